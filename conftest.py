@@ -1,0 +1,38 @@
+"""What holds for every test run: in CI nothing is skipped, and generated inputs are the same each time.
+
+Servers and other fixtures are in tests/conftest.py.
+"""
+
+import os
+from collections.abc import Generator
+from typing import TypeVar
+
+import hypothesis
+import pytest
+
+IN_CI = os.environ.get("CI", "").lower() not in ("", "0", "false")
+
+Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
+
+# A deadline would be a timing assertion; the seed is derived from the test, so a failure comes back by itself.
+hypothesis.settings.register_profile("house", deadline=None, derandomize=True, database=None)
+hypothesis.settings.load_profile("house")
+
+
+def required(report: Report, *, in_ci: bool) -> Report:
+    """The report as it counts: in CI a skip is a failure that says what was missing; an expected failure stays one."""
+    if in_ci and report.outcome == "skipped" and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        report.outcome = "failed"
+        report.longrepr = f"{report.nodeid} should run in CI. Found: {reason}"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    return required((yield), in_ci=IN_CI)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    return required((yield), in_ci=IN_CI)
