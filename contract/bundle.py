@@ -1,0 +1,148 @@
+"""A model as it travels: a folder that appears all at once, whose every byte is vouched for by its manifest.
+
+    BUNDLES/
+        current.json               {"version": ...}, replaced at once
+        VERSION/manifest.json      this file's `Manifest`
+        VERSION/*.onnx             slices of one network
+        VERSION/neighbours.npz     items (M,) S, neighbours (M, K) int32 (-1: none), weights (M, K) float32, popular (P,) int32
+        VERSION/golden.npz         GRAPH/in/INPUT and GRAPH/out/OUTPUT: what a correct runtime reproduces
+        VERSION/READY              empty, written last
+
+Inputs and outputs of the graphs. Blocks are `GROUP.numbers` (N, n) float32 and `GROUP.ids` (N, m) int64:
+
+    items      item block (M rows)                                        -> item_part (M, H) float32
+    recommend  user and context blocks (U), item_part (P, H), user (P,) int64: the row of each pair's user
+                                                                          -> click (P,), purchase (P,) float32
+    decide     user, order and context blocks (N)                         -> fraud (N,) and any other task of this graph
+    search     user and query blocks (Q), item_part (P, H), search (P,) int64: the row of each pair's search
+                                                                          -> relevance (P,)
+    classify   item block (N)                                             -> category (N, classes)
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from msgspec import Struct, field
+
+from contract.errors import BadBundle
+from contract.tasks import Task
+
+FILE_BYTES_MAX: Final = 2 * 1024**3
+GRAPHS: Final = ("items", "recommend", "decide", "review", "search", "classify")
+
+
+class Manifest(Struct, frozen=True, kw_only=True):
+    """What a bundle is, needs and promises. `files`: the SHA-256 of every other file but READY."""
+
+    version: str
+    parent: str | None
+    created_ms: int
+    features: dict[str, str]  # name -> digest, in the order of columns
+    tasks: tuple[Task, ...]
+    thresholds: dict[str, dict[str, float]] = field(default_factory=dict)  # task -> action -> least probability
+    classes: dict[str, tuple[str, ...]] = field(default_factory=dict)  # multiclass task -> its classes in order
+    evaluation: dict[str, dict[str, float]] = field(default_factory=dict)  # task -> metric -> value
+    positions: dict[str, int] = field(default_factory=dict)  # training positions, "topic/partition" -> offset
+    files: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A bundle in memory: a manifest, and files whose bytes are the ones the manifest vouches for."""
+
+    manifest: Manifest
+    files: Mapping[str, bytes]
+
+    @property
+    def version(self) -> str:
+        return self.manifest.version
+
+
+def current_version(bundles: Path) -> str | None:
+    """The version that the pointer names, None before the first bundle; raises `BadBundle` for a broken pointer."""
+    try:
+        pointer = json.loads((bundles / "current.json").read_bytes())
+        return str(pointer["version"])
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadBundle(f"current.json should name a version. Found: {error!r}") from error
+
+
+def read_bundle(bundles: Path, version: str) -> Bundle:
+    """The bundle of that version with every digest checked; raises `BadBundle` with what was found."""
+    folder = bundles / version
+    if not (folder / "READY").exists():
+        raise BadBundle(f"Bundle {version} should be complete. Found no READY in it.")
+    try:
+        manifest = msgspec.json.decode((folder / "manifest.json").read_bytes(), type=Manifest)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise BadBundle(f"Bundle {version} should have a readable manifest. Found: {error}") from error
+    if manifest.version != version:
+        raise BadBundle(f"Bundle {version} should be of that version. Found {manifest.version} in its manifest.")
+    return Bundle(manifest, {name: read_file(folder, name, digest) for name, digest in manifest.files.items()})
+
+
+def read_file(folder: Path, name: str, digest: str) -> bytes:
+    """The bytes of one file of a bundle, read once, checked, and never read again."""
+    path = folder / name
+    if Path(name).name != name or path.is_symlink():
+        raise BadBundle(f"A bundle's files should lie in its own folder. Found {name!r}.")
+    try:
+        if path.stat().st_size > FILE_BYTES_MAX:
+            raise BadBundle(f"{name} should have at most {FILE_BYTES_MAX} bytes. Found {path.stat().st_size}.")
+        content = path.read_bytes()
+    except OSError as error:
+        raise BadBundle(f"{name} should be readable. Found: {error}") from error
+    if (found := hashlib.sha256(content).hexdigest()) != digest:
+        raise BadBundle(f"{name} should have the digest {digest[:12]}…. Found {found[:12]}….")
+    return content
+
+
+def publish(bundles: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Manifest:
+    """Write a bundle aside, make it appear whole, then point to it. Returns the manifest with the files' digests."""
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    manifest = msgspec.structs.replace(manifest, files=digests)
+    aside, final = bundles / f".{manifest.version}.{os.getpid()}", bundles / manifest.version
+    if final.exists():
+        raise BadBundle(f"A version should be published once. Found {manifest.version} already there.")
+    try:
+        aside.mkdir(parents=True)
+        for name, content in ({**files, "manifest.json": msgspec.json.encode(manifest), "READY": b""}).items():
+            write_durably(aside / name, content)
+        aside.rename(final)
+        sync_folder(bundles)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    point_to(bundles, manifest.version)
+    return manifest
+
+
+def point_to(bundles: Path, version: str) -> None:
+    """Make `version` the one that workers take up; readers see the old pointer or the new one, never half of one."""
+    aside = bundles / f".current.{os.getpid()}"
+    write_durably(aside, json.dumps({"version": version}).encode())
+    aside.replace(bundles / "current.json")
+    sync_folder(bundles)
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,238 @@
+"""What happens in a shop, as it stands on a topic: one frozen struct for each event, decoded with stated bounds.
+
+`decode` turns the bytes of one record into an event or raises `BadEvent` with a reason; no input may do anything else.
+Unknown fields are ignored and missing optional ones have defaults, so that producers can move first.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Final, Literal, TypeAlias
+
+import msgspec
+from msgspec import Meta, Struct
+from msgspec.structs import force_setattr, replace
+
+from contract.errors import BadEvent
+
+RECORD_BYTES_MAX: Final = 256 * 1024
+TEXT_CHARS_MAX: Final = 512
+LIST_ITEMS_MAX: Final = 2_000
+AHEAD_MS_MAX: Final = 5 * 60 * 1_000
+TS_MS_MAX: Final = 4_102_444_800_000  # 2100-01-01: seconds of any later time would not fit a profile's 32 bits
+
+REASONS: Final = {
+    "empty": "the record has no value",
+    "too_large": "the record is over 256 KiB",
+    "not_utf8": "the bytes are not UTF-8",
+    "not_json": "the text is not one JSON document (NaN and Infinity are not JSON)",
+    "too_deep": "the document is nested too deeply to be read",
+    "missing_field": "a required field is absent",
+    "wrong_type": "a field has another type than agreed",
+    "bad_id": "an id is empty, longer than 128 characters, or outside the alphabet",
+    "too_long": "a list holds more than 2,000 entries, or none where one is needed",
+    "out_of_range": "a number is outside its bounds, or not finite",
+    "bad_time": "the time lies after 2099, even by the record's own Kafka timestamp",
+    "cannot_score": "the event was folded, but no answer could be computed for it",
+}
+
+# Letters, digits and these marks; neither braces nor colons (they structure Redis keys) nor control characters.
+Id: TypeAlias = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._~@+=/#$&*!, -]{1,128}\Z")]
+Ip: TypeAlias = Annotated[str, Meta(pattern=r"^[0-9A-Fa-f.:]{2,45}\Z")]
+Word: TypeAlias = Annotated[str, Meta(max_length=128)]
+Money: TypeAlias = Annotated[float, Meta(ge=0, le=1e9)]
+Millis: TypeAlias = Annotated[int, Meta(ge=0, le=2**53)]
+Ids: TypeAlias = Annotated[tuple[Id, ...], Meta(max_length=LIST_ITEMS_MAX)]
+Surface: TypeAlias = Literal["home", "search", "category", "product", "cart"]
+Platform: TypeAlias = Literal["web", "app", "partner"]
+
+
+def cut(struct: Struct, *fields: str) -> None:
+    """Shorten text to its bound while the struct is being made; a long text is no reason to lose an event."""
+    for field in fields:
+        text = getattr(struct, field)
+        if text is not None and len(text) > TEXT_CHARS_MAX:
+            force_setattr(struct, field, text[:TEXT_CHARS_MAX])
+
+
+class Event(Struct, frozen=True, gc=False, kw_only=True):
+    """What every event has: an id and the event time in epoch milliseconds, UTC."""
+
+    event_id: Id
+    ts_ms: Millis
+
+
+class UserEvent(Event, frozen=True, gc=False, kw_only=True):
+    """An event of one user, keyed by the user on its topic."""
+
+    user_id: Id
+
+
+class Click(UserEvent, frozen=True, gc=False, kw_only=True):
+    item_id: Id
+    session_id: Id | None = None
+    surface: Surface | None = None
+    platform: Platform | None = None
+    query: str | None = None
+    rank: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None
+    recommendation_id: Id | None = None
+    device_id: Id | None = None
+    ip: Ip | None = None
+
+    def __post_init__(self) -> None:
+        cut(self, "query")
+
+
+class Impression(UserEvent, frozen=True, gc=False, kw_only=True):
+    """Items that were really shown, in their order; `recommendation_id` names the list they come from."""
+
+    items: Ids
+    recommendation_id: Id | None = None
+    surface: Surface | None = None
+    query: str | None = None
+
+    def __post_init__(self) -> None:
+        cut(self, "query")
+
+
+class Line(Struct, frozen=True, gc=False, kw_only=True):
+    item_id: Id
+    quantity: Annotated[int, Meta(ge=1, le=10_000_000)]
+    unit_price: Money
+    seller_id: Id | None = None
+
+
+class Order(UserEvent, frozen=True, gc=False, kw_only=True):
+    lines: Annotated[tuple[Line, ...], Meta(min_length=1, max_length=LIST_ITEMS_MAX)]
+    amount: Money
+    currency: Word
+    payment_method: Word
+    card_id: Id | None = None
+    device_id: Id | None = None
+    ip: Ip | None = None
+    shipping_country: Word | None = None
+    billing_country: Word | None = None
+    account_created_ms: Millis | None = None
+    platform: Platform | None = None
+
+
+class Review(UserEvent, frozen=True, gc=False, kw_only=True):
+    item_id: Id
+    rating: Annotated[float, Meta(ge=0, le=5)]
+    text: str | None = None
+    order_id: Id | None = None
+    seller_id: Id | None = None
+    device_id: Id | None = None
+    ip: Ip | None = None
+
+    def __post_init__(self) -> None:
+        cut(self, "text")
+
+
+class Search(UserEvent, frozen=True, gc=False, kw_only=True):
+    """A query, with the engine's result to re-rank; without `items` we retrieve."""
+
+    query: str
+    items: Ids | None = None
+    session_id: Id | None = None
+
+    def __post_init__(self) -> None:
+        cut(self, "query")
+
+
+class Product(Event, frozen=True, gc=False, kw_only=True):
+    """An item as the catalogue has it now; keyed by `item_id`, the newest one counts."""
+
+    item_id: Id
+    title: str
+    price: Money
+    currency: Word
+    available: bool
+    description: str | None = None
+    brand: Word | None = None
+    category: Word | None = None
+    stock: Annotated[int, Meta(ge=0)] | None = None
+    seller_id: Id | None = None
+    attributes: dict[str, str] | None = None
+    vector: Annotated[tuple[float, ...], Meta(max_length=LIST_ITEMS_MAX)] | None = None
+
+    def __post_init__(self) -> None:
+        cut(self, "title", "description")
+
+
+class Label(UserEvent, frozen=True, gc=False, kw_only=True):
+    """A truth that arrived later: `value` is 0 or 1, a grade, or the name of a class. `ts_ms` is its arrival."""
+
+    judged_event_id: Id
+    task: Word
+    value: float | Word
+
+
+class Judgement(Label, frozen=True, gc=False, kw_only=True):
+    """A label with the entities (`kind:id`) of the event it judges, written by the joiner: the only label folds read."""
+
+    entities: Annotated[tuple[str, ...], Meta(max_length=LIST_ITEMS_MAX * 2 + 8)]
+
+
+class Erasure(UserEvent, frozen=True, gc=False, kw_only=True):
+    """Forget this person."""
+
+
+KINDS: Final[Mapping[str, type[Event]]] = {
+    "clicks": Click,
+    "impressions": Impression,
+    "orders": Order,
+    "reviews": Review,
+    "searches": Search,
+    "products": Product,
+    "labels": Label,
+    "judgements": Judgement,
+    "erasures": Erasure,
+}
+DECODERS: Final = {kind: msgspec.json.Decoder(struct) for kind, struct in KINDS.items()}
+
+
+def decode(kind: str, value: bytes | None) -> Event:
+    """The event that `value` holds, `kind` being a key of `KINDS`; raises `BadEvent` for whatever is not one."""
+    if not value:
+        raise BadEvent("empty", "A record should hold one JSON document. Found no bytes.")
+    if len(value) > RECORD_BYTES_MAX:
+        raise BadEvent("too_large", f"A record should hold at most {RECORD_BYTES_MAX} bytes. Found {len(value)}.")
+    try:
+        if not value.isascii():
+            value.decode()  # msgspec does not look inside the strings of fields that it skips
+        return DECODERS[kind].decode(value)
+    except UnicodeDecodeError as error:
+        raise BadEvent("not_utf8", f"A record should be UTF-8. Found {error.reason} at byte {error.start}.") from error
+    except RecursionError as error:
+        raise BadEvent("too_deep", "A record should be nested a few levels deep. Found it too deep to read.") from error
+    except msgspec.ValidationError as error:
+        raise BadEvent(violated(str(error)), str(error)) from error
+    except msgspec.DecodeError as error:
+        raise BadEvent("not_json", str(error)) from error
+
+
+def violated(message: str) -> str:
+    """The reason behind a validation message of msgspec's."""
+    for sign, reason in (
+        ("missing required field", "missing_field"),
+        ("matching regex", "bad_id"),
+        ("of length", "too_long"),
+        ("Number out of range", "out_of_range"),
+        (">=", "out_of_range"),
+        ("<=", "out_of_range"),
+    ):
+        if sign in message:
+            return reason
+    return "wrong_type"
+
+
+def clamp(event: Event, kafka_ms: int) -> tuple[Event, bool]:
+    """The event with a time at most 5 minutes ahead of its record's Kafka timestamp, and whether it was moved.
+
+    The record's timestamp is the reference and never the clock of this machine: a replay must give the same.
+    """
+    moved = kafka_ms >= 0 and event.ts_ms > kafka_ms + AHEAD_MS_MAX
+    if moved:
+        event = replace(event, ts_ms=kafka_ms)
+    if event.ts_ms > TS_MS_MAX:
+        raise BadEvent("bad_time", f"An event should lie before 2100. Found ts_ms = {event.ts_ms}.")
+    return event, moved

@@ -1,0 +1,252 @@
+"""Features: what is declared in `features.toml`, and the arrays that a model reads.
+
+Values are raw: everything learned from data (means, clipping, vocabularies) and everything defensive lives inside the
+exported graph. A feature that is not known is NaN among the numbers and 0 among the ids. Each group of features is a
+`Block` of N rows: `numbers` (N, n) float32 and `ids` (N, m) int64, in the order of declaration; a category takes one id
+column, a sequence and a text several.
+"""
+
+import tomllib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Final, Literal, NamedTuple, TypeAlias
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from contract.errors import BadConfig
+from contract.events import Event, Order, Product
+from contract.hashing import SEED, hash_id
+from contract.profiles import AGGREGATES, ENTITY_KINDS, RING
+
+GROUPS: Final = ("user", "context", "order", "item", "query", "review")
+WIDTHS: Final = {"number": 1, "category": 1, "sequence": RING, "text": 32}
+AGGREGATE_AT: Final = {name: at for at, name in enumerate(AGGREGATES)}
+HOUR_MS: Final = 3_600_000
+
+Kind: TypeAlias = Literal["number", "category", "sequence", "text"]
+Group: TypeAlias = Literal["user", "context", "order", "item", "query", "review"]
+
+
+class Feature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One declared feature.
+
+    `source` is `event.FIELD` (or one of `DERIVED`), `profile.KIND.AGGREGATE`, `profile.KIND.recent`, `item.FIELD`,
+    `query.text`, or `ratio A / B` of two number features declared before it in the same group.
+    """
+
+    name: str
+    group: Group
+    kind: Kind
+    source: str
+
+    @property
+    def width(self) -> int:
+        return WIDTHS[self.kind]
+
+    @property
+    def digest(self) -> str:
+        """Changes whenever the feature's values might: its declaration, width, hash and what its source means."""
+        meaning = f"{self.name} {self.group} {self.kind} {self.source} {self.width} {SEED} {MEANING}"
+        return f"{hash_id(meaning):016x}"
+
+
+MEANING: Final = 1  # raised by hand when the code below gives the same declaration other values
+
+
+class Span(NamedTuple):
+    """Where a feature's ids stand in its block."""
+
+    feature: Feature
+    start: int
+    width: int
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """N rows of one group's features: numbers (N, n) float32, ids (N, m) int64."""
+
+    numbers: npt.NDArray[np.float32]
+    ids: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def take(self, rows: Sequence[int] | npt.NDArray[np.int64]) -> "Block":
+        return Block(self.numbers[rows], self.ids[rows])
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What profiles knew about each of N events: by entity kind, aggregates (N, AGGREGATES) and recent ids (N, RING)."""
+
+    aggregates: Mapping[str, npt.NDArray[np.float64]]
+    recent: Mapping[str, npt.NDArray[np.uint64]]
+
+
+class FeatureSet:
+    """The declared features in order, and the encoders that fill their blocks."""
+
+    def __init__(self, features: Iterable[Feature]) -> None:
+        self.features = tuple(features)
+        errors = list(mistakes(self.features))
+        if errors:
+            raise BadConfig(errors)
+        self.digests = {feature.name: feature.digest for feature in self.features}
+
+    @property
+    def digest(self) -> str:
+        """One digest for the whole set in its order: two blocks of equal digest have the same columns."""
+        return f"{hash_id(' '.join(self.digests.values())):016x}"
+
+    def numbers(self, group: str) -> tuple[Feature, ...]:
+        """The number features of a group, one column each."""
+        return tuple(f for f in self.features if f.group == group and f.kind == "number")
+
+    def spans(self, group: str) -> tuple[Span, ...]:
+        """The id features of a group and their columns."""
+        spans, start = list[Span](), 0
+        for feature in self.features:
+            if feature.group == group and feature.kind != "number":
+                spans.append(Span(feature, start, feature.width))
+                start += feature.width
+        return tuple(spans)
+
+    def widths(self, group: str) -> tuple[int, int]:
+        """How many number and id columns a group's block has."""
+        return len(self.numbers(group)), sum(span.width for span in self.spans(group))
+
+    def empty(self, group: str, rows: int) -> Block:
+        """A block in which nothing is known."""
+        n, m = self.widths(group)
+        return Block(np.full((rows, n), np.nan, np.float32), np.zeros((rows, m), np.int64))
+
+    def encode(self, group: str, events: Sequence[Event], known: Known) -> Block:
+        """The block of a group for N events, given what profiles knew before each of them."""
+        block = self.empty(group, len(events))
+        at: dict[str, int] = {}
+        for column, feature in enumerate(self.numbers(group)):
+            at[feature.name] = column
+            block.numbers[:, column] = number_column(feature.source, events, known, block.numbers, at)
+        for span in self.spans(group):
+            block.ids[:, span.start : span.start + span.width] = id_columns(span.feature, events, known)
+        return block
+
+    def restricted(self, names: Iterable[str]) -> "FeatureSet":
+        """Only the named features, in the declared order: the columns that an older or narrower bundle reads."""
+        wanted = set(names)
+        return FeatureSet(feature for feature in self.features if feature.name in wanted)
+
+
+def read_features(path: Path) -> FeatureSet:
+    """The features declared in a TOML file as `[[features]]`; raises `BadConfig` with every mistake."""
+    try:
+        table = tomllib.loads(path.read_text())
+        return FeatureSet(msgspec.convert(table.get("features", []), list[Feature]))
+    except (OSError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+        raise BadConfig([f"{path.name} should declare features. Found: {error}"]) from error
+
+
+def mistakes(features: Sequence[Feature]) -> Iterable[str]:
+    """Every reason why these features cannot be served, as sentences."""
+    seen: dict[str, Feature] = {}
+    for f in features:
+        if f.name in seen:
+            yield f"Feature names should be unique. Found `{f.name}` twice."
+        if f.source.startswith("ratio "):
+            for name in f.source.removeprefix("ratio ").split(" / "):
+                if name not in seen or seen[name].group != f.group or seen[name].kind != "number":
+                    yield f"`{f.name}` should be a ratio of two numbers of its group. Found `{name}` not before it."
+        elif not known_source(f):
+            yield f"`{f.name}` should have a source that exists for its kind. Found `{f.source}` ({f.kind})."
+        seen[f.name] = f
+
+
+def known_source(feature: Feature) -> bool:
+    head, _, rest = feature.source.partition(".")
+    if head == "profile":
+        kind, _, aggregate = rest.partition(".")
+        if feature.kind == "sequence":
+            return kind in ENTITY_KINDS and aggregate == "recent"
+        return kind in ENTITY_KINDS and aggregate in AGGREGATE_AT and feature.kind == "number"
+    if head == "event":
+        return rest in DERIVED or rest in EVENT_FIELDS
+    return (head == "item" and rest in Product.__struct_fields__) or feature.source == "query.text"
+
+
+EVENT_FIELDS: Final = (
+    "surface platform amount currency payment_method shipping_country billing_country rating text card_id device_id ip "
+    "user_id session_id"
+).split()
+
+
+def total_quantity(event: Event) -> float:
+    return float(sum(line.quantity for line in event.lines)) if isinstance(event, Order) else np.nan
+
+
+def account_age_s(event: Event) -> float:
+    created = getattr(event, "account_created_ms", None)
+    return np.nan if created is None else (event.ts_ms - created) / 1000.0
+
+
+def abroad(event: Event) -> float:
+    shipping, billing = getattr(event, "shipping_country", None), getattr(event, "billing_country", None)
+    return np.nan if shipping is None or billing is None else float(shipping != billing)
+
+
+DERIVED: Final[Mapping[str, Callable[[Event], float]]] = {
+    "lines_count": lambda event: float(len(event.lines)) if isinstance(event, Order) else np.nan,
+    "quantity": total_quantity,
+    "account_age_s": account_age_s,
+    "abroad": abroad,
+    "hour": lambda event: float(event.ts_ms // HOUR_MS % 24),
+    "weekday": lambda event: float(event.ts_ms // (24 * HOUR_MS) % 7),
+}
+
+
+def number_column(
+    source: str, events: Sequence[Event], known: Known, numbers: npt.NDArray[np.float32], at: Mapping[str, int]
+) -> npt.NDArray[np.floating] | list[float]:
+    """One number for each event; `numbers` and `at` hold the group's columns so far, for ratios."""
+    if source.startswith("ratio "):
+        top, bottom = (numbers[:, at[name]] for name in source.removeprefix("ratio ").split(" / "))
+        return np.divide(top, bottom, out=np.full(len(top), np.nan, np.float32), where=bottom > 0)
+    head, _, rest = source.partition(".")
+    if head == "profile":
+        kind, _, aggregate = rest.partition(".")
+        return known.aggregates[kind][:, AGGREGATE_AT[aggregate]]
+    if rest in DERIVED:
+        return [DERIVED[rest](event) for event in events]
+    return [as_number(getattr(event, rest, None)) for event in events]
+
+
+def as_number(value: object) -> float:
+    return float(value) if isinstance(value, bool | int | float) else np.nan
+
+
+def id_columns(feature: Feature, events: Sequence[Event], known: Known) -> npt.NDArray[np.int64]:
+    """The ids (N, width) of a category, sequence or text."""
+    head, _, rest = feature.source.partition(".")
+    if feature.kind == "sequence":
+        return known.recent[rest.partition(".")[0]].astype(np.int64)
+    field = "query" if feature.source == "query.text" else rest
+    values = [getattr(event, field, None) for event in events]
+    if feature.kind == "text":
+        return np.array([text_ids(value or "") for value in values], np.int64).reshape(len(events), feature.width)
+    prefix = f"{field}="
+    return np.array([[hash_id(prefix + str(v)) if v is not None else 0] for v in values], np.int64).reshape(-1, 1)
+
+
+@lru_cache(maxsize=65_536)
+def text_ids(text: str) -> tuple[int, ...]:
+    """Hashed words and character trigrams of a text, words first, as many as the width holds; 0 fills the rest."""
+    words = "".join(c if c.isalnum() else " " for c in text.lower()).split()
+    grams = dict.fromkeys(f"w{word}" for word in words)
+    for word in words:
+        padded = f"_{word}_"
+        grams.update(dict.fromkeys(f"c{padded[i : i + 3]}" for i in range(len(padded) - 2)))
+    ids = [hash_id(gram) for gram in grams][: WIDTHS["text"]]
+    return tuple(ids + [0] * (WIDTHS["text"] - len(ids)))

@@ -1,0 +1,22 @@
+"""The one hash of the house: XXH3-64 with a stated seed, the same in every process, language and year.
+
+Ids that only need to be told apart travel as these hashes (linked ids in profiles, categories in features). 0 means
+"absent" everywhere, so no id hashes to it. Source: the XXH3 specification, https://xxhash.com.
+"""
+
+from typing import Final
+
+import xxhash
+
+SEED: Final = 20_110_609
+BUCKETS: Final = 64
+
+
+def hash_id(text: str) -> int:
+    """A number from 1 to 2**63 - 1 for `text`; it fits signed 64-bit tensors."""
+    return (xxhash.xxh3_64_intdigest(text.encode(), SEED) >> 1) or 1
+
+
+def bucket_of(entity: str) -> int:
+    """The bucket (0 to 63) in which an entity's profile is kept: the hash tag that Redis Cluster shards by."""
+    return xxhash.xxh3_64_intdigest(entity.encode(), SEED) % BUCKETS

@@ -1,0 +1,159 @@
+"""What shopstream itself says: decisions, recommendation lists, scored rows, examples and dead letters.
+
+Decisions, lists and dead letters are JSON, for readers in any language; scored rows and examples are MessagePack with
+features as packed arrays, little-endian, exactly as they were served.
+"""
+
+from collections.abc import Mapping
+from typing import Final, Literal, TypeAlias
+
+import msgspec
+import numpy as np
+from msgspec import Struct
+
+from contract.features import Block, FeatureSet
+
+Action: TypeAlias = Literal["approve", "review", "decline"]
+ACTIONS: Final[tuple[Action, ...]] = ("approve", "review", "decline")  # by severity
+
+
+class Decision(Struct, frozen=True, gc=False, kw_only=True):
+    """What we say of an order. `probability` by task; `degraded`: answered by rules alone, without a model."""
+
+    event_id: str
+    user_id: str
+    ts_ms: int
+    probability: dict[str, float]
+    action: Action
+    reasons: tuple[str, ...]
+    model_version: str
+    degraded: bool = False
+
+
+class Recommended(Struct, frozen=True, gc=False, kw_only=True):
+    """One item of a list. `score` orders the list; `why` names the source of the candidate."""
+
+    item_id: str
+    score: float
+    probability: dict[str, float]
+    why: str
+
+
+class Recommendations(Struct, frozen=True, gc=False, kw_only=True):
+    """A user's list as cached at `rec:{user_id}`, best first. `source_ms`: the event time that it reflects."""
+
+    user_id: str
+    recommendation_id: str
+    items: tuple[Recommended, ...]
+    model_version: str
+    computed_ms: int
+    source_ms: int
+    degraded: bool = False
+
+
+class Ranking(Struct, frozen=True, gc=False, kw_only=True):
+    """The order of a search's items, best first, with the probability of being relevant."""
+
+    event_id: str
+    user_id: str
+    query: str
+    items: tuple[str, ...]
+    relevance: tuple[float, ...]
+    model_version: str
+
+
+class Packed(Struct, frozen=True, gc=False, array_like=True):
+    """A `Block` on the wire: its number of rows, float32 numbers and int64 ids, row by row."""
+
+    rows: int
+    numbers: bytes
+    ids: bytes
+
+    def unpack(self) -> Block:
+        return Block(
+            np.frombuffer(self.numbers, "<f4").reshape(self.rows, -1),
+            np.frombuffer(self.ids, "<i8").reshape(self.rows, -1),
+        )
+
+
+def pack(block: Block) -> Packed:
+    return Packed(len(block), block.numbers.astype("<f4").tobytes(), block.ids.astype("<i8").tobytes())
+
+
+ScoredKind: TypeAlias = Literal["order", "click", "recommendation", "search"]
+
+
+class Scored(Struct, frozen=True, gc=False, kw_only=True):
+    """One answered event with its features as served: the audit log and the joiner's input.
+
+    `groups` has one row for user, context, order and query; `item` has one row for each of `items`. For a
+    recommendation list `event_id` is its recommendation_id; `scores` by task, one for each row scored. `ts_ms` is the
+    event's time, `entities` (`kind:id`) are those that the event touched.
+    """
+
+    event_id: str
+    kind: ScoredKind
+    user_id: str
+    ts_ms: int
+    topic: str
+    partition: int
+    offset: int
+    model_version: str
+    features: str  # FeatureSet.digest: what the columns of `groups` mean
+    groups: dict[str, Packed]
+    items: tuple[str, ...] = ()
+    scores: dict[str, tuple[float, ...]] = {}
+    entities: tuple[str, ...] = ()
+
+
+class Example(Struct, frozen=True, gc=False, kw_only=True):
+    """Features as served with the labels known so far: one row of each group. The newest revision of an id counts.
+
+    A task that `labels` lacks is unknown. `known_ms` says, for each label, when it became known, in the streams' time.
+    """
+
+    example_id: str
+    revision: int
+    event_id: str
+    user_id: str
+    ts_ms: int
+    model_version: str
+    features: str
+    groups: dict[str, Packed]
+    labels: dict[str, float | str]
+    known_ms: dict[str, int]
+    item_id: str = ""
+    entities: tuple[str, ...] = ()
+
+
+class DeadLetter(Struct, frozen=True, gc=False, kw_only=True):
+    """Why a record could not be answered; its original bytes, key and headers travel as the Kafka record's own.
+
+    The record's value and key are the original ones; this struct is its `shopstream-dead-letter` header, as JSON.
+    """
+
+    reason: str
+    error: str
+    detail: str
+    topic: str
+    partition: int
+    offset: int
+    attempts: int
+    model_version: str
+
+
+DEAD_LETTER_HEADER: Final = "shopstream-dead-letter"
+to_json: Final = msgspec.json.Encoder().encode
+to_msgpack: Final = msgspec.msgpack.Encoder().encode
+read_decision: Final = msgspec.json.Decoder(Decision).decode
+read_recommendations: Final = msgspec.json.Decoder(Recommendations).decode
+read_dead_letter: Final = msgspec.json.Decoder(DeadLetter).decode
+read_scored: Final = msgspec.msgpack.Decoder(Scored).decode
+read_example: Final = msgspec.msgpack.Decoder(Example).decode
+
+
+def blocks(groups: Mapping[str, Packed], features: FeatureSet, digest: str) -> dict[str, Block]:
+    """The blocks of a row whose columns are those of `features`; raises ValueError for a row of another set."""
+    if digest != features.digest:
+        raise ValueError(f"A row should have the features {features.digest}. Found {digest}.")
+    return {group: packed.unpack() for group, packed in groups.items()}

@@ -1,0 +1,209 @@
+"""`shop.toml`: the one configuration file, validated as a whole when a process starts.
+
+Every value can also come from the environment as `SHOPSTREAM_SECTION__NAME` (addresses and secrets belong there), which
+wins over the file. All mistakes are reported at once, as `BadConfig`. The file's path is `SHOPSTREAM_CONFIG` or `shop.toml`.
+"""
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from contract.errors import BadConfig
+from contract.events import KINDS
+from contract.features import GROUPS, FeatureSet, read_features
+from contract.tasks import Task
+
+Positive = Annotated[int, Field(gt=0)]
+
+
+class Section(BaseModel):
+    """A table of the file: a name that it does not know is a mistake, not a comment."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+
+class Kafka(Section):
+    """The brokers. `client` passes librdkafka's own settings through unchanged (TLS, SASL, ...)."""
+
+    bootstrap_servers: str = "localhost:9092"
+    client: dict[str, str | int | float | bool] = {}
+    transactions: bool = True
+    session_timeout_ms: Positive = 45_000
+    group_prefix: str = "shopstream"
+
+
+class Redis(Section):
+    """Profiles, positions and claims live at `url`; caches at `cache_url` where that is another server."""
+
+    url: str = "redis://localhost:6379/0"
+    cache_url: str | None = None
+    prefix: str = "shop:"
+    timeout_s: Annotated[float, Field(gt=0)] = 5.0
+
+
+class Topics(Section):
+    """The names of the topics; the keys are the kinds of events and answers."""
+
+    clicks: str = "shop.clicks"
+    impressions: str = "shop.impressions"
+    orders: str = "shop.orders"
+    reviews: str = "shop.reviews"
+    searches: str = "shop.searches"
+    products: str = "shop.products"
+    labels: str = "shop.labels"
+    erasures: str = "shop.erasures"
+    judgements: str = "shop.judgements"
+    decisions: str = "shop.decisions"
+    rankings: str = "shop.rankings"
+    classifications: str = "shop.classifications"
+    scored: str = "shop.scored"
+    feedback: str = "shop.feedback"
+    dead_letters: str = "shop.dead-letters"
+    partitions: Positive = 4
+
+    def of(self, kind: str) -> str:
+        return str(getattr(self, kind))
+
+    def kinds(self) -> dict[str, str]:
+        """Topic name -> kind of event, for the topics that are read."""
+        return {self.of(kind): kind for kind in KINDS}
+
+
+class Worker(Section):
+    """How a score worker works. `instance` tells workers of one lane apart and must be stable over restarts."""
+
+    instance: str = "0"
+    batch_max: Positive = 500
+    wait_ms: Positive = 20
+    http_port: Annotated[int, Field(ge=0, le=65535)] = 9100
+    swap_poll_ms: Positive = 1_000
+    drain_s: Positive = 10
+    stall_s: Positive = 120
+    on_lost_log: Literal["stop", "accept"] = "stop"
+    dead_letter_share_max: Annotated[float, Field(gt=0, le=1)] = 0.5
+    dead_letter_window: Positive = 10_000
+
+
+class Lists(Section):
+    """Recommendation lists: how many candidates are ranked, how many are kept, and for how long."""
+
+    candidates: Annotated[int, Field(gt=0, le=1_000)] = 100
+    length: Positive = 20
+    refresh_ms: Annotated[int, Field(ge=0)] = 1_000
+    ttl_s: Positive = 14 * 86_400
+    decision_ttl_s: Positive = 7 * 86_400
+    purchase_value: Annotated[float, Field(ge=0)] = 5.0  # a purchase is worth so many clicks in a list's score
+
+
+class Rule(Section):
+    """A feature compared with a number gives an action and a reason, whatever the model says."""
+
+    feature: str
+    above: float
+    action: Literal["review", "decline"]
+    reason: str
+
+
+class Feedback(Section):
+    """How long labels are waited for, in the streams' own time."""
+
+    click_wait_s: Positive = 30 * 60
+    purchase_wait_s: Positive = 60 * 60
+    purchase_window_s: Positive = 7 * 86_400
+    fraud_window_s: Positive = 30 * 86_400
+    parked_max: Positive = 100_000
+
+
+class Settings(BaseSettings):
+    """Everything a process may be told. `tasks` are `[[tasks]]` tables; see `contract.tasks.Task`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="SHOPSTREAM_", env_nested_delimiter="__", extra="forbid", frozen=True, arbitrary_types_allowed=True
+    )
+
+    kafka: Kafka = Kafka()
+    redis: Redis = Redis()
+    topics: Topics = Topics()
+    worker: Worker = Worker()
+    lists: Lists = Lists()
+    feedback: Feedback = Feedback()
+    rules: tuple[Rule, ...] = ()
+    tasks: tuple[Task, ...] = ()
+    thresholds: dict[str, dict[str, float]] = {}
+    model: dict[str, int | float | str] = {}
+    training: dict[str, int | float | str] = {}
+    bundles: Path = Path("bundles")
+    features: Path = Path("features.toml")
+
+    @field_validator("tasks", mode="before")
+    @classmethod
+    def _as_tasks(cls, value: object) -> object:
+        try:
+            return msgspec.convert(value, tuple[Task, ...])
+        except msgspec.ValidationError as error:
+            raise ValueError(str(error)) from error
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls, config_path()))
+
+
+def config_path() -> Path:
+    return Path(os.environ.get("SHOPSTREAM_CONFIG", "shop.toml"))
+
+
+def read_settings() -> tuple[Settings, FeatureSet]:
+    """The settings and the features that they name; raises `BadConfig` with every mistake of both."""
+    if not config_path().exists():
+        raise BadConfig([f"The configuration should be a file. Found none at {config_path()}."])
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        found = [f"`{'.'.join(map(str, e['loc']))}`: {e['msg']}. Found {e['input']!r}." for e in error.errors()]
+        raise BadConfig(found) from error
+    except tomllib.TOMLDecodeError as error:
+        raise BadConfig([f"{config_path()} should be TOML. Found: {error}"]) from error
+    errors = list(mistakes(settings))
+    try:
+        features = read_features(settings.features)
+        errors += [f"A rule's feature should be declared. Found `{r.feature}`." for r in unknown(settings, features)]
+    except BadConfig as error:
+        errors += error.errors
+    if errors:
+        raise BadConfig(errors)
+    return settings, features
+
+
+def unknown(settings: Settings, features: FeatureSet) -> list[Rule]:
+    declared = {feature.name for group in GROUPS for feature in features.numbers(group)}
+    return [rule for rule in settings.rules if rule.feature not in declared]
+
+
+def mistakes(settings: Settings) -> list[str]:
+    """What no single value can show: names used twice, tasks that lean on none."""
+    errors, names = [], [task.name for task in settings.tasks]
+    if len(set(names)) < len(names):
+        errors.append(f"Tasks should have names of their own. Found {names}.")
+    for task in settings.tasks:
+        if task.through is not None and task.through not in names:
+            errors.append(f"Task `{task.name}` should go through a declared task. Found `{task.through}`.")
+        if not set(task.groups) <= set(GROUPS):
+            errors.append(f"Task `{task.name}` should read groups among {GROUPS}. Found {task.groups}.")
+    topics = [settings.topics.of(kind) for kind in type(settings.topics).model_fields if kind != "partitions"]
+    if len(set(topics)) < len(topics):
+        errors.append(f"Each kind should have a topic of its own. Found {sorted(topics)}.")
+    if settings.lists.length > settings.lists.candidates:
+        errors.append("A list should be no longer than its candidates. Found it longer.")
+    return errors
