@@ -1,0 +1,116 @@
+"""Apache Kafka's jars as published, fetched once for each user of the machine by plain Maven."""
+
+import fcntl
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from contract.errors import Unavailable
+
+VERSION = "4.1.0"
+JAVA_FROM = 17  # The broker's classes are built for it.
+CLUSTER_ID = "AAAAAAAAAAAAAAAAAAAAAA"
+
+_POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0">
+  <modelVersion>4.0.0</modelVersion>
+  <groupId>shopstream</groupId><artifactId>kafka-jars</artifactId><version>1</version>
+  <dependencies>
+    <dependency><groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId><version>{VERSION}</version></dependency>
+    <dependency><groupId>org.apache.kafka</groupId><artifactId>kafka-tools</artifactId><version>{VERSION}</version></dependency>
+    <dependency>
+      <groupId>org.apache.logging.log4j</groupId><artifactId>log4j-slf4j-impl</artifactId><version>2.24.3</version>
+    </dependency>
+  </dependencies>
+</project>
+"""
+
+
+def cache() -> Path:
+    """The folder for this version: under $SHOPSTREAM_CACHE, or the user's cache folder."""
+    root = os.environ.get("SHOPSTREAM_CACHE")
+    return (Path(root) if root else Path.home() / ".cache" / "shopstream") / f"kafka-{VERSION}"
+
+
+def unavailable_reason() -> str | None:
+    """What this machine lacks to run Apache Kafka, as a sentence, or None when it lacks nothing."""
+    if shutil.which("java") is None:
+        return f"Apache Kafka needs Java {JAVA_FROM} or newer, and there is no `java` on the path."
+    found = java_release()
+    if found < JAVA_FROM:
+        return f"Apache Kafka needs Java {JAVA_FROM} or newer, and `java` is {found}."
+    if shutil.which("mvn") is None and not (cache() / "jars").is_dir():
+        return "Apache Kafka's jars are fetched by Maven, and there is no `mvn` on the path."
+    return None
+
+
+def java_release() -> int:
+    """The major version of the `java` on the path; 0 if it does not say."""
+    said = subprocess.run(["java", "-version"], capture_output=True, text=True, check=False).stderr
+    version = re.search(r'version "(\d+)', said)
+    return int(version[1]) if version else 0
+
+
+def jars() -> Path:
+    """The folder with the jars, fetched if they are not there; processes that ask at once wait for one another.
+
+    Raises `Unavailable` with Maven's own words if they cannot be had.
+    """
+    folder = cache() / "jars"
+    with _locked():
+        if not folder.is_dir():
+            with tempfile.TemporaryDirectory(dir=cache()) as aside:
+                _fetch(Path(aside))
+                Path(aside, "jars").rename(folder)  # All at once, so that half a fetch is never taken for a whole.
+    return folder
+
+
+def formatted() -> Path:
+    """The folder with the two files of a formatted log directory; they are alike for every broker we start.
+
+    Formatting starts a Java of its own, so it is done once and copied.
+    """
+    classpath, folder = f"{jars()}/*", cache() / "formatted"
+    with _locked():
+        if not folder.is_dir():
+            with tempfile.TemporaryDirectory(dir=cache()) as aside:
+                _format(classpath, Path(aside))
+                Path(aside, "logs").rename(folder)
+    return folder
+
+
+def _fetch(aside: Path) -> None:
+    (aside / "pom.xml").write_text(_POM)
+    goal = ["dependency:copy-dependencies", "-DoutputDirectory=jars", "-DincludeScope=runtime"]
+    _run(["mvn", "-q", "-B", "-f", str(aside / "pom.xml"), *goal], aside)
+
+
+def _format(classpath: str, aside: Path) -> None:
+    (aside / "server.properties").write_text(
+        "process.roles=broker,controller\nnode.id=1\ncontroller.quorum.voters=1@127.0.0.1:1\n"
+        "listeners=PLAINTEXT://127.0.0.1:2,CONTROLLER://127.0.0.1:1\ncontroller.listener.names=CONTROLLER\n"
+        f"listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT\nlog.dirs={aside}/logs\n"
+    )
+    _run(
+        ["java", "-cp", classpath, "kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", "server.properties"],
+        aside,
+    )
+
+
+def _run(command: list[str], folder: Path) -> None:
+    ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if ended.returncode != 0:
+        said = (ended.stdout + ended.stderr)[-2_000:]
+        raise Unavailable(f"`{command[0]}` should prepare Apache Kafka {VERSION}. Found:\n{said}")
+
+
+@contextmanager
+def _locked() -> Iterator[None]:
+    cache().mkdir(parents=True, exist_ok=True)
+    with (cache() / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
