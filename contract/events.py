@@ -67,6 +67,8 @@ class UserEvent(Event, frozen=True, gc=False, kw_only=True):
 
 
 class Click(UserEvent, frozen=True, gc=False, kw_only=True):
+    """A user opened an item; `recommendation_id` names the list that it was found in."""
+
     item_id: Id
     session_id: Id | None = None
     surface: Surface | None = None
@@ -94,6 +96,8 @@ class Impression(UserEvent, frozen=True, gc=False, kw_only=True):
 
 
 class Line(Struct, frozen=True, gc=False, kw_only=True):
+    """One position of an order; `unit_price` in the order's currency."""
+
     item_id: Id
     quantity: Annotated[int, Meta(ge=1, le=10_000_000)]
     unit_price: Money
@@ -101,6 +105,8 @@ class Line(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class Order(UserEvent, frozen=True, gc=False, kw_only=True):
+    """A purchase that wants a decision."""
+
     lines: Annotated[tuple[Line, ...], Meta(min_length=1, max_length=LIST_ITEMS_MAX)]
     amount: Money
     currency: Word
@@ -115,6 +121,8 @@ class Order(UserEvent, frozen=True, gc=False, kw_only=True):
 
 
 class Review(UserEvent, frozen=True, gc=False, kw_only=True):
+    """A user's opinion of an item, 0 to 5 stars."""
+
     item_id: Id
     rating: Annotated[float, Meta(ge=0, le=5)]
     text: str | None = None
@@ -167,7 +175,7 @@ class Label(UserEvent, frozen=True, gc=False, kw_only=True):
 
 
 class Judgement(Label, frozen=True, gc=False, kw_only=True):
-    """A label with the entities (`kind:id`) of the event it judges, written by the joiner: the only label folds read."""
+    """A label with the entities (`kind:id`) of the event it judges, written by the joiner: all that folds read."""
 
     entities: Annotated[tuple[str, ...], Meta(max_length=LIST_ITEMS_MAX * 2 + 8)]
 

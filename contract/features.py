@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from contract.errors import BadConfig
-from contract.events import Event, Order, Product
+from contract.events import KINDS, Event, Order, Product
 from contract.hashing import SEED, hash_id
 from contract.profiles import AGGREGATES, ENTITY_KINDS, RING
 
@@ -81,7 +81,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What profiles knew about each of N events: by entity kind, aggregates (N, AGGREGATES) and recent ids (N, RING)."""
+    """What profiles knew about each of N events, by entity kind: aggregates (N, AGGREGATES), recent ids (N, RING)."""
 
     aggregates: Mapping[str, npt.NDArray[np.float64]]
     recent: Mapping[str, npt.NDArray[np.uint64]]
@@ -177,10 +177,7 @@ def known_source(feature: Feature) -> bool:
     return (head == "item" and rest in Product.__struct_fields__) or feature.source == "query.text"
 
 
-EVENT_FIELDS: Final = (
-    "surface platform amount currency payment_method shipping_country billing_country rating text card_id device_id ip "
-    "user_id session_id"
-).split()
+EVENT_FIELDS: Final = frozenset(field for struct in KINDS.values() for field in struct.__struct_fields__)
 
 
 def total_quantity(event: Event) -> float:
@@ -229,7 +226,7 @@ def as_number(value: object) -> float:
 
 def id_columns(feature: Feature, events: Sequence[Event], known: Known) -> npt.NDArray[np.int64]:
     """The ids (N, width) of a category, sequence or text."""
-    head, _, rest = feature.source.partition(".")
+    rest = feature.source.partition(".")[2]
     if feature.kind == "sequence":
         return known.recent[rest.partition(".")[0]].astype(np.int64)
     field = "query" if feature.source == "query.text" else rest

@@ -125,7 +125,7 @@ def look_windows(record, now_ms, out):  # type: ignore[no-untyped-def]
 
 @compiled
 def look_links(slices, start, end, ring, now_s, recent):  # type: ignore[no-untyped-def]
-    """How many distinct ids were seen within a day, and at all, over an entity's slices; `recent` gets the latest first."""
+    """How many distinct ids were seen within a day, and at all, over the slices; `recent` gets the latest first."""
     ids, seen = np.zeros(0, np.uint64), np.zeros(0, np.int64)
     for s in range(start, end):
         links = slices[s].links[ring]
@@ -151,7 +151,7 @@ def look_links(slices, start, end, ring, now_s, recent):  # type: ignore[no-unty
 
 @compiled
 def look(slices, family, start, end, now_ms, out, recent):  # type: ignore[no-untyped-def]
-    """What an entity's slices `start:end` tell at `now_ms`: `out` (COLUMNS) and `recent` (RING), zeroed by the caller."""
+    """What slices `start:end` tell at `now_ms`: `out` (COLUMNS) and `recent` (RING), both zeroed by the caller."""
     for f in range(len(FAMILIES)):
         out[f * STATS_PER_FAMILY + STATS_PER_FAMILY - 2] = np.nan
         out[f * STATS_PER_FAMILY + STATS_PER_FAMILY - 1] = np.nan
@@ -174,7 +174,7 @@ def look(slices, family, start, end, now_ms, out, recent):  # type: ignore[no-un
 
 
 @compiled
-def fold_batch(slices, family, entity_start, own, start, entity, amount, link_start, link_ring, link_id, head):  # type: ignore[no-untyped-def]
+def fold_batch(slices, family, entity_start, own, start, entity, amount, link_start, link_ring, link_id, head):  # type: ignore[no-untyped-def]  # noqa: PLR0913 - numba takes arrays, not objects
     """Fold N arrivals in order. Returns what each touch knew before its arrival: (T, COLUMNS) and (T, RING)."""
     before = np.zeros((len(entity), COLUMNS), np.float64)
     recent = np.zeros((len(entity), RING), np.uint64)

@@ -31,7 +31,7 @@ class Profiles(Protocol):
         """For every bucket, how far each of the sources is merged; a source that a bucket lacks is not in its dict."""
 
     def merge(self, writes: Mapping[str, Slices], expected: Merged, after: Merged) -> None:
-        """Write slices and `after`, all of a bucket or nothing; raises `StaleState` where a bucket is not `expected`."""
+        """Write slices and `after`, all of a bucket or nothing; `StaleState` where a bucket is not `expected`."""
 
 
 class MemoryProfiles:
@@ -66,7 +66,7 @@ class MemoryProfiles:
 
 @dataclass(slots=True)
 class Memory:
-    """What is remembered of a batch's entities: S slices, those of one entity side by side in the order of their names."""
+    """What is remembered of a batch's entities: S slices, those of one entity side by side in the order of names."""
 
     touches: Touches
     index: dict[str, int]  # entity -> its number
@@ -100,11 +100,11 @@ def fold(profiles: Sequence[Slices], touches: Touches) -> Memory:
         for number in touches.entity[a:b].tolist():
             sources_of[number].setdefault(arrival.source, EMPTY)
     start, sources, records, place = [0], list[str](), list[bytes](), dict[tuple[int, str], int]()
-    for number, slices in enumerate(sources_of):
-        for source in sorted(slices):
+    for number, held in enumerate(sources_of):
+        for source in sorted(held):
             place[number, source] = len(sources)
             sources.append(source)
-            records.append(slices[source])
+            records.append(held[source])
         start.append(len(sources))
     own = [
         place[number, arrival.source]

@@ -1,7 +1,7 @@
 """What one slice of a profile holds, byte by byte, and why.
 
-A profile is the merge of its slices; a slice is what one source partition has contributed to one entity. It is a pure fold
-of that partition's log (`contract.fold`), integers only, so it is bit-equal however the log was cut into batches.
+A profile is the merge of its slices; a slice is what one source partition has contributed to one entity. It is a pure
+fold of that partition's log (`contract.fold`), integers only, so it is bit-equal however the log was cut into batches.
 What `count` and `sum` mean depends on the source alone, since a slice has one source:
 
     family       count of            sum of
@@ -52,7 +52,7 @@ RECORD: Final = np.dtype(
 LAYOUT: Final = hash_id(f"{RECORD.descr} {WIDTHS_MS.tolist()} {HORIZON_MS} {SEED}") & 0xFFFFFFFF
 
 # What a reader learns of one entity from all its slices, as columns of float64; see `contract.fold.look`.
-FAMILY_STATS: Final = tuple(f"{stat}_{w}" for w in WINDOWS for stat in ("count", "sum")) + ("count", "age_s", "gap_s")
+FAMILY_STATS: Final = (*(f"{stat}_{w}" for w in WINDOWS for stat in ("count", "sum")), "count", "age_s", "gap_s")
 LINK_STATS: Final = ("first_links_1d", "first_links", "second_links_1d", "second_links")
 AGGREGATES: Final = (
     tuple(f"{family}.{stat}" for family in FAMILIES for stat in FAMILY_STATS)

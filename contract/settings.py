@@ -1,7 +1,8 @@
 """`shop.toml`: the one configuration file, validated as a whole when a process starts.
 
-Every value can also come from the environment as `SHOPSTREAM_SECTION__NAME` (addresses and secrets belong there), which
-wins over the file. All mistakes are reported at once, as `BadConfig`. The file's path is `SHOPSTREAM_CONFIG` or `shop.toml`.
+Every value can also come from the environment as `SHOPSTREAM_SECTION__NAME` (addresses and secrets belong there),
+which wins over the file. All mistakes are reported at once, as `BadConfig`. The file is `SHOPSTREAM_CONFIG`, by default
+`shop.toml`.
 """
 
 import os

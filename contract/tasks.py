@@ -10,9 +10,10 @@ TaskKind: TypeAlias = Literal["binary", "graded", "multiclass", "regression"]
 class Task(Struct, frozen=True, forbid_unknown_fields=True):
     """One question that the model answers, and what it may look at.
 
-    `groups`: the feature groups that it reads; `hide`: features of those groups that it must not see (the category of an
-    item when the category is asked for). `through`: the binary task that has to happen first (a purchase goes through a
-    click): P(this) = P(through) * P(this given through). `weight`: its priority in training. `graph`: the exported graph.
+    `groups`: the feature groups that it reads; `hide`: features of those groups that it must not see (the category of
+    an item when the category is asked for). `through`: the binary task that has to happen first (a purchase goes
+    through a click): P(this) = P(through) * P(this given through). `weight`: its priority in training. `graph`: the exported
+    graph that answers it.
     """
 
     name: str

@@ -1,0 +1,108 @@
+"""Encoding: what was known around a batch's events, as the blocks that a model reads and as the rows that are logged.
+
+The worker serves from it and `training replay` rebuilds history with it, so a feature has one meaning.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from contract.events import Event, Product, UserEvent
+from contract.features import Block, FeatureSet, Known
+from contract.fold import COLUMNS
+from contract.memory import Memory
+from contract.profiles import ENTITY_KINDS, RING
+from contract.rows import Scored, ScoredKind, pack
+from contract.touches import Arrival
+
+NOTHING_KNOWN: Final = Known({}, {})
+
+
+class UnknownItem(NamedTuple):
+    """An item that is on no product topic: only its id is known."""
+
+    item_id: str
+
+
+class Encoder:
+    """Turns what `memory` knew into the blocks of a feature set."""
+
+    def __init__(self, features: FeatureSet) -> None:
+        self.features = features
+        heads = [f.source.split(".") for f in features.features if f.source.startswith("profile.")]
+        self.kinds = tuple(kind for kind in ENTITY_KINDS if any(head[1] == kind for head in heads))
+
+    def before(self, memory: Memory, rows: Sequence[int], groups: Sequence[str]) -> dict[str, Block]:
+        """Blocks of N rows for the batch's arrivals `rows`, as known before each of them."""
+        events = [memory.touches.arrivals[row].event for row in rows]
+        known = self.known_before(memory, rows)
+        return {group: self.features.encode(group, events, known) for group in groups}
+
+    def after(self, memory: Memory, events: Sequence[UserEvent], groups: Sequence[str]) -> dict[str, Block]:
+        """Blocks of N rows for users as they are after the batch, each at the time of its given event."""
+        users = [f"user:{event.user_id}" for event in events]
+        aggregates, recent = memory.look(users, [event.ts_ms for event in events])
+        known = Known({"user": aggregates}, {"user": recent})
+        return {group: self.features.encode(group, events, known) for group in groups}
+
+    def items(self, products: Sequence[Product | UnknownItem]) -> Block:
+        """The item block of N products; of an `UnknownItem` all but the id is absent."""
+        return self.features.encode("item", products, NOTHING_KNOWN)  # type: ignore[arg-type]
+
+    def known_before(self, memory: Memory, rows: Sequence[int]) -> Known:
+        """What profiles knew: of each kind the first entity that the event touches, NaN and 0 where there is none."""
+        aggregates = {kind: np.full((len(rows), COLUMNS), np.nan) for kind in self.kinds}
+        recent = {kind: np.zeros((len(rows), RING), np.uint64) for kind in self.kinds}
+        touches = memory.touches
+        for n, row in enumerate(rows):
+            seen = set[str]()
+            for t in range(touches.start[row], touches.start[row + 1]):
+                kind = touches.entities[touches.entity[t]].partition(":")[0]
+                if kind in self.kinds and kind not in seen:
+                    seen.add(kind)
+                    aggregates[kind][n] = memory.before[t]
+                    recent[kind][n] = memory.recent[t]
+        return Known(aggregates, recent)
+
+
+def entities_of(memory: Memory, row: int) -> tuple[str, ...]:
+    """The entities (`kind:id`) that one of the batch's arrivals touches."""
+    touches = memory.touches
+    return tuple(touches.entities[e] for e in touches.entity[touches.start[row] : touches.start[row + 1]].tolist())
+
+
+class Served(NamedTuple):
+    """What is common to the rows of one batch: the feature set and the model that answered (empty: none)."""
+
+    features: str
+    model_version: str
+
+    def row(
+        self,
+        kind: ScoredKind,
+        arrival: Arrival,
+        groups: Mapping[str, Block],
+        *,
+        event_id: str | None = None,
+        items: tuple[str, ...] = (),
+        scores: Mapping[str, tuple[float, ...]] | None = None,
+        entities: tuple[str, ...] = (),
+    ) -> Scored:
+        """One scored row; `groups` holds one row of each group, and of `item` one for each of `items`."""
+        event: Event = arrival.event
+        return Scored(
+            event_id=event_id or event.event_id,
+            kind=kind,
+            user_id=event.user_id if isinstance(event, UserEvent) else "",
+            ts_ms=event.ts_ms,
+            topic=arrival.topic,
+            partition=arrival.partition,
+            offset=arrival.offset,
+            model_version=self.model_version,
+            features=self.features,
+            groups={name: pack(block) for name, block in groups.items()},
+            items=items,
+            scores=dict(scores or {}),
+            entities=entities,
+        )
