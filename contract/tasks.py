@@ -12,8 +12,8 @@ class Task(Struct, frozen=True, forbid_unknown_fields=True):
 
     `groups`: the feature groups that it reads; `hide`: features of those groups that it must not see (the category of
     an item when the category is asked for). `through`: the binary task that has to happen first (a purchase goes
-    through a click): P(this) = P(through) * P(this given through). `weight`: its priority in training. `graph`: the exported
-    graph that answers it.
+    through a click): P(this) = P(through) * P(this given through). `weight`: its priority in training. `graph`: the
+    exported graph that answers it.
     """
 
     name: str
