@@ -1,0 +1,63 @@
+"""A skipped test has proved nothing: at a desk it says why, in CI it has failed."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SKIPPING = """
+import pytest
+
+def test_that_needs_what_is_not_here():
+    pytest.skip("there is no broker")
+
+@pytest.fixture
+def broker():
+    pytest.skip("there is no fixture")
+
+def test_whose_fixture_needs_it(broker): ...
+
+@pytest.mark.skipif(True, reason="there is no mark")
+def test_that_is_marked(): ...
+
+@pytest.mark.xfail(reason="expected", strict=True)
+def test_that_is_expected_to_fail():
+    assert False
+
+def test_that_runs(): ...
+"""
+WHOLE_FILE = "import pytest\npytest.skip('there is no module', allow_module_level=True)"
+
+
+def run(folder: Path, test_file: str, *, ci: str) -> subprocess.CompletedProcess[str]:
+    shutil.copy(Path(__file__).parents[1] / "conftest.py", folder)
+    (folder / "test_file.py").write_text(test_file)
+    command = [sys.executable, "-m", "pytest", "-q", "--rootdir", str(folder), "-p", "no:cacheprovider", str(folder)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "CI": ci})
+
+
+@pytest.mark.parametrize("ci", ["", "false", "0"])
+def test_at_a_desk_a_skip_is_a_skip(tmp_path: Path, ci: str) -> None:
+    ended = run(tmp_path, SKIPPING, ci=ci)
+
+    assert ended.returncode == 0
+    assert "1 passed, 3 skipped, 1 xfailed" in ended.stdout
+
+
+def test_in_ci_each_skip_is_a_failure_with_its_reason(tmp_path: Path) -> None:
+    ended = run(tmp_path, SKIPPING, ci="true")
+
+    assert ended.returncode == 1
+    assert "1 passed, 1 xfailed" in ended.stdout
+    for missing in ("broker", "fixture", "mark"):
+        assert f"should run in CI. Found: Skipped: there is no {missing}" in ended.stdout
+
+
+def test_in_ci_a_file_that_skips_itself_whole_is_an_error(tmp_path: Path) -> None:
+    ended = run(tmp_path, WHOLE_FILE, ci="true")
+
+    assert ended.returncode != 0
+    assert "should run in CI. Found: Skipped: there is no module" in ended.stdout
