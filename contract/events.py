@@ -28,7 +28,7 @@ REASONS: Final = {
     "missing_field": "a required field is absent",
     "wrong_type": "a field has another type than agreed",
     "bad_id": "an id is empty, longer than 128 characters, or outside the alphabet",
-    "too_long": "a list holds more than 2,000 entries, or none where one is needed",
+    "too_long": "a list or a word is longer than its bound, or a list is empty where an entry is needed",
     "out_of_range": "a number is outside its bounds, or not finite",
     "bad_time": "the time lies after 2099, even by the record's own Kafka timestamp",
     "cannot_score": "the event was folded, but no answer could be computed for it",
@@ -157,7 +157,7 @@ class Product(Event, frozen=True, gc=False, kw_only=True):
     description: str | None = None
     brand: Word | None = None
     category: Word | None = None
-    stock: Annotated[int, Meta(ge=0)] | None = None
+    stock: Annotated[int, Meta(ge=0, le=2**53)] | None = None
     seller_id: Id | None = None
     attributes: dict[str, str] | None = None
     vector: Annotated[tuple[float, ...], Meta(max_length=LIST_ITEMS_MAX)] | None = None
@@ -224,7 +224,7 @@ def violated(message: str) -> str:
         ("missing required field", "missing_field"),
         ("matching regex", "bad_id"),
         ("of length", "too_long"),
-        ("Number out of range", "out_of_range"),
+        ("out of range", "out_of_range"),
         (">=", "out_of_range"),
         ("<=", "out_of_range"),
     ):

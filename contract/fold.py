@@ -85,7 +85,7 @@ def fold_touch(record, head, amount, link_ring, link_id):  # type: ignore[no-unt
     if head[OFFSET] <= record.offset:
         return
     record.offset = head[OFFSET]
-    if record.count > 0 and head[TS] - record.last_ms > HORIZON_MS:
+    if head[TS] - record.last_ms > HORIZON_MS:
         begin(record, head[OFFSET])
     if head[FAMILY] == ORDERS:
         for k in range(RING):
@@ -97,6 +97,7 @@ def fold_touch(record, head, amount, link_ring, link_id):  # type: ignore[no-unt
         if head[TASK] < 0:
             return
         record.judged[head[TASK], head[BAD]] += np.uint32(1)
+        record.last_ms = max(record.last_ms, head[TS])  # whatever the task: the entity was not silent
         if head[TASK] != FRAUD:
             return
         amount = head[BAD]

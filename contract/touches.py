@@ -1,7 +1,7 @@
 """Which entities an event touches, with what amount and which linked ids: events become the columns that a fold reads.
 
 event        entities                             first links       second links
-Order        user                                 items             device, card, ip
+Order        user                                 the last 8 items  device, ip, card
              device, ip                           user              card
              card                                 user              device
              each item, each seller               user              -
@@ -11,6 +11,9 @@ Review       user                                 item              device, ip
              item, seller, device, ip             user              -
 Impression, Search   user                         -                 -
 Judgement    the entities of the judged event     -                 -
+
+An order's user, device, ip and card are touched with its amount; an item and a seller with the total of their own
+lines, of which no more than a billion counts: sums are 64 bits wide.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,6 +29,7 @@ from contract.profiles import ENTITY_KINDS, FAMILIES, JUDGED_TASKS, RING, source
 
 FAMILY_CODES: Final = {family: code for code, family in enumerate(FAMILIES)}
 TASK_CODES: Final = {task: code for code, task in enumerate(JUDGED_TASKS)}
+LINES_TOTAL_MAX: Final = 10**11
 
 
 class Arrival(NamedTuple):
@@ -81,7 +85,7 @@ def touch_order(order: Order) -> Iterator[Touch]:
     for one in card:
         yield Touch(one, amount, (user,), present("device", order.device_id))
     for entity, total in (items | sellers).items():
-        yield Touch(entity, total, (user,))
+        yield Touch(entity, min(total, LINES_TOTAL_MAX), (user,))
 
 
 def touch_click(click: Click) -> Iterator[Touch]:
@@ -148,11 +152,16 @@ class Touches:
     head: npt.NDArray[np.int64]  # (N, 6) ts_ms, offset, family, hash of the event id, judged task or -1, verdict
 
 
-def columns(arrivals: Sequence[Arrival]) -> Touches:
-    """The columns of a batch; the order of `arrivals` is the order in which they are folded."""
+def columns(arrivals: Sequence[Arrival], watched: Iterable[str] = ()) -> Touches:
+    """The columns of a batch; the order of `arrivals` is the order in which they are folded.
+
+    `watched` entities are read with the batch though nothing in it need touch them.
+    """
     build = Columns()
     for arrival in arrivals:
         build.add(arrival)
+    for entity in watched:
+        build.index.setdefault(entity, len(build.index))
     return Touches(
         arrivals=arrivals,
         entities=list(build.index),
