@@ -212,6 +212,7 @@ class Seen:
     second_links: dict[int, int]
     judged: dict[tuple[str, str], int]
     orders: list[int]  # oldest first
+    place: int
 
 
 def seen(record: bytes) -> Seen:
@@ -240,6 +241,7 @@ def seen(record: bytes) -> Seen:
         second_links=rings[1],
         judged={verdict: times for verdict, times in judged.items() if times},
         orders=[order for order in orders[place:] + orders[:place] if order],
+        place=place,
     )
 
 
@@ -268,6 +270,7 @@ def expected(found: Slice) -> Seen:
         second_links=found.links[SECOND],
         judged=found.judged,
         orders=list(found.orders),
+        place=found.count % RING if found.orders else 0,
     )
 
 
