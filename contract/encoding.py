@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from contract.events import Event, Product, UserEvent
+from contract.events import Event, Product, Search, UserEvent
 from contract.features import Block, FeatureSet, Known
 from contract.fold import COLUMNS
 from contract.memory import Memory
@@ -105,4 +105,5 @@ class Served(NamedTuple):
             items=items,
             scores=dict(scores or {}),
             entities=entities,
+            query=event.query if isinstance(event, Search) else "",
         )

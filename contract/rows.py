@@ -104,6 +104,7 @@ class Scored(Struct, frozen=True, gc=False, kw_only=True):
     items: tuple[str, ...] = ()
     scores: dict[str, tuple[float, ...]] = {}
     entities: tuple[str, ...] = ()
+    query: str = ""  # what a search asked for, so that clicks can be joined to it
 
 
 class Example(Struct, frozen=True, gc=False, kw_only=True):

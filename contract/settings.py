@@ -111,12 +111,19 @@ class Rule(Section):
 
 
 class Feedback(Section):
-    """How long labels are waited for, in the streams' own time."""
+    """How long labels are waited for, in the streams' own time, and how much may wait at once.
 
+    `grace_s`: how much longer a row is kept for labels that come out of order. The oldest of more than `rows_max` rows
+    of a kind, or more than `parked_max` events that came before their row, leave and are counted.
+    """
+
+    impression_wait_s: Positive = 86_400
     click_wait_s: Positive = 30 * 60
     purchase_wait_s: Positive = 60 * 60
     purchase_window_s: Positive = 7 * 86_400
     fraud_window_s: Positive = 30 * 86_400
+    grace_s: Positive = 60 * 60
+    rows_max: Positive = 200_000
     parked_max: Positive = 100_000
 
 
