@@ -1,0 +1,86 @@
+"""From logits to probabilities, and from labels to losses: the two sides of the same formulas.
+
+A task that goes through another is learned by the product of both, over every row that has its label, so that what was
+never clicked teaches it as well (ESMM, Ma et al. 2018). Products are kept as logarithms while learning.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from contract.tasks import Task
+
+Scale = Mapping[str, tuple[float, float]]  # regression task -> mean and deviation of its labels
+
+
+def probabilities(tasks: Sequence[Task], logits: Mapping[str, Tensor], scale: Scale) -> dict[str, Tensor]:
+    """What each task says of each row: P(1) (N,), P(class) (N, classes), or a regression's value (N,)."""
+    found: dict[str, Tensor] = {}
+    for task in ordered(tasks):
+        logit = logits[task.name]
+        if task.kind == "multiclass":
+            found[task.name] = logit.softmax(1)
+        elif task.kind == "regression":
+            mean, deviation = scale[task.name]
+            found[task.name] = mean + deviation * logit
+        else:
+            found[task.name] = logit.sigmoid() * found[task.through] if task.through else logit.sigmoid()
+    return {task.name: found[task.name] for task in tasks}
+
+
+def ordered(tasks: Sequence[Task]) -> list[Task]:
+    """The tasks with every one behind the task that it goes through."""
+    done, waiting = list[Task](), list(tasks)
+    while waiting:
+        ready = [task for task in waiting if task.through in (None, *(one.name for one in done))]
+        done += ready
+        waiting = [task for task in waiting if task not in ready]
+    return done
+
+
+def losses(
+    tasks: Sequence[Task], logits: Mapping[str, Tensor], labels: Mapping[str, Tensor], scale: Scale
+) -> dict[str, Tensor]:
+    """The mean loss of each task over the rows that have its label; exactly 0, with gradient 0, where none has.
+
+    Labels are (N,): NaN where unknown; of classes int64, -1 where unknown.
+    """
+    by_name = {task.name: task for task in tasks}
+    found = {}
+    for task in tasks:
+        label = labels[task.name]
+        known = label >= 0 if task.kind == "multiclass" else ~label.isnan()
+        rows = {name: logits[name][known] for name in chain(task, by_name)}
+        loss = row_losses(task, by_name, rows, label[known], scale)
+        found[task.name] = loss.sum() / max(len(loss), 1)
+    return found
+
+
+def row_losses(
+    task: Task, tasks: Mapping[str, Task], logits: Mapping[str, Tensor], label: Tensor, scale: Scale
+) -> Tensor:
+    """The loss of each labelled row (N,), by the task's kind."""
+    if task.kind == "multiclass":
+        return F.cross_entropy(logits[task.name], label, reduction="none")
+    if task.kind == "regression":
+        mean, deviation = scale[task.name]
+        return (logits[task.name] - (label - mean) / deviation).square()
+    happens, fails = log_chances(task, tasks, logits)
+    return -(label * happens + (1 - label) * fails)
+
+
+def log_chances(task: Task, tasks: Mapping[str, Task], logits: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """log P and log (1 - P) of a task, through the tasks it goes through: 1 - PQ = (1 - P) + P (1 - Q)."""
+    logit = logits[task.name]
+    happens, fails = F.logsigmoid(logit), F.logsigmoid(-logit)
+    if task.through is None:
+        return happens, fails
+    before, never = log_chances(tasks[task.through], tasks, logits)
+    return before + happens, torch.logaddexp(never, before + fails)
+
+
+def chain(task: Task, tasks: Mapping[str, Task]) -> list[str]:
+    """The task and all those that it goes through."""
+    return [task.name, *(chain(tasks[task.through], tasks) if task.through else [])]
