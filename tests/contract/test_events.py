@@ -1,0 +1,301 @@
+"""Every way in which a record can be wrong has its reason, and every bound is met from both sides."""
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from contract.errors import BadEvent
+from contract.events import (
+    AHEAD_MS_MAX,
+    DECODERS,
+    KINDS,
+    REASONS,
+    RECORD_BYTES_MAX,
+    TEXT_CHARS_MAX,
+    TS_MS_MAX,
+    Click,
+    Event,
+    Order,
+    Review,
+    clamp,
+    decode,
+)
+
+LINE: Final[dict[str, Any]] = {"item_id": "i1", "quantity": 1, "unit_price": 2.5}
+USER: Final[dict[str, Any]] = {"event_id": "e1", "ts_ms": 1_700_000_000_000, "user_id": "u1"}
+WHOLE: Final[dict[str, dict[str, Any]]] = {
+    "clicks": {**USER, "item_id": "i1"},
+    "impressions": {**USER, "items": ["i1"]},
+    "orders": {**USER, "lines": [LINE], "amount": 2.5, "currency": "EUR", "payment_method": "card"},
+    "reviews": {**USER, "item_id": "i1", "rating": 4.5},
+    "searches": {**USER, "query": "red shoes"},
+    "products": {
+        "event_id": "e1",
+        "ts_ms": 1,
+        "item_id": "i1",
+        "title": "t",
+        "price": 1.0,
+        "currency": "EUR",
+        "available": True,
+    },
+    "labels": {**USER, "judged_event_id": "e0", "task": "fraud", "value": 1},
+    "judgements": {**USER, "judged_event_id": "e0", "task": "fraud", "value": 1, "entities": ["user:u1"]},
+    "erasures": USER,
+}
+
+
+def written(kind: str, **changes: Any) -> bytes:
+    """A whole event of a kind with some fields changed; `...` leaves a field out."""
+    fields = {**WHOLE[kind], **changes}
+    return json.dumps({name: value for name, value in fields.items() if value is not ...}).encode()
+
+
+def nested(name: str, depth: int) -> bytes:
+    return f'{{"{name}":'.encode() + b"[" * depth + b"]" * depth + b"}"
+
+
+def outcome(kind: str, value: bytes | None) -> str:
+    try:
+        decode(kind, value)
+    except BadEvent as error:
+        return error.reason
+    return "decoded"
+
+
+def reason_of(kind: str, value: bytes | None) -> str:
+    with pytest.raises(BadEvent) as caught:
+        decode(kind, value)
+    assert caught.value.reason in REASONS
+    assert str(caught.value)
+    return caught.value.reason
+
+
+BAD: Final[Mapping[str, tuple[str, bytes | None, str]]] = {
+    "no value": ("orders", None, "empty"),
+    "no bytes": ("orders", b"", "empty"),
+    "blanks": ("orders", b"   ", "not_json"),
+    "not JSON": ("orders", b"hello", "not_json"),
+    "half a document": ("orders", written("orders")[:-1], "not_json"),
+    "a byte order mark": ("orders", b"\xef\xbb\xbf" + written("orders"), "not_json"),
+    "NaN": ("orders", written("orders", amount=float("nan")), "not_json"),
+    "NaN where nobody looks": ("orders", written("orders", unknown=float("nan")), "not_json"),
+    "Infinity": ("orders", written("orders", amount=float("inf")), "not_json"),
+    "half a surrogate": ("searches", written("searches", query="\ud800"), "not_json"),
+    "not UTF-8": ("orders", b"\xff\xfe", "not_utf8"),
+    "UTF-16": ("orders", written("orders").decode().encode("utf-16"), "not_utf8"),
+    "not UTF-8 in a field that is kept": ("searches", b'{"query":"\xff"}', "not_utf8"),
+    "not UTF-8 in a field that is skipped": ("orders", written("orders")[:-1] + b',"x":"\xff"}', "not_utf8"),
+    "1e400": ("orders", written("orders").replace(b'"amount": 2.5', b'"amount": 1e400'), "out_of_range"),
+    "an integer of 400 digits": ("orders", written("orders", amount=10**400), "out_of_range"),
+    "a stock of 400 digits": ("products", written("products", stock=10**400), "out_of_range"),
+    "a stock of 5,000 digits": ("products", written("products", stock=0)[:-2] + b"1" * 5_000 + b"}", "out_of_range"),
+    "a negative amount": ("orders", written("orders", amount=-0.01), "out_of_range"),
+    "a negative time": ("orders", written("orders", ts_ms=-1), "out_of_range"),
+    "a quantity of nothing": ("orders", written("orders", lines=[{**LINE, "quantity": 0}]), "out_of_range"),
+    "a negative price": ("orders", written("orders", lines=[{**LINE, "unit_price": -1}]), "out_of_range"),
+    "six stars": ("reviews", written("reviews", rating=6), "out_of_range"),
+    "text for a number": ("orders", written("orders", amount="2.5"), "wrong_type"),
+    "a number for an id": ("orders", written("orders", user_id=5), "wrong_type"),
+    "a fraction of a millisecond": ("orders", written("orders", ts_ms=1.5), "wrong_type"),
+    "an array": ("orders", b"[]", "wrong_type"),
+    "null": ("orders", b"null", "wrong_type"),
+    "null for an id": ("orders", written("orders", user_id=None), "wrong_type"),
+    "a surface nobody knows": ("clicks", written("clicks", surface="moon"), "wrong_type"),
+    "no user": ("orders", written("orders", user_id=...), "missing_field"),
+    "no event id": ("orders", written("orders", event_id=...), "missing_field"),
+    "a line without a price": ("orders", written("orders", lines=[{"item_id": "i", "quantity": 1}]), "missing_field"),
+    "no lines": ("orders", written("orders", lines=[]), "too_long"),
+    "2,001 lines": ("orders", written("orders", lines=[LINE] * 2_001), "too_long"),
+    "2,001 items": ("impressions", written("impressions", items=["i"] * 2_001), "too_long"),
+    "a long currency": ("orders", written("orders", currency="E" * 129), "too_long"),
+    "300 KiB": ("searches", written("searches", query="x" * 300 * 1_024), "too_large"),
+    "10,000 deep in a field that is skipped": ("orders", nested("x", 10_000), "too_deep"),
+    "10,000 deep in a field that is kept": ("orders", nested("lines", 10_000), "wrong_type"),
+    "10,000 deep from the start": ("orders", b"[" * 10_000 + b"]" * 10_000, "wrong_type"),
+    "a control character in an id": ("orders", written("orders", user_id="a\u0000b"), "bad_id"),
+    "a line feed after an id": ("orders", written("orders", user_id="a\n"), "bad_id"),
+    "an empty id": ("orders", written("orders", user_id=""), "bad_id"),
+    "not an address": ("orders", written("orders", ip="localhost!"), "bad_id"),
+}
+
+
+@pytest.mark.parametrize("wrong", BAD)
+def test_a_wrong_record_has_its_reason(wrong: str) -> None:
+    kind, value, reason = BAD[wrong]
+    assert reason_of(kind, value) == reason
+
+
+def test_every_reason_is_proven() -> None:
+    elsewhere = {"bad_time", "cannot_score"}
+    assert {reason for _, _, reason in BAD.values()} == set(REASONS) - elsewhere
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_whole_event_of_each_kind_decodes(kind: str) -> None:
+    event = decode(kind, written(kind))
+    assert type(event) is KINDS[kind]
+    assert event.event_id == "e1"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_unknown_fields_are_ignored_so_that_producers_can_move_first(kind: str) -> None:
+    assert decode(kind, written(kind, new_field={"deep": [1, None]})) == decode(kind, written(kind))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_required_field_is_missed(kind: str) -> None:
+    for name in WHOLE[kind]:
+        assert reason_of(kind, written(kind, **{name: ...})) == "missing_field"
+
+
+@pytest.mark.parametrize(
+    ("kind", "inside", "outside", "reason"),
+    [
+        ("orders", {"amount": 0}, {"amount": -1e-9}, "out_of_range"),
+        ("orders", {"amount": 1e9}, {"amount": 1.000001e9}, "out_of_range"),
+        ("orders", {"ts_ms": 0}, {"ts_ms": -1}, "out_of_range"),
+        ("orders", {"ts_ms": 2**53}, {"ts_ms": 2**53 + 1}, "out_of_range"),
+        ("orders", {"lines": [LINE] * 2_000}, {"lines": [LINE] * 2_001}, "too_long"),
+        (
+            "orders",
+            {"lines": [{**LINE, "quantity": 10**7}]},
+            {"lines": [{**LINE, "quantity": 10**7 + 1}]},
+            "out_of_range",
+        ),
+        ("orders", {"user_id": "u" * 128}, {"user_id": "u" * 129}, "bad_id"),
+        ("orders", {"currency": "E" * 128}, {"currency": "E" * 129}, "too_long"),
+        ("clicks", {"rank": 10**6}, {"rank": 10**6 + 1}, "out_of_range"),
+        ("reviews", {"rating": 0}, {"rating": -0.5}, "out_of_range"),
+        ("reviews", {"rating": 5}, {"rating": 5.01}, "out_of_range"),
+        ("searches", {"items": ["i"] * 2_000}, {"items": ["i"] * 2_001}, "too_long"),
+        ("products", {"vector": [0.5] * 2_000}, {"vector": [0.5] * 2_001}, "too_long"),
+        ("products", {"stock": 2**53}, {"stock": 2**53 + 1}, "out_of_range"),
+        ("labels", {"value": "shoes"}, {"value": "x" * 129}, "too_long"),
+    ],
+)
+def test_a_bound_holds_from_both_sides(kind: str, inside: dict[str, Any], outside: dict[str, Any], reason: str) -> None:
+    assert outcome(kind, written(kind, **inside)) == "decoded"
+    assert reason_of(kind, written(kind, **outside)) == reason
+
+
+def test_a_record_may_have_256_kib_and_not_a_byte_more() -> None:
+    # given
+    blank = written("orders")
+    largest = blank + b" " * (RECORD_BYTES_MAX - len(blank))
+    # then
+    assert RECORD_BYTES_MAX == 256 * 1_024
+    assert decode("orders", largest) == decode("orders", blank)
+    assert reason_of("orders", largest + b" ") == "too_large"
+
+
+@pytest.mark.parametrize("length", [0, TEXT_CHARS_MAX - 1, TEXT_CHARS_MAX, TEXT_CHARS_MAX + 1, 5_000])
+@pytest.mark.parametrize(
+    ("kind", "field"),
+    [
+        ("clicks", "query"),
+        ("impressions", "query"),
+        ("searches", "query"),
+        ("reviews", "text"),
+        ("products", "title"),
+        ("products", "description"),
+    ],
+)
+def test_text_is_cut_and_not_refused(kind: str, field: str, length: int) -> None:
+    event = decode(kind, written(kind, **{field: "ü" * length}))
+    assert getattr(event, field) == "ü" * min(length, TEXT_CHARS_MAX)
+
+
+ALLOWED: Final = "ABCXYZabcxyz0189._~@+=/#$&*!, -"
+
+
+@pytest.mark.parametrize("character", ALLOWED)
+def test_an_id_may_hold(character: str) -> None:
+    assert outcome("erasures", written("erasures", user_id=character)) == "decoded"
+
+
+@given(character=st.characters().filter(lambda c: not (c.isascii() and (c.isalnum() or c in ALLOWED))))
+def test_an_id_holds_nothing_else(character: str) -> None:
+    assert reason_of("erasures", written("erasures", user_id=f"a{character}b")) in ("bad_id", "not_json")
+
+
+@pytest.mark.parametrize("character", "{}:\n\t\x7f\"'%\\|é")
+def test_an_id_holds_neither_what_structures_keys_nor_control_characters(character: str) -> None:
+    assert reason_of("erasures", written("erasures", user_id=character)) == "bad_id"
+
+
+@given(value=st.one_of(st.binary(max_size=200), st.text().map(str.encode)), kind=st.sampled_from(sorted(KINDS)))
+def test_no_bytes_end_the_process(value: bytes, kind: str) -> None:
+    assert outcome(kind, value) in {"decoded", *REASONS}
+
+
+json_values = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=20)),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=5), inner, max_size=3)),
+    max_leaves=5,
+)
+
+
+@given(data=st.data(), kind=st.sampled_from(sorted(KINDS)))
+def test_no_value_of_any_field_ends_the_process(data: st.DataObject, kind: str) -> None:
+    field = data.draw(st.sampled_from(sorted(DECODERS[kind].type.__struct_fields__)))
+    assert outcome(kind, written(kind, **{field: data.draw(json_values)})) in {"decoded", *REASONS}
+
+
+def at(ts_ms: int) -> Event:
+    return decode("clicks", written("clicks", ts_ms=ts_ms))
+
+
+@pytest.mark.parametrize(("ahead_ms", "moved"), [(AHEAD_MS_MAX, False), (AHEAD_MS_MAX + 1, True), (-(10**9), False)])
+def test_a_time_more_than_five_minutes_ahead_of_its_record_is_moved_to_it(ahead_ms: int, moved: bool) -> None:
+    # given
+    kafka_ms = 1_700_000_000_000
+    # when
+    event, was_moved = clamp(at(kafka_ms + ahead_ms), kafka_ms)
+    # then
+    assert was_moved is moved
+    assert event.ts_ms == (kafka_ms if moved else kafka_ms + ahead_ms)
+
+
+def test_the_year_3000_is_clamped_and_keeps_everything_else() -> None:
+    # given
+    year_3000 = decode("orders", written("orders", ts_ms=32_503_680_000_000, card_id="c1"))
+    # when
+    event, moved = clamp(year_3000, 1_700_000_000_000)
+    # then
+    assert moved
+    assert event == decode("orders", written("orders", ts_ms=1_700_000_000_000, card_id="c1"))
+
+
+@pytest.mark.parametrize(("ts_ms", "kept"), [(TS_MS_MAX, True), (TS_MS_MAX + 1, False)])
+def test_a_time_after_2099_by_the_records_own_timestamp_is_refused(ts_ms: int, kept: bool) -> None:
+    if kept:
+        assert clamp(at(ts_ms), ts_ms)[0].ts_ms == ts_ms
+        return
+    with pytest.raises(BadEvent) as caught:
+        clamp(at(ts_ms), ts_ms)
+    assert caught.value.reason == "bad_time"
+
+
+def test_a_record_without_a_timestamp_moves_nothing() -> None:
+    event, moved = clamp(at(1_700_000_000_000), -1)
+    assert (event.ts_ms, moved) == (1_700_000_000_000, False)
+
+
+def test_optional_fields_have_defaults() -> None:
+    order = decode("orders", written("orders"))
+    assert isinstance(order, Order)
+    assert (order.card_id, order.device_id, order.ip, order.platform) == (None, None, None, None)
+    click = decode("clicks", written("clicks", rank=None, surface="cart", platform="app"))
+    assert isinstance(click, Click)
+    assert (click.rank, click.surface, click.platform) == (None, "cart", "app")
+
+
+def test_an_event_cannot_be_changed() -> None:
+    review = decode("reviews", written("reviews"))
+    assert isinstance(review, Review)
+    with pytest.raises(AttributeError):
+        review.rating = 1.0  # type: ignore[misc]

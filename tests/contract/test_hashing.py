@@ -1,0 +1,33 @@
+"""The hash of ids is a promise to bundles and profiles: it is the same in every process, language and year."""
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from contract.hashing import BUCKETS, bucket_of, hash_id
+
+
+@pytest.mark.parametrize(
+    ("text", "ident"),
+    [
+        ("", 3_087_336_321_353_531_149),
+        ("user:u1", 5_283_408_043_384_140_604),
+        ("item:85123A", 6_911_296_350_995_009_712),
+        ("größe", 7_850_653_094_264_618_983),
+    ],
+)
+def test_known_ids_have_known_hashes(text: str, ident: int) -> None:
+    assert hash_id(text) == ident
+
+
+@given(text=st.text())
+def test_a_hash_fits_signed_64_bits_and_is_never_absent(text: str) -> None:
+    assert 1 <= hash_id(text) < 2**63
+
+
+def test_entities_spread_over_all_buckets() -> None:
+    counted = Counter(bucket_of(f"user:{n}") for n in range(64 * 200))
+    assert set(counted) == set(range(BUCKETS))
+    assert max(counted.values()) < 2 * min(counted.values())
