@@ -1,0 +1,54 @@
+"""Timers in stream time: when each key is due, kept so that moving a time is cheap."""
+
+import heapq
+from collections.abc import Hashable, Iterator
+from typing import Final, Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+STALE_MIN: Final = 64
+
+
+class Timers(Generic[K]):
+    """At most one time for each key, in milliseconds.
+
+    A time that was moved or cancelled stays in the heap until it comes up, or until the stale ones outnumber the
+    others: memory is bounded by the number of keys.
+    """
+
+    def __init__(self) -> None:
+        self._ms: dict[K, int] = {}
+        self._heap: list[tuple[int, int, K]] = []
+        self._pushed = 0
+
+    def put(self, key: K, ms: int) -> None:
+        """Set the key's time, in place of the one that it had."""
+        if self._ms.get(key) == ms:
+            return
+        self._ms[key] = ms
+        self._pushed += 1  # among equal times the first one set comes first, and keys need no order
+        heapq.heappush(self._heap, (ms, self._pushed, key))
+        if len(self._heap) > 2 * len(self._ms) + STALE_MIN:
+            self._heap = [entry for entry in self._heap if self._ms.get(entry[2]) == entry[0]]
+            heapq.heapify(self._heap)
+
+    def get(self, key: K) -> int | None:
+        return self._ms.get(key)
+
+    def cancel(self, key: K) -> None:
+        self._ms.pop(key, None)
+
+    def first_ms(self) -> int | None:
+        """The earliest time, or None without any."""
+        while self._heap:
+            ms, _, key = self._heap[0]
+            if self._ms.get(key) == ms:
+                return ms
+            heapq.heappop(self._heap)
+        return None
+
+    def before(self, ms: int) -> Iterator[K]:
+        """Take out each key whose time lies before `ms`, earliest first; those set meanwhile come up as well."""
+        while (first := self.first_ms()) is not None and first < ms:
+            key = heapq.heappop(self._heap)[2]
+            del self._ms[key]
+            yield key
