@@ -12,7 +12,13 @@ from typing import Annotated, Literal
 
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+    TomlConfigSettingsSource,
+)
 
 from contract.errors import BadConfig
 from contract.events import KINDS
@@ -34,8 +40,13 @@ class Kafka(Section):
     bootstrap_servers: str = "localhost:9092"
     client: dict[str, str | int | float | bool] = {}
     transactions: bool = True
+    topic_ids: bool = True  # off for brokers that do not tell them (librdkafka's mock cluster)
     session_timeout_ms: Positive = 45_000
     group_prefix: str = "shopstream"
+
+    def connection(self) -> dict[str, str | int | float | bool]:
+        """What every client of these brokers is configured with."""
+        return {**self.client, "bootstrap.servers": self.bootstrap_servers}
 
 
 class Redis(Section):
@@ -83,7 +94,6 @@ class Worker(Section):
     wait_ms: Positive = 20
     http_port: Annotated[int, Field(ge=0, le=65535)] = 9100
     swap_poll_ms: Positive = 1_000
-    drain_s: Positive = 10
     stall_s: Positive = 120
     on_lost_log: Literal["stop", "accept"] = "stop"
     dead_letter_share_max: Annotated[float, Field(gt=0, le=1)] = 0.5
@@ -174,15 +184,17 @@ def config_path() -> Path:
 
 def read_settings() -> tuple[Settings, FeatureSet]:
     """The settings and the features that they name; raises `BadConfig` with every mistake of both."""
-    if not config_path().exists():
+    if not config_path().is_file():
         raise BadConfig([f"The configuration should be a file. Found none at {config_path()}."])
     try:
         settings = Settings()
     except ValidationError as error:
         found = [f"`{'.'.join(map(str, e['loc']))}`: {e['msg']}. Found {e['input']!r}." for e in error.errors()]
         raise BadConfig(found) from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadConfig([f"{config_path()} should be TOML. Found: {error}"]) from error
+    except SettingsError as error:
+        raise BadConfig([f"The environment should hold values that can be read. Found: {error}."]) from error
     errors = list(mistakes(settings))
     try:
         features = read_features(settings.features)

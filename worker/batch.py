@@ -1,0 +1,81 @@
+"""A batch: records decoded into arrivals, or into rejects that will be dead letters. Pure."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from contract.errors import BadEvent
+from contract.events import clamp, decode
+from contract.rows import DEAD_LETTER_HEADER, DeadLetter, to_json
+from contract.touches import Arrival
+from worker import metrics
+from worker.intake import Place, Record
+from worker.publisher import Outgoing
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """A record that gets no answer, and why; `attempts` is how often it was tried."""
+
+    record: Record
+    reason: str
+    error: str
+    detail: str
+    attempts: int = 1
+
+    def letter(self, topic: str, model_version: str) -> Outgoing:
+        """The dead letter: the original bytes, key and headers, and one header that tells the rest."""
+        place, offset = self.record.place, self.record.offset
+        told = DeadLetter(
+            reason=self.reason,
+            error=self.error,
+            detail=self.detail[:1_000],
+            topic=place.topic,
+            partition=place.partition,
+            offset=offset,
+            attempts=self.attempts,
+            model_version=model_version,
+        )
+        headers = [*self.record.headers, (DEAD_LETTER_HEADER, to_json(told))]
+        return Outgoing(topic, self.record.key, self.record.value, headers)
+
+
+@dataclass(slots=True)
+class Batch:
+    """What one poll brought. `arrivals` are folded in this order; `watched` are only reacted to."""
+
+    arrivals: list[Arrival] = field(default_factory=list)
+    watched: list[Arrival] = field(default_factory=list)
+    rejects: list[Reject] = field(default_factory=list)
+    ends: dict[Place, int] = field(default_factory=dict)  # exclusive
+    records: dict[tuple[Place, int], Record] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def reject(self, arrival: Arrival, error: Exception, attempts: int) -> Reject:
+        """The dead letter of an event that was folded but cannot be scored."""
+        record = self.records[Place(arrival.topic, arrival.partition), arrival.offset]
+        return Reject(record, "cannot_score", type(error).__name__, str(error), attempts)
+
+
+def open_records(
+    records: Iterable[Record], kinds: Mapping[str, str], sources: Mapping[Place, str], watches: Sequence[str]
+) -> Batch:
+    """Decode each record; whatever is wrong with one concerns no other."""
+    batch = Batch()
+    for record in records:
+        place = record.place
+        kind = kinds[place.topic]
+        batch.ends[place] = record.offset + 1
+        batch.records[place, record.offset] = record
+        metrics.EVENTS.labels(kind).inc()
+        try:
+            event, moved = clamp(decode(kind, record.value), record.kafka_ms)
+        except BadEvent as error:
+            if kind not in watches:  # the lane that folds this kind writes its dead letters
+                batch.rejects.append(Reject(record, error.reason, type(error).__name__, str(error)))
+            continue
+        metrics.CLAMPED.inc(moved)
+        arrival = Arrival(sources.get(place, kind), record.offset, event, place.topic, place.partition)
+        (batch.watched if kind in watches else batch.arrivals).append(arrival)
+    return batch

@@ -1,0 +1,55 @@
+"""Questions to the Kafka cluster itself: which topics there are, under which ids, and making those that lack."""
+
+from collections.abc import Iterable
+
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
+
+from contract.errors import Unavailable
+from contract.settings import Kafka, Topics
+
+NOT_READ_BY_KEY = ("partitions",)
+
+
+class Broker:
+    """An administrator's client of the cluster."""
+
+    def __init__(self, *, kafka: Kafka) -> None:
+        self._admin = AdminClient({**kafka.connection(), "log_level": 3})
+        self._known = kafka.topic_ids
+
+    def topic_ids(self, topics: Iterable[str]) -> dict[str, str]:
+        """The id of each topic that exists; nothing from a broker that does not tell ids."""
+        if not self._known:
+            return {}
+        try:
+            found = self._admin.describe_topics(TopicCollection(list(topics)), request_timeout=10)
+            return {topic: str(future.result().topic_id) for topic, future in found.items() if self._exists(future)}
+        except KafkaException as error:
+            raise Unavailable(f"Kafka should describe its topics. Found: {error}") from error
+
+    def create(self, topics: Topics, replication: int = 1) -> list[str]:
+        """Create the topics that do not exist yet; erasures are compacted. Returns the names of the new ones."""
+        names = [topics.of(kind) for kind in type(topics).model_fields if kind != "partitions"]
+        compacted = {topics.erasures, topics.products}
+        new = [
+            NewTopic(
+                name, topics.partitions, replication, config={"cleanup.policy": "compact"} if name in compacted else {}
+            )
+            for name in names
+        ]
+        created = []
+        for name, future in self._admin.create_topics(new, request_timeout=30).items():
+            try:
+                future.result()
+                created.append(name)
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                    raise Unavailable(f"Kafka should create `{name}`. Found: {error}") from error
+        return created
+
+    def _exists(self, future: object) -> bool:
+        error = future.exception()  # type: ignore[attr-defined]
+        if error is not None and error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+            raise error
+        return error is None

@@ -1,0 +1,51 @@
+"""Caches in Redis for readers in any language: lists, popular items, rankings. Always with a time to live."""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from contract.features import text_ids
+from contract.hashing import hash_id
+from contract.rows import Ranking, Recommendations, to_json
+from contract.settings import Lists
+from worker.redis_client import RedisClient
+
+# A cached list never goes backwards: it is written only over one whose source is not newer.
+PUT: Final = """
+local held = redis.call('GET', KEYS[1])
+if held then
+  local ok, list = pcall(cjson.decode, held)
+  if ok and type(list) == 'table' and (tonumber(list['source_ms']) or 0) > tonumber(ARGV[1]) then return 0 end
+end
+redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])
+return 1
+"""
+SEARCH_TTL_S: Final = 3_600
+
+
+class Caches:
+    """Writes what readers read; nothing here is needed to be exact again after a crash."""
+
+    def __init__(self, *, client: RedisClient, prefix: str, lists: Lists) -> None:
+        self._client, self._prefix, self._ttl_s = client, prefix, lists.ttl_s
+
+    def write(self, lists: Sequence[Recommendations], rankings: Sequence[Ranking]) -> None:
+        calls = [
+            ([f"{self._prefix}rec:{made.user_id}"], (made.source_ms, to_json(made), self._ttl_s)) for made in lists
+        ]
+        if calls:
+            self._client.scripts(PUT, calls)
+        if rankings:
+            self._client.pipeline([("SET", self.search_key(r), to_json(r), "EX", SEARCH_TTL_S) for r in rankings])
+
+    def write_popular(self, popular: Mapping[str, Sequence[str]], now_ms: int) -> None:
+        """The fallback for users we do not know: popular items, by category and ('') of all."""
+        commands = []
+        for category, items in popular.items():
+            key = f"{self._prefix}rec:popular" + (f":{category}" if category else "")
+            commands.append(("SET", key, to_json({"items": items, "computed_ms": now_ms}), "EX", self._ttl_s))
+        if commands:
+            self._client.pipeline(commands)
+
+    def search_key(self, ranking: Ranking) -> str:
+        """`search:{user_id}:{digest}`: the digest is of the query's words, so that case and spaces do not matter."""
+        return f"{self._prefix}search:{ranking.user_id}:{hash_id(' '.join(map(str, text_ids(ranking.query)))):016x}"

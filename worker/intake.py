@@ -1,0 +1,200 @@
+"""The door through which events come in: a group's member that starts each partition where recovery says."""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias, TypeVar
+
+from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from contract.errors import Unavailable
+from contract.settings import Kafka
+from worker import metrics
+
+log = logging.getLogger(__name__)
+TIMEOUT_S: Final = 10.0
+T = TypeVar("T")
+
+
+class Place(NamedTuple):
+    """One partition of one topic."""
+
+    topic: str
+    partition: int
+
+
+Headers: TypeAlias = Sequence[Any]  # pairs of a name and bytes, as the client gives and takes them
+
+
+class Record(NamedTuple):
+    """One record as it lies on a topic; `kafka_ms` is its own timestamp (-1: it has none)."""
+
+    place: Place
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+    kafka_ms: int
+
+
+class Held(NamedTuple):
+    """What the cluster knows of a partition: the group's committed offset (None: never), its first, its next one."""
+
+    committed: int | None
+    low: int
+    high: int
+
+
+class Listener(Protocol):
+    """Who is told of partitions that come and go, inside `Intake.poll` and `Intake.keep_alive` only."""
+
+    def assigned(self, places: list[Place]) -> Mapping[Place, int]:
+        """Where to start in each new partition."""
+
+    def revoked(self, places: list[Place]) -> None:
+        """These partitions leave now."""
+
+
+class Intake:
+    """Reads records of the partitions that this member holds, once it has subscribed."""
+
+    def __init__(self, *, kafka: Kafka, group: str, instance: str) -> None:
+        self._listener: Listener | None = None
+        self.places: set[Place] = set()
+        self.down = False
+        self._paused = False
+        self._consumer = Consumer(self._configuration(kafka, group, instance))
+
+    def subscribe(self, topics: Iterable[str], listener: Listener) -> None:
+        """Join the group for these topics; a topic that appears later is taken up when it does."""
+        self._listener = listener
+        self._consumer.subscribe(
+            list(topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+        )
+
+    def poll(self, records_max: int, wait_ms: int) -> list[Record]:
+        """At most `records_max` records: at once when there are as many, else what there is after `wait_ms`."""
+        self._resume()
+        if self.down:
+            self._ask_whether_up()
+        return [record for m in self._consumer.consume(records_max, wait_ms / 1000) if (record := self._accept(m))]
+
+    def keep_alive(self) -> None:
+        """Stay a member of the group while something else is waited for; no record is read."""
+        if not self._paused:
+            self._consumer.pause([TopicPartition(*place) for place in self.places])
+            self._paused = True
+        self._consumer.poll(0)
+
+    def seek(self, starts: Mapping[Place, int]) -> None:
+        """Go on reading elsewhere."""
+        for place, offset in starts.items():
+            self._ask("seek", partial(self._consumer.seek, TopicPartition(*place, offset)))
+
+    def held(self, places: Iterable[Place]) -> dict[Place, Held]:
+        """What the cluster knows of these partitions."""
+        asked = [TopicPartition(*place) for place in places]
+        committed = self._ask("tell committed offsets", lambda: self._consumer.committed(asked, timeout=TIMEOUT_S))
+        found = {}
+        for tp in committed:
+            ends = partial(self._consumer.get_watermark_offsets, tp, timeout=TIMEOUT_S)
+            low, high = self._ask("tell a partition's ends", ends)
+            found[Place(tp.topic, tp.partition)] = Held(tp.offset if tp.offset >= 0 else None, low, high)
+        return found
+
+    def ends(self) -> dict[Place, int]:
+        """The end of each held partition as of the last fetch; asks nobody."""
+        found = {}
+        for place in self.places:
+            ends = self._consumer.get_watermark_offsets(TopicPartition(*place), cached=True)
+            if ends[1] >= 0:
+                found[place] = ends[1]
+        return found
+
+    def commit(self, positions: Mapping[Place, int]) -> None:
+        """Store where to go on, when this is not part of a transaction."""
+        offsets = [TopicPartition(*place, offset) for place, offset in positions.items()]
+        self._ask("take committed offsets", lambda: self._consumer.commit(offsets=offsets, asynchronous=False))
+
+    def membership(self) -> Any:
+        """What a transactional producer needs to commit for this member, and only while it is one."""
+        return self._consumer.consumer_group_metadata()
+
+    def close(self) -> None:
+        self._consumer.close()
+
+    def _configuration(self, kafka: Kafka, group: str, instance: str) -> dict[str, Any]:
+        return {
+            "isolation.level": "read_committed",
+            "auto.offset.reset": "earliest",
+            "fetch.wait.max.ms": 50,
+            **kafka.connection(),
+            "group.id": group,
+            "group.instance.id": f"{group}-{instance}",
+            "session.timeout.ms": kafka.session_timeout_ms,
+            "partition.assignment.strategy": "cooperative-sticky",
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "error_cb": self._on_error,
+            "log_level": 3,
+        }
+
+    def _accept(self, message: Message) -> Record | None:
+        error = message.error()
+        if error is None:
+            place = Place(message.topic() or "", message.partition() or 0)
+            key, value, headers = as_bytes(message.key()), as_bytes(message.value()), list(message.headers() or ())
+            return Record(place, message.offset() or 0, key, value, headers, message.timestamp()[1])
+        if error.fatal():
+            raise KafkaException(error)
+        log.warning("Kafka has no record now, reading goes on by itself: %s", error.str())
+        return None
+
+    def _on_assign(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        new = [Place(tp.topic, tp.partition) for tp in partitions]
+        starts = self._listener.assigned(new) if self._listener else {}
+        self.places.update(new)
+        self._consumer.incremental_assign([TopicPartition(*p, starts.get(p, OFFSET_INVALID)) for p in new])
+
+    def _on_revoke(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        leaving = [Place(tp.topic, tp.partition) for tp in partitions]
+        if self._listener:
+            self._listener.revoked(leaving)
+        self.places.difference_update(leaving)
+        self._consumer.incremental_unassign(partitions)
+
+    def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        log.warning("Partitions were lost to another member: %s", [f"{tp.topic}/{tp.partition}" for tp in partitions])
+        self._on_revoke(consumer, partitions)
+
+    def _on_error(self, error: KafkaError) -> None:
+        if error.code() == KafkaError._ALL_BROKERS_DOWN and not self.down:
+            log.warning("Waiting for Kafka; reading goes on by itself when it answers: %s", error.str())
+            metrics.WAITING.labels("kafka").set(1)
+            self.down = True
+
+    def _ask_whether_up(self) -> None:
+        try:
+            self._consumer.list_topics(timeout=1)
+        except KafkaException:
+            return
+        log.warning("Kafka answers again; going on.")
+        metrics.WAITING.labels("kafka").set(0)
+        self.down = False
+
+    def _resume(self) -> None:
+        if self._paused:
+            self._consumer.resume([TopicPartition(*place) for place in self.places])
+            self._paused = False
+
+    @staticmethod
+    def _ask(what: str, question: Callable[[], T]) -> T:
+        try:
+            return question()
+        except KafkaException as error:
+            raise Unavailable(f"Kafka should {what}. Found: {error.args[0].str()}") from error
+
+
+def as_bytes(value: bytes | str | None) -> bytes | None:
+    """What a client without deserialisers gives is bytes; its types allow more."""
+    return value.encode() if isinstance(value, str) else value

@@ -1,0 +1,58 @@
+"""What Prometheus sees of a process. The names are promised in docs/metrics.md; the one door to prometheus_client."""
+
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+
+REGISTRY: Final = CollectorRegistry()
+ProcessCollector(registry=REGISTRY)
+
+MILLISECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+SIZES: Final = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000)
+
+
+def counter(name: str, text: str, *labels: str) -> Counter:
+    return Counter(f"shopstream_{name}", text, labels, registry=REGISTRY)
+
+
+def gauge(name: str, text: str, *labels: str) -> Gauge:
+    return Gauge(f"shopstream_{name}", text, labels, registry=REGISTRY)
+
+
+def histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+    return Histogram(f"shopstream_{name}", text, labels, buckets=buckets, registry=REGISTRY)
+
+
+EVENTS: Final = counter("events_total", "Records read, by kind of event.", "kind")
+FOLDED_ONLY: Final = counter("events_recovered_total", "Records folded but not answered again, by recovery.", "kind")
+ANSWERS: Final = counter("answers_total", "Answers published: decisions, lists, rankings, scored rows.", "kind")
+DECISIONS: Final = counter("decisions_total", "Decisions by action; repeated ones are counted again.", "action")
+REPEATED: Final = counter("decisions_repeated_total", "Decisions that an earlier life of the worker had made.")
+DEAD_LETTERS: Final = counter("dead_letters_total", "Records that could not be answered, by reason.", "reason")
+CLAMPED: Final = counter("clamped_timestamps_total", "Events dated too far ahead, moved to their record's time.")
+DEGRADED: Final = counter("degraded_answers_total", "Answers given without a model.", "kind")
+NON_FINITE: Final = counter("non_finite_scores_total", "Scores that were not finite; they never approve.", "task")
+BATCH: Final = histogram("batch_records", "Records in a batch.", SIZES)
+STEP: Final = histogram("step_seconds", "Time of one step of the protocol, a batch each.", MILLISECONDS, "step")
+WAITING: Final = gauge("waiting", "1 while the worker waits for a server that does not answer.", "server")
+RETRIES: Final = counter("retries_total", "Attempts that found a server unavailable.", "server")
+RECOVERIES: Final = counter("recoveries_total", "Times the worker went back to what Redis has, by reason.", "reason")
+LOST_RECORDS: Final = counter("lost_log_records_total", "Records that retention removed before they were merged.")
+LAG: Final = gauge("lag_records", "Records behind the end of a partition.", "topic", "partition")
+MODEL: Final = gauge("model_info", "1 for the model that serves.", "version")
+REFUSED: Final = counter("bundles_refused_total", "Bundles that were found unfit to serve.")
+SWAPS: Final = counter("bundle_swaps_total", "Bundles taken up.")
+BAD_PRODUCTS: Final = counter("bad_products_total", "Product records that were left out, by reason.", "reason")
+CATALOGUE: Final = gauge("catalogue_items", "Items in the catalogue.")
+LIST_AGE: Final = histogram("list_age_seconds", "From a user's event time to the list that reflects it.", MILLISECONDS)
+
+
+def show_model(version: str) -> None:
+    """Make `version` the one model that is shown as serving."""
+    MODEL.clear()
+    MODEL.labels(version).set(1)
+
+
+def render() -> bytes:
+    """All metrics in Prometheus' text format."""
+    return generate_latest(REGISTRY)

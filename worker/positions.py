@@ -1,0 +1,100 @@
+"""Positions: how far each partition is committed (answers are out) and merged (state is in Redis). Pure bookkeeping.
+
+For every source, `merged[bucket]` is the exclusive offset up to which all that concerns the bucket is in Redis. A batch
+writes it in the buckets that it touches; `advance` says what brings the untouched ones up.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from contract.errors import LostLog
+from contract.hashing import BUCKETS
+from contract.memory import Merged
+from worker.intake import Held, Place
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where to go on in a partition: fold from `offset`, answer from `committed`; `lost` records are gone."""
+
+    offset: int
+    committed: int
+    lost: int = 0
+
+
+def start_of(held: Held, merged: Iterable[int | None]) -> Start:
+    """min(committed, merged of every bucket), `merged` being None for buckets that know nothing of the source.
+
+    A group that never committed over a state that knows nothing is a first start: it begins with the first record there
+    is. Otherwise a bucket that knows nothing needs the log from its beginning. Needed records that are gone are `lost`.
+    """
+    known = list(merged)
+    committed = held.committed if held.committed is not None and held.committed <= held.high else None
+    if committed is None and all(at is None for at in known):
+        return Start(held.low, held.low)
+    needed = min([at or 0 for at in known] + ([committed] if committed is not None else []))
+    answered = max(held.low, committed if committed is not None else held.low)
+    return Start(max(held.low, needed), answered, max(0, held.low - needed))
+
+
+def refuse_loss(place: Place, start: Start) -> None:
+    """Raise `LostLog` if records that the state needs are gone."""
+    if start.lost:
+        raise LostLog(
+            f"{place.topic}/{place.partition} should still hold every record that is not merged. Found the first "
+            f'{start.lost} gone: set worker.on_lost_log to "accept" to go on without them, or rebuild the state.'
+        )
+
+
+@dataclass(slots=True)
+class Positions:
+    """What one worker knows of its partitions. `sources` has a name for each partition whose events it folds."""
+
+    sources: dict[Place, str] = field(default_factory=dict)
+    committed: dict[Place, int] = field(default_factory=dict)
+    folded: dict[Place, int] = field(default_factory=dict)  # exclusive; merged in the touched buckets
+    merged: Merged = field(default_factory=lambda: {bucket: {} for bucket in range(BUCKETS)})
+
+    def is_answered(self, place: Place, offset: int) -> bool:
+        """Whether the answer of this record is out already, so that it is only folded."""
+        return offset < self.committed.get(place, 0)
+
+    def after(self, batch: Mapping[Place, int], buckets: Iterable[int]) -> Merged:
+        """What `merged` becomes in the touched buckets, once the batch that ends at these positions is folded."""
+        ends = {self.sources[place]: at for place, at in batch.items() if place in self.sources}
+        return {
+            bucket: {source: max(at, self.merged[bucket].get(source, 0)) for source, at in ends.items()}
+            for bucket in buckets
+        }
+
+    def advance(self) -> Merged:
+        """What brings every bucket up to what has been folded; empty if none lags."""
+        after = {
+            bucket: {
+                source: self.folded[place]
+                for place, source in self.sources.items()
+                if place in self.folded and self.folded[place] > merged.get(source, -1)
+            }
+            for bucket, merged in self.merged.items()
+        }
+        return {bucket: sources for bucket, sources in after.items() if sources}
+
+    def note_merged(self, after: Merged) -> None:
+        for bucket, sources in after.items():
+            self.merged[bucket].update(sources)
+
+    def note_committed(self, batch: Mapping[Place, int]) -> None:
+        for place, at in batch.items():
+            self.committed[place] = max(at, self.committed.get(place, 0))
+
+    def note_folded(self, batch: Mapping[Place, int]) -> None:
+        for place, at in batch.items():
+            self.folded[place] = max(at, self.folded.get(place, 0))
+
+    def forget(self, places: Iterable[Place]) -> None:
+        for place in places:
+            source = self.sources.pop(place, None)
+            self.committed.pop(place, None)
+            self.folded.pop(place, None)
+            for merged in self.merged.values():
+                merged.pop(source or "", None)

@@ -1,0 +1,226 @@
+"""The protocol: one batch from poll to merge, in the one order that recovery understands.
+
+    poll -> read -> score -> claim -> publish -> commit -> merge -> cache
+
+A death before the commit repeats the batch with the same decisions, since they were claimed; a death after it folds the
+batch again and answers nothing. Whatever a server's absence interrupts is tried again with the batch in hand.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from contract.errors import ShopstreamError, StaleState
+from contract.hashing import bucket_of
+from contract.memory import Memory, fold
+from contract.settings import Settings
+from contract.touches import columns
+from worker import metrics
+from worker.answers import Answers, Scorer
+from worker.batch import Batch, Reject, open_records
+from worker.caches import Caches
+from worker.claims import Claims
+from worker.flood import Flood
+from worker.intake import Intake, Place
+from worker.lanes import Lane
+from worker.patience import Patience
+from worker.profile_store import RedisProfiles
+from worker.publisher import Publisher
+from worker.recovery import Recovery
+from worker.runtime import Model
+from worker.step import StepMark
+
+log = logging.getLogger(__name__)
+
+
+class Dropped(ShopstreamError):
+    """A partition of the batch in hand went to another member while a server was waited for; the batch goes with it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Doors:
+    """Where events come in and answers go out."""
+
+    intake: Intake
+    publisher: Publisher
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """Where a worker remembers and caches."""
+
+    profiles: RedisProfiles
+    claims: Claims
+    caches: Caches
+
+
+class Protocol:
+    """Moves batches from the intake to the publisher and the state; nothing else decides what happens when."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        lane: Lane,
+        scorer: Scorer,
+        doors: Doors,
+        state: State,
+        recovery: Recovery,
+        patience: Patience,
+        step: StepMark,
+    ) -> None:
+        self._settings, self._lane, self._scorer, self._state = settings, lane, scorer, state
+        self._intake, self._publisher = doors.intake, doors.publisher
+        self._recovery, self._positions = recovery, recovery.positions
+        self._patience, self._mark = patience, step
+        self._kinds = settings.topics.kinds()
+        self._in_hand: set[Place] = set()
+        self._dropped = self._rebalancing = False
+        self._flood = Flood(share_max=settings.worker.dead_letter_share_max, window=settings.worker.dead_letter_window)
+        self._model_version = ""
+        patience.meanwhile = self._stay_member
+
+    def serve(self, model: Model | None) -> None:
+        """Answer with this model from the next batch on; no batch sees two."""
+        self._scorer.serve(model)
+        self._model_version = model.version if model else ""
+
+    def ends(self) -> dict[Place, int]:
+        """Where the partitions in hand end, as far as this member knows."""
+        return self._intake.ends()
+
+    def close(self) -> None:
+        """Leave the group, every bucket brought up; what is not committed will be read again."""
+        self._intake.close()
+        self._publisher.close()
+
+    def assigned(self, places: list[Place]) -> dict[Place, int]:
+        """Where to start in new partitions; waits until Kafka and Redis have told."""
+        self._rebalancing = True
+        try:
+            with self._timed("recover"):
+                return self._patience.insist("kafka and redis", lambda: self._recovery.begin(places, self._intake))
+        finally:
+            self._rebalancing = False
+
+    def revoked(self, places: list[Place]) -> None:
+        """Let partitions go: bring every bucket up, once, for whoever comes next; a batch in hand is dropped."""
+        self._dropped = self._dropped or bool(self._in_hand & set(places))
+        try:
+            if not self._in_hand:
+                self.advance()
+        except ShopstreamError as error:
+            log.warning("Partitions leave before their buckets were brought up; the next owner folds more: %s", error)
+        self._positions.forget(places)
+
+    def step(self, now_ms: Callable[[], int]) -> int:
+        """Answer one batch, then remember it; returns the number of records that were read."""
+        self._mark("idle")
+        records = self._intake.poll(self._settings.worker.batch_max, self._settings.worker.wait_ms)
+        batch = open_records(records, self._kinds, self._positions.sources, self._lane.watches)
+        self._in_hand, self._dropped = set(batch.ends), False
+        try:
+            self._work(batch, now_ms)
+        except (StaleState, Dropped) as error:
+            self.recover(error)
+        finally:
+            self._in_hand = set()
+        return len(batch)
+
+    def recover(self, reason: Exception) -> None:
+        """Go back to what Redis has; costs folding again what is there already, and never an answer."""
+        log.warning("Going back to what Redis has: %s", reason)
+        metrics.RECOVERIES.labels(type(reason).__name__).inc()
+        with self._timed("recover"):
+            self._publisher.abandon()
+            places = set(self._intake.places)
+            starts = self._patience.insist("kafka and redis", lambda: self._recovery.begin(places, self._intake))
+            self._patience.insist("kafka", lambda: self._intake.seek(starts))
+
+    def advance(self) -> None:
+        """Bring the buckets that no batch touched up to what is folded; one attempt."""
+        after = self._positions.advance()
+        if after:
+            self._state.profiles.merge({}, self._positions.merged, after)
+            self._positions.note_merged(after)
+
+    def _work(self, batch: Batch, now_ms: Callable[[], int]) -> None:
+        self._forget_answered(batch)
+        watched = self._scorer.watched(batch, now_ms())
+        if not batch and not watched:
+            return
+        metrics.BATCH.observe(len(batch))
+        with self._timed("read"):
+            touches = columns(batch.arrivals, watched)
+            memory = self._patience.insist("redis", lambda: fold(self._state.profiles.read(touches.entities), touches))
+        with self._timed("score"):
+            answers = self._scorer.answer(batch, self._unanswered(batch), memory, now_ms())
+        with self._timed("claim"):
+            if answers.decisions:
+                answers.decisions = self._patience.insist("redis", lambda: self._state.claims.claim(answers.decisions))
+        self._publish(batch, answers)
+        self._merge(batch, memory)
+        with self._timed("cache"):
+            lists, rankings = [made for made, _ in answers.lists], [made for made, _ in answers.rankings]
+            self._patience.insist("redis", lambda: self._state.caches.write(lists, rankings))
+
+    def _forget_answered(self, batch: Batch) -> None:
+        """What is committed is out: only what has to be folded stays in the batch."""
+        answered = self._positions.is_answered
+        batch.watched = [a for a in batch.watched if not answered(Place(a.topic, a.partition), a.offset)]
+        batch.rejects = [r for r in batch.rejects if not answered(r.record.place, r.record.offset)]
+
+    def _unanswered(self, batch: Batch) -> list[int]:
+        rows = []
+        for row, arrival in enumerate(batch.arrivals):
+            if self._positions.is_answered(Place(arrival.topic, arrival.partition), arrival.offset):
+                metrics.FOLDED_ONLY.labels(self._kinds[arrival.topic]).inc()
+            else:
+                rows.append(row)
+        return rows
+
+    def _publish(self, batch: Batch, answers: Answers) -> None:
+        """Steps 3 and 4: everything the batch makes us say is out, and its positions are committed."""
+        with self._timed("publish"):
+            ends = {p: at for p, at in batch.ends.items() if at > self._positions.committed.get(p, -1)}
+            rejects = [*batch.rejects, *answers.rejects]
+            outgoing = answers.outgoing(self._settings.topics)
+            outgoing += [reject.letter(self._settings.topics.dead_letters, self._model_version) for reject in rejects]
+            if not outgoing and not ends:
+                return
+            self._publisher.publish(outgoing, ends, self._intake)
+            self._positions.note_committed(ends)
+        answers.count()
+        self._count_rejects(rejects)
+        self._flood.note(len(batch), len(rejects))
+
+    def _merge(self, batch: Batch, memory: Memory) -> None:
+        """Step 5: the slices of the batch, with the positions that they stand for."""
+        with self._timed("merge"):
+            writes = memory.writes()
+            after = self._positions.after(batch.ends, {bucket_of(entity) for entity in writes})
+            if after:
+                self._patience.insist(
+                    "redis", lambda: self._state.profiles.merge(writes, self._positions.merged, after)
+                )
+            self._positions.note_merged(after)
+            self._positions.note_folded({p: at for p, at in batch.ends.items() if p in self._positions.sources})
+
+    def _count_rejects(self, rejects: list[Reject]) -> None:
+        for reject in rejects:
+            metrics.DEAD_LETTERS.labels(reject.reason).inc()
+            log.warning("Dead letter from %s/%d at %d: %s", *reject.record.place, reject.record.offset, reject.detail)
+
+    def _stay_member(self) -> None:
+        """While a server is waited for: keep the membership in the group, and notice if the batch in hand is gone."""
+        if not self._rebalancing:  # a rebalance is handled inside of a poll, which cannot be entered twice
+            self._intake.keep_alive()
+        if self._dropped:
+            raise Dropped("The partitions of the batch in hand should stay until it is merged. Found them moved.")
+
+    @contextmanager
+    def _timed(self, step: str) -> Iterator[None]:
+        self._mark(step)
+        with metrics.STEP.labels(step).time():
+            yield

@@ -1,0 +1,165 @@
+"""The door through which answers go out: publish and commit, by default as one transaction.
+
+Readers of committed records then see each answer exactly once, even if this process dies in between. Without
+transactions the records are acknowledged first and the positions committed after: a death in between repeats answers.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
+
+from contract.errors import ShopstreamError, Unavailable
+from contract.settings import Kafka
+from worker.intake import Headers, Intake, Place
+from worker.patience import Patience
+from worker.step import StepMark
+
+log = logging.getLogger(__name__)
+TIMEOUT_S: Final = 10.0
+
+
+class Outgoing(NamedTuple):
+    """One record to be written."""
+
+    topic: str
+    key: str | bytes | None
+    value: bytes | None
+    headers: Headers = ()
+
+
+class Aborted(ShopstreamError):
+    """A transaction that came to nothing: the same records are published anew."""
+
+
+class Fenced(ShopstreamError):
+    """Another process works under this instance's name; two cannot, so this one ends."""
+
+
+class Publisher:
+    """Writes a batch's records and moves its positions. `transactional_id` None: without transactions."""
+
+    def __init__(self, *, kafka: Kafka, transactional_id: str | None, patience: Patience, step: StepMark) -> None:
+        self._transactional = transactional_id is not None
+        self._configuration: dict[str, Any] = {
+            "linger.ms": 2,
+            "compression.type": "lz4",
+            "enable.idempotence": True,
+            **kafka.connection(),
+            "delivery.report.only.error": True,
+            "log_level": 3,
+            "error_cb": lambda error: None,  # the intake tells of brokers that are away, once
+        }
+        if transactional_id is not None:
+            self._configuration["transactional.id"] = transactional_id
+        self._patience, self._step = patience, step
+        self._failed: list[KafkaError] = []
+        self._unfinished = False
+        self._producer = self._open()
+
+    def publish(self, records: Sequence[Outgoing], positions: Mapping[Place, int], intake: Intake) -> None:
+        """Write all records and commit `positions`; returns when both are done, however long Kafka makes it wait."""
+        attempt = self._transact if self._transactional else self._acknowledge
+        while True:
+            try:
+                return attempt(records, positions, intake)
+            except Aborted as error:
+                log.warning("Publishing the batch in hand anew: %s", error)
+                self._patience.insist("kafka", self._reset)
+
+    def abandon(self) -> None:
+        """Take back what was begun and will not be finished, because the batch in hand is dropped."""
+        if self._unfinished:
+            self._patience.insist("kafka", self._reset)
+
+    def close(self) -> None:
+        self._producer.purge()
+        self._producer.flush(1)
+
+    def _transact(self, records: Sequence[Outgoing], positions: Mapping[Place, int], intake: Intake) -> None:
+        self._do(self._producer.begin_transaction)
+        self._unfinished = True
+        self._produce(records)
+        self._patience.insist("kafka", self._flush)
+        self._step("commit")
+        offsets = [TopicPartition(*place, offset) for place, offset in positions.items()]
+        membership = intake.membership()
+        self._insist(lambda: self._producer.send_offsets_to_transaction(offsets, membership, TIMEOUT_S))
+        self._insist(lambda: self._producer.commit_transaction(TIMEOUT_S))
+        self._unfinished = False
+
+    def _acknowledge(self, records: Sequence[Outgoing], positions: Mapping[Place, int], intake: Intake) -> None:
+        self._produce(records)
+        self._patience.insist("kafka", self._flush)
+        if self._failed:
+            raise Aborted(
+                f"Every record should be acknowledged. Found {len(self._failed)} failed: {self._failed[0].str()}"
+            )
+        self._step("commit")
+        self._patience.insist("kafka", lambda: intake.commit(positions))
+
+    def _produce(self, records: Sequence[Outgoing]) -> None:
+        self._failed.clear()
+        for record in records:
+            while True:
+                try:
+                    self._producer.produce(
+                        record.topic,
+                        record.value,
+                        record.key,
+                        headers=list(record.headers),
+                        on_delivery=self._on_delivery,
+                    )
+                    break
+                except BufferError:
+                    self._producer.poll(0.1)  # the queue is full: let some of it go out
+                except KafkaException as error:
+                    raise Aborted(f"Kafka should take records. Found: {error.args[0].str()}") from error
+
+    def _flush(self) -> None:
+        if waiting := self._producer.flush(TIMEOUT_S):
+            raise Unavailable(f"Kafka should acknowledge a batch. Found {waiting} records waiting.")
+
+    def _on_delivery(self, error: KafkaError | None, _: Message) -> None:
+        if error is not None:
+            self._failed.append(error)
+
+    def _insist(self, call: Any) -> None:
+        self._patience.insist("kafka", lambda: self._do(call))
+
+    def _do(self, call: Any) -> None:
+        """One step of a transaction, its failure by what has to follow."""
+        try:
+            call()
+        except KafkaException as failure:
+            error: KafkaError = failure.args[0]
+            if error.code() == KafkaError._FENCED:
+                raise Fenced(
+                    f"One process should work as {self._configuration['transactional.id']}. Found another."
+                ) from failure
+            if error.retriable() and not error.txn_requires_abort() and not error.fatal():
+                raise Unavailable(f"Kafka should carry the transaction on. Found: {error.str()}") from failure
+            raise Aborted(f"A transaction should end well. Found: {error.str()}") from failure
+
+    def _reset(self) -> None:
+        """Make the producer fit to publish again: abort what is open, or open a new one where it is beyond that."""
+        if not self._transactional:
+            self._producer.purge()
+            return
+        try:
+            self._producer.abort_transaction(TIMEOUT_S)
+        except KafkaException as failure:
+            error: KafkaError = failure.args[0]
+            if error.retriable() and not error.fatal():
+                raise Unavailable(f"Kafka should abort a transaction. Found: {error.str()}") from failure
+            log.warning("The producer is beyond use, opening another: %s", error.str())
+            self._producer.purge()
+            self._producer = self._open()
+        self._unfinished = False
+
+    def _open(self) -> Producer:
+        producer = Producer(self._configuration)
+        if self._transactional:
+            self._patience.insist("kafka", lambda: self._do(lambda: producer.init_transactions(TIMEOUT_S)))
+        return producer

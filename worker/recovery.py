@@ -1,0 +1,92 @@
+"""Recovery, the one path that is always used: where each partition starts, and how to go back to what Redis has.
+
+On assignment, and whenever Redis is not what this worker last wrote, every partition starts at
+min(committed, merged of every bucket): what is not merged is folded, what is committed is not answered again.
+"""
+
+import logging
+from collections.abc import Iterable, Mapping
+
+from contract.errors import StaleState
+from contract.hashing import BUCKETS
+from contract.memory import Merged, Profiles
+from contract.settings import Settings
+from worker import metrics
+from worker.broker import Broker
+from worker.intake import Held, Intake, Place
+from worker.lanes import Lane
+from worker.positions import Positions, Start, refuse_loss, start_of
+from worker.profile_store import source_name
+
+log = logging.getLogger(__name__)
+
+
+class Recovery:
+    """Fills `positions` from what Kafka and Redis hold, and says where to start."""
+
+    def __init__(
+        self, *, settings: Settings, lane: Lane, broker: Broker, profiles: Profiles, positions: Positions
+    ) -> None:
+        self._kinds, self._lane = settings.topics.kinds(), lane
+        self._broker, self._profiles = broker, profiles
+        self.positions = positions
+        self._accepts_loss = settings.worker.on_lost_log == "accept"
+
+    def begin(self, places: Iterable[Place], intake: Intake) -> dict[Place, int]:
+        """The offset at which to start in each of these partitions; raises `LostLog`, or `Unavailable`."""
+        asked = list(places)
+        self.positions.forget(asked)
+        held = intake.held(asked)
+        sources = self._name([place for place in asked if self._kinds[place.topic] in self._lane.folds])
+        merged = self._profiles.merged(sources.values())
+        starts = {place: self._start(place, held[place], sources.get(place), merged) for place in asked}
+        self._write_down(sources, held, starts, merged)
+        for place, start in starts.items():
+            log.info("Starting %s/%d at %d, answering from %d.", *place, start.offset, start.committed)
+            self.positions.committed[place] = start.committed
+            if place in sources:
+                self.positions.sources[place] = sources[place]
+                self.positions.folded[place] = start.offset
+        self.positions.note_merged(merged)
+        return {place: start.offset for place, start in starts.items()}
+
+    def _name(self, places: list[Place]) -> dict[Place, str]:
+        ids = self._broker.topic_ids({place.topic for place in places}) if places else {}
+        return {p: source_name(self._kinds[p.topic], ids.get(p.topic), p.partition) for p in places}
+
+    def _start(self, place: Place, held: Held, source: str | None, merged: Merged) -> Start:
+        if source is None:  # only watched: there is no state to bring up
+            committed = held.committed if held.committed is not None and held.committed <= held.high else held.low
+            return Start(max(held.low, committed), max(held.low, committed))
+        start = start_of(held, [merged.get(bucket, {}).get(source) for bucket in range(BUCKETS)])
+        if start.lost:
+            if not self._accepts_loss:
+                refuse_loss(place, start)
+            log.error("Going on without %d records of %s/%d that are gone.", start.lost, *place)
+            metrics.LOST_RECORDS.inc(start.lost)
+        return start
+
+    def _write_down(
+        self, sources: Mapping[Place, str], held: Mapping[Place, Held], starts: Mapping[Place, Start], merged: Merged
+    ) -> None:
+        """Note a log's beginning as merged where it is, before anything is committed.
+
+        A bucket that knows nothing then always means lost state. Records that are gone for good are noted likewise.
+        """
+        begun = {
+            bucket: {
+                source: held[place].low
+                for place, source in sources.items()
+                if held[place].low > merged.get(bucket, {}).get(source, -1)
+                and (starts[place].lost or source not in merged.get(bucket, {}))
+            }
+            for bucket in range(BUCKETS)
+        }
+        begun = {bucket: begins for bucket, begins in begun.items() if begins}
+        if not begun:
+            return
+        try:
+            self._profiles.merge({}, merged, begun)
+        except StaleState as error:
+            log.warning("Another worker wrote down the same beginning: %s", error)
+        merged.update(self._profiles.merged(sources.values()))

@@ -1,0 +1,103 @@
+"""The one door to Redis: pipelines, scripts, and foreign errors by what the caller does next.
+
+Keys (docs/keys.md has the whole table; PREFIX is `shop:` by default):
+
+    PREFIX profile:{BUCKET}:KIND:ID   hash    source -> slice, 472 bytes     written by the worker that owns the source
+    PREFIX merged:{BUCKET}            hash    source -> offset (exclusive)   written with the slices, or not at all
+    PREFIX decision:EVENT             string  JSON, and the scored row       claimed once, before it is published
+    PREFIX rec:USER, rec:popular...   string  JSON                           caches
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from contract.errors import BadConfig, Unavailable
+
+# What a server says that will pass or that someone must mend while the worker holds: see docs/keys.md.
+PASSING = ("OOM", "LOADING", "READONLY", "BUSY", "MISCONF", "NOREPLICAS", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN")
+PASSING_ERRORS = (redis.ConnectionError, redis.TimeoutError, redis.AuthenticationError, redis.BusyLoadingError)
+
+
+class RedisClient:
+    """A connection to one Redis, used by one thread."""
+
+    def __init__(self, *, url: str, timeout_s: float) -> None:
+        self.name = url.rpartition("@")[2]
+        self._redis = redis.Redis.from_url(
+            url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=Retry(NoBackoff(), 0)
+        )
+        self._shas: dict[str, str] = {}
+
+    def pipeline(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        """The replies to all commands, sent at once; raises `Unavailable` if one of them met no working server."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command)  # type: ignore[no-untyped-call]
+        return self._replies(pipeline)
+
+    def scripts(self, source: str, calls: Sequence[tuple[Sequence[Any], Sequence[Any]]]) -> list[Any]:
+        """The replies to one script called with each pair of keys and arguments, sent at once."""
+        sha = self._shas.get(source) or self._load(source)
+        commands = [("EVALSHA", sha, len(keys), *keys, *arguments) for keys, arguments in calls]
+        try:
+            return self.pipeline(commands)
+        except redis.exceptions.NoScriptError:
+            # A restarted or flushed server forgot it. Every call of the pipeline failed alike, so none has run.
+            self._load(source)
+            return self.pipeline(commands)
+
+    def set_new(self, items: Sequence[tuple[str, bytes]], ttl_s: int) -> list[bytes | None]:
+        """Set each key that is absent; the reply is what was there before, or None."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for key, value in items:
+            pipeline.set(key, value, nx=True, get=True, ex=ttl_s)
+        return self._replies(pipeline)
+
+    def check(self) -> None:
+        """Raise `BadConfig` if this server may silently throw keys away; `Unavailable` if it does not answer."""
+        reply = self.pipeline([("CONFIG", "GET", "maxmemory-policy"), ("CONFIG", "GET", "maxmemory")])
+        settings = dict(pairs(reply[0]) + pairs(reply[1]))
+        policy, limit = settings.get(b"maxmemory-policy", b"noeviction"), settings.get(b"maxmemory", b"0")
+        if policy != b"noeviction" and limit != b"0":
+            raise BadConfig([f"Redis {self.name} should run `noeviction`. Found `{policy.decode()}`."])
+
+    def close(self) -> None:
+        self._redis.close()
+
+    def _load(self, source: str) -> str:
+        (sha,) = self.pipeline([("SCRIPT", "LOAD", source)])
+        self._shas[source] = sha.decode() if isinstance(sha, bytes) else str(sha)
+        return self._shas[source]
+
+    def _replies(self, pipeline: Any) -> list[Any]:
+        try:
+            replies = pipeline.execute(raise_on_error=False)
+        except PASSING_ERRORS as error:
+            raise Unavailable(f"Redis {self.name} should answer. Found: {error}") from error
+        for reply in replies:
+            if isinstance(reply, PASSING_ERRORS) or (isinstance(reply, redis.ResponseError) and passing(reply)):
+                raise Unavailable(f"Redis {self.name} should take commands. Found: {reply}") from reply
+            if isinstance(reply, Exception):
+                raise reply
+        return list(replies)
+
+
+def passing(error: Exception) -> bool:
+    """Whether a server's error speaks of its state rather than of our command, also from inside a script."""
+    text = str(error)
+    return text.startswith(PASSING) or any(f" {word} " in text or f"-{word} " in text for word in PASSING)
+
+
+def pairs(reply: Any) -> list[tuple[bytes, bytes]]:
+    """A reply of names and values, which is a map or a flat list by the protocol's version."""
+    if isinstance(reply, dict):
+        return [(as_bytes(k), as_bytes(v)) for k, v in reply.items()]
+    return list(zip(reply[::2], reply[1::2], strict=True))
+
+
+def as_bytes(value: Any) -> bytes:
+    return value if isinstance(value, bytes) else str(value).encode()

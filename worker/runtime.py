@@ -1,0 +1,130 @@
+"""The one door to onnxruntime: a bundle becomes a model that scores blocks, or is refused."""
+
+import io
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+
+from contract.bundle import GRAPHS, Bundle
+from contract.errors import BadBundle
+from contract.features import GROUPS, Block, FeatureSet
+
+GOLDEN_TOLERANCE: Final = 1e-4  # processors differ by less, a wrong weight by far more
+Scores = dict[str, npt.NDArray[np.float32]]
+Arrays = Mapping[str, npt.NDArray[Any]]
+
+
+class Model:
+    """A bundle that serves. `BadBundle`: it needs what we lack, or does not reproduce its golden outputs.
+
+    Blocks are given in the columns of `features`; the model picks the columns it was trained on.
+    """
+
+    def __init__(self, bundle: Bundle, features: FeatureSet) -> None:
+        self.manifest = bundle.manifest
+        self.version = bundle.version
+        self._columns = columns(bundle, features)
+        self._sessions = {name: open_graph(bundle, name) for name in GRAPHS if f"{name}.onnx" in bundle.files}
+        self.tasks = frozenset(output for name in self._sessions for output in self._outputs(name)) - {"item_part"}
+        self._check_golden(bundle)
+        self.neighbours = read_neighbours(bundle)
+
+    def can(self, graph: str) -> bool:
+        return graph in self._sessions
+
+    def run(self, graph: str, blocks: Mapping[str, Block], **more: npt.NDArray[Any]) -> Scores:
+        """The outputs of a graph for blocks by group (full columns) and further inputs by name."""
+        inputs: dict[str, npt.NDArray[Any]] = dict(more)
+        for group, block in blocks.items():
+            numbers, ids = self._columns[group]
+            inputs[f"{group}.numbers"] = np.ascontiguousarray(block.numbers[:, numbers])
+            inputs[f"{group}.ids"] = np.ascontiguousarray(block.ids[:, ids])
+        return self._run(graph, inputs)
+
+    def item_part(self, items: Block) -> npt.NDArray[np.float32]:
+        """The item side of the first layer (M, H), computed once per item instead of once per candidate."""
+        return self.run("items", {"item": items})["item_part"]
+
+    def _run(self, graph: str, inputs: Arrays) -> Scores:
+        session = self._sessions[graph]
+        names = {wanted.name for wanted in session.get_inputs()}
+        found = session.run(None, {name: array for name, array in inputs.items() if name in names})
+        return dict(zip(self._outputs(graph), found, strict=True))
+
+    def _outputs(self, graph: str) -> list[str]:
+        return [output.name for output in self._sessions[graph].get_outputs()]
+
+    def _check_golden(self, bundle: Bundle) -> None:
+        golden = load_arrays(bundle, "golden.npz")
+        for graph in self._sessions:
+            inputs = {name.split("/")[2]: a for name, a in golden.items() if name.startswith(f"{graph}/in/")}
+            if not inputs:
+                raise BadBundle(f"Bundle {self.version} should have golden inputs for {graph}.onnx. Found none.")
+            for output, found in self._run(graph, inputs).items():
+                wanted = golden.get(f"{graph}/out/{output}")
+                if wanted is None or not np.allclose(wanted, found, GOLDEN_TOLERANCE, GOLDEN_TOLERANCE):
+                    raise BadBundle(f"{graph}.onnx should reproduce its golden `{output}`. Found other values.")
+
+
+class Neighbours:
+    """Co-visited items and popular items, as numbers into `items`."""
+
+    def __init__(self, items: list[str], rows: npt.NDArray[np.int32], popular: npt.NDArray[np.int32]) -> None:
+        self.items = items
+        self.number = {item: n for n, item in enumerate(items)}
+        self._rows, self._popular = rows, popular
+
+    def of(self, item: str) -> list[str]:
+        """Items often seen together with `item`, the closest first."""
+        number = self.number.get(item)
+        return [] if number is None else [self.items[n] for n in self._rows[number].tolist() if n >= 0]
+
+    def popular(self) -> list[str]:
+        return [self.items[n] for n in self._popular.tolist()]
+
+
+def read_neighbours(bundle: Bundle) -> Neighbours:
+    arrays = load_arrays(bundle, "neighbours.npz")
+    items = [item.decode() for item in arrays["items"].tolist()]
+    rows, popular = arrays["neighbours"], arrays["popular"]
+    if rows.size and not (rows.min() >= -1 and rows.max() < len(items)):
+        raise BadBundle(f"Neighbours should be among the {len(items)} items. Found number {int(rows.max())}.")
+    return Neighbours(items, rows.astype(np.int32), popular.astype(np.int32))
+
+
+def load_arrays(bundle: Bundle, name: str) -> dict[str, npt.NDArray[Any]]:
+    try:
+        with np.load(io.BytesIO(bundle.files[name]), allow_pickle=False) as archive:
+            return {key: archive[key] for key in archive.files}
+    except (KeyError, ValueError, OSError) as error:
+        raise BadBundle(f"Bundle {bundle.version} should hold readable arrays in {name}. Found: {error}") from error
+
+
+def open_graph(bundle: Bundle, name: str) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    try:
+        return ort.InferenceSession(bundle.files[f"{name}.onnx"], options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises classes of its own, one for each status
+        raise BadBundle(f"{name}.onnx should be a graph that onnxruntime runs. Found: {error}") from error
+
+
+def columns(bundle: Bundle, features: FeatureSet) -> dict[str, tuple[list[int], list[int]]]:
+    """For each group the number and id columns that the bundle needs, in its order, out of all that are served."""
+    needed = bundle.manifest.features
+    for name, digest in needed.items():
+        if features.digests.get(name) != digest:
+            found = "another meaning" if name in features.digests else "none of that name"
+            raise BadBundle(f"Bundle {bundle.version} needs feature `{name}` as it was in training. Found {found}.")
+    picked = {}
+    for group in GROUPS:
+        at = {feature.name: n for n, feature in enumerate(features.numbers(group))}
+        spans = {span.feature.name: range(span.start, span.start + span.width) for span in features.spans(group)}
+        numbers = [at[name] for name in needed if name in at]
+        picked[group] = numbers, [n for name in needed if name in spans for n in spans[name]]
+    return picked

@@ -1,0 +1,184 @@
+"""`python -m worker score`: one process of one lane, from its parts to its end."""
+
+import gc
+import logging
+import threading
+import time
+from collections import defaultdict
+from typing import Final
+
+from contract.encoding import Encoder
+from contract.errors import StaleState, Unavailable
+from contract.features import FeatureSet
+from contract.settings import Settings
+from worker import metrics
+from worker.answers import Scorer
+from worker.broker import Broker
+from worker.browsing import Browser
+from worker.bundles import Bundles
+from worker.caches import Caches
+from worker.catalogue import Catalogue
+from worker.claims import Claims
+from worker.deciding import Decider
+from worker.follower import Follower
+from worker.health import HealthServer
+from worker.intake import Intake
+from worker.lanes import LANES
+from worker.patience import Patience, Stopped
+from worker.positions import Positions
+from worker.products import Products
+from worker.profile_store import RedisProfiles
+from worker.progress import Progress
+from worker.protocol import Doors, Protocol, State
+from worker.publisher import Publisher
+from worker.recovery import Recovery
+from worker.redis_client import RedisClient
+from worker.step import StepMark
+
+log = logging.getLogger(__name__)
+HOUSEKEEPING_S: Final = 1.0
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+class ScoreWorker:
+    """Scores one lane's events until `stop` is set."""
+
+    def __init__(self, *, settings: Settings, features: FeatureSet, lane: str, stop: threading.Event) -> None:
+        self._settings, self._lane, self._stop = settings, LANES[lane], stop
+        self._patience = Patience(stop)
+        self._positions = Positions()
+        self._progress = Progress(settings.worker.stall_s)
+        self._bundles = Bundles(folder=settings.bundles, features=features)
+        encoder = Encoder(features)
+        self._catalogue = Catalogue(encoder)
+        self._browser = Browser(lists=settings.lists, encoder=encoder, catalogue=self._catalogue)
+        self._decider = Decider(settings=settings, encoder=encoder)
+        self._products = Products(
+            follower=Follower(kafka=settings.kafka, topics=[settings.topics.products]), catalogue=self._catalogue
+        )
+        self._state = open_state(settings)
+        self._ready = False
+
+    @property
+    def scorer(self) -> Scorer:
+        return self._browser if self._lane.name == "browsing" else self._decider
+
+    def run(self) -> None:
+        """Work until asked to end; whatever ends it otherwise is raised."""
+        worker = self._settings.worker
+        health = HealthServer(port=worker.http_port, live=self._live, ready=self._is_ready, metrics=metrics.render)
+        log.info("Lane %s, instance %s: health and metrics on port %d.", self._lane.name, worker.instance, health.port)
+        try:
+            self._prepare()
+            protocol = self._open_protocol()
+            try:
+                self._work(protocol)
+            finally:
+                protocol.close()
+        except Stopped as stopped:
+            log.info("Ending before the batch in hand was committed; it will be read again. %s", stopped)
+        finally:
+            self._products.close()
+            health.close()
+
+    def _prepare(self) -> None:
+        """Everything that has to stand before the first event: Redis fit to remember, the catalogue, a model."""
+        self._patience.insist("redis", self._state.profiles.client.check)
+        self._patience.insist("kafka", self._products.open)
+        while not self._products.ready and not self._stop.is_set():
+            self._products.follow()
+        self._swap()
+        gc.collect()
+        gc.freeze()  # what stands now lives as long as the process: no collection needs to look at it again
+
+    def _open_protocol(self) -> Protocol:
+        settings, lane, step = self._settings, self._lane, StepMark()
+        group = f"{settings.kafka.group_prefix}-{lane.name}"
+        transactional = f"{group}-{settings.worker.instance}" if settings.kafka.transactions else None
+        intake = Intake(kafka=settings.kafka, group=group, instance=settings.worker.instance)
+        publisher = Publisher(kafka=settings.kafka, transactional_id=transactional, patience=self._patience, step=step)
+        recovery = Recovery(
+            settings=settings,
+            lane=lane,
+            broker=Broker(kafka=settings.kafka),
+            profiles=self._state.profiles,
+            positions=self._positions,
+        )
+        protocol = Protocol(
+            settings=settings,
+            lane=lane,
+            scorer=self.scorer,
+            doors=Doors(intake=intake, publisher=publisher),
+            state=self._state,
+            recovery=recovery,
+            patience=self._patience,
+            step=step,
+        )
+        protocol.serve(self._bundles.model)
+        intake.subscribe([settings.topics.of(kind) for kind in lane.kinds], protocol)
+        return protocol
+
+    def _work(self, protocol: Protocol) -> None:
+        """Step after step; once a second what concerns no single batch."""
+        self._ready = True
+        due_s = swap_due_s = 0.0
+        while not self._stop.is_set():
+            protocol.step(now_ms)
+            self._products.follow()
+            now_s = time.monotonic()
+            if now_s >= swap_due_s:
+                swap_due_s = now_s + self._settings.worker.swap_poll_ms / 1000
+                if self._swap():
+                    protocol.serve(self._bundles.model)
+            if now_s >= due_s:
+                due_s = now_s + HOUSEKEEPING_S
+                self._keep_house(protocol, now_s)
+        log.info("Asked to end; everything read is answered and remembered.")
+
+    def _keep_house(self, protocol: Protocol, now_s: float) -> None:
+        self._progress.note(self._positions.committed, protocol.ends(), now_s)
+        try:
+            protocol.advance()
+            if self._lane.name == "browsing":
+                self._state.caches.write_popular(self._popular(), now_ms())
+        except StaleState as error:
+            protocol.recover(error)
+        except Unavailable as error:
+            log.warning("Housekeeping is left for later: %s", error)
+
+    def _popular(self) -> dict[str, list[str]]:
+        """What is popular now, of all ('') and by category."""
+        popular = defaultdict[str, list[str]](list)
+        for candidate in self._browser.candidates.popular():
+            product = self._catalogue.products[self._catalogue.number[candidate.item_id]]
+            for category in ("", product.category or ""):
+                if candidate.item_id not in popular[category]:
+                    popular[category].append(candidate.item_id)
+        return {category: items[: self._settings.lists.length] for category, items in popular.items()}
+
+    def _swap(self) -> bool:
+        model = self._bundles.look()
+        if model:
+            self.scorer.serve(model)
+        return model is not None
+
+    def _live(self) -> str | None:
+        return self._progress.stalled
+
+    def _is_ready(self) -> str | None:
+        return None if self._ready else "The catalogue is being read."
+
+
+def open_state(settings: Settings) -> State:
+    """The profiles, claims and caches of these settings."""
+    redis = settings.redis
+    client = RedisClient(url=redis.url, timeout_s=redis.timeout_s)
+    cache = RedisClient(url=redis.cache_url, timeout_s=redis.timeout_s) if redis.cache_url else client
+    return State(
+        profiles=RedisProfiles(client=client, prefix=redis.prefix),
+        claims=Claims(client=client, prefix=redis.prefix, ttl_s=settings.lists.decision_ttl_s),
+        caches=Caches(client=cache, prefix=redis.prefix, lists=settings.lists),
+    )

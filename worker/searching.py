@@ -1,0 +1,67 @@
+"""Searching: the engine's result of a search, put into the order of relevance to this user."""
+
+import numpy as np
+
+from contract.encoding import Encoder, Served, entities_of
+from contract.events import Search
+from contract.memory import Memory
+from contract.rows import Ranking, Scored
+from worker.batch import Batch
+from worker.catalogue import Catalogue
+from worker.runtime import Model
+
+GROUPS = ("query", "user")
+
+
+class Searcher:
+    """Ranks the first `items_max` items of searches that name any; what follows keeps the engine's order."""
+
+    def __init__(self, *, encoder: Encoder, catalogue: Catalogue, items_max: int) -> None:
+        self._encoder, self._catalogue, self._items_max = encoder, catalogue, items_max
+        self._model: Model | None = None
+
+    def serve(self, model: Model | None) -> None:
+        self._model = model if model and model.can("search") else None
+
+    def rank(self, batch: Batch, rows: list[int], memory: Memory) -> list[tuple[Ranking, Scored]]:
+        """The ranking of each search among `rows`; none without a model, since the engine's own order stands then."""
+        if not self._model or not rows:
+            return []
+        searches = [event for row in rows if isinstance(event := batch.arrivals[row].event, Search)]
+        shown = [(search.items or ())[: self._items_max] for search in searches]
+        blocks = self._encoder.before(memory, rows, GROUPS)
+        items = [item for some in shown for item in some]
+        search = np.repeat(np.arange(len(rows), dtype=np.int64), [len(some) for some in shown])
+        relevance = self._model.run("search", blocks, item_part=self._catalogue.parts(items), search=search)[
+            "relevance"
+        ]
+        served = Served(self._encoder.features.digest, self._model.version)
+        ranked, end = [], 0
+        for n, row in enumerate(rows):
+            start, end = end, end + len(shown[n])
+            order = np.argsort(-relevance[start:end], kind="stable").tolist()
+            own = tuple(shown[n][i] for i in order)
+            values = tuple(float(relevance[start + i]) for i in order)
+            ranking = self._ranking(searches[n], own, values)
+            one = {group: block.take([n]) for group, block in blocks.items()} | {"item": self._catalogue.block(own)}
+            scored = served.row(
+                "search",
+                batch.arrivals[row],
+                one,
+                items=own,
+                scores={"relevance": values},
+                entities=entities_of(memory, row),
+            )
+            ranked.append((ranking, scored))
+        return ranked
+
+    def _ranking(self, search: Search, own: tuple[str, ...], values: tuple[float, ...]) -> Ranking:
+        assert self._model is not None
+        return Ranking(
+            event_id=search.event_id,
+            user_id=search.user_id,
+            query=search.query,
+            items=own + (search.items or ())[len(own) :],
+            relevance=values,
+            model_version=self._model.version,
+        )

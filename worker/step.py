@@ -1,0 +1,31 @@
+"""Which step of the protocol a worker is in, told to whoever watches the process from outside.
+
+Where `SHOPSTREAM_STEP_FILE` names a file, the step is one byte in it, through shared memory, so that it can still be
+read when the process is gone; kill tests and a curious operator read it. Costs a memory write; without it, nothing.
+"""
+
+import mmap
+import os
+from typing import Final
+
+STEPS: Final = ("idle", "read", "score", "claim", "publish", "commit", "merge", "cache", "recover")
+CODES: Final = {name: code for code, name in enumerate(STEPS)}
+
+
+class StepMark:
+    """Marks the step that begins now."""
+
+    def __init__(self) -> None:
+        self._shown: mmap.mmap | bytearray = bytearray(1)
+        if path := os.environ.get("SHOPSTREAM_STEP_FILE"):
+            with open(path, "w+b") as file:
+                file.write(b"\0")
+                file.flush()
+                self._shown = mmap.mmap(file.fileno(), 1)
+
+    def __call__(self, step: str) -> None:
+        self._shown[0] = CODES[step]
+
+    @property
+    def now(self) -> str:
+        return STEPS[self._shown[0]]
