@@ -146,7 +146,7 @@ def read_features(path: Path) -> FeatureSet:
     try:
         table = tomllib.loads(path.read_text())
         return FeatureSet(msgspec.convert(table.get("features", []), list[Feature]))
-    except (OSError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
         raise BadConfig([f"{path.name} should declare features. Found: {error}"]) from error
 
 
@@ -157,7 +157,10 @@ def mistakes(features: Sequence[Feature]) -> Iterable[str]:
         if f.name in seen:
             yield f"Feature names should be unique. Found `{f.name}` twice."
         if f.source.startswith("ratio "):
-            for name in f.source.removeprefix("ratio ").split(" / "):
+            names = f.source.removeprefix("ratio ").split(" / ")
+            if len(names) != 2 or f.kind != "number":
+                yield f"`{f.name}` should be a number, the ratio of two others. Found `{f.source}` ({f.kind})."
+            for name in names:
                 if name not in seen or seen[name].group != f.group or seen[name].kind != "number":
                     yield f"`{f.name}` should be a ratio of two numbers of its group. Found `{name}` not before it."
         elif not known_source(f):
@@ -169,14 +172,16 @@ def known_source(feature: Feature) -> bool:
     head, _, rest = feature.source.partition(".")
     if head == "profile":
         kind, _, aggregate = rest.partition(".")
-        if feature.kind == "sequence":
-            return kind in ENTITY_KINDS and aggregate == "recent"
-        return kind in ENTITY_KINDS and aggregate in AGGREGATE_AT and feature.kind == "number"
+        known = {"sequence": aggregate == "recent", "number": aggregate in AGGREGATE_AT}
+        return kind in ENTITY_KINDS and known.get(feature.kind, False)
+    if feature.kind == "sequence":
+        return False
     if head == "event":
-        return rest in DERIVED or rest in EVENT_FIELDS
-    return (head == "item" and rest in Product.__struct_fields__) or feature.source == "query.text"
+        return rest in EVENT_FIELDS or (rest in DERIVED and feature.kind == "number")
+    return (head == "item" and rest in Product.__struct_fields__) or (feature.source, feature.kind) == QUERY_TEXT
 
 
+QUERY_TEXT: Final = ("query.text", "text")
 EVENT_FIELDS: Final = frozenset(field for struct in KINDS.values() for field in struct.__struct_fields__)
 
 
@@ -232,7 +237,7 @@ def id_columns(feature: Feature, events: Sequence[Event], known: Known) -> npt.N
     field = "query" if feature.source == "query.text" else rest
     values = [getattr(event, field, None) for event in events]
     if feature.kind == "text":
-        return np.array([text_ids(value or "") for value in values], np.int64).reshape(len(events), feature.width)
+        return np.array([text_ids(str(value or "")) for value in values], np.int64).reshape(len(events), feature.width)
     prefix = f"{field}="
     return np.array([[hash_id(prefix + str(v)) if v is not None else 0] for v in values], np.int64).reshape(-1, 1)
 
