@@ -25,7 +25,7 @@ class Patience:
     stop: threading.Event
     meanwhile: Callable[[], None] = lambda: None  # kept up while waiting, such as a membership in a consumer group
     longest_s: float = 5.0
-    random: random.Random = field(default_factory=random.Random)
+    chance: random.Random = field(default_factory=random.Random)
 
     def insist(self, server: str, attempt: Callable[[], T]) -> T:
         """The result of `attempt`, however long `server` makes it wait; raises `Stopped` if the process is to end."""
@@ -38,7 +38,7 @@ class Patience:
                 waited = True
                 metrics.RETRIES.labels(server).inc()
                 metrics.WAITING.labels(server).set(1)
-                self._wait(wait_s * self.random.uniform(0.5, 1.5), error)
+                self._wait(wait_s * self.chance.uniform(0.5, 1.5), error)
                 wait_s = min(2 * wait_s, self.longest_s)
             else:
                 if waited:

@@ -210,7 +210,9 @@ class Protocol:
     def _count_rejects(self, rejects: list[Reject]) -> None:
         for reject in rejects:
             metrics.DEAD_LETTERS.labels(reject.reason).inc()
-            log.warning("Dead letter from %s/%d at %d: %s", *reject.record.place, reject.record.offset, reject.detail)
+        if rejects:
+            place, offset, detail = rejects[0].record.place, rejects[0].record.offset, rejects[0].detail
+            log.warning("%d dead letters, the first from %s/%d at %d: %s", len(rejects), *place, offset, detail)
 
     def _stay_member(self) -> None:
         """While a server is waited for: keep the membership in the group, and notice if the batch in hand is gone."""
