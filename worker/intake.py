@@ -128,6 +128,7 @@ class Intake:
             "isolation.level": "read_committed",
             "auto.offset.reset": "earliest",
             "fetch.wait.max.ms": 50,
+            "topic.metadata.refresh.interval.ms": 10_000,  # how soon a topic that appears later is taken up
             **kafka.connection(),
             "group.id": group,
             "group.instance.id": f"{group}-{instance}",
