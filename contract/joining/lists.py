@@ -86,7 +86,8 @@ class Lists:
             due_ms = self._next_ms(found)
             if due_ms < watermark_ms:
                 self._lists.remove(key)
-                self._counts.update({("orphan", "click"): len(found.early)} if found.early else {})
+                for _ in found.early:
+                    self._counts["orphan", "click"] += 1
             else:
                 self._lists.wake(key, due_ms)
         for _ in self._parked.expired(watermark_ms):
