@@ -6,9 +6,11 @@ import signal
 import sys
 import threading
 
-from contract.errors import BadConfig
+from contract.errors import BadConfig, ShopstreamError
 from contract.settings import read_settings
 from worker.lanes import LANES
+
+log = logging.getLogger("worker")
 
 
 def main() -> int:
@@ -24,6 +26,9 @@ def main() -> int:
         for sentence in error.errors:
             print(f"Configuration: {sentence}", file=sys.stderr)
         return 2
+    except ShopstreamError as error:
+        log.critical("Ending: %s", error)
+        return 1
 
 
 def run(arguments: argparse.Namespace, stop: threading.Event) -> int:

@@ -52,6 +52,13 @@ class Batch:
     def __len__(self) -> int:
         return len(self.records)
 
+    def begins(self) -> dict[Place, int]:
+        """The first offset of each partition in this batch."""
+        first: dict[Place, int] = {}
+        for place, offset in self.records:
+            first[place] = min(offset, first.get(place, offset))
+        return first
+
     def reject(self, arrival: Arrival, error: Exception, attempts: int) -> Reject:
         """The dead letter of an event that was folded but cannot be scored."""
         record = self.records[Place(arrival.topic, arrival.partition), arrival.offset]

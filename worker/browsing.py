@@ -38,7 +38,7 @@ class Browser:
     def serve(self, model: Model | None) -> None:
         self._model = model if model and model.can("recommend") else None
         self._catalogue.serve(model)
-        self._maker.serve(self._model)
+        self._maker.serve(model)
         self._searcher.serve(model)
         if model:
             self.popularity.begin_with(model.neighbours.popular())

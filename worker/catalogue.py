@@ -1,10 +1,11 @@
 """The catalogue in memory: what every item is, as arrays, and which items are popular now."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+from msgspec.structs import replace
 
 from contract.encoding import Encoder, UnknownItem
 from contract.events import Product
@@ -32,18 +33,23 @@ class Catalogue:
     def __len__(self) -> int:
         return len(self.products)
 
-    def put(self, products: Iterable[Product]) -> None:
-        """Take in what the products topic says; the newest record of an item counts."""
-        for product in products:
-            n = self.number.setdefault(product.item_id, len(self.products))
-            if n == len(self.products):
-                self.products.append(product)
-                self._by_hash[hash_id(f"item:{product.item_id}")] = n
-            self.products[n] = product
-            self._changed.add(n)
+    def put(self, product: Product) -> None:
+        """Take in what the products topic says of an item; its newest record counts."""
+        n = self.number.setdefault(product.item_id, len(self.products))
+        if n == len(self.products):
+            self.products.append(product)
+            self._by_hash[hash_id(f"item:{product.item_id}")] = n
+        self.products[n] = product
+        self._changed.add(n)
+
+    def delist(self, item_id: str) -> None:
+        """An item whose record was deleted from the topic is no longer for sale; lists that name it stay readable."""
+        if (n := self.number.get(item_id)) is not None:
+            self.products[n] = replace(self.products[n], available=False)
 
     def serve(self, model: Model | None) -> None:
         """From now on the items' parts are those of `model`."""
+        model = model if model and model.can("items") else None
         if model is not self._model:
             self._model, self._parts = model, None
 

@@ -72,7 +72,7 @@ class ListMaker:
     def _score(self, blocks: dict[str, Block], found: list[list[Candidate]]) -> Scores:
         """Click and purchase of every pair, user by user; empty without a model."""
         items = [candidate.item_id for candidates in found for candidate in candidates]
-        if not self._model or not items:
+        if not self._model or not self._model.can("recommend") or not items:
             return {}
         user = np.repeat(np.arange(len(found), dtype=np.int64), [len(candidates) for candidates in found])
         return self._model.run("recommend", blocks, item_part=self._catalogue.parts(items), user=user)
@@ -82,7 +82,7 @@ class ListMaker:
         value = self._value(scores, len(candidates))
         best = np.argsort(-value, kind="stable")[: self._lists.length].tolist()
         metrics.LIST_AGE.observe(max(0, now_ms - event.ts_ms) / 1000)
-        metrics.DEGRADED.labels("list").inc(self._model is None)
+        metrics.DEGRADED.labels("list").inc(not scores)
         return Recommendations(
             user_id=event.user_id,
             recommendation_id=f"r{hash_id(f'{wish.arrival.topic} {event.event_id}'):016x}",
@@ -98,7 +98,7 @@ class ListMaker:
             model_version=self._model.version if self._model else "",
             computed_ms=now_ms,
             source_ms=event.ts_ms,
-            degraded=self._model is None,
+            degraded=not scores,
         )
 
     def _value(self, scores: Scores, candidates: int) -> npt.NDArray[np.float32]:

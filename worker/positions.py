@@ -7,7 +7,7 @@ writes it in the buckets that it touches; `advance` says what brings the untouch
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from contract.errors import LostLog
+from contract.errors import LostLog, StaleState
 from contract.hashing import BUCKETS
 from contract.memory import Merged
 from worker.intake import Held, Place
@@ -58,6 +58,13 @@ class Positions:
     def is_answered(self, place: Place, offset: int) -> bool:
         """Whether the answer of this record is out already, so that it is only folded."""
         return offset < self.committed.get(place, 0)
+
+    def check_order(self, begins: Mapping[Place, int]) -> None:
+        """Raise `StaleState` if a partition went back by itself: its topic was deleted and created anew."""
+        for place, offset in begins.items():
+            expected = self.folded.get(place, 0)
+            if offset < expected:
+                raise StaleState(f"{place.topic}/{place.partition} should go on from {expected}. Found {offset}.")
 
     def after(self, batch: Mapping[Place, int], buckets: Iterable[int]) -> Merged:
         """What `merged` becomes in the touched buckets, once the batch that ends at these positions is folded."""

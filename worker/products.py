@@ -27,7 +27,11 @@ class Products:
     def follow(self) -> int:
         """Take in what has come; returns how many records that were."""
         records = self._follower.poll(RECORDS_MAX, 0 if self.ready else 200)
-        self._catalogue.put(product for record in records if (product := read(record)) is not None)
+        for record in records:
+            if record.value is None and record.key:
+                self._catalogue.delist(record.key.decode(errors="replace"))
+            elif (product := read(record)) is not None:
+                self._catalogue.put(product)
         metrics.CATALOGUE.set(len(self._catalogue))
         if not self.ready and not self._follower.behind:
             self.ready = True

@@ -146,6 +146,7 @@ class Protocol:
             self._positions.note_merged(after)
 
     def _work(self, batch: Batch, now_ms: Callable[[], int]) -> None:
+        self._positions.check_order(batch.begins())
         self._forget_answered(batch)
         watched = self._scorer.watched(batch, now_ms())
         if not batch and not watched:

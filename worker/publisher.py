@@ -78,7 +78,7 @@ class Publisher:
         self._producer.flush(1)
 
     def _transact(self, records: Sequence[Outgoing], positions: Mapping[Place, int], intake: Intake) -> None:
-        self._do(self._producer.begin_transaction)
+        self._insist(self._producer.begin_transaction)
         self._unfinished = True
         self._produce(records)
         self._patience.insist("kafka", self._flush)
