@@ -17,7 +17,9 @@ class Progress:
 
     def note(self, positions: Mapping[Place, int], ends: Mapping[Place, int], now_s: float) -> None:
         stalled = None
-        self._seen = {place: seen for place, seen in self._seen.items() if place in ends}
+        for place in self._seen.keys() - ends.keys():
+            del self._seen[place]
+            metrics.LAG.remove(place.topic, str(place.partition))  # whoever reads it now tells how far it is
         for place, end in ends.items():
             at = positions.get(place, 0)
             metrics.LAG.labels(place.topic, str(place.partition)).set(max(0, end - at))
