@@ -21,6 +21,13 @@ class Stage(IntEnum):
     BOUGHT = 3
 
 
+class Relevance(IntEnum):
+    """What is known of an item of a search that somebody clicked in; the revision of its example."""
+
+    PASSED_OVER = 0
+    CHOSEN = 1
+
+
 def fits(row: Scored) -> bool:
     """Whether the item block of a row has one row for each of its items."""
     block = row.groups.get("item")
@@ -70,7 +77,7 @@ def labelled(example: Example, revision: int, labels: dict[str, tuple[float, int
     """The example with further labels, each a value and the time at which it became known."""
     return replace(
         example,
-        revision=revision,
+        revision=int(revision),
         labels=example.labels | {task: value for task, (value, _) in labels.items()},
         known_ms=example.known_ms | {task: ms for task, (_, ms) in labels.items()},
     )

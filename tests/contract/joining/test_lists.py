@@ -150,6 +150,17 @@ def test_an_impression_without_its_row_is_an_orphan_when_it_has_waited() -> None
     assert (given.oldest_open_ms(), fates(given)) == (None, {("orphan", "click"): 1})
 
 
+def test_a_list_waits_since_the_earliest_of_its_parts() -> None:
+    given = joiner(row("recommendation", "r", 10, ("a", "b")))
+    assert given.oldest_open_ms() == at(10)
+
+    give(given, shown(9, "a"))
+    assert given.oldest_open_ms() == at(9)
+
+    give(given, click(8, "b"))  # it was not shown yet
+    assert given.oldest_open_ms() == at(8)
+
+
 def test_what_comes_after_the_row_left_is_late() -> None:
     given = joiner(LIST, shown(1, "a"))
     given.advance(at(121))

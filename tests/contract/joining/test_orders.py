@@ -105,6 +105,15 @@ def test_the_same_revision_says_the_same_whether_the_timer_or_the_label_came_fir
     assert ones["o"].revision == 3
 
 
+def test_an_order_waits_since_the_earliest_of_its_parts() -> None:
+    given = joiner(row("order", "o", 10))
+    assert given.oldest_open_ms() == at(10)
+
+    give(given, label(9, 1))
+
+    assert given.oldest_open_ms() == at(9)
+
+
 def test_a_label_after_the_row_left_is_late() -> None:
     given = joiner(ORDER)
     given.advance(at(WINDOW + 15) + 1)

@@ -2,7 +2,7 @@
 
 from contract.joining.parking import EACH_MAX
 from contract.joining.searches import REPEATED_MAX
-from tests.contract.joining.shop import FEEDBACK, at, block, click, examples, fates, joiner, row, said
+from tests.contract.joining.shop import FEEDBACK, at, block, click, examples, fates, give, joiner, row, said
 
 ITEMS = tuple(f"i{n}" for n in range(12))
 SEARCH = row("search", "s", 0, ITEMS, query="red shoes")
@@ -14,7 +14,7 @@ def test_a_clicked_item_is_relevant_and_the_other_first_ten_are_not() -> None:
 
     given.advance(SETTLED)
 
-    assert said(given) == [(f"s~i{n}", 0, {"relevance": float(n == 3)}) for n in range(10)]
+    assert said(given) == [(f"s~i{n}", int(n == 3), {"relevance": float(n == 3)}) for n in range(10)]
 
 
 def test_a_click_below_the_first_ten_is_an_example_as_well() -> None:
@@ -53,6 +53,34 @@ def test_a_search_without_a_click_says_nothing() -> None:
     given.advance(SETTLED)
 
     assert said(given) == []
+
+
+def test_a_click_that_comes_out_of_order_corrects_what_was_said() -> None:
+    given = joiner(SEARCH, click(5, "i3", of=None, query="red shoes"))
+    given.advance(SETTLED)
+    given.take()
+
+    give(given, click(6, "i4", of=None, query="red shoes"), click(7, "i3", of=None, query="red shoes"))
+
+    assert said(given) == [("s~i4", 1, {"relevance": 1.0})]
+    assert fates(given) == {("duplicate", "relevance"): 1}
+
+
+def test_a_first_click_that_comes_out_of_order_says_all() -> None:
+    given = joiner(SEARCH)
+    given.advance(SETTLED)
+
+    give(given, click(6, "i4", of=None, query="red shoes"))
+
+    assert said(given) == [(f"s~i{n}", int(n == 4), {"relevance": float(n == 4)}) for n in range(10)]
+
+
+def test_a_search_leaves_after_its_grace_and_not_before() -> None:
+    given = joiner(SEARCH)
+
+    given.advance(at(45))
+    assert given.oldest_open_ms() == 0
+    given.advance(at(45) + 1)
     assert given.oldest_open_ms() is None
 
 
