@@ -1,0 +1,100 @@
+"""What the simulated shop sells: items whose titles tell their category, and an engine that finds them by words."""
+
+import random
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Final
+
+from contract.events import Product
+
+NOUNS: Final = {
+    "kitchen": ("kettle", "skillet", "whisk", "teapot", "colander", "grater", "toaster", "ladle"),
+    "garden": ("trowel", "planter", "hose", "rake", "birdbath", "pruner", "lantern", "hammock"),
+    "books": ("novel", "atlas", "cookbook", "diary", "comic", "biography", "thriller", "almanac"),
+    "toys": ("puzzle", "kite", "robot", "marbles", "puppet", "trainset", "yoyo", "blocks"),
+    "sports": ("racket", "dumbbell", "helmet", "yogamat", "football", "skates", "paddle", "goggles"),
+    "fashion": ("scarf", "jacket", "sandals", "beanie", "belt", "cardigan", "gloves", "raincoat"),
+    "audio": ("headphones", "turntable", "speaker", "microphone", "earbuds", "amplifier", "radio", "soundbar"),
+    "office": ("stapler", "notebook", "inkpen", "desklamp", "binder", "calendar", "whiteboard", "ruler"),
+}
+ADJECTIVES: Final = ("classic", "compact", "blue", "oak", "bright", "travel", "handmade", "sturdy", "light", "red")
+BRANDS: Final = ("Alba", "Norrin", "Kestrel", "Pomello", "Tarn", "Vireo", "Quill", "Osmo", "Lumen", "Brack")
+SELLERS: Final = 24
+CURRENCY: Final = "EUR"
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """An item as it truly is. `appeal` multiplies how often it is clicked; its product record may lack the category."""
+
+    product: Product
+    category: str
+    appeal: float
+
+    @property
+    def item_id(self) -> str:
+        return self.product.item_id
+
+
+class Assortment:
+    """All items, drawn once; `at` finds one by its id."""
+
+    def __init__(self, *, chance: random.Random, count: int, opened_ms: int) -> None:
+        categories = list(NOUNS)
+        self.items = [
+            make_item(chance, number, categories[number % len(categories)], opened_ms) for number in range(count)
+        ]
+        self.at = {item.item_id: item for item in self.items}
+        self.categories: dict[str, list[Item]] = {
+            category: [item for item in self.items if item.category == category] for category in categories
+        }
+        self._weights = {category: appeals(items) for category, items in self.categories.items()}
+        self._by_word = defaultdict[str, list[Item]](list)
+        for item in self.items:
+            for word in item.product.title.lower().split():
+                self._by_word[word].append(item)
+
+    def draw(self, chance: random.Random, category: str, count: int) -> list[str]:
+        """Ids of at most `count` distinct items of a category, appealing ones more often."""
+        drawn = chance.choices(self.categories[category], cum_weights=self._weights[category], k=count)
+        return list(dict.fromkeys(item.item_id for item in drawn))
+
+    def find(self, chance: random.Random, query: str, count: int) -> list[str]:
+        """What a plain engine answers: items with any word of the query, in no better order than by matching words."""
+        matches = defaultdict[str, float](float)
+        for word in query.lower().split():
+            for item in self._by_word[word]:
+                matches[item.item_id] += 1.0
+        ranked = sorted(matches, key=lambda item_id: -matches[item_id] - 2 * chance.random())
+        return ranked[:count]
+
+    def matches(self, query: str, item_id: str) -> float:
+        """The share of the query's words that stand in an item's title."""
+        words = query.lower().split()
+        title = self.at[item_id].product.title.lower().split()
+        return sum(word in title for word in words) / len(words)
+
+
+def appeals(items: Sequence[Item]) -> list[float]:
+    return list(accumulate(item.appeal for item in items))
+
+
+def make_item(chance: random.Random, number: int, category: str, opened_ms: int) -> Item:
+    """One item; one in twenty lacks its category on the record, one in ten its brand or its seller."""
+    brand, noun = chance.choice(BRANDS), chance.choice(NOUNS[category])
+    product = Product(
+        event_id=f"p{number:06d}",
+        ts_ms=opened_ms,
+        item_id=f"i{number:04d}",
+        title=f"{brand} {chance.choice(ADJECTIVES)} {noun}",
+        price=round(chance.lognormvariate(3.0, 0.6), 2),
+        currency=CURRENCY,
+        available=True,
+        brand=brand if chance.random() < 0.9 else None,
+        category=category if chance.random() < 0.95 else None,
+        stock=chance.randrange(20, 500),
+        seller_id=f"s{chance.randrange(SELLERS):02d}" if chance.random() < 0.9 else None,
+    )
+    return Item(product, category, appeal=chance.lognormvariate(0.0, 0.5))

@@ -1,0 +1,45 @@
+"""Records that no shop should send and every shop sends once: each with the reason of its dead letter."""
+
+from typing import Final, NamedTuple
+
+from demo.happenings import Happening
+
+
+class Malformed(NamedTuple):
+    """A record's value for the topic of `kind`, and why it cannot be answered."""
+
+    kind: str
+    value: bytes
+    reason: str
+
+
+ORDER: Final = (
+    b'{"event_id": "%s", "ts_ms": 1, "user_id": "u0001", "lines": [{"item_id": "i0001", "quantity": %s, '
+    b'"unit_price": 9.5}], "amount": %s, "currency": "EUR", "payment_method": "card"}'
+)
+
+MALFORMED: Final = (
+    Malformed("orders", b'{"event_id": "bad1", "ts_ms": 1, "user_id": ', "not_json"),
+    Malformed("clicks", b"\xff\xfe\x00", "not_utf8"),
+    Malformed("orders", ORDER % (b"bad2", b"-3", b"9.5"), "out_of_range"),
+    Malformed("clicks", b'{"event_id": "bad3", "ts_ms": 1, "item_id": "i0001"}', "missing_field"),
+    Malformed("orders", ORDER % (b"bad4", b"1", b"NaN"), "not_json"),
+    Malformed("searches", b'{"event_id": "bad5", "ts_ms": 1, "user_id": "u0001", "query": 7}', "wrong_type"),
+    Malformed("orders", ORDER % (b"bad{6}", b"1", b"9.5"), "bad_id"),
+    Malformed("clicks", b'{"event_id": "bad8", "more": ' + b"[" * 10_000 + b"]" * 10_000 + b"}", "too_deep"),
+    Malformed("orders", ORDER % (b"bad7", b"1", b"1e400"), "out_of_range"),
+    Malformed("clicks", b"", "empty"),
+    Malformed("orders", b'{"event_id": "bad9", "text": "' + b"x" * 300_000 + b'"}', "too_large"),
+    Malformed(
+        "orders",
+        b'{"event_id": "bad10", "ts_ms": 1, "user_id": "u0001", "lines": [], "amount": 1, "currency": "EUR", '
+        b'"payment_method": "card"}',
+        "too_long",
+    ),
+)
+
+
+def malformed(number: int, ts_ms: int) -> Happening:
+    """One of them, in turn, as if it had been sent at `ts_ms`."""
+    kind, value, reason = MALFORMED[number % len(MALFORMED)]
+    return Happening(kind, f"u{number % 50:04d}", value, ts_ms, reason)

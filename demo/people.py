@@ -1,0 +1,66 @@
+"""Who comes to the simulated shop: people with tastes, devices and cards, some of them in one household."""
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from contract.events import Platform
+
+DAY_MS: Final = 86_400_000
+COUNTRIES: Final = ("DE", "FR", "GB", "NL", "ES", "PL")
+HOUSEHOLD_SHARE: Final = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """One user. `tastes`: how much a category is liked, 0 to 1; `visits_a_day`: how often they come, on average."""
+
+    user_id: str
+    tastes: Mapping[str, float]
+    devices: Sequence[str]
+    ip: str
+    cards: Sequence[str]
+    country: str
+    account_created_ms: int
+    platform: Platform
+    visits_a_day: float
+    spending: float
+
+    def likes(self, chance: random.Random) -> str:
+        """A category, liked ones more often."""
+        return chance.choices(list(self.tastes), weights=list(self.tastes.values()))[0]
+
+
+def make_people(chance: random.Random, count: int, categories: Sequence[str], opened_ms: int) -> list[Person]:
+    """People in the order of their ids; about a quarter live with the one before them, on one address and device."""
+    people: list[Person] = []
+    for number in range(count):
+        host = people[-1] if people and chance.random() < HOUSEHOLD_SHARE else None
+        people.append(make_person(chance, number, categories, opened_ms, host))
+    return people
+
+
+def make_person(
+    chance: random.Random, number: int, categories: Sequence[str], opened_ms: int, host: Person | None = None
+) -> Person:
+    """A person with two favourite categories; `host` is someone they share a home with."""
+    favourites = chance.sample(categories, 2)
+    tastes = {c: 0.04 + 0.06 * chance.random() for c in categories} | {favourites[0]: 0.9, favourites[1]: 0.5}
+    devices = [f"d{number:04d}"]
+    if chance.random() < 0.3:
+        devices.append(f"d{number:04d}b")
+    if host:
+        devices.append(host.devices[0])
+    return Person(
+        user_id=f"u{number:04d}",
+        tastes=tastes,
+        devices=devices,
+        ip=host.ip if host else f"10.{number // 250}.{number % 250}.{chance.randrange(1, 255)}",
+        cards=[f"k{number:04d}"],
+        country=host.country if host else chance.choice(COUNTRIES),
+        account_created_ms=opened_ms - int(chance.uniform(10, 900) * DAY_MS),
+        platform=chance.choice(("web", "app")),
+        visits_a_day=min(chance.gammavariate(2.0, 0.5), 3.0),
+        spending=chance.uniform(0.6, 1.4),
+    )

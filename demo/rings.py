@@ -1,0 +1,71 @@
+"""Fraud rings: several new accounts on few devices and cards that order in bursts, dearly, and ship abroad."""
+
+from dataclasses import replace
+from typing import Final
+
+from contract.events import Label, Line
+from demo.happenings import Happening
+from demo.items import Item
+from demo.people import DAY_MS, Person, make_person
+from demo.world import Payment, World, make_order
+
+FIRST_MEMBER: Final = 5_000  # numbers of users from which on they belong to rings
+HOUR_MS: Final = 3_600_000
+
+
+class Ring:
+    """One ring: it strikes a few times, and is found out some hours after each strike."""
+
+    def __init__(self, *, world: World, ts_ms: int) -> None:
+        chance = world.chance
+        first = FIRST_MEMBER + 10 * world.counted["ring"]
+        name = world.number("ring")
+        self._world = world
+        self._devices = [f"x{name}.{n}" for n in range(chance.choice((1, 2)))]
+        self._cards = [f"y{name}.{n}" for n in range(chance.choice((2, 3)))]
+        self._ip = f"172.16.{world.counted['ring'] % 250}.{chance.randrange(1, 255)}"
+        self._country = chance.choice(("US", "SG", "BR"))
+        self._dear = sorted(world.items.items, key=lambda item: -item.product.price)[: len(world.items.items) // 5]
+        self._members = [self._recruit(first + n, ts_ms) for n in range(chance.randrange(5, 9))]
+        self.strikes_ms = [ts_ms]
+        while len(self.strikes_ms) < 4 and chance.random() < 0.6:
+            self.strikes_ms.append(self.strikes_ms[-1] + int(chance.uniform(0.6, 2) * DAY_MS))
+
+    def strike(self, ts_ms: int) -> list[Happening]:
+        """Orders within an hour or two from `ts_ms`, and the labels that come when they are found out."""
+        chance, happenings = self._world.chance, list[Happening]()
+        found_ms = ts_ms + int(chance.uniform(8, 36) * HOUR_MS)
+        for person in chance.sample(self._members, chance.randrange(4, len(self._members) + 1)):
+            ts_ms += int(chance.uniform(30, 900) * 1000)
+            order = make_order(self._world, person, self._choose(), self._payment(), ts_ms)
+            happenings.append(Happening("orders", person.user_id, order, ts_ms))
+            told_ms = max(found_ms, ts_ms) + int(chance.uniform(0, HOUR_MS))
+            happenings.append(label_fraud(self._world, person.user_id, order.event_id, 1.0, told_ms))
+        return happenings
+
+    def _recruit(self, number: int, ts_ms: int) -> Person:
+        person = make_person(self._world.chance, number, list(self._world.items.categories), ts_ms)
+        age_ms = int(self._world.chance.uniform(0, 6) * DAY_MS)
+        return replace(person, account_created_ms=ts_ms - age_ms)
+
+    def _choose(self) -> list[Line]:
+        chosen: list[Item] = self._world.chance.sample(self._dear, self._world.chance.choice((1, 1, 2)))
+        return [self._world.line(item.item_id, self._world.chance.choice((1, 2, 3))) for item in chosen]
+
+    def _payment(self) -> Payment:
+        chance = self._world.chance
+        return Payment(
+            method="card",
+            card_id=chance.choice(self._cards),
+            device_id=chance.choice(self._devices),
+            ip=self._ip,
+            ships_to=self._country,
+        )
+
+
+def label_fraud(world: World, user_id: str, order_id: str, value: float, ts_ms: int) -> Happening:
+    """What became known of an order: 1 for fraud, 0 for an order confirmed honest."""
+    label = Label(
+        event_id=world.number("l"), ts_ms=ts_ms, user_id=user_id, judged_event_id=order_id, task="fraud", value=value
+    )
+    return Happening("labels", user_id, label, ts_ms)
