@@ -1,0 +1,87 @@
+"""Invoices of the Online Retail file, as they stand there."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import pyarrow.parquet as pq
+
+from contract.errors import BadData
+
+COLUMNS: Final = (
+    "InvoiceNo",
+    "StockCode",
+    "Description",
+    "Quantity",
+    "InvoiceDate",
+    "UnitPrice",
+    "CustomerID",
+    "Country",
+)
+
+
+class Row(NamedTuple):
+    """One line of an invoice, as it stands in the file."""
+
+    stock_code: str
+    description: str | None
+    quantity: int
+    unit_price: float
+
+
+@dataclass(frozen=True, slots=True)
+class Invoice:
+    """All lines of one number. `customer` is empty where the file has none."""
+
+    number: str
+    ts_ms: int
+    customer: str
+    country: str
+    rows: list[Row]
+
+    @property
+    def cancels(self) -> bool:
+        return self.number.startswith("C")
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether it can be answered as an order."""
+        return bool(self.customer) and all(row.quantity > 0 and row.unit_price >= 0 for row in self.rows)
+
+
+def read_invoices(path: Path, limit: int | None = None) -> list[Invoice]:
+    """The first `limit` (none: all) invoices of the Parquet file, in the order in which they begin.
+
+    Raises `BadData` where there is no such file.
+    """
+    try:
+        # One batch at a time: the whole file as Python values would be half a gigabyte.
+        with pq.ParquetFile(parquet_of(path)) as file:
+            found: dict[str, Invoice] = {}
+            for batch in file.iter_batches(columns=list(COLUMNS)):
+                for values in zip(*(batch.column(name).to_pylist() for name in COLUMNS), strict=True):
+                    add(found, values)
+                if limit is not None and len(found) > limit:
+                    break
+    except (OSError, ValueError) as error:
+        raise BadData(f"Online Retail should be a Parquet file with the columns {COLUMNS}. Found: {error}") from error
+    return list(found.values())[:limit]
+
+
+def add(invoices: dict[str, Invoice], values: tuple[Any, ...]) -> None:
+    """Put one line of the file where it belongs; an invoice has the time and the customer of its first line."""
+    number, stock_code, description, quantity, date, price, customer, country = values
+    if (invoice := invoices.get(number)) is None:
+        customer = "" if customer is None else str(int(customer))
+        invoice = invoices[number] = Invoice(number, epoch_ms(date), customer, country, [])
+    invoice.rows.append(Row(stock_code, description, quantity, price))
+
+
+def epoch_ms(date: datetime) -> int:
+    return int(date.replace(tzinfo=UTC).timestamp() * 1000)
+
+
+def parquet_of(path: Path) -> Path:
+    """The file itself, whether it or its folder is named."""
+    return path / "online_retail.parquet" if path.is_dir() else path

@@ -1,0 +1,225 @@
+"""Online Retail as a stream: its counts are the file's own, and cancelled lines find the order that they cancel."""
+
+import os
+from collections import Counter
+from datetime import datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from contract.errors import BadData, BadEvent
+from contract.events import Label, Order, Product, decode
+from demo.happenings import Happening
+from demo.online_retail import OnlineRetail, expected_dead_letters
+
+BESIDE_THE_CHECKOUT = Path(__file__).parents[2].parent / "shared" / "data"
+
+
+@pytest.fixture(scope="module")
+def real() -> Path:
+    folder = Path(os.environ.get("SHOPSTREAM_DATA", BESIDE_THE_CHECKOUT)) / "online_retail"
+    if not (folder / "online_retail.parquet").exists():
+        pytest.skip(f"Online Retail should be in the folder that SHOPSTREAM_DATA names. Found none at {folder}.")
+    return folder
+
+
+def row(
+    number: str, code: str, quantity: int, day: int, customer: float | None = 1.0, price: float = 2.5
+) -> dict[str, Any]:
+    """A line of the file, at noon of a day of December 2010."""
+    return {
+        "InvoiceNo": number,
+        "StockCode": code,
+        "Description": f" {code} OF TIN ",
+        "Quantity": quantity,
+        "InvoiceDate": datetime(2010, 12, day, 12),
+        "UnitPrice": price,
+        "CustomerID": customer,
+        "Country": "France",
+    }
+
+
+def table(folder: Path, *rows: dict[str, Any]) -> Path:
+    path = folder / "online_retail.parquet"
+    pq.write_table(pa.Table.from_pylist(list(rows)), path)
+    return path
+
+
+def judged(happenings: list[Happening]) -> list[tuple[str, str]]:
+    """What each label says of which order."""
+    labels = [e for h in happenings if isinstance(e := h.event, Label)]
+    return [(label.event_id.partition("~")[0], label.judged_event_id) for label in labels]
+
+
+def test_an_invoice_is_one_order_with_a_line_for_each_row(tmp_path: Path) -> None:
+    # Given
+    path = table(tmp_path, row("1", "A", 6, 1), row("1", "BANK CHARGES", 2, 1, price=0.0), row("2", "A", 1, 2))
+
+    # When
+    orders = [h for h in OnlineRetail(path).happenings() if h.kind == "orders"]
+
+    # Then
+    first, second = (decode("orders", h.value) for h in orders)
+    assert isinstance(first, Order)
+    assert [(line.item_id, line.quantity, line.unit_price) for line in first.lines] == [
+        ("A", 6, 2.5),
+        ("BANK CHARGES", 2, 0.0),
+    ]
+    assert (first.event_id, first.user_id, first.amount) == ("1", "1", 15.0)
+    assert (first.currency, first.payment_method, first.shipping_country) == ("GBP", "invoice", "France")
+    assert second.ts_ms - first.ts_ms == 86_400_000
+    assert [h.key for h in orders] == ["1", "1"]
+
+
+def test_a_product_comes_before_its_first_order_and_again_when_a_new_price_has_stood_a_month(tmp_path: Path) -> None:
+    # Given
+    rows = [row("1", "A", 6, 1), row("2", "A", 6, 20, price=3.0), row("3", "A", 6, 31, price=4.0)]
+    damaged = row("0", "A", 6, 1, price=0.0)
+
+    # When
+    happenings = list(OnlineRetail(table(tmp_path, damaged, *rows)).happenings())
+
+    # Then
+    products = [(at, e.price, e.title) for at, h in enumerate(happenings) if isinstance(e := h.event, Product)]
+    assert products == [(1, 2.5, "A OF TIN"), (4, 4.0, "A OF TIN")]
+
+
+def test_a_cancelled_line_judges_the_latest_earlier_order_with_that_item_and_quantity(tmp_path: Path) -> None:
+    # Given orders of one customer, one of another, and one after the cancellation
+    path = table(
+        tmp_path,
+        row("1", "A", 6, 1),
+        row("2", "A", 6, 2),
+        row("3", "A", 5, 3),
+        row("4", "A", 9, 3, customer=2.0),
+        row("C5", "A", -6, 4),
+        row("6", "A", 6, 5),
+    )
+
+    # When
+    found = judged(list(OnlineRetail(path).happenings()))
+
+    # Then
+    assert found == [("C5", "2")]
+
+
+def test_a_label_arrives_when_the_cancelling_invoice_does(tmp_path: Path) -> None:
+    # Given
+    path = table(tmp_path, row("1", "A", 6, 1), row("C2", "A", -6, 4), row("3", "A", 1, 5))
+
+    # When
+    happenings = list(OnlineRetail(path).happenings())
+
+    # Then
+    label = happenings[2].event
+    assert [h.kind for h in happenings] == ["products", "orders", "labels", "orders"]
+    assert isinstance(label, Label)
+    assert (label.task, label.value, label.user_id) == ("cancellation", 1.0, "1")
+    assert label.ts_ms - happenings[1].ts_ms == 3 * 86_400_000
+
+
+def test_an_invoice_says_once_of_an_order_that_it_was_cancelled(tmp_path: Path) -> None:
+    # Given two lines that match one order, and one that matches another
+    path = table(
+        tmp_path,
+        row("1", "A", 6, 1),
+        row("1", "B", 6, 1),
+        row("2", "D", 6, 2),
+        *(row("C3", code, -1, 3) for code in "ABD"),
+    )
+
+    # When
+    found = judged(list(OnlineRetail(path).happenings()))
+
+    # Then
+    assert found == [("C3", "1"), ("C3", "2")]
+
+
+def test_lines_that_match_no_order_are_counted_by_why(tmp_path: Path) -> None:
+    # Given no such quantity, no such item, no customer, and an order that itself is a dead letter
+    path = table(
+        tmp_path,
+        row("1", "A", 6, 1),
+        row("2", "D", 6, 1),
+        row("2", "E", -6, 1),
+        row("C3", "A", -7, 3),
+        row("C3", "B", -1, 3),
+        row("C3", "D", -1, 3),
+        row("C4", "A", -6, 3, customer=None),
+    )
+    retail = OnlineRetail(path)
+
+    # When
+    found = judged(list(retail.happenings()))
+
+    # Then
+    assert found == []
+    assert retail.cancellations.unmatched_by == {"no_order": 3, "no_customer": 1}
+    assert retail.cancellations.unmatched == 4
+
+
+def test_what_is_expected_from_the_file_is_what_decoding_says(tmp_path: Path) -> None:
+    # Given an invoice for each reason, one that is wrong twice, and clean ones
+    path = table(
+        tmp_path,
+        row("1", "A", 0, 1),
+        row("2", "A", 1, 1, price=-1.0),
+        row("3", "A", 1, 1, customer=None),
+        row("4", "A", 1, 1, customer=None),
+        row("4", "A", -2, 1, customer=None),
+        row("5", "A", 1, 1),
+        row("C6", "A", -1, 1, customer=None),
+    )
+
+    # When
+    expected = expected_dead_letters(path)
+
+    # Then
+    assert expected == {"out_of_range": 3, "missing_field": 1}
+    assert refused(list(OnlineRetail(path).happenings())) == expected
+
+
+def test_the_first_invoices_alone_can_be_had(tmp_path: Path) -> None:
+    # Given
+    path = table(tmp_path, row("1", "A", 6, 1), row("2", "A", 6, 2), row("3", "A", 5, 3))
+
+    # When
+    orders = [h for h in OnlineRetail(path, limit=2).happenings() if h.kind == "orders"]
+
+    # Then
+    assert len(orders) == 2
+
+
+def test_a_missing_file_is_bad_data(tmp_path: Path) -> None:
+    with pytest.raises(BadData, match="should be a Parquet file"):
+        OnlineRetail(tmp_path)
+
+
+def test_the_whole_file_has_the_counts_that_are_known_of_it(real: Path) -> None:
+    # When
+    retail = OnlineRetail(real)
+    happenings = list(retail.happenings())
+
+    # Then
+    kinds = Counter(h.kind for h in happenings)
+    assert len(retail.invoices) == 25_900
+    assert kinds["orders"] == 22_064
+    assert sum(invoice.cancels for invoice in retail.invoices) == 3_836
+    assert len({cancelling for cancelling, _ in judged(happenings)}) == 3_126
+    assert refused(happenings) == expected_dead_letters(real) == {"missing_field": 2_190, "out_of_range": 1_338}
+    assert all(earlier.ts_ms <= later.ts_ms for earlier, later in pairwise(happenings))
+
+
+def refused(happenings: list[Happening]) -> dict[str, int]:
+    """How many of them cannot be decoded, by reason."""
+    reasons = Counter[str]()
+    for happening in happenings:
+        try:
+            decode(happening.kind, happening.value)
+        except BadEvent as error:
+            reasons[error.reason] += 1
+    return dict(reasons)
