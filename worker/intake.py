@@ -146,7 +146,7 @@ class Intake:
             place = Place(message.topic() or "", message.partition() or 0)
             key, value, headers = as_bytes(message.key()), as_bytes(message.value()), list(message.headers() or ())
             return Record(place, message.offset() or 0, key, value, headers, message.timestamp()[1])
-        if error.fatal():
+        if error.fatal() or error.code() == KafkaError._FATAL:  # such as another process under this instance's name
             raise KafkaException(error)
         log.warning("Kafka has no record now, reading goes on by itself: %s", error.str())
         return None
