@@ -34,7 +34,7 @@ class Ring:
     def strike(self, ts_ms: int) -> list[Happening]:
         """Orders within an hour or two from `ts_ms`, and the labels that come when they are found out."""
         chance, happenings = self._world.chance, list[Happening]()
-        found_ms = ts_ms + int(chance.uniform(8, 36) * HOUR_MS)
+        found_ms = ts_ms + int(chance.uniform(6, 30) * HOUR_MS)
         for person in chance.sample(self._members, chance.randrange(4, len(self._members) + 1)):
             ts_ms += int(chance.uniform(30, 900) * 1000)
             order = make_order(self._world, person, self._choose(), self._payment(), ts_ms)

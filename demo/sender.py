@@ -24,8 +24,8 @@ class Sender:
                 "compression.type": "lz4",
                 **kafka.connection(),
                 "enable.idempotence": True,
-                "log_level": 3,
-                "error_cb": lambda error: None,  # what does not arrive is told by its delivery report
+                "log_level": 0,  # what does not arrive is told by its delivery report
+                "error_cb": lambda error: None,
                 "delivery.timeout.ms": int(FLUSH_S * 1000),
             }
         )

@@ -11,7 +11,7 @@ from functools import partial
 from itertools import count
 from typing import Final, TypeAlias
 
-from contract.events import Order
+from contract.events import Order, Product
 from demo.happenings import Happening
 from demo.items import Assortment
 from demo.malformed import malformed
@@ -54,10 +54,18 @@ class Shop:
             if number % MALFORMED_EVERY == 0:
                 yield malformed(number // MALFORMED_EVERY - 1, happening.ts_ms)
 
+    def products(self) -> list[Happening]:
+        """The catalogue as it is now, as records for its topic."""
+        return [Happening("products", i.item_id, i.product, i.product.ts_ms) for i in self._world.items.items]
+
+    def catalogue(self) -> dict[str, Product]:
+        """Every item's product record."""
+        return {item.item_id: item.product for item in self._world.items.items}
+
     def _open(self) -> None:
         """Put everything on the agenda from which the rest follows."""
-        for item in self._world.items.items:
-            self._note(OPENED_MS, Happening("products", item.item_id, item.product, OPENED_MS))
+        for product in self.products():
+            self._note(OPENED_MS, product)
         for person in self.people:
             self._note(self._next_visit_ms(person), partial(self._visit, person))
         self._note(self._next_ring_ms(), self._found_ring)
@@ -85,7 +93,7 @@ class Shop:
 
     def _confirm(self, order: Order) -> None:
         """Two orders of five are said to be honest, a day or two later."""
-        told_ms = order.ts_ms + int(self._world.chance.uniform(0.5, 2.5) * DAY_MS)
+        told_ms = order.ts_ms + int(self._world.chance.uniform(0.5, 1.9) * DAY_MS)
         self._note(told_ms, label_fraud(self._world, order.user_id, order.event_id, 0.0, told_ms))
 
     def _found_ring(self, ts_ms: int) -> None:

@@ -1,0 +1,42 @@
+"""What a worker says of itself over HTTP: whether it is ready, and its metrics."""
+
+import re
+import urllib.error
+import urllib.request
+from typing import Final
+
+SAMPLE: Final = re.compile(r"^(\w+)(?:\{(.*)\})? (\S+)$", re.MULTILINE)
+TIMEOUT_S: Final = 2.0
+
+
+class Probe:
+    """The health endpoint of a process on this machine."""
+
+    def __init__(self, port: int) -> None:
+        self.url = f"http://127.0.0.1:{port}"
+
+    def is_ready(self) -> bool:
+        return self._get("/readyz") is not None
+
+    def serves(self) -> str:
+        """The version of the model that it serves, empty while there is none."""
+        for name, labels in self.samples():
+            if name == "shopstream_model_info":
+                return labels.partition('"')[2].rpartition('"')[0]
+        return ""
+
+    def value(self, name: str) -> float:
+        """The sum of a metric over its labels; 0 while nobody answers."""
+        return sum(value for (found, _), value in self.samples().items() if found == name)
+
+    def samples(self) -> dict[tuple[str, str], float]:
+        """Every sample by its name and its labels as printed; nothing while nobody answers."""
+        text = self._get("/metrics") or ""
+        return {(name, labels): float(value) for name, labels, value in SAMPLE.findall(text)}
+
+    def _get(self, path: str) -> str | None:
+        try:
+            with urllib.request.urlopen(self.url + path, timeout=TIMEOUT_S) as response:
+                return str(response.read().decode())
+        except (OSError, urllib.error.URLError):
+            return None

@@ -1,0 +1,66 @@
+"""The site of the demo: embedded servers, a folder, and an environment that lets every process of ours find them."""
+
+import os
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final
+
+import redis
+
+from contract.events import KINDS
+from contract.rows import Recommendations, read_recommendations
+from contract.settings import Settings, read_settings
+from demo.crew import Crew
+from demo.sender import Sender
+from demo.servers.embedded import PARTITIONS, EmbeddedKafka, EmbeddedValkey
+from demo.witness import Witness
+
+DAY_S: Final = 86_400
+ANSWERS: Final = ("decisions", "rankings", "classifications", "scored", "feedback", "dead_letters")
+
+
+class Site:
+    """Everything that outlives a step of the demo; all of it ends with `stack`, processes before servers."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self.folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="shopstream-demo-")))
+        kafka, valkey = stack.enter_context(EmbeddedKafka()), stack.enter_context(EmbeddedValkey())
+        # This process reads the same settings as its children: there is nothing to tell them apart by.
+        os.environ.update(environment(kafka.bootstrap, valkey.url, self.folder))
+        self.settings: Settings = read_settings()[0]
+        self.topics = [self.settings.topics.of(kind) for kind in (*KINDS, *ANSWERS)]
+        kafka.create_topics(dict.fromkeys(self.topics, PARTITIONS))
+        self.sender = Sender(kafka=self.settings.kafka, topics=self.settings.topics)
+        self.witness = Witness(kafka=self.settings.kafka, topics=self.settings.topics)
+        stack.callback(self.witness.close)
+        self.redis = redis.Redis.from_url(valkey.url)
+        stack.callback(self.redis.close)
+        self.crew = stack.enter_context(Crew(folder=self.folder))
+
+    @property
+    def bundles(self) -> Path:
+        return self.settings.bundles
+
+    def read_list(self, user_id: str) -> Recommendations | None:
+        """A user's list as a web shop reads it: one GET."""
+        found = self.redis.get(f"{self.settings.redis.prefix}rec:{user_id}")
+        return read_recommendations(found) if isinstance(found, bytes) else None
+
+
+def environment(bootstrap: str, redis_url: str, folder: Path) -> dict[str, str]:
+    """What is not as in `shop.toml`: where things are, what the embedded Kafka lacks, and windows that fit few days.
+
+    Both addresses of Redis are given, so that no setting for another place can lead a demo there.
+    """
+    values = {
+        "KAFKA__BOOTSTRAP_SERVERS": bootstrap,
+        "KAFKA__TOPIC_IDS": "false",
+        "REDIS__URL": redis_url,
+        "REDIS__CACHE_URL": redis_url,
+        "TOPICS__PARTITIONS": str(PARTITIONS),
+        "BUNDLES": str(folder / "bundles"),
+        "FEEDBACK__IMPRESSION_WAIT_S": str(3 * DAY_S),
+        "FEEDBACK__FRAUD_WINDOW_S": str(2 * DAY_S),
+    }
+    return {f"SHOPSTREAM_{name}": value for name, value in values.items()}
