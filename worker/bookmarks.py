@@ -23,11 +23,11 @@ class Bookmarks:
         self._marks: list[Mark] = []
         self._width_ms = 1
         self._highest_ms = 0
-        self._next = 0
+        self.position_read = 0  # the offset after the last record that was read
 
     def note(self, offset: int, ts_ms: int) -> None:
         """An event of that time was read."""
-        self._next = offset + 1
+        self.position_read = offset + 1
         if not self._marks or ts_ms > self._highest_ms:
             self._highest_ms = max(self._highest_ms, ts_ms)
             self._add(Mark(self._highest_ms, self._highest_ms, offset))
@@ -36,7 +36,7 @@ class Bookmarks:
 
     def skip(self, offset: int) -> None:
         """A record without an event was read."""
-        self._next = offset + 1
+        self.position_read = offset + 1
 
     def position(self, oldest_ms: int | None) -> int:
         """The offset before which no event lies at `oldest_ms` or later (None: nothing is needed again).
@@ -49,7 +49,7 @@ class Bookmarks:
                 break
             passed += 1
         del self._marks[:passed]
-        return self._marks[0].offset if self._marks else self._next
+        return self._marks[0].offset if self._marks else self.position_read
 
     def _add(self, mark: Mark) -> None:
         """Add a mark, or widen the last one to hold it."""

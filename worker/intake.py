@@ -63,6 +63,8 @@ class Intake:
         self.places: set[Place] = set()
         self.down = False
         self._paused = False
+        self._held: set[Place] = set()
+        self.ended: set[Place] = set()  # read to their ends, as far as was known at the last poll
         self._consumer = Consumer(self._configuration(kafka, group, instance))
 
     def subscribe(self, topics: Iterable[str], listener: Listener) -> None:
@@ -86,9 +88,17 @@ class Intake:
             self._paused = True
         self._consumer.poll(0)
 
+    def hold(self, places: Iterable[Place]) -> None:
+        """Read nothing from exactly these partitions, until told otherwise."""
+        wanted = self.places.intersection(places)
+        self._consumer.pause([TopicPartition(*place) for place in wanted - self._held])
+        self._consumer.resume([TopicPartition(*place) for place in self._held - wanted])
+        self._held = wanted
+
     def seek(self, starts: Mapping[Place, int]) -> None:
         """Go on reading elsewhere."""
         for place, offset in starts.items():
+            self.ended.discard(place)
             self._ask("seek", partial(self._consumer.seek, TopicPartition(*place, offset)))
 
     def held(self, places: Iterable[Place]) -> dict[Place, Held]:
@@ -136,16 +146,20 @@ class Intake:
             "partition.assignment.strategy": "cooperative-sticky",
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
+            "enable.partition.eof": True,  # an end cannot be told from offsets: markers of transactions take some too
             "error_cb": self._on_error,
             "log_level": 3,
         }
 
     def _accept(self, message: Message) -> Record | None:
-        error = message.error()
+        error, place = message.error(), Place(message.topic() or "", message.partition() or 0)
         if error is None:
-            place = Place(message.topic() or "", message.partition() or 0)
+            self.ended.discard(place)
             key, value, headers = as_bytes(message.key()), as_bytes(message.value()), list(message.headers() or ())
             return Record(place, message.offset() or 0, key, value, headers, message.timestamp()[1])
+        if error.code() == KafkaError._PARTITION_EOF:
+            self.ended.add(place)
+            return None
         if error.fatal() or error.code() == KafkaError._FATAL:  # such as another process under this instance's name
             raise KafkaException(error)
         log.warning("Kafka has no record now, reading goes on by itself: %s", error.str())
@@ -162,6 +176,8 @@ class Intake:
         if self._listener:
             self._listener.revoked(leaving)
         self.places.difference_update(leaving)
+        self.ended.difference_update(leaving)
+        self._held.difference_update(leaving)
         self._consumer.incremental_unassign(partitions)
 
     def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
@@ -185,7 +201,7 @@ class Intake:
 
     def _resume(self) -> None:
         if self._paused:
-            self._consumer.resume([TopicPartition(*place) for place in self.places])
+            self._consumer.resume([TopicPartition(*place) for place in self.places - self._held])
             self._paused = False
 
     @staticmethod

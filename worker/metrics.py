@@ -45,6 +45,14 @@ SWAPS: Final = counter("bundle_swaps_total", "Bundles taken up.")
 BAD_PRODUCTS: Final = counter("bad_products_total", "Product records that were left out, by reason.", "reason")
 CATALOGUE: Final = gauge("catalogue_items", "Items in the catalogue.")
 LIST_AGE: Final = histogram("list_age_seconds", "From a user's event time to the list that reflects it.", MILLISECONDS)
+EXAMPLES: Final = counter("examples_total", "Examples published, for each label in them; revisions count.", "task")
+JUDGEMENTS: Final = counter("judgements_total", "Labels sent on with the entities of what they judge.")
+JOINED: Final = counter(
+    "joins_total", "What became of events and rows that gave no example as they came.", "fate", "task"
+)
+UNREADABLE: Final = counter("unreadable_records_total", "Records that the joiner could not decode.", "kind")
+STREAM_TIME: Final = gauge("stream_time_seconds", "The streams' own time, by which the joiner's timers go.")
+WAITS_SINCE: Final = gauge("oldest_open_seconds", "Event time of the oldest thing that waits for a label.")
 
 
 def show_model(version: str) -> None:

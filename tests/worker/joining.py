@@ -6,14 +6,12 @@ from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 from contract.events import Event, Order
-from contract.joining.joiner import Joiner
 from contract.rows import Example, Scored
-from tests.contract.joining.shop import FEEDBACK, at, click, give, label, order, row, shown
-from worker.bookmarks import Bookmarks
-from worker.watermarks import Watermarks
+from tests.contract.joining.shop import FEEDBACK, at, click, label, order, row, shown
+from worker.intake import Place
+from worker.waiting import Waiting
 
 Thing: TypeAlias = Scored | Event
-Place: TypeAlias = tuple[str, int]
 Log: TypeAlias = dict[Place, list[Thing]]
 ITEMS: Final = tuple("abcdefgh")
 USERS: Final = tuple(f"u{n}" for n in range(6))
@@ -23,11 +21,13 @@ END: Final = 100 * 60  # minutes: everything has been waited for by then
 def shop(seed: int, *, disorder: float = 0.0) -> Log:
     """Two partitions of each topic, in the order of time give or take `disorder` minutes within a partition."""
     draw = random.Random(seed)
-    log: Log = {(topic, n): [] for topic in ("scored", "impressions", "clicks", "orders", "labels") for n in (0, 1)}
+    log: Log = {
+        Place(topic, n): [] for topic in ("scored", "impressions", "clicks", "orders", "labels") for n in (0, 1)
+    }
     for n in range(120):
         for topic, thing in visit(draw, str(n)):
             user_id = thing.user_id if isinstance(thing, Scored) else getattr(thing, "user_id", "")
-            log[topic, USERS.index(user_id) % 2].append(thing)
+            log[Place(topic, USERS.index(user_id) % 2)].append(thing)
     for (topic, n), things in log.items():
         things.sort(key=lambda thing: thing.ts_ms + draw.uniform(0, disorder) * 60_000)
         last = label(END, 0, of="nothing", user=USERS[n], ident=f"last-{topic}-{n}")
@@ -82,27 +82,19 @@ class Reader:
 
     def _live(self, committed: dict[Place, int], batches: int | None) -> None:
         """Read on from the positions until all is read, or until the last of `batches` is published, not committed."""
-        joiner, watermarks = Joiner(feedback=FEEDBACK, order_tasks=("fraud",)), Watermarks[Place]()
-        watermarks.follow(self.log)
-        bookmarks, reading = {place: Bookmarks() for place in self.log}, dict(committed)
+        waiting, reading = Waiting(feedback=FEEDBACK, order_tasks=("fraud",)), dict(committed)
+        waiting.follow(self.log)
         while unread := [place for place, offset in reading.items() if offset < len(self.log[place])]:
             place = self.draw.choice(unread)
             for offset in range(reading[place], min(reading[place] + self.batch_max, len(self.log[place]))):
-                thing = self.log[place][offset]
-                give(joiner, thing)
-                watermarks.see(place, thing.ts_ms)
-                bookmarks[place].note(offset, thing.ts_ms)
+                waiting.give(place, offset, self.log[place][offset])
                 reading[place] = offset + 1
-            watermarks.end(p for p in reading if reading[p] == len(self.log[p]))
-            if (now_ms := watermarks.now_ms()) is not None:
-                joiner.advance(now_ms)
-            self.examples += joiner.take().examples
+            ended = [p for p in reading if reading[p] == len(self.log[p])]
+            self.examples += waiting.advance(ended).examples
             batches = None if batches is None else batches - 1
             if batches == 0:
                 return
-            oldest_ms = joiner.oldest_open_ms()
-            for p, marks in bookmarks.items():
-                committed[p] = max(committed[p], marks.position(oldest_ms))
+            committed.update(waiting.positions())
 
 
 def truth(log: Log) -> dict[str, dict[str, float | str]]:

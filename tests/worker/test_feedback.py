@@ -1,0 +1,194 @@
+"""The joiner as a process, over Kafka."""
+
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from confluent_kafka import Consumer, Producer, TopicPartition
+
+from contract.events import Judgement, decode
+from contract.rows import Example, Scored, read_example, to_json, to_msgpack
+from demo.servers.child import Child, free_ports
+from tests.conftest import Broker
+from tests.contract.joining.shop import FEEDBACK, click, label, row, shown
+from tests.worker.joining import Log, Thing, shop, truth
+from worker.intake import Place
+
+ROOT = Path(__file__).parents[2]
+TOPICS = ("scored", "impressions", "clicks", "orders", "labels", "feedback", "judgements")
+WITHIN_S = 60.0
+
+
+class Kafka:
+    """The joiner's topics on a broker."""
+
+    def __init__(self, broker: Broker, prefix: str) -> None:
+        self.bootstrap, self.prefix = broker.bootstrap, prefix
+        broker.create_topics({f"{prefix}{kind}": 4 for kind in TOPICS})
+        self._producer = Producer({"bootstrap.servers": self.bootstrap, "log_level": 0})
+
+    def send(self, log: Mapping[Place, Sequence[Thing | bytes]]) -> None:
+        """Append to partitions in their order."""
+        for place, things in log.items():
+            for thing in things:
+                value = (
+                    thing
+                    if isinstance(thing, bytes)
+                    else (to_msgpack(thing) if isinstance(thing, Scored) else to_json(thing))
+                )
+                self._producer.produce(f"{self.prefix}{place.topic}", value, partition=place.partition)
+        assert self._producer.flush(30) == 0
+
+    def read(self, kind: str) -> list[tuple[bytes | None, bytes]]:
+        """Key and value of everything on a topic now."""
+        consumer = Consumer({"bootstrap.servers": self.bootstrap, "group.id": "unused", "enable.partition.eof": True})
+        consumer.assign([TopicPartition(f"{self.prefix}{kind}", n, 0) for n in range(4)])
+        found, ended = [], 0
+        while ended < 4:
+            for message in consumer.consume(1_000, 1):
+                ended += message.error() is not None
+                if message.error() is None:
+                    found.append((as_bytes(message.key()), as_bytes(message.value()) or b""))
+        consumer.close()
+        return found
+
+    def examples(self) -> list[Example]:
+        return [read_example(value) for _, value in self.read("feedback")]
+
+    def judgements(self) -> list[Judgement]:
+        found = [decode("judgements", value) for _, value in self.read("judgements")]
+        return [judgement for judgement in found if isinstance(judgement, Judgement)]
+
+    def said_more_than(self, examples: int) -> bool:
+        return len(self.read("feedback")) > examples
+
+    def newest(self) -> dict[str, Example]:
+        return {e.example_id: e for e in sorted(self.examples(), key=lambda e: e.revision)}
+
+
+def as_bytes(value: bytes | str | None) -> bytes | None:
+    return value.encode() if isinstance(value, str) else value
+
+
+@pytest.fixture
+def kafka(broker: Broker, topic_prefix: str) -> Kafka:
+    return Kafka(broker, topic_prefix)
+
+
+class JoinerProcess(Child):
+    """`python -m worker feedback` on a test's topics."""
+
+    def __init__(self, kafka: Kafka, output: Path) -> None:
+        (self.port,) = free_ports(1)
+        environment = {
+            "PYTHONPATH": str(ROOT),
+            "SHOPSTREAM_CONFIG": str(ROOT / "shop.toml"),
+            "SHOPSTREAM_FEATURES": str(ROOT / "features.toml"),
+            "SHOPSTREAM_KAFKA__BOOTSTRAP_SERVERS": kafka.bootstrap,
+            "SHOPSTREAM_KAFKA__GROUP_PREFIX": f"{kafka.prefix}group",
+            "SHOPSTREAM_KAFKA__SESSION_TIMEOUT_MS": "6000",
+            "SHOPSTREAM_WORKER__HTTP_PORT": str(self.port),
+            **{f"SHOPSTREAM_TOPICS__{kind.upper()}": f"{kafka.prefix}{kind}" for kind in TOPICS},
+            **{f"SHOPSTREAM_FEEDBACK__{name.upper()}": str(value) for name, value in FEEDBACK.model_dump().items()},
+        }
+        super().__init__(command=[sys.executable, "-m", "worker", "feedback"], output=output, environment=environment)
+
+    def ask(self, path: str) -> tuple[int, str]:
+        """Status and body; 0 while nobody answers."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+        except OSError:
+            return 0, ""
+
+    def eventually(self, ready: Callable[[], Any]) -> None:
+        self.wait_until(lambda: bool(ready()), within_s=WITHIN_S)
+
+
+@pytest.fixture
+def process(kafka: Kafka, tmp_path: Path) -> Iterator[JoinerProcess]:
+    made = JoinerProcess(kafka, tmp_path / "joiner.log")
+    made.start()
+    yield made
+    made.kill()
+
+
+def parts(*, of: Log, until: float) -> tuple[Log, Log]:
+    """A log before and after a share of each partition."""
+    cut = {place: int(len(things) * until) for place, things in of.items()}
+    return (
+        {place: things[: cut[place]] for place, things in of.items()},
+        {place: things[cut[place] :] for place, things in of.items()},
+    )
+
+
+def test_a_click_and_a_label_come_out_as_example_and_judgement(kafka: Kafka, process: JoinerProcess) -> None:
+    kafka.send(
+        {
+            Place("scored", 0): [row("recommendation", "r", 0, ("a", "b")), row("order", "o", 1)],
+            Place("impressions", 0): [shown(2, "a", "b")],
+            Place("clicks", 0): [click(3, "b")],
+            Place("labels", 0): [label(4, 1)],
+        }
+    )
+
+    process.eventually(lambda: len(kafka.read("feedback")) == 2 and kafka.read("judgements"))
+
+    assert {(e.example_id, tuple(e.labels.items())) for e in kafka.examples()} == {
+        ("r~b", (("click", 1.0),)),
+        ("o", (("fraud", 1.0),)),
+    }
+    assert {key for key, _ in kafka.read("feedback")} == {b"u"}
+    assert [(j.event_id, j.entities) for j in kafka.judgements()] == [("l-fraud-4", ("user:u", "device:d"))]
+
+
+def test_what_cannot_be_read_is_passed_and_counted_and_its_neighbours_are_joined(
+    kafka: Kafka, process: JoinerProcess
+) -> None:
+    junk = [b"", b"\xff\xfe", b"{", b"[" * 10_000, b"x" * 1_000, b"null"]
+    kafka.send({Place(kind, 0): junk for kind in ("scored", "labels")})
+    kafka.send({Place("scored", 0): [row("order", "o", 1)], Place("labels", 0): [label(4, 1)]})
+    kafka.send({Place(kind, 0): junk for kind in ("scored", "labels")})
+
+    process.eventually(lambda: kafka.read("feedback"))
+
+    process.eventually(
+        lambda: all(
+            f'shopstream_unreadable_records_total{{kind="{kind}"}} {2 * len(junk)}.0' in process.ask("/metrics")[1]
+            for kind in ("scored", "labels")
+        )
+    )
+    assert process.running
+
+
+def test_it_is_ready_when_it_has_partitions_and_ends_in_order_when_asked(kafka: Kafka, process: JoinerProcess) -> None:
+    process.eventually(lambda: process.ask("/readyz") == (200, "ok\n"))
+    assert process.ask("/livez") == (200, "ok\n")
+
+    assert process.stop() == 0
+
+
+def test_a_killed_joiner_loses_no_example(kafka: Kafka, process: JoinerProcess, seed: int) -> None:
+    log = shop(seed)
+    for share in (0.4, 0.8):
+        before, log = parts(of=log, until=share)
+        said = len(kafka.read("feedback"))
+        kafka.send(before)
+        process.eventually(partial(kafka.said_more_than, said))
+        process.kill()
+        process.start()
+
+    kafka.send(log)
+
+    expected = truth(shop(seed))
+    process.eventually(lambda: {ident: e.labels for ident, e in kafka.newest().items()} == expected)
+    revisions = {(e.example_id, e.revision): e for e in kafka.examples()}
+    assert all(e == revisions[e.example_id, e.revision] for e in kafka.examples())

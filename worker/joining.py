@@ -1,0 +1,170 @@
+"""Joining as a loop: records in, examples and judgements out, and positions that lag behind what still waits.
+
+After a crash everything open is read again, and what was published is published again, with the same ids and revisions.
+The joined topics may be read at different speeds; partitions that get ahead are held.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Mapping
+from functools import partial
+from typing import Final
+
+import msgspec
+
+from contract.errors import BadEvent, ShopstreamError
+from contract.events import Event, clamp, decode
+from contract.joining.output import Counts, Output
+from contract.profiles import JUDGED_TASKS
+from contract.rows import Scored, read_scored, to_json, to_msgpack
+from contract.settings import Settings
+from worker import metrics
+from worker.intake import Intake, Place, Record
+from worker.patience import Patience
+from worker.publisher import Outgoing, Publisher
+from worker.waiting import Waiting
+
+log = logging.getLogger(__name__)
+KINDS: Final = ("scored", "impressions", "clicks", "orders", "labels")
+
+
+class Moved(ShopstreamError):
+    """Partitions left while a batch was in hand: what waits is not whole any more, and joining begins anew."""
+
+
+class Joining:
+    """Moves batches from the intake through the joiner to the publisher. It listens to the intake's partitions."""
+
+    def __init__(self, *, settings: Settings, intake: Intake, publisher: Publisher, patience: Patience) -> None:
+        self._settings = settings
+        self._kinds = {settings.topics.of(kind): kind for kind in KINDS}
+        self._tasks = {*JUDGED_TASKS, *(task.name for task in settings.tasks)}
+        self._intake, self._publisher, self._patience = intake, publisher, patience
+        self._waiting = self._nothing_waiting()
+        self._committed: dict[Place, int] = {}
+        self._held: set[Place] = set()
+        self._moved = self._in_hand = False
+        patience.meanwhile = self._stay_member
+
+    @property
+    def topics(self) -> list[str]:
+        return list(self._kinds)
+
+    def assigned(self, places: list[Place]) -> Mapping[Place, int]:
+        """New partitions start at their committed positions."""
+        self._waiting.follow(places)
+        return {}
+
+    def revoked(self, places: list[Place]) -> None:
+        """What waits lacks a part from now on, so everything that stays is read again."""
+        self._moved = True
+
+    def step(self) -> int:
+        """Join one batch and publish what is ready; returns the number of records that were read."""
+        worker = self._settings.worker
+        records = self._intake.poll(worker.batch_max, worker.wait_ms)
+        self._in_hand = True
+        try:
+            self._stay_whole()
+            self._publish(self._join(records))
+        except Moved as moved:
+            log.warning("Joining begins anew: %s", moved)
+            self._in_hand = False  # nothing more can be taken away
+            self._begin_anew()
+        finally:
+            self._in_hand = False
+        return len(records)
+
+    def reading(self) -> tuple[dict[Place, int], dict[Place, int]]:
+        """How far each partition is read, and where it ends; of those that are not held."""
+        ends = self._intake.ends()
+        at_end = {place: end for place, end in ends.items() if place in self._intake.ended}
+        return self._waiting.read() | at_end, {place: end for place, end in ends.items() if place not in self._held}
+
+    def unready(self) -> str | None:
+        """What is wrong if the partitions of this member cannot be joined: one user's records need one reader."""
+        numbers = {topic: {p.partition for p in self._intake.places if p.topic == topic} for topic in self._kinds}
+        if not self._intake.places:
+            return "The joiner should have partitions to read. Found none so far."
+        if len(set(map(frozenset, numbers.values()))) > 1:
+            found = ", ".join(f"{topic}: {sorted(held)}" for topic, held in numbers.items())
+            return f"The joiner should read the same partitions of each topic. Found {found}."
+        return None
+
+    def close(self) -> None:
+        """Leave; what is not committed will be read again."""
+        self._intake.close()
+        self._publisher.close()
+
+    def _join(self, records: list[Record]) -> Output:
+        before = self._waiting.counts.copy()
+        for record in records:
+            kind = self._kinds[record.place.topic]
+            metrics.EVENTS.labels(kind).inc()
+            self._waiting.give(record.place, record.offset, open_record(kind, record))
+        output = self._waiting.advance(self._intake.ended)
+        self._hold(self._waiting.ahead())
+        self._count(output, self._waiting.counts - before)
+        return output
+
+    def _publish(self, output: Output) -> None:
+        topics = self._settings.topics
+        outgoing = [Outgoing(topics.feedback, e.user_id, to_msgpack(e)) for e in output.examples]
+        outgoing += [Outgoing(topics.judgements, j.user_id, to_json(j)) for j in output.judgements]
+        positions = self._waiting.positions()
+        if outgoing or positions != self._committed:
+            self._publisher.publish(outgoing, positions, self._intake)
+            self._committed = positions
+        metrics.STREAM_TIME.set((self._waiting.now_ms or 0) / 1000)
+        metrics.WAITS_SINCE.set((self._waiting.oldest_ms or 0) / 1000)
+
+    def _count(self, output: Output, fates: Counts) -> None:
+        for task, n in Counter(task for example in output.examples for task in example.labels).items():
+            metrics.EXAMPLES.labels(task if task in self._tasks else "other").inc(n)
+        metrics.JUDGEMENTS.inc(len(output.judgements))
+        for (fate, task), n in fates.items():
+            metrics.JOINED.labels(fate, task).inc(n)
+
+    def _hold(self, places: set[Place]) -> None:
+        if places != self._held:
+            self._intake.hold(places)
+            self._held = places
+
+    def _nothing_waiting(self) -> Waiting:
+        tasks = [task.name for task in self._settings.tasks if task.graph == "decide"]
+        return Waiting(feedback=self._settings.feedback, order_tasks=tasks)
+
+    def _begin_anew(self) -> None:
+        """Forget what waits, and read again from the committed positions of the partitions that are left."""
+        while self._moved:
+            self._moved = False
+            self._waiting, self._committed = self._nothing_waiting(), {}
+            self._hold(set())
+            places = set(self._intake.places)
+            self._waiting.follow(places)
+            held = self._patience.insist("kafka", partial(self._intake.held, places))
+            starts = {p: max(at.low, at.committed or 0) for p, at in held.items() if p in self._intake.places}
+            self._patience.insist("kafka", partial(self._intake.seek, starts))
+
+    def _stay_member(self) -> None:
+        """While Kafka is waited for: keep the membership in the group, and notice if partitions left."""
+        self._intake.keep_alive()
+        self._stay_whole()
+
+    def _stay_whole(self) -> None:
+        if self._moved and self._in_hand:
+            raise Moved("The partitions of the joiner should stay while it joins. Found some taken away.")
+
+
+def open_record(kind: str, record: Record) -> Scored | Event | None:
+    """The scored row or event of a record; None for what cannot be read, whose dead letter the score worker writes."""
+    try:
+        if kind == "scored":
+            return read_scored(record.value or b"")
+        event, moved = clamp(decode(kind, record.value), record.kafka_ms)
+        metrics.CLAMPED.inc(moved)
+        return event
+    except (BadEvent, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        log.warning("Passing a record of %s/%d at %d by: %s", *record.place, record.offset, error)
+        metrics.UNREADABLE.labels(kind).inc()
+        return None
