@@ -36,7 +36,12 @@ class Crew:
         child = self._child(name, words, {})
         child.start()
         try:
-            self.wait_until(lambda: not child.running, f"`{name}` should be done", within_s)
+            deadline = time.monotonic() + within_s
+            while child.running:
+                self.check()
+                if time.monotonic() > deadline:
+                    raise Failed(f"`{name}` should be done within {within_s:g} s. Found:\n{child.tail(TAIL_CHARS)}")
+                time.sleep(POLL_S)
             if status := child.stop():
                 raise Failed(f"`{name}` should end with 0. Found {status} and, in its log:\n{child.tail(TAIL_CHARS)}")
             return child.tail()

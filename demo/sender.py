@@ -22,11 +22,11 @@ class Sender:
             {
                 "linger.ms": 5,
                 "compression.type": "lz4",
+                "delivery.timeout.ms": int(FLUSH_S * 1000),
                 **kafka.connection(),
                 "enable.idempotence": True,
                 "log_level": 0,  # what does not arrive is told by its delivery report
                 "error_cb": lambda error: None,
-                "delivery.timeout.ms": int(FLUSH_S * 1000),
             }
         )
 
