@@ -62,6 +62,28 @@ class Checkpoint:
         return network.eval()
 
 
+def describe(
+    network: Network,
+    *,
+    parent: str | None,
+    created_ms: int,
+    evaluation: dict[str, dict[str, float]],
+    positions: Mapping[str, int],
+) -> About:
+    """What to say of a network that is kept now."""
+    return About(
+        version=version_of(network.state_dict(), created_ms),
+        parent=parent,
+        created_ms=created_ms,
+        features=network.features.features,
+        tasks=network.tasks,
+        shape=network.shape,
+        statistics=network.statistics,
+        evaluation=evaluation,
+        positions=dict(positions),
+    )
+
+
 def digest_of(weights: Mapping[str, Tensor]) -> str:
     """Equal for equal weights, on every machine."""
     found = hashlib.sha256()

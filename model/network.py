@@ -30,8 +30,9 @@ STANDARD_MAX: Final = 8.0  # a standardised number says no more beyond this many
 
 
 class View(NamedTuple):
-    """What some tasks look at alike: the groups they read, without the features they must not see."""
+    """What some tasks of one graph look at alike: the groups they read, without the features they must not see."""
 
+    graph: str
     groups: tuple[str, ...]
     hide: frozenset[str]
     tasks: tuple[Task, ...]
@@ -39,10 +40,10 @@ class View(NamedTuple):
 
 def views(tasks: Sequence[Task]) -> tuple[View, ...]:
     """The distinct views of the tasks, in the order of their first task."""
-    shared: dict[tuple[frozenset[str], frozenset[str]], list[Task]] = {}
+    shared: dict[tuple[str, frozenset[str], frozenset[str]], list[Task]] = {}
     for task in tasks:
-        shared.setdefault((frozenset(task.groups), frozenset(task.hide)), []).append(task)
-    return tuple(View(of[0].groups, hide, tuple(of)) for (_, hide), of in shared.items())
+        shared.setdefault((task.graph, frozenset(task.groups), frozenset(task.hide)), []).append(task)
+    return tuple(View(graph, of[0].groups, hide, tuple(of)) for (graph, _, hide), of in shared.items())
 
 
 class Network(nn.Module):
@@ -50,7 +51,7 @@ class Network(nn.Module):
 
     def __init__(self, *, features: FeatureSet, tasks: Sequence[Task], shape: Shape, statistics: Statistics) -> None:
         super().__init__()
-        self.features, self.tasks, self.shape = features, tuple(tasks), shape
+        self.features, self.tasks, self.shape, self.statistics = features, tuple(tasks), shape, statistics
         self.views, self.scale = views(tasks), dict(statistics.scale)
         groups = dict.fromkeys(group for view in self.views for group in view.groups)
         self.table_at = {name: at for at, name in enumerate(statistics.rows)}
@@ -75,7 +76,7 @@ class Network(nn.Module):
     def part(self, group: str, numbers: Tensor, ids: Tensor, hide: frozenset[str] = frozenset()) -> Tensor:
         """What a group adds to the first layer, (N, hidden + factors), as if the features in `hide` were absent."""
         numbers, ids = self._hidden(group, numbers, ids, hide)
-        x = [self.numbers[group](numbers)]  # (N, 2n)
+        x = [self.numbers[group](numbers)] if numbers.shape[1] else []  # (N, 2n)
         for span in self.features.spans(group):
             table = self.tables[self.table_at[table_of(span.feature)]]
             x.append(pooled(table, ids[:, span.start : span.start + span.width]))  # (N, embedding)
@@ -134,7 +135,7 @@ class Numbers(nn.Module):
     def forward(self, numbers: Tensor) -> Tensor:
         unknown = numbers.isnan()  # (N, n)
         x = numbers.masked_fill(unknown, 0.0).maximum(self.low).minimum(self.high)
-        x = torch.where(self.logarithmic, x.sign() * x.abs().log1p(), x)
+        x = torch.where(self.logarithmic, x.sign() * (x.abs() + 1).log(), x)
         x = ((x - self.mean) / self.deviation).clamp(-STANDARD_MAX, STANDARD_MAX)
         return torch.cat([x.masked_fill(unknown, 0.0), unknown.to(x.dtype)], 1)  # (N, 2n)
 
@@ -144,12 +145,12 @@ def pooled(table: Tensor, ids: Tensor) -> Tensor:
 
     Any other id, of whatever sign, has a row by its remainder; tables begin at zero, so an unseen id says nothing.
     """
-    rows = torch.where(ids == 0, 0, 1 + ids.remainder(len(table) - 1))  # (N, width)
+    rows = torch.where(ids == 0, 0, 1 + ids.remainder(table.shape[0] - 1))  # (N, width)
     if ids.shape[1] == 1:
-        return table[rows[:, 0]]
+        return F.embedding(rows[:, 0], table)
     present = (ids != 0).to(table.dtype)  # (N, width)
     count = present.sum(1, keepdim=True)  # (N, 1)
-    mean = (table[rows] * present.unsqueeze(2)).sum(1) / count.clamp(min=1)  # (N, embedding)
+    mean = (F.embedding(rows, table) * present.unsqueeze(2)).sum(1) / count.clamp(min=1)  # (N, embedding)
     return torch.where(count > 0, mean, table[0])
 
 

@@ -75,7 +75,7 @@ def measure_number(column: npt.NDArray[np.float32]) -> NumberStatistics:
     high = float(np.quantile(distinct, 1 - CLIPPED_SHARE, method="higher"))
     values = values.clip(low, high)
     logs = np.sign(values) * np.log1p(np.abs(values))
-    logarithmic = abs(skewness(values)) > max(SKEWED, abs(skewness(logs)))
+    logarithmic = abs(skewness(values)) > max(SKEWED, 1.25 * abs(skewness(logs)))
     mean, deviation = scale(logs if logarithmic else values)
     return NumberStatistics(low, high, logarithmic, mean, deviation)
 

@@ -1,0 +1,53 @@
+"""What is in a bundle, for a human: every byte is checked on the way."""
+
+import io
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+from rich.console import Console
+from rich.table import Table
+
+from contract.bundle import Bundle, Manifest, read_bundle
+from export.pointer import present
+
+
+def show(bundles: Path, version: str | None) -> None:
+    """Print a bundle, the present one if no version is given; raises `BadBundle`."""
+    bundle = read_bundle(bundles, version or present(bundles))
+    manifest, console = bundle.manifest, Console()
+    made = datetime.fromtimestamp(manifest.created_ms / 1000, UTC)
+    console.print(
+        f"[bold]{manifest.version}[/bold] made {made:%Y-%m-%d %H:%M:%S} UTC, after {manifest.parent or 'none'}"
+    )
+    console.print(f"{len(manifest.features)} features; learned from {positions(manifest)}")
+    console.print(tasks_table(manifest), graphs_table(bundle))
+    with np.load(io.BytesIO(bundle.files["neighbours.npz"]), allow_pickle=False) as arrays:
+        linked = int((arrays["neighbours"] >= 0).any(1).sum())
+        console.print(f"{linked} of {len(arrays['items'])} items have neighbours; {len(arrays['popular'])} are popular")
+
+
+def positions(manifest: Manifest) -> str:
+    found = [f"{partition} up to {offset}" for partition, offset in sorted(manifest.positions.items())]
+    return ", ".join(found) or "history alone"
+
+
+def tasks_table(manifest: Manifest) -> Table:
+    table = Table("task", "kind", "groups", "graph", "thresholds", "on held-out examples")
+    for task in manifest.tasks:
+        figures = manifest.evaluation.get(task.name, {})
+        shown = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
+        least = ", ".join(f"{action} {value:g}" for action, value in manifest.thresholds.get(task.name, {}).items())
+        table.add_row(task.name, task.kind, " ".join(task.groups), task.graph, least, shown)
+    return table
+
+
+def graphs_table(bundle: Bundle) -> Table:
+    table = Table("graph", "bytes", "inputs", "outputs")
+    for name, content in sorted(bundle.files.items()):
+        if name.endswith(".onnx"):
+            session = ort.InferenceSession(content, providers=["CPUExecutionProvider"])
+            sides = ([f"{one.name} {one.shape}" for one in of] for of in (session.get_inputs(), session.get_outputs()))
+            table.add_row(name, f"{len(content):,}", *("\n".join(side) for side in sides))
+    return table

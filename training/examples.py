@@ -1,0 +1,176 @@
+"""Examples in memory: features as served and the labels known by now, as arrays that batches are taken from.
+
+`training.table` keeps them as Parquet, `training.feed` brings them from the feedback topic.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Self, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from contract.errors import BadData
+from contract.features import GROUPS, Block, FeatureSet
+from contract.rows import Example, pack
+from contract.tasks import Task
+from training.labels import Classes, RawLabel, any_known, classes_of, coded_labels, known
+
+Strings: TypeAlias = npt.NDArray[np.object_]
+Integers: TypeAlias = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Examples:
+    """N examples in the order of time, each with a label of some task, the newest revision of each id.
+
+    `blocks` has every group, a group that a row lacks being empty in it. `labels` (N,) are float32, NaN where unknown;
+    of classes int64, the number in `classes`, -1 where unknown. `known_ms` (N,): when a label came, 0 if none did.
+    """
+
+    features: FeatureSet
+    tasks: tuple[Task, ...]
+    classes: Classes
+    blocks: Mapping[str, Block]
+    labels: Mapping[str, npt.NDArray[Any]]
+    known_ms: Mapping[str, Integers]
+    example_id: Strings
+    revision: Integers
+    event_id: Strings
+    user_id: Strings
+    item_id: Strings
+    ts_ms: Integers
+
+    def __len__(self) -> int:
+        return len(self.ts_ms)
+
+    def take(self, rows: Integers | npt.NDArray[np.bool_]) -> Self:
+        """Some of the examples, by number or by mask."""
+        at = np.arange(len(self))[rows]
+        changed: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        changed["blocks"] = {group: block.take(at) for group, block in self.blocks.items()}
+        for name in ("labels", "known_ms"):
+            changed[name] = {task: column[at] for task, column in changed[name].items()}
+        for name in COLUMNS:
+            changed[name] = changed[name][at]
+        return type(self)(**changed)
+
+    def known(self, task: Task) -> npt.NDArray[np.bool_]:
+        """Which rows have the task's label."""
+        return known(self.labels[task.name])
+
+    def for_tasks(self, tasks: Sequence[Task]) -> Self:
+        """The rows that have a label of these tasks, which are some of this set's."""
+        names = {task.name for task in tasks}
+        changed: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        changed["tasks"] = tuple(tasks)
+        for name in ("labels", "known_ms", "classes"):
+            changed[name] = {task: column for task, column in changed[name].items() if task in names}
+        narrowed = type(self)(**changed)
+        return narrowed.take(any_known(narrowed.labels, len(self)))
+
+    def to_rows(self) -> list[Example]:
+        """The same examples as they travel."""
+        return [self._row(at) for at in range(len(self))]
+
+    def _row(self, at: int) -> Example:
+        names = [task.name for task in self.tasks if known(self.labels[task.name])[at]]
+        one = {group: block.take([at]) for group, block in self.blocks.items()}
+        return Example(
+            example_id=self.example_id[at],
+            revision=int(self.revision[at]),
+            event_id=self.event_id[at],
+            user_id=self.user_id[at],
+            ts_ms=int(self.ts_ms[at]),
+            model_version="",
+            features=self.features.digest,
+            groups={group: pack(block) for group, block in one.items() if not is_empty(block)[0]},
+            labels={name: self._label(name, at) for name in names},
+            known_ms={name: int(self.known_ms[name][at]) for name in names},
+            item_id=self.item_id[at],
+        )
+
+    def _label(self, task: str, at: int) -> float | str:
+        value = self.labels[task][at]
+        return self.classes[task][value] if task in self.classes else float(value)
+
+
+COLUMNS = ("example_id", "revision", "event_id", "user_id", "item_id", "ts_ms")
+
+
+def is_empty(block: Block) -> npt.NDArray[np.bool_]:
+    """Which rows (N,) of a block say nothing."""
+    found: npt.NDArray[np.bool_] = np.isnan(block.numbers).all(1) & (block.ids == 0).all(1)
+    return found
+
+
+def from_rows(
+    rows: Sequence[Example], features: FeatureSet, tasks: Sequence[Task], classes: Classes | None = None
+) -> Examples:
+    """Examples of rows as they travel; raises `BadData` for features of another set, or labels outside their kind."""
+    for row in rows:
+        if row.features != features.digest:
+            raise BadData(f"Examples should have the features {features.digest}. Found {row.features} in one.")
+    columns = {name: array_of([getattr(row, name) for row in rows], name) for name in COLUMNS}
+    return assembled(
+        features,
+        tasks,
+        {group: gathered(group, rows, features) for group in GROUPS},
+        columns,
+        {task.name: [row.labels.get(task.name) for row in rows] for task in tasks},
+        {task.name: np.array([row.known_ms.get(task.name, 0) for row in rows], np.int64) for task in tasks},
+        classes=classes,
+    )
+
+
+def array_of(values: Sequence[Any], column: str) -> npt.NDArray[Any]:
+    return np.array(values, np.int64 if column in ("revision", "ts_ms") else np.object_)
+
+
+def gathered(group: str, rows: Sequence[Example], features: FeatureSet) -> Block:
+    """One block of the rows' own blocks of a group, empty where they have none."""
+    block, (n, m) = features.empty(group, len(rows)), features.widths(group)
+    at = [number for number, row in enumerate(rows) if group in row.groups]
+    packed = [rows[number].groups[group] for number in at]
+    try:
+        block.numbers[at] = np.frombuffer(b"".join(p.numbers for p in packed), "<f4").reshape(len(at), n)
+        block.ids[at] = np.frombuffer(b"".join(p.ids for p in packed), "<i8").reshape(len(at), m)
+    except ValueError as error:
+        raise BadData(f"A block of `{group}` should be one row of {n} numbers and {m} ids. Found: {error}") from error
+    return block
+
+
+def assembled(
+    features: FeatureSet,
+    tasks: Sequence[Task],
+    blocks: Mapping[str, Block],
+    columns: Mapping[str, npt.NDArray[Any]],
+    labels: Mapping[str, Sequence[RawLabel]],
+    known_ms: Mapping[str, Integers],
+    *,
+    classes: Classes | None = None,
+) -> Examples:
+    """Examples of columns of N rows: labels are checked, the newest revision of each id is kept, time orders them."""
+    if classes is None:
+        classes = {task.name: classes_of(labels[task.name]) for task in tasks if task.kind == "multiclass"}
+    coded = {task.name: coded_labels(task, labels[task.name], classes) for task in tasks}
+    everything = Examples(
+        features=features,
+        tasks=tuple(tasks),
+        classes=classes,
+        blocks=blocks,
+        labels=coded,
+        known_ms=known_ms,
+        **columns,
+    )
+    kept = newest(everything.example_id, everything.revision)
+    kept = kept[any_known(coded, len(everything))[kept]]
+    return everything.take(kept[np.argsort(everything.ts_ms[kept], kind="stable")])
+
+
+def newest(example_id: Strings, revision: Integers) -> Integers:
+    """The row of the newest revision of each id, in the order of ids; of equal revisions the last row counts."""
+    found: dict[str, int] = {}
+    for row in np.argsort(revision, kind="stable").tolist():
+        found[example_id[row]] = row
+    return np.array([found[ident] for ident in sorted(found)], np.int64)

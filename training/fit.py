@@ -1,0 +1,113 @@
+"""Fitting: examples in, a trained network out, judged by the latest examples, which it never saw."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from contract.errors import BadData
+from model.declared import Shape, check_tasks
+from model.network import Network
+from model.statistics import measure
+from training.evaluation import Evaluation, evaluate, weighted_score
+from training.examples import Examples
+from training.learner import Learner, as_batch, shuffled
+from training.plan import Plan
+from training.split import learnable, split_by_time
+
+Losses = dict[str, float]
+Report = Callable[["Epoch"], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """One pass over the training part: mean losses of each task while learning, and the score on what is held out."""
+
+    number: int
+    losses: Losses
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """The best network by the weighted score, its figures, and why some tasks are not among its own."""
+
+    network: Network
+    optimizer: Mapping[str, Any]
+    evaluation: Evaluation
+    score: float
+    left_out: dict[str, str]
+
+
+def fit(examples: Examples, shape: Shape, plan: Plan, report: Report) -> Fitted:
+    """Learn until the held-out score gains no more; equal seeds give equal weights. Raises `BadData`, `BadConfig`."""
+    check_tasks(examples.tasks, examples.features)
+    torch.manual_seed(plan.seed)
+    split = split_by_time(examples, plan.held_out)
+    tasks, left_out = learnable(examples.take(split.training))
+    if not tasks:
+        raise BadData(f"Some task should be learnable. Found: {' '.join(left_out.values())}")
+    training = examples.take(split.training).for_tasks(tasks)
+    validation = examples.take(split.validation).for_tasks(tasks)
+    network = first_network(training, shape)
+    learner = Learner(network=network, plan=plan)
+    best = Best()
+    order = np.random.default_rng(plan.seed)
+    for number in range(1, plan.epochs + 1):
+        losses = learn_once(learner, training, plan.batch, order)
+        score = weighted_score(tasks, evaluate(network, validation))
+        report(Epoch(number, losses, score))
+        best.offer(score, learner)
+        if best.waited >= plan.patience:
+            break
+    network.load_state_dict(best.weights)
+    return Fitted(network.eval(), best.optimizer, evaluate(network, validation), best.score, left_out)
+
+
+def first_network(training: Examples, shape: Shape) -> Network:
+    """A network that has counted the training part, but not learned from it."""
+    groups = dict.fromkeys(group for task in training.tasks for group in task.groups)
+    blocks = {group: training.blocks[group] for group in groups}
+    features, tasks = training.features, training.tasks
+    statistics = measure(features, blocks, training.labels, tasks, training.classes, shape.rows)
+    return Network(features=features, tasks=tasks, shape=shape, statistics=statistics)
+
+
+def learn_once(learner: Learner, training: Examples, batch: int, order: np.random.Generator) -> Losses:
+    """One pass over the training part in a new order; returns each task's mean loss."""
+    seen: dict[str, list[float]] = {}
+    for rows in shuffled(len(training), batch, order):
+        for task, loss in learner.learn(as_batch(training, rows)).items():
+            seen.setdefault(task, []).append(loss)
+    return {task: float(np.mean(values)) for task, values in seen.items()}
+
+
+class Best:
+    """The weights with the best score so far; a score without meaning is as good as any, so the last one stays."""
+
+    def __init__(self) -> None:
+        self.score = math.nan
+        self.waited = 0
+        self.weights: dict[str, Tensor] = {}
+        self.optimizer: Mapping[str, Any] = {}
+
+    def offer(self, score: float, learner: Learner) -> None:
+        if score <= self.score:
+            self.waited += 1
+            return
+        self.score, self.waited = score, 0
+        self.weights = {name: value.detach().clone() for name, value in learner.network.state_dict().items()}
+        self.optimizer = copied(learner.optimizer.state_dict())
+
+
+def copied(state: Any) -> Any:
+    """A copy of an optimizer's state that later steps leave alone."""
+    if isinstance(state, Tensor):
+        return state.clone()
+    if isinstance(state, dict):
+        return {key: copied(value) for key, value in state.items()}
+    return [copied(value) for value in state] if isinstance(state, list) else state

@@ -1,0 +1,34 @@
+"""Who took what and when, as examples tell it, to be counted at the export; see `export.interactions`."""
+
+import io
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from export.interactions import SCHEMA
+from training.examples import Examples
+
+KEPT_MAX: Final = 500_000  # the latest interactions that a checkpoint carries
+
+
+def interactions_of(examples: Examples) -> Any:
+    """The table of what was clicked or bought: the positive labels of the tasks that recommendations are ranked by."""
+    taken = np.zeros(len(examples), np.bool_)
+    for task in examples.tasks:
+        if task.graph == "recommend" and task.kind == "binary":
+            taken |= examples.labels[task.name] == 1
+    taken &= examples.item_id != ""
+    columns = [examples.user_id[taken], examples.item_id[taken], examples.ts_ms[taken]]
+    return pa.table([pa.array(column, kind.type) for column, kind in zip(columns, SCHEMA, strict=True)], schema=SCHEMA)
+
+
+def latest_interactions(*tables: Any) -> bytes:
+    """All of them as Parquet, once each, the latest `KEPT_MAX`."""
+    everything = pa.concat_tables(tables).group_by(SCHEMA.names).aggregate([])
+    order = pc.sort_indices(everything, sort_keys=[(name, "ascending") for name in ("ts_ms", "user_id", "item_id")])
+    sink = io.BytesIO()
+    pq.write_table(everything.take(order[-KEPT_MAX:]).select(SCHEMA.names), sink, compression="zstd")
+    return sink.getvalue()

@@ -1,0 +1,111 @@
+"""One step of learning, and predictions: what `fit` does many times over and `follow` does once."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from model.answers import losses, probabilities
+from model.network import Network, View
+from training.examples import Examples, Integers
+from training.plan import Plan
+
+GRADIENT_MAX = 5.0  # the norm beyond which a step is shortened: one strange batch must not undo the others
+PREDICT_ROWS = 8_192
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """N examples as tensors: numbers (N, n) and ids (N, m) of each group, labels (N,) of each task."""
+
+    inputs: Mapping[str, tuple[Tensor, Tensor]]
+    labels: Mapping[str, Tensor]
+
+    def take(self, rows: Tensor, groups: Sequence[str]) -> "Batch":
+        return Batch(
+            {group: (self.inputs[group][0][rows], self.inputs[group][1][rows]) for group in groups},
+            {task: label[rows] for task, label in self.labels.items()},
+        )
+
+    def rows_of(self, view: View) -> Tensor:
+        """The numbers of the rows that have a label of some task of the view."""
+        found = [known(self.labels[task.name]) for task in view.tasks]
+        return torch.stack(found).any(0).nonzero()[:, 0]
+
+
+def known(labels: Tensor) -> Tensor:
+    return labels.isnan().logical_not() if labels.is_floating_point() else labels >= 0
+
+
+def as_batch(examples: Examples, rows: Integers | None = None) -> Batch:
+    """Some of the examples as tensors, or all of them."""
+    at = np.arange(len(examples)) if rows is None else rows
+    taken = {group: block.take(at) for group, block in examples.blocks.items()}
+    return Batch(
+        {group: (torch.from_numpy(block.numbers), torch.from_numpy(block.ids)) for group, block in taken.items()},
+        {task: torch.from_numpy(label[at]) for task, label in examples.labels.items()},
+    )
+
+
+def task_losses(network: Network, batch: Batch) -> dict[str, Tensor]:
+    """The mean loss of each task over the rows that have its label; tasks without any in the batch are not named."""
+    found: dict[str, Tensor] = {}
+    for view in network.views:
+        rows = batch.rows_of(view)
+        if len(rows):
+            part = batch.take(rows, view.groups)
+            logits = network.logits(view, network.parts(view, part.inputs))
+            found |= losses(view.tasks, logits, part.labels, network.scale)
+    return found
+
+
+class Learner:
+    """A network and its optimizer; the weight of each task's loss is its priority."""
+
+    def __init__(self, *, network: Network, plan: Plan, state: Mapping[str, Any] | None = None) -> None:
+        self.network = network
+        self.optimizer = torch.optim.AdamW(
+            network.parameters(), lr=plan.learning_rate, weight_decay=plan.weight_decay, foreach=True
+        )
+        if state:
+            self.optimizer.load_state_dict(dict(state))
+        self._weights = {task.name: task.weight for task in network.tasks}
+
+    def learn(self, batch: Batch) -> dict[str, float]:
+        """One step down the weighted sum of the losses; returns each task's loss before it."""
+        found = task_losses(self.network, batch)
+        if not found:
+            return {}
+        self.optimizer.zero_grad()
+        torch.stack([self._weights[name] * loss for name, loss in found.items()]).sum().backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), GRADIENT_MAX)
+        self.optimizer.step()
+        return {name: float(loss.detach()) for name, loss in found.items()}
+
+
+def shuffled(rows: int, batch: int, order: np.random.Generator) -> Iterator[Integers]:
+    """Numbers of rows, each once, in batches."""
+    everything = order.permutation(rows)
+    for start in range(0, rows, batch):
+        yield everything[start : start + batch]
+
+
+@torch.no_grad()
+def predict(network: Network, examples: Examples) -> dict[str, npt.NDArray[np.float32]]:
+    """What each task says: (N,) or (N, classes), NaN for rows that have no label of what it looks at."""
+    found = dict[str, npt.NDArray[np.float32]]()
+    batch = as_batch(examples)
+    for view in network.views:
+        rows = batch.rows_of(view)
+        for start in range(0, len(rows), PREDICT_ROWS):
+            part = rows[start : start + PREDICT_ROWS]
+            inputs = batch.take(part, view.groups).inputs
+            answers = probabilities(view.tasks, network.logits(view, network.parts(view, inputs)), network.scale)
+            for task, answer in answers.items():
+                empty = np.full((len(examples), *answer.shape[1:]), np.nan, np.float32)
+                found.setdefault(task, empty)[part.numpy()] = answer.numpy()
+    return found

@@ -1,0 +1,39 @@
+"""How training goes: the [training] table of `shop.toml`."""
+
+from collections.abc import Mapping
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta, Struct
+
+from contract.errors import BadConfig
+
+Count = Annotated[int, Meta(ge=1)]
+Share = Annotated[float, Meta(gt=0, lt=1)]
+
+
+class Plan(Struct, frozen=True, forbid_unknown_fields=True):
+    """`held_out`: the latest share of examples, for validation and for the gate. `patience`: epochs without gain.
+
+    `keep`: how many examples a checkpoint carries to learn from again. `margin`: by which share of the present model's
+    loss an update may be worse on what is held out. `threads`: of torch; more than the idle cores makes it much slower.
+    """
+
+    batch: Count = 512
+    epochs: Count = 4
+    learning_rate: Annotated[float, Meta(gt=0)] = 0.002
+    weight_decay: Annotated[float, Meta(ge=0)] = 0.01
+    patience: Count = 2
+    held_out: Share = 0.2
+    seed: int = 7
+    threads: Count = 1
+    keep: Annotated[int, Meta(ge=0)] = 4_096
+    margin: Annotated[float, Meta(ge=0)] = 0.05
+
+
+def read_plan(table: Mapping[str, object]) -> Plan:
+    """The plan that the [training] table declares; raises `BadConfig`."""
+    try:
+        return msgspec.convert(table, Plan, strict=False)
+    except msgspec.ValidationError as error:
+        raise BadConfig([f"[training] should say how training goes. Found: {error}"]) from error

@@ -1,0 +1,127 @@
+"""Examples as Parquet: one row each, whatever tool it is that reads or writes the file.
+
+    example_id, event_id, user_id, item_id   text
+    revision, ts_ms                          int64; of one id the newest revision counts
+    GROUP.numbers, GROUP.ids                 lists in the order of features.toml; an empty list: nothing is known
+    label.TASK                               a number, or the name of a class; null: unknown
+    known_ms.TASK                            when the label became known
+
+The file's metadata names the digest of the features, so that columns of other features are never misread.
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from contract.bundle import write_durably
+from contract.errors import BadData
+from contract.features import GROUPS, Block, FeatureSet
+from contract.tasks import Task
+from training.examples import COLUMNS, Examples, array_of, assembled, is_empty
+from training.labels import Classes, known
+
+DIGEST: Final = b"shopstream.features"
+
+
+def read_examples(
+    source: Path | bytes, features: FeatureSet, tasks: Sequence[Task], classes: Classes | None = None
+) -> Examples:
+    """The examples of a Parquet file or its bytes; raises `BadData` for whatever is not a file of such examples."""
+    table = read_table(source)
+    name = source.name if isinstance(source, Path) else "the table"
+    check_columns(name, table, features)
+    blocks = {group: read_block(table, group, features) for group in GROUPS}
+    columns = {column: array_of(table.column(column).to_pylist(), column) for column in COLUMNS}
+    labels = {task.name: optional(table, f"label.{task.name}") for task in tasks}
+    known_ms = {
+        task.name: np.array([ms or 0 for ms in optional(table, f"known_ms.{task.name}")], np.int64) for task in tasks
+    }
+    examples = assembled(features, tasks, blocks, columns, labels, known_ms, classes=classes)
+    if not len(examples):
+        raise BadData(f"{name} should hold examples with a label of {[t.name for t in tasks]}. Found none.")
+    return examples
+
+
+def read_table(source: Path | bytes) -> Any:
+    try:
+        return pq.read_table(io.BytesIO(source) if isinstance(source, bytes) else source)
+    except (OSError, pa.ArrowException) as error:
+        raise BadData(f"{source if isinstance(source, Path) else 'It'} should be Parquet. Found: {error}") from error
+
+
+def check_columns(name: str, table: Any, features: FeatureSet) -> None:
+    """Raises `BadData` for columns that are missing, or of other features."""
+    if missing := [column for column in COLUMNS if column not in table.column_names]:
+        raise BadData(f"{name} should have the columns {missing}. Found {table.column_names}.")
+    digest = (table.schema.metadata or {}).get(DIGEST, b"").decode()
+    if digest != features.digest:
+        raise BadData(f"{name} should have the features {features.digest}. Found {digest or 'no digest'}.")
+
+
+def optional(table: Any, column: str) -> list[Any]:
+    found: list[Any] = table.column(column).to_pylist() if column in table.column_names else [None] * len(table)
+    return found
+
+
+def read_block(table: Any, group: str, features: FeatureSet) -> Block:
+    block = features.empty(group, len(table))
+    for part, array in (("numbers", block.numbers), ("ids", block.ids)):
+        fill(array, table, f"{group}.{part}")
+    return block
+
+
+def fill(array: npt.NDArray[Any], table: Any, column: str) -> None:
+    """Put a column's lists into the rows of `array` (N, width); a row whose list is empty keeps what it has."""
+    if column not in table.column_names:
+        return
+    lists, width = table.column(column).combine_chunks(), array.shape[1]
+    lengths = lists.value_lengths().fill_null(0).to_numpy()
+    if set(np.unique(lengths).tolist()) - {0, width}:
+        raise BadData(f"Lists of {column} should have {width} values. Found {sorted(set(lengths.tolist()))}.")
+    if width:
+        values = lists.flatten().cast(pa.from_numpy_dtype(array.dtype)).to_numpy(zero_copy_only=False)
+        array[lengths == width] = values.reshape(-1, width)
+
+
+def write_examples(path: Path, examples: Examples) -> None:
+    """Write a Parquet file, all or nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_suffix(".part")
+    write_durably(aside, to_parquet(examples))
+    aside.replace(path)
+
+
+def to_parquet(examples: Examples) -> bytes:
+    """The bytes of a Parquet file of examples."""
+    columns: dict[str, Any] = {name: getattr(examples, name) for name in COLUMNS}
+    for group, block in examples.blocks.items():
+        present = ~is_empty(block)
+        columns |= {f"{group}.numbers": lists(block.numbers, present), f"{group}.ids": lists(block.ids, present)}
+    for task in examples.tasks:
+        columns[f"label.{task.name}"] = label_column(examples, task)
+        columns[f"known_ms.{task.name}"] = examples.known_ms[task.name]
+    table = pa.table(columns).replace_schema_metadata({DIGEST: examples.features.digest.encode()})
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue()
+
+
+def label_column(examples: Examples, task: Task) -> Any:
+    values = examples.labels[task.name]
+    if task.kind == "multiclass":
+        names: Mapping[int, str] = dict(enumerate(examples.classes[task.name]))
+        return pa.array([names.get(value) for value in values.tolist()], pa.string())
+    return pa.array(values.astype(np.float64), mask=~known(values))
+
+
+def lists(array: npt.NDArray[Any], present: npt.NDArray[np.bool_]) -> Any:
+    """A column of lists: the rows of `array` that are present, empty ones for the others."""
+    lengths = np.where(present, array.shape[1], 0)
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(array[present].ravel()))
