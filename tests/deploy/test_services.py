@@ -1,0 +1,112 @@
+"""The services of docker-compose.yml, started as processes: the same commands in the same environment."""
+
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from confluent_kafka import Producer
+
+from bench.kafka_log import KafkaLog
+from contract.events import Click, Line, Order
+from contract.rows import read_decision, to_json
+from demo.servers.apache_kafka import ApacheKafka, unavailable_reason
+from demo.servers.child import Child, free_ports
+from demo.servers.redis_server import RedisServer
+from tests.deploy.compose import ROOT, Service, read_services
+from worker.redis_client import RedisClient
+
+WITHIN_S = 60.0
+pytestmark = pytest.mark.apache_kafka
+
+
+@dataclass
+class Running:
+    """Both lanes and the joiner as compose would run them, on servers of this machine."""
+
+    kafka: ApacheKafka
+    redis: RedisServer
+    children: dict[str, Child]
+    ports: dict[str, int]
+
+    def answers(self, name: str, path: str) -> bool:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.ports[name]}{path}", timeout=5) as reply:
+                return bool(reply.status == 200)
+        except (urllib.error.URLError, ConnectionError):
+            return False
+
+
+def child_of(service: Service, folder: Path, port: int) -> Child:
+    """The service's own command; only the interpreter is this environment's, and the port one that is free."""
+    environment = {**service.environment, "SHOPSTREAM_WORKER__HTTP_PORT": str(port), "PYTHONPATH": str(ROOT)}
+    environment |= {"SHOPSTREAM_CONFIG": str(ROOT / "shop.toml"), "SHOPSTREAM_FEATURES": str(ROOT / "features.toml")}
+    return Child(
+        command=[sys.executable, *service.command[1:]], output=folder / f"{service.name}.log", environment=environment
+    )
+
+
+@contextmanager
+def started(kafka: ApacheKafka, redis: RedisServer, folder: Path) -> Iterator[Running]:
+    services = {
+        name: service.at(kafka=kafka.bootstrap, redis=redis.url, bundles=folder / "bundles")
+        for name, service in read_services().items()
+    }
+    names = ["orders", "browsing", "joiner"]
+    ports = dict(zip(names, free_ports(3), strict=True))
+    creating = child_of(services["topics"], folder, 0)
+    creating.start()
+    wait_until(lambda: not creating.running)
+    assert creating.stop() == 0, creating.tail()
+    with ExitStack() as stack:
+        children = {name: child_of(services[name], folder, ports[name]) for name in names}
+        for child in children.values():
+            stack.callback(child.kill)
+            child.start()
+        running = Running(kafka, redis, children, ports)
+        for name, child in children.items():
+            child.wait_until(lambda name=name: running.answers(name, "/readyz"), within_s=WITHIN_S)  # type: ignore[misc]
+        yield running
+
+
+def wait_until(true: object) -> None:
+    assert callable(true)
+    deadline = time.monotonic() + WITHIN_S
+    while not true():
+        assert time.monotonic() < deadline, "should be so by now"
+        time.sleep(0.05)
+
+
+def test_the_services_answer_orders_and_clicks_and_end_when_asked_to(tmp_path: Path) -> None:
+    # Given servers of their own, since the services use the topics' real names
+    if reason := unavailable_reason():
+        pytest.skip(reason)
+    with ApacheKafka() as kafka, RedisServer() as redis, started(kafka, redis, tmp_path) as running:
+        # When an order and a click arrive
+        now_ms = time.time_ns() // 1_000_000
+        line = Line(item_id="tent", quantity=1, unit_price=99.0)
+        order = Order(
+            event_id="o1", ts_ms=now_ms, user_id="ada", lines=(line,), amount=99, currency="EUR", payment_method="card"
+        )
+        click = Click(event_id="c1", ts_ms=now_ms, user_id="ada", item_id="tent")
+        producer = Producer({"bootstrap.servers": kafka.bootstrap})
+        producer.produce("shop.orders", to_json(order), "ada")
+        producer.produce("shop.clicks", to_json(click), "ada")
+        assert producer.flush(WITHIN_S) == 0
+
+        # Then the order is decided on its topic and in Redis, and both are logged as scored
+        log, client = KafkaLog(bootstrap=kafka.bootstrap), RedisClient(url=redis.url, timeout_s=5)
+        wait_until(lambda: len(list(log.read("shop.scored"))) >= 2)
+        decisions = [read_decision(logged.value or b"") for logged in log.read("shop.decisions")]
+        assert [decision.event_id for decision in decisions] == ["o1"]
+        assert read_decision(client.pipeline([("GET", "shop:decision:o1")])[0]) == decisions[0]
+        assert all(running.answers(name, "/metrics") and running.answers(name, "/livez") for name in running.children)
+        client.close()
+
+        # And every process ends well when it is asked to
+        assert {name: child.stop() for name, child in running.children.items()} == dict.fromkeys(running.children, 0)
