@@ -1,0 +1,84 @@
+"""Where the ledger plays: servers, names that no other run uses, and the environment of the workers."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from contract.settings import Kafka, Topics
+from demo.servers.apache_kafka import ApacheKafka
+from demo.servers.redis_server import RedisServer
+
+ROOT: Final = Path(__file__).parents[1]
+TOPICS: Final = tuple(kind for kind in Topics.model_fields if kind != "partitions")
+BATCH_MAX: Final = 50  # small, so that few events make many batches to die in
+# Reasons that tell what was known, almost to the number: a decision that is made twice with other knowledge differs.
+TELLING: Final = {
+    "card_orders_count_1d": range(40),
+    "device_orders_count_1d": range(40),
+    "order_user_orders_count_1d": range(20),
+    "device_first_links": range(8),
+}
+RULES: Final = [
+    {"feature": feature, "above": above, "action": "review", "reason": f"{feature} above {above}"}
+    for feature, thresholds in TELLING.items()
+    for above in thresholds
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """Running servers and the names of one run on them. `folder` takes logs, step files and no bundle."""
+
+    kafka: ApacheKafka
+    redis: RedisServer
+    folder: Path
+    prefix: str = ""
+    transactions: bool = True
+
+    @property
+    def topics(self) -> Topics:
+        """The topics of this run."""
+        plain = Topics()
+        return Topics.model_validate({kind: self.prefix + plain.of(kind) for kind in TOPICS})
+
+    @property
+    def settings(self) -> Kafka:
+        """The brokers as workers are told of them."""
+        return Kafka(bootstrap_servers=self.kafka.bootstrap, group_prefix=f"{self.prefix}shopstream")
+
+    @property
+    def redis_prefix(self) -> str:
+        return f"{self.prefix}shop:"
+
+    def group(self, lane: str) -> str:
+        return f"{self.settings.group_prefix}-{lane}"
+
+    def create_topics(self) -> None:
+        """Make every topic; records stay however old they claim to be."""
+        names = {self.topics.of(kind): self.topics.partitions for kind in TOPICS}
+        self.kafka.create_topics(names, {"retention.ms": "-1"})
+
+    def command(self, lane: str) -> Sequence[str]:
+        return [sys.executable, "-m", "worker", "score", "--lane", lane]
+
+    def environment(self) -> Mapping[str, str]:
+        """What a worker of this run is told; it has no bundle, so rules and popular items answer."""
+        topics = {f"SHOPSTREAM_TOPICS__{kind.upper()}": name for kind, name in self.topics.model_dump().items()}
+        return {
+            **{name: str(value) for name, value in topics.items()},
+            "PYTHONPATH": str(ROOT),
+            "SHOPSTREAM_CONFIG": str(ROOT / "shop.toml"),
+            "SHOPSTREAM_FEATURES": str(ROOT / "features.toml"),
+            "SHOPSTREAM_BUNDLES": str(self.folder / "bundles"),
+            "SHOPSTREAM_KAFKA__BOOTSTRAP_SERVERS": self.kafka.bootstrap,
+            "SHOPSTREAM_KAFKA__GROUP_PREFIX": self.settings.group_prefix,
+            "SHOPSTREAM_KAFKA__TRANSACTIONS": str(self.transactions).lower(),
+            "SHOPSTREAM_REDIS__URL": self.redis.url,
+            "SHOPSTREAM_REDIS__PREFIX": self.redis_prefix,
+            "SHOPSTREAM_WORKER__BATCH_MAX": str(BATCH_MAX),
+            "SHOPSTREAM_WORKER__HTTP_PORT": "0",
+            "SHOPSTREAM_RULES": json.dumps(RULES),
+        }
