@@ -46,6 +46,15 @@ def refuse_loss(place: Place, start: Start) -> None:
         )
 
 
+def refuse_another_log(place: Place, start: Start, end: int) -> None:
+    """Raise `LostLog` if the state has seen more than the log holds: to go on would mix two logs in one slice."""
+    if start.offset > end:
+        raise LostLog(
+            f"{place.topic}/{place.partition} should reach {start.offset}, where its state ends. Found its end at "
+            f"{end}: it lost records, or the topic is another one of that name. Rebuild the state."
+        )
+
+
 @dataclass(slots=True)
 class Positions:
     """What one worker knows of its partitions. `sources` has a name for each partition whose events it folds."""
@@ -62,7 +71,7 @@ class Positions:
     def check_order(self, begins: Mapping[Place, int]) -> None:
         """Raise `StaleState` if a partition went back by itself: its topic was deleted and created anew."""
         for place, offset in begins.items():
-            expected = self.folded.get(place, 0)
+            expected = self.folded[place] if place in self.folded else self.committed.get(place, 0)
             if offset < expected:
                 raise StaleState(f"{place.topic}/{place.partition} should go on from {expected}. Found {offset}.")
 

@@ -15,7 +15,7 @@ from worker import metrics
 from worker.broker import Broker
 from worker.intake import Held, Intake, Place
 from worker.lanes import Lane
-from worker.positions import Positions, Start, refuse_loss, start_of
+from worker.positions import Positions, Start, refuse_another_log, refuse_loss, start_of
 from worker.profile_store import source_name
 
 log = logging.getLogger(__name__)
@@ -59,6 +59,7 @@ class Recovery:
             committed = held.committed if held.committed is not None and held.committed <= held.high else held.low
             return Start(max(held.low, committed), max(held.low, committed))
         start = start_of(held, [merged.get(bucket, {}).get(source) for bucket in range(BUCKETS)])
+        refuse_another_log(place, start, held.high)
         if start.lost:
             if not self._accepts_loss:
                 refuse_loss(place, start)
