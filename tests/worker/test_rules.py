@@ -1,0 +1,81 @@
+"""Rules and thresholds: which action an order gets, and why."""
+
+import math
+
+import numpy as np
+import pytest
+
+from contract.features import Block
+from contract.settings import Rule
+from tests.worker.shop import FEATURES
+from worker.rules import Judge
+
+AMOUNT = Rule(feature="order_amount", above=100, action="review", reason="a large amount")
+DEVICE = Rule(feature="device_first_links_1d", above=5, action="decline", reason="a busy device")
+FRAUD = {"fraud": {"review": 0.3, "decline": 0.8}}
+
+
+def judge(*rules: Rule, thresholds: dict[str, dict[str, float]] = FRAUD) -> Judge:
+    return Judge(rules=rules, thresholds=thresholds, features=FEATURES)
+
+
+def blocks(**numbers: float) -> dict[str, Block]:
+    """Two rows of which the second has these numbers and nothing else is known."""
+    made = {group: FEATURES.empty(group, 2) for group in ("user", "order", "context")}
+    for group, block in made.items():
+        for column, feature in enumerate(FEATURES.numbers(group)):
+            if feature.name in numbers:
+                block.numbers[1, column] = numbers[feature.name]
+    return made
+
+
+@pytest.mark.parametrize(
+    ("probability", "action"),
+    [
+        (0.0, "approve"),
+        (np.nextafter(0.3, 0), "approve"),
+        (0.3, "review"),
+        (np.nextafter(0.8, 0), "review"),
+        (0.8, "decline"),
+    ],
+)
+def test_a_threshold_is_reached_at_its_value(probability: float, action: str) -> None:
+    found, reasons = judge().judge(1, blocks(), {"fraud": probability})
+
+    assert found == action
+    assert reasons == ([] if action == "approve" else [f"fraud probability {probability:.2f}"])
+
+
+@pytest.mark.parametrize(("amount", "action"), [(100.0, "approve"), (100.1, "review"), (math.nan, "approve")])
+def test_a_rule_speaks_above_its_number_and_not_of_what_is_unknown(amount: float, action: str) -> None:
+    found, reasons = judge(AMOUNT).judge(1, blocks(order_amount=amount), {})
+
+    assert (found, reasons) == (action, [] if action == "approve" else ["a large amount"])
+
+
+def test_a_rule_looks_at_its_own_row_alone() -> None:
+    assert judge(AMOUNT).judge(0, blocks(order_amount=1e6), {}) == ("approve", [])
+
+
+def test_the_most_severe_action_wins_and_every_reason_is_told() -> None:
+    # given a rule that reviews, a rule that declines, and a score that reviews
+    given = blocks(order_amount=101, device_first_links_1d=6)
+    # then
+    assert judge(DEVICE, AMOUNT).judge(1, given, {"fraud": 0.5}) == (
+        "decline",
+        ["a busy device", "a large amount", "fraud probability 0.50"],
+    )
+
+
+def test_a_rule_cannot_soften_what_the_score_says() -> None:
+    assert judge(AMOUNT).judge(1, blocks(order_amount=101), {"fraud": 0.9})[0] == "decline"
+
+
+@pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf])
+def test_a_score_that_is_not_finite_never_approves(score: float) -> None:
+    assert judge().judge(1, blocks(), {"fraud": score}) == ("review", ["the fraud score is not finite"])
+
+
+def test_a_score_without_thresholds_approves_only_while_it_is_finite() -> None:
+    assert judge(thresholds={}).judge(1, blocks(), {"fraud": 0.99}) == ("approve", [])
+    assert judge(thresholds={}).judge(1, blocks(), {"fraud": math.nan})[0] == "review"
