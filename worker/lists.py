@@ -104,7 +104,7 @@ class ListMaker:
     def _value(self, scores: Scores, candidates: int) -> npt.NDArray[np.float32]:
         """What each candidate is worth: by the model, else by its place. What is not finite comes last."""
         if not scores:
-            return 1 - np.arange(candidates, dtype=np.float32) / candidates
+            return 1 - np.arange(candidates, dtype=np.float32) / np.float32(candidates)
         value = scores["click"] + self._lists.purchase_value * scores.get("purchase", np.zeros(1, np.float32))
         return np.nan_to_num(value, nan=-1.0, posinf=-1.0, neginf=-1.0)
 
