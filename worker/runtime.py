@@ -1,7 +1,8 @@
 """The one door to onnxruntime: a bundle becomes a model that scores blocks, or is refused."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Final
 
 import numpy as np
@@ -13,6 +14,7 @@ from contract.errors import BadBundle
 from contract.features import GROUPS, Block, FeatureSet
 
 GOLDEN_TOLERANCE: Final = 1e-4  # processors differ by less, a wrong weight by far more
+ANSWERED: Final = {"items": "item_part", "recommend": "click", "search": "relevance"}  # what the worker asks these for
 Scores = dict[str, npt.NDArray[np.float32]]
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -30,6 +32,7 @@ class Model:
         self._sessions = {name: open_graph(bundle, name) for name in GRAPHS if f"{name}.onnx" in bundle.files}
         self.tasks = frozenset(output for name in self._sessions for output in self._outputs(name)) - {"item_part"}
         self._check_golden(bundle)
+        self._check_fit(features)
         self.neighbours = read_neighbours(bundle)
 
     def can(self, graph: str) -> bool:
@@ -63,10 +66,24 @@ class Model:
             inputs = {name.split("/")[2]: a for name, a in golden.items() if name.startswith(f"{graph}/in/")}
             if not inputs:
                 raise BadBundle(f"Bundle {self.version} should have golden inputs for {graph}.onnx. Found none.")
-            for output, found in self._run(graph, inputs).items():
-                wanted = golden.get(f"{graph}/out/{output}")
-                if wanted is None or not np.allclose(wanted, found, GOLDEN_TOLERANCE, GOLDEN_TOLERANCE):
+            with refusing(f"{graph}.onnx should run on its golden inputs"):
+                outputs = self._run(graph, inputs)
+            for output, found in outputs.items():
+                wanted = golden.get(f"{graph}/out/{output}", np.empty(0))
+                alike = wanted.shape == found.shape and np.allclose(wanted, found, GOLDEN_TOLERANCE, GOLDEN_TOLERANCE)
+                if not alike:
                     raise BadBundle(f"{graph}.onnx should reproduce its golden `{output}`. Found other values.")
+
+    def _check_fit(self, features: FeatureSet) -> None:
+        """Every graph answers a row of which nothing is known, in the columns that it will be given."""
+        unknown = {group: features.empty(group, 1) for group in GROUPS}
+        row = np.zeros(1, np.int64)
+        for graph in self._sessions:
+            with refusing(f"{graph}.onnx should run on the features that the bundle names"):
+                part = self.item_part(unknown["item"]) if graph in ("recommend", "search") else row
+                outputs = self.run(graph, unknown, item_part=part, user=row, search=row)
+            if graph in ANSWERED and ANSWERED[graph] not in outputs:
+                raise BadBundle(f"{graph}.onnx should answer `{ANSWERED[graph]}`. Found {sorted(outputs)}.")
 
 
 class Neighbours:
@@ -88,19 +105,21 @@ class Neighbours:
 
 def read_neighbours(bundle: Bundle) -> Neighbours:
     arrays = load_arrays(bundle, "neighbours.npz")
-    items = [item.decode() for item in arrays["items"].tolist()]
-    rows, popular = arrays["neighbours"], arrays["popular"]
-    if rows.size and not (rows.min() >= -1 and rows.max() < len(items)):
-        raise BadBundle(f"Neighbours should be among the {len(items)} items. Found number {int(rows.max())}.")
-    return Neighbours(items, rows.astype(np.int32), popular.astype(np.int32))
+    with refusing("neighbours.npz should hold items, their neighbours and popular ones"):
+        items = [item.decode() for item in arrays["items"].tolist()]
+        rows, popular = arrays["neighbours"].astype(np.int32), arrays["popular"].astype(np.int32)
+    if rows.ndim != 2 or len(rows) != len(items):
+        raise BadBundle(f"Each of {len(items)} items should have a row of neighbours. Found {rows.shape}.")
+    for numbers, least in ((rows, -1), (popular, 0)):
+        if numbers.size and not (numbers.min() >= least and numbers.max() < len(items)):
+            raise BadBundle(f"Neighbours should be among the {len(items)} items. Found number {int(numbers.max())}.")
+    return Neighbours(items, rows, popular)
 
 
 def load_arrays(bundle: Bundle, name: str) -> dict[str, npt.NDArray[Any]]:
-    try:
-        with np.load(io.BytesIO(bundle.files[name]), allow_pickle=False) as archive:
-            return {key: archive[key] for key in archive.files}
-    except (KeyError, ValueError, OSError) as error:
-        raise BadBundle(f"Bundle {bundle.version} should hold readable arrays in {name}. Found: {error}") from error
+    with refusing(f"Bundle {bundle.version} should hold readable arrays in {name}"):
+        archive = np.load(io.BytesIO(bundle.files[name]), allow_pickle=False)
+        return {key: archive[key] for key in archive.files}
 
 
 def open_graph(bundle: Bundle, name: str) -> ort.InferenceSession:
@@ -108,10 +127,17 @@ def open_graph(bundle: Bundle, name: str) -> ort.InferenceSession:
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
-    try:
+    with refusing(f"{name}.onnx should be a graph that onnxruntime runs"):
         return ort.InferenceSession(bundle.files[f"{name}.onnx"], options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime raises classes of its own, one for each status
-        raise BadBundle(f"{name}.onnx should be a graph that onnxruntime runs. Found: {error}") from error
+
+
+@contextmanager
+def refusing(promise: str) -> Iterator[None]:
+    """What a bundle makes libraries raise (onnxruntime and zip have classes of their own) is a reason to refuse it."""
+    try:
+        yield
+    except Exception as error:
+        raise BadBundle(f"{promise}. Found {error!r}.") from error
 
 
 def columns(bundle: Bundle, features: FeatureSet) -> dict[str, tuple[list[int], list[int]]]:
