@@ -1,0 +1,85 @@
+"""The project's pages as data: tables by heading, examples by kind, links and what they may point to."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TypeAlias
+
+ROOT: Final = Path(__file__).parents[2]
+FENCE: Final = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+HEADING: Final = re.compile(r"^(#+) (.+)$", re.MULTILINE)
+LINK: Final = re.compile(r'\[[^\]]*\]\(([^)\s]+)\)|src="([^"]+)"')
+Row: TypeAlias = dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One Markdown file."""
+
+    path: Path
+
+    @property
+    def text(self) -> str:
+        return self.path.read_text()
+
+    @property
+    def prose(self) -> str:
+        """The page without its code blocks, in which `#` begins no heading and brackets are no links."""
+        return FENCE.sub("", self.text)
+
+    def section(self, heading: str) -> str:
+        """What stands under a heading, down to the next one of its level or above; raises KeyError without it."""
+        prose = self.prose
+        for found in HEADING.finditer(prose):
+            if found[2] == heading:
+                rest = prose[found.end() :]
+                end = re.search(rf"^#{{1,{len(found[1])}}} ", rest, re.MULTILINE)
+                return rest[: end.start()] if end else rest
+        raise KeyError(f"{self.path.name} should have the heading {heading!r}.")
+
+    def tables(self, heading: str) -> list[list[Row]]:
+        """The tables under a heading, each row by the names of its columns."""
+        blocks = re.findall(r"(?:^\|.*\|\n)+", self.section(heading), re.MULTILINE)
+        return [rows(block) for block in blocks]
+
+    def examples(self) -> list[tuple[str, str]]:
+        """Each block of JSON with the kind that its fence names."""
+        return [(info.split()[1], body) for info, body in FENCE.findall(self.text) if info.startswith("json ")]
+
+    def code(self, info: str) -> str:
+        """The code block whose fence says exactly this."""
+        (body,) = (body for found, body in FENCE.findall(self.text) if found == info)
+        return str(body)
+
+    def links(self) -> list[str]:
+        """Where its links and pictures point."""
+        return [a or b for a, b in LINK.findall(self.prose)]
+
+    def anchors(self) -> set[str]:
+        """What a link may name behind `#`."""
+        return {slug(found[2]) for found in HEADING.finditer(self.prose)}
+
+
+def rows(block: str) -> list[Row]:
+    """A table's rows; a cell keeps its own code marks."""
+    lines = [[cell.strip() for cell in line.strip("|").split(" |")] for line in block.splitlines()]
+    head = lines[0]
+    return [dict(zip(head, cells + [""] * (len(head) - len(cells)), strict=True)) for cells in lines[2:]]
+
+
+def slug(heading: str) -> str:
+    """A heading as an anchor."""
+    return re.sub(r"[^a-z0-9 _-]", "", heading.lower()).replace(" ", "-")
+
+
+def bare(cell: str) -> str:
+    """A cell that is one piece of code, without its marks."""
+    return cell.strip("`")
+
+
+PAGES: Final = [Page(path) for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md")))]
+EVENTS: Final = Page(ROOT / "docs" / "events.md")
+KEYS: Final = Page(ROOT / "docs" / "keys.md")
+METRICS: Final = Page(ROOT / "docs" / "metrics.md")
+OPERATIONS: Final = Page(ROOT / "docs" / "operations.md")
+README: Final = Page(ROOT / "README.md")

@@ -1,0 +1,233 @@
+"""docs/events.md says what the code does."""
+
+import string
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+import pytest
+from msgspec import inspect
+
+from contract.errors import BadEvent
+from contract.events import (
+    AHEAD_MS_MAX,
+    KINDS,
+    LIST_ITEMS_MAX,
+    REASONS,
+    RECORD_BYTES_MAX,
+    TEXT_CHARS_MAX,
+    Event,
+    Id,
+    Ids,
+    Ip,
+    Line,
+    Millis,
+    Money,
+    Word,
+    decode,
+)
+from contract.rows import DEAD_LETTER_HEADER, DeadLetter, Decision, Example, Ranking, Scored
+from contract.settings import Topics
+from tests.docs.pages import EVENTS, bare
+
+NAMED: Final = [
+    (inspect.type_info(one), name)
+    for one, name in ((Id, "id"), (Ip, "ip"), (Word, "word"), (str, "text"), (Money, "money"))
+]
+OUTPUTS: Final[dict[str, type[msgspec.Struct]]] = {
+    "Decision": Decision,
+    "Ranking": Ranking,
+    "Scored": Scored,
+    "Example": Example,
+    "Dead letters": DeadLetter,
+}
+
+
+def named(kind: inspect.Type) -> str:
+    """A field's type in the words of the page."""
+    for known, name in NAMED:
+        if kind == known:
+            return name
+    match kind:
+        case inspect.UnionType(types=types):
+            return " or ".join(named(one) for one in types if not isinstance(one, inspect.NoneType))
+        case inspect.LiteralType(values=values):
+            return choice([str(value) for value in values])
+        case inspect.BoolType():
+            return "true or false"
+        case inspect.DictType():
+            return "object of texts"
+        case inspect.VarTupleType(min_length=least, max_length=most, item_type=item):
+            return a_list(least, most, item)
+    return a_number(kind)
+
+
+def a_number(kind: inspect.Type) -> str:
+    match kind:
+        case inspect.IntType(ge=ge, le=le):
+            return f"integer, {ge:,} to {le:,}"
+        case inspect.FloatType(ge=None, le=None):
+            return "number"
+        case inspect.FloatType(ge=ge, le=le):
+            return f"number, {ge:g} to {le:g}"
+    raise NotImplementedError(kind)
+
+
+def a_list(least: int | None, most: int | None, item: inspect.Type) -> str:
+    match item:
+        case inspect.StructType():
+            return f"{least} to {most:,} {item.cls.__name__.lower()}s"
+        case inspect.StrType(pattern=None):
+            return f"list of at most {most:,} texts"
+        case inspect.FloatType():
+            return f"list of at most {most:,} numbers"
+    return "ids"
+
+
+def choice(values: list[str]) -> str:
+    return " ".join(sorted(values))
+
+
+def told(cell: str) -> str:
+    """The type that a cell tells; the order of a choice does not matter, and milliseconds are an integer."""
+    if cell == "ms":
+        return "integer, 0 to 9,007,199,254,740,992"
+    return choice(cell.split("`")[1::2]) if cell.startswith("`") else cell
+
+
+def fields_of(struct: type[msgspec.Struct]) -> dict[str, tuple[str, str]]:
+    found = inspect.type_info(struct)
+    assert isinstance(found, inspect.StructType)
+    return {field.name: (named(field.type), "yes" if field.required else "") for field in found.fields}
+
+
+def documented(heading: str, table: int = 0) -> dict[str, tuple[str, str]]:
+    return {bare(r["field"]): (told(r["type"]), r["needed"]) for r in EVENTS.tables(heading)[table]}
+
+
+@pytest.mark.parametrize(("kind", "struct"), KINDS.items())
+def test_every_field_of_an_event_stands_there_with_its_type_and_whether_it_is_needed(
+    kind: str, struct: type[Event]
+) -> None:
+    assert documented(struct.__name__) == fields_of(struct)
+
+
+def test_every_field_of_an_orders_line_stands_there() -> None:
+    assert documented("Order", table=1) == fields_of(Line)
+
+
+@pytest.mark.parametrize(("heading", "struct"), OUTPUTS.items())
+def test_every_field_of_an_answer_stands_there(heading: str, struct: type[msgspec.Struct]) -> None:
+    (table, *_) = EVENTS.tables(heading)
+
+    assert [bare(row["field"]) for row in table] == list(struct.__struct_fields__)
+
+
+def test_every_topic_stands_there_under_its_default_name_and_leads_to_its_record() -> None:
+    # Given the topics of the settings
+    topics = Topics()
+    names = {kind: topics.of(kind) for kind in Topics.model_fields if kind != "partitions"}
+
+    # When the table is read
+    (table,) = EVENTS.tables("Topics")
+
+    # Then they are the same, and an event's row names its struct
+    assert {bare(row["kind"]): bare(row["topic"]) for row in table} == names
+    records = {bare(row["kind"]): row["record"] for row in table}
+    assert all(records[kind].startswith(f"[{struct.__name__}]") for kind, struct in KINDS.items())
+
+
+def test_every_reason_for_a_dead_letter_stands_there_with_its_meaning() -> None:
+    reasons = EVENTS.tables("Dead letters")[1]
+
+    assert {bare(row["reason"]): row["meaning"] for row in reasons} == REASONS
+
+
+def test_the_header_of_a_dead_letter_is_named() -> None:
+    assert f"`{DEAD_LETTER_HEADER}`" in EVENTS.section("Dead letters")
+
+
+def test_the_bounds_are_the_codes_own() -> None:
+    (table,) = EVENTS.tables("Types and bounds")
+    types = {row["type"]: row["what it holds"] for row in table}
+
+    assert f"{RECORD_BYTES_MAX:,} bytes" in EVENTS.section("Types and bounds")
+    assert f"more than {AHEAD_MS_MAX // 60_000} minutes ahead" in EVENTS.section("Types and bounds")
+    assert f"over {TEXT_CHARS_MAX} characters" in types["text"]
+    assert f"at most {LIST_ITEMS_MAX:,} ids" in types["ids"]
+    assert fields_of(Line)["unit_price"] == ("money", "yes")
+    assert inspect.type_info(Ids) == inspect.VarTupleType(item_type=inspect.type_info(Id), max_length=LIST_ITEMS_MAX)
+    assert inspect.type_info(Money) == inspect.FloatType(ge=0, le=1_000_000_000)
+    assert inspect.type_info(Millis) == inspect.IntType(ge=0, le=9_007_199_254_740_992)
+    assert types["money"].startswith("a number, 0 to 1,000,000,000,")
+    assert types["ms"].startswith("an integer, 0 to 9,007,199,254,740,992:")
+
+
+def test_the_alphabet_of_ids_is_the_one_that_decoding_keeps() -> None:
+    # Given the marks that the page lists
+    (table,) = EVENTS.tables("Types and bounds")
+    marks = next(row["what it holds"] for row in table if row["type"] == "id").split("`")[1].replace(" ", "")
+    alphabet = set(string.ascii_letters + string.digits + " " + marks)
+
+    # Then exactly those pass
+    for letter in map(chr, range(256)):
+        record = msgspec.json.encode({"event_id": f"a{letter}", "ts_ms": 0, "user_id": "u"})
+        if letter in alphabet:
+            assert decode("erasures", record).event_id == f"a{letter}"
+        else:
+            with pytest.raises(BadEvent):
+                decode("erasures", record)
+
+
+@pytest.mark.parametrize(("kind", "struct"), KINDS.items())
+def test_text_is_cut_wherever_the_page_says_text(kind: str, struct: type[Event]) -> None:
+    # Given the example of the event with every text too long
+    texts = [name for name, (type_name, _) in documented(struct.__name__).items() if type_name == "text"]
+    example = msgspec.json.decode(dict(EVENTS.examples())[kind])
+    example |= dict.fromkeys(texts, "x" * 1_000)
+
+    # When it is decoded
+    event = decode(kind, msgspec.json.encode(example))
+
+    # Then each is at its bound
+    assert all(len(getattr(event, name)) == TEXT_CHARS_MAX for name in texts)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_example_of_an_event_decodes_and_has_no_field_of_its_own(kind: str) -> None:
+    example = dict(EVENTS.examples())[kind]
+
+    event = decode(kind, example.encode())
+
+    assert type(event) is KINDS[kind]
+    assert set(msgspec.json.decode(example)) <= set(event.__struct_fields__)
+
+
+ANSWERS: Final[dict[str, type[msgspec.Struct]]] = {
+    "decision": Decision,
+    "ranking": Ranking,
+    "scored": Scored,  # MessagePack on the wire; as JSON, bytes are base64
+    "example": Example,
+    "dead_letter": DeadLetter,
+}
+
+
+@pytest.mark.parametrize(("name", "struct"), ANSWERS.items())
+def test_the_example_of_an_answer_is_one(name: str, struct: type[msgspec.Struct]) -> None:
+    example = dict(EVENTS.examples())[name]
+
+    answer = msgspec.json.decode(example, type=struct)
+
+    assert msgspec.json.decode(msgspec.json.encode(answer)) == defaults(struct) | msgspec.json.decode(example)
+
+
+def defaults(struct: type[msgspec.Struct]) -> dict[str, Any]:
+    """What the optional fields are when they are left out, as JSON has it."""
+    found: dict[str, Any] = {}
+    for field in msgspec.structs.fields(struct):
+        make: Callable[[], Any] | Any = field.default_factory
+        if field.default is not msgspec.NODEFAULT:
+            found[field.name] = msgspec.to_builtins(field.default)
+        elif make is not msgspec.NODEFAULT:
+            found[field.name] = make()
+    return found

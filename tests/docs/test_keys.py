@@ -1,0 +1,161 @@
+"""docs/keys.md has every key that workers write, with its type and time to live, and the layout of what is binary."""
+
+import re
+from typing import Final
+
+import numpy as np
+import pytest
+import redis
+
+from contract.events import Search
+from contract.memory import fold
+from contract.profiles import FAMILIES, HORIZON_MS, LAYOUT, RECORD, WINDOWS
+from contract.rows import (
+    Decision,
+    Ranking,
+    Recommendations,
+    Recommended,
+    Scored,
+    read_recommendations,
+)
+from contract.settings import Lists, Redis
+from contract.touches import Arrival, columns
+from tests.docs.pages import KEYS, Row, bare
+from worker.caches import Caches
+from worker.claims import Claims
+from worker.profile_store import TTL_MS, RedisProfiles
+from worker.redis_client import RedisClient
+
+SECONDS: Final = {"days": 86_400, "hour": 3_600}
+SLACK_S: Final = 60
+UNITS: Final = {"u": "uint", "i": "int"}
+
+
+def documented() -> list[Row]:
+    return KEYS.tables("What is in Redis")[0]
+
+
+def pattern(key: str) -> str:
+    """A key of the table as a pattern; in binary keys the braces around the bucket are the key's own."""
+    own_braces = key.replace("{bucket}", r"\{[0-9]+\}") if ":profile:" in key or ":merged:" in key else key
+    return re.sub(r"\{\w+\}", "[^:]+", own_braces.replace("{kind}:{id}", "[a-z]+:[^:{}]+"))
+
+
+def row_of(key: str) -> Row:
+    """The row that describes a key; the one with the fewest blanks, if several might."""
+    found = [row for row in documented() if re.fullmatch(pattern(bare(row["key"])), key)]
+    assert found, f"{key} should be described. Found no row for it."
+    return min(found, key=lambda row: row["key"].count("{"))
+
+
+def seconds(told: str) -> int:
+    """A time to live in words; -1, as Redis has it, for none."""
+    if told == "none":
+        return -1
+    number, unit = re.match(r"(\d+) (\w+)", told).groups()  # type: ignore[union-attr]
+    return int(number) * SECONDS[unit]
+
+
+@pytest.fixture
+def server(redis_url: str) -> redis.Redis:
+    """A Redis into which every writer of the worker has written."""
+    prefix, client = Redis().prefix, RedisClient(url=redis_url, timeout_s=5)
+    lists = Lists()
+    write_answers(Claims(client=client, prefix=prefix, ttl_s=lists.decision_ttl_s))
+    write_caches(Caches(client=client, prefix=prefix, lists=lists))
+    search = Search(event_id="s-1", ts_ms=0, user_id="u-17", query="mug")
+    memory = fold([{}], columns([Arrival("searches/0", 0, search)]))
+    RedisProfiles(client=client, prefix=prefix).merge(
+        memory.writes(), {}, {bucket: {"searches/0": 1} for bucket in range(64)}
+    )
+    client.close()
+    return redis.Redis.from_url(redis_url, decode_responses=True)
+
+
+def write_answers(claims: Claims) -> None:
+    decision = Decision(
+        event_id="o-1", user_id="u-17", ts_ms=0, probability={}, action="approve", reasons=(), model_version=""
+    )
+    scored = Scored(
+        event_id="o-1",
+        kind="order",
+        user_id="u-17",
+        ts_ms=0,
+        topic="shop.orders",
+        partition=0,
+        offset=0,
+        model_version="",
+        features="",
+        groups={},
+    )
+    claims.claim([(decision, scored)])
+
+
+def write_caches(caches: Caches) -> None:
+    item = Recommended(item_id="mug-blue", score=1.0, probability={}, why="popular")
+    made = Recommendations(
+        user_id="u-17", recommendation_id="r-1", items=(item,), model_version="", computed_ms=0, source_ms=0
+    )
+    ranking = Ranking(event_id="s-1", user_id="u-17", query="mug", items=(), relevance=(), model_version="")
+    caches.write([made], [ranking])
+    caches.write_popular({"": ["mug-blue"], "kitchen": ["mug-blue"]}, now_ms=0)
+
+
+def test_every_key_that_is_written_stands_there_with_its_type_and_time_to_live(server: redis.Redis) -> None:
+    # Given all keys that workers write
+    keys = list(server.scan_iter("*"))
+
+    # Then each is as its row says
+    for key in keys:
+        row, ttl_s = row_of(key), int(server.ttl(key))
+        told = seconds(row["time to live"])
+        assert row["type"] == server.type(key), key
+        assert told == ttl_s if told < 0 else told - SLACK_S < ttl_s <= told, key
+
+    # And each row describes some key
+    assert {row_of(key)["key"] for key in keys} == {row["key"] for row in documented()}
+
+
+def test_the_example_of_a_list_is_one() -> None:
+    example = dict(KEYS.examples())["recommendations"]
+
+    made = read_recommendations(example)
+
+    assert made.items
+    assert {bare(row["field"]) for row in KEYS.tables("Lists")[0]} <= set(Recommendations.__struct_fields__)
+
+
+def test_the_example_of_popular_items_has_the_fields_that_are_written(server: redis.Redis) -> None:
+    example, written = dict(KEYS.examples())["popular"], server.get("shop:rec:popular")
+
+    assert re.findall(r'"(\w+)":', example) == re.findall(r'"(\w+)":', str(written))
+
+
+def type_of(dtype: np.dtype[np.void]) -> str:
+    """A field's type in the words of the page."""
+    dimensions = "".join(f"{n} × " for n in dtype.shape)
+    base = dtype.base
+    return dimensions + (f"{base.itemsize} bytes" if base.names else f"{UNITS[base.kind]}{8 * base.itemsize}")
+
+
+def test_the_layout_of_a_record_is_the_codes_own() -> None:
+    # Given the fields of the record
+    assert RECORD.names is not None
+    assert RECORD.fields is not None
+    fields = {name: (str(RECORD.fields[name][1]), type_of(RECORD.fields[name][0])) for name in RECORD.names}
+
+    # When the table is read
+    table, families = KEYS.tables("Profiles")
+
+    # Then it is the same, and so are the digest and the families
+    assert {bare(row["field"]): (row["at"], row["type"]) for row in table} == fields
+    assert str(LAYOUT) in table[0]["meaning"]
+    assert [row["source"] for row in families] == list(FAMILIES)
+    assert f"one record of {RECORD.itemsize} bytes" in KEYS.section("Profiles")
+    assert len(WINDOWS) == 5
+
+
+def test_the_formula_of_expiry_is_the_codes_own() -> None:
+    days = [int(found) for found in re.findall(r"(\d+) days", KEYS.text.split("time to live = ")[1].splitlines()[0])]
+
+    assert days == [HORIZON_MS // 86_400_000, (TTL_MS - HORIZON_MS) // 86_400_000, TTL_MS // 86_400_000]

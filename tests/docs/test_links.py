@@ -1,0 +1,36 @@
+"""Every link of the pages leads somewhere, and every command that they name exists."""
+
+import re
+
+import pytest
+
+from tests.docs.pages import PAGES, ROOT, Page
+
+IDS = [str(page.path.relative_to(ROOT)) for page in PAGES]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_every_link_leads_to_a_file_and_a_heading_that_exist(page: Page) -> None:
+    for link in page.links():
+        if "://" in link:
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.path.parent / path).resolve() if path else page.path
+        assert target.exists(), link
+        assert target.is_relative_to(ROOT), link
+        if anchor:
+            assert anchor in Page(target).anchors(), link
+
+
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_every_word_of_make_that_is_named_is_one(page: Page) -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+    assert set(re.findall(r"\bmake ([a-z]+)\b(?=[`\s]*(?:ARGS|#|`|$))", page.text, re.MULTILINE)) <= targets
+
+
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_every_file_that_is_named_exists(page: Page) -> None:
+    named = re.findall(r"`((?:[a-z_]+/)+[a-z_]*(?:\.[a-z]+)?)`", page.prose)
+
+    assert [name for name in named if not (ROOT / name).exists()] == []

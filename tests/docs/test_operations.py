@@ -1,0 +1,73 @@
+"""docs/operations.md has every setting with its default and its name in the environment."""
+
+import re
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import pytest
+from pydantic import BaseModel
+
+from contract.settings import Settings
+from tests.docs.pages import OPERATIONS, PAGES, Page, bare
+from worker.lanes import LANES
+
+# What the environment says beside the settings.
+BESIDE: Final = {"SHOPSTREAM_CONFIG", "SHOPSTREAM_STEP_FILE", "SHOPSTREAM_DATA"}
+
+
+def settings_of(section: type[BaseModel], prefix: str = "") -> dict[str, object]:
+    """Every setting by its full name, with its default."""
+    found: dict[str, object] = {}
+    for name, field in section.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            found |= settings_of(field.annotation, f"{prefix}{name}.")
+        else:
+            found[prefix + name] = field.get_default()
+    return found
+
+
+def written(default: object) -> str:
+    """A default as the file would have it."""
+    if default is None:
+        return "none"
+    value = str(default) if isinstance(default, Path) else default
+    return f"`{msgspec.json.encode(value).decode()}`"
+
+
+def documented() -> list[dict[str, str]]:
+    (table,) = OPERATIONS.tables("Settings")
+    return table
+
+
+def test_every_setting_stands_there_with_its_default() -> None:
+    settings = {name: written(default) for name, default in settings_of(Settings).items()}
+
+    assert {bare(row["setting"]): row["default"] for row in documented()} == settings
+
+
+def test_every_setting_has_its_name_in_the_environment() -> None:
+    for row in documented():
+        name = "SHOPSTREAM_" + bare(row["setting"]).upper().replace(".", "__")
+
+        assert bare(row["environment"]) == name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[page.path.name for page in PAGES])
+def test_a_page_names_only_variables_that_exist(page: Page) -> None:
+    known = {bare(row["environment"]) for row in documented()} | BESIDE | {"SHOPSTREAM_SECTION__NAME"}
+
+    assert set(re.findall(r"SHOPSTREAM_[A-Z_]+", page.text)) <= known
+
+
+@pytest.mark.parametrize("lane", LANES)
+def test_a_lanes_row_names_its_command_its_group_and_what_it_folds(lane: str) -> None:
+    # Given the row of the lane's command
+    (table,) = OPERATIONS.tables("Processes")
+    (row,) = (row for row in table if bare(row["command"]) == f"python -m worker score --lane {lane}")
+
+    # Then it says what the code does
+    folds, watches = ", ".join(LANES[lane].folds), ", ".join(LANES[lane].watches)
+    assert f"folds {folds}" in row["what it does"]
+    assert (f"watches {watches}" in row["what it does"]) if watches else "watches" not in row["what it does"]
+    assert bare(row["group"]) == f"{Settings().kafka.group_prefix}-{lane}"
