@@ -9,7 +9,9 @@ from contract.events import Platform
 
 DAY_MS: Final = 86_400_000
 COUNTRIES: Final = ("DE", "FR", "GB", "NL", "ES", "PL")
+FAR: Final = ("US", "SG", "BR")  # where gifts and loot go
 HOUSEHOLD_SHARE: Final = 0.25
+OFFICE_SHARE: Final = 0.15
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,8 @@ class Person:
 
 
 def make_people(chance: random.Random, count: int, categories: Sequence[str], opened_ms: int) -> list[Person]:
-    """People in the order of their ids; about a quarter live with the one before them, on one address and device."""
+    """People in the order of their ids; about a quarter live with the one before them: on one
+    address and device, half of them with one card."""
     people: list[Person] = []
     for number in range(count):
         host = people[-1] if people and chance.random() < HOUSEHOLD_SHARE else None
@@ -56,11 +59,18 @@ def make_person(
         user_id=f"u{number:04d}",
         tastes=tastes,
         devices=devices,
-        ip=host.ip if host else f"10.{number // 250}.{number % 250}.{chance.randrange(1, 255)}",
-        cards=[f"k{number:04d}"],
+        ip=host.ip if host else draw_ip(chance, number),
+        cards=[f"k{number:04d}", *(host.cards[:1] if host and chance.random() < 0.5 else [])],
         country=host.country if host else chance.choice(COUNTRIES),
-        account_created_ms=opened_ms - int(chance.uniform(10, 900) * DAY_MS),
+        account_created_ms=opened_ms - int(chance.expovariate(1 / 300) * DAY_MS),
         platform=chance.choice(("web", "app")),
         visits_a_day=min(chance.gammavariate(2.0, 0.5), 3.0),
         spending=chance.uniform(0.6, 1.4),
     )
+
+
+def draw_ip(chance: random.Random, number: int) -> str:
+    """An address of one's own, or now and then that of an office with dozens of people behind it."""
+    if chance.random() < OFFICE_SHARE:
+        return f"192.0.2.{chance.randrange(1, 4)}"
+    return f"10.{number // 250}.{number % 250}.{chance.randrange(1, 255)}"

@@ -3,10 +3,10 @@
 from dataclasses import replace
 from typing import Final
 
-from contract.events import Label, Line
+from contract.events import Click, Label, Line
 from demo.happenings import Happening
 from demo.items import Item
-from demo.people import DAY_MS, Person, make_person
+from demo.people import COUNTRIES, DAY_MS, FAR, Person, make_person
 from demo.world import Payment, World, make_order
 
 FIRST_MEMBER: Final = 5_000  # numbers of users from which on they belong to rings
@@ -24,33 +24,53 @@ class Ring:
         self._devices = [f"x{name}.{n}" for n in range(chance.choice((1, 2)))]
         self._cards = [f"y{name}.{n}" for n in range(chance.choice((2, 3)))]
         self._ip = f"172.16.{world.counted['ring'] % 250}.{chance.randrange(1, 255)}"
-        self._country = chance.choice(("US", "SG", "BR"))
-        self._dear = sorted(world.items.items, key=lambda item: -item.product.price)[: len(world.items.items) // 5]
-        self._members = [self._recruit(first + n, ts_ms) for n in range(chance.randrange(5, 9))]
+        self._country = chance.choice(FAR)
+        self._dear = sorted(world.items.items, key=lambda item: -item.product.price)[: len(world.items.items) // 3]
+        self._members = [self._recruit(first + n, ts_ms) for n in range(chance.randrange(4, 9))]
         self.strikes_ms = [ts_ms]
-        while len(self.strikes_ms) < 4 and chance.random() < 0.6:
+        while len(self.strikes_ms) < 3 and chance.random() < 0.4:
             self.strikes_ms.append(self.strikes_ms[-1] + int(chance.uniform(0.6, 2) * DAY_MS))
 
     def strike(self, ts_ms: int) -> list[Happening]:
         """Orders within an hour or two from `ts_ms`, and the labels that come when they are found out."""
         chance, happenings = self._world.chance, list[Happening]()
         found_ms = ts_ms + int(chance.uniform(6, 30) * HOUR_MS)
-        for person in chance.sample(self._members, chance.randrange(4, len(self._members) + 1)):
+        for person in chance.sample(self._members, chance.randrange(3, len(self._members) + 1)):
             ts_ms += int(chance.uniform(30, 900) * 1000)
-            order = make_order(self._world, person, self._choose(), self._payment(), ts_ms)
+            lines, payment = self._choose(), self._payment()
+            happenings += self._look(person, lines, payment, ts_ms)
+            order = make_order(self._world, person, lines, payment, ts_ms)
             happenings.append(Happening("orders", person.user_id, order, ts_ms))
             told_ms = max(found_ms, ts_ms) + int(chance.uniform(0, HOUR_MS))
             happenings.append(label_fraud(self._world, person.user_id, order.event_id, 1.0, told_ms))
         return happenings
 
+    def _look(self, person: Person, lines: list[Line], payment: Payment, until_ms: int) -> list[Happening]:
+        """Clicks of the last minutes before an order: thieves look around as everybody does, if not for long."""
+        chance, clicks = self._world.chance, list[Happening]()
+        others = chance.sample(self._world.items.items, chance.randrange(0, 6))
+        for item_id in (*(item.item_id for item in others), *(line.item_id for line in lines)):
+            click = Click(
+                event_id=self._world.number("c"),
+                ts_ms=until_ms - int(chance.uniform(1, 25) * 1000),
+                user_id=person.user_id,
+                item_id=item_id,
+                surface=chance.choice(("home", "category")),
+                platform=person.platform,
+                device_id=payment.device_id,
+                ip=payment.ip,
+            )
+            clicks.append(Happening("clicks", person.user_id, click, click.ts_ms))
+        return clicks
+
     def _recruit(self, number: int, ts_ms: int) -> Person:
         person = make_person(self._world.chance, number, list(self._world.items.categories), ts_ms)
-        age_ms = int(self._world.chance.uniform(0, 6) * DAY_MS)
+        age_ms = int(self._world.chance.expovariate(1 / 20) * DAY_MS)
         return replace(person, account_created_ms=ts_ms - age_ms)
 
     def _choose(self) -> list[Line]:
         chosen: list[Item] = self._world.chance.sample(self._dear, self._world.chance.choice((1, 1, 2)))
-        return [self._world.line(item.item_id, self._world.chance.choice((1, 2, 3))) for item in chosen]
+        return [self._world.line(item.item_id, self._world.chance.choice((1, 1, 2, 3))) for item in chosen]
 
     def _payment(self) -> Payment:
         chance = self._world.chance
@@ -59,7 +79,7 @@ class Ring:
             card_id=chance.choice(self._cards),
             device_id=chance.choice(self._devices),
             ip=self._ip,
-            ships_to=self._country,
+            ships_to=self._country if chance.random() < 0.8 else chance.choice(COUNTRIES),
         )
 
 

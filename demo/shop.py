@@ -22,7 +22,7 @@ from demo.world import World
 
 OPENED_MS: Final = 1_735_689_600_000  # 2025-01-01: a time of its own, so that no run depends on the day it is made
 MALFORMED_EVERY: Final = 150
-RING_GAP_DAYS: Final = (0.4, 1.8)  # bounded, so that a few days never go by without fraud
+RING_GAP_DAYS: Final = (0.3, 1.1)  # bounded, so that a few days never go by without fraud
 NIGHT_H: Final = 7
 
 Plan: TypeAlias = Callable[[int], None]

@@ -5,7 +5,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 from contract.events import Click, Impression, Review, Search, Surface
 from demo.happenings import Happening
-from demo.people import DAY_MS, Person
+from demo.people import DAY_MS, FAR, Person
 from demo.world import METHODS, Payment, World, make_order
 
 SHOWN: Final = 8  # what fits on a page
@@ -118,14 +118,14 @@ class Visit:
         """Buy what is in the basket; a gift now and then goes abroad, and some write a review days later."""
         world, person, chance = self._world, self._person, self._world.chance
         basket = list(dict.fromkeys(self._basket))
-        lines = [world.line(item_id, chance.choice((1, 1, 1, 2))) for item_id in basket]
-        abroad = chance.random() < 0.05
+        lines = [world.line(item_id, chance.choice((1, 1, 1, 2, 5))) for item_id in basket]
+        is_gift = chance.random() < 0.08
         payment = Payment(
             method=chance.choice(METHODS),
             card_id=chance.choice(person.cards),
             device_id=self._device,
             ip=person.ip,
-            ships_to="US" if abroad else person.country,
+            ships_to=chance.choice(FAR) if is_gift else person.country,
         )
         ts_ms = self._pass(60, 300)
         order = make_order(world, person, lines, payment, ts_ms)
