@@ -70,9 +70,11 @@ class Packed(Struct, frozen=True, gc=False, array_like=True):
     ids: bytes
 
     def unpack(self) -> Block:
+        """The block; one without rows has lost its width, too."""
+        width = -1 if self.rows else 0
         return Block(
-            np.frombuffer(self.numbers, "<f4").reshape(self.rows, -1),
-            np.frombuffer(self.ids, "<i8").reshape(self.rows, -1),
+            np.frombuffer(self.numbers, "<f4").reshape(self.rows, width),
+            np.frombuffer(self.ids, "<i8").reshape(self.rows, width),
         )
 
 
