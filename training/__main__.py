@@ -7,10 +7,12 @@ python -m training replay EVENTS.jsonl... --out DATA.parquet   examples from eve
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from contract.errors import BadBundle, BadConfig, BadData, Unavailable
-from contract.settings import read_settings
+from contract.features import FeatureSet
+from contract.settings import Settings, read_settings
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -18,16 +20,25 @@ def main(arguments: list[str] | None = None) -> int:
     args = parse(arguments)
     try:
         settings, features = read_settings()
-        # torch takes seconds to load, and wrong arguments or settings should not have to wait for it.
-        from training import commands
-
-        return {"fit": commands.fit_command}[args.command](args, settings, features)
+        return command(args.command)(args, settings, features)
     except BadConfig as error:
         print(*error.errors, sep="\n", file=sys.stderr)
         return 2
     except (BadBundle, BadData, Unavailable) as error:
         print(error, file=sys.stderr)
         return 1
+
+
+def command(name: str) -> Callable[[argparse.Namespace, Settings, FeatureSet], int]:
+    """The command of that name; torch takes seconds to load, so each brings what it needs itself."""
+    match name:
+        case "fit":
+            from training.commands.fit import run
+        case "follow":
+            from training.commands.follow import run
+        case _:
+            from training.commands.replay import run
+    return run
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -39,6 +50,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     fit.add_argument("--epochs", type=int, help="passes over the data, in place of the settings' own")
     fit.add_argument("--seed", type=int, help="the seed, in place of the settings' own")
     fit.add_argument("--bundles", type=Path, help="the folder of bundles, in place of the settings' own")
+    follow = commands.add_parser("follow", help="go on learning from the feedback topic, and publish")
+    follow.add_argument("--once", action="store_true", help="learn from what is there now, then end")
+    follow.add_argument("--bundles", type=Path, help="the folder of bundles, in place of the settings' own")
+    replay = commands.add_parser("replay", help="make examples from events of before the first log")
+    replay.add_argument("events", type=Path, nargs="+", help='lines of {"kind": ..., "event": ...} in time order')
+    replay.add_argument("--out", type=Path, required=True, help="where to write the examples, as Parquet")
+    replay.add_argument("--interactions", type=Path, help="where to write who took what, as Parquet")
     return parser.parse_args(arguments)
 
 

@@ -1,6 +1,8 @@
 """Who took what and when, as examples tell it, to be counted at the export; see `export.interactions`."""
 
 import io
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -10,6 +12,7 @@ import pyarrow.parquet as pq
 
 from export.interactions import SCHEMA
 from training.examples import Examples
+from training.table import write_whole
 
 KEPT_MAX: Final = 500_000  # the latest interactions that a checkpoint carries
 
@@ -23,6 +26,13 @@ def interactions_of(examples: Examples) -> Any:
     taken &= examples.item_id != ""
     columns = [examples.user_id[taken], examples.item_id[taken], examples.ts_ms[taken]]
     return pa.table([pa.array(column, kind.type) for column, kind in zip(columns, SCHEMA, strict=True)], schema=SCHEMA)
+
+
+def write_interactions(path: Path, taken: Sequence[tuple[str, str, int]]) -> None:
+    """Write (user_id, item_id, ts_ms) as Parquet, all or nothing."""
+    columns = list(zip(*taken, strict=True)) or [(), (), ()]
+    arrays = [pa.array(column, kind.type) for column, kind in zip(columns, SCHEMA, strict=True)]
+    write_whole(path, latest_interactions(pa.table(arrays, schema=SCHEMA)))
 
 
 def latest_interactions(*tables: Any) -> bytes:

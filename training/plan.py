@@ -15,8 +15,9 @@ Share = Annotated[float, Meta(gt=0, lt=1)]
 class Plan(Struct, frozen=True, forbid_unknown_fields=True):
     """`held_out`: the latest share of examples, for validation and for the gate. `patience`: epochs without gain.
 
-    `keep`: how many examples a checkpoint carries to learn from again. `margin`: by which share of the present model's
-    loss an update may be worse on what is held out. `threads`: of torch; more than the idle cores makes it much slower.
+    `keep`: how many examples a checkpoint carries to learn from again. `margin`: how much of its gain a task may lose
+    by an update on what is held out. `pause_s`: between two looks at the feedback. `threads`: of torch; more of them
+    than idle cores make it much slower.
     """
 
     batch: Count = 512
@@ -29,6 +30,7 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True):
     threads: Count = 1
     keep: Annotated[int, Meta(ge=0)] = 4_096
     margin: Annotated[float, Meta(ge=0)] = 0.05
+    pause_s: Annotated[float, Meta(gt=0)] = 30.0
 
 
 def read_plan(table: Mapping[str, object]) -> Plan:

@@ -1,36 +1,29 @@
-"""What a person sees of training: a line for each epoch, a table of figures, a last line of JSON for programs."""
+"""What a person sees of training: sentences and tables; and the last line of JSON, for programs."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from rich.console import Console
 from rich.table import Table
 
 from contract.tasks import Task
-from training.evaluation import Evaluation
-from training.fit import Epoch
 
 CONSOLE: Final = Console(stderr=True)
 
 
-def show_epoch(epoch: Epoch) -> None:
-    losses = "  ".join(f"{task} {loss:.4f}" for task, loss in epoch.losses.items())
-    CONSOLE.print(f"epoch {epoch.number}  score {epoch.score:.4f}  losses  {losses}", highlight=False)
-
-
-def say(sentences: Sequence[str]) -> None:
+def say(*sentences: str) -> None:
     for sentence in sentences:
         CONSOLE.print(sentence, highlight=False, markup=False)
 
 
-def show_evaluation(tasks: Sequence[Task], evaluation: Evaluation, title: str) -> None:
-    """A row for each task, a column for each figure that some task has."""
-    names = list(dict.fromkeys(name for figures in evaluation.values() for name in figures))
-    table = Table("task", *names, title=title)
-    for task in tasks:
-        figures = evaluation.get(task.name, {})
-        table.add_row(task.name, *(f"{figures[name]:.4g}" if name in figures else "–" for name in names))
+def show_evaluation(tasks: Sequence[Task], evaluation: Mapping[str, Mapping[str, float]], title: str) -> None:
+    """A column for each task, a row for each figure that some task has."""
+    shown = [task.name for task in tasks if task.name in evaluation]
+    table = Table("", *shown, title=title, title_justify="left")
+    for name in dict.fromkeys(name for figures in evaluation.values() for name in figures):
+        values = [evaluation[task].get(name) for task in shown]
+        table.add_row(name, *("–" if value is None else f"{value:.4g}" for value in values))
     CONSOLE.print(table)
 
 

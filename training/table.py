@@ -91,9 +91,14 @@ def fill(array: npt.NDArray[Any], table: Any, column: str) -> None:
 
 def write_examples(path: Path, examples: Examples) -> None:
     """Write a Parquet file, all or nothing."""
+    write_whole(path, to_parquet(examples))
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Make a file appear with all of its bytes, or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_suffix(".part")
-    write_durably(aside, to_parquet(examples))
+    aside = path.with_name(f".{path.name}.part")
+    write_durably(aside, content)
     aside.replace(path)
 
 

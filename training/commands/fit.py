@@ -1,10 +1,9 @@
-"""The commands of `python -m training`, each from its arguments to its last line of JSON."""
+"""`python -m training fit`: from its arguments to its last line of JSON."""
 
 import math
 import time
 from argparse import Namespace
 
-import numpy as np
 import torch
 
 from contract.bundle import current_version
@@ -13,15 +12,15 @@ from contract.settings import Settings
 from export.interactions import read_all
 from model.checkpoint import Checkpoint, describe, write_checkpoint
 from model.declared import read_shape
-from training.examples import Examples
-from training.fit import fit
+from training.fit import Epoch, fit
 from training.interactions import interactions_of, latest_interactions
 from training.plan import read_plan
-from training.report import print_json, say, show_epoch, show_evaluation
-from training.table import read_examples, to_parquet
+from training.report import print_json, say, show_evaluation
+from training.sample import sample_of
+from training.table import read_examples
 
 
-def fit_command(args: Namespace, settings: Settings, features: FeatureSet) -> int:
+def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
     """Fit a network to a Parquet file of examples and keep it as a checkpoint."""
     begun, bundles = time.monotonic(), args.bundles or settings.bundles
     shape = read_shape(settings.model)
@@ -29,7 +28,7 @@ def fit_command(args: Namespace, settings: Settings, features: FeatureSet) -> in
     torch.set_num_threads(plan.threads)
     examples = read_examples(args.data, features, settings.tasks)
     fitted = fit(examples, shape, plan, show_epoch)
-    say(list(fitted.left_out.values()))
+    say(*fitted.left_out.values())
     about = describe(
         fitted.network,
         parent=current_version(bundles),
@@ -59,7 +58,6 @@ def fit_command(args: Namespace, settings: Settings, features: FeatureSet) -> in
     return 0
 
 
-def sample_of(examples: Examples, keep: int, seed: int) -> bytes:
-    """At most `keep` examples drawn from these, as Parquet; none: no bytes."""
-    chosen = np.random.default_rng(seed).permutation(len(examples))[:keep]
-    return to_parquet(examples.take(np.sort(chosen))) if len(chosen) else b""
+def show_epoch(epoch: Epoch) -> None:
+    losses = "  ".join(f"{task} {loss:.4f}" for task, loss in epoch.losses.items())
+    say(f"epoch {epoch.number}  score {epoch.score:.4f}  losses  {losses}")

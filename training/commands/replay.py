@@ -1,0 +1,35 @@
+"""`python -m training replay`: from its arguments to its last line of JSON."""
+
+import time
+from argparse import Namespace
+from collections import Counter
+
+from contract.errors import BadData
+from contract.features import FeatureSet
+from contract.settings import Settings
+from training.examples import from_rows
+from training.history import read_history
+from training.interactions import write_interactions
+from training.replay import Replay
+from training.report import print_json
+from training.table import write_examples
+
+
+def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
+    """Turn events of before the first log into a Parquet file of examples."""
+    begun, rejected = time.monotonic(), Counter[str]()
+    replay = Replay(features=features, tasks=settings.tasks, feedback=settings.feedback)
+    rows = replay.run(read_history(args.events, rejected))
+    examples = from_rows(rows, features, settings.tasks)
+    if not len(examples):
+        raise BadData(f"History should give examples with labels of {[t.name for t in settings.tasks]}. Found none.")
+    write_examples(args.out, examples)
+    if args.interactions:
+        write_interactions(args.interactions, replay.taken)
+    print_json(
+        examples=len(examples),
+        labels={task.name: int(examples.known(task).sum()) for task in settings.tasks},
+        rejected=dict(rejected),
+        seconds=round(time.monotonic() - begun, 2),
+    )
+    return 0

@@ -1,0 +1,93 @@
+"""The door to Kafka in training: the feedback topic, read from given positions to where it ended when asked."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from contract.errors import Unavailable
+from contract.settings import Kafka
+
+TIMEOUT_S: Final = 10.0
+SILENCE_MAX_S: Final = 30.0
+RECORDS_MAX: Final = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Fed:
+    """The values of records, those of one partition in their order, and where to go on: "topic/partition" -> offset."""
+
+    values: list[bytes]
+    positions: dict[str, int]
+
+
+class Feed:
+    """Reads committed records of one topic by assignment, outside any group: positions are kept by who asks."""
+
+    def __init__(self, *, kafka: Kafka, topic: str) -> None:
+        configuration: dict[str, Any] = {
+            "isolation.level": "read_committed",
+            **kafka.connection(),
+            "group.id": f"{kafka.group_prefix}-unused",
+            "enable.auto.commit": False,
+            "enable.partition.eof": True,
+            "auto.offset.reset": "earliest",
+            "log_level": 3,
+            "error_cb": lambda error: None,  # what cannot be reached is told once, by the question that fails
+        }
+        self._consumer = Consumer(configuration)
+        self._topic = topic
+
+    def read(self, positions: Mapping[str, int]) -> Fed:
+        """What lies between `positions` (a partition without one: its beginning) and the present ends.
+
+        A position that the topic no longer has is taken as its beginning. Raises `Unavailable`.
+        """
+        try:
+            starts, ends = self._ask(positions)
+            self._consumer.assign([TopicPartition(self._topic, *start) for start in starts.items()])
+            values = self._collect(starts, ends)
+            self._consumer.unassign()
+        except KafkaException as error:
+            raise Unavailable(f"Kafka should let `{self._topic}` be read. Found: {error.args[0].str()}") from error
+        return Fed(values, {**positions, **{f"{self._topic}/{p}": at for p, at in starts.items()}})
+
+    def close(self) -> None:
+        self._consumer.close()
+
+    def _ask(self, positions: Mapping[str, int]) -> tuple[dict[int, int], dict[int, int]]:
+        """Where to start in each partition that has something new, and where it ends now."""
+        found = self._consumer.list_topics(self._topic, timeout=TIMEOUT_S).topics[self._topic]
+        starts, ends = dict[int, int](), dict[int, int]()
+        for partition in found.partitions:
+            place = TopicPartition(self._topic, partition)
+            low, high = self._consumer.get_watermark_offsets(place, timeout=TIMEOUT_S)
+            start = positions.get(f"{self._topic}/{partition}", low)
+            start = start if low <= start <= high else low
+            if start < high:
+                starts[partition], ends[partition] = start, high
+        return starts, ends
+
+    def _collect(self, starts: dict[int, int], ends: dict[int, int]) -> list[bytes]:
+        """Read until every partition has come to its end, moving `starts` along."""
+        values, heard_s = list[bytes](), time.monotonic()
+        while ends:
+            messages = self._consumer.consume(RECORDS_MAX, 1.0)
+            if messages:
+                heard_s = time.monotonic()
+            elif time.monotonic() - heard_s > SILENCE_MAX_S:
+                raise Unavailable(f"`{self._topic}` should be read to its end. Found silence for {SILENCE_MAX_S:g} s.")
+            for message in messages:
+                partition, error = message.partition() or 0, message.error()
+                if error is None:
+                    values.append(value if isinstance(value := message.value(), bytes) else b"")
+                    starts[partition] = (message.offset() or 0) + 1
+                if is_end(error) or starts[partition] >= ends.get(partition, 0):
+                    ends.pop(partition, None)  # at an open transaction a partition ends earlier than it seemed
+        return values
+
+
+def is_end(error: KafkaError | None) -> bool:
+    return error is not None and error.code() == KafkaError._PARTITION_EOF

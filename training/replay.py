@@ -1,0 +1,112 @@
+"""Replay: history from before the first log becomes examples, by the code that serves.
+
+Events are folded into profiles, encoded, written down as the rows that would have been logged, and joined with what
+happened after them, all by `contract`; so features mean here what they mean in the worker.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from contract.encoding import Encoder
+from contract.events import Click, Event, Impression, Order, Product
+from contract.features import FeatureSet
+from contract.joining.joiner import Joiner
+from contract.memory import MemoryProfiles, fold
+from contract.rows import Example, pack
+from contract.settings import Feedback
+from contract.tasks import Task
+from contract.touches import Arrival, columns
+from training.history import Past
+from training.logged import Log
+from training.shown import Shown
+
+BATCH_MAX: Final = 500
+Taken = tuple[str, str, int]  # user_id, item_id, ts_ms
+
+
+class Replay:
+    """Takes history event by event, in the order of time, and gives examples; the newest revision of each counts."""
+
+    def __init__(self, *, features: FeatureSet, tasks: Sequence[Task], feedback: Feedback) -> None:
+        self.taken: list[Taken] = []  # what was clicked and bought
+        self._features, self._tasks = features, tuple(tasks)
+        self._catalogue: dict[str, Product] = {}
+        self._log = Log(features=features, catalogue=self._catalogue)
+        self._shown = Shown(click_wait_ms=feedback.click_wait_s * 1000)
+        order_tasks = [task.name for task in tasks if task.graph == "decide"]
+        self._joiner = Joiner(feedback=feedback, order_tasks=order_tasks)
+        self._profiles = MemoryProfiles()
+        self._examples: list[Example] = []
+        self._batch: list[Arrival] = []
+        self._moved: set[str] = set()  # users who clicked or bought in this batch
+        self._offsets: dict[str, int] = {}
+
+    def run(self, history: Iterable[Past]) -> list[Example]:
+        """All examples of a history; products are examples of what they say of themselves."""
+        for past in history:
+            self.add(past)
+        self.flush()
+        return self._examples + self._products()
+
+    def add(self, past: Past) -> None:
+        event = self._shown.named(past.event)
+        if isinstance(event, Product):
+            self.flush()  # rows before it show the item as it was
+            self._catalogue[event.item_id] = event
+            return
+        if isinstance(event, Impression) and event.user_id in self._moved:
+            self.flush()  # the list that it shows was made after those clicks, and before those that it led to
+        if isinstance(event, Click | Order):
+            self._moved.add(event.user_id)
+            items = [event.item_id] if isinstance(event, Click) else [line.item_id for line in event.lines]
+            self.taken += [(event.user_id, item, event.ts_ms) for item in items]
+        self._batch.append(self._arrival(past.kind, event))
+        if len(self._batch) >= BATCH_MAX:
+            self.flush()
+
+    def flush(self) -> None:
+        """Fold the batch, write down its rows, join them with its events; judgements open the next batch."""
+        batch, self._batch, self._moved = self._batch, [], set()
+        if not batch:
+            return
+        touches = columns(batch)
+        memory = fold(self._profiles.read(touches.entities), touches)
+        rows = self._log.rows(memory)
+        self._profiles.merge(memory.writes(), {}, {})
+        for number, arrival in enumerate(batch):
+            if number in rows:
+                self._joiner.scored(rows[number])
+            self._joiner.event(arrival.event)
+            self._joiner.advance(arrival.event.ts_ms)
+        ready = self._joiner.take()
+        self._examples += ready.examples
+        self._batch = [self._arrival("judgements", judgement) for judgement in ready.judgements]
+
+    def _arrival(self, kind: str, event: Event) -> Arrival:
+        offset = self._offsets.get(kind, 0)
+        self._offsets[kind] = offset + 1
+        return Arrival(f"{kind}/0", offset, event, kind, 0)
+
+    def _products(self) -> list[Example]:
+        """For each task that asks for a field of a product: what the products say there."""
+        asked = [task.name for task in self._tasks if task.graph == "classify"]
+        products = list(self._catalogue.values())
+        block, found = Encoder(self._features).items(products), list[Example]()
+        for n, product in enumerate(products):
+            labels = {name: value for name in asked if isinstance(value := getattr(product, name, None), str) and value}
+            found.append(
+                Example(
+                    example_id=f"product~{product.item_id}",
+                    revision=0,
+                    event_id=product.event_id,
+                    user_id="",
+                    ts_ms=product.ts_ms,
+                    model_version="",
+                    features=self._features.digest,
+                    groups={"item": pack(block.take([n]))},
+                    labels=dict(labels),
+                    known_ms=dict.fromkeys(labels, product.ts_ms),
+                    item_id=product.item_id,
+                )
+            )
+        return found
