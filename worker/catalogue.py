@@ -15,6 +15,7 @@ from worker.runtime import Model
 
 HALF_LIFE_MS: Final = 24 * 3_600_000
 POPULAR: Final = 200
+AGE_MAX: Final = 500  # half-lives: far below where a power of two overflows
 
 
 class Catalogue:
@@ -115,10 +116,9 @@ class Popularity:
     def note(self, item: str, ts_ms: int, weight: float) -> None:
         """Later events count more, relative to the first seen, so that nothing has to be halved one by one."""
         self._as_of_ms = self._as_of_ms or ts_ms
-        age = min(500.0, (ts_ms - self._as_of_ms) / HALF_LIFE_MS)
-        self._weight[item] = self._weight.get(item, 0.0) + weight * 2.0**age
-        if len(self._weight) > 50 * POPULAR or age == 500.0:
-            self._forget(ts_ms)
+        if len(self._weight) >= 50 * POPULAR or self._age(ts_ms) > AGE_MAX:
+            self._forget(max(ts_ms, self._as_of_ms))
+        self._weight[item] = self._weight.get(item, 0.0) + weight * 2.0 ** self._age(ts_ms)
 
     def begin_with(self, items: Sequence[str]) -> None:
         """Popular items from elsewhere, for as long as there are few of our own."""
@@ -129,9 +129,12 @@ class Popularity:
         """The most popular items, the first one first."""
         return sorted(self._weight, key=lambda item: (-self._weight[item], item))[:POPULAR]
 
-    def _forget(self, ts_ms: int) -> None:
+    def _age(self, ts_ms: int) -> float:
+        return (ts_ms - self._as_of_ms) / HALF_LIFE_MS
+
+    def _forget(self, now_ms: int) -> None:
         """Keep the larger half, and count from now on relative to now: weights stay finite and memory bounded."""
-        age = (ts_ms - self._as_of_ms) / HALF_LIFE_MS
+        share = 2.0 ** -self._age(now_ms)
         kept = sorted(self._weight, key=self._weight.__getitem__, reverse=True)[: 25 * POPULAR]
-        self._weight = {item: self._weight[item] * 2.0**-age for item in kept}
-        self._as_of_ms = ts_ms
+        self._weight = {item: self._weight[item] * share for item in kept}
+        self._as_of_ms = now_ms

@@ -43,13 +43,12 @@ def graph(
 ) -> bytes:
     """A model; `inputs` by name: element type and number of columns, `outputs`: dimensions."""
     constants = {"zero": np.float32(0), "zero_at": np.int64(0), "doubt": np.float32(doubt), "one": np.array([1])}
-    wide: dict[str, list[str | int | None]] = {name: ["N", columns] for name, (_, columns) in inputs.items()}
-    deep: dict[str, list[str | int | None]] = {name: ["N", 1][:dims] for name, dims in outputs.items()}
+    shape: list[str | int | None] = ["N", 1]
     made = helper.make_graph(
         list(nodes),
         "tiny",
-        [helper.make_tensor_value_info(name, inputs[name][0], shape) for name, shape in wide.items()],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in deep.items()],
+        [helper.make_tensor_value_info(name, kind, [*shape[:1], columns]) for name, (kind, columns) in inputs.items()],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape[:dims]) for name, dims in outputs.items()],
         [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
     )
     model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
