@@ -30,9 +30,23 @@ def shop(seed: int, *, disorder: float = 0.0) -> Log:
             log[Place(topic, USERS.index(user_id) % 2)].append(thing)
     for (topic, n), things in log.items():
         things.sort(key=lambda thing: thing.ts_ms + draw.uniform(0, disorder) * 60_000)
-        last = label(END, 0, of="nothing", user=USERS[n], ident=f"last-{topic}-{n}")
-        things.append(last if topic != "scored" else row("click", f"last-{n}", END, user=USERS[n]))
+        things.append(last(topic, USERS[n]))
     return log
+
+
+def last(topic: str, user: str) -> Thing:
+    """Something on each topic that says nothing but how late it is."""
+    match topic:
+        case "scored":
+            return row("click", f"last-{user}", END, user=user)
+        case "impressions":
+            return shown(END, "none", of=None, user=user)
+        case "clicks":
+            return click(END, "none", of=None, user=user)
+        case "orders":
+            return order(END, "none", user=user)
+        case _:
+            return label(END, 0, of="nothing", user=user)
 
 
 def visit(draw: random.Random, name: str) -> Iterator[tuple[str, Thing]]:

@@ -13,6 +13,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 
 from contract.events import Judgement, decode
 from contract.rows import Example, Scored, read_example, to_json, to_msgpack
+from demo.servers.apache_kafka import ApacheKafka
 from demo.servers.child import Child, free_ports
 from tests.conftest import Broker
 from tests.contract.joining.shop import FEEDBACK, click, label, row, shown
@@ -174,6 +175,32 @@ def test_it_is_ready_when_it_has_partitions_and_ends_in_order_when_asked(kafka: 
     assert process.ask("/livez") == (200, "ok\n")
 
     assert process.stop() == 0
+
+
+@pytest.mark.apache_kafka
+def test_rows_that_end_in_transactions_hold_no_timer_back(
+    apache_kafka: ApacheKafka, topic_prefix: str, tmp_path: Path
+) -> None:
+    kafka = Kafka(apache_kafka, topic_prefix)
+    transactional = {"bootstrap.servers": kafka.bootstrap, "transactional.id": topic_prefix}
+    producer = Producer(transactional)
+    producer.init_transactions(30)
+    for ident, end in (("r", producer.commit_transaction), ("q", producer.abort_transaction)):
+        producer.begin_transaction()
+        value = to_msgpack(row("recommendation", ident, 0, ("a",)))
+        producer.produce(f"{topic_prefix}scored", value, partition=0)
+        assert producer.flush(30) == 0
+        end(30)
+    kafka.send({Place("impressions", 0): [shown(1, "a", of="r"), shown(1, "a", of="q"), shown(100, "a", of="other")]})
+
+    process = JoinerProcess(kafka, tmp_path / "joiner.log")
+    process.start()
+    try:
+        process.eventually(lambda: kafka.read("feedback"))
+    finally:
+        process.kill()
+
+    assert [(e.example_id, e.revision) for e in kafka.examples()] == [("r~a", 0)]
 
 
 def test_a_killed_joiner_loses_no_example(kafka: Kafka, process: JoinerProcess, seed: int) -> None:
