@@ -1,0 +1,174 @@
+"""Browsing: lists for users who clicked or bought, rankings of searches, and a scored row for each."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from contract.bundle import read_bundle
+from contract.encoding import Encoder
+from contract.memory import fold
+from contract.rows import Recommendations
+from contract.settings import Lists
+from contract.touches import columns
+from tests.worker.bundles import ITEMS, publish_tiny, sigmoid
+from tests.worker.shop import FEATURES, KINDS, NOW_MS, click, order, product, record, search
+from worker.answers import Answers
+from worker.batch import Batch, open_records
+from worker.browsing import Browser
+from worker.catalogue import Catalogue
+from worker.intake import Place, Record
+from worker.runtime import Model
+
+SOURCES = {Place(topic, 0): f"{kind}/0" for topic, kind in KINDS.items()}
+VALUE = 5.0
+
+
+class Lane:
+    """The browsing lane's scorer over a catalogue of four items, i0 to i3, each dearer than the one before."""
+
+    def __init__(self, *, refresh_ms: int = 0, candidates: int = 100, length: int = 20) -> None:
+        encoder = Encoder(FEATURES)
+        self.catalogue = Catalogue(encoder)
+        for price, item in enumerate(ITEMS):
+            self.catalogue.put(product(item, price=price))
+        lists = Lists(refresh_ms=refresh_ms, candidates=candidates, length=length, purchase_value=VALUE)
+        self.browser = Browser(lists=lists, encoder=encoder, catalogue=self.catalogue)
+        self.offset = 0
+
+    def answer(self, *records: Record, now_ms: int = NOW_MS) -> Answers:
+        batch: Batch = open_records(records, KINDS, SOURCES, ("orders",))
+        touches = columns(batch.arrivals, self.browser.watched(batch, now_ms))
+        memory = fold([{} for _ in touches.entities], touches)
+        return self.browser.answer(batch, range(len(batch.arrivals)), memory, now_ms)
+
+
+def clicked(ident: str, item: str = "i0", user: str = "u") -> Record:
+    return record(click(ident, item, user=user), topic="shop.clicks")
+
+
+def items_of(made: Recommendations) -> list[str]:
+    return [item.item_id for item in made.items]
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Model:
+    publish_tiny(tmp_path, "v1")
+    return Model(read_bundle(tmp_path, "v1"), FEATURES)
+
+
+@pytest.fixture
+def lane(model: Model) -> Lane:
+    made = Lane()
+    made.browser.serve(model)
+    return made
+
+
+def test_who_clicks_gets_a_list_that_the_model_has_ranked(lane: Lane) -> None:
+    # when
+    ((made, scored),) = lane.answer(clicked("c1", "i0")).lists
+    # then the dearer an item, the higher it stands
+    assert items_of(made) == ["i3", "i2", "i1", "i0"]
+    p = sigmoid(np.arange(4, dtype=np.float32))[::-1]
+    np.testing.assert_allclose([item.score for item in made.items], p + VALUE * p * p, 1e-5)
+    np.testing.assert_allclose([item.probability["click"] for item in made.items], p, 1e-5)
+    assert (made.user_id, made.model_version, made.degraded, made.source_ms) == ("u", "v1", False, NOW_MS)
+    assert (scored.kind, scored.event_id, list(scored.items)) == (
+        "recommendation",
+        made.recommendation_id,
+        items_of(made),
+    )
+    assert scored.groups["item"].rows == 4
+
+
+def test_what_was_just_bought_or_is_sold_out_is_not_on_the_list(lane: Lane) -> None:
+    # given
+    lane.catalogue.put(product("i2", stock=0))
+    # when
+    ((made, _),) = lane.answer(record(order("o1", "i3"))).lists
+    # then
+    assert items_of(made) == ["i1", "i0"]
+
+
+def test_without_a_model_lists_hold_popular_items_and_say_so() -> None:
+    # given
+    lane = Lane()
+    lane.answer(clicked("c1", "i1", "a"), clicked("c2", "i1", "b"), clicked("c3", "i3", "c"))
+    # when
+    ((made, scored),) = lane.answer(record(order("o1", "i0", user="new"))).lists
+    # then
+    assert [(item.item_id, item.why, item.probability) for item in made.items] == [
+        ("i1", "popular", {}),
+        ("i3", "popular", {}),
+    ]
+    assert (made.degraded, made.model_version, scored.scores) == (True, "", {})
+
+
+def test_a_list_is_made_at_most_once_in_its_time_and_then_by_itself() -> None:
+    # given
+    lane = Lane(refresh_ms=1_000)
+    first = lane.answer(clicked("c1", "i0"), now_ms=NOW_MS)
+    # when the user goes on, and then waits
+    second = lane.answer(clicked("c2", "i1"), clicked("c3", "i1"), now_ms=NOW_MS + 999)
+    third = lane.answer(now_ms=NOW_MS + 1_000)
+    fourth = lane.answer(now_ms=NOW_MS + 9_000)
+    # then
+    assert [len(answers.lists) for answers in (first, second, third, fourth)] == [1, 0, 1, 0]
+    assert items_of(third.lists[0][0])[0] == "i1"
+
+
+def test_a_list_is_cut_to_its_length(model: Model) -> None:
+    # given
+    lane = Lane(candidates=3, length=2)
+    lane.browser.serve(model)
+    # when
+    ((made, _),) = lane.answer(clicked("c1")).lists
+    # then
+    assert len(made.items) == 2
+
+
+def test_a_click_is_logged_with_what_the_model_thought_of_it(lane: Lane) -> None:
+    # when
+    answers = lane.answer(clicked("c1", "i2"), clicked("c2", "ghost"))
+    # then
+    two, ghost = answers.scored
+    assert (two.event_id, two.items, two.entities) == ("c1", ("i2",), ("user:u", "item:i2"))
+    np.testing.assert_allclose(two.scores["click"], sigmoid(np.array([2], np.float32)), 1e-6)
+    np.testing.assert_allclose(ghost.scores["click"], [0.5], 1e-6)
+
+
+def test_an_impossible_click_costs_no_other_its_row(lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
+    # given an item that breaks the catalogue
+    block = lane.catalogue.block
+
+    def break_on_ghosts(items: list[str]) -> object:
+        if "ghost" in items:
+            raise RuntimeError("no such block")
+        return block(items)
+
+    monkeypatch.setattr(lane.catalogue, "block", break_on_ghosts)
+    # when
+    answers = lane.answer(
+        *[record(click(f"c{n}", "ghost" if n == 3 else "i0"), n, topic="shop.clicks") for n in range(8)]
+    )
+    # then
+    assert [scored.event_id for scored in answers.scored] == [f"c{n}" for n in range(8) if n != 3]
+    assert [(r.record.offset, r.reason) for r in answers.rejects] == [(3, "cannot_score")]
+
+
+def test_a_search_is_put_into_the_order_of_relevance_and_the_rest_follows(model: Model) -> None:
+    # given a lane that ranks three items at most
+    lane = Lane(candidates=3, length=2)
+    lane.browser.serve(model)
+    # when
+    ((ranking, scored),) = lane.answer(record(search("s1", "i1", "ghost", "i3", "i2"), topic="shop.searches")).rankings
+    # then
+    assert ranking.items == ("i3", "i1", "ghost", "i2")
+    np.testing.assert_allclose(ranking.relevance, sigmoid(np.array([3, 1, 0], np.float32)), 1e-6)
+    assert (scored.items, scored.query) == (("i3", "i1", "ghost"), "red shoes")
+
+
+def test_a_search_without_a_result_or_without_a_model_keeps_the_engine_s_order(lane: Lane) -> None:
+    assert lane.answer(record(search("s1"), topic="shop.searches")).rankings == []
+    lane.browser.serve(None)
+    assert lane.answer(record(search("s2", "i1"), topic="shop.searches")).rankings == []

@@ -1,0 +1,145 @@
+"""Deciding: what an order is told, with a model and without one."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from contract.bundle import read_bundle
+from contract.encoding import Encoder
+from contract.events import Order
+from contract.features import Block
+from contract.memory import Memory, fold
+from contract.settings import Rule, Settings
+from contract.touches import columns
+from tests.worker.bundles import publish_tiny
+from tests.worker.shop import FEATURES, KINDS, order, record
+from worker.answers import Answers
+from worker.batch import Batch, open_records
+from worker.deciding import Decider
+from worker.intake import Place
+from worker.runtime import Model, Scores
+
+RULE = Rule(feature="device_first_links_1d", above=5, action="review", reason="busy")
+SETTINGS = Settings().model_copy(update={"rules": (RULE,), "thresholds": {}})
+
+
+def batch_of(*orders: Order) -> Batch:
+    return open_records(
+        [record(one, n) for n, one in enumerate(orders)], KINDS, {Place("shop.orders", 0): "orders/0"}, ()
+    )
+
+
+def memory_of(batch: Batch) -> Memory:
+    touches = columns(batch.arrivals)
+    return fold([{} for _ in touches.entities], touches)
+
+
+def decide(decider: Decider, *orders: Order) -> Answers:
+    batch = batch_of(*orders)
+    return decider.answer(batch, range(len(orders)), memory_of(batch), 0)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Model:
+    """Fraud is likely above an amount of 100."""
+    publish_tiny(tmp_path, "v1", doubt=100.0)
+    return Model(read_bundle(tmp_path, "v1"), FEATURES)
+
+
+@pytest.fixture
+def decider() -> Decider:
+    return Decider(settings=SETTINGS, encoder=Encoder(FEATURES))
+
+
+class Clumsy(Model):
+    """A model that cannot score amounts above 1,000, and knows no number for those above 500."""
+
+    def run(self, graph: str, blocks: object, **more: object) -> Scores:
+        assert isinstance(blocks, dict)
+        block: Block = blocks["order"]
+        amount = block.numbers[:, [f.name for f in FEATURES.numbers("order")].index("order_amount")]
+        if (amount > 1_000).any():
+            raise RuntimeError("too much for me")
+        return {"fraud": np.where(amount > 500, np.nan, 0).astype(np.float32)}
+
+
+def clumsy(model: Model) -> Clumsy:
+    made = Clumsy.__new__(Clumsy)
+    made.__dict__ |= model.__dict__
+    return made
+
+
+def test_a_decision_tells_the_model_s_probability_and_its_version(decider: Decider, model: Model) -> None:
+    # given
+    decider.serve(model)
+    # when
+    answers = decide(decider, order("o1", amount=98), order("o2", amount=100), order("o3", amount=103))
+    # then
+    decisions = [decision for decision, _ in answers.decisions]
+    assert [(d.event_id, d.action, round(d.probability["fraud"], 2)) for d in decisions] == [
+        ("o1", "review", 0.12),
+        ("o2", "review", 0.5),
+        ("o3", "decline", 0.95),
+    ]
+    assert {(d.model_version, d.degraded) for d in decisions} == {("v1", False)}
+
+
+def test_without_a_model_rules_decide_and_the_answer_says_so(decider: Decider) -> None:
+    # given one device on which six users have ordered within minutes
+    orders = [order(f"o{n}", user=f"u{n}", device="d") for n in range(7)]
+    # when
+    decisions = [decision for decision, _ in decide(decider, *orders).decisions]
+    # then
+    assert [d.action for d in decisions] == ["approve"] * 6 + ["review"]
+    assert decisions[6].reasons == ("busy",)
+    assert {(d.model_version, d.degraded, len(d.probability)) for d in decisions} == {("", True, 0)}
+
+
+def test_an_order_logs_the_features_that_it_was_decided_by(decider: Decider, model: Model) -> None:
+    # given
+    decider.serve(model)
+    # when
+    ((decision, scored),) = decide(decider, order("o1", "i", amount=99, device="d", card="k")).decisions
+    # then
+    amount = [f.name for f in FEATURES.numbers("order")].index("order_amount")
+    assert scored.groups["order"].unpack().numbers[0, amount] == 99
+    assert set(scored.groups) == {"user", "order", "context"}
+    assert scored.scores == {"fraud": (decision.probability["fraud"],)}
+    assert scored.entities == ("user:u", "device:d", "card:k", "item:i")
+    assert (scored.kind, scored.event_id, scored.features) == ("order", "o1", FEATURES.digest)
+
+
+def test_an_order_that_cannot_be_scored_is_rejected_alone_and_one_without_a_number_is_not_approved(
+    decider: Decider, model: Model
+) -> None:
+    # given
+    decider.serve(clumsy(model))
+    amounts = [10.0] * 20
+    amounts[7], amounts[13] = 5_000, 600
+    # when
+    answers = decide(decider, *[order(f"o{n}", amount=amount) for n, amount in enumerate(amounts)])
+    # then
+    actions = {decision.event_id: decision.action for decision, _ in answers.decisions}
+    assert actions == {f"o{n}": "approve" for n in range(20) if n != 7} | {"o13": "review"}
+    assert [(r.record.offset, r.reason, r.detail) for r in answers.rejects] == [(7, "cannot_score", "too much for me")]
+    (scored,) = [scored for decision, scored in answers.decisions if decision.event_id == "o13"]
+    assert scored.scores == {}
+
+
+def test_only_the_rows_that_are_asked_for_are_answered(decider: Decider) -> None:
+    batch = batch_of(order("o0"), order("o1"), order("o2"))
+
+    answers = decider.answer(batch, [2], memory_of(batch), 0)
+
+    assert [decision.event_id for decision, _ in answers.decisions] == ["o2"]
+
+
+def test_the_shop_s_thresholds_win_over_those_of_the_bundle(model: Model) -> None:
+    # given a bundle that declines from 0.9 on and a shop that does from 0.5 on
+    decider = Decider(
+        settings=SETTINGS.model_copy(update={"thresholds": {"fraud": {"decline": 0.5}}}), encoder=Encoder(FEATURES)
+    )
+    decider.serve(model)
+    # then
+    assert [d.action for d, _ in decide(decider, order("o", amount=100)).decisions] == ["decline"]
