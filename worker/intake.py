@@ -62,7 +62,7 @@ class Intake:
         self._listener: Listener | None = None
         self.places: set[Place] = set()
         self.down = False
-        self._paused = False
+        self._paused: set[Place] = set()  # while something else is waited for
         self._held: set[Place] = set()
         self.ended: set[Place] = set()  # read to their ends, as far as was known at the last poll
         self._consumer = Consumer(self._configuration(kafka, group, instance))
@@ -83,16 +83,16 @@ class Intake:
 
     def keep_alive(self) -> None:
         """Stay a member of the group while something else is waited for; no record is read."""
-        if not self._paused:
-            self._consumer.pause([TopicPartition(*place) for place in self.places])
-            self._paused = True
+        if fresh := self.places - self._paused:  # also those that came while we wait
+            self._consumer.pause([TopicPartition(*place) for place in fresh])
+            self._paused |= fresh
         self._consumer.poll(0)
 
     def hold(self, places: Iterable[Place]) -> None:
         """Read nothing from exactly these partitions, until told otherwise."""
         wanted = self.places.intersection(places)
         self._consumer.pause([TopicPartition(*place) for place in wanted - self._held])
-        self._consumer.resume([TopicPartition(*place) for place in self._held - wanted])
+        self._consumer.resume([TopicPartition(*place) for place in self._held - wanted - self._paused])
         self._held = wanted
 
     def seek(self, starts: Mapping[Place, int]) -> None:
@@ -178,6 +178,7 @@ class Intake:
         self.places.difference_update(leaving)
         self.ended.difference_update(leaving)
         self._held.difference_update(leaving)
+        self._paused.difference_update(leaving)
         self._consumer.incremental_unassign(partitions)
 
     def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
@@ -201,8 +202,8 @@ class Intake:
 
     def _resume(self) -> None:
         if self._paused:
-            self._consumer.resume([TopicPartition(*place) for place in self.places - self._held])
-            self._paused = False
+            self._consumer.resume([TopicPartition(*place) for place in self._paused - self._held])
+            self._paused.clear()
 
     @staticmethod
     def _ask(what: str, question: Callable[[], T]) -> T:
