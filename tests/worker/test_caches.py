@@ -1,0 +1,106 @@
+"""Caches: lists that never go backwards, popular items, rankings; all with a time to live."""
+
+from collections.abc import Iterator
+
+import msgspec
+import pytest
+
+from contract.rows import Ranking, Recommendations, read_recommendations
+from contract.settings import Lists
+from worker.caches import Caches
+from worker.redis_client import RedisClient
+
+
+def made(user: str, source_ms: int, computed_ms: int = 0) -> Recommendations:
+    return Recommendations(
+        user_id=user,
+        recommendation_id=f"r{source_ms}",
+        items=(),
+        model_version="",
+        computed_ms=computed_ms,
+        source_ms=source_ms,
+    )
+
+
+def ranking(query: str) -> Ranking:
+    return Ranking(event_id="s", user_id="u", query=query, items=("a",), relevance=(0.5,), model_version="v")
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator[RedisClient]:
+    client = RedisClient(url=redis_url, timeout_s=20)
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def caches(client: RedisClient) -> Caches:
+    return Caches(client=client, prefix="shop:", lists=Lists(ttl_s=60))
+
+
+def cached(client: RedisClient, user: str) -> Recommendations:
+    (value,) = client.pipeline([("GET", f"shop:rec:{user}")])
+    return read_recommendations(value)
+
+
+@pytest.mark.parametrize(
+    ("source_ms", "stands"), [(1_700_000_000_000, 1), (1_700_000_000_001, 1), (1_699_999_999_999, 0)]
+)
+def test_a_list_is_replaced_by_one_as_new_or_newer_and_by_no_older_one(
+    caches: Caches, client: RedisClient, source_ms: int, stands: int
+) -> None:
+    # given
+    caches.write([made("u", 1_700_000_000_000)], [])
+    # when
+    caches.write([made("u", source_ms, computed_ms=1)], [])
+    # then
+    assert cached(client, "u").computed_ms == stands
+
+
+def test_one_list_that_stays_keeps_no_other_from_being_written(caches: Caches, client: RedisClient) -> None:
+    # given
+    caches.write([made("b", 10)], [])
+    # when
+    caches.write([made("a", 5), made("b", 5), made("c", 5)], [])
+    # then
+    assert [cached(client, user).source_ms for user in "abc"] == [5, 10, 5]
+
+
+@pytest.mark.parametrize("foreign", [b"", b"no json", b"[]", b"7", b'{"source_ms": "soon"}', b'{"source_ms": null}'])
+def test_what_is_no_list_is_replaced(caches: Caches, client: RedisClient, foreign: bytes) -> None:
+    # given
+    client.pipeline([("SET", "shop:rec:u", foreign)])
+    # when
+    caches.write([made("u", 5)], [])
+    # then
+    assert cached(client, "u").source_ms == 5
+
+
+def test_popular_items_are_kept_of_all_and_by_category(caches: Caches, client: RedisClient) -> None:
+    # when
+    caches.write_popular({"": ["a", "b"], "home & garden": ["b"]}, now_ms=7)
+    caches.write_popular({}, now_ms=8)
+    # then
+    values = client.pipeline([("GET", "shop:rec:popular"), ("GET", "shop:rec:popular:home & garden")])
+    assert [msgspec.json.decode(value) for value in values] == [
+        {"items": ["a", "b"], "computed_ms": 7},
+        {"items": ["b"], "computed_ms": 7},
+    ]
+
+
+def test_a_ranking_is_found_whatever_case_and_spaces_the_query_has(caches: Caches, client: RedisClient) -> None:
+    # when
+    caches.write([], [ranking("Red  shoes")])
+    # then
+    assert client.pipeline([("GET", caches.search_key(ranking("red shoes ")))])[0] is not None
+    assert client.pipeline([("GET", caches.search_key(ranking("red shirts")))])[0] is None
+
+
+def test_nothing_stays_for_ever(caches: Caches, client: RedisClient) -> None:
+    # when
+    caches.write([made("u", 5)], [ranking("red")])
+    caches.write_popular({"": ["a"], "c": ["a"]}, now_ms=7)
+    # then
+    (keys,) = client.pipeline([("KEYS", "*")])
+    assert len(keys) == 4
+    assert all(ttl_s > 0 for ttl_s in client.pipeline([("TTL", key) for key in keys]))

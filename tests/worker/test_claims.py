@@ -1,0 +1,93 @@
+"""Claims: whoever decides first is whom every later life repeats."""
+
+from collections.abc import Iterator
+
+import msgspec
+import numpy as np
+import pytest
+
+from contract.features import Block
+from contract.rows import Action, Decision, Scored, pack, read_decision
+from worker import claims, metrics
+from worker.claims import Claims
+from worker.redis_client import RedisClient
+
+
+def answer(event_id: str, action: Action = "approve", version: str = "v1") -> tuple[Decision, Scored]:
+    decision = Decision(
+        event_id=event_id,
+        user_id="ü",
+        ts_ms=2**52,
+        probability={"fraud": 0.1 + 0.2},
+        action=action,
+        reasons=("a", "b"),
+        model_version=version,
+    )
+    block = pack(Block(np.array([[np.nan, 1.5]], np.float32), np.array([[2**62]], np.int64)))
+    scored = Scored(
+        event_id=event_id,
+        kind="order",
+        user_id="ü",
+        ts_ms=2**52,
+        topic="shop.orders",
+        partition=3,
+        offset=2**40,
+        model_version=version,
+        features="f",
+        groups={"order": block},
+        scores={"fraud": (0.1 + 0.2,)},
+        entities=("user:ü",),
+    )
+    return decision, scored
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator[RedisClient]:
+    made = RedisClient(url=redis_url, timeout_s=20)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def held(client: RedisClient) -> Claims:
+    return Claims(client=client, prefix="shop:", ttl_s=60)
+
+
+def test_a_claim_comes_back_as_it_was_made() -> None:
+    made = answer("o1", "decline")
+
+    assert claims.read(msgspec.json.encode(claims.write(*made))) == made
+
+
+def test_the_first_decision_stands_whatever_later_lives_think(held: Claims) -> None:
+    # given
+    first, second = answer("o1", "decline", "v1"), answer("o1", "approve", "v2")
+    repeated = metrics.REPEATED._value.get()
+    # when
+    found = [held.claim([first]), held.claim([second]), held.claim([second])]
+    # then
+    assert found == [[first]] * 3
+    assert metrics.REPEATED._value.get() == repeated + 2
+
+
+def test_of_a_batch_some_may_have_been_decided_before(held: Claims) -> None:
+    # given
+    old, new = answer("o1", "decline"), answer("o2")
+    held.claim([old])
+    # then
+    assert held.claim([new, answer("o1", "approve", "v2")]) == [new, old]
+
+
+def test_an_order_that_stands_twice_in_a_batch_is_decided_once(held: Claims) -> None:
+    first, second = answer("o1", "decline"), answer("o1", "approve")
+
+    assert held.claim([first, second]) == [first, first]
+
+
+def test_a_claim_is_the_public_decision_and_does_not_stay_for_ever(held: Claims, client: RedisClient) -> None:
+    # when
+    held.claim([answer("o1", "review")])
+    # then
+    value, ttl_s = client.pipeline([("GET", "shop:decision:o1"), ("TTL", "shop:decision:o1")])
+    assert read_decision(value) == answer("o1", "review")[0]
+    assert 0 < ttl_s <= 60

@@ -1,0 +1,104 @@
+"""Profiles in Redis, as far as only Redis can tell: keys, expiry, a forgotten script, names of sources.
+
+What every store promises is proved in tests/contract/test_profile_laws.py.
+"""
+
+from collections.abc import Iterator
+
+import pytest
+
+from contract.errors import StaleState
+from contract.hashing import BUCKETS, bucket_of
+from contract.profiles import profile_key
+from worker.profile_store import TTL_MS, RedisProfiles, source_name
+from worker.redis_client import RedisClient
+
+USER = "user:ü"
+BUCKET = bucket_of(USER)
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator[RedisClient]:
+    made = RedisClient(url=redis_url, timeout_s=20)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def profiles(client: RedisClient) -> RedisProfiles:
+    return RedisProfiles(client=client, prefix="shop:")
+
+
+def test_a_slice_and_its_position_stand_where_the_docs_say(profiles: RedisProfiles, client: RedisClient) -> None:
+    # when
+    profiles.merge({USER: {"orders/3": b"\x00slice\xff"}}, {}, {BUCKET: {"orders/3": 7}})
+    # then
+    assert client.pipeline([("HGETALL", f"shop:{profile_key(USER)}"), ("HGETALL", f"shop:merged:{{{BUCKET}}}")]) == [
+        {b"orders/3": b"\x00slice\xff"},
+        {b"orders/3": b"7"},
+    ]
+
+
+def test_profiles_expire_when_nobody_writes_them_and_positions_never(
+    profiles: RedisProfiles, client: RedisClient
+) -> None:
+    # given
+    profiles.merge({USER: {"orders/3": b"a"}}, {}, {BUCKET: {"orders/3": 1}})
+    key = f"shop:{profile_key(USER)}"
+    assert 0.99 * TTL_MS < client.pipeline([("PTTL", key)])[0] <= TTL_MS
+    assert client.pipeline([("PTTL", f"shop:merged:{{{BUCKET}}}")]) == [-1]
+    # when it is written again after some time, and after a long time
+    for left, refreshed in ((0.95, False), (0.5, True)):
+        client.pipeline([("PEXPIRE", key, round(TTL_MS * left))])
+        at = profiles.merged(["orders/3"])
+        profiles.merge({USER: {"orders/3": b"b"}}, at, {BUCKET: {"orders/3": at[BUCKET]["orders/3"] + 1}})
+        # then
+        assert (client.pipeline([("PTTL", key)])[0] > 0.96 * TTL_MS) == refreshed
+
+
+def test_a_flush_of_the_scripts_costs_neither_reads_nor_writes(profiles: RedisProfiles, client: RedisClient) -> None:
+    # given
+    profiles.merge({USER: {"orders/3": b"a"}}, {}, {BUCKET: {"orders/3": 1}})
+    # when
+    client.pipeline([("SCRIPT", "FLUSH")])
+    profiles.merge({USER: {"orders/3": b"b"}}, {BUCKET: {"orders/3": 1}}, {BUCKET: {"orders/3": 2}})
+    client.pipeline([("SCRIPT", "FLUSH")])
+    # then
+    assert profiles.read([USER, "user:nobody"]) == [{"orders/3": b"b"}, {}]
+
+
+def test_a_flush_of_everything_is_noticed_by_the_next_write(profiles: RedisProfiles, client: RedisClient) -> None:
+    # given
+    profiles.merge({}, {}, {bucket: {"orders/3": 1} for bucket in range(BUCKETS)})
+    # when
+    client.pipeline([("FLUSHALL",)])
+    # then
+    with pytest.raises(StaleState):
+        profiles.merge({USER: {"orders/3": b"b"}}, {BUCKET: {"orders/3": 1}}, {BUCKET: {"orders/3": 2}})
+    assert client.pipeline([("DBSIZE",)]) == [0]
+
+
+def test_no_source_is_no_question(profiles: RedisProfiles) -> None:
+    assert profiles.merged([]) == {bucket: {} for bucket in range(BUCKETS)}
+
+
+def test_many_entities_are_read_in_the_order_asked(profiles: RedisProfiles) -> None:
+    # given
+    users = [f"user:{n}" for n in range(300)]
+    after = {bucket: {"orders/0": 1} for bucket in range(BUCKETS)}
+    profiles.merge({user: {"orders/0": user.encode()} for user in users}, {}, after)
+    # then
+    asked = [*reversed(users), "user:nobody", users[7]]
+    assert [dict(slices).get("orders/0", b"").decode() for slices in profiles.read(asked)] == [
+        *reversed(users),
+        "",
+        users[7],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("topic_id", "name"),
+    [(None, "orders/3"), ("", "orders/3"), ("MkTng_5-Q", "orders~MkTng_5-Q/3"), ("a/b~c=", "orders~abc/3")],
+)
+def test_a_source_is_named_by_its_topic_s_id_where_that_is_known(topic_id: str | None, name: str) -> None:
+    assert source_name("orders", topic_id, 3) == name
