@@ -25,7 +25,7 @@ from worker.redis_client import RedisClient
 
 REDIS: Final = "redis://localhost:6379/0"
 KAFKA: Final = "localhost:29092"
-COMMAND: Final = re.compile(r"python -m ((?:worker|training|export|demo) [^`\n#]+)")
+COMMAND: Final = re.compile(r"python -m ((?:worker|training|export|demo) [^`'&\n#]+)")
 
 
 @pytest.fixture
