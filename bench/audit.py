@@ -11,7 +11,8 @@ from contract.errors import BadEvent
 from contract.events import Event, decode
 from contract.hashing import BUCKETS
 from contract.profiles import profile_key
-from tests.oracle.profiles import Oracle, first_difference
+from tests.oracle.profiles import Oracle
+from tests.oracle.records import first_difference
 from worker.broker import Broker
 from worker.profile_store import source_name
 from worker.redis_client import RedisClient, pairs

@@ -12,7 +12,7 @@ from contract.memory import EMPTY, Memory, MemoryProfiles, fold
 from contract.profiles import AGGREGATES, HORIZON_MS, RECORD, RING, WIDTHS_MS, WINDOWS
 from contract.touches import Arrival, columns
 from tests.oracle.logs import BASE_MS
-from tests.oracle.profiles import Seen, seen
+from tests.oracle.records import Seen, seen
 
 DAY_MS = 86_400_000
 

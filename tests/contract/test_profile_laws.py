@@ -17,8 +17,9 @@ from contract.touches import Arrival, columns
 from tests.contract.conftest import NewStore
 from tests.oracle.feeding import Feeder, cut, entities_of, slices_of
 from tests.oracle.logs import SOURCES, logs, oracle_of, random_log
-from tests.oracle.profiles import Oracle, first_difference
+from tests.oracle.profiles import Oracle
 from tests.oracle.reading import read, recent
+from tests.oracle.records import first_difference
 
 examples = settings(max_examples=40)
 
