@@ -1,16 +1,19 @@
-"""`python -m contract.compiled` compiles the folds ahead, so that no process pays for it when it is started first."""
+"""`python -m contract.compiled` compiles the folds ahead, so that no process pays for it when it is started first.
+
+A process still loads what was compiled, for about a second: a worker does it before it joins its group.
+"""
 
 from contract.events import Search
 from contract.memory import fold
 from contract.touches import Arrival, columns
 
 
-def main() -> None:
-    """Fold one event and look at it: what numba compiles is kept beside the code."""
+def load_folds() -> None:
+    """Fold one event and look at it: what numba compiles is kept beside the code, and loaded from there."""
     search = Search(event_id="compiled", ts_ms=0, user_id="compiled", query="")
     touches = columns([Arrival("searches/0", 0, search)])
     fold([{}], touches).look(touches.entities, [0])
 
 
 if __name__ == "__main__":
-    main()
+    load_folds()

@@ -7,6 +7,7 @@ import time
 from collections import defaultdict
 from typing import Final
 
+from contract.compiled import load_folds
 from contract.encoding import Encoder
 from contract.errors import StaleState, Unavailable
 from contract.features import FeatureSet
@@ -91,6 +92,7 @@ class ScoreWorker:
         while not self._products.ready and not self._stop.is_set():
             self._products.follow()
         self._swap()
+        load_folds()
         gc.collect()
         gc.freeze()  # what stands now lives as long as the process: no collection needs to look at it again
 
