@@ -19,13 +19,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from contract.features import FeatureSet
+from contract.features import Feature, FeatureSet
 from contract.tasks import Task
 from model.answers import probabilities
 from model.declared import Shape
 from model.statistics import NumberStatistics, Statistics, table_of
 
 Inputs: TypeAlias = Mapping[str, tuple[Tensor, Tensor]]  # group -> numbers (N, n) float32, ids (N, m) int64
+FIRST_DEVIATION: Final = 0.1  # of embeddings
 STANDARD_MAX: Final = 8.0  # a standardised number says no more beyond this many deviations
 
 
@@ -63,6 +64,20 @@ class Network(nn.Module):
         self.gates = nn.ModuleList(nn.Linear(shape.hidden + shape.factors, shape.experts) for _ in self.tasks)
         self.towers = nn.ModuleList(Tower(shape, statistics.start[task.name]) for task in self.tasks)
 
+    @torch.no_grad()
+    def meet(self, inputs: Inputs) -> None:
+        """Begin the rows of these ids at random, since products of zeros never learn; an id never met says nothing."""
+        for group, (_, ids) in inputs.items():
+            for span in self.features.spans(group):
+                table = self.table(span.feature)
+                met = torch.unique(rows_of(table, ids[:, span.start : span.start + span.width]))
+                table[met] = torch.randn(len(met), table.shape[1]) * FIRST_DEVIATION
+
+    def table(self, feature: Feature) -> Tensor:
+        """The embeddings (rows, embedding) of an id feature."""
+        table: Tensor = self.tables[self.table_at[table_of(feature)]]
+        return table
+
     def forward(self, inputs: Inputs) -> dict[str, Tensor]:
         """The probability of each task for each of N rows: (N,), or (N, classes); a value for regressions."""
         found: dict[str, Tensor] = {}
@@ -78,8 +93,7 @@ class Network(nn.Module):
         numbers, ids = self._hidden(group, numbers, ids, hide)
         x = [self.numbers[group](numbers)] if numbers.shape[1] else []  # (N, 2n)
         for span in self.features.spans(group):
-            table = self.tables[self.table_at[table_of(span.feature)]]
-            x.append(pooled(table, ids[:, span.start : span.start + span.width]))  # (N, embedding)
+            x.append(pooled(self.table(span.feature), ids[:, span.start : span.start + span.width]))  # (N, embedding)
         part: Tensor = self.first[group](torch.cat(x, 1))  # (N, hidden + factors)
         return part
 
@@ -141,17 +155,19 @@ class Numbers(nn.Module):
 
 
 def pooled(table: Tensor, ids: Tensor) -> Tensor:
-    """The mean of the rows of those ids (N, width) that are present, row 0 where none is: (N, embedding).
-
-    Any other id, of whatever sign, has a row by its remainder; tables begin at zero, so an unseen id says nothing.
-    """
-    rows = torch.where(ids == 0, 0, 1 + ids.remainder(table.shape[0] - 1))  # (N, width)
+    """The mean of the rows of those ids (N, width) that are present, row 0 where none is: (N, embedding)."""
+    rows = rows_of(table, ids)  # (N, width)
     if ids.shape[1] == 1:
         return F.embedding(rows[:, 0], table)
     present = (ids != 0).to(table.dtype)  # (N, width)
     count = present.sum(1, keepdim=True)  # (N, 1)
     mean = (F.embedding(rows, table) * present.unsqueeze(2)).sum(1) / count.clamp(min=1)  # (N, embedding)
     return torch.where(count > 0, mean, table[0])
+
+
+def rows_of(table: Tensor, ids: Tensor) -> Tensor:
+    """The row of each id: 0 where it is absent, else by its remainder, of whatever sign it is."""
+    return torch.where(ids == 0, 0, 1 + ids.remainder(table.shape[0] - 1))
 
 
 class Tower(nn.Module):

@@ -15,9 +15,9 @@ from model.network import Network
 from model.statistics import measure
 from training.evaluation import Evaluation, evaluate, weighted_score
 from training.examples import Examples
-from training.learner import Learner, as_batch, shuffled
+from training.learner import Learner, as_batch, mixed
 from training.plan import Plan
-from training.split import learnable, split_by_time
+from training.split import family_of, learnable, split_by_time
 
 Losses = dict[str, float]
 Report = Callable[["Epoch"], None]
@@ -74,13 +74,15 @@ def first_network(training: Examples, shape: Shape) -> Network:
     blocks = {group: training.blocks[group] for group in groups}
     features, tasks = training.features, training.tasks
     statistics = measure(features, blocks, training.labels, tasks, training.classes, shape.rows)
-    return Network(features=features, tasks=tasks, shape=shape, statistics=statistics)
+    network = Network(features=features, tasks=tasks, shape=shape, statistics=statistics)
+    network.meet({group: of for group, of in as_batch(training).inputs.items() if group in groups})
+    return network
 
 
 def learn_once(learner: Learner, training: Examples, batch: int, order: np.random.Generator) -> Losses:
     """One pass over the training part in a new order; returns each task's mean loss."""
     seen: dict[str, list[float]] = {}
-    for rows in shuffled(len(training), batch, order):
+    for rows in mixed(family_of(training), batch, order):
         for task, loss in learner.learn(as_batch(training, rows)).items():
             seen.setdefault(task, []).append(loss)
     return {task: float(np.mean(values)) for task, values in seen.items()}

@@ -16,6 +16,7 @@ from training.plan import Plan
 
 GRADIENT_MAX = 5.0  # the norm beyond which a step is shortened: one strange batch must not undo the others
 PREDICT_ROWS = 8_192
+LEAST_SHARE = 16  # a sixteenth
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +88,20 @@ class Learner:
         return {name: float(loss.detach()) for name, loss in found.items()}
 
 
-def shuffled(rows: int, batch: int, order: np.random.Generator) -> Iterator[Integers]:
-    """Numbers of rows, each once, in batches."""
-    everything = order.permutation(rows)
-    for start in range(0, rows, batch):
-        yield everything[start : start + batch]
+def mixed(family: Integers, batch: int, order: np.random.Generator) -> Iterator[Integers]:
+    """Numbers of rows in batches of about `batch`: each row of a large family once, those of a small one over and over.
+
+    Each family has a stated least share of every batch, so that no task's gradient rests on a row or two.
+    """
+    steps = -(-len(family) // batch)
+    parts = []
+    for one in np.unique(family):
+        rows = np.flatnonzero(family == one)
+        wanted = max(len(rows), steps * batch // LEAST_SHARE)
+        rounds = [order.permutation(rows) for _ in range(-(-wanted // len(rows)))]
+        parts.append(np.array_split(np.concatenate(rounds)[:wanted], steps))
+    for step in range(steps):
+        yield np.concatenate([part[step] for part in parts])
 
 
 @torch.no_grad()

@@ -22,7 +22,7 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True):
 
     batch: Count = 512
     epochs: Count = 4
-    learning_rate: Annotated[float, Meta(gt=0)] = 0.002
+    learning_rate: Annotated[float, Meta(gt=0)] = 0.005
     weight_decay: Annotated[float, Meta(ge=0)] = 0.01
     patience: Count = 2
     held_out: Share = 0.2

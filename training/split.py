@@ -16,20 +16,26 @@ class Split(NamedTuple):
 
 
 def split_by_time(examples: Examples, held_out: float) -> Split:
-    """Hold out the latest share of each family of examples: those whose first labelled task is the same.
+    """Hold out the latest share of each family of examples.
 
     Each family has its own cut, since tasks have times of their own: products are known before the first click, and
     fraud is known of old orders alone. Of equal times the ids decide, by a seeded shuffle.
     """
-    family = np.full(len(examples), len(examples.tasks))
-    for number, task in reversed(list(enumerate(examples.tasks))):
-        family[examples.known(task)] = number
+    family = family_of(examples)
     shuffle = np.random.default_rng(0).permutation(len(examples))
     order = np.lexsort((shuffle, examples.ts_ms, family))
     members, counts = family[order], np.bincount(family, minlength=len(examples.tasks))
     place = np.arange(len(order)) - (np.cumsum(counts) - counts)[members]
     late = place >= np.ceil(counts[members] * (1 - held_out))
     return Split(np.sort(order[~late]), np.sort(order[late]))
+
+
+def family_of(examples: Examples) -> Integers:
+    """The number of each example's first labelled task (N,): what happens alike, and so is split and mixed alike."""
+    family = np.full(len(examples), len(examples.tasks), np.int64)
+    for number, task in reversed(list(enumerate(examples.tasks))):
+        family[examples.known(task)] = number
+    return family
 
 
 def learnable(examples: Examples) -> tuple[tuple[Task, ...], dict[str, str]]:
