@@ -112,7 +112,7 @@ def fold(profiles: Sequence[Slices], touches: Touches) -> Memory:
         for number in touches.entity[a:b].tolist()
     ]
     slices = parse(records)
-    family = np.array([FAMILY_CODES[source_family(source)] for source in sources], np.int64)
+    family = np.array([family_of(source) for source in sources], np.int64)
     starts, owns = np.array(start, np.int64), np.array(own, np.int64)
     t = touches
     before, recent = fold_batch(
@@ -120,6 +120,14 @@ def fold(profiles: Sequence[Slices], touches: Touches) -> Memory:
     )
     index = {entity: number for number, entity in enumerate(touches.entities)}
     return Memory(touches, index, starts, sources, family, slices, owns, before, recent)
+
+
+def family_of(source: str) -> int:
+    """The code of a source's family; raises `BadProfile` for one that another version has written."""
+    family = source_family(source)
+    if family not in FAMILY_CODES:
+        raise BadProfile(f"A slice's source should be of a family among {list(FAMILY_CODES)}. Found `{source}`.")
+    return FAMILY_CODES[family]
 
 
 def parse(records: Sequence[bytes]) -> npt.NDArray[np.void]:
