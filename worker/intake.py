@@ -79,7 +79,8 @@ class Intake:
         self._resume()
         if self.down:
             self._ask_whether_up()
-        return [record for m in self._consumer.consume(records_max, wait_ms / 1000) if (record := self._accept(m))]
+        found = [record for m in self._consumer.consume(records_max, wait_ms / 1000) if (record := self._accept(m))]
+        return [record for record in found if record.place in self.places]  # some may have left in this very call
 
     def keep_alive(self) -> None:
         """Stay a member of the group while something else is waited for; no record is read."""
