@@ -36,9 +36,9 @@ def main(arguments: list[str] | None = None) -> int:
 def run(args: argparse.Namespace) -> int:
     """Each command imports what it needs, so that none waits for the other's libraries."""
     if args.command == "run":
-        from demo.run import Demo
+        from demo.run import run as run_demo
 
-        return Demo(seed=args.seed, keep=args.keep).run()
+        return run_demo(args.seed, keep=args.keep)
     from demo.replay import replay
 
     settings, _ = read_settings()

@@ -2,10 +2,10 @@
 
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 from contract.errors import ShopstreamError
 from demo.servers.child import Child
@@ -16,6 +16,13 @@ TAIL_CHARS: Final = 3_000
 
 class Failed(ShopstreamError):
     """A part of the demo ended, or was late; the message carries the end of its log."""
+
+
+class Finished(NamedTuple):
+    """How a command ended: its exit status, and the last line that it printed."""
+
+    status: int
+    said: str
 
 
 class Crew:
@@ -31,8 +38,8 @@ class Crew:
         self._children[name] = child
         child.start()
 
-    def finish(self, name: str, *words: str, within_s: float) -> str:
-        """Run `python -m WORDS` to its end and return what it printed; raises `Failed` if it does not end with 0."""
+    def finish(self, name: str, *words: str, within_s: float, statuses: Collection[int] = (0,)) -> Finished:
+        """Run `python -m WORDS` to its end; raises `Failed` if that is late or none of `statuses`."""
         child = self._child(name, words, {})
         child.start()
         try:
@@ -42,11 +49,12 @@ class Crew:
                 if time.monotonic() > deadline:
                     raise Failed(f"`{name}` should be done within {within_s:g} s. Found:\n{child.tail(TAIL_CHARS)}")
                 time.sleep(POLL_S)
-            if status := child.stop():
-                raise Failed(f"`{name}` should end with 0. Found {status} and, in its log:\n{child.tail(TAIL_CHARS)}")
-            return child.tail()
+            status = child.stop() or 0
         finally:
             child.kill()
+        if status not in statuses:
+            raise Failed(f"`{name}` should end well. Found status {status} and, in its log:\n{child.tail(TAIL_CHARS)}")
+        return Finished(status, (child.output.read_text(errors="replace").splitlines() or [""])[-1])
 
     def check(self) -> None:
         """Raise `Failed`, with the end of its log, for a process that has ended by itself."""

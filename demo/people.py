@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from contract.events import Platform
@@ -12,11 +12,16 @@ COUNTRIES: Final = ("DE", "FR", "GB", "NL", "ES", "PL")
 FAR: Final = ("US", "SG", "BR")  # where gifts and loot go
 HOUSEHOLD_SHARE: Final = 0.25
 OFFICE_SHARE: Final = 0.15
+NEWCOMER_SHARE: Final = 0.4
+NEWCOMERS_DAYS: Final = 14.0
 
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """One user. `tastes`: how much a category is liked, 0 to 1; `visits_a_day`: how often they come, on average."""
+    """One user. `tastes`: how much a category is liked, 0 to 1; `visits_a_day`: how often they come, on average.
+
+    `comes_ms`: when they come to know the shop.
+    """
 
     user_id: str
     tastes: Mapping[str, float]
@@ -24,6 +29,7 @@ class Person:
     ip: str
     cards: Sequence[str]
     country: str
+    comes_ms: int
     account_created_ms: int
     platform: Platform
     visits_a_day: float
@@ -35,12 +41,18 @@ class Person:
 
 
 def make_people(chance: random.Random, count: int, categories: Sequence[str], opened_ms: int) -> list[Person]:
-    """People in the order of their ids; about a quarter live with the one before them: on one
-    address and device, half of them with one card."""
+    """People in the order of their ids: some live with the one before them, some come to know the shop later.
+
+    Those of one home share address and device, half of them a card.
+    """
     people: list[Person] = []
     for number in range(count):
         host = people[-1] if people and chance.random() < HOUSEHOLD_SHARE else None
-        people.append(make_person(chance, number, categories, opened_ms, host))
+        person = make_person(chance, number, categories, opened_ms, host)
+        if chance.random() < NEWCOMER_SHARE:
+            comes_ms = opened_ms + int(chance.uniform(0, NEWCOMERS_DAYS) * DAY_MS)
+            person = replace(person, comes_ms=comes_ms, account_created_ms=comes_ms)
+        people.append(person)
     return people
 
 
@@ -62,9 +74,10 @@ def make_person(
         ip=host.ip if host else draw_ip(chance, number),
         cards=[f"k{number:04d}", *(host.cards[:1] if host and chance.random() < 0.5 else [])],
         country=host.country if host else chance.choice(COUNTRIES),
+        comes_ms=opened_ms,
         account_created_ms=opened_ms - int(chance.expovariate(1 / 300) * DAY_MS),
         platform=chance.choice(("web", "app")),
-        visits_a_day=min(chance.gammavariate(2.0, 0.5), 3.0),
+        visits_a_day=min(chance.gammavariate(2.0, 1.0), 6.0),
         spending=chance.uniform(0.6, 1.4),
     )
 

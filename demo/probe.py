@@ -13,7 +13,7 @@ class Probe:
     """The health endpoint of a process on this machine."""
 
     def __init__(self, port: int) -> None:
-        self.url = f"http://127.0.0.1:{port}"
+        self.port, self.url = str(port), f"http://127.0.0.1:{port}"
 
     def is_ready(self) -> bool:
         return self._get("/readyz") is not None

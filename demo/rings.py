@@ -1,5 +1,6 @@
-"""Fraud rings: several new accounts on few devices and cards that order in bursts, dearly, and ship abroad."""
+"""Fraud rings: accounts, new or stolen, on few devices and cards, that order in bursts, dearly, and ship abroad."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -11,12 +12,17 @@ from demo.world import Payment, World, make_order
 
 FIRST_MEMBER: Final = 5_000  # numbers of users from which on they belong to rings
 HOUR_MS: Final = 3_600_000
+STOLEN_SHARE: Final = 0.3
+LOOKS_S: Final = 420.0  # for how long before an order somebody looks around
 
 
 class Ring:
-    """One ring: it strikes a few times, and is found out some hours after each strike."""
+    """One ring: it strikes a few times, and is found out some hours after each strike.
 
-    def __init__(self, *, world: World, ts_ms: int) -> None:
+    Its members are accounts of its own, and some that it stole from `people`.
+    """
+
+    def __init__(self, *, world: World, people: Sequence[Person], ts_ms: int) -> None:
         chance = world.chance
         first = FIRST_MEMBER + 10 * world.counted["ring"]
         name = world.number("ring")
@@ -26,17 +32,20 @@ class Ring:
         self._ip = f"172.16.{world.counted['ring'] % 250}.{chance.randrange(1, 255)}"
         self._country = chance.choice(FAR)
         self._dear = sorted(world.items.items, key=lambda item: -item.product.price)[: len(world.items.items) // 3]
-        self._members = [self._recruit(first + n, ts_ms) for n in range(chance.randrange(4, 9))]
+        self._members = [
+            chance.choice(people) if chance.random() < STOLEN_SHARE else self._recruit(first + n, ts_ms)
+            for n in range(chance.randrange(4, 9))
+        ]
         self.strikes_ms = [ts_ms]
         while len(self.strikes_ms) < 3 and chance.random() < 0.4:
-            self.strikes_ms.append(self.strikes_ms[-1] + int(chance.uniform(0.6, 2) * DAY_MS))
+            self.strikes_ms.append(self.strikes_ms[-1] + int(chance.uniform(0.4, 1.2) * DAY_MS))
 
     def strike(self, ts_ms: int) -> list[Happening]:
         """Orders within an hour or two from `ts_ms`, and the labels that come when they are found out."""
         chance, happenings = self._world.chance, list[Happening]()
-        found_ms = ts_ms + int(chance.uniform(6, 30) * HOUR_MS)
+        found_ms = ts_ms + int(chance.uniform(4, 16) * HOUR_MS)
         for person in chance.sample(self._members, chance.randrange(3, len(self._members) + 1)):
-            ts_ms += int(chance.uniform(30, 900) * 1000)
+            ts_ms += int(chance.uniform(LOOKS_S, 1_000) * 1000)
             lines, payment = self._choose(), self._payment()
             happenings += self._look(person, lines, payment, ts_ms)
             order = make_order(self._world, person, lines, payment, ts_ms)
@@ -52,7 +61,7 @@ class Ring:
         for item_id in (*(item.item_id for item in others), *(line.item_id for line in lines)):
             click = Click(
                 event_id=self._world.number("c"),
-                ts_ms=until_ms - int(chance.uniform(1, 25) * 1000),
+                ts_ms=until_ms - int(chance.uniform(60, LOOKS_S) * 1000),
                 user_id=person.user_id,
                 item_id=item_id,
                 surface=chance.choice(("home", "category")),
@@ -65,7 +74,7 @@ class Ring:
 
     def _recruit(self, number: int, ts_ms: int) -> Person:
         person = make_person(self._world.chance, number, list(self._world.items.categories), ts_ms)
-        age_ms = int(self._world.chance.expovariate(1 / 20) * DAY_MS)
+        age_ms = int(self._world.chance.expovariate(1 / 60) * DAY_MS)
         return replace(person, account_created_ms=ts_ms - age_ms)
 
     def _choose(self) -> list[Line]:
@@ -79,7 +88,7 @@ class Ring:
             card_id=chance.choice(self._cards),
             device_id=chance.choice(self._devices),
             ip=self._ip,
-            ships_to=self._country if chance.random() < 0.8 else chance.choice(COUNTRIES),
+            ships_to=self._country if chance.random() < 0.7 else chance.choice(COUNTRIES),
         )
 
 

@@ -22,7 +22,7 @@ from demo.world import World
 
 OPENED_MS: Final = 1_735_689_600_000  # 2025-01-01: a time of its own, so that no run depends on the day it is made
 MALFORMED_EVERY: Final = 150
-RING_GAP_DAYS: Final = (0.3, 1.1)  # bounded, so that a few days never go by without fraud
+RING_GAP_DAYS: Final = (0.25, 0.75)  # bounded, so that a day or two never go by without fraud
 NIGHT_H: Final = 7
 
 Plan: TypeAlias = Callable[[int], None]
@@ -67,7 +67,7 @@ class Shop:
         for product in self.products():
             self._note(OPENED_MS, product)
         for person in self.people:
-            self._note(self._next_visit_ms(person), partial(self._visit, person))
+            self._note(self._next_visit_ms(person, person.comes_ms), partial(self._visit, person))
         self._note(self._next_ring_ms(), self._found_ring)
 
     def _until(self, end_ms: int) -> Iterator[Happening]:
@@ -89,17 +89,17 @@ class Shop:
             self._note(happening.ts_ms, happening)
             if isinstance(happening.event, Order) and self._world.chance.random() < 0.4:
                 self._confirm(happening.event)
-        self._note(self._next_visit_ms(person), partial(self._visit, person))
+        self._note(self._next_visit_ms(person, ts_ms), partial(self._visit, person))
 
     def _confirm(self, order: Order) -> None:
-        """Two orders of five are said to be honest, a day or two later."""
-        told_ms = order.ts_ms + int(self._world.chance.uniform(0.5, 1.9) * DAY_MS)
+        """Two orders of five are said to be honest, within a day."""
+        told_ms = order.ts_ms + int(self._world.chance.uniform(0.3, 0.9) * DAY_MS)
         self._note(told_ms, label_fraud(self._world, order.user_id, order.event_id, 0.0, told_ms))
 
     def _found_ring(self, ts_ms: int) -> None:
-        ring = Ring(world=self._world, ts_ms=ts_ms)
+        ring = Ring(world=self._world, people=self.people, ts_ms=ts_ms)
         for strike_ms in ring.strikes_ms:
-            self._note(strike_ms, partial(self._strike, ring))
+            self._note(self._by_day(strike_ms), partial(self._strike, ring))
         self._note(self._next_ring_ms(), self._found_ring)
 
     def _strike(self, ring: Ring, ts_ms: int) -> None:
@@ -115,9 +115,11 @@ class Shop:
         chance.shuffle(shown)
         return Shelf(self._world.number("h"), tuple(shown))
 
-    def _next_visit_ms(self, person: Person) -> int:
-        """When a person comes next; nobody comes at night."""
-        at_ms = self._now_ms + int(self._world.chance.expovariate(person.visits_a_day) * DAY_MS)
+    def _next_visit_ms(self, person: Person, after_ms: int) -> int:
+        return self._by_day(after_ms + int(self._world.chance.expovariate(person.visits_a_day) * DAY_MS))
+
+    def _by_day(self, at_ms: int) -> int:
+        """That time, or the next morning: nobody comes at night, not even thieves."""
         asleep_h = NIGHT_H - at_ms % DAY_MS / HOUR_MS
         return at_ms + (int(self._world.chance.uniform(asleep_h, asleep_h + 3) * HOUR_MS) if asleep_h > 0 else 0)
 

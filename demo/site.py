@@ -61,6 +61,8 @@ def environment(bootstrap: str, redis_url: str, folder: Path) -> dict[str, str]:
         "TOPICS__PARTITIONS": str(PARTITIONS),
         "BUNDLES": str(folder / "bundles"),
         "FEEDBACK__IMPRESSION_WAIT_S": str(3 * DAY_S),
-        "FEEDBACK__FRAUD_WINDOW_S": str(2 * DAY_S),
+        "FEEDBACK__FRAUD_WINDOW_S": str(DAY_S),
+        # Hours of the shop go by while a worker scores a batch: what was served may come after what followed from it.
+        "FEEDBACK__GRACE_S": str(DAY_S),
     }
     return {f"SHOPSTREAM_{name}": value for name, value in values.items()}

@@ -7,13 +7,11 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
-from contract.bundle import read_bundle
 from contract.rows import ACTIONS, Decision, Recommendations
+from demo.live import Live
 from demo.people import Person
-from demo.probe import Probe
 from demo.shop import Shop
 from demo.site import Site
-from demo.tally import Tally
 
 ITEMS_SHOWN: Final = 8
 DECISIONS_SHOWN: Final = 3  # of each action
@@ -21,14 +19,12 @@ DECISIONS_SHOWN: Final = 3  # of each action
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What the demo has to show. `versions`: of the model before and after feedback; `live_s`: the live part alone."""
+    """What the demo has to show. `versions`: of the model before and after feedback."""
 
     site: Site
     shop: Shop
-    tally: Tally
-    probes: Mapping[str, Probe]
+    live: Live
     versions: tuple[str, str]
-    live_s: float
     seconds: float
 
 
@@ -80,7 +76,7 @@ def some_decisions(decisions: Mapping[str, Decision]) -> Iterator[Decision]:
 
 def show_dead_letters(console: Console, outcome: Outcome) -> None:
     """What could not be answered, beside what was sent malformed on purpose."""
-    found, sent = outcome.site.witness.dead_letters, outcome.tally.malformed
+    found, sent = outcome.site.witness.dead_letters, outcome.live.tally.malformed
     table = Table(title="Dead letters by reason")
     for column in ("reason", "sent malformed", "found"):
         table.add_column(column, justify="left" if column == "reason" else "right")
@@ -90,38 +86,36 @@ def show_dead_letters(console: Console, outcome: Outcome) -> None:
 
 
 def show_models(console: Console, outcome: Outcome) -> None:
-    """Both models, and how each did on what it had not seen."""
-    table = Table(title="The model before and after feedback")
-    table.add_column("version")
+    """Both models, what they learned from, and how many decisions carry them."""
     decided = [decision.model_version for decision in outcome.site.witness.decisions.values()]
-    bundles = [read_bundle(outcome.site.bundles, version).manifest for version in outcome.versions]
-    tasks = [task.name for task in bundles[0].tasks]
-    for column in ("decisions", *(f"{task} AUC" for task in tasks)):
-        table.add_column(column, justify="right")
-    for manifest in bundles:
-        figures = [f"{manifest.evaluation.get(task, {}).get('auc', float('nan')):.3f}" for task in tasks]
-        table.add_row(manifest.version, str(decided.count(manifest.version)), *figures)
+    table = Table(title="The model before and after feedback")
+    for column in ("version", "learned from", "decisions"):
+        table.add_column(column, justify="right" if column == "decisions" else "left", no_wrap=True)
+    for version, origin in zip(outcome.versions, ("history", "history and feedback"), strict=True):
+        table.add_row(version, origin, str(decided.count(version)))
     console.print(table)
 
 
 def show_figures(console: Console, outcome: Outcome) -> None:
-    tally, witness = outcome.tally, outcome.site.witness
-    labels = ", ".join(f"{count:,} {task}" for task, count in sorted(witness.labels().items()))
-    busy = {name: probe.value("process_cpu_seconds_total") for name, probe in outcome.probes.items()}
+    """How much there was of everything, how fast, and whether people liked it."""
+    live, witness = outcome.live, outcome.site.witness
+    busy = {name: probe.value("process_cpu_seconds_total") for name, probe in live.probes.items()}
     console.print(
-        f"Throughput: {tally.records / outcome.live_s:,.0f} events/s over {outcome.live_s:.1f} s, as fast as the shop "
-        f"sent them; CPU seconds since start: " + ", ".join(f"{name} {s:.1f}" for name, s in busy.items())
+        f"Throughput: {live.tally.records / live.seconds:,.0f} events/s over {live.seconds:.1f} s, as fast as the shop "
+        "sent them; CPU seconds of each process: " + ", ".join(f"{name} {cpu_s:.1f}" for name, cpu_s in busy.items())
     )
-    console.print(f"Examples: {len(witness.examples):,} ({labels})")
+    labels = ", ".join(f"{count:,} {task}" for task, count in sorted(witness.labels().items()))
+    console.print(f"Examples: {len(witness.examples):,} (labels: {labels})")
+    ours, theirs = live.tally.ours, live.tally.theirs
     console.print(
-        f"Clicks for each item shown at home: {tally.ours.rate:.1%} on our lists ({tally.ours.shown:,} shown), "
-        f"{tally.theirs.rate:.1%} on the shop's own for users without one ({tally.theirs.shown:,} shown)"
+        f"Items at home that were clicked: {ours.rate:.1%} of {ours.shown:,} on our lists, {theirs.rate:.1%} of "
+        f"{theirs.shown:,} on the shop's own, for users who had no list yet"
     )
     console.print(f"The whole took {outcome.seconds:.1f} s.")
 
 
 def show_addresses(console: Console, outcome: Outcome) -> None:
-    for name, probe in outcome.probes.items():
+    for name, probe in outcome.live.probes.items():
         console.print(f"Metrics of {name}: {probe.url}/metrics", soft_wrap=True)
     settings = outcome.site.settings
     console.print(f"Kafka: {settings.kafka.bootstrap_servers}   Redis: {settings.redis.url}", soft_wrap=True)

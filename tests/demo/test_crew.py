@@ -18,13 +18,21 @@ def processes_of(folder: Path) -> list[psutil.Process]:
     return [child for child in psutil.Process().children() if any(str(folder) in f.path for f in child.open_files())]
 
 
-def test_what_a_finished_command_printed_is_returned(tmp_path: Path) -> None:
+def test_what_a_finished_command_printed_last_is_returned(tmp_path: Path) -> None:
     with Crew(folder=tmp_path) as crew:
-        assert "Linux" in crew.finish("platform", *ENDING, within_s=30)
+        finished = crew.finish("platform", *ENDING, within_s=30)
+
+    assert finished.status == 0
+    assert "Linux" in finished.said
+
+
+def test_another_status_than_0_can_be_expected(tmp_path: Path) -> None:
+    with Crew(folder=tmp_path) as crew:
+        assert crew.finish("absent", "absent", within_s=30, statuses=(0, 1)).status == 1
 
 
 def test_a_command_that_fails_ends_the_demo_with_the_end_of_its_log(tmp_path: Path) -> None:
-    with Crew(folder=tmp_path) as crew, pytest.raises(Failed, match=r"(?s)should end with 0.*No module named absent"):
+    with Crew(folder=tmp_path) as crew, pytest.raises(Failed, match=r"(?s)should end well.*No module named absent"):
         crew.finish("absent", "absent", within_s=30)
 
 
