@@ -82,7 +82,7 @@ class Learner:
         if not found:
             return {}
         self.optimizer.zero_grad()
-        torch.stack([self._weights[name] * loss for name, loss in found.items()]).sum().backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(torch.stack([self._weights[name] * loss for name, loss in found.items()]).sum())
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), GRADIENT_MAX)
         self.optimizer.step()
         return {name: float(loss.detach()) for name, loss in found.items()}

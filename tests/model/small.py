@@ -1,0 +1,83 @@
+"""A small world for tests of the model: a few features of each kind, the shop's tasks, a narrow network, drawn rows."""
+
+import numpy as np
+import torch
+
+from contract.features import Block, Feature, FeatureSet
+from contract.tasks import Task
+from model.declared import Shape
+from model.network import Inputs, Network
+from model.statistics import measure
+
+FEATURES = FeatureSet(
+    [
+        Feature("recent", "user", "sequence", "profile.user.recent"),
+        Feature("clicks", "user", "number", "profile.user.clicks.count_1d"),
+        Feature("spent", "user", "number", "profile.user.orders.sum_30d"),
+        Feature("surface", "context", "category", "event.surface"),
+        Feature("hour", "context", "number", "event.hour"),
+        Feature("payment", "order", "category", "event.payment_method"),
+        Feature("amount", "order", "number", "event.amount"),
+        Feature("devices", "order", "number", "profile.device.orders.count_1d"),
+        Feature("item", "item", "category", "item.item_id"),
+        Feature("kind", "item", "category", "item.category"),
+        Feature("title", "item", "text", "item.title"),
+        Feature("price", "item", "number", "item.price"),
+        Feature("query", "query", "text", "query.text"),
+    ]
+)
+CLICK = Task("click", "binary", ("user", "context", "item"), "recommend")
+PURCHASE = Task("purchase", "binary", ("user", "context", "item"), "recommend", through="click")
+FRAUD = Task("fraud", "binary", ("user", "order", "context"), "decide")
+RELEVANCE = Task("relevance", "graded", ("query", "item", "user"), "search")
+CATEGORY = Task("category", "multiclass", ("item",), "classify", hide=("item", "kind"))
+DEMAND = Task("demand", "regression", ("user", "order"), "decide")
+TASKS = (CLICK, PURCHASE, FRAUD, RELEVANCE, CATEGORY)
+CLASSES = {"category": ("games", "shoes", "tea")}
+SHAPE = Shape(embedding=4, hidden=8, factors=3, experts=2, expert=6, tower=5, rows=256)
+GROUPS = ("user", "context", "order", "item", "query")
+
+
+def draw_block(group: str, rows: int, chance: np.random.Generator) -> Block:
+    """Usual numbers, a tenth of them unknown, and one of fifty ids or none."""
+    block = FEATURES.empty(group, rows)
+    block.numbers[:] = chance.lognormal(0, 1, block.numbers.shape)
+    block.numbers[chance.random(block.numbers.shape) < 0.1] = np.nan
+    block.ids[:] = chance.integers(0, 50, block.ids.shape)
+    return block
+
+
+def draw_blocks(rows: int, seed: int) -> dict[str, Block]:
+    chance = np.random.default_rng(seed)
+    return {group: draw_block(group, rows, chance) for group in GROUPS}
+
+
+def draw_labels(rows: int, seed: int) -> dict[str, np.ndarray]:
+    """Every label of every row."""
+    chance = np.random.default_rng(seed)
+    click = chance.integers(0, 2, rows).astype(np.float32)
+    return {
+        "click": click,
+        "purchase": click * chance.integers(0, 2, rows).astype(np.float32),
+        "fraud": chance.integers(0, 2, rows).astype(np.float32),
+        "relevance": chance.random(rows).astype(np.float32),
+        "category": chance.integers(0, 3, rows),
+        "demand": chance.normal(100, 20, rows).astype(np.float32),
+    }
+
+
+def make_network(
+    *, tasks: tuple[Task, ...] = TASKS, shape: Shape = SHAPE, seed: int = 1, features: FeatureSet = FEATURES
+) -> Network:
+    """A network whose embeddings are all drawn, as after some learning."""
+    torch.manual_seed(seed)
+    statistics = measure(features, draw_blocks(200, seed), draw_labels(200, seed), tasks, CLASSES, shape.rows)
+    network = Network(features=features, tasks=tasks, shape=shape, statistics=statistics)
+    with torch.no_grad():
+        for table in network.tables:
+            table.normal_()
+    return network.eval()
+
+
+def as_inputs(blocks: dict[str, Block]) -> Inputs:
+    return {group: (torch.from_numpy(block.numbers), torch.from_numpy(block.ids)) for group, block in blocks.items()}

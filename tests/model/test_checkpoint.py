@@ -1,0 +1,76 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from contract.errors import BadBundle
+from model.checkpoint import Checkpoint, describe, latest, path_of, read_checkpoint, version_of, write_checkpoint
+from model.network import Network
+from tests.model.small import as_inputs, draw_blocks, make_network
+
+
+def checkpoint_of(network: Network, created_ms: int = 1_700_000_000_123) -> Checkpoint:
+    about = describe(
+        network,
+        parent="before",
+        created_ms=created_ms,
+        evaluation={"click": {"auc": 0.75}},
+        positions={"shop.feedback/0": 12},
+    )
+    return Checkpoint(
+        about=about, weights=network.state_dict(), sample=b"rows", optimizer={"state": {0: torch.ones(2)}}
+    )
+
+
+def test_a_network_comes_back_as_it_was(tmp_path: Path, seed: int) -> None:
+    network, inputs = make_network(seed=seed), as_inputs(draw_blocks(30, seed))
+
+    path = write_checkpoint(tmp_path, checkpoint_of(network))
+    found = read_checkpoint(path)
+
+    assert found.about == checkpoint_of(network).about
+    assert (found.sample, found.interactions) == (b"rows", b"")
+    assert found.optimizer["state"][0].tolist() == [1, 1]
+    for name, answer in found.network()(inputs).items():
+        torch.testing.assert_close(answer, network(inputs)[name], rtol=0, atol=0)
+
+
+def test_versions_sort_by_time_and_tell_weights_apart() -> None:
+    one, other = make_network(seed=1).state_dict(), make_network(seed=2).state_dict()
+
+    assert version_of(one, 5) == version_of(one, 5) != version_of(other, 5)
+    assert version_of(one, 999) < version_of(other, 1_000) < version_of(one, 10**12)
+
+
+def test_the_latest_checkpoint_is_the_newest_one(tmp_path: Path) -> None:
+    old, new = (checkpoint_of(make_network(seed=seed), 10**12 + seed) for seed in (1, 2))
+
+    write_checkpoint(tmp_path, new)
+    write_checkpoint(tmp_path, old)
+
+    assert latest(tmp_path) == path_of(tmp_path, new.about.version)
+
+
+def test_a_folder_without_checkpoints_says_what_makes_one(tmp_path: Path) -> None:
+    with pytest.raises(BadBundle, match="training fit"):
+        latest(tmp_path)
+
+
+@pytest.mark.parametrize("kept", [0, 100, 5_000])
+def test_a_file_that_is_no_whole_checkpoint_is_refused(tmp_path: Path, kept: int) -> None:
+    path = write_checkpoint(tmp_path, checkpoint_of(make_network()))
+    path.write_bytes(path.read_bytes()[:kept])
+
+    with pytest.raises(BadBundle, match="should be a checkpoint"):
+        read_checkpoint(path)
+
+
+def test_a_checkpoint_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadBundle, match="should be a checkpoint"):
+        read_checkpoint(tmp_path / "none.pt")
+
+
+def test_writing_leaves_nothing_beside_the_checkpoint(tmp_path: Path) -> None:
+    path = write_checkpoint(tmp_path, checkpoint_of(make_network()))
+
+    assert [found.name for found in path.parent.iterdir()] == [path.name]

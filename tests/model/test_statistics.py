@@ -1,0 +1,91 @@
+import numpy as np
+import pytest
+
+from model.statistics import first_biases, measure, measure_number
+from tests.model.small import (
+    CATEGORY,
+    CLASSES,
+    CLICK,
+    DEMAND,
+    FEATURES,
+    GROUPS,
+    PURCHASE,
+    TASKS,
+    draw_blocks,
+    draw_labels,
+)
+
+
+def column(*values: float) -> np.ndarray:
+    return np.array(values, np.float32)
+
+
+def test_mean_and_deviation_are_those_of_the_known_and_finite_values() -> None:
+    found = measure_number(column(1, 2, 3, np.nan, np.inf, -np.inf))
+
+    assert (found.low, found.high, found.logarithmic) == (1, 3, False)
+    assert (found.mean, found.deviation) == pytest.approx((2, np.sqrt(2 / 3)))
+
+
+def test_an_outlier_does_not_set_the_bounds(seed: int) -> None:
+    values = np.random.default_rng(seed).normal(0, 1, 1_000).astype(np.float32)
+
+    found = measure_number(np.append(values, np.float32(1e30)))
+
+    assert found.high < 10
+
+
+def test_a_rare_count_is_not_clipped_away() -> None:
+    found = measure_number(column(*[0.0] * 10_000, 1.0, 2.0))
+
+    assert found.high == 2
+
+
+def test_skewed_numbers_go_through_a_logarithm_and_others_do_not(seed: int) -> None:
+    chance = np.random.default_rng(seed)
+
+    assert measure_number(chance.lognormal(3, 2, 1_000).astype(np.float32)).logarithmic
+    assert not measure_number(chance.normal(3, 2, 1_000).astype(np.float32)).logarithmic
+
+
+@pytest.mark.parametrize("values", [column(), column(np.nan, np.inf), column(5, 5, 5)])
+def test_a_number_that_says_nothing_has_a_deviation_to_divide_by(values: np.ndarray) -> None:
+    assert measure_number(values).deviation == 1
+
+
+def test_tables_grow_with_the_ids_of_the_training_part_within_their_bound(seed: int) -> None:
+    blocks, labels = draw_blocks(300, seed), draw_labels(300, seed)
+
+    wide = measure(FEATURES, blocks, labels, TASKS, CLASSES, 16_384).rows
+    narrow = measure(FEATURES, blocks, labels, TASKS, CLASSES, 64).rows
+
+    assert wide["item"] == 256  # fifty ids, four rows for each, to a power of two
+    assert set(narrow.values()) == {64}
+
+
+def test_texts_share_a_table_and_other_features_have_their_own(seed: int) -> None:
+    rows = measure(FEATURES, draw_blocks(9, seed), draw_labels(9, seed), TASKS, CLASSES, 64).rows
+
+    assert set(rows) == {"recent", "surface", "payment", "item", "kind", "text"}
+
+
+def test_towers_begin_at_base_rates() -> None:
+    labels = {
+        "click": column(1, 1, 0, 0, np.nan),
+        "purchase": column(1, 0, 0, 0, np.nan),
+        "category": np.array([0, 0, 0, 1, -1]),
+        "demand": column(7, 9, 8, 8, np.nan),
+    }
+
+    start = first_biases((CLICK, PURCHASE, CATEGORY, DEMAND), labels, CLASSES)
+
+    assert start["click"] == pytest.approx((0.0,))
+    assert start["purchase"] == pytest.approx((0.0,))  # half of what was clicked
+    assert np.exp(start["category"]) == pytest.approx([4 / 7, 2 / 7, 1 / 7])
+    assert start["demand"] == (0.0,)
+
+
+def test_groups_are_measured_feature_by_feature_in_their_order(seed: int) -> None:
+    numbers = measure(FEATURES, draw_blocks(50, seed), draw_labels(50, seed), TASKS, CLASSES, 64).numbers
+
+    assert {group: len(of) for group, of in numbers.items()} == {g: len(FEATURES.numbers(g)) for g in GROUPS}
