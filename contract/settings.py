@@ -123,8 +123,9 @@ class Rule(Section):
 class Feedback(Section):
     """How long labels are waited for, in the streams' own time, and how much may wait at once.
 
-    `grace_s`: how much longer a row is kept for labels that come out of order. The oldest of more than `rows_max` rows
-    of a kind, or more than `parked_max` events that came before their row, leave and are counted.
+    `grace_s`: how much longer a row is kept for labels that come out of order. `idle_ms`, by the clock: how long a
+    partition has to be silent before the others' time goes on without it. The oldest of more than `rows_max` rows of a
+    kind, or more than `parked_max` events that came before their row, leave and are counted.
     """
 
     impression_wait_s: Positive = 86_400
@@ -133,6 +134,7 @@ class Feedback(Section):
     purchase_window_s: Positive = 7 * 86_400
     fraud_window_s: Positive = 30 * 86_400
     grace_s: Positive = 60 * 60
+    idle_ms: Annotated[int, Field(ge=0)] = 2_000
     rows_max: Positive = 200_000
     parked_max: Positive = 100_000
 

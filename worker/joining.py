@@ -5,8 +5,9 @@ The joined topics may be read at different speeds; partitions that get ahead are
 """
 
 import logging
+import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final
 
@@ -22,6 +23,7 @@ from worker import metrics
 from worker.intake import Intake, Place, Record
 from worker.patience import Patience
 from worker.publisher import Outgoing, Publisher
+from worker.quiet import Quiet
 from worker.waiting import Waiting
 
 log = logging.getLogger(__name__)
@@ -35,12 +37,21 @@ class Moved(ShopstreamError):
 class Joining:
     """Moves batches from the intake through the joiner to the publisher. It listens to the intake's partitions."""
 
-    def __init__(self, *, settings: Settings, intake: Intake, publisher: Publisher, patience: Patience) -> None:
-        self._settings = settings
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        intake: Intake,
+        publisher: Publisher,
+        patience: Patience,
+        clock_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._settings, self._clock_s = settings, clock_s
         self._kinds = {settings.topics.of(kind): kind for kind in KINDS}
         self._tasks = {*JUDGED_TASKS, *(task.name for task in settings.tasks)}
         self._intake, self._publisher, self._patience = intake, publisher, patience
         self._waiting = self._nothing_waiting()
+        self._quiet = Quiet(after_s=settings.feedback.idle_ms / 1000)
         self._committed: dict[Place, int] = {}
         self._held: set[Place] = set()
         self._moved = self._in_hand = False
@@ -97,12 +108,14 @@ class Joining:
         self._publisher.close()
 
     def _join(self, records: list[Record]) -> Output:
+        read = {record.place for record in records}
+        quiet = self._quiet.note(self._intake.ended, read, self._clock_s())
         before = self._waiting.counts.copy()
         for record in records:
             kind = self._kinds[record.place.topic]
             metrics.EVENTS.labels(kind).inc()
             self._waiting.give(record.place, record.offset, open_record(kind, record))
-        output = self._waiting.advance(self._intake.ended)
+        output = self._waiting.advance(quiet)
         self._hold(self._waiting.ahead())
         self._count(output, self._waiting.counts - before)
         return output

@@ -56,9 +56,9 @@ class Waiting:
         else:
             self._joiner.event(thing)
 
-    def advance(self, ended: Iterable[Place]) -> Output:
-        """What is ready, now that exactly the partitions in `ended` have been read to their ends."""
-        self._watermarks.end(ended)
+    def advance(self, quiet: Iterable[Place]) -> Output:
+        """What is ready, now that exactly the partitions in `quiet` have nothing to tell."""
+        self._watermarks.end(quiet)
         now_ms = self.now_ms
         if now_ms is not None:
             self._joiner.advance(now_ms)

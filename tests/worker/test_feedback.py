@@ -4,7 +4,6 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from contract.rows import Example, Scored, read_example, to_json, to_msgpack
 from demo.servers.apache_kafka import ApacheKafka
 from demo.servers.child import Child, free_ports
 from tests.conftest import Broker
-from tests.contract.joining.shop import FEEDBACK, click, label, row, shown
+from tests.contract.joining.shop import FEEDBACK, at, click, label, row, shown
 from tests.worker.joining import Log, Thing, shop, truth
 from worker.intake import Place
 
@@ -64,9 +63,6 @@ class Kafka:
     def judgements(self) -> list[Judgement]:
         found = [decode("judgements", value) for _, value in self.read("judgements")]
         return [judgement for judgement in found if isinstance(judgement, Judgement)]
-
-    def said_more_than(self, examples: int) -> bool:
-        return len(self.read("feedback")) > examples
 
     def newest(self) -> dict[str, Example]:
         return {e.example_id: e for e in sorted(self.examples(), key=lambda e: e.revision)}
@@ -117,17 +113,15 @@ class JoinerProcess(Child):
 @pytest.fixture
 def process(kafka: Kafka, tmp_path: Path) -> Iterator[JoinerProcess]:
     made = JoinerProcess(kafka, tmp_path / "joiner.log")
-    made.start()
     yield made
     made.kill()
 
 
-def parts(*, of: Log, until: float) -> tuple[Log, Log]:
-    """A log before and after a share of each partition."""
-    cut = {place: int(len(things) * until) for place, things in of.items()}
+def parts(of: Log, minutes: float) -> tuple[Log, Log]:
+    """What has happened by then, and what comes after; no partition is ahead of another."""
     return (
-        {place: things[: cut[place]] for place, things in of.items()},
-        {place: things[cut[place] :] for place, things in of.items()},
+        {place: [thing for thing in things if thing.ts_ms <= at(minutes)] for place, things in of.items()},
+        {place: [thing for thing in things if thing.ts_ms > at(minutes)] for place, things in of.items()},
     )
 
 
@@ -141,6 +135,7 @@ def test_a_click_and_a_label_come_out_as_example_and_judgement(kafka: Kafka, pro
         }
     )
 
+    process.start()
     process.eventually(lambda: len(kafka.read("feedback")) == 2 and kafka.read("judgements"))
 
     assert {(e.example_id, tuple(e.labels.items())) for e in kafka.examples()} == {
@@ -159,6 +154,7 @@ def test_what_cannot_be_read_is_passed_and_counted_and_its_neighbours_are_joined
     kafka.send({Place("scored", 0): [row("order", "o", 1)], Place("labels", 0): [label(4, 1)]})
     kafka.send({Place(kind, 0): junk for kind in ("scored", "labels")})
 
+    process.start()
     process.eventually(lambda: kafka.read("feedback"))
 
     process.eventually(
@@ -171,6 +167,7 @@ def test_what_cannot_be_read_is_passed_and_counted_and_its_neighbours_are_joined
 
 
 def test_it_is_ready_when_it_has_partitions_and_ends_in_order_when_asked(kafka: Kafka, process: JoinerProcess) -> None:
+    process.start()
     process.eventually(lambda: process.ask("/readyz") == (200, "ok\n"))
     assert process.ask("/livez") == (200, "ok\n")
 
@@ -204,16 +201,14 @@ def test_rows_that_end_in_transactions_hold_no_timer_back(
 
 
 def test_a_killed_joiner_loses_no_example(kafka: Kafka, process: JoinerProcess, seed: int) -> None:
-    log = shop(seed)
-    for share in (0.4, 0.8):
-        before, log = parts(of=log, until=share)
-        said = len(kafka.read("feedback"))
-        kafka.send(before)
-        process.eventually(partial(kafka.said_more_than, said))
-        process.kill()
-        process.start()
+    before, after = parts(shop(seed), minutes=700)
+    kafka.send(before)
+    process.start()
+    process.eventually(lambda: kafka.read("feedback"))
+    process.kill()
 
-    kafka.send(log)
+    kafka.send(after)
+    process.start()
 
     expected = truth(shop(seed))
     process.eventually(lambda: {ident: e.labels for ident, e in kafka.newest().items()} == expected)
