@@ -54,11 +54,14 @@ class Checkpoint:
     interactions: bytes = b""
 
     def network(self) -> Network:
-        """The network as it was, in evaluation mode."""
+        """The network as it was, in evaluation mode; raises `BadBundle` for weights that are not of its shape."""
         about = self.about
         features = FeatureSet(about.features)
         network = Network(features=features, tasks=about.tasks, shape=about.shape, statistics=about.statistics)
-        network.load_state_dict(dict(self.weights))
+        try:
+            network.load_state_dict(dict(self.weights))
+        except RuntimeError as error:
+            raise BadBundle(f"The weights of {about.version} should fit its network. Found: {error}") from error
         return network.eval()
 
 

@@ -1,0 +1,135 @@
+import numpy as np
+import pytest
+from msgspec.structs import replace
+
+from contract.errors import BadData
+from model.checkpoint import digest_of
+from tests.model.small import CLICK, FRAUD, PURCHASE, SHAPE, TASKS
+from tests.training.made import PLAN, make_examples, make_rows
+from training.evaluation import weighted_score
+from training.examples import Examples, from_rows
+from training.fit import Epoch, Fitted, fit
+from training.learner import mixed
+from training.split import learnable, split_by_time
+
+
+def fitted(examples: Examples, *, seed: int = 7, epochs: int = 3) -> Fitted:
+    return fit(examples, SHAPE, replace(PLAN, seed=seed, epochs=epochs), lambda epoch: None)
+
+
+@pytest.fixture(scope="module")
+def learned() -> Fitted:
+    return fitted(make_examples(1_500, 3), epochs=8)
+
+
+def test_every_task_is_learned_from_rows_that_lack_most_labels(learned: Fitted) -> None:
+    gains = {task: figures["gain"] for task, figures in learned.evaluation.items()}
+
+    assert learned.left_out == {}
+    assert gains["click"] > 0.2
+    assert gains["fraud"] > 0.2
+    assert gains["relevance"] > 0.1
+    assert gains["category"] > 0.2
+
+
+def test_figures_belong_to_the_kind_of_their_task(learned: Fitted) -> None:
+    figures = {task: set(of) for task, of in learned.evaluation.items()}
+
+    assert {"auc", "log_loss", "ece"} <= figures["click"]
+    assert "average_precision" in figures["fraud"] - figures["click"]
+    assert "ndcg_10" in figures["relevance"]
+    assert {"accuracy", "macro_f1"} <= figures["category"]
+
+
+def test_the_score_is_the_mean_gain_by_priority(learned: Fitted) -> None:
+    assert learned.score == pytest.approx(weighted_score(TASKS, learned.evaluation))
+    assert learned.score == pytest.approx(np.mean([of["gain"] for of in learned.evaluation.values()]))
+
+
+def test_equal_seeds_give_equal_weights_and_others_do_not() -> None:
+    examples = make_examples(300, 3)
+
+    one, again, other = (digest_of(fitted(examples, seed=seed, epochs=1).network.state_dict()) for seed in (1, 1, 2))
+
+    assert one == again != other
+
+
+def test_the_best_epoch_stays_and_learning_stops_when_nothing_is_gained() -> None:
+    epochs, plan = list[Epoch](), PLAN
+    found = fit(make_examples(300, 3), SHAPE, replace(plan, epochs=40, learning_rate=0.03), epochs.append)
+
+    scores = [epoch.score for epoch in epochs]
+    assert len(epochs) < 40
+    assert found.score == max(scores)
+    assert scores.index(max(scores)) == len(scores) - 1 - plan.patience
+
+
+def test_validation_is_later_than_training_in_each_family_and_nothing_is_lost(seed: int) -> None:
+    examples = make_examples(400, seed)
+
+    split = split_by_time(examples, 0.25)
+
+    assert sorted([*split.training.tolist(), *split.validation.tolist()]) == list(range(len(examples)))
+    for task in (CLICK, FRAUD):
+        known = np.flatnonzero(examples.known(task))
+        early, late = np.intersect1d(known, split.training), np.intersect1d(known, split.validation)
+        assert examples.ts_ms[early].max() <= examples.ts_ms[late].min()
+        assert len(late) == len(known) // 4
+
+
+def test_rows_of_one_time_are_split_too(seed: int) -> None:
+    rows = [replace(row, ts_ms=5) for row in make_rows(100, seed)]
+
+    split = split_by_time(from_rows(rows, make_examples(1, 1).features, TASKS), 0.25)
+
+    assert len(split.validation) >= 20
+
+
+def test_a_task_without_labels_is_left_out_with_the_reason(seed: int) -> None:
+    examples = make_examples(300, seed)
+    clicks = examples.take(~examples.known(FRAUD))
+
+    found = fitted(clicks, epochs=1)
+
+    assert "`fraud` should have labels. Found none" in found.left_out["fraud"]
+    assert "fraud" not in {task.name for task in found.network.tasks}
+
+
+def test_a_constant_task_is_left_out_and_so_is_what_goes_through_it(seed: int) -> None:
+    examples = make_examples(300, seed)
+    clicked = examples.take((examples.labels["click"] == 1) | examples.known(FRAUD))
+
+    tasks, left_out = learnable(clicked)
+
+    assert [task.name for task in tasks] == ["fraud"]
+    assert "Found one alone" in left_out["click"]
+    assert "goes through `click`" in left_out["purchase"]
+
+
+def test_examples_that_teach_no_task_are_refused(seed: int) -> None:
+    examples = make_examples(300, seed, (CLICK, PURCHASE))
+    unclicked = examples.take(examples.labels["click"] == 0)
+
+    with pytest.raises(BadData, match="Some task should be learnable"):
+        fitted(unclicked)
+
+
+def test_encoders_know_nothing_of_what_is_held_out(seed: int) -> None:
+    examples = make_examples(300, seed)
+    late = split_by_time(examples, PLAN.held_out).validation
+    for block in examples.blocks.values():
+        block.numbers[late] = 1e6
+
+    bounds = [one.high for of in fitted(examples, epochs=1).network.statistics.numbers.values() for one in of]
+
+    assert max(bounds) < 1e6
+
+
+def test_each_batch_has_rows_of_every_family_and_large_ones_pass_once(seed: int) -> None:
+    family = np.repeat([0, 1], [1_000, 10])
+
+    batches = list(mixed(family, 128, np.random.default_rng(seed)))
+
+    assert all(8 <= (family[rows] == 1).sum() <= 9 for rows in batches)
+    large = np.concatenate(batches)
+    assert sorted(large[family[large] == 0].tolist()) == list(range(1_000))
