@@ -86,9 +86,14 @@ class Protocol:
         self._scorer.serve(model)
         self._model_version = model.version if model else ""
 
-    def ends(self) -> dict[Place, int]:
-        """Where the partitions in hand end, as far as this member knows."""
-        return self._intake.ends()
+    def reading(self) -> tuple[dict[Place, int], dict[Place, int]]:
+        """How far each partition is answered, and where it ends, as far as this member knows.
+
+        A log that a transaction has written ends in a marker, which has an offset and is never read.
+        """
+        ends = self._intake.ends()
+        at_end = {place: end for place, end in ends.items() if place in self._intake.ended}
+        return self._positions.committed | at_end, ends
 
     def close(self) -> None:
         """Leave the group, every bucket brought up; what is not committed will be read again."""

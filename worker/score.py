@@ -141,7 +141,7 @@ class ScoreWorker:
         log.info("Asked to end; everything read is answered and remembered.")
 
     def _keep_house(self, protocol: Protocol, now_s: float) -> None:
-        self._progress.note(self._positions.committed, protocol.ends(), now_s)
+        self._progress.note(*protocol.reading(), now_s)
         try:
             protocol.advance()
             if self._lane.name == "browsing":
