@@ -1,0 +1,206 @@
+"""Lives of a worker in this process: the real protocol over real servers, that can be made to die in any step."""
+
+import gc
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final, Self
+
+from contract.memory import Memory
+from contract.rows import Decision, Scored
+from contract.touches import Arrival
+from tests.worker.stage import Stage
+from worker.answers import Answers, Scorer
+from worker.batch import Batch
+from worker.broker import Broker as Admin
+from worker.caches import Caches
+from worker.claims import Claims
+from worker.intake import Intake, Place
+from worker.lanes import LANES
+from worker.patience import Patience
+from worker.positions import Positions
+from worker.profile_store import RedisProfiles
+from worker.protocol import Doors, Protocol, State
+from worker.publisher import Publisher
+from worker.recovery import Recovery
+from worker.redis_client import RedisClient
+from worker.runtime import Model
+from worker.step import StepMark
+
+WITHIN_S: Final = 60.0
+
+
+class Died(BaseException):
+    """The process ended here; nothing that comes after it ran. No error, so that nobody catches it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fate:
+    """What happens as a step begins for the so-manyth time in a life."""
+
+    step: str
+    time: int
+    event: Callable[[], None]
+
+
+def die() -> None:
+    raise Died
+
+
+class FatefulMark(StepMark):
+    """A step mark to which something happens."""
+
+    def __init__(self, fates: Sequence[Fate]) -> None:
+        super().__init__()
+        self._fates = list(fates)
+        self.entered = dict[str, int]()
+
+    def __call__(self, step: str) -> None:
+        super().__call__(step)
+        self.entered[step] = self.entered.get(step, 0) + 1
+        for fate in [f for f in self._fates if (f.step, f.time) == (step, self.entered[step])]:
+            self._fates.remove(fate)
+            fate.event()
+
+
+class Signing(Scorer):
+    """Approves every order, and signs its decisions with the name of its life."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.scored, self.last = list[str](), list[str]()  # ids of all events, and of those of the last batch
+
+    def serve(self, model: Model | None) -> None:
+        """It needs none."""
+
+    def watched(self, batch: Batch, now_ms: int) -> list[str]:
+        return []
+
+    def answer(self, batch: Batch, rows: Sequence[int], memory: Memory, now_ms: int) -> Answers:
+        arrivals = [batch.arrivals[row] for row in rows]
+        self.last = [arrival.event.event_id for arrival in arrivals]
+        self.scored += self.last
+        return Answers(decisions=[self._sign(arrival) for arrival in arrivals])
+
+    def _sign(self, arrival: Arrival) -> tuple[Decision, Scored]:
+        event = arrival.event
+        user_id = getattr(event, "user_id", "")
+        decision = Decision(
+            event_id=event.event_id,
+            user_id=user_id,
+            ts_ms=event.ts_ms,
+            probability={},
+            action="approve",
+            reasons=(),
+            model_version=self.name,
+        )
+        scored = Scored(
+            event_id=event.event_id,
+            kind="order",
+            user_id=user_id,
+            ts_ms=event.ts_ms,
+            topic=arrival.topic,
+            partition=arrival.partition,
+            offset=arrival.offset,
+            model_version=self.name,
+            features="",
+            groups={},
+        )
+        return decision, scored
+
+
+class Life:
+    """One life of a worker of the orders lane, from joining its group to its end or death."""
+
+    def __init__(
+        self,
+        stage: Stage,
+        name: str = "life",
+        *,
+        instance: str = "0",
+        fates: Sequence[Fate] = (),
+        scorer: Scorer | None = None,
+        keeps_house: bool = True,
+    ) -> None:
+        settings, lane = stage.settings, LANES["orders"]
+        self.keeps_house = keeps_house
+        self.stop = threading.Event()
+        self.mark = FatefulMark(fates)
+        self.scorer = scorer or Signing(name)
+        self.patience = Patience(self.stop, longest_s=0.1)
+        self.client = RedisClient(url=settings.redis.url, timeout_s=settings.redis.timeout_s)
+        self.positions = Positions()
+        group = f"{settings.kafka.group_prefix}-orders"
+        transactional_id = f"{group}-{instance}" if settings.kafka.transactions else None
+        profiles = RedisProfiles(client=self.client, prefix=settings.redis.prefix)
+        self.intake = Intake(kafka=settings.kafka, group=group, instance=instance)
+        self.protocol = Protocol(
+            settings=settings,
+            lane=lane,
+            scorer=self.scorer,
+            doors=Doors(
+                intake=self.intake,
+                publisher=Publisher(
+                    kafka=settings.kafka, transactional_id=transactional_id, patience=self.patience, step=self.mark
+                ),
+            ),
+            state=State(
+                profiles=profiles,
+                claims=Claims(client=self.client, prefix=settings.redis.prefix, ttl_s=3_600),
+                caches=Caches(client=self.client, prefix=settings.redis.prefix, lists=settings.lists),
+            ),
+            recovery=Recovery(
+                settings=settings,
+                lane=lane,
+                broker=Admin(kafka=settings.kafka),
+                profiles=profiles,
+                positions=self.positions,
+            ),
+            patience=self.patience,
+            step=self.mark,
+        )
+        self.intake.subscribe([settings.topics.of(kind) for kind in lane.kinds], self.protocol)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.protocol.close()
+        self.client.close()
+
+    def step(self) -> None:
+        """One batch, and what a worker does once a second."""
+        self.protocol.step(lambda: time.time_ns() // 1_000_000)
+        if self.keeps_house:
+            self.protocol.advance()
+
+    def work_until(self, done: Callable[[], bool]) -> None:
+        """Step after step until `done`; fails after a minute."""
+        deadline = time.monotonic() + WITHIN_S
+        while not done():
+            assert time.monotonic() < deadline, f"It should be done by now. Found {self.positions}."
+            self.step()
+
+    def live_and_die(self) -> None:
+        """Step after step until a fate ends this life, then vanish as a killed process does."""
+        with suppress(Died):
+            self.work_until(lambda: False)
+        self.vanish()
+
+    def vanish(self) -> None:
+        """Leave nothing but what other processes know: no goodbye to the group, no aborted transaction."""
+        self.client.close()
+        del self.protocol, self.intake, self.patience
+        gc.collect()
+
+    def has_read(self, ends: Mapping[Place, int]) -> bool:
+        """Whether these partitions are answered and folded up to their ends."""
+        p = self.positions
+        return all(p.committed.get(place, 0) >= end and p.folded.get(place, 0) >= end for place, end in ends.items())
+
+    def finish(self, ends: Mapping[Place, int]) -> None:
+        """Work until all is read, and every bucket is brought up."""
+        self.work_until(lambda: self.has_read(ends))
+        self.protocol.advance()

@@ -1,0 +1,101 @@
+"""A stage: topics, groups and keys of one test on the servers of all, and what is to be found there."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from contract.hashing import BUCKETS
+from contract.memory import MemoryProfiles, fold
+from contract.rows import Decision, read_decision
+from contract.settings import Kafka, Redis, Settings, Topics
+from contract.touches import columns
+from demo.servers.apache_kafka import ApacheKafka
+from tests.conftest import Broker
+from tests.worker.topics import Sender, read
+from worker.batch import open_records
+from worker.broker import Broker as Admin
+from worker.intake import Place, Record
+from worker.profile_store import RedisProfiles, source_name
+from worker.redis_client import RedisClient
+
+PARTITIONS: Final = 4
+
+
+class Stage:
+    """Topics, groups and keys of one test on its servers."""
+
+    def __init__(self, *, broker: Broker, redis_url: str, prefix: str, transactions: bool = True) -> None:
+        self.broker, self.prefix = broker, prefix
+        self.tells_ids = isinstance(broker, ApacheKafka)
+        plain = Topics()
+        names = {kind: prefix + plain.of(kind) for kind in Topics.model_fields if kind != "partitions"}
+        self.settings = Settings().model_copy(
+            update={
+                "kafka": Kafka(
+                    bootstrap_servers=broker.bootstrap,
+                    topic_ids=self.tells_ids,
+                    transactions=transactions,
+                    # Apache Kafka allows no less, and the mock cluster takes 3 s to let the first member in.
+                    session_timeout_ms=6_000 if self.tells_ids else 4_000,
+                    client={"heartbeat.interval.ms": 300},
+                    group_prefix=f"{prefix}group",
+                ),
+                "redis": Redis(url=redis_url, prefix=prefix),
+                "topics": Topics.model_validate(names),
+                "worker": Settings().worker.model_copy(update={"batch_max": 10, "wait_ms": 5}),
+            }
+        )
+        broker.create_topics(dict.fromkeys(names.values(), PARTITIONS))
+        self._sender = Sender(broker.bootstrap)
+        self.redis = RedisClient(url=redis_url, timeout_s=20)
+
+    def close(self) -> None:
+        self.redis.close()
+
+    @property
+    def topics(self) -> Topics:
+        return self.settings.topics
+
+    def send(self, kind: str, values: Sequence[tuple[str, bytes]], **more: Any) -> None:
+        """Append keys and values to the topic of a kind of events."""
+        self._sender.send(self.topics.of(kind), list(values), **more)
+
+    def read(self, *kinds: str) -> list[Record]:
+        return read(self.broker.bootstrap, *map(self.topics.of, kinds))
+
+    def ends(self, *kinds: str) -> dict[Place, int]:
+        """Where the partitions of these topics end that hold anything."""
+        return {record.place: record.offset + 1 for record in self.read(*kinds)}
+
+    def decisions(self) -> list[Decision]:
+        return [read_decision(record.value or b"") for record in self.read("decisions")]
+
+    def profiles(self) -> RedisProfiles:
+        return RedisProfiles(client=self.redis, prefix=self.settings.redis.prefix)
+
+    def source(self, place: Place) -> str:
+        """What the slices of a partition of this stage are called."""
+        kind = self.topics.kinds()[place.topic]
+        ids = Admin(kafka=self.settings.kafka).topic_ids([place.topic])
+        return source_name(kind, ids.get(place.topic), place.partition)
+
+    def clean_pass(self, *kinds: str) -> MemoryProfiles:
+        """The profiles that one undisturbed worker would have made of these topics."""
+        records, profiles = self.read(*kinds), MemoryProfiles()
+        places = {record.place for record in records}
+        sources = {place: self.source(place) for place in places}
+        batch = open_records(records, self.topics.kinds(), sources, ())
+        touches = columns(batch.arrivals)
+        writes = fold(profiles.read(touches.entities), touches).writes()
+        ends = {sources[place]: at for place, at in batch.ends.items()}
+        profiles.merge(writes, {}, dict.fromkeys(range(BUCKETS), ends))
+        return profiles
+
+    def differences(self, *kinds: str) -> list[str]:
+        """In which entities and positions Redis is not what a clean pass gives; empty if all is well."""
+        clean, store = self.clean_pass(*kinds), self.profiles()
+        entities = sorted(clean.slices)
+        found = store.read(entities)
+        wrong = [e for e, slices in zip(entities, found, strict=True) if dict(slices) != clean.slices[e]]
+        sources = {source for ends in clean.positions.values() for source in ends}
+        merged = store.merged(sources)
+        return wrong + [f"merged of bucket {b}" for b, ends in clean.positions.items() if merged[b] != ends]
