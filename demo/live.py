@@ -15,10 +15,10 @@ from demo.tally import Tally
 from demo.teller import Say, Teller
 from demo.visits import Shelf
 
-RECORDS_PER_S: Final = 550.0  # so that lists are seen while they are fresh, on two cores
+RECORDS_PER_S: Final = 600.0  # so that lists are seen while they are fresh, on two cores
 CALM_RECORDS_PER_S: Final = 20.0
 LOOK_S: Final = 0.25
-REST_S: Final = 2.0  # when nothing has come out of the joiner for so long, it has said what it can
+REST_S: Final = 1.5  # when nothing has come out of the joiner for so long, it has said what it can
 WITHIN_S: Final = 90.0
 PROCESSES: Final = {
     "orders": ("worker", "score", "--lane", "orders"),

@@ -16,8 +16,8 @@ from demo.site import Site
 from demo.summary import Outcome, show
 from demo.teller import Teller
 
-HISTORY_DAYS: Final = 10.0
-LIVE_DAYS: Final = 2.5
+HISTORY_DAYS: Final = 8.0
+LIVE_DAYS: Final = 3.0
 MORE_DAYS: Final = 1.0
 LESSONS_MAX: Final = 3
 
