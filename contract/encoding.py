@@ -54,15 +54,11 @@ class Encoder:
         """What profiles knew: of each kind the first entity that the event touches, NaN and 0 where there is none."""
         aggregates = {kind: np.full((len(rows), COLUMNS), np.nan) for kind in self.kinds}
         recent = {kind: np.zeros((len(rows), RING), np.uint64) for kind in self.kinds}
-        touches = memory.touches
-        for n, row in enumerate(rows):
-            seen = set[str]()
-            for t in range(touches.start[row], touches.start[row + 1]):
-                kind = touches.entities[touches.entity[t]].partition(":")[0]
-                if kind in self.kinds and kind not in seen:
-                    seen.add(kind)
-                    aggregates[kind][n] = memory.before[t]
-                    recent[kind][n] = memory.recent[t]
+        for kind in self.kinds:
+            first = memory.touches.first(kind)[np.asarray(rows, np.int64)]
+            known = first >= 0
+            aggregates[kind][known] = memory.before[first[known]]
+            recent[kind][known] = memory.recent[first[known]]
         return Known(aggregates, recent)
 
 

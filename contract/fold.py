@@ -6,17 +6,30 @@ event, whatever share of the batch one hot entity has. `docs/decisions/` tells w
 Everything is integer arithmetic; only what readers derive (`look`) is floating point.
 """
 
-from typing import Final
+from typing import Final, NamedTuple
 
 import numba
 import numpy as np
 import numpy.typing as npt
 
-from contract.profiles import AGGREGATES, FAMILIES, FAMILY_STATS, HORIZON_MS, JUDGED_TASKS, LAYOUT, RING, WIDTHS_MS
+from contract.profiles import (
+    AGGREGATES,
+    ENTITY_KINDS,
+    FAMILIES,
+    FAMILY_STATS,
+    HORIZON_MS,
+    JUDGED_TASKS,
+    LAYOUT,
+    RING,
+    WIDTHS_MS,
+)
+from contract.touches import NEAR, RINGS
 
 TS, OFFSET, FAMILY, EVENT, TASK, BAD = range(6)
 ORDERS: Final = FAMILIES.index("orders")
 JUDGEMENTS: Final = FAMILIES.index("judgements")
+USER: Final = ENTITY_KINDS.index("user")
+ITEM: Final = ENTITY_KINDS.index("item")
 FRAUD: Final = JUDGED_TASKS.index("fraud")
 STATS_PER_FAMILY: Final = len(FAMILY_STATS)
 LINKS_AT: Final = len(FAMILIES) * STATS_PER_FAMILY
@@ -27,6 +40,31 @@ TASKS_COUNT: Final = len(JUDGED_TASKS)
 DAY_S: Final = 86_400
 
 compiled = numba.njit(cache=True, nogil=True)
+
+
+class State(NamedTuple):
+    """S slices of E entities; `order[start[e] : start[e + 1]]` are those of entity `e`, in the order of their names."""
+
+    slices: npt.NDArray[np.void]  # (S) of RECORD
+    family: npt.NDArray[np.int64]  # (S)
+    order: npt.NDArray[np.int64]  # (S)
+    start: npt.NDArray[np.int64]  # (E+1)
+
+
+class Scratch(NamedTuple):
+    """Room to work in, so that nothing is allocated for each entity: links of one entity, and one point in time."""
+
+    ids: npt.NDArray[np.uint64]
+    seen: npt.NDArray[np.int64]
+    cell: npt.NDArray[np.int64]
+    left: npt.NDArray[np.float64]
+
+
+def scratch(state: State) -> Scratch:
+    """Room for the entity with the most slices."""
+    most = int(np.diff(state.start).max(initial=0)) * RING
+    windows = np.zeros(WINDOWS_COUNT, np.int64), np.zeros(WINDOWS_COUNT, np.float64)
+    return Scratch(np.zeros(most, np.uint64), np.zeros(most, np.int64), *windows)
 
 
 @compiled
@@ -80,124 +118,199 @@ def link(ring, ident, seen_s):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def fold_touch(record, head, amount, link_ring, link_id):  # type: ignore[no-untyped-def]
-    """Fold one event into one slice; an offset at or below the slice's own is already in it."""
+def fold_touch(record, head, amount):  # type: ignore[no-untyped-def]
+    """Fold one event into one slice; whether it counted. An offset at or below the slice's own is already in it."""
     if head[OFFSET] <= record.offset:
-        return
+        return False
     record.offset = head[OFFSET]
     if head[TS] - record.last_ms > HORIZON_MS:
         begin(record, head[OFFSET])
     if head[FAMILY] == ORDERS:
         for k in range(RING):
             if record.orders[k] == np.uint64(head[EVENT]):
-                return
+                return False
         record.orders[record.place % RING] = head[EVENT]
         record.place = (record.place + 1) % RING
     if head[FAMILY] == JUDGEMENTS:
         if head[TASK] < 0:
-            return
+            return False
         record.judged[head[TASK], head[BAD]] += np.uint32(1)
         record.last_ms = max(record.last_ms, head[TS])  # whatever the task: the entity was not silent
         if head[TASK] != FRAUD:
-            return
+            return False
         amount = head[BAD]
     count(record, head[TS], amount)
-    for k in range(len(link_id)):
-        link(record.links[link_ring[k]], link_id[k], head[TS] // 1000)
+    return True
 
 
 @compiled
-def look_windows(record, now_ms, out):  # type: ignore[no-untyped-def]
-    """Add a slice's sliding windows at `now_ms`, interpolated: the share of the previous cell that is still inside."""
+def link_touched(record, ring_of, entity, kind, ident, seen_s):  # type: ignore[no-untyped-def]
+    """Link a slice with those of an event's entities that its kind is linked with; of items with the last ones."""
+    items = 0
+    for u in range(len(entity) - 1, -1, -1):
+        other = kind[entity[u]]
+        items += other == ITEM
+        if ring_of[other] >= 0 and (other != ITEM or items <= RING):
+            link(record.links[ring_of[other]], ident[entity[u]], seen_s)
+
+
+@compiled
+def look_windows(record, cell, left, out):  # type: ignore[no-untyped-def]
+    """Add a slice's sliding windows, interpolated: `left` is the share of each previous cell that is still inside."""
     for w in range(WINDOWS_COUNT):
-        cells, width = record.windows[w], WIDTHS_MS[w]
-        behind = now_ms // width - np.int64(cells.index)
-        left = 1.0 - (now_ms % width) / width
+        cells = record.windows[w]
+        behind = cell[w] - np.int64(cells.index)
         if behind == 0:
-            out[2 * w] += cells.count[0] + left * cells.count[1]
-            out[2 * w + 1] += cells.sum[0] + left * cells.sum[1]
+            out[2 * w] += cells.count[0] + left[w] * cells.count[1]
+            out[2 * w + 1] += cells.sum[0] + left[w] * cells.sum[1]
         elif behind == 1:
-            out[2 * w] += left * cells.count[0]
-            out[2 * w + 1] += left * cells.sum[0]
+            out[2 * w] += left[w] * cells.count[0]
+            out[2 * w + 1] += left[w] * cells.sum[0]
         elif behind == -1:
             out[2 * w] += cells.count[1]
             out[2 * w + 1] += cells.sum[1]
 
 
 @compiled
-def look_links(slices, start, end, ring, now_s, recent):  # type: ignore[no-untyped-def]
-    """How many distinct ids were seen within a day, and at all, over the slices; `recent` gets the latest first."""
-    ids, seen = np.zeros(0, np.uint64), np.zeros(0, np.int64)
-    for s in range(start, end):
-        links = slices[s].links[ring]
-        ids = np.concatenate((ids, links.id))
-        seen = np.concatenate((seen, links.seen_s.astype(np.int64)))
-    distinct, of_today = 0, 0
-    while True:
-        best = -1
-        for k in range(len(ids)):
-            if ids[k] != 0 and (best < 0 or (seen[k], ids[k]) > (seen[best], ids[best])):
-                best = k
-        if best < 0:
-            return of_today, distinct
-        if distinct < len(recent):
-            recent[distinct] = ids[best]
-        distinct += 1
-        of_today += now_s - seen[best] <= DAY_S
-        chosen = ids[best]
-        for k in range(len(ids)):
-            if ids[k] == chosen:
-                ids[k] = 0
+def look_totals(record, now_ms, out):  # type: ignore[no-untyped-def]
+    """Add a slice's count, age and gap; of several slices the greatest age and the least gap stand."""
+    age_s, gap_s = (now_ms - record.first_ms) / 1000.0, (now_ms - record.last_ms) / 1000.0
+    out[0] += record.count
+    out[1] = age_s if np.isnan(out[1]) else max(out[1], age_s)
+    out[2] = gap_s if np.isnan(out[2]) else min(out[2], gap_s)
 
 
 @compiled
-def look(slices, family, start, end, now_ms, out, recent):  # type: ignore[no-untyped-def]
-    """What slices `start:end` tell at `now_ms`: `out` (COLUMNS) and `recent` (RING), both zeroed by the caller."""
+def gather_links(slices, own, ring, scratch):  # type: ignore[no-untyped-def]
+    """The distinct ids of the slices `own` and when each was seen last, into `scratch`; returns how many they are."""
+    ids, seen, distinct = scratch.ids, scratch.seen, 0
+    for s in own:
+        links = slices[s].links[ring]
+        for k in range(RING):
+            ident, seen_s, at = links.id[k], np.int64(links.seen_s[k]), 0
+            if ident == 0:
+                continue
+            while at < distinct and ids[at] != ident:
+                at += 1
+            if at == distinct:
+                ids[at], seen[at] = ident, seen_s
+                distinct += 1
+            elif seen_s > seen[at]:
+                seen[at] = seen_s
+    return distinct
+
+
+@compiled
+def latest(ids, seen, recent):  # type: ignore[no-untyped-def]
+    """Fill `recent` (RING) with the ids that were seen last, newest first, of two seen at once the greater one."""
+    held = 0
+    for k in range(len(ids)):  # `recent` holds indices while it is being sorted
+        at = held
+        while at > 0 and (seen[k], ids[k]) > (seen[recent[at - 1]], ids[recent[at - 1]]):
+            at -= 1
+        if at < RING:
+            held = min(held + 1, RING)
+            for j in range(held - 1, at, -1):
+                recent[j] = recent[j - 1]
+            recent[at] = k
+    for j in range(held):
+        recent[j] = ids[recent[j]]
+
+
+@compiled
+def look_links(slices, own, now_s, scratch, out, recent):  # type: ignore[no-untyped-def]
+    """How many distinct ids were seen within a day, and at all, in either ring; `recent` gets the latest first ones."""
+    for ring in range(2):
+        distinct = gather_links(slices, own, ring, scratch)
+        for k in range(distinct):
+            out[2 * ring] += now_s - scratch.seen[k] <= DAY_S
+        out[2 * ring + 1] = distinct
+        if ring == 0:
+            latest(scratch.ids[:distinct], scratch.seen[:distinct], recent)
+
+
+@compiled
+def set_time(scratch, now_ms):  # type: ignore[no-untyped-def]
+    """Where `now_ms` lies in the cells of each window."""
+    for w in range(WINDOWS_COUNT):
+        scratch.cell[w] = now_ms // WIDTHS_MS[w]
+        scratch.left[w] = 1.0 - (now_ms % WIDTHS_MS[w]) / WIDTHS_MS[w]
+
+
+@compiled
+def look(state, e, now_ms, scratch, out, recent):  # type: ignore[no-untyped-def]
+    """What entity `e` is at the time that is set: `out` (COLUMNS) and `recent` (RING), both zeroed by the caller."""
     for f in range(len(FAMILIES)):
         out[f * STATS_PER_FAMILY + STATS_PER_FAMILY - 2] = np.nan
         out[f * STATS_PER_FAMILY + STATS_PER_FAMILY - 1] = np.nan
-    for s in range(start, end):
-        record, at = slices[s], family[s] * STATS_PER_FAMILY
+    own = state.order[state.start[e] : state.start[e + 1]]
+    for s in own:
+        record, at = state.slices[s], state.family[s] * STATS_PER_FAMILY
         for task in range(TASKS_COUNT):
             out[JUDGED_AT + 2 * task] += record.judged[task, 0]
             out[JUDGED_AT + 2 * task + 1] += record.judged[task, 1]
-        if record.count == 0:
-            continue
-        look_windows(record, now_ms, out[at:])
-        totals = out[at + STATS_PER_FAMILY - 3 :]
-        age_s, gap_s = (now_ms - record.first_ms) / 1000.0, (now_ms - record.last_ms) / 1000.0
-        totals[0] += record.count
-        totals[1] = age_s if np.isnan(totals[1]) else max(totals[1], age_s)
-        totals[2] = gap_s if np.isnan(totals[2]) else min(totals[2], gap_s)
-    none = np.zeros(0, np.uint64)
-    out[LINKS_AT], out[LINKS_AT + 1] = look_links(slices, start, end, 0, now_ms // 1000, recent)
-    out[LINKS_AT + 2], out[LINKS_AT + 3] = look_links(slices, start, end, 1, now_ms // 1000, none)
+        if record.count > 0:
+            look_windows(record, scratch.cell, scratch.left, out[at:])
+            look_totals(record, now_ms, out[at + STATS_PER_FAMILY - 3 :])
+    look_links(state.slices, own, now_ms // 1000, scratch, out[LINKS_AT:], recent)
 
 
 @compiled
-def fold_batch(slices, family, entity_start, own, start, entity, amount, link_start, link_ring, link_id, head):  # type: ignore[no-untyped-def]  # noqa: PLR0913 - numba takes arrays, not objects
+def fold_batch(state, scratch, start, entity, own, amount, head, kind, ident):  # type: ignore[no-untyped-def]  # noqa: PLR0913 - the columns of `Touches`
     """Fold N arrivals in order. Returns what each touch knew before its arrival: (T, COLUMNS) and (T, RING)."""
     before = np.zeros((len(entity), COLUMNS), np.float64)
     recent = np.zeros((len(entity), RING), np.uint64)
     for i in range(len(head)):
-        for t in range(start[i], start[i + 1]):
-            e = entity[t]
-            look(slices, family, entity_start[e], entity_start[e + 1], head[i, TS], before[t], recent[t])
-        for t in range(start[i], start[i + 1]):
-            a, b = link_start[t], link_start[t + 1]
-            fold_touch(slices[own[t]], head[i], amount[t], link_ring[a:b], link_id[a:b])
+        a, b = start[i], start[i + 1]
+        set_time(scratch, head[i, TS])
+        for t in range(a, b):
+            look(state, entity[t], head[i, TS], scratch, before[t], recent[t])
+        for t in range(a, b):
+            if fold_touch(state.slices[own[t]], head[i], amount[t]):
+                linked = entity[a:b] if kind[entity[t]] == USER else entity[a : min(b, a + NEAR)]
+                ring_of = RINGS[head[i, FAMILY], kind[entity[t]]]
+                link_touched(state.slices[own[t]], ring_of, linked, kind, ident, head[i, TS] // 1000)
     return before, recent
 
 
 @compiled
-def look_batch(slices, family, entity_start, entities, now_ms):  # type: ignore[no-untyped-def]
-    """What the given entities' slices tell at their `now_ms`: (M, COLUMNS) and (M, RING)."""
+def look_batch(state, scratch, entities, now_ms):  # type: ignore[no-untyped-def]
+    """What the given entities are, each at its own `now_ms`: (M, COLUMNS) and (M, RING)."""
     out = np.zeros((len(entities), COLUMNS), np.float64)
     recent = np.zeros((len(entities), RING), np.uint64)
     for m in range(len(entities)):
-        e = entities[m]
-        look(slices, family, entity_start[e], entity_start[e + 1], now_ms[m], out[m], recent[m])
+        set_time(scratch, now_ms[m])
+        look(state, entities[m], now_ms[m], scratch, out[m], recent[m])
     return out, recent
+
+
+@compiled
+def arrange(entities, sources, entity, source, start, touched, touched_source):  # type: ignore[no-untyped-def]
+    """Find the slice of every (entity, source) pair that exists or is touched, new ones behind those that exist.
+
+    Returns which slice each touch writes (T), the slices entity by entity in the order of sources (S), where each
+    entity's begin (E+1), and the entity and the source of each slice (S).
+    """
+    place = np.full((entities, sources), -1, np.int64)
+    for s in range(len(entity)):
+        place[entity[s], source[s]] = s
+    own, count = np.zeros(len(touched), np.int64), len(entity)
+    for i in range(len(start) - 1):
+        for t in range(start[i], start[i + 1]):
+            if place[touched[t], touched_source[i]] < 0:
+                place[touched[t], touched_source[i]] = count
+                count += 1
+            own[t] = place[touched[t], touched_source[i]]
+    order, starts = np.zeros(count, np.int64), np.zeros(entities + 1, np.int64)
+    entity_of, source_of, at = np.zeros(count, np.int64), np.zeros(count, np.int64), 0
+    for e in range(entities):
+        for k in range(sources):
+            s = place[e, k]
+            if s >= 0:
+                order[at], entity_of[s], source_of[s] = s, e, k
+                at += 1
+        starts[e + 1] = at
+    return own, order, starts, entity_of, source_of
 
 
 Aggregates = npt.NDArray[np.float64]

@@ -4,6 +4,7 @@ Ids that only need to be told apart travel as these hashes (linked ids in profil
 "absent" everywhere, so no id hashes to it. Source: the XXH3 specification, https://xxhash.com.
 """
 
+from functools import lru_cache
 from typing import Final
 
 import xxhash
@@ -12,11 +13,17 @@ SEED: Final = 20_110_609
 BUCKETS: Final = 64
 
 
+# Several batches' worth of ids: each is asked for by the fold, the store and the features within milliseconds.
+@lru_cache(maxsize=32_768)
+def digest(text: str) -> int:
+    return xxhash.xxh3_64_intdigest(text.encode(), SEED)
+
+
 def hash_id(text: str) -> int:
     """A number from 1 to 2**63 - 1 for `text`; it fits signed 64-bit tensors."""
-    return (xxhash.xxh3_64_intdigest(text.encode(), SEED) >> 1) or 1
+    return (digest(text) >> 1) or 1
 
 
 def bucket_of(entity: str) -> int:
     """The bucket (0 to 63) in which an entity's profile is kept: the hash tag that Redis Cluster shards by."""
-    return xxhash.xxh3_64_intdigest(entity.encode(), SEED) % BUCKETS
+    return digest(entity) % BUCKETS

@@ -5,27 +5,26 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from contract.errors import BadProfile, StaleState
-from contract.fold import Aggregates, fold_batch, look_batch
+from contract.fold import Aggregates, State, arrange, fold_batch, look_batch, scratch
 from contract.hashing import bucket_of
-from contract.profiles import LAYOUT, RECORD, new_slice, source_family
-from contract.touches import FAMILY_CODES, Touches
+from contract.profiles import FAMILIES, RECORD
+from contract.slices import Slices, Written, recall
+from contract.touches import Touches, family_of
 
-Slices = Mapping[str, bytes]  # source name -> record
-EMPTY: Final = new_slice().tobytes()
 Merged = dict[int, dict[str, int]]  # bucket -> source -> the offset up to which (exclusive) all is folded
 
 
 class Profiles(Protocol):
     """Where profiles live; `contract.memory.MemoryProfiles` and the worker's Redis store keep the same promises."""
 
-    def read(self, entities: Sequence[str]) -> list[Slices]:
-        """The slices of each entity, in the order asked."""
+    def read(self, entities: Sequence[str]) -> Sequence[Slices]:
+        """The slices of each entity, in the order asked; as `Recalled` where the store has them as columns."""
 
     def merged(self, sources: Iterable[str]) -> Merged:
         """For every bucket, how far each of the sources is merged; a source that a bucket lacks is not in its dict."""
@@ -66,76 +65,53 @@ class MemoryProfiles:
 
 @dataclass(slots=True)
 class Memory:
-    """What is remembered of a batch's entities: S slices, those of one entity side by side in the order of names."""
+    """What is remembered of a batch's entities: S slices after the batch, and what each touch knew before its event."""
 
     touches: Touches
-    index: dict[str, int]  # entity -> its number
-    start: npt.NDArray[np.int64]  # (E+1) first slice of each entity
-    sources: list[str]  # (S)
-    family: npt.NDArray[np.int64]  # (S)
-    slices: npt.NDArray[np.void]  # (S) of RECORD, after the batch
+    state: State
+    sources: list[str]
+    entity: npt.NDArray[np.int64]  # (S) whose slice it is
+    source: npt.NDArray[np.int64]  # (S) index into `sources`
     own: npt.NDArray[np.int64]  # (T) the slice that each touch writes
     before: Aggregates  # (T, AGGREGATES) what each touch's entity was before its event
     recent: npt.NDArray[np.uint64]  # (T, RING) its latest first links, newest first
 
     def look(self, entities: Sequence[str], now_ms: Sequence[int]) -> tuple[Aggregates, npt.NDArray[np.uint64]]:
         """The same columns for some of the batch's entities as they are after it, each at its own time."""
-        numbers = np.array([self.index[e] for e in entities], np.int64)
-        out, recent = look_batch(self.slices, self.family, self.start, numbers, np.array(now_ms, np.int64))
+        numbers = np.array([self.touches.index[entity] for entity in entities], np.int64)
+        out, recent = look_batch(self.state, scratch(self.state), numbers, np.array(now_ms, np.int64))
         return out, recent
 
-    def writes(self) -> dict[str, dict[str, bytes]]:
-        """The slices that the batch touched, by entity and source."""
-        names, written = list(self.index), dict[str, dict[str, bytes]]()
+    def writes(self) -> Written:
+        """The slices that the batch touched."""
         touched = np.unique(self.own)
-        for number, s in zip(np.searchsorted(self.start, touched, "right") - 1, touched, strict=True):
-            written.setdefault(names[number], {})[self.sources[s]] = self.slices[s].tobytes()
-        return written
+        bucket, entity = self.touches.bucket[self.entity[touched]], self.entity[touched]
+        order = np.lexsort((entity, bucket))
+        rows = self.state.slices.view(np.uint8).reshape(-1, RECORD.itemsize)[touched[order]]
+        source = self.source[touched[order]]
+        return Written(self.touches.entities, self.sources, entity[order], source, bucket[order], rows.tobytes())
 
 
 def fold(profiles: Sequence[Slices], touches: Touches) -> Memory:
     """Fold a batch over what the store holds of `touches.entities`; pure, and bit-equal however the log was cut."""
-    sources_of = [dict(slices) for slices in profiles]
-    for arrival, a, b in zip(touches.arrivals, touches.start, touches.start[1:], strict=False):
-        for number in touches.entity[a:b].tolist():
-            sources_of[number].setdefault(arrival.source, EMPTY)
-    start, sources, records, place = [0], list[str](), list[bytes](), dict[tuple[int, str], int]()
-    for number, held in enumerate(sources_of):
-        for source in sorted(held):
-            place[number, source] = len(sources)
-            sources.append(source)
-            records.append(held[source])
-        start.append(len(sources))
-    own = [
-        place[number, arrival.source]
-        for arrival, a, b in zip(touches.arrivals, touches.start, touches.start[1:], strict=False)
-        for number in touches.entity[a:b].tolist()
-    ]
-    slices = parse(records)
-    family = np.array([family_of(source) for source in sources], np.int64)
-    starts, owns = np.array(start, np.int64), np.array(own, np.int64)
-    t = touches
-    before, recent = fold_batch(
-        slices, family, starts, owns, t.start, t.entity, t.amount, t.link_start, t.link_ring, t.link_id, t.head
+    t, recalled = touches, recall(profiles)
+    sources = sorted({*recalled.sources, *(arrival.source for arrival in t.arrivals)})
+    number = {source: n for n, source in enumerate(sources)}
+    held = np.array([number[source] for source in recalled.sources], np.int64)[recalled.source]
+    arrived = np.array([number[arrival.source] for arrival in t.arrivals], np.int64)
+    own, order, start, entity, source = arrange(
+        len(t.entities), len(sources), recalled.entity, held, t.start, t.entity, arrived
     )
-    index = {entity: number for number, entity in enumerate(touches.entities)}
-    return Memory(touches, index, starts, sources, family, slices, owns, before, recent)
+    slices = recalled.array(len(order) - len(held))
+    state = State(slices, families(sources, source), order, start)
+    before, recent = fold_batch(state, scratch(state), t.start, t.entity, own, t.amount, t.head, t.kind, t.ident)
+    return Memory(t, state, sources, entity, source, own, before, recent)
 
 
-def family_of(source: str) -> int:
-    """The code of a source's family; raises `BadProfile` for one that another version has written."""
-    family = source_family(source)
-    if family not in FAMILY_CODES:
-        raise BadProfile(f"A slice's source should be of a family among {list(FAMILY_CODES)}. Found `{source}`.")
-    return FAMILY_CODES[family]
-
-
-def parse(records: Sequence[bytes]) -> npt.NDArray[np.void]:
-    """Records as one writable array; raises `BadProfile` for one of another layout or length."""
-    for record in records:
-        if len(record) != RECORD.itemsize:
-            raise BadProfile(f"A slice should have {RECORD.itemsize} bytes. Found {len(record)}.")
-    slices = np.frombuffer(bytearray(b"".join(records)), RECORD)
-    if len(slices) and (slices["layout"] != LAYOUT).any():
-        raise BadProfile(f"A slice should have layout {LAYOUT}. Found {set(slices['layout'].tolist()) - {LAYOUT}}.")
-    return slices
+def families(sources: Sequence[str], source: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The family of each slice; raises `BadProfile` for a slice of one that another version has written."""
+    found: npt.NDArray[np.int64] = np.array([family_of(name) for name in sources], np.int64)[source]
+    if (found < 0).any():
+        unknown = sources[int(source[found < 0][0])]
+        raise BadProfile(f"A slice's source should be of a family among {list(FAMILIES)}. Found `{unknown}`.")
+    return found

@@ -12,24 +12,63 @@ Review       user                                 item              device, ip
 Impression, Search   user                         -                 -
 Judgement    the entities of the judged event     -                 -
 
-An order's user, device, ip and card are touched with its amount; an item and a seller with the total of their own
-lines, of which no more than a billion counts: sums are 64 bits wide.
+An entity is linked only with others that its event touches: `RINGS` is this table for the fold. An order's user,
+device, ip and card are touched with its amount; an item and a seller with the total of their own lines, of which no
+more than a billion counts: sums are 64 bits wide.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from dataclasses import dataclass
+from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from contract.events import Click, Event, Impression, Judgement, Order, Review, Search, UserEvent
-from contract.hashing import hash_id
-from contract.profiles import ENTITY_KINDS, FAMILIES, JUDGED_TASKS, RING, source_family
+from contract.hashing import bucket_of, hash_id
+from contract.profiles import ENTITY_KINDS, FAMILIES, JUDGED_TASKS, source_family
 
 FAMILY_CODES: Final = {family: code for code, family in enumerate(FAMILIES)}
+KIND_CODES: Final = {kind: code for code, kind in enumerate(ENTITY_KINDS)}
 TASK_CODES: Final = {task: code for code, task in enumerate(JUDGED_TASKS)}
 LINES_TOTAL_MAX: Final = 10**11
+
+# Whom an event's entities are linked with: the kinds that go to their first and to their second links.
+PLACES: Final = ("device", "ip")
+USER_ONLY: Final = (("user",), ())
+LINKED: Final = {
+    "orders": {
+        "user": (("item",), ("device", "ip", "card")),
+        "device": (("user",), ("card",)),
+        "ip": (("user",), ("card",)),
+        "card": (("user",), ("device",)),
+        "item": USER_ONLY,
+        "seller": USER_ONLY,
+    },
+    "clicks": {"user": (("item",), PLACES), "item": USER_ONLY, "device": USER_ONLY, "ip": USER_ONLY},
+    "reviews": {
+        "user": (("item",), PLACES),
+        "item": USER_ONLY,
+        "seller": USER_ONLY,
+        "device": USER_ONLY,
+        "ip": USER_ONLY,
+    },
+}
+
+
+def rings() -> npt.NDArray[np.int8]:
+    """`LINKED` by codes: (family, kind, linked kind) -> 0: first links, 1: second, -1: not linked."""
+    found = np.full((len(FAMILIES), len(ENTITY_KINDS), len(ENTITY_KINDS)), -1, np.int8)
+    for family, kinds in LINKED.items():
+        for kind, linked in kinds.items():
+            for ring, others in enumerate(linked):
+                for other in others:
+                    found[FAMILY_CODES[family], KIND_CODES[kind], KIND_CODES[other]] = ring
+    return found
+
+
+RINGS: Final = rings()
+NEAR: Final = 5  # all but a user are linked only with entities among the first five that an event touches
 
 
 class Arrival(NamedTuple):
@@ -42,13 +81,7 @@ class Arrival(NamedTuple):
     partition: int = 0
 
 
-class Touch(NamedTuple):
-    """One entity (`kind:id`) touched by one event."""
-
-    entity: str
-    amount: int = 0
-    first: Sequence[str] = ()
-    second: Sequence[str] = ()
+Touch: TypeAlias = tuple[str, int]  # an entity (`kind:id`) and the amount that one event touches it with
 
 
 def minor(money: float) -> int:
@@ -61,64 +94,59 @@ def ip_id(ip: str) -> str:
     return ip.lower().replace(":", "-")
 
 
-def present(kind: str, ident: str | None) -> list[str]:
-    return [f"{kind}:{ident}"] if ident else []
-
-
-def devices(event: Order | Click | Review) -> list[str]:
-    return present("device", event.device_id) + present("ip", event.ip and ip_id(event.ip))
+def touch_places(event: Order | Click | Review, amount: int) -> Iterator[Touch]:
+    if event.device_id:
+        yield f"device:{event.device_id}", amount
+    if event.ip:
+        yield f"ip:{ip_id(event.ip)}", amount
 
 
 def touch_order(order: Order) -> Iterator[Touch]:
-    user, amount = f"user:{order.user_id}", minor(order.amount)
+    amount = minor(order.amount)
+    yield f"user:{order.user_id}", amount
+    yield from touch_places(order, amount)
+    if order.card_id:
+        yield f"card:{order.card_id}", amount
     items: dict[str, int] = {}
     sellers: dict[str, int] = {}
     for line in order.lines:
         total = minor(line.unit_price * line.quantity)
-        items[f"item:{line.item_id}"] = items.get(f"item:{line.item_id}", 0) + total
+        item = f"item:{line.item_id}"
+        items[item] = items.get(item, 0) + total
         if line.seller_id:
-            sellers[f"seller:{line.seller_id}"] = sellers.get(f"seller:{line.seller_id}", 0) + total
-    places, card = devices(order), present("card", order.card_id)
-    yield Touch(user, amount, list(items)[-RING:], places + card)
-    for place in places:
-        yield Touch(place, amount, (user,), card)
-    for one in card:
-        yield Touch(one, amount, (user,), present("device", order.device_id))
+            seller = f"seller:{line.seller_id}"
+            sellers[seller] = sellers.get(seller, 0) + total
     for entity, total in (items | sellers).items():
-        yield Touch(entity, min(total, LINES_TOTAL_MAX), (user,))
+        yield entity, min(total, LINES_TOTAL_MAX)
 
 
 def touch_click(click: Click) -> Iterator[Touch]:
-    user, item, places = f"user:{click.user_id}", f"item:{click.item_id}", devices(click)
-    yield Touch(user, 0, (item,), places)
-    for entity in (item, *places):
-        yield Touch(entity, 0, (user,))
+    yield f"user:{click.user_id}", 0
+    yield f"item:{click.item_id}", 0
+    yield from touch_places(click, 0)
 
 
 def touch_review(review: Review) -> Iterator[Touch]:
-    user, item, places, stars = (
-        f"user:{review.user_id}",
-        f"item:{review.item_id}",
-        devices(review),
-        minor(review.rating),
-    )
-    yield Touch(user, stars, (item,), places)
-    for entity in (item, *present("seller", review.seller_id), *places):
-        yield Touch(entity, stars, (user,))
+    stars = minor(review.rating)
+    yield f"user:{review.user_id}", stars
+    yield f"item:{review.item_id}", stars
+    if review.seller_id:
+        yield f"seller:{review.seller_id}", stars
+    yield from touch_places(review, stars)
 
 
 def touch_impression(impression: Impression) -> Iterator[Touch]:
-    yield Touch(f"user:{impression.user_id}", len(impression.items))
+    yield f"user:{impression.user_id}", len(impression.items)
 
 
 def touch_search(search: Search) -> Iterator[Touch]:
-    yield Touch(f"user:{search.user_id}")
+    yield f"user:{search.user_id}", 0
 
 
 def touch_judgement(judgement: Judgement) -> Iterator[Touch]:
     for entity in dict.fromkeys(judgement.entities):
-        if entity.partition(":")[0] in ENTITY_KINDS:
-            yield Touch(entity)
+        if entity.partition(":")[0] in KIND_CODES:
+            yield entity, 0
 
 
 TOUCHED: Final[dict[type[Event], Callable[..., Iterable[Touch]]]] = {
@@ -131,25 +159,33 @@ TOUCHED: Final[dict[type[Event], Callable[..., Iterable[Touch]]]] = {
 }
 
 
-def touches_of(event: Event) -> list[Touch]:
+def touches_of(event: Event) -> Iterable[Touch]:
     """Every entity that `event` touches, once each, the user first; events that no fold reads touch none."""
     touched = TOUCHED.get(type(event))
-    return list(touched(event)) if touched else []
+    return touched(event) if touched else ()
 
 
 @dataclass(slots=True)
 class Touches:
-    """A batch as columns: N arrivals in batch order, T touches (arrival by arrival), L links (touch by touch)."""
+    """A batch as columns: N arrivals in batch order, T touches arrival by arrival, E entities."""
 
     arrivals: Sequence[Arrival]
-    entities: list[str]  # the distinct ones, in order of first touch
+    index: dict[str, int]  # entity -> its number, in order of first touch
+    entities: list[str]  # the same by number
+    kind: npt.NDArray[np.int64]  # (E) code of the entity's kind
+    ident: npt.NDArray[np.uint64]  # (E) `hash_id` of the entity, as it stands among links
+    bucket: npt.NDArray[np.int64]  # (E) `bucket_of` the entity
     start: npt.NDArray[np.int64]  # (N+1) first touch of each arrival
     entity: npt.NDArray[np.int64]  # (T) index into `entities`
     amount: npt.NDArray[np.int64]  # (T)
-    link_start: npt.NDArray[np.int64]  # (T+1) first link of each touch
-    link_id: npt.NDArray[np.uint64]  # (L)
-    link_ring: npt.NDArray[np.int8]  # (L) 0: first, 1: second
-    head: npt.NDArray[np.int64]  # (N, 6) ts_ms, offset, family, hash of the event id, judged task or -1, verdict
+    head: npt.NDArray[np.int64]  # (N, 6) ts_ms, offset, family, hash of an order's id, judged task or -1, verdict
+
+    def first(self, kind: str) -> npt.NDArray[np.int64]:
+        """(N) The first touch of each arrival that is of this kind, -1 where there is none."""
+        touch = np.flatnonzero(self.kind[self.entity] == KIND_CODES[kind])[::-1]
+        found = np.full(len(self.arrivals), -1, np.int64)
+        found[np.searchsorted(self.start, touch, "right") - 1] = touch  # of several the one that is assigned last
+        return found
 
 
 def columns(arrivals: Sequence[Arrival], watched: Iterable[str] = ()) -> Touches:
@@ -157,50 +193,45 @@ def columns(arrivals: Sequence[Arrival], watched: Iterable[str] = ()) -> Touches
 
     `watched` entities are read with the batch though nothing in it need touch them.
     """
-    build = Columns()
+    index: dict[str, int] = {}
+    start, entities, amounts, heads = [0], list[int](), list[int](), list[Head]()
+    families = {source: family_of(source) for source in {arrival.source for arrival in arrivals}}
     for arrival in arrivals:
-        build.add(arrival)
+        for entity, amount in touches_of(arrival.event):
+            entities.append(index.setdefault(entity, len(index)))
+            amounts.append(amount)
+        start.append(len(entities))
+        heads.append(head_of(arrival, families[arrival.source]))
     for entity in watched:
-        build.index.setdefault(entity, len(build.index))
+        index.setdefault(entity, len(index))
     return Touches(
         arrivals=arrivals,
-        entities=list(build.index),
-        start=np.array(build.start, np.int64),
-        entity=np.array(build.entity, np.int64),
-        amount=np.array(build.amount, np.int64),
-        link_start=np.array(build.link_start, np.int64),
-        link_id=np.array(build.link_id, np.uint64),
-        link_ring=np.array(build.link_ring, np.int8),
-        head=np.array(build.head, np.int64).reshape(len(arrivals), 6),
+        index=index,
+        entities=list(index),
+        kind=np.array([KIND_CODES.get(entity.partition(":")[0], -1) for entity in index], np.int64),
+        ident=np.array([hash_id(entity) for entity in index], np.uint64),
+        bucket=np.array([bucket_of(entity) for entity in index], np.int64),
+        start=np.array(start, np.int64),
+        entity=np.array(entities, np.int64),
+        amount=np.array(amounts, np.int64),
+        head=np.array(heads, np.int64).reshape(len(arrivals), 6),
     )
 
 
-@dataclass(slots=True)
-class Columns:
-    """Columns while they grow."""
+Head: TypeAlias = tuple[int, int, int, int, int, int]
 
-    index: dict[str, int] = field(default_factory=dict)
-    start: list[int] = field(default_factory=lambda: [0])
-    entity: list[int] = field(default_factory=list)
-    amount: list[int] = field(default_factory=list)
-    link_start: list[int] = field(default_factory=lambda: [0])
-    link_id: list[int] = field(default_factory=list)
-    link_ring: list[int] = field(default_factory=list)
-    head: list[tuple[int, int, int, int, int, int]] = field(default_factory=list)
 
-    def add(self, arrival: Arrival) -> None:
-        event = arrival.event
-        for touch in touches_of(event):
-            self.entity.append(self.index.setdefault(touch.entity, len(self.index)))
-            self.amount.append(touch.amount)
-            self.link_id.extend(map(hash_id, touch.first))
-            self.link_ring.extend([0] * len(touch.first))
-            self.link_id.extend(map(hash_id, touch.second))
-            self.link_ring.extend([1] * len(touch.second))
-            self.link_start.append(len(self.link_id))
-        self.start.append(len(self.entity))
-        family = FAMILY_CODES.get(source_family(arrival.source), -1)
-        self.head.append((event.ts_ms, arrival.offset, family, hash_id(event.event_id), *verdict(event)))
+def head_of(arrival: Arrival, family: int) -> Head:
+    """What every touch of an arrival has in common: a row of `Touches.head`."""
+    event = arrival.event
+    if isinstance(event, Order):
+        return event.ts_ms, arrival.offset, family, hash_id(event.event_id), -1, 0
+    return event.ts_ms, arrival.offset, family, 0, *verdict(event)
+
+
+def family_of(source: str) -> int:
+    """The code of a source's family; -1: none that profiles know."""
+    return FAMILY_CODES.get(source_family(source), -1)
 
 
 def verdict(event: Event) -> tuple[int, int]:

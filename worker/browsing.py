@@ -74,7 +74,7 @@ class Browser:
 
     def _refresh(self, memory: Memory, now_ms: int, answers: Answers) -> None:
         """New lists for the users that are due and were read with this batch; one that fails costs no other."""
-        users = [user for user in self._due.ready(now_ms) if f"user:{user}" in memory.index]
+        users = [user for user in self._due.ready(now_ms) if f"user:{user}" in memory.touches.index]
         if not users:
             return
         self.candidates.refresh()

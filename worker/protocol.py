@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from contract.errors import ShopstreamError, StaleState
-from contract.hashing import bucket_of
 from contract.memory import Memory, fold
 from contract.settings import Settings
 from contract.touches import columns
@@ -205,7 +204,7 @@ class Protocol:
         """Step 5: the slices of the batch, with the positions that they stand for."""
         with self._timed("merge"):
             writes = memory.writes()
-            after = self._positions.after(batch.ends, {bucket_of(entity) for entity in writes})
+            after = self._positions.after(batch.ends, writes.buckets())
             if after:
                 self._patience.insist(
                     "redis", lambda: self._state.profiles.merge(writes, self._positions.merged, after)

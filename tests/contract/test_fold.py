@@ -3,13 +3,15 @@
 import math
 from collections.abc import Sequence
 
+import msgspec
 import pytest
 
 from contract.errors import BadProfile
 from contract.events import Click, Event, Judgement, Line, Order, Search
 from contract.hashing import hash_id
-from contract.memory import EMPTY, Memory, MemoryProfiles, fold
+from contract.memory import Memory, MemoryProfiles, fold
 from contract.profiles import AGGREGATES, HORIZON_MS, RECORD, RING, WIDTHS_MS, WINDOWS
+from contract.slices import EMPTY
 from contract.touches import Arrival, columns
 from tests.oracle.logs import BASE_MS
 from tests.oracle.records import Seen, seen
@@ -195,6 +197,37 @@ def test_links_of_a_day_are_those_seen_within_it(age_ms: int, today: float) -> N
     # then
     found = look(memory, BASE_MS + age_ms)
     assert (found["first_links_1d"], found["first_links"]) == (today, 1.0)
+
+
+def test_a_user_is_linked_with_the_last_eight_items_of_an_order() -> None:
+    # given an order of ten items, of which the first comes again at the end
+    lines = tuple(Line(item_id=f"i{n}", quantity=1, unit_price=1.0) for n in [*range(10), 0])
+    big = msgspec.structs.replace(order("o1"), lines=lines)
+    # when
+    found = slice_of(folded("orders/0", [big]), "user:u", "orders/0")
+    # then
+    assert set(found.first_links) == {hash_id(f"item:i{n}") for n in range(2, 10)}
+
+
+def test_an_orders_entities_are_linked_with_one_another_by_their_kinds() -> None:
+    # given
+    placed = msgspec.structs.replace(order("o1"), device_id="d", ip="10.0.0.1")
+    # when
+    memory = folded("orders/0", [placed])
+    # then
+    linked = {
+        entity: (set(found.first_links), set(found.second_links))
+        for entity in memory.touches.entities
+        for found in [slice_of(memory, entity, "orders/0")]
+    }
+    user, device, ip, card, item = map(hash_id, ("user:u", "device:d", "ip:10.0.0.1", "card:c", "item:i"))
+    assert linked == {
+        "user:u": ({item}, {device, ip, card}),
+        "device:d": ({user}, {card}),
+        "ip:10.0.0.1": ({user}, {card}),
+        "card:c": ({user}, {device}),
+        "item:i": ({user}, set()),
+    }
 
 
 def test_labels_count_by_task_and_verdict_and_fraud_also_in_windows() -> None:

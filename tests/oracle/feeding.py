@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Iterator, Sequence
 
 from contract.hashing import bucket_of
-from contract.memory import Memory, Merged, Profiles, Slices, fold
+from contract.memory import Memory, Merged, Profiles, fold
+from contract.slices import Slices
 from contract.touches import Arrival, columns
 from tests.oracle.logs import SOURCES
 

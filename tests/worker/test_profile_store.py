@@ -9,11 +9,12 @@ import pytest
 
 from contract.errors import StaleState
 from contract.hashing import BUCKETS, bucket_of
-from contract.profiles import profile_key
+from contract.profiles import RECORD, profile_key
 from worker.profile_store import TTL_MS, RedisProfiles, source_name
 from worker.redis_client import RedisClient
 
 USER = "user:ü"
+SLICE, OTHER = (b"\x00slice\xff".ljust(RECORD.itemsize), b"other".ljust(RECORD.itemsize))
 BUCKET = bucket_of(USER)
 
 
@@ -31,11 +32,11 @@ def profiles(client: RedisClient) -> RedisProfiles:
 
 def test_a_slice_and_its_position_stand_where_the_docs_say(profiles: RedisProfiles, client: RedisClient) -> None:
     # when
-    profiles.merge({USER: {"orders/3": b"\x00slice\xff"}}, {}, {BUCKET: {"orders/3": 7}})
+    profiles.merge({USER: {"orders/3": SLICE}}, {}, {BUCKET: {"orders/3": 7}})
     # then
     assert client.pipeline([("HGETALL", f"shop:{profile_key(USER)}"), ("HGETALL", f"shop:merged:{{{BUCKET}}}")]) == [
-        {b"orders/3": b"\x00slice\xff"},
-        {b"orders/3": b"7"},
+        [b"orders/3", SLICE],
+        [b"orders/3", b"7"],
     ]
 
 
@@ -43,7 +44,7 @@ def test_profiles_expire_when_nobody_writes_them_and_positions_never(
     profiles: RedisProfiles, client: RedisClient
 ) -> None:
     # given
-    profiles.merge({USER: {"orders/3": b"a"}}, {}, {BUCKET: {"orders/3": 1}})
+    profiles.merge({USER: {"orders/3": SLICE}}, {}, {BUCKET: {"orders/3": 1}})
     key = f"shop:{profile_key(USER)}"
     assert 0.99 * TTL_MS < client.pipeline([("PTTL", key)])[0] <= TTL_MS
     assert client.pipeline([("PTTL", f"shop:merged:{{{BUCKET}}}")]) == [-1]
@@ -51,20 +52,20 @@ def test_profiles_expire_when_nobody_writes_them_and_positions_never(
     for left, refreshed in ((0.95, False), (0.5, True)):
         client.pipeline([("PEXPIRE", key, round(TTL_MS * left))])
         at = profiles.merged(["orders/3"])
-        profiles.merge({USER: {"orders/3": b"b"}}, at, {BUCKET: {"orders/3": at[BUCKET]["orders/3"] + 1}})
+        profiles.merge({USER: {"orders/3": OTHER}}, at, {BUCKET: {"orders/3": at[BUCKET]["orders/3"] + 1}})
         # then
         assert (client.pipeline([("PTTL", key)])[0] > 0.96 * TTL_MS) == refreshed
 
 
 def test_a_flush_of_the_scripts_costs_neither_reads_nor_writes(profiles: RedisProfiles, client: RedisClient) -> None:
     # given
-    profiles.merge({USER: {"orders/3": b"a"}}, {}, {BUCKET: {"orders/3": 1}})
+    profiles.merge({USER: {"orders/3": SLICE}}, {}, {BUCKET: {"orders/3": 1}})
     # when
     client.pipeline([("SCRIPT", "FLUSH")])
-    profiles.merge({USER: {"orders/3": b"b"}}, {BUCKET: {"orders/3": 1}}, {BUCKET: {"orders/3": 2}})
+    profiles.merge({USER: {"orders/3": OTHER}}, {BUCKET: {"orders/3": 1}}, {BUCKET: {"orders/3": 2}})
     client.pipeline([("SCRIPT", "FLUSH")])
     # then
-    assert profiles.read([USER, "user:nobody"]) == [{"orders/3": b"b"}, {}]
+    assert list(profiles.read([USER, "user:nobody"])) == [{"orders/3": OTHER}, {}]
 
 
 def test_a_flush_of_everything_is_noticed_by_the_next_write(profiles: RedisProfiles, client: RedisClient) -> None:
@@ -74,7 +75,7 @@ def test_a_flush_of_everything_is_noticed_by_the_next_write(profiles: RedisProfi
     client.pipeline([("FLUSHALL",)])
     # then
     with pytest.raises(StaleState):
-        profiles.merge({USER: {"orders/3": b"b"}}, {BUCKET: {"orders/3": 1}}, {BUCKET: {"orders/3": 2}})
+        profiles.merge({USER: {"orders/3": OTHER}}, {BUCKET: {"orders/3": 1}}, {BUCKET: {"orders/3": 2}})
     assert client.pipeline([("DBSIZE",)]) == [0]
 
 
@@ -86,10 +87,10 @@ def test_many_entities_are_read_in_the_order_asked(profiles: RedisProfiles) -> N
     # given
     users = [f"user:{n}" for n in range(300)]
     after = {bucket: {"orders/0": 1} for bucket in range(BUCKETS)}
-    profiles.merge({user: {"orders/0": user.encode()} for user in users}, {}, after)
+    profiles.merge({user: {"orders/0": user.encode().ljust(RECORD.itemsize)} for user in users}, {}, after)
     # then
     asked = [*reversed(users), "user:nobody", users[7]]
-    assert [dict(slices).get("orders/0", b"").decode() for slices in profiles.read(asked)] == [
+    assert [slices.get("orders/0", b"").decode().rstrip() for slices in profiles.read(asked)] == [
         *reversed(users),
         "",
         users[7],

@@ -1,0 +1,133 @@
+"""Slices of many entities as columns: those that a store gave, and those that it is to keep.
+
+A batch is folded over arrays; one object for each slice would cost more than the fold. Seen from outside both are the
+plain thing: a sequence, and a mapping, of the slices of each entity by source.
+"""
+
+from collections.abc import ItemsView, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeAlias, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from contract.errors import BadProfile
+from contract.hashing import bucket_of
+from contract.profiles import LAYOUT, RECORD, new_slice
+
+Slices: TypeAlias = Mapping[str, bytes]  # source name -> record
+EMPTY: Final = new_slice().tobytes()
+
+
+@dataclass(frozen=True, slots=True)
+class Recalled(Sequence[Slices]):
+    """S slices of `length` entities, in any order; read as a sequence, it gives the slices of each entity by source."""
+
+    length: int
+    sources: Sequence[str]  # the names that occur
+    entity: npt.NDArray[np.int64]  # (S) whose slice it is
+    source: npt.NDArray[np.int64]  # (S) index into `sources`
+    records: Sequence[bytes]  # S records in all, one or more in each piece
+
+    def array(self, more: int) -> npt.NDArray[np.void]:
+        """The records, and `more` empty ones behind them, as a writable array (S + more) of RECORD.
+
+        Raises `BadProfile` for records of another layout. That each has a record's length is the store's promise.
+        """
+        slices = np.frombuffer(bytearray().join((*self.records, EMPTY * more)), RECORD)
+        layouts = slices["layout"]
+        if len(slices) and (layouts != LAYOUT).any():
+            raise BadProfile(f"A slice should have layout {LAYOUT}. Found {set(layouts.tolist()) - {LAYOUT}}.")
+        return slices
+
+    def mappings(self) -> list[dict[str, bytes]]:
+        """The slices of each entity by source."""
+        found: list[dict[str, bytes]] = [{} for _ in range(self.length)]
+        records = cut(b"".join(self.records))
+        for entity, source, record in zip(self.entity.tolist(), self.source.tolist(), records, strict=True):
+            found[entity][self.sources[source]] = record
+        return found
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[Slices]:
+        return iter(self.mappings())
+
+    @overload
+    def __getitem__(self, at: int) -> Slices: ...
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[Slices]: ...
+    def __getitem__(self, at: int | slice) -> Slices | Sequence[Slices]:
+        return self.mappings()[at]
+
+
+def recall(profiles: Sequence[Slices]) -> Recalled:
+    """The columns of profiles that are at hand as mappings; raises `BadProfile` for a record that is cut."""
+    if isinstance(profiles, Recalled):
+        return profiles
+    names: dict[str, int] = {}
+    entity, source, records = list[int](), list[int](), list[bytes]()
+    for number, slices in enumerate(profiles):
+        for name, record in slices.items():
+            entity.append(number)
+            source.append(names.setdefault(name, len(names)))
+            records.append(record)
+    check_lengths(map(len, records))
+    return Recalled(len(profiles), list(names), np.array(entity, np.int64), np.array(source, np.int64), records)
+
+
+def check_lengths(lengths: Iterable[int]) -> None:
+    """Raise `BadProfile` unless each is the length of a record."""
+    if wrong := set(lengths) - {RECORD.itemsize}:
+        raise BadProfile(f"A slice should have {RECORD.itemsize} bytes. Found {min(wrong)}.")
+
+
+def cut(records: bytes) -> list[bytes]:
+    """Records that stand end to end, one by one."""
+    return [records[at : at + RECORD.itemsize] for at in range(0, len(records), RECORD.itemsize)]
+
+
+@dataclass(frozen=True, slots=True)
+class Written(Mapping[str, Slices]):
+    """W slices to be kept, in the order of buckets and in each of entities; as a mapping, by entity and source."""
+
+    entities: Sequence[str]
+    sources: Sequence[str]
+    entity: npt.NDArray[np.int64]  # (W) index into `entities`
+    source: npt.NDArray[np.int64]  # (W) index into `sources`
+    bucket: npt.NDArray[np.int64]  # (W)
+    records: bytes  # end to end
+
+    def buckets(self) -> set[int]:
+        """Those that something is written to."""
+        return set(self.bucket.tolist())
+
+    def mapping(self) -> dict[str, dict[str, bytes]]:
+        """The slices by entity and source."""
+        found: dict[str, dict[str, bytes]] = {}
+        for entity, source, record in zip(self.entity.tolist(), self.source.tolist(), cut(self.records), strict=True):
+            found.setdefault(self.entities[entity], {})[self.sources[source]] = record
+        return found
+
+    def items(self) -> ItemsView[str, Slices]:
+        return ItemsView(self.mapping())
+
+    def __getitem__(self, entity: str) -> Slices:
+        return self.mapping()[entity]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.mapping())
+
+    def __len__(self) -> int:
+        return len(self.mapping())
+
+
+def write(slices: Mapping[str, Slices]) -> Written:
+    """The columns of slices that are at hand as mappings."""
+    if isinstance(slices, Written):
+        return slices
+    entities = sorted(slices, key=lambda entity: (bucket_of(entity), entity))
+    recalled = recall([slices[entity] for entity in entities])
+    bucket = np.array([bucket_of(entity) for entity in entities], np.int64)[recalled.entity]
+    return Written(entities, recalled.sources, recalled.entity, recalled.source, bucket, b"".join(recalled.records))
