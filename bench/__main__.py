@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import Final
 
 BENCHES: Final = {
+    "fold": "what remembering an event costs, beside a plain loop over dictionaries",
     "ledger": "workers die by SIGKILL while events flow; nothing is lost, nothing contradicts, profiles are exact",
     "replay": "the whole of Online Retail through Kafka, workers and Redis; each order answered or dead for its reason",
 }
