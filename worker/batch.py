@@ -66,9 +66,13 @@ class Batch:
 
 
 def open_records(
-    records: Iterable[Record], kinds: Mapping[str, str], sources: Mapping[Place, str], watches: Sequence[str]
+    records: Iterable[Record],
+    kinds: Mapping[str, str],
+    sources: Mapping[Place, str],
+    watches: Sequence[str],
+    inspects: Sequence[str] = (),
 ) -> Batch:
-    """Decode each record; whatever is wrong with one concerns no other."""
+    """Decode each record; whatever is wrong with one concerns no other. Of inspected kinds only the rejects stay."""
     batch = Batch()
     for record in records:
         place = record.place
@@ -76,6 +80,8 @@ def open_records(
         batch.ends[place] = record.offset + 1
         batch.records[place, record.offset] = record
         metrics.EVENTS.labels(kind).inc()
+        if kind in inspects and record.value is None:
+            continue  # how a record is deleted from a compacted topic
         try:
             event, moved = clamp(decode(kind, record.value), record.kafka_ms)
         except BadEvent as error:
@@ -83,6 +89,8 @@ def open_records(
                 batch.rejects.append(Reject(record, error.reason, type(error).__name__, str(error)))
             continue
         metrics.CLAMPED.inc(moved)
+        if kind in inspects:
+            continue
         arrival = Arrival(sources.get(place, kind), record.offset, event, place.topic, place.partition)
         (batch.watched if kind in watches else batch.arrivals).append(arrival)
     return batch

@@ -122,7 +122,8 @@ class Protocol:
         """Answer one batch, then remember it; returns the number of records that were read."""
         self._mark("idle")
         records = self._intake.poll(self._settings.worker.batch_max, self._settings.worker.wait_ms)
-        batch = open_records(records, self._kinds, self._positions.sources, self._lane.watches)
+        lane = self._lane
+        batch = open_records(records, self._kinds, self._positions.sources, lane.watches, lane.inspects)
         self._in_hand, self._dropped = set(batch.ends), False
         try:
             self._work(batch, now_ms)

@@ -12,8 +12,8 @@ from worker.intake import Place, Record
 ORDERS, CLICKS = Place("shop.orders", 0), Place("shop.clicks", 1)
 
 
-def opened(*records: Record, watches: tuple[str, ...] = ()) -> Batch:
-    return open_records(records, KINDS, {ORDERS: "orders~id/0"}, watches)
+def opened(*records: Record, watches: tuple[str, ...] = (), inspects: tuple[str, ...] = ()) -> Batch:
+    return open_records(records, KINDS, {ORDERS: "orders~id/0"}, watches, inspects)
 
 
 def test_a_rejected_event_still_moves_the_position_and_its_neighbours_arrive() -> None:
@@ -34,6 +34,15 @@ def test_a_watched_event_is_kept_apart_and_a_bad_one_is_left_to_the_lane_that_fo
     # then
     assert [a.event.event_id for a in batch.watched] == ["o1"]
     assert (batch.arrivals, batch.rejects, batch.ends) == ([], [], {ORDERS: 2})
+
+
+def test_of_an_inspected_kind_only_what_is_bad_stays_and_a_deletion_is_not_bad() -> None:
+    # when
+    batch = opened(record(order("o1")), record(b"{", 1), record(b"", 2)._replace(value=None), inspects=("orders",))
+    # then
+    assert (batch.arrivals, batch.watched) == ([], [])
+    assert [(r.record.offset, r.reason) for r in batch.rejects] == [(1, "not_json")]
+    assert batch.ends == {ORDERS: 3}
 
 
 def test_each_partition_of_a_batch_begins_and_ends_by_itself() -> None:
