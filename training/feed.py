@@ -13,6 +13,7 @@ from contract.settings import Kafka
 TIMEOUT_S: Final = 10.0
 SILENCE_MAX_S: Final = 30.0
 RECORDS_MAX: Final = 1_000
+WAIT_S: Final = 0.1  # a batch that does not fill is waited for so long
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ class Feed:
         """Read until every partition has come to its end, moving `starts` along."""
         values, heard_s = list[bytes](), time.monotonic()
         while ends:
-            messages = self._consumer.consume(RECORDS_MAX, 1.0)
+            messages = self._consumer.consume(RECORDS_MAX, WAIT_S)
             if messages:
                 heard_s = time.monotonic()
             elif time.monotonic() - heard_s > SILENCE_MAX_S:

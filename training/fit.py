@@ -15,7 +15,7 @@ from model.network import Network
 from model.statistics import measure
 from training.evaluation import Evaluation, evaluate, weighted_score
 from training.examples import Examples
-from training.learner import Learner, as_batch, mixed
+from training.learner import Learner, as_batch, copied, mixed
 from training.plan import Plan
 from training.split import family_of, learnable, split_by_time
 
@@ -104,12 +104,3 @@ class Best:
         self.score, self.waited = score, 0
         self.weights = {name: value.detach().clone() for name, value in learner.network.state_dict().items()}
         self.optimizer = copied(learner.optimizer.state_dict())
-
-
-def copied(state: Any) -> Any:
-    """A copy of an optimizer's state that later steps leave alone."""
-    if isinstance(state, Tensor):
-        return state.clone()
-    if isinstance(state, dict):
-        return {key: copied(value) for key, value in state.items()}
-    return [copied(value) for value in state] if isinstance(state, list) else state

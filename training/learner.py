@@ -73,7 +73,7 @@ class Learner:
             network.parameters(), lr=plan.learning_rate, weight_decay=plan.weight_decay, foreach=True
         )
         if state:
-            self.optimizer.load_state_dict(dict(state))
+            self.optimizer.load_state_dict(copied(state))  # or its steps would change the state that was given
         self._weights = {task.name: task.weight for task in network.tasks}
 
     def learn(self, batch: Batch) -> dict[str, float]:
@@ -86,6 +86,15 @@ class Learner:
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), GRADIENT_MAX)
         self.optimizer.step()
         return {name: float(loss.detach()) for name, loss in found.items()}
+
+
+def copied(state: Any) -> Any:
+    """A copy of an optimizer's state that later steps leave alone."""
+    if isinstance(state, Tensor):
+        return state.clone()
+    if isinstance(state, dict):
+        return {key: copied(value) for key, value in state.items()}
+    return [copied(value) for value in state] if isinstance(state, list) else state
 
 
 def mixed(family: Integers, batch: int, order: np.random.Generator) -> Iterator[Integers]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from contract.encoding import Encoder
-from contract.events import Click, Event, Impression, Order, Product
+from contract.events import Click, Event, Impression, Label, Order, Product
 from contract.features import FeatureSet
 from contract.joining.joiner import Joiner
 from contract.memory import MemoryProfiles, fold
@@ -61,7 +61,7 @@ class Replay:
             items = [event.item_id] if isinstance(event, Click) else [line.item_id for line in event.lines]
             self.taken += [(event.user_id, item, event.ts_ms) for item in items]
         self._batch.append(self._arrival(past.kind, event))
-        if len(self._batch) >= BATCH_MAX:
+        if isinstance(event, Label) or len(self._batch) >= BATCH_MAX:  # what a label says is known to the next event
             self.flush()
 
     def flush(self) -> None:

@@ -14,7 +14,7 @@ CONSOLE: Final = Console(stderr=True)
 
 def say(*sentences: str) -> None:
     for sentence in sentences:
-        CONSOLE.print(sentence, highlight=False, markup=False)
+        CONSOLE.print(sentence, highlight=False, markup=False, soft_wrap=True)
 
 
 def show_evaluation(tasks: Sequence[Task], evaluation: Mapping[str, Mapping[str, float]], title: str) -> None:

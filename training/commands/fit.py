@@ -7,14 +7,15 @@ from argparse import Namespace
 import torch
 
 from contract.bundle import current_version
+from contract.errors import BadConfig
 from contract.features import FeatureSet
 from contract.settings import Settings
 from export.interactions import read_all
 from model.checkpoint import Checkpoint, describe, write_checkpoint
-from model.declared import read_shape
+from model.declared import Shape, check_tasks, read_shape
 from training.fit import Epoch, fit
 from training.interactions import interactions_of, latest_interactions
-from training.plan import read_plan
+from training.plan import Plan, read_plan
 from training.report import print_json, say, show_evaluation
 from training.sample import sample_of
 from training.table import read_examples
@@ -23,8 +24,8 @@ from training.table import read_examples
 def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
     """Fit a network to a Parquet file of examples and keep it as a checkpoint."""
     begun, bundles = time.monotonic(), args.bundles or settings.bundles
-    shape = read_shape(settings.model)
-    plan = read_plan(settings.training | {k: v for k, v in (("epochs", args.epochs), ("seed", args.seed)) if v})
+    given = {"epochs": args.epochs, "seed": args.seed}
+    shape, plan = declared(settings, features, {name: value for name, value in given.items() if value is not None})
     torch.set_num_threads(plan.threads)
     examples = read_examples(args.data, features, settings.tasks)
     fitted = fit(examples, shape, plan, show_epoch)
@@ -56,6 +57,27 @@ def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
         seconds=round(time.monotonic() - begun, 2),
     )
     return 0
+
+
+def declared(settings: Settings, features: FeatureSet, given: dict[str, int]) -> tuple[Shape, Plan]:
+    """The network and the plan that the settings declare, with what was `given`; `BadConfig` lists all mistakes."""
+    errors = list[str]()
+    shape, plan = Shape(), Plan()
+    try:
+        shape = read_shape(settings.model)
+    except BadConfig as error:
+        errors += error.errors
+    try:
+        plan = read_plan({**settings.training, **given})
+    except BadConfig as error:
+        errors += error.errors
+    try:
+        check_tasks(settings.tasks, features)
+    except BadConfig as error:
+        errors += error.errors
+    if errors:
+        raise BadConfig(errors)
+    return shape, plan
 
 
 def show_epoch(epoch: Epoch) -> None:

@@ -7,7 +7,7 @@ from typing import Final
 
 import torch
 
-from contract.errors import Unavailable
+from contract.errors import BadBundle, Unavailable
 from contract.features import FeatureSet
 from contract.settings import Settings
 from export.bundling import export
@@ -66,11 +66,15 @@ def learn_once(feed: Feed, bundles: Path, settings: Settings, plan: Plan) -> int
 
 
 def publish(found: Update, bundles: Path, settings: Settings) -> str | None:
-    """Keep and export a better model; returns its version."""
+    """Keep and export a better model; returns its version. A bundle never appears without its checkpoint."""
     if found.checkpoint is None:
         return None
-    write_checkpoint(bundles, found.checkpoint)
-    return export(found.checkpoint, bundles, settings.thresholds).manifest.version
+    path = write_checkpoint(bundles, found.checkpoint)
+    try:
+        return export(found.checkpoint, bundles, settings.thresholds).manifest.version
+    except BadBundle:
+        path.unlink()
+        raise
 
 
 def learn_patiently(feed: Feed, bundles: Path, settings: Settings, plan: Plan) -> None:

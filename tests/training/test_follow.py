@@ -1,0 +1,244 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from confluent_kafka import Producer
+from msgspec.structs import replace
+
+from contract.bundle import current_version, read_bundle
+from contract.rows import Example, to_msgpack
+from contract.settings import Kafka, Settings
+from demo.servers.apache_kafka import ApacheKafka
+from demo.servers.embedded import EmbeddedKafka
+from export.bundling import export
+from model.checkpoint import Checkpoint, describe, digest_of, write_checkpoint
+from tests.model.small import CLICK, FEATURES, SHAPE, TASKS
+from tests.training.made import PLAN, make_examples, make_rows
+from training.commands.follow import REFUSED, learn_once
+from training.examples import Examples
+from training.feed import Fed, Feed
+from training.fit import fit
+from training.follow import present_checkpoint, update, usable
+from training.gate import ROWS_MIN, refusals
+from training.interactions import interactions_of, latest_interactions
+from training.learner import predict
+from training.sample import sample_of
+from training.table import read_examples
+
+SETTINGS = Settings(tasks=TASKS)
+
+
+@pytest.fixture(scope="module")
+def checkpoint() -> Checkpoint:
+    examples = make_examples(1_000, 3)
+    fitted = fit(examples, SHAPE, replace(PLAN, epochs=8), lambda epoch: None)
+    about = describe(fitted.network, parent=None, created_ms=10**12, evaluation={}, positions={})
+    return Checkpoint(
+        about=about,
+        weights=fitted.network.state_dict(),
+        optimizer=fitted.optimizer,
+        sample=sample_of(examples, PLAN.keep, PLAN.seed),
+        interactions=latest_interactions(interactions_of(examples)),
+    )
+
+
+@pytest.fixture
+def bundles(tmp_path: Path, checkpoint: Checkpoint) -> Path:
+    write_checkpoint(tmp_path, checkpoint)
+    export(checkpoint, tmp_path, {})
+    return tmp_path
+
+
+def fed(*rows: Example) -> Fed:
+    return Fed([to_msgpack(row) for row in rows], {"shop.feedback/0": len(rows)})
+
+
+class Fixed(Feed):
+    """A feed that gives what it was made with."""
+
+    def __init__(self, found: Fed) -> None:
+        self.found, self.asked = found, list[dict[str, int]]()
+
+    def read(self, positions: object) -> Fed:
+        self.asked.append(dict(positions))  # type: ignore[call-overload]
+        return self.found
+
+
+def test_new_examples_are_predicted_then_learned_and_the_weights_differ(checkpoint: Checkpoint) -> None:
+    found = update(checkpoint, fed(*make_rows(400, 11, "n")), PLAN)
+
+    assert found.checkpoint is not None
+    assert found.examples == 400
+    assert {"auc", "log_loss"} <= set(found.progressive["click"])
+    assert found.progressive["click"]["rows"] + found.held_out["click"]["rows"] > 150
+    assert digest_of(found.checkpoint.weights) != digest_of(checkpoint.weights)
+    assert found.checkpoint.about.parent == checkpoint.about.version
+    assert found.checkpoint.about.positions == {"shop.feedback/0": 400}
+
+
+def test_the_checkpoint_that_was_learned_from_stays_as_it_was(checkpoint: Checkpoint) -> None:
+    before = digest_of(checkpoint.weights)
+
+    update(checkpoint, fed(*make_rows(100, 11, "n")), PLAN)
+
+    assert digest_of(checkpoint.weights) == before
+
+
+def test_equal_feedback_gives_equal_weights(checkpoint: Checkpoint) -> None:
+    rows = make_rows(200, 11, "n")
+
+    one, again = (update(checkpoint, fed(*rows), PLAN).checkpoint for _ in range(2))
+
+    assert one is not None
+    assert again is not None
+    assert digest_of(one.weights) == digest_of(again.weights)
+
+
+def test_the_newest_revision_of_an_example_is_learned(checkpoint: Checkpoint) -> None:
+    row = next(row for row in make_rows(50, 11, "n") if "click" in row.labels)
+    revisions = [replace(row, revision=n, labels={"click": float(n == 1)}) for n in range(2)]
+
+    new, _ = usable([to_msgpack(one) for one in (revisions[1], revisions[0])], checkpoint)
+
+    assert new.labels["click"].tolist() == [1]
+
+
+def test_what_cannot_be_learned_from_is_left_out_and_counted(checkpoint: Checkpoint) -> None:
+    good, other, odd, *_ = make_rows(9, 11, "n")
+    values = [
+        to_msgpack(good),
+        b"junk",
+        to_msgpack(replace(other, features="another")),
+        to_msgpack(replace(odd, labels={"fraud": 7.0, "cancellation": 1.0})),
+    ]
+
+    new, left_out = usable(values, checkpoint)
+
+    assert len(new) == 1
+    assert left_out == {"unreadable": 1, "of other features": 1, "without a label": 1}
+
+
+def test_kept_examples_and_new_ones_are_carried_on(checkpoint: Checkpoint) -> None:
+    found = update(checkpoint, fed(*make_rows(300, 11, "n")), PLAN).checkpoint
+
+    assert found is not None
+    kept = read_examples(found.sample, FEATURES, TASKS)
+    assert len(kept) == PLAN.keep
+    assert {ident[0] for ident in kept.example_id.tolist()} == {"e", "n"}
+
+
+def test_a_better_model_is_published_with_its_parent(bundles: Path, checkpoint: Checkpoint) -> None:
+    status = learn_once(Fixed(fed(*make_rows(300, 11, "n"))), bundles, SETTINGS, PLAN)
+
+    manifest = read_bundle(bundles, current_version(bundles) or "").manifest
+    assert status == 0
+    assert manifest.parent == checkpoint.about.version
+    assert manifest.positions == {"shop.feedback/0": 300}
+
+
+def test_the_next_look_goes_on_where_the_last_one_ended(bundles: Path) -> None:
+    feed = Fixed(fed(*make_rows(300, 11, "n")))
+
+    learn_once(feed, bundles, SETTINGS, PLAN)
+    learn_once(feed, bundles, SETTINGS, PLAN)
+
+    assert feed.asked == [{}, {"shop.feedback/0": 300}]
+
+
+def test_without_new_examples_nothing_is_published(bundles: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = current_version(bundles)
+
+    status = learn_once(Fixed(Fed([], {})), bundles, SETTINGS, PLAN)
+
+    assert status == 0
+    assert current_version(bundles) == before
+    assert "No new examples" in capsys.readouterr().err
+
+
+def test_a_worse_model_is_refused_with_the_reason_and_nothing_is_published(
+    bundles: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = current_version(bundles)
+    lies = [
+        replace(row, labels={"click": 1 - float(row.labels["click"])}) if n < 300 and "click" in row.labels else row
+        for n, row in enumerate(make_rows(400, 11, "n"))
+    ]
+
+    status = learn_once(Fixed(fed(*lies)), bundles, SETTINGS, replace(PLAN, batch=8))
+
+    assert status == REFUSED == 3
+    assert current_version(bundles) == before
+    assert len(list((bundles / "checkpoints").iterdir())) == 1
+    assert "`click` should lose at most 0.05 of its gain" in capsys.readouterr().err
+
+
+def labelled_clicks(rows: int) -> Examples:
+    examples = make_examples(4 * rows, 5)
+    return examples.take(np.flatnonzero(examples.known(CLICK))[:rows])
+
+
+@pytest.mark.parametrize(("rows", "is_refused"), [(ROWS_MIN - 1, False), (ROWS_MIN, True)])
+def test_the_gate_judges_tasks_that_have_enough_held_out_labels(
+    checkpoint: Checkpoint, rows: int, is_refused: bool
+) -> None:
+    examples = labelled_clicks(rows)
+    before = predict(checkpoint.network(), examples)
+    worse = before | {"click": 1 - before["click"]}
+
+    assert bool(refusals((CLICK,), examples, before, worse, 0.05)) == is_refused
+    assert refusals((CLICK,), examples, before, before, 0.0) == []
+
+
+def test_the_gate_refuses_what_is_not_finite_however_few_rows_show_it(checkpoint: Checkpoint) -> None:
+    examples = labelled_clicks(3)
+    before = predict(checkpoint.network(), examples)
+    after = before | {"click": np.full(3, np.nan, np.float32)}
+
+    (refused,) = refusals((CLICK,), examples, before, after, 0.05)
+
+    assert "finite" in refused
+
+
+def produce(broker: EmbeddedKafka | ApacheKafka, topic: str, rows: list[Example]) -> None:
+    producer = Producer({"bootstrap.servers": broker.bootstrap})
+    for row in rows:
+        producer.produce(topic, to_msgpack(row), row.user_id)
+    producer.flush()
+
+
+def test_feedback_is_read_to_its_end_and_then_from_there(broker: EmbeddedKafka | ApacheKafka, topic: str) -> None:
+    feed = Feed(kafka=Kafka(bootstrap_servers=broker.bootstrap), topic=topic)
+    try:
+        produce(broker, topic, make_rows(30, 1))
+        first = feed.read({})
+        again = feed.read({})
+        nothing = feed.read(first.positions)
+        produce(broker, topic, make_rows(5, 2, "n"))
+        second = feed.read(first.positions)
+    finally:
+        feed.close()
+
+    assert len(first.values) == len(again.values) == 30
+    assert sum(first.positions.values()) == 30
+    assert (nothing.values, nothing.positions) == ([], first.positions)
+    assert sorted(second.values) == sorted(to_msgpack(row) for row in make_rows(5, 2, "n"))
+
+
+def test_positions_that_the_topic_does_not_have_begin_anew(broker: EmbeddedKafka | ApacheKafka, topic: str) -> None:
+    feed = Feed(kafka=Kafka(bootstrap_servers=broker.bootstrap), topic=topic)
+    try:
+        produce(broker, topic, make_rows(10, 1))
+        found = feed.read({f"{topic}/{partition}": 999 for partition in range(4)})
+    finally:
+        feed.close()
+
+    assert len(found.values) == 10
+
+
+def test_the_present_checkpoint_is_the_one_behind_the_present_bundle(bundles: Path, checkpoint: Checkpoint) -> None:
+    later = describe(checkpoint.network(), parent=None, created_ms=2 * 10**12, evaluation={}, positions={})
+    write_checkpoint(bundles, Checkpoint(about=later, weights=checkpoint.weights))
+
+    assert present_checkpoint(bundles).about.version == checkpoint.about.version
+    assert all(torch.equal(w, checkpoint.weights[name]) for name, w in present_checkpoint(bundles).weights.items())

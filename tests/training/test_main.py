@@ -1,0 +1,126 @@
+import json
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from contract.bundle import current_version, read_bundle
+from demo.shop import Shop
+from export.__main__ import main as export_main
+from training.__main__ import main
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a few days of a simulated shop, the examples that replay made of them, and what was printed."""
+    folder = tmp_path_factory.mktemp("shop")
+    lines = [{"kind": one.kind, "event": one.event} for one in Shop(5, people=60, items=80).history(4)]
+    (folder / "history.jsonl").write_bytes(b"\n".join(map(msgspec.json.encode, lines)))
+    return folder
+
+
+@pytest.fixture
+def examples(folder: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    path = folder / "examples.parquet"
+    if not path.exists():
+        interactions = ["--interactions", str(folder / "interactions.parquet")]
+        assert main(["replay", str(folder / "history.jsonl"), "--out", str(path), *interactions]) == 0
+        said = json.loads(capsys.readouterr().out)
+        assert said["examples"] > 500
+        assert all(count > 0 for count in said["labels"].values())
+        assert said["rejected"] == {}
+    return path
+
+
+def test_history_becomes_a_bundle_by_three_commands(
+    folder: Path, examples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    interactions = ["--interactions", str(folder / "interactions.parquet")]
+
+    assert main(["fit", str(examples), "--bundles", str(tmp_path), "--epochs", "1", *interactions]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert export_main(["--latest", "--bundles", str(tmp_path)]) == 0
+    assert export_main(["inspect", "--bundles", str(tmp_path)]) == 0
+
+    bundle = read_bundle(tmp_path, said["version"])
+    assert current_version(tmp_path) == said["version"]
+    assert said["evaluation"]["click"]["rows"] > 0
+    assert bundle.manifest.evaluation == said["evaluation"]
+    shown = capsys.readouterr().out
+    assert said["version"] in shown
+    assert "recommend.onnx" in shown
+
+
+def test_the_same_seed_gives_the_same_weights_from_the_command_line(
+    examples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    versions = []
+    for seed in ("1", "1", "2"):
+        assert main(["fit", str(examples), "--bundles", str(tmp_path), "--epochs", "1", "--seed", seed]) == 0
+        versions.append(json.loads(capsys.readouterr().out)["version"].rpartition("-")[2])
+
+    assert versions[0] == versions[1] != versions[2]
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no parquet"])
+def test_data_that_cannot_be_learned_from_ends_with_a_sentence(
+    content: bytes | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if content is not None:
+        (tmp_path / "e.parquet").write_bytes(content)
+
+    assert main(["fit", str(tmp_path / "e.parquet"), "--bundles", str(tmp_path / "bundles")]) == 1
+    assert "should be Parquet" in capsys.readouterr().err
+    assert not (tmp_path / "bundles").exists()
+
+
+def test_a_history_without_examples_ends_with_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "h.jsonl").write_text("")
+
+    assert main(["replay", str(tmp_path / "h.jsonl"), "--out", str(tmp_path / "e.parquet")]) == 1
+    assert "History should give examples" in capsys.readouterr().err
+    assert not (tmp_path / "e.parquet").exists()
+
+
+def test_wrong_settings_are_all_listed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SHOPSTREAM_MODEL__HIDDEN", "wide")
+    monkeypatch.setenv("SHOPSTREAM_TRAINING__EPOCHS", "-1")
+
+    assert main(["fit", str(tmp_path / "e.parquet"), "--bundles", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert "[model]" in said
+    assert "[training]" in said
+
+
+def test_following_without_a_model_says_what_publishes_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["follow", "--once", "--bundles", str(tmp_path)]) == 1
+    assert "`export` publishes one" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "sentence"),
+    [
+        (["--latest"], 1, "should hold a checkpoint"),
+        (["nowhere.pt"], 1, "should be a checkpoint"),
+        (["inspect"], 1, "should have a present bundle"),
+        (["inspect", "v1"], 1, "Bundle v1 should be complete"),
+        (["rollback"], 1, "should have a present bundle"),
+    ],
+)
+def test_an_export_that_has_nothing_to_work_on_ends_with_a_sentence(
+    words: list[str], status: int, sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert export_main([*words, "--bundles", str(tmp_path)]) == status
+    assert sentence in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("words", [[], ["a.pt", "--latest"], ["rollback", "v1"], ["a.pt", "b.pt"]])
+def test_arguments_that_contradict_each_other_are_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        export_main(words)
+
+    assert ended.value.code == 2
+    assert "name one checkpoint" in capsys.readouterr().err
