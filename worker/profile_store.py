@@ -1,40 +1,36 @@
 """Profiles in Redis: read whole, written bucket by bucket with the positions that they stand for, under a guard."""
 
 import re
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from itertools import chain
 from typing import Final
 
+import numpy as np
+
 from contract.errors import StaleState
-from contract.hashing import BUCKETS, bucket_of
-from contract.memory import Merged, Slices
+from contract.hashing import BUCKETS
+from contract.memory import Merged
 from contract.profiles import HORIZON_MS, profile_key
+from contract.slices import Recalled, Slices, Written, check_lengths, cut, write
 from worker.redis_client import RedisClient
 
-# KEYS: profiles of one bucket. Returns the hash of each.
-READ: Final = """
-local found = {}
-for i, key in ipairs(KEYS) do found[i] = redis.call('HGETALL', key) end
-return found
-"""
-
-# KEYS: merged:{bucket}, then the profiles to write. ARGV: time to live in ms, number of sources, then for each source
-# its name, the offset that must be there ('' for none) and the new one; then for each slice the index of its key, its
-# source and its bytes. The expiry is refreshed only when 3 days of it have gone: it costs a third of the write.
+# KEYS: merged:{bucket}, then the profiles to write. ARGV: time to live in ms, number of sources; for each source its
+# name, the offset that must be there ('' for none) and the new one; then, packed into one string, the number of its key
+# and of its source for each slice; then the slices. The expiry is refreshed only when 3 days of it have gone: it costs
+# a third of the write.
 MERGE: Final = """
-local ttl, sources = tonumber(ARGV[1]), tonumber(ARGV[2])
-local at = 3
-for i = 0, sources - 1 do
-  local found = redis.call('HGET', KEYS[1], ARGV[at + 3 * i]) or ''
-  if found ~= ARGV[at + 3 * i + 1] then return 0 end
+local call, unpack, ttl, sources = redis.call, struct.unpack, tonumber(ARGV[1]), tonumber(ARGV[2])
+local aged, index = ttl - 259200000, 3 * sources + 3
+for at = 3, index - 1, 3 do
+  if (call('HGET', KEYS[1], ARGV[at]) or '') ~= ARGV[at + 1] then return 0 end
 end
-for i = 0, sources - 1 do redis.call('HSET', KEYS[1], ARGV[at + 3 * i], ARGV[at + 3 * i + 2]) end
-at = at + 3 * sources
-while at < #ARGV do
-  local key = KEYS[1 + tonumber(ARGV[at])]
-  redis.call('HSET', key, ARGV[at + 1], ARGV[at + 2])
-  if redis.call('PTTL', key) < ttl - 259200000 then redis.call('PEXPIRE', key, ttl) end
-  at = at + 3
+for at = 3, index - 1, 3 do call('HSET', KEYS[1], ARGV[at], ARGV[at + 2]) end
+for n = 1, #ARGV - index do
+  local number, source = unpack('<I2I2', ARGV[index], 4 * n - 3)
+  local key = KEYS[2 + number]
+  call('HSET', key, ARGV[3 + 3 * source], ARGV[index + n])
+  if call('PTTL', key) < aged then call('PEXPIRE', key, ttl) end
 end
 return 1
 """
@@ -48,17 +44,22 @@ class RedisProfiles:
     def __init__(self, *, client: RedisClient, prefix: str) -> None:
         self.client = client
         self.prefix = prefix
+        self.key = lru_cache(maxsize=32_768)(self._key)  # asked for when an entity is read and when it is written
 
-    def read(self, entities: Sequence[str]) -> list[Slices]:
-        buckets = defaultdict[int, list[str]](list)
-        for entity in entities:
-            buckets[bucket_of(entity)].append(entity)
-        calls = [([self.prefix + profile_key(entity) for entity in held], ()) for held in buckets.values()]
-        found = dict[str, Slices]()
-        for held, reply in zip(buckets.values(), self.client.scripts(READ, calls), strict=True):
-            for entity, fields in zip(held, reply, strict=True):
-                found[entity] = {fields[i].decode(): fields[i + 1] for i in range(0, len(fields), 2)}
-        return [found[entity] for entity in entities]
+    def read(self, entities: Sequence[str]) -> Recalled:
+        # One HGETALL each: a script a bucket would have Redis copy every slice twice more, into Lua and out again.
+        replies = self.client.pipeline([("HGETALL", self.key(entity)) for entity in entities])
+        fields: list[bytes] = list(chain.from_iterable(replies))
+        names, records = fields[::2], fields[1::2]
+        check_lengths(map(len, records))
+        numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+        return Recalled(
+            length=len(entities),
+            sources=[name.decode() for name in numbers],
+            entity=np.repeat(np.arange(len(entities)), [len(reply) // 2 for reply in replies]),
+            source=np.array([numbers[name] for name in names], np.int64),
+            records=records,
+        )
 
     def merged(self, sources: Iterable[str]) -> Merged:
         wanted = sorted(sources)
@@ -71,10 +72,15 @@ class RedisProfiles:
         }
 
     def merge(self, writes: Mapping[str, Slices], expected: Merged, after: Merged) -> None:
-        held = defaultdict[int, list[str]](list)
-        for entity in writes:
-            held[bucket_of(entity)].append(entity)
-        calls = [self._merge_call(b, after[b], expected.get(b, {}), {e: writes[e] for e in held[b]}) for b in after]
+        written = write(writes)
+        bounds = np.searchsorted(written.bucket, np.arange(BUCKETS + 1)).tolist()
+        records = cut(written.records)
+        calls = []
+        for bucket, positions in after.items():
+            rows = slice(bounds[bucket], bounds[bucket + 1])
+            keys, index = self._addresses(written, rows, positions)
+            guards = chain.from_iterable((s, expected.get(bucket, {}).get(s, ""), at) for s, at in positions.items())
+            calls.append(([self.merged_key(bucket), *keys], [TTL_MS, len(positions), *guards, index, *records[rows]]))
         replies = self.client.scripts(MERGE, calls)
         if stale := [bucket for bucket, reply in zip(after, replies, strict=True) if not reply]:
             raise StaleState(f"Buckets {stale} should be merged as this worker left them. Found other positions.")
@@ -82,16 +88,18 @@ class RedisProfiles:
     def merged_key(self, bucket: int) -> str:
         return f"{self.prefix}merged:{{{bucket}}}"
 
-    def _merge_call(
-        self, bucket: int, after: Mapping[str, int], expected: Mapping[str, int], writes: Mapping[str, Slices]
-    ) -> tuple[list[str], list[object]]:
-        arguments: list[object] = [TTL_MS, len(after)]
-        for source, offset in after.items():
-            arguments += [source, expected.get(source, ""), offset]
-        for number, slices in enumerate(writes.values(), 1):
-            for source, record in slices.items():
-                arguments += [number, source, record]
-        return [self.merged_key(bucket), *(self.prefix + profile_key(entity) for entity in writes)], arguments
+    def _addresses(self, written: Written, rows: slice, positions: Mapping[str, int]) -> tuple[list[str], bytes]:
+        """The keys of these slices, and packed for each slice the number of its key and of its source."""
+        place = {source: number << 16 for number, source in enumerate(positions)}
+        numbers: dict[int, int] = {}
+        index = [
+            numbers.setdefault(entity, len(numbers)) + place[written.sources[source]]
+            for entity, source in zip(written.entity[rows].tolist(), written.source[rows].tolist(), strict=True)
+        ]
+        return [self.key(written.entities[entity]) for entity in numbers], np.array(index, "<u4").tobytes()
+
+    def _key(self, entity: str) -> str:
+        return self.prefix + profile_key(entity)
 
 
 def source_name(kind: str, topic_id: str | None, partition: int) -> str:
