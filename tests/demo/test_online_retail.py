@@ -10,11 +10,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from confluent_kafka import Consumer, TopicPartition
 
 from contract.errors import BadData, BadEvent
 from contract.events import Label, Order, Product, decode
+from contract.settings import Kafka, Settings, Topics
 from demo.happenings import Happening
 from demo.online_retail import OnlineRetail, expected_dead_letters
+from demo.replay import replay
+from demo.servers.embedded import PARTITIONS, EmbeddedKafka
 
 BESIDE_THE_CHECKOUT = Path(__file__).parents[2].parent / "shared" / "data"
 
@@ -192,6 +196,29 @@ def test_the_first_invoices_alone_can_be_had(tmp_path: Path) -> None:
 
     # Then
     assert len(orders) == 2
+
+
+def test_replaying_sends_everything_to_the_topic_of_its_kind(
+    tmp_path: Path, embedded_kafka: EmbeddedKafka, topic_prefix: str
+) -> None:
+    # Given
+    path = table(tmp_path, row("1", "A", 6, 1), row("2", "A", 6, 2, customer=None), row("C3", "A", -5, 3))
+    topics = Topics(**{kind: f"{topic_prefix}{kind}" for kind in ("orders", "products", "labels")})  # type: ignore[arg-type]
+    names = (topics.orders, topics.products, topics.labels)
+    embedded_kafka.create_topics(dict.fromkeys(names, PARTITIONS))
+    settings = Settings(kafka=Kafka(bootstrap_servers=embedded_kafka.bootstrap), topics=topics)
+
+    # When
+    assert replay(settings, path, speed_up=0.0, limit=None) == 0
+
+    # Then
+    consumer = Consumer({"bootstrap.servers": embedded_kafka.bootstrap, "group.id": topic_prefix})
+    ends = {
+        name: sum(consumer.get_watermark_offsets(TopicPartition(name, p), timeout=10)[1] for p in range(PARTITIONS))
+        for name in names
+    }
+    consumer.close()
+    assert list(ends.values()) == [2, 1, 1]
 
 
 def test_a_missing_file_is_bad_data(tmp_path: Path) -> None:
