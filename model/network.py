@@ -148,7 +148,7 @@ class Numbers(nn.Module):
 
     def forward(self, numbers: Tensor) -> Tensor:
         unknown = numbers.isnan()  # (N, n)
-        x = numbers.masked_fill(unknown, 0.0).maximum(self.low).minimum(self.high)
+        x = numbers.maximum(self.low).minimum(self.high)
         x = torch.where(self.logarithmic, x.sign() * (x.abs() + 1).log(), x)
         x = ((x - self.mean) / self.deviation).clamp(-STANDARD_MAX, STANDARD_MAX)
         return torch.cat([x.masked_fill(unknown, 0.0), unknown.to(x.dtype)], 1)  # (N, 2n)
