@@ -15,7 +15,7 @@ from export.bundling import export
 from model.checkpoint import Checkpoint, describe, digest_of, write_checkpoint
 from tests.model.small import CLICK, FEATURES, SHAPE, TASKS
 from tests.training.made import PLAN, make_examples, make_rows
-from training.commands.follow import REFUSED, learn_once
+from training.commands.follow import REFUSED, learn_once, learn_patiently
 from training.examples import Examples
 from training.feed import Fed, Feed
 from training.fit import fit
@@ -171,6 +171,12 @@ def test_a_worse_model_is_refused_with_the_reason_and_nothing_is_published(
     assert current_version(bundles) == before
     assert len(list((bundles / "checkpoints").iterdir())) == 1
     assert "`click` should lose at most 0.05 of its gain" in capsys.readouterr().err
+
+
+def test_a_learner_that_has_no_model_yet_waits_for_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    learn_patiently(Fixed(Fed([], {})), tmp_path, SETTINGS, PLAN)
+
+    assert "Trying again in 30 s" in capsys.readouterr().err
 
 
 def labelled_clicks(rows: int) -> Examples:

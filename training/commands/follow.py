@@ -78,8 +78,8 @@ def publish(found: Update, bundles: Path, settings: Settings) -> str | None:
 
 
 def learn_patiently(feed: Feed, bundles: Path, settings: Settings, plan: Plan) -> None:
-    """Look once; while Kafka is away, wait for it."""
+    """Look once; what is missing now, Kafka or a first bundle, may be there at the next look."""
     try:
         learn_once(feed, bundles, settings, plan)
-    except Unavailable as error:
+    except (Unavailable, BadBundle) as error:
         say(f"{error} Trying again in {plan.pause_s:g} s.")
