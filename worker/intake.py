@@ -64,6 +64,7 @@ class Intake:
         self.down = False
         self._paused: set[Place] = set()  # while something else is waited for
         self._held: set[Place] = set()
+        self._closing = False
         self.ended: set[Place] = set()  # read to their ends, as far as was known at the last poll
         self._consumer = Consumer(self._configuration(kafka, group, instance))
 
@@ -132,6 +133,8 @@ class Intake:
         return self._consumer.consumer_group_metadata()
 
     def close(self) -> None:
+        """Leave; partitions that were about to come are not taken up, since nobody may be asked where they start."""
+        self._closing = True
         self._consumer.close()
 
     def _configuration(self, kafka: Kafka, group: str, instance: str) -> dict[str, Any]:
@@ -167,6 +170,8 @@ class Intake:
         return None
 
     def _on_assign(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        if self._closing:
+            return
         new = [Place(tp.topic, tp.partition) for tp in partitions]
         starts = self._listener.assigned(new) if self._listener else {}
         self.places.update(new)

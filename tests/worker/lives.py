@@ -42,7 +42,7 @@ class Fate:
 
     step: str
     time: int
-    event: Callable[[], None]
+    event: Callable[[], object]
 
 
 def die() -> None:
@@ -54,14 +54,14 @@ class FatefulMark(StepMark):
 
     def __init__(self, fates: Sequence[Fate]) -> None:
         super().__init__()
-        self._fates = list(fates)
+        self.fates = list(fates)
         self.entered = dict[str, int]()
 
     def __call__(self, step: str) -> None:
         super().__call__(step)
         self.entered[step] = self.entered.get(step, 0) + 1
-        for fate in [f for f in self._fates if (f.step, f.time) == (step, self.entered[step])]:
-            self._fates.remove(fate)
+        for fate in [f for f in self.fates if (f.step, f.time) == (step, self.entered[step])]:
+            self.fates.remove(fate)
             fate.event()
 
 
@@ -134,7 +134,7 @@ class Life:
         self.positions = Positions()
         group = f"{settings.kafka.group_prefix}-orders"
         transactional_id = f"{group}-{instance}" if settings.kafka.transactions else None
-        profiles = RedisProfiles(client=self.client, prefix=settings.redis.prefix)
+        self.profiles = RedisProfiles(client=self.client, prefix=settings.redis.prefix)
         self.intake = Intake(kafka=settings.kafka, group=group, instance=instance)
         self.protocol = Protocol(
             settings=settings,
@@ -147,7 +147,7 @@ class Life:
                 ),
             ),
             state=State(
-                profiles=profiles,
+                profiles=self.profiles,
                 claims=Claims(client=self.client, prefix=settings.redis.prefix, ttl_s=3_600),
                 caches=Caches(client=self.client, prefix=settings.redis.prefix, lists=settings.lists),
             ),
@@ -155,7 +155,7 @@ class Life:
                 settings=settings,
                 lane=lane,
                 broker=Admin(kafka=settings.kafka),
-                profiles=profiles,
+                profiles=self.profiles,
                 positions=self.positions,
             ),
             patience=self.patience,
@@ -168,7 +168,7 @@ class Life:
 
     def __exit__(self, *_: object) -> None:
         self.protocol.close()
-        self.client.close()
+        self.vanish()
 
     def step(self) -> None:
         """One batch, and what a worker does once a second."""
@@ -180,7 +180,7 @@ class Life:
         """Step after step until `done`; fails after a minute."""
         deadline = time.monotonic() + WITHIN_S
         while not done():
-            assert time.monotonic() < deadline, f"It should be done by now. Found {self.positions}."
+            assert time.monotonic() < deadline, f"It should be done by now. Found {self.positions.folded}."
             self.step()
 
     def live_and_die(self) -> None:
@@ -204,3 +204,41 @@ class Life:
         """Work until all is read, and every bucket is brought up."""
         self.work_until(lambda: self.has_read(ends))
         self.protocol.advance()
+
+
+class Running:
+    """A life in a thread of its own, from entering the block to leaving it; what ended it otherwise is raised then."""
+
+    def __init__(self, life: Life) -> None:
+        self.life = life
+        self._error: BaseException | None = None
+        self._leave = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="life")
+
+    def __enter__(self) -> Life:
+        self._thread.start()
+        return self.life
+
+    def __exit__(self, *_: object) -> None:
+        self._leave.set()
+        self._thread.join(WITHIN_S)
+        if self._thread.is_alive():
+            self.life.stop.set()  # it waits for a server that nobody will start again
+            self._thread.join(WITHIN_S)
+        if self._error is not None:
+            raise self._error
+
+    def _run(self) -> None:
+        try:
+            with self.life:
+                self.life.work_until(self._leave.is_set)
+        except BaseException as error:
+            self._error = error
+
+
+def eventually(ready: Callable[[], object]) -> None:
+    """Return once it is so; fails after a minute."""
+    deadline = time.monotonic() + WITHIN_S
+    while not ready():
+        assert time.monotonic() < deadline, "It should have come to pass by now."
+        time.sleep(0.01)

@@ -1,15 +1,21 @@
 """A stage: topics, groups and keys of one test on the servers of all, and what is to be found there."""
 
+import copy
+import random
 from collections.abc import Sequence
 from typing import Any, Final
 
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient
+
 from contract.hashing import BUCKETS
 from contract.memory import MemoryProfiles, fold
-from contract.rows import Decision, read_decision
+from contract.rows import Decision, read_decision, to_json
 from contract.settings import Kafka, Redis, Settings, Topics
 from contract.touches import columns
 from demo.servers.apache_kafka import ApacheKafka
 from tests.conftest import Broker
+from tests.worker.shop import order
 from tests.worker.topics import Sender, read
 from worker.batch import open_records
 from worker.broker import Broker as Admin
@@ -55,9 +61,39 @@ class Stage:
     def topics(self) -> Topics:
         return self.settings.topics
 
+    def send_orders(self, seed: int, count: int, first: int = 0) -> set[str]:
+        """Orders o`first` and on, of few users on few devices; returns their ids."""
+        draw = random.Random(f"{seed} {first}")
+        orders = [
+            order(
+                f"o{n}",
+                f"i{draw.randrange(5)}",
+                user=f"u{draw.randrange(8)}",
+                device=f"d{draw.randrange(4)}",
+                amount=draw.randrange(10_000) / 100,
+            )
+            for n in range(first, first + count)
+        ]
+        self.send("orders", [(one.user_id, to_json(one)) for one in orders])
+        return {one.event_id for one in orders}
+
     def send(self, kind: str, values: Sequence[tuple[str, bytes]], **more: Any) -> None:
         """Append keys and values to the topic of a kind of events."""
         self._sender.send(self.topics.of(kind), list(values), **more)
+
+    def remove_records(self, kind: str, *, below: int) -> None:
+        """Remove the first records of every partition of a topic, as retention does."""
+        admin = AdminClient({"bootstrap.servers": self.broker.bootstrap, "log_level": 0})
+        removed = admin.delete_records([TopicPartition(*place, below) for place in self.ends(kind)])
+        for one in removed.values():
+            one.result()
+
+    def accepting_loss(self) -> "Stage":
+        """The same stage for workers that go on although records are gone."""
+        other = copy.copy(self)
+        worker = self.settings.worker.model_copy(update={"on_lost_log": "accept"})
+        other.settings = self.settings.model_copy(update={"worker": worker})
+        return other
 
     def read(self, *kinds: str) -> list[Record]:
         return read(self.broker.bootstrap, *map(self.topics.of, kinds))
@@ -91,11 +127,12 @@ class Stage:
         return profiles
 
     def differences(self, *kinds: str) -> list[str]:
-        """In which entities and positions Redis is not what a clean pass gives; empty if all is well."""
+        """In which entities and positions Redis is not what a clean pass gives; slices of other logs are left out."""
         clean, store = self.clean_pass(*kinds), self.profiles()
         entities = sorted(clean.slices)
         found = store.read(entities)
-        wrong = [e for e, slices in zip(entities, found, strict=True) if dict(slices) != clean.slices[e]]
         sources = {source for ends in clean.positions.values() for source in ends}
+        own = [{source: slices[source] for source in slices if source in sources} for slices in found]
+        wrong = [entity for entity, slices in zip(entities, own, strict=True) if slices != clean.slices[entity]]
         merged = store.merged(sources)
         return wrong + [f"merged of bucket {b}" for b, ends in clean.positions.items() if merged[b] != ends]

@@ -1,34 +1,15 @@
 """The protocol over real servers: whatever happens in between, each order is decided once and profiles are exact."""
 
-import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from contract.rows import Decision, to_json
+from contract.rows import Decision
 from tests.conftest import Broker
 from tests.worker.lives import Fate, Life, Signing, die
-from tests.worker.shop import order
 from tests.worker.stage import Stage
 from worker import metrics
 
 STEPS = ("read", "score", "claim", "publish", "commit", "merge", "cache")
-
-
-def send_orders(stage: Stage, seed: int, count: int, first: int = 0) -> set[str]:
-    """Orders of few users on few devices; returns their ids."""
-    draw = random.Random(f"{seed} {first}")
-    orders = [
-        order(
-            f"o{n}",
-            f"i{draw.randrange(5)}",
-            user=f"u{draw.randrange(8)}",
-            device=f"d{draw.randrange(4)}",
-            amount=draw.randrange(10_000) / 100,
-        )
-        for n in range(first, first + count)
-    ]
-    stage.send("orders", [(one.user_id, to_json(one)) for one in orders])
-    return {one.event_id for one in orders}
 
 
 def signed_by(decisions: Iterable[Decision]) -> dict[str, set[str]]:
@@ -49,7 +30,7 @@ def test_whatever_step_a_worker_dies_in_each_order_is_decided_once_and_profiles_
     # given lives that each die with their second batch in hand, and go on where the one before died
     stage, sent, lives = apache_stage, set[str](), list[Signing]()
     for number, step in enumerate(STEPS):
-        sent |= send_orders(stage, seed, 20, first=20 * number)
+        sent |= stage.send_orders(seed, 20, first=20 * number)
         lives.append(Signing(f"died in {step}"))
         Life(stage, scorer=lives[-1], fates=[Fate(step, 2, die)]).live_and_die()
     # when a last life has finished
@@ -77,7 +58,7 @@ def test_what_is_answered_and_not_merged_everywhere_is_folded_again_and_answered
 ) -> None:
     # given a worker that dies before it has brought up the buckets that its batches did not touch
     stage = apache_stage
-    send_orders(stage, seed, 40)
+    stage.send_orders(seed, 40)
     first, second = Signing("first"), Signing("second")
     Life(stage, scorer=first, fates=[Fate("commit", 4, die)], keeps_house=False).live_and_die()
     folded = metrics.FOLDED_ONLY.labels("orders")._value.get()
@@ -96,7 +77,7 @@ def test_without_transactions_a_decision_may_come_twice_and_is_then_the_same(
 ) -> None:
     # given a worker that dies when its second batch is acknowledged and not committed
     stage = Stage(broker=broker, redis_url=redis_url, prefix=topic_prefix, transactions=False)
-    sent = send_orders(stage, seed, 40)
+    sent = stage.send_orders(seed, 40)
     Life(stage, "first", fates=[Fate("commit", 2, die)]).live_and_die()
     # when
     with Life(stage, "second") as life:

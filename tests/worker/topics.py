@@ -35,6 +35,7 @@ def consumer(bootstrap: str) -> Iterator[Consumer]:
         "bootstrap.servers": bootstrap,
         "group.id": "reads-by-assignment",
         "isolation.level": "read_committed",
+        "auto.offset.reset": "earliest",  # where the first records are gone
         "enable.partition.eof": True,
         "enable.auto.commit": False,
         "log_level": 0,
