@@ -74,6 +74,7 @@ def main() -> int:
         sys.executable,
         "--no-deps",
         "--require-hashes",
+        "--compile-bytecode",  # once here, instead of in every process where Python may not write its own
     ]
     for lock in chosen:
         command += ["-r", str(lock)]
