@@ -1,7 +1,7 @@
 """The audit of what Redis holds: every slice beside the plain oracle of the tests, which reads the log from Kafka."""
 
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final, TypeAlias
 
 import msgspec
 
@@ -11,7 +11,7 @@ from contract.errors import BadEvent
 from contract.events import Event, decode
 from contract.hashing import BUCKETS
 from contract.profiles import profile_key
-from tests.oracle.profiles import Oracle
+from tests.oracle.profiles import Oracle, Slice
 from tests.oracle.records import first_difference
 from worker.broker import Broker
 from worker.profile_store import source_name
@@ -19,41 +19,49 @@ from worker.redis_client import RedisClient, pairs
 
 FOLDED: Final = ("orders", "reviews", "judgements", "clicks", "impressions", "searches")
 AHEAD_MS: Final = 5 * 60_000
+Named: TypeAlias = tuple[str, str]  # entity and source
+NO_SLICES: Final[Mapping[Named, Slice]] = {}
 
 
 class Audit:
     """Compares the profiles of a stage with its log."""
 
-    def __init__(self, stage: Stage) -> None:
-        self._stage = stage
+    def __init__(self, stage: Stage, kinds: Sequence[str] = FOLDED) -> None:
+        self._stage, self._kinds = stage, kinds
         self._log = KafkaLog(bootstrap=stage.kafka.bootstrap)
         self._redis = RedisClient(url=stage.redis.url, timeout_s=60)
-        topics = [stage.topics.of(kind) for kind in FOLDED]
+        topics = [stage.topics.of(kind) for kind in kinds]
         self._ids = Broker(kafka=stage.settings).topic_ids(topics)
 
     def source(self, kind: str, partition: int) -> str:
         """What a partition's slices are called."""
         return source_name(kind, self._ids[self._stage.topics.of(kind)], partition)
 
-    def mismatches(self) -> list[str]:
-        """Each slice that is not what the oracle makes of the log, in words; also those too many or missing."""
-        oracle, held = self.oracle(), dict(self.slices())
+    def mismatches(
+        self, former: Mapping[Named, Slice] = NO_SLICES, held: Mapping[Named, bytes] | None = None
+    ) -> list[str]:
+        """Each slice that is not what the oracle makes of the log, in words; also those too many or missing.
+
+        `former`: what slices should be whose log is no more; `held`: the slices, where they have been read already.
+        """
+        slices = {**former, **self.oracle().slices}
+        held = dict(self.slices()) if held is None else held
         return [
             f"{entity} of {source}: {difference}"
-            for entity, source in sorted(set(held) | set(oracle.slices))
-            if (difference := first_difference(oracle.slices.get((entity, source)), held.get((entity, source))))
+            for entity, source in sorted(set(held) | set(slices))
+            if (difference := first_difference(slices.get((entity, source)), held.get((entity, source))))
         ]
 
     def oracle(self) -> Oracle:
         """The oracle after every partition of every topic that is folded."""
         oracle = Oracle()
-        for kind in FOLDED:
+        for kind in self._kinds:
             for logged in self._log.read(self._stage.topics.of(kind)):
                 if (event := opened(kind, logged)) is not None:
                     oracle.tell(self.source(kind, logged.place.partition), logged.place.offset, event)
         return oracle
 
-    def slices(self) -> Iterator[tuple[tuple[str, str], bytes]]:
+    def slices(self) -> Iterator[tuple[Named, bytes]]:
         """Every slice in Redis by entity and source; a profile under a key that nobody would ask for has no entity."""
         prefix, cursor, begun = self._stage.redis_prefix, 0, False
         while cursor or not begun:
@@ -67,8 +75,8 @@ class Audit:
 
     def unmerged(self) -> list[str]:
         """Sources that some bucket does not hold to their end."""
-        ends = self._log.ends(self._stage.topics.of(kind) for kind in FOLDED)
-        kinds = {self._stage.topics.of(kind): kind for kind in FOLDED}
+        ends = self._log.ends(self._stage.topics.of(kind) for kind in self._kinds)
+        kinds = {self._stage.topics.of(kind): kind for kind in self._kinds}
         should = {self.source(kinds[topic], partition).encode(): end for (topic, partition), end in ends.items()}
         lagging = set[str]()
         keys = [f"{self._stage.redis_prefix}merged:{{{bucket}}}" for bucket in range(BUCKETS)]

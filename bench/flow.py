@@ -41,6 +41,14 @@ class Flow:
                 self._producer.produce(self._topics.of(sent.kind), sent.value, sent.key, on_delivery=report)
         self._producer.poll(0)
 
+    def repeat(self, count: int) -> None:
+        """Send some of the last orders or clicks again, as a producer does that got no answer."""
+        again = self.traffic.rng.choices(self.traffic.main[-20:], k=count)
+        for sent in again:
+            report: Callable[[KafkaError | None, Message], None] = partial(self._on_delivery, sent)
+            self._producer.produce(self._topics.of(sent.kind), sent.value, sent.key, on_delivery=report)
+        self.finish()
+
     def finish(self) -> None:
         """Send the rest and wait until everything lies in the log; raises RuntimeError if something does not."""
         self.send(max(0, self.total - self.events))

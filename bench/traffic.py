@@ -53,10 +53,10 @@ ORDERS_ONLY: Final[Mapping[str, tuple[Callable[[Fields], bytes | None], str]]] =
 
 
 class Traffic:
-    """Makes one lane's records, one after the other, from a seed."""
+    """Makes one lane's records, one after the other, from a seed. `retried`: the share that is sent twice."""
 
-    def __init__(self, *, lane: str, seed: int, now_ms: Callable[[], int]) -> None:
-        self.lane, self.now_ms = lane, now_ms
+    def __init__(self, *, lane: str, seed: int, now_ms: Callable[[], int], retried: float = RETRIED) -> None:
+        self.lane, self.now_ms, self.retried = lane, now_ms, retried
         self.rng = random.Random(f"{lane} {seed}")
         self.made = 0
         self.main: list[Sent] = []
@@ -67,7 +67,7 @@ class Traffic:
         event = self.record(kind)
         self.main = [*self.main[-200:], event]
         sent = [event]
-        if self.rng.random() < RETRIED:
+        if self.rng.random() < self.retried:
             sent.append(self.rng.choice(self.main))
         if self.rng.random() < BAD:
             sent.append(self.bad(kind))

@@ -41,6 +41,8 @@ share.coordinator.state.topic.num.partitions=1
 share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
 group.initial.rebalance.delay.ms=0
+# By default no member may ask to be missed sooner than after 6 s.
+group.min.session.timeout.ms=500
 # After a kill the controller waits for the old session to end before it lets the broker in again: 9 s by default.
 broker.session.timeout.ms=2000
 broker.heartbeat.interval.ms=500

@@ -1,0 +1,217 @@
+"""A score worker in this process, stepped by hand, to which things happen when a chosen step of the protocol begins.
+
+It has all of a worker's own parts and dies by being abandoned. What differs from SIGKILL, which `bench ledger` covers:
+its connections are closed in order, its stack is unwound, and what librdkafka holds is thrown away instead of vanishing.
+Nothing is committed, merged or published on the way, and its place in the group is kept for the next life, as then.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from bench.stage import ROOT, RULES, Stage
+from contract.encoding import Encoder
+from contract.errors import StaleState, Unavailable
+from contract.features import read_features
+from contract.settings import Lists, Redis, Settings, Worker
+from worker.broker import Broker
+from worker.caches import Caches
+from worker.claims import Claims
+from worker.deciding import Decider
+from worker.intake import Intake, Place
+from worker.lanes import LANES
+from worker.patience import Patience
+from worker.positions import Positions
+from worker.profile_store import MERGE, RedisProfiles
+from worker.protocol import Doors, Protocol, State
+from worker.publisher import Publisher
+from worker.recovery import Recovery
+from worker.redis_client import RedisClient
+from worker.step import StepMark
+
+LANE: Final = LANES["orders"]
+FEATURES: Final = read_features(ROOT / "features.toml")
+BATCH_MAX: Final = 12
+WAIT_MS: Final = 15
+SHORT_WAIT_S: Final = 0.02
+# A rebalance, a topic that has changed and a partition that was added are noticed as soon as possible.
+QUICK: Final[Mapping[str, int]] = {
+    "heartbeat.interval.ms": 100,
+    "topic.metadata.refresh.interval.ms": 250,
+    "retry.backoff.ms": 50,
+    "reconnect.backoff.max.ms": 200,
+}
+Happening = Callable[[], None]
+
+
+class Died(Exception):
+    """The end of a worker's life, at the moment that was chosen for it."""
+
+
+class Moments(StepMark):
+    """Marks steps, and lets something happen once when a chosen one begins."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._due: dict[str, tuple[int, Happening]] = {}
+
+    def at(self, step: str, happening: Happening, occurrence: int = 1) -> None:
+        """Let it happen when `step` begins for that time from now on."""
+        self._due[step] = (occurrence, happening)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether something has not happened yet."""
+        return bool(self._due)
+
+    def __call__(self, step: str) -> None:
+        super().__call__(step)
+        if step in self._due:
+            left, happening = self._due.pop(step)
+            if left > 1:
+                self._due[step] = (left - 1, happening)
+            else:
+                happening()
+
+
+class Impatience(threading.Event):
+    """The stop of a worker that waits briefly; `on_wait` is told how often it has waited, and may end the trouble."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits = 0
+        self.on_wait: Callable[[int], None] = lambda waits: None
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.waits += 1
+        self.on_wait(self.waits)
+        return super().wait(min(timeout or 0.0, SHORT_WAIT_S))
+
+
+class TornRedis(RedisClient):
+    """A client of which one pipeline of merges or claims can be torn in two, with something happening between."""
+
+    torn: Happening | None = None
+    _merging: Happening | None = None
+
+    def tear(self, *, merging: bool, happening: Happening) -> None:
+        """Tear the next pipeline of that sort that has two commands or more."""
+        if merging:
+            self._merging = happening
+        else:
+            self.torn = happening
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is left to be torn."""
+        return self.torn is None and self._merging is None
+
+    def scripts(self, source: str, calls: Sequence[tuple[Sequence[Any], Sequence[Any]]]) -> list[Any]:
+        happening = self._merging
+        if happening is None or source != MERGE or len(calls) < 2:
+            return super().scripts(source, calls)
+        self._merging, half = None, len(calls) // 2
+        replies = super().scripts(source, calls[:half])
+        happening()
+        return replies + super().scripts(source, calls[half:])
+
+    def set_new(self, items: Sequence[tuple[str, bytes]], ttl_s: int) -> list[bytes | None]:
+        happening = self.torn
+        if happening is None or len(items) < 2:
+            return super().set_new(items, ttl_s)
+        self.torn, half = None, len(items) // 2
+        replies = super().set_new(items[:half], ttl_s)
+        happening()
+        return replies + super().set_new(items[half:], ttl_s)
+
+
+def settings_of(stage: Stage, instance: str, *, on_lost_log: str, client: Mapping[str, int]) -> Settings:
+    """What a worker of this stage is told; `session.timeout.ms` in `client` is its time to be missed."""
+    passed = {name: value for name, value in {**QUICK, **client}.items() if name != "session.timeout.ms"}
+    kafka = stage.settings.model_copy(
+        update={"client": passed, "session_timeout_ms": client.get("session.timeout.ms", 45_000)}
+    )
+    worker = {"instance": instance, "batch_max": BATCH_MAX, "wait_ms": WAIT_MS, "on_lost_log": on_lost_log}
+    return Settings(
+        kafka=kafka,
+        redis=Redis(url=stage.redis.url, prefix=stage.redis_prefix),
+        topics=stage.topics,
+        worker=Worker.model_validate({**worker, "dead_letter_share_max": 1.0}),
+        lists=Lists(),
+        rules=RULES,  # type: ignore[arg-type]  # validated into rules
+    )
+
+
+class Mortal:
+    """One life of one worker of the orders lane."""
+
+    def __init__(self, *, stage: Stage, settings: Settings) -> None:
+        self.stage, self.settings = stage, settings
+        self.instance = settings.worker.instance
+        self.alive = True
+        self.moments, self.stop = Moments(), Impatience()
+        self.redis = TornRedis(url=settings.redis.url, timeout_s=settings.redis.timeout_s)
+        self.positions = Positions()
+        self._patience = Patience(self.stop)
+        self.intake, self.publisher, self.protocol = self._open()
+        self.intake.subscribe([settings.topics.of(kind) for kind in LANE.kinds], self)
+
+    def step(self) -> int:
+        """One batch at most; returns the number of records read."""
+        return self.protocol.step(lambda: time.time_ns() // 1_000_000)
+
+    def keep_house(self) -> None:
+        """What the process does once a second."""
+        try:
+            self.protocol.advance()
+        except StaleState as error:
+            self.protocol.recover(error)
+        except Unavailable:
+            pass
+
+    def assigned(self, places: list[Place]) -> Mapping[Place, int]:
+        return self.protocol.assigned(places)
+
+    def revoked(self, places: list[Place]) -> None:
+        if self.alive:
+            self.protocol.revoked(places)
+
+    def die(self) -> None:
+        """To be raised out of any step."""
+        raise Died(f"worker {self.instance}")
+
+    def close(self, *, in_order: bool) -> None:
+        """End this life, in order (its buckets are brought up) or by abandoning it."""
+        self.alive = in_order
+        self.protocol.close()
+        self.alive = False
+        self.redis.close()
+
+    def _open(self) -> tuple[Intake, Publisher, Protocol]:
+        settings, kafka = self.settings, self.settings.kafka
+        group = self.stage.group(LANE.name)
+        intake = Intake(kafka=kafka, group=group, instance=self.instance)
+        publisher = Publisher(
+            kafka=kafka, transactional_id=f"{group}-{self.instance}", patience=self._patience, step=self.moments
+        )
+        profiles = RedisProfiles(client=self.redis, prefix=settings.redis.prefix)
+        broker = Broker(kafka=kafka)
+        protocol = Protocol(
+            settings=settings,
+            lane=LANE,
+            scorer=Decider(settings=settings, encoder=Encoder(FEATURES)),
+            doors=Doors(intake=intake, publisher=publisher),
+            state=self._state(profiles),
+            recovery=Recovery(
+                settings=settings, lane=LANE, broker=broker, profiles=profiles, positions=self.positions
+            ),
+            patience=self._patience,
+            step=self.moments,
+        )
+        return intake, publisher, protocol
+
+    def _state(self, profiles: RedisProfiles) -> State:
+        redis, lists = self.settings.redis, self.settings.lists
+        claims = Claims(client=self.redis, prefix=redis.prefix, ttl_s=lists.decision_ttl_s)
+        return State(profiles=profiles, claims=claims, caches=Caches(client=self.redis, prefix=redis.prefix, lists=lists))
