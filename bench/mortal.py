@@ -191,7 +191,7 @@ class Mortal:
     def _open(self) -> tuple[Intake, Publisher, Protocol]:
         settings, kafka = self.settings, self.settings.kafka
         group = self.stage.group(LANE.name)
-        intake = Intake(kafka=kafka, group=group, instance=self.instance)
+        intake = Intake(kafka=kafka, group=group, instance=self.instance, skips_gaps=False)
         publisher = Publisher(
             kafka=kafka, transactional_id=f"{group}-{self.instance}", patience=self._patience, step=self.moments
         )
@@ -203,9 +203,7 @@ class Mortal:
             scorer=Decider(settings=settings, encoder=Encoder(FEATURES)),
             doors=Doors(intake=intake, publisher=publisher),
             state=self._state(profiles),
-            recovery=Recovery(
-                settings=settings, lane=LANE, broker=broker, profiles=profiles, positions=self.positions
-            ),
+            recovery=Recovery(settings=settings, lane=LANE, broker=broker, profiles=profiles, positions=self.positions),
             patience=self._patience,
             step=self.moments,
         )
@@ -214,4 +212,6 @@ class Mortal:
     def _state(self, profiles: RedisProfiles) -> State:
         redis, lists = self.settings.redis, self.settings.lists
         claims = Claims(client=self.redis, prefix=redis.prefix, ttl_s=lists.decision_ttl_s)
-        return State(profiles=profiles, claims=claims, caches=Caches(client=self.redis, prefix=redis.prefix, lists=lists))
+        return State(
+            profiles=profiles, claims=claims, caches=Caches(client=self.redis, prefix=redis.prefix, lists=lists)
+        )

@@ -25,7 +25,7 @@ from worker.profile_store import RedisProfiles
 from worker.redis_client import RedisClient
 
 PARTITIONS: Final = 4
-WITHIN_S: Final = 60.0
+WITHIN_S: Final = 40.0
 PORTION: Final = 24
 INSTANCES: Final = ("0", "1")
 

@@ -140,7 +140,9 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m bench state", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seeds", type=int, default=50, help="runs of deaths; a tenth, at least 5, of each other fault")
+    parser.add_argument(
+        "--seeds", type=int, default=50, help="runs of deaths; a tenth, at least 5, of each other fault"
+    )
     parser.add_argument("--only", choices=[ALL_DEATHS, *EVERY], help="one run of this fault alone")
     parser.add_argument("--seed", type=int, default=0, help="the seed of that one run")
     parser.add_argument("--verbose", action="store_true", help="what the workers warn of, on stderr")

@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from contract.errors import Unavailable
+from contract.errors import StaleState, Unavailable
 from contract.settings import Kafka
 from worker import metrics
 
@@ -58,7 +58,9 @@ class Listener(Protocol):
 class Intake:
     """Reads records of the partitions that this member holds, once it has subscribed."""
 
-    def __init__(self, *, kafka: Kafka, group: str, instance: str) -> None:
+    def __init__(self, *, kafka: Kafka, group: str, instance: str, skips_gaps: bool = True) -> None:
+        """`skips_gaps`: go on with the first record there is where those to be read are gone; else `StaleState`."""
+        self._skips_gaps = skips_gaps
         self._listener: Listener | None = None
         self.places: set[Place] = set()
         self.down = False
@@ -76,7 +78,10 @@ class Intake:
         )
 
     def poll(self, records_max: int, wait_ms: int) -> list[Record]:
-        """At most `records_max` records: at once when there are as many, else what there is after `wait_ms`."""
+        """At most `records_max` records: at once when there are as many, else what there is after `wait_ms`.
+
+        Raises `StaleState` where the next record of a partition is gone, unless gaps are skipped.
+        """
         self._resume()
         if self.down:
             self._ask_whether_up()
@@ -88,7 +93,8 @@ class Intake:
         if fresh := self.places - self._paused:  # also those that came while we wait
             self._consumer.pause([TopicPartition(*place) for place in fresh])
             self._paused |= fresh
-        self._consumer.poll(0)
+        if (message := self._consumer.poll(0)) is not None:
+            self._accept(message)  # no record, since all is paused, but maybe the word that nothing will go on
 
     def hold(self, places: Iterable[Place]) -> None:
         """Read nothing from exactly these partitions, until told otherwise."""
@@ -140,7 +146,7 @@ class Intake:
     def _configuration(self, kafka: Kafka, group: str, instance: str) -> dict[str, Any]:
         return {
             "isolation.level": "read_committed",
-            "auto.offset.reset": "earliest",
+            "auto.offset.reset": "earliest" if self._skips_gaps else "error",
             "fetch.wait.max.ms": 50,
             "topic.metadata.refresh.interval.ms": 10_000,  # how soon a topic that appears later is taken up
             **kafka.connection(),
@@ -166,6 +172,8 @@ class Intake:
             return None
         if error.fatal() or error.code() == KafkaError._FATAL:  # such as another process under this instance's name
             raise KafkaException(error)
+        if error.code() == KafkaError._AUTO_OFFSET_RESET:
+            raise StaleState(f"{place.topic}/{place.partition} should go on where it was read to. Found: {error.str()}")
         log.warning("Kafka has no record now, reading goes on by itself: %s", error.str())
         return None
 
@@ -176,6 +184,8 @@ class Intake:
         starts = self._listener.assigned(new) if self._listener else {}
         self.places.update(new)
         self._consumer.incremental_assign([TopicPartition(*p, starts.get(p, OFFSET_INVALID)) for p in new])
+        # The client remembers that a partition was paused when it left, and would never read from it again.
+        self._consumer.resume(partitions)
 
     def _on_revoke(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         leaving = [Place(tp.topic, tp.partition) for tp in partitions]

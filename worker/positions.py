@@ -75,6 +75,11 @@ class Positions:
             if offset < expected:
                 raise StaleState(f"{place.topic}/{place.partition} should go on from {expected}. Found {offset}.")
 
+    def check_merged(self, found: Merged) -> None:
+        """Raise `StaleState` if a bucket of Redis is not where this worker left it."""
+        if lost := [b for b, known in self.merged.items() if any(found[b].get(s) != at for s, at in known.items())]:
+            raise StaleState(f"Buckets {lost} should be merged as this worker left them. Found other positions.")
+
     def after(self, batch: Mapping[Place, int], buckets: Iterable[int]) -> Merged:
         """What `merged` becomes in the touched buckets, once the batch that ends at these positions is folded."""
         ends = {self.sources[place]: at for place, at in batch.items() if place in self.sources}

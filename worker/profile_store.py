@@ -18,20 +18,21 @@ from worker.redis_client import RedisClient
 # KEYS: merged:{bucket}, then the profiles to write. ARGV: time to live in ms, number of sources; for each source its
 # name, the offset that must be there ('' for none) and the new one; then, packed into one string, the number of its key
 # and of its source for each slice; then the slices. The expiry is refreshed only when 3 days of it have gone: it costs
-# a third of the write.
+# a third of the write. `merged` comes last: should a slice be refused half-way (a key of another type), its bucket does
+# not count as written.
 MERGE: Final = """
 local call, unpack, ttl, sources = redis.call, struct.unpack, tonumber(ARGV[1]), tonumber(ARGV[2])
 local aged, index = ttl - 259200000, 3 * sources + 3
 for at = 3, index - 1, 3 do
   if (call('HGET', KEYS[1], ARGV[at]) or '') ~= ARGV[at + 1] then return 0 end
 end
-for at = 3, index - 1, 3 do call('HSET', KEYS[1], ARGV[at], ARGV[at + 2]) end
 for n = 1, #ARGV - index do
   local number, source = unpack('<I2I2', ARGV[index], 4 * n - 3)
   local key = KEYS[2 + number]
   call('HSET', key, ARGV[3 + 3 * source], ARGV[index + n])
   if call('PTTL', key) < aged then call('PEXPIRE', key, ttl) end
 end
+for at = 3, index - 1, 3 do call('HSET', KEYS[1], ARGV[at], ARGV[at + 2]) end
 return 1
 """
 # Redis' own expiry only collects garbage, so it is later than the fold's horizon by the longest retention we foresee.

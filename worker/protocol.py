@@ -121,11 +121,12 @@ class Protocol:
     def step(self, now_ms: Callable[[], int]) -> int:
         """Answer one batch, then remember it; returns the number of records that were read."""
         self._mark("idle")
-        records = self._intake.poll(self._settings.worker.batch_max, self._settings.worker.wait_ms)
-        lane = self._lane
-        batch = open_records(records, self._kinds, self._positions.sources, lane.watches, lane.inspects)
-        self._in_hand, self._dropped = set(batch.ends), False
+        batch = Batch()
         try:
+            records = self._intake.poll(self._settings.worker.batch_max, self._settings.worker.wait_ms)
+            lane = self._lane
+            batch = open_records(records, self._kinds, self._positions.sources, lane.watches, lane.inspects)
+            self._in_hand, self._dropped = set(batch.ends), False
             self._work(batch, now_ms)
         except (StaleState, Dropped) as error:
             self.recover(error)
@@ -137,14 +138,24 @@ class Protocol:
         """Go back to what Redis has; costs folding again what is there already, and never an answer."""
         log.warning("Going back to what Redis has: %s", reason)
         metrics.RECOVERIES.labels(type(reason).__name__).inc()
+        self._in_hand, self._dropped = (
+            set(),
+            False,
+        )  # the batch in hand is given up: nobody has to notice that it is gone
         with self._timed("recover"):
             self._publisher.abandon()
-            places = set(self._intake.places)
-            starts = self._patience.insist("kafka and redis", lambda: self._recovery.begin(places, self._intake))
-            self._patience.insist("kafka", lambda: self._intake.seek(starts))
+            self._patience.insist("kafka and redis", self._go_back)
+
+    def _go_back(self) -> None:
+        """One attempt; partitions may come and go between two of them, and not within one."""
+        self._intake.seek(self._recovery.begin(set(self._intake.places), self._intake))
 
     def advance(self) -> None:
-        """Bring the buckets that no batch touched up to what is folded; one attempt."""
+        """Bring the buckets that no batch touched up to what is folded; one attempt.
+
+        Raises `StaleState` if Redis forgot something, also where nothing is to be written: an idle worker notices too.
+        """
+        self._positions.check_merged(self._state.profiles.merged(self._positions.sources.values()))
         after = self._positions.advance()
         if after:
             self._state.profiles.merge({}, self._positions.merged, after)

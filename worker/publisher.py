@@ -60,13 +60,7 @@ class Publisher:
 
     def publish(self, records: Sequence[Outgoing], positions: Mapping[Place, int], intake: Intake) -> None:
         """Write all records and commit `positions`; returns when both are done, however long Kafka makes it wait."""
-        attempt = self._transact if self._transactional else self._acknowledge
-        while True:
-            try:
-                return attempt(records, positions, intake)
-            except Aborted as error:
-                log.warning("Publishing the batch in hand anew: %s", error)
-                self._patience.insist("kafka", self._reset)
+        self._patience.insist("kafka", lambda: self._attempt(records, positions, intake))
 
     def abandon(self) -> None:
         """Take back what was begun and will not be finished, because the batch in hand is dropped."""
@@ -76,6 +70,19 @@ class Publisher:
     def close(self) -> None:
         self._producer.purge()
         self._producer.flush(1)
+
+    def _attempt(self, records: Sequence[Outgoing], positions: Mapping[Place, int], intake: Intake) -> None:
+        """Publish once. What comes to nothing is waited for like a server that is away.
+
+        For the reason may be that this member lost its partitions, which it learns only while it waits.
+        """
+        try:
+            (self._transact if self._transactional else self._acknowledge)(records, positions, intake)
+        except Aborted as error:
+            self._patience.insist("kafka", self._reset)
+            raise Unavailable(
+                f"Kafka should take the batch in hand, which is published anew. Found: {error}"
+            ) from error
 
     def _transact(self, records: Sequence[Outgoing], positions: Mapping[Place, int], intake: Intake) -> None:
         self._insist(self._producer.begin_transaction)

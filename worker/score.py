@@ -100,7 +100,7 @@ class ScoreWorker:
         settings, lane, step = self._settings, self._lane, StepMark()
         group = f"{settings.kafka.group_prefix}-{lane.name}"
         transactional = f"{group}-{settings.worker.instance}" if settings.kafka.transactions else None
-        intake = Intake(kafka=settings.kafka, group=group, instance=settings.worker.instance)
+        intake = Intake(kafka=settings.kafka, group=group, instance=settings.worker.instance, skips_gaps=False)
         publisher = Publisher(kafka=settings.kafka, transactional_id=transactional, patience=self._patience, step=step)
         recovery = Recovery(
             settings=settings,
