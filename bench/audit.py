@@ -1,6 +1,6 @@
 """The audit of what Redis holds: every slice beside the plain oracle of the tests, which reads the log from Kafka."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final, TypeAlias
 
 import msgspec
@@ -11,7 +11,7 @@ from contract.errors import BadEvent
 from contract.events import Event, decode
 from contract.hashing import BUCKETS
 from contract.profiles import profile_key
-from tests.oracle.profiles import Oracle, Slice
+from tests.oracle.profiles import Oracle
 from tests.oracle.records import first_difference
 from worker.broker import Broker
 from worker.profile_store import source_name
@@ -20,7 +20,6 @@ from worker.redis_client import RedisClient, pairs
 FOLDED: Final = ("orders", "reviews", "judgements", "clicks", "impressions", "searches")
 AHEAD_MS: Final = 5 * 60_000
 Named: TypeAlias = tuple[str, str]  # entity and source
-NO_SLICES: Final[Mapping[Named, Slice]] = {}
 
 
 class Audit:
@@ -37,24 +36,21 @@ class Audit:
         """What a partition's slices are called."""
         return source_name(kind, self._ids[self._stage.topics.of(kind)], partition)
 
-    def mismatches(
-        self, former: Mapping[Named, Slice] = NO_SLICES, held: Mapping[Named, bytes] | None = None
-    ) -> list[str]:
+    def mismatches(self, begun: Oracle | None = None) -> list[str]:
         """Each slice that is not what the oracle makes of the log, in words; also those too many or missing.
 
-        `former`: what slices should be whose log is no more; `held`: the slices, where they have been read already.
+        `begun`: an oracle that knows of records which are in the log no more.
         """
-        slices = {**former, **self.oracle().slices}
-        held = dict(self.slices()) if held is None else held
+        slices, held = self.oracle(begun).slices, dict(self.slices())
         return [
             f"{entity} of {source}: {difference}"
             for entity, source in sorted(set(held) | set(slices))
             if (difference := first_difference(slices.get((entity, source)), held.get((entity, source))))
         ]
 
-    def oracle(self) -> Oracle:
-        """The oracle after every partition of every topic that is folded."""
-        oracle = Oracle()
+    def oracle(self, begun: Oracle | None = None) -> Oracle:
+        """The oracle after every partition of every topic that is folded; `begun` goes on, if given."""
+        oracle = begun or Oracle()
         for kind in self._kinds:
             for logged in self._log.read(self._stage.topics.of(kind)):
                 if (event := opened(kind, logged)) is not None:

@@ -181,7 +181,7 @@ def retention(scene: Scene) -> None:
 def overtaken(scene: Scene) -> None:
     """Retention removes what a running worker has not read yet."""
     scene.drain()
-    scene.keep_house()
+    scene.remember()
     ends = {Place(*place): end for place, end in scene.log.ends(scene.topics).items()}
     for worker in scene.workers:
         worker.intake.hold(worker.intake.places)
@@ -196,8 +196,8 @@ def overtaken(scene: Scene) -> None:
     accept_loss(scene, sum(map(len, scene.removed.values())))
 
 
-def refused(scene: Scene, kind: type[ShopstreamError], words: str) -> None:
-    """Some worker ends with this error, which says what to do."""
+def refused(scene: Scene, kind: type[ShopstreamError], words: str) -> str:
+    """Some worker ends with this error, which says what to do; returns its words."""
     found: list[ShopstreamError] = []
 
     def said() -> bool:
@@ -214,19 +214,20 @@ def refused(scene: Scene, kind: type[ShopstreamError], words: str) -> None:
     try:
         scene.until(said)
     finally:
-        del scene.turn  # type: ignore[method-assign]
+        del scene.turn
     if words not in str(found[0]):
         raise RuntimeError(f"A refusal should say {words!r}. Found: {found[0]}")
+    return str(found[0])
 
 
 def accept_loss(scene: Scene, lost: int) -> None:
     """Both workers come back and go on without what is gone, which they count."""
     scene.on_lost_log = "accept"
-    before = metrics.LOST_RECORDS._value.get()  # type: ignore[attr-defined]
+    before = metrics.LOST_RECORDS._value.get()
     for number in range(len(scene.workers)):
         scene.replace(number)
     scene.until(scene.settled)
-    counted = metrics.LOST_RECORDS._value.get() - before  # type: ignore[attr-defined]
+    counted = metrics.LOST_RECORDS._value.get() - before
     if counted != lost:
         raise RuntimeError(f"{lost} records should be counted as lost. Found {counted}.")
 
@@ -263,7 +264,7 @@ FAULTS: Final[Mapping[str, Fault]] = {
     "partitions added": Fault(add_partitions, Terms()),
     "topic created anew": Fault(create_anew, Terms()),
     "producer's duplicate": Fault(send_twice, Terms()),
-    "retention, then FLUSHALL": Fault(retention, LOSES_CLAIMS),
+    "retention; then FLUSHALL": Fault(retention, LOSES_CLAIMS),
     "retention overtakes": Fault(overtaken, Terms()),
     "mixed": Fault(mixed, LOSES_CLAIMS),
 }

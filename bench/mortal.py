@@ -1,7 +1,7 @@
 """A score worker in this process, stepped by hand, to which things happen when a chosen step of the protocol begins.
 
 It has all of a worker's own parts and dies by being abandoned. What differs from SIGKILL, which `bench ledger` covers:
-its connections are closed in order, its stack is unwound, and what librdkafka holds is thrown away instead of vanishing.
+its connections are closed in order, its stack is unwound, and what librdkafka holds is thrown away in order.
 Nothing is committed, merged or published on the way, and its place in the group is kept for the next life, as then.
 """
 
@@ -35,6 +35,7 @@ FEATURES: Final = read_features(ROOT / "features.toml")
 BATCH_MAX: Final = 12
 WAIT_MS: Final = 15
 SHORT_WAIT_S: Final = 0.02
+ASKED_S: Final = 1.0  # while a worker asks during a rebalance, the broker waits for the others, which wait for it here
 # A rebalance, a topic that has changed and a partition that was added are noticed as soon as possible.
 QUICK: Final[Mapping[str, int]] = {
     "heartbeat.interval.ms": 100,
@@ -82,10 +83,12 @@ class Impatience(threading.Event):
         super().__init__()
         self.waits = 0
         self.on_wait: Callable[[int], None] = lambda waits: None
+        self.meanwhile: Happening = lambda: None  # the others live on while this one waits
 
     def wait(self, timeout: float | None = None) -> bool:
         self.waits += 1
         self.on_wait(self.waits)
+        self.meanwhile()
         return super().wait(min(timeout or 0.0, SHORT_WAIT_S))
 
 
@@ -149,7 +152,7 @@ class Mortal:
     def __init__(self, *, stage: Stage, settings: Settings) -> None:
         self.stage, self.settings = stage, settings
         self.instance = settings.worker.instance
-        self.alive = True
+        self.alive, self.busy = True, False
         self.moments, self.stop = Moments(), Impatience()
         self.redis = TornRedis(url=settings.redis.url, timeout_s=settings.redis.timeout_s)
         self.positions = Positions()
@@ -159,7 +162,16 @@ class Mortal:
 
     def step(self) -> int:
         """One batch at most; returns the number of records read."""
-        return self.protocol.step(lambda: time.time_ns() // 1_000_000)
+        self.busy = True
+        try:
+            return self.protocol.step(lambda: time.time_ns() // 1_000_000)
+        finally:
+            self.busy = False
+
+    def stay(self) -> None:
+        """What a process does by itself while another one waits: take part in rebalances."""
+        if not self.busy:
+            self.intake.keep_alive()
 
     def keep_house(self) -> None:
         """What the process does once a second."""
@@ -192,6 +204,7 @@ class Mortal:
         settings, kafka = self.settings, self.settings.kafka
         group = self.stage.group(LANE.name)
         intake = Intake(kafka=kafka, group=group, instance=self.instance, skips_gaps=False)
+        intake.timeout_s = ASKED_S
         publisher = Publisher(
             kafka=kafka, transactional_id=f"{group}-{self.instance}", patience=self._patience, step=self.moments
         )

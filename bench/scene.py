@@ -4,9 +4,10 @@ import gc
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions  # type: ignore[attr-defined]
@@ -19,7 +20,7 @@ from bench.mortal import LANE, Died, Mortal, settings_of
 from bench.stage import Stage
 from bench.traffic import Traffic
 from contract.rows import DEAD_LETTER_HEADER, Decision, read_dead_letter, read_decision, read_scored
-from tests.oracle.profiles import Slice
+from tests.oracle.profiles import Oracle
 from worker.intake import Place
 from worker.profile_store import RedisProfiles
 from worker.redis_client import RedisClient
@@ -71,8 +72,7 @@ class Scene:
         self.log = KafkaLog(bootstrap=stage.kafka.bootstrap)
         self.on_lost_log = terms.on_lost_log
         self.removed: dict[Place, range] = {}  # records that retention took before they were answered
-        self.former: dict[tuple[str, str], Slice] = {}  # slices of topics that are no more
-        self.audit: Audit | None = None
+        self.begun: Oracle | None = None  # knows of records that are in the log no more
         names = [*self.topics, *(stage.topics.of(kind) for kind in ("decisions", "scored", "dead_letters"))]
         stage.kafka.create_topics({name: PARTITIONS if name in self.topics else 1 for name in names})
         self.traffic = Traffic(lane="orders", seed=self.rng.randrange(2**32), now_ms=now_ms, retried=terms.retried)
@@ -90,7 +90,15 @@ class Scene:
         """A new life."""
         terms = self.terms
         settings = settings_of(self.stage, instance, on_lost_log=self.on_lost_log, client=terms.client)
-        return Mortal(stage=self.stage, settings=settings)
+        worker = Mortal(stage=self.stage, settings=settings)
+        worker.stop.meanwhile = lambda: self._stay_beside(worker)
+        return worker
+
+    def _stay_beside(self, waiting: Mortal) -> None:
+        for number, worker in enumerate(self.workers):
+            if worker is not waiting:
+                with self.mourned(number):
+                    worker.stay()
 
     def settled(self) -> bool:
         """Whether every partition has one owner, and every worker owns some."""
@@ -178,9 +186,15 @@ class Scene:
         """What retention does: records before these offsets are gone."""
         self._done(self.admin.delete_records([TopicPartition(*place, at) for place, at in offsets.items()]))
 
+    def remember(self) -> None:
+        """What the log says now will be in the slices, also when it is gone."""
+        audit = Audit(self.stage, LANE.kinds)
+        self.begun = audit.oracle()
+        audit.close()
+
     def recreate(self, topic: str, before: Callable[[], None] = lambda: None) -> None:
         """Delete a topic and create it again; its slices so far stay as they are."""
-        self.former |= Audit(self.stage, LANE.kinds).oracle().slices
+        self.remember()
         for name, future in self.admin.delete_topics([topic], operation_timeout=30).items():
             future.result()
             while name in self.admin.list_topics(timeout=10).topics:
@@ -201,10 +215,9 @@ class Scene:
         """Everything, counted."""
         ledger, audit = GuaranteeLedger(), Audit(self.stage, LANE.kinds)
         self._fill(ledger, audit)
-        slices = dict(audit.slices())
-        mismatches = audit.mismatches(self.former, slices)
+        slices, mismatches = len(dict(audit.slices())), audit.mismatches(self.begun)
         audit.close()
-        return Verdict(len(slices), mismatches, ledger.lost(), ledger.conflicting())
+        return Verdict(slices, mismatches, ledger.lost(), ledger.conflicting())
 
     def _fill(self, ledger: GuaranteeLedger, audit: Audit) -> None:
         for flow in self.flows:
@@ -227,9 +240,9 @@ class Scene:
         return Flow(bootstrap=self.stage.kafka.bootstrap, topics=self.stage.topics, traffic=self.traffic, total=0)
 
     @staticmethod
-    def _done(futures: Mapping[object, object]) -> None:
+    def _done(futures: Mapping[Any, Future[Any]]) -> None:
         for future in futures.values():
-            future.result()  # type: ignore[attr-defined]
+            future.result()
 
 
 def now_ms() -> int:

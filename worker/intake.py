@@ -61,6 +61,7 @@ class Intake:
     def __init__(self, *, kafka: Kafka, group: str, instance: str, skips_gaps: bool = True) -> None:
         """`skips_gaps`: go on with the first record there is where those to be read are gone; else `StaleState`."""
         self._skips_gaps = skips_gaps
+        self.timeout_s = TIMEOUT_S
         self._listener: Listener | None = None
         self.places: set[Place] = set()
         self.down = False
@@ -107,15 +108,24 @@ class Intake:
         """Go on reading elsewhere."""
         for place, offset in starts.items():
             self.ended.discard(place)
-            self._ask("seek", partial(self._consumer.seek, TopicPartition(*place, offset)))
+            try:
+                self._consumer.seek(TopicPartition(*place, offset))
+            except KafkaException:  # reading had stopped there: its records are gone, or its topic is another one
+                self._ask("begin elsewhere", partial(self._begin, TopicPartition(*place, offset)))
+
+    def _begin(self, partition: TopicPartition) -> None:
+        self._consumer.incremental_unassign([partition])
+        self._consumer.incremental_assign([partition])
 
     def held(self, places: Iterable[Place]) -> dict[Place, Held]:
         """What the cluster knows of these partitions."""
         asked = [TopicPartition(*place) for place in places]
-        committed = self._ask("tell committed offsets", lambda: self._consumer.committed(asked, timeout=TIMEOUT_S))
+        if not asked:
+            return {}  # the client would wait in vain for an answer about nothing
+        committed = self._ask("tell committed offsets", lambda: self._consumer.committed(asked, timeout=self.timeout_s))
         found = {}
         for tp in committed:
-            ends = partial(self._consumer.get_watermark_offsets, tp, timeout=TIMEOUT_S)
+            ends = partial(self._consumer.get_watermark_offsets, tp, timeout=self.timeout_s)
             low, high = self._ask("tell a partition's ends", ends)
             found[Place(tp.topic, tp.partition)] = Held(tp.offset if tp.offset >= 0 else None, low, high)
         return found

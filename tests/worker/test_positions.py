@@ -125,6 +125,19 @@ def test_every_bucket_that_lags_is_brought_up_to_what_is_folded() -> None:
     assert positions.advance() == {}
 
 
+def test_a_bucket_that_redis_forgot_is_noticed_also_where_nothing_is_to_be_written() -> None:
+    # given
+    positions = owner(5)
+    found = {bucket: {"orders/3": 5} for bucket in range(BUCKETS)}
+    positions.check_merged(found)
+    # when
+    found[7] = {}
+    # then
+    assert positions.advance() == {}
+    with pytest.raises(StaleState, match=r"Buckets \[7\] should be merged as this worker left them"):
+        positions.check_merged(found)
+
+
 def test_positions_never_go_back() -> None:
     positions = owner(5)
 
