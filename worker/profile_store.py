@@ -9,9 +9,9 @@ from typing import Final
 import numpy as np
 
 from contract.errors import StaleState
-from contract.hashing import BUCKETS
+from contract.hashing import BUCKETS, bucket_of
 from contract.memory import Merged
-from contract.profiles import HORIZON_MS, profile_key
+from contract.profiles import HORIZON_MS, LAYOUT, RECORD, profile_key
 from contract.slices import Recalled, Slices, Written, check_lengths, cut, write
 from worker.redis_client import RedisClient
 
@@ -86,6 +86,17 @@ class RedisProfiles:
         if stale := [bucket for bucket, reply in zip(after, replies, strict=True) if not reply]:
             raise StaleState(f"Buckets {stale} should be merged as this worker left them. Found other positions.")
 
+    def remedy(self, entities: Sequence[str]) -> str:
+        """What to run where some of these profiles cannot be read, so that they are folded again from the log."""
+        replies = self.client.pipeline([("HGETALL", self.key(entity)) for entity in entities])
+        unreadable = [entity for entity, reply in zip(entities, replies, strict=True) if not readable(reply[1::2])]
+        keys = [self.merged_key(bucket) for bucket in sorted({bucket_of(entity) for entity in unreadable})]
+        keys += [self.key(entity) for entity in unreadable]
+        return (
+            f"Run: redis-cli DEL {' '.join(map(quoted, keys))}; the worker then folds them again from the log. "
+            "Where it is every profile, give this release another redis.prefix."
+        )
+
     def merged_key(self, bucket: int) -> str:
         return f"{self.prefix}merged:{{{bucket}}}"
 
@@ -101,6 +112,15 @@ class RedisProfiles:
 
     def _key(self, entity: str) -> str:
         return self.prefix + profile_key(entity)
+
+
+def readable(records: Iterable[bytes]) -> bool:
+    layout = LAYOUT.to_bytes(4, "little")
+    return all(len(record) == RECORD.itemsize and record[:4] == layout for record in records)
+
+
+def quoted(key: str) -> str:
+    return f"'{key}'"
 
 
 def source_name(kind: str, topic_id: str | None, partition: int) -> str:

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from contract.errors import ShopstreamError, StaleState
+from contract.errors import BadProfile, ShopstreamError, StaleState
 from contract.memory import Memory, fold
 from contract.settings import Settings
-from contract.touches import columns
+from contract.touches import Touches, columns
 from worker import metrics
 from worker.answers import Answers, Scorer
 from worker.batch import Batch, Reject, open_records
@@ -170,7 +170,7 @@ class Protocol:
         metrics.BATCH.observe(len(batch))
         with self._timed("read"):
             touches = columns(batch.arrivals, watched)
-            memory = self._patience.insist("redis", lambda: fold(self._state.profiles.read(touches.entities), touches))
+            memory = self._patience.insist("redis", lambda: self._remember(touches))
         with self._timed("score"):
             answers = self._scorer.answer(batch, self._unanswered(batch), memory, now_ms())
         with self._timed("claim"):
@@ -181,6 +181,13 @@ class Protocol:
         with self._timed("cache"):
             lists, rankings = [made for made, _ in answers.lists], [made for made, _ in answers.rankings]
             self._patience.insist("redis", lambda: self._state.caches.write(lists, rankings))
+
+    def _remember(self, touches: Touches) -> Memory:
+        profiles = self._state.profiles
+        try:
+            return fold(profiles.read(touches.entities), touches)
+        except BadProfile as error:
+            raise BadProfile(f"{error} {profiles.remedy(touches.entities)}") from error
 
     def _forget_answered(self, batch: Batch) -> None:
         """What is committed is out: only what has to be folded stays in the batch."""

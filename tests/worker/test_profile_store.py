@@ -9,7 +9,7 @@ import pytest
 
 from contract.errors import StaleState
 from contract.hashing import BUCKETS, bucket_of
-from contract.profiles import RECORD, profile_key
+from contract.profiles import RECORD, new_slice, profile_key
 from worker.profile_store import TTL_MS, RedisProfiles, source_name
 from worker.redis_client import RedisClient
 
@@ -103,3 +103,29 @@ def test_many_entities_are_read_in_the_order_asked(profiles: RedisProfiles) -> N
 )
 def test_a_source_is_named_by_its_topic_s_id_where_that_is_known(topic_id: str | None, name: str) -> None:
     assert source_name("orders", topic_id, 3) == name
+
+
+def test_a_slice_that_is_refused_half_way_leaves_its_bucket_unmerged(
+    profiles: RedisProfiles, client: RedisClient
+) -> None:
+    # given a key that somebody has given another type
+    client.pipeline([("SET", f"shop:{profile_key(USER)}", "no hash")])
+    # when
+    with pytest.raises(Exception, match="wrong kind of value"):
+        profiles.merge({USER: {"orders/3": SLICE}}, {}, {BUCKET: {"orders/3": 7}})
+    # then
+    assert client.pipeline([("EXISTS", f"shop:merged:{{{BUCKET}}}")]) == [0]
+
+
+def test_what_to_run_names_the_keys_of_unreadable_profiles_and_no_others(
+    profiles: RedisProfiles, client: RedisClient
+) -> None:
+    # given
+    whole = bytes(new_slice().tobytes())
+    client.pipeline([("HSET", f"shop:{profile_key(USER)}", "orders/3", whole[:-1])])
+    profiles.merge({"user:v": {"orders/3": whole}}, {}, {bucket_of("user:v"): {"orders/3": 7}})
+    # when
+    said = profiles.remedy([USER, "user:v"])
+    # then
+    assert f"redis-cli DEL 'shop:merged:{{{BUCKET}}}' 'shop:{profile_key(USER)}';" in said
+    assert "user:v" not in said
