@@ -158,7 +158,7 @@ class Mortal:
         self.positions = Positions()
         self._patience = Patience(self.stop)
         self.intake, self.publisher, self.protocol = self._open()
-        self.intake.subscribe([settings.topics.of(kind) for kind in LANE.kinds], self)
+        self.intake.subscribe([settings.topics.of(kind) for kind in LANE.folds], self)
 
     def step(self) -> int:
         """One batch at most; returns the number of records read."""

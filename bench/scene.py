@@ -66,7 +66,7 @@ class Scene:
     def __init__(self, *, stage: Stage, seed: str, terms: Terms) -> None:
         self.stage, self.terms = stage, terms
         self.rng = random.Random(seed)
-        self.topics = [stage.topics.of(kind) for kind in LANE.kinds]
+        self.topics = [stage.topics.of(kind) for kind in LANE.folds]
         self.admin = AdminClient({"bootstrap.servers": stage.kafka.bootstrap, "log_level": 0})
         self.redis = RedisClient(url=stage.redis.url, timeout_s=30)
         self.log = KafkaLog(bootstrap=stage.kafka.bootstrap)
@@ -188,7 +188,7 @@ class Scene:
 
     def remember(self) -> None:
         """What the log says now will be in the slices, also when it is gone."""
-        audit = Audit(self.stage, LANE.kinds)
+        audit = Audit(self.stage, LANE.folds)
         self.begun = audit.oracle()
         audit.close()
 
@@ -213,7 +213,7 @@ class Scene:
 
     def verdict(self) -> Verdict:
         """Everything, counted."""
-        ledger, audit = GuaranteeLedger(), Audit(self.stage, LANE.kinds)
+        ledger, audit = GuaranteeLedger(), Audit(self.stage, LANE.folds)
         self._fill(ledger, audit)
         slices, mismatches = len(dict(audit.slices())), audit.mismatches(self.begun)
         audit.close()
