@@ -13,6 +13,7 @@ from bench.faults import MOMENTS, Fault, meet, refused
 from bench.mortal import Mortal
 from bench.scene import PORTION, Scene, Terms
 from contract.errors import BadConfig, BadProfile
+from worker.intake import Place
 from worker.redis_client import pairs
 
 Commands = Sequence[Sequence[Any]]
@@ -43,6 +44,30 @@ def ail(scene: Scene, *, trouble: Commands, cure: Commands) -> None:
     scene.redis.pipeline(cure)
     if len(waited) < WAITS:
         raise RuntimeError(f"A worker should wait for a Redis in trouble. Found that it waited {len(waited)} times.")
+
+
+def move_while_locked(scene: Scene) -> None:
+    """Partitions move to a third worker while their owner waits for Redis, and go on waiting after that."""
+    worker = scene.rng.choice(scene.workers)
+    held, after = set[Place](), list[int]()
+
+    def end(waits: int) -> None:
+        if worker.intake.places != held:
+            after.append(waits)
+        if len(after) == WAITS:
+            scene.redis.pipeline(OPEN)
+
+    def begin() -> None:
+        held.update(worker.intake.places)
+        scene.redis.pipeline(LOCKED)
+        third = scene.born("2")
+        worker.stop.on_wait = third.stop.on_wait = end
+        scene.workers.append(third)
+
+    meet(scene, worker, scene.rng.choice(("claim", "merge")), begin)
+    scene.until(scene.settled, feeding=True)
+    if len(after) < WAITS:
+        raise RuntimeError(f"A worker should wait on after its partitions moved. Found {len(after)} waits.")
 
 
 def slow(scene: Scene) -> None:
@@ -104,6 +129,7 @@ REDIS_FAULTS: Final[Mapping[str, Fault]] = {
     "Redis full": ailing(FULL, ROOMY),
     "Redis read-only": ailing(READ_ONLY, WRITABLE),
     "Redis locked": ailing(LOCKED, OPEN),
+    "Redis locked while partitions move": Fault(move_while_locked, Terms()),
     "Redis slow": Fault(slow, Terms()),
     "connection reset within a merge": Fault(cut_within, Terms()),
     "Redis evicting": Fault(evicting, Terms()),
