@@ -54,7 +54,7 @@ class RedisClient:
         """The replies to all commands, sent at once; raises `Unavailable` if one of them met no working server."""
         try:
             replies = self._exchange(commands)
-        except PASSING_ERRORS as error:
+        except (*PASSING_ERRORS, OSError) as error:  # a reset while reading comes from the socket, without another name
             raise Unavailable(f"Redis {self.name} should answer. Found: {error}") from error
         for reply in replies:
             if isinstance(reply, Exception):

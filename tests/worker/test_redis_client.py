@@ -313,3 +313,18 @@ def test_a_check_waits_for_a_server_that_is_away(server: RedisServer, client: Re
 
     with pytest.raises(Unavailable):
         client.check()
+
+
+def test_a_connection_that_is_reset_while_replies_are_read_is_a_server_that_does_not_answer(
+    client: RedisClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given a socket that tells of a reset under its own name
+    def reset(*_: object) -> None:
+        raise ConnectionResetError(104, "Connection reset by peer")
+
+    # when
+    with monkeypatch.context() as patched, pytest.raises(Unavailable, match="Connection reset by peer"):
+        patched.setattr("worker.redis_client.replies_of", reset)
+        client.pipeline([("PING",)])
+    # then
+    assert client.pipeline([("PING",)]) == [b"PONG"]
