@@ -104,9 +104,9 @@ class Matrix:
             run.fault.happen(scene)
             scene.drain()
             verdict = scene.verdict()
-        except RuntimeError as error:
+        except Exception as error:  # whatever a worker ended with concerns this run alone, and is counted
             outcome.failed += 1
-            self.told(f"{run.name}, seed {run.seed}: {error}")
+            self.told(f"{run.name}, seed {run.seed}: {type(error).__name__}: {error}")
             return
         finally:
             scene.close()
