@@ -240,8 +240,9 @@ class Protocol:
 
     def _stay_member(self) -> None:
         """While a server is waited for: keep the membership in the group, and notice if the batch in hand is gone."""
-        if not self._rebalancing:  # a rebalance is handled inside of a poll, which cannot be entered twice
-            self._intake.keep_alive()
+        if self._rebalancing:  # a rebalance is handled inside of a poll, which cannot be entered twice
+            return
+        self._intake.keep_alive()
         if self._dropped:
             raise Dropped("The partitions of the batch in hand should stay until it is merged. Found them moved.")
 
