@@ -4,11 +4,17 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any, Final, NamedTuple
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Message, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from bench.guarantee import Place
 
 TIMEOUT_S: Final = 20.0
+RETRY_S: Final = 0.1
+NO_COORDINATOR: Final = (
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+)
 CONSUME_S: Final = 0.05  # `consume` waits that long for the rest of a portion, even after the end was told
 
 
@@ -55,7 +61,7 @@ class KafkaLog:
         consumer = Consumer({**self._settings, "group.id": group})
         try:
             asked = [TopicPartition(*place) for place in places]
-            return {(tp.topic, tp.partition): tp.offset for tp in consumer.committed(asked, TIMEOUT_S)}
+            return {(tp.topic, tp.partition): tp.offset for tp in committed(consumer, asked)}
         finally:
             consumer.close()
 
@@ -78,6 +84,18 @@ class KafkaLog:
                     raise RuntimeError(f"A topic should be readable. Found: {error.str()}")
         if partitions:
             raise RuntimeError(f"A topic should be read to its end. Found nothing for {TIMEOUT_S} s.")
+
+
+def committed(consumer: Consumer, asked: list[TopicPartition]) -> list[TopicPartition]:
+    """The group's offsets; a coordinator that has only just been chosen is asked again."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while True:
+        try:
+            return consumer.committed(asked, TIMEOUT_S)
+        except KafkaException as failure:
+            if failure.args[0].code() not in NO_COORDINATOR or time.monotonic() > deadline:
+                raise
+            time.sleep(RETRY_S)
 
 
 def logged(message: Message) -> Logged:
