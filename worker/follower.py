@@ -1,10 +1,11 @@
-"""The door for topics that every worker reads whole: by assignment, from their beginning, outside any group."""
+"""The door for topics that are read by assignment, from their beginning, outside any group: to follow or to recount."""
 
 import logging
-from collections.abc import Sequence
-from typing import Any, Final
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from contract.errors import Unavailable
 from contract.settings import Kafka
@@ -12,38 +13,25 @@ from worker.intake import Place, Record, as_bytes
 
 log = logging.getLogger(__name__)
 TIMEOUT_S: Final = 10.0
+SILENCE_S: Final = 60.0  # how long a log that should go on may give nothing
+CHUNK: Final = 2_000
 
 
 class Follower:
     """Reads all partitions of some topics from their beginning, and knows when it has read what was there at first."""
 
     def __init__(self, *, kafka: Kafka, topics: Sequence[str]) -> None:
-        configuration: dict[str, Any] = {
-            "isolation.level": "read_committed",
-            **kafka.connection(),
-            "group.id": f"{kafka.group_prefix}-unused",
-            "enable.auto.commit": False,
-            "log_level": 3,
-            "error_cb": lambda error: None,  # the intake tells of brokers that are away, once
-        }
-        self._consumer = Consumer(configuration)
+        self._consumer = consumer(kafka)
         self._topics = topics
         self._ends: dict[Place, int] = {}
         self._opened = False
 
     def open(self) -> None:
         """Begin at the beginning; raises `Unavailable`. A topic that does not exist yet is followed once it does."""
-        try:
-            known = self._consumer.list_topics(timeout=TIMEOUT_S).topics
-            places = [Place(t, p) for t in self._topics if t in known for p in known[t].partitions]
-            for place in places:
-                low, high = self._consumer.get_watermark_offsets(TopicPartition(*place), timeout=TIMEOUT_S)
-                if high > low:
-                    self._ends[place] = high
-        except KafkaException as error:
-            raise Unavailable(f"Kafka should tell its topics' ends. Found: {error.args[0].str()}") from error
-        self._consumer.assign([TopicPartition(*place, OFFSET_BEGINNING) for place in places])
-        self._opened = len({place.topic for place in places}) == len(self._topics)
+        extents = extents_of(self._consumer, self._topics)
+        self._ends = {place: extent.high for place, extent in extents.items() if extent.high > extent.low}
+        self._consumer.assign([TopicPartition(*place, OFFSET_BEGINNING) for place in extents])
+        self._opened = len({place.topic for place in extents}) == len(self._topics)
 
     @property
     def behind(self) -> int:
@@ -56,15 +44,103 @@ class Follower:
             self.open()
         records = []
         for message in self._consumer.consume(records_max, wait_ms / 1000):
-            if error := message.error():
-                log.warning("Kafka has no record now, reading goes on by itself: %s", error.str())
-                continue
-            place = Place(message.topic() or "", message.partition() or 0)
-            offset, value = message.offset() or 0, as_bytes(message.value())
-            records.append(Record(place, offset, as_bytes(message.key()), value, [], message.timestamp()[1]))
-            if offset + 1 >= self._ends.get(place, offset + 2):
+            place, reached = progress(message)
+            if message.error() is None:
+                records.append(record_of(message))
+            if reached >= self._ends.get(place, reached + 1):
                 del self._ends[place]
         return records
 
     def close(self) -> None:
         self._consumer.close()
+
+
+class Extent(NamedTuple):
+    """The first offset that a partition still holds, and its next one."""
+
+    low: int
+    high: int
+
+
+class Log:
+    """Reads partitions from their beginning to given ends, once."""
+
+    def __init__(self, *, kafka: Kafka) -> None:
+        self._consumer = consumer(kafka)
+
+    def extents(self, topics: Iterable[str]) -> dict[Place, Extent]:
+        """What there is now in each partition of those topics that exist; raises `Unavailable`."""
+        return extents_of(self._consumer, topics)
+
+    def read(self, ends: Mapping[Place, int]) -> Iterator[list[Record]]:
+        """Every record below `ends` (exclusive), in chunks, each partition in its order; raises `Unavailable`."""
+        left = {place: end for place, end in ends.items() if end > 0}
+        self._consumer.assign([TopicPartition(*place, OFFSET_BEGINNING) for place in left])
+        heard_s = time.monotonic()
+        while left:
+            records, messages = list[Record](), self._consumer.consume(CHUNK, 0.05)
+            for message in messages:
+                place, reached = progress(message)
+                if message.error() is None and reached <= left.get(place, 0):
+                    records.append(record_of(message))
+                if reached >= left.get(place, reached + 1):
+                    del left[place]
+                    self._consumer.incremental_unassign([TopicPartition(*place)])
+            if messages:
+                heard_s = time.monotonic()
+            elif time.monotonic() > heard_s + SILENCE_S:
+                raise Unavailable(
+                    f"Kafka should go on giving records of {sorted(left)}. Found {SILENCE_S:g} s of none."
+                )
+            if records:
+                yield records
+
+    def close(self) -> None:
+        self._consumer.close()
+
+
+def consumer(kafka: Kafka) -> Consumer:
+    """A reader of committed records that belongs to no group and tells when it has come to a partition's end."""
+    configuration: dict[str, Any] = {
+        "isolation.level": "read_committed",
+        **kafka.connection(),
+        "group.id": f"{kafka.group_prefix}-unused",
+        "enable.auto.commit": False,
+        "enable.partition.eof": True,
+        "log_level": 3,
+        "error_cb": lambda error: None,  # the intake tells of brokers that are away, once
+    }
+    return Consumer(configuration)
+
+
+def extents_of(reader: Consumer, topics: Iterable[str]) -> dict[Place, Extent]:
+    try:
+        known = reader.list_topics(timeout=TIMEOUT_S).topics
+        places = [Place(topic, number) for topic in topics if topic in known for number in known[topic].partitions]
+        found = {}
+        for place in places:
+            low, high = reader.get_watermark_offsets(TopicPartition(*place), timeout=TIMEOUT_S)
+            found[place] = Extent(low, high)
+    except KafkaException as error:
+        raise Unavailable(f"Kafka should tell its topics' ends. Found: {error.args[0].str()}") from error
+    return found
+
+
+def progress(message: Message) -> tuple[Place, int]:
+    """Up to where (exclusive) a partition is read with this message; -1 if it says nothing of it.
+
+    The last offsets of a partition may be markers of transactions, which are no records: its end says so.
+    """
+    place, error = Place(message.topic() or "", message.partition() or 0), message.error()
+    if error is None:
+        return place, (message.offset() or 0) + 1
+    if error.code() == KafkaError._PARTITION_EOF:
+        return place, message.offset() or 0
+    log.warning("Kafka has no record now, reading goes on by itself: %s", error.str())
+    return place, -1
+
+
+def record_of(message: Message) -> Record:
+    """The record in a message, without its headers: nobody here asks for them."""
+    place, value = Place(message.topic() or "", message.partition() or 0), as_bytes(message.value())
+    return Record(place, message.offset() or 0, as_bytes(message.key()), value, [], message.timestamp()[1])
