@@ -56,6 +56,7 @@ class Scratch(NamedTuple):
 
     ids: npt.NDArray[np.uint64]
     seen: npt.NDArray[np.int64]
+    table: npt.NDArray[np.int64]  # a hash table: 1 + index into `ids`, 0 for nothing
     cell: npt.NDArray[np.int64]
     left: npt.NDArray[np.float64]
 
@@ -64,7 +65,9 @@ def scratch(state: State) -> Scratch:
     """Room for the entity with the most slices."""
     most = int(np.diff(state.start).max(initial=0)) * RING
     windows = np.zeros(WINDOWS_COUNT, np.int64), np.zeros(WINDOWS_COUNT, np.float64)
-    return Scratch(np.zeros(most, np.uint64), np.zeros(most, np.int64), *windows)
+    return Scratch(
+        np.zeros(most, np.uint64), np.zeros(most, np.int64), np.zeros(4 * most + 2 * RING, np.int64), *windows
+    )
 
 
 @compiled
@@ -183,20 +186,26 @@ def look_totals(record, now_ms, out):  # type: ignore[no-untyped-def]
 @compiled
 def gather_links(slices, own, ring, scratch):  # type: ignore[no-untyped-def]
     """The distinct ids of the slices `own` and when each was seen last, into `scratch`; returns how many they are."""
-    ids, seen, distinct = scratch.ids, scratch.seen, 0
+    ids, seen, table, distinct = scratch.ids, scratch.seen, scratch.table, 0
+    size = 2 * RING
+    while size < 2 * RING * len(own):
+        size *= 2
+    table[:size] = 0  # open addressing: the ids are hashes already
     for s in own:
         links = slices[s].links[ring]
         for k in range(RING):
-            ident, seen_s, at = links.id[k], np.int64(links.seen_s[k]), 0
+            ident, seen_s = links.id[k], np.int64(links.seen_s[k])
             if ident == 0:
                 continue
-            while at < distinct and ids[at] != ident:
-                at += 1
-            if at == distinct:
-                ids[at], seen[at] = ident, seen_s
+            at = np.int64(ident) & (size - 1)
+            while table[at] > 0 and ids[table[at] - 1] != ident:
+                at = (at + 1) & (size - 1)
+            if table[at] == 0:
+                ids[distinct], seen[distinct] = ident, seen_s
                 distinct += 1
-            elif seen_s > seen[at]:
-                seen[at] = seen_s
+                table[at] = distinct
+            elif seen_s > seen[table[at] - 1]:
+                seen[table[at] - 1] = seen_s
     return distinct
 
 
@@ -256,7 +265,7 @@ def look(state, e, now_ms, scratch, out, recent):  # type: ignore[no-untyped-def
 
 
 @compiled
-def fold_batch(state, scratch, start, entity, own, amount, head, kind, ident):  # type: ignore[no-untyped-def]  # noqa: PLR0913 - the columns of `Touches`
+def fold_batch(state, scratch, start, entity, own, keep, amount, head, kind, ident):  # type: ignore[no-untyped-def]  # noqa: PLR0913 - the columns of `Touches`
     """Fold N arrivals in order. Returns what each touch knew before its arrival: (T, COLUMNS) and (T, RING)."""
     before = np.zeros((len(entity), COLUMNS), np.float64)
     recent = np.zeros((len(entity), RING), np.uint64)
@@ -266,7 +275,7 @@ def fold_batch(state, scratch, start, entity, own, amount, head, kind, ident):  
         for t in range(a, b):
             look(state, entity[t], head[i, TS], scratch, before[t], recent[t])
         for t in range(a, b):
-            if fold_touch(state.slices[own[t]], head[i], amount[t]):
+            if keep[t] and fold_touch(state.slices[own[t]], head[i], amount[t]):
                 linked = entity[a:b] if kind[entity[t]] == USER else entity[a : min(b, a + NEAR)]
                 ring_of = RINGS[head[i, FAMILY], kind[entity[t]]]
                 link_touched(state.slices[own[t]], ring_of, linked, kind, ident, head[i, TS] // 1000)

@@ -16,6 +16,7 @@ BUCKETS: Final = 64
 # Several batches' worth of ids: each is asked for by the fold, the store and the features within milliseconds.
 @lru_cache(maxsize=32_768)
 def digest(text: str) -> int:
+    """The 64 bits from which ids and buckets are cut."""
     return xxhash.xxh3_64_intdigest(text.encode(), SEED)
 
 

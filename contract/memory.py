@@ -92,8 +92,11 @@ class Memory:
         return Written(self.touches.entities, self.sources, entity[order], source, bucket[order], rows.tobytes())
 
 
-def fold(profiles: Sequence[Slices], touches: Touches) -> Memory:
-    """Fold a batch over what the store holds of `touches.entities`; pure, and bit-equal however the log was cut."""
+def fold(profiles: Sequence[Slices], touches: Touches, keep: npt.NDArray[np.bool_] | None = None) -> Memory:
+    """Fold a batch over what the store holds of `touches.entities`; pure, and bit-equal however the log was cut.
+
+    Of `keep` (T) the touches that are False are looked at and linked with, but change no slice.
+    """
     t, recalled = touches, recall(profiles)
     sources = sorted({*recalled.sources, *(arrival.source for arrival in t.arrivals)})
     number = {source: n for n, source in enumerate(sources)}
@@ -104,7 +107,8 @@ def fold(profiles: Sequence[Slices], touches: Touches) -> Memory:
     )
     slices = recalled.array(len(order) - len(held))
     state = State(slices, families(sources, source), order, start)
-    before, recent = fold_batch(state, scratch(state), t.start, t.entity, own, t.amount, t.head, t.kind, t.ident)
+    kept = np.ones(len(own), np.bool_) if keep is None else keep
+    before, recent = fold_batch(state, scratch(state), t.start, t.entity, own, kept, t.amount, t.head, t.kind, t.ident)
     return Memory(t, state, sources, entity, source, own, before, recent)
 
 

@@ -66,6 +66,11 @@ def profile_key(entity: str) -> str:
     return f"profile:{{{bucket_of(entity)}}}:{entity}"
 
 
+def entity_of(key: str) -> str:
+    """The entity whose profile stands under a key."""
+    return key.partition("}:")[2]
+
+
 def source_family(source: str) -> str:
     """The family of a source name: `orders/3`, or `orders~TOPICID/3` where the broker tells topics' ids."""
     return source.partition("/")[0].partition("~")[0]

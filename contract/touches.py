@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from contract.events import Click, Event, Impression, Judgement, Order, Review, Search, UserEvent
-from contract.hashing import bucket_of, hash_id
+from contract.hashing import BUCKETS, digest, hash_id
 from contract.profiles import ENTITY_KINDS, FAMILIES, JUDGED_TASKS, source_family
 
 FAMILY_CODES: Final = {family: code for code, family in enumerate(FAMILIES)}
@@ -194,23 +194,24 @@ def columns(arrivals: Sequence[Arrival], watched: Iterable[str] = ()) -> Touches
     `watched` entities are read with the batch though nothing in it need touch them.
     """
     index: dict[str, int] = {}
-    start, entities, amounts, heads = [0], list[int](), list[int](), list[Head]()
+    start, entities, amounts, heads = [0], list[int](), list[int](), list[int]()
     families = {source: family_of(source) for source in {arrival.source for arrival in arrivals}}
     for arrival in arrivals:
         for entity, amount in touches_of(arrival.event):
             entities.append(index.setdefault(entity, len(index)))
             amounts.append(amount)
         start.append(len(entities))
-        heads.append(head_of(arrival, families[arrival.source]))
+        heads += head_of(arrival, families[arrival.source])
     for entity in watched:
         index.setdefault(entity, len(index))
+    digests = np.array([digest(entity) for entity in index], np.uint64)
     return Touches(
         arrivals=arrivals,
         index=index,
         entities=list(index),
         kind=np.array([KIND_CODES.get(entity.partition(":")[0], -1) for entity in index], np.int64),
-        ident=np.array([hash_id(entity) for entity in index], np.uint64),
-        bucket=np.array([bucket_of(entity) for entity in index], np.int64),
+        ident=np.maximum(digests >> 1, 1),
+        bucket=(digests % BUCKETS).astype(np.int64),
         start=np.array(start, np.int64),
         entity=np.array(entities, np.int64),
         amount=np.array(amounts, np.int64),

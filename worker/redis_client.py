@@ -125,12 +125,11 @@ class RedisClient:
 def replies_of(connection: Any, count: int) -> list[Any]:
     """The next replies on a connection: what its `read_response` gives, without its cost for each."""
     parser, replies = connection._parser, list[Any]()
-    while len(replies) < count:
-        reply = parser._reader.gets()
-        if reply is NOT_ENOUGH_DATA:
+    gets = parser._reader.gets
+    for _ in range(count):
+        while (reply := gets()) is NOT_ENOUGH_DATA:
             parser.read_from_socket()
-        else:
-            replies.append(reply)
+        replies.append(reply)
     return replies
 
 
