@@ -1,7 +1,7 @@
 """Profiles in Redis: read whole, written bucket by bucket with the positions that they stand for, under a guard."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
 from typing import Final
@@ -11,32 +11,35 @@ import numpy as np
 from contract.errors import StaleState
 from contract.hashing import BUCKETS, bucket_of
 from contract.memory import Merged
-from contract.profiles import HORIZON_MS, LAYOUT, RECORD, profile_key
+from contract.profiles import HORIZON_MS, LAYOUT, RECORD, entity_of, profile_key
 from contract.slices import Recalled, Slices, Written, check_lengths, cut, write
-from worker.redis_client import RedisClient
+from worker.redis_client import RedisClient, pairs
 
-# KEYS: merged:{bucket}, then the profiles to write. ARGV: time to live in ms, number of sources; for each source its
-# name, the offset that must be there ('' for none) and the new one; then, packed into one string, the number of its key
-# and of its source for each slice; then the slices. The expiry is refreshed only when 3 days of it have gone: it costs
-# a third of the write. `merged` comes last: should a slice be refused half-way (a key of another type), its bucket does
-# not count as written.
+# KEYS: merged:{bucket}, then the profiles to write. ARGV: time to live in ms, what should be left of it, number of
+# sources; for each source its name, the offset that must be there ('' for none) and the new one; then, packed into
+# one string, the number of its key and of its source for each slice; then the slices. The expiry is refreshed only when
+# days of it have gone: it costs a third of the write. `merged` comes last: should a slice be refused half-way (a key of
+# another type), its bucket does not count as written.
 MERGE: Final = """
-local call, unpack, ttl, sources = redis.call, struct.unpack, tonumber(ARGV[1]), tonumber(ARGV[2])
-local aged, index = ttl - 259200000, 3 * sources + 3
-for at = 3, index - 1, 3 do
+local call, unpack = redis.call, struct.unpack
+local ttl, least, sources = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local index = 3 * sources + 4
+for at = 4, index - 1, 3 do
   if (call('HGET', KEYS[1], ARGV[at]) or '') ~= ARGV[at + 1] then return 0 end
 end
 for n = 1, #ARGV - index do
   local number, source = unpack('<I2I2', ARGV[index], 4 * n - 3)
   local key = KEYS[2 + number]
-  call('HSET', key, ARGV[3 + 3 * source], ARGV[index + n])
-  if call('PTTL', key) < aged then call('PEXPIRE', key, ttl) end
+  call('HSET', key, ARGV[4 + 3 * source], ARGV[index + n])
+  if call('PTTL', key) < least then call('PEXPIRE', key, ttl) end
 end
-for at = 3, index - 1, 3 do call('HSET', KEYS[1], ARGV[at], ARGV[at + 2]) end
+for at = 4, index - 1, 3 do call('HSET', KEYS[1], ARGV[at], ARGV[at + 2]) end
 return 1
 """
 # Redis' own expiry only collects garbage, so it is later than the fold's horizon by the longest retention we foresee.
 TTL_MS: Final = HORIZON_MS + 30 * 86_400_000
+KEPT_MS: Final = TTL_MS - 3 * 86_400_000  # a profile stays at least so long after it was written
+PAGE: Final = 1_000
 
 
 class RedisProfiles:
@@ -62,6 +65,20 @@ class RedisProfiles:
             records=records,
         )
 
+    def scan(self, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Slices]]:
+        """The key (without the prefix) and the slices of each wanted entity's profile, unchecked, page by page.
+
+        What is there from the beginning to the end comes at least once, each profile as it is at that moment.
+        """
+        pattern, cursor = re.sub(r"([*?\[\]\\^])", r"\\\1", self.prefix) + "profile:*", b"0"
+        while True:
+            ((cursor, raw),) = self.client.pipeline([("SCAN", cursor, "MATCH", pattern, "COUNT", PAGE)])
+            keys = [key for key in map(bytes.decode, raw) if wanted(entity_of(key))]
+            for key, fields in zip(keys, self.client.pipeline([("HGETALL", key) for key in keys]), strict=True):
+                yield key.removeprefix(self.prefix), {name.decode(): record for name, record in pairs(fields)}
+            if cursor == b"0":
+                return
+
     def merged(self, sources: Iterable[str]) -> Merged:
         wanted = sorted(sources)
         if not wanted:
@@ -75,13 +92,13 @@ class RedisProfiles:
     def merge(self, writes: Mapping[str, Slices], expected: Merged, after: Merged) -> None:
         written = write(writes)
         bounds = np.searchsorted(written.bucket, np.arange(BUCKETS + 1)).tolist()
-        records = cut(written.records)
-        calls = []
+        calls, records = [], cut(written.records)
         for bucket, positions in after.items():
             rows = slice(bounds[bucket], bounds[bucket + 1])
             keys, index = self._addresses(written, rows, positions)
             guards = chain.from_iterable((s, expected.get(bucket, {}).get(s, ""), at) for s, at in positions.items())
-            calls.append(([self.merged_key(bucket), *keys], [TTL_MS, len(positions), *guards, index, *records[rows]]))
+            arguments = [TTL_MS, KEPT_MS, len(positions), *guards, index, *records[rows]]
+            calls.append(([self.merged_key(bucket), *keys], arguments))
         replies = self.client.scripts(MERGE, calls)
         if stale := [bucket for bucket, reply in zip(after, replies, strict=True) if not reply]:
             raise StaleState(f"Buckets {stale} should be merged as this worker left them. Found other positions.")
