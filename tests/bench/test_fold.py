@@ -1,0 +1,64 @@
+"""The bench of the fold: the plain loop that it is compared with does the same work."""
+
+import json
+
+import numpy as np
+import pytest
+
+from bench.batches import Shop
+from bench.fold import FoldBench, Remembering, main
+from bench.plain import PlainEncoder, plain_batch
+from contract.memory import MemoryProfiles, fold
+from contract.touches import columns
+from demo.servers.redis_server import RedisServer
+from worker import deciding
+
+
+def test_the_plain_loop_leaves_the_same_bytes_and_the_same_features(seed: int, redis_server: RedisServer) -> None:
+    # given profiles with a history
+    shop, store = Shop(seed), MemoryProfiles()
+    for arrivals in (shop.orders(150, lines=3, sellers=True), shop.clicks(150), shop.hot_orders(80)):
+        touches = columns(arrivals)
+        store.merge(fold(store.read(touches.entities), touches).writes(), {}, {})
+    orders = shop.orders(60, lines=2, sellers=True)
+    touches = columns(orders)
+    profiles = dict(zip(touches.entities, store.read(touches.entities), strict=True))
+    remembering = Remembering(client=None, prefix="")  # type: ignore[arg-type]
+    plain = PlainEncoder(remembering.features, deciding.GROUPS)
+    # when
+    memory = fold(list(profiles.values()), touches)
+    written = plain_batch(profiles, orders, plain)
+    # then
+    assert written == memory.writes().mapping()
+    ours = remembering.encoder.before(memory, range(len(orders)), deciding.GROUPS)
+    for group, block in plain.blocks().items():
+        np.testing.assert_array_equal(block.ids, ours[group].ids)
+        np.testing.assert_allclose(block.numbers, ours[group].numbers, rtol=1e-6)
+
+
+def test_a_difference_between_the_two_is_noticed(seed: int, redis_server: RedisServer) -> None:
+    # given
+    redis_server.flush()
+    bench = FoldBench(server=redis_server, seed=seed, batch=20)
+    bench.repeat()
+    assert bench.differing() == 0
+    # when
+    bench.redis.hset(next(bench.redis.scan_iter("plain:profile:*")), "orders/9", b"x")
+    # then
+    assert bench.differing() == 1
+    bench.redis.close()
+
+
+def test_every_figure_is_printed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    # given
+    monkeypatch.setattr("bench.fold.WARM_BATCHES", 1)
+    # when
+    main(["--json", "--repetitions", "2", "--batch", "40"])
+    # then
+    told = json.loads(capsys.readouterr().out)
+    rows = ("orders_us", "orders_with_items_us", "clicks_us", "plain_orders_us", "redis_us_per_event")
+    for row in rows:
+        least, median, most = told["spread"][row]
+        assert 0 < least <= told[row] == median <= most
+    assert told["hot_ratio"] > 0
+    assert (told["batch"], told["repetitions"]) == (40, 2)
