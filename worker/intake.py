@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from contract.errors import StaleState, Unavailable
+from contract.errors import ShopstreamError, StaleState, Unavailable
 from contract.settings import Kafka
 from worker import metrics
 
@@ -53,6 +53,10 @@ class Listener(Protocol):
 
     def revoked(self, places: list[Place]) -> None:
         """These partitions leave now."""
+
+
+class Replaced(ShopstreamError):
+    """Another process works under this instance's name; two cannot, so this one ends."""
 
 
 class Intake:
@@ -180,8 +184,8 @@ class Intake:
         if error.code() == KafkaError._PARTITION_EOF:
             self.ended.add(place)
             return None
-        if error.fatal() or error.code() == KafkaError._FATAL:  # such as another process under this instance's name
-            raise KafkaException(error)
+        if error.fatal() or error.code() == KafkaError._FATAL:
+            raise Replaced(f"One process should work under the name of an instance. Found: {error.str()}")
         if error.code() == KafkaError._AUTO_OFFSET_RESET:
             raise StaleState(f"{place.topic}/{place.partition} should go on where it was read to. Found: {error.str()}")
         log.warning("Kafka has no record now, reading goes on by itself: %s", error.str())

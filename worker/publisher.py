@@ -5,7 +5,8 @@ transactions the records are acknowledged first and the positions committed afte
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
@@ -31,10 +32,6 @@ class Outgoing(NamedTuple):
 
 class Aborted(ShopstreamError):
     """A transaction that came to nothing: the same records are published anew."""
-
-
-class Fenced(ShopstreamError):
-    """Another process works under this instance's name; two cannot, so this one ends."""
 
 
 class Publisher:
@@ -108,24 +105,19 @@ class Publisher:
 
     def _produce(self, records: Sequence[Outgoing]) -> None:
         self._failed.clear()
-        for record in records:
-            while True:
-                try:
-                    self._producer.produce(
-                        record.topic,
-                        record.value,
-                        record.key,
-                        headers=list(record.headers),
-                        on_delivery=self._on_delivery,
-                    )
-                    break
-                except BufferError:
-                    self._producer.poll(0.1)  # the queue is full: let some of it go out
-                except KafkaException as error:
-                    raise Aborted(f"Kafka should take records. Found: {error.args[0].str()}") from error
+        with aborting("take records"):
+            for topic, key, value, headers in records:
+                while True:
+                    try:
+                        self._producer.produce(topic, value, key, headers=list(headers), on_delivery=self._on_delivery)
+                        break
+                    except BufferError:
+                        self._producer.poll(0.1)  # the queue is full: let some of it go out
 
     def _flush(self) -> None:
-        if waiting := self._producer.flush(TIMEOUT_S):
+        with aborting("acknowledge a batch"):
+            waiting = self._producer.flush(TIMEOUT_S)
+        if waiting:
             raise Unavailable(f"Kafka should acknowledge a batch. Found {waiting} records waiting.")
 
     def _on_delivery(self, error: KafkaError | None, _: Message) -> None:
@@ -141,16 +133,16 @@ class Publisher:
             call()
         except KafkaException as failure:
             error: KafkaError = failure.args[0]
-            if error.code() == KafkaError._FENCED:
-                raise Fenced(
-                    f"One process should work as {self._configuration['transactional.id']}. Found another."
-                ) from failure
             if error.retriable() and not error.txn_requires_abort() and not error.fatal():
                 raise Unavailable(f"Kafka should carry the transaction on. Found: {error.str()}") from failure
             raise Aborted(f"A transaction should end well. Found: {error.str()}") from failure
 
     def _reset(self) -> None:
-        """Make the producer fit to publish again: abort what is open, or open a new one where it is beyond that."""
+        """Make the producer fit to publish again: abort what is open, or open a new one where it is beyond that.
+
+        A transaction that took too long fences its producer just as a second process under this name would. Which of
+        the two it was, the intake knows: a member that another one replaced can neither commit nor poll.
+        """
         if not self._transactional:
             self._producer.purge()
             return
@@ -170,3 +162,12 @@ class Publisher:
         if self._transactional:
             self._patience.insist("kafka", lambda: self._do(lambda: producer.init_transactions(TIMEOUT_S)))
         return producer
+
+
+@contextmanager
+def aborting(what: str) -> Iterator[None]:
+    """What the client raises here is fatal to the producer; it is a SystemError where a delivery report came first."""
+    try:
+        yield
+    except (KafkaException, SystemError) as error:
+        raise Aborted(f"Kafka should {what}. Found: {error}") from error

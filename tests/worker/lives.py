@@ -161,7 +161,8 @@ class Life:
             patience=self.patience,
             step=self.mark,
         )
-        self.intake.subscribe([settings.topics.of(kind) for kind in lane.kinds], self.protocol)
+        # Orders alone: a group that shares several topics balances their number, not who reads which.
+        self.intake.subscribe([settings.topics.orders], self.protocol)
 
     def __enter__(self) -> Self:
         return self

@@ -29,7 +29,9 @@ PARTITIONS: Final = 4
 class Stage:
     """Topics, groups and keys of one test on its servers."""
 
-    def __init__(self, *, broker: Broker, redis_url: str, prefix: str, transactions: bool = True) -> None:
+    def __init__(
+        self, *, broker: Broker, redis_url: str, prefix: str, transactions: bool = True, batch_max: int = 10
+    ) -> None:
         self.broker, self.prefix = broker, prefix
         self.tells_ids = isinstance(broker, ApacheKafka)
         plain = Topics()
@@ -47,7 +49,7 @@ class Stage:
                 ),
                 "redis": Redis(url=redis_url, prefix=prefix),
                 "topics": Topics.model_validate(names),
-                "worker": Settings().worker.model_copy(update={"batch_max": 10, "wait_ms": 5}),
+                "worker": Settings().worker.model_copy(update={"batch_max": batch_max, "wait_ms": 5}),
             }
         )
         broker.create_topics(dict.fromkeys(names.values(), PARTITIONS))

@@ -3,6 +3,9 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+import pytest
+from confluent_kafka import Producer
+
 from contract.rows import Decision
 from tests.conftest import Broker
 from tests.worker.lives import Fate, Life, Signing, die
@@ -69,6 +72,24 @@ def test_what_is_answered_and_not_merged_everywhere_is_folded_again_and_answered
     answered = set(first.scored) - set(first.last)
     assert metrics.FOLDED_ONLY.labels("orders")._value.get() == folded + len(answered) > folded
     assert not answered & set(second.scored)
+    assert stage.differences("orders") == []
+
+
+@pytest.mark.parametrize("step", ["publish", "commit"])
+def test_a_transaction_that_was_ended_from_outside_is_published_anew(apache_stage: Stage, seed: int, step: str) -> None:
+    # given a broker that gives up a transaction, as it does with one that takes too long
+    stage = apache_stage
+    sent = stage.send_orders(seed, 30)
+
+    def give_up() -> None:
+        name = f"{stage.settings.kafka.group_prefix}-orders-0"
+        Producer({"bootstrap.servers": stage.broker.bootstrap, "transactional.id": name}).init_transactions(20)
+
+    # when
+    with Life(stage, fates=[Fate(step, 2, give_up)]) as life:
+        life.finish(stage.ends("orders"))
+    # then
+    assert Counter(decision.event_id for decision in stage.decisions()) == Counter(sent)
     assert stage.differences("orders") == []
 
 
