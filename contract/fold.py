@@ -12,6 +12,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from contract.erasures import Gone
 from contract.profiles import (
     AGGREGATES,
     ENTITY_KINDS,
@@ -49,6 +50,7 @@ class State(NamedTuple):
     family: npt.NDArray[np.int64]  # (S)
     order: npt.NDArray[np.int64]  # (S)
     start: npt.NDArray[np.int64]  # (E+1)
+    gone: Gone  # erased people, whom no list of links names
 
 
 class Scratch(NamedTuple):
@@ -210,10 +212,19 @@ def gather_links(slices, own, ring, scratch):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def latest(ids, seen, recent):  # type: ignore[no-untyped-def]
+def is_gone(gone, ident, seen_s):  # type: ignore[no-untyped-def]
+    """Whether an id is that of an erased person who was not seen again later."""
+    at = np.searchsorted(gone.idents, ident)
+    return at < len(gone.idents) and gone.idents[at] == ident and seen_s <= gone.until_s[at]
+
+
+@compiled
+def latest(ids, seen, gone, recent):  # type: ignore[no-untyped-def]
     """Fill `recent` (RING) with the ids that were seen last, newest first, of two seen at once the greater one."""
     held = 0
     for k in range(len(ids)):  # `recent` holds indices while it is being sorted
+        if len(gone.idents) > 0 and is_gone(gone, ids[k], seen[k]):
+            continue
         at = held
         while at > 0 and (seen[k], ids[k]) > (seen[recent[at - 1]], ids[recent[at - 1]]):
             at -= 1
@@ -227,7 +238,7 @@ def latest(ids, seen, recent):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def look_links(slices, own, now_s, scratch, out, recent):  # type: ignore[no-untyped-def]
+def look_links(slices, own, now_s, gone, scratch, out, recent):  # type: ignore[no-untyped-def]
     """How many distinct ids were seen within a day, and at all, in either ring; `recent` gets the latest first ones."""
     for ring in range(2):
         distinct = gather_links(slices, own, ring, scratch)
@@ -235,7 +246,7 @@ def look_links(slices, own, now_s, scratch, out, recent):  # type: ignore[no-unt
             out[2 * ring] += now_s - scratch.seen[k] <= DAY_S
         out[2 * ring + 1] = distinct
         if ring == 0:
-            latest(scratch.ids[:distinct], scratch.seen[:distinct], recent)
+            latest(scratch.ids[:distinct], scratch.seen[:distinct], gone, recent)
 
 
 @compiled
@@ -261,7 +272,7 @@ def look(state, e, now_ms, scratch, out, recent):  # type: ignore[no-untyped-def
         if record.count > 0:
             look_windows(record, scratch.cell, scratch.left, out[at:])
             look_totals(record, now_ms, out[at + STATS_PER_FAMILY - 3 :])
-    look_links(state.slices, own, now_ms // 1000, scratch, out[LINKS_AT:], recent)
+    look_links(state.slices, own, now_ms // 1000, state.gone, scratch, out[LINKS_AT:], recent)
 
 
 @compiled

@@ -73,6 +73,7 @@ class Memory:
     entity: npt.NDArray[np.int64]  # (S) whose slice it is
     source: npt.NDArray[np.int64]  # (S) index into `sources`
     own: npt.NDArray[np.int64]  # (T) the slice that each touch writes
+    kept: npt.NDArray[np.bool_]  # (T) whether it does
     before: Aggregates  # (T, AGGREGATES) what each touch's entity was before its event
     recent: npt.NDArray[np.uint64]  # (T, RING) its latest first links, newest first
 
@@ -84,7 +85,7 @@ class Memory:
 
     def writes(self) -> Written:
         """The slices that the batch touched."""
-        touched = np.unique(self.own)
+        touched = np.unique(self.own[self.kept])
         bucket, entity = self.touches.bucket[self.entity[touched]], self.entity[touched]
         order = np.lexsort((entity, bucket))
         rows = self.state.slices.view(np.uint8).reshape(-1, RECORD.itemsize)[touched[order]]
@@ -95,7 +96,7 @@ class Memory:
 def fold(profiles: Sequence[Slices], touches: Touches, keep: npt.NDArray[np.bool_] | None = None) -> Memory:
     """Fold a batch over what the store holds of `touches.entities`; pure, and bit-equal however the log was cut.
 
-    Of `keep` (T) the touches that are False are looked at and linked with, but change no slice.
+    Touches that are not `kept`, or False in `keep` (T), are looked at and linked with, but change no slice.
     """
     t, recalled = touches, recall(profiles)
     sources = sorted({*recalled.sources, *(arrival.source for arrival in t.arrivals)})
@@ -106,10 +107,10 @@ def fold(profiles: Sequence[Slices], touches: Touches, keep: npt.NDArray[np.bool
         len(t.entities), len(sources), recalled.entity, held, t.start, t.entity, arrived
     )
     slices = recalled.array(len(order) - len(held))
-    state = State(slices, families(sources, source), order, start)
-    kept = np.ones(len(own), np.bool_) if keep is None else keep
+    state = State(slices, families(sources, source), order, start, t.gone)
+    kept = t.kept if keep is None else t.kept & keep
     before, recent = fold_batch(state, scratch(state), t.start, t.entity, own, kept, t.amount, t.head, t.kind, t.ident)
-    return Memory(t, state, sources, entity, source, own, before, recent)
+    return Memory(t, state, sources, entity, source, own, kept, before, recent)
 
 
 def families(sources: Sequence[str], source: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

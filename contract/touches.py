@@ -24,6 +24,7 @@ from typing import Final, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from contract.erasures import NO_ERASURES, Erasures, Gone
 from contract.events import Click, Event, Impression, Judgement, Order, Review, Search, UserEvent
 from contract.hashing import BUCKETS, digest, hash_id
 from contract.profiles import ENTITY_KINDS, FAMILIES, JUDGED_TASKS, source_family
@@ -179,6 +180,8 @@ class Touches:
     entity: npt.NDArray[np.int64]  # (T) index into `entities`
     amount: npt.NDArray[np.int64]  # (T)
     head: npt.NDArray[np.int64]  # (N, 6) ts_ms, offset, family, hash of an order's id, judged task or -1, verdict
+    kept: npt.NDArray[np.bool_]  # (T) False: an erasure covers it; the entity is linked with, and not folded
+    gone: Gone  # who is no longer named where links are read
 
     def first(self, kind: str) -> npt.NDArray[np.int64]:
         """(N) The first touch of each arrival that is of this kind, -1 where there is none."""
@@ -188,10 +191,11 @@ class Touches:
         return found
 
 
-def columns(arrivals: Sequence[Arrival], watched: Iterable[str] = ()) -> Touches:
+def columns(arrivals: Sequence[Arrival], watched: Iterable[str] = (), erasures: Erasures = NO_ERASURES) -> Touches:
     """The columns of a batch; the order of `arrivals` is the order in which they are folded.
 
-    `watched` entities are read with the batch though nothing in it need touch them.
+    `watched` entities are read with the batch though nothing in it need touch them. What `erasures` cover of a user is
+    skipped by that user's own slices alone: what the event tells of its device, card, items or seller stays told.
     """
     index: dict[str, int] = {}
     start, entities, amounts, heads = [0], list[int](), list[int](), list[int]()
@@ -205,6 +209,8 @@ def columns(arrivals: Sequence[Arrival], watched: Iterable[str] = ()) -> Touches
     for entity in watched:
         index.setdefault(entity, len(index))
     digests = np.array([digest(entity) for entity in index], np.uint64)
+    touched, head = np.array(entities, np.int64), np.array(heads, np.int64).reshape(len(arrivals), 6)
+    ts_ms = np.repeat(head[:, 0], np.diff(start))
     return Touches(
         arrivals=arrivals,
         index=index,
@@ -213,10 +219,20 @@ def columns(arrivals: Sequence[Arrival], watched: Iterable[str] = ()) -> Touches
         ident=np.maximum(digests >> 1, 1),
         bucket=(digests % BUCKETS).astype(np.int64),
         start=np.array(start, np.int64),
-        entity=np.array(entities, np.int64),
+        entity=touched,
         amount=np.array(amounts, np.int64),
-        head=np.array(heads, np.int64).reshape(len(arrivals), 6),
+        head=head,
+        kept=ts_ms > until_ms(index, erasures)[touched],
+        gone=erasures.gone(),
     )
+
+
+def until_ms(index: dict[str, int], erasures: Erasures) -> npt.NDArray[np.int64]:
+    """(E) Up to which time an erasure covers what touches each entity; -1: none does."""
+    found = np.full(len(index), -1, np.int64)
+    for entity in index.keys() & erasures.until_ms.keys():
+        found[index[entity]] = erasures.until_ms[entity]
+    return found
 
 
 Head: TypeAlias = tuple[int, int, int, int, int, int]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from contract.erasures import NO_ERASURES, Erasures
 from contract.hashing import bucket_of
 from contract.memory import Memory, Merged, Profiles, fold
 from contract.slices import Slices
@@ -12,13 +13,13 @@ from tests.oracle.logs import SOURCES
 class Feeder:
     """One life of a worker. It begins with what the store says is merged and expects nobody else to write."""
 
-    def __init__(self, store: Profiles) -> None:
-        self.store = store
+    def __init__(self, store: Profiles, erasures: Erasures = NO_ERASURES) -> None:
+        self.store, self.erasures = store, erasures
         self.merged = store.merged(SOURCES)
 
     def feed(self, batch: Sequence[Arrival]) -> Memory:
         """Fold a batch and merge it; positions never go back."""
-        touches = columns(batch)
+        touches = columns(batch, erasures=self.erasures)
         memory = fold(self.store.read(touches.entities), touches)
         writes = memory.writes()
         after = self.after(batch, {bucket_of(entity) for entity in writes})

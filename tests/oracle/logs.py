@@ -9,7 +9,7 @@ from typing import Final
 
 from hypothesis import strategies as st
 
-from contract.events import Click, Event, Impression, Judgement, Line, Order, Review, Search
+from contract.events import Click, Erasure, Event, Impression, Judgement, Line, Order, Review, Search
 from contract.touches import Arrival
 from tests.oracle.profiles import DAY_MS, HORIZON_MS, MINUTE_MS, WIDTHS_MS, Oracle
 
@@ -138,9 +138,30 @@ def random_log(seed: int, size: int) -> list[Arrival]:
     return log(Shop(rng), [(rng.choice(SOURCES), step_ms) for step_ms in steps])
 
 
-def oracle_of(arrivals: Sequence[Arrival]) -> Oracle:
+@st.composite
+def erasures_of(draw: st.DrawFn, arrivals: Sequence[Arrival]) -> list[Erasure]:
+    """A few erasures of people of a log, at, just before and just after the times of its events, some of them twice."""
+    times = st.sampled_from([arrival.event.ts_ms for arrival in arrivals])
+    erased = st.tuples(st.integers(0, 11), times, st.sampled_from((-1, 0, 0, 1)))
+    found = draw(st.lists(erased, max_size=8))
+    return [
+        Erasure(event_id=f"g{n}", ts_ms=max(0, ms + border), user_id=f"u{user}")
+        for n, (user, ms, border) in enumerate(found)
+    ]
+
+
+def forgotten(erasures: Sequence[Erasure]) -> dict[str, int]:
+    """What the oracle is told of erasures: the latest time of each person."""
+    found: dict[str, int] = {}
+    for erasure in erasures:
+        user = f"user:{erasure.user_id}"
+        found[user] = max(erasure.ts_ms, found.get(user, 0))
+    return found
+
+
+def oracle_of(arrivals: Sequence[Arrival], erasures: Sequence[Erasure] = ()) -> Oracle:
     """The oracle after a log."""
-    oracle = Oracle()
+    oracle = Oracle(forgotten(erasures))
     for source, offset, event, *_ in arrivals:
         oracle.tell(source, offset, event)
     return oracle

@@ -53,14 +53,17 @@ class Slice:
 
 
 class Oracle:
-    """All slices, by entity and source, after the records that it was told."""
+    """All slices, by entity and source, after the records that it was told, of which some people are forgotten."""
 
-    def __init__(self) -> None:
+    def __init__(self, forgotten: dict[str, int] | None = None) -> None:
         self.slices: dict[tuple[str, str], Slice] = {}
+        self.forgotten = forgotten or {}  # user entity -> the last millisecond that is to be forgotten
 
     def tell(self, source: str, offset: int, event: Event) -> None:
         """One record of a source (`orders/3`); the records of a source come in the order of their offsets."""
         for entity, amount, links in told(event):
+            if entity in self.forgotten and event.ts_ms <= self.forgotten[entity]:
+                continue  # to its own profile this never happened; the others keep it
             found = self.slices.get((entity, source), Slice())
             self.slices[entity, source] = after(found, source, offset, event, amount, links)
 

@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping
 from typing import Final
 
+from contract.hashing import hash_id
 from tests.oracle.profiles import DAY_MS, RING, TASKS, WIDTHS_MS, Slice
 
 FAMILIES: Final = ("clicks", "impressions", "orders", "reviews", "searches", "judgements")
@@ -63,8 +64,14 @@ def linked(slices: Mapping[str, Slice], ring: int) -> dict[int, int]:
     return latest
 
 
-def recent(slices: Mapping[str, Slice]) -> list[int]:
-    """The latest first links, newest first, the greater id first of two seen at once; zeros fill the rest."""
+def recent(slices: Mapping[str, Slice], forgotten: Mapping[str, int] | None = None) -> list[int]:
+    """The latest first links, newest first, the greater id first of two seen at once; zeros fill the rest.
+
+    Who is `forgotten` (user entity -> last millisecond) is left out, unless they were seen in a later second.
+    """
     latest = linked(slices, 0)
+    for user, until_ms in (forgotten or {}).items():
+        if latest.get(hash_id(user), until_ms) <= until_ms // 1000:
+            latest.pop(hash_id(user), None)
     order = sorted(latest, key=lambda ident: (latest[ident], ident), reverse=True)[:RING]
     return order + [0] * (RING - len(order))

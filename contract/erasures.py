@@ -1,0 +1,67 @@
+"""Erasures: whom to forget, and up to which time. Pure.
+
+An erasure covers the person's events whose `ts_ms` is at or before its own. So what a fold skips depends on nothing but
+the events and the erasures themselves: not on who folds, when, or in which order partitions are read. Of several
+erasures of one person the latest time counts, so their order does not matter either, and none is ever taken back.
+"""
+
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from contract.events import Erasure, Event, UserEvent
+from contract.hashing import hash_id
+
+
+class Gone(NamedTuple):
+    """Erased people as they stand among links: hashes of their entities, rising, and the last second of each."""
+
+    idents: npt.NDArray[np.uint64]
+    until_s: npt.NDArray[np.int64]
+
+
+NOBODY_GONE: Final = Gone(np.zeros(0, np.uint64), np.zeros(0, np.int64))
+
+
+class Erasures:
+    """The erasures that are known so far."""
+
+    def __init__(self, erasures: Iterable[Erasure] = ()) -> None:
+        self.until_ms: dict[str, int] = {}  # by entity, `user:ID`
+        self._gone = NOBODY_GONE
+        for erasure in erasures:
+            self.note(erasure)
+
+    def __len__(self) -> int:
+        return len(self.until_ms)
+
+    def note(self, erasure: Erasure) -> bool:
+        """Add one; whether it covers anything that was not covered before."""
+        user = f"user:{erasure.user_id}"
+        if erasure.ts_ms <= self.until_ms.get(user, -1):
+            return False
+        self.until_ms[user] = erasure.ts_ms
+        self._gone = NOBODY_GONE
+        return True
+
+    def cover(self, user_id: str, ts_ms: int) -> bool:
+        """Whether what this user did at `ts_ms` is to be forgotten."""
+        return bool(self.until_ms) and ts_ms <= self.until_ms.get(f"user:{user_id}", -1)
+
+    def cover_event(self, event: Event) -> bool:
+        """Whether an event is one of an erased person, up to their erasure; nothing else is anybody's."""
+        return isinstance(event, UserEvent) and self.cover(event.user_id, event.ts_ms)
+
+    def gone(self) -> Gone:
+        """All of them as a fold looks them up: links tell seconds, so what was in the last second is covered."""
+        if len(self._gone.idents) < len(self.until_ms):
+            idents = np.array([hash_id(user) for user in self.until_ms], np.uint64)
+            order = np.argsort(idents)
+            until_s = np.array(list(self.until_ms.values()), np.int64) // 1000
+            self._gone = Gone(idents[order], until_s[order])
+        return self._gone
+
+
+NO_ERASURES: Final = Erasures()  # for those who fold where there are none; nobody adds to it
