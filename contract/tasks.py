@@ -7,13 +7,14 @@ from msgspec import Meta, Struct
 TaskKind: TypeAlias = Literal["binary", "graded", "multiclass", "regression"]
 
 
-class Task(Struct, frozen=True, forbid_unknown_fields=True):
+class Task(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """One question that the model answers, and what it may look at.
 
     `groups`: the feature groups that it reads; `hide`: features of those groups that it must not see (the category of
     an item when the category is asked for). `through`: the binary task that has to happen first (a purchase goes
     through a click): P(this) = P(through) * P(this given through). `weight`: its priority in training. `graph`: the
-    exported graph that answers it.
+    exported graph that answers it. `negative_rate`: the share of the rows with a label of 0 that examples keep; the
+    others were left out at random, and the graph puts right what that does to probabilities.
     """
 
     name: str
@@ -23,3 +24,4 @@ class Task(Struct, frozen=True, forbid_unknown_fields=True):
     hide: tuple[str, ...] = ()
     through: str | None = None
     weight: Annotated[float, Meta(ge=0)] = 1.0
+    negative_rate: Annotated[float, Meta(gt=0, le=1)] = 1.0

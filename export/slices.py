@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from contract.bundle import GRAPHS
 from contract.tasks import Task
-from model.answers import probabilities
 from model.declared import GRAPH_GROUPS, PAIRED
 from model.network import Inputs, Network, View
 
@@ -89,7 +88,7 @@ class RowsGraph(nn.Module):
         inputs, found = as_inputs(self.groups, arrays), dict[str, Tensor]()
         for view in self.views:
             logits = self.network.logits(view, self.network.parts(view, inputs))
-            found |= probabilities(view.tasks, logits, self.network.scale)
+            found |= self.network.answers(view, logits)
         return tuple(found.values())
 
 
@@ -110,5 +109,5 @@ class PairsGraph(nn.Module):
                 if group != "item"
             }
             with_item = [*parts.values(), item_part] if "item" in view.groups else list(parts.values())
-            found |= probabilities(view.tasks, self.network.logits(view, with_item), self.network.scale)
+            found |= self.network.answers(view, self.network.logits(view, with_item))
         return tuple(found.values())

@@ -16,7 +16,7 @@ Scale = Mapping[str, tuple[float, float]]  # regression task -> mean and deviati
 
 
 def probabilities(tasks: Sequence[Task], logits: Mapping[str, Tensor], scale: Scale) -> dict[str, Tensor]:
-    """What each task says of each row: P(1) (N,), P(class) (N, classes), or a regression's value (N,)."""
+    """What each task says of each row by its (calibrated) logits: P(1) (N,), P(class) (N, classes), or a value (N,)."""
     found: dict[str, Tensor] = {}
     for task in ordered(tasks):
         logit = logits[task.name]

@@ -69,6 +69,10 @@ def mistakes(tasks: Sequence[Task], features: FeatureSet) -> list[str]:
             errors.append(
                 f"Task `{task.name}` shares the item's part, so it should hide none of it. Found {task.hide}."
             )
+        if task.negative_rate < 1 and (task.kind != "binary" or task.through):
+            errors.append(
+                f"A negative rate should be that of a binary task that goes through no other. Found `{task.name}`."
+            )
         errors += through_mistakes(task, {one.name: one for one in tasks})
     return errors
 

@@ -4,6 +4,7 @@
     the parts of a task's groups, summed -> x                   (N, hidden + factors)   so an item's part is made once
     x -> shared experts, mixed by a gate of each task           (N, expert)             MMoE, Ma et al. 2018
     one tower for each task -> a logit                          (N,), or (N, classes)
+    a calibrator for each task -> a logit whose probability is what happens             see model/calibration.py
     a task that goes through another: P(purchase) = P(click) * P(purchase given click)  ESMM, Ma et al. 2018
 
 The factors hold what two groups say together (a query and a title, a user and an item): the sum over pairs of the
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from contract.features import Feature, FeatureSet
 from contract.tasks import Task
 from model.answers import probabilities
+from model.calibration import Calibrator
 from model.declared import Shape
 from model.statistics import NumberStatistics, Statistics, table_of
 
@@ -63,6 +65,7 @@ class Network(nn.Module):
         self.experts = nn.Linear(shape.hidden + shape.factors, shape.experts * shape.expert)
         self.gates = nn.ModuleList(nn.Linear(shape.hidden + shape.factors, shape.experts) for _ in self.tasks)
         self.towers = nn.ModuleList(Tower(shape, statistics.start[task.name]) for task in self.tasks)
+        self.calibrators = nn.ModuleList(Calibrator(task) for task in self.tasks)
 
     @torch.no_grad()
     def meet(self, inputs: Inputs) -> None:
@@ -82,7 +85,18 @@ class Network(nn.Module):
         """The probability of each task for each of N rows: (N,), or (N, classes); a value for regressions."""
         found: dict[str, Tensor] = {}
         for view in self.views:
-            found |= probabilities(view.tasks, self.logits(view, self.parts(view, inputs)), self.scale)
+            found |= self.answers(view, self.logits(view, self.parts(view, inputs)))
+        return found
+
+    def answers(self, view: View, logits: Mapping[str, Tensor], *, sampled: bool = False) -> dict[str, Tensor]:
+        """The calibrated probabilities that the view's logits say, in life or among `sampled` rows; see `forward`."""
+        found = {task.name: self.calibrator(task)(logits[task.name], sampled=sampled) for task in view.tasks}
+        return probabilities(view.tasks, found, self.scale)
+
+    def calibrator(self, task: Task) -> Calibrator:
+        """The last layer of a task."""
+        found = self.calibrators[self.tasks.index(task)]
+        assert isinstance(found, Calibrator)
         return found
 
     def parts(self, view: View, inputs: Inputs) -> list[Tensor]:

@@ -1,4 +1,8 @@
-"""Fitting: examples in, a trained network out, judged by the latest examples, which it never saw."""
+"""Fitting: examples in, a trained network out, judged by the latest examples, which it never saw.
+
+In the order of time, within each family: what is learned from, what calibrates, what judges. The last part chooses the
+epoch that stays and gives the figures; neither weights nor calibration have seen it.
+"""
 
 import math
 from collections.abc import Callable, Mapping
@@ -13,6 +17,7 @@ from contract.errors import BadData
 from model.declared import Shape, check_tasks
 from model.network import Network
 from model.statistics import measure
+from training.calibrate import calibrate
 from training.evaluation import Evaluation, evaluate, weighted_score
 from training.examples import Examples
 from training.learner import Learner, as_batch, copied, mixed
@@ -34,7 +39,7 @@ class Epoch:
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """The best network by the weighted score, its figures, and why some tasks are not among its own."""
+    """The best network by the weighted score, calibrated; its figures, and why some tasks are not among its own."""
 
     network: Network
     optimizer: Mapping[str, Any]
@@ -52,7 +57,7 @@ def fit(examples: Examples, shape: Shape, plan: Plan, report: Report) -> Fitted:
     if not tasks:
         raise BadData(f"Some task should be learnable. Found: {' '.join(left_out.values())}")
     training = examples.take(split.training).for_tasks(tasks)
-    validation = examples.take(split.validation).for_tasks(tasks)
+    calibrating, validation = halves(examples.take(split.validation).for_tasks(tasks))
     network = first_network(training, shape)
     learner = Learner(network=network, plan=plan)
     best = Best()
@@ -65,7 +70,15 @@ def fit(examples: Examples, shape: Shape, plan: Plan, report: Report) -> Fitted:
         if best.waited >= plan.patience:
             break
     network.load_state_dict(best.weights)
-    return Fitted(network.eval(), best.optimizer, evaluate(network, validation), best.score, left_out)
+    calibrate(network.eval(), calibrating)
+    evaluation = evaluate(network, validation)
+    return Fitted(network, best.optimizer, evaluation, weighted_score(tasks, evaluation), left_out)
+
+
+def halves(held_out: Examples) -> tuple[Examples, Examples]:
+    """What calibrates and, later in each family, what judges."""
+    split = split_by_time(held_out, 0.5)
+    return held_out.take(split.training), held_out.take(split.validation)
 
 
 def first_network(training: Examples, shape: Shape) -> Network:

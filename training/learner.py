@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from model.answers import losses, probabilities
+from model.answers import losses
 from model.network import Network, View
 from training.examples import Examples, Integers
 from training.plan import Plan
@@ -115,7 +115,7 @@ def mixed(family: Integers, batch: int, order: np.random.Generator) -> Iterator[
 
 @torch.no_grad()
 def predict(network: Network, examples: Examples) -> dict[str, npt.NDArray[np.float32]]:
-    """What each task says: (N,) or (N, classes), NaN for rows that have no label of what it looks at."""
+    """What each task says of rows as sampled: (N,) or (N, classes), NaN where no label of what it looks at is known."""
     found = dict[str, npt.NDArray[np.float32]]()
     batch = as_batch(examples)
     for view in network.views:
@@ -123,7 +123,7 @@ def predict(network: Network, examples: Examples) -> dict[str, npt.NDArray[np.fl
         for start in range(0, len(rows), PREDICT_ROWS):
             part = rows[start : start + PREDICT_ROWS]
             inputs = batch.take(part, view.groups).inputs
-            answers = probabilities(view.tasks, network.logits(view, network.parts(view, inputs)), network.scale)
+            answers = network.answers(view, network.logits(view, network.parts(view, inputs)), sampled=True)
             for task, answer in answers.items():
                 empty = np.full((len(examples), *answer.shape[1:]), np.nan, np.float32)
                 found.setdefault(task, empty)[part.numpy()] = answer.numpy()

@@ -3,12 +3,13 @@ import pytest
 from msgspec.structs import replace
 
 from contract.errors import BadData
+from model.calibration import IDENTITY
 from model.checkpoint import digest_of
 from tests.model.small import CLICK, FRAUD, PURCHASE, SHAPE, TASKS
 from tests.training.made import PLAN, make_examples, make_rows
-from training.evaluation import weighted_score
+from training.evaluation import evaluate, weighted_score
 from training.examples import Examples, from_rows
-from training.fit import Epoch, Fitted, fit
+from training.fit import Epoch, Fitted, fit, halves
 from training.learner import mixed
 from training.split import learnable, split_by_time
 
@@ -55,12 +56,16 @@ def test_equal_seeds_give_equal_weights_and_others_do_not() -> None:
 
 
 def test_the_best_epoch_stays_and_learning_stops_when_nothing_is_gained() -> None:
-    epochs, plan = list[Epoch](), PLAN
-    found = fit(make_examples(300, 3), SHAPE, replace(plan, epochs=40, learning_rate=0.03), epochs.append)
+    epochs, plan, examples = list[Epoch](), PLAN, make_examples(300, 3)
+    found = fit(examples, SHAPE, replace(plan, epochs=40, learning_rate=0.03), epochs.append)
 
     scores = [epoch.score for epoch in epochs]
     assert len(epochs) < 40
-    assert found.score == max(scores)
+    for task in found.network.tasks:
+        calibrator = found.network.calibrator(task)
+        calibrator.set([IDENTITY[name] for name in calibrator.names])
+    held_out = examples.take(split_by_time(examples, plan.held_out).validation)
+    assert weighted_score(TASKS, evaluate(found.network, halves(held_out)[1])) == max(scores)
     assert scores.index(max(scores)) == len(scores) - 1 - plan.patience
 
 
