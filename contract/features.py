@@ -3,7 +3,7 @@
 Values are raw: everything learned from data (means, clipping, vocabularies) and everything defensive lives inside the
 exported graph. A feature that is not known is NaN among the numbers and 0 among the ids. Each group of features is a
 `Block` of N rows: `numbers` (N, n) float32 and `ids` (N, m) int64, in the order of declaration; a category takes one id
-column, a sequence and a text several.
+column, a sequence and a text several. A vector takes as many number columns as it is long, behind those of numbers.
 """
 
 import tomllib
@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from contract.errors import BadConfig
-from contract.events import KINDS, Event, Order, Product
+from contract.events import KINDS, LIST_ITEMS_MAX, Event, Order, Product
 from contract.hashing import SEED, hash_id
 from contract.profiles import AGGREGATES, ENTITY_KINDS, RING
 
@@ -27,7 +27,7 @@ WIDTHS: Final = {"number": 1, "category": 1, "sequence": RING, "text": 32}
 AGGREGATE_AT: Final = {name: at for at, name in enumerate(AGGREGATES)}
 HOUR_MS: Final = 3_600_000
 
-Kind: TypeAlias = Literal["number", "category", "sequence", "text"]
+Kind: TypeAlias = Literal["number", "category", "sequence", "text", "vector"]
 Group: TypeAlias = Literal["user", "context", "order", "item", "query", "review"]
 
 
@@ -35,17 +35,26 @@ class Feature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One declared feature.
 
     `source` is `event.FIELD` (or one of `DERIVED`), `profile.KIND.AGGREGATE`, `profile.KIND.recent`, `item.FIELD`,
-    `query.text`, or `ratio A / B` of two number features declared before it in the same group.
+    `query.text`, or `ratio A / B` of two number features declared before it in the same group. `column.NAME` is a
+    column of a plain table (`training.columns`): no event has it, so a worker refuses a model that needs it. `size`:
+    the length of a vector.
     """
 
     name: str
     group: Group
     kind: Kind
     source: str
+    size: int = 0
 
     @property
     def width(self) -> int:
-        return WIDTHS[self.kind]
+        """How many columns of its block it takes."""
+        return self.size if self.kind == "vector" else WIDTHS[self.kind]
+
+    @property
+    def column(self) -> str | None:
+        """The column of a plain table that it is, if it is one."""
+        return self.source.removeprefix("column.") if self.source.startswith("column.") else None
 
     @property
     def digest(self) -> str:
@@ -58,7 +67,7 @@ MEANING: Final = 1  # raised by hand when the code below gives the same declarat
 
 
 class Span(NamedTuple):
-    """Where a feature's ids stand in its block."""
+    """Where a feature's ids, or a vector's numbers, stand in its block."""
 
     feature: Feature
     start: int
@@ -110,14 +119,24 @@ class FeatureSet:
         """The id features of a group and their columns."""
         spans, start = list[Span](), 0
         for feature in self.features:
-            if feature.group == group and feature.kind != "number":
+            if feature.group == group and feature.kind not in ("number", "vector"):
+                spans.append(Span(feature, start, feature.width))
+                start += feature.width
+        return tuple(spans)
+
+    def vectors(self, group: str) -> tuple[Span, ...]:
+        """The vectors of a group and their number columns, which stand behind those of `numbers`."""
+        spans, start = list[Span](), len(self.numbers(group))
+        for feature in self.features:
+            if feature.group == group and feature.kind == "vector":
                 spans.append(Span(feature, start, feature.width))
                 start += feature.width
         return tuple(spans)
 
     def widths(self, group: str) -> tuple[int, int]:
         """How many number and id columns a group's block has."""
-        return len(self.numbers(group)), sum(span.width for span in self.spans(group))
+        numbers = len(self.numbers(group)) + sum(span.width for span in self.vectors(group))
+        return numbers, sum(span.width for span in self.spans(group))
 
     def empty(self, group: str, rows: int) -> Block:
         """A block in which nothing is known."""
@@ -131,6 +150,8 @@ class FeatureSet:
         for column, feature in enumerate(self.numbers(group)):
             at[feature.name] = column
             block.numbers[:, column] = number_column(feature.source, events, known, block.numbers, at)
+        for span in self.vectors(group):
+            block.numbers[:, span.start : span.start + span.width] = vector_columns(span.feature, events)
         for span in self.spans(group):
             block.ids[:, span.start : span.start + span.width] = id_columns(span.feature, events, known)
         return block
@@ -165,6 +186,8 @@ def mistakes(features: Sequence[Feature]) -> Iterable[str]:
                     yield f"`{f.name}` should be a ratio of two numbers of its group. Found `{name}` not before it."
         elif not known_source(f):
             yield f"`{f.name}` should have a source that exists for its kind. Found `{f.source}` ({f.kind})."
+        if (f.kind == "vector") != (0 < f.size <= LIST_ITEMS_MAX):
+            yield f"A vector, and no other, should have a size up to {LIST_ITEMS_MAX}. Found {f.size} in `{f.name}`."
         seen[f.name] = f
 
 
@@ -174,7 +197,9 @@ def known_source(feature: Feature) -> bool:
         kind, _, aggregate = rest.partition(".")
         known = {"sequence": aggregate == "recent", "number": aggregate in AGGREGATE_AT}
         return kind in ENTITY_KINDS and known.get(feature.kind, False)
-    if feature.kind == "sequence":
+    if head == "column":
+        return bool(rest)
+    if feature.kind == "sequence" or (feature.kind == "vector" and rest not in VECTOR_FIELDS):
         return False
     if head == "event":
         return rest in EVENT_FIELDS or (rest in DERIVED and feature.kind == "number")
@@ -182,6 +207,7 @@ def known_source(feature: Feature) -> bool:
 
 
 QUERY_TEXT: Final = ("query.text", "text")
+VECTOR_FIELDS: Final = ("vector",)
 EVENT_FIELDS: Final = frozenset(field for struct in KINDS.values() for field in struct.__struct_fields__)
 
 
@@ -220,6 +246,8 @@ def number_column(
     if head == "profile":
         kind, _, aggregate = rest.partition(".")
         return known.aggregates[kind][:, AGGREGATE_AT[aggregate]]
+    if head == "column":
+        return np.full(len(events), np.nan)
     if rest in DERIVED:
         return [DERIVED[rest](event) for event in events]
     return [as_number(getattr(event, rest, None)) for event in events]
@@ -229,9 +257,22 @@ def as_number(value: object) -> float:
     return float(value) if isinstance(value, bool | int | float) else np.nan
 
 
+def vector_columns(feature: Feature, events: Sequence[Event]) -> npt.NDArray[np.float32]:
+    """The numbers (N, size) of a vector; NaN where it is absent or of another length, which another model made."""
+    found = np.full((len(events), feature.size), np.nan, np.float32)
+    field = feature.source.partition(".")[2]
+    for row, event in enumerate(events):
+        value = getattr(event, field, None)
+        if isinstance(value, tuple) and len(value) == feature.size:
+            found[row] = value
+    return found
+
+
 def id_columns(feature: Feature, events: Sequence[Event], known: Known) -> npt.NDArray[np.int64]:
     """The ids (N, width) of a category, sequence or text."""
     rest = feature.source.partition(".")[2]
+    if feature.column is not None:
+        return np.zeros((len(events), feature.width), np.int64)
     if feature.kind == "sequence":
         return known.recent[rest.partition(".")[0]].astype(np.int64)
     field = "query" if feature.source == "query.text" else rest

@@ -15,6 +15,9 @@ class Task(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     through a click): P(this) = P(through) * P(this given through). `weight`: its priority in training. `graph`: the
     exported graph that answers it. `negative_rate`: the share of the rows with a label of 0 that examples keep; the
     others were left out at random, and the graph puts right what that does to probabilities.
+
+    What it shares with other tasks: `alone`: groups that it reads through embeddings and a first layer of its own (with
+    the task it goes through). `experts`: the numbers of the shared experts that it may mix; None: all of them.
     """
 
     name: str
@@ -25,3 +28,5 @@ class Task(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     through: str | None = None
     weight: Annotated[float, Meta(ge=0)] = 1.0
     negative_rate: Annotated[float, Meta(gt=0, le=1)] = 1.0
+    alone: tuple[str, ...] = ()
+    experts: tuple[Annotated[int, Meta(ge=0)], ...] | None = None

@@ -57,4 +57,4 @@ def draw_item_part(network: Network, rows: int, order: np.random.Generator) -> T
     numbers = draw_numbers(network.statistics.numbers["item"], rows, order)
     ids = draw_ids((rows, network.features.widths("item")[1]), order)
     with torch.no_grad():
-        return network.part("item", torch.from_numpy(numbers), torch.from_numpy(ids))
+        return network.item_parts(torch.from_numpy(numbers), torch.from_numpy(ids))

@@ -74,7 +74,7 @@ class ItemsGraph(nn.Module):
         self.network = network
 
     def forward(self, numbers: Tensor, ids: Tensor) -> tuple[Tensor]:
-        return (self.network.part("item", numbers, ids),)
+        return (self.network.item_parts(numbers, ids),)
 
 
 class RowsGraph(nn.Module):
@@ -104,10 +104,12 @@ class PairsGraph(nn.Module):
         inputs, found = as_inputs(self.sides, blocks), dict[str, Tensor]()
         for view in self.views:
             parts = {
-                group: self.network.part(group, *inputs[group], hide=view.hide).index_select(0, row)
+                group: self.network.part(
+                    group, *inputs[group], hide=view.hide, owner=view.owner_of(group)
+                ).index_select(0, row)
                 for group in view.groups
                 if group != "item"
             }
-            with_item = [*parts.values(), item_part] if "item" in view.groups else list(parts.values())
-            found |= self.network.answers(view, self.network.logits(view, with_item))
+            item = [self.network.item_part(view, item_part)] if "item" in view.groups else []
+            found |= self.network.answers(view, self.network.logits(view, [*parts.values(), *item]))
         return tuple(found.values())

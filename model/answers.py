@@ -30,6 +30,15 @@ def probabilities(tasks: Sequence[Task], logits: Mapping[str, Tensor], scale: Sc
     return {task.name: found[task.name] for task in tasks}
 
 
+def vote(task: Task, logits: Tensor) -> Tensor:
+    """The logits (N,) or (N, classes) that say the mean of the members' probabilities, from theirs (N, k, ...)."""
+    if task.kind == "regression":
+        return logits.mean(1)
+    if task.kind == "multiclass":
+        return torch.logsumexp(logits.log_softmax(-1), 1)
+    return torch.logsumexp(-F.softplus(-logits), 1) - torch.logsumexp(-F.softplus(logits), 1)
+
+
 def ordered(tasks: Sequence[Task]) -> list[Task]:
     """The tasks with every one behind the task that it goes through."""
     done, waiting = list[Task](), list(tasks)
@@ -45,7 +54,8 @@ def losses(
 ) -> dict[str, Tensor]:
     """The mean loss of each task over the rows that have its label; exactly 0, with gradient 0, where none has.
 
-    Labels are (N,): NaN where unknown; of classes int64, -1 where unknown.
+    Labels are (N,): NaN where unknown; of classes int64, -1 where unknown. Logits of k members (N, k, ...) are judged
+    each by itself, or they would learn to be one.
     """
     by_name = {task.name: task for task in tasks}
     found = {}
@@ -53,17 +63,20 @@ def losses(
         label = labels[task.name]
         known = label >= 0 if task.kind == "multiclass" else ~label.isnan()
         rows = {name: logits[name][known] for name in chain(task, by_name)}
-        loss = row_losses(task, by_name, rows, label[known], scale)
-        found[task.name] = loss.sum() / max(len(loss), 1)
+        loss = row_losses(task, by_name, rows, label[known], scale)  # (n,), or (n, k)
+        found[task.name] = loss.sum() / max(loss.numel(), 1)
     return found
 
 
 def row_losses(
     task: Task, tasks: Mapping[str, Task], logits: Mapping[str, Tensor], label: Tensor, scale: Scale
 ) -> Tensor:
-    """The loss of each labelled row (N,), by the task's kind."""
+    """The loss of each labelled row (N,), and member (N, k) where there are some, by the task's kind."""
     if task.kind == "multiclass":
-        return F.cross_entropy(logits[task.name], label, reduction="none")
+        chances = logits[task.name].log_softmax(-1)  # (N, classes), or (N, k, classes)
+        at = label.reshape(-1, *(1,) * (chances.dim() - 1)).expand(*chances.shape[:-1], 1)
+        return -chances.gather(-1, at).squeeze(-1)
+    label = label.reshape(-1, *(1,) * (logits[task.name].dim() - 1))
     if task.kind == "regression":
         mean, deviation = scale[task.name]
         return (logits[task.name] - (label - mean) / deviation).square()

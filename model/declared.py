@@ -1,7 +1,7 @@
 """What `shop.toml` declares of the network: its shape under [model], and tasks that its graphs can answer."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta, Struct
@@ -24,10 +24,16 @@ PAIRED: Final = ("recommend", "search")  # graphs that take the item's finished 
 
 
 class Shape(Struct, frozen=True, forbid_unknown_fields=True):
-    """How wide each layer is. `experts = 1` is shared-bottom; `factors = 0` leaves products of groups out.
+    """What is shared and how wide each layer is; `model/network.py` draws it.
 
-    `rows` bounds every embedding table; a table has about four rows for each id of the training part.
+    `architecture`: `single` shares nothing but the features; `shared_bottom` has one expert for all tasks; `mmoe` mixes
+    `experts` shared ones by a gate of each task; `ple` has `own` experts of each task beside them, over `levels`.
+    `factors`: width of the products of groups, 0 for none. `cross`: cross layers within each group, of `cross_rank`
+    (0: full). `bins`: of each number, 0 for none. `members`: small networks that share their weights and vote.
+    `dropout`: while learning. `rows` bounds every embedding table.
     """
+
+    architecture: Literal["single", "shared_bottom", "mmoe", "ple"] = "mmoe"
 
     embedding: Size = 16
     hidden: Size = 64
@@ -36,6 +42,27 @@ class Shape(Struct, frozen=True, forbid_unknown_fields=True):
     expert: Size = 64
     tower: Size = 32
     rows: Annotated[int, Meta(ge=64, le=2**26)] = 16_384
+    own: Size = 1
+    levels: Annotated[int, Meta(ge=1, le=8)] = 1
+    cross: Annotated[int, Meta(ge=0, le=8)] = 0
+    cross_rank: Annotated[int, Meta(ge=0, le=65_536)] = 0
+    bins: Annotated[int, Meta(ge=0, le=256)] = 0
+    members: Annotated[int, Meta(ge=1, le=64)] = 1
+    dropout: Annotated[float, Meta(ge=0, lt=1)] = 0.0
+
+    @property
+    def shared_experts(self) -> int:
+        """Experts that more than one task may mix."""
+        return {"single": 0, "shared_bottom": 1}.get(self.architecture, self.experts)
+
+    @property
+    def own_experts(self) -> int:
+        """Experts that each task has to itself."""
+        return {"single": 1, "ple": self.own}.get(self.architecture, 0)
+
+    @property
+    def cgc_levels(self) -> int:
+        return self.levels if self.architecture == "ple" else 1
 
 
 def read_shape(table: Mapping[str, object]) -> Shape:
@@ -69,12 +96,33 @@ def mistakes(tasks: Sequence[Task], features: FeatureSet) -> list[str]:
             errors.append(
                 f"Task `{task.name}` shares the item's part, so it should hide none of it. Found {task.hide}."
             )
+        errors += sharing_mistakes(task)
         if task.negative_rate < 1 and (task.kind != "binary" or task.through):
             errors.append(
                 f"A negative rate should be that of a binary task that goes through no other. Found `{task.name}`."
             )
         errors += through_mistakes(task, {one.name: one for one in tasks})
     return errors
+
+
+def sharing_mistakes(task: Task) -> list[str]:
+    """What a task may not share has to be among what it reads."""
+    if foreign := set(task.alone) - set(task.groups):
+        return [f"Task `{task.name}` should read alone what it reads. Found {sorted(foreign)}."]
+    return []
+
+
+def check_sharing(tasks: Sequence[Task], shape: Shape) -> None:
+    """Raises `BadConfig` for tasks that may mix experts which the shape does not have, or none at all."""
+    count, errors = shape.shared_experts, list[str]()
+    for task in tasks:
+        named = () if task.experts is None else task.experts
+        if foreign := [number for number in named if number >= count]:
+            errors.append(f"Task `{task.name}` should mix experts below {count}. Found {foreign}.")
+        if task.experts == () and not shape.own_experts:
+            errors.append(f"Task `{task.name}` should have some expert, its own or a shared one. Found none.")
+    if errors:
+        raise BadConfig(errors)
 
 
 def through_mistakes(task: Task, tasks: Mapping[str, Task]) -> list[str]:
@@ -86,11 +134,17 @@ def through_mistakes(task: Task, tasks: Mapping[str, Task]) -> list[str]:
         return [f"Task `{task.name}` should go through a declared task. Found `{task.through}`."]
     if (before.kind, task.kind) != ("binary", "binary"):
         return [f"Tasks that go through another should both be binary. Found `{task.name}`, `{before.name}`."]
-    if (set(before.groups), set(before.hide), before.graph) != (set(task.groups), set(task.hide), task.graph):
+    if seen_by(before) != seen_by(task):
         return [f"Task `{task.name}` should read what `{before.name}` reads, in its graph. Found otherwise."]
+    if set(before.alone) != set(task.alone):
+        return [f"Task `{task.name}` should read alone what `{before.name}` does. Found {task.alone}, {before.alone}."]
     while before is not None and before.through is not None:
         if before.name in seen:
             return [f"Task `{task.name}` should go through tasks that end. Found a circle."]
         seen.add(before.name)
         before = tasks.get(before.through)
     return []
+
+
+def seen_by(task: Task) -> tuple[frozenset[str], frozenset[str], str]:
+    return frozenset(task.groups), frozenset(task.hide), task.graph

@@ -12,28 +12,29 @@ from msgspec import Struct
 
 from contract.features import Block, Feature, FeatureSet
 from contract.tasks import Task
+from model.vocabulary import Known, count_known
 
 CLIPPED_SHARE: Final = 0.01  # of the distinct values at either end; of all values it would clip rare counts away
 SKEWED: Final = 1.0  # beyond this skewness a signed logarithm is tried
-ROWS_MIN: Final = 64
 SHARE_MIN: Final = 1e-4  # a base rate is taken as at least so far from 0 and 1
 
 
 class NumberStatistics(Struct, frozen=True):
-    """One number feature: clipping bounds, then mean and deviation after the logarithm, if it has one."""
+    """One number column: clipping bounds, then mean and deviation after the logarithm, if it has one."""
 
     low: float = 0.0
     high: float = 0.0
     logarithmic: bool = False
     mean: float = 0.0
     deviation: float = 1.0
+    bins: tuple[float, ...] = ()  # edges that rise, the first and the last being the bounds; none: not cut into bins
 
 
 class Statistics(Struct, frozen=True, kw_only=True):
     """Everything that is counted, never learned by gradient. Groups and tasks by name."""
 
-    numbers: dict[str, tuple[NumberStatistics, ...]]  # group -> its number features in order
-    rows: dict[str, int]  # embedding table -> its rows
+    numbers: dict[str, tuple[NumberStatistics, ...]]  # group -> its number columns in order, those of vectors last
+    known: dict[str, Known]  # embedding table -> its vocabulary
     start: dict[str, tuple[float, ...]]  # task -> the first bias of its outputs
     scale: dict[str, tuple[float, float]]  # regression task -> mean and deviation of its labels
     classes: dict[str, tuple[str, ...]]  # multiclass task -> its classes in order
@@ -51,22 +52,26 @@ def measure(
     tasks: Sequence[Task],
     classes: Mapping[str, tuple[str, ...]],
     rows_max: int,
+    bins: int = 0,
 ) -> Statistics:
-    """Statistics of a training part: blocks of N rows, labels (N,) NaN or -1 where unknown."""
+    """Statistics of a training part: blocks of N rows, labels (N,) NaN or -1 where unknown; `bins` of each number."""
     return Statistics(
         numbers={
-            group: tuple(measure_number(block.numbers[:, at]) for at in range(block.numbers.shape[1]))
+            group: (
+                *(measure_number(block.numbers[:, at], bins) for at in range(len(features.numbers(group)))),
+                *(measure_component(column) for column in block.numbers[:, len(features.numbers(group)) :].T),
+            )
             for group, block in blocks.items()
         },
-        rows=table_rows(features, blocks, rows_max),
+        known=vocabularies(features, blocks, rows_max),
         start=first_biases(tasks, labels, classes),
         scale={t.name: scale(labels[t.name]) for t in tasks if t.kind == "regression"},
         classes={t.name: classes[t.name] for t in tasks if t.kind == "multiclass"},
     )
 
 
-def measure_number(column: npt.NDArray[np.float32]) -> NumberStatistics:
-    """Bounds, scale and whether a logarithm makes the values less skewed, from those that are finite."""
+def measure_number(column: npt.NDArray[np.float32], bins: int = 0) -> NumberStatistics:
+    """Bounds, scale, bins and whether a logarithm makes the values less skewed, from those that are finite."""
     values = column[np.isfinite(column)].astype(np.float64)
     if not len(values):
         return NumberStatistics()
@@ -74,10 +79,30 @@ def measure_number(column: npt.NDArray[np.float32]) -> NumberStatistics:
     low = float(np.quantile(distinct, CLIPPED_SHARE, method="lower"))
     high = float(np.quantile(distinct, 1 - CLIPPED_SHARE, method="higher"))
     values = values.clip(low, high)
+    edges = edges_of(values, distinct.clip(low, high), bins)
     logs = np.sign(values) * np.log1p(np.abs(values))
     logarithmic = abs(skewness(values)) > max(SKEWED, 1.25 * abs(skewness(logs)))
     mean, deviation = scale(logs if logarithmic else values)
-    return NumberStatistics(low, high, logarithmic, mean, deviation)
+    return NumberStatistics(low, high, logarithmic, mean, deviation, edges)
+
+
+def measure_component(column: npt.NDArray[np.float32]) -> NumberStatistics:
+    """One number of a vector: where its scale is the shop's own, no logarithm and no bins are asked for."""
+    values = column[np.isfinite(column)].astype(np.float64)
+    bounds = (float(values.min()), float(values.max())) if len(values) else (0.0, 0.0)
+    return NumberStatistics(*bounds, False, *scale(values))
+
+
+def edges_of(values: npt.NDArray[np.float64], distinct: npt.NDArray[np.float64], bins: int) -> tuple[float, ...]:
+    """The edges of at most `bins` bins: half at quantiles of all values, half at those of the distinct ones.
+
+    Where most values are equal (amounts that are mostly 0), quantiles of all of them would leave nothing but that one.
+    """
+    if not bins or distinct[0] == distinct[-1]:
+        return ()
+    at = np.linspace(0, 1, bins // 2 + 1)
+    found = np.concatenate([np.quantile(of, at, method="nearest") for of in (values, distinct)])
+    return tuple(np.unique(np.append(found, [distinct[0], distinct[-1]]).astype(np.float32)).tolist())
 
 
 def skewness(values: npt.NDArray[np.float64]) -> float:
@@ -93,15 +118,13 @@ def scale(values: npt.NDArray[np.generic]) -> tuple[float, float]:
     return float(known.mean()), float(known.std()) or 1.0
 
 
-def table_rows(features: FeatureSet, blocks: Mapping[str, Block], rows_max: int) -> dict[str, int]:
-    """About four rows for each distinct id, as a power of two, within bounds; tables in the order of features."""
+def vocabularies(features: FeatureSet, blocks: Mapping[str, Block], rows_max: int) -> dict[str, Known]:
+    """The vocabulary of each embedding table, in the order of features."""
     found: dict[str, list[npt.NDArray[np.int64]]] = {}
     for group, block in blocks.items():
         for span in features.spans(group):
-            ids = np.unique(block.ids[:, span.start : span.start + span.width])
-            found.setdefault(table_of(span.feature), []).append(ids)
-    sizes = {table: len(np.unique(np.concatenate(ids))) for table, ids in found.items()}
-    return {table: min(max(ROWS_MIN, 1 << (4 * size - 1).bit_length()), rows_max) for table, size in sizes.items()}
+            found.setdefault(table_of(span.feature), []).append(block.ids[:, span.start : span.start + span.width])
+    return {table: count_known(np.concatenate([one.ravel() for one in ids]), rows_max) for table, ids in found.items()}
 
 
 def first_biases(

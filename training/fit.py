@@ -86,7 +86,7 @@ def first_network(training: Examples, shape: Shape) -> Network:
     groups = dict.fromkeys(group for task in training.tasks for group in task.groups)
     blocks = {group: training.blocks[group] for group in groups}
     features, tasks = training.features, training.tasks
-    statistics = measure(features, blocks, training.labels, tasks, training.classes, shape.rows)
+    statistics = measure(features, blocks, training.labels, tasks, training.classes, shape.rows, shape.bins)
     network = Network(features=features, tasks=tasks, shape=shape, statistics=statistics)
     network.meet({group: of for group, of in as_batch(training).inputs.items() if group in groups})
     return network

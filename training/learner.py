@@ -78,6 +78,7 @@ class Learner:
 
     def learn(self, batch: Batch) -> dict[str, float]:
         """One step down the weighted sum of the losses; returns each task's loss before it."""
+        self.network.train()
         found = task_losses(self.network, batch)
         if not found:
             return {}
@@ -116,6 +117,7 @@ def mixed(family: Integers, batch: int, order: np.random.Generator) -> Iterator[
 @torch.no_grad()
 def predict(network: Network, examples: Examples) -> dict[str, npt.NDArray[np.float32]]:
     """What each task says of rows as sampled: (N,) or (N, classes), NaN where no label of what it looks at is known."""
+    network.eval()
     found = dict[str, npt.NDArray[np.float32]]()
     batch = as_batch(examples)
     for view in network.views:

@@ -6,7 +6,8 @@
     label.TASK                               a number, or the name of a class; null: unknown
     known_ms.TASK                            when the label became known
 
-The file's metadata names the digest of the features, so that columns of other features are never misread.
+The file's metadata names the digest of the features, so that columns of other features are never misread. A file
+without any GROUP column is a plain table, see `training.columns`.
 """
 
 import io
@@ -23,6 +24,7 @@ from contract.bundle import write_durably
 from contract.errors import BadData
 from contract.features import GROUPS, Block, FeatureSet
 from contract.tasks import Task
+from training.columns import examples_of
 from training.examples import COLUMNS, Examples, array_of, assembled, is_empty
 from training.labels import Classes, known
 
@@ -35,6 +37,18 @@ def read_examples(
     """The examples of a Parquet file or its bytes; raises `BadData` for whatever is not a file of such examples."""
     table = read_table(source)
     name = source.name if isinstance(source, Path) else "the table"
+    examples = plain_or_served(name, table, features, tasks, classes)
+    if not len(examples):
+        raise BadData(f"{name} should hold examples with a label of {[t.name for t in tasks]}. Found none.")
+    return examples
+
+
+def plain_or_served(
+    name: str, table: Any, features: FeatureSet, tasks: Sequence[Task], classes: Classes | None
+) -> Examples:
+    """The examples of a table, whichever of the two forms it has."""
+    if any(feature.column is not None for feature in features.features) and not is_served(table):
+        return examples_of(table, features, tasks, classes)
     check_columns(name, table, features)
     blocks = {group: read_block(table, group, features) for group in GROUPS}
     columns = {column: array_of(table.column(column).to_pylist(), column) for column in COLUMNS}
@@ -42,10 +56,12 @@ def read_examples(
     known_ms = {
         task.name: np.array([ms or 0 for ms in optional(table, f"known_ms.{task.name}")], np.int64) for task in tasks
     }
-    examples = assembled(features, tasks, blocks, columns, labels, known_ms, classes=classes)
-    if not len(examples):
-        raise BadData(f"{name} should hold examples with a label of {[t.name for t in tasks]}. Found none.")
-    return examples
+    return assembled(features, tasks, blocks, columns, labels, known_ms, classes=classes)
+
+
+def is_served(table: Any) -> bool:
+    """Whether the features are there as blocks."""
+    return any(f"{group}.{part}" in table.column_names for group in GROUPS for part in ("numbers", "ids"))
 
 
 def read_table(source: Path | bytes) -> Any:

@@ -147,10 +147,14 @@ def columns(bundle: Bundle, features: FeatureSet) -> dict[str, tuple[list[int], 
         if features.digests.get(name) != digest:
             found = "another meaning" if name in features.digests else "none of that name"
             raise BadBundle(f"Bundle {bundle.version} needs feature `{name}` as it was in training. Found {found}.")
+    if tabular := [f.name for f in features.features if f.name in needed and f.column is not None]:
+        raise BadBundle(f"Bundle {bundle.version} should need what events have. Found columns of a table: {tabular}.")
     picked = {}
     for group in GROUPS:
         at = {feature.name: n for n, feature in enumerate(features.numbers(group))}
+        vectors = {span.feature.name: range(span.start, span.start + span.width) for span in features.vectors(group)}
         spans = {span.feature.name: range(span.start, span.start + span.width) for span in features.spans(group)}
         numbers = [at[name] for name in needed if name in at]
+        numbers += [n for name in needed if name in vectors for n in vectors[name]]
         picked[group] = numbers, [n for name in needed if name in spans for n in spans[name]]
     return picked

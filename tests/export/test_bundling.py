@@ -160,9 +160,9 @@ def test_an_export_that_answers_otherwise_is_refused_and_leaves_nothing(
 def test_weights_that_are_not_finite_are_refused_and_leave_nothing(tmp_path: Path, weight: float) -> None:
     network = make_network()
     with torch.no_grad():
-        network.experts.weight[0, 0] = weight
+        network.levels[0].shared.weight[0, 0] = weight  # type: ignore[union-attr, operator]
 
-    with pytest.raises(BadBundle, match=r"Weights should be finite. Found others in experts\.weight"):
+    with pytest.raises(BadBundle, match=r"Weights should be finite. Found others in levels.0.shared.weight"):
         export(checkpoint_of(network), tmp_path, THRESHOLDS)
     assert list(tmp_path.iterdir()) == []
 

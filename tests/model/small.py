@@ -74,7 +74,7 @@ def make_network(
     statistics = measure(features, draw_blocks(200, seed), draw_labels(200, seed), tasks, CLASSES, shape.rows)
     network = Network(features=features, tasks=tasks, shape=shape, statistics=statistics)
     with torch.no_grad():
-        for table in network.tables:
+        for table in network.tables.values():
             table.normal_()
     return network.eval()
 

@@ -56,15 +56,15 @@ def test_a_number_that_says_nothing_has_a_deviation_to_divide_by(values: np.ndar
 def test_tables_grow_with_the_ids_of_the_training_part_within_their_bound(seed: int) -> None:
     blocks, labels = draw_blocks(300, seed), draw_labels(300, seed)
 
-    wide = measure(FEATURES, blocks, labels, TASKS, CLASSES, 16_384).rows
-    narrow = measure(FEATURES, blocks, labels, TASKS, CLASSES, 64).rows
+    wide = measure(FEATURES, blocks, labels, TASKS, CLASSES, 16_384).known
+    narrow = measure(FEATURES, blocks, labels, TASKS, CLASSES, 32).known
 
-    assert wide["item"] == 256  # fifty ids, four rows for each, to a power of two
-    assert set(narrow.values()) == {64}
+    assert wide["item"].rows == 1 + 1 + 49  # absent, unknown, and what is met more than once; 0 is no id
+    assert {known.rows for known in narrow.values()} == {32}
 
 
 def test_texts_share_a_table_and_other_features_have_their_own(seed: int) -> None:
-    rows = measure(FEATURES, draw_blocks(9, seed), draw_labels(9, seed), TASKS, CLASSES, 64).rows
+    rows = measure(FEATURES, draw_blocks(9, seed), draw_labels(9, seed), TASKS, CLASSES, 64).known
 
     assert set(rows) == {"recent", "surface", "payment", "item", "kind", "text"}
 

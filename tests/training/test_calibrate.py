@@ -29,7 +29,7 @@ def overconfident(examples: Examples) -> Network:
     network = first_network(examples, SHAPE)
     learn_once(Learner(network=network, plan=PLAN), examples, 64, np.random.default_rng(5))
     with torch.no_grad():
-        for tower in network.towers:
+        for tower in network.towers.values():
             tower.outer.weight *= 4  # type: ignore[union-attr, operator]
             tower.outer.bias += 0.7  # type: ignore[union-attr, operator]
     return network.eval()
@@ -84,7 +84,7 @@ def test_nothing_but_calibrators_changes_and_those_of_tasks_without_labels_do_no
 
     was, is_ = overconfident.state_dict(), found.state_dict()
     changed = {name for name in was if not torch.equal(was[name], is_[name])}
-    assert changed == {f"calibrators.{at}.values" for at, task in enumerate(TASKS) if task != FRAUD}
+    assert changed == {f"calibrators.of_{task.name}.values" for task in TASKS if task != FRAUD}
 
 
 def test_the_map_that_made_the_labels_is_found_again(seed: int) -> None:
