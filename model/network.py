@@ -70,9 +70,9 @@ def views(tasks: Sequence[Task], *, single: bool = False) -> tuple[View, ...]:
     return tuple(view._replace(groups=of[0].groups, tasks=tuple(of)) for view, of in shared.items())
 
 
-def key(name: str) -> str:
+def key(*names: str) -> str:
     """A name for what is kept of a task, table or view among a module's own names, which allow no dots."""
-    return "of_" + name.replace(".", "·")
+    return "of_" + "/".join(filter(None, names)).replace(".", "·")
 
 
 class Network(nn.Module):
@@ -93,7 +93,7 @@ class Network(nn.Module):
         self.vocabularies = nn.ModuleDict({key(table): Vocabulary(known) for table, known in statistics.known.items()})
         self.tables = nn.ParameterDict(
             {
-                key(owner + table): torch.zeros(statistics.known[table].rows, shape.embedding)
+                key(owner, table): torch.zeros(statistics.known[table].rows, shape.embedding)
                 for owner, group in trunks
                 for table in dict.fromkeys(table_of(span.feature) for span in features.spans(group))
             }
@@ -101,7 +101,7 @@ class Network(nn.Module):
         groups = {group: Group(features, group, statistics.numbers[group]) for _, group in trunks}
         wide = {name: of.wide + shape.embedding * len(features.spans(name)) for name, of in groups.items()}
         self.groups = nn.ModuleDict({key(name): group for name, group in groups.items()})
-        self.first = nn.ModuleDict({key(owner + group): First(shape, wide[group]) for owner, group in trunks})
+        self.first = nn.ModuleDict({key(owner, group): First(shape, wide[group]) for owner, group in trunks})
         self.bottoms = nn.ModuleDict({view.name: Bottom(shape) for view in self.views})
         self.levels = nn.ModuleList(Level(shape, self.tasks, self.views, at) for at in range(shape.cgc_levels))
         self.towers = nn.ModuleDict({key(task.name): Tower(shape, statistics.start[task.name]) for task in self.tasks})
@@ -123,7 +123,7 @@ class Network(nn.Module):
 
     def table(self, feature: Feature, owner: str = "") -> Tensor:
         """The embeddings (rows, embedding) of an id feature."""
-        table: Tensor = self.tables[key(owner + table_of(feature))]
+        table: Tensor = self.tables[key(owner, table_of(feature))]
         return table
 
     def rows(self, feature: Feature, ids: Tensor) -> Tensor:
@@ -162,7 +162,7 @@ class Network(nn.Module):
         for span in self.features.spans(group):
             few = ids[:, span.start : span.start + span.width]  # (N, width)
             x.append(pooled(self.table(span.feature, owner), self.rows(span.feature, few)))  # (N, embedding)
-        part: Tensor = self.first[key(owner + group)](torch.cat(x, 1))  # (N, hidden + factors)
+        part: Tensor = self.first[key(owner, group)](torch.cat(x, 1))  # (N, hidden + factors)
         return part
 
     def item_parts(self, numbers: Tensor, ids: Tensor) -> Tensor:

@@ -14,7 +14,9 @@ from contract.features import Block, Feature, FeatureSet
 from contract.tasks import Task
 from model.vocabulary import Known, count_known
 
-CLIPPED_SHARE: Final = 0.01  # of the distinct values at either end; of all values it would clip rare counts away
+# At either end, of the distinct values and of all: of all alone it would clip rare counts away, of the distinct ones
+# alone a 0 that most rows have.
+CLIPPED_SHARE: Final = 0.01
 SKEWED: Final = 1.0  # beyond this skewness a signed logarithm is tried
 SHARE_MIN: Final = 1e-4  # a base rate is taken as at least so far from 0 and 1
 
@@ -76,8 +78,8 @@ def measure_number(column: npt.NDArray[np.float32], bins: int = 0) -> NumberStat
     if not len(values):
         return NumberStatistics()
     distinct = np.unique(values)
-    low = float(np.quantile(distinct, CLIPPED_SHARE, method="lower"))
-    high = float(np.quantile(distinct, 1 - CLIPPED_SHARE, method="higher"))
+    low = min(float(np.quantile(of, CLIPPED_SHARE, method="lower")) for of in (distinct, values))
+    high = max(float(np.quantile(of, 1 - CLIPPED_SHARE, method="higher")) for of in (distinct, values))
     values = values.clip(low, high)
     edges = edges_of(values, distinct.clip(low, high), bins)
     logs = np.sign(values) * np.log1p(np.abs(values))

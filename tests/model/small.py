@@ -38,18 +38,18 @@ SHAPE = Shape(embedding=4, hidden=8, factors=3, experts=2, expert=6, tower=5, ro
 GROUPS = ("user", "context", "order", "item", "query")
 
 
-def draw_block(group: str, rows: int, chance: np.random.Generator) -> Block:
+def draw_block(group: str, rows: int, chance: np.random.Generator, features: FeatureSet = FEATURES) -> Block:
     """Usual numbers, a tenth of them unknown, and one of fifty ids or none."""
-    block = FEATURES.empty(group, rows)
+    block = features.empty(group, rows)
     block.numbers[:] = chance.lognormal(0, 1, block.numbers.shape)
     block.numbers[chance.random(block.numbers.shape) < 0.1] = np.nan
     block.ids[:] = chance.integers(0, 50, block.ids.shape)
     return block
 
 
-def draw_blocks(rows: int, seed: int) -> dict[str, Block]:
+def draw_blocks(rows: int, seed: int, features: FeatureSet = FEATURES) -> dict[str, Block]:
     chance = np.random.default_rng(seed)
-    return {group: draw_block(group, rows, chance) for group in GROUPS}
+    return {group: draw_block(group, rows, chance, features) for group in GROUPS}
 
 
 def draw_labels(rows: int, seed: int) -> dict[str, np.ndarray]:
@@ -71,7 +71,9 @@ def make_network(
 ) -> Network:
     """A network whose embeddings are all drawn, as after some learning."""
     torch.manual_seed(seed)
-    statistics = measure(features, draw_blocks(200, seed), draw_labels(200, seed), tasks, CLASSES, shape.rows)
+    statistics = measure(
+        features, draw_blocks(200, seed, features), draw_labels(200, seed), tasks, CLASSES, shape.rows, shape.bins
+    )
     network = Network(features=features, tasks=tasks, shape=shape, statistics=statistics)
     with torch.no_grad():
         for table in network.tables.values():

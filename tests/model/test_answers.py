@@ -2,14 +2,17 @@ import math
 
 import pytest
 import torch
+from msgspec.structs import replace
 from torch import Tensor
 
-from model.answers import losses, probabilities
+from model.answers import losses, probabilities, vote
 from tests.model.small import (
     CATEGORY,
     CLASSES,
     DEMAND,
+    FRAUD,
     PURCHASE,
+    SHAPE,
     TASKS,
     as_inputs,
     draw_blocks,
@@ -117,3 +120,38 @@ def test_a_regression_answers_in_the_units_of_its_labels() -> None:
 
     assert probabilities((DEMAND,), logits, SCALE)["demand"].tolist() == [100.0, 120.0]
     assert losses((DEMAND,), logits, labels, SCALE)["demand"].item() == pytest.approx((0 + 2**2) / 2)
+
+
+@pytest.mark.parametrize("members", [1, 3])
+def test_each_member_is_judged_by_itself_and_a_row_without_a_label_moves_none(members: int, seed: int) -> None:
+    shape = replace(SHAPE, members=members)
+    network, labels = make_network(seed=seed, shape=shape).train(), as_labels(seed, 6)
+    for task, label in labels.items():
+        label[2] = -1 if task in CLASSES else NAN
+    inputs = as_inputs(draw_blocks(6, seed))
+    logits: dict[str, Tensor] = {}
+    for view in network.views:
+        logits |= network.logits(view, network.parts(view, inputs))
+    for logit in logits.values():
+        logit.retain_grad()
+
+    found = losses(TASKS, logits, labels, {})
+    torch.autograd.backward(torch.stack(list(found.values())).sum())
+
+    for logit in logits.values():
+        assert logit.grad is not None
+        assert not logit.grad[2].any()
+        assert logit.grad[0].any()
+    if members > 1:
+        alone = [losses(TASKS, {n: x[:, k] for n, x in logits.items()}, labels, {}) for k in range(members)]
+        for name, loss in found.items():
+            torch.testing.assert_close(loss, torch.stack([one[name] for one in alone]).mean())
+
+
+def test_what_members_say_together_is_the_mean_of_their_probabilities(seed: int) -> None:
+    torch.manual_seed(seed)
+    binary, classes, values = torch.randn(5, 4) * 30, torch.randn(5, 4, 3) * 30, torch.randn(5, 4)
+
+    torch.testing.assert_close(vote(FRAUD, binary).sigmoid(), binary.sigmoid().mean(1))
+    torch.testing.assert_close(vote(CATEGORY, classes).softmax(1), classes.softmax(2).mean(1))
+    torch.testing.assert_close(vote(DEMAND, values), values.mean(1))

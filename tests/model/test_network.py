@@ -7,7 +7,7 @@ from contract.features import Block
 from contract.tasks import Task
 from model.answers import probabilities
 from model.declared import Shape
-from model.network import Numbers, pooled
+from model.network import Numbers, Vectors, pooled
 from model.statistics import NumberStatistics
 from tests.model.small import (
     CATEGORY,
@@ -189,3 +189,23 @@ def test_ids_that_were_never_met_say_nothing_until_they_are_learned(seed: int) -
     assert set(item.abs().sum(1).nonzero()[:, 0].tolist()) == met
     assert not recent.any()
     assert item.shape[1] == SHAPE.embedding
+
+
+@torch.no_grad()
+def test_bins_are_filled_from_below_and_an_unknown_number_fills_none() -> None:
+    numbers = Numbers([NumberStatistics(0, 10, False, 0, 1, (0, 2, 4, 10)), NumberStatistics(0, 1)])
+
+    found = numbers(torch.tensor([[3.0, 1], [99.0, 1], [-1.0, 1], [float("nan"), 1], [-float("inf"), 1]]))[:, 4:]
+
+    torch.testing.assert_close(found, torch.tensor([[1, 0.5, 0], [1, 1, 1], [0, 0, 0], [0, 0, 0], [0, 0, 0]]))
+
+
+@torch.no_grad()
+def test_a_vector_is_unknown_as_a_whole_and_does_not_touch_the_one_beside_it() -> None:
+    vectors = Vectors([NumberStatistics(mean=1, deviation=2)] * 3, [2, 1])
+    nan, inf = float("nan"), float("inf")
+
+    found = vectors(torch.tensor([[3.0, 1, 5], [nan, 1, 5], [3, inf, 5], [3, 1, nan], [3e38, 1, 5]]))
+
+    expected = [[1.0, 0, 2, 0, 0], [0, 0, 2, 1, 0], [0, 0, 2, 1, 0], [1, 0, 0, 0, 1], [8, 0, 2, 0, 0]]
+    torch.testing.assert_close(found, torch.tensor(expected))

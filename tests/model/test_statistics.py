@@ -89,3 +89,17 @@ def test_groups_are_measured_feature_by_feature_in_their_order(seed: int) -> Non
     numbers = measure(FEATURES, draw_blocks(50, seed), draw_labels(50, seed), TASKS, CLASSES, 64).numbers
 
     assert {group: len(of) for group, of in numbers.items()} == {g: len(FEATURES.numbers(g)) for g in GROUPS}
+
+
+def test_bins_have_edges_where_values_are_even_if_most_of_them_are_equal() -> None:
+    found = measure_number(column(*[0.0] * 1_000, *range(1, 101)), bins=8)
+
+    assert found.bins[0] == 0
+    assert found.bins[-1] == found.high
+    assert len(found.bins) >= 5
+    assert sorted(set(found.bins)) == list(found.bins)
+
+
+@pytest.mark.parametrize("values", [column(), column(np.nan), column(5, 5, 5)])
+def test_a_number_that_says_nothing_has_no_bins(values: np.ndarray) -> None:
+    assert measure_number(values, bins=8).bins == ()

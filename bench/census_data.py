@@ -1,0 +1,78 @@
+"""The UCI Census-Income table as examples: two tasks over a person's 38 other answers, split at random.
+
+Protocol: all 42 columns of `test_full42.parquet`; education and marital status are no features, nor is the instance
+weight; income is a task and marital status ("Never married") the other one. 60 % teach, 20 % choose, 20 % judge.
+"""
+
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from contract.features import Feature, FeatureSet
+from contract.tasks import Task
+from training.columns import examples_of
+from training.examples import Examples
+from training.labels import any_known
+
+FILE: Final = Path("census_income") / "test_full42.parquet"
+HELD_OUT: Final = 0.25  # of what does not judge: 20 % of all
+JUDGING: Final = 0.2
+NUMBERS: Final = (
+    "age",
+    "wage_per_hour",
+    "capital_gains",
+    "capital_losses",
+    "stock_dividends",
+    "num_emp",
+    "weeks_worked",
+)
+NO_FEATURES: Final = ("education", "marital_stat", "instance_weight", "income_50k")
+TASKS: Final = tuple(Task(name, "binary", ("user",), "decide") for name in ("income", "married"))
+
+
+class Part(NamedTuple):
+    """One seed's cut: `learning` holds what teaches and what chooses, `judging` what no step has seen."""
+
+    learning: Examples
+    judging: Examples
+
+
+def read_census(folder: Path) -> Examples:
+    """All people of the file, whose labels are both known."""
+    table = pq.read_table(folder / FILE)
+    labels = {
+        "label.income": pc.match_substring(table["income_50k"], "+"),
+        "label.married": pc.match_substring(table["marital_stat"], "Never married"),
+    }
+    for name, label in labels.items():
+        table = table.append_column(name, label.cast(pa.float64()))
+    return examples_of(table, features_of(table), TASKS)
+
+
+def features_of(table: Any) -> FeatureSet:
+    kinds = {name: "number" if name in NUMBERS else "category" for name in table.column_names}
+    return FeatureSet(
+        Feature(name, "user", kind, f"column.{name}")  # type: ignore[arg-type]
+        for name, kind in kinds.items()
+        if name not in NO_FEATURES and not name.startswith("label.")
+    )
+
+
+def cut(people: Examples, seed: int) -> Part:
+    """The seed's random fifth that judges, and the rest."""
+    order = np.random.default_rng(seed).permutation(len(people))
+    judges = round(len(people) * JUDGING)
+    return Part(people.take(np.sort(order[judges:])), people.take(np.sort(order[:judges])))
+
+
+def masked(people: Examples, share: float, seed: int) -> Examples:
+    """The same with a random share of each task's labels unknown; who has no label left is not there."""
+    chance = np.random.default_rng(seed)
+    labels = {task: np.where(chance.random(len(label)) < share, np.nan, label) for task, label in people.labels.items()}
+    labels = {task: label.astype(np.float32) for task, label in labels.items()}
+    found = Examples(**{name: getattr(people, name) for name in people.__dataclass_fields__} | {"labels": labels})
+    return found.take(any_known(labels, len(people)))

@@ -1,0 +1,156 @@
+"""What tasks share and what they do not, asked of gradients: by architecture, by groups, by experts."""
+
+import pytest
+import torch
+from msgspec.structs import replace
+from torch import Tensor
+
+from contract.errors import BadConfig
+from contract.tasks import Task
+from model.declared import Shape, check_tasks
+from model.network import Network
+from tests.model.small import (
+    CATEGORY,
+    CLICK,
+    DEMAND,
+    FEATURES,
+    FRAUD,
+    PURCHASE,
+    RELEVANCE,
+    SHAPE,
+    TASKS,
+    as_inputs,
+    draw_blocks,
+    make_network,
+)
+
+SHAPES = {
+    "single": replace(SHAPE, architecture="single"),
+    "shared bottom": replace(SHAPE, architecture="shared_bottom"),
+    "mmoe": SHAPE,
+    "ple": replace(SHAPE, architecture="ple", own=2, levels=3),
+    "everything": replace(
+        SHAPE, architecture="ple", levels=2, cross=2, cross_rank=3, bins=6, members=3, dropout=0.2, factors=0
+    ),
+    "full cross": replace(SHAPE, cross=1, members=2, bins=1),
+}
+
+
+def reached(network: Network, *tasks: Task) -> set[str]:
+    """The parameters that the answers of these tasks depend on."""
+    inputs = as_inputs(draw_blocks(20, 1))
+    logits: dict[str, Tensor] = {}
+    for view in network.views:
+        logits |= network.logits(view, network.parts(view, inputs))
+    network.zero_grad()
+    torch.autograd.backward(torch.stack([logits[task.name].square().sum() for task in tasks]).sum())
+    return {n for n, p in network.named_parameters() if p.grad is not None and bool(p.grad.any())}
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+@torch.no_grad()
+def test_every_architecture_answers_every_kind_of_task(shape: Shape, seed: int) -> None:
+    network = make_network(seed=seed, shape=shape, tasks=(*TASKS, DEMAND))
+
+    answers = network(as_inputs(draw_blocks(7, seed)))
+
+    assert {name: tuple(answer.shape) for name, answer in answers.items()} == {
+        task.name: (7, 3) if task == CATEGORY else (7,) for task in (*TASKS, DEMAND)
+    }
+    assert all(answer.isfinite().all() for answer in answers.values())
+    assert (answers["purchase"] <= answers["click"]).all()
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+@torch.no_grad()
+def test_the_item_s_part_is_made_once_in_every_architecture(shape: Shape, seed: int) -> None:
+    network, inputs = make_network(seed=seed, shape=shape), as_inputs(draw_blocks(9, seed))
+
+    items = network.item_parts(*inputs["item"])
+
+    for view in (view for view in network.views if view.graph in ("recommend", "search")):
+        others = dict(zip(view.groups, network.parts(view, inputs), strict=True))
+        split = network.logits(view, [*(others[g] for g in view.groups if g != "item"), network.item_part(view, items)])
+        whole = network.logits(view, network.parts(view, inputs))
+        for task in view.tasks:
+            torch.testing.assert_close(split[task.name], whole[task.name], rtol=0, atol=1e-5)
+
+
+def test_single_tasks_share_nothing_at_all(seed: int) -> None:
+    network = make_network(seed=seed, shape=SHAPES["single"])
+
+    found = {task.name: reached(network, task) for task in (FRAUD, RELEVANCE, CATEGORY, CLICK)}
+
+    names = list(found)
+    assert all(not found[a] & found[b] for a in names for b in names if a < b)
+
+
+def test_mmoe_shares_experts_and_ple_keeps_some_for_each_task(seed: int) -> None:
+    mmoe, ple = make_network(seed=seed), make_network(seed=seed, shape=SHAPES["ple"])
+
+    assert "levels.0.shared.weight" in reached(mmoe, FRAUD) & reached(mmoe, CLICK)
+    assert "levels.0.shared.weight" in reached(ple, FRAUD) & reached(ple, CLICK)
+    assert "levels.0.own.of_fraud.weight" in reached(ple, FRAUD) - reached(ple, CLICK)
+
+
+def test_a_group_that_a_task_reads_alone_is_read_by_layers_of_its_own(seed: int) -> None:
+    alone = replace(FRAUD, alone=("user",))
+    network = make_network(seed=seed, tasks=(CLICK, PURCHASE, alone))
+
+    fraud, click = reached(network, alone), reached(network, CLICK)
+
+    assert "first.of_fraud/user.part.weight" in fraud - click
+    assert "tables.of_fraud/recent" in fraud
+    assert "first.of_context.part.weight" in fraud & click
+    assert "first.of_user.part.weight" in click - fraud
+
+
+def test_a_task_mixes_no_expert_beyond_those_it_may(seed: int) -> None:
+    limited = replace(FRAUD, experts=(1,))
+    network = make_network(seed=seed, tasks=(CLICK, limited))
+
+    reached(network, limited)
+
+    shared = network.levels[0].shared.weight.grad  # type: ignore[union-attr]
+    first, second = shared.reshape(SHAPE.experts, SHAPE.expert, -1)  # type: ignore[union-attr, operator]
+    assert not first.any()
+    assert second.any()
+
+
+@pytest.mark.parametrize(
+    ("experts", "sentence"), [((5,), "should mix experts below 2. Found"), ((), "should have some expert")]
+)
+def test_limits_that_leave_no_expert_are_refused(experts: tuple[int, ...], sentence: str) -> None:
+    with pytest.raises(BadConfig, match=sentence):
+        make_network(tasks=(replace(FRAUD, experts=experts),))
+
+
+def test_reading_alone_what_is_not_read_is_refused() -> None:
+    with pytest.raises(BadConfig, match="should read alone what it reads"):
+        check_tasks([replace(FRAUD, alone=("item",))], FEATURES)
+    with pytest.raises(BadConfig, match="should read alone what `click` does"):
+        check_tasks([CLICK, replace(PURCHASE, alone=("user",))], FEATURES)
+
+
+@torch.no_grad()
+def test_members_differ_and_what_they_say_together_is_the_mean_of_their_probabilities(seed: int) -> None:
+    network, inputs = make_network(seed=seed, shape=replace(SHAPE, members=3)), as_inputs(draw_blocks(9, seed))
+    view = network.views[1]
+
+    together = network.logits(view, network.parts(view, inputs))["fraud"]
+    alone = network.train().logits(view, network.parts(view, inputs))["fraud"]
+
+    assert alone.shape == (9, 3)
+    assert alone.std(1).min() > 0
+    torch.testing.assert_close(together.sigmoid(), alone.sigmoid().mean(1))
+
+
+@torch.no_grad()
+def test_nothing_is_dropped_while_answering(seed: int) -> None:
+    network = make_network(seed=seed, shape=replace(SHAPE, dropout=0.5))
+    inputs = as_inputs(draw_blocks(9, seed))
+
+    torch.testing.assert_close(network(inputs), network(inputs), rtol=0, atol=0)
+
+    network.train()
+    assert not torch.equal(network(inputs)["fraud"], network(inputs)["fraud"])
