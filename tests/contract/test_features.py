@@ -280,3 +280,53 @@ def test_any_text_fits_the_width(text: str) -> None:
 
 def test_aggregates_have_names_of_their_own() -> None:
     assert len(set(AGGREGATES)) == len(AGGREGATES)
+
+
+def product(vector: tuple[float, ...] | None) -> Product:
+    return Product(
+        event_id="e", ts_ms=1, item_id="i", title="t", price=1.0, currency="EUR", available=True, vector=vector
+    )
+
+
+def test_a_vector_stands_behind_the_numbers_and_one_of_another_length_is_unknown() -> None:
+    # given
+    features = FeatureSet(
+        [Feature("look", "item", "vector", "item.vector", 2), Feature("price", "item", "number", "item.price")]
+    )
+    # when
+    block = features.encode("item", [product((3.0, 4.0)), product((5.0,)), product(None)], NOTHING)
+    # then
+    nan = np.nan
+    np.testing.assert_array_equal(block.numbers, [[1, 3, 4], [1, nan, nan], [1, nan, nan]])
+    assert features.widths("item") == (3, 0)
+
+
+def test_a_vector_of_another_size_has_another_digest() -> None:
+    one, other = (Feature("look", "item", "vector", "item.vector", size) for size in (2, 3))
+    assert one.digest != other.digest
+
+
+@pytest.mark.parametrize(
+    "feature",
+    [
+        Feature("x", "item", "vector", "item.vector"),
+        Feature("x", "item", "vector", "item.vector", 2_001),
+        Feature("x", "item", "vector", "item.price", 2),
+        Feature("x", "item", "number", "item.price", 2),
+        Feature("x", "item", "number", "column."),
+    ],
+)
+def test_a_vector_needs_its_size_and_a_column_its_name(feature: Feature) -> None:
+    with pytest.raises(BadConfig, match="should have a s"):
+        FeatureSet([feature])
+
+
+@pytest.mark.parametrize("kind", ["number", "category", "text", "sequence"])
+def test_a_column_of_a_table_is_unknown_of_any_event(kind: str) -> None:
+    # given
+    features = declared(x=("order", kind, "column.years"))
+    # when
+    block = features.encode("order", [order(), order(1)], NOTHING)
+    # then
+    assert np.isnan(block.numbers).all()
+    assert not block.ids.any()

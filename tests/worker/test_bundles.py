@@ -13,7 +13,7 @@ import pytest
 
 from contract.bundle import Bundle, point_to, publish, read_bundle
 from contract.errors import BadBundle
-from contract.features import FeatureSet
+from contract.features import Feature, FeatureSet
 from tests.worker.bundles import NEEDED, golden, graphs, manifest, neighbours, packed, publish_tiny, sigmoid, tiny_files
 from tests.worker.shop import FEATURES
 from worker import metrics
@@ -218,3 +218,12 @@ def test_a_good_bundle_after_a_bad_one_is_taken_up(bundles: Bundles, tmp_path: P
     assert taken is not None
     assert taken.version == "v4"
     assert read_bundle(tmp_path, "v4").version == "v4"
+
+
+def test_a_bundle_that_needs_a_column_of_a_table_is_refused_since_no_event_has_it() -> None:
+    column = Feature("years", "user", "number", "column.years")
+    features = FeatureSet([*FEATURES.features, column])
+    needing = msgspec.structs.replace(manifest("v1"), features={**manifest("v1").features, "years": column.digest})
+
+    with pytest.raises(BadBundle, match="should need what events have"):
+        Model(Bundle(needing, tiny_files()), features)
