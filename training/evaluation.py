@@ -1,28 +1,58 @@
-"""How good a network is on examples: figures of each task by its kind, and one score of all tasks."""
+"""How good predictions are on examples: figures of each task by its kind, and one score of all tasks."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from contract.tasks import Task
 from model.network import Network
-from training.examples import Examples
+from training.cards import CARDS, card_precision, known_cards
+from training.examples import Examples, Integers
 from training.learner import predict
 from training.metrics import (
     accuracy,
     auc,
     average_precision,
     calibration_error,
+    grouped_auc,
     log_loss,
     macro_f1,
     ndcg,
+    numbered,
+    predicted_to_observed,
+    recall_at,
     root_mean_square,
 )
 
 Array: TypeAlias = npt.NDArray[Any]
 Evaluation: TypeAlias = dict[str, dict[str, float]]  # task -> figure -> value; figures without meaning are left out
+DAY_MS: Final = 86_400_000
+ALARMS: Final = ("decide", "review")  # graphs whose tasks look for few bad ones among many
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """What turned out to be true in N rows that have a task's label, and whose rows they are; all (N,)."""
+
+    y: Array
+    user_id: Array
+    event_id: Array
+    ts_ms: Integers
+    known_ms: Integers
+
+
+def truth_of(examples: Examples, task: Task, rows: npt.NDArray[np.bool_]) -> Truth:
+    """The truth of those rows, which all have the task's label."""
+    return Truth(
+        y=examples.labels[task.name][rows],
+        user_id=examples.user_id[rows],
+        event_id=examples.event_id[rows],
+        ts_ms=examples.ts_ms[rows],
+        known_ms=examples.known_ms[task.name][rows],
+    )
 
 
 def evaluate(network: Network, examples: Examples) -> Evaluation:
@@ -36,14 +66,15 @@ def judge(tasks: Sequence[Task], examples: Examples, predictions: Mapping[str, A
     for task in tasks:
         rows = examples.known(task)
         if rows.any():
-            y, p = examples.labels[task.name][rows], predictions[task.name][rows]
-            figures = {"rows": float(rows.sum()), **figures_of(task, y, p, examples.event_id[rows])}
+            truth, p = truth_of(examples, task, rows), predictions[task.name][rows]
+            figures = {"rows": float(rows.sum()), **figures_of(task, truth, p)}
             found[task.name] = {name: value for name, value in figures.items() if np.isfinite(value)}
     return found
 
 
-def figures_of(task: Task, y: Array, p: Array, query: Array) -> dict[str, float]:
+def figures_of(task: Task, truth: Truth, p: Array) -> dict[str, float]:
     """The figures that belong to the task's kind; `gain` is the share of the best constant's loss that is saved."""
+    y = truth.y
     if task.kind == "multiclass":
         shares = np.bincount(y, minlength=p.shape[1]) / len(y)
         loss, constant = log_loss(y, p), log_loss(y, np.tile(shares, (len(y), 1)))
@@ -53,11 +84,33 @@ def figures_of(task: Task, y: Array, p: Array, query: Array) -> dict[str, float]
         return {"rmse": error, "gain": gain(error**2, constant**2)}
     loss, constant = log_loss(y, p), log_loss(y, np.full(len(y), y.mean()))
     figures = {"auc": auc(y, p), "log_loss": loss, "gain": gain(loss, constant), "ece": calibration_error(y, p)}
-    if task.graph == "decide":
-        figures["average_precision"] = average_precision(y, p)
+    figures["predicted_to_observed"] = predicted_to_observed(y, p)
+    if task.graph in ALARMS:
+        figures |= alarm_figures(truth, p)
+    else:
+        figures["grouped_auc"] = grouped_auc(y, p, truth.user_id)
     if task.kind == "graded":
-        figures["ndcg_10"] = ndcg(y, p, query)
+        figures["ndcg_10"] = ndcg(y, p, truth.event_id)
     return figures | {"mean_label": float(y.mean()), "mean_prediction": float(p.mean())}
+
+
+def alarm_figures(truth: Truth, p: Array) -> dict[str, float]:
+    """Figures of the few rows that are looked at first."""
+    return {
+        "average_precision": average_precision(truth.y, p),
+        "recall_fpr_1": recall_at(truth.y, p),
+        "card_precision_100": users_precision(truth, p),
+    }
+
+
+def users_precision(truth: Truth, p: Array) -> float:
+    """Card precision with users in the place of cards, which examples do not name; NaN where 100 are all there are."""
+    day = truth.ts_ms // DAY_MS
+    new = ~known_cards(truth.y, truth.user_id, day * DAY_MS, truth.known_ms)
+    pairs = np.unique(np.stack([day[new], numbered(truth.user_id)[new]], 1), axis=0)
+    if not len(pairs) or np.unique(pairs[:, 0], return_counts=True)[1].max() <= CARDS:
+        return float("nan")
+    return card_precision(truth.y[new], p[new], truth.user_id[new], day[new])
 
 
 def gain(loss: float, constant: float) -> float:

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from contract.tasks import Task
 from model.network import Network
-from training.evaluation import figures_of
+from training.evaluation import figures_of, truth_of
 from training.examples import Examples
 
 ROWS_MIN: Final = 50  # with fewer held-out labels of a task chance would decide
@@ -27,15 +27,15 @@ def refusals(
         rows = examples.known(task)
         if not rows.any():
             continue
-        y, query = examples.labels[task.name][rows], examples.event_id[rows]
+        truth = truth_of(examples, task, rows)
         if not np.isfinite(after[task.name][rows]).all():
             found.append(f"`{task.name}` should answer with finite numbers. Found others.")
-        elif len(y) >= ROWS_MIN:
-            old = worth(figures_of(task, y, before[task.name][rows], query))
-            new = worth(figures_of(task, y, after[task.name][rows], query))
+        elif len(truth.y) >= ROWS_MIN:
+            old = worth(figures_of(task, truth, before[task.name][rows]))
+            new = worth(figures_of(task, truth, after[task.name][rows]))
             if not new >= old - margin:
                 found.append(
-                    f"`{task.name}` should lose at most {margin:g} of its gain on {len(y)} held-out examples. "
+                    f"`{task.name}` should lose at most {margin:g} of its gain on {len(truth.y)} held-out examples. "
                     f"Found {new:.4f} after {old:.4f}."
                 )
     return found
