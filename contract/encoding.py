@@ -84,6 +84,7 @@ class Served(NamedTuple):
         items: tuple[str, ...] = (),
         scores: Mapping[str, tuple[float, ...]] | None = None,
         entities: tuple[str, ...] = (),
+        propensities: tuple[float, ...] = (),
     ) -> Scored:
         """One scored row; `groups` holds one row of each group, and of `item` one for each of `items`."""
         event: Event = arrival.event
@@ -102,4 +103,5 @@ class Served(NamedTuple):
             scores=dict(scores or {}),
             entities=entities,
             query=event.query if isinstance(event, Search) else "",
+            propensities=propensities,
         )

@@ -6,10 +6,12 @@ exported graph. A feature that is not known is NaN among the numbers and 0 among
 column, a sequence and a text several. A vector takes as many number columns as it is long, behind those of numbers.
 """
 
+import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain, islice
 from pathlib import Path
 from typing import Final, Literal, NamedTuple, TypeAlias
 
@@ -26,6 +28,7 @@ GROUPS: Final = ("user", "context", "order", "item", "query", "review")
 WIDTHS: Final = {"number": 1, "category": 1, "sequence": RING, "text": 32}
 AGGREGATE_AT: Final = {name: at for at, name in enumerate(AGGREGATES)}
 HOUR_MS: Final = 3_600_000
+WORD: Final = re.compile(r"[^\W_]+")
 
 Kind: TypeAlias = Literal["number", "category", "sequence", "text", "vector"]
 Group: TypeAlias = Literal["user", "context", "order", "item", "query", "review"]
@@ -286,10 +289,14 @@ def id_columns(feature: Feature, events: Sequence[Event], known: Known) -> npt.N
 @lru_cache(maxsize=65_536)
 def text_ids(text: str) -> tuple[int, ...]:
     """Hashed words and character trigrams of a text, words first, as many as the width holds; 0 fills the rest."""
-    words = "".join(c if c.isalnum() else " " for c in text.lower()).split()
-    grams = dict.fromkeys(f"w{word}" for word in words)
-    for word in words:
-        padded = f"_{word}_"
-        grams.update(dict.fromkeys(f"c{padded[i : i + 3]}" for i in range(len(padded) - 2)))
-    ids = [hash_id(gram) for gram in grams][: WIDTHS["text"]]
+    words = [word_ids(word) for word in WORD.findall(text.lower())]
+    grams = dict.fromkeys(chain((own for own, _ in words), *(trigrams for _, trigrams in words)))
+    ids = list(islice(grams, WIDTHS["text"]))
     return tuple(ids + [0] * (WIDTHS["text"] - len(ids)))
+
+
+@lru_cache(maxsize=65_536)  # a million titles are made of far fewer words
+def word_ids(word: str) -> tuple[int, tuple[int, ...]]:
+    """A word's own id, and those of its trigrams."""
+    padded = f"_{word}_"
+    return hash_id(f"w{word}"), tuple(hash_id(f"c{padded[i : i + 3]}") for i in range(len(padded) - 2))

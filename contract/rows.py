@@ -30,13 +30,17 @@ class Decision(Struct, frozen=True, gc=False, kw_only=True):
     degraded: bool = False
 
 
-class Recommended(Struct, frozen=True, gc=False, kw_only=True):
-    """One item of a list. `score` orders the list; `why` names the source of the candidate."""
+class Recommended(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
+    """One item of a list. `score` orders the list; `why` names the source of the candidate.
+
+    `propensity`: the chance that a fresh item had to be on the list; the others are there for sure.
+    """
 
     item_id: str
     score: float
     probability: dict[str, float]
     why: str
+    propensity: float = 1.0
 
 
 class Recommendations(Struct, frozen=True, gc=False, kw_only=True):
@@ -107,6 +111,7 @@ class Scored(Struct, frozen=True, gc=False, kw_only=True):
     scores: dict[str, tuple[float, ...]] = {}
     entities: tuple[str, ...] = ()
     query: str = ""  # what a search asked for, so that clicks can be joined to it
+    propensities: tuple[float, ...] = ()  # of a list: the chance of each item to be on it; see `Recommended`
 
 
 class Example(Struct, frozen=True, gc=False, kw_only=True):
@@ -127,6 +132,7 @@ class Example(Struct, frozen=True, gc=False, kw_only=True):
     known_ms: dict[str, int]
     item_id: str = ""
     entities: tuple[str, ...] = ()
+    propensity: float = 1.0  # the chance that the item had to be shown; see `Recommended`
 
 
 class DeadLetter(Struct, frozen=True, gc=False, kw_only=True):

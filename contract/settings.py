@@ -98,10 +98,16 @@ class Worker(Section):
     on_lost_log: Literal["stop", "accept"] = "stop"
     dead_letter_share_max: Annotated[float, Field(gt=0, le=1)] = 0.5
     dead_letter_window: Positive = 10_000
+    items_max: Annotated[int, Field(gt=0, le=10_000_000)] = 2_000_000  # of the catalogue; further ones are left out
 
 
 class Lists(Section):
-    """Recommendation lists: how many candidates are ranked, how many are kept, and for how long."""
+    """Recommendation lists: how many candidates are ranked, how many are kept, and for how long.
+
+    `explore`: the share of a list that fresh items get, those of the last `fresh_days`. `category_max`, `seller_max`:
+    how many items of one may stand on a list, 0 for any number. `shed_ms`: events that waited longer than this in
+    Kafka bring no new list, 0 for never.
+    """
 
     candidates: Annotated[int, Field(gt=0, le=1_000)] = 100
     length: Positive = 20
@@ -109,6 +115,11 @@ class Lists(Section):
     ttl_s: Positive = 14 * 86_400
     decision_ttl_s: Positive = 7 * 86_400
     purchase_value: Annotated[float, Field(ge=0)] = 5.0  # a purchase is worth so many clicks in a list's score
+    explore: Annotated[float, Field(ge=0, le=0.5)] = 0.05
+    fresh_days: Positive = 14
+    category_max: Annotated[int, Field(ge=0)] = 0
+    seller_max: Annotated[int, Field(ge=0)] = 0
+    shed_ms: Annotated[int, Field(ge=0)] = 0
 
 
 class Rule(Section):

@@ -59,10 +59,13 @@ class Batch:
             first[place] = min(offset, first.get(place, offset))
         return first
 
+    def record(self, arrival: Arrival) -> Record:
+        """The record that an event came in."""
+        return self.records[Place(arrival.topic, arrival.partition), arrival.offset]
+
     def reject(self, arrival: Arrival, error: Exception, attempts: int) -> Reject:
         """The dead letter of an event that was folded but cannot be scored."""
-        record = self.records[Place(arrival.topic, arrival.partition), arrival.offset]
-        return Reject(record, "cannot_score", type(error).__name__, str(error), attempts)
+        return Reject(self.record(arrival), "cannot_score", type(error).__name__, str(error), attempts)
 
 
 def open_records(

@@ -6,21 +6,26 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from contract.encoding import Encoder, Served, entities_of
-from contract.events import Click, Order, Search
-from contract.memory import Memory
+from contract.events import Click, Event, Order, Search
+from contract.memory import Memory, Profiles
 from contract.rows import Scored
 from contract.settings import Lists
 from contract.touches import Arrival
+from worker import metrics
 from worker.answers import Answers, answered_with, halve
 from worker.batch import Batch
 from worker.candidates import Candidates
-from worker.catalogue import Catalogue, Popularity
+from worker.catalogue import Catalogue
 from worker.due import Due
+from worker.fresh import Fresh
 from worker.lists import GROUPS, ListMaker, Wish
+from worker.nearby import Nearby
+from worker.popularity import Popularity
 from worker.runtime import Model, Scores
 from worker.searching import Searcher
 
 log = logging.getLogger(__name__)
+VISITED_BEFORE = 2  # items that a click follows on, of the user's latest
 
 
 class Browser:
@@ -30,9 +35,17 @@ class Browser:
         self._encoder, self._catalogue, self._lists = encoder, catalogue, lists
         self._model: Model | None = None
         self._due = Due(lists.refresh_ms)
-        self.popularity = Popularity()
-        self.candidates = Candidates(catalogue=catalogue, popularity=self.popularity, candidates_max=lists.candidates)
-        self._maker = ListMaker(lists=lists, encoder=encoder, catalogue=catalogue, candidates=self.candidates)
+        self._nearby, self._fresh = Nearby(catalogue), Fresh(catalogue, lists)
+        self.popularity = Popularity(catalogue, lists.purchase_value)
+        candidates = Candidates(
+            catalogue=catalogue,
+            nearby=self._nearby,
+            popularity=self.popularity,
+            fresh=self._fresh,
+            candidates_max=lists.candidates,
+        )
+        self._stream_ms = 0
+        self._maker = ListMaker(lists=lists, encoder=encoder, catalogue=catalogue, candidates=candidates)
         self._searcher = Searcher(encoder=encoder, catalogue=catalogue, items_max=lists.candidates)
 
     def serve(self, model: Model | None) -> None:
@@ -40,8 +53,20 @@ class Browser:
         self._catalogue.serve(model)
         self._maker.serve(model)
         self._searcher.serve(model)
-        if model:
-            self.popularity.begin_with(model.neighbours.popular())
+        neighbours = model.neighbours if model else None
+        self._nearby.serve(neighbours)
+        if neighbours:
+            self.popularity.begin_with(self._catalogue.linked(neighbours.hashes[neighbours.popular]))
+            self.popularity.rank()
+
+    def look_around(self, profiles: Profiles) -> None:
+        """What goes by the clock and by no event: what is popular, what is new; raises `Unavailable`."""
+        self._catalogue.settle()
+        self._nearby.refresh()
+        self._fresh.refresh(self._stream_ms)
+        if self._stream_ms:
+            self.popularity.look(profiles, self._stream_ms)
+        self.popularity.rank()
 
     def watched(self, batch: Batch, now_ms: int) -> list[str]:
         users = [*self._due.ready(now_ms), *(a.event.user_id for a in batch.watched if isinstance(a.event, Order))]
@@ -57,27 +82,53 @@ class Browser:
         searches = [row for row in rows if isinstance(e := batch.arrivals[row].event, Search) and e.items]
         halve(clicks, lambda some: answers.scored.extend(self._log_clicks(batch, some, memory)), guilty)
         halve(searches, lambda some: answers.rankings.extend(self._searcher.rank(batch, some, memory)), guilty)
-        self._note([*(batch.arrivals[row] for row in clicks), *batch.watched])
+        self._note(batch, clicks, memory, now_ms)
         self._refresh(memory, now_ms, answers)
         return answers
 
-    def _note(self, arrivals: Iterable[Arrival]) -> None:
-        arrivals = list(arrivals)
-        self._due.note(arrivals)
-        for arrival in arrivals:
-            event = arrival.event
-            if isinstance(event, Click):
-                self.popularity.note(event.item_id, event.ts_ms, 1.0)
-            elif isinstance(event, Order):
-                for item in {line.item_id for line in event.lines}:
-                    self.popularity.note(item, event.ts_ms, self._lists.purchase_value)
+    def _note(self, batch: Batch, clicks: Sequence[int], memory: Memory, now_ms: int) -> None:
+        """Whose list is due for these clicks and orders, and which items people came to."""
+        arrivals = [*(batch.arrivals[row] for row in clicks), *batch.watched]
+        if not arrivals:
+            return
+        self._stream_ms = max(self._stream_ms, *(arrival.event.ts_ms for arrival in arrivals))
+        in_time = [arrival for arrival in arrivals if not self._is_shed(batch, arrival, now_ms)]
+        self._due.note(in_time)
+        if len(in_time) < len(arrivals):
+            metrics.SHED.inc(len(arrivals) - len(in_time))
+            for arrival in arrivals:
+                self._due.note_bought(arrival)
+        self._count_visits(batch, clicks, memory)
+        self._count_purchases(arrival.event for arrival in batch.watched)
+
+    def _is_shed(self, batch: Batch, arrival: Arrival, now_ms: int) -> bool:
+        """Whether an event waited so long in Kafka that it brings no new list."""
+        if not self._lists.shed_ms:
+            return False
+        return now_ms - batch.record(arrival).kafka_ms > self._lists.shed_ms
+
+    def _count_visits(self, batch: Batch, clicks: Sequence[int], memory: Memory) -> None:
+        if not clicks:
+            return
+        items = [click.item_id for row in clicks if isinstance(click := batch.arrivals[row].event, Click)]
+        numbers = self._catalogue.find(items)
+        self.popularity.touch(numbers)
+        users = memory.touches.first("user")[np.asarray(clicks, np.int64)]
+        before = self._catalogue.linked(memory.recent[users][:, :VISITED_BEFORE])  # (clicks, VISITED_BEFORE)
+        self._nearby.visits.note(before.ravel(), np.repeat(numbers, before.shape[1]), self._stream_ms)
+
+    def _count_purchases(self, events: Iterable[Event]) -> None:
+        for event in events:
+            if isinstance(event, Order):
+                numbers = self._catalogue.find(list(dict.fromkeys(line.item_id for line in event.lines)))
+                self.popularity.touch(numbers)
+                self._nearby.visits.note(numbers[:-1], numbers[1:], self._stream_ms)
 
     def _refresh(self, memory: Memory, now_ms: int, answers: Answers) -> None:
         """New lists for the users that are due and were read with this batch; one that fails costs no other."""
         users = [user for user in self._due.ready(now_ms) if f"user:{user}" in memory.touches.index]
         if not users:
             return
-        self.candidates.refresh()
         taken = [self._due.take(user, now_ms) for user in users]
         wishes = [Wish(arrival, frozenset(bought)) for arrival, bought in taken]
         halve(

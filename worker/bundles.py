@@ -32,10 +32,14 @@ class Bundles:
             self._refuse(version or "a broken pointer", error)
             return None
         self._refused, self.model = "", model
-        metrics.SWAPS.inc()
-        metrics.show_model(model.version)
-        log.info("Serving model %s: %s.", model.version, ", ".join(sorted(model.tasks)))
         return model
+
+    def show(self) -> None:
+        """Tell that the present model serves from now on."""
+        if self.model:
+            metrics.SWAPS.inc()
+            metrics.show_model(self.model.version)
+            log.info("Serving model %s: %s.", self.model.version, ", ".join(sorted(self.model.tasks)))
 
     def _refuse(self, what: str, error: BadBundle) -> None:
         if what == self._refused:

@@ -1,140 +1,219 @@
-"""The catalogue in memory: what every item is, as arrays, and which items are popular now."""
+"""The catalogue in memory: what every item is, as columns by the item's number.
 
+Rows are reserved for `items_max` items at once and touched only when an item comes: the operating system gives memory
+to what is written, so nothing is copied when the catalogue grows. A model's own part of each item is made beside the
+one that serves, a slice at a time, and taken up when it is whole.
+"""
+
+import logging
 from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from msgspec.structs import replace
 
 from contract.encoding import Encoder, UnknownItem
 from contract.events import Product
 from contract.features import Block
-from contract.hashing import hash_id
+from worker import metrics
+from worker.item_index import ItemIndex, Numbers, item_hash
 from worker.runtime import Model
 
-HALF_LIFE_MS: Final = 24 * 3_600_000
-POPULAR: Final = 200
-AGE_MAX: Final = 500  # half-lives: far below where a power of two overflows
+log = logging.getLogger(__name__)
+ITEMS_MAX: Final = 2_000_000
+SLICE: Final = 4_096  # items whose part is made in one run of a graph: some milliseconds
 
 
 class Catalogue:
-    """Items by number. Their blocks are encoded when a product arrives, their part of the network once per model."""
+    """Items by number, in the order in which they were first heard of; the first record of an item tells `since_ms`."""
 
-    def __init__(self, encoder: Encoder) -> None:
-        self._encoder = encoder
-        self._model: Model | None = None
-        self.products: list[Product] = []
-        self.number: dict[str, int] = {}
-        self._by_hash: dict[int, int] = {}
-        self._block = encoder.items([])
-        self._parts: npt.NDArray[np.float32] | None = None
-        self._changed: set[int] = set()
+    def __init__(self, encoder: Encoder, items_max: int = ITEMS_MAX) -> None:
+        self._encoder, self.items_max = encoder, items_max
+        self._index, self._names = ItemIndex(), list[str]()
+        self._pending: dict[int, Product] = {}  # what came since the last look, not yet encoded
+        self._refused = 0
+        self.categories, self.sellers = Words(), Words()
+        self.category = np.zeros(items_max, np.int32)
+        self.seller = np.zeros(items_max, np.int32)
+        self.price = np.zeros(items_max, np.float32)
+        self.sold = np.zeros(items_max, np.bool_)  # whether it can be had now
+        self.since_ms = np.zeros(items_max, np.int64)
+        self._block = blank(encoder, items_max)
+        self._serving: Parts | None = None
+        self._coming: Parts | None = None
 
     def __len__(self) -> int:
-        return len(self.products)
+        return len(self._names)
 
     def put(self, product: Product) -> None:
         """Take in what the products topic says of an item; its newest record counts."""
-        n = self.number.setdefault(product.item_id, len(self.products))
-        if n == len(self.products):
-            self.products.append(product)
-            self._by_hash[hash_id(f"item:{product.item_id}")] = n
-        self.products[n] = product
-        self._changed.add(n)
+        n = self._number(product)
+        if n is None:
+            return
+        self.category[n] = self.categories.code(product.category)
+        self.seller[n] = self.sellers.code(product.seller_id)
+        self.price[n], self.sold[n] = product.price, product.available and product.stock != 0
+        self._pending[n] = product
 
     def delist(self, item_id: str) -> None:
         """An item whose record was deleted from the topic is no longer for sale; lists that name it stay readable."""
-        if (n := self.number.get(item_id)) is not None:
-            self.products[n] = replace(self.products[n], available=False)
+        if (n := self._index.get(item_hash(item_id))) >= 0:
+            self.sold[n] = False
+
+    def settle(self) -> None:
+        """Encode what has come; afterwards nothing of it is kept but its row."""
+        if not self._pending:
+            return
+        rows = np.fromiter(self._pending, np.int64, len(self._pending))
+        fresh = self._encoder.items(list(self._pending.values()))
+        self._pending.clear()
+        self._block.numbers[rows], self._block.ids[rows] = fresh.numbers, fresh.ids
+        for parts in (self._serving, self._coming):
+            if parts:
+                parts.renew(rows, fresh)
+        while self._serving and not self._serving.go_on(self._block, len(self)):
+            pass
+
+    def prepare(self, model: Model | None) -> bool:
+        """Make a slice of a coming model's parts; whether all are made, so that it can serve without a pause."""
+        self.settle()
+        if model is None or not model.can("items"):
+            return True
+        if self._coming is None or self._coming.model is not model:
+            self._coming = Parts(model, self.items_max)
+        return self._coming.go_on(self._block, len(self))
 
     def serve(self, model: Model | None) -> None:
-        """From now on the items' parts are those of `model`."""
-        model = model if model and model.can("items") else None
-        if model is not self._model:
-            self._model, self._parts = model, None
+        """From now on the items' parts are those of `model`; what is not prepared is made now."""
+        while not self.prepare(model):
+            pass
+        self._serving, self._coming = self._coming, None
 
     def available(self, item_id: str) -> bool:
-        n = self.number.get(item_id)
-        return n is not None and self.products[n].available and self.products[n].stock != 0
+        n = self._index.get(item_hash(item_id))
+        return n >= 0 and bool(self.sold[n])
 
-    def seen(self, hashes: Sequence[int]) -> list[str]:
-        """The items behind linked ids of profiles; ids of unknown items are left out."""
-        return [self.products[self._by_hash[h]].item_id for h in hashes if h in self._by_hash]
+    def find(self, items: Sequence[str]) -> Numbers:
+        """The number of each item, -1 for one that no product record describes."""
+        return self.linked(np.array([item_hash(item) for item in items], np.uint64))
+
+    def linked(self, hashes: npt.NDArray[np.uint64]) -> Numbers:
+        """The numbers of items that profiles link, in the same shape; -1 for what is unknown or absent."""
+        return self._index.find(hashes)
+
+    def names(self, numbers: Numbers) -> list[str]:
+        return [self._names[n] for n in numbers.tolist()]
 
     def block(self, items: Sequence[str]) -> Block:
         """The item block of these items; of those that no product record describes, all but the id is absent."""
-        self._refresh()
-        known = [n for item in items if (n := self.number.get(item)) is not None]
-        if len(known) == len(items):
-            return self._block.take(known)
-        return self._encoder.items([self._describe(item) for item in items])
+        self.settle()
+        numbers = self.find(items)
+        found = self._block.take(numbers)
+        if len(unknown := np.flatnonzero(numbers < 0)):
+            alone = self._encoder.items([UnknownItem(items[n]) for n in unknown.tolist()])
+            found.numbers[unknown], found.ids[unknown] = alone.numbers, alone.ids
+        return found
+
+    def block_of(self, numbers: Numbers) -> Block:
+        """The item block of known items."""
+        self.settle()
+        return self._block.take(numbers)
 
     def parts(self, items: Sequence[str]) -> npt.NDArray[np.float32]:
         """The items' part of the network (N, H); needs a model."""
-        assert self._model is not None
-        self._refresh()
-        if self._parts is None or any(item not in self.number for item in items):
-            return self._model.item_part(self.block(items))
-        return self._parts[[self.number[item] for item in items]]
+        assert self._serving is not None
+        self.settle()
+        numbers = self.find(items)
+        if len(numbers) and numbers.min() >= 0:
+            return self._serving.of(numbers)
+        return self._serving.model.item_part(self.block(items))
 
-    def _describe(self, item: str) -> Product | UnknownItem:
-        n = self.number.get(item)
-        return UnknownItem(item) if n is None else self.products[n]
+    def parts_of(self, numbers: Numbers) -> npt.NDArray[np.float32]:
+        """The part (N, H) of known items; needs a model."""
+        assert self._serving is not None
+        self.settle()
+        return self._serving.of(numbers)
 
-    def _refresh(self) -> None:
-        if self._changed:
-            self._grow()
-            rows = sorted(self._changed)
-            fresh = self._encoder.items([self.products[n] for n in rows])
-            self._block.numbers[rows], self._block.ids[rows] = fresh.numbers, fresh.ids
-            self._changed.clear()
-            if self._parts is not None and self._model is not None:
-                self._parts[rows] = self._model.item_part(fresh)
-        if self._parts is None and self._model is not None and len(self.products):
-            self._parts = self._model.item_part(self._block)
+    def _number(self, product: Product) -> int | None:
+        """The item's number; None where the catalogue is full."""
+        key, known = item_hash(product.item_id), len(self)
+        if known == self.items_max:
+            if (n := self._index.get(key)) < 0:
+                self._refuse(product.item_id)
+                return None
+            return n
+        n = self._index.add(key)
+        if n == known:
+            self._names.append(product.item_id)
+            self.since_ms[n] = product.ts_ms
+        return n
 
-    def _grow(self) -> None:
-        """Make room, doubling, so that a catalogue that arrives one by one is copied a few times only."""
-        held = len(self._block)
-        if len(self.products) <= held:
-            return
-        room = self._encoder.features.empty("item", max(len(self.products), 2 * held) - held)
-        self._block = Block(
-            np.concatenate((self._block.numbers, room.numbers)), np.concatenate((self._block.ids, room.ids))
-        )
-        self._parts = None
+    def _refuse(self, item_id: str) -> None:
+        if not self._refused:
+            log.error(
+                "`worker.items_max` should be at least the number of items. Found %d, and an item beyond them (%s): "
+                "it and all further new ones are not recommended.",
+                self.items_max,
+                item_id,
+            )
+        self._refused += 1
+        metrics.BAD_PRODUCTS.labels("beyond_items_max").inc()
 
 
-class Popularity:
-    """How much each item is clicked and bought, halved by each day that passes; approximate, and never a feature."""
+class Parts:
+    """What one model makes of each item: (items, H), row by row as far as `made`."""
+
+    def __init__(self, model: Model, items_max: int) -> None:
+        self.model, self._items_max = model, items_max
+        self._rows: npt.NDArray[np.float32] | None = None
+        self._made = 0
+
+    def go_on(self, block: Block, items: int) -> bool:
+        """Make the next slice; whether all `items` are made."""
+        if self._made < items:
+            end = min(self._made + SLICE, items)
+            self._put(np.arange(self._made, end), Block(block.numbers[self._made : end], block.ids[self._made : end]))
+            self._made = end
+        return self._made >= items
+
+    def renew(self, rows: Numbers, fresh: Block) -> None:
+        """These rows have changed; those that are still to be made will be made from what they are then."""
+        old = rows < self._made
+        if old.any():
+            self._put(rows[old], fresh.take(np.flatnonzero(old)))
+
+    def of(self, numbers: Numbers) -> npt.NDArray[np.float32]:
+        if self._rows is None:
+            return np.zeros((len(numbers), 1), np.float32)
+        found: npt.NDArray[np.float32] = self._rows[numbers]
+        return found
+
+    def _put(self, rows: Numbers, block: Block) -> None:
+        part = self.model.item_part(block)
+        if self._rows is None:
+            self._rows = np.zeros((self._items_max, part.shape[1]), np.float32)
+        self._rows[rows] = part
+
+
+class Words:
+    """Words by code, in the order in which they came; 0 is for none."""
 
     def __init__(self) -> None:
-        self._weight: dict[str, float] = {}
-        self._as_of_ms = 0
+        self.words = [""]
+        self._codes = {"": 0}
 
-    def note(self, item: str, ts_ms: int, weight: float) -> None:
-        """Later events count more, relative to the first seen, so that nothing has to be halved one by one."""
-        self._as_of_ms = self._as_of_ms or ts_ms
-        if len(self._weight) >= 50 * POPULAR or self._age(ts_ms) > AGE_MAX:
-            self._forget(max(ts_ms, self._as_of_ms))
-        self._weight[item] = self._weight.get(item, 0.0) + weight * 2.0 ** self._age(ts_ms)
+    def __len__(self) -> int:
+        return len(self.words)
 
-    def begin_with(self, items: Sequence[str]) -> None:
-        """Popular items from elsewhere, for as long as there are few of our own."""
-        for rank, item in enumerate(items):
-            self._weight.setdefault(item, 1e-6 / (1 + rank))
+    def code(self, word: str | None) -> int:
+        word = word or ""
+        if (code := self._codes.get(word)) is None:
+            code = self._codes[word] = len(self.words)
+            self.words.append(word)
+        return code
 
-    def top(self) -> list[str]:
-        """The most popular items, the first one first."""
-        return sorted(self._weight, key=lambda item: (-self._weight[item], item))[:POPULAR]
 
-    def _age(self, ts_ms: int) -> float:
-        return (ts_ms - self._as_of_ms) / HALF_LIFE_MS
-
-    def _forget(self, now_ms: int) -> None:
-        """Keep the larger half, and count from now on relative to now: weights stay finite and memory bounded."""
-        share = 2.0 ** -self._age(now_ms)
-        kept = sorted(self._weight, key=self._weight.__getitem__, reverse=True)[: 25 * POPULAR]
-        self._weight = {item: self._weight[item] * share for item in kept}
-        self._as_of_ms = now_ms
+def blank(encoder: Encoder, rows: int) -> Block:
+    """Room for the item blocks of so many items, all zeros, which costs nothing until it is written."""
+    numbers, ids = encoder.features.widths("item")
+    return Block(np.zeros((rows, numbers), np.float32), np.zeros((rows, ids), np.int64))

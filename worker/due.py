@@ -19,12 +19,20 @@ class Due:
     _refreshed_ms: dict[str, int] = field(default_factory=dict)
 
     def note(self, arrivals: Iterable[Arrival]) -> None:
+        """These events should be reflected by a list."""
         for arrival in arrivals:
             event = arrival.event
             if isinstance(event, UserEvent):
                 self._events[event.user_id] = arrival
-            if isinstance(event, Order):
-                self._bought.setdefault(event.user_id, set()).update(line.item_id for line in event.lines)
+            self.note_bought(arrival)
+
+    def note_bought(self, arrival: Arrival) -> None:
+        """What an order bought is not on the user's next list, whatever event brings that."""
+        event = arrival.event
+        if isinstance(event, Order):
+            self._bought.setdefault(event.user_id, set()).update(line.item_id for line in event.lines)
+            while len(self._bought) > REMEMBERED_MAX:
+                del self._bought[next(iter(self._bought))]
 
     def ready(self, now_ms: int) -> list[str]:
         """Users whose list may be made now."""

@@ -15,7 +15,8 @@ from contract.rows import Recommendations, Recommended, Scored
 from contract.settings import Lists
 from contract.touches import Arrival
 from worker import metrics
-from worker.candidates import Candidate, Candidates
+from worker.arrangement import arrange
+from worker.candidates import FRESH, WHY, Candidates, Drawn
 from worker.catalogue import Catalogue
 from worker.runtime import Model, Scores
 
@@ -33,6 +34,11 @@ class Wish(NamedTuple):
         assert isinstance(self.arrival.event, UserEvent)
         return self.arrival.event
 
+    @property
+    def seed(self) -> int:
+        """The same for the same event, whenever its list is made."""
+        return hash_id(f"{self.arrival.topic} {self.event.event_id}")
+
 
 class ListMaker:
     """Makes lists for many users at once: the user side once each, then all pairs in one run of the graph."""
@@ -46,59 +52,48 @@ class ListMaker:
 
     def make(self, wishes: Sequence[Wish], memory: Memory, now_ms: int) -> list[tuple[Recommendations, Scored]]:
         """A list for each wish for which there is any candidate, with the scored row that logs it."""
-        events = [wish.event for wish in wishes]
         found = self._draw(wishes, memory)
-        blocks = self._encoder.after(memory, events, GROUPS)
+        blocks = self._encoder.after(memory, [wish.event for wish in wishes], GROUPS)
         scores = self._score(blocks, found)
         made, end = [], 0
-        for n, (wish, candidates) in enumerate(zip(wishes, found, strict=True)):
-            start, end = end, end + len(candidates)
-            if candidates:
+        for n, (wish, drawn) in enumerate(zip(wishes, found, strict=True)):
+            start, end = end, end + len(drawn.numbers)
+            if len(drawn.numbers):
                 own = {task: values[start:end] for task, values in scores.items()}
-                recommendations = self._list(wish, candidates, own, now_ms)
+                value = self._value(own, len(drawn.numbers))
+                best = arrange(value, drawn, self._catalogue, self._lists)
+                recommendations = self._list(wish, items_of(drawn, best, own, value, self._catalogue), now_ms)
                 one = {group: block.take([n]) for group, block in blocks.items()}
+                one["item"] = self._catalogue.block_of(drawn.numbers[best])
                 made.append((recommendations, self._row(wish, recommendations, one)))
         return made
 
-    def _draw(self, wishes: Sequence[Wish], memory: Memory) -> list[list[Candidate]]:
+    def _draw(self, wishes: Sequence[Wish], memory: Memory) -> list[Drawn]:
         users, times = [f"user:{wish.event.user_id}" for wish in wishes], [wish.event.ts_ms for wish in wishes]
         _, recent = memory.look(users, times)
-        neighbours = self._model.neighbours if self._model else None
-        return [
-            self._candidates.of(links, wish.bought, neighbours)
-            for wish, links in zip(wishes, recent.tolist(), strict=True)
-        ]
+        bought = [self._catalogue.find(sorted(wish.bought)) for wish in wishes]
+        return self._candidates.draw(recent, bought, [wish.seed for wish in wishes])
 
-    def _score(self, blocks: dict[str, Block], found: list[list[Candidate]]) -> Scores:
+    def _score(self, blocks: dict[str, Block], found: list[Drawn]) -> Scores:
         """Click and purchase of every pair, user by user; empty without a model."""
-        items = [candidate.item_id for candidates in found for candidate in candidates]
-        if not self._model or not self._model.can("recommend") or not items:
+        numbers = np.concatenate([drawn.numbers for drawn in found])
+        if not self._model or not self._model.can("recommend") or not len(numbers):
             return {}
-        user = np.repeat(np.arange(len(found), dtype=np.int64), [len(candidates) for candidates in found])
-        return self._model.run("recommend", blocks, item_part=self._catalogue.parts(items), user=user)
+        user = np.repeat(np.arange(len(found), dtype=np.int64), [len(drawn.numbers) for drawn in found])
+        return self._model.run("recommend", blocks, item_part=self._catalogue.parts_of(numbers), user=user)
 
-    def _list(self, wish: Wish, candidates: list[Candidate], scores: Scores, now_ms: int) -> Recommendations:
-        event = wish.event
-        value = self._value(scores, len(candidates))
-        best = np.argsort(-value, kind="stable")[: self._lists.length].tolist()
+    def _list(self, wish: Wish, items: tuple[Recommended, ...], now_ms: int) -> Recommendations:
+        event, degraded = wish.event, not items[0].probability
         metrics.LIST_AGE.observe(max(0, now_ms - event.ts_ms) / 1000)
-        metrics.DEGRADED.labels("list").inc(not scores)
+        metrics.DEGRADED.labels("list").inc(degraded)
         return Recommendations(
             user_id=event.user_id,
-            recommendation_id=f"r{hash_id(f'{wish.arrival.topic} {event.event_id}'):016x}",
-            items=tuple(
-                Recommended(
-                    item_id=candidates[i].item_id,
-                    score=float(value[i]),
-                    probability={task: float(v[i]) for task, v in scores.items() if np.isfinite(v[i])},
-                    why=candidates[i].why,
-                )
-                for i in best
-            ),
+            recommendation_id=f"r{wish.seed:016x}",
+            items=items,
             model_version=self._model.version if self._model else "",
             computed_ms=now_ms,
             source_ms=event.ts_ms,
-            degraded=not scores,
+            degraded=degraded,
         )
 
     def _value(self, scores: Scores, candidates: int) -> npt.NDArray[np.float32]:
@@ -108,18 +103,38 @@ class ListMaker:
         value = scores["click"] + self._lists.purchase_value * scores.get("purchase", np.zeros(1, np.float32))
         return np.nan_to_num(value, nan=-1.0, posinf=-1.0, neginf=-1.0)
 
-    def _row(self, wish: Wish, recommendations: Recommendations, one: dict[str, Block]) -> Scored:
+    def _row(self, wish: Wish, recommendations: Recommendations, blocks: dict[str, Block]) -> Scored:
         """The list as it is logged: one row for user and context, one for each item that is on it."""
-        items = tuple(item.item_id for item in recommendations.items)
+        items = recommendations.items
         scores = {
-            task: tuple(item.probability.get(task, float("nan")) for item in recommendations.items)
-            for task in recommendations.items[0].probability
+            task: tuple(item.probability.get(task, float("nan")) for item in items) for task in items[0].probability
         }
         return Served(self._encoder.features.digest, recommendations.model_version).row(
             "recommendation",
             wish.arrival,
-            {**one, "item": self._catalogue.block(items)},
+            blocks,
             event_id=recommendations.recommendation_id,
-            items=items,
+            items=tuple(item.item_id for item in items),
             scores=scores,
+            propensities=tuple(item.propensity for item in items),
         )
+
+
+def items_of(
+    drawn: Drawn, best: list[int], scores: Scores, value: npt.NDArray[np.float32], catalogue: Catalogue
+) -> tuple[Recommended, ...]:
+    """The candidates at these places, as a list names them."""
+    columns = {task: values[best].tolist() for task, values in scores.items()}
+    finite = {task: np.isfinite(values[best]).tolist() for task, values in scores.items()}
+    return tuple(
+        Recommended(
+            item_id=item_id,
+            score=worth,
+            probability={task: values[n] for task, values in columns.items() if finite[task][n]},
+            why=WHY[why],
+            propensity=drawn.propensity if why == FRESH else 1.0,
+        )
+        for n, (item_id, worth, why) in enumerate(
+            zip(catalogue.names(drawn.numbers[best]), value[best].tolist(), drawn.why[best].tolist(), strict=True)
+        )
+    )

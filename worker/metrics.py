@@ -45,6 +45,7 @@ SWAPS: Final = counter("bundle_swaps_total", "Bundles taken up.")
 BAD_PRODUCTS: Final = counter("bad_products_total", "Product records that were left out, by reason.", "reason")
 CATALOGUE: Final = gauge("catalogue_items", "Items in the catalogue.")
 LIST_AGE: Final = histogram("list_age_seconds", "From a user's event time to the list that reflects it.", MILLISECONDS)
+SHED: Final = counter("lists_shed_total", "Events that waited too long to bring a new list (`lists.shed_ms`).")
 EXAMPLES: Final = counter("examples_total", "Examples published, for each label in them; revisions count.", "task")
 JUDGEMENTS: Final = counter("judgements_total", "Labels sent on with the entities of what they judge.")
 JOINED: Final = counter(

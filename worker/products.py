@@ -32,6 +32,7 @@ class Products:
                 self._catalogue.delist(record.key.decode(errors="replace"))
             elif (product := read(record)) is not None:
                 self._catalogue.put(product)
+        self._catalogue.settle()
         metrics.CATALOGUE.set(len(self._catalogue))
         if not self.ready and not self._follower.behind:
             self.ready = True

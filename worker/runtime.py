@@ -3,7 +3,7 @@
 import io
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,7 @@ import onnxruntime as ort
 from contract.bundle import GRAPHS, Bundle
 from contract.errors import BadBundle
 from contract.features import GROUPS, Block, FeatureSet
+from worker.item_index import item_hash
 
 GOLDEN_TOLERANCE: Final = 1e-4  # processors differ by less, a wrong weight by far more
 ANSWERED: Final = {"items": "item_part", "recommend": "click", "search": "relevance"}  # what the worker asks these for
@@ -86,34 +87,27 @@ class Model:
                 raise BadBundle(f"{graph}.onnx should answer `{ANSWERED[graph]}`. Found {sorted(outputs)}.")
 
 
-class Neighbours:
-    """Co-visited items and popular items, as numbers into `items`."""
+class Neighbours(NamedTuple):
+    """M items by their hashes (M,), the neighbours of each (M, K), -1 for none, with weights, and P popular ones."""
 
-    def __init__(self, items: list[str], rows: npt.NDArray[np.int32], popular: npt.NDArray[np.int32]) -> None:
-        self.items = items
-        self.number = {item: n for n, item in enumerate(items)}
-        self._rows, self._popular = rows, popular
-
-    def of(self, item: str) -> list[str]:
-        """Items often seen together with `item`, the closest first."""
-        number = self.number.get(item)
-        return [] if number is None else [self.items[n] for n in self._rows[number].tolist() if n >= 0]
-
-    def popular(self) -> list[str]:
-        return [self.items[n] for n in self._popular.tolist()]
+    hashes: npt.NDArray[np.uint64]
+    rows: npt.NDArray[np.int32]
+    weights: npt.NDArray[np.float32]
+    popular: npt.NDArray[np.int32]
 
 
 def read_neighbours(bundle: Bundle) -> Neighbours:
     arrays = load_arrays(bundle, "neighbours.npz")
-    with refusing("neighbours.npz should hold items, their neighbours and popular ones"):
-        items = [item.decode() for item in arrays["items"].tolist()]
+    with refusing("neighbours.npz should hold items, their neighbours with weights, and popular ones"):
+        hashes = np.array([item_hash(item.decode()) for item in arrays["items"].tolist()], np.uint64)
         rows, popular = arrays["neighbours"].astype(np.int32), arrays["popular"].astype(np.int32)
-    if rows.ndim != 2 or len(rows) != len(items):
-        raise BadBundle(f"Each of {len(items)} items should have a row of neighbours. Found {rows.shape}.")
+        weights = np.nan_to_num(arrays["weights"].astype(np.float32), posinf=0.0, neginf=0.0)
+    if rows.ndim != 2 or len(rows) != len(hashes) or weights.shape != rows.shape:
+        raise BadBundle(f"Each of {len(hashes)} items should have a row of neighbours. Found {rows.shape}.")
     for numbers, least in ((rows, -1), (popular, 0)):
-        if numbers.size and not (numbers.min() >= least and numbers.max() < len(items)):
-            raise BadBundle(f"Neighbours should be among the {len(items)} items. Found number {int(numbers.max())}.")
-    return Neighbours(items, rows, popular)
+        if numbers.size and not (numbers.min() >= least and numbers.max() < len(hashes)):
+            raise BadBundle(f"Neighbours should be among the {len(hashes)} items. Found number {int(numbers.max())}.")
+    return Neighbours(hashes, rows, weights, popular)
 
 
 def load_arrays(bundle: Bundle, name: str) -> dict[str, npt.NDArray[Any]]:

@@ -4,7 +4,6 @@ import gc
 import logging
 import threading
 import time
-from collections import defaultdict
 from typing import Final
 
 from contract.compiled import load_folds
@@ -34,6 +33,7 @@ from worker.protocol import Doors, Protocol, State
 from worker.publisher import Publisher
 from worker.recovery import Recovery
 from worker.redis_client import RedisClient
+from worker.runtime import Model
 from worker.step import StepMark
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class ScoreWorker:
         self._progress = Progress(settings.worker.stall_s)
         self._bundles = Bundles(folder=settings.bundles, features=features)
         encoder = Encoder(features)
-        self._catalogue = Catalogue(encoder)
+        self._catalogue = Catalogue(encoder, settings.worker.items_max)
         self._browser = Browser(lists=settings.lists, encoder=encoder, catalogue=self._catalogue)
         self._decider = Decider(settings=settings, encoder=encoder)
         self._products = Products(
@@ -62,6 +62,7 @@ class ScoreWorker:
         )
         self._state = open_state(settings)
         self._ready = False
+        self._coming: Model | None = None
 
     @property
     def scorer(self) -> Scorer:
@@ -91,7 +92,8 @@ class ScoreWorker:
         self._patience.insist("kafka", self._products.open)
         while not self._products.ready and not self._stop.is_set():
             self._products.follow()
-        self._swap()
+        self._look_for_model()
+        self._take_up()
         load_folds()
         gc.collect()
         gc.freeze()  # what stands now lives as long as the process: no collection needs to look at it again
@@ -133,8 +135,10 @@ class ScoreWorker:
             now_s = time.monotonic()
             if now_s >= swap_due_s:
                 swap_due_s = now_s + self._settings.worker.swap_poll_ms / 1000
-                if self._swap():
-                    protocol.serve(self._bundles.model)
+                self._look_for_model()
+            if self._coming and self._catalogue.prepare(self._coming):
+                self._take_up()
+                protocol.serve(self._bundles.model)
             if now_s >= due_s:
                 due_s = now_s + HOUSEKEEPING_S
                 self._keep_house(protocol, now_s)
@@ -145,6 +149,7 @@ class ScoreWorker:
         try:
             protocol.advance()
             if self._lane.name == "browsing":
+                self._browser.look_around(self._state.profiles)
                 self._state.caches.write_popular(self._popular(), now_ms())
         except StaleState as error:
             protocol.recover(error)
@@ -153,19 +158,23 @@ class ScoreWorker:
 
     def _popular(self) -> dict[str, list[str]]:
         """What is popular now, of all ('') and by category."""
-        popular = defaultdict[str, list[str]](list)
-        for candidate in self._browser.candidates.popular():
-            product = self._catalogue.products[self._catalogue.number[candidate.item_id]]
-            for category in ("", product.category or ""):
-                if candidate.item_id not in popular[category]:
-                    popular[category].append(candidate.item_id)
-        return {category: items[: self._settings.lists.length] for category, items in popular.items()}
+        popularity, words, length = (
+            self._browser.popularity,
+            self._catalogue.categories.words,
+            self._settings.lists.length,
+        )
+        chosen = {"": popularity.top} | {words[code]: row for code, row in popularity.by_category.items() if code}
+        return {category: self._catalogue.names(row[:length]) for category, row in chosen.items() if len(row)}
 
-    def _swap(self) -> bool:
-        model = self._bundles.look()
-        if model:
-            self.scorer.serve(model)
-        return model is not None
+    def _look_for_model(self) -> None:
+        self._coming = self._bundles.look() or self._coming
+
+    def _take_up(self) -> None:
+        """Serve the model that has come, if one has."""
+        if self._coming:
+            self.scorer.serve(self._coming)
+            self._bundles.show()
+            self._coming = None
 
     def _live(self) -> str | None:
         return self._progress.stalled

@@ -62,7 +62,8 @@ def whole(row: Scored, labels: dict[str, float | str], known_ms: dict[str, int],
 def pair(row: Scored, item_id: str, ts_ms: int, groups: Sequence[str]) -> Example:
     """The example, without labels yet, of one of a row's items; `groups` are those kept beside the item's."""
     kept = {group: row.groups[group] for group in groups if group in row.groups}
-    item = one_row(row.groups["item"], row.items.index(item_id))
+    at = row.items.index(item_id)
+    item = one_row(row.groups["item"], at)
     example = whole(row, {}, {}, 0)
     return replace(
         example,
@@ -70,6 +71,7 @@ def pair(row: Scored, item_id: str, ts_ms: int, groups: Sequence[str]) -> Exampl
         ts_ms=ts_ms,
         groups={**kept, "item": item},
         item_id=item_id,
+        propensity=row.propensities[at] if at < len(row.propensities) else 1.0,
     )
 
 

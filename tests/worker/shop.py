@@ -48,11 +48,17 @@ def search(ident: str, *items: str, user: str = "u", query: str = "red shoes") -
 
 
 def product(
-    item: str, *, price: float = 1.0, available: bool = True, stock: int | None = None, category: str | None = None
+    item: str,
+    *,
+    price: float = 1.0,
+    available: bool = True,
+    stock: int | None = None,
+    category: str | None = None,
+    ts_ms: int = NOW_MS,
 ) -> Product:
     return Product(
         event_id=f"p-{item}",
-        ts_ms=NOW_MS,
+        ts_ms=ts_ms,
         item_id=item,
         title=f"thing {item}",
         price=price,

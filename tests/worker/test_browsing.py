@@ -7,12 +7,13 @@ import pytest
 
 from contract.bundle import read_bundle
 from contract.encoding import Encoder
-from contract.memory import fold
+from contract.memory import MemoryProfiles, fold
 from contract.rows import Recommendations
 from contract.settings import Lists
 from contract.touches import columns
 from tests.worker.bundles import ITEMS, publish_tiny, sigmoid
 from tests.worker.shop import FEATURES, KINDS, NOW_MS, click, order, product, record, search
+from worker import metrics
 from worker.answers import Answers
 from worker.batch import Batch, open_records
 from worker.browsing import Browser
@@ -27,19 +28,21 @@ VALUE = 5.0
 class Lane:
     """The browsing lane's scorer over a catalogue of four items, i0 to i3, each dearer than the one before."""
 
-    def __init__(self, *, refresh_ms: int = 0, candidates: int = 100, length: int = 20) -> None:
+    def __init__(self, **of_lists: float) -> None:
         encoder = Encoder(FEATURES)
         self.catalogue = Catalogue(encoder)
         for price, item in enumerate(ITEMS):
             self.catalogue.put(product(item, price=price))
-        lists = Lists(refresh_ms=refresh_ms, candidates=candidates, length=length, purchase_value=VALUE)
+        lists = Lists.model_validate({"refresh_ms": 0, "purchase_value": VALUE, **of_lists})
+        self.profiles = MemoryProfiles()
         self.browser = Browser(lists=lists, encoder=encoder, catalogue=self.catalogue)
         self.offset = 0
 
     def answer(self, *records: Record, now_ms: int = NOW_MS) -> Answers:
         batch: Batch = open_records(records, KINDS, SOURCES, ("orders",))
         touches = columns(batch.arrivals, self.browser.watched(batch, now_ms))
-        memory = fold([{} for _ in touches.entities], touches)
+        memory = fold(self.profiles.read(touches.entities), touches)
+        self.profiles.slices.update(memory.writes().mapping())
         return self.browser.answer(batch, range(len(batch.arrivals)), memory, now_ms)
 
 
@@ -94,6 +97,7 @@ def test_without_a_model_lists_hold_popular_items_and_say_so() -> None:
     # given
     lane = Lane()
     lane.answer(clicked("c1", "i1", "a"), clicked("c2", "i1", "b"), clicked("c3", "i3", "c"))
+    lane.browser.look_around(lane.profiles)
     # when
     ((made, scored),) = lane.answer(record(order("o1", "i0", user="new"))).lists
     # then
@@ -102,6 +106,51 @@ def test_without_a_model_lists_hold_popular_items_and_say_so() -> None:
         ("i3", "popular", {}),
     ]
     assert (made.degraded, made.model_version, scored.scores) == (True, "", {})
+
+
+def test_what_people_came_to_next_is_near_from_then_on() -> None:
+    # given one who came from i0 to i2 and another who bought it with i1
+    lane = Lane()
+    lane.answer(clicked("c1", "i0", "a"))
+    lane.answer(clicked("c2", "i2", "a"))
+    lane.answer(record(order("o1", "i1", "i2", user="b")))
+    # when somebody else sees it
+    ((made, _),) = lane.answer(clicked("c3", "i2", "c")).lists
+    # then
+    assert [(item.item_id, item.why) for item in made.items] == [
+        ("i0", "neighbour"),
+        ("i1", "neighbour"),
+        ("i2", "recent"),
+    ]
+
+
+def test_what_waited_too_long_brings_no_list_and_is_counted_but_its_event_is_answered() -> None:
+    # given
+    lane = Lane(shed_ms=60_000)
+    shed = metrics.SHED._value.get()
+    # when
+    late = lane.answer(clicked("c1", "i0"), record(order("o1", "i1")), now_ms=NOW_MS + 60_001)
+    # then
+    assert (len(late.lists), [scored.event_id for scored in late.scored]) == (0, ["c1"])
+    assert metrics.SHED._value.get() - shed == 2
+    # when the next one comes in time
+    ((made, _),) = lane.answer(clicked("c2", "i0"), clicked("c3", "i2"), now_ms=NOW_MS).lists
+    # then what was bought in the meantime is remembered
+    assert "i1" not in items_of(made)
+
+
+def test_a_fresh_item_is_shown_with_its_chance_and_logged_with_it(lane: Lane) -> None:
+    # given a new item in an old shop
+    lane = Lane(explore=0.5, length=4)
+    late = NOW_MS + 30 * 86_400_000
+    lane.catalogue.put(product("new", ts_ms=late))
+    lane.answer(record(click("c1", "i0", ts_ms=late), topic="shop.clicks"))
+    lane.browser.look_around(lane.profiles)
+    # when
+    ((made, scored),) = lane.answer(record(click("c2", "i0", ts_ms=late), topic="shop.clicks")).lists
+    # then one such item for two places is there for sure; the others do not name a chance
+    assert [(item.item_id, item.why, item.propensity) for item in made.items][-1] == ("new", "fresh", 1.0)
+    assert scored.propensities == (1.0,) * len(made.items)
 
 
 def test_a_list_is_made_at_most_once_in_its_time_and_then_by_itself() -> None:

@@ -14,10 +14,22 @@ import pytest
 from contract.bundle import Bundle, point_to, publish, read_bundle
 from contract.errors import BadBundle
 from contract.features import Feature, FeatureSet
-from tests.worker.bundles import NEEDED, golden, graphs, manifest, neighbours, packed, publish_tiny, sigmoid, tiny_files
+from tests.worker.bundles import (
+    ITEMS,
+    NEEDED,
+    golden,
+    graphs,
+    manifest,
+    neighbours,
+    packed,
+    publish_tiny,
+    sigmoid,
+    tiny_files,
+)
 from tests.worker.shop import FEATURES
 from worker import metrics
 from worker.bundles import Bundles
+from worker.item_index import item_hash
 from worker.runtime import Model
 
 Files = dict[str, bytes]
@@ -53,10 +65,12 @@ def test_a_model_tells_what_it_can_do() -> None:
     assert [found.can(graph) for graph in ("decide", "recommend", "classify")] == [True, True, False]
 
 
-def test_neighbours_and_popular_items_are_told_by_their_ids() -> None:
+def test_items_that_the_bundle_names_are_known_by_their_hashes() -> None:
     found = model().neighbours
 
-    assert (found.of("i3"), found.of("unheard of"), found.popular()) == (["i0", "i1"], [], ["i3", "i2", "i1", "i0"])
+    assert found.hashes.tolist() == [item_hash(item) for item in ITEMS]
+    assert (found.rows[3].tolist(), found.popular.tolist()) == ([0, 1], [3, 2, 1, 0])
+    assert found.weights.shape == found.rows.shape
 
 
 def wider() -> bytes:
@@ -153,6 +167,7 @@ def test_a_bundle_is_taken_up_once_and_the_next_when_the_pointer_moves(bundles: 
     taken += [bundles.look(), bundles.look()]
     point_to(tmp_path, "v1")
     taken += [bundles.look(), bundles.look()]
+    bundles.show()
     # then
     assert [model and model.version for model in taken] == ["v1", None, "v2", None, "v1", None]
     assert metrics.REGISTRY.get_sample_value("shopstream_model_info", {"version": "v1"}) == 1

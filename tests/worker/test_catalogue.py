@@ -1,5 +1,6 @@
-"""The catalogue and what is popular in it."""
+"""The catalogue: what every item is, by its number."""
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -8,13 +9,12 @@ import pytest
 from contract.bundle import read_bundle
 from contract.encoding import Encoder, UnknownItem
 from contract.features import Block
-from contract.hashing import hash_id
 from tests.worker.bundles import publish_tiny
 from tests.worker.shop import FEATURES, NOW_MS, product
-from worker.catalogue import HALF_LIFE_MS, POPULAR, Catalogue, Popularity
+from worker import metrics
+from worker.catalogue import Catalogue
+from worker.item_index import item_hash
 from worker.runtime import Model
-
-DAY_MS = 86_400_000
 
 
 @pytest.fixture
@@ -105,65 +105,65 @@ def test_an_item_that_was_taken_off_the_topic_stays_readable_and_is_not_for_sale
     assert prices(catalogue.block(["i"])) == [3]
 
 
-def test_items_are_found_again_by_the_ids_that_profiles_remember(catalogue: Catalogue) -> None:
+def test_items_are_found_again_by_the_hashes_that_profiles_remember(catalogue: Catalogue) -> None:
     # given
     catalogue.put(product("a"))
     catalogue.put(product("b"))
-    # then
-    assert catalogue.seen([hash_id("item:b"), hash_id("item:gone"), 0, hash_id("item:a")]) == ["b", "a"]
-
-
-def test_what_is_clicked_more_is_more_popular_and_ties_go_by_name() -> None:
-    # given
-    popularity = Popularity()
-    for item in ("b", "c", "a", "c"):
-        popularity.note(item, NOW_MS, 1.0)
-    # then
-    assert popularity.top() == ["c", "a", "b"]
-
-
-def test_a_click_counts_half_after_a_day() -> None:
-    # given
-    popularity = Popularity()
-    popularity.note("old", NOW_MS, 2.1)
-    popularity.note("older", NOW_MS, 1.9)
     # when
-    popularity.note("new", NOW_MS + HALF_LIFE_MS, 1.0)
+    found = catalogue.linked(np.array([[item_hash("b"), item_hash("gone")], [0, item_hash("a")]], np.uint64))
     # then
-    assert popularity.top() == ["old", "new", "older"]
+    assert found.tolist() == [[1, -1], [-1, 0]]
+    assert catalogue.names(catalogue.find(["b", "a"])) == ["b", "a"]
 
 
-def test_items_popular_elsewhere_stand_behind_every_one_of_our_own() -> None:
+def test_what_an_item_is_stands_in_columns(catalogue: Catalogue) -> None:
+    # when
+    catalogue.put(product("a", price=3, category="shoes"))
+    catalogue.put(product("b", available=False))
+    catalogue.put(product("c", stock=0, category="shoes"))
+    # then
+    assert [catalogue.categories.words[code] for code in catalogue.category[:3]] == ["shoes", "", "shoes"]
+    assert catalogue.sold[:3].tolist() == [True, False, False]
+    assert catalogue.price[0] == 3
+    assert (catalogue.since_ms[:3] == NOW_MS).all()
+
+
+def test_a_full_catalogue_leaves_new_items_out_counts_them_and_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
     # given
-    popularity = Popularity()
-    popularity.note("own", NOW_MS, 1.0)
+    catalogue = Catalogue(Encoder(FEATURES), items_max=2)
+    counted = metrics.BAD_PRODUCTS.labels("beyond_items_max")._value.get()
     # when
-    popularity.begin_with(["first", "own", "second"])
+    with caplog.at_level(logging.ERROR):
+        for item in ("a", "b", "c", "d", "a"):
+            catalogue.put(product(item, price=7))
     # then
-    assert popularity.top() == ["own", "first", "second"]
+    assert len(catalogue) == 2
+    assert prices(catalogue.block(["a", "b"])) == [7, 7]
+    assert [catalogue.available(item) for item in "abcd"] == [True, True, False, False]
+    assert metrics.BAD_PRODUCTS.labels("beyond_items_max")._value.get() - counted == 2
+    (message,) = caplog.messages
+    assert "`worker.items_max` should be at least the number of items. Found 2" in message
 
 
-@pytest.mark.parametrize("years", [-50, 0, 1, 2, 100])
-def test_popularity_stays_finite_and_bounded_whatever_time_events_claim(years: int) -> None:
-    # given more items than are remembered
-    popularity = Popularity()
-    for n in range(50 * POPULAR):
-        popularity.note(f"i{n}", NOW_MS, 1.0 + n)
-    # when
-    popularity.note("new", NOW_MS + years * 365 * DAY_MS, 1e9)
+def test_the_next_model_is_prepared_slice_by_slice_while_the_present_one_serves(
+    catalogue: Catalogue, model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given ten items, of which a slice holds four, and a model for which an item's part is made otherwise
+    monkeypatch.setattr("worker.catalogue.SLICE", 4)
+    for n in range(10):
+        catalogue.put(product(f"i{n}", price=n))
+    catalogue.serve(model)
+    publish_tiny(tmp_path, "v2")
+    coming = Model(read_bundle(tmp_path, "v2"), FEATURES)
+    monkeypatch.setattr(coming, "item_part", lambda block: -model.item_part(block))
+    # when items change while it is prepared: one whose part is made already, one whose is not, and a new one
+    assert not catalogue.prepare(coming)
+    catalogue.put(product("i1", price=50))
+    catalogue.put(product("i9", price=60))
+    catalogue.put(product("i10", price=70))
+    names = [f"i{n}" for n in range(11)]
+    assert catalogue.parts(names).tolist() == [[0], [50], *([n] for n in range(2, 9)), [60], [70]]
+    assert [catalogue.prepare(coming), catalogue.prepare(coming)] == [False, True]
     # then
-    assert len(popularity._weight) <= 50 * POPULAR
-    assert np.isfinite(list(popularity._weight.values())).all()
-    assert len(popularity.top()) == POPULAR
-    if years >= 0:
-        assert popularity.top()[0] == "new"
-
-
-def test_popularity_goes_on_over_years() -> None:
-    # given an item that is clicked each day, and one that was, ten years ago
-    popularity = Popularity()
-    for day in range(3_650):
-        popularity.note("steady" if day else "once", NOW_MS + day * DAY_MS, 1.0)
-    # then
-    assert popularity.top()[0] == "steady"
-    assert all(np.isfinite(weight) for weight in popularity._weight.values())
+    catalogue.serve(coming)
+    assert catalogue.parts(names).tolist() == [[0], [-50], *([-n] for n in range(2, 9)), [-60], [-70]]

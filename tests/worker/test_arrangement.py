@@ -1,0 +1,52 @@
+"""Arrangement: the best first, no more of one kind than may be, and what is explored at the end."""
+
+import numpy as np
+import pytest
+
+from contract.encoding import Encoder
+from contract.settings import Lists
+from tests.worker.shop import FEATURES, product
+from worker.arrangement import arrange
+from worker.candidates import FRESH, NEIGHBOUR, Drawn
+from worker.catalogue import Catalogue
+
+CATEGORIES = ["shoes", "shoes", "shoes", "hats", None, None]
+
+
+@pytest.fixture
+def catalogue() -> Catalogue:
+    made = Catalogue(Encoder(FEATURES))
+    for n, category in enumerate(CATEGORIES):
+        made.put(product(f"i{n}", category=category))
+    return made
+
+
+def arranged(catalogue: Catalogue, *, fresh: int = 0, **limits: int) -> list[int]:
+    """The places of six candidates, each better than the next; the last `fresh` ones are to be explored."""
+    why = np.array([NEIGHBOUR] * (6 - fresh) + [FRESH] * fresh, np.int8)
+    value = np.arange(6, 0, -1).astype(np.float32)
+    lists = Lists(length=limits.pop("length", 4), **limits)
+    return arrange(value, Drawn(np.arange(6), why, 1.0), catalogue, lists)
+
+
+def test_the_best_stand_first_as_many_as_the_list_is_long(catalogue: Catalogue) -> None:
+    assert arranged(catalogue) == [0, 1, 2, 3]
+    assert arranged(catalogue, length=20) == [0, 1, 2, 3, 4, 5]
+
+
+def test_no_more_of_a_category_than_may_be_unless_the_list_would_be_shorter(catalogue: Catalogue) -> None:
+    # items without a category are not of one kind
+    assert arranged(catalogue, category_max=1) == [0, 3, 4, 5]
+    assert arranged(catalogue, category_max=1, length=5) == [0, 3, 4, 5, 1]
+
+
+def test_no_more_of_a_seller_than_may_be(catalogue: Catalogue) -> None:
+    for n in (0, 1, 3):
+        catalogue.seller[n] = catalogue.sellers.code("s")
+
+    assert arranged(catalogue, seller_max=2) == [0, 1, 2, 4]
+
+
+def test_what_is_explored_has_the_last_places_and_pushes_out_the_worst_of_the_others(catalogue: Catalogue) -> None:
+    assert arranged(catalogue, fresh=2) == [0, 1, 4, 5]
+    assert arranged(catalogue, fresh=1, category_max=2) == [0, 1, 3, 5]

@@ -1,0 +1,66 @@
+"""From an item's 64-bit hash to its number, a million of them in 12 bytes each.
+
+Profiles remember items by these hashes, and Python dictionaries of as many names take ten times the memory.
+"""
+
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from contract.hashing import hash_id
+
+Numbers = npt.NDArray[np.int64]
+RECENT_MAX: Final = 65_536  # new items that wait beside the sorted ones: merging them all one by one would be quadratic
+
+
+def item_hash(item_id: str) -> int:
+    """The hash by which profiles link an item."""
+    return hash_id(f"item:{item_id}")
+
+
+class ItemIndex:
+    """Sorted hashes with their numbers, and the latest ones in a dictionary until they are merged in."""
+
+    def __init__(self) -> None:
+        self._hashes = np.zeros(0, np.uint64)
+        self._numbers = np.zeros(0, np.int32)
+        self._recent: dict[int, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._hashes) + len(self._recent)
+
+    def add(self, key: int) -> int:
+        """The number of this hash: the next one if it is new."""
+        number = self.get(key)
+        if number < 0:
+            number = self._recent[key] = len(self._hashes) + len(self._recent)
+            if len(self._recent) >= RECENT_MAX:
+                self._merge()
+        return number
+
+    def get(self, key: int) -> int:
+        """The number of this hash, or -1."""
+        if (number := self._recent.get(key)) is not None:
+            return number
+        at = int(self._hashes.searchsorted(np.uint64(key)))
+        return int(self._numbers[at]) if at < len(self._hashes) and int(self._hashes[at]) == key else -1
+
+    def find(self, keys: npt.NDArray[Any]) -> Numbers:
+        """The number of each of these hashes, in the same shape; -1 where there is none."""
+        if self._recent:
+            self._merge()
+        wanted = keys.astype(np.uint64, copy=False)
+        if not len(self._hashes):
+            return np.full(wanted.shape, -1, np.int64)
+        at = np.minimum(np.searchsorted(self._hashes, wanted), len(self._hashes) - 1)
+        return np.where(self._hashes[at] == wanted, self._numbers[at], -1).astype(np.int64)
+
+    def _merge(self) -> None:
+        fresh = np.fromiter(self._recent.keys(), np.uint64, len(self._recent))
+        order = np.argsort(fresh)
+        numbers = np.fromiter(self._recent.values(), np.int32, len(self._recent))[order]
+        at = np.searchsorted(self._hashes, fresh[order])
+        self._hashes = np.insert(self._hashes, at, fresh[order])
+        self._numbers = np.insert(self._numbers, at, numbers)
+        self._recent.clear()
