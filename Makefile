@@ -37,8 +37,9 @@ format: env
 	$(PY) -m ruff format .
 	$(PY) -m ruff check --fix .
 
+# All of them two at a time, the tests of one file by one process: they share what is slow to make.
 test: env
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest $(or $(ARGS),--numprocesses 2 --dist loadfile)
 
 demo: env
 	$(PY) -m demo run $(ARGS)
