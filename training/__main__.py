@@ -1,6 +1,8 @@
 """`python -m training`: examples in, model out.
 
 python -m training fit DATA.parquet                            learn from examples, keep a checkpoint
+python -m training describe DATA.parquet                       what examples are like: missing, outliers, constants
+python -m training evaluate DATA.parquet                       the network beside single-task nets and LightGBM
 python -m training follow [--once]                             go on learning from the feedback topic, publish
 python -m training replay EVENTS.jsonl... --out DATA.parquet   examples from events of before the first log
 """
@@ -9,10 +11,13 @@ import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from contract.errors import BadBundle, BadConfig, BadData, Unavailable
 from contract.features import FeatureSet
 from contract.settings import Settings, read_settings
+
+METHODS: Final = ("ours", "single-task", "LightGBM")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -34,6 +39,8 @@ def command(name: str) -> Callable[[argparse.Namespace, Settings, FeatureSet], i
     match name:
         case "fit":
             from training.commands.fit import run
+        case "evaluate":
+            from training.commands.evaluate import run
         case "follow":
             from training.commands.follow import run
         case _:
@@ -50,6 +57,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     fit.add_argument("--epochs", type=int, help="passes over the data, in place of the settings' own")
     fit.add_argument("--seed", type=int, help="the seed, in place of the settings' own")
     fit.add_argument("--bundles", type=Path, help="the folder of bundles, in place of the settings' own")
+    declare_evaluate(commands.add_parser("evaluate", help="compare the network with single-task nets and LightGBM"))
     follow = commands.add_parser("follow", help="go on learning from the feedback topic, and publish")
     follow.add_argument("--once", action="store_true", help="learn from what is there now, then end")
     follow.add_argument("--bundles", type=Path, help="the folder of bundles, in place of the settings' own")
@@ -58,6 +66,15 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     replay.add_argument("--out", type=Path, required=True, help="where to write the examples, as Parquet")
     replay.add_argument("--interactions", type=Path, help="where to write who took what, as Parquet")
     return parser.parse_args(arguments)
+
+
+def declare_evaluate(evaluate: argparse.ArgumentParser) -> None:
+    evaluate.add_argument("data", type=Path, help="examples as Parquet")
+    evaluate.add_argument("--out", type=Path, default=Path("reports"), help="the folder of its pages")
+    evaluate.add_argument("--folds", type=int, default=3, help="origins in time, or parts cut by chance")
+    evaluate.add_argument("--seeds", type=int, default=3, help="how often each method learns in each fold")
+    evaluate.add_argument("--epochs", type=int, help="passes over the data, in place of the settings' own")
+    evaluate.add_argument("--methods", nargs="+", choices=METHODS, help="these alone")
 
 
 if __name__ == "__main__":

@@ -114,8 +114,11 @@ def write_whole(path: Path, content: bytes) -> None:
     """Make a file appear with all of its bytes, or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.part")
-    write_durably(aside, content)
-    aside.replace(path)
+    try:
+        write_durably(aside, content)
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def to_parquet(examples: Examples) -> bytes:

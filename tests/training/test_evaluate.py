@@ -1,0 +1,115 @@
+import json
+from argparse import Namespace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+from xml.etree import ElementTree
+
+import msgspec
+import numpy as np
+import pytest
+
+from contract.errors import BadConfig, BadData
+from contract.settings import Settings
+from tests.model.small import CATEGORY, CLICK, DEMAND, FEATURES, SHAPE
+from tests.training.made import make_examples
+from training import table
+from training.commands.evaluate import run
+from training.findings import Findings
+from training.pages import write_pages
+from training.plots import curves
+from training.table import write_examples
+
+TASKS = (CLICK, CATEGORY)
+MADE = make_examples(500, 9).for_tasks(TASKS)
+
+
+def evaluated(folder: Path, **given: Any) -> int:
+    write_examples(folder / "made.parquet", MADE)
+    settings = SimpleNamespace(
+        tasks=TASKS, model=msgspec.to_builtins(SHAPE), training={"batch": 64, "epochs": 1}, bundles=folder
+    )
+    words = {"data": folder / "made.parquet", "out": folder / "out", "folds": 2, "seeds": 1, "epochs": None}
+    return run(Namespace(**(words | {"methods": None} | given)), cast(Settings, settings), FEATURES)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("evaluated")
+    assert evaluated(folder) == 0
+    return folder / "out"
+
+
+def test_every_run_of_every_method_is_in_the_json(folder: Path) -> None:
+    found = msgspec.json.decode((folder / "evaluation.json").read_bytes(), type=Findings)
+
+    assert [(run.method, run.fold) for run in found.runs] == [
+        (method, fold) for fold in (1, 2) for method in ("ours", "single-task", "LightGBM")
+    ]
+    assert {one.other for one in found.together} == {"single-task"}
+    assert {(one.task, one.figure) for one in found.together} >= {("all", "score"), ("click", "auc")}
+    assert found.examples == len(MADE)
+
+
+def test_the_pages_show_what_the_json_says(folder: Path) -> None:
+    found = msgspec.json.decode((folder / "evaluation.json").read_bytes(), type=Findings)
+    markdown, page = (folder / "evaluation.md").read_text(), (folder / "evaluation.html").read_text()
+
+    for name, of in found.methods.items():
+        assert of.score is not None
+        assert f"| {name} | {of.score.mean:.4g} ± – |" in markdown
+        assert f"<td>{name}</td><td>{of.score.mean:.4g}</td>" in page
+    assert page.count("<svg") == len(TASKS)
+    assert found.data_sha256 in page
+
+
+def test_markdown_tables_are_whole(folder: Path) -> None:
+    lines = (folder / "evaluation.md").read_text().splitlines()
+    tables = [n for n, line in enumerate(lines) if line.startswith("|---")]
+
+    assert len(tables) == 3 + len(TASKS)
+    for at in tables:
+        assert lines[at - 1].count("|") == lines[at].count("|") == lines[at + 1].count("|")
+
+
+def test_a_full_disk_ends_with_a_sentence_and_leaves_the_former_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a report, and a disk on which only half of the next one fits
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "evaluation.json").write_text("former")
+
+    def full(path: Path, content: bytes) -> None:
+        path.write_bytes(content[: len(content) // 2])
+        raise OSError(28, "No space left on device")
+
+    # When pages are written
+    monkeypatch.setattr(table, "write_durably", full)
+    with pytest.raises(BadData, match=r"should be a folder that takes reports.*No space"):
+        write_pages(tmp_path / "out", {"evaluation.json": b"new", "evaluation.md": b"new"})
+
+    # Then the former report stands, and nothing half-written beside it
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["evaluation.json"]
+    assert (tmp_path / "out" / "evaluation.json").read_text() == "former"
+
+
+def test_arguments_that_compare_nothing_are_all_listed(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("a file")
+
+    with pytest.raises(BadConfig) as found:
+        evaluated(tmp_path, folds=1, seeds=0, epochs=0)
+
+    assert len(found.value.errors) == 4
+
+
+@pytest.mark.parametrize("task", [CLICK, CATEGORY, DEMAND], ids=lambda task: task.kind)
+def test_curves_are_one_well_formed_picture_and_the_same_each_time(task: Any, seed: int) -> None:
+    chance = np.random.default_rng(seed)
+    y = chance.integers(0, 2, 200)
+    p = chance.dirichlet(np.ones(2), 200) if task.kind == "multiclass" else chance.random(200)
+
+    first, second = (curves(task, y, {"<ours> & co": p}, ("a", "b")) for _ in range(2))
+
+    assert first == second
+    ElementTree.fromstring(first)
+    assert json.dumps(first)
