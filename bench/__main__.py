@@ -10,6 +10,7 @@ BENCHES: Final = {
     "ledger": "workers die by SIGKILL while events flow; nothing is lost, nothing contradicts, profiles are exact",
     "state": "two workers meet every fault of the log, of Redis and of the group; profiles are exact, answers agree",
     "census": "the multi-task network on Census-Income, beside single-task nets and LightGBM",
+    "calibration": "whether probabilities say what happens, for each task, on the simulated shop",
     "fraud": "four weeks of card payments with truths seven days late, beside LightGBM and a network without profiles",
     "replay": "the whole of Online Retail through Kafka, workers and Redis; each order answered or dead for its reason",
 }

@@ -39,6 +39,8 @@ def command(name: str) -> Callable[[argparse.Namespace, Settings, FeatureSet], i
     match name:
         case "fit":
             from training.commands.fit import run
+        case "describe":
+            from training.commands.describe import run
         case "evaluate":
             from training.commands.evaluate import run
         case "follow":
@@ -57,6 +59,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     fit.add_argument("--epochs", type=int, help="passes over the data, in place of the settings' own")
     fit.add_argument("--seed", type=int, help="the seed, in place of the settings' own")
     fit.add_argument("--bundles", type=Path, help="the folder of bundles, in place of the settings' own")
+    describe = commands.add_parser("describe", help="what examples are like: missing, outliers, constant columns")
+    describe.add_argument("data", type=Path, help="examples as Parquet")
+    describe.add_argument("--out", type=Path, default=Path("reports"), help="the folder of its page")
     declare_evaluate(commands.add_parser("evaluate", help="compare the network with single-task nets and LightGBM"))
     follow = commands.add_parser("follow", help="go on learning from the feedback topic, and publish")
     follow.add_argument("--once", action="store_true", help="learn from what is there now, then end")
@@ -73,6 +78,9 @@ def declare_evaluate(evaluate: argparse.ArgumentParser) -> None:
     evaluate.add_argument("--out", type=Path, default=Path("reports"), help="the folder of its pages")
     evaluate.add_argument("--folds", type=int, default=3, help="origins in time, or parts cut by chance")
     evaluate.add_argument("--seeds", type=int, default=3, help="how often each method learns in each fold")
+    evaluate.add_argument(
+        "--settle-days", type=float, default=0.0, help="leave out the latest days, whose labels may still change"
+    )
     evaluate.add_argument("--epochs", type=int, help="passes over the data, in place of the settings' own")
     evaluate.add_argument("--methods", nargs="+", choices=METHODS, help="these alone")
 

@@ -78,7 +78,8 @@ def figures_of(task: Task, truth: Truth, p: Array) -> dict[str, float]:
     if task.kind == "multiclass":
         shares = np.bincount(y, minlength=p.shape[1]) / len(y)
         loss, constant = log_loss(y, p), log_loss(y, np.tile(shares, (len(y), 1)))
-        return {"accuracy": accuracy(y, p), "macro_f1": macro_f1(y, p), "log_loss": loss, "gain": gain(loss, constant)}
+        figures = {"accuracy": accuracy(y, p), "macro_f1": macro_f1(y, p), "log_loss": loss}
+        return figures | {"gain": gain(loss, constant), "ece": calibration_error(*choices(y, p))}
     if task.kind == "regression":
         error, constant = root_mean_square(y, p), float(y.std())
         return {"rmse": error, "gain": gain(error**2, constant**2)}
@@ -92,6 +93,11 @@ def figures_of(task: Task, truth: Truth, p: Array) -> dict[str, float]:
     if task.kind == "graded":
         figures["ndcg_10"] = ndcg(y, p, truth.event_id)
     return figures | {"mean_label": float(y.mean()), "mean_prediction": float(p.mean())}
+
+
+def choices(y: Array, p: Array) -> tuple[Array, Array]:
+    """Of classes p (N, classes): whether the likeliest one was right, and its probability (Guo et al. 2017)."""
+    return (p.argmax(1) == y).astype(np.float64), p.max(1)
 
 
 def alarm_figures(truth: Truth, p: Array) -> dict[str, float]:

@@ -20,6 +20,7 @@ from training.split import family_of
 
 FIRST_SHARE: Final = 0.5  # of the examples with a time, before the first origin
 FOLDS_MIN: Final = 2
+DAY_MS: Final = 86_400_000
 Mask = npt.NDArray[np.bool_]
 
 
@@ -51,6 +52,18 @@ def cut(examples: Examples, count: int) -> Iterator[Fold]:
                 f"{len(one.learning)} and {len(one.judging)} in fold {one.number} of {len(examples)} examples."
             )
         yield one
+
+
+def settled(examples: Examples, window_ms: int) -> Examples:
+    """Those older than the newest one by a window in which labels may still change; raises `BadData` for none.
+
+    A purchase may come days after its click. With the last days among them it would look as if nobody bought any more,
+    and whoever learned from the days before would seem too sure.
+    """
+    kept = examples.take(examples.ts_ms <= examples.ts_ms.max() - window_ms) if window_ms else examples
+    if not len(kept):
+        raise BadData(f"Some examples should be older than the newest by {window_ms / DAY_MS:g} days. Found none.")
+    return kept
 
 
 def fold(examples: Examples, timed: Mask, part: Integers, edges: Integers, number: int) -> Fold:

@@ -11,9 +11,11 @@ from matplotlib.figure import Figure
 from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
 
 from contract.tasks import Task
+from training.evaluation import choices
 from training.metrics import Array, reliability
 
 POINTS_MAX: Final = 400  # of one curve: more cannot be seen
+FITTED_MAX: Final = 6  # plots whose margins are computed: that of many takes longer than all else
 CLASSES_MAX: Final = 30  # named at the axes of a confusion matrix
 Said = Mapping[str, Array]  # method -> its predictions (N,) or (N, classes)
 
@@ -32,7 +34,11 @@ def drawn(plots: Sequence[Callable[[Axes], None]], columns: int = 3, height: flo
     columns = min(columns, len(plots))
     rows = -(-len(plots) // columns)
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "shopstream", "font.size": 8.5}):
-        figure = Figure(figsize=(4.1 * columns, height * rows), layout="constrained")
+        fitted = len(plots) <= FITTED_MAX
+        figure = Figure(figsize=(4.1 * columns, height * rows), layout="constrained" if fitted else None)
+        if not fitted:
+            figure.subplots_adjust(left=0.03, right=0.99, bottom=0.4 / rows / height, top=1 - 0.3 / rows / height)
+            figure.subplots_adjust(hspace=0.45, wspace=0.2)
         for at, plot in enumerate(plots):
             axes = figure.add_subplot(rows, columns, at + 1)
             axes.spines[["top", "right"]].set_visible(False)
@@ -85,7 +91,7 @@ def calibrated_choice(y: Array, said: Said) -> Callable[[Axes], None]:
 
     def plot(axes: Axes) -> None:
         for method, p in said.items():
-            predicted, observed, _ = reliability((p.argmax(1) == y).astype(float), p.max(1))
+            predicted, observed, _ = reliability(*choices(y, p))
             axes.plot(predicted, observed, marker="o", markersize=3, linewidth=1, label=method)
         axes.plot([0, 1], [0, 1], color="0.6", linewidth=0.8, linestyle=":")
         axes.set(xlabel="predicted, of the chosen class", ylabel="right (calibration)")

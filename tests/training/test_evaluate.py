@@ -29,7 +29,14 @@ def evaluated(folder: Path, **given: Any) -> int:
     settings = SimpleNamespace(
         tasks=TASKS, model=msgspec.to_builtins(SHAPE), training={"batch": 64, "epochs": 1}, bundles=folder
     )
-    words = {"data": folder / "made.parquet", "out": folder / "out", "folds": 2, "seeds": 1, "epochs": None}
+    words = {
+        "data": folder / "made.parquet",
+        "out": folder / "out",
+        "folds": 2,
+        "seeds": 1,
+        "epochs": None,
+        "settle_days": 0,
+    }
     return run(Namespace(**(words | {"methods": None} | given)), cast(Settings, settings), FEATURES)
 
 
@@ -97,9 +104,9 @@ def test_arguments_that_compare_nothing_are_all_listed(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("a file")
 
     with pytest.raises(BadConfig) as found:
-        evaluated(tmp_path, folds=1, seeds=0, epochs=0)
+        evaluated(tmp_path, folds=1, seeds=0, epochs=0, settle_days=-1)
 
-    assert len(found.value.errors) == 4
+    assert len(found.value.errors) == 5
 
 
 @pytest.mark.parametrize("task", [CLICK, CATEGORY, DEMAND], ids=lambda task: task.kind)

@@ -17,7 +17,7 @@ OF_CHANCES = ALWAYS | {"auc", "ece", "predicted_to_observed", "mean_label", "mea
         (CLICK, OF_CHANCES | {"grouped_auc"}),
         (FRAUD, OF_CHANCES | {"average_precision", "recall_fpr_1", "card_precision_100"}),
         (RELEVANCE, OF_CHANCES | {"grouped_auc", "ndcg_10"}),
-        (CATEGORY, ALWAYS | {"accuracy", "macro_f1"}),
+        (CATEGORY, ALWAYS | {"accuracy", "macro_f1", "ece"}),
         (DEMAND, {"rmse", "gain"}),
     ],
     ids=lambda value: value.name if isinstance(value, Task) else "",

@@ -7,7 +7,7 @@ from contract.errors import BadData
 from tests.model.small import CATEGORY, CLICK, FRAUD
 from tests.training.made import DAY_MS, make_examples
 from training.examples import Examples
-from training.folds import Fold, cut
+from training.folds import Fold, cut, settled
 
 LATE_MS = 20 * DAY_MS
 
@@ -78,6 +78,15 @@ def test_a_label_that_came_after_the_origin_teaches_nothing_but_judges() -> None
         assert not fold.learning.known(FRAUD).any()
         assert fold.learning.known(CLICK).any()
         assert fold.judging.known(FRAUD).any()
+
+
+def test_the_latest_days_can_be_left_out_but_not_all(examples: Examples) -> None:
+    kept = settled(examples, 2 * DAY_MS)
+
+    assert kept.ts_ms.max() <= examples.ts_ms.max() - 2 * DAY_MS < examples.ts_ms[len(kept)]
+    assert len(settled(examples, 0)) == len(examples)
+    with pytest.raises(BadData, match="older than the newest by 20 days"):
+        settled(examples.take(examples.known(CLICK)), LATE_MS)
 
 
 @pytest.mark.parametrize(("rows", "count"), [(40, 1), (1, 3)])

@@ -13,7 +13,7 @@ from contract.settings import Settings
 from training.commands.fit import declared
 from training.crossing import Run
 from training.findings import Findings, find, pages_of
-from training.folds import FOLDS_MIN
+from training.folds import DAY_MS, FOLDS_MIN, settled
 from training.methods import methods_of
 from training.pages import figure, write_pages
 from training.report import print_json, say
@@ -29,7 +29,7 @@ def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
     known = methods_of(shape, plan)
     methods = {name: known[name] for name in args.methods or known}
     seeds = range(plan.seed, plan.seed + args.seeds)
-    examples = read_examples(args.data, features, settings.tasks)
+    examples = settled(read_examples(args.data, features, settings.tasks), round(args.settle_days * DAY_MS))
     found, shown = find(
         args.data, examples, methods, (shape, plan), folds=args.folds, seeds=seeds, report=Progress(len(methods), args)
     )
@@ -49,6 +49,7 @@ def check(args: Namespace) -> None:
     errors = [f"`--seeds` should be at least 1. Found {args.seeds}."] * (args.seeds < 1)
     errors += [f"`--folds` should be at least {FOLDS_MIN}. Found {args.folds}."] * (args.folds < FOLDS_MIN)
     errors += [f"`--epochs` should be at least 1. Found {args.epochs}."] * (args.epochs is not None and args.epochs < 1)
+    errors += [f"`--settle-days` should be 0 or more. Found {args.settle_days:g}."] * (not args.settle_days >= 0)
     if args.out.exists() and not args.out.is_dir():
         errors.append(f"`--out` should be a folder. Found a file at {args.out}.")
     if errors:
@@ -86,6 +87,7 @@ def command_of(args: Namespace) -> str:
     """The command that repeats this."""
     words = ["python", "-m", "training", "evaluate", Path(args.data).name]
     words += ["--seeds", str(args.seeds), "--folds", str(args.folds)]
+    words += ["--settle-days", f"{args.settle_days:g}"] if args.settle_days else []
     words += [] if args.epochs is None else ["--epochs", str(args.epochs)]
     words += ["--methods", *args.methods] if args.methods else []
     return shlex.join(words)

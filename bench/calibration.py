@@ -1,0 +1,136 @@
+"""`python -m bench calibration`: do probabilities say what happens, for each task, on the simulated shop?
+
+A shop lives through its days; its events become examples by the code that serves, the network of `shop.toml` learns
+from the earlier ones and calibrates itself within them, and the later ones judge it, all of them old enough for their
+labels to be final. The calibration error of a model that is right about every probability is not 0: labels are drawn.
+What that alone gives on as many rows stands beside each figure, so that too few rows are not taken for a fault.
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import numpy as np
+import torch
+
+from contract.errors import BadData
+from contract.features import FeatureSet
+from contract.settings import Settings, read_settings
+from contract.tasks import Task
+from demo.shop import Shop
+from training.commands.fit import declared
+from training.evaluation import choices
+from training.examples import Examples, from_rows
+from training.fit import fit
+from training.folds import settled
+from training.history import Past
+from training.learner import predict
+from training.methods import quiet
+from training.metrics import Array, calibration_error
+from training.replay import Replay
+from training.split import split_by_time
+from training.table import read_examples, write_examples
+
+AIM: Final = 0.01
+JUDGING: Final = 0.4  # the latest share of each family of examples
+DRAWS: Final = 20
+
+
+class Row(msgspec.Struct, frozen=True):
+    """A task's calibration error over `rows` that judge, and what chance alone would make of it."""
+
+    calibration_error: float
+    of_chance: float
+    rows: int
+
+
+def main(words: Sequence[str]) -> int:
+    """Measure; 0: every task is within the aim, 1: some is not."""
+    arguments, begun = parse(words), time.process_time()
+    settings, features = read_settings()
+    shape, plan = declared(settings, features, {} if arguments.seed is None else {"seed": arguments.seed})
+    torch.set_num_threads(plan.threads)
+    examples = settled(lived(arguments, settings, features), settings.feedback.purchase_window_s * 1_000)
+    split = split_by_time(examples, JUDGING)
+    fitted = fit(examples.take(split.training), shape, plan, quiet)
+    judging = examples.take(split.validation).for_tasks(fitted.network.tasks)
+    rows = measured(fitted.network.tasks, judging, predict(fitted.network, judging))
+    for sentence in (*missed(rows), *fitted.left_out.values()):
+        print(f"Missed: {sentence}", file=sys.stderr)
+    show(rows, len(examples), time.process_time() - begun, as_json=arguments.json)
+    return 1 if list(missed(rows)) or fitted.left_out else 0
+
+
+def lived(arguments: argparse.Namespace, settings: Settings, features: FeatureSet) -> Examples:
+    """The examples of the shop's days, made once and then kept beside the name of what they were made by."""
+    name = f"shop-{arguments.days:g}-{arguments.people}-{arguments.items}-{features.digest}.parquet"
+    kept: Path = arguments.kept / name
+    if kept.is_file():
+        return read_examples(kept, features, settings.tasks)
+    shop = Shop(5, people=arguments.people, items=arguments.items)
+    replay = Replay(features=features, tasks=settings.tasks, feedback=settings.feedback)
+    examples = from_rows(replay.run(happened(shop, arguments.days)), features, settings.tasks)
+    if not len(examples):
+        raise BadData(f"{arguments.days:g} days of the shop should give examples. Found none.")
+    write_examples(kept, examples)
+    return examples
+
+
+def happened(shop: Shop, days: float) -> Iterator[Past]:
+    """What the shop lived through, decoded as it would come."""
+    for happening in shop.history(days):
+        if not isinstance(happening.event, bytes):  # history has nothing malformed in it
+            yield Past(happening.kind, happening.event)
+
+
+def measured(tasks: Sequence[Task], judging: Examples, predictions: dict[str, Array]) -> dict[str, Row]:
+    """Of a task with classes: how sure the network is of the class that it chooses."""
+    found = dict[str, Row]()
+    for task in tasks:
+        if task.kind == "regression" or not (known := judging.known(task)).any():
+            continue
+        y, p = judging.labels[task.name][known], predictions[task.name][known].astype(np.float64)
+        if task.kind == "multiclass":
+            y, p = choices(y, p)
+        found[task.name] = Row(round(calibration_error(y, p), 5), round(of_chance(p), 5), len(y))
+    return found
+
+
+def of_chance(p: Array) -> float:
+    """The mean calibration error of probabilities (N,) that are right, on labels drawn by them."""
+    chance = np.random.default_rng(0)
+    return float(np.mean([calibration_error((chance.random(len(p)) < p).astype(np.float64), p) for _ in range(DRAWS)]))
+
+
+def missed(rows: dict[str, Row]) -> Iterable[str]:
+    for task, row in rows.items():
+        if row.calibration_error > AIM:
+            yield (
+                f"The calibration error of `{task}` should be at most {AIM}. Found {row.calibration_error}, of which "
+                f"chance makes {row.of_chance} with {row.rows} rows."
+            )
+
+
+def show(rows: dict[str, Row], examples: int, seconds: float, *, as_json: bool) -> None:
+    if as_json:
+        print(msgspec.json.encode({"tasks": rows, "examples": examples, "seconds": round(seconds, 1)}).decode())
+        return
+    for name, row in rows.items():
+        print(f"{name:10} {row.calibration_error:.4f}   by chance {row.of_chance:.4f}   {row.rows:9,} rows")
+
+
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench calibration", description=__doc__)
+    parser.add_argument("--json", action="store_true", help="one line of JSON")
+    parser.add_argument("--days", type=float, default=40, help="how long the shop lives")
+    parser.add_argument("--people", type=int, default=1_500)
+    parser.add_argument("--items", type=int, default=2_500)
+    parser.add_argument("--seed", type=int, help="of learning, in place of the settings' own")
+    kept = Path(tempfile.gettempdir()) / "shopstream-bench-calibration"
+    parser.add_argument("--kept", type=Path, default=kept, help="where the examples are kept for the next time")
+    return parser.parse_args(words)

@@ -1,0 +1,118 @@
+from argparse import Namespace
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from contract.errors import BadConfig
+from contract.settings import Settings
+from tests.model.small import CATEGORY, CLICK, FEATURES, FRAUD
+from tests.training.made import DAY_MS, make_examples
+from training.commands.describe import run
+from training.description import Column, Description, describe
+from training.examples import Examples
+from training.table import read_examples, write_examples
+
+TASKS = (CLICK, FRAUD, CATEGORY)
+LATE_MS = 3 * DAY_MS
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Orders whose devices say what their amount says, whose payment never changes, and users with one absurd sum."""
+    made = make_examples(400, 11, prefix="d").for_tasks(TASKS)
+    order, user = made.blocks["order"], made.blocks["user"]
+    there = made.known(FRAUD)
+    order.numbers[there, 1] = order.numbers[there, 0]
+    order.ids[there] = 77
+    user.numbers[:, 1] = np.where(np.isnan(user.numbers[:, 1]), np.nan, 5)
+    user.numbers[np.flatnonzero(made.known(CLICK))[:2], 1] = [1e9, np.inf]
+    made.known_ms["fraud"][there] = made.ts_ms[there] + LATE_MS
+    path = tmp_path_factory.mktemp("described") / "made.parquet"
+    write_examples(path, honest(made))
+    return path
+
+
+def honest(examples: Examples) -> Examples:
+    """The same with no fraud."""
+    label = np.where(examples.known(FRAUD), 0, np.nan).astype(np.float32)
+    return replace(examples, labels={**examples.labels, "fraud": label})
+
+
+def command(data: Path, out: Path) -> int:
+    settings = cast(Settings, SimpleNamespace(tasks=TASKS))
+    return run(Namespace(data=data, out=out), settings, FEATURES)
+
+
+@pytest.fixture(scope="module")
+def found(data: Path) -> Description:
+    assert command(data, data.parent / "out") == 0
+    return msgspec.json.decode((data.parent / "out" / "description.json").read_bytes(), type=Description)
+
+
+def column(found: Description, name: str) -> Column:
+    return next(one for one in found.columns if one.name == name)
+
+
+def test_a_feature_is_looked_at_where_its_group_is(found: Description) -> None:
+    assert column(found, "amount").rows == next(one.rows for one in found.labels if one.task == "fraud")
+    assert column(found, "query").oddities == ["no rows"]
+
+
+def test_columns_that_are_equal_constant_or_infinite_are_named(found: Description) -> None:
+    assert column(found, "devices").same_as == "amount"
+    assert column(found, "amount").same_as is None
+    assert "constant" in column(found, "payment").oddities
+    assert column(found, "spent").infinite == 1
+    assert any("devices" in sentence and "same as amount" in sentence for sentence in found.odd)
+
+
+def test_missing_values_and_outliers_are_shares_of_the_rows(found: Description, data: Path) -> None:
+    spent, clicks = column(found, "spent"), column(found, "clicks")
+
+    assert 0.02 < clicks.missing < 0.25  # a tenth is drawn so
+    assert spent.high == 1e9
+    assert spent.clip_high is not None
+    assert spent.outliers is not None
+    assert sum(spent.bars) + round(spent.outliers * spent.rows) == round(spent.rows * (1 - spent.missing)) - 1
+
+
+def test_a_task_with_one_label_alone_is_named_and_so_is_how_long_labels_take(found: Description) -> None:
+    fraud = next(one for one in found.labels if one.task == "fraud")
+
+    assert fraud.constant
+    assert fraud.known_after_s == LATE_MS / 1_000
+    assert sum(rows for rows, _ in fraud.days.values()) == fraud.rows
+    assert "Task `fraud`: one value alone." in found.odd
+
+
+def test_the_page_has_a_row_for_each_feature_and_a_picture_for_each_group(found: Description, data: Path) -> None:
+    page = (data.parent / "out" / "description.html").read_text()
+
+    assert all(f"<td>{feature.name}</td>" in page for feature in FEATURES.features)
+    assert page.count("<svg") == len({feature.group for feature in FEATURES.features}) + 1
+
+
+def test_older_revisions_are_counted_as_left_out(data: Path, tmp_path: Path) -> None:
+    # Given a file in which ten examples come twice
+    table = pq.read_table(data)
+    pq.write_table(pa.concat_tables([table, table.slice(0, 10)]), tmp_path / "twice.parquet")
+
+    # When it is described
+    found = describe(tmp_path / "twice.parquet", read_examples(tmp_path / "twice.parquet", FEATURES, TASKS))
+
+    # Then each counts once
+    assert (found.file_rows, found.examples) == (len(table) + 10, len(table))
+
+
+def test_a_file_where_the_folder_should_be_is_refused(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("")
+
+    with pytest.raises(BadConfig, match="should be a folder"):
+        command(data, tmp_path / "out")
