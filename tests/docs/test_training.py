@@ -1,0 +1,41 @@
+"""docs/training.md says what `training evaluate` does."""
+
+import numpy as np
+
+from model.declared import Shape
+from tests.docs.pages import ROOT, Page, bare
+from tests.model.small import CATEGORY, CLICK, DEMAND, FRAUD, RELEVANCE
+from training.__main__ import METHODS, parse
+from training.evaluation import Truth, figures_of
+from training.methods import methods_of
+from training.plan import Plan
+
+PAGE = Page(ROOT / "docs" / "training.md")
+HEADING = "What evaluate does"
+
+
+def test_every_figure_stands_there_and_no_other(seed: int) -> None:
+    figures = PAGE.tables(HEADING)[0]
+    told = {name for row in figures for name in row["figure"].replace("`", "").split(", ")}
+
+    chance, found = np.random.default_rng(seed), {"rows"}
+    ids = np.array([f"{at}" for at in range(200)], object)
+    for task in (CLICK, FRAUD, RELEVANCE, CATEGORY, DEMAND):
+        y, at = chance.integers(0, 2, 200), np.zeros(200, np.int64)
+        p = chance.dirichlet(np.ones(2), 200) if task.kind == "multiclass" else chance.random(200)
+        found |= set(figures_of(task, Truth(y, ids, ids, at, at + 1), p))
+    assert told == found
+
+
+def test_every_option_stands_there_with_its_default() -> None:
+    options = PAGE.tables(HEADING)[1]
+    args = vars(parse(["evaluate", "examples.parquet"]))
+    found = {f"--{name.replace('_', '-')}": value for name, value in args.items() if name not in ("command", "data")}
+
+    told = {bare(row["option"]): bare(row["default"]) for row in options}
+    assert told == {name: "" if value is None else str(value) for name, value in found.items()}
+
+
+def test_the_methods_that_can_be_named_are_those_that_there_are() -> None:
+    assert tuple(methods_of(Shape(), Plan())) == METHODS
+    assert all(f"`{name}`" in PAGE.text for name in METHODS)
