@@ -110,11 +110,14 @@ def alarm_figures(truth: Truth, p: Array) -> dict[str, float]:
 
 
 def users_precision(truth: Truth, p: Array) -> float:
-    """Card precision with users in the place of cards, which examples do not name; NaN where 100 are all there are."""
+    """Card precision with users in the place of cards, which examples do not name.
+
+    NaN without time, since it is taken day by day, and where a hundred are all that a day has.
+    """
     day = truth.ts_ms // DAY_MS
     new = ~known_cards(truth.y, truth.user_id, day * DAY_MS, truth.known_ms)
     pairs = np.unique(np.stack([day[new], numbered(truth.user_id)[new]], 1), axis=0)
-    if not len(pairs) or np.unique(pairs[:, 0], return_counts=True)[1].max() <= CARDS:
+    if not truth.ts_ms.any() or not len(pairs) or np.unique(pairs[:, 0], return_counts=True)[1].max() <= CARDS:
         return float("nan")
     return card_precision(truth.y[new], p[new], truth.user_id[new], day[new])
 

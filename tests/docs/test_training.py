@@ -23,7 +23,7 @@ def test_every_figure_stands_there_and_no_other(seed: int) -> None:
     for task in (CLICK, FRAUD, RELEVANCE, CATEGORY, DEMAND):
         y, at = chance.integers(0, 2, 200), np.zeros(200, np.int64)
         p = chance.dirichlet(np.ones(2), 200) if task.kind == "multiclass" else chance.random(200)
-        found |= set(figures_of(task, Truth(y, ids, ids, at, at + 1), p))
+        found |= set(figures_of(task, Truth(y, ids, ids, at + 1, at + 2), p))
     assert told == found
 
 

@@ -99,6 +99,18 @@ def test_the_page_has_a_row_for_each_feature_and_a_picture_for_each_group(found:
     assert page.count("<svg") == len({feature.group for feature in FEATURES.features}) + 1
 
 
+def test_the_table_names_every_feature_and_what_is_odd_of_it(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.commands.describe.pages_of", lambda _: {})
+
+    assert command(data, tmp_path / "out") == 0
+
+    lines = capsys.readouterr().err.splitlines()
+    assert all(any(feature.name in line for line in lines) for feature in FEATURES.features)
+    assert any("devices" in line and "same as amount" in line for line in lines)
+
+
 def test_older_revisions_are_counted_as_left_out(data: Path, tmp_path: Path) -> None:
     # Given a file in which ten examples come twice
     table = pq.read_table(data)

@@ -15,6 +15,7 @@ from tests.model.small import CATEGORY, CLICK, DEMAND, FEATURES, SHAPE
 from tests.training.made import make_examples
 from training import table
 from training.commands.evaluate import run
+from training.examples import Examples
 from training.findings import Findings
 from training.pages import write_pages
 from training.plots import curves
@@ -24,10 +25,10 @@ TASKS = (CLICK, CATEGORY)
 MADE = make_examples(500, 9).for_tasks(TASKS)
 
 
-def evaluated(folder: Path, **given: Any) -> int:
-    write_examples(folder / "made.parquet", MADE)
+def evaluated(folder: Path, examples: Examples = MADE, **given: Any) -> int:
+    write_examples(folder / "made.parquet", examples)
     settings = SimpleNamespace(
-        tasks=TASKS, model=msgspec.to_builtins(SHAPE), training={"batch": 64, "epochs": 1}, bundles=folder
+        tasks=examples.tasks, model=msgspec.to_builtins(SHAPE), training={"batch": 64, "epochs": 1}, bundles=folder
     )
     words = {
         "data": folder / "made.parquet",
@@ -98,6 +99,19 @@ def test_a_full_disk_ends_with_a_sentence_and_leaves_the_former_report(
     # Then the former report stands, and nothing half-written beside it
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["evaluation.json"]
     assert (tmp_path / "out" / "evaluation.json").read_text() == "former"
+
+
+def test_examples_that_can_teach_nothing_end_with_a_sentence_and_no_page(tmp_path: Path) -> None:
+    # Given clicks that all say the same, and nothing else
+    clicks = MADE.take(MADE.known(CLICK)).for_tasks([CLICK])
+    clicks.labels["click"][:] = 1
+
+    # When they are evaluated
+    with pytest.raises(BadData, match=r"Some task should be learnable.*Found one alone"):
+        evaluated(tmp_path, clicks)
+
+    # Then no page says anything
+    assert not (tmp_path / "out").exists()
 
 
 def test_arguments_that_compare_nothing_are_all_listed(tmp_path: Path) -> None:

@@ -62,6 +62,15 @@ def test_precision_of_a_hundred_has_no_meaning_where_all_are_looked_at() -> None
     assert np.isnan(figures_of(FRAUD, make_truth(y), y)["card_precision_100"])
 
 
+def test_precision_of_a_day_has_no_meaning_without_time(seed: int) -> None:
+    y = np.random.default_rng(seed).integers(0, 2, 300)
+    truth = make_truth(y)
+    timeless = Truth(truth.y, truth.user_id, truth.event_id, truth.ts_ms * 0, truth.known_ms)
+
+    assert np.isfinite(figures_of(FRAUD, truth, y)["card_precision_100"])
+    assert np.isnan(figures_of(FRAUD, timeless, y)["card_precision_100"])
+
+
 def test_a_review_task_is_judged_by_its_alarms_as_well() -> None:
     y = np.array([0.0, 1.0] * 50)
 

@@ -74,6 +74,19 @@ def test_data_that_cannot_be_learned_from_ends_with_a_sentence(
     assert not (tmp_path / "bundles").exists()
 
 
+@pytest.mark.parametrize("command", ["describe", "evaluate"])
+@pytest.mark.parametrize("content", [None, b"", b"no parquet"])
+def test_data_that_cannot_be_read_gives_a_sentence_and_no_page(
+    command: str, content: bytes | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if content is not None:
+        (tmp_path / "e.parquet").write_bytes(content)
+
+    assert main([command, str(tmp_path / "e.parquet"), "--out", str(tmp_path / "out")]) == 1
+    assert "should be Parquet" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_history_without_examples_ends_with_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "h.jsonl").write_text("")
 

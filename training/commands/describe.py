@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+from rich.console import Console
 from rich.table import Table
 
 from contract.errors import BadConfig
@@ -32,8 +33,8 @@ def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
         raise BadConfig([f"`--out` should be a folder. Found a file at {args.out}."])
     found = describe(args.data, read_examples(args.data, features, settings.tasks))
     pages = write_pages(args.out, pages_of(found))
-    wide = None if CONSOLE.is_terminal else WIDTH
-    CONSOLE.print(columns_table(found.columns), labels_table(found.labels), width=wide)
+    console = CONSOLE if CONSOLE.is_terminal else Console(stderr=True, width=WIDTH)
+    console.print(columns_table(found.columns), labels_table(found.labels))
     say(*found.odd, *(f"See {page}" for page in pages))
     print_json(
         examples=found.examples,
