@@ -89,7 +89,8 @@ def main(words: Sequence[str]) -> int:
         )
         return 1
     torch.set_num_threads(1)
-    fraud = Fraud(known=what_is_known(arguments), path=arguments.kept / "rows.json", digest=code_digest(arguments.data))
+    digest = code_digest(arguments.data)  # first: what is kept is of the code that was read
+    fraud = Fraud(known=what_is_known(arguments), path=arguments.kept / "rows.json", digest=digest)
     rows = {name: fraud.row(name, ROWS[name], arguments.weeks) for name in arguments.rows or ROWS}
     for sentence in missed(rows):
         print(f"Missed: {sentence}", file=sys.stderr)
