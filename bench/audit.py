@@ -14,7 +14,7 @@ from contract.profiles import profile_key
 from tests.oracle.profiles import Oracle
 from tests.oracle.records import first_difference
 from worker.broker import Broker
-from worker.profile_store import source_name
+from worker.profile_store import open_profiles, source_name
 from worker.redis_client import RedisClient, pairs
 
 FOLDED: Final = ("orders", "reviews", "judgements", "clicks", "impressions", "searches")
@@ -59,7 +59,7 @@ class Audit:
 
     def slices(self) -> Iterator[tuple[Named, bytes]]:
         """Every slice in Redis by entity and source; a profile under a key that nobody would ask for has no entity."""
-        prefix, cursor, begun = self._stage.redis_prefix, 0, False
+        prefix, cursor, begun = self._prefix(), 0, False
         while cursor or not begun:
             ((found, keys),) = self._redis.pipeline([("SCAN", cursor, "MATCH", f"{prefix}profile:*", "COUNT", 1_000)])
             cursor, begun = int(found), True
@@ -75,7 +75,8 @@ class Audit:
         kinds = {self._stage.topics.of(kind): kind for kind in self._kinds}
         should = {self.source(kinds[topic], partition).encode(): end for (topic, partition), end in ends.items()}
         lagging = set[str]()
-        keys = [f"{self._stage.redis_prefix}merged:{{{bucket}}}" for bucket in range(BUCKETS)]
+        prefix = self._prefix()
+        keys = [f"{prefix}merged:{{{bucket}}}" for bucket in range(BUCKETS)]
         for held in self._redis.pipeline([("HGETALL", key) for key in keys]):
             merged = dict(pairs(held))
             lagging |= {source.decode() for source, end in should.items() if int(merged.get(source, -1)) != end}
@@ -88,6 +89,12 @@ class Audit:
 
     def close(self) -> None:
         self._redis.close()
+
+    def _prefix(self) -> str:
+        """What the keys of the state begin with that serves."""
+        profiles = open_profiles(self._redis, self._stage.redis_prefix)
+        profiles.take_up()
+        return profiles.prefix
 
 
 def opened(kind: str, logged: Logged) -> Event | None:

@@ -23,7 +23,7 @@ from worker.intake import Intake, Place
 from worker.lanes import LANES
 from worker.patience import Patience
 from worker.positions import Positions
-from worker.profile_store import MERGE, RedisProfiles
+from worker.profile_store import MERGE, RedisProfiles, open_profiles
 from worker.protocol import Doors, Protocol, State
 from worker.publisher import Publisher
 from worker.recovery import Recovery
@@ -208,7 +208,7 @@ class Mortal:
         publisher = Publisher(
             kafka=kafka, transactional_id=f"{group}-{self.instance}", patience=self._patience, step=self.moments
         )
-        profiles = RedisProfiles(client=self.redis, prefix=settings.redis.prefix)
+        profiles = open_profiles(self.redis, settings.redis.prefix)
         broker = Broker(kafka=kafka)
         protocol = Protocol(
             settings=settings,

@@ -22,7 +22,7 @@ from bench.traffic import Traffic
 from contract.rows import DEAD_LETTER_HEADER, Decision, read_dead_letter, read_decision, read_scored
 from tests.oracle.profiles import Oracle
 from worker.intake import Place
-from worker.profile_store import RedisProfiles
+from worker.profile_store import open_profiles
 from worker.redis_client import RedisClient
 
 PARTITIONS: Final = 4
@@ -172,7 +172,9 @@ class Scene:
                  if committed.get(Place(*place), -1) < end and end]  # fmt: skip
         if found or len(sources) < len(ends):
             return found or [f"{len(sources)} of {len(ends)} partitions are owned"]
-        merged = RedisProfiles(client=self.redis, prefix=self.stage.redis_prefix).merged(sources.values())
+        profiles = open_profiles(self.redis, self.stage.redis_prefix)
+        profiles.take_up()
+        merged = profiles.merged(sources.values())
         lacking = {s for held in merged.values() for place, s in sources.items() if held.get(s) != ends[place]}
         return [f"{source} is not merged everywhere" for source in sorted(lacking)]
 

@@ -1,4 +1,4 @@
-"""The worker's commands: `score` a lane, join `feedback`, create `topics`, `verify` the state, show a `profile`."""
+"""The worker's commands: `score`, `feedback`, `topics`, and for the state `rebuild`, `verify`, `profile`."""
 
 import argparse
 import logging
@@ -14,7 +14,7 @@ from contract.settings import read_settings
 from worker.lanes import LANES
 
 log = logging.getLogger("worker")
-LASTING = ("score", "feedback")  # these go on until a signal asks them to end in good order
+LASTING = ("score", "feedback", "rebuild")  # these end in good order when a signal asks them to
 
 
 def main() -> int:
@@ -58,6 +58,12 @@ def run(arguments: argparse.Namespace, stop: threading.Event) -> int:
 
             sample = Sample() if arguments.all else Sample(arguments.share, arguments.part)
             return verify(settings, sample, arguments.kinds)
+        case "rebuild":
+            from worker.rebuild import collect, rebuild
+
+            if arguments.collect or arguments.retire:
+                return collect(settings, retires=arguments.retire)
+            return rebuild(settings, arguments.start, accepts_loss=arguments.accept_loss, stop=stop)
         case "profile":
             from worker.portrait import show
 
@@ -73,8 +79,30 @@ def parse() -> argparse.Namespace:
     commands.add_parser("feedback", help="join scored rows with what happened into examples")
     topics = commands.add_parser("topics", help="create the topics that do not exist yet")
     topics.add_argument("--replication", type=int, default=1, help="copies of each partition")
+    add_rebuild(commands)
     add_inspections(commands)
     return parser.parse_args()
+
+
+def add_rebuild(commands: Any) -> None:
+    rebuild = commands.add_parser("rebuild", help="build profiles anew from the log, beside the workers, and switch")
+    rebuild.add_argument("--from", dest="start", type=start, metavar="TIME", help="`beginning` (default), or a time")
+    rebuild.add_argument("--accept-loss", action="store_true", help="although logs have lost their first records")
+    only = rebuild.add_mutually_exclusive_group()
+    only.add_argument("--collect", action="store_true", help="build nothing; delete what earlier rebuilds left")
+    only.add_argument("--retire", action="store_true", help="the same, and delete the states of other layouts")
+
+
+def start(text: str) -> datetime | None:
+    """When a state begins; None for the beginning of its logs."""
+    if text == "beginning":
+        return None
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"A start should be `beginning` or a time as 2026-11-25T20:00. Found {text}."
+        ) from error
 
 
 def add_inspections(commands: Any) -> None:

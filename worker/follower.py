@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from contract.errors import Unavailable
+from contract.errors import LostLog, Unavailable
 from contract.settings import Kafka
 from worker.intake import Place, Record, as_bytes
 
@@ -66,21 +66,40 @@ class Log:
     """Reads partitions from their beginning to given ends, once."""
 
     def __init__(self, *, kafka: Kafka) -> None:
-        self._consumer = consumer(kafka)
+        self._consumer = consumer(kafka, {"auto.offset.reset": "error"})
 
     def extents(self, topics: Iterable[str]) -> dict[Place, Extent]:
         """What there is now in each partition of those topics that exist; raises `Unavailable`."""
         return extents_of(self._consumer, topics)
 
-    def read(self, ends: Mapping[Place, int]) -> Iterator[list[Record]]:
-        """Every record below `ends` (exclusive), in chunks, each partition in its order; raises `Unavailable`."""
-        left = {place: end for place, end in ends.items() if end > 0}
-        self._consumer.assign([TopicPartition(*place, OFFSET_BEGINNING) for place in left])
+    def offsets_at(self, places: Iterable[Place], ms: int) -> dict[Place, int]:
+        """The first offset in each partition whose record Kafka was given at `ms` or later; else its end."""
+        asked = [TopicPartition(*place, ms) for place in places]
+        if not asked:
+            return {}
+        try:
+            found = {
+                Place(tp.topic, tp.partition): tp.offset for tp in self._consumer.offsets_for_times(asked, TIMEOUT_S)
+            }
+            ends = extents_of(self._consumer, {place.topic for place, offset in found.items() if offset < 0})
+        except KafkaException as error:
+            raise Unavailable(f"Kafka should tell where a time begins. Found: {error.args[0].str()}") from error
+        return {place: offset if offset >= 0 else ends[place].high for place, offset in found.items()}
+
+    def read(self, ends: Mapping[Place, int], starts: Mapping[Place, int] | None = None) -> Iterator[list[Record]]:
+        """Every record below `ends` (exclusive), in chunks, each partition in its order; raises `Unavailable`.
+
+        `starts`: where to begin in a partition, if not at its first record.
+        """
+        first = starts or {}
+        left = {place: end for place, end in ends.items() if end > first.get(place, 0)}
+        self._consumer.assign([TopicPartition(*place, first.get(place, OFFSET_BEGINNING)) for place in left])
         heard_s = time.monotonic()
         while left:
             records, messages = list[Record](), self._consumer.consume(CHUNK, 0.05)
             for message in messages:
                 place, reached = progress(message)
+                refuse_gone(message, place)
                 if message.error() is None and reached <= left.get(place, 0):
                     records.append(record_of(message))
                 if reached >= left.get(place, reached + 1):
@@ -99,7 +118,14 @@ class Log:
         self._consumer.close()
 
 
-def consumer(kafka: Kafka) -> Consumer:
+def refuse_gone(message: Message, place: Place) -> None:
+    """Raise `LostLog` where the record that should be read next is no more."""
+    error = message.error()
+    if error is not None and error.code() == KafkaError._AUTO_OFFSET_RESET:
+        raise LostLog(f"{place.topic}/{place.partition} should hold every record to its end. Found: {error.str()}")
+
+
+def consumer(kafka: Kafka, more: Mapping[str, Any] | None = None) -> Consumer:
     """A reader of committed records that belongs to no group and tells when it has come to a partition's end."""
     configuration: dict[str, Any] = {
         "isolation.level": "read_committed",
@@ -109,6 +135,7 @@ def consumer(kafka: Kafka) -> Consumer:
         "enable.partition.eof": True,
         "log_level": 3,
         "error_cb": lambda error: None,  # the intake tells of brokers that are away, once
+        **(more or {}),
     }
     return Consumer(configuration)
 

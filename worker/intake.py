@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple, Protocol, TypeAlias, TypeVar
 
-from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import OFFSET_END, OFFSET_INVALID, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from contract.errors import ShopstreamError, StaleState, Unavailable
 from contract.settings import Kafka
@@ -13,6 +13,7 @@ from worker import metrics
 
 log = logging.getLogger(__name__)
 TIMEOUT_S: Final = 10.0
+NOWHERE: Final = OFFSET_END  # where a partition is begun whose start will be told by `seek`
 T = TypeVar("T")
 
 

@@ -25,7 +25,7 @@ from contract.profiles import (
 from contract.settings import Settings
 from contract.slices import Slices
 from contract.touches import LINKED, columns
-from worker.profile_store import RedisProfiles
+from worker.profile_store import open_profiles
 from worker.redis_client import RedisClient
 
 # What sums of a family are hundredths of; the others are whole numbers.
@@ -37,8 +37,9 @@ def show(settings: Settings, kind: str, ident: str, at: datetime | None) -> int:
     """Print the profile of an entity; 0, or 1 if there is none. `at` without a zone is UTC."""
     entity = f"{kind}:{ident}"
     client = RedisClient(url=settings.redis.url, timeout_s=settings.redis.timeout_s)
-    profiles = RedisProfiles(client=client, prefix=settings.redis.prefix)
+    profiles = open_profiles(client, settings.redis.prefix)
     try:
+        profiles.take_up()
         (slices,) = profiles.read([entity])
     finally:
         client.close()

@@ -22,17 +22,18 @@ class Start:
     lost: int = 0
 
 
-def start_of(held: Held, merged: Iterable[int | None]) -> Start:
+def start_of(held: Held, merged: Iterable[int | None], begin: int = 0) -> Start:
     """min(committed, merged of every bucket), `merged` being None for buckets that know nothing of the source.
 
     A group that never committed over a state that knows nothing is a first start: it begins with the first record there
-    is. Otherwise a bucket that knows nothing needs the log from its beginning. Needed records that are gone are `lost`.
+    is. Otherwise a bucket that knows nothing needs the log from where it `begins` for this state. Needed records that
+    are gone are `lost`.
     """
     known = list(merged)
     committed = held.committed if held.committed is not None and held.committed <= held.high else None
     if committed is None and all(at is None for at in known):
         return Start(held.low, held.low)
-    needed = min([at or 0 for at in known] + ([committed] if committed is not None else []))
+    needed = min([begin if at is None else at for at in known] + ([committed] if committed is not None else []))
     answered = max(held.low, committed if committed is not None else held.low)
     return Start(max(held.low, needed), answered, max(0, held.low - needed))
 

@@ -1,10 +1,11 @@
 """Profiles in Redis: read whole, written bucket by bucket with the positions that they stand for, under a guard."""
 
+import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -13,7 +14,10 @@ from contract.hashing import BUCKETS, bucket_of
 from contract.memory import Merged
 from contract.profiles import HORIZON_MS, LAYOUT, RECORD, entity_of, profile_key
 from contract.slices import Recalled, Slices, Written, check_lengths, cut, write
+from worker.generations import FIRST, Generations, name_in, prefix_of
 from worker.redis_client import RedisClient, pairs
+
+log = logging.getLogger(__name__)
 
 # KEYS: merged:{bucket}, then the profiles to write. ARGV: time to live in ms, what should be left of it, number of
 # sources; for each source its name, the offset that must be there ('' for none) and the new one; then, packed into
@@ -39,20 +43,41 @@ return 1
 # Redis' own expiry only collects garbage, so it is later than the fold's horizon by the longest retention we foresee.
 TTL_MS: Final = HORIZON_MS + 30 * 86_400_000
 KEPT_MS: Final = TTL_MS - 3 * 86_400_000  # a profile stays at least so long after it was written
-PAGE: Final = 1_000
 
 
 class RedisProfiles:
-    """The promises of `contract.memory.Profiles` over a Redis or Valkey."""
+    """The promises of `contract.memory.Profiles` over a Redis or Valkey.
 
-    def __init__(self, *, client: RedisClient, prefix: str) -> None:
+    With `generations` it follows the one that serves: `take_up` goes over to it, and a read while another one serves
+    raises `StaleState`. Without, it is what stands under `prefix`.
+    """
+
+    def __init__(self, *, client: RedisClient, prefix: str, generations: Generations | None = None) -> None:
         self.client = client
-        self.prefix = prefix
-        self.key = lru_cache(maxsize=32_768)(self._key)  # asked for when an entity is read and when it is written
+        self.generations, self.generation = generations, FIRST
+        self._go_to(prefix)
+
+    def take_up(self) -> None:
+        """Go over to the generation that serves; raises `BadProfile` where only other layouts have a state."""
+        if self.generations is not None and (name := self.generations.open()) != self.generation:
+            log.warning("Going over to %s of the state.", name or "the first generation")
+            self.generation = name
+            self._go_to(prefix_of(self.generations.prefix, name))
+
+    def begins(self) -> dict[str, int]:
+        """Where the log of each source began for this state, if later than at its own beginning."""
+        (fields,) = self.client.pipeline([("HGETALL", self.begins_key)])
+        return {source.decode(): int(offset) for source, offset in pairs(fields)}
+
+    def write_begins(self, begins: Mapping[str, int]) -> None:
+        """Note from where on this state knows the log of each source, before anything of it is merged."""
+        fields = list(chain.from_iterable(begins.items()))
+        if fields:
+            self.client.pipeline([("HSET", self.begins_key, *fields)])
 
     def read(self, entities: Sequence[str]) -> Recalled:
         # One HGETALL each: a script a bucket would have Redis copy every slice twice more, into Lua and out again.
-        replies = self.client.pipeline([("HGETALL", self.key(entity)) for entity in entities])
+        replies = self._ask([("HGETALL", self.key(entity)) for entity in entities])
         fields: list[bytes] = list(chain.from_iterable(replies))
         names, records = fields[::2], fields[1::2]
         check_lengths(map(len, records))
@@ -70,20 +95,16 @@ class RedisProfiles:
 
         What is there from the beginning to the end comes at least once, each profile as it is at that moment.
         """
-        pattern, cursor = re.sub(r"([*?\[\]\\^])", r"\\\1", self.prefix) + "profile:*", b"0"
-        while True:
-            ((cursor, raw),) = self.client.pipeline([("SCAN", cursor, "MATCH", pattern, "COUNT", PAGE)])
-            keys = [key for key in map(bytes.decode, raw) if wanted(entity_of(key))]
+        for page in self.client.scan(f"{self.prefix}profile:"):
+            keys = [key for key in page if wanted(entity_of(key))]
             for key, fields in zip(keys, self.client.pipeline([("HGETALL", key) for key in keys]), strict=True):
                 yield key.removeprefix(self.prefix), {name.decode(): record for name, record in pairs(fields)}
-            if cursor == b"0":
-                return
 
     def merged(self, sources: Iterable[str]) -> Merged:
         wanted = sorted(sources)
         if not wanted:
             return {bucket: {} for bucket in range(BUCKETS)}
-        replies = self.client.pipeline([("HMGET", self.merged_key(bucket), *wanted) for bucket in range(BUCKETS)])
+        replies = self._ask([("HMGET", self.merged_key(bucket), *wanted) for bucket in range(BUCKETS)])
         return {
             bucket: {source: int(at) for source, at in zip(wanted, reply, strict=True) if at is not None}
             for bucket, reply in enumerate(replies)
@@ -111,11 +132,31 @@ class RedisProfiles:
         keys += [self.key(entity) for entity in unreadable]
         return (
             f"Run: redis-cli DEL {' '.join(map(quoted, keys))}; the worker then folds them again from the log. "
-            "Where it is every profile, give this release another redis.prefix."
+            "Where it is every profile, run `python -m worker rebuild`."
         )
 
     def merged_key(self, bucket: int) -> str:
         return f"{self.prefix}merged:{{{bucket}}}"
+
+    @property
+    def begins_key(self) -> str:
+        return f"{self.prefix}begins"
+
+    def _ask(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        """The replies to commands; raises `StaleState` if another generation serves when they have been carried out.
+
+        Asked last: what is read of one that serves still is whole, since keys go only after another one serves.
+        """
+        if self.generations is None:
+            return self.client.pipeline(commands)
+        *replies, answer = self.client.in_order(commands, self.generations.question)
+        if (name := name_in(answer)) != self.generation:
+            raise StaleState(f"Generation `{self.generation}` of the state should serve. Found that `{name}` does.")
+        return replies
+
+    def _go_to(self, prefix: str) -> None:
+        self.prefix = prefix
+        self.key = lru_cache(maxsize=32_768)(self._key)  # asked for when an entity is read and when it is written
 
     def _addresses(self, written: Written, rows: slice, positions: Mapping[str, int]) -> tuple[list[str], bytes]:
         """The keys of these slices, and packed for each slice the number of its key and of its source."""
@@ -129,6 +170,11 @@ class RedisProfiles:
 
     def _key(self, entity: str) -> str:
         return self.prefix + profile_key(entity)
+
+
+def open_profiles(client: RedisClient, prefix: str) -> RedisProfiles:
+    """The profiles of a shop, of whichever generation serves."""
+    return RedisProfiles(client=client, prefix=prefix, generations=Generations(client=client, prefix=prefix))
 
 
 def readable(records: Iterable[bytes]) -> bool:

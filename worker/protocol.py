@@ -21,7 +21,7 @@ from worker.batch import Batch, Reject, open_records
 from worker.caches import Caches
 from worker.claims import Claims
 from worker.flood import Flood
-from worker.intake import Intake, Place
+from worker.intake import NOWHERE, Intake, Place
 from worker.lanes import Lane
 from worker.patience import Patience
 from worker.profile_store import RedisProfiles
@@ -76,6 +76,7 @@ class Protocol:
         self._kinds = settings.topics.kinds()
         self._in_hand: set[Place] = set()
         self._dropped = self._rebalancing = False
+        self._behind: StaleState | None = None  # partitions came that can only be begun with all others
         self._flood = Flood(share_max=settings.worker.dead_letter_share_max, window=settings.worker.dead_letter_window)
         self._model_version = ""
         patience.meanwhile = self._stay_member
@@ -105,6 +106,9 @@ class Protocol:
         try:
             with self._timed("recover"):
                 return self._patience.insist("kafka and redis", lambda: self._recovery.begin(places, self._intake))
+        except StaleState as error:
+            self._behind = error
+            return dict.fromkeys(places, NOWHERE)  # the next step begins anew with all that are held
         finally:
             self._rebalancing = False
 
@@ -124,6 +128,8 @@ class Protocol:
         batch = Batch()
         try:
             records = self._intake.poll(self._settings.worker.batch_max, self._settings.worker.wait_ms)
+            if self._behind:
+                raise self._behind
             lane = self._lane
             batch = open_records(records, self._kinds, self._positions.sources, lane.watches, lane.inspects)
             self._in_hand, self._dropped = set(batch.ends), False
@@ -138,10 +144,7 @@ class Protocol:
         """Go back to what Redis has; costs folding again what is there already, and never an answer."""
         log.warning("Going back to what Redis has: %s", reason)
         metrics.RECOVERIES.labels(type(reason).__name__).inc()
-        self._in_hand, self._dropped = (
-            set(),
-            False,
-        )  # the batch in hand is given up: nobody has to notice that it is gone
+        self._in_hand, self._dropped, self._behind = set(), False, None  # what is given up need not be noticed as gone
         with self._timed("recover"):
             self._publisher.abandon()
             self._patience.insist("kafka and redis", self._go_back)

@@ -9,14 +9,14 @@ from collections.abc import Iterable, Mapping
 
 from contract.errors import StaleState
 from contract.hashing import BUCKETS
-from contract.memory import Merged, Profiles
+from contract.memory import Merged
 from contract.settings import Settings
 from worker import metrics
 from worker.broker import Broker
 from worker.intake import Held, Intake, Place
 from worker.lanes import Lane
 from worker.positions import Positions, Start, refuse_another_log, refuse_loss, start_of
-from worker.profile_store import source_name
+from worker.profile_store import RedisProfiles, source_name
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ class Recovery:
     """Fills `positions` from what Kafka and Redis hold, and says where to start."""
 
     def __init__(
-        self, *, settings: Settings, lane: Lane, broker: Broker, profiles: Profiles, positions: Positions
+        self, *, settings: Settings, lane: Lane, broker: Broker, profiles: RedisProfiles, positions: Positions
     ) -> None:
         self._kinds, self._lane = settings.topics.kinds(), lane
         self._broker, self._profiles = broker, profiles
@@ -33,13 +33,19 @@ class Recovery:
         self._accepts_loss = settings.worker.on_lost_log == "accept"
 
     def begin(self, places: Iterable[Place], intake: Intake) -> dict[Place, int]:
-        """The offset at which to start in each of these partitions; raises `LostLog`, or `Unavailable`."""
+        """The offset at which to start in each of these partitions; raises `LostLog`, or `Unavailable`.
+
+        Who holds no others goes over to the generation of the state that serves; else `StaleState` if it is another.
+        """
         asked = list(places)
         self.positions.forget(asked)
         held = intake.held(asked)
         sources = self._name([place for place in asked if self._kinds[place.topic] in self._lane.folds])
-        merged = self._profiles.merged(sources.values())
-        starts = {place: self._start(place, held[place], sources.get(place), merged) for place in asked}
+        merged, begins = self._recall(sources.values())
+        starts = {
+            place: self._start(place, held[place], sources.get(place), merged, begins.get(sources.get(place, ""), 0))
+            for place in asked
+        }
         self._write_down(sources, held, starts, merged)
         for place, start in starts.items():
             log.info("Starting %s/%d at %d, answering from %d.", *place, start.offset, start.committed)
@@ -54,11 +60,24 @@ class Recovery:
         ids = self._broker.topic_ids({place.topic for place in places}) if places else {}
         return {p: source_name(self._kinds[p.topic], ids.get(p.topic), p.partition) for p in places}
 
-    def _start(self, place: Place, held: Held, source: str | None, merged: Merged) -> Start:
+    def _recall(self, sources: Iterable[str]) -> tuple[Merged, dict[str, int]]:
+        """What is merged of these sources, and where they begin, in the generation that serves."""
+        wanted = list(sources)
+        while True:
+            try:
+                if not self.positions.committed:
+                    self._profiles.take_up()
+                begins = self._profiles.begins()
+                return self._profiles.merged(wanted), begins
+            except StaleState:  # another one serves since
+                if self.positions.committed:
+                    raise
+
+    def _start(self, place: Place, held: Held, source: str | None, merged: Merged, begin: int) -> Start:
         if source is None:  # only watched: there is no state to bring up
             committed = held.committed if held.committed is not None and held.committed <= held.high else held.low
             return Start(max(held.low, committed), max(held.low, committed))
-        start = start_of(held, [merged.get(bucket, {}).get(source) for bucket in range(BUCKETS)])
+        start = start_of(held, [merged.get(bucket, {}).get(source) for bucket in range(BUCKETS)], begin)
         refuse_another_log(place, start, held.high)
         if start.lost:
             if not self._accepts_loss:

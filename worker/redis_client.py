@@ -4,13 +4,16 @@ Keys (docs/keys.md has the whole table; PREFIX is `shop:` by default):
 
     PREFIX profile:{BUCKET}:KIND:ID   hash    source -> slice, 472 bytes     written by the worker that owns the source
     PREFIX merged:{BUCKET}            hash    source -> offset (exclusive)   written with the slices, or not at all
+    PREFIX begins                     hash    source -> offset               where a rebuilt state begins
+    PREFIX generations                hash    layout -> generation           which build of the state serves
     PREFIX decision:EVENT             string  JSON, and the scored row       claimed once, before it is published
     PREFIX rec:USER, rec:popular...   string  JSON                           caches
 """
 
 import logging
-from collections.abc import Sequence
-from typing import Any
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
 
 import hiredis
 import redis
@@ -33,6 +36,7 @@ PASSING_ERRORS = (
     redis.exceptions.OutOfMemoryError,
     redis.exceptions.TryAgainError,
 )
+PAGE: Final = 1_000  # keys that a scan looks at in one call
 log = logging.getLogger(__name__)
 
 
@@ -71,6 +75,19 @@ class RedisClient:
             # A restarted or flushed server forgot it. Every call of the pipeline failed alike, so none has run.
             self._load(source)
             return self.pipeline(commands)
+
+    def in_order(self, commands: Sequence[Sequence[Any]], last: Sequence[Any]) -> list[Any]:
+        """The replies to all commands, and to one that is carried out after all of them."""
+        return self.pipeline([*commands, last])
+
+    def scan(self, beginning: str) -> Iterator[list[str]]:
+        """The keys that begin so, page by page; those that are there all the time come at least once."""
+        pattern, cursor = re.sub(r"([*?\[\]\\^])", r"\\\1", beginning) + "*", b"0"
+        while True:
+            ((cursor, page),) = self.pipeline([("SCAN", cursor, "MATCH", pattern, "COUNT", PAGE)])
+            yield [key.decode(errors="replace") for key in page]
+            if cursor == b"0":
+                return
 
     def set_new(self, items: Sequence[tuple[str, bytes]], ttl_s: int) -> list[bytes | None]:
         """Set each key that is absent; the reply is what was there before, or None."""

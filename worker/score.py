@@ -27,7 +27,7 @@ from worker.lanes import LANES
 from worker.patience import Patience, Stopped
 from worker.positions import Positions
 from worker.products import Products
-from worker.profile_store import RedisProfiles
+from worker.profile_store import open_profiles
 from worker.progress import Progress
 from worker.protocol import Doors, Protocol, State
 from worker.publisher import Publisher
@@ -189,7 +189,7 @@ def open_state(settings: Settings) -> State:
     client = RedisClient(url=redis.url, timeout_s=redis.timeout_s)
     cache = RedisClient(url=redis.cache_url, timeout_s=redis.timeout_s) if redis.cache_url else client
     return State(
-        profiles=RedisProfiles(client=client, prefix=redis.prefix),
+        profiles=open_profiles(client, redis.prefix),
         claims=Claims(client=client, prefix=redis.prefix, ttl_s=settings.lists.decision_ttl_s),
         caches=Caches(client=cache, prefix=redis.prefix, lists=settings.lists),
     )

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
-from contract.errors import BadConfig, BadEvent, ShopstreamError, Unavailable
+from contract.errors import BadConfig, BadEvent, LostLog, ShopstreamError, StaleState, Unavailable
 from contract.events import clamp, decode
 from contract.hashing import bucket_of, hash_id
 from contract.memory import Merged
@@ -20,9 +20,9 @@ from contract.settings import Settings
 from contract.touches import Arrival
 from worker.broker import Broker
 from worker.difference import defect
-from worker.follower import Log
+from worker.follower import Extent, Log
 from worker.intake import Place, Record
-from worker.profile_store import KEPT_MS, RedisProfiles, source_name
+from worker.profile_store import KEPT_MS, RedisProfiles, open_profiles, source_name
 from worker.recount import Logged, Recount
 from worker.redis_client import RedisClient
 from worker.verdict import Comparison, Pair, Verdict, offset_of
@@ -55,20 +55,24 @@ class Verification:
         self._topics, self._sample = topics, sample
 
     def run(self, now_ms: int) -> Verdict:
-        """Read Redis, then the log, then compare; raises `Moved`, or `Unavailable`."""
+        """Read Redis, then the log, then compare; raises `Moved`, `StaleState`, or `Unavailable`."""
         extents = self._log.extents(self._topics)
         sources = self._name(extents)
-        merged = self._profiles.merged(sources)
+        self._profiles.take_up()
+        begins, merged = self._profiles.begins(), self._profiles.merged(sources)
         found = self._snapshot()
         limits = Limits(found, merged)
         recount = Recount(wanted=self._sample.has, limit=limits.of)
-        self._read(recount, sources, {p: min(limits.end(s), extents[p].high) for s, p in sources.items()})
+        starts = {
+            place: begins[source] for source, place in sources.items() if begins.get(source, 0) > extents[place].low
+        }
+        self._read(recount, sources, {p: min(limits.end(s), extents[p].high) for s, p in sources.items()}, starts)
         refuse_moved(merged, self._profiles.merged(sources))
         extents = self._log.extents(self._topics)  # anew: retention may have gone on meanwhile
         return Comparison(
             found=found,
             should={(entity, source): record for entity, of in recount.slices.items() for source, record in of.items()},
-            logs={source: extents[place] for source, place in sources.items() if place in extents},
+            logs={s: left_of(extents[p], begins.get(s, 0)) for s, p in sources.items() if p in extents},
             may_be_dropped=lambda pair: recount.last_kafka_ms[pair] + KEPT_MS < now_ms,
         ).verdict()
 
@@ -87,10 +91,12 @@ class Verification:
             }
         return found
 
-    def _read(self, recount: Recount, sources: Mapping[str, Place], ends: Mapping[Place, int]) -> None:
+    def _read(
+        self, recount: Recount, sources: Mapping[str, Place], ends: Mapping[Place, int], starts: Mapping[Place, int]
+    ) -> None:
         names = {place: source for source, place in sources.items()}
         count, told_s = 0, time.monotonic()
-        for records in self._log.read(ends):
+        for records in self._log.read(ends, starts):
             recount.add([one for record in records if (one := self._logged(record, names)) is not None])
             count += len(records)
             if time.monotonic() > told_s + TOLD_EVERY_S:
@@ -105,6 +111,11 @@ class Verification:
         except BadEvent:
             return None
         return Logged(Arrival(names[place], record.offset, event, *place), record.kafka_ms)
+
+
+def left_of(extent: Extent, begin: int) -> Extent:
+    """What is left of a log of which a state needs the records from `begin` on; low 0: all of these."""
+    return Extent(extent.low if extent.low > begin else 0, extent.high)
 
 
 class Limits:
@@ -146,13 +157,13 @@ def verify(settings: Settings, sample: Sample, kinds: Iterable[str]) -> int:
     verification = Verification(
         log=reader,
         broker=Broker(kafka=settings.kafka),
-        profiles=RedisProfiles(client=client, prefix=settings.redis.prefix),
+        profiles=open_profiles(client, settings.redis.prefix),
         topics={settings.topics.of(kind): kind for kind in kinds},
         sample=sample,
     )
     try:
         verdict = verification.run(time.time_ns() // 1_000_000)
-    except (Moved, Unavailable) as error:
+    except (LostLog, Moved, StaleState, Unavailable) as error:
         print(f"Nothing can be told: {error}", file=sys.stderr)
         return 3
     finally:

@@ -23,6 +23,7 @@ from contract.touches import Arrival, columns
 from tests.docs.pages import KEYS, Row, bare
 from worker.caches import Caches
 from worker.claims import Claims
+from worker.generations import Generations, prefix_of
 from worker.profile_store import TTL_MS, RedisProfiles
 from worker.redis_client import RedisClient
 
@@ -68,6 +69,9 @@ def server(redis_url: str) -> redis.Redis:
     RedisProfiles(client=client, prefix=prefix).merge(
         memory.writes(), {}, {bucket: {"searches/0": 1} for bucket in range(64)}
     )
+    generations = Generations(client=client, prefix=prefix)
+    generations.open()
+    RedisProfiles(client=client, prefix=prefix_of(prefix, str(generations.begin()))).write_begins({"searches/0": 1})
     client.close()
     return redis.Redis.from_url(redis_url, decode_responses=True)
 
@@ -129,6 +133,14 @@ def test_the_example_of_popular_items_has_the_fields_that_are_written(server: re
     example, written = dict(KEYS.examples())["popular"], server.get("shop:rec:popular")
 
     assert re.findall(r'"(\w+)":', example) == re.findall(r'"(\w+)":', str(written))
+
+
+def test_the_fields_of_generations_are_those_that_are_written(server: redis.Redis) -> None:
+    (fields,) = KEYS.tables("Generations")
+
+    told = {name for row in fields for name in re.findall(r"`(\w+)`", row["field of `shop:generations`"])}
+    assert told - {"layout"} | {str(LAYOUT)} == set(server.hgetall("shop:generations"))
+    assert server.hget("shop:generations", str(LAYOUT)) == ""
 
 
 def type_of(dtype: np.dtype[np.void]) -> str:

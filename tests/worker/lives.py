@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Self
 
+from contract.errors import StaleState
 from contract.memory import Memory
 from contract.rows import Decision, Scored
 from contract.touches import Arrival
@@ -21,7 +22,7 @@ from worker.intake import Intake, Place
 from worker.lanes import LANES
 from worker.patience import Patience
 from worker.positions import Positions
-from worker.profile_store import RedisProfiles
+from worker.profile_store import open_profiles
 from worker.protocol import Doors, Protocol, State
 from worker.publisher import Publisher
 from worker.recovery import Recovery
@@ -134,7 +135,7 @@ class Life:
         self.positions = Positions()
         group = f"{settings.kafka.group_prefix}-orders"
         transactional_id = f"{group}-{instance}" if settings.kafka.transactions else None
-        self.profiles = RedisProfiles(client=self.client, prefix=settings.redis.prefix)
+        self.profiles = open_profiles(self.client, settings.redis.prefix)
         self.intake = Intake(kafka=settings.kafka, group=group, instance=instance)
         self.protocol = Protocol(
             settings=settings,
@@ -175,7 +176,10 @@ class Life:
         """One batch, and what a worker does once a second."""
         self.protocol.step(lambda: time.time_ns() // 1_000_000)
         if self.keeps_house:
-            self.protocol.advance()
+            try:
+                self.protocol.advance()
+            except StaleState as error:
+                self.protocol.recover(error)
 
     def work_until(self, done: Callable[[], bool]) -> None:
         """Step after step until `done`; fails after a minute."""

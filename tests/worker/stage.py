@@ -20,7 +20,7 @@ from tests.worker.topics import Sender, read
 from worker.batch import open_records
 from worker.broker import Broker as Admin
 from worker.intake import Place, Record
-from worker.profile_store import RedisProfiles, source_name
+from worker.profile_store import RedisProfiles, open_profiles, source_name
 from worker.redis_client import RedisClient
 
 PARTITIONS: Final = 4
@@ -108,7 +108,10 @@ class Stage:
         return [read_decision(record.value or b"") for record in self.read("decisions")]
 
     def profiles(self) -> RedisProfiles:
-        return RedisProfiles(client=self.redis, prefix=self.settings.redis.prefix)
+        """Those that serve now."""
+        profiles = open_profiles(self.redis, self.settings.redis.prefix)
+        profiles.take_up()
+        return profiles
 
     def source(self, place: Place) -> str:
         """What the slices of a partition of this stage are called."""

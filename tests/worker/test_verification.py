@@ -203,9 +203,9 @@ class Meanwhile(Log):
         super().__init__(kafka=stage.settings.kafka)
         self._event = event
 
-    def read(self, ends: Mapping[Place, int]) -> Iterator[list[Record]]:
+    def read(self, ends: Mapping[Place, int], starts: Mapping[Place, int] | None = None) -> Iterator[list[Record]]:
         self._event()
-        return super().read(ends)
+        return super().read(ends, starts)
 
 
 def test_a_redis_that_loses_its_state_meanwhile_gives_no_verdict(worked: Stage) -> None:

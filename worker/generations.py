@@ -1,0 +1,160 @@
+"""Generations: builds of the state, one of which serves. One hash names it for each layout of records.
+
+A generation's profiles and positions have keys of their own: those of generation `g3` begin with PREFIX `g3:`, those of
+the first one, which has no name, with PREFIX alone. Whoever takes a generation up starts where *its* positions say, so
+nothing is lost and nothing counts twice, whoever wrote where in the moment of a switch. docs/decisions/0007 has it all.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+from contract.errors import BadProfile, ShopstreamError
+from contract.hashing import BUCKETS
+from contract.profiles import LAYOUT
+from worker.redis_client import RedisClient, pairs
+
+FIRST: Final = ""  # the generation without a name
+LEASE_MS: Final = 60_000
+
+# KEYS: generations. Its fields: LAYOUT -> generation, for each layout; `last`: how many were begun; `building`: the one
+# that is being built, `until`: the time (Redis' own, in ms) at which whoever builds it is taken for dead.
+OPEN: Final = """
+local found = redis.call('HGET', KEYS[1], ARGV[1])
+if found then return found end
+for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do if tonumber(field) then return nil end end
+redis.call('HSET', KEYS[1], ARGV[1], '')
+return ''
+"""
+NOW: Final = """
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local held = redis.call('HGET', KEYS[1], 'building')
+local holds = held and now < tonumber(redis.call('HGET', KEYS[1], 'until'))
+"""
+BEGIN: Final = f"""{NOW}
+if holds then return nil end
+local name = 'g' .. redis.call('HINCRBY', KEYS[1], 'last', 1)
+redis.call('HSET', KEYS[1], 'building', name, 'until', now + ARGV[1])
+return name
+"""
+RENEW: Final = f"""{NOW}
+if held ~= ARGV[2] then return 0 end
+redis.call('HSET', KEYS[1], 'until', now + ARGV[1])
+return 1
+"""
+SWITCH: Final = f"""{NOW}
+local serving = redis.call('HGET', KEYS[1], ARGV[1]) or ''
+if serving == ARGV[2] then return 1 end
+if held ~= ARGV[2] or serving ~= ARGV[3] then return 0 end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+return 1
+"""
+END: Final = """
+if redis.call('HGET', KEYS[1], 'building') == ARGV[1] then redis.call('HDEL', KEYS[1], 'building', 'until') end
+return 1
+"""
+Asking = tuple[str, str, str]
+
+
+class Overtaken(ShopstreamError):
+    """Whoever built a generation has lost its lease, or what serves is not what served when it began."""
+
+
+class Generations:
+    """Asks and says which generation serves the workers of a layout."""
+
+    def __init__(self, *, client: RedisClient, prefix: str, layout: int = LAYOUT) -> None:
+        self.client, self.prefix, self.layout = client, prefix, layout
+        self.key = f"{prefix}generations"
+
+    @property
+    def question(self) -> Asking:
+        """The command that asks which generation serves; `name_in` reads its answer."""
+        return "HGET", self.key, str(self.layout)
+
+    def open(self) -> str:
+        """The generation that serves this layout; raises `BadProfile` where there is a state of other layouts alone."""
+        found = self._run(OPEN, self.layout)
+        if found is None:
+            raise BadProfile(
+                f"The state under {self.prefix} should have layout {self.layout}. Found one of another release: run "
+                "`python -m worker rebuild` of this release first; workers of the other one may go on meanwhile."
+            )
+        return str(found.decode())
+
+    def begin(self) -> str | None:
+        """The name of a new generation, to be built by the caller alone; None while another build holds its lease."""
+        name = self._run(BEGIN, LEASE_MS)
+        return None if name is None else str(name.decode())
+
+    def renew(self, name: str) -> None:
+        """Go on building; raises `Overtaken` if the lease is another's."""
+        if not self._run(RENEW, LEASE_MS, name):
+            raise Overtaken(f"{self.key} should say that {name} is being built. Found that it does not.")
+
+    def serving(self) -> str:
+        """The generation that serves this layout; the first one also before anybody said so."""
+        return name_in(self.client.pipeline([self.question])[0])
+
+    def switch(self, name: str, before: str) -> None:
+        """Let the one that was built serve instead of `before`; raises `Overtaken`, and then nothing has changed."""
+        if not self._run(SWITCH, self.layout, name, before):
+            raise Overtaken(f"{self.key} should say `{before}` serves and {name} is being built. Found another.")
+
+    def end(self, name: str) -> None:
+        """Build no more."""
+        self._run(END, name)
+
+    def retire(self) -> list[int]:
+        """Forget the states of all layouts but this one; returns those layouts."""
+        others = [int(field) for field in self._fields() if field.isdigit() and int(field) != self.layout]
+        if others:
+            self.client.pipeline([("HDEL", self.key, *others)])
+        return others
+
+    def kept(self) -> set[str]:
+        """The generations that serve some layout, or are being built."""
+        fields = self._fields()
+        served = {name for field, name in fields.items() if field.isdigit()}
+        return (served or {FIRST}) | {name for field, name in fields.items() if field == "building"}
+
+    def fence(self, name: str) -> None:
+        """Forget how far a generation is merged, unless it is kept: nobody who is in it can merge on."""
+        if name not in self.kept():
+            prefix = prefix_of(self.prefix, name)
+            self.client.pipeline([("UNLINK", f"{prefix}merged:{{{bucket}}}") for bucket in range(BUCKETS)])
+
+    def collect(self, meanwhile: Callable[[], object] = lambda: None) -> int:
+        """Delete what is left of every generation that is not kept; returns how many keys that were."""
+        count = 0
+        for keys in self._keys(self.kept()):
+            self.client.pipeline([("UNLINK", key) for key in keys])
+            count += len(keys)
+            meanwhile()
+        return count
+
+    def _keys(self, kept: set[str]) -> Iterator[list[str]]:
+        """The keys of generations that are not kept, page by page."""
+        state = re.compile(re.escape(self.prefix) + r"(?:(g\d+):)?(?:profile:\{|merged:\{|begins$)")
+        for page in self.client.scan(self.prefix):
+            found = [(match[1] or FIRST, key) for key in page if (match := state.match(key))]
+            if left := [key for name, key in found if name not in kept]:
+                yield left
+
+    def _fields(self) -> dict[str, str]:
+        (reply,) = self.client.pipeline([("HGETALL", self.key)])
+        return {field.decode(): value.decode() for field, value in pairs(reply)}
+
+    def _run(self, script: str, *arguments: Any) -> Any:
+        return self.client.scripts(script, [([self.key], arguments)])[0]
+
+
+def name_in(reply: bytes | None) -> str:
+    """The generation in the answer to `Generations.question`; the first one before anybody said so."""
+    return FIRST if reply is None else reply.decode()
+
+
+def prefix_of(prefix: str, generation: str) -> str:
+    """What the keys of a generation begin with."""
+    return f"{prefix}{generation}:" if generation else prefix
