@@ -32,7 +32,9 @@ SETTINGS: Final = {
     "force_col_wise": True,
 }  # a lower rate than its own with early stopping, and smoothed categories: better than its defaults on such tables
 TREES_MAX, PATIENCE = 1_000, 40
-COMMONEST: Final = 100  # ids of a text or sequence that become columns
+ROWS_A_LEAF, LEAF_ROWS = 200, (2, 20)  # 20 is its default; with it a few hundred rows give hardly a split
+COMMONEST: Final = (100, 1_000)  # ids of a text or sequence that become columns, fewer where there are many rows
+CELLS: Final = 20_000_000  # of such columns
 OBJECTIVES: Final = {"binary": "binary", "graded": "cross_entropy", "multiclass": "multiclass", "regression": "l2"}
 
 
@@ -57,6 +59,7 @@ def answers(task: Task, parts: tuple[Examples, Examples, Examples], threads: int
     teaching, choosing, judging = (part.take(known) for part, known in zip(parts, rows, strict=True))
     reader = Reader.of(task, teaching)
     settings = {**SETTINGS, "objective": OBJECTIVES[task.kind], "num_threads": threads, "seed": seed}
+    settings["min_child_samples"] = int(np.clip(len(teaching) // ROWS_A_LEAF, *LEAF_ROWS))
     if task.kind == "multiclass":
         settings["num_class"] = len(teaching.classes[task.name])
     learned = lightgbm.Dataset(
@@ -84,7 +87,8 @@ class Reader:
         reader = cls(teaching.features, task, {})
         for feature, ids in reader.id_features(teaching):
             values, counts = np.unique(ids[ids != 0], return_counts=True)
-            commonest = np.sort(values[np.argsort(-counts, kind="stable")[:COMMONEST]])
+            most = int(np.clip(CELLS // max(len(ids), 1), *COMMONEST))
+            commonest = np.sort(values[np.argsort(-counts, kind="stable")[:most]])
             reader.codes[feature.name] = values if feature.kind == "category" else commonest
         return reader
 
