@@ -50,10 +50,15 @@ class Kafka(Section):
 
 
 class Redis(Section):
-    """Profiles, positions and claims live at `url`; caches at `cache_url` where that is another server."""
+    """Profiles, positions and claims live at `url`; caches at `cache_url` where that is another server.
+
+    `cluster`: `url` is one of a Redis Cluster's servers, which tells of the others; `cache_cluster`: so is `cache_url`.
+    """
 
     url: str = "redis://localhost:6379/0"
+    cluster: bool = False
     cache_url: str | None = None
+    cache_cluster: bool = False
     prefix: str = "shop:"
     timeout_s: Annotated[float, Field(gt=0)] = 5.0
 

@@ -26,7 +26,7 @@ from contract.settings import Settings
 from contract.slices import Slices
 from contract.touches import LINKED, columns
 from worker.profile_store import open_profiles
-from worker.redis_client import RedisClient
+from worker.redis_cluster import connect
 
 # What sums of a family are hundredths of; the others are whole numbers.
 HUNDREDTHS: Final = ("orders", "reviews")
@@ -36,7 +36,7 @@ NOTHING: Final = "-"
 def show(settings: Settings, kind: str, ident: str, at: datetime | None) -> int:
     """Print the profile of an entity; 0, or 1 if there is none. `at` without a zone is UTC."""
     entity = f"{kind}:{ident}"
-    client = RedisClient(url=settings.redis.url, timeout_s=settings.redis.timeout_s)
+    client = connect(settings.redis)
     profiles = open_profiles(client, settings.redis.prefix)
     try:
         profiles.take_up()

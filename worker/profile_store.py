@@ -128,10 +128,14 @@ class RedisProfiles:
         """What to run where some of these profiles cannot be read, so that they are folded again from the log."""
         replies = self.client.pipeline([("HGETALL", self.key(entity)) for entity in entities])
         unreadable = [entity for entity, reply in zip(entities, replies, strict=True) if not readable(reply[1::2])]
-        keys = [self.merged_key(bucket) for bucket in sorted({bucket_of(entity) for entity in unreadable})]
-        keys += [self.key(entity) for entity in unreadable]
+        by_bucket: dict[int, list[str]] = {}
+        for entity in unreadable:
+            bucket = bucket_of(entity)
+            by_bucket.setdefault(bucket, [self.merged_key(bucket)]).append(self.key(entity))
+        # A bucket's keys lie on one server of a cluster; those of several buckets cannot be deleted by one command.
+        runs = [f"{self.client.shell} DEL {' '.join(map(quoted, keys))}" for _, keys in sorted(by_bucket.items())]
         return (
-            f"Run: redis-cli DEL {' '.join(map(quoted, keys))}; the worker then folds them again from the log. "
+            f"Run: {'; '.join(runs)}; the worker then folds them again from the log. "
             "Where it is every profile, run `python -m worker rebuild`."
         )
 

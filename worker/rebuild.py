@@ -25,6 +25,7 @@ from worker.patience import Patience
 from worker.portrait import milliseconds
 from worker.profile_store import RedisProfiles, source_name
 from worker.redis_client import RedisClient
+from worker.redis_cluster import connect
 
 log = logging.getLogger(__name__)
 CLOSE: Final = 2_000  # records behind: workers fold the rest when they go over
@@ -189,7 +190,7 @@ def rebuild(settings: Settings, start: datetime | None, *, accepts_loss: bool, s
     from_ms = milliseconds(start) if start else None
     if from_ms is not None and from_ms > time.time_ns() // 1_000_000:
         raise BadConfig([f"A state should begin in the past. Found {start}."])
-    client = RedisClient(url=settings.redis.url, timeout_s=settings.redis.timeout_s)
+    client = connect(settings.redis)
     reader = Log(kafka=settings.kafka)
     try:
         rebuilt = Rebuild(
@@ -214,7 +215,7 @@ def rebuild(settings: Settings, start: datetime | None, *, accepts_loss: bool, s
 
 def collect(settings: Settings, *, retires: bool) -> int:
     """Delete what serves nobody, with `retires` also the states of other layouts, and print how much that was; 0."""
-    client = RedisClient(url=settings.redis.url, timeout_s=settings.redis.timeout_s)
+    client = connect(settings.redis)
     try:
         generations = Generations(client=client, prefix=settings.redis.prefix)
         if retires:

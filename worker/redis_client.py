@@ -1,4 +1,4 @@
-"""The one door to Redis: pipelines, scripts, and foreign errors by what the caller does next.
+"""The door to Redis: pipelines, scripts, and foreign errors by what the caller does next. `redis_cluster` is its like.
 
 Keys (docs/keys.md has the whole table; PREFIX is `shop:` by default):
 
@@ -13,7 +13,9 @@ Keys (docs/keys.md has the whole table; PREFIX is `shop:` by default):
 import logging
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import hiredis
 import redis
@@ -33,6 +35,7 @@ PASSING_ERRORS = (
     redis.BusyLoadingError,
     redis.ReadOnlyError,
     redis.exceptions.ClusterDownError,
+    redis.exceptions.NoScriptError,
     redis.exceptions.OutOfMemoryError,
     redis.exceptions.TryAgainError,
 )
@@ -47,8 +50,11 @@ class Refused(Unavailable):
 class RedisClient:
     """A connection to one Redis, used by one thread."""
 
+    shell = "redis-cli"  # what a human runs to send it commands
+
     def __init__(self, *, url: str, timeout_s: float) -> None:
         self.name = url.rpartition("@")[2].partition("?")[0]
+        self.host = urlsplit(url).hostname or "localhost"
         self._redis = redis.Redis.from_url(
             url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=Retry(NoBackoff(), 0), protocol=2
         )
@@ -56,25 +62,20 @@ class RedisClient:
 
     def pipeline(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
         """The replies to all commands, sent at once; raises `Unavailable` if one of them met no working server."""
-        try:
-            replies = self._exchange(commands)
-        except (*PASSING_ERRORS, OSError) as error:  # a reset while reading comes from the socket, without another name
-            raise Unavailable(f"Redis {self.name} should answer. Found: {error}") from error
-        for reply in replies:
-            if isinstance(reply, Exception):
-                self._refuse(reply)
-        return replies
+        return self._accepted(self._answers(commands))
 
     def scripts(self, source: str, calls: Sequence[tuple[Sequence[Any], Sequence[Any]]]) -> list[Any]:
         """The replies to one script called with each pair of keys and arguments, sent at once."""
         sha = self._shas.get(source) or self._load(source)
         commands = [("EVALSHA", sha, len(keys), *keys, *arguments) for keys, arguments in calls]
-        try:
-            return self.pipeline(commands)
-        except redis.exceptions.NoScriptError:
-            # A restarted or flushed server forgot it. Every call of the pipeline failed alike, so none has run.
+        replies = self._answers(commands)
+        # A server that was restarted or flushed forgot it, one of a cluster that is new never had it.
+        missed = [n for n, reply in enumerate(replies) if isinstance(reply, redis.exceptions.NoScriptError)]
+        if missed:
             self._load(source)
-            return self.pipeline(commands)
+            for number, reply in zip(missed, self._answers([commands[n] for n in missed]), strict=True):
+                replies[number] = reply
+        return self._accepted(replies)
 
     def in_order(self, commands: Sequence[Sequence[Any]], last: Sequence[Any]) -> list[Any]:
         """The replies to all commands, and to one that is carried out after all of them."""
@@ -82,6 +83,11 @@ class RedisClient:
 
     def scan(self, beginning: str) -> Iterator[list[str]]:
         """The keys that begin so, page by page; those that are there all the time come at least once."""
+        for server in self.servers():
+            yield from server.scan_it(beginning)
+
+    def scan_it(self, beginning: str) -> Iterator[list[str]]:
+        """`scan`, of this server alone."""
         pattern, cursor = re.sub(r"([*?\[\]\\^])", r"\\\1", beginning) + "*", b"0"
         while True:
             ((cursor, page),) = self.pipeline([("SCAN", cursor, "MATCH", pattern, "COUNT", PAGE)])
@@ -94,41 +100,67 @@ class RedisClient:
         return self.pipeline([("SET", key, value, "NX", "GET", "EX", ttl_s) for key, value in items])
 
     def check(self) -> None:
-        """Raise `BadConfig` if this server may silently throw keys away; `Unavailable` if it does not answer."""
+        """Raise `BadConfig` if a server may silently throw keys away; `Unavailable` if one does not answer."""
+        if errors := [error for server in self.servers() for error in server.mistakes()]:
+            raise BadConfig(errors)
+
+    def mistakes(self) -> list[str]:
+        """What is wrong with how this server is set up."""
         try:
             reply = self.pipeline([("CONFIG", "GET", "maxmemory-policy"), ("CONFIG", "GET", "maxmemory")])
         except (Refused, redis.ResponseError) as error:  # a managed server, or a user without this right
             log.warning("Going on; Redis %s should run `noeviction`, and does not tell: %s", self.name, error)
-            return
+            return []
         settings = dict(pairs(reply[0]) + pairs(reply[1]))
         policy, limit = settings.get(b"maxmemory-policy", b"noeviction"), settings.get(b"maxmemory", b"0")
-        if policy != b"noeviction" and limit != b"0":
-            raise BadConfig([f"Redis {self.name} should run `noeviction`. Found `{policy.decode()}`."])
+        if policy == b"noeviction" or limit == b"0":
+            return []
+        return [f"Redis {self.name} should run `noeviction`. Found `{policy.decode()}`."]
+
+    def servers(self) -> Sequence["RedisClient"]:
+        """Every server that holds keys, to be asked for what concerns no key."""
+        return [self]
 
     def close(self) -> None:
         self._redis.close()
 
-    def _load(self, source: str) -> str:
-        (sha,) = self.pipeline([("SCRIPT", "LOAD", source)])
-        self._shas[source] = sha.decode() if isinstance(sha, bytes) else str(sha)
-        return self._shas[source]
-
-    def _exchange(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
-        """Send all and read all; errors of single commands are among the replies.
-
-        Thousands of profiles are read in a batch, and redis-py's own pipelines cost several microseconds a command, so
-        hiredis packs and parses here without them.
-        """
+    @contextmanager
+    def connection(self) -> Iterator[Any]:
+        """One of redis-py's connections; it is not used again after an error."""
         pool = self._redis.connection_pool
-        connection: Any = pool.get_connection()
+        taken: Any = pool.get_connection()
         try:
-            connection.send_packed_command([b"".join(map(hiredis.pack_command, map(tuple, commands)))])
-            return replies_of(connection, len(commands))
+            yield taken
         except BaseException:
-            connection.disconnect()  # what is still to come would be taken for replies to the next commands
+            taken.disconnect()  # what is still to come would be taken for replies to the next commands
             raise
         finally:
-            pool.release(connection)
+            pool.release(taken)
+
+    def _load(self, source: str) -> str:
+        for server in self.servers():
+            (sha,) = server.pipeline([("SCRIPT", "LOAD", source)])
+            self._shas[source] = sha.decode()
+        return self._shas[source]
+
+    def _answers(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        """The replies to all commands, with the errors of single commands among them."""
+        try:
+            return self._exchange(commands)
+        except (*PASSING_ERRORS, OSError) as error:  # a reset while reading comes from the socket, without another name
+            raise Unavailable(f"Redis {self.name} should answer. Found: {error}") from error
+
+    def _exchange(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        """Send all and read all."""
+        with self.connection() as connection:
+            connection.send_packed_command([packed(commands)])
+            return replies_of(connection, len(commands))
+
+    def _accepted(self, replies: list[Any]) -> list[Any]:
+        for reply in replies:
+            if isinstance(reply, Exception):
+                self._refuse(reply)
+        return replies
 
     def _refuse(self, error: Exception) -> None:
         """Raise what a command was answered with, by what the caller does next."""
@@ -136,7 +168,18 @@ class RedisClient:
             raise Refused(f"Redis {self.name} should allow what a worker does. Found: {error}") from error
         if isinstance(error, PASSING_ERRORS) or str(error).startswith(PASSING):
             raise Unavailable(f"Redis {self.name} should take commands. Found: {error}") from error
+        if isinstance(error, redis.exceptions.MovedError):
+            raise BadConfig([f"`redis.cluster` should be true where {self.name} is one. Found false."]) from error
         raise error
+
+
+def packed(commands: Sequence[Sequence[Any]]) -> bytes:
+    """Commands as they go over the wire.
+
+    Thousands of profiles are read in a batch, and redis-py's own pipelines cost several microseconds a command, so
+    hiredis packs and parses here without them.
+    """
+    return b"".join(map(hiredis.pack_command, map(tuple, commands)))
 
 
 def replies_of(connection: Any, count: int) -> list[Any]:

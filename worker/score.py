@@ -32,7 +32,7 @@ from worker.progress import Progress
 from worker.protocol import Doors, Protocol, State
 from worker.publisher import Publisher
 from worker.recovery import Recovery
-from worker.redis_client import RedisClient
+from worker.redis_cluster import connect, connect_caches
 from worker.runtime import Model
 from worker.step import StepMark
 
@@ -186,8 +186,8 @@ class ScoreWorker:
 def open_state(settings: Settings) -> State:
     """The profiles, claims and caches of these settings."""
     redis = settings.redis
-    client = RedisClient(url=redis.url, timeout_s=redis.timeout_s)
-    cache = RedisClient(url=redis.cache_url, timeout_s=redis.timeout_s) if redis.cache_url else client
+    client = connect(redis)
+    cache = connect_caches(redis, client)
     return State(
         profiles=open_profiles(client, redis.prefix),
         claims=Claims(client=client, prefix=redis.prefix, ttl_s=settings.lists.decision_ttl_s),

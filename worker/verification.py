@@ -24,7 +24,7 @@ from worker.follower import Extent, Log
 from worker.intake import Place, Record
 from worker.profile_store import KEPT_MS, RedisProfiles, open_profiles, source_name
 from worker.recount import Logged, Recount
-from worker.redis_client import RedisClient
+from worker.redis_cluster import connect
 from worker.verdict import Comparison, Pair, Verdict, offset_of
 
 log = logging.getLogger(__name__)
@@ -152,7 +152,7 @@ def verify(settings: Settings, sample: Sample, kinds: Iterable[str]) -> int:
     """Verify, and print what was found; 0: nothing differs, 1: something does, 3: that could not be told."""
     if sample.part < 0 or sample.part * sample.share >= 1:
         raise BadConfig([f"Parts of {sample.share:g} should be counted from 0 while they last. Found {sample.part}."])
-    client = RedisClient(url=settings.redis.url, timeout_s=settings.redis.timeout_s)
+    client = connect(settings.redis)
     reader = Log(kafka=settings.kafka)
     verification = Verification(
         log=reader,

@@ -26,7 +26,7 @@ from worker.profile_store import open_profiles
 from worker.protocol import Doors, Protocol, State
 from worker.publisher import Publisher
 from worker.recovery import Recovery
-from worker.redis_client import RedisClient
+from worker.redis_cluster import connect
 from worker.runtime import Model
 from worker.step import StepMark
 
@@ -131,7 +131,7 @@ class Life:
         self.mark = FatefulMark(fates)
         self.scorer = scorer or Signing(name)
         self.patience = Patience(self.stop, longest_s=0.1)
-        self.client = RedisClient(url=settings.redis.url, timeout_s=settings.redis.timeout_s)
+        self.client = connect(settings.redis)
         self.positions = Positions()
         group = f"{settings.kafka.group_prefix}-orders"
         transactional_id = f"{group}-{instance}" if settings.kafka.transactions else None

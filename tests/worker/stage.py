@@ -21,7 +21,7 @@ from worker.batch import open_records
 from worker.broker import Broker as Admin
 from worker.intake import Place, Record
 from worker.profile_store import RedisProfiles, open_profiles, source_name
-from worker.redis_client import RedisClient
+from worker.redis_cluster import connect
 
 PARTITIONS: Final = 4
 
@@ -30,7 +30,14 @@ class Stage:
     """Topics, groups and keys of one test on its servers."""
 
     def __init__(
-        self, *, broker: Broker, redis_url: str, prefix: str, transactions: bool = True, batch_max: int = 10
+        self,
+        *,
+        broker: Broker,
+        redis_url: str,
+        prefix: str,
+        transactions: bool = True,
+        batch_max: int = 10,
+        is_cluster: bool = False,
     ) -> None:
         self.broker, self.prefix = broker, prefix
         self.tells_ids = isinstance(broker, ApacheKafka)
@@ -47,14 +54,14 @@ class Stage:
                     client={"heartbeat.interval.ms": 300},
                     group_prefix=f"{prefix}group",
                 ),
-                "redis": Redis(url=redis_url, prefix=prefix),
+                "redis": Redis(url=redis_url, prefix=prefix, cluster=is_cluster),
                 "topics": Topics.model_validate(names),
                 "worker": Settings().worker.model_copy(update={"batch_max": batch_max, "wait_ms": 5}),
             }
         )
         broker.create_topics(dict.fromkeys(names.values(), PARTITIONS))
         self._sender = Sender(broker.bootstrap)
-        self.redis = RedisClient(url=redis_url, timeout_s=20)
+        self.redis = connect(self.settings.redis.model_copy(update={"timeout_s": 20}))
 
     def close(self) -> None:
         self.redis.close()

@@ -68,7 +68,8 @@ def decided_once(stage: Stage, sent: set[str]) -> bool:
     return Counter(decision.event_id for decision in stage.decisions()) == Counter(sent)
 
 
-def test_a_running_worker_goes_over_to_a_state_that_is_a_clean_pass(stage: Stage, seed: int) -> None:
+def test_a_running_worker_goes_over_to_a_state_that_is_a_clean_pass(embedded_stage: Stage, seed: int) -> None:
+    stage = embedded_stage
     # given a worker at work, and a state that is not what its log says
     sent = stage.send_orders(seed, 40)
     with Running(Life(stage)) as life:
