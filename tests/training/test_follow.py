@@ -27,6 +27,7 @@ from training.sample import sample_of
 from training.table import read_examples
 
 SETTINGS = Settings(tasks=TASKS)
+LENIENT = replace(PLAN, margin=9.0)  # where the gate is not what is tried: a few dozen rows would judge by chance
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +67,7 @@ class Fixed(Feed):
 
 
 def test_new_examples_are_predicted_then_learned_and_the_weights_differ(checkpoint: Checkpoint) -> None:
-    found = update(checkpoint, fed(*make_rows(400, 11, "n")), PLAN)
+    found = update(checkpoint, fed(*make_rows(400, 11, "n")), LENIENT)
 
     assert found.checkpoint is not None
     assert found.examples == 400
@@ -80,7 +81,7 @@ def test_new_examples_are_predicted_then_learned_and_the_weights_differ(checkpoi
 def test_the_checkpoint_that_was_learned_from_stays_as_it_was(checkpoint: Checkpoint) -> None:
     before = digest_of(checkpoint.weights)
 
-    update(checkpoint, fed(*make_rows(100, 11, "n")), PLAN)
+    update(checkpoint, fed(*make_rows(100, 11, "n")), LENIENT)
 
     assert digest_of(checkpoint.weights) == before
 
@@ -88,7 +89,7 @@ def test_the_checkpoint_that_was_learned_from_stays_as_it_was(checkpoint: Checkp
 def test_equal_feedback_gives_equal_weights(checkpoint: Checkpoint) -> None:
     rows = make_rows(200, 11, "n")
 
-    one, again = (update(checkpoint, fed(*rows), PLAN).checkpoint for _ in range(2))
+    one, again = (update(checkpoint, fed(*rows), LENIENT).checkpoint for _ in range(2))
 
     assert one is not None
     assert again is not None
@@ -120,7 +121,7 @@ def test_what_cannot_be_learned_from_is_left_out_and_counted(checkpoint: Checkpo
 
 
 def test_kept_examples_and_new_ones_are_carried_on(checkpoint: Checkpoint) -> None:
-    found = update(checkpoint, fed(*make_rows(300, 11, "n")), PLAN).checkpoint
+    found = update(checkpoint, fed(*make_rows(300, 11, "n")), LENIENT).checkpoint
 
     assert found is not None
     kept = read_examples(found.sample, FEATURES, TASKS)
@@ -129,7 +130,7 @@ def test_kept_examples_and_new_ones_are_carried_on(checkpoint: Checkpoint) -> No
 
 
 def test_a_better_model_is_published_with_its_parent(bundles: Path, checkpoint: Checkpoint) -> None:
-    status = learn_once(Fixed(fed(*make_rows(300, 11, "n"))), bundles, SETTINGS, PLAN)
+    status = learn_once(Fixed(fed(*make_rows(300, 11, "n"))), bundles, SETTINGS, LENIENT)
 
     manifest = read_bundle(bundles, current_version(bundles) or "").manifest
     assert status == 0
@@ -140,8 +141,8 @@ def test_a_better_model_is_published_with_its_parent(bundles: Path, checkpoint: 
 def test_the_next_look_goes_on_where_the_last_one_ended(bundles: Path) -> None:
     feed = Fixed(fed(*make_rows(300, 11, "n")))
 
-    learn_once(feed, bundles, SETTINGS, PLAN)
-    learn_once(feed, bundles, SETTINGS, PLAN)
+    learn_once(feed, bundles, SETTINGS, LENIENT)
+    learn_once(feed, bundles, SETTINGS, LENIENT)
 
     assert feed.asked == [{}, {"shop.feedback/0": 300}]
 
