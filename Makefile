@@ -37,9 +37,8 @@ format: env
 	$(PY) -m ruff format .
 	$(PY) -m ruff check --fix .
 
-# All of them two at a time, the tests of one file by one process, which share what is slow to make; the demo comes early.
 test: env
-	$(PY) -m pytest $(or $(ARGS),--numprocesses 2 --dist loadfile --no-loadscope-reorder)
+	$(PY) -m pytest $(ARGS)
 
 demo: env
 	$(PY) -m demo run $(ARGS)
