@@ -1,6 +1,6 @@
 """Questions to the Kafka cluster itself: which topics there are, under which ids, and making those that lack."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
@@ -20,13 +20,20 @@ class Broker:
 
     def topic_ids(self, topics: Iterable[str]) -> dict[str, str]:
         """The id of each topic that exists; nothing from a broker that does not tell ids."""
-        if not self._known:
-            return {}
-        try:
-            found = self._admin.describe_topics(TopicCollection(list(topics)), request_timeout=10)
-            return {topic: str(future.result().topic_id) for topic, future in found.items() if self._exists(future)}
-        except KafkaException as error:
-            raise Unavailable(f"Kafka should describe its topics. Found: {error}") from error
+        return self.ask_topic_ids(topics)()
+
+    def ask_topic_ids(self, topics: Iterable[str]) -> Callable[[], dict[str, str]]:
+        """Ask for `topic_ids`; what is returned waits for the answer."""
+        asked = list(topics)
+        found = self._admin.describe_topics(TopicCollection(asked), request_timeout=10) if self._known and asked else {}
+
+        def answer() -> dict[str, str]:
+            try:
+                return {topic: str(future.result().topic_id) for topic, future in found.items() if self._exists(future)}
+            except KafkaException as error:
+                raise Unavailable(f"Kafka should describe its topics. Found: {error}") from error
+
+        return answer
 
     def create(self, topics: Topics, replication: int = 1) -> list[str]:
         """Create the topics that do not exist yet; erasures are compacted. Returns the names of the new ones."""

@@ -166,6 +166,7 @@ class Protocol:
 
     def _work(self, batch: Batch, now_ms: Callable[[], int]) -> None:
         self._positions.check_order(batch.begins())
+        check_topics = self._recovery.ask_for_changes(batch.begins())
         self._forget_answered(batch)
         watched = self._scorer.watched(batch, now_ms())
         if not batch and not watched:
@@ -179,6 +180,7 @@ class Protocol:
         with self._timed("claim"):
             if answers.decisions:
                 answers.decisions = self._patience.insist("redis", lambda: self._state.claims.claim(answers.decisions))
+        self._patience.insist("kafka", check_topics)
         self._publish(batch, answers)
         self._merge(batch, memory)
         with self._timed("cache"):

@@ -5,9 +5,9 @@ min(committed, merged of every bucket): what is not merged is folded, what is co
 """
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
-from contract.errors import StaleState
+from contract.errors import StaleState, Unavailable
 from contract.hashing import BUCKETS
 from contract.memory import Merged
 from contract.settings import Settings
@@ -38,9 +38,12 @@ class Recovery:
         Who holds no others goes over to the generation of the state that serves; else `StaleState` if it is another.
         """
         asked = list(places)
+        before = {place: self.positions.sources[place] for place in asked if place in self.positions.sources}
         self.positions.forget(asked)
-        held = intake.held(asked)
-        sources = self._name([place for place in asked if self._kinds[place.topic] in self._lane.folds])
+        held, sources = self._ask(asked, intake)
+        # What the group committed of a topic that is gone says nothing of the one that took its name meanwhile.
+        for place in (p for p in before if before[p] != sources[p]):
+            held[place] = held[place]._replace(committed=None)
         merged, begins = self._recall(sources.values())
         starts = {
             place: self._start(place, held[place], sources.get(place), merged, begins.get(sources.get(place, ""), 0))
@@ -56,9 +59,39 @@ class Recovery:
         self.positions.note_merged(merged)
         return {place: start.offset for place, start in starts.items()}
 
-    def _name(self, places: list[Place]) -> dict[Place, str]:
-        ids = self._broker.topic_ids({place.topic for place in places}) if places else {}
-        return {p: source_name(self._kinds[p.topic], ids.get(p.topic), p.partition) for p in places}
+    def ask_for_changes(self, places: Iterable[Place]) -> Callable[[], None]:
+        """Ask whether these partitions, whose records are here, are those that they were when they came.
+
+        The client goes on where it was, also in a topic that was deleted and created anew meanwhile. What is returned
+        waits for the answer; it raises `StaleState`, or `Unavailable`, and then it may be called again.
+        """
+        folded = [place for place in places if place in self.positions.sources]
+        answers = [self._ask_names(folded)]
+
+        def check() -> None:
+            names = (answers.pop() if answers else self._ask_names(folded))()
+            for place, name in names.items():
+                if name != (expected := self.positions.sources.get(place, name)):
+                    raise StaleState(f"{place.topic}/{place.partition} should be {expected}. Found {name}.")
+
+        return check
+
+    def _ask(self, places: list[Place], intake: Intake) -> tuple[dict[Place, Held], dict[Place, str]]:
+        """What Kafka knows of partitions, and the sources that they are, of one and the same topics."""
+        folded = [place for place in places if self._kinds[place.topic] in self._lane.folds]
+        names, held = self._ask_names(folded)(), intake.held(places)
+        if names != self._ask_names(folded)():
+            raise Unavailable("Topics should stay while they are asked for. Found that one was created anew.")
+        return held, names
+
+    def _ask_names(self, places: list[Place]) -> Callable[[], dict[Place, str]]:
+        answer = self._broker.ask_topic_ids({place.topic for place in places})
+
+        def name() -> dict[Place, str]:
+            ids = answer()
+            return {p: source_name(self._kinds[p.topic], ids.get(p.topic), p.partition) for p in places}
+
+        return name
 
     def _recall(self, sources: Iterable[str]) -> tuple[Merged, dict[str, int]]:
         """What is merged of these sources, and where they begin, in the generation that serves."""
