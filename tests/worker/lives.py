@@ -218,20 +218,21 @@ class Running:
         self.life = life
         self._error: BaseException | None = None
         self._leave = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="life")
+        self._thread = threading.Thread(target=self._run, name="life", daemon=True)
 
     def __enter__(self) -> Life:
         self._thread.start()
         return self.life
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         self._leave.set()
+        if error is not None:
+            self.life.stop.set()  # it may wait for what the test would have done next
         self._thread.join(WITHIN_S)
-        if self._thread.is_alive():
-            self.life.stop.set()  # it waits for a server that nobody will start again
-            self._thread.join(WITHIN_S)
-        if self._error is not None:
-            raise self._error
+        if error is None:
+            assert not self._thread.is_alive(), "A life should end when it is asked to."
+            if self._error is not None:
+                raise self._error
 
     def _run(self) -> None:
         try:

@@ -104,9 +104,11 @@ def test_a_batch_whose_partitions_move_while_redis_is_away_is_dropped_and_lost_t
         gate.opened.set()
         # when another worker comes and gets some of them
         with Running(Life(stage, "coming", instance="b")) as coming:
-            eventually(lambda: drops() > before)
+            try:
+                eventually(lambda: drops() > before)
+            finally:
+                own_redis.start()  # without it nobody could end
             # then both go on when Redis is back
-            own_redis.start()
             eventually(lambda: (orders_of(stage, holding), orders_of(stage, coming)) == (2, 2))
             eventually(lambda: decided_once(stage, sent))
     assert stage.differences("orders") == []
