@@ -242,9 +242,9 @@ class Running:
             self._error = error
 
 
-def eventually(ready: Callable[[], object]) -> None:
-    """Return once it is so; fails after a minute."""
+def eventually(ready: Callable[[], object], found: Callable[[], object] = lambda: "that it did not") -> None:
+    """Return once it is so; fails after a minute, and says what is `found` then."""
     deadline = time.monotonic() + WITHIN_S
     while not ready():
-        assert time.monotonic() < deadline, "It should have come to pass by now."
+        assert time.monotonic() < deadline, f"It should have come to pass by now. Found {found()}."
         time.sleep(0.01)

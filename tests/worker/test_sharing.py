@@ -25,6 +25,12 @@ def decided_once(stage: Stage, sent: set[str]) -> bool:
     return Counter(decision.event_id for decision in stage.decisions()) == Counter(sent)
 
 
+def reading_of(stage: Stage, *lives: Life) -> str:
+    """How far the decisions and each life have come."""
+    times = sorted(Counter(decision.event_id for decision in stage.decisions()).values())
+    return f"{times}, {[(life.positions.folded, life.positions.committed) for life in lives]}, {stage.ends('orders')}"
+
+
 def test_workers_share_the_partitions_and_one_takes_all_when_the_other_has_left(apache_stage: Stage, seed: int) -> None:
     # given one worker
     stage = apache_stage
@@ -110,7 +116,7 @@ def test_a_batch_whose_partitions_move_while_redis_is_away_is_dropped_and_lost_t
                 own_redis.start()  # without it nobody could end
             # then both go on when Redis is back
             eventually(lambda: (orders_of(stage, holding), orders_of(stage, coming)) == (2, 2))
-            eventually(lambda: decided_once(stage, sent))
+            eventually(lambda: decided_once(stage, sent), lambda: reading_of(stage, holding, coming))
     assert stage.differences("orders") == []
     stage.close()
 
