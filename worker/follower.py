@@ -66,7 +66,8 @@ class Log:
     """Reads partitions from their beginning to given ends, once."""
 
     def __init__(self, *, kafka: Kafka) -> None:
-        self._consumer = consumer(kafka, {"auto.offset.reset": "error"})
+        # A broker that has nothing more says so at once: the end behind a transaction is told by an answer alone.
+        self._consumer = consumer(kafka, {"auto.offset.reset": "error", "fetch.wait.max.ms": 10})
 
     def extents(self, topics: Iterable[str]) -> dict[Place, Extent]:
         """What there is now in each partition of those topics that exist; raises `Unavailable`."""

@@ -37,6 +37,7 @@ def consumer(bootstrap: str) -> Iterator[Consumer]:
         "isolation.level": "read_committed",
         "auto.offset.reset": "earliest",  # where the first records are gone
         "enable.partition.eof": True,
+        "fetch.wait.max.ms": 10,  # else a broker keeps the answer that nothing more is there for half a second
         "enable.auto.commit": False,
         "log_level": 0,
     }
