@@ -19,12 +19,13 @@ from worker.broker import Broker
 from worker.caches import Caches
 from worker.claims import Claims
 from worker.deciding import Decider
+from worker.doors import Doors, State
 from worker.intake import Intake, Place
 from worker.lanes import LANES
 from worker.patience import Patience
 from worker.positions import Positions
 from worker.profile_store import MERGE, RedisProfiles, open_profiles
-from worker.protocol import Doors, Protocol, State
+from worker.protocol import Protocol
 from worker.publisher import Publisher
 from worker.recovery import Recovery
 from worker.redis_client import RedisClient
@@ -119,12 +120,14 @@ class TornRedis(RedisClient):
         happening()
         return replies + super().scripts(source, calls[half:])
 
-    def set_new(self, items: Sequence[tuple[str, bytes]], ttl_s: int) -> list[bytes | None]:
+    def set_new(
+        self, items: Sequence[tuple[str, bytes]], ttl_s: int, first: Sequence[Sequence[Any]] = ()
+    ) -> list[bytes | None]:
         happening = self.torn
         if happening is None or len(items) < 2:
-            return super().set_new(items, ttl_s)
+            return super().set_new(items, ttl_s, first)
         self.torn, half = None, len(items) // 2
-        replies = super().set_new(items[:half], ttl_s)
+        replies = super().set_new(items[:half], ttl_s, first)
         happening()
         return replies + super().set_new(items[half:], ttl_s)
 

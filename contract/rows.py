@@ -135,6 +135,14 @@ class Example(Struct, frozen=True, gc=False, kw_only=True):
     propensity: float = 1.0  # the chance that the item had to be shown; see `Recommended`
 
 
+class Erased(Struct, frozen=True, gc=False, kw_only=True):
+    """An erasure is carried out: what it covers is gone from Redis. All copies of one confirmation are the same."""
+
+    event_id: str
+    user_id: str
+    ts_ms: int
+
+
 class DeadLetter(Struct, frozen=True, gc=False, kw_only=True):
     """Why a record could not be answered; its original bytes, key and headers travel as the Kafka record's own.
 
@@ -158,6 +166,7 @@ read_decision: Final = msgspec.json.Decoder(Decision).decode
 read_recommendations: Final = msgspec.json.Decoder(Recommendations).decode
 read_dead_letter: Final = msgspec.json.Decoder(DeadLetter).decode
 read_scored: Final = msgspec.msgpack.Decoder(Scored).decode
+read_erased: Final = msgspec.json.Decoder(Erased).decode
 read_example: Final = msgspec.msgpack.Decoder(Example).decode
 
 

@@ -44,6 +44,10 @@ class Kafka(Section):
     session_timeout_ms: Positive = 45_000
     group_prefix: str = "shopstream"
 
+    def group(self, lane: str) -> str:
+        """The consumer group of a lane's workers."""
+        return f"{self.group_prefix}-{lane}"
+
     def connection(self) -> dict[str, str | int | float | bool]:
         """What every client of these brokers is configured with."""
         return {**self.client, "bootstrap.servers": self.bootstrap_servers}
@@ -80,6 +84,7 @@ class Topics(Section):
     classifications: str = "shop.classifications"
     scored: str = "shop.scored"
     feedback: str = "shop.feedback"
+    erased: str = "shop.erased"
     dead_letters: str = "shop.dead-letters"
     partitions: Positive = 4
 

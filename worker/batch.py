@@ -1,5 +1,6 @@
 """A batch: records decoded into arrivals, or into rejects that will be dead letters. Pure."""
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -10,6 +11,8 @@ from contract.touches import Arrival
 from worker import metrics
 from worker.intake import Place, Record
 from worker.publisher import Outgoing
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,3 +100,12 @@ def open_records(
         arrival = Arrival(sources.get(place, kind), record.offset, event, place.topic, place.partition)
         (batch.watched if kind in watches else batch.arrivals).append(arrival)
     return batch
+
+
+def count(rejects: Sequence[Reject]) -> None:
+    """Tell of dead letters that are out."""
+    for reject in rejects:
+        metrics.DEAD_LETTERS.labels(reject.reason).inc()
+    if rejects:
+        place, offset, detail = rejects[0].record.place, rejects[0].record.offset, rejects[0].detail
+        log.warning("%d dead letters, the first from %s/%d at %d: %s", len(rejects), *place, offset, detail)

@@ -1,12 +1,19 @@
-"""Questions to the Kafka cluster itself: which topics there are, under which ids, and making those that lack."""
+"""Questions to the Kafka cluster itself: which topics there are, under which ids, who has worked; and making topics."""
 
 from collections.abc import Callable, Iterable
 
-from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka import (
+    ConsumerGroupTopicPartitions,
+    KafkaError,
+    KafkaException,
+    TopicCollection,
+    TopicPartition,
+)
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
 from contract.errors import Unavailable
 from contract.settings import Kafka, Topics
+from worker.intake import Place
 
 NOT_READ_BY_KEY = ("partitions",)
 
@@ -16,7 +23,7 @@ class Broker:
 
     def __init__(self, *, kafka: Kafka) -> None:
         self._admin = AdminClient({**kafka.connection(), "log_level": 3})
-        self._known = kafka.topic_ids
+        self._known, self._group = kafka.topic_ids, kafka.group
 
     def topic_ids(self, topics: Iterable[str]) -> dict[str, str]:
         """The id of each topic that exists; nothing from a broker that does not tell ids."""
@@ -34,6 +41,26 @@ class Broker:
                 raise Unavailable(f"Kafka should describe its topics. Found: {error}") from error
 
         return answer
+
+    def places(self, topics: Iterable[str]) -> list[Place]:
+        """Every partition of those topics that exist; raises `Unavailable`."""
+        try:
+            known = self._admin.list_topics(timeout=10).topics
+        except KafkaException as error:
+            raise Unavailable(f"Kafka should list its topics. Found: {error}") from error
+        return [Place(topic, number) for topic in topics if topic in known for number in known[topic].partitions]
+
+    def worked(self, lane: str, places: Iterable[Place]) -> set[Place]:
+        """In which of these partitions a lane has committed anything, ever; raises `Unavailable`."""
+        asked = ConsumerGroupTopicPartitions(self._group(lane), [TopicPartition(*place) for place in places])
+        if not asked.topic_partitions:
+            return set()
+        try:
+            (future,) = self._admin.list_consumer_group_offsets([asked], request_timeout=10).values()
+            found = future.result().topic_partitions
+        except KafkaException as error:
+            raise Unavailable(f"Kafka should tell what {asked.group_id} has committed. Found: {error}") from error
+        return {Place(one.topic, one.partition) for one in found if one.offset >= 0}
 
     def create(self, topics: Topics, replication: int = 1) -> list[str]:
         """Create the topics that do not exist yet; erasures are compacted. Returns the names of the new ones."""

@@ -1,6 +1,6 @@
 """Caches in Redis for readers in any language: lists, popular items, rankings. Always with a time to live."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from contract.features import text_ids
@@ -8,6 +8,7 @@ from contract.hashing import hash_id
 from contract.rows import Ranking, Recommendations, to_json
 from contract.settings import Lists
 from worker.redis_client import RedisClient
+from worker.traces import Traces
 
 # A cached list never goes backwards: it is written only over one whose source is not newer.
 PUT: Final = """
@@ -27,6 +28,7 @@ class Caches:
 
     def __init__(self, *, client: RedisClient, prefix: str, lists: Lists) -> None:
         self._client, self._prefix, self._ttl_s = client, prefix, lists.ttl_s
+        self._searched = Traces(client=client, prefix=f"{prefix}searched:", ttl_s=SEARCH_TTL_S)
 
     def write(self, lists: Sequence[Recommendations], rankings: Sequence[Ranking]) -> None:
         calls = [
@@ -35,7 +37,17 @@ class Caches:
         if calls:
             self._client.scripts(PUT, calls)
         if rankings:
-            self._client.pipeline([("SET", self.search_key(r), to_json(r), "EX", SEARCH_TTL_S) for r in rankings])
+            found = [(ranking, self.search_key(ranking)) for ranking in rankings]
+            notes = self._searched.notes((ranking.user_id, key.rpartition(":")[2]) for ranking, key in found)
+            self._client.pipeline([*notes, *(("SET", key, to_json(r), "EX", SEARCH_TTL_S) for r, key in found)])
+
+    def forget(self, users: Iterable[str]) -> None:
+        """Delete the lists and rankings of these users."""
+        for user in users:
+            digests = self._searched.find(user)
+            keys = [f"{self._prefix}rec:{user}", *(f"{self._prefix}search:{user}:{digest}" for digest in digests)]
+            self._client.pipeline([("DEL", key) for key in keys])
+            self._searched.drop(user, digests)
 
     def write_popular(self, popular: Mapping[str, Sequence[str]], now_ms: int) -> None:
         """The fallback for users we do not know: popular items, by category and ('') of all."""

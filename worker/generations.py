@@ -136,7 +136,7 @@ class Generations:
 
     def _keys(self, kept: set[str]) -> Iterator[list[str]]:
         """The keys of generations that are not kept, page by page."""
-        state = re.compile(re.escape(self.prefix) + r"(?:(g\d+):)?(?:profile:\{|merged:\{|begins$)")
+        state = re.compile(re.escape(self.prefix) + r"(?:(g\d+):)?(?:profile:\{|merged:\{|begins$|erasures$)")
         for page in self.client.scan(self.prefix):
             found = [(match[1] or FIRST, key) for key in page if (match := state.match(key))]
             if left := [key for name, key in found if name not in kept]:

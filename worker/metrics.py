@@ -43,6 +43,15 @@ MODEL: Final = gauge("model_info", "1 for the model that serves.", "version")
 REFUSED: Final = counter("bundles_refused_total", "Bundles that were found unfit to serve.")
 SWAPS: Final = counter("bundle_swaps_total", "Bundles taken up.")
 BAD_PRODUCTS: Final = counter("bad_products_total", "Product records that were left out, by reason.", "reason")
+BAD_ERASURES: Final = counter(
+    "bad_erasures_total", "Erasure records that could not be carried out, by reason.", "reason"
+)
+ERASED_PEOPLE: Final = gauge("erased_people", "People whose erasure this worker knows.")
+ERASED_EVENTS: Final = counter(
+    "erased_events_total", "Events that an erasure covers, by kind: no answer is kept.", "kind"
+)
+ERASURES_PENDING: Final = gauge("erasures_pending", "Erasures that this worker has still to confirm.")
+ERASURES_CONFIRMED: Final = counter("erasures_confirmed_total", "Erasures confirmed; repeated ones count again.")
 CATALOGUE: Final = gauge("catalogue_items", "Items in the catalogue.")
 LIST_AGE: Final = histogram("list_age_seconds", "From a user's event time to the list that reflects it.", MILLISECONDS)
 SHED: Final = counter("lists_shed_total", "Events that waited too long to bring a new list (`lists.shed_ms`).")

@@ -7,25 +7,24 @@ batch again and answers nothing. Whatever a server's absence interrupts is tried
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
+from contract.erasures import NO_ERASURES
 from contract.errors import BadProfile, ShopstreamError, StaleState
 from contract.memory import Memory, fold
 from contract.settings import Settings
 from contract.touches import Touches, columns
 from worker import metrics
 from worker.answers import Answers, Scorer
-from worker.batch import Batch, Reject, open_records
-from worker.caches import Caches
-from worker.claims import Claims
+from worker.batch import Batch, count, open_records
+from worker.doors import Doors, State
 from worker.flood import Flood
-from worker.intake import NOWHERE, Intake, Place
+from worker.intake import NOWHERE, Place, Record
 from worker.lanes import Lane
+from worker.owed import Owed
 from worker.patience import Patience
-from worker.profile_store import RedisProfiles
-from worker.publisher import Publisher
+from worker.publisher import Outgoing
 from worker.recovery import Recovery
 from worker.runtime import Model
 from worker.step import StepMark
@@ -35,23 +34,6 @@ log = logging.getLogger(__name__)
 
 class Dropped(ShopstreamError):
     """A partition of the batch in hand went to another member while a server was waited for; the batch goes with it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Doors:
-    """Where events come in and answers go out."""
-
-    intake: Intake
-    publisher: Publisher
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class State:
-    """Where a worker remembers and caches."""
-
-    profiles: RedisProfiles
-    claims: Claims
-    caches: Caches
 
 
 class Protocol:
@@ -72,8 +54,11 @@ class Protocol:
         self._settings, self._lane, self._scorer, self._state = settings, lane, scorer, state
         self._intake, self._publisher = doors.intake, doors.publisher
         self._recovery, self._positions = recovery, recovery.positions
+        self._erasures = recovery.forgetting.erasures if recovery.forgetting else NO_ERASURES
+        self._confirmed = {settings.topics.of(kind) for kind in lane.confirms}
         self._patience, self._mark = patience, step
         self._kinds = settings.topics.kinds()
+        self._owed = Owed(positions=self._positions, erasures=self._erasures, kinds=self._kinds)
         self._in_hand: set[Place] = set()
         self._dropped = self._rebalancing = False
         self._behind: StaleState | None = None  # partitions came that can only be begun with all others
@@ -91,7 +76,7 @@ class Protocol:
 
         A log that a transaction has written ends in a marker, which has an offset and is never read.
         """
-        ends = self._intake.ends()
+        ends = {place: end for place, end in self._intake.ends().items() if place.topic not in self._confirmed}
         at_end = {place: end for place, end in ends.items() if place in self._intake.ended}
         return self._positions.committed | at_end, ends
 
@@ -127,7 +112,7 @@ class Protocol:
         self._mark("idle")
         batch = Batch()
         try:
-            records = self._intake.poll(self._settings.worker.batch_max, self._settings.worker.wait_ms)
+            records = self._poll()
             if self._behind:
                 raise self._behind
             lane = self._lane
@@ -139,6 +124,11 @@ class Protocol:
         finally:
             self._in_hand = set()
         return len(batch)
+
+    def _poll(self) -> list[Record]:
+        """The next records, but for those that are read by assignment and have only their positions here."""
+        records = self._intake.poll(self._settings.worker.batch_max, self._settings.worker.wait_ms)
+        return [record for record in records if record.place.topic not in self._confirmed]
 
     def recover(self, reason: Exception) -> None:
         """Go back to what Redis has; costs folding again what is there already, and never an answer."""
@@ -164,24 +154,39 @@ class Protocol:
             self._state.profiles.merge({}, self._positions.merged, after)
             self._positions.note_merged(after)
 
+    def say(self, records: Sequence[Outgoing], ends: Mapping[Place, int]) -> None:
+        """Publish what belongs to no batch, together with how far that is, however long Kafka makes it wait.
+
+        Raises `Dropped` if the partitions have gone meanwhile: they are another's to speak for.
+        """
+        self._in_hand, self._dropped = set(ends), False
+        try:
+            self._publisher.publish(records, ends, self._intake)
+            self._positions.note_committed(ends)
+        finally:
+            self._in_hand = set()
+
     def _work(self, batch: Batch, now_ms: Callable[[], int]) -> None:
         self._positions.check_order(batch.begins())
         check_topics = self._recovery.ask_for_changes(batch.begins())
-        self._forget_answered(batch)
+        self._owed.trim(batch)
         watched = self._scorer.watched(batch, now_ms())
         if not batch and not watched:
             return
         metrics.BATCH.observe(len(batch))
         with self._timed("read"):
-            touches = columns(batch.arrivals, watched)
+            touches = columns(batch.arrivals, watched, self._erasures)
             memory = self._patience.insist("redis", lambda: self._remember(touches))
         with self._timed("score"):
-            answers = self._scorer.answer(batch, self._unanswered(batch), memory, now_ms())
+            answers = self._scorer.answer(batch, self._owed.rows(batch), memory, now_ms())
+            self._owed.withhold(answers)
         with self._timed("claim"):
             if answers.decisions:
                 answers.decisions = self._patience.insist("redis", lambda: self._state.claims.claim(answers.decisions))
         self._patience.insist("kafka", check_topics)
         self._publish(batch, answers)
+        if passing := self._owed.passing(batch):  # before the merge: whoever dies here comes back to it
+            self._patience.insist("redis", lambda: self._state.claims.forget_answered(passing))
         self._merge(batch, memory)
         with self._timed("cache"):
             lists, rankings = [made for made, _ in answers.lists], [made for made, _ in answers.rankings]
@@ -193,21 +198,6 @@ class Protocol:
             return fold(profiles.read(touches.entities), touches)
         except BadProfile as error:
             raise BadProfile(f"{error} {profiles.remedy(touches.entities)}") from error
-
-    def _forget_answered(self, batch: Batch) -> None:
-        """What is committed is out: only what has to be folded stays in the batch."""
-        answered = self._positions.is_answered
-        batch.watched = [a for a in batch.watched if not answered(Place(a.topic, a.partition), a.offset)]
-        batch.rejects = [r for r in batch.rejects if not answered(r.record.place, r.record.offset)]
-
-    def _unanswered(self, batch: Batch) -> list[int]:
-        rows = []
-        for row, arrival in enumerate(batch.arrivals):
-            if self._positions.is_answered(Place(arrival.topic, arrival.partition), arrival.offset):
-                metrics.FOLDED_ONLY.labels(self._kinds[arrival.topic]).inc()
-            else:
-                rows.append(row)
-        return rows
 
     def _publish(self, batch: Batch, answers: Answers) -> None:
         """Steps 3 and 4: everything the batch makes us say is out, and its positions are committed."""
@@ -221,7 +211,7 @@ class Protocol:
             self._publisher.publish(outgoing, ends, self._intake)
             self._positions.note_committed(ends)
         answers.count()
-        self._count_rejects(rejects)
+        count(rejects)
         self._flood.note(len(batch), len(rejects))
 
     def _merge(self, batch: Batch, memory: Memory) -> None:
@@ -235,13 +225,6 @@ class Protocol:
                 )
             self._positions.note_merged(after)
             self._positions.note_folded({p: at for p, at in batch.ends.items() if p in self._positions.sources})
-
-    def _count_rejects(self, rejects: list[Reject]) -> None:
-        for reject in rejects:
-            metrics.DEAD_LETTERS.labels(reject.reason).inc()
-        if rejects:
-            place, offset, detail = rejects[0].record.place, rejects[0].record.offset, rejects[0].detail
-            log.warning("%d dead letters, the first from %s/%d at %d: %s", len(rejects), *place, offset, detail)
 
     def _stay_member(self) -> None:
         """While a server is waited for: keep the membership in the group, and notice if the batch in hand is gone."""

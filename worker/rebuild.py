@@ -15,9 +15,11 @@ from typing import Final, TypeVar
 
 from contract.errors import BadConfig, LostLog, ShopstreamError, StaleState, Unavailable
 from contract.profiles import FAMILIES
-from contract.settings import Settings
+from contract.settings import Settings, Topics
 from worker.broker import Broker
 from worker.builder import Builder
+from worker.erasure_log import read_erasures
+from worker.erasure_marks import ErasureMarks
 from worker.follower import Extent, Log
 from worker.generations import LEASE_MS, Generations, Overtaken, prefix_of
 from worker.intake import Place
@@ -52,7 +54,7 @@ class Rebuilt:
 
 
 class Rebuild:
-    """One rebuild of the state of some topics (name -> kind of event)."""
+    """One rebuild of the state, from the topics of these names."""
 
     def __init__(
         self,
@@ -61,17 +63,17 @@ class Rebuild:
         broker: Broker,
         client: RedisClient,
         prefix: str,
-        topics: Mapping[str, str],
+        topics: Topics,
         patience: Patience,
         from_ms: int | None = None,
         accepts_loss: bool = False,
     ) -> None:
         """`from_ms`: fold what Kafka was given since; None: everything."""
         self._log, self._broker, self._client, self._prefix = log, broker, client, prefix
-        self._topics, self._patience = topics, patience
+        self._topics, self._erasures = {topics.of(kind): kind for kind in FAMILIES}, topics.erasures
+        self._patience = patience
         self._from_ms, self._accepts_loss = from_ms, accepts_loss
-        self._generations = Generations(client=client, prefix=prefix)
-        self._name = ""
+        self._generations, self._name = Generations(client=client, prefix=prefix), ""
         self._told_s = self._renewed_s = time.monotonic()
 
     def run(self) -> Rebuilt:
@@ -83,12 +85,14 @@ class Rebuild:
             raise Refused(f"One rebuild should run at a time under {self._prefix}. Found another one at work.")
         self._name, collected = name, 0
         profiles = RedisProfiles(client=self._client, prefix=prefix_of(self._prefix, name))
-        builder = Builder(profiles=profiles, kinds=self._topics)
         try:
+            erasures, read = self._insist(lambda: read_erasures(self._log, self._erasures))
+            builder = Builder(profiles=profiles, kinds=self._topics, erasures=erasures)
             collected = self._insist(self._collect)
             before = self._insist(self._generations.serving)
             log.info("Building generation %s beside %s.", name, before or "the first one")
             behind = self._catch_up(builder)
+            self._insist(lambda: self._mark(profiles, before, read))
             self._insist(lambda: self._generations.switch(name, before))
             log.info("Generation %s serves; workers go over within a second.", name)
             self._insist(lambda: self._generations.fence(before))
@@ -131,6 +135,17 @@ class Rebuild:
         self._generations.renew(self._name)
         now = self._log.extents(self._topics)
         return sum(extent.high - ends.get(place, 0) for place, extent in now.items())
+
+    def _mark(self, profiles: RedisProfiles, before: str, read: Mapping[Place, int]) -> None:
+        """Note of each holder how far erasures are carried out in both what it holds and what was built.
+
+        So what came since the build began is carried out anew by whoever takes this generation up.
+        """
+        topic = self._erasures
+        former = RedisProfiles(client=self._client, prefix=prefix_of(self._prefix, before))
+        marks = ErasureMarks(profiles=profiles, topic_id=lambda: self._broker.topic_ids([topic]).get(topic))
+        marks.open()
+        marks.take_over(ErasureMarks(profiles=former), read)
 
     def _extents(self) -> dict[Place, Extent]:
         """What there is of each partition; raises `Refused` where the log should hold more."""
@@ -198,7 +213,7 @@ def rebuild(settings: Settings, start: datetime | None, *, accepts_loss: bool, s
             broker=Broker(kafka=settings.kafka),
             client=client,
             prefix=settings.redis.prefix,
-            topics={settings.topics.of(kind): kind for kind in FAMILIES},
+            topics=settings.topics,
             patience=Patience(stop),
             from_ms=from_ms,
             accepts_loss=accepts_loss,

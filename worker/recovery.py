@@ -13,6 +13,7 @@ from contract.memory import Merged
 from contract.settings import Settings
 from worker import metrics
 from worker.broker import Broker
+from worker.forgetting import Forgetting
 from worker.intake import Held, Intake, Place
 from worker.lanes import Lane
 from worker.positions import Positions, Start, refuse_another_log, refuse_loss, start_of
@@ -25,8 +26,16 @@ class Recovery:
     """Fills `positions` from what Kafka and Redis hold, and says where to start."""
 
     def __init__(
-        self, *, settings: Settings, lane: Lane, broker: Broker, profiles: RedisProfiles, positions: Positions
+        self,
+        *,
+        settings: Settings,
+        lane: Lane,
+        broker: Broker,
+        profiles: RedisProfiles,
+        positions: Positions,
+        forgetting: Forgetting | None = None,
     ) -> None:
+        self.forgetting = forgetting
         self._kinds, self._lane = settings.topics.kinds(), lane
         self._broker, self._profiles = broker, profiles
         self.positions = positions
@@ -45,6 +54,8 @@ class Recovery:
         for place in (p for p in before if before[p] != sources[p]):
             held[place] = held[place]._replace(committed=None)
         merged, begins = self._recall(sources.values())
+        if self.forgetting:
+            self.forgetting.begin(sources, merged)
         starts = {
             place: self._start(place, held[place], sources.get(place), merged, begins.get(sources.get(place, ""), 0))
             for place in asked

@@ -95,9 +95,12 @@ class RedisClient:
             if cursor == b"0":
                 return
 
-    def set_new(self, items: Sequence[tuple[str, bytes]], ttl_s: int) -> list[bytes | None]:
-        """Set each key that is absent; the reply is what was there before, or None."""
-        return self.pipeline([("SET", key, value, "NX", "GET", "EX", ttl_s) for key, value in items])
+    def set_new(
+        self, items: Sequence[tuple[str, bytes]], ttl_s: int, first: Sequence[Sequence[Any]] = ()
+    ) -> list[bytes | None]:
+        """Set each key that is absent; the reply is what was there before, or None. `first`: commands sent before."""
+        sets = [("SET", key, value, "NX", "GET", "EX", ttl_s) for key, value in items]
+        return self.pipeline([*first, *sets])[len(first) :]
 
     def check(self) -> None:
         """Raise `BadConfig` if a server may silently throw keys away; `Unavailable` if one does not answer."""

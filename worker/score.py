@@ -20,6 +20,8 @@ from worker.caches import Caches
 from worker.catalogue import Catalogue
 from worker.claims import Claims
 from worker.deciding import Decider
+from worker.doors import Doors, State
+from worker.erasing import Erasing
 from worker.follower import Follower
 from worker.health import HealthServer
 from worker.intake import Intake
@@ -29,7 +31,7 @@ from worker.positions import Positions
 from worker.products import Products
 from worker.profile_store import open_profiles
 from worker.progress import Progress
-from worker.protocol import Doors, Protocol, State
+from worker.protocol import Dropped, Protocol
 from worker.publisher import Publisher
 from worker.recovery import Recovery
 from worker.redis_cluster import connect, connect_caches
@@ -61,6 +63,9 @@ class ScoreWorker:
             follower=Follower(kafka=settings.kafka, topics=[settings.topics.products]), catalogue=self._catalogue
         )
         self._state = open_state(settings)
+        self._erasing = Erasing(
+            settings=settings, lane=self._lane, state=self._state, positions=self._positions, patience=self._patience
+        )
         self._ready = False
         self._coming: Model | None = None
 
@@ -84,11 +89,15 @@ class ScoreWorker:
             log.info("Ending before the batch in hand was committed; it will be read again. %s", stopped)
         finally:
             self._products.close()
+            self._erasing.close()
             health.close()
 
     def _prepare(self) -> None:
-        """Everything that has to stand before the first event: Redis fit to remember, the catalogue, a model."""
+        """What has to stand before the first event: Redis fit to remember, whom to forget, the catalogue, a model."""
         self._patience.insist("redis", self._state.profiles.client.check)
+        self._erasing.open()
+        while not self._erasing.load() and not self._stop.is_set():
+            pass
         self._patience.insist("kafka", self._products.open)
         while not self._products.ready and not self._stop.is_set():
             self._products.follow()
@@ -100,7 +109,7 @@ class ScoreWorker:
 
     def _open_protocol(self) -> Protocol:
         settings, lane, step = self._settings, self._lane, StepMark()
-        group = f"{settings.kafka.group_prefix}-{lane.name}"
+        group = settings.kafka.group(lane.name)
         transactional = f"{group}-{settings.worker.instance}" if settings.kafka.transactions else None
         intake = Intake(kafka=settings.kafka, group=group, instance=settings.worker.instance, skips_gaps=False)
         publisher = Publisher(kafka=settings.kafka, transactional_id=transactional, patience=self._patience, step=step)
@@ -110,6 +119,7 @@ class ScoreWorker:
             broker=Broker(kafka=settings.kafka),
             profiles=self._state.profiles,
             positions=self._positions,
+            forgetting=self._erasing.forgetting,
         )
         protocol = Protocol(
             settings=settings,
@@ -132,6 +142,7 @@ class ScoreWorker:
         while not self._stop.is_set():
             protocol.step(now_ms)
             self._products.follow()
+            self._erasing.tend(protocol)
             now_s = time.monotonic()
             if now_s >= swap_due_s:
                 swap_due_s = now_s + self._settings.worker.swap_poll_ms / 1000
@@ -148,10 +159,11 @@ class ScoreWorker:
         self._progress.note(*protocol.reading(), now_s)
         try:
             protocol.advance()
+            self._erasing.confirm(protocol)
             if self._lane.name == "browsing":
                 self._browser.look_around(self._state.profiles)
                 self._state.caches.write_popular(self._popular(), now_ms())
-        except StaleState as error:
+        except (StaleState, Dropped) as error:
             protocol.recover(error)
         except Unavailable as error:
             log.warning("Housekeeping is left for later: %s", error)
@@ -180,7 +192,7 @@ class ScoreWorker:
         return self._progress.stalled
 
     def _is_ready(self) -> str | None:
-        return None if self._ready else "The catalogue is being read."
+        return None if self._ready else "Erasures and the catalogue are being read."
 
 
 def open_state(settings: Settings) -> State:

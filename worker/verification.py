@@ -20,6 +20,7 @@ from contract.settings import Settings
 from contract.touches import Arrival
 from worker.broker import Broker
 from worker.difference import defect
+from worker.erasure_log import read_erasures
 from worker.follower import Extent, Log
 from worker.intake import Place, Record
 from worker.profile_store import KEPT_MS, RedisProfiles, open_profiles, source_name
@@ -46,27 +47,39 @@ class Sample(NamedTuple):
 
 
 class Verification:
-    """Compares the slices of a sample of entities with the logs of some topics (name -> kind of event)."""
+    """Compares the slices of a sample of entities with the logs of some topics (name -> kind of event).
+
+    `erasures` names the topic of those who are to be forgotten.
+    """
 
     def __init__(
-        self, *, log: Log, broker: Broker, profiles: RedisProfiles, topics: Mapping[str, str], sample: Sample
+        self,
+        *,
+        log: Log,
+        broker: Broker,
+        profiles: RedisProfiles,
+        topics: Mapping[str, str],
+        erasures: str,
+        sample: Sample,
     ) -> None:
         self._log, self._broker, self._profiles = log, broker, profiles
-        self._topics, self._sample = topics, sample
+        self._topics, self._erasures, self._sample = topics, erasures, sample
 
     def run(self, now_ms: int) -> Verdict:
         """Read Redis, then the log, then compare; raises `Moved`, `StaleState`, or `Unavailable`."""
+        erasures, read = read_erasures(self._log, self._erasures)
         extents = self._log.extents(self._topics)
         sources = self._name(extents)
         self._profiles.take_up()
         begins, merged = self._profiles.begins(), self._profiles.merged(sources)
         found = self._snapshot()
         limits = Limits(found, merged)
-        recount = Recount(wanted=self._sample.has, limit=limits.of)
+        recount = Recount(wanted=self._sample.has, limit=limits.of, erasures=erasures)
         starts = {
             place: begins[source] for source, place in sources.items() if begins.get(source, 0) > extents[place].low
         }
         self._read(recount, sources, {p: min(limits.end(s), extents[p].high) for s, p in sources.items()}, starts)
+        self._refuse_erasures(read)
         refuse_moved(merged, self._profiles.merged(sources))
         extents = self._log.extents(self._topics)  # anew: retention may have gone on meanwhile
         return Comparison(
@@ -75,6 +88,12 @@ class Verification:
             logs={s: left_of(extents[p], begins.get(s, 0)) for s, p in sources.items() if p in extents},
             may_be_dropped=lambda pair: recount.last_kafka_ms[pair] + KEPT_MS < now_ms,
         ).verdict()
+
+    def _refuse_erasures(self, read: Mapping[Place, int]) -> None:
+        """Raise `Moved` if someone was erased meanwhile: what was read of Redis may be older or newer than that."""
+        now = {place: extent.high for place, extent in self._log.extents([self._erasures]).items()}
+        if now != read:
+            raise Moved(f"{self._erasures} should stand still meanwhile. Found new erasures: verify again.")
 
     def _name(self, places: Iterable[Place]) -> dict[str, Place]:
         ids = self._broker.topic_ids(self._topics)
@@ -159,6 +178,7 @@ def verify(settings: Settings, sample: Sample, kinds: Iterable[str]) -> int:
         broker=Broker(kafka=settings.kafka),
         profiles=open_profiles(client, settings.redis.prefix),
         topics={settings.topics.of(kind): kind for kind in kinds},
+        erasures=settings.topics.erasures,
         sample=sample,
     )
     try:

@@ -23,11 +23,13 @@ from contract.touches import Arrival, columns
 from tests.docs.pages import KEYS, Row, bare
 from worker.caches import Caches
 from worker.claims import Claims
+from worker.erasure_marks import ErasureMarks, holder
 from worker.generations import Generations, prefix_of
+from worker.intake import Place
 from worker.profile_store import TTL_MS, RedisProfiles
 from worker.redis_client import RedisClient
 
-SECONDS: Final = {"days": 86_400, "hour": 3_600}
+SECONDS: Final = {"days": 86_400, "hours": 3_600, "hour": 3_600, "minutes": 60}
 SLACK_S: Final = 60
 UNITS: Final = {"u": "uint", "i": "int"}
 
@@ -69,6 +71,8 @@ def server(redis_url: str) -> redis.Redis:
     RedisProfiles(client=client, prefix=prefix).merge(
         memory.writes(), {}, {bucket: {"searches/0": 1} for bucket in range(64)}
     )
+    marks = ErasureMarks(profiles=RedisProfiles(client=client, prefix=prefix))
+    marks.write([holder("orders", Place("shop.orders", 0))], {"erasures/0": 1})
     generations = Generations(client=client, prefix=prefix)
     generations.open()
     RedisProfiles(client=client, prefix=prefix_of(prefix, str(generations.begin()))).write_begins({"searches/0": 1})

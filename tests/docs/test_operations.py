@@ -67,8 +67,10 @@ def test_a_lanes_row_names_its_command_its_group_and_what_it_folds(lane: str) ->
     (row,) = (row for row in table if bare(row["command"]) == f"python -m worker score --lane {lane}")
 
     # Then it says what the code does
-    folds, watches, inspects = (", ".join(kinds) for kinds in LANES[lane][1:])
+    folds, watches, inspects, confirms = (", ".join(kinds) for kinds in LANES[lane][1:])
     assert f"folds {folds}" in row["what it does"]
     assert (f"watches {watches}" in row["what it does"]) if watches else "watches" not in row["what it does"]
     assert f"inspects {inspects}" in row["what it does"]
+    assert ("confirms" in row["what it does"]) == bool(confirms)
+    assert not confirms or f"confirms {confirms}" in row["what it does"]
     assert bare(row["group"]) == f"{Settings().kafka.group_prefix}-{lane}"

@@ -9,25 +9,23 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 from contract.errors import StaleState
-from contract.memory import Memory
-from contract.rows import Decision, Scored
-from contract.touches import Arrival
+from tests.worker.signing import Signing
 from tests.worker.stage import Stage
-from worker.answers import Answers, Scorer
-from worker.batch import Batch
+from worker.answers import Scorer
 from worker.broker import Broker as Admin
 from worker.caches import Caches
 from worker.claims import Claims
+from worker.doors import Doors, State
+from worker.erasing import Erasing
 from worker.intake import Intake, Place
 from worker.lanes import LANES
 from worker.patience import Patience
 from worker.positions import Positions
 from worker.profile_store import open_profiles
-from worker.protocol import Doors, Protocol, State
+from worker.protocol import Dropped, Protocol
 from worker.publisher import Publisher
 from worker.recovery import Recovery
 from worker.redis_cluster import connect
-from worker.runtime import Model
 from worker.step import StepMark
 
 WITHIN_S: Final = 60.0
@@ -66,52 +64,6 @@ class FatefulMark(StepMark):
             fate.event()
 
 
-class Signing(Scorer):
-    """Approves every order, and signs its decisions with the name of its life."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.scored, self.last = list[str](), list[str]()  # ids of all events, and of those of the last batch
-
-    def serve(self, model: Model | None) -> None:
-        """It needs none."""
-
-    def watched(self, batch: Batch, now_ms: int) -> list[str]:
-        return []
-
-    def answer(self, batch: Batch, rows: Sequence[int], memory: Memory, now_ms: int) -> Answers:
-        arrivals = [batch.arrivals[row] for row in rows]
-        self.last = [arrival.event.event_id for arrival in arrivals]
-        self.scored += self.last
-        return Answers(decisions=[self._sign(arrival) for arrival in arrivals])
-
-    def _sign(self, arrival: Arrival) -> tuple[Decision, Scored]:
-        event = arrival.event
-        user_id = getattr(event, "user_id", "")
-        decision = Decision(
-            event_id=event.event_id,
-            user_id=user_id,
-            ts_ms=event.ts_ms,
-            probability={},
-            action="approve",
-            reasons=(),
-            model_version=self.name,
-        )
-        scored = Scored(
-            event_id=event.event_id,
-            kind="order",
-            user_id=user_id,
-            ts_ms=event.ts_ms,
-            topic=arrival.topic,
-            partition=arrival.partition,
-            offset=arrival.offset,
-            model_version=self.name,
-            features="",
-            groups={},
-        )
-        return decision, scored
-
-
 class Life:
     """One life of a worker of the orders lane, from joining its group to its end or death."""
 
@@ -124,6 +76,7 @@ class Life:
         fates: Sequence[Fate] = (),
         scorer: Scorer | None = None,
         keeps_house: bool = True,
+        forgets: bool = False,
     ) -> None:
         settings, lane = stage.settings, LANES["orders"]
         self.keeps_house = keeps_house
@@ -137,6 +90,19 @@ class Life:
         transactional_id = f"{group}-{instance}" if settings.kafka.transactions else None
         self.profiles = open_profiles(self.client, settings.redis.prefix)
         self.intake = Intake(kafka=settings.kafka, group=group, instance=instance)
+        state = State(
+            profiles=self.profiles,
+            claims=Claims(client=self.client, prefix=settings.redis.prefix, ttl_s=3_600),
+            caches=Caches(client=self.client, prefix=settings.redis.prefix, lists=settings.lists),
+        )
+        self.erasing = None
+        if forgets:
+            self.erasing = Erasing(
+                settings=settings, lane=lane, state=state, positions=self.positions, patience=self.patience
+            )
+            self.erasing.open()
+            while not self.erasing.load():
+                pass
         self.protocol = Protocol(
             settings=settings,
             lane=lane,
@@ -147,23 +113,21 @@ class Life:
                     kafka=settings.kafka, transactional_id=transactional_id, patience=self.patience, step=self.mark
                 ),
             ),
-            state=State(
-                profiles=self.profiles,
-                claims=Claims(client=self.client, prefix=settings.redis.prefix, ttl_s=3_600),
-                caches=Caches(client=self.client, prefix=settings.redis.prefix, lists=settings.lists),
-            ),
+            state=state,
             recovery=Recovery(
                 settings=settings,
                 lane=lane,
                 broker=Admin(kafka=settings.kafka),
                 profiles=self.profiles,
                 positions=self.positions,
+                forgetting=self.erasing.forgetting if self.erasing else None,
             ),
             patience=self.patience,
             step=self.mark,
         )
         # Orders alone: a group that shares several topics balances their number, not who reads which.
-        self.intake.subscribe([settings.topics.orders], self.protocol)
+        topics = [settings.topics.orders, *([settings.topics.erasures] if forgets else [])]
+        self.intake.subscribe(topics, self.protocol)
 
     def __enter__(self) -> Self:
         return self
@@ -175,10 +139,14 @@ class Life:
     def step(self) -> None:
         """One batch, and what a worker does once a second."""
         self.protocol.step(lambda: time.time_ns() // 1_000_000)
+        if self.erasing:
+            self.erasing.tend(self.protocol)
         if self.keeps_house:
             try:
                 self.protocol.advance()
-            except StaleState as error:
+                if self.erasing:
+                    self.erasing.confirm(self.protocol)
+            except (StaleState, Dropped) as error:
                 self.protocol.recover(error)
 
     def work_until(self, done: Callable[[], bool]) -> None:
@@ -197,7 +165,9 @@ class Life:
     def vanish(self) -> None:
         """Leave nothing but what other processes know: no goodbye to the group, no aborted transaction."""
         self.client.close()
-        del self.protocol, self.intake, self.patience
+        if self.erasing:
+            self.erasing.close()
+        del self.erasing, self.protocol, self.intake, self.patience
         gc.collect()
 
     def has_read(self, ends: Mapping[Place, int]) -> bool:

@@ -8,6 +8,8 @@ from typing import Any, Final
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from contract.erasures import Erasures
+from contract.events import Erasure
 from contract.hashing import BUCKETS
 from contract.memory import MemoryProfiles, fold
 from contract.rows import Decision, read_decision, to_json
@@ -19,6 +21,7 @@ from tests.worker.shop import order
 from tests.worker.topics import Sender, read
 from worker.batch import open_records
 from worker.broker import Broker as Admin
+from worker.erasure_log import read as read_erasure
 from worker.intake import Place, Record
 from worker.profile_store import RedisProfiles, open_profiles, source_name
 from worker.redis_cluster import connect
@@ -132,11 +135,21 @@ class Stage:
         places = {record.place for record in records}
         sources = {place: self.source(place) for place in places}
         batch = open_records(records, self.topics.kinds(), sources, ())
-        touches = columns(batch.arrivals)
+        touches = columns(batch.arrivals, erasures=self.erasures())
         writes = fold(profiles.read(touches.entities), touches).writes()
         ends = {sources[place]: at for place, at in batch.ends.items()}
         profiles.merge(writes, {}, dict.fromkeys(range(BUCKETS), ends))
         return profiles
+
+    def erase(self, user: str, ts_ms: int, event_id: str = "") -> Erasure:
+        """Write that a person is to be forgotten."""
+        erasure = Erasure(event_id=event_id or f"g-{user}-{ts_ms}", ts_ms=ts_ms, user_id=user)
+        self.send("erasures", [(user, to_json(erasure))])
+        return erasure
+
+    def erasures(self) -> Erasures:
+        """What the topic of erasures says now."""
+        return Erasures(one for record in self.read("erasures") if (one := read_erasure(record).erasure))
 
     def differences(self, *kinds: str) -> list[str]:
         """In which entities and positions Redis is not what a clean pass gives; slices of other logs are left out."""

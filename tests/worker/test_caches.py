@@ -22,8 +22,8 @@ def made(user: str, source_ms: int, computed_ms: int = 0) -> Recommendations:
     )
 
 
-def ranking(query: str) -> Ranking:
-    return Ranking(event_id="s", user_id="u", query=query, items=("a",), relevance=(0.5,), model_version="v")
+def ranking(query: str, user: str = "u") -> Ranking:
+    return Ranking(event_id="s", user_id=user, query=query, items=("a",), relevance=(0.5,), model_version="v")
 
 
 @pytest.fixture
@@ -102,5 +102,17 @@ def test_nothing_stays_for_ever(caches: Caches, client: RedisClient) -> None:
     caches.write_popular({"": ["a"], "c": ["a"]}, now_ms=7)
     # then
     (keys,) = client.pipeline([("KEYS", "*")])
-    assert len(keys) == 4
+    assert len(keys) == 5
     assert all(ttl_s > 0 for ttl_s in client.pipeline([("TTL", key) for key in keys]))
+
+
+def test_a_person_s_lists_and_rankings_are_forgotten_and_nobody_else_s(caches: Caches, client: RedisClient) -> None:
+    # given
+    caches.write([made("u1", 5), made("u11", 5)], [ranking("red", "u1"), ranking("blue", "u1"), ranking("red", "u11")])
+    # when
+    caches.forget(["u1", "nobody"])
+    # then
+    keys = [f"shop:rec:{user}" for user in ("u1", "u11")]
+    keys += [caches.search_key(one) for one in (ranking("red", "u1"), ranking("blue", "u1"), ranking("red", "u11"))]
+    assert client.pipeline([("EXISTS", key) for key in keys]) == [0, 1, 0, 0, 1]
+    assert not [key for key in client.pipeline([("KEYS", "*")])[0] if b":u1:" in key]

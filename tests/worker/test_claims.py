@@ -13,11 +13,13 @@ from worker.claims import Claims
 from worker.redis_client import RedisClient
 
 
-def answer(event_id: str, action: Action = "approve", version: str = "v1") -> tuple[Decision, Scored]:
+def answer(
+    event_id: str, action: Action = "approve", version: str = "v1", user: str = "ü", ts_ms: int = 2**52, offset: int = 7
+) -> tuple[Decision, Scored]:
     decision = Decision(
         event_id=event_id,
-        user_id="ü",
-        ts_ms=2**52,
+        user_id=user,
+        ts_ms=ts_ms,
         probability={"fraud": 0.1 + 0.2},
         action=action,
         reasons=("a", "b"),
@@ -27,16 +29,16 @@ def answer(event_id: str, action: Action = "approve", version: str = "v1") -> tu
     scored = Scored(
         event_id=event_id,
         kind="order",
-        user_id="ü",
-        ts_ms=2**52,
+        user_id=user,
+        ts_ms=ts_ms,
         topic="shop.orders",
         partition=3,
-        offset=2**40,
+        offset=offset,
         model_version=version,
         features="f",
         groups={"order": block},
         scores={"fraud": (0.1 + 0.2,)},
-        entities=("user:ü",),
+        entities=(f"user:{user}",),
     )
     return decision, scored
 
@@ -91,3 +93,40 @@ def test_a_claim_is_the_public_decision_and_does_not_stay_for_ever(held: Claims,
     value, ttl_s = client.pipeline([("GET", "shop:decision:o1"), ("TTL", "shop:decision:o1")])
     assert read_decision(value) == answer("o1", "review")[0]
     assert 0 < ttl_s <= 60
+
+
+def left(client: RedisClient, *event_ids: str) -> list[int]:
+    """Which decisions stand."""
+    return client.pipeline([("EXISTS", f"shop:decision:{event}") for event in event_ids])
+
+
+def test_decisions_up_to_an_erasure_are_forgotten_once_they_are_out(held: Claims, client: RedisClient) -> None:
+    # given one at the erasure's time, one later, one that is not out yet, one of somebody else
+    held.claim(
+        [
+            answer("o1", user="u1", ts_ms=100, offset=1),
+            answer("o2", user="u1", ts_ms=101, offset=2),
+            answer("o3", user="u1", ts_ms=99, offset=3),
+            answer("o4", user="u11", ts_ms=99, offset=0),
+        ]
+    )
+    # when
+    held.forget({"u1": 100, "nobody": 100}, lambda topic, partition, offset: offset < 3)
+    # then
+    assert left(client, "o1", "o2", "o3", "o4") == [0, 1, 1, 1]
+    # when that one is out, too
+    held.forget_answered({"u1": ["o3"]})
+    # then
+    assert left(client, "o1", "o2", "o3", "o4") == [0, 1, 0, 1]
+    held.forget({"u1": 200}, lambda topic, partition, offset: True)
+    assert left(client, "o1", "o2", "o3", "o4") == [0, 0, 0, 1]
+
+
+def test_a_decision_that_redis_has_lost_is_forgotten_all_the_same(held: Claims, client: RedisClient) -> None:
+    # given
+    held.claim([answer("o1", user="u1", ts_ms=100)])
+    client.pipeline([("DEL", "shop:decision:o1")])
+    # when
+    held.forget({"u1": 100}, lambda topic, partition, offset: True)
+    # then nothing tells any more that it was there
+    assert client.pipeline([("KEYS", "shop:decided:*")]) == [[]]

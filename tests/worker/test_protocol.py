@@ -8,7 +8,8 @@ from confluent_kafka import Producer
 
 from contract.rows import Decision
 from tests.conftest import Broker
-from tests.worker.lives import Fate, Life, Signing, die
+from tests.worker.lives import Fate, Life, die
+from tests.worker.signing import Signing
 from tests.worker.stage import Stage
 from worker import metrics
 

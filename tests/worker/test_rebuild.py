@@ -11,7 +11,7 @@ from typing import Any, Final
 import pytest
 
 from contract.errors import BadConfig, StaleState
-from contract.profiles import FAMILIES, profile_key
+from contract.profiles import profile_key
 from contract.settings import Settings
 from tests.worker.lives import Died, Life, Running, eventually
 from tests.worker.stage import Stage
@@ -39,7 +39,7 @@ def rebuilt(stage: Stage, *, log: Log | None = None, client: RedisClient | None 
             broker=Admin(kafka=stage.settings.kafka),
             client=client or stage.redis,
             prefix=stage.prefix,
-            topics={stage.topics.of(kind): kind for kind in FAMILIES},
+            topics=stage.topics,
             patience=Patience(threading.Event(), longest_s=0.1),
             **more,
         ).run()
