@@ -9,6 +9,7 @@ BENCHES: Final = {
     "fold": "what remembering an event costs, beside a plain loop over dictionaries",
     "ledger": "workers die by SIGKILL while events flow; nothing is lost, nothing contradicts, profiles are exact",
     "state": "two workers meet every fault of the log, of Redis and of the group; profiles are exact, answers agree",
+    "erasure": "people are erased while events flow: how long until they are gone, and whether they stay so",
     "census": "the multi-task network on Census-Income, beside single-task nets and LightGBM",
     "calibration": "whether probabilities say what happens, for each task, on the simulated shop",
     "fraud": "four weeks of card payments with truths seven days late, beside LightGBM and a network without profiles",

@@ -114,13 +114,14 @@ class LedgerRun:
             victim.start()
         self.told("no more kills; waiting until everything is answered and remembered")
         audit = Audit(self.stage)
-        self._await_drained(audit)
+        self.await_drained(audit)
         audit.close()
         for victim in self.victims.values():
             if (status := victim.stop()) != 0:
                 raise RuntimeError(f"A worker should end with 0 when asked to. Found {status}:\n{victim.child.tail()}")
 
-    def _await_drained(self, audit: Audit) -> None:
+    def await_drained(self, audit: Audit) -> None:
+        """Return when all is committed and merged; raises RuntimeError if it takes too long, or a worker ends."""
         deadline, log = time.monotonic() + DRAIN_WITHIN_S, KafkaLog(bootstrap=self.stage.kafka.bootstrap)
         while behind := [*self._uncommitted(log), *audit.unmerged()]:
             for victim in self.victims.values():
