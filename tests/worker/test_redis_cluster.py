@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Final
@@ -238,7 +239,7 @@ def test_a_worker_keeps_its_promises_while_slots_move_and_a_server_forgets(
     # given
     stage = Stage(broker=apache_kafka, redis_url=cluster.url, prefix=topic_prefix, is_cluster=True)
     sent = stage.send_orders(seed, 40)
-    with Life(stage) as life:
+    with Life(stage, forgets=True) as life:
         life.work_until(lambda: bool(life.positions.folded))
         # when
         for bucket in range(0, BUCKETS, 7):
@@ -247,8 +248,13 @@ def test_a_worker_keeps_its_promises_while_slots_move_and_a_server_forgets(
         life.finish(stage.ends("orders"))
         cluster.ask(1, "FLUSHALL")
         sent |= stage.send_orders(seed, 10, first=40)
+        stage.erase("u3", time.time_ns() // 1_000_000)
+        erased = stage.ends("erasures")
+        life.work_until(lambda: all(life.positions.committed.get(place) == end for place, end in erased.items()))
         life.finish(stage.ends("orders"))
     # then
     assert Counter(decision.event_id for decision in stage.decisions()) == Counter(sent)
     assert stage.differences("orders") == []
+    assert not [key for key, slices in stage.profiles().scan(lambda entity: entity == "user:u3") if slices]
+    assert len(stage.read("erased")) == 1
     stage.close()
