@@ -7,6 +7,7 @@ from typing import Final
 
 BENCHES: Final = {
     "fold": "what remembering an event costs, beside a plain loop over dictionaries",
+    "memory": "bytes in Redis for each entity, beside the formula, and what might make profiles grow",
     "ledger": "workers die by SIGKILL while events flow; nothing is lost, nothing contradicts, profiles are exact",
     "state": "two workers meet every fault of the log, of Redis and of the group; profiles are exact, answers agree",
     "erasure": "people are erased while events flow: how long until they are gone, and whether they stay so",

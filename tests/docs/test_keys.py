@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import redis
 
+from bench.memory import ENTITY_BYTES, OFF_MAX, SLICE_BYTES
 from contract.events import Search
 from contract.memory import fold
 from contract.profiles import FAMILIES, HORIZON_MS, LAYOUT, RECORD, WINDOWS
@@ -175,3 +176,15 @@ def test_the_formula_of_expiry_is_the_codes_own() -> None:
     days = [int(found) for found in re.findall(r"(\d+) days", KEYS.text.split("time to live = ")[1].splitlines()[0])]
 
     assert days == [HORIZON_MS // 86_400_000, (TTL_MS - HORIZON_MS) // 86_400_000, TTL_MS // 86_400_000]
+
+
+def test_the_formula_of_memory_is_the_benchs_own() -> None:
+    # Given the sum on the page
+    section = KEYS.section("Memory")
+    words = re.search(r"bytes = (\d+) × entities \+ the lengths of their keys \+ (\d+) × slices", section)
+
+    # Then it is what the bench holds Redis to, and a flood takes one slice an id
+    assert words is not None
+    assert [int(number) for number in words.groups()] == [ENTITY_BYTES, SLICE_BYTES]
+    assert f"within {OFF_MAX:.0%}".replace("%", " %") in section
+    assert f"take {round(ENTITY_BYTES + SLICE_BYTES + 35, -1)} bytes each" in section

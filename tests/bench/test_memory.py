@@ -1,0 +1,64 @@
+"""The bench of memory: it counts what is in Redis, and says where that is not what the page promises."""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from bench.growth import flood, in_either_case, sources_of
+from bench.memory import MemoryBench, main
+from contract.touches import touches_of
+from demo.servers.redis_server import RedisServer
+
+
+@pytest.fixture
+def bench(seed: int, redis_server: RedisServer) -> Iterator[MemoryBench]:
+    opened = MemoryBench(server=redis_server, seed=seed, batch=100)
+    yield opened
+    opened.close()
+
+
+def test_a_flood_brings_nothing_but_new_ids() -> None:
+    # given
+    arrivals = list(flood(60))
+    # when
+    ids = {entity for arrival in arrivals for entity, _ in touches_of(arrival.event)}
+    # then
+    assert (len(arrivals), len(ids)) == (10, 60)
+
+
+def test_entities_slices_and_keys_are_counted(bench: MemoryBench) -> None:
+    # given an order and the same one in capital letters, beside what the row began with
+    (order,) = flood(6)
+    # when
+    row = bench.row("two", in_either_case([order, order._replace(offset=order.offset + 1)]))
+    # then the device and the card count twice
+    assert (row.events, row.entities, row.slices) == (2, 8, 8)
+    keys = sum(len(bench.redis.keys(f"shop:profile:*:{kind}:*")) for kind in ("device", "card"))
+    assert keys == 4
+
+
+def test_what_stands_in_a_profile_beside_its_slices_is_noticed(
+    bench: MemoryBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given a profile that keeps to its size
+    assert bench.row("good", flood(6)).largest < 1
+    # when slices are larger than the page says
+    monkeypatch.setattr("bench.memory.SLICE_BYTES", 300)
+    # then
+    assert bench.row("bad", flood(6)).largest > 1
+
+
+@pytest.mark.parametrize(("kind", "slices"), [("user", 6), ("item", 16), ("seller", 12), ("card", 8)])
+def test_an_entity_has_a_slice_of_each_partition_that_may_meet_it(kind: str, slices: int) -> None:
+    assert len(sources_of(kind)) == slices
+
+
+def test_every_row_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    # when
+    main(["--json", "--ids", "600", "--kept", "60"])
+    # then
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert {row["name"].partition(",")[0] for row in told["rows"]} >= {"user", "device", "ip", "card", "item", "seller"}
+    assert {row["name"]: row["entities"] for row in told["rows"]}["flood of new ids"] == 600
+    assert abs(told["worst_off"]) == max(abs(row["off"]) for row in told["rows"])
