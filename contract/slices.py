@@ -4,7 +4,7 @@ A batch is folded over arrays; one object for each slice would cost more than th
 plain thing: a sequence, and a mapping, of the slices of each entity by source.
 """
 
-from collections.abc import ItemsView, Iterable, Iterator, Mapping, Sequence
+from collections.abc import ItemsView, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias, overload
 
@@ -27,7 +27,7 @@ class Recalled(Sequence[Slices]):
     sources: Sequence[str]  # the names that occur
     entity: npt.NDArray[np.int64]  # (S) whose slice it is
     source: npt.NDArray[np.int64]  # (S) index into `sources`
-    records: Sequence[bytes]  # S records in all, one or more in each piece
+    records: Sequence[bytes | memoryview]  # S records in all, one or more in each piece
 
     def array(self, more: int) -> npt.NDArray[np.void]:
         """The records, and `more` empty ones behind them, as a writable array (S + more) of RECORD.
@@ -73,14 +73,15 @@ def recall(profiles: Sequence[Slices]) -> Recalled:
             entity.append(number)
             source.append(names.setdefault(name, len(names)))
             records.append(record)
-    check_lengths(map(len, records))
+    check_lengths(np.array([len(record) for record in records], np.int64))
     return Recalled(len(profiles), list(names), np.array(entity, np.int64), np.array(source, np.int64), records)
 
 
-def check_lengths(lengths: Iterable[int]) -> None:
+def check_lengths(lengths: npt.NDArray[np.int64]) -> None:
     """Raise `BadProfile` unless each is the length of a record."""
-    if wrong := set(lengths) - {RECORD.itemsize}:
-        raise BadProfile(f"A slice should have {RECORD.itemsize} bytes. Found {min(wrong)}.")
+    wrong = lengths[lengths != RECORD.itemsize]
+    if len(wrong):
+        raise BadProfile(f"A slice should have {RECORD.itemsize} bytes. Found {wrong.min()}.")
 
 
 def cut(records: bytes) -> list[bytes]:

@@ -77,17 +77,12 @@ class RedisProfiles:
 
     def read(self, entities: Sequence[str]) -> Recalled:
         # One HGETALL each: a script a bucket would have Redis copy every slice twice more, into Lua and out again.
-        replies = self._ask([("HGETALL", self.key(entity)) for entity in entities])
-        fields: list[bytes] = list(chain.from_iterable(replies))
-        names, records = fields[::2], fields[1::2]
-        check_lengths(map(len, records))
-        numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+        question = None if self.generations is None else self.generations.question
+        found, answer = self.client.hashes([self.key(entity) for entity in entities], question)
+        self._serves(answer)
+        check_lengths(found.lengths)
         return Recalled(
-            length=len(entities),
-            sources=[name.decode() for name in numbers],
-            entity=np.repeat(np.arange(len(entities)), [len(reply) // 2 for reply in replies]),
-            source=np.array([numbers[name] for name in names], np.int64),
-            records=records,
+            length=len(entities), sources=found.names, entity=found.hash, source=found.name, records=[found.values]
         )
 
     def scan(self, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Slices]]:
@@ -154,9 +149,13 @@ class RedisProfiles:
         if self.generations is None:
             return self.client.pipeline(commands)
         *replies, answer = self.client.in_order(commands, self.generations.question)
-        if (name := name_in(answer)) != self.generation:
-            raise StaleState(f"Generation `{self.generation}` of the state should serve. Found that `{name}` does.")
+        self._serves(answer)
         return replies
+
+    def _serves(self, answer: bytes | None) -> None:
+        """Raise `StaleState` if the answer to the question names another generation."""
+        if self.generations is not None and (name := name_in(answer)) != self.generation:
+            raise StaleState(f"Generation `{self.generation}` of the state should serve. Found that `{name}` does.")
 
     def _go_to(self, prefix: str) -> None:
         self.prefix = prefix

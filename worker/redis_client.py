@@ -12,18 +12,20 @@ Keys (docs/keys.md has the whole table; PREFIX is `shop:` by default):
 
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import hiredis
 import redis
+from redis._parsers.base import BaseParser
 from redis._parsers.hiredis import NOT_ENOUGH_DATA
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from contract.errors import BadConfig, Unavailable
+from worker.replies import BrokenReply, Hashes, ReplyReader
 
 # What will pass, or what someone must mend while the worker holds: see docs/keys.md. The words begin those errors that
 # redis-py has no class for.
@@ -59,6 +61,7 @@ class RedisClient:
             url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=Retry(NoBackoff(), 0), protocol=2
         )
         self._shas: dict[str, str] = {}
+        self._reader = ReplyReader()
 
     def pipeline(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
         """The replies to all commands, sent at once; raises `Unavailable` if one of them met no working server."""
@@ -80,6 +83,18 @@ class RedisClient:
     def in_order(self, commands: Sequence[Sequence[Any]], last: Sequence[Any]) -> list[Any]:
         """The replies to all commands, and to one that is carried out after all of them."""
         return self.pipeline([*commands, last])
+
+    def hashes(self, keys: Sequence[str], last: Sequence[Any] | None = None) -> tuple[Hashes, Any]:
+        """All fields of these hashes as columns, and the reply to a command that is carried out after them."""
+        lasts = [] if last is None else [last]
+        with self._renamed(), self.connection() as connection:
+            connection.send_packed_command([ask_hashes(keys), packed(lasts)])
+            found, error, left = self._reader.read(len(keys), source_of(connection))
+            connection._parser._reader.feed(left)
+            replies = replies_of(connection, len(lasts))
+        if error is not None:
+            replies.append(BaseParser.parse_error(error))  # type: ignore[no-untyped-call]
+        return found, (*self._accepted(replies), None)[0]
 
     def scan(self, beginning: str) -> Iterator[list[str]]:
         """The keys that begin so, page by page; those that are there all the time come at least once."""
@@ -148,9 +163,15 @@ class RedisClient:
 
     def _answers(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
         """The replies to all commands, with the errors of single commands among them."""
-        try:
+        with self._renamed():
             return self._exchange(commands)
-        except (*PASSING_ERRORS, OSError) as error:  # a reset while reading comes from the socket, without another name
+
+    @contextmanager
+    def _renamed(self) -> Iterator[None]:
+        try:
+            yield
+        except (*PASSING_ERRORS, OSError, BrokenReply) as error:
+            # A reset while reading comes from the socket, without another name.
             raise Unavailable(f"Redis {self.name} should answer. Found: {error}") from error
 
     def _exchange(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
@@ -183,6 +204,24 @@ def packed(commands: Sequence[Sequence[Any]]) -> bytes:
     hiredis packs and parses here without them.
     """
     return b"".join(map(hiredis.pack_command, map(tuple, commands)))
+
+
+def ask_hashes(keys: Sequence[str]) -> bytes:
+    """HGETALL of each key, as it goes over the wire."""
+    text = "".join([f"*2\r\n$7\r\nHGETALL\r\n${len(key)}\r\n{key}\r\n" for key in keys])
+    return text.encode() if text.isascii() else packed([("HGETALL", key) for key in keys])
+
+
+def source_of(connection: Any) -> Callable[[memoryview], int]:
+    """What fills the next bytes of a connection in and tells how many."""
+
+    def receive(room: memoryview) -> int:
+        received: int = connection._sock.recv_into(room)
+        if not received:
+            raise redis.ConnectionError("the server closed the connection")
+        return received
+
+    return receive
 
 
 def replies_of(connection: Any, count: int) -> list[Any]:

@@ -18,6 +18,7 @@ from redis.crc import key_slot
 from contract.errors import BadConfig, Unavailable
 from contract.settings import Redis
 from worker.redis_client import RedisClient, packed, replies_of
+from worker.replies import Hashes, hashes_of
 
 TRIES_MAX: Final = 8  # a slot may move again while its move is followed
 PAUSE_S: Final = 0.02
@@ -47,6 +48,10 @@ class RedisCluster(RedisClient):
     def in_order(self, commands: Commands, last: Sequence[Any]) -> list[Any]:
         # Servers know nothing of one another's order, so the last command goes when all others are answered.
         return [*self.pipeline(commands), *self.pipeline([last])]
+
+    def hashes(self, keys: Sequence[str], last: Sequence[Any] | None = None) -> tuple[Hashes, Any]:
+        found = hashes_of(self.pipeline([("HGETALL", key) for key in keys]))
+        return found, None if last is None else self.pipeline([last])[0]
 
     def servers(self) -> Sequence[RedisClient]:
         self._learn()

@@ -6,7 +6,6 @@ import threading
 import time
 from typing import Final
 
-from contract.compiled import load_folds
 from contract.encoding import Encoder
 from contract.errors import StaleState, Unavailable
 from contract.features import FeatureSet
@@ -19,6 +18,7 @@ from worker.bundles import Bundles
 from worker.caches import Caches
 from worker.catalogue import Catalogue
 from worker.claims import Claims
+from worker.compiled import load_compiled
 from worker.deciding import Decider
 from worker.doors import Doors, State
 from worker.erasing import Erasing
@@ -103,7 +103,7 @@ class ScoreWorker:
             self._products.follow()
         self._look_for_model()
         self._take_up()
-        load_folds()
+        load_compiled()
         gc.collect()
         gc.freeze()  # what stands now lives as long as the process: no collection needs to look at it again
 
