@@ -98,6 +98,7 @@ def learn_once(learner: Learner, training: Examples, batch: int, order: np.rando
     for rows in mixed(family_of(training), batch, order):
         for task, loss in learner.learn(as_batch(training, rows)).items():
             seen.setdefault(task, []).append(loss)
+    learner.balance.epoch_ended()
     return {task: float(np.mean(values)) for task, values in seen.items()}
 
 

@@ -1,5 +1,6 @@
 """One step of learning, and predictions: what `fit` does many times over and `follow` does once."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,10 +10,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from contract.errors import BadData
 from model.answers import losses
 from model.network import Network, View
+from training.balance import Balance
 from training.examples import Examples, Integers
 from training.plan import Plan
+from training.reach import Reach
 
 GRADIENT_MAX = 5.0  # the norm beyond which a step is shortened: one strange batch must not undo the others
 PREDICT_ROWS = 8_192
@@ -60,12 +64,13 @@ def task_losses(network: Network, batch: Batch) -> dict[str, Tensor]:
         if len(rows):
             part = batch.take(rows, view.groups)
             logits = network.logits(view, network.parts(view, part.inputs))
-            found |= losses(view.tasks, logits, part.labels, network.scale)
-    return found
+            of = losses(view.tasks, logits, part.labels, network.scale)
+            found |= {task: loss for task, loss in of.items() if known(part.labels[task]).any()}
+    return {task.name: found[task.name] for task in network.tasks if task.name in found}
 
 
 class Learner:
-    """A network and its optimizer; the weight of each task's loss is its priority."""
+    """A network and its optimizer; the weight of each task's loss is its priority, balanced as the plan says."""
 
     def __init__(self, *, network: Network, plan: Plan, state: Mapping[str, Any] | None = None) -> None:
         self.network = network
@@ -75,18 +80,36 @@ class Learner:
         if state:
             self.optimizer.load_state_dict(copied(state))  # or its steps would change the state that was given
         self._weights = {task.name: task.weight for task in network.tasks}
+        self.balance = Balance(
+            name=plan.balance, tasks=list(self._weights), reach=Reach(network), learning_rate=plan.learning_rate
+        )
 
     def learn(self, batch: Batch) -> dict[str, float]:
-        """One step down the weighted sum of the losses; returns each task's loss before it."""
+        """One step down the balanced losses; returns each task's loss before it.
+
+        Raises `BadData` if one is not finite.
+        """
         self.network.train()
         found = task_losses(self.network, batch)
         if not found:
             return {}
+        values = {name: float(loss.detach()) for name, loss in found.items()}
+        check_finite(values)
         self.optimizer.zero_grad()
-        torch.autograd.backward(torch.stack([self._weights[name] * loss for name, loss in found.items()]).sum())
+        self.balance.backward(self._weighted(found))
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), GRADIENT_MAX)
         self.optimizer.step()
-        return {name: float(loss.detach()) for name, loss in found.items()}
+        self.balance.stepped(lambda: self._weighted(task_losses(self.network, batch)))
+        return values
+
+    def _weighted(self, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: self._weights[name] * loss for name, loss in found.items()}
+
+
+def check_finite(losses: Mapping[str, float]) -> None:
+    for task, loss in losses.items():
+        if not math.isfinite(loss):
+            raise BadData(f"The loss of `{task}` should be finite; a lower learning_rate may help. Found {loss}.")
 
 
 def copied(state: Any) -> Any:

@@ -7,6 +7,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from contract.errors import BadConfig
+from training.balance import method_named
 
 Count = Annotated[int, Meta(ge=1)]
 Share = Annotated[float, Meta(gt=0, lt=1)]
@@ -14,6 +15,8 @@ Share = Annotated[float, Meta(gt=0, lt=1)]
 
 class Plan(Struct, frozen=True, forbid_unknown_fields=True):
     """`held_out`: the latest share of examples, for validation and for the gate. `patience`: epochs without gain.
+
+    `balance`: how the losses of tasks become one step, by a name of `training.balance`.
 
     `keep`: how many examples a checkpoint carries to learn from again. `margin`: how much of its gain a task may lose
     by an update on what is held out. `pause_s`: between two looks at the feedback. `threads`: of torch; more of them
@@ -27,6 +30,7 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True):
     patience: Count = 2
     held_out: Share = 0.2
     seed: int = 7
+    balance: str = "static"
     threads: Count = 1
     keep: Annotated[int, Meta(ge=0)] = 4_096
     margin: Annotated[float, Meta(ge=0)] = 0.05
@@ -36,6 +40,8 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True):
 def read_plan(table: Mapping[str, object]) -> Plan:
     """The plan that the [training] table declares; raises `BadConfig`."""
     try:
-        return msgspec.convert(table, Plan, strict=False)
+        plan = msgspec.convert(table, Plan, strict=False)
     except msgspec.ValidationError as error:
         raise BadConfig([f"[training] should say how training goes. Found: {error}"]) from error
+    method_named(plan.balance, 1)  # a wrong name should be told before hours of reading
+    return plan

@@ -79,8 +79,7 @@ def test_tasks_without_a_label_in_a_batch_do_not_change_the_losses_of_others(see
     everything = task_losses(network, Batch(inputs, labels))
     some = task_losses(network, Batch(inputs, without(labels, "fraud", "purchase")))
 
-    assert some.keys() == {"click", "purchase", "relevance", "category"}
-    assert some["purchase"].item() == 0
+    assert some.keys() == {"click", "relevance", "category"}
     torch.testing.assert_close(some["click"], everything["click"])
     torch.testing.assert_close(some["category"], everything["category"])
 

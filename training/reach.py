@@ -1,0 +1,60 @@
+"""Which parameters a task's loss reaches: what tasks share and what is their own, asked of autograd itself.
+
+So no list of layers has to follow the architecture: experts, gates and towers are shared or not by how they are wired.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from contract.tasks import Task
+from model.answers import chain
+from model.network import Network, View
+
+BLANK_ROWS = 2
+
+
+class Reach:
+    """The parameters of a network that learn. `shared`: more than one task reaches them. `own`: the others."""
+
+    def __init__(self, network: Network) -> None:
+        learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        was, _ = network.training, network.eval()  # dropout would draw, and equal seeds would no longer say it all
+        table = torch.tensor([reached(network, task, learning) for task in network.tasks])  # (tasks, parameters)
+        network.train(was)
+        together = (table.sum(0) > 1).tolist()
+        self.shared = [parameter for parameter, is_shared in zip(learning, together, strict=True) if is_shared]
+        self.own = [parameter for parameter, is_shared in zip(learning, together, strict=True) if not is_shared]
+
+    def gradients(self, loss: Tensor) -> tuple[Tensor, list[Tensor | None]]:
+        """The gradient of the shared parameters as one vector, and those of the own ones; the graph stays."""
+        found: Sequence[Tensor | None] = torch.autograd.grad(
+            loss, [*self.shared, *self.own], retain_graph=True, allow_unused=True
+        )
+        pairs = zip(self.shared, found, strict=False)
+        flat = torch.cat(
+            [loss.new_zeros(0), *((torch.zeros_like(p) if g is None else g).reshape(-1) for p, g in pairs)]
+        )
+        return flat, list(found[len(self.shared) :])
+
+
+def reached(network: Network, task: Task, parameters: Sequence[Tensor]) -> list[bool]:
+    """For each parameter, whether the task's loss depends on it."""
+    view = next(view for view in network.views if task in view.tasks)
+    logits = network.logits(view, network.parts(view, blank_inputs(network, view)))
+    names = chain(task, {one.name: one for one in network.tasks})
+    total = torch.stack([logits[name].sum() for name in names]).sum()
+    found = torch.autograd.grad(total, list(parameters), allow_unused=True)
+    return [gradient is not None for gradient in found]
+
+
+def blank_inputs(network: Network, view: View) -> dict[str, tuple[Tensor, Tensor]]:
+    """Rows in which nothing is known, where the network is."""
+    at = next(network.parameters()).device
+    blocks = {group: network.features.empty(group, BLANK_ROWS) for group in view.groups}
+    return {
+        group: (torch.from_numpy(block.numbers).to(at), torch.from_numpy(np.ascontiguousarray(block.ids)).to(at))
+        for group, block in blocks.items()
+    }
