@@ -4,7 +4,6 @@ Ids that only need to be told apart travel as these hashes (linked ids in profil
 "absent" everywhere, so no id hashes to it. Source: the XXH3 specification, https://xxhash.com.
 """
 
-from functools import lru_cache
 from typing import Final
 
 import xxhash
@@ -13,10 +12,8 @@ SEED: Final = 20_110_609
 BUCKETS: Final = 64
 
 
-# Several batches' worth of ids: each is asked for by the fold, the store and the features within milliseconds.
-@lru_cache(maxsize=32_768)
 def digest(text: str) -> int:
-    """The 64 bits from which ids and buckets are cut."""
+    """The 64 bits from which ids and buckets are cut; to look one up among many costs more than to reckon it again."""
     return xxhash.xxh3_64_intdigest(text.encode(), SEED)
 
 

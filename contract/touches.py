@@ -17,8 +17,9 @@ device, ip and card are touched with its amount; an item and a seller with the t
 more than a billion counts: sums are 64 bits wide.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
@@ -95,19 +96,20 @@ def ip_id(ip: str) -> str:
     return ip.lower().replace(":", "-")
 
 
-def touch_places(event: Order | Click | Review, amount: int) -> Iterator[Touch]:
+def touch_places(event: Order | Click | Review, amount: int) -> list[Touch]:
+    found = []
     if event.device_id:
-        yield f"device:{event.device_id}", amount
+        found.append((f"device:{event.device_id}", amount))
     if event.ip:
-        yield f"ip:{ip_id(event.ip)}", amount
+        found.append((f"ip:{ip_id(event.ip)}", amount))
+    return found
 
 
-def touch_order(order: Order) -> Iterator[Touch]:
+def touch_order(order: Order) -> list[Touch]:
     amount = minor(order.amount)
-    yield f"user:{order.user_id}", amount
-    yield from touch_places(order, amount)
+    found = [(f"user:{order.user_id}", amount), *touch_places(order, amount)]
     if order.card_id:
-        yield f"card:{order.card_id}", amount
+        found.append((f"card:{order.card_id}", amount))
     items: dict[str, int] = {}
     sellers: dict[str, int] = {}
     for line in order.lines:
@@ -117,40 +119,37 @@ def touch_order(order: Order) -> Iterator[Touch]:
         if line.seller_id:
             seller = f"seller:{line.seller_id}"
             sellers[seller] = sellers.get(seller, 0) + total
-    for entity, total in (items | sellers).items():
-        yield entity, min(total, LINES_TOTAL_MAX)
+    items.update(sellers)
+    found += [(entity, min(total, LINES_TOTAL_MAX)) for entity, total in items.items()]
+    return found
 
 
-def touch_click(click: Click) -> Iterator[Touch]:
-    yield f"user:{click.user_id}", 0
-    yield f"item:{click.item_id}", 0
-    yield from touch_places(click, 0)
+def touch_click(click: Click) -> list[Touch]:
+    return [(f"user:{click.user_id}", 0), (f"item:{click.item_id}", 0), *touch_places(click, 0)]
 
 
-def touch_review(review: Review) -> Iterator[Touch]:
+def touch_review(review: Review) -> list[Touch]:
     stars = minor(review.rating)
-    yield f"user:{review.user_id}", stars
-    yield f"item:{review.item_id}", stars
+    found = [(f"user:{review.user_id}", stars), (f"item:{review.item_id}", stars)]
     if review.seller_id:
-        yield f"seller:{review.seller_id}", stars
-    yield from touch_places(review, stars)
+        found.append((f"seller:{review.seller_id}", stars))
+    return found + touch_places(review, stars)
 
 
-def touch_impression(impression: Impression) -> Iterator[Touch]:
-    yield f"user:{impression.user_id}", len(impression.items)
+def touch_impression(impression: Impression) -> list[Touch]:
+    return [(f"user:{impression.user_id}", len(impression.items))]
 
 
-def touch_search(search: Search) -> Iterator[Touch]:
-    yield f"user:{search.user_id}", 0
+def touch_search(search: Search) -> list[Touch]:
+    return [(f"user:{search.user_id}", 0)]
 
 
-def touch_judgement(judgement: Judgement) -> Iterator[Touch]:
-    for entity in dict.fromkeys(judgement.entities):
-        if entity.partition(":")[0] in KIND_CODES:
-            yield entity, 0
+def touch_judgement(judgement: Judgement) -> list[Touch]:
+    entities = dict.fromkeys(judgement.entities)
+    return [(entity, 0) for entity in entities if entity.partition(":")[0] in KIND_CODES]
 
 
-TOUCHED: Final[dict[type[Event], Callable[..., Iterable[Touch]]]] = {
+TOUCHED: Final[dict[type[Event], Callable[..., list[Touch]]]] = {
     Order: touch_order,
     Click: touch_click,
     Review: touch_review,
@@ -160,10 +159,10 @@ TOUCHED: Final[dict[type[Event], Callable[..., Iterable[Touch]]]] = {
 }
 
 
-def touches_of(event: Event) -> Iterable[Touch]:
+def touches_of(event: Event) -> list[Touch]:
     """Every entity that `event` touches, once each, the user first; events that no fold reads touch none."""
     touched = TOUCHED.get(type(event))
-    return touched(event) if touched else ()
+    return touched(event) if touched else []
 
 
 @dataclass(slots=True)
@@ -197,19 +196,14 @@ def columns(arrivals: Sequence[Arrival], watched: Iterable[str] = (), erasures: 
     `watched` entities are read with the batch though nothing in it need touch them. What `erasures` cover of a user is
     skipped by that user's own slices alone: what the event tells of its device, card, items or seller stays told.
     """
-    index: dict[str, int] = {}
-    start, entities, amounts, heads = [0], list[int](), list[int](), list[int]()
+    touches = [touches_of(arrival.event) for arrival in arrivals]
+    names, amounts = [entity for own in touches for entity, _ in own], [amount for own in touches for _, amount in own]
+    index = {entity: number for number, entity in enumerate(dict.fromkeys(chain(names, watched)))}
     families = {source: family_of(source) for source in {arrival.source for arrival in arrivals}}
-    for arrival in arrivals:
-        for entity, amount in touches_of(arrival.event):
-            entities.append(index.setdefault(entity, len(index)))
-            amounts.append(amount)
-        start.append(len(entities))
-        heads += head_of(arrival, families[arrival.source])
-    for entity in watched:
-        index.setdefault(entity, len(index))
+    head = np.array([head_of(arrival, families[arrival.source]) for arrival in arrivals], np.int64).reshape(-1, 6)
+    touched = np.array([index[entity] for entity in names], np.int64)
+    start = np.cumsum([0, *map(len, touches)], dtype=np.int64)
     digests = np.array([digest(entity) for entity in index], np.uint64)
-    touched, head = np.array(entities, np.int64), np.array(heads, np.int64).reshape(len(arrivals), 6)
     ts_ms = np.repeat(head[:, 0], np.diff(start))
     return Touches(
         arrivals=arrivals,
@@ -218,7 +212,7 @@ def columns(arrivals: Sequence[Arrival], watched: Iterable[str] = (), erasures: 
         kind=np.array([KIND_CODES.get(entity.partition(":")[0], -1) for entity in index], np.int64),
         ident=np.maximum(digests >> 1, 1),
         bucket=(digests % BUCKETS).astype(np.int64),
-        start=np.array(start, np.int64),
+        start=start,
         entity=touched,
         amount=np.array(amounts, np.int64),
         head=head,
