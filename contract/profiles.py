@@ -63,7 +63,12 @@ AGGREGATES: Final = (
 
 def profile_key(entity: str) -> str:
     """The Redis key of an entity's profile, without the shop's prefix; the braces are the cluster's hash tag."""
-    return f"profile:{{{bucket_of(entity)}}}:{entity}"
+    return profile_head(bucket_of(entity)) + entity
+
+
+def profile_head(bucket: int) -> str:
+    """What the keys of all profiles in a bucket begin with."""
+    return f"profile:{{{bucket}}}:"
 
 
 def entity_of(key: str) -> str:

@@ -3,17 +3,17 @@
 import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
 from itertools import chain
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from contract.errors import StaleState
 from contract.hashing import BUCKETS, bucket_of
 from contract.memory import Merged
-from contract.profiles import HORIZON_MS, LAYOUT, RECORD, entity_of, profile_key
-from contract.slices import Recalled, Slices, Written, check_lengths, cut, write
+from contract.profiles import HORIZON_MS, LAYOUT, RECORD, entity_of, profile_head
+from contract.slices import Recalled, Slices, Written, check_lengths, write
 from worker.generations import FIRST, Generations, name_in, prefix_of
 from worker.redis_client import RedisClient, pairs
 
@@ -21,20 +21,24 @@ log = logging.getLogger(__name__)
 
 # KEYS: merged:{bucket}, then the profiles to write. ARGV: time to live in ms, what should be left of it, number of
 # sources; for each source its name, the offset that must be there ('' for none) and the new one; then, packed into
-# one string, the number of its key and of its source for each slice; then the slices. The expiry is refreshed only when
+# one string, the number of its key and of its source for each slice; then the slices end to end, since an argument for
+# each would cost the client more than all else of a write. The expiry is refreshed only when
 # days of it have gone: it costs a third of the write. `merged` comes last: should a slice be refused half-way (a key of
 # another type), its bucket does not count as written.
 MERGE: Final = """
-local call, unpack = redis.call, struct.unpack
+local call, unpack, sub = redis.call, struct.unpack, string.sub
 local ttl, least, sources = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local index = 3 * sources + 4
 for at = 4, index - 1, 3 do
   if (call('HGET', KEYS[1], ARGV[at]) or '') ~= ARGV[at + 1] then return 0 end
 end
-for n = 1, #ARGV - index do
-  local number, source = unpack('<I2I2', ARGV[index], 4 * n - 3)
+local addresses, slices = ARGV[index], ARGV[index + 1]
+local count = #addresses / 4
+local size = #slices / count
+for n = 1, count do
+  local number, source = unpack('<I2I2', addresses, 4 * n - 3)
   local key = KEYS[2 + number]
-  call('HSET', key, ARGV[4 + 3 * source], ARGV[index + n])
+  call('HSET', key, ARGV[4 + 3 * source], sub(slices, size * (n - 1) + 1, size * n))
   if call('PTTL', key) < least then call('PEXPIRE', key, ttl) end
 end
 for at = 4, index - 1, 3 do call('HSET', KEYS[1], ARGV[at], ARGV[at + 2]) end
@@ -43,6 +47,9 @@ return 1
 # Redis' own expiry only collects garbage, so it is later than the fold's horizon by the longest retention we foresee.
 TTL_MS: Final = HORIZON_MS + 30 * 86_400_000
 KEPT_MS: Final = TTL_MS - 3 * 86_400_000  # a profile stays at least so long after it was written
+
+
+NOWHERE: Final = 0xFFFF << 16
 
 
 class RedisProfiles:
@@ -108,13 +115,18 @@ class RedisProfiles:
     def merge(self, writes: Mapping[str, Slices], expected: Merged, after: Merged) -> None:
         written = write(writes)
         bounds = np.searchsorted(written.bucket, np.arange(BUCKETS + 1)).tolist()
-        calls, records = [], cut(written.records)
+        keys, number = self._numbered(written)
+        calls, records = [], memoryview(written.records)
         for bucket, positions in after.items():
-            rows = slice(bounds[bucket], bounds[bucket + 1])
-            keys, index = self._addresses(written, rows, positions)
+            first, last = bounds[bucket], bounds[bucket + 1]
+            own = slice(number[first], number[last])
+            addresses = (
+                number[first:last] - number[first] + places(written.sources, positions)[written.source[first:last]]
+            )
+            slices = bytes(records[first * RECORD.itemsize : last * RECORD.itemsize])
             guards = chain.from_iterable((s, expected.get(bucket, {}).get(s, ""), at) for s, at in positions.items())
-            arguments = [TTL_MS, KEPT_MS, len(positions), *guards, index, *records[rows]]
-            calls.append(([self.merged_key(bucket), *keys], arguments))
+            arguments = [TTL_MS, KEPT_MS, len(positions), *guards, addresses.astype("<u4").tobytes(), slices]
+            calls.append(([self.merged_key(bucket), *keys[own]], arguments))
         replies = self.client.scripts(MERGE, calls)
         if stale := [bucket for bucket, reply in zip(after, replies, strict=True) if not reply]:
             raise StaleState(f"Buckets {stale} should be merged as this worker left them. Found other positions.")
@@ -159,20 +171,23 @@ class RedisProfiles:
 
     def _go_to(self, prefix: str) -> None:
         self.prefix = prefix
-        self.key = lru_cache(maxsize=32_768)(self._key)  # asked for when an entity is read and when it is written
+        self._heads = [f"{prefix}{profile_head(bucket)}" for bucket in range(BUCKETS)]
 
-    def _addresses(self, written: Written, rows: slice, positions: Mapping[str, int]) -> tuple[list[str], bytes]:
-        """The keys of these slices, and packed for each slice the number of its key and of its source."""
-        place = {source: number << 16 for number, source in enumerate(positions)}
-        numbers: dict[int, int] = {}
-        index = [
-            numbers.setdefault(entity, len(numbers)) + place[written.sources[source]]
-            for entity, source in zip(written.entity[rows].tolist(), written.source[rows].tolist(), strict=True)
-        ]
-        return [self.key(written.entities[entity]) for entity in numbers], np.array(index, "<u4").tobytes()
+    def _numbered(self, written: Written) -> tuple[list[str], npt.NDArray[np.int64]]:
+        """The distinct keys of W slices, and which of them each slice has (W+1): how many there are stands behind."""
+        begins = np.diff(written.entity, prepend=-1) != 0
+        keys = [self.key(written.entities[entity]) for entity in written.entity[begins].tolist()]
+        return keys, np.append(np.cumsum(begins) - 1, len(keys))
 
-    def _key(self, entity: str) -> str:
-        return self.prefix + profile_key(entity)
+    def key(self, entity: str) -> str:
+        """The key of an entity's profile."""
+        return self._heads[bucket_of(entity)] + entity
+
+
+def places(sources: Sequence[str], positions: Mapping[str, int]) -> npt.NDArray[np.int64]:
+    """Where each source stands among `positions`, as it is packed; a slice of one that is not there is refused."""
+    place = {source: number << 16 for number, source in enumerate(positions)}
+    return np.array([place.get(source, NOWHERE) for source in sources], np.int64)
 
 
 def open_profiles(client: RedisClient, prefix: str) -> RedisProfiles:
