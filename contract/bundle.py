@@ -25,6 +25,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -79,16 +80,23 @@ def current_version(bundles: Path) -> str | None:
 
 def read_bundle(bundles: Path, version: str) -> Bundle:
     """The bundle of that version with every digest checked; raises `BadBundle` with what was found."""
+    manifest, folder = read_manifest(bundles, version), bundles / version
+    return Bundle(manifest, {name: read_file(folder, name, digest) for name, digest in manifest.files.items()})
+
+
+def read_manifest(bundles: Path, version: str) -> Manifest:
+    """What a complete bundle says of itself, its files unread; raises `BadBundle`."""
     folder = bundles / version
     if not (folder / "READY").exists():
-        raise BadBundle(f"Bundle {version} should be complete. Found no READY in it.")
+        found = "no READY in it" if folder.is_dir() else "no such folder"
+        raise BadBundle(f"Bundle {version} should be complete. Found {found}.")
     try:
         manifest = msgspec.json.decode((folder / "manifest.json").read_bytes(), type=Manifest)
     except (OSError, msgspec.MsgspecError) as error:
         raise BadBundle(f"Bundle {version} should have a readable manifest. Found: {error}") from error
     if manifest.version != version:
         raise BadBundle(f"Bundle {version} should be of that version. Found {manifest.version} in its manifest.")
-    return Bundle(manifest, {name: read_file(folder, name, digest) for name, digest in manifest.files.items()})
+    return manifest
 
 
 def read_file(folder: Path, name: str, digest: str) -> bytes:
@@ -108,30 +116,66 @@ def read_file(folder: Path, name: str, digest: str) -> bytes:
 
 
 def publish(bundles: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Manifest:
-    """Write a bundle aside, make it appear whole, then point to it. Returns the manifest with the files' digests."""
+    """Write a bundle aside, make it appear whole, then point to it. Returns the manifest with the files' digests.
+
+    Raises `BadBundle` with nothing left behind, also where the disk is full: the former bundle stays the present one.
+    """
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     manifest = msgspec.structs.replace(manifest, files=digests)
-    aside, final = bundles / f".{manifest.version}.{os.getpid()}", bundles / manifest.version
-    if final.exists():
+    if (bundles / manifest.version).exists():
         raise BadBundle(f"A version should be published once. Found {manifest.version} already there.")
+    write_folder(bundles / manifest.version, {**files, "manifest.json": msgspec.json.encode(manifest), "READY": b""})
     try:
-        aside.mkdir(parents=True)
-        for name, content in ({**files, "manifest.json": msgspec.json.encode(manifest), "READY": b""}).items():
-            write_durably(aside / name, content)
-        aside.rename(final)
         sync_folder(bundles)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-    point_to(bundles, manifest.version)
+        point_to(bundles, manifest.version)
+    except (OSError, BadBundle) as error:
+        withdraw(bundles, manifest.version)
+        raise BadBundle(f"Bundle {manifest.version} should be pointed to. Found: {error}") from error
     return manifest
 
 
+def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Make a folder with these files appear whole or not at all; raises `BadBundle`."""
+    aside = folder.with_name(f".{folder.name}.{os.getpid()}")
+    try:
+        shutil.rmtree(aside, ignore_errors=True)  # an earlier life of the same number may have died here
+        aside.mkdir(parents=True)
+        for name, content in files.items():
+            write_durably(aside / name, content)
+        aside.rename(folder)
+    except OSError as error:
+        raise BadBundle(f"Bundle {folder.name} should be written whole. Found: {error}") from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def withdraw(bundles: Path, version: str) -> None:
+    """Take back a bundle that nobody is pointed to, so that publishing it can be tried again."""
+    with suppress(BadBundle):
+        if current_version(bundles) == version:
+            return
+    shutil.rmtree(bundles / version, ignore_errors=True)
+
+
 def point_to(bundles: Path, version: str) -> None:
-    """Make `version` the one that workers take up; readers see the old pointer or the new one, never half of one."""
-    aside = bundles / f".current.{os.getpid()}"
-    write_durably(aside, json.dumps({"version": version}).encode())
-    aside.replace(bundles / "current.json")
-    sync_folder(bundles)
+    """Make `version` the one that workers take up; readers see the old pointer or the new one, never half of one.
+
+    Raises `BadBundle`.
+    """
+    replace_durably(bundles / "current.json", json.dumps({"version": version}).encode())
+
+
+def replace_durably(path: Path, content: bytes) -> None:
+    """Put a file in the place of another at once; raises `BadBundle`, with the old one as it was and nothing beside."""
+    aside = path.with_name(f".{path.stem}.{os.getpid()}")
+    try:
+        write_durably(aside, content)
+        aside.replace(path)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise BadBundle(f"{path.name} should be written whole. Found: {error}") from error
+    with suppress(OSError):  # it is replaced for all who read; a power cut may bring the old one back, which is whole
+        sync_folder(path.parent)
 
 
 def write_durably(path: Path, content: bytes) -> None:

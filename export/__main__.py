@@ -1,7 +1,8 @@
 """`python -m export`: publish a checkpoint as a bundle, look into one, or go back to the one before.
 
 python -m export CHECKPOINT | --latest     export, check against torch, publish
-python -m export inspect VERSION           what is in a bundle
+python -m export inspect [BUNDLE]          what is in a bundle
+python -m export verify [BUNDLE]           whether a bundle may serve, checked without torch
 python -m export rollback                  point to the parent of the present bundle
 """
 
@@ -11,6 +12,7 @@ import time
 from pathlib import Path
 
 from contract.errors import BadBundle, BadConfig, BadData
+from contract.features import FeatureSet
 from contract.settings import Settings, read_settings
 
 
@@ -18,11 +20,17 @@ def main(arguments: list[str] | None = None) -> int:
     """Exit codes: 0 done, 1 a checkpoint or bundle that must not serve, 2 wrong settings or arguments."""
     args = parse(arguments)
     try:
-        settings, _ = read_settings()
+        settings, features = read_settings()
         bundles: Path = args.bundles or settings.bundles
-        if args.what == "rollback":
-            return rollback_command(bundles)
-        return inspect_command(bundles, args) if args.what == "inspect" else export_command(bundles, settings, args)
+        match args.what:
+            case "rollback":
+                return rollback_command(bundles)
+            case "inspect":
+                return inspect_command(bundles, args.bundle)
+            case "verify":
+                return verify_command(bundles, args.bundle, features)
+            case _:
+                return export_command(bundles, settings, args)
     except BadConfig as error:
         print(*error.errors, sep="\n", file=sys.stderr)
         return 2
@@ -33,14 +41,17 @@ def main(arguments: list[str] | None = None) -> int:
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m export", description="A trained model becomes a bundle.")
-    parser.add_argument("what", nargs="?", help="a checkpoint file; or `inspect VERSION`; or `rollback`")
-    parser.add_argument("version", nargs="?", help="the bundle to inspect; the present one if it is left out")
+    parser.add_argument("what", nargs="?", help="a checkpoint file; or `inspect`, `verify`, `rollback`")
+    parser.add_argument(
+        "bundle", nargs="?", help="a version or folder to inspect or verify; the present one without it"
+    )
     parser.add_argument("--latest", action="store_true", help="the newest checkpoint of the bundles' folder")
     parser.add_argument("--bundles", type=Path, help="the folder of bundles, in place of the settings' own")
     parser.add_argument("--interactions", type=Path, action="append", default=[], help="more (user_id, item_id, ts_ms)")
+    parser.add_argument("--older", action="store_true", help="publish although the present bundle is newer")
     args = parser.parse_args(arguments)
-    if args.latest == (args.what is not None) or (args.version is not None and args.what != "inspect"):
-        parser.error("name one checkpoint, or --latest, or `inspect VERSION`, or `rollback`")
+    if args.latest == (args.what is not None) or (args.bundle is not None and args.what not in ("inspect", "verify")):
+        parser.error("name one checkpoint, or --latest, or `inspect`, `verify` with or without a BUNDLE, or `rollback`")
     return args
 
 
@@ -51,7 +62,7 @@ def export_command(bundles: Path, settings: Settings, args: argparse.Namespace) 
 
     begun = time.monotonic()
     checkpoint = read_checkpoint(latest(bundles) if args.latest else Path(args.what))
-    exported = export(checkpoint, bundles, settings.thresholds, args.interactions)
+    exported = export(checkpoint, bundles, settings.thresholds, args.interactions, back=args.older)
     worst = max(exported.parity.values())
     print(
         f"Published {exported.manifest.version} with {len(exported.parity)} graphs, at most {worst:.1e} from torch, "
@@ -60,10 +71,29 @@ def export_command(bundles: Path, settings: Settings, args: argparse.Namespace) 
     return 0
 
 
-def inspect_command(bundles: Path, args: argparse.Namespace) -> int:
+def inspect_command(bundles: Path, named: str | None) -> int:
     from export.inspection import show
+    from export.pointer import locate
 
-    show(bundles, args.version)
+    show(*locate(bundles, named))
+    return 0
+
+
+def verify_command(bundles: Path, named: str | None, features: FeatureSet) -> int:
+    from contract.bundle import read_bundle
+    from export.pointer import locate, older
+    from export.verification import verify
+
+    folder, version = locate(bundles, named)
+    bundle = read_bundle(folder, version)
+    found = verify(bundle, features)
+    worst = max(found.differences.values(), default=0.0)
+    print(
+        f"Bundle {version} holds: {len(bundle.files)} files as the manifest vouches for them, {found.features} "
+        f"features as declared, {len(found.differences)} graphs at most {worst:.1e} from what torch answered."
+    )
+    if why := older(folder, version, bundle.manifest.created_ms):
+        print(why, file=sys.stderr)
     return 0
 
 

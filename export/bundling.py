@@ -16,6 +16,7 @@ from export.graphs import check_parity, to_onnx
 from export.inputs import draw_inputs
 from export.interactions import read_all
 from export.neighbours import count_neighbours
+from export.pointer import older
 from export.slices import Slice, slices
 from model.checkpoint import Checkpoint
 from model.network import Network
@@ -32,9 +33,16 @@ class Exported:
     parity: dict[str, float]
 
 
-def export(checkpoint: Checkpoint, bundles: Path, thresholds: Thresholds, more: Sequence[Path] = ()) -> Exported:
-    """Publish a checkpoint as the present bundle; `more`: further interactions. Raises `BadBundle`, `BadData`."""
+def export(
+    checkpoint: Checkpoint, bundles: Path, thresholds: Thresholds, more: Sequence[Path] = (), *, back: bool = False
+) -> Exported:
+    """Publish a checkpoint as the present bundle; `more`: further interactions, `back`: although it is an older one.
+
+    Raises `BadBundle`, `BadData`.
+    """
     network, about = checkpoint.network(), checkpoint.about
+    if not back and (why := older(bundles, about.version, about.created_ms)):
+        raise BadBundle(f"{why} `--older` publishes it all the same; `export rollback` goes back to a former one.")
     check_finite(network)
     made = slices(network)
     features = features_read(network)

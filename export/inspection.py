@@ -5,17 +5,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 from rich.console import Console
 from rich.table import Table
 
 from contract.bundle import Bundle, Manifest, read_bundle
-from export.pointer import present
+from export.sessions import open_session
 
 
-def show(bundles: Path, version: str | None) -> None:
-    """Print a bundle, the present one if no version is given; raises `BadBundle`."""
-    bundle = read_bundle(bundles, version or present(bundles))
+def show(bundles: Path, version: str) -> None:
+    """Print a bundle; raises `BadBundle`."""
+    bundle = read_bundle(bundles, version)
     manifest, console = bundle.manifest, Console()
     made = datetime.fromtimestamp(manifest.created_ms / 1000, UTC)
     console.print(
@@ -47,7 +46,7 @@ def graphs_table(bundle: Bundle) -> Table:
     table = Table("graph", "bytes", "inputs", "outputs")
     for name, content in sorted(bundle.files.items()):
         if name.endswith(".onnx"):
-            session = ort.InferenceSession(content, providers=["CPUExecutionProvider"])
+            session = open_session(name, content)
             sides = ([f"{one.name} {one.shape}" for one in of] for of in (session.get_inputs(), session.get_outputs()))
             table.add_row(name, f"{len(content):,}", *("\n".join(side) for side in sides))
     return table

@@ -1,8 +1,8 @@
-"""Going back to the bundle before the present one."""
+"""Which bundle is present, which one a command means, and going back to the one before."""
 
 from pathlib import Path
 
-from contract.bundle import current_version, point_to, read_bundle
+from contract.bundle import Manifest, current_version, point_to, read_bundle, read_manifest
 from contract.errors import BadBundle
 
 
@@ -14,10 +14,32 @@ def present(bundles: Path) -> str:
     return version
 
 
+def locate(bundles: Path, named: str | None) -> tuple[Path, str]:
+    """The folder of bundles and the version that a version, a bundle's own folder, or nothing (the present) means."""
+    if named is None:
+        return bundles, present(bundles)
+    folder = Path(named).resolve()
+    return (folder.parent, folder.name) if (folder / "manifest.json").exists() else (bundles, named)
+
+
+def older(bundles: Path, version: str, created_ms: int) -> str | None:
+    """Why a bundle made at this time would go back in time; None: it does not, or the present one cannot be read."""
+    try:
+        now: Manifest = read_manifest(bundles, present(bundles))
+    except BadBundle:
+        return None
+    if created_ms >= now.created_ms:
+        return None
+    return f"A bundle should be no older than the present one, {now.version}. Found {version}."
+
+
 def rollback(bundles: Path) -> str:
-    """Point to the parent of the present bundle, whose every byte is checked first; raises `BadBundle`."""
+    """Point to the parent of the present bundle, whose every byte is checked first; raises `BadBundle`.
+
+    Of the present one the manifest alone is read: that it is damaged is a reason to go back.
+    """
     version = present(bundles)
-    parent = read_bundle(bundles, version).manifest.parent
+    parent = read_manifest(bundles, version).parent
     if parent is None:
         raise BadBundle(f"Bundle {version} should have a parent to go back to. Found none.")
     point_to(bundles, read_bundle(bundles, parent).version)

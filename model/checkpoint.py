@@ -20,7 +20,7 @@ import torch
 from msgspec import Struct
 from torch import Tensor
 
-from contract.bundle import write_durably
+from contract.bundle import replace_durably
 from contract.errors import BadBundle
 from contract.features import Feature, FeatureSet
 from contract.tasks import Task
@@ -114,7 +114,7 @@ def latest(bundles: Path) -> Path:
 
 
 def write_checkpoint(bundles: Path, checkpoint: Checkpoint) -> Path:
-    """Write a checkpoint under its version, all or nothing."""
+    """Write a checkpoint under its version, all or nothing; raises `BadBundle` where the disk has no room for it."""
     path, content = path_of(bundles, checkpoint.about.version), io.BytesIO()
     state = {
         "about": msgspec.json.encode(checkpoint.about).decode(),
@@ -125,9 +125,7 @@ def write_checkpoint(bundles: Path, checkpoint: Checkpoint) -> Path:
     }
     torch.save(state, content)
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_suffix(".part")
-    write_durably(aside, content.getvalue())
-    aside.replace(path)
+    replace_durably(path, content.getvalue())
     return path
 
 

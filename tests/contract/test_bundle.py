@@ -1,7 +1,9 @@
 """Bundles: whole or not there, vouched for byte by byte, and pointed to at once."""
 
+import errno
 import json
 import os
+import resource
 from pathlib import Path
 from typing import Final
 
@@ -60,22 +62,102 @@ def test_a_version_is_published_once(tmp_path: Path) -> None:
     assert read_bundle(tmp_path, "v1").files == FILES
 
 
-def test_a_publisher_that_dies_leaves_neither_a_version_nor_a_pointer(
+SYNCS: Final = len(FILES) + 4  # each file, manifest, READY, the folder, the pointer; later it is replaced
+
+
+def fill_the_disk(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+    """From the `at`-th time on that something is to be durable, its content written already, there is no room."""
+    count, sync = iter(range(1_000)), os.fsync
+
+    def fsync(handle: int) -> None:
+        if next(count) >= at:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+
+
+@pytest.mark.parametrize("at", range(SYNCS))
+def test_a_disk_that_fills_up_at_any_write_leaves_the_former_bundle_and_nothing_beside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    # given
+    publish(tmp_path, manifest("v1"), FILES)
+    with monkeypatch.context() as full:
+        fill_the_disk(full, at)
+        # when
+        with pytest.raises(BadBundle, match=r"v2 should be .*Found: .*No space left on device"):
+            publish(tmp_path, manifest("v2"), FILES)
+    # then
+    assert current_version(tmp_path) == "v1"
+    assert read_bundle(tmp_path, "v1").files == FILES
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["current.json", "v1"]
+
+
+def test_a_bundle_that_is_pointed_to_is_published_although_the_disk_cannot_promise_to_keep_the_pointer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # given a disk that is full at the last file
-    def full(path: Path, content: bytes) -> None:
-        if path.name == "READY":
-            raise OSError("No space left on device")
-        path.write_bytes(content)
-
-    monkeypatch.setattr(bundle, "write_durably", full)
+    # given
+    publish(tmp_path, manifest("v1"), FILES)
+    fill_the_disk(monkeypatch, SYNCS)
     # when
-    with pytest.raises(OSError, match="No space"):
-        publish(tmp_path, manifest(), FILES)
+    publish(tmp_path, manifest("v2"), FILES)
     # then
-    assert current_version(tmp_path) is None
+    assert current_version(tmp_path) == "v2"
+
+
+def test_a_bundle_that_had_no_room_can_be_published_once_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given
+    with monkeypatch.context() as full:
+        fill_the_disk(full, SYNCS - 1)
+        with pytest.raises(BadBundle, match="No space"):
+            publish(tmp_path, manifest(), FILES)
+    # when
+    publish(tmp_path, manifest(), FILES)
+    # then
+    assert read_bundle(tmp_path, "v1").files == FILES
+
+
+def test_a_file_of_which_half_has_room_leaves_nothing(tmp_path: Path) -> None:
+    # given a limit on files that ends within one of them
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4_096, limits[1]))
+    # when
+    try:
+        with pytest.raises(BadBundle, match=r"Bundle v1 should be written whole. Found: .*File too large"):
+            publish(tmp_path, manifest(), {"decide.onnx": b"x" * 6_000})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    # then
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_an_earlier_life_left_half_written_is_cleared_away(tmp_path: Path) -> None:
+    # given a publisher of the same process number that was killed
+    aside = tmp_path / f".v1.{os.getpid()}"
+    aside.mkdir()
+    (aside / "old.onnx").write_bytes(b"half")
+    # when
+    publish(tmp_path, manifest(), FILES)
+    # then
+    assert sorted(path.name for path in (tmp_path / "v1").iterdir()) == sorted([*FILES, "READY", "manifest.json"])
+    assert not aside.exists()
+
+
+def test_a_pointer_that_has_no_room_stays_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # given
+    publish(tmp_path, manifest("v1"), FILES)
+    publish(tmp_path, manifest("v2"), FILES)
+    # when
+    with monkeypatch.context() as full:
+        fill_the_disk(full, 0)
+        with pytest.raises(BadBundle, match=r"current\.json should be written whole. Found: .*No space"):
+            point_to(tmp_path, "v1")
+    # then
+    assert current_version(tmp_path) == "v2"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["current.json", "v1", "v2"]
 
 
 def test_the_pointer_is_replaced_at_once(tmp_path: Path) -> None:

@@ -10,35 +10,20 @@ from msgspec.structs import replace
 
 from contract.bundle import current_version, read_bundle
 from contract.errors import BadBundle
-from export import bundling, graphs
+from export import bundling
 from export.bundling import Exported, export
 from export.graphs import PARITY_MAX, check_parity, to_onnx
 from export.pointer import rollback
+from export.sessions import difference
 from export.slices import Slice, slices
-from model.checkpoint import Checkpoint, describe
+from model.checkpoint import Checkpoint
 from model.network import Network
+from tests.export.conftest import THRESHOLDS, checkpoint_of
 from tests.model.small import CLICK, DEMAND, FEATURES, FRAUD, TASKS, as_inputs, draw_blocks, make_network
-
-THRESHOLDS = {"fraud": {"review": 0.3}, "brushing": {"review": 0.5}}
-
-
-def checkpoint_of(network: Network, created_ms: int = 10**12) -> Checkpoint:
-    about = describe(network, parent=None, created_ms=created_ms, evaluation={}, positions={"shop.feedback/1": 7})
-    return Checkpoint(about=about, weights=network.state_dict())
 
 
 def session(content: bytes) -> ort.InferenceSession:
     return ort.InferenceSession(content, providers=["CPUExecutionProvider"])
-
-
-@pytest.fixture(scope="module")
-def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("bundles")
-
-
-@pytest.fixture(scope="module")
-def exported(bundles: Path) -> Exported:
-    return export(checkpoint_of(make_network()), bundles, THRESHOLDS)
 
 
 def test_a_bundle_appears_whole_and_is_pointed_to(bundles: Path, exported: Exported) -> None:
@@ -170,9 +155,9 @@ def test_weights_that_are_not_finite_are_refused_and_leave_nothing(tmp_path: Pat
 def test_a_difference_that_is_no_number_is_over_every_bound() -> None:
     ones = np.ones(2, np.float32)
 
-    assert np.isnan(graphs.difference(ones, np.array([1, np.nan], np.float32)))
-    assert np.isnan(graphs.difference(ones, ones[:1]))
-    assert graphs.difference(ones, ones) == 0
+    assert np.isnan(difference(ones, np.array([1, np.nan], np.float32)))
+    assert np.isnan(difference(ones, ones[:1]))
+    assert difference(ones, ones) == 0
 
 
 def test_the_next_bundle_names_the_one_before_and_rollback_goes_back_to_it(tmp_path: Path) -> None:

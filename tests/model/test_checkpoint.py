@@ -1,3 +1,5 @@
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -49,6 +51,17 @@ def test_the_latest_checkpoint_is_the_newest_one(tmp_path: Path) -> None:
     write_checkpoint(tmp_path, old)
 
     assert latest(tmp_path) == path_of(tmp_path, new.about.version)
+
+
+def test_a_checkpoint_that_has_no_room_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fsync(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+
+    with pytest.raises(BadBundle, match=r"\.pt should be written whole. Found: .*No space left"):
+        write_checkpoint(tmp_path, checkpoint_of(make_network()))
+    assert list((tmp_path / "checkpoints").iterdir()) == []
 
 
 def test_a_folder_without_checkpoints_says_what_makes_one(tmp_path: Path) -> None:

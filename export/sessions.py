@@ -1,0 +1,38 @@
+"""onnxruntime as export uses it: open a graph, run it, tell how far answers are apart; torch is not loaded for it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+
+from contract.errors import BadBundle
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+def open_session(name: str, content: bytes) -> ort.InferenceSession:
+    """A graph on one thread; raises `BadBundle` for bytes that are none."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 4  # what fails is raised
+    try:
+        return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its classes have no common root
+        raise BadBundle(f"{name} should be a graph that onnxruntime runs. Found: {error}") from error
+
+
+def run(session: ort.InferenceSession, inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
+    """The outputs of a graph by name; inputs that it does not have are left out."""
+    outputs = [output.name for output in session.get_outputs()]
+    wanted = {entry.name for entry in session.get_inputs()}
+    found = session.run(None, {name: array for name, array in inputs.items() if name in wanted})
+    return dict(zip(outputs, found, strict=True))
+
+
+def difference(wanted: npt.NDArray[Any], found: npt.NDArray[Any]) -> float:
+    """The largest difference, relative to values over 1; NaN where something is not finite or shapes differ."""
+    if wanted.shape != found.shape or not (np.isfinite(wanted).all() and np.isfinite(found).all()):
+        return float("nan")
+    return float(np.max(np.abs(wanted - found) / np.maximum(np.abs(wanted), 1.0), initial=0.0))

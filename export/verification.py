@@ -1,0 +1,121 @@
+"""Whether a bundle may serve: all that a worker checks, and what it does not look at. Nothing of torch is needed.
+
+One that passes is whole, its graphs are its own and finite, say the version, tasks and features of the manifest, read
+features that are declared here in the same way, and reproduce what torch answered when they were made.
+"""
+
+import io
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+import numpy as np
+import onnxruntime as ort
+
+from contract.bundle import GRAPHS, Bundle
+from contract.errors import BadBundle
+from contract.features import FeatureSet
+from export.proto import metadata_of, read_proto
+from export.sessions import Arrays, difference, open_session, run
+
+GOLDEN_TOLERANCE: Final = 1e-4  # the workers' own: processors differ by less, a wrong weight by far more
+BESIDE: Final = ("golden.npz", "neighbours.npz")
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """How far each graph was from its golden outputs, and how many features are known."""
+
+    differences: dict[str, float]
+    features: int
+
+
+def verify(bundle: Bundle, features: FeatureSet) -> Verified:
+    """Check a bundle whose digests are right; `features`: those declared here. Raises `BadBundle`."""
+    graphs = check_files(bundle)
+    known = check_features(bundle, features)
+    golden, found = load_arrays(bundle, "golden.npz"), dict[str, float]()
+    load_arrays(bundle, "neighbours.npz")
+    for graph in graphs:
+        check_metadata(bundle, graph)
+        session = open_session(f"{graph}.onnx", bundle.files[f"{graph}.onnx"])
+        check_columns(graph, session, known)
+        found[graph] = check_golden(graph, session, golden)
+    return Verified(found, len(bundle.manifest.features))
+
+
+def check_files(bundle: Bundle) -> list[str]:
+    """The graphs; raises `BadBundle` unless there is one for each task and what has to stand beside them."""
+    tasks = {task.graph for task in bundle.manifest.tasks}
+    wanted = [*(f"{graph}.onnx" for graph in GRAPHS if graph in tasks), *BESIDE]
+    if tasks & {"recommend", "search"}:
+        wanted.append("items.onnx")
+    if lost := [name for name in wanted if name not in bundle.files]:
+        raise BadBundle(f"Bundle {bundle.version} should have {', '.join(wanted)}. Found no {', '.join(lost)}.")
+    if foreign := [name for name in bundle.files if name not in (*(f"{graph}.onnx" for graph in GRAPHS), *BESIDE)]:
+        raise BadBundle(f"Bundle {bundle.version} should have files that are known. Found {', '.join(foreign)}.")
+    return [graph for graph in GRAPHS if f"{graph}.onnx" in bundle.files]
+
+
+def check_features(bundle: Bundle, features: FeatureSet) -> FeatureSet:
+    """The features that the bundle needs, out of those declared here; raises `BadBundle` for others."""
+    needed = bundle.manifest.features
+    for name, digest in needed.items():
+        if features.digests.get(name) != digest:
+            found = "another meaning" if name in features.digests else "none of that name"
+            raise BadBundle(f"Feature `{name}` should be declared as it was in training. Found {found}.")
+    return FeatureSet([feature for feature in features.features if feature.name in needed])
+
+
+def check_metadata(bundle: Bundle, graph: str) -> None:
+    """Raises `BadBundle` for a graph of foreign origin, or one that says something else than the manifest."""
+    manifest, name = bundle.manifest, f"{graph}.onnx"
+    model = read_proto(name, bundle.files[name])
+    answers = [output.name for output in model.graph.output]
+    tasks = ["item_part"] if graph == "items" else [task.name for task in manifest.tasks if task.graph == graph]
+    if sorted(answers) != sorted(tasks):
+        raise BadBundle(f"{name} should answer {tasks}. Found {answers}.")
+    said = metadata_of(model)
+    told = {"version": manifest.version, "tasks": ",".join(answers), "features": as_json(manifest.features)}
+    for key, value in told.items():
+        if said.get(key) != value:
+            raise BadBundle(f"{name} should say `{key}` as the manifest does. Found {said.get(key, 'nothing')[:80]}.")
+
+
+def as_json(features: dict[str, str]) -> str:
+    return msgspec.json.encode(features).decode()
+
+
+def check_columns(graph: str, session: ort.InferenceSession, features: FeatureSet) -> None:
+    """Raises `BadBundle` for a block that is wider or narrower than the features of its group."""
+    for entry in session.get_inputs():
+        group, _, part = entry.name.partition(".")
+        if part and (wide := features.widths(group)[("numbers", "ids").index(part)]) != entry.shape[1]:
+            raise BadBundle(f"{graph}.onnx should take {wide} columns as {entry.name}. Found {entry.shape[1]}.")
+
+
+def check_golden(graph: str, session: ort.InferenceSession, golden: Arrays) -> float:
+    """How far the graph is from its golden outputs; raises `BadBundle` where that is too far, or they are missing."""
+    inputs = {name.split("/")[2]: array for name, array in golden.items() if name.startswith(f"{graph}/in/")}
+    try:
+        answers = run(session, inputs)
+    except Exception as error:  # onnxruntime's classes have no common root
+        raise BadBundle(f"{graph}.onnx should run on its golden inputs. Found: {error}") from error
+    worst = 0.0
+    for output, found in answers.items():
+        apart = difference(golden.get(f"{graph}/out/{output}", np.empty(0)), found)
+        if not apart <= GOLDEN_TOLERANCE:
+            raise BadBundle(
+                f"{graph}.onnx should reproduce its golden `{output}` to {GOLDEN_TOLERANCE:g}. "
+                f"Found {apart:.1e} between them."
+            )
+        worst = max(worst, apart)
+    return worst
+
+
+def load_arrays(bundle: Bundle, name: str) -> Arrays:
+    try:
+        with np.load(io.BytesIO(bundle.files[name]), allow_pickle=False) as archive:
+            return {key: archive[key] for key in archive.files}
+    except Exception as error:  # zip and NumPy have classes of their own
+        raise BadBundle(f"{name} should hold readable arrays. Found: {error}") from error

@@ -1,0 +1,236 @@
+"""A bundle that may serve passes; each way of being bad is told in a sentence: what should hold, what was found."""
+
+import io
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import onnx
+import pytest
+
+from contract.bundle import Bundle, Manifest, current_version, publish, read_bundle
+from contract.errors import BadBundle
+from contract.features import Feature, FeatureSet
+from export.__main__ import main
+from export.bundling import Exported, export, to_npz
+from export.pointer import locate, older, rollback
+from export.verification import verify
+from tests.export.conftest import checkpoint_of
+from tests.model.small import CLICK, FEATURES, make_network
+
+
+@pytest.fixture(scope="module")
+def bundle(bundles: Path, exported: Exported) -> Bundle:
+    return read_bundle(bundles, exported.manifest.version)
+
+
+def with_graph(bundle: Bundle, change: Callable[[onnx.ModelProto], None], name: str = "decide.onnx") -> Bundle:
+    """The bundle with a graph that somebody has changed, vouched for all the same."""
+    model = onnx.load_model_from_string(bundle.files[name])
+    change(model)
+    return Bundle(bundle.manifest, {**bundle.files, name: model.SerializeToString()})
+
+
+def matrices(model: onnx.ModelProto) -> list[onnx.TensorProto]:
+    return [one for one in model.graph.initializer if len(one.dims) == 2 and one.data_type == onnx.TensorProto.FLOAT]
+
+
+def poison(model: onnx.ModelProto) -> None:
+    weights = matrices(model)[0]
+    array = onnx.numpy_helper.to_array(weights).copy()
+    array[0, 0] = np.nan
+    weights.CopyFrom(onnx.numpy_helper.from_array(array, weights.name))
+
+
+def scale(model: onnx.ModelProto) -> None:
+    for weights in matrices(model):
+        array = onnx.numpy_helper.to_array(weights) * np.float32(1.01)
+        weights.CopyFrom(onnx.numpy_helper.from_array(array, weights.name))
+
+
+def point_outside(model: onnx.ModelProto) -> None:
+    weights = matrices(model)[0]
+    weights.data_location = onnx.TensorProto.EXTERNAL
+    weights.external_data.add(key="location", value="/etc/passwd")
+
+
+def call_foreign(model: onnx.ModelProto) -> None:
+    model.opset_import.add(domain="com.example", version=1)
+
+
+def tell_another_version(model: onnx.ModelProto) -> None:
+    onnx.helper.set_model_props(model, {"version": "v0"})
+
+
+def rename_answer(model: onnx.ModelProto) -> None:
+    model.graph.output[0].name = "trust"
+
+
+def test_a_bundle_as_exported_holds(bundle: Bundle) -> None:
+    found = verify(bundle, FEATURES)
+
+    assert found.differences.keys() == {"items", "recommend", "decide", "search", "classify"}
+    assert max(found.differences.values()) < 1e-5
+    assert found.features == len(FEATURES.features)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (poison, r"decide\.onnx should have finite weights\. Found others in "),
+        (scale, r"decide\.onnx should reproduce its golden `fraud` to 0\.0001\. Found \d.*e.* between them"),
+        (point_outside, r"decide\.onnx should hold all of its data\. Found data in another file for "),
+        (call_foreign, r"decide\.onnx should need ONNX's own operators alone\. Found \['com\.example'\]"),
+        (tell_another_version, r"decide\.onnx should say `version` as the manifest does\. Found v0"),
+        (rename_answer, r"decide\.onnx should answer \['fraud'\]\. Found \['trust'\]"),
+    ],
+)
+def test_a_graph_that_somebody_changed_is_refused(
+    bundle: Bundle, change: Callable[[onnx.ModelProto], None], sentence: str
+) -> None:
+    with pytest.raises(BadBundle, match=sentence):
+        verify(with_graph(bundle, change), FEATURES)
+
+
+def test_bytes_that_are_no_graph_are_refused(bundle: Bundle) -> None:
+    with pytest.raises(BadBundle, match=r"decide\.onnx should be an ONNX model\. Found: "):
+        verify(Bundle(bundle.manifest, {**bundle.files, "decide.onnx": b"\xff\xff"}), FEATURES)
+
+
+@pytest.mark.parametrize("lost", ["items.onnx", "decide.onnx", "golden.npz", "neighbours.npz"])
+def test_a_file_that_the_tasks_need_is_missed(bundle: Bundle, lost: str) -> None:
+    files = {name: content for name, content in bundle.files.items() if name != lost}
+
+    with pytest.raises(BadBundle, match=rf"should have .*\. Found no {lost}"):
+        verify(Bundle(bundle.manifest, files), FEATURES)
+
+
+def test_a_file_that_nobody_knows_is_refused(bundle: Bundle) -> None:
+    with pytest.raises(BadBundle, match=r"should have files that are known\. Found weights\.bin"):
+        verify(Bundle(bundle.manifest, {**bundle.files, "weights.bin": b""}), FEATURES)
+
+
+def test_golden_outputs_that_are_missing_or_cannot_be_read_are_refused(bundle: Bundle) -> None:
+    golden = dict(np.load(io.BytesIO(bundle.files["golden.npz"])))
+    del golden["decide/in/order.ids"]
+
+    with pytest.raises(BadBundle, match=r"decide\.onnx should run on its golden inputs\. Found: .*order\.ids"):
+        verify(Bundle(bundle.manifest, {**bundle.files, "golden.npz": to_npz(golden)}), FEATURES)
+    with pytest.raises(BadBundle, match=r"golden\.npz should hold readable arrays\. Found: "):
+        verify(Bundle(bundle.manifest, {**bundle.files, "golden.npz": b"PK\x03\x04"}), FEATURES)
+
+
+def test_features_have_to_be_declared_as_in_training(bundle: Bundle) -> None:
+    rest = [feature for feature in FEATURES.features if feature.name != "clicks"]
+    lost, other = (
+        FeatureSet(rest),
+        FeatureSet([*rest, Feature("clicks", "user", "number", "profile.user.clicks.count_1h")]),
+    )
+
+    with pytest.raises(BadBundle, match=r"Feature `clicks` should be declared .*Found none of that name"):
+        verify(bundle, lost)
+    with pytest.raises(BadBundle, match=r"Feature `clicks` should be declared .*Found another meaning"):
+        verify(bundle, other)
+
+
+def test_one_byte_that_changed_is_told_by_the_command_in_a_process_without_torch(
+    bundles: Path, bundle: Bundle, tmp_path: Path
+) -> None:
+    # given
+    folder = tmp_path / bundle.version
+    shutil.copytree(bundles / bundle.version, folder)
+    content = bytearray((folder / "decide.onnx").read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / "decide.onnx").write_bytes(content)
+    # when
+    told = subprocess.run(
+        [
+            *(sys.executable, "-c"),
+            "import sys; from export.__main__ import main; code = main(['verify', sys.argv[1]]); "
+            "assert 'torch' not in sys.modules; sys.exit(code)",
+            str(folder),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    # then
+    assert told.returncode == 1, told.stderr
+    digest = bundle.manifest.files["decide.onnx"][:12]
+    assert told.stderr.startswith(f"decide.onnx should have the digest {digest}…. Found "), told.stderr
+    assert len(told.stderr.splitlines()) == 1
+
+
+def test_the_commands_name_a_bundle_by_version_by_folder_or_as_the_present_one(bundles: Path, bundle: Bundle) -> None:
+    here = (bundles, bundle.version)
+
+    assert locate(bundles, None) == locate(bundles, bundle.version) == locate(Path("elsewhere"), str(bundles / here[1]))
+    with pytest.raises(BadBundle, match=r"should have a present bundle\. Found none"):
+        locate(bundles / "none", None)
+
+
+def test_a_bundle_is_shown_with_its_tasks_graphs_and_neighbours(
+    bundles: Path, bundle: Bundle, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+
+    assert main(["inspect", "--bundles", str(bundles)]) == 0
+
+    shown = capsys.readouterr().out
+    for word in (bundle.version, "13 features", "purchase", "review 0.3", "decide.onnx", "order.numbers", "neighbours"):
+        assert word in shown
+
+
+def test_a_version_that_is_not_there_is_told(bundles: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("inspect", "verify"):
+        assert main([command, "v9", "--bundles", str(bundles)]) == 1
+        assert capsys.readouterr().err == "Bundle v9 should be complete. Found no such folder.\n"
+
+
+def manifest(version: str, created_ms: int, parent: str | None = None) -> Manifest:
+    return Manifest(version=version, parent=parent, created_ms=created_ms, features={}, tasks=())
+
+
+def test_a_model_older_than_the_present_one_is_published_only_if_that_is_meant(tmp_path: Path) -> None:
+    # given
+    publish(tmp_path, manifest("new", 2_000), {})
+    checkpoint = checkpoint_of(make_network(tasks=(CLICK,)), 1_000)
+    # when
+    with pytest.raises(BadBundle, match=r"no older than the present one, new\. Found .*`--older` publishes it"):
+        export(checkpoint, tmp_path, {})
+    # then
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["current.json", "new"]
+    assert export(checkpoint, tmp_path, {}, back=True).manifest.version == current_version(tmp_path)
+
+
+def test_a_bundle_of_the_same_time_is_not_older_and_nothing_is_older_than_none(tmp_path: Path) -> None:
+    assert older(tmp_path, "v", 0) is None
+    publish(tmp_path, manifest("new", 2_000), {})
+    assert older(tmp_path, "v", 2_000) is None
+    assert older(tmp_path, "v", 1_999) is not None
+
+
+def test_a_present_bundle_that_is_damaged_can_be_left(tmp_path: Path) -> None:
+    publish(tmp_path, manifest("v1", 1_000), {"decide.onnx": b"one"})
+    publish(tmp_path, manifest("v2", 2_000, "v1"), {"decide.onnx": b"two"})
+    (tmp_path / "v2" / "decide.onnx").write_bytes(b"too")
+
+    assert rollback(tmp_path) == "v1"
+    assert json.loads((tmp_path / "current.json").read_bytes()) == {"version": "v1"}
+
+
+def test_the_manifest_itself_is_read_with_care(tmp_path: Path) -> None:
+    publish(tmp_path, manifest("v1", 1_000), {})
+    path = tmp_path / "v1" / "manifest.json"
+
+    path.write_bytes(msgspec.json.encode(manifest("v2", 1_000)))
+    with pytest.raises(BadBundle, match=r"Bundle v1 should be of that version\. Found v2"):
+        read_bundle(tmp_path, "v1")
+    path.write_bytes(path.read_bytes()[:-3])
+    with pytest.raises(BadBundle, match=r"Bundle v1 should have a readable manifest\. Found: "):
+        read_bundle(tmp_path, "v1")
