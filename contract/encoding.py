@@ -4,18 +4,19 @@ The worker serves from it and `training replay` rebuilds history with it, so a f
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from contract.events import Event, Product, Search, UserEvent
 from contract.features import Block, FeatureSet, Known
-from contract.fold import COLUMNS
 from contract.memory import Memory
-from contract.profiles import ENTITY_KINDS, RING
+from contract.profiles import ENTITY_KINDS
 from contract.rows import Scored, ScoredKind, pack
 from contract.touches import Arrival
 
+T = TypeVar("T", np.float64, np.uint64)
 NOTHING_KNOWN: Final = Known({}, {})
 
 
@@ -52,14 +53,21 @@ class Encoder:
 
     def known_before(self, memory: Memory, rows: Sequence[int]) -> Known:
         """What profiles knew: of each kind the first entity that the event touches, NaN and 0 where there is none."""
-        aggregates = {kind: np.full((len(rows), COLUMNS), np.nan) for kind in self.kinds}
-        recent = {kind: np.zeros((len(rows), RING), np.uint64) for kind in self.kinds}
-        for kind in self.kinds:
-            first = memory.touches.first(kind)[np.asarray(rows, np.int64)]
-            known = first >= 0
-            aggregates[kind][known] = memory.before[first[known]]
-            recent[kind][known] = memory.recent[first[known]]
-        return Known(aggregates, recent)
+        firsts = {kind: memory.touches.first(kind)[np.asarray(rows, np.int64)] for kind in self.kinds}
+        return Known(
+            {kind: taken(memory.before, first, np.nan) for kind, first in firsts.items()},
+            {kind: taken(memory.recent, first, 0) for kind, first in firsts.items()},
+        )
+
+
+def taken(rows: npt.NDArray[T], at: npt.NDArray[np.int64], absent: float) -> npt.NDArray[T]:
+    """The rows (N, C) at these places, all `absent` where one is -1."""
+    lacks = at < 0
+    if lacks.all():
+        return np.full((len(at), rows.shape[1]), absent, rows.dtype)
+    found: npt.NDArray[T] = rows[at]  # -1 takes the last one, for the moment
+    found[lacks] = absent
+    return found
 
 
 def entities_of(memory: Memory, row: int) -> tuple[str, ...]:

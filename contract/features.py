@@ -215,7 +215,7 @@ EVENT_FIELDS: Final = frozenset(field for struct in KINDS.values() for field in 
 
 
 def total_quantity(event: Event) -> float:
-    return float(sum(line.quantity for line in event.lines)) if isinstance(event, Order) else np.nan
+    return float(sum([line.quantity for line in event.lines])) if isinstance(event, Order) else np.nan
 
 
 def account_age_s(event: Event) -> float:
@@ -256,8 +256,11 @@ def number_column(
     return [as_number(getattr(event, rest, None)) for event in events]
 
 
+NUMBERS: Final = (bool, int, float)  # a union would be made anew at each call
+
+
 def as_number(value: object) -> float:
-    return float(value) if isinstance(value, bool | int | float) else np.nan
+    return float(value) if isinstance(value, NUMBERS) else np.nan
 
 
 def vector_columns(feature: Feature, events: Sequence[Event]) -> npt.NDArray[np.float32]:
@@ -282,8 +285,9 @@ def id_columns(feature: Feature, events: Sequence[Event], known: Known) -> npt.N
     values = [getattr(event, field, None) for event in events]
     if feature.kind == "text":
         return np.array([text_ids(str(value or "")) for value in values], np.int64).reshape(len(events), feature.width)
-    prefix = f"{field}="
-    return np.array([[hash_id(prefix + str(v)) if v is not None else 0] for v in values], np.int64).reshape(-1, 1)
+    texts = [None if value is None else str(value) for value in values]
+    ids = {text: 0 if text is None else hash_id(f"{field}={text}") for text in set(texts)}  # few, of many rows
+    return np.array([ids[text] for text in texts], np.int64).reshape(-1, 1)
 
 
 @lru_cache(maxsize=65_536)
