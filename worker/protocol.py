@@ -87,6 +87,8 @@ class Protocol:
 
     def assigned(self, places: list[Place]) -> dict[Place, int]:
         """Where to start in new partitions; waits until Kafka and Redis have told."""
+        if not places:  # how a rebalance ends for who only gave some up; who holds a batch drops it now, not much later
+            return {}
         self._rebalancing = True
         try:
             with self._timed("recover"):

@@ -121,6 +121,19 @@ def test_a_batch_whose_partitions_move_while_redis_is_away_is_dropped_and_lost_t
     stage.close()
 
 
+def test_a_member_that_is_given_nothing_new_waits_for_nobody(
+    apache_kafka: Broker, own_redis: RedisServer, topic_prefix: str
+) -> None:
+    # given a member while Redis is away, that would have to end where it waits
+    stage = Stage(broker=apache_kafka, redis_url=own_redis.url, prefix=topic_prefix)
+    with Life(stage) as life:
+        own_redis.stop()
+        life.stop.set()
+        # when a rebalance ends that only took partitions from it, then
+        assert life.protocol.assigned([]) == {}
+    stage.close()
+
+
 def test_a_worker_that_ends_while_partitions_come_in_does_not_take_them_up(apache_stage: Stage) -> None:
     # given a worker that has been given partitions and not yet heard of it
     stage, life = apache_stage, Life(apache_stage)
