@@ -3,11 +3,12 @@
 A fault returns when it has happened; what came of it is counted afterwards by the scene.
 """
 
+import time
 from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
 from bench.mortal import Happening, Mortal
-from bench.scene import Scene, Terms
+from bench.scene import WITHIN_S, Scene, Terms
 from contract.errors import LostLog, ShopstreamError
 from contract.hashing import BUCKETS
 from worker import metrics
@@ -198,26 +199,16 @@ def overtaken(scene: Scene) -> None:
 
 def refused(scene: Scene, kind: type[ShopstreamError], words: str) -> str:
     """Some worker ends with this error, which says what to do; returns its words."""
-    found: list[ShopstreamError] = []
-
-    def said() -> bool:
-        return bool(found)
-
-    def turn() -> None:
+    deadline = time.monotonic() + WITHIN_S
+    while time.monotonic() < deadline:
         try:
-            Scene.turn(scene)
+            scene.turn()
             scene.keep_house()
         except kind as error:
-            found.append(error)
-
-    scene.turn = turn  # type: ignore[method-assign]
-    try:
-        scene.until(said)
-    finally:
-        del scene.turn
-    if words not in str(found[0]):
-        raise RuntimeError(f"A refusal should say {words!r}. Found: {found[0]}")
-    return str(found[0])
+            if words in str(error):
+                return str(error)
+            raise RuntimeError(f"A refusal should say {words!r}. Found: {error}") from error
+    raise RuntimeError(f"A worker should end with {kind.__name__} in {WITHIN_S:g} s. Found that none did.")
 
 
 def accept_loss(scene: Scene, lost: int) -> None:

@@ -36,6 +36,7 @@ FEATURES: Final = read_features(ROOT / "features.toml")
 BATCH_MAX: Final = 12
 WAIT_MS: Final = 15
 SHORT_WAIT_S: Final = 0.02
+WAITS_MAX: Final = 3_000  # in one life: a minute of it
 ASKED_S: Final = 1.0  # while a worker asks during a rebalance, the broker waits for the others, which wait for it here
 # A rebalance, a topic that has changed and a partition that was added are noticed as soon as possible.
 QUICK: Final[Mapping[str, int]] = {
@@ -82,14 +83,20 @@ class Impatience(threading.Event):
 
     def __init__(self) -> None:
         super().__init__()
-        self.waits = 0
+        self.waits, self.waiting = 0, False
         self.on_wait: Callable[[int], None] = lambda waits: None
         self.meanwhile: Happening = lambda: None  # the others live on while this one waits
 
     def wait(self, timeout: float | None = None) -> bool:
         self.waits += 1
+        if self.waits > WAITS_MAX:
+            raise RuntimeError(f"A worker should not wait more than {WAITS_MAX} times. Found that it does.")
         self.on_wait(self.waits)
-        self.meanwhile()
+        was, self.waiting = self.waiting, True
+        try:
+            self.meanwhile()
+        finally:
+            self.waiting = was
         return super().wait(min(timeout or 0.0, SHORT_WAIT_S))
 
 
@@ -155,7 +162,7 @@ class Mortal:
     def __init__(self, *, stage: Stage, settings: Settings) -> None:
         self.stage, self.settings = stage, settings
         self.instance = settings.worker.instance
-        self.alive, self.busy = True, False
+        self.alive, self.busy, self._rebalancing = True, False, False
         self.moments, self.stop = Moments(), Impatience()
         self.redis = TornRedis(url=settings.redis.url, timeout_s=settings.redis.timeout_s)
         self.positions = Positions()
@@ -172,8 +179,8 @@ class Mortal:
             self.busy = False
 
     def stay(self) -> None:
-        """What a process does by itself while another one waits: take part in rebalances."""
-        if not self.busy:
+        """What a process does by itself while another one waits: take part in rebalances, also if it waits, too."""
+        if not self._rebalancing and (not self.busy or self.stop.waiting):
             self.intake.keep_alive()
 
     def keep_house(self) -> None:
@@ -186,11 +193,19 @@ class Mortal:
             pass
 
     def assigned(self, places: list[Place]) -> Mapping[Place, int]:
-        return self.protocol.assigned(places)
+        self._rebalancing = True  # inside of a poll, which cannot be entered twice
+        try:
+            return self.protocol.assigned(places)
+        finally:
+            self._rebalancing = False
 
     def revoked(self, places: list[Place]) -> None:
         if self.alive:
-            self.protocol.revoked(places)
+            self._rebalancing = True
+            try:
+                self.protocol.revoked(places)
+            finally:
+                self._rebalancing = False
 
     def die(self) -> None:
         """To be raised out of any step."""

@@ -27,7 +27,7 @@ OPEN: Final[Commands] = [("CONFIG", "SET", "requirepass", "")]
 
 
 def ail(scene: Scene, *, trouble: Commands, cure: Commands) -> None:
-    """The server is in trouble from some step of a worker on, until that worker has waited some times."""
+    """The server is in trouble from some step of a worker on, until workers have waited some times."""
     worker = scene.rng.choice(scene.workers)
     waited: list[int] = []
 
@@ -37,7 +37,8 @@ def ail(scene: Scene, *, trouble: Commands, cure: Commands) -> None:
             scene.redis.pipeline(cure)
 
     def begin() -> None:
-        worker.stop.on_wait = end
+        for each in scene.workers:  # who waits first keeps the others from going on
+            each.stop.on_wait = end
         scene.redis.pipeline(trouble)
 
     meet(scene, worker, scene.rng.choice(("claim", "merge")), begin)

@@ -5,10 +5,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
-from contract.settings import Kafka, Topics
-from demo.servers.apache_kafka import ApacheKafka
+from contract.settings import Kafka as KafkaSettings
+from contract.settings import Topics
 from demo.servers.redis_server import RedisServer
 
 ROOT: Final = Path(__file__).parents[1]
@@ -28,11 +28,22 @@ RULES: Final = [
 ]
 
 
+class Kafka(Protocol):
+    """A broker that runs."""
+
+    @property
+    def bootstrap(self) -> str:
+        """Its address."""
+
+    def create_topics(self, partitions: Mapping[str, int], config: Mapping[str, str] | None = None) -> None:
+        """Create topics, each with its number of partitions."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
     """Running servers and the names of one run on them. `folder` takes logs, step files and no bundle."""
 
-    kafka: ApacheKafka
+    kafka: Kafka
     redis: RedisServer
     folder: Path
     prefix: str = ""
@@ -45,9 +56,9 @@ class Stage:
         return Topics.model_validate({kind: self.prefix + plain.of(kind) for kind in TOPICS})
 
     @property
-    def settings(self) -> Kafka:
+    def settings(self) -> KafkaSettings:
         """The brokers as workers are told of them."""
-        return Kafka(bootstrap_servers=self.kafka.bootstrap, group_prefix=f"{self.prefix}shopstream")
+        return KafkaSettings(bootstrap_servers=self.kafka.bootstrap, group_prefix=f"{self.prefix}shopstream")
 
     @property
     def redis_prefix(self) -> str:

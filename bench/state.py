@@ -3,49 +3,30 @@
 On Apache Kafka and Redis, two workers on four partitions of each topic meet one fault after the other: death at each
 step of the protocol, and whatever else can go wrong with Redis, the log and the group. Each run has topics and a Redis
 prefix of its own. In the end every order should be answered, readers of committed records should see no two answers
-that differ, and every slice should be what a plain oracle makes of the log.
+that differ, and every slice should be what a plain oracle makes of the log. What a run has shown is kept, so a matrix
+that was ended goes on where it was; what other code has shown is played again.
 """
 
 import argparse
+import hashlib
 import logging
+import os
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Sequence
+from importlib.metadata import version
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 
-from bench.faults import DEATHS, FAULTS, Fault, die_everywhere
-from bench.redis_faults import REDIS_FAULTS
-from bench.scene import Scene, Terms, Verdict
-from bench.stage import Stage
+from bench.matrix import ALL_DEATHS, EVERY, Players, Result, Run, matrix
 from demo.servers.apache_kafka import ApacheKafka
-from demo.servers.redis_server import RedisServer
 
-LEAST: Final = 5  # runs of each fault that is no death
-SHOWN: Final = 5
-ALL_DEATHS: Final = "death at each step"
-EVERY: Final = {**FAULTS, **REDIS_FAULTS}
-
-
-class Run(NamedTuple):
-    """One scene: which fault, and from which seed."""
-
-    name: str
-    seed: int
-
-    @property
-    def fault(self) -> Fault:
-        return EVERY[self.name] if self.name != ALL_DEATHS else Fault(die_everywhere, Terms())
-
-    @property
-    def counted(self) -> Sequence[str]:
-        """What the outcome counts this run as."""
-        return [f"death at {step}" for step in DEATHS] if self.name == ALL_DEATHS else [self.name]
+PLAYED_BY: Final = ("bench", "contract", "demo/servers", "tests/oracle", "worker")
+PLAYERS_A_CORE: Final = 2  # a run waits most of its time
 
 
 class Outcome(msgspec.Struct, kw_only=True):
@@ -65,71 +46,100 @@ class Outcome(msgspec.Struct, kw_only=True):
         """Whether every promise was kept."""
         return not (self.mismatches or self.lost or self.conflicting or self.failed)
 
-    def add(self, run: Run, verdict: Verdict) -> None:
+    def add(self, run: Run, result: Result) -> None:
+        self.failed += result.failed
+        if result.failed:
+            return
         self.runs += 1
-        self.slices += verdict.slices
-        self.mismatches += len(verdict.mismatches)
-        self.lost += len(verdict.lost)
-        self.conflicting += len(verdict.conflicting)
+        self.slices += result.slices
+        self.mismatches += result.mismatches
+        self.lost += result.lost
+        self.conflicting += result.conflicting
         self.faults = dict(Counter(self.faults) + Counter(run.counted))
 
 
-def matrix(seeds: int) -> Iterator[Run]:
-    """Every run: the deaths from each seed, every other fault from a tenth of them, at least five."""
-    yield from (Run(ALL_DEATHS, seed) for seed in range(seeds))
-    yield from (Run(name, seed) for name in EVERY for seed in range(max(LEAST, seeds // 10)))
+class Kept(msgspec.Struct, kw_only=True):
+    """What is played already, by which code, and how long that took."""
+
+    code: str
+    seconds: float = 0.0
+    results: dict[str, Result] = {}
 
 
-class Matrix:
-    """Plays runs on one broker and one Redis."""
+class Book:
+    """Keeps each result as soon as it is there. `path` None: for this time alone."""
 
-    def __init__(self, *, kafka: ApacheKafka, redis: RedisServer, folder: Path, told: Callable[[str], None]) -> None:
-        self.kafka, self.redis, self.folder, self.told = kafka, redis, folder, told
+    def __init__(self, path: Path | None) -> None:
+        self.path, self.kept = path, Kept(code=code_digest())
+        self._began = time.monotonic()
+        if path and path.is_file():
+            before = msgspec.json.decode(path.read_bytes(), type=Kept)
+            if before.code == self.kept.code:
+                self.kept = before
+        self._before = self.kept.seconds
 
-    def play(self, runs: Sequence[Run], prefix: str = "") -> Outcome:
-        """All of them, one after the other."""
-        began, outcome = time.monotonic(), Outcome()
-        for number, run in enumerate(runs):
-            self._play(run, f"{prefix}r{number}.", outcome)
-            self.told(f"{number + 1} of {len(runs)}: {run.name}, seed {run.seed}")
-        outcome.seconds = round(time.monotonic() - began, 1)
+    def lacking(self, runs: Iterable[Run]) -> list[Run]:
+        """The runs that have no result yet."""
+        return [run for run in runs if key_of(run) not in self.kept.results]
+
+    def note(self, run: Run, result: Result) -> None:
+        self.kept.results[key_of(run)] = result
+        self.kept.seconds = round(self._before + time.monotonic() - self._began, 1)
+        if self.path:
+            aside = self.path.with_suffix(".part")
+            aside.write_bytes(msgspec.json.encode(self.kept))
+            aside.replace(self.path)
+
+    def outcome(self, runs: Iterable[Run]) -> Outcome:
+        """What these runs have shown."""
+        outcome = Outcome(seconds=self.kept.seconds)
+        for run in runs:
+            outcome.add(run, self.kept.results[key_of(run)])
         return outcome
 
-    def _play(self, run: Run, prefix: str, outcome: Outcome) -> None:
-        self.redis.flush()
-        stage = Stage(kafka=self.kafka, redis=self.redis, folder=self.folder, prefix=prefix)
-        scene = Scene(stage=stage, seed=f"{run.name} {run.seed}", terms=run.fault.terms)
-        try:
-            scene.open()
-            run.fault.happen(scene)
-            scene.drain()
-            verdict = scene.verdict()
-        except Exception as error:  # whatever a worker ended with concerns this run alone, and is counted
-            outcome.failed += 1
-            self.told(f"{run.name}, seed {run.seed}: {type(error).__name__}: {error}")
-            return
-        finally:
-            scene.close()
-        for sentence in verdict.broken[:SHOWN]:
-            self.told(f"{run.name}, seed {run.seed}: {sentence}")
-        outcome.add(run, verdict)
+
+def key_of(run: Run) -> str:
+    return f"{run.name}/{run.seed}"
+
+
+def code_digest(root: Path = Path(__file__).parents[1]) -> str:
+    """Of the code and the clients that play."""
+    found = hashlib.sha256("".join(version(name) for name in ("confluent-kafka", "redis", "numba")).encode())
+    for path in sorted(one for part in PLAYED_BY for one in (root / part).rglob("*.py")):
+        found.update(path.read_bytes())
+    return found.hexdigest()
 
 
 def main(words: Sequence[str]) -> int:
-    """Play the matrix on servers of its own; 0 if every promise was kept."""
+    """Play what lacks on servers of its own; 0 if every promise was kept."""
     arguments = parse(words)
-    logging.getLogger("worker").setLevel(logging.WARNING if arguments.verbose else logging.CRITICAL)
     runs = [Run(arguments.only, arguments.seed)] if arguments.only else list(matrix(arguments.seeds))
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="shopstream-state-")))
-        kafka, redis = stack.enter_context(ApacheKafka()), stack.enter_context(RedisServer())
-        outcome = Matrix(kafka=kafka, redis=redis, folder=folder, told=tell).play(runs)
-    if arguments.json:
+    book = Book(None if arguments.only else arguments.kept)
+    if lacking := book.lacking(runs):
+        tell(f"{len(lacking)} of {len(runs)} runs are to be played by {arguments.players} players")
+        level = logging.WARNING if arguments.verbose else logging.CRITICAL
+        with ApacheKafka() as kafka:
+            players = Players(kafka=kafka, count=min(arguments.players, len(lacking)), level=level)
+            for number, (run, result) in enumerate(players.play(lacking), 1):
+                book.note(run, result)
+                for sentence in told(run, result):
+                    tell(f"{number} of {len(lacking)}: {sentence}")
+    show(book.outcome(runs), as_json=arguments.json)
+    return 0 if book.outcome(runs).kept else 1
+
+
+def told(run: Run, result: Result) -> Iterator[str]:
+    """A run for whoever watches."""
+    yield f"{run.name}, seed {run.seed}"
+    yield from (f"{run.name}, seed {run.seed}: {sentence}" for sentence in result.said)
+
+
+def show(outcome: Outcome, *, as_json: bool) -> None:
+    if as_json:
         print(msgspec.json.encode(outcome).decode())
-    else:
-        for name, value in msgspec.structs.asdict(outcome).items():
-            print(f"{name:12} {value}")
-    return 0 if outcome.kept else 1
+        return
+    for name, value in msgspec.structs.asdict(outcome).items():
+        print(f"{name:12} {value}")
 
 
 def tell(said: str) -> None:
@@ -145,6 +155,10 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--only", choices=[ALL_DEATHS, *EVERY], help="one run of this fault alone")
     parser.add_argument("--seed", type=int, default=0, help="the seed of that one run")
+    players = PLAYERS_A_CORE * (os.cpu_count() or 1)
+    parser.add_argument("--players", type=int, default=players, help="how many runs are played at a time")
+    kept = Path(tempfile.gettempdir()) / "shopstream-bench-state.json"
+    parser.add_argument("--kept", type=Path, default=kept, help="where results are kept")
     parser.add_argument("--verbose", action="store_true", help="what the workers warn of, on stderr")
     parser.add_argument("--json", action="store_true", help="the outcome as one line of JSON, the last one")
     return parser.parse_args(words)

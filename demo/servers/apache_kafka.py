@@ -77,7 +77,7 @@ class ApacheKafka:
         self.child.start()
         self.child.wait_until(lambda: accepts(self.port), within_s=START_WITHIN_S)
         # The port is open a little before the node has taken up its work.
-        admin = self._admin()
+        admin = admin_of(self.bootstrap)
         self.child.wait_until(lambda: _answers(admin), within_s=START_WITHIN_S)
         return self
 
@@ -86,14 +86,7 @@ class ApacheKafka:
 
         Raises `Unavailable` if the broker refuses or does not answer.
         """
-        new = [NewTopic(name, count, 1, config=dict(config or {})) for name, count in partitions.items()]
-        admin = self._admin()  # Held until the answers are in: they end with it.
-        for name, created in admin.create_topics(new, operation_timeout=30).items():
-            try:
-                created.result()
-            except KafkaException as error:
-                if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                    raise Unavailable(f"Kafka should create the topic `{name}`. Found: {error}") from error
+        create_topics(self.bootstrap, partitions, config)
 
     def stop(self) -> None:
         """End it in good order."""
@@ -124,8 +117,21 @@ class ApacheKafka:
     ) -> None:
         self.close()
 
-    def _admin(self) -> AdminClient:
-        return AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0, "reconnect.backoff.max.ms": 200})
+
+def create_topics(bootstrap: str, partitions: Mapping[str, int], config: Mapping[str, str] | None = None) -> None:
+    """`ApacheKafka.create_topics`, at a broker that may be another process's."""
+    new = [NewTopic(name, count, 1, config=dict(config or {})) for name, count in partitions.items()]
+    admin = admin_of(bootstrap)  # Held until the answers are in: they end with it.
+    for name, created in admin.create_topics(new, operation_timeout=30).items():
+        try:
+            created.result()
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise Unavailable(f"Kafka should create the topic `{name}`. Found: {error}") from error
+
+
+def admin_of(bootstrap: str) -> AdminClient:
+    return AdminClient({"bootstrap.servers": bootstrap, "log_level": 0, "reconnect.backoff.max.ms": 200})
 
 
 def _answers(admin: AdminClient) -> bool:

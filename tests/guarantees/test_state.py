@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.state import ALL_DEATHS, Matrix, Run
+from bench.matrix import ALL_DEATHS, Run, play
+from bench.stage import Stage
 from demo.servers.apache_kafka import ApacheKafka
 from demo.servers.redis_server import RedisServer
 
@@ -26,10 +27,10 @@ def test_after_a_fault_every_answer_is_out_and_every_slice_is_what_the_log_says(
 ) -> None:
     # given
     with RedisServer() as redis:
-        matrix = Matrix(kafka=apache_kafka, redis=redis, folder=tmp_path, told=print)
+        stage = Stage(kafka=apache_kafka, redis=redis, folder=tmp_path, prefix=topic_prefix)
         # when
-        outcome = matrix.play([Run(name, seed)], topic_prefix)
+        result = play(Run(name, seed), stage)
     # then
-    assert (outcome.runs, outcome.failed) == (1, 0)
-    assert (outcome.mismatches, outcome.lost, outcome.conflicting) == (0, 0, 0)
-    assert outcome.slices > 100
+    assert (result.failed, result.said) == (False, [])
+    assert (result.mismatches, result.lost, result.conflicting) == (0, 0, 0)
+    assert result.slices > 100
