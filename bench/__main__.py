@@ -14,6 +14,7 @@ BENCHES: Final = {
     "census": "the multi-task network on Census-Income, beside single-task nets and LightGBM",
     "calibration": "whether probabilities say what happens, for each task, on the simulated shop",
     "fraud": "four weeks of card payments with truths seven days late, beside LightGBM and a network without profiles",
+    "balance": "ways of balancing tasks, on Census-Income and on the simulated shop: mean ranks and the cost of a step",
     "replay": "the whole of Online Retail through Kafka, workers and Redis; each order answered or dead for its reason",
 }
 
