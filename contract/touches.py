@@ -114,13 +114,12 @@ def touch_order(order: Order) -> list[Touch]:
     sellers: dict[str, int] = {}
     for line in order.lines:
         total = minor(line.unit_price * line.quantity)
-        item = f"item:{line.item_id}"
-        items[item] = items.get(item, 0) + total
+        items[line.item_id] = items.get(line.item_id, 0) + total
         if line.seller_id:
-            seller = f"seller:{line.seller_id}"
-            sellers[seller] = sellers.get(seller, 0) + total
-    items.update(sellers)
-    found += [(entity, min(total, LINES_TOTAL_MAX)) for entity, total in items.items()]
+            sellers[line.seller_id] = sellers.get(line.seller_id, 0) + total
+    for kind, totals in (("item", items), ("seller", sellers)):
+        for ident, total in totals.items():
+            found.append((f"{kind}:{ident}", total if total < LINES_TOTAL_MAX else LINES_TOTAL_MAX))
     return found
 
 
@@ -209,7 +208,7 @@ def columns(arrivals: Sequence[Arrival], watched: Iterable[str] = (), erasures: 
         arrivals=arrivals,
         index=index,
         entities=list(index),
-        kind=np.array([KIND_CODES.get(entity.partition(":")[0], -1) for entity in index], np.int64),
+        kind=np.array([KIND_CODES.get(entity[: entity.find(":")], -1) for entity in index], np.int64),
         ident=np.maximum(digests >> 1, 1),
         bucket=(digests % BUCKETS).astype(np.int64),
         start=start,
