@@ -192,7 +192,8 @@ def gather_links(slices, own, ring, scratch):  # type: ignore[no-untyped-def]
     size = 2 * RING
     while size < 2 * RING * len(own):
         size *= 2
-    table[:size] = 0  # open addressing: the ids are hashes already
+    for k in range(np.uint64(size)):  # open addressing: the ids are hashes already
+        table[k] = 0
     for s in own:
         links = slices[s].links[ring]
         for k in range(RING):

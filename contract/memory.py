@@ -85,10 +85,12 @@ class Memory:
 
     def writes(self) -> Written:
         """The slices that the batch touched."""
-        touched = np.unique(self.own[self.kept])
+        is_touched = np.zeros(len(self.entity), np.bool_)
+        is_touched[self.own[self.kept]] = True
+        touched = np.flatnonzero(is_touched)
         bucket, entity = self.touches.bucket[self.entity[touched]], self.entity[touched]
         order = np.lexsort((entity, bucket))
-        rows = self.state.slices.view(np.uint8).reshape(-1, RECORD.itemsize)[touched[order]]
+        rows = self.state.slices.view(np.uint8).reshape(-1, RECORD.itemsize).take(touched[order], axis=0)
         source = self.source[touched[order]]
         return Written(self.touches.entities, self.sources, entity[order], source, bucket[order], rows.tobytes())
 

@@ -34,10 +34,19 @@ class Recalled(Sequence[Slices]):
 
         Raises `BadProfile` for records of another layout. That each has a record's length is the store's promise.
         """
-        slices = np.frombuffer(bytearray().join((*self.records, EMPTY * more)), RECORD)
+        slices = self._laid_out(more)
         layouts = slices["layout"]
         if len(slices) and (layouts != LAYOUT).any():
             raise BadProfile(f"A slice should have layout {LAYOUT}. Found {set(layouts.tolist()) - {LAYOUT}}.")
+        return slices
+
+    def _laid_out(self, more: int) -> npt.NDArray[np.void]:
+        if len(self.records) != 1:
+            return np.frombuffer(bytearray().join((*self.records, EMPTY * more)), RECORD)
+        slices, held = np.empty(len(self.entity) + more, RECORD), len(self.records[0])
+        room = slices.view(np.uint8)
+        room[:held] = np.frombuffer(self.records[0], np.uint8)
+        room[held:] = np.frombuffer(EMPTY * more, np.uint8)
         return slices
 
     def mappings(self) -> list[dict[str, bytes]]:
