@@ -356,7 +356,8 @@ class Level(nn.Module):
 
     def __init__(self, shape: Shape, tasks: Sequence[Task], views: Sequence[View], at: int) -> None:
         super().__init__()
-        self.width, self.count, own = shape.expert, shape.shared_experts, shape.own_experts
+        self.width, self.count, self.each = shape.expert, shape.shared_experts, shape.own_experts
+        own = self.each
         wide = shape.hidden + shape.factors if at == 0 else shape.expert
         self.mixed = {task.name: tuple(range(self.count) if task.experts is None else task.experts) for task in tasks}
         self.shared = Layer(wide, self.count * self.width, shape.members) if self.count else None
@@ -373,10 +374,10 @@ class Level(nn.Module):
 
     def forward(self, view: View, x: Tensor, of: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """From the shared representation and those of the tasks, (N, wide) each, to the next ones, (N, expert) each."""
-        shared = [self.experts(self.shared, x)] if self.shared is not None else []  # (N, experts, expert)
+        shared = [self.experts(self.shared, self.count, x)] if self.shared is not None else []  # (N, experts, expert)
         own, found = dict[str, list[Tensor]](), dict[str, Tensor]()
         for name in of:
-            own[name] = [self.experts(self.own[key(name)], of[name])] if self.own else []  # (N, own, expert)
+            own[name] = [self.experts(self.own[key(name)], self.each, of[name])] if self.own else []  # (N, own, expert)
             mine = [each[..., self.mixed[name], :] for each in shared] if self.mixed[name] else []
             together = torch.cat([*own[name], *mine], -2)  # (N, experts, expert)
             gated = key(name) in self.gates
@@ -386,9 +387,9 @@ class Level(nn.Module):
         all_of_view = torch.cat([*shared, *(e for each in own.values() for e in each)], -2)
         return mixture(self.between[view.name], x, all_of_view), found
 
-    def experts(self, layer: nn.Module, x: Tensor) -> Tensor:
+    def experts(self, layer: nn.Module, count: int, x: Tensor) -> Tensor:
         y: Tensor = self.dropout(F.relu(layer(x)))  # (N, experts * expert)
-        return y.reshape(*y.shape[:-1], -1, self.width)
+        return y.reshape(*y.shape[:-1], count, self.width)  # -1 in place of the count fails where N is 0
 
 
 def mixture(gate: nn.Module, x: Tensor, experts: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from contract.bundle import current_version, read_bundle
 from contract.errors import BadBundle
-from export import bundling
+from export import bundling, graphs
 from export.bundling import Exported, export
 from export.graphs import PARITY_MAX, check_parity, to_onnx
 from export.pointer import rollback
@@ -139,6 +139,16 @@ def test_an_export_that_answers_otherwise_is_refused_and_leaves_nothing(
     with pytest.raises(BadBundle, match="should answer as torch does"):
         export(checkpoint_of(make_network()), tmp_path, THRESHOLDS)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_answer_that_is_no_number_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = make_network(tasks=(FRAUD,))
+    (decide,) = slices(network)
+    content = to_onnx(decide, network, {})
+    monkeypatch.setattr(graphs, "run", lambda *_: {"fraud": np.full(1, np.nan, np.float32)})
+
+    with pytest.raises(BadBundle, match=r"decide\.onnx should answer as torch does, to 1e-05\. Found nan"):
+        check_parity(decide, content, network)
 
 
 @pytest.mark.parametrize("weight", [float("nan"), float("inf")])
