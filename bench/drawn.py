@@ -1,0 +1,54 @@
+"""A network of the shop's own features, tasks and shape that has learned from drawn rows what statistics there are.
+
+Its weights are drawn, wider than learned ones, which makes rounding larger; its speed does not hang on them.
+"""
+
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from contract.features import GROUPS, Block, FeatureSet
+from contract.settings import read_settings
+from contract.tasks import Task
+from model.declared import read_shape
+from model.network import Network
+from model.statistics import measure
+
+ROWS: Final = 20_000  # of the training part
+IDS: Final = 3_000  # different ones of each feature, the later ones rarer
+CLASSES: Final = 24
+
+
+def draw_network(seed: int) -> Network:
+    """The network that `shop.toml` and `features.toml` declare, ready to answer."""
+    torch.manual_seed(seed)
+    settings, features = read_settings()
+    shape, chance = read_shape(settings.model), np.random.default_rng(seed)
+    blocks = {group: draw_block(features, group, chance) for group in GROUPS}
+    classes = {t.name: tuple(f"class {at}" for at in range(CLASSES)) for t in settings.tasks if t.kind == "multiclass"}
+    labels = {task.name: draw_labels(task, chance) for task in settings.tasks}
+    statistics = measure(features, blocks, labels, settings.tasks, classes, shape.rows, shape.bins)
+    network = Network(features=features, tasks=settings.tasks, shape=shape, statistics=statistics)
+    with torch.no_grad():
+        for table in network.tables.values():
+            table.normal_()
+    return network.eval()
+
+
+def draw_block(features: FeatureSet, group: str, chance: np.random.Generator) -> Block:
+    """Skewed numbers, a tenth of them unknown; ids of which few are frequent and some are absent."""
+    block = features.empty(group, ROWS)
+    block.numbers[:] = chance.lognormal(1, 1, block.numbers.shape)
+    block.numbers[chance.random(block.numbers.shape) < 0.1] = np.nan
+    block.ids[:] = (IDS * chance.random(block.ids.shape) ** 2).astype(np.int64)
+    return block
+
+
+def draw_labels(task: Task, chance: np.random.Generator) -> npt.NDArray[Any]:
+    if task.kind == "multiclass":
+        return chance.integers(0, CLASSES, ROWS)
+    if task.kind == "regression":
+        return chance.normal(100, 20, ROWS).astype(np.float32)
+    return (chance.random(ROWS) < 0.1).astype(np.float32)

@@ -1,0 +1,171 @@
+"""`python -m bench export`: do graphs answer as the network does, and what is it worth that recommend is split?
+
+Parity: every graph against torch for batches of 1 to 500 rows, among them ids that nobody knows, NaN, infinities; the
+largest difference of any answer, of values over 1 relative to them. Speed: the candidates of one user, by the split
+graph, which takes the items' finished parts, and by a graph of the same network that takes the features of each pair.
+Microseconds of CPU on one thread; ways take turns, so that noise meets all alike, and medians are compared.
+"""
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from bench.drawn import draw_network
+from contract.errors import BadBundle
+from export.graphs import PARITY_ROWS, parity, to_onnx
+from export.inputs import draw_inputs
+from export.sessions import Arrays, open_session, run
+from export.slices import RowsGraph, Slice, block_inputs, slices
+from model.checkpoint import read_checkpoint
+from model.declared import GRAPH_GROUPS
+from model.network import Network
+
+CANDIDATES: Final = (100, 500)
+CATALOGUE: Final = 5_000
+PARITY_AIM, SPEEDUP_AIM = 1e-6, 1.6
+Way = Callable[[], object]
+
+
+class Figures(msgspec.Struct, frozen=True):
+    """`split_speedup`: candidates -> times faster than the plain graph; `onnxruntime_to_eager`: than torch, split."""
+
+    max_abs_difference: float
+    split_speedup: dict[str, float]
+    onnxruntime_to_eager: float
+
+    @property
+    def missed(self) -> Iterator[str]:
+        if not self.max_abs_difference <= PARITY_AIM:
+            yield f"Graphs should answer as torch does, to {PARITY_AIM:g}. Found {self.max_abs_difference:.1e} between."
+        for candidates, times in self.split_speedup.items():
+            if not times >= SPEEDUP_AIM:
+                yield (
+                    f"The split graph should be {SPEEDUP_AIM} times as fast for {candidates} candidates. Found {times}."
+                )
+
+
+def main(words: Sequence[str]) -> int:
+    """Measure; 0: every aim is reached, 1: some is not, 2: the checkpoint cannot be read."""
+    arguments = parse(words)
+    torch.set_num_threads(1)
+    try:
+        networks = networks_of(arguments)
+    except BadBundle as error:
+        print(error, file=sys.stderr)
+        return 2
+    worst = differences(networks)
+    times = {candidates: timed(ways(networks[0], candidates), arguments.rounds) for candidates in CANDIDATES}
+    figures = Figures(
+        max_abs_difference=max(worst.values()),
+        split_speedup={str(of): round(us["plain graph"] / us["split graph"], 2) for of, us in times.items()},
+        onnxruntime_to_eager=round(times[100]["split, torch"] / times[100]["split graph"], 2),
+    )
+    for sentence in figures.missed:
+        print(f"Missed: {sentence}", file=sys.stderr)
+    show(figures, worst, times, as_json=arguments.json)
+    return 1 if list(figures.missed) else 0
+
+
+def networks_of(arguments: argparse.Namespace) -> list[Network]:
+    """The learned network that was named, or a drawn one for each seed."""
+    if arguments.checkpoint:
+        return [read_checkpoint(arguments.checkpoint).network()]
+    return [draw_network(seed) for seed in range(arguments.seeds)]
+
+
+def differences(networks: Sequence[Network]) -> dict[str, float]:
+    """Graph -> its largest difference from torch in any network and batch."""
+    worst = dict[str, float]()
+    for network in networks:
+        for one in slices(network):
+            apart = parity(one, to_onnx(one, network, {}), network)
+            worst[one.name] = float(np.maximum(worst.get(one.name, 0.0), apart))  # NaN stays
+    return worst
+
+
+def ways(network: Network, candidates: int) -> dict[str, Way]:
+    """The same candidates of the same user, answered in each way, checked to be answered alike."""
+    items, split = (next(one for one in slices(network) if one.name == name) for name in ("items", "recommend"))
+    plain = plain_slice(network)
+    split_graph, plain_graph = (open_session(one.name, to_onnx(one, network, {})) for one in (split, plain))
+    catalogue = as_arrays(draw_inputs(items, network, rows=CATALOGUE, seed=1))
+    user = as_arrays(draw_inputs(split, network, rows=2, seed=2))
+    user = {name: array for name, array in user.items() if "." in name}  # one row
+    table = items.run(as_tensors(catalogue))["item_part"].numpy()
+    chosen = np.random.default_rng(3).choice(CATALOGUE, candidates, replace=False)
+    rows = np.zeros(candidates, np.int64)
+
+    pairs = {**user, "item_part": table[chosen], "user": rows}
+    wide = {name: array[rows] for name, array in user.items()} | {n: array[chosen] for n, array in catalogue.items()}
+    tensors = as_tensors(pairs)
+
+    found: dict[str, Callable[[], Mapping[str, Any]]] = {
+        "split graph": lambda: run(split_graph, pairs),
+        "plain graph": lambda: run(plain_graph, wide),
+        "split, torch": lambda: split.run(tensors),
+    }
+    check_alike({name: as_arrays(way()) for name, way in found.items()})
+    return dict(found)
+
+
+def plain_slice(network: Network) -> Slice:
+    """What recommend would be without its split: the features of each pair -> the same answers."""
+    views = [view for view in network.views if view.graph == "recommend"]
+    groups = [group for group in GRAPH_GROUPS["recommend"] if any(group in view.groups for view in views)]
+    outputs = tuple(task.name for view in views for task in view.tasks)
+    return Slice("plain", RowsGraph(network, views, groups), block_inputs(groups), outputs)
+
+
+def check_alike(answers: Mapping[str, Arrays]) -> None:
+    for name, found in answers.items():
+        for task, wanted in answers["split graph"].items():
+            np.testing.assert_allclose(found[task], wanted, atol=1e-5, err_msg=f"{name} should answer {task} alike")
+
+
+def as_tensors(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, torch.Tensor]:
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+
+def as_arrays(values: Mapping[str, Any]) -> Arrays:
+    return {name: np.asarray(value) for name, value in values.items()}
+
+
+def timed(ways: Mapping[str, Way], rounds: int) -> dict[str, float]:
+    """Median CPU of one call of each way, microseconds."""
+    found: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, way in ways.items():
+            begun = time.process_time()
+            for _ in range(10):
+                way()
+            found[name].append((time.process_time() - begun) * 1e5)
+    return {name: statistics.median(times) for name, times in found.items()}
+
+
+def show(
+    figures: Figures, worst: Mapping[str, float], times: Mapping[int, Mapping[str, float]], *, as_json: bool
+) -> None:
+    for graph, apart in worst.items():
+        print(f"{graph:10} at most {apart:.1e} from torch, over batches of {', '.join(map(str, PARITY_ROWS))}")
+    for candidates, us in times.items():
+        print(f"{candidates:10} candidates: " + ", ".join(f"{name} {of:,.0f} us" for name, of in us.items()))
+    if as_json:
+        print(msgspec.json.encode(figures).decode())
+
+
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench export", description=__doc__)
+    parser.add_argument("--json", action="store_true", help="the figures as JSON, in the last line")
+    parser.add_argument("--seeds", type=int, default=5, help="drawn networks whose graphs are compared with torch")
+    parser.add_argument("--checkpoint", type=Path, help="a learned network in place of the drawn ones")
+    parser.add_argument("--rounds", type=int, default=100, help="turns of ten calls that each way has")
+    return parser.parse_args(words)
