@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import onnx
 import pytest
 
 from contract.bundle import Bundle, point_to, publish, read_bundle
@@ -128,6 +129,23 @@ def test_a_bundle_that_is_vouched_for_and_still_wrong_is_refused(wrong: str) -> 
 def test_a_bundle_without_a_file_it_needs_is_refused(missing: str) -> None:
     with pytest.raises(BadBundle, match=missing):
         model({name: content for name, content in tiny_files().items() if name != missing})
+
+
+def test_weights_that_lie_in_a_file_of_their_own_are_refused_also_where_the_file_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given a graph that would answer rightly with what lies in the folder where the worker was started
+    files = tiny_files()
+    graph = onnx.load_model_from_string(files["decide.onnx"])
+    doubt = next(one for one in graph.graph.initializer if one.name == "doubt")
+    (tmp_path / "doubt.bin").write_bytes(onnx.numpy_helper.to_array(doubt).tobytes())
+    doubt.ClearField("raw_data")
+    doubt.data_location = onnx.TensorProto.EXTERNAL
+    doubt.external_data.add(key="location", value="doubt.bin")
+    monkeypatch.chdir(tmp_path)
+    # when
+    with pytest.raises(BadBundle, match=r"decide\.onnx should be a graph that onnxruntime runs.*External data"):
+        model({**files, "decide.onnx": graph.SerializeToString()})
 
 
 def test_a_feature_that_the_worker_lacks_or_means_otherwise_is_named() -> None:
