@@ -36,10 +36,15 @@ def tasks_table(manifest: Manifest) -> Table:
     table = Table("task", "kind", "groups", "graph", "thresholds", "on held-out examples")
     for task in manifest.tasks:
         figures = manifest.evaluation.get(task.name, {})
-        shown = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
+        shown = ", ".join(f"{name} {figure(value)}" for name, value in figures.items())
         least = ", ".join(f"{action} {value:g}" for action, value in manifest.thresholds.get(task.name, {}).items())
         table.add_row(task.name, task.kind, " ".join(task.groups), task.graph, least, shown)
     return table
+
+
+def figure(value: float) -> str:
+    """A count as one, anything else to four digits."""
+    return f"{value:,.0f}" if value >= 1_000 else f"{value:.4g}"
 
 
 def graphs_table(bundle: Bundle) -> Table:
@@ -47,6 +52,9 @@ def graphs_table(bundle: Bundle) -> Table:
     for name, content in sorted(bundle.files.items()):
         if name.endswith(".onnx"):
             session = open_session(name, content)
-            sides = ([f"{one.name} {one.shape}" for one in of] for of in (session.get_inputs(), session.get_outputs()))
+            sides = (
+                [f"{one.name} ({', '.join(map(str, one.shape))})" for one in of]
+                for of in (session.get_inputs(), session.get_outputs())
+            )
             table.add_row(name, f"{len(content):,}", *("\n".join(side) for side in sides))
     return table

@@ -1,7 +1,8 @@
 """Whether a bundle may serve: all that a worker checks, and what it does not look at. Nothing of torch is needed.
 
 One that passes is whole, its graphs are its own and finite, say the version, tasks and features of the manifest, read
-features that are declared here in the same way, and reproduce what torch answered when they were made.
+features that are declared here in the same way, and reproduce what torch answered when they were made. That features
+are those of events, and not columns of a table, is left to the worker: a bundle of a table's network is as good.
 """
 
 import io
@@ -35,7 +36,7 @@ def verify(bundle: Bundle, features: FeatureSet) -> Verified:
     graphs = check_files(bundle)
     known = check_features(bundle, features)
     golden, found = load_arrays(bundle, "golden.npz"), dict[str, float]()
-    load_arrays(bundle, "neighbours.npz")
+    check_neighbours(load_arrays(bundle, "neighbours.npz"))
     for graph in graphs:
         check_metadata(bundle, graph)
         session = open_session(f"{graph}.onnx", bundle.files[f"{graph}.onnx"])
@@ -111,6 +112,20 @@ def check_golden(graph: str, session: ort.InferenceSession, golden: Arrays) -> f
             )
         worst = max(worst, apart)
     return worst
+
+
+def check_neighbours(arrays: Arrays) -> None:
+    """Raises `BadBundle` unless each item has a row of neighbours and weights, and all that is named is among them."""
+    if lost := {"items", "neighbours", "weights", "popular"} - arrays.keys():
+        raise BadBundle(f"neighbours.npz should have four arrays. Found no {', '.join(sorted(lost))}.")
+    items, rows, weights = len(arrays["items"]), arrays["neighbours"], arrays["weights"]
+    if rows.ndim != 2 or len(rows) != items or weights.shape != rows.shape:
+        raise BadBundle(
+            f"Each of {items} items should have a row of neighbours and weights. Found {rows.shape}, {weights.shape}."
+        )
+    for numbers, least in ((rows, -1), (arrays["popular"], 0)):
+        if strange := numbers[(numbers < least) | (numbers >= items)].tolist():
+            raise BadBundle(f"Neighbours should be among the {items} items. Found number {strange[0]}.")
 
 
 def load_arrays(bundle: Bundle, name: str) -> Arrays:

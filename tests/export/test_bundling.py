@@ -180,18 +180,6 @@ def test_the_next_bundle_names_the_one_before_and_rollback_goes_back_to_it(tmp_p
     assert current_version(tmp_path) == first.version
 
 
-def test_there_is_no_way_back_from_the_first_bundle_or_to_a_broken_one(tmp_path: Path) -> None:
-    first = export(checkpoint_of(make_network(tasks=(CLICK,)), 1_000), tmp_path, {}).manifest
-    with pytest.raises(BadBundle, match="should have a parent"):
-        rollback(tmp_path)
-
-    second = export(checkpoint_of(make_network(tasks=(CLICK,)), 2_000), tmp_path, {}).manifest
-    (tmp_path / first.version / "items.onnx").write_bytes(b"other bytes")
-    with pytest.raises(BadBundle, match=r"items\.onnx should have the digest"):
-        rollback(tmp_path)
-    assert current_version(tmp_path) == second.version
-
-
 def test_one_version_is_published_once(tmp_path: Path) -> None:
     checkpoint = checkpoint_of(make_network(tasks=(CLICK,)))
     export(checkpoint, tmp_path, {})

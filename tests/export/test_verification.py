@@ -125,6 +125,28 @@ def test_golden_outputs_that_are_missing_or_cannot_be_read_are_refused(bundle: B
         verify(Bundle(bundle.manifest, {**bundle.files, "golden.npz": b"PK\x03\x04"}), FEATURES)
 
 
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"neighbours": np.array([[2], [-1]])}, r"among the 2 items\. Found number 2"),
+        ({"popular": np.array([0, -1])}, r"among the 2 items\. Found number -1"),
+        ({"weights": np.zeros((2, 3))}, r"Each of 2 items should have .*\. Found \(2, 1\), \(2, 3\)"),
+        ({"items": np.array([b"a", b"b", b"c"])}, r"Each of 3 items should have .*\. Found \(2, 1\)"),
+    ],
+)
+def test_neighbours_that_are_no_items_are_refused(bundle: Bundle, change: dict[str, np.ndarray], sentence: str) -> None:
+    arrays = {
+        "items": np.array([b"a", b"b"]),
+        "neighbours": np.array([[1], [-1]]),
+        "weights": np.ones((2, 1)),
+        "popular": np.array([0, 1]),
+    }
+
+    verify(Bundle(bundle.manifest, {**bundle.files, "neighbours.npz": to_npz(arrays)}), FEATURES)
+    with pytest.raises(BadBundle, match=sentence):
+        verify(Bundle(bundle.manifest, {**bundle.files, "neighbours.npz": to_npz(arrays | change)}), FEATURES)
+
+
 def test_features_have_to_be_declared_as_in_training(bundle: Bundle) -> None:
     rest = [feature for feature in FEATURES.features if feature.name != "clicks"]
     lost, other = (
@@ -182,7 +204,15 @@ def test_a_bundle_is_shown_with_its_tasks_graphs_and_neighbours(
     assert main(["inspect", "--bundles", str(bundles)]) == 0
 
     shown = capsys.readouterr().out
-    for word in (bundle.version, "13 features", "purchase", "review 0.3", "decide.onnx", "order.numbers", "neighbours"):
+    for word in (
+        bundle.version,
+        "13 features",
+        "purchase",
+        "review 0.3",
+        "decide.onnx",
+        "order.numbers (N, 2)",
+        "neighbours",
+    ):
         assert word in shown
 
 
@@ -222,6 +252,18 @@ def test_a_present_bundle_that_is_damaged_can_be_left(tmp_path: Path) -> None:
 
     assert rollback(tmp_path) == "v1"
     assert json.loads((tmp_path / "current.json").read_bytes()) == {"version": "v1"}
+
+
+def test_there_is_no_way_back_from_the_first_bundle_or_to_a_broken_one(tmp_path: Path) -> None:
+    publish(tmp_path, manifest("v1", 1_000), {"items.onnx": b"one"})
+    with pytest.raises(BadBundle, match=r"Bundle v1 should have a parent to go back to\. Found none"):
+        rollback(tmp_path)
+
+    publish(tmp_path, manifest("v2", 2_000, "v1"), {"items.onnx": b"two"})
+    (tmp_path / "v1" / "items.onnx").write_bytes(b"other bytes")
+    with pytest.raises(BadBundle, match=r"items\.onnx should have the digest"):
+        rollback(tmp_path)
+    assert current_version(tmp_path) == "v2"
 
 
 def test_the_manifest_itself_is_read_with_care(tmp_path: Path) -> None:
