@@ -1,7 +1,8 @@
 """Fitting: examples in, a trained network out, judged by the latest examples, which it never saw.
 
 In the order of time, within each family: what is learned from, what calibrates, what judges. The last part chooses the
-epoch that stays and gives the figures; neither weights nor calibration have seen it.
+epoch that stays and gives the figures; neither weights nor calibration have seen it. Each epoch is judged as it would
+answer, calibrated: certainty that calibration takes back must not outweigh what the tasks have learned.
 """
 
 import math
@@ -30,7 +31,7 @@ Report = Callable[["Epoch"], None]
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """One pass over the training part: mean losses of each task while learning, and the score on what is held out."""
+    """One pass over the training part: mean losses of the tasks while learning, and the held-out score, calibrated."""
 
     number: int
     losses: Losses
@@ -64,15 +65,14 @@ def fit(examples: Examples, shape: Shape, plan: Plan, report: Report) -> Fitted:
     order = np.random.default_rng(plan.seed)
     for number in range(1, plan.epochs + 1):
         losses = learn_once(learner, training, plan.batch, order)
+        calibrate(network.eval(), calibrating)  # losses know nothing of it, so learning goes on as if it were not there
         score = weighted_score(tasks, evaluate(network, validation))
         report(Epoch(number, losses, score))
         best.offer(score, learner)
         if best.waited >= plan.patience:
             break
     network.load_state_dict(best.weights)
-    calibrate(network.eval(), calibrating)
-    evaluation = evaluate(network, validation)
-    return Fitted(network, best.optimizer, evaluation, weighted_score(tasks, evaluation), left_out)
+    return Fitted(network, best.optimizer, evaluate(network.eval(), validation), best.score, left_out)
 
 
 def halves(held_out: Examples) -> tuple[Examples, Examples]:

@@ -3,7 +3,6 @@ import pytest
 from msgspec.structs import replace
 
 from contract.errors import BadData
-from model.calibration import IDENTITY
 from model.checkpoint import digest_of
 from tests.model.small import CLICK, FRAUD, PURCHASE, SHAPE, TASKS
 from tests.training.made import PLAN, make_examples, make_rows
@@ -61,12 +60,21 @@ def test_the_best_epoch_stays_and_learning_stops_when_nothing_is_gained() -> Non
 
     scores = [epoch.score for epoch in epochs]
     assert len(epochs) < 40
-    for task in found.network.tasks:
-        calibrator = found.network.calibrator(task)
-        calibrator.set([IDENTITY[name] for name in calibrator.names])
     held_out = examples.take(split_by_time(examples, plan.held_out).validation)
-    assert weighted_score(TASKS, evaluate(found.network, halves(held_out)[1])) == max(scores)
+    assert found.score == max(scores) == weighted_score(TASKS, evaluate(found.network, halves(held_out)[1]))
     assert scores.index(max(scores)) == len(scores) - 1 - plan.patience
+
+
+def test_calibrating_each_epoch_changes_its_score_and_not_what_is_learned(monkeypatch: pytest.MonkeyPatch) -> None:
+    examples, told, bare = make_examples(300, 3), list[Epoch](), list[Epoch]()
+    plan = replace(PLAN, epochs=2)
+
+    fit(examples, SHAPE, plan, told.append)
+    monkeypatch.setattr("training.fit.calibrate", lambda network, rows: None)
+    fit(examples, SHAPE, plan, bare.append)
+
+    assert [epoch.losses for epoch in told] == [epoch.losses for epoch in bare]
+    assert all(one.score != other.score for one, other in zip(told, bare, strict=True))
 
 
 def test_validation_is_later_than_training_in_each_family_and_nothing_is_lost(seed: int) -> None:
