@@ -27,7 +27,7 @@ import numpy.typing as npt
 
 from contract.erasures import NO_ERASURES, Erasures, Gone
 from contract.events import Click, Event, Impression, Judgement, Order, Review, Search, UserEvent
-from contract.hashing import BUCKETS, digest, hash_id
+from contract.hashing import buckets_of, digests, hash_id
 from contract.profiles import ENTITY_KINDS, FAMILIES, JUDGED_TASKS, source_family
 
 FAMILY_CODES: Final = {family: code for code, family in enumerate(FAMILIES)}
@@ -202,15 +202,15 @@ def columns(arrivals: Sequence[Arrival], watched: Iterable[str] = (), erasures: 
     head = np.array([head_of(arrival, families[arrival.source]) for arrival in arrivals], np.int64).reshape(-1, 6)
     touched = np.array([index[entity] for entity in names], np.int64)
     start = np.cumsum([0, *map(len, touches)], dtype=np.int64)
-    digests = np.array([digest(entity) for entity in index], np.uint64)
+    digested = digests(index)
     ts_ms = np.repeat(head[:, 0], np.diff(start))
     return Touches(
         arrivals=arrivals,
         index=index,
         entities=list(index),
         kind=np.array([KIND_CODES.get(entity[: entity.find(":")], -1) for entity in index], np.int64),
-        ident=np.maximum(digests >> 1, 1),
-        bucket=(digests % BUCKETS).astype(np.int64),
+        ident=np.maximum(digested >> 1, 1),
+        bucket=buckets_of(digested),
         start=start,
         entity=touched,
         amount=np.array(amounts, np.int64),

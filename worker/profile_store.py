@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from contract.errors import StaleState
-from contract.hashing import BUCKETS, bucket_of
+from contract.hashing import BUCKETS, bucket_of, buckets_of, digests
 from contract.memory import Merged
 from contract.profiles import HORIZON_MS, LAYOUT, RECORD, entity_of, profile_head
 from contract.slices import Recalled, Slices, Written, check_lengths, write
@@ -85,7 +85,7 @@ class RedisProfiles:
     def read(self, entities: Sequence[str]) -> Recalled:
         # One HGETALL each: a script a bucket would have Redis copy every slice twice more, into Lua and out again.
         question = None if self.generations is None else self.generations.question
-        found, answer = self.client.hashes([self.key(entity) for entity in entities], question)
+        found, answer = self.client.hashes(self.keys(entities), question)
         self._serves(answer)
         check_lengths(found.lengths)
         return Recalled(
@@ -181,6 +181,11 @@ class RedisProfiles:
         entities, buckets = written.entity[begins].tolist(), written.bucket[begins].tolist()
         keys = [self._heads[b] + written.entities[entity] for entity, b in zip(entities, buckets, strict=True)]
         return keys, np.append(np.cumsum(begins) - 1, len(keys))
+
+    def keys(self, entities: Sequence[str]) -> list[str]:
+        """The keys of entities' profiles."""
+        buckets = buckets_of(digests(entities)).tolist()
+        return [self._heads[bucket] + entity for bucket, entity in zip(buckets, entities, strict=True)]
 
     def key(self, entity: str) -> str:
         """The key of an entity's profile."""

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contract.hashing import BUCKETS, bucket_of, hash_id
+from contract.hashing import BUCKETS, bucket_of, buckets_of, digest, digests, hash_id
 
 
 @pytest.mark.parametrize(
@@ -25,6 +25,13 @@ def test_known_ids_have_known_hashes(text: str, ident: int) -> None:
 @given(text=st.text())
 def test_a_hash_fits_signed_64_bits_and_is_never_absent(text: str) -> None:
     assert 1 <= hash_id(text) < 2**63
+
+
+def test_many_are_hashed_as_each_one_is() -> None:
+    texts = ["", "user:u1", "größe"]
+
+    assert digests(texts).tolist() == [digest(text) for text in texts]
+    assert buckets_of(digests(texts)).tolist() == [bucket_of(text) for text in texts]
 
 
 def test_entities_spread_over_all_buckets() -> None:
