@@ -59,6 +59,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     fit.add_argument("--epochs", type=int, help="passes over the data, in place of the settings' own")
     fit.add_argument("--seed", type=int, help="the seed, in place of the settings' own")
     fit.add_argument("--bundles", type=Path, help="the folder of bundles, in place of the settings' own")
+    fit.add_argument("--resume", type=Path, help="a file that keeps each epoch, to go on from if fit was ended")
     describe = commands.add_parser("describe", help="what examples are like: missing, outliers, constant columns")
     describe.add_argument("data", type=Path, help="examples as Parquet")
     describe.add_argument("--out", type=Path, default=Path("reports"), help="the folder of its page")

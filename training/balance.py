@@ -21,6 +21,8 @@ import torch
 import torchjd.aggregation
 import torchjd.scalarization
 from torch import Tensor
+from torch.nn import Module
+from torchjd import Stateful
 from torchjd.aggregation import Aggregator
 from torchjd.scalarization import Scalarizer
 
@@ -66,6 +68,24 @@ class Balance:
         if hasattr(self._method, "step"):
             self._method.step()  # type: ignore[operator]
 
+    def memory(self) -> dict[str, Any]:
+        """What it remembers between steps: tensors, numbers, lists. Raises `BadConfig` if it is more than that."""
+        return {
+            "method": self._method.state_dict(),
+            "beside": {path: beside(module) for path, module in self._method.named_modules()},
+            "last": self._last,
+            "optimizer": self._optimizer.state_dict() if self._optimizer else {},
+        }
+
+    def remember(self, memory: Mapping[str, Any]) -> None:
+        """Go on with what another of the same name remembered."""
+        self._method.load_state_dict(memory["method"])
+        for path, module in self._method.named_modules():
+            vars(module).update(memory["beside"][path])
+        self._last = memory["last"]
+        if self._optimizer:
+            self._optimizer.load_state_dict(memory["optimizer"])
+
     def _whole(self, losses: Mapping[str, Tensor]) -> Tensor:
         """The losses of all tasks, (tasks,)."""
         values = torch.stack([losses.get(task, self._last[at]) for at, task in enumerate(self._tasks)])
@@ -91,6 +111,26 @@ class Balance:
         matrix = torch.stack([rows.get(task, nothing) for task in (self._tasks if self._every_task else rows)])
         combined: Tensor = self._method(matrix) if len(rows) > 1 and self._reach.shared else matrix.sum(0)
         return combined
+
+
+def beside(module: Module) -> dict[str, Any]:
+    """What a method that TorchJD calls stateful remembers beside its parameters and buffers, as DWA does."""
+    if not isinstance(module, Stateful):
+        return {}
+    found = {name: value for name, value in vars(module).items() if name not in vars(Module())}
+    for name, value in found.items():
+        if not all(
+            one is None or isinstance(one, Tensor | float | str) or type(one) in (int, bool) for one in flat(value)
+        ):
+            kind = type(module).__name__
+            raise BadConfig(
+                [f"`balance` should remember numbers alone where a course is kept. Found {name} of {kind}."]
+            )
+    return found
+
+
+def flat(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def method_named(name: str, tasks: int) -> tuple[Scalarizer | Aggregator, bool]:

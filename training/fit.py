@@ -5,23 +5,23 @@ epoch that stays and gives the figures; neither weights nor calibration have see
 answer, calibrated: certainty that calibration takes back must not outweigh what the tasks have learned.
 """
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from contract.errors import BadData
 from model.declared import Shape, check_tasks
 from model.network import Network
 from model.statistics import measure
 from training.calibrate import calibrate
+from training.course import Course, digest_of
 from training.evaluation import Evaluation, evaluate, weighted_score
 from training.examples import Examples
-from training.learner import Learner, as_batch, copied, mixed
+from training.learner import Learner, as_batch, mixed
 from training.plan import Plan
 from training.split import family_of, learnable, split_by_time
 
@@ -49,8 +49,11 @@ class Fitted:
     left_out: dict[str, str]
 
 
-def fit(examples: Examples, shape: Shape, plan: Plan, report: Report) -> Fitted:
-    """Learn until the held-out score gains no more; equal seeds give equal weights. Raises `BadData`, `BadConfig`."""
+def fit(examples: Examples, shape: Shape, plan: Plan, report: Report, kept: Path | None = None) -> Fitted:
+    """Learn until the held-out score gains no more; equal seeds give equal weights. Raises `BadData`, `BadConfig`.
+
+    `kept`: a file that has the course of learning after each epoch; what is there already is gone on with.
+    """
     check_tasks(examples.tasks, examples.features)
     torch.manual_seed(plan.seed)
     split = split_by_time(examples, plan.held_out)
@@ -60,17 +63,20 @@ def fit(examples: Examples, shape: Shape, plan: Plan, report: Report) -> Fitted:
     training = examples.take(split.training).for_tasks(tasks)
     calibrating, validation = halves(examples.take(split.validation).for_tasks(tasks))
     network = first_network(training, shape)
-    learner = Learner(network=network, plan=plan)
-    best = Best()
-    order = np.random.default_rng(plan.seed)
-    for number in range(1, plan.epochs + 1):
-        losses = learn_once(learner, training, plan.batch, order)
+    course = Course(learner=Learner(network=network, plan=plan), seed=plan.seed)
+    digest = digest_of(examples, shape, plan) if kept else ""
+    if kept and kept.is_file():
+        course.take_up(kept, digest)
+    while course.done < plan.epochs and course.best.waited < plan.patience:
+        losses = learn_once(course.learner, training, plan.batch, course.order)
         calibrate(network.eval(), calibrating)  # losses know nothing of it, so learning goes on as if it were not there
         score = weighted_score(tasks, evaluate(network, validation))
-        report(Epoch(number, losses, score))
-        best.offer(score, learner)
-        if best.waited >= plan.patience:
-            break
+        course.done += 1
+        course.best.offer(score, course.learner)
+        if kept:
+            course.keep(kept, digest)
+        report(Epoch(course.done, losses, score))
+    best = course.best
     network.load_state_dict(best.weights)
     return Fitted(network, best.optimizer, evaluate(network.eval(), validation), best.score, left_out)
 
@@ -100,21 +106,3 @@ def learn_once(learner: Learner, training: Examples, batch: int, order: np.rando
             seen.setdefault(task, []).append(loss)
     learner.balance.epoch_ended()
     return {task: float(np.mean(values)) for task, values in seen.items()}
-
-
-class Best:
-    """The weights with the best score so far; a score without meaning is as good as any, so the last one stays."""
-
-    def __init__(self) -> None:
-        self.score = math.nan
-        self.waited = 0
-        self.weights: dict[str, Tensor] = {}
-        self.optimizer: Mapping[str, Any] = {}
-
-    def offer(self, score: float, learner: Learner) -> None:
-        if score <= self.score:
-            self.waited += 1
-            return
-        self.score, self.waited = score, 0
-        self.weights = {name: value.detach().clone() for name, value in learner.network.state_dict().items()}
-        self.optimizer = copied(learner.optimizer.state_dict())

@@ -8,6 +8,7 @@ from contract.bundle import current_version, read_bundle
 from demo.shop import Shop
 from export.__main__ import main as export_main
 from training.__main__ import main
+from training.fit import Epoch
 
 
 @pytest.fixture(scope="module")
@@ -137,3 +138,27 @@ def test_arguments_that_contradict_each_other_are_refused(words: list[str], caps
 
     assert ended.value.code == 2
     assert "name one checkpoint" in capsys.readouterr().err
+
+
+def test_fit_that_was_ended_goes_on_from_the_epoch_it_kept(
+    examples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = list[int]()
+
+    def told_once(epoch: Epoch) -> None:
+        told.append(epoch.number)
+        if len(told) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("training.commands.fit.show_epoch", told_once)
+    kept = tmp_path / "course.pt"
+    words = ["fit", str(examples), "--bundles", str(tmp_path), "--epochs", "2", "--resume", str(kept)]
+
+    with pytest.raises(KeyboardInterrupt):
+        main(words)
+    assert kept.is_file()
+    assert main(words) == 0
+
+    assert told == [1, 2]
+    assert Path(json.loads(capsys.readouterr().out)["checkpoint"]).is_file()
+    assert not kept.exists()

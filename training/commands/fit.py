@@ -28,7 +28,7 @@ def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
     shape, plan = declared(settings, features, {name: value for name, value in given.items() if value is not None})
     torch.set_num_threads(plan.threads)
     examples = read_examples(args.data, features, settings.tasks)
-    fitted = fit(examples, shape, plan, show_epoch)
+    fitted = fit(examples, shape, plan, show_epoch, args.resume)
     say(*fitted.left_out.values())
     about = describe(
         fitted.network,
@@ -46,6 +46,8 @@ def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
         interactions=latest_interactions(interactions_of(learned), read_all(args.interactions)),
     )
     path = write_checkpoint(bundles, checkpoint)
+    if args.resume:
+        args.resume.unlink(missing_ok=True)  # its end is kept now; the next course begins anew
     show_evaluation(settings.tasks, fitted.evaluation, f"{about.version} on held-out examples")
     print_json(
         version=about.version,

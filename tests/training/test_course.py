@@ -1,0 +1,85 @@
+"""A course of learning that was cut short comes to the same end as one that was not."""
+
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from contract.errors import BadConfig, BadData
+from model.checkpoint import digest_of
+from tests.model.small import SHAPE
+from tests.training.made import PLAN, make_examples
+from training.fit import Epoch, Fitted, fit
+from training.plan import Plan
+
+CHANCY = replace(SHAPE, dropout=0.2)
+SHORT = replace(PLAN, epochs=3, patience=9)
+
+
+class CutShort(Exception):
+    """Stands for a process that ends."""
+
+
+def learn(plan: Plan, kept: Path | None, *, ends_after: int = 99, rows: int = 120) -> tuple[Fitted, list[Epoch]]:
+    told = list[Epoch]()
+
+    def report(epoch: Epoch) -> None:
+        told.append(epoch)
+        if epoch.number == ends_after:
+            raise CutShort
+
+    return fit(make_examples(rows, 3), CHANCY, plan, report, kept), told
+
+
+@pytest.mark.parametrize("balance", ["static", "uncertainty", "dwa", "pcgrad"])
+def test_learning_that_was_cut_short_comes_to_the_same_weights(balance: str, tmp_path: Path) -> None:
+    plan, kept = replace(SHORT, balance=balance), tmp_path / "course.pt"
+    whole, epochs = learn(plan, None)
+
+    with pytest.raises(CutShort):
+        learn(plan, kept, ends_after=2)
+    resumed, rest = learn(plan, kept)
+
+    assert rest == epochs[2:]
+    assert digest_of(resumed.network.state_dict()) == digest_of(whole.network.state_dict())
+    assert (resumed.score, resumed.evaluation) == (whole.score, whole.evaluation)
+    assert str(resumed.optimizer) == str(whole.optimizer)
+
+
+def test_a_course_that_is_at_its_end_learns_no_more_and_may_be_given_more_epochs(tmp_path: Path) -> None:
+    kept = tmp_path / "course.pt"
+    learn(replace(SHORT, epochs=1), kept)
+
+    assert learn(replace(SHORT, epochs=1), kept)[1] == []
+    assert [epoch.number for epoch in learn(replace(SHORT, epochs=2), kept)[1]] == [2]
+
+
+@pytest.mark.parametrize("other", [{"plan": replace(SHORT, seed=8)}, {"rows": 121}])
+def test_a_course_of_another_plan_or_other_examples_is_refused(other: dict[str, object], tmp_path: Path) -> None:
+    kept = tmp_path / "course.pt"
+    learn(replace(SHORT, epochs=1), kept)
+    before = kept.read_bytes()
+
+    with pytest.raises(BadData, match="should be a course of this network and plan on these examples"):
+        learn(**{"plan": SHORT, "kept": kept, **other})  # type: ignore[arg-type]
+
+    assert kept.read_bytes() == before
+
+
+@pytest.mark.parametrize("cut", [0, 100, -1])
+def test_a_file_that_is_no_whole_course_is_told(cut: int, tmp_path: Path) -> None:
+    kept = tmp_path / "course.pt"
+    learn(replace(SHORT, epochs=1), kept)
+    kept.write_bytes(kept.read_bytes()[:cut])
+
+    with pytest.raises(BadData, match=r"course.pt should be a course of learning. Found"):
+        learn(SHORT, kept)
+
+
+def test_a_balance_that_remembers_more_than_numbers_is_told_before_anything_is_written(tmp_path: Path) -> None:
+    plan, kept = replace(SHORT, epochs=1, balance="FAMO"), tmp_path / "course.pt"
+
+    with pytest.raises(BadConfig, match="`balance` should remember numbers alone"):
+        learn(plan, kept)
+
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,109 @@
+"""A course of learning: all that its next epoch rests on, which a file keeps so that learning may be cut short.
+
+Gone on with from there, on the same processor, it comes to the same weights to the bit. The file holds tensors, numbers
+and text alone; reading it runs no code. It is of one network, plan and set of examples, and is refused for any other.
+"""
+
+import hashlib
+import io
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import msgspec
+import numpy as np
+import torch
+from msgspec.structs import replace
+from torch import Tensor
+
+from contract.bundle import replace_durably
+from contract.errors import BadData
+from model.declared import Shape
+from training.examples import Examples
+from training.learner import Learner, copied
+from training.plan import Plan
+
+UNREADABLE = (OSError, RuntimeError, EOFError, UnpicklingError, KeyError, TypeError, ValueError, AttributeError)
+
+
+class Best:
+    """The weights with the best score so far; a score without meaning is as good as any, so the last one stays."""
+
+    def __init__(self) -> None:
+        self.score = math.nan
+        self.waited = 0
+        self.weights: dict[str, Tensor] = {}
+        self.optimizer: Mapping[str, Any] = {}
+
+    def offer(self, score: float, learner: Learner) -> None:
+        if score <= self.score:
+            self.waited += 1
+            return
+        self.score, self.waited = score, 0
+        self.weights = {name: value.detach().clone() for name, value in learner.network.state_dict().items()}
+        self.optimizer = copied(learner.optimizer.state_dict())
+
+
+class Course:
+    """How far learning has come: epochs done, the learner, the best so far, and the draws that are still to come."""
+
+    def __init__(self, *, learner: Learner, seed: int) -> None:
+        self.learner, self.best, self.done = learner, Best(), 0
+        self.order = np.random.default_rng(seed)
+
+    def keep(self, path: Path, digest: str) -> None:
+        """Write it, all or nothing; raises `BadBundle` where the disk has no room, with the former file as it was."""
+        state, content = {"digest": digest, **self._state()}, io.BytesIO()
+        torch.save(state, content)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_durably(path, content.getvalue())
+
+    def take_up(self, path: Path, digest: str) -> None:
+        """Go on from what was kept there; raises `BadData` for a file that is no course or one of something else."""
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            found = state["digest"]
+            if found == digest:
+                self._restore(state)
+        except UNREADABLE as error:
+            raise BadData(f"{path} should be a course of learning. Found: {type(error).__name__}: {error}") from error
+        if found != digest:
+            raise BadData(
+                f"{path} should be a course of this network and plan on these examples. Found one of others; without "
+                f"the file, learning begins anew."
+            )
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "done": self.done,
+            "network": self.learner.network.state_dict(),
+            "optimizer": self.learner.optimizer.state_dict(),
+            "balance": self.learner.balance.memory(),
+            "best": vars(self.best),
+            "order": json.dumps(self.order.bit_generator.state),
+            "chance": torch.get_rng_state(),
+        }
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
+        self.done = state["done"]
+        self.learner.network.load_state_dict(state["network"])
+        self.learner.optimizer.load_state_dict(state["optimizer"])
+        self.learner.balance.remember(state["balance"])
+        vars(self.best).update(state["best"])
+        self.order.bit_generator.state = json.loads(state["order"])
+        torch.set_rng_state(state["chance"])
+
+
+def digest_of(examples: Examples, shape: Shape, plan: Plan) -> str:
+    """Of all that a course is of; how many epochs it may have, and with how much patience, may change."""
+    same = replace(plan, epochs=1, patience=1)
+    found = hashlib.sha256(msgspec.json.encode((shape, same, examples.tasks, examples.features.digest)))
+    arrays = [examples.ts_ms, *(label for _, label in sorted(examples.labels.items()))]
+    for _, block in sorted(examples.blocks.items()):
+        arrays += [block.numbers, block.ids]
+    for array in arrays:
+        found.update(np.ascontiguousarray(array).view(np.uint8).data)
+    return found.hexdigest()
