@@ -154,8 +154,16 @@ class Intake:
         return self._consumer.consumer_group_metadata()
 
     def close(self) -> None:
-        """Leave; partitions that were about to come are not taken up, since nobody may be asked where they start."""
+        """Leave; partitions that were about to come are not taken up, since nobody may be asked where they start.
+
+        A rebalance that waits for us is heard out first. The client's own close would hand it to us together with the
+        last revocation; it takes the answer to the first for the answer to both, ends its part in the group, and waits
+        for ever for somebody to take the second answer, with Python's lock in its hand.
+        """
         self._closing = True
+        self._consumer.pause([TopicPartition(*place) for place in self.places])
+        while self._consumer.poll(0) is not None:
+            pass  # an error or an end: every partition is paused
         self._consumer.close()
 
     def _configuration(self, kafka: Kafka, group: str, instance: str) -> dict[str, Any]:
@@ -194,6 +202,8 @@ class Intake:
 
     def _on_assign(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         if self._closing:
+            self._consumer.incremental_assign(partitions)
+            self._consumer.pause(partitions)
             return
         new = [Place(tp.topic, tp.partition) for tp in partitions]
         starts = self._listener.assigned(new) if self._listener else {}

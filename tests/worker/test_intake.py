@@ -1,0 +1,45 @@
+"""Members of a consumer group on Apache Kafka that leave at any moment."""
+
+import threading
+import time
+from collections.abc import Mapping
+from random import Random
+
+from contract.settings import Kafka
+from tests.conftest import Broker
+from tests.worker.lives import eventually
+from worker.intake import Intake
+from worker.positions import Place
+
+MEMBERS = 24
+JOINED_AFTER_S = 4.0  # the broker waits three seconds for a group's other members
+
+
+class Beginning:
+    """Reads every partition from its beginning."""
+
+    def assigned(self, places: list[Place]) -> Mapping[Place, int]:
+        return dict.fromkeys(places, 0)
+
+    def revoked(self, places: list[Place]) -> None:
+        pass
+
+
+def test_a_member_can_leave_at_any_moment_of_joining(apache_kafka: Broker, topic_prefix: str, seed: int) -> None:
+    # given a topic, and members of as many groups
+    topic = f"{topic_prefix}orders"
+    apache_kafka.create_topics({topic: 4})
+    random = Random(seed)
+    began = time.monotonic()
+    leaving: list[threading.Thread] = []
+    for moment in sorted(random.uniform(0, JOINED_AFTER_S) for _ in range(MEMBERS)):
+        kafka = Kafka(bootstrap_servers=apache_kafka.bootstrap, group_prefix=f"{topic_prefix}{len(leaving)}")
+        member = Intake(kafka=kafka, group=kafka.group_prefix, instance="0")
+        member.subscribe([topic], Beginning())
+        # when each leaves at its own moment, without having read
+        due = threading.Timer(max(0.0, began + moment - time.monotonic()), member.close)
+        due.daemon = True
+        due.start()
+        leaving.append(due)
+    # then
+    eventually(lambda: not any(thread.is_alive() for thread in leaving))
