@@ -28,7 +28,7 @@ from worker.recovery import Recovery
 from worker.redis_cluster import connect
 from worker.step import StepMark
 
-WITHIN_S: Final = 60.0
+WITHIN_S: Final = 90.0
 
 
 class Died(BaseException):
