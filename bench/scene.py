@@ -26,7 +26,7 @@ from worker.profile_store import open_profiles
 from worker.redis_client import RedisClient
 
 PARTITIONS: Final = 4
-WITHIN_S: Final = 40.0
+WITHIN_S: Final = 90.0
 PORTION: Final = 24
 INSTANCES: Final = ("0", "1")
 
