@@ -8,8 +8,7 @@ from random import Random
 from contract.settings import Kafka
 from tests.conftest import Broker
 from tests.worker.lives import eventually
-from worker.intake import Intake
-from worker.positions import Place
+from worker.intake import Intake, Place
 
 MEMBERS = 24
 JOINED_AFTER_S = 4.0  # the broker waits three seconds for a group's other members
