@@ -3,6 +3,7 @@
 python -m training fit DATA.parquet                            learn from examples, keep a checkpoint
 python -m training describe DATA.parquet                       what examples are like: missing, outliers, constants
 python -m training evaluate DATA.parquet                       the network beside single-task nets and LightGBM
+python -m training affinity DATA.parquet                       which tasks agree while they learn, which conflict
 python -m training follow [--once]                             go on learning from the feedback topic, publish
 python -m training replay EVENTS.jsonl... --out DATA.parquet   examples from events of before the first log
 """
@@ -43,6 +44,8 @@ def command(name: str) -> Callable[[argparse.Namespace, Settings, FeatureSet], i
             from training.commands.describe import run
         case "evaluate":
             from training.commands.evaluate import run
+        case "affinity":
+            from training.commands.affinity import run
         case "follow":
             from training.commands.follow import run
         case _:
@@ -64,6 +67,11 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     describe.add_argument("data", type=Path, help="examples as Parquet")
     describe.add_argument("--out", type=Path, default=Path("reports"), help="the folder of its page")
     declare_evaluate(commands.add_parser("evaluate", help="compare the network with single-task nets and LightGBM"))
+    affinity = commands.add_parser("affinity", help="which tasks agree while they learn, and which are in conflict")
+    affinity.add_argument("data", type=Path, help="examples as Parquet")
+    affinity.add_argument("--out", type=Path, default=Path("reports"), help="the folder of its page")
+    affinity.add_argument("--epochs", type=int, help="passes over the data, in place of the settings' own")
+    affinity.add_argument("--seed", type=int, help="the seed, in place of the settings' own")
     follow = commands.add_parser("follow", help="go on learning from the feedback topic, and publish")
     follow.add_argument("--once", action="store_true", help="learn from what is there now, then end")
     follow.add_argument("--bundles", type=Path, help="the folder of bundles, in place of the settings' own")

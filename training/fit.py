@@ -8,7 +8,7 @@ answer, calibrated: certainty that calibration takes back must not outweigh what
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -49,19 +49,21 @@ class Fitted:
     left_out: dict[str, str]
 
 
+class Parted(NamedTuple):
+    """What is learned from, what is held out, and why some tasks are in neither."""
+
+    training: Examples
+    held_out: Examples
+    left_out: dict[str, str]
+
+
 def fit(examples: Examples, shape: Shape, plan: Plan, report: Report, kept: Path | None = None) -> Fitted:
     """Learn until the held-out score gains no more; equal seeds give equal weights. Raises `BadData`, `BadConfig`.
 
     `kept`: a file that has the course of learning after each epoch; what is there already is gone on with.
     """
-    check_tasks(examples.tasks, examples.features)
-    torch.manual_seed(plan.seed)
-    split = split_by_time(examples, plan.held_out)
-    tasks, left_out = learnable(examples.take(split.training))
-    if not tasks:
-        raise BadData(f"Some task should be learnable. Found: {' '.join(left_out.values())}")
-    training = examples.take(split.training).for_tasks(tasks)
-    calibrating, validation = halves(examples.take(split.validation).for_tasks(tasks))
+    training, held_out, left_out = parted(examples, plan)
+    calibrating, validation = halves(held_out)
     network = first_network(training, shape)
     course = Course(learner=Learner(network=network, plan=plan), seed=plan.seed)
     digest = digest_of(examples, shape, plan) if kept else ""
@@ -70,7 +72,7 @@ def fit(examples: Examples, shape: Shape, plan: Plan, report: Report, kept: Path
     while course.done < plan.epochs and course.best.waited < plan.patience:
         losses = learn_once(course.learner, training, plan.batch, course.order)
         calibrate(network.eval(), calibrating)  # losses know nothing of it, so learning goes on as if it were not there
-        score = weighted_score(tasks, evaluate(network, validation))
+        score = weighted_score(training.tasks, evaluate(network, validation))
         course.done += 1
         course.best.offer(score, course.learner)
         if kept:
@@ -79,6 +81,18 @@ def fit(examples: Examples, shape: Shape, plan: Plan, report: Report, kept: Path
     best = course.best
     network.load_state_dict(best.weights)
     return Fitted(network, best.optimizer, evaluate(network.eval(), validation), best.score, left_out)
+
+
+def parted(examples: Examples, plan: Plan) -> Parted:
+    """Ready to learn: cut by time, with the plan's seed set. Raises `BadData` where nothing can be learned."""
+    check_tasks(examples.tasks, examples.features)
+    torch.manual_seed(plan.seed)
+    split = split_by_time(examples, plan.held_out)
+    training = examples.take(split.training)
+    tasks, left_out = learnable(training)
+    if not tasks:
+        raise BadData(f"Some task should be learnable. Found: {' '.join(left_out.values())}")
+    return Parted(training.for_tasks(tasks), examples.take(split.validation).for_tasks(tasks), left_out)
 
 
 def halves(held_out: Examples) -> tuple[Examples, Examples]:

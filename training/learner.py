@@ -1,7 +1,7 @@
 """One step of learning, and predictions: what `fit` does many times over and `follow` does once."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,6 +74,7 @@ class Learner:
 
     def __init__(self, *, network: Network, plan: Plan, state: Mapping[str, Any] | None = None) -> None:
         self.network = network
+        self.watch: Callable[[Mapping[str, Tensor]], None] | None = None  # sees each batch's losses before the step
         self.optimizer = torch.optim.AdamW(
             network.parameters(), lr=plan.learning_rate, weight_decay=plan.weight_decay, foreach=True
         )
@@ -95,6 +96,8 @@ class Learner:
             return {}
         values = {name: float(loss.detach()) for name, loss in found.items()}
         check_finite(values)
+        if self.watch:
+            self.watch(found)
         self.optimizer.zero_grad()
         self.balance.backward(self._weighted(found))
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), GRADIENT_MAX)

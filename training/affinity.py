@@ -1,0 +1,117 @@
+"""Task affinity: which tasks pull what they share the same way while a network learns, and which against each other.
+
+The cosine between two tasks' gradients of the parameters that both reach (Yu et al. 2020; Fifty et al. 2021): 1 where
+one step helps both, 0 where neither minds the other, below 0 where what helps one harms the other. Taken of the batches
+that teach, before their steps, every so many steps; kept by epoch, since tasks may agree early and part later.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
+from typing import Final
+
+import msgspec
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.declared import Shape
+from model.network import Network
+from training.examples import Examples
+from training.fit import Losses, first_network, learn_once, parted
+from training.learner import Learner
+from training.metrics import Array
+from training.plan import Plan
+from training.reach import Reach
+
+EVERY: Final = 10  # steps; each look costs another backward pass for each task
+
+Matrix = list[list[float | None]]  # (tasks, tasks); None where two tasks share nothing, or were never in one batch
+
+
+class Affinity(msgspec.Struct, frozen=True, kw_only=True):
+    """Mean cosines by epoch and over all looks; why some tasks are not among them."""
+
+    tasks: list[str]
+    looks: int
+    mean: Matrix
+    epochs: list[Matrix]
+    left_out: dict[str, str]
+
+    def pairs(self) -> list[tuple[float, str, str]]:
+        """Of each two tasks the mean, those in conflict first."""
+        found = []
+        for (a, one), (b, other) in combinations(enumerate(self.tasks), 2):
+            if (value := self.mean[a][b]) is not None:
+                found.append((value, one, other))
+        return sorted(found)
+
+
+class Watch:
+    """Looks at the gradients of a network's tasks; sums and counts of cosines by epoch, each (tasks, tasks)."""
+
+    def __init__(self, network: Network, every: int = EVERY) -> None:
+        self.tasks = [task.name for task in network.tasks]
+        self.looks = 0
+        self.epochs: list[tuple[Array, Array]] = []
+        self._shared, self._every, self._steps = Reach(network).shared, every, 0
+
+    def next_epoch(self) -> None:
+        size = (len(self.tasks), len(self.tasks))
+        self.epochs.append((np.zeros(size), np.zeros(size)))
+
+    def __call__(self, losses: Mapping[str, Tensor]) -> None:
+        """Called before each step with the losses of some of the tasks, scalars; their graphs stay."""
+        self._steps += 1
+        if (self._steps - 1) % self._every or not self._shared:
+            return
+        self.looks += 1
+        found = cosines([self._gradients(loss) for loss in losses.values()])
+        at = np.ix_(*2 * [[self.tasks.index(task) for task in losses]])
+        sums, counts = self.epochs[-1]
+        sums[at] += np.nan_to_num(found)
+        counts[at] += ~np.isnan(found)
+
+    def matrix(self, *epochs: tuple[Array, Array]) -> Matrix:
+        """The means over some epochs."""
+        sums, counts = (np.sum(part, 0) for part in zip(*epochs, strict=True))
+        return [
+            [float(total / count) if count else None for total, count in zip(*row, strict=True)]
+            for row in zip(sums, counts, strict=True)
+        ]
+
+    def _gradients(self, loss: Tensor) -> Sequence[Tensor | None]:
+        found: Sequence[Tensor | None] = torch.autograd.grad(loss, self._shared, retain_graph=True, allow_unused=True)
+        return found
+
+
+def cosines(gradients: Sequence[Sequence[Tensor | None]]) -> Array:
+    """(tasks, tasks) of each task's gradients by parameter; NaN where two reach none together, or one of them rests."""
+    found = np.full((len(gradients), len(gradients)), np.nan)
+    for row, mine in enumerate(gradients):
+        for column, other in enumerate(gradients):
+            both = [(a, b) for a, b in zip(mine, other, strict=True) if a is not None and b is not None]
+            if both:
+                a, b = (torch.cat([one.reshape(-1) for one in of]).double() for of in zip(*both, strict=True))
+                lengths = float(a.norm() * b.norm())
+                found[row, column] = float(a @ b) / lengths if lengths > 0 else np.nan
+    return found
+
+
+def measure_affinity(
+    examples: Examples, shape: Shape, plan: Plan, report: Callable[[int, Losses], None], every: int = EVERY
+) -> Affinity:
+    """Learn for all epochs of the plan, watching; raises `BadData`, `BadConfig`. Equal seeds give equal figures."""
+    part = parted(examples, plan)
+    learner = Learner(network=first_network(part.training, shape), plan=plan)
+    learner.watch = watch = Watch(learner.network, every)
+    order = np.random.default_rng(plan.seed)
+    for number in range(1, plan.epochs + 1):
+        watch.next_epoch()
+        report(number, learn_once(learner, part.training, plan.batch, order))
+    return Affinity(
+        tasks=watch.tasks,
+        looks=watch.looks,
+        mean=watch.matrix(*watch.epochs),
+        epochs=[watch.matrix(epoch) for epoch in watch.epochs],
+        left_out=part.left_out,
+    )
