@@ -82,6 +82,7 @@ class Course:
             "network": self.learner.network.state_dict(),
             "optimizer": self.learner.optimizer.state_dict(),
             "balance": self.learner.balance.memory(),
+            "weights": self.learner.weights,
             "best": vars(self.best),
             "order": json.dumps(self.order.bit_generator.state),
             "chance": torch.get_rng_state(),
@@ -92,6 +93,7 @@ class Course:
         self.learner.network.load_state_dict(state["network"])
         self.learner.optimizer.load_state_dict(state["optimizer"])
         self.learner.balance.remember(state["balance"])
+        self.learner.weights = state["weights"]
         vars(self.best).update(state["best"])
         self.order.bit_generator.state = json.loads(state["order"])
         torch.set_rng_state(state["chance"])

@@ -21,6 +21,7 @@ from training.calibrate import calibrate
 from training.course import Course, digest_of
 from training.evaluation import Evaluation, evaluate, weighted_score
 from training.examples import Examples
+from training.focus import focused
 from training.learner import Learner, as_batch, mixed
 from training.plan import Plan
 from training.split import family_of, learnable, split_by_time
@@ -31,11 +32,15 @@ Report = Callable[["Epoch"], None]
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """One pass over the training part: mean losses of the tasks while learning, and the held-out score, calibrated."""
+    """One pass over the training part: mean losses of the tasks while learning, and the held-out score, calibrated.
+
+    `weights`: what the losses are multiplied by in the next one, where the plan lets them change.
+    """
 
     number: int
     losses: Losses
     score: float
+    weights: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +77,14 @@ def fit(examples: Examples, shape: Shape, plan: Plan, report: Report, kept: Path
     while course.done < plan.epochs and course.best.waited < plan.patience:
         losses = learn_once(course.learner, training, plan.batch, course.order)
         calibrate(network.eval(), calibrating)  # losses know nothing of it, so learning goes on as if it were not there
-        score = weighted_score(training.tasks, evaluate(network, validation))
+        evaluation = evaluate(network, validation)
+        score = weighted_score(training.tasks, evaluation)
         course.done += 1
         course.best.offer(score, course.learner)
+        course.learner.weights = focused(training.tasks, evaluation, plan.focus)
         if kept:
             course.keep(kept, digest)
-        report(Epoch(course.done, losses, score))
+        report(Epoch(course.done, losses, score, course.learner.weights if plan.focus else {}))
     best = course.best
     network.load_state_dict(best.weights)
     return Fitted(network, best.optimizer, evaluate(network.eval(), validation), best.score, left_out)

@@ -80,9 +80,9 @@ class Learner:
         )
         if state:
             self.optimizer.load_state_dict(copied(state))  # or its steps would change the state that was given
-        self._weights = {task.name: task.weight for task in network.tasks}
+        self.weights = {task.name: task.weight for task in network.tasks}
         self.balance = Balance(
-            name=plan.balance, tasks=list(self._weights), reach=Reach(network), learning_rate=plan.learning_rate
+            name=plan.balance, tasks=list(self.weights), reach=Reach(network), learning_rate=plan.learning_rate
         )
 
     def learn(self, batch: Batch) -> dict[str, float]:
@@ -106,7 +106,7 @@ class Learner:
         return values
 
     def _weighted(self, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {name: self._weights[name] * loss for name, loss in found.items()}
+        return {name: self.weights[name] * loss for name, loss in found.items()}
 
 
 def check_finite(losses: Mapping[str, float]) -> None:

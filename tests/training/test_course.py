@@ -31,9 +31,11 @@ def learn(plan: Plan, kept: Path | None, *, ends_after: int = 99, rows: int = 12
     return fit(make_examples(rows, 3), CHANCY, plan, report, kept), told
 
 
-@pytest.mark.parametrize("balance", ["static", "uncertainty", "dwa", "pcgrad"])
-def test_learning_that_was_cut_short_comes_to_the_same_weights(balance: str, tmp_path: Path) -> None:
-    plan, kept = replace(SHORT, balance=balance), tmp_path / "course.pt"
+@pytest.mark.parametrize(
+    ("balance", "focus"), [("static", 0.0), ("uncertainty", 0.0), ("dwa", 0.0), ("pcgrad", 0.0), ("static", 2.0)]
+)
+def test_learning_that_was_cut_short_comes_to_the_same_weights(balance: str, focus: float, tmp_path: Path) -> None:
+    plan, kept = replace(SHORT, balance=balance, focus=focus), tmp_path / "course.pt"
     whole, epochs = learn(plan, None)
 
     with pytest.raises(CutShort):

@@ -84,4 +84,5 @@ def declared(settings: Settings, features: FeatureSet, given: dict[str, int]) ->
 
 def show_epoch(epoch: Epoch) -> None:
     losses = "  ".join(f"{task} {loss:.4f}" for task, loss in epoch.losses.items())
-    say(f"epoch {epoch.number}  score {epoch.score:.4f}  losses  {losses}")
+    weights = "  ".join(f"{task} {weight:.3f}" for task, weight in epoch.weights.items())
+    say(f"epoch {epoch.number}  score {epoch.score:.4f}  losses  {losses}" + (weights and f"  weights  {weights}"))
