@@ -18,8 +18,10 @@ INTERRUPTED = 130
 def main(arguments: list[str] | None = None) -> int:
     """Exit codes: 0 done, 1 something failed and says why, 2 wrong settings, 130 interrupted."""
     args = parse(arguments)
-    # A request to end is taken like Ctrl-C, so that everything started is stopped in good order.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A request to end is taken like Ctrl-C, so that everything started is stopped in good order; and so is Ctrl-C
+    # itself, which a shell that starts us in the background has told us to ignore.
+    for asked in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(asked, signal.default_int_handler)
     try:
         return run(args)
     except BadConfig as error:
