@@ -74,5 +74,4 @@ def masked(people: Examples, share: float, seed: int) -> Examples:
     chance = np.random.default_rng(seed)
     labels = {task: np.where(chance.random(len(label)) < share, np.nan, label) for task, label in people.labels.items()}
     labels = {task: label.astype(np.float32) for task, label in labels.items()}
-    found = Examples(**{name: getattr(people, name) for name in people.__dataclass_fields__} | {"labels": labels})
-    return found.take(any_known(labels, len(people)))
+    return people.labelled(labels).take(any_known(labels, len(people)))

@@ -1,6 +1,6 @@
 """`python -m training`: examples in, model out.
 
-python -m training fit DATA.parquet                            learn from examples, keep a checkpoint
+python -m training fit DATA.parquet...                         learn from examples, keep a checkpoint
 python -m training describe DATA.parquet                       what examples are like: missing, outliers, constants
 python -m training evaluate DATA.parquet                       the network beside single-task nets and LightGBM
 python -m training affinity DATA.parquet                       which tasks agree while they learn, which conflict
@@ -18,6 +18,7 @@ from contract.errors import BadBundle, BadConfig, BadData, Unavailable
 from contract.features import FeatureSet
 from contract.settings import Settings, read_settings
 
+CARRIED: Final = ("frozen", "slow", "free")
 METHODS: Final = ("ours", "single-task", "LightGBM")
 
 
@@ -57,12 +58,15 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m training", description="Examples in, model out.")
     commands = parser.add_subparsers(dest="command", required=True)
     fit = commands.add_parser("fit", help="learn from examples and keep a checkpoint")
-    fit.add_argument("data", type=Path, help="examples as Parquet")
+    fit.add_argument("data", type=Path, nargs="+", help="examples as Parquet; several files are learned from together")
     fit.add_argument("--interactions", type=Path, action="append", default=[], help="more (user_id, item_id, ts_ms)")
     fit.add_argument("--epochs", type=int, help="passes over the data, in place of the settings' own")
     fit.add_argument("--seed", type=int, help="the seed, in place of the settings' own")
     fit.add_argument("--bundles", type=Path, help="the folder of bundles, in place of the settings' own")
     fit.add_argument("--resume", type=Path, help="a file that keeps each epoch, to go on from if fit was ended")
+    fit.add_argument("--from", dest="former", metavar="VERSION", help="begin as this trained network; tasks may be new")
+    carried = "what becomes of the layers that come from there (slow: a tenth of the learning rate)"
+    fit.add_argument("--carried", choices=CARRIED, default="slow", help=carried)
     describe = commands.add_parser("describe", help="what examples are like: missing, outliers, constant columns")
     describe.add_argument("data", type=Path, help="examples as Parquet")
     describe.add_argument("--out", type=Path, default=Path("reports"), help="the folder of its page")

@@ -107,7 +107,7 @@ def measure_affinity(
     order = np.random.default_rng(plan.seed)
     for number in range(1, plan.epochs + 1):
         watch.next_epoch()
-        report(number, learn_once(learner, part.training, plan.batch, order))
+        report(number, learn_once(learner, part.training, plan, order))
     return Affinity(
         tasks=watch.tasks,
         looks=watch.looks,

@@ -99,10 +99,13 @@ class Course:
         torch.set_rng_state(state["chance"])
 
 
-def digest_of(examples: Examples, shape: Shape, plan: Plan) -> str:
-    """Of all that a course is of; how many epochs it may have, and with how much patience, may change."""
+def digest_of(examples: Examples, shape: Shape, plan: Plan, begun: str) -> str:
+    """Of all that a course is of; how many epochs it may have, and with how much patience, may change.
+
+    `begun`: the name of what it began as.
+    """
     same = replace(plan, epochs=1, patience=1)
-    found = hashlib.sha256(msgspec.json.encode((shape, same, examples.tasks, examples.features.digest)))
+    found = hashlib.sha256(msgspec.json.encode((shape, same, examples.tasks, examples.features.digest, begun)))
     arrays = [examples.ts_ms, *(label for _, label in sorted(examples.labels.items()))]
     for _, block in sorted(examples.blocks.items()):
         arrays += [block.numbers, block.ids]

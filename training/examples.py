@@ -55,6 +55,11 @@ class Examples:
             changed[name] = changed[name][at]
         return type(self)(**changed)
 
+    def labelled(self, labels: Mapping[str, npt.NDArray[Any]]) -> Self:
+        """The same examples with other labels (N,) of the same tasks."""
+        changed: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        return type(self)(**changed | {"labels": labels})
+
     def known(self, task: Task) -> npt.NDArray[np.bool_]:
         """Which rows have the task's label."""
         return known(self.labels[task.name])
@@ -150,9 +155,12 @@ def assembled(
     *,
     classes: Classes | None = None,
 ) -> Examples:
-    """Examples of columns of N rows: labels are checked, the newest revision of each id is kept, time orders them."""
-    if classes is None:
-        classes = {task.name: classes_of(labels[task.name]) for task in tasks if task.kind == "multiclass"}
+    """Examples of columns of N rows: labels are checked, the newest revision of each id is kept, time orders them.
+
+    `classes`: those of some tasks, in their order; of the others they are what the labels name.
+    """
+    given = classes or {}
+    classes = {t.name: given.get(t.name) or classes_of(labels[t.name]) for t in tasks if t.kind == "multiclass"}
     coded = {task.name: coded_labels(task, labels[task.name], classes) for task in tasks}
     everything = Examples(
         features=features,

@@ -22,9 +22,10 @@ from training.course import Course, digest_of
 from training.evaluation import Evaluation, evaluate, weighted_score
 from training.examples import Examples
 from training.focus import focused
-from training.learner import Learner, as_batch, mixed
+from training.learner import Learner, as_batch, in_turn, mixed
 from training.plan import Plan
 from training.split import family_of, learnable, split_by_time
+from training.transfer import Transfer
 
 Losses = dict[str, float]
 Report = Callable[["Epoch"], None]
@@ -54,6 +55,20 @@ class Fitted:
     left_out: dict[str, str]
 
 
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """What a fit begins with. `kept`: a file that has the course of learning after each epoch, and is gone on with.
+
+    `transfer`: the trained network that the new one begins as.
+    """
+
+    kept: Path | None = None
+    transfer: Transfer | None = None
+
+
+ANEW = Beginning()
+
+
 class Parted(NamedTuple):
     """What is learned from, what is held out, and why some tasks are in neither."""
 
@@ -62,20 +77,23 @@ class Parted(NamedTuple):
     left_out: dict[str, str]
 
 
-def fit(examples: Examples, shape: Shape, plan: Plan, report: Report, kept: Path | None = None) -> Fitted:
-    """Learn until the held-out score gains no more; equal seeds give equal weights. Raises `BadData`, `BadConfig`.
-
-    `kept`: a file that has the course of learning after each epoch; what is there already is gone on with.
-    """
-    training, held_out, left_out = parted(examples, plan)
+def fit(examples: Examples, shape: Shape, plan: Plan, report: Report, beginning: Beginning = ANEW) -> Fitted:
+    """Learn until the held-out score gains no more; equal seeds give equal weights. Raises `BadData`, `BadConfig`."""
+    kept, transfer = beginning.kept, beginning.transfer
+    if transfer:
+        transfer.check(examples, shape)
+    training, held_out, left_out = parted(examples, plan, transfer)
     calibrating, validation = halves(held_out)
-    network = first_network(training, shape)
-    course = Course(learner=Learner(network=network, plan=plan), seed=plan.seed)
-    digest = digest_of(examples, shape, plan) if kept else ""
+    network = first_network(training, shape, transfer)
+    if transfer:
+        training, calibrating = transfer.taught(training), transfer.taught(calibrating)
+    groups = transfer.groups(network, plan.learning_rate) if transfer else None
+    course = Course(learner=Learner(network=network, plan=plan, groups=groups), seed=plan.seed)
+    digest = digest_of(examples, shape, plan, transfer.name if transfer else "") if kept else ""
     if kept and kept.is_file():
         course.take_up(kept, digest)
     while course.done < plan.epochs and course.best.waited < plan.patience:
-        losses = learn_once(course.learner, training, plan.batch, course.order)
+        losses = learn_once(course.learner, training, plan, course.order)
         calibrate(network.eval(), calibrating)  # losses know nothing of it, so learning goes on as if it were not there
         evaluation = evaluate(network, validation)
         score = weighted_score(training.tasks, evaluation)
@@ -87,10 +105,11 @@ def fit(examples: Examples, shape: Shape, plan: Plan, report: Report, kept: Path
         report(Epoch(course.done, losses, score, course.learner.weights if plan.focus else {}))
     best = course.best
     network.load_state_dict(best.weights)
-    return Fitted(network, best.optimizer, evaluate(network.eval(), validation), best.score, left_out)
+    optimizer = best.optimizer if groups is None else {}  # of other parameters than those that learn from here on
+    return Fitted(network.requires_grad_(True), optimizer, evaluate(network.eval(), validation), best.score, left_out)
 
 
-def parted(examples: Examples, plan: Plan) -> Parted:
+def parted(examples: Examples, plan: Plan, transfer: Transfer | None = None) -> Parted:
     """Ready to learn: cut by time, with the plan's seed set. Raises `BadData` where nothing can be learned."""
     check_tasks(examples.tasks, examples.features)
     torch.manual_seed(plan.seed)
@@ -99,6 +118,8 @@ def parted(examples: Examples, plan: Plan) -> Parted:
     tasks, left_out = learnable(training)
     if not tasks:
         raise BadData(f"Some task should be learnable. Found: {' '.join(left_out.values())}")
+    if transfer:
+        tasks = transfer.tasks(tasks, training)
     return Parted(training.for_tasks(tasks), examples.take(split.validation).for_tasks(tasks), left_out)
 
 
@@ -108,21 +129,26 @@ def halves(held_out: Examples) -> tuple[Examples, Examples]:
     return held_out.take(split.training), held_out.take(split.validation)
 
 
-def first_network(training: Examples, shape: Shape) -> Network:
-    """A network that has counted the training part, but not learned from it."""
+def first_network(training: Examples, shape: Shape, transfer: Transfer | None = None) -> Network:
+    """A network that has counted the training part, but not learned from it; maybe it begins as another one."""
     groups = dict.fromkeys(group for task in training.tasks for group in task.groups)
     blocks = {group: training.blocks[group] for group in groups}
     features, tasks = training.features, training.tasks
     statistics = measure(features, blocks, training.labels, tasks, training.classes, shape.rows, shape.bins)
+    if transfer:
+        statistics = transfer.statistics(statistics)
     network = Network(features=features, tasks=tasks, shape=shape, statistics=statistics)
     network.meet({group: of for group, of in as_batch(training).inputs.items() if group in groups})
+    if transfer:
+        transfer.carry_over(network)
     return network
 
 
-def learn_once(learner: Learner, training: Examples, batch: int, order: np.random.Generator) -> Losses:
+def learn_once(learner: Learner, training: Examples, plan: Plan, order: np.random.Generator) -> Losses:
     """One pass over the training part in a new order; returns each task's mean loss."""
     seen: dict[str, list[float]] = {}
-    for rows in mixed(family_of(training), batch, order):
+    batches = in_turn if plan.turns else mixed
+    for rows in batches(family_of(training), plan.batch, order):
         for task, loss in learner.learn(as_batch(training, rows)).items():
             seen.setdefault(task, []).append(loss)
     learner.balance.epoch_ended()

@@ -22,6 +22,8 @@ GRADIENT_MAX = 5.0  # the norm beyond which a step is shortened: one strange bat
 PREDICT_ROWS = 8_192
 LEAST_SHARE = 16  # a sixteenth
 
+Groups = list[dict[str, Any]]
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:
@@ -72,11 +74,14 @@ def task_losses(network: Network, batch: Batch) -> dict[str, Tensor]:
 class Learner:
     """A network and its optimizer; the weight of each task's loss is its priority, balanced as the plan says."""
 
-    def __init__(self, *, network: Network, plan: Plan, state: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, *, network: Network, plan: Plan, state: Mapping[str, Any] | None = None, groups: Groups | None = None
+    ) -> None:
+        """`state`: what the optimizer remembers. `groups`: parameters with rates of their own, if not all are alike."""
         self.network = network
         self.watch: Callable[[Mapping[str, Tensor]], None] | None = None  # sees each batch's losses before the step
         self.optimizer = torch.optim.AdamW(
-            network.parameters(), lr=plan.learning_rate, weight_decay=plan.weight_decay, foreach=True
+            groups or network.parameters(), lr=plan.learning_rate, weight_decay=plan.weight_decay, foreach=True
         )
         if state:
             self.optimizer.load_state_dict(copied(state))  # or its steps would change the state that was given
@@ -138,6 +143,22 @@ def mixed(family: Integers, batch: int, order: np.random.Generator) -> Iterator[
         parts.append(np.array_split(np.concatenate(rounds)[:wanted], steps))
     for step in range(steps):
         yield np.concatenate([part[step] for part in parts])
+
+
+def in_turn(family: Integers, batch: int, order: np.random.Generator) -> Iterator[Integers]:
+    """Numbers of rows in batches of one family each: each row once, of small families over and over as in `mixed`.
+
+    Families take turns, each evenly over the whole, so none is learned first and then forgotten.
+    """
+    turns: list[tuple[float, int, Integers]] = []
+    for one in np.unique(family):
+        rows = np.flatnonzero(family == one)
+        wanted = max(len(rows), len(family) // LEAST_SHARE)
+        rounds = [order.permutation(rows) for _ in range(-(-wanted // len(rows)))]
+        parts = np.array_split(np.concatenate(rounds)[:wanted], -(-wanted // batch))
+        turns += [((at + 0.5) / len(parts), int(one), part) for at, part in enumerate(parts)]
+    for _, _, part in sorted(turns, key=lambda turn: turn[:2]):
+        yield part
 
 
 @torch.no_grad()

@@ -17,7 +17,8 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True):
     """`held_out`: the latest share of examples, for validation and for the gate. `patience`: epochs without gain.
 
     `balance`: how the losses of tasks become one step, by a name of `training.balance`. `focus`: how much more a task
-    weighs, after each epoch, that held-out examples say is hard; 0 leaves the tasks' weights as declared.
+    weighs, after each epoch, that held-out examples say is hard; 0 leaves the tasks' weights as declared. `turns`: a
+    step learns from one kind of rows alone (one data set, where tasks come from several), kind after kind.
 
     `keep`: how many examples a checkpoint carries to learn from again. `margin`: how much of its gain a task may lose
     by an update on what is held out. `pause_s`: between two looks at the feedback. `threads`: of torch; more of them
@@ -32,6 +33,7 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True):
     held_out: Share = 0.2
     seed: int = 7
     balance: str = "static"
+    turns: bool = False
     focus: Annotated[float, Meta(ge=0)] = 0.0
     threads: Count = 1
     keep: Annotated[int, Meta(ge=0)] = 4_096

@@ -46,6 +46,8 @@ def reached(network: Network, task: Task, parameters: Sequence[Tensor]) -> list[
     logits = network.logits(view, network.parts(view, blank_inputs(network, view)))
     names = chain(task, {one.name: one for one in network.tasks})
     total = torch.stack([logits[name].sum() for name in names]).sum()
+    if not total.requires_grad:
+        return [False] * len(parameters)  # all that it rests on is frozen
     found = torch.autograd.grad(total, list(parameters), allow_unused=True)
     return [gradient is not None for gradient in found]
 

@@ -35,8 +35,31 @@ def read_examples(
     source: Path | bytes, features: FeatureSet, tasks: Sequence[Task], classes: Classes | None = None
 ) -> Examples:
     """The examples of a Parquet file or its bytes; raises `BadData` for whatever is not a file of such examples."""
-    table = read_table(source)
     name = source.name if isinstance(source, Path) else "the table"
+    return examples_in(name, read_table(source), features, tasks, classes)
+
+
+def read_together(
+    paths: Sequence[Path], features: FeatureSet, tasks: Sequence[Task], classes: Classes | None = None
+) -> Examples:
+    """The examples of several files as one set, labels that a file has no column for being unknown there."""
+    tables = [read_table(path) for path in paths]
+    served = [is_served(table) for table in tables]
+    if any(served):
+        for path, table in zip(paths, tables, strict=True):
+            check_columns(path.name, table, features)
+    try:
+        together = pa.concat_tables(tables, promote_options="permissive")
+    except pa.ArrowException as error:
+        raise BadData(f"{[path.name for path in paths]} should go together. Found: {error}") from error
+    together = together.replace_schema_metadata(tables[0].schema.metadata)
+    return examples_in(" + ".join(path.name for path in paths), together, features, tasks, classes)
+
+
+def examples_in(
+    name: str, table: Any, features: FeatureSet, tasks: Sequence[Task], classes: Classes | None
+) -> Examples:
+    """The examples of a table; raises `BadData` where there are none."""
     examples = plain_or_served(name, table, features, tasks, classes)
     if not len(examples):
         raise BadData(f"{name} should hold examples with a label of {[t.name for t in tasks]}. Found none.")

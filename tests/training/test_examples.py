@@ -10,10 +10,10 @@ from msgspec.structs import replace
 from contract.errors import BadData
 from contract.features import FeatureSet
 from contract.rows import Example, Packed, read_example, to_msgpack
-from tests.model.small import CLASSES, DEMAND, FEATURES, TASKS
+from tests.model.small import CATEGORY, CLASSES, CLICK, DEMAND, FEATURES, FRAUD, TASKS
 from tests.training.made import make_examples, make_rows
 from training.examples import Examples, from_rows
-from training.table import read_examples, write_examples
+from training.table import read_examples, read_together, write_examples
 
 
 def assert_equal(one: Examples, other: Examples) -> None:
@@ -189,3 +189,33 @@ def test_rows_without_a_label_of_the_tasks_are_left_out(seed: int) -> None:
 
     assert 0 < len(fraud) == int(examples.known(TASKS[2]).sum())
     assert set(fraud.labels) == {"fraud"}
+
+
+def test_files_of_different_tasks_are_learned_from_together(tmp_path: Path) -> None:
+    examples = make_examples(80, 3)
+    apart = {task: examples.for_tasks([task]) for task in (FRAUD, CATEGORY)}
+    for task, part in apart.items():
+        write_examples(tmp_path / f"{task.name}.parquet", part)
+
+    found = read_together([tmp_path / "fraud.parquet", tmp_path / "category.parquet"], FEATURES, TASKS, CLASSES)
+
+    assert len(found) == sum(len(part) for part in apart.values())
+    for task, part in apart.items():
+        assert found.known(task).sum() == len(part)
+        mine = found.for_tasks([task])
+        np.testing.assert_array_equal(mine.example_id, part.example_id)
+        np.testing.assert_array_equal(mine.labels[task.name], part.labels[task.name])
+        np.testing.assert_array_equal(mine.blocks["item"].ids, part.blocks["item"].ids)
+    assert not found.known(CLICK).any()
+
+
+def test_files_that_do_not_go_together_are_told(tmp_path: Path) -> None:
+    write_examples(tmp_path / "good.parquet", make_examples(20, 3))
+    table = pq.read_table(tmp_path / "good.parquet")
+    pq.write_table(table.set_column(0, "example_id", pa.array([[1]] * len(table))), tmp_path / "bad.parquet")
+    pq.write_table(pa.table({"x": [1.0]}), tmp_path / "plain.parquet")
+
+    with pytest.raises(BadData, match="should go together"):
+        read_together([tmp_path / "good.parquet", tmp_path / "bad.parquet"], FEATURES, TASKS)
+    with pytest.raises(BadData, match=r"plain.parquet should have the columns"):
+        read_together([tmp_path / "good.parquet", tmp_path / "plain.parquet"], FEATURES, TASKS)

@@ -9,7 +9,7 @@ from tests.training.made import PLAN, make_examples, make_rows
 from training.evaluation import evaluate, weighted_score
 from training.examples import Examples, from_rows
 from training.fit import Epoch, Fitted, fit, halves
-from training.learner import mixed
+from training.learner import in_turn, mixed
 from training.split import learnable, split_by_time
 
 
@@ -146,3 +146,27 @@ def test_each_batch_has_rows_of_every_family_and_large_ones_pass_once(seed: int)
     assert all(8 <= (family[rows] == 1).sum() <= 9 for rows in batches)
     large = np.concatenate(batches)
     assert sorted(large[family[large] == 0].tolist()) == list(range(1_000))
+
+
+def test_in_turn_a_batch_is_of_one_family_and_each_family_has_its_turns_all_along() -> None:
+    family = np.array([0] * 1_000 + [1] * 300 + [2] * 5)
+
+    batches = list(in_turn(family, 50, np.random.default_rng(1)))
+
+    kinds = [set(family[rows].tolist()) for rows in batches]
+    assert all(len(kind) == 1 for kind in kinds)
+    assert set(np.concatenate(batches).tolist()) == set(range(len(family)))
+    assert max(len(rows) for rows in batches) <= 50
+    for one in (0, 1, 2):
+        turns = [at for at, kind in enumerate(kinds) if kind == {one}]
+        assert turns[0] < len(batches) / 2 <= turns[-1] + 1
+    assert kinds[: len(kinds) // 4].count({1}) >= 1
+
+
+def test_learning_in_turn_learns_every_task() -> None:
+    plan = replace(PLAN, epochs=20, turns=True)
+
+    found = fit(make_examples(1_500, 3), SHAPE, plan, lambda epoch: None)
+
+    gains = {task: figures["gain"] for task, figures in found.evaluation.items() if task != "purchase"}
+    assert min(gains.values()) > 0.1, gains

@@ -7,6 +7,7 @@ import pytest
 from contract.bundle import current_version, read_bundle
 from demo.shop import Shop
 from export.__main__ import main as export_main
+from model.checkpoint import path_of, read_checkpoint
 from training.__main__ import main
 from training.fit import Epoch
 
@@ -162,3 +163,24 @@ def test_fit_that_was_ended_goes_on_from_the_epoch_it_kept(
     assert told == [1, 2]
     assert Path(json.loads(capsys.readouterr().out)["checkpoint"]).is_file()
     assert not kept.exists()
+
+
+def test_a_trained_network_is_gone_on_with_from_the_command_line(
+    examples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fit_words = ["fit", str(examples), "--bundles", str(tmp_path), "--epochs", "1"]
+    assert main(fit_words) == 0
+    former = json.loads(capsys.readouterr().out)["version"]
+
+    assert main([*fit_words, "--from", former, "--carried", "free"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    checkpoint = read_checkpoint(path_of(tmp_path, said["version"]))
+    assert checkpoint.about.parent == former
+    assert checkpoint.optimizer == {}
+    assert checkpoint.sample
+    assert export_main(["--latest", "--bundles", str(tmp_path)]) == 0
+
+    assert main([*fit_words, "--from", former, "--carried", "frozen"]) == 1
+    assert "Some task should be further to" in capsys.readouterr().err
+    assert main([*fit_words, "--from", "20990101-000000-000-00000000"]) == 1
+    assert "should be a checkpoint" in capsys.readouterr().err

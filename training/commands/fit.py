@@ -11,14 +11,16 @@ from contract.errors import BadConfig
 from contract.features import FeatureSet
 from contract.settings import Settings
 from export.interactions import read_all
-from model.checkpoint import Checkpoint, describe, write_checkpoint
+from model.checkpoint import About, Checkpoint, describe, path_of, read_checkpoint, write_checkpoint
 from model.declared import Shape, check_tasks, read_shape
-from training.fit import Epoch, fit
+from training.examples import from_rows
+from training.fit import Beginning, Epoch, fit
 from training.interactions import interactions_of, latest_interactions
 from training.plan import Plan, read_plan
 from training.report import print_json, say, show_evaluation
 from training.sample import sample_of
-from training.table import read_examples
+from training.table import read_examples, read_together
+from training.transfer import Transfer
 
 
 def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
@@ -27,23 +29,27 @@ def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
     given = {"epochs": args.epochs, "seed": args.seed}
     shape, plan = declared(settings, features, {name: value for name, value in given.items() if value is not None})
     torch.set_num_threads(plan.threads)
-    examples = read_examples(args.data, features, settings.tasks)
-    fitted = fit(examples, shape, plan, show_epoch, args.resume)
+    former = read_checkpoint(path_of(bundles, args.former)) if args.former else None
+    transfer = Transfer(checkpoint=former, carried=args.carried) if former else None
+    known = former.about.statistics.classes if former else None
+    examples = read_together(args.data, features, settings.tasks, known)
+    fitted = fit(examples, shape, plan, show_epoch, Beginning(args.resume, transfer))
     say(*fitted.left_out.values())
     about = describe(
         fitted.network,
-        parent=current_version(bundles),
+        parent=former.about.version if former else current_version(bundles),
         created_ms=time.time_ns() // 1_000_000,
         evaluation=fitted.evaluation,
         positions={},
     )
     learned = examples.for_tasks(fitted.network.tasks)
+    taken = [*args.interactions, *([former.interactions] if former else [])]
     checkpoint = Checkpoint(
         about=about,
         weights=fitted.network.state_dict(),
         optimizer=fitted.optimizer,
-        sample=sample_of(learned, plan.keep, plan.seed),
-        interactions=latest_interactions(interactions_of(learned), read_all(args.interactions)),
+        sample=sample_with(former, sample_of(learned, plan.keep, plan.seed), about, plan),
+        interactions=latest_interactions(interactions_of(learned), read_all(taken)),
     )
     path = write_checkpoint(bundles, checkpoint)
     if args.resume:
@@ -59,6 +65,15 @@ def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
         seconds=round(time.monotonic() - begun, 2),
     )
     return 0
+
+
+def sample_with(former: Checkpoint | None, sample: bytes, about: About, plan: Plan) -> bytes:
+    """The examples that the checkpoint carries: those of the new tasks, and where there was a former one, its own."""
+    if former is None or not former.sample:
+        return sample
+    meaning = FeatureSet(about.features), about.tasks, about.statistics.classes
+    rows = [row for one in (former.sample, sample) for row in read_examples(one, *meaning).to_rows()]
+    return sample_of(from_rows(rows, *meaning), plan.keep, plan.seed)
 
 
 def declared(settings: Settings, features: FeatureSet, given: dict[str, int]) -> tuple[Shape, Plan]:
