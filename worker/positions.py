@@ -27,7 +27,8 @@ def start_of(held: Held, merged: Iterable[int | None], begin: int = 0) -> Start:
 
     A group that never committed over a state that knows nothing is a first start: it begins with the first record there
     is. Otherwise a bucket that knows nothing needs the log from where it `begins` for this state. Needed records that
-    are gone are `lost`.
+    are gone are `lost`. Where a state knows more than a group has ever committed, as one that was built beside it, the
+    group begins with the first record all the same: nobody has answered it.
     """
     known = list(merged)
     committed = held.committed if held.committed is not None and held.committed <= held.high else None
@@ -35,7 +36,7 @@ def start_of(held: Held, merged: Iterable[int | None], begin: int = 0) -> Start:
         return Start(held.low, held.low)
     needed = min([begin if at is None else at for at in known] + ([committed] if committed is not None else []))
     answered = max(held.low, committed if committed is not None else held.low)
-    return Start(max(held.low, needed), answered, max(0, held.low - needed))
+    return Start(min(max(held.low, needed), answered), answered, max(0, held.low - needed))
 
 
 def refuse_loss(place: Place, start: Start) -> None:
@@ -47,12 +48,17 @@ def refuse_loss(place: Place, start: Start) -> None:
         )
 
 
-def refuse_another_log(place: Place, start: Start, end: int) -> None:
-    """Raise `LostLog` if the state has seen more than the log holds: to go on would mix two logs in one slice."""
-    if start.offset > end:
+def refuse_another_log(place: Place, held: Held, merged: Iterable[int | None]) -> None:
+    """Raise `LostLog` if every bucket has seen more than the log holds, and nothing committed says otherwise.
+
+    To go on would mix two logs in one slice.
+    """
+    known = [at for at in merged if at is not None]
+    seen = min([*known, *([held.committed] if held.committed is not None else [])], default=0)
+    if seen > held.high:
         raise LostLog(
-            f"{place.topic}/{place.partition} should reach {start.offset}, where its state ends. Found its end at "
-            f"{end}: it lost records, or the topic is another one of that name. Rebuild the state."
+            f"{place.topic}/{place.partition} should reach {seen}, where its state ends. Found its end at "
+            f"{held.high}: it lost records, or the topic is another one of that name. Rebuild the state."
         )
 
 

@@ -121,8 +121,9 @@ class Recovery:
         if source is None:  # only watched: there is no state to bring up
             committed = held.committed if held.committed is not None and held.committed <= held.high else held.low
             return Start(max(held.low, committed), max(held.low, committed))
-        start = start_of(held, [merged.get(bucket, {}).get(source) for bucket in range(BUCKETS)], begin)
-        refuse_another_log(place, start, held.high)
+        known = [merged.get(bucket, {}).get(source) for bucket in range(BUCKETS)]
+        refuse_another_log(place, held, known)
+        start = start_of(held, known, begin)
         if start.lost:
             if not self._accepts_loss:
                 refuse_loss(place, start)

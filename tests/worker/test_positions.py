@@ -42,7 +42,7 @@ def test_a_bucket_that_knows_nothing_needs_the_log_from_its_beginning() -> None:
 
 
 def test_a_group_that_never_committed_answers_all_there_is_over_a_state_that_is_there() -> None:
-    assert start_of(Held(None, 0, 20), every_bucket(8)) == Start(8, 0)
+    assert start_of(Held(None, 0, 20), every_bucket(8)) == Start(0, 0)
 
 
 @pytest.mark.parametrize(("committed", "answered"), [(20, 20), (21, 0)])
@@ -74,13 +74,13 @@ def test_a_lost_log_is_refused_and_a_whole_one_is_not() -> None:
 
 @pytest.mark.parametrize("end", [20, 19])
 def test_a_log_that_ends_before_its_state_does_is_another_one(end: int) -> None:
-    start = start_of(Held(None, 0, end), every_bucket(20, b3=25))
+    held, merged = Held(None, 0, end), every_bucket(20, b3=25)
 
     if end == 20:
-        refuse_another_log(ORDERS, start, end)
+        refuse_another_log(ORDERS, held, merged)
         return
     with pytest.raises(LostLog, match=r"shop\.orders/3 should reach 20, .*Found its end at 19"):
-        refuse_another_log(ORDERS, start, end)
+        refuse_another_log(ORDERS, held, merged)
 
 
 def owner(at: int) -> Positions:

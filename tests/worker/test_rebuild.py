@@ -68,8 +68,8 @@ def decided_once(stage: Stage, sent: set[str]) -> bool:
     return Counter(decision.event_id for decision in stage.decisions()) == Counter(sent)
 
 
-def test_a_running_worker_goes_over_to_a_state_that_is_a_clean_pass(embedded_stage: Stage, seed: int) -> None:
-    stage = embedded_stage
+def test_a_running_worker_goes_over_to_a_state_that_is_a_clean_pass(apache_stage: Stage, seed: int) -> None:
+    stage = apache_stage  # the mock cluster forgets what a transaction commits
     # given a worker at work, and a state that is not what its log says
     sent = stage.send_orders(seed, 40)
     with Running(Life(stage)) as life:
@@ -88,6 +88,18 @@ def test_a_running_worker_goes_over_to_a_state_that_is_a_clean_pass(embedded_sta
     assert stage.differences("orders") == []
     assert made.before == "g1"
     assert state_keys(stage) == {f"{stage.prefix}g2:"}
+
+
+def test_what_a_rebuild_has_folded_before_anybody_answered_is_answered_all_the_same(stage: Stage, seed: int) -> None:
+    # given orders that wait for their first worker, and a state that was built from them
+    sent = stage.send_orders(seed, 40)
+    rebuilt(stage)
+    # when
+    with Life(stage) as life:
+        life.finish(stage.ends("orders"))
+    # then
+    assert decided_once(stage, sent)
+    assert stage.differences("orders") == []
 
 
 class Scripted(Log):
