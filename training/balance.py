@@ -39,6 +39,7 @@ class Balance:
     def __init__(self, *, name: str, tasks: Sequence[str], reach: Reach, learning_rate: float) -> None:
         self._tasks, self._reach = tuple(tasks), reach
         self._method, self._every_task = method_named(name, len(tasks))
+        move(self._method, reach.device)
         self._last = torch.ones(len(tasks))
         own = [parameter for parameter in self._method.parameters() if parameter.requires_grad]
         self._optimizer = torch.optim.Adam(own, lr=learning_rate) if own and not self._looks_back else None
@@ -51,7 +52,9 @@ class Balance:
     def backward(self, losses: Mapping[str, Tensor]) -> None:
         """Leave in `.grad` of every parameter the direction of this step; losses of some of the tasks, scalars."""
         if isinstance(self._method, Scalarizer):
-            torch.autograd.backward(self._method(self._whole(losses)))
+            total = self._method(self._whole(losses))
+            if total.requires_grad:
+                torch.autograd.backward(total)
         else:
             self._aggregate(losses)
 
@@ -88,6 +91,8 @@ class Balance:
 
     def _whole(self, losses: Mapping[str, Tensor]) -> Tensor:
         """The losses of all tasks, (tasks,)."""
+        some = next(iter(losses.values()))
+        self._last = self._last.to(some.device)
         values = torch.stack([losses.get(task, self._last[at]) for at, task in enumerate(self._tasks)])
         self._last = values.detach().clone()
         return values
@@ -111,6 +116,13 @@ class Balance:
         matrix = torch.stack([rows.get(task, nothing) for task in (self._tasks if self._every_task else rows)])
         combined: Tensor = self._method(matrix) if len(rows) > 1 and self._reach.shared else matrix.sum(0)
         return combined
+
+
+def move(method: Module, device: torch.device) -> None:
+    """Let a method work there, with the tensors that it was given as options too, which are no buffers of it."""
+    method.to(device)
+    for module in method.modules():
+        vars(module).update({name: of.to(device) for name, of in vars(module).items() if isinstance(of, Tensor)})
 
 
 def beside(module: Module) -> dict[str, Any]:

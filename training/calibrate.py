@@ -18,7 +18,7 @@ from model.answers import ordered
 from model.calibration import IDENTITY, SLOPE_MIN
 from model.network import Network
 from training.examples import Examples
-from training.learner import PREDICT_ROWS, as_batch
+from training.learner import PREDICT_ROWS, as_batch, device_of
 
 Array: TypeAlias = npt.NDArray[np.float64]
 PULL: Final = 4.0  # towards the identity, as if so many rows' worth of evidence spoke for it
@@ -35,7 +35,7 @@ def calibrate(network: Network, examples: Examples) -> None:
             before = said[task.through][rows] if task.through else np.ones(len(y))
             calibrator.set(fit_sharpness(z, y) if task.kind == "multiclass" else fit_beta(z, y, before))
         if task.kind == "binary" and task.name in logits:
-            said[task.name] = chance(features_of(logits[task.name]), calibrator.values.numpy().astype(np.float64))
+            said[task.name] = chance(features_of(logits[task.name]), calibrator.values.cpu().numpy().astype(np.float64))
             said[task.name] *= said[task.through] if task.through else 1.0
 
 
@@ -86,13 +86,13 @@ def chance(x: Array, values: Array) -> Array:
 @torch.no_grad()
 def logits_of(network: Network, examples: Examples) -> Mapping[str, Array]:
     """What the towers say before calibration: (N,) or (N, classes), 0 for rows without a label of the view."""
-    found, batch = dict[str, Array](), as_batch(examples)
+    found, batch, at = dict[str, Array](), as_batch(examples), device_of(network)
     for view in network.views:
         rows = batch.rows_of(view)
         for start in range(0, len(rows), PREDICT_ROWS):
             part = rows[start : start + PREDICT_ROWS]
-            inputs = batch.take(part, view.groups).inputs
+            inputs = batch.take(part, view.groups).to(at).inputs
             for task, logit in network.logits(view, network.parts(view, inputs)).items():
                 empty = np.zeros((len(examples), *logit.shape[1:]))
-                found.setdefault(task, empty)[part.numpy()] = logit.numpy()
+                found.setdefault(task, empty)[part.numpy()] = logit.cpu().numpy()
     return found

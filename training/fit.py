@@ -21,6 +21,7 @@ from training.calibrate import calibrate
 from training.course import Course, digest_of
 from training.evaluation import Evaluation, evaluate, weighted_score
 from training.examples import Examples
+from training.fleet import ALONE, Fleet
 from training.focus import focused
 from training.learner import Learner, as_batch, in_turn, mixed
 from training.plan import Plan
@@ -59,11 +60,13 @@ class Fitted:
 class Beginning:
     """What a fit begins with. `kept`: a file that has the course of learning after each epoch, and is gone on with.
 
-    `transfer`: the trained network that the new one begins as.
+    `transfer`: the trained network that the new one begins as. `fleet`: the processes that learn it together, each of
+    which finds the same; the one that leads keeps the course.
     """
 
     kept: Path | None = None
     transfer: Transfer | None = None
+    fleet: Fleet = ALONE
 
 
 ANEW = Beginning()
@@ -79,16 +82,16 @@ class Parted(NamedTuple):
 
 def fit(examples: Examples, shape: Shape, plan: Plan, report: Report, beginning: Beginning = ANEW) -> Fitted:
     """Learn until the held-out score gains no more; equal seeds give equal weights. Raises `BadData`, `BadConfig`."""
-    kept, transfer = beginning.kept, beginning.transfer
+    kept, transfer, fleet = beginning.kept, beginning.transfer, beginning.fleet
     if transfer:
         transfer.check(examples, shape)
     training, held_out, left_out = parted(examples, plan, transfer)
     calibrating, validation = halves(held_out)
-    network = first_network(training, shape, transfer)
+    network = first_network(training, shape, transfer).to(fleet.device)
     if transfer:
         training, calibrating = transfer.taught(training), transfer.taught(calibrating)
     groups = transfer.groups(network, plan.learning_rate) if transfer else None
-    course = Course(learner=Learner(network=network, plan=plan, groups=groups), seed=plan.seed)
+    course = Course(learner=Learner(network=network, plan=plan, groups=groups, fleet=fleet), seed=plan.seed)
     digest = digest_of(examples, shape, plan, transfer.name if transfer else "") if kept else ""
     if kept and kept.is_file():
         course.take_up(kept, digest)
@@ -100,13 +103,14 @@ def fit(examples: Examples, shape: Shape, plan: Plan, report: Report, beginning:
         course.done += 1
         course.best.offer(score, course.learner)
         course.learner.weights = focused(training.tasks, evaluation, plan.focus)
-        if kept:
+        if kept and fleet.leads:
             course.keep(kept, digest)
         report(Epoch(course.done, losses, score, course.learner.weights if plan.focus else {}))
     best = course.best
     network.load_state_dict(best.weights)
+    evaluation = evaluate(network.eval(), validation)
     optimizer = best.optimizer if groups is None else {}  # of other parameters than those that learn from here on
-    return Fitted(network.requires_grad_(True), optimizer, evaluate(network.eval(), validation), best.score, left_out)
+    return Fitted(network.cpu().requires_grad_(True), optimizer, evaluation, best.score, left_out)
 
 
 def parted(examples: Examples, plan: Plan, transfer: Transfer | None = None) -> Parted:
@@ -149,7 +153,7 @@ def learn_once(learner: Learner, training: Examples, plan: Plan, order: np.rando
     seen: dict[str, list[float]] = {}
     batches = in_turn if plan.turns else mixed
     for rows in batches(family_of(training), plan.batch, order):
-        for task, loss in learner.learn(as_batch(training, rows)).items():
+        for task, loss in learner.learn(as_batch(training, learner.fleet.share(rows))).items():
             seen.setdefault(task, []).append(loss)
     learner.balance.epoch_ended()
     return {task: float(np.mean(values)) for task, values in seen.items()}

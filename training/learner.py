@@ -15,6 +15,7 @@ from model.answers import losses
 from model.network import Network, View
 from training.balance import Balance
 from training.examples import Examples, Integers
+from training.fleet import ALONE, Fleet
 from training.plan import Plan
 from training.reach import Reach
 
@@ -32,6 +33,12 @@ class Batch:
     inputs: Mapping[str, tuple[Tensor, Tensor]]
     labels: Mapping[str, Tensor]
 
+    def to(self, device: torch.device) -> "Batch":
+        return Batch(
+            {group: (numbers.to(device), ids.to(device)) for group, (numbers, ids) in self.inputs.items()},
+            {task: label.to(device) for task, label in self.labels.items()},
+        )
+
     def take(self, rows: Tensor, groups: Sequence[str]) -> "Batch":
         return Batch(
             {group: (self.inputs[group][0][rows], self.inputs[group][1][rows]) for group in groups},
@@ -42,6 +49,11 @@ class Batch:
         """The numbers of the rows that have a label of some task of the view."""
         found = [known(self.labels[task.name]) for task in view.tasks]
         return torch.stack(found).any(0).nonzero()[:, 0]
+
+
+def device_of(network: Network) -> torch.device:
+    """Where the network is."""
+    return next(network.parameters()).device
 
 
 def known(labels: Tensor) -> Tensor:
@@ -58,15 +70,16 @@ def as_batch(examples: Examples, rows: Integers | None = None) -> Batch:
     )
 
 
-def task_losses(network: Network, batch: Batch) -> dict[str, Tensor]:
+def task_losses(network: Network, batch: Batch, precision: torch.dtype = torch.float32) -> dict[str, Tensor]:
     """The mean loss of each task over the rows that have its label; tasks without any in the batch are not named."""
     found: dict[str, Tensor] = {}
     for view in network.views:
         rows = batch.rows_of(view)
         if len(rows):
             part = batch.take(rows, view.groups)
-            logits = network.logits(view, network.parts(view, part.inputs))
-            of = losses(view.tasks, logits, part.labels, network.scale)
+            with torch.autocast(rows.device.type, precision, enabled=precision != torch.float32):
+                logits = network.logits(view, network.parts(view, part.inputs))
+            of = losses(view.tasks, {task: of.float() for task, of in logits.items()}, part.labels, network.scale)
             found |= {task: loss for task, loss in of.items() if known(part.labels[task]).any()}
     return {task.name: found[task.name] for task in network.tasks if task.name in found}
 
@@ -75,10 +88,17 @@ class Learner:
     """A network and its optimizer; the weight of each task's loss is its priority, balanced as the plan says."""
 
     def __init__(
-        self, *, network: Network, plan: Plan, state: Mapping[str, Any] | None = None, groups: Groups | None = None
+        self,
+        *,
+        network: Network,
+        plan: Plan,
+        state: Mapping[str, Any] | None = None,
+        groups: Groups | None = None,
+        fleet: Fleet = ALONE,
     ) -> None:
         """`state`: what the optimizer remembers. `groups`: parameters with rates of their own, if not all are alike."""
-        self.network = network
+        self.network, self.fleet = network, fleet
+        self._precision = getattr(torch, plan.precision)
         self.watch: Callable[[Mapping[str, Tensor]], None] | None = None  # sees each batch's losses before the step
         self.optimizer = torch.optim.AdamW(
             groups or network.parameters(), lr=plan.learning_rate, weight_decay=plan.weight_decay, foreach=True
@@ -87,16 +107,20 @@ class Learner:
             self.optimizer.load_state_dict(copied(state))  # or its steps would change the state that was given
         self.weights = {task.name: task.weight for task in network.tasks}
         self.balance = Balance(
-            name=plan.balance, tasks=list(self.weights), reach=Reach(network), learning_rate=plan.learning_rate
+            name=plan.balance,
+            tasks=list(self.weights),
+            reach=Reach(network, fleet),
+            learning_rate=plan.learning_rate,
         )
 
     def learn(self, batch: Batch) -> dict[str, float]:
-        """One step down the balanced losses; returns each task's loss before it.
+        """One step down the balanced losses of this process's part of a batch, and of all others'.
 
-        Raises `BadData` if one is not finite.
+        Returns each task's loss before it; raises `BadData` if one is not finite.
         """
         self.network.train()
-        found = task_losses(self.network, batch)
+        batch = batch.to(self.fleet.device)
+        found = self._losses(batch)
         if not found:
             return {}
         values = {name: float(loss.detach()) for name, loss in found.items()}
@@ -105,10 +129,17 @@ class Learner:
             self.watch(found)
         self.optimizer.zero_grad()
         self.balance.backward(self._weighted(found))
+        self.fleet.average_gradients(self.network.parameters())
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), GRADIENT_MAX)
         self.optimizer.step()
-        self.balance.stepped(lambda: self._weighted(task_losses(self.network, batch)))
+        self.balance.stepped(lambda: self._weighted(self._losses(batch)))
         return values
+
+    def _losses(self, batch: Batch) -> dict[str, Tensor]:
+        """The mean losses over the batches of all processes."""
+        mine = task_losses(self.network, batch, self._precision)
+        rows = {task: int(known(batch.labels[task]).sum()) for task in mine} if self.fleet.size > 1 else {}
+        return self.fleet.whole(mine, rows, list(self.weights))
 
     def _weighted(self, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {name: self.weights[name] * loss for name, loss in found.items()}
@@ -121,9 +152,9 @@ def check_finite(losses: Mapping[str, float]) -> None:
 
 
 def copied(state: Any) -> Any:
-    """A copy of an optimizer's state that later steps leave alone."""
+    """A copy of an optimizer's state that later steps leave alone, in the machine's own memory."""
     if isinstance(state, Tensor):
-        return state.clone()
+        return state.detach().to("cpu", copy=True)
     if isinstance(state, dict):
         return {key: copied(value) for key, value in state.items()}
     return [copied(value) for value in state] if isinstance(state, list) else state
@@ -165,15 +196,15 @@ def in_turn(family: Integers, batch: int, order: np.random.Generator) -> Iterato
 def predict(network: Network, examples: Examples) -> dict[str, npt.NDArray[np.float32]]:
     """What each task says of rows as sampled: (N,) or (N, classes), NaN where no label of what it looks at is known."""
     network.eval()
-    found = dict[str, npt.NDArray[np.float32]]()
+    found, at = dict[str, npt.NDArray[np.float32]](), device_of(network)
     batch = as_batch(examples)
     for view in network.views:
         rows = batch.rows_of(view)
         for start in range(0, len(rows), PREDICT_ROWS):
             part = rows[start : start + PREDICT_ROWS]
-            inputs = batch.take(part, view.groups).inputs
+            inputs = batch.take(part, view.groups).to(at).inputs
             answers = network.answers(view, network.logits(view, network.parts(view, inputs)), sampled=True)
             for task, answer in answers.items():
                 empty = np.full((len(examples), *answer.shape[1:]), np.nan, np.float32)
-                found.setdefault(task, empty)[part.numpy()] = answer.numpy()
+                found.setdefault(task, empty)[part.numpy()] = answer.cpu().numpy()
     return found

@@ -1,7 +1,7 @@
 """How training goes: the [training] table of `shop.toml`."""
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta, Struct
@@ -22,7 +22,8 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True):
 
     `keep`: how many examples a checkpoint carries to learn from again. `margin`: how much of its gain a task may lose
     by an update on what is held out. `pause_s`: between two looks at the feedback. `threads`: of torch; more of them
-    than idle cores make it much slower.
+    than idle cores make it much slower. `device`: what learns; `bfloat16` multiplies matrices in that precision,
+    while weights, sums and losses stay float32.
     """
 
     batch: Count = 512
@@ -34,6 +35,8 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True):
     seed: int = 7
     balance: str = "static"
     turns: bool = False
+    device: Literal["cpu", "cuda"] = "cpu"
+    precision: Literal["float32", "bfloat16"] = "float32"
     focus: Annotated[float, Meta(ge=0)] = 0.0
     threads: Count = 1
     keep: Annotated[int, Meta(ge=0)] = 4_096

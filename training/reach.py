@@ -12,6 +12,7 @@ from torch import Tensor
 from contract.tasks import Task
 from model.answers import chain
 from model.network import Network, View
+from training.fleet import ALONE, Fleet
 
 BLANK_ROWS = 2
 
@@ -19,7 +20,8 @@ BLANK_ROWS = 2
 class Reach:
     """The parameters of a network that learn. `shared`: more than one task reaches them. `own`: the others."""
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, fleet: Fleet = ALONE) -> None:
+        self._fleet = fleet
         learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
         was, _ = network.training, network.eval()  # dropout would draw, and equal seeds would no longer say it all
         table = torch.tensor([reached(network, task, learning) for task in network.tasks])  # (tasks, parameters)
@@ -28,16 +30,27 @@ class Reach:
         self.shared = [parameter for parameter, is_shared in zip(learning, together, strict=True) if is_shared]
         self.own = [parameter for parameter, is_shared in zip(learning, together, strict=True) if not is_shared]
 
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next((parameter.device for parameter in (*self.shared, *self.own)), torch.device("cpu"))
+
     def gradients(self, loss: Tensor) -> tuple[Tensor, list[Tensor | None]]:
-        """The gradient of the shared parameters as one vector, and those of the own ones; the graph stays."""
-        found: Sequence[Tensor | None] = torch.autograd.grad(
-            loss, [*self.shared, *self.own], retain_graph=True, allow_unused=True
+        """The gradient of the shared parameters as one vector, the fleet's, and those of the own ones; the graph stays.
+
+        A loss that no row of this process has a part in has no gradient of its own.
+        """
+        everything = [*self.shared, *self.own]
+        found: Sequence[Tensor | None] = (
+            torch.autograd.grad(loss, everything, retain_graph=True, allow_unused=True)
+            if loss.requires_grad
+            else [None] * len(everything)
         )
         pairs = zip(self.shared, found, strict=False)
         flat = torch.cat(
             [loss.new_zeros(0), *((torch.zeros_like(p) if g is None else g).reshape(-1) for p, g in pairs)]
         )
-        return flat, list(found[len(self.shared) :])
+        return self._fleet.mean(flat), list(found[len(self.shared) :])
 
 
 def reached(network: Network, task: Task, parameters: Sequence[Tensor]) -> list[bool]:

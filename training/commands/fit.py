@@ -15,6 +15,7 @@ from model.checkpoint import About, Checkpoint, describe, path_of, read_checkpoi
 from model.declared import Shape, check_tasks, read_shape
 from training.examples import from_rows
 from training.fit import Beginning, Epoch, fit
+from training.fleet import join
 from training.interactions import interactions_of, latest_interactions
 from training.plan import Plan, read_plan
 from training.report import print_json, say, show_evaluation
@@ -29,11 +30,14 @@ def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
     given = {"epochs": args.epochs, "seed": args.seed}
     shape, plan = declared(settings, features, {name: value for name, value in given.items() if value is not None})
     torch.set_num_threads(plan.threads)
+    fleet = join(plan.device)
     former = read_checkpoint(path_of(bundles, args.former)) if args.former else None
     transfer = Transfer(checkpoint=former, carried=args.carried) if former else None
     known = former.about.statistics.classes if former else None
     examples = read_together(args.data, features, settings.tasks, known)
-    fitted = fit(examples, shape, plan, show_epoch, Beginning(args.resume, transfer))
+    fitted = fit(examples, shape, plan, show_epoch if fleet.leads else quiet, Beginning(args.resume, transfer, fleet))
+    if not fleet.leads:
+        return 0
     say(*fitted.left_out.values())
     about = describe(
         fitted.network,
@@ -95,6 +99,10 @@ def declared(settings: Settings, features: FeatureSet, given: dict[str, int]) ->
     if errors:
         raise BadConfig(errors)
     return shape, plan
+
+
+def quiet(_: Epoch) -> None:
+    """The process that leads tells it."""
 
 
 def show_epoch(epoch: Epoch) -> None:

@@ -1,0 +1,32 @@
+"""What `torchrun` starts in the tests of fleets: fits the made examples, and writes what this process has come to.
+
+torchrun ... -m tests.training.fleet FOLDER BALANCE...
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+from msgspec.structs import replace
+
+from tests.model.small import SHAPE
+from tests.training.made import PLAN, make_examples
+from training.fit import Beginning, fit
+from training.fleet import Fleet, join
+
+ROWS, SEED = 300, 3
+
+
+def learn(balance: str, fleet: Fleet) -> dict[str, torch.Tensor]:
+    """The weights after two epochs."""
+    plan = replace(PLAN, epochs=2, balance=balance)
+    fitted = fit(make_examples(ROWS, SEED), SHAPE, plan, lambda epoch: None, Beginning(fleet=fleet))
+    return fitted.network.state_dict()
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    fleet = join("cpu")
+    for balance in sys.argv[2:]:
+        torch.save(learn(balance, fleet), Path(sys.argv[1]) / f"{balance} {fleet.rank}.pt")
+    torch.distributed.destroy_process_group()
