@@ -4,6 +4,7 @@ python -m training fit DATA.parquet...                         learn from exampl
 python -m training describe DATA.parquet                       what examples are like: missing, outliers, constants
 python -m training evaluate DATA.parquet                       the network beside single-task nets and LightGBM
 python -m training affinity DATA.parquet                       which tasks agree while they learn, which conflict
+python -m training search DATA.parquet...                      which network and plan learn best
 python -m training follow [--once]                             go on learning from the feedback topic, publish
 python -m training replay EVENTS.jsonl... --out DATA.parquet   examples from events of before the first log
 """
@@ -47,6 +48,8 @@ def command(name: str) -> Callable[[argparse.Namespace, Settings, FeatureSet], i
             from training.commands.evaluate import run
         case "affinity":
             from training.commands.affinity import run
+        case "search":
+            from training.commands.search import run
         case "follow":
             from training.commands.follow import run
         case _:
@@ -64,6 +67,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     fit.add_argument("--seed", type=int, help="the seed, in place of the settings' own")
     fit.add_argument("--bundles", type=Path, help="the folder of bundles, in place of the settings' own")
     fit.add_argument("--resume", type=Path, help="a file that keeps each epoch, to go on from if fit was ended")
+    fit.add_argument("--log", type=Path, help="a file that gets a JSON object for each epoch")
     fit.add_argument("--from", dest="former", metavar="VERSION", help="begin as this trained network; tasks may be new")
     carried = "what becomes of the layers that come from there (slow: a tenth of the learning rate)"
     fit.add_argument("--carried", choices=CARRIED, default="slow", help=carried)
@@ -76,6 +80,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     affinity.add_argument("--out", type=Path, default=Path("reports"), help="the folder of its page")
     affinity.add_argument("--epochs", type=int, help="passes over the data, in place of the settings' own")
     affinity.add_argument("--seed", type=int, help="the seed, in place of the settings' own")
+    search = commands.add_parser("search", help="which shape of network and which plan learn best")
+    search.add_argument("data", type=Path, nargs="+", help="examples as Parquet")
+    search.add_argument("--trials", type=int, default=30, help="how many, counting those that are kept")
+    search.add_argument("--over", nargs="+", metavar="NAME", help="what may differ: names of [model] and [training]")
+    search.add_argument("--epochs", type=int, help="passes over the data, in place of the settings' own")
+    search.add_argument("--kept", type=Path, help="a file that keeps trials, to go on from")
+    search.add_argument("--out", type=Path, help="where to write the best [model] and [training], as TOML")
     follow = commands.add_parser("follow", help="go on learning from the feedback topic, and publish")
     follow.add_argument("--once", action="store_true", help="learn from what is there now, then end")
     follow.add_argument("--bundles", type=Path, help="the folder of bundles, in place of the settings' own")

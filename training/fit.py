@@ -28,8 +28,9 @@ from training.plan import Plan
 from training.split import family_of, learnable, split_by_time
 from training.transfer import Transfer
 
-Losses = dict[str, float]
+Losses = Mapping[str, float]
 Report = Callable[["Epoch"], None]
+Progress = Callable[[int, int, Losses], None]  # steps done, of how many, and the losses of the last one
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,20 +57,25 @@ class Fitted:
     left_out: dict[str, str]
 
 
+def silent(done: int, steps: int, losses: Losses) -> None:
+    """Says nothing."""
+
+
 @dataclass(frozen=True, slots=True)
-class Beginning:
-    """What a fit begins with. `kept`: a file that has the course of learning after each epoch, and is gone on with.
+class Setting:
+    """How a fit goes, beside its plan. `kept`: a file that has the course after each epoch, and is gone on with.
 
     `transfer`: the trained network that the new one begins as. `fleet`: the processes that learn it together, each of
-    which finds the same; the one that leads keeps the course.
+    which finds the same; the one that leads keeps the course. `progress` is told of every step.
     """
 
     kept: Path | None = None
     transfer: Transfer | None = None
     fleet: Fleet = ALONE
+    progress: Progress = silent
 
 
-ANEW = Beginning()
+SETTING = Setting()
 
 
 class Parted(NamedTuple):
@@ -80,9 +86,9 @@ class Parted(NamedTuple):
     left_out: dict[str, str]
 
 
-def fit(examples: Examples, shape: Shape, plan: Plan, report: Report, beginning: Beginning = ANEW) -> Fitted:
+def fit(examples: Examples, shape: Shape, plan: Plan, report: Report, setting: Setting = SETTING) -> Fitted:
     """Learn until the held-out score gains no more; equal seeds give equal weights. Raises `BadData`, `BadConfig`."""
-    kept, transfer, fleet = beginning.kept, beginning.transfer, beginning.fleet
+    kept, transfer, fleet = setting.kept, setting.transfer, setting.fleet
     if transfer:
         transfer.check(examples, shape)
     training, held_out, left_out = parted(examples, plan, transfer)
@@ -96,7 +102,7 @@ def fit(examples: Examples, shape: Shape, plan: Plan, report: Report, beginning:
     if kept and kept.is_file():
         course.take_up(kept, digest)
     while course.done < plan.epochs and course.best.waited < plan.patience:
-        losses = learn_once(course.learner, training, plan, course.order)
+        losses = learn_once(course.learner, training, plan, course.order, setting.progress)
         calibrate(network.eval(), calibrating)  # losses know nothing of it, so learning goes on as if it were not there
         evaluation = evaluate(network, validation)
         score = weighted_score(training.tasks, evaluation)
@@ -148,12 +154,16 @@ def first_network(training: Examples, shape: Shape, transfer: Transfer | None = 
     return network
 
 
-def learn_once(learner: Learner, training: Examples, plan: Plan, order: np.random.Generator) -> Losses:
+def learn_once(
+    learner: Learner, training: Examples, plan: Plan, order: np.random.Generator, progress: Progress = silent
+) -> Losses:
     """One pass over the training part in a new order; returns each task's mean loss."""
     seen: dict[str, list[float]] = {}
-    batches = in_turn if plan.turns else mixed
-    for rows in batches(family_of(training), plan.batch, order):
-        for task, loss in learner.learn(as_batch(training, learner.fleet.share(rows))).items():
+    batches = list((in_turn if plan.turns else mixed)(family_of(training), plan.batch, order))
+    for done, rows in enumerate(batches, 1):
+        losses = learner.learn(as_batch(training, learner.fleet.share(rows)))
+        for task, loss in losses.items():
             seen.setdefault(task, []).append(loss)
+        progress(done, len(batches), losses)
     learner.balance.epoch_ended()
     return {task: float(np.mean(values)) for task, values in seen.items()}

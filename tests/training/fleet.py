@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from tests.model.small import SHAPE
 from tests.training.made import PLAN, make_examples
-from training.fit import Beginning, fit
+from training.fit import Setting, fit
 from training.fleet import Fleet, join
 
 ROWS, SEED = 300, 3
@@ -20,7 +20,7 @@ ROWS, SEED = 300, 3
 def learn(balance: str, fleet: Fleet) -> dict[str, torch.Tensor]:
     """The weights after two epochs."""
     plan = replace(PLAN, epochs=2, balance=balance)
-    fitted = fit(make_examples(ROWS, SEED), SHAPE, plan, lambda epoch: None, Beginning(fleet=fleet))
+    fitted = fit(make_examples(ROWS, SEED), SHAPE, plan, lambda epoch: None, Setting(fleet=fleet))
     return fitted.network.state_dict()
 
 

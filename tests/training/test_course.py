@@ -9,7 +9,7 @@ from contract.errors import BadConfig, BadData
 from model.checkpoint import digest_of
 from tests.model.small import SHAPE
 from tests.training.made import PLAN, make_examples
-from training.fit import Beginning, Epoch, Fitted, fit
+from training.fit import Epoch, Fitted, Setting, fit
 from training.plan import Plan
 
 CHANCY = replace(SHAPE, dropout=0.2)
@@ -28,7 +28,7 @@ def learn(plan: Plan, kept: Path | None, *, ends_after: int = 99, rows: int = 12
         if epoch.number == ends_after:
             raise CutShort
 
-    return fit(make_examples(rows, 3), CHANCY, plan, report, Beginning(kept)), told
+    return fit(make_examples(rows, 3), CHANCY, plan, report, Setting(kept)), told
 
 
 @pytest.mark.parametrize(

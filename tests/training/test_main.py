@@ -151,7 +151,7 @@ def test_fit_that_was_ended_goes_on_from_the_epoch_it_kept(
         if len(told) == 1:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("training.commands.fit.show_epoch", told_once)
+    monkeypatch.setattr("training.commands.telling.Telling.epoch", lambda _, epoch: told_once(epoch))
     kept = tmp_path / "course.pt"
     words = ["fit", str(examples), "--bundles", str(tmp_path), "--epochs", "2", "--resume", str(kept)]
 
@@ -184,3 +184,20 @@ def test_a_trained_network_is_gone_on_with_from_the_command_line(
     assert "Some task should be further to" in capsys.readouterr().err
     assert main([*fit_words, "--from", "20990101-000000-000-00000000"]) == 1
     assert "should be a checkpoint" in capsys.readouterr().err
+
+
+def test_fit_logs_a_json_object_for_each_epoch(
+    examples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = tmp_path / "logs" / "fit.jsonl"
+    for epochs in ("2", "1"):
+        assert main(["fit", str(examples), "--bundles", str(tmp_path), "--epochs", epochs, "--log", str(log)]) == 0
+
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2, 1]
+    assert {"click", "fraud"} <= lines[0]["losses"].keys()
+    assert f"epoch 2  score {lines[1]['score']:.4f}" in capsys.readouterr().err
+
+    (tmp_path / "folder").mkdir()
+    assert main(["fit", str(examples), "--bundles", str(tmp_path), "--log", str(tmp_path / "folder")]) == 2
+    assert "`--log` should be a file that can be written" in capsys.readouterr().err

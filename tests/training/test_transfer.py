@@ -12,7 +12,7 @@ from model.checkpoint import Checkpoint, describe
 from tests.model.small import FRAUD, SHAPE, TASKS
 from tests.training.made import PLAN, make_examples
 from training.examples import Examples
-from training.fit import ANEW, Beginning, Epoch, Fitted, fit
+from training.fit import SETTING, Epoch, Fitted, Setting, fit
 from training.learner import predict
 from training.transfer import Carried, Transfer
 
@@ -20,8 +20,8 @@ BEFORE = tuple(task for task in TASKS if task != FRAUD)
 EXAMPLES = make_examples(1_200, 3)
 
 
-def learned(examples: Examples, beginning: Beginning = ANEW, **plan: int) -> Fitted:
-    return fit(examples, SHAPE, replace(PLAN, **{"epochs": 4} | plan), lambda epoch: None, beginning)
+def learned(examples: Examples, setting: Setting = SETTING, **plan: int) -> Fitted:
+    return fit(examples, SHAPE, replace(PLAN, **{"epochs": 4} | plan), lambda epoch: None, setting)
 
 
 def checkpoint_of(fitted: Fitted) -> Checkpoint:
@@ -35,7 +35,7 @@ def former() -> Checkpoint:
 
 
 def onto(former: Checkpoint, carried: Carried, examples: Examples = EXAMPLES, **plan: int) -> Fitted:
-    return learned(examples, Beginning(transfer=Transfer(checkpoint=former, carried=carried)), **plan)
+    return learned(examples, Setting(transfer=Transfer(checkpoint=former, carried=carried)), **plan)
 
 
 def test_a_task_is_added_to_frozen_layers_and_the_others_answer_as_before_to_the_bit(former: Checkpoint) -> None:
@@ -78,7 +78,7 @@ def test_a_network_begins_with_what_was_learned(former: Checkpoint) -> None:
     told: dict[bool, list[Epoch]] = {True: [], False: []}
     for transferred, epochs in told.items():
         transfer = Transfer(checkpoint=former, carried="free") if transferred else None
-        fit(EXAMPLES, SHAPE, replace(PLAN, epochs=1), epochs.append, Beginning(transfer=transfer))
+        fit(EXAMPLES, SHAPE, replace(PLAN, epochs=1), epochs.append, Setting(transfer=transfer))
 
     assert told[True][0].losses["click"] < told[False][0].losses["click"]
 
@@ -88,9 +88,9 @@ def test_what_would_not_fit_is_told(former: Checkpoint) -> None:
     other = tuple(replace(task, groups=("user", "item")) if task.name == "click" else task for task in TASKS)
 
     with pytest.raises(BadConfig, match=r"\[model\] should be that of"):
-        fit(EXAMPLES, replace(SHAPE, hidden=2 * SHAPE.hidden), PLAN, lambda epoch: None, Beginning(transfer=transfer))
+        fit(EXAMPLES, replace(SHAPE, hidden=2 * SHAPE.hidden), PLAN, lambda epoch: None, Setting(transfer=transfer))
     with pytest.raises(BadConfig, match="`click` should be the task that"):
-        learned(with_tasks(other), Beginning(transfer=transfer))
+        learned(with_tasks(other), Setting(transfer=transfer))
     with pytest.raises(BadData, match="Some task should be further to"):
         onto(former, "frozen", EXAMPLES.for_tasks(BEFORE))
 

@@ -14,8 +14,8 @@ MEMBERS = 24
 JOINED_AFTER_S = 4.0  # the broker waits three seconds for a group's other members
 
 
-class Beginning:
-    """Reads every partition from its beginning."""
+class Setting:
+    """Reads every partition from its setting."""
 
     def assigned(self, places: list[Place]) -> Mapping[Place, int]:
         return dict.fromkeys(places, 0)
@@ -34,7 +34,7 @@ def test_a_member_can_leave_at_any_moment_of_joining(apache_kafka: Broker, topic
     for moment in sorted(random.uniform(0, JOINED_AFTER_S) for _ in range(MEMBERS)):
         kafka = Kafka(bootstrap_servers=apache_kafka.bootstrap, group_prefix=f"{topic_prefix}{len(leaving)}")
         member = Intake(kafka=kafka, group=kafka.group_prefix, instance="0")
-        member.subscribe([topic], Beginning())
+        member.subscribe([topic], Setting())
         # when each leaves at its own moment, without having read
         due = threading.Timer(max(0.0, began + moment - time.monotonic()), member.close)
         due.daemon = True

@@ -13,8 +13,9 @@ from contract.settings import Settings
 from export.interactions import read_all
 from model.checkpoint import About, Checkpoint, describe, path_of, read_checkpoint, write_checkpoint
 from model.declared import Shape, check_tasks, read_shape
+from training.commands.telling import Telling
 from training.examples import from_rows
-from training.fit import Beginning, Epoch, fit
+from training.fit import Setting, fit
 from training.fleet import join
 from training.interactions import interactions_of, latest_interactions
 from training.plan import Plan, read_plan
@@ -35,9 +36,11 @@ def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
     transfer = Transfer(checkpoint=former, carried=args.carried) if former else None
     known = former.about.statistics.classes if former else None
     examples = read_together(args.data, features, settings.tasks, known)
-    fitted = fit(examples, shape, plan, show_epoch if fleet.leads else quiet, Beginning(args.resume, transfer, fleet))
     if not fleet.leads:
-        return 0
+        fit(examples, shape, plan, lambda epoch: None, Setting(args.resume, transfer, fleet))
+        return 0  # the process that leads tells what all have found
+    with Telling(log=args.log) as telling:
+        fitted = fit(examples, shape, plan, telling.epoch, Setting(args.resume, transfer, fleet, telling.step))
     say(*fitted.left_out.values())
     about = describe(
         fitted.network,
@@ -99,13 +102,3 @@ def declared(settings: Settings, features: FeatureSet, given: dict[str, int]) ->
     if errors:
         raise BadConfig(errors)
     return shape, plan
-
-
-def quiet(_: Epoch) -> None:
-    """The process that leads tells it."""
-
-
-def show_epoch(epoch: Epoch) -> None:
-    losses = "  ".join(f"{task} {loss:.4f}" for task, loss in epoch.losses.items())
-    weights = "  ".join(f"{task} {weight:.3f}" for task, weight in epoch.weights.items())
-    say(f"epoch {epoch.number}  score {epoch.score:.4f}  losses  {losses}" + (weights and f"  weights  {weights}"))
