@@ -17,9 +17,10 @@ from torch import Tensor
 from model.declared import Shape
 from model.network import Network
 from training.examples import Examples
-from training.fit import Losses, first_network, learn_once, parted
+from training.fit import Losses, first_network, learn_once
 from training.learner import Learner
 from training.metrics import Array
+from training.parts import parted
 from training.plan import Plan
 from training.reach import Reach
 
@@ -101,17 +102,17 @@ def measure_affinity(
     examples: Examples, shape: Shape, plan: Plan, report: Callable[[int, Losses], None], every: int = EVERY
 ) -> Affinity:
     """Learn for all epochs of the plan, watching; raises `BadData`, `BadConfig`. Equal seeds give equal figures."""
-    part = parted(examples, plan)
-    learner = Learner(network=first_network(part.training, shape), plan=plan)
+    parts = parted(examples, plan)
+    learner = Learner(network=first_network(parts.measured, shape), plan=plan)
     learner.watch = watch = Watch(learner.network, every)
     order = np.random.default_rng(plan.seed)
     for number in range(1, plan.epochs + 1):
         watch.next_epoch()
-        report(number, learn_once(learner, part.training, plan, order))
+        report(number, learn_once(learner, parts, plan, order))
     return Affinity(
         tasks=watch.tasks,
         looks=watch.looks,
         mean=watch.matrix(*watch.epochs),
         epochs=[watch.matrix(epoch) for epoch in watch.epochs],
-        left_out=part.left_out,
+        left_out=parts.left_out,
     )

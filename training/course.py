@@ -25,6 +25,7 @@ from model.declared import Shape
 from training.examples import Examples
 from training.learner import Learner, copied
 from training.plan import Plan
+from training.stream import Stream
 
 UNREADABLE = (OSError, RuntimeError, EOFError, UnpicklingError, KeyError, TypeError, ValueError, AttributeError)
 
@@ -99,16 +100,13 @@ class Course:
         torch.set_rng_state(state["chance"])
 
 
-def digest_of(examples: Examples, shape: Shape, plan: Plan, begun: str) -> str:
+def digest_of(examples: Examples | Stream, shape: Shape, plan: Plan, begun: str) -> str:
     """Of all that a course is of; how many epochs it may have, and with how much patience, may change.
 
     `begun`: the name of what it began as.
     """
     same = replace(plan, epochs=1, patience=1)
     found = hashlib.sha256(msgspec.json.encode((shape, same, examples.tasks, examples.features.digest, begun)))
-    arrays = [examples.ts_ms, *(label for _, label in sorted(examples.labels.items()))]
-    for _, block in sorted(examples.blocks.items()):
-        arrays += [block.numbers, block.ids]
-    for array in arrays:
-        found.update(np.ascontiguousarray(array).view(np.uint8).data)
+    for part in examples.contents():
+        found.update(part)
     return found.hexdigest()

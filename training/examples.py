@@ -3,7 +3,7 @@
 `training.table` keeps them as Parquet, `training.feed` brings them from the feedback topic.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Self, TypeAlias
 
@@ -54,6 +54,14 @@ class Examples:
         for name in COLUMNS:
             changed[name] = changed[name][at]
         return type(self)(**changed)
+
+    def contents(self) -> Iterator[bytes | memoryview]:
+        """All bytes that are learned from, for who wants to know them again."""
+        arrays = [self.ts_ms, *(label for _, label in sorted(self.labels.items()))]
+        for _, block in sorted(self.blocks.items()):
+            arrays += [block.numbers, block.ids]
+        for array in arrays:
+            yield np.ascontiguousarray(array).view(np.uint8).data
 
     def labelled(self, labels: Mapping[str, npt.NDArray[Any]]) -> Self:
         """The same examples with other labels (N,) of the same tasks."""

@@ -8,13 +8,11 @@ answer, calibrated: certainty that calibration takes back must not outweigh what
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import torch
 
-from contract.errors import BadData
-from model.declared import Shape, check_tasks
+from model.declared import Shape
 from model.network import Network
 from model.statistics import measure
 from training.calibrate import calibrate
@@ -24,8 +22,10 @@ from training.examples import Examples
 from training.fleet import ALONE, Fleet
 from training.focus import focused
 from training.learner import Learner, as_batch, in_turn, mixed
+from training.parts import Parts, halves, parted
 from training.plan import Plan
-from training.split import family_of, learnable, split_by_time
+from training.split import family_of
+from training.stream import Stream
 from training.transfer import Transfer
 
 Losses = Mapping[str, float]
@@ -78,37 +78,29 @@ class Setting:
 SETTING = Setting()
 
 
-class Parted(NamedTuple):
-    """What is learned from, what is held out, and why some tasks are in neither."""
-
-    training: Examples
-    held_out: Examples
-    left_out: dict[str, str]
-
-
-def fit(examples: Examples, shape: Shape, plan: Plan, report: Report, setting: Setting = SETTING) -> Fitted:
+def fit(examples: Examples | Stream, shape: Shape, plan: Plan, report: Report, setting: Setting = SETTING) -> Fitted:
     """Learn until the held-out score gains no more; equal seeds give equal weights. Raises `BadData`, `BadConfig`."""
     kept, transfer, fleet = setting.kept, setting.transfer, setting.fleet
     if transfer:
         transfer.check(examples, shape)
-    training, held_out, left_out = parted(examples, plan, transfer)
-    calibrating, validation = halves(held_out)
-    network = first_network(training, shape, transfer).to(fleet.device)
+    parts = parted(examples, plan, transfer)
+    calibrating, validation = halves(parts.held_out)
+    network = first_network(parts.measured, shape, transfer).to(fleet.device)
     if transfer:
-        training, calibrating = transfer.taught(training), transfer.taught(calibrating)
+        calibrating = transfer.taught(calibrating)
     groups = transfer.groups(network, plan.learning_rate) if transfer else None
     course = Course(learner=Learner(network=network, plan=plan, groups=groups, fleet=fleet), seed=plan.seed)
     digest = digest_of(examples, shape, plan, transfer.name if transfer else "") if kept else ""
     if kept and kept.is_file():
         course.take_up(kept, digest)
     while course.done < plan.epochs and course.best.waited < plan.patience:
-        losses = learn_once(course.learner, training, plan, course.order, setting.progress)
+        losses = learn_once(course.learner, parts, plan, course.order, setting.progress)
         calibrate(network.eval(), calibrating)  # losses know nothing of it, so learning goes on as if it were not there
         evaluation = evaluate(network, validation)
-        score = weighted_score(training.tasks, evaluation)
+        score = weighted_score(network.tasks, evaluation)
         course.done += 1
         course.best.offer(score, course.learner)
-        course.learner.weights = focused(training.tasks, evaluation, plan.focus)
+        course.learner.weights = focused(network.tasks, evaluation, plan.focus)
         if kept and fleet.leads:
             course.keep(kept, digest)
         report(Epoch(course.done, losses, score, course.learner.weights if plan.focus else {}))
@@ -116,27 +108,7 @@ def fit(examples: Examples, shape: Shape, plan: Plan, report: Report, setting: S
     network.load_state_dict(best.weights)
     evaluation = evaluate(network.eval(), validation)
     optimizer = best.optimizer if groups is None else {}  # of other parameters than those that learn from here on
-    return Fitted(network.cpu().requires_grad_(True), optimizer, evaluation, best.score, left_out)
-
-
-def parted(examples: Examples, plan: Plan, transfer: Transfer | None = None) -> Parted:
-    """Ready to learn: cut by time, with the plan's seed set. Raises `BadData` where nothing can be learned."""
-    check_tasks(examples.tasks, examples.features)
-    torch.manual_seed(plan.seed)
-    split = split_by_time(examples, plan.held_out)
-    training = examples.take(split.training)
-    tasks, left_out = learnable(training)
-    if not tasks:
-        raise BadData(f"Some task should be learnable. Found: {' '.join(left_out.values())}")
-    if transfer:
-        tasks = transfer.tasks(tasks, training)
-    return Parted(training.for_tasks(tasks), examples.take(split.validation).for_tasks(tasks), left_out)
-
-
-def halves(held_out: Examples) -> tuple[Examples, Examples]:
-    """What calibrates and, later in each family, what judges."""
-    split = split_by_time(held_out, 0.5)
-    return held_out.take(split.training), held_out.take(split.validation)
+    return Fitted(network.cpu().requires_grad_(True), optimizer, evaluation, best.score, parts.left_out)
 
 
 def first_network(training: Examples, shape: Shape, transfer: Transfer | None = None) -> Network:
@@ -155,15 +127,17 @@ def first_network(training: Examples, shape: Shape, transfer: Transfer | None = 
 
 
 def learn_once(
-    learner: Learner, training: Examples, plan: Plan, order: np.random.Generator, progress: Progress = silent
+    learner: Learner, parts: Parts, plan: Plan, order: np.random.Generator, progress: Progress = silent
 ) -> Losses:
     """One pass over the training part in a new order; returns each task's mean loss."""
     seen: dict[str, list[float]] = {}
-    batches = list((in_turn if plan.turns else mixed)(family_of(training), plan.batch, order))
-    for done, rows in enumerate(batches, 1):
-        losses = learner.learn(as_batch(training, learner.fleet.share(rows)))
-        for task, loss in losses.items():
-            seen.setdefault(task, []).append(loss)
-        progress(done, len(batches), losses)
+    batches, done, steps = in_turn if plan.turns else mixed, 0, -(-parts.rows // plan.batch)
+    for portion in parts.portions(order):
+        for rows in batches(family_of(portion), plan.batch, order):
+            losses = learner.learn(as_batch(portion, learner.fleet.share(rows)))
+            for task, loss in losses.items():
+                seen.setdefault(task, []).append(loss)
+            done += 1
+            progress(done, max(done, steps), losses)
     learner.balance.epoch_ended()
     return {task: float(np.mean(values)) for task, values in seen.items()}

@@ -20,6 +20,8 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True):
     weighs, after each epoch, that held-out examples say is hard; 0 leaves the tasks' weights as declared. `turns`: a
     step learns from one kind of rows alone (one data set, where tasks come from several), kind after kind.
 
+    `stream_rows`: files with more rows than that are not read into memory, but in portions, epoch after epoch.
+
     `keep`: how many examples a checkpoint carries to learn from again. `margin`: how much of its gain a task may lose
     by an update on what is held out. `pause_s`: between two looks at the feedback. `threads`: of torch; more of them
     than idle cores make it much slower. `device`: what learns; `bfloat16` multiplies matrices in that precision,
@@ -40,6 +42,7 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True):
     focus: Annotated[float, Meta(ge=0)] = 0.0
     threads: Count = 1
     keep: Annotated[int, Meta(ge=0)] = 4_096
+    stream_rows: Count = 2_000_000
     margin: Annotated[float, Meta(ge=0)] = 0.05
     pause_s: Annotated[float, Meta(gt=0)] = 30.0
 

@@ -1,8 +1,10 @@
 """What is learned from and what is held out: the latest examples judge what the earlier ones taught."""
 
-from typing import NamedTuple
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from contract.tasks import Task
 from training.examples import Examples, Integers
@@ -16,18 +18,24 @@ class Split(NamedTuple):
 
 
 def split_by_time(examples: Examples, held_out: float) -> Split:
-    """Hold out the latest share of each family of examples.
+    """Hold out the latest share of each family of examples."""
+    held = late(examples.ts_ms, family_of(examples), held_out)
+    return Split(np.flatnonzero(~held), np.flatnonzero(held))
+
+
+def late(ts_ms: Integers, family: Integers, share: float) -> npt.NDArray[np.bool_]:
+    """Which rows (N,) are the latest share of their family.
 
     Each family has its own cut, since tasks have times of their own: products are known before the first click, and
-    fraud is known of old orders alone. Of equal times the ids decide, by a seeded shuffle.
+    fraud is known of old orders alone. Of equal times a seeded shuffle decides.
     """
-    family = family_of(examples)
-    shuffle = np.random.default_rng(0).permutation(len(examples))
-    order = np.lexsort((shuffle, examples.ts_ms, family))
-    members, counts = family[order], np.bincount(family, minlength=len(examples.tasks))
+    shuffle = np.random.default_rng(0).permutation(len(ts_ms))
+    order = np.lexsort((shuffle, ts_ms, family))
+    members, counts = family[order], np.bincount(family)
     place = np.arange(len(order)) - (np.cumsum(counts) - counts)[members]
-    late = place >= np.ceil(counts[members] * (1 - held_out))
-    return Split(np.sort(order[~late]), np.sort(order[late]))
+    found = np.zeros(len(ts_ms), np.bool_)
+    found[order] = place >= np.ceil(counts[members] * (1 - share))
+    return found
 
 
 def family_of(examples: Examples) -> Integers:
@@ -40,12 +48,17 @@ def family_of(examples: Examples) -> Integers:
 
 def learnable(examples: Examples) -> tuple[tuple[Task, ...], dict[str, str]]:
     """The tasks that these examples can teach; of the others, why not, as sentences."""
+    labels = {task.name: examples.labels[task.name][examples.known(task)] for task in examples.tasks}
+    return teachable(examples.tasks, {name: set(np.unique(of)[:2].tolist()) for name, of in labels.items()})
+
+
+def teachable(tasks: Sequence[Task], labels: Mapping[str, Collection[Any]]) -> tuple[tuple[Task, ...], dict[str, str]]:
+    """The tasks that have different labels, of which some distinct ones are given; of the others, why not."""
     found, left_out = list[Task](), dict[str, str]()
-    for task in examples.tasks:
-        labels = examples.labels[task.name][examples.known(task)]
-        if not len(labels):
+    for task in tasks:
+        if not labels[task.name]:
             left_out[task.name] = f"`{task.name}` should have labels. Found none: it is left out of this model."
-        elif (labels == labels[0]).all():
+        elif len(labels[task.name]) == 1:
             left_out[task.name] = f"`{task.name}` should have different labels. Found one alone: it is left out."
         else:
             found.append(task)

@@ -44,16 +44,43 @@ def read_together(
 ) -> Examples:
     """The examples of several files as one set, labels that a file has no column for being unknown there."""
     tables = [read_table(path) for path in paths]
-    served = [is_served(table) for table in tables]
-    if any(served):
+    if any(is_served(table) for table in tables):
         for path, table in zip(paths, tables, strict=True):
             check_columns(path.name, table, features)
+    names = [path.name for path in paths]
+    return examples_in(" + ".join(names), joined(names, tables), features, tasks, classes)
+
+
+def files_of(paths: Sequence[Path]) -> list[Path]:
+    """The files, and those that are named *.parquet in the folders; raises `BadData` for a folder without any."""
+    found = list[Path]()
+    for path in paths:
+        if path.is_dir() and not (inside := sorted(path.rglob("*.parquet"))):
+            raise BadData(f"{path} should hold files that are named *.parquet. Found none.")
+        found += inside if path.is_dir() else [path]
+    return found
+
+
+def rows_in(path: Path) -> int:
+    """How many rows a Parquet file says that it has."""
+    return int(opened(path).metadata.num_rows)
+
+
+def opened(path: Path) -> pq.ParquetFile:
+    """A Parquet file, of which nothing but the end is read yet; raises `BadData` for any other."""
+    try:
+        return pq.ParquetFile(path)
+    except (OSError, pa.ArrowException) as error:
+        raise BadData(f"{path} should be Parquet. Found: {error}") from error
+
+
+def joined(names: Sequence[str], tables: Sequence[Any]) -> Any:
+    """Tables of the files of these names as one; raises `BadData` where a column is of different kinds."""
     try:
         together = pa.concat_tables(tables, promote_options="permissive")
     except pa.ArrowException as error:
-        raise BadData(f"{[path.name for path in paths]} should go together. Found: {error}") from error
-    together = together.replace_schema_metadata(tables[0].schema.metadata)
-    return examples_in(" + ".join(path.name for path in paths), together, features, tasks, classes)
+        raise BadData(f"{list(names)} should go together. Found: {error}") from error
+    return together.replace_schema_metadata(tables[0].schema.metadata)
 
 
 def examples_in(

@@ -23,6 +23,7 @@ from model.network import Network
 from model.statistics import Statistics
 from training.examples import Examples
 from training.labels import any_known
+from training.stream import Stream
 
 Carried = Literal["frozen", "slow", "free"]
 SLOWNESS: Final = {"slow": 0.1, "free": 1.0}  # of the learning rate
@@ -45,7 +46,7 @@ class Transfer:
     def known_tasks(self) -> set[str]:
         return {task.name for task in self.checkpoint.about.tasks}
 
-    def check(self, examples: Examples, shape: Shape) -> None:
+    def check(self, examples: Examples | Stream, shape: Shape) -> None:
         """Raises `BadConfig` or `BadData` where nothing could be carried over, or it would mean something else."""
         about = self.checkpoint.about
         errors = []
@@ -60,12 +61,12 @@ class Transfer:
         if examples.features.features != about.features:
             raise BadData(f"Examples should have the features of {about.version}. Found others.")
 
-    def tasks(self, learnable: Sequence[Task], examples: Examples) -> tuple[Task, ...]:
-        """Those that can be learned, and those that are known already, in the order of the examples' tasks."""
+    def tasks(self, learnable: Sequence[Task], declared: Sequence[Task]) -> tuple[Task, ...]:
+        """Those that can be learned, and those that are known already, in the order of those that are declared."""
         names = self.known_tasks | {task.name for task in learnable}
         if self.carried == "frozen" and names == self.known_tasks:
             raise BadData(f"Some task should be further to {sorted(names)}, which are frozen. Found none with labels.")
-        return tuple(task for task in examples.tasks if task.name in names)
+        return tuple(task for task in declared if task.name in names)
 
     def taught(self, examples: Examples) -> Examples:
         """The examples that teach: where what is carried is frozen, those of further tasks alone."""

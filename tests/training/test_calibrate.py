@@ -14,8 +14,8 @@ from tests.training.made import make_examples
 from training.calibrate import calibrate, features_of, fit_beta, fit_sharpness, logits_of
 from training.evaluation import evaluate
 from training.examples import Examples
-from training.fit import halves
 from training.learner import predict
+from training.parts import halves
 
 
 @pytest.fixture(scope="module", params=(1, 2, 3), ids="seed {}".format)

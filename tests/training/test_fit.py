@@ -8,8 +8,9 @@ from tests.model.small import CLICK, FRAUD, PURCHASE, SHAPE, TASKS
 from tests.training.made import PLAN, make_examples, make_rows
 from training.evaluation import evaluate, weighted_score
 from training.examples import Examples, from_rows
-from training.fit import Epoch, Fitted, fit, halves
+from training.fit import Epoch, Fitted, fit
 from training.learner import in_turn, mixed
+from training.parts import halves
 from training.split import learnable, split_by_time
 
 

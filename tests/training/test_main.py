@@ -7,6 +7,7 @@ import pytest
 from contract.bundle import current_version, read_bundle
 from demo.shop import Shop
 from export.__main__ import main as export_main
+from export.interactions import read_interactions
 from model.checkpoint import path_of, read_checkpoint
 from training.__main__ import main
 from training.fit import Epoch
@@ -201,3 +202,21 @@ def test_fit_logs_a_json_object_for_each_epoch(
     (tmp_path / "folder").mkdir()
     assert main(["fit", str(examples), "--bundles", str(tmp_path), "--log", str(tmp_path / "folder")]) == 2
     assert "`--log` should be a file that can be written" in capsys.readouterr().err
+
+
+def test_more_rows_than_memory_should_hold_are_learned_from_in_portions(
+    examples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SHOPSTREAM_TRAINING__STREAM_ROWS", "100")
+    monkeypatch.setattr("training.commands.fit.read_together", None)
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "one.parquet").hardlink_to(examples)
+
+    assert main(["fit", str(tmp_path / "files"), "--bundles", str(tmp_path), "--epochs", "1"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert export_main(["--latest", "--bundles", str(tmp_path)]) == 0
+
+    checkpoint = read_checkpoint(path_of(tmp_path, said["version"]))
+    assert said["evaluation"]["click"]["rows"] > 0
+    assert checkpoint.sample
+    assert len(read_interactions(checkpoint.interactions)) > 0

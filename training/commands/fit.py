@@ -3,25 +3,31 @@
 import math
 import time
 from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
 
+import numpy as np
 import torch
 
 from contract.bundle import current_version
 from contract.errors import BadConfig
 from contract.features import FeatureSet
 from contract.settings import Settings
-from export.interactions import read_all
+from contract.tasks import Task
+from export.interactions import read_all, read_interactions
 from model.checkpoint import About, Checkpoint, describe, path_of, read_checkpoint, write_checkpoint
 from model.declared import Shape, check_tasks, read_shape
 from training.commands.telling import Telling
-from training.examples import from_rows
+from training.examples import Examples, from_rows
 from training.fit import Setting, fit
 from training.fleet import join
 from training.interactions import interactions_of, latest_interactions
+from training.labels import Classes
 from training.plan import Plan, read_plan
 from training.report import print_json, say, show_evaluation
 from training.sample import sample_of
-from training.table import read_examples, read_together
+from training.stream import Stream
+from training.table import files_of, read_examples, read_together, rows_in
 from training.transfer import Transfer
 
 
@@ -35,7 +41,7 @@ def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
     former = read_checkpoint(path_of(bundles, args.former)) if args.former else None
     transfer = Transfer(checkpoint=former, carried=args.carried) if former else None
     known = former.about.statistics.classes if former else None
-    examples = read_together(args.data, features, settings.tasks, known)
+    examples = read(args.data, features, settings.tasks, known, plan)
     if not fleet.leads:
         fit(examples, shape, plan, lambda epoch: None, Setting(args.resume, transfer, fleet))
         return 0  # the process that leads tells what all have found
@@ -49,14 +55,14 @@ def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
         evaluation=fitted.evaluation,
         positions={},
     )
-    learned = examples.for_tasks(fitted.network.tasks)
-    taken = [*args.interactions, *([former.interactions] if former else [])]
+    sample, interactions = remembered(examples, fitted.network.tasks, plan)
+    taken = [interactions, *args.interactions, *([former.interactions] if former else [])]
     checkpoint = Checkpoint(
         about=about,
         weights=fitted.network.state_dict(),
         optimizer=fitted.optimizer,
-        sample=sample_with(former, sample_of(learned, plan.keep, plan.seed), about, plan),
-        interactions=latest_interactions(interactions_of(learned), read_all(taken)),
+        sample=sample_with(former, sample, about, plan),
+        interactions=latest_interactions(read_all(taken)),
     )
     path = write_checkpoint(bundles, checkpoint)
     if args.resume:
@@ -72,6 +78,27 @@ def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
         seconds=round(time.monotonic() - begun, 2),
     )
     return 0
+
+
+def read(
+    paths: Sequence[Path], features: FeatureSet, tasks: Sequence[Task], classes: Classes | None, plan: Plan
+) -> Examples | Stream:
+    """The examples of some files or folders of files: in memory, or as a stream where they are too many."""
+    files = files_of(paths)
+    if sum(rows_in(path) for path in files) > plan.stream_rows:
+        return Stream(paths=files, features=features, tasks=tasks, classes=classes)
+    return read_together(files, features, tasks, classes)
+
+
+def remembered(examples: Examples | Stream, tasks: Sequence[Task], plan: Plan) -> tuple[bytes, bytes]:
+    """What a checkpoint carries of what it has learned from: a sample, and who took what; both as Parquet."""
+    if isinstance(examples, Examples):
+        learned = examples.for_tasks(tasks)
+        return sample_of(learned, plan.keep, plan.seed), latest_interactions(interactions_of(learned))
+    everything, taken = np.ones(len(examples), np.bool_), latest_interactions(read_all([]))
+    for portion in examples.portions(everything):
+        taken = latest_interactions(read_interactions(taken), interactions_of(portion.for_tasks(tasks)))
+    return sample_of(examples.sample(everything, plan.keep).for_tasks(tasks), plan.keep, plan.seed), taken
 
 
 def sample_with(former: Checkpoint | None, sample: bytes, about: About, plan: Plan) -> bytes:

@@ -1,0 +1,106 @@
+"""Examples in files that need not fit in memory are learned from like those that do."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from msgspec.structs import replace
+
+from contract.errors import BadData
+from tests.model.small import CLASSES, FEATURES, SHAPE, TASKS
+from tests.training.made import PLAN, make_examples
+from training import stream as streams
+from training.examples import Examples
+from training.fit import fit
+from training.learner import predict
+from training.split import split_by_time
+from training.stream import Stream
+from training.table import files_of, rows_in, write_examples
+
+EXAMPLES = make_examples(1_200, 3)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The examples in three files of several row groups each, in no order of time."""
+    folder = tmp_path_factory.mktemp("stream")
+    order = np.random.default_rng(1).permutation(len(EXAMPLES))
+    for number, rows in enumerate(np.array_split(order, 3)):
+        path = folder / f"part{number}.parquet"
+        write_examples(path, EXAMPLES.take(rows))
+        table = pq.read_table(path)
+        pq.write_table(table, path, row_group_size=90)
+    return folder
+
+
+@pytest.fixture
+def stream(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Stream:
+    monkeypatch.setattr(streams, "PORTION", 160)
+    return Stream(paths=files_of([folder]), features=FEATURES, tasks=TASKS, classes=CLASSES)
+
+
+def ids(*parts: Examples) -> list[str]:
+    return sorted(np.concatenate([part.example_id for part in parts]).tolist())
+
+
+def test_every_row_comes_once_in_portions_that_are_small_and_mix_files(stream: Stream) -> None:
+    everything = np.ones(len(stream), np.bool_)
+
+    first, second = (list(stream.portions(everything, np.random.default_rng(seed))) for seed in (1, 2))
+
+    assert ids(*first) == ids(*second) == ids(EXAMPLES)
+    assert max(len(portion) for portion in first) <= 160
+    assert [len(part) for part in first] != [len(part) for part in second] or ids(first[0]) != ids(second[0])
+
+
+def test_what_is_held_out_is_what_is_held_out_in_memory(stream: Stream) -> None:
+    held = stream.held_out(0.25)
+
+    split = split_by_time(EXAMPLES, 0.25)
+    assert ids(*stream.portions(held)) == ids(EXAMPLES.take(split.validation))
+    assert ids(*stream.portions(~held)) == ids(EXAMPLES.take(split.training))
+
+
+def test_a_row_is_the_same_in_a_stream_and_in_memory(stream: Stream) -> None:
+    found = stream.sample(np.ones(len(stream), np.bool_), len(stream))
+
+    assert found.classes == EXAMPLES.classes
+    order = np.argsort(found.example_id)[np.argsort(np.argsort(EXAMPLES.example_id))]
+    same = found.take(order)
+    assert same.example_id.tolist() == EXAMPLES.example_id.tolist()
+    for group, block in EXAMPLES.blocks.items():
+        np.testing.assert_array_equal(same.blocks[group].numbers, block.numbers)
+        np.testing.assert_array_equal(same.blocks[group].ids, block.ids)
+    for task, label in EXAMPLES.labels.items():
+        np.testing.assert_array_equal(same.labels[task], label)
+
+
+def test_a_sample_is_bounded_and_spread_over_all_rows(stream: Stream) -> None:
+    rows = stream.held_out(0.5)
+
+    found = stream.sample(rows, 100)
+
+    assert len(found) == 100
+    assert set(ids(found)) <= set(ids(*stream.portions(rows)))
+    assert len(stream.sample(rows, 10**6)) == rows.sum()
+
+
+def test_a_stream_teaches_what_examples_in_memory_teach(stream: Stream) -> None:
+    plan = replace(PLAN, epochs=8)
+
+    streamed, whole = (fit(of, SHAPE, plan, lambda epoch: None) for of in (stream, EXAMPLES))
+
+    assert streamed.left_out == whole.left_out == {}
+    assert abs(streamed.score - whole.score) < 0.15
+    assert streamed.score > 0.1
+    assert predict(streamed.network, EXAMPLES).keys() == predict(whole.network, EXAMPLES).keys()
+
+
+def test_files_that_cannot_be_read_are_told(tmp_path: Path) -> None:
+    (tmp_path / "no.parquet").write_bytes(b"none")
+    with pytest.raises(BadData, match=r"no\.parquet should be Parquet"):
+        rows_in(tmp_path / "no.parquet")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(BadData, match=r"empty should hold files that are named \*.parquet"):
+        files_of([tmp_path / "empty"])

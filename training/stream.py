@@ -1,0 +1,167 @@
+"""Examples that need not fit in memory: Parquet files, read in portions as often as there are epochs.
+
+What is held out is chosen as for examples in memory, from times and labels alone (some forty bytes a row). Statistics
+are measured on rows spread evenly over the training part, and epochs are judged by such rows of the held-out part; both
+are bounded. An epoch reads row groups in a new order, a few at a time, so a portion mixes what was written far apart.
+Files hold each example once: revisions are told apart within a portion alone.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from contract.features import FeatureSet
+from contract.tasks import Task
+from training.examples import Examples, Integers
+from training.labels import Classes
+from training.split import late
+from training.table import examples_in, joined, opened
+
+PORTION: Final = 65_536  # rows that are in memory at a time, beside the samples
+OPEN: Final = 4  # row groups that a portion is taken from
+MEASURED: Final = 500_000  # rows that statistics are measured on
+JUDGING: Final = 200_000  # held-out rows that calibrate and judge
+
+Mask = npt.NDArray[np.bool_]
+
+
+class Group(NamedTuple):
+    """A row group of a file; its rows are number `begin` and so on of all."""
+
+    path: Path
+    number: int
+    begin: int
+    rows: int
+
+
+class Stream:
+    """The examples of some files; `classes`: those of some tasks, of others whatever the labels name."""
+
+    def __init__(
+        self, *, paths: Sequence[Path], features: FeatureSet, tasks: Sequence[Task], classes: Classes | None = None
+    ) -> None:
+        self.features, self.tasks = features, tuple(tasks)
+        self._name = " + ".join(path.name for path in paths)
+        self._groups = list(groups_of(paths))
+        self._facts = Facts.read(self._groups, self.tasks)
+        named = {task.name: self._facts.values[task.name] for task in tasks if task.kind == "multiclass"}
+        self.classes = {name: (classes or {}).get(name) or tuple(sorted(found)) for name, found in named.items()}
+
+    def __len__(self) -> int:
+        return len(self._facts.ts_ms)
+
+    @property
+    def labels(self) -> Mapping[str, set[Any]]:
+        """Some distinct labels of each task: none, one, or more, if it has as many."""
+        return self._facts.values
+
+    def contents(self) -> Iterator[bytes]:
+        """All bytes, for who wants to know it again."""
+        for path in dict.fromkeys(group.path for group in self._groups):
+            with path.open("rb") as file:
+                while part := file.read(1 << 20):
+                    yield part
+
+    def held_out(self, share: float) -> Mask:
+        """Which rows (N,) are the latest of their family."""
+        return late(self._facts.ts_ms, self._facts.family, share)
+
+    def sample(self, rows: Mask, most: int) -> Examples:
+        """At most so many of these rows (N,), spread evenly."""
+        at = np.flatnonzero(rows)
+        chosen = np.zeros(len(self), np.bool_)
+        chosen[at[np.linspace(0, len(at) - 1, min(most, len(at))).astype(np.int64)]] = True
+        parts = [self._table(group, chosen) for group in self._groups]
+        return self._examples([part for part in parts if len(part)])
+
+    def portions(self, rows: Mask, order: np.random.Generator | None = None) -> Iterator[Examples]:
+        """All of these rows (N,) in portions; row groups come in the order of files, or are mixed."""
+        groups = self._groups if order is None else [self._groups[at] for at in order.permutation(len(self._groups))]
+        waiting, readers = iter(groups), list[Iterator[Any]]()
+        while True:
+            while len(readers) < OPEN and (group := next(waiting, None)) is not None:
+                readers.append(self._batches(group, rows))
+            if not readers:
+                return
+            parts = [(reader, next(reader, None)) for reader in readers]
+            readers = [reader for reader, part in parts if part is not None]
+            if found := [part for _, part in parts if part is not None and len(part)]:
+                yield self._examples(found)
+
+    def _examples(self, tables: Sequence[Any]) -> Examples:
+        return examples_in(self._name, joined([self._name], tables), self.features, self.tasks, self.classes)
+
+    def _table(self, group: Group, rows: Mask) -> Any:
+        """A row group's rows of these; what no row is of is not read."""
+        return pa.concat_tables(self._batches(group, rows)) if rows[group.begin :][: group.rows].any() else pa.table({})
+
+    def _batches(self, group: Group, rows: Mask) -> Iterator[Any]:
+        """A row group's rows of these, a part of a portion at a time."""
+        at = group.begin
+        file = opened(group.path)
+        for batch in file.iter_batches(batch_size=PORTION // OPEN, row_groups=[group.number]):
+            mask = rows[at : at + len(batch)]
+            at += len(batch)
+            yield (
+                pa.Table.from_batches([batch])
+                .filter(pa.array(mask))
+                .replace_schema_metadata(file.schema_arrow.metadata)
+            )
+
+
+class Facts(NamedTuple):
+    """What is known of every row without reading features: times and families (N,), and some labels of each task."""
+
+    ts_ms: Integers
+    family: Integers
+    values: Mapping[str, set[Any]]
+
+    @classmethod
+    def read(cls, groups: Sequence[Group], tasks: Sequence[Task]) -> "Facts":
+        ts_ms, family = list[Integers](), list[Integers]()
+        values: dict[str, set[Any]] = {task.name: set() for task in tasks}
+        for group in groups:
+            table = columns_of(group, ["ts_ms", *(f"label.{task.name}" for task in tasks)])
+            ts_ms.append(times(table))
+            kind = np.full(len(table), len(tasks), np.int64)
+            for number, task in reversed(list(enumerate(tasks))):
+                if f"label.{task.name}" in table.column_names:
+                    label = table.column(f"label.{task.name}")
+                    kind[label.is_valid().to_numpy()] = number
+                    values[task.name] |= some(label, task)
+            family.append(kind)
+        return cls(np.concatenate(ts_ms), np.concatenate(family), values)
+
+
+def some(label: Any, task: Task) -> set[Any]:
+    """The distinct labels of a column; of numbers the least and the greatest."""
+    if task.kind == "multiclass":
+        return set(label.drop_null().unique().to_pylist())
+    return set(pc.min_max(label).as_py().values()) - {None}
+
+
+def times(table: Any) -> Integers:
+    if "ts_ms" not in table.column_names:
+        return np.zeros(len(table), np.int64)
+    return np.asarray(table.column("ts_ms").to_numpy(), np.int64)
+
+
+def groups_of(paths: Sequence[Path]) -> Iterator[Group]:
+    """The row groups of the files in order; raises `BadData` for what is no Parquet."""
+    begin = 0
+    for path in paths:
+        metadata = opened(path).metadata
+        for number in range(metadata.num_row_groups):
+            rows = metadata.row_group(number).num_rows
+            yield Group(path, number, begin, rows)
+            begin += rows
+
+
+def columns_of(group: Group, names: Sequence[str]) -> Any:
+    file = opened(group.path)
+    return file.read_row_group(group.number, columns=[name for name in names if name in file.schema_arrow.names])
