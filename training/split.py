@@ -40,9 +40,14 @@ def late(ts_ms: Integers, family: Integers, share: float) -> npt.NDArray[np.bool
 
 def family_of(examples: Examples) -> Integers:
     """The number of each example's first labelled task (N,): what happens alike, and so is split and mixed alike."""
-    family = np.full(len(examples), len(examples.tasks), np.int64)
-    for number, task in reversed(list(enumerate(examples.tasks))):
-        family[examples.known(task)] = number
+    return first_labelled([examples.known(task) for task in examples.tasks], len(examples))
+
+
+def first_labelled(known: Sequence[npt.NDArray[np.bool_]], rows: int) -> Integers:
+    """Of each row the number of the first task whose label is known (N,); of rows without any, one beyond the last."""
+    family = np.full(rows, len(known), np.int64)
+    for number, labelled in reversed(list(enumerate(known))):
+        family[labelled] = number
     return family
 
 

@@ -19,8 +19,8 @@ from contract.features import FeatureSet
 from contract.tasks import Task
 from training.examples import Examples, Integers
 from training.labels import Classes
-from training.split import late
-from training.table import examples_in, joined, opened
+from training.split import first_labelled, late
+from training.table import check_alike, examples_in, joined, opened, plain_or_served
 
 PORTION: Final = 65_536  # rows that are in memory at a time, beside the samples
 OPEN: Final = 4  # row groups that a portion is taken from
@@ -47,6 +47,8 @@ class Stream:
     ) -> None:
         self.features, self.tasks = features, tuple(tasks)
         self._name = " + ".join(path.name for path in paths)
+        schemas = [opened(path).schema_arrow.empty_table() for path in paths]
+        check_alike([path.name for path in paths], schemas, features)
         self._groups = list(groups_of(paths))
         self._facts = Facts.read(self._groups, self.tasks)
         named = {task.name: self._facts.values[task.name] for task in tasks if task.kind == "multiclass"}
@@ -77,7 +79,8 @@ class Stream:
         chosen = np.zeros(len(self), np.bool_)
         chosen[at[np.linspace(0, len(at) - 1, min(most, len(at))).astype(np.int64)]] = True
         parts = [self._table(group, chosen) for group in self._groups]
-        return self._examples([part for part in parts if len(part)])
+        table = joined([self._name], [part for part in parts if len(part)])
+        return examples_in(self._name, table, self.features, self.tasks, self.classes)
 
     def portions(self, rows: Mask, order: np.random.Generator | None = None) -> Iterator[Examples]:
         """All of these rows (N,) in portions; row groups come in the order of files, or are mixed."""
@@ -91,10 +94,10 @@ class Stream:
             parts = [(reader, next(reader, None)) for reader in readers]
             readers = [reader for reader, part in parts if part is not None]
             if found := [part for _, part in parts if part is not None and len(part)]:
-                yield self._examples(found)
-
-    def _examples(self, tables: Sequence[Any]) -> Examples:
-        return examples_in(self._name, joined([self._name], tables), self.features, self.tasks, self.classes)
+                table = joined([self._name], found)
+                examples = plain_or_served(self._name, table, self.features, self.tasks, self.classes)
+                if len(examples):  # else no row of these had a label
+                    yield examples
 
     def _table(self, group: Group, rows: Mask) -> Any:
         """A row group's rows of these; what no row is of is not read."""
@@ -128,13 +131,13 @@ class Facts(NamedTuple):
         for group in groups:
             table = columns_of(group, ["ts_ms", *(f"label.{task.name}" for task in tasks)])
             ts_ms.append(times(table))
-            kind = np.full(len(table), len(tasks), np.int64)
-            for number, task in reversed(list(enumerate(tasks))):
+            known = [np.zeros(len(table), np.bool_) for _ in tasks]
+            for number, task in enumerate(tasks):
                 if f"label.{task.name}" in table.column_names:
                     label = table.column(f"label.{task.name}")
-                    kind[label.is_valid().to_numpy()] = number
+                    known[number] = label.is_valid().to_numpy()
                     values[task.name] |= some(label, task)
-            family.append(kind)
+            family.append(first_labelled(known, len(table)))
         return cls(np.concatenate(ts_ms), np.concatenate(family), values)
 
 

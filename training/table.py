@@ -44,10 +44,8 @@ def read_together(
 ) -> Examples:
     """The examples of several files as one set, labels that a file has no column for being unknown there."""
     tables = [read_table(path) for path in paths]
-    if any(is_served(table) for table in tables):
-        for path, table in zip(paths, tables, strict=True):
-            check_columns(path.name, table, features)
     names = [path.name for path in paths]
+    check_alike(names, tables, features)
     return examples_in(" + ".join(names), joined(names, tables), features, tasks, classes)
 
 
@@ -128,6 +126,13 @@ def check_columns(name: str, table: Any, features: FeatureSet) -> None:
     digest = (table.schema.metadata or {}).get(DIGEST, b"").decode()
     if digest != features.digest:
         raise BadData(f"{name} should have the features {features.digest}. Found {digest or 'no digest'}.")
+
+
+def check_alike(names: Sequence[str], tables: Sequence[Any], features: FeatureSet) -> None:
+    """Raises `BadData` where some files hold features as served, and others hold other features or plain columns."""
+    if any(is_served(table) for table in tables):
+        for name, table in zip(names, tables, strict=True):
+            check_columns(name, table, features)
 
 
 def optional(table: Any, column: str) -> list[Any]:

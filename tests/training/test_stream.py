@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from msgspec.structs import replace
@@ -11,6 +12,7 @@ from contract.errors import BadData
 from tests.model.small import CLASSES, FEATURES, SHAPE, TASKS
 from tests.training.made import PLAN, make_examples
 from training import stream as streams
+from training import table as table_of
 from training.examples import Examples
 from training.fit import fit
 from training.learner import predict
@@ -95,6 +97,28 @@ def test_a_stream_teaches_what_examples_in_memory_teach(stream: Stream) -> None:
     assert abs(streamed.score - whole.score) < 0.15
     assert streamed.score > 0.1
     assert predict(streamed.network, EXAMPLES).keys() == predict(whole.network, EXAMPLES).keys()
+
+
+def test_rows_without_any_label_are_left_out(tmp_path: Path) -> None:
+    write_examples(tmp_path / "half.parquet", EXAMPLES)
+    table = pq.read_table(tmp_path / "half.parquet")
+    unknown = table.slice(0, 600)
+    for at, name in enumerate(table.column_names):
+        if name.startswith("label."):
+            unknown = unknown.set_column(at, name, pa.nulls(600, table.schema.field(name).type))
+    pq.write_table(pa.concat_tables([unknown, table.slice(600)]), tmp_path / "half.parquet", row_group_size=100)
+
+    stream = Stream(paths=[tmp_path / "half.parquet"], features=FEATURES, tasks=TASKS, classes=CLASSES)
+
+    assert ids(*stream.portions(np.ones(len(stream), np.bool_))) == ids(EXAMPLES.take(np.arange(600, len(EXAMPLES))))
+
+
+def test_a_file_of_other_features_is_told_before_anything_is_learned(folder: Path, tmp_path: Path) -> None:
+    table = pq.read_table(folder / "part0.parquet")
+    pq.write_table(table.replace_schema_metadata({table_of.DIGEST: b"other"}), tmp_path / "other.parquet")
+
+    with pytest.raises(BadData, match=r"other\.parquet should have the features .* Found other"):
+        Stream(paths=[folder / "part1.parquet", tmp_path / "other.parquet"], features=FEATURES, tasks=TASKS)
 
 
 def test_files_that_cannot_be_read_are_told(tmp_path: Path) -> None:
