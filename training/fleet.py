@@ -35,6 +35,11 @@ class Fleet:
         """Whether this process is the one that says and writes what all have found."""
         return self.rank == 0
 
+    def leave(self) -> None:
+        """Speak with nobody from here on."""
+        if self.size > 1:
+            torch.distributed.destroy_process_group()
+
     def share(self, rows: Integers) -> Integers:
         """This process's rows of a batch."""
         return rows[self.rank :: self.size]
@@ -47,8 +52,8 @@ class Fleet:
         """
         if self.size == 1:
             return dict(losses)
-        mine = torch.tensor([[float(losses[t]) * rows[t], rows[t]] if t in losses else [0.0, 0.0] for t in tasks])
-        together = mine.double().to(self.device)
+        mine = [[float(losses[t].detach()) * rows[t], rows[t]] if t in losses else [0.0, 0.0] for t in tasks]
+        together = torch.tensor(mine, dtype=torch.float64, device=self.device)
         torch.distributed.all_reduce(together)
         found = dict[str, Tensor]()
         for task, (total, count) in zip(tasks, together.tolist(), strict=True):

@@ -29,4 +29,4 @@ if __name__ == "__main__":
     fleet = join("cpu")
     for balance in sys.argv[2:]:
         torch.save(learn(balance, fleet), Path(sys.argv[1]) / f"{balance} {fleet.rank}.pt")
-    torch.distributed.destroy_process_group()
+    fleet.leave()

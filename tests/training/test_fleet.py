@@ -15,6 +15,7 @@ from training.fleet import ALONE, Fleet, join
 ROOT = Path(__file__).parents[2]
 
 
+QUIET = {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "error"}  # warnings are errors there as well
 BALANCES = ("static", "uncertainty", "upgrad")
 
 
@@ -24,7 +25,7 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("fleet")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command += ["-m", "tests.training.fleet", str(folder), *BALANCES]
-    subprocess.run(command, cwd=ROOT, check=True, timeout=150, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    subprocess.run(command, cwd=ROOT, check=True, timeout=150, env={**os.environ, **QUIET})
     return folder
 
 
