@@ -17,7 +17,6 @@ import numpy.typing as npt
 
 from contract.bundle import current_version
 from contract.errors import BadBundle
-from contract.features import FeatureSet
 from contract.rows import Example, read_example
 from export.interactions import read_interactions
 from model.checkpoint import About, Checkpoint, describe, path_of, read_checkpoint
@@ -30,7 +29,7 @@ from training.interactions import interactions_of, latest_interactions
 from training.labels import expected_instead
 from training.learner import Learner, as_batch, predict
 from training.plan import Plan
-from training.sample import sample_of
+from training.sample import meaning, sample_of, together
 from training.split import split_by_time
 from training.table import read_examples
 
@@ -74,7 +73,7 @@ def update(checkpoint: Checkpoint, fed: Fed, plan: Plan) -> Update:
     refused = unfinished(network) + refusals(network.tasks, held_out, before, after, plan.margin)
     if refused:
         return Update(len(new), left_out, progressive, evaluation, refused)
-    everything = new if sample is None else from_rows([*sample.to_rows(), *new.to_rows()], *meaning(checkpoint))
+    everything = new if sample is None else together([sample, new], checkpoint.about)
     better = Checkpoint(
         about=successor(checkpoint, network, evaluation, fed.positions),
         weights=network.state_dict(),
@@ -112,7 +111,7 @@ def learn_progressively(learner: Learner, arriving: Examples, sample: Examples |
 
 def usable(values: Sequence[bytes], checkpoint: Checkpoint) -> tuple[Examples, dict[str, int]]:
     """The examples that this model can learn from, and how many were left out for which reason."""
-    features, tasks, classes = meaning(checkpoint)
+    features, tasks, classes = meaning(checkpoint.about)
     rows, left_out = list[Example](), {"unreadable": 0, "of other features": 0, "without a label": 0}
     for value in values:
         try:
@@ -131,12 +130,6 @@ def usable(values: Sequence[bytes], checkpoint: Checkpoint) -> tuple[Examples, d
     return from_rows(rows, features, tasks, classes), {why: count for why, count in left_out.items() if count}
 
 
-def meaning(checkpoint: Checkpoint) -> tuple[FeatureSet, Sequence[Any], Mapping[str, tuple[str, ...]]]:
-    """What columns and labels mean to this model."""
-    about = checkpoint.about
-    return FeatureSet(about.features), about.tasks, about.statistics.classes
-
-
 def kept(checkpoint: Checkpoint) -> Examples | None:
     """The examples that the checkpoint carries, if any."""
-    return read_examples(checkpoint.sample, *meaning(checkpoint)) if checkpoint.sample else None
+    return read_examples(checkpoint.sample, *meaning(checkpoint.about)) if checkpoint.sample else None

@@ -31,6 +31,11 @@ def figure(value: float | None) -> str:
     return "–" if value is None or value != value else f"{value:.4g}"
 
 
+def mistakes_of(folder: Path) -> list[str]:
+    """Why reports could not go to that folder, as sentences: told before anything is measured."""
+    return [f"`--out` should be a folder. Found a file at {folder}."] * (folder.exists() and not folder.is_dir())
+
+
 def write_pages(folder: Path, pages: Mapping[str, bytes]) -> list[Path]:
     """Write each file whole, in order; raises `BadData` where one cannot be written, what stood there stays."""
     try:

@@ -6,13 +6,14 @@ columns mean these. A task that the new examples say nothing of stays in the net
 frozen, the former tasks answer as before to the bit.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import numpy as np
 import torch
 from msgspec.structs import replace
+from torch import Tensor
 from torch.nn import Parameter
 
 from contract.errors import BadConfig, BadData
@@ -26,16 +27,15 @@ from training.labels import any_known
 from training.stream import Stream
 
 Carried = Literal["frozen", "slow", "free"]
-SLOWNESS: Final = {"slow": 0.1, "free": 1.0}  # of the learning rate
+SHARES: Final = {"frozen": 0.0, "slow": 0.1, "free": 1.0}  # of the learning rate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transfer:
-    """The trained network that another begins as; `names`: the parameters that were carried over, once they are."""
+    """The trained network that another begins as, and what becomes of the layers that come from it."""
 
     checkpoint: Checkpoint
     carried: Carried
-    names: set[str] = field(default_factory=set)
 
     @property
     def name(self) -> str:
@@ -92,20 +92,22 @@ class Transfer:
     @torch.no_grad()
     def carry_over(self, network: Network) -> None:
         """Let the network begin as the former one, as far as both have the same."""
-        parameters = dict(network.named_parameters())
         for name, value in network.state_dict().items():
-            before = self.checkpoint.weights.get(name)
-            if before is not None and before.shape == value.shape:
-                value.copy_(before)
-                if name in parameters:
-                    self.names.add(name)
-                    parameters[name].requires_grad_(self.carried != "frozen")
+            if self._carries(name, value):
+                value.copy_(self.checkpoint.weights[name])
+        for name, parameter in network.named_parameters():
+            if self._carries(name, parameter):
+                parameter.requires_grad_(self.carried != "frozen")
+
+    def _carries(self, name: str, value: Tensor) -> bool:
+        before = self.checkpoint.weights.get(name)
+        return before is not None and before.shape == value.shape
 
     def groups(self, network: Network, learning_rate: float) -> list[dict[str, Any]]:
         """The parameters that learn, as an optimizer takes them, each with its rate."""
-        learning = [(name, p) for name, p in network.named_parameters() if p.requires_grad]
-        parts: Mapping[bool, list[Parameter]] = {
-            was: [p for name, p in learning if (name in self.names) == was] for was in (True, False)
-        }
-        rates = {True: learning_rate * SLOWNESS.get(self.carried, 0.0), False: learning_rate}
-        return [{"params": of, "lr": rates[was]} for was, of in parts.items() if of]
+        parts: dict[float, list[Parameter]] = {}
+        for name, parameter in network.named_parameters():
+            if parameter.requires_grad:
+                share = SHARES[self.carried] if self._carries(name, parameter) else 1.0
+                parts.setdefault(share, []).append(parameter)
+        return [{"params": of, "lr": learning_rate * share} for share, of in parts.items()]

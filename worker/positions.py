@@ -49,7 +49,7 @@ def refuse_loss(place: Place, start: Start) -> None:
 
 
 def refuse_another_log(place: Place, held: Held, merged: Iterable[int | None]) -> None:
-    """Raise `LostLog` if every bucket has seen more than the log holds, and nothing committed says otherwise.
+    """Raise `LostLog` if all buckets that know it have seen more than the log holds, as has what is committed, if any.
 
     To go on would mix two logs in one slice.
     """

@@ -20,14 +20,6 @@ def stage(broker: Broker, redis_url: str, topic_prefix: str) -> Iterator[Stage]:
 
 
 @pytest.fixture
-def embedded_stage(embedded_kafka: Broker, redis_url: str, topic_prefix: str) -> Iterator[Stage]:
-    """Over the mock cluster alone, at every desk."""
-    made = Stage(broker=embedded_kafka, redis_url=redis_url, prefix=topic_prefix)
-    yield made
-    made.close()
-
-
-@pytest.fixture
 def apache_stage(apache_kafka: Broker, redis_url: str, topic_prefix: str) -> Iterator[Stage]:
     """Over Apache Kafka alone: for what the mock cluster cannot do."""
     made = Stage(broker=apache_kafka, redis_url=redis_url, prefix=topic_prefix)

@@ -15,8 +15,9 @@ from contract.features import FeatureSet
 from contract.settings import Settings
 from training.affinity import Affinity, Matrix, measure_affinity
 from training.commands.fit import declared
+from training.commands.telling import listed
 from training.fit import Losses
-from training.pages import filled, write_pages
+from training.pages import filled, mistakes_of, write_pages
 from training.plots import drawn
 from training.report import print_json, say
 from training.table import read_examples
@@ -25,8 +26,8 @@ from training.table import read_examples
 def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
     """Learn from a Parquet file of examples and tell how the tasks' gradients agree; no model is kept."""
     begun = time.monotonic()
-    if args.out.exists() and not args.out.is_dir():
-        raise BadConfig([f"`--out` should be a folder. Found a file at {args.out}."])
+    if errors := mistakes_of(args.out):
+        raise BadConfig(errors)
     given = {"epochs": args.epochs, "seed": args.seed}
     shape, plan = declared(settings, features, {name: value for name, value in given.items() if value is not None})
     torch.set_num_threads(plan.threads)
@@ -45,8 +46,7 @@ def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
 
 
 def show_epoch(number: int, losses: Losses) -> None:
-    said = "  ".join(f"{task} {loss:.4f}" for task, loss in losses.items())
-    say(f"epoch {number}  losses  {said}")
+    say(f"epoch {number}  losses  {listed(losses, 4)}")
 
 
 def sentences(found: Affinity) -> list[str]:

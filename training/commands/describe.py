@@ -17,7 +17,7 @@ from contract.errors import BadConfig
 from contract.features import FeatureSet
 from contract.settings import Settings
 from training.description import Column, Description, Label, describe
-from training.pages import figure, filled, write_pages
+from training.pages import figure, filled, mistakes_of, write_pages
 from training.plots import drawn
 from training.report import CONSOLE, print_json, say
 from training.table import read_examples
@@ -29,8 +29,8 @@ WIDTH: Final = 160  # of the tables in a file
 def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
     """Describe a Parquet file of examples; nothing is learned."""
     begun = time.monotonic()
-    if args.out.exists() and not args.out.is_dir():
-        raise BadConfig([f"`--out` should be a folder. Found a file at {args.out}."])
+    if errors := mistakes_of(args.out):
+        raise BadConfig(errors)
     found = describe(args.data, read_examples(args.data, features, settings.tasks))
     pages = write_pages(args.out, pages_of(found))
     console = CONSOLE if CONSOLE.is_terminal else Console(stderr=True, width=WIDTH)

@@ -15,7 +15,7 @@ from training.crossing import Run
 from training.findings import Findings, find, pages_of
 from training.folds import DAY_MS, FOLDS_MIN, settled
 from training.methods import methods_of
-from training.pages import figure, write_pages
+from training.pages import figure, mistakes_of, write_pages
 from training.report import print_json, say
 from training.table import read_examples
 
@@ -50,8 +50,7 @@ def check(args: Namespace) -> None:
     errors += [f"`--folds` should be at least {FOLDS_MIN}. Found {args.folds}."] * (args.folds < FOLDS_MIN)
     errors += [f"`--epochs` should be at least 1. Found {args.epochs}."] * (args.epochs is not None and args.epochs < 1)
     errors += [f"`--settle-days` should be 0 or more. Found {args.settle_days:g}."] * (not args.settle_days >= 0)
-    if args.out.exists() and not args.out.is_dir():
-        errors.append(f"`--out` should be a folder. Found a file at {args.out}.")
+    errors += mistakes_of(args.out)
     if errors:
         raise BadConfig(errors)
 

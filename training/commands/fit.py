@@ -4,6 +4,7 @@ import math
 import time
 from argparse import Namespace
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +19,14 @@ from export.interactions import read_all, read_interactions
 from model.checkpoint import About, Checkpoint, describe, path_of, read_checkpoint, write_checkpoint
 from model.declared import Shape, check_tasks, read_shape
 from training.commands.telling import Telling
-from training.examples import Examples, from_rows
-from training.fit import Setting, fit
+from training.examples import Examples
+from training.fit import Fitted, Setting, fit
 from training.fleet import join
 from training.interactions import interactions_of, latest_interactions
 from training.labels import Classes
 from training.plan import Plan, read_plan
 from training.report import print_json, say, show_evaluation
-from training.sample import sample_of
+from training.sample import meaning, sample_of, together
 from training.stream import Stream
 from training.table import files_of, read_examples, read_together, rows_in
 from training.transfer import Transfer
@@ -42,11 +43,10 @@ def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
     transfer = Transfer(checkpoint=former, carried=args.carried) if former else None
     known = former.about.statistics.classes if former else None
     examples = read(args.data, features, settings.tasks, known, plan)
+    fitted = learned(examples, shape, plan, Setting(args.resume, transfer, fleet), args.log)
+    fleet.leave()
     if not fleet.leads:
-        fit(examples, shape, plan, lambda epoch: None, Setting(args.resume, transfer, fleet))
         return 0  # the process that leads tells what all have found
-    with Telling(log=args.log) as telling:
-        fitted = fit(examples, shape, plan, telling.epoch, Setting(args.resume, transfer, fleet, telling.step))
     say(*fitted.left_out.values())
     about = describe(
         fitted.network,
@@ -80,6 +80,14 @@ def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
     return 0
 
 
+def learned(examples: Examples | Stream, shape: Shape, plan: Plan, setting: Setting, log: Path | None) -> Fitted:
+    """Fit, and tell of it where this process leads."""
+    if not setting.fleet.leads:
+        return fit(examples, shape, plan, lambda epoch: None, setting)
+    with Telling(log=log) as telling:
+        return fit(examples, shape, plan, telling.epoch, replace(setting, progress=telling.step))
+
+
 def read(
     paths: Sequence[Path], features: FeatureSet, tasks: Sequence[Task], classes: Classes | None, plan: Plan
 ) -> Examples | Stream:
@@ -105,9 +113,8 @@ def sample_with(former: Checkpoint | None, sample: bytes, about: About, plan: Pl
     """The examples that the checkpoint carries: those of the new tasks, and where there was a former one, its own."""
     if former is None or not former.sample:
         return sample
-    meaning = FeatureSet(about.features), about.tasks, about.statistics.classes
-    rows = [row for one in (former.sample, sample) for row in read_examples(one, *meaning).to_rows()]
-    return sample_of(from_rows(rows, *meaning), plan.keep, plan.seed)
+    both = [read_examples(one, *meaning(about)) for one in (former.sample, sample)]
+    return sample_of(together(both, about), plan.keep, plan.seed)
 
 
 def declared(settings: Settings, features: FeatureSet, given: dict[str, int]) -> tuple[Shape, Plan]:
