@@ -18,12 +18,18 @@ POLL_S: Final = 0.0002
 START_WITHIN_S: Final = 60.0
 AIM_S: Final = 4.0  # how long a chosen step is waited for before another one has to do
 FEED_AFTER_S: Final = 0.02
-IN_HAND: Final = ("read", "score", "claim", "publish", "commit", "merge", "cache")
+IN_HAND: Final = ("read", "score", "claim", "send", "refresh", "publish", "commit", "merge", "cache")
 # Each lane's steps that last long enough to be met, the short ones more often, since they are missed more often.
 # `recover` is met right after a start, None is any moment.
 AIMS: Final[Mapping[str, Sequence[str | None]]] = {
     "orders": (*("read", "score", "publish", "commit", "merge") * 2, *("claim",) * 5, "recover", None),
-    "browsing": (*("read", "score", "publish", "commit", "merge", "cache") * 2, "merge", "cache", "recover", None),
+    "browsing": (
+        *("read", "score", "send", "refresh", "publish", "commit", "merge", "cache") * 2,
+        "merge",
+        "cache",
+        "recover",
+        None,
+    ),
 }
 OCCURRENCE_MAX: Final = 3
 

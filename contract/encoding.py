@@ -13,7 +13,7 @@ from contract.events import Event, Product, Search, UserEvent
 from contract.features import Block, FeatureSet, Known
 from contract.memory import Memory
 from contract.profiles import ENTITY_KINDS
-from contract.rows import Scored, ScoredKind, pack
+from contract.rows import Packed, Scored, ScoredKind, pack_each
 from contract.touches import Arrival
 
 T = TypeVar("T", np.float64, np.uint64)
@@ -70,10 +70,17 @@ def taken(rows: npt.NDArray[T], at: npt.NDArray[np.int64], absent: float) -> npt
     return found
 
 
-def entities_of(memory: Memory, row: int) -> tuple[str, ...]:
-    """The entities (`kind:id`) that one of the batch's arrivals touches."""
-    touches = memory.touches
-    return tuple(touches.entities[e] for e in touches.entity[touches.start[row] : touches.start[row + 1]].tolist())
+def entities_of(memory: Memory, rows: Sequence[int]) -> list[tuple[str, ...]]:
+    """The entities (`kind:id`) that each of these arrivals of the batch touches."""
+    names, start = memory.touches.entities, memory.touches.start.tolist()
+    touched = [names[entity] for entity in memory.touches.entity.tolist()]
+    return [tuple(touched[start[row] : start[row + 1]]) for row in rows]
+
+
+def apart(blocks: Mapping[str, Block]) -> list[dict[str, Packed]]:
+    """The row of each of N events by itself, as it is logged."""
+    groups = {group: pack_each(block) for group, block in blocks.items()}
+    return [dict(zip(groups, row, strict=True)) for row in zip(*groups.values(), strict=True)]
 
 
 class Served(NamedTuple):
@@ -86,7 +93,7 @@ class Served(NamedTuple):
         self,
         kind: ScoredKind,
         arrival: Arrival,
-        groups: Mapping[str, Block],
+        groups: Mapping[str, Packed],
         *,
         event_id: str | None = None,
         items: tuple[str, ...] = (),
@@ -106,7 +113,7 @@ class Served(NamedTuple):
             offset=arrival.offset,
             model_version=self.model_version,
             features=self.features,
-            groups={name: pack(block) for name, block in groups.items()},
+            groups=dict(groups),
             items=items,
             scores=dict(scores or {}),
             entities=entities,

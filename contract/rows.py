@@ -4,7 +4,7 @@ Decisions, lists and dead letters are JSON, for readers in any language; scored 
 features as packed arrays, little-endian, exactly as they were served.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, Literal, TypeAlias
 
 import msgspec
@@ -83,7 +83,24 @@ class Packed(Struct, frozen=True, gc=False, array_like=True):
 
 
 def pack(block: Block) -> Packed:
-    return Packed(len(block), block.numbers.astype("<f4").tobytes(), block.ids.astype("<i8").tobytes())
+    return Packed(len(block), *as_bytes(block))
+
+
+def pack_each(block: Block) -> list[Packed]:
+    """Every row by itself."""
+    return pack_spans(block, range(1, len(block) + 1))
+
+
+def pack_spans(block: Block, ends: Sequence[int]) -> list[Packed]:
+    """Rows that follow one another, each span of them up to its end (exclusive) by itself."""
+    (numbers, ids), n, m = as_bytes(block), 4 * block.numbers.shape[1], 8 * block.ids.shape[1]
+    spans = zip([0, *ends], ends, strict=False)
+    return [Packed(end - begin, numbers[n * begin : n * end], ids[m * begin : m * end]) for begin, end in spans]
+
+
+def as_bytes(block: Block) -> tuple[bytes, bytes]:
+    """Numbers and ids, row by row."""
+    return block.numbers.astype("<f4", copy=False).tobytes(), block.ids.astype("<i8", copy=False).tobytes()
 
 
 ScoredKind: TypeAlias = Literal["order", "click", "recommendation", "search"]

@@ -97,10 +97,15 @@ class Topics(Section):
 
 
 class Worker(Section):
-    """How a score worker works. `instance` tells workers of one lane apart and must be stable over restarts."""
+    """How a score worker works. `instance` tells workers of one lane apart and must be stable over restarts.
+
+    A batch has what there is, at most `batch_max` records, and fewer where these would take longer than `latency_ms`.
+    `wait_ms`: how long the first record is waited for.
+    """
 
     instance: str = "0"
-    batch_max: Positive = 500
+    batch_max: Positive = 2_000
+    latency_ms: Positive = 100
     wait_ms: Positive = 20
     http_port: Annotated[int, Field(ge=0, le=65535)] = 9100
     swap_poll_ms: Positive = 1_000
@@ -114,12 +119,16 @@ class Worker(Section):
 class Lists(Section):
     """Recommendation lists: how many candidates are ranked, how many are kept, and for how long.
 
+    `batch_max`: how many lists are made with one batch at most, so that state never waits for many; the users who wait
+    longest come first. Of more than `waiting_max` users those who wait longest keep the list that they have.
     `explore`: the share of a list that fresh items get, those of the last `fresh_days`. `category_max`, `seller_max`:
     how many items of one may stand on a list, 0 for any number. `shed_ms`: events that waited longer than this in
     Kafka bring no new list, 0 for never.
     """
 
     candidates: Annotated[int, Field(gt=0, le=1_000)] = 100
+    batch_max: Positive = 50
+    waiting_max: Positive = 100_000
     length: Positive = 20
     refresh_ms: Annotated[int, Field(ge=0)] = 1_000
     ttl_s: Positive = 14 * 86_400

@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from contract.encoding import Encoder, Served, UnknownItem, entities_of
+from contract.encoding import Encoder, Served, UnknownItem, apart, entities_of
 from contract.events import Click, Impression, Order, Product, Search
-from contract.features import Block, FeatureSet
+from contract.features import FeatureSet
 from contract.memory import Memory
-from contract.rows import Scored
+from contract.rows import Packed, Scored, pack
 from contract.touches import Arrival
 
 SEARCHED_MAX: Final = 100  # items of a search that are looked at
@@ -26,7 +26,7 @@ class Log:
     def __init__(self, *, features: FeatureSet, catalogue: Mapping[str, Product]) -> None:
         self._encoder, self._catalogue = Encoder(features), catalogue
         self._served = Served(features.digest, "")
-        self._latest: dict[str, dict[str, Block]] = {}  # user -> blocks after their last click or order
+        self._latest: dict[str, dict[str, Packed]] = {}  # user -> as they are after their last click or order
 
     def rows(self, memory: Memory) -> dict[int, Scored]:
         """The row of each arrival of a batch that has one, by its number."""
@@ -40,32 +40,31 @@ class Log:
         return made
 
     def _orders(self, memory: Memory, rows: list[int]) -> dict[int, Scored]:
-        blocks, arrivals = self._encoder.before(memory, rows, ORDER_GROUPS), memory.touches.arrivals
+        groups, arrivals = apart(self._encoder.before(memory, rows, ORDER_GROUPS)), memory.touches.arrivals
         return {
-            row: self._served.row("order", arrivals[row], one_of(blocks, n), entities=entities_of(memory, row))
-            for n, row in enumerate(rows)
+            row: self._served.row("order", arrivals[row], own, entities=entities)
+            for row, own, entities in zip(rows, groups, entities_of(memory, rows), strict=True)
         }
 
     def _searches(self, memory: Memory, rows: list[int]) -> dict[int, Scored]:
-        blocks, found = self._encoder.before(memory, rows, SEARCH_GROUPS), dict[int, Scored]()
-        for n, row in enumerate(rows):
+        groups, found = apart(self._encoder.before(memory, rows, SEARCH_GROUPS)), dict[int, Scored]()
+        for own, row in zip(groups, rows, strict=True):
             arrival = memory.touches.arrivals[row]
             items = (arrival.event.items or ())[:SEARCHED_MAX] if isinstance(arrival.event, Search) else ()
             if items:
-                groups = one_of(blocks, n) | {"item": self._items(items)}
-                found[row] = self._served.row("search", arrival, groups, items=items)
+                found[row] = self._served.row("search", arrival, own | {"item": self._items(items)}, items=items)
         return found
 
     def _list(self, memory: Memory, row: int) -> Scored:
         """A list's row; of a user who never clicked, as they were before it was shown."""
         arrival = memory.touches.arrivals[row]
         assert isinstance(arrival.event, Impression)
-        blocks = self._latest.get(arrival.event.user_id) or self._encoder.before(memory, [row], LIST_GROUPS)
+        groups = self._latest.get(arrival.event.user_id) or apart(self._encoder.before(memory, [row], LIST_GROUPS))[0]
         items = tuple(dict.fromkeys(arrival.event.items))
         return self._served.row(
             "recommendation",
             arrival,
-            blocks | {"item": self._items(items)},
+            groups | {"item": self._items(items)},
             event_id=arrival.event.recommendation_id,
             items=items,
         )
@@ -73,12 +72,12 @@ class Log:
     def _remember(self, memory: Memory, arrivals: Sequence[Arrival]) -> None:
         """Encode each user who clicked or bought, as they are now."""
         last = {event.user_id: event for arrival in arrivals if isinstance(event := arrival.event, Click | Order)}
-        blocks = self._encoder.after(memory, list(last.values()), LIST_GROUPS)
-        for n, user in enumerate(last):
-            self._latest[user] = one_of(blocks, n)
+        self._latest.update(
+            zip(last, apart(self._encoder.after(memory, list(last.values()), LIST_GROUPS)), strict=True)
+        )
 
-    def _items(self, items: Sequence[str]) -> Block:
-        return self._encoder.items([self._catalogue.get(item) or UnknownItem(item) for item in items])
+    def _items(self, items: Sequence[str]) -> Packed:
+        return pack(self._encoder.items([self._catalogue.get(item) or UnknownItem(item) for item in items]))
 
 
 def numbers(arrivals: Sequence[Arrival], kind: type) -> list[int]:
@@ -89,7 +88,3 @@ def numbers(arrivals: Sequence[Arrival], kind: type) -> list[int]:
 def shown(arrival: Arrival) -> bool:
     """Whether an impression shows a list."""
     return isinstance(arrival.event, Impression) and bool(arrival.event.recommendation_id and arrival.event.items)
-
-
-def one_of(blocks: Mapping[str, Block], n: int) -> dict[str, Block]:
-    return {group: block.take([n]) for group, block in blocks.items()}

@@ -44,6 +44,10 @@ def run(arguments: argparse.Namespace, stop: threading.Event) -> int:
             from worker.score import ScoreWorker
 
             ScoreWorker(settings=settings, features=features, lane=arguments.lane, stop=stop).run()
+            if arguments.profile:
+                from worker.stopwatch import STOPWATCH
+
+                print("\n".join(STOPWATCH.table()), flush=True)
         case "feedback":
             from worker.feedback import FeedbackWorker
 
@@ -76,6 +80,7 @@ def parse() -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     score = commands.add_parser("score", help="answer the events of one lane")
     score.add_argument("--lane", choices=sorted(LANES), required=True)
+    score.add_argument("--profile", action="store_true", help="print at the end where the time of a batch went")
     commands.add_parser("feedback", help="join scored rows with what happened into examples")
     topics = commands.add_parser("topics", help="create the topics that do not exist yet")
     topics.add_argument("--replication", type=int, default=1, help="copies of each partition")

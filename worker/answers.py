@@ -26,6 +26,11 @@ class Answers:
     scored: list[Scored] = field(default_factory=list)  # rows without an answer of their own
     rejects: list[Reject] = field(default_factory=list)
 
+    def add(self, later: "Answers") -> None:
+        """What was made later comes after what was made before."""
+        for name in Answers.__slots__:
+            getattr(self, name).extend(getattr(later, name))
+
     def outgoing(self, topics: Topics) -> list[Outgoing]:
         """The records to publish. Dead letters travel apart, since they also come from records that are no events."""
         records = [Outgoing(topics.decisions, d.user_id, to_json(d)) for d, _ in self.decisions]
@@ -57,7 +62,10 @@ class Scorer(Protocol):
         """Entities to read with the batch although none of its arrivals touches them."""
 
     def answer(self, batch: Batch, rows: Sequence[int], memory: Memory, now_ms: int) -> Answers:
-        """Answers to the batch's arrivals `rows`, and whatever else is due."""
+        """Answers to the batch's arrivals `rows`."""
+
+    def refresh(self, memory: Memory, now_ms: int) -> Answers:
+        """What is due by then to users who were read with the batch."""
 
 
 def halve(rows: list[int], answer: Callable[[list[int]], None], guilty: Callable[[int, Exception, int], None]) -> None:

@@ -1,7 +1,7 @@
 """A batch: records decoded into arrivals, or into rejects that will be dead letters. Pure."""
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from contract.errors import BadEvent
@@ -46,25 +46,22 @@ class Reject:
 class Batch:
     """What one poll brought. `arrivals` are folded in this order; `watched` are only reacted to."""
 
+    records: Sequence[Record] = ()
     arrivals: list[Arrival] = field(default_factory=list)
     watched: list[Arrival] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
+    begins: dict[Place, int] = field(default_factory=dict)  # the first offset of each partition
     ends: dict[Place, int] = field(default_factory=dict)  # exclusive
-    records: dict[tuple[Place, int], Record] = field(default_factory=dict)
+    _found: dict[tuple[str, int, int], Record] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.records)
 
-    def begins(self) -> dict[Place, int]:
-        """The first offset of each partition in this batch."""
-        first: dict[Place, int] = {}
-        for place, offset in self.records:
-            first[place] = min(offset, first.get(place, offset))
-        return first
-
     def record(self, arrival: Arrival) -> Record:
         """The record that an event came in."""
-        return self.records[Place(arrival.topic, arrival.partition), arrival.offset]
+        if not self._found:  # few batches ask
+            self._found = {(*record.place, record.offset): record for record in self.records}
+        return self._found[arrival.topic, arrival.partition, arrival.offset]
 
     def reject(self, arrival: Arrival, error: Exception, attempts: int) -> Reject:
         """The dead letter of an event that was folded but cannot be scored."""
@@ -72,34 +69,46 @@ class Batch:
 
 
 def open_records(
-    records: Iterable[Record],
+    records: Sequence[Record],
     kinds: Mapping[str, str],
     sources: Mapping[Place, str],
     watches: Sequence[str],
     inspects: Sequence[str] = (),
 ) -> Batch:
     """Decode each record; whatever is wrong with one concerns no other. Of inspected kinds only the rejects stay."""
-    batch = Batch()
+    batch, by_place = Batch(records), dict[Place, list[Record]]()
     for record in records:
-        place = record.place
+        by_place.setdefault(record.place, []).append(record)
+    for place, own in by_place.items():
         kind = kinds[place.topic]
-        batch.ends[place] = record.offset + 1
-        batch.records[place, record.offset] = record
-        metrics.EVENTS.labels(kind).inc()
-        if kind in inspects and record.value is None:
-            continue  # how a record is deleted from a compacted topic
-        try:
-            event, moved = clamp(decode(kind, record.value), record.kafka_ms)
-        except BadEvent as error:
-            if kind not in watches:  # the lane that folds this kind writes its dead letters
-                batch.rejects.append(Reject(record, error.reason, type(error).__name__, str(error)))
-            continue
-        metrics.CLAMPED.inc(moved)
+        metrics.EVENTS.labels(kind).inc(len(own))
+        batch.begins[place], batch.ends[place] = min(record.offset for record in own), own[-1].offset + 1
         if kind in inspects:
-            continue
-        arrival = Arrival(sources.get(place, kind), record.offset, event, place.topic, place.partition)
-        (batch.watched if kind in watches else batch.arrivals).append(arrival)
+            own = [record for record in own if record.value is not None]  # how one is deleted from a compacted topic
+        arrivals, rejects = decoded(own, kind, sources.get(place, kind))
+        if kind in watches:
+            batch.watched += arrivals
+            continue  # the lane that folds this kind writes its dead letters
+        batch.arrivals += [] if kind in inspects else arrivals
+        batch.rejects += rejects
     return batch
+
+
+def decoded(records: Sequence[Record], kind: str, source: str) -> tuple[list[Arrival], list[Reject]]:
+    """The events of one partition's records, and what is none."""
+    arrivals, rejects, clamped = list[Arrival](), list[Reject](), 0
+    for place, offset, _, value, _, kafka_ms in records:
+        try:
+            event, moved = clamp(decode(kind, value), kafka_ms)
+        except BadEvent as error:
+            rejects.append(
+                Reject(records[len(arrivals) + len(rejects)], error.reason, type(error).__name__, str(error))
+            )
+            continue
+        clamped += moved
+        arrivals.append(Arrival(source, offset, event, place.topic, place.partition))
+    metrics.CLAMPED.inc(clamped)
+    return arrivals, rejects
 
 
 def count(rejects: Sequence[Reject]) -> None:

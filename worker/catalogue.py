@@ -104,10 +104,11 @@ class Catalogue:
     def names(self, numbers: Numbers) -> list[str]:
         return [self._names[n] for n in numbers.tolist()]
 
-    def block(self, items: Sequence[str]) -> Block:
-        """The item block of these items; of those that no product record describes, all but the id is absent."""
+    def block(self, items: Sequence[str], numbers: Numbers | None = None) -> Block:
+        """The item block of these items (`numbers`: as `find` tells); of unknown ones all but the id is absent."""
         self.settle()
-        numbers = self.find(items)
+        if numbers is None:
+            numbers = self.find(items)
         found = self._block.take(numbers)
         if len(unknown := np.flatnonzero(numbers < 0)):
             alone = self._encoder.items([UnknownItem(items[n]) for n in unknown.tolist()])
@@ -119,14 +120,15 @@ class Catalogue:
         self.settle()
         return self._block.take(numbers)
 
-    def parts(self, items: Sequence[str]) -> npt.NDArray[np.float32]:
-        """The items' part of the network (N, H); needs a model."""
+    def parts(self, items: Sequence[str], numbers: Numbers | None = None) -> npt.NDArray[np.float32]:
+        """The items' part of the network (N, H), `numbers` as `find` tells; needs a model."""
         assert self._serving is not None
         self.settle()
-        numbers = self.find(items)
+        if numbers is None:
+            numbers = self.find(items)
         if len(numbers) and numbers.min() >= 0:
             return self._serving.of(numbers)
-        return self._serving.model.item_part(self.block(items))
+        return self._serving.model.item_part(self.block(items, numbers))
 
     def parts_of(self, numbers: Numbers) -> npt.NDArray[np.float32]:
         """The part (N, H) of known items; needs a model."""

@@ -1,12 +1,11 @@
 """Deciding: what the orders lane says to orders."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from contract.encoding import Encoder, Served, entities_of
+from contract.encoding import Encoder, Served, apart, entities_of
 from contract.events import Order
-from contract.features import Block
 from contract.memory import Memory
 from contract.rows import Decision, Scored
 from contract.settings import Settings
@@ -14,8 +13,8 @@ from contract.touches import Arrival
 from worker import metrics
 from worker.answers import Answers, answered_with, halve
 from worker.batch import Batch
-from worker.rules import Judge
-from worker.runtime import Model, Scores
+from worker.rules import Judge, Judged
+from worker.runtime import Model, Scores, by_row
 
 GROUPS = ("user", "order", "context")
 
@@ -45,38 +44,43 @@ class Decider:
         )
         return answers
 
+    def refresh(self, memory: Memory, now_ms: int) -> Answers:
+        return Answers()
+
     def _decide(self, batch: Batch, rows: list[int], memory: Memory) -> list[tuple[Decision, Scored]]:
         blocks = self._encoder.before(memory, rows, GROUPS)
-        scores = self._model.run("decide", blocks) if self._model else {}
+        scores: Scores = self._model.run("decide", blocks) if self._model else {}
+        verdicts, probabilities = self._judge.judge(len(rows), blocks, scores), by_row(scores, len(rows))
         served = Served(self._encoder.features.digest, answered_with(self._model))
+        groups, entities = apart(blocks), entities_of(memory, rows)
         decided = []
         for n, row in enumerate(rows):
-            arrival = batch.arrivals[row]
-            decision = self._decision(arrival, n, blocks, scores)
-            one = {group: block.take([n]) for group, block in blocks.items()}
-            probabilities = {task: (p,) for task, p in decision.probability.items()}
-            scored = served.row("order", arrival, one, scores=probabilities, entities=entities_of(memory, row))
-            decided.append((decision, scored))
+            arrival, own = batch.arrivals[row], probabilities[n]
+            row_scores = {task: (value,) for task, value in own.items()}
+            scored = served.row("order", arrival, groups[n], scores=row_scores, entities=entities[n])
+            decided.append((self._decision(arrival, verdicts[n], own), scored))
+        self._count(scores, len(rows))
         return decided
 
-    def _decision(self, arrival: Arrival, n: int, blocks: Mapping[str, Block], scores: Scores) -> Decision:
-        assert isinstance(arrival.event, Order)
-        probability = {task: float(values[n]) for task, values in scores.items()}
-        action, reasons = self._judge.judge(n, blocks, probability)
-        for task, value in probability.items():
-            metrics.NON_FINITE.labels(task).inc(not np.isfinite(value))
-        if not self._model:
-            metrics.DEGRADED.labels("decision").inc()
+    def _decision(self, arrival: Arrival, verdict: Judged, probability: dict[str, float]) -> Decision:
+        order = arrival.event
+        assert isinstance(order, Order)
         return Decision(
-            event_id=arrival.event.event_id,
-            user_id=arrival.event.user_id,
-            ts_ms=arrival.event.ts_ms,
-            probability={task: value for task, value in probability.items() if np.isfinite(value)},
-            action=action,
-            reasons=tuple(reasons),
+            event_id=order.event_id,
+            user_id=order.user_id,
+            ts_ms=order.ts_ms,
+            probability=probability,
+            action=verdict.action,
+            reasons=verdict.reasons,
             model_version=answered_with(self._model),
             degraded=self._model is None,
         )
+
+    def _count(self, scores: Scores, orders: int) -> None:
+        for task, values in scores.items():
+            metrics.NON_FINITE.labels(task).inc(int(np.sum(~np.isfinite(values))))
+        if not self._model:
+            metrics.DEGRADED.labels("decision").inc(orders)
 
     def _make_judge(self) -> Judge:
         thresholds = {**(self._model.manifest.thresholds if self._model else {}), **self._settings.thresholds}

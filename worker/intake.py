@@ -69,6 +69,7 @@ class Intake:
         self.timeout_s = TIMEOUT_S
         self._listener: Listener | None = None
         self.places: set[Place] = set()
+        self._known: dict[tuple[str, int], Place] = {}
         self.down = False
         self._paused: set[Place] = set()  # while something else is waited for
         self._held: set[Place] = set()
@@ -84,14 +85,19 @@ class Intake:
         )
 
     def poll(self, records_max: int, wait_ms: int) -> list[Record]:
-        """At most `records_max` records: at once when there are as many, else what there is after `wait_ms`.
+        """At most `records_max` records: what there is, at once; where there is nothing, what comes first in `wait_ms`.
 
-        Raises `StaleState` where the next record of a partition is gone, unless gaps are skipped.
+        So a batch is as large as the load makes it, and nobody waits for it to fill. Raises `StaleState` where the next
+        record of a partition is gone, unless gaps are skipped.
         """
         self._resume()
         if self.down:
             self._ask_whether_up()
-        found = [record for m in self._consumer.consume(records_max, wait_ms / 1000) if (record := self._accept(m))]
+        consume = self._consumer.consume
+        messages = consume(records_max, 0) or consume(1, wait_ms / 1000)
+        if len(messages) == 1 < records_max:
+            messages += consume(records_max - 1, 0)  # what came together with the first
+        found = [record for message in messages if (record := self._accept(message))]
         return [record for record in found if record.place in self.places]  # some may have left in this very call
 
     def keep_alive(self) -> None:
@@ -185,9 +191,10 @@ class Intake:
         }
 
     def _accept(self, message: Message) -> Record | None:
-        error, place = message.error(), Place(message.topic() or "", message.partition() or 0)
+        error, place = message.error(), self._place(message)
         if error is None:
-            self.ended.discard(place)
+            if self.ended:
+                self.ended.discard(place)
             key, value, headers = as_bytes(message.key()), as_bytes(message.value()), list(message.headers() or ())
             return Record(place, message.offset() or 0, key, value, headers, message.timestamp()[1])
         if error.code() == KafkaError._PARTITION_EOF:
@@ -199,6 +206,11 @@ class Intake:
             raise StaleState(f"{place.topic}/{place.partition} should go on where it was read to. Found: {error.str()}")
         log.warning("Kafka has no record now, reading goes on by itself: %s", error.str())
         return None
+
+    def _place(self, message: Message) -> Place:
+        """One object for each partition, since every record has one."""
+        named = (message.topic() or "", message.partition() or 0)
+        return self._known.get(named) or self._known.setdefault(named, Place(*named))
 
     def _on_assign(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         if self._closing:

@@ -1,26 +1,28 @@
 """Recommendation lists: candidates of a user, ranked by the model, as they are cached and as they are logged."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from contract.encoding import Encoder, Served
+from contract.encoding import Encoder, Served, apart
 from contract.events import UserEvent
 from contract.features import Block
 from contract.hashing import hash_id
 from contract.memory import Memory
-from contract.rows import Recommendations, Recommended, Scored
+from contract.rows import Packed, Recommendations, Recommended, Scored, pack_spans
 from contract.settings import Lists
 from contract.touches import Arrival
 from worker import metrics
 from worker.arrangement import arrange
 from worker.candidates import FRESH, WHY, Candidates, Drawn
 from worker.catalogue import Catalogue
-from worker.runtime import Model, Scores
+from worker.item_index import Numbers
+from worker.runtime import Model, Scores, by_row
 
 GROUPS = ("user", "context")
+AT_ONCE: Final = 32  # lists whose pairs run through the graph together: more only take more memory
 
 
 class Wish(NamedTuple):
@@ -40,6 +42,15 @@ class Wish(NamedTuple):
         return hash_id(f"{self.arrival.topic} {self.event.event_id}")
 
 
+class Ranked(NamedTuple):
+    """The items of many lists, one list after the other, each best first; list n ends where `ends[n]` says."""
+
+    ends: list[int]
+    numbers: Numbers
+    items: list[Recommended]
+    scores: dict[str, list[float]]  # as they are logged: NaN for what is not finite
+
+
 class ListMaker:
     """Makes lists for many users at once: the user side once each, then all pairs in one run of the graph."""
 
@@ -52,20 +63,24 @@ class ListMaker:
 
     def make(self, wishes: Sequence[Wish], memory: Memory, now_ms: int) -> list[tuple[Recommendations, Scored]]:
         """A list for each wish for which there is any candidate, with the scored row that logs it."""
+        made = []
+        for start in range(0, len(wishes), AT_ONCE):
+            made += self._make(wishes[start : start + AT_ONCE], memory, now_ms)
+        return made
+
+    def _make(self, wishes: Sequence[Wish], memory: Memory, now_ms: int) -> list[tuple[Recommendations, Scored]]:
         found = self._draw(wishes, memory)
         blocks = self._encoder.after(memory, [wish.event for wish in wishes], GROUPS)
-        scores = self._score(blocks, found)
-        made, end = [], 0
-        for n, (wish, drawn) in enumerate(zip(wishes, found, strict=True)):
-            start, end = end, end + len(drawn.numbers)
-            if len(drawn.numbers):
-                own = {task: values[start:end] for task, values in scores.items()}
-                value = self._value(own, len(drawn.numbers))
-                best = arrange(value, drawn, self._catalogue, self._lists)
-                recommendations = self._list(wish, items_of(drawn, best, own, value, self._catalogue), now_ms)
-                one = {group: block.take([n]) for group, block in blocks.items()}
-                one["item"] = self._catalogue.block_of(drawn.numbers[best])
-                made.append((recommendations, self._row(wish, recommendations, one)))
+        ranked = self._rank(found, self._score(blocks, found))
+        items = pack_spans(self._catalogue.block_of(ranked.numbers), ranked.ends)
+        made, begin = [], 0
+        for wish, groups, item, end in zip(wishes, apart(blocks), items, ranked.ends, strict=True):
+            if end > begin:
+                one = self._list(wish, tuple(ranked.items[begin:end]), now_ms)
+                scores = {task: tuple(values[begin:end]) for task, values in ranked.scores.items()}
+                made.append((one, self._row(wish, one, groups | {"item": item}, scores)))
+            begin = end
+        metrics.DEGRADED.labels("list").inc(0 if ranked.scores else len(made))
         return made
 
     def _draw(self, wishes: Sequence[Wish], memory: Memory) -> list[Drawn]:
@@ -82,10 +97,42 @@ class ListMaker:
         user = np.repeat(np.arange(len(found), dtype=np.int64), [len(drawn.numbers) for drawn in found])
         return self._model.run("recommend", blocks, item_part=self._catalogue.parts_of(numbers), user=user)
 
+    def _rank(self, found: Sequence[Drawn], scores: Scores) -> Ranked:
+        """The best candidates of each user, as a list names them."""
+        value, begins = self._value(scores, found), np.cumsum([0, *(len(drawn.numbers) for drawn in found)]).tolist()
+        best = [
+            np.array(arrange(value[begin:end], drawn, self._catalogue, self._lists), np.int64) + begin
+            for drawn, begin, end in zip(found, begins, begins[1:], strict=False)
+        ]
+        at = np.concatenate(best)
+        numbers = np.concatenate([drawn.numbers for drawn in found])[at]
+        why = np.concatenate([drawn.why for drawn in found])[at]
+        chance = np.repeat([drawn.propensity for drawn in found], [len(places) for places in best])
+        chosen = {task: values[at] for task, values in scores.items()}
+        columns = (
+            self._catalogue.names(numbers),
+            value[at].tolist(),
+            by_row(chosen, len(at)),
+            why.tolist(),
+            np.where(why == FRESH, chance, 1.0).tolist(),
+        )
+        items = [
+            Recommended(item_id=item, score=worth, probability=own, why=WHY[code], propensity=propensity)
+            for item, worth, own, code, propensity in zip(*columns, strict=True)
+        ]
+        logged = {task: np.where(np.isfinite(of), of, np.float32(np.nan)).tolist() for task, of in chosen.items()}
+        return Ranked(np.cumsum([len(places) for places in best]).tolist(), numbers, items, logged)
+
+    def _value(self, scores: Scores, found: Sequence[Drawn]) -> npt.NDArray[np.float32]:
+        """What each candidate is worth: by the model, else by its place. What is not finite comes last."""
+        if not scores:
+            return np.concatenate([1 - np.arange(n := len(d.numbers), dtype=np.float32) / np.float32(n) for d in found])
+        value = scores["click"] + self._lists.purchase_value * scores.get("purchase", np.zeros(1, np.float32))
+        return np.nan_to_num(value, nan=-1.0, posinf=-1.0, neginf=-1.0)
+
     def _list(self, wish: Wish, items: tuple[Recommended, ...], now_ms: int) -> Recommendations:
-        event, degraded = wish.event, not items[0].probability
+        event = wish.event
         metrics.LIST_AGE.observe(max(0, now_ms - event.ts_ms) / 1000)
-        metrics.DEGRADED.labels("list").inc(degraded)
         return Recommendations(
             user_id=event.user_id,
             recommendation_id=f"r{wish.seed:016x}",
@@ -93,48 +140,19 @@ class ListMaker:
             model_version=self._model.version if self._model else "",
             computed_ms=now_ms,
             source_ms=event.ts_ms,
-            degraded=degraded,
+            degraded=not items[0].probability,
         )
 
-    def _value(self, scores: Scores, candidates: int) -> npt.NDArray[np.float32]:
-        """What each candidate is worth: by the model, else by its place. What is not finite comes last."""
-        if not scores:
-            return 1 - np.arange(candidates, dtype=np.float32) / np.float32(candidates)
-        value = scores["click"] + self._lists.purchase_value * scores.get("purchase", np.zeros(1, np.float32))
-        return np.nan_to_num(value, nan=-1.0, posinf=-1.0, neginf=-1.0)
-
-    def _row(self, wish: Wish, recommendations: Recommendations, blocks: dict[str, Block]) -> Scored:
+    def _row(
+        self, wish: Wish, made: Recommendations, groups: dict[str, Packed], scores: dict[str, tuple[float, ...]]
+    ) -> Scored:
         """The list as it is logged: one row for user and context, one for each item that is on it."""
-        items = recommendations.items
-        scores = {
-            task: tuple(item.probability.get(task, float("nan")) for item in items) for task in items[0].probability
-        }
-        return Served(self._encoder.features.digest, recommendations.model_version).row(
+        return Served(self._encoder.features.digest, made.model_version).row(
             "recommendation",
             wish.arrival,
-            blocks,
-            event_id=recommendations.recommendation_id,
-            items=tuple(item.item_id for item in items),
+            groups,
+            event_id=made.recommendation_id,
+            items=tuple(item.item_id for item in made.items),
             scores=scores,
-            propensities=tuple(item.propensity for item in items),
+            propensities=tuple(item.propensity for item in made.items),
         )
-
-
-def items_of(
-    drawn: Drawn, best: list[int], scores: Scores, value: npt.NDArray[np.float32], catalogue: Catalogue
-) -> tuple[Recommended, ...]:
-    """The candidates at these places, as a list names them."""
-    columns = {task: values[best].tolist() for task, values in scores.items()}
-    finite = {task: np.isfinite(values[best]).tolist() for task, values in scores.items()}
-    return tuple(
-        Recommended(
-            item_id=item_id,
-            score=worth,
-            probability={task: values[n] for task, values in columns.items() if finite[task][n]},
-            why=WHY[why],
-            propensity=drawn.propensity if why == FRESH else 1.0,
-        )
-        for n, (item_id, worth, why) in enumerate(
-            zip(catalogue.names(drawn.numbers[best]), value[best].tolist(), drawn.why[best].tolist(), strict=True)
-        )
-    )

@@ -25,11 +25,15 @@ class Owed:
 
     def trim(self, batch: Batch) -> None:
         """What is out already, or would answer somebody erased, is no longer watched or rejected in this batch."""
+        if self._all_owed(batch):
+            return
         batch.watched = [a for a in batch.watched if not self._is_out(a) and not self._erasures.cover_event(a.event)]
         batch.rejects = [r for r in batch.rejects if not self._positions.is_answered(r.record.place, r.record.offset)]
 
     def rows(self, batch: Batch) -> list[int]:
         """Which of its arrivals are to be answered."""
+        if self._all_owed(batch):
+            return list(range(len(batch.arrivals)))
         return [row for row, arrival in enumerate(batch.arrivals) if self._is_owed(arrival)]
 
     def withhold(self, answers: Answers) -> None:
@@ -45,6 +49,11 @@ class Owed:
                 if isinstance(event, Order) and self._erasures.cover_event(event):
                     found[event.user_id].append(event.event_id)
         return found
+
+    def _all_owed(self, batch: Batch) -> bool:
+        """Whether nothing of a batch is out and nobody is erased, as nearly always: then no event need be asked for."""
+        is_new = not any(self._positions.is_answered(place, first) for place, first in batch.begins.items())
+        return is_new and not self._erasures
 
     def _is_owed(self, arrival: Arrival) -> bool:
         if self._is_out(arrival):

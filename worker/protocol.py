@@ -7,6 +7,7 @@ batch again and answers nothing. Whatever a server's absence interrupts is tried
 """
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -23,11 +24,13 @@ from worker.flood import Flood
 from worker.intake import NOWHERE, Place, Record
 from worker.lanes import Lane
 from worker.owed import Owed
+from worker.pace import Pace
 from worker.patience import Patience
 from worker.publisher import Outgoing
 from worker.recovery import Recovery
 from worker.runtime import Model
 from worker.step import StepMark
+from worker.stopwatch import STOPWATCH
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +66,7 @@ class Protocol:
         self._dropped = self._rebalancing = False
         self._behind: StaleState | None = None  # partitions came that can only be begun with all others
         self._flood = Flood(share_max=settings.worker.dead_letter_share_max, window=settings.worker.dead_letter_window)
+        self._pace = Pace(batch_max=settings.worker.batch_max, latency_ms=settings.worker.latency_ms)
         self._model_version = ""
         patience.meanwhile = self._stay_member
 
@@ -114,13 +118,18 @@ class Protocol:
         self._mark("idle")
         batch = Batch()
         try:
-            records = self._poll()
+            with STOPWATCH("poll"):
+                records = self._poll()
+            began_s = time.monotonic()
             if self._behind:
                 raise self._behind
             lane = self._lane
-            batch = open_records(records, self._kinds, self._positions.sources, lane.watches, lane.inspects)
+            with STOPWATCH("decode"):
+                batch = open_records(records, self._kinds, self._positions.sources, lane.watches, lane.inspects)
             self._in_hand, self._dropped = set(batch.ends), False
             self._work(batch, now_ms)
+            self._pace.note(len(batch), (time.monotonic() - began_s) * 1000)
+            STOPWATCH.count(len(batch))
         except (StaleState, Dropped) as error:
             self.recover(error)
         finally:
@@ -129,7 +138,7 @@ class Protocol:
 
     def _poll(self) -> list[Record]:
         """The next records, but for those that are read by assignment and have only their positions here."""
-        records = self._intake.poll(self._settings.worker.batch_max, self._settings.worker.wait_ms)
+        records = self._intake.poll(self._pace.records_max, self._settings.worker.wait_ms)
         return [record for record in records if record.place.topic not in self._confirmed]
 
     def recover(self, reason: Exception) -> None:
@@ -169,8 +178,8 @@ class Protocol:
             self._in_hand = set()
 
     def _work(self, batch: Batch, now_ms: Callable[[], int]) -> None:
-        self._positions.check_order(batch.begins())
-        check_topics = self._recovery.ask_for_changes(batch.begins())
+        self._positions.check_order(batch.begins)
+        check_topics = self._recovery.ask_for_changes(batch.begins)
         self._owed.trim(batch)
         watched = self._scorer.watched(batch, now_ms())
         if not batch and not watched:
@@ -181,12 +190,19 @@ class Protocol:
             memory = self._patience.insist("redis", lambda: self._remember(touches))
         with self._timed("score"):
             answers = self._scorer.answer(batch, self._owed.rows(batch), memory, now_ms())
-            self._owed.withhold(answers)
         with self._timed("claim"):
             if answers.decisions:
                 answers.decisions = self._patience.insist("redis", lambda: self._state.claims.claim(answers.decisions))
         self._patience.insist("kafka", check_topics)
-        self._publish(batch, answers)
+        with self._timed("send"):
+            outgoing = answers.outgoing(self._settings.topics)
+            self._publisher.send(outgoing)
+        with self._timed("refresh"):
+            due = self._scorer.refresh(memory, now_ms())
+            self._owed.withhold(due)
+            outgoing += due.outgoing(self._settings.topics)
+        answers.add(due)
+        self._publish(batch, answers, outgoing)
         if passing := self._owed.passing(batch):  # before the merge: whoever dies here comes back to it
             self._patience.insist("redis", lambda: self._state.claims.forget_answered(passing))
         self._merge(batch, memory)
@@ -197,16 +213,18 @@ class Protocol:
     def _remember(self, touches: Touches) -> Memory:
         profiles = self._state.profiles
         try:
-            return fold(profiles.read(touches.entities), touches)
+            with STOPWATCH("read profiles"):
+                found = profiles.read(touches.entities)
+            with STOPWATCH("read fold"):
+                return fold(found, touches)
         except BadProfile as error:
             raise BadProfile(f"{error} {profiles.remedy(touches.entities)}") from error
 
-    def _publish(self, batch: Batch, answers: Answers) -> None:
+    def _publish(self, batch: Batch, answers: Answers, outgoing: list[Outgoing]) -> None:
         """Steps 3 and 4: everything the batch makes us say is out, and its positions are committed."""
         with self._timed("publish"):
             ends = {p: at for p, at in batch.ends.items() if at > self._positions.committed.get(p, -1)}
             rejects = [*batch.rejects, *answers.rejects]
-            outgoing = answers.outgoing(self._settings.topics)
             outgoing += [reject.letter(self._settings.topics.dead_letters, self._model_version) for reject in rejects]
             if not outgoing and not ends:
                 return
@@ -219,7 +237,8 @@ class Protocol:
     def _merge(self, batch: Batch, memory: Memory) -> None:
         """Step 5: the slices of the batch, with the positions that they stand for."""
         with self._timed("merge"):
-            writes = memory.writes()
+            with STOPWATCH("merge pack"):
+                writes = memory.writes()
             after = self._positions.after(batch.ends, writes.buckets())
             if after:
                 self._patience.insist(
@@ -239,5 +258,5 @@ class Protocol:
     @contextmanager
     def _timed(self, step: str) -> Iterator[None]:
         self._mark(step)
-        with metrics.STEP.labels(step).time():
+        with metrics.STEP.labels(step).time(), STOPWATCH(step):
             yield

@@ -16,6 +16,7 @@ from contract.settings import Kafka
 from worker.intake import Headers, Intake, Place
 from worker.patience import Patience
 from worker.step import StepMark
+from worker.stopwatch import STOPWATCH
 
 log = logging.getLogger(__name__)
 TIMEOUT_S: Final = 10.0
@@ -44,7 +45,8 @@ class Publisher:
             "compression.type": "lz4",
             "enable.idempotence": True,
             **kafka.connection(),
-            "delivery.report.only.error": True,
+            "delivery.report.only.error": True,  # with a flush this proves the same as a report of each record
+            "on_delivery": self._on_delivery,
             "log_level": 3,
             "error_cb": lambda error: None,  # the intake tells of brokers that are away, once
         }
@@ -52,8 +54,17 @@ class Publisher:
             self._configuration["transactional.id"] = transactional_id
         self._patience, self._step = patience, step
         self._failed: list[KafkaError] = []
-        self._unfinished = False
+        self._begun, self._sent = False, 0  # records of what is begun that are on their way
         self._producer = self._open()
+
+    def send(self, records: Sequence[Outgoing]) -> None:
+        """Send what `publish` will be given first: it travels while the rest is made, and is nothing before that."""
+        try:
+            if records:
+                self._begin()
+                self._produce(records)
+        except Aborted:
+            self._patience.insist("kafka", self._reset)  # all of it goes with the rest
 
     def publish(self, records: Sequence[Outgoing], positions: Mapping[Place, int], intake: Intake) -> None:
         """Write all records and commit `positions`; returns when both are done, however long Kafka makes it wait."""
@@ -61,7 +72,7 @@ class Publisher:
 
     def abandon(self) -> None:
         """Take back what was begun and will not be finished, because the batch in hand is dropped."""
-        if self._unfinished:
+        if self._begun:
             self._patience.insist("kafka", self._reset)
 
     def close(self) -> None:
@@ -82,18 +93,21 @@ class Publisher:
             ) from error
 
     def _transact(self, records: Sequence[Outgoing], positions: Mapping[Place, int], intake: Intake) -> None:
-        self._insist(self._producer.begin_transaction)
-        self._unfinished = True
-        self._produce(records)
-        self._patience.insist("kafka", self._flush)
+        self._begin()
+        with STOPWATCH("publish produce"):
+            self._produce(records)
+        with STOPWATCH("publish flush"):
+            self._patience.insist("kafka", self._flush)
         self._step("commit")
         offsets = [TopicPartition(*place, offset) for place, offset in positions.items()]
         membership = intake.membership()
-        self._insist(lambda: self._producer.send_offsets_to_transaction(offsets, membership, TIMEOUT_S))
-        self._insist(lambda: self._producer.commit_transaction(TIMEOUT_S))
-        self._unfinished = False
+        with STOPWATCH("publish commit"):
+            self._insist(lambda: self._producer.send_offsets_to_transaction(offsets, membership, TIMEOUT_S))
+            self._insist(lambda: self._producer.commit_transaction(TIMEOUT_S))
+        self._begun = False
 
     def _acknowledge(self, records: Sequence[Outgoing], positions: Mapping[Place, int], intake: Intake) -> None:
+        self._begin()
         self._produce(records)
         self._patience.insist("kafka", self._flush)
         if self._failed:
@@ -102,17 +116,28 @@ class Publisher:
             )
         self._step("commit")
         self._patience.insist("kafka", lambda: intake.commit(positions))
+        self._begun = False
+
+    def _begin(self) -> None:
+        if self._begun:
+            return
+        self._failed.clear()
+        if self._transactional:
+            self._insist(self._producer.begin_transaction)
+        self._begun, self._sent = True, 0
 
     def _produce(self, records: Sequence[Outgoing]) -> None:
-        self._failed.clear()
+        """Hand over those that are not on their way yet."""
+        produce = self._producer.produce
         with aborting("take records"):
-            for topic, key, value, headers in records:
+            for topic, key, value, headers in records[self._sent :]:
                 while True:
                     try:
-                        self._producer.produce(topic, value, key, headers=list(headers), on_delivery=self._on_delivery)
+                        produce(topic, value, key, headers=list(headers))
                         break
                     except BufferError:
                         self._producer.poll(0.1)  # the queue is full: let some of it go out
+                self._sent += 1
 
     def _flush(self) -> None:
         with aborting("acknowledge a batch"):
@@ -120,9 +145,8 @@ class Publisher:
         if waiting:
             raise Unavailable(f"Kafka should acknowledge a batch. Found {waiting} records waiting.")
 
-    def _on_delivery(self, error: KafkaError | None, _: Message) -> None:
-        if error is not None:
-            self._failed.append(error)
+    def _on_delivery(self, error: KafkaError, _: Message) -> None:
+        self._failed.append(error)
 
     def _insist(self, call: Any) -> None:
         self._patience.insist("kafka", lambda: self._do(call))
@@ -145,6 +169,7 @@ class Publisher:
         """
         if not self._transactional:
             self._producer.purge()
+            self._begun = False
             return
         try:
             self._producer.abort_transaction(TIMEOUT_S)
@@ -155,7 +180,7 @@ class Publisher:
             log.warning("The producer is beyond use, opening another: %s", error.str())
             self._producer.purge()
             self._producer = self._open()
-        self._unfinished = False
+        self._begun = False
 
     def _open(self) -> Producer:
         producer = Producer(self._configuration)

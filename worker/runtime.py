@@ -1,6 +1,7 @@
 """The one door to onnxruntime: a bundle becomes a model that scores blocks, or is refused."""
 
 import io
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
@@ -86,6 +87,16 @@ class Model:
                 outputs = self.run(graph, unknown, item_part=part, user=row, search=row)
             if graph in ANSWERED and ANSWERED[graph] not in outputs:
                 raise BadBundle(f"{graph}.onnx should answer `{ANSWERED[graph]}`. Found {sorted(outputs)}.")
+
+
+def by_row(scores: Scores, rows: int) -> list[dict[str, float]]:
+    """What each row is given by task, without what is not finite."""
+    if not scores:
+        return [{} for _ in range(rows)]
+    found = [dict(zip(scores, row, strict=True)) for row in zip(*(of.tolist() for of in scores.values()), strict=True)]
+    if all(np.isfinite(values).all() for values in scores.values()):
+        return found
+    return [{task: value for task, value in own.items() if math.isfinite(value)} for own in found]
 
 
 class Neighbours(NamedTuple):

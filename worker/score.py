@@ -37,6 +37,7 @@ from worker.recovery import Recovery
 from worker.redis_cluster import connect, connect_caches
 from worker.runtime import Model
 from worker.step import StepMark
+from worker.stopwatch import STOPWATCH
 
 log = logging.getLogger(__name__)
 HOUSEKEEPING_S: Final = 1.0
@@ -141,8 +142,9 @@ class ScoreWorker:
         due_s = swap_due_s = 0.0
         while not self._stop.is_set():
             protocol.step(now_ms)
-            self._products.follow()
-            self._erasing.tend(protocol)
+            with STOPWATCH("follow"):  # products and erasures
+                self._products.follow()
+                self._erasing.tend(protocol)
             now_s = time.monotonic()
             if now_s >= swap_due_s:
                 swap_due_s = now_s + self._settings.worker.swap_poll_ms / 1000
@@ -152,7 +154,8 @@ class ScoreWorker:
                 protocol.serve(self._bundles.model)
             if now_s >= due_s:
                 due_s = now_s + HOUSEKEEPING_S
-                self._keep_house(protocol, now_s)
+                with STOPWATCH("house"):
+                    self._keep_house(protocol, now_s)
         log.info("Asked to end; everything read is answered and remembered.")
 
     def _keep_house(self, protocol: Protocol, now_s: float) -> None:

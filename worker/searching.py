@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from contract.encoding import Encoder, Served, entities_of
+from contract.encoding import Encoder, Served, apart, entities_of
 from contract.events import Search
 from contract.memory import Memory
-from contract.rows import Ranking, Scored
+from contract.rows import Ranking, Scored, pack
 from worker.batch import Batch
 from worker.catalogue import Catalogue
 from worker.runtime import Model
@@ -32,25 +32,24 @@ class Searcher:
         blocks = self._encoder.before(memory, rows, GROUPS)
         items = [item for some in shown for item in some]
         search = np.repeat(np.arange(len(rows), dtype=np.int64), [len(some) for some in shown])
-        relevance = self._model.run("search", blocks, item_part=self._catalogue.parts(items), search=search)[
-            "relevance"
-        ]
+        parts = self._catalogue.parts(items)
+        relevance = self._model.run("search", blocks, item_part=parts, search=search)["relevance"]
         served = Served(self._encoder.features.digest, self._model.version)
         ranked, end = [], 0
+        groups, entities = apart(blocks), entities_of(memory, rows)
         for n, row in enumerate(rows):
             start, end = end, end + len(shown[n])
             order = np.argsort(-relevance[start:end], kind="stable").tolist()
             own = tuple(shown[n][i] for i in order)
             values = tuple(float(relevance[start + i]) for i in order)
             ranking = self._ranking(searches[n], own, values)
-            one = {group: block.take([n]) for group, block in blocks.items()} | {"item": self._catalogue.block(own)}
             scored = served.row(
                 "search",
                 batch.arrivals[row],
-                one,
+                groups[n] | {"item": pack(self._catalogue.block(own))},
                 items=own,
                 scores={"relevance": values},
-                entities=entities_of(memory, row),
+                entities=entities[n],
             )
             ranked.append((ranking, scored))
         return ranked

@@ -8,7 +8,7 @@ import mmap
 import os
 from typing import Final
 
-STEPS: Final = ("idle", "read", "score", "claim", "publish", "commit", "merge", "cache", "recover")
+STEPS: Final = ("idle", "read", "score", "claim", "send", "refresh", "publish", "commit", "merge", "cache", "recover")
 CODES: Final = {name: code for code, name in enumerate(STEPS)}
 
 

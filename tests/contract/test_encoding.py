@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from contract import compiled
-from contract.encoding import Encoder, Served, UnknownItem, entities_of
+from contract.encoding import Encoder, Served, UnknownItem, apart, entities_of
 from contract.events import Click, Product, Search
 from contract.features import Block, Feature, FeatureSet
 from contract.hashing import hash_id
@@ -101,7 +101,7 @@ def test_of_an_item_that_is_on_no_topic_only_the_id_is_known() -> None:
 
 def test_an_arrival_names_the_entities_that_it_touches() -> None:
     memory = remembered(click(0), click(1, "u2"))
-    assert entities_of(memory, 1) == ("user:u2", "item:i1", "device:d")
+    assert entities_of(memory, [1]) == [("user:u2", "item:i1", "device:d")]
 
 
 def test_a_logged_row_gives_back_every_bit_of_what_was_served() -> None:
@@ -111,10 +111,10 @@ def test_a_logged_row_gives_back_every_bit_of_what_was_served() -> None:
     row = Served(FEATURES.digest, "v1").row(
         "click",
         memory.touches.arrivals[1],
-        encoded,
+        apart(encoded)[0],
         items=("i1",),
         scores={"click": (0.125,)},
-        entities=entities_of(memory, 1),
+        entities=entities_of(memory, [1])[0],
     )
     # when
     found = read_scored(to_msgpack(row))

@@ -29,6 +29,9 @@ class Signing(Scorer):
         self.scored += self.last
         return Answers(decisions=[self._sign(arrival) for arrival in arrivals])
 
+    def refresh(self, memory: Memory, now_ms: int) -> Answers:
+        return Answers()
+
     def _sign(self, arrival: Arrival) -> tuple[Decision, Scored]:
         event = arrival.event
         user_id = getattr(event, "user_id", "")

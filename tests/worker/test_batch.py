@@ -25,7 +25,7 @@ def test_a_rejected_event_still_moves_the_position_and_its_neighbours_arrive() -
         ("orders~id/0", 9, "o2"),
     ]
     assert [(r.record.offset, r.reason) for r in batch.rejects] == [(8, "not_json")]
-    assert (len(batch), batch.begins(), batch.ends) == (3, {ORDERS: 7}, {ORDERS: 10})
+    assert (len(batch), batch.begins, batch.ends) == (3, {ORDERS: 7}, {ORDERS: 10})
 
 
 def test_a_watched_event_is_kept_apart_and_a_bad_one_is_left_to_the_lane_that_folds_it() -> None:
@@ -54,7 +54,7 @@ def test_each_partition_of_a_batch_begins_and_ends_by_itself() -> None:
         record(click("c2"), 91, topic=topic, partition=1),
     )
     # then
-    assert (batch.begins(), batch.ends) == ({ORDERS: 4, CLICKS: 90}, {ORDERS: 5, CLICKS: 92})
+    assert (batch.begins, batch.ends) == ({ORDERS: 4, CLICKS: 90}, {ORDERS: 5, CLICKS: 92})
 
 
 def test_a_time_far_ahead_is_clamped_to_the_record_and_counted() -> None:

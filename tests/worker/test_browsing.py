@@ -19,6 +19,7 @@ from worker.batch import Batch, open_records
 from worker.browsing import Browser
 from worker.catalogue import Catalogue
 from worker.intake import Place, Record
+from worker.item_index import Numbers
 from worker.runtime import Model
 
 SOURCES = {Place(topic, 0): f"{kind}/0" for topic, kind in KINDS.items()}
@@ -43,7 +44,9 @@ class Lane:
         touches = columns(batch.arrivals, self.browser.watched(batch, now_ms))
         memory = fold(self.profiles.read(touches.entities), touches)
         self.profiles.slices.update(memory.writes().mapping())
-        return self.browser.answer(batch, range(len(batch.arrivals)), memory, now_ms)
+        answers = self.browser.answer(batch, range(len(batch.arrivals)), memory, now_ms)
+        answers.add(self.browser.refresh(memory, now_ms))
+        return answers
 
 
 def clicked(ident: str, item: str = "i0", user: str = "u") -> Record:
@@ -190,10 +193,10 @@ def test_an_impossible_click_costs_no_other_its_row(lane: Lane, monkeypatch: pyt
     # given an item that breaks the catalogue
     block = lane.catalogue.block
 
-    def break_on_ghosts(items: list[str]) -> object:
+    def break_on_ghosts(items: list[str], numbers: Numbers) -> object:
         if "ghost" in items:
             raise RuntimeError("no such block")
-        return block(items)
+        return block(items, numbers)
 
     monkeypatch.setattr(lane.catalogue, "block", break_on_ghosts)
     # when

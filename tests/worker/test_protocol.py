@@ -13,7 +13,7 @@ from tests.worker.signing import Signing
 from tests.worker.stage import Stage
 from worker import metrics
 
-STEPS = ("read", "score", "claim", "publish", "commit", "merge", "cache")
+STEPS = ("read", "score", "claim", "send", "refresh", "publish", "commit", "merge", "cache")
 
 
 def signed_by(decisions: Iterable[Decision]) -> dict[str, set[str]]:

@@ -1,0 +1,122 @@
+"""Draining: a process works off what lies on its topics; how fast, on whose CPU, and how many bytes that moved."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+import psutil
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+
+from demo.servers.child import Child
+
+LOOK_S: Final = 0.25
+WARM: Final = 0.15  # of the events: until then caches are cold and code is being compiled
+SPAN_S: Final = 1.0  # over which one figure of speed is taken
+WITHIN_S: Final = 600.0
+STOP_S: Final = 60.0
+
+
+class Look(NamedTuple):
+    """A moment: events answered so far, and the CPU seconds of each process."""
+
+    at_s: float
+    events: int
+    cpu_s: Mapping[str, float]
+
+
+@dataclass(slots=True)
+class Drained:
+    """What a drain has shown, from the look at which it was warm to its last one."""
+
+    looks: list[Look] = field(default_factory=list)
+    rss_mb: float = 0.0
+
+    @property
+    def events(self) -> int:
+        return self.looks[-1].events
+
+    @property
+    def speeds(self) -> list[float]:
+        """Events a second, span by span."""
+        found, begin = list[float](), self.warm[0]
+        for look in self.warm[1:]:
+            if look.at_s - begin.at_s >= SPAN_S and look.events > begin.events:
+                found.append((look.events - begin.events) / (look.at_s - begin.at_s))
+                begin = look
+        first, last = self.warm[0], self.warm[-1]
+        return found or [(last.events - first.events) / max(last.at_s - first.at_s, 1e-9)]
+
+    @property
+    def warm(self) -> list[Look]:
+        """The looks from when it was warm; the first of a drain that was too short for it."""
+        found = [look for look in self.looks if look.events >= WARM * self.events]
+        return found if len(found) > 1 else [self.looks[0], self.looks[-1]]
+
+    @property
+    def seconds(self) -> float:
+        return self.warm[-1].at_s - self.warm[0].at_s
+
+    def cpu_us(self, name: str) -> float:
+        """Microseconds of a process for each event."""
+        first, last = self.warm[0], self.warm[-1]
+        return 1e6 * (last.cpu_s[name] - first.cpu_s[name]) / max(last.events - first.events, 1)
+
+
+class Drain:
+    """Watches one process until its group has committed the ends of its topics, or enough of them."""
+
+    def __init__(self, *, bootstrap: str, group: str, beside: Mapping[str, Child]) -> None:
+        """`beside`: the servers, whose CPU is told too."""
+        self._consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": group, "log_level": 0})
+        self._beside = beside
+
+    def run(
+        self, child: Child, ends: Mapping[tuple[str, int], int], *, enough: float = 1e18, while_it: Callable[[], Any]
+    ) -> Drained:
+        """Start it, wait until it is done, end it. `while_it` is called at each look, for what else is to be seen.
+
+        `enough`: seconds after which it need not go on. Raises RuntimeError where it ends by itself or stalls.
+        """
+        drained, total = Drained(), sum(ends.values())
+        child.start()
+        began = time.monotonic()
+        while (done := self._committed(ends)) < total and time.monotonic() - began < enough:
+            if not child.running:
+                raise RuntimeError(f"`{' '.join(child.command[:4])}` should go on. Found:\n{child.tail()}")
+            if time.monotonic() - began > WITHIN_S:
+                raise RuntimeError(f"{total} events should be done in {WITHIN_S:g} s. Found {done}:\n{child.tail()}")
+            if done:
+                drained.looks.append(self._look(child, done))
+                while_it()
+            time.sleep(LOOK_S)
+        drained.looks.append(self._look(child, done))
+        drained.rss_mb = psutil.Process(child.pid).memory_info().rss / 1e6
+        if child.stop(patience_s=STOP_S):
+            raise RuntimeError(f"It should end with 0 when asked to. Found:\n{child.tail()}")
+        self._consumer.close()
+        return drained
+
+    def _look(self, child: Child, events: int) -> Look:
+        processes = {"self": child, **self._beside}
+        return Look(time.monotonic(), events, {name: cpu_s(of) for name, of in processes.items()})
+
+    def _committed(self, ends: Mapping[tuple[str, int], int]) -> int:
+        asked = [TopicPartition(*place) for place in ends]
+        try:
+            found = self._consumer.committed(asked, 10)
+        except KafkaException:  # its coordinator is still being chosen
+            return 0
+        return sum(max(tp.offset, 0) for tp in found)
+
+
+def cpu_s(child: Child) -> float:
+    """User and system time of a process so far."""
+    times = psutil.Process(child.pid).cpu_times()
+    return times.user + times.system
+
+
+def spread(values: Sequence[float]) -> tuple[float, float, float]:
+    """Minimum, median and maximum."""
+    return round(min(values), 1), round(statistics.median(values), 1), round(max(values), 1)
