@@ -16,6 +16,7 @@ BENCHES: Final = {
     "export": "graphs beside the network that they are of: how far apart, how much faster, what splitting is worth",
     "fraud": "four weeks of card payments with truths seven days late, beside LightGBM and a network without profiles",
     "balance": "ways of balancing tasks, on Census-Income and on the simulated shop: mean ranks and the cost of a step",
+    "throughput": "events a second of one worker process and their CPU, beside a bare and a naive loop",
     "replay": "the whole of Online Retail through Kafka, workers and Redis; each order answered or dead for its reason",
 }
 

@@ -1,10 +1,11 @@
 """Draining: a process works off what lies on its topics; how fast, on whose CPU, and how many bytes that moved."""
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import psutil
 from confluent_kafka import Consumer, KafkaException, TopicPartition
@@ -73,7 +74,12 @@ class Drain:
         self._beside = beside
 
     def run(
-        self, child: Child, ends: Mapping[tuple[str, int], int], *, enough: float = 1e18, while_it: Callable[[], Any]
+        self,
+        child: Child,
+        ends: Mapping[tuple[str, int], int],
+        *,
+        enough: float = math.inf,
+        while_it: Callable[[], object] = lambda: None,
     ) -> Drained:
         """Start it, wait until it is done, end it. `while_it` is called at each look, for what else is to be seen.
 

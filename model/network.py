@@ -16,6 +16,7 @@ have learned places. Training, the losses and the export to ONNX are elsewhere.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from typing import Final, NamedTuple, TypeAlias
 
 import torch
@@ -336,8 +337,8 @@ class Bottom(nn.Module):
         self.dropout = nn.Dropout(shape.dropout)
 
     def forward(self, parts: Sequence[Tensor]) -> Tensor:
-        total = torch.stack(list(parts)).sum(0)  # (N, hidden + factors)
-        alone = torch.stack([part[:, self.hidden :].square() for part in parts]).sum(0)  # (N, factors)
+        total = reduce(torch.add, parts)  # (N, hidden + factors)
+        alone = reduce(torch.add, [part[:, self.hidden :].square() for part in parts])  # (N, factors)
         pairs = (total[:, self.hidden :].square() - alone) / 2  # (N, factors)
         x = total[:, : self.hidden]  # (N, hidden)
         if self.scale is not None:
@@ -379,7 +380,9 @@ class Level(nn.Module):
         for name in of:
             own[name] = [self.experts(self.own[key(name)], self.each, of[name])] if self.own else []  # (N, own, expert)
             mine = [each[..., self.mixed[name], :] for each in shared] if self.mixed[name] else []
-            together = torch.cat([*own[name], *mine], -2)  # (N, experts, expert)
+            if self.mixed[name] == tuple(range(self.count)):
+                mine = shared  # all of them, which need not be gathered
+            together = torch.cat([*own[name], *mine], -2) if own[name] or not mine else mine[0]  # (N, experts, expert)
             gated = key(name) in self.gates
             found[name] = mixture(self.gates[key(name)], of[name], together) if gated else together[..., 0, :]
         if not self.between:
@@ -395,7 +398,8 @@ class Level(nn.Module):
 def mixture(gate: nn.Module, x: Tensor, experts: Tensor) -> Tensor:
     """Experts (N, experts, expert) as the gate of x mixes them: (N, expert)."""
     share: Tensor = gate(x).softmax(-1)  # (N, experts)
-    return (experts * share.unsqueeze(-1)).sum(-2)
+    mixed: Tensor = share.unsqueeze(-2) @ experts
+    return mixed.squeeze(-2)
 
 
 class Tower(nn.Module):

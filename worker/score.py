@@ -41,6 +41,7 @@ from worker.stopwatch import STOPWATCH
 
 log = logging.getLogger(__name__)
 HOUSEKEEPING_S: Final = 1.0
+COLLECT_S: Final = 10.0
 
 
 def now_ms() -> int:
@@ -107,6 +108,7 @@ class ScoreWorker:
         load_compiled()
         gc.collect()
         gc.freeze()  # what stands now lives as long as the process: no collection needs to look at it again
+        gc.disable()  # a batch is thousands of objects in no cycle; between batches few are left to look at
 
     def _open_protocol(self) -> Protocol:
         settings, lane, step = self._settings, self._lane, StepMark()
@@ -139,7 +141,7 @@ class ScoreWorker:
     def _work(self, protocol: Protocol) -> None:
         """Step after step; once a second what concerns no single batch."""
         self._ready = True
-        due_s = swap_due_s = 0.0
+        due_s = swap_due_s = collect_due_s = 0.0
         while not self._stop.is_set():
             protocol.step(now_ms)
             with STOPWATCH("follow"):  # products and erasures
@@ -152,6 +154,10 @@ class ScoreWorker:
             if self._coming and self._catalogue.prepare(self._coming):
                 self._take_up()
                 protocol.serve(self._bundles.model)
+            if now_s >= collect_due_s:
+                collect_due_s = now_s + COLLECT_S
+                with STOPWATCH("collect"):
+                    gc.collect()
             if now_s >= due_s:
                 due_s = now_s + HOUSEKEEPING_S
                 with STOPWATCH("house"):

@@ -41,7 +41,7 @@ class Stopwatch:
 
     def count(self, records: int) -> None:
         """A batch is done."""
-        self.batches += 1
+        self.batches += records > 0
         self.records += records
 
     def table(self) -> Iterator[str]:
