@@ -30,7 +30,7 @@ CANDIDATES: Final = 100
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What one event or one list is answered with: the records by topic, and what is set in Redis."""
+    """What one event or one list is answered with: records by the kind of their topic, and what is set in Redis."""
 
     produced: list[tuple[str, bytes]]
     cached: bytes = b""
@@ -49,6 +49,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     graphs: dict[str, str]  # kind -> graph
     answers: dict[str, list[Answer]]  # kind -> answers; `lists`: of lists
     lists_per_event: float
+    written: dict[str, str] = {}  # kind -> topic
 
 
 class Pipeline:
@@ -151,7 +152,7 @@ class Bare:
             self._redis.run(commands)
         self._produce(answers, messages)
         commands = [
-            ("HSET", key, f"{plan.topics[topic]}~AAAAAAAAAAAAAAAAAAAAAA/{n}", SLICE)
+            ("HSET", key, f"{plan.topics[topic]}~AAAAAAAA/{n}", SLICE)
             for key, topic, n in touched(keys, messages)
             if plan.topics[topic] in plan.graphs
         ]
@@ -165,8 +166,8 @@ class Bare:
     def _produce(self, answers: Sequence[tuple[str, Answer]], messages: Sequence[Message]) -> None:
         produce, users = self._producer.produce, [message.key() for message in messages]
         for n, (_, answer) in enumerate(answers):
-            for topic, value in answer.produced:
-                produce(topic, value, users[n % len(users)])
+            for kind, value in answer.produced:
+                produce(self._plan.written[kind], value, users[n % len(users)])
         self._producer.flush()
         self._consumer.commit(asynchronous=False)
 
@@ -188,15 +189,15 @@ class Bare:
 
 def keys_of(event: Event, prefix: str) -> list[str]:
     """A key for each entity that a worker would read, the user's first."""
+    named: list[tuple[str, str | None]] = []
+    if isinstance(event, Click | Order):
+        named += [("user", event.user_id), ("device", event.device_id), ("ip", event.ip)]
     if isinstance(event, Click):
-        named = (("user", event.user_id), ("item", event.item_id), ("device", event.device_id), ("ip", event.ip))
-    elif isinstance(event, Order):
-        line = event.lines[0]
-        named = (("user", event.user_id), ("device", event.device_id), ("ip", event.ip), ("card", event.card_id))
-        named = (*named, ("item", line.item_id), ("seller", line.seller_id))
-    else:
-        return []
-    return [f"{prefix}profile:{{00}}:{kind}:{ident}" for kind, ident in named if ident]
+        named.append(("item", event.item_id))
+    if isinstance(event, Order):
+        named.append(("card", event.card_id))
+        named += [pair for line in event.lines for pair in (("item", line.item_id), ("seller", line.seller_id))]
+    return [f"{prefix}{kind}:{ident}" for kind, ident in named if ident]
 
 
 def touched(keys: Sequence[Sequence[str]], messages: Sequence[Message]) -> list[tuple[str, str, int]]:

@@ -1,7 +1,7 @@
 """The naive loop: one record at a time, as tutorials do it; what throughput is compared with.
 
 For each record: JSON, one GET and one SET for each entity, the graph over one row, an answer that is flushed and a
-position that is committed. It makes no lists. A process of its own: `python -m bench.naive FILE`, FILE as of `bench.bare`.
+position that is committed. It makes no lists. A process of its own: `python -m bench.naive FILE`, as `bench.bare` is.
 """
 
 import json
@@ -40,10 +40,9 @@ def main() -> int:
         if kind in plan.graphs:
             scores = graphs[plan.graphs[kind]].run(1, 1)
             answer = {"event_id": event["event_id"], "scores": [float(score[0]) for score in scores]}
-            topic = plan.answers[kind][0].produced[0][0]
-            producer.produce(topic, json.dumps(answer), message.key())
+            producer.produce(plan.written["scored"], json.dumps(answer), message.key())
             producer.flush()
-        consumer.commit(message, asynchronous=False)
+        consumer.commit(message=message, asynchronous=False)
     consumer.close()
     return 0
 

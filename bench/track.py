@@ -7,7 +7,7 @@ what one run has moved can be counted afterwards.
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import redis
 
@@ -18,18 +18,9 @@ from contract.settings import Topics
 WRITTEN: Final = ("scored", "decisions", "rankings", "dead_letters")
 
 
-class Moved(NamedTuple):
-    """Bytes for each event: read from and written to Kafka (keys and values), sent to and got from Redis."""
-
-    kafka_in: float
-    kafka_out: float
-    redis_in: float
-    redis_out: float
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Track(Stage):
-    """`load`: what the topics of the shared kinds begin with. `told`: further settings, by their names in the environment."""
+    """`load`: what the topics of the shared kinds begin with. `told`: further settings, by their environment names."""
 
     load: str
     shared: tuple[str, ...]
@@ -48,9 +39,9 @@ class Track(Stage):
 
     def environment(self) -> Mapping[str, str]:
         """A worker as anybody runs it, with no rules but the shop's."""
-        usual = dict(Stage.environment(self))
+        usual: dict[str, str] = dict(Stage.environment(self))
         del usual["SHOPSTREAM_WORKER__BATCH_MAX"], usual["SHOPSTREAM_RULES"]
-        return usual | self.told
+        return usual | dict(self.told)
 
     def written(self) -> dict[str, list[int]]:
         """Topic -> how many records were written to it, and their bytes."""

@@ -7,13 +7,14 @@ import numpy as np
 import numpy.typing as npt
 
 from worker.catalogue import Catalogue
+from worker.drawing import Pool, draw_all, flat
 from worker.fresh import Fresh
 from worker.item_index import Numbers
-from worker.nearby import Near, Nearby
+from worker.nearby import Nearby
 from worker.popularity import Popularity
 
 WHY: Final = ("neighbour", "recent", "category", "popular", "fresh")  # where a candidate comes from, by its code
-NEIGHBOUR, RECENT, CATEGORY, POPULAR, FRESH = range(len(WHY))
+FRESH: Final = WHY.index("fresh")
 CATEGORIES: Final = 3  # of a user's recent items, whose popular ones are drawn
 OF_CATEGORY: Final = 10
 
@@ -44,50 +45,28 @@ class Candidates:
 
         `bought`: what each has just bought. `seeds`: what chooses each user's fresh items.
         """
-        seen = self._catalogue.linked(recent)
+        seen, catalogue, popularity = self._catalogue.linked(recent), self._catalogue, self._popularity
         near = self._nearby.of(seen)
+        pool = Pool(
+            near=near.numbers,
+            weights=near.weights,
+            popular=popularity.top,
+            in_category=popularity.in_category[:, :OF_CATEGORY],
+            category=catalogue.category,
+            sold=catalogue.sold,
+            categories_max=CATEGORIES,
+        )
+        numbers, why, counts = draw_all(seen, pool, *flat(list(bought)), self._max)
         return [
-            self._of(seen[u], Near(near.numbers[u], near.weights[u]), bought[u], seeds[u]) for u in range(len(seen))
+            self._with_fresh(numbers[u, :count], why[u, :count], bought[u], seeds[u])
+            for u, count in enumerate(counts.tolist())
         ]
 
-    def _of(self, seen: Numbers, near: Near, bought: Numbers, seed: int) -> Drawn:
-        own = seen[seen >= 0]
-        sources = [strongest(near), own, self._of_categories(own), self._popularity.top]
-        numbers = np.concatenate(sources)
-        why = np.repeat(np.arange(len(sources), dtype=np.int8), [len(source) for source in sources])
-        numbers, why = self._may(numbers, why, bought)
-        fresh, propensity = self._fresh.choose(np.concatenate([numbers[: self._max], bought]), seed)
+    def _with_fresh(self, numbers: Numbers, why: npt.NDArray[np.int8], bought: Numbers, seed: int) -> Drawn:
+        """The candidates with some fresh items behind them, which take the places of the last ones."""
+        fresh, propensity = self._fresh.choose(numbers, bought, seed)
+        if not len(fresh):
+            return Drawn(numbers, why, propensity)
         kept = self._max - len(fresh)
-        return Drawn(
-            np.concatenate([numbers[:kept], fresh]),
-            np.concatenate([why[:kept], np.full(len(fresh), FRESH, np.int8)]),
-            propensity,
-        )
-
-    def _may(
-        self, numbers: Numbers, why: npt.NDArray[np.int8], bought: Numbers
-    ) -> tuple[Numbers, npt.NDArray[np.int8]]:
-        """Each item once, for its first reason, if it can be had and was not just bought."""
-        first = np.sort(np.unique(numbers, return_index=True)[1])
-        numbers, why = numbers[first], why[first]
-        kept = self._catalogue.sold[numbers]
-        if len(bought):
-            kept &= ~np.isin(numbers, bought)
-        return numbers[kept], why[kept]
-
-    def _of_categories(self, own: Numbers) -> Numbers:
-        """Popular items of the categories that the user moves in, the latest first."""
-        codes = dict.fromkeys(self._catalogue.category[own].tolist())
-        found = [self._popularity.by_category.get(code) for code in list(codes)[:CATEGORIES] if code]
-        return np.concatenate([np.zeros(0, np.int64), *(some[:OF_CATEGORY] for some in found if some is not None)])
-
-
-def strongest(near: Near) -> Numbers:
-    """The neighbours of one user's recent items, those that most speaks for first; ties by number."""
-    real = near.numbers >= 0
-    if not real.any():
-        return np.zeros(0, np.int64)
-    items, place = np.unique(near.numbers[real], return_inverse=True)
-    weight = np.bincount(place, weights=near.weights[real])
-    found: Numbers = items[np.lexsort((items, -weight))]
-    return found
+        codes = np.full(len(fresh), FRESH, np.int8)
+        return Drawn(np.concatenate([numbers[:kept], fresh]), np.concatenate([why[:kept], codes]), propensity)

@@ -14,6 +14,7 @@ from worker.item_index import Numbers
 
 POOL: Final = 1_000
 DAY_MS: Final = 86_400_000
+NONE: Final[Numbers] = np.zeros(0, np.int64)
 
 
 class Fresh:
@@ -30,14 +31,19 @@ class Fresh:
         first = since.min() if count else 0
         new = (since > max(now_ms - self._lists.fresh_days * DAY_MS, first + DAY_MS)) & self._catalogue.sold[:count]
         found = np.flatnonzero(new)
+        if len(found) > POOL:  # the newest, without putting all others in order too
+            least = np.partition(since[found], -POOL)[-POOL]
+            found = found[since[found] >= least]
         self._pool = found[np.argsort(-since[found], kind="stable")][:POOL]
 
-    def choose(self, taken: Numbers, seed: int) -> tuple[Numbers, float]:
-        """Some fresh items besides those `taken`, and the chance that each of them had."""
-        pool = self._pool[~np.isin(self._pool, taken)] if len(self._pool) else self._pool
+    def choose(self, taken: Numbers, bought: Numbers, seed: int) -> tuple[Numbers, float]:
+        """Some fresh items besides those `taken` and `bought`, and the chance that each of them had."""
         wanted = self._lists.explore * self._lists.length
-        if not len(pool) or not wanted:
-            return np.zeros(0, np.int64), 0.0
+        if not len(self._pool) or not wanted:
+            return NONE, 0.0
+        pool = self._pool[~np.isin(self._pool, np.concatenate([taken, bought]))]
+        if not len(pool):
+            return NONE, 0.0
         chance = np.random.default_rng(seed)
         places = min(int(wanted) + int(chance.random() < wanted % 1), len(pool))
         return chance.choice(pool, places, replace=False), min(wanted / len(pool), 1.0)

@@ -5,6 +5,7 @@ Both say how much an item speaks for another one; of several recent items the ne
 
 from typing import Final, NamedTuple
 
+import numba
 import numpy as np
 import numpy.typing as npt
 
@@ -18,6 +19,7 @@ HALF_LIFE_MS: Final = 7 * 24 * 3_600_000
 AGE_MAX: Final = 100.0  # half-lives after which weights are brought back to the present, long before they overflow
 
 Weights = npt.NDArray[np.float32]
+compiled = numba.njit(cache=True, nogil=True)
 
 
 class Near(NamedTuple):
@@ -89,17 +91,8 @@ class CoVisits:
         real = (before >= 0) & (after >= 0) & (before != after)
         if not real.any():
             return
-        weight = self._weight(now_ms)
-        both = np.concatenate([before[real], after[real]]), np.concatenate([after[real], before[real]])
-        np.add.at(self._visits, both[0], np.float32(weight))
-        code, counts = np.unique(both[0] * len(self._near) + both[1], return_counts=True)
-        item, other = np.divmod(code, len(self._near))
-        while len(item):  # of several pairs of one item each round takes the first
-            _, first = np.unique(item, return_index=True)
-            self._count(item[first], other[first], (counts[first] * weight).astype(np.float32))
-            rest = np.ones(len(item), np.bool_)
-            rest[first] = False
-            item, other, counts = item[rest], other[rest], counts[rest]
+        weight = np.float32(self._weight(now_ms))
+        count_visits(self._near, self._weights, self._visits, before[real], after[real], weight)
 
     def of(self, seen: Numbers) -> Near:
         """(U, R, PLACES) of `seen` (U, R); a weight is the share of visits, the surer the more there were."""
@@ -107,13 +100,6 @@ class CoVisits:
         known = (seen >= 0)[..., None] & (self._near[at] > 0)
         visits = self._visits[at] + np.float32(PRIOR * self._weight(0))
         return Near(np.where(known, self._near[at].astype(np.int64) - 1, -1), self._weights[at] / visits[..., None])
-
-    def _count(self, item: Numbers, other: Numbers, weight: Weights) -> None:
-        """One pair of each item."""
-        held = self._near[item] == other[:, None] + 1
-        place = np.where(held.any(1), held.argmax(1), self._weights[item].argmin(1))
-        self._near[item, place] = other + 1
-        self._weights[item, place] += weight
 
     def _weight(self, now_ms: int) -> float:
         """What one visit weighs now; 0: as of the latest one that was noted."""
@@ -125,3 +111,20 @@ class CoVisits:
             np.multiply(self._visits, np.float32(2.0**-age), out=self._visits)
             self._since_ms, age = self._now_ms, 0.0
         return float(2.0**age)
+
+
+@compiled
+def count_visits(near, weights, visits, before, after, weight):  # type: ignore[no-untyped-def]
+    """Count pairs, each for both of its items; what is written is `near`, `weights` (items, PLACES) and `visits`."""
+    for n in range(2 * len(before)):
+        item, other = (before[n // 2], after[n // 2]) if n % 2 == 0 else (after[n // 2], before[n // 2])
+        visits[item] += weight
+        least = 0
+        for k in range(near.shape[1]):
+            if near[item, k] == other + 1:
+                least = k
+                break
+            if weights[item, k] < weights[item, least]:
+                least = k
+        near[item, least] = other + 1
+        weights[item, least] += weight

@@ -4,7 +4,6 @@ A worker reads only some partitions, but an item's profile knows what all of the
 """
 
 import math
-from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
@@ -14,6 +13,7 @@ from contract.features import AGGREGATE_AT
 from contract.memory import Profiles, fold
 from contract.touches import columns
 from worker.catalogue import Catalogue
+from worker.drawing import best
 from worker.item_index import Numbers
 
 POPULAR: Final = 200
@@ -43,7 +43,7 @@ class Popularity:
         self._touched = np.zeros(catalogue.items_max, np.bool_)
         self._next = 0
         self.top: Numbers = np.zeros(0, np.int64)
-        self.by_category: Mapping[int, Numbers] = {}
+        self.in_category: Numbers = np.zeros((1, OF_CATEGORY), np.int64) - 1  # (categories, k), -1 behind the last
 
     def touch(self, numbers: Numbers) -> None:
         """These items were clicked or bought: they are looked at first."""
@@ -67,16 +67,17 @@ class Popularity:
 
     def rank(self) -> None:
         """Put in order what is popular and can be had, of all and by category."""
-        count = len(self._catalogue)
-        weight = self._weight[:count] + self._start[:count]
-        some = np.flatnonzero((weight > 0) & self._catalogue.sold[:count])
-        order = some[np.lexsort((some, -weight[some]))]
-        self.top = order[:POPULAR]
-        category = self._catalogue.category[order]
-        best = np.lexsort((np.arange(len(order)), category))  # by category, each in the order of popularity
-        codes, begins = np.unique(category[best], return_index=True)
-        rows = np.split(order[best], begins[1:])
-        self.by_category = {int(code): row[:OF_CATEGORY] for code, row in zip(codes, rows, strict=False)}
+        count, catalogue = len(self._catalogue), self._catalogue
+        weight, sold = self._weight[:count] + self._start[:count], catalogue.sold[:count]
+        (top,) = best(weight, sold, np.zeros(count, np.int32), 1, POPULAR)
+        self.top = top[top >= 0]
+        self.in_category = best(weight, sold, catalogue.category[:count], len(catalogue.categories), OF_CATEGORY)
+
+    @property
+    def by_category(self) -> dict[int, Numbers]:
+        """Popular items by the category's code, of those that have any."""
+        found = {code: row[row >= 0] for code, row in enumerate(self.in_category)}
+        return {code: row for code, row in found.items() if code and len(row)}
 
     def _due(self) -> Numbers:
         """The touched items and the next of the round, at most one sweep."""

@@ -33,7 +33,9 @@ class Model:
         self.version = bundle.version
         self._columns = columns(bundle, features)
         self._sessions = {name: open_graph(bundle, name) for name in GRAPHS if f"{name}.onnx" in bundle.files}
-        self.tasks = frozenset(output for name in self._sessions for output in self._outputs(name)) - {"item_part"}
+        self._inputs = {name: {one.name for one in of.get_inputs()} for name, of in self._sessions.items()}
+        self._outputs = {name: [one.name for one in of.get_outputs()] for name, of in self._sessions.items()}
+        self.tasks = frozenset(output for of in self._outputs.values() for output in of) - {"item_part"}
         self._check_golden(bundle)
         self._check_fit(features)
         self.neighbours = read_neighbours(bundle)
@@ -55,13 +57,9 @@ class Model:
         return self.run("items", {"item": items})["item_part"]
 
     def _run(self, graph: str, inputs: Arrays) -> Scores:
-        session = self._sessions[graph]
-        names = {wanted.name for wanted in session.get_inputs()}
-        found = session.run(None, {name: array for name, array in inputs.items() if name in names})
-        return dict(zip(self._outputs(graph), found, strict=True))
-
-    def _outputs(self, graph: str) -> list[str]:
-        return [output.name for output in self._sessions[graph].get_outputs()]
+        names = self._inputs[graph]
+        found = self._sessions[graph].run(None, {name: array for name, array in inputs.items() if name in names})
+        return dict(zip(self._outputs[graph], found, strict=True))
 
     def _check_golden(self, bundle: Bundle) -> None:
         golden = load_arrays(bundle, "golden.npz")

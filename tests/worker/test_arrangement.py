@@ -7,7 +7,7 @@ from contract.encoding import Encoder
 from contract.settings import Lists
 from tests.worker.shop import FEATURES, product
 from worker.arrangement import arrange
-from worker.candidates import FRESH, NEIGHBOUR, Drawn
+from worker.candidates import FRESH, WHY, Drawn
 from worker.catalogue import Catalogue
 
 CATEGORIES = ["shoes", "shoes", "shoes", "hats", None, None]
@@ -23,7 +23,7 @@ def catalogue() -> Catalogue:
 
 def arranged(catalogue: Catalogue, *, fresh: int = 0, **limits: int) -> list[int]:
     """The places of six candidates, each better than the next; the last `fresh` ones are to be explored."""
-    why = np.array([NEIGHBOUR] * (6 - fresh) + [FRESH] * fresh, np.int8)
+    why = np.array([WHY.index("neighbour")] * (6 - fresh) + [FRESH] * fresh, np.int8)
     value = np.arange(6, 0, -1).astype(np.float32)
     lists = Lists(length=limits.pop("length", 4), **limits)
     return arrange(value, Drawn(np.arange(6), why, 1.0), catalogue, lists)
