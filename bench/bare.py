@@ -50,6 +50,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     answers: dict[str, list[Answer]]  # kind -> answers; `lists`: of lists
     lists_per_event: float
     written: dict[str, str] = {}  # kind -> topic
+    latest: bool = False  # begin with what comes from now on
 
 
 class Pipeline:
@@ -112,7 +113,7 @@ class Bare:
             {
                 "bootstrap.servers": plan.bootstrap,
                 "group.id": plan.group,
-                "auto.offset.reset": "earliest",
+                "auto.offset.reset": "latest" if plan.latest else "earliest",
                 "enable.auto.commit": False,
                 "fetch.wait.max.ms": 50,
                 "log_level": 3,
@@ -164,10 +165,12 @@ class Bare:
         self._redis.run(commands)
 
     def _produce(self, answers: Sequence[tuple[str, Answer]], messages: Sequence[Message]) -> None:
+        """Each answer is dated as the event that it might be of, so that a reader can tell how late it is."""
         produce, users = self._producer.produce, [message.key() for message in messages]
+        times = [message.timestamp()[1] for message in messages]
         for n, (_, answer) in enumerate(answers):
             for kind, value in answer.produced:
-                produce(self._plan.written[kind], value, users[n % len(users)])
+                produce(self._plan.written[kind], value, users[n % len(users)], timestamp=times[n % len(times)])
         self._producer.flush()
         self._consumer.commit(asynchronous=False)
 

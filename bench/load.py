@@ -39,15 +39,23 @@ class Recorded(NamedTuple):
 
 
 class Load(Shop):
-    """The seeded shop of the other benches, at a pace of now."""
+    """The seeded shop of the other benches: its events go at a pace of their own, or happen when they are made."""
 
-    def __init__(self, seed: int, begin_ms: int, pace: float = PACE) -> None:
+    def __init__(self, seed: int, begin_ms: int | None, *, users: int = USERS) -> None:
+        """`begin_ms`: when the first event happened; None: events happen now."""
         super().__init__(seed)
-        self._begin_ms, self._pace = begin_ms, pace
+        self._begin_ms, self._users = begin_ms, users
+        self._begun = 0
+
+    def go_on_from(self, number: int) -> None:
+        """No event has the id of one that was made before this number."""
+        self.made = self._begun = number
 
     def later(self) -> int:
         self.made += 1
-        return self._begin_ms + int(self.made * 1000 / self._pace)
+        if self._begin_ms is None:
+            return time.time_ns() // 1_000_000
+        return self._begin_ms + (self.made - self._begun) * 1000 // PACE
 
     def records(self, clicks: int, orders: int) -> Iterator[Recorded]:
         """So many of each, evenly mixed."""
@@ -56,7 +64,7 @@ class Load(Shop):
             due += orders
             kind = "orders" if due >= total else "clicks"
             due -= total if kind == "orders" else 0
-            user = self.rng.randrange(USERS)
+            user = self.rng.randrange(self._users)
             event = self.order(user, lines=1, sellers=False) if kind == "orders" else self.click(user)
             yield Recorded(kind, event.user_id, to_json(event))
 

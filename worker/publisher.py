@@ -36,10 +36,14 @@ class Aborted(ShopstreamError):
 
 
 class Publisher:
-    """Writes a batch's records and moves its positions. `transactional_id` None: without transactions."""
+    """Writes a batch's records and moves its positions. `transactional_id` None: without transactions.
+
+    Transactions take turns between two producers: for some milliseconds after a commit the coordinator still writes
+    its markers and lets the same producer begin nothing, and the client asks again only after 20 ms.
+    """
 
     def __init__(self, *, kafka: Kafka, transactional_id: str | None, patience: Patience, step: StepMark) -> None:
-        self._transactional = transactional_id is not None
+        self._ids = (None,) if transactional_id is None else (transactional_id, f"{transactional_id}+")
         self._configuration: dict[str, Any] = {
             "linger.ms": 2,
             "compression.type": "lz4",
@@ -50,12 +54,18 @@ class Publisher:
             "log_level": 3,
             "error_cb": lambda error: None,  # the intake tells of brokers that are away, once
         }
-        if transactional_id is not None:
-            self._configuration["transactional.id"] = transactional_id
         self._patience, self._step = patience, step
         self._failed: list[KafkaError] = []
         self._begun, self._sent = False, 0  # records of what is begun that are on their way
-        self._producer = self._open()
+        self._producers, self._turn = [self._open(ident) for ident in self._ids], 0
+
+    @property
+    def _producer(self) -> Producer:
+        return self._producers[self._turn]
+
+    @property
+    def _transactional(self) -> bool:
+        return self._ids[self._turn] is not None
 
     def send(self, records: Sequence[Outgoing]) -> None:
         """Send what `publish` will be given first: it travels while the rest is made, and is nothing before that."""
@@ -76,8 +86,9 @@ class Publisher:
             self._patience.insist("kafka", self._reset)
 
     def close(self) -> None:
-        self._producer.purge()
-        self._producer.flush(1)
+        for producer in self._producers:
+            producer.purge()
+            producer.flush(1)
 
     def _attempt(self, records: Sequence[Outgoing], positions: Mapping[Place, int], intake: Intake) -> None:
         """Publish once. What comes to nothing is waited for like a server that is away.
@@ -96,15 +107,16 @@ class Publisher:
         self._begin()
         with STOPWATCH("publish produce"):
             self._produce(records)
+        offsets = [TopicPartition(*place, offset) for place, offset in positions.items()]
+        membership = intake.membership()
+        with STOPWATCH("publish offsets"):  # while records travel
+            self._insist(lambda: self._producer.send_offsets_to_transaction(offsets, membership, TIMEOUT_S))
         with STOPWATCH("publish flush"):
             self._patience.insist("kafka", self._flush)
         self._step("commit")
-        offsets = [TopicPartition(*place, offset) for place, offset in positions.items()]
-        membership = intake.membership()
         with STOPWATCH("publish commit"):
-            self._insist(lambda: self._producer.send_offsets_to_transaction(offsets, membership, TIMEOUT_S))
             self._insist(lambda: self._producer.commit_transaction(TIMEOUT_S))
-        self._begun = False
+        self._begun, self._turn = False, (self._turn + 1) % len(self._producers)
 
     def _acknowledge(self, records: Sequence[Outgoing], positions: Mapping[Place, int], intake: Intake) -> None:
         self._begin()
@@ -179,12 +191,13 @@ class Publisher:
                 raise Unavailable(f"Kafka should abort a transaction. Found: {error.str()}") from failure
             log.warning("The producer is beyond use, opening another: %s", error.str())
             self._producer.purge()
-            self._producer = self._open()
+            self._producers[self._turn] = self._open(self._ids[self._turn])
         self._begun = False
 
-    def _open(self) -> Producer:
-        producer = Producer(self._configuration)
-        if self._transactional:
+    def _open(self, transactional_id: str | None) -> Producer:
+        named = {} if transactional_id is None else {"transactional.id": transactional_id}
+        producer = Producer({**self._configuration, **named})
+        if named:
             self._patience.insist("kafka", lambda: self._do(lambda: producer.init_transactions(TIMEOUT_S)))
         return producer
 

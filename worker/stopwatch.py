@@ -45,15 +45,16 @@ class Stopwatch:
         self.records += records
 
     def table(self) -> Iterator[str]:
-        """Microseconds a record, part by part, as lines."""
-        records = max(self.records, 1)
-        yield f"{self.records:,} records in {self.batches:,} batches. Microseconds a record:"
-        yield f"{'part':24} {'wall':>8} {'CPU':>8} {'waiting':>8} {'times':>9}"
+        """Microseconds a record, and milliseconds a batch, part by part, as lines."""
+        records, batches = max(self.records, 1), max(self.batches, 1)
+        yield f"{self.records:,} records in {self.batches:,} batches: microseconds a record, milliseconds a batch"
+        yield f"{'part':16} {'wall us':>8} {'CPU us':>8} {'waiting':>8} {'batch ms':>9} {'CPU ms':>8} {'times':>9}"
         for name in sorted(self._parts, key=lambda name: list(self._parts).index(name.partition(" ")[0])):
             part = self._parts[name]
             wall, cpu = part.wall_ns / 1_000 / records, part.cpu_ns / 1_000 / records
             shown = name if " " not in name else f"  {name.partition(' ')[2]}"
-            yield f"{shown:24} {wall:8.2f} {cpu:8.2f} {max(wall - cpu, 0):8.2f} {part.times:9,}"
+            one = f"{part.wall_ns / 1e6 / batches:9.2f} {part.cpu_ns / 1e6 / batches:8.2f}"
+            yield f"{shown:16} {wall:8.2f} {cpu:8.2f} {max(wall - cpu, 0):8.2f} {one} {part.times:9,}"
 
 
 STOPWATCH: Final = Stopwatch()  # of this process
