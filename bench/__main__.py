@@ -18,6 +18,7 @@ BENCHES: Final = {
     "balance": "ways of balancing tasks, on Census-Income and on the simulated shop: mean ranks and the cost of a step",
     "throughput": "events a second of one worker process and their CPU, beside a bare and a naive loop",
     "latency": "how old an event is when its decision is out and its list in Redis, beside a bare loop",
+    "scale": "one, two and four workers on a queue of a million events: what an event costs, what a worker holds",
     "replay": "the whole of Online Retail through Kafka, workers and Redis; each order answered or dead for its reason",
 }
 

@@ -1,4 +1,4 @@
-"""Draining: a process works off what lies on its topics; how fast, on whose CPU, and how many bytes that moved."""
+"""Draining: processes of one group work off what lies on its topics; how fast, on whose CPU, in how much memory."""
 
 import math
 import statistics
@@ -32,7 +32,7 @@ class Drained:
     """What a drain has shown, from the look at which it was warm to its last one."""
 
     looks: list[Look] = field(default_factory=list)
-    rss_mb: float = 0.0
+    rss_mb: float = 0.0  # of the largest process, at its largest look
 
     @property
     def events(self) -> int:
@@ -66,7 +66,7 @@ class Drained:
 
 
 class Drain:
-    """Watches one process until its group has committed the ends of its topics, or enough of them."""
+    """Watches the processes of a group until it has committed the ends of its topics, or enough of them."""
 
     def __init__(self, *, bootstrap: str, group: str, beside: Mapping[str, Child]) -> None:
         """`beside`: the servers, whose CPU is told too."""
@@ -75,38 +75,42 @@ class Drain:
 
     def run(
         self,
-        child: Child,
+        children: Sequence[Child],
         ends: Mapping[tuple[str, int], int],
         *,
         enough: float = math.inf,
         while_it: Callable[[], object] = lambda: None,
     ) -> Drained:
-        """Start it, wait until it is done, end it. `while_it` is called at each look, for what else is to be seen.
+        """Start them, wait until all is done, end them. `while_it` is called at each look, for what else is to be seen.
 
-        `enough`: seconds after which it need not go on. Raises RuntimeError where it ends by itself or stalls.
+        `enough`: seconds after which they need not go on. Raises RuntimeError where one ends by itself or all stall.
         """
         drained, total = Drained(), sum(ends.values())
-        child.start()
+        for child in children:
+            child.start()
         began = time.monotonic()
         while (done := self._committed(ends)) < total and time.monotonic() - began < enough:
-            if not child.running:
-                raise RuntimeError(f"`{' '.join(child.command[:4])}` should go on. Found:\n{child.tail()}")
+            for child in children:
+                if not child.running:
+                    raise RuntimeError(f"`{' '.join(child.command[:4])}` should go on. Found:\n{child.tail()}")
             if time.monotonic() - began > WITHIN_S:
-                raise RuntimeError(f"{total} events should be done in {WITHIN_S:g} s. Found {done}:\n{child.tail()}")
+                raise RuntimeError(f"{total} events should be done in {WITHIN_S:g} s. Found {done}.")
             if done:
-                drained.looks.append(self._look(child, done))
+                self._look(drained, children, done)
                 while_it()
             time.sleep(LOOK_S)
-        drained.looks.append(self._look(child, done))
-        drained.rss_mb = psutil.Process(child.pid).memory_info().rss / 1e6
-        if child.stop(patience_s=STOP_S):
-            raise RuntimeError(f"It should end with 0 when asked to. Found:\n{child.tail()}")
+        self._look(drained, children, done)
+        for child in children:
+            if child.stop(patience_s=STOP_S):
+                raise RuntimeError(f"It should end with 0 when asked to. Found:\n{child.tail()}")
         self._consumer.close()
         return drained
 
-    def _look(self, child: Child, events: int) -> Look:
-        processes = {"self": child, **self._beside}
-        return Look(time.monotonic(), events, {name: cpu_s(of) for name, of in processes.items()})
+    def _look(self, drained: Drained, children: Sequence[Child], events: int) -> None:
+        used = {"self": sum(map(cpu_s, children)), **{name: cpu_s(of) for name, of in self._beside.items()}}
+        drained.looks.append(Look(time.monotonic(), events, used))
+        sizes = [psutil.Process(child.pid).memory_info().rss / 1e6 for child in children]
+        drained.rss_mb = max(drained.rss_mb, *sizes)
 
     def _committed(self, ends: Mapping[tuple[str, int], int]) -> int:
         asked = [TopicPartition(*place) for place in ends]

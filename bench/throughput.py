@@ -4,8 +4,8 @@ Each load lies on its topics of an Apache Kafka before a process starts; then it
 loop in turn. Figures are taken once a process is warm: events a second over spans of a second (minimum, median and
 maximum of all rounds), microseconds of its CPU for each event (the median round), and those of Kafka and Redis, which
 use the same cores. `bare` (bench/bare.py) moves as many bytes, runs the same graphs over as many rows and does nothing
-else; `naive` (bench/naive.py) is the loop of tutorials, which flushes and commits each record. Ours runs as it is usual,
-with transactions, but for batches of up to 200 ms: nobody waits for the first event of a backlog.
+else; `naive` (bench/naive.py) is the loop of tutorials, which flushes and commits each record. Ours runs as usual, with
+transactions, but for batches of up to 200 ms: nobody waits for the first event of a backlog.
 """
 
 import argparse

@@ -112,7 +112,7 @@ class Ways:
         beside = {"kafka": self._kafka.child, "redis": self._server.child}
         drain, before = Drain(bootstrap=self._kafka.bootstrap, group=group, beside=beside), self._redis_bytes()
         ends = KafkaLog(bootstrap=self._kafka.bootstrap).ends(read)
-        drained = drain.run(child, ends, enough=NAIVE_S if way == "naive" else math.inf)
+        drained = drain.run([child], ends, enough=NAIVE_S if way == "naive" else math.inf)
         runs.drained[way].append(drained)
         self._told(f"{lane.name}, {way}: {spread(drained.speeds)} events/s, {drained.cpu_us('self'):.1f} us of CPU")
         if way not in runs.moved:
