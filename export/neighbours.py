@@ -1,45 +1,111 @@
-"""Co-visited and popular items, counted from who took what: where the worker's candidates come from."""
+"""Neighbours of items and popular items, learned from who took what: where the worker's candidates come from.
 
-from typing import Any, Final
+There are two ways to say how much an item speaks for another one. Counting how closely they follow one another is good
+for browsing, of however many items. A linear model of what users have (`export.linear`) is good for shops of few items
+that are bought together. Which of them a shop is served with, its own latest interactions decide.
+"""
+
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from export.linear import ITEMS_MAX, fit_linear
+
 NEIGHBOURS_MAX: Final = 50
 POPULAR_MAX: Final = 1_000
 LAG_MAX: Final = 10  # how far apart two items of one user may stand to count as seen together
+BACK: Final = 0.4  # how much the later of two items speaks for the earlier one, where the earlier one speaks with 1
+OF, FOR = 0.5, 0.2  # powers of how often an item occurs that weights are divided by: the one that speaks, the other
+HELD_OUT: Final = 0.1  # of the time, on which the two ways are compared
+CASES_MIN: Final = 100
+RECENT: Final = 8  # items that a worker remembers of a user
+BEST: Final = 20
 
-Pairs = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float64]]
+Ints = npt.NDArray[np.int64]
+Pairs = tuple[Ints, Ints, npt.NDArray[np.float64]]
+
+
+class Taken(NamedTuple):
+    """Who took what, user by user in the order of time: numbers of users and items, and when; all (N,)."""
+
+    user: Ints
+    item: Ints
+    ts_ms: Ints
+    items: int
+
+    def where(self, kept: npt.NDArray[np.bool_]) -> "Taken":
+        return Taken(self.user[kept], self.item[kept], self.ts_ms[kept], self.items)
 
 
 def count_neighbours(interactions: Any) -> dict[str, npt.NDArray[Any]]:
-    """The arrays of neighbours.npz from a table (user_id, item_id, ts_ms); see `contract.bundle`.
-
-    A pair of items weighs the more the closer they stand in a user's history, over the geometric mean of how often each
-    occurs (cosine), so that popular items are not everybody's neighbours.
-    """
+    """The arrays of neighbours.npz from a table (user_id, item_id, ts_ms); see `contract.bundle`."""
     names, item = np.unique(interactions.column("item_id").to_numpy().astype("S"), return_inverse=True)
     user = np.unique(interactions.column("user_id").to_numpy().astype("S"), return_inverse=True)[1]
-    order = np.lexsort((item, interactions.column("ts_ms").to_numpy(), user))
+    ts_ms = interactions.column("ts_ms").to_numpy()
+    order = np.lexsort((item, ts_ms, user))
+    taken = Taken(user[order], item[order], ts_ms[order], len(names))
+    rows, weights = closest(linear(taken) if is_linear_better(taken) else following(taken), len(names))
     users_of = np.bincount(np.unique(np.stack([item, user]), axis=1)[0], minlength=len(names))
-    rows, weights = closest(pairs(item[order], user[order], len(names)), len(names))
     popular = np.lexsort((np.arange(len(names)), -users_of))[:POPULAR_MAX]
     return {"items": names, "neighbours": rows, "weights": weights, "popular": popular.astype(np.int32)}
 
 
-def pairs(item: npt.NDArray[np.int64], user: npt.NDArray[np.int64], items: int) -> Pairs:
-    """Every pair of items (a, b) that one user took near each other, both ways, with its weight."""
+def following(taken: Taken) -> Pairs:
+    """Pairs of items that users took one soon after the other, the sooner the more, and less the other way round.
+
+    An item that users come back to is its own neighbour. What is frequent is divided by, but less for the item that is
+    spoken for: popular items are taken often.
+    """
+    item, user, items = taken.item, taken.user, taken.items
     codes, amounts = [np.zeros(0, np.int64)], [np.zeros(0)]
     for lag in range(1, min(LAG_MAX, len(item) - 1) + 1):
-        a, b = item[:-lag], item[lag:]
-        both = (user[:-lag] == user[lag:]) & (a != b)
-        codes += [a[both] * items + b[both], b[both] * items + a[both]]
-        amounts += [np.full(int(both.sum()), 1 / lag)] * 2
+        same = user[:-lag] == user[lag:]
+        a, b = item[:-lag][same], item[lag:][same]
+        other = a != b
+        codes += [a * items + b, b[other] * items + a[other]]
+        amounts += [np.full(len(a), 1 / lag), np.full(int(other.sum()), BACK / lag)]
     code, place = np.unique(np.concatenate(codes), return_inverse=True)
     total = np.bincount(place, weights=np.concatenate(amounts), minlength=len(code))
-    often = np.bincount(item, minlength=items)
+    often = np.maximum(np.bincount(item, minlength=items), 1)
     a, b = code // max(items, 1), code % max(items, 1)
-    return a, b, total / np.sqrt(often[a] * often[b])
+    return a, b, total / (often[a] ** OF * often[b] ** FOR)
+
+
+def linear(taken: Taken) -> Pairs:
+    """Pairs of items by the linear model, those that speak for one another."""
+    weights = fit_linear(taken.user, taken.item, taken.items)
+    a, b = np.nonzero(weights > 0)
+    return a, b, weights[a, b]
+
+
+def is_linear_better(taken: Taken) -> bool:
+    """Whether the linear model finds more of what users took in the last part of the time and never before."""
+    if not 0 < taken.items <= ITEMS_MAX:
+        return False
+    begin_ms = np.quantile(taken.ts_ms, 1 - HELD_OUT)
+    before, after = taken.where(taken.ts_ms < begin_ms), taken.where(taken.ts_ms >= begin_ms)
+    if len(np.intersect1d(before.user, after.user)) < CASES_MIN:
+        return False
+    return found(linear(before), before, after) > found(following(before), before, after)
+
+
+def found(pairs: Pairs, before: Taken, after: Taken) -> float:
+    """The mean share of each user's new items `after` that are among the best for their latest items `before`."""
+    rows, weights = closest(pairs, before.items)
+    shares = []
+    for user in np.intersect1d(before.user, after.user).tolist():
+        had = before.item[slice(*np.searchsorted(before.user, (user, user + 1)))]
+        new = np.setdiff1d(after.item[slice(*np.searchsorted(after.user, (user, user + 1)))], had)
+        if len(new):
+            recent = list(dict.fromkeys(had[::-1].tolist()))[:RECENT]
+            score = np.zeros(before.items + 1)  # the last one is for no item
+            for at, item in enumerate(recent, 1):
+                score[rows[item]] += weights[item] / np.sqrt(at)
+            score[had] = score[-1] = -1
+            best = np.argpartition(-score, min(BEST, before.items))[:BEST]
+            shares.append(len(np.intersect1d(best, new)) / len(new))
+    return float(np.mean(shares)) if shares else 0.0
 
 
 def closest(found: Pairs, items: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:

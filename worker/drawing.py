@@ -76,6 +76,8 @@ def draw_all(seen, pool, bought, bought_start, most):  # type: ignore[no-untyped
         marks[:] = 0
         out, left_out = (numbers[u], why[u]), bought[bought_start[u] : bought_start[u + 1]]
         count = add(strongest(pool.near[u], pool.weights[u], table, total), 0, pool.sold, left_out, marks, out, 0)
+        for n in range(count):
+            why[u, n] = 1 if is_among(numbers[u, n], seen[u]) else 0  # an item that users come back to
         count = add(seen[u], 1, pool.sold, left_out, marks, out, count)
         count = add(of_categories(seen[u], pool), 2, pool.sold, left_out, marks, out, count)
         counts[u] = add(pool.popular, 3, pool.sold, left_out, marks, out, count)

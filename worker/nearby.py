@@ -49,7 +49,7 @@ class Nearby:
 
     def of(self, seen: Numbers) -> Near:
         """The neighbours of recent items (U, R), newest first; -1 where there is none."""
-        loudness = (1 / np.arange(1, seen.shape[1] + 1)).astype(np.float32)  # (R,)
+        loudness = (1 / np.sqrt(np.arange(1, seen.shape[1] + 1))).astype(np.float32)  # (R,)
         found = [source.of(seen) for source in (self._learned, self.visits) if source]
         numbers = np.concatenate([near.numbers for near in found], 2)  # (U, R, n)
         weights = np.concatenate([near.weights for near in found], 2) * loudness[None, :, None]

@@ -7,7 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from contract.errors import BadData
+from export import neighbours
 from export.interactions import SCHEMA, read_all
+from export.linear import fit_linear
 from export.neighbours import NEIGHBOURS_MAX, count_neighbours
 
 
@@ -38,10 +40,68 @@ def test_the_closest_neighbour_comes_first_and_popularity_alone_does_not_make_on
     assert neighbours_of(found, "tea") == ["cup", "hit"]
 
 
-def test_nobody_is_their_own_neighbour() -> None:
-    found = count_neighbours(table_of(("u", "tea", 1), ("u", "tea", 2), ("u", "tea", 3)))
+def test_an_item_that_users_come_back_to_is_its_own_neighbour() -> None:
+    found = count_neighbours(table_of(("u", "tea", 1), ("u", "cup", 2), ("u", "tea", 3), ("v", "shoe", 1)))
 
-    assert neighbours_of(found, "tea") == []
+    assert neighbours_of(found, "tea") == ["cup", "tea"]
+    assert neighbours_of(found, "shoe") == []
+
+
+def test_what_is_taken_next_is_nearer_than_what_was_taken_before() -> None:
+    passing = [(f"u{n}", item, at) for n in range(3) for at, item in enumerate(("home", "tea", "cup"))]
+
+    found = count_neighbours(table_of(*passing))
+
+    assert neighbours_of(found, "tea") == ["cup", "home"]
+
+
+def bought(chance: np.random.Generator, users: int, days: int) -> list[tuple[str, str, int]]:
+    """A shop of eight kinds of ten items each: users buy five of one kind now and then, and the one hit every time."""
+    taken = []
+    for user in range(users):
+        kind = user % 8
+        for day in sorted(chance.choice(days, 4, replace=False).tolist()):
+            items = [f"{kind}-{n}" for n in chance.choice(10, 5, replace=False)] + ["hit"]
+            taken += [(f"u{user}", item, day * 1_000 + at) for at, item in enumerate(chance.permutation(items))]
+    return taken
+
+
+def test_of_the_two_ways_the_one_is_taken_that_finds_more_of_the_latest_interactions(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = table_of(*bought(np.random.default_rng(seed), 400, 100))
+    for is_better in (True, False):
+        shares = iter([0.2, 0.1] if is_better else [0.1, 0.2])
+        monkeypatch.setattr(neighbours, "found", lambda *_, shares=shares: next(shares))
+        chosen = count_neighbours(table)
+        monkeypatch.setattr(neighbours, "is_linear_better", lambda _, is_better=is_better: is_better)
+        assert (chosen["weights"] == count_neighbours(table)["weights"]).all()
+        monkeypatch.undo()
+
+
+def test_the_linear_way_is_not_asked_where_few_users_came_back_or_items_are_too_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(neighbours, "linear", lambda _: pytest.fail("it should not be asked"))
+
+    count_neighbours(table_of(*[(f"u{n}", f"i{n % 7}", n) for n in range(500)]))
+    monkeypatch.setattr(neighbours, "ITEMS_MAX", 3)
+    count_neighbours(table_of(*[(f"u{n % 150}", f"i{n % 7}", n) for n in range(1_500)]))
+
+
+def test_a_linear_weight_takes_away_what_another_item_says(seed: int) -> None:
+    # given users who have a and b, and of these half c: b alone speaks for c, and a only through b
+    chance = np.random.default_rng(seed)
+    has_a = chance.random(20_000) < 0.5
+    has_b = np.where(has_a, chance.random(20_000) < 0.8, chance.random(20_000) < 0.2)
+    has_c = has_b & (chance.random(20_000) < 0.5)
+    user, item = np.nonzero(np.stack([has_a, has_b, has_c], 1))
+    # when
+    weights = fit_linear(user, item, 3, ridge=10.0)
+    # then
+    assert weights[1, 2] > 0.4
+    assert abs(weights[0, 2]) < 0.1
+    assert (np.diag(weights) == 0).all()
 
 
 def test_popular_items_are_those_that_most_users_took() -> None:

@@ -71,11 +71,11 @@ def test_neighbours_come_first_then_the_recent_items_then_popular_ones_of_their_
     drawing.popular("i9", "i1", "i10")
     # when
     found = drawing.named("i0", "i1")
-    # then what the newer item speaks for comes before what the older one does
+    # then what the newer item speaks for comes before what the older one does, as closely
     assert found == [
         ("i2", "neighbour"),
-        ("i3", "neighbour"),
         ("i5", "neighbour"),
+        ("i3", "neighbour"),
         ("i4", "neighbour"),
         ("i0", "recent"),
         ("i1", "recent"),
@@ -88,6 +88,12 @@ def test_an_item_that_several_recent_ones_speak_for_comes_first() -> None:
     drawing = Drawing(neighbours(i0=["i2", "i3"], i1=["i4", "i3"], i5=["i3"]))
 
     assert [item for item, _ in drawing.named("i0", "i1", "i5")][:3] == ["i3", "i2", "i4"]
+
+
+def test_an_item_that_users_come_back_to_stands_where_it_belongs_and_is_called_recent() -> None:
+    drawing = Drawing(neighbours(i0=["i2", "i0", "i3"]))
+
+    assert drawing.named("i0") == [("i2", "neighbour"), ("i0", "recent"), ("i3", "neighbour")]
 
 
 def test_sold_out_and_just_bought_items_are_left_out_wherever_they_come_from() -> None:
