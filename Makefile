@@ -4,6 +4,7 @@
 #   make test    all tests, or some: make test ARGS="tests/worker -k batch"
 #   make check   formatting, lint, types, import arrows
 #   make bench   what can be measured, and how
+#   make bench-check    whether an event costs more than it did, measured beside a bare loop
 #   make lock    pin the newest versions that pyproject.toml allows
 #   make clean   remove the environment and what tools left behind
 
@@ -15,7 +16,7 @@ LOCK := $(PY) -m uv pip compile --quiet --python-version 3.11 --python-platform 
 	--generate-hashes --no-header --no-annotate --no-emit-index-url
 ARGS ?=
 
-.PHONY: env check format test demo bench lock clean
+.PHONY: env check format test demo bench bench-check lock clean
 .DEFAULT_GOAL := demo
 
 env: $(MADE)
@@ -45,6 +46,10 @@ demo: env
 
 bench: env
 	$(PY) -m bench $(or $(ARGS),--help)
+
+# Times wander from machine to machine and from hour to hour; how they stand to a bare loop's in the same run does not.
+bench-check: env
+	$(PY) -m bench throughput --rounds 3 --scale 0.4 --against bench/baseline.json $(ARGS)
 
 # One resolution of everything first; the locks are parts of it, so no two of them can disagree.
 lock: env

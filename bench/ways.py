@@ -28,7 +28,7 @@ BATCH_MAX: Final = 4_000
 TOLD: Final = {
     "SHOPSTREAM_WORKER__BATCH_MAX": str(BATCH_MAX),
     "SHOPSTREAM_WORKER__LATENCY_MS": "200",
-    "SHOPSTREAM_LISTS__BATCH_MAX": "120",
+    "SHOPSTREAM_LISTS__BATCH_MAX": "110",
 }
 SIZED: Final = 1_000  # records that an event's size is taken from
 

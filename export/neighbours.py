@@ -15,8 +15,9 @@ from export.linear import ITEMS_MAX, fit_linear
 NEIGHBOURS_MAX: Final = 50
 POPULAR_MAX: Final = 1_000
 LAG_MAX: Final = 10  # how far apart two items of one user may stand to count as seen together
-BACK: Final = 0.4  # how much the later of two items speaks for the earlier one, where the earlier one speaks with 1
-OF, FOR = 0.5, 0.2  # powers of how often an item occurs that weights are divided by: the one that speaks, the other
+BACK: Final = 0.7  # how much the later of two items speaks for the earlier one, where the earlier one speaks with 1
+OF, FOR = 0.5, 0.3  # powers of how often an item occurs that weights are divided by: the one that speaks, the other
+TINY: Final = 1e-6  # of an item that has no neighbour but itself
 HELD_OUT: Final = 0.1  # of the time, on which the two ways are compared
 CASES_MIN: Final = 100
 RECENT: Final = 8  # items that a worker remembers of a user
@@ -54,22 +55,26 @@ def count_neighbours(interactions: Any) -> dict[str, npt.NDArray[Any]]:
 def following(taken: Taken) -> Pairs:
     """Pairs of items that users took one soon after the other, the sooner the more, and less the other way round.
 
-    An item that users come back to is its own neighbour. What is frequent is divided by, but less for the item that is
-    spoken for: popular items are taken often.
+    What is frequent is divided by, but less for the item that is spoken for: popular items are taken often. An item
+    that users come back to speaks for itself as much as for its closest neighbour.
     """
     item, user, items = taken.item, taken.user, taken.items
-    codes, amounts = [np.zeros(0, np.int64)], [np.zeros(0)]
+    codes, amounts, again = [np.zeros(0, np.int64)], [np.zeros(0)], [np.zeros(0, np.int64)]
     for lag in range(1, min(LAG_MAX, len(item) - 1) + 1):
         same = user[:-lag] == user[lag:]
         a, b = item[:-lag][same], item[lag:][same]
         other = a != b
-        codes += [a * items + b, b[other] * items + a[other]]
-        amounts += [np.full(len(a), 1 / lag), np.full(int(other.sum()), BACK / lag)]
+        again.append(a[~other])
+        codes += [a[other] * items + b[other], b[other] * items + a[other]]
+        amounts += [np.full(int(other.sum()), 1 / lag), np.full(int(other.sum()), BACK / lag)]
     code, place = np.unique(np.concatenate(codes), return_inverse=True)
     total = np.bincount(place, weights=np.concatenate(amounts), minlength=len(code))
     often = np.maximum(np.bincount(item, minlength=items), 1)
     a, b = code // max(items, 1), code % max(items, 1)
-    return a, b, total / (often[a] ** OF * often[b] ** FOR)
+    weight = total / (often[a] ** OF * often[b] ** FOR)
+    strongest, own = np.zeros(items), np.unique(np.concatenate(again))
+    np.maximum.at(strongest, a, weight)
+    return np.append(a, own), np.append(b, own), np.append(weight, np.maximum(strongest[own], TINY))
 
 
 def linear(taken: Taken) -> Pairs:

@@ -44,6 +44,8 @@ def test_an_item_that_users_come_back_to_is_its_own_neighbour() -> None:
     found = count_neighbours(table_of(("u", "tea", 1), ("u", "cup", 2), ("u", "tea", 3), ("v", "shoe", 1)))
 
     assert neighbours_of(found, "tea") == ["cup", "tea"]
+    assert len(set(found["weights"][found["items"].tolist().index(b"tea")][:2].tolist())) == 1
+    assert neighbours_of(found, "cup") == ["tea"]
     assert neighbours_of(found, "shoe") == []
 
 

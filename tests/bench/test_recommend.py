@@ -1,0 +1,108 @@
+"""Recommend: cases of real shops, how lists are judged, and lists as the worker's parts cache them."""
+
+import gzip
+from pathlib import Path
+
+import pytest
+
+from bench.recommend import Served, main, missed, spread_of
+from bench.recommend_data import Case, Data, Quality, diginetica, judge
+from bench.recommend_rivals import Rivals
+from worker.redis_client import RedisClient
+
+BEGIN_MS = 1_700_000_000_000
+
+
+def case(*history: str, wanted: str = "x", left_out: str = "") -> Case:
+    taken = [(item, BEGIN_MS + at * 1_000) for at, item in enumerate(history)]
+    return Case(taken, frozenset(wanted.split()), frozenset(left_out.split()))
+
+
+def shop(*sessions: str, cases: list[Case]) -> Data:
+    taken = [
+        (f"u{user}", item, BEGIN_MS + user * 100_000 + at * 1_000)
+        for user, session in enumerate(sessions)
+        for at, item in enumerate(session.split())
+    ]
+    return Data("shop", "mrr", taken, cases)
+
+
+def test_a_list_is_judged_by_what_was_taken_next_and_where_it_stands() -> None:
+    data = shop("a b c d", cases=[case("a", wanted="b"), case("a", wanted="c")])
+
+    found = judge([["b", "c"], ["a", "c"]], data)
+
+    assert found == Quality(recall_20=1.0, rank_20=0.75, coverage=0.75)
+
+
+def test_what_is_left_out_takes_no_place_of_a_list() -> None:
+    data = shop("a b", cases=[case("a", wanted="b", left_out=" ".join(f"n{n}" for n in range(30)))])
+
+    assert judge([[*(f"n{n}" for n in range(30)), "b"]], data).rank_20 == 1.0
+    assert judge([[*(f"m{n}" for n in range(20)), "b"]], data).recall_20 == 0.0
+
+
+def test_of_several_wanted_items_the_ideal_order_counts_as_one() -> None:
+    data = shop("a b", cases=[case("a", wanted="b c")])._replace(rank="ndcg")
+
+    assert judge([["b", "c"]], data).rank_20 == pytest.approx(1.0)
+    assert 0.5 < judge([["n", "b", "c"]], data).rank_20 < 0.7
+
+
+def test_each_prefix_of_a_session_is_a_case_of_its_own(tmp_path: Path) -> None:
+    # given
+    folder = tmp_path / "diginetica"
+    folder.mkdir()
+    for name, text in (("train_sessions", "1 2\n3\n"), ("test_prefix_target", "1 2\t3\n1\t2\n")):
+        with gzip.open(folder / f"{name}.txt.gz", "wt") as file:
+            file.write(text)
+    # when
+    found = diginetica(tmp_path)
+    # then
+    assert [(user, item) for user, item, _ in found.taken] == [("s0", "i1"), ("s0", "i2"), ("s1", "i3")]
+    assert [([item for item, _ in c.history], sorted(c.wanted)) for c in found.cases] == [
+        (["i1", "i2"], ["i3"]),
+        (["i1"], ["i2"]),
+    ]
+
+
+def test_data_that_is_not_there_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--data", str(tmp_path), "--sets", "diginetica"]) == 2
+    assert "Diginetica should be at" in capsys.readouterr().err
+
+
+def test_lists_come_from_redis_and_hold_what_followed_in_training(redis_url: str, tmp_path: Path) -> None:
+    # given a shop in which b follows a, and y follows x
+    data = shop(*["a b"] * 3, *["x y x"] * 3, cases=[case("a", wanted="b"), case("y", "x", wanted="x")])
+    client = RedisClient(url=redis_url, timeout_s=10)
+    # when
+    first, second = Served(data, client, tmp_path).lists(data.cases)
+    # then
+    assert first[:2] == ["b", "a"]
+    assert set(second[:2]) == {"x", "y"}
+    assert client.pipeline([("EXISTS", "shop:rec:c0"), ("EXISTS", "shop:rec:c1")]) == [1, 1]
+
+
+def test_rivals_see_the_training_part_alone() -> None:
+    # given
+    data = shop(*["a b"] * 3, "c d", cases=[case("a", "unheard of", wanted="b"), case("c", wanted="d")])
+    rivals = Rivals(data)
+    # when
+    lists = {name: [made[:2] for made in way] for name, way in rivals.cooccurrence().items()}
+    # then
+    assert [made[0] for made in lists["without"]] == ["b", "d"]
+    assert [set(made) for made in lists["with own"]] == [{"a", "b"}, {"c", "d"}]
+    assert [made[:2] for made in next(iter(rivals.popularity().values()))] == [["a", "b"]] * 2
+
+
+def test_noise_is_the_spread_over_seeds_and_a_lead_within_it_is_none() -> None:
+    rows = {
+        "ours": spread_of([Quality(0.30, 0.2, 1.0)]),
+        "popularity": spread_of([Quality(0.10, 0.1, 1.0)]),
+        "cooccurrence": spread_of([Quality(0.29, 0.1, 1.0)]),
+        "library": spread_of([Quality(0.27, 0.1, 1.0), Quality(0.31, 0.1, 1.0)]),
+    }
+    found = list(missed({"shop": rows}))
+
+    assert rows["library"]["recall_20"] == [0.29, 0.02]
+    assert [sentence.partition(" of ours")[0] for sentence in found] == ["shop: recall_20"]
