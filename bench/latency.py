@@ -34,11 +34,11 @@ from demo.servers.apache_kafka import ApacheKafka
 from demo.servers.child import Child, free_ports
 from demo.servers.redis_server import RedisServer
 
-RATES: Final = (500,)
+RATES: Final = (500, 2_000)
 ORDERS_EVERY: Final = 5
 USERS: Final = 60_000
 WARM_S, MEASURED_S = 8.0, 40.0
-CALM_RATE, CALM_S = 100, 5.0
+CALM_RATE, CALM_S = 100, 30.0
 BACKLOG: Final = 100_000
 NUMBERS: Final = 10_000_000  # events of one load, at most
 READY_S: Final = 90.0
