@@ -5,6 +5,7 @@
         VERSION/manifest.json      this file's `Manifest`
         VERSION/*.onnx             slices of one network
         VERSION/neighbours.npz     items (M,) S, neighbours (M, K) int32 (-1: none), weights (M, K) float32,
+                                   fading () float32: a user's k-th latest item speaks with k ** -fading,
                                    popular (P,) int32: numbers of items, the most popular first
         VERSION/golden.npz         GRAPH/in/INPUT and GRAPH/out/OUTPUT: what a correct runtime reproduces
         VERSION/READY              empty, written last

@@ -1,8 +1,9 @@
 """Neighbours of items and popular items, learned from who took what: where the worker's candidates come from.
 
 There are two ways to say how much an item speaks for another one. Counting how closely they follow one another is good
-for browsing, of however many items. A linear model of what users have (`export.linear`) is good for shops of few items
-that are bought together. Which of them a shop is served with, its own latest interactions decide.
+for browsing, of however many items: there the k-th latest item of a user speaks with 1 / k. A linear model of what
+users have (`export.linear`) is good for shops of few items that are bought together, and there all speak alike. Which
+of them a shop is served with, its own latest interactions decide.
 """
 
 from typing import Any, Final, NamedTuple
@@ -17,6 +18,7 @@ POPULAR_MAX: Final = 1_000
 LAG_MAX: Final = 10  # how far apart two items of one user may stand to count as seen together
 BACK: Final = 0.7  # how much the later of two items speaks for the earlier one, where the earlier one speaks with 1
 OF, FOR = 0.5, 0.3  # powers of how often an item occurs that weights are divided by: the one that speaks, the other
+OWN: Final = 2.0  # how much an item that users come back to speaks for itself, of what it does for its closest one
 TINY: Final = 1e-6  # of an item that has no neighbour but itself
 HELD_OUT: Final = 0.1  # of the time, on which the two ways are compared
 CASES_MIN: Final = 100
@@ -24,7 +26,15 @@ RECENT: Final = 8  # items that a worker remembers of a user
 BEST: Final = 20
 
 Ints = npt.NDArray[np.int64]
-Pairs = tuple[Ints, Ints, npt.NDArray[np.float64]]
+
+
+class Pairs(NamedTuple):
+    """How much items `a` speak for items `b` (N,), the k-th latest of a user's items as its weight by k ** -fading."""
+
+    a: Ints
+    b: Ints
+    weight: npt.NDArray[np.float64]
+    fading: float
 
 
 class Taken(NamedTuple):
@@ -46,17 +56,24 @@ def count_neighbours(interactions: Any) -> dict[str, npt.NDArray[Any]]:
     ts_ms = interactions.column("ts_ms").to_numpy()
     order = np.lexsort((item, ts_ms, user))
     taken = Taken(user[order], item[order], ts_ms[order], len(names))
-    rows, weights = closest(linear(taken) if is_linear_better(taken) else following(taken), len(names))
+    pairs = linear(taken) if is_linear_better(taken) else following(taken)
+    rows, weights = closest(pairs, len(names))
     users_of = np.bincount(np.unique(np.stack([item, user]), axis=1)[0], minlength=len(names))
     popular = np.lexsort((np.arange(len(names)), -users_of))[:POPULAR_MAX]
-    return {"items": names, "neighbours": rows, "weights": weights, "popular": popular.astype(np.int32)}
+    return {
+        "items": names,
+        "neighbours": rows,
+        "weights": weights,
+        "fading": np.array(pairs.fading, np.float32),
+        "popular": popular.astype(np.int32),
+    }
 
 
 def following(taken: Taken) -> Pairs:
     """Pairs of items that users took one soon after the other, the sooner the more, and less the other way round.
 
     What is frequent is divided by, but less for the item that is spoken for: popular items are taken often. An item
-    that users come back to speaks for itself as much as for its closest neighbour.
+    that users come back to speaks for itself `OWN` times as much as for its closest neighbour.
     """
     item, user, items = taken.item, taken.user, taken.items
     codes, amounts, again = [np.zeros(0, np.int64)], [np.zeros(0)], [np.zeros(0, np.int64)]
@@ -74,14 +91,15 @@ def following(taken: Taken) -> Pairs:
     weight = total / (often[a] ** OF * often[b] ** FOR)
     strongest, own = np.zeros(items), np.unique(np.concatenate(again))
     np.maximum.at(strongest, a, weight)
-    return np.append(a, own), np.append(b, own), np.append(weight, np.maximum(strongest[own], TINY))
+    alone = np.maximum(OWN * strongest[own], TINY)
+    return Pairs(np.append(a, own), np.append(b, own), np.append(weight, alone), 1.0)
 
 
 def linear(taken: Taken) -> Pairs:
     """Pairs of items by the linear model, those that speak for one another."""
     weights = fit_linear(taken.user, taken.item, taken.items)
     a, b = np.nonzero(weights > 0)
-    return a, b, weights[a, b]
+    return Pairs(a, b, weights[a, b], 0.0)
 
 
 def is_linear_better(taken: Taken) -> bool:
@@ -106,18 +124,17 @@ def found(pairs: Pairs, before: Taken, after: Taken) -> float:
             recent = list(dict.fromkeys(had[::-1].tolist()))[:RECENT]
             score = np.zeros(before.items + 1)  # the last one is for no item
             for at, item in enumerate(recent, 1):
-                score[rows[item]] += weights[item] / np.sqrt(at)
+                score[rows[item]] += weights[item] * at**-pairs.fading
             score[had] = score[-1] = -1
             best = np.argpartition(-score, min(BEST, before.items))[:BEST]
             shares.append(len(np.intersect1d(best, new)) / len(new))
     return float(np.mean(shares)) if shares else 0.0
 
 
-def closest(found: Pairs, items: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+def closest(pairs: Pairs, items: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
     """The closest neighbours (items, K) of each item, -1 where there are no more, and their weights."""
-    a, b, weight = found
-    order = np.lexsort((b, -weight, a))
-    a, b, weight = a[order], b[order], weight[order]
+    order = np.lexsort((pairs.b, -pairs.weight, pairs.a))
+    a, b, weight = pairs.a[order], pairs.b[order], pairs.weight[order]
     place = np.arange(len(a)) - np.searchsorted(a, a)
     kept = place < NEIGHBOURS_MAX
     rows = np.full((items, NEIGHBOURS_MAX), -1, np.int32)

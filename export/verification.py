@@ -116,8 +116,8 @@ def check_golden(graph: str, session: ort.InferenceSession, golden: Arrays) -> f
 
 def check_neighbours(arrays: Arrays) -> None:
     """Raises `BadBundle` unless each item has a row of neighbours and weights, and all that is named is among them."""
-    if lost := {"items", "neighbours", "weights", "popular"} - arrays.keys():
-        raise BadBundle(f"neighbours.npz should have four arrays. Found no {', '.join(sorted(lost))}.")
+    if lost := {"items", "neighbours", "weights", "fading", "popular"} - arrays.keys():
+        raise BadBundle(f"neighbours.npz should have five arrays. Found no {', '.join(sorted(lost))}.")
     items, rows, weights = len(arrays["items"]), arrays["neighbours"], arrays["weights"]
     if rows.ndim != 2 or len(rows) != items or weights.shape != rows.shape:
         raise BadBundle(

@@ -1,6 +1,7 @@
 """Neighbours of items by catalogue number: what the bundle has learned, and what this worker has seen since.
 
-Both say how much an item speaks for another one; of several recent items the newer ones speak louder.
+Both say how much an item speaks for another one. Of several recent items the newer ones speak louder, of what was
+learned by as much as the bundle says (`fading`).
 """
 
 from typing import Final, NamedTuple
@@ -14,6 +15,7 @@ from worker.item_index import Numbers
 from worker.runtime import Neighbours
 
 PLACES: Final = 8  # co-visited items that are remembered of each item
+FADING: Final = 1.0  # of co-visits: the k-th latest item speaks with 1 / k
 PRIOR: Final = 20.0  # visits of an item before what it was visited with is half believed
 HALF_LIFE_MS: Final = 7 * 24 * 3_600_000
 AGE_MAX: Final = 100.0  # half-lives after which weights are brought back to the present, long before they overflow
@@ -49,18 +51,24 @@ class Nearby:
 
     def of(self, seen: Numbers) -> Near:
         """The neighbours of recent items (U, R), newest first; -1 where there is none."""
-        loudness = (1 / np.sqrt(np.arange(1, seen.shape[1] + 1))).astype(np.float32)  # (R,)
-        found = [source.of(seen) for source in (self._learned, self.visits) if source]
+        sources = [source for source in (self._learned, self.visits) if source]
+        found = [faded(source.of(seen), source.fading) for source in sources]
         numbers = np.concatenate([near.numbers for near in found], 2)  # (U, R, n)
-        weights = np.concatenate([near.weights for near in found], 2) * loudness[None, :, None]
+        weights = np.concatenate([near.weights for near in found], 2)
         return Near(numbers.reshape(len(seen), -1), weights.reshape(len(seen), -1))
+
+
+def faded(near: Near, fading: float) -> Near:
+    """Neighbours (U, R, n) of recent items, newest first, those of the older ones with less weight."""
+    loudness = (np.arange(1.0, near.weights.shape[1] + 1) ** -fading).astype(np.float32)
+    return Near(near.numbers, near.weights * loudness[None, :, None])
 
 
 class Learned:
     """A bundle's neighbours, read in its own numbers and told in those of the catalogue as it was then."""
 
     def __init__(self, neighbours: Neighbours, catalogue: Catalogue) -> None:
-        self.known, self._neighbours = len(catalogue), neighbours
+        self.known, self._neighbours, self.fading = len(catalogue), neighbours, neighbours.fading
         self._number = catalogue.linked(np.append(neighbours.hashes, np.uint64(0))).astype(np.int32)  # (M + 1,)
         self._row = np.full(self.known + 1, -1, np.int32)  # the last one is for what is unknown
         here = np.flatnonzero(self._number >= 0)
@@ -79,6 +87,8 @@ class CoVisits:
     A new item takes over the count that it displaces (space saving, Metwally et al. 2005), so what is frequent stays.
     Later visits weigh more, relative to the first: nothing has to be faded one by one.
     """
+
+    fading: Final = FADING
 
     def __init__(self, items_max: int) -> None:
         self._near = np.zeros((items_max, PLACES), np.int32)  # number + 1, so that 0 is a free place

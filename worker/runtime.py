@@ -16,6 +16,7 @@ from contract.features import GROUPS, Block, FeatureSet
 from worker.item_index import item_hash
 
 GOLDEN_TOLERANCE: Final = 1e-4  # processors differ by less, a wrong weight by far more
+FADING_MAX: Final = 10.0  # beyond it only the latest item speaks
 NOWHERE: Final = "/dev/null/nowhere"  # where weights in files of their own, which no digest vouches for, are not found
 ANSWERED: Final = {"items": "item_part", "recommend": "click", "search": "relevance"}  # what the worker asks these for
 Scores = dict[str, npt.NDArray[np.float32]]
@@ -98,26 +99,33 @@ def by_row(scores: Scores, rows: int) -> list[dict[str, float]]:
 
 
 class Neighbours(NamedTuple):
-    """M items by their hashes (M,), the neighbours of each (M, K), -1 for none, with weights, and P popular ones."""
+    """M items by their hashes (M,), the neighbours of each (M, K), -1 for none, with weights, and P popular ones.
+
+    The k-th latest item of a user speaks with k ** -fading.
+    """
 
     hashes: npt.NDArray[np.uint64]
     rows: npt.NDArray[np.int32]
     weights: npt.NDArray[np.float32]
     popular: npt.NDArray[np.int32]
+    fading: float
 
 
 def read_neighbours(bundle: Bundle) -> Neighbours:
     arrays = load_arrays(bundle, "neighbours.npz")
-    with refusing("neighbours.npz should hold items, their neighbours with weights, and popular ones"):
+    with refusing("neighbours.npz should hold items, their neighbours with weights and their fading, and popular ones"):
         hashes = np.array([item_hash(item.decode()) for item in arrays["items"].tolist()], np.uint64)
         rows, popular = arrays["neighbours"].astype(np.int32), arrays["popular"].astype(np.int32)
         weights = np.nan_to_num(arrays["weights"].astype(np.float32), posinf=0.0, neginf=0.0)
+        fading = float(arrays["fading"])
     if rows.ndim != 2 or len(rows) != len(hashes) or weights.shape != rows.shape:
         raise BadBundle(f"Each of {len(hashes)} items should have a row of neighbours. Found {rows.shape}.")
     for numbers, least in ((rows, -1), (popular, 0)):
         if numbers.size and not (numbers.min() >= least and numbers.max() < len(hashes)):
             raise BadBundle(f"Neighbours should be among the {len(hashes)} items. Found number {int(numbers.max())}.")
-    return Neighbours(hashes, rows, weights, popular)
+    if not 0 <= fading <= FADING_MAX:
+        raise BadBundle(f"The fading of neighbours should be from 0 to {FADING_MAX}. Found {fading}.")
+    return Neighbours(hashes, rows, weights, popular, fading)
 
 
 def load_arrays(bundle: Bundle, name: str) -> dict[str, npt.NDArray[Any]]:

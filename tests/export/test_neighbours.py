@@ -43,8 +43,9 @@ def test_the_closest_neighbour_comes_first_and_popularity_alone_does_not_make_on
 def test_an_item_that_users_come_back_to_is_its_own_neighbour() -> None:
     found = count_neighbours(table_of(("u", "tea", 1), ("u", "cup", 2), ("u", "tea", 3), ("v", "shoe", 1)))
 
-    assert neighbours_of(found, "tea") == ["cup", "tea"]
-    assert len(set(found["weights"][found["items"].tolist().index(b"tea")][:2].tolist())) == 1
+    assert neighbours_of(found, "tea") == ["tea", "cup"]
+    own, other = found["weights"][found["items"].tolist().index(b"tea")][:2].tolist()
+    assert own == pytest.approx(2 * other)
     assert neighbours_of(found, "cup") == ["tea"]
     assert neighbours_of(found, "shoe") == []
 
@@ -78,6 +79,7 @@ def test_of_the_two_ways_the_one_is_taken_that_finds_more_of_the_latest_interact
         chosen = count_neighbours(table)
         monkeypatch.setattr(neighbours, "is_linear_better", lambda _, is_better=is_better: is_better)
         assert (chosen["weights"] == count_neighbours(table)["weights"]).all()
+        assert chosen["fading"] == (0 if is_better else 1)
         monkeypatch.undo()
 
 

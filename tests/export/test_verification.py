@@ -139,6 +139,7 @@ def test_neighbours_that_are_no_items_are_refused(bundle: Bundle, change: dict[s
         "items": np.array([b"a", b"b"]),
         "neighbours": np.array([[1], [-1]]),
         "weights": np.ones((2, 1)),
+        "fading": np.array(1.0),
         "popular": np.array([0, 1]),
     }
 

@@ -105,6 +105,7 @@ def neighbours() -> Arrays:
         "items": np.array([item.encode() for item in ITEMS]),
         "neighbours": rows,
         "weights": np.ones_like(rows, np.float32),
+        "fading": np.array(1.0, np.float32),
         "popular": np.arange(count - 1, -1, -1, dtype=np.int32),
     }
 

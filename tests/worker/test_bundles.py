@@ -103,6 +103,9 @@ BROKEN: dict[str, tuple[Files, str]] = {
         {"recommend.onnx": graphs(1.0)["search.onnx"],
          "golden.npz": changed({**golden(100.0), "recommend/out/relevance": golden(100.0)["search/out/relevance"]})},
         "should answer `click`"),
+    "no fading of neighbours": ({"neighbours.npz": without(neighbours(), "fading")}, "fading"),
+    "a fading that is no number": (
+        {"neighbours.npz": changed(neighbours(), fading=np.array(np.nan, np.float32))}, "from 0 to 10.0"),
     "no neighbours": ({"neighbours.npz": without(neighbours(), "neighbours")}, "neighbours"),
     "neighbours beyond the items": (
         {"neighbours.npz": changed(neighbours(), neighbours=np.full((4, 2), 4, np.int32))}, "among the 4 items"),

@@ -20,14 +20,14 @@ ITEMS = [f"i{n}" for n in range(12)]
 DAY_MS = 86_400_000
 
 
-def neighbours(**near: Sequence[str]) -> Neighbours:
+def neighbours(fading: float = 1.0, **near: Sequence[str]) -> Neighbours:
     """Each item's neighbours, the first twice as near as the second."""
     rows = np.full((len(ITEMS), 4), -1, np.int32)
     for item, others in near.items():
         rows[ITEMS.index(item), : len(others)] = [ITEMS.index(other) for other in others]
     weights = np.broadcast_to(np.array([1, 0.5, 0.25, 0.125], np.float32), rows.shape)
     hashes = np.array([item_hash(item) for item in ITEMS], np.uint64)
-    return Neighbours(hashes, rows, weights, np.zeros(0, np.int32))
+    return Neighbours(hashes, rows, weights, np.zeros(0, np.int32), fading)
 
 
 class Drawing:
@@ -71,11 +71,11 @@ def test_neighbours_come_first_then_the_recent_items_then_popular_ones_of_their_
     drawing.popular("i9", "i1", "i10")
     # when
     found = drawing.named("i0", "i1")
-    # then what the newer item speaks for comes before what the older one does, as closely
+    # then the older item speaks with half the voice
     assert found == [
         ("i2", "neighbour"),
-        ("i5", "neighbour"),
         ("i3", "neighbour"),
+        ("i5", "neighbour"),
         ("i4", "neighbour"),
         ("i0", "recent"),
         ("i1", "recent"),
@@ -88,6 +88,14 @@ def test_an_item_that_several_recent_ones_speak_for_comes_first() -> None:
     drawing = Drawing(neighbours(i0=["i2", "i3"], i1=["i4", "i3"], i5=["i3"]))
 
     assert [item for item, _ in drawing.named("i0", "i1", "i5")][:3] == ["i3", "i2", "i4"]
+
+
+def test_where_nothing_fades_the_newest_item_speaks_no_louder_than_the_oldest() -> None:
+    near = {"i0": ["i7", "i2"], "i1": ["i3"], "i5": ["i3"]}
+
+    found = [[item for item, _ in Drawing(neighbours(fading, **near)).named("i0", "i1", "i5")] for fading in (0, 9)]
+
+    assert [items[:2] for items in found] == [["i3", "i7"], ["i7", "i2"]]
 
 
 def test_an_item_that_users_come_back_to_stands_where_it_belongs_and_is_called_recent() -> None:
