@@ -18,7 +18,8 @@ POPULAR_MAX: Final = 1_000
 LAG_MAX: Final = 10  # how far apart two items of one user may stand to count as seen together
 BACK: Final = 0.7  # how much the later of two items speaks for the earlier one, where the earlier one speaks with 1
 OF, FOR = 0.5, 0.3  # powers of how often an item occurs that weights are divided by: the one that speaks, the other
-OWN: Final = 2.0  # how much an item that users come back to speaks for itself, of what it does for its closest one
+OWN: Final = 3.0  # how much an item that users come back to speaks for itself, of what it does for its closest one
+RETURNS: Final = 0.03  # of steps that lead to the same item again: where there are so many, users come back to any item
 TINY: Final = 1e-6  # of an item that has no neighbour but itself
 HELD_OUT: Final = 0.1  # of the time, on which the two ways are compared
 CASES_MIN: Final = 100
@@ -73,7 +74,8 @@ def following(taken: Taken) -> Pairs:
     """Pairs of items that users took one soon after the other, the sooner the more, and less the other way round.
 
     What is frequent is divided by, but less for the item that is spoken for: popular items are taken often. An item
-    that users come back to speaks for itself `OWN` times as much as for its closest neighbour.
+    that users come back to speaks for itself `OWN` times as much as for its closest neighbour; in a shop where that is
+    usual every item does.
     """
     item, user, items = taken.item, taken.user, taken.items
     codes, amounts, again = [np.zeros(0, np.int64)], [np.zeros(0)], [np.zeros(0, np.int64)]
@@ -89,10 +91,16 @@ def following(taken: Taken) -> Pairs:
     often = np.maximum(np.bincount(item, minlength=items), 1)
     a, b = code // max(items, 1), code % max(items, 1)
     weight = total / (often[a] ** OF * often[b] ** FOR)
-    strongest, own = np.zeros(items), np.unique(np.concatenate(again))
+    strongest, own = np.zeros(items), returned_to(np.concatenate(again), len(place) // 2, items)
     np.maximum.at(strongest, a, weight)
     alone = np.maximum(OWN * strongest[own], TINY)
     return Pairs(np.append(a, own), np.append(b, own), np.append(weight, alone), 1.0)
+
+
+def returned_to(again: Ints, apart: int, items: int) -> Ints:
+    """Items that users come back to: `again`, with repeats, or any where of `apart` other steps these are many."""
+    is_usual = len(again) > RETURNS * (len(again) + apart)
+    return np.arange(items) if is_usual else np.unique(again)
 
 
 def linear(taken: Taken) -> Pairs:

@@ -10,7 +10,7 @@ from contract.errors import BadData
 from export import neighbours
 from export.interactions import SCHEMA, read_all
 from export.linear import fit_linear
-from export.neighbours import NEIGHBOURS_MAX, count_neighbours
+from export.neighbours import NEIGHBOURS_MAX, OWN, count_neighbours
 
 
 def table_of(*taken: tuple[str, str, int]) -> pa.Table:
@@ -41,13 +41,21 @@ def test_the_closest_neighbour_comes_first_and_popularity_alone_does_not_make_on
 
 
 def test_an_item_that_users_come_back_to_is_its_own_neighbour() -> None:
-    found = count_neighbours(table_of(("u", "tea", 1), ("u", "cup", 2), ("u", "tea", 3), ("v", "shoe", 1)))
+    elsewhere = [(f"w{n}", item, at) for n in range(50) for at, item in enumerate(("shoe", "lace"))]
+
+    found = count_neighbours(table_of(("u", "tea", 1), ("u", "cup", 2), ("u", "tea", 3), *elsewhere))
 
     assert neighbours_of(found, "tea") == ["tea", "cup"]
     own, other = found["weights"][found["items"].tolist().index(b"tea")][:2].tolist()
-    assert own == pytest.approx(2 * other)
+    assert own == pytest.approx(OWN * other)
     assert neighbours_of(found, "cup") == ["tea"]
-    assert neighbours_of(found, "shoe") == []
+
+
+def test_where_users_often_come_back_every_item_is_its_own_neighbour() -> None:
+    found = count_neighbours(table_of(("u", "tea", 1), ("u", "cup", 2), ("u", "tea", 3), ("v", "shoe", 1)))
+
+    assert neighbours_of(found, "cup") == ["cup", "tea"]
+    assert neighbours_of(found, "shoe") == ["shoe"]
 
 
 def test_what_is_taken_next_is_nearer_than_what_was_taken_before() -> None:
