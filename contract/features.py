@@ -290,7 +290,7 @@ def id_columns(feature: Feature, events: Sequence[Event], known: Known) -> npt.N
     return np.array([ids[text] for text in texts], np.int64).reshape(-1, 1)
 
 
-@lru_cache(maxsize=65_536)
+@lru_cache(maxsize=4_096)  # searches that are frequent; titles hardly come twice
 def text_ids(text: str) -> tuple[int, ...]:
     """Hashed words and character trigrams of a text, words first, as many as the width holds; 0 fills the rest."""
     words = [word_ids(word) for word in WORD.findall(text.lower())]

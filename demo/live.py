@@ -124,9 +124,9 @@ class Live:
         )
 
     def _read_shelf(self, person: Person) -> Shelf | None:
-        """What a web shop does before it shows a home page: read the user's list."""
-        found = self._site.read_list(person.user_id)
-        return Shelf(found.recommendation_id, tuple(item.item_id for item in found.items)) if found else None
+        """What a web shop does before it shows a home page: read the user's list, or what is popular."""
+        page = self._site.reader.page(person.user_id)
+        return Shelf(page.recommendation_id or "", page.items) if page.items else None
 
 
 def hush(text: str) -> None:

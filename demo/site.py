@@ -12,6 +12,7 @@ from contract.events import KINDS
 from contract.rows import Recommendations, read_recommendations
 from contract.settings import Settings, read_settings
 from demo.crew import Crew
+from demo.reader import Reader
 from demo.sender import Sender
 from demo.servers.embedded import PARTITIONS, EmbeddedKafka, EmbeddedValkey
 from demo.witness import Witness
@@ -36,6 +37,7 @@ class Site:
         stack.callback(self.witness.close)
         self.redis = redis.Redis.from_url(valkey.url)
         stack.callback(self.redis.close)
+        self.reader = Reader(self.redis, self.settings.redis.prefix)
         self.crew = stack.enter_context(Crew(folder=self.folder))
 
     @property
@@ -43,7 +45,7 @@ class Site:
         return self.settings.bundles
 
     def read_list(self, user_id: str) -> Recommendations | None:
-        """A user's list as a web shop reads it: one GET."""
+        """A user's list with all that it says; a web shop reads less of it (`demo.reader`)."""
         found = self.redis.get(f"{self.settings.redis.prefix}rec:{user_id}")
         return read_recommendations(found) if isinstance(found, bytes) else None
 

@@ -85,6 +85,8 @@ class Catalogue:
 
     def serve(self, model: Model | None) -> None:
         """From now on the items' parts are those of `model`; what is not prepared is made now."""
+        if model is not None and self._serving and self._serving.model is model:
+            return
         while not self.prepare(model):
             pass
         self._serving, self._coming = self._coming, None

@@ -1,6 +1,8 @@
 """Products: keeps the catalogue of this process as the products topic has it."""
 
 import logging
+import time
+from typing import Final
 
 from contract.errors import BadEvent
 from contract.events import Product, clamp, decode
@@ -11,6 +13,7 @@ from worker.intake import Record
 
 log = logging.getLogger(__name__)
 RECORDS_MAX = 5_000
+TELL_S: Final = 5.0  # between two sentences about how far the first reading is
 
 
 class Products:
@@ -18,7 +21,17 @@ class Products:
 
     def __init__(self, *, follower: Follower, catalogue: Catalogue) -> None:
         self._follower, self._catalogue = follower, catalogue
+        self._tell_s = time.monotonic() + TELL_S
         self.ready = False
+
+    @property
+    def progress(self) -> str:
+        """How far the first reading is, as a sentence."""
+        if self.ready:
+            return f"The catalogue is read: {len(self._catalogue)} items."
+        return (
+            f"The catalogue is being read: {len(self._catalogue)} items, {self._follower.behind} partitions to go on."
+        )
 
     def open(self) -> None:
         """Ask Kafka where the topic ends now; raises `Unavailable`."""
@@ -34,10 +47,15 @@ class Products:
                 self._catalogue.put(product)
         self._catalogue.settle()
         metrics.CATALOGUE.set(len(self._catalogue))
-        if not self.ready and not self._follower.behind:
-            self.ready = True
-            log.info("The catalogue is read: %d items.", len(self._catalogue))
+        if not self.ready:
+            self._tell_how_far()
         return len(records)
+
+    def _tell_how_far(self) -> None:
+        self.ready = not self._follower.behind
+        if self.ready or time.monotonic() >= self._tell_s:
+            self._tell_s = time.monotonic() + TELL_S
+            log.info(self.progress)
 
     def close(self) -> None:
         self._follower.close()

@@ -201,7 +201,7 @@ class ScoreWorker:
         return self._progress.stalled
 
     def _is_ready(self) -> str | None:
-        return None if self._ready else "Erasures and the catalogue are being read."
+        return None if self._ready else f"Erasures, the catalogue and a model come first. {self._products.progress}"
 
 
 def open_state(settings: Settings) -> State:

@@ -167,3 +167,16 @@ def test_the_next_model_is_prepared_slice_by_slice_while_the_present_one_serves(
     # then
     catalogue.serve(coming)
     assert catalogue.parts(names).tolist() == [[0], [-50], *([-n] for n in range(2, 9)), [-60], [-70]]
+
+
+def test_a_model_that_serves_already_makes_no_part_again(
+    catalogue: Catalogue, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given
+    catalogue.put(product("i", price=3))
+    catalogue.serve(model)
+    monkeypatch.setattr(model, "item_part", lambda _: pytest.fail("it should not be asked"))
+    # when
+    catalogue.serve(model)
+    # then
+    assert catalogue.parts(["i"]).tolist() == [[3]]
