@@ -50,11 +50,12 @@ class Caches:
             self._searched.drop(user, digests)
 
     def write_popular(self, popular: Mapping[str, Sequence[str]], now_ms: int) -> None:
-        """The fallback for users we do not know: popular items, by category and ('') of all."""
+        """The fallback for users we do not know: popular items, by category and ('') of all; none: no list."""
         commands = []
         for category, items in popular.items():
             key = f"{self._prefix}rec:popular" + (f":{category}" if category else "")
-            commands.append(("SET", key, to_json({"items": items, "computed_ms": now_ms}), "EX", self._ttl_s))
+            made = to_json({"items": items, "computed_ms": now_ms})
+            commands.append(("SET", key, made, "EX", self._ttl_s) if items else ("DEL", key))
         if commands:
             self._client.pipeline(commands)
 

@@ -54,7 +54,9 @@ ERASURES_PENDING: Final = gauge("erasures_pending", "Erasures that this worker h
 ERASURES_CONFIRMED: Final = counter("erasures_confirmed_total", "Erasures confirmed; repeated ones count again.")
 CATALOGUE: Final = gauge("catalogue_items", "Items in the catalogue.")
 LIST_AGE: Final = histogram("list_age_seconds", "From a user's event time to the list that reflects it.", MILLISECONDS)
-SHED: Final = counter("lists_shed_total", "Events that waited too long to bring a new list (`lists.shed_ms`).")
+SHED: Final = counter(
+    "lists_shed_total", "Events that brought no new list: they waited too long, or too many users did."
+)
 EXAMPLES: Final = counter("examples_total", "Examples published, for each label in them; revisions count.", "task")
 JUDGEMENTS: Final = counter("judgements_total", "Labels sent on with the entities of what they judge.")
 JOINED: Final = counter(

@@ -27,6 +27,7 @@ from worker.health import HealthServer
 from worker.intake import Intake
 from worker.lanes import LANES
 from worker.patience import Patience, Stopped
+from worker.popular_lists import PopularLists
 from worker.positions import Positions
 from worker.products import Products
 from worker.profile_store import open_profiles
@@ -67,6 +68,12 @@ class ScoreWorker:
         self._state = open_state(settings)
         self._erasing = Erasing(
             settings=settings, lane=self._lane, state=self._state, positions=self._positions, patience=self._patience
+        )
+        self._popular_lists = PopularLists(
+            caches=self._state.caches,
+            catalogue=self._catalogue,
+            popularity=self._browser.popularity,
+            length=settings.lists.length,
         )
         self._ready = False
         self._coming: Model | None = None
@@ -171,21 +178,11 @@ class ScoreWorker:
             self._erasing.confirm(protocol)
             if self._lane.name == "browsing":
                 self._browser.look_around(self._state.profiles)
-                self._state.caches.write_popular(self._popular(), now_ms())
+                self._popular_lists.write(now_ms())
         except (StaleState, Dropped) as error:
             protocol.recover(error)
         except Unavailable as error:
             log.warning("Housekeeping is left for later: %s", error)
-
-    def _popular(self) -> dict[str, list[str]]:
-        """What is popular now, of all ('') and by category."""
-        popularity, words, length = (
-            self._browser.popularity,
-            self._catalogue.categories.words,
-            self._settings.lists.length,
-        )
-        chosen = {"": popularity.top} | {words[code]: row for code, row in popularity.by_category.items() if code}
-        return {category: self._catalogue.names(row[:length]) for category, row in chosen.items() if len(row)}
 
     def _look_for_model(self) -> None:
         self._coming = self._bundles.look() or self._coming

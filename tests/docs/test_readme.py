@@ -65,15 +65,6 @@ def test_a_list_is_read_as_the_page_says(client: RedisClient, redis_url: str) ->
         names["shop"].close()
 
 
-@pytest.mark.parametrize("language", ["python list", "java", "js"])
-def test_each_language_reads_the_same_key_and_field(language: str) -> None:
-    code = README.code(language)
-
-    assert "shop:rec:" in code
-    assert "items" in code
-    assert "item_id" in code
-
-
 def test_the_order_of_the_page_is_one(embedded_kafka: EmbeddedKafka, topic_prefix: str) -> None:
     # Given a topic of this test's own
     topic = f"{topic_prefix}orders"
