@@ -19,6 +19,7 @@ import numpy as np
 import onnxruntime as ort
 from confluent_kafka import Consumer, Message, Producer
 
+from bench.batches import USERS
 from contract.bundle import current_version, read_bundle
 from contract.events import DECODERS, Click, Event, Order
 from contract.profiles import RECORD
@@ -139,11 +140,13 @@ class Bare:
             keys_of(event, plan.prefix)[: None if kind in plan.graphs else 1]
             for event, kind in zip(events, kinds, strict=True)
         ]
-        self._redis.run([("HGETALL", key) for key in dict.fromkeys(key for of in keys for key in of)])
+        lists = self._lists_due(len(messages))
+        watched = [f"{plan.prefix}user:u{(self._turn + n) % USERS}" for n in range(lists)]
+        self._redis.run([("HGETALL", key) for key in dict.fromkeys([*(key for of in keys for key in of), *watched])])
         for kind in set(kinds) & plan.graphs.keys():
             self._graphs[plan.graphs[kind]].run(kinds.count(kind), 1)
         answers = [(kind, self._next(kind)) for kind in kinds if kind in plan.answers]
-        answers += [("lists", answer) for answer in self._lists(len(messages))]
+        answers += [("lists", answer) for answer in self._lists(lists)]
         commands: list[tuple[Any, ...]] = [
             ("SET", f"{plan.prefix}{kind}:{self._turn + n}", answer.cached, "NX", "GET", "EX", 604_800)
             for n, (kind, answer) in enumerate(answers)
@@ -153,12 +156,12 @@ class Bare:
             self._redis.run(commands)
         self._produce(answers, messages)
         commands = [
-            ("HSET", key, f"{plan.topics[topic]}~AAAAAAAA/{n}", SLICE)
+            ("HSET", key, f"{plan.topics[topic]}~AAAAAAAAAAAAAA/{n}", SLICE)
             for key, topic, n in touched(keys, messages)
             if plan.topics[topic] in plan.graphs
         ]
         commands += [
-            ("SET", f"{plan.prefix}rec:u{(self._turn + n) % 5_000}", answer.cached, "EX", 1_209_600)
+            ("SET", f"{plan.prefix}rec:u{(self._turn + n) % USERS}", answer.cached, "EX", 1_209_600)
             for n, (kind, answer) in enumerate(answers)
             if kind == "lists"
         ]
@@ -174,9 +177,13 @@ class Bare:
         self._producer.flush()
         self._consumer.commit(asynchronous=False)
 
-    def _lists(self, events: int) -> list[Answer]:
+    def _lists_due(self, events: int) -> int:
+        """How many lists are made with so many events."""
         self._due += events * self._plan.lists_per_event
         count, self._due = int(self._due), self._due % 1
+        return count
+
+    def _lists(self, count: int) -> list[Answer]:
         for begin in range(0, count, 32):
             self._graphs["recommend"].run(min(32, count - begin), CANDIDATES)
         return [self._next("lists") for _ in range(count)]
