@@ -73,7 +73,7 @@ def test_data_that_is_not_there_is_told(tmp_path: Path, capsys: pytest.CaptureFi
 
 def test_lists_come_from_redis_and_hold_what_followed_in_training(redis_url: str, tmp_path: Path) -> None:
     # given a shop in which b follows a, and y follows x
-    data = shop(*["a b"] * 3, *["x y x"] * 3, cases=[case("a", wanted="b"), case("y", "x", wanted="x")])
+    data = shop(*["a b"] * 150, *["x y x"] * 3, cases=[case("a", wanted="b"), case("y", "x", wanted="x")])
     client = RedisClient(url=redis_url, timeout_s=10)
     # when
     first, second = Served(data, client, tmp_path).lists(data.cases)

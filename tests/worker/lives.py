@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Self
 
-from contract.errors import StaleState
+from contract.errors import StaleState, Unavailable
 from tests.worker.signing import Signing
 from tests.worker.stage import Stage
 from worker.answers import Scorer
@@ -148,6 +148,8 @@ class Life:
                     self.erasing.confirm(self.protocol)
             except (StaleState, Dropped) as error:
                 self.protocol.recover(error)
+            except Unavailable:  # a slot that is being moved, say: a worker leaves its house for later
+                pass
 
     def work_until(self, done: Callable[[], bool]) -> None:
         """Step after step until `done`; fails after a minute."""
