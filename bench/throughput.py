@@ -21,7 +21,7 @@ from typing import Final
 import msgspec
 
 from bench.drain import Drained, spread
-from bench.ways import LANES, WAYS, Runs, Ways
+from bench.ways import LANES, WAYS, Moved, Runs, Ways
 from demo.servers.apache_kafka import ApacheKafka
 from demo.servers.redis_server import RedisServer
 
@@ -77,8 +77,13 @@ def row_of(runs: Runs, way: str) -> Row:
         kafka_us_per_event=median(drained, "kafka"),
         redis_us_per_event=median(drained, "redis"),
         lists_per_second=round(runs.lists[way] / events * speeds[1], 1) if way != "naive" else 0.0,
-        moved={door: round(of, 1) for door, of in runs.moved[way]._asdict().items()} if way != "naive" else {},
+        moved=moved(runs.moved[way]) if way != "naive" else {},
     )
+
+
+def moved(rounds: Sequence[Moved]) -> dict[str, float]:
+    """Bytes for each event by door, of all rounds: how large a worker's batches are wanders with the machine."""
+    return {door: round(statistics.mean(getattr(one, door) for one in rounds), 1) for door in Moved._fields}
 
 
 def ratio_to_bare(runs: Runs) -> float:

@@ -71,13 +71,17 @@ class Moved(NamedTuple):
     redis_in: float
     redis_out: float
 
+    @property
+    def redis(self) -> tuple[float, float]:
+        return self.redis_in, self.redis_out
+
 
 class Runs:
-    """All runs of one load: what they have shown, and what the first of each way has moved."""
+    """All runs of one load: what they have shown, and what each has moved."""
 
     def __init__(self) -> None:
         self.drained: dict[str, list[Drained]] = defaultdict(list)
-        self.moved: dict[str, Moved] = {}
+        self.moved: dict[str, list[Moved]] = defaultdict(list)
         self.lists: dict[str, int] = {}
         self.plan: Plan | None = None
 
@@ -115,18 +119,18 @@ class Ways:
         drained = drain.run([child], ends, enough=NAIVE_S if way == "naive" else math.inf)
         runs.drained[way].append(drained)
         self._told(f"{lane.name}, {way}: {spread(drained.speeds)} events/s, {drained.cpu_us('self'):.1f} us of CPU")
-        if way not in runs.moved:
+        if way != "naive":
             self._note_moved(track, lane, way, before)
-        if runs.plan is None:
+        if way == "ours":
             runs.plan = self._plan(track, lane, round(drained.events / batches(child)))
 
     def _note_moved(self, track: Track, lane: Lane, way: str, before: tuple[int, int]) -> None:
         runs, after, written = self.runs[lane.name], self._redis_bytes(), track.written()
-        events, out = runs.drained[way][0].events, sum(size for _, size in written.values())
+        events, out = runs.drained[way][-1].events, sum(size for _, size in written.values())
         # A click has a row of its own, an order only where it is decided: what else is logged are lists.
         runs.lists[way] = written["scored"][0] - round(events * lane.clicks) if lane.worker == "browsing" else 0
         redis = ((now - then) / events for now, then in zip(after, before, strict=True))
-        runs.moved[way] = Moved(sized(lane), out / events, *redis)
+        runs.moved[way].append(Moved(sized(lane), out / events, *redis))
 
     def _redis_bytes(self) -> tuple[int, int]:
         return redis_bytes(self._server.port)
@@ -155,8 +159,12 @@ class Ways:
         return Child(command=[sys.executable, "-m", f"bench.{way}", str(path)], output=log, environment=environment)
 
     def _plan(self, track: Track, lane: Lane, batch: int) -> Plan:
-        """What the bare loop is told, after ours: batches as large, lists as many."""
+        """What the bare loop is told, after ours: batches as large, lists as many, as many bytes as in that round."""
         runs = self.runs[lane.name]
+        moved = runs.moved["ours"][-1].redis
+        lists = runs.lists["ours"] / runs.drained["ours"][-1].events
+        if runs.plan:
+            return msgspec.structs.replace(runs.plan, batch_max=batch, lists_per_event=lists, moved=moved)
         return Plan(
             bootstrap=self._kafka.bootstrap,
             redis_port=self._server.port,
@@ -167,7 +175,8 @@ class Ways:
             batch_max=batch,
             graphs=lane.graphs,
             answers=Copier(track).answers(decides=lane.worker == "orders"),
-            lists_per_event=runs.lists["ours"] / runs.drained["ours"][0].events,
+            lists_per_event=lists,
+            moved=moved,
         )
 
 
