@@ -1,10 +1,10 @@
 """The bare loop: what a lane costs without features and without safety; what throughput and latency compare ours with.
 
 It consumes, decodes with msgspec, reads and writes as many keys and bytes in Redis, runs the same graphs over as many
-rows, produces the same bytes and commits. Where its own keys fall short of the bytes that ours moved through Redis, one
-more value makes up for them. It knows nothing of what it reads: rows of the graphs are drawn once, answers
-are copies of real ones, nothing is merged, claimed, checked, counted or tried again. Redis is spoken to by hand-packed
-pipelines, which cost a fraction of redis-py's own. A process of its own: `python -m bench.bare FILE`.
+rows, produces the same bytes and commits. Where its own keys fall short of the bytes that ours moved through Redis in
+the round before, one more value makes up for them. It knows nothing of what it reads: rows of the graphs are drawn
+once, answers are copies of real ones, nothing is merged, claimed, checked, counted or tried again. Redis is spoken to
+by hand-packed pipelines, which cost a fraction of redis-py's own. A process of its own: `python -m bench.bare FILE`.
 """
 
 import signal
@@ -29,7 +29,7 @@ from worker.runtime import load_arrays, open_graph
 WAIT_S: Final = 0.02
 SLICE: Final = np.random.default_rng(1).bytes(RECORD.itemsize)  # as long as a slice
 CANDIDATES: Final = 100
-PADDING: Final = 1_000_000  # bytes that one batch can make up for
+PADDING: Final = 1_000_000  # bytes, at most, of one batch
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -52,7 +52,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     graphs: dict[str, str]  # kind -> graph
     answers: dict[str, list[Answer]]  # kind -> answers; `lists`: of lists
     lists_per_event: float
-    moved: tuple[float, float] = (0.0, 0.0)  # bytes that ours sends to and gets from Redis for each event
+    padding: tuple[float, float] = (0.0, 0.0)  # bytes sent to and got from Redis for each event, besides its own
     written: dict[str, str] = {}  # kind -> topic
     latest: bool = False  # begin with what comes from now on
 
@@ -63,19 +63,14 @@ class Pipeline:
     def __init__(self, port: int) -> None:
         self._socket = socket.create_connection(("127.0.0.1", port))
         self._reader = hiredis.Reader()
-        self.sent, self.got = 0, 0  # bytes
 
     def run(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-        packed = b"".join(map(hiredis.pack_command, commands))
-        self._socket.sendall(packed)
-        self.sent += len(packed)
+        self._socket.sendall(b"".join(map(hiredis.pack_command, commands)))
         replies: list[Any] = []
         while len(replies) < len(commands):
             reply = self._reader.gets()
             if reply is False:
-                received = self._socket.recv(1 << 20)
-                self._reader.feed(received)
-                self.got += len(received)
+                self._reader.feed(self._socket.recv(1 << 20))
             else:
                 replies.append(reply)
         return replies
@@ -134,7 +129,7 @@ class Bare:
         )
         self._redis = Pipeline(plan.redis_port)
         self._graphs = open_graphs(plan)
-        self._due, self._turn, self._events = 0.0, 0, 0
+        self._due, self._turn = 0.0, 0
         self._padding = f"{plan.prefix}padding"
         self._redis.run([("SET", self._padding, bytes(PADDING))])
 
@@ -175,16 +170,15 @@ class Bare:
             for n, (kind, answer) in enumerate(answers)
             if kind == "lists"
         ]
-        self._redis.run([*commands, *self._made_up_for(len(messages))])
+        self._redis.run([*commands, *self._padded(len(messages))])
 
-    def _made_up_for(self, events: int) -> Iterator[tuple[Any, ...]]:
-        """What else is to be moved, so that it is as much as ours moves for so many events."""
-        self._events += events
-        sent, got = (self._events * of for of in self._plan.moved)
-        if (short := min(int(sent) - self._redis.sent, PADDING)) > 0:
-            yield "SETRANGE", self._padding, 0, bytes(short)
-        if (short := min(int(got) - self._redis.got, PADDING)) > 0:
-            yield "GETRANGE", self._padding, 0, short - 1
+    def _padded(self, events: int) -> Iterator[tuple[Any, ...]]:
+        """What else is moved for so many events."""
+        sent, got = (min(int(events * of), PADDING) for of in self._plan.padding)
+        if sent:
+            yield "SETRANGE", self._padding, 0, bytes(sent)
+        if got:
+            yield "GETRANGE", self._padding, 0, got - 1
 
     def _produce(self, answers: Sequence[tuple[str, Answer]], messages: Sequence[Message]) -> None:
         """Each answer is dated as the event that it might be of, so that a reader can tell how late it is."""

@@ -161,10 +161,11 @@ class Ways:
     def _plan(self, track: Track, lane: Lane, batch: int) -> Plan:
         """What the bare loop is told, after ours: batches as large, lists as many, as many bytes as in that round."""
         runs = self.runs[lane.name]
-        moved = runs.moved["ours"][-1].redis
         lists = runs.lists["ours"] / runs.drained["ours"][-1].events
         if runs.plan:
-            return msgspec.structs.replace(runs.plan, batch_max=batch, lists_per_event=lists, moved=moved)
+            short = zip(runs.moved["ours"][-2].redis, runs.moved["bare"][-1].redis, runs.plan.padding, strict=True)
+            padding = tuple(max(ours - bare + already, 0.0) for ours, bare, already in short)
+            return msgspec.structs.replace(runs.plan, batch_max=batch, lists_per_event=lists, padding=padding)
         return Plan(
             bootstrap=self._kafka.bootstrap,
             redis_port=self._server.port,
@@ -176,7 +177,6 @@ class Ways:
             graphs=lane.graphs,
             answers=Copier(track).answers(decides=lane.worker == "orders"),
             lists_per_event=lists,
-            moved=moved,
         )
 
 
