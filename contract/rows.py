@@ -111,7 +111,8 @@ class Scored(Struct, frozen=True, gc=False, kw_only=True):
 
     `groups` has one row for user, context, order and query; `item` has one row for each of `items`. For a
     recommendation list `event_id` is its recommendation_id; `scores` by task, one for each row scored. `ts_ms` is the
-    event's time, `entities` (`kind:id`) are those that the event touched.
+    event's time, `entities` (`kind:id`) are those that the event touched. `shadow` has what a second model said of the
+    same rows, by task, and `shadow_version` which one; nobody acted on it.
     """
 
     event_id: str
@@ -129,12 +130,16 @@ class Scored(Struct, frozen=True, gc=False, kw_only=True):
     entities: tuple[str, ...] = ()
     query: str = ""  # what a search asked for, so that clicks can be joined to it
     propensities: tuple[float, ...] = ()  # of a list: the chance of each item to be on it; see `Recommended`
+    shadow_version: str = ""
+    shadow: dict[str, tuple[float, ...]] = {}
 
 
 class Example(Struct, frozen=True, gc=False, kw_only=True):
     """Features as served with the labels known so far: one row of each group. The newest revision of an id counts.
 
     A task that `labels` lacks is unknown. `known_ms` says, for each label, when it became known, in the streams' time.
+    `served` is what `model_version` said by task when it was served, `shadow` what `shadow_version` said beside it.
+    `negative_rate`: the chance that this example had to be kept by the joiner, which leaves out negatives at random.
     """
 
     example_id: str
@@ -150,6 +155,10 @@ class Example(Struct, frozen=True, gc=False, kw_only=True):
     item_id: str = ""
     entities: tuple[str, ...] = ()
     propensity: float = 1.0  # the chance that the item had to be shown; see `Recommended`
+    served: dict[str, float] = {}
+    shadow_version: str = ""
+    shadow: dict[str, float] = {}
+    negative_rate: float = 1.0
 
 
 class Erased(Struct, frozen=True, gc=False, kw_only=True):

@@ -5,6 +5,7 @@ never clicked teaches it as well (ESMM, Ma et al. 2018). Products are kept as lo
 """
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import torch
 import torch.nn.functional as F
@@ -50,12 +51,17 @@ def ordered(tasks: Sequence[Task]) -> list[Task]:
 
 
 def losses(
-    tasks: Sequence[Task], logits: Mapping[str, Tensor], labels: Mapping[str, Tensor], scale: Scale
+    tasks: Sequence[Task],
+    logits: Mapping[str, Tensor],
+    labels: Mapping[str, Tensor],
+    scale: Scale,
+    weights: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> dict[str, Tensor]:
     """The mean loss of each task over the rows that have its label; exactly 0, with gradient 0, where none has.
 
     Labels are (N,): NaN where unknown; of classes int64, -1 where unknown. Logits of k members (N, k, ...) are judged
-    each by itself, or they would learn to be one.
+    each by itself, or they would learn to be one. `weights` (N,) multiply the losses of some tasks' rows; the mean is
+    over rows all the same, so that weights whose mean is 1 leave the expected step as it is.
     """
     by_name = {task.name: task for task in tasks}
     found = {}
@@ -64,6 +70,8 @@ def losses(
         known = label >= 0 if task.kind == "multiclass" else ~label.isnan()
         rows = {name: logits[name][known] for name in chain(task, by_name)}
         loss = row_losses(task, by_name, rows, label[known], scale)  # (n,), or (n, k)
+        if task.name in weights:
+            loss = loss * weights[task.name][known].reshape(-1, *(1,) * (loss.dim() - 1))
         found[task.name] = loss.sum() / max(loss.numel(), 1)
     return found
 

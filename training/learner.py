@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -28,21 +28,27 @@ Groups = list[dict[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """N examples as tensors: numbers (N, n) and ids (N, m) of each group, labels (N,) of each task."""
+    """N examples as tensors: numbers (N, n) and ids (N, m) of each group, labels (N,) of each task.
+
+    `weights` (N,), of some tasks: how much each row counts where it is not 1.
+    """
 
     inputs: Mapping[str, tuple[Tensor, Tensor]]
     labels: Mapping[str, Tensor]
+    weights: Mapping[str, Tensor] = field(default_factory=dict)
 
     def to(self, device: torch.device) -> "Batch":
         return Batch(
             {group: (numbers.to(device), ids.to(device)) for group, (numbers, ids) in self.inputs.items()},
             {task: label.to(device) for task, label in self.labels.items()},
+            {task: weight.to(device) for task, weight in self.weights.items()},
         )
 
     def take(self, rows: Tensor, groups: Sequence[str]) -> "Batch":
         return Batch(
             {group: (self.inputs[group][0][rows], self.inputs[group][1][rows]) for group in groups},
             {task: label[rows] for task, label in self.labels.items()},
+            {task: weight[rows] for task, weight in self.weights.items()},
         )
 
     def rows_of(self, view: View) -> Tensor:
@@ -79,7 +85,8 @@ def task_losses(network: Network, batch: Batch, precision: torch.dtype = torch.f
             part = batch.take(rows, view.groups)
             with torch.autocast(rows.device.type, precision, enabled=precision != torch.float32):
                 logits = network.logits(view, network.parts(view, part.inputs))
-            of = losses(view.tasks, {task: of.float() for task, of in logits.items()}, part.labels, network.scale)
+            floats = {task: of.float() for task, of in logits.items()}
+            of = losses(view.tasks, floats, part.labels, network.scale, part.weights)
             found |= {task: loss for task, loss in of.items() if known(part.labels[task]).any()}
     return {task.name: found[task.name] for task in network.tasks if task.name in found}
 

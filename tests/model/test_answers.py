@@ -43,6 +43,15 @@ def test_a_loss_is_taken_over_the_rows_that_have_the_label_alone() -> None:
     assert found["click"].item() == pytest.approx(math.log(2))
 
 
+def test_weights_multiply_the_losses_of_rows_and_the_mean_stays_one_over_rows() -> None:
+    logits = {"click": torch.tensor([0.0, 0.0, 5.0])}
+    labels = {"click": torch.tensor([1.0, 0.0, NAN])}
+
+    found = losses(TASKS[:1], logits, labels, {}, {"click": torch.tensor([3.0, 0.0, 7.0])})
+
+    assert found["click"].item() == pytest.approx(1.5 * math.log(2))
+
+
 def test_a_batch_without_any_label_gives_exactly_zero_and_gradients_of_zero(seed: int) -> None:
     network = make_network(seed=seed)
     labels = without(as_labels(seed, 6), *(task.name for task in TASKS))
