@@ -43,12 +43,16 @@ class Assortment:
 
     def __init__(self, *, chance: random.Random, count: int, opened_ms: int) -> None:
         categories = list(NOUNS)
-        self.items = [
-            make_item(chance, number, categories[number % len(categories)], opened_ms) for number in range(count)
-        ]
-        self.at = {item.item_id: item for item in self.items}
+        made = [make_item(chance, number, categories[number % len(categories)], opened_ms) for number in range(count)]
+        self.at = dict[str, Item]()
+        self.put(made)
+
+    def put(self, items: Sequence[Item]) -> None:
+        """Sell these and no others from now on; what was sold before is still found by its id."""
+        self.items = list(items)
+        self.at |= {item.item_id: item for item in self.items}
         self.categories: dict[str, list[Item]] = {
-            category: [item for item in self.items if item.category == category] for category in categories
+            category: [item for item in self.items if item.category == category] for category in NOUNS
         }
         self._weights = {category: appeals(items) for category, items in self.categories.items()}
         self._by_word = defaultdict[str, list[Item]](list)

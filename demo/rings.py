@@ -1,7 +1,7 @@
 """Fraud rings: accounts, new or stolen, on few devices and cards, that order in bursts, dearly, and ship abroad."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 from contract.events import Click, Label, Line
@@ -16,22 +16,35 @@ STOLEN_SHARE: Final = 0.3
 LOOKS_S: Final = 420.0  # for how long before an order somebody looks around
 
 
+@dataclass(frozen=True, slots=True)
+class Habits:
+    """How rings go about it: what they take, how they pay, how often it goes abroad, how old their accounts are."""
+
+    dear: bool = True
+    method: str = "card"
+    abroad: float = 0.7
+    account_days: float = 60.0
+
+
 class Ring:
     """One ring: it strikes a few times, and is found out some hours after each strike.
 
     Its members are accounts of its own, and some that it stole from `people`.
     """
 
-    def __init__(self, *, world: World, people: Sequence[Person], ts_ms: int) -> None:
+    def __init__(self, *, world: World, people: Sequence[Person], ts_ms: int, habits: Habits | None = None) -> None:
         chance = world.chance
         first = FIRST_MEMBER + 10 * world.counted["ring"]
         name = world.number("ring")
         self._world = world
+        self._habits = habits = habits or Habits()
         self._devices = [f"x{name}.{n}" for n in range(chance.choice((1, 2)))]
         self._cards = [f"y{name}.{n}" for n in range(chance.choice((2, 3)))]
         self._ip = f"172.16.{world.counted['ring'] % 250}.{chance.randrange(1, 255)}"
         self._country = chance.choice(FAR)
-        self._dear = sorted(world.items.items, key=lambda item: -item.product.price)[: len(world.items.items) // 3]
+        dearness = -1 if habits.dear else 1
+        by_price = sorted(world.items.items, key=lambda item: dearness * item.product.price)
+        self._loot = by_price[: len(by_price) // 3]
         self._members = [
             chance.choice(people) if chance.random() < STOLEN_SHARE else self._recruit(first + n, ts_ms)
             for n in range(chance.randrange(4, 9))
@@ -74,21 +87,21 @@ class Ring:
 
     def _recruit(self, number: int, ts_ms: int) -> Person:
         person = make_person(self._world.chance, number, list(self._world.items.categories), ts_ms)
-        age_ms = int(self._world.chance.expovariate(1 / 60) * DAY_MS)
+        age_ms = int(self._world.chance.expovariate(1 / self._habits.account_days) * DAY_MS)
         return replace(person, account_created_ms=ts_ms - age_ms)
 
     def _choose(self) -> list[Line]:
-        chosen: list[Item] = self._world.chance.sample(self._dear, self._world.chance.choice((1, 1, 2)))
+        chosen: list[Item] = self._world.chance.sample(self._loot, self._world.chance.choice((1, 1, 2)))
         return [self._world.line(item.item_id, self._world.chance.choice((1, 1, 2, 3))) for item in chosen]
 
     def _payment(self) -> Payment:
         chance = self._world.chance
         return Payment(
-            method="card",
+            method=self._habits.method,
             card_id=chance.choice(self._cards),
             device_id=chance.choice(self._devices),
             ip=self._ip,
-            ships_to=self._country if chance.random() < 0.7 else chance.choice(COUNTRIES),
+            ships_to=self._country if chance.random() < self._habits.abroad else chance.choice(COUNTRIES),
         )
 
 

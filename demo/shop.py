@@ -12,6 +12,7 @@ from itertools import count
 from typing import Final, TypeAlias
 
 from contract.events import Order, Product
+from demo.drift import Drift
 from demo.happenings import Happening
 from demo.items import Assortment
 from demo.malformed import malformed
@@ -31,10 +32,12 @@ Plan: TypeAlias = Callable[[int], None]
 class Shop:
     """A shop in its own time, whose happenings come in the order of `ts_ms`."""
 
-    def __init__(self, seed: int, *, people: int = 300, items: int = 400) -> None:
+    def __init__(self, seed: int, *, people: int = 300, items: int = 400, drift: Drift | None = None) -> None:
+        """`drift`: how its world changes, if it does."""
         chance = random.Random(seed)
         self._world = World(chance, Assortment(chance=chance, count=items, opened_ms=OPENED_MS))
         self.people = make_people(chance, people, list(self._world.items.categories), OPENED_MS)
+        self._drift = drift
         self._now_ms = OPENED_MS
         self._agenda: list[tuple[int, int, Happening | Plan]] = []
         self._entry = count()
@@ -69,6 +72,14 @@ class Shop:
         for person in self.people:
             self._note(self._next_visit_ms(person, person.comes_ms), partial(self._visit, person))
         self._note(self._next_ring_ms(), self._found_ring)
+        if self._drift:
+            self._note(OPENED_MS + int(self._drift.begins_days * DAY_MS), self._change)
+
+    def _change(self, ts_ms: int) -> None:
+        if self._drift:
+            for happening in self._drift.move(self._world.items, self.people, ts_ms):
+                self._note(ts_ms, happening)
+            self._note(ts_ms + HOUR_MS, self._change)
 
     def _until(self, end_ms: int) -> Iterator[Happening]:
         """Follow the agenda: a happening comes out, a plan puts more on it."""
@@ -97,7 +108,8 @@ class Shop:
         self._note(told_ms, label_fraud(self._world, order.user_id, order.event_id, 0.0, told_ms))
 
     def _found_ring(self, ts_ms: int) -> None:
-        ring = Ring(world=self._world, people=self.people, ts_ms=ts_ms)
+        habits = self._drift.habits if self._drift else None
+        ring = Ring(world=self._world, people=self.people, ts_ms=ts_ms, habits=habits)
         for strike_ms in ring.strikes_ms:
             self._note(self._by_day(strike_ms), partial(self._strike, ring))
         self._note(self._next_ring_ms(), self._found_ring)

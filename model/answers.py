@@ -76,6 +76,27 @@ def losses(
     return found
 
 
+def soft_losses(
+    tasks: Sequence[Task], logits: Mapping[str, Tensor], said: Mapping[str, Tensor], scale: Scale
+) -> dict[str, Tensor]:
+    """The mean distance of each task from what another network `said`, over the rows where it said something.
+
+    Hinton et al. 2015, at temperature 1: cross entropy with its probabilities (N,) or (N, classes), squared error with
+    its values; NaN where it is silent, a task of which it says nothing is not named.
+    """
+    by_name, found = {task.name: task for task in tasks}, dict[str, Tensor]()
+    for task in (task for task in tasks if task.name in said):
+        spoken = ~said[task.name].reshape(len(said[task.name]), -1).isnan().any(1)
+        rows, target = {name: logits[name][spoken] for name in chain(task, by_name)}, said[task.name][spoken]
+        if task.kind == "multiclass":
+            chances = rows[task.name].log_softmax(-1)  # (n, classes), or (n, k, classes)
+            loss = -(target.reshape(len(target), *(1,) * (chances.dim() - 2), -1) * chances).sum(-1)
+        else:
+            loss = row_losses(task, by_name, rows, target, scale)
+        found[task.name] = loss.sum() / max(loss.numel(), 1)
+    return found
+
+
 def row_losses(
     task: Task, tasks: Mapping[str, Task], logits: Mapping[str, Tensor], label: Tensor, scale: Scale
 ) -> Tensor:

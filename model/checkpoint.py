@@ -1,7 +1,9 @@
 """A checkpoint: a trained network with all that is needed to export it or to go on learning, in one file.
 
     BUNDLES/checkpoints/VERSION.pt    About as JSON, weights, the optimizer's state, examples kept to learn from again,
-                                      and who took what; the last two as Parquet, for `training` and `export` to read
+                                      and who took what; as Parquet, for `training` and `export` to read
+
+What later versions of this program added (`waiting`, `met`) is empty in a file of an earlier one.
 
 Reading runs no code from the file: tensors, numbers and text alone are accepted.
 """
@@ -45,13 +47,19 @@ class About(Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
-    """`optimizer`: its state_dict. `sample`, `interactions`: Parquet, empty for none."""
+    """`optimizer`: its state_dict. `sample`, `interactions`: Parquet, empty for none.
+
+    `waiting`: examples that have judged this network and are to be learned from first, as Parquet. `met`: by embedding
+    table, how often and when ids were met since the first update: (n, 3) int64, an id, its count, its last time.
+    """
 
     about: About
     weights: Mapping[str, Tensor]
     optimizer: Mapping[str, Any] = field(default_factory=dict)
     sample: bytes = b""
     interactions: bytes = b""
+    waiting: bytes = b""
+    met: Mapping[str, Tensor] = field(default_factory=dict)
 
     def network(self) -> Network:
         """The network as it was, in evaluation mode; raises `BadBundle` for weights that are not of its shape."""
@@ -122,6 +130,8 @@ def write_checkpoint(bundles: Path, checkpoint: Checkpoint) -> Path:
         "optimizer": dict(checkpoint.optimizer),
         "sample": as_tensor(checkpoint.sample),
         "interactions": as_tensor(checkpoint.interactions),
+        "waiting": as_tensor(checkpoint.waiting),
+        "met": dict(checkpoint.met),
     }
     torch.save(state, content)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -139,6 +149,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
             optimizer=state["optimizer"],
             sample=state["sample"].numpy().tobytes(),
             interactions=state["interactions"].numpy().tobytes(),
+            waiting=state["waiting"].numpy().tobytes() if "waiting" in state else b"",
+            met=state.get("met", {}),
         )
     except (
         OSError,

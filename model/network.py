@@ -127,6 +127,11 @@ class Network(nn.Module):
         table: Tensor = self.tables[key(owner, table_of(feature))]
         return table
 
+    def tables_of(self, name: str) -> list[str]:
+        """The parameters, by name, whose rows the vocabulary of this name numbers: one for each owner."""
+        owners = dict.fromkeys(owner for owner, _ in self.trunks)
+        return [f"tables.{key(owner, name)}" for owner in owners if key(owner, name) in self.tables]
+
     def rows(self, feature: Feature, ids: Tensor) -> Tensor:
         """The rows of ids in the feature's table."""
         rows: Tensor = self.vocabularies[key(table_of(feature))](ids)

@@ -2,7 +2,7 @@
 
     row 0                  absent
     rows 1 ... spare       unknown: not met often enough in the training part, or never; by remainder
-    the rows behind        one for each known id, the most frequent first
+    the rows behind        one for each known id, the most frequent of the training part first, then as they came
 
 A known id is found through slots: `id mod slots` names a slot of a few ids, of which one is it or none. So no two
 ids are taken for each other, and there is no id that fails.
@@ -25,7 +25,7 @@ Integers = npt.NDArray[np.int64]
 
 
 class Known(Struct, frozen=True):
-    """The known ids of a table, int64 little-endian, the most frequent first; `spare`: rows for unknown ones."""
+    """The known ids of a table, int64 little-endian, in the order of their rows; `spare`: rows for unknown ones."""
 
     ids: bytes
     spare: int = 1
@@ -48,6 +48,20 @@ def count_known(ids: Integers, rows_max: int) -> Known:
     spare = min(max(len(distinct) - len(order), 1), SPARE_MAX, rows_max // 4)
     kept = order[: rows_max - 1 - spare]
     return Known(distinct[kept].astype("<i8").tobytes(), spare)
+
+
+def changed(known: Known, freed: Integers, added: Integers) -> tuple[Known, Integers]:
+    """The vocabulary without the ids that are freed and with those that are added, and the former row of each row.
+
+    An added id begins as the unknown row that it was read as, so nothing that is answered changes by it; a freed id is
+    read as an unknown one again. Neither is among the ids that stay.
+    """
+    before = known.array
+    stays = ~np.isin(before, freed)
+    ids = np.concatenate([before[stays], added])
+    first = np.arange(1 + known.spare)
+    rows = np.concatenate([first, 1 + known.spare + np.flatnonzero(stays), 1 + added % known.spare])
+    return Known(ids.astype("<i8").tobytes(), known.spare), rows
 
 
 class Vocabulary(nn.Module):

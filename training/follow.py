@@ -1,8 +1,8 @@
 """Following: learn once from the feedback that came since, and publish what is not worse.
 
 Every example is predicted before it is learned from, which is the most honest figure there is (progressive validation).
-The newest examples are held out for the gate; they are learned from later, since they join the sample that a checkpoint
-carries. Positions move on inside the checkpoint, so a bundle and what it has learned from cannot come apart.
+The newest examples are held out for the gate; the next update learns from them first. Positions move on inside the
+checkpoint, so a bundle and what it has learned from cannot come apart.
 """
 
 import time
@@ -28,10 +28,11 @@ from training.gate import refusals, unfinished
 from training.interactions import interactions_of, latest_interactions
 from training.labels import expected_instead
 from training.learner import Learner, as_batch, predict
+from training.news import News, in_turn, news_in, read_news
 from training.plan import Plan
-from training.sample import meaning, sample_of, together
-from training.split import split_by_time
-from training.table import read_examples
+from training.sample import Sample, meaning, one_after_another, read_sample, sample_of, together
+from training.tables import rehoused
+from training.teacher import taught
 
 Predictions = dict[str, npt.NDArray[Any]]
 
@@ -61,27 +62,36 @@ def update(checkpoint: Checkpoint, fed: Fed, plan: Plan) -> Update:
     new, left_out = usable(fed.values, checkpoint)
     if not len(new):
         return Update(0, left_out)
-    network, sample = checkpoint.network(), kept(checkpoint)
-    split = split_by_time(new, plan.held_out)
-    held_out, arriving = new.take(split.validation), new.take(split.training)
-    before = predict(network, held_out)
-    learner = Learner(network=network.train(), plan=plan, state=checkpoint.optimizer)
-    guesses = learn_progressively(learner, arriving, sample, plan)
+    present, sample, waiting = checkpoint.network(), kept(checkpoint), waited(checkpoint)
+    arrived, held = new.parted(plan.held_out)
+    held_out, arriving = held.unlearned(), in_turn([*waiting, arrived])
+    before = predict(present, held_out)
+    begun = rehoused(checkpoint, present, new.first_met(), plan)
+    network = begun.network()
+    learner = Learner(network=network.train(), plan=gentler(plan), state=begun.optimizer)
+    guesses = learn_progressively(learner, present, arriving, sample, plan)
     after = predict(network.eval(), held_out)
     progressive = judge(network.tasks, arriving, guesses)
     evaluation = judge(network.tasks, held_out, after)
     refused = unfinished(network) + refusals(network.tasks, held_out, before, after, plan.margin)
     if refused:
         return Update(len(new), left_out, progressive, evaluation, refused)
-    everything = new if sample is None else together([sample, new], checkpoint.about)
+    learned = [*([sample.examples] if sample else []), *(part.examples for part in (*waiting, arrived))]
     better = Checkpoint(
         about=successor(checkpoint, network, evaluation, fed.positions),
         weights=network.state_dict(),
         optimizer=learner.optimizer.state_dict(),
-        sample=sample_of(everything, plan.keep, plan.seed),
-        interactions=latest_interactions(read_interactions(checkpoint.interactions), interactions_of(new)),
+        sample=sample_of(together(learned), plan.keep, plan.seed),
+        waiting=held.parquet(),
+        met=begun.met,
+        interactions=latest_interactions(read_interactions(checkpoint.interactions), interactions_of(new.examples)),
     )
     return Update(len(new), left_out, progressive, evaluation, (), better)
+
+
+def gentler(plan: Plan) -> Plan:
+    """The plan with the learning rate of updates."""
+    return msgspec.structs.replace(plan, learning_rate=plan.learning_rate * plan.update_rate)
 
 
 def successor(checkpoint: Checkpoint, network: Network, evaluation: Evaluation, positions: Mapping[str, int]) -> About:
@@ -95,21 +105,28 @@ def successor(checkpoint: Checkpoint, network: Network, evaluation: Evaluation, 
     )
 
 
-def learn_progressively(learner: Learner, arriving: Examples, sample: Examples | None, plan: Plan) -> Predictions:
-    """One pass in the order of time, each batch beside as many kept examples; returns what was said before learning."""
+def learn_progressively(
+    learner: Learner, teacher: Network, arriving: Examples, sample: Sample | None, plan: Plan
+) -> Predictions:
+    """One pass in the order of becoming known, kept examples in each batch; returns what was said before learning."""
     guesses, order = Predictions(), np.random.default_rng(plan.seed)
-    for start in range(0, len(arriving), plan.batch):
-        rows = np.arange(start, min(start + plan.batch, len(arriving)))
-        for task, guess in predict(learner.network, arriving.take(rows)).items():
+    chances = sample.chances() if sample else np.zeros(0)
+    for start in range(0, len(arriving), plan.update_batch):
+        rows = np.arange(start, min(start + plan.update_batch, len(arriving)))
+        new = arriving.take(rows)
+        for task, guess in predict(learner.network, new).items():
             whole = np.full((len(arriving), *guess.shape[1:]), np.nan, np.float32)
             guesses.setdefault(task, whole)[rows] = guess
-        learner.learn(as_batch(arriving, rows))
-        if sample is not None:
-            learner.learn(as_batch(sample, order.integers(0, len(sample), len(rows))))
+        again = round(plan.replay * len(rows)) if sample else 0
+        if sample and again:
+            drawn = order.choice(len(chances), again, p=chances)
+            new = one_after_another([new, sample.examples.take(drawn)])
+        batch = as_batch(new)
+        learner.learn(taught(teacher, batch, len(rows)) if plan.distillation else batch)
     return guesses
 
 
-def usable(values: Sequence[bytes], checkpoint: Checkpoint) -> tuple[Examples, dict[str, int]]:
+def usable(values: Sequence[bytes], checkpoint: Checkpoint) -> tuple[News, dict[str, int]]:
     """The examples that this model can learn from, and how many were left out for which reason."""
     features, tasks, classes = meaning(checkpoint.about)
     rows, left_out = list[Example](), {"unreadable": 0, "of other features": 0, "without a label": 0}
@@ -127,9 +144,15 @@ def usable(values: Sequence[bytes], checkpoint: Checkpoint) -> tuple[Examples, d
             left_out["without a label"] += 1
         else:
             rows.append(msgspec.structs.replace(row, labels=labels))
-    return from_rows(rows, features, tasks, classes), {why: count for why, count in left_out.items() if count}
+    news = news_in(rows, from_rows(rows, features, tasks, classes))
+    return news, {why: count for why, count in left_out.items() if count}
 
 
-def kept(checkpoint: Checkpoint) -> Examples | None:
-    """The examples that the checkpoint carries, if any."""
-    return read_examples(checkpoint.sample, *meaning(checkpoint.about)) if checkpoint.sample else None
+def kept(checkpoint: Checkpoint) -> Sample | None:
+    """The examples that the checkpoint carries to be learned from again, if any."""
+    return read_sample(checkpoint.sample, checkpoint.about) if checkpoint.sample else None
+
+
+def waited(checkpoint: Checkpoint) -> list[News]:
+    """The examples that judged the checkpoint, and are to be learned from now; none or one."""
+    return [read_news(checkpoint.waiting, checkpoint.about)] if checkpoint.waiting else []

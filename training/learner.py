@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from contract.errors import BadData
-from model.answers import losses
+from model.answers import losses, soft_losses
 from model.network import Network, View
 from training.balance import Balance
 from training.examples import Examples, Integers
@@ -30,18 +30,21 @@ Groups = list[dict[str, Any]]
 class Batch:
     """N examples as tensors: numbers (N, n) and ids (N, m) of each group, labels (N,) of each task.
 
-    `weights` (N,), of some tasks: how much each row counts where it is not 1.
+    `weights` (N,), of some tasks: how much each row counts where it is not 1. `said` (N,) or (N, classes), of some
+    tasks: what a teacher says of each row, NaN where it is not to be listened to.
     """
 
     inputs: Mapping[str, tuple[Tensor, Tensor]]
     labels: Mapping[str, Tensor]
     weights: Mapping[str, Tensor] = field(default_factory=dict)
+    said: Mapping[str, Tensor] = field(default_factory=dict)
 
     def to(self, device: torch.device) -> "Batch":
         return Batch(
             {group: (numbers.to(device), ids.to(device)) for group, (numbers, ids) in self.inputs.items()},
             {task: label.to(device) for task, label in self.labels.items()},
             {task: weight.to(device) for task, weight in self.weights.items()},
+            {task: said.to(device) for task, said in self.said.items()},
         )
 
     def take(self, rows: Tensor, groups: Sequence[str]) -> "Batch":
@@ -49,6 +52,7 @@ class Batch:
             {group: (self.inputs[group][0][rows], self.inputs[group][1][rows]) for group in groups},
             {task: label[rows] for task, label in self.labels.items()},
             {task: weight[rows] for task, weight in self.weights.items()},
+            {task: said[rows] for task, said in self.said.items()},
         )
 
     def rows_of(self, view: View) -> Tensor:
@@ -76,8 +80,13 @@ def as_batch(examples: Examples, rows: Integers | None = None) -> Batch:
     )
 
 
-def task_losses(network: Network, batch: Batch, precision: torch.dtype = torch.float32) -> dict[str, Tensor]:
-    """The mean loss of each task over the rows that have its label; tasks without any in the batch are not named."""
+def task_losses(
+    network: Network, batch: Batch, precision: torch.dtype = torch.float32, distillation: float = 0.0
+) -> dict[str, Tensor]:
+    """The mean loss of each task over the rows that have its label; tasks without any in the batch are not named.
+
+    Where a teacher has spoken, the mean distance from it is added, multiplied by `distillation`.
+    """
     found: dict[str, Tensor] = {}
     for view in network.views:
         rows = batch.rows_of(view)
@@ -88,6 +97,9 @@ def task_losses(network: Network, batch: Batch, precision: torch.dtype = torch.f
             floats = {task: of.float() for task, of in logits.items()}
             of = losses(view.tasks, floats, part.labels, network.scale, part.weights)
             found |= {task: loss for task, loss in of.items() if known(part.labels[task]).any()}
+            if distillation and part.said:
+                for task, loss in soft_losses(view.tasks, floats, part.said, network.scale).items():
+                    found[task] = found[task] + distillation * loss if task in found else distillation * loss
     return {task.name: found[task.name] for task in network.tasks if task.name in found}
 
 
@@ -105,13 +117,18 @@ class Learner:
     ) -> None:
         """`state`: what the optimizer remembers. `groups`: parameters with rates of their own, if not all are alike."""
         self.network, self.fleet = network, fleet
-        self._precision = getattr(torch, plan.precision)
+        self._precision, self._distillation = getattr(torch, plan.precision), plan.distillation
         self.watch: Callable[[Mapping[str, Tensor]], None] | None = None  # sees each batch's losses before the step
         self.optimizer = torch.optim.AdamW(
             groups or network.parameters(), lr=plan.learning_rate, weight_decay=plan.weight_decay, foreach=True
         )
         if state:
             self.optimizer.load_state_dict(copied(state))  # or its steps would change the state that was given
+            for group in self.optimizer.param_groups:
+                group |= {
+                    "lr": plan.learning_rate,
+                    "weight_decay": plan.weight_decay,
+                }  # the plan's, not of a former one
         self.weights = {task.name: task.weight for task in network.tasks}
         self.balance = Balance(
             name=plan.balance,
@@ -144,7 +161,7 @@ class Learner:
 
     def _losses(self, batch: Batch) -> dict[str, Tensor]:
         """The mean losses over the batches of all processes."""
-        mine = task_losses(self.network, batch, self._precision)
+        mine = task_losses(self.network, batch, self._precision, self._distillation)
         rows = {task: int(known(batch.labels[task]).sum()) for task in mine} if self.fleet.size > 1 else {}
         return self.fleet.whole(mine, rows, list(self.weights))
 

@@ -22,6 +22,11 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True):
 
     `stream_rows`: files with more rows than that are not read into memory, but in portions, epoch after epoch.
 
+    Of updates (`training follow`): `update_rate` is the share of `learning_rate` that they learn at, `update_batch` how
+    many new rows a step is taken for. Beside each new row stand `replay` rows that the checkpoint carries, and
+    `distillation` weighs how near the network stays to what the last published one says. An id gets a row of its own
+    once it was met in `row_after` examples, and loses it after `unused_days` of the streams' time without any.
+
     `keep`: how many examples a checkpoint carries to learn from again. `margin`: how much of its gain a task may lose
     by an update on what is held out. `pause_s`: between two looks at the feedback. `threads`: of torch; more of them
     than idle cores make it much slower. `device`: what learns; `bfloat16` multiplies matrices in that precision,
@@ -41,6 +46,12 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True):
     precision: Literal["float32", "bfloat16"] = "float32"
     focus: Annotated[float, Meta(ge=0)] = 0.0
     threads: Count = 1
+    update_rate: Annotated[float, Meta(gt=0, le=1)] = 0.2
+    update_batch: Count = 256
+    replay: Annotated[float, Meta(ge=0)] = 1.0
+    distillation: Annotated[float, Meta(ge=0)] = 0.5
+    row_after: Count = 5
+    unused_days: Annotated[float, Meta(gt=0)] = 30.0
     keep: Annotated[int, Meta(ge=0)] = 4_096
     stream_rows: Count = 2_000_000
     margin: Annotated[float, Meta(ge=0)] = 0.05

@@ -1,20 +1,148 @@
-"""The examples that a checkpoint carries, to be learned from again when new ones come."""
+"""The examples that a checkpoint carries, to be learned from again when new ones come.
+
+Half of the room belongs to the whole past alike, half to what is recent, and within both each label of each task has a
+floor, so that the frauds of a month are not washed away by a day of clicks. Who stays is decided by a number drawn from
+the example's own id: keeping the least numbers is drawing by chance (a bottom-k sample, Cohen and Kaplan 2007), gives
+the same whether examples come at once or update by update, and lets a revision take the place of the one before it.
+Recent examples have their numbers divided by what grows with time (forward decay, Cormode et al. 2009; Efraimidis and
+Spirakis 2006), so no number ever has to be drawn again.
+
+A row that only a floor has kept would be met more often than such rows happen. `weight` is the chance to be kept
+without floors by the chance to be kept at all, and replay draws rows in proportion to it, so labels keep their true
+shares.
+"""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
-from contract.features import FeatureSet
+from contract.features import Block, FeatureSet
+from contract.hashing import digests
 from contract.tasks import Task
 from model.checkpoint import About
-from training.examples import Examples, from_rows
-from training.table import to_parquet
+from training.examples import Examples, Integers, newest
+from training.split import family_of
+from training.table import read_examples, read_table, to_parquet
+
+RECENT_MS: Final = 86_400_000.0  # by so much time the chance of a recent place falls to 1/e
+FLOORS: Final = 0.4  # of the room, shared out evenly among labels
+LEAST_SHARE: Final = 1 / 16  # of what is replayed, for each family of examples
+WEIGHT: Final = "weight"
+
+Floats = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Examples to learn from again, and how much each counts (N,) when rows are drawn from them."""
+
+    examples: Examples
+    weight: Floats
+
+    def chances(self) -> Floats:
+        """The chance of each row to be drawn (N,): families as they are, but none with less than its least share."""
+        family = family_of(self.examples)
+        total = np.bincount(family, self.weight)
+        share: Floats = np.where(total > 0, np.maximum(total / total.sum(), LEAST_SHARE), 0.0)
+        drawn = self.weight * (share / np.maximum(total, 1e-300))[family]
+        found: Floats = drawn / drawn.sum()
+        return found
+
+    def parquet(self) -> bytes:
+        """None: no bytes."""
+        return to_parquet(self.examples, {WEIGHT: self.weight}) if len(self.examples) else b""
 
 
 def sample_of(examples: Examples, keep: int, seed: int) -> bytes:
-    """At most `keep` examples drawn from these, as Parquet; none: no bytes."""
-    chosen = np.random.default_rng(seed).permutation(len(examples))[:keep]
-    return to_parquet(examples.take(np.sort(chosen))) if len(chosen) else b""
+    """At most `keep` of these examples, as Parquet; none: no bytes."""
+    return kept_of(examples, keep, seed).parquet()
+
+
+def read_sample(content: bytes, about: About) -> Sample:
+    """What `Sample.parquet` wrote, or an earlier version of this program, whose rows all count alike."""
+    examples, table = read_examples(content, *meaning(about)), read_table(content)
+    if WEIGHT not in table.column_names:
+        return Sample(examples, np.ones(len(examples)))
+    weight = dict(zip(table.column("example_id").to_pylist(), table.column(WEIGHT).to_pylist(), strict=True))
+    return Sample(examples, np.array([weight[ident] for ident in examples.example_id.tolist()]))
+
+
+def kept_of(examples: Examples, keep: int, seed: int) -> Sample:
+    """At most `keep` of these examples: equal ones for equal seeds, in whatever order and portions they came."""
+    if not len(examples) or not keep:
+        return Sample(examples.take(np.zeros(len(examples), np.bool_)), np.zeros(0))
+    drawn = drawn_by(examples.example_id, seed)
+    logs = np.log(drawn)
+    keys = (logs, logs - (examples.ts_ms - examples.ts_ms.max()) / RECENT_MS)
+    kinds = rarest_labels(examples)
+    floor = int(FLOORS * keep) // (2 * max(len(np.unique(kinds)), 1))
+    by_floor = [bounds_within(key, kinds, floor) for key in keys]
+    protected = np.logical_or.reduce([key < bound for key, bound in zip(keys, by_floor, strict=True)])
+    by_chance = common_bounds(keys, protected, keep)
+    chosen = protected | np.logical_or.reduce([key < bound for key, bound in zip(keys, by_chance, strict=True)])
+    age = keys[1] - logs
+    open_to_all = chance_below(by_chance[0], by_chance[1] - age)
+    at_all = np.maximum(open_to_all, chance_below(by_floor[0], by_floor[1] - age))
+    weight = open_to_all / at_all
+    return Sample(examples.take(chosen), weight[chosen])
+
+
+def drawn_by(ids: npt.NDArray[np.object_], seed: int) -> Floats:
+    """A number from the exponential distribution for each id (N,), always the same."""
+    uniform = (digests(f"{seed}~{ident}" for ident in ids.tolist()) >> np.uint64(11)) / 2.0**53
+    found: Floats = -np.log1p(-uniform.clip(1e-16, 1 - 1e-16))
+    return found
+
+
+def chance_below(uniform: Any, recent: Any) -> Any:
+    """The chance of a row's number to lie below either bound, both of which are logarithms."""
+    return -np.expm1(-np.exp(np.minimum(np.maximum(uniform, recent), 50.0)))
+
+
+def common_bounds(keys: Sequence[Floats], protected: Mask, keep: int) -> list[float]:
+    """The bounds below which rows stay whatever their label: equally many by each key, as many as there is room for."""
+    ranked = [np.sort(key) for key in keys]
+
+    def bounds(count: int) -> list[float]:
+        return [float(of[count]) if count < len(of) else np.inf for of in ranked]
+
+    least, most = 0, len(protected)
+    while least < most:
+        count = (least + most + 1) // 2
+        found = np.logical_or.reduce(
+            [protected, *(key < bound for key, bound in zip(keys, bounds(count), strict=True))]
+        )
+        least, most = (count, most) if found.sum() <= keep else (least, count - 1)
+    return bounds(least)
+
+
+def bounds_within(key: Floats, kinds: Integers, count: int) -> Floats:
+    """For each row (N,) the bound of its kind, below which `count` rows of this kind lie, or all of them."""
+    found = np.full(len(key), np.inf)
+    for kind in np.unique(kinds):
+        rows = np.flatnonzero(kinds == kind)
+        if len(rows) > count:
+            found[rows] = np.partition(key[rows], count)[count]
+    return found
+
+
+def rarest_labels(examples: Examples) -> Integers:
+    """Of each row (N,) the number of the rarest label that it has: a task with a class, or with yes or no."""
+    found, fewest = np.zeros(len(examples), np.int64), np.full(len(examples), np.inf)
+    number = 0
+    for task in examples.tasks:
+        label, known = examples.labels[task.name], examples.known(task)
+        value = label if task.kind == "multiclass" else (label >= 0.5) & (task.kind != "regression")
+        for one in np.unique(value[known]):
+            rows, number = known & (value == one), number + 1
+            count = rows.sum()
+            found[rows & (count < fewest)] = number
+            fewest[rows] = np.minimum(fewest[rows], count)
+    return found
 
 
 def meaning(about: About) -> tuple[FeatureSet, Sequence[Task], Mapping[str, tuple[str, ...]]]:
@@ -22,6 +150,26 @@ def meaning(about: About) -> tuple[FeatureSet, Sequence[Task], Mapping[str, tupl
     return FeatureSet(about.features), about.tasks, about.statistics.classes
 
 
-def together(parts: Sequence[Examples], about: About) -> Examples:
+def together(parts: Sequence[Examples]) -> Examples:
     """Examples that mean the same to a model as one set, of each id the newest revision, of equal ones the last."""
-    return from_rows([row for part in parts for row in part.to_rows()], *meaning(about))
+    everything = one_after_another(parts)
+    kept = newest(everything.example_id, everything.revision)
+    return everything.take(kept[np.argsort(everything.ts_ms[kept], kind="stable")])
+
+
+def one_after_another(parts: Sequence[Examples]) -> Examples:
+    """All rows of examples that mean the same to a model, as they stand."""
+    first, changed = parts[0], dict[str, Any]()
+    for field in fields(Examples):
+        values = [getattr(part, field.name) for part in parts]
+        if isinstance(values[0], np.ndarray):
+            changed[field.name] = np.concatenate(values)
+    for name in ("labels", "known_ms"):
+        changed[name] = {t.name: np.concatenate([getattr(part, name)[t.name] for part in parts]) for t in first.tasks}
+    changed["blocks"] = {group: stacked([part.blocks[group] for part in parts]) for group in first.blocks}
+    same = {name: getattr(first, name) for name in ("features", "tasks", "classes")}
+    return Examples(**same | changed)
+
+
+def stacked(blocks: Sequence[Block]) -> Block:
+    return Block(np.concatenate([b.numbers for b in blocks]), np.concatenate([b.ids for b in blocks]))

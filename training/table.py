@@ -13,6 +13,7 @@ without any GROUP column is a plain table, see `training.columns`.
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
@@ -176,8 +177,8 @@ def write_whole(path: Path, content: bytes) -> None:
         aside.unlink(missing_ok=True)
 
 
-def to_parquet(examples: Examples) -> bytes:
-    """The bytes of a Parquet file of examples."""
+def to_parquet(examples: Examples, more: Mapping[str, npt.NDArray[Any]] = MappingProxyType({})) -> bytes:
+    """The bytes of a Parquet file of examples, with `more` columns (N,) beside theirs."""
     columns: dict[str, Any] = {name: getattr(examples, name) for name in COLUMNS}
     for group, block in examples.blocks.items():
         present = ~is_empty(block)
@@ -185,7 +186,7 @@ def to_parquet(examples: Examples) -> bytes:
     for task in examples.tasks:
         columns[f"label.{task.name}"] = label_column(examples, task)
         columns[f"known_ms.{task.name}"] = examples.known_ms[task.name]
-    table = pa.table(columns).replace_schema_metadata({DIGEST: examples.features.digest.encode()})
+    table = pa.table(columns | dict(more)).replace_schema_metadata({DIGEST: examples.features.digest.encode()})
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd")
     return sink.getvalue()

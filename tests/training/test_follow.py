@@ -102,7 +102,7 @@ def test_the_newest_revision_of_an_example_is_learned(checkpoint: Checkpoint) ->
 
     new, _ = usable([to_msgpack(one) for one in (revisions[1], revisions[0])], checkpoint)
 
-    assert new.labels["click"].tolist() == [1]
+    assert new.examples.labels["click"].tolist() == [1]
 
 
 def test_what_cannot_be_learned_from_is_left_out_and_counted(checkpoint: Checkpoint) -> None:
@@ -166,7 +166,9 @@ def test_a_worse_model_is_refused_with_the_reason_and_nothing_is_published(
         for n, row in enumerate(make_rows(400, 11, "n"))
     ]
 
-    status = learn_once(Fixed(fed(*lies)), bundles, SETTINGS, replace(PLAN, batch=8))
+    status = learn_once(
+        Fixed(fed(*lies)), bundles, SETTINGS, replace(PLAN, update_batch=8, update_rate=1.0, distillation=0.0)
+    )
 
     assert status == REFUSED == 3
     assert current_version(bundles) == before

@@ -114,7 +114,7 @@ def sample_with(former: Checkpoint | None, sample: bytes, about: About, plan: Pl
     if former is None or not former.sample:
         return sample
     both = [read_examples(one, *meaning(about)) for one in (former.sample, sample)]
-    return sample_of(together(both, about), plan.keep, plan.seed)
+    return sample_of(together(both), plan.keep, plan.seed)
 
 
 def declared(settings: Settings, features: FeatureSet, given: dict[str, int]) -> tuple[Shape, Plan]:

@@ -1,0 +1,316 @@
+"""`python -m bench learning`: what learning on is worth where the world changes.
+
+A simulated shop stays the same for some days and then drifts: fashions, prices, tastes, items and fraud rings. One
+network has learned all that was known when the drift begins. From there on it stands still (frozen); or it learns from
+scratch each morning from everything known by then (retrain); or it is updated every 5 hours, every hour, every 30
+minutes, by the update that `training follow` makes, gate and all. Each example is judged by the model that serves when
+it happens, long before anybody learns its labels.
+
+Aims: ours over frozen by .003 of AUC, and more the more often; an update for a tenth of a retrain's CPU and for 99.5 %
+of its AUC; at most .003 of AUC lost on examples from before the drift.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+import torch
+
+from bench.learning_stream import DAY_MS, Scale, Stream, lived
+from contract.errors import BadData
+from contract.rows import read_example
+from contract.settings import read_settings
+from model.checkpoint import Checkpoint, describe
+from model.declared import Shape
+from training.commands.fit import declared
+from training.evaluation import Array
+from training.examples import Examples, from_rows
+from training.feed import Fed
+from training.fit import fit
+from training.follow import update
+from training.interactions import interactions_of, latest_interactions
+from training.learner import predict
+from training.methods import quiet
+from training.metrics import auc, calibration_error, log_loss
+from training.plan import Plan
+from training.sample import sample_of
+
+HOUR_MS: Final = 3_600_000
+CADENCES: Final = {"5h": 5.0, "1h": 1.0, "30min": 0.5}
+FULL: Final = Scale(people=1_000, items=400, calm_days=6, drifting_days=4)
+BLOCK_MS: Final = 6 * HOUR_MS
+LEAST: Final = 5  # of either label, for a block to have an AUC
+TASKS: Final = ("click", "purchase", "relevance", "fraud")
+GAIN, COST, EQUAL, FORGOTTEN = 0.003, 0.1, 0.995, 0.003
+
+Answers = dict[str, Array]
+
+
+@dataclass(slots=True)
+class Arm:
+    """One way of going on: what it said of each coming example before anybody knew, and what it cost."""
+
+    name: str
+    said: Answers = field(default_factory=dict)
+    cpu_s: list[float] = field(default_factory=list)
+    wall_s: list[float] = field(default_factory=list)
+    refused: int = 0
+    examples: int = 0
+    old: Answers = field(default_factory=dict)  # what its last model says of the old examples
+    reasons: list[str] = field(default_factory=list)
+
+    def answer(self, checkpoint: Checkpoint, coming: Examples, since_ms: int, until_ms: int) -> None:
+        """Serve that time."""
+        rows = np.flatnonzero((coming.ts_ms >= since_ms) & (coming.ts_ms < until_ms))
+        if len(rows):
+            for task, answers in predict(checkpoint.network(), coming.take(rows)).items():
+                self.said.setdefault(task, np.full((len(coming), *answers.shape[1:]), np.nan, np.float32))[rows] = (
+                    answers
+                )
+
+
+def main(words: Sequence[str]) -> int:
+    """Measure; 0: every aim is met by the mean over seeds, 1: some is not."""
+    arguments = parse(words)
+    settings, features = read_settings()
+    shape, plan = declared(settings, features, {})
+    torch.set_num_threads(plan.threads)
+    plan = changed(plan, arguments.plan)
+    found = []
+    for seed in range(arguments.seed, arguments.seed + arguments.seeds):
+        tell(f"seed {seed}: the shop lives")
+        stream = lived(scaled(FULL, arguments.scale), seed, settings, features, arguments.kept)
+        found.append(measured(stream, shape, plan, arguments.arms.split(",")))
+    told = {**mean(found), "seeds": found if len(found) > 1 else [], "of_seed": arguments.seed}
+    for sentence in (reasons := list(missed(told))):
+        tell(f"Missed: {sentence}")
+    print(msgspec.json.encode(told).decode() if arguments.json else text(told))
+    return 1 if reasons else 0
+
+
+def measured(stream: Stream, shape: Shape, plan: Plan, names: Sequence[str]) -> dict[str, Any]:
+    """All arms on one stream."""
+    tell(f"{len(stream.values):,} revisions, {len(stream.coming):,} examples are judged, {len(stream.old):,} old ones")
+    first = first_checkpoint(stream, shape, plan)
+    arms = {"frozen": frozen(stream, first)}
+    for name, hours in CADENCES.items():
+        if name in names:
+            arms[name] = updated(name, hours, stream, first, plan)
+    if "retrain" in names:
+        arms["retrain"] = retrained(stream, shape, plan, first)
+    figures = {name: arm_figures(stream, arm) for name, arm in arms.items()}
+    for name, of in figures.items():
+        tell(f"{name:8} " + " ".join(f"{task} {of['auc'][task]:.4f}" for task in TASKS if task in of["auc"]))
+    return {"arms": figures, **compared(figures)}
+
+
+def first_checkpoint(stream: Stream, shape: Shape, plan: Plan) -> Checkpoint:
+    """What was learned of all that was known when the drift begins."""
+    begun = time.process_time()
+    examples = known_by(stream, stream.scale.begins_ms)
+    fitted = fit(examples, shape, plan, quiet)
+    about = describe(
+        fitted.network, parent=None, created_ms=stream.scale.begins_ms, evaluation=fitted.evaluation, positions={}
+    )
+    tell(f"fitted to {len(examples):,} examples, {time.process_time() - begun:.1f} s of CPU")
+    learned = examples.for_tasks(fitted.network.tasks)
+    return Checkpoint(
+        about=about,
+        weights=fitted.network.state_dict(),
+        optimizer=fitted.optimizer,
+        sample=sample_of(learned, plan.keep, plan.seed),
+        interactions=latest_interactions(interactions_of(learned)),
+    )
+
+
+def known_by(stream: Stream, until_ms: int) -> Examples:
+    """The newest revisions by then."""
+    rows = [read_example(value) for value in stream.between(0, until_ms)]
+    return from_rows(rows, stream.features, stream.settings.tasks)
+
+
+def frozen(stream: Stream, first: Checkpoint) -> Arm:
+    arm = Arm("frozen")
+    arm.answer(first, stream.coming, stream.scale.begins_ms, stream.scale.ends_ms)
+    arm.old = predict(first.network(), stream.old)
+    return arm
+
+
+def retrained(stream: Stream, shape: Shape, plan: Plan, first: Checkpoint) -> Arm:
+    """A new network each morning, before the first visitors."""
+    arm, scale, present = Arm("retrain"), stream.scale, first
+    for day in range(int(np.ceil(scale.drifting_days))):
+        since_ms = scale.begins_ms + day * DAY_MS
+        if day:
+            begun, begun_s = time.process_time(), time.monotonic()
+            examples = known_by(stream, since_ms)
+            fitted = fit(examples, shape, plan, quiet)
+            about = describe(fitted.network, parent=None, created_ms=since_ms, evaluation={}, positions={})
+            present = Checkpoint(about=about, weights=fitted.network.state_dict())
+            arm.cpu_s.append(time.process_time() - begun)
+            arm.wall_s.append(time.monotonic() - begun_s)
+            arm.examples += len(examples)
+            tell(f"retrained on day {day}: {len(examples):,} examples, {arm.cpu_s[-1]:.1f} s of CPU")
+        arm.answer(present, stream.coming, since_ms, min(since_ms + DAY_MS, scale.ends_ms))
+    arm.old = predict(present.network(), stream.old)
+    return arm
+
+
+def updated(name: str, hours: float, stream: Stream, first: Checkpoint, plan: Plan) -> Arm:
+    """One network, updated ever so often; what a refused update was fed comes again with the next, as in life."""
+    arm, scale, present = Arm(name), stream.scale, first
+    learned_ms = since_ms = scale.begins_ms
+    while since_ms < scale.ends_ms:
+        until_ms = min(since_ms + int(hours * HOUR_MS), scale.ends_ms)
+        arm.answer(present, stream.coming, since_ms, until_ms)
+        since_ms = until_ms
+        fed = Fed(stream.between(learned_ms, until_ms), {"learning/0": until_ms})
+        if not fed.values:
+            continue
+        begun, begun_s = time.process_time(), time.monotonic()
+        found = update(present, fed, plan)
+        arm.cpu_s.append(time.process_time() - begun)
+        arm.wall_s.append(time.monotonic() - begun_s)
+        arm.examples += found.examples
+        if found.checkpoint:
+            present, learned_ms = found.checkpoint, until_ms
+        else:
+            arm.refused += 1
+            arm.reasons += found.refused
+    arm.old = predict(present.network(), stream.old)
+    tell(f"{name}: {len(arm.cpu_s)} updates, {arm.refused} refused, {sum(arm.cpu_s):.1f} s of CPU")
+    return arm
+
+
+def arm_figures(stream: Stream, arm: Arm) -> dict[str, Any]:
+    """Of each task: AUC in each block of hours, and their mean weighted by what a block tells; log loss and level."""
+    coming = stream.coming
+    found: dict[str, Any] = {"auc": {}, "log_loss": {}, "ece": {}, "blocks": {}, "old_auc": {}}
+    for task in TASKS:
+        y, p, at = (of[np.isfinite(coming.labels[task])] for of in (coming.labels[task], arm.said[task], coming.ts_ms))
+        block = (at - stream.scale.begins_ms) // BLOCK_MS
+        blocks = [(int(b), *block_auc(y[block == b], p[block == b])) for b in np.unique(block)]
+        blocks = [one for one in blocks if np.isfinite(one[1])]
+        found["blocks"][task] = {f"{6 * b}h": round(value, 4) for b, value, _ in blocks}
+        if blocks:
+            found["auc"][task] = float(np.average([b[1] for b in blocks], weights=[b[2] for b in blocks]))
+        found["log_loss"][task] = round(log_loss(y, p.astype(np.float64)), 5)
+        found["ece"][task] = round(calibration_error(y, p.astype(np.float64)), 5)
+        old = np.isfinite(stream.old.labels[task])
+        value, weight = block_auc(stream.old.labels[task][old], arm.old[task][old])
+        if weight:
+            found["old_auc"][task] = value
+    counts = max(len(arm.cpu_s), 1)
+    found |= {"updates": len(arm.cpu_s), "refused": arm.refused, "cpu_s": round(sum(arm.cpu_s) / counts, 3)}
+    return found | {"wall_s": round(sum(arm.wall_s) / counts, 3), "reasons": arm.reasons[:5]}
+
+
+def block_auc(y: Array, p: Array) -> tuple[float, float]:
+    """The AUC, and how much it can tell: the harmonic mean of both labels' counts."""
+    yes = float((y >= 0.5).sum())
+    no = len(y) - yes
+    if min(yes, no) < LEAST:
+        return float("nan"), 0.0
+    return auc(y, p.astype(np.float64)), yes * no / (yes + no)
+
+
+def compared(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """The figures that the aims are about; the differences are means over tasks."""
+    ours = [name for name in CADENCES if name in figures]
+    of = {name: overall(one["auc"]) for name, one in figures.items()}
+    found: dict[str, Any] = {
+        "online_minus_frozen_auc": {name: round(of[name] - of["frozen"], 5) for name in ours},
+        "by_task": {
+            name: {t: round(v - figures["frozen"]["auc"][t], 5) for t, v in figures[name]["auc"].items()}
+            for name in figures
+            if name != "frozen"
+        },
+        "forgetting_by_task": {
+            name: {t: round(figures["frozen"]["old_auc"][t] - v, 5) for t, v in figures[name]["old_auc"].items()}
+            for name in figures
+            if name != "frozen"
+        },
+    }
+    if ours:
+        last = ours[-1]
+        old = overall(figures["frozen"]["old_auc"])
+        found["forgetting"] = round(max(old - overall(figures[name]["old_auc"]) for name in ours), 5)
+        if "retrain" in figures:
+            cost = max(figures[name]["cpu_s"] for name in ours)
+            found["update_to_retrain_cpu"] = round(cost / figures["retrain"]["cpu_s"], 5)
+            found["auc_to_retrain"] = round(of[last] / of["retrain"], 5)
+    return found
+
+
+def overall(of_tasks: Mapping[str, float]) -> float:
+    return float(np.mean(list(of_tasks.values()))) if of_tasks else float("nan")
+
+
+def mean(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The mean over seeds of what is compared; the figures of the arms are those of the first seed."""
+
+    def of(parts: Sequence[Any]) -> Any:
+        if isinstance(parts[0], Mapping):
+            return {key: of([part[key] for part in parts if key in part]) for key in parts[0]}
+        return round(float(np.mean(parts)), 5)
+
+    keys = [key for key in found[0] if key != "arms"]
+    return {key: of([one[key] for one in found]) for key in keys} | {"arms": found[0]["arms"]}
+
+
+def missed(told: Mapping[str, Any]) -> Iterator[str]:
+    gains = list(told["online_minus_frozen_auc"].values())
+    if not gains or min(gains) < GAIN:
+        yield f"Each way of learning on should gain {GAIN} of AUC over standing still. Found {gains}."
+    if sorted(gains) != gains:
+        yield f"Learning on more often should gain more. Found {gains}."
+    if told.get("update_to_retrain_cpu", 1.0) > COST:
+        yield f"An update should cost {COST} of a retrain's CPU. Found {told.get('update_to_retrain_cpu')}."
+    if told.get("auc_to_retrain", 0.0) < EQUAL:
+        yield f"Updates should keep {EQUAL} of a retrain's AUC. Found {told.get('auc_to_retrain')}."
+    if told.get("forgetting", 1.0) > FORGOTTEN:
+        yield f"At most {FORGOTTEN} of AUC should be forgotten. Found {told.get('forgetting')}."
+
+
+def text(told: Mapping[str, Any]) -> str:
+    return "\n".join(f"{key:26} {value}" for key, value in told.items() if key not in ("arms", "seeds"))
+
+
+def scaled(scale: Scale, by: float) -> Scale:
+    """A smaller shop; days go down to two of each kind."""
+    if by <= 0:
+        raise BadData(f"`scale` should be positive. Found {by}.")
+    return Scale(
+        people=max(int(scale.people * by), 40),
+        items=max(int(scale.items * by), 64),
+        calm_days=scale.calm_days if by >= 0.3 else 2,
+        drifting_days=scale.drifting_days if by >= 0.3 else 1,
+    )
+
+
+def changed(plan: Plan, words: Sequence[str]) -> Plan:
+    """The plan with some fields, given as `name=value`, in place of the settings' own."""
+    given = dict(word.split("=", 1) for word in words)
+    return msgspec.convert({**msgspec.structs.asdict(plan), **given}, Plan, strict=False)
+
+
+def tell(sentence: str) -> None:
+    print(f"{time.process_time():7.1f} s  {sentence}", file=sys.stderr, flush=True)
+
+
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench learning", description=__doc__)
+    parser.add_argument("--json", action="store_true", help="one line of JSON")
+    parser.add_argument("--scale", type=float, default=1.0, help="the size of the shop")
+    parser.add_argument("--seed", type=int, default=5, help="of the shop and its drift")
+    parser.add_argument("--seeds", type=int, default=1, help="how many shops, one after another")
+    parser.add_argument("--arms", default="5h,1h,30min,retrain", help="which are compared with the frozen one")
+    parser.add_argument("--plan", nargs="*", default=[], help="fields of the plan, as name=value")
+    parser.add_argument("--kept", type=Path, help="a folder that keeps the shop's examples for the next time")
+    return parser.parse_args(words)
