@@ -144,8 +144,7 @@ class Joining:
             self._held = places
 
     def _nothing_waiting(self) -> Waiting:
-        tasks = [task.name for task in self._settings.tasks if task.graph == "decide"]
-        return Waiting(feedback=self._settings.feedback, order_tasks=tasks)
+        return Waiting(feedback=self._settings.feedback, tasks=self._settings.tasks)
 
     def _begin_anew(self) -> None:
         """Forget what waits, and read again from the committed positions of the partitions that are left."""

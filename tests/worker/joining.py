@@ -7,7 +7,7 @@ from typing import Final, TypeAlias
 
 from contract.events import Event, Order
 from contract.rows import Example, Scored
-from tests.contract.joining.shop import FEEDBACK, at, click, label, order, row, shown
+from tests.contract.joining.shop import FEEDBACK, FRAUD, at, click, label, order, row, shown
 from worker.intake import Place
 from worker.waiting import Waiting
 
@@ -96,7 +96,7 @@ class Reader:
 
     def _live(self, committed: dict[Place, int], batches: int | None) -> None:
         """Read on from the positions until all is read, or until the last of `batches` is published, not committed."""
-        waiting, reading = Waiting(feedback=FEEDBACK, order_tasks=("fraud",)), dict(committed)
+        waiting, reading = Waiting(feedback=FEEDBACK, tasks=[FRAUD]), dict(committed)
         waiting.follow(self.log)
         while unread := [place for place, offset in reading.items() if offset < len(self.log[place])]:
             place = self.draw.choice(unread)
