@@ -103,7 +103,7 @@ def as_bytes(block: Block) -> tuple[bytes, bytes]:
     return block.numbers.astype("<f4", copy=False).tobytes(), block.ids.astype("<i8", copy=False).tobytes()
 
 
-ScoredKind: TypeAlias = Literal["order", "click", "recommendation", "search"]
+ScoredKind: TypeAlias = Literal["order", "click", "recommendation", "search", "review", "product"]
 
 
 class Scored(Struct, frozen=True, gc=False, kw_only=True):

@@ -155,7 +155,8 @@ class Feedback(Section):
 
     `grace_s`: how much longer a row is kept for labels that come out of order. `idle_ms`, by the clock: how long a
     partition has to be silent before the others' time goes on without it. The oldest of more than `rows_max` rows of a
-    kind, or more than `parked_max` events that came before their row, leave and are counted.
+    kind, or more than `parked_max` events that came before their row, leave and are counted. `said_max`: how many
+    published examples and judgements a restarted joiner remembers, lest it publish them again; 8 bytes each.
     """
 
     impression_wait_s: Positive = 86_400
@@ -167,6 +168,7 @@ class Feedback(Section):
     idle_ms: Annotated[int, Field(ge=0)] = 2_000
     rows_max: Positive = 200_000
     parked_max: Positive = 100_000
+    said_max: Positive = 50_000_000
 
 
 class Settings(BaseSettings):

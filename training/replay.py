@@ -33,8 +33,7 @@ class Replay:
         self._catalogue: dict[str, Product] = {}
         self._log = Log(features=features, catalogue=self._catalogue)
         self._shown = Shown(click_wait_ms=feedback.click_wait_s * 1000)
-        order_tasks = [task.name for task in tasks if task.graph == "decide"]
-        self._joiner = Joiner(feedback=feedback, order_tasks=order_tasks)
+        self._joiner = Joiner(feedback=feedback, tasks=tasks)
         self._profiles = MemoryProfiles()
         self._examples: list[Example] = []
         self._batch: list[Arrival] = []

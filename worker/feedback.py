@@ -45,8 +45,10 @@ class FeedbackWorker:
 
     def _open(self) -> Joining:
         kafka, patience = self._settings.kafka, Patience(self._stop)
-        intake = Intake(kafka=kafka, group=f"{kafka.group_prefix}-feedback", instance=self._settings.worker.instance)
-        publisher = Publisher(kafka=kafka, transactional_id=None, patience=patience, step=StepMark())
+        intake = Intake(kafka=kafka, group=kafka.group("feedback"), instance=self._settings.worker.instance)
+        # Every joiner of a shop writes under one name, so that whoever takes over ends what the one before had begun.
+        transactional = kafka.group("feedback") if kafka.transactions else None
+        publisher = Publisher(kafka=kafka, transactional_id=transactional, patience=patience, step=StepMark())
         joining = Joining(settings=self._settings, intake=intake, publisher=publisher, patience=patience)
         intake.subscribe(joining.topics, joining)
         return joining

@@ -87,6 +87,30 @@ class Log:
             raise Unavailable(f"Kafka should tell where a time begins. Found: {error.args[0].str()}") from error
         return {place: offset if offset >= 0 else ends[place].high for place, offset in found.items()}
 
+    def first_ms(self, starts: Mapping[Place, int]) -> int | None:
+        """Kafka's time of the first record at or after these offsets, the earliest one of all partitions.
+
+        0 where a record has no time; None where there is no record. Raises `Unavailable`.
+        """
+        extents = self.extents({place.topic for place in starts})
+        left = {
+            p: max(start, extents[p].low) for p, start in starts.items() if p in extents and extents[p].high > start
+        }
+        self._consumer.assign([TopicPartition(*place, start) for place, start in left.items()])
+        times, heard_s = list[int](), time.monotonic()
+        while left:
+            for message in self._consumer.consume(CHUNK, 0.05):
+                place, reached = progress(message)
+                if reached >= left.get(place, reached + 1):
+                    if message.error() is None:
+                        times.append(max(0, message.timestamp()[1]))
+                    del left[place]
+                    self._consumer.incremental_unassign([TopicPartition(*place)])
+                heard_s = time.monotonic()
+            if time.monotonic() > heard_s + SILENCE_S:
+                raise Unavailable(f"Kafka should give a record of {sorted(left)}. Found {SILENCE_S:g} s of none.")
+        return min(times, default=None)
+
     def read(self, ends: Mapping[Place, int], starts: Mapping[Place, int] | None = None) -> Iterator[list[Record]]:
         """Every record below `ends` (exclusive), in chunks, each partition in its order; raises `Unavailable`.
 

@@ -39,11 +39,15 @@ class Record(NamedTuple):
 
 
 class Held(NamedTuple):
-    """What the cluster knows of a partition: the group's committed offset (None: never), its first, its next one."""
+    """What the cluster knows of a partition: the group's committed offset (None: never), its first, its next one.
+
+    `note`: what was committed along with the offset.
+    """
 
     committed: int | None
     low: int
     high: int
+    note: str = ""
 
 
 class Listener(Protocol):
@@ -138,7 +142,9 @@ class Intake:
         for tp in committed:
             ends = partial(self._consumer.get_watermark_offsets, tp, timeout=self.timeout_s)
             low, high = self._ask("tell a partition's ends", ends)
-            found[Place(tp.topic, tp.partition)] = Held(tp.offset if tp.offset >= 0 else None, low, high)
+            found[Place(tp.topic, tp.partition)] = Held(
+                tp.offset if tp.offset >= 0 else None, low, high, tp.metadata or ""
+            )
         return found
 
     def ends(self) -> dict[Place, int]:
@@ -150,9 +156,9 @@ class Intake:
                 found[place] = ends[1]
         return found
 
-    def commit(self, positions: Mapping[Place, int]) -> None:
+    def commit(self, positions: Mapping[Place, int], note: str = "") -> None:
         """Store where to go on, when this is not part of a transaction."""
-        offsets = [TopicPartition(*place, offset) for place, offset in positions.items()]
+        offsets = [TopicPartition(*place, offset, metadata=note) for place, offset in positions.items()]
         self._ask("take committed offsets", lambda: self._consumer.commit(offsets=offsets, asynchronous=False))
 
     def membership(self) -> Any:

@@ -1,6 +1,7 @@
 """Joining as a loop: records in, examples and judgements out, and positions that lag behind what still waits.
 
-After a crash everything open is read again, and what was published is published again, with the same ids and revisions.
+After a crash everything open is read again. What was published is read back first and not published twice; with
+transactions that is exact, since what was said and how far it was read are committed as one.
 The joined topics may be read at different speeds; partitions that get ahead are held.
 """
 
@@ -20,10 +21,13 @@ from contract.profiles import JUDGED_TASKS
 from contract.rows import Scored, read_scored, to_json, to_msgpack
 from contract.settings import Settings
 from worker import metrics
-from worker.intake import Intake, Place, Record
+from worker.intake import Held, Intake, Place, Record
 from worker.patience import Patience
 from worker.publisher import Outgoing, Publisher
 from worker.quiet import Quiet
+from worker.recall import Recall, start_of
+from worker.said import Said
+from worker.tally import Tally
 from worker.waiting import Waiting
 
 log = logging.getLogger(__name__)
@@ -45,8 +49,11 @@ class Joining:
         publisher: Publisher,
         patience: Patience,
         clock_s: Callable[[], float] = time.monotonic,
+        recall: Callable[[Mapping[Place, Held]], Said] | None = None,
     ) -> None:
+        """`recall`: what earlier lives have said of what is read from these positions on."""
         self._settings, self._clock_s = settings, clock_s
+        self._recall = recall or Recall(settings=settings, meanwhile=self._stay_member).said
         self._kinds = {settings.topics.of(kind): kind for kind in KINDS}
         self._tasks = {*JUDGED_TASKS, *(task.name for task in settings.tasks)}
         self._intake, self._publisher, self._patience = intake, publisher, patience
@@ -55,6 +62,8 @@ class Joining:
         self._committed: dict[Place, int] = {}
         self._held: set[Place] = set()
         self._moved = self._in_hand = False
+        self._said, self._tally, self._before = self._nothing_said()
+        self._recalled = True
         patience.meanwhile = self._stay_member
 
     @property
@@ -64,6 +73,7 @@ class Joining:
     def assigned(self, places: list[Place]) -> Mapping[Place, int]:
         """New partitions start at their committed positions."""
         self._waiting.follow(places)
+        self._recalled = False
         return {}
 
     def revoked(self, places: list[Place]) -> None:
@@ -77,6 +87,7 @@ class Joining:
         self._in_hand = True
         try:
             self._stay_whole()
+            self._remember()
             self._publish(self._join(records))
         except Moved as moved:
             log.warning("Joining begins anew: %s", moved)
@@ -115,10 +126,17 @@ class Joining:
             kind = self._kinds[record.place.topic]
             metrics.EVENTS.labels(kind).inc()
             self._waiting.give(record.place, record.offset, open_record(kind, record))
-        output = self._waiting.advance(quiet)
+        output = self._new(self._waiting.advance(quiet))
         self._hold(self._waiting.ahead())
         self._count(output, self._waiting.counts - before)
         return output
+
+    def _new(self, output: Output) -> Output:
+        """What no earlier life has said."""
+        before = self._said.withheld
+        fresh = self._said.fresh(output)
+        metrics.WITHHELD.inc(self._said.withheld - before)
+        return fresh
 
     def _publish(self, output: Output) -> None:
         topics = self._settings.topics
@@ -126,8 +144,9 @@ class Joining:
         outgoing += [Outgoing(topics.judgements, j.user_id, to_json(j)) for j in output.judgements]
         positions = self._waiting.positions()
         if outgoing or positions != self._committed:
-            self._publisher.publish(outgoing, positions, self._intake)
+            self._publisher.publish(outgoing, positions, self._intake, self._tally.note(positions))
             self._committed = positions
+            self._forget(positions)
         metrics.STREAM_TIME.set((self._waiting.now_ms or 0) / 1000)
         metrics.WAITS_SINCE.set((self._waiting.oldest_ms or 0) / 1000)
 
@@ -135,6 +154,9 @@ class Joining:
         for task, n in Counter(task for example in output.examples for task in example.labels).items():
             metrics.EXAMPLES.labels(task if task in self._tasks else "other").inc(n)
         metrics.JUDGEMENTS.inc(len(output.judgements))
+        self._tally.add(output.orphans)
+        for task, n in self._tally.total().items() if output.orphans else ():
+            metrics.ORPHANS.labels(task).set(n)
         for (fate, task), n in fates.items():
             metrics.JOINED.labels(fate, task).inc(n)
 
@@ -144,13 +166,35 @@ class Joining:
             self._held = places
 
     def _nothing_waiting(self) -> Waiting:
-        tasks = [task.name for task in self._settings.tasks if task.graph == "decide"]
-        return Waiting(feedback=self._settings.feedback, order_tasks=tasks)
+        return Waiting(feedback=self._settings.feedback, tasks=self._settings.tasks)
+
+    def _nothing_said(self) -> tuple[Said, Tally, dict[Place, int]]:
+        feedback = self._settings.feedback
+        return Said(limit=feedback.said_max), Tally(notes=(), limit=feedback.parked_max), {}
+
+    def _remember(self) -> None:
+        """Read back what was said of what is read now, before anything is said; nobody else speaks from then on."""
+        while not self._recalled:
+            self._recalled = True  # partitions may come while others are asked about
+            self._publisher.take_over()
+            places = set(self._intake.places)
+            held = self._patience.insist("kafka", partial(self._intake.held, places))
+            self._said = self._patience.insist("kafka", partial(self._recall, held))
+            self._tally = Tally(notes=[at.note for at in held.values()], limit=self._settings.feedback.parked_max)
+            self._before = {place: at.high for place, at in held.items() if at.high > start_of(at)}
+            metrics.UNREMEMBERED.set(self._said.forgotten)
+            for task, n in self._tally.total().items():
+                metrics.ORPHANS.labels(task).set(n)
+
+    def _forget(self, positions: Mapping[Place, int]) -> None:
+        """Once nothing is open of what an earlier life can have read, nothing that it said can be said again."""
+        if len(self._said) and all(positions.get(place, 0) >= end for place, end in self._before.items()):
+            self._said = self._nothing_said()[0]
 
     def _begin_anew(self) -> None:
         """Forget what waits, and read again from the committed positions of the partitions that are left."""
         while self._moved:
-            self._moved = False
+            self._moved = self._recalled = False
             self._waiting, self._committed = self._nothing_waiting(), {}
             self._hold(set())
             places = set(self._intake.places)

@@ -62,6 +62,14 @@ JUDGEMENTS: Final = counter("judgements_total", "Labels sent on with the entitie
 JOINED: Final = counter(
     "joins_total", "What became of events and rows that gave no example as they came.", "fate", "task"
 )
+WITHHELD: Final = counter(
+    "examples_withheld_total", "Examples and judgements that an earlier life had published, not published again."
+)
+UNREMEMBERED: Final = gauge(
+    "examples_unremembered",
+    "Examples and judgements of earlier lives that may be published again: too many to remember.",
+)
+ORPHANS: Final = gauge("orphan_labels", "Labels whose row never came, each counted once over all lives.", "task")
 UNREADABLE: Final = counter("unreadable_records_total", "Records that the joiner could not decode.", "kind")
 STREAM_TIME: Final = gauge("stream_time_seconds", "The streams' own time, by which the joiner's timers go.")
 WAITS_SINCE: Final = gauge("oldest_open_seconds", "Event time of the oldest thing that waits for a label.")

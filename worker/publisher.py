@@ -76,9 +76,21 @@ class Publisher:
         except Aborted:
             self._patience.insist("kafka", self._reset)  # all of it goes with the rest
 
-    def publish(self, records: Sequence[Outgoing], positions: Mapping[Place, int], intake: Intake) -> None:
-        """Write all records and commit `positions`; returns when both are done, however long Kafka makes it wait."""
-        self._patience.insist("kafka", lambda: self._attempt(records, positions, intake))
+    def publish(
+        self, records: Sequence[Outgoing], positions: Mapping[Place, int], intake: Intake, note: str = ""
+    ) -> None:
+        """Write all records and commit `positions`; returns when both are done, however long Kafka makes it wait.
+
+        `note` is stored with each position, and read with it: `Intake.held`.
+        """
+        self._patience.insist("kafka", lambda: self._attempt(records, positions, intake, note))
+
+    def take_over(self) -> None:
+        """Become the only one who writes under this name: what others have begun under it is over when this returns."""
+        for producer in self._producers:
+            producer.purge()
+        self._producers = [self._open(ident) for ident in self._ids]
+        self._begun = False
 
     def abandon(self) -> None:
         """Take back what was begun and will not be finished, because the batch in hand is dropped."""
@@ -90,24 +102,24 @@ class Publisher:
             producer.purge()
             producer.flush(1)
 
-    def _attempt(self, records: Sequence[Outgoing], positions: Mapping[Place, int], intake: Intake) -> None:
+    def _attempt(self, records: Sequence[Outgoing], positions: Mapping[Place, int], intake: Intake, note: str) -> None:
         """Publish once. What comes to nothing is waited for like a server that is away.
 
         For the reason may be that this member lost its partitions, which it learns only while it waits.
         """
         try:
-            (self._transact if self._transactional else self._acknowledge)(records, positions, intake)
+            (self._transact if self._transactional else self._acknowledge)(records, positions, intake, note)
         except Aborted as error:
             self._patience.insist("kafka", self._reset)
             raise Unavailable(
                 f"Kafka should take the batch in hand, which is published anew. Found: {error}"
             ) from error
 
-    def _transact(self, records: Sequence[Outgoing], positions: Mapping[Place, int], intake: Intake) -> None:
+    def _transact(self, records: Sequence[Outgoing], positions: Mapping[Place, int], intake: Intake, note: str) -> None:
         self._begin()
         with STOPWATCH("publish produce"):
             self._produce(records)
-        offsets = [TopicPartition(*place, offset) for place, offset in positions.items()]
+        offsets = [TopicPartition(*place, offset, metadata=note) for place, offset in positions.items()]
         membership = intake.membership()
         with STOPWATCH("publish offsets"):  # while records travel
             self._insist(lambda: self._producer.send_offsets_to_transaction(offsets, membership, TIMEOUT_S))
@@ -118,7 +130,9 @@ class Publisher:
             self._insist(lambda: self._producer.commit_transaction(TIMEOUT_S))
         self._begun, self._turn = False, (self._turn + 1) % len(self._producers)
 
-    def _acknowledge(self, records: Sequence[Outgoing], positions: Mapping[Place, int], intake: Intake) -> None:
+    def _acknowledge(
+        self, records: Sequence[Outgoing], positions: Mapping[Place, int], intake: Intake, note: str
+    ) -> None:
         self._begin()
         self._produce(records)
         self._patience.insist("kafka", self._flush)
@@ -127,7 +141,7 @@ class Publisher:
                 f"Every record should be acknowledged. Found {len(self._failed)} failed: {self._failed[0].str()}"
             )
         self._step("commit")
-        self._patience.insist("kafka", lambda: intake.commit(positions))
+        self._patience.insist("kafka", lambda: intake.commit(positions, note))
         self._begun = False
 
     def _begin(self) -> None:

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Sequence
 
 from contract.events import Event
 from contract.joining.joiner import Joiner
-from contract.joining.output import Counts, Output
+from contract.joining.output import Counts, Origin, Output
 from contract.rows import Scored
 from contract.settings import Feedback
+from contract.tasks import Task
 from worker.bookmarks import Bookmarks
 from worker.intake import Place
 from worker.watermarks import Watermarks
@@ -18,8 +19,8 @@ from worker.watermarks import Watermarks
 class Waiting:
     """A joiner over partitions that are read at different speeds."""
 
-    def __init__(self, *, feedback: Feedback, order_tasks: Sequence[str]) -> None:
-        self._joiner = Joiner(feedback=feedback, order_tasks=order_tasks)
+    def __init__(self, *, feedback: Feedback, tasks: Sequence[Task]) -> None:
+        self._joiner = Joiner(feedback=feedback, tasks=tasks)
         self._watermarks = Watermarks[Place]()
         self._bookmarks: dict[Place, Bookmarks] = {}
         # Records further ahead than this would only be parked until the slower topics have caught up.
@@ -54,7 +55,7 @@ class Waiting:
         if isinstance(thing, Scored):
             self._joiner.scored(thing)
         else:
-            self._joiner.event(thing)
+            self._joiner.event(thing, Origin(*place, offset))
 
     def advance(self, quiet: Iterable[Place]) -> Output:
         """What is ready, now that exactly the partitions in `quiet` have nothing to tell."""

@@ -3,50 +3,52 @@
 It knows neither Kafka nor a clock: time is what `advance` says. Input of one user may come in any order that keeps the
 order of each topic; the last revision of each example is the same.
 
-Memory is bounded: at most `rows_max` rows each of lists, clicked items, orders and searches, and at most `parked_max`
-events each of five kinds that wait for a row or a click. What has to leave is counted.
+Memory is bounded: at most `rows_max` rows each of lists, clicked items, judged rows and searches, and at most
+`parked_max` events each of five kinds that wait for a row or a click. What has to leave is counted.
 """
 
 from collections import Counter
 from collections.abc import Sequence
 
 from contract.events import Click, Event, Impression, Judgement, Label, Order
+from contract.joining.judged import JudgedRows
 from contract.joining.lists import Lists
-from contract.joining.orders import Orders
-from contract.joining.output import Counts, Output
+from contract.joining.output import Counts, Origin, Output
 from contract.joining.searches import Searches
 from contract.rows import Scored
 from contract.settings import Feedback
+from contract.tasks import Task
 
 
 class Joiner:
     """Takes scored rows and events, gives examples and judgements.
 
-    `order_tasks` are the tasks that an order is judged by; each is 0 for an order whose window passes without a label.
+    `tasks` are the model's: those of yes or no that judge an order or a review are 0 when its window passes without a
+    label, and `negative_rate` says which share of the negatives of lists (`click`) and searches (`relevance`) is kept.
     `counts` has how many came to which fate (`contract.joining.output.FATES`), by task.
     """
 
-    def __init__(self, *, feedback: Feedback, order_tasks: Sequence[str]) -> None:
+    def __init__(self, *, feedback: Feedback, tasks: Sequence[Task]) -> None:
         self._output = Output()
         self.counts: Counts = Counter()
-        self._lists = Lists(feedback=feedback, output=self._output, counts=self.counts)
-        self._orders = Orders(feedback=feedback, tasks=order_tasks, output=self._output, counts=self.counts)
-        self._searches = Searches(feedback=feedback, output=self._output, counts=self.counts)
+        self._lists = Lists(feedback=feedback, tasks=tasks, output=self._output, counts=self.counts)
+        self._judged = JudgedRows(feedback=feedback, tasks=tasks, output=self._output, counts=self.counts)
+        self._searches = Searches(feedback=feedback, tasks=tasks, output=self._output, counts=self.counts)
 
     def scored(self, row: Scored) -> None:
-        """Take a row as served; rows of other kinds than lists, orders and searches wait for nothing."""
+        """Take a row as served; a click's own row waits for nothing."""
         match row.kind:
             case "recommendation":
                 self._lists.scored(row)
-            case "order":
-                self._orders.scored(row)
+            case "order" | "review" | "product":
+                self._judged.scored(row)
             case "search":
                 self._searches.scored(row)
             case _:
                 pass
 
-    def event(self, event: Event) -> None:
-        """Take an impression, click, order or label; others say nothing about a row."""
+    def event(self, event: Event, origin: Origin | None = None) -> None:
+        """Take an impression, click, order or label; others say nothing about a row. `origin`: where it was read."""
         match event:
             case Impression():
                 self._lists.seen(event)
@@ -58,14 +60,14 @@ class Joiner:
             case Judgement():
                 pass  # what this joiner has said itself
             case Label():
-                self._orders.label(event)
+                self._judged.label(event, origin)
             case _:
                 pass
 
     def advance(self, watermark_ms: int) -> None:
         """Say what silence says: all that happened before `watermark_ms` has been given."""
         self._lists.advance(watermark_ms)
-        self._orders.advance(watermark_ms)
+        self._judged.advance(watermark_ms)
         self._searches.advance(watermark_ms)
 
     def take(self) -> Output:
@@ -74,5 +76,5 @@ class Joiner:
 
     def oldest_open_ms(self) -> int | None:
         """The event time since which something waits that could still give an example; None if nothing does."""
-        times = [*self._lists.oldest_ms(), *self._orders.oldest_ms(), *self._searches.oldest_ms()]
+        times = [*self._lists.oldest_ms(), *self._judged.oldest_ms(), *self._searches.oldest_ms()]
         return min((ms for ms in times if ms is not None), default=None)

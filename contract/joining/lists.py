@@ -4,6 +4,7 @@ A list's row, its impressions and its clicks come in any order; each item that w
 recommended and never seen are none.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
@@ -11,10 +12,12 @@ from contract.events import Click, Impression, Order
 from contract.joining.output import Counts, Output
 from contract.joining.parking import Parked
 from contract.joining.purchases import Purchases
+from contract.joining.sampling import Negatives
 from contract.joining.served import Stage, fits, labelled, pair
 from contract.joining.shelf import Shelf
 from contract.rows import Example, Scored
 from contract.settings import Feedback
+from contract.tasks import Task
 
 Seen: TypeAlias = Impression | Click
 GROUPS: Final = ("user", "context")
@@ -40,12 +43,13 @@ class List:
 class Lists:
     """Joins rows of lists with impressions and clicks; clicked items go on to `Purchases`."""
 
-    def __init__(self, *, feedback: Feedback, output: Output, counts: Counts) -> None:
+    def __init__(self, *, feedback: Feedback, tasks: Sequence[Task], output: Output, counts: Counts) -> None:
         self._impression_ms, self._click_ms = feedback.impression_wait_s * 1000, feedback.click_wait_s * 1000
         self._grace_ms = feedback.grace_s * 1000
         self._output, self._counts = output, counts
         self._lists = Shelf[str, List](limit=feedback.rows_max, remembered=feedback.parked_max)
         self._parked = Parked[str, Seen](wait_ms=self._impression_ms, limit=feedback.parked_max)
+        self._negatives = Negatives(task="click", tasks=tasks, counts=counts)
         self._purchases = Purchases(feedback=feedback, output=output, counts=counts)
 
     def scored(self, row: Scored) -> None:
@@ -87,7 +91,7 @@ class Lists:
             if due_ms < watermark_ms:
                 self._lists.remove(key)
                 for _ in found.early:
-                    self._counts["orphan", "click"] += 1
+                    self._counts["outside", "click"] += 1
             else:
                 self._lists.wake(key, due_ms)
         for _ in self._parked.expired(watermark_ms):
@@ -109,7 +113,7 @@ class Lists:
         self._lists.include(key, impression.ts_ms)
         for item_id in impression.items:
             if item_id not in found.row.items:
-                self._counts["orphan", "click"] += 1
+                self._counts["outside", "click"] += 1
             elif item_id not in found.shown:
                 found.shown[item_id] = Shown(impression.ts_ms)
                 if click := found.early.pop(item_id, None):
@@ -119,7 +123,7 @@ class Lists:
     def _click(self, key: str, found: List, click: Click) -> None:
         shown = found.shown.get(click.item_id)
         if click.item_id not in found.row.items:
-            self._counts["orphan", "click"] += 1
+            self._counts["outside", "click"] += 1
         elif (shown and shown.stage == Stage.CLICKED) or click.item_id in found.early:
             self._counts["duplicate", "click"] += 1
         elif shown is None:
@@ -146,7 +150,8 @@ class Lists:
             shown.stage = Stage.NOT_CLICKED
             known_ms = shown.ts_ms + self._click_ms
             labels = {"click": (0.0, known_ms), "purchase": (0.0, known_ms)}
-            self._output.examples.append(labelled(self._pair(found, item_id), Stage.NOT_CLICKED, labels))
+            negative = labelled(self._pair(found, item_id), Stage.NOT_CLICKED, labels)
+            self._output.examples += self._negatives.kept(negative)
 
     def _pair(self, found: List, item_id: str) -> Example:
         return pair(found.row, item_id, found.shown[item_id].ts_ms, GROUPS)

@@ -2,21 +2,39 @@
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, NamedTuple, TypeAlias
 
 from contract.events import Judgement
 from contract.rows import Example
 
-Fate: TypeAlias = Literal["parked", "orphan", "late", "duplicate", "foreign", "crowded", "unfit"]
+Fate: TypeAlias = Literal["parked", "orphan", "late", "duplicate", "foreign", "outside", "crowded", "unfit", "sampled"]
 FATES: Final[dict[Fate, str]] = {
     "parked": "came before its row and was kept for it",
     "orphan": "waited for a row that never came",
     "late": "came after its row had left, or was dated after the window",
     "duplicate": "had been counted already",
     "foreign": "names a row of another user",
+    "outside": "names an item that its list does not have, or that was never shown",
     "crowded": "had to leave because more waits than may wait",
     "unfit": "a scored row whose blocks do not have one row for each item",
+    "sampled": "a negative that was left out at random; see `contract.joining.sampling`",
 }
+
+
+class Origin(NamedTuple):
+    """Where an event was read."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+class Orphan(NamedTuple):
+    """A label whose row never came, as far as this joiner can tell: task, the row that it names, where it was read."""
+
+    task: str
+    row_id: str
+    origin: Origin | None
 
 
 @dataclass(slots=True)
@@ -25,11 +43,12 @@ class Output:
 
     examples: list[Example] = field(default_factory=list)
     judgements: list[Judgement] = field(default_factory=list)
+    orphans: list[Orphan] = field(default_factory=list)
 
     def take(self) -> "Output":
         """Everything that is ready; leaves this one empty."""
-        taken = Output(self.examples, self.judgements)
-        self.examples, self.judgements = [], []
+        taken = Output(self.examples, self.judgements, self.orphans)
+        self.examples, self.judgements, self.orphans = [], [], []
         return taken
 
 

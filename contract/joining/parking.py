@@ -1,13 +1,21 @@
 """Parking: events that came before what they belong to, for a stated time and up to a stated number."""
 
 from collections.abc import Hashable, Iterator, Sequence
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
-from contract.events import Event
 from contract.joining.shelf import Shelf
 
+
+class Timed(Protocol):
+    """What has a time of its own."""
+
+    @property
+    def ts_ms(self) -> int:
+        """Its event time."""
+
+
 K = TypeVar("K", bound=Hashable)
-E = TypeVar("E", bound=Event)
+E = TypeVar("E", bound=Timed)
 EACH_MAX: Final = 100  # for one key: whoever repeats himself without end must cost no more than others
 
 

@@ -1,15 +1,18 @@
 """Searches: the items of a ranking that were clicked are relevant to its query, the others at its top are not."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 from contract.events import Click
 from contract.joining.output import Counts, Output
 from contract.joining.parking import Parked
+from contract.joining.sampling import Negatives
 from contract.joining.served import Relevance, fits, labelled, pair
 from contract.joining.shelf import Shelf
 from contract.rows import Scored
 from contract.settings import Feedback
+from contract.tasks import Task
 
 TOP: Final = 10  # what is assumed to have been looked at
 REPEATED_MAX: Final = 100  # searches of one user for one query that wait: more of them are no person's
@@ -38,10 +41,11 @@ class Searched:
 class Searches:
     """Joins rows of searches with clicks that name the same query, when the clicks have been waited for."""
 
-    def __init__(self, *, feedback: Feedback, output: Output, counts: Counts) -> None:
+    def __init__(self, *, feedback: Feedback, tasks: Sequence[Task], output: Output, counts: Counts) -> None:
         self._wait_ms, self._grace_ms = feedback.click_wait_s * 1000, feedback.grace_s * 1000
         self._output, self._counts = output, counts
         self._searches = Shelf[str, Searched](limit=feedback.rows_max, remembered=feedback.parked_max)
+        self._negatives = Negatives(task="relevance", tasks=tasks, counts=counts)
         self._asked: dict[Asked, dict[str, Searched]] = {}
         self._clicks = Parked[Asked, Click](wait_ms=self._wait_ms + self._grace_ms, limit=feedback.parked_max)
 
@@ -118,7 +122,8 @@ class Searches:
         relevance = Relevance.CHOSEN if item_id in search.clicked else Relevance.PASSED_OVER
         known_ms = search.clicked.get(item_id, search.row.ts_ms + self._wait_ms)
         example = pair(search.row, item_id, search.row.ts_ms, GROUPS)
-        self._output.examples.append(labelled(example, relevance, {"relevance": (float(relevance), known_ms)}))
+        said = labelled(example, relevance, {"relevance": (float(relevance), known_ms)})
+        self._output.examples += [said] if relevance else self._negatives.kept(said)
 
     def _origin(self, key: Asked, click: Click) -> Searched | None:
         """The latest search before a click that had its item and still waits; of equal times the greater id."""

@@ -4,7 +4,8 @@ A revision is not a running number. It names what is known, so the same revision
 whatever order its parts arrived and however often they are read again after a crash.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from enum import IntEnum
 
 from msgspec.structs import replace
@@ -56,7 +57,15 @@ def whole(row: Scored, labels: dict[str, float | str], known_ms: dict[str, int],
         labels=labels,
         known_ms=known_ms,
         entities=row.entities,
+        shadow_version=row.shadow_version,
+        served=said_of(row.scores, 0),
+        shadow=said_of(row.shadow, 0),
     )
+
+
+def said_of(scores: Mapping[str, Sequence[float]], at: int) -> dict[str, float]:
+    """What a model said, by task, of the row at this place; what is not finite says nothing."""
+    return {task: of[at] for task, of in scores.items() if at < len(of) and math.isfinite(of[at])}
 
 
 def pair(row: Scored, item_id: str, ts_ms: int, groups: Sequence[str]) -> Example:
@@ -72,6 +81,8 @@ def pair(row: Scored, item_id: str, ts_ms: int, groups: Sequence[str]) -> Exampl
         groups={**kept, "item": item},
         item_id=item_id,
         propensity=row.propensities[at] if at < len(row.propensities) else 1.0,
+        served=said_of(row.scores, at),
+        shadow=said_of(row.shadow, at),
     )
 
 

@@ -1,14 +1,17 @@
 """A simulated shop on partitions, and a reader that joins it as the process does, without Kafka."""
 
 import random
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
-from contract.events import Event, Order
+from contract.events import Event, Judgement, Order
 from contract.rows import Example, Scored
-from tests.contract.joining.shop import FEEDBACK, at, click, label, order, row, shown
+from tests.contract.joining.shop import FEEDBACK, FRAUD, at, click, label, order, row, shown
 from worker.intake import Place
+from worker.said import Said, example_key, judgement_key
+from worker.tally import Tally
 from worker.waiting import Waiting
 
 Thing: TypeAlias = Scored | Event
@@ -18,14 +21,14 @@ USERS: Final = tuple(f"u{n}" for n in range(6))
 END: Final = 100 * 60  # minutes: everything has been waited for by then
 
 
-def shop(seed: int, *, disorder: float = 0.0) -> Log:
+def shop(seed: int, *, disorder: float = 0.0, hours: int = 20) -> Log:
     """Two partitions of each topic, in the order of time give or take `disorder` minutes within a partition."""
     draw = random.Random(seed)
     log: Log = {
         Place(topic, n): [] for topic in ("scored", "impressions", "clicks", "orders", "labels") for n in (0, 1)
     }
     for n in range(120):
-        for topic, thing in visit(draw, str(n)):
+        for topic, thing in visit(draw, str(n), hours):
             user_id = thing.user_id if isinstance(thing, Scored) else getattr(thing, "user_id", "")
             log[Place(topic, USERS.index(user_id) % 2)].append(thing)
     for (topic, n), things in log.items():
@@ -49,9 +52,9 @@ def last(topic: str, user: str) -> Thing:
             return label(END, 0, of="nothing", user=user)
 
 
-def visit(draw: random.Random, name: str) -> Iterator[tuple[str, Thing]]:
+def visit(draw: random.Random, name: str, hours: int) -> Iterator[tuple[str, Thing]]:
     """A list or a search or an order of some user, and what follows from it, on its topics."""
-    user, start = draw.choice(USERS), draw.uniform(1, 20 * 60)
+    user, start = draw.choice(USERS), draw.uniform(1, hours * 60)
     items = tuple(draw.sample(ITEMS, 4))
     match draw.choice(("list", "list", "search", "order")):
         case "list":
@@ -73,21 +76,31 @@ def visit(draw: random.Random, name: str) -> Iterator[tuple[str, Thing]]:
             for n in range(draw.randrange(3)):
                 ident, late = f"l{name}-{n}", start + draw.uniform(0, 1300)
                 yield "labels", label(late, n % 2, of=f"o{name}", user=user, ident=ident)
+            if draw.random() < 0.3:
+                yield "labels", label(start, 1, of=f"gone{name}", user=user, ident=f"l{name}-gone")
 
 
 @dataclass
 class Reader:
-    """Reads a log in batches from partitions drawn at random; after a crash it goes on at its last positions."""
+    """Reads a log in batches from partitions drawn at random; after a crash it goes on at its last positions.
+
+    `transactions`: what the batch of a crash said is taken back, and the next life is told what was said before.
+    """
 
     log: Log
     draw: random.Random
     batch_max: int
+    transactions: bool = False
     examples: list[Example] = field(default_factory=list)
+    judgements: list[Judgement] = field(default_factory=list)
+    orphans: Counter[str] = field(default_factory=Counter)
+    note: str = ""
 
-    def run(self, *, crashes: int = 0) -> "Reader":
+    def run(self, *, crashes: int = 0, batches: int = 40) -> "Reader":
+        """A life that crashes has fewer than that many batches."""
         committed = dict.fromkeys(self.log, 0)
         for _ in range(crashes):
-            self._live(committed, self.draw.randrange(1, 40))
+            self._live(committed, self.draw.randrange(1, batches))
         self._live(committed, None)
         return self
 
@@ -96,7 +109,8 @@ class Reader:
 
     def _live(self, committed: dict[Place, int], batches: int | None) -> None:
         """Read on from the positions until all is read, or until the last of `batches` is published, not committed."""
-        waiting, reading = Waiting(feedback=FEEDBACK, order_tasks=("fraud",)), dict(committed)
+        waiting, reading = Waiting(feedback=FEEDBACK, tasks=[FRAUD]), dict(committed)
+        said, tally = self._said(), Tally(notes=[self.note], limit=1_000)
         waiting.follow(self.log)
         while unread := [place for place, offset in reading.items() if offset < len(self.log[place])]:
             place = self.draw.choice(unread)
@@ -104,11 +118,27 @@ class Reader:
                 waiting.give(place, offset, self.log[place][offset])
                 reading[place] = offset + 1
             ended = [p for p in reading if reading[p] == len(self.log[p])]
-            self.examples += waiting.advance(ended).examples
+            output = said.fresh(waiting.advance(ended))
             batches = None if batches is None else batches - 1
+            if batches == 0 and self.transactions:
+                return
+            self.examples += output.examples
+            self.judgements += output.judgements
             if batches == 0:
                 return
+            tally.add(output.orphans)
             committed.update(waiting.positions())
+            self.note = tally.note(committed)
+        self.orphans = tally.total()
+
+    def _said(self) -> Said:
+        said = Said(limit=100_000)
+        if self.transactions:
+            keys = [example_key(e.example_id, e.revision) for e in self.examples]
+            said.remember(keys, [e.example_id for e in self.examples if not e.item_id])
+            said.remember([judgement_key(j.judged_event_id, j.event_id, j.task) for j in self.judgements], [])
+        said.close()
+        return said
 
 
 def truth(log: Log) -> dict[str, dict[str, float | str]]:

@@ -214,3 +214,27 @@ def test_a_killed_joiner_loses_no_example(kafka: Kafka, process: JoinerProcess, 
     process.eventually(lambda: {ident: e.labels for ident, e in kafka.newest().items()} == expected)
     revisions = {(e.example_id, e.revision): e for e in kafka.examples()}
     assert all(e == revisions[e.example_id, e.revision] for e in kafka.examples())
+
+
+@pytest.mark.apache_kafka
+def test_a_joiner_that_is_killed_again_and_again_publishes_nothing_twice(
+    apache_kafka: ApacheKafka, topic_prefix: str, tmp_path: Path, seed: int
+) -> None:
+    kafka, log = Kafka(apache_kafka, topic_prefix), shop(seed)
+    process = JoinerProcess(kafka, tmp_path / "joiner.log")
+    try:
+        for begin, end in ((0, 400), (400, 800), (800, 1200)):
+            kafka.send(parts(parts(log, begin)[1], end)[0])
+            before = len(kafka.read("feedback"))
+            process.start()
+            process.eventually(lambda before=before: len(kafka.read("feedback")) > before)
+            process.kill()
+        kafka.send(parts(log, 1200)[1])
+        process.start()
+        process.eventually(lambda: {ident: e.labels for ident, e in kafka.newest().items()} == truth(log))
+    finally:
+        process.kill()
+
+    examples, judgements = kafka.examples(), kafka.judgements()
+    assert len(examples) == len({(e.example_id, e.revision) for e in examples})
+    assert len(judgements) == len({(j.judged_event_id, j.event_id) for j in judgements})

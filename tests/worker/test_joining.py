@@ -6,13 +6,16 @@ from typing import cast
 
 import pytest
 
+from contract.events import AHEAD_MS_MAX
 from contract.rows import read_example, to_json, to_msgpack
 from contract.settings import Settings
-from tests.contract.joining.shop import FEEDBACK, click, label, row, shown
+from tests.contract.joining.shop import FEEDBACK, at, click, label, row, shown
+from worker import metrics
 from worker.intake import Held, Intake, Place, Record
-from worker.joining import Joining
+from worker.joining import Joining, open_record
 from worker.patience import Patience
 from worker.publisher import Outgoing, Publisher
+from worker.said import Said, example_key
 
 SCORED, SEEN, CLICKS, LABELS = (Place(f"shop.{kind}", 0) for kind in ("scored", "impressions", "clicks", "labels"))
 LIST = to_msgpack(row("recommendation", "r", 0, ("a", "b")))
@@ -64,13 +67,20 @@ class PlayedPublisher:
     def __init__(self) -> None:
         self.published: list[Outgoing] = []
         self.committed: dict[Place, int] = {}
+        self.taken_over, self.note = 0, ""
         self.interrupt: Callable[[], None] = lambda: None
 
-    def publish(self, records: Sequence[Outgoing], positions: Mapping[Place, int], intake: object) -> None:
+    def take_over(self) -> None:
+        self.taken_over += 1
+
+    def publish(
+        self, records: Sequence[Outgoing], positions: Mapping[Place, int], intake: object, note: str = ""
+    ) -> None:
         interrupt, self.interrupt = self.interrupt, lambda: None
         interrupt()
         self.published += records
         self.committed.update(positions)
+        self.note = note
 
 
 class Played:
@@ -80,12 +90,14 @@ class Played:
         self.intake, self.publisher = PlayedIntake(), PlayedPublisher()
         self.patience = Patience(threading.Event())
         self.now_s = 0.0
+        self.earlier = Said(limit=100)
         self.joining = Joining(
             settings=Settings(feedback=FEEDBACK),
             intake=cast(Intake, self.intake),
             publisher=cast(Publisher, self.publisher),
             patience=self.patience,
             clock_s=lambda: self.now_s,
+            recall=lambda held: self.earlier,
         )
         self.joining.assigned(sorted(self.intake.places))
 
@@ -235,3 +247,77 @@ def test_unreadable_records_are_passed(played: Played) -> None:
     played.joining.step()
 
     assert played.said() == [("r~a", 1)]
+
+
+def earlier(*keys: str) -> Said:
+    made = Said(limit=100)
+    made.remember(keys, [])
+    made.close()
+    return made
+
+
+def test_what_an_earlier_life_has_said_is_not_published_again(played: Played) -> None:
+    played.earlier = earlier(example_key("r~a", 1))
+    played.intake.put(SCORED, LIST)
+    played.intake.put(SEEN, to_json(shown(1, "a", "b")))
+    played.intake.put(CLICKS, to_json(click(2, "a")), to_json(click(3, "b")))
+
+    played.joining.step()
+
+    assert played.said() == [("r~b", 1)]
+
+
+def test_a_joiner_takes_over_before_it_speaks_and_again_when_partitions_come_or_leave(played: Played) -> None:
+    played.intake.put(SCORED, LIST)
+    played.joining.step()
+    played.joining.step()
+    assert played.publisher.taken_over == 1
+
+    played.joining.assigned([Place("shop.orders", 0)])
+    played.joining.step()
+    assert played.publisher.taken_over == 2
+
+    played.joining.revoked([LABELS])
+    played.joining.step()
+    played.joining.step()
+    assert played.publisher.taken_over == 3
+
+
+def test_what_was_said_is_remembered_until_all_that_led_to_it_is_passed(played: Played) -> None:
+    played.earlier = earlier(example_key("r~a", 0), example_key("q~a", 0))
+    played.intake.put(SCORED, LIST)
+    played.intake.put(SEEN, to_json(shown(1, "a")))
+    played.intake.put(CLICKS, to_json(click(1000, "x", of=None)))
+    played.let_others_be_quiet()
+    played.joining.step()  # the list is done, and with it all that could be read again
+    assert played.said() == []
+
+    played.intake.put(SCORED, to_msgpack(row("recommendation", "q", 1001, ("a",))))
+    played.intake.put(SEEN, to_json(shown(1002, "a", of="q")))
+    played.intake.put(CLICKS, to_json(click(2000, "x", of=None)))
+    played.let_others_be_quiet()
+    played.joining.step()
+
+    assert played.said() == [("q~a", 0)]
+
+
+def test_orphans_of_earlier_lives_are_counted_on(played: Played) -> None:
+    held = played.intake.held
+    played.intake.held = lambda places: {p: at._replace(note='{"fraud":4}') for p, at in held(places).items()}  # type: ignore[method-assign]
+    played.intake.put(LABELS, to_json(label(0, 1, of="gone")), to_json(label(5000, 1, of="gone, too")))
+
+    played.let_others_be_quiet()
+    played.joining.step()
+
+    assert metrics.ORPHANS.labels("fraud")._value.get() == 5
+    assert played.publisher.note == '{"fraud":5}'
+
+
+def test_a_label_from_the_future_is_moved_to_its_records_time_and_counted() -> None:
+    clamped, given = metrics.CLAMPED._value.get(), label(600, 1)
+    times = [at(600) - AHEAD_MS_MAX, at(600) - AHEAD_MS_MAX - 1]
+
+    opened = [open_record("labels", Record(LABELS, 0, None, to_json(given), (), ms)) for ms in times]
+
+    assert [one.ts_ms for one in opened if one] == [at(600), at(600) - AHEAD_MS_MAX - 1]
+    assert metrics.CLAMPED._value.get() == clamped + 1

@@ -8,9 +8,17 @@ from contract.rows import Example
 from tests.worker.joining import Reader, shop, truth
 
 
-def read(seed: int, *, run: int = 0, batch_max: int = 7, disorder: float = 0.0, crashes: int = 0) -> Reader:
+def read(
+    seed: int,
+    *,
+    run: int = 0,
+    batch_max: int = 7,
+    disorder: float = 0.0,
+    crashes: int = 0,
+    transactions: bool = False,
+) -> Reader:
     draw = random.Random(f"{seed}-{run}")
-    return Reader(shop(seed, disorder=disorder), draw, batch_max).run(crashes=crashes)
+    return Reader(shop(seed, disorder=disorder), draw, batch_max, transactions).run(crashes=crashes)
 
 
 def labels(reader: Reader) -> dict[str, dict[str, float | str]]:
@@ -69,3 +77,24 @@ def test_a_crash_amid_late_events_leaves_the_same_labels(seed: int, run: int) ->
     broken = read(seed, run=run, disorder=10, crashes=4)
 
     assert labels(broken) == truth(shop(seed, disorder=10))
+
+
+@pytest.mark.parametrize("run", range(8))
+def test_with_transactions_a_crash_repeats_nothing(seed: int, run: int) -> None:
+    whole, broken = read(seed), read(seed, run=run, crashes=6, transactions=True)
+
+    assert said(broken) == said(whole)
+    assert len(broken.examples) == len(said(broken))
+    judged = [(j.judged_event_id, j.event_id, j.task) for j in broken.judgements]
+    assert len(judged) == len(set(judged)) == len(whole.judgements)
+
+
+@pytest.mark.parametrize("run", range(8))
+def test_with_transactions_a_label_without_a_row_counts_once_whatever_crashes(seed: int, run: int) -> None:
+    log, draw = shop(seed, hours=70), random.Random(f"{seed}-{run}")
+
+    broken = Reader(log, draw, 7, transactions=True).run(crashes=8, batches=110)
+
+    expected = sum(getattr(thing, "judged_event_id", "").startswith("gone") for part in log.values() for thing in part)
+    assert expected > 5
+    assert broken.orphans == {"fraud": expected}

@@ -10,6 +10,7 @@ from contract.features import Block
 from contract.joining.joiner import Joiner
 from contract.rows import Example, Packed, Scored, pack
 from contract.settings import Feedback
+from contract.tasks import Task
 
 MINUTE: Final = 60_000
 HOUR: Final = 60 * MINUTE
@@ -22,6 +23,8 @@ FEEDBACK: Final = Feedback(
     fraud_window_s=20 * 3600,
     grace_s=15 * 60,
 )
+FRAUD: Final = Task("fraud", "binary", ("user", "order", "context"), "decide")
+BRUSHING: Final = Task("brushing", "binary", ("user", "order", "context"), "decide")
 
 
 def at(minutes: float) -> int:
@@ -37,7 +40,13 @@ def block(rows: int, mark: float) -> Packed:
 def row(
     kind: str, ident: str, minutes: float, items: tuple[str, ...] = (), *, user: str = "u", query: str = ""
 ) -> Scored:
-    own = {"recommendation": ("user", "context"), "order": ("user", "order", "context"), "search": ("user", "query")}
+    own = {
+        "recommendation": ("user", "context"),
+        "order": ("user", "order", "context"),
+        "search": ("user", "query"),
+        "review": ("user", "review", "item"),
+        "product": ("item",),
+    }
     groups = {group: block(1, 1000.0 + n) for n, group in enumerate(own.get(kind, ()))}
     if items:
         groups["item"] = block(len(items), 1.0)
@@ -102,9 +111,9 @@ def label(
     )
 
 
-def joiner(*given: Scored | Event, feedback: Feedback = FEEDBACK, tasks: tuple[str, ...] = ("fraud",)) -> Joiner:
+def joiner(*given: Scored | Event, feedback: Feedback = FEEDBACK, tasks: tuple[Task, ...] = (FRAUD,)) -> Joiner:
     """A joiner that was given these, in this order."""
-    made = Joiner(feedback=feedback, order_tasks=tasks)
+    made = Joiner(feedback=feedback, tasks=tasks)
     give(made, *given)
     return made
 

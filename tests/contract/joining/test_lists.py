@@ -125,20 +125,20 @@ def test_row_impression_and_click_may_come_in_any_order(turn: int) -> None:
     assert fates(given) == {}
 
 
-def test_a_click_whose_item_was_never_shown_is_an_orphan() -> None:
+def test_a_click_whose_item_was_never_shown_is_outside() -> None:
     given = joiner(LIST, click(2, "a"))
 
     given.advance(at(121))
 
     assert said(given) == []
-    assert fates(given) == {("orphan", "click"): 1}
+    assert fates(given) == {("outside", "click"): 1}
 
 
-def test_a_click_or_impression_of_an_item_outside_the_list_is_an_orphan() -> None:
+def test_a_click_or_impression_of_an_item_that_the_list_lacks_is_outside() -> None:
     given = joiner(LIST, shown(1, "z"), click(2, "z"))
 
     assert said(given) == []
-    assert fates(given) == {("orphan", "click"): 2}
+    assert fates(given) == {("outside", "click"): 2}
 
 
 def test_an_impression_without_its_row_is_an_orphan_when_it_has_waited() -> None:

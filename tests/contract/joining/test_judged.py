@@ -1,13 +1,34 @@
-"""What is said of an order later."""
+"""What is said later of an order, a review or a product."""
 
 from collections.abc import Callable
 
 from contract.events import Judgement
 from contract.joining.joiner import Joiner
-from contract.joining.orders import LABELS_MAX
-from tests.contract.joining.shop import FEEDBACK, at, block, click, examples, fates, give, joiner, label, row, said
+from contract.joining.judged import LABELS_MAX
+from contract.joining.output import Origin, Orphan
+from contract.joining.parking import EACH_MAX
+from contract.tasks import Task
+from tests.contract.joining.shop import (
+    BRUSHING,
+    FEEDBACK,
+    FRAUD,
+    at,
+    block,
+    click,
+    examples,
+    fates,
+    give,
+    joiner,
+    label,
+    row,
+    said,
+)
 
 ORDER = row("order", "o", 0)
+REVIEW = row("review", "v", 0)
+PRODUCT = row("product", "p", 0, user="")
+FAKE = Task("fake_review", "binary", ("user", "review", "item"), "review")
+CATEGORY = Task("category", "multiclass", ("item",), "classify")
 WINDOW = 20 * 60  # minutes
 
 
@@ -48,7 +69,7 @@ def test_labels_of_several_tasks_gather_in_rising_revisions() -> None:
 
 
 def test_not_fraud_is_said_after_the_window_and_not_before() -> None:
-    given = joiner(ORDER, tasks=("fraud", "brushing"))
+    given = joiner(ORDER, tasks=(FRAUD, BRUSHING))
 
     given.advance(at(WINDOW))
     assert said(given) == []
@@ -68,7 +89,7 @@ def test_silence_is_no_judgement() -> None:
 
 
 def test_silence_speaks_only_of_tasks_without_a_label() -> None:
-    given = joiner(ORDER, label(90, 1), tasks=("fraud", "brushing"))
+    given = joiner(ORDER, label(90, 1), tasks=(FRAUD, BRUSHING))
 
     given.advance(at(WINDOW) + 1)
 
@@ -93,10 +114,10 @@ def test_a_label_in_the_grace_corrects_and_one_after_it_is_late() -> None:
 
 
 def test_the_same_revision_says_the_same_whether_the_timer_or_the_label_came_first() -> None:
-    timer_first = joiner(ORDER, tasks=("fraud", "brushing"))
+    timer_first = joiner(ORDER, tasks=(FRAUD, BRUSHING))
     timer_first.advance(at(WINDOW) + 1)
     give(timer_first, label(90, 1))
-    label_first = joiner(ORDER, label(90, 1), tasks=("fraud", "brushing"))
+    label_first = joiner(ORDER, label(90, 1), tasks=(FRAUD, BRUSHING))
     label_first.advance(at(WINDOW) + 1)
 
     ones, others = examples(timer_first), examples(label_first)
@@ -226,3 +247,76 @@ def test_judgements_and_rows_of_clicks_wait_for_nothing() -> None:
 
     assert given.oldest_open_ms() is None
     assert fates(given) == {}
+
+
+def test_a_flood_of_labels_for_one_order_that_has_not_come_waits_in_bounded_number() -> None:
+    flood = [label(n / 100, n, ident=f"l{n}") for n in range(100 * EACH_MAX)]
+
+    given = joiner(*flood, ORDER)
+
+    assert len(said(given)) == LABELS_MAX
+    assert fates(given) == {("orphan", "fraud"): 99 * EACH_MAX, ("crowded", "fraud"): EACH_MAX - LABELS_MAX}
+
+
+def test_a_review_is_honest_after_its_window_and_not_before() -> None:
+    given = joiner(REVIEW, tasks=(FRAUD, FAKE))
+
+    given.advance(at(WINDOW))
+    assert said(given) == []
+    given.advance(at(WINDOW) + 1)
+
+    assert said(given) == [("v", 1, {"fake_review": 0.0})]
+
+
+def test_a_fake_review_is_an_example_of_the_review_as_served_and_a_judgement_of_its_entities() -> None:
+    given = joiner(REVIEW, label(9, 1, of="v", task="fake_review"), tasks=(FRAUD, FAKE))
+
+    taken = given.take()
+
+    assert [(e.labels, e.groups.keys()) for e in taken.examples] == [({"fake_review": 1.0}, {"user", "review", "item"})]
+    assert [(j.judged_event_id, j.task, j.entities) for j in taken.judgements] == [
+        ("v", "fake_review", ("user:u", "device:d"))
+    ]
+
+
+def test_a_corrected_category_is_a_label_of_the_product_whoever_corrects_it() -> None:
+    given = joiner(PRODUCT, label(9, "kitchen", of="p", task="category", user="editor"), tasks=(CATEGORY,))
+
+    assert said(given) == [("p", 2, {"category": "kitchen"})]
+
+
+def test_silence_says_nothing_of_a_product() -> None:
+    given = joiner(PRODUCT, tasks=(FRAUD, FAKE, CATEGORY))
+
+    given.advance(at(WINDOW + 15) + 1)
+
+    assert said(given) == []
+    assert given.oldest_open_ms() is None
+
+
+def test_silence_answers_yes_or_no_and_nothing_else() -> None:
+    weight = Task("weight", "regression", ("order",), "decide")
+    given = joiner(ORDER, tasks=(FRAUD, weight))
+
+    given.advance(at(WINDOW) + 1)
+
+    assert said(given) == [("o", 1, {"fraud": 0.0})]
+
+
+def test_an_order_and_a_review_of_one_id_are_told_apart_by_who_came_first() -> None:
+    given = joiner(ORDER, row("review", "o", 1), tasks=(FRAUD, FAKE))
+
+    given.advance(at(WINDOW) + 1)
+
+    assert said(given) == [("o", 1, {"fraud": 0.0})]
+    assert fates(given) == {("duplicate", "row"): 1}
+
+
+def test_a_label_whose_row_never_came_is_told_with_where_it_was_read() -> None:
+    given, origin = joiner(), Origin("shop.labels", 2, 7)
+    given.event(label(0, 1, of="gone"), origin)
+
+    given.advance(at(WINDOW) + 1)
+
+    assert given.take().orphans == [Orphan("fraud", "gone", origin)]
+    assert given.take().orphans == []
