@@ -1,9 +1,9 @@
 """Whether a model loses more than another one on the very same rows, and by more than chance.
 
 What is compared is the gain lost: how much more it loses, as a share of what the best constant loses on those rows, the
-unit of the gate's margin. A paired bootstrap over users gives its spread (a user's rows are not independent): users fall
-into at most a thousand cells, which are drawn anew with replacement. A thousand draws cannot tell chances of a millionth,
-which many looks ask for, so the tail is Student's with the cells' degrees of freedom.
+unit of the gate's margin. A paired bootstrap over users gives its spread (a user's rows are not independent): users
+fall into at most a thousand cells, which are drawn anew with replacement. A thousand draws cannot tell chances of a
+millionth, which many looks ask for, so the tail is Student's with the cells' degrees of freedom.
 """
 
 from collections.abc import Mapping, Sequence
@@ -59,7 +59,8 @@ def pairs_of(task: Task, y: Floats, w: Floats, users: Sequence[str], one: Floats
 def losses_of(task: Task, y: Floats, p: Floats) -> Floats:
     """The loss of each row; one that is no number loses as much as an answer can."""
     loss: Floats = np.square(y - p) if task.kind == "regression" else row_log_loss(y, p)
-    return np.where(np.isfinite(p), loss, LOSS_MAX)
+    loss[~np.isfinite(p)] = LOSS_MAX
+    return loss
 
 
 def constant_loss(task: Task, y: Floats, w: Floats) -> float:
@@ -70,7 +71,7 @@ def constant_loss(task: Task, y: Floats, w: Floats) -> float:
     return float(-(mean * np.log(mean) + (1 - mean) * np.log1p(-mean))) if 0 < mean < 1 else 0.0
 
 
-def excess(parts: Mapping[str, Pairs], weights: Mapping[str, float], margin: float, seed: int) -> Excess | None:
+def excess(parts: Mapping[str, Pairs], weights: Mapping[str, float], margin: float) -> Excess | None:
     """The mean gain lost over some tasks, by their weights; None where too few people say anything.
 
     `p` is the chance of finding so much where the truth is a loss of `margin`, or less.
@@ -79,7 +80,7 @@ def excess(parts: Mapping[str, Pairs], weights: Mapping[str, float], margin: flo
     of = sum(weights[name] for name in parts)
     if len(cells) < CELLS_MIN or not of > 0:
         return None
-    draws = np.random.default_rng(seed).multinomial(len(cells), np.full(len(cells), 1 / len(cells)), DRAWS)
+    draws = np.random.default_rng(len(cells)).multinomial(len(cells), np.full(len(cells), 1 / len(cells)), DRAWS)
     lost, spread = 0.0, np.zeros(DRAWS)
     for name, pairs in parts.items():
         top, bottom = by_cell(pairs, cells, pairs.w * pairs.more), by_cell(pairs, cells, pairs.w)
@@ -96,7 +97,8 @@ def by_cell(pairs: Pairs, cells: npt.NDArray[np.int64], values: Floats) -> Float
 
 def ratio(top: Any, bottom: Any) -> Floats:
     """Of a draw without a row of the task: nothing was lost in it."""
-    return np.divide(top, bottom, out=np.zeros(len(top)), where=bottom > 0)
+    found: Floats = np.divide(top, bottom, out=np.zeros(len(top)), where=bottom > 0)
+    return found
 
 
 def tail(more: float, spread: float, degrees: int) -> float:

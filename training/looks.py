@@ -1,4 +1,4 @@
-"""How often a bundle may be looked at before it is called worse, so that looking again and again finds nothing by chance.
+"""How often a bundle is looked at, and what each look may find: looking again and again must find nothing by chance.
 
 Each question (is this task worse? are all together?) has its share of the risk, and spends it over its looks: the j-th
 look of a question may use 1 / (j (j + 1)) of that share, and all of them together use no more than the whole. A look
@@ -42,6 +42,10 @@ class Looks:
     def __init__(self, *, bundles: Path, version: str, rows_min: int) -> None:
         self._path, self._rows_min = bundles / "watched.json", rows_min
         self._watched = read_watched(self._path, version)
+
+    @property
+    def version(self) -> str:
+        return self._watched.version
 
     def is_due(self, question: str, ts_ms: npt.NDArray[np.int64]) -> bool:
         """Whether enough rows of these times (N,) have matured since the last look."""
