@@ -21,6 +21,7 @@ BENCHES: Final = {
     "scale": "one, two and four workers on a queue of a million events: what an event costs, what a worker holds",
     "catalogue": "a worker of a million items: how long until it is ready, in how much memory, also during a swap",
     "recommend": "lists as they are cached, on two real shops, beside popularity, co-occurrence and a library",
+    "drift": "how rare false alarms of drift are, beside what was asked for, and how soon a shift is found",
     "replay": "the whole of Online Retail through Kafka, workers and Redis; each order answered or dead for its reason",
 }
 
