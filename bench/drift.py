@@ -20,7 +20,7 @@ from scipy.stats import chi2
 
 from contract.features import Block, Feature, FeatureSet
 from contract.rows import Packed, Scored
-from training.drift import Drift
+from training.drift import Compared, Drift
 from training.watching import Watching
 
 FEATURES: Final = FeatureSet(
@@ -151,10 +151,11 @@ def watched(asked: int) -> Drift:
 def false_alarms(events: int, asked: int, seed: int) -> tuple[int, int]:
     """Alarms and blocks where nothing changes."""
     chance = np.random.default_rng(seed)
-    world, drift, alarms = World.drawn(chance), watched(asked), 0
+    world, drift, compared = World.drawn(chance), watched(asked), list[Compared]()
     for begin in range(0, events, ROWS):
-        alarms += sum(len(drift.take(row)) for row in scored(draw(world, ROWS, chance), begin))
-    return alarms, sum(drift.blocks.values())
+        rows = scored(draw(world, ROWS, chance), begin)
+        compared += [one for row in rows if (one := drift.take(row)) is not None]
+    return sum(len(one.alarms) for one in compared), len(compared)
 
 
 def delay(column: str, shift: Shift, asked: int, seed: int) -> int | None:
@@ -167,7 +168,8 @@ def delay(column: str, shift: Shift, asked: int, seed: int) -> int | None:
         rows = draw(world, BLOCK, chance)
         shift(rows, chance)
         for n, row in enumerate(scored(rows, 3 * ROWS + at)):
-            if any(alarm.column == column for alarm in drift.take(row)):
+            found = drift.take(row)
+            if found and column in {alarm.column for alarm in found.alarms}:
                 return at + n + 1
     return None
 

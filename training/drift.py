@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
+
 from contract.features import FeatureSet
 from contract.rows import Scored
 from training.people import People
@@ -29,41 +31,49 @@ class Alarm:
     ts_ms: int
 
 
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """A block that is complete, and what is no longer like the reference in it; mostly nothing."""
+
+    kind: str
+    alarms: tuple[Alarm, ...]
+
+
 class Drift:
-    """Takes scored rows as they come, those of each kind by themselves; `blocks`: how many were compared, by kind."""
+    """Takes scored rows as they come, those of each kind by themselves."""
 
     def __init__(self, *, features: FeatureSet, watching: Watching) -> None:
-        self.blocks: dict[str, int] = {}
         self._features, self._watching = features, watching
         self._open: dict[str, People] = {}
         self._references: dict[str, Mapping[str, Column]] = {}
         self._drawn = 0
 
-    def take(self, row: Scored) -> list[Alarm]:
-        """Take a row of these features; returns the alarms of the block that it completes, mostly none."""
+    def take(self, row: Scored) -> Compared | None:
+        """Take a row of these features; returns what came of the block that it completes, if it does."""
         block = self._open.get(row.kind)
         if block is None:
             self._drawn += 1
             block = self._open[row.kind] = People(size=self._watching.block, number=self._drawn)
         block.add(row)
         if len(block) < self._watching.block or block.span_ms < self._watching.block_s * 1_000:
-            return []
+            return None
         del self._open[row.kind]
         return self._compare(row.kind, block)
 
-    def _compare(self, kind: str, block: People) -> list[Alarm]:
+    def _compare(self, kind: str, block: People) -> Compared | None:
         """Ask of every column of the block whether it is still that of the reference."""
         now = columns_of([row for row in block if fits(row, self._features)], self._features)
         reference = self._references.get(kind)
         if reference is None:
             self._references[kind] = now
-            return []
-        self.blocks[kind] = self.blocks.get(kind, 0) + 1
-        asked = [one for name in now.keys() & reference.keys() for one in chances(name, reference[name], now[name])]
+            return None
+        chance, names = np.random.default_rng(block.number), sorted(now.keys() & reference.keys())
+        asked = [one for name in names for one in chances(name, reference[name], now[name], chance)]
         level = min(block.rows / self._watching.events_per_alarm, LEVEL_MAX) / max(len(asked), 1)
-        alarms = [Alarm(kind, named(name), p, block.last_ms) for name, p in sorted(asked) if p < level]
+        found = dict(sorted([one for one in asked if one[1] < level], reverse=True))  # of a column's chances the least
+        alarms = tuple(Alarm(kind, named(name), p, block.last_ms) for name, p in sorted(found.items()))
         self._references[kind] = now if alarms else renewed(reference, now)
-        return alarms
+        return Compared(kind, alarms)
 
 
 def renewed(reference: Mapping[str, Column], now: Mapping[str, Column]) -> dict[str, Column]:

@@ -32,7 +32,7 @@ class People:
     def __init__(self, *, size: int, number: int) -> None:
         self.rows = 0
         self.first_ms = self.last_ms = 0
-        self._size, self._number = size, number
+        self.number, self._size = number, size
         self._found: dict[str, tuple[int, Taken]] = {}
         self._below = 2**64
 
@@ -51,10 +51,10 @@ class People:
         self.first_ms = min(self.first_ms, row.ts_ms) if self.rows else row.ts_ms
         self.last_ms = max(self.last_ms, row.ts_ms)
         self.rows += 1
-        place = digest(f"{self._number}={row.user_id}")
+        place = digest(f"{self.number}={row.user_id}")
         if place >= self._below:
             return
-        order, known = digest(f"{self._number}~{row.event_id}"), self._found.get(row.user_id)
+        order, known = digest(f"{self.number}~{row.event_id}"), self._found.get(row.user_id)
         if known is None or order < known[1].order:
             self._found[row.user_id] = (place, taken(row, order))
             if len(self._found) >= SPARE * self._size:
