@@ -22,6 +22,8 @@ BENCHES: Final = {
     "catalogue": "a worker of a million items: how long until it is ready, in how much memory, also during a swap",
     "learning": "what learning on is worth where the world changes, beside a frozen model and a daily retrain",
     "recommend": "lists as they are cached, on two real shops, beside popularity, co-occurrence and a library",
+    "drift": "how rare false alarms of drift are, beside what was asked for, and how soon a shift is found",
+    "rollback": "how often a sound bundle is taken back, and how soon a harmful one",
     "replay": "the whole of Online Retail through Kafka, workers and Redis; each order answered or dead for its reason",
 }
 

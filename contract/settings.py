@@ -189,6 +189,7 @@ class Settings(BaseSettings):
     thresholds: dict[str, dict[str, float]] = {}
     model: dict[str, int | float | str] = {}
     training: dict[str, int | float | str] = {}
+    watch: dict[str, int | float | str] = {}
     bundles: Path = Path("bundles")
     features: Path = Path("features.toml")
 

@@ -6,6 +6,8 @@ python -m training evaluate DATA.parquet                       the network besid
 python -m training affinity DATA.parquet                       which tasks agree while they learn, which conflict
 python -m training search DATA.parquet...                      which network and plan learn best
 python -m training follow [--once]                             go on learning from the feedback topic, publish
+python -m training watch [--once]                              how good the serving model is; takes a worse one back
+python -m training skew [--share SHARE]                        features as served beside those of the log
 python -m training replay EVENTS.jsonl... --out DATA.parquet   examples from events of before the first log
 """
 
@@ -52,6 +54,10 @@ def command(name: str) -> Callable[[argparse.Namespace, Settings, FeatureSet], i
             from training.commands.search import run
         case "follow":
             from training.commands.follow import run
+        case "watch":
+            from training.commands.watch import run
+        case "skew":
+            from training.commands.skew import run
         case _:
             from training.commands.replay import run
     return run
@@ -90,11 +96,20 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     follow = commands.add_parser("follow", help="go on learning from the feedback topic, and publish")
     follow.add_argument("--once", action="store_true", help="learn from what is there now, then end")
     follow.add_argument("--bundles", type=Path, help="the folder of bundles, in place of the settings' own")
+    declare_watch(commands)
     replay = commands.add_parser("replay", help="make examples from events of before the first log")
     replay.add_argument("events", type=Path, nargs="+", help='lines of {"kind": ..., "event": ...} in time order')
     replay.add_argument("--out", type=Path, required=True, help="where to write the examples, as Parquet")
     replay.add_argument("--interactions", type=Path, help="where to write who took what, as Parquet")
     return parser.parse_args(arguments)
+
+
+def declare_watch(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    watch = commands.add_parser("watch", help="tell how good the serving model is, and take a worse one back")
+    watch.add_argument("--once", action="store_true", help="look once, then end with a line of JSON")
+    watch.add_argument("--bundles", type=Path, help="the folder of bundles, in place of the settings' own")
+    skew = commands.add_parser("skew", help="compare features as served with those of the log, value for value")
+    skew.add_argument("--share", type=float, default=0.01, help="of users, drawn by a hash")
 
 
 def declare_evaluate(evaluate: argparse.ArgumentParser) -> None:

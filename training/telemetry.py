@@ -1,0 +1,57 @@
+"""What Prometheus sees of the watcher. The names are promised in docs/metrics.md; training's one door to its client."""
+
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, start_http_server
+
+from contract.errors import BadConfig
+from training.evaluation import Evaluation
+
+REGISTRY: Final = CollectorRegistry()
+ProcessCollector(registry=REGISTRY)
+
+
+def counter(name: str, text: str, *labels: str) -> Counter:
+    return Counter(f"shopstream_{name}", text, labels, registry=REGISTRY)
+
+
+def gauge(name: str, text: str, *labels: str) -> Gauge:
+    return Gauge(f"shopstream_{name}", text, labels, registry=REGISTRY)
+
+
+LOOKS: Final = counter("watch_looks_total", "Looks of the watcher that came to the end of both topics.")
+READ: Final = counter("watch_records_total", "Records that the watcher read, by topic.", "topic")
+LEFT_OUT: Final = counter("watch_left_out_total", "Records that the watcher could not use, by reason.", "reason")
+RETRIES: Final = counter("watch_retries_total", "Looks that found Kafka unavailable.")
+TIME: Final = gauge("watch_time_seconds", "The feedback's own time: when the latest label became known.")
+SHARE: Final = gauge("watch_people_share", "The share of people whose examples are kept, by graph.", "graph")
+FIGURE: Final = gauge("live_figure", "A figure of what a model said when it served.", "task", "version", "figure")
+LOST: Final = gauge("live_gain_lost", "What the serving model loses of its parent's gain on its own rows.", "question")
+ROLLBACKS: Final = counter("rollbacks_total", "Bundles that were taken back because they were worse than their parent.")
+BLOCKS: Final = counter("drift_blocks_total", "Blocks of rows that were compared with the reference.", "kind")
+ALARMS: Final = counter("drift_alarms_total", "Columns found to be drawn from elsewhere.", "kind", "column")
+
+
+class Served:
+    """Metrics over HTTP on a port (0: any free one) until closed; raises `BadConfig` for one that is taken."""
+
+    def __init__(self, *, port: int) -> None:
+        try:
+            self._server, self._thread = start_http_server(port, registry=REGISTRY)
+        except OSError as error:
+            raise BadConfig([f"`watch.http_port` should be free. Found {port}: {error}."]) from error
+        self.port = self._server.server_port
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+def show_figures(found: dict[str, Evaluation]) -> None:
+    """Make these figures, by version, the ones that are shown; what has none any more is not shown on."""
+    FIGURE.clear()
+    for version, evaluation in found.items():
+        for task, figures in evaluation.items():
+            for name, value in figures.items():
+                FIGURE.labels(task, version, name).set(value)
