@@ -20,6 +20,7 @@ BENCHES: Final = {
     "latency": "how old an event is when its decision is out and its list in Redis, beside a bare loop",
     "scale": "one, two and four workers on a queue of a million events: what an event costs, what a worker holds",
     "catalogue": "a worker of a million items: how long until it is ready, in how much memory, also during a swap",
+    "swap": "models are swapped under load: nothing lost, no batch mixed, how long work stands still, label to serving",
     "recommend": "lists as they are cached, on two real shops, beside popularity, co-occurrence and a library",
     "replay": "the whole of Online Retail through Kafka, workers and Redis; each order answered or dead for its reason",
 }
