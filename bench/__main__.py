@@ -21,6 +21,7 @@ BENCHES: Final = {
     "scale": "one, two and four workers on a queue of a million events: what an event costs, what a worker holds",
     "catalogue": "a worker of a million items: how long until it is ready, in how much memory, also during a swap",
     "learning": "what learning on is worth where the world changes, beside a frozen model and a daily retrain",
+    "swap": "models are swapped under load: nothing lost, no batch mixed, how long work stands still, label to serving",
     "recommend": "lists as they are cached, on two real shops, beside popularity, co-occurrence and a library",
     "drift": "how rare false alarms of drift are, beside what was asked for, and how soon a shift is found",
     "rollback": "how often a sound bundle is taken back, and how soon a harmful one",

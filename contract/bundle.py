@@ -2,6 +2,7 @@
 
     BUNDLES/
         current.json               {"version": ...}, replaced at once
+        trial.json                 {"version": ..., "share": 0 to 1}: a second bundle beside it, see `contract.trial`
         VERSION/manifest.json      this file's `Manifest`
         VERSION/*.onnx             slices of one network
         VERSION/neighbours.npz     items (M,) S, neighbours (M, K) int32 (-1: none), weights (M, K) float32,
@@ -116,8 +117,10 @@ def read_file(folder: Path, name: str, digest: str) -> bytes:
     return content
 
 
-def publish(bundles: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Manifest:
+def publish(bundles: Path, manifest: Manifest, files: Mapping[str, bytes], *, points: bool = True) -> Manifest:
     """Write a bundle aside, make it appear whole, then point to it. Returns the manifest with the files' digests.
+
+    Without `points` it is only there, to be tried beside the present one.
 
     Raises `BadBundle` with nothing left behind, also where the disk is full: the former bundle stays the present one.
     """
@@ -128,7 +131,8 @@ def publish(bundles: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Ma
     write_folder(bundles / manifest.version, {**files, "manifest.json": msgspec.json.encode(manifest), "READY": b""})
     try:
         sync_folder(bundles)
-        point_to(bundles, manifest.version)
+        if points:
+            point_to(bundles, manifest.version)
     except (OSError, BadBundle) as error:
         withdraw(bundles, manifest.version)
         raise BadBundle(f"Bundle {manifest.version} should be pointed to. Found: {error}") from error

@@ -84,10 +84,14 @@ def apart(blocks: Mapping[str, Block]) -> list[dict[str, Packed]]:
 
 
 class Served(NamedTuple):
-    """What is common to the rows of one batch: the feature set and the model that answered (empty: none)."""
+    """What is common to the rows of one batch: the feature set and the model that answered (empty: none).
+
+    `shadow_version`: the model that was asked beside it; nobody acted on what it said.
+    """
 
     features: str
     model_version: str
+    shadow_version: str = ""
 
     def row(
         self,
@@ -99,7 +103,7 @@ class Served(NamedTuple):
         items: tuple[str, ...] = (),
         scores: Mapping[str, tuple[float, ...]] | None = None,
         entities: tuple[str, ...] = (),
-        propensities: tuple[float, ...] = (),
+        shadow: Mapping[str, tuple[float, ...]] | None = None,
     ) -> Scored:
         """One scored row; `groups` holds one row of each group, and of `item` one for each of `items`."""
         event: Event = arrival.event
@@ -118,5 +122,6 @@ class Served(NamedTuple):
             scores=dict(scores or {}),
             entities=entities,
             query=event.query if isinstance(event, Search) else "",
-            propensities=propensities,
+            shadow_version=self.shadow_version if shadow else "",
+            shadow=dict(shadow or {}),
         )

@@ -39,3 +39,8 @@ def buckets_of(digested: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
 def bucket_of(entity: str) -> int:
     """The bucket (0 to 63) in which an entity's profile is kept: the hash tag that Redis Cluster shards by."""
     return digest(entity) % BUCKETS
+
+
+def drawn(text: str, salt: str) -> float:
+    """A number in [0, 1) for `text`, the same everywhere; another salt draws anew, as if by chance."""
+    return digest(f"{salt} {text}") / 2**64

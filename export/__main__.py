@@ -4,16 +4,23 @@ python -m export CHECKPOINT | --latest     export, check against torch, publish
 python -m export inspect [BUNDLE]          what is in a bundle
 python -m export verify [BUNDLE]           whether a bundle may serve, checked without torch
 python -m export rollback                  point to the parent of the present bundle
+python -m export serve VERSION             point to a bundle that is there, one that was tried for example
+python -m export trial VERSION [--share S] ask a bundle beside the present one, or let it answer a share of users
+python -m export trial --end               end the trial
 """
 
 import argparse
 import sys
 import time
 from pathlib import Path
+from typing import Final
 
 from contract.errors import BadBundle, BadConfig, BadData
 from contract.features import FeatureSet
 from contract.settings import Settings, read_settings
+from contract.trial import Trial
+
+NAMING: Final = ("inspect", "verify", "serve", "trial")  # these take a bundle
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -25,6 +32,10 @@ def main(arguments: list[str] | None = None) -> int:
         match args.what:
             case "rollback":
                 return rollback_command(bundles)
+            case "serve":
+                return serve_command(bundles, args.bundle)
+            case "trial":
+                return trial_command(bundles, None if args.end else Trial(version=args.bundle, share=args.share or 0.0))
             case "inspect":
                 return inspect_command(bundles, args.bundle)
             case "verify":
@@ -41,18 +52,30 @@ def main(arguments: list[str] | None = None) -> int:
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m export", description="A trained model becomes a bundle.")
-    parser.add_argument("what", nargs="?", help="a checkpoint file; or `inspect`, `verify`, `rollback`")
-    parser.add_argument(
-        "bundle", nargs="?", help="a version or folder to inspect or verify; the present one without it"
-    )
+    parser.add_argument("what", nargs="?", help=f"a checkpoint file; or {', '.join(NAMING)}, rollback")
+    parser.add_argument("bundle", nargs="?", help="a version to serve or try; to inspect or verify, also a folder")
     parser.add_argument("--latest", action="store_true", help="the newest checkpoint of the bundles' folder")
     parser.add_argument("--bundles", type=Path, help="the folder of bundles, in place of the settings' own")
     parser.add_argument("--interactions", type=Path, action="append", default=[], help="more (user_id, item_id, ts_ms)")
     parser.add_argument("--older", action="store_true", help="publish although the present bundle is newer")
+    parser.add_argument("--beside", action="store_true", help="publish without pointing to it, for a trial")
+    parser.add_argument("--share", type=share, help="of users that a trial answers; 0 (without it): a shadow")
+    parser.add_argument("--end", action="store_true", help="end the trial")
     args = parser.parse_args(arguments)
-    if args.latest == (args.what is not None) or (args.bundle is not None and args.what not in ("inspect", "verify")):
+    if args.latest == (args.what is not None) or (args.bundle is not None and args.what not in NAMING):
         parser.error("name one checkpoint, or --latest, or `inspect`, `verify` with or without a BUNDLE, or `rollback`")
+    if args.what in ("serve", "trial") and (args.bundle is None) != args.end:
+        parser.error(f"`{args.what}` takes a VERSION" + (", or --end" if args.what == "trial" else ""))
+    if args.what != "trial" and (args.end or args.share is not None):
+        parser.error("--share and --end are of `trial`")
     return args
+
+
+def share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"A share should be from 0 to 1. Found {text}.")
+    return value
 
 
 def export_command(bundles: Path, settings: Settings, args: argparse.Namespace) -> int:
@@ -62,7 +85,7 @@ def export_command(bundles: Path, settings: Settings, args: argparse.Namespace) 
 
     begun = time.monotonic()
     checkpoint = read_checkpoint(latest(bundles) if args.latest else Path(args.what))
-    exported = export(checkpoint, bundles, settings.thresholds, args.interactions, back=args.older)
+    exported = export(checkpoint, bundles, settings.thresholds, args.interactions, back=args.older, beside=args.beside)
     worst = max(exported.parity.values())
     print(
         f"Published {exported.manifest.version} with {len(exported.parity)} graphs, at most {worst:.1e} from torch, "
@@ -101,6 +124,28 @@ def rollback_command(bundles: Path) -> int:
     from export.pointer import rollback
 
     print(f"Workers are pointed to {rollback(bundles)} again.")
+    return 0
+
+
+def serve_command(bundles: Path, version: str) -> int:
+    from export.pointer import serve
+
+    former = serve(bundles, version)
+    print(f"Workers are pointed to {version}; the one before was {former or 'none'}.")
+    return 0
+
+
+def trial_command(bundles: Path, trial: Trial | None) -> int:
+    from contract.trial import end_trial
+    from export.pointer import begin
+
+    if trial is None:
+        was = end_trial(bundles)
+        print(f"The trial of {was.version} has ended." if was else "Nothing was on trial.")
+        return 0
+    beside = begin(bundles, trial)
+    way = f"answers {trial.share:.2%} of users" if trial.share else "is asked and not heeded"
+    print(f"{trial.version} {way}, beside {beside}.")
     return 0
 
 

@@ -34,11 +34,17 @@ class Exported:
 
 
 def export(
-    checkpoint: Checkpoint, bundles: Path, thresholds: Thresholds, more: Sequence[Path] = (), *, back: bool = False
+    checkpoint: Checkpoint,
+    bundles: Path,
+    thresholds: Thresholds,
+    more: Sequence[Path] = (),
+    *,
+    back: bool = False,
+    beside: bool = False,
 ) -> Exported:
     """Publish a checkpoint as the present bundle; `more`: further interactions, `back`: although it is an older one.
 
-    Raises `BadBundle`, `BadData`.
+    `beside`: workers are not pointed to it. Raises `BadBundle`, `BadData`.
     """
     network, about = checkpoint.network(), checkpoint.about
     if not back and (why := older(bundles, about.version, about.created_ms)):
@@ -63,7 +69,7 @@ def export(
         evaluation=about.evaluation,
         positions=about.positions,
     )
-    return Exported(publish(bundles, manifest, files), parity)
+    return Exported(publish(bundles, manifest, files, points=not beside), parity)
 
 
 def check_finite(network: Network) -> None:

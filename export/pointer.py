@@ -1,9 +1,11 @@
-"""Which bundle is present, which one a command means, and going back to the one before."""
+"""Which bundle is present or on trial, which one a command means, and going back to the one before."""
 
+from contextlib import suppress
 from pathlib import Path
 
 from contract.bundle import Manifest, current_version, point_to, read_bundle, read_manifest
 from contract.errors import BadBundle
+from contract.trial import Trial, end_trial, point_to_trial, read_trial
 
 
 def present(bundles: Path) -> str:
@@ -44,3 +46,26 @@ def rollback(bundles: Path) -> str:
         raise BadBundle(f"Bundle {version} should have a parent to go back to. Found none.")
     point_to(bundles, read_bundle(bundles, parent).version)
     return parent
+
+
+def serve(bundles: Path, version: str) -> str | None:
+    """Point to a bundle whose every byte is checked first; its trial ends. Returns the former; raises `BadBundle`."""
+    former = current_version(bundles)
+    read_bundle(bundles, version)
+    with suppress(BadBundle):  # a broken pointer is not of this bundle
+        if (trial := read_trial(bundles)) and trial.version == version:
+            end_trial(bundles)
+    point_to(bundles, version)
+    return former
+
+
+def begin(bundles: Path, trial: Trial) -> str:
+    """Put a bundle on trial, its every byte checked first, beside the present one, which is returned.
+
+    Raises `BadBundle`.
+    """
+    if (now := present(bundles)) == trial.version:
+        raise BadBundle(f"A trial should be of another bundle than the present one. Found {now}.")
+    read_bundle(bundles, trial.version)
+    point_to_trial(bundles, trial)
+    return now

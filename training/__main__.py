@@ -6,8 +6,12 @@ python -m training evaluate DATA.parquet                       the network besid
 python -m training affinity DATA.parquet                       which tasks agree while they learn, which conflict
 python -m training search DATA.parquet...                      which network and plan learn best
 python -m training follow [--once]                             go on learning from the feedback topic, publish
+<<<<<<< HEAD
 python -m training watch [--once]                              how good the serving model is; takes a worse one back
 python -m training skew [--share SHARE]                        features as served beside those of the log
+=======
+python -m training compare [--since HOURS]                     a model on trial beside the one that serves
+>>>>>>> trial
 python -m training replay EVENTS.jsonl... --out DATA.parquet   examples from events of before the first log
 """
 
@@ -52,6 +56,8 @@ def command(name: str) -> Callable[[argparse.Namespace, Settings, FeatureSet], i
             from training.commands.affinity import run
         case "search":
             from training.commands.search import run
+        case "compare":
+            from training.commands.compare import run
         case "follow":
             from training.commands.follow import run
         case "watch":
@@ -96,7 +102,11 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     follow = commands.add_parser("follow", help="go on learning from the feedback topic, and publish")
     follow.add_argument("--once", action="store_true", help="learn from what is there now, then end")
     follow.add_argument("--bundles", type=Path, help="the folder of bundles, in place of the settings' own")
+<<<<<<< HEAD
     declare_watch(commands)
+=======
+    declare_compare(commands.add_parser("compare", help="judge a model on trial beside the one that serves"))
+>>>>>>> trial
     replay = commands.add_parser("replay", help="make examples from events of before the first log")
     replay.add_argument("events", type=Path, nargs="+", help='lines of {"kind": ..., "event": ...} in time order')
     replay.add_argument("--out", type=Path, required=True, help="where to write the examples, as Parquet")
@@ -122,6 +132,14 @@ def declare_evaluate(evaluate: argparse.ArgumentParser) -> None:
     )
     evaluate.add_argument("--epochs", type=int, help="passes over the data, in place of the settings' own")
     evaluate.add_argument("--methods", nargs="+", choices=METHODS, help="these alone")
+
+
+def declare_compare(compare: argparse.ArgumentParser) -> None:
+    compare.add_argument("--since", type=float, metavar="HOURS", help="examples that came in the last so many hours")
+    compare.add_argument("--versions", nargs=2, metavar=("SERVING", "CHALLENGER"), help="in place of those on trial")
+    compare.add_argument("--settle-days", type=float, default=0.0, help="leave out the latest days' events")
+    compare.add_argument("--out", type=Path, default=Path("reports"), help="the folder of its page")
+    compare.add_argument("--bundles", type=Path, help="the folder of bundles, in place of the settings' own")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The door to Kafka in training: the feedback topic, read from given positions to where it ended when asked."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -46,14 +46,30 @@ class Feed:
 
         A position that the topic no longer has is taken as its beginning. Raises `Unavailable`.
         """
+        values = list[bytes]()
+        return Fed(values, self.each(positions, values.append))
+
+    def each(self, positions: Mapping[str, int], take: Callable[[bytes], None]) -> dict[str, int]:
+        """The same, each value given to `take` as it comes and none kept; returns where to go on."""
         try:
             starts, ends = self._ask(positions)
             self._consumer.assign([TopicPartition(self._topic, *start) for start in starts.items()])
-            values = self._collect(starts, ends)
+            self._collect(starts, ends, take)
             self._consumer.unassign()
         except KafkaException as error:
             raise Unavailable(f"Kafka should let `{self._topic}` be read. Found: {error.args[0].str()}") from error
-        return Fed(values, {**positions, **{f"{self._topic}/{p}": at for p, at in starts.items()}})
+        return {**positions, **{f"{self._topic}/{p}": at for p, at in starts.items()}}
+
+    def positions_at(self, ms: int) -> dict[str, int]:
+        """Where the first record of that time or later lies, its end where there is none; raises `Unavailable`."""
+        try:
+            found = self._consumer.list_topics(self._topic, timeout=TIMEOUT_S).topics[self._topic]
+            asked = [TopicPartition(self._topic, partition, ms) for partition in found.partitions]
+            told = self._consumer.offsets_for_times(asked, TIMEOUT_S)
+            ends = {p.partition: self._consumer.get_watermark_offsets(p, TIMEOUT_S)[1] for p in told if p.offset < 0}
+        except KafkaException as error:
+            raise Unavailable(f"Kafka should tell of `{self._topic}`. Found: {error.args[0].str()}") from error
+        return {f"{self._topic}/{p.partition}": ends.get(p.partition, p.offset) for p in told}
 
     def close(self) -> None:
         self._consumer.close()
@@ -71,9 +87,9 @@ class Feed:
                 starts[partition], ends[partition] = start, high
         return starts, ends
 
-    def _collect(self, starts: dict[int, int], ends: dict[int, int]) -> list[bytes]:
+    def _collect(self, starts: dict[int, int], ends: dict[int, int], take: Callable[[bytes], None]) -> None:
         """Read until every partition has come to its end, moving `starts` along."""
-        values, heard_s = list[bytes](), time.monotonic()
+        heard_s = time.monotonic()
         while ends:
             messages = self._consumer.consume(RECORDS_MAX, WAIT_S)
             if messages:
@@ -83,11 +99,10 @@ class Feed:
             for message in messages:
                 partition, error = message.partition() or 0, message.error()
                 if error is None:
-                    values.append(value if isinstance(value := message.value(), bytes) else b"")
+                    take(value if isinstance(value := message.value(), bytes) else b"")
                     starts[partition] = (message.offset() or 0) + 1
                 if is_end(error) or starts[partition] >= ends.get(partition, 0):
                     ends.pop(partition, None)  # at an open transaction a partition ends earlier than it seemed
-        return values
 
 
 def is_end(error: KafkaError | None) -> bool:

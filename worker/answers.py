@@ -10,6 +10,7 @@ from contract.rows import Decision, Ranking, Recommendations, Scored, to_json, t
 from contract.settings import Topics
 from worker import metrics
 from worker.batch import Batch, Reject
+from worker.challenger import Challenger
 from worker.publisher import Outgoing
 from worker.runtime import Model
 
@@ -55,8 +56,8 @@ class Answers:
 class Scorer(Protocol):
     """What a lane says to its events; knows nothing of Kafka, Redis or the clock."""
 
-    def serve(self, model: Model | None) -> None:
-        """Answer with this model from now on; None: with rules and popular items."""
+    def serve(self, model: Model | None, challenger: Challenger | None = None) -> None:
+        """Answer with this model from now on (None: with rules and popular items), and with one on trial beside it."""
 
     def watched(self, batch: Batch, now_ms: int) -> list[str]:
         """Entities to read with the batch although none of its arrivals touches them."""

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from contract.errors import BadEvent
-from contract.events import clamp, decode
+from contract.events import UserEvent, clamp, decode
 from contract.rows import DEAD_LETTER_HEADER, DeadLetter, to_json
 from contract.touches import Arrival
 from worker import metrics
@@ -56,6 +56,11 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.records)
+
+    def user(self, row: int) -> str:
+        """Whose event an arrival is; empty for a product."""
+        event = self.arrivals[row].event
+        return event.user_id if isinstance(event, UserEvent) else ""
 
     def record(self, arrival: Arrival) -> Record:
         """The record that an event came in."""

@@ -5,24 +5,25 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from contract.encoding import Encoder, Served, apart, entities_of
+from contract.encoding import Encoder
 from contract.events import Click, Event, Order, Search
 from contract.memory import Memory, Profiles
-from contract.rows import Scored
 from contract.settings import Lists
 from worker import metrics
-from worker.answers import Answers, answered_with, halve
+from worker.answers import Answers
 from worker.batch import Batch
+from worker.browsing_desk import BrowsingDesk
 from worker.candidates import Candidates
 from worker.catalogue import Catalogue
+from worker.challenger import Challenger, Lineup
+from worker.desks import Desks
 from worker.due import Due
 from worker.fresh import Fresh
 from worker.item_index import Numbers
-from worker.lists import GROUPS, ListMaker, Wish
+from worker.lists import Wish
 from worker.nearby import Nearby
 from worker.popularity import Popularity
-from worker.runtime import Model, Scores, by_row
-from worker.searching import Searcher
+from worker.runtime import Model, Neighbours
 from worker.stopwatch import STOPWATCH
 
 log = logging.getLogger(__name__)
@@ -34,11 +35,11 @@ class Browser:
 
     def __init__(self, *, lists: Lists, encoder: Encoder, catalogue: Catalogue) -> None:
         self._encoder, self._catalogue, self._lists = encoder, catalogue, lists
-        self._model: Model | None = None
+        self._neighbours: Neighbours | None = None
         self._due = Due(lists.refresh_ms, lists.batch_max, lists.waiting_max)
         self._nearby, self._fresh = Nearby(catalogue), Fresh(catalogue, lists)
         self.popularity = Popularity(catalogue, lists.purchase_value)
-        candidates = Candidates(
+        self._candidates = Candidates(
             catalogue=catalogue,
             nearby=self._nearby,
             popularity=self.popularity,
@@ -46,19 +47,29 @@ class Browser:
             candidates_max=lists.candidates,
         )
         self._stream_ms = 0
-        self._maker = ListMaker(lists=lists, encoder=encoder, catalogue=catalogue, candidates=candidates)
-        self._searcher = Searcher(encoder=encoder, catalogue=catalogue, items_max=lists.candidates)
+        self._desks = Desks(self._desk(Lineup()))
 
-    def serve(self, model: Model | None) -> None:
-        self._model = model if model and model.can("recommend") else None
-        self._catalogue.serve(model)
-        self._maker.serve(model)
-        self._searcher.serve(model)
+    def serve(self, model: Model | None, challenger: Challenger | None = None) -> None:
+        lineup = Lineup(model, challenger)
+        self._catalogue.serve(*lineup.models)
+        canary = lineup.able("recommend").canary
+        self._desks = Desks(self._desk(lineup), (canary, self._desk(Lineup(canary.model))) if canary else None)
         neighbours = model.neighbours if model else None
-        self._nearby.serve(neighbours)
-        if neighbours:
-            self.popularity.begin_with(self._catalogue.linked(neighbours.hashes[neighbours.popular]))
-            self.popularity.rank()
+        if neighbours is not self._neighbours:  # candidates come from the serving model's alone, whoever ranks them
+            self._neighbours = neighbours
+            self._nearby.serve(neighbours)
+            if neighbours:
+                self.popularity.begin_with(self._catalogue.linked(neighbours.hashes[neighbours.popular]))
+                self.popularity.rank()
+
+    def _desk(self, lineup: Lineup) -> BrowsingDesk:
+        return BrowsingDesk(
+            lists=self._lists,
+            encoder=self._encoder,
+            catalogue=self._catalogue,
+            candidates=self._candidates,
+            lineup=lineup,
+        )
 
     def look_around(self, profiles: Profiles) -> None:
         """What goes by the clock and by no event: what is popular, what is new; raises `Unavailable`."""
@@ -83,8 +94,18 @@ class Browser:
         viewed = self._viewed(memory)
         searches = [row for row in rows if isinstance(e := batch.arrivals[row].event, Search) and e.items]
         with STOPWATCH("score clicks"):
-            halve(clicks, lambda some: answers.scored.extend(self._log_clicks(batch, some, memory, viewed)), guilty)
-        halve(searches, lambda some: answers.rankings.extend(self._searcher.rank(batch, some, memory)), guilty)
+            self._desks.answer(
+                clicks,
+                batch.user,
+                lambda desk, some: answers.scored.extend(desk.log_clicks(batch, some, memory, viewed)),
+                guilty,
+            )
+        self._desks.answer(
+            searches,
+            batch.user,
+            lambda desk, some: answers.rankings.extend(desk.rank(batch, some, memory)),
+            guilty,
+        )
         with STOPWATCH("score visits"):
             self._note(batch, clicks, now_ms)
             if clicks:
@@ -134,33 +155,10 @@ class Browser:
         users = [user for user in self._due.ready(now_ms) if f"user:{user}" in memory.touches.index]
         taken = [self._due.take(user, now_ms) for user in users]
         wishes = [Wish(arrival, frozenset(bought)) for arrival, bought in taken]
-        halve(
+        self._desks.answer(
             list(range(len(wishes))),
-            lambda some: answers.lists.extend(self._maker.make([wishes[n] for n in some], memory, now_ms)),
+            lambda n: wishes[n].event.user_id,
+            lambda desk, some: answers.lists.extend(desk.make([wishes[n] for n in some], memory, now_ms)),
             lambda n, error, _: log.error("No list could be made for user %s: %s", wishes[n].event.user_id, error),
         )
         return answers
-
-    def _log_clicks(self, batch: Batch, rows: list[int], memory: Memory, viewed: Numbers) -> list[Scored]:
-        """The scored row of each click: the user before it, the item, and what we thought of the pair."""
-        blocks = self._encoder.before(memory, rows, GROUPS)
-        arrivals = [batch.arrivals[row] for row in rows]
-        items = [click.item_id for a in arrivals if isinstance(click := a.event, Click)]
-        scores: Scores = {}
-        if self._model:
-            parts = self._catalogue.parts(items, viewed[rows])
-            scores = self._model.run("recommend", blocks, item_part=parts, user=np.arange(len(rows)))
-        blocks["item"] = self._catalogue.block(items, viewed[rows])
-        served = Served(self._encoder.features.digest, answered_with(self._model))
-        columns = (arrivals, apart(blocks), items, by_row(scores, len(rows)), entities_of(memory, rows))
-        return [
-            served.row(
-                "click",
-                arrival,
-                groups,
-                items=(item,),
-                scores={task: (value,) for task, value in own.items()},
-                entities=entities,
-            )
-            for arrival, groups, item, own, entities in zip(*columns, strict=True)
-        ]

@@ -1,8 +1,8 @@
 """The catalogue in memory: what every item is, as columns by the item's number.
 
 Rows are reserved for `items_max` items at once and touched only when an item comes: the operating system gives memory
-to what is written, so nothing is copied when the catalogue grows. A model's own part of each item is made beside the
-one that serves, a slice at a time, and taken up when it is whole.
+to what is written, so nothing is copied when the catalogue grows. What models make of each item is in
+`worker.item_parts`.
 """
 
 import logging
@@ -17,11 +17,11 @@ from contract.events import Product
 from contract.features import Block
 from worker import metrics
 from worker.item_index import ItemIndex, Numbers, item_hash
+from worker.item_parts import ItemParts
 from worker.runtime import Model
 
 log = logging.getLogger(__name__)
 ITEMS_MAX: Final = 2_000_000
-SLICE: Final = 4_096  # items whose part is made in one run of a graph: some milliseconds
 
 
 class Catalogue:
@@ -39,8 +39,7 @@ class Catalogue:
         self.sold = np.zeros(items_max, np.bool_)  # whether it can be had now
         self.since_ms = np.zeros(items_max, np.int64)
         self._block = blank(encoder, items_max)
-        self._serving: Parts | None = None
-        self._coming: Parts | None = None
+        self._parts = ItemParts(items_max)
 
     def __len__(self) -> int:
         return len(self._names)
@@ -68,28 +67,17 @@ class Catalogue:
         fresh = self._encoder.items(list(self._pending.values()))
         self._pending.clear()
         self._block.numbers[rows], self._block.ids[rows] = fresh.numbers, fresh.ids
-        for parts in (self._serving, self._coming):
-            if parts:
-                parts.renew(rows, fresh)
-        while self._serving and not self._serving.go_on(self._block, len(self)):
-            pass
+        self._parts.renew(rows, fresh, self._block, len(self))
 
-    def prepare(self, model: Model | None) -> bool:
-        """Make a slice of a coming model's parts; whether all are made, so that it can serve without a pause."""
+    def prepare(self, *models: Model | None) -> bool:
+        """Make a slice of coming models' parts; whether all are made, so that they can serve without a pause."""
         self.settle()
-        if model is None or not model.can("items"):
-            return True
-        if self._coming is None or self._coming.model is not model:
-            self._coming = Parts(model, self.items_max)
-        return self._coming.go_on(self._block, len(self))
+        return self._parts.prepare(models, self._block, len(self))
 
-    def serve(self, model: Model | None) -> None:
-        """From now on the items' parts are those of `model`; what is not prepared is made now."""
-        if model is not None and self._serving and self._serving.model is model:
-            return
-        while not self.prepare(model):
-            pass
-        self._serving, self._coming = self._coming, None
+    def serve(self, *models: Model | None) -> None:
+        """From now on the items' parts are those of these models, the serving one first; what lacks is made now."""
+        self.settle()
+        self._parts.serve(models, self._block, len(self))
 
     def available(self, item_id: str) -> bool:
         n = self._index.get(item_hash(item_id))
@@ -122,21 +110,21 @@ class Catalogue:
         self.settle()
         return self._block.take(numbers)
 
-    def parts(self, items: Sequence[str], numbers: Numbers | None = None) -> npt.NDArray[np.float32]:
-        """The items' part of the network (N, H), `numbers` as `find` tells; needs a model."""
-        assert self._serving is not None
+    def parts(
+        self, items: Sequence[str], numbers: Numbers | None = None, of: Model | None = None
+    ) -> npt.NDArray[np.float32]:
+        """The items' part of the network (N, H), `numbers` as `find` tells, of one of the models; needs a model."""
         self.settle()
         if numbers is None:
             numbers = self.find(items)
         if len(numbers) and numbers.min() >= 0:
-            return self._serving.of(numbers)
-        return self._serving.model.item_part(self.block(items, numbers))
+            return self._parts.of(of, numbers)
+        return self._parts.model(of).item_part(self.block(items, numbers))
 
-    def parts_of(self, numbers: Numbers) -> npt.NDArray[np.float32]:
+    def parts_of(self, numbers: Numbers, of: Model | None = None) -> npt.NDArray[np.float32]:
         """The part (N, H) of known items; needs a model."""
-        assert self._serving is not None
         self.settle()
-        return self._serving.of(numbers)
+        return self._parts.of(of, numbers)
 
     def _number(self, product: Product) -> int | None:
         """The item's number; None where the catalogue is full."""
@@ -162,41 +150,6 @@ class Catalogue:
             )
         self._refused += 1
         metrics.BAD_PRODUCTS.labels("beyond_items_max").inc()
-
-
-class Parts:
-    """What one model makes of each item: (items, H), row by row as far as `made`."""
-
-    def __init__(self, model: Model, items_max: int) -> None:
-        self.model, self._items_max = model, items_max
-        self._rows: npt.NDArray[np.float32] | None = None
-        self._made = 0
-
-    def go_on(self, block: Block, items: int) -> bool:
-        """Make the next slice; whether all `items` are made."""
-        if self._made < items:
-            end = min(self._made + SLICE, items)
-            self._put(np.arange(self._made, end), Block(block.numbers[self._made : end], block.ids[self._made : end]))
-            self._made = end
-        return self._made >= items
-
-    def renew(self, rows: Numbers, fresh: Block) -> None:
-        """These rows have changed; those that are still to be made will be made from what they are then."""
-        old = rows < self._made
-        if old.any():
-            self._put(rows[old], fresh.take(np.flatnonzero(old)))
-
-    def of(self, numbers: Numbers) -> npt.NDArray[np.float32]:
-        if self._rows is None:
-            return np.zeros((len(numbers), 1), np.float32)
-        found: npt.NDArray[np.float32] = self._rows[numbers]
-        return found
-
-    def _put(self, rows: Numbers, block: Block) -> None:
-        part = self.model.item_part(block)
-        if self._rows is None:
-            self._rows = np.zeros((self._items_max, part.shape[1]), np.float32)
-        self._rows[rows] = part
 
 
 class Words:

@@ -11,10 +11,12 @@ from contract.rows import Decision, Scored
 from contract.settings import Settings
 from contract.touches import Arrival
 from worker import metrics
-from worker.answers import Answers, answered_with, halve
+from worker.answers import Answers, answered_with
 from worker.batch import Batch
+from worker.challenger import Challenger, Lineup, version_of
+from worker.desks import Desks
 from worker.rules import Judge, Judged
-from worker.runtime import Model, Scores, by_row
+from worker.runtime import Model, Scores, by_row, single
 
 GROUPS = ("user", "order", "context")
 
@@ -24,12 +26,12 @@ class Decider:
 
     def __init__(self, *, settings: Settings, encoder: Encoder) -> None:
         self._settings, self._encoder = settings, encoder
-        self._model: Model | None = None
-        self._judge = self._make_judge()
+        self._desks = Desks(self._desk(Lineup()))
 
-    def serve(self, model: Model | None) -> None:
-        self._model = model if model and model.can("decide") else None
-        self._judge = self._make_judge()
+    def serve(self, model: Model | None, challenger: Challenger | None = None) -> None:
+        lineup = Lineup(model, challenger).able("decide")
+        canary = lineup.canary
+        self._desks = Desks(self._desk(lineup), (canary, self._desk(Lineup(canary.model))) if canary else None)
 
     def watched(self, batch: Batch, now_ms: int) -> list[str]:
         return []
@@ -37,9 +39,10 @@ class Decider:
     def answer(self, batch: Batch, rows: Sequence[int], memory: Memory, now_ms: int) -> Answers:
         answers = Answers()
         orders = [row for row in rows if isinstance(batch.arrivals[row].event, Order)]
-        halve(
+        self._desks.answer(
             orders,
-            lambda some: answers.decisions.extend(self._decide(batch, some, memory)),
+            batch.user,
+            lambda desk, some: answers.decisions.extend(desk.decide(batch, some, memory)),
             lambda row, error, n: answers.rejects.append(batch.reject(batch.arrivals[row], error, n)),
         )
         return answers
@@ -47,18 +50,31 @@ class Decider:
     def refresh(self, memory: Memory, now_ms: int) -> Answers:
         return Answers()
 
-    def _decide(self, batch: Batch, rows: list[int], memory: Memory) -> list[tuple[Decision, Scored]]:
+    def _desk(self, lineup: Lineup) -> "Desk":
+        return Desk(settings=self._settings, encoder=self._encoder, lineup=lineup)
+
+
+class Desk:
+    """Decides with one model and the thresholds that come with it; a shadow is heard and not heeded."""
+
+    def __init__(self, *, settings: Settings, encoder: Encoder, lineup: Lineup) -> None:
+        self._encoder, self._model, self._shadow = encoder, lineup.model, lineup.shadow
+        thresholds = {**(self._model.manifest.thresholds if self._model else {}), **settings.thresholds}
+        self._judge = Judge(rules=settings.rules, thresholds=thresholds, features=encoder.features)
+
+    def decide(self, batch: Batch, rows: list[int], memory: Memory) -> list[tuple[Decision, Scored]]:
+        """A decision for each of the batch's orders `rows`, with its scored row."""
         blocks = self._encoder.before(memory, rows, GROUPS)
         scores: Scores = self._model.run("decide", blocks) if self._model else {}
         verdicts, probabilities = self._judge.judge(len(rows), blocks, scores), by_row(scores, len(rows))
-        served = Served(self._encoder.features.digest, answered_with(self._model))
-        groups, entities = apart(blocks), entities_of(memory, rows)
+        aside = self._shadow.say(len(rows), lambda model: model.run("decide", blocks)) if self._shadow else {}
+        served = Served(self._encoder.features.digest, answered_with(self._model), version_of(self._shadow))
+        columns = (rows, verdicts, probabilities, by_row(aside, len(rows)), apart(blocks), entities_of(memory, rows))
         decided = []
-        for n, row in enumerate(rows):
-            arrival, own = batch.arrivals[row], probabilities[n]
-            row_scores = {task: (value,) for task, value in own.items()}
-            scored = served.row("order", arrival, groups[n], scores=row_scores, entities=entities[n])
-            decided.append((self._decision(arrival, verdicts[n], own), scored))
+        for row, verdict, own, beside, groups, entities in zip(*columns, strict=True):
+            arrival = batch.arrivals[row]
+            scored = served.row("order", arrival, groups, scores=single(own), shadow=single(beside), entities=entities)
+            decided.append((self._decision(arrival, verdict, own), scored))
         self._count(scores, len(rows))
         return decided
 
@@ -81,7 +97,3 @@ class Decider:
             metrics.NON_FINITE.labels(task).inc(int(np.sum(~np.isfinite(values))))
         if not self._model:
             metrics.DEGRADED.labels("decision").inc(orders)
-
-    def _make_judge(self) -> Judge:
-        thresholds = {**(self._model.manifest.thresholds if self._model else {}), **self._settings.thresholds}
-        return Judge(rules=self._settings.rules, thresholds=thresholds, features=self._encoder.features)

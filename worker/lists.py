@@ -5,6 +5,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from msgspec.structs import replace
 
 from contract.encoding import Encoder, Served, apart
 from contract.events import UserEvent
@@ -18,10 +19,12 @@ from worker import metrics
 from worker.arrangement import arrange
 from worker.candidates import FRESH, WHY, Candidates, Drawn
 from worker.catalogue import Catalogue
+from worker.challenger import Challenger, Lineup, finite, version_of
 from worker.item_index import Numbers
 from worker.runtime import Model, Scores, by_row
 
 GROUPS = ("user", "context")
+Logged = dict[str, tuple[float, ...]]
 AT_ONCE: Final = 32  # lists whose pairs run through the graph together: more only take more memory
 
 
@@ -57,9 +60,12 @@ class ListMaker:
     def __init__(self, *, lists: Lists, encoder: Encoder, catalogue: Catalogue, candidates: Candidates) -> None:
         self._lists, self._encoder, self._catalogue, self._candidates = lists, encoder, catalogue, candidates
         self._model: Model | None = None
+        self._shadow: Challenger | None = None
 
-    def serve(self, model: Model | None) -> None:
-        self._model = model
+    def serve(self, model: Model | None, challenger: Challenger | None = None) -> None:
+        """Rank with this model; a challenger that is a shadow is asked about what stands on the lists."""
+        lineup = Lineup(model, challenger).able("recommend")
+        self._model, self._shadow = lineup.model, lineup.shadow
 
     def make(self, wishes: Sequence[Wish], memory: Memory, now_ms: int) -> list[tuple[Recommendations, Scored]]:
         """A list for each wish for which there is any candidate, with the scored row that logs it."""
@@ -72,13 +78,15 @@ class ListMaker:
         found = self._draw(wishes, memory)
         blocks = self._encoder.after(memory, [wish.event for wish in wishes], GROUPS)
         ranked = self._rank(found, self._score(blocks, found))
+        aside = self._ask(blocks, ranked)
         items = pack_spans(self._catalogue.block_of(ranked.numbers), ranked.ends)
         made, begin = [], 0
         for wish, groups, item, end in zip(wishes, apart(blocks), items, ranked.ends, strict=True):
             if end > begin:
                 one = self._list(wish, tuple(ranked.items[begin:end]), now_ms)
                 scores = {task: tuple(values[begin:end]) for task, values in ranked.scores.items()}
-                made.append((one, self._row(wish, one, groups | {"item": item}, scores)))
+                beside = finite(aside, range(begin, end))
+                made.append((one, self._row(wish, one, groups | {"item": item}, scores, beside)))
             begin = end
         metrics.DEGRADED.labels("list").inc(0 if ranked.scores else len(made))
         return made
@@ -92,10 +100,21 @@ class ListMaker:
     def _score(self, blocks: dict[str, Block], found: list[Drawn]) -> Scores:
         """Click and purchase of every pair, user by user; empty without a model."""
         numbers = np.concatenate([drawn.numbers for drawn in found])
-        if not self._model or not self._model.can("recommend") or not len(numbers):
+        if not self._model or not len(numbers):
             return {}
-        user = np.repeat(np.arange(len(found), dtype=np.int64), [len(drawn.numbers) for drawn in found])
-        return self._model.run("recommend", blocks, item_part=self._catalogue.parts_of(numbers), user=user)
+        return self._run(self._model, blocks, numbers, [len(drawn.numbers) for drawn in found])
+
+    def _ask(self, blocks: dict[str, Block], ranked: Ranked) -> Scores:
+        """What a shadow says of the pairs that stand on the lists; of the candidates that do not nothing is logged."""
+        if not self._shadow or not len(ranked.numbers):
+            return {}
+        counts = np.diff(ranked.ends, prepend=0).tolist()
+        return self._shadow.say(len(ranked.numbers), lambda model: self._run(model, blocks, ranked.numbers, counts))
+
+    def _run(self, model: Model, blocks: dict[str, Block], numbers: Numbers, counts: Sequence[int]) -> Scores:
+        """Click and purchase of items (P,), of which the first `counts[0]` are for the first user, and so on."""
+        user = np.repeat(np.arange(len(counts), dtype=np.int64), counts)
+        return model.run("recommend", blocks, item_part=self._catalogue.parts_of(numbers, model), user=user)
 
     def _rank(self, found: Sequence[Drawn], scores: Scores) -> Ranked:
         """The best candidates of each user, as a list names them."""
@@ -144,15 +163,16 @@ class ListMaker:
         )
 
     def _row(
-        self, wish: Wish, made: Recommendations, groups: dict[str, Packed], scores: dict[str, tuple[float, ...]]
+        self, wish: Wish, made: Recommendations, groups: dict[str, Packed], scores: Logged, beside: Logged
     ) -> Scored:
         """The list as it is logged: one row for user and context, one for each item that is on it."""
-        return Served(self._encoder.features.digest, made.model_version).row(
+        row = Served(self._encoder.features.digest, made.model_version, version_of(self._shadow)).row(
             "recommendation",
             wish.arrival,
             groups,
             event_id=made.recommendation_id,
             items=tuple(item.item_id for item in made.items),
             scores=scores,
-            propensities=tuple(item.propensity for item in made.items),
+            shadow=beside,
         )
+        return replace(row, propensities=tuple(item.propensity for item in made.items))

@@ -42,6 +42,10 @@ LAG: Final = gauge("lag_records", "Records behind the end of a partition.", "top
 MODEL: Final = gauge("model_info", "1 for the model that serves.", "version")
 REFUSED: Final = counter("bundles_refused_total", "Bundles that were found unfit to serve.")
 SWAPS: Final = counter("bundle_swaps_total", "Bundles taken up.")
+TRIAL: Final = gauge("trial_info", "1 for the model on trial, with the share of users it answers.", "version", "share")
+TRIAL_ROWS: Final = counter("trial_rows_total", "Rows that the model on trial scored, by the way of the trial.", "way")
+TRIAL_FAILURES: Final = counter("trial_failures_total", "What the model on trial could not say, by reason.", "reason")
+SHADOW: Final = histogram("shadow_seconds", "Time that a shadow took beside an answer, a run each.", MILLISECONDS)
 BAD_PRODUCTS: Final = counter("bad_products_total", "Product records that were left out, by reason.", "reason")
 BAD_ERASURES: Final = counter(
     "bad_erasures_total", "Erasure records that could not be carried out, by reason.", "reason"
@@ -79,6 +83,13 @@ def show_model(version: str) -> None:
     """Make `version` the one model that is shown as serving."""
     MODEL.clear()
     MODEL.labels(version).set(1)
+
+
+def show_trial(version: str, share: float) -> None:
+    """Make `version` the one model that is shown as on trial; none for an empty one."""
+    TRIAL.clear()
+    if version:
+        TRIAL.labels(version, f"{share:g}").set(1)
 
 
 def render() -> bytes:

@@ -19,6 +19,7 @@ from contract.touches import Touches, columns
 from worker import metrics
 from worker.answers import Answers, Scorer
 from worker.batch import Batch, count, open_records
+from worker.challenger import Challenger
 from worker.doors import Doors, State
 from worker.flood import Flood
 from worker.intake import NOWHERE, Place, Record
@@ -70,9 +71,9 @@ class Protocol:
         self._model_version = ""
         patience.meanwhile = self._stay_member
 
-    def serve(self, model: Model | None) -> None:
-        """Answer with this model from the next batch on; no batch sees two."""
-        self._scorer.serve(model)
+    def serve(self, model: Model | None, challenger: Challenger | None = None) -> None:
+        """Answer with this line-up from the next batch on; no batch sees two, and so no user two models."""
+        self._scorer.serve(model, challenger)
         self._model_version = model.version if model else ""
 
     def reading(self) -> tuple[dict[Place, int], dict[Place, int]]:

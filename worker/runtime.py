@@ -98,6 +98,11 @@ def by_row(scores: Scores, rows: int) -> list[dict[str, float]]:
     return [{task: value for task, value in own.items() if math.isfinite(value)} for own in found]
 
 
+def single(own: Mapping[str, float]) -> dict[str, tuple[float, ...]]:
+    """What one row is given, as it is logged."""
+    return {task: (value,) for task, value in own.items()}
+
+
 class Neighbours(NamedTuple):
     """M items by their hashes (M,), the neighbours of each (M, K), -1 for none, with weights, and P popular ones.
 

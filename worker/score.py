@@ -17,6 +17,7 @@ from worker.browsing import Browser
 from worker.bundles import Bundles
 from worker.caches import Caches
 from worker.catalogue import Catalogue
+from worker.challenger import Lineup
 from worker.claims import Claims
 from worker.compiled import load_compiled
 from worker.deciding import Decider
@@ -36,7 +37,6 @@ from worker.protocol import Dropped, Protocol
 from worker.publisher import Publisher
 from worker.recovery import Recovery
 from worker.redis_cluster import connect, connect_caches
-from worker.runtime import Model
 from worker.step import StepMark
 from worker.stopwatch import STOPWATCH
 
@@ -76,7 +76,7 @@ class ScoreWorker:
             length=settings.lists.length,
         )
         self._ready = False
-        self._coming: Model | None = None
+        self._coming: Lineup | None = None
 
     @property
     def scorer(self) -> Scorer:
@@ -98,6 +98,7 @@ class ScoreWorker:
             log.info("Ending before the batch in hand was committed; it will be read again. %s", stopped)
         finally:
             self._products.close()
+            self._bundles.close()
             self._erasing.close()
             health.close()
 
@@ -110,7 +111,7 @@ class ScoreWorker:
         self._patience.insist("kafka", self._products.open)
         while not self._products.ready and not self._stop.is_set():
             self._products.follow()
-        self._look_for_model()
+        self._look_for_models(waits=True)
         self._take_up()
         load_compiled()
         gc.collect()
@@ -141,7 +142,7 @@ class ScoreWorker:
             patience=self._patience,
             step=step,
         )
-        protocol.serve(self._bundles.model)
+        protocol.serve(*self._bundles.lineup)
         intake.subscribe([settings.topics.of(kind) for kind in lane.kinds], protocol)
         return protocol
 
@@ -155,12 +156,12 @@ class ScoreWorker:
                 self._products.follow()
                 self._erasing.tend(protocol)
             now_s = time.monotonic()
-            if now_s >= swap_due_s:
+            if now_s >= swap_due_s or self._bundles.opened:
                 swap_due_s = now_s + self._settings.worker.swap_poll_ms / 1000
-                self._look_for_model()
-            if self._coming and self._catalogue.prepare(self._coming):
-                self._take_up()
-                protocol.serve(self._bundles.model)
+                self._look_for_models()
+            if self._coming and self._catalogue.prepare(*self._coming.models):
+                with STOPWATCH("swap"):
+                    self._take_up(protocol)
             if now_s >= collect_due_s:
                 collect_due_s = now_s + COLLECT_S
                 with STOPWATCH("collect"):
@@ -184,13 +185,16 @@ class ScoreWorker:
         except Unavailable as error:
             log.warning("Housekeeping is left for later: %s", error)
 
-    def _look_for_model(self) -> None:
-        self._coming = self._bundles.look() or self._coming
+    def _look_for_models(self, *, waits: bool = False) -> None:
+        self._coming = self._bundles.look(waits=waits) or self._coming
 
-    def _take_up(self) -> None:
-        """Serve the model that has come, if one has."""
+    def _take_up(self, protocol: Protocol | None = None) -> None:
+        """Answer with the line-up that has come, if one has; without a protocol that is told later."""
         if self._coming:
-            self.scorer.serve(self._coming)
+            if protocol:
+                protocol.serve(*self._coming)
+            else:
+                self.scorer.serve(*self._coming)
             self._bundles.show()
             self._coming = None
 

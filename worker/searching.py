@@ -8,7 +8,8 @@ from contract.memory import Memory
 from contract.rows import Ranking, Scored, pack
 from worker.batch import Batch
 from worker.catalogue import Catalogue
-from worker.runtime import Model
+from worker.challenger import Challenger, Lineup, finite, version_of
+from worker.runtime import Model, Scores
 
 GROUPS = ("query", "user")
 
@@ -19,9 +20,12 @@ class Searcher:
     def __init__(self, *, encoder: Encoder, catalogue: Catalogue, items_max: int) -> None:
         self._encoder, self._catalogue, self._items_max = encoder, catalogue, items_max
         self._model: Model | None = None
+        self._shadow: Challenger | None = None
 
-    def serve(self, model: Model | None) -> None:
-        self._model = model if model and model.can("search") else None
+    def serve(self, model: Model | None, challenger: Challenger | None = None) -> None:
+        """Rank with this model; a challenger that is a shadow is heard beside it."""
+        lineup = Lineup(model, challenger).able("search")
+        self._model, self._shadow = lineup.model, lineup.shadow
 
     def rank(self, batch: Batch, rows: list[int], memory: Memory) -> list[tuple[Ranking, Scored]]:
         """The ranking of each search among `rows`; none without a model, since the engine's own order stands then."""
@@ -32,9 +36,14 @@ class Searcher:
         blocks = self._encoder.before(memory, rows, GROUPS)
         items = [item for some in shown for item in some]
         search = np.repeat(np.arange(len(rows), dtype=np.int64), [len(some) for some in shown])
-        parts = self._catalogue.parts(items)
-        relevance = self._model.run("search", blocks, item_part=parts, search=search)["relevance"]
-        served = Served(self._encoder.features.digest, self._model.version)
+
+        def score(model: Model) -> Scores:
+            parts = self._catalogue.parts(items, of=model)
+            return model.run("search", blocks, item_part=parts, search=search)
+
+        relevance = score(self._model)["relevance"]
+        aside = self._shadow.say(len(items), score) if self._shadow else {}
+        served = Served(self._encoder.features.digest, self._model.version, version_of(self._shadow))
         ranked, end = [], 0
         groups, entities = apart(blocks), entities_of(memory, rows)
         for n, row in enumerate(rows):
@@ -49,6 +58,7 @@ class Searcher:
                 groups[n] | {"item": pack(self._catalogue.block(own))},
                 items=own,
                 scores={"relevance": values},
+                shadow=finite(aside, [start + i for i in order]),
                 entities=entities[n],
             )
             ranked.append((ranking, scored))

@@ -72,6 +72,11 @@ class ApacheKafka:
         """The address as `bootstrap.servers` takes it."""
         return f"127.0.0.1:{self.port}"
 
+    @property
+    def logs(self) -> Path:
+        """Where its records lie, a folder for each partition."""
+        return Path(self._folder.name) / "logs"
+
     def start(self) -> Self:
         """Start, and return once it answers; raises `Unavailable` with what it printed if it does not."""
         self.child.start()

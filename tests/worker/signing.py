@@ -7,6 +7,7 @@ from contract.rows import Decision, Scored
 from contract.touches import Arrival
 from worker.answers import Answers, Scorer
 from worker.batch import Batch
+from worker.challenger import Challenger
 from worker.runtime import Model
 
 
@@ -17,7 +18,7 @@ class Signing(Scorer):
         self.name = name
         self.scored, self.last = list[str](), list[str]()  # ids of all events, and of those of the last batch
 
-    def serve(self, model: Model | None) -> None:
+    def serve(self, model: Model | None, challenger: Challenger | None = None) -> None:
         """It needs none."""
 
     def watched(self, batch: Batch, now_ms: int) -> list[str]:

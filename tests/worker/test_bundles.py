@@ -3,7 +3,7 @@
 import io
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from tests.worker.bundles import (
 from tests.worker.shop import FEATURES
 from worker import metrics
 from worker.bundles import Bundles
+from worker.challenger import Challenger
 from worker.item_index import item_hash
 from worker.runtime import Model
 
@@ -171,26 +172,32 @@ def test_features_that_the_bundle_does_not_need_are_ignored() -> None:
 
 
 @pytest.fixture
-def bundles(tmp_path: Path) -> Bundles:
-    return Bundles(folder=tmp_path, features=FEATURES)
+def bundles(tmp_path: Path) -> Iterator[Bundles]:
+    made = Bundles(folder=tmp_path, features=FEATURES)
+    yield made
+    made.close()
+
+
+def version_of(one: Model | Challenger | None) -> str | None:
+    return one.version if one else None
 
 
 def test_before_the_first_bundle_there_is_nothing_to_take_up(bundles: Bundles) -> None:
-    assert (bundles.look(), bundles.model) == (None, None)
+    assert (bundles.look(waits=True), bundles.model) == (None, None)
 
 
 def test_a_bundle_is_taken_up_once_and_the_next_when_the_pointer_moves(bundles: Bundles, tmp_path: Path) -> None:
     # given
     publish_tiny(tmp_path, "v1")
-    taken = [bundles.look(), bundles.look()]
+    taken = [bundles.look(waits=True), bundles.look(waits=True)]
     # when
     publish_tiny(tmp_path, "v2")
-    taken += [bundles.look(), bundles.look()]
+    taken += [bundles.look(waits=True), bundles.look(waits=True)]
     point_to(tmp_path, "v1")
-    taken += [bundles.look(), bundles.look()]
+    taken += [bundles.look(waits=True), bundles.look(waits=True)]
     bundles.show()
     # then
-    assert [model and model.version for model in taken] == ["v1", None, "v2", None, "v1", None]
+    assert [lineup and version_of(lineup.model) for lineup in taken] == ["v1", None, "v2", None, "v1", None]
     assert metrics.REGISTRY.get_sample_value("shopstream_model_info", {"version": "v1"}) == 1
     assert metrics.REGISTRY.get_sample_value("shopstream_model_info", {"version": "v2"}) is None
 
@@ -228,13 +235,13 @@ def test_a_bad_bundle_is_refused_once_with_a_word_and_what_answered_keeps_answer
     # given
     if served:
         publish_tiny(tmp_path, "v1")
-        assert bundles.look()
+        assert bundles.look(waits=True)
     before, refused = bundles.model, metrics.REFUSED._value.get()
     publish_tiny(tmp_path, "v2")
     damage(tmp_path)
     # when
     with caplog.at_level(logging.ERROR):
-        taken = [bundles.look(), bundles.look()]
+        taken = [bundles.look(waits=True), bundles.look(waits=True)]
     # then
     assert (taken, bundles.model) == ([None, None], before)
     (message,) = caplog.messages
@@ -246,13 +253,13 @@ def test_a_good_bundle_after_a_bad_one_is_taken_up(bundles: Bundles, tmp_path: P
     # given
     publish_tiny(tmp_path, "v2")
     flip_a_byte(tmp_path)
-    assert bundles.look() is None
+    assert bundles.look(waits=True) is None
     # when
     publish_tiny(tmp_path, "v4")
     # then
-    taken = bundles.look()
+    taken = bundles.look(waits=True)
     assert taken is not None
-    assert taken.version == "v4"
+    assert version_of(taken.model) == "v4"
     assert read_bundle(tmp_path, "v4").version == "v4"
 
 

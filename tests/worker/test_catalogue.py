@@ -149,7 +149,7 @@ def test_the_next_model_is_prepared_slice_by_slice_while_the_present_one_serves(
     catalogue: Catalogue, model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # given ten items, of which a slice holds four, and a model for which an item's part is made otherwise
-    monkeypatch.setattr("worker.catalogue.SLICE", 4)
+    monkeypatch.setattr("worker.item_parts.SLICE", 4)
     for n in range(10):
         catalogue.put(product(f"i{n}", price=n))
     catalogue.serve(model)

@@ -1,0 +1,133 @@
+"""`python -m bench swap`: models are swapped while events flow, and a label finds its way into the model that serves.
+
+First two bundles are pointed to in turn, as fast as workers of both lanes take them up, under a steady load on Apache
+Kafka: no event should be lost, no batch be answered by two models, work should not stand still, and memory not grow.
+Then labels come, and it is timed how long it takes until a model that has learned from them decides.
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import psutil
+
+from bench.drawn import draw_network
+from bench.label_to_serving import LabelToServing
+from bench.ledger import tell
+from bench.load import baskets
+from bench.swapping import POLL_MS, Swapped, Swapping, quantile
+from bench.track import Track
+from contract.bundle import point_to, read_bundle
+from contract.settings import read_settings
+from demo.servers.apache_kafka import ApacheKafka
+from demo.servers.redis_server import RedisServer
+from export.bundling import export
+from model.checkpoint import Checkpoint, describe, write_checkpoint
+from worker.runtime import Model
+
+SWAPS, ROUNDS = 200, 10
+WARM_S: Final = 20.0
+PAUSE_MAX_MS, LABEL_MAX_S = 50.0, 60.0
+MODELS_MAX: Final = 2  # by which memory may grow
+
+
+class Figures(msgspec.Struct, frozen=True, kw_only=True):
+    """What was found. `rss_mb`: of the worker that grew most, before the swaps and after; `model_mb`: of one model."""
+
+    swaps: int
+    lost: int
+    mixed_batches: int
+    pause_p99_ms: float
+    rss_mb: list[float]
+    label_to_serving_s: dict[str, float]
+    model_mb: float
+    detail: Swapped
+
+    @property
+    def missed(self) -> Iterator[str]:
+        """The aims that were not reached, in words."""
+        if self.lost or self.detail.contradicting:
+            yield f"nothing lost and nothing contradicting: {self.lost} and {self.detail.contradicting}"
+        if self.mixed_batches:
+            yield f"no batch of two models: {self.mixed_batches}"
+        if self.pause_p99_ms > PAUSE_MAX_MS:
+            yield f"a pause of {PAUSE_MAX_MS:g} ms at most (p99): {self.pause_p99_ms:g}"
+        if self.rss_mb[1] > self.rss_mb[0] + MODELS_MAX * self.model_mb:
+            yield f"memory that grows by {MODELS_MAX} models at most: {self.rss_mb}, a model has {self.model_mb:g} MB"
+        if self.label_to_serving_s["p50"] > LABEL_MAX_S:
+            yield f"{LABEL_MAX_S:g} s from label to serving (p50): {self.label_to_serving_s['p50']:g}"
+
+
+def publish_two(bundles: Path, seed: int) -> list[str]:
+    """Two drawn networks as bundles, each with the checkpoint that a learner goes on from."""
+    versions = []
+    for number in range(2):
+        network = draw_network(seed + number)
+        about = describe(network, parent=None, created_ms=time.time_ns() // 1_000_000, evaluation={}, positions={})
+        found = Checkpoint(about=about, weights=network.state_dict(), interactions=baskets(seed))
+        write_checkpoint(bundles, found)
+        versions.append(export(found, bundles, {}).manifest.version)
+    return versions
+
+
+def model_mb(bundles: Path, version: str) -> float:
+    """What one more open model takes, in this process."""
+    _, features = read_settings()
+    kept = [Model(read_bundle(bundles, version), features) for _ in range(2)]
+    before = psutil.Process().memory_info().rss
+    kept += [Model(read_bundle(bundles, version), features) for _ in range(3)]
+    return round((psutil.Process().memory_info().rss - before) / 3e6, 1)
+
+
+def measure(kafka: ApacheKafka, server: RedisServer, folder: Path, arguments: argparse.Namespace) -> Figures:
+    """Swap, then label; each on topics of its own."""
+    bundles = folder / "bundles"
+    versions = publish_two(bundles, arguments.seed)
+    swap_poll = {"SHOPSTREAM_WORKER__SWAP_POLL_MS": str(POLL_MS)}
+    tracks = [
+        Track(kafka=kafka, redis=server, folder=folder, prefix=prefix, load=prefix, shared=(), told=told)
+        for prefix, told in (("swap.", swap_poll), ("learn.", {}))
+    ]
+    swapping = Swapping(kafka=kafka, track=tracks[0], versions=versions, seed=arguments.seed)
+    swapped = swapping.run(arguments.swaps, arguments.warm, tell)
+    tell(f"{swapped}")
+    point_to(bundles, versions[-1])
+    seconds = LabelToServing(track=tracks[1], seed=arguments.seed + 1).run(arguments.rounds, tell)
+    return Figures(
+        swaps=swapped.swaps,
+        lost=swapped.lost,
+        mixed_batches=swapped.mixed_batches,
+        pause_p99_ms=swapped.pause_p99_ms,
+        rss_mb=swapped.rss_mb,
+        label_to_serving_s={f"p{percent}": round(quantile(seconds, percent), 1) for percent in (50, 99)},
+        model_mb=model_mb(bundles, versions[0]),
+        detail=swapped,
+    )
+
+
+def main(words: Sequence[str]) -> int:
+    """Measure on servers of its own; 0 if every aim is reached."""
+    arguments = parse(words)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="shopstream-swap-")))
+        kafka, server = stack.enter_context(ApacheKafka()), stack.enter_context(RedisServer())
+        figures = measure(kafka, server, folder, arguments)
+    for aim in figures.missed:
+        tell(f"Missed: {aim}.")
+    print(msgspec.json.encode(figures).decode() if arguments.json else figures)
+    return 1 if list(figures.missed) else 0
+
+
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench swap", description=__doc__)
+    parser.add_argument("--json", action="store_true", help="one line of JSON, the last one")
+    parser.add_argument("--swaps", type=int, default=SWAPS)
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="of labels")
+    parser.add_argument("--warm", type=float, default=WARM_S, help="seconds under load before the first swap")
+    parser.add_argument("--seed", type=int, default=20111209)
+    return parser.parse_args(words)

@@ -1,0 +1,68 @@
+"""A trial: a second bundle beside the one that serves, as `trial.json` names it.
+
+    BUNDLES/trial.json             {"version": ..., "share": ...}, replaced at once
+
+A share of 0 is a shadow: the bundle is asked about the rows that the serving one answers, and what it says is logged
+alone. A share above 0 is a canary: so many of the users get its answers, the same ones in both lanes and on every
+worker.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta, Struct
+
+from contract.bundle import replace_durably, sync_folder
+from contract.errors import BadBundle
+from contract.hashing import drawn
+
+POINTER = "trial.json"
+
+
+class Trial(Struct, frozen=True, kw_only=True):
+    """Which bundle is on trial, and the share of users who get its answers."""
+
+    version: Annotated[str, Meta(min_length=1)]
+    share: Annotated[float, Meta(ge=0, le=1)] = 0.0
+
+    @property
+    def is_shadow(self) -> bool:
+        return self.share == 0
+
+    def takes(self, user_id: str) -> bool:
+        """Whether this user gets the trial's answers: who does at a small share does at a larger one, too.
+
+        The version salts the hash: the next trial is not borne by the same people.
+        """
+        return drawn(user_id, self.version) < self.share
+
+
+def read_trial(bundles: Path) -> Trial | None:
+    """The trial that is on, None without one; raises `BadBundle` for a broken pointer."""
+    try:
+        return msgspec.json.decode((bundles / POINTER).read_bytes(), type=Trial)
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise BadBundle(f"{POINTER} should name a version and a share from 0 to 1. Found: {error!r}") from error
+
+
+def point_to_trial(bundles: Path, trial: Trial) -> None:
+    """Begin a trial, or change its share; readers see the old pointer or the new one. Raises `BadBundle`."""
+    replace_durably(bundles / POINTER, json.dumps({"version": trial.version, "share": trial.share}).encode())
+
+
+def end_trial(bundles: Path) -> Trial | None:
+    """Take the pointer away, also a broken one; what the trial was, None if there was none. Raises `BadBundle`."""
+    try:
+        was = read_trial(bundles)
+    except BadBundle:
+        was = None
+    try:
+        (bundles / POINTER).unlink(missing_ok=True)
+        sync_folder(bundles)
+    except OSError as error:
+        raise BadBundle(f"{POINTER} should be removed. Found: {error}") from error
+    return was
