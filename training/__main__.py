@@ -24,7 +24,7 @@ METHODS: Final = ("ours", "single-task", "LightGBM")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit codes: 0 done, 1 data or a model at fault, 2 wrong settings or arguments, 3 an update refused."""
+    """Exit codes: 0 done, 1 data or a model at fault, 2 wrong settings or arguments, 3 an update refused, 4 frozen."""
     args = parse(arguments)
     try:
         settings, features = read_settings()
@@ -89,6 +89,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     search.add_argument("--out", type=Path, help="where to write the best [model] and [training], as TOML")
     follow = commands.add_parser("follow", help="go on learning from the feedback topic, and publish")
     follow.add_argument("--once", action="store_true", help="learn from what is there now, then end")
+    follow.add_argument("--thaw", action="store_true", help="go on after refused updates have frozen the model")
     follow.add_argument("--bundles", type=Path, help="the folder of bundles, in place of the settings' own")
     replay = commands.add_parser("replay", help="make examples from events of before the first log")
     replay.add_argument("events", type=Path, nargs="+", help='lines of {"kind": ..., "event": ...} in time order')

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from contract.errors import Unavailable
 from contract.settings import Kafka
@@ -18,10 +18,15 @@ WAIT_S: Final = 0.1  # a batch that does not fill is waited for so long
 
 @dataclass(frozen=True, slots=True)
 class Fed:
-    """The values of records, those of one partition in their order, and where to go on: "topic/partition" -> offset."""
+    """The values of records, those of one partition in their order, and where to go on: "topic/partition" -> offset.
+
+    `newest_ms`: the latest time that Kafka has of these records, 0 if none. `more`: there was more than was asked for.
+    """
 
     values: list[bytes]
     positions: dict[str, int]
+    newest_ms: int = 0
+    more: bool = False
 
 
 class Feed:
@@ -41,19 +46,24 @@ class Feed:
         self._consumer = Consumer(configuration)
         self._topic = topic
 
-    def read(self, positions: Mapping[str, int]) -> Fed:
+    def read(self, positions: Mapping[str, int], records_max: int) -> Fed:
         """What lies between `positions` (a partition without one: its beginning) and the present ends.
+
+        At most so many records; the rest is for the next time.
 
         A position that the topic no longer has is taken as its beginning. Raises `Unavailable`.
         """
         try:
             starts, ends = self._ask(positions)
             self._consumer.assign([TopicPartition(self._topic, *start) for start in starts.items()])
-            values = self._collect(starts, ends)
+            messages = self._collect(starts, ends, records_max)
             self._consumer.unassign()
         except KafkaException as error:
             raise Unavailable(f"Kafka should let `{self._topic}` be read. Found: {error.args[0].str()}") from error
-        return Fed(values, {**positions, **{f"{self._topic}/{p}": at for p, at in starts.items()}})
+        values = [value if isinstance(value := message.value(), bytes) else b"" for message in messages]
+        newest_ms = max((message.timestamp()[1] for message in messages), default=0)
+        found = {**positions, **{f"{self._topic}/{partition}": at for partition, at in starts.items()}}
+        return Fed(values, found, max(newest_ms, 0), more=bool(ends))
 
     def close(self) -> None:
         self._consumer.close()
@@ -71,11 +81,11 @@ class Feed:
                 starts[partition], ends[partition] = start, high
         return starts, ends
 
-    def _collect(self, starts: dict[int, int], ends: dict[int, int]) -> list[bytes]:
-        """Read until every partition has come to its end, moving `starts` along."""
-        values, heard_s = list[bytes](), time.monotonic()
-        while ends:
-            messages = self._consumer.consume(RECORDS_MAX, WAIT_S)
+    def _collect(self, starts: dict[int, int], ends: dict[int, int], records_max: int) -> list[Message]:
+        """Read until every partition has come to its end, or there is enough, moving `starts` along, `ends` away."""
+        found, heard_s = list[Message](), time.monotonic()
+        while ends and len(found) < records_max:
+            messages = self._consumer.consume(min(RECORDS_MAX, records_max - len(found)), WAIT_S)
             if messages:
                 heard_s = time.monotonic()
             elif time.monotonic() - heard_s > SILENCE_MAX_S:
@@ -83,11 +93,11 @@ class Feed:
             for message in messages:
                 partition, error = message.partition() or 0, message.error()
                 if error is None:
-                    values.append(value if isinstance(value := message.value(), bytes) else b"")
+                    found.append(message)
                     starts[partition] = (message.offset() or 0) + 1
                 if is_end(error) or starts[partition] >= ends.get(partition, 0):
                     ends.pop(partition, None)  # at an open transaction a partition ends earlier than it seemed
-        return values
+        return found
 
 
 def is_end(error: KafkaError | None) -> bool:

@@ -2,12 +2,13 @@
 
 Every example is predicted before it is learned from, which is the most honest figure there is (progressive validation).
 The newest examples are held out for the gate; they are learned from later, since they join the sample that a checkpoint
-carries. Positions move on inside the checkpoint, so a bundle and what it has learned from cannot come apart.
+carries, of which a part only judges. Positions move on inside the checkpoint, so a bundle and what it has learned from
+cannot come apart.
 """
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,29 +17,38 @@ import numpy as np
 import numpy.typing as npt
 
 from contract.bundle import current_version
-from contract.errors import BadBundle
+from contract.errors import BadBundle, BadData
 from contract.rows import Example, read_example
 from export.interactions import read_interactions
 from model.checkpoint import About, Checkpoint, describe, path_of, read_checkpoint
 from model.network import Network
+from training.doubts import doubts
 from training.evaluation import Evaluation, judge
 from training.examples import Examples, from_rows
 from training.feed import Fed
-from training.gate import refusals, unfinished
+from training.gate import judged, unfinished
+from training.gentle import beside, gentle_learner
 from training.interactions import interactions_of, latest_interactions
+from training.judges import parted
 from training.labels import expected_instead
 from training.learner import Learner, as_batch, predict
+from training.paired import Judged
 from training.plan import Plan
 from training.sample import meaning, sample_of, together
+from training.screen import screened
 from training.split import split_by_time
 from training.table import read_examples
 
 Predictions = dict[str, npt.NDArray[Any]]
+Learn = Callable[[Learner, Examples, Examples | None, Plan], Predictions]
 
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """What came of one look at the feedback. `checkpoint`: the better model, or None with `refused` saying why."""
+    """What came of one look at the feedback. `checkpoint`: the better model, or None with `refused` saying why.
+
+    `figures`: what the gate found, by set and task; `aside`: the network that it refused.
+    """
 
     examples: int
     left_out: dict[str, int]
@@ -46,6 +56,8 @@ class Update:
     held_out: Evaluation = field(default_factory=dict)
     refused: Sequence[str] = ()
     checkpoint: Checkpoint | None = None
+    figures: Mapping[str, dict[str, float]] = field(default_factory=dict)
+    aside: Checkpoint | None = None
 
 
 def present_checkpoint(bundles: Path) -> Checkpoint:
@@ -56,32 +68,50 @@ def present_checkpoint(bundles: Path) -> Checkpoint:
     return read_checkpoint(path_of(bundles, version))
 
 
-def update(checkpoint: Checkpoint, fed: Fed, plan: Plan) -> Update:
+def update(checkpoint: Checkpoint, fed: Fed, plan: Plan, learn: Learn | None = None) -> Update:
     """Learn from what was fed, if there is anything to learn from; the checkpoint given stays as it is."""
     new, left_out = usable(fed.values, checkpoint)
+    new, unfit = screened(new, fed.newest_ms, plan.user_share)
+    left_out |= unfit
     if not len(new):
         return Update(0, left_out)
     network, sample = checkpoint.network(), kept(checkpoint)
+    learned, judging = parted(sample) if sample else (None, None)
+    said, was_said = predict(network, new), (judging, predict(network, judging)) if judging else None
+    if doubted := list(doubts(network.tasks, (new, said), was_said, plan.jump)):
+        return Update(len(new), left_out, judge(network.tasks, new, said), refused=doubted)
     split = split_by_time(new, plan.held_out)
     held_out, arriving = new.take(split.validation), new.take(split.training)
-    before = predict(network, held_out)
-    learner = Learner(network=network.train(), plan=plan, state=checkpoint.optimizer)
-    guesses = learn_progressively(learner, arriving, sample, plan)
-    after = predict(network.eval(), held_out)
-    progressive = judge(network.tasks, arriving, guesses)
-    evaluation = judge(network.tasks, held_out, after)
-    refused = unfinished(network) + refusals(network.tasks, held_out, before, after, plan.margin)
-    if refused:
-        return Update(len(new), left_out, progressive, evaluation, refused)
+    judges = {"recent": held_out} | ({"kept": judging} if judging else {})
+    before = {which: predict(network, examples) for which, examples in judges.items()}
+    learner = gentle_learner(network, checkpoint.optimizer, plan)
+    try:
+        guesses = (learn or learn_progressively)(learner, arriving, learned, plan)
+    except BadData as error:
+        return Update(len(new), left_out, judge(network.tasks, new, said), refused=[str(error)])
+    network.eval()
+    sets = [Judged(which, examples, before[which], predict(network, examples)) for which, examples in judges.items()]
+    verdict = judged(network.tasks, sets, plan.margin)
+    found = Update(
+        len(new),
+        left_out,
+        judge(network.tasks, arriving, guesses),
+        judge(network.tasks, held_out, sets[0].after),
+        [*unfinished(network), *verdict.refused],
+        figures=verdict.figures,
+    )
+    about = successor(checkpoint, network, found.held_out, fed.positions)
+    if found.refused:
+        return replace(found, aside=Checkpoint(about=about, weights=network.state_dict()))
     everything = new if sample is None else together([sample, new], checkpoint.about)
     better = Checkpoint(
-        about=successor(checkpoint, network, evaluation, fed.positions),
+        about=about,
         weights=network.state_dict(),
         optimizer=learner.optimizer.state_dict(),
         sample=sample_of(everything, plan.keep, plan.seed),
         interactions=latest_interactions(read_interactions(checkpoint.interactions), interactions_of(new)),
     )
-    return Update(len(new), left_out, progressive, evaluation, (), better)
+    return replace(found, checkpoint=better)
 
 
 def successor(checkpoint: Checkpoint, network: Network, evaluation: Evaluation, positions: Mapping[str, int]) -> About:
@@ -103,9 +133,10 @@ def learn_progressively(learner: Learner, arriving: Examples, sample: Examples |
         for task, guess in predict(learner.network, arriving.take(rows)).items():
             whole = np.full((len(arriving), *guess.shape[1:]), np.nan, np.float32)
             guesses.setdefault(task, whole)[rows] = guess
-        learner.learn(as_batch(arriving, rows))
-        if sample is not None:
-            learner.learn(as_batch(sample, order.integers(0, len(sample), len(rows))))
+        batch = as_batch(arriving, rows)
+        if sample is not None and len(sample):
+            batch = beside(batch, as_batch(sample, order.integers(0, len(sample), len(rows))))
+        learner.learn(batch)
     return guesses
 
 

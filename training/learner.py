@@ -76,8 +76,13 @@ def as_batch(examples: Examples, rows: Integers | None = None) -> Batch:
     )
 
 
-def task_losses(network: Network, batch: Batch, precision: torch.dtype = torch.float32) -> dict[str, Tensor]:
-    """The mean loss of each task over the rows that have its label; tasks without any in the batch are not named."""
+def task_losses(
+    network: Network, batch: Batch, precision: torch.dtype = torch.float32, *, calibrated: bool = False
+) -> dict[str, Tensor]:
+    """The mean loss of each task over the rows that have its label; tasks without any in the batch are not named.
+
+    `calibrated`: of what is answered, and not of what calibration is still to put right.
+    """
     found: dict[str, Tensor] = {}
     for view in network.views:
         rows = batch.rows_of(view)
@@ -86,6 +91,8 @@ def task_losses(network: Network, batch: Batch, precision: torch.dtype = torch.f
             with torch.autocast(rows.device.type, precision, enabled=precision != torch.float32):
                 logits = network.logits(view, network.parts(view, part.inputs))
             floats = {task: of.float() for task, of in logits.items()}
+            if calibrated:
+                floats = {task.name: network.calibrator(task)(floats[task.name], sampled=True) for task in view.tasks}
             of = losses(view.tasks, floats, part.labels, network.scale, part.weights)
             found |= {task: loss for task, loss in of.items() if known(part.labels[task]).any()}
     return {task.name: found[task.name] for task in network.tasks if task.name in found}
@@ -106,6 +113,7 @@ class Learner:
         """`state`: what the optimizer remembers. `groups`: parameters with rates of their own, if not all are alike."""
         self.network, self.fleet = network, fleet
         self._precision = getattr(torch, plan.precision)
+        self.calibrated = False  # whether losses are those of calibrated answers
         self.watch: Callable[[Mapping[str, Tensor]], None] | None = None  # sees each batch's losses before the step
         self.optimizer = torch.optim.AdamW(
             groups or network.parameters(), lr=plan.learning_rate, weight_decay=plan.weight_decay, foreach=True
@@ -144,7 +152,7 @@ class Learner:
 
     def _losses(self, batch: Batch) -> dict[str, Tensor]:
         """The mean losses over the batches of all processes."""
-        mine = task_losses(self.network, batch, self._precision)
+        mine = task_losses(self.network, batch, self._precision, calibrated=self.calibrated)
         rows = {task: int(known(batch.labels[task]).sum()) for task in mine} if self.fleet.size > 1 else {}
         return self.fleet.whole(mine, rows, list(self.weights))
 

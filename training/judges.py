@@ -1,0 +1,27 @@
+"""The part of the kept examples that judges updates and is never learned from again: that of some users, by their name.
+
+The name decides alone, so who judges today judges tomorrow, and no update can learn by heart what it is judged by.
+"""
+
+from typing import NamedTuple
+from zlib import crc32
+
+import numpy as np
+
+from training.examples import Examples
+
+JUDGES_OF = 5  # one user of so many
+
+
+class Kept(NamedTuple):
+    """The examples that a checkpoint carries: those that are learned from again, and those that judge."""
+
+    learned: Examples
+    judging: Examples
+
+
+def parted(sample: Examples) -> Kept:
+    """Users' examples stay together; those of nobody, as products are, go by their own names."""
+    names = (user or own for user, own in zip(sample.user_id, sample.example_id, strict=True))
+    judging = np.array([crc32(name.encode()) % JUDGES_OF == 0 for name in names], np.bool_)
+    return Kept(sample.take(~judging), sample.take(judging))
