@@ -6,12 +6,9 @@ python -m training evaluate DATA.parquet                       the network besid
 python -m training affinity DATA.parquet                       which tasks agree while they learn, which conflict
 python -m training search DATA.parquet...                      which network and plan learn best
 python -m training follow [--once]                             go on learning from the feedback topic, publish
-<<<<<<< HEAD
+python -m training compare [--since HOURS]                     a model on trial beside the one that serves
 python -m training watch [--once]                              how good the serving model is; takes a worse one back
 python -m training skew [--share SHARE]                        features as served beside those of the log
-=======
-python -m training compare [--since HOURS]                     a model on trial beside the one that serves
->>>>>>> trial
 python -m training replay EVENTS.jsonl... --out DATA.parquet   examples from events of before the first log
 """
 
@@ -30,7 +27,7 @@ METHODS: Final = ("ours", "single-task", "LightGBM")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit codes: 0 done, 1 data or a model at fault, 2 wrong settings or arguments, 3 an update refused."""
+    """Exit codes: 0 done, 1 data or a model at fault, 2 wrong settings or arguments, 3 an update refused, 4 frozen."""
     args = parse(arguments)
     try:
         settings, features = read_settings()
@@ -101,12 +98,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     search.add_argument("--out", type=Path, help="where to write the best [model] and [training], as TOML")
     follow = commands.add_parser("follow", help="go on learning from the feedback topic, and publish")
     follow.add_argument("--once", action="store_true", help="learn from what is there now, then end")
+    follow.add_argument("--thaw", action="store_true", help="go on after refused updates have frozen the model")
     follow.add_argument("--bundles", type=Path, help="the folder of bundles, in place of the settings' own")
-<<<<<<< HEAD
-    declare_watch(commands)
-=======
     declare_compare(commands.add_parser("compare", help="judge a model on trial beside the one that serves"))
->>>>>>> trial
+    declare_watch(commands)
     replay = commands.add_parser("replay", help="make examples from events of before the first log")
     replay.add_argument("events", type=Path, nargs="+", help='lines of {"kind": ..., "event": ...} in time order')
     replay.add_argument("--out", type=Path, required=True, help="where to write the examples, as Parquet")

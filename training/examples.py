@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from contract.errors import BadData
 from contract.features import GROUPS, Block, FeatureSet
-from contract.rows import Example, pack
+from contract.rows import Example, Packed, pack_each
 from contract.tasks import Task
 from training.labels import Classes, RawLabel, any_known, classes_of, coded_labels, known
 
@@ -84,11 +84,17 @@ class Examples:
 
     def to_rows(self) -> list[Example]:
         """The same examples as they travel."""
-        return [self._row(at) for at in range(len(self))]
+        said = {group: ~is_empty(block) for group, block in self.blocks.items()}
+        packed = {group: pack_each(block) for group, block in self.blocks.items()}
+        labelled = {task.name: self.known(task) for task in self.tasks}
+        return [
+            self._row(
+                at, {g: of[at] for g, of in packed.items() if said[g][at]}, [t for t in labelled if labelled[t][at]]
+            )
+            for at in range(len(self))
+        ]
 
-    def _row(self, at: int) -> Example:
-        names = [task.name for task in self.tasks if known(self.labels[task.name])[at]]
-        one = {group: block.take([at]) for group, block in self.blocks.items()}
+    def _row(self, at: int, groups: dict[str, Packed], names: list[str]) -> Example:
         return Example(
             example_id=self.example_id[at],
             revision=int(self.revision[at]),
@@ -97,7 +103,7 @@ class Examples:
             ts_ms=int(self.ts_ms[at]),
             model_version="",
             features=self.features.digest,
-            groups={group: pack(block) for group, block in one.items() if not is_empty(block)[0]},
+            groups=groups,
             labels={name: self._label(name, at) for name in names},
             known_ms={name: int(self.known_ms[name][at]) for name in names},
             item_id=self.item_id[at],

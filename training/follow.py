@@ -6,8 +6,8 @@ checkpoint, so a bundle and what it has learned from cannot come apart.
 """
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,30 +16,39 @@ import numpy as np
 import numpy.typing as npt
 
 from contract.bundle import current_version
-from contract.errors import BadBundle
+from contract.errors import BadBundle, BadData
 from contract.rows import Example, read_example
 from export.interactions import read_interactions
 from model.checkpoint import About, Checkpoint, describe, path_of, read_checkpoint
 from model.network import Network
+from training.doubts import doubts
 from training.evaluation import Evaluation, judge
 from training.examples import Examples, from_rows
 from training.feed import Fed
-from training.gate import refusals, unfinished
+from training.gate import judged, unfinished
+from training.gentle import gentle_learner
 from training.interactions import interactions_of, latest_interactions
+from training.judges import parted
 from training.labels import expected_instead
 from training.learner import Learner, as_batch, predict
 from training.news import News, in_turn, news_in, read_news
+from training.paired import Judged
 from training.plan import Plan
 from training.sample import Sample, meaning, one_after_another, read_sample, sample_of, together
+from training.screen import screened
 from training.tables import rehoused
 from training.teacher import taught
 
 Predictions = dict[str, npt.NDArray[Any]]
+Learn = Callable[[Learner, Network, Examples, Sample | None, Plan], Predictions]
 
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """What came of one look at the feedback. `checkpoint`: the better model, or None with `refused` saying why."""
+    """What came of one look at the feedback. `checkpoint`: the better model, or None with `refused` saying why.
+
+    `figures`: what the gate found, by set and task; `aside`: the network that it refused.
+    """
 
     examples: int
     left_out: dict[str, int]
@@ -47,6 +56,36 @@ class Update:
     held_out: Evaluation = field(default_factory=dict)
     refused: Sequence[str] = ()
     checkpoint: Checkpoint | None = None
+    figures: Mapping[str, dict[str, float]] = field(default_factory=dict)
+    aside: Checkpoint | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """What an update has to do with: what came, and what the checkpoint carries.
+
+    `arriving` is learned from now; `held` judges first; `replayed` is learned from again, `judging` never.
+    """
+
+    new: News
+    arriving: Examples
+    held: News
+    learned: list[Examples]
+    replayed: Sample | None
+    judging: Examples | None
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint, new: News, held_out: float) -> "Material":
+        sample, waiting = kept(checkpoint), waited(checkpoint)
+        replayed, judging = parted(sample) if sample else (None, None)
+        arrived, held = new.parted(held_out)
+        before = [sample.examples] if sample else []
+        learned = [*before, *(part.examples for part in (*waiting, arrived))]
+        return cls(new, in_turn([*waiting, arrived]), held, learned, replayed, judging)
+
+    def judges(self) -> dict[str, Examples]:
+        """The sets that judge, by name."""
+        return {"recent": self.held.unlearned()} | ({"kept": self.judging} if self.judging else {})
 
 
 def present_checkpoint(bundles: Path) -> Checkpoint:
@@ -57,41 +96,59 @@ def present_checkpoint(bundles: Path) -> Checkpoint:
     return read_checkpoint(path_of(bundles, version))
 
 
-def update(checkpoint: Checkpoint, fed: Fed, plan: Plan) -> Update:
+def update(checkpoint: Checkpoint, fed: Fed, plan: Plan, learn: Learn | None = None) -> Update:
     """Learn from what was fed, if there is anything to learn from; the checkpoint given stays as it is."""
     new, left_out = usable(fed.values, checkpoint)
+    rows, unfit = screened(new.examples, fed.newest_ms, plan.user_share)
+    new, left_out = new.take(rows), left_out | unfit
     if not len(new):
         return Update(0, left_out)
-    present, sample, waiting = checkpoint.network(), kept(checkpoint), waited(checkpoint)
-    arrived, held = new.parted(plan.held_out)
-    held_out, arriving = held.unlearned(), in_turn([*waiting, arrived])
-    before = predict(present, held_out)
+    present, material = checkpoint.network(), Material.of(checkpoint, new, plan.held_out)
+    doubted, said = doubted_of(present, material, plan)
+    if doubted:
+        return Update(len(new), left_out, said, refused=doubted)
+    judges = material.judges()
+    before = {which: predict(present, examples) for which, examples in judges.items()}
     begun = rehoused(checkpoint, present, new.first_met(), plan)
     network = begun.network()
-    learner = Learner(network=network.train(), plan=gentler(plan), state=begun.optimizer)
-    guesses = learn_progressively(learner, present, arriving, sample, plan)
-    after = predict(network.eval(), held_out)
-    progressive = judge(network.tasks, arriving, guesses)
-    evaluation = judge(network.tasks, held_out, after)
-    refused = unfinished(network) + refusals(network.tasks, held_out, before, after, plan.margin)
-    if refused:
-        return Update(len(new), left_out, progressive, evaluation, refused)
-    learned = [*([sample.examples] if sample else []), *(part.examples for part in (*waiting, arrived))]
+    learner = gentle_learner(network, begun.optimizer, plan)
+    try:
+        guesses = (learn or learn_progressively)(learner, present, material.arriving, material.replayed, plan)
+    except BadData as error:
+        return Update(len(new), left_out, said, refused=[str(error)])
+    network.eval()
+    sets = [Judged(which, examples, before[which], predict(network, examples)) for which, examples in judges.items()]
+    verdict = judged(network.tasks, sets, plan.margin)
+    found = Update(
+        len(new),
+        left_out,
+        judge(network.tasks, material.arriving, guesses),
+        judge(network.tasks, sets[0].examples, sets[0].after),
+        [*unfinished(network), *verdict.refused],
+        figures=verdict.figures,
+    )
+    about = successor(checkpoint, network, found.held_out, fed.positions)
+    if found.refused:
+        return replace(found, aside=Checkpoint(about=about, weights=network.state_dict()))
     better = Checkpoint(
-        about=successor(checkpoint, network, evaluation, fed.positions),
+        about=about,
         weights=network.state_dict(),
         optimizer=learner.optimizer.state_dict(),
-        sample=sample_of(together(learned), plan.keep, plan.seed),
-        waiting=held.parquet(),
+        sample=sample_of(together(material.learned), plan.keep, plan.seed),
+        waiting=material.held.parquet(),
         met=begun.met,
         interactions=latest_interactions(read_interactions(checkpoint.interactions), interactions_of(new.examples)),
     )
-    return Update(len(new), left_out, progressive, evaluation, (), better)
+    return replace(found, checkpoint=better)
 
 
-def gentler(plan: Plan) -> Plan:
-    """The plan with the learning rate of updates."""
-    return msgspec.structs.replace(plan, learning_rate=plan.learning_rate * plan.update_rate)
+def doubted_of(present: Network, material: Material, plan: Plan) -> tuple[list[str], Evaluation]:
+    """Why the labels that came are not believed, if so, and how good the present model is on them."""
+    news = material.new.unlearned()
+    said = predict(present, news)
+    judging = material.judging
+    before = (judging, predict(present, judging)) if judging else None
+    return list(doubts(present.tasks, (news, said), before, plan.jump)), judge(present.tasks, news, said)
 
 
 def successor(checkpoint: Checkpoint, network: Network, evaluation: Evaluation, positions: Mapping[str, int]) -> About:

@@ -31,6 +31,10 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True):
     by an update on what is held out. `pause_s`: between two looks at the feedback. `threads`: of torch; more of them
     than idle cores make it much slower. `device`: what learns; `bfloat16` multiplies matrices in that precision,
     while weights, sums and losses stay float32.
+
+    `records_max`: how much of the feedback one update takes at most.
+    `user_share`: how much of an update may be of one user. `jump`: how many times more, or less, than the present model
+    expects may happen before labels are not believed. `refusals_max`: so many in a row, and the model is frozen.
     """
 
     batch: Count = 512
@@ -56,6 +60,10 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True):
     stream_rows: Count = 2_000_000
     margin: Annotated[float, Meta(ge=0)] = 0.05
     pause_s: Annotated[float, Meta(gt=0)] = 30.0
+    records_max: Count = 50_000
+    user_share: Share = 0.05
+    jump: Annotated[float, Meta(gt=1)] = 1.5
+    refusals_max: Count = 3
 
 
 def read_plan(table: Mapping[str, object]) -> Plan:

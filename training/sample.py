@@ -43,6 +43,9 @@ class Sample:
     examples: Examples
     weight: Floats
 
+    def take(self, rows: Mask) -> "Sample":
+        return Sample(self.examples.take(rows), self.weight[rows])
+
     def chances(self) -> Floats:
         """The chance of each row to be drawn (N,): families as they are, but none with less than its least share."""
         family = family_of(self.examples)

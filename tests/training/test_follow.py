@@ -20,9 +20,10 @@ from training.examples import Examples
 from training.feed import Fed, Feed
 from training.fit import fit
 from training.follow import present_checkpoint, update, usable
-from training.gate import ROWS_MIN, refusals
+from training.gate import ROWS_MIN, judged
 from training.interactions import interactions_of, latest_interactions
 from training.learner import predict
+from training.paired import Judged
 from training.sample import sample_of
 from training.table import read_examples
 
@@ -61,7 +62,7 @@ class Fixed(Feed):
     def __init__(self, found: Fed) -> None:
         self.found, self.asked = found, list[dict[str, int]]()
 
-    def read(self, positions: object) -> Fed:
+    def read(self, positions: object, records_max: int) -> Fed:
         self.asked.append(dict(positions))  # type: ignore[call-overload]
         return self.found
 
@@ -195,8 +196,8 @@ def test_the_gate_judges_tasks_that_have_enough_held_out_labels(
     before = predict(checkpoint.network(), examples)
     worse = before | {"click": 1 - before["click"]}
 
-    assert bool(refusals((CLICK,), examples, before, worse, 0.05)) == is_refused
-    assert refusals((CLICK,), examples, before, before, 0.0) == []
+    assert bool(judged((CLICK,), [Judged("recent", examples, before, worse)], 0.05).refused) == is_refused
+    assert judged((CLICK,), [Judged("recent", examples, before, before)], 0.0).refused == []
 
 
 def test_the_gate_refuses_what_is_not_finite_however_few_rows_show_it(checkpoint: Checkpoint) -> None:
@@ -204,7 +205,7 @@ def test_the_gate_refuses_what_is_not_finite_however_few_rows_show_it(checkpoint
     before = predict(checkpoint.network(), examples)
     after = before | {"click": np.full(3, np.nan, np.float32)}
 
-    (refused,) = refusals((CLICK,), examples, before, after, 0.05)
+    (refused,) = judged((CLICK,), [Judged("recent", examples, before, after)], 0.05).refused
 
     assert "finite" in refused
 
@@ -220,11 +221,11 @@ def test_feedback_is_read_to_its_end_and_then_from_there(broker: EmbeddedKafka |
     feed = Feed(kafka=Kafka(bootstrap_servers=broker.bootstrap), topic=topic)
     try:
         produce(broker, topic, make_rows(30, 1))
-        first = feed.read({})
-        again = feed.read({})
-        nothing = feed.read(first.positions)
+        first = feed.read({}, 1_000)
+        again = feed.read({}, 1_000)
+        nothing = feed.read(first.positions, 1_000)
         produce(broker, topic, make_rows(5, 2, "n"))
-        second = feed.read(first.positions)
+        second = feed.read(first.positions, 1_000)
     finally:
         feed.close()
 
@@ -238,7 +239,7 @@ def test_positions_that_the_topic_does_not_have_begin_anew(broker: EmbeddedKafka
     feed = Feed(kafka=Kafka(bootstrap_servers=broker.bootstrap), topic=topic)
     try:
         produce(broker, topic, make_rows(10, 1))
-        found = feed.read({f"{topic}/{partition}": 999 for partition in range(4)})
+        found = feed.read({f"{topic}/{partition}": 999 for partition in range(4)}, 1_000)
     finally:
         feed.close()
 

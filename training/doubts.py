@@ -1,0 +1,95 @@
+"""Whether the labels of an update can be believed, asked of the model that serves before anything is learned.
+
+A model that was right yesterday is not wholly wrong today. If what it expects to happen happens several times as often
+or not at all, or if its order of the rows is worth much less than on the examples kept from before, then it is likelier
+that labels or features have been mixed up than that the world has changed. Chance is taken out first, by the bounds of
+an interval over users.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import numpy as np
+
+from contract.tasks import Task
+from training.evaluation import ALARMS
+from training.examples import Examples
+from training.gate import ROWS_MIN
+from training.metrics import auc
+from training.paired import Array, Floats, Interval, Predictions, first, interval, whose
+
+WORTH: Final = 0.5  # of its worth on kept examples, an order keeps at least this
+Rows = tuple[Array, Array, Array]  # labels (N,), predictions (N,) or (N, classes), the number of each row's user
+
+
+def doubts(
+    tasks: Sequence[Task],
+    new: tuple[Examples, Predictions],
+    kept: tuple[Examples, Predictions] | None,
+    jump: float,
+) -> Iterator[str]:
+    """Why an update's labels are not believed, as sentences.
+
+    How many fraudulent orders there are among those judged by now says little: fraud is told within days, its absence
+    after weeks. So of alarms the order alone is looked at.
+    """
+    for task in tasks:
+        rows = rows_of(task, *new)
+        if len(rows[0]) < ROWS_MIN or task.kind == "regression":
+            continue
+        if task.kind != "multiclass" and task.graph not in ALARMS:
+            yield from jumped(task, rows, jump)
+        former = rows_of(task, *kept) if kept else None
+        if former and len(former[0]) >= ROWS_MIN:
+            yield from worthless(task, rows, former)
+
+
+def rows_of(task: Task, examples: Examples, said: Predictions) -> Rows:
+    rows = examples.known(task)
+    return examples.labels[task.name][rows], said[task.name][rows], whose(examples)[rows]
+
+
+def jumped(task: Task, rows: Rows, jump: float) -> Iterator[str]:
+    y, p, user = rows
+    expected = float(p.sum(dtype=np.float64))
+    found = interval(y[:, None] / expected, user, first)
+    most = max(found.high, 3.0 / expected)  # none among many is at most three, 19 times of 20
+    if found.low > jump or most < 1 / jump:
+        yield (
+            f"`{task.name}` should happen {1 / jump:.2g} to {jump:g} times as often as the present model expects. "
+            f"Found {found.value:.2f} times on {len(y)} new examples, by chance from {found.low:.2f} to {most:.2f}."
+        )
+
+
+def worthless(task: Task, rows: Rows, former: Rows) -> Iterator[str]:
+    now, then = worth(task, *rows), worth(task, *former)
+    if now.high < WORTH * then.low:
+        what = "be right about" if task.kind == "multiclass" else "put in order"
+        yield (
+            f"The present model should {what} new `{task.name}` at least half as well as what is kept from before. "
+            f"Found {now.value:.3f} after {then.value:.3f}, by chance up to {now.high:.3f} and down to {then.low:.3f}."
+        )
+
+
+def worth(task: Task, y: Array, p: Array, user: Array) -> Interval:
+    """What predictions are good for whatever their level: 2 AUC - 1, which is 0 by chance; of classes the accuracy."""
+    if task.kind == "multiclass":
+        return interval((p.argmax(1) == y)[:, None] / len(y), user, first)
+    area = auc(y, p)
+    if not np.isfinite(area):
+        return Interval(float("nan"), float("nan"), float("nan"))
+    found = interval(influence(y > 0.5, p, area)[:, None], user, first)
+    return Interval(2 * area - 1, 2 * (area + found.low) - 1, 2 * (area + found.high) - 1)
+
+
+def influence(positive: Array, p: Array, area: float) -> Floats:
+    """What each row (N,) adds to the AUC's distance from its expectation (DeLong et al. 1988)."""
+    found, (above, below) = np.zeros(len(p)), (np.sort(p[positive]), np.sort(p[~positive]))
+    found[positive] = (share_below(below, p[positive]) - area) / len(above)
+    found[~positive] = (1 - share_below(above, p[~positive]) - area) / len(below)
+    return found
+
+
+def share_below(others: Array, p: Array) -> Floats:
+    """The share of `others`, in order, that each of p is above, ties counting half."""
+    return np.asarray((np.searchsorted(others, p, "left") + np.searchsorted(others, p, "right")) / (2 * len(others)))

@@ -1,0 +1,29 @@
+"""The part of the kept examples that judges updates and is never learned from again: that of some users, by their name.
+
+The name decides alone, so who judges today judges tomorrow, and no update can learn by heart what it is judged by.
+"""
+
+from typing import NamedTuple
+from zlib import crc32
+
+import numpy as np
+
+from training.examples import Examples
+from training.sample import Sample
+
+JUDGES_OF = 5  # one user of so many
+
+
+class Kept(NamedTuple):
+    """The examples that a checkpoint carries: those that are learned from again, and those that judge."""
+
+    learned: Sample
+    judging: Examples
+
+
+def parted(sample: Sample) -> Kept:
+    """Users' examples stay together; those of nobody, as products are, go by their own names."""
+    examples = sample.examples
+    names = (user or own for user, own in zip(examples.user_id, examples.example_id, strict=True))
+    judging = np.array([crc32(name.encode()) % JUDGES_OF == 0 for name in names], np.bool_)
+    return Kept(sample.take(~judging), examples.take(judging))
