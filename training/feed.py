@@ -49,7 +49,7 @@ class Feed:
         self._consumer = Consumer(configuration)
         self._topic = topic
 
-    def read(self, positions: Mapping[str, int], records_max: int) -> Fed:
+    def read(self, positions: Mapping[str, int], records_max: float = math.inf) -> Fed:
         """What lies between `positions` (a partition without one: its beginning) and the present ends.
 
         At most so many records; the rest is for the next time. A position that the topic no longer has is taken as its
