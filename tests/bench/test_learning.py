@@ -41,7 +41,9 @@ def test_a_block_with_few_of_a_label_says_nothing() -> None:
     y, p = np.array([1.0] * 4 + [0.0] * 9), np.linspace(1, 0, 13)
 
     assert block_auc(y, p)[1] == 0
-    assert block_auc(np.append(y, 1.0), np.append(p, 0.9)) == (1.0, pytest.approx(5 * 9 / 14))
+    value, weight = block_auc(np.append(y, 1.0), np.append(p, 0.9))
+    assert value == 1.0
+    assert weight == pytest.approx(5 * 9 / 14)
 
 
 def test_what_is_missed_is_said_with_what_was_found() -> None:
