@@ -283,14 +283,14 @@ def text(told: Mapping[str, Any]) -> str:
 
 
 def scaled(scale: Scale, by: float) -> Scale:
-    """A smaller shop; days go down to two of each kind."""
+    """A smaller shop; days go down as well."""
     if by <= 0:
         raise BadData(f"`scale` should be positive. Found {by}.")
     return Scale(
         people=max(int(scale.people * by), 40),
         items=max(int(scale.items * by), 64),
         calm_days=scale.calm_days if by >= 0.3 else 2,
-        drifting_days=scale.drifting_days if by >= 0.3 else 1,
+        drifting_days=scale.drifting_days if by >= 0.3 else 1.5,
     )
 
 

@@ -34,7 +34,7 @@ class Drift:
         self._chance = random.Random(seed)
         self._fashion: dict[str, float] = {}
         self._plain: dict[str, float] = {}  # the appeal of items as if there were no fashions
-        self._launched, self._moves = 0, 0
+        self._launched, self._moves, self._level = 0, 0, 0.0
 
     def move(self, items: Assortment, people: Sequence[Person], ts_ms: int) -> list[Happening]:
         """Change the world by an hour; returns the records of products that are new or have changed."""
@@ -49,7 +49,10 @@ class Drift:
             for word in sorted({words_of(item)[kind] for item in items.items}):
                 pushed = self._chance.gauss(0, deviation * math.sqrt(1 - kept**2))
                 self._fashion[word] = kept * self._fashion.get(word, 0.0) + pushed
-        items.put([self._as_seen(item) for item in items.items])
+        seen = [self._as_seen(item) for item in items.items]
+        if not self._level:
+            self._level = level(items.items)
+        items.put([replace(item, appeal=item.appeal * self._level / level(seen)) for item in seen])
 
     def _as_seen(self, item: Item) -> Item:
         plain = self._plain.setdefault(item.item_id, item.appeal)
@@ -90,6 +93,11 @@ class Drift:
             abroad=chance.uniform(0.0, 0.8),
             account_days=chance.choice((20.0, 60.0, 300.0)),
         )
+
+
+def level(items: Sequence[Item]) -> float:
+    """The mean appeal of what is shown, which is shown in proportion to it; fashions move it to and fro, not up."""
+    return sum(item.appeal**2 for item in items) / sum(item.appeal for item in items)
 
 
 def words_of(item: Item) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """docs/training.md says what `training evaluate` does."""
 
+import msgspec
 import numpy as np
 
 from model.declared import Shape
@@ -12,6 +13,7 @@ from training.plan import Plan
 
 PAGE = Page(ROOT / "docs" / "training.md")
 HEADING = "What evaluate does"
+LEARNING_ON = "How the learner learns on"
 
 
 def test_every_figure_stands_there_and_no_other(seed: int) -> None:
@@ -34,6 +36,14 @@ def test_every_option_stands_there_with_its_default() -> None:
 
     told = {bare(row["option"]): bare(row["default"]) for row in options}
     assert told == {name: "" if value is None else str(value) for name, value in found.items()}
+
+
+def test_every_field_of_updates_stands_there_with_its_default() -> None:
+    told = {bare(row["field of `[training]`"]): bare(row["default"]) for row in PAGE.tables(LEARNING_ON)[0]}
+
+    fields = msgspec.structs.asdict(Plan())
+    assert told == {name: str(fields[name]) for name in told}
+    assert {"update_rate", "update_batch", "replay", "distillation", "row_after", "unused_days", "keep"} == set(told)
 
 
 def test_the_methods_that_can_be_named_are_those_that_there_are() -> None:

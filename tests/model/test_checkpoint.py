@@ -37,6 +37,16 @@ def test_a_network_comes_back_as_it_was(tmp_path: Path, seed: int) -> None:
         torch.testing.assert_close(answer, network(inputs)[name], rtol=0, atol=0)
 
 
+def test_a_checkpoint_of_an_earlier_version_is_read_with_nothing_of_what_came_later(tmp_path: Path) -> None:
+    path = write_checkpoint(tmp_path, checkpoint_of(make_network()))
+    state = torch.load(path, weights_only=True)
+    torch.save({name: value for name, value in state.items() if name not in ("waiting", "met")}, path)
+
+    found = read_checkpoint(path)
+
+    assert (found.waiting, found.met, found.sample) == (b"", {}, b"rows")
+
+
 def test_versions_sort_by_time_and_tell_weights_apart() -> None:
     one, other = make_network(seed=1).state_dict(), make_network(seed=2).state_dict()
 

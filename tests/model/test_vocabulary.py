@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.vocabulary import MET_MIN, Known, Vocabulary, count_known, laid_out
+from model.vocabulary import MET_MIN, Known, Vocabulary, changed, count_known, laid_out
 
 BOUNDS = np.iinfo(np.int64)
 IDS = st.integers(BOUNDS.min, BOUNDS.max).filter(bool)
@@ -56,3 +56,17 @@ def test_a_bound_keeps_the_most_frequent(seed: int) -> None:
 
     assert found.rows == 11
     assert found.array.tolist() == list(range(100, 91, -1))
+
+
+@given(st.sets(IDS, min_size=6, max_size=60), st.integers(1, 5))
+def test_ids_that_come_and_go_leave_the_rows_of_all_others(ids: set[int], spare: int) -> None:
+    freed, added, stay = sorted(ids)[:2], sorted(ids)[2:4], sorted(ids)[4:]
+    before = known(stay + freed, spare)
+
+    after, rows = changed(before, np.array(freed), np.array(added))
+
+    now, then = Vocabulary(after), Vocabulary(before)
+    assert len(rows) == after.rows == before.rows
+    for ident in (0, *stay, *added):
+        assert rows[int(now(torch.tensor(ident)))] == int(then(torch.tensor(ident)))
+    assert all(1 <= int(now(torch.tensor(ident))) <= spare for ident in freed)

@@ -50,7 +50,8 @@ def answers(checkpoint: Checkpoint, item: int) -> dict[str, torch.Tensor]:
     blocks = draw_blocks(40, 9)
     blocks["item"].ids[:, SPAN.start] = item
     with torch.no_grad():
-        return checkpoint.network()(as_inputs(blocks))
+        found: dict[str, torch.Tensor] = checkpoint.network()(as_inputs(blocks))
+    return found
 
 
 def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
