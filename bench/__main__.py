@@ -10,6 +10,7 @@ BENCHES: Final = {
     "memory": "bytes in Redis for each entity, beside the formula, and what might make profiles grow",
     "ledger": "workers die by SIGKILL while events flow; nothing is lost, nothing contradicts, profiles are exact",
     "state": "two workers meet every fault of the log, of Redis and of the group; profiles are exact, answers agree",
+    "join": "the joiner dies by SIGKILL while a shop goes on; every label is joined once, with the features as served",
     "erasure": "people are erased while events flow: how long until they are gone, and whether they stay so",
     "census": "the multi-task network on Census-Income, beside single-task nets and LightGBM",
     "calibration": "whether probabilities say what happens, for each task, on the simulated shop",

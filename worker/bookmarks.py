@@ -22,15 +22,15 @@ class Bookmarks:
         self._marks_max = marks_max
         self._marks: list[Mark] = []
         self._width_ms = 1
-        self._highest_ms = 0
+        self.highest_ms = 0
         self.position_read = 0  # the offset after the last record that was read
 
     def note(self, offset: int, ts_ms: int) -> None:
         """An event of that time was read."""
         self.position_read = offset + 1
-        if not self._marks or ts_ms > self._highest_ms:
-            self._highest_ms = max(self._highest_ms, ts_ms)
-            self._add(Mark(self._highest_ms, self._highest_ms, offset))
+        if not self._marks or ts_ms > self.highest_ms:
+            self.highest_ms = max(self.highest_ms, ts_ms)
+            self._add(Mark(self.highest_ms, self.highest_ms, offset))
             while len(self._marks) > self._marks_max:
                 self._coarsen()
 

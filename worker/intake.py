@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from confluent_kafka import OFFSET_END, OFFSET_INVALID, Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -24,6 +25,7 @@ class Place(NamedTuple):
     partition: int
 
 
+NO_NOTES: Final[Mapping[Place, str]] = MappingProxyType({})
 Headers: TypeAlias = Sequence[Any]  # pairs of a name and bytes, as the client gives and takes them
 
 
@@ -156,9 +158,9 @@ class Intake:
                 found[place] = ends[1]
         return found
 
-    def commit(self, positions: Mapping[Place, int], note: str = "") -> None:
+    def commit(self, positions: Mapping[Place, int], notes: Mapping[Place, str] = NO_NOTES) -> None:
         """Store where to go on, when this is not part of a transaction."""
-        offsets = [TopicPartition(*place, offset, metadata=note) for place, offset in positions.items()]
+        offsets = [TopicPartition(*place, at, metadata=notes.get(place, "")) for place, at in positions.items()]
         self._ask("take committed offsets", lambda: self._consumer.commit(offsets=offsets, asynchronous=False))
 
     def membership(self) -> Any:

@@ -22,6 +22,7 @@ from contract.rows import Scored, read_scored, to_json, to_msgpack
 from contract.settings import Settings
 from worker import metrics
 from worker.intake import Held, Intake, Place, Record
+from worker.notes import read_all, write
 from worker.patience import Patience
 from worker.publisher import Outgoing, Publisher
 from worker.quiet import Quiet
@@ -144,7 +145,8 @@ class Joining:
         outgoing += [Outgoing(topics.judgements, j.user_id, to_json(j)) for j in output.judgements]
         positions = self._waiting.positions()
         if outgoing or positions != self._committed:
-            self._publisher.publish(outgoing, positions, self._intake, self._tally.note(positions))
+            notes = self._waiting.notes(self._tally.final(positions))
+            self._publisher.publish(outgoing, positions, self._intake, {p: write(note) for p, note in notes.items()})
             self._committed = positions
             self._forget(positions)
         metrics.STREAM_TIME.set((self._waiting.now_ms or 0) / 1000)
@@ -170,7 +172,7 @@ class Joining:
 
     def _nothing_said(self) -> tuple[Said, Tally, dict[Place, int]]:
         feedback = self._settings.feedback
-        return Said(limit=feedback.said_max), Tally(notes=(), limit=feedback.parked_max), {}
+        return Said(limit=feedback.said_max), Tally(final=(), limit=feedback.parked_max), {}
 
     def _remember(self) -> None:
         """Read back what was said of what is read now, before anything is said; nobody else speaks from then on."""
@@ -180,7 +182,9 @@ class Joining:
             places = set(self._intake.places)
             held = self._patience.insist("kafka", partial(self._intake.held, places))
             self._said = self._patience.insist("kafka", partial(self._recall, held))
-            self._tally = Tally(notes=[at.note for at in held.values()], limit=self._settings.feedback.parked_max)
+            notes, limit = read_all(held), self._settings.feedback.parked_max
+            self._tally = Tally(final=[note.orphans for note in notes.values()], limit=limit)
+            self._waiting.resume(notes)
             self._before = {place: at.high for place, at in held.items() if at.high > start_of(at)}
             metrics.UNREMEMBERED.set(self._said.forgotten)
             for task, n in self._tally.total().items():

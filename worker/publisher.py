@@ -13,7 +13,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer, Topic
 
 from contract.errors import ShopstreamError, Unavailable
 from contract.settings import Kafka
-from worker.intake import Headers, Intake, Place
+from worker.intake import NO_NOTES, Headers, Intake, Place
 from worker.patience import Patience
 from worker.step import StepMark
 from worker.stopwatch import STOPWATCH
@@ -77,13 +77,17 @@ class Publisher:
             self._patience.insist("kafka", self._reset)  # all of it goes with the rest
 
     def publish(
-        self, records: Sequence[Outgoing], positions: Mapping[Place, int], intake: Intake, note: str = ""
+        self,
+        records: Sequence[Outgoing],
+        positions: Mapping[Place, int],
+        intake: Intake,
+        notes: Mapping[Place, str] = NO_NOTES,
     ) -> None:
         """Write all records and commit `positions`; returns when both are done, however long Kafka makes it wait.
 
-        `note` is stored with each position, and read with it: `Intake.held`.
+        `notes` are stored with their positions, and read with them: `Intake.held`.
         """
-        self._patience.insist("kafka", lambda: self._attempt(records, positions, intake, note))
+        self._patience.insist("kafka", lambda: self._attempt(records, positions, intake, notes))
 
     def take_over(self) -> None:
         """Become the only one who writes under this name: what others have begun under it is over when this returns."""
@@ -102,24 +106,28 @@ class Publisher:
             producer.purge()
             producer.flush(1)
 
-    def _attempt(self, records: Sequence[Outgoing], positions: Mapping[Place, int], intake: Intake, note: str) -> None:
+    def _attempt(
+        self, records: Sequence[Outgoing], positions: Mapping[Place, int], intake: Intake, notes: Mapping[Place, str]
+    ) -> None:
         """Publish once. What comes to nothing is waited for like a server that is away.
 
         For the reason may be that this member lost its partitions, which it learns only while it waits.
         """
         try:
-            (self._transact if self._transactional else self._acknowledge)(records, positions, intake, note)
+            (self._transact if self._transactional else self._acknowledge)(records, positions, intake, notes)
         except Aborted as error:
             self._patience.insist("kafka", self._reset)
             raise Unavailable(
                 f"Kafka should take the batch in hand, which is published anew. Found: {error}"
             ) from error
 
-    def _transact(self, records: Sequence[Outgoing], positions: Mapping[Place, int], intake: Intake, note: str) -> None:
+    def _transact(
+        self, records: Sequence[Outgoing], positions: Mapping[Place, int], intake: Intake, notes: Mapping[Place, str]
+    ) -> None:
         self._begin()
         with STOPWATCH("publish produce"):
             self._produce(records)
-        offsets = [TopicPartition(*place, offset, metadata=note) for place, offset in positions.items()]
+        offsets = [TopicPartition(*place, at, metadata=notes.get(place, "")) for place, at in positions.items()]
         membership = intake.membership()
         with STOPWATCH("publish offsets"):  # while records travel
             self._insist(lambda: self._producer.send_offsets_to_transaction(offsets, membership, TIMEOUT_S))
@@ -131,7 +139,7 @@ class Publisher:
         self._begun, self._turn = False, (self._turn + 1) % len(self._producers)
 
     def _acknowledge(
-        self, records: Sequence[Outgoing], positions: Mapping[Place, int], intake: Intake, note: str
+        self, records: Sequence[Outgoing], positions: Mapping[Place, int], intake: Intake, notes: Mapping[Place, str]
     ) -> None:
         self._begin()
         self._produce(records)
@@ -141,7 +149,7 @@ class Publisher:
                 f"Every record should be acknowledged. Found {len(self._failed)} failed: {self._failed[0].str()}"
             )
         self._step("commit")
-        self._patience.insist("kafka", lambda: intake.commit(positions, note))
+        self._patience.insist("kafka", lambda: intake.commit(positions, notes))
         self._begun = False
 
     def _begin(self) -> None:

@@ -3,7 +3,7 @@
 What waits is in memory only. So a partition's position is that of its earliest record that something open may need.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from contract.events import Event
 from contract.joining.joiner import Joiner
@@ -13,6 +13,7 @@ from contract.settings import Feedback
 from contract.tasks import Task
 from worker.bookmarks import Bookmarks
 from worker.intake import Place
+from worker.notes import NONE, Note
 from worker.watermarks import Watermarks
 
 
@@ -23,6 +24,7 @@ class Waiting:
         self._joiner = Joiner(feedback=feedback, tasks=tasks)
         self._watermarks = Watermarks[Place]()
         self._bookmarks: dict[Place, Bookmarks] = {}
+        self._earlier: dict[Place, Note] = {}
         # Records further ahead than this would only be parked until the slower topics have caught up.
         self._lead_ms = feedback.grace_s * 1000
 
@@ -53,7 +55,9 @@ class Waiting:
         marks.note(offset, thing.ts_ms)
         self._watermarks.see(place, thing.ts_ms)
         if isinstance(thing, Scored):
-            self._joiner.scored(thing)
+            # A row that was done with may be read again without all that had come for it.
+            if not self._earlier.get(place, NONE).is_closed(offset, thing.ts_ms):
+                self._joiner.scored(thing)
         else:
             self._joiner.event(thing, Origin(*place, offset))
 
@@ -69,6 +73,21 @@ class Waiting:
         """From where each partition that has been read has to be read again; never goes back."""
         oldest_ms = self.oldest_ms
         return {place: marks.position(oldest_ms) for place, marks in self._bookmarks.items()}
+
+    def resume(self, notes: Mapping[Place, Note]) -> None:
+        """Leave out rows that an earlier life was done with."""
+        self._earlier = dict(notes)
+
+    def notes(self, orphans: Mapping[str, int]) -> dict[Place, Note]:
+        """What the next life should know of each partition that has been read."""
+        oldest_ms = self.oldest_ms
+        for place, marks in self._bookmarks.items():
+            since_ms = marks.highest_ms + 1 if oldest_ms is None else oldest_ms
+            earlier = self._earlier.get(place, NONE)
+            if marks.position_read >= earlier.read and since_ms >= earlier.since_ms:
+                earlier = Note({}, marks.position_read, since_ms)
+            self._earlier[place] = Note(dict(orphans), earlier.read, earlier.since_ms)
+        return {place: self._earlier[place] for place in self._bookmarks}
 
     def read(self) -> dict[Place, int]:
         """How far each partition has been read."""

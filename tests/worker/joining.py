@@ -10,6 +10,7 @@ from contract.events import Event, Judgement, Order
 from contract.rows import Example, Scored
 from tests.contract.joining.shop import FEEDBACK, FRAUD, at, click, label, order, row, shown
 from worker.intake import Place
+from worker.notes import Note
 from worker.said import Said, example_key, judgement_key
 from worker.tally import Tally
 from worker.waiting import Waiting
@@ -94,7 +95,7 @@ class Reader:
     examples: list[Example] = field(default_factory=list)
     judgements: list[Judgement] = field(default_factory=list)
     orphans: Counter[str] = field(default_factory=Counter)
-    note: str = ""
+    notes: dict[Place, Note] = field(default_factory=dict)
 
     def run(self, *, crashes: int = 0, batches: int = 40) -> "Reader":
         """A life that crashes has fewer than that many batches."""
@@ -110,7 +111,8 @@ class Reader:
     def _live(self, committed: dict[Place, int], batches: int | None) -> None:
         """Read on from the positions until all is read, or until the last of `batches` is published, not committed."""
         waiting, reading = Waiting(feedback=FEEDBACK, tasks=[FRAUD]), dict(committed)
-        said, tally = self._said(), Tally(notes=[self.note], limit=1_000)
+        said, tally = self._said(), Tally(final=[note.orphans for note in self.notes.values()], limit=1_000)
+        waiting.resume(self.notes)
         waiting.follow(self.log)
         while unread := [place for place, offset in reading.items() if offset < len(self.log[place])]:
             place = self.draw.choice(unread)
@@ -128,7 +130,7 @@ class Reader:
                 return
             tally.add(output.orphans)
             committed.update(waiting.positions())
-            self.note = tally.note(committed)
+            self.notes.update(waiting.notes(tally.final(committed)))
         self.orphans = tally.total()
 
     def _said(self) -> Said:

@@ -4,6 +4,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -216,6 +217,10 @@ def test_a_killed_joiner_loses_no_example(kafka: Kafka, process: JoinerProcess, 
     assert all(e == revisions[e.example_id, e.revision] for e in kafka.examples())
 
 
+def grown(kafka: Kafka, before: int) -> bool:
+    return len(kafka.read("feedback")) > before
+
+
 @pytest.mark.apache_kafka
 def test_a_joiner_that_is_killed_again_and_again_publishes_nothing_twice(
     apache_kafka: ApacheKafka, topic_prefix: str, tmp_path: Path, seed: int
@@ -225,9 +230,8 @@ def test_a_joiner_that_is_killed_again_and_again_publishes_nothing_twice(
     try:
         for begin, end in ((0, 400), (400, 800), (800, 1200)):
             kafka.send(parts(parts(log, begin)[1], end)[0])
-            before = len(kafka.read("feedback"))
             process.start()
-            process.eventually(lambda before=before: len(kafka.read("feedback")) > before)
+            process.eventually(partial(grown, kafka, len(kafka.read("feedback"))))
             process.kill()
         kafka.send(parts(log, 1200)[1])
         process.start()

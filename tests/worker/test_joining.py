@@ -13,6 +13,7 @@ from tests.contract.joining.shop import FEEDBACK, at, click, label, row, shown
 from worker import metrics
 from worker.intake import Held, Intake, Place, Record
 from worker.joining import Joining, open_record
+from worker.notes import Note, read, write
 from worker.patience import Patience
 from worker.publisher import Outgoing, Publisher
 from worker.said import Said, example_key
@@ -31,6 +32,7 @@ class PlayedIntake:
         self.ended: set[Place] = set()
         self.held_back: set[Place] = set()
         self.kept_alive = 0
+        self.note = ""
         self.pace = 1_000  # records of one partition in one poll
 
     def put(self, place: Place, *values: bytes | None) -> None:
@@ -49,7 +51,7 @@ class PlayedIntake:
         self.held_back = set(places)
 
     def held(self, places: Iterable[Place]) -> dict[Place, Held]:
-        return {place: Held(None, 0, len(self.logs[place])) for place in places}
+        return {place: Held(None, 0, len(self.logs[place]), self.note) for place in places}
 
     def seek(self, starts: Mapping[Place, int]) -> None:
         self.next.update(starts)
@@ -67,20 +69,21 @@ class PlayedPublisher:
     def __init__(self) -> None:
         self.published: list[Outgoing] = []
         self.committed: dict[Place, int] = {}
-        self.taken_over, self.note = 0, ""
+        self.taken_over = 0
+        self.notes: dict[Place, str] = {}
         self.interrupt: Callable[[], None] = lambda: None
 
     def take_over(self) -> None:
         self.taken_over += 1
 
     def publish(
-        self, records: Sequence[Outgoing], positions: Mapping[Place, int], intake: object, note: str = ""
+        self, records: Sequence[Outgoing], positions: Mapping[Place, int], intake: object, notes: Mapping[Place, str]
     ) -> None:
         interrupt, self.interrupt = self.interrupt, lambda: None
         interrupt()
         self.published += records
         self.committed.update(positions)
-        self.note = note
+        self.notes.update(notes)
 
 
 class Played:
@@ -302,15 +305,14 @@ def test_what_was_said_is_remembered_until_all_that_led_to_it_is_passed(played: 
 
 
 def test_orphans_of_earlier_lives_are_counted_on(played: Played) -> None:
-    held = played.intake.held
-    played.intake.held = lambda places: {p: at._replace(note='{"fraud":4}') for p, at in held(places).items()}  # type: ignore[method-assign]
+    played.intake.note = write(Note({"fraud": 4}))
     played.intake.put(LABELS, to_json(label(0, 1, of="gone")), to_json(label(5000, 1, of="gone, too")))
 
     played.let_others_be_quiet()
     played.joining.step()
 
     assert metrics.ORPHANS.labels("fraud")._value.get() == 5
-    assert played.publisher.note == '{"fraud":5}'
+    assert read(played.publisher.notes[LABELS]).orphans == {"fraud": 5}
 
 
 def test_a_label_from_the_future_is_moved_to_its_records_time_and_counted() -> None:

@@ -1,0 +1,229 @@
+"""`python -m bench join`: the joiner dies by SIGKILL again and again while a shop goes on; then all is counted.
+
+On Apache Kafka, rows as served, impressions, clicks, orders and labels of five days lie on their topics portion by
+portion: some late, early, twice, of another user, or of an order that never was. At the end every label that came
+inside its window should be in an example with the features as served, nothing said twice or early, and the joiner's own
+count of orphans (`shopstream_orphan_labels`, carried from life to life) should be that of the simulator.
+"""
+
+import argparse
+import random
+import re
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from confluent_kafka import Producer
+
+from bench.join_oracle import Oracle, Portion, Published
+from bench.join_world import HOUR_MS, KINDS, PARTITIONS, WAITS, Sent, World, portions
+from bench.kafka_log import KafkaLog
+from bench.stage import ROOT, Kafka
+from contract.events import Judgement, decode
+from contract.rows import read_example
+from demo.servers.apache_kafka import ApacheKafka
+from demo.servers.child import Child, free_ports
+
+HOURS: Final = 120.0
+OUT: Final = ("feedback", "judgements")
+LIFE_WITHIN_S: Final = 600.0
+POLL_S: Final = 0.05
+JOINED_AIM: Final = 0.9999
+KILLS_AIM: Final = 5
+SHOWN: Final = 5
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """How much happens and how often the joiner dies."""
+
+    events: int
+    kills: int
+    seed: int
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run has shown."""
+
+    in_window: int
+    joined_share: float
+    early: int
+    duplicates: int
+    wrong_features: int
+    orphans: int
+    orphans_expected: int
+    kills: int
+
+    @property
+    def kept(self) -> bool:
+        """Whether it is what was promised, under enough kills that could have broken it."""
+        broken = self.early + self.duplicates + self.wrong_features + abs(self.orphans - self.orphans_expected)
+        return broken == 0 and self.joined_share >= JOINED_AIM and self.kills >= KILLS_AIM
+
+
+class JoinerLife:
+    """`python -m worker feedback` on the topics of a run, as often as it is started."""
+
+    def __init__(self, *, kafka: Kafka, prefix: str, folder: Path) -> None:
+        (self._port,) = free_ports(1)
+        command = [sys.executable, "-m", "worker", "feedback"]
+        self.child = Child(command=command, output=folder / "joiner.log", environment=self._environment(kafka, prefix))
+
+    def await_time(self, ms: int) -> None:
+        """Return when the streams' time is that late and what it has to say is published."""
+        self.child.wait_until(lambda: self.metric("stream_time_seconds") * 1000 >= ms, within_s=LIFE_WITHIN_S)
+
+    def metric(self, name: str) -> float:
+        """The sum of a metric's series; 0 while nobody answers."""
+        time.sleep(POLL_S)
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self._port}/metrics", timeout=5) as answer:
+                text = answer.read().decode()
+        except OSError:
+            return 0.0
+        return sum(map(float, re.findall(rf"^shopstream_{name}(?:{{.*}})? (\S+)$", text, re.MULTILINE)))
+
+    def _environment(self, kafka: Kafka, prefix: str) -> Mapping[str, str]:
+        waits = {**WAITS.model_dump(), "idle_ms": 5_000}  # nobody is quiet who only waits for a slow machine
+        return {
+            "PYTHONPATH": str(ROOT),
+            "SHOPSTREAM_CONFIG": str(ROOT / "shop.toml"),
+            "SHOPSTREAM_FEATURES": str(ROOT / "features.toml"),
+            "SHOPSTREAM_KAFKA__BOOTSTRAP_SERVERS": kafka.bootstrap,
+            "SHOPSTREAM_KAFKA__GROUP_PREFIX": f"{prefix}join",
+            "SHOPSTREAM_KAFKA__SESSION_TIMEOUT_MS": "6000",
+            "SHOPSTREAM_WORKER__HTTP_PORT": str(self._port),
+            **{f"SHOPSTREAM_TOPICS__{kind.upper()}": f"{prefix}{kind}" for kind in (*KINDS, *OUT)},
+            **{f"SHOPSTREAM_FEEDBACK__{name.upper()}": str(value) for name, value in waits.items()},
+        }
+
+
+class JoinRun:
+    """One run: kill while portions come, let the last life finish, judge."""
+
+    def __init__(
+        self, *, kafka: Kafka, plan: Plan, folder: Path, told: Callable[[str], None], prefix: str = ""
+    ) -> None:
+        self.plan, self.told, self._kafka, self._prefix = plan, told, kafka, prefix
+        begin_ms = round(time.time() * 1000) - 20 * 24 * HOUR_MS
+        self.world = World(events=plan.events, hours=HOURS, begin_ms=begin_ms, seed=plan.seed)
+        self.joiner = JoinerLife(kafka=kafka, prefix=prefix, folder=folder)
+        self._rng = random.Random(f"kills {plan.seed}")
+        self._portions: list[Portion] = []
+        self.untrue: list[str] = []
+
+    def run(self) -> Outcome:
+        """The whole; raises `Unavailable` where the joiner ends by itself or does not finish."""
+        self._kafka.create_topics(
+            {f"{self._prefix}{kind}": PARTITIONS for kind in (*KINDS, *OUT)}, {"retention.ms": "-1"}
+        )
+        self.world.run()
+        self.told(f"{len(self.world.records)} records; labels among them: {self.world.sent}")
+        try:
+            orphans = self._live()
+        finally:
+            self.joiner.child.kill()
+        return self._count(orphans)
+
+    def _live(self) -> int:
+        """All lives; returns how many orphans the last one tells of."""
+        *parts, final = portions(self.world.records, self.plan.kills + 1)
+        for number, part in enumerate(parts):
+            self._send(part)
+            self.joiner.child.start()
+            self._await_moment(number, part)
+            self.joiner.child.kill()
+            self.told(f"kill {number + 1} of {self.plan.kills}")
+        self._send(final)
+        self.joiner.child.start()
+        self.joiner.await_time(final[-1].ts_ms)
+        orphans = round(self.joiner.metric("orphan_labels"))
+        self.told(f"withheld by the last life: {self.joiner.metric('examples_withheld_total'):.0f}")
+        self.joiner.child.stop()
+        return orphans
+
+    def _await_moment(self, number: int, part: Sequence[Sent]) -> None:
+        """Somewhere within what is new; each third life dies young, maybe before it has spoken."""
+        if number % 3 == 2:
+            time.sleep(self._rng.uniform(0.5, 4.0))
+            return
+        begin_ms, end_ms = part[0].ts_ms, part[-1].arrival_ms
+        self.joiner.await_time(begin_ms + round(self._rng.uniform(0.1, 0.9) * (end_ms - begin_ms)))
+
+    def _send(self, part: Sequence[Sent]) -> None:
+        """Lay a portion on its topics, each partition in the order of arrival."""
+        self._portions.append(Portion(round(time.time() * 1000), max(record.ts_ms for record in part)))
+        producer = Producer({"bootstrap.servers": self._kafka.bootstrap, "enable.idempotence": True, "log_level": 0})
+        for record in part:
+            while True:
+                try:
+                    producer.produce(f"{self._prefix}{record.kind}", record.value, record.key, record.partition)
+                    break
+                except BufferError:
+                    producer.poll(0.1)
+        if waiting := producer.flush(60):
+            raise RuntimeError(f"Kafka should take every record. Found {waiting} waiting.")
+
+    def _count(self, orphans: int) -> Outcome:
+        self.told("counting")
+        log = KafkaLog(bootstrap=self._kafka.bootstrap)
+        published = [
+            Published(read_example(logged.value or b""), logged.kafka_ms)
+            for logged in log.read(f"{self._prefix}feedback")
+        ]
+        judged = [decode("judgements", logged.value) for logged in log.read(f"{self._prefix}judgements")]
+        labels = [(one.judged_event_id, one.event_id, one.task) for one in judged if isinstance(one, Judgement)]
+        oracle = Oracle(truths=self.world.truths, records=self.world.records, portions=self._portions)
+        verdict = oracle.judge(published)
+        self.untrue = verdict.untrue
+        self.told(f"{len(published)} examples, {len(labels)} judgements, {len(self.untrue)} not true in the end")
+        for sentence in self.untrue[:SHOWN]:
+            self.told(sentence)
+        return Outcome(
+            in_window=verdict.in_window,
+            joined_share=verdict.joined / max(1, verdict.in_window),
+            early=verdict.early,
+            duplicates=verdict.duplicates + len(labels) - len(set(labels)),
+            wrong_features=verdict.wrong_features,
+            orphans=orphans,
+            orphans_expected=self.world.orphans,
+            kills=self.plan.kills,
+        )
+
+
+def main(words: Sequence[str]) -> int:
+    """Run it on a broker of its own; 0 if every promise was kept and every example is true in the end."""
+    arguments = parse(words)
+    plan = Plan(events=round(arguments.events * arguments.scale), kills=arguments.kills, seed=arguments.seed)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="shopstream-join-")))
+        kafka = stack.enter_context(ApacheKafka())
+        run = JoinRun(kafka=kafka, plan=plan, folder=folder, told=tell)
+        outcome = run.run()
+    if arguments.json:
+        print(msgspec.json.encode(outcome).decode())
+    else:
+        for name, value in msgspec.structs.asdict(outcome).items():
+            print(f"{name:20} {value}")
+    return 0 if outcome.kept and not run.untrue else 1
+
+
+def tell(said: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {said}", file=sys.stderr, flush=True)
+
+
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench join", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--events", type=int, default=200_000, help="how many records flow in, at least")
+    parser.add_argument("--kills", type=int, default=6, help="how often the joiner dies")
+    parser.add_argument("--scale", type=float, default=1.0, help="of the number of events")
+    parser.add_argument("--seed", type=int, default=20111209, help="of what happens and of the moments of death")
+    parser.add_argument("--json", action="store_true", help="print the figures as one line of JSON")
+    return parser.parse_args(words)

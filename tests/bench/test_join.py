@@ -1,0 +1,185 @@
+"""The joiner under kills, at small scale; and an oracle that sees what is wrong."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+import pytest
+from msgspec.structs import replace
+
+from bench.join import JoinRun, Outcome, Plan
+from bench.join_oracle import Oracle, Portion, Published, Verdict
+from bench.join_world import TAIL_MS, WAITS, World, portions
+from contract.events import decode
+from contract.joining.joiner import Joiner
+from contract.rows import Example, Packed, Scored, read_scored
+from contract.tasks import Task
+from demo.servers.apache_kafka import ApacheKafka
+
+BEGIN_MS: Final = 1_764_000_000_000
+FRAUD: Final = Task("fraud", "binary", ("order",), "decide")
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    made = World(events=1_500, hours=24, begin_ms=BEGIN_MS, seed=7)
+    made.run()
+    return made
+
+
+def joined(world: World) -> list[Example]:
+    """What the joiner makes of the records in their order, in one life."""
+    joiner, found = Joiner(feedback=WAITS, tasks=[FRAUD]), list[Example]()
+    for record in world.records:
+        thing = read_scored(record.value) if record.kind == "scored" else decode(record.kind, record.value)
+        if isinstance(thing, Scored):
+            joiner.scored(thing)
+        else:
+            joiner.event(thing)
+        joiner.advance(record.arrival_ms - 2 * 60_000)  # nothing is later than that
+        found += joiner.take().examples
+    return found
+
+
+def judged(world: World, examples: Sequence[Example], *, latest_ms: int = BEGIN_MS + 10 * TAIL_MS) -> Verdict:
+    oracle = Oracle(truths=world.truths, records=world.records, portions=[Portion(0, latest_ms)])
+    return oracle.judge(Published(example, 1) for example in examples)
+
+
+def test_what_is_joined_in_order_and_without_a_kill_is_true(world: World) -> None:
+    verdict = judged(world, joined(world))
+
+    assert verdict.in_window == verdict.joined > 300
+    assert (verdict.early, verdict.duplicates, verdict.wrong_features, verdict.untrue) == (0, 0, 0, [])
+
+
+def test_the_world_has_every_oddity(world: World) -> None:
+    assert all(n > 3 for n in world.sent.values())
+    assert world.orphans == world.sent["orphaned"]
+    assert {example.revision for example in joined(world)} >= {0, 1, 2, 3, 4}
+
+
+def test_portions_are_all_the_records_in_their_order(world: World) -> None:
+    parts = list(portions(world.records, 4))
+
+    assert len(parts) == 4
+    assert [record for part in parts for record in part] == world.records
+
+
+def spoil(
+    examples: list[Example], which: Callable[[Example], bool], how: Callable[[Example], Example]
+) -> list[Example]:
+    """The first of those examples changed."""
+    at = next(n for n, example in enumerate(examples) if which(example))
+    return [*examples[:at], how(examples[at]), *examples[at + 1 :]]
+
+
+def clicked(example: Example) -> bool:
+    return example.labels == {"click": 1.0}
+
+
+def test_an_example_that_is_lost_is_noticed(world: World) -> None:
+    examples = joined(world)
+    bought = next(e for e in examples if e.labels.get("purchase") == 1.0)
+
+    verdict = judged(world, [e for e in examples if e.example_id != bought.example_id])
+
+    assert (verdict.in_window - verdict.joined, len(verdict.untrue)) == (2, 1)  # the click and the purchase
+
+
+def test_an_example_that_is_said_twice_is_noticed(world: World) -> None:
+    examples = joined(world)
+
+    assert judged(world, [*examples, examples[5]]).duplicates == 1
+
+
+def test_a_byte_of_another_row_is_noticed(world: World) -> None:
+    def mix(example: Example) -> Example:
+        item = example.groups["item"]
+        other = Packed(1, item.numbers[4:] + item.numbers[:4], item.ids)
+        return replace(example, groups={**example.groups, "item": other})
+
+    assert judged(world, spoil(joined(world), clicked, mix)).wrong_features == 1
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        lambda e: replace(e, served={"click": 0.5}),
+        lambda e: replace(e, model_version="m2"),
+        lambda e: replace(e, example_id="nobody's"),
+        lambda e: replace(e, groups={"item": e.groups["item"]}),
+    ],
+    ids=["score", "version", "id", "group"],
+)
+def test_what_was_not_served_so_is_noticed(world: World, how: Callable[[Example], Example]) -> None:
+    assert judged(world, spoil(joined(world), clicked, how)).wrong_features == 1
+
+
+def test_a_label_before_its_event_is_noticed(world: World) -> None:
+    examples = spoil(joined(world), clicked, lambda e: replace(e, known_ms={"click": e.known_ms["click"] - 1}))
+
+    assert judged(world, examples).early == 1
+
+
+def test_silence_before_its_wait_is_over_is_noticed(world: World) -> None:
+    def hurry(example: Example) -> Example:
+        return replace(example, known_ms={"fraud": example.known_ms["fraud"] - 1})
+
+    examples = spoil(joined(world), lambda e: e.labels == {"fraud": 0.0} and e.revision == 1, hurry)
+
+    assert judged(world, examples).early == 1
+
+
+def test_silence_before_anything_later_was_sent_is_noticed(world: World) -> None:
+    examples = joined(world)
+    quiet = [e for e in examples if e.labels == {"fraud": 0.0} and e.revision == 1]
+
+    assert judged(world, examples, latest_ms=max(e.known_ms["fraud"] for e in quiet)).early > 0
+
+
+def test_silence_although_a_click_lay_before_is_noticed_even_if_it_is_corrected(world: World) -> None:
+    examples = joined(world)
+    click = next(e for e in examples if clicked(e) and e.revision == 1 and is_in_time(world, e))
+    due_ms = click.ts_ms + 30 * 60_000
+    hasty = replace(
+        click, revision=0, labels={"click": 0.0, "purchase": 0.0}, known_ms={"click": due_ms, "purchase": due_ms}
+    )
+
+    verdict = judged(world, [hasty, *examples])
+
+    assert verdict.early >= 1
+    assert verdict.untrue == []
+
+
+def is_in_time(world: World, example: Example) -> bool:
+    return world.truths[example.example_id].facts[0].in_window
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("joined_share", 0.9998), ("early", 1), ("duplicates", 1), ("wrong_features", 1), ("orphans", 6), ("kills", 4)],
+)
+def test_a_run_that_falls_short_says_so(field: str, value: float) -> None:
+    good = Outcome(
+        in_window=10, joined_share=1.0, early=0, duplicates=0, wrong_features=0, orphans=5, orphans_expected=5, kills=5
+    )
+
+    assert good.kept
+    assert not replace(good, **{field: value}).kept
+
+
+@pytest.mark.apache_kafka
+@pytest.mark.timeout(300)
+def test_a_joiner_that_is_killed_joins_every_label_once(
+    apache_kafka: ApacheKafka, topic_prefix: str, tmp_path: Path, seed: int
+) -> None:
+    plan = Plan(events=2_000, kills=2, seed=seed)
+
+    run = JoinRun(kafka=apache_kafka, plan=plan, folder=tmp_path, told=print, prefix=topic_prefix)
+    outcome = run.run()
+
+    assert (outcome.joined_share, outcome.early, outcome.duplicates, outcome.wrong_features) == (1.0, 0, 0, 0)
+    assert outcome.orphans == outcome.orphans_expected > 0
+    assert (outcome.kills, run.untrue) == (2, [])
+    assert outcome.in_window > 300
