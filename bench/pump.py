@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Final, Self
 
+import msgspec
 from confluent_kafka import Producer
 
 from bench.load import Load
@@ -13,6 +14,15 @@ from contract.settings import Topics
 
 FLUSH_S: Final = 30.0
 PAUSE_S: Final = 0.002
+
+
+class Named(msgspec.Struct):
+    """An event as it is told apart."""
+
+    event_id: str
+
+
+NAMED: Final = msgspec.json.Decoder(Named).decode
 
 
 class Pump:
@@ -54,7 +64,8 @@ class Pump:
     def _send(self, *, is_order: bool) -> None:
         (one,) = self._load.records(int(not is_order), int(is_order))
         self._producer.produce(self._topics[one.kind], one.value, one.key)
+        event_id = NAMED(one.value).event_id
         if is_order:
-            self.orders[f"o{self._load.made - 1}"] = one.key
+            self.orders[event_id] = one.key
         else:
-            self.clicks.add(f"e{self._load.made - 1}")
+            self.clicks.add(event_id)

@@ -27,7 +27,7 @@ from demo.probe import Probe
 from demo.servers.apache_kafka import ApacheKafka
 from demo.servers.child import Child, free_ports
 
-RATE: Final = 250.0  # events a second, every third an order
+RATE: Final = 120.0  # events a second, every third an order
 ORDERS_EVERY: Final = 3
 POLL_MS: Final = 20  # how often workers look at the pointer
 LOOK_S: Final = 0.005

@@ -10,7 +10,7 @@ from contract.features import FeatureSet
 from contract.trial import Trial, read_trial
 from worker import metrics
 from worker.challenger import Challenger, Lineup
-from worker.opening import Opening
+from worker.opening import Opening, give_back_memory
 from worker.runtime import Model
 
 log = logging.getLogger(__name__)
@@ -62,6 +62,7 @@ class Bundles:
             metrics.show_trial(*((challenger.version, challenger.trial.share) if challenger else ("", 0.0)))
             log.info("%s.", f"On trial: {challenger}" if challenger else "Nothing is on trial any more")
         self._shown = self.lineup
+        self._thread.submit(give_back_memory)
 
     def close(self) -> None:
         """What is being opened is waited for and left."""

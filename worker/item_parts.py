@@ -16,7 +16,7 @@ from worker.item_index import Numbers
 from worker.runtime import Model
 
 log = logging.getLogger(__name__)
-SLICE: Final = 4_096  # items whose part is made in one run of a graph: some milliseconds
+SLICE: Final = 2_048  # items whose part is made in one run of a graph: some milliseconds
 
 
 class Parts:

@@ -3,6 +3,7 @@
 onnxruntime, hashing and unpacking leave the interpreter to the work meanwhile.
 """
 
+import ctypes
 import logging
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
@@ -11,6 +12,12 @@ from worker import metrics
 from worker.runtime import Model
 
 log = logging.getLogger(__name__)
+
+
+def give_back_memory() -> None:
+    """Let the system have what former models held: glibc keeps what was freed among what is in use."""
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)
 
 
 class Opening:

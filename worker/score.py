@@ -159,7 +159,7 @@ class ScoreWorker:
             if now_s >= swap_due_s or self._bundles.opened:
                 swap_due_s = now_s + self._settings.worker.swap_poll_ms / 1000
                 self._look_for_models()
-            if self._coming and self._catalogue.prepare(*self._coming.models):
+            if self._coming and self._is_prepared(self._coming):
                 with STOPWATCH("swap"):
                     self._take_up(protocol)
             if now_s >= collect_due_s:
@@ -187,6 +187,10 @@ class ScoreWorker:
 
     def _look_for_models(self, *, waits: bool = False) -> None:
         self._coming = self._bundles.look(waits=waits) or self._coming
+
+    def _is_prepared(self, lineup: Lineup) -> bool:
+        """Whether a line-up can answer without a pause; what items are to a model only browsing asks."""
+        return self._lane.name != "browsing" or self._catalogue.prepare(*lineup.models)
 
     def _take_up(self, protocol: Protocol | None = None) -> None:
         """Answer with the line-up that has come, if one has; without a protocol that is told later."""

@@ -2,6 +2,7 @@
 
 import msgspec
 import numpy as np
+import pytest
 
 from model.declared import Shape
 from tests.docs.pages import ROOT, Page, bare
@@ -14,6 +15,7 @@ from training.plan import Plan
 PAGE = Page(ROOT / "docs" / "training.md")
 HEADING = "What evaluate does"
 LEARNING_ON = "How the learner learns on"
+COMPARE = "What compare shows"
 
 
 def test_every_figure_stands_there_and_no_other(seed: int) -> None:
@@ -29,9 +31,10 @@ def test_every_figure_stands_there_and_no_other(seed: int) -> None:
     assert told == found
 
 
-def test_every_option_stands_there_with_its_default() -> None:
-    options = PAGE.tables(HEADING)[1]
-    args = vars(parse(["evaluate", "examples.parquet"]))
+@pytest.mark.parametrize(("heading", "words"), [(HEADING, ["evaluate", "examples.parquet"]), (COMPARE, ["compare"])])
+def test_every_option_stands_there_with_its_default(heading: str, words: list[str]) -> None:
+    options = PAGE.tables(heading)[1]
+    args = vars(parse(words))
     found = {f"--{name.replace('_', '-')}": value for name, value in args.items() if name not in ("command", "data")}
 
     told = {bare(row["option"]): bare(row["default"]) for row in options}

@@ -130,3 +130,13 @@ def test_a_decision_that_redis_has_lost_is_forgotten_all_the_same(held: Claims, 
     held.forget({"u1": 100}, lambda topic, partition, offset: True)
     # then nothing tells any more that it was there
     assert client.pipeline([("KEYS", "shop:decided:*")]) == [[]]
+
+
+def test_what_a_shadow_said_is_claimed_too_so_a_replay_without_it_says_the_same(held: Claims) -> None:
+    # given a life with a model on trial, and the next one without it
+    decision, scored = answer("o1", "decline", "v1")
+    heard = decision, msgspec.structs.replace(scored, shadow_version="v2", shadow={"fraud": (0.9,)})
+    # when
+    found = [held.claim([heard]), held.claim([(decision, scored)])]
+    # then
+    assert found == [[heard], [heard]]

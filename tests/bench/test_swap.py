@@ -1,0 +1,155 @@
+"""Swaps under load: a transaction is told from another one, a mixed batch and a pause are found, nothing is lost."""
+
+import struct
+from pathlib import Path
+
+import pytest
+
+from bench.log_segments import CONTROL, HEADER, Written, transactions
+from bench.swap import Figures
+from bench.swapping import Batch, Swapped, Swapping, Window, longest_gaps
+from bench.track import Track
+from contract.rows import Scored, ScoredKind
+from demo.servers.apache_kafka import ApacheKafka
+from demo.servers.redis_server import RedisServer
+from tests.worker.bundles import publish_tiny
+
+
+def written(base: int, records: int, producer: int, at_ms: int, *, ends: bool = False) -> bytes:
+    """A batch of so many records as it lies in a segment; `ends`: the marker of a transaction."""
+    content = b"\0" * 10
+    attributes = 0x10 | (CONTROL if ends else 0)
+    length = HEADER.size - 12 + len(content)
+    return HEADER.pack(base, length, 0, 2, 0, attributes, records - 1, at_ms, at_ms, producer, 0, 0, records) + content
+
+
+def test_transactions_are_told_apart_where_producers_take_turns_and_markers_come_late() -> None:
+    # given two producers, of which the second begins before the first one's marker is written
+    segment = b"".join(
+        [
+            written(0, 3, 7, 100),
+            written(3, 1, 7, 110),
+            written(4, 2, 8, 120),
+            written(6, 1, 7, 121, ends=True),
+            written(7, 1, 8, 122, ends=True),
+            written(8, 2, 7, 130),
+            written(10, 1, 7, 131, ends=True),
+            written(11, 5, 8, 140),
+        ]
+    )
+    # then what is open is left out, and so is what is written only in part
+    expected = [Written((0, 1, 2, 3), 110), Written((4, 5), 120), Written((8, 9), 130)]
+    assert list(transactions(segment)) == expected
+    assert list(transactions(segment + written(16, 1, 8, 150, ends=True)[:-1])) == expected
+    assert list(transactions(segment + bytes(200))) == expected
+
+
+def test_a_header_is_as_kafka_writes_it() -> None:
+    assert HEADER.size == 61
+    assert struct.calcsize(">qi") == 12
+
+
+def row(kind: ScoredKind, version: str) -> Scored:
+    return Scored(
+        event_id="e",
+        kind=kind,
+        user_id="u",
+        ts_ms=1,
+        topic="t",
+        partition=0,
+        offset=0,
+        model_version=version,
+        features="f",
+        groups={},
+    )
+
+
+def test_a_batch_of_two_models_is_mixed_and_one_that_was_aborted_is_none() -> None:
+    # given
+    rows = {0: row("click", "v1"), 1: row("recommendation", "v2"), 2: row("order", "v1"), 3: row("order", "v1")}
+    # then
+    mixed, pure, aborted = (Batch.of(Written(offsets, 5), rows) for offsets in ((0, 1), (2, 3), (8, 9)))
+    assert (mixed.lane, len(mixed.versions)) == ("browsing", 2)
+    assert (pure.lane, len(pure.versions)) == ("orders", 1)
+    assert (aborted.lane, len(aborted.versions)) == ("", 0)
+
+
+def test_the_longest_gap_of_either_lane_that_falls_into_a_window_is_its_pause() -> None:
+    # given
+    one = frozenset({"v1"})
+    at = {"orders": (0, 10, 20, 90, 100, 110), "browsing": (0, 15, 30, 45, 60, 75, 130)}
+    batches = [Batch(lane, ms, one) for lane, times in at.items() for ms in times]
+    # then a gap counts where it reaches into a window, and not where it only touches another one
+    windows = [Window(1, 9), Window(21, 25), Window(91, 99), Window(50, 59)]
+    assert longest_gaps(batches, windows) == [15, 70, 55, 70]
+
+
+SWAPPED = Swapped(
+    swaps=200,
+    events=1,
+    lost=0,
+    contradicting=0,
+    batches=1,
+    mixed_batches=0,
+    pause_p99_ms=50.0,
+    swap_gap_ms={},
+    quiet_gap_ms={},
+    swap_ms={},
+    rss_mb=[300.0, 320.0],
+    seconds=1.0,
+)
+
+
+def figures(**changes: object) -> Figures:
+    values: dict[str, object] = {
+        "swaps": 200,
+        "lost": 0,
+        "mixed_batches": 0,
+        "pause_p99_ms": 50.0,
+        "rss_mb": [300.0, 320.0],
+        "label_to_serving_s": {"p50": 60.0, "p99": 90.0},
+        "model_mb": 10.0,
+        "detail": SWAPPED,
+    }
+    return Figures(**{**values, **changes})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "worse",
+    [
+        {"lost": 1},
+        {"mixed_batches": 1},
+        {"pause_p99_ms": 50.1},
+        {"rss_mb": [300.0, 320.1]},
+        {"label_to_serving_s": {"p50": 60.1, "p99": 90.0}},
+    ],
+)
+def test_each_aim_is_looked_at(worse: dict[str, object]) -> None:
+    assert list(figures().missed) == []
+    assert len(list(figures(**worse).missed)) == 1
+
+
+@pytest.mark.apache_kafka
+@pytest.mark.timeout(300)
+def test_swaps_under_load_lose_nothing_and_mix_nothing(
+    apache_kafka: ApacheKafka, redis_server: RedisServer, topic_prefix: str, tmp_path: Path, seed: int
+) -> None:
+    # given
+    for version in ("v1", "v2"):
+        publish_tiny(tmp_path / "bundles", version)
+    told = {"SHOPSTREAM_WORKER__SWAP_POLL_MS": "20"}
+    track = Track(
+        kafka=apache_kafka,
+        redis=redis_server,
+        folder=tmp_path,
+        prefix=topic_prefix,
+        load=topic_prefix,
+        shared=(),
+        told=told,
+    )
+    # when
+    found = Swapping(kafka=apache_kafka, track=track, versions=["v1", "v2"], seed=seed).run(3, 1.0, print)
+    # then
+    assert (found.swaps, found.lost, found.contradicting, found.mixed_batches) == (3, 0, 0, 0)
+    assert found.events > 100
+    assert found.batches > 20
