@@ -1,0 +1,187 @@
+import numpy as np
+import pytest
+from msgspec.structs import replace
+
+from bench.drift import FEATURES, SHIFTS, World, delay, draw, false_alarms, scored
+from contract.rows import Scored, pack
+from tests.model import small
+from training.drift import Compared, Drift
+from training.people import People, taken
+from training.samples import chances, of_shares
+from training.streams import Column, columns_of, fits, named
+from training.watching import Watching
+
+BLOCK = 200
+
+
+def rows_of(seed: int, count: int, begin: int = 0) -> list[Scored]:
+    chance = np.random.default_rng(seed)
+    return list(scored(draw(World.drawn(np.random.default_rng(1)), count, chance), begin))
+
+
+def watched(**watching: float) -> Drift:
+    asked = {"block": BLOCK, "block_s": 0.0, "events_per_alarm": 10_000} | watching
+    return Drift(features=FEATURES, watching=Watching(**asked))  # type: ignore[arg-type]
+
+
+def compared(drift: Drift, rows: list[Scored]) -> list[Compared]:
+    return [one for row in rows if (one := drift.take(row)) is not None]
+
+
+def test_alarms_are_no_more_frequent_than_was_asked_for_where_nothing_changes() -> None:
+    # Given a shop in which people's rows are alike and nothing drifts
+    alarms, blocks = false_alarms(60_000, 10_000, seed=3)
+
+    # Then there were six alarms to be expected, and hardly more than twelve
+    assert blocks > 50
+    assert alarms <= 12
+
+
+def test_chances_are_even_where_nothing_differs_with_ties_gaps_and_rare_values_too() -> None:
+    # Given pairs of samples of one source
+    chance, found = np.random.default_rng(7), dict[str, list[float]]()
+    for _ in range(400):
+        tied, gaps = chance.poisson(0.4, (2, 150)).astype(float), chance.normal(0, 1, (2, 150))
+        gaps[chance.random(gaps.shape) < 0.05] = np.nan
+        bins = chance.choice(3, (2, 150), p=[0.9, 0.07, 0.03])
+        for name, (one, other) in {"tied": tied, "gaps": gaps, "bins": bins.astype(np.int64)}.items():
+            for asked, p in chances(name, Column(one), Column(other), chance):
+                found.setdefault(asked, []).append(p)
+
+    # Then a tenth of the chances are below a tenth, as far as so many can tell
+    assert set(found) == {"tied", "gaps", "gaps missing", "bins"}
+    for name, of in found.items():
+        assert np.mean(np.array(of) < 0.1) == pytest.approx(0.1, abs=0.045), name
+        assert np.mean(of) == pytest.approx(0.5, abs=0.06), name
+
+
+@pytest.mark.parametrize("name", SHIFTS)
+def test_a_shift_raises_the_alarm_of_its_own_column(name: str) -> None:
+    column, shift = SHIFTS[name]
+
+    events = delay(column, shift, 16_000, seed=2)
+
+    assert events is not None
+    assert events < 3_000
+
+
+def test_the_same_rows_again_raise_nothing() -> None:
+    rows = rows_of(1, 4_000)
+
+    again = compared(watched(events_per_alarm=100), rows + rows)
+
+    assert again
+    assert sum(len(one.alarms) for one in again) <= 2
+
+
+def test_one_shift_is_one_alarm_and_then_the_usual() -> None:
+    # Given rows before and after a shift of what is spent
+    before, after = rows_of(1, 2_000), rows_of(2, 4_000, 2_000)
+    tenfold = [replace(row, groups=row.groups | {"order": tenfold_order(row)}) for row in after]
+
+    # When they are compared block by block
+    found = [[alarm.column for alarm in one.alarms] for one in compared(watched(), before + tenfold)]
+
+    # Then the shift is told once
+    assert sum("amount" in columns for columns in found) in (1, 2)  # a block may lie on both sides
+    assert "amount" not in found[-1]
+
+
+def tenfold_order(row: Scored) -> object:
+    block = row.groups["order"].unpack()
+    return pack(type(block)(block.numbers * 10, block.ids))
+
+
+def test_scores_are_compared_within_one_version_alone() -> None:
+    # Given a version that says other things than the one before
+    first = rows_of(1, 3_000)
+    second = [
+        replace(r, model_version="2", scores={"fraud": (0.9 + r.scores["fraud"][0] / 20,)}) for r in rows_of(2, 3_000)
+    ]
+
+    found = compared(watched(), first + second)
+
+    assert {alarm.column for one in found for alarm in one.alarms} <= {"amount", "spent", "payment"}
+    # And within the second version a change is told
+    changed = [replace(row, scores={"fraud": (0.5,)}) for row in second]
+    drift = watched()
+    compared(drift, first + second)
+    assert any(alarm.column == "score.fraud" for one in compared(drift, changed) for alarm in one.alarms)
+
+
+def test_a_block_has_one_row_of_each_person_and_people_of_chance() -> None:
+    people = People(size=50, number=1)
+    rows = rows_of(1, 3_000)
+    for row in rows:
+        people.add(row)
+
+    drawn = [one.order for one in people]
+    other = People(size=50, number=2)
+    for row in rows:
+        other.add(row)
+
+    assert len(people) == len(drawn) == len(set(drawn)) == 50
+    assert people.rows == 3_000
+    assert people.span_ms == 2_999_000
+    assert not set(drawn) & {one.order for one in other}
+
+
+def test_a_block_waits_for_its_time_as_well_as_for_its_people() -> None:
+    rows = rows_of(1, 3_000)  # fifty minutes
+
+    assert compared(watched(block_s=3_000.0), rows) == []
+    assert compared(watched(block_s=60.0), rows)
+
+
+def test_of_a_list_one_item_is_taken_with_its_own_score() -> None:
+    items = small.draw_block("item", 3, np.random.default_rng(1))
+    user = small.draw_block("user", 1, np.random.default_rng(2))
+    row = replace(
+        rows_of(1, 1)[0],
+        kind="recommendation",
+        items=("a", "b", "c"),
+        groups={"item": pack(items), "user": pack(user)},
+        scores={"click": (0.1, 0.2, 0.3), "purchase": (0.01, 0.02, 0.03)},
+        features=small.FEATURES.digest,
+    )
+
+    for order in range(3):
+        one = taken(row, order)
+
+        assert one.groups["item"] == pack(items.take([order]))
+        assert one.groups["user"] == pack(user)
+        assert one.scores == {"click": pytest.approx(0.1 * (order + 1)), "purchase": pytest.approx(0.01 * (order + 1))}
+        assert fits(one, small.FEATURES)
+        assert {named(name) for name in columns_of([one], small.FEATURES)} >= {"price", "title.length", "score.click"}
+
+
+def test_what_the_clock_decides_is_not_looked_at() -> None:
+    context = pack(small.draw_block("context", 1, np.random.default_rng(1)))
+    row = replace(rows_of(1, 1)[0], groups={"context": context})
+    hourly = small.FeatureSet([small.Feature("hour", "context", "number", "event.hour")])
+    block = pack(hourly.empty("context", 1))
+
+    assert "hour" not in columns_of([taken(replace(row, groups={"context": block}), 0)], hourly)
+
+
+def test_rows_of_another_width_are_left_out_of_a_block() -> None:
+    rows = rows_of(1, 2_000)
+    cut = replace(
+        rows[0],
+        event_id="cut",
+        user_id="cut",
+        groups={"order": pack(small.draw_block("item", 1, np.random.default_rng(1)))},
+    )
+
+    assert not fits(taken(cut, 0), FEATURES)
+    assert compared(watched(), [cut, *rows])
+
+
+def test_a_column_without_a_difference_to_be_found_asks_nothing() -> None:
+    chance, same = np.random.default_rng(1), Column(np.full(100, 3.0))
+    empty = Column(np.full(100, np.nan))
+
+    assert list(chances("x", same, same, chance)) == []
+    assert list(chances("x", empty, empty, chance)) == []
+    assert [name for name, _ in chances("x", same, empty, chance)] == ["x missing"]
+    assert of_shares(np.ones(5, np.bool_), np.ones(5, np.bool_), chance) is None
