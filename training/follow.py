@@ -71,11 +71,12 @@ def present_checkpoint(bundles: Path) -> Checkpoint:
 def update(checkpoint: Checkpoint, fed: Fed, plan: Plan, learn: Learn | None = None) -> Update:
     """Learn from what was fed, if there is anything to learn from; the checkpoint given stays as it is."""
     new, left_out = usable(fed.values, checkpoint)
-    new, unfit = screened(new, fed.newest_ms, plan.user_share)
+    sample = kept(checkpoint)
+    new, unfit = screened(new, sample, fed.newest_ms, plan.user_share)
     left_out |= unfit
     if not len(new):
         return Update(0, left_out)
-    network, sample = checkpoint.network(), kept(checkpoint)
+    network = checkpoint.network()
     learned, judging = parted(sample) if sample else (None, None)
     said, was_said = predict(network, new), (judging, predict(network, judging)) if judging else None
     if doubted := list(doubts(network.tasks, (new, said), was_said, plan.jump)):
