@@ -39,7 +39,7 @@ from training.gentle import gentle_learner
 from training.judges import parted
 from training.learner import predict
 from training.methods import quiet
-from training.paired import Judged
+from training.paired import Judged, Predictions
 from training.plan import Plan
 from training.sample import meaning, sample_of
 from training.split import family_of
@@ -55,11 +55,15 @@ DAY_MS: Final = 86_400_000
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """The first model, what updates are cut from in the order of time, and what turned out to be true later."""
+    """The first model, what updates are cut from in the order of time, what turned out to be true later.
+
+    `said`: what the first model says of the truth.
+    """
 
     base: Checkpoint
     later: Examples
     truth: Examples
+    said: Predictions
     plan: Plan
 
 
@@ -124,10 +128,9 @@ def unguarded(scene: Scene, rows: Rows, learn: Learn) -> float:
 
 def worst(scene: Scene, network: Network) -> float:
     """The most that a task loses of its gain on the truth; infinite where an answer is no number."""
-    pair = Judged("true", scene.truth, predict(scene.base.network(), scene.truth), predict(network, scene.truth))
-    lost = [
-        pair.pairs(task).loss_of_gain().value for task in network.tasks if scene.truth.known(task).sum() >= ROWS_MIN
-    ]
+    pair = Judged("true", scene.truth, scene.said, predict(network, scene.truth))
+    judging = [task for task in network.tasks if scene.truth.known(task).sum() >= ROWS_MIN]
+    lost = [float(pair.pairs(task).rise.mean()) for task in judging]
     return max(lost) if np.isfinite(lost).all() else float("inf")
 
 
@@ -198,12 +201,9 @@ def scene_of(arguments: argparse.Namespace) -> Scene:
     in_turn = np.argsort(day, kind="stable")
     examples, day = examples.take(in_turn), day[in_turn]
     path = arguments.kept / f"gate-{arguments.days:g}-{arguments.people}-{arguments.items}.pt"
-    return Scene(
-        base=base_of(examples.take(day < LEARNED), plan, path),
-        later=examples.take((day >= LEARNED) & (day < TRUE_FROM)),
-        truth=spread(examples.take(day >= TRUE_FROM)),
-        plan=plan,
-    )
+    base = base_of(examples.take(day < LEARNED), plan, path)
+    later, truth = examples.take((day >= LEARNED) & (day < TRUE_FROM)), spread(examples.take(day >= TRUE_FROM))
+    return Scene(base, later, truth, predict(base.network(), truth), plan)
 
 
 def base_of(examples: Examples, plan: Plan, path: Path) -> Checkpoint:

@@ -21,7 +21,7 @@ def clicks(rows: int) -> Examples:
 def good(examples: Examples) -> np.ndarray:
     """Calibrated: of what is said with 0.8 or 0.2 so much is true."""
     wrong = np.random.default_rng(1).random(len(examples)) < 0.2
-    return np.where((examples.labels["click"] > 0.5) ^ wrong, 0.8, 0.2).astype(np.float32)
+    return np.asarray(np.where((examples.labels["click"] > 0.5) ^ wrong, 0.8, 0.2), np.float32)
 
 
 def gate(examples: Examples, old: np.ndarray, new: np.ndarray, margin: float = MARGIN) -> Verdict:
@@ -31,7 +31,7 @@ def gate(examples: Examples, old: np.ndarray, new: np.ndarray, margin: float = M
 def nudged(p: np.ndarray, by: float) -> np.ndarray:
     """All log odds moved at random by about so much."""
     odds = np.log(p / (1 - p)) + np.random.default_rng(2).normal(0, by, len(p))
-    return (1 / (1 + np.exp(-odds))).astype(np.float32)
+    return np.asarray(1 / (1 + np.exp(-odds)), np.float32)
 
 
 def test_a_gentle_update_passes_with_its_figures() -> None:
