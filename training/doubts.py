@@ -34,14 +34,13 @@ def doubts(
     after weeks. So of alarms the order alone is looked at.
     """
     for task in tasks:
-        rows = rows_of(task, *new)
-        if len(rows[0]) < ROWS_MIN or task.kind == "regression":
+        if task.kind == "regression" or new[0].known(task).sum() < ROWS_MIN:
             continue
+        rows = rows_of(task, *new)
         if task.kind != "multiclass" and task.graph not in ALARMS:
             yield from jumped(task, rows, jump)
-        former = rows_of(task, *kept) if kept else None
-        if former and len(former[0]) >= ROWS_MIN:
-            yield from worthless(task, rows, former)
+        if kept and kept[0].known(task).sum() >= ROWS_MIN:
+            yield from worthless(task, rows, rows_of(task, *kept))
 
 
 def rows_of(task: Task, examples: Examples, said: Predictions) -> Rows:

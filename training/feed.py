@@ -1,6 +1,6 @@
 """The door to Kafka in training: the feedback topic, read from given positions to where it ended when asked."""
 
-import math
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -49,7 +49,7 @@ class Feed:
         self._consumer = Consumer(configuration)
         self._topic = topic
 
-    def read(self, positions: Mapping[str, int], records_max: float = math.inf) -> Fed:
+    def read(self, positions: Mapping[str, int], records_max: int = sys.maxsize) -> Fed:
         """What lies between `positions` (a partition without one: its beginning) and the present ends.
 
         At most so many records; the rest is for the next time. A position that the topic no longer has is taken as its
@@ -78,7 +78,7 @@ class Feed:
     def close(self) -> None:
         self._consumer.close()
 
-    def _read(self, positions: Mapping[str, int], take: Take, most: float = math.inf) -> tuple[dict[str, int], bool]:
+    def _read(self, positions: Mapping[str, int], take: Take, most: int = sys.maxsize) -> tuple[dict[str, int], bool]:
         """Give messages to `take`; returns where to go on, and whether there were more than `most`."""
         try:
             starts, ends = self._ask(positions)
@@ -102,11 +102,11 @@ class Feed:
                 starts[partition], ends[partition] = start, high
         return starts, ends
 
-    def _collect(self, starts: dict[int, int], ends: dict[int, int], take: Take, most: float) -> None:
+    def _collect(self, starts: dict[int, int], ends: dict[int, int], take: Take, most: int) -> None:
         """Read until every partition has come to its end, or there is enough, moving `starts` along, `ends` away."""
         taken, heard_s = 0, time.monotonic()
         while ends and taken < most:
-            messages = self._consumer.consume(int(min(RECORDS_MAX, most - taken)), WAIT_S)
+            messages = self._consumer.consume(min(RECORDS_MAX, most - taken), WAIT_S)
             if messages:
                 heard_s = time.monotonic()
             elif time.monotonic() - heard_s > SILENCE_MAX_S:

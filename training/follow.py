@@ -75,8 +75,7 @@ class Material:
     judging: Examples | None
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint, new: News, held_out: float) -> "Material":
-        sample, waiting = kept(checkpoint), waited(checkpoint)
+    def of(cls, new: News, sample: Sample | None, waiting: list[News], held_out: float) -> "Material":
         replayed, judging = parted(sample) if sample else (None, None)
         arrived, held = new.parted(held_out)
         before = [sample.examples] if sample else []
@@ -99,11 +98,12 @@ def present_checkpoint(bundles: Path) -> Checkpoint:
 def update(checkpoint: Checkpoint, fed: Fed, plan: Plan, learn: Learn | None = None) -> Update:
     """Learn from what was fed, if there is anything to learn from; the checkpoint given stays as it is."""
     new, left_out = usable(fed.values, checkpoint)
-    rows, unfit = screened(new.examples, fed.newest_ms, plan.user_share)
+    sample = kept(checkpoint)
+    rows, unfit = screened(new.examples, sample.examples if sample else None, fed.newest_ms, plan.user_share)
     new, left_out = new.take(rows), left_out | unfit
     if not len(new):
         return Update(0, left_out)
-    present, material = checkpoint.network(), Material.of(checkpoint, new, plan.held_out)
+    present, material = checkpoint.network(), Material.of(new, sample, waited(checkpoint), plan.held_out)
     doubted, said = doubted_of(present, material, plan)
     if doubted:
         return Update(len(new), left_out, said, refused=doubted)

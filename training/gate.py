@@ -52,7 +52,10 @@ def judged(tasks: Sequence[Task], sets: Sequence[Judged], margin: float) -> Verd
 
 def unanswered(tasks: Sequence[Task], sets: Sequence[Judged]) -> list[str]:
     """The tasks that answer something else than finite numbers, as sentences."""
-    broken = {t.name for one in sets for t in tasks if not np.isfinite(one.after[t.name][one.examples.known(t)]).all()}
+    broken = set[str]()
+    for one in sets:
+        known = {task.name: one.examples.known(task) for task in tasks}
+        broken |= {name for name, rows in known.items() if rows.any() and not np.isfinite(one.after[name][rows]).all()}
     return [f"`{task.name}` should answer with finite numbers. Found others." for task in tasks if task.name in broken]
 
 

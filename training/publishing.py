@@ -30,7 +30,12 @@ def publish(checkpoint: Checkpoint, bundles: Path, thresholds: Thresholds) -> st
 
 
 def clear_away(bundles: Path) -> str | None:
-    """Take back what a publication left that did not come to its end; returns the version that it was of."""
+    """Take back what a publication left that did not come to its end; returns the version that it was of.
+
+    For the sole learner: what lies aside under its names is nobody else's.
+    """
+    for half in [*bundles.glob(".publishing.*"), *bundles.glob(".learner.*"), *bundles.glob("refused/**/.*")]:
+        half.unlink(missing_ok=True)
     try:
         mark = json.loads((bundles / MARK).read_bytes())
         version, process = str(mark["version"]), int(mark["process"])

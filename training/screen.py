@@ -11,22 +11,26 @@ import numpy as np
 import numpy.typing as npt
 
 from contract.events import AHEAD_MS_MAX
+from contract.tasks import Task
 from training.examples import Examples, Integers, is_empty
 from training.metrics import numbered
 
 Mask = npt.NDArray[np.bool_]
 NUMBER_MAX: Final = 1e18  # no count, amount, or time in milliseconds comes near
+SILENT_MAX: Final = 0.01  # the share of kept rows that may lack a group which new ones should have
 USER_ROWS: Final = 100  # so many of one user are learned from, however few others there are
 
 
-def screened(examples: Examples, newest_ms: int, user_share: float) -> tuple[Integers, dict[str, int]]:
+def screened(
+    examples: Examples, kept: Examples | None, newest_ms: int, user_share: float
+) -> tuple[Integers, dict[str, int]]:
     """The numbers of the rows that may be learned from, and how many of the others there are for each reason.
 
-    `newest_ms`: the time of the newest record of the feedback, 0 if it is not known.
+    `kept`: examples from before. `newest_ms`: the time of the newest record of the feedback, 0 if it is not known.
     """
     checks: dict[str, Callable[[Examples], Mask]] = {
         "of absurd features": absurd,
-        "without features": featureless,
+        "without features": lambda rest: featureless(rest, kept),
         "known before they happened": foreseen,
         "from the future": lambda rest: ahead(rest, newest_ms),
         "too many of one user": lambda rest: crowding(rest, user_share),
@@ -47,13 +51,20 @@ def absurd(examples: Examples) -> Mask:
     return found
 
 
-def featureless(examples: Examples) -> Mask:
-    """Rows with a label of a task, of whose groups one says nothing at all."""
+def featureless(examples: Examples, kept: Examples | None) -> Mask:
+    """Rows of which a group says nothing at all that nearly always says something in kept rows of the same task."""
     found = np.zeros(len(examples), np.bool_)
-    for task in examples.tasks:
+    for task in examples.tasks if kept else ():
         for group in task.groups:
-            found |= examples.known(task) & is_empty(examples.blocks[group])
+            if kept and silence(kept, task, group).mean() <= SILENT_MAX:
+                found |= examples.known(task) & is_empty(examples.blocks[group])
     return found
+
+
+def silence(examples: Examples, task: Task, group: str) -> Mask:
+    """Of the rows that have the task's label, those that lack the group; of none, that they all do."""
+    rows = examples.known(task)
+    return is_empty(examples.blocks[group])[rows] if rows.any() else np.ones(1, np.bool_)
 
 
 def foreseen(examples: Examples) -> Mask:

@@ -62,7 +62,7 @@ class Fixed(Feed):
     def __init__(self, found: Fed) -> None:
         self.found, self.asked = found, list[dict[str, int]]()
 
-    def read(self, positions: object, records_max: int) -> Fed:
+    def read(self, positions: object, records_max: int = 0) -> Fed:
         self.asked.append(dict(positions))  # type: ignore[call-overload]
         return self.found
 

@@ -83,7 +83,7 @@ class Shop:
 
 def counted(metric: object, *labels: str) -> float:
     child = metric.labels(*labels) if labels else metric  # type: ignore[attr-defined]
-    return float(child._value.get())
+    return float(child._value.get())  # type: ignore[union-attr]
 
 
 def test_a_harmful_bundle_is_taken_back_loudly_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

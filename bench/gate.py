@@ -1,0 +1,246 @@
+"""`python -m bench gate`: are all harmful updates refused, and healthy ones not?
+
+A shop lives through its days; a network learns from the earlier ones, and updates come from later ones. Healthy ones
+follow one another, each from the model that the one before it made. Harmful ones (`bench.gate_poisons`) all begin from
+the first model. One counts as refused if it does not serve: because its labels were `doubted` before anything was
+learned, because the `gate` refused it, or because checks `dropped` its poison and what then served lost no more of its
+gain than the margin, in any task, on the shop's last days, which nobody learned from. `harm` is what the same update
+does there unguarded: the mean loss of gain of the task that it hurts most.
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+import torch
+
+from bench.calibration import lived
+from bench.gate_poisons import KINDS, Rows
+from contract.errors import BadData
+from contract.rows import to_msgpack
+from contract.settings import read_settings
+from model.checkpoint import Checkpoint, describe, read_checkpoint, write_checkpoint
+from model.declared import Shape
+from model.network import Network
+from training.commands.fit import declared
+from training.examples import Examples, from_rows
+from training.feed import Fed
+from training.fit import fit
+from training.follow import Learn, Update, kept, update
+from training.gate import ROWS_MIN
+from training.gentle import gentle_learner
+from training.judges import parted
+from training.learner import predict
+from training.methods import quiet
+from training.paired import Judged, Predictions
+from training.plan import Plan
+from training.sample import meaning, sample_of
+from training.split import family_of
+
+SHAPE: Final = Shape(embedding=8, hidden=32, factors=8, experts=2, expert=32, tower=16, rows=4_096)
+LEARNED: Final = 0.5  # of the days
+TRUE_FROM: Final = 0.86
+TRUTH_ROWS: Final = 1_500  # of each family
+PASSED: Final = 0.95
+CHAIN: Final = 10  # healthy updates one after the other
+DAY_MS: Final = 86_400_000
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """The first model, what updates are cut from in the order of time, what turned out to be true later.
+
+    `said`: what the first model says of the truth.
+    """
+
+    base: Checkpoint
+    later: Examples
+    truth: Examples
+    said: Predictions
+    plan: Plan
+
+
+def main(words: Sequence[str]) -> int:
+    """Measure; 0: all that is harmful is refused and 95 % of what is healthy passes, 1: not so."""
+    arguments, begun = parse(words), time.process_time()
+    scene, each = scene_of(arguments), max(1, round(100 * arguments.scale))
+    harmful = [try_harmful(scene, number, arguments.rows) for number in range(each)]
+    healthy = list(try_healthy(scene, each, arguments.rows))
+    found = summary(harmful, healthy)
+    found |= {"examples": len(scene.later), "seconds": round(time.process_time() - begun, 1)}
+    print(msgspec.json.encode(found).decode() if arguments.json else "\n".join(f"{k:10} {v}" for k, v in found.items()))
+    return 0 if found["refused"] == found["harmful"] and found["passed"] >= PASSED * found["healthy"] else 1
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """A harmful update: what became of it (`doubted`, `gate`, `dropped`, or `served`), and its harm if unguarded."""
+
+    kind: str
+    became: str
+    harm: float
+    why: str
+
+
+def try_harmful(scene: Scene, number: int, rows: int) -> Tried:
+    kind = list(KINDS)[number % len(KINDS)]
+    spoil, learning = KINDS[kind]
+    honest = slice_of(scene.later, np.random.default_rng(number), rows).to_rows()
+    poisoned = spoil(honest, np.random.default_rng(number))
+    found = update(scene.base, fed(poisoned, honest), scene.plan, learning(scene.plan, np.random.default_rng(number)))
+    wild = learning(scene.plan, np.random.default_rng(number))
+    tried = Tried(kind, became(scene, found), unguarded(scene, poisoned, wild), "; ".join(found.refused)[:200])
+    say(f"{number:4} {kind:26} {tried.became:8} harm {tried.harm:8.3f}  {tried.why or found.left_out}")
+    return tried
+
+
+def became(scene: Scene, found: Update) -> str:
+    if found.refused:
+        return "gate" if found.aside else "doubted"
+    if found.checkpoint is None:
+        return "dropped"  # nothing was left to learn from
+    harmless = worst(scene, found.checkpoint.network()) <= scene.plan.margin
+    return "dropped" if harmless and set(found.left_out) - {"without a label"} else "served"
+
+
+def unguarded(scene: Scene, rows: Rows, learn: Learn) -> float:
+    """What the task that loses most loses of its gain on the truth, where nothing is checked."""
+    network, sample = scene.base.network(), kept(scene.base)
+    try:
+        examples = from_rows(rows, *meaning(scene.base.about))
+        learn(
+            gentle_learner(network, scene.base.optimizer, scene.plan),
+            scene.base.network(),
+            examples,
+            parted(sample).learned if sample else None,
+            scene.plan,
+        )
+    except BadData:
+        return float("inf")
+    return worst(scene, network.eval())
+
+
+def worst(scene: Scene, network: Network) -> float:
+    """The most that a task loses of its gain on the truth; infinite where an answer is no number."""
+    pair = Judged("true", scene.truth, scene.said, predict(network, scene.truth))
+    judging = [task for task in network.tasks if scene.truth.known(task).sum() >= ROWS_MIN]
+    lost = [float(pair.pairs(task).rise.mean()) for task in judging]
+    return max(lost) if np.isfinite(lost).all() else float("inf")
+
+
+def try_healthy(scene: Scene, count: int, rows: int) -> Iterator[Update]:
+    """Chains of updates in the order of time, each from where the last one that passed left off."""
+    for first in range(0, count, CHAIN):
+        at, chance = scene.base, np.random.default_rng(1_000 + first)
+        ends = np.sort(chance.integers(rows, len(scene.later) + 1, CHAIN))
+        for number, end in enumerate(ends[: count - first]):
+            size = int(chance.integers(rows // 4, rows + 1))
+            window = scene.later.take(np.arange(max(0, end - 3 * size), end))
+            some = window.take(np.sort(chance.permutation(len(window))[:size])).to_rows()
+            found = update(at, fed(some, some), scene.plan)
+            at = found.checkpoint or at
+            harm = worst(scene, at.network())
+            passed = "passed" if found.checkpoint else "REFUSED"
+            say(f"{first + number:4} healthy of {size} {passed} lost {harm:.3f} {'; '.join(found.refused)}")
+            yield found
+
+
+def slice_of(later: Examples, chance: np.random.Generator, rows: int) -> Examples:
+    """Half of what happened in some hours."""
+    start = int(chance.integers(0, len(later) - 2 * rows))
+    return later.take(np.sort(start + chance.permutation(2 * rows)[:rows]))
+
+
+def fed(rows: Rows, honest: Rows) -> Fed:
+    """Rows as the topic gives them; its newest record is as new as the newest honest label."""
+    newest_ms = max(ms for row in honest for ms in (row.ts_ms, *row.known_ms.values()))
+    return Fed([to_msgpack(row) for row in rows], {"shop.feedback/0": len(rows)}, newest_ms)
+
+
+def summary(harmful: Sequence[Tried], healthy: Sequence[Update]) -> dict[str, Any]:
+    names = [kind for kind in KINDS if any(tried.kind == kind for tried in harmful)]
+    of = {kind: [tried for tried in harmful if tried.kind == kind] for kind in names}
+    by = {
+        kind: {how: n for how in ("doubted", "gate", "dropped", "served") if (n := sum(t.became == how for t in tried))}
+        for kind, tried in of.items()
+    }
+    return {
+        "harmful": len(harmful),
+        "refused": sum(tried.became != "served" for tried in harmful),
+        "healthy": len(healthy),
+        "passed": sum(found.checkpoint is not None for found in healthy),
+        "kinds": {kind: sum(tried.became != "served" for tried in some) for kind, some in of.items()},
+        "tried": {kind: len(some) for kind, some in of.items()},
+        "by": by,
+        "harm": {kind: finite(float(np.mean([tried.harm for tried in some]))) for kind, some in of.items()},
+    }
+
+
+def finite(value: float) -> float | str:
+    """Rounded; JSON has no infinity."""
+    return round(value, 3) if np.isfinite(value) else "not finite"
+
+
+def scene_of(arguments: argparse.Namespace) -> Scene:
+    """The shop's examples and the first model, both made once and kept for the next time."""
+    settings, features = read_settings()
+    plan = declared(settings, features, {})[1]
+    plan = msgspec.structs.replace(plan, batch=256, epochs=3)
+    torch.set_num_threads(plan.threads)
+    examples = lived(arguments, settings, features)
+    day = (examples.ts_ms - examples.ts_ms.min()) / DAY_MS / arguments.days
+    held = np.random.default_rng(0).random(len(examples)) < 0.3  # of products, which have no day of their own
+    nobody = examples.user_id == ""
+    day = np.where(nobody, np.where(held, np.random.default_rng(1).uniform(LEARNED, 1, len(day)), 0.0), day)
+    in_turn = np.argsort(day, kind="stable")
+    examples, day = examples.take(in_turn), day[in_turn]
+    path = arguments.kept / f"gate-{arguments.days:g}-{arguments.people}-{arguments.items}.pt"
+    base = base_of(examples.take(day < LEARNED), plan, path)
+    later, truth = examples.take((day >= LEARNED) & (day < TRUE_FROM)), spread(examples.take(day >= TRUE_FROM))
+    return Scene(base, later, truth, predict(base.network(), truth), plan)
+
+
+def base_of(examples: Examples, plan: Plan, path: Path) -> Checkpoint:
+    if path.is_file():
+        return read_checkpoint(path)
+    fitted = fit(examples, SHAPE, plan, quiet)
+    about = describe(fitted.network, parent=None, created_ms=1_000, evaluation=fitted.evaluation, positions={})
+    base = Checkpoint(
+        about=about,
+        weights=fitted.network.state_dict(),
+        optimizer=fitted.optimizer,
+        sample=sample_of(examples.for_tasks(fitted.network.tasks), plan.keep, plan.seed),
+    )
+    write_checkpoint(path.parent, base).rename(path)
+    return base
+
+
+def spread(examples: Examples) -> Examples:
+    """At most so many rows of each family."""
+    family, mixed = family_of(examples), np.random.default_rng(0).permutation(len(examples))
+    chosen = [mixed[family[mixed] == one][:TRUTH_ROWS] for one in np.unique(family)]
+    return examples.take(np.sort(np.concatenate(chosen)))
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench gate", description=__doc__)
+    parser.add_argument("--json", action="store_true", help="one line of JSON")
+    parser.add_argument("--scale", type=float, default=1.0, help="1: a hundred updates of either sort")
+    parser.add_argument("--rows", type=int, default=3_000, help="examples of an update, at most")
+    parser.add_argument("--days", type=float, default=14, help="how long the shop lives")
+    parser.add_argument("--people", type=int, default=600)
+    parser.add_argument("--items", type=int, default=400)
+    kept = Path(tempfile.gettempdir()) / "shopstream-bench-gate"
+    parser.add_argument("--kept", type=Path, default=kept, help="where examples and the first model are kept")
+    return parser.parse_args(words)

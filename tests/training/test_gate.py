@@ -1,0 +1,157 @@
+import numpy as np
+import pytest
+
+from tests.model.small import CATEGORY, CLICK, FRAUD, make_network
+from tests.training.made import make_examples
+from training.examples import Examples
+from training.gate import ROWS_MIN, Verdict, judged, unfinished
+from training.paired import Judged
+
+MARGIN = 0.05
+
+
+def clicks(rows: int) -> Examples:
+    """Clicks of many users, as they are in life."""
+    examples = make_examples(300, 5)
+    examples = examples.take(np.resize(np.flatnonzero(examples.known(CLICK)), rows))
+    examples.user_id[:] = [f"u{at // 2}" for at in range(rows)]
+    return examples
+
+
+def good(examples: Examples) -> np.ndarray:
+    """Calibrated: of what is said with 0.8 or 0.2 so much is true."""
+    wrong = np.random.default_rng(1).random(len(examples)) < 0.2
+    return np.asarray(np.where((examples.labels["click"] > 0.5) ^ wrong, 0.8, 0.2), np.float32)
+
+
+def gate(examples: Examples, old: np.ndarray, new: np.ndarray, margin: float = MARGIN) -> Verdict:
+    return judged((CLICK,), [Judged("recent", examples, {"click": old}, {"click": new})], margin)
+
+
+def nudged(p: np.ndarray, by: float) -> np.ndarray:
+    """All log odds moved at random by about so much."""
+    odds = np.log(p / (1 - p)) + np.random.default_rng(2).normal(0, by, len(p))
+    return np.asarray(1 / (1 + np.exp(-odds)), np.float32)
+
+
+def test_a_gentle_update_passes_with_its_figures() -> None:
+    examples = clicks(400)
+    old = good(examples)
+
+    verdict = gate(examples, old, nudged(old, 0.05))
+
+    assert verdict.refused == []
+    assert {"lost", "lost_low", "lost_high", "level", "ece"} <= set(verdict.figures["recent click"])
+    assert "lost" in verdict.figures["recent score"]
+
+
+def test_an_update_that_may_have_lost_more_than_the_margin_has_to_prove_that_it_did_not() -> None:
+    # Given a wild one that on the whole may well be no worse
+    examples = clicks(60)
+    old = good(examples)
+    wild = nudged(old, 1.0)
+
+    verdict = gate(examples, old, wild)
+
+    # Then it is refused, for its interval is wide
+    assert any("chance included" in sentence for sentence in verdict.refused)
+
+
+@pytest.mark.parametrize("rows", [200, 1_000])
+def test_a_task_that_is_worse_is_refused_with_the_figures(rows: int) -> None:
+    examples = clicks(rows)
+
+    refused = gate(examples, good(examples), 1 - good(examples)).refused
+
+    assert refused[0].startswith(f"`click` should lose at most 0.05 of its gain on {rows} recent examples")
+
+
+def test_a_level_that_is_off_is_refused_although_the_order_is_as_good() -> None:
+    examples = clicks(2_000)
+    old = good(examples)
+    odds = np.log(old / (1 - old)) + 0.9
+
+    refused = gate(examples, old, (1 / (1 + np.exp(-odds))).astype(np.float32), margin=9.0).refused
+
+    assert any("The level of `click`" in sentence for sentence in refused)
+    assert any("calibration error of `click`" in sentence for sentence in refused)
+
+
+def test_what_is_put_right_is_not_refused() -> None:
+    examples = clicks(2_000)
+    right = good(examples)
+    odds = np.log(right / (1 - right)) + 0.9
+
+    assert gate(examples, (1 / (1 + np.exp(-odds))).astype(np.float32), right).refused == []
+
+
+def test_kept_examples_see_what_new_ones_do_not(seed: int) -> None:
+    # Given an update that suits the newest examples, whose labels are upside down, and not those of before
+    new, kept = clicks(300), clicks(301)
+    new.labels["click"][:] = 1 - new.labels["click"]
+    sets = [
+        Judged("recent", new, {"click": 1 - good(new)}, {"click": good(new)}),
+        Judged("kept", kept, {"click": good(kept)}, {"click": 1 - good(kept)}),
+    ]
+
+    refused = judged((CLICK,), sets, MARGIN).refused
+
+    assert refused
+    assert all("kept" in sentence for sentence in refused)
+
+
+def test_a_task_without_new_labels_is_judged_by_kept_ones() -> None:
+    examples = make_examples(600, 4)
+    kept = examples.take(np.flatnonzero(examples.known(FRAUD)))
+    kept.user_id[:] = [f"u{at}" for at in range(len(kept))]
+    truth = kept.labels["fraud"].clip(0.1, 0.9)
+
+    sets = [Judged("recent", clicks(100), {}, {}), Judged("kept", kept, {"fraud": truth}, {"fraud": 1 - truth})]
+
+    assert "`fraud` should lose" in judged((FRAUD,), sets, MARGIN).refused[0]
+
+
+def test_a_few_rows_refuse_what_is_worse_beyond_chance_and_nothing_else() -> None:
+    examples = clicks(ROWS_MIN - 1)
+    old = good(examples)
+
+    assert gate(examples, old, nudged(old, 0.8)).refused == []
+    assert "`click` should lose" in gate(examples, old, 1 - old).refused[0]
+
+
+def test_few_rows_of_each_set_judge_together() -> None:
+    one, other = clicks(30), clicks(31)
+    sets = [
+        Judged(name, of, {"click": good(of)}, {"click": 1 - good(of)})
+        for name, of in zip("ab", (one, other), strict=True)
+    ]
+
+    assert "on 61 all examples" in judged((CLICK,), sets, MARGIN).refused[0]
+
+
+def test_a_task_without_any_label_is_not_judged() -> None:
+    examples = clicks(80)
+
+    verdict = judged((CATEGORY,), [Judged("recent", examples, {}, {})], MARGIN)
+
+    assert (verdict.refused, verdict.figures) == ([], {})
+
+
+def test_answers_that_are_not_finite_are_refused_however_few() -> None:
+    examples = clicks(400)
+    broken = good(examples)
+    broken[7] = np.nan
+
+    assert gate(examples, good(examples), broken).refused == [
+        "`click` should answer with finite numbers. Found others."
+    ]
+
+
+def test_weights_that_are_not_finite_are_named() -> None:
+    network = make_network()
+    assert unfinished(network) == []
+
+    name, weights = next(iter(network.named_parameters()))
+    weights.data.view(-1)[0] = float("nan")
+
+    assert unfinished(network) == [f"Weights should be finite. Found others in {name}."]

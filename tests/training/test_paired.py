@@ -1,0 +1,116 @@
+import numpy as np
+import pytest
+
+from tests.model.small import CATEGORY, CLICK, DEMAND, TASKS
+from tests.training.made import make_examples
+from training.examples import Examples
+from training.metrics import calibration_error, log_loss
+from training.paired import Judged, Pairs, constant, first, interval, losses, whose
+
+ROWS = 400
+
+
+def clicks(rows: int = ROWS) -> Examples:
+    examples = make_examples(300, 3)
+    return examples.take(np.resize(np.flatnonzero(examples.known(CLICK)), rows))
+
+
+def said(seed: int, rows: int = ROWS) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(0.05, 0.95, rows).astype(np.float32)
+
+
+def pairs(old: np.ndarray, new: np.ndarray, examples: Examples | None = None) -> Pairs:
+    return Judged("recent", examples or clicks(len(old)), {"click": old}, {"click": new}).pairs(CLICK)
+
+
+def test_models_that_say_the_same_lose_nothing_for_certain() -> None:
+    same = pairs(said(1), said(1))
+
+    for found in (same.loss_of_gain(), same.level(), same.calibration()):
+        assert found == (0, 0, 0)
+
+
+def test_what_is_lost_is_the_rise_of_the_log_loss_as_a_share_of_the_constants() -> None:
+    examples, old, new = clicks(), said(1), said(2)
+    y = examples.labels["click"]
+
+    found = pairs(old, new, examples).loss_of_gain()
+
+    expected = (log_loss(y, new) - log_loss(y, old)) / log_loss(y, np.full(len(y), y.mean()))
+    assert found.value == pytest.approx(expected, abs=1e-5)
+    assert found.low < found.value < found.high
+
+
+def test_the_calibration_error_is_that_of_the_figures() -> None:
+    examples, old, new = clicks(), said(1), said(1) ** 2
+    y = examples.labels["click"]
+
+    found = pairs(old, new, examples).calibration()
+
+    assert found.value == pytest.approx(calibration_error(y, new) - calibration_error(y, old), abs=1e-6)
+
+
+def test_the_level_is_how_much_further_off_the_sums_are() -> None:
+    examples = clicks()
+    rate = examples.labels["click"].mean()
+
+    found = pairs(np.full(ROWS, rate, np.float32), np.full(ROWS, 1.3 * rate, np.float32), examples).level()
+
+    assert found.value == pytest.approx(0.3, abs=1e-3)
+    assert found.high > 0.3 > found.low
+
+
+def test_a_model_that_moves_little_has_a_narrow_interval() -> None:
+    old = said(1)
+
+    little, much = pairs(old, 0.99 * old).loss_of_gain(), pairs(old, said(2)).loss_of_gain()
+
+    assert little.high - little.low < (much.high - much.low) / 8
+
+
+def test_rows_of_one_user_count_as_one_draw() -> None:
+    value = np.random.default_rng(1).normal(size=(1_000, 1))
+
+    apart = interval(value, np.arange(1_000), first)
+    alike = interval(np.repeat(value[:100], 10, 0), np.repeat(np.arange(100), 10), first)
+
+    assert (alike.high - alike.low) > 2 * (apart.high - apart.low)
+
+
+def test_the_bounds_hold_the_truth_nineteen_times_of_twenty(seed: int) -> None:
+    chance, held = np.random.default_rng(seed), 0
+    for _ in range(200):
+        found = interval(chance.normal(1, 2, (150, 1)) / 150, np.arange(150), first)
+        held += found.low <= 1 <= found.high
+
+    assert 180 <= held <= 200
+
+
+def test_rows_of_nobody_are_each_their_own() -> None:
+    examples = make_examples(50, 1)
+    examples.user_id[:10] = ""
+
+    found = whose(examples)
+
+    assert len(set(found[:10].tolist())) == 10
+    assert len(set(found.tolist())) == 10 + len(set(examples.user_id[10:].tolist()))
+
+
+def test_users_of_different_sets_count_as_different_ones() -> None:
+    one = pairs(said(1), said(2))
+
+    both = Pairs.joined([one, one])
+
+    assert len(both) == 2 * len(one)
+    assert len(set(both.user.tolist())) == 2 * len(set(one.user.tolist()))
+    assert both.loss_of_gain().value == pytest.approx(one.loss_of_gain().value)
+
+
+def test_classes_and_amounts_have_losses_of_their_own() -> None:
+    p = np.array([[0.5, 0.25, 0.25], [0.0, 1.0, 0.0]])
+    y = np.array([0, 1])
+
+    assert losses(CATEGORY, y, p) == pytest.approx([np.log(2), 0], abs=1e-6)
+    assert losses(DEMAND, np.array([3.0, 1.0]), np.array([1.0, 1.0])).tolist() == [4, 0]
+    assert constant(CATEGORY, y, p).tolist() == [[0.5, 0.5, 0], [0.5, 0.5, 0]]
+    assert {task.kind for task in TASKS} == {"binary", "graded", "multiclass"}

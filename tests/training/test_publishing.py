@@ -1,0 +1,101 @@
+"""What a learner leaves that is killed, or whose disk is full, at any moment."""
+
+import errno
+import os
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from contract.bundle import current_version, read_bundle
+from contract.errors import BadBundle
+from tests.training.counted import AT_ONCE, SETTINGS, Log, begun, count, countable, serving
+from tests.training.mortal import deaths, dies
+from training import publishing
+from training.commands import follow
+
+LOG = [b"%d" % n for n in range(7)]
+
+
+@pytest.fixture
+def bundles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    countable(monkeypatch)
+    return begun(tmp_path / "bundles")
+
+
+def life(bundles: Path) -> None:
+    """A learner starts, and learns until there is nothing more."""
+    publishing.clear_away(bundles)
+    more = True
+    while more:
+        _, more = follow.look(Log(LOG), bundles, SETTINGS, AT_ONCE)
+
+
+def left(bundles: Path) -> list[str]:
+    """What lies in the folders of bundles and checkpoints."""
+    return sorted(path.name for folder in (bundles, bundles / "checkpoints") for path in folder.iterdir())
+
+
+def test_a_learner_killed_at_any_moment_leaves_whole_bundles_and_the_next_learns_each_example_once(
+    bundles: Path,
+) -> None:
+    # Given a learner that is killed before each of its touches of a file, and starts anew
+    met = 0
+    for at in deaths(bundles, lambda: life(bundles)):
+        met = at
+        # Then what serves is whole, and stands behind as many examples as were read for it
+        read_bundle(bundles, current_version(bundles) or "")
+        checkpoint = serving(bundles)
+        assert count(checkpoint) == checkpoint.about.positions.get("f/0", 0)
+
+    # And the last life, which came to its end, has learned all of them once and left nothing half done
+    checkpoint = serving(bundles)
+    assert met > 20
+    assert count(checkpoint) == len(LOG)
+    assert not [name for name in left(bundles) if name.startswith(".") or name == publishing.MARK]
+    assert {path.stem for path in (bundles / "checkpoints").iterdir()} == {
+        p.parent.name for p in bundles.glob("*/READY")
+    }
+
+
+def test_a_first_death_at_any_moment_is_made_good_by_the_next_life(bundles: Path, tmp_path: Path) -> None:
+    life(clean := begun(tmp_path / "clean"))
+
+    # Given lives that each die once, each in a folder of its own
+    folders = (begun(tmp_path / f"{n}") for n in range(1_000))
+    at, died = 0, True
+    while died:
+        at, folder = at + 1, next(folders)
+        died = dies(at, folder, partial(life, folder))
+        life(folder)
+
+        # Then the next life comes to where an undisturbed one does
+        assert left(folder) == left(clean)
+        assert count(serving(folder)) == len(LOG)
+    assert at > 40
+
+
+@pytest.mark.parametrize("at", range(12))
+def test_a_disk_that_fills_up_at_any_write_leaves_the_former_bundle_and_no_checkpoint(
+    bundles: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    before, version = left(bundles), current_version(bundles)
+    writes, sync = iter(range(1_000)), os.fsync
+
+    def fsync(handle: int) -> None:
+        if next(writes) >= at:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        sync(handle)
+
+    with monkeypatch.context() as full:
+        full.setattr(os, "fsync", fsync)
+        with suppress(
+            BadBundle
+        ):  # where the pointer is replaced already, a disk that cannot promise to keep it is borne
+            follow.look(Log(LOG), bundles, SETTINGS, AT_ONCE)
+
+    if current_version(bundles) == version:
+        assert left(bundles) == before
+    life(bundles)
+    assert count(serving(bundles)) == len(LOG)
