@@ -55,7 +55,7 @@ class Remembered:
 
     def close(self) -> None:
         """Put in order what was added; nothing is added any more."""
-        self._sorted, self._parts = np.unique(np.concatenate([NONE, *self._parts])), []
+        self._sorted, self._parts = np.sort(np.concatenate([NONE, *self._parts])), []
 
     def among(self, texts: Sequence[str]) -> npt.NDArray[np.bool_]:
         """Which of these are remembered."""
