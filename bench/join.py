@@ -22,7 +22,8 @@ import msgspec
 from confluent_kafka import Producer
 
 from bench.join_oracle import Oracle, Portion, Published
-from bench.join_world import HOUR_MS, KINDS, PARTITIONS, WAITS, Sent, World, portions
+from bench.join_truth import HOUR_MS, KINDS, PARTITIONS, WAITS, Sent, portions
+from bench.join_world import World
 from bench.kafka_log import KafkaLog
 from bench.stage import ROOT, Kafka
 from contract.events import Judgement, decode

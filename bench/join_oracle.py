@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from bench.join_world import Fact, Sent, Truth
+from bench.join_truth import Fact, Sent, Truth
 from contract.rows import Example, Packed, Scored
 
 
@@ -124,5 +124,6 @@ def origin(one: Example | Scored) -> tuple[str, ...]:
 
 def cut(block: Packed, at: int) -> Packed:
     """The bytes of one row of a block: 4 for a number, 8 for an id."""
-    numbers, ids = block.unpack().numbers.shape[1] * 4, block.unpack().ids.shape[1] * 8
+    unpacked = block.unpack()
+    numbers, ids = unpacked.numbers.shape[1] * 4, unpacked.ids.shape[1] * 8
     return Packed(1, block.numbers[at * numbers :][:numbers], block.ids[at * ids :][:ids])

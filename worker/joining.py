@@ -22,13 +22,12 @@ from contract.rows import Scored, read_scored, to_json, to_msgpack
 from contract.settings import Settings
 from worker import metrics
 from worker.intake import Held, Intake, Place, Record
-from worker.notes import read_all, write
+from worker.legacy import Legacy
 from worker.patience import Patience
 from worker.publisher import Outgoing, Publisher
 from worker.quiet import Quiet
-from worker.recall import Recall, start_of
+from worker.recall import Recall
 from worker.said import Said
-from worker.tally import Tally
 from worker.waiting import Waiting
 
 log = logging.getLogger(__name__)
@@ -63,8 +62,7 @@ class Joining:
         self._committed: dict[Place, int] = {}
         self._held: set[Place] = set()
         self._moved = self._in_hand = False
-        self._said, self._tally, self._before = self._nothing_said()
-        self._recalled = True
+        self._legacy, self._recalled = self._left({}, Said(limit=1)), True
         patience.meanwhile = self._stay_member
 
     @property
@@ -72,7 +70,8 @@ class Joining:
         return list(self._kinds)
 
     def assigned(self, places: list[Place]) -> Mapping[Place, int]:
-        """New partitions start at their committed positions."""
+        """New partitions start at their committed positions; what was joined without them is joined anew."""
+        self._moved = self._moved or bool(self._waiting.read())
         self._waiting.follow(places)
         self._recalled = False
         return {}
@@ -134,9 +133,10 @@ class Joining:
 
     def _new(self, output: Output) -> Output:
         """What no earlier life has said."""
-        before = self._said.withheld
-        fresh = self._said.fresh(output)
-        metrics.WITHHELD.inc(self._said.withheld - before)
+        fresh, withheld = self._legacy.fresh(output)
+        metrics.WITHHELD.inc(withheld)
+        if fresh.orphans:
+            self._show_orphans()
         return fresh
 
     def _publish(self, output: Output) -> None:
@@ -145,10 +145,9 @@ class Joining:
         outgoing += [Outgoing(topics.judgements, j.user_id, to_json(j)) for j in output.judgements]
         positions = self._waiting.positions()
         if outgoing or positions != self._committed:
-            notes = self._waiting.notes(self._tally.final(positions))
-            self._publisher.publish(outgoing, positions, self._intake, {p: write(note) for p, note in notes.items()})
+            self._publisher.publish(outgoing, positions, self._intake, self._legacy.leave(self._waiting, positions))
             self._committed = positions
-            self._forget(positions)
+            self._legacy.forget(positions)
         metrics.STREAM_TIME.set((self._waiting.now_ms or 0) / 1000)
         metrics.WAITS_SINCE.set((self._waiting.oldest_ms or 0) / 1000)
 
@@ -156,9 +155,6 @@ class Joining:
         for task, n in Counter(task for example in output.examples for task in example.labels).items():
             metrics.EXAMPLES.labels(task if task in self._tasks else "other").inc(n)
         metrics.JUDGEMENTS.inc(len(output.judgements))
-        self._tally.add(output.orphans)
-        for task, n in self._tally.total().items() if output.orphans else ():
-            metrics.ORPHANS.labels(task).set(n)
         for (fate, task), n in fates.items():
             metrics.JOINED.labels(fate, task).inc(n)
 
@@ -170,30 +166,23 @@ class Joining:
     def _nothing_waiting(self) -> Waiting:
         return Waiting(feedback=self._settings.feedback, tasks=self._settings.tasks)
 
-    def _nothing_said(self) -> tuple[Said, Tally, dict[Place, int]]:
-        feedback = self._settings.feedback
-        return Said(limit=feedback.said_max), Tally(final=(), limit=feedback.parked_max), {}
-
     def _remember(self) -> None:
         """Read back what was said of what is read now, before anything is said; nobody else speaks from then on."""
         while not self._recalled:
             self._recalled = True  # partitions may come while others are asked about
             self._publisher.take_over()
-            places = set(self._intake.places)
-            held = self._patience.insist("kafka", partial(self._intake.held, places))
-            self._said = self._patience.insist("kafka", partial(self._recall, held))
-            notes, limit = read_all(held), self._settings.feedback.parked_max
-            self._tally = Tally(final=[note.orphans for note in notes.values()], limit=limit)
-            self._waiting.resume(notes)
-            self._before = {place: at.high for place, at in held.items() if at.high > start_of(at)}
-            metrics.UNREMEMBERED.set(self._said.forgotten)
-            for task, n in self._tally.total().items():
-                metrics.ORPHANS.labels(task).set(n)
+            held = self._patience.insist("kafka", partial(self._intake.held, set(self._intake.places)))
+            self._legacy = self._left(held, self._patience.insist("kafka", partial(self._recall, held)))
+            self._waiting.resume(self._legacy.notes)
+            metrics.UNREMEMBERED.set(self._legacy.forgotten)
+            self._show_orphans()
 
-    def _forget(self, positions: Mapping[Place, int]) -> None:
-        """Once nothing is open of what an earlier life can have read, nothing that it said can be said again."""
-        if len(self._said) and all(positions.get(place, 0) >= end for place, end in self._before.items()):
-            self._said = self._nothing_said()[0]
+    def _left(self, held: Mapping[Place, Held], said: Said) -> Legacy:
+        return Legacy(feedback=self._settings.feedback, held=held, said=said)
+
+    def _show_orphans(self) -> None:
+        for task, n in self._legacy.orphans().items():
+            metrics.ORPHANS.labels(task).set(n)
 
     def _begin_anew(self) -> None:
         """Forget what waits, and read again from the committed positions of the partitions that are left."""

@@ -55,7 +55,7 @@ class Remembered:
 
     def close(self) -> None:
         """Put in order what was added; nothing is added any more."""
-        self._sorted, self._parts = np.unique(np.concatenate([NONE, *self._parts])), []
+        self._sorted, self._parts = np.sort(np.concatenate([NONE, *self._parts])), []
 
     def among(self, texts: Sequence[str]) -> npt.NDArray[np.bool_]:
         """Which of these are remembered."""
@@ -72,7 +72,6 @@ class Said:
 
     def __init__(self, *, limit: int) -> None:
         self._said, self._rows = Remembered(limit=limit), Remembered(limit=limit)
-        self.withheld = 0  # what was not said again
 
     def __len__(self) -> int:
         return len(self._said)
@@ -98,7 +97,6 @@ class Said:
             return output
         examples = self._new(output.examples, [example_key(e.example_id, e.revision) for e in output.examples])
         judgements = self._new(output.judgements, [key_of(judgement) for judgement in output.judgements])
-        self.withheld += len(output.examples) + len(output.judgements) - len(examples) - len(judgements)
         known = self._rows.among([orphan.row_id for orphan in output.orphans])
         return Output(examples, judgements, left(output.orphans, known))
 

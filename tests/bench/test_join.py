@@ -9,7 +9,8 @@ from msgspec.structs import replace
 
 from bench.join import JoinRun, Outcome, Plan
 from bench.join_oracle import Oracle, Portion, Published, Verdict
-from bench.join_world import TAIL_MS, WAITS, World, portions
+from bench.join_truth import TAIL_MS, WAITS, portions
+from bench.join_world import World
 from contract.events import decode
 from contract.joining.joiner import Joiner
 from contract.rows import Example, Packed, Scored, read_scored

@@ -278,6 +278,7 @@ def test_a_joiner_takes_over_before_it_speaks_and_again_when_partitions_come_or_
 
     played.joining.assigned([Place("shop.orders", 0)])
     played.joining.step()
+    played.joining.step()
     assert played.publisher.taken_over == 2
 
     played.joining.revoked([LABELS])
@@ -323,3 +324,23 @@ def test_a_label_from_the_future_is_moved_to_its_records_time_and_counted() -> N
 
     assert [one.ts_ms for one in opened if one] == [at(600), at(600) - AHEAD_MS_MAX - 1]
     assert metrics.CLAMPED._value.get() == clamped + 1
+
+
+def test_partitions_that_come_later_are_joined_with_what_was_read_before(played: Played) -> None:
+    played.intake.places.remove(CLICKS)
+    played.intake.put(SCORED, LIST)
+    played.intake.put(SEEN, to_json(shown(1, "a")))
+    played.intake.put(LABELS, to_json(label(0, 1, of="gone")))
+    played.joining.step()
+
+    played.intake.places.add(CLICKS)
+    played.joining.assigned([CLICKS])
+    played.intake.put(CLICKS, to_json(click(2, "a")), to_json(click(5000, "x", of=None)))
+    played.intake.put(LABELS, to_json(label(5000, 1, of="gone, too")))
+    for _ in range(2):
+        played.joining.step()
+    played.let_others_be_quiet()
+    played.joining.step()
+
+    assert played.said() == [("r~a", 1), ("r~a", 2)]
+    assert read(played.publisher.notes[LABELS]).orphans == {"fraud": 1}

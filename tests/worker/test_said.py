@@ -33,7 +33,6 @@ def test_an_example_is_known_by_its_id_and_revision() -> None:
     fresh = earlier.fresh(Output([example("o1", 2), example("o1", 3), example("o2", 2)]))
 
     assert [(e.example_id, e.revision) for e in fresh.examples] == [("o1", 3), ("o2", 2)]
-    assert earlier.withheld == 1
 
 
 def test_a_judgement_is_known_by_what_it_judges_its_label_and_its_task() -> None:

@@ -273,7 +273,9 @@ def test_a_fake_review_is_an_example_of_the_review_as_served_and_a_judgement_of_
 
     taken = given.take()
 
-    assert [(e.labels, e.groups.keys()) for e in taken.examples] == [({"fake_review": 1.0}, {"user", "review", "item"})]
+    (example,) = taken.examples
+    assert example.labels == {"fake_review": 1.0}
+    assert example.groups.keys() == {"user", "review", "item"}
     assert [(j.judged_event_id, j.task, j.entities) for j in taken.judgements] == [
         ("v", "fake_review", ("user:u", "device:d"))
     ]
