@@ -43,7 +43,7 @@ from training.sample import sample_of
 
 HOUR_MS: Final = 3_600_000
 CADENCES: Final = {"5h": 5.0, "1h": 1.0, "30min": 0.5}
-FULL: Final = Scale(people=1_000, items=400, calm_days=6, drifting_days=4)
+FULL: Final = Scale(people=700, items=400, calm_days=5, drifting_days=3)
 BLOCK_MS: Final = 6 * HOUR_MS
 LEAST: Final = 5  # of either label, for a block to have an AUC
 TASKS: Final = ("click", "purchase", "relevance", "fraud")
@@ -87,7 +87,7 @@ def main(words: Sequence[str]) -> int:
         tell(f"seed {seed}: the shop lives")
         stream = lived(scaled(FULL, arguments.scale), seed, settings, features, arguments.kept)
         found.append(measured(stream, shape, plan, arguments.arms.split(",")))
-    told = {**mean(found), "seeds": found if len(found) > 1 else [], "of_seed": arguments.seed}
+    told = {**mean(found), "each_seed": [{k: v for k, v in one.items() if k != "arms"} for one in found]}
     for sentence in (reasons := list(missed(told))):
         tell(f"Missed: {sentence}")
     print(msgspec.json.encode(told).decode() if arguments.json else text(told))
@@ -279,7 +279,7 @@ def missed(told: Mapping[str, Any]) -> Iterator[str]:
 
 
 def text(told: Mapping[str, Any]) -> str:
-    return "\n".join(f"{key:26} {value}" for key, value in told.items() if key not in ("arms", "seeds"))
+    return "\n".join(f"{key:26} {value}" for key, value in told.items() if key not in ("arms", "each_seed"))
 
 
 def scaled(scale: Scale, by: float) -> Scale:
@@ -308,8 +308,8 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench learning", description=__doc__)
     parser.add_argument("--json", action="store_true", help="one line of JSON")
     parser.add_argument("--scale", type=float, default=1.0, help="the size of the shop")
-    parser.add_argument("--seed", type=int, default=5, help="of the shop and its drift")
-    parser.add_argument("--seeds", type=int, default=1, help="how many shops, one after another")
+    parser.add_argument("--seed", type=int, default=6, help="of the first shop; settings were chosen on 5")
+    parser.add_argument("--seeds", type=int, default=2, help="how many shops, one after another")
     parser.add_argument("--arms", default="5h,1h,30min,retrain", help="which are compared with the frozen one")
     parser.add_argument("--plan", nargs="*", default=[], help="fields of the plan, as name=value")
     parser.add_argument("--kept", type=Path, help="a folder that keeps the shop's examples for the next time")

@@ -66,14 +66,12 @@ def rehoused(checkpoint: Checkpoint, network: Network, new: Examples, plan: Plan
         return checkpoint
     counts = met_in(new, network)
     known, met, rows = dict(checkpoint.about.statistics.known), dict(checkpoint.met), dict[str, Integers]()
+    now_ms = int(new.ts_ms.max())
     for table, found in counts.items():
-        since = Met(
-            known[table].array,
-            np.zeros(len(known[table].array), np.int64),
-            np.full(len(known[table].array), new.ts_ms.min()),
-        )
+        ids = known[table].array
+        fresh = Met(ids, np.zeros_like(ids), np.full_like(ids, now_ms))  # of ids from before ids were counted
         before = as_met(met[table]) if table in met else NOBODY
-        missing = since.take(~np.isin(since.ids, before.ids))
+        missing = fresh.take(~np.isin(ids, before.ids))
         everyone = before.and_(missing).and_(found)
         freed, added, kept = decided(everyone, known[table], checkpoint.about.shape.rows, plan)
         met[table] = kept.tensor()

@@ -13,6 +13,7 @@ from tests.model.small import FEATURES, SHAPE, as_inputs, draw_blocks, make_netw
 from tests.training.made import DAY_MS, PLAN, START_MS, make_examples
 from training.examples import Examples
 from training.learner import Learner, as_batch
+from training.sample import one_after_another
 from training.tables import as_met, rehoused
 
 NEW, OTHER = 777_001, 777_002
@@ -116,6 +117,15 @@ def test_an_id_that_was_met_lately_keeps_its_row() -> None:
     checkpoint = step(checkpoint, rows_with(OTHER, 3, after_days=QUICK.unused_days))
 
     assert {NEW, OTHER} <= set(known(checkpoint))
+
+
+def test_the_first_update_takes_no_row_from_anybody_however_old_its_examples_are() -> None:
+    before = learned_checkpoint()
+    old, now = rows_with(NEW, 2), rows_with(OTHER, 2, after_days=99)
+
+    after = step(before, one_after_another([old, now]))
+
+    assert known(after) == known(before)
 
 
 def test_the_optimizer_remembers_of_each_row_what_it_did() -> None:
