@@ -33,9 +33,9 @@ class Challenger:
         way = "asked beside the serving one" if self.trial.is_shadow else f"answering {self.trial.share:.1%} of users"
         return f"model {self.version}, {way}"
 
-    def say(self, rows: int, question: Callable[[Model], Scores]) -> Scores:
+    def say(self, rows: int, question: Callable[[Model], Scores], *, step: str = "score") -> Scores:
         """What it says of `rows` rows that another model answers; nothing where it fails, which is counted."""
-        with metrics.SHADOW.time(), STOPWATCH("shadow"):
+        with metrics.SHADOW.time(), STOPWATCH(f"{step} shadow"):
             try:
                 scores = question(self.model)
                 if odd := {task: of.shape for task, of in scores.items() if of.shape != (rows,)}:

@@ -354,3 +354,21 @@ def test_an_item_that_only_an_event_names_is_scored_by_both(models: tuple[Model,
 
     assert "ghost" not in ITEMS
     assert (row.scores["click"], row.shadow["click"]) == ((0.5,), (0.5,))
+
+
+def test_a_challenger_that_can_more_than_the_serving_model_is_heard_where_nothing_else_answers(
+    models: tuple[Model, Model], tmp_path: Path
+) -> None:
+    # given a serving bundle that decides alone
+    files = {
+        name: content
+        for name, content in tiny_files().items()
+        if name not in ("items.onnx", "recommend.onnx", "search.onnx")
+    }
+    publish(tmp_path, manifest("v3"), files)
+    lane = Lane()
+    lane.browser.serve(Model(read_bundle(tmp_path, "v3"), FEATURES), Challenger(models[1], Trial(version="v2")))
+    # when
+    rows = lane.answer(clicked("c1", "i2")).scored
+    # then
+    assert [(row.model_version, row.scores, row.shadow_version) for row in rows] == [("", {}, "v2")]
