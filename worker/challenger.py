@@ -93,3 +93,9 @@ def finite(said: Scores, at: Sequence[int]) -> dict[str, tuple[float, ...]]:
     """What was said of the rows `at` of one answer; a task that has no number for one of them is left out."""
     chosen = {task: of[at] for task, of in said.items()}
     return {task: tuple(of.tolist()) for task, of in chosen.items() if np.isfinite(of).all()}
+
+
+def check_finite(scores: Scores) -> None:
+    """Raises ValueError for a number that the serving model would have given."""
+    if odd := [task for task, of in scores.items() if not np.isfinite(of).all()]:
+        raise ValueError(f"A model on trial should give finite numbers. Found others for {odd}.")

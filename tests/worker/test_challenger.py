@@ -231,6 +231,15 @@ def test_where_a_canary_fails_the_serving_model_stands_in(
     assert len(caplog.messages) == 1
 
 
+def test_a_canary_that_gives_no_number_decides_nothing(models: tuple[Model, Model]) -> None:
+    canary = Challenger(failing(models[1], np.array([np.nan], np.float32)), HALF)
+
+    decided = decide(decider_of(models[0], canary), *orders_of_all())  # type: ignore[arg-type]
+
+    assert {(d.model_version, d.action) for d, _ in decided.decisions} == {("v1", "approve")}
+    assert len(decided.decisions) == len(USERS)
+
+
 def test_a_challenger_without_a_lane_s_graph_is_not_tried_there(models: tuple[Model, Model], tmp_path: Path) -> None:
     # given
     files = {name: content for name, content in tiny_files().items() if name != "decide.onnx"}
