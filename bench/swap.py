@@ -9,7 +9,9 @@ import argparse
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Final
 
@@ -76,7 +78,7 @@ def publish_two(bundles: Path, seed: int) -> list[str]:
 
 
 def model_mb(bundles: Path, version: str) -> float:
-    """What one more open model takes, in this process."""
+    """What one more open model takes; to be asked in a fresh process, which has no free memory to put it into."""
     _, features = read_settings()
     kept = [Model(read_bundle(bundles, version), features) for _ in range(2)]
     before = psutil.Process().memory_info().rss
@@ -88,6 +90,8 @@ def measure(kafka: ApacheKafka, server: RedisServer, folder: Path, arguments: ar
     """Swap, then label; each on topics of its own."""
     bundles = folder / "bundles"
     versions = publish_two(bundles, arguments.seed)
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as fresh:
+        size = fresh.submit(model_mb, bundles, versions[0]).result()
     swap_poll = {"SHOPSTREAM_WORKER__SWAP_POLL_MS": str(POLL_MS)}
     tracks = [
         Track(kafka=kafka, redis=server, folder=folder, prefix=prefix, load=prefix, shared=(), told=told)
@@ -102,10 +106,10 @@ def measure(kafka: ApacheKafka, server: RedisServer, folder: Path, arguments: ar
         swaps=swapped.swaps,
         lost=swapped.lost,
         mixed_batches=swapped.mixed_batches,
-        pause_p99_ms=swapped.pause_p99_ms,
+        pause_p99_ms=swapped.pause_ms["p99"],
         rss_mb=swapped.rss_mb,
         label_to_serving_s={f"p{percent}": round(quantile(seconds, percent), 1) for percent in (50, 99)},
-        model_mb=model_mb(bundles, versions[0]),
+        model_mb=size,
         detail=swapped,
     )
 

@@ -45,7 +45,7 @@ class Window(NamedTuple):
 
 
 class Swapped(msgspec.Struct, frozen=True, kw_only=True):
-    """What swapping has shown; `pause_p99_ms` is the difference of the two p99 after it."""
+    """What swapping has shown; `pause_ms` is the difference of the two after it, quantile by quantile."""
 
     swaps: int
     events: int
@@ -53,7 +53,7 @@ class Swapped(msgspec.Struct, frozen=True, kw_only=True):
     contradicting: int
     batches: int
     mixed_batches: int
-    pause_p99_ms: float
+    pause_ms: dict[str, float]
     swap_gap_ms: dict[str, float]
     quiet_gap_ms: dict[str, float]
     swap_ms: dict[str, float]  # from the pointer's move until both lanes serve the bundle
@@ -171,7 +171,7 @@ class Swapping:
         sent = {*pump.orders, *pump.clicks}
         lost = len(sent - seen.keys()) + len(pump.orders.keys() - decisions.keys())
         rows_differ = [r for r in rows.values() if r.kind == "order" and decisions[r.event_id] != r.model_version]
-        swap_gaps, quiet_gaps = (longest_gaps(batches, windows) for windows in (moves, quiet))
+        swap_ms, quiet_ms = (spread(longest_gaps(batches, windows)) for windows in (moves, quiet))
         return Swapped(
             swaps=len(moves),
             events=len(sent),
@@ -179,9 +179,9 @@ class Swapping:
             contradicting=len(rows_differ) + sum(count > 1 for count in seen.values()),
             batches=len(batches),
             mixed_batches=sum(len(one.versions) > 1 for one in batches),
-            pause_p99_ms=round(max(0.0, quantile(swap_gaps, 99) - quantile(quiet_gaps, 99)), 1),
-            swap_gap_ms=spread(swap_gaps),
-            quiet_gap_ms=spread(quiet_gaps),
+            pause_ms={name: round(of - quiet_ms[name], 1) for name, of in swap_ms.items()},
+            swap_gap_ms=swap_ms,
+            quiet_gap_ms=quiet_ms,
             swap_ms=spread([one.end_ms - one.begin_ms for one in moves]),
             rss_mb=rss,
             seconds=round(time.monotonic() - began_s, 1),
@@ -204,14 +204,13 @@ class Batch(NamedTuple):
 
 
 def longest_gaps(batches: Sequence[Batch], windows: Sequence[Window]) -> list[float]:
-    """For each window the longest time between two batches of one lane that falls into it, at least in part."""
+    """For each window the longest time between two batches of one lane, of those that begin in it."""
     found = np.zeros(len(windows))
     for lane in LANES:
         at = np.sort(np.array([one.at_ms for one in batches if one.lane == lane], np.float64))
         gaps = np.diff(at)
         for number, window in enumerate(windows):
-            first = max(int(np.searchsorted(at, window.begin_ms)) - 1, 0)
-            last = int(np.searchsorted(at, window.end_ms))
+            first, last = np.searchsorted(at, window).tolist()
             found[number] = max(found[number], gaps[first:last].max(initial=0.0))
     return found.tolist()
 

@@ -33,9 +33,9 @@ class Challenger:
         way = "asked beside the serving one" if self.trial.is_shadow else f"answering {self.trial.share:.1%} of users"
         return f"model {self.version}, {way}"
 
-    def say(self, rows: int, question: Callable[[Model], Scores]) -> Scores:
+    def say(self, rows: int, question: Callable[[Model], Scores], *, step: str = "score") -> Scores:
         """What it says of `rows` rows that another model answers; nothing where it fails, which is counted."""
-        with metrics.SHADOW.time(), STOPWATCH("shadow"):
+        with metrics.SHADOW.time(), STOPWATCH(f"{step} shadow"):
             try:
                 scores = question(self.model)
                 if odd := {task: of.shape for task, of in scores.items() if of.shape != (rows,)}:
@@ -93,3 +93,9 @@ def finite(said: Scores, at: Sequence[int]) -> dict[str, tuple[float, ...]]:
     """What was said of the rows `at` of one answer; a task that has no number for one of them is left out."""
     chosen = {task: of[at] for task, of in said.items()}
     return {task: tuple(of.tolist()) for task, of in chosen.items() if np.isfinite(of).all()}
+
+
+def check_finite(scores: Scores) -> None:
+    """Raises ValueError for a number that the serving model would have given."""
+    if odd := [task for task, of in scores.items() if not np.isfinite(of).all()]:
+        raise ValueError(f"A model on trial should give finite numbers. Found others for {odd}.")

@@ -13,7 +13,7 @@ from contract.touches import Arrival
 from worker import metrics
 from worker.answers import Answers, answered_with
 from worker.batch import Batch
-from worker.challenger import Challenger, Lineup, version_of
+from worker.challenger import Challenger, Lineup, check_finite, version_of
 from worker.desks import Desks
 from worker.rules import Judge, Judged
 from worker.runtime import Model, Scores, by_row, single
@@ -31,7 +31,8 @@ class Decider:
     def serve(self, model: Model | None, challenger: Challenger | None = None) -> None:
         lineup = Lineup(model, challenger).able("decide")
         canary = lineup.canary
-        self._desks = Desks(self._desk(lineup), (canary, self._desk(Lineup(canary.model))) if canary else None)
+        tried = (canary, self._desk(Lineup(canary.model), is_tried=True)) if canary else None
+        self._desks = Desks(self._desk(lineup), tried)
 
     def watched(self, batch: Batch, now_ms: int) -> list[str]:
         return []
@@ -50,15 +51,18 @@ class Decider:
     def refresh(self, memory: Memory, now_ms: int) -> Answers:
         return Answers()
 
-    def _desk(self, lineup: Lineup) -> "Desk":
-        return Desk(settings=self._settings, encoder=self._encoder, lineup=lineup)
+    def _desk(self, lineup: Lineup, *, is_tried: bool = False) -> "Desk":
+        return Desk(settings=self._settings, encoder=self._encoder, lineup=lineup, is_tried=is_tried)
 
 
 class Desk:
-    """Decides with one model and the thresholds that come with it; a shadow is heard and not heeded."""
+    """Decides with one model and the thresholds that come with it; a shadow is heard and not heeded.
 
-    def __init__(self, *, settings: Settings, encoder: Encoder, lineup: Lineup) -> None:
-        self._encoder, self._model, self._shadow = encoder, lineup.model, lineup.shadow
+    `is_tried`: another model can stand in for this one, so a number that is not finite is a failure.
+    """
+
+    def __init__(self, *, settings: Settings, encoder: Encoder, lineup: Lineup, is_tried: bool = False) -> None:
+        self._encoder, self._model, self._shadow, self._is_tried = encoder, lineup.model, lineup.shadow, is_tried
         thresholds = {**(self._model.manifest.thresholds if self._model else {}), **settings.thresholds}
         self._judge = Judge(rules=settings.rules, thresholds=thresholds, features=encoder.features)
 
@@ -66,6 +70,8 @@ class Desk:
         """A decision for each of the batch's orders `rows`, with its scored row."""
         blocks = self._encoder.before(memory, rows, GROUPS)
         scores: Scores = self._model.run("decide", blocks) if self._model else {}
+        if self._is_tried:
+            check_finite(scores)
         verdicts, probabilities = self._judge.judge(len(rows), blocks, scores), by_row(scores, len(rows))
         aside = self._shadow.say(len(rows), lambda model: model.run("decide", blocks)) if self._shadow else {}
         served = Served(self._encoder.features.digest, answered_with(self._model), version_of(self._shadow))

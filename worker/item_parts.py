@@ -70,6 +70,7 @@ class ItemParts:
 
     def __init__(self, items_max: int) -> None:
         self._items_max = items_max
+        self._serving: Model | None = None
         self._answering = list[Parts]()
         self._coming = list[Parts]()
 
@@ -94,20 +95,21 @@ class ItemParts:
         """From now on these models answer; what is not prepared is made now."""
         while not self.prepare(models, block, items):
             pass
-        self._answering, self._coming = self._coming, []
+        self._answering, self._coming, self._serving = self._coming, [], next(iter(models), None)
         self._check()
 
     def of(self, model: Model | None, numbers: Numbers) -> npt.NDArray[np.float32]:
         """The parts (N, H) that an answering model (None: the serving one) made of known items."""
-        return self._find(model).of(numbers)
+        model = self.model(model)
+        return next(parts for parts in self._answering if parts.model is model).of(numbers)
 
     def model(self, model: Model | None) -> Model:
         """The answering model itself."""
-        return self._find(model).model
-
-    def _find(self, model: Model | None) -> Parts:
-        return next(parts for parts in self._answering if model is None or parts.model is model)
+        found = model or self._serving
+        assert found is not None
+        return found
 
     def _check(self) -> None:
-        if self._answering and (error := self._answering[0].failed):
-            raise error
+        for parts in self._answering:
+            if parts.model is self._serving and parts.failed:
+                raise parts.failed

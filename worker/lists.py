@@ -109,7 +109,9 @@ class ListMaker:
         if not self._shadow or not len(ranked.numbers):
             return {}
         counts = np.diff(ranked.ends, prepend=0).tolist()
-        return self._shadow.say(len(ranked.numbers), lambda model: self._run(model, blocks, ranked.numbers, counts))
+        return self._shadow.say(
+            len(ranked.numbers), lambda model: self._run(model, blocks, ranked.numbers, counts), step="refresh"
+        )
 
     def _run(self, model: Model, blocks: dict[str, Block], numbers: Numbers, counts: Sequence[int]) -> Scores:
         """Click and purchase of items (P,), of which the first `counts[0]` are for the first user, and so on."""

@@ -74,14 +74,14 @@ def test_a_batch_of_two_models_is_mixed_and_one_that_was_aborted_is_none() -> No
     assert (aborted.lane, len(aborted.versions)) == ("", 0)
 
 
-def test_the_longest_gap_of_either_lane_that_falls_into_a_window_is_its_pause() -> None:
+def test_the_longest_gap_of_either_lane_that_begins_in_a_window_is_its_pause() -> None:
     # given
     one = frozenset({"v1"})
     at = {"orders": (0, 10, 20, 90, 100, 110), "browsing": (0, 15, 30, 45, 60, 75, 130)}
     batches = [Batch(lane, ms, one) for lane, times in at.items() for ms in times]
-    # then a gap counts where it reaches into a window, and not where it only touches another one
-    windows = [Window(1, 9), Window(21, 25), Window(91, 99), Window(50, 59)]
-    assert longest_gaps(batches, windows) == [15, 70, 55, 70]
+    # then
+    windows = [Window(0, 9), Window(15, 25), Window(21, 29), Window(75, 90)]
+    assert longest_gaps(batches, windows) == [15, 70, 0, 55]
 
 
 SWAPPED = Swapped(
@@ -91,7 +91,7 @@ SWAPPED = Swapped(
     contradicting=0,
     batches=1,
     mixed_batches=0,
-    pause_p99_ms=50.0,
+    pause_ms={},
     swap_gap_ms={},
     quiet_gap_ms={},
     swap_ms={},

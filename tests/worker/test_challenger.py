@@ -231,6 +231,15 @@ def test_where_a_canary_fails_the_serving_model_stands_in(
     assert len(caplog.messages) == 1
 
 
+def test_a_canary_that_gives_no_number_decides_nothing(models: tuple[Model, Model]) -> None:
+    canary = Challenger(failing(models[1], np.array([np.nan], np.float32)), HALF)
+
+    decided = decide(decider_of(models[0], canary), *orders_of_all())  # type: ignore[arg-type]
+
+    assert {(d.model_version, d.action) for d, _ in decided.decisions} == {("v1", "approve")}
+    assert len(decided.decisions) == len(USERS)
+
+
 def test_a_challenger_without_a_lane_s_graph_is_not_tried_there(models: tuple[Model, Model], tmp_path: Path) -> None:
     # given
     files = {name: content for name, content in tiny_files().items() if name != "decide.onnx"}
@@ -354,3 +363,21 @@ def test_an_item_that_only_an_event_names_is_scored_by_both(models: tuple[Model,
 
     assert "ghost" not in ITEMS
     assert (row.scores["click"], row.shadow["click"]) == ((0.5,), (0.5,))
+
+
+def test_a_challenger_that_can_more_than_the_serving_model_is_heard_where_nothing_else_answers(
+    models: tuple[Model, Model], tmp_path: Path
+) -> None:
+    # given a serving bundle that decides alone
+    files = {
+        name: content
+        for name, content in tiny_files().items()
+        if name not in ("items.onnx", "recommend.onnx", "search.onnx")
+    }
+    publish(tmp_path, manifest("v3"), files)
+    lane = Lane()
+    lane.browser.serve(Model(read_bundle(tmp_path, "v3"), FEATURES), Challenger(models[1], Trial(version="v2")))
+    # when
+    rows = lane.answer(clicked("c1", "i2")).scored
+    # then
+    assert [(row.model_version, row.scores, row.shadow_version) for row in rows] == [("", {}, "v2")]
