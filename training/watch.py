@@ -63,7 +63,7 @@ class Watcher:
         self._topics = {"scored": scored, "feedback": feedback}
         self._positions: dict[str, dict[str, int]] = {"scored": {}, "feedback": {}}
         self._live = Live(tasks=settings.tasks, feedback=settings.feedback, watching=watching)
-        self._drift = Drift(features=features, watching=watching)
+        self._drift = Drift(features=features, watching=watching, folder=bundles / "drift")
         self._alarms = list[Alarm]()
         self._judge: Judge | None = None
         self._told = ""

@@ -32,7 +32,7 @@ def test_all_metrics_of_the_watcher_are_declared_in_one_file() -> None:
 
 
 def test_every_setting_of_the_watcher_stands_there_with_its_default() -> None:
-    table = PAGE.tables("What watch does")[0]
+    table = PAGE.tables("What watch does")[1]
     defaults = {field.name: msgspec.json.encode(field.default).decode() for field in msgspec.structs.fields(Watching)}
 
     assert {bare(row["setting"]): bare(row["default"]) for row in table} == defaults
