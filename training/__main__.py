@@ -114,7 +114,8 @@ def declare_watch(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     watch.add_argument("--once", action="store_true", help="look once, then end with a line of JSON")
     watch.add_argument("--bundles", type=Path, help="the folder of bundles, in place of the settings' own")
     skew = commands.add_parser("skew", help="compare features as served with those of the log, value for value")
-    skew.add_argument("--share", type=float, default=0.01, help="of users, drawn by a hash")
+    skew.add_argument("--share", type=float, default=0.01, help="of users, drawn by a hash; 1 compares all features")
+    skew.add_argument("--rows", type=int, default=20_000, help="the latest rows of these users, at most")
 
 
 def declare_evaluate(evaluate: argparse.ArgumentParser) -> None:

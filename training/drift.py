@@ -7,6 +7,7 @@ asked for: a block of E rows may raise E / `events_per_alarm` false alarms, whic
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy as np
 from contract.features import FeatureSet
 from contract.rows import Scored
 from training.people import People
+from training.references import References
 from training.samples import chances
 from training.streams import Column, columns_of, fits, named, versions_in
 from training.watching import Watching
@@ -42,10 +44,11 @@ class Compared:
 class Drift:
     """Takes scored rows as they come, those of each kind by themselves."""
 
-    def __init__(self, *, features: FeatureSet, watching: Watching) -> None:
+    def __init__(self, *, features: FeatureSet, watching: Watching, folder: Path | None = None) -> None:
+        """`folder`: where references are kept for the next watcher."""
         self._features, self._watching = features, watching
         self._open: dict[str, People] = {}
-        self._references: dict[str, Mapping[str, Column]] = {}
+        self._references = References(digest=features.digest, folder=folder)
         self._drawn = 0
 
     def take(self, row: Scored) -> Compared | None:
@@ -63,16 +66,16 @@ class Drift:
     def _compare(self, kind: str, block: People) -> Compared | None:
         """Ask of every column of the block whether it is still that of the reference."""
         now = columns_of([row for row in block if fits(row, self._features)], self._features)
-        reference = self._references.get(kind)
+        reference = self._references.read(kind)
         if reference is None:
-            self._references[kind] = now
+            self._references.write(kind, now)
             return None
         chance, names = np.random.default_rng(block.number), sorted(now.keys() & reference.keys())
         asked = [one for name in names for one in chances(name, reference[name], now[name], chance)]
         level = min(block.rows / self._watching.events_per_alarm, LEVEL_MAX) / max(len(asked), 1)
         found = dict(sorted([one for one in asked if one[1] < level], reverse=True))  # of a column's chances the least
         alarms = tuple(Alarm(kind, named(name), p, block.last_ms) for name, p in sorted(found.items()))
-        self._references[kind] = now if alarms else renewed(reference, now)
+        self._references.write(kind, now if alarms else renewed(reference, now))
         return Compared(kind, alarms)
 
 

@@ -4,10 +4,10 @@ It stands beside workers, joiner and learner and leans on none of them: what it 
 folder of bundles, and the one thing that it changes is the pointer, back to the parent of a bundle that is worse.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -20,23 +20,19 @@ from model.checkpoint import path_of, read_checkpoint
 from training import telemetry
 from training.drift import Alarm, Drift
 from training.evaluation import Evaluation
-from training.feed import Fed
 from training.live import Live
 from training.looks import Looks
+from training.portions import Portion
 from training.report import say
 from training.rollback import Withdrawn, finish, parent_of, unfinished, withdraw
 from training.verdict import Judge, Verdict
 from training.watching import Watching
 
-LITTLE: Final = 0.25  # of a portion: markers of transactions take places, too, and a topic in use never ends
-
 
 class Topic(Protocol):
-    """What gives records in portions of about `most` a partition; see `training.portions`."""
+    """What gives records in portions; see `training.portions`."""
 
-    most: int
-
-    def read(self, positions: dict[str, int]) -> Fed:
+    def read(self, positions: Mapping[str, int]) -> Portion:
         """What comes next, and where to go on; raises `Unavailable`."""
 
 
@@ -67,7 +63,7 @@ class Watcher:
         self._topics = {"scored": scored, "feedback": feedback}
         self._positions: dict[str, dict[str, int]] = {"scored": {}, "feedback": {}}
         self._live = Live(tasks=settings.tasks, feedback=settings.feedback, watching=watching)
-        self._drift = Drift(features=features, watching=watching)
+        self._drift = Drift(features=features, watching=watching, folder=bundles / "drift")
         self._alarms = list[Alarm]()
         self._judge: Judge | None = None
         self._told = ""
@@ -87,17 +83,16 @@ class Watcher:
     def _read(self, name: str, take: Callable[[bytes], None]) -> None:
         """Take a topic's records to its present end, a portion at a time; one that cannot be used is counted."""
         topic = self._topics[name]
-        while True:
-            fed = topic.read(self._positions[name])
-            for value in fed.values:
+        is_last = False
+        while not is_last:
+            portion = topic.read(self._positions[name])
+            for record in portion.records:
                 try:
-                    take(value)
+                    take(record.value)
                 except msgspec.MsgspecError:
                     telemetry.LEFT_OUT.labels("unreadable").inc()
-            self._positions[name] = fed.positions
-            telemetry.READ.labels(name).inc(len(fed.values))
-            if len(fed.values) < LITTLE * topic.most:
-                return
+            self._positions[name], is_last = portion.positions, portion.is_last
+            telemetry.READ.labels(name).inc(len(portion.records))
 
     def _take_scored(self, value: bytes) -> None:
         row = read_scored(value)

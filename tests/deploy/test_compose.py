@@ -11,6 +11,7 @@ from check_jsonschema.builtin_schemas import get_builtin_schema
 
 from contract.settings import Settings
 from tests.deploy.compose import ROOT, read_document, read_services
+from training.watching import Watching
 
 OURS = sorted(name for name, service in read_services().items() if service.is_ours)
 
@@ -35,7 +36,7 @@ def test_the_schema_would_find_a_mistake(key: str, value: object) -> None:
     assert mistakes(document)
 
 
-def test_the_services_are_both_lanes_the_joiner_the_learner_the_topics_and_their_servers() -> None:
+def test_the_services_are_both_lanes_the_joiner_the_learner_the_watcher_the_topics_and_their_servers() -> None:
     commands = {name: " ".join(read_services()[name].command) for name in OURS}
 
     assert commands == {
@@ -43,15 +44,16 @@ def test_the_services_are_both_lanes_the_joiner_the_learner_the_topics_and_their
         "browsing": "python -m worker score --lane browsing",
         "joiner": "python -m worker feedback",
         "learner": "python -m training follow",
+        "watcher": "python -m training watch",
         "topics": "python -m worker topics",
     }
     assert read_services().keys() - commands.keys() == {"kafka", "redis", "prometheus"}
 
 
-def test_only_the_learner_has_to_be_asked_for() -> None:
+def test_only_the_learner_and_the_watcher_have_to_be_asked_for() -> None:
     services = read_document()["services"]
 
-    assert {name for name, described in services.items() if "profiles" in described} == {"learner"}
+    assert {name for name, described in services.items() if "profiles" in described} == {"learner", "watcher"}
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -125,5 +127,5 @@ def test_prometheus_scrapes_services_that_exist_where_they_answer() -> None:
 
     (looked_up,) = [sd for job in config["scrape_configs"] for sd in job["dns_sd_configs"]]
     assert set(looked_up["names"]) <= set(OURS)
-    assert looked_up["port"] == Settings().worker.http_port
+    assert looked_up["port"] == Settings().worker.http_port == Watching().http_port
     assert all((folder / rules).is_file() for rules in config["rule_files"])

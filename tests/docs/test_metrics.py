@@ -6,6 +6,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.metrics import MetricWrapperBase
 
 from tests.docs.pages import METRICS, PAGES, bare
+from training import telemetry
 from worker import metrics
 from worker.step import STEPS
 
@@ -42,7 +43,8 @@ def test_all_metrics_of_a_process_are_declared_in_one_file() -> None:
 
 
 def test_every_page_names_metrics_that_exist() -> None:
-    known = {name_of(metric) for metric in REGISTERED}
+    watched = [value for value in vars(telemetry).values() if isinstance(value, MetricWrapperBase)]
+    known = {name_of(metric) for metric in (*REGISTERED, *watched)}
 
     for page in PAGES:
         for name in re.findall(r"\bshopstream_[a-z_]+", page.text):

@@ -1,6 +1,6 @@
 """The watcher over topics that are lists of bytes, and bundles whose checkpoints are real."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from confluent_kafka import Producer
 from msgspec.structs import replace
+from prometheus_client import Counter, Gauge
 
 from contract.bundle import current_version
 from contract.errors import BadConfig, Unavailable
@@ -22,8 +23,7 @@ from tests.training.served import FEEDBACK, LATER_MS, WATCHING, checkpoint_of, p
 from training import telemetry
 from training.__main__ import parse
 from training.commands.watch import look_patiently, run
-from training.feed import Fed
-from training.portions import Portions
+from training.portions import Portion, Portions, Record
 from training.rollback import Withdrawn, keep, withdrawn
 from training.telemetry import Served
 from training.watch import Seen, Watcher, told
@@ -41,12 +41,13 @@ class Log:
     def add(self, rows: Sequence[Example | Scored]) -> None:
         self.values += [to_msgpack(row) for row in rows]
 
-    def read(self, positions: dict[str, int]) -> Fed:
+    def read(self, positions: Mapping[str, int]) -> Portion:
         if self.is_away:
             raise Unavailable("Kafka should answer. Found silence.")
         at = positions.get("t/0", 0)
         found = self.values[at : at + self.most]
-        return Fed(found, {"t/0": at + len(found)})
+        records = [Record(0, at + n, value, 0) for n, value in enumerate(found)]
+        return Portion(records, {"t/0": at + len(found)}, at + len(found) == len(self.values))
 
 
 class Shop:
@@ -81,9 +82,9 @@ class Shop:
         self.feedback.add([replace(made[0], example_id="last", labels={"click": 0.0}, known_ms={"click": LATER_MS})])
 
 
-def counted(metric: object, *labels: str) -> float:
-    child = metric.labels(*labels) if labels else metric  # type: ignore[attr-defined]
-    return float(child._value.get())  # type: ignore[union-attr]
+def counted(metric: Counter | Gauge, *labels: str) -> float:
+    child = metric.labels(*labels) if labels else metric
+    return float(child._value.get())
 
 
 def test_a_harmful_bundle_is_taken_back_loudly_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -300,18 +301,22 @@ def test_a_topic_of_kafka_is_read_in_portions(broker: EmbeddedKafka | ApacheKafk
     feed = Portions(kafka=Kafka(bootstrap_servers=broker.bootstrap), topic=topic, most=2_000)
     latest = Portions(kafka=Kafka(bootstrap_servers=broker.bootstrap), topic=topic, most=2_000, behind=100)
     try:
-        found, positions = list[bytes](), dict[str, int]()
-        for _ in range(3):
-            fed = feed.read(positions)
-            assert len(fed.values) < 3_500
-            found, positions = found + fed.values, fed.positions
+        first = feed.read({})
+        second = feed.read(first.positions)
+        third = feed.read(second.positions)
+        rest = feed.read(third.positions)
         last = latest.read({})
     finally:
         feed.close()
         latest.close()
 
-    assert found == values
-    assert last.values == values[-100:]
+    portions = [first, second, third, rest]
+    records = [record for portion in portions for record in portion.records]
+    assert [record.value for record in records] == values
+    assert [(record.partition, record.offset) for record in records] == [(0, n) for n in range(4_500)]
+    assert [portion.is_last for portion in portions] == [False, False, True, True]
+    assert max(len(portion.records) for portion in portions) < 3_500
+    assert [record.value for record in last.records] == values[-100:]
 
 
 def test_the_command_looks_once_and_ends_with_a_line_of_json(

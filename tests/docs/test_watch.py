@@ -1,0 +1,46 @@
+"""docs/metrics.md and docs/training.md say what the watcher tells and what it may be told."""
+
+import msgspec
+import pytest
+from prometheus_client.metrics import MetricWrapperBase
+
+from tests.docs.pages import METRICS, ROOT, Page, bare
+from tests.docs.test_metrics import name_of, type_of
+from training import telemetry
+from training.__main__ import parse
+from training.watching import Watching
+
+PAGE = Page(ROOT / "docs" / "training.md")
+REGISTERED = [value for value in vars(telemetry).values() if isinstance(value, MetricWrapperBase)]
+
+
+def test_every_metric_of_the_watcher_stands_there_with_its_type_and_labels() -> None:
+    registered = {name_of(m): (type_of(m), set(m._labelnames)) for m in REGISTERED}
+
+    (table,) = METRICS.tables("The watcher")
+    told = {
+        bare(row["name"]): (row["type"], set(row["labels"].replace("`", "").replace(",", " ").split())) for row in table
+    }
+
+    assert told == registered
+
+
+def test_all_metrics_of_the_watcher_are_declared_in_one_file() -> None:
+    names = {family.name for family in telemetry.REGISTRY.collect() if family.name.startswith("shopstream_")}
+
+    assert names == {described.name for m in REGISTERED for described in m.describe()}
+
+
+def test_every_setting_of_the_watcher_stands_there_with_its_default() -> None:
+    table = PAGE.tables("What watch does")[1]
+    defaults = {field.name: msgspec.json.encode(field.default).decode() for field in msgspec.structs.fields(Watching)}
+
+    assert {bare(row["setting"]): bare(row["default"]) for row in table} == defaults
+
+
+@pytest.mark.parametrize(("command", "heading"), [("watch", "What watch does"), ("skew", "What skew does")])
+def test_every_option_stands_there(command: str, heading: str) -> None:
+    args = vars(parse([command]))
+
+    for name in args.keys() - {"command"}:
+        assert f"`--{name.replace('_', '-')}" in PAGE.section(heading)
