@@ -4,8 +4,8 @@ A shop lives through its days; a network learns from the earlier ones, and updat
 follow one another, each from the model that the one before it made. Harmful ones (`bench.gate_poisons`) all begin from
 the first model. One counts as refused if it does not serve: because its labels were `doubted` before anything was
 learned, because the `gate` refused it, or because checks `dropped` its poison and what then served lost no more of its
-gain than the margin, in any task, on the shop's last days, which nobody learned from. `harm` is what the same update
-does there unguarded: the mean loss of gain of the task that it hurts most.
+gain than the margin, in any task, on the shop's last days, which nobody learned from. `--harm` adds what the same
+updates do there unguarded: the mean loss of gain of the task that each hurts most.
 """
 
 import argparse
@@ -71,9 +71,11 @@ def main(words: Sequence[str]) -> int:
     """Measure; 0: all that is harmful is refused and 95 % of what is healthy passes, 1: not so."""
     arguments, begun = parse(words), time.process_time()
     scene, each = scene_of(arguments), max(1, round(100 * arguments.scale))
-    harmful = [try_harmful(scene, number, arguments.rows) for number in range(each)]
+    harmful = [try_harmful(scene, number, arguments.rows, harm=arguments.harm) for number in range(each)]
     healthy = list(try_healthy(scene, each, arguments.rows))
     found = summary(harmful, healthy)
+    if not arguments.harm:
+        del found["harm"]
     found |= {"examples": len(scene.later), "seconds": round(time.process_time() - begun, 1)}
     print(msgspec.json.encode(found).decode() if arguments.json else "\n".join(f"{k:10} {v}" for k, v in found.items()))
     return 0 if found["refused"] == found["harmful"] and found["passed"] >= PASSED * found["healthy"] else 1
@@ -89,15 +91,16 @@ class Tried:
     why: str
 
 
-def try_harmful(scene: Scene, number: int, rows: int) -> Tried:
+def try_harmful(scene: Scene, number: int, rows: int, *, harm: bool) -> Tried:
     kind = list(KINDS)[number % len(KINDS)]
     spoil, learning = KINDS[kind]
     honest = slice_of(scene.later, np.random.default_rng(number), rows).to_rows()
     poisoned = spoil(honest, np.random.default_rng(number))
     found = update(scene.base, fed(poisoned, honest), scene.plan, learning(scene.plan, np.random.default_rng(number)))
     wild = learning(scene.plan, np.random.default_rng(number))
-    tried = Tried(kind, became(scene, found), unguarded(scene, poisoned, wild), "; ".join(found.refused)[:200])
-    say(f"{number:4} {kind:26} {tried.became:8} harm {tried.harm:8.3f}  {tried.why or found.left_out}")
+    done = unguarded(scene, poisoned, wild) if harm else 0.0
+    tried = Tried(kind, became(scene, found), done, "; ".join(found.refused)[:200])
+    say(f"{number:4} {kind:26} {tried.became:8} harm {tried.harm:.3f} {tried.why or found.left_out}")
     return tried
 
 
@@ -146,10 +149,10 @@ def try_healthy(scene: Scene, count: int, rows: int) -> Iterator[Update]:
             some = window.take(np.sort(chance.permutation(len(window))[:size])).to_rows()
             found = update(at, fed(some, some), scene.plan)
             at = found.checkpoint or at
-            harm = worst(scene, at.network())
             passed = "passed" if found.checkpoint else "REFUSED"
-            say(f"{first + number:4} healthy of {size} {passed} lost {harm:.3f} {'; '.join(found.refused)}")
+            say(f"{first + number:4} healthy of {size} {passed} {'; '.join(found.refused)}")
             yield found
+        say(f"     after them the task that lost most has lost {worst(scene, at.network()):.3f}")
 
 
 def slice_of(later: Examples, chance: np.random.Generator, rows: int) -> Examples:
@@ -237,7 +240,8 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench gate", description=__doc__)
     parser.add_argument("--json", action="store_true", help="one line of JSON")
     parser.add_argument("--scale", type=float, default=1.0, help="1: a hundred updates of either sort")
-    parser.add_argument("--rows", type=int, default=3_000, help="examples of an update, at most")
+    parser.add_argument("--harm", action="store_true", help="learn from harmful updates unguarded as well")
+    parser.add_argument("--rows", type=int, default=1_500, help="examples of an update, at most")
     parser.add_argument("--days", type=float, default=14, help="how long the shop lives")
     parser.add_argument("--people", type=int, default=600)
     parser.add_argument("--items", type=int, default=400)

@@ -1,5 +1,7 @@
 """docs/training.md says what `training evaluate` does."""
 
+import re
+
 import msgspec
 import numpy as np
 import pytest
@@ -47,6 +49,22 @@ def test_every_field_of_updates_stands_there_with_its_default() -> None:
     fields = msgspec.structs.asdict(Plan())
     assert told == {name: str(fields[name]) for name in told}
     assert {"update_rate", "update_batch", "replay", "distillation", "row_after", "unused_days", "keep"} == set(told)
+
+
+def test_what_rules_an_update_stands_there_with_its_default() -> None:
+    (table,) = (table for table in PAGE.tables("The gate") if "in `[training]`" in table[0])
+
+    assert {"margin", "jump", "refusals_max"} <= {bare(row["in `[training]`"]) for row in table}
+    for row in table:
+        assert bare(row["default"]) == str(getattr(Plan(), bare(row["in `[training]`"])))
+
+
+def test_every_reason_to_leave_an_example_out_stands_there() -> None:
+    (table,) = (table for table in PAGE.tables("The gate") if "reason" in table[0])
+    told = {name for row in table for name in row["reason"].replace("`", "").split(", ")}
+
+    in_code = {*re.findall(r'"([a-z ]+)": (?:lambda|[a-z]+[,\n])', (ROOT / "training" / "screen.py").read_text())}
+    assert told == in_code | {"unreadable", "of other features", "without a label"}
 
 
 def test_the_methods_that_can_be_named_are_those_that_there_are() -> None:
