@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -18,9 +19,11 @@ import numpy.typing as npt
 from contract.bundle import current_version
 from contract.errors import BadBundle
 from contract.rows import Example, read_example
+from contract.settings import Delay
 from export.interactions import read_interactions
 from model.checkpoint import About, Checkpoint, describe, path_of, read_checkpoint
 from model.network import Network
+from training.delay import Late, late_in
 from training.evaluation import Evaluation, judge
 from training.examples import Examples, from_rows
 from training.feed import Fed
@@ -34,6 +37,7 @@ from training.split import split_by_time
 from training.table import read_examples
 
 Predictions = dict[str, npt.NDArray[Any]]
+NOTHING_LATE = Late()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +60,11 @@ def present_checkpoint(bundles: Path) -> Checkpoint:
     return read_checkpoint(path_of(bundles, version))
 
 
-def update(checkpoint: Checkpoint, fed: Fed, plan: Plan) -> Update:
-    """Learn from what was fed, if there is anything to learn from; the checkpoint given stays as it is."""
+def update(checkpoint: Checkpoint, fed: Fed, plan: Plan, delays: Mapping[str, Delay] = MappingProxyType({})) -> Update:
+    """Learn from what was fed, if there is anything to learn from; the checkpoint given stays as it is.
+
+    `delays`: the tasks whose first label may be corrected.
+    """
     new, left_out = usable(fed.values, checkpoint)
     if not len(new):
         return Update(0, left_out)
@@ -66,7 +73,7 @@ def update(checkpoint: Checkpoint, fed: Fed, plan: Plan) -> Update:
     held_out, arriving = new.take(split.validation), new.take(split.training)
     before = predict(network, held_out)
     learner = Learner(network=network.train(), plan=plan, state=checkpoint.optimizer)
-    guesses = learn_progressively(learner, arriving, sample, plan)
+    guesses = learn_progressively(learner, arriving, sample, plan, late_in(fed.values, new, delays))
     after = predict(network.eval(), held_out)
     progressive = judge(network.tasks, arriving, guesses)
     evaluation = judge(network.tasks, held_out, after)
@@ -95,7 +102,9 @@ def successor(checkpoint: Checkpoint, network: Network, evaluation: Evaluation, 
     )
 
 
-def learn_progressively(learner: Learner, arriving: Examples, sample: Examples | None, plan: Plan) -> Predictions:
+def learn_progressively(
+    learner: Learner, arriving: Examples, sample: Examples | None, plan: Plan, late: Late = NOTHING_LATE
+) -> Predictions:
     """One pass in the order of time, each batch beside as many kept examples; returns what was said before learning."""
     guesses, order = Predictions(), np.random.default_rng(plan.seed)
     for start in range(0, len(arriving), plan.batch):
@@ -103,9 +112,10 @@ def learn_progressively(learner: Learner, arriving: Examples, sample: Examples |
         for task, guess in predict(learner.network, arriving.take(rows)).items():
             whole = np.full((len(arriving), *guess.shape[1:]), np.nan, np.float32)
             guesses.setdefault(task, whole)[rows] = guess
-        learner.learn(as_batch(arriving, rows))
+        learner.learn(late.weigh(learner.network, as_batch(arriving, rows), arriving.take(rows), len(rows)))
         if sample is not None:
-            learner.learn(as_batch(sample, order.integers(0, len(sample), len(rows))))
+            again = order.integers(0, len(sample), len(rows))
+            learner.learn(late.weigh(learner.network, as_batch(sample, again), sample.take(again), 0))
     return guesses
 
 

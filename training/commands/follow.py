@@ -41,7 +41,7 @@ def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
 def learn_once(feed: Feed, bundles: Path, settings: Settings, plan: Plan) -> int:
     """Look at the feedback once, and publish what it makes better."""
     begun, checkpoint = time.monotonic(), present_checkpoint(bundles)
-    found = update(checkpoint, feed.read(checkpoint.about.positions), plan)
+    found = update(checkpoint, feed.read(checkpoint.about.positions), plan, settings.feedback.delayed())
     for why, count in found.left_out.items():
         say(f"{count} examples are left out: {why}.")
     if not found.examples:
