@@ -34,7 +34,7 @@ from contract.tasks import Task
 from model.answers import probabilities
 from model.network import Network
 from training.examples import Examples
-from training.learner import Batch, as_batch
+from training.learner import Batch, as_batch, device_of
 
 CORRECTION_MAX: Final = 10.0  # exact for all that the network gives at most nine chances in ten
 Mask = npt.NDArray[np.bool_]
@@ -127,7 +127,7 @@ def taking_back(said: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
 def said_now(network: Network, examples: Examples, task: Task) -> npt.NDArray[np.float32]:
     """What the network says of rows (N,) as its loss sees it: before calibration, which learns nothing."""
     view = next(view for view in network.eval().views if task.name in {one.name for one in view.tasks})
-    inputs = as_batch(examples).inputs
+    inputs = as_batch(examples).to(device_of(network)).inputs
     logits = network.logits(view, network.parts(view, {group: inputs[group] for group in view.groups}))
-    said: npt.NDArray[np.float32] = probabilities(view.tasks, logits, network.scale)[task.name].numpy()
+    said: npt.NDArray[np.float32] = probabilities(view.tasks, logits, network.scale)[task.name].cpu().numpy()
     return said

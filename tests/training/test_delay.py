@@ -51,9 +51,9 @@ def shown(tasks: tuple[Task, ...], kinds: list[int], stages: list[int]) -> Examp
 def gradient(network: Network, examples: Examples, late: Late) -> torch.Tensor:
     """The gradient of the purchase's loss, summed over these rows."""
     batch = late.weigh(network, as_batch(examples), examples, len(examples))
-    network.zero_grad()
-    (task_losses(network, batch)["purchase"] * len(examples)).backward()
-    return torch.cat([of.grad.flatten() for of in network.parameters() if of.grad is not None])
+    loss = task_losses(network, batch)["purchase"] * len(examples)
+    found = torch.autograd.grad(loss, list(network.parameters()), materialize_grads=True)
+    return torch.cat([of.flatten() for of in found])
 
 
 def enumerated(tasks: tuple[Task, ...]) -> tuple[Examples, Examples]:
