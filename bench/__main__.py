@@ -15,6 +15,7 @@ BENCHES: Final = {
     "census": "the multi-task network on Census-Income, beside single-task nets and LightGBM",
     "calibration": "whether probabilities say what happens, for each task, on the simulated shop",
     "gate": "harmful updates of many kinds are refused, healthy ones are not",
+    "delay": "purchases that come days late: how much of what they cost who learns at once, weights give back",
     "export": "graphs beside the network that they are of: how far apart, how much faster, what splitting is worth",
     "fraud": "four weeks of card payments with truths seven days late, beside LightGBM and a network without profiles",
     "balance": "ways of balancing tasks, on Census-Income and on the simulated shop: mean ranks and the cost of a step",

@@ -38,6 +38,7 @@ from training.gate import ROWS_MIN
 from training.gentle import gentle_learner
 from training.judges import parted
 from training.learner import predict
+from training.lesson import Lesson
 from training.methods import quiet
 from training.paired import Judged, Predictions
 from training.plan import Plan
@@ -96,7 +97,9 @@ def try_harmful(scene: Scene, number: int, rows: int, *, harm: bool) -> Tried:
     spoil, learning = KINDS[kind]
     honest = slice_of(scene.later, np.random.default_rng(number), rows).to_rows()
     poisoned = spoil(honest, np.random.default_rng(number))
-    found = update(scene.base, fed(poisoned, honest), scene.plan, learning(scene.plan, np.random.default_rng(number)))
+    found = update(
+        scene.base, fed(poisoned, honest), scene.plan, learn=learning(scene.plan, np.random.default_rng(number))
+    )
     wild = learning(scene.plan, np.random.default_rng(number))
     done = unguarded(scene, poisoned, wild) if harm else 0.0
     tried = Tried(kind, became(scene, found), done, "; ".join(found.refused)[:200])
@@ -120,9 +123,7 @@ def unguarded(scene: Scene, rows: Rows, learn: Learn) -> float:
         examples = from_rows(rows, *meaning(scene.base.about))
         learn(
             gentle_learner(network, scene.base.optimizer, scene.plan),
-            scene.base.network(),
-            examples,
-            parted(sample).learned if sample else None,
+            Lesson(scene.base.network(), examples, parted(sample).learned if sample else None),
             scene.plan,
         )
     except BadData:

@@ -4,6 +4,7 @@ Each is drawn by a seed, mild to wild. What is wrong with data is made in rows a
 reads them is tried; what goes wrong with learning is made behind it, in the network that the gate then sees.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeAlias
 
@@ -12,12 +13,11 @@ import torch
 from msgspec.structs import replace
 
 from contract.rows import Example, Packed
-from model.network import Network, key
-from training.examples import Examples
-from training.follow import Learn, Predictions, learn_progressively
+from model.network import key
+from training.follow import Learn
 from training.learner import Learner
+from training.lesson import Lesson, Predictions, learn_progressively
 from training.plan import Plan
-from training.sample import Sample
 
 Rows: TypeAlias = list[Example]
 Chance: TypeAlias = np.random.Generator
@@ -199,11 +199,12 @@ def noisy_weights(plan: Plan, chance: Chance) -> Learn:
 def forgetting(plan: Plan, chance: Chance) -> Learn:
     """The whole rate, over and over, and nothing of what was before."""
 
-    def learn(learner: Learner, teacher: Network, arriving: Examples, kept: Sample | None, plan: Plan) -> Predictions:
+    def learn(learner: Learner, lesson: Lesson, plan: Plan) -> Predictions:
         for group in learner.optimizer.param_groups:
             group["lr"] = plan.learning_rate
         guesses = [
-            learn_progressively(learner, teacher, arriving, None, plan) for _ in range(int(chance.integers(10, 20)))
+            learn_progressively(learner, dataclasses.replace(lesson, replayed=None), plan)
+            for _ in range(int(chance.integers(10, 20)))
         ]
         return guesses[0]
 
@@ -213,10 +214,10 @@ def forgetting(plan: Plan, chance: Chance) -> Learn:
 def spoilt(spoil: Callable[[Learner], Any], *, early: bool = False) -> Learn:
     """Learning as usual, with something done to the learner before or after."""
 
-    def learn(learner: Learner, teacher: Network, arriving: Examples, kept: Sample | None, plan: Plan) -> Predictions:
+    def learn(learner: Learner, lesson: Lesson, plan: Plan) -> Predictions:
         if early:
             spoil(learner)
-        guesses = learn_progressively(learner, teacher, arriving, kept, plan)
+        guesses = learn_progressively(learner, lesson, plan)
         if not early:
             spoil(learner)
         return guesses

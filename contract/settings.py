@@ -8,7 +8,7 @@ which wins over the file. All mistakes are reported at once, as `BadConfig`. The
 import os
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -150,6 +150,13 @@ class Rule(Section):
     reason: str
 
 
+class Delay(NamedTuple):
+    """A label of 0 is said after `wait_ms` and may become 1 until `window_ms` have passed."""
+
+    wait_ms: int
+    window_ms: int
+
+
 class Feedback(Section):
     """How long labels are waited for, in the streams' own time, and how much may wait at once.
 
@@ -169,6 +176,10 @@ class Feedback(Section):
     rows_max: Positive = 200_000
     parked_max: Positive = 100_000
     said_max: Positive = 50_000_000
+
+    def delayed(self) -> dict[str, Delay]:
+        """The tasks whose first label may be corrected, by name; counted from the label that they go through."""
+        return {"purchase": Delay(self.purchase_wait_s * 1000, self.purchase_window_s * 1000)}
 
 
 class Settings(BaseSettings):

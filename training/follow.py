@@ -9,18 +9,18 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
 
 import msgspec
-import numpy as np
-import numpy.typing as npt
 
 from contract.bundle import current_version
 from contract.errors import BadBundle, BadData
 from contract.rows import Example, read_example
+from contract.settings import Delay
 from export.interactions import read_interactions
 from model.checkpoint import About, Checkpoint, describe, path_of, read_checkpoint
 from model.network import Network
+from training.delay import late_in
 from training.doubts import doubts
 from training.evaluation import Evaluation, judge
 from training.examples import Examples, from_rows
@@ -30,17 +30,16 @@ from training.gentle import gentle_learner
 from training.interactions import interactions_of, latest_interactions
 from training.judges import parted
 from training.labels import expected_instead
-from training.learner import Learner, as_batch, predict
+from training.learner import Learner, predict
+from training.lesson import Lesson, Predictions, learn_progressively
 from training.news import News, in_turn, news_in, read_news
 from training.paired import Judged
 from training.plan import Plan
-from training.sample import Sample, meaning, one_after_another, read_sample, sample_of, together
+from training.sample import Sample, meaning, read_sample, sample_of, together
 from training.screen import screened
 from training.tables import rehoused
-from training.teacher import taught
 
-Predictions = dict[str, npt.NDArray[Any]]
-Learn = Callable[[Learner, Network, Examples, Sample | None, Plan], Predictions]
+Learn = Callable[[Learner, Lesson, Plan], Predictions]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +63,12 @@ class Update:
 class Material:
     """What an update has to do with: what came, and what the checkpoint carries.
 
-    `arriving` is learned from now; `held` judges first; `replayed` is learned from again, `judging` never.
+    `parts` are learned from now, of `held` the next update learns first; `replayed` is learned from again, `judging`
+    never. `learned` is all that the next checkpoint's sample is drawn from.
     """
 
     new: News
-    arriving: Examples
+    parts: list[News]
     held: News
     learned: list[Examples]
     replayed: Sample | None
@@ -78,13 +78,16 @@ class Material:
     def of(cls, new: News, sample: Sample | None, waiting: list[News], held_out: float) -> "Material":
         replayed, judging = parted(sample) if sample else (None, None)
         arrived, held = new.parted(held_out)
+        parts = [*waiting, arrived]
         before = [sample.examples] if sample else []
-        learned = [*before, *(part.examples for part in (*waiting, arrived))]
-        return cls(new, in_turn([*waiting, arrived]), held, learned, replayed, judging)
+        return cls(new, parts, held, [*before, *(part.examples for part in parts)], replayed, judging)
 
     def judges(self) -> dict[str, Examples]:
         """The sets that judge, by name."""
         return {"recent": self.held.unlearned()} | ({"kept": self.judging} if self.judging else {})
+
+    def lesson(self, teacher: Network, delays: Mapping[str, Delay]) -> Lesson:
+        return Lesson(teacher, in_turn(self.parts), self.replayed, late_in(self.parts, delays))
 
 
 def present_checkpoint(bundles: Path) -> Checkpoint:
@@ -95,8 +98,17 @@ def present_checkpoint(bundles: Path) -> Checkpoint:
     return read_checkpoint(path_of(bundles, version))
 
 
-def update(checkpoint: Checkpoint, fed: Fed, plan: Plan, learn: Learn | None = None) -> Update:
-    """Learn from what was fed, if there is anything to learn from; the checkpoint given stays as it is."""
+def update(
+    checkpoint: Checkpoint,
+    fed: Fed,
+    plan: Plan,
+    delays: Mapping[str, Delay] = MappingProxyType({}),
+    learn: Learn = learn_progressively,
+) -> Update:
+    """Learn from what was fed, if there is anything to learn from; the checkpoint given stays as it is.
+
+    `delays`: the tasks whose first label may be corrected.
+    """
     new, left_out = usable(fed.values, checkpoint)
     sample = kept(checkpoint)
     rows, unfit = screened(new.examples, sample.examples if sample else None, fed.newest_ms, plan.user_share)
@@ -112,8 +124,9 @@ def update(checkpoint: Checkpoint, fed: Fed, plan: Plan, learn: Learn | None = N
     begun = rehoused(checkpoint, present, new.first_met(), plan)
     network = begun.network()
     learner = gentle_learner(network, begun.optimizer, plan)
+    lesson = material.lesson(present, delays)
     try:
-        guesses = (learn or learn_progressively)(learner, present, material.arriving, material.replayed, plan)
+        guesses = learn(learner, lesson, plan)
     except BadData as error:
         return Update(len(new), left_out, said, refused=[str(error)])
     network.eval()
@@ -122,7 +135,7 @@ def update(checkpoint: Checkpoint, fed: Fed, plan: Plan, learn: Learn | None = N
     found = Update(
         len(new),
         left_out,
-        judge(network.tasks, material.arriving, guesses),
+        judge(network.tasks, lesson.arriving, guesses),
         judge(network.tasks, sets[0].examples, sets[0].after),
         [*unfinished(network), *verdict.refused],
         figures=verdict.figures,
@@ -160,27 +173,6 @@ def successor(checkpoint: Checkpoint, network: Network, evaluation: Evaluation, 
         evaluation=evaluation,
         positions=positions,
     )
-
-
-def learn_progressively(
-    learner: Learner, teacher: Network, arriving: Examples, sample: Sample | None, plan: Plan
-) -> Predictions:
-    """One pass in the order of becoming known, kept examples in each batch; returns what was said before learning."""
-    guesses, order = Predictions(), np.random.default_rng(plan.seed)
-    chances = sample.chances() if sample else np.zeros(0)
-    for start in range(0, len(arriving), plan.update_batch):
-        rows = np.arange(start, min(start + plan.update_batch, len(arriving)))
-        new = arriving.take(rows)
-        for task, guess in predict(learner.network, new).items():
-            whole = np.full((len(arriving), *guess.shape[1:]), np.nan, np.float32)
-            guesses.setdefault(task, whole)[rows] = guess
-        again = round(plan.replay * len(rows)) if sample else 0
-        if sample and again:
-            drawn = order.choice(len(chances), again, p=chances)
-            new = one_after_another([new, sample.examples.take(drawn)])
-        batch = as_batch(new)
-        learner.learn(taught(teacher, batch, len(rows)) if plan.distillation else batch)
-    return guesses
 
 
 def usable(values: Sequence[bytes], checkpoint: Checkpoint) -> tuple[News, dict[str, int]]:

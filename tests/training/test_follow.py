@@ -97,6 +97,20 @@ def test_equal_feedback_gives_equal_weights(checkpoint: Checkpoint) -> None:
     assert digest_of(one.weights) == digest_of(again.weights)
 
 
+def test_a_correction_weighs_more_where_its_task_is_delayed(checkpoint: Checkpoint) -> None:
+    rows = make_rows(200, 11, "n")
+    clicked = [n for n, row in enumerate(rows) if row.labels.get("click") == 1 and "purchase" in row.labels][:10]
+    for n in clicked:
+        known_ms = rows[n].known_ms | {"purchase": rows[n].known_ms["click"] + 2 * 3_600_000}
+        rows[n] = replace(rows[n], revision=3, labels=rows[n].labels | {"purchase": 1.0}, known_ms=known_ms)
+
+    plain, late = (update(checkpoint, fed(*rows), LENIENT, delays) for delays in ({}, SETTINGS.feedback.delayed()))
+
+    assert plain.checkpoint is not None
+    assert late.checkpoint is not None
+    assert digest_of(plain.checkpoint.weights) != digest_of(late.checkpoint.weights)
+
+
 def test_the_newest_revision_of_an_example_is_learned(checkpoint: Checkpoint) -> None:
     row = next(row for row in make_rows(50, 11, "n") if "click" in row.labels)
     revisions = [replace(row, revision=n, labels={"click": float(n == 1)}) for n in range(2)]

@@ -71,7 +71,7 @@ def look(feed: Feed, bundles: Path, settings: Settings, plan: Plan) -> tuple[int
     if len(refused.unsettled(parent)) >= plan.refusals_max:
         return tell_frozen(bundles, refused, parent), False
     fed = feed.read(refused.behind(parent, checkpoint.about.positions), plan.records_max)
-    found = update(checkpoint, fed, plan)
+    found = update(checkpoint, fed, plan, settings.feedback.delayed())
     tell(found, settings)
     version = publish(found.checkpoint, bundles, settings.thresholds) if found.checkpoint else None
     if version is None and fed.values:
