@@ -90,7 +90,7 @@ def soft_losses(
         rows, target = {name: logits[name][spoken] for name in chain(task, by_name)}, said[task.name][spoken]
         if task.kind == "multiclass":
             chances = rows[task.name].log_softmax(-1)  # (n, classes), or (n, k, classes)
-            loss = -(target.reshape(len(target), *(1,) * (chances.dim() - 2), -1) * chances).sum(-1)
+            loss = -(target.reshape(len(target), *(1,) * (chances.dim() - 2), target.shape[-1]) * chances).sum(-1)
         else:
             loss = row_losses(task, by_name, rows, target, scale)
         found[task.name] = loss.sum() / max(loss.numel(), 1)

@@ -20,7 +20,7 @@ from training.examples import Examples
 from training.feed import Fed, Feed
 from training.fit import fit
 from training.follow import present_checkpoint, update, usable
-from training.gate import ROWS_MIN, judged
+from training.gate import judged
 from training.interactions import interactions_of, latest_interactions
 from training.learner import predict
 from training.paired import Judged
@@ -200,18 +200,6 @@ def test_a_learner_that_has_no_model_yet_waits_for_one(tmp_path: Path, capsys: p
 def labelled_clicks(rows: int) -> Examples:
     examples = make_examples(4 * rows, 5)
     return examples.take(np.flatnonzero(examples.known(CLICK))[:rows])
-
-
-@pytest.mark.parametrize(("rows", "is_refused"), [(ROWS_MIN - 1, False), (ROWS_MIN, True)])
-def test_the_gate_judges_tasks_that_have_enough_held_out_labels(
-    checkpoint: Checkpoint, rows: int, is_refused: bool
-) -> None:
-    examples = labelled_clicks(rows)
-    before = predict(checkpoint.network(), examples)
-    worse = before | {"click": 1 - before["click"]}
-
-    assert bool(judged((CLICK,), [Judged("recent", examples, before, worse)], 0.05).refused) == is_refused
-    assert judged((CLICK,), [Judged("recent", examples, before, before)], 0.0).refused == []
 
 
 def test_the_gate_refuses_what_is_not_finite_however_few_rows_show_it(checkpoint: Checkpoint) -> None:

@@ -1,14 +1,17 @@
 import numpy as np
 import torch
 
-from tests.model.small import FEATURES, TASKS, make_network
+from tests.model.small import TASKS, make_network
 from tests.training.made import PLAN, make_examples
-from training.gentle import beside, gentle_learner
+from training.examples import Examples
+from training.gentle import gentle_learner
 from training.judges import JUDGES_OF, parted
-from training.learner import Batch, as_batch
-from training.sample import sample_of
-from training.split import family_of
-from training.table import read_examples
+from training.learner import as_batch
+from training.sample import Sample
+
+
+def whole(examples: Examples) -> Sample:
+    return Sample(examples, np.ones(len(examples)))
 
 
 def test_the_same_users_judge_whatever_examples_there_are() -> None:
@@ -16,11 +19,11 @@ def test_the_same_users_judge_whatever_examples_there_are() -> None:
     for examples in (few, many):
         examples.user_id[:] = [f"u{at % 60}" for at in range(len(examples))]
 
-    judges, more = parted(few), parted(many)
+    judges, more = parted(whole(few)), parted(whole(many))
 
     assert set(judges.judging.user_id) <= set(more.judging.user_id)
-    assert not set(more.judging.user_id) & set(more.learned.user_id)
-    assert len(more.judging) + len(more.learned) == len(many)
+    assert not set(more.judging.user_id) & set(more.learned.examples.user_id)
+    assert len(more.judging) + len(more.learned.examples) == len(many)
     assert 0.5 / JUDGES_OF < len(more.judging) / len(many) < 2 / JUDGES_OF
 
 
@@ -28,34 +31,10 @@ def test_rows_of_nobody_are_parted_by_their_own_names() -> None:
     examples = make_examples(400, 1)
     examples.user_id[:] = ""
 
-    learned, judging = parted(examples)
+    learned, judging = parted(whole(examples))
 
     assert 40 < len(judging) < 120
-    assert len(learned) + len(judging) == 400
-
-
-def test_of_each_family_as_many_are_kept_as_there_is_room_for() -> None:
-    examples = make_examples(1_000, 1)
-
-    kept = read_examples(sample_of(examples, 400, 7), FEATURES, TASKS)
-
-    before, after = np.bincount(family_of(examples)), np.bincount(family_of(kept))
-    assert len(kept) == 400
-    rare = before[before > 0].min()
-    assert after[after > 0].min() >= min(rare, 400 // (before > 0).sum())
-
-
-def test_both_batches_are_one_with_the_weights_of_either() -> None:
-    examples = make_examples(60, 1)
-    new, kept = as_batch(examples, np.arange(20)), as_batch(examples, np.arange(20, 60))
-    weighted = Batch(new.inputs, new.labels, {"click": torch.full((20,), 0.5)})
-
-    both = beside(weighted, kept)
-
-    whole = as_batch(examples)
-    assert torch.equal(both.labels["category"], whole.labels["category"])
-    assert torch.equal(both.inputs["user"][1], whole.inputs["user"][1])
-    assert both.weights["click"].tolist() == [0.5] * 20 + [1.0] * 40
+    assert len(learned.examples) + len(judging) == 400
 
 
 def test_an_update_has_its_own_rate_whatever_the_optimizer_remembers() -> None:
