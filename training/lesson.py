@@ -44,6 +44,8 @@ def learn_progressively(learner: Learner, lesson: Lesson, plan: Plan) -> Predict
         if lesson.replayed and (again := round(plan.replay * len(rows))):
             drawn = order.choice(len(chances), again, p=chances)
             examples = one_after_another([examples, lesson.replayed.examples.take(drawn)])
-        batch = lesson.late.weigh(learner.network, as_batch(examples), examples, len(rows))
+        batch = lesson.late.weigh(
+            learner.network, as_batch(examples), examples, len(rows), calibrated=learner.calibrated
+        )
         learner.learn(taught(lesson.teacher, batch, len(rows)) if plan.distillation else batch)
     return guesses
