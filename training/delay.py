@@ -113,7 +113,7 @@ def taking_back(said: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
 
 @torch.no_grad()
 def said_now(network: Network, examples: Examples, task: Task, calibrated: bool = False) -> npt.NDArray[np.float32]:
-    """What the network says of rows (N,) as its loss sees it: before calibration, unless answers are what is learned."""
+    """What the network says of rows (N,) as its loss sees it: before calibration, unless that is of answers."""
     view = next(view for view in network.eval().views if task.name in {one.name for one in view.tasks})
     inputs = as_batch(examples).to(device_of(network)).inputs
     logits = network.logits(view, network.parts(view, {group: inputs[group] for group in view.groups}))
