@@ -181,6 +181,7 @@ class Joining:
         return Legacy(feedback=self._settings.feedback, held=held, said=said)
 
     def _show_orphans(self) -> None:
+        metrics.ORPHANS.clear()
         for task, n in self._legacy.orphans().items():
             metrics.ORPHANS.labels(task).set(n)
 
@@ -188,6 +189,7 @@ class Joining:
         """Forget what waits, and read again from the committed positions of the partitions that are left."""
         while self._moved:
             self._moved = self._recalled = False
+            self._publisher.take_over()  # so that what was being committed is, or never will be
             self._waiting, self._committed = self._nothing_waiting(), {}
             self._hold(set())
             places = set(self._intake.places)

@@ -6,22 +6,31 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
+from contract.joining.judged import GRAPHS
+from contract.rows import Scored
 from worker.intake import Held, Place
 
 
 class Note(Struct, frozen=True, gc=False, omit_defaults=True):
     """`orphans`: labels without a row that nobody reads again, by task, of all partitions together.
 
-    Of the partition's records below `read`, those of an event before `since_ms` give nothing any more.
+    Of the partition's rows below `read`, those of an event before `since_ms` give nothing any more, nor do those that
+    are judged as a whole of one before `judged_ms`.
     """
 
     orphans: dict[str, int] = {}
     read: int = 0
     since_ms: int = 0
+    judged_ms: int = 0
 
-    def is_closed(self, offset: int, ts_ms: int) -> bool:
-        """Whether a record that is read again has had all its consequences."""
-        return offset < self.read and ts_ms < self.since_ms
+    def is_closed(self, offset: int, row: Scored) -> bool:
+        """Whether a row that is read again has had all its consequences."""
+        before_ms = max(self.since_ms, self.judged_ms) if row.kind in GRAPHS else self.since_ms
+        return offset < self.read and row.ts_ms < before_ms
+
+    def after(self, other: "Note") -> bool:
+        """Whether it tells at least as much as the other one."""
+        return self.read >= other.read and self.since_ms >= other.since_ms and self.judged_ms >= other.judged_ms
 
 
 NONE: Final = Note()

@@ -5,6 +5,8 @@ What waits is in memory only. So a partition's position is that of its earliest 
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from msgspec.structs import replace
+
 from contract.events import Event
 from contract.joining.joiner import Joiner
 from contract.joining.output import Counts, Origin, Output
@@ -27,6 +29,7 @@ class Waiting:
         self._earlier: dict[Place, Note] = {}
         # Records further ahead than this would only be parked until the slower topics have caught up.
         self._lead_ms = feedback.grace_s * 1000
+        self._judged_ms = (feedback.fraud_window_s + feedback.grace_s) * 1000  # how long a row that is judged waits
 
     @property
     def counts(self) -> Counts:
@@ -56,7 +59,7 @@ class Waiting:
         self._watermarks.see(place, thing.ts_ms)
         if isinstance(thing, Scored):
             # A row that was done with may be read again without all that had come for it.
-            if not self._earlier.get(place, NONE).is_closed(offset, thing.ts_ms):
+            if not self._earlier.get(place, NONE).is_closed(offset, thing):
                 self._joiner.scored(thing)
         else:
             self._joiner.event(thing, Origin(*place, offset))
@@ -80,13 +83,11 @@ class Waiting:
 
     def notes(self, orphans: Mapping[str, int]) -> dict[Place, Note]:
         """What the next life should know of each partition that has been read."""
-        oldest_ms = self.oldest_ms
+        oldest_ms, judged_ms = self.oldest_ms, max(0, (self.now_ms or 0) - self._judged_ms)
         for place, marks in self._bookmarks.items():
             since_ms = marks.highest_ms + 1 if oldest_ms is None else oldest_ms
-            earlier = self._earlier.get(place, NONE)
-            if marks.position_read >= earlier.read and since_ms >= earlier.since_ms:
-                earlier = Note({}, marks.position_read, since_ms)
-            self._earlier[place] = Note(dict(orphans), earlier.read, earlier.since_ms)
+            now, earlier = Note({}, marks.position_read, since_ms, judged_ms), self._earlier.get(place, NONE)
+            self._earlier[place] = replace(now if now.after(earlier) else earlier, orphans=dict(orphans))
         return {place: self._earlier[place] for place in self._bookmarks}
 
     def read(self) -> dict[Place, int]:

@@ -18,7 +18,7 @@ def waiting() -> Waiting:
 
 
 def test_a_note_is_read_as_it_was_written() -> None:
-    note = Note({"fraud": 3}, 17, 1_764_000_000_000)
+    note = Note({"fraud": 3}, 17, 1_764_000_000_000, 1_763_000_000_000)
 
     assert read(write(note)) == note
     assert read(write(NONE)) == read("") == NONE
@@ -30,7 +30,7 @@ def test_a_note_that_somebody_else_has_written_is_none(text: str) -> None:
 
 
 def test_a_note_is_short_however_many_tasks_there_are() -> None:
-    note = Note({f"task-{n}" * 4: 10**9 for n in range(20)}, 10**15, 10**13)
+    note = Note({f"task-{n}" * 4: 10**9 for n in range(20)}, 10**15, 10**13, 10**13)
 
     assert len(write(note)) < 4_096  # what a broker takes by default
 
@@ -43,7 +43,7 @@ def test_a_row_that_was_done_with_is_not_joined_again() -> None:
     first.give(SCORED, 2, row("click", "c", WINDOW + 20))
     assert [e.example_id for e in first.advance(()).examples] == ["done"]
     notes = first.notes({})
-    assert notes == {SCORED: Note({}, 3, at(60))}
+    assert notes == {SCORED: Note({}, 3, at(60), at(5))}
     # when the next one reads from there
     second = waiting()
     second.resume(notes)
@@ -82,3 +82,26 @@ def test_where_nothing_is_open_all_that_was_read_is_done_with() -> None:
     life.give(SCORED, 0, row("click", "c", 10))
 
     assert life.notes({}) == {SCORED: Note({}, 1, at(10) + 1)}
+
+
+def test_an_order_that_was_done_with_is_not_called_honest_because_its_early_label_is_not_read_again() -> None:
+    # given two orders whose labels are dated before them; the first one is closed, the second one open
+    first = waiting()
+    first.give(LABELS, 0, label(94, 1, of="done"))
+    first.give(SCORED, 0, row("order", "done", 100))
+    first.give(LABELS, 1, label(95, 1, of="open"))
+    first.give(SCORED, 1, row("order", "open", 104))
+    first.give(SCORED, 2, row("click", "c", WINDOW + 117))
+    first.give(LABELS, 2, label(WINDOW + 117, 1, of="gone"))
+    assert {e.example_id for e in first.advance(()).examples} == {"done", "open"}
+    assert first.positions() == {SCORED: 0, LABELS: 1}
+    # when the next life reads from there
+    second = waiting()
+    second.resume(first.notes({}))
+    second.give(SCORED, 0, row("order", "done", 100))
+    second.give(LABELS, 1, label(95, 1, of="open"))
+    second.give(SCORED, 1, row("order", "open", 104))
+    second.give(SCORED, 2, row("click", "c", WINDOW + 117))
+    second.give(LABELS, 2, label(WINDOW + 117, 1, of="gone"))
+    # then
+    assert {e.example_id for e in second.advance(()).examples} == {"open"}
