@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from bench.learning import block_auc, compared, main, missed
+from bench.learning import main
+from bench.learning_figures import block_auc, compared, missed
 from bench.learning_stream import Scale, Stream, lived
 from contract.rows import read_example
 from contract.settings import read_settings
