@@ -70,7 +70,7 @@ class Catalogue:
         self._parts.renew(rows, fresh, self._block, len(self))
 
     def prepare(self, *models: Model | None) -> bool:
-        """Make a slice of coming models' parts; whether all are made, so that they can serve without a pause."""
+        """Make a slice of coming models' parts, or tell that all are made, so that they can serve without a pause."""
         self.settle()
         return self._parts.prepare(models, self._block, len(self))
 

@@ -16,7 +16,7 @@ from worker.item_index import Numbers
 from worker.runtime import Model
 
 log = logging.getLogger(__name__)
-SLICE: Final = 2_048  # items whose part is made in one run of a graph: some milliseconds
+SLICE: Final = 1_024  # items whose part is made in one run of a graph: ten milliseconds
 
 
 class Parts:
@@ -28,13 +28,17 @@ class Parts:
         self._made = 0
         self.failed: Exception | None = None
 
+    def whole(self, items: int) -> bool:
+        """Whether all `items` are made, or none ever will be."""
+        return self._made >= items or self.failed is not None
+
     def go_on(self, block: Block, items: int) -> bool:
         """Make the next slice; whether all `items` are made, or none ever will be."""
-        if self._made < items and not self.failed:
+        if not self.whole(items):
             end = min(self._made + SLICE, items)
             self._put(np.arange(self._made, end), Block(block.numbers[self._made : end], block.ids[self._made : end]))
             self._made = end
-        return self._made >= items or self.failed is not None
+        return self.whole(items)
 
     def renew(self, rows: Numbers, fresh: Block) -> None:
         """These rows have changed; those that are still to be made will be made from what they are then."""
@@ -84,12 +88,16 @@ class ItemParts:
         self._check()
 
     def prepare(self, models: Sequence[Model | None], block: Block, items: int) -> bool:
-        """Make a slice of what coming models lack; whether all is made, so that they can serve without a pause."""
+        """Make a slice of what coming models lack, or tell that they lack nothing and can serve without a pause."""
         able = [model for model in models if model is not None and model.can("items")]
         if [parts.model for parts in self._coming] != able:
             known = {id(parts.model): parts for parts in [*self._coming, *self._answering]}
             self._coming = [known.get(id(model)) or Parts(model, self._items_max) for model in able]
-        return all(parts.go_on(block, items) for parts in self._coming)  # the first that is not whole, no further one
+        for parts in self._coming:
+            if not parts.whole(items):
+                parts.go_on(block, items)
+                return False  # also where that was the last one: taking up has a time of its own
+        return True
 
     def serve(self, models: Sequence[Model | None], block: Block, items: int) -> None:
         """From now on these models answer; what is not prepared is made now."""

@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import sys
 import threading
 import time
 from typing import Final
@@ -43,6 +44,7 @@ from worker.stopwatch import STOPWATCH
 log = logging.getLogger(__name__)
 HOUSEKEEPING_S: Final = 1.0
 COLLECT_S: Final = 10.0
+SWITCH_S: Final = 0.001  # for which a batch waits for the thread that opens a bundle; 5 ms by default
 
 
 def now_ms() -> int:
@@ -116,6 +118,7 @@ class ScoreWorker:
         load_compiled()
         gc.collect()
         gc.freeze()  # what stands now lives as long as the process: no collection needs to look at it again
+        sys.setswitchinterval(SWITCH_S)
         gc.disable()  # a batch is thousands of objects in no cycle; between batches few are left to look at
 
     def _open_protocol(self) -> Protocol:
