@@ -17,6 +17,7 @@ from training.labels import expected_instead
 from training.metrics import numbered
 from training.watching import Watching
 
+VERSIONS: Final = 8  # that figures are taken of: a learner may publish hundreds in a window
 LISTED: Final = ("recommend", "search")  # graphs whose rows stand in lists
 Thresholds = Mapping[str, Mapping[str, float]]
 
@@ -48,12 +49,14 @@ class Live:
         self.now_ms = 0
         self._tasks, self._watching = tuple(tasks), watching
         self._waits = waits_of(tasks, feedback)
+        self._said: dict[str, list[Example]] = {}  # by version, of what is kept; made anew when it changes
         self._kept = {task.graph: Kept(rows_max=watching.rows) for task in tasks if task.name in self._waits}
 
     def take(self, example: Example) -> None:
         graph = graph_of(example, self._tasks)
         if graph in self._kept and (example.served or example.shadow):
             self._kept[graph].add(example)
+            self._said.clear()
         self.now_ms = max([self.now_ms, *example.known_ms.values()])
 
     def forget(self) -> None:
@@ -61,17 +64,15 @@ class Live:
         for graph, kept in self._kept.items():
             longest = max(self._waits[task.name] for task in self._tasks if task.graph == graph)
             kept.forget(self.now_ms - longest - self._window_ms)
+        self._said.clear()
 
     def shares(self) -> dict[str, float]:
         """The share of people whose rows are kept, by graph."""
         return {graph: kept.share for graph, kept in self._kept.items()}
 
     def versions(self) -> list[str]:
-        """Every model that said something of what is kept, the newest first."""
-        found = {
-            name for kept in self._kept.values() for row in kept for name in (row.model_version, row.shadow_version)
-        }
-        return sorted(found - {""}, reverse=True)
+        """The latest models that said something of what is kept, the newest first."""
+        return sorted(self._by_version(), reverse=True)[:VERSIONS]
 
     def matured(self, task: Task, version: str) -> Matured:
         """The rows of which this version said something and whose label will not change; none of unwatched tasks."""
@@ -79,8 +80,18 @@ class Live:
         if wait is None:
             return matured_of([], task, version)
         until_ms = self.now_ms - wait
-        rows = (row for row in self._kept[task.graph] if until_ms - self._window_ms < row.ts_ms <= until_ms)
+        rows = (
+            row for row in self._by_version().get(version, []) if until_ms - self._window_ms < row.ts_ms <= until_ms
+        )
         return matured_of(rows, task, version)
+
+    def _by_version(self) -> Mapping[str, list[Example]]:
+        """What is kept, by who spoke of it."""
+        if not self._said:
+            for row in (row for kept in self._kept.values() for row in kept):
+                for version in {row.model_version, row.shadow_version} - {""}:
+                    self._said.setdefault(version, []).append(row)
+        return self._said
 
     @property
     def _window_ms(self) -> int:

@@ -74,5 +74,5 @@ def taken(row: Scored, order: int) -> Taken:
         group: block for group, block in row.groups.items() if block.rows == (len(row.items) or 1) or block.rows == 1
     }
     groups = {group: one_row(block, at if block.rows > 1 else 0) for group, block in whole.items()}
-    scores = {task: values[at if len(values) > 1 else 0] for task, values in row.scores.items() if values}
+    scores = {task: values[at if at < len(values) else 0] for task, values in row.scores.items() if values}
     return Taken(order, groups, scores, row.model_version)

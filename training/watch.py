@@ -74,7 +74,8 @@ class Watcher:
         self._read("feedback", lambda value: self._live.take(read_example(value)))
         self._live.forget()
         alarms, self._alarms = self._alarms, []
-        figures = {version: self._live.figures(version, self._thresholds()) for version in self._live.versions()}
+        thresholds, versions = self._thresholds(), self._live.versions()
+        figures = {version: self._live.figures(version, thresholds) for version in versions}
         self._show(figures)
         verdict, taken = self._judge_present()
         telemetry.LOOKS.inc()

@@ -6,7 +6,7 @@ from contract.settings import Feedback
 from tests.model.small import CATEGORY, CLICK, FEATURES, FRAUD, PURCHASE, RELEVANCE, TASKS
 from training import metrics
 from training.kept import AGAIN, Kept, wait_ms
-from training.live import Live, figures_of, matured_of
+from training.live import VERSIONS, Live, figures_of, matured_of
 from training.watching import Watching
 
 FEEDBACK = Feedback()
@@ -119,6 +119,13 @@ def test_what_a_second_model_said_beside_is_figured_under_its_own_version() -> N
 
     assert live.versions() == ["c", "b"]
     assert live.matured(CLICK, "c").p.tolist() == [0.75]
+
+
+def test_figures_are_taken_of_the_latest_versions_alone() -> None:
+    live = live_of(*(row(n, {"click": 1.0}, model_version=f"v{n:03}") for n in range(50)), now_ms=DAY_MS)
+
+    assert live.versions() == [f"v{n:03}" for n in range(49, 49 - VERSIONS, -1)]
+    assert len(live.matured(CLICK, "v000")) == 1  # what serves may be older, and is judged all the same
 
 
 def test_answers_that_are_no_numbers_are_counted_and_spoil_no_figure() -> None:

@@ -1,0 +1,22 @@
+import json
+
+import pytest
+
+from bench.rollback import ERROR, MARGIN, WORLDS, error_that_loses, lost_by, main
+
+
+def test_a_bundle_at_the_margin_loses_just_that() -> None:
+    _, level = WORLDS["click"]
+
+    assert lost_by(ERROR, level) == 0
+    assert lost_by(error_that_loses(MARGIN, level), level) == pytest.approx(MARGIN, abs=1e-3)
+
+
+def test_a_small_run_takes_harmful_bundles_back_and_leaves_sound_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    status = main(["--json", "--scale", "0"])
+
+    told = json.loads(capsys.readouterr().out)
+    assert status == 0
+    assert told["bundles"] == 3
+    assert told["found"]["click, sound"]["taken_back"] == 0
+    assert told["found"]["click, harmful"]["taken_back"] == 1
