@@ -29,7 +29,7 @@ from training.feed import Fed
 from training.gate import judged, unfinished
 from training.gentle import beside, gentle_learner
 from training.interactions import interactions_of, latest_interactions
-from training.judges import parted
+from training.judges import Kept, parted
 from training.labels import expected_instead
 from training.learner import Learner, as_batch, predict
 from training.paired import Judged
@@ -76,31 +76,17 @@ def update(checkpoint: Checkpoint, fed: Fed, plan: Plan, learn: Learn | None = N
     left_out |= unfit
     if not len(new):
         return Update(0, left_out)
-    network = checkpoint.network()
-    learned, judging = parted(sample) if sample else (None, None)
-    said, was_said = predict(network, new), (judging, predict(network, judging)) if judging else None
+    network, parts = checkpoint.network(), parted(sample) if sample else None
+    said = predict(network, new)
+    was_said = (parts.judging, predict(network, parts.judging)) if parts else None
+    unlearned = Update(len(new), left_out, judge(network.tasks, new, said))
     if doubted := list(doubts(network.tasks, (new, said), was_said, plan.jump)):
-        return Update(len(new), left_out, judge(network.tasks, new, said), refused=doubted)
-    split = split_by_time(new, plan.held_out)
-    held_out, arriving = new.take(split.validation), new.take(split.training)
-    judges = {"recent": held_out} | ({"kept": judging} if judging else {})
-    before = {which: predict(network, examples) for which, examples in judges.items()}
+        return replace(unlearned, refused=doubted)
     learner = gentle_learner(network, checkpoint.optimizer, plan)
     try:
-        guesses = (learn or learn_progressively)(learner, arriving, learned, plan)
+        found = replace(tried(learner, new, parts, plan, learn or learn_progressively), left_out=left_out)
     except BadData as error:
-        return Update(len(new), left_out, judge(network.tasks, new, said), refused=[str(error)])
-    network.eval()
-    sets = [Judged(which, examples, before[which], predict(network, examples)) for which, examples in judges.items()]
-    verdict = judged(network.tasks, sets, plan.margin)
-    found = Update(
-        len(new),
-        left_out,
-        judge(network.tasks, arriving, guesses),
-        judge(network.tasks, held_out, sets[0].after),
-        [*unfinished(network), *verdict.refused],
-        figures=verdict.figures,
-    )
+        return replace(unlearned, refused=[str(error)])
     about = successor(checkpoint, network, found.held_out, fed.positions)
     if found.refused:
         return replace(found, aside=Checkpoint(about=about, weights=network.state_dict()))
@@ -113,6 +99,29 @@ def update(checkpoint: Checkpoint, fed: Fed, plan: Plan, learn: Learn | None = N
         interactions=latest_interactions(read_interactions(checkpoint.interactions), interactions_of(new)),
     )
     return replace(found, checkpoint=better)
+
+
+def tried(learner: Learner, new: Examples, parts: Kept | None, plan: Plan, learn: Learn) -> Update:
+    """Learn from all but the newest examples, then let those and the kept judges compare before with after.
+
+    Raises `BadData` where learning comes to no end.
+    """
+    network, split = learner.network, split_by_time(new, plan.held_out)
+    held_out, arriving = new.take(split.validation), new.take(split.training)
+    judges = {"recent": held_out} | ({"kept": parts.judging} if parts else {})
+    before = {which: predict(network, examples) for which, examples in judges.items()}
+    guesses = learn(learner, arriving, parts.learned if parts else None, plan)
+    network.eval()
+    sets = [Judged(which, examples, before[which], predict(network, examples)) for which, examples in judges.items()]
+    verdict = judged(network.tasks, sets, plan.margin)
+    return Update(
+        len(new),
+        {},
+        judge(network.tasks, arriving, guesses),
+        judge(network.tasks, held_out, sets[0].after),
+        [*unfinished(network), *verdict.refused],
+        figures=verdict.figures,
+    )
 
 
 def successor(checkpoint: Checkpoint, network: Network, evaluation: Evaluation, positions: Mapping[str, int]) -> About:
