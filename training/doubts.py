@@ -15,7 +15,7 @@ from contract.tasks import Task
 from training.evaluation import ALARMS
 from training.examples import Examples
 from training.gate import ROWS_MIN
-from training.metrics import auc
+from training.metrics import TINY, auc
 from training.paired import Array, Floats, Interval, Predictions, first, interval, whose
 
 WORTH: Final = 0.5  # of its worth on kept examples, an order keeps at least this
@@ -50,9 +50,8 @@ def rows_of(task: Task, examples: Examples, said: Predictions) -> Rows:
 
 def jumped(task: Task, rows: Rows, jump: float) -> Iterator[str]:
     y, p, user = rows
-    expected = float(p.sum(dtype=np.float64))
-    found = interval(y[:, None] / expected, user, first)
-    most = max(found.high, 3.0 / expected)  # none among many is at most three, 19 times of 20
+    found = interval(np.stack([y, p], 1), user, share)
+    most = max(found.high, 3.0 / float(p.sum(dtype=np.float64)))  # none among many is at most three, 19 times of 20
     if found.low > jump or most < 1 / jump:
         yield (
             f"`{task.name}` should happen {1 / jump:.2g} to {jump:g} times as often as the present model expects. "
@@ -73,12 +72,17 @@ def worthless(task: Task, rows: Rows, former: Rows) -> Iterator[str]:
 def worth(task: Task, y: Array, p: Array, user: Array) -> Interval:
     """What predictions are good for whatever their level: 2 AUC - 1, which is 0 by chance; of classes the accuracy."""
     if task.kind == "multiclass":
-        return interval((p.argmax(1) == y)[:, None] / len(y), user, first)
+        return interval(np.stack([p.argmax(1) == y, np.ones(len(y))], 1), user, share)
     area = auc(y, p)
     if not np.isfinite(area):
         return Interval(float("nan"), float("nan"), float("nan"))
     found = interval(influence(y > 0.5, p, area)[:, None], user, first)
     return Interval(2 * area - 1, 2 * (area + found.low) - 1, 2 * (area + found.high) - 1)
+
+
+def share(sums: Floats) -> Floats:
+    """The first of two columns (draws, 2) as a share of the second; of a draw of nobody, 0."""
+    return np.asarray(sums[:, 0] / np.maximum(sums[:, 1], TINY))
 
 
 def influence(positive: Array, p: Array, area: float) -> Floats:

@@ -86,6 +86,10 @@ class Material:
         """The sets that judge, by name."""
         return {"recent": self.held.unlearned()} | ({"kept": self.judging} if self.judging else {})
 
+    def said_before(self, present: Network) -> tuple[Examples, Predictions] | None:
+        """What the present model says of the kept examples that judge, if there are some."""
+        return (self.judging, predict(present, self.judging)) if self.judging else None
+
     def lesson(self, teacher: Network, delays: Mapping[str, Delay]) -> Lesson:
         return Lesson(teacher, in_turn(self.parts), self.replayed, late_in(self.parts, delays))
 
@@ -116,30 +120,19 @@ def update(
     if not len(new):
         return Update(0, left_out)
     present, material = checkpoint.network(), Material.of(new, sample, waited(checkpoint), plan.held_out)
-    doubted, said = doubted_of(present, material, plan)
-    if doubted:
-        return Update(len(new), left_out, said, refused=doubted)
-    judges = material.judges()
-    before = {which: predict(present, examples) for which, examples in judges.items()}
+    news = new.unlearned()
+    said = predict(present, news)
+    unlearned = Update(len(new), left_out, judge(present.tasks, news, said))
+    if doubted := list(doubts(present.tasks, (news, said), material.said_before(present), plan.jump)):
+        return replace(unlearned, refused=doubted)
     begun = rehoused(checkpoint, present, new.first_met(), plan)
     network = begun.network()
     learner = gentle_learner(network, begun.optimizer, plan)
-    lesson = material.lesson(present, delays)
     try:
-        guesses = learn(learner, lesson, plan)
+        attempt = tried(learner, material.lesson(present, delays), material.judges(), plan, learn)
     except BadData as error:
-        return Update(len(new), left_out, said, refused=[str(error)])
-    network.eval()
-    sets = [Judged(which, examples, before[which], predict(network, examples)) for which, examples in judges.items()]
-    verdict = judged(network.tasks, sets, plan.margin)
-    found = Update(
-        len(new),
-        left_out,
-        judge(network.tasks, lesson.arriving, guesses),
-        judge(network.tasks, sets[0].examples, sets[0].after),
-        [*unfinished(network), *verdict.refused],
-        figures=verdict.figures,
-    )
+        return replace(unlearned, refused=[str(error)])
+    found = replace(attempt, examples=len(new), left_out=left_out)
     about = successor(checkpoint, network, found.held_out, fed.positions)
     if found.refused:
         return replace(found, aside=Checkpoint(about=about, weights=network.state_dict()))
@@ -155,13 +148,24 @@ def update(
     return replace(found, checkpoint=better)
 
 
-def doubted_of(present: Network, material: Material, plan: Plan) -> tuple[list[str], Evaluation]:
-    """Why the labels that came are not believed, if so, and how good the present model is on them."""
-    news = material.new.unlearned()
-    said = predict(present, news)
-    judging = material.judging
-    before = (judging, predict(present, judging)) if judging else None
-    return list(doubts(present.tasks, (news, said), before, plan.jump)), judge(present.tasks, news, said)
+def tried(learner: Learner, lesson: Lesson, judges: Mapping[str, Examples], plan: Plan, learn: Learn) -> Update:
+    """Take a lesson, then let the judges compare what the teacher says with what is said now.
+
+    Raises `BadData` where learning comes to no end.
+    """
+    network, before = learner.network, {which: predict(lesson.teacher, of) for which, of in judges.items()}
+    guesses = learn(learner, lesson, plan)
+    network.eval()
+    sets = [Judged(which, of, before[which], predict(network, of)) for which, of in judges.items()]
+    verdict = judged(network.tasks, sets, plan.margin)
+    return Update(
+        0,
+        {},
+        judge(network.tasks, lesson.arriving, guesses),
+        judge(network.tasks, sets[0].examples, sets[0].after),
+        [*unfinished(network), *verdict.refused],
+        figures=verdict.figures,
+    )
 
 
 def successor(checkpoint: Checkpoint, network: Network, evaluation: Evaluation, positions: Mapping[str, int]) -> About:

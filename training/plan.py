@@ -60,7 +60,7 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True):
     stream_rows: Count = 2_000_000
     margin: Annotated[float, Meta(ge=0)] = 0.05
     pause_s: Annotated[float, Meta(gt=0)] = 30.0
-    records_max: Count = 50_000
+    records_max: Count = 20_000
     user_share: Share = 0.05
     jump: Annotated[float, Meta(gt=1)] = 1.5
     refusals_max: Count = 3

@@ -7,23 +7,21 @@ from confluent_kafka import Producer
 from msgspec.structs import replace
 
 from contract.bundle import current_version, read_bundle
-from contract.rows import Example, to_msgpack
+from contract.errors import BadData
+from contract.rows import Example, Packed, to_msgpack
 from contract.settings import Kafka, Settings
 from demo.servers.apache_kafka import ApacheKafka
 from demo.servers.embedded import EmbeddedKafka
 from export.bundling import export
 from model.checkpoint import Checkpoint, describe, digest_of, write_checkpoint
-from tests.model.small import CLICK, FEATURES, SHAPE, TASKS
+from tests.model.small import FEATURES, SHAPE, TASKS
 from tests.training.made import PLAN, make_examples, make_rows
 from training.commands.follow import REFUSED, learn_once, learn_patiently
-from training.examples import Examples
 from training.feed import Fed, Feed
 from training.fit import fit
 from training.follow import present_checkpoint, update, usable
-from training.gate import judged
 from training.interactions import interactions_of, latest_interactions
-from training.learner import predict
-from training.paired import Judged
+from training.learner import Learner
 from training.sample import sample_of
 from training.table import read_examples
 
@@ -191,25 +189,43 @@ def test_a_worse_model_is_refused_with_the_reason_and_nothing_is_published(
     assert "`click` should lose at most 0.05 of its gain" in capsys.readouterr().err
 
 
+def test_absurd_examples_are_left_out_and_the_others_learned(checkpoint: Checkpoint) -> None:
+    rows = make_rows(300, 11, "n")
+    absurd = Packed(1, np.full(2, np.inf, "<f4").tobytes(), rows[0].groups["user"].ids)
+    bad = [replace(row, groups=row.groups | {"user": absurd}) for row in rows[:20] if "user" in row.groups]
+
+    found = update(checkpoint, fed(*bad, *rows[20:]), LENIENT)
+
+    assert found.left_out["of absurd features"] == len(bad)
+    assert found.examples >= 270
+    assert found.checkpoint is not None
+
+
+def test_labels_that_the_present_model_cannot_believe_are_refused_before_they_are_learned(
+    checkpoint: Checkpoint,
+) -> None:
+    clicks = [row for row in make_rows(400, 11, "n") if "click" in row.labels]
+    lies = [replace(row, labels={"click": 1.0}, user_id=f"u{n}") for n, row in enumerate(clicks)]
+
+    found = update(checkpoint, fed(*lies), LENIENT)
+
+    assert "`click` should happen 0.67 to 1.5 times as often" in found.refused[0]
+    assert (found.checkpoint, found.aside) == (None, None)
+
+
+def test_learning_that_breaks_is_a_refusal_and_no_crash(checkpoint: Checkpoint) -> None:
+    def breaking(learner: Learner, *rest: object) -> dict[str, np.ndarray]:
+        raise BadData("The loss of `click` should be finite. Found inf.")
+
+    found = update(checkpoint, fed(*make_rows(100, 11, "n")), LENIENT, learn=breaking)
+
+    assert found.refused == ["The loss of `click` should be finite. Found inf."]
+
+
 def test_a_learner_that_has_no_model_yet_waits_for_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     learn_patiently(Fixed(Fed([], {})), tmp_path, SETTINGS, PLAN)
 
     assert "Trying again in 30 s" in capsys.readouterr().err
-
-
-def labelled_clicks(rows: int) -> Examples:
-    examples = make_examples(4 * rows, 5)
-    return examples.take(np.flatnonzero(examples.known(CLICK))[:rows])
-
-
-def test_the_gate_refuses_what_is_not_finite_however_few_rows_show_it(checkpoint: Checkpoint) -> None:
-    examples = labelled_clicks(3)
-    before = predict(checkpoint.network(), examples)
-    after = before | {"click": np.full(3, np.nan, np.float32)}
-
-    (refused,) = judged((CLICK,), [Judged("recent", examples, before, after)], 0.05).refused
-
-    assert "finite" in refused
 
 
 def produce(broker: EmbeddedKafka | ApacheKafka, topic: str, rows: list[Example]) -> None:
@@ -235,6 +251,25 @@ def test_feedback_is_read_to_its_end_and_then_from_there(broker: EmbeddedKafka |
     assert sum(first.positions.values()) == 30
     assert (nothing.values, nothing.positions) == ([], first.positions)
     assert sorted(second.values) == sorted(to_msgpack(row) for row in make_rows(5, 2, "n"))
+
+
+def test_one_look_reads_a_bounded_number_of_records_and_the_next_ones_the_rest(
+    broker: EmbeddedKafka | ApacheKafka, topic: str
+) -> None:
+    feed = Feed(kafka=Kafka(bootstrap_servers=broker.bootstrap), topic=topic)
+    found, positions, more = list[bytes](), dict[str, int](), True
+    try:
+        produce(broker, topic, rows := make_rows(30, 1))
+        while more:
+            fed = feed.read(positions, 7)
+            assert len(fed.values) <= 7
+            assert fed.newest_ms > rows[-1].ts_ms
+            found, positions, more = found + fed.values, fed.positions, fed.more
+    finally:
+        feed.close()
+
+    assert sorted(found) == sorted(to_msgpack(row) for row in rows)
+    assert sum(positions.values()) == 30
 
 
 def test_positions_that_the_topic_does_not_have_begin_anew(broker: EmbeddedKafka | ApacheKafka, topic: str) -> None:

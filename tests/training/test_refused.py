@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from contract.bundle import current_version
-from contract.errors import BadBundle
+from contract.errors import BadBundle, BadConfig
 from contract.features import FeatureSet
 from contract.settings import Settings
 from export.pointer import rollback
@@ -18,6 +18,7 @@ from tests.training.made import PLAN
 from training.commands import follow
 from training.commands.follow import FROZEN, REFUSED, look
 from training.follow import Update
+from training.lock import sole_learner
 from training.refused import CHECKPOINTS_MAX, Refusal, Refused
 
 ONE = replace(PLAN, records_max=1)
@@ -179,3 +180,10 @@ def test_a_record_that_cannot_be_read_is_told(bundles: Path) -> None:
 
     with pytest.raises(BadBundle, match="should tell of a refused update"):
         Refused(bundles).unsettled("p")
+
+
+def test_a_second_learner_of_the_same_bundles_does_not_begin(bundles: Path) -> None:
+    args = Namespace(thaw=False, once=True, bundles=bundles)
+
+    with sole_learner(bundles), pytest.raises(BadConfig, match="should have one learner"):
+        follow.run(args, SETTINGS, FeatureSet([]))
