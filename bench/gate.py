@@ -103,7 +103,8 @@ def try_harmful(scene: Scene, number: int, rows: int, *, harm: bool) -> Tried:
     wild = learning(scene.plan, np.random.default_rng(number))
     done = unguarded(scene, poisoned, wild) if harm else 0.0
     tried = Tried(kind, became(scene, found), done, "; ".join(found.refused)[:200])
-    say(f"{number:4} {kind:26} {tried.became:8} harm {tried.harm:.3f} {tried.why or found.left_out}")
+    hurt = f"harm {tried.harm:.3f} " if harm else ""
+    say(f"{number:4} {kind:26} {tried.became:8} {hurt}{tried.why or found.left_out}")
     return tried
 
 
