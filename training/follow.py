@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from contract.bundle import current_version
 from contract.errors import BadBundle
+from contract.hashing import digests
 from contract.rows import Example, read_example
 from export.interactions import read_interactions
 from model.checkpoint import About, Checkpoint, describe, path_of, read_checkpoint
@@ -109,21 +110,25 @@ def learn_progressively(
     learner: Learner, teacher: Network, arriving: Examples, sample: Sample | None, plan: Plan
 ) -> Predictions:
     """One pass in the order of becoming known, kept examples in each batch; returns what was said before learning."""
-    guesses, order = Predictions(), np.random.default_rng(plan.seed)
+    guesses, order = Predictions(), drawing(arriving, plan)
     chances = sample.chances() if sample else np.zeros(0)
-    for start in range(0, len(arriving), plan.update_batch):
-        rows = np.arange(start, min(start + plan.update_batch, len(arriving)))
+    for rows in np.array_split(np.arange(len(arriving)), max(-(-len(arriving) // plan.update_batch), 1)):
         new = arriving.take(rows)
         for task, guess in predict(learner.network, new).items():
             whole = np.full((len(arriving), *guess.shape[1:]), np.nan, np.float32)
             guesses.setdefault(task, whole)[rows] = guess
-        again = round(plan.replay * len(rows)) if sample else 0
+        again = max(round(plan.replay * len(rows)), plan.update_batch - len(rows)) if sample else 0
         if sample and again:
             drawn = order.choice(len(chances), again, p=chances)
             new = one_after_another([new, sample.examples.take(drawn)])
         batch = as_batch(new)
         learner.learn(taught(teacher, batch, len(rows)) if plan.distillation else batch)
     return guesses
+
+
+def drawing(arriving: Examples, plan: Plan) -> np.random.Generator:
+    """What draws the replayed rows: by what arrives, or each update would draw those that the last one drew."""
+    return np.random.default_rng([plan.seed, int(digests(arriving.example_id[:1].tolist()).sum())])
 
 
 def usable(values: Sequence[bytes], checkpoint: Checkpoint) -> tuple[News, dict[str, int]]:

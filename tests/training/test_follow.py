@@ -19,7 +19,7 @@ from training.commands.follow import REFUSED, learn_once, learn_patiently
 from training.examples import Examples
 from training.feed import Fed, Feed
 from training.fit import fit
-from training.follow import present_checkpoint, update, usable
+from training.follow import drawing, present_checkpoint, update, usable
 from training.gate import ROWS_MIN, refusals
 from training.interactions import interactions_of, latest_interactions
 from training.learner import predict
@@ -94,6 +94,14 @@ def test_equal_feedback_gives_equal_weights(checkpoint: Checkpoint) -> None:
     assert one is not None
     assert again is not None
     assert digest_of(one.weights) == digest_of(again.weights)
+
+
+def test_each_update_draws_other_rows_to_learn_again_and_equal_ones_the_same() -> None:
+    one, other = make_examples(20, 1), make_examples(20, 1, prefix="n")
+
+    drawn = [drawing(examples, PLAN).random(5).tolist() for examples in (one, one, other)]
+
+    assert drawn[0] == drawn[1] != drawn[2]
 
 
 def test_the_newest_revision_of_an_example_is_learned(checkpoint: Checkpoint) -> None:
