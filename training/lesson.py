@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from contract.hashing import digests
 from model.network import Network
 from training.delay import Late
 from training.examples import Examples
@@ -33,19 +34,22 @@ class Lesson:
 def learn_progressively(learner: Learner, lesson: Lesson, plan: Plan) -> Predictions:
     """One pass over what is new, kept examples in each batch; returns what was said before learning, by task."""
     arriving, guesses = lesson.arriving, Predictions()
-    order = np.random.default_rng(plan.seed)
-    chances = lesson.replayed.chances() if lesson.replayed else np.zeros(0)
-    for start in range(0, len(arriving), plan.update_batch):
-        rows = np.arange(start, min(start + plan.update_batch, len(arriving)))
+    order, chances = drawing(arriving, plan), lesson.replayed.chances() if lesson.replayed else np.zeros(0)
+    for rows in np.array_split(np.arange(len(arriving)), max(-(-len(arriving) // plan.update_batch), 1)):
         examples = arriving.take(rows)
         for task, guess in predict(learner.network, examples).items():
             whole = np.full((len(arriving), *guess.shape[1:]), np.nan, np.float32)
             guesses.setdefault(task, whole)[rows] = guess
-        if lesson.replayed and (again := round(plan.replay * len(rows))):
+        if lesson.replayed and (again := max(round(plan.replay * len(rows)), plan.update_batch - len(rows))):
             drawn = order.choice(len(chances), again, p=chances)
             examples = one_after_another([examples, lesson.replayed.examples.take(drawn)])
-        batch = lesson.late.weigh(
+        weighed = lesson.late.weigh(
             learner.network, as_batch(examples), examples, len(rows), calibrated=learner.calibrated
         )
-        learner.learn(taught(lesson.teacher, batch, len(rows)) if plan.distillation else batch)
+        learner.learn(taught(lesson.teacher, weighed, len(rows)) if plan.distillation else weighed)
     return guesses
+
+
+def drawing(arriving: Examples, plan: Plan) -> np.random.Generator:
+    """What draws the replayed rows: by what arrives, or each update would draw those that the last one drew."""
+    return np.random.default_rng([plan.seed, int(digests(arriving.example_id[:1].tolist()).sum())])

@@ -22,6 +22,7 @@ from training.fit import fit
 from training.follow import present_checkpoint, update, usable
 from training.interactions import interactions_of, latest_interactions
 from training.learner import Learner
+from training.lesson import drawing
 from training.sample import sample_of
 from training.table import read_examples
 
@@ -107,6 +108,14 @@ def test_a_correction_weighs_more_where_its_task_is_delayed(checkpoint: Checkpoi
     assert plain.checkpoint is not None
     assert late.checkpoint is not None
     assert digest_of(plain.checkpoint.weights) != digest_of(late.checkpoint.weights)
+
+
+def test_each_update_draws_other_rows_to_learn_again_and_equal_ones_the_same() -> None:
+    one, other = make_examples(20, 1), make_examples(20, 1, prefix="n")
+
+    drawn = [drawing(examples, PLAN).random(5).tolist() for examples in (one, one, other)]
+
+    assert drawn[0] == drawn[1] != drawn[2]
 
 
 def test_the_newest_revision_of_an_example_is_learned(checkpoint: Checkpoint) -> None:
