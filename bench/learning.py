@@ -130,24 +130,23 @@ def retrained(stream: Stream, shape: Shape, plan: Plan, first: Checkpoint) -> Ar
 
 
 def updated(name: str, hours: float, stream: Stream, first: Checkpoint, plan: Plan) -> Arm:
-    """One network, updated ever so often; what a refused update was fed comes again with the next, as in life."""
+    """One network, updated ever so often; what a refused update was fed is passed over, as in life."""
     arm, scale, present = Arm(name), stream.scale, first
-    learned_ms = since_ms = scale.begins_ms
+    since_ms = scale.begins_ms
     while since_ms < scale.ends_ms:
         until_ms = min(since_ms + int(hours * HOUR_MS), scale.ends_ms)
         arm.answer(present, stream.coming, since_ms, until_ms)
-        since_ms = until_ms
-        fed = Fed(stream.between(learned_ms, until_ms), {"learning/0": until_ms})
+        begin_ms, since_ms = since_ms, until_ms
+        fed = Fed(stream.between(begin_ms, until_ms), {"learning/0": until_ms})
         if not fed.values:
             continue
         begun, begun_s = time.process_time(), time.monotonic()
-        found = update(present, fed, plan)
+        found = update(present, fed, plan, stream.settings.feedback.delayed())
         arm.cpu_s.append(time.process_time() - begun)
         arm.wall_s.append(time.monotonic() - begun_s)
         arm.examples += found.examples
-        if found.checkpoint:
-            present, learned_ms = found.checkpoint, until_ms
-        else:
+        present = found.checkpoint or present
+        if found.refused:
             arm.refused += 1
             arm.reasons += found.refused
     arm.old = predict(present.network(), stream.old)
