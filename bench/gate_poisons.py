@@ -58,7 +58,7 @@ def shuffled_labels(rows: Rows, chance: Chance) -> Rows:
 def shuffled_features(rows: Rows, chance: Chance) -> Rows:
     """The rows of a family get one another's features, each group from another row."""
     found = [dict(row.groups) for row in rows]
-    for group in {group for row in rows for group in row.groups}:
+    for group in sorted({group for row in rows for group in row.groups}):
         for at, partner in enumerate(partners(rows, chance)):
             if group in rows[partner].groups:
                 found[at][group] = rows[partner].groups[group]

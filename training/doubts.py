@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 import numpy as np
+from scipy.stats import chi2
 
 from contract.tasks import Task
 from training.evaluation import ALARMS
@@ -18,6 +19,7 @@ from training.gate import ROWS_MIN
 from training.metrics import TINY, auc
 from training.paired import Array, Floats, Interval, Predictions, first, interval, whose
 
+RARE: Final = 0.005  # on either side of a count
 WORTH: Final = 0.5  # of its worth on kept examples, an order keeps at least this
 Rows = tuple[Array, Array, Array]  # labels (N,), predictions (N,) or (N, classes), the number of each row's user
 
@@ -50,22 +52,25 @@ def rows_of(task: Task, examples: Examples, said: Predictions) -> Rows:
 
 def jumped(task: Task, rows: Rows, jump: float) -> Iterator[str]:
     y, p, user = rows
-    found = interval(np.stack([y, p], 1), user, share)
-    most = max(found.high, 3.0 / float(p.sum(dtype=np.float64)))  # none among many is at most three, 19 times of 20
-    if found.low > jump or most < 1 / jump:
+    found, happened, expected = interval(np.stack([y, p], 1), user, share), float(y.sum()), float(p.sum())
+    least = min(found.low, chi2.ppf(RARE, 2 * happened) / 2 / expected if happened else 0.0)
+    most = max(
+        found.high, chi2.isf(RARE, 2 * happened + 2) / 2 / expected
+    )  # draws know little of what is rare: Poisson
+    if least > jump or most < 1 / jump:
         yield (
             f"`{task.name}` should happen {1 / jump:.2g} to {jump:g} times as often as the present model expects. "
-            f"Found {found.value:.2f} times on {len(y)} new examples, by chance from {found.low:.2f} to {most:.2f}."
+            f"Found {found.value:.2f} times on {len(y)} new examples, by chance from {least:.2f} to {most:.2f}."
         )
 
 
 def worthless(task: Task, rows: Rows, former: Rows) -> Iterator[str]:
     now, then = worth(task, *rows), worth(task, *former)
-    if now.high < WORTH * then.low:
+    if now.high < WORTH * then.value:
         what = "be right about" if task.kind == "multiclass" else "put in order"
         yield (
             f"The present model should {what} new `{task.name}` at least half as well as what is kept from before. "
-            f"Found {now.value:.3f} after {then.value:.3f}, by chance up to {now.high:.3f} and down to {then.low:.3f}."
+            f"Found {now.value:.3f} after {then.value:.3f}, by chance up to {now.high:.3f}."
         )
 
 
