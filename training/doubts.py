@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 from scipy.stats import chi2
 
 from contract.tasks import Task
@@ -21,6 +22,8 @@ from training.paired import Array, Floats, Interval, Predictions, first, interva
 
 RARE: Final = 0.005  # on either side of a count
 WORTH: Final = 0.5  # of its worth on kept examples, an order keeps at least this
+MIDDLE: Final = 0.5
+Mask = npt.NDArray[np.bool_]
 Rows = tuple[Array, Array, Array]  # labels (N,), predictions (N,) or (N, classes), the number of each row's user
 
 
@@ -38,15 +41,29 @@ def doubts(
     for task in tasks:
         if task.kind == "regression" or new[0].known(task).sum() < ROWS_MIN:
             continue
-        rows = rows_of(task, *new)
         if task.kind != "multiclass" and task.graph not in ALARMS:
-            yield from jumped(task, rows, jump)
+            settled = rows_of(task, *new, settled_in(new[0], task))
+            if len(settled[0]) >= ROWS_MIN:
+                yield from jumped(task, settled, jump)
         if kept and kept[0].known(task).sum() >= ROWS_MIN:
-            yield from worthless(task, rows, rows_of(task, *kept))
+            yield from worthless(task, rows_of(task, *new), rows_of(task, *kept))
 
 
-def rows_of(task: Task, examples: Examples, said: Predictions) -> Rows:
-    rows = examples.known(task)
+def settled_in(examples: Examples, task: Task) -> Mask:
+    """The rows (N,) that happened while these labels became known, and early enough for either label to be among them.
+
+    Yes is told at once and no after a wait. So at either end of what came there is one without the other, and at night,
+    when nobody comes any more, there is nothing but no.
+    """
+    known, ts_ms, known_ms = examples.known(task), examples.ts_ms, examples.known_ms[task.name]
+    no = known & (examples.labels[task.name] < MIDDLE)
+    wait_ms = (known_ms - ts_ms)[no].max(initial=0)
+    found: Mask = known & (ts_ms >= known_ms[known].min()) & (ts_ms <= known_ms[known].max() - wait_ms)
+    return found
+
+
+def rows_of(task: Task, examples: Examples, said: Predictions, some: Mask | None = None) -> Rows:
+    rows = examples.known(task) if some is None else some
     return examples.labels[task.name][rows], said[task.name][rows], whose(examples)[rows]
 
 
