@@ -17,6 +17,7 @@ def labelled(task: Task, rows: int, labels: np.ndarray) -> Examples:
     made = make_examples(200, 3)
     found = made.take(np.resize(np.flatnonzero(made.known(task)), rows))
     found.labels[task.name][:] = labels
+    found.known_ms[task.name][:] = found.ts_ms
     found.user_id[:] = [f"u{at // 2}" for at in range(rows)]
     return found
 
@@ -35,6 +36,23 @@ def found(task: Task, new: tuple[Examples, dict[str, np.ndarray]], seed: int = 2
 @pytest.mark.parametrize("times", [0.9, 1.0, 1.1])
 def test_labels_as_the_model_expects_them_are_believed(times: float) -> None:
     assert found(CLICK, drawn(CLICK, 600, 1, times=times)) == []
+
+
+MINUTE_MS = 60_000
+
+
+@pytest.mark.parametrize(("since", "until"), [(0, 25), (120, 185), (170, 230), (200, 260)])
+def test_labels_of_which_yes_is_told_before_no_are_believed_whenever_one_looks(since: int, until: int) -> None:
+    # Given three hours of clicks that are told after a minute, and of others that are told after half an hour
+    new, said = drawn(CLICK, 3_600, 1)
+    new.ts_ms[:] = np.arange(3_600) // 20 * MINUTE_MS
+    wait_ms = np.where(new.labels["click"] > 0.5, 1, 30) * MINUTE_MS
+    new.known_ms["click"][:] = new.ts_ms + wait_ms
+
+    # When one looks at what became known within an hour or less, also after everybody has gone
+    now = (new.known_ms["click"] >= since * MINUTE_MS) & (new.known_ms["click"] < until * MINUTE_MS)
+
+    assert found(CLICK, (new.take(now), {"click": said["click"][now]})) == []
 
 
 @pytest.mark.parametrize("times", [0.0, 0.3, 2.5])
