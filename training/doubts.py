@@ -42,24 +42,29 @@ def doubts(
         if task.kind == "regression" or new[0].known(task).sum() < ROWS_MIN:
             continue
         if task.kind != "multiclass" and task.graph not in ALARMS:
-            settled = rows_of(task, *new, settled_in(new[0], task))
+            settled = rows_of(task, *new, settled_in(new[0], task, kept[0] if kept else None))
             if len(settled[0]) >= ROWS_MIN:
                 yield from jumped(task, settled, jump)
         if kept and kept[0].known(task).sum() >= ROWS_MIN:
             yield from worthless(task, rows_of(task, *new), rows_of(task, *kept))
 
 
-def settled_in(examples: Examples, task: Task) -> Mask:
+def settled_in(examples: Examples, task: Task, kept: Examples | None) -> Mask:
     """The rows (N,) that happened while these labels became known, and early enough for either label to be among them.
 
     Yes is told at once and no after a wait. So at either end of what came there is one without the other, and at night,
-    when nobody comes any more, there is nothing but no.
+    when nobody comes any more, there is nothing but no. The wait is the longest of these and of what is kept.
     """
     known, ts_ms, known_ms = examples.known(task), examples.ts_ms, examples.known_ms[task.name]
-    no = known & (examples.labels[task.name] < MIDDLE)
-    wait_ms = (known_ms - ts_ms)[no].max(initial=0)
+    wait_ms = max(waited_ms(some, task) for some in (examples, kept) if some is not None)
     found: Mask = known & (ts_ms >= known_ms[known].min()) & (ts_ms <= known_ms[known].max() - wait_ms)
     return found
+
+
+def waited_ms(examples: Examples, task: Task) -> int:
+    """How long after its event the last no was told."""
+    no = examples.known(task) & (examples.labels[task.name] < MIDDLE)
+    return int((examples.known_ms[task.name] - examples.ts_ms)[no].max(initial=0))
 
 
 def rows_of(task: Task, examples: Examples, said: Predictions, some: Mask | None = None) -> Rows:
