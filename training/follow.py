@@ -32,7 +32,7 @@ from training.judges import parted
 from training.labels import expected_instead
 from training.learner import Learner, predict
 from training.lesson import Lesson, Predictions, learn_progressively
-from training.news import News, in_turn, news_in, read_news
+from training.news import News, in_turn, joined, news_in, read_news, waits_in
 from training.paired import Judged
 from training.plan import Plan
 from training.sample import Sample, meaning, read_sample, sample_of, together
@@ -63,24 +63,34 @@ class Update:
 class Material:
     """What an update has to do with: what came, and what the checkpoint carries.
 
-    `parts` are learned from now, of `held` the next update learns first; `replayed` is learned from again, `judging`
-    never. `learned` is all that the next checkpoint's sample is drawn from.
+    `parts` are learned from now, `held` judges first and is learned by the next update, `waiting` is what the next one
+    gets besides: of the latest news yes may be known and no not yet, for which tasks have their `waits`. `replayed` is
+    learned from again, `judging` never. `learned`: what the next sample is drawn from.
     """
 
-    new: News
+    waits: Mapping[str, int]
     parts: list[News]
     held: News
+    waiting: News
     learned: list[Examples]
     replayed: Sample | None
     judging: Examples | None
 
     @classmethod
-    def of(cls, new: News, sample: Sample | None, waiting: list[News], held_out: float) -> "Material":
+    def of(cls, new: News, sample: Sample | None, waited: list[News], held_out: float) -> "Material":
         replayed, judging = parted(sample) if sample else (None, None)
-        arrived, held = new.parted(held_out)
-        parts = [*waiting, arrived]
-        before = [sample.examples] if sample else []
-        return cls(new, parts, held, [*before, *(part.examples for part in parts)], replayed, judging)
+        before, everything = [sample.examples] if sample else [], [*waited, new]
+        waits = waits_in([new.examples, *before])
+        now_ms = int(new.due_ms({}).max())
+        ripe = [part.due_ms(waits) <= now_ms for part in everything]
+        if not any(of.any() for of in ripe):
+            ripe = [~of for of in ripe]  # so little that nothing else is to be had
+        *due, last = [part.take(of) for part, of in zip(everything, ripe, strict=True)]
+        unripe = [part.take(~of) for part, of in zip(everything, ripe, strict=True)]
+        latest = last.latest(held_out, waits)
+        held, parts = last.take(latest), [*due, last.take(~latest)]
+        learned = [*before, *(part.examples for part in parts)]
+        return cls(waits, parts, held, joined([held, *unripe]), learned, replayed, judging)
 
     def judges(self) -> dict[str, Examples]:
         """The sets that judge, by name."""
@@ -91,7 +101,7 @@ class Material:
         return (self.judging, predict(present, self.judging)) if self.judging else None
 
     def lesson(self, teacher: Network, delays: Mapping[str, Delay]) -> Lesson:
-        return Lesson(teacher, in_turn(self.parts), self.replayed, late_in(self.parts, delays))
+        return Lesson(teacher, in_turn(self.parts, self.waits), self.replayed, late_in(self.parts, delays))
 
 
 def present_checkpoint(bundles: Path) -> Checkpoint:
@@ -141,7 +151,7 @@ def update(
         weights=network.state_dict(),
         optimizer=learner.optimizer.state_dict(),
         sample=sample_of(together(material.learned), plan.keep, plan.seed),
-        waiting=material.held.parquet(),
+        waiting=material.waiting.parquet(),
         met=begun.met,
         interactions=latest_interactions(read_interactions(checkpoint.interactions), interactions_of(new.examples)),
     )
