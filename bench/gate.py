@@ -24,7 +24,7 @@ import torch
 from bench.calibration import lived
 from bench.gate_poisons import KINDS, Rows
 from contract.errors import BadData
-from contract.rows import to_msgpack
+from contract.rows import Example, to_msgpack
 from contract.settings import read_settings
 from model.checkpoint import Checkpoint, describe, read_checkpoint, write_checkpoint
 from model.declared import Shape
@@ -166,7 +166,15 @@ def slice_of(later: Examples, chance: np.random.Generator, rows: int) -> Example
 def fed(rows: Rows, honest: Rows) -> Fed:
     """Rows as the topic gives them; its newest record is as new as the newest honest label."""
     newest_ms = max(ms for row in honest for ms in (row.ts_ms, *row.known_ms.values()))
-    return Fed([to_msgpack(row) for row in rows], {"shop.feedback/0": len(rows)}, newest_ms)
+    values = [to_msgpack(one) for row in rows for one in revisions_of(row)]
+    return Fed(values, {"shop.feedback/0": len(values)}, newest_ms)
+
+
+def revisions_of(row: Example) -> Iterator[Example]:
+    """What the joiner said of an example: a click at once, and what came of it as a revision."""
+    if row.labels.get("click") == 1 and "purchase" in row.labels:
+        yield msgspec.structs.replace(row, revision=1, labels={"click": 1.0}, known_ms={"click": row.known_ms["click"]})
+    yield row
 
 
 def summary(harmful: Sequence[Tried], healthy: Sequence[Update]) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from contract.tasks import Task
 from model.answers import probabilities
 from model.network import Network
 from training.examples import Examples
-from training.learner import Batch, answers, as_batch, device_of
+from training.learner import Batch, as_batch, device_of
 from training.news import News
 
 CORRECTION_MAX: Final = 10.0  # exact for all that the network gives at most nine chances in ten
@@ -51,18 +51,17 @@ class Late:
     unlearned: frozenset[tuple[str, str]] = frozenset()
     now_ms: int = 0
 
-    def weigh(self, network: Network, batch: Batch, examples: Examples, new: int, *, calibrated: bool = False) -> Batch:
+    def weigh(self, network: Network, batch: Batch, examples: Examples, new: int) -> Batch:
         """The batch of these examples with weights, of which the first `new` are learned now and the others again.
 
         What is learned again counts for a delayed task once its window has passed, and not at all before: of younger
         rows more successes are missing than failures. Raises nothing, and gives finite weights whatever is said.
-        `calibrated`: as in the losses of which these are the weights.
         """
         tasks = [task for task in network.tasks if task.name in self.delays]
-        weights = {task.name: self._weights(network, examples, task, new, calibrated) for task in tasks}
+        weights = {task.name: self._weights(network, examples, task, new) for task in tasks}
         return replace(batch, weights={**batch.weights, **weights}) if weights else batch
 
-    def _weights(self, network: Network, examples: Examples, task: Task, new: int, calibrated: bool) -> Tensor:
+    def _weights(self, network: Network, examples: Examples, task: Task, new: int) -> Tensor:
         delay, found = self.delays[task.name], np.ones(len(examples), np.float32)
         is_new = np.arange(len(examples)) < new
         found[~is_new & (examples.ts_ms > self.now_ms - delay.window_ms)] = 0
@@ -70,7 +69,7 @@ class Late:
         taught = np.array([(task.name, ident) not in self.unlearned for ident in ids], np.bool_)
         rows = np.flatnonzero(is_new & taught & corrections(examples, task, delay.wait_ms))
         if len(rows):
-            found[rows] = taking_back(said_now(network, examples.take(rows), task, calibrated))
+            found[rows] = taking_back(said_now(network, examples.take(rows), task))
         return torch.from_numpy(found)
 
 
@@ -112,11 +111,10 @@ def taking_back(said: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
 
 
 @torch.no_grad()
-def said_now(network: Network, examples: Examples, task: Task, calibrated: bool = False) -> npt.NDArray[np.float32]:
-    """What the network says of rows (N,) as its loss sees it: before calibration, unless that is of answers."""
+def said_now(network: Network, examples: Examples, task: Task) -> npt.NDArray[np.float32]:
+    """What the network says of rows (N,) as its loss sees it: before calibration, which learns nothing."""
     view = next(view for view in network.eval().views if task.name in {one.name for one in view.tasks})
     inputs = as_batch(examples).to(device_of(network)).inputs
     logits = network.logits(view, network.parts(view, {group: inputs[group] for group in view.groups}))
-    logits = answers(network, view, logits) if calibrated else logits
     said: npt.NDArray[np.float32] = probabilities(view.tasks, logits, network.scale)[task.name].cpu().numpy()
     return said

@@ -6,7 +6,8 @@ that labels or features have been mixed up than that the world has changed. Chan
 an interval over users.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Final
 
 import numpy as np
@@ -32,11 +33,14 @@ def doubts(
     new: tuple[Examples, Predictions],
     kept: tuple[Examples, Predictions] | None,
     jump: float,
+    evaluation: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
 ) -> Iterator[str]:
     """Why an update's labels are not believed, as sentences.
 
-    How many fraudulent orders there are among those judged by now says little: fraud is told within days, its absence
-    after weeks. So of alarms the order alone is looked at.
+    `evaluation`: what the present model was found to be on what was held out when it learned, by task; of kept examples
+    it has learned most, and is better there than it can be on new ones. How many fraudulent orders there are among
+    those judged by now says little: fraud is told within days, its absence after weeks. So of alarms the order alone
+    is looked at.
     """
     for task in tasks:
         if task.kind == "regression" or new[0].known(task).sum() < ROWS_MIN:
@@ -46,7 +50,8 @@ def doubts(
             if len(settled[0]) >= ROWS_MIN:
                 yield from jumped(task, settled, jump)
         if kept and kept[0].known(task).sum() >= ROWS_MIN:
-            yield from worthless(task, rows_of(task, *new), rows_of(task, *kept))
+            then = min(worth(task, *rows_of(task, *kept)).value, held_out_worth(task, evaluation))
+            yield from worthless(task, worth(task, *rows_of(task, *new)), then)
 
 
 def settled_in(examples: Examples, task: Task, kept: Examples | None) -> Mask:
@@ -86,13 +91,20 @@ def jumped(task: Task, rows: Rows, jump: float) -> Iterator[str]:
         )
 
 
-def worthless(task: Task, rows: Rows, former: Rows) -> Iterator[str]:
-    now, then = worth(task, *rows), worth(task, *former)
-    if now.high < WORTH * then.value:
+def held_out_worth(task: Task, evaluation: Mapping[str, Mapping[str, float]]) -> float:
+    """`worth` on what was held out; without a figure there is no bound."""
+    figures = evaluation.get(task.name, {})
+    if task.kind == "multiclass":
+        return figures.get("accuracy", np.inf)
+    return 2 * figures.get("auc", np.inf) - 1
+
+
+def worthless(task: Task, now: Interval, then: float) -> Iterator[str]:
+    if now.high < WORTH * then:
         what = "be right about" if task.kind == "multiclass" else "put in order"
         yield (
             f"The present model should {what} new `{task.name}` at least half as well as what is kept from before. "
-            f"Found {now.value:.3f} after {then.value:.3f}, by chance up to {now.high:.3f}."
+            f"Found {now.value:.3f} after {then:.3f}, by chance up to {now.high:.3f}."
         )
 
 

@@ -130,10 +130,10 @@ def update(
     if not len(new):
         return Update(0, left_out)
     present, material = checkpoint.network(), Material.of(new, sample, waited(checkpoint), plan.held_out)
-    news = new.unlearned()
+    news, expected = new.unlearned(), checkpoint.about.evaluation
     said = predict(present, news)
     unlearned = Update(len(new), left_out, judge(present.tasks, news, said))
-    if doubted := list(doubts(present.tasks, (news, said), material.said_before(present), plan.jump)):
+    if doubted := list(doubts(present.tasks, (news, said), material.said_before(present), plan.jump, expected)):
         return replace(unlearned, refused=doubted)
     begun = rehoused(checkpoint, present, new.first_met(), plan)
     network = begun.network()

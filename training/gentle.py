@@ -1,8 +1,4 @@
-"""What makes an update gentle: a share of the learning rate, and losses of what is answered.
-
-What is learned is what is answered, calibration included, or the layers beneath would learn a second time what
-calibration has put right already.
-"""
+"""What makes an update gentle: a share of the learning rate, whatever rate the optimizer remembers."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,6 +13,4 @@ from training.plan import Plan
 def gentle_learner(network: Network, state: Mapping[str, Any], plan: Plan) -> Learner:
     """What learns an update: at the update's own rate, whatever rate `state` remembers."""
     plan = replace(plan, learning_rate=plan.learning_rate * plan.update_rate)
-    learner = Learner(network=network.train(), plan=plan, state=state)
-    learner.calibrated = True
-    return learner
+    return Learner(network=network.train(), plan=plan, state=state)

@@ -81,17 +81,11 @@ def as_batch(examples: Examples, rows: Integers | None = None) -> Batch:
 
 
 def task_losses(
-    network: Network,
-    batch: Batch,
-    precision: torch.dtype = torch.float32,
-    *,
-    distillation: float = 0.0,
-    calibrated: bool = False,
+    network: Network, batch: Batch, precision: torch.dtype = torch.float32, distillation: float = 0.0
 ) -> dict[str, Tensor]:
     """The mean loss of each task over the rows that have its label; tasks without any in the batch are not named.
 
-    Where a teacher has spoken, the mean distance from it is added, multiplied by `distillation`. `calibrated`: the loss
-    of what is answered, and not of what calibration is still to put right.
+    Where a teacher has spoken, the mean distance from it is added, multiplied by `distillation`.
     """
     found: dict[str, Tensor] = {}
     for view in network.views:
@@ -101,18 +95,12 @@ def task_losses(
             with torch.autocast(rows.device.type, precision, enabled=precision != torch.float32):
                 logits = network.logits(view, network.parts(view, part.inputs))
             floats = {task: of.float() for task, of in logits.items()}
-            answered = answers(network, view, floats) if calibrated else floats
-            of = losses(view.tasks, answered, part.labels, network.scale, part.weights)
+            of = losses(view.tasks, floats, part.labels, network.scale, part.weights)
             found |= {task: loss for task, loss in of.items() if known(part.labels[task]).any()}
             if distillation and part.said:
                 for task, loss in soft_losses(view.tasks, floats, part.said, network.scale).items():
                     found[task] = found[task] + distillation * loss if task in found else distillation * loss
     return {task.name: found[task.name] for task in network.tasks if task.name in found}
-
-
-def answers(network: Network, view: View, logits: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The calibrated logits of a view's tasks, as examples show them, of which negatives may have been left out."""
-    return {task.name: network.calibrator(task)(logits[task.name], sampled=True) for task in view.tasks}
 
 
 class Learner:
@@ -130,7 +118,6 @@ class Learner:
         """`state`: what the optimizer remembers. `groups`: parameters with rates of their own, if not all are alike."""
         self.network, self.fleet = network, fleet
         self._precision, self._distillation = getattr(torch, plan.precision), plan.distillation
-        self.calibrated = False  # whether losses are those of calibrated answers
         self.watch: Callable[[Mapping[str, Tensor]], None] | None = None  # sees each batch's losses before the step
         self.optimizer = torch.optim.AdamW(
             groups or network.parameters(), lr=plan.learning_rate, weight_decay=plan.weight_decay, foreach=True
@@ -171,9 +158,7 @@ class Learner:
 
     def _losses(self, batch: Batch) -> dict[str, Tensor]:
         """The mean losses over the batches of all processes."""
-        mine = task_losses(
-            self.network, batch, self._precision, distillation=self._distillation, calibrated=self.calibrated
-        )
+        mine = task_losses(self.network, batch, self._precision, self._distillation)
         rows = {task: int(known(batch.labels[task]).sum()) for task in mine} if self.fleet.size > 1 else {}
         return self.fleet.whole(mine, rows, list(self.weights))
 

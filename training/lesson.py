@@ -43,9 +43,7 @@ def learn_progressively(learner: Learner, lesson: Lesson, plan: Plan) -> Predict
         if lesson.replayed and (again := max(round(plan.replay * len(rows)), plan.update_batch - len(rows))):
             drawn = order.choice(len(chances), again, p=chances)
             examples = one_after_another([examples, lesson.replayed.examples.take(drawn)])
-        weighed = lesson.late.weigh(
-            learner.network, as_batch(examples), examples, len(rows), calibrated=learner.calibrated
-        )
+        weighed = lesson.late.weigh(learner.network, as_batch(examples), examples, len(rows))
         learner.learn(taught(lesson.teacher, weighed, len(rows)) if plan.distillation else weighed)
     return guesses
 

@@ -33,7 +33,7 @@ def count(checkpoint: Checkpoint) -> int:
     return int(checkpoint.weights["learned"])
 
 
-def learned(checkpoint: Checkpoint, fed: Fed, plan: object) -> Update:
+def learned(checkpoint: Checkpoint, fed: Fed, plan: object, delays: object = None) -> Update:
     """Learning that counts; poison among what is fed makes the gate refuse it."""
     if not fed.values:
         return Update(0, {})

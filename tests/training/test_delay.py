@@ -48,10 +48,10 @@ def shown(tasks: tuple[Task, ...], kinds: list[int], stages: list[int]) -> Examp
     )
 
 
-def gradient(network: Network, examples: Examples, late: Late, *, calibrated: bool = False) -> torch.Tensor:
+def gradient(network: Network, examples: Examples, late: Late) -> torch.Tensor:
     """The gradient of the purchase's loss, summed over these rows."""
-    batch = late.weigh(network, as_batch(examples), examples, len(examples), calibrated=calibrated)
-    loss = task_losses(network, batch, calibrated=calibrated)["purchase"] * len(examples)
+    batch = late.weigh(network, as_batch(examples), examples, len(examples))
+    loss = task_losses(network, batch)["purchase"] * len(examples)
     found = torch.autograd.grad(loss, list(network.parameters()), materialize_grads=True)
     return torch.cat([of.flatten() for of in found])
 
@@ -98,16 +98,6 @@ def test_the_law_holds_whatever_the_network_says_by_now() -> None:
     network.eval()
 
     wanted, found = gradient(network, true, Late()), gradient(network, stream, Late(DELAYS))
-    assert torch.allclose(found, wanted, rtol=1e-4, atol=1e-4 * float(wanted.abs().max()))
-
-
-def test_the_law_holds_for_losses_of_calibrated_answers() -> None:
-    network, (true, stream) = make_network(tasks=(DIRECT,)), enumerated((DIRECT,))
-    network.calibrator(DIRECT).set([1.2, 0.9, 0.7])
-
-    wanted = gradient(network, true, Late(), calibrated=True)
-    found = gradient(network, stream, Late(DELAYS), calibrated=True)
-
     assert torch.allclose(found, wanted, rtol=1e-4, atol=1e-4 * float(wanted.abs().max()))
 
 

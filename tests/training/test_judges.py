@@ -1,12 +1,11 @@
 import numpy as np
 import torch
 
-from tests.model.small import TASKS, make_network
+from tests.model.small import make_network
 from tests.training.made import PLAN, make_examples
 from training.examples import Examples
 from training.gentle import gentle_learner
 from training.judges import JUDGES_OF, parted
-from training.learner import as_batch
 from training.sample import Sample
 
 
@@ -44,16 +43,3 @@ def test_an_update_has_its_own_rate_whatever_the_optimizer_remembers() -> None:
     learner = gentle_learner(network, state, PLAN)
 
     assert {group["lr"] for group in learner.optimizer.param_groups} == {PLAN.learning_rate * PLAN.update_rate}
-
-
-def test_what_calibration_has_put_right_is_not_learned_again() -> None:
-    # Given labels that a network says rightly only once it is calibrated
-    network = make_network(tasks=TASKS[:1])
-    network.calibrator(TASKS[0]).set([1.0, 1.0, 2.0])
-    batch = as_batch(make_examples(400, 1).for_tasks(TASKS[:1]))
-
-    # Then the losses while an update learns are those of what is answered
-    calibrated = gentle_learner(network, {}, PLAN)
-    plain = gentle_learner(network, {}, PLAN)
-    plain.calibrated = False
-    assert calibrated.learn(batch)["click"] != plain.learn(batch)["click"]

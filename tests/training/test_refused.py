@@ -130,7 +130,7 @@ def test_a_look_with_nothing_to_learn_from_moves_on_and_counts_for_nothing(
 ) -> None:
     monkeypatch.setattr(Checkpoint, "network", lambda checkpoint: None)
     monkeypatch.setattr(follow, "successor", lambda before, network, evaluation, positions: successor(before))
-    monkeypatch.setattr(follow, "update", lambda checkpoint, fed, plan: Update(0, {"unreadable": 1}))
+    monkeypatch.setattr(follow, "update", lambda checkpoint, fed, plan, delays: Update(0, {"unreadable": 1}))
 
     look(Log([b"junk", b"junk"]), bundles, SETTINGS, ONE)
 
