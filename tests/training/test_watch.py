@@ -23,9 +23,10 @@ from tests.training.served import FEEDBACK, LATER_MS, WATCHING, checkpoint_of, p
 from training import telemetry
 from training.__main__ import parse
 from training.commands.watch import look_patiently, run
-from training.portions import Portion, Portions, Record
+from training.portions import Portion, Portions
 from training.rollback import Withdrawn, keep, withdrawn
 from training.telemetry import Served
+from training.topic import Record
 from training.watch import Seen, Watcher, told
 from training.watching import Watching, read_watching
 

@@ -15,9 +15,10 @@ from contract.profiles import FAMILIES
 from contract.rows import Scored, read_scored
 from contract.settings import Settings
 from contract.touches import Arrival
-from training.portions import Portions, Record
+from training.portions import Portions
 from training.report import print_json, say
 from training.skew import Comparison, Skew, is_drawn
+from training.topic import Record
 
 PORTION: Final = 20_000
 DIFFER: Final = 1
