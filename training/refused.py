@@ -22,6 +22,21 @@ from training.evaluation import Evaluation
 
 RECORDS_MAX: Final = 200
 CHECKPOINTS_MAX: Final = 3
+STATE: Final = "learner.json"
+
+
+class State(Struct, frozen=True):
+    """What programs that watch read of `BUNDLES/learner.json`, which has more in it."""
+
+    frozen: bool = False
+
+
+def is_frozen(bundles: Path) -> bool:
+    """Whether the learner said so when it looked last; a learner that has never looked is not."""
+    try:
+        return msgspec.json.decode((bundles / STATE).read_bytes(), type=State).frozen
+    except (OSError, msgspec.MsgspecError):
+        return False
 
 
 class Refusal(Struct, frozen=True, kw_only=True):

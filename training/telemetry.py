@@ -28,6 +28,7 @@ SHARE: Final = gauge("watch_people_share", "The share of people whose examples a
 FIGURE: Final = gauge("live_figure", "A figure of what a model said when it served.", "task", "version", "figure")
 LOST: Final = gauge("live_gain_lost", "What the serving model loses of its parent's gain on its own rows.", "question")
 ROLLBACKS: Final = counter("rollbacks_total", "Bundles that were taken back because they were worse than their parent.")
+FROZEN: Final = gauge("learner_frozen", "1 while the learner is frozen by refused updates.")
 BLOCKS: Final = counter("drift_blocks_total", "Blocks of rows that were compared with the reference.", "kind")
 ALARMS: Final = counter("drift_alarms_total", "Columns found to be drawn from elsewhere.", "kind", "column")
 

@@ -23,6 +23,7 @@ from training.evaluation import Evaluation
 from training.live import Live
 from training.looks import Looks
 from training.portions import Portion
+from training.refused import is_frozen
 from training.report import say
 from training.rollback import Withdrawn, finish, parent_of, unfinished, withdraw
 from training.verdict import Judge, Verdict
@@ -121,6 +122,7 @@ class Watcher:
     def _show(self, figures: dict[str, Evaluation]) -> None:
         telemetry.show_figures(figures)
         telemetry.TIME.set(self._live.now_ms / 1_000)
+        telemetry.FROZEN.set(is_frozen(self._bundles))
         for graph, share in self._live.shares().items():
             telemetry.SHARE.labels(graph).set(share)
 

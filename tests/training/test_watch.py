@@ -182,6 +182,18 @@ def test_what_a_dead_watcher_had_decided_is_carried_out(tmp_path: Path) -> None:
     assert current_version(tmp_path) == shop.parent
 
 
+@pytest.mark.parametrize(
+    ("content", "shown"), [(b'{"frozen": true, "examples": 3}', 1), (b'{"frozen": false}', 0), (b"", 0)]
+)
+def test_a_frozen_learner_is_shown(tmp_path: Path, content: bytes, shown: int) -> None:
+    shop = Shop(tmp_path, 0.1)
+    (tmp_path / "learner.json").write_bytes(content)
+
+    shop.watcher.look()
+
+    assert counted(telemetry.FROZEN) == shown
+
+
 def test_without_a_bundle_there_is_nothing_to_judge_and_that_is_said_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -19,12 +19,11 @@ from training.follow import Update, present_checkpoint, successor, update
 from training.lock import sole_learner
 from training.plan import Plan, read_plan
 from training.publishing import clear_away, publish
-from training.refused import Refusal, Refused
+from training.refused import STATE, Refusal, Refused
 from training.report import print_json, say, show_evaluation
 
 REFUSED: Final = 3
 FROZEN: Final = 4
-STATE: Final = "learner.json"
 
 
 def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
