@@ -18,8 +18,8 @@ from demo.items import NOUNS, Assortment, Item, make_item
 from demo.people import Person
 from demo.rings import Habits
 
-FASHION_H: Final = 12.0  # after so long a fashion has lost all but 1/e
-FASHION: Final = {"category": 0.3, "brand": 0.45, "noun": 0.45}  # deviations of the logarithm of appeal
+FASHION_H: Final = 24.0  # after so long a fashion has lost all but 1/e
+FASHION: Final = {"category": 0.8, "brand": 1.0, "noun": 1.0}  # deviations of the logarithm of appeal
 NEW_SHARE: Final = 0.05  # of the assortment, each day
 PRICED_SHARE: Final = 0.1
 TASTES_SHARE: Final = 0.08

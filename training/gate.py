@@ -17,6 +17,7 @@ from contract.tasks import Task
 from model.network import Network
 from training.paired import Interval, Judged, Pairs, first, interval
 
+ROWS_SURE: Final = 200  # rows of a task that an upper bound may be asked of
 ROWS_MIN: Final = 50  # labels of a task in one set; where none has so many, all judge it together
 LEVEL_MAX: Final = 0.1  # so much further off may the sum of predictions be, as a share of what happened
 CALIBRATION_MAX: Final = 0.01  # so much may the calibration error rise beyond chance
@@ -72,7 +73,7 @@ def evidence(task: Task, sets: Sequence[Judged]) -> Iterator[tuple[str, Pairs]]:
 def judge_task(verdict: Verdict, task: Task, which: str, pairs: Pairs, margin: float) -> None:
     name, of = f"{which} {task.name}", f"on {len(pairs)} {which} examples"
     lost = verdict.note(name, "lost", pairs.loss_of_gain())
-    if not (lost.high if len(pairs) >= ROWS_MIN else lost.low) <= margin:  # of a few rows chance would refuse most
+    if not bound_of(lost, len(pairs)) <= margin:
         verdict.refused.append(
             f"`{task.name}` should lose at most {margin:g} of its gain {of}, chance included. "
             f"Found {lost.value:.4f}, by chance from {lost.low:.4f} to {lost.high:.4f}."
@@ -90,6 +91,13 @@ def judge_task(verdict: Verdict, task: Task, which: str, pairs: Pairs, margin: f
             f"The calibration error of `{task.name}` should rise by at most {CALIBRATION_MAX:g} {of}. "
             f"Found {error.value:.4f}, by chance no less than {error.low:.4f}."
         )
+
+
+def bound_of(lost: Interval, rows: int) -> float:
+    """What has to be within the margin: of a few rows the upper bound would refuse what is honest, time and again."""
+    if rows < ROWS_MIN:
+        return lost.low
+    return lost.high if rows >= ROWS_SURE else lost.value
 
 
 def judge_score(verdict: Verdict, tasks: Sequence[Task], one: Judged, margin: float) -> None:

@@ -4,8 +4,8 @@ import pytest
 from tests.model.small import CATEGORY, CLICK, FRAUD, make_network
 from tests.training.made import make_examples
 from training.examples import Examples
-from training.gate import ROWS_MIN, Verdict, judged, unfinished
-from training.paired import Judged
+from training.gate import ROWS_MIN, ROWS_SURE, Verdict, bound_of, judged, unfinished
+from training.paired import Interval, Judged
 
 MARGIN = 0.05
 
@@ -117,6 +117,16 @@ def test_a_few_rows_refuse_what_is_worse_beyond_chance_and_nothing_else() -> Non
 
     assert gate(examples, old, nudged(old, 0.8)).refused == []
     assert "`click` should lose" in gate(examples, old, 1 - old).refused[0]
+
+
+@pytest.mark.parametrize(
+    ("rows", "asked"),
+    [(ROWS_MIN - 1, "low"), (ROWS_MIN, "value"), (ROWS_SURE - 1, "value"), (ROWS_SURE, "high")],
+)
+def test_the_fewer_rows_there_are_the_less_chance_may_refuse(rows: int, asked: str) -> None:
+    lost = Interval(value=0.04, low=0.0, high=0.08)
+
+    assert bound_of(lost, rows) == getattr(lost, asked)
 
 
 def test_few_rows_of_each_set_judge_together() -> None:
