@@ -22,7 +22,7 @@ from training.metrics import TINY, auc
 from training.paired import Array, Floats, Interval, Predictions, first, interval, whose
 
 RARE: Final = 0.005  # on either side of a count
-WORTH: Final = 0.5  # of its worth on kept examples, an order keeps at least this
+WORTH: Final = 0.4  # of its worth on kept examples, an order keeps at least this
 MIDDLE: Final = 0.5
 Mask = npt.NDArray[np.bool_]
 Rows = tuple[Array, Array, Array]  # labels (N,), predictions (N,) or (N, classes), the number of each row's user
@@ -103,7 +103,7 @@ def worthless(task: Task, now: Interval, then: float) -> Iterator[str]:
     if now.high < WORTH * then:
         what = "be right about" if task.kind == "multiclass" else "put in order"
         yield (
-            f"The present model should {what} new `{task.name}` at least half as well as what is kept from before. "
+            f"The present model should {what} new `{task.name}` at least 40 % as well as what is kept from before. "
             f"Found {now.value:.3f} after {then:.3f}, by chance up to {now.high:.3f}."
         )
 

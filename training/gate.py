@@ -17,7 +17,7 @@ from contract.tasks import Task
 from model.network import Network
 from training.paired import Interval, Judged, Pairs, first, interval
 
-ROWS_SURE: Final = 200  # rows of a task that an upper bound may be asked of
+ROWS_SURE: Final = 200  # rows of a task that an upper bound and calibration may be asked of
 ROWS_MIN: Final = 50  # labels of a task in one set; where none has so many, all judge it together
 LEVEL_MAX: Final = 0.1  # so much further off may the sum of predictions be, as a share of what happened
 CALIBRATION_MAX: Final = 0.01  # so much may the calibration error rise beyond chance
@@ -78,7 +78,7 @@ def judge_task(verdict: Verdict, task: Task, which: str, pairs: Pairs, margin: f
             f"`{task.name}` should lose at most {margin:g} of its gain {of}, chance included. "
             f"Found {lost.value:.4f}, by chance from {lost.low:.4f} to {lost.high:.4f}."
         )
-    if task.kind == "regression" or len(pairs) < ROWS_MIN:
+    if task.kind == "regression" or len(pairs) < ROWS_SURE:
         return
     level, error = verdict.note(name, "level", pairs.level()), verdict.note(name, "ece", pairs.calibration())
     if level.low > LEVEL_MAX:

@@ -62,7 +62,7 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True):
     pause_s: Annotated[float, Meta(gt=0)] = 30.0
     records_max: Count = 20_000
     user_share: Share = 0.05
-    jump: Annotated[float, Meta(gt=1)] = 1.6
+    jump: Annotated[float, Meta(gt=1)] = 1.75
     refusals_max: Count = 3
 
 

@@ -74,7 +74,7 @@ def test_labels_in_no_order_or_the_opposite_one_are_not_believed(task: Task) -> 
 
     (sentence,) = found(task, (shuffled, said))
 
-    assert sentence.startswith(f"The present model should put in order new `{task.name}` at least half as well")
+    assert sentence.startswith(f"The present model should put in order new `{task.name}` at least 40 % as well")
 
 
 def test_classes_are_believed_while_the_model_is_right_half_as_often_as_before() -> None:
