@@ -25,6 +25,7 @@ from bench.join_oracle import Oracle, Portion, Published
 from bench.join_truth import HOUR_MS, KINDS, PARTITIONS, WAITS, Sent, portions
 from bench.join_world import World
 from bench.kafka_log import KafkaLog
+from bench.ledger import tell
 from bench.stage import ROOT, Kafka
 from contract.events import Judgement, decode
 from contract.rows import read_example
@@ -212,10 +213,6 @@ def main(words: Sequence[str]) -> int:
         for name, value in msgspec.structs.asdict(outcome).items():
             print(f"{name:20} {value}")
     return 0 if outcome.kept and not run.untrue else 1
-
-
-def tell(said: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')} {said}", file=sys.stderr, flush=True)
 
 
 def parse(words: Sequence[str]) -> argparse.Namespace:

@@ -11,7 +11,6 @@ from types import MappingProxyType
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 from scipy.stats import chi2
 
 from contract.tasks import Task
@@ -19,12 +18,11 @@ from training.evaluation import ALARMS
 from training.examples import Examples
 from training.gate import ROWS_MIN
 from training.metrics import TINY, auc
+from training.news import MIDDLE, Mask
 from training.paired import Array, Floats, Interval, Predictions, first, interval, whose
 
 RARE: Final = 0.005  # on either side of a count
 WORTH: Final = 0.4  # of its worth on kept examples, an order keeps at least this
-MIDDLE: Final = 0.5
-Mask = npt.NDArray[np.bool_]
 Rows = tuple[Array, Array, Array]  # labels (N,), predictions (N,) or (N, classes), the number of each row's user
 
 
@@ -80,10 +78,9 @@ def rows_of(task: Task, examples: Examples, said: Predictions, some: Mask | None
 def jumped(task: Task, rows: Rows, jump: float) -> Iterator[str]:
     y, p, user = rows
     found, happened, expected = interval(np.stack([y, p], 1), user, share), float(y.sum()), float(p.sum())
+    # Draws know little of what is rare, so bounds are no narrower than Poisson's.
     least = min(found.low, chi2.ppf(RARE, 2 * happened) / 2 / expected if happened else 0.0)
-    most = max(
-        found.high, chi2.isf(RARE, 2 * happened + 2) / 2 / expected
-    )  # draws know little of what is rare: Poisson
+    most = max(found.high, chi2.isf(RARE, 2 * happened + 2) / 2 / expected)
     if least > jump or most < 1 / jump:
         yield (
             f"`{task.name}` should happen {1 / jump:.2g} to {jump:g} times as often as the present model expects. "
