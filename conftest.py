@@ -19,7 +19,7 @@ hypothesis.settings.register_profile("house", deadline=None, derandomize=True, d
 hypothesis.settings.load_profile("house")
 
 
-def required(report: Report, *, in_ci: bool) -> Report:
+def fail_skip_in_ci(report: Report, *, in_ci: bool) -> Report:
     """The report as it counts: in CI a skip is a failure that says what was missing; an expected failure stays one."""
     if in_ci and report.outcome == "skipped" and not hasattr(report, "wasxfail"):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
@@ -30,9 +30,9 @@ def required(report: Report, *, in_ci: bool) -> Report:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    return required((yield), in_ci=IN_CI)
+    return fail_skip_in_ci((yield), in_ci=IN_CI)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
-    return required((yield), in_ci=IN_CI)
+    return fail_skip_in_ci((yield), in_ci=IN_CI)

@@ -11,11 +11,11 @@ from contract.errors import BadEvent
 from contract.events import Event, decode
 from contract.hashing import BUCKETS
 from contract.profiles import profile_key
-from tests.oracle.profiles import Oracle
+from tests.oracle.profiles import ProfileOracle
 from tests.oracle.records import first_difference
-from worker.broker import Broker
-from worker.profile_store import open_profiles, source_name
-from worker.redis_client import RedisClient, pairs
+from worker.broker import KafkaAdmin
+from worker.profile_store import open_profile_store, source_name
+from worker.redis_client import RedisClient, to_pairs
 
 FOLDED: Final = ("orders", "reviews", "judgements", "clicks", "impressions", "searches")
 AHEAD_MS: Final = 5 * 60_000
@@ -29,14 +29,14 @@ class Audit:
         self._stage, self._kinds = stage, kinds
         self._log = KafkaLog(bootstrap=stage.kafka.bootstrap)
         self._redis = RedisClient(url=stage.redis.url, timeout_s=60)
-        topics = [stage.topics.of(kind) for kind in kinds]
-        self._ids = Broker(kafka=stage.settings).topic_ids(topics)
+        topics = [stage.topics.topic_name(kind) for kind in kinds]
+        self._ids = KafkaAdmin(kafka=stage.settings).fetch_topic_ids(topics)
 
     def source(self, kind: str, partition: int) -> str:
         """What a partition's slices are called."""
-        return source_name(kind, self._ids[self._stage.topics.of(kind)], partition)
+        return source_name(kind, self._ids[self._stage.topics.topic_name(kind)], partition)
 
-    def mismatches(self, begun: Oracle | None = None) -> list[str]:
+    def mismatches(self, begun: ProfileOracle | None = None) -> list[str]:
         """Each slice that is not what the oracle makes of the log, in words; also those too many or missing.
 
         `begun`: an oracle that knows of records which are in the log no more.
@@ -48,13 +48,13 @@ class Audit:
             if (difference := first_difference(slices.get((entity, source)), held.get((entity, source))))
         ]
 
-    def oracle(self, begun: Oracle | None = None) -> Oracle:
+    def oracle(self, begun: ProfileOracle | None = None) -> ProfileOracle:
         """The oracle after every partition of every topic that is folded; `begun` goes on, if given."""
-        oracle = begun or Oracle()
+        oracle = begun or ProfileOracle()
         for kind in self._kinds:
-            for logged in self._log.read(self._stage.topics.of(kind)):
+            for logged in self._log.read(self._stage.topics.topic_name(kind)):
                 if (event := opened(kind, logged)) is not None:
-                    oracle.tell(self.source(kind, logged.place.partition), logged.place.offset, event)
+                    oracle.add(self.source(kind, logged.place.partition), logged.place.offset, event)
         return oracle
 
     def slices(self) -> Iterator[tuple[Named, bytes]]:
@@ -66,19 +66,19 @@ class Audit:
             for raw, held in zip(keys, self._redis.pipeline([("HGETALL", key) for key in keys]), strict=True):
                 key = raw.decode().removeprefix(prefix)
                 entity = key.partition("}:")[2]
-                for source, record in pairs(held):
+                for source, record in to_pairs(held):
                     yield (entity if key == profile_key(entity) else f"misplaced {key}", source.decode()), record
 
     def unmerged(self) -> list[str]:
         """Sources that some bucket does not hold to their end."""
-        ends = self._log.ends(self._stage.topics.of(kind) for kind in self._kinds)
-        kinds = {self._stage.topics.of(kind): kind for kind in self._kinds}
+        ends = self._log.ends(self._stage.topics.topic_name(kind) for kind in self._kinds)
+        kinds = {self._stage.topics.topic_name(kind): kind for kind in self._kinds}
         should = {self.source(kinds[topic], partition).encode(): end for (topic, partition), end in ends.items()}
         lagging = set[str]()
         prefix = self._prefix()
         keys = [f"{prefix}merged:{{{bucket}}}" for bucket in range(BUCKETS)]
         for held in self._redis.pipeline([("HGETALL", key) for key in keys]):
-            merged = dict(pairs(held))
+            merged = dict(to_pairs(held))
             lagging |= {source.decode() for source, end in should.items() if int(merged.get(source, -1)) != end}
         return sorted(lagging)
 
@@ -92,8 +92,8 @@ class Audit:
 
     def _prefix(self) -> str:
         """What the keys of the state begin with that serves."""
-        profiles = open_profiles(self._redis, self._stage.redis_prefix)
-        profiles.take_up()
+        profiles = open_profile_store(self._redis, self._stage.redis_prefix)
+        profiles.refresh_generation()
         return profiles.prefix
 
 

@@ -27,18 +27,18 @@ from bench.census import PLAN, SHAPES
 from bench.census_data import FILE, Part, cut, read_census
 from bench.fraud_replay import digest_of
 from contract.settings import read_settings
-from model.declared import Shape
+from model.declared import ModelConfig
 from model.network import Network
-from training.balance import NAMES
-from training.commands.fit import declared
+from training.balance import ALIASES
+from training.commands.fit import read_configs
 from training.evaluation import evaluate
 from training.examples import Examples
 from training.fit import fit
-from training.folds import settled
-from training.learner import Learner, as_batch, mixed
-from training.methods import quiet
-from training.plan import Plan
-from training.split import family_of, split_by_time
+from training.folds import drop_unsettled
+from training.learner import Learner, mixed_batches, to_batch
+from training.methods import ignore_epoch
+from training.plan import TrainingConfig
+from training.split import assign_families, split_by_time
 
 WARM, STEPS = 3, 30
 MEASURED_BY: Final = (*CENSUS_BY, "bench/balance.py", "bench/calibration.py", "shop.toml", "features.toml")
@@ -48,8 +48,8 @@ class Source(msgspec.Struct, frozen=True):
     """A data set: the rows of each seed, and the network and plan that learn from them."""
 
     part: Callable[[int], Part]
-    shape: Shape
-    plan: Plan
+    shape: ModelConfig
+    plan: TrainingConfig
 
 
 class Kept(msgspec.Struct, kw_only=True):
@@ -87,19 +87,19 @@ def tried(source: Source, name: str, seed: int) -> Try:
     """Learn once by that name, and be judged."""
     began, part = time.process_time(), source.part(seed)
     plan = replace(source.plan, seed=seed, balance=name)
-    network = fit(part.learning, source.shape, plan, quiet).network
+    network = fit(part.learning, source.shape, plan, ignore_epoch).network
     found = evaluate(network, part.judging.for_tasks(network.tasks))
     gain = {task: figures["gain"] for task, figures in found.items() if "gain" in figures}
     step_s = step_seconds(network, part.learning.for_tasks(network.tasks), plan)
     return Try(gain=gain, step_s=step_s, seconds=time.process_time() - began)
 
 
-def step_seconds(network: Network, learning: Examples, plan: Plan) -> float:
+def step_seconds(network: Network, learning: Examples, plan: TrainingConfig) -> float:
     """The median CPU time of a step, without making its batch. The network goes on learning meanwhile."""
     learner, order, took = Learner(network=network, plan=plan), np.random.default_rng(plan.seed), list[float]()
-    for rows, _ in zip(mixed(family_of(learning), plan.batch, order), range(WARM + STEPS), strict=False):
-        batch, began = as_batch(learning, rows), time.process_time()
-        learner.learn(batch)
+    for rows, _ in zip(mixed_batches(assign_families(learning), plan.batch, order), range(WARM + STEPS), strict=False):
+        batch, began = to_batch(learning, rows), time.process_time()
+        learner.train_step(batch)
         took.append(time.process_time() - began)
     return float(np.median(took[WARM:] or took))
 
@@ -133,8 +133,8 @@ def census(arguments: argparse.Namespace) -> Source:
 def shop(arguments: argparse.Namespace) -> Source:
     """The shop's earlier days teach and the later ones judge, whatever the seed; network and plan are `shop.toml`'s."""
     settings, features = read_settings()
-    shape, plan = declared(settings, features, {})
-    examples = settled(lived(arguments, settings, features), settings.feedback.purchase_window_s * 1_000)
+    shape, plan = read_configs(settings, features, {})
+    examples = drop_unsettled(lived(arguments, settings, features), settings.feedback.purchase_window_s * 1_000)
     split = split_by_time(examples, JUDGING)
     part = Part(examples.take(split.training), examples.take(split.validation))
     return Source(lambda _: part, shape, plan)
@@ -157,7 +157,9 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench balance", description=__doc__)
     parser.add_argument("--json", action="store_true", help="one line of JSON")
     parser.add_argument("--seeds", type=int, default=5, help="how often each way learns from each data set")
-    parser.add_argument("--rows", nargs="+", default=list(NAMES), help="these alone, by any name that `balance` takes")
+    parser.add_argument(
+        "--rows", nargs="+", default=list(ALIASES), help="these alone, by any name that `balance` takes"
+    )
     parser.add_argument("--sets", nargs="+", default=list(SOURCES), choices=list(SOURCES), help="these data sets alone")
     parser.add_argument("--days", type=float, default=14, help="how long the simulated shop lives")
     parser.add_argument("--people", type=int, default=600)

@@ -8,9 +8,9 @@ import numpy as np
 from scipy import stats
 
 from training.metrics import Array
-from training.plan import Plan
+from training.plan import TrainingConfig
 
-DEFAULT: Final = Plan().balance
+DEFAULT: Final = TrainingConfig().balance
 CHANCE: Final = 0.05  # a p of at least this is taken for chance
 
 

@@ -22,15 +22,15 @@ from contract.errors import BadData
 from contract.features import FeatureSet
 from contract.settings import Settings, read_settings
 from contract.tasks import Task
-from demo.shop import Shop
-from training.commands.fit import declared
-from training.evaluation import choices
+from demo.shop import ShopSimulator
+from training.commands.fit import read_configs
+from training.evaluation import to_top_class
 from training.examples import Examples, from_rows
 from training.fit import fit
-from training.folds import settled
-from training.history import Past
+from training.folds import drop_unsettled
+from training.history import HistoricEvent
 from training.learner import predict
-from training.methods import quiet
+from training.methods import ignore_epoch
 from training.metrics import Array, calibration_error
 from training.replay import Replay
 from training.split import split_by_time
@@ -53,11 +53,11 @@ def main(words: Sequence[str]) -> int:
     """Measure; 0: every task is within the aim, 1: some is not."""
     arguments, begun = parse(words), time.process_time()
     settings, features = read_settings()
-    shape, plan = declared(settings, features, {} if arguments.seed is None else {"seed": arguments.seed})
+    shape, plan = read_configs(settings, features, {} if arguments.seed is None else {"seed": arguments.seed})
     torch.set_num_threads(plan.threads)
-    examples = settled(lived(arguments, settings, features), settings.feedback.purchase_window_s * 1_000)
+    examples = drop_unsettled(lived(arguments, settings, features), settings.feedback.purchase_window_s * 1_000)
     split = split_by_time(examples, JUDGING)
-    fitted = fit(examples.take(split.training), shape, plan, quiet)
+    fitted = fit(examples.take(split.training), shape, plan, ignore_epoch)
     judging = examples.take(split.validation).for_tasks(fitted.network.tasks)
     rows = measured(fitted.network.tasks, judging, predict(fitted.network, judging))
     for sentence in (*missed(rows), *fitted.left_out.values()):
@@ -72,7 +72,7 @@ def lived(arguments: argparse.Namespace, settings: Settings, features: FeatureSe
     kept: Path = arguments.kept / name
     if kept.is_file():
         return read_examples(kept, features, settings.tasks)
-    shop = Shop(5, people=arguments.people, items=arguments.items)
+    shop = ShopSimulator(5, users=arguments.people, items=arguments.items)
     replay = Replay(features=features, tasks=settings.tasks, feedback=settings.feedback)
     examples = from_rows(replay.run(happened(shop, arguments.days)), features, settings.tasks)
     if not len(examples):
@@ -81,22 +81,22 @@ def lived(arguments: argparse.Namespace, settings: Settings, features: FeatureSe
     return examples
 
 
-def happened(shop: Shop, days: float) -> Iterator[Past]:
+def happened(shop: ShopSimulator, days: float) -> Iterator[HistoricEvent]:
     """What the shop lived through, decoded as it would come."""
-    for happening in shop.history(days):
+    for happening in shop.simulate_history(days):
         if not isinstance(happening.event, bytes):  # history has nothing malformed in it
-            yield Past(happening.kind, happening.event)
+            yield HistoricEvent(happening.kind, happening.event)
 
 
 def measured(tasks: Sequence[Task], judging: Examples, predictions: dict[str, Array]) -> dict[str, Row]:
     """Of a task with classes: how sure the network is of the class that it chooses."""
     found = dict[str, Row]()
     for task in tasks:
-        if task.kind == "regression" or not (known := judging.known(task)).any():
+        if task.kind == "regression" or not (known := judging.has_label(task)).any():
             continue
         y, p = judging.labels[task.name][known], predictions[task.name][known].astype(np.float64)
         if task.kind == "multiclass":
-            y, p = choices(y, p)
+            y, p = to_top_class(y, p)
         found[task.name] = Row(round(calibration_error(y, p), 5), round(of_chance(p), 5), len(y))
     return found
 

@@ -28,7 +28,7 @@ from bench.ways import TOLD
 from contract.events import Product
 from contract.rows import to_json
 from demo.servers.apache_kafka import ApacheKafka
-from demo.servers.child import Child
+from demo.servers.child import ChildProcess
 from demo.servers.redis_server import RedisServer
 
 FEW, MANY = 1_000, 1_000_000
@@ -82,10 +82,10 @@ class CatalogueBench:
         produce(self._kafka.bootstrap, {"products": track.topics.products}, many_products(items))
         publish_bundle(self._folder / "bundles", self._seed)
         log = self._folder / f"{items}.log"
-        child = Child(command=track.command("browsing"), output=log, environment=track.environment())
+        child = ChildProcess(command=track.command("browsing"), output=log, environment=track.environment())
         began_s = time.monotonic()
         child.start()
-        child.wait_until(lambda: asked(child, "readyz"), within_s=WITHIN_S)
+        child.wait_until(lambda: asked(child, "readyz"), timeout_s=WITHIN_S)
         ready_s, ready_cpu_s = time.monotonic() - began_s, cpu_s(child)
         ready_mb, ready_peak_mb = resident_mb(child), peak_mb(child)
         told(f"{items:,} items: ready in {ready_s:.1f} s, {ready_mb:.0f} MB")
@@ -93,7 +93,7 @@ class CatalogueBench:
         swap_s = self._swap(child, track)
         swap_mb, swap_peak_mb = resident_mb(child), peak_mb(child)
         told(f"{items:,} items: swapped in {swap_s:.1f} s, {swap_peak_mb:.0f} MB at most")
-        child.stop(patience_s=60)
+        child.stop(timeout_s=60)
         rounded = functools.partial(round, ndigits=1)
         return Row(
             items=items,
@@ -106,7 +106,7 @@ class CatalogueBench:
             swap_peak_mb=rounded(swap_peak_mb),
         )
 
-    def _swap(self, child: Child, track: Track) -> float:
+    def _swap(self, child: ChildProcess, track: Track) -> float:
         """Seconds until another bundle serves, while clicks come."""
         version = publish_bundle(self._folder / "bundles", self._seed + 1)
         clicks = Load(self._seed, None).records(sys.maxsize, 0)
@@ -114,7 +114,7 @@ class CatalogueBench:
         while f'version="{version}"' not in answer(child, "metrics"):
             produce(self._kafka.bootstrap, {"clicks": track.topics.clicks}, islice(clicks, CLICKS))
             time.sleep(CLICKS_S)
-            if time.monotonic() - began_s > WITHIN_S or not child.running:
+            if time.monotonic() - began_s > WITHIN_S or not child.is_running:
                 raise RuntimeError(f"A bundle should serve in {WITHIN_S:g} s. Found:\n{child.tail()}")
         return time.monotonic() - began_s
 
@@ -148,7 +148,7 @@ def many_products(items: int) -> Iterator[Recorded]:
         yield Recorded("products", product.item_id, to_json(product))
 
 
-def asked(child: Child, path: str) -> bool:
+def asked(child: ChildProcess, path: str) -> bool:
     """Whether a worker answers well; False as long as it says no port or is not ready."""
     try:
         return bool(answer(child, path))
@@ -156,7 +156,7 @@ def asked(child: Child, path: str) -> bool:
         return False
 
 
-def answer(child: Child, path: str) -> str:
+def answer(child: ChildProcess, path: str) -> str:
     """What a worker says on the port that its log names; raises `LookupError` before that, `OSError` if not well."""
     if (port := re.search(r"metrics on port (\d+)", child.output.read_text(errors="replace"))) is None:
         raise LookupError("its port")
@@ -164,22 +164,22 @@ def answer(child: Child, path: str) -> str:
         return str(response.read().decode())
 
 
-def resident_mb(child: Child) -> float:
+def resident_mb(child: ChildProcess) -> float:
     return status_mb(child, "VmRSS")
 
 
-def peak_mb(child: Child) -> float:
+def peak_mb(child: ChildProcess) -> float:
     """The most that was resident since the start, or since `forget_peak`."""
     return status_mb(child, "VmHWM")
 
 
-def status_mb(child: Child, name: str) -> float:
+def status_mb(child: ChildProcess, name: str) -> float:
     line = re.search(rf"{name}:\s+(\d+) kB", Path(f"/proc/{child.pid}/status").read_text())
     assert line is not None
     return int(line[1]) * 1024 / 1e6
 
 
-def forget_peak(child: Child) -> None:
+def forget_peak(child: ChildProcess) -> None:
     """Let the kernel count a process's peak from now on."""
     Path(f"/proc/{child.pid}/clear_refs").write_text("5")
 

@@ -24,12 +24,12 @@ import torch
 from msgspec.structs import replace
 
 from bench.census_data import FILE, HELD_OUT, TASKS, Part, cut, masked, read_census
-from model.declared import Shape
+from model.declared import ModelConfig
 from training.examples import Examples
 from training.fit import Epoch, fit
 from training.learner import predict
 from training.metrics import Array, auc
-from training.plan import Plan
+from training.plan import TrainingConfig
 from training.split import split_by_time
 
 AIMS: Final = {"income": 0.9445, "married": 0.9940}
@@ -57,8 +57,10 @@ class Try(msgspec.Struct, frozen=True, kw_only=True):
 
 Method = Callable[[Part, int], Try]
 
-PLAN: Final = Plan(batch=1_024, epochs=12, learning_rate=0.003, weight_decay=0.0003, patience=3, held_out=HELD_OUT)
-PLAIN: Final = Shape(embedding=8, hidden=64, factors=0, experts=4, expert=32, tower=16)
+PLAN: Final = TrainingConfig(
+    batch=1_024, epochs=12, learning_rate=0.003, weight_decay=0.0003, patience=3, held_out=HELD_OUT
+)
+PLAIN: Final = ModelConfig(embedding=8, hidden=64, factors=0, experts=4, expert=32, tower=16)
 SHAPES: Final = {
     "single_task": replace(PLAIN, architecture="single"),
     "shared_bottom": replace(PLAIN, architecture="shared_bottom", expert=64),
@@ -71,7 +73,7 @@ OURS: Final = replace(
 OUR_PLAN: Final = replace(PLAN, batch=512, epochs=14, learning_rate=0.001, weight_decay=0.03, patience=4)
 
 
-def network(shape: Shape, plan: Plan, mask: float = 0.0) -> Method:
+def network(shape: ModelConfig, plan: TrainingConfig, mask: float = 0.0) -> Method:
     """A row of our own network: fitted on all tasks, or one after the other where nothing is shared."""
 
     def tried(part: Part, seed: int) -> Try:

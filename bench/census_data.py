@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 
 from contract.features import Feature, FeatureSet
 from contract.tasks import Task
-from training.columns import examples_of
+from training.columns import examples_from_table
 from training.examples import Examples
-from training.labels import any_known
+from training.labels import has_any_label
 
 FILE: Final = Path("census_income") / "test_full42.parquet"
 HELD_OUT: Final = 0.25  # of what does not judge: 20 % of all
@@ -50,7 +50,7 @@ def read_census(folder: Path) -> Examples:
     }
     for name, label in labels.items():
         table = table.append_column(name, label.cast(pa.float64()))
-    return examples_of(table, features_of(table), TASKS)
+    return examples_from_table(table, features_of(table), TASKS)
 
 
 def features_of(table: Any) -> FeatureSet:
@@ -74,4 +74,4 @@ def masked(people: Examples, share: float, seed: int) -> Examples:
     chance = np.random.default_rng(seed)
     labels = {task: np.where(chance.random(len(label)) < share, np.nan, label) for task, label in people.labels.items()}
     labels = {task: label.astype(np.float32) for task, label in labels.items()}
-    return people.labelled(labels).take(any_known(labels, len(people)))
+    return people.with_labels(labels).take(has_any_label(labels, len(people)))

@@ -9,7 +9,7 @@ import redis
 from bench.bare import Answer
 from bench.kafka_log import KafkaLog
 from bench.track import Track
-from contract.rows import Scored, read_scored
+from contract.rows import ScoredRow, read_scored_row
 
 COPIES: Final = 500
 LOOKED_AT: Final = 40 * COPIES  # scored rows, among which lists are rare
@@ -28,7 +28,7 @@ class Copier:
         found, decided = dict[str, list[Answer]](), self._decided() if decides else {}
         for one in itertools.islice(self._log.read(self._track.topics.scored), LOOKED_AT):
             value = one.value or b""
-            scored = read_scored(value)
+            scored = read_scored_row(value)
             of = found.setdefault(KINDS[scored.kind], [])
             if len(of) < COPIES and (scored.kind != "order" or scored.event_id in decided):
                 produced = [("scored", value)]
@@ -41,7 +41,7 @@ class Copier:
         decisions = itertools.islice(self._log.read(self._track.topics.decisions), COPIES)
         return {json.loads(one.value or b"")["event_id"]: one.value or b"" for one in decisions}
 
-    def _cached(self, scored: Scored) -> bytes:
+    def _cached(self, scored: ScoredRow) -> bytes:
         """What Redis has of it: the claim of an order, the user's list as it is by now."""
         match scored.kind:
             case "order":

@@ -26,20 +26,22 @@ import torch
 
 from bench.delay_world import DAY_MS, DELAY, Floats, Kind, Way, World, lived, told
 from model.calibration import IDENTITY
-from model.declared import Shape
-from training.delay import Late
-from training.fit import Fitted, fit
-from training.learner import Learner, as_batch, predict
+from model.declared import ModelConfig
+from training.delay import DelayedFeedback
+from training.fit import FitResult, fit
+from training.learner import Learner, predict, to_batch
 from training.metrics import auc, log_loss, predicted_to_observed
-from training.plan import Plan
+from training.plan import TrainingConfig
 
 AIM: Final = 0.6
 LEVEL_MAX: Final = 0.03  # how far predicted to observed may be from 1
 STEP_MS: Final = DAY_MS // 12
 HISTORY_DAYS: Final = 10
 UNJUDGED_DAYS: Final = 8  # until corrections come as they will from then on
-SHAPE: Final = Shape(architecture="shared_bottom", embedding=8, hidden=32, factors=4, experts=1, expert=32, rows=64)
-PLAN: Final = Plan(batch=512, epochs=4, learning_rate=0.003)
+SHAPE: Final = ModelConfig(
+    architecture="shared_bottom", embedding=8, hidden=32, factors=4, experts=1, expert=32, rows=64
+)
+PLAN: Final = TrainingConfig(batch=512, epochs=4, learning_rate=0.003)
 WAYS: Final[tuple[Way, ...]] = ("oracle", "naive", "waiting", "ours")
 KINDS: Final[tuple[Kind, ...]] = ("clicks", "lists")
 Figures = dict[str, float]
@@ -110,14 +112,14 @@ def compared(kind: Kind, seed: int, size: Size) -> dict[Way, Figures]:
     return found
 
 
-def followed(first: Fitted, world: World, way: Way) -> Floats:
+def followed(first: FitResult, world: World, way: Way) -> Floats:
     """What a network says of each row's purchase (N,) before it has learned anything of it."""
     network = copy.deepcopy(first.network)
     for task in network.tasks:  # what is fitted once stays behind what goes on learning; here all are judged bare
         calibrator = network.calibrator(task)
-        calibrator.set([IDENTITY[name] for name in calibrator.names])
+        calibrator.set_values([IDENTITY[name] for name in calibrator.names])
     learner = Learner(network=network, plan=PLAN, state=first.optimizer)
-    late = Late({"purchase": DELAY}) if way == "ours" else Late()
+    late = DelayedFeedback({"purchase": DELAY}) if way == "ours" else DelayedFeedback()
     examples, told_ms = told(world, way)
     edges = np.arange(0, int(world.ts_ms[-1]) + STEP_MS, STEP_MS)
     shown, ready, found = (
@@ -130,7 +132,7 @@ def followed(first: Fitted, world: World, way: Way) -> Floats:
         found[rows] = predict(network, world.final(rows))["purchase"]
         new = examples.take(np.arange(ready[at], ready[at + 1]))
         if len(new):
-            learner.learn(late.weigh(network, as_batch(new), new, len(new)))
+            learner.train_step(late.weigh(network, to_batch(new), new, len(new)))
     return found
 
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from scipy.special import expit
 
 from contract.features import GROUPS, Block, Feature, FeatureSet
-from contract.settings import Feedback
+from contract.settings import FeedbackSettings
 from contract.tasks import Task
 from training.examples import Examples
 
@@ -25,8 +25,8 @@ Mask = npt.NDArray[np.bool_]
 
 MINUTE_MS: Final = 60_000
 DAY_MS: Final = 24 * 60 * MINUTE_MS
-FEEDBACK: Final = Feedback()
-DELAY: Final = FEEDBACK.delayed()["purchase"]
+FEEDBACK: Final = FeedbackSettings()
+DELAY: Final = FEEDBACK.delays_by_task()["purchase"]
 SILENCE_MS: Final = FEEDBACK.click_wait_s * 1_000
 CYCLE_DAYS: Final = 18  # of the rate of purchases: up by half and down by a third in logits of 0.4
 KINDS: Final = 8  # of items
@@ -63,7 +63,7 @@ class World:
     def examples(self, rows: Integers, purchase: Floats, told_ms: Integers, *, is_click: Mask) -> Examples:
         """Some rows as examples: with their click where `is_click`, and a purchase that became known at `told_ms`."""
         ids = rows.astype(str).astype(object)
-        blocks = {group: FEATURES.empty(group, len(rows)) for group in GROUPS}
+        blocks = {group: FEATURES.empty_block(group, len(rows)) for group in GROUPS}
         blocks["user"] = Block(self.numbers[rows, :2], np.zeros((len(rows), 0), np.int64))
         blocks["item"] = Block(self.numbers[rows, 2:], self.item[rows, None])
         labels = {"click": np.where(is_click, self.click[rows], np.nan), "purchase": purchase}

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 import psutil
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
-from demo.servers.child import Child
+from demo.servers.child import ChildProcess
 
 LOOK_S: Final = 0.25
 WARM: Final = 0.15  # of the events: until then caches are cold and code is being compiled
@@ -68,14 +68,14 @@ class Drained:
 class Drain:
     """Watches the processes of a group until it has committed the ends of its topics, or enough of them."""
 
-    def __init__(self, *, bootstrap: str, group: str, beside: Mapping[str, Child]) -> None:
+    def __init__(self, *, bootstrap: str, group: str, beside: Mapping[str, ChildProcess]) -> None:
         """`beside`: the servers, whose CPU is told too."""
         self._consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": group, "log_level": 0})
         self._beside = beside
 
     def run(
         self,
-        children: Sequence[Child],
+        children: Sequence[ChildProcess],
         ends: Mapping[tuple[str, int], int],
         *,
         enough: float = math.inf,
@@ -91,7 +91,7 @@ class Drain:
         began = time.monotonic()
         while (done := self._committed(ends)) < total and time.monotonic() - began < enough:
             for child in children:
-                if not child.running:
+                if not child.is_running:
                     raise RuntimeError(f"`{' '.join(child.command[:4])}` should go on. Found:\n{child.tail()}")
             if time.monotonic() - began > WITHIN_S:
                 raise RuntimeError(f"{total} events should be done in {WITHIN_S:g} s. Found {done}.")
@@ -101,12 +101,12 @@ class Drain:
             time.sleep(LOOK_S)
         self._look(drained, children, done)
         for child in children:
-            if child.stop(patience_s=STOP_S):
+            if child.stop(timeout_s=STOP_S):
                 raise RuntimeError(f"It should end with 0 when asked to. Found:\n{child.tail()}")
         self._consumer.close()
         return drained
 
-    def _look(self, drained: Drained, children: Sequence[Child], events: int) -> None:
+    def _look(self, drained: Drained, children: Sequence[ChildProcess], events: int) -> None:
         used = {"self": sum(map(cpu_s, children)), **{name: cpu_s(of) for name, of in self._beside.items()}}
         drained.looks.append(Look(time.monotonic(), events, used))
         sizes = [psutil.Process(child.pid).memory_info().rss / 1e6 for child in children]
@@ -121,7 +121,7 @@ class Drain:
         return sum(max(tp.offset, 0) for tp in found)
 
 
-def cpu_s(child: Child) -> float:
+def cpu_s(child: ChildProcess) -> float:
     """User and system time of a process so far."""
     times = psutil.Process(child.pid).cpu_times()
     return times.user + times.system

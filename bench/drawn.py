@@ -12,7 +12,7 @@ import torch
 from contract.features import GROUPS, Block, FeatureSet
 from contract.settings import read_settings
 from contract.tasks import Task
-from model.declared import read_shape
+from model.declared import read_model_config
 from model.network import Network
 from model.statistics import measure
 
@@ -25,12 +25,12 @@ def draw_network(seed: int) -> Network:
     """The network that `shop.toml` and `features.toml` declare, ready to answer."""
     torch.manual_seed(seed)
     settings, features = read_settings()
-    shape, chance = read_shape(settings.model), np.random.default_rng(seed)
+    shape, chance = read_model_config(settings.model), np.random.default_rng(seed)
     blocks = {group: draw_block(features, group, chance) for group in GROUPS}
     classes = {t.name: tuple(f"class {at}" for at in range(CLASSES)) for t in settings.tasks if t.kind == "multiclass"}
     labels = {task.name: draw_labels(task, chance) for task in settings.tasks}
     statistics = measure(features, blocks, labels, settings.tasks, classes, shape.rows, shape.bins)
-    network = Network(features=features, tasks=settings.tasks, shape=shape, statistics=statistics)
+    network = Network(features=features, tasks=settings.tasks, config=shape, statistics=statistics)
     with torch.no_grad():
         for table in network.tables.values():
             table.normal_()
@@ -39,7 +39,7 @@ def draw_network(seed: int) -> Network:
 
 def draw_block(features: FeatureSet, group: str, chance: np.random.Generator) -> Block:
     """Skewed numbers, a tenth of them unknown; ids of which few are frequent and some are absent."""
-    block = features.empty(group, ROWS)
+    block = features.empty_block(group, ROWS)
     block.numbers[:] = chance.lognormal(1, 1, block.numbers.shape)
     block.numbers[chance.random(block.numbers.shape) < 0.1] = np.nan
     block.ids[:] = (IDS * chance.random(block.ids.shape) ** 2).astype(np.int64)

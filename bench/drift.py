@@ -19,9 +19,9 @@ import numpy.typing as npt
 from scipy.stats import chi2
 
 from contract.features import Block, Feature, FeatureSet
-from contract.rows import Packed, Scored
-from training.drift import Compared, Drift
-from training.watching import Watching
+from contract.rows import PackedBlock, ScoredRow
+from training.drift import BlockComparison, DriftDetector
+from training.watching import MonitorConfig
 
 FEATURES: Final = FeatureSet(
     [
@@ -112,7 +112,7 @@ SHIFTS: Final[dict[str, tuple[str, Shift]]] = {
 }
 
 
-def scored(rows: Rows, begin: int) -> Iterator[Scored]:
+def scored(rows: Rows, begin: int) -> Iterator[ScoredRow]:
     """The rows as they are logged."""
     n = len(rows["user"])
     ids = np.zeros((n, FEATURES.widths("user")[1]), np.int64)
@@ -124,8 +124,10 @@ def scored(rows: Rows, begin: int) -> Iterator[Scored]:
     }
     users, scores = rows["user"].astype(np.int64).tolist(), rows["score"].tolist()
     for at in range(n):
-        groups = {g: Packed(1, block.numbers[at].tobytes(), block.ids[at].tobytes()) for g, block in blocks.items()}
-        yield Scored(
+        groups = {
+            g: PackedBlock(1, block.numbers[at].tobytes(), block.ids[at].tobytes()) for g, block in blocks.items()
+        }
+        yield ScoredRow(
             event_id=f"e{begin + at}",
             kind="order",
             user_id=f"u{users[at]}",
@@ -144,17 +146,17 @@ def columns(rows: Rows, *names: str) -> npt.NDArray[np.float32]:
     return np.stack([rows[name] for name in names], 1).astype(np.float32)
 
 
-def watched(asked: int) -> Drift:
-    return Drift(features=FEATURES, watching=Watching(block=BLOCK, block_s=0, events_per_alarm=asked))
+def watched(asked: int) -> DriftDetector:
+    return DriftDetector(features=FEATURES, config=MonitorConfig(block=BLOCK, block_s=0, events_per_alarm=asked))
 
 
 def false_alarms(events: int, asked: int, seed: int) -> tuple[int, int]:
     """Alarms and blocks where nothing changes."""
     chance = np.random.default_rng(seed)
-    world, drift, compared = World.drawn(chance), watched(asked), list[Compared]()
+    world, drift, compared = World.drawn(chance), watched(asked), list[BlockComparison]()
     for begin in range(0, events, ROWS):
         rows = scored(draw(world, ROWS, chance), begin)
-        compared += [one for row in rows if (one := drift.take(row)) is not None]
+        compared += [one for row in rows if (one := drift.observe(row)) is not None]
     return sum(len(one.alarms) for one in compared), len(compared)
 
 
@@ -163,12 +165,12 @@ def delay(column: str, shift: Shift, asked: int, seed: int) -> int | None:
     chance = np.random.default_rng(seed)
     world, drift = World.drawn(chance), watched(asked)
     for row in scored(draw(world, 3 * ROWS, chance), 0):
-        drift.take(row)
+        drift.observe(row)
     for at in range(0, 40 * BLOCK, BLOCK):
         rows = draw(world, BLOCK, chance)
         shift(rows, chance)
         for n, row in enumerate(scored(rows, 3 * ROWS + at)):
-            found = drift.take(row)
+            found = drift.observe(row)
             if found and column in {alarm.column for alarm in found.alarms}:
                 return at + n + 1
     return None

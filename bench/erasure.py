@@ -26,14 +26,14 @@ from bench.ledger import LedgerRun, Plan, tell
 from bench.stage import Stage
 from contract.events import AHEAD_MS_MAX, Erasure
 from contract.profiles import profile_key
-from contract.rows import read_erased, read_recommendations, to_json
+from contract.rows import read_erasure_confirmation, read_recommendations, to_json
 from demo.servers.apache_kafka import ApacheKafka
-from demo.servers.child import Child
+from demo.servers.child import ChildProcess
 from demo.servers.redis_server import RedisServer
-from tests.oracle.profiles import Oracle
-from worker.profile_store import open_profiles
-from worker.redis_client import RedisClient, pairs
-from worker.slice_eraser import judge
+from tests.oracle.profiles import ProfileOracle
+from worker.profile_store import open_profile_store
+from worker.redis_client import RedisClient, to_pairs
+from worker.slice_eraser import plan_deletion
 
 POLL_S: Final = 0.01
 FED_AT_ONCE: Final = 2  # events of each lane, at each look at Redis
@@ -152,8 +152,8 @@ class ErasureRun:
     def left(self, one: Erased) -> int:
         """How much Redis still holds of somebody that their erasure covers."""
         user, prefix = one.erasure.user_id, self.stage.redis_prefix
-        profiles = open_profiles(self.redis, prefix)
-        profiles.take_up()
+        profiles = open_profile_store(self.redis, prefix)
+        profiles.refresh_generation()
         reply, made, rankings, *decisions = self.redis.pipeline(
             [
                 ("HGETALL", profiles.prefix + profile_key(f"user:{user}")),
@@ -164,7 +164,8 @@ class ErasureRun:
         )
         until_ms = one.erasure.ts_ms
         slices = [
-            judge(f"user:{user}", source.decode(), until_ms, record, doubted=False) for source, record in pairs(reply)
+            plan_deletion(f"user:{user}", source.decode(), until_ms, record, include_ambiguous=False)
+            for source, record in to_pairs(reply)
         ]
         has_list = made is not None and read_recommendations(made).source_ms <= until_ms
         found = [covered is not None for covered in slices]
@@ -177,7 +178,7 @@ class ErasureRun:
         audit = Audit(self.stage)
         self.shop.await_drained(audit)
         until_ms = {f"user:{one.erasure.user_id}": one.erasure.ts_ms for one in self.erased}
-        mismatches = audit.mismatches(Oracle(until_ms))
+        mismatches = audit.mismatches(ProfileOracle(until_ms))
         audit.close()
         left = sum(map(self.left, self.erased))
         self.told(f"{when}: {left} keys left, {len(mismatches)} slices wrong {mismatches[:3]}")
@@ -187,9 +188,9 @@ class ErasureRun:
         """As an operator does, beside the workers."""
         output = self.stage.folder / "rebuild.log"
         command = [*self.stage.command("orders")[:-3], "rebuild"]
-        child = Child(command=command, output=output, environment=self.stage.environment())
+        child = ChildProcess(command=command, output=output, environment=self.stage.environment())
         child.start()
-        while child.running:
+        while child.is_running:
             time.sleep(POLL_S)
         if (status := child.stop()) != 0:
             raise RuntimeError(f"The state should be rebuilt. Found status {status}:\n{child.tail()}")
@@ -198,7 +199,7 @@ class ErasureRun:
         """The seconds between the two records in Kafka, by Kafka's own clock, of each confirmation."""
         asked_ms = {logged.key: logged.kafka_ms for logged in self.log.read(self.stage.topics.erasures)}
         said = list(self.log.read(self.stage.topics.erased))
-        assert {read_erased(logged.value or b"").event_id for logged in said} <= {
+        assert {read_erasure_confirmation(logged.value or b"").event_id for logged in said} <= {
             o.erasure.event_id for o in self.erased
         }
         return [(logged.kafka_ms - asked_ms[logged.key]) / 1000 for logged in said]

@@ -21,10 +21,10 @@ import torch
 
 from bench.drawn import draw_network
 from contract.errors import BadBundle
-from export.graphs import PARITY_ROWS, parity, to_onnx
+from export.graphs import PARITY_ROWS, measure_parity, to_onnx
 from export.inputs import draw_inputs
 from export.sessions import Arrays, open_session, run
-from export.slices import RowsGraph, Slice, block_inputs, slices
+from export.slices import RowsGraph, Subgraph, block_input_names, build_subgraphs
 from model.checkpoint import read_checkpoint
 from model.declared import GRAPH_GROUPS
 from model.network import Network
@@ -78,7 +78,7 @@ def main(words: Sequence[str]) -> int:
 def networks_of(arguments: argparse.Namespace) -> list[Network]:
     """The learned network that was named, or a drawn one for each seed."""
     if arguments.checkpoint:
-        return [read_checkpoint(arguments.checkpoint).network()]
+        return [read_checkpoint(arguments.checkpoint).build_network()]
     return [draw_network(seed) for seed in range(arguments.seeds)]
 
 
@@ -86,8 +86,8 @@ def differences(networks: Sequence[Network]) -> dict[str, float]:
     """Graph -> its largest difference from torch in any network and batch."""
     worst = dict[str, float]()
     for network in networks:
-        for one in slices(network):
-            apart = parity(one, to_onnx(one, network, {}), network)
+        for one in build_subgraphs(network):
+            apart = measure_parity(one, to_onnx(one, network, {}), network)
             worst[one.name] = float(np.maximum(worst.get(one.name, 0.0), apart))  # NaN stays
     return worst
 
@@ -98,7 +98,9 @@ def largest(worst: Mapping[str, float]) -> float:
 
 def ways(network: Network, candidates: int) -> dict[str, Way]:
     """The same candidates of the same user, answered in each way, checked to be answered alike."""
-    items, split = (next(one for one in slices(network) if one.name == name) for name in ("items", "recommend"))
+    items, split = (
+        next(one for one in build_subgraphs(network) if one.name == name) for name in ("items", "recommend")
+    )
     plain = plain_slice(network)
     split_graph, plain_graph = (open_session(one.name, to_onnx(one, network, {})) for one in (split, plain))
     catalogue = as_arrays(draw_inputs(items, network, rows=CATALOGUE, seed=1))
@@ -121,12 +123,12 @@ def ways(network: Network, candidates: int) -> dict[str, Way]:
     return dict(found)
 
 
-def plain_slice(network: Network) -> Slice:
+def plain_slice(network: Network) -> Subgraph:
     """What recommend would be without its split: the features of each pair -> the same answers."""
     views = [view for view in network.views if view.graph == "recommend"]
     groups = [group for group in GRAPH_GROUPS["recommend"] if any(group in view.groups for view in views)]
     outputs = tuple(task.name for view in views for task in view.tasks)
-    return Slice("plain", RowsGraph(network, views, groups), block_inputs(groups), outputs)
+    return Subgraph("plain", RowsGraph(network, views, groups), block_input_names(groups), outputs)
 
 
 def check_alike(answers: Mapping[str, Arrays]) -> None:

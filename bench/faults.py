@@ -12,7 +12,7 @@ from bench.scene import WITHIN_S, Scene, Terms
 from contract.errors import LostLog, ShopstreamError
 from contract.hashing import BUCKETS
 from worker import metrics
-from worker.intake import Place
+from worker.intake import TopicPartition
 from worker.step import STEPS
 
 MOMENTS: Final = tuple(step for step in STEPS if step not in ("idle", "recover"))
@@ -113,10 +113,10 @@ def sleep_and_wake(scene: Scene, step: str) -> None:
     asleep, awake = scene.rng.sample(scene.workers, 2)
 
     def sleep() -> None:
-        mine = set(asleep.intake.places)
+        mine = set(asleep.intake.assignment)
         scene_of_one = [awake]
         both, scene.workers = scene.workers, scene_of_one
-        scene.until(lambda: mine <= awake.intake.places)
+        scene.until(lambda: mine <= awake.intake.assignment)
         scene.send()
         for _ in range(scene.rng.randint(0, 6)):
             scene.turn()
@@ -147,14 +147,14 @@ def leave(scene: Scene) -> None:
 def add_partitions(scene: Scene) -> None:
     """A topic gets more partitions while events flow."""
     kind = scene.rng.choice(("orders", "orders", "reviews"))
-    scene.add_partitions(scene.stage.topics.of(kind), 6)
+    scene.add_partitions(scene.stage.topics.topic_name(kind), 6)
     scene.until(scene.settled, feeding=True)
     scene.send()
 
 
 def create_anew(scene: Scene) -> None:
     """A topic is deleted, and created again under its name, with less or more in it than before."""
-    topic = scene.stage.topics.of(scene.rng.choice(("orders", "reviews")))
+    topic = scene.stage.topics.topic_name(scene.rng.choice(("orders", "reviews")))
     scene.drain()
     scene.recreate(topic)
     scene.send(scene.rng.choice((4, 40, 160)))
@@ -172,7 +172,7 @@ def retention(scene: Scene) -> None:
     """The log has lost its beginning and Redis everything: the workers refuse, and go on when they are told to."""
     scene.drain()
     ends = scene.log.ends(scene.topics)
-    low = {Place(*place): scene.rng.randint(1, end) for place, end in ends.items() if end}
+    low = {TopicPartition(*place): scene.rng.randint(1, end) for place, end in ends.items() if end}
     scene.delete_before(low)
     flush(scene)
     refused(scene, LostLog, "on_lost_log")
@@ -183,16 +183,16 @@ def overtaken(scene: Scene) -> None:
     """Retention removes what a running worker has not read yet."""
     scene.drain()
     scene.remember()
-    ends = {Place(*place): end for place, end in scene.log.ends(scene.topics).items()}
+    ends = {TopicPartition(*place): end for place, end in scene.log.ends(scene.topics).items()}
     for worker in scene.workers:
-        worker.intake.hold(worker.intake.places)
+        worker.intake.pause_only(worker.intake.assignment)
     scene.send(60)
-    now = {Place(*place): end for place, end in scene.log.ends(scene.topics).items()}
+    now = {TopicPartition(*place): end for place, end in scene.log.ends(scene.topics).items()}
     low = {place: scene.rng.randint(end + 1, now[place]) for place, end in ends.items() if now[place] > end + 1}
     scene.delete_before(low)
     scene.removed = {place: range(ends[place], at) for place, at in low.items()}
     for worker in scene.workers:
-        worker.intake.hold(())
+        worker.intake.pause_only(())
     refused(scene, LostLog, "on_lost_log")
     accept_loss(scene, sum(map(len, scene.removed.values())))
 
@@ -214,11 +214,11 @@ def refused(scene: Scene, kind: type[ShopstreamError], words: str) -> str:
 def accept_loss(scene: Scene, lost: int) -> None:
     """Both workers come back and go on without what is gone, which they count."""
     scene.on_lost_log = "accept"
-    before = metrics.LOST_RECORDS._value.get()
+    before = metrics.LOST_LOG_RECORDS._value.get()
     for number in range(len(scene.workers)):
         scene.replace(number)
     scene.until(scene.settled)
-    counted = metrics.LOST_RECORDS._value.get() - before
+    counted = metrics.LOST_LOG_RECORDS._value.get() - before
     if counted != lost:
         raise RuntimeError(f"{lost} records should be counted as lost. Found {counted}.")
 

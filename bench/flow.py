@@ -8,7 +8,7 @@ from confluent_kafka import KafkaError, Message, Producer
 
 from bench.guarantee import BadRecord, GuaranteeLedger, Place
 from bench.traffic import Sent, Traffic
-from contract.settings import Topics
+from contract.settings import TopicSettings
 
 FLUSH_S = 60.0
 
@@ -23,7 +23,7 @@ class Acknowledged(NamedTuple):
 class Flow:
     """Sends a lane's events in portions: as many as asked for, `total` in the end."""
 
-    def __init__(self, *, bootstrap: str, topics: Topics, traffic: Traffic, total: int) -> None:
+    def __init__(self, *, bootstrap: str, topics: TopicSettings, traffic: Traffic, total: int) -> None:
         self.traffic, self.total = traffic, total
         self.events = 0
         self.acknowledged: list[Acknowledged] = []
@@ -38,7 +38,7 @@ class Flow:
             self.events += 1
             for sent in self.traffic.next():
                 report: Callable[[KafkaError | None, Message], None] = partial(self._on_delivery, sent)
-                self._producer.produce(self._topics.of(sent.kind), sent.value, sent.key, on_delivery=report)
+                self._producer.produce(self._topics.topic_name(sent.kind), sent.value, sent.key, on_delivery=report)
         self._producer.poll(0)
 
     def repeat(self, count: int) -> None:
@@ -46,7 +46,7 @@ class Flow:
         again = self.traffic.rng.choices(self.traffic.main[-20:], k=count)
         for sent in again:
             report: Callable[[KafkaError | None, Message], None] = partial(self._on_delivery, sent)
-            self._producer.produce(self._topics.of(sent.kind), sent.value, sent.key, on_delivery=report)
+            self._producer.produce(self._topics.topic_name(sent.kind), sent.value, sent.key, on_delivery=report)
         self.finish()
 
     def finish(self) -> None:

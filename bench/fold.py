@@ -21,14 +21,14 @@ from bench.plain import PlainEncoder, plain_batch
 from contract.encoding import Encoder
 from contract.events import decode
 from contract.hashing import bucket_of
-from contract.memory import Merged, fold
+from contract.memory import MergedOffsets, fold
 from contract.rows import to_json
 from contract.settings import read_settings
-from contract.slices import Slices, Written
-from contract.touches import Arrival, columns, touches_of
+from contract.slices import Slices, SliceWrites
+from contract.touches import Arrival, extract_updates, to_updates
 from demo.servers.redis_server import RedisServer
 from worker import deciding, lists
-from worker.profile_store import RedisProfiles
+from worker.profile_store import RedisProfileStore
 from worker.redis_client import RedisClient
 
 WARM_BATCHES: Final = 20  # of each kind: then most entities have a history, as in a shop that has run for a while
@@ -74,8 +74,8 @@ class Remembering:
     def __init__(self, *, client: RedisClient, prefix: str) -> None:
         _, self.features = read_settings()
         self.encoder = Encoder(self.features)
-        self.store = RedisProfiles(client=client, prefix=prefix)
-        self.merged: Merged = {}
+        self.store = RedisProfileStore(client=client, prefix=prefix)
+        self.merged: MergedOffsets = {}
 
     def batch(self, arrivals: Sequence[Arrival], groups: Sequence[str], *, plainly: bool = False) -> None:
         """Everything that a batch costs between its decoding and the model."""
@@ -92,14 +92,14 @@ class Remembering:
         for bucket, positions in after.items():
             self.merged.setdefault(bucket, {}).update(positions)
 
-    def _folded(self, arrivals: Sequence[Arrival], groups: Sequence[str]) -> Written:
-        touches = columns(arrivals)
+    def _folded(self, arrivals: Sequence[Arrival], groups: Sequence[str]) -> SliceWrites:
+        touches = to_updates(arrivals)
         memory = fold(self.store.read(touches.entities), touches)
-        self.encoder.before(memory, range(len(arrivals)), groups)
-        return memory.writes()
+        self.encoder.encode_before(memory, range(len(arrivals)), groups)
+        return memory.slice_writes()
 
     def _plainly(self, arrivals: Sequence[Arrival], groups: Sequence[str]) -> Mapping[str, Mapping[str, bytes]]:
-        touched = (entity for arrival in arrivals for entity, _ in touches_of(arrival.event))
+        touched = (entity for arrival in arrivals for entity, _ in extract_updates(arrival.event))
         entities = list(dict.fromkeys(touched))
         encoder = PlainEncoder(self.features, groups)
         profiles = dict(zip(entities, self.store.read(entities), strict=True))
@@ -185,7 +185,7 @@ class FoldBench:
 
     def entities(self) -> list[str]:
         """Those of a batch of orders, as a measure of how much history they have."""
-        return columns(self.shop.orders(self.size)).entities
+        return to_updates(self.shop.orders(self.size)).entities
 
 
 def spread_of(times: Sequence[float]) -> tuple[float, float, float]:

@@ -16,8 +16,8 @@ import numpy as np
 from bench.fraud_stream import FILE, Payments, stream
 from contract.encoding import Encoder
 from contract.features import Block, FeatureSet
-from contract.memory import MemoryProfiles, fold
-from contract.touches import columns
+from contract.memory import InMemoryProfileStore, fold
+from contract.touches import to_updates
 
 ROOT: Final = Path(__file__).parents[1]
 MADE_BY: Final = ("contract", "features.toml", "bench/fraud_stream.py", "bench/fraud_replay.py")
@@ -28,17 +28,17 @@ Blocks = dict[str, Block]
 
 def replayed(payments: Payments, features: FeatureSet, first: int) -> Blocks:
     """The blocks of the payments from number `first` on, each as known before its payment."""
-    encoder, profiles = Encoder(features), MemoryProfiles()
-    blocks = {group: features.empty(group, len(payments) - first) for group in READ}
+    encoder, profiles = Encoder(features), InMemoryProfileStore()
+    blocks = {group: features.empty_block(group, len(payments) - first) for group in READ}
     for stretch in stream(payments, ARRIVALS):
-        touches = columns(stretch.arrivals)
+        touches = to_updates(stretch.arrivals)
         memory = fold(profiles.read(touches.entities), touches)
         wanted = stretch.rows >= first
         if wanted.any():
-            for group, found in encoder.before(memory, stretch.orders[wanted].tolist(), READ).items():
+            for group, found in encoder.encode_before(memory, stretch.orders[wanted].tolist(), READ).items():
                 at = stretch.rows[wanted] - first
                 blocks[group].numbers[at], blocks[group].ids[at] = found.numbers, found.ids
-        profiles.merge(memory.writes(), {}, {})
+        profiles.merge(memory.slice_writes(), {}, {})
     return blocks
 
 

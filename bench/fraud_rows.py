@@ -22,17 +22,17 @@ from contract.bundle import current_version, read_bundle
 from contract.features import Feature, FeatureSet
 from contract.tasks import Task
 from export.bundling import export
-from model.checkpoint import Checkpoint, describe
-from model.declared import Shape
+from model.checkpoint import Checkpoint, make_metadata
+from model.declared import ModelConfig
 from model.network import Network
 from training.examples import Examples
 from training.fit import Epoch, fit
-from training.plan import Plan
+from training.plan import TrainingConfig
 from worker.runtime import Model
 
 NEGATIVE_RATE: Final = 0.1  # of honest payments, that teach the network; frauds all do
 TASK: Final = Task("fraud", "binary", READ, "decide", negative_rate=NEGATIVE_RATE)
-SHAPE: Final = Shape(
+SHAPE: Final = ModelConfig(
     embedding=8,
     hidden=128,
     factors=0,
@@ -45,7 +45,7 @@ SHAPE: Final = Shape(
     members=8,
     dropout=0.1,
 )
-PLAN: Final = Plan(batch=512, epochs=4, learning_rate=0.001, weight_decay=0.03, patience=2, held_out=0.1)
+PLAN: Final = TrainingConfig(batch=512, epochs=4, learning_rate=0.001, weight_decay=0.03, patience=2, held_out=0.1)
 TREES: Final = {
     "objective": "binary",
     "learning_rate": 0.05,
@@ -125,7 +125,7 @@ def telling(known: Known, rows: Integers, *, profiles: bool) -> FeatureSet:
     wanted = found if profiles else found & of_events(known.features)
     for feature in reversed(known.features.features):  # a ratio stands behind what it is of
         wanted |= parts_of(feature) if feature.name in wanted else set()
-    return known.features.restricted(wanted)
+    return known.features.select(wanted)
 
 
 def varies(column: Numbers | Integers) -> bool:
@@ -156,8 +156,8 @@ def sampled(rows: Integers, fraud: Numbers, rate: float) -> Integers:
 
 def served(network: Network, bundles: Path, features: FeatureSet) -> Model:
     """The network as a worker has it that serves `features`: checkpoint, export, bundle, runtime."""
-    about = describe(network, parent=None, created_ms=0, evaluation={}, positions={})
-    export(Checkpoint(about=about, weights=network.state_dict()), bundles, {})
+    about = make_metadata(network, parent=None, created_ms=0, evaluation={}, positions={})
+    export(Checkpoint(metadata=about, weights=network.state_dict()), bundles, {})
     version = current_version(bundles)
     assert version is not None
     return Model(read_bundle(bundles, version), features)

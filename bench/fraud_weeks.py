@@ -16,7 +16,7 @@ from msgspec import Struct
 from bench.fraud_stream import DAY_MS, DELAY_MS, Integers, Numbers, Payments
 from contract.features import GROUPS, Block, FeatureSet
 from contract.tasks import Task
-from training.cards import card_precision, known_cards
+from training.cards import card_precision, mask_known_cards
 from training.examples import Examples
 from training.metrics import auc, average_precision
 
@@ -51,7 +51,7 @@ def week_of(payments: Payments, start: int, history: int) -> Week:
     day, taught = payments.day, start - DELAY_DAYS
     learning = np.flatnonzero((day >= taught - history) & (day < taught))
     recent = np.flatnonzero((day >= taught - WEEK_DAYS) & (day < start + WEEK_DAYS))
-    known = known_cards(
+    known = mask_known_cards(
         payments.fraud[recent],
         payments.customer[recent],
         day[recent] * DAY_MS,
@@ -72,7 +72,7 @@ def mean_of(weeks: Sequence[Figures]) -> Figures:
 
 def narrowed(blocks: Mapping[str, Block], features: FeatureSet, wanted: FeatureSet, rows: Integers) -> dict[str, Block]:
     """Some rows of blocks of `features`, in the columns of `wanted`, which are some of them; other groups are empty."""
-    found = {group: wanted.empty(group, len(rows)) for group in GROUPS}
+    found = {group: wanted.empty_block(group, len(rows)) for group in GROUPS}
     for group, block in blocks.items():
         at = {feature.name: column for column, feature in enumerate(features.numbers(group))}
         numbers = [at[feature.name] for feature in wanted.numbers(group)]

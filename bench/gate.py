@@ -26,26 +26,26 @@ from bench.gate_poisons import KINDS, Rows
 from contract.errors import BadData
 from contract.rows import Example, to_msgpack
 from contract.settings import read_settings
-from model.checkpoint import Checkpoint, describe, read_checkpoint, write_checkpoint
-from model.declared import Shape
+from model.checkpoint import Checkpoint, make_metadata, read_checkpoint, write_checkpoint
+from model.declared import ModelConfig
 from model.network import Network
-from training.commands.fit import declared
+from training.commands.fit import read_configs
 from training.examples import Examples, from_rows
-from training.feed import Fed
+from training.feed import FeedbackBatch
 from training.fit import fit
-from training.follow import Learn, Update, kept, update
+from training.follow import TrainFunction, UpdateResult, read_buffer, update
 from training.gate import ROWS_MIN
-from training.gentle import gentle_learner
-from training.judges import parted
+from training.gentle import create_update_learner
+from training.judges import split_buffer
 from training.learner import predict
-from training.lesson import Lesson
-from training.methods import quiet
-from training.paired import Judged, Predictions
-from training.plan import Plan
-from training.sample import meaning, sample_of
-from training.split import family_of
+from training.lesson import IncrementalPass
+from training.methods import ignore_epoch
+from training.paired import PairedPredictions, Predictions
+from training.plan import TrainingConfig
+from training.sample import encode_buffer, read_schema
+from training.split import assign_families
 
-SHAPE: Final = Shape(embedding=8, hidden=32, factors=8, experts=2, expert=32, tower=16, rows=4_096)
+SHAPE: Final = ModelConfig(embedding=8, hidden=32, factors=8, experts=2, expert=32, tower=16, rows=4_096)
 LEARNED: Final = 0.5  # of the days
 TRUE_FROM: Final = 0.86
 TRUTH_ROWS: Final = 1_500  # of each family
@@ -65,7 +65,7 @@ class Scene:
     later: Examples
     truth: Examples
     said: Predictions
-    plan: Plan
+    plan: TrainingConfig
 
 
 def main(words: Sequence[str]) -> int:
@@ -98,33 +98,33 @@ def try_harmful(scene: Scene, number: int, rows: int, *, harm: bool) -> Tried:
     honest = slice_of(scene.later, np.random.default_rng(number), rows).to_rows()
     poisoned = spoil(honest, np.random.default_rng(number))
     found = update(
-        scene.base, fed(poisoned, honest), scene.plan, learn=learning(scene.plan, np.random.default_rng(number))
+        scene.base, fed(poisoned, honest), scene.plan, train=learning(scene.plan, np.random.default_rng(number))
     )
     wild = learning(scene.plan, np.random.default_rng(number))
     done = unguarded(scene, poisoned, wild) if harm else 0.0
-    tried = Tried(kind, became(scene, found), done, "; ".join(found.refused)[:200])
+    tried = Tried(kind, became(scene, found), done, "; ".join(found.rejections)[:200])
     hurt = f"harm {tried.harm:.3f} " if harm else ""
     say(f"{number:4} {kind:26} {tried.became:8} {hurt}{tried.why or found.left_out}")
     return tried
 
 
-def became(scene: Scene, found: Update) -> str:
-    if found.refused:
-        return "gate" if found.aside else "doubted"
+def became(scene: Scene, found: UpdateResult) -> str:
+    if found.rejections:
+        return "gate" if found.rejected_checkpoint else "doubted"
     if found.checkpoint is None:
         return "dropped"  # nothing was left to learn from
-    harmless = worst(scene, found.checkpoint.network()) <= scene.plan.margin
+    harmless = worst(scene, found.checkpoint.build_network()) <= scene.plan.margin
     return "dropped" if harmless and set(found.left_out) - {"without a label"} else "served"
 
 
-def unguarded(scene: Scene, rows: Rows, learn: Learn) -> float:
+def unguarded(scene: Scene, rows: Rows, learn: TrainFunction) -> float:
     """What the task that loses most loses of its gain on the truth, where nothing is checked."""
-    network, sample = scene.base.network(), kept(scene.base)
+    network, sample = scene.base.build_network(), read_buffer(scene.base)
     try:
-        examples = from_rows(rows, *meaning(scene.base.about))
+        examples = from_rows(rows, *read_schema(scene.base.metadata))
         learn(
-            gentle_learner(network, scene.base.optimizer, scene.plan),
-            Lesson(scene.base.network(), examples, parted(sample).learned if sample else None),
+            create_update_learner(network, scene.base.optimizer, scene.plan),
+            IncrementalPass(scene.base.build_network(), examples, split_buffer(sample).replay if sample else None),
             scene.plan,
         )
     except BadData:
@@ -134,13 +134,13 @@ def unguarded(scene: Scene, rows: Rows, learn: Learn) -> float:
 
 def worst(scene: Scene, network: Network) -> float:
     """The most that a task loses of its gain on the truth; infinite where an answer is no number."""
-    pair = Judged("true", scene.truth, scene.said, predict(network, scene.truth))
-    judging = [task for task in network.tasks if scene.truth.known(task).sum() >= ROWS_MIN]
-    lost = [float(pair.pairs(task).rise.mean()) for task in judging]
+    pair = PairedPredictions("true", scene.truth, scene.said, predict(network, scene.truth))
+    judging = [task for task in network.tasks if scene.truth.has_label(task).sum() >= ROWS_MIN]
+    lost = [float(pair.pair_losses(task).loss_increase.mean()) for task in judging]
     return max(lost) if np.isfinite(lost).all() else float("inf")
 
 
-def try_healthy(scene: Scene, count: int, rows: int) -> Iterator[Update]:
+def try_healthy(scene: Scene, count: int, rows: int) -> Iterator[UpdateResult]:
     """Chains of updates in the order of time, each from where the last one that passed left off."""
     for first in range(0, count, CHAIN):
         at, chance = scene.base, np.random.default_rng(1_000 + first)
@@ -152,9 +152,9 @@ def try_healthy(scene: Scene, count: int, rows: int) -> Iterator[Update]:
             found = update(at, fed(some, some), scene.plan)
             at = found.checkpoint or at
             passed = "passed" if found.checkpoint else "REFUSED"
-            say(f"{first + number:4} healthy of {size} {passed} {'; '.join(found.refused)}")
+            say(f"{first + number:4} healthy of {size} {passed} {'; '.join(found.rejections)}")
             yield found
-        say(f"     after them the task that lost most has lost {worst(scene, at.network()):.3f}")
+        say(f"     after them the task that lost most has lost {worst(scene, at.build_network()):.3f}")
 
 
 def slice_of(later: Examples, chance: np.random.Generator, rows: int) -> Examples:
@@ -163,11 +163,11 @@ def slice_of(later: Examples, chance: np.random.Generator, rows: int) -> Example
     return later.take(np.sort(start + chance.permutation(2 * rows)[:rows]))
 
 
-def fed(rows: Rows, honest: Rows) -> Fed:
+def fed(rows: Rows, honest: Rows) -> FeedbackBatch:
     """Rows as the topic gives them; its newest record is as new as the newest honest label."""
     newest_ms = max(ms for row in honest for ms in (row.ts_ms, *row.known_ms.values()))
     values = [to_msgpack(one) for row in rows for one in revisions_of(row)]
-    return Fed(values, {"shop.feedback/0": len(values)}, newest_ms)
+    return FeedbackBatch(values, {"shop.feedback/0": len(values)}, newest_ms)
 
 
 def revisions_of(row: Example) -> Iterator[Example]:
@@ -177,7 +177,7 @@ def revisions_of(row: Example) -> Iterator[Example]:
     yield row
 
 
-def summary(harmful: Sequence[Tried], healthy: Sequence[Update]) -> dict[str, Any]:
+def summary(harmful: Sequence[Tried], healthy: Sequence[UpdateResult]) -> dict[str, Any]:
     names = [kind for kind in KINDS if any(tried.kind == kind for tried in harmful)]
     of = {kind: [tried for tried in harmful if tried.kind == kind] for kind in names}
     by = {
@@ -204,7 +204,7 @@ def finite(value: float) -> float | str:
 def scene_of(arguments: argparse.Namespace) -> Scene:
     """The shop's examples and the first model, both made once and kept for the next time."""
     settings, features = read_settings()
-    plan = declared(settings, features, {})[1]
+    plan = read_configs(settings, features, {})[1]
     plan = msgspec.structs.replace(plan, batch=256, epochs=3)
     torch.set_num_threads(plan.threads)
     examples = lived(arguments, settings, features)
@@ -217,19 +217,19 @@ def scene_of(arguments: argparse.Namespace) -> Scene:
     path = arguments.kept / f"gate-{arguments.days:g}-{arguments.people}-{arguments.items}.pt"
     base = base_of(examples.take(day < LEARNED), plan, path)
     later, truth = examples.take((day >= LEARNED) & (day < TRUE_FROM)), spread(examples.take(day >= TRUE_FROM))
-    return Scene(base, later, truth, predict(base.network(), truth), plan)
+    return Scene(base, later, truth, predict(base.build_network(), truth), plan)
 
 
-def base_of(examples: Examples, plan: Plan, path: Path) -> Checkpoint:
+def base_of(examples: Examples, plan: TrainingConfig, path: Path) -> Checkpoint:
     if path.is_file():
         return read_checkpoint(path)
-    fitted = fit(examples, SHAPE, plan, quiet)
-    about = describe(fitted.network, parent=None, created_ms=1_000, evaluation=fitted.evaluation, positions={})
+    fitted = fit(examples, SHAPE, plan, ignore_epoch)
+    about = make_metadata(fitted.network, parent=None, created_ms=1_000, evaluation=fitted.evaluation, positions={})
     base = Checkpoint(
-        about=about,
+        metadata=about,
         weights=fitted.network.state_dict(),
         optimizer=fitted.optimizer,
-        sample=sample_of(examples.for_tasks(fitted.network.tasks), plan.keep, plan.seed),
+        replay_buffer=encode_buffer(examples.for_tasks(fitted.network.tasks), plan.keep, plan.seed),
     )
     write_checkpoint(path.parent, base).rename(path)
     return base
@@ -237,7 +237,7 @@ def base_of(examples: Examples, plan: Plan, path: Path) -> Checkpoint:
 
 def spread(examples: Examples) -> Examples:
     """At most so many rows of each family."""
-    family, mixed = family_of(examples), np.random.default_rng(0).permutation(len(examples))
+    family, mixed = assign_families(examples), np.random.default_rng(0).permutation(len(examples))
     chosen = [mixed[family[mixed] == one][:TRUTH_ROWS] for one in np.unique(family)]
     return examples.take(np.sort(np.concatenate(chosen)))
 

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from msgspec.structs import replace
 
-from contract.rows import Example, Packed
-from model.network import key
-from training.follow import Learn
+from contract.rows import Example, PackedBlock
+from model.network import module_key
+from training.follow import TrainFunction
 from training.learner import Learner
-from training.lesson import Lesson, Predictions, learn_progressively
-from training.plan import Plan
+from training.lesson import IncrementalPass, Predictions, learn_progressively
+from training.plan import TrainingConfig
 
 Rows: TypeAlias = list[Example]
 Chance: TypeAlias = np.random.Generator
@@ -97,7 +97,7 @@ def filled(row: Example, number: float) -> Example:
     groups = {}
     for group, packed in row.groups.items():
         numbers = np.full(len(packed.numbers) // 4, number, "<f4").tobytes()
-        groups[group] = Packed(packed.rows, numbers, bytes(len(packed.ids)) if np.isnan(number) else packed.ids)
+        groups[group] = PackedBlock(packed.rows, numbers, bytes(len(packed.ids)) if np.isnan(number) else packed.ids)
     return replace(row, groups=groups)
 
 
@@ -151,28 +151,28 @@ def of_few(rows: Rows, chance: Chance) -> Rows:
     return [row for row in rows if row.user_id in few]
 
 
-def usual(plan: Plan, chance: Chance) -> Learn:
+def usual(plan: TrainingConfig, chance: Chance) -> TrainFunction:
     return learn_progressively
 
 
-def too_fast(plan: Plan, chance: Chance) -> Learn:
+def too_fast(plan: TrainingConfig, chance: Chance) -> TrainFunction:
     """A learning rate that throws the weights about."""
     rate = plan.learning_rate * float(10 ** chance.uniform(1.5, 3))
     return spoilt(lambda learner: [group.update(lr=rate) for group in learner.optimizer.param_groups], early=True)
 
 
-def zeroed_tower(plan: Plan, chance: Chance) -> Learn:
+def zeroed_tower(plan: TrainingConfig, chance: Chance) -> TrainFunction:
     """One task's own layers are lost."""
 
     def spoil(learner: Learner) -> None:
         task = str(chance.choice([task.name for task in learner.network.tasks]))
-        for weights in learner.network.towers[key(task)].parameters():
+        for weights in learner.network.towers[module_key(task)].parameters():
             weights.data.zero_()
 
     return spoilt(spoil)
 
 
-def broken_weight(plan: Plan, chance: Chance) -> Learn:
+def broken_weight(plan: TrainingConfig, chance: Chance) -> TrainFunction:
     """One weight is not a number, somewhere."""
 
     def spoil(learner: Learner) -> None:
@@ -183,7 +183,7 @@ def broken_weight(plan: Plan, chance: Chance) -> Learn:
     return spoilt(spoil)
 
 
-def noisy_weights(plan: Plan, chance: Chance) -> Learn:
+def noisy_weights(plan: TrainingConfig, chance: Chance) -> TrainFunction:
     """All weights are off by a little, as after a bad disk or a bad merge."""
     share = chance.uniform(0.3, 1.0)
 
@@ -196,14 +196,14 @@ def noisy_weights(plan: Plan, chance: Chance) -> Learn:
     return spoilt(spoil)
 
 
-def forgetting(plan: Plan, chance: Chance) -> Learn:
+def forgetting(plan: TrainingConfig, chance: Chance) -> TrainFunction:
     """The whole rate, over and over, and nothing of what was before."""
 
-    def learn(learner: Learner, lesson: Lesson, plan: Plan) -> Predictions:
+    def learn(learner: Learner, lesson: IncrementalPass, plan: TrainingConfig) -> Predictions:
         for group in learner.optimizer.param_groups:
             group["lr"] = plan.learning_rate
         guesses = [
-            learn_progressively(learner, dataclasses.replace(lesson, replayed=None), plan)
+            learn_progressively(learner, dataclasses.replace(lesson, replay_buffer=None), plan)
             for _ in range(int(chance.integers(10, 20)))
         ]
         return guesses[0]
@@ -211,10 +211,10 @@ def forgetting(plan: Plan, chance: Chance) -> Learn:
     return learn
 
 
-def spoilt(spoil: Callable[[Learner], Any], *, early: bool = False) -> Learn:
+def spoilt(spoil: Callable[[Learner], Any], *, early: bool = False) -> TrainFunction:
     """Learning as usual, with something done to the learner before or after."""
 
-    def learn(learner: Learner, lesson: Lesson, plan: Plan) -> Predictions:
+    def learn(learner: Learner, lesson: IncrementalPass, plan: TrainingConfig) -> Predictions:
         if early:
             spoil(learner)
         guesses = learn_progressively(learner, lesson, plan)
@@ -225,7 +225,7 @@ def spoilt(spoil: Callable[[Learner], Any], *, early: bool = False) -> Learn:
     return learn
 
 
-KINDS: Final[dict[str, tuple[Callable[[Rows, Chance], Rows], Callable[[Plan, Chance], Learn]]]] = {
+KINDS: Final[dict[str, tuple[Callable[[Rows, Chance], Rows], Callable[[TrainingConfig, Chance], TrainFunction]]]] = {
     "flipped labels": (flipped_labels, usual),
     "shuffled labels": (shuffled_labels, usual),
     "shuffled features": (shuffled_features, usual),

@@ -8,7 +8,7 @@ import msgspec
 from bench.batches import PARTITIONS, START_MS, TOPIC_ID
 from contract.events import Judgement, Line, Order, clamp
 from contract.profiles import FAMILIES
-from contract.touches import LINKED, Arrival
+from contract.touches import LINKED_KINDS, Arrival
 
 NEW_PER_ORDER: Final = 6  # a user, a device, an address, a card, an item and a seller
 JUDGED_AT_ONCE: Final = 50
@@ -21,7 +21,7 @@ def sources_of(kind: str) -> list[str]:
     """As many as an entity of this kind may have slices of; a user has one partition of each of its topics."""
     if kind == "user":
         return [f"{family}~{TOPIC_ID}/0" for family in FAMILIES]
-    touching = [family for family, kinds in LINKED.items() if kind in kinds]
+    touching = [family for family, kinds in LINKED_KINDS.items() if kind in kinds]
     return [f"{family}~{TOPIC_ID}/{n}" for family in (*touching, "judgements") for n in range(PARTITIONS)]
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
-from contract.rows import DeadLetter, Decision, Scored, to_json
+from contract.rows import DeadLetter, Decision, ScoredRow, to_json
 
 T = TypeVar("T")
 
@@ -64,7 +64,7 @@ class GuaranteeLedger:
         """These decisions stand in the cache, where an order service reads them."""
         self._cached |= {decision.event_id: decision for decision in decisions}
 
-    def scored(self, row: Scored) -> None:
+    def scored(self, row: ScoredRow) -> None:
         """A scored row was published."""
         self._scored[row.kind, row.event_id] += 1
 

@@ -30,7 +30,7 @@ from bench.stage import ROOT, Kafka
 from contract.events import Judgement, decode
 from contract.rows import read_example
 from demo.servers.apache_kafka import ApacheKafka
-from demo.servers.child import Child, free_ports
+from demo.servers.child import ChildProcess, find_free_ports
 
 HOURS: Final = 120.0
 OUT: Final = ("feedback", "judgements")
@@ -72,13 +72,15 @@ class JoinerLife:
     """`python -m worker feedback` on the topics of a run, as often as it is started."""
 
     def __init__(self, *, kafka: Kafka, prefix: str, folder: Path) -> None:
-        (self._port,) = free_ports(1)
+        (self._port,) = find_free_ports(1)
         command = [sys.executable, "-m", "worker", "feedback"]
-        self.child = Child(command=command, output=folder / "joiner.log", environment=self._environment(kafka, prefix))
+        self.child = ChildProcess(
+            command=command, output=folder / "joiner.log", environment=self._environment(kafka, prefix)
+        )
 
     def await_time(self, ms: int) -> None:
         """Return when the streams' time is that late and what it has to say is published."""
-        self.child.wait_until(lambda: self.metric("stream_time_seconds") * 1000 >= ms, within_s=LIFE_WITHIN_S)
+        self.child.wait_until(lambda: self.metric("stream_time_seconds") * 1000 >= ms, timeout_s=LIFE_WITHIN_S)
 
     def metric(self, name: str) -> float:
         """The sum of a metric's series; 0 while nobody answers."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from bench.join_truth import Fact, Sent, Truth
-from contract.rows import Example, Packed, Scored
+from contract.rows import Example, PackedBlock, ScoredRow
 
 
 class Portion(NamedTuple):
@@ -118,12 +118,12 @@ def has_features(example: Example, truth: Truth) -> bool:
     return (example.groups, example.served, origin(example)) == (groups, served, origin(row))
 
 
-def origin(one: Example | Scored) -> tuple[str, ...]:
+def origin(one: Example | ScoredRow) -> tuple[str, ...]:
     return one.event_id, one.user_id, one.model_version, one.features, *one.entities
 
 
-def cut(block: Packed, at: int) -> Packed:
+def cut(block: PackedBlock, at: int) -> PackedBlock:
     """The bytes of one row of a block: 4 for a number, 8 for an id."""
     unpacked = block.unpack()
     numbers, ids = unpacked.numbers.shape[1] * 4, unpacked.ids.shape[1] * 8
-    return Packed(1, block.numbers[at * numbers :][:numbers], block.ids[at * ids :][:ids])
+    return PackedBlock(1, block.numbers[at * numbers :][:numbers], block.ids[at * ids :][:ids])

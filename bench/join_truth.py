@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from contract.events import Click, Event, Impression, Label, Line, Order
-from contract.rows import Scored
-from contract.settings import Feedback
+from contract.rows import ScoredRow
+from contract.settings import FeedbackSettings
 
 SECOND_MS: Final = 1_000
 MINUTE_MS: Final = 60_000
@@ -16,7 +16,7 @@ PARTITIONS: Final = 4
 ITEMS: Final = 4  # of a list or search
 SHOWN: Final = 3  # of a list
 KINDS: Final = ("scored", "impressions", "clicks", "orders", "labels")
-WAITS: Final = Feedback(
+WAITS: Final = FeedbackSettings(
     impression_wait_s=2 * 3600,
     click_wait_s=30 * 60,
     purchase_wait_s=3600,
@@ -60,7 +60,7 @@ class Fact:
 class Truth:
     """What an example should say in the end, of which row (and item of it), and what it should have told on the way."""
 
-    row: Scored
+    row: ScoredRow
     at: int | None
     labels: dict[str, float] = field(default_factory=dict)
     known_ms: dict[str, int] = field(default_factory=dict)
@@ -76,11 +76,11 @@ class Truth:
         self.say(task, value, event.ts_ms)
 
 
-def last(kind: str, ident: str, ts_ms: int) -> Scored | Event:
+def last(kind: str, ident: str, ts_ms: int) -> ScoredRow | Event:
     """Something that says nothing but how late it is."""
     match kind:
         case "scored":
-            return Scored(
+            return ScoredRow(
                 event_id=ident,
                 kind="click",
                 user_id="last",

@@ -30,7 +30,7 @@ from bench.join_truth import (
 )
 from contract.events import Click, Event, Impression, Label, Line, Order
 from contract.features import Block
-from contract.rows import Scored, ScoredKind, pack, to_json, to_msgpack
+from contract.rows import ScoredKind, ScoredRow, pack, to_json, to_msgpack
 
 
 class World:
@@ -200,7 +200,7 @@ class World:
 
     def _row(
         self, kind: ScoredKind, ident: str, user: str, ts_ms: int, items: tuple[str, ...], *, query: str = ""
-    ) -> Scored:
+    ) -> ScoredRow:
         """A row as served, logged within a minute; some twice, as by a worker without transactions that died."""
         own = {
             "recommendation": ("user", "context"),
@@ -216,7 +216,7 @@ class World:
             rows = len(items)
             groups["item"] = pack(Block(draw.normal(size=(rows, 4)).astype("f4"), draw.integers(1, 2**40, (rows, 3))))
         task = {"recommendation": "click", "order": "fraud", "search": "relevance"}[kind]
-        row = Scored(
+        row = ScoredRow(
             event_id=ident,
             kind=kind,
             user_id=user,
@@ -238,15 +238,15 @@ class World:
     def _send(
         self,
         kind: str,
-        thing: Scored | Event,
+        thing: ScoredRow | Event,
         *,
         delay_ms: int = 5 * SECOND_MS,
         again: float = 0.0,
         partition: int | None = None,
     ) -> None:
         """Put it on its way, some more than once."""
-        user = thing.user_id if isinstance(thing, Scored) else str(getattr(thing, "user_id", ""))
-        value = to_msgpack(thing) if isinstance(thing, Scored) else to_json(thing)
+        user = thing.user_id if isinstance(thing, ScoredRow) else str(getattr(thing, "user_id", ""))
+        value = to_msgpack(thing) if isinstance(thing, ScoredRow) else to_json(thing)
         for _ in range(1 + (self._rng.random() < again)):
             self.records.append(
                 Sent(

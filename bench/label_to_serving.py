@@ -22,8 +22,8 @@ from bench.track import Track
 from contract.bundle import read_manifest
 from contract.events import Label
 from contract.rows import read_decision, read_example, to_json
-from demo.probe import Probe
-from demo.servers.child import Child, free_ports
+from demo.probe import HealthProbe
+from demo.servers.child import ChildProcess, find_free_ports
 
 RATE: Final = 20.0  # orders a second
 LABELS: Final = 100  # a round
@@ -71,22 +71,22 @@ class LabelToServing:
                 told(f"round {number + 1}: {found[-1]:.1f} s from label to serving")
         return found
 
-    def _child(self, stack: ExitStack, module: str, *words: str) -> Child:
-        (port,) = free_ports(1)
+    def _child(self, stack: ExitStack, module: str, *words: str) -> ChildProcess:
+        (port,) = find_free_ports(1)
         told = {
             **self._track.environment(),
             "SHOPSTREAM_WORKER__HTTP_PORT": str(port),
             "SHOPSTREAM_TRAINING__PAUSE_S": str(PAUSE_S),
         }
         output = self._track.folder / f"{self._track.prefix}{words[0]}.log"
-        child = Child(command=[sys.executable, "-m", module, *words], output=output, environment=told)
+        child = ChildProcess(command=[sys.executable, "-m", module, *words], output=output, environment=told)
         child.start()
         stack.callback(child.stop)
         if module == "worker":
-            child.wait_until(Probe(port).is_ready, within_s=READY_S)
+            child.wait_until(HealthProbe(port).is_ready, timeout_s=READY_S)
         return child
 
-    def _round(self, pump: Pump, number: int, children: Sequence[Child]) -> float:
+    def _round(self, pump: Pump, number: int, children: Sequence[ChildProcess]) -> float:
         """Label decided orders that have no label yet, and wait for a model that knows of it."""
         deadline = time.monotonic() + ROUND_S
         begin = number * LABELS
@@ -98,8 +98,8 @@ class LabelToServing:
             self._wait(deadline, children, "a model that has learned from the labels")
         return min(self._seen.first_s[v] for v in list(self._seen.first_s) if self._knows(v, chosen)) - at_s
 
-    def _wait(self, deadline: float, children: Sequence[Child], what: str) -> None:
-        dead = [child.tail() for child in children if not child.running]
+    def _wait(self, deadline: float, children: Sequence[ChildProcess], what: str) -> None:
+        dead = [child.tail() for child in children if not child.is_running]
         if dead or time.monotonic() > deadline:
             tails = "\n".join(dead or [child.tail() for child in children])
             raise RuntimeError(f"There should be {what} in {ROUND_S:g} s. Found:\n{tails}")

@@ -29,9 +29,9 @@ from bench.load import Load, produce, products, publish_bundle
 from bench.track import Track
 from bench.watcher import Seen, read_seen
 from bench.ways import Lane
-from demo.probe import Probe
+from demo.probe import HealthProbe
 from demo.servers.apache_kafka import ApacheKafka
-from demo.servers.child import Child, free_ports
+from demo.servers.child import ChildProcess, find_free_ports
 from demo.servers.redis_server import RedisServer
 
 RATES: Final = (500, 2_000)
@@ -93,26 +93,26 @@ class Latency:
         publish_bundle(folder / "bundles", seed)
         self.track = Track(kafka=kafka, redis=server, folder=folder, prefix="", load="", shared=(), told={})
         self.track.create_topics()
-        self._topics = {kind: self.track.topics.of(kind) for kind in ("clicks", "orders", "products")}
+        self._topics = {kind: self.track.topics.topic_name(kind) for kind in ("clicks", "orders", "products")}
         produce(kafka.bootstrap, self._topics, products(time.time_ns() // 1_000_000))
 
     @contextmanager
     def working(self, lanes: Sequence[str]) -> Iterator[None]:
         """Workers of these lanes, ready and then ended."""
         with ExitStack() as stack:
-            for lane, port in zip(lanes, free_ports(len(lanes)), strict=True):
+            for lane, port in zip(lanes, find_free_ports(len(lanes)), strict=True):
                 told = {**self.track.environment(), "SHOPSTREAM_WORKER__HTTP_PORT": str(port)}
                 log = self._folder / f"{lane}.log"
-                child = Child(command=self.track.command(lane), output=log, environment=told)
+                child = ChildProcess(command=self.track.command(lane), output=log, environment=told)
                 child.start()
                 stack.callback(child.stop)
-                child.wait_until(Probe(port).is_ready, within_s=READY_S)
+                child.wait_until(HealthProbe(port).is_ready, timeout_s=READY_S)
             yield
 
     @contextmanager
     def working_barely(self) -> Iterator[None]:
         """The bare loop in the place of both lanes; needs answers to copy."""
-        written = {kind: self.track.topics.of(kind) for kind in ("scored", "decisions")}
+        written = {kind: self.track.topics.topic_name(kind) for kind in ("scored", "decisions")}
         answers = Copier(self.track).answers(decides=True)
         with ExitStack() as stack:
             for name, lane in LANES.items():
@@ -120,7 +120,7 @@ class Latency:
                     bootstrap=self.track.kafka.bootstrap,
                     redis_port=self._server.port,
                     group=f"bare-{name}",
-                    topics={self.track.topics.of(kind): kind for kind in lane.graphs},
+                    topics={self.track.topics.topic_name(kind): kind for kind in lane.graphs},
                     prefix="bare:",
                     bundles=str(self._folder / "bundles"),
                     batch_max=2_000,
@@ -133,7 +133,7 @@ class Latency:
                 path = self._folder / f"bare-{name}.plan"
                 path.write_bytes(msgspec.msgpack.encode(plan))
                 command = [sys.executable, "-m", "bench.bare", str(path)]
-                child = Child(
+                child = ChildProcess(
                     command=command, output=self._folder / f"bare-{name}.log", environment=self.track.environment()
                 )
                 child.start()
@@ -166,9 +166,9 @@ class Latency:
         )
         paths["plan"].write_bytes(msgspec.json.encode(plan))
         command = [sys.executable, "-m", "bench.watcher", str(paths["plan"])]
-        child = Child(command=command, output=self._folder / f"{kind}.log", environment=self.track.environment())
+        child = ChildProcess(command=command, output=self._folder / f"{kind}.log", environment=self.track.environment())
         child.start()
-        child.wait_until(paths["ready"].exists, within_s=READY_S)
+        child.wait_until(paths["ready"].exists, timeout_s=READY_S)
         try:
             yield
         finally:

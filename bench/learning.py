@@ -26,18 +26,18 @@ from bench.learning_stream import DAY_MS, Scale, Stream, lived
 from contract.errors import BadData
 from contract.rows import read_example
 from contract.settings import read_settings
-from model.checkpoint import Checkpoint, describe
-from model.declared import Shape
-from training.commands.fit import declared
+from model.checkpoint import Checkpoint, make_metadata
+from model.declared import ModelConfig
+from training.commands.fit import read_configs
 from training.examples import Examples, from_rows
-from training.feed import Fed
+from training.feed import FeedbackBatch
 from training.fit import fit
 from training.follow import update
-from training.interactions import interactions_of, latest_interactions
+from training.interactions import extract_interactions, merge_interactions
 from training.learner import predict
-from training.methods import quiet
-from training.plan import Plan
-from training.sample import sample_of
+from training.methods import ignore_epoch
+from training.plan import TrainingConfig
+from training.sample import encode_buffer
 
 FULL: Final = Scale(people=700, items=400, calm_days=5, drifting_days=3)
 
@@ -46,7 +46,7 @@ def main(words: Sequence[str]) -> int:
     """Measure; 0: every aim is met by the mean over seeds, 1: some is not."""
     arguments = parse(words)
     settings, features = read_settings()
-    shape, plan = declared(settings, features, {})
+    shape, plan = read_configs(settings, features, {})
     torch.set_num_threads(plan.threads)
     plan = changed(plan, arguments.plan)
     found = []
@@ -61,7 +61,7 @@ def main(words: Sequence[str]) -> int:
     return 1 if reasons else 0
 
 
-def measured(stream: Stream, shape: Shape, plan: Plan, names: Sequence[str]) -> dict[str, Any]:
+def measured(stream: Stream, shape: ModelConfig, plan: TrainingConfig, names: Sequence[str]) -> dict[str, Any]:
     """All arms on one stream."""
     tell(f"{len(stream.values):,} revisions, {len(stream.coming):,} examples are judged, {len(stream.old):,} old ones")
     first = first_checkpoint(stream, shape, plan)
@@ -77,22 +77,22 @@ def measured(stream: Stream, shape: Shape, plan: Plan, names: Sequence[str]) -> 
     return {"arms": figures, **compared(figures)}
 
 
-def first_checkpoint(stream: Stream, shape: Shape, plan: Plan) -> Checkpoint:
+def first_checkpoint(stream: Stream, shape: ModelConfig, plan: TrainingConfig) -> Checkpoint:
     """What was learned of all that was known when the drift begins."""
     begun = time.process_time()
     examples = known_by(stream, stream.scale.begins_ms)
-    fitted = fit(examples, shape, plan, quiet)
-    about = describe(
+    fitted = fit(examples, shape, plan, ignore_epoch)
+    about = make_metadata(
         fitted.network, parent=None, created_ms=stream.scale.begins_ms, evaluation=fitted.evaluation, positions={}
     )
     tell(f"fitted to {len(examples):,} examples, {time.process_time() - begun:.1f} s of CPU")
     learned = examples.for_tasks(fitted.network.tasks)
     return Checkpoint(
-        about=about,
+        metadata=about,
         weights=fitted.network.state_dict(),
         optimizer=fitted.optimizer,
-        sample=sample_of(learned, plan.keep, plan.seed),
-        interactions=latest_interactions(interactions_of(learned)),
+        replay_buffer=encode_buffer(learned, plan.keep, plan.seed),
+        interactions=merge_interactions(extract_interactions(learned)),
     )
 
 
@@ -105,11 +105,11 @@ def known_by(stream: Stream, until_ms: int) -> Examples:
 def frozen(stream: Stream, first: Checkpoint) -> Arm:
     arm = Arm("frozen")
     arm.answer(first, stream.coming, stream.scale.begins_ms, stream.scale.ends_ms)
-    arm.old = predict(first.network(), stream.old)
+    arm.old = predict(first.build_network(), stream.old)
     return arm
 
 
-def retrained(stream: Stream, shape: Shape, plan: Plan, first: Checkpoint) -> Arm:
+def retrained(stream: Stream, shape: ModelConfig, plan: TrainingConfig, first: Checkpoint) -> Arm:
     """A new network each morning, before the first visitors."""
     arm, scale, present = Arm("retrain"), stream.scale, first
     for day in range(int(np.ceil(scale.drifting_days))):
@@ -117,19 +117,19 @@ def retrained(stream: Stream, shape: Shape, plan: Plan, first: Checkpoint) -> Ar
         if day:
             begun, begun_s = time.process_time(), time.monotonic()
             examples = known_by(stream, since_ms)
-            fitted = fit(examples, shape, plan, quiet)
-            about = describe(fitted.network, parent=None, created_ms=since_ms, evaluation={}, positions={})
-            present = Checkpoint(about=about, weights=fitted.network.state_dict())
+            fitted = fit(examples, shape, plan, ignore_epoch)
+            about = make_metadata(fitted.network, parent=None, created_ms=since_ms, evaluation={}, positions={})
+            present = Checkpoint(metadata=about, weights=fitted.network.state_dict())
             arm.cpu_s.append(time.process_time() - begun)
             arm.wall_s.append(time.monotonic() - begun_s)
             arm.examples += len(examples)
             tell(f"retrained on day {day}: {len(examples):,} examples, {arm.cpu_s[-1]:.1f} s of CPU")
         arm.answer(present, stream.coming, since_ms, min(since_ms + DAY_MS, scale.ends_ms))
-    arm.old = predict(present.network(), stream.old)
+    arm.old = predict(present.build_network(), stream.old)
     return arm
 
 
-def updated(name: str, hours: float, stream: Stream, first: Checkpoint, plan: Plan) -> Arm:
+def updated(name: str, hours: float, stream: Stream, first: Checkpoint, plan: TrainingConfig) -> Arm:
     """One network, updated ever so often; what a refused update was fed is passed over, as in life."""
     arm, scale, present = Arm(name), stream.scale, first
     since_ms = scale.begins_ms
@@ -137,19 +137,19 @@ def updated(name: str, hours: float, stream: Stream, first: Checkpoint, plan: Pl
         until_ms = min(since_ms + int(hours * HOUR_MS), scale.ends_ms)
         arm.answer(present, stream.coming, since_ms, until_ms)
         begin_ms, since_ms = since_ms, until_ms
-        fed = Fed(stream.between(begin_ms, until_ms), {"learning/0": until_ms})
+        fed = FeedbackBatch(stream.between(begin_ms, until_ms), {"learning/0": until_ms})
         if not fed.values:
             continue
         begun, begun_s = time.process_time(), time.monotonic()
-        found = update(present, fed, plan, stream.settings.feedback.delayed())
+        found = update(present, fed, plan, stream.settings.feedback.delays_by_task())
         arm.cpu_s.append(time.process_time() - begun)
         arm.wall_s.append(time.monotonic() - begun_s)
         arm.examples += found.examples
         present = found.checkpoint or present
-        if found.refused:
+        if found.rejections:
             arm.refused += 1
-            arm.reasons += found.refused
-    arm.old = predict(present.network(), stream.old)
+            arm.reasons += found.rejections
+    arm.old = predict(present.build_network(), stream.old)
     tell(f"{name}: {len(arm.cpu_s)} updates, {arm.refused} refused, {sum(arm.cpu_s):.1f} s of CPU")
     return arm
 
@@ -166,10 +166,10 @@ def scaled(scale: Scale, by: float) -> Scale:
     )
 
 
-def changed(plan: Plan, words: Sequence[str]) -> Plan:
+def changed(plan: TrainingConfig, words: Sequence[str]) -> TrainingConfig:
     """The plan with some fields, given as `name=value`, in place of the settings' own."""
     given = dict(word.split("=", 1) for word in words)
-    return msgspec.convert({**msgspec.structs.asdict(plan), **given}, Plan, strict=False)
+    return msgspec.convert({**msgspec.structs.asdict(plan), **given}, TrainingConfig, strict=False)
 
 
 def tell(sentence: str) -> None:

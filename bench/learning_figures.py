@@ -40,7 +40,7 @@ class Arm:
         """Serve that time."""
         rows = np.flatnonzero((coming.ts_ms >= since_ms) & (coming.ts_ms < until_ms))
         if len(rows):
-            for task, answers in predict(checkpoint.network(), coming.take(rows)).items():
+            for task, answers in predict(checkpoint.build_network(), coming.take(rows)).items():
                 self.said.setdefault(task, np.full((len(coming), *answers.shape[1:]), np.nan, np.float32))[rows] = (
                     answers
                 )

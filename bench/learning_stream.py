@@ -15,11 +15,11 @@ import numpy.typing as npt
 
 from bench.calibration import happened
 from contract.features import FeatureSet
-from contract.hashing import digests
+from contract.hashing import hash_texts
 from contract.rows import Example, to_msgpack
 from contract.settings import Settings
-from demo.drift import Drift
-from demo.shop import OPENED_MS, Shop
+from demo.drift import ConceptDrift
+from demo.shop import OPENED_MS, ShopSimulator
 from training.examples import Examples, from_rows
 from training.replay import Replay
 
@@ -85,8 +85,8 @@ def lived(scale: Scale, seed: int, settings: Settings, features: FeatureSet, kep
 
 def revisions(scale: Scale, seed: int, settings: Settings, features: FeatureSet) -> list[Example]:
     """Every revision of every example of the shop's days."""
-    drift = Drift(seed=seed, begins_days=scale.calm_days)
-    shop = Shop(seed, people=scale.people, items=scale.items, drift=drift)
+    drift = ConceptDrift(seed=seed, start_days=scale.calm_days)
+    shop = ShopSimulator(seed, users=scale.people, items=scale.items, drift=drift)
     replay = Replay(features=features, tasks=settings.tasks, feedback=settings.feedback)
     days = scale.calm_days + scale.drifting_days + SETTLING_DAYS
     return replay.run(happened(shop, days))
@@ -94,7 +94,7 @@ def revisions(scale: Scale, seed: int, settings: Settings, features: FeatureSet)
 
 def stream_of(rows: Sequence[Example], scale: Scale, settings: Settings, features: FeatureSet) -> Stream:
     whole = from_rows(rows, features, settings.tasks)
-    is_old = (whole.ts_ms < scale.begins_ms) & (digests(whole.example_id.tolist()) % np.uint64(OLD_SHARE) == 0)
+    is_old = (whole.ts_ms < scale.begins_ms) & (hash_texts(whole.example_id.tolist()) % np.uint64(OLD_SHARE) == 0)
     withheld = set(whole.example_id[is_old].tolist())
     fed = sorted((row for row in rows if row.example_id not in withheld), key=told)
     return Stream(

@@ -25,7 +25,7 @@ from bench.kafka_log import KafkaLog
 from bench.stage import Stage
 from bench.traffic import Traffic
 from bench.victim import IN_HAND, Killer, Victim
-from contract.rows import DEAD_LETTER_HEADER, read_dead_letter, read_decision, read_scored
+from contract.rows import DEAD_LETTER_HEADER, read_dead_letter, read_decision, read_scored_row
 from demo.servers.apache_kafka import ApacheKafka
 from demo.servers.redis_server import RedisServer
 from worker.lanes import LANES
@@ -125,7 +125,7 @@ class LedgerRun:
         deadline, log = time.monotonic() + DRAIN_WITHIN_S, KafkaLog(bootstrap=self.stage.kafka.bootstrap)
         while behind := [*self._uncommitted(log), *audit.unmerged()]:
             for victim in self.victims.values():
-                if not victim.child.running:
+                if not victim.child.is_running:
                     raise RuntimeError(f"The last life should go on. Found:\n{victim.child.tail()}")
             if time.monotonic() > deadline:
                 tails = "\n".join(victim.child.tail() for victim in self.victims.values())
@@ -137,7 +137,7 @@ class LedgerRun:
     def _uncommitted(self, log: KafkaLog) -> list[str]:
         behind = []
         for lane in LANES.values():
-            ends = log.ends(self.stage.topics.of(kind) for kind in lane.kinds)
+            ends = log.ends(self.stage.topics.topic_name(kind) for kind in lane.kinds)
             committed = log.committed(self.stage.group(lane.name), ends)
             behind += [
                 f"{lane.name} at {committed[p]} of {end} in {p}"
@@ -179,7 +179,7 @@ class LedgerRun:
         for logged in log.read(topics.decisions):
             ledger.decided(read_decision(logged.value or b""))
         for logged in log.read(topics.scored):
-            ledger.scored(read_scored(logged.value or b""))
+            ledger.scored(read_scored_row(logged.value or b""))
         for logged in log.read(topics.dead_letters):
             ledger.buried(read_dead_letter(logged.headers[DEAD_LETTER_HEADER]), logged.key, logged.value)
         ledger.cached(read_decision(value) for value in audit.decisions(list(ledger.orders)) if value is not None)

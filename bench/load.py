@@ -21,7 +21,7 @@ from contract.events import Product
 from contract.rows import to_json
 from export.bundling import export
 from export.interactions import SCHEMA
-from model.checkpoint import Checkpoint, describe
+from model.checkpoint import Checkpoint, make_metadata
 
 CATEGORIES: Final = 40
 PACE: Final = 15_000  # events a second, as their own times say
@@ -107,8 +107,8 @@ def produce(bootstrap: str, topics: Mapping[str, str], records: Iterable[Recorde
 def publish_bundle(bundles: Path, seed: int) -> str:
     """A drawn network with neighbours from drawn baskets, published as any other; its version."""
     network = draw_network(seed)
-    about = describe(network, parent=None, created_ms=time.time_ns() // 1_000_000, evaluation={}, positions={})
-    found = Checkpoint(about=about, weights=network.state_dict(), interactions=baskets(seed))
+    about = make_metadata(network, parent=None, created_ms=time.time_ns() // 1_000_000, evaluation={}, positions={})
+    found = Checkpoint(metadata=about, weights=network.state_dict(), interactions=baskets(seed))
     return export(found, bundles, {}).manifest.version
 
 

@@ -14,22 +14,22 @@ from bench.stage import ROOT, RULES, Stage
 from contract.encoding import Encoder
 from contract.errors import StaleState, Unavailable
 from contract.features import read_features
-from contract.settings import Lists, Redis, Settings, Worker
-from worker.broker import Broker
-from worker.caches import Caches
-from worker.claims import Claims
-from worker.deciding import Decider
-from worker.doors import Doors, State
-from worker.intake import Intake, Place
+from contract.settings import ListSettings, RedisSettings, Settings, WorkerSettings
+from worker.broker import KafkaAdmin
+from worker.caches import AnswerCache
+from worker.claims import DecisionStore
+from worker.deciding import OrderScorer
+from worker.doors import KafkaClients, Stores
+from worker.intake import GroupConsumer, TopicPartition
 from worker.lanes import LANES
-from worker.patience import Patience
-from worker.positions import Positions
-from worker.profile_store import MERGE, RedisProfiles, open_profiles
-from worker.protocol import Protocol
-from worker.publisher import Publisher
+from worker.patience import Retry
+from worker.positions import OffsetTracker
+from worker.profile_store import MERGE, RedisProfileStore, open_profile_store
+from worker.protocol import BatchPipeline
+from worker.publisher import TransactionalProducer
 from worker.recovery import Recovery
 from worker.redis_client import RedisClient
-from worker.step import StepMark
+from worker.step import StepMarker
 
 LANE: Final = LANES["orders"]
 FEATURES: Final = read_features(ROOT / "features.toml")
@@ -52,7 +52,7 @@ class Died(Exception):
     """The end of a worker's life, at the moment that was chosen for it."""
 
 
-class Moments(StepMark):
+class Moments(StepMarker):
     """Marks steps, and lets something happen once when a chosen one begins."""
 
     def __init__(self) -> None:
@@ -118,25 +118,25 @@ class TornRedis(RedisClient):
         """Whether nothing is left to be torn."""
         return self.torn is None and self._merging is None
 
-    def scripts(self, source: str, calls: Sequence[tuple[Sequence[Any], Sequence[Any]]]) -> list[Any]:
+    def run_script(self, source: str, calls: Sequence[tuple[Sequence[Any], Sequence[Any]]]) -> list[Any]:
         happening = self._merging
         if happening is None or source != MERGE or len(calls) < 2:
-            return super().scripts(source, calls)
+            return super().run_script(source, calls)
         self._merging, half = None, len(calls) // 2
-        replies = super().scripts(source, calls[:half])
+        replies = super().run_script(source, calls[:half])
         happening()
-        return replies + super().scripts(source, calls[half:])
+        return replies + super().run_script(source, calls[half:])
 
-    def set_new(
+    def set_if_absent(
         self, items: Sequence[tuple[str, bytes]], ttl_s: int, first: Sequence[Sequence[Any]] = ()
     ) -> list[bytes | None]:
         happening = self.torn
         if happening is None or len(items) < 2:
-            return super().set_new(items, ttl_s, first)
+            return super().set_if_absent(items, ttl_s, first)
         self.torn, half = None, len(items) // 2
-        replies = super().set_new(items[:half], ttl_s, first)
+        replies = super().set_if_absent(items[:half], ttl_s, first)
         happening()
-        return replies + super().set_new(items[half:], ttl_s)
+        return replies + super().set_if_absent(items[half:], ttl_s)
 
 
 def settings_of(stage: Stage, instance: str, *, on_lost_log: str, client: Mapping[str, int]) -> Settings:
@@ -148,10 +148,10 @@ def settings_of(stage: Stage, instance: str, *, on_lost_log: str, client: Mappin
     worker = {"instance": instance, "batch_max": BATCH_MAX, "wait_ms": WAIT_MS, "on_lost_log": on_lost_log}
     return Settings(
         kafka=kafka,
-        redis=Redis(url=stage.redis.url, prefix=stage.redis_prefix),
+        redis=RedisSettings(url=stage.redis.url, prefix=stage.redis_prefix),
         topics=stage.topics,
-        worker=Worker.model_validate({**worker, "dead_letter_share_max": 1.0}),
-        lists=Lists(),
+        worker=WorkerSettings.model_validate({**worker, "dead_letter_share_max": 1.0}),
+        lists=ListSettings(),
         rules=RULES,  # type: ignore[arg-type]  # validated into rules
     )
 
@@ -165,10 +165,10 @@ class Mortal:
         self.alive, self.busy, self._rebalancing = True, False, False
         self.moments, self.stop = Moments(), Impatience()
         self.redis = TornRedis(url=settings.redis.url, timeout_s=settings.redis.timeout_s)
-        self.positions = Positions()
-        self._patience = Patience(self.stop)
+        self.positions = OffsetTracker()
+        self._patience = Retry(self.stop)
         self.intake, self.publisher, self.protocol = self._open()
-        self.intake.subscribe([settings.topics.of(kind) for kind in LANE.folds], self)
+        self.intake.subscribe([settings.topics.topic_name(kind) for kind in LANE.folded_kinds], self)
 
     def step(self) -> int:
         """One batch at most; returns the number of records read."""
@@ -181,7 +181,7 @@ class Mortal:
     def stay(self) -> None:
         """What a process does by itself while another one waits: take part in rebalances, also if it waits, too."""
         if not self._rebalancing and (not self.busy or self.stop.waiting):
-            self.intake.keep_alive()
+            self.intake.heartbeat()
 
     def keep_house(self) -> None:
         """What the process does once a second."""
@@ -192,18 +192,18 @@ class Mortal:
         except Unavailable:
             pass
 
-    def assigned(self, places: list[Place]) -> Mapping[Place, int]:
+    def on_assigned(self, partitions: list[TopicPartition]) -> Mapping[TopicPartition, int]:
         self._rebalancing = True  # inside of a poll, which cannot be entered twice
         try:
-            return self.protocol.assigned(places)
+            return self.protocol.on_assigned(partitions)
         finally:
             self._rebalancing = False
 
-    def revoked(self, places: list[Place]) -> None:
+    def on_revoked(self, partitions: list[TopicPartition]) -> None:
         if self.alive:
             self._rebalancing = True
             try:
-                self.protocol.revoked(places)
+                self.protocol.on_revoked(partitions)
             finally:
                 self._rebalancing = False
 
@@ -218,31 +218,33 @@ class Mortal:
         self.alive = False
         self.redis.close()
 
-    def _open(self) -> tuple[Intake, Publisher, Protocol]:
+    def _open(self) -> tuple[GroupConsumer, TransactionalProducer, BatchPipeline]:
         settings, kafka = self.settings, self.settings.kafka
         group = self.stage.group(LANE.name)
-        intake = Intake(kafka=kafka, group=group, instance=self.instance, skips_gaps=False)
+        intake = GroupConsumer(kafka=kafka, group=group, instance=self.instance, skips_gaps=False)
         intake.timeout_s = ASKED_S
-        publisher = Publisher(
-            kafka=kafka, transactional_id=f"{group}-{self.instance}", patience=self._patience, step=self.moments
+        publisher = TransactionalProducer(
+            kafka=kafka, transactional_id=f"{group}-{self.instance}", retry=self._patience, step_marker=self.moments
         )
-        profiles = open_profiles(self.redis, settings.redis.prefix)
-        broker = Broker(kafka=kafka)
-        protocol = Protocol(
+        profiles = open_profile_store(self.redis, settings.redis.prefix)
+        broker = KafkaAdmin(kafka=kafka)
+        protocol = BatchPipeline(
             settings=settings,
             lane=LANE,
-            scorer=Decider(settings=settings, encoder=Encoder(FEATURES)),
-            doors=Doors(intake=intake, publisher=publisher),
-            state=self._state(profiles),
-            recovery=Recovery(settings=settings, lane=LANE, broker=broker, profiles=profiles, positions=self.positions),
-            patience=self._patience,
-            step=self.moments,
+            scorer=OrderScorer(settings=settings, encoder=Encoder(FEATURES)),
+            kafka_clients=KafkaClients(consumer=intake, producer=publisher),
+            stores=self._state(profiles),
+            recovery=Recovery(settings=settings, lane=LANE, admin=broker, profiles=profiles, offsets=self.positions),
+            retry=self._patience,
+            step_marker=self.moments,
         )
         return intake, publisher, protocol
 
-    def _state(self, profiles: RedisProfiles) -> State:
+    def _state(self, profiles: RedisProfileStore) -> Stores:
         redis, lists = self.settings.redis, self.settings.lists
-        claims = Claims(client=self.redis, prefix=redis.prefix, ttl_s=lists.decision_ttl_s)
-        return State(
-            profiles=profiles, claims=claims, caches=Caches(client=self.redis, prefix=redis.prefix, lists=lists)
+        claims = DecisionStore(client=self.redis, prefix=redis.prefix, ttl_s=lists.decision_ttl_s)
+        return Stores(
+            profiles=profiles,
+            decision_store=claims,
+            answer_cache=AnswerCache(client=self.redis, prefix=redis.prefix, lists=lists),
         )

@@ -13,14 +13,16 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 
 from contract.events import Event
-from contract.features import DERIVED, Block, Feature, FeatureSet, as_number
+from contract.features import DERIVED, Block, Feature, FeatureSet, to_number
 from contract.hashing import hash_id
-from contract.profiles import HORIZON_MS, JUDGED_TASKS, LAYOUT, RING, WIDTHS_MS, WINDOWS, source_family
-from contract.touches import LINKED, Arrival, touches_of
+from contract.profiles import HORIZON_MS, JUDGED_TASKS, LAYOUT, RING_SIZE, WIDTHS_MS, WINDOWS, source_family
+from contract.touches import LINKED_KINDS, Arrival, extract_updates
 
-RECORD: Final = struct.Struct("<I" + "Iqqqq" + "I2I2q" * len(WINDOWS) + f"{RING}Q{RING}I" * 2 + "8I" + f"{RING}QI")
+RECORD: Final = struct.Struct(
+    "<I" + "Iqqqq" + "I2I2q" * len(WINDOWS) + f"{RING_SIZE}Q{RING_SIZE}I" * 2 + "8I" + f"{RING_SIZE}QI"
+)
 WIDTHS: Final = tuple(WIDTHS_MS.tolist())
-ORDER_IDS: Final = 6 + 5 * len(WINDOWS) + 4 * RING + 8
+ORDER_IDS: Final = 6 + 5 * len(WINDOWS) + 4 * RING_SIZE + 8
 Plain: TypeAlias = dict[str, Any]  # one slice
 Held: TypeAlias = dict[str, dict[str, Plain]]  # entity -> source -> slice
 Read: TypeAlias = Callable[[Event, Mapping[str, "Known"], Mapping[str, float]], float]
@@ -33,9 +35,9 @@ def opened(source: str, record: bytes) -> Plain:
     at = 6 + 5 * len(WINDOWS)
     rings = []
     for _ in range(2):
-        ids, seen = values[at : at + RING], values[at + RING : at + 2 * RING]
+        ids, seen = values[at : at + RING_SIZE], values[at + RING_SIZE : at + 2 * RING_SIZE]
         rings.append({"id": list(ids), "seen_s": list(seen)})
-        at += 2 * RING
+        at += 2 * RING_SIZE
     return {
         "family": source_family(source),
         "count": values[1],
@@ -46,7 +48,7 @@ def opened(source: str, record: bytes) -> Plain:
         "windows": [list(values[6 + 5 * w : 11 + 5 * w]) for w in range(len(WINDOWS))],
         "links": rings,
         "judged": list(values[at : at + 8]),
-        "orders": list(values[ORDER_IDS : ORDER_IDS + RING]),
+        "orders": list(values[ORDER_IDS : ORDER_IDS + RING_SIZE]),
         "place": values[-1],
     }
 
@@ -72,9 +74,9 @@ def fresh(family: str, offset: int) -> Plain:
         "last_ms": 0,
         "sum": 0,
         "windows": [[0] * 5 for _ in WINDOWS],
-        "links": [{"id": [0] * RING, "seen_s": [0] * RING} for _ in range(2)],
+        "links": [{"id": [0] * RING_SIZE, "seen_s": [0] * RING_SIZE} for _ in range(2)],
         "judged": [0] * 8,
-        "orders": [0] * RING,
+        "orders": [0] * RING_SIZE,
         "place": 0,
     }
 
@@ -102,7 +104,7 @@ def link(ring: Plain, ident: int, seen_s: int) -> None:
         at = ids.index(ident)
         seen[at] = max(seen[at], seen_s)
         return
-    at = min(range(RING), key=lambda k: (seen[k], ids[k]))
+    at = min(range(RING_SIZE), key=lambda k: (seen[k], ids[k]))
     if (seen_s, ident) > (seen[at], ids[at]):
         ids[at], seen[at] = ident, seen_s
 
@@ -110,9 +112,9 @@ def link(ring: Plain, ident: int, seen_s: int) -> None:
 def links_of(family: str, kind: str, entities: Sequence[str]) -> list[list[str]]:
     """The first and the second links of an entity among those of its event, of items the last eight."""
     found = []
-    for kinds in LINKED.get(family, {}).get(kind, ((), ())):
+    for kinds in LINKED_KINDS.get(family, {}).get(kind, ((), ())):
         linked = [entity for entity in reversed(entities) if entity.partition(":")[0] in kinds]
-        found.append(linked[:RING] if "item" in kinds else linked)
+        found.append(linked[:RING_SIZE] if "item" in kinds else linked)
     return found
 
 
@@ -120,7 +122,7 @@ def fold_event(held: Held, arrival: Arrival) -> None:
     """Fold an order or a click into the slices of the entities it touches."""
     source, event = arrival.source, arrival.event
     family, ts_ms = source_family(source), event.ts_ms
-    touches = list(touches_of(event))
+    touches = list(extract_updates(event))
     entities = [entity for entity, _ in touches]
     for entity, amount in touches:
         one = held[entity].get(source) or held[entity].setdefault(source, fresh(family, -1))
@@ -134,7 +136,7 @@ def fold_event(held: Held, arrival: Arrival) -> None:
             if order_id in one["orders"]:
                 continue
             one["orders"][one["place"]] = order_id
-            one["place"] = (one["place"] + 1) % RING
+            one["place"] = (one["place"] + 1) % RING_SIZE
         count(one, ts_ms, amount)
         for ring, names in zip(one["links"], links_of(family, entity.partition(":")[0], entities), strict=True):
             for name in names:
@@ -175,8 +177,8 @@ class Known:
 
     def recent(self) -> list[int]:
         latest = self.linked(0)
-        order = sorted(latest, key=lambda ident: (latest[ident], ident), reverse=True)[:RING]
-        return order + [0] * (RING - len(order))
+        order = sorted(latest, key=lambda ident: (latest[ident], ident), reverse=True)[:RING_SIZE]
+        return order + [0] * (RING_SIZE - len(order))
 
     def aggregate(self, family: str, stat: str, now_ms: int) -> float:
         """One aggregate by the two parts of its name; links have only one."""
@@ -209,7 +211,7 @@ class PlainEncoder:
     def encode(self, event: Event, held: Held) -> None:
         """Add the row of an event, as known before it."""
         first = dict[str, Known]()
-        for entity, _ in touches_of(event):
+        for entity, _ in extract_updates(event):
             kind = entity.partition(":")[0]
             if kind in self.kinds and kind not in first:
                 first[kind] = Known(held[entity])
@@ -239,14 +241,14 @@ def reader(feature: Feature) -> Read:
         return lambda event, first, row: first[kind].aggregate(family, stat, event.ts_ms) if kind in first else math.nan
     if rest in DERIVED:
         return lambda event, first, row: DERIVED[rest](event)
-    return lambda event, first, row: as_number(getattr(event, rest, None))
+    return lambda event, first, row: to_number(getattr(event, rest, None))
 
 
 def idents(feature: Feature, event: Event, first: Mapping[str, Known]) -> list[int]:
     field = feature.source.partition(".")[2]
     if feature.kind == "sequence":
         kind = field.partition(".")[0]
-        return first[kind].recent() if kind in first else [0] * RING
+        return first[kind].recent() if kind in first else [0] * RING_SIZE
     value = getattr(event, field, None)
     return [0 if value is None else hash_id(f"{field}={value}")]
 
@@ -262,6 +264,6 @@ def plain_batch(
     for arrival in arrivals:
         encoder.encode(arrival.event, held)
         fold_event(held, arrival)
-        for entity, _ in touches_of(arrival.event):
+        for entity, _ in extract_updates(arrival.event):
             written.setdefault(entity, {})[arrival.source] = None
     return {entity: {source: closed(held[entity][source]) for source in of} for entity, of in written.items()}

@@ -10,7 +10,7 @@ import msgspec
 from confluent_kafka import Producer
 
 from bench.load import Load
-from contract.settings import Topics
+from contract.settings import TopicSettings
 
 FLUSH_S: Final = 30.0
 PAUSE_S: Final = 0.002
@@ -28,9 +28,9 @@ NAMED: Final = msgspec.json.Decoder(Named).decode
 class Pump:
     """Sends while it is open; `orders` and `clicks`: the ids of what was sent, and orders' users."""
 
-    def __init__(self, *, bootstrap: str, topics: Topics, load: Load, rate: float, orders_every: int) -> None:
+    def __init__(self, *, bootstrap: str, topics: TopicSettings, load: Load, rate: float, orders_every: int) -> None:
         self._producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 0, "log_level": 3})
-        self._topics: Mapping[str, str] = {kind: topics.of(kind) for kind in ("clicks", "orders")}
+        self._topics: Mapping[str, str] = {kind: topics.topic_name(kind) for kind in ("clicks", "orders")}
         self._load, self._rate, self._orders_every = load, rate, orders_every
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="pump", daemon=True)

@@ -30,23 +30,23 @@ from contract.errors import BadData
 from contract.events import Click, Product
 from contract.memory import fold
 from contract.rows import read_recommendations
-from contract.settings import Lists, read_settings
-from contract.touches import Arrival, columns
+from contract.settings import ListSettings, read_settings
+from contract.touches import Arrival, to_updates
 from demo.servers.redis_server import RedisServer
 from export.bundling import to_npz
-from export.neighbours import count_neighbours
-from worker.caches import Caches
-from worker.candidates import Candidates
+from export.neighbours import find_neighbours
+from worker.caches import AnswerCache
+from worker.candidates import CandidateGenerator
 from worker.catalogue import Catalogue
-from worker.fresh import Fresh
-from worker.lists import ListMaker, Wish
-from worker.nearby import Nearby
+from worker.fresh import FreshItems
+from worker.lists import ListBuilder, ListRequest
+from worker.nearby import ItemNeighbours
 from worker.popularity import Popularity
 from worker.redis_client import RedisClient
 from worker.runtime import Model
 
 SETS: Final[Mapping[str, Callable[[Path], Data]]] = {"online_retail": online_retail, "diginetica": diginetica}
-LISTS: Final = Lists(length=100, candidates=100, explore=0.0)
+LISTS: Final = ListSettings(length=100, candidates=100, explore=0.0)
 AT_ONCE: Final = 500
 REMEMBERED: Final = 100  # of a history: more than a profile keeps
 SEEDS: Final = 3
@@ -62,22 +62,24 @@ class Served:
         self._catalogue = Catalogue(self._encoder)
         for item in data.items:
             self._catalogue.put(product(item))
-        files = {"neighbours.npz": to_npz(count_neighbours(data.table())), "golden.npz": to_npz({})}
+        files = {"neighbours.npz": to_npz(find_neighbours(data.table())), "golden.npz": to_npz({})}
         publish(folder, Manifest(version=data.name, parent=None, created_ms=0, features={}, tasks=()), files)
         neighbours = Model(read_bundle(folder, data.name), features).neighbours
-        nearby, popularity = Nearby(self._catalogue), Popularity(self._catalogue, LISTS.purchase_value)
-        nearby.serve(neighbours)
-        popularity.begin_with(self._catalogue.linked(neighbours.hashes[neighbours.popular]))
+        nearby, popularity = ItemNeighbours(self._catalogue), Popularity(self._catalogue, LISTS.purchase_value)
+        nearby.activate(neighbours)
+        popularity.seed(self._catalogue.find_hashes(neighbours.hashes[neighbours.popular]))
         popularity.rank()
-        candidates = Candidates(
+        candidates = CandidateGenerator(
             catalogue=self._catalogue,
-            nearby=nearby,
+            neighbours=nearby,
             popularity=popularity,
-            fresh=Fresh(self._catalogue, LISTS),
+            fresh_items=FreshItems(self._catalogue, LISTS),
             candidates_max=LISTS.candidates,
         )
-        self._maker = ListMaker(lists=LISTS, encoder=self._encoder, catalogue=self._catalogue, candidates=candidates)
-        self._caches = Caches(client=client, prefix="shop:", lists=LISTS)
+        self._maker = ListBuilder(
+            lists=LISTS, encoder=self._encoder, catalogue=self._catalogue, candidate_generator=candidates
+        )
+        self._caches = AnswerCache(client=client, prefix="shop:", lists=LISTS)
 
     def lists(self, cases: Sequence[Case]) -> Iterator[Sequence[str]]:
         """What Redis has for each case."""
@@ -85,15 +87,15 @@ class Served:
             yield from self._some(begin, cases[begin : begin + AT_ONCE])
 
     def _some(self, first: int, cases: Sequence[Case]) -> Iterator[Sequence[str]]:
-        arrivals, wishes = list[Arrival](), list[Wish]()
+        arrivals, wishes = list[Arrival](), list[ListRequest]()
         for number, case in enumerate(cases, first):
             for item, ts_ms in case.history[-REMEMBERED:]:
                 click = Click(event_id=f"e{len(arrivals)}", ts_ms=ts_ms, user_id=f"c{number}", item_id=item)
                 arrivals.append(Arrival("clicks/0", len(arrivals), click))
-            wishes.append(Wish(arrivals[-1], frozenset()))
-        touches = columns(arrivals)
+            wishes.append(ListRequest(arrivals[-1], frozenset()))
+        touches = to_updates(arrivals)
         memory = fold([{} for _ in touches.entities], touches)
-        made = self._maker.make(wishes, memory, time.time_ns() // 1_000_000)
+        made = self._maker.build(wishes, memory, time.time_ns() // 1_000_000)
         self._caches.write([recommendations for recommendations, _ in made], [])
         keys = [f"shop:rec:c{number}" for number in range(first, first + len(cases))]
         for value in self._client.pipeline([("GET", key) for key in keys]):

@@ -52,13 +52,13 @@ class Data(NamedTuple):
 
 def online_retail(folder: Path) -> Data:
     """Raises `BadData` where the file is not there."""
-    invoices = [i for i in read_invoices(folder / "online_retail") if i.is_clean and not i.cancels]
+    invoices = [i for i in read_invoices(folder / "online_retail") if i.is_clean and not i.is_cancellation]
     invoices.sort(key=lambda invoice: invoice.ts_ms)
     days = sorted({invoice.ts_ms // DAY_MS for invoice in invoices})
     begin_ms = days[int(len(days) * (1 - TEST_SHARE))] * DAY_MS
     taken, history, cases = list[tuple[str, str, int]](), dict[str, list[tuple[str, int]]](), dict[str, Case]()
     for invoice in invoices:
-        user, items = invoice.customer, list(dict.fromkeys(item_id(row.stock_code) for row in invoice.rows))
+        user, items = invoice.customer, list(dict.fromkeys(item_id(row.stock_code) for row in invoice.lines))
         if invoice.ts_ms < begin_ms:
             history.setdefault(user, []).extend((item, invoice.ts_ms) for item in items)
             taken += [(user, item, invoice.ts_ms) for item in items]

@@ -13,8 +13,8 @@ from bench.faults import MOMENTS, Fault, meet, refused
 from bench.mortal import Mortal
 from bench.scene import PORTION, Scene, Terms
 from contract.errors import BadConfig, BadProfile
-from worker.intake import Place
-from worker.redis_client import pairs
+from worker.intake import TopicPartition
+from worker.redis_client import to_pairs
 
 Commands = Sequence[Sequence[Any]]
 WAITS: Final = 3
@@ -50,16 +50,16 @@ def ail(scene: Scene, *, trouble: Commands, cure: Commands) -> None:
 def move_while_locked(scene: Scene) -> None:
     """Partitions move to a third worker while their owner waits for Redis, and go on waiting after that."""
     worker = scene.rng.choice(scene.workers)
-    held, after = set[Place](), list[int]()
+    held, after = set[TopicPartition](), list[int]()
 
     def end(waits: int) -> None:
-        if worker.intake.places != held:
+        if worker.intake.assignment != held:
             after.append(waits)
         if len(after) == WAITS:
             scene.redis.pipeline(OPEN)
 
     def begin() -> None:
-        held.update(worker.intake.places)
+        held.update(worker.intake.assignment)
         scene.redis.pipeline(LOCKED)
         third = scene.born("2")
         worker.stop.on_wait = third.stop.on_wait = end
@@ -114,7 +114,7 @@ def spoil(scene: Scene, change: Callable[[bytes], bytes]) -> None:
     (keys,) = scene.redis.pipeline([("KEYS", f"{scene.stage.redis_prefix}profile:*seller:*")])
     key = scene.rng.choice(sorted(keys))
     (held,) = scene.redis.pipeline([("HGETALL", key)])
-    scene.redis.pipeline([("HSET", key, source, change(record)) for source, record in pairs(held)])
+    scene.redis.pipeline([("HSET", key, source, change(record)) for source, record in to_pairs(held)])
     scene.send(5 * PORTION)
     said = refused(scene, BadProfile, "redis-cli DEL")
     scene.redis.pipeline([("DEL", *re.findall("'([^']+)'", said))])

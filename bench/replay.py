@@ -23,11 +23,11 @@ from bench.audit import Audit
 from bench.kafka_log import KafkaLog
 from bench.stage import Stage
 from contract.rows import DEAD_LETTER_HEADER, read_dead_letter, read_decision
-from demo.happenings import Happening
+from demo.happenings import SourceRecord
 from demo.invoices import read_invoices
-from demo.online_retail import OnlineRetail, expected_dead_letters
+from demo.online_retail import OnlineRetail, count_expected_dead_letters
 from demo.servers.apache_kafka import ApacheKafka
-from demo.servers.child import Child
+from demo.servers.child import ChildProcess
 from demo.servers.redis_server import RedisServer
 from worker.lanes import LANES
 from worker.redis_client import RedisClient
@@ -77,7 +77,7 @@ class Replay:
         began = time.monotonic()
         retail = OnlineRetail(self.data)
         self.stage.create_topics()
-        self._produce(retail.happenings())
+        self._produce(retail.records())
         self.told(f"sent {dict(self.sent)}; starting the workers")
         workers = [self._worker(lane) for lane in LANES]
         try:
@@ -90,11 +90,11 @@ class Replay:
             raise RuntimeError(f"Workers should end with 0 when asked to. Found {statuses}.")
         return self._count(retail, cpu_s, began)
 
-    def _produce(self, happenings: Iterable[Happening]) -> None:
+    def _produce(self, happenings: Iterable[SourceRecord]) -> None:
         producer = Producer({"bootstrap.servers": self.stage.kafka.bootstrap, "linger.ms": 50})
         for happening in happenings:
             self.sent[happening.kind] += 1
-            topic = self.stage.topics.of(happening.kind)
+            topic = self.stage.topics.topic_name(happening.kind)
             while True:
                 try:
                     producer.produce(topic, happening.value, happening.key or None)
@@ -104,13 +104,13 @@ class Replay:
         if unsent := producer.flush(60):
             raise RuntimeError(f"Everything should be sent. Found {unsent} records waiting.")
 
-    def _worker(self, lane: str) -> Child:
+    def _worker(self, lane: str) -> ChildProcess:
         environment = {**self.stage.environment(), "SHOPSTREAM_WORKER__BATCH_MAX": "500"}
-        return Child(
+        return ChildProcess(
             command=self.stage.command(lane), output=self.stage.folder / f"{lane}.log", environment=environment
         )
 
-    def _await_drained(self, workers: Sequence[Child]) -> float:
+    def _await_drained(self, workers: Sequence[ChildProcess]) -> float:
         """Wait until both groups have committed every order; the CPU seconds that took, from the first commit on."""
         deadline, ends = time.monotonic() + DRAIN_WITHIN_S, self.log.ends([self.stage.topics.orders])
         started_s: float | None = None
@@ -121,7 +121,7 @@ class Replay:
             if all(of[place] >= end for of in committed for place, end in ends.items() if end):
                 return cpu_seconds(workers) - (started_s or 0.0)
             for worker in workers:
-                if not worker.running:
+                if not worker.is_running:
                     raise RuntimeError(f"A worker should go on. Found:\n{worker.tail()}")
             if time.monotonic() > deadline:
                 raise RuntimeError(f"Everything should be done in {DRAIN_WITHIN_S:g} s. Found committed: {committed}")
@@ -146,9 +146,9 @@ class Replay:
             answered=len(answered),
             events_per_second=round(orders / took_s, 1),
             users_with_recommendations=self._lists(),
-            users_expected=len({i.customer for i in read_invoices(self.data) if i.is_clean and not i.cancels}),
+            users_expected=len({i.customer for i in read_invoices(self.data) if i.is_clean and not i.is_cancellation}),
             dead_letters=dict(sorted(Counter(letter.reason for letter in letters).items())),
-            dead_letters_expected=dict(sorted(expected_dead_letters(self.data).items())),
+            dead_letters_expected=dict(sorted(count_expected_dead_letters(self.data).items())),
             labels=self.sent["labels"],
             labels_unmatched=retail.cancellations.unmatched,
             profile_mismatches=len(mismatches),
@@ -172,7 +172,7 @@ class Replay:
                 return users
 
 
-def cpu_seconds(children: Sequence[Child]) -> float:
+def cpu_seconds(children: Sequence[ChildProcess]) -> float:
     """User and system time of these processes so far."""
     times = [psutil.Process(child.pid).cpu_times() for child in children if child.pid is not None]
     return sum(time.user + time.system for time in times)

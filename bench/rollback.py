@@ -20,8 +20,8 @@ import numpy.typing as npt
 from scipy.stats import binom
 
 from contract.tasks import Task
-from training.excess import excess, pairs_of
-from training.looks import Looks
+from training.excess import compare_losses, measure_excess_loss
+from training.looks import AlphaSpending
 
 CLICK: Final = Task("click", "binary", ("user",), "recommend")
 FRAUD: Final = Task("fraud", "binary", ("user",), "decide")
@@ -78,13 +78,13 @@ def taken_back(task: Task, level: float, error: float, seed: int, risk: float) -
     said, says = chance_of(truth + error * wrong), chance_of(truth + ERROR * parents)
     users = [f"{one}" for one in person.tolist()]
     with tempfile.TemporaryDirectory() as folder:
-        looks, rows = Looks(bundles=Path(folder), version="v", rows_min=ROWS_MIN), ROWS_MIN
+        looks, rows = AlphaSpending(bundles=Path(folder), version="v", rows_min=ROWS_MIN), ROWS_MIN
         while rows <= MOST:
             ts_ms = np.arange(1, rows + 1)
             if looks.is_due(task.name, ts_ms):
-                pairs = pairs_of(task, y[:rows], np.ones(rows), users[:rows], said[:rows], says[:rows])
-                part = looks.take(task.name, ts_ms)
-                one = pairs and excess({task.name: pairs}, {task.name: 1.0}, MARGIN)
+                pairs = compare_losses(task, y[:rows], np.ones(rows), users[:rows], said[:rows], says[:rows])
+                part = looks.spend(task.name, ts_ms)
+                one = pairs and measure_excess_loss({task.name: pairs}, {task.name: 1.0}, MARGIN)
                 if one and one.p < risk * part:
                     return rows
             rows += ROWS_MIN // 2

@@ -24,7 +24,7 @@ from bench.load import Load, produce, products, publish_bundle
 from bench.track import Track
 from bench.ways import TOLD
 from demo.servers.apache_kafka import ApacheKafka
-from demo.servers.child import Child
+from demo.servers.child import ChildProcess
 from demo.servers.redis_server import RedisServer
 
 WORKERS: Final = (1, 2, 4)
@@ -71,7 +71,7 @@ class Scale:
         publish_bundle(self._folder / "bundles", seed)
         track, now_ms = self._track("queue."), time.time_ns() // 1_000_000
         track.create_topics()
-        topics = {kind: track.topics.of(kind) for kind in track.shared}
+        topics = {kind: track.topics.topic_name(kind) for kind in track.shared}
         produce(self._kafka.bootstrap, topics, products(now_ms))
         produce(self._kafka.bootstrap, topics, Load(seed, now_ms - events // 15).records(events, 0))
 
@@ -80,15 +80,15 @@ class Scale:
         track = self._track(f"of{workers}.")
         track.create_topics()
         self._server.flush()
-        beside = {"kafka": self._kafka.child, "redis": self._server.child}
+        beside = {"kafka": self._kafka.process, "redis": self._server.process}
         drain = Drain(bootstrap=self._kafka.bootstrap, group=track.group("browsing"), beside=beside)
         ends = KafkaLog(bootstrap=self._kafka.bootstrap).ends([track.topics.clicks])
         return drain.run([self._worker(track, number) for number in range(workers)], ends)
 
-    def _worker(self, track: Track, number: int) -> Child:
+    def _worker(self, track: Track, number: int) -> ChildProcess:
         told = {**track.environment(), "SHOPSTREAM_WORKER__INSTANCE": str(number)}
         log = self._folder / f"{track.prefix}{number}.log"
-        return Child(command=track.command("browsing"), output=log, environment=told)
+        return ChildProcess(command=track.command("browsing"), output=log, environment=told)
 
     def _track(self, prefix: str) -> Track:
         return Track(

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from confluent_kafka import TopicPartition
+from confluent_kafka import TopicPartition as KafkaPartition
 from confluent_kafka.admin import AdminClient, NewPartitions  # type: ignore[attr-defined]
 
 from bench.audit import Audit
@@ -19,10 +19,10 @@ from bench.kafka_log import KafkaLog
 from bench.mortal import LANE, Died, Mortal, settings_of
 from bench.stage import Stage
 from bench.traffic import Traffic
-from contract.rows import DEAD_LETTER_HEADER, Decision, read_dead_letter, read_decision, read_scored
-from tests.oracle.profiles import Oracle
-from worker.intake import Place
-from worker.profile_store import open_profiles
+from contract.rows import DEAD_LETTER_HEADER, Decision, read_dead_letter, read_decision, read_scored_row
+from tests.oracle.profiles import ProfileOracle
+from worker.intake import TopicPartition
+from worker.profile_store import open_profile_store
 from worker.redis_client import RedisClient
 
 PARTITIONS: Final = 4
@@ -66,14 +66,14 @@ class Scene:
     def __init__(self, *, stage: Stage, seed: str, terms: Terms) -> None:
         self.stage, self.terms = stage, terms
         self.rng = random.Random(seed)
-        self.topics = [stage.topics.of(kind) for kind in LANE.folds]
+        self.topics = [stage.topics.topic_name(kind) for kind in LANE.folded_kinds]
         self.admin = AdminClient({"bootstrap.servers": stage.kafka.bootstrap, "log_level": 0})
         self.redis = RedisClient(url=stage.redis.url, timeout_s=30)
         self.log = KafkaLog(bootstrap=stage.kafka.bootstrap)
         self.on_lost_log = terms.on_lost_log
-        self.removed: dict[Place, range] = {}  # records that retention took before they were answered
-        self.begun: Oracle | None = None  # knows of records that are in the log no more
-        names = [*self.topics, *(stage.topics.of(kind) for kind in ("decisions", "scored", "dead_letters"))]
+        self.removed: dict[TopicPartition, range] = {}  # records that retention took before they were answered
+        self.begun: ProfileOracle | None = None  # knows of records that are in the log no more
+        names = [*self.topics, *(stage.topics.topic_name(kind) for kind in ("decisions", "scored", "dead_letters"))]
         stage.kafka.create_topics({name: PARTITIONS if name in self.topics else 1 for name in names})
         self.traffic = Traffic(lane="orders", seed=self.rng.randrange(2**32), now_ms=now_ms, retried=terms.retried)
         self.flows = [self._flow()]
@@ -102,14 +102,14 @@ class Scene:
 
     def settled(self) -> bool:
         """Whether every partition has one owner, and every worker owns some."""
-        held = [place for worker in self.workers for place in worker.intake.places]
-        spread = all(worker.intake.places for worker in self.workers)
+        held = [place for worker in self.workers for place in worker.intake.assignment]
+        spread = all(worker.intake.assignment for worker in self.workers)
         return spread and len(held) == len(set(held)) == len(self.partitions())
 
-    def partitions(self) -> list[Place]:
+    def partitions(self) -> list[TopicPartition]:
         """Every partition that is read."""
         known = self.admin.list_topics(timeout=10).topics
-        return [Place(topic, p) for topic in self.topics if topic in known for p in known[topic].partitions]
+        return [TopicPartition(topic, p) for topic in self.topics if topic in known for p in known[topic].partitions]
 
     def send(self, count: int = PORTION) -> None:
         """So many more orders and what goes along, acknowledged."""
@@ -168,29 +168,29 @@ class Scene:
         ends = self.log.ends(self.topics) if ends is None else ends
         committed = {place: at for w in self.workers for place, at in w.positions.committed.items()}
         sources = {place: source for w in self.workers for place, source in w.positions.sources.items()}
-        found = [f"{place} at {committed.get(Place(*place))} of {end}" for place, end in ends.items()
-                 if committed.get(Place(*place), -1) < end and end]  # fmt: skip
+        found = [f"{place} at {committed.get(TopicPartition(*place))} of {end}" for place, end in ends.items()
+                 if committed.get(TopicPartition(*place), -1) < end and end]  # fmt: skip
         if found or len(sources) < len(ends):
             return found or [f"{len(sources)} of {len(ends)} partitions are owned"]
-        profiles = open_profiles(self.redis, self.stage.redis_prefix)
-        profiles.take_up()
-        merged = profiles.merged(sources.values())
+        profiles = open_profile_store(self.redis, self.stage.redis_prefix)
+        profiles.refresh_generation()
+        merged = profiles.merged_offsets(sources.values())
         lacking = {s for held in merged.values() for place, s in sources.items() if held.get(s) != ends[place]}
         return [f"{source} is not merged everywhere" for source in sorted(lacking)]
 
-    def owner(self, place: Place) -> Mortal | None:
-        return next((worker for worker in self.workers if place in worker.intake.places), None)
+    def owner(self, place: TopicPartition) -> Mortal | None:
+        return next((worker for worker in self.workers if place in worker.intake.assignment), None)
 
     def add_partitions(self, topic: str, total: int) -> None:
         self._done(self.admin.create_partitions([NewPartitions(topic, total)]))
 
-    def delete_before(self, offsets: Mapping[Place, int]) -> None:
+    def delete_before(self, offsets: Mapping[TopicPartition, int]) -> None:
         """What retention does: records before these offsets are gone."""
-        self._done(self.admin.delete_records([TopicPartition(*place, at) for place, at in offsets.items()]))
+        self._done(self.admin.delete_records([KafkaPartition(*place, at) for place, at in offsets.items()]))
 
     def remember(self) -> None:
         """What the log says now will be in the slices, also when it is gone."""
-        audit = Audit(self.stage, LANE.folds)
+        audit = Audit(self.stage, LANE.folded_kinds)
         self.begun = audit.oracle()
         audit.close()
 
@@ -215,7 +215,7 @@ class Scene:
 
     def verdict(self) -> Verdict:
         """Everything, counted."""
-        ledger, audit = GuaranteeLedger(), Audit(self.stage, LANE.folds)
+        ledger, audit = GuaranteeLedger(), Audit(self.stage, LANE.folded_kinds)
         self._fill(ledger, audit)
         slices, mismatches = len(dict(audit.slices())), audit.mismatches(self.begun)
         audit.close()
@@ -224,14 +224,14 @@ class Scene:
     def _fill(self, ledger: GuaranteeLedger, audit: Audit) -> None:
         for flow in self.flows:
             flow.acknowledged = [a for a in flow.acknowledged
-                                 if a.place.offset not in self.removed.get(Place(*a.place[:2]), ())]  # fmt: skip
+                                 if a.place.offset not in self.removed.get(TopicPartition(*a.place[:2]), ())]  # fmt: skip
             flow.tell(ledger)
         topics, published = self.stage.topics, list[Decision]()
         for logged in self.log.read(topics.decisions):
             published.append(read_decision(logged.value or b""))
             ledger.decided(published[-1])
         for logged in self.log.read(topics.scored):
-            ledger.scored(read_scored(logged.value or b""))
+            ledger.scored(read_scored_row(logged.value or b""))
         for logged in self.log.read(topics.dead_letters):
             ledger.buried(read_dead_letter(logged.headers[DEAD_LETTER_HEADER]), logged.key, logged.value)
         if not self.terms.keeps_claims:

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
-from contract.settings import Kafka as KafkaSettings
-from contract.settings import Topics
+from contract.settings import KafkaSettings as KafkaSettings
+from contract.settings import TopicSettings
 from demo.servers.redis_server import RedisServer
 
 ROOT: Final = Path(__file__).parents[1]
-TOPICS: Final = tuple(kind for kind in Topics.model_fields if kind != "partitions")
+TOPICS: Final = tuple(kind for kind in TopicSettings.model_fields if kind != "partitions")
 BATCH_MAX: Final = 50  # small, so that few events make many batches to die in
 # Reasons that tell what was known, almost to the number: a decision that is made twice with other knowledge differs.
 TELLING: Final = {
@@ -50,10 +50,10 @@ class Stage:
     transactions: bool = True
 
     @property
-    def topics(self) -> Topics:
+    def topics(self) -> TopicSettings:
         """The topics of this run."""
-        plain = Topics()
-        return Topics.model_validate({kind: self.prefix + plain.of(kind) for kind in TOPICS})
+        plain = TopicSettings()
+        return TopicSettings.model_validate({kind: self.prefix + plain.topic_name(kind) for kind in TOPICS})
 
     @property
     def settings(self) -> KafkaSettings:
@@ -69,7 +69,7 @@ class Stage:
 
     def create_topics(self) -> None:
         """Make every topic; records stay however old they claim to be."""
-        names = {self.topics.of(kind): self.topics.partitions for kind in TOPICS}
+        names = {self.topics.topic_name(kind): self.topics.partitions for kind in TOPICS}
         self.kafka.create_topics(names, {"retention.ms": "-1"})
 
     def command(self, lane: str) -> Sequence[str]:

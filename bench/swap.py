@@ -24,12 +24,12 @@ from bench.ledger import tell
 from bench.load import baskets
 from bench.swapping import POLL_MS, Swapped, Swapping, quantile
 from bench.track import Track
-from contract.bundle import point_to, read_bundle
+from contract.bundle import read_bundle, set_current
 from contract.settings import read_settings
 from demo.servers.apache_kafka import ApacheKafka
 from demo.servers.redis_server import RedisServer
 from export.bundling import export
-from model.checkpoint import Checkpoint, describe, write_checkpoint
+from model.checkpoint import Checkpoint, make_metadata, write_checkpoint
 from worker.runtime import Model
 
 SWAPS, ROUNDS = 200, 10
@@ -70,8 +70,8 @@ def publish_two(bundles: Path, seed: int) -> list[str]:
     versions = []
     for number in range(2):
         network = draw_network(seed + number)
-        about = describe(network, parent=None, created_ms=time.time_ns() // 1_000_000, evaluation={}, positions={})
-        found = Checkpoint(about=about, weights=network.state_dict(), interactions=baskets(seed))
+        about = make_metadata(network, parent=None, created_ms=time.time_ns() // 1_000_000, evaluation={}, positions={})
+        found = Checkpoint(metadata=about, weights=network.state_dict(), interactions=baskets(seed))
         write_checkpoint(bundles, found)
         versions.append(export(found, bundles, {}).manifest.version)
     return versions
@@ -100,7 +100,7 @@ def measure(kafka: ApacheKafka, server: RedisServer, folder: Path, arguments: ar
     swapping = Swapping(kafka=kafka, track=tracks[0], versions=versions, seed=arguments.seed)
     swapped = swapping.run(arguments.swaps, arguments.warm, tell)
     tell(f"{swapped}")
-    point_to(bundles, versions[-1])
+    set_current(bundles, versions[-1])
     seconds = LabelToServing(track=tracks[1], seed=arguments.seed + 1).run(arguments.rounds, tell)
     return Figures(
         swaps=swapped.swaps,

@@ -21,11 +21,11 @@ from bench.load import Load, produce, products
 from bench.log_segments import Written, read_transactions
 from bench.pump import Pump
 from bench.track import Track
-from contract.bundle import point_to
-from contract.rows import Scored, read_decision, read_scored
-from demo.probe import Probe
+from contract.bundle import set_current
+from contract.rows import ScoredRow, read_decision, read_scored_row
+from demo.probe import HealthProbe
 from demo.servers.apache_kafka import ApacheKafka
-from demo.servers.child import Child, free_ports
+from demo.servers.child import ChildProcess, find_free_ports
 
 RATE: Final = 120.0  # events a second, every third an order
 ORDERS_EVERY: Final = 3
@@ -65,7 +65,7 @@ class Swapped(msgspec.Struct, frozen=True, kw_only=True):
 class Listening:
     """How often a worker has said that it serves a bundle, by what it wrote to its log."""
 
-    child: Child
+    child: ChildProcess
     taken: int = 0
     _at: int = 0
 
@@ -92,7 +92,7 @@ class Swapping:
     def run(self, swaps: int, warm_s: float, told: Callable[[str], None]) -> Swapped:
         """So many swaps; raises RuntimeError where a worker ends or does not take a bundle up."""
         began_s = time.monotonic()
-        point_to(self._folder, self._versions[0])
+        set_current(self._folder, self._versions[0])
         pump = Pump(
             bootstrap=self._kafka.bootstrap,
             topics=self._track.topics,
@@ -116,29 +116,29 @@ class Swapping:
             end_mb = rss_mb(heard)
             self._wait_drained()
             for one in heard:
-                if status := one.child.stop(patience_s=60):
+                if status := one.child.stop(timeout_s=60):
                     raise RuntimeError(f"A worker should end with 0. Found {status}:\n{one.child.tail()}")
         grown = int(np.argmax(np.array(end_mb) - np.array(begin_mb)))
         return self._judge(pump, moves, quiet, [begin_mb[grown], end_mb[grown]], began_s)
 
     def _worker(self, lane: str, stack: ExitStack) -> Listening:
-        (port,) = free_ports(1)
+        (port,) = find_free_ports(1)
         told = {**self._track.environment(), "SHOPSTREAM_WORKER__HTTP_PORT": str(port)}
         output = self._track.folder / f"{self._track.prefix}{lane}.log"
-        child = Child(command=self._track.command(lane), output=output, environment=told)
+        child = ChildProcess(command=self._track.command(lane), output=output, environment=told)
         child.start()
         stack.callback(child.stop)
-        child.wait_until(Probe(port).is_ready, within_s=READY_S)
+        child.wait_until(HealthProbe(port).is_ready, timeout_s=READY_S)
         return Listening(child)
 
     def _turn(self, heard: Sequence[Listening], number: int) -> Window:
         """Point to the next bundle, and wait until both lanes serve it."""
         before = [one.look() for one in heard]
         begin_ms, deadline = time.time() * 1000, time.monotonic() + TAKEN_S
-        point_to(self._folder, self._versions[number % len(self._versions)])
+        set_current(self._folder, self._versions[number % len(self._versions)])
         while any(one.look() == had for one, had in zip(heard, before, strict=True)):
             for one in heard:
-                if not one.child.running or time.monotonic() > deadline:
+                if not one.child.is_running or time.monotonic() > deadline:
                     raise RuntimeError(f"A bundle should serve in {TAKEN_S:g} s. Found:\n{one.child.tail()}")
             time.sleep(LOOK_S)
         return Window(begin_ms, time.time() * 1000)
@@ -152,7 +152,7 @@ class Swapping:
     def _wait_drained(self) -> None:
         log, deadline = KafkaLog(bootstrap=self._kafka.bootstrap), time.monotonic() + TAKEN_S
         for lane, kind in zip(LANES, ("orders", "clicks"), strict=True):
-            ends = log.ends([self._track.topics.of(kind)])
+            ends = log.ends([self._track.topics.topic_name(kind)])
             while any(at < ends[p] for p, at in log.committed(self._track.group(lane), ends).items()):
                 if time.monotonic() > deadline:
                     raise RuntimeError(f"All {kind} should be answered in {TAKEN_S:g} s. Found some that are not.")
@@ -162,9 +162,9 @@ class Swapping:
         self, pump: Pump, moves: Sequence[Window], quiet: Sequence[Window], rss: list[float], began_s: float
     ) -> Swapped:
         log, topics = KafkaLog(bootstrap=self._kafka.bootstrap), self._track.topics
-        rows = {one.place.offset: read_scored(one.value or b"") for one in log.read(topics.scored)}
+        rows = {one.place.offset: read_scored_row(one.value or b"") for one in log.read(topics.scored)}
         decided = [read_decision(one.value or b"") for one in log.read(topics.decisions)]
-        batches = [Batch.of(one, rows) for one in read_transactions(self._kafka.logs, topics.scored)]
+        batches = [Batch.of(one, rows) for one in read_transactions(self._kafka.log_folder, topics.scored)]
         batches = [one for one in batches if one.lane]
         seen = Counter(row.event_id for row in rows.values() if row.kind in ("order", "click"))
         decisions = {one.event_id: one.model_version for one in decided}
@@ -196,7 +196,7 @@ class Batch(NamedTuple):
     versions: frozenset[str]
 
     @classmethod
-    def of(cls, written: Written, rows: dict[int, Scored]) -> "Batch":
+    def of(cls, written: Written, rows: dict[int, ScoredRow]) -> "Batch":
         own = [rows[offset] for offset in written.offsets if offset in rows]
         kinds = {row.kind for row in own}
         lane = "" if not own else "orders" if "order" in kinds else "browsing"

@@ -13,7 +13,7 @@ import redis
 
 from bench.kafka_log import KafkaLog
 from bench.stage import TOPICS, Stage
-from contract.settings import Topics
+from contract.settings import TopicSettings
 
 WRITTEN: Final = ("scored", "decisions", "rankings", "dead_letters")
 
@@ -27,11 +27,11 @@ class Track(Stage):
     told: Mapping[str, str]
 
     @property
-    def topics(self) -> Topics:
+    def topics(self) -> TopicSettings:
         """Those of the load, and the run's own."""
-        plain = Topics()
-        return Topics.model_validate(
-            {kind: (self.load if kind in self.shared else self.prefix) + plain.of(kind) for kind in TOPICS}
+        plain = TopicSettings()
+        return TopicSettings.model_validate(
+            {kind: (self.load if kind in self.shared else self.prefix) + plain.topic_name(kind) for kind in TOPICS}
         )
 
     def command(self, lane: str) -> Sequence[str]:
@@ -47,7 +47,7 @@ class Track(Stage):
         """Topic -> how many records were written to it, and their bytes."""
         log, found = KafkaLog(bootstrap=self.kafka.bootstrap), dict[str, list[int]]()
         for kind in WRITTEN:
-            sizes = [len(one.key or b"") + len(one.value or b"") for one in log.read(self.topics.of(kind))]
+            sizes = [len(one.key or b"") + len(one.value or b"") for one in log.read(self.topics.topic_name(kind))]
             found[kind] = [len(sizes), sum(sizes)]
         return found
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from bench.flow import Flow
 from bench.stage import BATCH_MAX
-from demo.servers.child import Child
+from demo.servers.child import ChildProcess
 from worker.step import STEPS
 
 POLL_S: Final = 0.0002
@@ -73,10 +73,10 @@ class Victim:
             os.close(self._steps)
             self._steps = -1
 
-    def _child(self) -> Child:
+    def _child(self) -> ChildProcess:
         steps = {"SHOPSTREAM_STEP_FILE": str(self._folder / f"{self.lane}-{self._lives}.step")}
         output = self._folder / f"{self.lane}.log"
-        return Child(command=self._command, output=output, environment={**self._environment, **steps})
+        return ChildProcess(command=self._command, output=output, environment={**self._environment, **steps})
 
 
 class Killer:
@@ -121,7 +121,7 @@ class Killer:
             elif now - busy > FEED_AFTER_S:
                 self.flow.send(self.rng.randint(5, 15))
                 busy = now
-            if not self.victim.child.running:
+            if not self.victim.child.is_running:
                 raise RuntimeError(f"A worker should run until it is killed. Found:\n{self.victim.child.tail()}")
             time.sleep(POLL_S)
 

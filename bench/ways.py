@@ -19,7 +19,7 @@ from bench.kafka_log import KafkaLog
 from bench.load import Load, Recorded, produce, products, publish_bundle
 from bench.track import Track, redis_bytes
 from demo.servers.apache_kafka import ApacheKafka
-from demo.servers.child import Child
+from demo.servers.child import ChildProcess
 from demo.servers.redis_server import RedisServer
 
 WAYS: Final = ("ours", "bare", "naive")
@@ -100,7 +100,7 @@ class Ways:
         for lane in LANES:
             track, now_ms, events = self._track(lane), time.time_ns() // 1_000_000, int(lane.events * scale)
             track.create_topics()
-            topics = {kind: track.topics.of(kind) for kind in lane.kinds}
+            topics = {kind: track.topics.topic_name(kind) for kind in lane.kinds}
             if "products" in topics:
                 produce(self._kafka.bootstrap, topics, products(now_ms))
             records = lane.records(Load(seed, now_ms - events // 15), events)
@@ -111,9 +111,9 @@ class Ways:
         track, runs = self._track(lane), self.runs[lane.name]
         track.create_topics()
         self._server.flush()
-        read = [track.topics.of(kind) for kind in lane.kinds if kind != "products"]
+        read = [track.topics.topic_name(kind) for kind in lane.kinds if kind != "products"]
         child, group = self._child(track, lane, way), track.group(lane.worker) if way == "ours" else track.prefix + way
-        beside = {"kafka": self._kafka.child, "redis": self._server.child}
+        beside = {"kafka": self._kafka.process, "redis": self._server.process}
         drain, before = Drain(bootstrap=self._kafka.bootstrap, group=group, beside=beside), self._redis_bytes()
         ends = KafkaLog(bootstrap=self._kafka.bootstrap).ends(read)
         drained = drain.run([child], ends, enough=NAIVE_S if way == "naive" else math.inf)
@@ -147,16 +147,18 @@ class Ways:
             told=TOLD,
         )
 
-    def _child(self, track: Track, lane: Lane, way: str) -> Child:
+    def _child(self, track: Track, lane: Lane, way: str) -> ChildProcess:
         log, environment = self._folder / f"{track.prefix}{way}.log", track.environment()
         if way == "ours":
-            return Child(command=track.command(lane.worker), output=log, environment=environment)
+            return ChildProcess(command=track.command(lane.worker), output=log, environment=environment)
         plan, path = self.runs[lane.name].plan, self._folder / f"{track.prefix}{way}.plan"
         assert plan is not None
-        written = {kind: track.topics.of(kind) for kind in ("scored", "decisions")}
+        written = {kind: track.topics.topic_name(kind) for kind in ("scored", "decisions")}
         own = msgspec.structs.replace(plan, group=track.prefix + way, prefix=track.redis_prefix, written=written)
         path.write_bytes(msgspec.msgpack.encode(own))
-        return Child(command=[sys.executable, "-m", f"bench.{way}", str(path)], output=log, environment=environment)
+        return ChildProcess(
+            command=[sys.executable, "-m", f"bench.{way}", str(path)], output=log, environment=environment
+        )
 
     def _plan(self, track: Track, lane: Lane, batch: int) -> Plan:
         """What the bare loop is told, after ours: batches as large, lists as many, as many bytes as in that round."""
@@ -170,7 +172,7 @@ class Ways:
             bootstrap=self._kafka.bootstrap,
             redis_port=self._server.port,
             group="",
-            topics={track.topics.of(kind): kind for kind in lane.kinds if kind != "products"},
+            topics={track.topics.topic_name(kind): kind for kind in lane.kinds if kind != "products"},
             prefix="",
             bundles=str(self._folder / "bundles"),
             batch_max=batch,
@@ -180,7 +182,7 @@ class Ways:
         )
 
 
-def batches(worker: Child) -> int:
+def batches(worker: ChildProcess) -> int:
     """In how many batches a worker has done its work, as its profile says."""
     found = re.findall(r"records in ([\d,]+) batches", worker.tail(20_000))
     return int(found[-1].replace(",", ""))

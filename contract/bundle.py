@@ -90,8 +90,8 @@ def read_manifest(bundles: Path, version: str) -> Manifest:
     """What a complete bundle says of itself, its files unread; raises `BadBundle`."""
     folder = bundles / version
     if not (folder / "READY").exists():
-        found = "no READY in it" if folder.is_dir() else "no such folder"
-        raise BadBundle(f"Bundle {version} should be complete. Found {found}.")
+        problem = "no READY in it" if folder.is_dir() else "no such folder"
+        raise BadBundle(f"Bundle {version} should be complete. Found {problem}.")
     try:
         manifest = msgspec.json.decode((folder / "manifest.json").read_bytes(), type=Manifest)
     except (OSError, msgspec.MsgspecError) as error:
@@ -117,7 +117,7 @@ def read_file(folder: Path, name: str, digest: str) -> bytes:
     return content
 
 
-def publish(bundles: Path, manifest: Manifest, files: Mapping[str, bytes], *, points: bool = True) -> Manifest:
+def publish(bundles: Path, manifest: Manifest, files: Mapping[str, bytes], *, make_current: bool = True) -> Manifest:
     """Write a bundle aside, make it appear whole, then point to it. Returns the manifest with the files' digests.
 
     Without `points` it is only there, to be tried beside the present one.
@@ -130,31 +130,31 @@ def publish(bundles: Path, manifest: Manifest, files: Mapping[str, bytes], *, po
         raise BadBundle(f"A version should be published once. Found {manifest.version} already there.")
     write_folder(bundles / manifest.version, {**files, "manifest.json": msgspec.json.encode(manifest), "READY": b""})
     try:
-        sync_folder(bundles)
-        if points:
-            point_to(bundles, manifest.version)
+        fsync_folder(bundles)
+        if make_current:
+            set_current(bundles, manifest.version)
     except (OSError, BadBundle) as error:
-        withdraw(bundles, manifest.version)
+        remove_bundle(bundles, manifest.version)
         raise BadBundle(f"Bundle {manifest.version} should be pointed to. Found: {error}") from error
     return manifest
 
 
 def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
     """Make a folder with these files appear whole or not at all; raises `BadBundle`."""
-    aside = folder.with_name(f".{folder.name}.{os.getpid()}")
+    staging = folder.with_name(f".{folder.name}.{os.getpid()}")
     try:
-        shutil.rmtree(aside, ignore_errors=True)  # an earlier life of the same number may have died here
-        aside.mkdir(parents=True)
+        shutil.rmtree(staging, ignore_errors=True)  # an earlier life of the same number may have died here
+        staging.mkdir(parents=True)
         for name, content in files.items():
-            write_durably(aside / name, content)
-        aside.rename(folder)
+            write_durably(staging / name, content)
+        staging.rename(folder)
     except OSError as error:
         raise BadBundle(f"Bundle {folder.name} should be written whole. Found: {error}") from error
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(staging, ignore_errors=True)
 
 
-def withdraw(bundles: Path, version: str) -> None:
+def remove_bundle(bundles: Path, version: str) -> None:
     """Take back a bundle that nobody is pointed to, so that publishing it can be tried again."""
     with suppress(BadBundle):
         if current_version(bundles) == version:
@@ -162,7 +162,7 @@ def withdraw(bundles: Path, version: str) -> None:
     shutil.rmtree(bundles / version, ignore_errors=True)
 
 
-def point_to(bundles: Path, version: str) -> None:
+def set_current(bundles: Path, version: str) -> None:
     """Make `version` the one that workers take up; readers see the old pointer or the new one, never half of one.
 
     Raises `BadBundle`.
@@ -172,15 +172,15 @@ def point_to(bundles: Path, version: str) -> None:
 
 def replace_durably(path: Path, content: bytes) -> None:
     """Put a file in the place of another at once; raises `BadBundle`, with the old one as it was and nothing beside."""
-    aside = path.with_name(f".{path.stem}.{os.getpid()}")
+    staging = path.with_name(f".{path.stem}.{os.getpid()}")
     try:
-        write_durably(aside, content)
-        aside.replace(path)
+        write_durably(staging, content)
+        staging.replace(path)
     except OSError as error:
-        aside.unlink(missing_ok=True)
+        staging.unlink(missing_ok=True)
         raise BadBundle(f"{path.name} should be written whole. Found: {error}") from error
     with suppress(OSError):  # it is replaced for all who read; a power cut may bring the old one back, which is whole
-        sync_folder(path.parent)
+        fsync_folder(path.parent)
 
 
 def write_durably(path: Path, content: bytes) -> None:
@@ -190,7 +190,7 @@ def write_durably(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def sync_folder(folder: Path) -> None:
+def fsync_folder(folder: Path) -> None:
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -5,14 +5,14 @@ A process still loads what was compiled, for about a second: a worker does it be
 
 from contract.events import Search
 from contract.memory import fold
-from contract.touches import Arrival, columns
+from contract.touches import Arrival, to_updates
 
 
 def load_folds() -> None:
     """Fold one event and look at it: what numba compiles is kept beside the code, and loaded from there."""
     search = Search(event_id="compiled", ts_ms=0, user_id="compiled", query="")
-    touches = columns([Arrival("searches/0", 0, search)])
-    fold([{}], touches).look(touches.entities, [0])
+    updates = to_updates([Arrival("searches/0", 0, search)])
+    fold([{}], updates).read_at(updates.entities, [0])
 
 
 if __name__ == "__main__":

@@ -15,14 +15,14 @@ from contract.events import Erasure, Event, UserEvent
 from contract.hashing import hash_id
 
 
-class Gone(NamedTuple):
+class ErasedIds(NamedTuple):
     """Erased people as they stand among links: hashes of their entities, rising, and the last second of each."""
 
     idents: npt.NDArray[np.uint64]
     until_s: npt.NDArray[np.int64]
 
 
-NOBODY_GONE: Final = Gone(np.zeros(0, np.uint64), np.zeros(0, np.int64))
+NO_ERASED_IDS: Final = ErasedIds(np.zeros(0, np.uint64), np.zeros(0, np.int64))
 
 
 class Erasures:
@@ -30,38 +30,38 @@ class Erasures:
 
     def __init__(self, erasures: Iterable[Erasure] = ()) -> None:
         self.until_ms: dict[str, int] = {}  # by entity, `user:ID`
-        self._gone = NOBODY_GONE
+        self._erased_ids = NO_ERASED_IDS
         for erasure in erasures:
-            self.note(erasure)
+            self.add(erasure)
 
     def __len__(self) -> int:
         return len(self.until_ms)
 
-    def note(self, erasure: Erasure) -> bool:
+    def add(self, erasure: Erasure) -> bool:
         """Add one; whether it covers anything that was not covered before."""
         user = f"user:{erasure.user_id}"
         if erasure.ts_ms <= self.until_ms.get(user, -1):
             return False
         self.until_ms[user] = erasure.ts_ms
-        self._gone = NOBODY_GONE
+        self._erased_ids = NO_ERASED_IDS
         return True
 
-    def cover(self, user_id: str, ts_ms: int) -> bool:
+    def covers(self, user_id: str, ts_ms: int) -> bool:
         """Whether what this user did at `ts_ms` is to be forgotten."""
         return bool(self.until_ms) and ts_ms <= self.until_ms.get(f"user:{user_id}", -1)
 
-    def cover_event(self, event: Event) -> bool:
+    def covers_event(self, event: Event) -> bool:
         """Whether an event is one of an erased person, up to their erasure; nothing else is anybody's."""
-        return isinstance(event, UserEvent) and self.cover(event.user_id, event.ts_ms)
+        return isinstance(event, UserEvent) and self.covers(event.user_id, event.ts_ms)
 
-    def gone(self) -> Gone:
+    def erased_ids(self) -> ErasedIds:
         """All of them as a fold looks them up: links tell seconds, so what was in the last second is covered."""
-        if len(self._gone.idents) < len(self.until_ms):
+        if len(self._erased_ids.idents) < len(self.until_ms):
             idents = np.array([hash_id(user) for user in self.until_ms], np.uint64)
             order = np.argsort(idents)
             until_s = np.array(list(self.until_ms.values()), np.int64) // 1000
-            self._gone = Gone(idents[order], until_s[order])
-        return self._gone
+            self._erased_ids = ErasedIds(idents[order], until_s[order])
+        return self._erased_ids
 
 
 NO_ERASURES: Final = Erasures()  # for those who fold where there are none; nobody adds to it

@@ -45,7 +45,7 @@ Surface: TypeAlias = Literal["home", "search", "category", "product", "cart"]
 Platform: TypeAlias = Literal["web", "app", "partner"]
 
 
-def cut(struct: Struct, *fields: str) -> None:
+def truncate(struct: Struct, *fields: str) -> None:
     """Shorten text to its bound while the struct is being made; a long text is no reason to lose an event."""
     for field in fields:
         text = getattr(struct, field)
@@ -80,7 +80,7 @@ class Click(UserEvent, frozen=True, gc=False, kw_only=True):
     ip: Ip | None = None
 
     def __post_init__(self) -> None:
-        cut(self, "query")
+        truncate(self, "query")
 
 
 class Impression(UserEvent, frozen=True, gc=False, kw_only=True):
@@ -92,7 +92,7 @@ class Impression(UserEvent, frozen=True, gc=False, kw_only=True):
     query: str | None = None
 
     def __post_init__(self) -> None:
-        cut(self, "query")
+        truncate(self, "query")
 
 
 class Line(Struct, frozen=True, gc=False, kw_only=True):
@@ -132,7 +132,7 @@ class Review(UserEvent, frozen=True, gc=False, kw_only=True):
     ip: Ip | None = None
 
     def __post_init__(self) -> None:
-        cut(self, "text")
+        truncate(self, "text")
 
 
 class Search(UserEvent, frozen=True, gc=False, kw_only=True):
@@ -143,7 +143,7 @@ class Search(UserEvent, frozen=True, gc=False, kw_only=True):
     session_id: Id | None = None
 
     def __post_init__(self) -> None:
-        cut(self, "query")
+        truncate(self, "query")
 
 
 class Product(Event, frozen=True, gc=False, kw_only=True):
@@ -163,7 +163,7 @@ class Product(Event, frozen=True, gc=False, kw_only=True):
     vector: Annotated[tuple[float, ...], Meta(max_length=LIST_ITEMS_MAX)] | None = None
 
     def __post_init__(self) -> None:
-        cut(self, "title", "description")
+        truncate(self, "title", "description")
 
 
 class Label(UserEvent, frozen=True, gc=False, kw_only=True):
@@ -213,12 +213,12 @@ def decode(kind: str, value: bytes | None) -> Event:
     except RecursionError as error:
         raise BadEvent("too_deep", "A record should be nested a few levels deep. Found it too deep to read.") from error
     except msgspec.ValidationError as error:
-        raise BadEvent(violated(str(error)), str(error)) from error
+        raise BadEvent(classify_violation(str(error)), str(error)) from error
     except msgspec.DecodeError as error:
         raise BadEvent("not_json", str(error)) from error
 
 
-def violated(message: str) -> str:
+def classify_violation(message: str) -> str:
     """The reason behind a validation message of msgspec's."""
     for sign, reason in (
         ("missing required field", "missing_field"),
@@ -238,9 +238,9 @@ def clamp(event: Event, kafka_ms: int) -> tuple[Event, bool]:
 
     The record's timestamp is the reference and never the clock of this machine: a replay must give the same.
     """
-    moved = kafka_ms >= 0 and event.ts_ms > kafka_ms + AHEAD_MS_MAX
-    if moved:
+    is_clamped = kafka_ms >= 0 and event.ts_ms > kafka_ms + AHEAD_MS_MAX
+    if is_clamped:
         event = replace(event, ts_ms=kafka_ms)
     if event.ts_ms > TS_MS_MAX:
         raise BadEvent("bad_time", f"An event should lie before 2100. Found ts_ms = {event.ts_ms}.")
-    return event, moved
+    return event, is_clamped

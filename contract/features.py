@@ -22,11 +22,11 @@ import numpy.typing as npt
 from contract.errors import BadConfig
 from contract.events import KINDS, LIST_ITEMS_MAX, Event, Order, Product
 from contract.hashing import SEED, hash_id
-from contract.profiles import AGGREGATES, ENTITY_KINDS, RING
+from contract.profiles import AGGREGATES, ENTITY_KINDS, RING_SIZE
 
 GROUPS: Final = ("user", "context", "order", "item", "query", "review")
-WIDTHS: Final = {"number": 1, "category": 1, "sequence": RING, "text": 32}
-AGGREGATE_AT: Final = {name: at for at, name in enumerate(AGGREGATES)}
+WIDTHS: Final = {"number": 1, "category": 1, "sequence": RING_SIZE, "text": 32}
+AGGREGATE_COLUMNS: Final = {name: at for at, name in enumerate(AGGREGATES)}
 HOUR_MS: Final = 3_600_000
 WORD: Final = re.compile(r"[^\W_]+")
 
@@ -62,11 +62,11 @@ class Feature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def digest(self) -> str:
         """Changes whenever the feature's values might: its declaration, width, hash and what its source means."""
-        meaning = f"{self.name} {self.group} {self.kind} {self.source} {self.width} {SEED} {MEANING}"
+        meaning = f"{self.name} {self.group} {self.kind} {self.source} {self.width} {SEED} {ENCODING_VERSION}"
         return f"{hash_id(meaning):016x}"
 
 
-MEANING: Final = 1  # raised by hand when the code below gives the same declaration other values
+ENCODING_VERSION: Final = 1  # raised by hand when the code below gives the same declaration other values
 
 
 class Span(NamedTuple):
@@ -92,11 +92,11 @@ class Block:
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class ProfileAggregates:
     """What profiles knew about each of N events, by entity kind: aggregates (N, AGGREGATES), recent ids (N, RING)."""
 
     aggregates: Mapping[str, npt.NDArray[np.float64]]
-    recent: Mapping[str, npt.NDArray[np.uint64]]
+    recent_ids: Mapping[str, npt.NDArray[np.uint64]]
 
 
 class FeatureSet:
@@ -104,7 +104,7 @@ class FeatureSet:
 
     def __init__(self, features: Iterable[Feature]) -> None:
         self.features = tuple(features)
-        errors = list(mistakes(self.features))
+        errors = list(find_mistakes(self.features))
         if errors:
             raise BadConfig(errors)
         self.digests = {feature.name: feature.digest for feature in self.features}
@@ -141,25 +141,25 @@ class FeatureSet:
         numbers = len(self.numbers(group)) + sum(span.width for span in self.vectors(group))
         return numbers, sum(span.width for span in self.spans(group))
 
-    def empty(self, group: str, rows: int) -> Block:
+    def empty_block(self, group: str, rows: int) -> Block:
         """A block in which nothing is known."""
         n, m = self.widths(group)
         return Block(np.full((rows, n), np.nan, np.float32), np.zeros((rows, m), np.int64))
 
-    def encode(self, group: str, events: Sequence[Event], known: Known) -> Block:
+    def encode(self, group: str, events: Sequence[Event], aggregates: ProfileAggregates) -> Block:
         """The block of a group for N events, given what profiles knew before each of them."""
-        block = self.empty(group, len(events))
-        at: dict[str, int] = {}
+        block = self.empty_block(group, len(events))
+        columns: dict[str, int] = {}
         for column, feature in enumerate(self.numbers(group)):
-            at[feature.name] = column
-            block.numbers[:, column] = number_column(feature.source, events, known, block.numbers, at)
+            columns[feature.name] = column
+            block.numbers[:, column] = encode_number(feature.source, events, aggregates, block.numbers, columns)
         for span in self.vectors(group):
-            block.numbers[:, span.start : span.start + span.width] = vector_columns(span.feature, events)
+            block.numbers[:, span.start : span.start + span.width] = encode_vector(span.feature, events)
         for span in self.spans(group):
-            block.ids[:, span.start : span.start + span.width] = id_columns(span.feature, events, known)
+            block.ids[:, span.start : span.start + span.width] = encode_ids(span.feature, events, aggregates)
         return block
 
-    def restricted(self, names: Iterable[str]) -> "FeatureSet":
+    def select(self, names: Iterable[str]) -> "FeatureSet":
         """Only the named features, in the declared order: the columns that an older or narrower bundle reads."""
         wanted = set(names)
         return FeatureSet(feature for feature in self.features if feature.name in wanted)
@@ -174,7 +174,7 @@ def read_features(path: Path) -> FeatureSet:
         raise BadConfig([f"{path.name} should declare features. Found: {error}"]) from error
 
 
-def mistakes(features: Sequence[Feature]) -> Iterable[str]:
+def find_mistakes(features: Sequence[Feature]) -> Iterable[str]:
     """Every reason why these features cannot be served, as sentences."""
     seen: dict[str, Feature] = {}
     for f in features:
@@ -187,26 +187,26 @@ def mistakes(features: Sequence[Feature]) -> Iterable[str]:
             for name in names:
                 if name not in seen or seen[name].group != f.group or seen[name].kind != "number":
                     yield f"`{f.name}` should be a ratio of two numbers of its group. Found `{name}` not before it."
-        elif not known_source(f):
+        elif not is_known_source(f):
             yield f"`{f.name}` should have a source that exists for its kind. Found `{f.source}` ({f.kind})."
         if (f.kind == "vector") != (0 < f.size <= LIST_ITEMS_MAX):
             yield f"A vector, and no other, should have a size up to {LIST_ITEMS_MAX}. Found {f.size} in `{f.name}`."
         seen[f.name] = f
 
 
-def known_source(feature: Feature) -> bool:
-    head, _, rest = feature.source.partition(".")
-    if head == "profile":
+def is_known_source(feature: Feature) -> bool:
+    prefix, _, rest = feature.source.partition(".")
+    if prefix == "profile":
         kind, _, aggregate = rest.partition(".")
-        known = {"sequence": aggregate == "recent", "number": aggregate in AGGREGATE_AT}
-        return kind in ENTITY_KINDS and known.get(feature.kind, False)
-    if head == "column":
+        aggregate_is_known = {"sequence": aggregate == "recent", "number": aggregate in AGGREGATE_COLUMNS}
+        return kind in ENTITY_KINDS and aggregate_is_known.get(feature.kind, False)
+    if prefix == "column":
         return bool(rest)
     if feature.kind == "sequence" or (feature.kind == "vector" and rest not in VECTOR_FIELDS):
         return False
-    if head == "event":
+    if prefix == "event":
         return rest in EVENT_FIELDS or (rest in DERIVED and feature.kind == "number")
-    return (head == "item" and rest in Product.__struct_fields__) or (feature.source, feature.kind) == QUERY_TEXT
+    return (prefix == "item" and rest in Product.__struct_fields__) or (feature.source, feature.kind) == QUERY_TEXT
 
 
 QUERY_TEXT: Final = ("query.text", "text")
@@ -223,7 +223,7 @@ def account_age_s(event: Event) -> float:
     return np.nan if created is None else (event.ts_ms - created) / 1000.0
 
 
-def abroad(event: Event) -> float:
+def is_abroad(event: Event) -> float:
     shipping, billing = getattr(event, "shipping_country", None), getattr(event, "billing_country", None)
     return np.nan if shipping is None or billing is None else float(shipping != billing)
 
@@ -232,75 +232,81 @@ DERIVED: Final[Mapping[str, Callable[[Event], float]]] = {
     "lines_count": lambda event: float(len(event.lines)) if isinstance(event, Order) else np.nan,
     "quantity": total_quantity,
     "account_age_s": account_age_s,
-    "abroad": abroad,
+    "abroad": is_abroad,
     "hour": lambda event: float(event.ts_ms // HOUR_MS % 24),
     "weekday": lambda event: float(event.ts_ms // (24 * HOUR_MS) % 7),
 }
 
 
-def number_column(
-    source: str, events: Sequence[Event], known: Known, numbers: npt.NDArray[np.float32], at: Mapping[str, int]
+def encode_number(
+    source: str,
+    events: Sequence[Event],
+    aggregates: ProfileAggregates,
+    numbers: npt.NDArray[np.float32],
+    columns: Mapping[str, int],
 ) -> npt.NDArray[np.floating] | list[float]:
     """One number for each event; `numbers` and `at` hold the group's columns so far, for ratios."""
     if source.startswith("ratio "):
-        top, bottom = (numbers[:, at[name]] for name in source.removeprefix("ratio ").split(" / "))
+        top, bottom = (numbers[:, columns[name]] for name in source.removeprefix("ratio ").split(" / "))
         return np.divide(top, bottom, out=np.full(len(top), np.nan, np.float32), where=bottom > 0)
-    head, _, rest = source.partition(".")
-    if head == "profile":
+    prefix, _, rest = source.partition(".")
+    if prefix == "profile":
         kind, _, aggregate = rest.partition(".")
-        return known.aggregates[kind][:, AGGREGATE_AT[aggregate]]
-    if head == "column":
+        return aggregates.aggregates[kind][:, AGGREGATE_COLUMNS[aggregate]]
+    if prefix == "column":
         return np.full(len(events), np.nan)
     if rest in DERIVED:
         return [DERIVED[rest](event) for event in events]
-    return [as_number(getattr(event, rest, None)) for event in events]
+    return [to_number(getattr(event, rest, None)) for event in events]
 
 
 NUMBERS: Final = (bool, int, float)  # a union would be made anew at each call
 
 
-def as_number(value: object) -> float:
+def to_number(value: object) -> float:
     return float(value) if isinstance(value, NUMBERS) else np.nan
 
 
-def vector_columns(feature: Feature, events: Sequence[Event]) -> npt.NDArray[np.float32]:
+def encode_vector(feature: Feature, events: Sequence[Event]) -> npt.NDArray[np.float32]:
     """The numbers (N, size) of a vector; NaN where it is absent or of another length, which another model made."""
-    found = np.full((len(events), feature.size), np.nan, np.float32)
+    vectors = np.full((len(events), feature.size), np.nan, np.float32)
     field = feature.source.partition(".")[2]
     for row, event in enumerate(events):
         value = getattr(event, field, None)
         if isinstance(value, tuple) and len(value) == feature.size:
-            found[row] = value
-    return found
+            vectors[row] = value
+    return vectors
 
 
-def id_columns(feature: Feature, events: Sequence[Event], known: Known) -> npt.NDArray[np.int64]:
+def encode_ids(feature: Feature, events: Sequence[Event], aggregates: ProfileAggregates) -> npt.NDArray[np.int64]:
     """The ids (N, width) of a category, sequence or text."""
     rest = feature.source.partition(".")[2]
     if feature.column is not None:
         return np.zeros((len(events), feature.width), np.int64)
     if feature.kind == "sequence":
-        return known.recent[rest.partition(".")[0]].astype(np.int64)
+        return aggregates.recent_ids[rest.partition(".")[0]].astype(np.int64)
     field = "query" if feature.source == "query.text" else rest
     values = [getattr(event, field, None) for event in events]
     if feature.kind == "text":
-        return np.array([text_ids(str(value or "")) for value in values], np.int64).reshape(len(events), feature.width)
+        return np.array([encode_text(str(value or "")) for value in values], np.int64).reshape(
+            len(events), feature.width
+        )
     texts = [None if value is None else str(value) for value in values]
     ids = {text: 0 if text is None else hash_id(f"{field}={text}") for text in set(texts)}  # few, of many rows
     return np.array([ids[text] for text in texts], np.int64).reshape(-1, 1)
 
 
 @lru_cache(maxsize=4_096)  # searches that are frequent; titles hardly come twice
-def text_ids(text: str) -> tuple[int, ...]:
+def encode_text(text: str) -> tuple[int, ...]:
     """Hashed words and character trigrams of a text, words first, as many as the width holds; 0 fills the rest."""
-    words = [word_ids(word) for word in WORD.findall(text.lower())]
-    grams = dict.fromkeys(chain((own for own, _ in words), *(trigrams for _, trigrams in words)))
+    words = [hash_word(word) for word in WORD.findall(text.lower())]
+    grams = dict.fromkeys(chain((word_hash for word_hash, _ in words), *(trigrams for _, trigrams in words)))
     ids = list(islice(grams, WIDTHS["text"]))
     return tuple(ids + [0] * (WIDTHS["text"] - len(ids)))
 
 
 @lru_cache(maxsize=65_536)  # a million titles are made of far fewer words
-def word_ids(word: str) -> tuple[int, tuple[int, ...]]:
+def hash_word(word: str) -> tuple[int, tuple[int, ...]]:
     """A word's own id, and those of its trigrams."""
     padded = f"_{word}_"
     return hash_id(f"w{word}"), tuple(hash_id(f"c{padded[i : i + 3]}") for i in range(len(padded) - 2))

@@ -12,7 +12,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from contract.erasures import Gone
+from contract.erasures import ErasedIds
 from contract.profiles import (
     AGGREGATES,
     ENTITY_KINDS,
@@ -21,10 +21,10 @@ from contract.profiles import (
     HORIZON_MS,
     JUDGED_TASKS,
     LAYOUT,
-    RING,
+    RING_SIZE,
     WIDTHS_MS,
 )
-from contract.touches import NEAR, RINGS
+from contract.touches import LINK_SLOTS, LINKED_MAX
 
 TS, OFFSET, FAMILY, EVENT, TASK, BAD = range(6)
 ORDERS: Final = FAMILIES.index("orders")
@@ -33,24 +33,24 @@ USER: Final = ENTITY_KINDS.index("user")
 ITEM: Final = ENTITY_KINDS.index("item")
 FRAUD: Final = JUDGED_TASKS.index("fraud")
 STATS_PER_FAMILY: Final = len(FAMILY_STATS)
-LINKS_AT: Final = len(FAMILIES) * STATS_PER_FAMILY
-JUDGED_AT: Final = LINKS_AT + 4
+LINKS_START: Final = len(FAMILIES) * STATS_PER_FAMILY
+JUDGED_START: Final = LINKS_START + 4
 COLUMNS: Final = len(AGGREGATES)
 WINDOWS_COUNT: Final = len(WIDTHS_MS)
 TASKS_COUNT: Final = len(JUDGED_TASKS)
 DAY_S: Final = 86_400
 
-compiled = numba.njit(cache=True, nogil=True)
+jit = numba.njit(cache=True, nogil=True)
 
 
-class State(NamedTuple):
+class FoldState(NamedTuple):
     """S slices of E entities; `order[start[e] : start[e + 1]]` are those of entity `e`, in the order of their names."""
 
     slices: npt.NDArray[np.void]  # (S) of RECORD
     family: npt.NDArray[np.int64]  # (S)
     order: npt.NDArray[np.int64]  # (S)
     start: npt.NDArray[np.int64]  # (E+1)
-    gone: Gone  # erased people, whom no list of links names
+    gone: ErasedIds  # erased people, whom no list of links names
 
 
 class Scratch(NamedTuple):
@@ -63,32 +63,35 @@ class Scratch(NamedTuple):
     left: npt.NDArray[np.float64]
 
 
-def scratch(state: State) -> Scratch:
+def make_scratch(state: FoldState) -> Scratch:
     """Room for the entity with the most slices."""
-    most = int(np.diff(state.start).max(initial=0)) * RING
+    ids_max = int(np.diff(state.start).max(initial=0)) * RING_SIZE
     windows = np.zeros(WINDOWS_COUNT, np.int64), np.zeros(WINDOWS_COUNT, np.float64)
     return Scratch(
-        np.zeros(most, np.uint64), np.zeros(most, np.int64), np.zeros(4 * most + 2 * RING, np.int64), *windows
+        np.zeros(ids_max, np.uint64),
+        np.zeros(ids_max, np.int64),
+        np.zeros(4 * ids_max + 2 * RING_SIZE, np.int64),
+        *windows,
     )
 
 
-@compiled
-def begin(record, offset):  # type: ignore[no-untyped-def]
+@jit
+def reset_slice(record, offset):  # type: ignore[no-untyped-def]
     """Make a record new, keeping nothing but the position in the log."""
     record.layout, record.offset = LAYOUT, offset
     record.count, record.sum, record.first_ms, record.last_ms, record.place = 0, 0, 0, 0, 0
     record.judged[:] = 0
     record.orders[:] = 0
-    for ring in range(2):
-        record.links[ring].id[:] = 0
-        record.links[ring].seen_s[:] = 0
+    for slot in range(2):
+        record.links[slot].id[:] = 0
+        record.links[slot].seen_s[:] = 0
     for w in range(WINDOWS_COUNT):
         cells = record.windows[w]
         cells.index, cells.count[:], cells.sum[:] = 0, 0, 0
 
 
-@compiled
-def count(record, ts_ms, amount):  # type: ignore[no-untyped-def]
+@jit
+def count_event(record, ts_ms, amount):  # type: ignore[no-untyped-def]
     """Add one event and its amount to the totals and to the cells of its time."""
     if record.count == 0 or ts_ms < record.first_ms:
         record.first_ms = ts_ms
@@ -108,59 +111,59 @@ def count(record, ts_ms, amount):  # type: ignore[no-untyped-def]
             cells.sum[cell] += amount
 
 
-@compiled
-def link(ring, ident, seen_s):  # type: ignore[no-untyped-def]
+@jit
+def add_link(links, ident, seen_s):  # type: ignore[no-untyped-def]
     """Remember that `ident` was seen: the most recent distinct ids stay, ties by id, free places (0, 0) go first."""
     oldest = 0
-    for k in range(RING):
-        if ring.id[k] == ident:
-            ring.seen_s[k] = max(np.int64(ring.seen_s[k]), seen_s)
+    for k in range(RING_SIZE):
+        if links.id[k] == ident:
+            links.seen_s[k] = max(np.int64(links.seen_s[k]), seen_s)
             return
-        if (ring.seen_s[k], ring.id[k]) < (ring.seen_s[oldest], ring.id[oldest]):
+        if (links.seen_s[k], links.id[k]) < (links.seen_s[oldest], links.id[oldest]):
             oldest = k
-    if (seen_s, ident) > (np.int64(ring.seen_s[oldest]), ring.id[oldest]):
-        ring.id[oldest], ring.seen_s[oldest] = ident, seen_s
+    if (seen_s, ident) > (np.int64(links.seen_s[oldest]), links.id[oldest]):
+        links.id[oldest], links.seen_s[oldest] = ident, seen_s
 
 
-@compiled
-def fold_touch(record, head, amount):  # type: ignore[no-untyped-def]
+@jit
+def fold_update(record, event_columns, amount):  # type: ignore[no-untyped-def]
     """Fold one event into one slice; whether it counted. An offset at or below the slice's own is already in it."""
-    if head[OFFSET] <= record.offset:
+    if event_columns[OFFSET] <= record.offset:
         return False
-    record.offset = head[OFFSET]
-    if head[TS] - record.last_ms > HORIZON_MS:
-        begin(record, head[OFFSET])
-    if head[FAMILY] == ORDERS:
-        for k in range(RING):
-            if record.orders[k] == np.uint64(head[EVENT]):
+    record.offset = event_columns[OFFSET]
+    if event_columns[TS] - record.last_ms > HORIZON_MS:
+        reset_slice(record, event_columns[OFFSET])
+    if event_columns[FAMILY] == ORDERS:
+        for k in range(RING_SIZE):
+            if record.orders[k] == np.uint64(event_columns[EVENT]):
                 return False
-        record.orders[record.place % RING] = head[EVENT]
-        record.place = (record.place + 1) % RING
-    if head[FAMILY] == JUDGEMENTS:
-        if head[TASK] < 0:
+        record.orders[record.place % RING_SIZE] = event_columns[EVENT]
+        record.place = (record.place + 1) % RING_SIZE
+    if event_columns[FAMILY] == JUDGEMENTS:
+        if event_columns[TASK] < 0:
             return False
-        record.judged[head[TASK], head[BAD]] += np.uint32(1)
-        record.last_ms = max(record.last_ms, head[TS])  # whatever the task: the entity was not silent
-        if head[TASK] != FRAUD:
+        record.judged[event_columns[TASK], event_columns[BAD]] += np.uint32(1)
+        record.last_ms = max(record.last_ms, event_columns[TS])  # whatever the task: the entity was not silent
+        if event_columns[TASK] != FRAUD:
             return False
-        amount = head[BAD]
-    count(record, head[TS], amount)
+        amount = event_columns[BAD]
+    count_event(record, event_columns[TS], amount)
     return True
 
 
-@compiled
-def link_touched(record, ring_of, entity, kind, ident, seen_s):  # type: ignore[no-untyped-def]
+@jit
+def add_links(record, link_slots, entity, kind, ident, seen_s):  # type: ignore[no-untyped-def]
     """Link a slice with those of an event's entities that its kind is linked with; of items with the last ones."""
     items = 0
     for u in range(len(entity) - 1, -1, -1):
-        other = kind[entity[u]]
-        items += other == ITEM
-        if ring_of[other] >= 0 and (other != ITEM or items <= RING):
-            link(record.links[ring_of[other]], ident[entity[u]], seen_s)
+        other_kind = kind[entity[u]]
+        items += other_kind == ITEM
+        if link_slots[other_kind] >= 0 and (other_kind != ITEM or items <= RING_SIZE):
+            add_link(record.links[link_slots[other_kind]], ident[entity[u]], seen_s)
 
 
-@compiled
-def look_windows(record, cell, left, out):  # type: ignore[no-untyped-def]
+@jit
+def add_windows(record, cell, left, out):  # type: ignore[no-untyped-def]
     """Add a slice's sliding windows, interpolated: `left` is the share of each previous cell that is still inside."""
     for w in range(WINDOWS_COUNT):
         cells = record.windows[w]
@@ -176,8 +179,8 @@ def look_windows(record, cell, left, out):  # type: ignore[no-untyped-def]
             out[2 * w + 1] += cells.sum[1]
 
 
-@compiled
-def look_totals(record, now_ms, out):  # type: ignore[no-untyped-def]
+@jit
+def add_totals(record, now_ms, out):  # type: ignore[no-untyped-def]
     """Add a slice's count, age and gap; of several slices the greatest age and the least gap stand."""
     age_s, gap_s = (now_ms - record.first_ms) / 1000.0, (now_ms - record.last_ms) / 1000.0
     out[0] += record.count
@@ -185,72 +188,75 @@ def look_totals(record, now_ms, out):  # type: ignore[no-untyped-def]
     out[2] = gap_s if np.isnan(out[2]) else min(out[2], gap_s)
 
 
-@compiled
-def gather_links(slices, own, ring, scratch):  # type: ignore[no-untyped-def]
+@jit
+def gather_links(slices, own_slices, slot, scratch):  # type: ignore[no-untyped-def]
     """The distinct ids of the slices `own` and when each was seen last, into `scratch`; returns how many they are."""
-    ids, seen, table, distinct = scratch.ids, scratch.seen, scratch.table, 0
-    size = 2 * RING
-    while size < 2 * RING * len(own):
+    ids, last_seen_s, table, distinct = scratch.ids, scratch.seen, scratch.table, 0
+    size = 2 * RING_SIZE
+    while size < 2 * RING_SIZE * len(own_slices):
         size *= 2
     for k in range(np.uint64(size)):  # open addressing: the ids are hashes already
         table[k] = 0
-    for s in own:
-        links = slices[s].links[ring]
-        for k in range(RING):
+    for s in own_slices:
+        links = slices[s].links[slot]
+        for k in range(RING_SIZE):
             ident, seen_s = links.id[k], np.int64(links.seen_s[k])
             if ident == 0:
                 continue
-            at = np.int64(ident) & (size - 1)
-            while table[at] > 0 and ids[table[at] - 1] != ident:
-                at = (at + 1) & (size - 1)
-            if table[at] == 0:
-                ids[distinct], seen[distinct] = ident, seen_s
+            position = np.int64(ident) & (size - 1)
+            while table[position] > 0 and ids[table[position] - 1] != ident:
+                position = (position + 1) & (size - 1)
+            if table[position] == 0:
+                ids[distinct], last_seen_s[distinct] = ident, seen_s
                 distinct += 1
-                table[at] = distinct
-            elif seen_s > seen[table[at] - 1]:
-                seen[table[at] - 1] = seen_s
+                table[position] = distinct
+            elif seen_s > last_seen_s[table[position] - 1]:
+                last_seen_s[table[position] - 1] = seen_s
     return distinct
 
 
-@compiled
-def is_gone(gone, ident, seen_s):  # type: ignore[no-untyped-def]
+@jit
+def is_erased(erased, ident, seen_s):  # type: ignore[no-untyped-def]
     """Whether an id is that of an erased person who was not seen again later."""
-    at = np.searchsorted(gone.idents, ident)
-    return at < len(gone.idents) and gone.idents[at] == ident and seen_s <= gone.until_s[at]
+    position = np.searchsorted(erased.idents, ident)
+    return position < len(erased.idents) and erased.idents[position] == ident and seen_s <= erased.until_s[position]
 
 
-@compiled
-def latest(ids, seen, gone, recent):  # type: ignore[no-untyped-def]
+@jit
+def select_latest(ids, last_seen_s, erased, recent):  # type: ignore[no-untyped-def]
     """Fill `recent` (RING) with the ids that were seen last, newest first, of two seen at once the greater one."""
-    held = 0
+    filled = 0
     for k in range(len(ids)):  # `recent` holds indices while it is being sorted
-        if len(gone.idents) > 0 and is_gone(gone, ids[k], seen[k]):
+        if len(erased.idents) > 0 and is_erased(erased, ids[k], last_seen_s[k]):
             continue
-        at = held
-        while at > 0 and (seen[k], ids[k]) > (seen[recent[at - 1]], ids[recent[at - 1]]):
-            at -= 1
-        if at < RING:
-            held = min(held + 1, RING)
-            for j in range(held - 1, at, -1):
+        position = filled
+        while position > 0 and (last_seen_s[k], ids[k]) > (
+            last_seen_s[recent[position - 1]],
+            ids[recent[position - 1]],
+        ):
+            position -= 1
+        if position < RING_SIZE:
+            filled = min(filled + 1, RING_SIZE)
+            for j in range(filled - 1, position, -1):
                 recent[j] = recent[j - 1]
-            recent[at] = k
-    for j in range(held):
+            recent[position] = k
+    for j in range(filled):
         recent[j] = ids[recent[j]]
 
 
-@compiled
-def look_links(slices, own, now_s, gone, scratch, out, recent):  # type: ignore[no-untyped-def]
+@jit
+def count_links(slices, own_slices, now_s, erased, scratch, out, recent):  # type: ignore[no-untyped-def]
     """How many distinct ids were seen within a day, and at all, in either ring; `recent` gets the latest first ones."""
-    for ring in range(2):
-        distinct = gather_links(slices, own, ring, scratch)
+    for slot in range(2):
+        distinct = gather_links(slices, own_slices, slot, scratch)
         for k in range(distinct):
-            out[2 * ring] += now_s - scratch.seen[k] <= DAY_S
-        out[2 * ring + 1] = distinct
-        if ring == 0:
-            latest(scratch.ids[:distinct], scratch.seen[:distinct], gone, recent)
+            out[2 * slot] += now_s - scratch.seen[k] <= DAY_S
+        out[2 * slot + 1] = distinct
+        if slot == 0:
+            select_latest(scratch.ids[:distinct], scratch.seen[:distinct], erased, recent)
 
 
-@compiled
+@jit
 def set_time(scratch, now_ms):  # type: ignore[no-untyped-def]
     """Where `now_ms` lies in the cells of each window."""
     for w in range(WINDOWS_COUNT):
@@ -258,80 +264,80 @@ def set_time(scratch, now_ms):  # type: ignore[no-untyped-def]
         scratch.left[w] = 1.0 - (now_ms % WIDTHS_MS[w]) / WIDTHS_MS[w]
 
 
-@compiled
-def look(state, e, now_ms, scratch, out, recent):  # type: ignore[no-untyped-def]
+@jit
+def read_entity(state, e, now_ms, scratch, out, recent):  # type: ignore[no-untyped-def]
     """What entity `e` is at the time that is set: `out` (COLUMNS) and `recent` (RING), both zeroed by the caller."""
     for f in range(len(FAMILIES)):
         out[f * STATS_PER_FAMILY + STATS_PER_FAMILY - 2] = np.nan
         out[f * STATS_PER_FAMILY + STATS_PER_FAMILY - 1] = np.nan
-    own = state.order[state.start[e] : state.start[e + 1]]
-    for s in own:
-        record, at = state.slices[s], state.family[s] * STATS_PER_FAMILY
+    own_slices = state.order[state.start[e] : state.start[e + 1]]
+    for s in own_slices:
+        record, column = state.slices[s], state.family[s] * STATS_PER_FAMILY
         for task in range(TASKS_COUNT):
-            out[JUDGED_AT + 2 * task] += record.judged[task, 0]
-            out[JUDGED_AT + 2 * task + 1] += record.judged[task, 1]
+            out[JUDGED_START + 2 * task] += record.judged[task, 0]
+            out[JUDGED_START + 2 * task + 1] += record.judged[task, 1]
         if record.count > 0:
-            look_windows(record, scratch.cell, scratch.left, out[at:])
-            look_totals(record, now_ms, out[at + STATS_PER_FAMILY - 3 :])
-    look_links(state.slices, own, now_ms // 1000, state.gone, scratch, out[LINKS_AT:], recent)
+            add_windows(record, scratch.cell, scratch.left, out[column:])
+            add_totals(record, now_ms, out[column + STATS_PER_FAMILY - 3 :])
+    count_links(state.slices, own_slices, now_ms // 1000, state.gone, scratch, out[LINKS_START:], recent)
 
 
-@compiled
-def fold_batch(state, scratch, start, entity, own, keep, amount, head, kind, ident):  # type: ignore[no-untyped-def]  # noqa: PLR0913 - the columns of `Touches`
+@jit
+def fold_batch(state, scratch, start, entity, own_slice, is_folded, amount, event_columns, kind, id_hash):  # type: ignore[no-untyped-def]  # noqa: PLR0913 - the columns of `Touches`
     """Fold N arrivals in order. Returns what each touch knew before its arrival: (T, COLUMNS) and (T, RING)."""
     before = np.zeros((len(entity), COLUMNS), np.float64)
-    recent = np.zeros((len(entity), RING), np.uint64)
-    for i in range(len(head)):
+    recent = np.zeros((len(entity), RING_SIZE), np.uint64)
+    for i in range(len(event_columns)):
         a, b = start[i], start[i + 1]
-        set_time(scratch, head[i, TS])
+        set_time(scratch, event_columns[i, TS])
         for t in range(a, b):
-            look(state, entity[t], head[i, TS], scratch, before[t], recent[t])
+            read_entity(state, entity[t], event_columns[i, TS], scratch, before[t], recent[t])
         for t in range(a, b):
-            if keep[t] and fold_touch(state.slices[own[t]], head[i], amount[t]):
-                linked = entity[a:b] if kind[entity[t]] == USER else entity[a : min(b, a + NEAR)]
-                ring_of = RINGS[head[i, FAMILY], kind[entity[t]]]
-                link_touched(state.slices[own[t]], ring_of, linked, kind, ident, head[i, TS] // 1000)
+            if is_folded[t] and fold_update(state.slices[own_slice[t]], event_columns[i], amount[t]):
+                linked = entity[a:b] if kind[entity[t]] == USER else entity[a : min(b, a + LINKED_MAX)]
+                link_slots = LINK_SLOTS[event_columns[i, FAMILY], kind[entity[t]]]
+                add_links(state.slices[own_slice[t]], link_slots, linked, kind, id_hash, event_columns[i, TS] // 1000)
     return before, recent
 
 
-@compiled
-def look_batch(state, scratch, entities, now_ms):  # type: ignore[no-untyped-def]
+@jit
+def read_entities(state, scratch, entities, now_ms):  # type: ignore[no-untyped-def]
     """What the given entities are, each at its own `now_ms`: (M, COLUMNS) and (M, RING)."""
     out = np.zeros((len(entities), COLUMNS), np.float64)
-    recent = np.zeros((len(entities), RING), np.uint64)
+    recent = np.zeros((len(entities), RING_SIZE), np.uint64)
     for m in range(len(entities)):
         set_time(scratch, now_ms[m])
-        look(state, entities[m], now_ms[m], scratch, out[m], recent[m])
+        read_entity(state, entities[m], now_ms[m], scratch, out[m], recent[m])
     return out, recent
 
 
-@compiled
-def arrange(entities, sources, entity, source, start, touched, touched_source):  # type: ignore[no-untyped-def]
+@jit
+def assign_slices(entities, sources, entity, source, start, update_entity, arrival_source):  # type: ignore[no-untyped-def]
     """Find the slice of every (entity, source) pair that exists or is touched, new ones behind those that exist.
 
     Returns which slice each touch writes (T), the slices entity by entity in the order of sources (S), where each
     entity's begin (E+1), and the entity and the source of each slice (S).
     """
-    place = np.full((entities, sources), -1, np.int64)
+    slice_number = np.full((entities, sources), -1, np.int64)
     for s in range(len(entity)):
-        place[entity[s], source[s]] = s
-    own, count = np.zeros(len(touched), np.int64), len(entity)
+        slice_number[entity[s], source[s]] = s
+    own_slice, count = np.zeros(len(update_entity), np.int64), len(entity)
     for i in range(len(start) - 1):
         for t in range(start[i], start[i + 1]):
-            if place[touched[t], touched_source[i]] < 0:
-                place[touched[t], touched_source[i]] = count
+            if slice_number[update_entity[t], arrival_source[i]] < 0:
+                slice_number[update_entity[t], arrival_source[i]] = count
                 count += 1
-            own[t] = place[touched[t], touched_source[i]]
+            own_slice[t] = slice_number[update_entity[t], arrival_source[i]]
     order, starts = np.zeros(count, np.int64), np.zeros(entities + 1, np.int64)
-    entity_of, source_of, at = np.zeros(count, np.int64), np.zeros(count, np.int64), 0
+    entity_of, source_of, position = np.zeros(count, np.int64), np.zeros(count, np.int64), 0
     for e in range(entities):
         for k in range(sources):
-            s = place[e, k]
+            s = slice_number[e, k]
             if s >= 0:
-                order[at], entity_of[s], source_of[s] = s, e, k
-                at += 1
-        starts[e + 1] = at
-    return own, order, starts, entity_of, source_of
+                order[position], entity_of[s], source_of[s] = s, e, k
+                position += 1
+        starts[e + 1] = position
+    return own_slice, order, starts, entity_of, source_of
 
 
 Aggregates = npt.NDArray[np.float64]

@@ -15,32 +15,32 @@ SEED: Final = 20_110_609
 BUCKETS: Final = 64
 
 
-def digest(text: str) -> int:
+def hash_text(text: str) -> int:
     """The 64 bits from which ids and buckets are cut; to look one up among many costs more than to reckon it again."""
     return xxhash.xxh3_64_intdigest(text.encode(), SEED)
 
 
-def digests(texts: Iterable[str]) -> npt.NDArray[np.uint64]:
+def hash_texts(texts: Iterable[str]) -> npt.NDArray[np.uint64]:
     """`digest` of each text, without the cost of a call for each."""
-    reckon = xxhash.xxh3_64_intdigest
-    return np.array([reckon(text.encode(), SEED) for text in texts], np.uint64)
+    hash_bytes = xxhash.xxh3_64_intdigest
+    return np.array([hash_bytes(text.encode(), SEED) for text in texts], np.uint64)
 
 
 def hash_id(text: str) -> int:
     """A number from 1 to 2**63 - 1 for `text`; it fits signed 64-bit tensors."""
-    return (digest(text) >> 1) or 1
+    return (hash_text(text) >> 1) or 1
 
 
-def buckets_of(digested: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
+def buckets_of(hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
     """The buckets of entities of these digests."""
-    return (digested % BUCKETS).astype(np.int64)
+    return (hashes % BUCKETS).astype(np.int64)
 
 
 def bucket_of(entity: str) -> int:
     """The bucket (0 to 63) in which an entity's profile is kept: the hash tag that Redis Cluster shards by."""
-    return digest(entity) % BUCKETS
+    return hash_text(entity) % BUCKETS
 
 
-def drawn(text: str, salt: str) -> float:
+def hash_fraction(text: str, salt: str) -> float:
     """A number in [0, 1) for `text`, the same everywhere; another salt draws anew, as if by chance."""
-    return digest(f"{salt} {text}") / 2**64
+    return hash_text(f"{salt} {text}") / 2**64

@@ -26,13 +26,13 @@ JUDGED_TASKS: Final = ("fraud", "brushing", "fake_review", "cancellation")
 WINDOWS: Final = ("10m", "1h", "1d", "7d", "30d")
 WIDTHS_MS: Final = np.array([600_000, 3_600_000, 86_400_000, 604_800_000, 2_592_000_000], np.int64)
 HORIZON_MS: Final = 180 * 86_400_000
-RING: Final = 8
+RING_SIZE: Final = 8
 
 # Windows are cells in absolute time (`ts_ms // width`): the current one and the one before, from which a reader
 # interpolates the sliding window. `index` is the number of the current cell.
 CELLS = np.dtype([("index", "<u4"), ("count", "<u4", 2), ("sum", "<i8", 2)])
 # The most recent distinct ids that this entity was seen with, and when (seconds since 1970); 0 marks a free place.
-LINKS = np.dtype([("id", "<u8", RING), ("seen_s", "<u4", RING)])
+LINKS = np.dtype([("id", "<u8", RING_SIZE), ("seen_s", "<u4", RING_SIZE)])
 
 RECORD: Final = np.dtype(
     [
@@ -45,7 +45,7 @@ RECORD: Final = np.dtype(
         ("windows", CELLS, len(WINDOWS)),
         ("links", LINKS, 2),  # which ids: see `contract.touches`
         ("judged", "<u4", (len(JUDGED_TASKS), 2)),  # known good, known bad, by the label's arrival
-        ("orders", "<u8", RING),  # the last order ids: a producer's duplicate counts once
+        ("orders", "<u8", RING_SIZE),  # the last order ids: a producer's duplicate counts once
         ("place", "<u4"),  # where the next order id goes
     ]
 )
@@ -63,15 +63,15 @@ AGGREGATES: Final = (
 
 def profile_key(entity: str) -> str:
     """The Redis key of an entity's profile, without the shop's prefix; the braces are the cluster's hash tag."""
-    return profile_head(bucket_of(entity)) + entity
+    return profile_key_prefix(bucket_of(entity)) + entity
 
 
-def profile_head(bucket: int) -> str:
+def profile_key_prefix(bucket: int) -> str:
     """What the keys of all profiles in a bucket begin with."""
     return f"profile:{{{bucket}}}:"
 
 
-def entity_of(key: str) -> str:
+def entity_from_key(key: str) -> str:
     """The entity whose profile stands under a key."""
     return key.partition("}:")[2]
 

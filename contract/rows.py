@@ -30,7 +30,7 @@ class Decision(Struct, frozen=True, gc=False, kw_only=True):
     degraded: bool = False
 
 
-class Recommended(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
+class RecommendedItem(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """One item of a list. `score` orders the list; `why` names the source of the candidate.
 
     `propensity`: the chance that a fresh item had to be on the list; the others are there for sure.
@@ -48,7 +48,7 @@ class Recommendations(Struct, frozen=True, gc=False, kw_only=True):
 
     user_id: str
     recommendation_id: str
-    items: tuple[Recommended, ...]
+    items: tuple[RecommendedItem, ...]
     model_version: str
     computed_ms: int
     source_ms: int
@@ -66,7 +66,7 @@ class Ranking(Struct, frozen=True, gc=False, kw_only=True):
     model_version: str
 
 
-class Packed(Struct, frozen=True, gc=False, array_like=True):
+class PackedBlock(Struct, frozen=True, gc=False, array_like=True):
     """A `Block` on the wire: its number of rows, float32 numbers and int64 ids, row by row."""
 
     rows: int
@@ -82,23 +82,23 @@ class Packed(Struct, frozen=True, gc=False, array_like=True):
         )
 
 
-def pack(block: Block) -> Packed:
-    return Packed(len(block), *as_bytes(block))
+def pack(block: Block) -> PackedBlock:
+    return PackedBlock(len(block), *block_to_bytes(block))
 
 
-def pack_each(block: Block) -> list[Packed]:
+def pack_rows(block: Block) -> list[PackedBlock]:
     """Every row by itself."""
     return pack_spans(block, range(1, len(block) + 1))
 
 
-def pack_spans(block: Block, ends: Sequence[int]) -> list[Packed]:
+def pack_spans(block: Block, ends: Sequence[int]) -> list[PackedBlock]:
     """Rows that follow one another, each span of them up to its end (exclusive) by itself."""
-    (numbers, ids), n, m = as_bytes(block), 4 * block.numbers.shape[1], 8 * block.ids.shape[1]
+    (numbers, ids), n, m = block_to_bytes(block), 4 * block.numbers.shape[1], 8 * block.ids.shape[1]
     spans = zip([0, *ends], ends, strict=False)
-    return [Packed(end - begin, numbers[n * begin : n * end], ids[m * begin : m * end]) for begin, end in spans]
+    return [PackedBlock(end - begin, numbers[n * begin : n * end], ids[m * begin : m * end]) for begin, end in spans]
 
 
-def as_bytes(block: Block) -> tuple[bytes, bytes]:
+def block_to_bytes(block: Block) -> tuple[bytes, bytes]:
     """Numbers and ids, row by row."""
     return block.numbers.astype("<f4", copy=False).tobytes(), block.ids.astype("<i8", copy=False).tobytes()
 
@@ -106,7 +106,7 @@ def as_bytes(block: Block) -> tuple[bytes, bytes]:
 ScoredKind: TypeAlias = Literal["order", "click", "recommendation", "search", "review", "product"]
 
 
-class Scored(Struct, frozen=True, gc=False, kw_only=True):
+class ScoredRow(Struct, frozen=True, gc=False, kw_only=True):
     """One answered event with its features as served: the audit log and the joiner's input.
 
     `groups` has one row for user, context, order and query; `item` has one row for each of `items`. For a
@@ -124,7 +124,7 @@ class Scored(Struct, frozen=True, gc=False, kw_only=True):
     offset: int
     model_version: str
     features: str  # FeatureSet.digest: what the columns of `groups` mean
-    groups: dict[str, Packed]
+    groups: dict[str, PackedBlock]
     items: tuple[str, ...] = ()
     scores: dict[str, tuple[float, ...]] = {}
     entities: tuple[str, ...] = ()
@@ -149,7 +149,7 @@ class Example(Struct, frozen=True, gc=False, kw_only=True):
     ts_ms: int
     model_version: str
     features: str
-    groups: dict[str, Packed]
+    groups: dict[str, PackedBlock]
     labels: dict[str, float | str]
     known_ms: dict[str, int]
     item_id: str = ""
@@ -161,7 +161,7 @@ class Example(Struct, frozen=True, gc=False, kw_only=True):
     negative_rate: float = 1.0
 
 
-class Erased(Struct, frozen=True, gc=False, kw_only=True):
+class ErasureConfirmation(Struct, frozen=True, gc=False, kw_only=True):
     """An erasure is carried out: what it covers is gone from Redis. All copies of one confirmation are the same."""
 
     event_id: str
@@ -191,12 +191,12 @@ to_msgpack: Final = msgspec.msgpack.Encoder().encode
 read_decision: Final = msgspec.json.Decoder(Decision).decode
 read_recommendations: Final = msgspec.json.Decoder(Recommendations).decode
 read_dead_letter: Final = msgspec.json.Decoder(DeadLetter).decode
-read_scored: Final = msgspec.msgpack.Decoder(Scored).decode
-read_erased: Final = msgspec.json.Decoder(Erased).decode
+read_scored_row: Final = msgspec.msgpack.Decoder(ScoredRow).decode
+read_erasure_confirmation: Final = msgspec.json.Decoder(ErasureConfirmation).decode
 read_example: Final = msgspec.msgpack.Decoder(Example).decode
 
 
-def blocks(groups: Mapping[str, Packed], features: FeatureSet, digest: str) -> dict[str, Block]:
+def unpack_blocks(groups: Mapping[str, PackedBlock], features: FeatureSet, digest: str) -> dict[str, Block]:
     """The blocks of a row whose columns are those of `features`; raises ValueError for a row of another set."""
     if digest != features.digest:
         raise ValueError(f"A row should have the features {features.digest}. Found {digest}.")

@@ -34,7 +34,7 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
 
-class Kafka(Section):
+class KafkaSettings(Section):
     """The brokers. `client` passes librdkafka's own settings through unchanged (TLS, SASL, ...)."""
 
     bootstrap_servers: str = "localhost:9092"
@@ -53,7 +53,7 @@ class Kafka(Section):
         return {**self.client, "bootstrap.servers": self.bootstrap_servers}
 
 
-class Redis(Section):
+class RedisSettings(Section):
     """Profiles, positions and claims live at `url`; caches at `cache_url` where that is another server.
 
     `cluster`: `url` is one of a Redis Cluster's servers, which tells of the others; `cache_cluster`: so is `cache_url`.
@@ -67,7 +67,7 @@ class Redis(Section):
     timeout_s: Annotated[float, Field(gt=0)] = 5.0
 
 
-class Topics(Section):
+class TopicSettings(Section):
     """The names of the topics; the keys are the kinds of events and answers."""
 
     clicks: str = "shop.clicks"
@@ -88,15 +88,15 @@ class Topics(Section):
     dead_letters: str = "shop.dead-letters"
     partitions: Positive = 4
 
-    def of(self, kind: str) -> str:
+    def topic_name(self, kind: str) -> str:
         return str(getattr(self, kind))
 
-    def kinds(self) -> dict[str, str]:
+    def kinds_by_topic(self) -> dict[str, str]:
         """Topic name -> kind of event, for the topics that are read."""
-        return {self.of(kind): kind for kind in KINDS}
+        return {self.topic_name(kind): kind for kind in KINDS}
 
 
-class Worker(Section):
+class WorkerSettings(Section):
     """How a score worker works. `instance` tells workers of one lane apart and must be stable over restarts.
 
     A batch has what there is, at most `batch_max` records, and fewer where these would take longer than `latency_ms`.
@@ -116,7 +116,7 @@ class Worker(Section):
     items_max: Annotated[int, Field(gt=0, le=10_000_000)] = 2_000_000  # of the catalogue; further ones are left out
 
 
-class Lists(Section):
+class ListSettings(Section):
     """Recommendation lists: how many candidates are ranked, how many are kept, and for how long.
 
     `batch_max`: how many lists are made with one batch at most, so that state never waits for many; the users who wait
@@ -150,14 +150,14 @@ class Rule(Section):
     reason: str
 
 
-class Delay(NamedTuple):
+class LabelDelay(NamedTuple):
     """A label of 0 is said after `wait_ms` and may become 1 until `window_ms` have passed."""
 
     wait_ms: int
     window_ms: int
 
 
-class Feedback(Section):
+class FeedbackSettings(Section):
     """How long labels are waited for, in the streams' own time, and how much may wait at once.
 
     `grace_s`: how much longer a row is kept for labels that come out of order. `idle_ms`, by the clock: how long a
@@ -177,9 +177,9 @@ class Feedback(Section):
     parked_max: Positive = 100_000
     said_max: Positive = 50_000_000
 
-    def delayed(self) -> dict[str, Delay]:
+    def delays_by_task(self) -> dict[str, LabelDelay]:
         """The tasks whose first label may be corrected, by name; counted from the label that they go through."""
-        return {"purchase": Delay(self.purchase_wait_s * 1000, self.purchase_window_s * 1000)}
+        return {"purchase": LabelDelay(self.purchase_wait_s * 1000, self.purchase_window_s * 1000)}
 
 
 class Settings(BaseSettings):
@@ -189,12 +189,12 @@ class Settings(BaseSettings):
         env_prefix="SHOPSTREAM_", env_nested_delimiter="__", extra="forbid", frozen=True, arbitrary_types_allowed=True
     )
 
-    kafka: Kafka = Kafka()
-    redis: Redis = Redis()
-    topics: Topics = Topics()
-    worker: Worker = Worker()
-    lists: Lists = Lists()
-    feedback: Feedback = Feedback()
+    kafka: KafkaSettings = KafkaSettings()
+    redis: RedisSettings = RedisSettings()
+    topics: TopicSettings = TopicSettings()
+    worker: WorkerSettings = WorkerSettings()
+    lists: ListSettings = ListSettings()
+    feedback: FeedbackSettings = FeedbackSettings()
     rules: tuple[Rule, ...] = ()
     tasks: tuple[Task, ...] = ()
     thresholds: dict[str, dict[str, float]] = {}
@@ -235,16 +235,18 @@ def read_settings() -> tuple[Settings, FeatureSet]:
     try:
         settings = Settings()
     except ValidationError as error:
-        found = [f"`{'.'.join(map(str, e['loc']))}`: {e['msg']}. Found {e['input']!r}." for e in error.errors()]
-        raise BadConfig(found) from error
+        invalid = [f"`{'.'.join(map(str, e['loc']))}`: {e['msg']}. Found {e['input']!r}." for e in error.errors()]
+        raise BadConfig(invalid) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadConfig([f"{config_path()} should be TOML. Found: {error}"]) from error
     except SettingsError as error:
         raise BadConfig([f"The environment should hold values that can be read. Found: {error}."]) from error
-    errors = list(mistakes(settings))
+    errors = list(find_mistakes(settings))
     try:
         features = read_features(settings.features)
-        errors += [f"A rule's feature should be declared. Found `{r.feature}`." for r in unknown(settings, features)]
+        errors += [
+            f"A rule's feature should be declared. Found `{r.feature}`." for r in find_unknown_rules(settings, features)
+        ]
     except BadConfig as error:
         errors += error.errors
     if errors:
@@ -252,12 +254,12 @@ def read_settings() -> tuple[Settings, FeatureSet]:
     return settings, features
 
 
-def unknown(settings: Settings, features: FeatureSet) -> list[Rule]:
+def find_unknown_rules(settings: Settings, features: FeatureSet) -> list[Rule]:
     declared = {feature.name for group in GROUPS for feature in features.numbers(group)}
     return [rule for rule in settings.rules if rule.feature not in declared]
 
 
-def mistakes(settings: Settings) -> list[str]:
+def find_mistakes(settings: Settings) -> list[str]:
     """What no single value can show: names used twice, tasks that lean on none."""
     errors, names = [], [task.name for task in settings.tasks]
     if len(set(names)) < len(names):
@@ -267,7 +269,7 @@ def mistakes(settings: Settings) -> list[str]:
             errors.append(f"Task `{task.name}` should go through a declared task. Found `{task.through}`.")
         if not set(task.groups) <= set(GROUPS):
             errors.append(f"Task `{task.name}` should read groups among {GROUPS}. Found {task.groups}.")
-    topics = [settings.topics.of(kind) for kind in type(settings.topics).model_fields if kind != "partitions"]
+    topics = [settings.topics.topic_name(kind) for kind in type(settings.topics).model_fields if kind != "partitions"]
     if len(set(topics)) < len(topics):
         errors.append(f"Each kind should have a topic of its own. Found {sorted(topics)}.")
     if settings.lists.length > settings.lists.candidates:

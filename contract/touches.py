@@ -25,9 +25,9 @@ from typing import Final, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from contract.erasures import NO_ERASURES, Erasures, Gone
+from contract.erasures import NO_ERASURES, ErasedIds, Erasures
 from contract.events import Click, Event, Impression, Judgement, Order, Review, Search, UserEvent
-from contract.hashing import buckets_of, digests, hash_id
+from contract.hashing import buckets_of, hash_id, hash_texts
 from contract.profiles import ENTITY_KINDS, FAMILIES, JUDGED_TASKS, source_family
 
 FAMILY_CODES: Final = {family: code for code, family in enumerate(FAMILIES)}
@@ -36,9 +36,9 @@ TASK_CODES: Final = {task: code for code, task in enumerate(JUDGED_TASKS)}
 LINES_TOTAL_MAX: Final = 10**11
 
 # Whom an event's entities are linked with: the kinds that go to their first and to their second links.
-PLACES: Final = ("device", "ip")
+DEVICE_AND_IP: Final = ("device", "ip")
 USER_ONLY: Final = (("user",), ())
-LINKED: Final = {
+LINKED_KINDS: Final = {
     "orders": {
         "user": (("item",), ("device", "ip", "card")),
         "device": (("user",), ("card",)),
@@ -47,9 +47,9 @@ LINKED: Final = {
         "item": USER_ONLY,
         "seller": USER_ONLY,
     },
-    "clicks": {"user": (("item",), PLACES), "item": USER_ONLY, "device": USER_ONLY, "ip": USER_ONLY},
+    "clicks": {"user": (("item",), DEVICE_AND_IP), "item": USER_ONLY, "device": USER_ONLY, "ip": USER_ONLY},
     "reviews": {
-        "user": (("item",), PLACES),
+        "user": (("item",), DEVICE_AND_IP),
         "item": USER_ONLY,
         "seller": USER_ONLY,
         "device": USER_ONLY,
@@ -58,19 +58,19 @@ LINKED: Final = {
 }
 
 
-def rings() -> npt.NDArray[np.int8]:
+def build_link_slots() -> npt.NDArray[np.int8]:
     """`LINKED` by codes: (family, kind, linked kind) -> 0: first links, 1: second, -1: not linked."""
-    found = np.full((len(FAMILIES), len(ENTITY_KINDS), len(ENTITY_KINDS)), -1, np.int8)
-    for family, kinds in LINKED.items():
-        for kind, linked in kinds.items():
-            for ring, others in enumerate(linked):
-                for other in others:
-                    found[FAMILY_CODES[family], KIND_CODES[kind], KIND_CODES[other]] = ring
-    return found
+    slots = np.full((len(FAMILIES), len(ENTITY_KINDS), len(ENTITY_KINDS)), -1, np.int8)
+    for family, kinds in LINKED_KINDS.items():
+        for kind, kinds_by_slot in kinds.items():
+            for slot, linked_kinds in enumerate(kinds_by_slot):
+                for linked_kind in linked_kinds:
+                    slots[FAMILY_CODES[family], KIND_CODES[kind], KIND_CODES[linked_kind]] = slot
+    return slots
 
 
-RINGS: Final = rings()
-NEAR: Final = 5  # all but a user are linked only with entities among the first five that an event touches
+LINK_SLOTS: Final = build_link_slots()
+LINKED_MAX: Final = 5  # all but a user are linked only with entities among the first five that an event touches
 
 
 class Arrival(NamedTuple):
@@ -83,168 +83,177 @@ class Arrival(NamedTuple):
     partition: int = 0
 
 
-Touch: TypeAlias = tuple[str, int]  # an entity (`kind:id`) and the amount that one event touches it with
+EntityUpdate: TypeAlias = tuple[str, int]  # an entity (`kind:id`) and the amount that one event touches it with
 
 
-def minor(money: float) -> int:
+def to_minor_units(money: float) -> int:
     """Money in hundredths of its unit; floats added in another order differ, integers do not."""
     return round(money * 100)
 
 
-def ip_id(ip: str) -> str:
+def ip_to_id(ip: str) -> str:
     """An IP address as an id: lower case, and with hyphens, since colons structure keys."""
     return ip.lower().replace(":", "-")
 
 
-def touch_places(event: Order | Click | Review, amount: int) -> list[Touch]:
-    found = []
+def extract_device_updates(event: Order | Click | Review, amount: int) -> list[EntityUpdate]:
+    updates = []
     if event.device_id:
-        found.append((f"device:{event.device_id}", amount))
+        updates.append((f"device:{event.device_id}", amount))
     if event.ip:
-        found.append((f"ip:{ip_id(event.ip)}", amount))
-    return found
+        updates.append((f"ip:{ip_to_id(event.ip)}", amount))
+    return updates
 
 
-def touch_order(order: Order) -> list[Touch]:
-    amount = minor(order.amount)
-    found = [(f"user:{order.user_id}", amount), *touch_places(order, amount)]
+def extract_order_updates(order: Order) -> list[EntityUpdate]:
+    amount = to_minor_units(order.amount)
+    updates = [(f"user:{order.user_id}", amount), *extract_device_updates(order, amount)]
     if order.card_id:
-        found.append((f"card:{order.card_id}", amount))
+        updates.append((f"card:{order.card_id}", amount))
     items: dict[str, int] = {}
     sellers: dict[str, int] = {}
     for line in order.lines:
-        total = minor(line.unit_price * line.quantity)
+        total = to_minor_units(line.unit_price * line.quantity)
         items[line.item_id] = items.get(line.item_id, 0) + total
         if line.seller_id:
             sellers[line.seller_id] = sellers.get(line.seller_id, 0) + total
     for kind, totals in (("item", items), ("seller", sellers)):
-        for ident, total in totals.items():
-            found.append((f"{kind}:{ident}", total if total < LINES_TOTAL_MAX else LINES_TOTAL_MAX))
-    return found
+        for item_or_seller_id, total in totals.items():
+            updates.append((f"{kind}:{item_or_seller_id}", total if total < LINES_TOTAL_MAX else LINES_TOTAL_MAX))
+    return updates
 
 
-def touch_click(click: Click) -> list[Touch]:
-    return [(f"user:{click.user_id}", 0), (f"item:{click.item_id}", 0), *touch_places(click, 0)]
+def extract_click_updates(click: Click) -> list[EntityUpdate]:
+    return [(f"user:{click.user_id}", 0), (f"item:{click.item_id}", 0), *extract_device_updates(click, 0)]
 
 
-def touch_review(review: Review) -> list[Touch]:
-    stars = minor(review.rating)
-    found = [(f"user:{review.user_id}", stars), (f"item:{review.item_id}", stars)]
+def extract_review_updates(review: Review) -> list[EntityUpdate]:
+    stars = to_minor_units(review.rating)
+    updates = [(f"user:{review.user_id}", stars), (f"item:{review.item_id}", stars)]
     if review.seller_id:
-        found.append((f"seller:{review.seller_id}", stars))
-    return found + touch_places(review, stars)
+        updates.append((f"seller:{review.seller_id}", stars))
+    return updates + extract_device_updates(review, stars)
 
 
-def touch_impression(impression: Impression) -> list[Touch]:
+def extract_impression_updates(impression: Impression) -> list[EntityUpdate]:
     return [(f"user:{impression.user_id}", len(impression.items))]
 
 
-def touch_search(search: Search) -> list[Touch]:
+def extract_search_updates(search: Search) -> list[EntityUpdate]:
     return [(f"user:{search.user_id}", 0)]
 
 
-def touch_judgement(judgement: Judgement) -> list[Touch]:
+def extract_judgement_updates(judgement: Judgement) -> list[EntityUpdate]:
     entities = dict.fromkeys(judgement.entities)
     return [(entity, 0) for entity in entities if entity.partition(":")[0] in KIND_CODES]
 
 
-TOUCHED: Final[dict[type[Event], Callable[..., list[Touch]]]] = {
-    Order: touch_order,
-    Click: touch_click,
-    Review: touch_review,
-    Impression: touch_impression,
-    Search: touch_search,
-    Judgement: touch_judgement,
+EXTRACTORS: Final[dict[type[Event], Callable[..., list[EntityUpdate]]]] = {
+    Order: extract_order_updates,
+    Click: extract_click_updates,
+    Review: extract_review_updates,
+    Impression: extract_impression_updates,
+    Search: extract_search_updates,
+    Judgement: extract_judgement_updates,
 }
 
 
-def touches_of(event: Event) -> list[Touch]:
+def extract_updates(event: Event) -> list[EntityUpdate]:
     """Every entity that `event` touches, once each, the user first; events that no fold reads touch none."""
-    touched = TOUCHED.get(type(event))
-    return touched(event) if touched else []
+    extract = EXTRACTORS.get(type(event))
+    return extract(event) if extract else []
 
 
 @dataclass(slots=True)
-class Touches:
+class UpdateBatch:
     """A batch as columns: N arrivals in batch order, T touches arrival by arrival, E entities."""
 
     arrivals: Sequence[Arrival]
     index: dict[str, int]  # entity -> its number, in order of first touch
     entities: list[str]  # the same by number
     kind: npt.NDArray[np.int64]  # (E) code of the entity's kind
-    ident: npt.NDArray[np.uint64]  # (E) `hash_id` of the entity, as it stands among links
+    id_hash: npt.NDArray[np.uint64]  # (E) `hash_id` of the entity, as it stands among links
     bucket: npt.NDArray[np.int64]  # (E) `bucket_of` the entity
     start: npt.NDArray[np.int64]  # (N+1) first touch of each arrival
     entity: npt.NDArray[np.int64]  # (T) index into `entities`
     amount: npt.NDArray[np.int64]  # (T)
-    head: npt.NDArray[np.int64]  # (N, 6) ts_ms, offset, family, hash of an order's id, judged task or -1, verdict
-    kept: npt.NDArray[np.bool_]  # (T) False: an erasure covers it; the entity is linked with, and not folded
-    gone: Gone  # who is no longer named where links are read
+    event_columns: npt.NDArray[
+        np.int64
+    ]  # (N, 6) ts_ms, offset, family, hash of an order's id, judged task or -1, verdict
+    is_folded: npt.NDArray[np.bool_]  # (T) False: an erasure covers it; the entity is linked with, and not folded
+    erased_ids: ErasedIds  # who is no longer named where links are read
 
-    def first(self, kind: str) -> npt.NDArray[np.int64]:
+    def find_first(self, kind: str) -> npt.NDArray[np.int64]:
         """(N) The first touch of each arrival that is of this kind, -1 where there is none."""
-        touch = np.flatnonzero(self.kind[self.entity] == KIND_CODES[kind])[::-1]
-        found = np.full(len(self.arrivals), -1, np.int64)
-        found[np.searchsorted(self.start, touch, "right") - 1] = touch  # of several the one that is assigned last
-        return found
+        rows = np.flatnonzero(self.kind[self.entity] == KIND_CODES[kind])[::-1]
+        first = np.full(len(self.arrivals), -1, np.int64)
+        first[np.searchsorted(self.start, rows, "right") - 1] = rows  # of several the one that is assigned last
+        return first
 
 
-def columns(arrivals: Sequence[Arrival], watched: Iterable[str] = (), erasures: Erasures = NO_ERASURES) -> Touches:
+def to_updates(
+    arrivals: Sequence[Arrival], extra_entities: Iterable[str] = (), erasures: Erasures = NO_ERASURES
+) -> UpdateBatch:
     """The columns of a batch; the order of `arrivals` is the order in which they are folded.
 
     `watched` entities are read with the batch though nothing in it need touch them. What `erasures` cover of a user is
     skipped by that user's own slices alone: what the event tells of its device, card, items or seller stays told.
     """
-    touches = [touches_of(arrival.event) for arrival in arrivals]
-    names, amounts = [entity for own in touches for entity, _ in own], [amount for own in touches for _, amount in own]
-    index = {entity: number for number, entity in enumerate(dict.fromkeys(chain(names, watched)))}
-    families = {source: family_of(source) for source in {arrival.source for arrival in arrivals}}
-    head = np.array([head_of(arrival, families[arrival.source]) for arrival in arrivals], np.int64).reshape(-1, 6)
-    touched = np.array([index[entity] for entity in names], np.int64)
-    start = np.cumsum([0, *map(len, touches)], dtype=np.int64)
-    digested = digests(index)
-    ts_ms = np.repeat(head[:, 0], np.diff(start))
-    return Touches(
+    updates = [extract_updates(arrival.event) for arrival in arrivals]
+    names, amounts = (
+        [entity for event_updates in updates for entity, _ in event_updates],
+        [amount for event_updates in updates for _, amount in event_updates],
+    )
+    index = {entity: number for number, entity in enumerate(dict.fromkeys(chain(names, extra_entities)))}
+    family_codes = {source: family_code(source) for source in {arrival.source for arrival in arrivals}}
+    event_columns = np.array(
+        [encode_event(arrival, family_codes[arrival.source]) for arrival in arrivals], np.int64
+    ).reshape(-1, 6)
+    entity_numbers = np.array([index[entity] for entity in names], np.int64)
+    start = np.cumsum([0, *map(len, updates)], dtype=np.int64)
+    hashes = hash_texts(index)
+    ts_ms = np.repeat(event_columns[:, 0], np.diff(start))
+    return UpdateBatch(
         arrivals=arrivals,
         index=index,
         entities=list(index),
         kind=np.array([KIND_CODES.get(entity[: entity.find(":")], -1) for entity in index], np.int64),
-        ident=np.maximum(digested >> 1, 1),
-        bucket=buckets_of(digested),
+        id_hash=np.maximum(hashes >> 1, 1),
+        bucket=buckets_of(hashes),
         start=start,
-        entity=touched,
+        entity=entity_numbers,
         amount=np.array(amounts, np.int64),
-        head=head,
-        kept=ts_ms > until_ms(index, erasures)[touched],
-        gone=erasures.gone(),
+        event_columns=event_columns,
+        is_folded=ts_ms > find_cutoffs_ms(index, erasures)[entity_numbers],
+        erased_ids=erasures.erased_ids(),
     )
 
 
-def until_ms(index: dict[str, int], erasures: Erasures) -> npt.NDArray[np.int64]:
+def find_cutoffs_ms(index: dict[str, int], erasures: Erasures) -> npt.NDArray[np.int64]:
     """(E) Up to which time an erasure covers what touches each entity; -1: none does."""
-    found = np.full(len(index), -1, np.int64)
+    cutoffs_ms = np.full(len(index), -1, np.int64)
     for entity in index.keys() & erasures.until_ms.keys():
-        found[index[entity]] = erasures.until_ms[entity]
-    return found
+        cutoffs_ms[index[entity]] = erasures.until_ms[entity]
+    return cutoffs_ms
 
 
-Head: TypeAlias = tuple[int, int, int, int, int, int]
+EventColumns: TypeAlias = tuple[int, int, int, int, int, int]
 
 
-def head_of(arrival: Arrival, family: int) -> Head:
+def encode_event(arrival: Arrival, family: int) -> EventColumns:
     """What every touch of an arrival has in common: a row of `Touches.head`."""
     event = arrival.event
     if isinstance(event, Order):
         return event.ts_ms, arrival.offset, family, hash_id(event.event_id), -1, 0
-    return event.ts_ms, arrival.offset, family, 0, *verdict(event)
+    return event.ts_ms, arrival.offset, family, 0, *encode_judgement(event)
 
 
-def family_of(source: str) -> int:
+def family_code(source: str) -> int:
     """The code of a source's family; -1: none that profiles know."""
     return FAMILY_CODES.get(source_family(source), -1)
 
 
-def verdict(event: Event) -> tuple[int, int]:
+def encode_judgement(event: Event) -> tuple[int, int]:
     """Which judged task an event speaks of (-1: none that profiles count) and 1 for bad, 0 for good."""
     if not isinstance(event, Judgement) or isinstance(event.value, str):
         return -1, 0

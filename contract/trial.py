@@ -14,11 +14,11 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
-from contract.bundle import replace_durably, sync_folder
+from contract.bundle import fsync_folder, replace_durably
 from contract.errors import BadBundle
-from contract.hashing import drawn
+from contract.hashing import hash_fraction
 
-POINTER = "trial.json"
+POINTER_FILE = "trial.json"
 
 
 class Trial(Struct, frozen=True, kw_only=True):
@@ -31,38 +31,38 @@ class Trial(Struct, frozen=True, kw_only=True):
     def is_shadow(self) -> bool:
         return self.share == 0
 
-    def takes(self, user_id: str) -> bool:
+    def includes(self, user_id: str) -> bool:
         """Whether this user gets the trial's answers: who does at a small share does at a larger one, too.
 
         The version salts the hash: the next trial is not borne by the same people.
         """
-        return drawn(user_id, self.version) < self.share
+        return hash_fraction(user_id, self.version) < self.share
 
 
 def read_trial(bundles: Path) -> Trial | None:
     """The trial that is on, None without one; raises `BadBundle` for a broken pointer."""
     try:
-        return msgspec.json.decode((bundles / POINTER).read_bytes(), type=Trial)
+        return msgspec.json.decode((bundles / POINTER_FILE).read_bytes(), type=Trial)
     except FileNotFoundError:
         return None
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise BadBundle(f"{POINTER} should name a version and a share from 0 to 1. Found: {error!r}") from error
+        raise BadBundle(f"{POINTER_FILE} should name a version and a share from 0 to 1. Found: {error!r}") from error
 
 
-def point_to_trial(bundles: Path, trial: Trial) -> None:
+def set_trial(bundles: Path, trial: Trial) -> None:
     """Begin a trial, or change its share; readers see the old pointer or the new one. Raises `BadBundle`."""
-    replace_durably(bundles / POINTER, json.dumps({"version": trial.version, "share": trial.share}).encode())
+    replace_durably(bundles / POINTER_FILE, json.dumps({"version": trial.version, "share": trial.share}).encode())
 
 
 def end_trial(bundles: Path) -> Trial | None:
     """Take the pointer away, also a broken one; what the trial was, None if there was none. Raises `BadBundle`."""
     try:
-        was = read_trial(bundles)
+        ended = read_trial(bundles)
     except BadBundle:
-        was = None
+        ended = None
     try:
-        (bundles / POINTER).unlink(missing_ok=True)
-        sync_folder(bundles)
+        (bundles / POINTER_FILE).unlink(missing_ok=True)
+        fsync_folder(bundles)
     except OSError as error:
-        raise BadBundle(f"{POINTER} should be removed. Found: {error}") from error
-    return was
+        raise BadBundle(f"{POINTER_FILE} should be removed. Found: {error}") from error
+    return ended

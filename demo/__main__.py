@@ -17,11 +17,11 @@ INTERRUPTED = 130
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit codes: 0 done, 1 something failed and says why, 2 wrong settings, 130 interrupted."""
-    args = parse(arguments)
+    args = parse_arguments(arguments)
     # A request to end is taken like Ctrl-C, so that everything started is stopped in good order; and so is Ctrl-C
     # itself, which a shell that starts us in the background has told us to ignore.
-    for asked in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(asked, signal.default_int_handler)
+    for signal_number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signal_number, signal.default_int_handler)
     try:
         return run(args)
     except BadConfig as error:
@@ -47,17 +47,21 @@ def run(args: argparse.Namespace) -> int:
     return replay(settings, args.data, speed_up=args.speed_up, limit=args.limit)
 
 
-def parse(arguments: list[str] | None) -> argparse.Namespace:
+def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m demo", description="The whole system on one machine.")
     commands = parser.add_subparsers(dest="command", required=True)
-    story = commands.add_parser("run", help="a simulated shop, from its history to a model that has learned from us")
-    story.add_argument("--keep", action="store_true", help="leave everything running until Ctrl-C")
-    story.add_argument("--seed", type=int, default=7, help="which shop")
-    again = commands.add_parser("replay", help="send a real shop's log through the settings' Kafka")
-    again.add_argument("--source", choices=["online_retail"], required=True)
-    again.add_argument("--data", type=Path, required=True, help="the source's Parquet file or its folder")
-    again.add_argument("--speed-up", type=float, default=0.0, help="how many times as fast as it was; 0: no waiting")
-    again.add_argument("--limit", type=int, help="the first so many invoices alone")
+    run_parser = commands.add_parser(
+        "run", help="a simulated shop, from its history to a model that has learned from us"
+    )
+    run_parser.add_argument("--keep", action="store_true", help="leave everything running until Ctrl-C")
+    run_parser.add_argument("--seed", type=int, default=7, help="which shop")
+    replay_parser = commands.add_parser("replay", help="send a real shop's log through the settings' Kafka")
+    replay_parser.add_argument("--source", choices=["online_retail"], required=True)
+    replay_parser.add_argument("--data", type=Path, required=True, help="the source's Parquet file or its folder")
+    replay_parser.add_argument(
+        "--speed-up", type=float, default=0.0, help="how many times as fast as it was; 0: no waiting"
+    )
+    replay_parser.add_argument("--limit", type=int, help="the first so many invoices alone")
     return parser.parse_args(arguments)
 
 

@@ -6,34 +6,34 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from contract.events import Label
-from demo.happenings import Happening
-from demo.invoices import Invoice, Row
+from demo.happenings import SourceRecord
+from demo.invoices import Invoice, InvoiceLine
 
 TASK: Final = "cancellation"
 
 
 @dataclass(slots=True)
-class Cancellations:
+class CancellationMatcher:
     """Which earlier order a cancelled line is about. `unmatched_by`: cancelled lines, by why they match none."""
 
     unmatched_by: Counter[str] = field(default_factory=Counter)
-    _bought: defaultdict[tuple[str, str], list[tuple[int, str]]] = field(default_factory=lambda: defaultdict(list))
+    _purchases: defaultdict[tuple[str, str], list[tuple[int, str]]] = field(default_factory=lambda: defaultdict(list))
 
     @property
     def unmatched(self) -> int:
         """How many cancelled lines have matched no order so far."""
         return self.unmatched_by.total()
 
-    def remember(self, order: Invoice) -> None:
+    def add_order(self, order: Invoice) -> None:
         """An order that may be cancelled later; what becomes a dead letter is never judged."""
         if order.is_clean:
-            for row in order.rows:
-                self._bought[order.customer, row.stock_code].append((row.quantity, order.number))
+            for row in order.lines:
+                self._purchases[order.customer, row.stock_code].append((row.quantity, order.number))
 
-    def labels(self, invoice: Invoice) -> Iterator[Happening]:
+    def make_labels(self, invoice: Invoice) -> Iterator[SourceRecord]:
         """What a cancelling invoice says: one label for each order that any of its lines match."""
-        judged = dict.fromkeys(number for row in invoice.rows if (number := self._match(invoice.customer, row)))
-        for number in judged:
+        order_numbers = dict.fromkeys(number for row in invoice.lines if (number := self._match(invoice.customer, row)))
+        for number in order_numbers:
             label = Label(
                 event_id=f"{invoice.number}~{number}",
                 ts_ms=invoice.ts_ms,
@@ -42,14 +42,14 @@ class Cancellations:
                 task=TASK,
                 value=1.0,
             )
-            yield Happening("labels", invoice.customer, label, invoice.ts_ms)
+            yield SourceRecord("labels", invoice.customer, label, invoice.ts_ms)
 
-    def _match(self, customer: str, row: Row) -> str | None:
+    def _match(self, customer: str, row: InvoiceLine) -> str | None:
         """The number of the order that a cancelled line judges."""
         if not customer:
             self.unmatched_by["no_customer"] += 1
             return None
-        for quantity, number in reversed(self._bought.get((customer, row.stock_code), [])):
+        for quantity, number in reversed(self._purchases.get((customer, row.stock_code), [])):
             if quantity >= -row.quantity:
                 return number
         self.unmatched_by["no_order"] += 1

@@ -9,75 +9,81 @@ from types import TracebackType
 from typing import Final, NamedTuple, Self
 
 from contract.errors import ShopstreamError
-from demo.servers.child import Child
+from demo.servers.child import ChildProcess
 
 POLL_S: Final = 0.05
 TAIL_CHARS: Final = 3_000
-PATIENCE_S: Final = 10.0
+STOP_TIMEOUT_S: Final = 10.0
 
 
-class Failed(ShopstreamError):
+class DemoError(ShopstreamError):
     """A part of the demo ended, or was late; the message carries the end of its log."""
 
 
-class Finished(NamedTuple):
+class CommandResult(NamedTuple):
     """How a command ended: its exit status, and the last line that it printed."""
 
     status: int
-    said: str
+    last_line: str
 
 
-class Crew:
+class ProcessManager:
     """Commands of this checkout as child processes, with the environment of this one; each has its log in `folder`."""
 
     def __init__(self, *, folder: Path) -> None:
         self._folder = folder
-        self._children: dict[str, Child] = {}
+        self._processes: dict[str, ChildProcess] = {}
 
-    def start(self, name: str, *words: str, environment: Mapping[str, str] | None = None) -> None:
+    def start(self, name: str, *arguments: str, environment: Mapping[str, str] | None = None) -> None:
         """Start `python -m WORDS`, which is to run until the crew is stopped."""
-        child = self._child(name, words, environment or {})
-        self._children[name] = child
-        child.start()
+        process = self._make_process(name, arguments, environment or {})
+        self._processes[name] = process
+        process.start()
 
-    def finish(self, name: str, *words: str, within_s: float, statuses: Collection[int] = (0,)) -> Finished:
+    def run(self, name: str, *arguments: str, timeout_s: float, statuses: Collection[int] = (0,)) -> CommandResult:
         """Run `python -m WORDS` to its end; raises `Failed` if that is late or none of `statuses`."""
-        child = self._child(name, words, {})
-        child.start()
+        process = self._make_process(name, arguments, {})
+        process.start()
         try:
-            deadline = time.monotonic() + within_s
-            while child.running:
-                self.check()
+            deadline = time.monotonic() + timeout_s
+            while process.is_running:
+                self.raise_if_ended()
                 if time.monotonic() > deadline:
-                    raise Failed(f"`{name}` should be done within {within_s:g} s. Found:\n{child.tail(TAIL_CHARS)}")
+                    raise DemoError(
+                        f"`{name}` should be done within {timeout_s:g} s. Found:\n{process.tail(TAIL_CHARS)}"
+                    )
                 time.sleep(POLL_S)
-            status = child.stop() or 0
+            status = process.stop() or 0
         finally:
-            child.kill()
+            process.kill()
         if status not in statuses:
-            raise Failed(f"`{name}` should end well. Found status {status} and, in its log:\n{child.tail(TAIL_CHARS)}")
-        return Finished(status, (child.output.read_text(errors="replace").splitlines() or [""])[-1])
+            raise DemoError(
+                f"`{name}` should end well. Found status {status} and, in its log:\n{process.tail(TAIL_CHARS)}"
+            )
+        return CommandResult(status, (process.output.read_text(errors="replace").splitlines() or [""])[-1])
 
-    def check(self) -> None:
+    def raise_if_ended(self) -> None:
         """Raise `Failed`, with the end of its log, for a process that has ended by itself."""
-        for name, child in self._children.items():
-            if not child.running:
-                raise Failed(f"`{name}` should go on. Found that it ended:\n{child.tail(TAIL_CHARS)}")
+        for name, process in self._processes.items():
+            if not process.is_running:
+                raise DemoError(f"`{name}` should go on. Found that it ended:\n{process.tail(TAIL_CHARS)}")
 
-    def wait_until(self, holds: Callable[[], bool], what: str, within_s: float) -> None:
+    def wait_until(self, condition: Callable[[], bool], expectation: str, timeout_s: float) -> None:
         """Return once `holds()`; raises `Failed` when a process ends or the time is over. `what` should hold then."""
-        deadline = time.monotonic() + within_s
-        while not holds():
-            self.check()
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            self.raise_if_ended()
             if time.monotonic() > deadline:
-                logs = "\n".join(f"{name}: …{child.tail(500)}" for name, child in self._children.items())
-                raise Failed(f"{what} within {within_s:g} s. Found that it was not; the logs end with:\n{logs}")
+                logs = "\n".join(f"{name}: …{process.tail(500)}" for name, process in self._processes.items())
+                raise DemoError(
+                    f"{expectation} within {timeout_s:g} s. Found that it was not; the logs end with:\n{logs}"
+                )
             time.sleep(POLL_S)
 
     def stop(self) -> None:
         """Ask all to end at once and wait for them; those that do not listen are killed."""
-        with ThreadPoolExecutor(max_workers=max(1, len(self._children))) as pool:
-            list(pool.map(lambda child: child.stop(patience_s=PATIENCE_S), self._children.values()))
+        with ThreadPoolExecutor(max_workers=max(1, len(self._processes))) as pool:
+            list(pool.map(lambda process: process.stop(patience_s=STOP_TIMEOUT_S), self._processes.values()))
 
     def __enter__(self) -> Self:
         return self
@@ -87,9 +93,9 @@ class Crew:
     ) -> None:
         self.stop()
 
-    def _child(self, name: str, words: tuple[str, ...], more: Mapping[str, str]) -> Child:
-        return Child(
-            command=[sys.executable, "-m", *words],
+    def _make_process(self, name: str, arguments: tuple[str, ...], environment: Mapping[str, str]) -> ChildProcess:
+        return ChildProcess(
+            command=[sys.executable, "-m", *arguments],
             output=self._folder / f"{name.replace(' ', '-')}.log",
-            environment=more,
+            environment=environment,
         )

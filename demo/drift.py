@@ -13,100 +13,105 @@ from typing import Final, cast
 
 import msgspec
 
-from demo.happenings import Happening
-from demo.items import NOUNS, Assortment, Item, make_item
-from demo.people import Person
-from demo.rings import Habits
+from demo.happenings import SourceRecord
+from demo.items import NOUNS, Item, ItemCatalogue, make_item
+from demo.people import User
+from demo.rings import FraudPattern
 
-FASHION_H: Final = 24.0  # after so long a fashion has lost all but 1/e
-FASHION: Final = {"category": 0.8, "brand": 1.0, "noun": 1.0}  # deviations of the logarithm of appeal
+FASHION_DECAY_H: Final = 24.0  # after so long a fashion has lost all but 1/e
+FASHION_DEVIATION: Final = {"category": 0.8, "brand": 1.0, "noun": 1.0}  # deviations of the logarithm of appeal
 NEW_SHARE: Final = 0.05  # of the assortment, each day
 PRICED_SHARE: Final = 0.1
-TASTES_SHARE: Final = 0.08
-HABITS_DAYS: Final = 1.5
+PREFERENCES_SHARE: Final = 0.08
+PATTERN_DAYS: Final = 1.5
 
 
-class Drift:
+class ConceptDrift:
     """Moves once an hour from `begins_days` on; `habits` are those of rings that form from now on."""
 
-    def __init__(self, *, seed: int, begins_days: float) -> None:
-        self.begins_days, self.habits = begins_days, Habits()
-        self._chance = random.Random(seed)
-        self._fashion: dict[str, float] = {}
-        self._plain: dict[str, float] = {}  # the appeal of items as if there were no fashions
-        self._launched, self._moves, self._level = 0, 0, 0.0
+    def __init__(self, *, seed: int, start_days: float) -> None:
+        self.start_days, self.pattern = start_days, FraudPattern()
+        self._rng = random.Random(seed)
+        self._fashion_by_word: dict[str, float] = {}
+        self._base_appeal: dict[str, float] = {}  # the appeal of items as if there were no fashions
+        self._launched, self._hours, self._mean_appeal = 0, 0, 0.0
 
-    def move(self, items: Assortment, people: Sequence[Person], ts_ms: int) -> list[Happening]:
+    def step_hour(self, catalogue: ItemCatalogue, users: Sequence[User], ts_ms: int) -> list[SourceRecord]:
         """Change the world by an hour; returns the records of products that are new or have changed."""
-        told = self._day(items, people, ts_ms) if self._moves % 24 == 0 else []
-        self._moves += 1
-        self._follow_fashion(items)
-        return [Happening("products", item.item_id, item.product, ts_ms) for item in told]
+        changed_items = self._step_day(catalogue, users, ts_ms) if self._hours % 24 == 0 else []
+        self._hours += 1
+        self._update_fashion(catalogue)
+        return [SourceRecord("products", item.item_id, item.product, ts_ms) for item in changed_items]
 
-    def _follow_fashion(self, items: Assortment) -> None:
-        kept = math.exp(-1 / FASHION_H)
-        for kind, deviation in FASHION.items():
-            for word in sorted({words_of(item)[kind] for item in items.items}):
-                pushed = self._chance.gauss(0, deviation * math.sqrt(1 - kept**2))
-                self._fashion[word] = kept * self._fashion.get(word, 0.0) + pushed
-        seen = [self._as_seen(item) for item in items.items]
-        if not self._level:
-            self._level = level(items.items)
-        items.put([replace(item, appeal=item.appeal * self._level / level(seen)) for item in seen])
+    def _update_fashion(self, catalogue: ItemCatalogue) -> None:
+        decay = math.exp(-1 / FASHION_DECAY_H)
+        for kind, deviation in FASHION_DEVIATION.items():
+            for word in sorted({fashion_words(item)[kind] for item in catalogue.items}):
+                noise = self._rng.gauss(0, deviation * math.sqrt(1 - decay**2))
+                self._fashion_by_word[word] = decay * self._fashion_by_word.get(word, 0.0) + noise
+        shown_items = [self._apply_fashion(item) for item in catalogue.items]
+        if not self._mean_appeal:
+            self._mean_appeal = mean_shown_appeal(catalogue.items)
+        catalogue.set_items(
+            [
+                replace(item, appeal=item.appeal * self._mean_appeal / mean_shown_appeal(shown_items))
+                for item in shown_items
+            ]
+        )
 
-    def _as_seen(self, item: Item) -> Item:
-        plain = self._plain.setdefault(item.item_id, item.appeal)
-        mood = sum(self._fashion[word] for word in words_of(item).values())
-        return replace(item, appeal=plain * math.exp(mood))
+    def _apply_fashion(self, item: Item) -> Item:
+        base_appeal = self._base_appeal.setdefault(item.item_id, item.appeal)
+        log_factor = sum(self._fashion_by_word[word] for word in fashion_words(item).values())
+        return replace(item, appeal=base_appeal * math.exp(log_factor))
 
-    def _day(self, items: Assortment, people: Sequence[Person], ts_ms: int) -> list[Item]:
+    def _step_day(self, catalogue: ItemCatalogue, users: Sequence[User], ts_ms: int) -> list[Item]:
         """What changes once a day."""
-        for person in people:
-            if self._chance.random() < TASTES_SHARE:
-                self._turn(cast(MutableMapping[str, float], person.tastes))
-        if self._moves and self._moves % (24 * HABITS_DAYS) == 0:
-            self.habits = self._new_habits()
-        sold, chance = list(items.items), self._chance
-        for at in chance.sample(range(len(sold)), int(PRICED_SHARE * len(sold))):
-            sold[at] = repriced(sold[at], chance.lognormvariate(0.0, 0.3), ts_ms)
-        priced = [item for item, before in zip(sold, items.items, strict=True) if item is not before]
-        launched = [self._launch(ts_ms) for _ in range(int(NEW_SHARE * len(sold)))]
-        gone = set(chance.sample(range(len(sold)), len(launched)))
-        items.put([item for at, item in enumerate(sold) if at not in gone] + launched)
+        for user in users:
+            if self._rng.random() < PREFERENCES_SHARE:
+                self._swap_favourite(cast(MutableMapping[str, float], user.preferences))
+        if self._hours and self._hours % (24 * PATTERN_DAYS) == 0:
+            self.pattern = self._draw_pattern()
+        items, rng = list(catalogue.items), self._rng
+        for index in rng.sample(range(len(items)), int(PRICED_SHARE * len(items))):
+            items[index] = reprice(items[index], rng.lognormvariate(0.0, 0.3), ts_ms)
+        priced = [item for item, before in zip(items, catalogue.items, strict=True) if item is not before]
+        launched = [self._make_new_item(ts_ms) for _ in range(int(NEW_SHARE * len(items)))]
+        removed = set(rng.sample(range(len(items)), len(launched)))
+        catalogue.set_items([item for index, item in enumerate(items) if index not in removed] + launched)
         return priced + launched
 
-    def _launch(self, ts_ms: int) -> Item:
+    def _make_new_item(self, ts_ms: int) -> Item:
         self._launched += 1
-        category = self._chance.choice(list(NOUNS))
-        return make_item(self._chance, 9_000_000 + self._launched, category, ts_ms)
+        category = self._rng.choice(list(NOUNS))
+        return make_item(self._rng, 9_000_000 + self._launched, category, ts_ms)
 
-    def _turn(self, tastes: MutableMapping[str, float]) -> None:
+    def _swap_favourite(self, preferences: MutableMapping[str, float]) -> None:
         """Like something else best from now on."""
-        best, new = max(tastes, key=lambda one: tastes[one]), self._chance.choice(list(tastes))
-        tastes[best], tastes[new] = tastes[new], tastes[best]
+        best, new = max(preferences, key=lambda category: preferences[category]), self._rng.choice(list(preferences))
+        preferences[best], preferences[new] = preferences[new], preferences[best]
 
-    def _new_habits(self) -> Habits:
-        chance = self._chance
-        return Habits(
-            dear=chance.random() < 0.5,
-            method=chance.choice(("card", "wallet", "transfer")),
-            abroad=chance.uniform(0.0, 0.8),
-            account_days=chance.choice((20.0, 60.0, 300.0)),
+    def _draw_pattern(self) -> FraudPattern:
+        rng = self._rng
+        return FraudPattern(
+            expensive_items=rng.random() < 0.5,
+            payment_method=rng.choice(("card", "wallet", "transfer")),
+            abroad_share=rng.uniform(0.0, 0.8),
+            account_days=rng.choice((20.0, 60.0, 300.0)),
         )
 
 
-def level(items: Sequence[Item]) -> float:
+def mean_shown_appeal(items: Sequence[Item]) -> float:
     """The mean appeal of what is shown, which is shown in proportion to it; fashions move it to and fro, not up."""
     return sum(item.appeal**2 for item in items) / sum(item.appeal for item in items)
 
 
-def words_of(item: Item) -> dict[str, str]:
+def fashion_words(item: Item) -> dict[str, str]:
     """What an item's fashion goes by."""
     brand, *_, noun = item.product.title.split()
     return {"category": item.category, "brand": brand, "noun": noun}
 
 
-def repriced(item: Item, factor: float, ts_ms: int) -> Item:
+def reprice(item: Item, factor: float, ts_ms: int) -> Item:
     product = item.product
     price = max(0.5, round(product.price * factor, 2))
     event_id = f"{product.event_id}.{ts_ms}"

@@ -6,10 +6,10 @@ import msgspec
 
 from contract.events import Event
 
-ENCODE = msgspec.json.Encoder().encode
+encode_json = msgspec.json.Encoder().encode
 
 
-class Happening(NamedTuple):
+class SourceRecord(NamedTuple):
     """One record for the topic of `kind`. `event` is bytes where no event could be made or none should be.
 
     `reason` is the reason of the dead letter that the record has to become; empty where it is to be answered.
@@ -24,4 +24,4 @@ class Happening(NamedTuple):
     @property
     def value(self) -> bytes:
         """The record's value on the wire."""
-        return self.event if isinstance(self.event, bytes) else ENCODE(self.event)
+        return self.event if isinstance(self.event, bytes) else encode_json(self.event)

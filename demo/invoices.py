@@ -21,7 +21,7 @@ COLUMNS: Final = (
 )
 
 
-class Row(NamedTuple):
+class InvoiceLine(NamedTuple):
     """One line of an invoice, as it stands in the file."""
 
     stock_code: str
@@ -38,16 +38,16 @@ class Invoice:
     ts_ms: int
     customer: str
     country: str
-    rows: list[Row]
+    lines: list[InvoiceLine]
 
     @property
-    def cancels(self) -> bool:
+    def is_cancellation(self) -> bool:
         return self.number.startswith("C")
 
     @property
     def is_clean(self) -> bool:
         """Whether it can be answered as an order."""
-        return bool(self.customer) and all(row.quantity > 0 and row.unit_price >= 0 for row in self.rows)
+        return bool(self.customer) and all(line.quantity > 0 and line.unit_price >= 0 for line in self.lines)
 
 
 def read_invoices(path: Path, limit: int | None = None) -> list[Invoice]:
@@ -57,31 +57,31 @@ def read_invoices(path: Path, limit: int | None = None) -> list[Invoice]:
     """
     try:
         # One batch at a time: the whole file as Python values would be half a gigabyte.
-        with pq.ParquetFile(parquet_of(path)) as file:
-            found: dict[str, Invoice] = {}
+        with pq.ParquetFile(parquet_path(path)) as file:
+            invoices: dict[str, Invoice] = {}
             for batch in file.iter_batches(columns=list(COLUMNS)):
                 for values in zip(*(batch.column(name).to_pylist() for name in COLUMNS), strict=True):
-                    add(found, values)
-                if limit is not None and len(found) > limit:
+                    add_line(invoices, values)
+                if limit is not None and len(invoices) > limit:
                     break
     except (OSError, ValueError) as error:
         raise BadData(f"Online Retail should be a Parquet file with the columns {COLUMNS}. Found: {error}") from error
-    return list(found.values())[:limit]
+    return list(invoices.values())[:limit]
 
 
-def add(invoices: dict[str, Invoice], values: tuple[Any, ...]) -> None:
+def add_line(invoices: dict[str, Invoice], values: tuple[Any, ...]) -> None:
     """Put one line of the file where it belongs; an invoice has the time and the customer of its first line."""
     number, stock_code, description, quantity, date, price, customer, country = values
     if (invoice := invoices.get(number)) is None:
         customer = "" if customer is None else str(int(customer))
-        invoice = invoices[number] = Invoice(number, epoch_ms(date), customer, country, [])
-    invoice.rows.append(Row(stock_code, description, quantity, price))
+        invoice = invoices[number] = Invoice(number, to_epoch_ms(date), customer, country, [])
+    invoice.lines.append(InvoiceLine(stock_code, description, quantity, price))
 
 
-def epoch_ms(date: datetime) -> int:
+def to_epoch_ms(date: datetime) -> int:
     return int(date.replace(tzinfo=UTC).timestamp() * 1000)
 
 
-def parquet_of(path: Path) -> Path:
+def parquet_path(path: Path) -> Path:
     """The file itself, whether it or its folder is named."""
     return path / "online_retail.parquet" if path.is_dir() else path

@@ -38,67 +38,67 @@ class Item:
         return self.product.item_id
 
 
-class Assortment:
+class ItemCatalogue:
     """All items, drawn once; `at` finds one by its id."""
 
-    def __init__(self, *, chance: random.Random, count: int, opened_ms: int) -> None:
+    def __init__(self, *, rng: random.Random, count: int, opened_ms: int) -> None:
         categories = list(NOUNS)
-        made = [make_item(chance, number, categories[number % len(categories)], opened_ms) for number in range(count)]
-        self.at = dict[str, Item]()
-        self.put(made)
+        items = [make_item(rng, number, categories[number % len(categories)], opened_ms) for number in range(count)]
+        self.by_id = dict[str, Item]()
+        self.set_items(items)
 
-    def put(self, items: Sequence[Item]) -> None:
+    def set_items(self, items: Sequence[Item]) -> None:
         """Sell these and no others from now on; what was sold before is still found by its id."""
         self.items = list(items)
-        self.at |= {item.item_id: item for item in self.items}
-        self.categories: dict[str, list[Item]] = {
+        self.by_id |= {item.item_id: item for item in self.items}
+        self.by_category: dict[str, list[Item]] = {
             category: [item for item in self.items if item.category == category] for category in NOUNS
         }
-        self._weights = {category: appeals(items) for category, items in self.categories.items()}
+        self._cumulative_appeal = {category: accumulate_appeal(items) for category, items in self.by_category.items()}
         self._by_word = defaultdict[str, list[Item]](list)
         for item in self.items:
             for word in item.product.title.lower().split():
                 self._by_word[word].append(item)
 
-    def draw(self, chance: random.Random, category: str, count: int) -> list[str]:
+    def sample(self, rng: random.Random, category: str, count: int) -> list[str]:
         """Ids of at most `count` distinct items of a category, appealing ones more often."""
-        drawn = chance.choices(self.categories[category], cum_weights=self._weights[category], k=count)
-        return list(dict.fromkeys(item.item_id for item in drawn))
+        sampled = rng.choices(self.by_category[category], cum_weights=self._cumulative_appeal[category], k=count)
+        return list(dict.fromkeys(item.item_id for item in sampled))
 
-    def find(self, chance: random.Random, query: str, count: int) -> list[str]:
+    def search(self, rng: random.Random, query: str, count: int) -> list[str]:
         """What a plain engine answers: items with any word of the query, in no better order than by matching words."""
         matches = defaultdict[str, float](float)
         for word in query.lower().split():
             for item in self._by_word[word]:
                 matches[item.item_id] += 1.0
-        ranked = sorted(matches, key=lambda item_id: -matches[item_id] - 2 * chance.random())
+        ranked = sorted(matches, key=lambda item_id: -matches[item_id] - 2 * rng.random())
         return ranked[:count]
 
-    def matches(self, query: str, item_id: str) -> float:
+    def match_share(self, query: str, item_id: str) -> float:
         """The share of the query's words that stand in an item's title."""
         words = query.lower().split()
-        title = self.at[item_id].product.title.lower().split()
+        title = self.by_id[item_id].product.title.lower().split()
         return sum(word in title for word in words) / len(words)
 
 
-def appeals(items: Sequence[Item]) -> list[float]:
+def accumulate_appeal(items: Sequence[Item]) -> list[float]:
     return list(accumulate(item.appeal for item in items))
 
 
-def make_item(chance: random.Random, number: int, category: str, opened_ms: int) -> Item:
+def make_item(rng: random.Random, number: int, category: str, opened_ms: int) -> Item:
     """One item; one in twenty lacks its category on the record, one in ten its brand or its seller."""
-    brand, noun = chance.choice(BRANDS), chance.choice(NOUNS[category])
+    brand, noun = rng.choice(BRANDS), rng.choice(NOUNS[category])
     product = Product(
         event_id=f"p{number:06d}",
         ts_ms=opened_ms,
         item_id=f"i{number:04d}",
-        title=f"{brand} {chance.choice(ADJECTIVES)} {noun}",
-        price=round(chance.lognormvariate(3.0, 0.6), 2),
+        title=f"{brand} {rng.choice(ADJECTIVES)} {noun}",
+        price=round(rng.lognormvariate(3.0, 0.6), 2),
         currency=CURRENCY,
         available=True,
-        brand=brand if chance.random() < 0.9 else None,
-        category=category if chance.random() < 0.95 else None,
-        stock=chance.randrange(20, 500),
-        seller_id=f"s{chance.randrange(SELLERS):02d}" if chance.random() < 0.9 else None,
+        brand=brand if rng.random() < 0.9 else None,
+        category=category if rng.random() < 0.95 else None,
+        stock=rng.randrange(20, 500),
+        seller_id=f"s{rng.randrange(SELLERS):02d}" if rng.random() < 0.9 else None,
     )
-    return Item(product, category, appeal=chance.lognormvariate(0.0, 0.5))
+    return Item(product, category, appeal=rng.lognormvariate(0.0, 0.5))

@@ -2,10 +2,10 @@
 
 from typing import Final, NamedTuple
 
-from demo.happenings import Happening
+from demo.happenings import SourceRecord
 
 
-class Malformed(NamedTuple):
+class MalformedRecord(NamedTuple):
     """A record's value for the topic of `kind`, and why it cannot be answered."""
 
     kind: str
@@ -13,24 +13,24 @@ class Malformed(NamedTuple):
     reason: str
 
 
-ORDER: Final = (
+ORDER_TEMPLATE: Final = (
     b'{"event_id": "%s", "ts_ms": 1, "user_id": "u0001", "lines": [{"item_id": "i0001", "quantity": %s, '
     b'"unit_price": 9.5}], "amount": %s, "currency": "EUR", "payment_method": "card"}'
 )
 
-MALFORMED: Final = (
-    Malformed("orders", b'{"event_id": "bad1", "ts_ms": 1, "user_id": ', "not_json"),
-    Malformed("clicks", b"\xff\xfe\x00", "not_utf8"),
-    Malformed("orders", ORDER % (b"bad2", b"-3", b"9.5"), "out_of_range"),
-    Malformed("clicks", b'{"event_id": "bad3", "ts_ms": 1, "item_id": "i0001"}', "missing_field"),
-    Malformed("orders", ORDER % (b"bad4", b"1", b"NaN"), "not_json"),
-    Malformed("searches", b'{"event_id": "bad5", "ts_ms": 1, "user_id": "u0001", "query": 7}', "wrong_type"),
-    Malformed("orders", ORDER % (b"bad{6}", b"1", b"9.5"), "bad_id"),
-    Malformed("clicks", b'{"event_id": "bad8", "more": ' + b"[" * 10_000 + b"]" * 10_000 + b"}", "too_deep"),
-    Malformed("orders", ORDER % (b"bad7", b"1", b"1e400"), "out_of_range"),
-    Malformed("clicks", b"", "empty"),
-    Malformed("orders", b'{"event_id": "bad9", "text": "' + b"x" * 300_000 + b'"}', "too_large"),
-    Malformed(
+MALFORMED_RECORDS: Final = (
+    MalformedRecord("orders", b'{"event_id": "bad1", "ts_ms": 1, "user_id": ', "not_json"),
+    MalformedRecord("clicks", b"\xff\xfe\x00", "not_utf8"),
+    MalformedRecord("orders", ORDER_TEMPLATE % (b"bad2", b"-3", b"9.5"), "out_of_range"),
+    MalformedRecord("clicks", b'{"event_id": "bad3", "ts_ms": 1, "item_id": "i0001"}', "missing_field"),
+    MalformedRecord("orders", ORDER_TEMPLATE % (b"bad4", b"1", b"NaN"), "not_json"),
+    MalformedRecord("searches", b'{"event_id": "bad5", "ts_ms": 1, "user_id": "u0001", "query": 7}', "wrong_type"),
+    MalformedRecord("orders", ORDER_TEMPLATE % (b"bad{6}", b"1", b"9.5"), "bad_id"),
+    MalformedRecord("clicks", b'{"event_id": "bad8", "more": ' + b"[" * 10_000 + b"]" * 10_000 + b"}", "too_deep"),
+    MalformedRecord("orders", ORDER_TEMPLATE % (b"bad7", b"1", b"1e400"), "out_of_range"),
+    MalformedRecord("clicks", b"", "empty"),
+    MalformedRecord("orders", b'{"event_id": "bad9", "text": "' + b"x" * 300_000 + b'"}', "too_large"),
+    MalformedRecord(
         "orders",
         b'{"event_id": "bad10", "ts_ms": 1, "user_id": "u0001", "lines": [], "amount": 1, "currency": "EUR", '
         b'"payment_method": "card"}',
@@ -39,7 +39,7 @@ MALFORMED: Final = (
 )
 
 
-def malformed(number: int, ts_ms: int) -> Happening:
+def make_malformed(number: int, ts_ms: int) -> SourceRecord:
     """One of them, in turn, as if it had been sent at `ts_ms`."""
-    kind, value, reason = MALFORMED[number % len(MALFORMED)]
-    return Happening(kind, f"u{number % 50:04d}", value, ts_ms, reason)
+    kind, value, reason = MALFORMED_RECORDS[number % len(MALFORMED_RECORDS)]
+    return SourceRecord(kind, f"u{number % 50:04d}", value, ts_ms, reason)

@@ -18,9 +18,9 @@ import pyarrow.parquet as pq
 from msgspec.structs import replace
 
 from contract.events import Product
-from demo.cancellations import Cancellations
-from demo.happenings import ENCODE, Happening
-from demo.invoices import Invoice, Row, parquet_of, read_invoices
+from demo.cancellations import CancellationMatcher
+from demo.happenings import SourceRecord, encode_json
+from demo.invoices import Invoice, InvoiceLine, parquet_path, read_invoices
 
 CURRENCY: Final = "GBP"
 # Prices differ from customer to customer by the quantity they take; a catalogue that followed each would only flicker.
@@ -32,94 +32,94 @@ class OnlineRetail:
 
     def __init__(self, path: Path, *, limit: int | None = None) -> None:
         self.invoices = read_invoices(path, limit)
-        self.cancellations = Cancellations()
+        self.cancellations = CancellationMatcher()
 
-    def happenings(self) -> Iterator[Happening]:
+    def records(self) -> Iterator[SourceRecord]:
         """Products before the order that shows them, each invoice in its turn."""
-        prices, self.cancellations = PriceList(), Cancellations()
+        prices, self.cancellations = PriceList(), CancellationMatcher()
         for invoice in self.invoices:
-            if invoice.cancels:
-                yield from self.cancellations.labels(invoice)
+            if invoice.is_cancellation:
+                yield from self.cancellations.make_labels(invoice)
                 continue
-            yield from prices.products(invoice)
-            yield order_of(invoice)
-            self.cancellations.remember(invoice)
+            yield from prices.update(invoice)
+            yield make_order_record(invoice)
+            self.cancellations.add_order(invoice)
 
 
-def order_of(invoice: Invoice) -> Happening:
+def make_order_record(invoice: Invoice) -> SourceRecord:
     """The invoice as an Order, repaired nowhere; without a customer it has no `user_id`."""
     order: dict[str, Any] = {"event_id": invoice.number, "ts_ms": invoice.ts_ms}
     if invoice.customer:
         order["user_id"] = invoice.customer
     order["lines"] = [
-        {"item_id": row.stock_code, "quantity": row.quantity, "unit_price": row.unit_price} for row in invoice.rows
+        {"item_id": line.stock_code, "quantity": line.quantity, "unit_price": line.unit_price} for line in invoice.lines
     ]
-    order["amount"] = round(sum(row.quantity * row.unit_price for row in invoice.rows), 2)
+    order["amount"] = round(sum(line.quantity * line.unit_price for line in invoice.lines), 2)
     order |= {"currency": CURRENCY, "payment_method": "invoice", "shipping_country": invoice.country}
-    return Happening("orders", invoice.customer, ENCODE(order), invoice.ts_ms)
+    return SourceRecord("orders", invoice.customer, encode_json(order), invoice.ts_ms)
 
 
 class PriceList:
     """Products as sales show them: rows without a price are corrections of the stock, with words like `damaged`."""
 
     def __init__(self) -> None:
-        self._known: dict[str, Product] = {}
+        self._products: dict[str, Product] = {}
 
-    def products(self, invoice: Invoice) -> Iterator[Happening]:
+    def update(self, invoice: Invoice) -> Iterator[SourceRecord]:
         """What this invoice shows of products for the first time, and prices that are new by now."""
-        for row in invoice.rows:
-            if row.quantity <= 0 or row.unit_price <= 0 or not row.description:
+        for line in invoice.lines:
+            if line.quantity <= 0 or line.unit_price <= 0 or not line.description:
                 continue
-            known = self._known.get(row.stock_code)
-            if known is None:
-                yield self._put(self._first(invoice, row))
-            elif known.price != row.unit_price and invoice.ts_ms - known.ts_ms >= PRICE_STANDS_MS:
-                yield self._put(self._repriced(known, invoice, row))
+            product = self._products.get(line.stock_code)
+            if product is None:
+                yield self._store(self._make_product(invoice, line))
+            elif product.price != line.unit_price and invoice.ts_ms - product.ts_ms >= PRICE_STANDS_MS:
+                yield self._store(self._reprice(product, invoice, line))
 
-    def _put(self, product: Product) -> Happening:
-        self._known[product.item_id] = product
-        return Happening("products", product.item_id, product, product.ts_ms)
+    def _store(self, product: Product) -> SourceRecord:
+        self._products[product.item_id] = product
+        return SourceRecord("products", product.item_id, product, product.ts_ms)
 
-    def _first(self, invoice: Invoice, row: Row) -> Product:
+    def _make_product(self, invoice: Invoice, line: InvoiceLine) -> Product:
         return Product(
-            event_id=f"{invoice.number}~{row.stock_code}",
+            event_id=f"{invoice.number}~{line.stock_code}",
             ts_ms=invoice.ts_ms,
-            item_id=row.stock_code,
-            title=(row.description or "").strip(),
-            price=row.unit_price,
+            item_id=line.stock_code,
+            title=(line.description or "").strip(),
+            price=line.unit_price,
             currency=CURRENCY,
             available=True,
         )
 
-    def _repriced(self, known: Product, invoice: Invoice, row: Row) -> Product:
-        event_id = f"{invoice.number}~{row.stock_code}"
-        return replace(known, event_id=event_id, ts_ms=invoice.ts_ms, price=row.unit_price)
+    def _reprice(self, product: Product, invoice: Invoice, line: InvoiceLine) -> Product:
+        event_id = f"{invoice.number}~{line.stock_code}"
+        return replace(product, event_id=event_id, ts_ms=invoice.ts_ms, price=line.unit_price)
 
 
-def expected_dead_letters(path: Path) -> dict[str, int]:
+def count_expected_dead_letters(path: Path) -> dict[str, int]:
     """How many invoices of the file must become dead letters, by reason, counted from the file's own columns.
 
     A line out of bounds is met before the missing customer, since fields are checked where they stand and what is
     missing is noticed at the end.
     """
-    with_customer, bad, orders = set[str](), set[str](), dict[str, None]()
+    with_customer, out_of_range, orders = set[str](), set[str](), dict[str, None]()
     for number, _, quantity, price, customer in read_columns(path):
         if number.startswith("C"):
             continue
         orders[number] = None
         if quantity < 1 or price < 0:
-            bad.add(number)
+            out_of_range.add(number)
         if customer is not None:
             with_customer.add(number)
     reasons = Counter(
-        "out_of_range" if number in bad else "missing_field"
+        "out_of_range" if number in out_of_range else "missing_field"
         for number in orders
-        if number in bad or number not in with_customer
+        if number in out_of_range or number not in with_customer
     )
     return dict(reasons)
 
 
 def read_columns(path: Path) -> Iterable[tuple[str, str, int, float, float | None]]:
     columns = ("InvoiceNo", "StockCode", "Quantity", "UnitPrice", "CustomerID")
-    table = pq.read_table(parquet_of(path), columns=list(columns))
+    table = pq.read_table(parquet_path(path), columns=list(columns))
     return zip(*(table.column(name).to_pylist() for name in columns), strict=True)

@@ -9,7 +9,7 @@ SAMPLE: Final = re.compile(r"^(\w+)(?:\{(.*)\})? (\S+)$", re.MULTILINE)
 TIMEOUT_S: Final = 2.0
 
 
-class Probe:
+class HealthProbe:
     """The health endpoint of a process on this machine."""
 
     def __init__(self, port: int) -> None:
@@ -18,18 +18,18 @@ class Probe:
     def is_ready(self) -> bool:
         return self._get("/readyz") is not None
 
-    def serves(self) -> str:
+    def served_version(self) -> str:
         """The version of the model that it serves, empty while there is none."""
-        for name, labels in self.samples():
+        for name, labels in self.read_samples():
             if name == "shopstream_model_info":
                 return labels.partition('"')[2].rpartition('"')[0]
         return ""
 
-    def value(self, name: str) -> float:
+    def read_total(self, name: str) -> float:
         """The sum of a metric over its labels; 0 while nobody answers."""
-        return sum(value for (found, _), value in self.samples().items() if found == name)
+        return sum(value for (sample_name, _), value in self.read_samples().items() if sample_name == name)
 
-    def samples(self) -> dict[tuple[str, str], float]:
+    def read_samples(self) -> dict[tuple[str, str], float]:
         """Every sample by its name and its labels as printed; nothing while nobody answers."""
         text = self._get("/metrics") or ""
         return {(name, labels): float(value) for name, labels, value in SAMPLE.findall(text)}

@@ -19,32 +19,32 @@ class Page(NamedTuple):
     recommendation_id: str | None
 
 
-NOTHING = Page((), None)
+EMPTY_PAGE = Page((), None)
 
 
-class Reader:
+class RecommendationReader:
     """Reads from the Redis that workers cache lists in; `prefix` is theirs (`redis.prefix`)."""
 
     def __init__(self, client: redis.Redis, prefix: str = "shop:") -> None:
         self._client, self._prefix = client, prefix
 
-    def page(self, user_id: str, category: str | None = None) -> Page:
+    def read(self, user_id: str, category: str | None = None) -> Page:
         """The user's own list, else what is popular in the category where they are, else what is popular.
 
         Raises `redis.RedisError` where Redis does not answer; a shop then shows what it would show without us.
         """
         keys = [f"rec:{user_id}", *([f"rec:popular:{category}"] if category else []), "rec:popular"]
-        found: Any = self._client.mget([self._prefix + key for key in keys])
-        for page in map(read_page, found):
+        values: Any = self._client.mget([self._prefix + key for key in keys])
+        for page in map(parse_page, values):
             if page.items:
                 return page
-        return NOTHING
+        return EMPTY_PAGE
 
 
-def read_page(value: bytes | None) -> Page:
+def parse_page(value: bytes | None) -> Page:
     """A cached list of a user, whose items are objects, or of popular items, which are ids."""
     if value is None:
-        return NOTHING
-    told = json.loads(value)
-    items = tuple(item if isinstance(item, str) else str(item["item_id"]) for item in told["items"])
-    return Page(items, told.get("recommendation_id"))
+        return EMPTY_PAGE
+    content = json.loads(value)
+    items = tuple(item if isinstance(item, str) else str(item["item_id"]) for item in content["items"])
+    return Page(items, content.get("recommendation_id"))

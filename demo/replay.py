@@ -8,9 +8,9 @@ from typing import Final
 from rich.console import Console
 
 from contract.settings import Settings
-from demo.happenings import Happening
+from demo.happenings import SourceRecord
 from demo.online_retail import OnlineRetail
-from demo.sender import Pace, Sender
+from demo.sender import RecordProducer, ReplayClock
 
 PROGRESS_S: Final = 2.0
 
@@ -23,26 +23,35 @@ def replay(settings: Settings, data: Path, *, speed_up: float, limit: int | None
     console = Console(stderr=True)
     console.print(f"Reading {data} …")
     source = OnlineRetail(data, limit=limit)
-    sender, begun_s = Sender(kafka=settings.kafka, topics=settings.topics), time.monotonic()
+    producer, started_s = RecordProducer(kafka=settings.kafka, topics=settings.topics), time.monotonic()
     console.print(f"Sending {len(source.invoices):,} invoices to {settings.kafka.bootstrap_servers}.")
-    send_all(sender, source.happenings(), Pace(speed_up), lambda now: console.print(f"{now}: {counts(sender)}"))
-    seconds = time.monotonic() - begun_s
-    console.print(f"Sent {counts(sender)} in {seconds:.1f} s ({sender.sent.total() / seconds:,.0f} records/s).")
+    send_all(
+        producer,
+        source.records(),
+        ReplayClock(speed_up),
+        lambda day: console.print(f"{day}: {format_counts(producer)}"),
+    )
+    seconds = time.monotonic() - started_s
+    console.print(
+        f"Sent {format_counts(producer)} in {seconds:.1f} s ({producer.sent_by_kind.total() / seconds:,.0f} records/s)."
+    )
     console.print(f"Cancelled lines without an order to judge: {dict(source.cancellations.unmatched_by)}.")
     return 0
 
 
-def send_all(sender: Sender, happenings: Iterator[Happening], pace: Pace, tell: Callable[[str], None]) -> None:
+def send_all(
+    producer: RecordProducer, records: Iterator[SourceRecord], clock: ReplayClock, report: Callable[[str], None]
+) -> None:
     """Send each happening at its time, telling every few seconds which day it is by now."""
-    told_s = time.monotonic()
-    for happening in happenings:
-        pace.wait(happening.ts_ms)
-        sender.send(happening)
-        if time.monotonic() - told_s > PROGRESS_S:
-            told_s = time.monotonic()
-            tell(time.strftime("%Y-%m-%d", time.gmtime(happening.ts_ms / 1000)))
-    sender.flush()
+    reported_s = time.monotonic()
+    for record in records:
+        clock.wait_until(record.ts_ms)
+        producer.send(record)
+        if time.monotonic() - reported_s > PROGRESS_S:
+            reported_s = time.monotonic()
+            report(time.strftime("%Y-%m-%d", time.gmtime(record.ts_ms / 1000)))
+    producer.flush()
 
 
-def counts(sender: Sender) -> str:
-    return ", ".join(f"{count:,} {kind}" for kind, count in sorted(sender.sent.items()))
+def format_counts(producer: RecordProducer) -> str:
+    return ", ".join(f"{count:,} {kind}" for kind, count in sorted(producer.sent_by_kind.items()))

@@ -8,52 +8,66 @@ the new one.
 from contextlib import ExitStack
 from typing import Final
 
-from demo.crew import Failed
-from demo.lessons import Lessons
-from demo.live import Live
-from demo.shop import Shop
-from demo.site import Site
-from demo.summary import Outcome, show
-from demo.teller import Teller
+from demo.crew import DemoError
+from demo.lessons import TrainingSteps
+from demo.live import LivePhase
+from demo.shop import ShopSimulator
+from demo.site import DemoEnvironment
+from demo.summary import DemoResult, print_summary
+from demo.teller import StepReporter
 
 HISTORY_DAYS: Final = 8.0
 LIVE_DAYS: Final = 3.0
-MORE_DAYS: Final = 1.0
-LESSONS_MAX: Final = 3
+EXTRA_DAYS: Final = 1.0
+UPDATES_MAX: Final = 3
 
 
 def run(seed: int, *, keep: bool) -> int:
     """Tell the whole story; 0 at its end. Raises `Failed` with a log's end when a part of it does not work."""
-    teller, shop = Teller(), Shop(seed)
+    reporter, shop = StepReporter(), ShopSimulator(seed)
     with ExitStack() as stack:
-        with teller.step("Starting an embedded Kafka and Valkey"):
-            site = Site(stack)
-        lessons, live = Lessons(site=site, teller=teller), Live(site=site, teller=teller, shop=shop)
-        lessons.from_history(shop.history(HISTORY_DAYS), HISTORY_DAYS)
-        live.open()
-        live.go(LIVE_DAYS)
-        first = lessons.version
-        learn_from_feedback(lessons, live)
-        live.meet(lessons.version)
-        check_nothing_trimmed(site)
-        versions = (first, lessons.version)
-        show(teller.console, Outcome(site=site, shop=shop, live=live, versions=versions, seconds=teller.seconds))
+        with reporter.step("Starting an embedded Kafka and Valkey"):
+            environment = DemoEnvironment(stack)
+        training, live_phase = (
+            TrainingSteps(environment=environment, reporter=reporter),
+            LivePhase(environment=environment, reporter=reporter, shop=shop),
+        )
+        training.train_from_history(shop.simulate_history(HISTORY_DAYS), HISTORY_DAYS)
+        live_phase.start_workers()
+        live_phase.run_days(LIVE_DAYS)
+        first_version = training.bundle_version
+        learn_from_feedback(training, live_phase)
+        live_phase.wait_for_version(training.bundle_version)
+        check_nothing_trimmed(environment)
+        versions = (first_version, training.bundle_version)
+        print_summary(
+            reporter.console,
+            DemoResult(
+                environment=environment,
+                shop=shop,
+                live_phase=live_phase,
+                versions=versions,
+                elapsed_s=reporter.elapsed_s,
+            ),
+        )
         if keep:
-            teller.console.print("\nThe shop goes on; Ctrl-C ends it.")
-            live.stay()
+            reporter.console.print("\nThe shop goes on; Ctrl-C ends it.")
+            live_phase.run_forever()
     return 0
 
 
-def learn_from_feedback(lessons: Lessons, live: Live) -> None:
+def learn_from_feedback(training: TrainingSteps, live_phase: LivePhase) -> None:
     """Until a model is published that the gate finds no worse; each refusal is answered with more feedback."""
-    for _ in range(LESSONS_MAX):
-        if lessons.from_feedback():
+    for _ in range(UPDATES_MAX):
+        if training.train_from_feedback():
             return
-        live.go(MORE_DAYS)
-    raise Failed(f"The gate should let one of {LESSONS_MAX} updates pass. Found all refused.")
+        live_phase.run_days(EXTRA_DAYS)
+    raise DemoError(f"The gate should let one of {UPDATES_MAX} updates pass. Found all refused.")
 
 
-def check_nothing_trimmed(site: Site) -> None:
+def check_nothing_trimmed(environment: DemoEnvironment) -> None:
     """The embedded Kafka keeps the latest records alone: what was counted must still be all there is."""
-    if trimmed := site.witness.trimmed(site.topics):
-        raise Failed(f"The embedded Kafka should still hold all that was sent. Found these cut: {trimmed}.")
+    if trimmed_partitions := environment.outputs.find_trimmed_partitions(environment.topics):
+        raise DemoError(
+            f"The embedded Kafka should still hold all that was sent. Found these cut: {trimmed_partitions}."
+        )

@@ -11,34 +11,34 @@ import redis
 from contract.events import KINDS
 from contract.rows import Recommendations, read_recommendations
 from contract.settings import Settings, read_settings
-from demo.crew import Crew
-from demo.reader import Reader
-from demo.sender import Sender
+from demo.crew import ProcessManager
+from demo.reader import RecommendationReader
+from demo.sender import RecordProducer
 from demo.servers.embedded import PARTITIONS, EmbeddedKafka, EmbeddedValkey
-from demo.witness import Witness
+from demo.witness import OutputConsumer
 
 DAY_S: Final = 86_400
-ANSWERS: Final = ("decisions", "rankings", "classifications", "scored", "feedback", "dead_letters")
+OUTPUT_KINDS: Final = ("decisions", "rankings", "classifications", "scored", "feedback", "dead_letters")
 
 
-class Site:
+class DemoEnvironment:
     """Everything that outlives a step of the demo; all of it ends with `stack`, processes before servers."""
 
     def __init__(self, stack: ExitStack) -> None:
         self.folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="shopstream-demo-")))
         kafka, valkey = stack.enter_context(EmbeddedKafka()), stack.enter_context(EmbeddedValkey())
         # This process reads the same settings as its children: there is nothing to tell them apart by.
-        os.environ.update(environment(kafka.bootstrap, valkey.url, self.folder))
+        os.environ.update(environment_variables(kafka.bootstrap, valkey.url, self.folder))
         self.settings: Settings = read_settings()[0]
-        self.topics = [self.settings.topics.of(kind) for kind in (*KINDS, *ANSWERS)]
+        self.topics = [self.settings.topics.topic_name(kind) for kind in (*KINDS, *OUTPUT_KINDS)]
         kafka.create_topics(dict.fromkeys(self.topics, PARTITIONS))
-        self.sender = Sender(kafka=self.settings.kafka, topics=self.settings.topics)
-        self.witness = Witness(kafka=self.settings.kafka, topics=self.settings.topics)
-        stack.callback(self.witness.close)
+        self.producer = RecordProducer(kafka=self.settings.kafka, topics=self.settings.topics)
+        self.outputs = OutputConsumer(kafka=self.settings.kafka, topics=self.settings.topics)
+        stack.callback(self.outputs.close)
         self.redis = redis.Redis.from_url(valkey.url)
         stack.callback(self.redis.close)
-        self.reader = Reader(self.redis, self.settings.redis.prefix)
-        self.crew = stack.enter_context(Crew(folder=self.folder))
+        self.recommendation_reader = RecommendationReader(self.redis, self.settings.redis.prefix)
+        self.processes = stack.enter_context(ProcessManager(folder=self.folder))
 
     @property
     def bundles(self) -> Path:
@@ -46,11 +46,11 @@ class Site:
 
     def read_list(self, user_id: str) -> Recommendations | None:
         """A user's list with all that it says; a web shop reads less of it (`demo.reader`)."""
-        found = self.redis.get(f"{self.settings.redis.prefix}rec:{user_id}")
-        return read_recommendations(found) if isinstance(found, bytes) else None
+        value = self.redis.get(f"{self.settings.redis.prefix}rec:{user_id}")
+        return read_recommendations(value) if isinstance(value, bytes) else None
 
 
-def environment(bootstrap: str, redis_url: str, folder: Path) -> dict[str, str]:
+def environment_variables(bootstrap: str, redis_url: str, folder: Path) -> dict[str, str]:
     """What is not as in `shop.toml`: where things are, what the embedded Kafka lacks, and windows that fit few days.
 
     Both addresses of Redis are given, so that no setting for another place can lead a demo there.

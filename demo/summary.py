@@ -8,114 +8,134 @@ from rich.console import Console
 from rich.table import Table
 
 from contract.rows import ACTIONS, Decision, Recommendations
-from demo.live import Live
-from demo.people import Person
-from demo.shop import Shop
-from demo.site import Site
+from demo.live import LivePhase
+from demo.people import User
+from demo.shop import ShopSimulator
+from demo.site import DemoEnvironment
 
 ITEMS_SHOWN: Final = 8
 DECISIONS_SHOWN: Final = 3  # of each action
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class DemoResult:
     """What the demo has to show. `versions`: of the model before and after feedback."""
 
-    site: Site
-    shop: Shop
-    live: Live
+    environment: DemoEnvironment
+    shop: ShopSimulator
+    live_phase: LivePhase
     versions: tuple[str, str]
-    seconds: float
+    elapsed_s: float
 
 
-def show(console: Console, outcome: Outcome) -> None:
+def print_summary(console: Console, result: DemoResult) -> None:
     """Print all of it."""
-    for part in (show_list, show_decisions, show_dead_letters, show_models, show_figures, show_addresses):
+    for print_section in (
+        print_list,
+        print_decisions,
+        print_dead_letters,
+        print_models,
+        print_figures,
+        print_addresses,
+    ):
         console.print()
-        part(console, outcome)
+        print_section(console, result)
 
 
-def show_list(console: Console, outcome: Outcome) -> None:
+def print_list(console: Console, result: DemoResult) -> None:
     """One user's list, as any process reads it from Redis."""
-    person, found = a_reader(outcome)
-    products = outcome.shop.catalogue()
-    tastes = ", ".join(f"{c} {t:.1f}" for c, t in sorted(person.tastes.items(), key=lambda one: -one[1])[:2])
-    table = Table(title=f"GET {outcome.site.settings.redis.prefix}rec:{person.user_id} (who truly likes {tastes})")
+    user, recommendations = find_newest_list(result)
+    products = result.shop.products_by_id()
+    tastes = ", ".join(
+        f"{c} {t:.1f}" for c, t in sorted(user.preferences.items(), key=lambda preference: -preference[1])[:2]
+    )
+    table = Table(title=f"GET {result.environment.settings.redis.prefix}rec:{user.user_id} (who truly likes {tastes})")
     for column in ("item", "title", "category", "P(click)", "P(purchase)", "why"):
         table.add_column(column, justify="right" if column.startswith("P(") else "left")
-    for item in found.items[:ITEMS_SHOWN]:
+    for item in recommendations.items[:ITEMS_SHOWN]:
         product = products[item.item_id]
-        chances = [f"{item.probability.get(task, float('nan')):.3f}" for task in ("click", "purchase")]
-        table.add_row(item.item_id, product.title, product.category or "-", *chances, item.why)
+        probabilities = [f"{item.probability.get(task, float('nan')):.3f}" for task in ("click", "purchase")]
+        table.add_row(item.item_id, product.title, product.category or "-", *probabilities, item.why)
     console.print(table)
-    console.print(f"{len(found.items)} items, list {found.recommendation_id}, model {found.model_version}")
+    console.print(
+        f"{len(recommendations.items)} items, list {recommendations.recommendation_id}, model {recommendations.model_version}"
+    )
 
 
-def a_reader(outcome: Outcome) -> tuple[Person, Recommendations]:
+def find_newest_list(result: DemoResult) -> tuple[User, Recommendations]:
     """The user with the newest list in Redis."""
-    lists = [(p, made) for p in outcome.shop.people if (made := outcome.site.read_list(p.user_id))]
-    return max(lists, key=lambda one: (one[1].source_ms, one[0].user_id))
+    lists = [
+        (user, recommendations)
+        for user in result.shop.users
+        if (recommendations := result.environment.read_list(user.user_id))
+    ]
+    return max(lists, key=lambda user_and_list: (user_and_list[1].source_ms, user_and_list[0].user_id))
 
 
-def show_decisions(console: Console, outcome: Outcome) -> None:
+def print_decisions(console: Console, result: DemoResult) -> None:
     """Some decisions of each action, the most severe first."""
     table = Table(title="Decisions, as on the topic and in Redis")
     for column in ("order", "user", "action", "P(fraud)", "reasons"):
         table.add_column(column, justify="right" if column == "P(fraud)" else "left")
-    for decision in some_decisions(outcome.site.witness.decisions):
+    for decision in select_decisions(result.environment.outputs.decisions):
         fraud = f"{decision.probability.get('fraud', float('nan')):.3f}"
         table.add_row(decision.event_id, decision.user_id, decision.action, fraud, "; ".join(decision.reasons) or "-")
     console.print(table)
 
 
-def some_decisions(decisions: Mapping[str, Decision]) -> Iterator[Decision]:
+def select_decisions(decisions: Mapping[str, Decision]) -> Iterator[Decision]:
     for action in reversed(ACTIONS):
-        alike = [decision for decision in decisions.values() if decision.action == action]
-        yield from sorted(alike, key=lambda one: (-len(one.reasons), -one.ts_ms))[:DECISIONS_SHOWN]
+        same_action = [decision for decision in decisions.values() if decision.action == action]
+        yield from sorted(same_action, key=lambda candidate: (-len(candidate.reasons), -candidate.ts_ms))[
+            :DECISIONS_SHOWN
+        ]
 
 
-def show_dead_letters(console: Console, outcome: Outcome) -> None:
+def print_dead_letters(console: Console, result: DemoResult) -> None:
     """What could not be answered, beside what was sent malformed on purpose."""
-    found, sent = outcome.site.witness.dead_letters, outcome.live.tally.malformed
+    consumed, sent = result.environment.outputs.dead_letters, result.live_phase.sent.malformed
     table = Table(title="Dead letters by reason")
     for column in ("reason", "sent malformed", "found"):
         table.add_column(column, justify="left" if column == "reason" else "right")
-    for reason in sorted(found | sent):
-        table.add_row(reason, str(sent[reason]), str(found[reason]))
+    for reason in sorted(consumed | sent):
+        table.add_row(reason, str(sent[reason]), str(consumed[reason]))
     console.print(table)
 
 
-def show_models(console: Console, outcome: Outcome) -> None:
+def print_models(console: Console, result: DemoResult) -> None:
     """Both models, what they learned from, and how many decisions carry them."""
-    decided = [decision.model_version for decision in outcome.site.witness.decisions.values()]
+    model_versions = [decision.model_version for decision in result.environment.outputs.decisions.values()]
     table = Table(title="The model before and after feedback")
     for column in ("version", "learned from", "decisions"):
         table.add_column(column, justify="right" if column == "decisions" else "left", no_wrap=True)
-    for version, origin in zip(outcome.versions, ("history", "history and feedback"), strict=True):
-        table.add_row(version, origin, str(decided.count(version)))
+    for version, origin in zip(result.versions, ("history", "history and feedback"), strict=True):
+        table.add_row(version, origin, str(model_versions.count(version)))
     console.print(table)
 
 
-def show_figures(console: Console, outcome: Outcome) -> None:
+def print_figures(console: Console, result: DemoResult) -> None:
     """How much there was of everything, how fast, and whether people liked it."""
-    live, witness = outcome.live, outcome.site.witness
-    busy = {name: probe.value("process_cpu_seconds_total") for name, probe in live.probes.items()}
+    live_phase, outputs = result.live_phase, result.environment.outputs
+    cpu_s_by_process = {
+        name: probe.read_total("process_cpu_seconds_total") for name, probe in live_phase.probes.items()
+    }
     console.print(
-        f"Throughput: {live.tally.records / live.seconds:,.0f} events/s over {live.seconds:.1f} s, as fast as the shop "
-        "sent them; CPU seconds of each process: " + ", ".join(f"{name} {cpu_s:.1f}" for name, cpu_s in busy.items())
+        f"Throughput: {live_phase.sent.records / live_phase.elapsed_s:,.0f} events/s over {live_phase.elapsed_s:.1f} s, as fast as the shop "
+        "sent them; CPU seconds of each process: "
+        + ", ".join(f"{name} {cpu_s:.1f}" for name, cpu_s in cpu_s_by_process.items())
     )
-    labels = ", ".join(f"{count:,} {task}" for task, count in sorted(witness.labels().items()))
-    console.print(f"Examples: {len(witness.examples):,} (labels: {labels})")
-    ours, theirs = live.tally.ours, live.tally.theirs
+    labels = ", ".join(f"{count:,} {task}" for task, count in sorted(outputs.count_labels().items()))
+    console.print(f"Examples: {len(outputs.examples):,} (labels: {labels})")
+    our_lists, shop_lists = live_phase.sent.our_lists, live_phase.sent.shop_lists
     console.print(
-        f"Items at home that were clicked: {ours.rate:.1%} of {ours.shown:,} on our lists, {theirs.rate:.1%} of "
-        f"{theirs.shown:,} on the shop's own, for users who had no list yet"
+        f"Items at home that were clicked: {our_lists.click_rate:.1%} of {our_lists.impressions:,} on our lists, {shop_lists.click_rate:.1%} of "
+        f"{shop_lists.impressions:,} on the shop's own, for users who had no list yet"
     )
-    console.print(f"The whole took {outcome.seconds:.1f} s.")
+    console.print(f"The whole took {result.elapsed_s:.1f} s.")
 
 
-def show_addresses(console: Console, outcome: Outcome) -> None:
-    for name, probe in outcome.live.probes.items():
+def print_addresses(console: Console, result: DemoResult) -> None:
+    for name, probe in result.live_phase.probes.items():
         console.print(f"Metrics of {name}: {probe.url}/metrics", soft_wrap=True)
-    settings = outcome.site.settings
+    settings = result.environment.settings
     console.print(f"Kafka: {settings.kafka.bootstrap_servers}   Redis: {settings.redis.url}", soft_wrap=True)

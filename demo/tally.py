@@ -4,48 +4,48 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from contract.events import Click, Event, Impression, Order
-from demo.happenings import Happening
+from demo.happenings import SourceRecord
 
 
 @dataclass(slots=True)
-class Pages:
+class HomePageClicks:
     """Home pages of one origin: items that were shown on them, and how many were clicked."""
 
-    shown: int = 0
-    clicked: int = 0
+    impressions: int = 0
+    clicks: int = 0
 
     @property
-    def rate(self) -> float:
-        return self.clicked / self.shown if self.shown else 0.0
+    def click_rate(self) -> float:
+        return self.clicks / self.impressions if self.impressions else 0.0
 
 
 @dataclass(slots=True)
-class Tally:
+class SentCounts:
     """Counts of happenings. `malformed`: by the reason of the dead letter that each has to become."""
 
     records: int = 0
     valid: Counter[str] = field(default_factory=Counter)
     malformed: Counter[str] = field(default_factory=Counter)
-    orders: set[str] = field(default_factory=set)
-    ours: Pages = field(default_factory=Pages)
-    theirs: Pages = field(default_factory=Pages)
+    order_ids: set[str] = field(default_factory=set)
+    our_lists: HomePageClicks = field(default_factory=HomePageClicks)
+    shop_lists: HomePageClicks = field(default_factory=HomePageClicks)
 
-    def note(self, happening: Happening) -> None:
+    def record(self, record: SourceRecord) -> None:
         self.records += 1
-        if happening.reason:
-            self.malformed[happening.reason] += 1
-        elif not isinstance(happening.event, bytes):
-            self.valid[happening.kind] += 1
-            self._note_event(happening.event)
+        if record.reason:
+            self.malformed[record.reason] += 1
+        elif not isinstance(record.event, bytes):
+            self.valid[record.kind] += 1
+            self._record_event(record.event)
 
-    def _note_event(self, event: Event) -> None:
+    def _record_event(self, event: Event) -> None:
         match event:
             case Order():
-                self.orders.add(event.event_id)
+                self.order_ids.add(event.event_id)
             case Impression(surface="home"):
-                self._pages(event.recommendation_id).shown += len(event.items)
+                self._home_page_clicks(event.recommendation_id).impressions += len(event.items)
             case Click(surface="home"):
-                self._pages(event.recommendation_id).clicked += 1
+                self._home_page_clicks(event.recommendation_id).clicks += 1
 
-    def _pages(self, recommendation_id: str | None) -> Pages:
-        return self.ours if recommendation_id else self.theirs
+    def _home_page_clicks(self, recommendation_id: str | None) -> HomePageClicks:
+        return self.our_lists if recommendation_id else self.shop_lists

@@ -8,32 +8,34 @@ from typing import TypeAlias
 from rich.console import Console
 from rich.markup import escape
 
-Say: TypeAlias = Callable[[str], None]
+ShowStatus: TypeAlias = Callable[[str], None]
 
 
-class Teller:
+class StepReporter:
     """Shows the step in hand with a spinner where there is a terminal, and leaves one line for each that is done."""
 
     def __init__(self) -> None:
         self.console = Console(highlight=False)
-        self._begun_s = time.monotonic()
+        self._started_s = time.monotonic()
 
     @property
-    def seconds(self) -> float:
+    def elapsed_s(self) -> float:
         """Since the story began."""
-        return time.monotonic() - self._begun_s
+        return time.monotonic() - self._started_s
 
     @contextmanager
-    def step(self, what: str) -> Iterator[Say]:
+    def step(self, title: str) -> Iterator[ShowStatus]:
         """One step; what is said last while it lasts stays beside it."""
-        begun_s, said = time.monotonic(), ""
-        with self.console.status(escape(what)) as status:
+        started_s, last_text = time.monotonic(), ""
+        with self.console.status(escape(title)) as status:
 
-            def say(text: str) -> None:
-                nonlocal said
-                said = text
-                status.update(f"{escape(what)}: {escape(text)}")
+            def show_status(text: str) -> None:
+                nonlocal last_text
+                last_text = text
+                status.update(f"{escape(title)}: {escape(text)}")
 
-            yield say
-        took = f"[dim]{time.monotonic() - begun_s:5.1f} s[/dim]"
-        self.console.print(f"[green]✓[/green] {took}  {escape(what)}" + (f": {escape(said)}" if said else ""))
+            yield show_status
+        elapsed = f"[dim]{time.monotonic() - started_s:5.1f} s[/dim]"
+        self.console.print(
+            f"[green]✓[/green] {elapsed}  {escape(title)}" + (f": {escape(last_text)}" if last_text else "")
+        )

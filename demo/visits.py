@@ -4,153 +4,153 @@ from collections.abc import Callable
 from typing import Final, NamedTuple, TypeAlias
 
 from contract.events import Click, Impression, Review, Search, Surface
-from demo.happenings import Happening
-from demo.people import DAY_MS, FAR, Person
-from demo.world import METHODS, Payment, World, make_order
+from demo.happenings import SourceRecord
+from demo.people import DAY_MS, FAR_COUNTRIES, User
+from demo.world import PAYMENT_METHODS, Payment, SimulationState, make_order
 
-SHOWN: Final = 8  # what fits on a page
-FOUND: Final = 16  # what the engine answers
+PAGE_ITEMS: Final = 8  # what fits on a page
+SEARCH_RESULTS: Final = 16  # what the engine answers
 TITLE_NOUN: Final = -1  # the word of a title that says what the item is
 
 
-class Shelf(NamedTuple):
+class HomePage(NamedTuple):
     """Items for a home page; `recommendation_id` is empty where no recommendation list made them."""
 
     recommendation_id: str
     items: tuple[str, ...]
 
 
-ReadShelf: TypeAlias = Callable[[Person], Shelf | None]
+ReadHomePage: TypeAlias = Callable[[User], HomePage | None]
 
 
-class Visit:
+class UserSession:
     """What one person does in one visit, as happenings in the order of their time."""
 
-    def __init__(self, *, world: World, person: Person, ts_ms: int) -> None:
-        self.happenings: list[Happening] = []
-        self._world, self._person, self._now_ms = world, person, ts_ms
-        self._device = world.chance.choice(person.devices)
-        self._session = world.number("v")
+    def __init__(self, *, state: SimulationState, user: User, ts_ms: int) -> None:
+        self.records: list[SourceRecord] = []
+        self._state, self._user, self._now_ms = state, user, ts_ms
+        self._device = state.rng.choice(user.devices)
+        self._session_id = state.new_id("v")
         self._basket: list[str] = []
 
-    def walk(self, shelf: Shelf) -> list[Happening]:
+    def simulate(self, home_page: HomePage) -> list[SourceRecord]:
         """The whole visit, beginning at a home page with this shelf."""
-        chance = self._world.chance
-        self._look(shelf.items[:SHOWN], "home", recommendation_id=shelf.recommendation_id or None)
-        if chance.random() < 0.35:
+        rng = self._state.rng
+        self._view_page(home_page.items[:PAGE_ITEMS], "home", recommendation_id=home_page.recommendation_id or None)
+        if rng.random() < 0.35:
             self._search()
-        if chance.random() < 0.35:
-            category = self._person.likes(chance)
-            self._look(tuple(self._world.items.draw(chance, category, SHOWN)), "category")
+        if rng.random() < 0.35:
+            category = self._user.draw_category(rng)
+            self._view_page(tuple(self._state.catalogue.sample(rng, category, PAGE_ITEMS)), "category")
         if self._basket:
-            self._pay()
-        return self.happenings
+            self._check_out()
+        return self.records
 
-    def _look(
+    def _view_page(
         self, items: tuple[str, ...], surface: Surface, *, recommendation_id: str | None = None, query: str = ""
     ) -> None:
         """See a page of items from the top, and open what appeals."""
-        person, ts_ms = self._person, self._pass(1, 4)
+        user, ts_ms = self._user, self._advance_clock(1, 4)
         impression = Impression(
-            event_id=self._world.number("w"),
+            event_id=self._state.new_id("w"),
             ts_ms=ts_ms,
-            user_id=person.user_id,
+            user_id=user.user_id,
             items=items,
             recommendation_id=recommendation_id,
             surface=surface,
             query=query or None,
         )
-        self.happenings.append(Happening("impressions", person.user_id, impression, ts_ms))
+        self.records.append(SourceRecord("impressions", user.user_id, impression, ts_ms))
         for rank, item_id in enumerate(items):
-            if self._world.chance.random() < self._appeal(item_id, rank, query):
+            if self._state.rng.random() < self._click_probability(item_id, rank, query):
                 self._click(item_id, rank, impression)
 
-    def _appeal(self, item_id: str, rank: int, query: str) -> float:
+    def _click_probability(self, item_id: str, rank: int, query: str) -> float:
         """The probability of a click: by place, by taste, by the item itself, and by what was asked for."""
-        item = self._world.items.at[item_id]
-        seen = 0.92**rank
-        wanted = self._person.tastes[item.category]
+        item = self._state.catalogue.by_id[item_id]
+        position_bias = 0.92**rank
+        affinity = self._user.preferences[item.category]
         if query:
-            wanted = (0.2 + 0.8 * wanted) * self._world.items.matches(query, item_id) ** 2
-        return min(0.9, seen * item.appeal * (0.01 + 0.35 * wanted))
+            affinity = (0.2 + 0.8 * affinity) * self._state.catalogue.match_share(query, item_id) ** 2
+        return min(0.9, position_bias * item.appeal * (0.01 + 0.35 * affinity))
 
     def _click(self, item_id: str, rank: int, impression: Impression) -> None:
-        world, person, ts_ms = self._world, self._person, self._pass(5, 60)
+        state, user, ts_ms = self._state, self._user, self._advance_clock(5, 60)
         click = Click(
-            event_id=world.number("c"),
+            event_id=state.new_id("c"),
             ts_ms=ts_ms,
-            user_id=person.user_id,
+            user_id=user.user_id,
             item_id=item_id,
-            session_id=self._session,
+            session_id=self._session_id,
             surface=impression.surface,
-            platform=person.platform,
+            platform=user.platform,
             query=impression.query,
             rank=rank,
             recommendation_id=impression.recommendation_id,
-            device_id=world.perhaps(self._device, 0.08),
-            ip=world.perhaps(person.ip, 0.05),
+            device_id=state.value_or_missing(self._device, 0.08),
+            ip=state.value_or_missing(user.ip, 0.05),
         )
-        self.happenings.append(Happening("clicks", person.user_id, click, ts_ms))
-        price = world.items.at[item_id].product.price
-        if world.chance.random() < 0.2 * person.spending * min(1.5, (20 / price) ** 0.5):
+        self.records.append(SourceRecord("clicks", user.user_id, click, ts_ms))
+        price = state.catalogue.by_id[item_id].product.price
+        if state.rng.random() < 0.2 * user.spending * min(1.5, (20 / price) ** 0.5):
             self._basket.append(item_id)
 
     def _search(self) -> None:
         """Ask for what an item of a liked category is called, and look through the engine's answer."""
-        world, person = self._world, self._person
-        wanted = world.chance.choice(world.items.categories[person.likes(world.chance)])
-        words = wanted.product.title.lower().split()
-        query = words[TITLE_NOUN] if world.chance.random() < 0.5 else f"{words[0]} {words[TITLE_NOUN]}"
-        found = tuple(world.items.find(world.chance, query, FOUND))
-        ts_ms = self._pass(2, 20)
+        state, user = self._state, self._user
+        wanted_item = state.rng.choice(state.catalogue.by_category[user.draw_category(state.rng)])
+        words = wanted_item.product.title.lower().split()
+        query = words[TITLE_NOUN] if state.rng.random() < 0.5 else f"{words[0]} {words[TITLE_NOUN]}"
+        result_ids = tuple(state.catalogue.search(state.rng, query, SEARCH_RESULTS))
+        ts_ms = self._advance_clock(2, 20)
         search = Search(
-            event_id=world.number("q"),
+            event_id=state.new_id("q"),
             ts_ms=ts_ms,
-            user_id=person.user_id,
+            user_id=user.user_id,
             query=query,
-            items=found,
-            session_id=self._session,
+            items=result_ids,
+            session_id=self._session_id,
         )
-        self.happenings.append(Happening("searches", person.user_id, search, ts_ms))
-        self._look(found, "search", query=query)
+        self.records.append(SourceRecord("searches", user.user_id, search, ts_ms))
+        self._view_page(result_ids, "search", query=query)
 
-    def _pay(self) -> None:
+    def _check_out(self) -> None:
         """Buy what is in the basket; a gift now and then goes abroad, and some write a review days later."""
-        world, person, chance = self._world, self._person, self._world.chance
+        state, user, rng = self._state, self._user, self._state.rng
         basket = list(dict.fromkeys(self._basket))
-        lines = [world.line(item_id, chance.choice((1, 1, 1, 2, 5))) for item_id in basket]
-        is_gift = chance.random() < 0.08
+        lines = [state.make_line(item_id, rng.choice((1, 1, 1, 2, 5))) for item_id in basket]
+        is_gift = rng.random() < 0.08
         payment = Payment(
-            method=chance.choice(METHODS),
-            card_id=chance.choice(person.cards),
+            method=rng.choice(PAYMENT_METHODS),
+            card_id=rng.choice(user.cards),
             device_id=self._device,
-            ip=person.ip,
-            ships_to=chance.choice(FAR) if is_gift else person.country,
+            ip=user.ip,
+            shipping_country=rng.choice(FAR_COUNTRIES) if is_gift else user.country,
         )
-        ts_ms = self._pass(60, 300)
-        order = make_order(world, person, lines, payment, ts_ms)
-        self.happenings.append(Happening("orders", person.user_id, order, ts_ms))
-        if chance.random() < 0.15:
-            self._review(basket[0], order.event_id, ts_ms + int(chance.uniform(1, 3) * DAY_MS))
+        ts_ms = self._advance_clock(60, 300)
+        order = make_order(state, user, lines, payment, ts_ms)
+        self.records.append(SourceRecord("orders", user.user_id, order, ts_ms))
+        if rng.random() < 0.15:
+            self._write_review(basket[0], order.event_id, ts_ms + int(rng.uniform(1, 3) * DAY_MS))
 
-    def _review(self, item_id: str, order_id: str, ts_ms: int) -> None:
+    def _write_review(self, item_id: str, order_id: str, ts_ms: int) -> None:
         """Written later: the one happening of a visit that lies days after it."""
-        world, person = self._world, self._person
-        rating = min(5.0, max(0.0, round(3 + world.items.at[item_id].appeal + world.chance.gauss(0, 0.8))))
+        state, user = self._state, self._user
+        rating = min(5.0, max(0.0, round(3 + state.catalogue.by_id[item_id].appeal + state.rng.gauss(0, 0.8))))
         review = Review(
-            event_id=world.number("r"),
+            event_id=state.new_id("r"),
             ts_ms=ts_ms,
-            user_id=person.user_id,
+            user_id=user.user_id,
             item_id=item_id,
             rating=rating,
-            text=world.perhaps("as described, would buy again" if rating > 3 else "not what I hoped for", 0.3),
+            text=state.value_or_missing("as described, would buy again" if rating > 3 else "not what I hoped for", 0.3),
             order_id=order_id,
             device_id=self._device,
-            ip=person.ip,
+            ip=user.ip,
         )
-        self.happenings.append(Happening("reviews", person.user_id, review, ts_ms))
+        self.records.append(SourceRecord("reviews", user.user_id, review, ts_ms))
 
-    def _pass(self, least_s: float, most_s: float) -> int:
+    def _advance_clock(self, min_s: float, max_s: float) -> int:
         """Let some time go by; returns the time it is then."""
-        self._now_ms += int(self._world.chance.uniform(least_s, most_s) * 1000)
+        self._now_ms += int(self._state.rng.uniform(min_s, max_s) * 1000)
         return self._now_ms

@@ -7,16 +7,16 @@ from collections.abc import Iterable
 from confluent_kafka import OFFSET_BEGINNING, Consumer, Message, TopicPartition
 
 from contract.rows import DEAD_LETTER_HEADER, Decision, Example, read_dead_letter, read_decision, read_example
-from contract.settings import Kafka, Topics
+from contract.settings import KafkaSettings, TopicSettings
 
-BATCH = 2_000
+BATCH_MAX = 2_000
 TIMEOUT_S = 5.0
 
 
-class Witness:
+class OutputConsumer:
     """What has been seen so far: decisions and examples by id (copies count once), dead letters by reason."""
 
-    def __init__(self, *, kafka: Kafka, topics: Topics) -> None:
+    def __init__(self, *, kafka: KafkaSettings, topics: TopicSettings) -> None:
         self.decisions: dict[str, Decision] = {}
         self.examples: dict[str, Example] = {}
         self.dead_letters: Counter[str] = Counter()
@@ -24,39 +24,43 @@ class Witness:
         self.last_example_s: float | None = None  # when one has come, by the monotonic clock
         self._topics = topics
         self._kafka = kafka
-        self._consumer = self._open()
-        read = (topics.decisions, topics.dead_letters, topics.scored, topics.feedback)
+        self._consumer = self._open_consumer()
+        output_topics = (topics.decisions, topics.dead_letters, topics.scored, topics.feedback)
         self._consumer.assign(
-            [TopicPartition(topic, p, OFFSET_BEGINNING) for topic in read for p in range(topics.partitions)]
+            [TopicPartition(topic, p, OFFSET_BEGINNING) for topic in output_topics for p in range(topics.partitions)]
         )
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """Take in what has come since."""
-        while messages := self._consumer.consume(BATCH, 0.02):
+        while messages := self._consumer.consume(BATCH_MAX, 0.02):
             for message in messages:
                 if message.error() is None:
-                    self._note(message)
+                    self._record(message)
 
-    def labels(self) -> Counter[str]:
+    def count_labels(self) -> Counter[str]:
         """How many examples have a label of each task by now."""
         return Counter(task for example in self.examples.values() for task in example.labels)
 
-    def trimmed(self, topics: Iterable[str]) -> list[str]:
+    def find_trimmed_partitions(self, topics: Iterable[str]) -> list[str]:
         """Partitions of which the first records are gone already."""
-        found = []
-        asking = self._open()  # one that fetches nothing: a fetch that waits for records would hold the answers up
+        trimmed_partitions = []
+        metadata_consumer = (
+            self._open_consumer()
+        )  # one that fetches nothing: a fetch that waits for records would hold the answers up
         for topic in topics:
             for partition in range(self._topics.partitions):
-                ends = asking.get_watermark_offsets(TopicPartition(topic, partition), timeout=TIMEOUT_S)
-                if ends[0] > 0:
-                    found.append(f"{topic}/{partition}")
-        asking.close()
-        return found
+                watermarks = metadata_consumer.get_watermark_offsets(
+                    TopicPartition(topic, partition), timeout=TIMEOUT_S
+                )
+                if watermarks[0] > 0:
+                    trimmed_partitions.append(f"{topic}/{partition}")
+        metadata_consumer.close()
+        return trimmed_partitions
 
     def close(self) -> None:
         self._consumer.close()
 
-    def _open(self) -> Consumer:
+    def _open_consumer(self) -> Consumer:
         return Consumer(
             {
                 **self._kafka.connection(),
@@ -68,7 +72,7 @@ class Witness:
             }
         )
 
-    def _note(self, message: Message) -> None:
+    def _record(self, message: Message) -> None:
         topic, value = message.topic(), message.value() or b""
         if topic == self._topics.scored:
             self.scored += 1
@@ -78,8 +82,8 @@ class Witness:
         elif topic == self._topics.feedback:
             example = read_example(value)
             self.last_example_s = time.monotonic()
-            known = self.examples.get(example.example_id)
-            if known is None or example.revision >= known.revision:
+            previous = self.examples.get(example.example_id)
+            if previous is None or example.revision >= previous.revision:
                 self.examples[example.example_id] = example
         else:
             headers = dict(message.headers() or ())

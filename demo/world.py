@@ -7,31 +7,31 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from contract.events import Line, Order
-from demo.items import CURRENCY, Assortment
-from demo.people import Person
+from demo.items import CURRENCY, ItemCatalogue
+from demo.people import User
 
-METHODS: Final = ("card", "card", "card", "wallet", "transfer")
+PAYMENT_METHODS: Final = ("card", "card", "card", "wallet", "transfer")
 
 
 @dataclass(frozen=True, slots=True)
-class World:
+class SimulationState:
     """One source of chance, one assortment and one count of events, so that a seed decides everything."""
 
-    chance: random.Random
-    items: Assortment
-    counted: Counter[str] = field(default_factory=Counter)
+    rng: random.Random
+    catalogue: ItemCatalogue
+    id_counts: Counter[str] = field(default_factory=Counter)
 
-    def number(self, letter: str) -> str:
+    def new_id(self, prefix: str) -> str:
         """A new id that begins with `letter`."""
-        self.counted[letter] += 1
-        return f"{letter}{self.counted[letter]:06d}"
+        self.id_counts[prefix] += 1
+        return f"{prefix}{self.id_counts[prefix]:06d}"
 
-    def perhaps(self, value: str, missing: float) -> str | None:
+    def value_or_missing(self, value: str, missing_share: float) -> str | None:
         """The value, or nothing in a share of cases: optional fields are missing in real shops."""
-        return None if self.chance.random() < missing else value
+        return None if self.rng.random() < missing_share else value
 
-    def line(self, item_id: str, quantity: int) -> Line:
-        product = self.items.at[item_id].product
+    def make_line(self, item_id: str, quantity: int) -> Line:
+        product = self.catalogue.by_id[item_id].product
         return Line(item_id=item_id, quantity=quantity, unit_price=product.price, seller_id=product.seller_id)
 
 
@@ -43,24 +43,24 @@ class Payment:
     card_id: str
     device_id: str
     ip: str
-    ships_to: str
+    shipping_country: str
 
 
-def make_order(world: World, person: Person, lines: Sequence[Line], payment: Payment, ts_ms: int) -> Order:
+def make_order(state: SimulationState, user: User, lines: Sequence[Line], payment: Payment, ts_ms: int) -> Order:
     """An order of these lines; some optional fields are missing now and then."""
     return Order(
-        event_id=world.number("o"),
+        event_id=state.new_id("o"),
         ts_ms=ts_ms,
-        user_id=person.user_id,
+        user_id=user.user_id,
         lines=tuple(lines),
         amount=round(sum(line.quantity * line.unit_price for line in lines), 2),
         currency=CURRENCY,
         payment_method=payment.method,
         card_id=payment.card_id if payment.method == "card" else None,
-        device_id=world.perhaps(payment.device_id, 0.06),
-        ip=world.perhaps(payment.ip, 0.04),
-        shipping_country=world.perhaps(payment.ships_to, 0.03),
-        billing_country=world.perhaps(person.country, 0.03),
-        account_created_ms=person.account_created_ms if world.chance.random() > 0.02 else None,
-        platform=person.platform,
+        device_id=state.value_or_missing(payment.device_id, 0.06),
+        ip=state.value_or_missing(payment.ip, 0.04),
+        shipping_country=state.value_or_missing(payment.shipping_country, 0.03),
+        billing_country=state.value_or_missing(user.country, 0.03),
+        account_created_ms=user.account_created_ms if state.rng.random() > 0.02 else None,
+        platform=user.platform,
     )

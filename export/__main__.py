@@ -20,12 +20,12 @@ from contract.features import FeatureSet
 from contract.settings import Settings, read_settings
 from contract.trial import Trial
 
-NAMING: Final = ("inspect", "verify", "serve", "trial")  # these take a bundle
+BUNDLE_COMMANDS: Final = ("inspect", "verify", "serve", "trial")  # these take a bundle
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit codes: 0 done, 1 a checkpoint or bundle that must not serve, 2 wrong settings or arguments."""
-    args = parse(arguments)
+    args = parse_arguments(arguments)
     try:
         settings, features = read_settings()
         bundles: Path = args.bundles or settings.bundles
@@ -50,19 +50,19 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
 
 
-def parse(arguments: list[str] | None) -> argparse.Namespace:
+def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m export", description="A trained model becomes a bundle.")
-    parser.add_argument("what", nargs="?", help=f"a checkpoint file; or {', '.join(NAMING)}, rollback")
+    parser.add_argument("what", nargs="?", help=f"a checkpoint file; or {', '.join(BUNDLE_COMMANDS)}, rollback")
     parser.add_argument("bundle", nargs="?", help="a version to serve or try; to inspect or verify, also a folder")
     parser.add_argument("--latest", action="store_true", help="the newest checkpoint of the bundles' folder")
     parser.add_argument("--bundles", type=Path, help="the folder of bundles, in place of the settings' own")
     parser.add_argument("--interactions", type=Path, action="append", default=[], help="more (user_id, item_id, ts_ms)")
     parser.add_argument("--older", action="store_true", help="publish although the present bundle is newer")
     parser.add_argument("--beside", action="store_true", help="publish without pointing to it, for a trial")
-    parser.add_argument("--share", type=share, help="of users that a trial answers; 0 (without it): a shadow")
+    parser.add_argument("--share", type=parse_share, help="of users that a trial answers; 0 (without it): a shadow")
     parser.add_argument("--end", action="store_true", help="end the trial")
     args = parser.parse_args(arguments)
-    if args.latest == (args.what is not None) or (args.bundle is not None and args.what not in NAMING):
+    if args.latest == (args.what is not None) or (args.bundle is not None and args.what not in BUNDLE_COMMANDS):
         parser.error("name one checkpoint, or --latest, or `inspect`, `verify` with or without a BUNDLE, or `rollback`")
     if args.what in ("serve", "trial") and (args.bundle is None) != args.end:
         parser.error(f"`{args.what}` takes a VERSION" + (", or --end" if args.what == "trial" else ""))
@@ -71,7 +71,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     return args
 
 
-def share(text: str) -> float:
+def parse_share(text: str) -> float:
     value = float(text)
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"A share should be from 0 to 1. Found {text}.")
@@ -81,42 +81,44 @@ def share(text: str) -> float:
 def export_command(bundles: Path, settings: Settings, args: argparse.Namespace) -> int:
     # torch takes seconds to load, and looking into a bundle or going back needs none of it.
     from export.bundling import export
-    from model.checkpoint import latest, read_checkpoint
+    from model.checkpoint import find_latest, read_checkpoint
 
     begun = time.monotonic()
-    checkpoint = read_checkpoint(latest(bundles) if args.latest else Path(args.what))
-    exported = export(checkpoint, bundles, settings.thresholds, args.interactions, back=args.older, beside=args.beside)
-    worst = max(exported.parity.values())
+    checkpoint = read_checkpoint(find_latest(bundles) if args.latest else Path(args.what))
+    result = export(
+        checkpoint, bundles, settings.thresholds, args.interactions, allow_older=args.older, as_candidate=args.beside
+    )
+    worst = max(result.parity.values())
     print(
-        f"Published {exported.manifest.version} with {len(exported.parity)} graphs, at most {worst:.1e} from torch, "
-        f"in {time.monotonic() - begun:.1f} s; the one before is {exported.manifest.parent or 'none'}."
+        f"Published {result.manifest.version} with {len(result.parity)} graphs, at most {worst:.1e} from torch, "
+        f"in {time.monotonic() - begun:.1f} s; the one before is {result.manifest.parent or 'none'}."
     )
     return 0
 
 
-def inspect_command(bundles: Path, named: str | None) -> int:
-    from export.inspection import show
-    from export.pointer import locate
+def inspect_command(bundles: Path, name: str | None) -> int:
+    from export.inspection import print_bundle
+    from export.pointer import locate_bundle
 
-    show(*locate(bundles, named))
+    print_bundle(*locate_bundle(bundles, name))
     return 0
 
 
-def verify_command(bundles: Path, named: str | None, features: FeatureSet) -> int:
+def verify_command(bundles: Path, name: str | None, features: FeatureSet) -> int:
     from contract.bundle import read_bundle
-    from export.pointer import locate, older
+    from export.pointer import explain_if_older, locate_bundle
     from export.verification import verify
 
-    folder, version = locate(bundles, named)
+    folder, version = locate_bundle(bundles, name)
     bundle = read_bundle(folder, version)
-    found = verify(bundle, features)
-    worst = max(found.differences.values(), default=0.0)
+    report = verify(bundle, features)
+    worst = max(report.differences.values(), default=0.0)
     print(
-        f"Bundle {version} holds: {len(bundle.files)} files as the manifest vouches for them, {found.features} "
-        f"features as declared, {len(found.differences)} graphs at most {worst:.1e} from what torch answered."
+        f"Bundle {version} holds: {len(bundle.files)} files as the manifest vouches for them, {report.features} "
+        f"features as declared, {len(report.differences)} graphs at most {worst:.1e} from what torch answered."
     )
-    if why := older(folder, version, bundle.manifest.created_ms):
-        print(why, file=sys.stderr)
+    if reason := explain_if_older(folder, version, bundle.manifest.created_ms):
+        print(reason, file=sys.stderr)
     return 0
 
 
@@ -137,15 +139,15 @@ def serve_command(bundles: Path, version: str) -> int:
 
 def trial_command(bundles: Path, trial: Trial | None) -> int:
     from contract.trial import end_trial
-    from export.pointer import begin
+    from export.pointer import start_trial
 
     if trial is None:
-        was = end_trial(bundles)
-        print(f"The trial of {was.version} has ended." if was else "Nothing was on trial.")
+        ended = end_trial(bundles)
+        print(f"The trial of {ended.version} has ended." if ended else "Nothing was on trial.")
         return 0
-    beside = begin(bundles, trial)
-    way = f"answers {trial.share:.2%} of users" if trial.share else "is asked and not heeded"
-    print(f"{trial.version} {way}, beside {beside}.")
+    current = start_trial(bundles, trial)
+    effect = f"answers {trial.share:.2%} of users" if trial.share else "is asked and not heeded"
+    print(f"{trial.version} {effect}, beside {current}.")
     return 0
 
 

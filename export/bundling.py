@@ -15,9 +15,9 @@ from contract.errors import BadBundle
 from export.graphs import check_parity, to_onnx
 from export.inputs import draw_inputs
 from export.interactions import read_all
-from export.neighbours import count_neighbours
-from export.pointer import older
-from export.slices import Slice, slices
+from export.neighbours import find_neighbours
+from export.pointer import explain_if_older
+from export.slices import Subgraph, build_subgraphs
 from model.checkpoint import Checkpoint
 from model.network import Network
 
@@ -26,7 +26,7 @@ Thresholds = Mapping[str, dict[str, float]]
 
 
 @dataclass(frozen=True, slots=True)
-class Exported:
+class ExportResult:
     """The manifest of what was published, and how far onnxruntime was from torch, by graph."""
 
     manifest: Manifest
@@ -37,39 +37,42 @@ def export(
     checkpoint: Checkpoint,
     bundles: Path,
     thresholds: Thresholds,
-    more: Sequence[Path] = (),
+    extra_interactions: Sequence[Path] = (),
     *,
-    back: bool = False,
-    beside: bool = False,
-) -> Exported:
+    allow_older: bool = False,
+    as_candidate: bool = False,
+) -> ExportResult:
     """Publish a checkpoint as the present bundle; `more`: further interactions, `back`: although it is an older one.
 
     `beside`: workers are not pointed to it. Raises `BadBundle`, `BadData`.
     """
-    network, about = checkpoint.network(), checkpoint.about
-    if not back and (why := older(bundles, about.version, about.created_ms)):
-        raise BadBundle(f"{why} `--older` publishes it all the same; `export rollback` goes back to a former one.")
+    network, metadata = checkpoint.build_network(), checkpoint.metadata
+    if not allow_older and (reason := explain_if_older(bundles, metadata.version, metadata.created_ms)):
+        raise BadBundle(f"{reason} `--older` publishes it all the same; `export rollback` goes back to a former one.")
     check_finite(network)
-    made = slices(network)
-    features = features_read(network)
-    metadata = {"version": about.version, "features": msgspec.json.encode(features).decode()}
-    files = {f"{one.name}.onnx": to_onnx(one, network, metadata | {"tasks": ",".join(one.outputs)}) for one in made}
-    parity = {one.name: check_parity(one, files[f"{one.name}.onnx"], network) for one in made}
-    files["neighbours.npz"] = to_npz(count_neighbours(read_all([checkpoint.interactions, *more])))
-    files["golden.npz"] = to_npz(golden(made, network))
+    subgraphs = build_subgraphs(network)
+    features = used_features(network)
+    onnx_metadata = {"version": metadata.version, "features": msgspec.json.encode(features).decode()}
+    files = {
+        f"{subgraph.name}.onnx": to_onnx(subgraph, network, onnx_metadata | {"tasks": ",".join(subgraph.outputs)})
+        for subgraph in subgraphs
+    }
+    parity = {subgraph.name: check_parity(subgraph, files[f"{subgraph.name}.onnx"], network) for subgraph in subgraphs}
+    files["neighbours.npz"] = to_npz(find_neighbours(read_all([checkpoint.interactions, *extra_interactions])))
+    files["golden.npz"] = to_npz(make_golden(subgraphs, network))
     names = {task.name for task in network.tasks}
     manifest = Manifest(
-        version=about.version,
+        version=metadata.version,
         parent=current_version(bundles),
-        created_ms=about.created_ms,
+        created_ms=metadata.created_ms,
         features=features,
-        tasks=about.tasks,
-        thresholds={task: dict(of) for task, of in thresholds.items() if task in names},
-        classes=about.statistics.classes,
-        evaluation=about.evaluation,
-        positions=about.positions,
+        tasks=metadata.tasks,
+        thresholds={task: dict(by_action) for task, by_action in thresholds.items() if task in names},
+        classes=metadata.statistics.classes,
+        evaluation=metadata.evaluation,
+        positions=metadata.positions,
     )
-    return Exported(publish(bundles, manifest, files, points=not beside), parity)
+    return ExportResult(publish(bundles, manifest, files, make_current=not as_candidate), parity)
 
 
 def check_finite(network: Network) -> None:
@@ -79,20 +82,20 @@ def check_finite(network: Network) -> None:
             raise BadBundle(f"Weights should be finite. Found others in {name}.")
 
 
-def features_read(network: Network) -> dict[str, str]:
+def used_features(network: Network) -> dict[str, str]:
     """Name -> digest of the features of every group that some task reads, in the order of columns."""
     groups = {group for view in network.views for group in view.groups}
     return {feature.name: feature.digest for feature in network.features.features if feature.group in groups}
 
 
-def golden(made: Sequence[Slice], network: Network) -> dict[str, npt.NDArray[Any]]:
+def make_golden(subgraphs: Sequence[Subgraph], network: Network) -> dict[str, npt.NDArray[Any]]:
     """Inputs of each graph with the outputs that torch computes, as contract.bundle names them."""
-    found: dict[str, npt.NDArray[Any]] = {}
-    for one in made:
-        inputs = draw_inputs(one, network, rows=GOLDEN_ROWS, seed=GOLDEN_ROWS)
-        found |= {f"{one.name}/in/{name}": tensor.numpy() for name, tensor in inputs.items()}
-        found |= {f"{one.name}/out/{name}": tensor.numpy() for name, tensor in one.run(inputs).items()}
-    return found
+    arrays: dict[str, npt.NDArray[Any]] = {}
+    for subgraph in subgraphs:
+        inputs = draw_inputs(subgraph, network, rows=GOLDEN_ROWS, seed=GOLDEN_ROWS)
+        arrays |= {f"{subgraph.name}/in/{name}": tensor.numpy() for name, tensor in inputs.items()}
+        arrays |= {f"{subgraph.name}/out/{name}": tensor.numpy() for name, tensor in subgraph.run(inputs).items()}
+    return arrays
 
 
 def to_npz(arrays: Mapping[str, npt.NDArray[Any]]) -> bytes:

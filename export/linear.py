@@ -13,16 +13,16 @@ ITEMS_MAX: Final = 5_000  # a matrix of 200 MB, inverted in some seconds
 RIDGE: Final = 1_000.0  # of so many users is half believed
 
 
-def fit_linear(
+def fit_ease(
     user: npt.NDArray[np.int64], item: npt.NDArray[np.int64], items: int, ridge: float = RIDGE
 ) -> npt.NDArray[np.float64]:
     """Weights (items, items): how much having one item speaks for each other one; none for itself."""
     code = np.unique(user * items + item)
-    who, what = np.divmod(code, items)
+    users, user_items = np.divmod(code, items)
     gram = np.zeros((items, items))
-    start = np.searchsorted(who, np.unique(who))
-    for had in np.split(what, start[1:]):
-        gram[np.ix_(had, had)] += 1
+    start = np.searchsorted(users, np.unique(users))
+    for basket in np.split(user_items, start[1:]):
+        gram[np.ix_(basket, basket)] += 1
     gram[np.diag_indices(items)] += ridge
     inverse = np.linalg.inv(gram)
     weights: npt.NDArray[np.float64] = -inverse / np.diag(inverse)[None, :]

@@ -3,12 +3,12 @@
 from contextlib import suppress
 from pathlib import Path
 
-from contract.bundle import Manifest, current_version, point_to, read_bundle, read_manifest
+from contract.bundle import Manifest, current_version, read_bundle, read_manifest, set_current
 from contract.errors import BadBundle
-from contract.trial import Trial, end_trial, point_to_trial, read_trial
+from contract.trial import Trial, end_trial, read_trial, set_trial
 
 
-def present(bundles: Path) -> str:
+def require_current(bundles: Path) -> str:
     """The version that workers are pointed to; raises `BadBundle` when there is none."""
     version = current_version(bundles)
     if version is None:
@@ -16,23 +16,23 @@ def present(bundles: Path) -> str:
     return version
 
 
-def locate(bundles: Path, named: str | None) -> tuple[Path, str]:
+def locate_bundle(bundles: Path, name: str | None) -> tuple[Path, str]:
     """The folder of bundles and the version that a version, a bundle's own folder, or nothing (the present) means."""
-    if named is None:
-        return bundles, present(bundles)
-    folder = Path(named).resolve()
-    return (folder.parent, folder.name) if (folder / "manifest.json").exists() else (bundles, named)
+    if name is None:
+        return bundles, require_current(bundles)
+    folder = Path(name).resolve()
+    return (folder.parent, folder.name) if (folder / "manifest.json").exists() else (bundles, name)
 
 
-def older(bundles: Path, version: str, created_ms: int) -> str | None:
+def explain_if_older(bundles: Path, version: str, created_ms: int) -> str | None:
     """Why a bundle made at this time would go back in time; None: it does not, or the present one cannot be read."""
     try:
-        now: Manifest = read_manifest(bundles, present(bundles))
+        current: Manifest = read_manifest(bundles, require_current(bundles))
     except BadBundle:
         return None
-    if created_ms >= now.created_ms:
+    if created_ms >= current.created_ms:
         return None
-    return f"A bundle should be no older than the present one, {now.version}. Found {version}."
+    return f"A bundle should be no older than the present one, {current.version}. Found {version}."
 
 
 def rollback(bundles: Path) -> str:
@@ -40,11 +40,11 @@ def rollback(bundles: Path) -> str:
 
     Of the present one the manifest alone is read: that it is damaged is a reason to go back.
     """
-    version = present(bundles)
+    version = require_current(bundles)
     parent = read_manifest(bundles, version).parent
     if parent is None:
         raise BadBundle(f"Bundle {version} should have a parent to go back to. Found none.")
-    point_to(bundles, read_bundle(bundles, parent).version)
+    set_current(bundles, read_bundle(bundles, parent).version)
     return parent
 
 
@@ -55,17 +55,17 @@ def serve(bundles: Path, version: str) -> str | None:
     with suppress(BadBundle):  # a broken pointer is not of this bundle
         if (trial := read_trial(bundles)) and trial.version == version:
             end_trial(bundles)
-    point_to(bundles, version)
+    set_current(bundles, version)
     return former
 
 
-def begin(bundles: Path, trial: Trial) -> str:
+def start_trial(bundles: Path, trial: Trial) -> str:
     """Put a bundle on trial, its every byte checked first, beside the present one, which is returned.
 
     Raises `BadBundle`.
     """
-    if (now := present(bundles)) == trial.version:
-        raise BadBundle(f"A trial should be of another bundle than the present one. Found {now}.")
+    if (current := require_current(bundles)) == trial.version:
+        raise BadBundle(f"A trial should be of another bundle than the present one. Found {current}.")
     read_bundle(bundles, trial.version)
-    point_to_trial(bundles, trial)
-    return now
+    set_trial(bundles, trial)
+    return current

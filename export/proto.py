@@ -8,7 +8,7 @@ from onnx.external_data_helper import uses_external_data
 
 from contract.errors import BadBundle
 
-OWN: set[str] = {"", "ai.onnx"}  # the domain of ONNX's own operators, by both of its names
+STANDARD_DOMAINS: set[str] = {"", "ai.onnx"}  # the domain of ONNX's own operators, by both of its names
 
 
 def read_proto(name: str, content: bytes) -> onnx.ModelProto:
@@ -17,19 +17,19 @@ def read_proto(name: str, content: bytes) -> onnx.ModelProto:
         model = onnx.load_model_from_string(content)
     except Exception as error:  # of protobuf, which onnx alone needs to know
         raise BadBundle(f"{name} should be an ONNX model. Found: {error}") from error
-    check_own(name, model)
-    for tensor in tensors(model.graph):
+    check_self_contained(name, model)
+    for tensor in walk_tensors(model.graph):
         if tensor.dims and tensor.data_type in (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE):
             check_finite(name, tensor)  # a constant without dimensions may mean to be infinite
     return model
 
 
-def check_own(name: str, model: onnx.ModelProto) -> None:
+def check_self_contained(name: str, model: onnx.ModelProto) -> None:
     """Raises `BadBundle` for operators or data that are not the graph's own."""
-    domains = {entry.domain for entry in model.opset_import} | {node.domain for node in nodes(model.graph)}
-    if foreign := sorted(domains - OWN) + [function.name for function in model.functions]:
+    domains = {entry.domain for entry in model.opset_import} | {node.domain for node in walk_nodes(model.graph)}
+    if foreign := sorted(domains - STANDARD_DOMAINS) + [function.name for function in model.functions]:
         raise BadBundle(f"{name} should need ONNX's own operators alone. Found {foreign}.")
-    if outside := [tensor.name for tensor in tensors(model.graph) if uses_external_data(tensor)]:
+    if outside := [tensor.name for tensor in walk_tensors(model.graph) if uses_external_data(tensor)]:
         raise BadBundle(f"{name} should hold all of its data. Found data in another file for {outside[0]}.")
 
 
@@ -38,24 +38,24 @@ def check_finite(name: str, tensor: onnx.TensorProto) -> None:
         raise BadBundle(f"{name} should have finite weights. Found others in {tensor.name or 'a constant'}.")
 
 
-def nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+def walk_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
     """Every node, also those within branches and loops."""
     for node in graph.node:
         yield node
         for attribute in node.attribute:
             for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                yield from nodes(inner)
+                yield from walk_nodes(inner)
 
 
-def tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+def walk_tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
     """Every tensor: weights and constants, also those within branches and loops."""
     yield from graph.initializer
     for node in graph.node:
         for attribute in node.attribute:
             yield from (*([attribute.t] if attribute.HasField("t") else []), *attribute.tensors)
             for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                yield from tensors(inner)
+                yield from walk_tensors(inner)
 
 
-def metadata_of(model: onnx.ModelProto) -> dict[str, str]:
+def read_metadata(model: onnx.ModelProto) -> dict[str, str]:
     return {entry.key: entry.value for entry in model.metadata_props}

@@ -25,14 +25,14 @@ def open_session(name: str, content: bytes) -> ort.InferenceSession:
 
 def run(session: ort.InferenceSession, inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
     """The outputs of a graph by name; inputs that it does not have are left out."""
-    outputs = [output.name for output in session.get_outputs()]
-    wanted = {entry.name for entry in session.get_inputs()}
-    found = session.run(None, {name: array for name, array in inputs.items() if name in wanted})
-    return dict(zip(outputs, found, strict=True))
+    output_names = [output.name for output in session.get_outputs()]
+    input_names = {entry.name for entry in session.get_inputs()}
+    outputs = session.run(None, {name: array for name, array in inputs.items() if name in input_names})
+    return dict(zip(output_names, outputs, strict=True))
 
 
-def difference(wanted: npt.NDArray[Any], found: npt.NDArray[Any]) -> float:
+def max_difference(expected: npt.NDArray[Any], actual: npt.NDArray[Any]) -> float:
     """The largest difference, relative to values over 1; NaN where something is not finite or shapes differ."""
-    if wanted.shape != found.shape or not (np.isfinite(wanted).all() and np.isfinite(found).all()):
+    if expected.shape != actual.shape or not (np.isfinite(expected).all() and np.isfinite(actual).all()):
         return float("nan")
-    return float(np.max(np.abs(wanted - found) / np.maximum(np.abs(wanted), 1.0), initial=0.0))
+    return float(np.max(np.abs(expected - actual) / np.maximum(np.abs(expected), 1.0), initial=0.0))

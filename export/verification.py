@@ -16,44 +16,44 @@ import onnxruntime as ort
 from contract.bundle import GRAPHS, Bundle
 from contract.errors import BadBundle
 from contract.features import FeatureSet
-from export.proto import metadata_of, read_proto
-from export.sessions import Arrays, difference, open_session, run
+from export.proto import read_metadata, read_proto
+from export.sessions import Arrays, max_difference, open_session, run
 
 GOLDEN_TOLERANCE: Final = 1e-4  # the workers' own: processors differ by less, a wrong weight by far more
-BESIDE: Final = ("golden.npz", "neighbours.npz")
+DATA_FILES: Final = ("golden.npz", "neighbours.npz")
 
 
 @dataclass(frozen=True, slots=True)
-class Verified:
+class VerificationReport:
     """How far each graph was from its golden outputs, and how many features are known."""
 
     differences: dict[str, float]
     features: int
 
 
-def verify(bundle: Bundle, features: FeatureSet) -> Verified:
+def verify(bundle: Bundle, features: FeatureSet) -> VerificationReport:
     """Check a bundle whose digests are right; `features`: those declared here. Raises `BadBundle`."""
     graphs = check_files(bundle)
     known = check_features(bundle, features)
-    golden, found = load_arrays(bundle, "golden.npz"), dict[str, float]()
+    golden, differences = load_arrays(bundle, "golden.npz"), dict[str, float]()
     check_neighbours(load_arrays(bundle, "neighbours.npz"))
     for graph in graphs:
         check_metadata(bundle, graph)
         session = open_session(f"{graph}.onnx", bundle.files[f"{graph}.onnx"])
         check_columns(graph, session, known)
-        found[graph] = check_golden(graph, session, golden)
-    return Verified(found, len(bundle.manifest.features))
+        differences[graph] = check_golden(graph, session, golden)
+    return VerificationReport(differences, len(bundle.manifest.features))
 
 
 def check_files(bundle: Bundle) -> list[str]:
     """The graphs; raises `BadBundle` unless there is one for each task and what has to stand beside them."""
     tasks = {task.graph for task in bundle.manifest.tasks}
-    wanted = [*(f"{graph}.onnx" for graph in GRAPHS if graph in tasks), *BESIDE]
+    required = [*(f"{graph}.onnx" for graph in GRAPHS if graph in tasks), *DATA_FILES]
     if tasks & {"recommend", "search"}:
-        wanted.append("items.onnx")
-    if lost := [name for name in wanted if name not in bundle.files]:
-        raise BadBundle(f"Bundle {bundle.version} should have {', '.join(wanted)}. Found no {', '.join(lost)}.")
-    if foreign := [name for name in bundle.files if name not in (*(f"{graph}.onnx" for graph in GRAPHS), *BESIDE)]:
+        required.append("items.onnx")
+    if missing := [name for name in required if name not in bundle.files]:
+        raise BadBundle(f"Bundle {bundle.version} should have {', '.join(required)}. Found no {', '.join(missing)}.")
+    if foreign := [name for name in bundle.files if name not in (*(f"{graph}.onnx" for graph in GRAPHS), *DATA_FILES)]:
         raise BadBundle(f"Bundle {bundle.version} should have files that are known. Found {', '.join(foreign)}.")
     return [graph for graph in GRAPHS if f"{graph}.onnx" in bundle.files]
 
@@ -63,8 +63,8 @@ def check_features(bundle: Bundle, features: FeatureSet) -> FeatureSet:
     needed = bundle.manifest.features
     for name, digest in needed.items():
         if features.digests.get(name) != digest:
-            found = "another meaning" if name in features.digests else "none of that name"
-            raise BadBundle(f"Feature `{name}` should be declared as it was in training. Found {found}.")
+            problem = "another meaning" if name in features.digests else "none of that name"
+            raise BadBundle(f"Feature `{name}` should be declared as it was in training. Found {problem}.")
     return FeatureSet([feature for feature in features.features if feature.name in needed])
 
 
@@ -76,14 +76,14 @@ def check_metadata(bundle: Bundle, graph: str) -> None:
     tasks = ["item_part"] if graph == "items" else [task.name for task in manifest.tasks if task.graph == graph]
     if sorted(answers) != sorted(tasks):
         raise BadBundle(f"{name} should answer {tasks}. Found {answers}.")
-    said = metadata_of(model)
-    told = {"version": manifest.version, "tasks": ",".join(answers), "features": as_json(manifest.features)}
-    for key, value in told.items():
-        if said.get(key) != value:
-            raise BadBundle(f"{name} should say `{key}` as the manifest does. Found {said.get(key, 'nothing')[:80]}.")
+    actual = read_metadata(model)
+    expected = {"version": manifest.version, "tasks": ",".join(answers), "features": to_json(manifest.features)}
+    for key, value in expected.items():
+        if actual.get(key) != value:
+            raise BadBundle(f"{name} should say `{key}` as the manifest does. Found {actual.get(key, 'nothing')[:80]}.")
 
 
-def as_json(features: dict[str, str]) -> str:
+def to_json(features: dict[str, str]) -> str:
     return msgspec.json.encode(features).decode()
 
 
@@ -103,29 +103,29 @@ def check_golden(graph: str, session: ort.InferenceSession, golden: Arrays) -> f
     except Exception as error:  # onnxruntime's classes have no common root
         raise BadBundle(f"{graph}.onnx should run on its golden inputs. Found: {error}") from error
     worst = 0.0
-    for output, found in answers.items():
-        apart = difference(golden.get(f"{graph}/out/{output}", np.empty(0)), found)
-        if not apart <= GOLDEN_TOLERANCE:
+    for output, actual in answers.items():
+        distance = max_difference(golden.get(f"{graph}/out/{output}", np.empty(0)), actual)
+        if not distance <= GOLDEN_TOLERANCE:
             raise BadBundle(
                 f"{graph}.onnx should reproduce its golden `{output}` to {GOLDEN_TOLERANCE:g}. "
-                f"Found {apart:.1e} between them."
+                f"Found {distance:.1e} between them."
             )
-        worst = max(worst, apart)
+        worst = max(worst, distance)
     return worst
 
 
 def check_neighbours(arrays: Arrays) -> None:
     """Raises `BadBundle` unless each item has a row of neighbours and weights, and all that is named is among them."""
-    if lost := {"items", "neighbours", "weights", "fading", "popular"} - arrays.keys():
-        raise BadBundle(f"neighbours.npz should have five arrays. Found no {', '.join(sorted(lost))}.")
+    if missing := {"items", "neighbours", "weights", "fading", "popular"} - arrays.keys():
+        raise BadBundle(f"neighbours.npz should have five arrays. Found no {', '.join(sorted(missing))}.")
     items, rows, weights = len(arrays["items"]), arrays["neighbours"], arrays["weights"]
     if rows.ndim != 2 or len(rows) != items or weights.shape != rows.shape:
         raise BadBundle(
             f"Each of {items} items should have a row of neighbours and weights. Found {rows.shape}, {weights.shape}."
         )
     for numbers, least in ((rows, -1), (arrays["popular"], 0)):
-        if strange := numbers[(numbers < least) | (numbers >= items)].tolist():
-            raise BadBundle(f"Neighbours should be among the {items} items. Found number {strange[0]}.")
+        if invalid := numbers[(numbers < least) | (numbers >= items)].tolist():
+            raise BadBundle(f"Neighbours should be among the {items} items. Found number {invalid[0]}.")
 
 
 def load_arrays(bundle: Bundle, name: str) -> Arrays:

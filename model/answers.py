@@ -13,25 +13,25 @@ from torch import Tensor
 
 from contract.tasks import Task
 
-Scale = Mapping[str, tuple[float, float]]  # regression task -> mean and deviation of its labels
+LabelScale = Mapping[str, tuple[float, float]]  # regression task -> mean and deviation of its labels
 
 
-def probabilities(tasks: Sequence[Task], logits: Mapping[str, Tensor], scale: Scale) -> dict[str, Tensor]:
+def compute_probabilities(tasks: Sequence[Task], logits: Mapping[str, Tensor], scale: LabelScale) -> dict[str, Tensor]:
     """What each task says of each row by its (calibrated) logits: P(1) (N,), P(class) (N, classes), or a value (N,)."""
-    found: dict[str, Tensor] = {}
-    for task in ordered(tasks):
+    by_task: dict[str, Tensor] = {}
+    for task in sort_by_dependency(tasks):
         logit = logits[task.name]
         if task.kind == "multiclass":
-            found[task.name] = logit.softmax(1)
+            by_task[task.name] = logit.softmax(1)
         elif task.kind == "regression":
             mean, deviation = scale[task.name]
-            found[task.name] = mean + deviation * logit
+            by_task[task.name] = mean + deviation * logit
         else:
-            found[task.name] = logit.sigmoid() * found[task.through] if task.through else logit.sigmoid()
-    return {task.name: found[task.name] for task in tasks}
+            by_task[task.name] = logit.sigmoid() * by_task[task.through] if task.through else logit.sigmoid()
+    return {task.name: by_task[task.name] for task in tasks}
 
 
-def vote(task: Task, logits: Tensor) -> Tensor:
+def average_members(task: Task, logits: Tensor) -> Tensor:
     """The logits (N,) or (N, classes) that say the mean of the members' probabilities, from theirs (N, k, ...)."""
     if task.kind == "regression":
         return logits.mean(1)
@@ -40,21 +40,21 @@ def vote(task: Task, logits: Tensor) -> Tensor:
     return torch.logsumexp(-F.softplus(-logits), 1) - torch.logsumexp(-F.softplus(logits), 1)
 
 
-def ordered(tasks: Sequence[Task]) -> list[Task]:
+def sort_by_dependency(tasks: Sequence[Task]) -> list[Task]:
     """The tasks with every one behind the task that it goes through."""
     done, waiting = list[Task](), list(tasks)
     while waiting:
-        ready = [task for task in waiting if task.through in (None, *(one.name for one in done))]
+        ready = [task for task in waiting if task.through in (None, *(other.name for other in done))]
         done += ready
         waiting = [task for task in waiting if task not in ready]
     return done
 
 
-def losses(
+def compute_losses(
     tasks: Sequence[Task],
     logits: Mapping[str, Tensor],
     labels: Mapping[str, Tensor],
-    scale: Scale,
+    scale: LabelScale,
     weights: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> dict[str, Tensor]:
     """The mean loss of each task over the rows that have its label; exactly 0, with gradient 0, where none has.
@@ -64,65 +64,72 @@ def losses(
     over rows all the same, so that weights whose mean is 1 leave the expected step as it is.
     """
     by_name = {task.name: task for task in tasks}
-    found = {}
+    by_task = {}
     for task in tasks:
         label = labels[task.name]
         known = label >= 0 if task.kind == "multiclass" else ~label.isnan()
-        rows = {name: logits[name][known] for name in chain(task, by_name)}
-        loss = row_losses(task, by_name, rows, label[known], scale)  # (n,), or (n, k)
+        rows = {name: logits[name][known] for name in dependency_chain(task, by_name)}
+        loss = compute_row_losses(task, by_name, rows, label[known], scale)  # (n,), or (n, k)
         if task.name in weights:
             loss = loss * weights[task.name][known].reshape(-1, *(1,) * (loss.dim() - 1))
-        found[task.name] = loss.sum() / max(loss.numel(), 1)
-    return found
+        by_task[task.name] = loss.sum() / max(loss.numel(), 1)
+    return by_task
 
 
-def soft_losses(
-    tasks: Sequence[Task], logits: Mapping[str, Tensor], said: Mapping[str, Tensor], scale: Scale
+def compute_soft_losses(
+    tasks: Sequence[Task], logits: Mapping[str, Tensor], targets: Mapping[str, Tensor], scale: LabelScale
 ) -> dict[str, Tensor]:
     """The mean distance of each task from what another network `said`, over the rows where it said something.
 
     Hinton et al. 2015, at temperature 1: cross entropy with its probabilities (N,) or (N, classes), squared error with
     its values; NaN where it is silent, a task of which it says nothing is not named.
     """
-    by_name, found = {task.name: task for task in tasks}, dict[str, Tensor]()
-    for task in (task for task in tasks if task.name in said):
-        spoken = ~said[task.name].reshape(len(said[task.name]), -1).isnan().any(1)
-        rows, target = {name: logits[name][spoken] for name in chain(task, by_name)}, said[task.name][spoken]
+    by_name, by_task = {task.name: task for task in tasks}, dict[str, Tensor]()
+    for task in (task for task in tasks if task.name in targets):
+        known = ~targets[task.name].reshape(len(targets[task.name]), -1).isnan().any(1)
+        rows, target = (
+            {name: logits[name][known] for name in dependency_chain(task, by_name)},
+            targets[task.name][known],
+        )
         if task.kind == "multiclass":
-            chances = rows[task.name].log_softmax(-1)  # (n, classes), or (n, k, classes)
-            loss = -(target.reshape(len(target), *(1,) * (chances.dim() - 2), target.shape[-1]) * chances).sum(-1)
+            log_probabilities = rows[task.name].log_softmax(-1)  # (n, classes), or (n, k, classes)
+            loss = -(
+                target.reshape(len(target), *(1,) * (log_probabilities.dim() - 2), target.shape[-1]) * log_probabilities
+            ).sum(-1)
         else:
-            loss = row_losses(task, by_name, rows, target, scale)
-        found[task.name] = loss.sum() / max(loss.numel(), 1)
-    return found
+            loss = compute_row_losses(task, by_name, rows, target, scale)
+        by_task[task.name] = loss.sum() / max(loss.numel(), 1)
+    return by_task
 
 
-def row_losses(
-    task: Task, tasks: Mapping[str, Task], logits: Mapping[str, Tensor], label: Tensor, scale: Scale
+def compute_row_losses(
+    task: Task, tasks: Mapping[str, Task], logits: Mapping[str, Tensor], label: Tensor, scale: LabelScale
 ) -> Tensor:
     """The loss of each labelled row (N,), and member (N, k) where there are some, by the task's kind."""
     if task.kind == "multiclass":
-        chances = logits[task.name].log_softmax(-1)  # (N, classes), or (N, k, classes)
-        at = label.reshape(-1, *(1,) * (chances.dim() - 1)).expand(*chances.shape[:-1], 1)
-        return -chances.gather(-1, at).squeeze(-1)
+        log_probabilities = logits[task.name].log_softmax(-1)  # (N, classes), or (N, k, classes)
+        index = label.reshape(-1, *(1,) * (log_probabilities.dim() - 1)).expand(*log_probabilities.shape[:-1], 1)
+        return -log_probabilities.gather(-1, index).squeeze(-1)
     label = label.reshape(-1, *(1,) * (logits[task.name].dim() - 1))
     if task.kind == "regression":
         mean, deviation = scale[task.name]
         return (logits[task.name] - (label - mean) / deviation).square()
-    happens, fails = log_chances(task, tasks, logits)
+    happens, fails = binary_log_probabilities(task, tasks, logits)
     return -(label * happens + (1 - label) * fails)
 
 
-def log_chances(task: Task, tasks: Mapping[str, Task], logits: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+def binary_log_probabilities(
+    task: Task, tasks: Mapping[str, Task], logits: Mapping[str, Tensor]
+) -> tuple[Tensor, Tensor]:
     """log P and log (1 - P) of a task, through the tasks it goes through: 1 - PQ = (1 - P) + P (1 - Q)."""
     logit = logits[task.name]
     happens, fails = F.logsigmoid(logit), F.logsigmoid(-logit)
     if task.through is None:
         return happens, fails
-    before, never = log_chances(tasks[task.through], tasks, logits)
+    before, never = binary_log_probabilities(tasks[task.through], tasks, logits)
     return before + happens, torch.logaddexp(never, before + fails)
 
 
-def chain(task: Task, tasks: Mapping[str, Task]) -> list[str]:
+def dependency_chain(task: Task, tasks: Mapping[str, Task]) -> list[str]:
     """The task and all those that it goes through."""
-    return [task.name, *(chain(tasks[task.through], tasks) if task.through else [])]
+    return [task.name, *(dependency_chain(tasks[task.through], tasks) if task.through else [])]

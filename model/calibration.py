@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from contract.tasks import Task
 
-NAMES: Final = {
+PARAMETERS: Final = {
     "binary": ("low", "high", "shift"),
     "graded": ("low", "high", "shift"),
     "multiclass": ("sharpness",),
@@ -37,8 +37,8 @@ class Calibrator(nn.Module):
 
     def __init__(self, task: Task) -> None:
         super().__init__()
-        self.names = NAMES[task.kind]
-        self.kept = math.log(task.negative_rate)
+        self.names = PARAMETERS[task.kind]
+        self.log_negative_rate = math.log(task.negative_rate)
         self.register_buffer("values", torch.tensor([IDENTITY[name] for name in self.names], dtype=torch.float32))
 
     def forward(self, logit: Tensor, *, sampled: bool = False) -> Tensor:
@@ -52,13 +52,13 @@ class Calibrator(nn.Module):
             logit = high * F.softplus(logit) - low * F.softplus(-logit) + shift
         elif self.names:
             logit = logit * self.values
-        return logit if sampled or not self.kept else logit + self.kept
+        return logit if sampled or not self.log_negative_rate else logit + self.log_negative_rate
 
     @torch.no_grad()
-    def set(self, values: Sequence[float]) -> None:
+    def set_values(self, values: Sequence[float]) -> None:
         """Take up what was fitted, in the order of `names`."""
         self.values.copy_(torch.tensor(values, dtype=torch.float32))
 
-    def described(self) -> dict[str, float]:
+    def to_dict(self) -> dict[str, float]:
         """What it does, for people."""
         return {name: float(value) for name, value in zip(self.names, self.values, strict=True)}

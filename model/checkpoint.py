@@ -26,12 +26,12 @@ from contract.bundle import replace_durably
 from contract.errors import BadBundle
 from contract.features import Feature, FeatureSet
 from contract.tasks import Task
-from model.declared import Shape
+from model.declared import ModelConfig
 from model.network import Network
-from model.statistics import Statistics
+from model.statistics import FeatureStatistics
 
 
-class About(Struct, frozen=True, kw_only=True):
+class CheckpointMetadata(Struct, frozen=True, kw_only=True):
     """What a checkpoint is: enough to build its network, and how it came about."""
 
     version: str
@@ -39,8 +39,8 @@ class About(Struct, frozen=True, kw_only=True):
     created_ms: int
     features: tuple[Feature, ...]
     tasks: tuple[Task, ...]
-    shape: Shape
-    statistics: Statistics
+    shape: ModelConfig
+    statistics: FeatureStatistics
     evaluation: dict[str, dict[str, float]] = {}
     positions: dict[str, int] = {}  # "topic/partition" -> the first offset that was not learned from
 
@@ -53,85 +53,87 @@ class Checkpoint:
     table, how often and when ids were met since the first update: (n, 3) int64, an id, its count, its last time.
     """
 
-    about: About
+    metadata: CheckpointMetadata
     weights: Mapping[str, Tensor]
     optimizer: Mapping[str, Any] = field(default_factory=dict)
-    sample: bytes = b""
+    replay_buffer: bytes = b""
     interactions: bytes = b""
-    waiting: bytes = b""
-    met: Mapping[str, Tensor] = field(default_factory=dict)
+    pending_examples: bytes = b""
+    id_counts: Mapping[str, Tensor] = field(default_factory=dict)
 
-    def network(self) -> Network:
+    def build_network(self) -> Network:
         """The network as it was, in evaluation mode; raises `BadBundle` for weights that are not of its shape."""
-        about = self.about
-        features = FeatureSet(about.features)
-        network = Network(features=features, tasks=about.tasks, shape=about.shape, statistics=about.statistics)
+        metadata = self.metadata
+        features = FeatureSet(metadata.features)
+        network = Network(
+            features=features, tasks=metadata.tasks, config=metadata.shape, statistics=metadata.statistics
+        )
         try:
             network.load_state_dict(dict(self.weights))
         except RuntimeError as error:
-            raise BadBundle(f"The weights of {about.version} should fit its network. Found: {error}") from error
+            raise BadBundle(f"The weights of {metadata.version} should fit its network. Found: {error}") from error
         return network.eval()
 
 
-def describe(
+def make_metadata(
     network: Network,
     *,
     parent: str | None,
     created_ms: int,
     evaluation: dict[str, dict[str, float]],
     positions: Mapping[str, int],
-) -> About:
+) -> CheckpointMetadata:
     """What to say of a network that is kept now."""
-    return About(
-        version=version_of(network.state_dict(), created_ms),
+    return CheckpointMetadata(
+        version=make_version(network.state_dict(), created_ms),
         parent=parent,
         created_ms=created_ms,
         features=network.features.features,
         tasks=network.tasks,
-        shape=network.shape,
+        shape=network.config,
         statistics=network.statistics,
         evaluation=evaluation,
         positions=dict(positions),
     )
 
 
-def digest_of(weights: Mapping[str, Tensor]) -> str:
+def hash_weights(weights: Mapping[str, Tensor]) -> str:
     """Equal for equal weights, on every machine."""
-    found = hashlib.sha256()
+    sha256 = hashlib.sha256()
     for name in sorted(weights):
-        found.update(name.encode() + weights[name].cpu().contiguous().numpy().tobytes())
-    return found.hexdigest()
+        sha256.update(name.encode() + weights[name].cpu().contiguous().numpy().tobytes())
+    return sha256.hexdigest()
 
 
-def version_of(weights: Mapping[str, Tensor], created_ms: int) -> str:
+def make_version(weights: Mapping[str, Tensor], created_ms: int) -> str:
     """A name that sorts by time and tells weights apart: 20260131-101112-345-1f2e3d4c."""
-    made = datetime.fromtimestamp(created_ms // 1000, UTC)
-    return f"{made:%Y%m%d-%H%M%S}-{created_ms % 1000:03d}-{digest_of(weights)[:8]}"
+    created = datetime.fromtimestamp(created_ms // 1000, UTC)
+    return f"{created:%Y%m%d-%H%M%S}-{created_ms % 1000:03d}-{hash_weights(weights)[:8]}"
 
 
-def path_of(bundles: Path, version: str) -> Path:
+def checkpoint_path(bundles: Path, version: str) -> Path:
     return bundles / "checkpoints" / f"{version}.pt"
 
 
-def latest(bundles: Path) -> Path:
+def find_latest(bundles: Path) -> Path:
     """The newest checkpoint; raises `BadBundle` when there is none."""
-    found = sorted((bundles / "checkpoints").glob("*.pt"))
-    if not found:
+    paths = sorted((bundles / "checkpoints").glob("*.pt"))
+    if not paths:
         raise BadBundle(f"{bundles / 'checkpoints'} should hold a checkpoint. Found none; `training fit` makes one.")
-    return found[-1]
+    return paths[-1]
 
 
 def write_checkpoint(bundles: Path, checkpoint: Checkpoint) -> Path:
     """Write a checkpoint under its version, all or nothing; raises `BadBundle` where the disk has no room for it."""
-    path, content = path_of(bundles, checkpoint.about.version), io.BytesIO()
+    path, content = checkpoint_path(bundles, checkpoint.metadata.version), io.BytesIO()
     state = {
-        "about": msgspec.json.encode(checkpoint.about).decode(),
+        "about": msgspec.json.encode(checkpoint.metadata).decode(),
         "weights": dict(checkpoint.weights),
         "optimizer": dict(checkpoint.optimizer),
-        "sample": as_tensor(checkpoint.sample),
-        "interactions": as_tensor(checkpoint.interactions),
-        "waiting": as_tensor(checkpoint.waiting),
-        "met": dict(checkpoint.met),
+        "sample": bytes_to_tensor(checkpoint.replay_buffer),
+        "interactions": bytes_to_tensor(checkpoint.interactions),
+        "waiting": bytes_to_tensor(checkpoint.pending_examples),
+        "met": dict(checkpoint.id_counts),
     }
     torch.save(state, content)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -144,13 +146,13 @@ def read_checkpoint(path: Path) -> Checkpoint:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         return Checkpoint(
-            about=msgspec.json.decode(state["about"], type=About),
+            metadata=msgspec.json.decode(state["about"], type=CheckpointMetadata),
             weights=state["weights"],
             optimizer=state["optimizer"],
-            sample=state["sample"].numpy().tobytes(),
+            replay_buffer=state["sample"].numpy().tobytes(),
             interactions=state["interactions"].numpy().tobytes(),
-            waiting=state["waiting"].numpy().tobytes() if "waiting" in state else b"",
-            met=state.get("met", {}),
+            pending_examples=state["waiting"].numpy().tobytes() if "waiting" in state else b"",
+            id_counts=state.get("met", {}),
         )
     except (
         OSError,
@@ -165,5 +167,5 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise BadBundle(f"{path} should be a checkpoint. Found: {type(error).__name__}: {error}") from error
 
 
-def as_tensor(content: bytes) -> Tensor:
+def bytes_to_tensor(content: bytes) -> Tensor:
     return torch.frombuffer(bytearray(content), dtype=torch.uint8) if content else torch.empty(0, dtype=torch.uint8)

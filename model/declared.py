@@ -20,10 +20,10 @@ GRAPH_GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
     "search": ("user", "query", "item"),
     "classify": ("item",),
 }
-PAIRED: Final = ("recommend", "search")  # graphs that take the item's finished part in place of its block
+PAIR_GRAPHS: Final = ("recommend", "search")  # graphs that take the item's finished part in place of its block
 
 
-class Shape(Struct, frozen=True, forbid_unknown_fields=True):
+class ModelConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """What is shared and how wide each layer is; `model/network.py` draws it.
 
     `architecture`: `single` shares nothing but the features; `shared_bottom` has one expert for all tasks; `mmoe` mixes
@@ -65,21 +65,21 @@ class Shape(Struct, frozen=True, forbid_unknown_fields=True):
         return self.levels if self.architecture == "ple" else 1
 
 
-def read_shape(table: Mapping[str, object]) -> Shape:
+def read_model_config(table: Mapping[str, object]) -> ModelConfig:
     """The shape that the [model] table declares; raises `BadConfig`."""
     try:
-        return msgspec.convert(table, Shape, strict=False)
+        return msgspec.convert(table, ModelConfig, strict=False)
     except msgspec.ValidationError as error:
         raise BadConfig([f"[model] should declare a network's shape. Found: {error}"]) from error
 
 
 def check_tasks(tasks: Sequence[Task], features: FeatureSet) -> None:
     """Raises `BadConfig` with every reason why one network could not answer these tasks."""
-    if errors := ["At least one task should be declared. Found none."] * (not tasks) + mistakes(tasks, features):
+    if errors := ["At least one task should be declared. Found none."] * (not tasks) + find_mistakes(tasks, features):
         raise BadConfig(errors)
 
 
-def mistakes(tasks: Sequence[Task], features: FeatureSet) -> list[str]:
+def find_mistakes(tasks: Sequence[Task], features: FeatureSet) -> list[str]:
     """What is wrong with tasks, as sentences."""
     errors = list[str]()
     names = {feature.name: feature.group for feature in features.features}
@@ -90,61 +90,61 @@ def mistakes(tasks: Sequence[Task], features: FeatureSet) -> list[str]:
             errors.append(f"Task `{task.name}` should read groups that have features. Found none in {empty}.")
         if not task.groups:
             errors.append(f"Task `{task.name}` should read some group. Found none.")
-        if lost := [name for name in task.hide if name not in names]:
-            errors.append(f"Task `{task.name}` should hide declared features. Found {lost}.")
-        if task.graph in PAIRED and any(names.get(name) == "item" for name in task.hide):
+        if undeclared := [name for name in task.hide if name not in names]:
+            errors.append(f"Task `{task.name}` should hide declared features. Found {undeclared}.")
+        if task.graph in PAIR_GRAPHS and any(names.get(name) == "item" for name in task.hide):
             errors.append(
                 f"Task `{task.name}` shares the item's part, so it should hide none of it. Found {task.hide}."
             )
-        errors += sharing_mistakes(task)
+        errors += find_sharing_mistakes(task)
         if task.negative_rate < 1 and (task.kind != "binary" or task.through):
             errors.append(
                 f"A negative rate should be that of a binary task that goes through no other. Found `{task.name}`."
             )
-        errors += through_mistakes(task, {one.name: one for one in tasks})
+        errors += find_through_mistakes(task, {other.name: other for other in tasks})
     return errors
 
 
-def sharing_mistakes(task: Task) -> list[str]:
+def find_sharing_mistakes(task: Task) -> list[str]:
     """What a task may not share has to be among what it reads."""
     if foreign := set(task.alone) - set(task.groups):
         return [f"Task `{task.name}` should read alone what it reads. Found {sorted(foreign)}."]
     return []
 
 
-def check_sharing(tasks: Sequence[Task], shape: Shape) -> None:
+def check_sharing(tasks: Sequence[Task], config: ModelConfig) -> None:
     """Raises `BadConfig` for tasks that may mix experts which the shape does not have, or none at all."""
-    count, errors = shape.shared_experts, list[str]()
+    count, errors = config.shared_experts, list[str]()
     for task in tasks:
         named = () if task.experts is None else task.experts
         if foreign := [number for number in named if number >= count]:
             errors.append(f"Task `{task.name}` should mix experts below {count}. Found {foreign}.")
-        if task.experts == () and not shape.own_experts:
+        if task.experts == () and not config.own_experts:
             errors.append(f"Task `{task.name}` should have some expert, its own or a shared one. Found none.")
     if errors:
         raise BadConfig(errors)
 
 
-def through_mistakes(task: Task, tasks: Mapping[str, Task]) -> list[str]:
+def find_through_mistakes(task: Task, tasks: Mapping[str, Task]) -> list[str]:
     """A chain of tasks has to end, and each must see what the one before it sees."""
     if task.through is None:
         return []
-    before, seen = tasks.get(task.through), {task.name}
+    before, visited = tasks.get(task.through), {task.name}
     if before is None:
         return [f"Task `{task.name}` should go through a declared task. Found `{task.through}`."]
     if (before.kind, task.kind) != ("binary", "binary"):
         return [f"Tasks that go through another should both be binary. Found `{task.name}`, `{before.name}`."]
-    if seen_by(before) != seen_by(task):
+    if visible_inputs(before) != visible_inputs(task):
         return [f"Task `{task.name}` should read what `{before.name}` reads, in its graph. Found otherwise."]
     if set(before.alone) != set(task.alone):
         return [f"Task `{task.name}` should read alone what `{before.name}` does. Found {task.alone}, {before.alone}."]
     while before is not None and before.through is not None:
-        if before.name in seen:
+        if before.name in visited:
             return [f"Task `{task.name}` should go through tasks that end. Found a circle."]
-        seen.add(before.name)
+        visited.add(before.name)
         before = tasks.get(before.through)
     return []
 
 
-def seen_by(task: Task) -> tuple[frozenset[str], frozenset[str], str]:
+def visible_inputs(task: Task) -> tuple[frozenset[str], frozenset[str], str]:
     return frozenset(task.groups), frozenset(task.hide), task.graph

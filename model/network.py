@@ -25,18 +25,18 @@ from torch import Tensor, nn
 
 from contract.features import Feature, FeatureSet
 from contract.tasks import Task
-from model.answers import chain, probabilities, vote
+from model.answers import average_members, compute_probabilities, dependency_chain
 from model.calibration import Calibrator
-from model.declared import PAIRED, Shape, check_sharing
-from model.statistics import NumberStatistics, Statistics, table_of
+from model.declared import PAIR_GRAPHS, ModelConfig, check_sharing
+from model.statistics import FeatureStatistics, NumberStatistics, table_name
 from model.vocabulary import Vocabulary
 
 Inputs: TypeAlias = Mapping[str, tuple[Tensor, Tensor]]  # group -> numbers (N, n) float32, ids (N, m) int64
-FIRST_DEVIATION: Final = 0.1  # of embeddings
+EMBEDDING_DEVIATION: Final = 0.1  # of embeddings
 STANDARD_MAX: Final = 8.0  # a standardised number says no more beyond this many deviations
 
 
-class View(NamedTuple):
+class TaskView(NamedTuple):
     """What some tasks of one graph look at alike: the groups they read, without the features they must not see.
 
     `alone`: the groups that they read through layers of `owner`'s own.
@@ -52,26 +52,26 @@ class View(NamedTuple):
     @property
     def name(self) -> str:
         """The same in every network that has this view."""
-        return key(" ".join([self.graph, *sorted(self.groups), *sorted(self.hide), self.owner]))
+        return module_key(" ".join([self.graph, *sorted(self.groups), *sorted(self.hide), self.owner]))
 
     def owner_of(self, group: str) -> str:
         """The task whose layers the group is read through; empty: the shared ones."""
         return self.owner if group in self.alone else ""
 
 
-def views(tasks: Sequence[Task], *, single: bool = False) -> tuple[View, ...]:
+def build_views(tasks: Sequence[Task], *, single: bool = False) -> tuple[TaskView, ...]:
     """The distinct views of the tasks, in the order of their first task; `single`: tasks read all groups alone."""
     by_name = {task.name: task for task in tasks}
-    shared: dict[View, list[Task]] = {}
+    shared: dict[TaskView, list[Task]] = {}
     for task in tasks:
         alone = frozenset(task.groups if single else task.alone)
-        owner = chain(task, by_name)[-1] if alone else ""  # a task is read with those that it goes through
-        like = View(task.graph, tuple(sorted(task.groups)), frozenset(task.hide), (), alone, owner)
-        shared.setdefault(like, []).append(task)
-    return tuple(view._replace(groups=of[0].groups, tasks=tuple(of)) for view, of in shared.items())
+        owner = dependency_chain(task, by_name)[-1] if alone else ""  # a task is read with those that it goes through
+        view_key = TaskView(task.graph, tuple(sorted(task.groups)), frozenset(task.hide), (), alone, owner)
+        shared.setdefault(view_key, []).append(task)
+    return tuple(view._replace(groups=members[0].groups, tasks=tuple(members)) for view, members in shared.items())
 
 
-def key(*names: str) -> str:
+def module_key(*names: str) -> str:
     """A name for what is kept of a task, table or view among a module's own names, which allow no dots."""
     return "of_" + "/".join(filter(None, names)).replace(".", "·")
 
@@ -82,156 +82,172 @@ class Network(nn.Module):
     Raises `BadConfig` for tasks that may not share what the shape has.
     """
 
-    def __init__(self, *, features: FeatureSet, tasks: Sequence[Task], shape: Shape, statistics: Statistics) -> None:
+    def __init__(
+        self, *, features: FeatureSet, tasks: Sequence[Task], config: ModelConfig, statistics: FeatureStatistics
+    ) -> None:
         super().__init__()
-        check_sharing(tasks, shape)
-        self.features, self.tasks, self.shape, self.statistics = features, tuple(tasks), shape, statistics
-        self.views, self.scale = views(tasks, single=shape.architecture == "single"), dict(statistics.scale)
+        check_sharing(tasks, config)
+        self.features, self.tasks, self.config, self.statistics = features, tuple(tasks), config, statistics
+        self.views, self.scale = build_views(tasks, single=config.architecture == "single"), dict(statistics.scale)
         self.item_owners = tuple(
-            dict.fromkeys(v.owner_of("item") for v in self.views if v.graph in PAIRED and "item" in v.groups)
+            dict.fromkeys(v.owner_of("item") for v in self.views if v.graph in PAIR_GRAPHS and "item" in v.groups)
         )
         trunks = dict.fromkeys((view.owner_of(group), group) for view in self.views for group in view.groups)
-        self.vocabularies = nn.ModuleDict({key(table): Vocabulary(known) for table, known in statistics.known.items()})
+        self.vocabularies = nn.ModuleDict(
+            {module_key(table): Vocabulary(known) for table, known in statistics.known.items()}
+        )
         self.tables = nn.ParameterDict(
             {
-                key(owner, table): torch.zeros(statistics.known[table].rows, shape.embedding)
+                module_key(owner, table): torch.zeros(statistics.known[table].rows, config.embedding)
                 for owner, group in trunks
-                for table in dict.fromkeys(table_of(span.feature) for span in features.spans(group))
+                for table in dict.fromkeys(table_name(span.feature) for span in features.spans(group))
             }
         )
-        groups = {group: Group(features, group, statistics.numbers[group]) for _, group in trunks}
-        wide = {name: of.wide + shape.embedding * len(features.spans(name)) for name, of in groups.items()}
-        self.groups = nn.ModuleDict({key(name): group for name, group in groups.items()})
-        self.first = nn.ModuleDict({key(owner, group): First(shape, wide[group]) for owner, group in trunks})
-        self.bottoms = nn.ModuleDict({view.name: Bottom(shape) for view in self.views})
-        self.levels = nn.ModuleList(Level(shape, self.tasks, self.views, at) for at in range(shape.cgc_levels))
-        self.towers = nn.ModuleDict({key(task.name): Tower(shape, statistics.start[task.name]) for task in self.tasks})
-        self.calibrators = nn.ModuleDict({key(task.name): Calibrator(task) for task in self.tasks})
+        groups = {group: GroupEncoder(features, group, statistics.numbers[group]) for _, group in trunks}
+        widths = {
+            name: encoder.width + config.embedding * len(features.spans(name)) for name, encoder in groups.items()
+        }
+        self.groups = nn.ModuleDict({module_key(name): group for name, group in groups.items()})
+        self.first = nn.ModuleDict(
+            {module_key(owner, group): GroupProjection(config, widths[group]) for owner, group in trunks}
+        )
+        self.bottoms = nn.ModuleDict({view.name: SharedBottom(config) for view in self.views})
+        self.levels = nn.ModuleList(
+            ExpertLevel(config, self.tasks, self.views, number) for number in range(config.cgc_levels)
+        )
+        self.towers = nn.ModuleDict(
+            {module_key(task.name): Tower(config, statistics.start[task.name]) for task in self.tasks}
+        )
+        self.calibrators = nn.ModuleDict({module_key(task.name): Calibrator(task) for task in self.tasks})
 
     @torch.no_grad()
-    def meet(self, inputs: Inputs) -> None:
+    def init_embeddings(self, inputs: Inputs) -> None:
         """Begin the rows of these ids at random, since products of zeros never learn; an id never met says nothing."""
         for (owner, group), (_, ids) in ((trunk, inputs[trunk[1]]) for trunk in self.trunks if trunk[1] in inputs):
             for span in self.features.spans(group):
-                table = self.table(span.feature, owner)
-                met = torch.unique(self.rows(span.feature, ids[:, span.start : span.start + span.width]))
-                table[met] = torch.randn(len(met), table.shape[1]) * FIRST_DEVIATION
+                table = self.embedding_table(span.feature, owner)
+                met = torch.unique(self.embedding_rows(span.feature, ids[:, span.start : span.start + span.width]))
+                table[met] = torch.randn(len(met), table.shape[1]) * EMBEDDING_DEVIATION
 
     @property
     def trunks(self) -> tuple[tuple[str, str], ...]:
         """Which owners' layers read which groups: (owner, group), the empty owner being all."""
         return tuple(dict.fromkeys((view.owner_of(group), group) for view in self.views for group in view.groups))
 
-    def table(self, feature: Feature, owner: str = "") -> Tensor:
+    def embedding_table(self, feature: Feature, owner: str = "") -> Tensor:
         """The embeddings (rows, embedding) of an id feature."""
-        table: Tensor = self.tables[key(owner, table_of(feature))]
+        table: Tensor = self.tables[module_key(owner, table_name(feature))]
         return table
 
-    def tables_of(self, name: str) -> list[str]:
+    def table_parameters(self, name: str) -> list[str]:
         """The parameters, by name, whose rows the vocabulary of this name numbers: one for each owner."""
         owners = dict.fromkeys(owner for owner, _ in self.trunks)
-        return [f"tables.{key(owner, name)}" for owner in owners if key(owner, name) in self.tables]
+        return [f"tables.{module_key(owner, name)}" for owner in owners if module_key(owner, name) in self.tables]
 
-    def rows(self, feature: Feature, ids: Tensor) -> Tensor:
+    def embedding_rows(self, feature: Feature, ids: Tensor) -> Tensor:
         """The rows of ids in the feature's table."""
-        rows: Tensor = self.vocabularies[key(table_of(feature))](ids)
+        rows: Tensor = self.vocabularies[module_key(table_name(feature))](ids)
         return rows
 
     def forward(self, inputs: Inputs) -> dict[str, Tensor]:
         """The probability of each task for each of N rows: (N,), or (N, classes); a value for regressions."""
-        found: dict[str, Tensor] = {}
+        predictions: dict[str, Tensor] = {}
         for view in self.views:
-            found |= self.answers(view, self.logits(view, self.parts(view, inputs)))
-        return found
+            predictions |= self.predict_view(view, self.logits(view, self.group_parts(view, inputs)))
+        return predictions
 
-    def answers(self, view: View, logits: Mapping[str, Tensor], *, sampled: bool = False) -> dict[str, Tensor]:
+    def predict_view(self, view: TaskView, logits: Mapping[str, Tensor], *, sampled: bool = False) -> dict[str, Tensor]:
         """The calibrated probabilities that the view's logits say, in life or among `sampled` rows; see `forward`."""
-        found = {task.name: self.calibrator(task)(logits[task.name], sampled=sampled) for task in view.tasks}
-        return probabilities(view.tasks, found, self.scale)
+        calibrated = {task.name: self.calibrator(task)(logits[task.name], sampled=sampled) for task in view.tasks}
+        return compute_probabilities(view.tasks, calibrated, self.scale)
 
     def calibrator(self, task: Task) -> Calibrator:
         """The last layer of a task."""
-        found = self.calibrators[key(task.name)]
-        assert isinstance(found, Calibrator)
-        return found
+        calibrator = self.calibrators[module_key(task.name)]
+        assert isinstance(calibrator, Calibrator)
+        return calibrator
 
-    def parts(self, view: View, inputs: Inputs) -> list[Tensor]:
+    def group_parts(self, view: TaskView, inputs: Inputs) -> list[Tensor]:
         """What each group of the view adds to its first layer."""
-        return [self.part(group, *inputs[group], hide=view.hide, owner=view.owner_of(group)) for group in view.groups]
+        return [
+            self.group_part(group, *inputs[group], hide=view.hide, owner=view.owner_of(group)) for group in view.groups
+        ]
 
-    def part(
+    def group_part(
         self, group: str, numbers: Tensor, ids: Tensor, *, hide: frozenset[str] = frozenset(), owner: str = ""
     ) -> Tensor:
         """What a group adds to the first layer, (N, hidden + factors), as if the features in `hide` were absent."""
-        numbers, ids = self._hidden(group, numbers, ids, hide)
-        x = [self.groups[key(group)](numbers)] if numbers.shape[1] else []  # (N, wide of numbers)
+        numbers, ids = self._mask_hidden(group, numbers, ids, hide)
+        x = [self.groups[module_key(group)](numbers)] if numbers.shape[1] else []  # (N, wide of numbers)
         for span in self.features.spans(group):
-            few = ids[:, span.start : span.start + span.width]  # (N, width)
-            x.append(pooled(self.table(span.feature, owner), self.rows(span.feature, few)))  # (N, embedding)
-        part: Tensor = self.first[key(owner, group)](torch.cat(x, 1))  # (N, hidden + factors)
+            columns = ids[:, span.start : span.start + span.width]  # (N, width)
+            x.append(
+                mean_pool(self.embedding_table(span.feature, owner), self.embedding_rows(span.feature, columns))
+            )  # (N, embedding)
+        part: Tensor = self.first[module_key(owner, group)](torch.cat(x, 1))  # (N, hidden + factors)
         return part
 
     def item_parts(self, numbers: Tensor, ids: Tensor) -> Tensor:
         """The parts of M items for every task that ranks them, side by side: (M, owners * (hidden + factors))."""
-        return torch.cat([self.part("item", numbers, ids, owner=owner) for owner in self.item_owners], 1)
+        return torch.cat([self.group_part("item", numbers, ids, owner=owner) for owner in self.item_owners], 1)
 
-    def item_part(self, view: View, item_parts: Tensor) -> Tensor:
+    def item_part(self, view: TaskView, item_parts: Tensor) -> Tensor:
         """Those of `item_parts` that a view reads: (M, hidden + factors)."""
-        wide = self.shape.hidden + self.shape.factors
-        at = self.item_owners.index(view.owner_of("item")) * wide
-        return item_parts[:, at : at + wide]
+        width = self.config.hidden + self.config.factors
+        start = self.item_owners.index(view.owner_of("item")) * width
+        return item_parts[:, start : start + width]
 
-    def logits(self, view: View, parts: Sequence[Tensor]) -> dict[str, Tensor]:
+    def logits(self, view: TaskView, parts: Sequence[Tensor]) -> dict[str, Tensor]:
         """One logit of each row and task of the view, from the parts of its groups; of classes, (N, classes).
 
         While learning each member has its own: (N, k), or (N, k, classes).
         """
-        return self.heads(view, self.represent(view, parts))
+        return self.head_logits(view, self.represent(view, parts))
 
-    def represent(self, view: View, parts: Sequence[Tensor]) -> Tensor:
+    def represent(self, view: TaskView, parts: Sequence[Tensor]) -> Tensor:
         """What the view's tasks share before any expert: (N, hidden + factors), or (N, k, hidden + factors)."""
         x: Tensor = self.bottoms[view.name](parts)
         return x
 
-    def heads(self, view: View, x: Tensor) -> dict[str, Tensor]:
+    def head_logits(self, view: TaskView, x: Tensor) -> dict[str, Tensor]:
         """The logits of the view's tasks from what they share; see `logits`."""
-        shared, of = x, {task.name: x for task in view.tasks}
+        shared, by_task = x, {task.name: x for task in view.tasks}
         for level in self.levels:
-            shared, of = level(view, shared, of)  # (N, expert), and for each task (N, expert)
-        found = {task.name: self.towers[key(task.name)](of[task.name]) for task in view.tasks}
-        if self.training or self.shape.members == 1:
-            return found
-        return {task.name: vote(task, found[task.name]) for task in view.tasks}
+            shared, by_task = level(view, shared, by_task)  # (N, expert), and for each task (N, expert)
+        logits = {task.name: self.towers[module_key(task.name)](by_task[task.name]) for task in view.tasks}
+        if self.training or self.config.members == 1:
+            return logits
+        return {task.name: average_members(task, logits[task.name]) for task in view.tasks}
 
-    def _hidden(self, group: str, numbers: Tensor, ids: Tensor, hide: frozenset[str]) -> tuple[Tensor, Tensor]:
+    def _mask_hidden(self, group: str, numbers: Tensor, ids: Tensor, hide: frozenset[str]) -> tuple[Tensor, Tensor]:
         if not hide:
             return numbers, ids
         unseen = [feature.name in hide for feature in self.features.numbers(group)]
         unseen += [span.feature.name in hide for span in self.features.vectors(group) for _ in range(span.width)]
         absent = [span.feature.name in hide for span in self.features.spans(group) for _ in range(span.width)]
-        at = ids.device
-        numbers = numbers.masked_fill(torch.tensor(unseen, device=at), torch.nan)
-        return numbers, ids.masked_fill(torch.tensor(absent, device=at), 0)
+        device = ids.device
+        numbers = numbers.masked_fill(torch.tensor(unseen, device=device), torch.nan)
+        return numbers, ids.masked_fill(torch.tensor(absent, device=device), 0)
 
 
-class Group(nn.Module):
+class GroupEncoder(nn.Module):
     """The number columns (N, n) of a group as what a layer can read: those of numbers, then those of vectors."""
 
     def __init__(self, features: FeatureSet, group: str, statistics: Sequence[NumberStatistics]) -> None:
         super().__init__()
-        self.split = len(features.numbers(group))
-        self.numbers = Numbers(statistics[: self.split])
-        self.vectors = Vectors(statistics[self.split :], [span.width for span in features.vectors(group)])
-        self.wide = self.numbers.wide + self.vectors.wide
+        self.numbers_count = len(features.numbers(group))
+        self.numbers = NumberEncoder(statistics[: self.numbers_count])
+        self.vectors = VectorEncoder(statistics[self.numbers_count :], [span.width for span in features.vectors(group)])
+        self.width = self.numbers.width + self.vectors.width
 
     def forward(self, numbers: Tensor) -> Tensor:
-        x = [self.numbers(numbers[:, : self.split])] if self.split else []
-        if self.vectors.wide:
-            x.append(self.vectors(numbers[:, self.split :]))
+        x = [self.numbers(numbers[:, : self.numbers_count])] if self.numbers_count else []
+        if self.vectors.width:
+            x.append(self.vectors(numbers[:, self.numbers_count :]))
         return torch.cat(x, 1)  # (N, wide of numbers)
 
 
-class Numbers(nn.Module):
+class NumberEncoder(nn.Module):
     """Numbers (N, n) as what a layer can read: standardised values, which of them are unknown, and bins.
 
     Clipped to the bounds of the training part, by a signed logarithm where `logarithmic` says so, standardised. How
@@ -253,13 +269,15 @@ class Numbers(nn.Module):
         for name in ("low", "high", "mean", "deviation"):
             self.register_buffer(name, torch.tensor([getattr(s, name) for s in statistics], dtype=torch.float32))
         self.register_buffer("logarithmic", torch.tensor([s.logarithmic for s in statistics], dtype=torch.bool))
-        bins = [(at, *edges) for at, s in enumerate(statistics) for edges in zip(s.bins, s.bins[1:], strict=False)]
-        self.register_buffer("column", torch.tensor([at for at, _, _ in bins], dtype=torch.int64))  # (B,)
+        bins = [
+            (column, *edges) for column, s in enumerate(statistics) for edges in zip(s.bins, s.bins[1:], strict=False)
+        ]
+        self.register_buffer("column", torch.tensor([column for column, _, _ in bins], dtype=torch.int64))  # (B,)
         self.register_buffer("edge", torch.tensor([low for _, low, _ in bins], dtype=torch.float32))  # (B,)
         self.register_buffer(
             "steep", torch.tensor([1 / (high - low) for _, low, high in bins], dtype=torch.float32)
         )  # (B,)
-        self.wide = 2 * len(statistics) + len(bins)
+        self.width = 2 * len(statistics) + len(bins)
 
     def forward(self, numbers: Tensor) -> Tensor:
         unknown = numbers.isnan()  # (N, n)
@@ -273,7 +291,7 @@ class Numbers(nn.Module):
         return torch.cat([x, filled.clamp(0, 1).masked_fill(unknown[:, self.column], 0.0)], 1)  # (N, 2n + B)
 
 
-class Vectors(nn.Module):
+class VectorEncoder(nn.Module):
     """Vectors side by side (N, n), standardised and clipped, and which of them are unknown: (N, n + vectors).
 
     A vector of which one number is not known is unknown as a whole, and adds nothing but its own column.
@@ -284,22 +302,24 @@ class Vectors(nn.Module):
 
     def __init__(self, statistics: Sequence[NumberStatistics], widths: Sequence[int]) -> None:
         super().__init__()
-        self.widths, self.wide = tuple(widths), len(statistics) + len(widths)
+        self.widths, self.width = tuple(widths), len(statistics) + len(widths)
         for name in ("mean", "deviation"):
             self.register_buffer(name, torch.tensor([getattr(s, name) for s in statistics], dtype=torch.float32))
 
     def forward(self, numbers: Tensor) -> Tensor:
-        lost = ~(numbers.abs() < torch.inf)  # (N, n)
+        is_unknown = ~(numbers.abs() < torch.inf)  # (N, n)
         unknown, start = list[Tensor](), 0
         for width in self.widths:
-            unknown.append(lost[:, start : start + width].to(numbers.dtype).amax(1, keepdim=True))  # (N, 1)
+            unknown.append(is_unknown[:, start : start + width].to(numbers.dtype).amax(1, keepdim=True))  # (N, 1)
             start += width
-        each = torch.cat([flag.expand(-1, width) for flag, width in zip(unknown, self.widths, strict=True)], 1)
+        unknown_columns = torch.cat(
+            [flag.expand(-1, width) for flag, width in zip(unknown, self.widths, strict=True)], 1
+        )
         x = ((numbers - self.mean) / self.deviation).clamp(-STANDARD_MAX, STANDARD_MAX)
-        return torch.cat([x.masked_fill(each > 0, 0.0), *unknown], 1)
+        return torch.cat([x.masked_fill(unknown_columns > 0, 0.0), *unknown], 1)
 
 
-def pooled(table: Tensor, rows: Tensor) -> Tensor:
+def mean_pool(table: Tensor, rows: Tensor) -> Tensor:
     """The mean of those rows (N, width) of a table that are not row 0, row 0 where none is another: (N, embedding)."""
     if rows.shape[1] == 1:
         return F.embedding(rows[:, 0], table)
@@ -309,19 +329,19 @@ def pooled(table: Tensor, rows: Tensor) -> Tensor:
     return torch.where(count > 0, mean, table[0])
 
 
-class First(nn.Module):
+class GroupProjection(nn.Module):
     """A group's part of the first layer, behind cross layers: x0 * (W x + b) + x (DCN-v2, Wang et al. 2021)."""
 
-    def __init__(self, shape: Shape, width: int) -> None:
+    def __init__(self, config: ModelConfig, width: int) -> None:
         super().__init__()
-        rank = shape.cross_rank
+        rank = config.cross_rank
         self.cross = nn.ModuleList(
             nn.Sequential(nn.Linear(width, rank, bias=False), nn.Linear(rank, width))
             if rank
             else nn.Linear(width, width)
-            for _ in range(shape.cross)
+            for _ in range(config.cross)
         )
-        self.part = nn.Linear(width, shape.hidden + shape.factors, bias=False)
+        self.part = nn.Linear(width, config.hidden + config.factors, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         first = x  # (N, wide)
@@ -331,20 +351,22 @@ class First(nn.Module):
         return part
 
 
-class Bottom(nn.Module):
+class SharedBottom(nn.Module):
     """The parts of a view's groups, summed; each member looks at the sum with its own signs and bias."""
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.hidden, members = shape.hidden, shape.members
-        self.bias = nn.Parameter(torch.zeros(shape.hidden) if members == 1 else torch.randn(members, shape.hidden) / 4)
-        self.scale = nn.Parameter(signs(members, shape.hidden)) if members > 1 else None
-        self.dropout = nn.Dropout(shape.dropout)
+        self.hidden, members = config.hidden, config.members
+        self.bias = nn.Parameter(
+            torch.zeros(config.hidden) if members == 1 else torch.randn(members, config.hidden) / 4
+        )
+        self.scale = nn.Parameter(random_signs(members, config.hidden)) if members > 1 else None
+        self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, parts: Sequence[Tensor]) -> Tensor:
         total = reduce(torch.add, parts)  # (N, hidden + factors)
-        alone = reduce(torch.add, [part[:, self.hidden :].square() for part in parts])  # (N, factors)
-        pairs = (total[:, self.hidden :].square() - alone) / 2  # (N, factors)
+        squares = reduce(torch.add, [part[:, self.hidden :].square() for part in parts])  # (N, factors)
+        pairs = (total[:, self.hidden :].square() - squares) / 2  # (N, factors)
         x = total[:, : self.hidden]  # (N, hidden)
         if self.scale is not None:
             x = x.unsqueeze(1) * self.scale  # (N, k, hidden)
@@ -353,54 +375,75 @@ class Bottom(nn.Module):
         return torch.cat([x, pairs], -1)  # (N, hidden + factors), or (N, k, hidden + factors)
 
 
-class Level(nn.Module):
+class ExpertLevel(nn.Module):
     """One level of experts: shared ones and each task's own, mixed for each task by its gate (CGC, Tang et al. 2020).
 
     Without own experts it is MMoE's, with one shared expert the shared bottom's. Between levels a gate of the view has
     all experts for the next level's shared ones.
     """
 
-    def __init__(self, shape: Shape, tasks: Sequence[Task], views: Sequence[View], at: int) -> None:
+    def __init__(self, config: ModelConfig, tasks: Sequence[Task], views: Sequence[TaskView], number: int) -> None:
         super().__init__()
-        self.width, self.count, self.each = shape.expert, shape.shared_experts, shape.own_experts
-        own = self.each
-        wide = shape.hidden + shape.factors if at == 0 else shape.expert
-        self.mixed = {task.name: tuple(range(self.count) if task.experts is None else task.experts) for task in tasks}
-        self.shared = Layer(wide, self.count * self.width, shape.members) if self.count else None
-        names = {task.name: own + len(self.mixed[task.name]) for task in tasks}
-        self.own = nn.ModuleDict({key(name): Layer(wide, own * self.width, shape.members) for name in names if own})
+        self.width, self.shared_count, self.own_count = config.expert, config.shared_experts, config.own_experts
+        own = self.own_count
+        width = config.hidden + config.factors if number == 0 else config.expert
+        self.expert_indices = {
+            task.name: tuple(range(self.shared_count) if task.experts is None else task.experts) for task in tasks
+        }
+        self.shared = (
+            EnsembleLinear(width, self.shared_count * self.width, config.members) if self.shared_count else None
+        )
+        names = {task.name: own + len(self.expert_indices[task.name]) for task in tasks}
+        self.own = nn.ModuleDict(
+            {module_key(name): EnsembleLinear(width, own * self.width, config.members) for name in names if own}
+        )
         gated = {name: experts for name, experts in names.items() if experts > 1}
-        self.gates = nn.ModuleDict({key(name): Layer(wide, experts, shape.members) for name, experts in gated.items()})
+        self.gates = nn.ModuleDict(
+            {module_key(name): EnsembleLinear(width, experts, config.members) for name, experts in gated.items()}
+        )
         self.between = nn.ModuleDict(
-            {view.name: Layer(wide, self.count + own * len(view.tasks), shape.members) for view in views}
-            if at + 1 < shape.cgc_levels
+            {
+                view.name: EnsembleLinear(width, self.shared_count + own * len(view.tasks), config.members)
+                for view in views
+            }
+            if number + 1 < config.cgc_levels
             else {}
         )
-        self.dropout = nn.Dropout(shape.dropout)
+        self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, view: View, x: Tensor, of: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, view: TaskView, x: Tensor, by_task: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """From the shared representation and those of the tasks, (N, wide) each, to the next ones, (N, expert) each."""
-        shared = [self.experts(self.shared, self.count, x)] if self.shared is not None else []  # (N, experts, expert)
-        own, found = dict[str, list[Tensor]](), dict[str, Tensor]()
-        for name in of:
-            own[name] = [self.experts(self.own[key(name)], self.each, of[name])] if self.own else []  # (N, own, expert)
-            mine = [each[..., self.mixed[name], :] for each in shared] if self.mixed[name] else []
-            if self.mixed[name] == tuple(range(self.count)):
-                mine = shared  # all of them, which need not be gathered
-            together = torch.cat([*own[name], *mine], -2) if own[name] or not mine else mine[0]  # (N, experts, expert)
-            gated = key(name) in self.gates
-            found[name] = mixture(self.gates[key(name)], of[name], together) if gated else together[..., 0, :]
+        shared = (
+            [self.run_experts(self.shared, self.shared_count, x)] if self.shared is not None else []
+        )  # (N, experts, expert)
+        own, outputs = dict[str, list[Tensor]](), dict[str, Tensor]()
+        for name in by_task:
+            own[name] = (
+                [self.run_experts(self.own[module_key(name)], self.own_count, by_task[name])] if self.own else []
+            )  # (N, own, expert)
+            selected = (
+                [experts[..., self.expert_indices[name], :] for experts in shared] if self.expert_indices[name] else []
+            )
+            if self.expert_indices[name] == tuple(range(self.shared_count)):
+                selected = shared  # all of them, which need not be gathered
+            combined = (
+                torch.cat([*own[name], *selected], -2) if own[name] or not selected else selected[0]
+            )  # (N, experts, expert)
+            gated = module_key(name) in self.gates
+            outputs[name] = (
+                mix_experts(self.gates[module_key(name)], by_task[name], combined) if gated else combined[..., 0, :]
+            )
         if not self.between:
-            return x, found
-        all_of_view = torch.cat([*shared, *(e for each in own.values() for e in each)], -2)
-        return mixture(self.between[view.name], x, all_of_view), found
+            return x, outputs
+        all_of_view = torch.cat([*shared, *(e for experts in own.values() for e in experts)], -2)
+        return mix_experts(self.between[view.name], x, all_of_view), outputs
 
-    def experts(self, layer: nn.Module, count: int, x: Tensor) -> Tensor:
+    def run_experts(self, layer: nn.Module, count: int, x: Tensor) -> Tensor:
         y: Tensor = self.dropout(F.relu(layer(x)))  # (N, experts * expert)
         return y.reshape(*y.shape[:-1], count, self.width)  # -1 in place of the count fails where N is 0
 
 
-def mixture(gate: nn.Module, x: Tensor, experts: Tensor) -> Tensor:
+def mix_experts(gate: nn.Module, x: Tensor, experts: Tensor) -> Tensor:
     """Experts (N, experts, expert) as the gate of x mixes them: (N, expert)."""
     share: Tensor = gate(x).softmax(-1)  # (N, experts)
     mixed: Tensor = share.unsqueeze(-2) @ experts
@@ -410,10 +453,10 @@ def mixture(gate: nn.Module, x: Tensor, experts: Tensor) -> Tensor:
 class Tower(nn.Module):
     """The last layers of one task; `start` is its first bias: what is right without knowing anything of a row."""
 
-    def __init__(self, shape: Shape, start: Sequence[float]) -> None:
+    def __init__(self, config: ModelConfig, start: Sequence[float]) -> None:
         super().__init__()
-        self.inner = Layer(shape.expert, shape.tower, shape.members)
-        self.outer = Layer(shape.tower, len(start), shape.members)
+        self.inner = EnsembleLinear(config.expert, config.tower, config.members)
+        self.outer = EnsembleLinear(config.tower, len(start), config.members)
         with torch.no_grad():
             self.outer.bias.copy_(torch.tensor(start, dtype=torch.float32))
 
@@ -422,18 +465,18 @@ class Tower(nn.Module):
         return logits.squeeze(-1) if logits.shape[-1] == 1 else logits
 
 
-class Layer(nn.Module):
+class EnsembleLinear(nn.Module):
     """A linear layer; `members` share its matrix, with scales of inputs and outputs and biases of their own.
 
     (N, k, wide) -> (N, k, out), or with one member (N, wide) -> (N, out). BatchEnsemble, Wen et al. 2020.
     """
 
-    def __init__(self, wide: int, out: int, members: int) -> None:
+    def __init__(self, width: int, out: int, members: int) -> None:
         super().__init__()
-        inner = nn.Linear(wide, out)
+        inner = nn.Linear(width, out)
         self.weight = inner.weight
         self.bias = nn.Parameter(inner.bias.detach().repeat(members, 1)) if members > 1 else inner.bias
-        self.scale_in = nn.Parameter(torch.ones(members, wide)) if members > 1 else None
+        self.scale_in = nn.Parameter(torch.ones(members, width)) if members > 1 else None
         self.scale_out = nn.Parameter(torch.ones(members, out)) if members > 1 else None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -442,6 +485,6 @@ class Layer(nn.Module):
         return F.linear(x * self.scale_in, self.weight) * self.scale_out + self.bias
 
 
-def signs(members: int, wide: int) -> Tensor:
+def random_signs(members: int, wide: int) -> Tensor:
     """1 and -1 at random, so that members begin apart."""
     return torch.randint(0, 2, (members, wide)) * 2.0 - 1.0

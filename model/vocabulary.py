@@ -16,15 +16,15 @@ import torch
 from msgspec import Struct
 from torch import Tensor, nn
 
-MET_MIN: Final = 2  # an id met once teaches what ids are like that are hardly known
+COUNT_MIN: Final = 2  # an id met once teaches what ids are like that are hardly known
 SPARE_MAX: Final = 1_024
-SMALL: Final = 256  # up to so many ids a slot of one id each is looked for
-TRIED: Final = 48  # numbers of slots
+SMALL_MAX: Final = 256  # up to so many ids a slot of one id each is looked for
+CANDIDATES_COUNT: Final = 48  # numbers of slots
 
 Integers = npt.NDArray[np.int64]
 
 
-class Known(Struct, frozen=True):
+class KnownIds(Struct, frozen=True):
     """The known ids of a table, int64 little-endian, in the order of their rows; `spare`: rows for unknown ones."""
 
     ids: bytes
@@ -40,17 +40,17 @@ class Known(Struct, frozen=True):
         return 1 + self.spare + len(self.ids) // 8
 
 
-def count_known(ids: Integers, rows_max: int) -> Known:
+def select_known_ids(ids: Integers, rows_max: int) -> KnownIds:
     """The vocabulary of the ids (n,) that a training part holds, as often as it does; at most `rows_max` rows."""
-    distinct, met = np.unique(ids[ids != 0], return_counts=True)
-    often = np.flatnonzero(met >= MET_MIN)
-    order = often[np.argsort(-met[often], kind="stable")]
+    distinct, counts = np.unique(ids[ids != 0], return_counts=True)
+    frequent = np.flatnonzero(counts >= COUNT_MIN)
+    order = frequent[np.argsort(-counts[frequent], kind="stable")]
     spare = min(max(len(distinct) - len(order), 1), SPARE_MAX, rows_max // 4)
-    kept = order[: rows_max - 1 - spare]
-    return Known(distinct[kept].astype("<i8").tobytes(), spare)
+    selected = order[: rows_max - 1 - spare]
+    return KnownIds(distinct[selected].astype("<i8").tobytes(), spare)
 
 
-def changed(known: Known, freed: Integers, added: Integers) -> tuple[Known, Integers]:
+def update_known_ids(known: KnownIds, freed: Integers, added: Integers) -> tuple[KnownIds, Integers]:
     """The vocabulary without the ids that are freed and with those that are added, and the former row of each row.
 
     An added id begins as the unknown row that it was read as, so nothing that is answered changes by it; a freed id is
@@ -61,7 +61,7 @@ def changed(known: Known, freed: Integers, added: Integers) -> tuple[Known, Inte
     ids = np.concatenate([before[stays], added])
     first = np.arange(1 + known.spare)
     rows = np.concatenate([first, 1 + known.spare + np.flatnonzero(stays), 1 + added % known.spare])
-    return Known(ids.astype("<i8").tobytes(), known.spare), rows
+    return KnownIds(ids.astype("<i8").tobytes(), known.spare), rows
 
 
 class Vocabulary(nn.Module):
@@ -70,24 +70,24 @@ class Vocabulary(nn.Module):
     slots: Tensor
     rows: Tensor
 
-    def __init__(self, known: Known) -> None:
+    def __init__(self, known: KnownIds) -> None:
         super().__init__()
         self.spare = known.spare
-        slots, rows = laid_out(known.array, 1 + known.spare)
+        slots, rows = build_slots(known.array, 1 + known.spare)
         self.register_buffer("slots", torch.from_numpy(slots), persistent=False)  # (M, width) ids, 0: none
         self.register_buffer("rows", torch.from_numpy(rows), persistent=False)  # (M, width)
 
     def forward(self, ids: Tensor) -> Tensor:
         slot = ids.remainder(len(self.slots))  # (...), of whatever sign the id is
-        found = torch.where(self.slots[slot] == ids.unsqueeze(-1), self.rows[slot], 0).sum(-1)  # (...)
-        row = torch.where(found > 0, found, 1 + ids.remainder(self.spare))
+        known_row = torch.where(self.slots[slot] == ids.unsqueeze(-1), self.rows[slot], 0).sum(-1)  # (...)
+        row = torch.where(known_row > 0, known_row, 1 + ids.remainder(self.spare))
         return torch.where(ids == 0, 0, row)
 
 
-def laid_out(ids: Integers, first_row: int) -> tuple[Integers, Integers]:
+def build_slots(ids: Integers, first_row: int) -> tuple[Integers, Integers]:
     """Slots (M, width) of ids and of their rows, for the number of slots that needs the least width of those tried."""
-    count = min(tried(len(ids)), key=lambda count: fullest(ids, count))
-    slots = np.zeros((count, fullest(ids, count)), np.int64)
+    count = min(candidate_slot_counts(len(ids)), key=lambda count: largest_slot(ids, count))
+    slots = np.zeros((count, largest_slot(ids, count)), np.int64)
     rows, slot = np.zeros_like(slots), ids % count
     order = np.argsort(slot, kind="stable")
     within = np.arange(len(ids)) - np.searchsorted(slot[order], slot[order])
@@ -95,13 +95,13 @@ def laid_out(ids: Integers, first_row: int) -> tuple[Integers, Integers]:
     return slots, rows
 
 
-def tried(ids: int) -> list[int]:
+def candidate_slot_counts(ids: int) -> list[int]:
     """Odd numbers of slots: for few ids up to 64 for each, for many about two."""
     least = 2 * ids + 1
-    if ids > SMALL:
-        return [least + 2 * at for at in range(TRIED // 6)]
-    return [int(least * 32 ** (at / TRIED)) | 1 for at in range(TRIED)]
+    if ids > SMALL_MAX:
+        return [least + 2 * step for step in range(CANDIDATES_COUNT // 6)]
+    return [int(least * 32 ** (step / CANDIDATES_COUNT)) | 1 for step in range(CANDIDATES_COUNT)]
 
 
-def fullest(ids: Integers, count: int) -> int:
+def largest_slot(ids: Integers, count: int) -> int:
     return int(np.bincount(ids % count).max(initial=1)) if len(ids) else 1

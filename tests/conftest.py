@@ -15,7 +15,7 @@ from demo.servers.apache_kafka import ApacheKafka, unavailable_reason
 from demo.servers.embedded import EmbeddedKafka, EmbeddedValkey
 from demo.servers.redis_server import RedisServer
 
-Broker: TypeAlias = EmbeddedKafka | ApacheKafka
+KafkaBroker: TypeAlias = EmbeddedKafka | ApacheKafka
 
 
 @pytest.fixture(scope="session")
@@ -33,10 +33,10 @@ def apache_kafka() -> Iterator[ApacheKafka]:
 
 
 @pytest.fixture(params=["embedded_kafka", pytest.param("apache_kafka", marks=pytest.mark.apache_kafka)])
-def broker(request: pytest.FixtureRequest) -> Broker:
+def broker(request: pytest.FixtureRequest) -> KafkaBroker:
     """The same test over librdkafka's mock cluster and over Apache Kafka."""
-    found: Broker = request.getfixturevalue(request.param)
-    return found
+    kafka: KafkaBroker = request.getfixturevalue(request.param)
+    return kafka
 
 
 @pytest.fixture(scope="session")
@@ -65,7 +65,7 @@ def topic_prefix() -> str:
 
 
 @pytest.fixture
-def topic(broker: Broker, topic_prefix: str) -> str:
+def topic(broker: KafkaBroker, topic_prefix: str) -> str:
     """An empty topic of four partitions on `broker`."""
     name = f"{topic_prefix}topic"
     broker.create_topics({name: 4})

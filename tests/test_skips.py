@@ -32,7 +32,7 @@ def test_that_runs(): ...
 WHOLE_FILE = "import pytest\npytest.skip('there is no module', allow_module_level=True)"
 
 
-def run(folder: Path, test_file: str, *, ci: str) -> subprocess.CompletedProcess[str]:
+def run_pytest(folder: Path, test_file: str, *, ci: str) -> subprocess.CompletedProcess[str]:
     shutil.copy(Path(__file__).parents[1] / "conftest.py", folder)
     (folder / "test_file.py").write_text(test_file)
     command = [sys.executable, "-m", "pytest", "-q", "--rootdir", str(folder), "-p", "no:cacheprovider", str(folder)]
@@ -41,14 +41,14 @@ def run(folder: Path, test_file: str, *, ci: str) -> subprocess.CompletedProcess
 
 @pytest.mark.parametrize("ci", ["", "false", "0"])
 def test_at_a_desk_a_skip_is_a_skip(tmp_path: Path, ci: str) -> None:
-    ended = run(tmp_path, SKIPPING, ci=ci)
+    ended = run_pytest(tmp_path, SKIPPING, ci=ci)
 
     assert ended.returncode == 0
     assert "1 passed, 3 skipped, 1 xfailed" in ended.stdout
 
 
 def test_in_ci_each_skip_is_a_failure_with_its_reason(tmp_path: Path) -> None:
-    ended = run(tmp_path, SKIPPING, ci="true")
+    ended = run_pytest(tmp_path, SKIPPING, ci="true")
 
     assert ended.returncode == 1
     assert "1 passed, 1 xfailed" in ended.stdout
@@ -57,7 +57,7 @@ def test_in_ci_each_skip_is_a_failure_with_its_reason(tmp_path: Path) -> None:
 
 
 def test_in_ci_a_file_that_skips_itself_whole_is_an_error(tmp_path: Path) -> None:
-    ended = run(tmp_path, WHOLE_FILE, ci="true")
+    ended = run_pytest(tmp_path, WHOLE_FILE, ci="true")
 
     assert ended.returncode != 0
     assert "should run in CI. Found: Skipped: there is no module" in ended.stdout

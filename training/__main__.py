@@ -22,16 +22,16 @@ from contract.errors import BadBundle, BadConfig, BadData, Unavailable
 from contract.features import FeatureSet
 from contract.settings import Settings, read_settings
 
-CARRIED: Final = ("frozen", "slow", "free")
+CARRIED_MODES: Final = ("frozen", "slow", "free")
 METHODS: Final = ("ours", "single-task", "LightGBM")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit codes: 0 done, 1 data or a model at fault, 2 wrong settings or arguments, 3 an update refused, 4 frozen."""
-    args = parse(arguments)
+    args = parse_arguments(arguments)
     try:
         settings, features = read_settings()
-        return command(args.command)(args, settings, features)
+        return load_command(args.command)(args, settings, features)
     except BadConfig as error:
         print(*error.errors, sep="\n", file=sys.stderr)
         return 2
@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
 
 
-def command(name: str) -> Callable[[argparse.Namespace, Settings, FeatureSet], int]:
+def load_command(name: str) -> Callable[[argparse.Namespace, Settings, FeatureSet], int]:
     """The command of that name; torch takes seconds to load, so each brings what it needs itself."""
     match name:
         case "fit":
@@ -66,7 +66,7 @@ def command(name: str) -> Callable[[argparse.Namespace, Settings, FeatureSet], i
     return run
 
 
-def parse(arguments: list[str] | None) -> argparse.Namespace:
+def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m training", description="Examples in, model out.")
     commands = parser.add_subparsers(dest="command", required=True)
     fit = commands.add_parser("fit", help="learn from examples and keep a checkpoint")
@@ -79,11 +79,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     fit.add_argument("--log", type=Path, help="a file that gets a JSON object for each epoch")
     fit.add_argument("--from", dest="former", metavar="VERSION", help="begin as this trained network; tasks may be new")
     carried = "what becomes of the layers that come from there (slow: a tenth of the learning rate)"
-    fit.add_argument("--carried", choices=CARRIED, default="slow", help=carried)
+    fit.add_argument("--carried", choices=CARRIED_MODES, default="slow", help=carried)
     describe = commands.add_parser("describe", help="what examples are like: missing, outliers, constant columns")
     describe.add_argument("data", type=Path, help="examples as Parquet")
     describe.add_argument("--out", type=Path, default=Path("reports"), help="the folder of its page")
-    declare_evaluate(commands.add_parser("evaluate", help="compare the network with single-task nets and LightGBM"))
+    add_evaluate_arguments(
+        commands.add_parser("evaluate", help="compare the network with single-task nets and LightGBM")
+    )
     affinity = commands.add_parser("affinity", help="which tasks agree while they learn, and which are in conflict")
     affinity.add_argument("data", type=Path, help="examples as Parquet")
     affinity.add_argument("--out", type=Path, default=Path("reports"), help="the folder of its page")
@@ -100,8 +102,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     follow.add_argument("--once", action="store_true", help="learn from what is there now, then end")
     follow.add_argument("--thaw", action="store_true", help="go on after refused updates have frozen the model")
     follow.add_argument("--bundles", type=Path, help="the folder of bundles, in place of the settings' own")
-    declare_compare(commands.add_parser("compare", help="judge a model on trial beside the one that serves"))
-    declare_watch(commands)
+    add_compare_arguments(commands.add_parser("compare", help="judge a model on trial beside the one that serves"))
+    add_watch_arguments(commands)
     replay = commands.add_parser("replay", help="make examples from events of before the first log")
     replay.add_argument("events", type=Path, nargs="+", help='lines of {"kind": ..., "event": ...} in time order')
     replay.add_argument("--out", type=Path, required=True, help="where to write the examples, as Parquet")
@@ -109,7 +111,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def declare_watch(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_watch_arguments(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     watch = commands.add_parser("watch", help="tell how good the serving model is, and take a worse one back")
     watch.add_argument("--once", action="store_true", help="look once, then end with a line of JSON")
     watch.add_argument("--bundles", type=Path, help="the folder of bundles, in place of the settings' own")
@@ -118,7 +120,7 @@ def declare_watch(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     skew.add_argument("--rows", type=int, default=20_000, help="the latest rows of these users, at most")
 
 
-def declare_evaluate(evaluate: argparse.ArgumentParser) -> None:
+def add_evaluate_arguments(evaluate: argparse.ArgumentParser) -> None:
     evaluate.add_argument("data", type=Path, help="examples as Parquet")
     evaluate.add_argument("--out", type=Path, default=Path("reports"), help="the folder of its pages")
     evaluate.add_argument("--folds", type=int, default=3, help="origins in time, or parts cut by chance")
@@ -130,7 +132,7 @@ def declare_evaluate(evaluate: argparse.ArgumentParser) -> None:
     evaluate.add_argument("--methods", nargs="+", choices=METHODS, help="these alone")
 
 
-def declare_compare(compare: argparse.ArgumentParser) -> None:
+def add_compare_arguments(compare: argparse.ArgumentParser) -> None:
     compare.add_argument("--since", type=float, metavar="HOURS", help="examples that came in the last so many hours")
     compare.add_argument("--versions", nargs=2, metavar=("SERVING", "CHALLENGER"), help="in place of those on trial")
     compare.add_argument("--settle-days", type=float, default=0.0, help="leave out the latest days' events")

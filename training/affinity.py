@@ -14,22 +14,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.declared import Shape
+from model.declared import ModelConfig
 from model.network import Network
 from training.examples import Examples
-from training.fit import Losses, first_network, learn_once
+from training.fit import Losses, build_network, train_epoch
 from training.learner import Learner
 from training.metrics import Array
-from training.parts import parted
-from training.plan import Plan
-from training.reach import Reach
+from training.parts import prepare_data
+from training.plan import TrainingConfig
+from training.reach import SharedParameters
 
-EVERY: Final = 10  # steps; each look costs another backward pass for each task
+STEPS_BETWEEN: Final = 10  # steps; each look costs another backward pass for each task
 
 Matrix = list[list[float | None]]  # (tasks, tasks); None where two tasks share nothing, or were never in one batch
 
 
-class Affinity(msgspec.Struct, frozen=True, kw_only=True):
+class TaskAffinity(msgspec.Struct, frozen=True, kw_only=True):
     """Mean cosines by epoch and over all looks; why some tasks are not among them."""
 
     tasks: list[str]
@@ -40,23 +40,23 @@ class Affinity(msgspec.Struct, frozen=True, kw_only=True):
 
     def pairs(self) -> list[tuple[float, str, str]]:
         """Of each two tasks the mean, those in conflict first."""
-        found = []
-        for (a, one), (b, other) in combinations(enumerate(self.tasks), 2):
+        pairs = []
+        for (a, task), (b, other) in combinations(enumerate(self.tasks), 2):
             if (value := self.mean[a][b]) is not None:
-                found.append((value, one, other))
-        return sorted(found)
+                pairs.append((value, task, other))
+        return sorted(pairs)
 
 
-class Watch:
+class GradientCosines:
     """Looks at the gradients of a network's tasks; sums and counts of cosines by epoch, each (tasks, tasks)."""
 
-    def __init__(self, network: Network, every: int = EVERY) -> None:
+    def __init__(self, network: Network, every: int = STEPS_BETWEEN) -> None:
         self.tasks = [task.name for task in network.tasks]
-        self.looks = 0
+        self.batches = 0
         self.epochs: list[tuple[Array, Array]] = []
-        self._shared, self._every, self._steps = Reach(network).shared, every, 0
+        self._shared, self._every, self._steps = SharedParameters(network).shared, every, 0
 
-    def next_epoch(self) -> None:
+    def start_epoch(self) -> None:
         size = (len(self.tasks), len(self.tasks))
         self.epochs.append((np.zeros(size), np.zeros(size)))
 
@@ -65,14 +65,14 @@ class Watch:
         self._steps += 1
         if (self._steps - 1) % self._every or not self._shared:
             return
-        self.looks += 1
-        found = cosines([self._gradients(loss) for loss in losses.values()])
-        at = np.ix_(*2 * [[self.tasks.index(task) for task in losses]])
+        self.batches += 1
+        values = compute_cosines([self._compute_gradients(loss) for loss in losses.values()])
+        cells = np.ix_(*2 * [[self.tasks.index(task) for task in losses]])
         sums, counts = self.epochs[-1]
-        sums[at] += np.nan_to_num(found)
-        counts[at] += ~np.isnan(found)
+        sums[cells] += np.nan_to_num(values)
+        counts[cells] += ~np.isnan(values)
 
-    def matrix(self, *epochs: tuple[Array, Array]) -> Matrix:
+    def mean_matrix(self, *epochs: tuple[Array, Array]) -> Matrix:
         """The means over some epochs."""
         sums, counts = (np.sum(part, 0) for part in zip(*epochs, strict=True))
         return [
@@ -80,39 +80,47 @@ class Watch:
             for row in zip(sums, counts, strict=True)
         ]
 
-    def _gradients(self, loss: Tensor) -> Sequence[Tensor | None]:
-        found: Sequence[Tensor | None] = torch.autograd.grad(loss, self._shared, retain_graph=True, allow_unused=True)
-        return found
+    def _compute_gradients(self, loss: Tensor) -> Sequence[Tensor | None]:
+        gradients: Sequence[Tensor | None] = torch.autograd.grad(
+            loss, self._shared, retain_graph=True, allow_unused=True
+        )
+        return gradients
 
 
-def cosines(gradients: Sequence[Sequence[Tensor | None]]) -> Array:
+def compute_cosines(gradients: Sequence[Sequence[Tensor | None]]) -> Array:
     """(tasks, tasks) of each task's gradients by parameter; NaN where two reach none together, or one of them rests."""
-    found = np.full((len(gradients), len(gradients)), np.nan)
+    matrix = np.full((len(gradients), len(gradients)), np.nan)
     for row, mine in enumerate(gradients):
         for column, other in enumerate(gradients):
-            both = [(a, b) for a, b in zip(mine, other, strict=True) if a is not None and b is not None]
-            if both:
-                a, b = (torch.cat([one.reshape(-1) for one in of]).double() for of in zip(*both, strict=True))
+            pairs = [(a, b) for a, b in zip(mine, other, strict=True) if a is not None and b is not None]
+            if pairs:
+                a, b = (
+                    torch.cat([gradient.reshape(-1) for gradient in side]).double() for side in zip(*pairs, strict=True)
+                )
                 lengths = float(a.norm() * b.norm())
-                found[row, column] = float(a @ b) / lengths if lengths > 0 else np.nan
-    return found
+                matrix[row, column] = float(a @ b) / lengths if lengths > 0 else np.nan
+    return matrix
 
 
 def measure_affinity(
-    examples: Examples, shape: Shape, plan: Plan, report: Callable[[int, Losses], None], every: int = EVERY
-) -> Affinity:
+    examples: Examples,
+    shape: ModelConfig,
+    plan: TrainingConfig,
+    report: Callable[[int, Losses], None],
+    every: int = STEPS_BETWEEN,
+) -> TaskAffinity:
     """Learn for all epochs of the plan, watching; raises `BadData`, `BadConfig`. Equal seeds give equal figures."""
-    parts = parted(examples, plan)
-    learner = Learner(network=first_network(parts.measured, shape), plan=plan)
-    learner.watch = watch = Watch(learner.network, every)
-    order = np.random.default_rng(plan.seed)
+    data = prepare_data(examples, plan)
+    learner = Learner(network=build_network(data.statistics_sample, shape), plan=plan)
+    learner.on_losses = cosines = GradientCosines(learner.network, every)
+    rng = np.random.default_rng(plan.seed)
     for number in range(1, plan.epochs + 1):
-        watch.next_epoch()
-        report(number, learn_once(learner, parts, plan, order))
-    return Affinity(
-        tasks=watch.tasks,
-        looks=watch.looks,
-        mean=watch.matrix(*watch.epochs),
-        epochs=[watch.matrix(epoch) for epoch in watch.epochs],
-        left_out=parts.left_out,
+        cosines.start_epoch()
+        report(number, train_epoch(learner, data, plan, rng))
+    return TaskAffinity(
+        tasks=cosines.tasks,
+        looks=cosines.batches,
+        mean=cosines.mean_matrix(*cosines.epochs),
+        epochs=[cosines.mean_matrix(epoch) for epoch in cosines.epochs],
+        left_out=data.left_out,
     )

@@ -14,44 +14,46 @@ import torch
 from scipy.optimize import minimize
 from scipy.special import expit, log_softmax, xlogy
 
-from model.answers import ordered
+from model.answers import sort_by_dependency
 from model.calibration import IDENTITY, SLOPE_MIN
 from model.network import Network
 from training.examples import Examples
-from training.learner import PREDICT_ROWS, as_batch, device_of
+from training.learner import PREDICT_ROWS, get_device, to_batch
 
 Array: TypeAlias = npt.NDArray[np.float64]
-PULL: Final = 4.0  # towards the identity, as if so many rows' worth of evidence spoke for it
-EDGE: Final = 1e-12  # probabilities are taken as at least so far from 0 and 1
+PRIOR_STRENGTH: Final = 4.0  # towards the identity, as if so many rows' worth of evidence spoke for it
+PROBABILITY_MIN: Final = 1e-12  # probabilities are taken as at least so far from 0 and 1
 
 
 def calibrate(network: Network, examples: Examples) -> None:
     """Fit the calibrators of every task that has labels here; of the others they stay as they are."""
-    logits, said = logits_of(network, examples), dict[str, Array]()
-    for task in ordered(network.tasks):
-        calibrator, rows = network.calibrator(task), examples.known(task)
+    logits, probabilities = compute_logits(network, examples), dict[str, Array]()
+    for task in sort_by_dependency(network.tasks):
+        calibrator, rows = network.calibrator(task), examples.has_label(task)
         if rows.any() and calibrator.names:
             y, z = examples.labels[task.name][rows], logits[task.name][rows]
-            before = said[task.through][rows] if task.through else np.ones(len(y))
-            calibrator.set(fit_sharpness(z, y) if task.kind == "multiclass" else fit_beta(z, y, before))
+            before = probabilities[task.through][rows] if task.through else np.ones(len(y))
+            calibrator.set_values(fit_sharpness(z, y) if task.kind == "multiclass" else fit_beta(z, y, before))
         if task.kind == "binary" and task.name in logits:
-            said[task.name] = chance(features_of(logits[task.name]), calibrator.values.cpu().numpy().astype(np.float64))
-            said[task.name] *= said[task.through] if task.through else 1.0
+            probabilities[task.name] = predict_probabilities(
+                to_features(logits[task.name]), calibrator.values.cpu().numpy().astype(np.float64)
+            )
+            probabilities[task.name] *= probabilities[task.through] if task.through else 1.0
 
 
 def fit_beta(logits: Array, y: npt.NDArray[Any], before: Array) -> list[float]:
     """(low, high, shift) that fit labels (N,) best, given what the tasks before it say (N,), 1 where there is none."""
-    x, start = features_of(logits), np.array([IDENTITY[name] for name in ("low", "high", "shift")])
+    x, start = to_features(logits), np.array([IDENTITY[name] for name in ("low", "high", "shift")])
 
     def loss(values: Array) -> tuple[float, Array]:
-        q = chance(x, values)
-        p = (before * q).clip(EDGE, 1 - EDGE)
+        q = predict_probabilities(x, values)
+        p = (before * q).clip(PROBABILITY_MIN, 1 - PROBABILITY_MIN)
         falling = y * (1 - q) - (1 - y) * p * (1 - q) / (1 - p)  # minus the slope of each row's loss
-        total = -(xlogy(y, p) + xlogy(1 - y, 1 - p)).sum() + PULL * np.square(values - start).sum()
-        return float(total), -x.T @ falling + 2 * PULL * (values - start)
+        total = -(xlogy(y, p) + xlogy(1 - y, 1 - p)).sum() + PRIOR_STRENGTH * np.square(values - start).sum()
+        return float(total), -x.T @ falling + 2 * PRIOR_STRENGTH * (values - start)
 
     bounds = [(SLOPE_MIN, None), (SLOPE_MIN, None), (None, None)]
-    return fitted(loss, start, bounds)
+    return minimize_loss(loss, start, bounds)
 
 
 def fit_sharpness(logits: Array, y: npt.NDArray[Any]) -> list[float]:
@@ -61,38 +63,38 @@ def fit_sharpness(logits: Array, y: npt.NDArray[Any]) -> list[float]:
     def loss(values: Array) -> tuple[float, Array]:
         logs = log_softmax(values[0] * logits, axis=1)
         expected = (np.exp(logs) * logits).sum(1)
-        total = -logs[row, y].sum() + PULL * np.square(values - start).sum()
-        return float(total), (expected - logits[row, y]).sum(keepdims=True) + 2 * PULL * (values - start)
+        total = -logs[row, y].sum() + PRIOR_STRENGTH * np.square(values - start).sum()
+        return float(total), (expected - logits[row, y]).sum(keepdims=True) + 2 * PRIOR_STRENGTH * (values - start)
 
-    return fitted(loss, start, [(SLOPE_MIN, None)])
+    return minimize_loss(loss, start, [(SLOPE_MIN, None)])
 
 
-def fitted(loss: Any, start: Array, bounds: Sequence[tuple[float | None, float | None]]) -> list[float]:
+def minimize_loss(loss: Any, start: Array, bounds: Sequence[tuple[float | None, float | None]]) -> list[float]:
     """The values of least loss; where the search finds none that are finite, the start."""
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds).x
-    return list(found) if np.isfinite(found).all() else list(start)
+    values = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds).x
+    return list(values) if np.isfinite(values).all() else list(start)
 
 
-def features_of(logits: Array) -> Array:
+def to_features(logits: Array) -> Array:
     """What `Calibrator` weighs, (N, 3): log p, -log (1 - p), 1."""
     return np.stack([-np.logaddexp(0, -logits), np.logaddexp(0, logits), np.ones_like(logits)], 1)
 
 
-def chance(x: Array, values: Array) -> Array:
-    found: Array = expit(x @ values)
-    return found
+def predict_probabilities(x: Array, values: Array) -> Array:
+    probabilities: Array = expit(x @ values)
+    return probabilities
 
 
 @torch.no_grad()
-def logits_of(network: Network, examples: Examples) -> Mapping[str, Array]:
+def compute_logits(network: Network, examples: Examples) -> Mapping[str, Array]:
     """What the towers say before calibration: (N,) or (N, classes), 0 for rows without a label of the view."""
-    found, batch, at = dict[str, Array](), as_batch(examples), device_of(network)
+    logits, batch, device = dict[str, Array](), to_batch(examples), get_device(network)
     for view in network.views:
-        rows = batch.rows_of(view)
+        rows = batch.labelled_rows(view)
         for start in range(0, len(rows), PREDICT_ROWS):
             part = rows[start : start + PREDICT_ROWS]
-            inputs = batch.take(part, view.groups).to(at).inputs
-            for task, logit in network.logits(view, network.parts(view, inputs)).items():
+            inputs = batch.take(part, view.groups).to(device).inputs
+            for task, logit in network.logits(view, network.group_parts(view, inputs)).items():
                 empty = np.zeros((len(examples), *logit.shape[1:]))
-                found.setdefault(task, empty)[part.numpy()] = logit.cpu().numpy()
-    return found
+                logits.setdefault(task, empty)[part.numpy()] = logit.cpu().numpy()
+    return logits

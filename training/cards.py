@@ -11,13 +11,13 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from training.metrics import Array, numbered, of_finite
+from training.metrics import Array, factorize, require_finite
 
-CARDS: Final = 100  # looked at each day
+CARDS_PER_DAY: Final = 100  # looked at each day
 
 
-@of_finite
-def card_precision(y: Array, p: Array, card: Array, day: Array, cards: int = CARDS) -> float:
+@require_finite
+def card_precision(y: Array, p: Array, card: Array, day: Array, cards: int = CARDS_PER_DAY) -> float:
     """The mean over days of the share of compromised cards among the `cards` most suspicious ones of the day.
 
     y, p, card, day: (N,), one payment each, `day` a number. Rows of cards known beforehand are the caller's to remove,
@@ -25,29 +25,29 @@ def card_precision(y: Array, p: Array, card: Array, day: Array, cards: int = CAR
     stands first, whatever the label.
     """
     _, code = np.unique(np.asarray(card).astype(str), return_inverse=True)
-    found = np.zeros(code.max() + 1, np.bool_)
+    is_found = np.zeros(code.max() + 1, np.bool_)
     precision = list[float]()
-    for one in np.unique(day):
-        rows = np.flatnonzero((day == one) & ~found[code])
-        hits = compromised(code[rows], p[rows], y[rows], cards)
+    for date in np.unique(day):
+        rows = np.flatnonzero((day == date) & ~is_found[code])
+        hits = find_compromised(code[rows], p[rows], y[rows], cards)
         precision.append(len(hits) / cards)
-        found[hits] = True
+        is_found[hits] = True
     return float(np.mean(precision))
 
 
-def compromised(card: npt.NDArray[np.int64], p: Array, y: Array, cards: int) -> npt.NDArray[np.int64]:
+def find_compromised(card: npt.NDArray[np.int64], p: Array, y: Array, cards: int) -> npt.NDArray[np.int64]:
     """Which of a day's most suspicious cards have a fraud on that day."""
-    each, place = np.unique(card, return_inverse=True)
-    highest, fraud = np.full(len(each), -np.inf), np.zeros(len(each), np.bool_)
-    np.maximum.at(highest, place, p)
-    np.logical_or.at(fraud, place, y > 0.5)
+    cards_of_day, index = np.unique(card, return_inverse=True)
+    highest, fraud = np.full(len(cards_of_day), -np.inf), np.zeros(len(cards_of_day), np.bool_)
+    np.maximum.at(highest, index, p)
+    np.logical_or.at(fraud, index, y > 0.5)
     first = np.argsort(-highest, kind="stable")[:cards]
-    return each[first[fraud[first]]]
+    return cards_of_day[first[fraud[first]]]
 
 
-def known_cards(y: Array, card: Array, day_start_ms: Array, known_ms: Array) -> npt.NDArray[np.bool_]:
+def mask_known_cards(y: Array, card: Array, day_start_ms: Array, known_ms: Array) -> npt.NDArray[np.bool_]:
     """Which rows (N,) are of a card of which a fraud was known when the row's day began; NaN labels say nothing."""
-    code, late = numbered(card), np.iinfo(np.int64).max
+    code, late = factorize(card), np.iinfo(np.int64).max
     since = np.full(code.max(initial=-1) + 1, late, np.int64)
     fraud = y > 0.5
     np.minimum.at(since, code[fraud], known_ms[fraud])

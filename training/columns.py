@@ -15,59 +15,61 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from contract.errors import BadData
-from contract.features import GROUPS, Block, Feature, FeatureSet, text_ids
+from contract.features import GROUPS, Block, Feature, FeatureSet, encode_text
 from contract.hashing import hash_id
-from contract.profiles import RING
+from contract.profiles import RING_SIZE
 from contract.tasks import Task
-from training.examples import COLUMNS, Examples, array_of, assembled
+from training.examples import COLUMNS, Examples, build_examples, to_array
 from training.labels import Classes
 
 Integers = npt.NDArray[np.int64]
-TIMES: Final = ("revision", "ts_ms")
+INTEGER_COLUMNS: Final = ("revision", "ts_ms")
 
 
-def examples_of(
+def examples_from_table(
     table: pa.Table, features: FeatureSet, tasks: Sequence[Task], classes: Classes | None = None
 ) -> Examples:
     """The examples of a plain table; raises `BadData` for columns that are missing or not what features say."""
-    columns = {name: identity(table, name) for name in COLUMNS}
-    blocks = {group: block_of(table, group, features) for group in GROUPS}
-    labels: Mapping[str, list[Any]] = {task.name: column_of(table, f"label.{task.name}").to_pylist() for task in tasks}
+    columns = {name: read_identity(table, name) for name in COLUMNS}
+    blocks = {group: build_block(table, group, features) for group in GROUPS}
+    labels: Mapping[str, list[Any]] = {
+        task.name: read_column(table, f"label.{task.name}").to_pylist() for task in tasks
+    }
     known_ms = {task.name: np.zeros(len(table), np.int64) for task in tasks}
-    return assembled(features, tasks, blocks, columns, labels, known_ms, classes=classes)
+    return build_examples(features, tasks, blocks, columns, labels, known_ms, classes=classes)
 
 
-def identity(table: pa.Table, name: str) -> npt.NDArray[Any]:
+def read_identity(table: pa.Table, name: str) -> npt.NDArray[Any]:
     """A column that tells rows apart; without it, the numbers of rows, or no time."""
     if name in table.column_names:
-        return array_of(table.column(name).to_pylist(), name)
-    return array_of([0] * len(table) if name in TIMES else [f"{row}" for row in range(len(table))], name)
+        return to_array(table.column(name).to_pylist(), name)
+    return to_array([0] * len(table) if name in INTEGER_COLUMNS else [f"{row}" for row in range(len(table))], name)
 
 
-def column_of(table: pa.Table, name: str) -> pa.ChunkedArray:
+def read_column(table: pa.Table, name: str) -> pa.ChunkedArray:
     if name not in table.column_names:
         raise BadData(f"The table should have a column `{name}`. Found {table.column_names}.")
     return table.column(name)
 
 
-def block_of(table: pa.Table, group: str, features: FeatureSet) -> Block:
+def build_block(table: pa.Table, group: str, features: FeatureSet) -> Block:
     """The block of a group; features that are not columns stay unknown."""
-    block = features.empty(group, len(table))
-    for at, feature in enumerate(features.numbers(group)):
+    block = features.empty_block(group, len(table))
+    for index, feature in enumerate(features.numbers(group)):
         if feature.column is not None:
-            block.numbers[:, at] = numbers_of(column_of(table, feature.column), feature)
+            block.numbers[:, index] = parse_numbers(read_column(table, feature.column), feature)
     for span in features.vectors(group):
         if span.feature.column is not None:
-            vectors = vectors_of(column_of(table, span.feature.column), span.feature)
+            vectors = parse_vectors(read_column(table, span.feature.column), span.feature)
             block.numbers[:, span.start : span.start + span.width] = vectors
     for span in features.spans(group):
         if span.feature.column is not None:
-            ids = ids_of(column_of(table, span.feature.column), span.feature)
+            ids = encode_ids(read_column(table, span.feature.column), span.feature)
             block.ids[:, span.start : span.start + span.width] = ids
     return block
 
 
-def numbers_of(column: pa.ChunkedArray, feature: Feature) -> npt.NDArray[np.float32]:
+def parse_numbers(column: pa.ChunkedArray, feature: Feature) -> npt.NDArray[np.float32]:
     """A column's numbers (N,), NaN where it has none."""
     try:
         return np.asarray(pc.cast(column, pa.float64()).to_numpy(), np.float64).astype(np.float32)
@@ -75,38 +77,38 @@ def numbers_of(column: pa.ChunkedArray, feature: Feature) -> npt.NDArray[np.floa
         raise BadData(f"`{feature.column}` should hold numbers for `{feature.name}`. Found: {error}") from error
 
 
-def vectors_of(column: pa.ChunkedArray, feature: Feature) -> npt.NDArray[np.float32]:
+def parse_vectors(column: pa.ChunkedArray, feature: Feature) -> npt.NDArray[np.float32]:
     """A column's vectors (N, size), NaN where there is none; raises `BadData` for one of another length."""
-    found = np.full((len(column), feature.size), np.nan, np.float32)
+    vectors = np.full((len(column), feature.size), np.nan, np.float32)
     for row, value in enumerate(column.to_pylist()):
         if value is None:
             continue
         if not isinstance(value, list) or len(value) != feature.size:
             raise BadData(f"`{feature.column}` should hold lists of {feature.size} numbers. Found {value!r:.80}.")
-        found[row] = np.array(value, np.float32)
-    return found
+        vectors[row] = np.array(value, np.float32)
+    return vectors
 
 
-def ids_of(column: pa.ChunkedArray, feature: Feature) -> Integers:
+def encode_ids(column: pa.ChunkedArray, feature: Feature) -> Integers:
     """The ids (N, width) of a category, a text or a sequence, each distinct value hashed once."""
     if feature.kind == "sequence":
-        return sequences_of(column, feature)
+        return encode_sequences(column, feature)
     coded = column.combine_chunks().dictionary_encode()
     values = [str(value) for value in coded.dictionary.to_pylist()]
     if feature.kind == "text":
-        table = np.array([(0,) * feature.width, *map(text_ids, values)], np.int64)
+        table = np.array([(0,) * feature.width, *map(encode_text, values)], np.int64)
     else:
         table = np.array([[0], *([hash_id(f"{feature.column}={value}")] for value in values)], np.int64)
     rows: Integers = np.asarray(pc.fill_null(coded.indices, -1)).astype(np.int64) + 1
     return table[rows]
 
 
-def sequences_of(column: pa.ChunkedArray, feature: Feature) -> Integers:
+def encode_sequences(column: pa.ChunkedArray, feature: Feature) -> Integers:
     """The ids (N, width) of lists, the last ones of those that are too long."""
-    found = np.zeros((len(column), feature.width), np.int64)
+    sequences = np.zeros((len(column), feature.width), np.int64)
     for row, value in enumerate(column.to_pylist()):
         if value is not None and not isinstance(value, list):
             raise BadData(f"`{feature.column}` should hold lists for `{feature.name}`. Found {value!r:.80}.")
-        ids = [hash_id(f"{feature.column}={one}") for one in (value or ())[-RING:] if one is not None]
-        found[row, : len(ids)] = ids
-    return found
+        ids = [hash_id(f"{feature.column}={item}") for item in (value or ())[-RING_SIZE:] if item is not None]
+        sequences[row, : len(ids)] = ids
+    return sequences

@@ -21,16 +21,16 @@ from torch import Tensor
 
 from contract.bundle import replace_durably
 from contract.errors import BadData
-from model.declared import Shape
+from model.declared import ModelConfig
 from training.examples import Examples
-from training.learner import Learner, copied
-from training.plan import Plan
-from training.stream import Stream
+from training.learner import Learner, copy_state
+from training.plan import TrainingConfig
+from training.stream import ExampleStream
 
 UNREADABLE = (OSError, RuntimeError, EOFError, UnpicklingError, KeyError, TypeError, ValueError, AttributeError)
 
 
-class Best:
+class BestWeights:
     """The weights with the best score so far; a score without meaning is as good as any, so the last one stays."""
 
     def __init__(self) -> None:
@@ -39,74 +39,78 @@ class Best:
         self.weights: dict[str, Tensor] = {}
         self.optimizer: Mapping[str, Any] = {}
 
-    def offer(self, score: float, learner: Learner) -> None:
+    def update(self, score: float, learner: Learner) -> None:
         if score <= self.score:
             self.waited += 1
             return
         self.score, self.waited = score, 0
         self.weights = {name: value.detach().clone() for name, value in learner.network.state_dict().items()}
-        self.optimizer = copied(learner.optimizer.state_dict())
+        self.optimizer = copy_state(learner.optimizer.state_dict())
 
 
-class Course:
+class TrainingState:
     """How far learning has come: epochs done, the learner, the best so far, and the draws that are still to come."""
 
     def __init__(self, *, learner: Learner, seed: int) -> None:
-        self.learner, self.best, self.done = learner, Best(), 0
-        self.order = np.random.default_rng(seed)
+        self.learner, self.best, self.epochs_done = learner, BestWeights(), 0
+        self.rng = np.random.default_rng(seed)
 
-    def keep(self, path: Path, digest: str) -> None:
+    def save(self, path: Path, digest: str) -> None:
         """Write it, all or nothing; raises `BadBundle` where the disk has no room, with the former file as it was."""
-        state, content = {"digest": digest, **self._state()}, io.BytesIO()
+        state, content = {"digest": digest, **self._to_dict()}, io.BytesIO()
         torch.save(state, content)
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_durably(path, content.getvalue())
 
-    def take_up(self, path: Path, digest: str) -> None:
+    def restore(self, path: Path, digest: str) -> None:
         """Go on from what was kept there; raises `BadData` for a file that is no course or one of something else."""
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
-            found = state["digest"]
-            if found == digest:
-                self._restore(state)
+            stored_digest = state["digest"]
+            if stored_digest == digest:
+                self._load(state)
         except UNREADABLE as error:
             raise BadData(f"{path} should be a course of learning. Found: {type(error).__name__}: {error}") from error
-        if found != digest:
+        if stored_digest != digest:
             raise BadData(
                 f"{path} should be a course of this network and plan on these examples. Found one of others; without "
                 f"the file, learning begins anew."
             )
 
-    def _state(self) -> dict[str, Any]:
+    def _to_dict(self) -> dict[str, Any]:
         return {
-            "done": self.done,
+            "done": self.epochs_done,
             "network": self.learner.network.state_dict(),
             "optimizer": self.learner.optimizer.state_dict(),
-            "balance": self.learner.balance.memory(),
+            "balance": self.learner.balancer.state_dict(),
             "weights": self.learner.weights,
             "best": vars(self.best),
-            "order": json.dumps(self.order.bit_generator.state),
+            "order": json.dumps(self.rng.bit_generator.state),
             "chance": torch.get_rng_state(),
         }
 
-    def _restore(self, state: Mapping[str, Any]) -> None:
-        self.done = state["done"]
+    def _load(self, state: Mapping[str, Any]) -> None:
+        self.epochs_done = state["done"]
         self.learner.network.load_state_dict(state["network"])
         self.learner.optimizer.load_state_dict(state["optimizer"])
-        self.learner.balance.remember(state["balance"])
+        self.learner.balancer.load_state_dict(state["balance"])
         self.learner.weights = state["weights"]
         vars(self.best).update(state["best"])
-        self.order.bit_generator.state = json.loads(state["order"])
+        self.rng.bit_generator.state = json.loads(state["order"])
         torch.set_rng_state(state["chance"])
 
 
-def digest_of(examples: Examples | Stream, shape: Shape, plan: Plan, begun: str) -> str:
+def compute_digest(
+    examples: Examples | ExampleStream, shape: ModelConfig, plan: TrainingConfig, initial_name: str
+) -> str:
     """Of all that a course is of; how many epochs it may have, and with how much patience, may change.
 
     `begun`: the name of what it began as.
     """
-    same = replace(plan, epochs=1, patience=1)
-    found = hashlib.sha256(msgspec.json.encode((shape, same, examples.tasks, examples.features.digest, begun)))
-    for part in examples.contents():
-        found.update(part)
-    return found.hexdigest()
+    comparable = replace(plan, epochs=1, patience=1)
+    digest = hashlib.sha256(
+        msgspec.json.encode((shape, comparable, examples.tasks, examples.features.digest, initial_name))
+    )
+    for part in examples.iterate_bytes():
+        digest.update(part)
+    return digest.hexdigest()

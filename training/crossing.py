@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from training.evaluation import Evaluation, judge, weighted_score
+from training.evaluation import Evaluation, evaluate_predictions, weighted_score
 from training.examples import Examples
 from training.folds import Fold
 from training.methods import Method, Predictions
@@ -26,43 +26,43 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class CurveData:
     """What curves are drawn of: the last fold, and what each method said of it with the first seed."""
 
-    judging: Examples
+    validation: Examples
     predictions: Mapping[str, Predictions]
 
 
-def crossed(
+def cross_validate(
     folds: Iterable[Fold], methods: Mapping[str, Method], seeds: Sequence[int], report: Callable[[Run], None]
-) -> tuple[list[Run], Shown]:
+) -> tuple[list[Run], CurveData]:
     """All runs, in the order of folds, seeds and methods; `report` hears of each as it ends."""
-    runs, first, shown = list[Run](), dict[str, Predictions](), None
+    runs, first, curve_data = list[Run](), dict[str, Predictions](), None
     for fold in folds:
         for seed in seeds:
             for name, method in methods.items():
-                began = time.process_time()
-                predictions = method(fold.learning, fold.judging, seed)
-                runs.append(judged(name, fold, seed, predictions, time.process_time() - began))
+                started_s = time.process_time()
+                predictions = method(fold.training, fold.validation, seed)
+                runs.append(evaluate_run(name, fold, seed, predictions, time.process_time() - started_s))
                 report(runs[-1])
                 if seed == seeds[0]:
                     first[name] = predictions
-        shown = Shown(fold.judging, dict(first))
-    if shown is None:
+        curve_data = CurveData(fold.validation, dict(first))
+    if curve_data is None:
         raise ValueError("There should be some fold. Found none.")
-    return runs, shown
+    return runs, curve_data
 
 
-def judged(method: str, fold: Fold, seed: int, predictions: Predictions, seconds: float) -> Run:
-    tasks = [task for task in fold.judging.tasks if task.name in predictions]
-    found = judge(tasks, fold.judging, predictions)
-    score = weighted_score(tasks, found)  # NaN if it has no meaning
+def evaluate_run(method: str, fold: Fold, seed: int, predictions: Predictions, seconds: float) -> Run:
+    tasks = [task for task in fold.validation.tasks if task.name in predictions]
+    evaluation = evaluate_predictions(tasks, fold.validation, predictions)
+    score = weighted_score(tasks, evaluation)  # NaN if it has no meaning
     return Run(
         method=method,
         fold=fold.number,
         seed=seed,
         score=None if math.isnan(score) else score,
-        tasks=found,
-        judged_to_learned=fold.judged_to_learned,
+        tasks=evaluation,
+        judged_to_learned=fold.validation_ratio,
         seconds=round(seconds, 2),
     )

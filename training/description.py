@@ -22,13 +22,13 @@ from model.statistics import measure_number
 from training.examples import Examples, is_empty
 from training.table import read_table
 
-BARS: Final = 24  # of a histogram, or commonest ids
-MISSING_MOST: Final = 0.95  # from here on a column says next to nothing
+BARS_MAX: Final = 24  # of a histogram, or commonest ids
+MOSTLY_MISSING: Final = 0.95  # from here on a column says next to nothing
 DAYS_MAX: Final = 400
 Values = npt.NDArray[Any]
 
 
-class Column(msgspec.Struct, frozen=True, kw_only=True):
+class ColumnSummary(msgspec.Struct, frozen=True, kw_only=True):
     """One feature over the `rows` that have its group; shares are of those rows.
 
     `distinct`: values, or ids where there are several in a row. `low`, `median`, `high`: of finite numbers. `outliers`:
@@ -55,16 +55,16 @@ class Column(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def oddities(self) -> list[str]:
         """What a person should look at."""
-        found = ["no rows"] * (not self.rows)
-        found += ["always missing"] * (self.rows > 0 and self.missing == 1)
-        found += ["mostly missing"] * (MISSING_MOST <= self.missing < 1)
-        found += ["constant"] * (self.distinct == 1 and self.missing == 0)
-        found += [f"same as {self.same_as}"] * (self.same_as is not None)
-        found += [f"{self.infinite:,} infinite"] * (self.infinite > 0)
-        return found
+        oddities = ["no rows"] * (not self.rows)
+        oddities += ["always missing"] * (self.rows > 0 and self.missing == 1)
+        oddities += ["mostly missing"] * (MOSTLY_MISSING <= self.missing < 1)
+        oddities += ["constant"] * (self.distinct == 1 and self.missing == 0)
+        oddities += [f"same as {self.same_as}"] * (self.same_as is not None)
+        oddities += [f"{self.infinite:,} infinite"] * (self.infinite > 0)
+        return oddities
 
 
-class Label(msgspec.Struct, frozen=True, kw_only=True):
+class LabelSummary(msgspec.Struct, frozen=True, kw_only=True):
     """One task's labels. `mean`: of numbers; `classes`: rows of each. `known_after_s`: the median wait for a label.
 
     `days`: for each day, the rows with a label and their mean; of classes the mean is None.
@@ -86,7 +86,7 @@ class Label(msgspec.Struct, frozen=True, kw_only=True):
         return ["no labels"] * (not self.rows) + ["one value alone"] * self.constant
 
 
-class Description(msgspec.Struct, frozen=True, kw_only=True):
+class DatasetSummary(msgspec.Struct, frozen=True, kw_only=True):
     """`file_rows`: of the file. Of one id the newest revision is an example, and a row without a label is none."""
 
     data: str
@@ -94,81 +94,89 @@ class Description(msgspec.Struct, frozen=True, kw_only=True):
     features: str
     file_rows: int
     examples: int
-    columns: list[Column]
-    labels: list[Label]
+    columns: list[ColumnSummary]
+    labels: list[LabelSummary]
 
     @property
     def odd(self) -> list[str]:
         """All that a person should look at, as sentences."""
-        columns = [f"`{one.name}` ({one.group}): {', '.join(one.oddities)}." for one in self.columns if one.oddities]
-        return columns + [f"Task `{one.task}`: {', '.join(one.oddities)}." for one in self.labels if one.oddities]
+        columns = [
+            f"`{summary.name}` ({summary.group}): {', '.join(summary.oddities)}."
+            for summary in self.columns
+            if summary.oddities
+        ]
+        return columns + [
+            f"Task `{summary.task}`: {', '.join(summary.oddities)}." for summary in self.labels if summary.oddities
+        ]
 
 
-def describe(data: Path, examples: Examples) -> Description:
+def summarize_examples(data: Path, examples: Examples) -> DatasetSummary:
     """Describe the examples that were read from a file."""
-    return Description(
+    return DatasetSummary(
         data=data.name,
         data_sha256=hashlib.sha256(data.read_bytes()).hexdigest(),
         features=examples.features.digest,
         file_rows=len(read_table(data)),
         examples=len(examples),
-        columns=[column for group in GROUPS for column in columns_of(group, examples)],
-        labels=[label_of(task, examples) for task in examples.tasks],
+        columns=[column for group in GROUPS for column in summarize_group(group, examples)],
+        labels=[summarize_label(task, examples) for task in examples.tasks],
     )
 
 
-def columns_of(group: str, examples: Examples) -> Iterator[Column]:
+def summarize_group(group: str, examples: Examples) -> Iterator[ColumnSummary]:
     """The features of a group; of equal ones, all but the first say which they equal."""
     block = examples.blocks[group]
     rows = block.take(np.flatnonzero(~is_empty(block)))
     first = dict[tuple[str, str], str]()
-    for feature, values in values_of(group, examples, rows.numbers, rows.ids):
-        column = (of_numbers if feature.kind == "number" else of_lists)(feature, values)
-        same = first.setdefault((feature.kind, fingerprint(values)), feature.name)
+    for feature, values in iterate_columns(group, examples, rows.numbers, rows.ids):
+        column = (summarize_numbers if feature.kind == "number" else summarize_lists)(feature, values)
+        same = first.setdefault((feature.kind, hash_values(values)), feature.name)
         alike = same != feature.name and column.distinct > 1
         yield replace(column, same_as=same if alike else None)
 
 
-def values_of(group: str, examples: Examples, numbers: Values, ids: Values) -> Iterator[tuple[Feature, Values]]:
+def iterate_columns(group: str, examples: Examples, numbers: Values, ids: Values) -> Iterator[tuple[Feature, Values]]:
     """Each feature with its columns: numbers (N,), or vectors and ids (N, width)."""
     features = examples.features
-    for at, feature in enumerate(features.numbers(group)):
-        yield feature, numbers[:, at]
+    for index, feature in enumerate(features.numbers(group)):
+        yield feature, numbers[:, index]
     for source, spans in ((numbers, features.vectors(group)), (ids, features.spans(group))):
         for span in spans:
             yield span.feature, source[:, span.start : span.start + span.width]
 
 
-def fingerprint(values: Values) -> str:
+def hash_values(values: Values) -> str:
     """Equal for equal columns; every NaN is the same NaN."""
     plain = np.where(np.isnan(values), np.float32(np.nan), values) if values.dtype == np.float32 else values
     return xxhash.xxh3_128_hexdigest(np.ascontiguousarray(plain).tobytes())
 
 
-def of_numbers(feature: Feature, values: Values) -> Column:
+def summarize_numbers(feature: Feature, values: Values) -> ColumnSummary:
     """A column of numbers (N,)."""
     finite = values[np.isfinite(values)].astype(np.float64)
-    about: dict[str, Any] = {}
+    statistics: dict[str, Any] = {}
     if len(finite):
         bounds = measure_number(values)
         outside = (finite < bounds.low) | (finite > bounds.high)
-        steps = np.histogram(finite[~outside], bins=BARS, range=(bounds.low, max(bounds.high, bounds.low + 1e-9)))[0]
+        steps = np.histogram(finite[~outside], bins=BARS_MAX, range=(bounds.low, max(bounds.high, bounds.low + 1e-9)))[
+            0
+        ]
         low, median, high = (float(value) for value in np.quantile(finite, (0, 0.5, 1)))
-        about = {"low": low, "median": median, "high": high, "outliers": float(outside.sum() / len(values))}
-        about |= {"clip_low": bounds.low, "clip_high": bounds.high, "bars": tuple(steps.tolist())}
-    return Column(
+        statistics = {"low": low, "median": median, "high": high, "outliers": float(outside.sum() / len(values))}
+        statistics |= {"clip_low": bounds.low, "clip_high": bounds.high, "bars": tuple(steps.tolist())}
+    return ColumnSummary(
         group=feature.group,
         name=feature.name,
         kind=feature.kind,
         rows=len(values),
-        missing=share(np.isnan(values)),
+        missing=mean_of_mask(np.isnan(values)),
         distinct=len(np.unique(finite)),
         infinite=int(np.isinf(values).sum()),
-        **about,
+        **statistics,
     )
 
 
-def of_lists(feature: Feature, values: Values) -> Column:
+def summarize_lists(feature: Feature, values: Values) -> ColumnSummary:
     """A column of ids or vectors (N, width); a row without any is missing."""
     if feature.kind == "vector":
         empty = np.asarray(np.isnan(values).any(1))
@@ -177,52 +185,52 @@ def of_lists(feature: Feature, values: Values) -> Column:
         empty = np.asarray((values == 0).all(1))
         counts = np.unique(values[values != 0], return_counts=True)[1]
         distinct = len(counts)
-    return Column(
+    return ColumnSummary(
         group=feature.group,
         name=feature.name,
         kind=feature.kind,
         rows=len(values),
-        missing=share(empty),
+        missing=mean_of_mask(empty),
         distinct=distinct,
         infinite=int(np.isinf(values).sum()) if feature.kind == "vector" else 0,
-        bars=tuple(np.sort(counts)[::-1][:BARS].tolist()),
+        bars=tuple(np.sort(counts)[::-1][:BARS_MAX].tolist()),
     )
 
 
-def share(rows: npt.NDArray[np.bool_]) -> float:
+def mean_of_mask(rows: npt.NDArray[np.bool_]) -> float:
     return float(rows.mean()) if len(rows) else 0.0
 
 
-def label_of(task: Task, examples: Examples) -> Label:
+def summarize_label(task: Task, examples: Examples) -> LabelSummary:
     """The labels of a task, and how they went over time."""
-    rows = examples.known(task)
+    rows = examples.has_label(task)
     y, ts_ms, known_ms = examples.labels[task.name][rows], examples.ts_ms[rows], examples.known_ms[task.name][rows]
     named = task.kind == "multiclass"
     classes: Mapping[str, int] = (
-        {name: int((y == at).sum()) for at, name in enumerate(examples.classes[task.name])} if named else {}
+        {name: int((y == index).sum()) for index, name in enumerate(examples.classes[task.name])} if named else {}
     )
     waits = known_ms[known_ms > 0] - ts_ms[known_ms > 0]
-    return Label(
+    return LabelSummary(
         task=task.name,
         kind=task.kind,
         rows=len(y),
         mean=float(y.mean()) if len(y) and not named else None,
         classes=dict(classes),
         constant=bool(len(y) and (y == y[0]).all()),
-        first=day_of(ts_ms.min()) if ts_ms.any() else None,
-        last=day_of(ts_ms.max()) if ts_ms.any() else None,
+        first=format_day(ts_ms.min()) if ts_ms.any() else None,
+        last=format_day(ts_ms.max()) if ts_ms.any() else None,
         known_after_s=float(np.median(waits)) / 1_000 if len(waits) else None,
-        days=by_day(ts_ms, y, named=named) if ts_ms.any() else {},
+        days=count_by_day(ts_ms, y, named=named) if ts_ms.any() else {},
     )
 
 
-def by_day(ts_ms: Values, y: Values, *, named: bool) -> dict[str, tuple[int, float | None]]:
+def count_by_day(ts_ms: Values, y: Values, *, named: bool) -> dict[str, tuple[int, float | None]]:
     """Rows and mean label of the latest days."""
-    day, place = np.unique(ts_ms // 86_400_000, return_inverse=True)
-    counts, sums = np.bincount(place), np.bincount(place, weights=y)
-    each = list(zip(day.tolist(), counts.tolist(), sums.tolist(), strict=True))[-DAYS_MAX:]
-    return {day_of(at * 86_400_000): (count, None if named else total / count) for at, count, total in each}
+    day, index = np.unique(ts_ms // 86_400_000, return_inverse=True)
+    counts, sums = np.bincount(index), np.bincount(index, weights=y)
+    rows = list(zip(day.tolist(), counts.tolist(), sums.tolist(), strict=True))[-DAYS_MAX:]
+    return {format_day(number * 86_400_000): (count, None if named else total / count) for number, count, total in rows}
 
 
-def day_of(ts_ms: int) -> str:
+def format_day(ts_ms: int) -> str:
     return datetime.fromtimestamp(int(ts_ms) / 1_000, UTC).date().isoformat()

@@ -14,23 +14,25 @@ import numpy as np
 from scipy.stats import chi2
 
 from contract.tasks import Task
-from training.evaluation import ALARMS
+from training.evaluation import ALARM_GRAPHS
 from training.examples import Examples
 from training.gate import ROWS_MIN
-from training.metrics import TINY, auc
-from training.news import MIDDLE, Mask
-from training.paired import Array, Floats, Interval, Predictions, first, interval, whose
+from training.metrics import PROBABILITY_MIN, auc
+from training.news import LABEL_THRESHOLD, Mask
+from training.paired import Array, Floats, Interval, Predictions, bootstrap_interval, first_column, index_users
 
-RARE: Final = 0.005  # on either side of a count
-WORTH: Final = 0.4  # of its worth on kept examples, an order keeps at least this
-Rows = tuple[Array, Array, Array]  # labels (N,), predictions (N,) or (N, classes), the number of each row's user
+TAIL_PROBABILITY: Final = 0.005  # on either side of a count
+SKILL_RATIO_MIN: Final = 0.4  # of its worth on kept examples, an order keeps at least this
+LabelledRows = tuple[
+    Array, Array, Array
+]  # labels (N,), predictions (N,) or (N, classes), the number of each row's user
 
 
-def doubts(
+def check_labels(
     tasks: Sequence[Task],
     new: tuple[Examples, Predictions],
-    kept: tuple[Examples, Predictions] | None,
-    jump: float,
+    buffered: tuple[Examples, Predictions] | None,
+    jump_max: float,
     evaluation: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
 ) -> Iterator[str]:
     """Why an update's labels are not believed, as sentences.
@@ -41,54 +43,60 @@ def doubts(
     is looked at.
     """
     for task in tasks:
-        if task.kind == "regression" or new[0].known(task).sum() < ROWS_MIN:
+        if task.kind == "regression" or new[0].has_label(task).sum() < ROWS_MIN:
             continue
-        if task.kind != "multiclass" and task.graph not in ALARMS:
-            settled = rows_of(task, *new, settled_in(new[0], task, kept[0] if kept else None))
+        if task.kind != "multiclass" and task.graph not in ALARM_GRAPHS:
+            settled = select_labelled(task, *new, find_settled(new[0], task, buffered[0] if buffered else None))
             if len(settled[0]) >= ROWS_MIN:
-                yield from jumped(task, settled, jump)
-        if kept and kept[0].known(task).sum() >= ROWS_MIN:
-            then = min(worth(task, *rows_of(task, *kept)).value, held_out_worth(task, evaluation))
-            yield from worthless(task, worth(task, *rows_of(task, *new)), then)
+                yield from check_base_rate(task, settled, jump_max)
+        if buffered and buffered[0].has_label(task).sum() >= ROWS_MIN:
+            reference = min(
+                measure_skill(task, *select_labelled(task, *buffered)).value, heldout_skill(task, evaluation)
+            )
+            yield from check_ranking(task, measure_skill(task, *select_labelled(task, *new)), reference)
 
 
-def settled_in(examples: Examples, task: Task, kept: Examples | None) -> Mask:
+def find_settled(examples: Examples, task: Task, buffered: Examples | None) -> Mask:
     """The rows (N,) that happened while these labels became known, and early enough for either label to be among them.
 
     Yes is told at once and no after a wait. So at either end of what came there is one without the other, and at night,
     when nobody comes any more, there is nothing but no. The wait is the longest of these and of what is kept.
     """
-    known, ts_ms, known_ms = examples.known(task), examples.ts_ms, examples.known_ms[task.name]
-    wait_ms = max(waited_ms(some, task) for some in (examples, kept) if some is not None)
-    found: Mask = known & (ts_ms >= known_ms[known].min()) & (ts_ms <= known_ms[known].max() - wait_ms)
-    return found
+    known, ts_ms, known_ms = examples.has_label(task), examples.ts_ms, examples.known_ms[task.name]
+    wait_ms = max(longest_negative_delay_ms(part, task) for part in (examples, buffered) if part is not None)
+    is_settled: Mask = known & (ts_ms >= known_ms[known].min()) & (ts_ms <= known_ms[known].max() - wait_ms)
+    return is_settled
 
 
-def waited_ms(examples: Examples, task: Task) -> int:
+def longest_negative_delay_ms(examples: Examples, task: Task) -> int:
     """How long after its event the last no was told."""
-    no = examples.known(task) & (examples.labels[task.name] < MIDDLE)
-    return int((examples.known_ms[task.name] - examples.ts_ms)[no].max(initial=0))
+    is_negative = examples.has_label(task) & (examples.labels[task.name] < LABEL_THRESHOLD)
+    return int((examples.known_ms[task.name] - examples.ts_ms)[is_negative].max(initial=0))
 
 
-def rows_of(task: Task, examples: Examples, said: Predictions, some: Mask | None = None) -> Rows:
-    rows = examples.known(task) if some is None else some
-    return examples.labels[task.name][rows], said[task.name][rows], whose(examples)[rows]
+def select_labelled(task: Task, examples: Examples, predictions: Predictions, mask: Mask | None = None) -> LabelledRows:
+    rows = examples.has_label(task) if mask is None else mask
+    return examples.labels[task.name][rows], predictions[task.name][rows], index_users(examples)[rows]
 
 
-def jumped(task: Task, rows: Rows, jump: float) -> Iterator[str]:
+def check_base_rate(task: Task, rows: LabelledRows, jump_max: float) -> Iterator[str]:
     y, p, user = rows
-    found, happened, expected = interval(np.stack([y, p], 1), user, share), float(y.sum()), float(p.sum())
+    ratio, observed, expected = (
+        bootstrap_interval(np.stack([y, p], 1), user, ratio_of_sums),
+        float(y.sum()),
+        float(p.sum()),
+    )
     # Draws know little of what is rare, so bounds are no narrower than Poisson's.
-    least = min(found.low, chi2.ppf(RARE, 2 * happened) / 2 / expected if happened else 0.0)
-    most = max(found.high, chi2.isf(RARE, 2 * happened + 2) / 2 / expected)
-    if least > jump or most < 1 / jump:
+    low = min(ratio.low, chi2.ppf(TAIL_PROBABILITY, 2 * observed) / 2 / expected if observed else 0.0)
+    high = max(ratio.high, chi2.isf(TAIL_PROBABILITY, 2 * observed + 2) / 2 / expected)
+    if low > jump_max or high < 1 / jump_max:
         yield (
-            f"`{task.name}` should happen {1 / jump:.2g} to {jump:g} times as often as the present model expects. "
-            f"Found {found.value:.2f} times on {len(y)} new examples, by chance from {least:.2f} to {most:.2f}."
+            f"`{task.name}` should happen {1 / jump_max:.2g} to {jump_max:g} times as often as the present model expects. "
+            f"Found {ratio.value:.2f} times on {len(y)} new examples, by chance from {low:.2f} to {high:.2f}."
         )
 
 
-def held_out_worth(task: Task, evaluation: Mapping[str, Mapping[str, float]]) -> float:
+def heldout_skill(task: Task, evaluation: Mapping[str, Mapping[str, float]]) -> float:
     """`worth` on what was held out; without a figure there is no bound."""
     figures = evaluation.get(task.name, {})
     if task.kind == "multiclass":
@@ -96,37 +104,37 @@ def held_out_worth(task: Task, evaluation: Mapping[str, Mapping[str, float]]) ->
     return 2 * figures.get("auc", np.inf) - 1
 
 
-def worthless(task: Task, now: Interval, then: float) -> Iterator[str]:
-    if now.high < WORTH * then:
-        what = "be right about" if task.kind == "multiclass" else "put in order"
+def check_ranking(task: Task, current: Interval, reference: float) -> Iterator[str]:
+    if current.high < SKILL_RATIO_MIN * reference:
+        wanted = "be right about" if task.kind == "multiclass" else "put in order"
         yield (
-            f"The present model should {what} new `{task.name}` at least 40 % as well as what is kept from before. "
-            f"Found {now.value:.3f} after {then:.3f}, by chance up to {now.high:.3f}."
+            f"The present model should {wanted} new `{task.name}` at least 40 % as well as what is kept from before. "
+            f"Found {current.value:.3f} after {reference:.3f}, by chance up to {current.high:.3f}."
         )
 
 
-def worth(task: Task, y: Array, p: Array, user: Array) -> Interval:
+def measure_skill(task: Task, y: Array, p: Array, user: Array) -> Interval:
     """What predictions are good for whatever their level: 2 AUC - 1, which is 0 by chance; of classes the accuracy."""
     if task.kind == "multiclass":
-        return interval(np.stack([p.argmax(1) == y, np.ones(len(y))], 1), user, share)
+        return bootstrap_interval(np.stack([p.argmax(1) == y, np.ones(len(y))], 1), user, ratio_of_sums)
     area = auc(y, p)
     if not np.isfinite(area):
         return Interval(float("nan"), float("nan"), float("nan"))
-    found = interval(influence(y > 0.5, p, area)[:, None], user, first)
-    return Interval(2 * area - 1, 2 * (area + found.low) - 1, 2 * (area + found.high) - 1)
+    centred = bootstrap_interval(auc_influence(y > 0.5, p, area)[:, None], user, first_column)
+    return Interval(2 * area - 1, 2 * (area + centred.low) - 1, 2 * (area + centred.high) - 1)
 
 
-def share(sums: Floats) -> Floats:
+def ratio_of_sums(sums: Floats) -> Floats:
     """The first of two columns (draws, 2) as a share of the second; of a draw of nobody, 0."""
-    return np.asarray(sums[:, 0] / np.maximum(sums[:, 1], TINY))
+    return np.asarray(sums[:, 0] / np.maximum(sums[:, 1], PROBABILITY_MIN))
 
 
-def influence(positive: Array, p: Array, area: float) -> Floats:
+def auc_influence(positive: Array, p: Array, area: float) -> Floats:
     """What each row (N,) adds to the AUC's distance from its expectation (DeLong et al. 1988)."""
-    found, (above, below) = np.zeros(len(p)), (np.sort(p[positive]), np.sort(p[~positive]))
-    found[positive] = (share_below(below, p[positive]) - area) / len(above)
-    found[~positive] = (1 - share_below(above, p[~positive]) - area) / len(below)
-    return found
+    contribution, (above, below) = np.zeros(len(p)), (np.sort(p[positive]), np.sort(p[~positive]))
+    contribution[positive] = (share_below(below, p[positive]) - area) / len(above)
+    contribution[~positive] = (1 - share_below(above, p[~positive]) - area) / len(below)
+    return contribution
 
 
 def share_below(others: Array, p: Array) -> Floats:

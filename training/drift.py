@@ -13,12 +13,12 @@ from typing import Final
 import numpy as np
 
 from contract.features import FeatureSet
-from contract.rows import Scored
-from training.people import People
-from training.references import References
-from training.samples import chances
-from training.streams import Column, columns_of, fits, named, versions_in
-from training.watching import Watching
+from contract.rows import ScoredRow
+from training.people import UserSample
+from training.references import DriftReferences
+from training.samples import compare_column
+from training.streams import DriftColumn, extract_columns, has_declared_widths, list_versions, strip_version
+from training.watching import MonitorConfig
 
 LEVEL_MAX: Final = 0.05  # of one block, however few events an alarm may take
 
@@ -34,53 +34,57 @@ class Alarm:
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
+class BlockComparison:
     """A block that is complete, and what is no longer like the reference in it; mostly nothing."""
 
     kind: str
     alarms: tuple[Alarm, ...]
 
 
-class Drift:
+class DriftDetector:
     """Takes scored rows as they come, those of each kind by themselves."""
 
-    def __init__(self, *, features: FeatureSet, watching: Watching, folder: Path | None = None) -> None:
+    def __init__(self, *, features: FeatureSet, config: MonitorConfig, folder: Path | None = None) -> None:
         """`folder`: where references are kept for the next watcher."""
-        self._features, self._watching = features, watching
-        self._open: dict[str, People] = {}
-        self._references = References(digest=features.digest, folder=folder)
-        self._drawn = 0
+        self._features, self._config = features, config
+        self._open_blocks: dict[str, UserSample] = {}
+        self._references = DriftReferences(digest=features.digest, folder=folder)
+        self._blocks_begun = 0
 
-    def take(self, row: Scored) -> Compared | None:
+    def observe(self, row: ScoredRow) -> BlockComparison | None:
         """Take a row of these features; returns what came of the block that it completes, if it does."""
-        block = self._open.get(row.kind)
+        block = self._open_blocks.get(row.kind)
         if block is None:
-            self._drawn += 1
-            block = self._open[row.kind] = People(size=self._watching.block, number=self._drawn)
+            self._blocks_begun += 1
+            block = self._open_blocks[row.kind] = UserSample(size=self._config.block, seed=self._blocks_begun)
         block.add(row)
-        if len(block) < self._watching.block or block.span_ms < self._watching.block_s * 1_000:
+        if len(block) < self._config.block or block.span_ms < self._config.block_s * 1_000:
             return None
-        del self._open[row.kind]
+        del self._open_blocks[row.kind]
         return self._compare(row.kind, block)
 
-    def _compare(self, kind: str, block: People) -> Compared | None:
+    def _compare(self, kind: str, block: UserSample) -> BlockComparison | None:
         """Ask of every column of the block whether it is still that of the reference."""
-        now = columns_of([row for row in block if fits(row, self._features)], self._features)
+        current = extract_columns([row for row in block if has_declared_widths(row, self._features)], self._features)
         reference = self._references.read(kind)
         if reference is None:
-            self._references.write(kind, now)
+            self._references.write(kind, current)
             return None
-        chance, names = np.random.default_rng(block.number), sorted(now.keys() & reference.keys())
-        asked = [one for name in names for one in chances(name, reference[name], now[name], chance)]
-        level = min(block.rows / self._watching.events_per_alarm, LEVEL_MAX) / max(len(asked), 1)
-        found = dict(sorted([one for one in asked if one[1] < level], reverse=True))  # of a column's chances the least
-        alarms = tuple(Alarm(kind, named(name), p, block.last_ms) for name, p in sorted(found.items()))
-        self._references.write(kind, now if alarms else renewed(reference, now))
-        return Compared(kind, alarms)
+        rng, names = np.random.default_rng(block.seed), sorted(current.keys() & reference.keys())
+        tests = [test for name in names for test in compare_column(name, reference[name], current[name], rng)]
+        level = min(block.rows / self._config.events_per_alarm, LEVEL_MAX) / max(len(tests), 1)
+        rejected = dict(
+            sorted([test for test in tests if test[1] < level], reverse=True)
+        )  # of a column's chances the least
+        alarms = tuple(Alarm(kind, strip_version(name), p, block.last_ms) for name, p in sorted(rejected.items()))
+        self._references.write(kind, current if alarms else update_reference(reference, current))
+        return BlockComparison(kind, alarms)
 
 
-def renewed(reference: Mapping[str, Column], now: Mapping[str, Column]) -> dict[str, Column]:
+def update_reference(
+    reference: Mapping[str, DriftColumn], current: Mapping[str, DriftColumn]
+) -> dict[str, DriftColumn]:
     """The reference, with what it lacks, without the scores of models that serve no more."""
-    present = versions_in(now)
-    kept = {name: column for name, column in reference.items() if not versions_in({name: column}) - present}
-    return {**now, **kept}
+    versions = list_versions(current)
+    still_valid = {name: column for name, column in reference.items() if not list_versions({name: column}) - versions}
+    return {**current, **still_valid}

@@ -12,9 +12,9 @@ import numpy.typing as npt
 
 from contract.errors import BadData
 from contract.features import GROUPS, Block, FeatureSet
-from contract.rows import Example, Packed, pack_each
+from contract.rows import Example, PackedBlock, pack_rows
 from contract.tasks import Task
-from training.labels import Classes, RawLabel, any_known, classes_of, coded_labels, known
+from training.labels import Classes, RawLabel, collect_classes, encode_labels, has_any_label, has_label
 
 Strings: TypeAlias = npt.NDArray[np.object_]
 Integers: TypeAlias = npt.NDArray[np.int64]
@@ -46,16 +46,16 @@ class Examples:
 
     def take(self, rows: Integers | npt.NDArray[np.bool_]) -> Self:
         """Some of the examples, by number or by mask."""
-        at = np.arange(len(self))[rows]
+        indices = np.arange(len(self))[rows]
         changed: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
-        changed["blocks"] = {group: block.take(at) for group, block in self.blocks.items()}
+        changed["blocks"] = {group: block.take(indices) for group, block in self.blocks.items()}
         for name in ("labels", "known_ms"):
-            changed[name] = {task: column[at] for task, column in changed[name].items()}
+            changed[name] = {task: column[indices] for task, column in changed[name].items()}
         for name in COLUMNS:
-            changed[name] = changed[name][at]
+            changed[name] = changed[name][indices]
         return type(self)(**changed)
 
-    def contents(self) -> Iterator[bytes | memoryview]:
+    def iterate_bytes(self) -> Iterator[bytes | memoryview]:
         """All bytes that are learned from, for who wants to know them again."""
         arrays = [self.ts_ms, *(label for _, label in sorted(self.labels.items()))]
         for _, block in sorted(self.blocks.items()):
@@ -63,14 +63,14 @@ class Examples:
         for array in arrays:
             yield np.ascontiguousarray(array).view(np.uint8).data
 
-    def labelled(self, labels: Mapping[str, npt.NDArray[Any]]) -> Self:
+    def with_labels(self, labels: Mapping[str, npt.NDArray[Any]]) -> Self:
         """The same examples with other labels (N,) of the same tasks."""
         changed: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
         return type(self)(**changed | {"labels": labels})
 
-    def known(self, task: Task) -> npt.NDArray[np.bool_]:
+    def has_label(self, task: Task) -> npt.NDArray[np.bool_]:
         """Which rows have the task's label."""
-        return known(self.labels[task.name])
+        return has_label(self.labels[task.name])
 
     def for_tasks(self, tasks: Sequence[Task]) -> Self:
         """The rows that have a label of these tasks, which are some of this set's."""
@@ -80,37 +80,39 @@ class Examples:
         for name in ("labels", "known_ms", "classes"):
             changed[name] = {task: column for task, column in changed[name].items() if task in names}
         narrowed = type(self)(**changed)
-        return narrowed.take(any_known(narrowed.labels, len(self)))
+        return narrowed.take(has_any_label(narrowed.labels, len(self)))
 
     def to_rows(self) -> list[Example]:
         """The same examples as they travel."""
-        said = {group: ~is_empty(block) for group, block in self.blocks.items()}
-        packed = {group: pack_each(block) for group, block in self.blocks.items()}
-        labelled = {task.name: self.known(task) for task in self.tasks}
+        present = {group: ~is_empty(block) for group, block in self.blocks.items()}
+        packed = {group: pack_rows(block) for group, block in self.blocks.items()}
+        labelled = {task.name: self.has_label(task) for task in self.tasks}
         return [
-            self._row(
-                at, {g: of[at] for g, of in packed.items() if said[g][at]}, [t for t in labelled if labelled[t][at]]
+            self._to_row(
+                row,
+                {g: blocks[row] for g, blocks in packed.items() if present[g][row]},
+                [t for t in labelled if labelled[t][row]],
             )
-            for at in range(len(self))
+            for row in range(len(self))
         ]
 
-    def _row(self, at: int, groups: dict[str, Packed], names: list[str]) -> Example:
+    def _to_row(self, row: int, groups: dict[str, PackedBlock], names: list[str]) -> Example:
         return Example(
-            example_id=self.example_id[at],
-            revision=int(self.revision[at]),
-            event_id=self.event_id[at],
-            user_id=self.user_id[at],
-            ts_ms=int(self.ts_ms[at]),
+            example_id=self.example_id[row],
+            revision=int(self.revision[row]),
+            event_id=self.event_id[row],
+            user_id=self.user_id[row],
+            ts_ms=int(self.ts_ms[row]),
             model_version="",
             features=self.features.digest,
             groups=groups,
-            labels={name: self._label(name, at) for name in names},
-            known_ms={name: int(self.known_ms[name][at]) for name in names},
-            item_id=self.item_id[at],
+            labels={name: self._label_at(name, row) for name in names},
+            known_ms={name: int(self.known_ms[name][row]) for name in names},
+            item_id=self.item_id[row],
         )
 
-    def _label(self, task: str, at: int) -> float | str:
-        value = self.labels[task][at]
+    def _label_at(self, task: str, row: int) -> float | str:
+        value = self.labels[task][row]
         return self.classes[task][value] if task in self.classes else float(value)
 
 
@@ -119,8 +121,8 @@ COLUMNS = ("example_id", "revision", "event_id", "user_id", "item_id", "ts_ms")
 
 def is_empty(block: Block) -> npt.NDArray[np.bool_]:
     """Which rows (N,) of a block say nothing."""
-    found: npt.NDArray[np.bool_] = np.isnan(block.numbers).all(1) & (block.ids == 0).all(1)
-    return found
+    empty: npt.NDArray[np.bool_] = np.isnan(block.numbers).all(1) & (block.ids == 0).all(1)
+    return empty
 
 
 def from_rows(
@@ -130,11 +132,11 @@ def from_rows(
     for row in rows:
         if row.features != features.digest:
             raise BadData(f"Examples should have the features {features.digest}. Found {row.features} in one.")
-    columns = {name: array_of([getattr(row, name) for row in rows], name) for name in COLUMNS}
-    return assembled(
+    columns = {name: to_array([getattr(row, name) for row in rows], name) for name in COLUMNS}
+    return build_examples(
         features,
         tasks,
-        {group: gathered(group, rows, features) for group in GROUPS},
+        {group: stack_blocks(group, rows, features) for group in GROUPS},
         columns,
         {task.name: [row.labels.get(task.name) for row in rows] for task in tasks},
         {task.name: np.array([row.known_ms.get(task.name, 0) for row in rows], np.int64) for task in tasks},
@@ -142,24 +144,24 @@ def from_rows(
     )
 
 
-def array_of(values: Sequence[Any], column: str) -> npt.NDArray[Any]:
+def to_array(values: Sequence[Any], column: str) -> npt.NDArray[Any]:
     return np.array(values, np.int64 if column in ("revision", "ts_ms") else np.object_)
 
 
-def gathered(group: str, rows: Sequence[Example], features: FeatureSet) -> Block:
+def stack_blocks(group: str, rows: Sequence[Example], features: FeatureSet) -> Block:
     """One block of the rows' own blocks of a group, empty where they have none."""
-    block, (n, m) = features.empty(group, len(rows)), features.widths(group)
-    at = [number for number, row in enumerate(rows) if group in row.groups]
-    packed = [rows[number].groups[group] for number in at]
+    block, (n, m) = features.empty_block(group, len(rows)), features.widths(group)
+    present = [number for number, row in enumerate(rows) if group in row.groups]
+    packed = [rows[number].groups[group] for number in present]
     try:
-        block.numbers[at] = np.frombuffer(b"".join(p.numbers for p in packed), "<f4").reshape(len(at), n)
-        block.ids[at] = np.frombuffer(b"".join(p.ids for p in packed), "<i8").reshape(len(at), m)
+        block.numbers[present] = np.frombuffer(b"".join(p.numbers for p in packed), "<f4").reshape(len(present), n)
+        block.ids[present] = np.frombuffer(b"".join(p.ids for p in packed), "<i8").reshape(len(present), m)
     except ValueError as error:
         raise BadData(f"A block of `{group}` should be one row of {n} numbers and {m} ids. Found: {error}") from error
     return block
 
 
-def assembled(
+def build_examples(
     features: FeatureSet,
     tasks: Sequence[Task],
     blocks: Mapping[str, Block],
@@ -173,10 +175,12 @@ def assembled(
 
     `classes`: those of some tasks, in their order; of the others they are what the labels name.
     """
-    given = classes or {}
-    classes = {t.name: given.get(t.name) or classes_of(labels[t.name]) for t in tasks if t.kind == "multiclass"}
-    coded = {task.name: coded_labels(task, labels[task.name], classes) for task in tasks}
-    everything = Examples(
+    known_classes = classes or {}
+    classes = {
+        t.name: known_classes.get(t.name) or collect_classes(labels[t.name]) for t in tasks if t.kind == "multiclass"
+    }
+    coded = {task.name: encode_labels(task, labels[task.name], classes) for task in tasks}
+    examples = Examples(
         features=features,
         tasks=tuple(tasks),
         classes=classes,
@@ -185,14 +189,14 @@ def assembled(
         known_ms=known_ms,
         **columns,
     )
-    kept = newest(everything.example_id, everything.revision)
-    kept = kept[any_known(coded, len(everything))[kept]]
-    return everything.take(kept[np.argsort(everything.ts_ms[kept], kind="stable")])
+    newest_rows = select_newest(examples.example_id, examples.revision)
+    newest_rows = newest_rows[has_any_label(coded, len(examples))[newest_rows]]
+    return examples.take(newest_rows[np.argsort(examples.ts_ms[newest_rows], kind="stable")])
 
 
-def newest(example_id: Strings, revision: Integers) -> Integers:
+def select_newest(example_id: Strings, revision: Integers) -> Integers:
     """The row of the newest revision of each id, in the order of ids; of equal revisions the last row counts."""
-    found: dict[str, int] = {}
+    row_by_id: dict[str, int] = {}
     for row in np.argsort(revision, kind="stable").tolist():
-        found[example_id[row]] = row
-    return np.array([found[ident] for ident in sorted(found)], np.int64)
+        row_by_id[example_id[row]] = row
+    return np.array([row_by_id[ident] for ident in sorted(row_by_id)], np.int64)

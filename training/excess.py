@@ -14,49 +14,51 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import t as student
 
-from contract.hashing import digest
+from contract.hashing import hash_text
 from contract.tasks import Task
-from training.metrics import TINY, row_log_loss
+from training.metrics import PROBABILITY_MIN, row_log_loss
 
 Floats = npt.NDArray[np.float64]
 CELLS: Final = 1_000
 CELLS_MIN: Final = 30  # fewer people than that would decide by chance
 DRAWS: Final = 1_000
-LOSS_MAX: Final = float(-np.log(TINY))  # what an answer that is no number loses
+LOSS_MAX: Final = float(-np.log(PROBABILITY_MIN))  # what an answer that is no number loses
 
 
 @dataclass(frozen=True, slots=True)
-class Excess:
+class ExcessLoss:
     """The gain that is lost, how likely more than the margin was found by chance, and on how many rows."""
 
-    lost: float
+    gain_lost: float
     p: float
     rows: int
 
 
 @dataclass(frozen=True, slots=True)
-class Pairs:
+class LossDifferences:
     """N rows judged twice: how much more the one loses than the other (N,), weights (N,), and the cell of each user."""
 
-    more: Floats
-    w: Floats
+    difference: Floats
+    weight: Floats
     cell: npt.NDArray[np.int64]
-    constant: float  # the loss of the best constant, over all rows
+    constant_loss: float  # the loss of the best constant, over all rows
 
     def __len__(self) -> int:
-        return len(self.more)
+        return len(self.difference)
 
 
-def pairs_of(task: Task, y: Floats, w: Floats, users: Sequence[str], one: Floats, other: Floats) -> Pairs | None:
+def compare_losses(
+    task: Task, y: Floats, w: Floats, users: Sequence[str], candidate: Floats, baseline: Floats
+) -> LossDifferences | None:
     """What two models said (N,) of rows with labels y (N,); None where the labels could not tell them apart."""
     constant = constant_loss(task, y, w)
-    if not constant > TINY:
+    if not constant > PROBABILITY_MIN:
         return None
-    more = losses_of(task, y, one) - losses_of(task, y, other)
-    return Pairs(more, w, np.array([digest(user) % CELLS for user in users], np.int64), constant)
+    difference = row_losses(task, y, candidate) - row_losses(task, y, baseline)
+    return LossDifferences(difference, w, np.array([hash_text(user) % CELLS for user in users], np.int64), constant)
 
 
-def losses_of(task: Task, y: Floats, p: Floats) -> Floats:
+def row_losses(task: Task, y: Floats, p: Floats) -> Floats:
     """The loss of each row; one that is no number loses as much as an answer can."""
     loss: Floats = np.square(y - p) if task.kind == "regression" else row_log_loss(y, p)
     loss[~np.isfinite(p)] = LOSS_MAX
@@ -71,38 +73,45 @@ def constant_loss(task: Task, y: Floats, w: Floats) -> float:
     return float(-(mean * np.log(mean) + (1 - mean) * np.log1p(-mean))) if 0 < mean < 1 else 0.0
 
 
-def excess(parts: Mapping[str, Pairs], weights: Mapping[str, float], margin: float) -> Excess | None:
+def measure_excess_loss(
+    parts: Mapping[str, LossDifferences], weights: Mapping[str, float], margin: float
+) -> ExcessLoss | None:
     """The mean gain lost over some tasks, by their weights; None where too few people say anything.
 
     `p` is the chance of finding so much where the truth is a loss of `margin`, or less.
     """
     cells = np.unique(np.concatenate([pairs.cell for pairs in parts.values()]))
-    of = sum(weights[name] for name in parts)
-    if len(cells) < CELLS_MIN or not of > 0:
+    total_weight = sum(weights[name] for name in parts)
+    if len(cells) < CELLS_MIN or not total_weight > 0:
         return None
     draws = np.random.default_rng(len(cells)).multinomial(len(cells), np.full(len(cells), 1 / len(cells)), DRAWS)
     lost, spread = 0.0, np.zeros(DRAWS)
     for name, pairs in parts.items():
-        top, bottom = by_cell(pairs, cells, pairs.w * pairs.more), by_cell(pairs, cells, pairs.w)
-        scale = weights[name] / of / pairs.constant
+        top, bottom = (
+            sum_by_cell(pairs, cells, pairs.weight * pairs.difference),
+            sum_by_cell(pairs, cells, pairs.weight),
+        )
+        scale = weights[name] / total_weight / pairs.constant_loss
         lost += scale * float(top.sum() / bottom.sum())
-        spread += scale * ratio(draws @ top, draws @ bottom)
-    return Excess(lost, tail(lost - margin, float(spread.std(ddof=1)), len(cells) - 1), sum(map(len, parts.values())))
+        spread += scale * safe_ratio(draws @ top, draws @ bottom)
+    return ExcessLoss(
+        lost, tail_probability(lost - margin, float(spread.std(ddof=1)), len(cells) - 1), sum(map(len, parts.values()))
+    )
 
 
-def by_cell(pairs: Pairs, cells: npt.NDArray[np.int64], values: Floats) -> Floats:
+def sum_by_cell(pairs: LossDifferences, cells: npt.NDArray[np.int64], values: Floats) -> Floats:
     """The sums of values (N,) in each of the cells."""
     return np.bincount(np.searchsorted(cells, pairs.cell), weights=values, minlength=len(cells)).astype(np.float64)
 
 
-def ratio(top: Any, bottom: Any) -> Floats:
+def safe_ratio(top: Any, bottom: Any) -> Floats:
     """Of a draw without a row of the task: nothing was lost in it."""
-    found: Floats = np.divide(top, bottom, out=np.zeros(len(top)), where=bottom > 0)
-    return found
+    quotient: Floats = np.divide(top, bottom, out=np.zeros(len(top)), where=bottom > 0)
+    return quotient
 
 
-def tail(more: float, spread: float, degrees: int) -> float:
+def tail_probability(difference: float, spread: float, degrees: int) -> float:
     """The chance of so much or more where the mean is 0; without any spread, of what is not above it, 1."""
     if spread > 0:
-        return float(student.sf(more / spread, degrees))
-    return 0.0 if more > 0 else 1.0
+        return float(student.sf(difference / spread, degrees))
+    return 0.0 if difference > 0 else 1.0

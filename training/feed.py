@@ -4,12 +4,12 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from contract.settings import Kafka
-from training.topic import Record, Take, Topic
+from contract.settings import KafkaSettings
+from training.topic import Record, RecordHandler, TopicReader
 
 
 @dataclass(frozen=True, slots=True)
-class Fed:
+class FeedbackBatch:
     """The values of records, those of one partition in their order, and where to go on: "topic/partition" -> offset.
 
     `newest_ms`: the latest time that Kafka has of these records, 0 if none. `more`: there was more than was asked for.
@@ -18,38 +18,43 @@ class Fed:
     values: list[bytes]
     positions: dict[str, int]
     newest_ms: int = 0
-    more: bool = False
+    has_more: bool = False
 
 
-class Feed:
+class FeedbackReader:
     """Positions are kept by who asks."""
 
-    def __init__(self, *, kafka: Kafka, topic: str) -> None:
-        self._topic = Topic(kafka=kafka, topic=topic)
+    def __init__(self, *, kafka: KafkaSettings, topic: str) -> None:
+        self._topic = TopicReader(kafka=kafka, topic=topic)
 
-    def read(self, positions: Mapping[str, int], records_max: int = sys.maxsize) -> Fed:
+    def read(self, positions: Mapping[str, int], records_max: int = sys.maxsize) -> FeedbackBatch:
         """What lies between `positions` (a partition without one: its beginning) and the present ends.
 
         At most so many records; the rest is for the next time. A position that the topic no longer has is taken as its
         beginning. Raises `Unavailable`.
         """
         records = list[Record]()
-        found, more = self._read(positions, records.append, records_max)
-        return Fed([record.value for record in records], found, max((one.ms for one in records), default=0), more)
+        positions_after, has_more = self._read(positions, records.append, records_max)
+        return FeedbackBatch(
+            [record.value for record in records],
+            positions_after,
+            max((record.timestamp_ms for record in records), default=0),
+            has_more,
+        )
 
-    def each(self, positions: Mapping[str, int], take: Callable[[bytes], None]) -> dict[str, int]:
+    def for_each(self, positions: Mapping[str, int], handle: Callable[[bytes], None]) -> dict[str, int]:
         """The same, each value given to `take` as it comes and none kept; returns where to go on."""
-        return self._read(positions, lambda record: take(record.value), sys.maxsize)[0]
+        return self._read(positions, lambda record: handle(record.value), sys.maxsize)[0]
 
-    def positions_at(self, ms: int) -> dict[str, int]:
+    def offsets_for_time(self, timestamp_ms: int) -> dict[str, int]:
         """Where the first record of that time or later lies, its end where there is none; raises `Unavailable`."""
-        return self._topic.positions_at(ms)
+        return self._topic.offsets_for_time(timestamp_ms)
 
     def close(self) -> None:
         self._topic.close()
 
-    def _read(self, positions: Mapping[str, int], take: Take, most: int) -> tuple[dict[str, int], bool]:
+    def _read(self, positions: Mapping[str, int], handle: RecordHandler, limit: int) -> tuple[dict[str, int], bool]:
         """Give records to `take`; returns where to go on, and whether there were more than `most`."""
-        starts, ends = self._topic.starts(positions)
-        self._topic.collect(starts, ends, take, most)
-        return {**positions, **{f"{self._topic.name}/{p}": at for p, at in starts.items()}}, bool(ends)
+        starts, ends = self._topic.plan_read(positions)
+        self._topic.consume(starts, ends, handle, limit)
+        return {**positions, **{f"{self._topic.name}/{p}": offset for p, offset in starts.items()}}, bool(ends)

@@ -11,21 +11,30 @@ from typing import Final
 import msgspec
 
 from contract.tasks import Task
-from model.declared import Shape
-from training.comparison import ALL, SCORE, Difference, Spread, differences, figure_of, headline, spread
-from training.crossing import Run, Shown, crossed
+from model.declared import ModelConfig
+from training.comparison import (
+    ALL,
+    SCORE,
+    Difference,
+    Spread,
+    choose_headline,
+    collect_metric,
+    compare_all,
+    measure_spread,
+)
+from training.crossing import CurveData, Run, cross_validate
 from training.examples import Examples
-from training.folds import Fold, cut
-from training.labels import known
+from training.folds import Fold, split_folds
+from training.labels import has_label
 from training.methods import OURS, SINGLE, Method
-from training.pages import filled
-from training.plan import Plan
-from training.plots import curves
+from training.pages import render_template
+from training.plan import TrainingConfig
+from training.plots import plot_curves
 
 LIBRARIES: Final = ("torch", "lightgbm", "numpy", "scipy")
 
 
-class FoldFacts(msgspec.Struct, frozen=True, kw_only=True):
+class FoldSummary(msgspec.Struct, frozen=True, kw_only=True):
     """`origin`: the time that a model may know of, ISO 8601 UTC; None where chance cut all. Rows with a label."""
 
     number: int
@@ -34,7 +43,7 @@ class FoldFacts(msgspec.Struct, frozen=True, kw_only=True):
     judged: dict[str, int]
 
 
-class MethodFindings(msgspec.Struct, frozen=True, kw_only=True):
+class MethodSummary(msgspec.Struct, frozen=True, kw_only=True):
     """Figures over runs by task; `seconds` of CPU of one run."""
 
     score: Spread | None
@@ -42,7 +51,7 @@ class MethodFindings(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
 
 
-class Findings(msgspec.Struct, frozen=True, kw_only=True):
+class EvaluationReport(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that an evaluation found, and what it takes to find it again."""
 
     data: str
@@ -50,41 +59,41 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     features: str
     examples: int
     tasks: tuple[Task, ...]
-    shape: Shape
-    plan: Plan
+    shape: ModelConfig
+    plan: TrainingConfig
     libraries: dict[str, str]
     seeds: tuple[int, ...]
-    folds: list[FoldFacts]
-    methods: dict[str, MethodFindings]
+    folds: list[FoldSummary]
+    methods: dict[str, MethodSummary]
     differences: list[Difference]
     runs: list[Run]
 
     @property
-    def together(self) -> list[Difference]:
+    def gains_over_single_task(self) -> list[Difference]:
         """What the network gains by learning the tasks together."""
-        return [one for one in self.differences if one.other == SINGLE]
+        return [difference for difference in self.differences if difference.other == SINGLE]
 
     def figures(self, task: str) -> list[str]:
         """The names of the task's figures that some method has."""
-        found = [name for method in self.methods.values() for name in method.tasks.get(task, {})]
-        return list(dict.fromkeys(found))
+        names = [name for method in self.methods.values() for name in method.tasks.get(task, {})]
+        return list(dict.fromkeys(names))
 
 
-def find(
+def evaluate_methods(
     data: Path,
     examples: Examples,
     methods: Mapping[str, Method],
-    declared: tuple[Shape, Plan],
+    declared: tuple[ModelConfig, TrainingConfig],
     *,
     folds: int,
     seeds: Sequence[int],
     report: Callable[[Run], None],
-) -> tuple[Findings, Shown]:
+) -> tuple[EvaluationReport, CurveData]:
     """Run each method on each fold with each seed; raises `BadData` for what cannot be learned from or judged."""
-    facts = list[FoldFacts]()
-    runs, shown = crossed(noted(cut(examples, folds), facts), methods, seeds, report)
+    summaries = list[FoldSummary]()
+    runs, curve_data = cross_validate(record_folds(split_folds(examples, folds), summaries), methods, seeds, report)
     others = [name for name in methods if name != OURS]
-    found = Findings(
+    evaluation = EvaluationReport(
         data=data.name,
         data_sha256=hashlib.sha256(data.read_bytes()).hexdigest(),
         features=examples.features.digest,
@@ -94,59 +103,63 @@ def find(
         plan=declared[1],
         libraries={"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
         seeds=tuple(seeds),
-        folds=facts,
-        methods={name: gathered(runs, name, examples.tasks) for name in methods},
-        differences=differences(runs, examples.tasks, OURS, others) if OURS in methods else [],
+        folds=summaries,
+        methods={name: summarize_method(runs, name, examples.tasks) for name in methods},
+        differences=compare_all(runs, examples.tasks, OURS, others) if OURS in methods else [],
         runs=runs,
     )
-    return found, shown
+    return evaluation, curve_data
 
 
-def noted(folds: Iterable[Fold], facts: list[FoldFacts]) -> Iterator[Fold]:
+def record_folds(folds: Iterable[Fold], summaries: list[FoldSummary]) -> Iterator[Fold]:
     """The same folds; what each is like is noted as it goes by."""
     for fold in folds:
         origin = None if fold.origin_ms is None else datetime.fromtimestamp(fold.origin_ms / 1_000, UTC).isoformat()
-        learned, judged = counted(fold.learning), counted(fold.judging)
-        facts.append(FoldFacts(number=fold.number, origin=origin, learned=learned, judged=judged))
+        learned, judged = count_labels(fold.training), count_labels(fold.validation)
+        summaries.append(FoldSummary(number=fold.number, origin=origin, learned=learned, judged=judged))
         yield fold
 
 
-def counted(examples: Examples) -> dict[str, int]:
-    return {task: int(known(label).sum()) for task, label in examples.labels.items()}
+def count_labels(examples: Examples) -> dict[str, int]:
+    return {task: int(has_label(label).sum()) for task, label in examples.labels.items()}
 
 
-def gathered(runs: Sequence[Run], method: str, tasks: Sequence[Task]) -> MethodFindings:
+def summarize_method(runs: Sequence[Run], method: str, tasks: Sequence[Task]) -> MethodSummary:
     """The spread of each figure of a method."""
-    score, own = figure_of(runs, method, ALL, SCORE), [run for run in runs if run.method == method]
-    found = dict[str, dict[str, Spread]]()
+    score, own_runs = collect_metric(runs, method, ALL, SCORE), [run for run in runs if run.method == method]
+    spreads = dict[str, dict[str, Spread]]()
     for task in tasks:
-        names = dict.fromkeys(name for run in own for name in run.tasks.get(task.name, {}))
-        figures = {name: spread(figure_of(runs, method, task.name, name)) for name in names}
+        names = dict.fromkeys(name for run in own_runs for name in run.tasks.get(task.name, {}))
+        figures = {name: measure_spread(collect_metric(runs, method, task.name, name)) for name in names}
         if figures:
-            found[task.name] = figures
-    seconds = sum(run.seconds for run in own) / max(len(own), 1)
-    return MethodFindings(score=spread(score) if score else None, tasks=found, seconds=round(seconds, 2))
+            spreads[task.name] = figures
+    seconds = sum(run.seconds for run in own_runs) / max(len(own_runs), 1)
+    return MethodSummary(score=measure_spread(score) if score else None, tasks=spreads, seconds=round(seconds, 2))
 
 
-def pages_of(found: Findings, shown: Shown, command: str) -> dict[str, bytes]:
+def render_pages(evaluation: EvaluationReport, curve_data: CurveData, command: str) -> dict[str, bytes]:
     """The report's files by name."""
-    headlines = {task.name: headline(task) for task in found.tasks}
-    drawn = {task.name: svg for task in found.tasks if (svg := drawn_curves(task, shown))}
+    headlines = {task.name: choose_headline(task) for task in evaluation.tasks}
+    figures = {task.name: svg for task in evaluation.tasks if (svg := draw_curves(task, curve_data))}
     return {
-        "evaluation.json": msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n",
-        "evaluation.md": filled("evaluation.md", found=found, headlines=headlines, command=command).encode(),
-        "evaluation.html": filled(
-            "evaluation.html", found=found, headlines=headlines, curves=drawn, command=command
+        "evaluation.json": msgspec.json.format(msgspec.json.encode(evaluation), indent=1) + b"\n",
+        "evaluation.md": render_template(
+            "evaluation.md", found=evaluation, headlines=headlines, command=command
+        ).encode(),
+        "evaluation.html": render_template(
+            "evaluation.html", found=evaluation, headlines=headlines, curves=figures, command=command
         ).encode(),
     }
 
 
-def drawn_curves(task: Task, shown: Shown) -> str | None:
+def draw_curves(task: Task, curve_data: CurveData) -> str | None:
     """Curves of the last fold; None where no method answered, or where the labels are all equal."""
-    judging = shown.judging
-    rows = judging.known(task)
-    y = judging.labels[task.name][rows]
-    said = {method: of[task.name][rows] for method, of in shown.predictions.items() if task.name in of}
-    if not said or not len(y) or (y == y[0]).all():
+    validation = curve_data.validation
+    rows = validation.has_label(task)
+    y = validation.labels[task.name][rows]
+    predictions = {
+        method: answers[task.name][rows] for method, answers in curve_data.predictions.items() if task.name in answers
+    }
+    if not predictions or not len(y) or (y == y[0]).all():
         return None
-    return curves(task, y, said, judging.classes.get(task.name, ()))
+    return plot_curves(task, y, predictions, validation.classes.get(task.name, ()))

@@ -12,25 +12,25 @@ from typing import Any
 
 import numpy as np
 
-from model.declared import Shape
+from model.declared import ModelConfig
 from model.network import Network
 from model.statistics import measure
 from training.calibrate import calibrate
-from training.course import Course, digest_of
+from training.course import TrainingState, compute_digest
 from training.evaluation import Evaluation, evaluate, weighted_score
 from training.examples import Examples
-from training.fleet import ALONE, Fleet
-from training.focus import focused
-from training.learner import Learner, as_batch, in_turn, mixed
-from training.parts import Parts, halves, parted
-from training.plan import Plan
-from training.split import family_of
-from training.stream import Stream
+from training.fleet import SINGLE_PROCESS, ProcessGroup
+from training.focus import prioritize_tasks
+from training.learner import Learner, alternating_batches, mixed_batches, to_batch
+from training.parts import TrainingData, prepare_data, split_held_out
+from training.plan import TrainingConfig
+from training.split import assign_families
+from training.stream import ExampleStream
 from training.transfer import Transfer
 
 Losses = Mapping[str, float]
-Report = Callable[["Epoch"], None]
-Progress = Callable[[int, int, Losses], None]  # steps done, of how many, and the losses of the last one
+EpochCallback = Callable[["Epoch"], None]
+ProgressCallback = Callable[[int, int, Losses], None]  # steps done, of how many, and the losses of the last one
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Epoch:
 
 
 @dataclass(frozen=True, slots=True)
-class Fitted:
+class FitResult:
     """The best network by the weighted score, calibrated; its figures, and why some tasks are not among its own."""
 
     network: Network
@@ -57,87 +57,99 @@ class Fitted:
     left_out: dict[str, str]
 
 
-def silent(done: int, steps: int, losses: Losses) -> None:
+def ignore_progress(done: int, steps: int, losses: Losses) -> None:
     """Says nothing."""
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class FitOptions:
     """How a fit goes, beside its plan. `kept`: a file that has the course after each epoch, and is gone on with.
 
     `transfer`: the trained network that the new one begins as. `fleet`: the processes that learn it together, each of
     which finds the same; the one that leads keeps the course. `progress` is told of every step.
     """
 
-    kept: Path | None = None
+    state_path: Path | None = None
     transfer: Transfer | None = None
-    fleet: Fleet = ALONE
-    progress: Progress = silent
+    process_group: ProcessGroup = SINGLE_PROCESS
+    progress: ProgressCallback = ignore_progress
 
 
-SETTING = Setting()
+DEFAULT_OPTIONS = FitOptions()
 
 
-def fit(examples: Examples | Stream, shape: Shape, plan: Plan, report: Report, setting: Setting = SETTING) -> Fitted:
+def fit(
+    examples: Examples | ExampleStream,
+    shape: ModelConfig,
+    plan: TrainingConfig,
+    report: EpochCallback,
+    options: FitOptions = DEFAULT_OPTIONS,
+) -> FitResult:
     """Learn until the held-out score gains no more; equal seeds give equal weights. Raises `BadData`, `BadConfig`."""
-    kept, transfer, fleet = setting.kept, setting.transfer, setting.fleet
+    state_path, transfer, process_group = options.state_path, options.transfer, options.process_group
     if transfer:
         transfer.check(examples, shape)
-    parts = parted(examples, plan, transfer)
-    calibrating, validation = halves(parts.held_out)
-    network = first_network(parts.measured, shape, transfer).to(fleet.device)
+    data = prepare_data(examples, plan, transfer)
+    calibrating, validation = split_held_out(data.held_out)
+    network = build_network(data.statistics_sample, shape, transfer).to(process_group.device)
     if transfer:
-        calibrating = transfer.taught(calibrating)
-    groups = transfer.groups(network, plan.learning_rate) if transfer else None
-    course = Course(learner=Learner(network=network, plan=plan, groups=groups, fleet=fleet), seed=plan.seed)
-    digest = digest_of(examples, shape, plan, transfer.name if transfer else "") if kept else ""
-    if kept and kept.is_file():
-        course.take_up(kept, digest)
-    while course.done < plan.epochs and course.best.waited < plan.patience:
-        losses = learn_once(course.learner, parts, plan, course.order, setting.progress)
+        calibrating = transfer.drop_frozen_labels(calibrating)
+    groups = transfer.parameter_groups(network, plan.learning_rate) if transfer else None
+    state = TrainingState(
+        learner=Learner(network=network, plan=plan, groups=groups, process_group=process_group), seed=plan.seed
+    )
+    digest = compute_digest(examples, shape, plan, transfer.name if transfer else "") if state_path else ""
+    if state_path and state_path.is_file():
+        state.restore(state_path, digest)
+    while state.epochs_done < plan.epochs and state.best.waited < plan.patience:
+        losses = train_epoch(state.learner, data, plan, state.rng, options.progress)
         calibrate(network.eval(), calibrating)  # losses know nothing of it, so learning goes on as if it were not there
         evaluation = evaluate(network, validation)
         score = weighted_score(network.tasks, evaluation)
-        course.done += 1
-        course.best.offer(score, course.learner)
-        course.learner.weights = focused(network.tasks, evaluation, plan.focus)
-        if kept and fleet.leads:
-            course.keep(kept, digest)
-        report(Epoch(course.done, losses, score, course.learner.weights if plan.focus else {}))
-    best = course.best
+        state.epochs_done += 1
+        state.best.update(score, state.learner)
+        state.learner.weights = prioritize_tasks(network.tasks, evaluation, plan.focus)
+        if state_path and process_group.is_main:
+            state.save(state_path, digest)
+        report(Epoch(state.epochs_done, losses, score, state.learner.weights if plan.focus else {}))
+    best = state.best
     network.load_state_dict(best.weights)
     evaluation = evaluate(network.eval(), validation)
     optimizer = best.optimizer if groups is None else {}  # of other parameters than those that learn from here on
-    return Fitted(network.cpu().requires_grad_(True), optimizer, evaluation, best.score, parts.left_out)
+    return FitResult(network.cpu().requires_grad_(True), optimizer, evaluation, best.score, data.left_out)
 
 
-def first_network(training: Examples, shape: Shape, transfer: Transfer | None = None) -> Network:
+def build_network(training: Examples, shape: ModelConfig, transfer: Transfer | None = None) -> Network:
     """A network that has counted the training part, but not learned from it; maybe it begins as another one."""
     groups = dict.fromkeys(group for task in training.tasks for group in task.groups)
     blocks = {group: training.blocks[group] for group in groups}
     features, tasks = training.features, training.tasks
     statistics = measure(features, blocks, training.labels, tasks, training.classes, shape.rows, shape.bins)
     if transfer:
-        statistics = transfer.statistics(statistics)
-    network = Network(features=features, tasks=tasks, shape=shape, statistics=statistics)
-    network.meet({group: of for group, of in as_batch(training).inputs.items() if group in groups})
+        statistics = transfer.merge_statistics(statistics)
+    network = Network(features=features, tasks=tasks, config=shape, statistics=statistics)
+    network.init_embeddings({group: inputs for group, inputs in to_batch(training).inputs.items() if group in groups})
     if transfer:
-        transfer.carry_over(network)
+        transfer.copy_weights(network)
     return network
 
 
-def learn_once(
-    learner: Learner, parts: Parts, plan: Plan, order: np.random.Generator, progress: Progress = silent
+def train_epoch(
+    learner: Learner,
+    data: TrainingData,
+    plan: TrainingConfig,
+    rng: np.random.Generator,
+    progress: ProgressCallback = ignore_progress,
 ) -> Losses:
     """One pass over the training part in a new order; returns each task's mean loss."""
-    seen: dict[str, list[float]] = {}
-    batches, done, steps = in_turn if plan.turns else mixed, 0, -(-parts.rows // plan.batch)
-    for portion in parts.portions(order):
-        for rows in batches(family_of(portion), plan.batch, order):
-            losses = learner.learn(as_batch(portion, learner.fleet.share(rows)))
+    losses_by_task: dict[str, list[float]] = {}
+    batches, done, steps = alternating_batches if plan.turns else mixed_batches, 0, -(-data.rows // plan.batch)
+    for chunk in data.chunks(rng):
+        for rows in batches(assign_families(chunk), plan.batch, rng):
+            losses = learner.train_step(to_batch(chunk, learner.process_group.local_rows(rows)))
             for task, loss in losses.items():
-                seen.setdefault(task, []).append(loss)
+                losses_by_task.setdefault(task, []).append(loss)
             done += 1
             progress(done, max(done, steps), losses)
-    learner.balance.epoch_ended()
-    return {task: float(np.mean(values)) for task, values in seen.items()}
+    learner.balancer.end_epoch()
+    return {task: float(np.mean(values)) for task, values in losses_by_task.items()}

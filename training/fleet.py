@@ -23,7 +23,7 @@ CPU: Final = torch.device("cpu")
 
 
 @dataclass(frozen=True, slots=True)
-class Fleet:
+class ProcessGroup:
     """`rank` of `size` processes, and where this one computes."""
 
     rank: int = 0
@@ -31,20 +31,22 @@ class Fleet:
     device: torch.device = CPU
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this process is the one that says and writes what all have found."""
         return self.rank == 0
 
-    def leave(self) -> None:
+    def close(self) -> None:
         """Speak with nobody from here on."""
         if self.size > 1:
             torch.distributed.destroy_process_group()
 
-    def share(self, rows: Integers) -> Integers:
+    def local_rows(self, rows: Integers) -> Integers:
         """This process's rows of a batch."""
         return rows[self.rank :: self.size]
 
-    def whole(self, losses: Mapping[str, Tensor], rows: Mapping[str, int], tasks: Sequence[str]) -> dict[str, Tensor]:
+    def global_losses(
+        self, losses: Mapping[str, Tensor], rows: Mapping[str, int], tasks: Sequence[str]
+    ) -> dict[str, Tensor]:
         """The mean losses of all processes, by tasks that some process has labels of.
 
         Given are this process's own, over so many labelled `rows`. The values are those of the fleet; the gradients
@@ -52,18 +54,18 @@ class Fleet:
         """
         if self.size == 1:
             return dict(losses)
-        mine = [[float(losses[t].detach()) * rows[t], rows[t]] if t in losses else [0.0, 0.0] for t in tasks]
-        together = torch.tensor(mine, dtype=torch.float64, device=self.device)
-        torch.distributed.all_reduce(together)
-        found = dict[str, Tensor]()
-        for task, (total, count) in zip(tasks, together.tolist(), strict=True):
+        local = [[float(losses[t].detach()) * rows[t], rows[t]] if t in losses else [0.0, 0.0] for t in tasks]
+        sums = torch.tensor(local, dtype=torch.float64, device=self.device)
+        torch.distributed.all_reduce(sums)
+        global_values = dict[str, Tensor]()
+        for task, (total, count) in zip(tasks, sums.tolist(), strict=True):
             if count:
                 value = torch.tensor(total / count, dtype=torch.float32, device=self.device)
                 own = losses[task] * (rows[task] * self.size / count) if task in losses else None
-                found[task] = value if own is None else own + (value - own).detach()
-        return found
+                global_values[task] = value if own is None else own + (value - own).detach()
+        return global_values
 
-    def mean(self, value: Tensor) -> Tensor:
+    def average(self, value: Tensor) -> Tensor:
         """The mean over all processes, in place."""
         if self.size > 1:
             torch.distributed.all_reduce(value)
@@ -74,28 +76,28 @@ class Fleet:
         """Let every process have the mean of all gradients; where none reached a parameter, it stays without one."""
         if self.size == 1:
             return
-        learning = [parameter for parameter in parameters if parameter.requires_grad]
-        reached = torch.tensor([float(p.grad is not None) for p in learning], device=self.device)
+        trainable = [parameter for parameter in parameters if parameter.requires_grad]
+        reached = torch.tensor([float(p.grad is not None) for p in trainable], device=self.device)
         torch.distributed.all_reduce(reached)
-        moved = [p for p, count in zip(learning, reached.tolist(), strict=True) if count]
-        if moved:
-            flat = self.mean(
-                torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in moved])
+        with_gradient = [p for p, count in zip(trainable, reached.tolist(), strict=True) if count]
+        if with_gradient:
+            flat = self.average(
+                torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in with_gradient])
             )
-            for p, part in zip(moved, torch.split(flat, [p.numel() for p in moved]), strict=True):
+            for p, part in zip(with_gradient, torch.split(flat, [p.numel() for p in with_gradient]), strict=True):
                 p.grad = part.reshape(p.shape)
 
 
-ALONE = Fleet()
+SINGLE_PROCESS = ProcessGroup()
 
 
-def join(device: str) -> Fleet:
+def join_process_group(device: str) -> ProcessGroup:
     """The fleet that `torchrun` has started this process for, or none; raises `BadConfig` for a device that lacks."""
     if device == "cuda" and not torch.cuda.is_available():
         raise BadConfig(["`device` should be there. Found no GPU that torch can use; `cpu` needs none."])
     size, local = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("LOCAL_RANK", "0"))
-    at = torch.device("cuda", local) if device == "cuda" else CPU
+    compute_device = torch.device("cuda", local) if device == "cuda" else CPU
     if size == 1:
-        return Fleet(device=at)
+        return ProcessGroup(device=compute_device)
     torch.distributed.init_process_group("nccl" if device == "cuda" else "gloo")
-    return Fleet(torch.distributed.get_rank(), size, at)
+    return ProcessGroup(torch.distributed.get_rank(), size, compute_device)

@@ -11,13 +11,16 @@ from contract.tasks import Task
 from training.evaluation import Evaluation
 
 
-def focused(tasks: Sequence[Task], evaluation: Evaluation, focus: float) -> dict[str, float]:
+def prioritize_tasks(tasks: Sequence[Task], evaluation: Evaluation, focus: float) -> dict[str, float]:
     """The weight of each task's loss in the next epoch; a task whose gain nothing tells keeps its priority."""
     gains = {name: figures["gain"] for name, figures in evaluation.items() if figures.get("gain") is not None}
-    left = {task.name: (1 - min(max(gains[task.name], 0.0), 1.0)) ** focus for task in tasks if task.name in gains}
+    factors = {task.name: (1 - min(max(gains[task.name], 0.0), 1.0)) ** focus for task in tasks if task.name in gains}
     declared = {task.name: task.weight for task in tasks}
-    before = sum(declared[name] for name in left)
-    after = sum(declared[name] * factor for name, factor in left.items())
+    before = sum(declared[name] for name in factors)
+    after = sum(declared[name] * factor for name, factor in factors.items())
     if not after:
         return declared
-    return {name: weight * left[name] * before / after if name in left else weight for name, weight in declared.items()}
+    return {
+        name: weight * factors[name] * before / after if name in factors else weight
+        for name, weight in declared.items()
+    }

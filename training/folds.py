@@ -14,11 +14,11 @@ import numpy.typing as npt
 
 from contract.errors import BadData
 from training.examples import Examples, Integers
-from training.labels import any_known, known
-from training.metrics import numbered
-from training.split import family_of
+from training.labels import has_any_label, has_label
+from training.metrics import factorize
+from training.split import assign_families
 
-FIRST_SHARE: Final = 0.5  # of the examples with a time, before the first origin
+FIRST_ORIGIN_SHARE: Final = 0.5  # of the examples with a time, before the first origin
 FOLDS_MIN: Final = 2
 DAY_MS: Final = 86_400_000
 Mask = npt.NDArray[np.bool_]
@@ -29,86 +29,86 @@ class Fold:
     """What a model may learn from and what judges it. `origin_ms`: the time between; None where chance cut all."""
 
     number: int
-    learning: Examples
-    judging: Examples
+    training: Examples
+    validation: Examples
     origin_ms: int | None
 
     @property
-    def judged_to_learned(self) -> float:
-        return len(self.judging) / len(self.learning)
+    def validation_ratio(self) -> float:
+        return len(self.validation) / len(self.training)
 
 
-def cut(examples: Examples, count: int) -> Iterator[Fold]:
+def split_folds(examples: Examples, count: int) -> Iterator[Fold]:
     """`count` folds of these examples, one after the other; raises `BadData` when they are too few."""
     if count < FOLDS_MIN:
         raise BadData(f"Folds should be at least {FOLDS_MIN}. Found {count}.")
-    timed, part = has_time(examples), parts_by_chance(examples, count)
-    edges = origins(examples.ts_ms[timed], count)
+    timed, part = has_time(examples), assign_random_parts(examples, count)
+    edges = compute_origins(examples.ts_ms[timed], count)
     for number in range(count):
-        one = fold(examples, timed, part, edges, number)
-        if not len(one.learning) or not len(one.judging):
+        candidate = build_fold(examples, timed, part, edges, number)
+        if not len(candidate.training) or not len(candidate.validation):
             raise BadData(
                 f"Each of {count} folds should have examples to learn from and to be judged by. Found "
-                f"{len(one.learning)} and {len(one.judging)} in fold {one.number} of {len(examples)} examples."
+                f"{len(candidate.training)} and {len(candidate.validation)} in fold {candidate.number} of {len(examples)} examples."
             )
-        yield one
+        yield candidate
 
 
-def settled(examples: Examples, window_ms: int) -> Examples:
+def drop_unsettled(examples: Examples, window_ms: int) -> Examples:
     """Those older than the newest one by a window in which labels may still change; raises `BadData` for none.
 
     A purchase may come days after its click. With the last days among them it would look as if nobody bought any more,
     and whoever learned from the days before would seem too sure.
     """
-    kept = examples.take(examples.ts_ms <= examples.ts_ms.max() - window_ms) if window_ms else examples
-    if not len(kept):
+    settled_examples = examples.take(examples.ts_ms <= examples.ts_ms.max() - window_ms) if window_ms else examples
+    if not len(settled_examples):
         raise BadData(f"Some examples should be older than the newest by {window_ms / DAY_MS:g} days. Found none.")
-    return kept
+    return settled_examples
 
 
-def fold(examples: Examples, timed: Mask, part: Integers, edges: Integers, number: int) -> Fold:
+def build_fold(examples: Examples, timed: Mask, part: Integers, edges: Integers, number: int) -> Fold:
     """The fold of that number, counted from 0."""
     if not timed.any():
         return Fold(number + 1, examples.take(part != number), examples.take(part == number), None)
     start, end = int(edges[number]), int(edges[number + 1])
     before = np.where(timed, examples.ts_ms < start, part != number)
     within = np.where(timed, (examples.ts_ms >= start) & (examples.ts_ms < end), part == number)
-    learning = known_by(examples.take(before), timed[before], start)
-    return Fold(number + 1, learning, examples.take(within), start)
+    training = hide_later_labels(examples.take(before), timed[before], start)
+    return Fold(number + 1, training, examples.take(within), start)
 
 
 def has_time(examples: Examples) -> Mask:
     """Which rows (N,) are of a family with a time: fewer than half of its rows share one moment."""
-    family, found = family_of(examples), np.zeros(len(examples), np.bool_)
-    for one in np.unique(family):
-        rows = family == one
-        most = int(np.unique(examples.ts_ms[rows], return_counts=True)[1].max())
-        found[rows] = most < rows.sum() / 2
-    return found
+    family, is_timed = assign_families(examples), np.zeros(len(examples), np.bool_)
+    for number in np.unique(family):
+        rows = family == number
+        same_time_max = int(np.unique(examples.ts_ms[rows], return_counts=True)[1].max())
+        is_timed[rows] = same_time_max < rows.sum() / 2
+    return is_timed
 
 
-def origins(ts_ms: Integers, count: int) -> Integers:
+def compute_origins(ts_ms: Integers, count: int) -> Integers:
     """The times (count + 1,) at which periods of about equally many examples begin, and where the last one ends."""
     if not len(ts_ms):
         return np.zeros(count + 1, np.int64)
-    order = np.sort(ts_ms)
-    at = np.linspace(FIRST_SHARE, 1, count + 1)[:-1] * len(order)
-    return np.append(order[at.astype(np.int64)], order[-1] + 1)
+    sorted_ms = np.sort(ts_ms)
+    index = np.linspace(FIRST_ORIGIN_SHARE, 1, count + 1)[:-1] * len(sorted_ms)
+    return np.append(sorted_ms[index.astype(np.int64)], sorted_ms[-1] + 1)
 
 
-def parts_by_chance(examples: Examples, count: int) -> Integers:
+def assign_random_parts(examples: Examples, count: int) -> Integers:
     """The part (N,) of each row, 0 to count - 1, equal for equal items; without an item, by the example's own id."""
     unit = np.where(examples.item_id == "", examples.example_id, examples.item_id)
-    code = numbered(unit)
-    order = np.random.default_rng(0).permutation(int(code.max(initial=-1)) + 1)
-    found: Integers = order[code] % count
-    return found
+    code = factorize(unit)
+    permutation = np.random.default_rng(0).permutation(int(code.max(initial=-1)) + 1)
+    parts: Integers = permutation[code] % count
+    return parts
 
 
-def known_by(examples: Examples, timed: Mask, now_ms: int) -> Examples:
+def hide_later_labels(examples: Examples, timed: Mask, now_ms: int) -> Examples:
     """The same without the labels of timed rows that came later; rows that have none left are not there."""
     labels = {}
     for task, label in examples.labels.items():
-        late = timed & known(label) & (examples.known_ms[task] > now_ms)
+        late = timed & has_label(label) & (examples.known_ms[task] > now_ms)
         labels[task] = np.where(late, -1 if label.dtype == np.int64 else np.nan, label).astype(label.dtype)
-    return replace(examples, labels=labels).take(any_known(labels, len(examples)))
+    return replace(examples, labels=labels).take(has_any_label(labels, len(examples)))

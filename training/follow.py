@@ -16,34 +16,41 @@ import msgspec
 from contract.bundle import current_version
 from contract.errors import BadBundle, BadData
 from contract.rows import Example, read_example
-from contract.settings import Delay
+from contract.settings import LabelDelay
 from export.interactions import read_interactions
-from model.checkpoint import About, Checkpoint, describe, path_of, read_checkpoint
+from model.checkpoint import Checkpoint, CheckpointMetadata, checkpoint_path, make_metadata, read_checkpoint
 from model.network import Network
-from training.delay import late_in
-from training.doubts import doubts
-from training.evaluation import Evaluation, judge
+from training.delay import collect_delayed_feedback
+from training.doubts import check_labels
+from training.evaluation import Evaluation, evaluate_predictions
 from training.examples import Examples, from_rows
-from training.feed import Fed
-from training.gate import judged, unfinished
-from training.gentle import gentle_learner
-from training.interactions import interactions_of, latest_interactions
-from training.judges import parted
-from training.labels import expected_instead
+from training.feed import FeedbackBatch
+from training.gate import check_finite_weights, check_update
+from training.gentle import create_update_learner
+from training.interactions import extract_interactions, merge_interactions
+from training.judges import split_buffer
+from training.labels import find_label_error
 from training.learner import Learner, predict
-from training.lesson import Lesson, Predictions, learn_progressively
-from training.news import News, in_turn, joined, news_in, read_news, waits_in
-from training.paired import Judged
-from training.plan import Plan
-from training.sample import Sample, meaning, read_sample, sample_of, together
-from training.screen import screened
-from training.tables import rehoused
+from training.lesson import IncrementalPass, Predictions, learn_progressively
+from training.news import (
+    NewLabels,
+    concatenate_pending,
+    estimate_negative_delays,
+    find_new_labels,
+    merge_new_labels,
+    read_new_labels,
+)
+from training.paired import PairedPredictions
+from training.plan import TrainingConfig
+from training.sample import ReplayBuffer, decode_buffer, encode_buffer, merge_examples, read_schema
+from training.screen import filter_examples
+from training.tables import update_embedding_rows
 
-Learn = Callable[[Learner, Lesson, Plan], Predictions]
+TrainFunction = Callable[[Learner, IncrementalPass, TrainingConfig], Predictions]
 
 
 @dataclass(frozen=True, slots=True)
-class Update:
+class UpdateResult:
     """What came of one look at the feedback. `checkpoint`: the better model, or None with `refused` saying why.
 
     `figures`: what the gate found, by set and task; `aside`: the network that it refused.
@@ -53,14 +60,14 @@ class Update:
     left_out: dict[str, int]
     progressive: Evaluation = field(default_factory=dict)
     held_out: Evaluation = field(default_factory=dict)
-    refused: Sequence[str] = ()
+    rejections: Sequence[str] = ()
     checkpoint: Checkpoint | None = None
-    figures: Mapping[str, dict[str, float]] = field(default_factory=dict)
-    aside: Checkpoint | None = None
+    gate_metrics: Mapping[str, dict[str, float]] = field(default_factory=dict)
+    rejected_checkpoint: Checkpoint | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Material:
+class UpdateInputs:
     """What an update has to do with: what came, and what the checkpoint carries.
 
     `parts` are learned from now, `held` judges first and is learned by the next update, `waiting` is what the next one
@@ -68,130 +75,166 @@ class Material:
     learned from again, `judging` never. `learned`: what the next sample is drawn from.
     """
 
-    waits: Mapping[str, int]
-    parts: list[News]
-    held: News
-    waiting: News
-    learned: list[Examples]
-    replayed: Sample | None
-    judging: Examples | None
+    negative_delays: Mapping[str, int]
+    parts: list[NewLabels]
+    recent_holdout: NewLabels
+    deferred: NewLabels
+    buffer_candidates: list[Examples]
+    replay_buffer: ReplayBuffer | None
+    buffer_holdout: Examples | None
 
     @classmethod
-    def of(cls, new: News, sample: Sample | None, waited: list[News], held_out: float) -> "Material":
-        replayed, judging = parted(sample) if sample else (None, None)
-        before, everything = [sample.examples] if sample else [], [*waited, new]
-        waits = waits_in([new.examples, *before])
-        now_ms = int(new.due_ms({}).max())
-        ripe = [part.due_ms(waits) <= now_ms for part in everything]
-        if not any(of.any() for of in ripe):
-            ripe = [~of for of in ripe]  # so little that nothing else is to be had
-        *due, last = [part.take(of) for part, of in zip(everything, ripe, strict=True)]
-        unripe = [part.take(~of) for part, of in zip(everything, ripe, strict=True)]
-        latest = last.latest(held_out, waits)
-        held, parts = last.take(latest), [*due, last.take(~latest)]
-        learned = [*before, *(part.examples for part in parts)]
-        return cls(waits, parts, held, joined([held, *unripe]), learned, replayed, judging)
+    def build(
+        cls, new: NewLabels, buffer: ReplayBuffer | None, deferred: list[NewLabels], holdout_share: float
+    ) -> "UpdateInputs":
+        replay_buffer, buffer_holdout = split_buffer(buffer) if buffer else (None, None)
+        before, everything = [buffer.examples] if buffer else [], [*deferred, new]
+        negative_delays = estimate_negative_delays([new.examples, *before])
+        now_ms = int(new.available_ms({}).max())
+        mature = [part.available_ms(negative_delays) <= now_ms for part in everything]
+        if not any(mask.any() for mask in mature):
+            mature = [~mask for mask in mature]  # so little that nothing else is to be had
+        *due, last = [part.take(mask) for part, mask in zip(everything, mature, strict=True)]
+        immature = [part.take(~mask) for part, mask in zip(everything, mature, strict=True)]
+        latest = last.most_recent(holdout_share, negative_delays)
+        recent_holdout, parts = last.take(latest), [*due, last.take(~latest)]
+        buffer_candidates = [*before, *(part.examples for part in parts)]
+        return cls(
+            negative_delays,
+            parts,
+            recent_holdout,
+            merge_new_labels([recent_holdout, *immature]),
+            buffer_candidates,
+            replay_buffer,
+            buffer_holdout,
+        )
 
-    def judges(self) -> dict[str, Examples]:
+    def holdouts(self) -> dict[str, Examples]:
         """The sets that judge, by name."""
-        return {"recent": self.held.unlearned()} | ({"kept": self.judging} if self.judging else {})
+        return {"recent": self.recent_holdout.pending()} | (
+            {"kept": self.buffer_holdout} if self.buffer_holdout else {}
+        )
 
-    def said_before(self, present: Network) -> tuple[Examples, Predictions] | None:
+    def predict_buffer_holdout(self, serving: Network) -> tuple[Examples, Predictions] | None:
         """What the present model says of the kept examples that judge, if there are some."""
-        return (self.judging, predict(present, self.judging)) if self.judging else None
+        return (self.buffer_holdout, predict(serving, self.buffer_holdout)) if self.buffer_holdout else None
 
-    def lesson(self, teacher: Network, delays: Mapping[str, Delay]) -> Lesson:
-        return Lesson(teacher, in_turn(self.parts, self.waits), self.replayed, late_in(self.parts, delays))
+    def build_pass(self, teacher: Network, delays: Mapping[str, LabelDelay]) -> IncrementalPass:
+        return IncrementalPass(
+            teacher,
+            concatenate_pending(self.parts, self.negative_delays),
+            self.replay_buffer,
+            collect_delayed_feedback(self.parts, delays),
+        )
 
 
-def present_checkpoint(bundles: Path) -> Checkpoint:
+def read_serving_checkpoint(bundles: Path) -> Checkpoint:
     """The checkpoint behind the bundle that serves now; raises `BadBundle` when there is none."""
     version = current_version(bundles)
     if version is None:
         raise BadBundle(f"{bundles} should have a present bundle to go on from. Found none; `export` publishes one.")
-    return read_checkpoint(path_of(bundles, version))
+    return read_checkpoint(checkpoint_path(bundles, version))
 
 
 def update(
     checkpoint: Checkpoint,
-    fed: Fed,
-    plan: Plan,
-    delays: Mapping[str, Delay] = MappingProxyType({}),
-    learn: Learn = learn_progressively,
-) -> Update:
+    fed: FeedbackBatch,
+    plan: TrainingConfig,
+    delays: Mapping[str, LabelDelay] = MappingProxyType({}),
+    train: TrainFunction = learn_progressively,
+) -> UpdateResult:
     """Learn from what was fed, if there is anything to learn from; the checkpoint given stays as it is.
 
     `delays`: the tasks whose first label may be corrected.
     """
-    new, left_out = usable(fed.values, checkpoint)
-    sample = kept(checkpoint)
-    rows, unfit = screened(new.examples, sample.examples if sample else None, fed.newest_ms, plan.user_share)
+    new, left_out = decode_usable(fed.values, checkpoint)
+    buffer = read_buffer(checkpoint)
+    rows, unfit = filter_examples(new.examples, buffer.examples if buffer else None, fed.newest_ms, plan.user_share)
     new, left_out = new.take(rows), left_out | unfit
     if not len(new):
-        return Update(0, left_out)
-    present, material = checkpoint.network(), Material.of(new, sample, waited(checkpoint), plan.held_out)
-    news, expected = new.unlearned(), checkpoint.about.evaluation
-    said = predict(present, news)
-    unlearned = Update(len(new), left_out, judge(present.tasks, news, said))
-    if doubted := list(doubts(present.tasks, (news, said), material.said_before(present), plan.jump, expected)):
-        return replace(unlearned, refused=doubted)
-    begun = rehoused(checkpoint, present, new.first_met(), plan)
-    network = begun.network()
-    learner = gentle_learner(network, begun.optimizer, plan)
+        return UpdateResult(0, left_out)
+    serving, inputs = (
+        checkpoint.build_network(),
+        UpdateInputs.build(new, buffer, read_deferred(checkpoint), plan.held_out),
+    )
+    pending, expected = new.pending(), checkpoint.metadata.evaluation
+    predictions = predict(serving, pending)
+    untrained = UpdateResult(len(new), left_out, evaluate_predictions(serving.tasks, pending, predictions))
+    if rejections := list(
+        check_labels(serving.tasks, (pending, predictions), inputs.predict_buffer_holdout(serving), plan.jump, expected)
+    ):
+        return replace(untrained, rejections=rejections)
+    start = update_embedding_rows(checkpoint, serving, new.first_seen(), plan)
+    network = start.build_network()
+    learner = create_update_learner(network, start.optimizer, plan)
     try:
-        attempt = tried(learner, material.lesson(present, delays), material.judges(), plan, learn)
+        attempt = train_and_evaluate(learner, inputs.build_pass(serving, delays), inputs.holdouts(), plan, train)
     except BadData as error:
-        return replace(unlearned, refused=[str(error)])
-    found = replace(attempt, examples=len(new), left_out=left_out)
-    about = successor(checkpoint, network, found.held_out, fed.positions)
-    if found.refused:
-        return replace(found, aside=Checkpoint(about=about, weights=network.state_dict()))
+        return replace(untrained, rejections=[str(error)])
+    result = replace(attempt, examples=len(new), left_out=left_out)
+    about = describe_update(checkpoint, network, result.held_out, fed.positions)
+    if result.rejections:
+        return replace(result, rejected_checkpoint=Checkpoint(metadata=about, weights=network.state_dict()))
     better = Checkpoint(
-        about=about,
+        metadata=about,
         weights=network.state_dict(),
         optimizer=learner.optimizer.state_dict(),
-        sample=sample_of(together(material.learned), plan.keep, plan.seed),
-        waiting=material.waiting.parquet(),
-        met=begun.met,
-        interactions=latest_interactions(read_interactions(checkpoint.interactions), interactions_of(new.examples)),
+        replay_buffer=encode_buffer(merge_examples(inputs.buffer_candidates), plan.keep, plan.seed),
+        pending_examples=inputs.deferred.to_parquet(),
+        id_counts=start.id_counts,
+        interactions=merge_interactions(read_interactions(checkpoint.interactions), extract_interactions(new.examples)),
     )
-    return replace(found, checkpoint=better)
+    return replace(result, checkpoint=better)
 
 
-def tried(learner: Learner, lesson: Lesson, judges: Mapping[str, Examples], plan: Plan, learn: Learn) -> Update:
+def train_and_evaluate(
+    learner: Learner,
+    increment: IncrementalPass,
+    holdouts: Mapping[str, Examples],
+    plan: TrainingConfig,
+    train: TrainFunction,
+) -> UpdateResult:
     """Take a lesson, then let the judges compare what the teacher says with what is said now.
 
     Raises `BadData` where learning comes to no end.
     """
-    network, before = learner.network, {which: predict(lesson.teacher, of) for which, of in judges.items()}
-    guesses = learn(learner, lesson, plan)
+    network, before = (
+        learner.network,
+        {name: predict(increment.teacher, examples) for name, examples in holdouts.items()},
+    )
+    progressive = train(learner, increment, plan)
     network.eval()
-    sets = [Judged(which, of, before[which], predict(network, of)) for which, of in judges.items()]
-    verdict = judged(network.tasks, sets, plan.margin)
-    return Update(
+    sets = [
+        PairedPredictions(name, examples, before[name], predict(network, examples))
+        for name, examples in holdouts.items()
+    ]
+    gate_result = check_update(network.tasks, sets, plan.margin)
+    return UpdateResult(
         0,
         {},
-        judge(network.tasks, lesson.arriving, guesses),
-        judge(network.tasks, sets[0].examples, sets[0].after),
-        [*unfinished(network), *verdict.refused],
-        figures=verdict.figures,
+        evaluate_predictions(network.tasks, increment.new_examples, progressive),
+        evaluate_predictions(network.tasks, sets[0].examples, sets[0].after),
+        [*check_finite_weights(network), *gate_result.rejections],
+        gate_metrics=gate_result.metrics,
     )
 
 
-def successor(checkpoint: Checkpoint, network: Network, evaluation: Evaluation, positions: Mapping[str, int]) -> About:
+def describe_update(
+    checkpoint: Checkpoint, network: Network, evaluation: Evaluation, positions: Mapping[str, int]
+) -> CheckpointMetadata:
     """What is said of the network that comes after a checkpoint; its version sorts behind, whatever the clock says."""
-    return describe(
+    return make_metadata(
         network,
-        parent=checkpoint.about.version,
-        created_ms=max(time.time_ns() // 1_000_000, checkpoint.about.created_ms + 1),
+        parent=checkpoint.metadata.version,
+        created_ms=max(time.time_ns() // 1_000_000, checkpoint.metadata.created_ms + 1),
         evaluation=evaluation,
         positions=positions,
     )
 
 
-def usable(values: Sequence[bytes], checkpoint: Checkpoint) -> tuple[News, dict[str, int]]:
+def decode_usable(values: Sequence[bytes], checkpoint: Checkpoint) -> tuple[NewLabels, dict[str, int]]:
     """The examples that this model can learn from, and how many were left out for which reason."""
-    features, tasks, classes = meaning(checkpoint.about)
+    features, tasks, classes = read_schema(checkpoint.metadata)
     rows, left_out = list[Example](), {"unreadable": 0, "of other features": 0, "without a label": 0}
     for value in values:
         try:
@@ -200,22 +243,22 @@ def usable(values: Sequence[bytes], checkpoint: Checkpoint) -> tuple[News, dict[
             left_out["unreadable"] += 1
             continue
         labels = {t.name: row.labels[t.name] for t in tasks if t.name in row.labels}
-        labels = {t.name: labels[t.name] for t in tasks if t.name in labels and not expected_instead(t, labels[t.name])}
+        labels = {t.name: labels[t.name] for t in tasks if t.name in labels and not find_label_error(t, labels[t.name])}
         if row.features != features.digest:
             left_out["of other features"] += 1
         elif not labels:
             left_out["without a label"] += 1
         else:
             rows.append(msgspec.structs.replace(row, labels=labels))
-    news = news_in(rows, from_rows(rows, features, tasks, classes))
-    return news, {why: count for why, count in left_out.items() if count}
+    new_labels = find_new_labels(rows, from_rows(rows, features, tasks, classes))
+    return new_labels, {reason: count for reason, count in left_out.items() if count}
 
 
-def kept(checkpoint: Checkpoint) -> Sample | None:
+def read_buffer(checkpoint: Checkpoint) -> ReplayBuffer | None:
     """The examples that the checkpoint carries to be learned from again, if any."""
-    return read_sample(checkpoint.sample, checkpoint.about) if checkpoint.sample else None
+    return decode_buffer(checkpoint.replay_buffer, checkpoint.metadata) if checkpoint.replay_buffer else None
 
 
-def waited(checkpoint: Checkpoint) -> list[News]:
+def read_deferred(checkpoint: Checkpoint) -> list[NewLabels]:
     """The examples that judged the checkpoint, and are to be learned from now; none or one."""
-    return [read_news(checkpoint.waiting, checkpoint.about)] if checkpoint.waiting else []
+    return [read_new_labels(checkpoint.pending_examples, checkpoint.metadata)] if checkpoint.pending_examples else []

@@ -7,10 +7,10 @@ from msgspec.structs import replace
 
 from model.network import Network
 from training.learner import Learner
-from training.plan import Plan
+from training.plan import TrainingConfig
 
 
-def gentle_learner(network: Network, state: Mapping[str, Any], plan: Plan) -> Learner:
+def create_update_learner(network: Network, state: Mapping[str, Any], plan: TrainingConfig) -> Learner:
     """What learns an update: at the update's own rate, whatever rate `state` remembers."""
     plan = replace(plan, learning_rate=plan.learning_rate * plan.update_rate)
     return Learner(network=network.train(), plan=plan, state=state)

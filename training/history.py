@@ -12,43 +12,43 @@ from contract.errors import BadData, BadEvent
 from contract.events import KINDS, Event, decode
 
 
-class Line(Struct):
+class JsonLine(Struct):
     """One line, its event still as it was written."""
 
     kind: str
     event: msgspec.Raw
 
 
-class Past(NamedTuple):
+class HistoricEvent(NamedTuple):
     """An event and the kind of topic it would have come on."""
 
     kind: str
     event: Event
 
 
-def read_history(paths: Sequence[Path], rejected: Counter[str]) -> Iterator[Past]:
+def read_history(paths: Sequence[Path], rejected: Counter[str]) -> Iterator[HistoricEvent]:
     """The events of the files, one file after the other; those that no worker would take are counted by reason.
 
     Raises `BadData` for a file that cannot be read, or a line that is not of the stated form.
     """
-    decoder = msgspec.json.Decoder(Line)
+    decoder = msgspec.json.Decoder(JsonLine)
     for path in paths:
         try:
             with path.open("rb") as file:
                 for number, text in enumerate(file, 1):
                     if text.strip():
-                        yield from taken(decoder.decode(text), f"{path.name}:{number}", rejected)
+                        yield from decode_line(decoder.decode(text), f"{path.name}:{number}", rejected)
         except OSError as error:
             raise BadData(f"{path} should be a readable file. Found: {error}") from error
         except msgspec.MsgspecError as error:
             raise BadData(f'{path.name}:{number} should be {{"kind": ..., "event": ...}}. Found: {error}') from error
 
 
-def taken(line: Line, place: str, rejected: Counter[str]) -> Iterator[Past]:
+def decode_line(line: JsonLine, location: str, rejected: Counter[str]) -> Iterator[HistoricEvent]:
     """The line's event, if it is one."""
     if line.kind not in KINDS:
-        raise BadData(f"{place} should have a kind among {sorted(KINDS)}. Found {line.kind!r}.")
+        raise BadData(f"{location} should have a kind among {sorted(KINDS)}. Found {line.kind!r}.")
     try:
-        yield Past(line.kind, decode(line.kind, bytes(line.event)))
+        yield HistoricEvent(line.kind, decode(line.kind, bytes(line.event)))
     except BadEvent as error:
         rejected[error.reason] += 1

@@ -12,33 +12,33 @@ import pyarrow.parquet as pq
 
 from export.interactions import SCHEMA
 from training.examples import Examples
-from training.table import write_whole
+from training.table import write_atomically
 
-KEPT_MAX: Final = 500_000  # the latest interactions that a checkpoint carries
+INTERACTIONS_MAX: Final = 500_000  # the latest interactions that a checkpoint carries
 
 
-def interactions_of(examples: Examples) -> Any:
+def extract_interactions(examples: Examples) -> Any:
     """The table of what was clicked or bought: the positive labels of the tasks that recommendations are ranked by."""
-    taken = np.zeros(len(examples), np.bool_)
+    is_positive = np.zeros(len(examples), np.bool_)
     for task in examples.tasks:
         if task.graph == "recommend" and task.kind == "binary":
-            taken |= examples.labels[task.name] == 1
-    taken &= examples.item_id != ""
-    columns = [examples.user_id[taken], examples.item_id[taken], examples.ts_ms[taken]]
+            is_positive |= examples.labels[task.name] == 1
+    is_positive &= examples.item_id != ""
+    columns = [examples.user_id[is_positive], examples.item_id[is_positive], examples.ts_ms[is_positive]]
     return pa.table([pa.array(column, kind.type) for column, kind in zip(columns, SCHEMA, strict=True)], schema=SCHEMA)
 
 
-def write_interactions(path: Path, taken: Sequence[tuple[str, str, int]]) -> None:
+def write_interactions(path: Path, interactions: Sequence[tuple[str, str, int]]) -> None:
     """Write (user_id, item_id, ts_ms) as Parquet, all or nothing."""
-    columns = list(zip(*taken, strict=True)) or [(), (), ()]
+    columns = list(zip(*interactions, strict=True)) or [(), (), ()]
     arrays = [pa.array(column, kind.type) for column, kind in zip(columns, SCHEMA, strict=True)]
-    write_whole(path, latest_interactions(pa.table(arrays, schema=SCHEMA)))
+    write_atomically(path, merge_interactions(pa.table(arrays, schema=SCHEMA)))
 
 
-def latest_interactions(*tables: Any) -> bytes:
+def merge_interactions(*tables: Any) -> bytes:
     """All of them as Parquet, once each, the latest `KEPT_MAX`."""
-    everything = pa.concat_tables(tables).group_by(SCHEMA.names).aggregate([])
-    order = pc.sort_indices(everything, sort_keys=[(name, "ascending") for name in ("ts_ms", "user_id", "item_id")])
+    merged = pa.concat_tables(tables).group_by(SCHEMA.names).aggregate([])
+    order = pc.sort_indices(merged, sort_keys=[(name, "ascending") for name in ("ts_ms", "user_id", "item_id")])
     sink = io.BytesIO()
-    pq.write_table(everything.take(order[-KEPT_MAX:]).select(SCHEMA.names), sink, compression="zstd")
+    pq.write_table(merged.take(order[-INTERACTIONS_MAX:]).select(SCHEMA.names), sink, compression="zstd")
     return sink.getvalue()

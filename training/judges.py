@@ -9,21 +9,21 @@ from zlib import crc32
 import numpy as np
 
 from training.examples import Examples
-from training.sample import Sample
+from training.sample import ReplayBuffer
 
-JUDGES_OF = 5  # one user of so many
+HOLDOUT_MODULUS = 5  # one user of so many
 
 
-class Kept(NamedTuple):
+class BufferSplit(NamedTuple):
     """The examples that a checkpoint carries: those that are learned from again, and those that judge."""
 
-    learned: Sample
-    judging: Examples
+    replay: ReplayBuffer
+    holdout: Examples
 
 
-def parted(sample: Sample) -> Kept:
+def split_buffer(buffer: ReplayBuffer) -> BufferSplit:
     """Users' examples stay together; those of nobody, as products are, go by their own names."""
-    examples = sample.examples
+    examples = buffer.examples
     names = (user or own for user, own in zip(examples.user_id, examples.example_id, strict=True))
-    judging = np.array([crc32(name.encode()) % JUDGES_OF == 0 for name in names], np.bool_)
-    return Kept(sample.take(~judging), examples.take(judging))
+    is_holdout = np.array([crc32(name.encode()) % HOLDOUT_MODULUS == 0 for name in names], np.bool_)
+    return BufferSplit(buffer.take(~is_holdout), examples.take(is_holdout))

@@ -7,16 +7,16 @@ hash of the user: whole lists stay together, and who is kept has nothing to do w
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
-from contract.hashing import digest
+from contract.hashing import hash_text
 from contract.rows import Example
-from contract.settings import Feedback
+from contract.settings import FeedbackSettings
 from contract.tasks import Task
 
-WHOLE: Final = 2**64
-AGAIN: Final = 4  # below this part of the limit twice as many people are kept again
+HASH_RANGE: Final = 2**64
+GROW_DIVISOR: Final = 4  # below this part of the limit twice as many people are kept again
 
 
-class Kept:
+class ExampleStore:
     """The examples of one graph, at most `rows_max`."""
 
     def __init__(self, *, rows_max: int) -> None:
@@ -32,35 +32,35 @@ class Kept:
 
     def add(self, example: Example) -> None:
         """Keep an example, unless a newer revision of it is there or its user is not among those who are kept."""
-        known = self._rows.get(example.example_id)
-        if place_of(example.user_id) < self.share and (known is None or known.revision <= example.revision):
+        previous = self._rows.get(example.example_id)
+        if hash_fraction(example.user_id) < self.share and (previous is None or previous.revision <= example.revision):
             self._rows[example.example_id] = example
             while len(self._rows) > self._rows_max:
-                self._thin()
+                self._halve_sample()
 
-    def forget(self, before_ms: int) -> None:
+    def evict_before(self, before_ms: int) -> None:
         """Let go of what is older, and keep more people where few rows are left."""
         self._rows = {key: row for key, row in self._rows.items() if row.ts_ms >= before_ms}
-        if len(self._rows) * AGAIN < self._rows_max:
+        if len(self._rows) * GROW_DIVISOR < self._rows_max:
             self.share = min(2 * self.share, 1.0)
 
-    def _thin(self) -> None:
+    def _halve_sample(self) -> None:
         """Keep half as many people."""
         self.share /= 2
-        self._rows = {key: row for key, row in self._rows.items() if place_of(row.user_id) < self.share}
+        self._rows = {key: row for key, row in self._rows.items() if hash_fraction(row.user_id) < self.share}
 
 
-def place_of(user_id: str) -> float:
+def hash_fraction(user_id: str) -> float:
     """Where a user stands from 0 to 1; another place than a trial's, or they would be the same people."""
-    return digest(f"watched={user_id}") / WHOLE
+    return hash_text(f"watched={user_id}") / HASH_RANGE
 
 
-def graph_of(example: Example, tasks: Sequence[Task]) -> str | None:
+def find_graph(example: Example, tasks: Sequence[Task]) -> str | None:
     """The graph that answered an example: that of the first task which it has a label of."""
     return next((task.graph for task in tasks if task.name in example.labels), None)
 
 
-def wait_ms(task: Task, feedback: Feedback) -> int:
+def maturity_delay_ms(task: Task, feedback: FeedbackSettings) -> int:
     """How long after its row whatever may become known of a task is known, labels of both kinds alike.
 
     A positive counts no earlier than a negative of its age, or the latest rows would all be positives.
@@ -72,6 +72,6 @@ def wait_ms(task: Task, feedback: Feedback) -> int:
     return (seconds + feedback.grace_s) * 1_000
 
 
-def waits_of(tasks: Sequence[Task], feedback: Feedback) -> Mapping[str, int]:
+def maturity_delays_ms(tasks: Sequence[Task], feedback: FeedbackSettings) -> Mapping[str, int]:
     """The wait of each task whose labels come later; a class is known with its product and is not waited for."""
-    return {task.name: wait_ms(task, feedback) for task in tasks if task.kind != "multiclass"}
+    return {task.name: maturity_delay_ms(task, feedback) for task in tasks if task.kind != "multiclass"}

@@ -13,18 +13,18 @@ Classes: TypeAlias = Mapping[str, tuple[str, ...]]
 RawLabel: TypeAlias = float | str | None
 
 
-def coded_labels(task: Task, values: Sequence[RawLabel], classes: Classes) -> npt.NDArray[Any]:
+def encode_labels(task: Task, values: Sequence[RawLabel], classes: Classes) -> npt.NDArray[Any]:
     """Labels (N,) as numbers; a class that is not among the classes is unknown. Raises `BadData`."""
     for value in values:
-        if value is not None and (wanted := expected_instead(task, value)):
-            raise BadData(f"A label of `{task.name}` ({task.kind}) should be {wanted}. Found {value!r}.")
+        if value is not None and (expected := find_label_error(task, value)):
+            raise BadData(f"A label of `{task.name}` ({task.kind}) should be {expected}. Found {value!r}.")
     if task.kind == "multiclass":
-        number = {name: at for at, name in enumerate(classes[task.name])}
+        number = {name: index for index, name in enumerate(classes[task.name])}
         return np.array([number.get(value, -1) if isinstance(value, str) else -1 for value in values], np.int64)
     return np.array([np.nan if value is None else value for value in values], np.float32)
 
 
-def expected_instead(task: Task, value: float | str) -> str | None:
+def find_label_error(task: Task, value: float | str) -> str | None:
     """What a label of this kind should be, if `value` is not that."""
     if task.kind == "multiclass":
         return None if isinstance(value, str) and value else "the name of a class"
@@ -35,19 +35,19 @@ def expected_instead(task: Task, value: float | str) -> str | None:
     return None if task.kind == "regression" or 0 <= value <= 1 else "a grade from 0 to 1"
 
 
-def classes_of(values: Sequence[RawLabel]) -> tuple[str, ...]:
+def collect_classes(values: Sequence[RawLabel]) -> tuple[str, ...]:
     return tuple(sorted({value for value in values if isinstance(value, str)}))
 
 
-def known(labels: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+def has_label(labels: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     """Which rows (N,) have a label."""
-    found: npt.NDArray[np.bool_] = labels >= 0 if labels.dtype == np.int64 else ~np.isnan(labels)
-    return found
+    labelled: npt.NDArray[np.bool_] = labels >= 0 if labels.dtype == np.int64 else ~np.isnan(labels)
+    return labelled
 
 
-def any_known(labels: Mapping[str, npt.NDArray[Any]], rows: int) -> npt.NDArray[np.bool_]:
+def has_any_label(labels: Mapping[str, npt.NDArray[Any]], rows: int) -> npt.NDArray[np.bool_]:
     """Which rows have a label of any task."""
-    found = np.zeros(rows, np.bool_)
+    labelled = np.zeros(rows, np.bool_)
     for column in labels.values():
-        found |= known(column)
-    return found
+        labelled |= has_label(column)
+    return labelled

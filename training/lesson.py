@@ -6,48 +6,51 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from contract.hashing import digests
+from contract.hashing import hash_texts
 from model.network import Network
-from training.delay import Late
+from training.delay import DelayedFeedback
 from training.examples import Examples
-from training.learner import Learner, as_batch, predict
-from training.plan import Plan
-from training.sample import Sample, one_after_another
-from training.teacher import taught
+from training.learner import Learner, predict, to_batch
+from training.plan import TrainingConfig
+from training.sample import ReplayBuffer, concatenate_examples
+from training.teacher import add_teacher_targets
 
 Predictions: TypeAlias = dict[str, npt.NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
+class IncrementalPass:
     """`arriving`: new examples in the order in which they became known. `replayed`: kept ones to draw from beside them.
 
     `late`: what is known of labels that may still change.
     """
 
     teacher: Network
-    arriving: Examples
-    replayed: Sample | None = None
-    late: Late = field(default_factory=Late)
+    new_examples: Examples
+    replay_buffer: ReplayBuffer | None = None
+    delayed_feedback: DelayedFeedback = field(default_factory=DelayedFeedback)
 
 
-def learn_progressively(learner: Learner, lesson: Lesson, plan: Plan) -> Predictions:
+def learn_progressively(learner: Learner, increment: IncrementalPass, plan: TrainingConfig) -> Predictions:
     """One pass over what is new, kept examples in each batch; returns what was said before learning, by task."""
-    arriving, guesses = lesson.arriving, Predictions()
-    order, chances = drawing(arriving, plan), lesson.replayed.chances() if lesson.replayed else np.zeros(0)
-    for rows in np.array_split(np.arange(len(arriving)), max(-(-len(arriving) // plan.update_batch), 1)):
-        examples = arriving.take(rows)
-        for task, guess in predict(learner.network, examples).items():
-            whole = np.full((len(arriving), *guess.shape[1:]), np.nan, np.float32)
-            guesses.setdefault(task, whole)[rows] = guess
-        if lesson.replayed and (again := max(round(plan.replay * len(rows)), plan.update_batch - len(rows))):
-            drawn = order.choice(len(chances), again, p=chances)
-            examples = one_after_another([examples, lesson.replayed.examples.take(drawn)])
-        weighed = lesson.late.weigh(learner.network, as_batch(examples), examples, len(rows))
-        learner.learn(taught(lesson.teacher, weighed, len(rows)) if plan.distillation else weighed)
-    return guesses
+    new_examples, predictions = increment.new_examples, Predictions()
+    rng, probabilities = (
+        create_replay_rng(new_examples, plan),
+        increment.replay_buffer.probabilities() if increment.replay_buffer else np.zeros(0),
+    )
+    for rows in np.array_split(np.arange(len(new_examples)), max(-(-len(new_examples) // plan.update_batch), 1)):
+        examples = new_examples.take(rows)
+        for task, prediction in predict(learner.network, examples).items():
+            whole = np.full((len(new_examples), *prediction.shape[1:]), np.nan, np.float32)
+            predictions.setdefault(task, whole)[rows] = prediction
+        if increment.replay_buffer and (again := max(round(plan.replay * len(rows)), plan.update_batch - len(rows))):
+            replayed = rng.choice(len(probabilities), again, p=probabilities)
+            examples = concatenate_examples([examples, increment.replay_buffer.examples.take(replayed)])
+        batch = increment.delayed_feedback.weigh(learner.network, to_batch(examples), examples, len(rows))
+        learner.train_step(add_teacher_targets(increment.teacher, batch, len(rows)) if plan.distillation else batch)
+    return predictions
 
 
-def drawing(arriving: Examples, plan: Plan) -> np.random.Generator:
+def create_replay_rng(new_examples: Examples, plan: TrainingConfig) -> np.random.Generator:
     """What draws the replayed rows: by what arrives, or each update would draw those that the last one drew."""
-    return np.random.default_rng([plan.seed, int(digests(arriving.example_id[:1].tolist()).sum())])
+    return np.random.default_rng([plan.seed, int(hash_texts(new_examples.example_id[:1].tolist()).sum())])

@@ -8,22 +8,22 @@ import numpy as np
 import numpy.typing as npt
 
 from contract.rows import Example
-from contract.settings import Feedback
+from contract.settings import FeedbackSettings
 from contract.tasks import Task
 from training import weighted
 from training.evaluation import Evaluation
-from training.kept import Kept, graph_of, waits_of
-from training.labels import expected_instead
-from training.metrics import numbered
-from training.watching import Watching
+from training.kept import ExampleStore, find_graph, maturity_delays_ms
+from training.labels import find_label_error
+from training.metrics import factorize
+from training.watching import MonitorConfig
 
-VERSIONS: Final = 8  # that figures are taken of: a learner may publish hundreds in a window
-LISTED: Final = ("recommend", "search")  # graphs whose rows stand in lists
+VERSIONS_MAX: Final = 8  # that figures are taken of: a learner may publish hundreds in a window
+LIST_GRAPHS: Final = ("recommend", "search")  # graphs whose rows stand in lists
 Thresholds = Mapping[str, Mapping[str, float]]
 
 
 @dataclass(frozen=True, slots=True)
-class Matured:
+class MaturedRows:
     """N rows with a task's final label: labels, what was said, weights (N,); `rows` in the same order."""
 
     rows: Sequence[Example]
@@ -34,123 +34,127 @@ class Matured:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def where(self, chosen: npt.NDArray[np.bool_]) -> "Matured":
-        at = np.flatnonzero(chosen)
-        return Matured([self.rows[n] for n in at.tolist()], self.y[at], self.p[at], self.w[at])
+    def filter(self, mask: npt.NDArray[np.bool_]) -> "MaturedRows":
+        indices = np.flatnonzero(mask)
+        return MaturedRows([self.rows[n] for n in indices.tolist()], self.y[indices], self.p[indices], self.w[indices])
 
 
-class Live:
+class LiveMetrics:
     """Takes examples as they come, the newest revision of each counting, and tells what has matured.
 
     Time is that of the feedback itself: the latest moment at which a label became known.
     """
 
-    def __init__(self, *, tasks: Sequence[Task], feedback: Feedback, watching: Watching) -> None:
+    def __init__(self, *, tasks: Sequence[Task], feedback: FeedbackSettings, config: MonitorConfig) -> None:
         self.now_ms = 0
-        self._tasks, self._watching = tuple(tasks), watching
-        self._waits = waits_of(tasks, feedback)
-        self._said: dict[str, list[Example]] = {}  # by version, of what is kept; made anew when it changes
-        self._kept = {task.graph: Kept(rows_max=watching.rows) for task in tasks if task.name in self._waits}
+        self._tasks, self._config = tuple(tasks), config
+        self._maturity_delays_ms = maturity_delays_ms(tasks, feedback)
+        self._rows_by_version: dict[str, list[Example]] = {}  # by version, of what is kept; made anew when it changes
+        self._stores = {
+            task.graph: ExampleStore(rows_max=config.rows) for task in tasks if task.name in self._maturity_delays_ms
+        }
 
-    def take(self, example: Example) -> None:
-        graph = graph_of(example, self._tasks)
-        if graph in self._kept and (example.served or example.shadow):
-            self._kept[graph].add(example)
-            self._said.clear()
+    def observe(self, example: Example) -> None:
+        graph = find_graph(example, self._tasks)
+        if graph in self._stores and (example.served or example.shadow):
+            self._stores[graph].add(example)
+            self._rows_by_version.clear()
         self.now_ms = max([self.now_ms, *example.known_ms.values()])
 
-    def forget(self) -> None:
+    def evict_old(self) -> None:
         """Let go of what no figure wants any more."""
-        for graph, kept in self._kept.items():
-            longest = max(self._waits[task.name] for task in self._tasks if task.graph == graph)
-            kept.forget(self.now_ms - longest - self._window_ms)
-        self._said.clear()
+        for graph, store in self._stores.items():
+            longest = max(self._maturity_delays_ms[task.name] for task in self._tasks if task.graph == graph)
+            store.evict_before(self.now_ms - longest - self._window_ms)
+        self._rows_by_version.clear()
 
-    def shares(self) -> dict[str, float]:
+    def user_shares(self) -> dict[str, float]:
         """The share of people whose rows are kept, by graph."""
-        return {graph: kept.share for graph, kept in self._kept.items()}
+        return {graph: store.share for graph, store in self._stores.items()}
 
     def versions(self) -> list[str]:
         """The latest models that said something of what is kept, the newest first."""
-        return sorted(self._by_version(), reverse=True)[:VERSIONS]
+        return sorted(self._group_by_version(), reverse=True)[:VERSIONS_MAX]
 
-    def matured(self, task: Task, version: str) -> Matured:
+    def select_matured(self, task: Task, version: str) -> MaturedRows:
         """The rows of which this version said something and whose label will not change; none of unwatched tasks."""
-        wait = self._waits.get(task.name)
-        if wait is None:
-            return matured_of([], task, version)
-        until_ms = self.now_ms - wait
+        delay_ms = self._maturity_delays_ms.get(task.name)
+        if delay_ms is None:
+            return select_matured([], task, version)
+        until_ms = self.now_ms - delay_ms
         rows = (
-            row for row in self._by_version().get(version, []) if until_ms - self._window_ms < row.ts_ms <= until_ms
+            row
+            for row in self._group_by_version().get(version, [])
+            if until_ms - self._window_ms < row.ts_ms <= until_ms
         )
-        return matured_of(rows, task, version)
+        return select_matured(rows, task, version)
 
-    def _by_version(self) -> Mapping[str, list[Example]]:
+    def _group_by_version(self) -> Mapping[str, list[Example]]:
         """What is kept, by who spoke of it."""
-        if not self._said:
-            for row in (row for kept in self._kept.values() for row in kept):
+        if not self._rows_by_version:
+            for row in (row for store in self._stores.values() for row in store):
                 for version in {row.model_version, row.shadow_version} - {""}:
-                    self._said.setdefault(version, []).append(row)
-        return self._said
+                    self._rows_by_version.setdefault(version, []).append(row)
+        return self._rows_by_version
 
     @property
     def _window_ms(self) -> int:
-        return int(self._watching.window_s * 1_000)
+        return int(self._config.window_s * 1_000)
 
-    def figures(self, version: str, thresholds: Thresholds) -> Evaluation:
+    def evaluate(self, version: str, thresholds: Thresholds) -> Evaluation:
         """The figures of every task of which this version's rows have matured; those without meaning are left out."""
-        found: Evaluation = {}
+        evaluation: Evaluation = {}
         for task in self._tasks:
-            matured = self.matured(task, version)
+            matured = self.select_matured(task, version)
             if len(matured):
-                figures = figures_of(task, matured, thresholds.get(task.name, {}), self._watching.first)
-                found[task.name] = {name: value for name, value in figures.items() if np.isfinite(value)}
-        return found
+                metrics = compute_metrics(task, matured, thresholds.get(task.name, {}), self._config.first)
+                evaluation[task.name] = {name: value for name, value in metrics.items() if np.isfinite(value)}
+        return evaluation
 
 
-def matured_of(rows: Iterable[Example], task: Task, version: str) -> Matured:
+def select_matured(rows: Iterable[Example], task: Task, version: str) -> MaturedRows:
     """Those of the rows that this version spoke of and that have a label of the task's kind."""
-    found = [
-        (row, float(label), said[task.name], 1 / row.negative_rate)
+    labelled = [
+        (row, float(label), scores[task.name], 1 / row.negative_rate)
         for row in rows
-        if (said := said_of(row, version)) is not None
-        and task.name in said
+        if (scores := find_scores(row, version)) is not None
+        and task.name in scores
         and (label := row.labels.get(task.name)) is not None
-        and not expected_instead(task, label)
+        and not find_label_error(task, label)
         and 0 < row.negative_rate <= 1
     ]
-    y, p, w = (np.array([one[at] for one in found], np.float64) for at in (1, 2, 3))
-    return Matured([row for row, *_ in found], y, p, w)
+    y, p, w = (np.array([entry[column] for entry in labelled], np.float64) for column in (1, 2, 3))
+    return MaturedRows([row for row, *_ in labelled], y, p, w)
 
 
-def said_of(row: Example, version: str) -> Mapping[str, float] | None:
+def find_scores(row: Example, version: str) -> Mapping[str, float] | None:
     """What a version said of a row, whether it served or stood beside."""
     if row.model_version == version:
         return row.served
     return row.shadow if row.shadow_version == version else None
 
 
-def figures_of(task: Task, matured: Matured, thresholds: Mapping[str, float], first: int) -> dict[str, float]:
+def compute_metrics(task: Task, matured: MaturedRows, thresholds: Mapping[str, float], first: int) -> dict[str, float]:
     """The figures of one task. What is not finite counts in `not_finite` and in no other figure."""
     finite = np.isfinite(matured.p)
-    figures = {"rows": float(len(matured)), "not_finite": float((~finite).sum())}
-    some = matured.where(finite)
-    if not len(some):
-        return figures
-    y, p, w = some.y, some.p, some.w
+    metrics = {"rows": float(len(matured)), "not_finite": float((~finite).sum())}
+    usable = matured.filter(finite)
+    if not len(usable):
+        return metrics
+    y, p, w = usable.y, usable.p, usable.w
     if task.kind == "regression":
-        return figures | {"rmse": float(np.sqrt(np.average(np.square(y - p), weights=w)))}
-    figures |= {
-        "positives": weighted.total(w * y),
+        return metrics | {"rmse": float(np.sqrt(np.average(np.square(y - p), weights=w)))}
+    metrics |= {
+        "positives": weighted.sum_weights(w * y),
         "auc": weighted.auc(y, p, w),
         "log_loss": weighted.log_loss(y, p, w),
         "ece": weighted.calibration_error(y, p, w),
         "predicted_to_observed": weighted.predicted_to_observed(y, p, w),
     }
     for action, threshold in thresholds.items():
-        recall, false_positives = weighted.caught(y, p, w, threshold)
-        figures |= {f"recall_{action}": recall, f"fpr_{action}": false_positives}
-    if task.graph in LISTED:
-        lists = numbered(np.array([row.event_id for row in some.rows], object))
-        figures[f"recall_first_{first}"] = weighted.recall_in_first(y, p, w, lists, first)
-    return figures
+        recall, false_positives = weighted.rates_at_threshold(y, p, w, threshold)
+        metrics |= {f"recall_{action}": recall, f"fpr_{action}": false_positives}
+    if task.graph in LIST_GRAPHS:
+        lists = factorize(np.array([row.event_id for row in usable.rows], object))
+        metrics[f"recall_first_{first}"] = weighted.recall_at_k(y, p, w, lists, first)
+    return metrics

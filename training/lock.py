@@ -10,21 +10,21 @@ from contract.errors import BadBundle, BadConfig
 
 
 @contextmanager
-def sole_learner(bundles: Path) -> Iterator[None]:
+def learner_lock(bundles: Path) -> Iterator[None]:
     """Hold the folder's lock; raises `BadConfig` where another learner holds it, `BadBundle` where none can be."""
     path = bundles / "learner.lock"
     try:
         bundles.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
         raise BadBundle(f"{bundles} should be a folder that can be written. Found: {error}") from error
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.truncate(handle, 0)
-        os.write(handle, f"{os.getpid()}\n".encode())
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.truncate(descriptor, 0)
+        os.write(descriptor, f"{os.getpid()}\n".encode())
         yield
     except BlockingIOError as error:
         holder = path.read_text().strip() or "unknown"
         raise BadConfig([f"{bundles} should have one learner. Found another one at work, process {holder}."]) from error
     finally:
-        os.close(handle)
+        os.close(descriptor)

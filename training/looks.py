@@ -18,10 +18,10 @@ from msgspec import Struct
 
 from contract.bundle import replace_durably
 
-NEW: Final = 0.5  # of the rows of the last look
+NEW_ROWS_SHARE: Final = 0.5  # of the rows of the last look
 
 
-class Look(Struct, frozen=True):
+class Analysis(Struct, frozen=True):
     """The last look of a question: which one, at how many rows, up to which time."""
 
     number: int = 0
@@ -29,46 +29,46 @@ class Look(Struct, frozen=True):
     until_ms: int = 0
 
 
-class Watched(Struct, frozen=True):
+class AnalysisRecord(Struct, frozen=True):
     """The looks at one version, by question."""
 
     version: str
-    looks: dict[str, Look] = {}
+    looks: dict[str, Analysis] = {}
 
 
-class Looks:
+class AlphaSpending:
     """The looks at one version; `rows_min`: of the first one."""
 
     def __init__(self, *, bundles: Path, version: str, rows_min: int) -> None:
         self._path, self._rows_min = bundles / "watched.json", rows_min
-        self._watched = read_watched(self._path, version)
+        self._record = read_record(self._path, version)
 
     @property
     def version(self) -> str:
-        return self._watched.version
+        return self._record.version
 
     def is_due(self, question: str, ts_ms: npt.NDArray[np.int64]) -> bool:
         """Whether enough rows of these times (N,) have matured since the last look."""
-        last = self._watched.looks.get(question, Look())
-        fresh = int((ts_ms > last.until_ms).sum())
-        return len(ts_ms) >= self._rows_min and fresh >= max(NEW * last.rows, 1)
+        last = self._record.looks.get(question, Analysis())
+        new_rows = int((ts_ms > last.until_ms).sum())
+        return len(ts_ms) >= self._rows_min and new_rows >= max(NEW_ROWS_SHARE * last.rows, 1)
 
-    def take(self, question: str, ts_ms: npt.NDArray[np.int64]) -> float:
+    def spend(self, question: str, ts_ms: npt.NDArray[np.int64]) -> float:
         """Begin the next look; returns the part of the question's risk that it may use. Raises `BadBundle`.
 
         It is written down before anything is seen: a look that is not remembered would be taken twice.
         """
-        number = self._watched.looks.get(question, Look()).number + 1
-        look = Look(number, len(ts_ms), int(ts_ms.max()))
-        self._watched = Watched(self._watched.version, {**self._watched.looks, question: look})
-        replace_durably(self._path, msgspec.json.encode(self._watched))
+        number = self._record.looks.get(question, Analysis()).number + 1
+        analysis = Analysis(number, len(ts_ms), int(ts_ms.max()))
+        self._record = AnalysisRecord(self._record.version, {**self._record.looks, question: analysis})
+        replace_durably(self._path, msgspec.json.encode(self._record))
         return 1 / (number * (number + 1))
 
 
-def read_watched(path: Path, version: str) -> Watched:
+def read_record(path: Path, version: str) -> AnalysisRecord:
     """The looks that a version had; none where the file is of another one, or cannot be read."""
     try:
-        found = msgspec.json.decode(path.read_bytes(), type=Watched)
+        record = msgspec.json.decode(path.read_bytes(), type=AnalysisRecord)
     except (OSError, msgspec.MsgspecError):
-        return Watched(version)
-    return found if found.version == version else Watched(version)
+        return AnalysisRecord(version)
+    return record if record.version == version else AnalysisRecord(version)

@@ -10,12 +10,12 @@ from msgspec.structs import replace as changed
 
 from contract.errors import BadData
 from contract.tasks import Task
-from model.declared import Shape
+from model.declared import ModelConfig
 from training.examples import Examples
 from training.fit import Epoch, fit
-from training.learner import LEAST_SHARE, predict
-from training.plan import Plan
-from training.trees import trees
+from training.learner import FAMILY_SHARE_DIVISOR, predict
+from training.plan import TrainingConfig
+from training.trees import lightgbm_trees
 
 Predictions: TypeAlias = dict[str, npt.NDArray[Any]]  # (N,) or (N, classes); of tasks that were not learnable: none
 Method: TypeAlias = Callable[[Examples, Examples, int], Predictions]  # learning, judging, seed
@@ -25,49 +25,53 @@ SINGLE: Final = "single-task"
 TREES: Final = "LightGBM"
 
 
-def methods_of(shape: Shape, plan: Plan) -> Mapping[str, Method]:
+def build_methods(shape: ModelConfig, plan: TrainingConfig) -> Mapping[str, Method]:
     """The declared network, the same without anything shared, and trees, by the names that pages show."""
-    return {OURS: together(shape, plan), SINGLE: alone(shape, plan), TREES: trees(plan)}
+    return {
+        OURS: multi_task_network(shape, plan),
+        SINGLE: single_task_networks(shape, plan),
+        TREES: lightgbm_trees(plan),
+    }
 
 
-def together(shape: Shape, plan: Plan) -> Method:
+def multi_task_network(shape: ModelConfig, plan: TrainingConfig) -> Method:
     """One network of the declared shape for all tasks."""
 
-    def answered(learning: Examples, judging: Examples, seed: int) -> Predictions:
-        network = fit(learning, shape, changed(plan, seed=seed), quiet).network
-        if not (rows := rows_of(judging, network.tasks)).any():
+    def fit_predict(learning: Examples, judging: Examples, seed: int) -> Predictions:
+        network = fit(learning, shape, changed(plan, seed=seed), ignore_epoch).network
+        if not (rows := mask_labelled(judging, network.tasks)).any():
             return {}
-        return spread(predict(network, judging.for_tasks(network.tasks)), rows)
+        return scatter_predictions(predict(network, judging.for_tasks(network.tasks)), rows)
 
-    return answered
+    return fit_predict
 
 
-def alone(shape: Shape, plan: Plan) -> Method:
+def single_task_networks(shape: ModelConfig, plan: TrainingConfig) -> Method:
     """A network for each task, as wide as the declared one, that sees no other task's label."""
     single = changed(shape, architecture="single")
 
-    def answered(learning: Examples, judging: Examples, seed: int) -> Predictions:
-        found = Predictions()
+    def fit_predict(learning: Examples, judging: Examples, seed: int) -> Predictions:
+        predictions = Predictions()
         for task in learning.tasks:
-            taught = only(learning, task)
-            fair = as_many_steps(plan, int(taught.known(task).sum()), len(learning))
+            own_examples = select_task(learning, task)
+            own_plan = match_steps(plan, int(own_examples.has_label(task).sum()), len(learning))
             try:
-                found |= together(single, fair)(taught, only(judging, task), seed)
+                predictions |= multi_task_network(single, own_plan)(own_examples, select_task(judging, task), seed)
             except BadData:  # nothing to learn of this task here: it stays without an answer
                 continue
-        return found
+        return predictions
 
-    return answered
+    return fit_predict
 
 
-def as_many_steps(plan: Plan, rows: int, everything: int) -> Plan:
+def match_steps(plan: TrainingConfig, rows: int, total_rows: int) -> TrainingConfig:
     """The plan that meets `rows` of a task as often, and as many a step, as the given one does among `everything`.
 
     Else a small task alone would learn in a handful of steps, and learning together would seem to gain what only more
     steps do.
     """
-    share = max(rows / everything, 1 / LEAST_SHARE)
-    rounds = max(1, round(share * everything / max(rows, 1)))
+    share = max(rows / total_rows, 1 / FAMILY_SHARE_DIVISOR)
+    rounds = max(1, round(share * total_rows / max(rows, 1)))
     return changed(
         plan,
         batch=max(1, round(plan.batch * share)),
@@ -76,32 +80,32 @@ def as_many_steps(plan: Plan, rows: int, everything: int) -> Plan:
     )
 
 
-def only(examples: Examples, task: Task) -> Examples:
+def select_task(examples: Examples, task: Task) -> Examples:
     """The examples with one task that stands by itself; rows stay, so that predictions keep their places."""
-    by_itself = changed(task, through=None, alone=(), experts=None)
+    standalone = changed(task, through=None, alone=(), experts=None)
     return replace(
         examples,
-        tasks=(by_itself,),
+        tasks=(standalone,),
         labels={task.name: examples.labels[task.name]},
         known_ms={task.name: examples.known_ms[task.name]},
-        classes={name: of for name, of in examples.classes.items() if name == task.name},
+        classes={name: names for name, names in examples.classes.items() if name == task.name},
     )
 
 
-def rows_of(examples: Examples, tasks: tuple[Task, ...]) -> npt.NDArray[np.bool_]:
+def mask_labelled(examples: Examples, tasks: tuple[Task, ...]) -> npt.NDArray[np.bool_]:
     """Which rows (N,) `for_tasks` keeps."""
-    found: npt.NDArray[np.bool_] = np.any([examples.known(task) for task in tasks], axis=0)
-    return found
+    labelled: npt.NDArray[np.bool_] = np.any([examples.has_label(task) for task in tasks], axis=0)
+    return labelled
 
 
-def spread(predictions: Mapping[str, npt.NDArray[Any]], rows: npt.NDArray[np.bool_]) -> Predictions:
+def scatter_predictions(predictions: Mapping[str, npt.NDArray[Any]], rows: npt.NDArray[np.bool_]) -> Predictions:
     """Predictions of some rows at their places among all, NaN elsewhere."""
-    found = Predictions()
+    scattered = Predictions()
     for task, p in predictions.items():
-        found[task] = np.full((len(rows), *p.shape[1:]), np.nan, p.dtype)
-        found[task][rows] = p
-    return found
+        scattered[task] = np.full((len(rows), *p.shape[1:]), np.nan, p.dtype)
+        scattered[task][rows] = p
+    return scattered
 
 
-def quiet(_: Epoch) -> None:
+def ignore_epoch(_: Epoch) -> None:
     """What an epoch has to say is not wanted here."""

@@ -16,121 +16,128 @@ import numpy as np
 import numpy.typing as npt
 
 from contract.rows import Example
-from model.checkpoint import About
-from training.evaluation import ALARMS
+from model.checkpoint import CheckpointMetadata
+from training.evaluation import ALARM_GRAPHS
 from training.examples import Examples, Integers
-from training.labels import any_known, known
-from training.sample import meaning, one_after_another, together
-from training.split import family_of, late
+from training.labels import has_any_label, has_label
+from training.sample import concatenate_examples, merge_examples, read_schema
+from training.split import assign_families, select_latest
 from training.table import read_examples, read_table, to_parquet
 
-TOLD: Final = "told_ms"
-MIDDLE: Final = 0.5  # of a label that happens or does not
-NEARLY_ALL: Final = 0.99
+NEW_SINCE: Final = "told_ms"
+LABEL_THRESHOLD: Final = 0.5  # of a label that happens or does not
+DELAY_QUANTILE: Final = 0.99
 
 Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
-class News:
+class NewLabels:
     """N examples as they are now; what became known of one before `told_ms` (N,) was learned by an earlier update."""
 
     examples: Examples
-    told_ms: Integers
+    new_since_ms: Integers
 
     def __len__(self) -> int:
         return len(self.examples)
 
-    def take(self, rows: Integers | npt.NDArray[np.bool_]) -> "News":
-        return News(self.examples.take(rows), self.told_ms[rows])
+    def take(self, rows: Integers | npt.NDArray[np.bool_]) -> "NewLabels":
+        return NewLabels(self.examples.take(rows), self.new_since_ms[rows])
 
-    def unlearned(self, waits: Mapping[str, int] = MappingProxyType({})) -> Examples:
+    def pending(self, negative_delays: Mapping[str, int] = MappingProxyType({})) -> Examples:
         """The rows that have news, with the labels that are, in the order in which they were due."""
-        labelled = self._relabelled()
-        rows = np.flatnonzero(any_known(labelled.labels, len(self)))
-        return labelled.take(rows[np.argsort(self.due_ms(waits)[rows], kind="stable")])
+        labelled = self._drop_learned_labels()
+        rows = np.flatnonzero(has_any_label(labelled.labels, len(self)))
+        return labelled.take(rows[np.argsort(self.available_ms(negative_delays)[rows], kind="stable")])
 
-    def _relabelled(self) -> Examples:
+    def _drop_learned_labels(self) -> Examples:
         """All rows, with those labels alone that are news."""
-        found = self.examples
+        examples = self.examples
         labels = {
-            name: np.where(found.known_ms[name] >= self.told_ms, label, -1 if label.dtype == np.int64 else np.nan)
-            for name, label in found.labels.items()
+            name: np.where(
+                examples.known_ms[name] >= self.new_since_ms, label, -1 if label.dtype == np.int64 else np.nan
+            )
+            for name, label in examples.labels.items()
         }
-        return found.labelled({name: label.astype(found.labels[name].dtype) for name, label in labels.items()})
+        return examples.with_labels({name: label.astype(examples.labels[name].dtype) for name, label in labels.items()})
 
-    def first_met(self) -> Examples:
+    def first_seen(self) -> Examples:
         """The examples of which no earlier update had any revision."""
-        found = self.examples
-        before = [found.known(t) & (found.known_ms[t.name] < self.told_ms) for t in found.tasks]
-        return found.take(~np.logical_or.reduce(before))
+        examples = self.examples
+        was_learned = [examples.has_label(t) & (examples.known_ms[t.name] < self.new_since_ms) for t in examples.tasks]
+        return examples.take(~np.logical_or.reduce(was_learned))
 
-    def due_ms(self, waits: Mapping[str, int]) -> Integers:
+    def available_ms(self, negative_delays: Mapping[str, int]) -> Integers:
         """When both a yes and a no of all that is news of each row (N,) could be known; without news, its event's time.
 
         `waits`: of some tasks, how long after its event a no is told. See `waits_in`.
         """
-        found, due_ms = self.examples, self.examples.ts_ms
-        for name, label in found.labels.items():
-            told = known(label) & (found.known_ms[name] >= self.told_ms)
-            could_ms = np.maximum(found.known_ms[name], found.ts_ms + waits.get(name, 0))
-            due_ms = np.where(told, np.maximum(due_ms, could_ms), due_ms)
-        return due_ms
+        examples, available_ms = self.examples, self.examples.ts_ms
+        for name, label in examples.labels.items():
+            is_new = has_label(label) & (examples.known_ms[name] >= self.new_since_ms)
+            settled_ms = np.maximum(examples.known_ms[name], examples.ts_ms + negative_delays.get(name, 0))
+            available_ms = np.where(is_new, np.maximum(available_ms, settled_ms), available_ms)
+        return available_ms
 
-    def latest(self, share: float, waits: Mapping[str, int]) -> Mask:
+    def most_recent(self, share: float, negative_delays: Mapping[str, int]) -> Mask:
         """The rows (N,) that are the latest share of their family of news, by when they were due."""
-        return late(self.due_ms(waits), family_of(self._relabelled()), share) if len(self) else np.zeros(0, np.bool_)
+        return (
+            select_latest(self.available_ms(negative_delays), assign_families(self._drop_learned_labels()), share)
+            if len(self)
+            else np.zeros(0, np.bool_)
+        )
 
-    def parquet(self) -> bytes:
+    def to_parquet(self) -> bytes:
         """None: no bytes."""
-        return to_parquet(self.examples, {TOLD: self.told_ms}) if len(self) else b""
+        return to_parquet(self.examples, {NEW_SINCE: self.new_since_ms}) if len(self) else b""
 
 
-def read_news(content: bytes, about: About) -> News:
+def read_new_labels(content: bytes, about: CheckpointMetadata) -> NewLabels:
     """What `News.parquet` wrote."""
-    examples, table = read_examples(content, *meaning(about)), read_table(content)
-    told = dict(zip(table.column("example_id").to_pylist(), table.column(TOLD).to_pylist(), strict=True))
-    return News(examples, np.array([told[ident] for ident in examples.example_id.tolist()], np.int64))
+    examples, table = read_examples(content, *read_schema(about)), read_table(content)
+    new_since_ms = dict(zip(table.column("example_id").to_pylist(), table.column(NEW_SINCE).to_pylist(), strict=True))
+    return NewLabels(examples, np.array([new_since_ms[ident] for ident in examples.example_id.tolist()], np.int64))
 
 
-def news_in(rows: Sequence[Example], examples: Examples) -> News:
+def find_new_labels(rows: Sequence[Example], examples: Examples) -> NewLabels:
     """The newest revisions of these rows as news; the least revision among them tells what was not learned before."""
-    first: dict[str, Example] = {}
+    earliest: dict[str, Example] = {}
     for row in rows:
-        least = first.setdefault(row.example_id, row)
+        least = earliest.setdefault(row.example_id, row)
         if row.revision < least.revision:
-            first[row.example_id] = row
-    told = [
-        max((first[i].known_ms.get(t, 0) for t in first[i].labels), default=0) for i in examples.example_id.tolist()
+            earliest[row.example_id] = row
+    new_since_ms = [
+        max((earliest[i].known_ms.get(t, 0) for t in earliest[i].labels), default=0)
+        for i in examples.example_id.tolist()
     ]
-    return News(examples, np.array(told, np.int64))
+    return NewLabels(examples, np.array(new_since_ms, np.int64))
 
 
-def in_turn(parts: Sequence[News], waits: Mapping[str, int]) -> Examples:
+def concatenate_pending(parts: Sequence[NewLabels], negative_delays: Mapping[str, int]) -> Examples:
     """What is to be learned of some news, one after another, an example of two of them twice."""
-    return one_after_another([part.unlearned(waits) for part in parts])
+    return concatenate_examples([part.pending(negative_delays) for part in parts])
 
 
-def joined(parts: Sequence[News]) -> News:
+def merge_new_labels(parts: Sequence[NewLabels]) -> NewLabels:
     """News of several times as one: of an id the newest revision, with what any of them had not learned."""
-    told = dict[str, int]()
+    new_since_ms = dict[str, int]()
     for part in parts:
-        for ident, ms in zip(part.examples.example_id.tolist(), part.told_ms.tolist(), strict=True):
-            told[ident] = min(told.get(ident, ms), ms)
-    examples = together([part.examples for part in parts])
-    return News(examples, np.array([told[ident] for ident in examples.example_id.tolist()], np.int64))
+        for ident, ms in zip(part.examples.example_id.tolist(), part.new_since_ms.tolist(), strict=True):
+            new_since_ms[ident] = min(new_since_ms.get(ident, ms), ms)
+    examples = merge_examples([part.examples for part in parts])
+    return NewLabels(examples, np.array([new_since_ms[ident] for ident in examples.example_id.tolist()], np.int64))
 
 
-def waits_in(parts: Sequence[Examples]) -> dict[str, int]:
+def estimate_negative_delays(parts: Sequence[Examples]) -> dict[str, int]:
     """How long after its event a no is told, of each task that happens or does not within a visit.
 
     Alarms are left out: fraud is told within days and its absence after weeks, which nobody can wait for.
     """
-    found = dict[str, int]()
+    delays = dict[str, int]()
     for task in parts[0].tasks:
-        if task.kind in ("binary", "graded") and task.graph not in ALARMS:
+        if task.kind in ("binary", "graded") and task.graph not in ALARM_GRAPHS:
             lags = [part.known_ms[task.name] - part.ts_ms for part in parts]
-            noes = [lag[part.labels[task.name] < MIDDLE] for lag, part in zip(lags, parts, strict=True)]
-            if sum(map(len, noes)):
-                found[task.name] = max(int(np.quantile(np.concatenate(noes), NEARLY_ALL)), 0)
-    return found
+            negatives = [lag[part.labels[task.name] < LABEL_THRESHOLD] for lag, part in zip(lags, parts, strict=True)]
+            if sum(map(len, negatives)):
+                delays[task.name] = max(int(np.quantile(np.concatenate(negatives), DELAY_QUANTILE)), 0)
+    return delays

@@ -9,82 +9,88 @@ import torch
 from contract.errors import BadData
 from model.declared import check_tasks
 from training.examples import Examples
-from training.plan import Plan
-from training.split import learnable, split_by_time, teachable
-from training.stream import JUDGING, MEASURED, Stream
+from training.plan import TrainingConfig
+from training.split import filter_learnable, find_learnable, split_by_time
+from training.stream import HELD_OUT_ROWS, STATISTICS_ROWS, ExampleStream
 from training.transfer import Transfer
 
-Portions = Callable[[np.random.Generator], Iterable[Examples]]
+ChunkSource = Callable[[np.random.Generator], Iterable[Examples]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
+class TrainingData:
     """`measured`: what statistics are taken from; `held_out`: what neither they nor an epoch see.
 
     `portions`: what an epoch learns from, `rows` in all, in the order that is drawn for it. `left_out`: why some tasks
     are in none of them.
     """
 
-    measured: Examples
+    statistics_sample: Examples
     held_out: Examples
-    portions: Portions
+    chunks: ChunkSource
     rows: int
     left_out: dict[str, str]
 
 
-def parted(examples: Examples | Stream, plan: Plan, transfer: Transfer | None = None) -> Parts:
+def prepare_data(
+    examples: Examples | ExampleStream, plan: TrainingConfig, transfer: Transfer | None = None
+) -> TrainingData:
     """Ready to learn: cut by time, with the plan's seed set. Raises `BadData` where nothing can be learned."""
     check_tasks(examples.tasks, examples.features)
     torch.manual_seed(plan.seed)
-    return streamed(examples, plan, transfer) if isinstance(examples, Stream) else whole(examples, plan, transfer)
+    return (
+        partition_stream(examples, plan, transfer)
+        if isinstance(examples, ExampleStream)
+        else partition_examples(examples, plan, transfer)
+    )
 
 
-def whole(examples: Examples, plan: Plan, transfer: Transfer | None) -> Parts:
+def partition_examples(examples: Examples, plan: TrainingConfig, transfer: Transfer | None) -> TrainingData:
     """The parts of examples in memory."""
     split = split_by_time(examples, plan.held_out)
     training = examples.take(split.training)
-    tasks, left_out = learnable(training)
-    check_some(tasks, left_out)
+    tasks, left_out = find_learnable(training)
+    check_learnable(tasks, left_out)
     if transfer:
-        tasks = transfer.tasks(tasks, examples.tasks)
+        tasks = transfer.select_tasks(tasks, examples.tasks)
     training = training.for_tasks(tasks)
-    taught = transfer.taught(training) if transfer else training
-    return Parts(
-        measured=training,
+    trainable = transfer.drop_frozen_labels(training) if transfer else training
+    return TrainingData(
+        statistics_sample=training,
         held_out=examples.take(split.validation).for_tasks(tasks),
-        portions=lambda order: [taught],
-        rows=len(taught),
+        chunks=lambda rng: [trainable],
+        rows=len(trainable),
         left_out=left_out,
     )
 
 
-def streamed(stream: Stream, plan: Plan, transfer: Transfer | None) -> Parts:
+def partition_stream(stream: ExampleStream, plan: TrainingConfig, transfer: Transfer | None) -> TrainingData:
     """The parts of a stream: samples of what is measured and held out, and all of the training part in portions."""
-    held = stream.held_out(plan.held_out)
-    tasks, left_out = teachable(stream.tasks, stream.labels)
-    check_some(tasks, left_out)
+    is_held_out = stream.select_held_out(plan.held_out)
+    tasks, left_out = filter_learnable(stream.tasks, stream.distinct_labels)
+    check_learnable(tasks, left_out)
     if transfer:
-        tasks = transfer.tasks(tasks, stream.tasks)
+        tasks = transfer.select_tasks(tasks, stream.tasks)
 
-    def portions(order: np.random.Generator) -> Iterable[Examples]:
-        for portion in stream.portions(~held, order):
-            yield transfer.taught(portion.for_tasks(tasks)) if transfer else portion.for_tasks(tasks)
+    def chunks(rng: np.random.Generator) -> Iterable[Examples]:
+        for chunk in stream.iterate_chunks(~is_held_out, rng):
+            yield transfer.drop_frozen_labels(chunk.for_tasks(tasks)) if transfer else chunk.for_tasks(tasks)
 
-    return Parts(
-        measured=stream.sample(~held, MEASURED).for_tasks(tasks),
-        held_out=stream.sample(held, JUDGING).for_tasks(tasks),
-        portions=portions,
-        rows=int((~held).sum()),
+    return TrainingData(
+        statistics_sample=stream.sample(~is_held_out, STATISTICS_ROWS).for_tasks(tasks),
+        held_out=stream.sample(is_held_out, HELD_OUT_ROWS).for_tasks(tasks),
+        chunks=chunks,
+        rows=int((~is_held_out).sum()),
         left_out=left_out,
     )
 
 
-def check_some(tasks: Iterable[object], left_out: dict[str, str]) -> None:
+def check_learnable(tasks: Iterable[object], left_out: dict[str, str]) -> None:
     if not list(tasks):
         raise BadData(f"Some task should be learnable. Found: {' '.join(left_out.values())}")
 
 
-def halves(held_out: Examples) -> tuple[Examples, Examples]:
+def split_held_out(held_out: Examples) -> tuple[Examples, Examples]:
     """What calibrates and, later in each family, what judges."""
     split = split_by_time(held_out, 0.5)
     return held_out.take(split.training), held_out.take(split.validation)

@@ -7,13 +7,13 @@ import msgspec
 from msgspec import Meta, Struct
 
 from contract.errors import BadConfig
-from training.balance import method_named
+from training.balance import create_method
 
 Count = Annotated[int, Meta(ge=1)]
 Share = Annotated[float, Meta(gt=0, lt=1)]
 
 
-class Plan(Struct, frozen=True, forbid_unknown_fields=True):
+class TrainingConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """`held_out`: the latest share of examples, for validation and for the gate. `patience`: epochs without gain.
 
     `balance`: how the losses of tasks become one step, by a name of `training.balance`. `focus`: how much more a task
@@ -66,11 +66,11 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True):
     refusals_max: Count = 3
 
 
-def read_plan(table: Mapping[str, object]) -> Plan:
+def read_training_config(table: Mapping[str, object]) -> TrainingConfig:
     """The plan that the [training] table declares; raises `BadConfig`."""
     try:
-        plan = msgspec.convert(table, Plan, strict=False)
+        plan = msgspec.convert(table, TrainingConfig, strict=False)
     except msgspec.ValidationError as error:
         raise BadConfig([f"[training] should say how training goes. Found: {error}"]) from error
-    method_named(plan.balance, 1)  # a wrong name should be told before hours of reading
+    create_method(plan.balance, 1)  # a wrong name should be told before hours of reading
     return plan

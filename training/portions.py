@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from contract.settings import Kafka
-from training.topic import Record, Topic
+from contract.settings import KafkaSettings
+from training.topic import Record, TopicReader
 
 
 @dataclass(frozen=True, slots=True)
-class Portion:
+class RecordChunk:
     """Records, those of one partition in their order; where to go on; and whether these were all that there are."""
 
     records: list[Record]
@@ -16,28 +16,28 @@ class Portion:
     is_last: bool
 
 
-class Portions:
+class ChunkedReader:
     """Reads about `most` records of each partition at a time.
 
     `behind`: a partition without a position is read from so many records before its end, and not from its beginning.
     """
 
-    def __init__(self, *, kafka: Kafka, topic: str, most: int, behind: int | None = None) -> None:
-        self._topic = Topic(kafka=kafka, topic=topic)
-        self._most, self._behind = most, behind
+    def __init__(self, *, kafka: KafkaSettings, topic: str, limit: int, tail: int | None = None) -> None:
+        self._topic = TopicReader(kafka=kafka, topic=topic)
+        self._limit, self._tail = limit, tail
 
-    def read(self, positions: Mapping[str, int]) -> Portion:
+    def read(self, positions: Mapping[str, int]) -> RecordChunk:
         """What comes next; a position that the topic no longer has is its beginning. Raises `Unavailable`."""
-        starts, highs = self._topic.starts(positions, self._behind)
-        ends = {partition: min(highs[partition], start + self._most) for partition, start in starts.items()}
+        starts, high_offsets = self._topic.plan_read(positions, self._tail)
+        ends = {partition: min(high_offsets[partition], start + self._limit) for partition, start in starts.items()}
         records = list[Record]()
-        exhausted = self._topic.collect(starts, ends, records.append)
-        after = {**positions, **{f"{self._topic.name}/{partition}": at for partition, at in starts.items()}}
-        return Portion(records, after, all(p in exhausted or starts[p] >= high for p, high in highs.items()))
+        at_end = self._topic.consume(starts, ends, records.append)
+        after = {**positions, **{f"{self._topic.name}/{partition}": offset for partition, offset in starts.items()}}
+        return RecordChunk(records, after, all(p in at_end or starts[p] >= high for p, high in high_offsets.items()))
 
-    def partitions(self) -> int:
+    def count_partitions(self) -> int:
         """How many the topic has; raises `Unavailable`."""
-        return len(self._topic.partitions())
+        return len(self._topic.list_partitions())
 
     def close(self) -> None:
         self._topic.close()

@@ -13,41 +13,41 @@ from typing import Final
 
 from contract.bundle import current_version, replace_durably
 from export.bundling import Thresholds, export
-from model.checkpoint import Checkpoint, path_of, write_checkpoint
+from model.checkpoint import Checkpoint, checkpoint_path, write_checkpoint
 
-MARK: Final = "publishing.json"
+MARKER: Final = "publishing.json"
 
 
 def publish(checkpoint: Checkpoint, bundles: Path, thresholds: Thresholds) -> str:
     """Keep and export a model; returns its version. Raises `BadBundle`, `BadData` with nothing left behind."""
-    version = checkpoint.about.version
-    replace_durably(bundles / MARK, json.dumps({"version": version, "process": os.getpid()}).encode())
+    version = checkpoint.metadata.version
+    replace_durably(bundles / MARKER, json.dumps({"version": version, "process": os.getpid()}).encode())
     try:
         write_checkpoint(bundles, checkpoint)
         return export(checkpoint, bundles, thresholds).manifest.version
     finally:
-        clear_away(bundles)
+        clean_up(bundles)
 
 
-def clear_away(bundles: Path) -> str | None:
+def clean_up(bundles: Path) -> str | None:
     """Take back what a publication left that did not come to its end; returns the version that it was of.
 
     For the sole learner: what lies aside under its names is nobody else's.
     """
-    for half in [*bundles.glob(".publishing.*"), *bundles.glob(".learner.*"), *bundles.glob("refused/**/.*")]:
-        half.unlink(missing_ok=True)
+    for leftover in [*bundles.glob(".publishing.*"), *bundles.glob(".learner.*"), *bundles.glob("refused/**/.*")]:
+        leftover.unlink(missing_ok=True)
     try:
-        mark = json.loads((bundles / MARK).read_bytes())
-        version, process = str(mark["version"]), int(mark["process"])
+        marker = json.loads((bundles / MARKER).read_bytes())
+        version, process = str(marker["version"]), int(marker["process"])
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
     if current_version(bundles) == version:
-        (bundles / MARK).unlink()
+        (bundles / MARKER).unlink()
         return None
     for folder in (bundles / version, *bundles.glob(f".{version}.*")):
         shutil.rmtree(folder, ignore_errors=True)
-    checkpoint = path_of(bundles, version)
+    checkpoint = checkpoint_path(bundles, version)
     for path in (checkpoint, checkpoint.with_name(f".{version}.{process}"), bundles / f".current.{process}"):
         path.unlink(missing_ok=True)
-    (bundles / MARK).unlink()
+    (bundles / MARKER).unlink()
     return version

@@ -22,10 +22,10 @@ from training.evaluation import Evaluation
 
 RECORDS_MAX: Final = 200
 CHECKPOINTS_MAX: Final = 3
-STATE: Final = "learner.json"
+STATE_FILE: Final = "learner.json"
 
 
-class State(Struct, frozen=True):
+class LearnerState(Struct, frozen=True):
     """What programs that watch read of `BUNDLES/learner.json`, which has more in it."""
 
     frozen: bool = False
@@ -34,12 +34,12 @@ class State(Struct, frozen=True):
 def is_frozen(bundles: Path) -> bool:
     """Whether the learner said so when it looked last; a learner that has never looked is not."""
     try:
-        return msgspec.json.decode((bundles / STATE).read_bytes(), type=State).frozen
+        return msgspec.json.decode((bundles / STATE_FILE).read_bytes(), type=LearnerState).frozen
     except (OSError, msgspec.MsgspecError):
         return False
 
 
-class Refusal(Struct, frozen=True, kw_only=True):
+class RejectedUpdate(Struct, frozen=True, kw_only=True):
     """`positions`: behind what was read. `figures`: of the gate, by set and task. `settled`: counts no more."""
 
     version: str
@@ -55,70 +55,70 @@ class Refusal(Struct, frozen=True, kw_only=True):
     settled: bool = False
 
 
-class Refused:
+class RejectedUpdateStore:
     """The folder of refused updates."""
 
     def __init__(self, bundles: Path) -> None:
         self._bundles, self._folder = bundles, bundles / "refused"
 
-    def keep(self, refusal: Refusal, candidate: Checkpoint | None) -> None:
+    def add(self, update: RejectedUpdate, candidate: Checkpoint | None) -> None:
         """Keep an update, its record last, since that is what moves the learner on; raises `BadBundle`."""
         if candidate:
             write_checkpoint(self._folder, candidate)
-        self._write(refusal)
-        oldest(self._folder / "checkpoints", "*.pt", CHECKPOINTS_MAX)
-        oldest(self._folder, "*.json", RECORDS_MAX)
+        self._write(update)
+        delete_oldest(self._folder / "checkpoints", "*.pt", CHECKPOINTS_MAX)
+        delete_oldest(self._folder, "*.json", RECORDS_MAX)
 
-    def unsettled(self, parent: str) -> list[Refusal]:
+    def list_unsettled(self, parent: str) -> list[RejectedUpdate]:
         """The refused updates of a serving model that nobody has settled, in their order."""
-        return [refusal for refusal in self._of(parent) if not refusal.settled]
+        return [update for update in self._read_children(parent) if not update.settled]
 
     def settle(self, parent: str) -> int:
         """A person has looked: they count no more, though what they had read stays passed over. Returns how many."""
-        found = self.unsettled(parent)
-        for refusal in found:
-            self._write(msgspec.structs.replace(refusal, settled=True))
-        return len(found)
+        updates = self.list_unsettled(parent)
+        for update in updates:
+            self._write(msgspec.structs.replace(update, settled=True))
+        return len(updates)
 
-    def behind(self, parent: str, positions: Mapping[str, int]) -> dict[str, int]:
+    def resume_positions(self, parent: str, positions: Mapping[str, int]) -> dict[str, int]:
         """Where to go on: behind what the serving model has learned, was refused, or was pointed back from."""
-        passed = [(refusal.created_ms, refusal.positions) for refusal in self._of(parent)]
-        passed += [(manifest.created_ms, manifest.positions) for manifest in taken_back(self._bundles, parent)]
-        found = dict(positions)
-        for _, later in sorted(passed, key=lambda one: one[0]):
-            found |= later  # and not the furthest: a topic that was made anew begins at 0 again
-        return found
+        skipped = [(update.created_ms, update.positions) for update in self._read_children(parent)]
+        skipped += [(manifest.created_ms, manifest.positions) for manifest in list_descendants(self._bundles, parent)]
+        resumed = dict(positions)
+        for _, later in sorted(skipped, key=lambda entry: entry[0]):
+            resumed |= later  # and not the furthest: a topic that was made anew begins at 0 again
+        return resumed
 
-    def _of(self, parent: str) -> Iterator[Refusal]:
+    def _read_children(self, parent: str) -> Iterator[RejectedUpdate]:
         for path in sorted(self._folder.glob("*.json")):
             try:
-                refusal = msgspec.json.decode(path.read_bytes(), type=Refusal)
+                update = msgspec.json.decode(path.read_bytes(), type=RejectedUpdate)
             except (OSError, msgspec.MsgspecError) as error:
                 raise BadBundle(f"{path} should tell of a refused update. Found: {error}") from error
-            if refusal.parent == parent:
-                yield refusal
+            if update.parent == parent:
+                yield update
 
-    def _write(self, refusal: Refusal) -> None:
+    def _write(self, update: RejectedUpdate) -> None:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise BadBundle(f"{self._folder} should be a folder. Found: {error}") from error
-        replace_durably(self._folder / f"{refusal.version}.json", msgspec.json.encode(refusal))
+        replace_durably(self._folder / f"{update.version}.json", msgspec.json.encode(update))
 
 
-def taken_back(bundles: Path, serving: str) -> list[Manifest]:
+def list_descendants(bundles: Path, serving: str) -> list[Manifest]:
     """The bundles that descend from the serving one: they were pointed back from."""
     later = [path.parent.name for path in bundles.glob("*/READY") if path.parent.name > serving]
-    made, descended = [read_manifest(bundles, version) for version in sorted(later)], {serving}
-    found = list[Manifest]()
-    for manifest in made:
-        if manifest.parent in descended:
-            descended.add(manifest.version)
-            found.append(manifest)
-    return found
+    manifests, versions = [read_manifest(bundles, version) for version in sorted(later)], {serving}
+    descendants = list[Manifest]()
+    for manifest in manifests:
+        if manifest.parent in versions:
+            versions.add(manifest.version)
+            descendants.append(manifest)
+    return descendants
 
 
-def oldest(folder: Path, pattern: str, keep: int) -> None:
+def delete_oldest(folder: Path, pattern: str, count: int) -> None:
     """Delete all but the newest files; their names sort by time."""
-    for path in sorted(folder.glob(pattern))[:-keep]:
+    for path in sorted(folder.glob(pattern))[:-count]:
         path.unlink(missing_ok=True)

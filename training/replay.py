@@ -11,89 +11,91 @@ from contract.encoding import Encoder
 from contract.events import Click, Event, Impression, Label, Order, Product
 from contract.features import FeatureSet
 from contract.joining.joiner import Joiner
-from contract.memory import MemoryProfiles, fold
+from contract.memory import InMemoryProfileStore, fold
 from contract.rows import Example, pack
-from contract.settings import Feedback
+from contract.settings import FeedbackSettings
 from contract.tasks import Task
-from contract.touches import Arrival, columns
-from training.history import Past
-from training.logged import Log
-from training.shown import Shown
+from contract.touches import Arrival, to_updates
+from training.history import HistoricEvent
+from training.logged import ScoredRowLog
+from training.shown import ImpressionAttributor
 
 BATCH_MAX: Final = 500
-Taken = tuple[str, str, int]  # user_id, item_id, ts_ms
+Interaction = tuple[str, str, int]  # user_id, item_id, ts_ms
 
 
 class Replay:
     """Takes history event by event, in the order of time, and gives examples; the newest revision of each counts."""
 
-    def __init__(self, *, features: FeatureSet, tasks: Sequence[Task], feedback: Feedback) -> None:
-        self.taken: list[Taken] = []  # what was clicked and bought
+    def __init__(self, *, features: FeatureSet, tasks: Sequence[Task], feedback: FeedbackSettings) -> None:
+        self.interactions: list[Interaction] = []  # what was clicked and bought
         self._features, self._tasks = features, tuple(tasks)
         self._catalogue: dict[str, Product] = {}
-        self._log = Log(features=features, catalogue=self._catalogue)
-        self._shown = Shown(click_wait_ms=feedback.click_wait_s * 1000)
+        self._row_log = ScoredRowLog(features=features, catalogue=self._catalogue)
+        self._attributor = ImpressionAttributor(click_wait_ms=feedback.click_wait_s * 1000)
         self._joiner = Joiner(feedback=feedback, tasks=tasks)
-        self._profiles = MemoryProfiles()
+        self._profiles = InMemoryProfileStore()
         self._examples: list[Example] = []
         self._batch: list[Arrival] = []
-        self._moved: set[str] = set()  # users who clicked or bought in this batch
+        self._active_users: set[str] = set()  # users who clicked or bought in this batch
         self._offsets: dict[str, int] = {}
 
-    def run(self, history: Iterable[Past]) -> list[Example]:
+    def run(self, history: Iterable[HistoricEvent]) -> list[Example]:
         """All examples of a history; products are examples of what they say of themselves."""
-        for past in history:
-            self.add(past)
+        for historic in history:
+            self.add(historic)
         self.flush()
-        return self._examples + self._products()
+        return self._examples + self._product_examples()
 
-    def add(self, past: Past) -> None:
-        event = self._shown.named(past.event)
+    def add(self, historic: HistoricEvent) -> None:
+        event = self._attributor.attribute(historic.event)
         if isinstance(event, Product):
             self.flush()  # rows before it show the item as it was
             self._catalogue[event.item_id] = event
             return
-        if isinstance(event, Impression) and event.user_id in self._moved:
+        if isinstance(event, Impression) and event.user_id in self._active_users:
             self.flush()  # the list that it shows was made after those clicks, and before those that it led to
         if isinstance(event, Click | Order):
-            self._moved.add(event.user_id)
+            self._active_users.add(event.user_id)
             items = [event.item_id] if isinstance(event, Click) else [line.item_id for line in event.lines]
-            self.taken += [(event.user_id, item, event.ts_ms) for item in items]
-        self._batch.append(self._arrival(past.kind, event))
+            self.interactions += [(event.user_id, item, event.ts_ms) for item in items]
+        self._batch.append(self._to_arrival(historic.kind, event))
         if isinstance(event, Label) or len(self._batch) >= BATCH_MAX:  # what a label says is known to the next event
             self.flush()
 
     def flush(self) -> None:
         """Fold the batch, write down its rows, join them with its events; judgements open the next batch."""
-        batch, self._batch, self._moved = self._batch, [], set()
+        batch, self._batch, self._active_users = self._batch, [], set()
         if not batch:
             return
-        touches = columns(batch)
-        memory = fold(self._profiles.read(touches.entities), touches)
-        rows = self._log.rows(memory)
-        self._profiles.merge(memory.writes(), {}, {})
+        updates = to_updates(batch)
+        memory = fold(self._profiles.read(updates.entities), updates)
+        rows = self._row_log.build_rows(memory)
+        self._profiles.merge(memory.slice_writes(), {}, {})
         for number, arrival in enumerate(batch):
             if number in rows:
-                self._joiner.scored(rows[number])
-            self._joiner.event(arrival.event)
+                self._joiner.add_row(rows[number])
+            self._joiner.add_event(arrival.event)
             self._joiner.advance(arrival.event.ts_ms)
-        ready = self._joiner.take()
+        ready = self._joiner.drain()
         self._examples += ready.examples
-        self._batch = [self._arrival("judgements", judgement) for judgement in ready.judgements]
+        self._batch = [self._to_arrival("judgements", judgement) for judgement in ready.judgements]
 
-    def _arrival(self, kind: str, event: Event) -> Arrival:
+    def _to_arrival(self, kind: str, event: Event) -> Arrival:
         offset = self._offsets.get(kind, 0)
         self._offsets[kind] = offset + 1
         return Arrival(f"{kind}/0", offset, event, kind, 0)
 
-    def _products(self) -> list[Example]:
+    def _product_examples(self) -> list[Example]:
         """For each task that asks for a field of a product: what the products say there."""
-        asked = [task.name for task in self._tasks if task.graph == "classify"]
+        task_names = [task.name for task in self._tasks if task.graph == "classify"]
         products = list(self._catalogue.values())
-        block, found = Encoder(self._features).items(products), list[Example]()
+        block, examples = Encoder(self._features).encode_items(products), list[Example]()
         for n, product in enumerate(products):
-            labels = {name: value for name in asked if isinstance(value := getattr(product, name, None), str) and value}
-            found.append(
+            labels = {
+                name: value for name in task_names if isinstance(value := getattr(product, name, None), str) and value
+            }
+            examples.append(
                 Example(
                     example_id=f"product~{product.item_id}",
                     revision=0,
@@ -108,4 +110,4 @@ class Replay:
                     item_id=product.item_id,
                 )
             )
-        return found
+        return examples

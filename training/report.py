@@ -12,12 +12,12 @@ from contract.tasks import Task
 CONSOLE: Final = Console(stderr=True)
 
 
-def say(*sentences: str) -> None:
+def print_lines(*sentences: str) -> None:
     for sentence in sentences:
         CONSOLE.print(sentence, highlight=False, markup=False, soft_wrap=True)
 
 
-def show_evaluation(tasks: Sequence[Task], evaluation: Mapping[str, Mapping[str, float]], title: str) -> None:
+def print_evaluation(tasks: Sequence[Task], evaluation: Mapping[str, Mapping[str, float]], title: str) -> None:
     """A column for each task, a row for each figure that some task has."""
     shown = [task.name for task in tasks if task.name in evaluation]
     table = Table("", *shown, title=title, title_justify="left")
@@ -27,6 +27,6 @@ def show_evaluation(tasks: Sequence[Task], evaluation: Mapping[str, Mapping[str,
     CONSOLE.print(table)
 
 
-def print_json(**found: Any) -> None:
+def print_json(**fields: Any) -> None:
     """One line on standard output, where nothing else goes."""
-    print(json.dumps(found, allow_nan=False), flush=True)
+    print(json.dumps(fields, allow_nan=False), flush=True)

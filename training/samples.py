@@ -12,49 +12,58 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import hypergeom, ks_2samp
 
-from training.streams import Column
+from training.streams import DriftColumn
 
 ROWS_MIN: Final = 50
-ALIKE: Final = 1 + 1e-9  # chances of two tables that differ by less are equal, but for rounding
+TIE_RATIO: Final = 1 + 1e-9  # chances of two tables that differ by less are equal, but for rounding
 
 
-def chances(name: str, one: Column, other: Column, chance: np.random.Generator) -> Iterator[tuple[str, float]]:
+def compare_column(
+    name: str, reference: DriftColumn, current: DriftColumn, rng: np.random.Generator
+) -> Iterator[tuple[str, float]]:
     """What is asked of a column, and how likely so large a difference is; nothing where there can be none."""
-    if one.is_binned:
-        for p in of_bins(one.values, other.values, chance):
+    if reference.is_binned:
+        for p in bin_p_values(reference.values, current.values, rng):
             yield name, p
         return
-    known, others = np.isfinite(one.values), np.isfinite(other.values)
-    if (missing := of_shares(known, others, chance)) is not None:
+    reference_known, current_known = np.isfinite(reference.values), np.isfinite(current.values)
+    if (missing := fisher_p_value(reference_known, current_known, rng)) is not None:
         yield f"{name} missing", missing
-    a, b = one.values[known], other.values[others]
+    a, b = reference.values[reference_known], current.values[current_known]
     if min(len(a), len(b)) >= ROWS_MIN and np.ptp(np.concatenate([a, b])) > 0:
-        yield name, of_numbers(a, b, chance)
+        yield name, ks_p_value(a, b, rng)
 
 
-def of_numbers(one: npt.NDArray[np.float64], other: npt.NDArray[np.float64], chance: np.random.Generator) -> float:
+def ks_p_value(reference: npt.NDArray[np.float64], current: npt.NDArray[np.float64], rng: np.random.Generator) -> float:
     """By places in the order of both, ties as drawn."""
-    both = np.concatenate([one, other])
-    place = np.empty(len(both), np.int64)
-    place[np.lexsort((chance.random(len(both)), both))] = np.arange(len(both))
-    return float(ks_2samp(place[: len(one)], place[len(one) :], method="auto").pvalue)
+    both = np.concatenate([reference, current])
+    rank = np.empty(len(both), np.int64)
+    rank[np.lexsort((rng.random(len(both)), both))] = np.arange(len(both))
+    return float(ks_2samp(rank[: len(reference)], rank[len(reference) :], method="auto").pvalue)
 
 
-def of_bins(one: npt.NDArray[np.int64], other: npt.NDArray[np.int64], chance: np.random.Generator) -> Iterator[float]:
+def bin_p_values(
+    reference: npt.NDArray[np.int64], current: npt.NDArray[np.int64], rng: np.random.Generator
+) -> Iterator[float]:
     """One for the share of each bin but the fullest, which the others decide: a few rows of a new bin are seen, too."""
-    numbers, counts = np.unique(np.concatenate([one, other]), return_counts=True)
+    numbers, counts = np.unique(np.concatenate([reference, current]), return_counts=True)
     for number in np.delete(numbers, counts.argmax()).tolist():
-        if (found := of_shares(one == number, other == number, chance)) is not None:
-            yield found
+        if (p := fisher_p_value(reference == number, current == number, rng)) is not None:
+            yield p
 
 
-def of_shares(one: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_], chance: np.random.Generator) -> float | None:
+def fisher_p_value(
+    reference: npt.NDArray[np.bool_], current: npt.NDArray[np.bool_], rng: np.random.Generator
+) -> float | None:
     """The chance of a table as unlikely, given its margins; None where the margins leave one table alone."""
-    n, m, yes, found = len(one), len(other), int(one.sum() + other.sum()), int(one.sum())
+    n, m, yes, observed = len(reference), len(current), int(reference.sum() + current.sum()), int(reference.sum())
     possible = np.arange(max(0, yes - m), min(yes, n) + 1)
     if len(possible) < 2:
         return None
-    each = hypergeom.pmf(possible, n + m, yes, n)
-    own = each[found - possible[0]]
-    less, equal = each < own / ALIKE, (each >= own / ALIKE) & (each <= own * ALIKE)
-    return float(each[less].sum() + chance.random() * each[equal].sum())
+    probabilities = hypergeom.pmf(possible, n + m, yes, n)
+    observed_probability = probabilities[observed - possible[0]]
+    less, equal = (
+        probabilities < observed_probability / TIE_RATIO,
+        (probabilities >= observed_probability / TIE_RATIO) & (probabilities <= observed_probability * TIE_RATIO),
+    )
+    return float(probabilities[less].sum() + rng.random() * probabilities[equal].sum())

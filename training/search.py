@@ -17,58 +17,58 @@ from optuna.storages.journal import JournalFileBackend, JournalStorage
 from optuna.trial import Trial, TrialState
 
 from contract.errors import BadConfig, BadData
-from model.declared import Shape
-from training.course import digest_of
+from model.declared import ModelConfig
+from training.course import compute_digest
 from training.examples import Examples
-from training.fit import Epoch, Setting, fit
-from training.fleet import join
-from training.plan import Plan
+from training.fit import Epoch, FitOptions, fit
+from training.fleet import join_process_group
+from training.plan import TrainingConfig
 
-WARM_TRIALS: Final = 5  # are never ended early, and drawn by chance
+STARTUP_TRIALS: Final = 5  # are never ended early, and drawn by chance
 
 
-class Between(NamedTuple):
+class Range(NamedTuple):
     """Numbers of the declared one's kind, whole or not; with `log` drawn evenly by their logarithm."""
 
     low: float
     high: float
     log: bool = False
 
-    def draw(self, trial: Trial, name: str, declared: Any) -> Any:
+    def suggest(self, trial: Trial, name: str, declared: Any) -> Any:
         low, high = min(self.low, declared), max(self.high, declared)
         if isinstance(declared, int):
             return trial.suggest_int(name, int(low), int(high))
         return trial.suggest_float(name, low, high, log=self.log)
 
 
-class Among(NamedTuple):
+class Choices(NamedTuple):
     """A few values."""
 
     values: tuple[Any, ...]
 
-    def draw(self, trial: Trial, name: str, declared: Any) -> Any:
+    def suggest(self, trial: Trial, name: str, declared: Any) -> Any:
         return trial.suggest_categorical(name, list(dict.fromkeys([*self.values, declared])))
 
 
 # What is declared is always among what may be drawn.
-SPACE: Final[Mapping[str, Between | Among]] = {
-    "architecture": Among(("shared_bottom", "mmoe", "ple")),
-    "embedding": Among((8, 16, 32)),
-    "hidden": Among((32, 64, 128, 256)),
-    "factors": Among((0, 8, 16, 32)),
-    "experts": Between(2, 8),
-    "expert": Among((32, 64, 128)),
-    "tower": Among((16, 32, 64)),
-    "cross": Between(0, 2),
-    "bins": Among((0, 16, 32)),
-    "dropout": Between(0.0, 0.3),
-    "batch": Among((256, 512, 1_024, 2_048)),
-    "learning_rate": Between(1e-4, 2e-2, log=True),
-    "weight_decay": Between(1e-4, 1e-1, log=True),
+SPACE: Final[Mapping[str, Range | Choices]] = {
+    "architecture": Choices(("shared_bottom", "mmoe", "ple")),
+    "embedding": Choices((8, 16, 32)),
+    "hidden": Choices((32, 64, 128, 256)),
+    "factors": Choices((0, 8, 16, 32)),
+    "experts": Range(2, 8),
+    "expert": Choices((32, 64, 128)),
+    "tower": Choices((16, 32, 64)),
+    "cross": Range(0, 2),
+    "bins": Choices((0, 16, 32)),
+    "dropout": Range(0.0, 0.3),
+    "batch": Choices((256, 512, 1_024, 2_048)),
+    "learning_rate": Range(1e-4, 2e-2, log=True),
+    "weight_decay": Range(1e-4, 1e-1, log=True),
 }
 
 
-class Tried(msgspec.Struct, frozen=True, kw_only=True):
+class TrialResult(msgspec.Struct, frozen=True, kw_only=True):
     """A trial: what was drawn, and its score, None where it was ended early."""
 
     number: int
@@ -76,89 +76,95 @@ class Tried(msgspec.Struct, frozen=True, kw_only=True):
     score: float | None
 
 
-class Found(msgspec.Struct, frozen=True, kw_only=True):
+class SearchResult(msgspec.Struct, frozen=True, kw_only=True):
     """What a search found: the best shape and plan, their score, that of what was declared, and all trials."""
 
-    shape: Shape
-    plan: Plan
+    shape: ModelConfig
+    plan: TrainingConfig
     score: float
     declared: float | None
-    trials: list[Tried]
+    trials: list[TrialResult]
 
 
-class Search:
+class HyperparameterSearch:
     """A search over some names of `SPACE`; `kept`: a file in which trials stay, so that a search can go on."""
 
     def __init__(
-        self, *, examples: Examples, shape: Shape, plan: Plan, over: Sequence[str], kept: Path | None = None
+        self,
+        *,
+        examples: Examples,
+        shape: ModelConfig,
+        plan: TrainingConfig,
+        names: Sequence[str],
+        journal_path: Path | None = None,
     ) -> None:
-        self._fleet = join(plan.device)
+        self._process_group = join_process_group(plan.device)
         self._examples, self._shape, self._plan = examples, shape, plan
-        fields = Shape.__struct_fields__
-        self._declared = {name: getattr(shape if name in fields else plan, name) for name in over}
+        model_fields = ModelConfig.__struct_fields__
+        self._declared = {name: getattr(shape if name in model_fields else plan, name) for name in names}
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        storage = JournalStorage(JournalFileBackend(str(kept))) if kept else None
+        storage = JournalStorage(JournalFileBackend(str(journal_path))) if journal_path else None
         self._study = optuna.create_study(
             storage=storage,
-            study_name=f"{digest_of(examples, shape, plan, '')} {' '.join(over)} {plan.epochs} {plan.patience}",
+            study_name=f"{compute_digest(examples, shape, plan, '')} {' '.join(names)} {plan.epochs} {plan.patience}",
             load_if_exists=True,
             direction="maximize",
-            sampler=optuna.samplers.TPESampler(seed=plan.seed, n_startup_trials=WARM_TRIALS),
-            pruner=optuna.pruners.MedianPruner(n_startup_trials=WARM_TRIALS, n_warmup_steps=1),
+            sampler=optuna.samplers.TPESampler(seed=plan.seed, n_startup_trials=STARTUP_TRIALS),
+            pruner=optuna.pruners.MedianPruner(n_startup_trials=STARTUP_TRIALS, n_warmup_steps=1),
         )
 
-    def run(self, trials: int, report: Callable[[Tried], None]) -> Found:
+    def run(self, trials: int, report: Callable[[TrialResult], None]) -> SearchResult:
         """Try until so many trials are done, counting those that were kept; raises `BadData` where none has a score."""
         if not self._study.trials:
             self._study.enqueue_trial(self._declared)
-        self._end_what_was_cut_short()
-        for _ in range(trials - len(self._done())):
-            self._study.optimize(self._try, n_trials=1)
-            report(tried(self._study.trials[-1]))
-        done = [tried(trial) for trial in self._done()]
-        scored = [(one.score, one) for one in done if one.score is not None]
+        self._fail_interrupted()
+        for _ in range(trials - len(self._finished_trials())):
+            self._study.optimize(self._evaluate_trial, n_trials=1)
+            report(to_trial_result(self._study.trials[-1]))
+        results = [to_trial_result(trial) for trial in self._finished_trials()]
+        scored = [(result.score, result) for result in results if result.score is not None]
         if not scored:
-            raise BadData(f"Some trial should have a score. Found none in {len(done)}.")
+            raise BadData(f"Some trial should have a score. Found none in {len(results)}.")
         score, best = max(scored, key=lambda pair: pair[0])
-        shape, plan = self._changed(best.values)
-        first = done[0].score
-        return Found(
-            shape=shape, plan=plan, score=score, declared=float("nan") if first is None else first, trials=done
+        shape, plan = self._apply(best.values)
+        first = results[0].score
+        return SearchResult(
+            shape=shape, plan=plan, score=score, declared=float("nan") if first is None else first, trials=results
         )
 
-    def _done(self) -> list[optuna.trial.FrozenTrial]:
+    def _finished_trials(self) -> list[optuna.trial.FrozenTrial]:
         return self._study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED))
 
-    def _end_what_was_cut_short(self) -> None:
+    def _fail_interrupted(self) -> None:
         """Trials of a process that was ended are never finished; others take their place."""
         for trial in self._study.get_trials(states=(TrialState.RUNNING,)):
             self._study.tell(trial.number, state=TrialState.FAIL)
 
-    def _try(self, trial: Trial) -> float:
-        drawn = {name: SPACE[name].draw(trial, name, value) for name, value in self._declared.items()}
-        shape, plan = self._changed(drawn)
+    def _evaluate_trial(self, trial: Trial) -> float:
+        values = {name: SPACE[name].suggest(trial, name, value) for name, value in self._declared.items()}
+        shape, plan = self._apply(values)
 
-        def told(epoch: Epoch) -> None:
+        def report_epoch(epoch: Epoch) -> None:
             trial.report(epoch.score, epoch.number)
             if trial.should_prune():
                 raise optuna.TrialPruned
 
-        return fit(self._examples, shape, plan, told, Setting(fleet=self._fleet)).score
+        return fit(self._examples, shape, plan, report_epoch, FitOptions(process_group=self._process_group)).score
 
-    def _changed(self, values: Mapping[str, Any]) -> tuple[Shape, Plan]:
+    def _apply(self, values: Mapping[str, Any]) -> tuple[ModelConfig, TrainingConfig]:
         """The declared shape and plan with these values in place of their own."""
-        fields = set(Shape.__struct_fields__)
+        fields = set(ModelConfig.__struct_fields__)
         shape = replace(self._shape, **{name: value for name, value in values.items() if name in fields})
         plan = replace(self._plan, **{name: value for name, value in values.items() if name not in fields})
         return shape, plan
 
 
-def tried(trial: optuna.trial.FrozenTrial) -> Tried:
+def to_trial_result(trial: optuna.trial.FrozenTrial) -> TrialResult:
     score = trial.value if trial.state == TrialState.COMPLETE else None
-    return Tried(number=trial.number + 1, values=dict(trial.params), score=score)
+    return TrialResult(number=trial.number + 1, values=dict(trial.params), score=score)
 
 
-def check_space(over: Sequence[str]) -> None:
+def check_space(names: Sequence[str]) -> None:
     """Raises `BadConfig` for names that cannot be searched over."""
-    if foreign := [name for name in over if name not in SPACE]:
-        raise BadConfig([f"`--over` should name some of {', '.join(SPACE)}. Found {', '.join(foreign)}."])
+    if unknown := [name for name in names if name not in SPACE]:
+        raise BadConfig([f"`--over` should name some of {', '.join(SPACE)}. Found {', '.join(unknown)}."])

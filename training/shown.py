@@ -9,30 +9,30 @@ from msgspec.structs import replace
 from contract.events import Click, Event, Impression
 
 
-class Shown:
+class ImpressionAttributor:
     """Gives impressions and clicks the ids of lists, in the order of time. Memory: the open lists of each user."""
 
     def __init__(self, *, click_wait_ms: int) -> None:
         self._wait_ms = click_wait_ms
-        self._open: dict[str, list[Impression]] = {}
+        self._open_lists: dict[str, list[Impression]] = {}
 
-    def named(self, event: Event) -> Event:
+    def attribute(self, event: Event) -> Event:
         """The event with a `recommendation_id` where it belongs to a list; those of searches stay as they are."""
         if isinstance(event, Impression) and event.recommendation_id is None and not event.query:
             event = replace(event, recommendation_id=event.event_id)
-            self._keep(event)
+            self._open_list(event)
         elif isinstance(event, Click) and event.recommendation_id is None and not event.query:
-            return replace(event, recommendation_id=self._list_of(event))
+            return replace(event, recommendation_id=self._find_list(event))
         return event
 
-    def _keep(self, impression: Impression) -> None:
+    def _open_list(self, impression: Impression) -> None:
         """Open a list, and close those of its user whose clicks have been waited for."""
         since_ms = impression.ts_ms - self._wait_ms
-        still = [one for one in self._open.get(impression.user_id, []) if one.ts_ms >= since_ms]
-        self._open[impression.user_id] = [*still, impression]
+        open_lists = [earlier for earlier in self._open_lists.get(impression.user_id, []) if earlier.ts_ms >= since_ms]
+        self._open_lists[impression.user_id] = [*open_lists, impression]
 
-    def _list_of(self, click: Click) -> str | None:
-        for impression in reversed(self._open.get(click.user_id, [])):
+    def _find_list(self, click: Click) -> str | None:
+        for impression in reversed(self._open_lists.get(click.user_id, [])):
             if click.item_id in impression.items and click.ts_ms <= impression.ts_ms + self._wait_ms:
                 return impression.event_id
         return None

@@ -15,31 +15,35 @@ import numpy.typing as npt
 
 from contract.encoding import Encoder
 from contract.features import Block, Feature, FeatureSet
-from contract.hashing import digest
-from contract.memory import MemoryProfiles, fold
-from contract.rows import Scored
-from contract.touches import Arrival, columns
+from contract.hashing import hash_text
+from contract.memory import InMemoryProfileStore, fold
+from contract.rows import ScoredRow
+from contract.touches import Arrival, to_updates
 
 BATCH: Final = 500
-Rests = Literal["exact", "timing"]
-Place = tuple[str, int, int]  # kind of topic, partition, offset
+Dependence = Literal["exact", "timing"]
+RecordPosition = tuple[str, int, int]  # kind of topic, partition, offset
 # Of the rows that are compared. A list is made for its user as they are after a batch, and batches are told nowhere.
 GROUPS: Final = {
     "order": ("user", "order", "context"),
     "click": ("user", "context"),
     "search": ("query", "user"),
 }
-FAMILY: Final = {"order": "orders", "click": "clicks", "search": "searches"}  # whose partition a row's event stands in
+EVENT_FAMILY: Final = {
+    "order": "orders",
+    "click": "clicks",
+    "search": "searches",
+}  # whose partition a row's event stands in
 
 
 @dataclass(slots=True)
-class Counted:
+class ValueCounts:
     """Values of one kind that were compared, and those of each feature that differ."""
 
     values: int = 0
     differing: Counter[str] = field(default_factory=Counter)
 
-    def told(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         differing = sum(self.differing.values())
         return {
             "values": self.values,
@@ -50,29 +54,29 @@ class Counted:
 
 
 @dataclass(slots=True)
-class Skew:
+class SkewReport:
     """What came of comparing: rows, values by what they rest on, and what could not be compared for which reason."""
 
     rows: int = 0
-    exact: Counted = field(default_factory=Counted)
-    timing: Counted = field(default_factory=Counted)
+    exact: ValueCounts = field(default_factory=ValueCounts)
+    timing: ValueCounts = field(default_factory=ValueCounts)
     left_out: Counter[str] = field(default_factory=Counter)
 
-    def told(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         return {
             "rows": self.rows,
-            "exact": self.exact.told(),
-            "timing": self.timing.told(),
+            "exact": self.exact.to_json(),
+            "timing": self.timing.to_json(),
             "left_out": dict(self.left_out),
         }
 
 
-def is_drawn(user_id: str, share: float) -> bool:
+def is_sampled(user_id: str, share: float) -> bool:
     """Whether a user is among this share of all."""
-    return digest(f"compared={user_id}") < share * 2**64
+    return hash_text(f"compared={user_id}") < share * 2**64
 
 
-class Comparison:
+class SkewComparison:
     """Folds events and compares each row with what was known before its event.
 
     `partitions` of each kind of topic; `is_whole`: the events of all users are given, so that what devices, cards and
@@ -80,102 +84,108 @@ class Comparison:
     """
 
     def __init__(self, *, features: FeatureSet, partitions: Mapping[str, int], is_whole: bool) -> None:
-        self.found = Skew()
-        self._encoder, self._profiles = Encoder(features), MemoryProfiles()
-        self._rests = {
+        self.report = SkewReport()
+        self._encoder, self._profiles = Encoder(features), InMemoryProfileStore()
+        self._dependence = {
             kind: {
-                f.name: rest for f in features.features if (rest := rests_on(f, kind, features, partitions, is_whole))
+                f.name: dependence
+                for f in features.features
+                if (dependence := classify_feature(f, kind, features, partitions, is_whole))
             }
             for kind in GROUPS
         }
 
-    def run(self, rows: Iterable[Scored], arrivals: Sequence[Arrival], topics: Mapping[str, str]) -> Skew:
+    def run(self, rows: Iterable[ScoredRow], arrivals: Sequence[Arrival], topics: Mapping[str, str]) -> SkewReport:
         """Compare rows of the given events, which come in the order of time; `topics`: the kind of each topic."""
-        waiting = self._comparable(rows, topics)
+        waiting = self._index_comparable(rows, topics)
         for begin in range(0, len(arrivals), BATCH):
             self._fold(arrivals[begin : begin + BATCH], waiting)
-        self.found.left_out["event not found"] += len(waiting)
-        self.found.left_out += Counter()  # reasons without a row are none
-        return self.found
+        self.report.left_out["event not found"] += len(waiting)
+        self.report.left_out += Counter()  # reasons without a row are none
+        return self.report
 
-    def _comparable(self, rows: Iterable[Scored], topics: Mapping[str, str]) -> dict[Place, Scored]:
-        found = dict[Place, Scored]()
+    def _index_comparable(
+        self, rows: Iterable[ScoredRow], topics: Mapping[str, str]
+    ) -> dict[RecordPosition, ScoredRow]:
+        comparable = dict[RecordPosition, ScoredRow]()
         for row in rows:
             if row.kind not in GROUPS:
-                self.found.left_out["lists"] += 1
+                self.report.left_out["lists"] += 1
             elif row.features != self._encoder.features.digest:
-                self.found.left_out["of other features"] += 1
+                self.report.left_out["of other features"] += 1
             else:
-                found[topics.get(row.topic, row.topic), row.partition, row.offset] = row
-        return found
+                comparable[topics.get(row.topic, row.topic), row.partition, row.offset] = row
+        return comparable
 
-    def _fold(self, batch: Sequence[Arrival], waiting: dict[Place, Scored]) -> None:
+    def _fold(self, batch: Sequence[Arrival], waiting: dict[RecordPosition, ScoredRow]) -> None:
         """Fold a batch, and compare what was known before each event that has a row."""
-        touches = columns(batch)
-        memory = fold(self._profiles.read(touches.entities), touches)
-        places = [(arrival.source.partition("/")[0], arrival.partition, arrival.offset) for arrival in batch]
+        updates = to_updates(batch)
+        folded = fold(self._profiles.read(updates.entities), updates)
+        positions = [(arrival.source.partition("/")[0], arrival.partition, arrival.offset) for arrival in batch]
         for kind, groups in GROUPS.items():
-            at = [n for n, place in enumerate(places) if place in waiting and waiting[place].kind == kind]
-            if at:
-                blocks = self._encoder.before(memory, at, groups)
-                for n, number in enumerate(at):
-                    self._compare(waiting.pop(places[number]), {group: blocks[group].take([n]) for group in groups})
-        self._profiles.merge(memory.writes(), {}, {})
+            matching = [
+                n for n, position in enumerate(positions) if position in waiting and waiting[position].kind == kind
+            ]
+            if matching:
+                blocks = self._encoder.encode_before(folded, matching, groups)
+                for n, number in enumerate(matching):
+                    self._compare(waiting.pop(positions[number]), {group: blocks[group].take([n]) for group in groups})
+        self._profiles.merge(folded.slice_writes(), {}, {})
 
-    def _compare(self, row: Scored, blocks: Mapping[str, Block]) -> None:
+    def _compare(self, row: ScoredRow, blocks: Mapping[str, Block]) -> None:
         """Count what of one row is equal, feature by feature."""
         try:
             served = {group: row.groups[group].unpack() for group in blocks.keys() & row.groups.keys()}
         except ValueError:
-            self.found.left_out["unreadable"] += 1
+            self.report.left_out["unreadable"] += 1
             return
-        self.found.rows += 1
+        self.report.rows += 1
         for group, block in served.items():
-            for name, differs in differing(block, blocks[group], group, self._encoder.features).items():
-                if rest := self._rests[row.kind].get(name):
-                    counted = self.found.exact if rest == "exact" else self.found.timing
-                    counted.values += 1
-                    counted.differing[name] += differs
-        for counted in (self.found.exact, self.found.timing):
-            counted.differing += Counter()
+            for name, differs in find_differences(block, blocks[group], group, self._encoder.features).items():
+                if dependence := self._dependence[row.kind].get(name):
+                    counts = self.report.exact if dependence == "exact" else self.report.timing
+                    counts.values += 1
+                    counts.differing[name] += differs
+        for counts in (self.report.exact, self.report.timing):
+            counts.differing += Counter()
 
 
-def differing(served: Block, again: Block, group: str, features: FeatureSet) -> dict[str, bool]:
+def find_differences(served: Block, recomputed: Block, group: str, features: FeatureSet) -> dict[str, bool]:
     """Whether each feature of one row (1, ...) differs in any bit; nothing known is equal to nothing known."""
-    if (served.numbers.shape, served.ids.shape) != (again.numbers.shape, again.ids.shape):
+    if (served.numbers.shape, served.ids.shape) != (recomputed.numbers.shape, recomputed.ids.shape):
         return {feature.name: True for feature in features.features if feature.group == group}
-    numbers = ~same(served.numbers[0], again.numbers[0])
-    ids = served.ids[0] != again.ids[0]
-    found = {feature.name: bool(numbers[at]) for at, feature in enumerate(features.numbers(group))}
-    found |= {s.feature.name: bool(numbers[s.start : s.start + s.width].any()) for s in features.vectors(group)}
-    return found | {s.feature.name: bool(ids[s.start : s.start + s.width].any()) for s in features.spans(group)}
+    numbers = ~equal_or_nan(served.numbers[0], recomputed.numbers[0])
+    ids = served.ids[0] != recomputed.ids[0]
+    differs = {feature.name: bool(numbers[index]) for index, feature in enumerate(features.numbers(group))}
+    differs |= {s.feature.name: bool(numbers[s.start : s.start + s.width].any()) for s in features.vectors(group)}
+    return differs | {s.feature.name: bool(ids[s.start : s.start + s.width].any()) for s in features.spans(group)}
 
 
-def same(one: npt.NDArray[np.float32], other: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
-    found: npt.NDArray[np.bool_] = (one == other) | (np.isnan(one) & np.isnan(other))
-    return found
+def equal_or_nan(left: npt.NDArray[np.float32], right: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+    equal: npt.NDArray[np.bool_] = (left == right) | (np.isnan(left) & np.isnan(right))
+    return equal
 
 
-def rests_on(
+def classify_feature(
     feature: Feature, kind: str, features: FeatureSet, partitions: Mapping[str, int], is_whole: bool
-) -> Rests | None:
+) -> Dependence | None:
     """What a feature of a row of this kind rests on: its own partition alone, or also on when others were merged.
 
     None: it cannot be recomputed from what is given.
     """
     if feature.source.startswith("ratio "):
-        by_name = {one.name: one for one in features.features}
-        of = [
-            rests_on(by_name[name], kind, features, partitions, is_whole)
+        by_name = {other.name: other for other in features.features}
+        operands = [
+            classify_feature(by_name[name], kind, features, partitions, is_whole)
             for name in feature.source.removeprefix("ratio ").split(" / ")
         ]
-        return None if None in of else "timing" if "timing" in of else "exact"
+        return None if None in operands else "timing" if "timing" in operands else "exact"
     head, _, rest = feature.source.partition(".")
     if head != "profile":
         return "exact" if head in ("event", "query") else None
     entity, _, aggregate = rest.partition(".")
     if entity != "user" and not is_whole:
         return None
-    is_own = aggregate.partition(".")[0] == FAMILY[kind]
-    is_alone = entity == "user" or partitions.get(FAMILY[kind]) == 1  # a user's events stand in one partition
+    is_own = aggregate.partition(".")[0] == EVENT_FAMILY[kind]
+    is_alone = entity == "user" or partitions.get(EVENT_FAMILY[kind]) == 1  # a user's events stand in one partition
     return "exact" if is_own and is_alone else "timing"

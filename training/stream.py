@@ -19,18 +19,18 @@ from contract.features import FeatureSet
 from contract.tasks import Task
 from training.examples import Examples, Integers
 from training.labels import Classes
-from training.split import first_labelled, late
-from training.table import check_alike, examples_in, joined, opened, plain_or_served
+from training.split import find_first_label, select_latest
+from training.table import check_same_features, merge_tables, open_parquet, parse_examples, parse_table
 
-PORTION: Final = 65_536  # rows that are in memory at a time, beside the samples
-OPEN: Final = 4  # row groups that a portion is taken from
-MEASURED: Final = 500_000  # rows that statistics are measured on
-JUDGING: Final = 200_000  # held-out rows that calibrate and judge
+CHUNK_ROWS: Final = 65_536  # rows that are in memory at a time, beside the samples
+OPEN_GROUPS: Final = 4  # row groups that a portion is taken from
+STATISTICS_ROWS: Final = 500_000  # rows that statistics are measured on
+HELD_OUT_ROWS: Final = 200_000  # held-out rows that calibrate and judge
 
 Mask = npt.NDArray[np.bool_]
 
 
-class Group(NamedTuple):
+class RowGroup(NamedTuple):
     """A row group of a file; its rows are number `begin` and so on of all."""
 
     path: Path
@@ -39,7 +39,7 @@ class Group(NamedTuple):
     rows: int
 
 
-class Stream:
+class ExampleStream:
     """The examples of some files; `classes`: those of some tasks, of others whatever the labels name."""
 
     def __init__(
@@ -47,69 +47,77 @@ class Stream:
     ) -> None:
         self.features, self.tasks = features, tuple(tasks)
         self._name = " + ".join(path.name for path in paths)
-        schemas = [opened(path).schema_arrow.empty_table() for path in paths]
-        check_alike([path.name for path in paths], schemas, features)
-        self._groups = list(groups_of(paths))
-        self._facts = Facts.read(self._groups, self.tasks)
-        named = {task.name: self._facts.values[task.name] for task in tasks if task.kind == "multiclass"}
-        self.classes = {name: (classes or {}).get(name) or tuple(sorted(found)) for name, found in named.items()}
+        schemas = [open_parquet(path).schema_arrow.empty_table() for path in paths]
+        check_same_features([path.name for path in paths], schemas, features)
+        self._groups = list(list_row_groups(paths))
+        self._metadata = RowMetadata.read(self._groups, self.tasks)
+        class_names = {
+            task.name: self._metadata.distinct_labels[task.name] for task in tasks if task.kind == "multiclass"
+        }
+        self.classes = {
+            name: (classes or {}).get(name) or tuple(sorted(labels)) for name, labels in class_names.items()
+        }
 
     def __len__(self) -> int:
-        return len(self._facts.ts_ms)
+        return len(self._metadata.ts_ms)
 
     @property
-    def labels(self) -> Mapping[str, set[Any]]:
+    def distinct_labels(self) -> Mapping[str, set[Any]]:
         """Some distinct labels of each task: none, one, or more, if it has as many."""
-        return self._facts.values
+        return self._metadata.distinct_labels
 
-    def contents(self) -> Iterator[bytes]:
+    def iterate_bytes(self) -> Iterator[bytes]:
         """All bytes, for who wants to know it again."""
         for path in dict.fromkeys(group.path for group in self._groups):
             with path.open("rb") as file:
                 while part := file.read(1 << 20):
                     yield part
 
-    def held_out(self, share: float) -> Mask:
+    def select_held_out(self, share: float) -> Mask:
         """Which rows (N,) are the latest of their family."""
-        return late(self._facts.ts_ms, self._facts.family, share)
+        return select_latest(self._metadata.ts_ms, self._metadata.family, share)
 
-    def sample(self, rows: Mask, most: int) -> Examples:
+    def sample(self, rows: Mask, limit: int) -> Examples:
         """At most so many of these rows (N,), spread evenly."""
-        at = np.flatnonzero(rows)
+        selected = np.flatnonzero(rows)
         chosen = np.zeros(len(self), np.bool_)
-        chosen[at[np.linspace(0, len(at) - 1, min(most, len(at))).astype(np.int64)]] = True
-        parts = [self._table(group, chosen) for group in self._groups]
-        table = joined([self._name], [part for part in parts if len(part)])
-        return examples_in(self._name, table, self.features, self.tasks, self.classes)
+        chosen[selected[np.linspace(0, len(selected) - 1, min(limit, len(selected))).astype(np.int64)]] = True
+        parts = [self._read_group(group, chosen) for group in self._groups]
+        table = merge_tables([self._name], [part for part in parts if len(part)])
+        return parse_examples(self._name, table, self.features, self.tasks, self.classes)
 
-    def portions(self, rows: Mask, order: np.random.Generator | None = None) -> Iterator[Examples]:
+    def iterate_chunks(self, rows: Mask, rng: np.random.Generator | None = None) -> Iterator[Examples]:
         """All of these rows (N,) in portions; row groups come in the order of files, or are mixed."""
-        groups = self._groups if order is None else [self._groups[at] for at in order.permutation(len(self._groups))]
+        groups = self._groups if rng is None else [self._groups[index] for index in rng.permutation(len(self._groups))]
         waiting, readers = iter(groups), list[Iterator[Any]]()
         while True:
-            while len(readers) < OPEN and (group := next(waiting, None)) is not None:
-                readers.append(self._batches(group, rows))
+            while len(readers) < OPEN_GROUPS and (group := next(waiting, None)) is not None:
+                readers.append(self._iterate_batches(group, rows))
             if not readers:
                 return
             parts = [(reader, next(reader, None)) for reader in readers]
             readers = [reader for reader, part in parts if part is not None]
-            if found := [part for _, part in parts if part is not None and len(part)]:
-                table = joined([self._name], found)
-                examples = plain_or_served(self._name, table, self.features, self.tasks, self.classes)
+            if tables := [part for _, part in parts if part is not None and len(part)]:
+                table = merge_tables([self._name], tables)
+                examples = parse_table(self._name, table, self.features, self.tasks, self.classes)
                 if len(examples):  # else no row of these had a label
                     yield examples
 
-    def _table(self, group: Group, rows: Mask) -> Any:
+    def _read_group(self, group: RowGroup, rows: Mask) -> Any:
         """A row group's rows of these; what no row is of is not read."""
-        return pa.concat_tables(self._batches(group, rows)) if rows[group.begin :][: group.rows].any() else pa.table({})
+        return (
+            pa.concat_tables(self._iterate_batches(group, rows))
+            if rows[group.begin :][: group.rows].any()
+            else pa.table({})
+        )
 
-    def _batches(self, group: Group, rows: Mask) -> Iterator[Any]:
+    def _iterate_batches(self, group: RowGroup, rows: Mask) -> Iterator[Any]:
         """A row group's rows of these, a part of a portion at a time."""
-        at = group.begin
-        file = opened(group.path)
-        for batch in file.iter_batches(batch_size=PORTION // OPEN, row_groups=[group.number]):
-            mask = rows[at : at + len(batch)]
-            at += len(batch)
+        start = group.begin
+        file = open_parquet(group.path)
+        for batch in file.iter_batches(batch_size=CHUNK_ROWS // OPEN_GROUPS, row_groups=[group.number]):
+            mask = rows[start : start + len(batch)]
+            start += len(batch)
             yield (
                 pa.Table.from_batches([batch])
                 .filter(pa.array(mask))
@@ -117,54 +125,54 @@ class Stream:
             )
 
 
-class Facts(NamedTuple):
+class RowMetadata(NamedTuple):
     """What is known of every row without reading features: times and families (N,), and some labels of each task."""
 
     ts_ms: Integers
     family: Integers
-    values: Mapping[str, set[Any]]
+    distinct_labels: Mapping[str, set[Any]]
 
     @classmethod
-    def read(cls, groups: Sequence[Group], tasks: Sequence[Task]) -> "Facts":
+    def read(cls, groups: Sequence[RowGroup], tasks: Sequence[Task]) -> "RowMetadata":
         ts_ms, family = list[Integers](), list[Integers]()
-        values: dict[str, set[Any]] = {task.name: set() for task in tasks}
+        distinct_labels: dict[str, set[Any]] = {task.name: set() for task in tasks}
         for group in groups:
-            table = columns_of(group, ["ts_ms", *(f"label.{task.name}" for task in tasks)])
-            ts_ms.append(times(table))
-            known = [np.zeros(len(table), np.bool_) for _ in tasks]
+            table = read_columns(group, ["ts_ms", *(f"label.{task.name}" for task in tasks)])
+            ts_ms.append(read_times(table))
+            labelled = [np.zeros(len(table), np.bool_) for _ in tasks]
             for number, task in enumerate(tasks):
                 if f"label.{task.name}" in table.column_names:
                     label = table.column(f"label.{task.name}")
-                    known[number] = label.is_valid().to_numpy()
-                    values[task.name] |= some(label, task)
-            family.append(first_labelled(known, len(table)))
-        return cls(np.concatenate(ts_ms), np.concatenate(family), values)
+                    labelled[number] = label.is_valid().to_numpy()
+                    distinct_labels[task.name] |= find_distinct_labels(label, task)
+            family.append(find_first_label(labelled, len(table)))
+        return cls(np.concatenate(ts_ms), np.concatenate(family), distinct_labels)
 
 
-def some(label: Any, task: Task) -> set[Any]:
+def find_distinct_labels(label: Any, task: Task) -> set[Any]:
     """The distinct labels of a column; of numbers the least and the greatest."""
     if task.kind == "multiclass":
         return set(label.drop_null().unique().to_pylist())
     return set(pc.min_max(label).as_py().values()) - {None}
 
 
-def times(table: Any) -> Integers:
+def read_times(table: Any) -> Integers:
     if "ts_ms" not in table.column_names:
         return np.zeros(len(table), np.int64)
     return np.asarray(table.column("ts_ms").to_numpy(), np.int64)
 
 
-def groups_of(paths: Sequence[Path]) -> Iterator[Group]:
+def list_row_groups(paths: Sequence[Path]) -> Iterator[RowGroup]:
     """The row groups of the files in order; raises `BadData` for what is no Parquet."""
     begin = 0
     for path in paths:
-        metadata = opened(path).metadata
+        metadata = open_parquet(path).metadata
         for number in range(metadata.num_row_groups):
             rows = metadata.row_group(number).num_rows
-            yield Group(path, number, begin, rows)
+            yield RowGroup(path, number, begin, rows)
             begin += rows
 
 
-def columns_of(group: Group, names: Sequence[str]) -> Any:
-    file = opened(group.path)
+def read_columns(group: RowGroup, names: Sequence[str]) -> Any:
+    file = open_parquet(group.path)
     return file.read_row_group(group.number, columns=[name for name in names if name in file.schema_arrow.names])

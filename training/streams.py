@@ -12,15 +12,15 @@ import numpy as np
 import numpy.typing as npt
 
 from contract.features import Block, FeatureSet, Span
-from training.people import Taken
+from training.people import SampledRow
 
 BINS: Final = 15  # beside that of no id
-CLOCKED: Final = ("event.hour", "event.weekday")
+CLOCK_SOURCES: Final = ("event.hour", "event.weekday")
 SCORE: Final = "score"
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class DriftColumn:
     """Values (N,): float64 numbers, NaN where unknown; or int64 bins."""
 
     values: npt.NDArray[Any]
@@ -30,31 +30,31 @@ class Column:
         return self.values.dtype == np.int64
 
 
-def columns_of(rows: Sequence[Taken], features: FeatureSet) -> dict[str, Column]:
+def extract_columns(rows: Sequence[SampledRow], features: FeatureSet) -> dict[str, DriftColumn]:
     """Every column of some rows of one kind, by name; scores as `score.TASK@VERSION`."""
-    found = dict[str, Column]()
+    columns = dict[str, DriftColumn]()
     for group in {group: None for row in rows for group in row.groups}:
-        found |= columns_in(block_of(group, rows, features), group, features)
+        columns |= extract_group_columns(unpack_block(group, rows, features), group, features)
     for version in {row.version: None for row in rows if row.version}:
-        own = [row.scores for row in rows if row.version == version]
-        for task in {task: None for scores in own for task in scores}:
-            values = [scores.get(task, np.nan) for scores in own]
-            found[f"{SCORE}.{task}@{version}"] = Column(np.array(values, np.float64))
-    return found
+        version_scores = [row.scores for row in rows if row.version == version]
+        for task in {task: None for scores in version_scores for task in scores}:
+            values = [scores.get(task, np.nan) for scores in version_scores]
+            columns[f"{SCORE}.{task}@{version}"] = DriftColumn(np.array(values, np.float64))
+    return columns
 
 
-def block_of(group: str, rows: Sequence[Taken], features: FeatureSet) -> Block:
+def unpack_block(group: str, rows: Sequence[SampledRow], features: FeatureSet) -> Block:
     """The group's block of those rows that have it."""
     packed = [row.groups[group] for row in rows if group in row.groups]
     n, m = features.widths(group)
-    numbers = np.frombuffer(b"".join(one.numbers for one in packed), "<f4")
+    numbers = np.frombuffer(b"".join(row_block.numbers for row_block in packed), "<f4")
     return Block(
         numbers.reshape(len(packed), n),
-        np.frombuffer(b"".join(one.ids for one in packed), "<i8").reshape(len(packed), m),
+        np.frombuffer(b"".join(row_block.ids for row_block in packed), "<i8").reshape(len(packed), m),
     )
 
 
-def fits(row: Taken, features: FeatureSet) -> bool:
+def has_declared_widths(row: SampledRow, features: FeatureSet) -> bool:
     """Whether a row's blocks are as wide as the features say."""
     return all(
         (len(packed.numbers), len(packed.ids)) == (4 * n, 8 * m)
@@ -63,33 +63,33 @@ def fits(row: Taken, features: FeatureSet) -> bool:
     )
 
 
-def columns_in(block: Block, group: str, features: FeatureSet) -> dict[str, Column]:
+def extract_group_columns(block: Block, group: str, features: FeatureSet) -> dict[str, DriftColumn]:
     """The columns of one group's features."""
-    found = {
-        feature.name: Column(block.numbers[:, at].astype(np.float64))
-        for at, feature in enumerate(features.numbers(group))
-        if feature.source not in CLOCKED
+    columns = {
+        feature.name: DriftColumn(block.numbers[:, position].astype(np.float64))
+        for position, feature in enumerate(features.numbers(group))
+        if feature.source not in CLOCK_SOURCES
     }
     for span in features.vectors(group):
         part = block.numbers[:, span.start : span.start + span.width].astype(np.float64)
-        found[f"{span.feature.name}.length"] = Column(np.sqrt(np.square(part).sum(1)))
+        columns[f"{span.feature.name}.length"] = DriftColumn(np.sqrt(np.square(part).sum(1)))
     for span in features.spans(group):
-        found |= dict(columns_in_span(block.ids[:, span.start : span.start + span.width], span))
-    return found
+        columns |= dict(extract_span_columns(block.ids[:, span.start : span.start + span.width], span))
+    return columns
 
 
-def columns_in_span(ids: npt.NDArray[np.int64], span: Span) -> Iterator[tuple[str, Column]]:
+def extract_span_columns(ids: npt.NDArray[np.int64], span: Span) -> Iterator[tuple[str, DriftColumn]]:
     """Of a category its id; of a text or a sequence the first id, and how many there are."""
     name = span.feature.name
-    yield name, Column(np.where(ids[:, 0] == 0, 0, 1 + ids[:, 0] % BINS))
+    yield name, DriftColumn(np.where(ids[:, 0] == 0, 0, 1 + ids[:, 0] % BINS))
     if span.width > 1:
-        yield f"{name}.length", Column((ids != 0).sum(1).astype(np.float64))
+        yield f"{name}.length", DriftColumn((ids != 0).sum(1).astype(np.float64))
 
 
-def named(column: str) -> str:
+def strip_version(column: str) -> str:
     """A column's name without the version."""
     return column.partition("@")[0]
 
 
-def versions_in(columns: Mapping[str, Column]) -> set[str]:
+def list_versions(columns: Mapping[str, DriftColumn]) -> set[str]:
     return {column.partition("@")[2] for column in columns if "@" in column}

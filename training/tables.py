@@ -17,125 +17,139 @@ from torch import Tensor
 
 from model.checkpoint import Checkpoint
 from model.network import Network
-from model.statistics import table_of
-from model.vocabulary import Known, changed
+from model.statistics import table_name
+from model.vocabulary import KnownIds, update_known_ids
 from training.examples import Examples
-from training.plan import Plan
+from training.plan import TrainingConfig
 
 DAY_MS: Final = 86_400_000
 Integers = npt.NDArray[np.int64]
-MOMENTS: Final = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")  # what AdamW remembers of each weight
+ADAM_MOMENTS: Final = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")  # what AdamW remembers of each weight
 
 
 @dataclass(frozen=True, slots=True)
-class Met:
+class IdCounts:
     """Distinct ids in rising order, in how many examples each was met and when last; all (n,)."""
 
     ids: Integers
     count: Integers
     last_ms: Integers
 
-    def take(self, rows: npt.NDArray[Any]) -> "Met":
-        return Met(self.ids[rows], self.count[rows], self.last_ms[rows])
+    def take(self, rows: npt.NDArray[Any]) -> "IdCounts":
+        return IdCounts(self.ids[rows], self.count[rows], self.last_ms[rows])
 
-    def tensor(self) -> Tensor:
+    def to_tensor(self) -> Tensor:
         return torch.from_numpy(np.stack([self.ids, self.count, self.last_ms], 1))
 
-    def and_(self, other: "Met") -> "Met":
+    def merge(self, other: "IdCounts") -> "IdCounts":
         """Both, counts added up."""
-        ids, at = np.unique(np.concatenate([self.ids, other.ids]), return_inverse=True)
+        ids, inverse = np.unique(np.concatenate([self.ids, other.ids]), return_inverse=True)
         count, last_ms = np.zeros_like(ids), np.zeros_like(ids)
-        np.add.at(count, at, np.concatenate([self.count, other.count]))
-        np.maximum.at(last_ms, at, np.concatenate([self.last_ms, other.last_ms]))
-        return Met(ids, count, last_ms)
+        np.add.at(count, inverse, np.concatenate([self.count, other.count]))
+        np.maximum.at(last_ms, inverse, np.concatenate([self.last_ms, other.last_ms]))
+        return IdCounts(ids, count, last_ms)
 
 
-def as_met(tensor: Tensor) -> Met:
-    return Met(*tensor.numpy().astype(np.int64).reshape(-1, 3).T.copy())
+def read_id_counts(tensor: Tensor) -> IdCounts:
+    return IdCounts(*tensor.numpy().astype(np.int64).reshape(-1, 3).T.copy())
 
 
-NOBODY: Final = as_met(torch.empty(0, 3, dtype=torch.int64))
+NO_IDS: Final = read_id_counts(torch.empty(0, 3, dtype=torch.int64))
 
 
-def rehoused(checkpoint: Checkpoint, network: Network, new: Examples, plan: Plan) -> Checkpoint:
+def update_embedding_rows(checkpoint: Checkpoint, network: Network, new: Examples, plan: TrainingConfig) -> Checkpoint:
     """The checkpoint with ids counted, rows given to those met often and taken from those not met for long.
 
     All else, its version too, stays; `network` is its own. What it answers changes for ids that lost their row alone.
     """
     if not len(new):
         return checkpoint
-    counts = met_in(new, network)
-    known, met, rows = dict(checkpoint.about.statistics.known), dict(checkpoint.met), dict[str, Integers]()
+    counts = count_ids(new, network)
+    known, id_counts, rows = (
+        dict(checkpoint.metadata.statistics.known),
+        dict(checkpoint.id_counts),
+        dict[str, Integers](),
+    )
     now_ms = int(new.ts_ms.max())
-    for table, found in counts.items():
+    for table, new_counts in counts.items():
         ids = known[table].array
-        fresh = Met(ids, np.zeros_like(ids), np.full_like(ids, now_ms))  # of ids from before ids were counted
-        before = as_met(met[table]) if table in met else NOBODY
-        missing = fresh.take(~np.isin(ids, before.ids))
-        everyone = before.and_(missing).and_(found)
-        freed, added, kept = decided(everyone, known[table], checkpoint.about.shape.rows, plan)
-        met[table] = kept.tensor()
+        unmet = IdCounts(ids, np.zeros_like(ids), np.full_like(ids, now_ms))  # of ids from before ids were counted
+        previous = read_id_counts(id_counts[table]) if table in id_counts else NO_IDS
+        missing = unmet.take(~np.isin(ids, previous.ids))
+        merged = previous.merge(missing).merge(new_counts)
+        freed, added, remembered = select_rows(merged, known[table], checkpoint.metadata.shape.rows, plan)
+        id_counts[table] = remembered.to_tensor()
         if len(freed) or len(added):
-            known[table], rows[table] = changed(known[table], freed, added)
-    return replace(moved(checkpoint, network, known, rows), met=met)
+            known[table], rows[table] = update_known_ids(known[table], freed, added)
+    return replace(remap_checkpoint(checkpoint, network, known, rows), id_counts=id_counts)
 
 
-def decided(met: Met, known: Known, rows_max: int, plan: Plan) -> tuple[Integers, Integers, Met]:
+def select_rows(
+    id_counts: IdCounts, known: KnownIds, rows_max: int, plan: TrainingConfig
+) -> tuple[Integers, Integers, IdCounts]:
     """Ids that lose their row, ids that get one, most often met first, and what is remembered of all others."""
-    housed = np.isin(met.ids, known.array)
-    unused = met.last_ms < met.last_ms.max(initial=0) - plan.unused_days * DAY_MS
-    freed = met.ids[housed & unused]
-    waiting = np.flatnonzero(~housed & ~unused)
-    often = waiting[met.count[waiting] >= plan.row_after]
+    has_row = np.isin(id_counts.ids, known.array)
+    is_unused = id_counts.last_ms < id_counts.last_ms.max(initial=0) - plan.unused_days * DAY_MS
+    freed = id_counts.ids[has_row & is_unused]
+    waiting = np.flatnonzero(~has_row & ~is_unused)
+    frequent = waiting[id_counts.count[waiting] >= plan.row_after]
     room = max(rows_max - known.rows + len(freed), 0)
-    added = met.ids[often[np.argsort(-met.count[often], kind="stable")][:room]]
-    latest = waiting[np.argsort(-met.last_ms[waiting], kind="stable")][:rows_max]
-    stay = housed & ~unused
-    stay[latest] = True
-    return freed, added, met.take(stay | np.isin(met.ids, added))
+    added = id_counts.ids[frequent[np.argsort(-id_counts.count[frequent], kind="stable")][:room]]
+    latest = waiting[np.argsort(-id_counts.last_ms[waiting], kind="stable")][:rows_max]
+    is_remembered = has_row & ~is_unused
+    is_remembered[latest] = True
+    return freed, added, id_counts.take(is_remembered | np.isin(id_counts.ids, added))
 
 
-def met_in(examples: Examples, network: Network) -> dict[str, Met]:
+def count_ids(examples: Examples, network: Network) -> dict[str, IdCounts]:
     """How often and when the ids of each embedding table were met in these examples, once in each row."""
-    found = dict[str, Met]()
+    counts_by_table = dict[str, IdCounts]()
     for group in dict.fromkeys(group for _, group in network.trunks):
         for span in network.features.spans(group):
             ids = np.sort(examples.blocks[group].ids[:, span.start : span.start + span.width], 1)
             ids[:, 1:][ids[:, 1:] == ids[:, :-1]] = 0
             row, column = np.nonzero(ids)
             cells = ids[row, column]
-            distinct, at = np.unique(cells, return_inverse=True)
+            distinct, inverse = np.unique(cells, return_inverse=True)
             last_ms = np.zeros_like(distinct)
-            np.maximum.at(last_ms, at, examples.ts_ms[row])
-            table, met = (
-                table_of(span.feature),
-                Met(distinct, np.bincount(at, minlength=len(distinct)).astype(np.int64), last_ms),
+            np.maximum.at(last_ms, inverse, examples.ts_ms[row])
+            table, id_counts = (
+                table_name(span.feature),
+                IdCounts(distinct, np.bincount(inverse, minlength=len(distinct)).astype(np.int64), last_ms),
             )
-            found[table] = found[table].and_(met) if table in found else met
-    return found
+            counts_by_table[table] = counts_by_table[table].merge(id_counts) if table in counts_by_table else id_counts
+    return counts_by_table
 
 
-def moved(
-    checkpoint: Checkpoint, network: Network, known: Mapping[str, Known], rows: Mapping[str, Integers]
+def remap_checkpoint(
+    checkpoint: Checkpoint, network: Network, known: Mapping[str, KnownIds], rows: Mapping[str, Integers]
 ) -> Checkpoint:
     """The checkpoint with other vocabularies; `rows`: of each changed table, the former row of each row."""
     if not rows:
         return checkpoint
-    statistics = msgspec.structs.replace(checkpoint.about.statistics, known=dict(known))
-    at = {name: torch.from_numpy(of) for table, of in rows.items() for name in network.tables_of(table)}
-    weights = {name: value[at[name]] if name in at else value for name, value in checkpoint.weights.items()}
+    statistics = msgspec.structs.replace(checkpoint.metadata.statistics, known=dict(known))
+    source_rows = {
+        name: torch.from_numpy(former) for table, former in rows.items() for name in network.table_parameters(table)
+    }
+    weights = {
+        name: value[source_rows[name]] if name in source_rows else value for name, value in checkpoint.weights.items()
+    }
     return replace(
         checkpoint,
-        about=msgspec.structs.replace(checkpoint.about, statistics=statistics),
+        metadata=msgspec.structs.replace(checkpoint.metadata, statistics=statistics),
         weights=weights,
-        optimizer=with_rows(checkpoint.optimizer, network, at),
+        optimizer=remap_optimizer(checkpoint.optimizer, network, source_rows),
     )
 
 
-def with_rows(optimizer: Mapping[str, Any], network: Network, at: Mapping[str, Tensor]) -> dict[str, Any]:
+def remap_optimizer(
+    optimizer: Mapping[str, Any], network: Network, source_rows: Mapping[str, Tensor]
+) -> dict[str, Any]:
     """What the optimizer remembers, each row of a table being that of the row that it was or begins as."""
     state = dict(optimizer.get("state", {}))
     for number, (name, _) in enumerate(network.named_parameters()):
-        if name in at and number in state:
-            state[number] = {key: value[at[name]] if key in MOMENTS else value for key, value in state[number].items()}
+        if name in source_rows and number in state:
+            state[number] = {
+                key: value[source_rows[name]] if key in ADAM_MOMENTS else value for key, value in state[number].items()
+            }
     return {**optimizer, "state": state} if optimizer else {}

@@ -11,24 +11,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.answers import probabilities
+from model.answers import compute_probabilities
 from model.network import Network
-from training.learner import Batch, known
+from training.learner import Batch, has_label
 
 
 @torch.no_grad()
-def taught(teacher: Network, batch: Batch, labelled: int) -> Batch:
+def add_teacher_targets(teacher: Network, batch: Batch, labelled: int) -> Batch:
     """The batch with what the teacher says of it; of its first `labelled` rows, where a task has no label alone."""
-    said = dict[str, Tensor]()
+    targets = dict[str, Tensor]()
     for view in teacher.views:
-        rows = batch.rows_of(view)
+        rows = batch.labelled_rows(view)
         if not len(rows):
             continue
-        logits = teacher.logits(view, teacher.parts(view, batch.take(rows, view.groups).inputs))
-        for task, answer in probabilities(view.tasks, logits, teacher.scale).items():
+        logits = teacher.logits(view, teacher.group_parts(view, batch.take(rows, view.groups).inputs))
+        for task, answer in compute_probabilities(view.tasks, logits, teacher.scale).items():
             label = batch.labels[task]
-            whole = torch.full((len(label), *answer.shape[1:]), np.nan)
-            whole[rows] = answer
-            whole[:labelled][known(label[:labelled])] = np.nan
-            said[task] = whole
-    return replace(batch, said=said)
+            target = torch.full((len(label), *answer.shape[1:]), np.nan)
+            target[rows] = answer
+            target[:labelled][has_label(label[:labelled])] = np.nan
+            targets[task] = target
+    return replace(batch, soft_targets=targets)

@@ -14,40 +14,40 @@ import msgspec
 from contract.bundle import current_version, read_manifest
 from contract.errors import BadBundle, BadData
 from contract.features import FeatureSet
-from contract.rows import read_example, read_scored
+from contract.rows import read_example, read_scored_row
 from contract.settings import Settings
-from model.checkpoint import path_of, read_checkpoint
+from model.checkpoint import checkpoint_path, read_checkpoint
 from training import telemetry
-from training.drift import Alarm, Drift
+from training.drift import Alarm, DriftDetector
 from training.evaluation import Evaluation
-from training.live import Live
-from training.looks import Looks
-from training.portions import Portion
+from training.live import LiveMetrics
+from training.looks import AlphaSpending
+from training.portions import RecordChunk
 from training.refused import is_frozen
-from training.report import say
-from training.rollback import Withdrawn, finish, parent_of, unfinished, withdraw
-from training.verdict import Judge, Verdict
-from training.watching import Watching
+from training.report import print_lines
+from training.rollback import Withdrawal, find_rollback_target, find_unfinished, finish_withdrawal, withdraw
+from training.verdict import RollbackTest, RollbackTestResult
+from training.watching import MonitorConfig
 
 
-class Topic(Protocol):
+class RecordSource(Protocol):
     """What gives records in portions; see `training.portions`."""
 
-    def read(self, positions: Mapping[str, int]) -> Portion:
+    def read(self, positions: Mapping[str, int]) -> RecordChunk:
         """What comes next, and where to go on; raises `Unavailable`."""
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class MonitorReport:
     """What came of one look at everything; `withdrawn`: the bundle that was taken back by it."""
 
     figures: dict[str, Evaluation] = field(default_factory=dict)
     alarms: Sequence[Alarm] = ()
-    verdict: Verdict | None = None
-    withdrawn: Withdrawn | None = None
+    test_result: RollbackTestResult | None = None
+    withdrawal: Withdrawal | None = None
 
 
-class Watcher:
+class ModelMonitor:
     """Looks as often as it is asked to; what it has read and what it keeps in mind stay in memory between looks."""
 
     def __init__(
@@ -56,33 +56,38 @@ class Watcher:
         settings: Settings,
         features: FeatureSet,
         bundles: Path,
-        watching: Watching,
-        scored: Topic,
-        feedback: Topic,
+        config: MonitorConfig,
+        scored: RecordSource,
+        feedback: RecordSource,
     ) -> None:
-        self._settings, self._features, self._bundles, self._watching = settings, features, bundles, watching
+        self._settings, self._features, self._bundles, self._config = settings, features, bundles, config
         self._topics = {"scored": scored, "feedback": feedback}
         self._positions: dict[str, dict[str, int]] = {"scored": {}, "feedback": {}}
-        self._live = Live(tasks=settings.tasks, feedback=settings.feedback, watching=watching)
-        self._drift = Drift(features=features, watching=watching, folder=bundles / "drift")
+        self._live_metrics = LiveMetrics(tasks=settings.tasks, feedback=settings.feedback, config=config)
+        self._drift_detector = DriftDetector(features=features, config=config, folder=bundles / "drift")
         self._alarms = list[Alarm]()
-        self._judge: Judge | None = None
-        self._told = ""
+        self._rollback_test: RollbackTest | None = None
+        self._last_message = ""
 
-    def look(self) -> Seen:
+    def check(self) -> MonitorReport:
         """Read both topics to their ends, show the figures, and judge the bundle that serves. Raises `Unavailable`."""
-        self._read("scored", self._take_scored)
-        self._read("feedback", lambda value: self._live.take(read_example(value)))
-        self._live.forget()
+        self._read_to_end("scored", self._observe_scored)
+        self._read_to_end("feedback", lambda value: self._live_metrics.observe(read_example(value)))
+        self._live_metrics.evict_old()
         alarms, self._alarms = self._alarms, []
-        thresholds, versions = self._thresholds(), self._live.versions()
-        figures = {version: self._live.figures(version, thresholds) for version in versions}
-        self._show(figures)
-        verdict, taken = self._judge_present()
-        telemetry.LOOKS.inc()
-        return Seen({version: of for version, of in figures.items() if of}, alarms, verdict, taken)
+        thresholds, versions = self._thresholds(), self._live_metrics.versions()
+        figures = {version: self._live_metrics.evaluate(version, thresholds) for version in versions}
+        self._export_metrics(figures)
+        test_result, withdrawal = self._test_serving()
+        telemetry.CHECKS.inc()
+        return MonitorReport(
+            {version: evaluation for version, evaluation in figures.items() if evaluation},
+            alarms,
+            test_result,
+            withdrawal,
+        )
 
-    def _read(self, name: str, take: Callable[[bytes], None]) -> None:
+    def _read_to_end(self, name: str, observe: Callable[[bytes], None]) -> None:
         """Take a topic's records to its present end, a portion at a time; one that cannot be used is counted."""
         topic = self._topics[name]
         is_last = False
@@ -90,25 +95,25 @@ class Watcher:
             portion = topic.read(self._positions[name])
             for record in portion.records:
                 try:
-                    take(record.value)
+                    observe(record.value)
                 except msgspec.MsgspecError:
                     telemetry.LEFT_OUT.labels("unreadable").inc()
             self._positions[name], is_last = portion.positions, portion.is_last
-            telemetry.READ.labels(name).inc(len(portion.records))
+            telemetry.RECORDS.labels(name).inc(len(portion.records))
 
-    def _take_scored(self, value: bytes) -> None:
-        row = read_scored(value)
+    def _observe_scored(self, value: bytes) -> None:
+        row = read_scored_row(value)
         if row.features != self._features.digest:
             telemetry.LEFT_OUT.labels("of other features").inc()
             return
-        compared = self._drift.take(row)
-        if compared is None:
+        comparison = self._drift_detector.observe(row)
+        if comparison is None:
             return
-        telemetry.BLOCKS.labels(compared.kind).inc()
-        self._alarms += compared.alarms
-        for alarm in compared.alarms:
-            telemetry.ALARMS.labels(alarm.kind, alarm.column).inc()
-            say(f"Drift: `{alarm.column}` of {alarm.kind} rows is not what it was (p = {alarm.p:.1g}).")
+        telemetry.DRIFT_BLOCKS.labels(comparison.kind).inc()
+        self._alarms += comparison.alarms
+        for alarm in comparison.alarms:
+            telemetry.DRIFT_ALARMS.labels(alarm.kind, alarm.column).inc()
+            print_lines(f"Drift: `{alarm.column}` of {alarm.kind} rows is not what it was (p = {alarm.p:.1g}).")
 
     def _thresholds(self) -> dict[str, dict[str, float]]:
         """What the shop compares probabilities with, as a worker takes them."""
@@ -119,77 +124,84 @@ class Watcher:
             of_bundle = {}
         return {**of_bundle, **self._settings.thresholds}
 
-    def _show(self, figures: dict[str, Evaluation]) -> None:
-        telemetry.show_figures(figures)
-        telemetry.TIME.set(self._live.now_ms / 1_000)
-        telemetry.FROZEN.set(is_frozen(self._bundles))
-        for graph, share in self._live.shares().items():
-            telemetry.SHARE.labels(graph).set(share)
+    def _export_metrics(self, figures: dict[str, Evaluation]) -> None:
+        telemetry.set_live_metrics(figures)
+        telemetry.FEEDBACK_TIME.set(self._live_metrics.now_ms / 1_000)
+        telemetry.LEARNER_FROZEN.set(is_frozen(self._bundles))
+        for graph, share in self._live_metrics.user_shares().items():
+            telemetry.USER_SHARE.labels(graph).set(share)
 
-    def _judge_present(self) -> tuple[Verdict | None, Withdrawn | None]:
+    def _test_serving(self) -> tuple[RollbackTestResult | None, Withdrawal | None]:
         """Compare the bundle that serves with its parent, and go back where it is worse. What hinders it is said."""
         try:
             version = current_version(self._bundles)
             if version is None:
-                self._say_once(f"{self._bundles} has no present bundle yet: there is none to watch.")
+                self._print_once(f"{self._bundles} has no present bundle yet: there is none to watch.")
                 return None, None
-            if decision := unfinished(self._bundles, version):
-                return None, self._tell(finish(self._bundles, decision))
-            parent = parent_of(self._bundles, version)
-            judge = self._judge_of(version, parent)
-            verdict = judge.look(self._live)
+            if withdrawal := find_unfinished(self._bundles, version):
+                return None, self._report_rollback(finish_withdrawal(self._bundles, withdrawal))
+            parent = find_rollback_target(self._bundles, version)
+            rollback_test = self._load_rollback_test(version, parent)
+            result = rollback_test.run(self._live_metrics)
         except (BadBundle, BadData) as error:
-            self._say_once(str(error))
+            self._print_once(str(error))
             return None, None
-        for question, one in verdict.excess.items():
-            telemetry.LOST.labels(question).set(one.lost)
-        return verdict, self._act(verdict, parent)
+        for question, loss in result.losses.items():
+            telemetry.GAIN_LOST.labels(question).set(loss.gain_lost)
+        return result, self._roll_back_if_worse(result, parent)
 
-    def _judge_of(self, version: str, parent: str) -> Judge:
+    def _load_rollback_test(self, version: str, parent: str) -> RollbackTest:
         """The judge of this version, which has the parent's network in memory."""
-        if self._judge is None or self._judge.version != version:
-            network = read_checkpoint(path_of(self._bundles, parent)).network()
-            looks = Looks(bundles=self._bundles, version=version, rows_min=self._watching.rows_min)
-            self._judge = Judge(network=network, looks=looks, watching=self._watching)
-            telemetry.LOST.clear()
-        return self._judge
+        if self._rollback_test is None or self._rollback_test.version != version:
+            network = read_checkpoint(checkpoint_path(self._bundles, parent)).build_network()
+            alpha_spending = AlphaSpending(bundles=self._bundles, version=version, rows_min=self._config.rows_min)
+            self._rollback_test = RollbackTest(network=network, alpha_spending=alpha_spending, config=self._config)
+            telemetry.GAIN_LOST.clear()
+        return self._rollback_test
 
-    def _act(self, verdict: Verdict, parent: str) -> Withdrawn | None:
+    def _roll_back_if_worse(self, result: RollbackTestResult, parent: str) -> Withdrawal | None:
         """Take the bundle back where there are reasons to."""
-        if not verdict.reasons:
+        if not result.reasons:
             return None
-        if not self._watching.rollback:
-            say(
-                f"Bundle {verdict.version} is worse than its parent and stays, as `watch.rollback` says.",
-                *verdict.reasons,
+        if not self._config.rollback:
+            print_lines(
+                f"Bundle {result.version} is worse than its parent and stays, as `watch.rollback` says.",
+                *result.reasons,
             )
             return None
         try:
-            return self._tell(withdraw(self._bundles, verdict.version, parent, verdict.reasons))
+            return self._report_rollback(withdraw(self._bundles, result.version, parent, result.reasons))
         except BadBundle as error:
-            say(
-                f"Bundle {verdict.version} is worse than its parent and cannot be taken back. {error}", *verdict.reasons
+            print_lines(
+                f"Bundle {result.version} is worse than its parent and cannot be taken back. {error}", *result.reasons
             )
             return None
 
-    def _tell(self, decision: Withdrawn | None) -> Withdrawn | None:
-        if decision is not None:
+    def _report_rollback(self, withdrawal: Withdrawal | None) -> Withdrawal | None:
+        if withdrawal is not None:
             telemetry.ROLLBACKS.inc()
-            say(f"ROLLBACK: bundle {decision.version} is taken back, {decision.to} serves again.", *decision.reasons)
-        return decision
+            print_lines(
+                f"ROLLBACK: bundle {withdrawal.version} is taken back, {withdrawal.to} serves again.",
+                *withdrawal.reasons,
+            )
+        return withdrawal
 
-    def _say_once(self, sentence: str) -> None:
+    def _print_once(self, sentence: str) -> None:
         """Say what stands in the way, not at every look."""
-        if sentence != self._told:
-            say(sentence)
-        self._told = sentence
+        if sentence != self._last_message:
+            print_lines(sentence)
+        self._last_message = sentence
 
 
-def told(seen: Seen) -> dict[str, Any]:
+def to_json(report: MonitorReport) -> dict[str, Any]:
     """A look as JSON has it."""
     return {
-        "figures": seen.figures,
-        "alarms": [{"kind": one.kind, "column": one.column, "p": one.p, "ts_ms": one.ts_ms} for one in seen.alarms],
-        "lost": {question: one.lost for question, one in seen.verdict.excess.items()} if seen.verdict else {},
-        "withdrawn": seen.withdrawn.version if seen.withdrawn else None,
+        "figures": report.figures,
+        "alarms": [
+            {"kind": entry.kind, "column": entry.column, "p": entry.p, "ts_ms": entry.ts_ms} for entry in report.alarms
+        ],
+        "lost": {question: entry.gain_lost for question, entry in report.test_result.losses.items()}
+        if report.test_result
+        else {},
+        "withdrawn": report.withdrawal.version if report.withdrawal else None,
     }

@@ -14,7 +14,7 @@ Seconds = Annotated[float, Meta(gt=0)]
 Margin = Annotated[float, Meta(ge=0)]
 
 
-class Watching(Struct, frozen=True, forbid_unknown_fields=True):
+class MonitorConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """`pause_s`: between two looks, by the clock. `portion`: records of one partition that are read at a time.
 
     Live figures: `rows`: how many examples of one graph are kept at most, of fewer users where there are more;
@@ -45,9 +45,9 @@ class Watching(Struct, frozen=True, forbid_unknown_fields=True):
     risk: Share = 0.01
 
 
-def read_watching(table: Mapping[str, object]) -> Watching:
+def read_monitor_config(table: Mapping[str, object]) -> MonitorConfig:
     """What the [watch] table declares; raises `BadConfig`."""
     try:
-        return msgspec.convert(table, Watching, strict=False)
+        return msgspec.convert(table, MonitorConfig, strict=False)
     except msgspec.ValidationError as error:
         raise BadConfig([f"[watch] should say how to watch. Found: {error}"]) from error

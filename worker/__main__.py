@@ -14,7 +14,7 @@ from contract.settings import read_settings
 from worker.lanes import LANES
 
 log = logging.getLogger("worker")
-LASTING = ("score", "feedback", "rebuild")  # these end in good order when a signal asks them to
+LONG_RUNNING = ("score", "feedback", "rebuild")  # these end in good order when a signal asks them to
 
 
 def main() -> int:
@@ -22,7 +22,7 @@ def main() -> int:
     arguments = parse()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     stop = threading.Event()
-    if arguments.command in LASTING:
+    if arguments.command in LONG_RUNNING:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
     try:
@@ -45,33 +45,33 @@ def run(arguments: argparse.Namespace, stop: threading.Event) -> int:
 
             ScoreWorker(settings=settings, features=features, lane=arguments.lane, stop=stop).run()
             if arguments.profile:
-                from worker.stopwatch import STOPWATCH
+                from worker.stopwatch import PROFILER
 
-                print("\n".join(STOPWATCH.table()), flush=True)
+                print("\n".join(PROFILER.format_table()), flush=True)
         case "feedback":
-            from worker.feedback import FeedbackWorker
+            from worker.feedback import JoinerWorker
 
-            FeedbackWorker(settings=settings, stop=stop).run()
+            JoinerWorker(settings=settings, stop=stop).run()
         case "topics":
-            from worker.broker import Broker
+            from worker.broker import KafkaAdmin
 
-            created = Broker(kafka=settings.kafka).create(settings.topics, arguments.replication)
+            created = KafkaAdmin(kafka=settings.kafka).create_topics(settings.topics, arguments.replication)
             print(f"Created {len(created)} topics: {', '.join(created) or 'all were there'}.")
         case "verify":
-            from worker.verification import Sample, verify
+            from worker.verification import EntitySample, verify
 
-            sample = Sample() if arguments.all else Sample(arguments.share, arguments.part)
+            sample = EntitySample() if arguments.all else EntitySample(arguments.share, arguments.part)
             return verify(settings, sample, arguments.kinds)
         case "rebuild":
-            from worker.rebuild import collect, rebuild
+            from worker.rebuild import collect_garbage, rebuild
 
             if arguments.collect or arguments.retire:
-                return collect(settings, retires=arguments.retire)
+                return collect_garbage(settings, retires=arguments.retire)
             return rebuild(settings, arguments.start, accepts_loss=arguments.accept_loss, stop=stop)
         case "profile":
-            from worker.portrait import show
+            from worker.portrait import print_profile
 
-            return show(settings, arguments.kind, arguments.id, arguments.at)
+            return print_profile(settings, arguments.kind, arguments.id, arguments.at)
     return 0
 
 
@@ -85,20 +85,22 @@ def parse() -> argparse.Namespace:
     topics = commands.add_parser("topics", help="create the topics that do not exist yet")
     topics.add_argument("--replication", type=int, default=1, help="copies of each partition")
     add_rebuild(commands)
-    add_inspections(commands)
+    add_state_commands(commands)
     return parser.parse_args()
 
 
 def add_rebuild(commands: Any) -> None:
     rebuild = commands.add_parser("rebuild", help="build profiles anew from the log, beside the workers, and switch")
-    rebuild.add_argument("--from", dest="start", type=start, metavar="TIME", help="`beginning` (default), or a time")
+    rebuild.add_argument(
+        "--from", dest="start", type=parse_start, metavar="TIME", help="`beginning` (default), or a time"
+    )
     rebuild.add_argument("--accept-loss", action="store_true", help="although logs have lost their first records")
-    only = rebuild.add_mutually_exclusive_group()
-    only.add_argument("--collect", action="store_true", help="build nothing; delete what earlier rebuilds left")
-    only.add_argument("--retire", action="store_true", help="the same, and delete the states of other layouts")
+    cleanup = rebuild.add_mutually_exclusive_group()
+    cleanup.add_argument("--collect", action="store_true", help="build nothing; delete what earlier rebuilds left")
+    cleanup.add_argument("--retire", action="store_true", help="the same, and delete the states of other layouts")
 
 
-def start(text: str) -> datetime | None:
+def parse_start(text: str) -> datetime | None:
     """When a state begins; None for the beginning of its logs."""
     if text == "beginning":
         return None
@@ -110,27 +112,27 @@ def start(text: str) -> datetime | None:
         ) from error
 
 
-def add_inspections(commands: Any) -> None:
+def add_state_commands(commands: Any) -> None:
     """What looks at the state and changes nothing."""
     verify = commands.add_parser("verify", help="compare profiles with what their log makes of them")
-    verify.add_argument("--share", type=share, default=0.1, help="of all entities, by their hash (0.1)")
+    verify.add_argument("--share", type=parse_share, default=0.1, help="of all entities, by their hash (0.1)")
     verify.add_argument("--part", type=int, default=0, help="which share: 0, 1, ... together are all")
     verify.add_argument("--all", action="store_true", help="every entity, at once")
-    verify.add_argument("--kinds", type=families, default=FAMILIES, help="of events, with commas between them")
+    verify.add_argument("--kinds", type=parse_kinds, default=FAMILIES, help="of events, with commas between them")
     profile = commands.add_parser("profile", help="show what is remembered of one entity")
     profile.add_argument("kind", choices=ENTITY_KINDS)
     profile.add_argument("id")
     profile.add_argument("--at", type=datetime.fromisoformat, help="the time at which windows end, by default now")
 
 
-def share(text: str) -> float:
+def parse_share(text: str) -> float:
     value = float(text)
     if not 0 < value <= 1:
         raise argparse.ArgumentTypeError(f"A share should be above 0 and at most 1. Found {text}.")
     return value
 
 
-def families(text: str) -> tuple[str, ...]:
+def parse_kinds(text: str) -> tuple[str, ...]:
     kinds = tuple(text.split(","))
     if unknown := set(kinds) - set(FAMILIES):
         raise argparse.ArgumentTypeError(f"Kinds should be among {', '.join(FAMILIES)}. Found {sorted(unknown)}.")

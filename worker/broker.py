@@ -7,64 +7,79 @@ from confluent_kafka import (
     KafkaError,
     KafkaException,
     TopicCollection,
-    TopicPartition,
+)
+from confluent_kafka import (
+    TopicPartition as KafkaPartition,
 )
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
 from contract.errors import Unavailable
-from contract.settings import Kafka, Topics
-from worker.intake import Place
+from contract.settings import KafkaSettings, TopicSettings
+from worker.intake import TopicPartition
 
 NOT_READ_BY_KEY = ("partitions",)
 
 
-class Broker:
+class KafkaAdmin:
     """An administrator's client of the cluster."""
 
-    def __init__(self, *, kafka: Kafka) -> None:
+    def __init__(self, *, kafka: KafkaSettings) -> None:
         self._admin = AdminClient({**kafka.connection(), "log_level": 3})
-        self._known, self._group = kafka.topic_ids, kafka.group
+        self._has_topic_ids, self._group_id = kafka.topic_ids, kafka.group
 
-    def topic_ids(self, topics: Iterable[str]) -> dict[str, str]:
+    def fetch_topic_ids(self, topics: Iterable[str]) -> dict[str, str]:
         """The id of each topic that exists; nothing from a broker that does not tell ids."""
-        return self.ask_topic_ids(topics)()
+        return self.request_topic_ids(topics)()
 
-    def ask_topic_ids(self, topics: Iterable[str]) -> Callable[[], dict[str, str]]:
+    def request_topic_ids(self, topics: Iterable[str]) -> Callable[[], dict[str, str]]:
         """Ask for `topic_ids`; what is returned waits for the answer."""
-        asked = list(topics)
-        found = self._admin.describe_topics(TopicCollection(asked), request_timeout=10) if self._known and asked else {}
+        names = list(topics)
+        futures = (
+            self._admin.describe_topics(TopicCollection(names), request_timeout=10)
+            if self._has_topic_ids and names
+            else {}
+        )
 
-        def answer() -> dict[str, str]:
+        def wait() -> dict[str, str]:
             try:
-                return {topic: str(future.result().topic_id) for topic, future in found.items() if self._exists(future)}
+                return {
+                    topic: str(future.result().topic_id) for topic, future in futures.items() if self._exists(future)
+                }
             except KafkaException as error:
                 raise Unavailable(f"Kafka should describe its topics. Found: {error}") from error
 
-        return answer
+        return wait
 
-    def places(self, topics: Iterable[str]) -> list[Place]:
+    def list_partitions(self, topics: Iterable[str]) -> list[TopicPartition]:
         """Every partition of those topics that exist; raises `Unavailable`."""
         try:
-            known = self._admin.list_topics(timeout=10).topics
+            metadata_by_topic = self._admin.list_topics(timeout=10).topics
         except KafkaException as error:
             raise Unavailable(f"Kafka should list its topics. Found: {error}") from error
-        return [Place(topic, number) for topic in topics if topic in known for number in known[topic].partitions]
+        return [
+            TopicPartition(topic, number)
+            for topic in topics
+            if topic in metadata_by_topic
+            for number in metadata_by_topic[topic].partitions
+        ]
 
-    def worked(self, lane: str, places: Iterable[Place]) -> set[Place]:
+    def filter_committed(self, lane: str, partitions: Iterable[TopicPartition]) -> set[TopicPartition]:
         """In which of these partitions a lane has committed anything, ever; raises `Unavailable`."""
-        asked = ConsumerGroupTopicPartitions(self._group(lane), [TopicPartition(*place) for place in places])
-        if not asked.topic_partitions:
+        request = ConsumerGroupTopicPartitions(
+            self._group_id(lane), [KafkaPartition(*partition) for partition in partitions]
+        )
+        if not request.topic_partitions:
             return set()
         try:
-            (future,) = self._admin.list_consumer_group_offsets([asked], request_timeout=10).values()
-            found = future.result().topic_partitions
+            (future,) = self._admin.list_consumer_group_offsets([request], request_timeout=10).values()
+            committed = future.result().topic_partitions
         except KafkaException as error:
-            raise Unavailable(f"Kafka should tell what {asked.group_id} has committed. Found: {error}") from error
-        return {Place(one.topic, one.partition) for one in found if one.offset >= 0}
+            raise Unavailable(f"Kafka should tell what {request.group_id} has committed. Found: {error}") from error
+        return {TopicPartition(offset.topic, offset.partition) for offset in committed if offset.offset >= 0}
 
-    def create(self, topics: Topics, replication: int = 1) -> list[str]:
+    def create_topics(self, topics: TopicSettings, replication: int = 1) -> list[str]:
         """Create the topics that do not exist yet; erasures are compacted. Returns the names of the new ones."""
-        names = [topics.of(kind) for kind in type(topics).model_fields if kind != "partitions"]
+        names = [topics.topic_name(kind) for kind in type(topics).model_fields if kind != "partitions"]
         compacted = {topics.erasures, topics.products}
         new = [
             NewTopic(

@@ -7,69 +7,81 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from contract.encoding import Encoder, Served, apart, entities_of
+from contract.encoding import Encoder, ScoredRowBuilder, list_entities, split_rows
 from contract.events import Click
-from contract.memory import Memory
-from contract.rows import Ranking, Recommendations, Scored
-from contract.settings import Lists
-from worker.answers import answered_with
+from contract.memory import FoldedBatch
+from contract.rows import Ranking, Recommendations, ScoredRow
+from contract.settings import ListSettings
+from worker.answers import model_version
 from worker.batch import Batch
-from worker.candidates import Candidates
+from worker.candidates import CandidateGenerator
 from worker.catalogue import Catalogue
-from worker.challenger import Lineup, version_of
-from worker.item_index import Numbers
-from worker.lists import GROUPS, ListMaker, Wish
-from worker.runtime import Model, Scores, by_row, single
-from worker.searching import Searcher
+from worker.challenger import ActiveModels, trial_version
+from worker.item_index import ItemNumbers
+from worker.lists import GROUPS, ListBuilder, ListRequest
+from worker.runtime import Model, Scores, to_logged_scores, to_rows
+from worker.searching import SearchRanker
 
 
-class BrowsingDesk:
+class BrowsingHandler:
     """Answers with the serving model of a line-up; a shadow in it is heard and not heeded."""
 
     def __init__(
-        self, *, lists: Lists, encoder: Encoder, catalogue: Catalogue, candidates: Candidates, lineup: Lineup
+        self,
+        *,
+        lists: ListSettings,
+        encoder: Encoder,
+        catalogue: Catalogue,
+        candidate_generator: CandidateGenerator,
+        models: ActiveModels,
     ) -> None:
         self._encoder, self._catalogue = encoder, catalogue
-        self._maker = ListMaker(lists=lists, encoder=encoder, catalogue=catalogue, candidates=candidates)
-        self._searcher = Searcher(encoder=encoder, catalogue=catalogue, items_max=lists.candidates)
-        able = lineup.able("recommend")
-        self._model, self._shadow = able.model, able.shadow
-        self._maker.serve(*lineup)
-        self._searcher.serve(*lineup)
+        self._list_builder = ListBuilder(
+            lists=lists, encoder=encoder, catalogue=catalogue, candidate_generator=candidate_generator
+        )
+        self._search_ranker = SearchRanker(encoder=encoder, catalogue=catalogue, items_max=lists.candidates)
+        supporting = models.supporting("recommend")
+        self._model, self._shadow = supporting.serving, supporting.shadow
+        self._list_builder.activate(*models)
+        self._search_ranker.activate(*models)
 
-    def rank(self, batch: Batch, rows: list[int], memory: Memory) -> list[tuple[Ranking, Scored]]:
+    def rank_searches(self, batch: Batch, rows: list[int], memory: FoldedBatch) -> list[tuple[Ranking, ScoredRow]]:
         """The ranking of each search among the batch's arrivals `rows`."""
-        return self._searcher.rank(batch, rows, memory)
+        return self._search_ranker.rank(batch, rows, memory)
 
-    def make(self, wishes: Sequence[Wish], memory: Memory, now_ms: int) -> list[tuple[Recommendations, Scored]]:
+    def build_lists(
+        self, requests: Sequence[ListRequest], memory: FoldedBatch, now_ms: int
+    ) -> list[tuple[Recommendations, ScoredRow]]:
         """A list for each wish for which there is any candidate."""
-        return self._maker.make(wishes, memory, now_ms)
+        return self._list_builder.build(requests, memory, now_ms)
 
-    def log_clicks(self, batch: Batch, rows: list[int], memory: Memory, viewed: Numbers) -> list[Scored]:
+    def score_clicks(self, batch: Batch, rows: list[int], memory: FoldedBatch, viewed: ItemNumbers) -> list[ScoredRow]:
         """The scored row of each click: the user before it, the item, and what we thought of the pair."""
-        blocks = self._encoder.before(memory, rows, GROUPS)
+        blocks = self._encoder.encode_before(memory, rows, GROUPS)
         arrivals = [batch.arrivals[row] for row in rows]
         items = [click.item_id for a in arrivals if isinstance(click := a.event, Click)]
 
         def score(model: Model) -> Scores:
-            parts = self._catalogue.parts(items, viewed[rows], model)
-            return model.run("recommend", blocks, item_part=parts, user=np.arange(len(rows)))
+            embeddings = self._catalogue.item_embeddings(items, viewed[rows], model)
+            return model.run("recommend", blocks, item_part=embeddings, user=np.arange(len(rows)))
 
         scores = score(self._model) if self._model else {}
-        aside = self._shadow.say(len(rows), score) if self._shadow else {}
-        blocks["item"] = self._catalogue.block(items, viewed[rows])
-        served = Served(self._encoder.features.digest, answered_with(self._model), version_of(self._shadow))
-        answers = (by_row(scores, len(rows)), by_row(aside, len(rows)))
-        columns = (arrivals, apart(blocks), items, *answers, entities_of(memory, rows))
+        shadow_scores = self._shadow.predict_shadow(len(rows), score) if self._shadow else {}
+        blocks["item"] = self._catalogue.item_block(items, viewed[rows])
+        served = ScoredRowBuilder(
+            self._encoder.features.digest, model_version(self._model), trial_version(self._shadow)
+        )
+        scores_by_row = (to_rows(scores, len(rows)), to_rows(shadow_scores, len(rows)))
+        columns = (arrivals, split_rows(blocks), items, *scores_by_row, list_entities(memory, rows))
         return [
-            served.row(
+            served.build(
                 "click",
                 arrival,
                 groups,
                 items=(item,),
-                scores=single(own),
-                shadow=single(beside),
+                scores=to_logged_scores(row_scores),
+                shadow=to_logged_scores(row_shadow),
                 entities=entities,
             )
-            for arrival, groups, item, own, beside, entities in zip(*columns, strict=True)
+            for arrival, groups, item, row_scores, row_shadow, entities in zip(*columns, strict=True)
         ]

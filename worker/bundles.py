@@ -9,15 +9,15 @@ from contract.errors import BadBundle
 from contract.features import FeatureSet
 from contract.trial import Trial, read_trial
 from worker import metrics
-from worker.challenger import Challenger, Lineup
-from worker.opening import Opening, give_back_memory
+from worker.challenger import ActiveModels, TrialModel
+from worker.opening import BundleLoader, trim_heap
 from worker.runtime import Model
 
 log = logging.getLogger(__name__)
-BROKEN = "a broken pointer"
+BROKEN_POINTER = "a broken pointer"
 
 
-class Bundles:
+class BundleWatcher:
     """The folder in which bundles appear, and the line-up of those that answer; whatever is wrong leaves it as it is.
 
     A thread opens bundles, one at a time, so that no batch waits for it.
@@ -25,94 +25,96 @@ class Bundles:
 
     def __init__(self, *, folder: Path, features: FeatureSet) -> None:
         self._folder, self._features = folder, features
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="bundles")
-        self._current, self._trial = Opening(self._open), Opening(self._open)
-        self.lineup = self._shown = Lineup()
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="bundles")
+        self._serving_loader, self._trial_loader = BundleLoader(self._load), BundleLoader(self._load)
+        self.active = self._announced = ActiveModels()
 
     @property
-    def model(self) -> Model | None:
+    def serving(self) -> Model | None:
         """The one that serves."""
-        return self.lineup.model
+        return self.active.serving
 
     @property
-    def opened(self) -> bool:
+    def has_loaded(self) -> bool:
         """Whether a look would find what has just been opened."""
-        return self._current.done or self._trial.done
+        return self._serving_loader.is_done or self._trial_loader.is_done
 
-    def look(self, *, waits: bool = False) -> Lineup | None:
+    def poll(self, *, wait: bool = False) -> ActiveModels | None:
         """A line-up to take up now, or None: nothing new, nothing that may answer, or not opened yet.
 
         `waits`: until what is pointed to is opened or refused.
         """
-        model = self._look_for_model(waits) or self.lineup.model
-        lineup = Lineup(model, self._look_for_challenger(model, waits))
-        if lineup == self.lineup:
+        serving = self._poll_serving(wait) or self.active.serving
+        active = ActiveModels(serving, self._poll_trial(serving, wait))
+        if active == self.active:
             return None
-        self.lineup = lineup
-        return lineup
+        self.active = active
+        return active
 
-    def show(self) -> None:
+    def mark_active(self) -> None:
         """Tell that the present line-up answers from now on."""
-        model, challenger = self.lineup
-        if model and model is not self._shown.model:
-            metrics.SWAPS.inc()
-            metrics.show_model(model.version)
-            log.info("Serving model %s: %s.", model.version, ", ".join(sorted(model.tasks)))
-        if challenger is not self._shown.challenger:
-            metrics.show_trial(*((challenger.version, challenger.trial.share) if challenger else ("", 0.0)))
-            log.info("%s.", f"On trial: {challenger}" if challenger else "Nothing is on trial any more")
-        self._shown = self.lineup
-        self._thread.submit(give_back_memory)
+        serving, trial_model = self.active
+        if serving and serving is not self._announced.serving:
+            metrics.BUNDLE_SWAPS.inc()
+            metrics.set_serving_model(serving.version)
+            log.info("Serving model %s: %s.", serving.version, ", ".join(sorted(serving.tasks)))
+        if trial_model is not self._announced.trial_model:
+            metrics.set_trial_model(*((trial_model.version, trial_model.trial.share) if trial_model else ("", 0.0)))
+            log.info("%s.", f"On trial: {trial_model}" if trial_model else "Nothing is on trial any more")
+        self._announced = self.active
+        self._executor.submit(trim_heap)
 
     def close(self) -> None:
         """What is being opened is waited for and left."""
-        self._thread.shutdown(cancel_futures=True)
+        self._executor.shutdown(cancel_futures=True)
 
-    def _look_for_model(self, waits: bool) -> Model | None:
+    def _poll_serving(self, wait: bool) -> Model | None:
         version = None
         try:
             version = current_version(self._folder)
-            return self._current.take(version, self._known(), waits=waits) if version else None
+            return self._serving_loader.poll(version, self._loaded_models(), wait=wait) if version else None
         except BadBundle as error:
-            present = f"Model {self.model.version} keeps answering" if self.model else "Rules and popular items answer"
-            self._current.refuse(version or BROKEN, f"{present}, a bundle was refused: {error}")
+            consequence = (
+                f"Model {self.serving.version} keeps answering" if self.serving else "Rules and popular items answer"
+            )
+            self._serving_loader.reject(version or BROKEN_POINTER, f"{consequence}, a bundle was refused: {error}")
             return None
 
-    def _look_for_challenger(self, model: Model | None, waits: bool) -> Challenger | None:
+    def _poll_trial(self, serving: Model | None, wait: bool) -> TrialModel | None:
         """The one on trial; a former one stays while the next is being opened, and goes if that is refused."""
         try:
             trial = read_trial(self._folder)
         except BadBundle as error:
-            self._trial.refuse(BROKEN, f"Nothing is on trial: {error}")
+            self._trial_loader.reject(BROKEN_POINTER, f"Nothing is on trial: {error}")
             return None
         if trial is None:
-            self._trial.forget()
+            self._trial_loader.clear_rejection()
             return None
-        if model is None or trial.version == model.version:
-            beside = model.version if model else "no model"
-            self._trial.refuse(
-                f"{trial.version} beside {beside}",
+        if serving is None or trial.version == serving.version:
+            serving_version = serving.version if serving else "no model"
+            self._trial_loader.reject(
+                f"{trial.version} beside {serving_version}",
                 f"Nothing is on trial: a trial should be of another bundle than serves. Found {trial.version} beside "
-                f"{beside}.",
+                f"{serving_version}.",
             )
             return None
-        return self._challenger(trial, waits)
+        return self._load_trial(trial, wait)
 
-    def _challenger(self, trial: Trial, waits: bool) -> Challenger | None:
-        present = self.lineup.challenger
+    def _load_trial(self, trial: Trial, wait: bool) -> TrialModel | None:
+        present = self.active.trial_model
         try:
-            found = self._trial.take(trial.version, self._known(), waits=waits)
+            model = self._trial_loader.poll(trial.version, self._loaded_models(), wait=wait)
         except BadBundle as error:
-            self._trial.refuse(trial.version, f"Nothing is on trial: a bundle was refused: {error}")
-        if self._trial.refused:
+            self._trial_loader.reject(trial.version, f"Nothing is on trial: a bundle was refused: {error}")
+        if self._trial_loader.is_rejected:
             return None
-        if found is None or (present and present.model is found and present.trial == trial):
+        if model is None or (present and present.model is model and present.trial == trial):
             return present
-        return Challenger(found, trial)
+        return TrialModel(model, trial)
 
-    def _known(self) -> list[Model]:
+    def _loaded_models(self) -> list[Model]:
         """What is open already: a model that was on trial need not be opened again to serve."""
-        return [model for model in self.lineup.models if model]
+        return [model for model in self.active.models if model]
 
-    def _open(self, version: str) -> Future[Model]:
-        return self._thread.submit(lambda: Model(read_bundle(self._folder, version), self._features))
+    def _load(self, version: str) -> Future[Model]:
+        return self._executor.submit(lambda: Model(read_bundle(self._folder, version), self._features))

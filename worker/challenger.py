@@ -13,89 +13,93 @@ import numpy as np
 from contract.trial import Trial
 from worker import metrics
 from worker.runtime import Model, Scores
-from worker.stopwatch import STOPWATCH
+from worker.stopwatch import PROFILER
 
 log = logging.getLogger(__name__)
 
 
-class Challenger:
+class TrialModel:
     """A model on trial, and how it is tried."""
 
     def __init__(self, model: Model, trial: Trial) -> None:
         self.model, self.trial = model, trial
-        self._told = False
+        self._has_logged_failure = False
 
     @property
     def version(self) -> str:
         return self.model.version
 
     def __str__(self) -> str:
-        way = "asked beside the serving one" if self.trial.is_shadow else f"answering {self.trial.share:.1%} of users"
-        return f"model {self.version}, {way}"
+        role = "asked beside the serving one" if self.trial.is_shadow else f"answering {self.trial.share:.1%} of users"
+        return f"model {self.version}, {role}"
 
-    def say(self, rows: int, question: Callable[[Model], Scores], *, step: str = "score") -> Scores:
+    def predict_shadow(self, row_count: int, predict: Callable[[Model], Scores], *, step: str = "score") -> Scores:
         """What it says of `rows` rows that another model answers; nothing where it fails, which is counted."""
-        with metrics.SHADOW.time(), STOPWATCH(f"{step} shadow"):
+        with metrics.SHADOW_SECONDS.time(), PROFILER(f"{step} shadow"):
             try:
-                scores = question(self.model)
-                if odd := {task: of.shape for task, of in scores.items() if of.shape != (rows,)}:
-                    raise ValueError(f"Each of {rows} rows should get one number of each task. Found {odd}.")
-                lacking = sum(int((~np.isfinite(of)).sum()) for of in scores.values())
+                scores = predict(self.model)
+                if wrong_shapes := {
+                    task: values.shape for task, values in scores.items() if values.shape != (row_count,)
+                }:
+                    raise ValueError(
+                        f"Each of {row_count} rows should get one number of each task. Found {wrong_shapes}."
+                    )
+                non_finite_count = sum(int((~np.isfinite(values)).sum()) for values in scores.values())
             except Exception as error:
-                self.note_failure(error)
+                self.record_failure(error)
                 return {}
-        metrics.TRIAL_ROWS.labels("shadow").inc(rows)
-        metrics.TRIAL_FAILURES.labels("not_finite").inc(lacking)
+        metrics.TRIAL_ROWS.labels("shadow").inc(row_count)
+        metrics.TRIAL_FAILURES.labels("not_finite").inc(non_finite_count)
         return scores
 
-    def note_failure(self, error: Exception) -> None:
+    def record_failure(self, error: Exception) -> None:
         """Count it, and say it once."""
         metrics.TRIAL_FAILURES.labels("error").inc()
-        if not self._told:
-            self._told = True
+        if not self._has_logged_failure:
+            self._has_logged_failure = True
             log.error("Model %s is on trial and could not score; the one that serves goes on: %r", self.version, error)
 
 
-class Lineup(NamedTuple):
+class ActiveModels(NamedTuple):
     """The model that serves, if any, and the one on trial beside it, if any."""
 
-    model: Model | None = None
-    challenger: Challenger | None = None
+    serving: Model | None = None
+    trial_model: TrialModel | None = None
 
     @property
     def models(self) -> tuple[Model | None, ...]:
-        return (self.model, self.challenger.model) if self.challenger else (self.model,)
+        return (self.serving, self.trial_model.model) if self.trial_model else (self.serving,)
 
     @property
-    def shadow(self) -> Challenger | None:
+    def shadow(self) -> TrialModel | None:
         """The challenger that is only asked."""
-        return self.challenger if self.challenger and self.challenger.trial.is_shadow else None
+        return self.trial_model if self.trial_model and self.trial_model.trial.is_shadow else None
 
     @property
-    def canary(self) -> Challenger | None:
+    def canary(self) -> TrialModel | None:
         """The challenger that answers some users."""
-        return self.challenger if self.challenger and not self.challenger.trial.is_shadow else None
+        return self.trial_model if self.trial_model and not self.trial_model.trial.is_shadow else None
 
-    def able(self, graph: str) -> "Lineup":
+    def supporting(self, graph: str) -> "ActiveModels":
         """Those of the line-up that have this graph."""
-        model, challenger = self.model, self.challenger
-        return Lineup(
-            model if model and model.can(graph) else None,
-            challenger if challenger and challenger.model.can(graph) else None,
+        serving, trial_model = self.serving, self.trial_model
+        return ActiveModels(
+            serving if serving and serving.has_graph(graph) else None,
+            trial_model if trial_model and trial_model.model.has_graph(graph) else None,
         )
 
 
-def version_of(challenger: Challenger | None) -> str:
-    return challenger.version if challenger else ""
+def trial_version(trial_model: TrialModel | None) -> str:
+    return trial_model.version if trial_model else ""
 
 
-def finite(said: Scores, at: Sequence[int]) -> dict[str, tuple[float, ...]]:
+def select_finite(scores: Scores, rows: Sequence[int]) -> dict[str, tuple[float, ...]]:
     """What was said of the rows `at` of one answer; a task that has no number for one of them is left out."""
-    chosen = {task: of[at] for task, of in said.items()}
-    return {task: tuple(of.tolist()) for task, of in chosen.items() if np.isfinite(of).all()}
+    selected = {task: values[rows] for task, values in scores.items()}
+    return {task: tuple(values.tolist()) for task, values in selected.items() if np.isfinite(values).all()}
 
 
 def check_finite(scores: Scores) -> None:
     """Raises ValueError for a number that the serving model would have given."""
-    if odd := [task for task, of in scores.items() if not np.isfinite(of).all()]:
-        raise ValueError(f"A model on trial should give finite numbers. Found others for {odd}.")
+    if tasks := [task for task, values in scores.items() if not np.isfinite(values).all()]:
+        raise ValueError(f"A model on trial should give finite numbers. Found others for {tasks}.")

@@ -5,45 +5,45 @@ import numpy as np
 from contract.compiled import load_folds
 from contract.encoding import Encoder
 from contract.features import FeatureSet
-from contract.profiles import RING
-from contract.settings import Lists
-from worker.candidates import Candidates
+from contract.profiles import RING_SIZE
+from contract.settings import ListSettings
+from worker.candidates import CandidateGenerator
 from worker.catalogue import Catalogue
-from worker.fresh import Fresh
-from worker.nearby import Nearby
+from worker.fresh import FreshItems
+from worker.nearby import ItemNeighbours
 from worker.popularity import Popularity
 from worker.replies import ReplyReader
 
 REPLY = b"*2\r\n$1\r\na\r\n$1\r\nb\r\n"
 
 
-def load_compiled() -> None:
+def warm_up() -> None:
     """Fold one event, read one reply, draw one list: what numba compiles is kept beside the code, and loaded."""
     load_folds()
-    ReplyReader().read(1, load_reply)
-    draw_nothing()
+    ReplyReader().read(1, receive_reply)
+    warm_up_candidates()
 
 
-def load_reply(room: memoryview) -> int:
-    room[: len(REPLY)] = REPLY
+def receive_reply(buffer: memoryview) -> int:
+    buffer[: len(REPLY)] = REPLY
     return len(REPLY)
 
 
-def draw_nothing() -> None:
+def warm_up_candidates() -> None:
     """Candidates for one user from a shop without items."""
-    catalogue, lists = Catalogue(Encoder(FeatureSet(())), 2), Lists()
-    nearby, popularity = Nearby(catalogue), Popularity(catalogue, lists.purchase_value)
-    nearby.visits.note(np.array([0]), np.array([1]), 1)
+    catalogue, lists = Catalogue(Encoder(FeatureSet(())), 2), ListSettings()
+    nearby, popularity = ItemNeighbours(catalogue), Popularity(catalogue, lists.purchase_value)
+    nearby.co_visits.record(np.array([0]), np.array([1]), 1)
     popularity.rank()
-    candidates = Candidates(
+    candidates = CandidateGenerator(
         catalogue=catalogue,
-        nearby=nearby,
+        neighbours=nearby,
         popularity=popularity,
-        fresh=Fresh(catalogue, lists),
+        fresh_items=FreshItems(catalogue, lists),
         candidates_max=lists.candidates,
     )
-    candidates.draw(np.zeros((1, RING), np.uint64), [np.zeros(0, np.int64)], [0])
+    candidates.generate(np.zeros((1, RING_SIZE), np.uint64), [np.zeros(0, np.int64)], [0])
 
 
 if __name__ == "__main__":
-    load_compiled()
+    warm_up()

@@ -11,123 +11,145 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Final
 
-from contract.rows import Erased, to_json
-from contract.settings import Topics
+from contract.rows import ErasureConfirmation, to_json
+from contract.settings import TopicSettings
 from worker import metrics
-from worker.broker import Broker
-from worker.erasure_log import ErasureLog, Noted
-from worker.erasure_marks import NOWHERE, ErasureMarks, Reached, holder
-from worker.intake import Place
+from worker.broker import KafkaAdmin
+from worker.erasure_log import ErasureConsumer, ErasureRecord
+from worker.erasure_marks import NO_OFFSETS, ErasureOffsets, ErasureProgress, holder_field
+from worker.intake import TopicPartition
 from worker.lanes import LANES
-from worker.positions import Positions
-from worker.profile_store import RedisProfiles, source_name
-from worker.protocol import Protocol
-from worker.publisher import Outgoing
-from worker.redis_client import pairs
-from worker.slice_eraser import judge
+from worker.positions import OffsetTracker
+from worker.profile_store import RedisProfileStore, source_name
+from worker.protocol import BatchPipeline
+from worker.publisher import OutgoingRecord
+from worker.redis_client import to_pairs
+from worker.slice_eraser import plan_deletion
 
 log = logging.getLogger(__name__)
-AT_ONCE: Final = 1_000
+CONFIRMATIONS_MAX: Final = 1_000
 
 
-class Confirming:
+class ErasureConfirmer:
     """Finds which erasures can be confirmed, and says so."""
 
     def __init__(
         self,
         *,
-        topics: Topics,
-        erasure_log: ErasureLog,
-        marks: ErasureMarks,
-        profiles: RedisProfiles,
-        positions: Positions,
-        broker: Broker,
+        topics: TopicSettings,
+        erasure_consumer: ErasureConsumer,
+        progress: ErasureProgress,
+        profiles: RedisProfileStore,
+        offsets: OffsetTracker,
+        admin: KafkaAdmin,
     ) -> None:
-        self._topics, self._log, self._marks = topics, erasure_log, marks
-        self._profiles, self._positions, self._broker = profiles, positions, broker
+        self._topics, self._erasure_consumer, self._progress = topics, erasure_consumer, progress
+        self._profiles, self._offsets, self._admin = profiles, offsets, admin
 
-    def confirm(self, protocol: Protocol) -> None:
+    def confirm(self, pipeline: BatchPipeline) -> None:
         """Say what is carried out, if that is this worker's to say; raises `Unavailable`, or `Dropped`."""
-        ready = self.ready()
+        ready = self.find_confirmable()
         if ready:
-            protocol.say(self.outgoing(ready), {one.place: one.offset + 1 for one in ready})
-            metrics.ERASURES_CONFIRMED.inc(sum(one.erasure is not None for one in ready))
+            pipeline.publish_extra(
+                self.build_records(ready), {record.topic_partition: record.offset + 1 for record in ready}
+            )
+            metrics.ERASURES_CONFIRMED.inc(sum(record.erasure is not None for record in ready))
 
-    def ready(self) -> list[Noted]:
+    def find_confirmable(self) -> list[ErasureRecord]:
         """What this worker has to say now, in the order of each partition; raises `Unavailable`."""
-        waiting = self._waiting()
-        metrics.ERASURES_PENDING.set(sum(one.erasure is not None for one in waiting))
+        waiting = self._find_unconfirmed()
+        metrics.ERASURES_PENDING.set(sum(record.erasure is not None for record in waiting))
         if not waiting:
             return []
-        done = self.done_by_all()
-        passed = [one for one in waiting if one.erasure and one.offset < done.get(self._marks.name(one.place), 0)]
-        plain = [one for one in waiting if not one.erasure]
-        return self._in_turn(waiting, [*plain, *self._gone(passed)])[:AT_ONCE]
+        completed = self.completed_offsets()
+        passed = [
+            record
+            for record in waiting
+            if record.erasure
+            and record.offset < completed.get(self._progress.partition_name(record.topic_partition), 0)
+        ]
+        without_erasure = [record for record in waiting if not record.erasure]
+        return self._drop_blocked(waiting, [*without_erasure, *self._filter_erased(passed)])[:CONFIRMATIONS_MAX]
 
-    def outgoing(self, ready: Sequence[Noted]) -> list[Outgoing]:
+    def build_records(self, ready: Sequence[ErasureRecord]) -> list[OutgoingRecord]:
         """The confirmations, and a dead letter for what is no erasure."""
-        said = [Erased(event_id=e.event_id, user_id=e.user_id, ts_ms=e.ts_ms) for one in ready if (e := one.erasure)]
-        letters = [one.reject.letter(self._topics.dead_letters, "") for one in ready if one.reject]
-        return [*(Outgoing(self._topics.erased, one.user_id, to_json(one)) for one in said), *letters]
+        confirmations = [
+            ErasureConfirmation(event_id=erasure.event_id, user_id=erasure.user_id, ts_ms=erasure.ts_ms)
+            for record in ready
+            if (erasure := record.erasure)
+        ]
+        letters = [record.reject.to_dead_letter(self._topics.dead_letters, "") for record in ready if record.reject]
+        return [
+            *(OutgoingRecord(self._topics.erased, record.user_id, to_json(record)) for record in confirmations),
+            *letters,
+        ]
 
-    def done_by_all(self) -> Reached:
+    def completed_offsets(self) -> ErasureOffsets:
         """How far all holders are with each partition of the topic of erasures.
 
         Where Redis has no mark and Kafka knows of no answer either, nothing was ever written. Redis alone cannot tell:
         it may have lost the mark of a lane whose lists lie on another server. Marks of partitions that exist no more
         do not count.
         """
-        marks, held = self._marks.read(), list[Reached]()
+        progress, by_holder = self._progress.read(), list[ErasureOffsets]()
         for lane in LANES.values():
-            places = self._broker.places([self._topics.of(kind) for kind in lane.folds + lane.watches])
-            worked = self._broker.worked(lane.name, places)
-            fields = {place: holder(lane.name, place) for place in places}
-            held += [marks.get(field, NOWHERE) for place, field in fields.items() if field in marks or place in worked]
-        names = {name for mark in held for name in mark}
-        return {name: min(mark.get(name, 0) for mark in held) for name in names}
+            partitions = self._admin.list_partitions(
+                [self._topics.topic_name(kind) for kind in lane.folded_kinds + lane.watched_kinds]
+            )
+            partitions_worked = self._admin.filter_committed(lane.name, partitions)
+            fields = {partition: holder_field(lane.name, partition) for partition in partitions}
+            by_holder += [
+                progress.get(field, NO_OFFSETS)
+                for partition, field in fields.items()
+                if field in progress or partition in partitions_worked
+            ]
+        names = {name for offsets in by_holder for name in offsets}
+        return {name: min(offsets.get(name, 0) for offsets in by_holder) for name in names}
 
-    def _waiting(self) -> list[Noted]:
+    def _find_unconfirmed(self) -> list[ErasureRecord]:
         """What has come to the partitions that are held and is not confirmed yet."""
-        found = list[Noted]()
-        for place, noted in self._log.unconfirmed.items():
-            if place in self._positions.committed:
-                while noted and self._positions.is_answered(place, noted[0].offset):
-                    noted.popleft()
-                found += islice(noted, AT_ONCE)
-        return found
+        unconfirmed = list[ErasureRecord]()
+        for partition, records in self._erasure_consumer.unconfirmed.items():
+            if partition in self._offsets.committed:
+                while records and self._offsets.is_answered(partition, records[0].offset):
+                    records.popleft()
+                unconfirmed += islice(records, CONFIRMATIONS_MAX)
+        return unconfirmed
 
-    def _in_turn(self, waiting: Sequence[Noted], gone: Sequence[Noted]) -> list[Noted]:
+    def _drop_blocked(self, waiting: Sequence[ErasureRecord], done: Sequence[ErasureRecord]) -> list[ErasureRecord]:
         """Those of them behind which nothing else of their partition waits."""
-        ready, stuck, found = set(map(id, gone)), set[Place](), list[Noted]()
-        for one in waiting:
-            if id(one) not in ready:
-                stuck.add(one.place)
-            elif one.place not in stuck:
-                found.append(one)
-        return found
+        ready, blocked, in_order = set(map(id, done)), set[TopicPartition](), list[ErasureRecord]()
+        for record in waiting:
+            if id(record) not in ready:
+                blocked.add(record.topic_partition)
+            elif record.topic_partition not in blocked:
+                in_order.append(record)
+        return in_order
 
-    def _gone(self, passed: Sequence[Noted]) -> list[Noted]:
+    def _filter_erased(self, passed: Sequence[ErasureRecord]) -> list[ErasureRecord]:
         """Those of whom Redis holds nothing older; slices that nobody owns are deleted on the way."""
-        users = [f"user:{one.erasure.user_id}" for one in passed if one.erasure]
+        users = [f"user:{erasure_record.erasure.user_id}" for erasure_record in passed if erasure_record.erasure]
         live = self._live_sources() if users else set()
-        replies = self._profiles.client.pipeline([("HGETALL", self._profiles.key(user)) for user in users])
-        found = list[Noted]()
-        for one, user, reply in zip(passed, users, replies, strict=True):
-            slices = {name.decode(): record for name, record in pairs(reply)}
-            self._delete(user, [source for source in slices if source not in live])
-            until_ms = self._log.erasures.until_ms[user]
-            if any(judge(user, s, until_ms, record, False) for s, record in slices.items() if s in live):
+        replies = self._profiles.client.pipeline([("HGETALL", self._profiles.profile_key(user)) for user in users])
+        erased = list[ErasureRecord]()
+        for erasure_record, user, reply in zip(passed, users, replies, strict=True):
+            slices = {name.decode(): record for name, record in to_pairs(reply)}
+            self._delete_orphaned(user, [source for source in slices if source not in live])
+            until_ms = self._erasure_consumer.erasures.until_ms[user]
+            if any(plan_deletion(user, s, until_ms, record, False) for s, record in slices.items() if s in live):
                 log.warning("User %s is not forgotten yet, which is confirmed later.", user.removeprefix("user:"))
             else:
-                found.append(one)
-        return found
+                erased.append(erasure_record)
+        return erased
 
-    def _delete(self, user: str, strays: Sequence[str]) -> None:
+    def _delete_orphaned(self, user: str, sources: Sequence[str]) -> None:
         """Delete slices whose partition exists no more."""
-        if strays:
-            self._profiles.client.pipeline([("HDEL", self._profiles.key(user), *strays)])
+        if sources:
+            self._profiles.client.pipeline([("HDEL", self._profiles.profile_key(user), *sources)])
 
     def _live_sources(self) -> set[str]:
-        kinds: Mapping[str, str] = {self._topics.of(kind): kind for lane in LANES.values() for kind in lane.folds}
-        ids = self._broker.topic_ids(kinds)
-        return {source_name(kinds[p.topic], ids.get(p.topic), p.partition) for p in self._broker.places(kinds)}
+        kinds: Mapping[str, str] = {
+            self._topics.topic_name(kind): kind for lane in LANES.values() for kind in lane.folded_kinds
+        }
+        ids = self._admin.fetch_topic_ids(kinds)
+        return {source_name(kinds[p.topic], ids.get(p.topic), p.partition) for p in self._admin.list_partitions(kinds)}

@@ -7,41 +7,41 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from worker import metrics
-from worker.answers import halve
-from worker.challenger import Challenger
+from worker.answers import bisect_failures
+from worker.challenger import TrialModel
 
-D = TypeVar("D")
+H = TypeVar("H")
 
 
-class Desks(Generic[D]):
+class CanaryRouter(Generic[H]):
     """Where rows are answered: at the serving model's desk, or, for the users of a canary, at the challenger's."""
 
-    def __init__(self, serving: D, canary: tuple[Challenger, D] | None = None) -> None:
+    def __init__(self, serving: H, canary: tuple[TrialModel, H] | None = None) -> None:
         self.serving, self._canary = serving, canary
 
     def answer(
         self,
         rows: list[int],
         user_of: Callable[[int], str],
-        answer: Callable[[D, list[int]], None],
-        guilty: Callable[[int, Exception, int], None],
+        answer: Callable[[H, list[int]], None],
+        on_bad_row: Callable[[int, Exception, int], None],
     ) -> None:
         """Have all rows answered, halving them where the serving model fails; see `worker.answers.halve`."""
         if self._canary:
-            challenger, desk = self._canary
-            others = [row for row in rows if challenger.trial.takes(user_of(row))]
-            if others and attempted(challenger, lambda: answer(desk, others)):
-                metrics.TRIAL_ROWS.labels("canary").inc(len(others))
-                taken = set(others)
-                rows = [row for row in rows if row not in taken]
-        halve(rows, lambda some: answer(self.serving, some), guilty)
+            trial_model, handler = self._canary
+            canary_rows = [row for row in rows if trial_model.trial.includes(user_of(row))]
+            if canary_rows and try_trial(trial_model, lambda: answer(handler, canary_rows)):
+                metrics.TRIAL_ROWS.labels("canary").inc(len(canary_rows))
+                answered = set(canary_rows)
+                rows = [row for row in rows if row not in answered]
+        bisect_failures(rows, lambda chunk: answer(self.serving, chunk), on_bad_row)
 
 
-def attempted(challenger: Challenger, answer: Callable[[], None]) -> bool:
+def try_trial(trial_model: TrialModel, answer: Callable[[], None]) -> bool:
     """Whether a challenger could answer."""
     try:
         answer()
     except Exception as error:
-        challenger.note_failure(error)
+        trial_model.record_failure(error)
         return False
     return True

@@ -5,25 +5,25 @@ Apart from the protocol, so that its neighbours can be given the same without kn
 
 from dataclasses import dataclass
 
-from worker.caches import Caches
-from worker.claims import Claims
-from worker.intake import Intake
-from worker.profile_store import RedisProfiles
-from worker.publisher import Publisher
+from worker.caches import AnswerCache
+from worker.claims import DecisionStore
+from worker.intake import GroupConsumer
+from worker.profile_store import RedisProfileStore
+from worker.publisher import TransactionalProducer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Doors:
+class KafkaClients:
     """Where events come in and answers go out."""
 
-    intake: Intake
-    publisher: Publisher
+    consumer: GroupConsumer
+    producer: TransactionalProducer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class State:
+class Stores:
     """Where a worker remembers and caches."""
 
-    profiles: RedisProfiles
-    claims: Claims
-    caches: Caches
+    profiles: RedisProfileStore
+    decision_store: DecisionStore
+    answer_cache: AnswerCache

@@ -7,11 +7,11 @@ from itertools import islice
 from contract.events import Order, UserEvent
 from contract.touches import Arrival
 
-BOUGHT_MAX = 10_000  # users whose purchases are remembered until their next list
+PURCHASERS_MAX = 10_000  # users whose purchases are remembered until their next list
 
 
 @dataclass(slots=True)
-class Due:
+class RefreshQueue:
     """Remembers, for each user that waits for a list, the event that it should reflect and what was just bought.
 
     At most `batch_max` lists are made at once; whoever waits longest comes first. Of more than `waiting_max` users
@@ -29,42 +29,42 @@ class Due:
         """How many users wait."""
         return len(self._events)
 
-    def note(self, arrivals: Iterable[Arrival]) -> int:
+    def push(self, arrivals: Iterable[Arrival]) -> int:
         """These events should be reflected by a list; how many users have given up waiting for theirs."""
         for arrival in arrivals:
             event = arrival.event
             if isinstance(event, UserEvent):
                 self._events[event.user_id] = arrival  # who waits keeps their place
                 if isinstance(event, Order):
-                    self.note_bought(event)
-        given_up = max(0, len(self._events) - self.waiting_max)
-        for user in list(islice(self._events, given_up)):
+                    self.record_purchase(event)
+        evicted = max(0, len(self._events) - self.waiting_max)
+        for user in list(islice(self._events, evicted)):
             del self._events[user]
-        return given_up
+        return evicted
 
-    def note_bought(self, order: Order) -> None:
+    def record_purchase(self, order: Order) -> None:
         """What an order bought is not on the user's next list, whatever event brings that."""
         self._bought.setdefault(order.user_id, set()).update(line.item_id for line in order.lines)
-        while len(self._bought) > BOUGHT_MAX:
+        while len(self._bought) > PURCHASERS_MAX:
             del self._bought[next(iter(self._bought))]
 
-    def ready(self, now_ms: int) -> list[str]:
+    def due(self, now_ms: int) -> list[str]:
         """Users whose list may be made now, those who wait longest."""
-        found, refreshed_ms, until_ms = list[str](), self._refreshed_ms, now_ms - self.refresh_ms
+        users, refreshed_ms, until_ms = list[str](), self._refreshed_ms, now_ms - self.refresh_ms
         for user in self._events:
             if refreshed_ms.get(user, until_ms) <= until_ms:
-                found.append(user)
-                if len(found) == self.batch_max:
+                users.append(user)
+                if len(users) == self.batch_max:
                     break
-        return found
+        return users
 
-    def take(self, user: str, now_ms: int) -> tuple[Arrival, set[str]]:
+    def pop(self, user: str, now_ms: int) -> tuple[Arrival, set[str]]:
         """The event that a user's list should reflect, and what they just bought; they are due no more."""
         self._refreshed_ms.pop(user, None)
         self._refreshed_ms[user] = now_ms  # in the order of time: whoever may be refreshed anyway is forgotten
         while (
             self._refreshed_ms
-            and now_ms - self._refreshed_ms[first := next(iter(self._refreshed_ms))] >= self.refresh_ms
+            and now_ms - self._refreshed_ms[oldest := next(iter(self._refreshed_ms))] >= self.refresh_ms
         ):
-            del self._refreshed_ms[first]
+            del self._refreshed_ms[oldest]
         return self._events.pop(user), self._bought.pop(user, set())

@@ -3,73 +3,71 @@
 from contract.erasures import Erasures
 from contract.errors import StaleState
 from contract.settings import Settings
-from worker.broker import Broker
-from worker.confirming import Confirming
-from worker.doors import State
-from worker.erasure_log import ErasureLog
-from worker.erasure_marks import ErasureMarks
-from worker.follower import Follower, Log
-from worker.forgetting import FoldAgain, Forgetting
+from worker.broker import KafkaAdmin
+from worker.confirming import ErasureConfirmer
+from worker.doors import Stores
+from worker.erasure_log import ErasureConsumer
+from worker.erasure_marks import ErasureProgress
+from worker.follower import LogReader, TopicTailer
+from worker.forgetting import ErasureExecutor, RefoldNeeded
 from worker.lanes import Lane
-from worker.patience import Patience
-from worker.positions import Positions
-from worker.protocol import Protocol
+from worker.patience import Retry
+from worker.positions import OffsetTracker
+from worker.protocol import BatchPipeline
 from worker.slice_eraser import SliceEraser
 
 
-class Erasing:
+class ErasureService:
     """Reads the topic of erasures, carries them out on what this lane writes, and confirms those it has to confirm."""
 
-    def __init__(
-        self, *, settings: Settings, lane: Lane, state: State, positions: Positions, patience: Patience
-    ) -> None:
-        self._patience = patience
-        self._past = Log(kafka=settings.kafka)
-        topic, broker = settings.topics.erasures, Broker(kafka=settings.kafka)
-        marks = self._marks = ErasureMarks(
-            profiles=state.profiles,
-            topic_id=lambda: broker.topic_ids([topic]).get(topic),
+    def __init__(self, *, settings: Settings, lane: Lane, stores: Stores, offsets: OffsetTracker, retry: Retry) -> None:
+        self._retry = retry
+        self._log_reader = LogReader(kafka=settings.kafka)
+        topic, admin = settings.topics.erasures, KafkaAdmin(kafka=settings.kafka)
+        progress = self._progress = ErasureProgress(
+            profiles=stores.profiles,
+            topic_id=lambda: admin.fetch_topic_ids([topic]).get(topic),
         )
-        self.log = ErasureLog(follower=Follower(kafka=settings.kafka, topics=[topic]), erasures=Erasures())
-        self.forgetting = Forgetting(
+        self.consumer = ErasureConsumer(tailer=TopicTailer(kafka=settings.kafka, topics=[topic]), erasures=Erasures())
+        self.executor = ErasureExecutor(
             lane=lane,
-            erasure_log=self.log,
-            eraser=SliceEraser(profiles=state.profiles, offsets_at=self._past.offsets_at),
-            marks=marks,
-            claims=state.claims,
-            caches=state.caches,
-            positions=positions,
+            erasure_consumer=self.consumer,
+            eraser=SliceEraser(profiles=stores.profiles, offsets_at=self._log_reader.offsets_for_time),
+            progress=progress,
+            decision_store=stores.decision_store,
+            answer_cache=stores.answer_cache,
+            offsets=offsets,
         )
-        self._confirming = Confirming(
+        self._confirmer = ErasureConfirmer(
             topics=settings.topics,
-            erasure_log=self.log,
-            marks=marks,
-            profiles=state.profiles,
-            positions=positions,
-            broker=broker,
+            erasure_consumer=self.consumer,
+            progress=progress,
+            profiles=stores.profiles,
+            offsets=offsets,
+            admin=admin,
         )
 
     def open(self) -> None:
         """Ask Kafka what there is to read; waits until it tells."""
-        self._patience.insist("kafka", self._marks.open)
-        self._patience.insist("kafka", self.log.open)
+        self._retry.call("kafka", self._progress.open)
+        self._retry.call("kafka", self.consumer.open)
 
     def load(self) -> bool:
         """Read on until all that was there at first is read; whether it is."""
-        return self._patience.insist("kafka", self.forgetting.load)
+        return self._retry.call("kafka", self.executor.load)
 
-    def tend(self, protocol: Protocol) -> None:
+    def apply_pending(self, pipeline: BatchPipeline) -> None:
         """Carry out what has come, between two batches; waits for servers that are away."""
         try:
-            if self._patience.insist("kafka and redis", self.forgetting.tend):
-                protocol.recover(FoldAgain("Erased people did something after their erasure, which is folded anew."))
+            if self._retry.call("kafka and redis", self.executor.apply_pending):
+                pipeline.recover(RefoldNeeded("Erased people did something after their erasure, which is folded anew."))
         except StaleState as error:
-            protocol.recover(error)
+            pipeline.recover(error)
 
-    def confirm(self, protocol: Protocol) -> None:
+    def confirm(self, pipeline: BatchPipeline) -> None:
         """Confirm what is carried out by all; raises `Unavailable`."""
-        self._confirming.confirm(protocol)
+        self._confirmer.confirm(pipeline)
 
     def close(self) -> None:
-        self.log.close()
-        self._past.close()
+        self.consumer.close()
+        self._log_reader.close()

@@ -9,80 +9,90 @@ from contract.errors import BadEvent
 from contract.events import Erasure, clamp, decode
 from worker import metrics
 from worker.batch import Reject
-from worker.follower import Follower, Log
-from worker.intake import Place, Record
+from worker.follower import LogReader, TopicTailer
+from worker.intake import Record, TopicPartition
 
 log = logging.getLogger(__name__)
 RECORDS_MAX: Final = 5_000
 
 
-class Noted(NamedTuple):
+class ErasureRecord(NamedTuple):
     """What one record says: an erasure, or why it says none; neither where it has no value."""
 
-    place: Place
+    topic_partition: TopicPartition
     offset: int
     erasure: Erasure | None = None
     reject: Reject | None = None
 
 
-class ErasureLog:
+class ErasureConsumer:
     """Keeps `erasures` as the topic has them. `ready` once everything that was there at first is read.
 
     A record without a value takes nothing back: it is how the topic is rid of an erasure that nothing needs any more.
     """
 
-    def __init__(self, *, follower: Follower, erasures: Erasures) -> None:
-        self._follower, self.erasures = follower, erasures
-        self.last: dict[str, Noted] = {}  # by user id, the last record of each
-        self.unconfirmed = defaultdict[Place, deque[Noted]](deque)  # in their order; who confirms takes from the left
-        self.read: dict[Place, int] = {}  # how far (exclusive) each partition is read
-        self.ready = False
+    def __init__(self, *, tailer: TopicTailer, erasures: Erasures) -> None:
+        self._tailer, self.erasures = tailer, erasures
+        self.last_by_user: dict[str, ErasureRecord] = {}  # by user id, the last record of each
+        self.unconfirmed = defaultdict[TopicPartition, deque[ErasureRecord]](
+            deque
+        )  # in their order; who confirms takes from the left
+        self.read_offsets: dict[TopicPartition, int] = {}  # how far (exclusive) each partition is read
+        self.is_ready = False
 
     def open(self) -> None:
         """Ask Kafka where the topic ends now; raises `Unavailable`."""
-        self._follower.open()
+        self._tailer.open()
 
-    def follow(self) -> set[str]:
+    def poll(self) -> set[str]:
         """Take in what has come; returns whom it concerns."""
-        noted = [read(record) for record in self._follower.poll(RECORDS_MAX, 0 if self.ready else 200)]
-        for one in noted:
-            self._note(one)
-        if noted:
+        records = [decode_erasure(record) for record in self._tailer.poll(RECORDS_MAX, 0 if self.is_ready else 200)]
+        for erasure_record in records:
+            self._add(erasure_record)
+        if records:
             metrics.ERASED_PEOPLE.set(len(self.erasures))
-        if not self.ready and not self._follower.behind:
-            self.ready = True
+        if not self.is_ready and not self._tailer.partitions_behind:
+            self.is_ready = True
             log.info("The erasures are read: %d people are to be forgotten.", len(self.erasures))
-        return {one.erasure.user_id for one in noted if one.erasure}
+        return {erasure_record.erasure.user_id for erasure_record in records if erasure_record.erasure}
 
     def close(self) -> None:
-        self._follower.close()
+        self._tailer.close()
 
-    def _note(self, one: Noted) -> None:
-        self.unconfirmed[one.place].append(one)
-        self.read[one.place] = one.offset + 1
-        if one.erasure:
-            self.erasures.note(one.erasure)
-            self.last[one.erasure.user_id] = one
-        elif one.reject:
-            log.error("An erasure cannot be read, and is not carried out: %s", one.reject.detail)
-            metrics.BAD_ERASURES.labels(one.reject.reason).inc()
+    def _add(self, record: ErasureRecord) -> None:
+        self.unconfirmed[record.topic_partition].append(record)
+        self.read_offsets[record.topic_partition] = record.offset + 1
+        if record.erasure:
+            self.erasures.add(record.erasure)
+            self.last_by_user[record.erasure.user_id] = record
+        elif record.reject:
+            log.error("An erasure cannot be read, and is not carried out: %s", record.reject.detail)
+            metrics.BAD_ERASURES.labels(record.reject.reason).inc()
 
 
-def read(record: Record) -> Noted:
+def decode_erasure(record: Record) -> ErasureRecord:
     """What a record of the topic says."""
-    place, offset = record.place, record.offset
+    topic_partition, offset = record.topic_partition, record.offset
     if record.value is None:
-        return Noted(place, offset)
+        return ErasureRecord(topic_partition, offset)
     try:
         event, _ = clamp(decode("erasures", record.value), record.kafka_ms)
     except BadEvent as error:
-        return Noted(place, offset, reject=Reject(record, error.reason, type(error).__name__, str(error)))
-    return Noted(place, offset, erasure=event if isinstance(event, Erasure) else None)
+        return ErasureRecord(
+            topic_partition, offset, reject=Reject(record, error.reason, type(error).__name__, str(error))
+        )
+    return ErasureRecord(topic_partition, offset, erasure=event if isinstance(event, Erasure) else None)
 
 
-def read_erasures(reader: Log, topic: str) -> tuple[Erasures, dict[Place, int]]:
+def read_erasures(reader: LogReader, topic: str) -> tuple[Erasures, dict[TopicPartition, int]]:
     """The erasures on the topic now, and how far it was read; raises `Unavailable`."""
-    extents = reader.extents([topic])
-    ends = {place: extent.high for place, extent in extents.items() if extent.high > extent.low}
-    noted = [read(record) for records in reader.read(ends) for record in records]
-    return Erasures(one.erasure for one in noted if one.erasure), {place: e.high for place, e in extents.items()}
+    offset_ranges = reader.fetch_offset_ranges([topic])
+    ends = {
+        topic_partition: offset_range.high
+        for topic_partition, offset_range in offset_ranges.items()
+        if offset_range.high > offset_range.low
+    }
+    erasure_records = [decode_erasure(record) for records in reader.read(ends) for record in records]
+    return Erasures(erasure_record.erasure for erasure_record in erasure_records if erasure_record.erasure), {
+        topic_partition: offset_range.high for topic_partition, offset_range in offset_ranges.items()
+    }

@@ -12,22 +12,22 @@ from typing import Final, TypeAlias
 import msgspec
 
 from contract.rows import to_json
-from worker.intake import Place
-from worker.profile_store import RedisProfiles, source_name
-from worker.redis_client import pairs
+from worker.intake import TopicPartition
+from worker.profile_store import RedisProfileStore, source_name
+from worker.redis_client import to_pairs
 
-Reached: TypeAlias = Mapping[str, int]  # partition of the topic of erasures -> offset (exclusive)
-READ: Final = msgspec.json.Decoder(dict[str, int]).decode
-NOWHERE: Final[Reached] = {}
+ErasureOffsets: TypeAlias = Mapping[str, int]  # partition of the topic of erasures -> offset (exclusive)
+from_json: Final = msgspec.json.Decoder(dict[str, int]).decode
+NO_OFFSETS: Final[ErasureOffsets] = {}
 
 
-class ErasureMarks:
+class ErasureProgress:
     """Reads and writes these marks."""
 
-    def __init__(self, *, profiles: RedisProfiles, topic_id: Callable[[], str | None] = lambda: None) -> None:
+    def __init__(self, *, profiles: RedisProfileStore, topic_id: Callable[[], str | None] = lambda: None) -> None:
         """`topic_id`: asks for the id of the topic of erasures, if the broker tells."""
         self._profiles = profiles
-        self._ask_topic_id = topic_id
+        self._query_topic_id = topic_id
         self._topic_id: str | None = None
 
     @property
@@ -36,37 +36,37 @@ class ErasureMarks:
 
     def open(self) -> None:
         """Ask which topic of erasures it is that marks are about; raises `Unavailable`."""
-        self._topic_id = self._ask_topic_id()
+        self._topic_id = self._query_topic_id()
 
-    def name(self, place: Place) -> str:
+    def partition_name(self, topic_partition: TopicPartition) -> str:
         """What a partition of the topic of erasures is called in marks."""
-        return source_name("erasures", self._topic_id, place.partition)
+        return source_name("erasures", self._topic_id, topic_partition.partition)
 
-    def read(self) -> dict[str, Reached]:
+    def read(self) -> dict[str, ErasureOffsets]:
         """Every field; one that cannot be read says nothing."""
         (reply,) = self._profiles.client.pipeline([("HGETALL", self.key)])
-        return {field.decode(errors="replace"): reached(value) for field, value in pairs(reply)}
+        return {field.decode(errors="replace"): decode_offsets(value) for field, value in to_pairs(reply)}
 
-    def write(self, fields: Iterable[str], done: Reached) -> None:
+    def write(self, fields: Iterable[str], offsets: ErasureOffsets) -> None:
         """Note how far these are."""
-        flat = [part for field in fields for part in (field, to_json(done))]
+        flat = [part for field in fields for part in (field, to_json(offsets))]
         if flat:
             self._profiles.client.pipeline([("HSET", self.key, *flat)])
 
-    def take_over(self, former: "ErasureMarks", built: Mapping[Place, int]) -> None:
+    def inherit(self, former: "ErasureProgress", built: Mapping[TopicPartition, int]) -> None:
         """Note of every holder what holds both of its former mark and of a state built with erasures up to `built`."""
-        ends = {self.name(place): end for place, end in built.items()}
-        for field, mark in former.read().items():
-            self.write([field], {name: min(at, mark[name]) for name, at in ends.items() if name in mark})
+        ends = {self.partition_name(topic_partition): end for topic_partition, end in built.items()}
+        for field, offsets in former.read().items():
+            self.write([field], {name: min(offset, offsets[name]) for name, offset in ends.items() if name in offsets})
 
 
-def reached(value: bytes) -> Reached:
+def decode_offsets(value: bytes) -> ErasureOffsets:
     try:
-        return READ(value)
+        return from_json(value)
     except msgspec.MsgspecError:
-        return NOWHERE
+        return NO_OFFSETS
 
 
-def holder(lane: str, place: Place) -> str:
+def holder_field(lane: str, topic_partition: TopicPartition) -> str:
     """The field of whoever holds a partition in a lane."""
-    return f"{lane}>{place.topic}/{place.partition}"
+    return f"{lane}>{topic_partition.topic}/{topic_partition.partition}"

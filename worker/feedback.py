@@ -8,69 +8,73 @@ from typing import Final
 from contract.settings import Settings
 from worker import metrics
 from worker.health import HealthServer
-from worker.intake import Intake
-from worker.joining import Joining
-from worker.patience import Patience, Stopped
-from worker.progress import Progress
-from worker.publisher import Publisher
-from worker.step import StepMark
+from worker.intake import GroupConsumer
+from worker.joining import JoinerPipeline
+from worker.patience import Retry, StopRequested
+from worker.progress import LagMonitor
+from worker.publisher import TransactionalProducer
+from worker.step import StepMarker
 
 log = logging.getLogger(__name__)
 HOUSEKEEPING_S: Final = 1.0
 
 
-class FeedbackWorker:
+class JoinerWorker:
     """Joins until `stop` is set. One process does it for a shop: its topics are joined in memory."""
 
     def __init__(self, *, settings: Settings, stop: threading.Event) -> None:
         self._settings, self._stop = settings, stop
-        self._progress = Progress(settings.worker.stall_s)
-        self._unready: str | None = "Kafka has not given this joiner its partitions yet."
+        self._progress = LagMonitor(settings.worker.stall_s)
+        self._not_ready_reason: str | None = "Kafka has not given this joiner its partitions yet."
 
     def run(self) -> None:
         """Work until asked to end; whatever ends it otherwise is raised."""
         worker = self._settings.worker
-        health = HealthServer(port=worker.http_port, live=self._live, ready=self._is_ready, metrics=metrics.render)
+        health = HealthServer(
+            port=worker.http_port, live=self._check_live, ready=self._check_ready, metrics=metrics.render
+        )
         log.info("Joiner, instance %s: health and metrics on port %d.", worker.instance, health.port)
         try:
-            joining = self._open()
+            pipeline = self._open_pipeline()
             try:
-                self._work(joining)
+                self._run_loop(pipeline)
             finally:
-                joining.close()
-        except Stopped as stopped:
+                pipeline.close()
+        except StopRequested as stopped:
             log.info("Ending before the batch in hand was committed; it will be read again. %s", stopped)
         finally:
             health.close()
 
-    def _open(self) -> Joining:
-        kafka, patience = self._settings.kafka, Patience(self._stop)
-        intake = Intake(kafka=kafka, group=kafka.group("feedback"), instance=self._settings.worker.instance)
+    def _open_pipeline(self) -> JoinerPipeline:
+        kafka, retry = self._settings.kafka, Retry(self._stop)
+        consumer = GroupConsumer(kafka=kafka, group=kafka.group("feedback"), instance=self._settings.worker.instance)
         # Every joiner of a shop writes under one name, so that whoever takes over ends what the one before had begun.
         transactional = kafka.group("feedback") if kafka.transactions else None
-        publisher = Publisher(kafka=kafka, transactional_id=transactional, patience=patience, step=StepMark())
-        joining = Joining(settings=self._settings, intake=intake, publisher=publisher, patience=patience)
-        intake.subscribe(joining.topics, joining)
-        return joining
+        producer = TransactionalProducer(
+            kafka=kafka, transactional_id=transactional, retry=retry, step_marker=StepMarker()
+        )
+        pipeline = JoinerPipeline(settings=self._settings, consumer=consumer, producer=producer, retry=retry)
+        consumer.subscribe(pipeline.topics, pipeline)
+        return pipeline
 
-    def _work(self, joining: Joining) -> None:
+    def _run_loop(self, pipeline: JoinerPipeline) -> None:
         """Batch after batch; once a second what concerns no single one."""
         due_s = 0.0
         while not self._stop.is_set():
-            joining.step()
+            pipeline.step()
             if (now_s := time.monotonic()) >= due_s:
                 due_s = now_s + HOUSEKEEPING_S
-                self._progress.note(*joining.reading(), now_s)
-                self._note_readiness(joining.unready())
+                self._progress.update(*pipeline.progress(), now_s)
+                self._update_readiness(pipeline.not_ready_reason())
         log.info("Asked to end; everything read is joined, and what is open will be read again.")
 
-    def _note_readiness(self, unready: str | None) -> None:
-        if unready and unready != self._unready:
-            log.warning("Not ready: %s", unready)
-        self._unready = unready
+    def _update_readiness(self, not_ready_reason: str | None) -> None:
+        if not_ready_reason and not_ready_reason != self._not_ready_reason:
+            log.warning("Not ready: %s", not_ready_reason)
+        self._not_ready_reason = not_ready_reason
 
-    def _live(self) -> str | None:
-        return self._progress.stalled
+    def _check_live(self) -> str | None:
+        return self._progress.stall
 
-    def _is_ready(self) -> str | None:
-        return self._unready
+    def _check_ready(self) -> str | None:
+        return self._not_ready_reason

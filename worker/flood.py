@@ -7,14 +7,14 @@ class TooManyDeadLetters(ShopstreamError):
     """More records were bad than the settings allow: the worker ends, nothing of it is lost, a human looks."""
 
 
-class Flood:
+class DeadLetterBreaker:
     """Counts records and dead letters in windows of `window` records."""
 
     def __init__(self, *, share_max: float, window: int) -> None:
         self._share_max, self._window = share_max, window
         self._records = self._bad = 0
 
-    def note(self, records: int, bad: int) -> None:
+    def record(self, records: int, bad: int) -> None:
         """Raise `TooManyDeadLetters` when a whole window has held more than its share of bad records."""
         self._records += records
         self._bad += bad

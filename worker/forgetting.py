@@ -12,112 +12,130 @@ from typing import Final
 
 from contract.erasures import Erasures
 from contract.errors import ShopstreamError
-from contract.memory import Merged
-from worker.caches import Caches
-from worker.claims import Claims
-from worker.erasure_log import ErasureLog
-from worker.erasure_marks import NOWHERE, ErasureMarks, Reached, holder
-from worker.intake import Place
+from contract.memory import MergedOffsets
+from worker.caches import AnswerCache
+from worker.claims import DecisionStore
+from worker.erasure_log import ErasureConsumer
+from worker.erasure_marks import NO_OFFSETS, ErasureOffsets, ErasureProgress, holder_field
+from worker.intake import TopicPartition
 from worker.lanes import Lane
-from worker.positions import Positions
+from worker.positions import OffsetTracker
 from worker.slice_eraser import SliceEraser
 
 log = logging.getLogger(__name__)
-MARKED_EVERY_S: Final = 10.0
+PROGRESS_EVERY_S: Final = 10.0
 
 
-class FoldAgain(ShopstreamError):
+class RefoldNeeded(ShopstreamError):
     """What an erased person did after the erasure had been folded with what came before it: it is folded alone now."""
 
 
-class Forgetting:
+class ErasureExecutor:
     """What one score worker does about erasures."""
 
     def __init__(
         self,
         *,
         lane: Lane,
-        erasure_log: ErasureLog,
+        erasure_consumer: ErasureConsumer,
         eraser: SliceEraser,
-        marks: ErasureMarks,
-        claims: Claims,
-        caches: Caches,
-        positions: Positions,
+        progress: ErasureProgress,
+        decision_store: DecisionStore,
+        answer_cache: AnswerCache,
+        offsets: OffsetTracker,
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._lane, self._log, self._eraser, self._marks = lane, erasure_log, eraser, marks
-        self._claims, self._caches, self._positions = claims, caches, positions
+        self._lane, self._erasure_consumer, self._eraser, self._progress = lane, erasure_consumer, eraser, progress
+        self._decision_store, self._answer_cache, self._offsets = decision_store, answer_cache, offsets
         self._clock_s = clock_s
-        self._fresh: set[str] = set()
-        self._tended = False
-        self._marked_s = float("-inf")
+        self._new_users: set[str] = set()
+        self._is_up_to_date = False
+        self._progress_written_s = float("-inf")
 
     @property
     def erasures(self) -> Erasures:
-        return self._log.erasures
+        return self._erasure_consumer.erasures
 
     def load(self) -> bool:
         """Read on until all that was there at first is read; whether it is."""
-        self._fresh |= self._log.follow()
-        return self._log.ready
+        self._new_users |= self._erasure_consumer.poll()
+        return self._erasure_consumer.is_ready
 
-    def begin(self, sources: Mapping[Place, str], merged: Merged) -> None:
+    def apply_before_start(self, sources: Mapping[TopicPartition, str], merged: MergedOffsets) -> None:
         """Before partitions are folded on: forget what was not yet forgotten in their slices.
 
         `merged` is what Redis holds, and follows what is written. Raises `StaleState` or `Unavailable`.
         """
-        self._tended = False
-        if not self._log.last or not sources:
+        self._is_up_to_date = False
+        if not self._erasure_consumer.last_by_user or not sources:
             return
-        marks = self._marks.read()
-        behind = self._behind([marks.get(holder(self._lane.name, place), NOWHERE) for place in sources])
+        progress = self._progress.read()
+        behind = self._users_behind(
+            [progress.get(holder_field(self._lane.name, partition), NO_OFFSETS) for partition in sources]
+        )
         until_ms = self.erasures.until_ms
-        known = {user: ms for user, ms in until_ms.items() if user not in behind}
-        self._eraser.erase(known, sources, merged, doubted=False)
-        self._eraser.erase({user: until_ms[user] for user in behind}, sources, merged, doubted=True)
+        certain = {user: ms for user, ms in until_ms.items() if user not in behind}
+        self._eraser.erase(certain, sources, merged, include_ambiguous=False)
+        self._eraser.erase({user: until_ms[user] for user in behind}, sources, merged, include_ambiguous=True)
 
-    def tend(self) -> bool:
+    def apply_pending(self) -> bool:
         """Carry out what has come since; whether something has to be folded again, which is the caller's to begin.
 
         Raises `StaleState` or `Unavailable`; what was not carried out then is, the next time.
         """
-        self._fresh |= self._log.follow()
+        self._new_users |= self._erasure_consumer.poll()
         now_s = self._clock_s()
-        if not self._fresh and self._tended and now_s < self._marked_s + MARKED_EVERY_S:
+        if not self._new_users and self._is_up_to_date and now_s < self._progress_written_s + PROGRESS_EVERY_S:
             return False
-        places = list(self._positions.committed)
+        partitions = list(self._offsets.committed)
         until_ms = self.erasures.until_ms
-        fresh = {f"user:{user}": until_ms[f"user:{user}"] for user in self._fresh}
-        again = self._eraser.erase(fresh, self._positions.sources, self._positions.merged, doubted=True)
-        self._forget_answers(fresh, places)
-        self._marks.write([holder(self._lane.name, place) for place in places], self.reached())
-        if fresh:
-            log.info("Forgot %d people in what this worker writes.", len(fresh))
-        self._fresh, self._tended, self._marked_s = set(), True, now_s
-        return again
+        new_until_ms = {f"user:{user}": until_ms[f"user:{user}"] for user in self._new_users}
+        needs_refold = self._eraser.erase(
+            new_until_ms, self._offsets.sources, self._offsets.merged, include_ambiguous=True
+        )
+        self._delete_answers(new_until_ms, partitions)
+        self._progress.write(
+            [holder_field(self._lane.name, partition) for partition in partitions], self.read_offsets()
+        )
+        if new_until_ms:
+            log.info("Forgot %d people in what this worker writes.", len(new_until_ms))
+        self._new_users, self._is_up_to_date, self._progress_written_s = set(), True, now_s
+        return needs_refold
 
-    def reached(self) -> Reached:
+    def read_offsets(self) -> ErasureOffsets:
         """How far the topic of erasures is read, as it stands in marks."""
-        return {self._marks.name(place): at for place, at in self._log.read.items()}
+        return {
+            self._progress.partition_name(partition): offset
+            for partition, offset in self._erasure_consumer.read_offsets.items()
+        }
 
-    def _forget_answers(self, fresh: Mapping[str, int], places: list[Place]) -> None:
+    def _delete_answers(self, new_until_ms: Mapping[str, int], partitions: list[TopicPartition]) -> None:
         """Claims and caches: of who is new, and of who has not been forgotten by every holder of these partitions."""
-        behind = dict(fresh)
-        if not self._tended and self._log.last:
-            marks = self._marks.read()
-            found = self._behind([marks.get(holder(self._lane.name, place), NOWHERE) for place in places])
-            behind |= {user: self.erasures.until_ms[user] for user in found}
+        behind = dict(new_until_ms)
+        if not self._is_up_to_date and self._erasure_consumer.last_by_user:
+            progress = self._progress.read()
+            users_behind = self._users_behind(
+                [progress.get(holder_field(self._lane.name, partition), NO_OFFSETS) for partition in partitions]
+            )
+            behind |= {user: self.erasures.until_ms[user] for user in users_behind}
         users = {user.removeprefix("user:"): ms for user, ms in behind.items()}
         if not users:
             return
-        if "orders" in self._lane.folds:  # the lane that decides; the other one makes lists and rankings
-            self._claims.forget(users, lambda topic, n, offset: self._positions.is_answered(Place(topic, n), offset))
+        if "orders" in self._lane.folded_kinds:  # the lane that decides; the other one makes lists and rankings
+            self._decision_store.delete_erased(
+                users, lambda topic, n, offset: self._offsets.is_answered(TopicPartition(topic, n), offset)
+            )
         else:
-            self._caches.forget(users)
+            self._answer_cache.delete_users(users)
 
-    def _behind(self, marks: list[Reached]) -> set[str]:
+    def _users_behind(self, holders: list[ErasureOffsets]) -> set[str]:
         """Users (`user:ID`) whose erasure lies beyond some of these marks."""
         least = {
-            place: min((mark.get(self._marks.name(place), 0) for mark in marks), default=0) for place in self._log.read
+            partition: min((offsets.get(self._progress.partition_name(partition), 0) for offsets in holders), default=0)
+            for partition in self._erasure_consumer.read_offsets
         }
-        return {f"user:{user}" for user, one in self._log.last.items() if one.offset >= least.get(one.place, 0)}
+        return {
+            f"user:{user}"
+            for user, record in self._erasure_consumer.last_by_user.items()
+            if record.offset >= least.get(record.topic_partition, 0)
+        }

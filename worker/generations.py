@@ -12,7 +12,7 @@ from typing import Any, Final
 from contract.errors import BadProfile, ShopstreamError
 from contract.hashing import BUCKETS
 from contract.profiles import LAYOUT
-from worker.redis_client import RedisClient, pairs
+from worker.redis_client import RedisClient, to_pairs
 
 FIRST: Final = ""  # the generation without a name
 LEASE_MS: Final = 60_000
@@ -54,10 +54,10 @@ END: Final = """
 if redis.call('HGET', KEYS[1], 'building') == ARGV[1] then redis.call('HDEL', KEYS[1], 'building', 'until') end
 return 1
 """
-Asking = tuple[str, str, str]
+Command = tuple[str, str, str]
 
 
-class Overtaken(ShopstreamError):
+class LeaseLost(ShopstreamError):
     """Whoever built a generation has lost its lease, or what serves is not what served when it began."""
 
 
@@ -69,92 +69,92 @@ class Generations:
         self.key = f"{prefix}generations"
 
     @property
-    def question(self) -> Asking:
+    def serving_command(self) -> Command:
         """The command that asks which generation serves; `name_in` reads its answer."""
         return "HGET", self.key, str(self.layout)
 
     def open(self) -> str:
         """The generation that serves this layout; raises `BadProfile` where there is a state of other layouts alone."""
-        found = self._run(OPEN, self.layout)
-        if found is None:
+        reply = self._run_script(OPEN, self.layout)
+        if reply is None:
             raise BadProfile(
                 f"The state under {self.prefix} should have layout {self.layout}. Found one of another release: run "
                 "`python -m worker rebuild` of this release first; workers of the other one may go on meanwhile."
             )
-        return str(found.decode())
+        return str(reply.decode())
 
-    def begin(self) -> str | None:
+    def begin_build(self) -> str | None:
         """The name of a new generation, to be built by the caller alone; None while another build holds its lease."""
-        name = self._run(BEGIN, LEASE_MS)
+        name = self._run_script(BEGIN, LEASE_MS)
         return None if name is None else str(name.decode())
 
-    def renew(self, name: str) -> None:
+    def renew_lease(self, name: str) -> None:
         """Go on building; raises `Overtaken` if the lease is another's."""
-        if not self._run(RENEW, LEASE_MS, name):
-            raise Overtaken(f"{self.key} should say that {name} is being built. Found that it does not.")
+        if not self._run_script(RENEW, LEASE_MS, name):
+            raise LeaseLost(f"{self.key} should say that {name} is being built. Found that it does not.")
 
-    def serving(self) -> str:
+    def read_serving(self) -> str:
         """The generation that serves this layout; the first one also before anybody said so."""
-        return name_in(self.client.pipeline([self.question])[0])
+        return parse_generation(self.client.pipeline([self.serving_command])[0])
 
     def switch(self, name: str, before: str) -> None:
         """Let the one that was built serve instead of `before`; raises `Overtaken`, and then nothing has changed."""
-        if not self._run(SWITCH, self.layout, name, before):
-            raise Overtaken(f"{self.key} should say `{before}` serves and {name} is being built. Found another.")
+        if not self._run_script(SWITCH, self.layout, name, before):
+            raise LeaseLost(f"{self.key} should say `{before}` serves and {name} is being built. Found another.")
 
-    def end(self, name: str) -> None:
+    def end_build(self, name: str) -> None:
         """Build no more."""
-        self._run(END, name)
+        self._run_script(END, name)
 
-    def retire(self) -> list[int]:
+    def delete_other_layouts(self) -> list[int]:
         """Forget the states of all layouts but this one; returns those layouts."""
-        others = [int(field) for field in self._fields() if field.isdigit() and int(field) != self.layout]
-        if others:
-            self.client.pipeline([("HDEL", self.key, *others)])
-        return others
+        layouts = [int(field) for field in self._read_fields() if field.isdigit() and int(field) != self.layout]
+        if layouts:
+            self.client.pipeline([("HDEL", self.key, *layouts)])
+        return layouts
 
-    def kept(self) -> set[str]:
+    def read_live(self) -> set[str]:
         """The generations that serve some layout, or are being built."""
-        fields = self._fields()
+        fields = self._read_fields()
         served = {name for field, name in fields.items() if field.isdigit()}
         return (served or {FIRST}) | {name for field, name in fields.items() if field == "building"}
 
     def fence(self, name: str) -> None:
         """Forget how far a generation is merged, unless it is kept: nobody who is in it can merge on."""
-        if name not in self.kept():
-            prefix = prefix_of(self.prefix, name)
+        if name not in self.read_live():
+            prefix = generation_prefix(self.prefix, name)
             self.client.pipeline([("UNLINK", f"{prefix}merged:{{{bucket}}}") for bucket in range(BUCKETS)])
 
-    def collect(self, meanwhile: Callable[[], object] = lambda: None) -> int:
+    def delete_unused(self, on_page: Callable[[], object] = lambda: None) -> int:
         """Delete what is left of every generation that is not kept; returns how many keys that were."""
         count = 0
-        for keys in self._keys(self.kept()):
+        for keys in self._scan_unused(self.read_live()):
             self.client.pipeline([("UNLINK", key) for key in keys])
             count += len(keys)
-            meanwhile()
+            on_page()
         return count
 
-    def _keys(self, kept: set[str]) -> Iterator[list[str]]:
+    def _scan_unused(self, live: set[str]) -> Iterator[list[str]]:
         """The keys of generations that are not kept, page by page."""
-        state = re.compile(re.escape(self.prefix) + r"(?:(g\d+):)?(?:profile:\{|merged:\{|begins$|erasures$)")
+        state_key = re.compile(re.escape(self.prefix) + r"(?:(g\d+):)?(?:profile:\{|merged:\{|begins$|erasures$)")
         for page in self.client.scan(self.prefix):
-            found = [(match[1] or FIRST, key) for key in page if (match := state.match(key))]
-            if left := [key for name, key in found if name not in kept]:
-                yield left
+            named_keys = [(match[1] or FIRST, key) for key in page if (match := state_key.match(key))]
+            if unused := [key for name, key in named_keys if name not in live]:
+                yield unused
 
-    def _fields(self) -> dict[str, str]:
+    def _read_fields(self) -> dict[str, str]:
         (reply,) = self.client.pipeline([("HGETALL", self.key)])
-        return {field.decode(): value.decode() for field, value in pairs(reply)}
+        return {field.decode(): value.decode() for field, value in to_pairs(reply)}
 
-    def _run(self, script: str, *arguments: Any) -> Any:
-        return self.client.scripts(script, [([self.key], arguments)])[0]
+    def _run_script(self, script: str, *arguments: Any) -> Any:
+        return self.client.run_script(script, [([self.key], arguments)])[0]
 
 
-def name_in(reply: bytes | None) -> str:
+def parse_generation(reply: bytes | None) -> str:
     """The generation in the answer to `Generations.question`; the first one before anybody said so."""
     return FIRST if reply is None else reply.decode()
 
 
-def prefix_of(prefix: str, generation: str) -> str:
+def generation_prefix(prefix: str, generation: str) -> str:
     """What the keys of a generation begin with."""
     return f"{prefix}{generation}:" if generation else prefix

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from contract.hashing import hash_id
 
-Numbers = npt.NDArray[np.int64]
+ItemNumbers = npt.NDArray[np.int64]
 RECENT_MAX: Final = 65_536  # new items that wait beside the sorted ones: merging them all one by one would be quadratic
 
 
@@ -43,24 +43,26 @@ class ItemIndex:
         """The number of this hash, or -1."""
         if (number := self._recent.get(key)) is not None:
             return number
-        at = int(self._hashes.searchsorted(np.uint64(key)))
-        return int(self._numbers[at]) if at < len(self._hashes) and int(self._hashes[at]) == key else -1
+        position = int(self._hashes.searchsorted(np.uint64(key)))
+        return (
+            int(self._numbers[position]) if position < len(self._hashes) and int(self._hashes[position]) == key else -1
+        )
 
-    def find(self, keys: npt.NDArray[Any]) -> Numbers:
+    def find(self, keys: npt.NDArray[Any]) -> ItemNumbers:
         """The number of each of these hashes, in the same shape; -1 where there is none."""
         if self._recent:
             self._merge()
         wanted = keys.astype(np.uint64, copy=False)
         if not len(self._hashes):
             return np.full(wanted.shape, -1, np.int64)
-        at = np.minimum(np.searchsorted(self._hashes, wanted), len(self._hashes) - 1)
-        return np.where(self._hashes[at] == wanted, self._numbers[at], -1).astype(np.int64)
+        positions = np.minimum(np.searchsorted(self._hashes, wanted), len(self._hashes) - 1)
+        return np.where(self._hashes[positions] == wanted, self._numbers[positions], -1).astype(np.int64)
 
     def _merge(self) -> None:
-        fresh = np.fromiter(self._recent.keys(), np.uint64, len(self._recent))
-        order = np.argsort(fresh)
+        hashes = np.fromiter(self._recent.keys(), np.uint64, len(self._recent))
+        order = np.argsort(hashes)
         numbers = np.fromiter(self._recent.values(), np.int32, len(self._recent))[order]
-        at = np.searchsorted(self._hashes, fresh[order])
-        self._hashes = np.insert(self._hashes, at, fresh[order])
-        self._numbers = np.insert(self._numbers, at, numbers)
+        positions = np.searchsorted(self._hashes, hashes[order])
+        self._hashes = np.insert(self._hashes, positions, hashes[order])
+        self._numbers = np.insert(self._numbers, positions, numbers)
         self._recent.clear()

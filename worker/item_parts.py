@@ -12,61 +12,64 @@ import numpy as np
 import numpy.typing as npt
 
 from contract.features import Block
-from worker.item_index import Numbers
+from worker.item_index import ItemNumbers
 from worker.runtime import Model
 
 log = logging.getLogger(__name__)
-SLICE: Final = 1_024  # items whose part is made in one run of a graph: ten milliseconds
+ITEMS_PER_RUN: Final = 1_024  # items whose part is made in one run of a graph: ten milliseconds
 
 
-class Parts:
+class ModelEmbeddings:
     """What one model makes of each item: (items, H), row by row as far as `made`; `failed`: why it makes none."""
 
     def __init__(self, model: Model, items_max: int) -> None:
         self.model, self._items_max = model, items_max
-        self._rows: npt.NDArray[np.float32] | None = None
-        self._made = 0
-        self.failed: Exception | None = None
+        self._embeddings: npt.NDArray[np.float32] | None = None
+        self._computed = 0
+        self.error: Exception | None = None
 
-    def whole(self, items: int) -> bool:
+    def is_complete(self, items: int) -> bool:
         """Whether all `items` are made, or none ever will be."""
-        return self._made >= items or self.failed is not None
+        return self._computed >= items or self.error is not None
 
-    def go_on(self, block: Block, items: int) -> bool:
+    def compute_next(self, block: Block, items: int) -> bool:
         """Make the next slice; whether all `items` are made, or none ever will be."""
-        if not self.whole(items):
-            end = min(self._made + SLICE, items)
-            self._put(np.arange(self._made, end), Block(block.numbers[self._made : end], block.ids[self._made : end]))
-            self._made = end
-        return self.whole(items)
+        if not self.is_complete(items):
+            end = min(self._computed + ITEMS_PER_RUN, items)
+            self._compute(
+                np.arange(self._computed, end),
+                Block(block.numbers[self._computed : end], block.ids[self._computed : end]),
+            )
+            self._computed = end
+        return self.is_complete(items)
 
-    def renew(self, rows: Numbers, fresh: Block) -> None:
+    def update(self, rows: ItemNumbers, changed: Block) -> None:
         """These rows have changed; those that are still to be made will be made from what they are then."""
-        old = rows < self._made
-        if old.any() and not self.failed:
-            self._put(rows[old], fresh.take(np.flatnonzero(old)))
+        is_computed = rows < self._computed
+        if is_computed.any() and not self.error:
+            self._compute(rows[is_computed], changed.take(np.flatnonzero(is_computed)))
 
-    def of(self, numbers: Numbers) -> npt.NDArray[np.float32]:
+    def gather(self, numbers: ItemNumbers) -> npt.NDArray[np.float32]:
         """The parts (N, H) of these items; raises what hindered making them."""
-        if self.failed:
-            raise self.failed
-        if self._rows is None:
+        if self.error:
+            raise self.error
+        if self._embeddings is None:
             return np.zeros((len(numbers), 1), np.float32)
-        found: npt.NDArray[np.float32] = self._rows[numbers]
-        return found
+        embeddings: npt.NDArray[np.float32] = self._embeddings[numbers]
+        return embeddings
 
-    def _put(self, rows: Numbers, block: Block) -> None:
+    def _compute(self, rows: ItemNumbers, block: Block) -> None:
         try:
-            part = self.model.item_part(block)
+            embeddings = self.model.item_part(block)
         except Exception as error:  # whether it matters hangs on who serves
-            self.failed = error
+            self.error = error
             return
-        if self._rows is None:
-            self._rows = np.zeros((self._items_max, part.shape[1]), np.float32)
-        self._rows[rows] = part
+        if self._embeddings is None:
+            self._embeddings = np.zeros((self._items_max, embeddings.shape[1]), np.float32)
+        self._embeddings[rows] = embeddings
 
 
-class ItemParts:
+class ItemEmbeddings:
     """The parts of the models that answer, the serving one first, and of those that are to come.
 
     What fails in the serving model ends the process; a challenger of which that is true answers nothing.
@@ -75,49 +78,49 @@ class ItemParts:
     def __init__(self, items_max: int) -> None:
         self._items_max = items_max
         self._serving: Model | None = None
-        self._answering = list[Parts]()
-        self._coming = list[Parts]()
+        self._active = list[ModelEmbeddings]()
+        self._preparing = list[ModelEmbeddings]()
 
-    def renew(self, rows: Numbers, fresh: Block, block: Block, items: int) -> None:
+    def update(self, rows: ItemNumbers, changed: Block, block: Block, items: int) -> None:
         """These rows have changed, or are new; afterwards every answering model has all `items`."""
-        for parts in dict.fromkeys([*self._answering, *self._coming]):
-            parts.renew(rows, fresh)
-        for parts in self._answering:
-            while not parts.go_on(block, items):
+        for embeddings in dict.fromkeys([*self._active, *self._preparing]):
+            embeddings.update(rows, changed)
+        for embeddings in self._active:
+            while not embeddings.compute_next(block, items):
                 pass
-        self._check()
+        self._raise_if_failed()
 
     def prepare(self, models: Sequence[Model | None], block: Block, items: int) -> bool:
         """Make a slice of what coming models lack, or tell that they lack nothing and can serve without a pause."""
-        able = [model for model in models if model is not None and model.can("items")]
-        if [parts.model for parts in self._coming] != able:
-            known = {id(parts.model): parts for parts in [*self._coming, *self._answering]}
-            self._coming = [known.get(id(model)) or Parts(model, self._items_max) for model in able]
-        for parts in self._coming:
-            if not parts.whole(items):
-                parts.go_on(block, items)
+        supporting = [model for model in models if model is not None and model.has_graph("items")]
+        if [embeddings.model for embeddings in self._preparing] != supporting:
+            known = {id(embeddings.model): embeddings for embeddings in [*self._preparing, *self._active]}
+            self._preparing = [known.get(id(model)) or ModelEmbeddings(model, self._items_max) for model in supporting]
+        for embeddings in self._preparing:
+            if not embeddings.is_complete(items):
+                embeddings.compute_next(block, items)
                 return False  # also where that was the last one: taking up has a time of its own
         return True
 
-    def serve(self, models: Sequence[Model | None], block: Block, items: int) -> None:
+    def activate(self, models: Sequence[Model | None], block: Block, items: int) -> None:
         """From now on these models answer; what is not prepared is made now."""
         while not self.prepare(models, block, items):
             pass
-        self._answering, self._coming, self._serving = self._coming, [], next(iter(models), None)
-        self._check()
+        self._active, self._preparing, self._serving = self._preparing, [], next(iter(models), None)
+        self._raise_if_failed()
 
-    def of(self, model: Model | None, numbers: Numbers) -> npt.NDArray[np.float32]:
+    def gather(self, model: Model | None, numbers: ItemNumbers) -> npt.NDArray[np.float32]:
         """The parts (N, H) that an answering model (None: the serving one) made of known items."""
-        model = self.model(model)
-        return next(parts for parts in self._answering if parts.model is model).of(numbers)
+        model = self.resolve_model(model)
+        return next(embeddings for embeddings in self._active if embeddings.model is model).gather(numbers)
 
-    def model(self, model: Model | None) -> Model:
+    def resolve_model(self, model: Model | None) -> Model:
         """The answering model itself."""
-        found = model or self._serving
-        assert found is not None
-        return found
+        resolved = model or self._serving
+        assert resolved is not None
+        return resolved
 
-    def _check(self) -> None:
-        for parts in self._answering:
-            if parts.model is self._serving and parts.failed:
-                raise parts.failed
+    def _raise_if_failed(self) -> None:
+        for embeddings in self._active:
+            if embeddings.model is self._serving and embeddings.error:
+                raise embeddings.error

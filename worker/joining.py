@@ -16,207 +16,225 @@ import msgspec
 
 from contract.errors import BadEvent, ShopstreamError
 from contract.events import Event, clamp, decode
-from contract.joining.output import Counts, Output
+from contract.joining.output import JoinOutput, OutcomeCounts
 from contract.profiles import JUDGED_TASKS
-from contract.rows import Scored, read_scored, to_json, to_msgpack
+from contract.rows import ScoredRow, read_scored_row, to_json, to_msgpack
 from contract.settings import Settings
 from worker import metrics
-from worker.intake import Held, Intake, Place, Record
-from worker.legacy import Legacy
-from worker.patience import Patience
-from worker.publisher import Outgoing, Publisher
-from worker.quiet import Quiet
-from worker.recall import Recall
-from worker.said import Said
-from worker.waiting import Waiting
+from worker.intake import GroupConsumer, PartitionOffsets, Record, TopicPartition
+from worker.legacy import RecoveredState
+from worker.patience import Retry
+from worker.publisher import OutgoingRecord, TransactionalProducer
+from worker.quiet import IdlePartitions
+from worker.recall import DedupLoader
+from worker.said import PublishedOutputs
+from worker.waiting import PartitionedJoiner
 
 log = logging.getLogger(__name__)
 KINDS: Final = ("scored", "impressions", "clicks", "orders", "labels")
 
 
-class Moved(ShopstreamError):
+class PartitionsChanged(ShopstreamError):
     """Partitions left while a batch was in hand: what waits is not whole any more, and joining begins anew."""
 
 
-class Joining:
+class JoinerPipeline:
     """Moves batches from the intake through the joiner to the publisher. It listens to the intake's partitions."""
 
     def __init__(
         self,
         *,
         settings: Settings,
-        intake: Intake,
-        publisher: Publisher,
-        patience: Patience,
+        consumer: GroupConsumer,
+        producer: TransactionalProducer,
+        retry: Retry,
         clock_s: Callable[[], float] = time.monotonic,
-        recall: Callable[[Mapping[Place, Held]], Said] | None = None,
+        load_published: Callable[[Mapping[TopicPartition, PartitionOffsets]], PublishedOutputs] | None = None,
     ) -> None:
         """`recall`: what earlier lives have said of what is read from these positions on."""
         self._settings, self._clock_s = settings, clock_s
-        self._recall = recall or Recall(settings=settings, meanwhile=self._stay_member).said
-        self._kinds = {settings.topics.of(kind): kind for kind in KINDS}
+        self._load_published = load_published or DedupLoader(settings=settings, on_chunk=self._heartbeat).load
+        self._kinds = {settings.topics.topic_name(kind): kind for kind in KINDS}
         self._tasks = {*JUDGED_TASKS, *(task.name for task in settings.tasks)}
-        self._intake, self._publisher, self._patience = intake, publisher, patience
-        self._waiting = self._nothing_waiting()
-        self._quiet = Quiet(after_s=settings.feedback.idle_ms / 1000)
-        self._committed: dict[Place, int] = {}
-        self._held: set[Place] = set()
-        self._moved = self._in_hand = False
-        self._legacy, self._recalled = self._left({}, Said(limit=1)), True
-        patience.meanwhile = self._stay_member
+        self._consumer, self._producer, self._retry = consumer, producer, retry
+        self._joiner = self._new_joiner()
+        self._idle_partitions = IdlePartitions(after_s=settings.feedback.idle_ms / 1000)
+        self._committed: dict[TopicPartition, int] = {}
+        self._paused: set[TopicPartition] = set()
+        self._partitions_changed = self._in_batch = False
+        self._recovered, self._is_recovered = self._new_recovered_state({}, PublishedOutputs(limit=1)), True
+        retry.on_wait = self._heartbeat
 
     @property
     def topics(self) -> list[str]:
         return list(self._kinds)
 
-    def assigned(self, places: list[Place]) -> Mapping[Place, int]:
+    def on_assigned(self, partitions: list[TopicPartition]) -> Mapping[TopicPartition, int]:
         """New partitions start at their committed positions; what was joined without them is joined anew."""
-        self._moved = self._moved or bool(self._waiting.read())
-        self._waiting.follow(places)
-        self._recalled = False
+        self._partitions_changed = self._partitions_changed or bool(self._joiner.next_offsets())
+        self._joiner.add_partitions(partitions)
+        self._is_recovered = False
         return {}
 
-    def revoked(self, places: list[Place]) -> None:
+    def on_revoked(self, partitions: list[TopicPartition]) -> None:
         """What waits lacks a part from now on, so everything that stays is read again."""
-        self._moved = True
+        self._partitions_changed = True
 
     def step(self) -> int:
         """Join one batch and publish what is ready; returns the number of records that were read."""
         worker = self._settings.worker
-        records = self._intake.poll(worker.batch_max, worker.wait_ms)
-        self._in_hand = True
+        records = self._consumer.poll(worker.batch_max, worker.wait_ms)
+        self._in_batch = True
         try:
-            self._stay_whole()
-            self._remember()
+            self._raise_if_changed()
+            self._recover()
             self._publish(self._join(records))
-        except Moved as moved:
-            log.warning("Joining begins anew: %s", moved)
-            self._in_hand = False  # nothing more can be taken away
-            self._begin_anew()
+        except PartitionsChanged as changed:
+            log.warning("Joining begins anew: %s", changed)
+            self._in_batch = False  # nothing more can be taken away
+            self._restart()
         finally:
-            self._in_hand = False
+            self._in_batch = False
         return len(records)
 
-    def reading(self) -> tuple[dict[Place, int], dict[Place, int]]:
+    def progress(self) -> tuple[dict[TopicPartition, int], dict[TopicPartition, int]]:
         """How far each partition is read, and where it ends; of those that are not held."""
-        ends = self._intake.ends()
-        at_end = {place: end for place, end in ends.items() if place in self._intake.ended}
-        return self._waiting.read() | at_end, {place: end for place, end in ends.items() if place not in self._held}
+        ends = self._consumer.end_offsets()
+        at_end = {partition: end for partition, end in ends.items() if partition in self._consumer.at_end}
+        return self._joiner.next_offsets() | at_end, {
+            partition: end for partition, end in ends.items() if partition not in self._paused
+        }
 
-    def unready(self) -> str | None:
+    def not_ready_reason(self) -> str | None:
         """What is wrong if the partitions of this member cannot be joined: one user's records need one reader."""
-        numbers = {topic: {p.partition for p in self._intake.places if p.topic == topic} for topic in self._kinds}
-        if not self._intake.places:
+        partitions = {
+            topic: {p.partition for p in self._consumer.assignment if p.topic == topic} for topic in self._kinds
+        }
+        if not self._consumer.assignment:
             return "The joiner should have partitions to read. Found none so far."
-        if len(set(map(frozenset, numbers.values()))) > 1:
-            found = ", ".join(f"{topic}: {sorted(held)}" for topic, held in numbers.items())
-            return f"The joiner should read the same partitions of each topic. Found {found}."
+        if len(set(map(frozenset, partitions.values()))) > 1:
+            assignment = ", ".join(f"{topic}: {sorted(numbers)}" for topic, numbers in partitions.items())
+            return f"The joiner should read the same partitions of each topic. Found {assignment}."
         return None
 
     def close(self) -> None:
         """Leave; what is not committed will be read again."""
-        self._intake.close()
-        self._publisher.close()
+        self._consumer.close()
+        self._producer.close()
 
-    def _join(self, records: list[Record]) -> Output:
-        read = {record.place for record in records}
-        quiet = self._quiet.note(self._intake.ended, read, self._clock_s())
-        before = self._waiting.counts.copy()
+    def _join(self, records: list[Record]) -> JoinOutput:
+        read = {record.topic_partition for record in records}
+        idle = self._idle_partitions.update(self._consumer.at_end, read, self._clock_s())
+        counts_before = self._joiner.counts.copy()
         for record in records:
-            kind = self._kinds[record.place.topic]
+            kind = self._kinds[record.topic_partition.topic]
             metrics.EVENTS.labels(kind).inc()
-            self._waiting.give(record.place, record.offset, open_record(kind, record))
-        output = self._new(self._waiting.advance(quiet))
-        self._hold(self._waiting.ahead())
-        self._count(output, self._waiting.counts - before)
+            self._joiner.push(record.topic_partition, record.offset, decode_record(kind, record))
+        output = self._drop_published(self._joiner.advance(idle))
+        self._pause_only(self._joiner.partitions_ahead())
+        self._count(output, self._joiner.counts - counts_before)
         return output
 
-    def _new(self, output: Output) -> Output:
+    def _drop_published(self, output: JoinOutput) -> JoinOutput:
         """What no earlier life has said."""
-        fresh, withheld = self._legacy.fresh(output)
-        metrics.WITHHELD.inc(withheld)
-        if fresh.orphans:
-            self._show_orphans()
-        return fresh
+        unpublished, withheld = self._recovered.without_published(output)
+        metrics.EXAMPLES_WITHHELD.inc(withheld)
+        if unpublished.orphans:
+            self._set_orphan_metrics()
+        return unpublished
 
-    def _publish(self, output: Output) -> None:
+    def _publish(self, output: JoinOutput) -> None:
         topics = self._settings.topics
-        outgoing = [Outgoing(topics.feedback, e.user_id, to_msgpack(e)) for e in output.examples]
-        outgoing += [Outgoing(topics.judgements, j.user_id, to_json(j)) for j in output.judgements]
-        positions = self._waiting.positions()
+        outgoing = [
+            OutgoingRecord(topics.feedback, example.user_id, to_msgpack(example)) for example in output.examples
+        ]
+        outgoing += [
+            OutgoingRecord(topics.judgements, judgement.user_id, to_json(judgement)) for judgement in output.judgements
+        ]
+        positions = self._joiner.safe_offsets()
         if outgoing or positions != self._committed:
-            self._publisher.publish(outgoing, positions, self._intake, self._legacy.leave(self._waiting, positions))
+            self._producer.publish(
+                outgoing, positions, self._consumer, self._recovered.commit_metadata(self._joiner, positions)
+            )
             self._committed = positions
-            self._legacy.forget(positions)
-        metrics.STREAM_TIME.set((self._waiting.now_ms or 0) / 1000)
-        metrics.WAITS_SINCE.set((self._waiting.oldest_ms or 0) / 1000)
+            self._recovered.release_published(positions)
+        metrics.STREAM_TIME_SECONDS.set((self._joiner.now_ms or 0) / 1000)
+        metrics.OLDEST_OPEN_SECONDS.set((self._joiner.oldest_ms or 0) / 1000)
 
-    def _count(self, output: Output, fates: Counts) -> None:
+    def _count(self, output: JoinOutput, outcomes: OutcomeCounts) -> None:
         for task, n in Counter(task for example in output.examples for task in example.labels).items():
             metrics.EXAMPLES.labels(task if task in self._tasks else "other").inc(n)
         metrics.JUDGEMENTS.inc(len(output.judgements))
-        for (fate, task), n in fates.items():
-            metrics.JOINED.labels(fate, task).inc(n)
+        for (outcome, task), n in outcomes.items():
+            metrics.JOINS.labels(outcome, task).inc(n)
 
-    def _hold(self, places: set[Place]) -> None:
-        if places != self._held:
-            self._intake.hold(places)
-            self._held = places
+    def _pause_only(self, partitions: set[TopicPartition]) -> None:
+        if partitions != self._paused:
+            self._consumer.pause_only(partitions)
+            self._paused = partitions
 
-    def _nothing_waiting(self) -> Waiting:
-        return Waiting(feedback=self._settings.feedback, tasks=self._settings.tasks)
+    def _new_joiner(self) -> PartitionedJoiner:
+        return PartitionedJoiner(feedback=self._settings.feedback, tasks=self._settings.tasks)
 
-    def _remember(self) -> None:
+    def _recover(self) -> None:
         """Read back what was said of what is read now, before anything is said; nobody else speaks from then on."""
-        while not self._recalled:
-            self._recalled = True  # partitions may come while others are asked about
-            self._publisher.take_over()
-            held = self._patience.insist("kafka", partial(self._intake.held, set(self._intake.places)))
-            self._legacy = self._left(held, self._patience.insist("kafka", partial(self._recall, held)))
-            self._waiting.resume(self._legacy.notes)
-            metrics.UNREMEMBERED.set(self._legacy.forgotten)
-            self._show_orphans()
+        while not self._is_recovered:
+            self._is_recovered = True  # partitions may come while others are asked about
+            self._producer.fence_predecessors()
+            offsets = self._retry.call("kafka", partial(self._consumer.query_offsets, set(self._consumer.assignment)))
+            self._recovered = self._new_recovered_state(
+                offsets, self._retry.call("kafka", partial(self._load_published, offsets))
+            )
+            self._joiner.restore(self._recovered.metadata)
+            metrics.EXAMPLES_UNREMEMBERED.set(self._recovered.evicted)
+            self._set_orphan_metrics()
 
-    def _left(self, held: Mapping[Place, Held], said: Said) -> Legacy:
-        return Legacy(feedback=self._settings.feedback, held=held, said=said)
+    def _new_recovered_state(
+        self, offsets: Mapping[TopicPartition, PartitionOffsets], published: PublishedOutputs
+    ) -> RecoveredState:
+        return RecoveredState(feedback=self._settings.feedback, offsets=offsets, published=published)
 
-    def _show_orphans(self) -> None:
-        metrics.ORPHANS.clear()
-        for task, n in self._legacy.orphans().items():
-            metrics.ORPHANS.labels(task).set(n)
+    def _set_orphan_metrics(self) -> None:
+        metrics.ORPHAN_LABELS.clear()
+        for task, n in self._recovered.orphans().items():
+            metrics.ORPHAN_LABELS.labels(task).set(n)
 
-    def _begin_anew(self) -> None:
+    def _restart(self) -> None:
         """Forget what waits, and read again from the committed positions of the partitions that are left."""
-        while self._moved:
-            self._moved = self._recalled = False
-            self._publisher.take_over()  # so that what was being committed is, or never will be
-            self._waiting, self._committed = self._nothing_waiting(), {}
-            self._hold(set())
-            places = set(self._intake.places)
-            self._waiting.follow(places)
-            held = self._patience.insist("kafka", partial(self._intake.held, places))
-            starts = {p: max(at.low, at.committed or 0) for p, at in held.items() if p in self._intake.places}
-            self._patience.insist("kafka", partial(self._intake.seek, starts))
+        while self._partitions_changed:
+            self._partitions_changed = self._is_recovered = False
+            self._producer.fence_predecessors()  # so that what was being committed is, or never will be
+            self._joiner, self._committed = self._new_joiner(), {}
+            self._pause_only(set())
+            partitions = set(self._consumer.assignment)
+            self._joiner.add_partitions(partitions)
+            offsets = self._retry.call("kafka", partial(self._consumer.query_offsets, partitions))
+            starts = {
+                partition: max(partition_offsets.low, partition_offsets.committed or 0)
+                for partition, partition_offsets in offsets.items()
+                if partition in self._consumer.assignment
+            }
+            self._retry.call("kafka", partial(self._consumer.seek, starts))
 
-    def _stay_member(self) -> None:
+    def _heartbeat(self) -> None:
         """While Kafka is waited for: keep the membership in the group, and notice if partitions left."""
-        self._intake.keep_alive()
-        self._stay_whole()
+        self._consumer.heartbeat()
+        self._raise_if_changed()
 
-    def _stay_whole(self) -> None:
-        if self._moved and self._in_hand:
-            raise Moved("The partitions of the joiner should stay while it joins. Found some taken away.")
+    def _raise_if_changed(self) -> None:
+        if self._partitions_changed and self._in_batch:
+            raise PartitionsChanged("The partitions of the joiner should stay while it joins. Found some taken away.")
 
 
-def open_record(kind: str, record: Record) -> Scored | Event | None:
+def decode_record(kind: str, record: Record) -> ScoredRow | Event | None:
     """The scored row or event of a record; None for what cannot be read, whose dead letter the score worker writes."""
     try:
         if kind == "scored":
-            return read_scored(record.value or b"")
-        event, moved = clamp(decode(kind, record.value), record.kafka_ms)
-        metrics.CLAMPED.inc(moved)
+            return read_scored_row(record.value or b"")
+        event, was_clamped = clamp(decode(kind, record.value), record.kafka_ms)
+        metrics.CLAMPED_TIMESTAMPS.inc(was_clamped)
         return event
     except (BadEvent, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        log.warning("Passing a record of %s/%d at %d by: %s", *record.place, record.offset, error)
-        metrics.UNREADABLE.labels(kind).inc()
+        log.warning("Passing a record of %s/%d at %d by: %s", *record.topic_partition, record.offset, error)
+        metrics.UNREADABLE_RECORDS.labels(kind).inc()
         return None

@@ -15,20 +15,22 @@ class Lane(NamedTuple):
     """
 
     name: str
-    folds: tuple[str, ...]
-    watches: tuple[str, ...] = ()
-    inspects: tuple[str, ...] = ()
-    confirms: tuple[str, ...] = ()
+    folded_kinds: tuple[str, ...]
+    watched_kinds: tuple[str, ...] = ()
+    inspected_kinds: tuple[str, ...] = ()
+    confirmed_kinds: tuple[str, ...] = ()
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        return self.folds + self.watches + self.inspects + self.confirms
+        return self.folded_kinds + self.watched_kinds + self.inspected_kinds + self.confirmed_kinds
 
 
 LANES: Final = {
     lane.name: lane
     for lane in (
-        Lane("orders", ("orders", "reviews", "judgements"), inspects=("labels",), confirms=("erasures",)),
-        Lane("browsing", ("clicks", "impressions", "searches"), watches=("orders",), inspects=("products",)),
+        Lane("orders", ("orders", "reviews", "judgements"), inspected_kinds=("labels",), confirmed_kinds=("erasures",)),
+        Lane(
+            "browsing", ("clicks", "impressions", "searches"), watched_kinds=("orders",), inspected_kinds=("products",)
+        ),
     )
 }

@@ -3,47 +3,66 @@
 from collections import Counter
 from collections.abc import Mapping
 
-from contract.joining.output import Output
-from contract.settings import Feedback
-from worker.intake import Held, Place
-from worker.notes import Note, read_all, write
-from worker.recall import start_of
-from worker.said import Said
-from worker.tally import Tally
-from worker.waiting import Waiting
+from contract.joining.output import JoinOutput
+from contract.settings import FeedbackSettings
+from worker.intake import PartitionOffsets, TopicPartition
+from worker.notes import CommitMetadata, decode_all_metadata, encode_metadata
+from worker.recall import start_offset
+from worker.said import PublishedOutputs
+from worker.tally import OrphanCounter
+from worker.waiting import PartitionedJoiner
 
 
-class Legacy:
+class RecoveredState:
     """What was said already, rows that were done with, and labels without a row that were counted."""
 
-    def __init__(self, *, feedback: Feedback, held: Mapping[Place, Held], said: Said) -> None:
+    def __init__(
+        self,
+        *,
+        feedback: FeedbackSettings,
+        offsets: Mapping[TopicPartition, PartitionOffsets],
+        published: PublishedOutputs,
+    ) -> None:
         """`held`: where this life begins to read, and the notes that were committed there."""
-        self.notes: Mapping[Place, Note] = read_all(held)
-        self._tally = Tally(final=[note.orphans for note in self.notes.values()], limit=feedback.parked_max)
-        self._said, self._nothing = said, Said(limit=feedback.said_max)
-        self._ends = {place: at.high for place, at in held.items() if at.high > start_of(at)}
+        self.metadata: Mapping[TopicPartition, CommitMetadata] = decode_all_metadata(offsets)
+        self._orphan_counter = OrphanCounter(
+            final=[metadata.orphans for metadata in self.metadata.values()], limit=feedback.parked_max
+        )
+        self._published, self._nothing_published = published, PublishedOutputs(limit=feedback.said_max)
+        self._ends = {
+            partition: partition_offsets.high
+            for partition, partition_offsets in offsets.items()
+            if partition_offsets.high > start_offset(partition_offsets)
+        }
 
     @property
-    def forgotten(self) -> int:
+    def evicted(self) -> int:
         """How much was said that may be said twice."""
-        return self._said.forgotten
+        return self._published.evicted
 
     def orphans(self) -> Counter[str]:
         """Labels without a row by task, each counted once over all lives."""
-        return self._tally.total()
+        return self._orphan_counter.total()
 
-    def fresh(self, output: Output) -> tuple[Output, int]:
+    def without_published(self, output: JoinOutput) -> tuple[JoinOutput, int]:
         """What of this was not said yet, and how much was; labels without a row are counted."""
-        fresh = self._said.fresh(output)
-        self._tally.add(fresh.orphans)
-        withheld = len(output.examples) + len(output.judgements) - len(fresh.examples) - len(fresh.judgements)
-        return fresh, withheld
+        unpublished = self._published.without_published(output)
+        self._orphan_counter.add(unpublished.orphans)
+        withheld = (
+            len(output.examples) + len(output.judgements) - len(unpublished.examples) - len(unpublished.judgements)
+        )
+        return unpublished, withheld
 
-    def leave(self, waiting: Waiting, positions: Mapping[Place, int]) -> dict[Place, str]:
+    def commit_metadata(
+        self, joiner: PartitionedJoiner, positions: Mapping[TopicPartition, int]
+    ) -> dict[TopicPartition, str]:
         """The notes to commit with these positions."""
-        return {place: write(note) for place, note in waiting.notes(self._tally.final(positions)).items()}
+        return {
+            partition: encode_metadata(metadata)
+            for partition, metadata in joiner.commit_metadata(self._orphan_counter.finalize(positions)).items()
+        }
 
-    def forget(self, positions: Mapping[Place, int]) -> None:
+    def release_published(self, positions: Mapping[TopicPartition, int]) -> None:
         """Once nothing is open of what an earlier life can have read, nothing that it said can be said again."""
-        if len(self._said) and all(positions.get(place, 0) >= end for place, end in self._ends.items()):
-            self._said = self._nothing
+        if len(self._published) and all(positions.get(partition, 0) >= end for partition, end in self._ends.items()):
+            self._published = self._nothing_published

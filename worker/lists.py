@@ -7,28 +7,28 @@ import numpy as np
 import numpy.typing as npt
 from msgspec.structs import replace
 
-from contract.encoding import Encoder, Served, apart
+from contract.encoding import Encoder, ScoredRowBuilder, split_rows
 from contract.events import UserEvent
 from contract.features import Block
 from contract.hashing import hash_id
-from contract.memory import Memory
-from contract.rows import Packed, Recommendations, Recommended, Scored, pack_spans
-from contract.settings import Lists
+from contract.memory import FoldedBatch
+from contract.rows import PackedBlock, Recommendations, RecommendedItem, ScoredRow, pack_spans
+from contract.settings import ListSettings
 from contract.touches import Arrival
 from worker import metrics
-from worker.arrangement import arrange
-from worker.candidates import FRESH, WHY, Candidates, Drawn
+from worker.arrangement import diversify
+from worker.candidates import FRESH, SOURCES, CandidateGenerator, UserCandidates
 from worker.catalogue import Catalogue
-from worker.challenger import Challenger, Lineup, finite, version_of
-from worker.item_index import Numbers
-from worker.runtime import Model, Scores, by_row
+from worker.challenger import ActiveModels, TrialModel, select_finite, trial_version
+from worker.item_index import ItemNumbers
+from worker.runtime import Model, Scores, to_rows
 
 GROUPS = ("user", "context")
-Logged = dict[str, tuple[float, ...]]
-AT_ONCE: Final = 32  # lists whose pairs run through the graph together: more only take more memory
+LoggedScores = dict[str, tuple[float, ...]]
+LISTS_PER_RUN: Final = 32  # lists whose pairs run through the graph together: more only take more memory
 
 
-class Wish(NamedTuple):
+class ListRequest(NamedTuple):
     """A list to be made: for the user of this event, as they are after the batch, without what they just bought."""
 
     arrival: Arrival
@@ -45,118 +45,155 @@ class Wish(NamedTuple):
         return hash_id(f"{self.arrival.topic} {self.event.event_id}")
 
 
-class Ranked(NamedTuple):
+class RankedLists(NamedTuple):
     """The items of many lists, one list after the other, each best first; list n ends where `ends[n]` says."""
 
     ends: list[int]
-    numbers: Numbers
-    items: list[Recommended]
+    numbers: ItemNumbers
+    items: list[RecommendedItem]
     scores: dict[str, list[float]]  # as they are logged: NaN for what is not finite
 
 
-class ListMaker:
+class ListBuilder:
     """Makes lists for many users at once: the user side once each, then all pairs in one run of the graph."""
 
-    def __init__(self, *, lists: Lists, encoder: Encoder, catalogue: Catalogue, candidates: Candidates) -> None:
-        self._lists, self._encoder, self._catalogue, self._candidates = lists, encoder, catalogue, candidates
+    def __init__(
+        self, *, lists: ListSettings, encoder: Encoder, catalogue: Catalogue, candidate_generator: CandidateGenerator
+    ) -> None:
+        self._lists, self._encoder, self._catalogue, self._candidate_generator = (
+            lists,
+            encoder,
+            catalogue,
+            candidate_generator,
+        )
         self._model: Model | None = None
-        self._shadow: Challenger | None = None
+        self._shadow: TrialModel | None = None
 
-    def serve(self, model: Model | None, challenger: Challenger | None = None) -> None:
+    def activate(self, model: Model | None, trial_model: TrialModel | None = None) -> None:
         """Rank with this model; a challenger that is a shadow is asked about what stands on the lists."""
-        lineup = Lineup(model, challenger).able("recommend")
-        self._model, self._shadow = lineup.model, lineup.shadow
+        models = ActiveModels(model, trial_model).supporting("recommend")
+        self._model, self._shadow = models.serving, models.shadow
 
-    def make(self, wishes: Sequence[Wish], memory: Memory, now_ms: int) -> list[tuple[Recommendations, Scored]]:
+    def build(
+        self, requests: Sequence[ListRequest], memory: FoldedBatch, now_ms: int
+    ) -> list[tuple[Recommendations, ScoredRow]]:
         """A list for each wish for which there is any candidate, with the scored row that logs it."""
-        made = []
-        for start in range(0, len(wishes), AT_ONCE):
-            made += self._make(wishes[start : start + AT_ONCE], memory, now_ms)
-        return made
+        lists = []
+        for start in range(0, len(requests), LISTS_PER_RUN):
+            lists += self._build_chunk(requests[start : start + LISTS_PER_RUN], memory, now_ms)
+        return lists
 
-    def _make(self, wishes: Sequence[Wish], memory: Memory, now_ms: int) -> list[tuple[Recommendations, Scored]]:
-        found = self._draw(wishes, memory)
-        blocks = self._encoder.after(memory, [wish.event for wish in wishes], GROUPS)
-        ranked = self._rank(found, self._score(blocks, found))
-        aside = self._ask(blocks, ranked)
-        items = pack_spans(self._catalogue.block_of(ranked.numbers), ranked.ends)
-        made, begin = [], 0
-        for wish, groups, item, end in zip(wishes, apart(blocks), items, ranked.ends, strict=True):
+    def _build_chunk(
+        self, requests: Sequence[ListRequest], memory: FoldedBatch, now_ms: int
+    ) -> list[tuple[Recommendations, ScoredRow]]:
+        candidates = self._generate_candidates(requests, memory)
+        blocks = self._encoder.encode_after(memory, [request.event for request in requests], GROUPS)
+        ranked = self._rank(candidates, self._score(blocks, candidates))
+        shadow_scores = self._score_shadow(blocks, ranked)
+        items = pack_spans(self._catalogue.known_item_block(ranked.numbers), ranked.ends)
+        lists, begin = [], 0
+        for request, groups, item_block, end in zip(requests, split_rows(blocks), items, ranked.ends, strict=True):
             if end > begin:
-                one = self._list(wish, tuple(ranked.items[begin:end]), now_ms)
+                recommendations = self._build_message(request, tuple(ranked.items[begin:end]), now_ms)
                 scores = {task: tuple(values[begin:end]) for task, values in ranked.scores.items()}
-                beside = finite(aside, range(begin, end))
-                made.append((one, self._row(wish, one, groups | {"item": item}, scores, beside)))
+                list_shadow = select_finite(shadow_scores, range(begin, end))
+                lists.append(
+                    (
+                        recommendations,
+                        self._build_scored_row(
+                            request, recommendations, groups | {"item": item_block}, scores, list_shadow
+                        ),
+                    )
+                )
             begin = end
-        metrics.DEGRADED.labels("list").inc(0 if ranked.scores else len(made))
-        return made
+        metrics.DEGRADED_ANSWERS.labels("list").inc(0 if ranked.scores else len(lists))
+        return lists
 
-    def _draw(self, wishes: Sequence[Wish], memory: Memory) -> list[Drawn]:
-        users, times = [f"user:{wish.event.user_id}" for wish in wishes], [wish.event.ts_ms for wish in wishes]
-        _, recent = memory.look(users, times)
-        bought = [self._catalogue.find(sorted(wish.bought)) for wish in wishes]
-        return self._candidates.draw(recent, bought, [wish.seed for wish in wishes])
+    def _generate_candidates(self, requests: Sequence[ListRequest], memory: FoldedBatch) -> list[UserCandidates]:
+        users, times = (
+            [f"user:{request.event.user_id}" for request in requests],
+            [request.event.ts_ms for request in requests],
+        )
+        _, recent = memory.read_at(users, times)
+        bought = [self._catalogue.find(sorted(request.bought)) for request in requests]
+        return self._candidate_generator.generate(recent, bought, [request.seed for request in requests])
 
-    def _score(self, blocks: dict[str, Block], found: list[Drawn]) -> Scores:
+    def _score(self, blocks: dict[str, Block], candidates: list[UserCandidates]) -> Scores:
         """Click and purchase of every pair, user by user; empty without a model."""
-        numbers = np.concatenate([drawn.numbers for drawn in found])
+        numbers = np.concatenate([user_candidates.numbers for user_candidates in candidates])
         if not self._model or not len(numbers):
             return {}
-        return self._run(self._model, blocks, numbers, [len(drawn.numbers) for drawn in found])
+        return self._run_model(
+            self._model, blocks, numbers, [len(user_candidates.numbers) for user_candidates in candidates]
+        )
 
-    def _ask(self, blocks: dict[str, Block], ranked: Ranked) -> Scores:
+    def _score_shadow(self, blocks: dict[str, Block], ranked: RankedLists) -> Scores:
         """What a shadow says of the pairs that stand on the lists; of the candidates that do not nothing is logged."""
         if not self._shadow or not len(ranked.numbers):
             return {}
         counts = np.diff(ranked.ends, prepend=0).tolist()
-        return self._shadow.say(
-            len(ranked.numbers), lambda model: self._run(model, blocks, ranked.numbers, counts), step="refresh"
+        return self._shadow.predict_shadow(
+            len(ranked.numbers), lambda model: self._run_model(model, blocks, ranked.numbers, counts), step="refresh"
         )
 
-    def _run(self, model: Model, blocks: dict[str, Block], numbers: Numbers, counts: Sequence[int]) -> Scores:
+    def _run_model(self, model: Model, blocks: dict[str, Block], numbers: ItemNumbers, counts: Sequence[int]) -> Scores:
         """Click and purchase of items (P,), of which the first `counts[0]` are for the first user, and so on."""
         user = np.repeat(np.arange(len(counts), dtype=np.int64), counts)
-        return model.run("recommend", blocks, item_part=self._catalogue.parts_of(numbers, model), user=user)
+        return model.run(
+            "recommend", blocks, item_part=self._catalogue.known_item_embeddings(numbers, model), user=user
+        )
 
-    def _rank(self, found: Sequence[Drawn], scores: Scores) -> Ranked:
+    def _rank(self, candidates: Sequence[UserCandidates], scores: Scores) -> RankedLists:
         """The best candidates of each user, as a list names them."""
-        value, begins = self._value(scores, found), np.cumsum([0, *(len(drawn.numbers) for drawn in found)]).tolist()
+        values, begins = (
+            self._value_candidates(scores, candidates),
+            np.cumsum([0, *(len(user_candidates.numbers) for user_candidates in candidates)]).tolist(),
+        )
         best = [
-            np.array(arrange(value[begin:end], drawn, self._catalogue, self._lists), np.int64) + begin
-            for drawn, begin, end in zip(found, begins, begins[1:], strict=False)
+            np.array(diversify(values[begin:end], user_candidates, self._catalogue, self._lists), np.int64) + begin
+            for user_candidates, begin, end in zip(candidates, begins, begins[1:], strict=False)
         ]
-        at = np.concatenate(best)
-        numbers = np.concatenate([drawn.numbers for drawn in found])[at]
-        why = np.concatenate([drawn.why for drawn in found])[at]
-        chance = np.repeat([drawn.propensity for drawn in found], [len(places) for places in best])
-        chosen = {task: values[at] for task, values in scores.items()}
+        selected = np.concatenate(best)
+        numbers = np.concatenate([user_candidates.numbers for user_candidates in candidates])[selected]
+        sources = np.concatenate([user_candidates.sources for user_candidates in candidates])[selected]
+        propensities = np.repeat(
+            [user_candidates.propensity for user_candidates in candidates], [len(ranking) for ranking in best]
+        )
+        selected_scores = {task: task_scores[selected] for task, task_scores in scores.items()}
         columns = (
-            self._catalogue.names(numbers),
-            value[at].tolist(),
-            by_row(chosen, len(at)),
-            why.tolist(),
-            np.where(why == FRESH, chance, 1.0).tolist(),
+            self._catalogue.item_ids(numbers),
+            values[selected].tolist(),
+            to_rows(selected_scores, len(selected)),
+            sources.tolist(),
+            np.where(sources == FRESH, propensities, 1.0).tolist(),
         )
         items = [
-            Recommended(item_id=item, score=worth, probability=own, why=WHY[code], propensity=propensity)
-            for item, worth, own, code, propensity in zip(*columns, strict=True)
+            RecommendedItem(
+                item_id=item, score=score, probability=probability, why=SOURCES[code], propensity=propensity
+            )
+            for item, score, probability, code, propensity in zip(*columns, strict=True)
         ]
-        logged = {task: np.where(np.isfinite(of), of, np.float32(np.nan)).tolist() for task, of in chosen.items()}
-        return Ranked(np.cumsum([len(places) for places in best]).tolist(), numbers, items, logged)
+        logged = {
+            task: np.where(np.isfinite(task_scores), task_scores, np.float32(np.nan)).tolist()
+            for task, task_scores in selected_scores.items()
+        }
+        return RankedLists(np.cumsum([len(ranking) for ranking in best]).tolist(), numbers, items, logged)
 
-    def _value(self, scores: Scores, found: Sequence[Drawn]) -> npt.NDArray[np.float32]:
+    def _value_candidates(self, scores: Scores, candidates: Sequence[UserCandidates]) -> npt.NDArray[np.float32]:
         """What each candidate is worth: by the model, else by its place. What is not finite comes last."""
         if not scores:
-            return np.concatenate([1 - np.arange(n := len(d.numbers), dtype=np.float32) / np.float32(n) for d in found])
+            return np.concatenate(
+                [1 - np.arange(n := len(d.numbers), dtype=np.float32) / np.float32(n) for d in candidates]
+            )
         value = scores["click"] + self._lists.purchase_value * scores.get("purchase", np.zeros(1, np.float32))
         return np.nan_to_num(value, nan=-1.0, posinf=-1.0, neginf=-1.0)
 
-    def _list(self, wish: Wish, items: tuple[Recommended, ...], now_ms: int) -> Recommendations:
-        event = wish.event
-        metrics.LIST_AGE.observe(max(0, now_ms - event.ts_ms) / 1000)
+    def _build_message(self, request: ListRequest, items: tuple[RecommendedItem, ...], now_ms: int) -> Recommendations:
+        event = request.event
+        metrics.LIST_AGE_SECONDS.observe(max(0, now_ms - event.ts_ms) / 1000)
         return Recommendations(
             user_id=event.user_id,
-            recommendation_id=f"r{wish.seed:016x}",
+            recommendation_id=f"r{request.seed:016x}",
             items=items,
             model_version=self._model.version if self._model else "",
             computed_ms=now_ms,
@@ -164,17 +201,24 @@ class ListMaker:
             degraded=not items[0].probability,
         )
 
-    def _row(
-        self, wish: Wish, made: Recommendations, groups: dict[str, Packed], scores: Logged, beside: Logged
-    ) -> Scored:
+    def _build_scored_row(
+        self,
+        request: ListRequest,
+        recommendations: Recommendations,
+        groups: dict[str, PackedBlock],
+        scores: LoggedScores,
+        shadow: LoggedScores,
+    ) -> ScoredRow:
         """The list as it is logged: one row for user and context, one for each item that is on it."""
-        row = Served(self._encoder.features.digest, made.model_version, version_of(self._shadow)).row(
+        row = ScoredRowBuilder(
+            self._encoder.features.digest, recommendations.model_version, trial_version(self._shadow)
+        ).build(
             "recommendation",
-            wish.arrival,
+            request.arrival,
             groups,
-            event_id=made.recommendation_id,
-            items=tuple(item.item_id for item in made.items),
+            event_id=recommendations.recommendation_id,
+            items=tuple(item.item_id for item in recommendations.items),
             scores=scores,
-            shadow=beside,
+            shadow=shadow,
         )
-        return replace(row, propensities=tuple(item.propensity for item in made.items))
+        return replace(row, propensities=tuple(item.propensity for item in recommendations.items))

@@ -6,12 +6,12 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from contract.joining.judged import GRAPHS
-from contract.rows import Scored
-from worker.intake import Held, Place
+from contract.joining.judged import GRAPH_BY_KIND
+from contract.rows import ScoredRow
+from worker.intake import PartitionOffsets, TopicPartition
 
 
-class Note(Struct, frozen=True, gc=False, omit_defaults=True):
+class CommitMetadata(Struct, frozen=True, gc=False, omit_defaults=True):
     """`orphans`: labels without a row that nobody reads again, by task, of all partitions together.
 
     Of the partition's rows below `read`, those of an event before `since_ms` give nothing any more, nor do those that
@@ -23,32 +23,32 @@ class Note(Struct, frozen=True, gc=False, omit_defaults=True):
     since_ms: int = 0
     judged_ms: int = 0
 
-    def is_closed(self, offset: int, row: Scored) -> bool:
+    def is_closed(self, offset: int, row: ScoredRow) -> bool:
         """Whether a row that is read again has had all its consequences."""
-        before_ms = max(self.since_ms, self.judged_ms) if row.kind in GRAPHS else self.since_ms
+        before_ms = max(self.since_ms, self.judged_ms) if row.kind in GRAPH_BY_KIND else self.since_ms
         return offset < self.read and row.ts_ms < before_ms
 
-    def after(self, other: "Note") -> bool:
+    def supersedes(self, other: "CommitMetadata") -> bool:
         """Whether it tells at least as much as the other one."""
         return self.read >= other.read and self.since_ms >= other.since_ms and self.judged_ms >= other.judged_ms
 
 
-NONE: Final = Note()
+EMPTY_METADATA: Final = CommitMetadata()
 to_json: Final = msgspec.json.Encoder(order="sorted").encode
-from_json: Final = msgspec.json.Decoder(Note).decode
+from_json: Final = msgspec.json.Decoder(CommitMetadata).decode
 
 
-def write(note: Note) -> str:
-    return to_json(note).decode()
+def encode_metadata(metadata: CommitMetadata) -> str:
+    return to_json(metadata).decode()
 
 
-def read(text: str) -> Note:
+def decode_metadata(text: str) -> CommitMetadata:
     """The note; an empty one in place of what somebody else has written."""
     try:
         return from_json(text or "{}")
     except msgspec.DecodeError:
-        return NONE
+        return EMPTY_METADATA
 
 
-def read_all(held: Mapping[Place, Held]) -> dict[Place, Note]:
-    return {place: read(at.note) for place, at in held.items()}
+def decode_all_metadata(offsets: Mapping[TopicPartition, PartitionOffsets]) -> dict[TopicPartition, CommitMetadata]:
+    return {partition: decode_metadata(partition_offsets.metadata) for partition, partition_offsets in offsets.items()}

@@ -4,45 +4,52 @@ from typing import Final
 
 import numpy as np
 
-from worker.caches import Caches
+from worker.caches import AnswerCache
 from worker.catalogue import Catalogue
-from worker.item_index import Numbers
+from worker.item_index import ItemNumbers
 from worker.popularity import Popularity
 
-ROUND: Final = 60  # writings in which every list comes once, changed or not: Redis may have lost it
+REWRITE_CYCLE: Final = 60  # writings in which every list comes once, changed or not: Redis may have lost it
 
 
-class PopularLists:
+class PopularListWriter:
     """Writes them in turns, told once a second. A shop has thousands of categories, of which few change in a second."""
 
-    def __init__(self, *, caches: Caches, catalogue: Catalogue, popularity: Popularity, length: int) -> None:
-        self._caches, self._catalogue, self._popularity, self._length = caches, catalogue, popularity, length
-        self._written: Numbers = np.zeros((0, length), np.int64)
+    def __init__(self, *, answer_cache: AnswerCache, catalogue: Catalogue, popularity: Popularity, length: int) -> None:
+        self._answer_cache, self._catalogue, self._popularity, self._length = (
+            answer_cache,
+            catalogue,
+            popularity,
+            length,
+        )
+        self._written: ItemNumbers = np.zeros((0, length), np.int64)
         self._turn = 0
 
     def write(self, now_ms: int) -> None:
         """Write what is due; raises `Unavailable`, and then it is due again."""
-        popular = self._popular()
+        popular = self._gather_popular()
         changed = np.ones(len(popular), np.bool_)
         known = min(len(popular), len(self._written))
         changed[:known] = (popular[:known] != self._written[:known]).any(1)
-        due = np.flatnonzero(changed | (np.arange(len(popular)) % ROUND == self._turn))
-        had = np.zeros(len(popular), np.bool_)  # a list of ours; those of others, who may know more, are left alone
-        had[:known] = (self._written[:known] >= 0).any(1)
-        words, lists = self._catalogue.categories.words, dict[str, list[str]]()
+        due = np.flatnonzero(changed | (np.arange(len(popular)) % REWRITE_CYCLE == self._turn))
+        was_written = np.zeros(
+            len(popular), np.bool_
+        )  # a list of ours; those of others, who may know more, are left alone
+        was_written[:known] = (self._written[:known] >= 0).any(1)
+        categories, lists = self._catalogue.categories.words, dict[str, list[str]]()
         for code in due.tolist():
-            items = self._catalogue.names(popular[code][popular[code] >= 0])
-            if items or had[code]:
-                lists[words[code]] = items
-        self._caches.write_popular(lists, now_ms)
-        self._written, self._turn = popular, (self._turn + 1) % ROUND
+            items = self._catalogue.item_ids(popular[code][popular[code] >= 0])
+            if items or was_written[code]:
+                lists[categories[code]] = items
+        self._answer_cache.write_popular(lists, now_ms)
+        self._written, self._turn = popular, (self._turn + 1) % REWRITE_CYCLE
 
-    def _popular(self) -> Numbers:
+    def _gather_popular(self) -> ItemNumbers:
         """The popular items of each category (C, length), -1 behind the last; in the place of none those of all."""
         popularity, length = self._popularity, self._length
-        found = np.full((len(popularity.in_category), length), -1, np.int64)
+        popular = np.full((len(popularity.in_category), length), -1, np.int64)
         width = min(length, popularity.in_category.shape[1])
-        found[:, :width] = popularity.in_category[:, :width]
+        popular[:, :width] = popularity.in_category[:, :width]
         top = popularity.top[:length]
-        found[0, : len(top)], found[0, len(top) :] = top, -1
-        return found
+        popular[0, : len(top)], popular[0, len(top) :] = top, -1
+        return popular

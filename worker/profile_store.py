@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from contract.errors import StaleState
-from contract.hashing import BUCKETS, bucket_of, buckets_of, digests
-from contract.memory import Merged
-from contract.profiles import HORIZON_MS, LAYOUT, RECORD, entity_of, profile_head
-from contract.slices import Recalled, Slices, Written, check_lengths, write
-from worker.generations import FIRST, Generations, name_in, prefix_of
-from worker.redis_client import RedisClient, pairs
+from contract.hashing import BUCKETS, bucket_of, buckets_of, hash_texts
+from contract.memory import MergedOffsets
+from contract.profiles import HORIZON_MS, LAYOUT, RECORD, entity_from_key, profile_key_prefix
+from contract.slices import LoadedSlices, Slices, SliceWrites, check_lengths, to_slice_writes
+from worker.generations import FIRST, Generations, generation_prefix, parse_generation
+from worker.redis_client import RedisClient, to_pairs
 
 log = logging.getLogger(__name__)
 
@@ -46,13 +46,13 @@ return 1
 """
 # Redis' own expiry only collects garbage, so it is later than the fold's horizon by the longest retention we foresee.
 TTL_MS: Final = HORIZON_MS + 30 * 86_400_000
-KEPT_MS: Final = TTL_MS - 3 * 86_400_000  # a profile stays at least so long after it was written
+RETENTION_MIN_MS: Final = TTL_MS - 3 * 86_400_000  # a profile stays at least so long after it was written
 
 
-NOWHERE: Final = 0xFFFF << 16
+NO_SOURCE: Final = 0xFFFF << 16
 
 
-class RedisProfiles:
+class RedisProfileStore:
     """The promises of `contract.memory.Profiles` over a Redis or Valkey.
 
     With `generations` it follows the one that serves: `take_up` goes over to it, and a read while another one serves
@@ -62,34 +62,38 @@ class RedisProfiles:
     def __init__(self, *, client: RedisClient, prefix: str, generations: Generations | None = None) -> None:
         self.client = client
         self.generations, self.generation = generations, FIRST
-        self._go_to(prefix)
+        self._set_prefix(prefix)
 
-    def take_up(self) -> None:
+    def refresh_generation(self) -> None:
         """Go over to the generation that serves; raises `BadProfile` where only other layouts have a state."""
         if self.generations is not None and (name := self.generations.open()) != self.generation:
             log.warning("Going over to %s of the state.", name or "the first generation")
             self.generation = name
-            self._go_to(prefix_of(self.generations.prefix, name))
+            self._set_prefix(generation_prefix(self.generations.prefix, name))
 
-    def begins(self) -> dict[str, int]:
+    def read_log_starts(self) -> dict[str, int]:
         """Where the log of each source began for this state, if later than at its own beginning."""
-        (fields,) = self.client.pipeline([("HGETALL", self.begins_key)])
-        return {source.decode(): int(offset) for source, offset in pairs(fields)}
+        (fields,) = self.client.pipeline([("HGETALL", self.log_starts_key)])
+        return {source.decode(): int(offset) for source, offset in to_pairs(fields)}
 
-    def write_begins(self, begins: Mapping[str, int]) -> None:
+    def write_log_starts(self, log_starts: Mapping[str, int]) -> None:
         """Note from where on this state knows the log of each source, before anything of it is merged."""
-        fields = list(chain.from_iterable(begins.items()))
+        fields = list(chain.from_iterable(log_starts.items()))
         if fields:
-            self.client.pipeline([("HSET", self.begins_key, *fields)])
+            self.client.pipeline([("HSET", self.log_starts_key, *fields)])
 
-    def read(self, entities: Sequence[str]) -> Recalled:
+    def read(self, entities: Sequence[str]) -> LoadedSlices:
         # One HGETALL each: a script a bucket would have Redis copy every slice twice more, into Lua and out again.
-        question = None if self.generations is None else self.generations.question
-        found, answer = self.client.hashes(self.keys(entities), question)
-        self._serves(answer)
-        check_lengths(found.lengths)
-        return Recalled(
-            length=len(entities), sources=found.names, entity=found.hash, source=found.name, records=[found.values]
+        command = None if self.generations is None else self.generations.serving_command
+        hashes, reply = self.client.read_hashes(self.profile_keys(entities), command)
+        self._check_generation(reply)
+        check_lengths(hashes.lengths)
+        return LoadedSlices(
+            length=len(entities),
+            sources=hashes.names,
+            entity=hashes.hash_index,
+            source=hashes.name_index,
+            records=[hashes.values],
         )
 
     def scan(self, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Slices]]:
@@ -98,53 +102,64 @@ class RedisProfiles:
         What is there from the beginning to the end comes at least once, each profile as it is at that moment.
         """
         for page in self.client.scan(f"{self.prefix}profile:"):
-            keys = [key for key in page if wanted(entity_of(key))]
+            keys = [key for key in page if wanted(entity_from_key(key))]
             for key, fields in zip(keys, self.client.pipeline([("HGETALL", key) for key in keys]), strict=True):
-                yield key.removeprefix(self.prefix), {name.decode(): record for name, record in pairs(fields)}
+                yield key.removeprefix(self.prefix), {name.decode(): record for name, record in to_pairs(fields)}
 
-    def merged(self, sources: Iterable[str]) -> Merged:
+    def merged_offsets(self, sources: Iterable[str]) -> MergedOffsets:
         wanted = sorted(sources)
         if not wanted:
             return {bucket: {} for bucket in range(BUCKETS)}
-        replies = self._ask([("HMGET", self.merged_key(bucket), *wanted) for bucket in range(BUCKETS)])
+        replies = self._query([("HMGET", self.merged_key(bucket), *wanted) for bucket in range(BUCKETS)])
         return {
-            bucket: {source: int(at) for source, at in zip(wanted, reply, strict=True) if at is not None}
+            bucket: {source: int(offset) for source, offset in zip(wanted, reply, strict=True) if offset is not None}
             for bucket, reply in enumerate(replies)
         }
 
-    def merge(self, writes: Mapping[str, Slices], expected: Merged, after: Merged) -> None:
-        written = write(writes)
+    def merge(self, writes: Mapping[str, Slices], expected: MergedOffsets, after: MergedOffsets) -> None:
+        written = to_slice_writes(writes)
         bounds = np.searchsorted(written.bucket, np.arange(BUCKETS + 1))
-        keys, number = self._numbered(written)
-        numbered, records = number[:-1] - number[bounds[written.bucket]], memoryview(written.records)
+        keys, number = self._number_keys(written)
+        key_numbers, records = number[:-1] - number[bounds[written.bucket]], memoryview(written.records)
         addresses: dict[tuple[str, ...], bytes] = {}  # of all slices, mostly for one list of sources
         calls = []
         for bucket, positions in after.items():
             first, last = int(bounds[bucket]), int(bounds[bucket + 1])
-            sources, held = tuple(positions), expected.get(bucket, {})
+            sources, expected_offsets = tuple(positions), expected.get(bucket, {})
             if sources not in addresses:
-                packed = numbered + places(written.sources, sources)[written.source]
+                packed = key_numbers + pack_source_indexes(written.sources, sources)[written.source]
                 addresses[sources] = packed.astype("<u4").tobytes()
-            guards = chain.from_iterable([(source, held.get(source, ""), at) for source, at in positions.items()])
+            guards = chain.from_iterable(
+                [(source, expected_offsets.get(source, ""), offset) for source, offset in positions.items()]
+            )
             slices = bytes(records[first * RECORD.itemsize : last * RECORD.itemsize])
-            arguments = [TTL_MS, KEPT_MS, len(positions), *guards, addresses[sources][4 * first : 4 * last], slices]
+            arguments = [
+                TTL_MS,
+                RETENTION_MIN_MS,
+                len(positions),
+                *guards,
+                addresses[sources][4 * first : 4 * last],
+                slices,
+            ]
             calls.append(([self.merged_key(bucket), *keys[number[first] : number[last]]], arguments))
-        replies = self.client.scripts(MERGE, calls)
+        replies = self.client.run_script(MERGE, calls)
         if stale := [bucket for bucket, reply in zip(after, replies, strict=True) if not reply]:
             raise StaleState(f"Buckets {stale} should be merged as this worker left them. Found other positions.")
 
-    def remedy(self, entities: Sequence[str]) -> str:
+    def suggest_repair(self, entities: Sequence[str]) -> str:
         """What to run where some of these profiles cannot be read, so that they are folded again from the log."""
-        replies = self.client.pipeline([("HGETALL", self.key(entity)) for entity in entities])
-        unreadable = [entity for entity, reply in zip(entities, replies, strict=True) if not readable(reply[1::2])]
+        replies = self.client.pipeline([("HGETALL", self.profile_key(entity)) for entity in entities])
+        unreadable = [entity for entity, reply in zip(entities, replies, strict=True) if not is_readable(reply[1::2])]
         by_bucket: dict[int, list[str]] = {}
         for entity in unreadable:
             bucket = bucket_of(entity)
-            by_bucket.setdefault(bucket, [self.merged_key(bucket)]).append(self.key(entity))
+            by_bucket.setdefault(bucket, [self.merged_key(bucket)]).append(self.profile_key(entity))
         # A bucket's keys lie on one server of a cluster; those of several buckets cannot be deleted by one command.
-        runs = [f"{self.client.shell} DEL {' '.join(map(quoted, keys))}" for _, keys in sorted(by_bucket.items())]
+        commands = [
+            f"{self.client.shell} DEL {' '.join(map(quote_key, keys))}" for _, keys in sorted(by_bucket.items())
+        ]
         return (
-            f"Run: {'; '.join(runs)}; the worker then folds them again from the log. "
+            f"Run: {'; '.join(commands)}; the worker then folds them again from the log. "
             "Where it is every profile, run `python -m worker rebuild`."
         )
 
@@ -152,63 +167,63 @@ class RedisProfiles:
         return f"{self.prefix}merged:{{{bucket}}}"
 
     @property
-    def begins_key(self) -> str:
+    def log_starts_key(self) -> str:
         return f"{self.prefix}begins"
 
-    def _ask(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+    def _query(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
         """The replies to commands; raises `StaleState` if another generation serves when they have been carried out.
 
         Asked last: what is read of one that serves still is whole, since keys go only after another one serves.
         """
         if self.generations is None:
             return self.client.pipeline(commands)
-        *replies, answer = self.client.in_order(commands, self.generations.question)
-        self._serves(answer)
+        *replies, reply = self.client.pipeline_then(commands, self.generations.serving_command)
+        self._check_generation(reply)
         return replies
 
-    def _serves(self, answer: bytes | None) -> None:
+    def _check_generation(self, reply: bytes | None) -> None:
         """Raise `StaleState` if the answer to the question names another generation."""
-        if self.generations is not None and (name := name_in(answer)) != self.generation:
+        if self.generations is not None and (name := parse_generation(reply)) != self.generation:
             raise StaleState(f"Generation `{self.generation}` of the state should serve. Found that `{name}` does.")
 
-    def _go_to(self, prefix: str) -> None:
+    def _set_prefix(self, prefix: str) -> None:
         self.prefix = prefix
-        self._heads = [f"{prefix}{profile_head(bucket)}" for bucket in range(BUCKETS)]
+        self._key_prefixes = [f"{prefix}{profile_key_prefix(bucket)}" for bucket in range(BUCKETS)]
 
-    def _numbered(self, written: Written) -> tuple[list[str], npt.NDArray[np.int64]]:
+    def _number_keys(self, written: SliceWrites) -> tuple[list[str], npt.NDArray[np.int64]]:
         """The distinct keys of W slices, and which of them each slice has (W+1): how many there are stands behind."""
-        begins = np.diff(written.entity, prepend=-1) != 0
-        entities, buckets = written.entity[begins].tolist(), written.bucket[begins].tolist()
-        keys = [self._heads[b] + written.entities[entity] for entity, b in zip(entities, buckets, strict=True)]
-        return keys, np.append(np.cumsum(begins) - 1, len(keys))
+        is_first = np.diff(written.entity, prepend=-1) != 0
+        entities, buckets = written.entity[is_first].tolist(), written.bucket[is_first].tolist()
+        keys = [self._key_prefixes[b] + written.entities[entity] for entity, b in zip(entities, buckets, strict=True)]
+        return keys, np.append(np.cumsum(is_first) - 1, len(keys))
 
-    def keys(self, entities: Sequence[str]) -> list[str]:
+    def profile_keys(self, entities: Sequence[str]) -> list[str]:
         """The keys of entities' profiles."""
-        buckets = buckets_of(digests(entities)).tolist()
-        return [self._heads[bucket] + entity for bucket, entity in zip(buckets, entities, strict=True)]
+        buckets = buckets_of(hash_texts(entities)).tolist()
+        return [self._key_prefixes[bucket] + entity for bucket, entity in zip(buckets, entities, strict=True)]
 
-    def key(self, entity: str) -> str:
+    def profile_key(self, entity: str) -> str:
         """The key of an entity's profile."""
-        return self._heads[bucket_of(entity)] + entity
+        return self._key_prefixes[bucket_of(entity)] + entity
 
 
-def places(sources: Sequence[str], positions: Sequence[str]) -> npt.NDArray[np.int64]:
+def pack_source_indexes(sources: Sequence[str], positions: Sequence[str]) -> npt.NDArray[np.int64]:
     """Where each source stands among `positions`, as it is packed; a slice of one that is not there is refused."""
-    place = {source: number << 16 for number, source in enumerate(positions)}
-    return np.array([place.get(source, NOWHERE) for source in sources], np.int64)
+    packed = {source: number << 16 for number, source in enumerate(positions)}
+    return np.array([packed.get(source, NO_SOURCE) for source in sources], np.int64)
 
 
-def open_profiles(client: RedisClient, prefix: str) -> RedisProfiles:
+def open_profile_store(client: RedisClient, prefix: str) -> RedisProfileStore:
     """The profiles of a shop, of whichever generation serves."""
-    return RedisProfiles(client=client, prefix=prefix, generations=Generations(client=client, prefix=prefix))
+    return RedisProfileStore(client=client, prefix=prefix, generations=Generations(client=client, prefix=prefix))
 
 
-def readable(records: Iterable[bytes]) -> bool:
+def is_readable(records: Iterable[bytes]) -> bool:
     layout = LAYOUT.to_bytes(4, "little")
     return all(len(record) == RECORD.itemsize and record[:4] == layout for record in records)
 
 
-def quoted(key: str) -> str:
+def quote_key(key: str) -> str:
     return f"'{key}'"
 
 

@@ -4,28 +4,34 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from worker import metrics
-from worker.intake import Place
+from worker.intake import TopicPartition
 
 
 @dataclass(slots=True)
-class Progress:
+class LagMonitor:
     """Compares positions with ends at each `note`; a partition with lag should move within `stall_s`."""
 
     stall_s: float
-    _seen: dict[Place, tuple[int, float]] = field(default_factory=dict)  # position, and when it last moved
-    stalled: str | None = None
+    _last_moved: dict[TopicPartition, tuple[int, float]] = field(
+        default_factory=dict
+    )  # position, and when it last moved
+    stall: str | None = None
 
-    def note(self, positions: Mapping[Place, int], ends: Mapping[Place, int], now_s: float) -> None:
-        stalled = None
-        for place in self._seen.keys() - ends.keys():
-            del self._seen[place]
-            metrics.LAG.remove(place.topic, str(place.partition))  # whoever reads it now tells how far it is
-        for place, end in ends.items():
-            at = positions.get(place, 0)
-            metrics.LAG.labels(place.topic, str(place.partition)).set(max(0, end - at))
-            before, since = self._seen.get(place, (-1, now_s))
-            self._seen[place] = (at, since if at == before and at < end else now_s)
-            stands_s = now_s - self._seen[place][1]
-            if stands_s > self.stall_s:
-                stalled = f"{place.topic}/{place.partition} has stood at {at} of {end} for {stands_s:.0f} s."
-        self.stalled = stalled
+    def update(self, positions: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int], now_s: float) -> None:
+        stall = None
+        for partition in self._last_moved.keys() - ends.keys():
+            del self._last_moved[partition]
+            metrics.LAG_RECORDS.remove(
+                partition.topic, str(partition.partition)
+            )  # whoever reads it now tells how far it is
+        for partition, end in ends.items():
+            position = positions.get(partition, 0)
+            metrics.LAG_RECORDS.labels(partition.topic, str(partition.partition)).set(max(0, end - position))
+            before, since = self._last_moved.get(partition, (-1, now_s))
+            self._last_moved[partition] = (position, since if position == before and position < end else now_s)
+            stalled_s = now_s - self._last_moved[partition][1]
+            if stalled_s > self.stall_s:
+                stall = (
+                    f"{partition.topic}/{partition.partition} has stood at {position} of {end} for {stalled_s:.0f} s."
+                )
+        self.stall = stall

@@ -13,34 +13,34 @@ from contextlib import contextmanager
 
 from contract.erasures import NO_ERASURES
 from contract.errors import BadProfile, ShopstreamError, StaleState
-from contract.memory import Memory, fold
+from contract.memory import FoldedBatch, fold
 from contract.settings import Settings
-from contract.touches import Touches, columns
+from contract.touches import UpdateBatch, to_updates
 from worker import metrics
-from worker.answers import Answers, Scorer
-from worker.batch import Batch, count, open_records
-from worker.challenger import Challenger
-from worker.doors import Doors, State
-from worker.flood import Flood
-from worker.intake import NOWHERE, Place, Record
+from worker.answers import BatchResults, Scorer
+from worker.batch import Batch, decode_records, report_rejects
+from worker.challenger import TrialModel
+from worker.doors import KafkaClients, Stores
+from worker.flood import DeadLetterBreaker
+from worker.intake import START_PENDING, Record, TopicPartition
 from worker.lanes import Lane
-from worker.owed import Owed
-from worker.pace import Pace
-from worker.patience import Patience
-from worker.publisher import Outgoing
+from worker.owed import AnswerFilter
+from worker.pace import AdaptiveBatchSize
+from worker.patience import Retry
+from worker.publisher import OutgoingRecord
 from worker.recovery import Recovery
 from worker.runtime import Model
-from worker.step import StepMark
-from worker.stopwatch import STOPWATCH
+from worker.step import StepMarker
+from worker.stopwatch import PROFILER
 
 log = logging.getLogger(__name__)
 
 
-class Dropped(ShopstreamError):
+class BatchRevoked(ShopstreamError):
     """A partition of the batch in hand went to another member while a server was waited for; the batch goes with it."""
 
 
-class Protocol:
+class BatchPipeline:
     """Moves batches from the intake to the publisher and the state; nothing else decides what happens when."""
 
     def __init__(
@@ -49,215 +49,245 @@ class Protocol:
         settings: Settings,
         lane: Lane,
         scorer: Scorer,
-        doors: Doors,
-        state: State,
+        kafka_clients: KafkaClients,
+        stores: Stores,
         recovery: Recovery,
-        patience: Patience,
-        step: StepMark,
+        retry: Retry,
+        step_marker: StepMarker,
     ) -> None:
-        self._settings, self._lane, self._scorer, self._state = settings, lane, scorer, state
-        self._intake, self._publisher = doors.intake, doors.publisher
-        self._recovery, self._positions = recovery, recovery.positions
-        self._erasures = recovery.forgetting.erasures if recovery.forgetting else NO_ERASURES
-        self._confirmed = {settings.topics.of(kind) for kind in lane.confirms}
-        self._patience, self._mark = patience, step
-        self._kinds = settings.topics.kinds()
-        self._owed = Owed(positions=self._positions, erasures=self._erasures, kinds=self._kinds)
-        self._in_hand: set[Place] = set()
-        self._dropped = self._rebalancing = False
-        self._behind: StaleState | None = None  # partitions came that can only be begun with all others
-        self._flood = Flood(share_max=settings.worker.dead_letter_share_max, window=settings.worker.dead_letter_window)
-        self._pace = Pace(batch_max=settings.worker.batch_max, latency_ms=settings.worker.latency_ms)
+        self._settings, self._lane, self._scorer, self._stores = settings, lane, scorer, stores
+        self._consumer, self._producer = kafka_clients.consumer, kafka_clients.producer
+        self._recovery, self._offsets = recovery, recovery.offsets
+        self._erasures = recovery.erasure_executor.erasures if recovery.erasure_executor else NO_ERASURES
+        self._confirmed_topics = {settings.topics.topic_name(kind) for kind in lane.confirmed_kinds}
+        self._retry, self._mark_step = retry, step_marker
+        self._kinds = settings.topics.kinds_by_topic()
+        self._answer_filter = AnswerFilter(offsets=self._offsets, erasures=self._erasures, kinds=self._kinds)
+        self._in_flight: set[TopicPartition] = set()
+        self._is_revoked = self._is_rebalancing = False
+        self._stale_state: StaleState | None = None  # partitions came that can only be begun with all others
+        self._breaker = DeadLetterBreaker(
+            share_max=settings.worker.dead_letter_share_max, window=settings.worker.dead_letter_window
+        )
+        self._batch_size = AdaptiveBatchSize(batch_max=settings.worker.batch_max, latency_ms=settings.worker.latency_ms)
         self._model_version = ""
-        patience.meanwhile = self._stay_member
+        retry.on_wait = self._heartbeat
 
-    def serve(self, model: Model | None, challenger: Challenger | None = None) -> None:
+    def activate(self, model: Model | None, trial_model: TrialModel | None = None) -> None:
         """Answer with this line-up from the next batch on; no batch sees two, and so no user two models."""
-        self._scorer.serve(model, challenger)
+        self._scorer.activate(model, trial_model)
         self._model_version = model.version if model else ""
 
-    def reading(self) -> tuple[dict[Place, int], dict[Place, int]]:
+    def progress(self) -> tuple[dict[TopicPartition, int], dict[TopicPartition, int]]:
         """How far each partition is answered, and where it ends, as far as this member knows.
 
         A log that a transaction has written ends in a marker, which has an offset and is never read.
         """
-        ends = {place: end for place, end in self._intake.ends().items() if place.topic not in self._confirmed}
-        at_end = {place: end for place, end in ends.items() if place in self._intake.ended}
-        return self._positions.committed | at_end, ends
+        ends = {
+            partition: end
+            for partition, end in self._consumer.end_offsets().items()
+            if partition.topic not in self._confirmed_topics
+        }
+        at_end = {partition: end for partition, end in ends.items() if partition in self._consumer.at_end}
+        return self._offsets.committed | at_end, ends
 
     def close(self) -> None:
         """Leave the group, every bucket brought up; what is not committed will be read again."""
-        self._intake.close()
-        self._publisher.close()
+        self._consumer.close()
+        self._producer.close()
 
-    def assigned(self, places: list[Place]) -> dict[Place, int]:
+    def on_assigned(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
         """Where to start in new partitions; waits until Kafka and Redis have told."""
-        if not places:  # how a rebalance ends for who only gave some up; who holds a batch drops it now, not much later
+        if (
+            not partitions
+        ):  # how a rebalance ends for who only gave some up; who holds a batch drops it now, not much later
             return {}
-        self._rebalancing = True
+        self._is_rebalancing = True
         try:
-            with self._timed("recover"):
-                return self._patience.insist("kafka and redis", lambda: self._recovery.begin(places, self._intake))
+            with self._time_step("recover"):
+                return self._retry.call(
+                    "kafka and redis", lambda: self._recovery.recover_offsets(partitions, self._consumer)
+                )
         except StaleState as error:
-            self._behind = error
-            return dict.fromkeys(places, NOWHERE)  # the next step begins anew with all that are held
+            self._stale_state = error
+            return dict.fromkeys(partitions, START_PENDING)  # the next step begins anew with all that are held
         finally:
-            self._rebalancing = False
+            self._is_rebalancing = False
 
-    def revoked(self, places: list[Place]) -> None:
+    def on_revoked(self, partitions: list[TopicPartition]) -> None:
         """Let partitions go: bring every bucket up, once, for whoever comes next; a batch in hand is dropped."""
-        self._dropped = self._dropped or bool(self._in_hand & set(places))
+        self._is_revoked = self._is_revoked or bool(self._in_flight & set(partitions))
         try:
-            if not self._in_hand:
+            if not self._in_flight:
                 self.advance()
         except ShopstreamError as error:
             log.warning("Partitions leave before their buckets were brought up; the next owner folds more: %s", error)
-        self._positions.forget(places)
+        self._offsets.drop_partitions(partitions)
 
     def step(self, now_ms: Callable[[], int]) -> int:
         """Answer one batch, then remember it; returns the number of records that were read."""
-        self._mark("idle")
+        self._mark_step("idle")
         batch = Batch()
         try:
-            with STOPWATCH("poll"):
+            with PROFILER("poll"):
                 records = self._poll()
             began_s = time.monotonic()
-            if self._behind:
-                raise self._behind
+            if self._stale_state:
+                raise self._stale_state
             lane = self._lane
-            with STOPWATCH("decode"):
-                batch = open_records(records, self._kinds, self._positions.sources, lane.watches, lane.inspects)
-            self._in_hand, self._dropped = set(batch.ends), False
-            self._work(batch, now_ms)
-            self._pace.note(len(batch), (time.monotonic() - began_s) * 1000)
-            STOPWATCH.count(len(batch))
-        except (StaleState, Dropped) as error:
+            with PROFILER("decode"):
+                batch = decode_records(
+                    records, self._kinds, self._offsets.sources, lane.watched_kinds, lane.inspected_kinds
+                )
+            self._in_flight, self._is_revoked = set(batch.end_offsets), False
+            self._process(batch, now_ms)
+            self._batch_size.update(len(batch), (time.monotonic() - began_s) * 1000)
+            PROFILER.count_batch(len(batch))
+        except (StaleState, BatchRevoked) as error:
             self.recover(error)
         finally:
-            self._in_hand = set()
+            self._in_flight = set()
         return len(batch)
 
     def _poll(self) -> list[Record]:
         """The next records, but for those that are read by assignment and have only their positions here."""
-        records = self._intake.poll(self._pace.records_max, self._settings.worker.wait_ms)
-        return [record for record in records if record.place.topic not in self._confirmed]
+        records = self._consumer.poll(self._batch_size.records_max, self._settings.worker.wait_ms)
+        return [record for record in records if record.topic_partition.topic not in self._confirmed_topics]
 
     def recover(self, reason: Exception) -> None:
         """Go back to what Redis has; costs folding again what is there already, and never an answer."""
         log.warning("Going back to what Redis has: %s", reason)
         metrics.RECOVERIES.labels(type(reason).__name__).inc()
-        self._in_hand, self._dropped, self._behind = set(), False, None  # what is given up need not be noticed as gone
-        with self._timed("recover"):
-            self._publisher.abandon()
-            self._patience.insist("kafka and redis", self._go_back)
+        self._in_flight, self._is_revoked, self._stale_state = (
+            set(),
+            False,
+            None,
+        )  # what is given up need not be noticed as gone
+        with self._time_step("recover"):
+            self._producer.abort()
+            self._retry.call("kafka and redis", self._restart_partitions)
 
-    def _go_back(self) -> None:
+    def _restart_partitions(self) -> None:
         """One attempt; partitions may come and go between two of them, and not within one."""
-        self._intake.seek(self._recovery.begin(set(self._intake.places), self._intake))
+        self._consumer.seek(self._recovery.recover_offsets(set(self._consumer.assignment), self._consumer))
 
     def advance(self) -> None:
         """Bring the buckets that no batch touched up to what is folded; one attempt.
 
         Raises `StaleState` if Redis forgot something, also where nothing is to be written: an idle worker notices too.
         """
-        self._positions.check_merged(self._state.profiles.merged(self._positions.sources.values()))
-        after = self._positions.advance()
+        self._offsets.check_merged(self._stores.profiles.merged_offsets(self._offsets.sources.values()))
+        after = self._offsets.find_lagging()
         if after:
-            self._state.profiles.merge({}, self._positions.merged, after)
-            self._positions.note_merged(after)
+            self._stores.profiles.merge({}, self._offsets.merged, after)
+            self._offsets.record_merged(after)
 
-    def say(self, records: Sequence[Outgoing], ends: Mapping[Place, int]) -> None:
+    def publish_extra(self, records: Sequence[OutgoingRecord], end_offsets: Mapping[TopicPartition, int]) -> None:
         """Publish what belongs to no batch, together with how far that is, however long Kafka makes it wait.
 
         Raises `Dropped` if the partitions have gone meanwhile: they are another's to speak for.
         """
-        self._in_hand, self._dropped = set(ends), False
+        self._in_flight, self._is_revoked = set(end_offsets), False
         try:
-            self._publisher.publish(records, ends, self._intake)
-            self._positions.note_committed(ends)
+            self._producer.publish(records, end_offsets, self._consumer)
+            self._offsets.record_committed(end_offsets)
         finally:
-            self._in_hand = set()
+            self._in_flight = set()
 
-    def _work(self, batch: Batch, now_ms: Callable[[], int]) -> None:
-        self._positions.check_order(batch.begins)
-        check_topics = self._recovery.ask_for_changes(batch.begins)
-        self._owed.trim(batch)
-        watched = self._scorer.watched(batch, now_ms())
-        if not batch and not watched:
+    def _process(self, batch: Batch, now_ms: Callable[[], int]) -> None:
+        self._offsets.check_order(batch.first_offsets)
+        check_topics = self._recovery.request_topic_check(batch.first_offsets)
+        self._answer_filter.drop_answered(batch)
+        extra_entities = self._scorer.entities_to_read(batch, now_ms())
+        if not batch and not extra_entities:
             return
-        metrics.BATCH.observe(len(batch))
-        with self._timed("read"):
-            touches = columns(batch.arrivals, watched, self._erasures)
-            memory = self._patience.insist("redis", lambda: self._remember(touches))
-        with self._timed("score"):
-            answers = self._scorer.answer(batch, self._owed.rows(batch), memory, now_ms())
-        with self._timed("claim"):
+        metrics.BATCH_RECORDS.observe(len(batch))
+        with self._time_step("read"):
+            touches = to_updates(batch.arrivals, extra_entities, self._erasures)
+            memory = self._retry.call("redis", lambda: self._fold(touches))
+        with self._time_step("score"):
+            answers = self._scorer.answer(batch, self._answer_filter.rows_to_answer(batch), memory, now_ms())
+        with self._time_step("claim"):
             if answers.decisions:
-                answers.decisions = self._patience.insist("redis", lambda: self._state.claims.claim(answers.decisions))
-        self._patience.insist("kafka", check_topics)
-        with self._timed("send"):
-            outgoing = answers.outgoing(self._settings.topics)
-            self._publisher.send(outgoing)
-        with self._timed("refresh"):
-            due = self._scorer.refresh(memory, now_ms())
-            self._owed.withhold(due)
-            outgoing += due.outgoing(self._settings.topics)
-        answers.add(due)
-        self._publish(batch, answers, outgoing)
-        if passing := self._owed.passing(batch):  # before the merge: whoever dies here comes back to it
-            self._patience.insist("redis", lambda: self._state.claims.forget_answered(passing))
-        self._merge(batch, memory)
-        with self._timed("cache"):
-            lists, rankings = [made for made, _ in answers.lists], [made for made, _ in answers.rankings]
-            self._patience.insist("redis", lambda: self._state.caches.write(lists, rankings))
-
-    def _remember(self, touches: Touches) -> Memory:
-        profiles = self._state.profiles
-        try:
-            with STOPWATCH("read profiles"):
-                found = profiles.read(touches.entities)
-            with STOPWATCH("read fold"):
-                return fold(found, touches)
-        except BadProfile as error:
-            raise BadProfile(f"{error} {profiles.remedy(touches.entities)}") from error
-
-    def _publish(self, batch: Batch, answers: Answers, outgoing: list[Outgoing]) -> None:
-        """Steps 3 and 4: everything the batch makes us say is out, and its positions are committed."""
-        with self._timed("publish"):
-            ends = {p: at for p, at in batch.ends.items() if at > self._positions.committed.get(p, -1)}
-            rejects = [*batch.rejects, *answers.rejects]
-            outgoing += [reject.letter(self._settings.topics.dead_letters, self._model_version) for reject in rejects]
-            if not outgoing and not ends:
-                return
-            self._publisher.publish(outgoing, ends, self._intake)
-            self._positions.note_committed(ends)
-        answers.count()
-        count(rejects)
-        self._flood.note(len(batch), len(rejects))
-
-    def _merge(self, batch: Batch, memory: Memory) -> None:
-        """Step 5: the slices of the batch, with the positions that they stand for."""
-        with self._timed("merge"):
-            with STOPWATCH("merge pack"):
-                writes = memory.writes()
-            after = self._positions.after(batch.ends, writes.buckets())
-            if after:
-                self._patience.insist(
-                    "redis", lambda: self._state.profiles.merge(writes, self._positions.merged, after)
+                answers.decisions = self._retry.call(
+                    "redis", lambda: self._stores.decision_store.claim(answers.decisions)
                 )
-            self._positions.note_merged(after)
-            self._positions.note_folded({p: at for p, at in batch.ends.items() if p in self._positions.sources})
+        self._retry.call("kafka", check_topics)
+        with self._time_step("send"):
+            outgoing = answers.to_records(self._settings.topics)
+            self._producer.send(outgoing)
+        with self._time_step("refresh"):
+            refreshed = self._scorer.refresh(memory, now_ms())
+            self._answer_filter.drop_erased(refreshed)
+            outgoing += refreshed.to_records(self._settings.topics)
+        answers.extend(refreshed)
+        self._publish(batch, answers, outgoing)
+        if decisions_to_delete := self._answer_filter.decisions_to_delete(
+            batch
+        ):  # before the merge: whoever dies here comes back to it
+            self._retry.call("redis", lambda: self._stores.decision_store.delete_answered(decisions_to_delete))
+        self._merge(batch, memory)
+        with self._time_step("cache"):
+            lists, rankings = [answer for answer, _ in answers.lists], [answer for answer, _ in answers.rankings]
+            self._retry.call("redis", lambda: self._stores.answer_cache.write(lists, rankings))
 
-    def _stay_member(self) -> None:
+    def _fold(self, touches: UpdateBatch) -> FoldedBatch:
+        profiles = self._stores.profiles
+        try:
+            with PROFILER("read profiles"):
+                slices = profiles.read(touches.entities)
+            with PROFILER("read fold"):
+                return fold(slices, touches)
+        except BadProfile as error:
+            raise BadProfile(f"{error} {profiles.suggest_repair(touches.entities)}") from error
+
+    def _publish(self, batch: Batch, answers: BatchResults, outgoing: list[OutgoingRecord]) -> None:
+        """Steps 3 and 4: everything the batch makes us say is out, and its positions are committed."""
+        with self._time_step("publish"):
+            end_offsets = {
+                partition: offset
+                for partition, offset in batch.end_offsets.items()
+                if offset > self._offsets.committed.get(partition, -1)
+            }
+            rejects = [*batch.rejects, *answers.rejects]
+            outgoing += [
+                reject.to_dead_letter(self._settings.topics.dead_letters, self._model_version) for reject in rejects
+            ]
+            if not outgoing and not end_offsets:
+                return
+            self._producer.publish(outgoing, end_offsets, self._consumer)
+            self._offsets.record_committed(end_offsets)
+        answers.record_metrics()
+        report_rejects(rejects)
+        self._breaker.record(len(batch), len(rejects))
+
+    def _merge(self, batch: Batch, memory: FoldedBatch) -> None:
+        """Step 5: the slices of the batch, with the positions that they stand for."""
+        with self._time_step("merge"):
+            with PROFILER("merge pack"):
+                writes = memory.slice_writes()
+            after = self._offsets.merged_after(batch.end_offsets, writes.buckets())
+            if after:
+                self._retry.call("redis", lambda: self._stores.profiles.merge(writes, self._offsets.merged, after))
+            self._offsets.record_merged(after)
+            self._offsets.record_folded(
+                {
+                    partition: offset
+                    for partition, offset in batch.end_offsets.items()
+                    if partition in self._offsets.sources
+                }
+            )
+
+    def _heartbeat(self) -> None:
         """While a server is waited for: keep the membership in the group, and notice if the batch in hand is gone."""
-        if self._rebalancing:  # a rebalance is handled inside of a poll, which cannot be entered twice
+        if self._is_rebalancing:  # a rebalance is handled inside of a poll, which cannot be entered twice
             return
-        self._intake.keep_alive()
-        if self._dropped:
-            raise Dropped("The partitions of the batch in hand should stay until it is merged. Found them moved.")
+        self._consumer.heartbeat()
+        if self._is_revoked:
+            raise BatchRevoked("The partitions of the batch in hand should stay until it is merged. Found them moved.")
 
     @contextmanager
-    def _timed(self, step: str) -> Iterator[None]:
-        self._mark(step)
-        with metrics.STEP.labels(step).time(), STOPWATCH(step):
+    def _time_step(self, step: str) -> Iterator[None]:
+        self._mark_step(step)
+        with metrics.STEP_SECONDS.labels(step).time(), PROFILER(step):
             yield

@@ -6,19 +6,21 @@ only not told it yet, shows in how long it stays silent: rows follow their event
 
 from collections.abc import Iterable
 
-from worker.intake import Place
+from worker.intake import TopicPartition
 
 
-class Quiet:
+class IdlePartitions:
     """Remembers since when each partition is at its end without a new record."""
 
     def __init__(self, *, after_s: float) -> None:
         self._after_s = after_s
-        self._since_s: dict[Place, float] = {}
+        self._since_s: dict[TopicPartition, float] = {}
 
-    def note(self, ended: Iterable[Place], read: Iterable[Place], now_s: float) -> set[Place]:
+    def update(
+        self, at_end: Iterable[TopicPartition], read: Iterable[TopicPartition], now_s: float
+    ) -> set[TopicPartition]:
         """The quiet ones, when just now those in `read` had records and those in `ended` have no more."""
-        for place in read:
-            self._since_s.pop(place, None)
-        self._since_s = {place: self._since_s.get(place, now_s) for place in ended}
-        return {place for place, since_s in self._since_s.items() if now_s - since_s >= self._after_s}
+        for partition in read:
+            self._since_s.pop(partition, None)
+        self._since_s = {partition: self._since_s.get(partition, now_s) for partition in at_end}
+        return {partition for partition, since_s in self._since_s.items() if now_s - since_s >= self._after_s}

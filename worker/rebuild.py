@@ -15,37 +15,37 @@ from typing import Final, TypeVar
 
 from contract.errors import BadConfig, LostLog, ShopstreamError, StaleState, Unavailable
 from contract.profiles import FAMILIES
-from contract.settings import Settings, Topics
-from worker.broker import Broker
-from worker.builder import Builder
+from contract.settings import Settings, TopicSettings
+from worker.broker import KafkaAdmin
+from worker.builder import StateBuilder
 from worker.erasure_log import read_erasures
-from worker.erasure_marks import ErasureMarks
-from worker.follower import Extent, Log
-from worker.generations import LEASE_MS, Generations, Overtaken, prefix_of
-from worker.intake import Place
-from worker.patience import Patience
-from worker.portrait import milliseconds
-from worker.profile_store import RedisProfiles, source_name
+from worker.erasure_marks import ErasureProgress
+from worker.follower import LogReader, OffsetRange
+from worker.generations import LEASE_MS, Generations, LeaseLost, generation_prefix
+from worker.intake import TopicPartition
+from worker.patience import Retry
+from worker.portrait import to_epoch_ms
+from worker.profile_store import RedisProfileStore, source_name
 from worker.redis_client import RedisClient
 from worker.redis_cluster import connect
 
 log = logging.getLogger(__name__)
-CLOSE: Final = 2_000  # records behind: workers fold the rest when they go over
-VAIN_MAX: Final = 5
-TOLD_EVERY_S: Final = 10.0
+BEHIND_MAX: Final = 2_000  # records behind: workers fold the rest when they go over
+STALLED_PASSES_MAX: Final = 5
+LOG_EVERY_S: Final = 10.0
 T = TypeVar("T")
 
 
-class Refused(ShopstreamError):
+class RebuildRefused(ShopstreamError):
     """What was asked for should not be done; nothing has changed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rebuilt:
+class RebuildResult:
     """What a rebuild did: which generation serves now and which did, what was read, and how many keys were deleted."""
 
     name: str
-    before: str
+    previous: str
     records: int
     sources: int
     behind: int
@@ -59,192 +59,202 @@ class Rebuild:
     def __init__(
         self,
         *,
-        log: Log,
-        broker: Broker,
+        reader: LogReader,
+        admin: KafkaAdmin,
         client: RedisClient,
         prefix: str,
-        topics: Topics,
-        patience: Patience,
+        topics: TopicSettings,
+        retry: Retry,
         from_ms: int | None = None,
         accepts_loss: bool = False,
     ) -> None:
         """`from_ms`: fold what Kafka was given since; None: everything."""
-        self._log, self._broker, self._client, self._prefix = log, broker, client, prefix
-        self._topics, self._erasures = {topics.of(kind): kind for kind in FAMILIES}, topics.erasures
-        self._patience = patience
+        self._reader, self._admin, self._client, self._prefix = reader, admin, client, prefix
+        self._topics, self._erasures = {topics.topic_name(kind): kind for kind in FAMILIES}, topics.erasures
+        self._retry_policy = retry
         self._from_ms, self._accepts_loss = from_ms, accepts_loss
         self._generations, self._name = Generations(client=client, prefix=prefix), ""
-        self._told_s = self._renewed_s = time.monotonic()
+        self._logged_s = self._renewed_s = time.monotonic()
 
-    def run(self) -> Rebuilt:
+    def run(self) -> RebuildResult:
         """The whole; raises `Refused`, `LostLog`, `Overtaken` or `Stopped`, and then the former state serves on."""
-        began_s = time.monotonic()
-        self._extents()  # what has to be refused is refused before anything is written
-        name = self._insist(self._generations.begin)
+        started_s = time.monotonic()
+        self._fetch_offset_ranges()  # what has to be refused is refused before anything is written
+        name = self._retry(self._generations.begin_build)
         if name is None:
-            raise Refused(f"One rebuild should run at a time under {self._prefix}. Found another one at work.")
+            raise RebuildRefused(f"One rebuild should run at a time under {self._prefix}. Found another one at work.")
         self._name, collected = name, 0
-        profiles = RedisProfiles(client=self._client, prefix=prefix_of(self._prefix, name))
+        profiles = RedisProfileStore(client=self._client, prefix=generation_prefix(self._prefix, name))
         try:
-            erasures, read = self._insist(lambda: read_erasures(self._log, self._erasures))
-            builder = Builder(profiles=profiles, kinds=self._topics, erasures=erasures)
-            collected = self._insist(self._collect)
-            before = self._insist(self._generations.serving)
-            log.info("Building generation %s beside %s.", name, before or "the first one")
+            erasures, read_offsets = self._retry(lambda: read_erasures(self._reader, self._erasures))
+            builder = StateBuilder(profiles=profiles, kinds=self._topics, erasures=erasures)
+            collected = self._retry(self._collect)
+            previous = self._retry(self._generations.read_serving)
+            log.info("Building generation %s beside %s.", name, previous or "the first one")
             behind = self._catch_up(builder)
-            self._insist(lambda: self._mark(profiles, before, read))
-            self._insist(lambda: self._generations.switch(name, before))
+            self._retry(lambda: self._inherit_erasure_progress(profiles, previous, read_offsets))
+            self._retry(lambda: self._generations.switch(name, previous))
             log.info("Generation %s serves; workers go over within a second.", name)
-            self._insist(lambda: self._generations.fence(before))
+            self._retry(lambda: self._generations.fence(previous))
         finally:
             collected += self._clean_up()
-        self._insist(lambda: self._generations.fence(before))  # one that had asked just before may have begun in it
-        return Rebuilt(
+        self._retry(lambda: self._generations.fence(previous))  # one that had asked just before may have begun in it
+        return RebuildResult(
             name=name,
-            before=before,
+            previous=previous,
             records=builder.records,
-            sources=len(builder.positions.sources),
+            sources=len(builder.offsets.sources),
             behind=behind,
             collected=collected,
-            seconds=time.monotonic() - began_s,
+            seconds=time.monotonic() - started_s,
         )
 
-    def _catch_up(self, builder: Builder) -> int:
+    def _catch_up(self, builder: StateBuilder) -> int:
         """Fold until what is left is little; returns how many records that is. Raises `Refused` if it gets no less."""
-        least, vain = sys.maxsize, 0
-        while (behind := self._insist(lambda: self._pass(builder))) > CLOSE:
-            least, vain = (behind, 0) if behind < 0.9 * least else (least, vain + 1)
-            if vain == VAIN_MAX:
-                raise Refused(f"Folding should overtake what comes in. Found it {behind:,} records behind, again.")
+        least, stalled_passes = sys.maxsize, 0
+        while (behind := self._retry(lambda: self._fold_pass(builder))) > BEHIND_MAX:
+            least, stalled_passes = (behind, 0) if behind < 0.9 * least else (least, stalled_passes + 1)
+            if stalled_passes == STALLED_PASSES_MAX:
+                raise RebuildRefused(
+                    f"Folding should overtake what comes in. Found it {behind:,} records behind, again."
+                )
         return behind
 
-    def _pass(self, builder: Builder) -> int:
+    def _fold_pass(self, builder: StateBuilder) -> int:
         """Fold up to the ends that the logs have now; returns how many records have come meanwhile."""
-        extents = self._extents()
-        sources = self._name_sources(extents)
-        ends = {place: extent.high for place, extent in extents.items()}
+        offset_ranges = self._fetch_offset_ranges()
+        sources = self._name_sources(offset_ranges)
+        ends = {partition: offset_range.high for partition, offset_range in offset_ranges.items()}
         try:
-            builder.open(sources, self._begins(extents))
-            starts = dict(builder.positions.folded)
-            for records in self._log.read(ends, starts):
+            builder.open(sources, self._find_log_starts(offset_ranges))
+            starts = dict(builder.offsets.folded)
+            for records in self._reader.read(ends, starts):
                 builder.add(records)
-                self._go_on(builder, sum(ends.values()))
+                self._heartbeat(builder, sum(ends.values()))
             builder.finish(ends)
         except StaleState as error:  # Redis lost something, or a reply: what is there is gone on from
             raise Unavailable(f"What was built should stand in Redis. Found: {error}") from error
-        self._generations.renew(self._name)
-        now = self._log.extents(self._topics)
-        return sum(extent.high - ends.get(place, 0) for place, extent in now.items())
+        self._generations.renew_lease(self._name)
+        ranges_now = self._reader.fetch_offset_ranges(self._topics)
+        return sum(offset_range.high - ends.get(partition, 0) for partition, offset_range in ranges_now.items())
 
-    def _mark(self, profiles: RedisProfiles, before: str, read: Mapping[Place, int]) -> None:
+    def _inherit_erasure_progress(
+        self, profiles: RedisProfileStore, previous: str, read_offsets: Mapping[TopicPartition, int]
+    ) -> None:
         """Note of each holder how far erasures are carried out in both what it holds and what was built.
 
         So what came since the build began is carried out anew by whoever takes this generation up.
         """
         topic = self._erasures
-        former = RedisProfiles(client=self._client, prefix=prefix_of(self._prefix, before))
-        marks = ErasureMarks(profiles=profiles, topic_id=lambda: self._broker.topic_ids([topic]).get(topic))
-        marks.open()
-        marks.take_over(ErasureMarks(profiles=former), read)
+        former = RedisProfileStore(client=self._client, prefix=generation_prefix(self._prefix, previous))
+        progress = ErasureProgress(profiles=profiles, topic_id=lambda: self._admin.fetch_topic_ids([topic]).get(topic))
+        progress.open()
+        progress.inherit(ErasureProgress(profiles=former), read_offsets)
 
-    def _extents(self) -> dict[Place, Extent]:
+    def _fetch_offset_ranges(self) -> dict[TopicPartition, OffsetRange]:
         """What there is of each partition; raises `Refused` where the log should hold more."""
-        extents = self._insist(lambda: self._log.extents(self._topics))
-        if not extents:
-            raise Refused(f"There should be topics to fold. Found none of {', '.join(self._topics)}.")
-        cut = {place: extent.low for place, extent in extents.items() if extent.low > 0}
-        if self._from_ms is None and cut and not self._accepts_loss:
-            place, low = max(cut.items(), key=lambda item: item[1])
-            raise Refused(
-                f"Every log should hold its first record. Found {len(cut)} that do not, as {place.topic}/"
-                f"{place.partition}, which begins at {low}: what the present state knows of records that are gone "
+        offset_ranges = self._retry(lambda: self._reader.fetch_offset_ranges(self._topics))
+        if not offset_ranges:
+            raise RebuildRefused(f"There should be topics to fold. Found none of {', '.join(self._topics)}.")
+        truncated = {
+            topic_partition: offset_range.low
+            for topic_partition, offset_range in offset_ranges.items()
+            if offset_range.low > 0
+        }
+        if self._from_ms is None and truncated and not self._accepts_loss:
+            topic_partition, low = max(truncated.items(), key=lambda item: item[1])
+            raise RebuildRefused(
+                f"Every log should hold its first record. Found {len(truncated)} that do not, as {topic_partition.topic}/"
+                f"{topic_partition.partition}, which begins at {low}: what the present state knows of records that are gone "
                 "would be lost. Say --accept-loss to build without them, or --from a time."
             )
-        return extents
+        return offset_ranges
 
-    def _begins(self, extents: Mapping[Place, Extent]) -> dict[Place, int]:
+    def _find_log_starts(self, offset_ranges: Mapping[TopicPartition, OffsetRange]) -> dict[TopicPartition, int]:
         if self._from_ms is None:
-            return {place: extent.low for place, extent in extents.items()}
-        found = self._log.offsets_at(extents, self._from_ms)
-        return {place: max(found[place], extent.low) for place, extent in extents.items()}
+            return {partition: offset_range.low for partition, offset_range in offset_ranges.items()}
+        offsets = self._reader.offsets_for_time(offset_ranges, self._from_ms)
+        return {
+            partition: max(offsets[partition], offset_range.low) for partition, offset_range in offset_ranges.items()
+        }
 
-    def _name_sources(self, extents: Mapping[Place, Extent]) -> dict[Place, str]:
-        ids = self._broker.topic_ids({place.topic for place in extents})
-        return {p: source_name(self._topics[p.topic], ids.get(p.topic), p.partition) for p in extents}
+    def _name_sources(self, partitions: Mapping[TopicPartition, OffsetRange]) -> dict[TopicPartition, str]:
+        ids = self._admin.fetch_topic_ids({partition.topic for partition in partitions})
+        return {p: source_name(self._topics[p.topic], ids.get(p.topic), p.partition) for p in partitions}
 
-    def _go_on(self, builder: Builder, total: int) -> None:
+    def _heartbeat(self, builder: StateBuilder, total: int) -> None:
         """Keep the lease, and say how far it is."""
         now_s = time.monotonic()
-        if self._patience.stop.is_set():
-            raise Refused("Asked to end before all was folded. The former state serves on.")
+        if self._retry_policy.stop.is_set():
+            raise RebuildRefused("Asked to end before all was folded. The former state serves on.")
         if now_s > self._renewed_s + LEASE_MS / 4_000:
             self._renewed_s = now_s
-            self._generations.renew(self._name)
-        if now_s > self._told_s + TOLD_EVERY_S:
-            self._told_s = now_s
+            self._generations.renew_lease(self._name)
+        if now_s > self._logged_s + LOG_EVERY_S:
+            self._logged_s = now_s
             log.info("Folded %s of about %s records.", f"{builder.records:,}", f"{total:,}")
 
     def _collect(self) -> int:
-        return self._generations.collect(lambda: self._generations.renew(self._name))
+        return self._generations.delete_unused(lambda: self._generations.renew_lease(self._name))
 
     def _clean_up(self) -> int:
         """Give the lease back and delete what serves nobody; what a Redis that is away keeps goes with the next one."""
         try:
-            self._generations.end(self._name)
-            return self._generations.collect()
+            self._generations.end_build(self._name)
+            return self._generations.delete_unused()
         except Unavailable as error:
             log.warning("Keys that serve nobody stay until the next rebuild, or `rebuild --collect`: %s", error)
             return 0
 
-    def _insist(self, attempt: Callable[[], T]) -> T:
-        return self._patience.insist("kafka and redis", attempt)
+    def _retry(self, attempt: Callable[[], T]) -> T:
+        return self._retry_policy.call("kafka and redis", attempt)
 
 
 def rebuild(settings: Settings, start: datetime | None, *, accepts_loss: bool, stop: threading.Event) -> int:
     """Rebuild, and print what was done; 0: the new state serves, 3: refused, and nothing has changed."""
-    from_ms = milliseconds(start) if start else None
+    from_ms = to_epoch_ms(start) if start else None
     if from_ms is not None and from_ms > time.time_ns() // 1_000_000:
         raise BadConfig([f"A state should begin in the past. Found {start}."])
     client = connect(settings.redis)
-    reader = Log(kafka=settings.kafka)
+    reader = LogReader(kafka=settings.kafka)
     try:
-        rebuilt = Rebuild(
-            log=reader,
-            broker=Broker(kafka=settings.kafka),
+        result = Rebuild(
+            reader=reader,
+            admin=KafkaAdmin(kafka=settings.kafka),
             client=client,
             prefix=settings.redis.prefix,
             topics=settings.topics,
-            patience=Patience(stop),
+            retry=Retry(stop),
             from_ms=from_ms,
             accepts_loss=accepts_loss,
         ).run()
-    except (Refused, Overtaken, LostLog) as error:
+    except (RebuildRefused, LeaseLost, LostLog) as error:
         print(f"Nothing has changed: {error}", file=sys.stderr)
         return 3
     finally:
         reader.close()
         client.close()
-    print("\n".join(lines(rebuilt)))
+    print("\n".join(format_result(result)))
     return 0
 
 
-def collect(settings: Settings, *, retires: bool) -> int:
+def collect_garbage(settings: Settings, *, retires: bool) -> int:
     """Delete what serves nobody, with `retires` also the states of other layouts, and print how much that was; 0."""
     client = connect(settings.redis)
     try:
         generations = Generations(client=client, prefix=settings.redis.prefix)
         if retires:
-            print(f"layouts     {', '.join(map(str, generations.retire())) or 'none'} retired")
-        print(f"collected   {generations.collect():>12,} keys")
+            print(f"layouts     {', '.join(map(str, generations.delete_other_layouts())) or 'none'} retired")
+        print(f"collected   {generations.delete_unused():>12,} keys")
     finally:
         client.close()
     return 0
 
 
-def lines(rebuilt: Rebuilt) -> Iterator[str]:
+def format_result(result: RebuildResult) -> Iterator[str]:
     """What was done, for a reader."""
-    yield f"generation  {rebuilt.name:>12}   serves instead of {rebuilt.before or 'the first one'}"
-    yield f"sources     {rebuilt.sources:>12,}"
-    yield f"records     {rebuilt.records:>12,}   folded; {rebuilt.behind:,} had come meanwhile, which workers fold"
-    yield f"collected   {rebuilt.collected:>12,}   keys of what served before"
-    yield f"seconds     {rebuilt.seconds:>12,.1f}"
+    yield f"generation  {result.name:>12}   serves instead of {result.previous or 'the first one'}"
+    yield f"sources     {result.sources:>12,}"
+    yield f"records     {result.records:>12,}   folded; {result.behind:,} had come meanwhile, which workers fold"
+    yield f"collected   {result.collected:>12,}   keys of what served before"
+    yield f"seconds     {result.seconds:>12,.1f}"

@@ -12,17 +12,17 @@ import msgspec
 from msgspec import Struct
 
 from contract.settings import Settings
-from worker.follower import Log
-from worker.intake import Held, Place, Record
-from worker.said import Said, example_key, judgement_key
+from worker.follower import LogReader
+from worker.intake import PartitionOffsets, Record, TopicPartition
+from worker.said import PublishedOutputs, example_key, judgement_key
 
 log = logging.getLogger(__name__)
 # Kafka's times of what is read may lie ahead of those of what is written: by default a broker takes records up to an
 # hour ahead of its clock, and clocks differ by minutes.
-AHEAD_MS: Final = 70 * 60 * 1000
+TIMESTAMP_LEAD_MS: Final = 70 * 60 * 1000
 
 
-class SaidExample(Struct, frozen=True, gc=False):
+class ExampleIdentity(Struct, frozen=True, gc=False):
     """What of an example tells which one it is."""
 
     example_id: str
@@ -30,7 +30,7 @@ class SaidExample(Struct, frozen=True, gc=False):
     item_id: str = ""
 
 
-class SaidJudgement(Struct, frozen=True, gc=False):
+class JudgementIdentity(Struct, frozen=True, gc=False):
     """What of a judgement tells which one it is."""
 
     judged_event_id: str
@@ -38,57 +38,61 @@ class SaidJudgement(Struct, frozen=True, gc=False):
     task: str
 
 
-read_example: Final = msgspec.msgpack.Decoder(SaidExample).decode
-read_judgement: Final = msgspec.json.Decoder(SaidJudgement).decode
+decode_example: Final = msgspec.msgpack.Decoder(ExampleIdentity).decode
+decode_judgement: Final = msgspec.json.Decoder(JudgementIdentity).decode
 
 
-class Recall:
+class DedupLoader:
     """Reads what was said. `meanwhile` is called after each chunk of records."""
 
-    def __init__(self, *, settings: Settings, meanwhile: Callable[[], None]) -> None:
+    def __init__(self, *, settings: Settings, on_chunk: Callable[[], None]) -> None:
         self._topics = (settings.topics.feedback, settings.topics.judgements)
-        self._kafka, self._limit, self._meanwhile = settings.kafka, settings.feedback.said_max, meanwhile
+        self._kafka, self._limit, self._on_chunk = settings.kafka, settings.feedback.said_max, on_chunk
 
-    def said(self, held: Mapping[Place, Held]) -> Said:
+    def load(self, offsets: Mapping[TopicPartition, PartitionOffsets]) -> PublishedOutputs:
         """What was said of records from the group's positions on; raises `Unavailable`.
 
         Nobody may write to the topics any more under the name of this joiner but this one.
         """
-        said, reader = Said(limit=self._limit), Log(kafka=self._kafka)
+        published, reader = PublishedOutputs(limit=self._limit), LogReader(kafka=self._kafka)
         try:
-            first_ms = reader.first_ms({place: start_of(at) for place, at in held.items()})
+            first_ms = reader.earliest_timestamp_ms(
+                {partition: start_offset(partition_offsets) for partition, partition_offsets in offsets.items()}
+            )
             if first_ms is not None:
-                for records in self._records(reader, first_ms - AHEAD_MS):
-                    self._remember(said, records)
-                    self._meanwhile()
+                for records in self._read_outputs(reader, first_ms - TIMESTAMP_LEAD_MS):
+                    self._add(published, records)
+                    self._on_chunk()
         finally:
             reader.close()
-        said.close()
+        published.freeze()
         log.info(
-            "What is read again had led to at most %d examples and judgements; none is published twice.", len(said)
+            "What is read again had led to at most %d examples and judgements; none is published twice.", len(published)
         )
-        return said
+        return published
 
-    def _records(self, reader: Log, begin_ms: int) -> Iterable[list[Record]]:
-        ends = {place: extent.high for place, extent in reader.extents(self._topics).items()}
-        return reader.read(ends, reader.offsets_at(ends, max(0, begin_ms)))
+    def _read_outputs(self, reader: LogReader, begin_ms: int) -> Iterable[list[Record]]:
+        ends = {
+            partition: offset_range.high for partition, offset_range in reader.fetch_offset_ranges(self._topics).items()
+        }
+        return reader.read(ends, reader.offsets_for_time(ends, max(0, begin_ms)))
 
-    def _remember(self, said: Said, records: Iterable[Record]) -> None:
+    def _add(self, published: PublishedOutputs, records: Iterable[Record]) -> None:
         keys, rows = list[str](), list[str]()
         for record in records:
             try:
-                if record.place.topic == self._topics[0]:
-                    example = read_example(record.value or b"")
+                if record.topic_partition.topic == self._topics[0]:
+                    example = decode_example(record.value or b"")
                     keys.append(example_key(example.example_id, example.revision))
                     rows += [] if example.item_id else [example.example_id]
                 else:
-                    judgement = read_judgement(record.value or b"")
+                    judgement = decode_judgement(record.value or b"")
                     keys.append(judgement_key(judgement.judged_event_id, judgement.event_id, judgement.task))
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 pass  # whoever wrote it, it was no joiner
-        said.remember(keys, rows)
+        published.add(keys, rows)
 
 
-def start_of(held: Held) -> int:
+def start_offset(offsets: PartitionOffsets) -> int:
     """Where the group goes on in a partition."""
-    return held.low if held.committed is None else max(held.low, held.committed)
+    return offsets.low if offsets.committed is None else max(offsets.low, offsets.committed)

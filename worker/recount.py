@@ -7,17 +7,17 @@ import numpy as np
 
 from contract.erasures import NO_ERASURES, Erasures
 from contract.memory import fold
-from contract.touches import Arrival, columns, touches_of
+from contract.touches import Arrival, extract_updates, to_updates
 
 
-class Logged(NamedTuple):
+class TimedArrival(NamedTuple):
     """An arrival, and when Kafka was given its record."""
 
     arrival: Arrival
     kafka_ms: int
 
 
-class Recount:
+class Recomputation:
     """Folds what it is told of a log with the code that workers fold with.
 
     `wanted` says whose slices are counted; `limit` says for an entity and a source the last offset that is folded. What
@@ -35,21 +35,26 @@ class Recount:
         self.slices: dict[str, dict[str, bytes]] = {}
         self.last_kafka_ms: dict[tuple[str, str], int] = {}  # of the last event in each slice
 
-    def add(self, logged: Sequence[Logged]) -> None:
+    def add(self, arrivals: Sequence[TimedArrival]) -> None:
         """Fold the next records of a log; those of a source come in the order of their offsets."""
-        near = [one for one in logged if any(self.wanted(entity) for entity, _ in touches_of(one.arrival.event))]
-        touches = columns([one.arrival for one in near], erasures=self._erasures)
-        arrival = np.repeat(np.arange(len(near)), np.diff(touches.start)).tolist()
-        keep = [
-            self._keeps(touches.entities[e], near[n]) for e, n in zip(touches.entity.tolist(), arrival, strict=True)
+        wanted_arrivals = [
+            timed
+            for timed in arrivals
+            if any(self.wanted(entity) for entity, _ in extract_updates(timed.arrival.event))
         ]
-        profiles = [self.slices.get(entity, {}) for entity in touches.entities]
-        for entity, slices in fold(profiles, touches, np.array(keep, np.bool_)).writes().items():
+        updates = to_updates([timed.arrival for timed in wanted_arrivals], erasures=self._erasures)
+        arrival = np.repeat(np.arange(len(wanted_arrivals)), np.diff(updates.start)).tolist()
+        is_folded = [
+            self._should_fold(updates.entities[e], wanted_arrivals[n])
+            for e, n in zip(updates.entity.tolist(), arrival, strict=True)
+        ]
+        profiles = [self.slices.get(entity, {}) for entity in updates.entities]
+        for entity, slices in fold(profiles, updates, np.array(is_folded, np.bool_)).slice_writes().items():
             self.slices.setdefault(entity, {}).update(slices)
 
-    def _keeps(self, entity: str, one: Logged) -> bool:
-        source = one.arrival.source
-        if not self.wanted(entity) or one.arrival.offset > self.limit(entity, source):
+    def _should_fold(self, entity: str, timed: TimedArrival) -> bool:
+        source = timed.arrival.source
+        if not self.wanted(entity) or timed.arrival.offset > self.limit(entity, source):
             return False
-        self.last_kafka_ms[entity, source] = one.kafka_ms
+        self.last_kafka_ms[entity, source] = timed.kafka_ms
         return True

@@ -9,15 +9,15 @@ from collections.abc import Callable, Iterable, Mapping
 
 from contract.errors import StaleState, Unavailable
 from contract.hashing import BUCKETS
-from contract.memory import Merged
+from contract.memory import MergedOffsets
 from contract.settings import Settings
 from worker import metrics
-from worker.broker import Broker
-from worker.forgetting import Forgetting
-from worker.intake import Held, Intake, Place
+from worker.broker import KafkaAdmin
+from worker.forgetting import ErasureExecutor
+from worker.intake import GroupConsumer, PartitionOffsets, TopicPartition
 from worker.lanes import Lane
-from worker.positions import Positions, Start, refuse_another_log, refuse_loss, start_of
-from worker.profile_store import RedisProfiles, source_name
+from worker.positions import OffsetTracker, StartOffsets, find_start, raise_if_log_replaced, raise_if_lost
+from worker.profile_store import RedisProfileStore, source_name
 
 log = logging.getLogger(__name__)
 
@@ -30,128 +30,155 @@ class Recovery:
         *,
         settings: Settings,
         lane: Lane,
-        broker: Broker,
-        profiles: RedisProfiles,
-        positions: Positions,
-        forgetting: Forgetting | None = None,
+        admin: KafkaAdmin,
+        profiles: RedisProfileStore,
+        offsets: OffsetTracker,
+        erasure_executor: ErasureExecutor | None = None,
     ) -> None:
-        self.forgetting = forgetting
-        self._kinds, self._lane = settings.topics.kinds(), lane
-        self._broker, self._profiles = broker, profiles
-        self.positions = positions
+        self.erasure_executor = erasure_executor
+        self._kinds, self._lane = settings.topics.kinds_by_topic(), lane
+        self._admin, self._profiles = admin, profiles
+        self.offsets = offsets
         self._accepts_loss = settings.worker.on_lost_log == "accept"
 
-    def begin(self, places: Iterable[Place], intake: Intake) -> dict[Place, int]:
+    def recover_offsets(
+        self, partitions: Iterable[TopicPartition], consumer: GroupConsumer
+    ) -> dict[TopicPartition, int]:
         """The offset at which to start in each of these partitions; raises `LostLog`, or `Unavailable`.
 
         Who holds no others goes over to the generation of the state that serves; else `StaleState` if it is another.
         """
-        asked = list(places)
-        before = {place: self.positions.sources[place] for place in asked if place in self.positions.sources}
-        self.positions.forget(asked)
-        held, sources = self._ask(asked, intake)
-        # What the group committed of a topic that is gone says nothing of the one that took its name meanwhile.
-        for place in (p for p in before if before[p] != sources[p]):
-            held[place] = held[place]._replace(committed=None)
-        merged, begins = self._recall(sources.values())
-        if self.forgetting:
-            self.forgetting.begin(sources, merged)
-        starts = {
-            place: self._start(place, held[place], sources.get(place), merged, begins.get(sources.get(place, ""), 0))
-            for place in asked
+        requested = list(partitions)
+        previous_sources = {
+            partition: self.offsets.sources[partition] for partition in requested if partition in self.offsets.sources
         }
-        self._write_down(sources, held, starts, merged)
-        for place, start in starts.items():
-            log.info("Starting %s/%d at %d, answering from %d.", *place, start.offset, start.committed)
-            self.positions.committed[place] = start.committed
-            if place in sources:
-                self.positions.sources[place] = sources[place]
-                self.positions.folded[place] = start.offset
-        self.positions.note_merged(merged)
-        return {place: start.offset for place, start in starts.items()}
+        self.offsets.drop_partitions(requested)
+        partition_offsets, sources = self._query_partitions(requested, consumer)
+        # What the group committed of a topic that is gone says nothing of the one that took its name meanwhile.
+        for partition in (p for p in previous_sources if previous_sources[p] != sources[p]):
+            partition_offsets[partition] = partition_offsets[partition]._replace(committed=None)
+        merged, log_starts = self._read_merged(sources.values())
+        if self.erasure_executor:
+            self.erasure_executor.apply_before_start(sources, merged)
+        starts = {
+            partition: self._find_start(
+                partition,
+                partition_offsets[partition],
+                sources.get(partition),
+                merged,
+                log_starts.get(sources.get(partition, ""), 0),
+            )
+            for partition in requested
+        }
+        self._record_log_starts(sources, partition_offsets, starts, merged)
+        for partition, start in starts.items():
+            log.info("Starting %s/%d at %d, answering from %d.", *partition, start.offset, start.committed)
+            self.offsets.committed[partition] = start.committed
+            if partition in sources:
+                self.offsets.sources[partition] = sources[partition]
+                self.offsets.folded[partition] = start.offset
+        self.offsets.record_merged(merged)
+        return {partition: start.offset for partition, start in starts.items()}
 
-    def ask_for_changes(self, places: Iterable[Place]) -> Callable[[], None]:
+    def request_topic_check(self, partitions: Iterable[TopicPartition]) -> Callable[[], None]:
         """Ask whether these partitions, whose records are here, are those that they were when they came.
 
         The client goes on where it was, also in a topic that was deleted and created anew meanwhile. What is returned
         waits for the answer; it raises `StaleState`, or `Unavailable`, and then it may be called again.
         """
-        folded = [place for place in places if place in self.positions.sources]
-        answers = [self._ask_names(folded)]
+        folded = [partition for partition in partitions if partition in self.offsets.sources]
+        requests = [self._request_sources(folded)]
 
         def check() -> None:
-            names = (answers.pop() if answers else self._ask_names(folded))()
-            for place, name in names.items():
-                if name != (expected := self.positions.sources.get(place, name)):
-                    raise StaleState(f"{place.topic}/{place.partition} should be {expected}. Found {name}.")
+            names = (requests.pop() if requests else self._request_sources(folded))()
+            for partition, name in names.items():
+                if name != (expected := self.offsets.sources.get(partition, name)):
+                    raise StaleState(f"{partition.topic}/{partition.partition} should be {expected}. Found {name}.")
 
         return check
 
-    def _ask(self, places: list[Place], intake: Intake) -> tuple[dict[Place, Held], dict[Place, str]]:
+    def _query_partitions(
+        self, partitions: list[TopicPartition], consumer: GroupConsumer
+    ) -> tuple[dict[TopicPartition, PartitionOffsets], dict[TopicPartition, str]]:
         """What Kafka knows of partitions, and the sources that they are, of one and the same topics."""
-        folded = [place for place in places if self._kinds[place.topic] in self._lane.folds]
-        names, held = self._ask_names(folded)(), intake.held(places)
-        if names != self._ask_names(folded)():
+        folded = [partition for partition in partitions if self._kinds[partition.topic] in self._lane.folded_kinds]
+        names, partition_offsets = self._request_sources(folded)(), consumer.query_offsets(partitions)
+        if names != self._request_sources(folded)():
             raise Unavailable("Topics should stay while they are asked for. Found that one was created anew.")
-        return held, names
+        return partition_offsets, names
 
-    def _ask_names(self, places: list[Place]) -> Callable[[], dict[Place, str]]:
-        answer = self._broker.ask_topic_ids({place.topic for place in places})
+    def _request_sources(self, partitions: list[TopicPartition]) -> Callable[[], dict[TopicPartition, str]]:
+        wait = self._admin.request_topic_ids({partition.topic for partition in partitions})
 
-        def name() -> dict[Place, str]:
-            ids = answer()
-            return {p: source_name(self._kinds[p.topic], ids.get(p.topic), p.partition) for p in places}
+        def wait_for_sources() -> dict[TopicPartition, str]:
+            ids = wait()
+            return {p: source_name(self._kinds[p.topic], ids.get(p.topic), p.partition) for p in partitions}
 
-        return name
+        return wait_for_sources
 
-    def _recall(self, sources: Iterable[str]) -> tuple[Merged, dict[str, int]]:
+    def _read_merged(self, sources: Iterable[str]) -> tuple[MergedOffsets, dict[str, int]]:
         """What is merged of these sources, and where they begin, in the generation that serves."""
         wanted = list(sources)
         while True:
             try:
-                if not self.positions.committed:
-                    self._profiles.take_up()
-                begins = self._profiles.begins()
-                return self._profiles.merged(wanted), begins
+                if not self.offsets.committed:
+                    self._profiles.refresh_generation()
+                log_starts = self._profiles.read_log_starts()
+                return self._profiles.merged_offsets(wanted), log_starts
             except StaleState:  # another one serves since
-                if self.positions.committed:
+                if self.offsets.committed:
                     raise
 
-    def _start(self, place: Place, held: Held, source: str | None, merged: Merged, begin: int) -> Start:
+    def _find_start(
+        self,
+        partition: TopicPartition,
+        offsets: PartitionOffsets,
+        source: str | None,
+        merged: MergedOffsets,
+        log_start: int,
+    ) -> StartOffsets:
         if source is None:  # only watched: there is no state to bring up
-            committed = held.committed if held.committed is not None and held.committed <= held.high else held.low
-            return Start(max(held.low, committed), max(held.low, committed))
-        known = [merged.get(bucket, {}).get(source) for bucket in range(BUCKETS)]
-        refuse_another_log(place, held, known)
-        start = start_of(held, known, begin)
+            committed = (
+                offsets.committed
+                if offsets.committed is not None and offsets.committed <= offsets.high
+                else offsets.low
+            )
+            return StartOffsets(max(offsets.low, committed), max(offsets.low, committed))
+        bucket_offsets = [merged.get(bucket, {}).get(source) for bucket in range(BUCKETS)]
+        raise_if_log_replaced(partition, offsets, bucket_offsets)
+        start = find_start(offsets, bucket_offsets, log_start)
         if start.lost:
             if not self._accepts_loss:
-                refuse_loss(place, start)
-            log.error("Going on without %d records of %s/%d that are gone.", start.lost, *place)
-            metrics.LOST_RECORDS.inc(start.lost)
+                raise_if_lost(partition, start)
+            log.error("Going on without %d records of %s/%d that are gone.", start.lost, *partition)
+            metrics.LOST_LOG_RECORDS.inc(start.lost)
         return start
 
-    def _write_down(
-        self, sources: Mapping[Place, str], held: Mapping[Place, Held], starts: Mapping[Place, Start], merged: Merged
+    def _record_log_starts(
+        self,
+        sources: Mapping[TopicPartition, str],
+        partition_offsets: Mapping[TopicPartition, PartitionOffsets],
+        starts: Mapping[TopicPartition, StartOffsets],
+        merged: MergedOffsets,
     ) -> None:
         """Note a log's beginning as merged where it is, before anything is committed.
 
         A bucket that knows nothing then always means lost state. Records that are gone for good are noted likewise.
         """
-        begun = {
+        log_starts = {
             bucket: {
-                source: held[place].low
-                for place, source in sources.items()
-                if held[place].low > merged.get(bucket, {}).get(source, -1)
-                and (starts[place].lost or source not in merged.get(bucket, {}))
+                source: partition_offsets[partition].low
+                for partition, source in sources.items()
+                if partition_offsets[partition].low > merged.get(bucket, {}).get(source, -1)
+                and (starts[partition].lost or source not in merged.get(bucket, {}))
             }
             for bucket in range(BUCKETS)
         }
-        begun = {bucket: begins for bucket, begins in begun.items() if begins}
-        if not begun:
+        log_starts = {bucket: starts_by_source for bucket, starts_by_source in log_starts.items() if starts_by_source}
+        if not log_starts:
             return
         try:
-            self._profiles.merge({}, merged, begun)
+            self._profiles.merge({}, merged, log_starts)
         except StaleState as error:
             log.warning("Another worker wrote down the same beginning: %s", error)
-        merged.update(self._profiles.merged(sources.values()))
+        merged.update(self._profiles.merged_offsets(sources.values()))

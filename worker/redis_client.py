@@ -29,8 +29,8 @@ from worker.replies import BrokenReply, Hashes, ReplyReader
 
 # What will pass, or what someone must mend while the worker holds: see docs/keys.md. The words begin those errors that
 # redis-py has no class for.
-PASSING = ("BUSY", "MISCONF", "NOREPLICAS", "UNKILLABLE")
-PASSING_ERRORS = (
+TRANSIENT_PREFIXES = ("BUSY", "MISCONF", "NOREPLICAS", "UNKILLABLE")
+TRANSIENT_ERRORS = (
     redis.ConnectionError,
     redis.TimeoutError,
     redis.AuthenticationError,
@@ -41,11 +41,11 @@ PASSING_ERRORS = (
     redis.exceptions.OutOfMemoryError,
     redis.exceptions.TryAgainError,
 )
-PAGE: Final = 1_000  # keys that a scan looks at in one call
+PAGE_SIZE: Final = 1_000  # keys that a scan looks at in one call
 log = logging.getLogger(__name__)
 
 
-class Refused(Unavailable):
+class PermissionDenied(Unavailable):
     """This user lacks a right: waited for like a server that is away, since someone may grant it."""
 
 
@@ -65,52 +65,52 @@ class RedisClient:
 
     def pipeline(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
         """The replies to all commands, sent at once; raises `Unavailable` if one of them met no working server."""
-        return self._accepted(self._answers(commands))
+        return self._check_replies(self._send(commands))
 
-    def scripts(self, source: str, calls: Sequence[tuple[Sequence[Any], Sequence[Any]]]) -> list[Any]:
+    def run_script(self, source: str, calls: Sequence[tuple[Sequence[Any], Sequence[Any]]]) -> list[Any]:
         """The replies to one script called with each pair of keys and arguments, sent at once."""
-        sha = self._shas.get(source) or self._load(source)
+        sha = self._shas.get(source) or self._load_script(source)
         commands = [("EVALSHA", sha, len(keys), *keys, *arguments) for keys, arguments in calls]
-        replies = self._answers(commands)
+        replies = self._send(commands)
         # A server that was restarted or flushed forgot it, one of a cluster that is new never had it.
-        missed = [n for n, reply in enumerate(replies) if isinstance(reply, redis.exceptions.NoScriptError)]
-        if missed:
-            self._load(source)
-            for number, reply in zip(missed, self._answers([commands[n] for n in missed]), strict=True):
+        missing = [n for n, reply in enumerate(replies) if isinstance(reply, redis.exceptions.NoScriptError)]
+        if missing:
+            self._load_script(source)
+            for number, reply in zip(missing, self._send([commands[n] for n in missing]), strict=True):
                 replies[number] = reply
-        return self._accepted(replies)
+        return self._check_replies(replies)
 
-    def in_order(self, commands: Sequence[Sequence[Any]], last: Sequence[Any]) -> list[Any]:
+    def pipeline_then(self, commands: Sequence[Sequence[Any]], last: Sequence[Any]) -> list[Any]:
         """The replies to all commands, and to one that is carried out after all of them."""
         return self.pipeline([*commands, last])
 
-    def hashes(self, keys: Sequence[str], last: Sequence[Any] | None = None) -> tuple[Hashes, Any]:
+    def read_hashes(self, keys: Sequence[str], last: Sequence[Any] | None = None) -> tuple[Hashes, Any]:
         """All fields of these hashes as columns, and the reply to a command that is carried out after them."""
-        lasts = [] if last is None else [last]
-        with self._renamed(), self.connection() as connection:
-            connection.send_packed_command([ask_hashes(keys), packed(lasts)])
-            found, error, left = self._reader.read(len(keys), source_of(connection))
-            connection._parser._reader.feed(left)
-            replies = replies_of(connection, len(lasts))
+        last_commands = [] if last is None else [last]
+        with self._translate_errors(), self.connection() as connection:
+            connection.send_packed_command([pack_hgetall(keys), pack_commands(last_commands)])
+            hashes, error, rest = self._reader.read(len(keys), make_receiver(connection))
+            connection._parser._reader.feed(rest)
+            replies = read_replies(connection, len(last_commands))
         if error is not None:
             replies.append(BaseParser.parse_error(error))  # type: ignore[no-untyped-call]
-        return found, (*self._accepted(replies), None)[0]
+        return hashes, (*self._check_replies(replies), None)[0]
 
-    def scan(self, beginning: str) -> Iterator[list[str]]:
+    def scan(self, prefix: str) -> Iterator[list[str]]:
         """The keys that begin so, page by page; those that are there all the time come at least once."""
         for server in self.servers():
-            yield from server.scan_it(beginning)
+            yield from server.scan_server(prefix)
 
-    def scan_it(self, beginning: str) -> Iterator[list[str]]:
+    def scan_server(self, prefix: str) -> Iterator[list[str]]:
         """`scan`, of this server alone."""
-        pattern, cursor = re.sub(r"([*?\[\]\\^])", r"\\\1", beginning) + "*", b"0"
+        pattern, cursor = re.sub(r"([*?\[\]\\^])", r"\\\1", prefix) + "*", b"0"
         while True:
-            ((cursor, page),) = self.pipeline([("SCAN", cursor, "MATCH", pattern, "COUNT", PAGE)])
+            ((cursor, page),) = self.pipeline([("SCAN", cursor, "MATCH", pattern, "COUNT", PAGE_SIZE)])
             yield [key.decode(errors="replace") for key in page]
             if cursor == b"0":
                 return
 
-    def set_new(
+    def set_if_absent(
         self, items: Sequence[tuple[str, bytes]], ttl_s: int, first: Sequence[Sequence[Any]] = ()
     ) -> list[bytes | None]:
         """Set each key that is absent; the reply is what was there before, or None. `first`: commands sent before."""
@@ -119,17 +119,17 @@ class RedisClient:
 
     def check(self) -> None:
         """Raise `BadConfig` if a server may silently throw keys away; `Unavailable` if one does not answer."""
-        if errors := [error for server in self.servers() for error in server.mistakes()]:
+        if errors := [error for server in self.servers() for error in server.find_config_errors()]:
             raise BadConfig(errors)
 
-    def mistakes(self) -> list[str]:
+    def find_config_errors(self) -> list[str]:
         """What is wrong with how this server is set up."""
         try:
             reply = self.pipeline([("CONFIG", "GET", "maxmemory-policy"), ("CONFIG", "GET", "maxmemory")])
-        except (Refused, redis.ResponseError) as error:  # a managed server, or a user without this right
+        except (PermissionDenied, redis.ResponseError) as error:  # a managed server, or a user without this right
             log.warning("Going on; Redis %s should run `noeviction`, and does not tell: %s", self.name, error)
             return []
-        settings = dict(pairs(reply[0]) + pairs(reply[1]))
+        settings = dict(to_pairs(reply[0]) + to_pairs(reply[1]))
         policy, limit = settings.get(b"maxmemory-policy", b"noeviction"), settings.get(b"maxmemory", b"0")
         if policy == b"noeviction" or limit == b"0":
             return []
@@ -146,58 +146,58 @@ class RedisClient:
     def connection(self) -> Iterator[Any]:
         """One of redis-py's connections; it is not used again after an error."""
         pool = self._redis.connection_pool
-        taken: Any = pool.get_connection()
+        connection: Any = pool.get_connection()
         try:
-            yield taken
+            yield connection
         except BaseException:
-            taken.disconnect()  # what is still to come would be taken for replies to the next commands
+            connection.disconnect()  # what is still to come would be taken for replies to the next commands
             raise
         finally:
-            pool.release(taken)
+            pool.release(connection)
 
-    def _load(self, source: str) -> str:
+    def _load_script(self, source: str) -> str:
         for server in self.servers():
             (sha,) = server.pipeline([("SCRIPT", "LOAD", source)])
             self._shas[source] = sha.decode()
         return self._shas[source]
 
-    def _answers(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+    def _send(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
         """The replies to all commands, with the errors of single commands among them."""
-        with self._renamed():
+        with self._translate_errors():
             return self._exchange(commands)
 
     @contextmanager
-    def _renamed(self) -> Iterator[None]:
+    def _translate_errors(self) -> Iterator[None]:
         try:
             yield
-        except (*PASSING_ERRORS, OSError, BrokenReply) as error:
+        except (*TRANSIENT_ERRORS, OSError, BrokenReply) as error:
             # A reset while reading comes from the socket, without another name.
             raise Unavailable(f"Redis {self.name} should answer. Found: {error}") from error
 
     def _exchange(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
         """Send all and read all."""
         with self.connection() as connection:
-            connection.send_packed_command([packed(commands)])
-            return replies_of(connection, len(commands))
+            connection.send_packed_command([pack_commands(commands)])
+            return read_replies(connection, len(commands))
 
-    def _accepted(self, replies: list[Any]) -> list[Any]:
+    def _check_replies(self, replies: list[Any]) -> list[Any]:
         for reply in replies:
             if isinstance(reply, Exception):
-                self._refuse(reply)
+                self._raise_error(reply)
         return replies
 
-    def _refuse(self, error: Exception) -> None:
+    def _raise_error(self, error: Exception) -> None:
         """Raise what a command was answered with, by what the caller does next."""
         if isinstance(error, redis.exceptions.NoPermissionError):
-            raise Refused(f"Redis {self.name} should allow what a worker does. Found: {error}") from error
-        if isinstance(error, PASSING_ERRORS) or str(error).startswith(PASSING):
+            raise PermissionDenied(f"Redis {self.name} should allow what a worker does. Found: {error}") from error
+        if isinstance(error, TRANSIENT_ERRORS) or str(error).startswith(TRANSIENT_PREFIXES):
             raise Unavailable(f"Redis {self.name} should take commands. Found: {error}") from error
         if isinstance(error, redis.exceptions.MovedError):
             raise BadConfig([f"`redis.cluster` should be true where {self.name} is one. Found false."]) from error
         raise error
 
 
-def packed(commands: Sequence[Sequence[Any]]) -> bytes:
+def pack_commands(commands: Sequence[Sequence[Any]]) -> bytes:
     """Commands as they go over the wire.
 
     Thousands of profiles are read in a batch, and redis-py's own pipelines cost several microseconds a command, so
@@ -206,17 +206,17 @@ def packed(commands: Sequence[Sequence[Any]]) -> bytes:
     return b"".join(map(hiredis.pack_command, map(tuple, commands)))
 
 
-def ask_hashes(keys: Sequence[str]) -> bytes:
+def pack_hgetall(keys: Sequence[str]) -> bytes:
     """HGETALL of each key, as it goes over the wire."""
     text = "".join([f"*2\r\n$7\r\nHGETALL\r\n${len(key)}\r\n{key}\r\n" for key in keys])
-    return text.encode() if text.isascii() else packed([("HGETALL", key) for key in keys])
+    return text.encode() if text.isascii() else pack_commands([("HGETALL", key) for key in keys])
 
 
-def source_of(connection: Any) -> Callable[[memoryview], int]:
+def make_receiver(connection: Any) -> Callable[[memoryview], int]:
     """What fills the next bytes of a connection in and tells how many."""
 
-    def receive(room: memoryview) -> int:
-        received: int = connection._sock.recv_into(room)
+    def receive(buffer: memoryview) -> int:
+        received: int = connection._sock.recv_into(buffer)
         if not received:
             raise redis.ConnectionError("the server closed the connection")
         return received
@@ -224,7 +224,7 @@ def source_of(connection: Any) -> Callable[[memoryview], int]:
     return receive
 
 
-def replies_of(connection: Any, count: int) -> list[Any]:
+def read_replies(connection: Any, count: int) -> list[Any]:
     """The next replies on a connection: what its `read_response` gives, without its cost for each."""
     parser, replies = connection._parser, list[Any]()
     gets = parser._reader.gets
@@ -235,7 +235,7 @@ def replies_of(connection: Any, count: int) -> list[Any]:
     return replies
 
 
-def pairs(reply: Any) -> list[tuple[bytes, bytes]]:
+def to_pairs(reply: Any) -> list[tuple[bytes, bytes]]:
     """A reply of names and values, which is a map or a flat list by the protocol's version."""
     if isinstance(reply, dict):
         return [(as_bytes(k), as_bytes(v)) for k, v in reply.items()]

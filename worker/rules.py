@@ -13,44 +13,44 @@ from worker.runtime import Scores
 APPROVE, REVIEW, _ = range(len(ACTIONS))
 
 
-class Judged(NamedTuple):
+class Outcome(NamedTuple):
     """What is to be done with one order, and why."""
 
     action: Action
     reasons: tuple[str, ...]
 
 
-class Judge:
+class DecisionPolicy:
     """Compares features with the shop's rules, and probabilities with its thresholds."""
 
     def __init__(
         self, *, rules: Sequence[Rule], thresholds: Mapping[str, Mapping[str, float]], features: FeatureSet
     ) -> None:
         self._thresholds = thresholds
-        at = {f.name: (g, n) for g in ("user", "order", "context") for n, f in enumerate(features.numbers(g))}
-        self._rules = [(rule, *at[rule.feature]) for rule in rules if rule.feature in at]
+        columns = {f.name: (g, n) for g in ("user", "order", "context") for n, f in enumerate(features.numbers(g))}
+        self._rules = [(rule, *columns[rule.feature]) for rule in rules if rule.feature in columns]
 
-    def judge(self, rows: int, blocks: Mapping[str, Block], scores: Scores) -> list[Judged]:
+    def evaluate(self, row_count: int, blocks: Mapping[str, Block], scores: Scores) -> list[Outcome]:
         """The action for each of `rows` orders; a score that is not finite never approves.
 
         Few orders have anything to be said of them: what is compared are whole columns.
         """
-        verdicts: dict[int, list[tuple[int, str]]] = {}
+        findings: dict[int, list[tuple[int, str]]] = {}
         for rule, group, column in self._rules:
             for row in np.flatnonzero(blocks[group].numbers[:, column] > rule.above).tolist():
-                verdicts.setdefault(row, []).append((ACTIONS.index(rule.action), rule.reason))
-        for task, scored in scores.items():
-            values = scored.astype(np.float64)  # as thresholds are written
-            severity = np.full(rows, -1)
-            for at, action in enumerate(ACTIONS):
-                severity[values >= self._thresholds.get(task, {}).get(action, np.inf)] = at
+                findings.setdefault(row, []).append((ACTIONS.index(rule.action), rule.reason))
+        for task, task_scores in scores.items():
+            values = task_scores.astype(np.float64)  # as thresholds are written
+            severity = np.full(row_count, -1)
+            for severity_of_action, action in enumerate(ACTIONS):
+                severity[values >= self._thresholds.get(task, {}).get(action, np.inf)] = severity_of_action
             finite = np.isfinite(values)
             for row in np.flatnonzero((severity >= 0) | ~finite).tolist():
-                said = f"{task} probability {values[row]:.2f}" if finite[row] else f"the {task} score is not finite"
-                verdicts.setdefault(row, []).append((int(severity[row]) if finite[row] else REVIEW, said))
-        silent = Judged(ACTIONS[APPROVE], ())
-        return [judged(verdicts[row]) if row in verdicts else silent for row in range(rows)]
+                reason = f"{task} probability {values[row]:.2f}" if finite[row] else f"the {task} score is not finite"
+                findings.setdefault(row, []).append((int(severity[row]) if finite[row] else REVIEW, reason))
+        approved = Outcome(ACTIONS[APPROVE], ())
+        return [combine(findings[row]) if row in findings else approved for row in range(row_count)]
 
 
-def judged(verdicts: Sequence[tuple[int, str]]) -> Judged:
-    return Judged(ACTIONS[max(severity for severity, _ in verdicts)], tuple(reason for _, reason in verdicts))
+def combine(findings: Sequence[tuple[int, str]]) -> Outcome:
+    return Outcome(ACTIONS[max(severity for severity, _ in findings)], tuple(reason for _, reason in findings))

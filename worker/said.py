@@ -11,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from contract.events import Judgement
-from contract.hashing import digests
-from contract.joining.output import Output
+from contract.hashing import hash_texts
+from contract.joining.output import JoinOutput
 
 T = TypeVar("T")
 Hashes = npt.NDArray[np.uint64]
-NONE: Final[Hashes] = np.empty(0, np.uint64)
+NO_HASHES: Final[Hashes] = np.empty(0, np.uint64)
 
 
 def example_key(example_id: str, revision: int) -> str:
@@ -29,84 +29,88 @@ def judgement_key(judged_event_id: str, event_id: str, task: str) -> str:
     return f"{judged_event_id}\0{event_id}\0{task}"
 
 
-class Remembered:
+class HashSet:
     """Hashes of texts, the latest `limit` at most: 8 bytes each, three times that while they are put in order."""
 
     def __init__(self, *, limit: int) -> None:
         self._limit = limit
         self._parts: list[Hashes] = []
-        self._sorted = NONE
-        self.forgotten = 0
+        self._sorted = NO_HASHES
+        self.evicted = 0
 
     def __len__(self) -> int:
         return len(self._sorted) + sum(map(len, self._parts))
 
     def add(self, texts: Sequence[str]) -> None:
         """Remember these, which came after the others."""
-        self._parts.append(digests(texts))
+        self._parts.append(hash_texts(texts))
         over = sum(map(len, self._parts)) - self._limit
         while over > 0:
             oldest = self._parts[0]
-            gone = min(over, len(oldest))
-            self._parts[0] = oldest[gone:]
-            if gone == len(oldest):
+            dropped = min(over, len(oldest))
+            self._parts[0] = oldest[dropped:]
+            if dropped == len(oldest):
                 del self._parts[0]
-            over, self.forgotten = over - gone, self.forgotten + gone
+            over, self.evicted = over - dropped, self.evicted + dropped
 
-    def close(self) -> None:
+    def freeze(self) -> None:
         """Put in order what was added; nothing is added any more."""
-        self._sorted, self._parts = np.sort(np.concatenate([NONE, *self._parts])), []
+        self._sorted, self._parts = np.sort(np.concatenate([NO_HASHES, *self._parts])), []
 
-    def among(self, texts: Sequence[str]) -> npt.NDArray[np.bool_]:
+    def contains(self, texts: Sequence[str]) -> npt.NDArray[np.bool_]:
         """Which of these are remembered."""
-        asked = digests(texts)
-        at = np.searchsorted(self._sorted, asked)
-        found = np.zeros(len(asked), np.bool_)
-        inside = at < len(self._sorted)
-        found[inside] = self._sorted[at[inside]] == asked[inside]
-        return found
+        asked = hash_texts(texts)
+        positions = np.searchsorted(self._sorted, asked)
+        is_member = np.zeros(len(asked), np.bool_)
+        inside = positions < len(self._sorted)
+        is_member[inside] = self._sorted[positions[inside]] == asked[inside]
+        return is_member
 
 
-class Said:
+class PublishedOutputs:
     """Examples, judgements, and rows that were judged, as far as they are remembered: `limit` of each at most."""
 
     def __init__(self, *, limit: int) -> None:
-        self._said, self._rows = Remembered(limit=limit), Remembered(limit=limit)
+        self._keys, self._row_ids = HashSet(limit=limit), HashSet(limit=limit)
 
     def __len__(self) -> int:
-        return len(self._said)
+        return len(self._keys)
 
     @property
-    def forgotten(self) -> int:
+    def evicted(self) -> int:
         """How much was said that could not be remembered, and may be said twice."""
-        return self._said.forgotten
+        return self._keys.evicted
 
-    def remember(self, keys: Sequence[str], rows: Sequence[str]) -> None:
+    def add(self, keys: Sequence[str], row_ids: Sequence[str]) -> None:
         """These examples and judgements were said, and these rows have an example of their own."""
-        self._said.add(keys)
-        self._rows.add(rows)
+        self._keys.add(keys)
+        self._row_ids.add(row_ids)
 
-    def close(self) -> None:
+    def freeze(self) -> None:
         """All that was said is told."""
-        self._said.close()
-        self._rows.close()
+        self._keys.freeze()
+        self._row_ids.freeze()
 
-    def fresh(self, output: Output) -> Output:
+    def without_published(self, output: JoinOutput) -> JoinOutput:
         """What of this was not said yet; a label whose row was known to an earlier life is no orphan."""
-        if not len(self._said) and not len(self._rows):
+        if not len(self._keys) and not len(self._row_ids):
             return output
-        examples = self._new(output.examples, [example_key(e.example_id, e.revision) for e in output.examples])
-        judgements = self._new(output.judgements, [key_of(judgement) for judgement in output.judgements])
-        known = self._rows.among([orphan.row_id for orphan in output.orphans])
-        return Output(examples, judgements, left(output.orphans, known))
+        examples = self._drop_published(
+            output.examples, [example_key(e.example_id, e.revision) for e in output.examples]
+        )
+        judgements = self._drop_published(
+            output.judgements, [key_from_judgement(judgement) for judgement in output.judgements]
+        )
+        known = self._row_ids.contains([orphan.row_id for orphan in output.orphans])
+        return JoinOutput(examples, judgements, drop_known(output.orphans, known))
 
-    def _new(self, things: list[T], keys: Sequence[str]) -> list[T]:
-        return left(things, self._said.among(keys))
+    def _drop_published(self, outputs: list[T], keys: Sequence[str]) -> list[T]:
+        return drop_known(outputs, self._keys.contains(keys))
 
 
-def key_of(judgement: Judgement) -> str:
+def key_from_judgement(judgement: Judgement) -> str:
     return judgement_key(judgement.judged_event_id, judgement.event_id, judgement.task)
 
 
-def left(things: Sequence[T], known: Iterable[np.bool_]) -> list[T]:
-    return [thing for thing, is_known in zip(things, known, strict=True) if not is_known]
+def drop_known(outputs: Sequence[T], known: Iterable[np.bool_]) -> list[T]:
+    return [output for output, is_known in zip(outputs, known, strict=True) if not is_known]

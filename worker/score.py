@@ -13,38 +13,38 @@ from contract.features import FeatureSet
 from contract.settings import Settings
 from worker import metrics
 from worker.answers import Scorer
-from worker.broker import Broker
-from worker.browsing import Browser
-from worker.bundles import Bundles
-from worker.caches import Caches
+from worker.broker import KafkaAdmin
+from worker.browsing import BrowsingScorer
+from worker.bundles import BundleWatcher
+from worker.caches import AnswerCache
 from worker.catalogue import Catalogue
-from worker.challenger import Lineup
-from worker.claims import Claims
-from worker.compiled import load_compiled
-from worker.deciding import Decider
-from worker.doors import Doors, State
-from worker.erasing import Erasing
-from worker.follower import Follower
+from worker.challenger import ActiveModels
+from worker.claims import DecisionStore
+from worker.compiled import warm_up
+from worker.deciding import OrderScorer
+from worker.doors import KafkaClients, Stores
+from worker.erasing import ErasureService
+from worker.follower import TopicTailer
 from worker.health import HealthServer
-from worker.intake import Intake
+from worker.intake import GroupConsumer
 from worker.lanes import LANES
-from worker.patience import Patience, Stopped
-from worker.popular_lists import PopularLists
-from worker.positions import Positions
-from worker.products import Products
-from worker.profile_store import open_profiles
-from worker.progress import Progress
-from worker.protocol import Dropped, Protocol
-from worker.publisher import Publisher
+from worker.patience import Retry, StopRequested
+from worker.popular_lists import PopularListWriter
+from worker.positions import OffsetTracker
+from worker.products import ProductConsumer
+from worker.profile_store import open_profile_store
+from worker.progress import LagMonitor
+from worker.protocol import BatchPipeline, BatchRevoked
+from worker.publisher import TransactionalProducer
 from worker.recovery import Recovery
-from worker.redis_cluster import connect, connect_caches
-from worker.step import StepMark
-from worker.stopwatch import STOPWATCH
+from worker.redis_cluster import connect, connect_cache
+from worker.step import StepMarker
+from worker.stopwatch import PROFILER
 
 log = logging.getLogger(__name__)
-HOUSEKEEPING_S: Final = 1.0
-COLLECT_S: Final = 10.0
-SWITCH_S: Final = 0.001  # for which a batch waits for the thread that opens a bundle; 5 ms by default
+PERIODIC_INTERVAL_S: Final = 1.0
+GC_INTERVAL_S: Final = 10.0
+SWITCH_INTERVAL_S: Final = 0.001  # for which a batch waits for the thread that opens a bundle; 5 ms by default
 
 
 def now_ms() -> int:
@@ -56,169 +56,175 @@ class ScoreWorker:
 
     def __init__(self, *, settings: Settings, features: FeatureSet, lane: str, stop: threading.Event) -> None:
         self._settings, self._lane, self._stop = settings, LANES[lane], stop
-        self._patience = Patience(stop)
-        self._positions = Positions()
-        self._progress = Progress(settings.worker.stall_s)
-        self._bundles = Bundles(folder=settings.bundles, features=features)
+        self._retry = Retry(stop)
+        self._offsets = OffsetTracker()
+        self._lag = LagMonitor(settings.worker.stall_s)
+        self._bundle_watcher = BundleWatcher(folder=settings.bundles, features=features)
         encoder = Encoder(features)
         self._catalogue = Catalogue(encoder, settings.worker.items_max)
-        self._browser = Browser(lists=settings.lists, encoder=encoder, catalogue=self._catalogue)
-        self._decider = Decider(settings=settings, encoder=encoder)
-        self._products = Products(
-            follower=Follower(kafka=settings.kafka, topics=[settings.topics.products]), catalogue=self._catalogue
+        self._browsing_scorer = BrowsingScorer(lists=settings.lists, encoder=encoder, catalogue=self._catalogue)
+        self._order_scorer = OrderScorer(settings=settings, encoder=encoder)
+        self._products = ProductConsumer(
+            tailer=TopicTailer(kafka=settings.kafka, topics=[settings.topics.products]), catalogue=self._catalogue
         )
-        self._state = open_state(settings)
-        self._erasing = Erasing(
-            settings=settings, lane=self._lane, state=self._state, positions=self._positions, patience=self._patience
+        self._stores = open_stores(settings)
+        self._erasure_service = ErasureService(
+            settings=settings, lane=self._lane, stores=self._stores, offsets=self._offsets, retry=self._retry
         )
-        self._popular_lists = PopularLists(
-            caches=self._state.caches,
+        self._popular_list_writer = PopularListWriter(
+            answer_cache=self._stores.answer_cache,
             catalogue=self._catalogue,
-            popularity=self._browser.popularity,
+            popularity=self._browsing_scorer.popularity,
             length=settings.lists.length,
         )
-        self._ready = False
-        self._coming: Lineup | None = None
+        self._has_started = False
+        self._pending_models: ActiveModels | None = None
 
     @property
     def scorer(self) -> Scorer:
-        return self._browser if self._lane.name == "browsing" else self._decider
+        return self._browsing_scorer if self._lane.name == "browsing" else self._order_scorer
 
     def run(self) -> None:
         """Work until asked to end; whatever ends it otherwise is raised."""
         worker = self._settings.worker
-        health = HealthServer(port=worker.http_port, live=self._live, ready=self._is_ready, metrics=metrics.render)
+        health = HealthServer(
+            port=worker.http_port, live=self._check_live, ready=self._check_ready, metrics=metrics.render
+        )
         log.info("Lane %s, instance %s: health and metrics on port %d.", self._lane.name, worker.instance, health.port)
         try:
             self._prepare()
-            protocol = self._open_protocol()
+            pipeline = self._open_pipeline()
             try:
-                self._work(protocol)
+                self._run_loop(pipeline)
             finally:
-                protocol.close()
-        except Stopped as stopped:
+                pipeline.close()
+        except StopRequested as stopped:
             log.info("Ending before the batch in hand was committed; it will be read again. %s", stopped)
         finally:
             self._products.close()
-            self._bundles.close()
-            self._erasing.close()
+            self._bundle_watcher.close()
+            self._erasure_service.close()
             health.close()
 
     def _prepare(self) -> None:
         """What has to stand before the first event: Redis fit to remember, whom to forget, the catalogue, a model."""
-        self._patience.insist("redis", self._state.profiles.client.check)
-        self._erasing.open()
-        while not self._erasing.load() and not self._stop.is_set():
+        self._retry.call("redis", self._stores.profiles.client.check)
+        self._erasure_service.open()
+        while not self._erasure_service.load() and not self._stop.is_set():
             pass
-        self._patience.insist("kafka", self._products.open)
-        while not self._products.ready and not self._stop.is_set():
-            self._products.follow()
-        self._look_for_models(waits=True)
-        self._take_up()
-        load_compiled()
+        self._retry.call("kafka", self._products.open)
+        while not self._products.is_ready and not self._stop.is_set():
+            self._products.poll()
+        self._poll_bundles(wait=True)
+        self._activate()
+        warm_up()
         gc.collect()
         gc.freeze()  # what stands now lives as long as the process: no collection needs to look at it again
-        sys.setswitchinterval(SWITCH_S)
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
         gc.disable()  # a batch is thousands of objects in no cycle; between batches few are left to look at
 
-    def _open_protocol(self) -> Protocol:
-        settings, lane, step = self._settings, self._lane, StepMark()
+    def _open_pipeline(self) -> BatchPipeline:
+        settings, lane, step_marker = self._settings, self._lane, StepMarker()
         group = settings.kafka.group(lane.name)
-        transactional = f"{group}-{settings.worker.instance}" if settings.kafka.transactions else None
-        intake = Intake(kafka=settings.kafka, group=group, instance=settings.worker.instance, skips_gaps=False)
-        publisher = Publisher(kafka=settings.kafka, transactional_id=transactional, patience=self._patience, step=step)
+        transactional_id = f"{group}-{settings.worker.instance}" if settings.kafka.transactions else None
+        consumer = GroupConsumer(kafka=settings.kafka, group=group, instance=settings.worker.instance, skips_gaps=False)
+        producer = TransactionalProducer(
+            kafka=settings.kafka, transactional_id=transactional_id, retry=self._retry, step_marker=step_marker
+        )
         recovery = Recovery(
             settings=settings,
             lane=lane,
-            broker=Broker(kafka=settings.kafka),
-            profiles=self._state.profiles,
-            positions=self._positions,
-            forgetting=self._erasing.forgetting,
+            admin=KafkaAdmin(kafka=settings.kafka),
+            profiles=self._stores.profiles,
+            offsets=self._offsets,
+            erasure_executor=self._erasure_service.executor,
         )
-        protocol = Protocol(
+        pipeline = BatchPipeline(
             settings=settings,
             lane=lane,
             scorer=self.scorer,
-            doors=Doors(intake=intake, publisher=publisher),
-            state=self._state,
+            kafka_clients=KafkaClients(consumer=consumer, producer=producer),
+            stores=self._stores,
             recovery=recovery,
-            patience=self._patience,
-            step=step,
+            retry=self._retry,
+            step_marker=step_marker,
         )
-        protocol.serve(*self._bundles.lineup)
-        intake.subscribe([settings.topics.of(kind) for kind in lane.kinds], protocol)
-        return protocol
+        pipeline.activate(*self._bundle_watcher.active)
+        consumer.subscribe([settings.topics.topic_name(kind) for kind in lane.kinds], pipeline)
+        return pipeline
 
-    def _work(self, protocol: Protocol) -> None:
+    def _run_loop(self, pipeline: BatchPipeline) -> None:
         """Step after step; once a second what concerns no single batch."""
-        self._ready = True
-        due_s = swap_due_s = collect_due_s = 0.0
+        self._has_started = True
+        periodic_due_s = swap_due_s = gc_due_s = 0.0
         while not self._stop.is_set():
-            protocol.step(now_ms)
-            with STOPWATCH("follow"):  # products and erasures
-                self._products.follow()
-                self._erasing.tend(protocol)
+            pipeline.step(now_ms)
+            with PROFILER("follow"):  # products and erasures
+                self._products.poll()
+                self._erasure_service.apply_pending(pipeline)
             now_s = time.monotonic()
-            if now_s >= swap_due_s or self._bundles.opened:
+            if now_s >= swap_due_s or self._bundle_watcher.has_loaded:
                 swap_due_s = now_s + self._settings.worker.swap_poll_ms / 1000
-                self._look_for_models()
-            if self._coming and self._is_prepared(self._coming):
-                with STOPWATCH("swap"):
-                    self._take_up(protocol)
-            if now_s >= collect_due_s:
-                collect_due_s = now_s + COLLECT_S
-                with STOPWATCH("collect"):
+                self._poll_bundles()
+            if self._pending_models and self._is_prepared(self._pending_models):
+                with PROFILER("swap"):
+                    self._activate(pipeline)
+            if now_s >= gc_due_s:
+                gc_due_s = now_s + GC_INTERVAL_S
+                with PROFILER("collect"):
                     gc.collect()
-            if now_s >= due_s:
-                due_s = now_s + HOUSEKEEPING_S
-                with STOPWATCH("house"):
-                    self._keep_house(protocol, now_s)
+            if now_s >= periodic_due_s:
+                periodic_due_s = now_s + PERIODIC_INTERVAL_S
+                with PROFILER("house"):
+                    self._run_periodic(pipeline, now_s)
         log.info("Asked to end; everything read is answered and remembered.")
 
-    def _keep_house(self, protocol: Protocol, now_s: float) -> None:
-        self._progress.note(*protocol.reading(), now_s)
+    def _run_periodic(self, pipeline: BatchPipeline, now_s: float) -> None:
+        self._lag.update(*pipeline.progress(), now_s)
         try:
-            protocol.advance()
-            self._erasing.confirm(protocol)
+            pipeline.advance()
+            self._erasure_service.confirm(pipeline)
             if self._lane.name == "browsing":
-                self._browser.look_around(self._state.profiles)
-                self._popular_lists.write(now_ms())
-        except (StaleState, Dropped) as error:
-            protocol.recover(error)
+                self._browsing_scorer.refresh_periodic(self._stores.profiles)
+                self._popular_list_writer.write(now_ms())
+        except (StaleState, BatchRevoked) as error:
+            pipeline.recover(error)
         except Unavailable as error:
             log.warning("Housekeeping is left for later: %s", error)
 
-    def _look_for_models(self, *, waits: bool = False) -> None:
-        self._coming = self._bundles.look(waits=waits) or self._coming
+    def _poll_bundles(self, *, wait: bool = False) -> None:
+        self._pending_models = self._bundle_watcher.poll(wait=wait) or self._pending_models
 
-    def _is_prepared(self, lineup: Lineup) -> bool:
+    def _is_prepared(self, models: ActiveModels) -> bool:
         """Whether a line-up can answer without a pause; what items are to a model only browsing asks."""
-        return self._lane.name != "browsing" or self._catalogue.prepare(*lineup.models)
+        return self._lane.name != "browsing" or self._catalogue.prepare(*models.models)
 
-    def _take_up(self, protocol: Protocol | None = None) -> None:
+    def _activate(self, pipeline: BatchPipeline | None = None) -> None:
         """Answer with the line-up that has come, if one has; without a protocol that is told later."""
-        if self._coming:
-            if protocol:
-                protocol.serve(*self._coming)
+        if self._pending_models:
+            if pipeline:
+                pipeline.activate(*self._pending_models)
             else:
-                self.scorer.serve(*self._coming)
-            self._bundles.show()
-            self._coming = None
+                self.scorer.activate(*self._pending_models)
+            self._bundle_watcher.mark_active()
+            self._pending_models = None
 
-    def _live(self) -> str | None:
-        return self._progress.stalled
+    def _check_live(self) -> str | None:
+        return self._lag.stall
 
-    def _is_ready(self) -> str | None:
-        return None if self._ready else f"Erasures, the catalogue and a model come first. {self._products.progress}"
+    def _check_ready(self) -> str | None:
+        return (
+            None if self._has_started else f"Erasures, the catalogue and a model come first. {self._products.progress}"
+        )
 
 
-def open_state(settings: Settings) -> State:
+def open_stores(settings: Settings) -> Stores:
     """The profiles, claims and caches of these settings."""
     redis = settings.redis
     client = connect(redis)
-    cache = connect_caches(redis, client)
-    return State(
-        profiles=open_profiles(client, redis.prefix),
-        claims=Claims(client=client, prefix=redis.prefix, ttl_s=settings.lists.decision_ttl_s),
-        caches=Caches(client=cache, prefix=redis.prefix, lists=settings.lists),
+    cache = connect_cache(redis, client)
+    return Stores(
+        profiles=open_profile_store(client, redis.prefix),
+        decision_store=DecisionStore(client=client, prefix=redis.prefix, ttl_s=settings.lists.decision_ttl_s),
+        answer_cache=AnswerCache(client=cache, prefix=redis.prefix, lists=settings.lists),
     )

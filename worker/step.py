@@ -9,23 +9,23 @@ import os
 from typing import Final
 
 STEPS: Final = ("idle", "read", "score", "claim", "send", "refresh", "publish", "commit", "merge", "cache", "recover")
-CODES: Final = {name: code for code, name in enumerate(STEPS)}
+STEP_CODES: Final = {name: code for code, name in enumerate(STEPS)}
 
 
-class StepMark:
+class StepMarker:
     """Marks the step that begins now."""
 
     def __init__(self) -> None:
-        self._shown: mmap.mmap | bytearray = bytearray(1)
+        self._cell: mmap.mmap | bytearray = bytearray(1)
         if path := os.environ.get("SHOPSTREAM_STEP_FILE"):
             with open(path, "w+b") as file:
                 file.write(b"\0")
                 file.flush()
-                self._shown = mmap.mmap(file.fileno(), 1)
+                self._cell = mmap.mmap(file.fileno(), 1)
 
     def __call__(self, step: str) -> None:
-        self._shown[0] = CODES[step]
+        self._cell[0] = STEP_CODES[step]
 
     @property
-    def now(self) -> str:
-        return STEPS[self._shown[0]]
+    def current(self) -> str:
+        return STEPS[self._cell[0]]

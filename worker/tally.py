@@ -8,33 +8,33 @@ import heapq
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 
-from contract.joining.output import Orphan
-from worker.intake import Place
+from contract.joining.output import OrphanLabel
+from worker.intake import TopicPartition
 
 
-class Tally:
+class OrphanCounter:
     """Orphans by task. At most `limit` of a partition wait to be final; the oldest of more are taken to be."""
 
     def __init__(self, *, final: Iterable[Mapping[str, int]], limit: int) -> None:
         """`final`: what was committed with each position; the one that tells of most is the latest."""
         self._final: Counter[str] = max(map(Counter[str], final), key=Counter.total, default=Counter())
         self._limit = limit
-        self._open: defaultdict[Place, list[tuple[int, str]]] = defaultdict(list)
+        self._open: defaultdict[TopicPartition, list[tuple[int, str]]] = defaultdict(list)
 
-    def add(self, orphans: Iterable[Orphan]) -> None:
+    def add(self, orphans: Iterable[OrphanLabel]) -> None:
         for task, _, origin in orphans:
             if origin is None:
                 self._final[task] += 1
                 continue
-            waiting = self._open[Place(origin.topic, origin.partition)]
+            waiting = self._open[TopicPartition(origin.topic, origin.partition)]
             heapq.heappush(waiting, (origin.offset, task))
             if len(waiting) > self._limit:
                 self._final[heapq.heappop(waiting)[1]] += 1
 
-    def final(self, positions: Mapping[Place, int]) -> dict[str, int]:
+    def finalize(self, positions: Mapping[TopicPartition, int]) -> dict[str, int]:
         """What to commit together with these positions."""
-        for place, position in positions.items():
-            waiting = self._open[place]
+        for partition, position in positions.items():
+            waiting = self._open[partition]
             while waiting and waiting[0][0] < position:
                 self._final[heapq.heappop(waiting)[1]] += 1
         return dict(self._final)

@@ -14,35 +14,35 @@ from typing import Final, NamedTuple
 from contract.errors import BadConfig, BadEvent, LostLog, ShopstreamError, StaleState, Unavailable
 from contract.events import clamp, decode
 from contract.hashing import bucket_of, hash_id
-from contract.memory import Merged
-from contract.profiles import FAMILIES, entity_of, profile_key, source_family
+from contract.memory import MergedOffsets
+from contract.profiles import FAMILIES, entity_from_key, profile_key, source_family
 from contract.settings import Settings
 from contract.touches import Arrival
-from worker.broker import Broker
-from worker.difference import defect
+from worker.broker import KafkaAdmin
+from worker.difference import find_defect
 from worker.erasure_log import read_erasures
-from worker.follower import Extent, Log
-from worker.intake import Place, Record
-from worker.profile_store import KEPT_MS, RedisProfiles, open_profiles, source_name
-from worker.recount import Logged, Recount
+from worker.follower import LogReader, OffsetRange
+from worker.intake import Record, TopicPartition
+from worker.profile_store import RETENTION_MIN_MS, RedisProfileStore, open_profile_store, source_name
+from worker.recount import Recomputation, TimedArrival
 from worker.redis_cluster import connect
-from worker.verdict import Comparison, Pair, Verdict, offset_of
+from worker.verdict import SliceKey, StateComparison, VerificationResult, slice_offset
 
 log = logging.getLogger(__name__)
-TOLD_EVERY_S: Final = 10.0
+LOG_EVERY_S: Final = 10.0
 
 
-class Moved(ShopstreamError):
+class InconsistentSnapshot(ShopstreamError):
     """Redis went back to an earlier state meanwhile: what was read of it does not fit together."""
 
 
-class Sample(NamedTuple):
+class EntitySample(NamedTuple):
     """A share of all entities, by their hash; parts 0, 1, 2 ... of one share are others, and together all."""
 
     share: float = 1.0
     part: int = 0
 
-    def has(self, entity: str) -> bool:
+    def contains(self, entity: str) -> bool:
         return self.part <= hash_id(entity) / 2**63 / self.share < self.part + 1
 
 
@@ -55,152 +55,180 @@ class Verification:
     def __init__(
         self,
         *,
-        log: Log,
-        broker: Broker,
-        profiles: RedisProfiles,
+        reader: LogReader,
+        admin: KafkaAdmin,
+        profiles: RedisProfileStore,
         topics: Mapping[str, str],
         erasures: str,
-        sample: Sample,
+        sample: EntitySample,
     ) -> None:
-        self._log, self._broker, self._profiles = log, broker, profiles
+        self._reader, self._admin, self._profiles = reader, admin, profiles
         self._topics, self._erasures, self._sample = topics, erasures, sample
 
-    def run(self, now_ms: int) -> Verdict:
+    def run(self, now_ms: int) -> VerificationResult:
         """Read Redis, then the log, then compare; raises `Moved`, `StaleState`, or `Unavailable`."""
-        erasures, read = read_erasures(self._log, self._erasures)
-        extents = self._log.extents(self._topics)
-        sources = self._name(extents)
-        self._profiles.take_up()
-        begins, merged = self._profiles.begins(), self._profiles.merged(sources)
-        found = self._snapshot()
-        limits = Limits(found, merged)
-        recount = Recount(wanted=self._sample.has, limit=limits.of, erasures=erasures)
+        erasures, erasure_offsets = read_erasures(self._reader, self._erasures)
+        offset_ranges = self._reader.fetch_offset_ranges(self._topics)
+        sources = self._name_sources(offset_ranges)
+        self._profiles.refresh_generation()
+        log_starts, merged = self._profiles.read_log_starts(), self._profiles.merged_offsets(sources)
+        snapshot = self._read_snapshot()
+        limits = SliceLimits(snapshot, merged)
+        recomputation = Recomputation(wanted=self._sample.contains, limit=limits.last_offset, erasures=erasures)
         starts = {
-            place: begins[source] for source, place in sources.items() if begins.get(source, 0) > extents[place].low
+            partition: log_starts[source]
+            for source, partition in sources.items()
+            if log_starts.get(source, 0) > offset_ranges[partition].low
         }
-        self._read(recount, sources, {p: min(limits.end(s), extents[p].high) for s, p in sources.items()}, starts)
-        self._refuse_erasures(read)
-        refuse_moved(merged, self._profiles.merged(sources))
-        extents = self._log.extents(self._topics)  # anew: retention may have gone on meanwhile
-        return Comparison(
-            found=found,
-            should={(entity, source): record for entity, of in recount.slices.items() for source, record in of.items()},
-            logs={s: left_of(extents[p], begins.get(s, 0)) for s, p in sources.items() if p in extents},
-            may_be_dropped=lambda pair: recount.last_kafka_ms[pair] + KEPT_MS < now_ms,
-        ).verdict()
+        self._recompute(
+            recomputation,
+            sources,
+            {partition: min(limits.end_offset(s), offset_ranges[partition].high) for s, partition in sources.items()},
+            starts,
+        )
+        self._check_erasures(erasure_offsets)
+        check_positions(merged, self._profiles.merged_offsets(sources))
+        offset_ranges = self._reader.fetch_offset_ranges(self._topics)  # anew: retention may have gone on meanwhile
+        return StateComparison(
+            actual=snapshot,
+            expected={
+                (entity, source): record
+                for entity, slices in recomputation.slices.items()
+                for source, record in slices.items()
+            },
+            offset_ranges={
+                s: remaining_range(offset_ranges[partition], log_starts.get(s, 0))
+                for s, partition in sources.items()
+                if partition in offset_ranges
+            },
+            may_have_expired=lambda key: recomputation.last_kafka_ms[key] + RETENTION_MIN_MS < now_ms,
+        ).compare()
 
-    def _refuse_erasures(self, read: Mapping[Place, int]) -> None:
+    def _check_erasures(self, erasure_offsets: Mapping[TopicPartition, int]) -> None:
         """Raise `Moved` if someone was erased meanwhile: what was read of Redis may be older or newer than that."""
-        now = {place: extent.high for place, extent in self._log.extents([self._erasures]).items()}
-        if now != read:
-            raise Moved(f"{self._erasures} should stand still meanwhile. Found new erasures: verify again.")
+        now = {
+            partition: offset_range.high
+            for partition, offset_range in self._reader.fetch_offset_ranges([self._erasures]).items()
+        }
+        if now != erasure_offsets:
+            raise InconsistentSnapshot(
+                f"{self._erasures} should stand still meanwhile. Found new erasures: verify again."
+            )
 
-    def _name(self, places: Iterable[Place]) -> dict[str, Place]:
-        ids = self._broker.topic_ids(self._topics)
-        return {source_name(self._topics[p.topic], ids.get(p.topic), p.partition): p for p in places}
+    def _name_sources(self, partitions: Iterable[TopicPartition]) -> dict[str, TopicPartition]:
+        ids = self._admin.fetch_topic_ids(self._topics)
+        return {source_name(self._topics[p.topic], ids.get(p.topic), p.partition): p for p in partitions}
 
-    def _snapshot(self) -> dict[Pair, bytes]:
+    def _read_snapshot(self) -> dict[SliceKey, bytes]:
         """The slices of the sample that come from these topics, and those that come from nowhere."""
-        found, foreign = dict[Pair, bytes](), set(FAMILIES) - set(self._topics.values())
-        for key, slices in self._profiles.scan(self._sample.has):
-            entity = entity_of(key)
+        snapshot, other_families = dict[SliceKey, bytes](), set(FAMILIES) - set(self._topics.values())
+        for key, slices in self._profiles.scan(self._sample.contains):
+            entity = entity_from_key(key)
             name = entity if profile_key(entity) == key else key  # nobody would find it there
-            found |= {
-                (name, source): record for source, record in slices.items() if source_family(source) not in foreign
+            snapshot |= {
+                (name, source): record
+                for source, record in slices.items()
+                if source_family(source) not in other_families
             }
-        return found
+        return snapshot
 
-    def _read(
-        self, recount: Recount, sources: Mapping[str, Place], ends: Mapping[Place, int], starts: Mapping[Place, int]
+    def _recompute(
+        self,
+        recomputation: Recomputation,
+        sources: Mapping[str, TopicPartition],
+        ends: Mapping[TopicPartition, int],
+        starts: Mapping[TopicPartition, int],
     ) -> None:
-        names = {place: source for source, place in sources.items()}
-        count, told_s = 0, time.monotonic()
-        for records in self._log.read(ends, starts):
-            recount.add([one for record in records if (one := self._logged(record, names)) is not None])
+        names = {partition: source for source, partition in sources.items()}
+        count, logged_s = 0, time.monotonic()
+        for records in self._reader.read(ends, starts):
+            recomputation.add([timed for record in records if (timed := self._decode(record, names)) is not None])
             count += len(records)
-            if time.monotonic() > told_s + TOLD_EVERY_S:
-                told_s = time.monotonic()
+            if time.monotonic() > logged_s + LOG_EVERY_S:
+                logged_s = time.monotonic()
                 log.info("Read %d of about %d records.", count, sum(ends.values()))
 
-    def _logged(self, record: Record, names: Mapping[Place, str]) -> Logged | None:
+    def _decode(self, record: Record, names: Mapping[TopicPartition, str]) -> TimedArrival | None:
         """What a worker makes of a record; None of one that it folds nowhere."""
-        place = record.place
+        topic_partition = record.topic_partition
         try:
-            event, _ = clamp(decode(self._topics[place.topic], record.value), record.kafka_ms)
+            event, _ = clamp(decode(self._topics[topic_partition.topic], record.value), record.kafka_ms)
         except BadEvent:
             return None
-        return Logged(Arrival(names[place], record.offset, event, *place), record.kafka_ms)
+        return TimedArrival(Arrival(names[topic_partition], record.offset, event, *topic_partition), record.kafka_ms)
 
 
-def left_of(extent: Extent, begin: int) -> Extent:
+def remaining_range(offset_range: OffsetRange, log_start: int) -> OffsetRange:
     """What is left of a log of which a state needs the records from `begin` on; low 0: all of these."""
-    return Extent(extent.low if extent.low > begin else 0, extent.high)
+    return OffsetRange(offset_range.low if offset_range.low > log_start else 0, offset_range.high)
 
 
-class Limits:
+class SliceLimits:
     """Up to which offset each slice has to be recounted."""
 
-    def __init__(self, found: Mapping[Pair, bytes], merged: Merged) -> None:
+    def __init__(self, snapshot: Mapping[SliceKey, bytes], merged: MergedOffsets) -> None:
         self._merged = merged
-        self._offsets = {pair: offset_of(record) for pair, record in found.items() if not defect(pair[1], record)}
+        self._offsets = {
+            key: slice_offset(record) for key, record in snapshot.items() if not find_defect(key[1], record)
+        }
         self._ends: dict[str, int] = {}
         for (_, source), offset in self._offsets.items():
             self._ends[source] = max(offset + 1, self._ends.get(source, 0))
 
-    def of(self, entity: str, source: str) -> int:
+    def last_offset(self, entity: str, source: str) -> int:
         """The last offset that the slice should hold, if it is one of an event that touches it."""
         return max(self._offsets.get((entity, source), -1), self._merged[bucket_of(entity)].get(source, 0) - 1)
 
-    def end(self, source: str) -> int:
+    def end_offset(self, source: str) -> int:
         """Where (exclusive) reading a log for this may stop."""
         return max(self._ends.get(source, 0), *(positions.get(source, 0) for positions in self._merged.values()))
 
 
-def refuse_moved(before: Merged, after: Merged) -> None:
+def check_positions(before: MergedOffsets, after: MergedOffsets) -> None:
     """Raise `Moved` if any position is not what it was, or later."""
     for bucket, positions in before.items():
         for source, offset in positions.items():
             if after[bucket].get(source, -1) < offset:
-                raise Moved(
+                raise InconsistentSnapshot(
                     f"Bucket {bucket} should hold {source} up to {offset} or later. Found Redis gone back meanwhile: "
                     "verify again when workers have recovered."
                 )
 
 
-def verify(settings: Settings, sample: Sample, kinds: Iterable[str]) -> int:
+def verify(settings: Settings, sample: EntitySample, kinds: Iterable[str]) -> int:
     """Verify, and print what was found; 0: nothing differs, 1: something does, 3: that could not be told."""
     if sample.part < 0 or sample.part * sample.share >= 1:
         raise BadConfig([f"Parts of {sample.share:g} should be counted from 0 while they last. Found {sample.part}."])
     client = connect(settings.redis)
-    reader = Log(kafka=settings.kafka)
+    reader = LogReader(kafka=settings.kafka)
     verification = Verification(
-        log=reader,
-        broker=Broker(kafka=settings.kafka),
-        profiles=open_profiles(client, settings.redis.prefix),
-        topics={settings.topics.of(kind): kind for kind in kinds},
+        reader=reader,
+        admin=KafkaAdmin(kafka=settings.kafka),
+        profiles=open_profile_store(client, settings.redis.prefix),
+        topics={settings.topics.topic_name(kind): kind for kind in kinds},
         erasures=settings.topics.erasures,
         sample=sample,
     )
     try:
-        verdict = verification.run(time.time_ns() // 1_000_000)
-    except (LostLog, Moved, StaleState, Unavailable) as error:
+        result = verification.run(time.time_ns() // 1_000_000)
+    except (LostLog, InconsistentSnapshot, StaleState, Unavailable) as error:
         print(f"Nothing can be told: {error}", file=sys.stderr)
         return 3
     finally:
         reader.close()
         client.close()
-    print("\n".join(lines(verdict)))
-    return 1 if verdict.mismatches else 0
+    print("\n".join(format_result(result)))
+    return 1 if result.mismatches else 0
 
 
-def lines(verdict: Verdict) -> Iterator[str]:
+def format_result(result: VerificationResult) -> Iterator[str]:
     """The verdict for a reader."""
-    yield from verdict.remarks
-    yield f"entities    {verdict.entities:>12,}"
-    yield f"slices      {verdict.slices:>12,}"
-    yield f"mismatches  {verdict.mismatches:>12,}"
-    if verdict.unchecked:
-        yield f"unchecked   {verdict.unchecked:>12,}   their log lost its beginning, is gone, or they may have expired"
-    yield from verdict.differences
-    if verdict.mismatches > len(verdict.differences):
-        yield f"... and {verdict.mismatches - len(verdict.differences):,} more"
+    yield from result.remarks
+    yield f"entities    {result.entities:>12,}"
+    yield f"slices      {result.slices:>12,}"
+    yield f"mismatches  {result.mismatches:>12,}"
+    if result.unchecked:
+        yield f"unchecked   {result.unchecked:>12,}   their log lost its beginning, is gone, or they may have expired"
+    yield from result.differences
+    if result.mismatches > len(result.differences):
+        yield f"... and {result.mismatches - len(result.differences):,} more"

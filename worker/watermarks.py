@@ -16,38 +16,38 @@ class Watermarks(Generic[P]):
 
     def __init__(self) -> None:
         self._highest: dict[P, int | None] = {}
-        self._ended: set[P] = set()
+        self._at_end: set[P] = set()
         self._now_ms: int | None = None
 
-    def follow(self, places: Iterable[P]) -> None:
+    def add_partitions(self, partitions: Iterable[P]) -> None:
         """Wait for these partitions from now on."""
-        for place in places:
-            self._highest.setdefault(place, None)
+        for partition in partitions:
+            self._highest.setdefault(partition, None)
 
-    def see(self, place: P, ts_ms: int) -> None:
+    def observe(self, partition: P, ts_ms: int) -> None:
         """A record of that event time was read."""
-        highest = self._highest.get(place)
+        highest = self._highest.get(partition)
         if highest is None or ts_ms > highest:
-            self._highest[place] = ts_ms
+            self._highest[partition] = ts_ms
 
-    def end(self, places: Iterable[P]) -> None:
+    def set_at_end(self, partitions: Iterable[P]) -> None:
         """Exactly these partitions have been read to their ends."""
-        self._ended = set(places)
+        self._at_end = set(partitions)
 
     def now_ms(self) -> int | None:
         """The watermark; None until every partition has been heard of."""
-        reading = [ms for place, ms in self._highest.items() if place not in self._ended]
+        reading = [ms for partition, ms in self._highest.items() if partition not in self._at_end]
         if None in reading:
             return self._now_ms
         known = [ms for ms in reading or self._highest.values() if ms is not None]
         if known:
-            found = min(known) if reading else max(known)
-            self._now_ms = found if self._now_ms is None else max(found, self._now_ms)
+            watermark_ms = min(known) if reading else max(known)
+            self._now_ms = watermark_ms if self._now_ms is None else max(watermark_ms, self._now_ms)
         return self._now_ms
 
-    def ahead(self, lead_ms: int) -> set[P]:
+    def partitions_ahead(self, lead_ms: int) -> set[P]:
         """Partitions that are further ahead of the slowest one with more to read than `lead_ms`."""
-        reading = [ms for place, ms in self._highest.items() if place not in self._ended and ms is not None]
+        reading = [ms for partition, ms in self._highest.items() if partition not in self._at_end and ms is not None]
         if not reading:
             return set()
-        return {place for place, ms in self._highest.items() if ms is not None and ms > min(reading) + lead_ms}
+        return {partition for partition, ms in self._highest.items() if ms is not None and ms > min(reading) + lead_ms}

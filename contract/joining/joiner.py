@@ -11,12 +11,12 @@ from collections import Counter
 from collections.abc import Sequence
 
 from contract.events import Click, Event, Impression, Judgement, Label, Order
-from contract.joining.judged import JudgedRows
-from contract.joining.lists import Lists
-from contract.joining.output import Counts, Origin, Output
-from contract.joining.searches import Searches
-from contract.rows import Scored
-from contract.settings import Feedback
+from contract.joining.judged import LabelJoin
+from contract.joining.lists import RecommendationJoin
+from contract.joining.output import JoinOutput, Origin, OutcomeCounts
+from contract.joining.searches import SearchJoin
+from contract.rows import ScoredRow
+from contract.settings import FeedbackSettings
 from contract.tasks import Task
 
 
@@ -28,53 +28,53 @@ class Joiner:
     `counts` has how many came to which fate (`contract.joining.output.FATES`), by task.
     """
 
-    def __init__(self, *, feedback: Feedback, tasks: Sequence[Task]) -> None:
-        self._output = Output()
-        self.counts: Counts = Counter()
-        self._lists = Lists(feedback=feedback, tasks=tasks, output=self._output, counts=self.counts)
-        self._judged = JudgedRows(feedback=feedback, tasks=tasks, output=self._output, counts=self.counts)
-        self._searches = Searches(feedback=feedback, tasks=tasks, output=self._output, counts=self.counts)
+    def __init__(self, *, feedback: FeedbackSettings, tasks: Sequence[Task]) -> None:
+        self._output = JoinOutput()
+        self.counts: OutcomeCounts = Counter()
+        self._lists = RecommendationJoin(feedback=feedback, tasks=tasks, output=self._output, counts=self.counts)
+        self._labels = LabelJoin(feedback=feedback, tasks=tasks, output=self._output, counts=self.counts)
+        self._searches = SearchJoin(feedback=feedback, tasks=tasks, output=self._output, counts=self.counts)
 
-    def scored(self, row: Scored) -> None:
+    def add_row(self, row: ScoredRow) -> None:
         """Take a row as served; a click's own row waits for nothing."""
         match row.kind:
             case "recommendation":
-                self._lists.scored(row)
+                self._lists.add_row(row)
             case "order" | "review" | "product":
-                self._judged.scored(row)
+                self._labels.add_row(row)
             case "search":
-                self._searches.scored(row)
+                self._searches.add_row(row)
             case _:
                 pass
 
-    def event(self, event: Event, origin: Origin | None = None) -> None:
+    def add_event(self, event: Event, origin: Origin | None = None) -> None:
         """Take an impression, click, order or label; others say nothing about a row. `origin`: where it was read."""
         match event:
             case Impression():
-                self._lists.seen(event)
+                self._lists.add_event(event)
             case Click():
-                self._lists.seen(event)
-                self._searches.click(event)
+                self._lists.add_event(event)
+                self._searches.add_click(event)
             case Order():
-                self._lists.order(event)
+                self._lists.add_order(event)
             case Judgement():
                 pass  # what this joiner has said itself
             case Label():
-                self._judged.label(event, origin)
+                self._labels.add_label(event, origin)
             case _:
                 pass
 
     def advance(self, watermark_ms: int) -> None:
         """Say what silence says: all that happened before `watermark_ms` has been given."""
         self._lists.advance(watermark_ms)
-        self._judged.advance(watermark_ms)
+        self._labels.advance(watermark_ms)
         self._searches.advance(watermark_ms)
 
-    def take(self) -> Output:
+    def drain(self) -> JoinOutput:
         """What is ready since it was last taken."""
-        return self._output.take()
+        return self._output.drain()
 
-    def oldest_open_ms(self) -> int | None:
+    def oldest_pending_ms(self) -> int | None:
         """The event time since which something waits that could still give an example; None if nothing does."""
-        times = [*self._lists.oldest_ms(), *self._judged.oldest_ms(), *self._searches.oldest_ms()]
+        times = [*self._lists.oldest_ms(), *self._labels.oldest_ms(), *self._searches.oldest_ms()]
         return min((ms for ms in times if ms is not None), default=None)

@@ -9,22 +9,22 @@ from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 from contract.events import Click, Impression, Order
-from contract.joining.output import Counts, Output
-from contract.joining.parking import Parked
-from contract.joining.purchases import Purchases
-from contract.joining.sampling import Negatives
-from contract.joining.served import Stage, fits, labelled, pair
-from contract.joining.shelf import Shelf
-from contract.rows import Example, Scored
-from contract.settings import Feedback
+from contract.joining.output import JoinOutput, OutcomeCounts
+from contract.joining.parking import EarlyEvents
+from contract.joining.purchases import PurchaseJoin
+from contract.joining.sampling import NegativeSampler
+from contract.joining.served import Stage, add_labels, example_for_item, is_well_formed
+from contract.joining.shelf import PendingStore
+from contract.rows import Example, ScoredRow
+from contract.settings import FeedbackSettings
 from contract.tasks import Task
 
-Seen: TypeAlias = Impression | Click
-GROUPS: Final = ("user", "context")
+ListEvent: TypeAlias = Impression | Click
+CONTEXT_GROUPS: Final = ("user", "context")
 
 
 @dataclass(slots=True)
-class Shown:
+class ShownItem:
     """An item that was shown, and what has been said of it."""
 
     ts_ms: int
@@ -32,134 +32,138 @@ class Shown:
 
 
 @dataclass(slots=True)
-class List:
+class PendingList:
     """A list as served, the items of it that were shown, and clicks that came before their impression."""
 
-    row: Scored
-    shown: dict[str, Shown] = field(default_factory=dict)
-    early: dict[str, Click] = field(default_factory=dict)
+    row: ScoredRow
+    shown: dict[str, ShownItem] = field(default_factory=dict)
+    early_clicks: dict[str, Click] = field(default_factory=dict)
 
 
-class Lists:
+class RecommendationJoin:
     """Joins rows of lists with impressions and clicks; clicked items go on to `Purchases`."""
 
-    def __init__(self, *, feedback: Feedback, tasks: Sequence[Task], output: Output, counts: Counts) -> None:
-        self._impression_ms, self._click_ms = feedback.impression_wait_s * 1000, feedback.click_wait_s * 1000
+    def __init__(
+        self, *, feedback: FeedbackSettings, tasks: Sequence[Task], output: JoinOutput, counts: OutcomeCounts
+    ) -> None:
+        self._impression_wait_ms, self._click_wait_ms = feedback.impression_wait_s * 1000, feedback.click_wait_s * 1000
         self._grace_ms = feedback.grace_s * 1000
         self._output, self._counts = output, counts
-        self._lists = Shelf[str, List](limit=feedback.rows_max, remembered=feedback.parked_max)
-        self._parked = Parked[str, Seen](wait_ms=self._impression_ms, limit=feedback.parked_max)
-        self._negatives = Negatives(task="click", tasks=tasks, counts=counts)
-        self._purchases = Purchases(feedback=feedback, output=output, counts=counts)
+        self._lists = PendingStore[str, PendingList](limit=feedback.rows_max, removed_max=feedback.parked_max)
+        self._early = EarlyEvents[str, ListEvent](wait_ms=self._impression_wait_ms, limit=feedback.parked_max)
+        self._negative_sampler = NegativeSampler(task="click", tasks=tasks, counts=counts)
+        self._purchases = PurchaseJoin(feedback=feedback, output=output, counts=counts)
 
-    def scored(self, row: Scored) -> None:
-        if not fits(row):
+    def add_row(self, row: ScoredRow) -> None:
+        if not is_well_formed(row):
             self._counts["unfit", "click"] += 1
-        elif self._lists.get(row.event_id) or self._lists.left(row.event_id):
+        elif self._lists.get(row.event_id) or self._lists.was_removed(row.event_id):
             self._counts["duplicate", "row"] += 1
         else:
-            due_ms = row.ts_ms + self._impression_ms
-            if self._lists.put(row.event_id, List(row), since_ms=row.ts_ms, due_ms=due_ms):
+            due_ms = row.ts_ms + self._impression_wait_ms
+            if self._lists.add(row.event_id, PendingList(row), since_ms=row.ts_ms, due_ms=due_ms):
                 self._counts["crowded", "click"] += 1
-            for event in self._parked.claim(row.event_id):
-                self.seen(event)
+            for event in self._early.pop(row.event_id):
+                self.add_event(event)
 
-    def seen(self, event: Seen) -> None:
+    def add_event(self, event: ListEvent) -> None:
         """Take an impression or a click; one that names no list concerns none."""
         key = event.recommendation_id
         if key is None:
             return
-        found = self._lists.get(key)
-        if found is None:
-            self._wait(key, event)
-        elif found.row.user_id != event.user_id:
+        pending = self._lists.get(key)
+        if pending is None:
+            self._buffer(key, event)
+        elif pending.row.user_id != event.user_id:
             self._counts["foreign", "click"] += 1
         elif isinstance(event, Impression):
-            self._show(key, found, event)
+            self._add_impression(key, pending, event)
         else:
-            self._click(key, found, event)
+            self._add_click(key, pending, event)
 
-    def order(self, order: Order) -> None:
-        self._purchases.order(order)
+    def add_order(self, order: Order) -> None:
+        self._purchases.add_order(order)
 
     def advance(self, watermark_ms: int) -> None:
-        for key, found in self._lists.due(watermark_ms):
-            for item_id, shown in found.shown.items():
-                if shown.ts_ms + self._click_ms < watermark_ms:
-                    self._settle(found, item_id)
-            due_ms = self._next_ms(found)
+        for key, pending in self._lists.due(watermark_ms):
+            for item_id, shown in pending.shown.items():
+                if shown.ts_ms + self._click_wait_ms < watermark_ms:
+                    self._emit_negative(pending, item_id)
+            due_ms = self._next_due_ms(pending)
             if due_ms < watermark_ms:
                 self._lists.remove(key)
-                for _ in found.early:
+                for _ in pending.early_clicks:
                     self._counts["outside", "click"] += 1
             else:
-                self._lists.wake(key, due_ms)
-        for _ in self._parked.expired(watermark_ms):
+                self._lists.reschedule(key, due_ms)
+        for _ in self._early.pop_expired(watermark_ms):
             self._counts["orphan", "click"] += 1
         self._purchases.advance(watermark_ms)
 
     def oldest_ms(self) -> list[int | None]:
-        return [self._lists.oldest_ms(), self._parked.oldest_ms(), *self._purchases.oldest_ms()]
+        return [self._lists.oldest_ms(), self._early.oldest_ms(), *self._purchases.oldest_ms()]
 
-    def _wait(self, key: str, event: Seen) -> None:
-        if self._lists.left(key):
+    def _buffer(self, key: str, event: ListEvent) -> None:
+        if self._lists.was_removed(key):
             self._counts["late", "click"] += 1
             return
         self._counts["parked", "click"] += 1
-        if self._parked.park(key, event):
+        if self._early.add(key, event):
             self._counts["orphan", "click"] += 1
 
-    def _show(self, key: str, found: List, impression: Impression) -> None:
-        self._lists.include(key, impression.ts_ms)
+    def _add_impression(self, key: str, pending: PendingList, impression: Impression) -> None:
+        self._lists.extend(key, impression.ts_ms)
         for item_id in impression.items:
-            if item_id not in found.row.items:
+            if item_id not in pending.row.items:
                 self._counts["outside", "click"] += 1
-            elif item_id not in found.shown:
-                found.shown[item_id] = Shown(impression.ts_ms)
-                if click := found.early.pop(item_id, None):
-                    self._click(key, found, click)
-        self._lists.wake(key, self._next_ms(found))
+            elif item_id not in pending.shown:
+                pending.shown[item_id] = ShownItem(impression.ts_ms)
+                if click := pending.early_clicks.pop(item_id, None):
+                    self._add_click(key, pending, click)
+        self._lists.reschedule(key, self._next_due_ms(pending))
 
-    def _click(self, key: str, found: List, click: Click) -> None:
-        shown = found.shown.get(click.item_id)
-        if click.item_id not in found.row.items:
+    def _add_click(self, key: str, pending: PendingList, click: Click) -> None:
+        shown = pending.shown.get(click.item_id)
+        if click.item_id not in pending.row.items:
             self._counts["outside", "click"] += 1
-        elif (shown and shown.stage == Stage.CLICKED) or click.item_id in found.early:
+        elif (shown and shown.stage == Stage.CLICKED) or click.item_id in pending.early_clicks:
             self._counts["duplicate", "click"] += 1
         elif shown is None:
-            self._lists.include(key, click.ts_ms)
-            found.early[click.item_id] = click
-        elif click.ts_ms > shown.ts_ms + self._click_ms + self._grace_ms:
+            self._lists.extend(key, click.ts_ms)
+            pending.early_clicks[click.item_id] = click
+        elif click.ts_ms > shown.ts_ms + self._click_wait_ms + self._grace_ms:
             self._counts["late", "click"] += 1
         else:
-            self._join(key, found, shown, click)
+            self._emit_click(key, pending, shown, click)
 
-    def _join(self, key: str, found: List, shown: Shown, click: Click) -> None:
-        if click.ts_ms > shown.ts_ms + self._click_ms:
-            self._settle(found, click.item_id)  # said before the correction, whether or not a timer came by first
+    def _emit_click(self, key: str, pending: PendingList, shown: ShownItem, click: Click) -> None:
+        if click.ts_ms > shown.ts_ms + self._click_wait_ms:
+            self._emit_negative(
+                pending, click.item_id
+            )  # said before the correction, whether or not a timer came by first
         shown.stage = Stage.CLICKED
-        example = labelled(self._pair(found, click.item_id), Stage.CLICKED, {"click": (1.0, click.ts_ms)})
+        example = add_labels(self._example(pending, click.item_id), Stage.CLICKED, {"click": (1.0, click.ts_ms)})
         self._output.examples.append(example)
-        self._purchases.click(example, min(found.row.ts_ms, shown.ts_ms, click.ts_ms))
-        self._lists.wake(key, self._next_ms(found))
+        self._purchases.add_click(example, min(pending.row.ts_ms, shown.ts_ms, click.ts_ms))
+        self._lists.reschedule(key, self._next_due_ms(pending))
 
-    def _settle(self, found: List, item_id: str) -> None:
+    def _emit_negative(self, pending: PendingList, item_id: str) -> None:
         """Say that a shown item was neither clicked nor bought, once."""
-        shown = found.shown[item_id]
+        shown = pending.shown[item_id]
         if shown.stage is None:
             shown.stage = Stage.NOT_CLICKED
-            known_ms = shown.ts_ms + self._click_ms
+            known_ms = shown.ts_ms + self._click_wait_ms
             labels = {"click": (0.0, known_ms), "purchase": (0.0, known_ms)}
-            negative = labelled(self._pair(found, item_id), Stage.NOT_CLICKED, labels)
-            self._output.examples += self._negatives.kept(negative)
+            negative = add_labels(self._example(pending, item_id), Stage.NOT_CLICKED, labels)
+            self._output.examples += self._negative_sampler.sample(negative)
 
-    def _pair(self, found: List, item_id: str) -> Example:
-        return pair(found.row, item_id, found.shown[item_id].ts_ms, GROUPS)
+    def _example(self, pending: PendingList, item_id: str) -> Example:
+        return example_for_item(pending.row, item_id, pending.shown[item_id].ts_ms, CONTEXT_GROUPS)
 
-    def _next_ms(self, found: List) -> int:
+    def _next_due_ms(self, pending: PendingList) -> int:
         """When to look at a list again: when the next item's click has been waited for, at last when it leaves."""
-        waiting = [shown.ts_ms for shown in found.shown.values() if shown.stage is None]
+        waiting = [shown.ts_ms for shown in pending.shown.values() if shown.stage is None]
         if waiting:
-            return min(waiting) + self._click_ms
-        last_ms = max((shown.ts_ms for shown in found.shown.values()), default=found.row.ts_ms)
-        return max(found.row.ts_ms + self._impression_ms, last_ms + self._click_ms + self._grace_ms)
+            return min(waiting) + self._click_wait_ms
+        last_ms = max((shown.ts_ms for shown in pending.shown.values()), default=pending.row.ts_ms)
+        return max(pending.row.ts_ms + self._impression_wait_ms, last_ms + self._click_wait_ms + self._grace_ms)

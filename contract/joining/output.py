@@ -7,8 +7,10 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 from contract.events import Judgement
 from contract.rows import Example
 
-Fate: TypeAlias = Literal["parked", "orphan", "late", "duplicate", "foreign", "outside", "crowded", "unfit", "sampled"]
-FATES: Final[dict[Fate, str]] = {
+JoinOutcome: TypeAlias = Literal[
+    "parked", "orphan", "late", "duplicate", "foreign", "outside", "crowded", "unfit", "sampled"
+]
+JOIN_OUTCOMES: Final[dict[JoinOutcome, str]] = {
     "parked": "came before its row and was kept for it",
     "orphan": "waited for a row that never came",
     "late": "came after its row had left, or was dated after the window",
@@ -29,7 +31,7 @@ class Origin(NamedTuple):
     offset: int
 
 
-class Orphan(NamedTuple):
+class OrphanLabel(NamedTuple):
     """A label whose row never came, as far as this joiner can tell: task, the row that it names, where it was read."""
 
     task: str
@@ -38,18 +40,18 @@ class Orphan(NamedTuple):
 
 
 @dataclass(slots=True)
-class Output:
+class JoinOutput:
     """What is ready, in the order in which it became so: revisions of one example stand in rising order."""
 
     examples: list[Example] = field(default_factory=list)
     judgements: list[Judgement] = field(default_factory=list)
-    orphans: list[Orphan] = field(default_factory=list)
+    orphans: list[OrphanLabel] = field(default_factory=list)
 
-    def take(self) -> "Output":
+    def drain(self) -> "JoinOutput":
         """Everything that is ready; leaves this one empty."""
-        taken = Output(self.examples, self.judgements, self.orphans)
+        drained = JoinOutput(self.examples, self.judgements, self.orphans)
         self.examples, self.judgements, self.orphans = [], [], []
-        return taken
+        return drained
 
 
-Counts: TypeAlias = Counter[tuple[Fate, str]]  # (what became of it, task)
+OutcomeCounts: TypeAlias = Counter[tuple[JoinOutcome, str]]  # (what became of it, task)

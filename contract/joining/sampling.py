@@ -8,24 +8,24 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from contract.hashing import digest
-from contract.joining.output import Counts
+from contract.hashing import hash_text
+from contract.joining.output import OutcomeCounts
 from contract.rows import Example
 from contract.tasks import Task
 
-WHOLE: Final = 2**64
+HASH_RANGE: Final = 2**64
 
 
-class Negatives:
+class NegativeSampler:
     """The negatives of one task: kept where XXH3-64 of the example's id lies below `negative_rate` of all hashes."""
 
-    def __init__(self, *, task: str, tasks: Sequence[Task], counts: Counts) -> None:
+    def __init__(self, *, task: str, tasks: Sequence[Task], counts: OutcomeCounts) -> None:
         self._task, self._counts = task, counts
-        self._rate = next((one.negative_rate for one in tasks if one.name == task), 1.0)
+        self._rate = next((declared.negative_rate for declared in tasks if declared.name == task), 1.0)
 
-    def kept(self, example: Example) -> list[Example]:
+    def sample(self, example: Example) -> list[Example]:
         """The example with its chance of being kept, or nothing where it is left out, which is counted."""
-        if digest(example.example_id) < self._rate * WHOLE:
+        if hash_text(example.example_id) < self._rate * HASH_RANGE:
             return [replace(example, negative_rate=self._rate)]
         self._counts["sampled", self._task] += 1
         return []

@@ -5,137 +5,141 @@ from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 from contract.events import Click
-from contract.joining.output import Counts, Output
-from contract.joining.parking import Parked
-from contract.joining.sampling import Negatives
-from contract.joining.served import Relevance, fits, labelled, pair
-from contract.joining.shelf import Shelf
-from contract.rows import Scored
-from contract.settings import Feedback
+from contract.joining.output import JoinOutput, OutcomeCounts
+from contract.joining.parking import EarlyEvents
+from contract.joining.sampling import NegativeSampler
+from contract.joining.served import Relevance, add_labels, example_for_item, is_well_formed
+from contract.joining.shelf import PendingStore
+from contract.rows import ScoredRow
+from contract.settings import FeedbackSettings
 from contract.tasks import Task
 
-TOP: Final = 10  # what is assumed to have been looked at
+EXAMINED_MAX: Final = 10  # what is assumed to have been looked at
 REPEATED_MAX: Final = 100  # searches of one user for one query that wait: more of them are no person's
-GROUPS: Final = ("query", "user")
-Asked: TypeAlias = tuple[str, str]  # user and query
+CONTEXT_GROUPS: Final = ("query", "user")
+SearchKey: TypeAlias = tuple[str, str]  # user and query
 
 
-def asked(user_id: str, query: str) -> Asked:
+def make_search_key(user_id: str, query: str) -> SearchKey:
     """What a search and its clicks have in common; case and spaces do not matter."""
     return user_id, " ".join(query.lower().split())
 
 
 @dataclass(slots=True)
-class Searched:
+class PendingSearch:
     """A search as served, and which of its items were clicked at what time."""
 
-    row: Scored
+    row: ScoredRow
     clicked: dict[str, int] = field(default_factory=dict)
     is_settled: bool = False
 
     @property
-    def asked(self) -> Asked:
-        return asked(self.row.user_id, self.row.query)
+    def key(self) -> SearchKey:
+        return make_search_key(self.row.user_id, self.row.query)
 
 
-class Searches:
+class SearchJoin:
     """Joins rows of searches with clicks that name the same query, when the clicks have been waited for."""
 
-    def __init__(self, *, feedback: Feedback, tasks: Sequence[Task], output: Output, counts: Counts) -> None:
+    def __init__(
+        self, *, feedback: FeedbackSettings, tasks: Sequence[Task], output: JoinOutput, counts: OutcomeCounts
+    ) -> None:
         self._wait_ms, self._grace_ms = feedback.click_wait_s * 1000, feedback.grace_s * 1000
         self._output, self._counts = output, counts
-        self._searches = Shelf[str, Searched](limit=feedback.rows_max, remembered=feedback.parked_max)
-        self._negatives = Negatives(task="relevance", tasks=tasks, counts=counts)
-        self._asked: dict[Asked, dict[str, Searched]] = {}
-        self._clicks = Parked[Asked, Click](wait_ms=self._wait_ms + self._grace_ms, limit=feedback.parked_max)
+        self._searches = PendingStore[str, PendingSearch](limit=feedback.rows_max, removed_max=feedback.parked_max)
+        self._negative_sampler = NegativeSampler(task="relevance", tasks=tasks, counts=counts)
+        self._by_key: dict[SearchKey, dict[str, PendingSearch]] = {}
+        self._early_clicks = EarlyEvents[SearchKey, Click](
+            wait_ms=self._wait_ms + self._grace_ms, limit=feedback.parked_max
+        )
 
-    def scored(self, row: Scored) -> None:
-        if not fits(row):
+    def add_row(self, row: ScoredRow) -> None:
+        if not is_well_formed(row):
             self._counts["unfit", "relevance"] += 1
-        elif self._searches.get(row.event_id) or self._searches.left(row.event_id):
+        elif self._searches.get(row.event_id) or self._searches.was_removed(row.event_id):
             self._counts["duplicate", "row"] += 1
         else:
-            self._keep(Searched(row))
+            self._add(PendingSearch(row))
 
-    def click(self, click: Click) -> None:
+    def add_click(self, click: Click) -> None:
         """Keep a click until the searches that it may belong to are settled; one without a query belongs to none."""
         if not click.query:
             return
-        key = asked(click.user_id, click.query)
-        origin = self._origin(key, click)
+        key = make_search_key(click.user_id, click.query)
+        origin = self._find_search(key, click)
         if origin and origin.is_settled:
             self._correct(origin, click)  # it came out of order
-        elif self._clicks.park(key, click):
+        elif self._early_clicks.add(key, click):
             self._counts["orphan", "relevance"] += 1
 
     def advance(self, watermark_ms: int) -> None:
         for key, search in self._searches.due(watermark_ms):
             if search.is_settled:
-                self._forget(self._searches.remove(key))
+                self._unindex(self._searches.remove(key))
             else:
                 self._settle(search)
-                self._searches.wake(key, search.row.ts_ms + self._wait_ms + self._grace_ms)
-        for _ in self._clicks.expired(watermark_ms):
+                self._searches.reschedule(key, search.row.ts_ms + self._wait_ms + self._grace_ms)
+        for _ in self._early_clicks.pop_expired(watermark_ms):
             self._counts["orphan", "relevance"] += 1
 
     def oldest_ms(self) -> list[int | None]:
-        return [self._searches.oldest_ms(), self._clicks.oldest_ms()]
+        return [self._searches.oldest_ms(), self._early_clicks.oldest_ms()]
 
-    def _keep(self, search: Searched) -> None:
+    def _add(self, search: PendingSearch) -> None:
         key, ts_ms = search.row.event_id, search.row.ts_ms
-        of = self._asked.setdefault(search.asked, {})
-        of[key] = search
-        crowded = self._searches.put(key, search, since_ms=ts_ms, due_ms=ts_ms + self._wait_ms)
-        if crowded is None and len(of) > REPEATED_MAX:
-            oldest = next(iter(of))
-            crowded = oldest, self._searches.remove(oldest)
-        if crowded:
+        same_key = self._by_key.setdefault(search.key, {})
+        same_key[key] = search
+        evicted = self._searches.add(key, search, since_ms=ts_ms, due_ms=ts_ms + self._wait_ms)
+        if evicted is None and len(same_key) > REPEATED_MAX:
+            oldest = next(iter(same_key))
+            evicted = oldest, self._searches.remove(oldest)
+        if evicted:
             self._counts["crowded", "relevance"] += 1
-            self._forget(crowded[1])
+            self._unindex(evicted[1])
 
-    def _settle(self, search: Searched) -> None:
+    def _settle(self, search: PendingSearch) -> None:
         """The clicks have been waited for; whatever comes now is a correction."""
         search.is_settled = True
-        for click in self._clicks.look(search.asked):
-            if self._origin(search.asked, click) is search:
-                self._clicks.take(search.asked, click)
+        for click in self._early_clicks.peek(search.key):
+            if self._find_search(search.key, click) is search:
+                self._early_clicks.remove(search.key, click)
                 search.clicked.setdefault(click.item_id, click.ts_ms)
         if search.clicked:
-            self._say_all(search)
+            self._emit_all(search)
 
-    def _correct(self, search: Searched, click: Click) -> None:
+    def _correct(self, search: PendingSearch, click: Click) -> None:
         if click.item_id in search.clicked:
             self._counts["duplicate", "relevance"] += 1
             return
         search.clicked[click.item_id] = click.ts_ms
         if len(search.clicked) == 1:
-            self._say_all(search)
+            self._emit_all(search)
         else:
-            self._say(search, click.item_id)
+            self._emit(search, click.item_id)
 
-    def _say_all(self, search: Searched) -> None:
-        for at, item_id in enumerate(dict.fromkeys(search.row.items)):
-            if at < TOP or item_id in search.clicked:
-                self._say(search, item_id)
+    def _emit_all(self, search: PendingSearch) -> None:
+        for rank, item_id in enumerate(dict.fromkeys(search.row.items)):
+            if rank < EXAMINED_MAX or item_id in search.clicked:
+                self._emit(search, item_id)
 
-    def _say(self, search: Searched, item_id: str) -> None:
-        relevance = Relevance.CHOSEN if item_id in search.clicked else Relevance.PASSED_OVER
+    def _emit(self, search: PendingSearch, item_id: str) -> None:
+        relevance = Relevance.CLICKED if item_id in search.clicked else Relevance.NOT_CLICKED
         known_ms = search.clicked.get(item_id, search.row.ts_ms + self._wait_ms)
-        example = pair(search.row, item_id, search.row.ts_ms, GROUPS)
-        said = labelled(example, relevance, {"relevance": (float(relevance), known_ms)})
-        self._output.examples += [said] if relevance else self._negatives.kept(said)
+        unlabelled = example_for_item(search.row, item_id, search.row.ts_ms, CONTEXT_GROUPS)
+        example = add_labels(unlabelled, relevance, {"relevance": (float(relevance), known_ms)})
+        self._output.examples += [example] if relevance else self._negative_sampler.sample(example)
 
-    def _origin(self, key: Asked, click: Click) -> Searched | None:
+    def _find_search(self, key: SearchKey, click: Click) -> PendingSearch | None:
         """The latest search before a click that had its item and still waits; of equal times the greater id."""
         searches = [
             search
-            for search in self._asked.get(key, {}).values()
+            for search in self._by_key.get(key, {}).values()
             if search.row.ts_ms <= click.ts_ms <= search.row.ts_ms + self._wait_ms and click.item_id in search.row.items
         ]
         return max(searches, key=lambda search: (search.row.ts_ms, search.row.event_id), default=None)
 
-    def _forget(self, search: Searched) -> None:
-        of = self._asked[search.asked]
-        del of[search.row.event_id]
-        if not of:
-            del self._asked[search.asked]
+    def _unindex(self, search: PendingSearch) -> None:
+        same_key = self._by_key[search.key]
+        del same_key[search.row.event_id]
+        if not same_key:
+            del self._by_key[search.key]

@@ -10,7 +10,7 @@ from enum import IntEnum
 
 from msgspec.structs import replace
 
-from contract.rows import Example, Packed, Scored
+from contract.rows import Example, PackedBlock, ScoredRow
 
 
 class Stage(IntEnum):
@@ -25,11 +25,11 @@ class Stage(IntEnum):
 class Relevance(IntEnum):
     """What is known of an item of a search that somebody clicked in; the revision of its example."""
 
-    PASSED_OVER = 0
-    CHOSEN = 1
+    NOT_CLICKED = 0
+    CLICKED = 1
 
 
-def fits(row: Scored) -> bool:
+def is_well_formed(row: ScoredRow) -> bool:
     """Whether the item block of a row has one row for each of its items."""
     block = row.groups.get("item")
     if block is None or not row.items or block.rows != len(row.items):
@@ -37,13 +37,17 @@ def fits(row: Scored) -> bool:
     return len(block.numbers) % block.rows == 0 and len(block.ids) % block.rows == 0
 
 
-def one_row(block: Packed, at: int) -> Packed:
+def row_at(block: PackedBlock, index: int) -> PackedBlock:
     """One row of a block."""
     numbers, ids = len(block.numbers) // block.rows, len(block.ids) // block.rows
-    return Packed(1, block.numbers[at * numbers : (at + 1) * numbers], block.ids[at * ids : (at + 1) * ids])
+    return PackedBlock(
+        1, block.numbers[index * numbers : (index + 1) * numbers], block.ids[index * ids : (index + 1) * ids]
+    )
 
 
-def whole(row: Scored, labels: dict[str, float | str], known_ms: dict[str, int], revision: int) -> Example:
+def example_from_row(
+    row: ScoredRow, labels: dict[str, float | str], known_ms: dict[str, int], revision: int
+) -> Example:
     """The example of a row that was judged as a whole."""
     return Example(
         example_id=row.event_id,
@@ -58,35 +62,37 @@ def whole(row: Scored, labels: dict[str, float | str], known_ms: dict[str, int],
         known_ms=known_ms,
         entities=row.entities,
         shadow_version=row.shadow_version,
-        served=said_of(row.scores, 0),
-        shadow=said_of(row.shadow, 0),
+        served=scores_at(row.scores, 0),
+        shadow=scores_at(row.shadow, 0),
     )
 
 
-def said_of(scores: Mapping[str, Sequence[float]], at: int) -> dict[str, float]:
+def scores_at(scores: Mapping[str, Sequence[float]], index: int) -> dict[str, float]:
     """What a model said, by task, of the row at this place; what is not finite says nothing."""
-    return {task: of[at] for task, of in scores.items() if at < len(of) and math.isfinite(of[at])}
+    return {
+        task: values[index] for task, values in scores.items() if index < len(values) and math.isfinite(values[index])
+    }
 
 
-def pair(row: Scored, item_id: str, ts_ms: int, groups: Sequence[str]) -> Example:
+def example_for_item(row: ScoredRow, item_id: str, ts_ms: int, groups: Sequence[str]) -> Example:
     """The example, without labels yet, of one of a row's items; `groups` are those kept beside the item's."""
-    kept = {group: row.groups[group] for group in groups if group in row.groups}
-    at = row.items.index(item_id)
-    item = one_row(row.groups["item"], at)
-    example = whole(row, {}, {}, 0)
+    context = {group: row.groups[group] for group in groups if group in row.groups}
+    index = row.items.index(item_id)
+    item = row_at(row.groups["item"], index)
+    example = example_from_row(row, {}, {}, 0)
     return replace(
         example,
         example_id=f"{row.event_id}~{item_id}",
         ts_ms=ts_ms,
-        groups={**kept, "item": item},
+        groups={**context, "item": item},
         item_id=item_id,
-        propensity=row.propensities[at] if at < len(row.propensities) else 1.0,
-        served=said_of(row.scores, at),
-        shadow=said_of(row.shadow, at),
+        propensity=row.propensities[index] if index < len(row.propensities) else 1.0,
+        served=scores_at(row.scores, index),
+        shadow=scores_at(row.shadow, index),
     )
 
 
-def labelled(example: Example, revision: int, labels: dict[str, tuple[float, int]]) -> Example:
+def add_labels(example: Example, revision: int, labels: dict[str, tuple[float, int]]) -> Example:
     """The example with further labels, each a value and the time at which it became known."""
     return replace(
         example,

@@ -20,7 +20,7 @@ class Timers(Generic[K]):
         self._heap: list[tuple[int, int, K]] = []
         self._pushed = 0
 
-    def put(self, key: K, ms: int) -> None:
+    def schedule(self, key: K, ms: int) -> None:
         """Set the key's time, in place of the one that it had."""
         if self._ms.get(key) == ms:
             return
@@ -37,7 +37,7 @@ class Timers(Generic[K]):
     def cancel(self, key: K) -> None:
         self._ms.pop(key, None)
 
-    def first_ms(self) -> int | None:
+    def earliest_ms(self) -> int | None:
         """The earliest time, or None without any."""
         while self._heap:
             ms, _, key = self._heap[0]
@@ -46,9 +46,9 @@ class Timers(Generic[K]):
             heapq.heappop(self._heap)
         return None
 
-    def before(self, ms: int) -> Iterator[K]:
+    def pop_before(self, ms: int) -> Iterator[K]:
         """Take out each key whose time lies before `ms`, earliest first; those set meanwhile come up as well."""
-        while (first := self.first_ms()) is not None and first < ms:
+        while (earliest_ms := self.earliest_ms()) is not None and earliest_ms < ms:
             key = heapq.heappop(self._heap)[2]
             del self._ms[key]
             yield key

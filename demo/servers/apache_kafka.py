@@ -12,12 +12,12 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from contract.errors import Unavailable
-from demo.servers.child import Child, accepts, free_ports
-from demo.servers.jars import formatted, jars, unavailable_reason
+from demo.servers.child import ChildProcess, find_free_ports, is_port_open
+from demo.servers.jars import fetch_jars, format_log_folder, unavailable_reason
 
 __all__ = ["ApacheKafka", "unavailable_reason"]
 
-START_WITHIN_S = 90.0
+START_TIMEOUT_S = 90.0
 # The first compiler alone and the simplest collector: on few cores that is a start of 2 s instead of 3 s, and the cores
 # belong to what is measured.
 JAVA = ("java", "-Xmx512m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
@@ -59,13 +59,13 @@ class ApacheKafka:
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="shopstream-kafka-")
-        self.port, controller = free_ports(2)
+        self.port, controller = find_free_ports(2)
         folder = Path(self._folder.name)
-        shutil.copytree(formatted(), folder / "logs")
+        shutil.copytree(format_log_folder(), folder / "logs")
         properties = folder / "server.properties"
         properties.write_text(_PROPERTIES.format(port=self.port, controller=controller, folder=folder))
-        command = [*JAVA, "-cp", f"{jars()}/*", "kafka.Kafka", str(properties)]
-        self.child = Child(command=command, output=folder / "broker.log")
+        command = [*JAVA, "-cp", f"{fetch_jars()}/*", "kafka.Kafka", str(properties)]
+        self.process = ChildProcess(command=command, output=folder / "broker.log")
 
     @property
     def bootstrap(self) -> str:
@@ -73,17 +73,17 @@ class ApacheKafka:
         return f"127.0.0.1:{self.port}"
 
     @property
-    def logs(self) -> Path:
+    def log_folder(self) -> Path:
         """Where its records lie, a folder for each partition."""
         return Path(self._folder.name) / "logs"
 
     def start(self) -> Self:
         """Start, and return once it answers; raises `Unavailable` with what it printed if it does not."""
-        self.child.start()
-        self.child.wait_until(lambda: accepts(self.port), within_s=START_WITHIN_S)
+        self.process.start()
+        self.process.wait_until(lambda: is_port_open(self.port), timeout_s=START_TIMEOUT_S)
         # The port is open a little before the node has taken up its work.
-        admin = admin_of(self.bootstrap)
-        self.child.wait_until(lambda: _answers(admin), within_s=START_WITHIN_S)
+        admin = make_admin_client(self.bootstrap)
+        self.process.wait_until(lambda: _is_ready(admin), timeout_s=START_TIMEOUT_S)
         return self
 
     def create_topics(self, partitions: Mapping[str, int], config: Mapping[str, str] | None = None) -> None:
@@ -95,19 +95,19 @@ class ApacheKafka:
 
     def stop(self) -> None:
         """End it in good order."""
-        self.child.stop()
+        self.process.stop()
 
     def kill(self) -> None:
         """End it at once."""
-        self.child.kill()
+        self.process.kill()
 
     def pause(self) -> None:
         """Freeze it: connections stay open and nobody answers."""
-        self.child.pause()
+        self.process.pause()
 
     def resume(self) -> None:
         """Let it go on after `pause`."""
-        self.child.resume()
+        self.process.resume()
 
     def close(self) -> None:
         """End it and remove its records."""
@@ -125,9 +125,9 @@ class ApacheKafka:
 
 def create_topics(bootstrap: str, partitions: Mapping[str, int], config: Mapping[str, str] | None = None) -> None:
     """`ApacheKafka.create_topics`, at a broker that may be another process's."""
-    new = [NewTopic(name, count, 1, config=dict(config or {})) for name, count in partitions.items()]
-    admin = admin_of(bootstrap)  # Held until the answers are in: they end with it.
-    for name, created in admin.create_topics(new, operation_timeout=30).items():
+    new_topics = [NewTopic(name, count, 1, config=dict(config or {})) for name, count in partitions.items()]
+    admin = make_admin_client(bootstrap)  # Held until the answers are in: they end with it.
+    for name, created in admin.create_topics(new_topics, operation_timeout=30).items():
         try:
             created.result()
         except KafkaException as error:
@@ -135,11 +135,11 @@ def create_topics(bootstrap: str, partitions: Mapping[str, int], config: Mapping
                 raise Unavailable(f"Kafka should create the topic `{name}`. Found: {error}") from error
 
 
-def admin_of(bootstrap: str) -> AdminClient:
+def make_admin_client(bootstrap: str) -> AdminClient:
     return AdminClient({"bootstrap.servers": bootstrap, "log_level": 0, "reconnect.backoff.max.ms": 200})
 
 
-def _answers(admin: AdminClient) -> bool:
+def _is_ready(admin: AdminClient) -> bool:
     try:
         return bool(admin.list_topics(timeout=2).brokers)
     except KafkaException:

@@ -25,7 +25,7 @@ if os.getppid() == int(sys.argv[1]):
 """
 
 
-class Child:
+class ChildProcess:
     """A child process with its output in a file; Linux kills it when the thread that started it ends.
 
     So start it from a thread that lives as long as the server is needed, as the main thread does. It has a session of
@@ -44,13 +44,13 @@ class Child:
         return self._process.pid if self._process is not None and self._process.poll() is None else None
 
     @property
-    def running(self) -> bool:
+    def is_running(self) -> bool:
         """Whether the process is there, paused or not."""
         return self.pid is not None
 
     def start(self) -> None:
         """Start the process, if it does not run; its output is appended."""
-        if self.running:
+        if self.is_running:
             return
         wrapper = [sys.executable, "-I", "-S", "-c", _EXEC_BOUND_TO_PARENT, str(os.getpid())]
         with self.output.open("ab") as output:
@@ -63,52 +63,52 @@ class Child:
                 start_new_session=True,
             )
 
-    def stop(self, *, patience_s: float = 20) -> int | None:
+    def stop(self, *, timeout_s: float = 20) -> int | None:
         """Ask the process to end, kill it when it has not by then; its exit status, None if it never ran."""
         if self._process is None:
             return None
         self.resume()  # A paused process would not hear the request.
-        self._signal(signal.SIGTERM)
+        self._send_signal(signal.SIGTERM)
         try:
-            return self._process.wait(patience_s)
+            return self._process.wait(timeout_s)
         except subprocess.TimeoutExpired:
             self.kill()
             return self._process.returncode
 
     def kill(self) -> None:
         """End the process at once, as a power cut would."""
-        self._signal(signal.SIGKILL)
+        self._send_signal(signal.SIGKILL)
         if self._process is not None:
             self._process.wait()
 
     def pause(self) -> None:
         """Freeze the process: its connections stay open and nobody answers."""
-        self._signal(signal.SIGSTOP)
+        self._send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:
         """Let a paused process go on."""
-        self._signal(signal.SIGCONT)
+        self._send_signal(signal.SIGCONT)
 
-    def wait_until(self, ready: Callable[[], bool], *, within_s: float) -> None:
+    def wait_until(self, is_ready: Callable[[], bool], *, timeout_s: float) -> None:
         """Return once `ready()`; raises `Unavailable` with the end of the output if the process ends or is late."""
-        deadline = time.monotonic() + within_s
-        while not ready():
-            if not self.running:
+        deadline = time.monotonic() + timeout_s
+        while not is_ready():
+            if not self.is_running:
                 raise Unavailable(f"`{self.command[0]}` should start. Found that it ended:\n{self.tail()}")
             if time.monotonic() > deadline:
-                raise Unavailable(f"`{self.command[0]}` should be ready in {within_s:g} s. Found:\n{self.tail()}")
+                raise Unavailable(f"`{self.command[0]}` should be ready in {timeout_s:g} s. Found:\n{self.tail()}")
             time.sleep(POLL_S)
 
     def tail(self, characters: int = 2_000) -> str:
         """The end of its output."""
         return self.output.read_text(errors="replace")[-characters:] if self.output.exists() else ""
 
-    def _signal(self, number: signal.Signals) -> None:
+    def _send_signal(self, number: signal.Signals) -> None:
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(number)
 
 
-def free_ports(count: int) -> list[int]:
+def find_free_ports(count: int) -> list[int]:
     """Distinct loopback ports that nobody listens on.
 
     They lie below the range from which the kernel takes the ports of outgoing connections: from that range, a port
@@ -128,7 +128,7 @@ def _can_listen(port: int) -> bool:
         return True
 
 
-def accepts(port: int) -> bool:
+def is_port_open(port: int) -> bool:
     """Whether somebody listens on this loopback port."""
     with socket.socket() as probe:
         probe.settimeout(1)

@@ -23,10 +23,15 @@ class EmbeddedKafka:
     def __init__(self, *, brokers: int = 1) -> None:
         # The cluster belongs to the client that made it; the client's own configuration then points at it.
         self._owner: Producer | None = Producer(
-            {"bootstrap.servers": "embedded", "test.mock.num.brokers": brokers, "log_level": 0, "error_cb": _ignore}
+            {
+                "bootstrap.servers": "embedded",
+                "test.mock.num.brokers": brokers,
+                "log_level": 0,
+                "error_cb": _ignore_error,
+            }
         )
-        found = self._owner.list_topics(timeout=20).brokers
-        self.bootstrap = ",".join(f"{broker.host}:{broker.port}" for broker in found.values())
+        metadata = self._owner.list_topics(timeout=20).brokers
+        self.bootstrap = ",".join(f"{broker.host}:{broker.port}" for broker in metadata.values())
 
     def create_topics(self, partitions: Mapping[str, int], config: Mapping[str, str] | None = None) -> None:
         """Name the topics, which creates them; `config` has no meaning here. Raises ValueError if not 4 partitions."""
@@ -57,5 +62,5 @@ class EmbeddedValkey(RedisServer):
         super().__init__(binary=valkey_binary(), settings=settings)
 
 
-def _ignore(error: KafkaError) -> None:
+def _ignore_error(error: KafkaError) -> None:
     """The owner sends nothing, so whatever its connections report concerns nobody."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from contract.errors import Unavailable
 
 VERSION = "4.1.0"
-JAVA_FROM = 17  # The broker's classes are built for it.
+JAVA_MIN = 17  # The broker's classes are built for it.
 CLUSTER_ID = "AAAAAAAAAAAAAAAAAAAAAA"
 
 _POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0">
@@ -30,7 +30,7 @@ _POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0">
 """
 
 
-def cache() -> Path:
+def cache_folder() -> Path:
     """The folder for this version: under $SHOPSTREAM_CACHE, or the user's cache folder."""
     root = os.environ.get("SHOPSTREAM_CACHE")
     return (Path(root) if root else Path.home() / ".cache" / "shopstream") / f"kafka-{VERSION}"
@@ -39,78 +39,78 @@ def cache() -> Path:
 def unavailable_reason() -> str | None:
     """What this machine lacks to run Apache Kafka, as a sentence, or None when it lacks nothing."""
     if shutil.which("java") is None:
-        return f"Apache Kafka needs Java {JAVA_FROM} or newer, and there is no `java` on the path."
-    found = java_release()
-    if found < JAVA_FROM:
-        return f"Apache Kafka needs Java {JAVA_FROM} or newer, and `java` is {found}."
-    if shutil.which("mvn") is None and not (cache() / "jars").is_dir():
+        return f"Apache Kafka needs Java {JAVA_MIN} or newer, and there is no `java` on the path."
+    release = read_java_release()
+    if release < JAVA_MIN:
+        return f"Apache Kafka needs Java {JAVA_MIN} or newer, and `java` is {release}."
+    if shutil.which("mvn") is None and not (cache_folder() / "jars").is_dir():
         return "Apache Kafka's jars are fetched by Maven, and there is no `mvn` on the path."
     return None
 
 
-def java_release() -> int:
+def read_java_release() -> int:
     """The major version of the `java` on the path; 0 if it does not say."""
-    said = subprocess.run(["java", "-version"], capture_output=True, text=True, check=False).stderr
-    version = re.search(r'version "(\d+)', said)
+    output = subprocess.run(["java", "-version"], capture_output=True, text=True, check=False).stderr
+    version = re.search(r'version "(\d+)', output)
     return int(version[1]) if version else 0
 
 
-def jars() -> Path:
+def fetch_jars() -> Path:
     """The folder with the jars, fetched if they are not there; processes that ask at once wait for one another.
 
     Raises `Unavailable` with Maven's own words if they cannot be had.
     """
-    folder = cache() / "jars"
-    with _locked():
+    folder = cache_folder() / "jars"
+    with _lock_cache():
         if not folder.is_dir():
-            with tempfile.TemporaryDirectory(dir=cache()) as aside:
-                _fetch(Path(aside))
-                Path(aside, "jars").rename(folder)  # All at once, so that half a fetch is never taken for a whole.
+            with tempfile.TemporaryDirectory(dir=cache_folder()) as staging:
+                _fetch(Path(staging))
+                Path(staging, "jars").rename(folder)  # All at once, so that half a fetch is never taken for a whole.
     return folder
 
 
-def formatted() -> Path:
+def format_log_folder() -> Path:
     """The folder with the two files of a formatted log directory; they are alike for every broker we start.
 
     Formatting starts a Java of its own, so it is done once and copied.
     """
-    classpath, folder = f"{jars()}/*", cache() / "formatted"
-    with _locked():
+    classpath, folder = f"{fetch_jars()}/*", cache_folder() / "formatted"
+    with _lock_cache():
         if not folder.is_dir():
-            with tempfile.TemporaryDirectory(dir=cache()) as aside:
-                _format(classpath, Path(aside))
-                Path(aside, "logs").rename(folder)
+            with tempfile.TemporaryDirectory(dir=cache_folder()) as staging:
+                _format(classpath, Path(staging))
+                Path(staging, "logs").rename(folder)
     return folder
 
 
-def _fetch(aside: Path) -> None:
-    (aside / "pom.xml").write_text(_POM)
+def _fetch(staging: Path) -> None:
+    (staging / "pom.xml").write_text(_POM)
     goal = ["dependency:copy-dependencies", "-DoutputDirectory=jars", "-DincludeScope=runtime"]
-    _run(["mvn", "-q", "-B", "-f", str(aside / "pom.xml"), *goal], aside)
+    _run(["mvn", "-q", "-B", "-f", str(staging / "pom.xml"), *goal], staging)
 
 
-def _format(classpath: str, aside: Path) -> None:
-    (aside / "server.properties").write_text(
+def _format(classpath: str, staging: Path) -> None:
+    (staging / "server.properties").write_text(
         "process.roles=broker,controller\nnode.id=1\ncontroller.quorum.voters=1@127.0.0.1:1\n"
         "listeners=PLAINTEXT://127.0.0.1:2,CONTROLLER://127.0.0.1:1\ncontroller.listener.names=CONTROLLER\n"
-        f"listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT\nlog.dirs={aside}/logs\n"
+        f"listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT\nlog.dirs={staging}/logs\n"
     )
     _run(
         ["java", "-cp", classpath, "kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", "server.properties"],
-        aside,
+        staging,
     )
 
 
 def _run(command: list[str], folder: Path) -> None:
-    ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    if ended.returncode != 0:
-        said = (ended.stdout + ended.stderr)[-2_000:]
-        raise Unavailable(f"`{command[0]}` should prepare Apache Kafka {VERSION}. Found:\n{said}")
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        output = (result.stdout + result.stderr)[-2_000:]
+        raise Unavailable(f"`{command[0]}` should prepare Apache Kafka {VERSION}. Found:\n{output}")
 
 
 @contextmanager
-def _locked() -> Iterator[None]:
-    cache().mkdir(parents=True, exist_ok=True)
-    with (cache() / "lock").open("w") as lock:
+def _lock_cache() -> Iterator[None]:
+    cache_folder().mkdir(parents=True, exist_ok=True)
+    with (cache_folder() / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

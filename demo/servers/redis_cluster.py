@@ -9,23 +9,23 @@ from typing import Any, Final, Self
 import redis
 
 from contract.errors import Unavailable
-from demo.servers.child import free_ports
-from demo.servers.redis_server import START_WITHIN_S, RedisServer
+from demo.servers.child import find_free_ports
+from demo.servers.redis_server import START_TIMEOUT_S, RedisServer
 
 SLOTS: Final = 16_384
 POLL_S: Final = 0.02
 
 
-class RedisCluster:
+class LocalRedisCluster:
     """Three primaries, each on a loopback port of its own, and no replicas."""
 
     def __init__(self, *, binary: str | None = None, servers: int = 3) -> None:
-        self._buses = free_ports(servers)  # by default they are 10,000 above the ports, where anybody may be
+        self._bus_ports = find_free_ports(servers)  # by default they are 10,000 above the ports, where anybody may be
         self.servers = [
             RedisServer(binary=binary, settings={"cluster-enabled": "yes", "cluster-port": str(bus)})
-            for bus in self._buses
+            for bus in self._bus_ports
         ]
-        self._doors = [redis.Redis.from_url(server.url, decode_responses=True) for server in self.servers]
+        self._clients = [redis.Redis.from_url(server.url, decode_responses=True) for server in self.servers]
         self._stack = ExitStack()
 
     @property
@@ -39,64 +39,64 @@ class RedisCluster:
             self._stack.enter_context(server)
         share = -(-SLOTS // len(self.servers))
         for number, server in enumerate(self.servers):
-            self.ask(number, "CLUSTER SET-CONFIG-EPOCH", number + 1)
-            self.ask(number, "CLUSTER ADDSLOTSRANGE", number * share, min((number + 1) * share, SLOTS) - 1)
-            self.ask(0, "CLUSTER MEET", "127.0.0.1", server.port, self._buses[number])
-        deadline = time.monotonic() + START_WITHIN_S
-        while not all(self._knows_all(number) for number in range(len(self.servers))):
+            self.execute(number, "CLUSTER SET-CONFIG-EPOCH", number + 1)
+            self.execute(number, "CLUSTER ADDSLOTSRANGE", number * share, min((number + 1) * share, SLOTS) - 1)
+            self.execute(0, "CLUSTER MEET", "127.0.0.1", server.port, self._bus_ports[number])
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not all(self._is_formed(number) for number in range(len(self.servers))):
             if time.monotonic() > deadline:
-                raise Unavailable(f"A cluster should form within {START_WITHIN_S:g} s. Found that it does not.")
+                raise Unavailable(f"A cluster should form within {START_TIMEOUT_S:g} s. Found that it does not.")
             time.sleep(POLL_S)
         return self
 
-    def ask(self, number: int, command: str, *arguments: Any) -> Any:
+    def execute(self, number: int, command: str, *arguments: Any) -> Any:
         """What one server answers to a command."""
-        door: Any = self._doors[number]
-        return door.execute_command(command, *arguments)
+        client: Any = self._clients[number]
+        return client.execute_command(command, *arguments)
 
     def flush(self) -> None:
         """Delete every key."""
         for number in range(len(self.servers)):
-            self.ask(number, "FLUSHALL")
+            self.execute(number, "FLUSHALL")
 
-    def owner(self, slot: int) -> int:
+    def owner_of(self, slot: int) -> int:
         """The number of the server that owns a slot."""
         ports = {server.port: number for number, server in enumerate(self.servers)}
-        ranges = self.ask(0, "CLUSTER SLOTS")
+        ranges = self.execute(0, "CLUSTER SLOTS")
         return next(ports[primary[1]] for first, last, primary, *_ in ranges if first <= slot <= last)
 
-    def begin_move(self, slot: int, to: int) -> None:
+    def begin_migration(self, slot: int, target: int) -> None:
         """From now on keys of the slot may be on either server."""
-        self.ask(to, "CLUSTER SETSLOT", slot, "IMPORTING", self._ident(self.owner(slot)))
-        self.ask(self.owner(slot), "CLUSTER SETSLOT", slot, "MIGRATING", self._ident(to))
+        self.execute(target, "CLUSTER SETSLOT", slot, "IMPORTING", self._node_id(self.owner_of(slot)))
+        self.execute(self.owner_of(slot), "CLUSTER SETSLOT", slot, "MIGRATING", self._node_id(target))
 
-    def move_keys(self, slot: int, to: int, keys: Sequence[str] | None = None) -> None:
+    def migrate_keys(self, slot: int, target: int, keys: Sequence[str] | None = None) -> None:
         """Move these keys of the slot, or all."""
-        source = self.owner(slot)
-        for key in keys if keys is not None else self.ask(source, "CLUSTER GETKEYSINSLOT", slot, 1_000_000):
-            self.ask(source, "MIGRATE", "127.0.0.1", self.servers[to].port, key, 0, 10_000)
+        source = self.owner_of(slot)
+        for key in keys if keys is not None else self.execute(source, "CLUSTER GETKEYSINSLOT", slot, 1_000_000):
+            self.execute(source, "MIGRATE", "127.0.0.1", self.servers[target].port, key, 0, 10_000)
 
-    def end_move(self, slot: int, to: int) -> None:
+    def end_migration(self, slot: int, target: int) -> None:
         """The slot is the other server's."""
-        ident = self._ident(to)
-        for number in (to, *(number for number in range(len(self.servers)) if number != to)):
-            self.ask(number, "CLUSTER SETSLOT", slot, "NODE", ident)
+        node_id = self._node_id(target)
+        for number in (target, *(number for number in range(len(self.servers)) if number != target)):
+            self.execute(number, "CLUSTER SETSLOT", slot, "NODE", node_id)
 
-    def take_over(self, slot: int, to: int) -> None:
+    def reassign_slot(self, slot: int, target: int) -> None:
         """The slot is the other server's without its keys, as after a failover to a replica that had none."""
-        self.ask(to, "CLUSTER SETSLOT", slot, "NODE", self._ident(to))
-        self.ask(to, "CLUSTER BUMPEPOCH")
+        self.execute(target, "CLUSTER SETSLOT", slot, "NODE", self._node_id(target))
+        self.execute(target, "CLUSTER BUMPEPOCH")
 
-    def move(self, slot: int, to: int) -> None:
+    def migrate_slot(self, slot: int, target: int) -> None:
         """All of it."""
-        self.begin_move(slot, to)
-        self.move_keys(slot, to)
-        self.end_move(slot, to)
+        self.begin_migration(slot, target)
+        self.migrate_keys(slot, target)
+        self.end_migration(slot, target)
 
     def close(self) -> None:
         """End all and remove their data."""
-        for door in self._doors:
-            door.close()
+        for client in self._clients:
+            client.close()
         self._stack.close()
 
     def __enter__(self) -> Self:
@@ -107,9 +107,9 @@ class RedisCluster:
     ) -> None:
         self.close()
 
-    def _ident(self, number: int) -> str:
-        return str(self.ask(number, "CLUSTER MYID"))
+    def _node_id(self, number: int) -> str:
+        return str(self.execute(number, "CLUSTER MYID"))
 
-    def _knows_all(self, number: int) -> bool:
-        info = self.ask(number, "CLUSTER INFO")
+    def _is_formed(self, number: int) -> bool:
+        info = self.execute(number, "CLUSTER INFO")
         return bool(info["cluster_state"] == "ok" and info["cluster_size"] == str(len(self.servers)))

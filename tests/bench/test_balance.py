@@ -17,31 +17,31 @@ from tests.training.made import PLAN, make_examples
 NAMES = ["static", "dwa", "upgrad"]
 
 
-def a_try(**gain: float) -> Try:
+def make_try(**gain: float) -> Try:
     return Try(gain=gain, step_s=0.01, seconds=1.0)
 
 
-def made(gains: dict[str, list[float]], data: str = "shop") -> dict[Key, Try]:
+def make_tries(gains: dict[str, list[float]], data: str = "shop") -> dict[Key, Try]:
     """A task `a` whose gains are given, by seed, and a task `b` that every name learns equally well."""
-    return {(seed, data, name): a_try(a=gain, b=0.5) for name, of in gains.items() for seed, gain in enumerate(of)}
+    return {(seed, data, name): make_try(a=gain, b=0.5) for name, of in gains.items() for seed, gain in enumerate(of)}
 
 
 def test_the_best_has_rank_1_and_equal_ones_share_theirs() -> None:
-    found = ranks(made({"static": [0.1], "dwa": [0.3], "upgrad": [0.2]}), "shop", NAMES, 1)
+    actual = ranks(make_tries({"static": [0.1], "dwa": [0.3], "upgrad": [0.2]}), "shop", NAMES, 1)
 
-    assert found.tolist() == [[(3 + 2) / 2, (1 + 2) / 2, (2 + 2) / 2]]
+    assert actual.tolist() == [[(3 + 2) / 2, (1 + 2) / 2, (2 + 2) / 2]]
 
 
 def test_a_task_that_one_name_did_not_learn_ranks_nobody() -> None:
-    tries = made({"static": [0.1], "dwa": [0.3], "upgrad": [0.2]})
-    tries[0, "shop", "dwa"] = a_try(b=0.5)
+    tries = make_tries({"static": [0.1], "dwa": [0.3], "upgrad": [0.2]})
+    tries[0, "shop", "dwa"] = make_try(b=0.5)
 
     assert ranks(tries, "shop", NAMES, 1).tolist() == [[2, 2, 2]]
 
 
 def test_each_data_set_counts_the_same_whatever_its_number_of_tasks() -> None:
-    tries = {(0, "census", name): a_try(a=gain) for name, gain in (("static", 0.2), ("dwa", 0.1))}
-    tries |= {(0, "shop", name): a_try(a=g, b=g, c=g, d=g) for name, g in (("static", 0.1), ("dwa", 0.2))}
+    tries = {(0, "census", name): make_try(a=gain) for name, gain in (("static", 0.2), ("dwa", 0.1))}
+    tries |= {(0, "shop", name): make_try(a=g, b=g, c=g, d=g) for name, g in (("static", 0.1), ("dwa", 0.2))}
 
     rows = rows_of(tries, ["census", "shop"], ["static", "dwa"], 1)
 
@@ -50,7 +50,7 @@ def test_each_data_set_counts_the_same_whatever_its_number_of_tasks() -> None:
 
 
 def test_rows_come_by_rank_with_mean_gains_and_steps() -> None:
-    rows = rows_of(made({"static": [0.1, 0.2], "dwa": [0.3, 0.5], "upgrad": [0.0, 0.1]}), ["shop"], NAMES, 2)
+    rows = rows_of(make_tries({"static": [0.1, 0.2], "dwa": [0.3, 0.5], "upgrad": [0.0, 0.1]}), ["shop"], NAMES, 2)
 
     assert list(rows) == ["dwa", "static", "upgrad"]
     assert rows["dwa"].gain == {"shop": {"a": 0.4, "b": 0.5}}
@@ -58,14 +58,14 @@ def test_rows_come_by_rank_with_mean_gains_and_steps() -> None:
     assert rows["static"].p is None
 
 
-def a_row(p: float | None) -> Row:
+def make_row(p: float | None) -> Row:
     return Row(mean_rank=1, p=p, rank={}, gain={}, step_s={})
 
 
 @pytest.mark.parametrize(("p", "said"), [(0.001, "dwa"), (0.0249, "dwa"), (0.025, "static"), (None, "static")])
 def test_a_default_changes_for_more_than_chance_alone(p: float | None, said: str) -> None:
-    assert advised({"dwa": a_row(p), "static": a_row(None), "upgrad": a_row(0.001)}) == said
-    assert advised({"static": a_row(None), "dwa": a_row(0.001)}) == "static"
+    assert advised({"dwa": make_row(p), "static": make_row(None), "upgrad": make_row(0.001)}) == said
+    assert advised({"static": make_row(None), "dwa": make_row(0.001)}) == "static"
 
 
 def test_chance_is_what_a_paired_test_says_and_has_no_meaning_for_one_seed() -> None:
@@ -76,29 +76,29 @@ def test_chance_is_what_a_paired_test_says_and_has_no_meaning_for_one_seed() -> 
 
 
 @dataclass
-class Measuring:
+class FakeMeasurement:
     """Stands where a fit would take minutes, and knows what was asked of it."""
 
-    asked: list[tuple[str, int]] = field(default_factory=list)
+    calls: list[tuple[str, int]] = field(default_factory=list)
 
     def __call__(self, source: Source, name: str, seed: int) -> Try:
-        if len(self.asked) == 4:
+        if len(self.calls) == 4:
             raise KeyboardInterrupt
-        self.asked.append((name, seed))
-        return a_try(a=seed + len(name))
+        self.calls.append((name, seed))
+        return make_try(a=seed + len(name))
 
 
 def test_what_was_measured_is_kept_until_the_code_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = Source(lambda seed: Part(make_examples(1, seed), make_examples(1, seed)), SHAPE, PLAN)
 
     def run(digest: str) -> list[tuple[str, int]]:
-        measuring = Measuring()
+        measuring = FakeMeasurement()
         monkeypatch.setattr(balance, "tried", measuring)
         try:
             Balances(sources={"shop": source}, path=tmp_path / "tries.json", digest=digest).rows(NAMES, 2)
         except KeyboardInterrupt:
-            return [*measuring.asked, ("ended", 0)]
-        return measuring.asked
+            return [*measuring.calls, ("ended", 0)]
+        return measuring.calls
 
     assert run("this") == [*((name, 0) for name in NAMES), ("static", 1), ("ended", 0)]
     assert run("this") == [("dwa", 1), ("upgrad", 1)]

@@ -10,7 +10,7 @@ from training.examples import Examples
 ROWS = 4_000
 
 
-def judged(task: Task, y: np.ndarray) -> Examples:
+def make_labelled(task: Task, y: np.ndarray) -> Examples:
     """Examples with these labels of one task."""
     made = make_examples(1, 1)
     examples = made.take(np.zeros(len(y), np.int64))
@@ -19,22 +19,22 @@ def judged(task: Task, y: np.ndarray) -> Examples:
 
 
 def test_a_model_that_is_right_misses_by_chance_alone(seed: int) -> None:
-    chance = np.random.default_rng(seed)
-    p = chance.random(ROWS) * 0.4
-    y = (chance.random(ROWS) < p).astype(np.float32)
+    rng = np.random.default_rng(seed)
+    p = rng.random(ROWS) * 0.4
+    y = (rng.random(ROWS) < p).astype(np.float32)
 
-    row = measured([CLICK], judged(CLICK, y), {"click": p})["click"]
+    row = measured([CLICK], make_labelled(CLICK, y), {"click": p})["click"]
 
     assert row.rows == ROWS
     assert row.calibration_error == pytest.approx(row.of_chance, abs=0.012)
 
 
 def test_a_model_that_says_twice_as_much_as_happens_is_missed_with_the_reason(seed: int) -> None:
-    chance = np.random.default_rng(seed)
-    p = chance.random(ROWS) * 0.4
-    y = (chance.random(ROWS) < p / 2).astype(np.float32)
+    rng = np.random.default_rng(seed)
+    p = rng.random(ROWS) * 0.4
+    y = (rng.random(ROWS) < p / 2).astype(np.float32)
 
-    rows = measured([FRAUD], judged(FRAUD, y), {"fraud": p})
+    rows = measured([FRAUD], make_labelled(FRAUD, y), {"fraud": p})
 
     assert rows["fraud"].calibration_error == pytest.approx(0.1, abs=0.03)
     assert list(missed(rows)) == [
@@ -54,7 +54,7 @@ def test_classes_are_judged_by_the_class_that_is_chosen_and_amounts_not_at_all()
     y = np.array([0, 1, 1, 1])
     p = np.tile([0.25, 0.75, 0.0], (4, 1))
 
-    rows = measured([CATEGORY, DEMAND], judged(CATEGORY, y), {"category": p, "demand": p[:, 0]})
+    rows = measured([CATEGORY, DEMAND], make_labelled(CATEGORY, y), {"category": p, "demand": p[:, 0]})
 
     assert list(rows) == ["category"]
     assert rows["category"].calibration_error == 0

@@ -8,30 +8,30 @@ import pytest
 
 from bench.census import AIMS, Census, Row, Try, main, matrix, missed
 from bench.census_data import TASKS, Part, cut, features_of, masked
-from training.columns import examples_of
+from training.columns import examples_from_table
 from training.examples import Examples
 
 
-def people(rows: int, seed: int) -> Examples:
-    chance = np.random.default_rng(seed)
+def make_people(rows: int, seed: int) -> Examples:
+    rng = np.random.default_rng(seed)
     columns = {
-        "age": chance.integers(0, 90, rows),
-        "sex": chance.choice(["f", "m"], rows),
-        "education": chance.choice(["some", "none"], rows),
-        "instance_weight": chance.random(rows),
-        "label.income": chance.integers(0, 2, rows).astype(float),
-        "label.married": chance.integers(0, 2, rows).astype(float),
+        "age": rng.integers(0, 90, rows),
+        "sex": rng.choice(["f", "m"], rows),
+        "education": rng.choice(["some", "none"], rows),
+        "instance_weight": rng.random(rows),
+        "label.income": rng.integers(0, 2, rows).astype(float),
+        "label.married": rng.integers(0, 2, rows).astype(float),
     }
     table = pa.table(columns)
-    return examples_of(table, features_of(table), TASKS)
+    return examples_from_table(table, features_of(table), TASKS)
 
 
-def counted(calls: list[int]) -> object:
-    def tried(part: Part, seed: int) -> Try:
+def count_calls(calls: list[int]) -> object:
+    def fake_try(part: Part, seed: int) -> Try:
         calls.append(seed)
         return Try(auc={"income": 0.5 + seed / 10, "married": 0.9}, parameters=3, seconds=2.0)
 
-    return tried
+    return fake_try
 
 
 def test_without_its_data_it_says_so_and_stops(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -40,47 +40,47 @@ def test_without_its_data_it_says_so_and_stops(tmp_path: Path, capsys: pytest.Ca
 
 
 def test_nothing_of_education_or_weight_is_a_feature(seed: int) -> None:
-    assert [feature.name for feature in people(10, seed).features.features] == ["age", "sex"]
+    assert [feature.name for feature in make_people(10, seed).features.features] == ["age", "sex"]
 
 
 def test_a_fifth_judges_and_nobody_is_on_both_sides(seed: int) -> None:
-    part = cut(people(100, seed), seed)
+    part = cut(make_people(100, seed), seed)
 
     assert (len(part.learning), len(part.judging)) == (80, 20)
     assert not set(part.learning.example_id) & set(part.judging.example_id)
-    assert set(cut(people(100, seed), seed + 1).judging.example_id) != set(part.judging.example_id)
+    assert set(cut(make_people(100, seed), seed + 1).judging.example_id) != set(part.judging.example_id)
 
 
 def test_masking_hides_labels_of_each_task_by_itself(seed: int) -> None:
-    found = masked(people(1_000, seed), 0.5, seed)
+    actual = masked(make_people(1_000, seed), 0.5, seed)
 
-    unknown = {task: np.isnan(label) for task, label in found.labels.items()}
-    assert 700 < len(found) < 800
+    unknown = {task: np.isnan(label) for task, label in actual.labels.items()}
+    assert 700 < len(actual) < 800
     assert all(0.2 < where.mean() < 0.45 for where in unknown.values())
     assert not (unknown["income"] & unknown["married"]).any()
 
 
 def test_a_category_that_was_not_met_is_unknown_to_trees(seed: int) -> None:
-    some = people(10, seed)
+    some = make_people(10, seed)
     ids = np.unique(some.blocks["user"].ids)
 
-    found = matrix(some, [ids[:1]])
+    actual = matrix(some, [ids[:1]])
 
-    assert found.shape == (10, 2)
-    np.testing.assert_array_equal(np.isnan(found[:, 1]), some.blocks["user"].ids[:, 0] != ids[0])
+    assert actual.shape == (10, 2)
+    np.testing.assert_array_equal(np.isnan(actual[:, 1]), some.blocks["user"].ids[:, 0] != ids[0])
 
 
 def test_what_is_measured_is_not_measured_again_unless_the_code_changed(tmp_path: Path, seed: int) -> None:
     kept, calls = tmp_path / "kept.json", list[int]()
-    first = Census(people=people(50, seed), kept=kept).row("one", counted(calls), 2)  # type: ignore[arg-type]
+    first = Census(people=make_people(50, seed), kept=kept).row("one", count_calls(calls), 2)  # type: ignore[arg-type]
 
-    again = Census(people=people(50, seed), kept=kept)
-    second = again.row("one", counted(calls), 3)  # type: ignore[arg-type]
+    again = Census(people=make_people(50, seed), kept=kept)
+    second = again.row("one", count_calls(calls), 3)  # type: ignore[arg-type]
 
     assert calls == [0, 1, 2]
     assert (first.income, second.income) == ((0.55, 0.07071), (0.6, 0.1))
     kept.write_bytes(kept.read_bytes().replace(again.kept.code.encode(), b"other code"))
-    Census(people=people(50, seed), kept=kept).row("one", counted(calls), 1)  # type: ignore[arg-type]
+    Census(people=make_people(50, seed), kept=kept).row("one", count_calls(calls), 1)  # type: ignore[arg-type]
     assert calls == [0, 1, 2, 0]
 
 

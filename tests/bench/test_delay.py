@@ -8,7 +8,7 @@ import pytest
 from bench import delay
 from bench.delay import closed, main
 from bench.delay_world import DAY_MS, DELAY, Kind, Way, lived, told
-from training.delay import corrections
+from training.delay import find_corrections
 
 WORLDS: list[Kind] = ["clicks", "lists"]
 
@@ -39,7 +39,7 @@ def test_each_label_is_told_once_and_corrections_to_those_who_take_them(kind: Ki
     assert np.nansum(purchase) == world.buy.sum()
     assert (~np.isnan(purchase)).sum() == len(world.ts_ms) + takes * late
     if way != "waiting":
-        assert corrections(examples, examples.tasks[-1], DELAY.wait_ms).sum() == takes * late
+        assert find_corrections(examples, examples.tasks[-1], DELAY.wait_ms).sum() == takes * late
     if kind == "lists":
         assert np.nansum(examples.labels["click"]) == world.click.sum()
 

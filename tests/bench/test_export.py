@@ -14,9 +14,9 @@ def test_every_way_answers_the_same_candidates_and_takes_time() -> None:
 
 
 def test_an_answer_that_is_no_number_stays_the_largest_difference(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = iter((0.0, np.nan, 0.0, 0.0))  # items and recommend of two networks
+    actual = iter((0.0, np.nan, 0.0, 0.0))  # items and recommend of two networks
     monkeypatch.setattr(export, "to_onnx", lambda *_: b"")
-    monkeypatch.setattr(export, "parity", lambda *_: next(found))
+    monkeypatch.setattr(export, "measure_parity", lambda *_: next(actual))
 
     worst = differences([make_network(tasks=(CLICK,))] * 2)
 

@@ -8,20 +8,20 @@ import pytest
 from bench.batches import Shop
 from bench.fold import FoldBench, Remembering, main
 from bench.plain import PlainEncoder, plain_batch
-from contract.memory import MemoryProfiles, fold
-from contract.touches import columns
+from contract.memory import InMemoryProfileStore, fold
+from contract.touches import to_updates
 from demo.servers.redis_server import RedisServer
 from worker import deciding
 
 
 def test_the_plain_loop_leaves_the_same_bytes_and_the_same_features(seed: int, redis_server: RedisServer) -> None:
     # given profiles with a history
-    shop, store = Shop(seed), MemoryProfiles()
+    shop, store = Shop(seed), InMemoryProfileStore()
     for arrivals in (shop.orders(150, lines=3, sellers=True), shop.clicks(150), shop.hot_orders(80)):
-        touches = columns(arrivals)
-        store.merge(fold(store.read(touches.entities), touches).writes(), {}, {})
+        touches = to_updates(arrivals)
+        store.merge(fold(store.read(touches.entities), touches).slice_writes(), {}, {})
     orders = shop.orders(60, lines=2, sellers=True)
-    touches = columns(orders)
+    touches = to_updates(orders)
     profiles = dict(zip(touches.entities, store.read(touches.entities), strict=True))
     remembering = Remembering(client=None, prefix="")  # type: ignore[arg-type]
     plain = PlainEncoder(remembering.features, deciding.GROUPS)
@@ -29,8 +29,8 @@ def test_the_plain_loop_leaves_the_same_bytes_and_the_same_features(seed: int, r
     memory = fold(list(profiles.values()), touches)
     written = plain_batch(profiles, orders, plain)
     # then
-    assert written == memory.writes().mapping()
-    ours = remembering.encoder.before(memory, range(len(orders)), deciding.GROUPS)
+    assert written == memory.slice_writes().to_mapping()
+    ours = remembering.encoder.encode_before(memory, range(len(orders)), deciding.GROUPS)
     for group, block in plain.blocks().items():
         np.testing.assert_array_equal(block.ids, ours[group].ids)
         np.testing.assert_allclose(block.numbers, ours[group].numbers, rtol=1e-6)
@@ -55,10 +55,10 @@ def test_every_figure_is_printed(capsys: pytest.CaptureFixture[str], monkeypatch
     # when
     main(["--json", "--repetitions", "2", "--batch", "40"])
     # then
-    told = json.loads(capsys.readouterr().out)
+    printed = json.loads(capsys.readouterr().out)
     rows = ("orders_us", "orders_with_items_us", "clicks_us", "plain_orders_us", "redis_us_per_event")
     for row in rows:
-        least, median, most = told["spread"][row]
-        assert 0 < least <= told[row] == median <= most
-    assert told["hot_ratio"] > 0
-    assert (told["batch"], told["repetitions"]) == (40, 2)
+        least, median, most = printed["spread"][row]
+        assert 0 < least <= printed[row] == median <= most
+    assert printed["hot_ratio"] > 0
+    assert (printed["batch"], printed["repetitions"]) == (40, 2)

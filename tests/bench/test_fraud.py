@@ -16,24 +16,24 @@ from bench.fraud_rows import Known, sampled, telling, trees
 from bench.fraud_stream import DAY_MS, DELAY_MS, FILE, Payments, read_payments, stream
 from bench.fraud_weeks import Figures, Week, day_of, figures_of, mean_of, narrowed, week_of
 from contract.features import FeatureSet, read_features
-from contract.touches import touches_of
+from contract.touches import extract_updates
 
 START: int = day_of("2018-04-01")
 
 
-def payments(*each: tuple[float, int, int, float, int]) -> Payments:
+def make_payments(*payment: tuple[float, int, int, float, int]) -> Payments:
     """Payments of (days since the start, customer, terminal, amount, fraud)."""
-    days, customer, terminal, amount, fraud = (np.array(column) for column in zip(*each, strict=True))
+    days, customer, terminal, amount, fraud = (np.array(column) for column in zip(*payment, strict=True))
     ts_ms = START * DAY_MS + np.round(days * DAY_MS).astype(np.int64)
     return Payments(ts_ms, customer, terminal, amount.astype(float), fraud.astype(float))
 
 
-def many(rows: int, seed: int, days: float = 40) -> Payments:
+def make_many_payments(rows: int, seed: int, days: float = 40) -> Payments:
     """Payments of which those above 200 are frauds."""
-    chance = np.random.default_rng(seed)
-    amount = chance.uniform(1, 250, rows).round(2)
-    each = (np.sort(chance.uniform(0, days, rows)), chance.integers(0, 60, rows), chance.integers(0, 30, rows))
-    return payments(*zip(*each, amount, amount > 200, strict=True))
+    rng = np.random.default_rng(seed)
+    amount = rng.uniform(1, 250, rows).round(2)
+    each = (np.sort(rng.uniform(0, days, rows)), rng.integers(0, 60, rows), rng.integers(0, 30, rows))
+    return make_payments(*zip(*each, amount, amount > 200, strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -41,16 +41,16 @@ def features() -> FeatureSet:
     return read_features(ROOT / "features.toml")
 
 
-def column(features: FeatureSet, name: str, blocks: fraud_replay.Blocks) -> list[float]:
+def read_column(features: FeatureSet, name: str, blocks: fraud_replay.Blocks) -> list[float]:
     group = next(feature.group for feature in features.features if feature.name == name)
     at = [feature.name for feature in features.numbers(group)].index(name)
     return list(blocks[group].numbers[:, at].tolist())
 
 
 def test_a_truth_arrives_seven_days_after_its_payment_and_before_a_payment_of_that_millisecond() -> None:
-    some = payments((0, 1, 1, 5.0, 1), (6.9, 2, 2, 5.0, 0), (7, 3, 3, 5.0, 0), (8, 1, 1, 5.0, 0))
+    history = make_payments((0, 1, 1, 5.0, 1), (6.9, 2, 2, 5.0, 0), (7, 3, 3, 5.0, 0), (8, 1, 1, 5.0, 0))
 
-    stretches = list(stream(some, 2))
+    stretches = list(stream(history, 2))
 
     arrivals = [arrival for stretch in stretches for arrival in stretch.arrivals]
     assert [arrival.event.event_id for arrival in arrivals] == [
@@ -67,37 +67,37 @@ def test_a_truth_arrives_seven_days_after_its_payment_and_before_a_payment_of_th
         ("orders/0", 2),
         ("orders/0", 3),
     ]
-    assert arrivals[2].event.ts_ms == some.ts_ms[0] + DELAY_MS
+    assert arrivals[2].event.ts_ms == history.ts_ms[0] + DELAY_MS
     assert [stretch.orders.tolist() for stretch in stretches] == [[0, 1], [1], [0]]
     assert [stretch.rows.tolist() for stretch in stretches] == [[0, 1], [2], [3]]
 
 
 def test_a_truth_judges_all_that_its_payment_touches() -> None:
-    some = payments((0, 4, 9, 12.34, 1))
+    history = make_payments((0, 4, 9, 12.34, 1))
 
-    touched = {entity for entity, _ in touches_of(some.order(0))}
+    touched = {entity for entity, _ in extract_updates(history.order(0))}
 
-    assert set(some.judgement(0).entities) == touched == {"user:4", "card:4", "item:payment", "seller:9"}
+    assert set(history.judgement(0).entities) == touched == {"user:4", "card:4", "item:payment", "seller:9"}
 
 
 def test_no_payment_is_known_as_fraud_a_millisecond_before_its_truth_arrives(features: FeatureSet) -> None:
     before = 7 - 1 / DAY_MS
-    some = payments((0, 1, 5, 20.0, 1), (before, 2, 5, 10.0, 0), (7, 3, 5, 10.0, 0))
+    history = make_payments((0, 1, 5, 20.0, 1), (before, 2, 5, 10.0, 0), (7, 3, 5, 10.0, 0))
 
-    blocks = replayed(some, features, 1)
+    blocks = replayed(history, features, 1)
 
-    assert column(features, "seller_fraud_bad", blocks) == [0, 1]
-    assert column(features, "order_amount", blocks) == [10, 10]
+    assert read_column(features, "seller_fraud_bad", blocks) == [0, 1]
+    assert read_column(features, "order_amount", blocks) == [10, 10]
 
 
 def test_what_profiles_knew_does_not_depend_on_how_much_is_folded_at_once(
     features: FeatureSet, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    some = many(120, seed)
-    whole = replayed(some, features, 20)
+    history = make_many_payments(120, seed)
+    whole = replayed(history, features, 20)
 
     monkeypatch.setattr(fraud_replay, "ARRIVALS", 13)
-    cut = replayed(some, features, 20)
+    cut = replayed(history, features, 20)
 
     for group in READ:
         np.testing.assert_array_equal(cut[group].numbers, whole[group].numbers)
@@ -107,7 +107,7 @@ def test_what_profiles_knew_does_not_depend_on_how_much_is_folded_at_once(
 def test_what_profiles_knew_is_kept_until_the_data_change(
     features: FeatureSet, tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    some, calls = many(50, seed), list[int]()
+    history, calls = make_many_payments(50, seed), list[int]()
 
     def counted(*given: object) -> fraud_replay.Blocks:
         calls.append(1)
@@ -117,14 +117,14 @@ def test_what_profiles_knew_is_kept_until_the_data_change(
     (tmp_path / FILE.parent).mkdir()
     (tmp_path / FILE).write_bytes(b"some")
 
-    made = kept(some, features, 10, tmp_path, tmp_path / "kept")
-    again = kept(some, features, 10, tmp_path, tmp_path / "kept")
+    made = kept(history, features, 10, tmp_path, tmp_path / "kept")
+    again = kept(history, features, 10, tmp_path, tmp_path / "kept")
 
     np.testing.assert_array_equal(made["order"].numbers, again["order"].numbers)
     assert len(calls) == 1
     (tmp_path / FILE).write_bytes(b"other")
-    kept(some, features, 10, tmp_path, tmp_path / "kept")
-    kept(some, features, 11, tmp_path, tmp_path / "kept")
+    kept(history, features, 10, tmp_path, tmp_path / "kept")
+    kept(history, features, 11, tmp_path, tmp_path / "kept")
     assert len(calls) == 3
 
 
@@ -140,48 +140,48 @@ def test_payments_are_read_in_the_order_of_time_until_a_moment(tmp_path: Path) -
     }
     pq.write_table(pa.table(table), tmp_path / FILE)
 
-    found = read_payments(tmp_path, 30)
+    actual = read_payments(tmp_path, 30)
 
-    assert found.ts_ms.tolist() == [10, 20]
-    assert (found.customer.tolist(), found.terminal.tolist()) == ([1, 2], [4, 5])
-    assert (found.amount.tolist(), found.fraud.tolist()) == ([1.0, 2.0], [1.0, 0.0])
+    assert actual.ts_ms.tolist() == [10, 20]
+    assert (actual.customer.tolist(), actual.terminal.tolist()) == ([1, 2], [4, 5])
+    assert (actual.amount.tolist(), actual.fraud.tolist()) == ([1.0, 2.0], [1.0, 0.0])
 
 
 def test_a_week_learns_from_days_whose_truths_had_all_arrived() -> None:
-    some = payments(*((day + 0.5, day, 1, 1.0, 0) for day in range(40)))
+    history = make_payments(*((day + 0.5, day, 1, 1.0, 0) for day in range(40)))
 
-    week = week_of(some, START + 30, 10)
+    week = week_of(history, START + 30, 10)
 
-    assert some.customer[week.learning].tolist() == list(range(13, 23))
-    assert some.customer[week.judging].tolist() == list(range(30, 37))
+    assert history.customer[week.learning].tolist() == list(range(13, 23))
+    assert history.customer[week.judging].tolist() == list(range(30, 37))
 
 
 def test_a_card_is_left_out_from_the_day_on_which_its_fraud_is_known() -> None:
     frauds = [(15.5, 1, 1, 1.0, 1), (16, 2, 1, 1.0, 1), (24, 3, 1, 1.0, 1), (24.1, 4, 1, 1.0, 1)]
     later = [(day, customer, 1, 1.0, 0) for day in (30.5, 31.5) for customer in (1, 2, 3, 4)]
 
-    week = week_of(some := payments(*frauds, *later), START + 30, 10)
+    week = week_of(history := make_payments(*frauds, *later), START + 30, 10)
 
-    judged = [(int(some.customer[row]), int(some.day[row]) - START) for row in week.judging]
+    judged = [(int(history.customer[row]), int(history.day[row]) - START) for row in week.judging]
     assert judged == [(1, 30), (3, 30), (4, 30), (1, 31), (4, 31)]
 
 
 def test_figures_are_those_of_the_judged_rows_and_their_mean_over_weeks() -> None:
-    some = payments((0, 1, 1, 1.0, 0), (0.1, 2, 1, 1.0, 1), (0.2, 3, 1, 1.0, 0))
+    history = make_payments((0, 1, 1, 1.0, 0), (0.1, 2, 1, 1.0, 1), (0.2, 3, 1, 1.0, 0))
 
-    right = figures_of(some, np.array([1, 2]), np.array([0.9, 0.1]))
-    wrong = figures_of(some, np.array([1, 2]), np.array([0.1, 0.9]))
+    right = figures_of(history, np.array([1, 2]), np.array([0.9, 0.1]))
+    wrong = figures_of(history, np.array([1, 2]), np.array([0.1, 0.9]))
 
     assert right == Figures(1.0, 1.0, 0.01)
     assert mean_of([right, wrong]) == Figures(0.75, 0.5, 0.01)
 
 
-def known_of(some: Payments, features: FeatureSet) -> Known:
-    return Known(some, features, replayed(some, features, 0), 0)
+def make_known(payments: Payments, features: FeatureSet) -> Known:
+    return Known(payments, features, replayed(payments, features, 0), 0)
 
 
 def test_features_that_are_the_same_for_all_payments_are_not_learned_from(features: FeatureSet, seed: int) -> None:
-    known = known_of(many(200, seed), features)
+    known = make_known(make_many_payments(200, seed), features)
 
     all_of = {feature.name for feature in telling(known, np.arange(200), profiles=True).features}
     alone = {feature.name for feature in telling(known, np.arange(200), profiles=False).features}
@@ -192,27 +192,27 @@ def test_features_that_are_the_same_for_all_payments_are_not_learned_from(featur
 
 
 def test_narrowed_blocks_have_the_columns_that_are_wanted(features: FeatureSet, seed: int) -> None:
-    known = known_of(many(40, seed), features)
-    wanted = features.restricted(["seller_fraud_bad", "order_amount", "user_recent_items"])
+    known = make_known(make_many_payments(40, seed), features)
+    wanted = features.select(["seller_fraud_bad", "order_amount", "user_recent_items"])
 
-    found = narrowed(known.blocks, features, wanted, np.array([30, 20]))
+    actual = narrowed(known.blocks, features, wanted, np.array([30, 20]))
 
-    assert {group: block.numbers.shape for group, block in found.items()}["order"] == (2, 2)
-    assert found["order"].numbers[:, 0].tolist() == known.payments.amount[[30, 20]].astype(np.float32).tolist()
-    np.testing.assert_array_equal(found["user"].ids, known.blocks["user"].ids[[30, 20]])
+    assert {group: block.numbers.shape for group, block in actual.items()}["order"] == (2, 2)
+    assert actual["order"].numbers[:, 0].tolist() == known.payments.amount[[30, 20]].astype(np.float32).tolist()
+    np.testing.assert_array_equal(actual["user"].ids, known.blocks["user"].ids[[30, 20]])
 
 
 def test_all_frauds_and_a_share_of_the_others_teach(seed: int) -> None:
     fraud = (np.random.default_rng(seed).random(20_000) < 0.1).astype(float)
 
-    found = sampled(np.arange(20_000), fraud, 0.3)
+    actual = sampled(np.arange(20_000), fraud, 0.3)
 
-    assert fraud[found].sum() == fraud.sum()
-    assert len(found) - fraud.sum() == pytest.approx(0.3 * (1 - fraud).sum(), rel=0.15)
+    assert fraud[actual].sum() == fraud.sum()
+    assert len(actual) - fraud.sum() == pytest.approx(0.3 * (1 - fraud).sum(), rel=0.15)
 
 
 def test_trees_tell_frauds_that_amounts_tell(features: FeatureSet, seed: int) -> None:
-    known = known_of(many(1_500, seed), features)
+    known = make_known(make_many_payments(1_500, seed), features)
     week = Week(learning=np.arange(1_000), judging=np.arange(1_100, 1_500))
 
     p = trees(known, week)
@@ -221,7 +221,7 @@ def test_trees_tell_frauds_that_amounts_tell(features: FeatureSet, seed: int) ->
     assert figures_of(known.payments, week.judging, p).auc > 0.95
 
 
-def counted(calls: list[int], value: float) -> Callable[[Known, Week], np.ndarray]:
+def make_counting_method(calls: list[int], value: float) -> Callable[[Known, Week], np.ndarray]:
     def method(known: Known, week: Week) -> np.ndarray:
         calls.append(len(week.judging))
         return np.full(len(week.judging), value)
@@ -232,15 +232,19 @@ def counted(calls: list[int], value: float) -> Callable[[Known, Week], np.ndarra
 def test_a_week_that_is_measured_is_not_measured_again_by_the_same_code(
     features: FeatureSet, tmp_path: Path, seed: int
 ) -> None:
-    known, calls = Known(many(500, seed, 170), features, {}, 0), list[int]()
+    known, calls = Known(make_many_payments(500, seed, 170), features, {}, 0), list[int]()
     dates = ["2018-07-25", "2018-08-01"]
 
-    first = Fraud(known=known, path=tmp_path / "rows", digest="one").row("some", counted(calls, 0.5), dates)
-    second = Fraud(known=known, path=tmp_path / "rows", digest="one").row("some", counted(calls, 0.1), dates)
+    first = Fraud(known=known, path=tmp_path / "rows", digest="one").row(
+        "some", make_counting_method(calls, 0.5), dates
+    )
+    second = Fraud(known=known, path=tmp_path / "rows", digest="one").row(
+        "some", make_counting_method(calls, 0.1), dates
+    )
 
     assert first == second
     assert len(calls) == 2
-    Fraud(known=known, path=tmp_path / "rows", digest="two").row("some", counted(calls, 0.5), dates)
+    Fraud(known=known, path=tmp_path / "rows", digest="two").row("some", make_counting_method(calls, 0.5), dates)
     assert len(calls) == 4
 
 

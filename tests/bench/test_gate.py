@@ -9,7 +9,7 @@ import pytest
 from bench.gate import Tried, main, summary
 from bench.gate_poisons import KINDS, flipped, honest, hundredfold, partners, shuffled_labels, thinned_or_doubled
 from tests.training.made import make_rows
-from training.follow import Update
+from training.follow import UpdateResult
 
 
 def test_every_kind_of_poison_changes_what_is_fed_or_how_it_is_learned() -> None:
@@ -59,11 +59,11 @@ def test_labels_are_thinned_or_there_are_more_and_never_both() -> None:
 def test_what_served_counts_as_missed_by_its_kind() -> None:
     tried = [Tried("flipped labels", how, 1.0, "") for how in ("gate", "doubted", "dropped", "served")]
 
-    found = summary([*tried, Tried("noisy weights", "gate", float("inf"), "")], [Update(1, {})])
+    actual = summary([*tried, Tried("noisy weights", "gate", float("inf"), "")], [UpdateResult(1, {})])
 
-    assert (found["harmful"], found["refused"], found["healthy"], found["passed"]) == (5, 4, 1, 0)
-    assert found["kinds"] == {"flipped labels": 3, "noisy weights": 1}
-    assert found["harm"] == {"flipped labels": 1.0, "noisy weights": "not finite"}
+    assert (actual["harmful"], actual["refused"], actual["healthy"], actual["passed"]) == (5, 4, 1, 0)
+    assert actual["kinds"] == {"flipped labels": 3, "noisy weights": 1}
+    assert actual["harm"] == {"flipped labels": 1.0, "noisy weights": "not finite"}
 
 
 def test_a_small_shop_is_lived_through_and_the_last_line_is_json(
@@ -73,7 +73,7 @@ def test_a_small_shop_is_lived_through_and_the_last_line_is_json(
 
     status = main([*words, "--kept", str(tmp_path)])
 
-    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    printed = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert status in (0, 1)
-    assert (found["harmful"], found["healthy"]) == (1, 1)
-    assert found["refused"] == sum(found["kinds"].values())
+    assert (printed["harmful"], printed["healthy"]) == (1, 1)
+    assert printed["refused"] == sum(printed["kinds"].values())

@@ -6,13 +6,13 @@ import msgspec
 import pytest
 
 from bench.guarantee import BadRecord, GuaranteeLedger, Place
-from contract.rows import DeadLetter, Decision, Scored
+from contract.rows import DeadLetter, Decision, ScoredRow
 
-PLACE = Place("shop.orders", 1, 7)
-SPOILT = BadRecord(b"u1", b"hello", "not_json")
+RECORD_AT = Place("shop.orders", 1, 7)
+BAD_RECORD = BadRecord(b"u1", b"hello", "not_json")
 
 
-def decision(event_id: str = "o1", **changes: Any) -> Decision:
+def make_decision(event_id: str = "o1", **changes: Any) -> Decision:
     whole = Decision(
         event_id=event_id,
         user_id="u1",
@@ -25,8 +25,8 @@ def decision(event_id: str = "o1", **changes: Any) -> Decision:
     return msgspec.structs.replace(whole, **changes)
 
 
-def row(kind: str, event_id: str) -> Scored:
-    return Scored(
+def make_row(kind: str, event_id: str) -> ScoredRow:
+    return ScoredRow(
         event_id=event_id,
         kind=kind,  # type: ignore[arg-type]
         user_id="u1",
@@ -40,8 +40,8 @@ def row(kind: str, event_id: str) -> Scored:
     )
 
 
-def letter(place: Place = PLACE, reason: str = "not_json") -> DeadLetter:
-    topic, partition, offset = place
+def make_dead_letter(record_at: Place = RECORD_AT, reason: str = "not_json") -> DeadLetter:
+    topic, partition, offset = record_at
     return DeadLetter(
         reason=reason,
         error="BadEvent",
@@ -60,12 +60,12 @@ def kept() -> GuaranteeLedger:
     ledger = GuaranteeLedger()
     ledger.ordered("o1")
     ledger.clicked("c1")
-    ledger.spoiled(PLACE, SPOILT)
-    ledger.decided(decision())
-    ledger.cached([decision()])
-    ledger.scored(row("order", "o1"))
-    ledger.scored(row("click", "c1"))
-    ledger.buried(letter(), SPOILT.key, SPOILT.value)
+    ledger.spoiled(RECORD_AT, BAD_RECORD)
+    ledger.decided(make_decision())
+    ledger.cached([make_decision()])
+    ledger.scored(make_row("order", "o1"))
+    ledger.scored(make_row("click", "c1"))
+    ledger.buried(make_dead_letter(), BAD_RECORD.key, BAD_RECORD.value)
     return ledger
 
 
@@ -78,14 +78,14 @@ def test_everything_that_did_not_come_is_lost() -> None:
     ledger = GuaranteeLedger()
     ledger.ordered("o1")
     ledger.clicked("c1")
-    ledger.spoiled(PLACE, SPOILT)
+    ledger.spoiled(RECORD_AT, BAD_RECORD)
     # then
     assert ledger.lost() == [
         "order o1 has no decision",
         "order o1 has no cached decision",
         "order o1 has no scored row",
         "click c1 has no scored row",
-        f"bad record {PLACE} has no dead letter",
+        f"bad record {RECORD_AT} has no dead letter",
     ]
 
 
@@ -93,17 +93,17 @@ def test_everything_that_did_not_come_is_lost() -> None:
     "changes", [{"action": "review"}, {"probability": {"fraud": 0.26}}, {"reasons": ("r",)}, {"model_version": "v2"}]
 )
 def test_copies_of_a_decision_that_differ_are_in_conflict(kept: GuaranteeLedger, changes: dict[str, Any]) -> None:
-    kept.decided(decision(**changes))
+    kept.decided(make_decision(**changes))
     assert len(kept.conflicting()) == 1
 
 
 def test_a_cache_that_says_something_else_is_in_conflict(kept: GuaranteeLedger) -> None:
-    kept.cached([decision(action="decline")])
+    kept.cached([make_decision(action="decline")])
     assert len(kept.conflicting()) == 1
 
 
 def test_an_answer_that_nobody_asked_for_is_in_conflict(kept: GuaranteeLedger) -> None:
-    kept.decided(decision("o9"))
+    kept.decided(make_decision("o9"))
     assert kept.conflicting() == ["nobody made the order o9 that was decided"]
 
 
@@ -111,26 +111,26 @@ def test_an_answer_that_nobody_asked_for_is_in_conflict(kept: GuaranteeLedger) -
     ("place", "reason", "key", "value"),
     [
         (Place("shop.orders", 1, 8), "not_json", b"u1", b"hello"),
-        (PLACE, "empty", b"u1", b"hello"),
-        (PLACE, "not_json", None, b"hello"),
-        (PLACE, "not_json", b"u1", b"hell"),
-        (PLACE, "not_json", b"u1", None),
+        (RECORD_AT, "empty", b"u1", b"hello"),
+        (RECORD_AT, "not_json", None, b"hello"),
+        (RECORD_AT, "not_json", b"u1", b"hell"),
+        (RECORD_AT, "not_json", b"u1", None),
     ],
     ids=["of another record", "for another reason", "without its key", "cut short", "without its bytes"],
 )
 def test_a_dead_letter_that_does_not_tell_the_truth_is_in_conflict(
     kept: GuaranteeLedger, place: Place, reason: str, key: bytes | None, value: bytes | None
 ) -> None:
-    kept.buried(letter(place, reason), key, value)
+    kept.buried(make_dead_letter(place, reason), key, value)
     assert len(kept.conflicting()) == 1
 
 
 def test_identical_copies_are_duplicates_and_no_conflict(kept: GuaranteeLedger) -> None:
     # when every answer comes once more
-    kept.decided(decision())
-    kept.scored(row("order", "o1"))
-    kept.scored(row("click", "c1"))
-    kept.buried(letter(), SPOILT.key, SPOILT.value)
+    kept.decided(make_decision())
+    kept.scored(make_row("order", "o1"))
+    kept.scored(make_row("click", "c1"))
+    kept.buried(make_dead_letter(), BAD_RECORD.key, BAD_RECORD.value)
     # then
     assert (kept.duplicates(), kept.conflicting()) == (4, [])
 
@@ -139,7 +139,7 @@ def test_an_order_that_was_produced_twice_may_be_answered_twice(kept: GuaranteeL
     # given
     kept.ordered("o1")
     # when
-    kept.decided(decision())
-    kept.scored(row("order", "o1"))
+    kept.decided(make_decision())
+    kept.scored(make_row("order", "o1"))
     # then
     assert kept.duplicates() == 0

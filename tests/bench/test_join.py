@@ -13,7 +13,7 @@ from bench.join_truth import TAIL_MS, WAITS, portions
 from bench.join_world import World
 from contract.events import decode
 from contract.joining.joiner import Joiner
-from contract.rows import Example, Packed, Scored, read_scored
+from contract.rows import Example, PackedBlock, ScoredRow, read_scored_row
 from contract.tasks import Task
 from demo.servers.apache_kafka import ApacheKafka
 
@@ -28,27 +28,27 @@ def world() -> World:
     return made
 
 
-def joined(world: World) -> list[Example]:
+def run_joiner(world: World) -> list[Example]:
     """What the joiner makes of the records in their order, in one life."""
-    joiner, found = Joiner(feedback=WAITS, tasks=[FRAUD]), list[Example]()
+    joiner, examples = Joiner(feedback=WAITS, tasks=[FRAUD]), list[Example]()
     for record in world.records:
-        thing = read_scored(record.value) if record.kind == "scored" else decode(record.kind, record.value)
-        if isinstance(thing, Scored):
-            joiner.scored(thing)
+        thing = read_scored_row(record.value) if record.kind == "scored" else decode(record.kind, record.value)
+        if isinstance(thing, ScoredRow):
+            joiner.add_row(thing)
         else:
-            joiner.event(thing)
+            joiner.add_event(thing)
         joiner.advance(record.arrival_ms - 2 * 60_000)  # nothing is later than that
-        found += joiner.take().examples
-    return found
+        examples += joiner.drain().examples
+    return examples
 
 
-def judged(world: World, examples: Sequence[Example], *, latest_ms: int = BEGIN_MS + 10 * TAIL_MS) -> Verdict:
+def check_examples(world: World, examples: Sequence[Example], *, latest_ms: int = BEGIN_MS + 10 * TAIL_MS) -> Verdict:
     oracle = Oracle(truths=world.truths, records=world.records, portions=[Portion(0, latest_ms)])
     return oracle.judge(Published(example, 1) for example in examples)
 
 
 def test_what_is_joined_in_order_and_without_a_kill_is_true(world: World) -> None:
-    verdict = judged(world, joined(world))
+    verdict = check_examples(world, run_joiner(world))
 
     assert verdict.in_window == verdict.joined > 300
     assert (verdict.early, verdict.duplicates, verdict.wrong_features, verdict.untrue) == (0, 0, 0, [])
@@ -57,7 +57,7 @@ def test_what_is_joined_in_order_and_without_a_kill_is_true(world: World) -> Non
 def test_the_world_has_every_oddity(world: World) -> None:
     assert all(n > 3 for n in world.sent.values())
     assert world.orphans == world.sent["orphaned"]
-    assert {example.revision for example in joined(world)} >= {0, 1, 2, 3, 4}
+    assert {example.revision for example in run_joiner(world)} >= {0, 1, 2, 3, 4}
 
 
 def test_portions_are_all_the_records_in_their_order(world: World) -> None:
@@ -67,40 +67,40 @@ def test_portions_are_all_the_records_in_their_order(world: World) -> None:
     assert [record for part in parts for record in part] == world.records
 
 
-def spoil(
-    examples: list[Example], which: Callable[[Example], bool], how: Callable[[Example], Example]
+def change_first(
+    examples: list[Example], selects: Callable[[Example], bool], change: Callable[[Example], Example]
 ) -> list[Example]:
     """The first of those examples changed."""
-    at = next(n for n, example in enumerate(examples) if which(example))
-    return [*examples[:at], how(examples[at]), *examples[at + 1 :]]
+    at = next(n for n, example in enumerate(examples) if selects(example))
+    return [*examples[:at], change(examples[at]), *examples[at + 1 :]]
 
 
-def clicked(example: Example) -> bool:
+def has_click(example: Example) -> bool:
     return example.labels == {"click": 1.0}
 
 
 def test_an_example_that_is_lost_is_noticed(world: World) -> None:
-    examples = joined(world)
+    examples = run_joiner(world)
     bought = next(e for e in examples if e.labels.get("purchase") == 1.0)
 
-    verdict = judged(world, [e for e in examples if e.example_id != bought.example_id])
+    verdict = check_examples(world, [e for e in examples if e.example_id != bought.example_id])
 
     assert (verdict.in_window - verdict.joined, len(verdict.untrue)) == (2, 1)  # the click and the purchase
 
 
 def test_an_example_that_is_said_twice_is_noticed(world: World) -> None:
-    examples = joined(world)
+    examples = run_joiner(world)
 
-    assert judged(world, [*examples, examples[5]]).duplicates == 1
+    assert check_examples(world, [*examples, examples[5]]).duplicates == 1
 
 
 def test_a_byte_of_another_row_is_noticed(world: World) -> None:
     def mix(example: Example) -> Example:
         item = example.groups["item"]
-        other = Packed(1, item.numbers[4:] + item.numbers[:4], item.ids)
+        other = PackedBlock(1, item.numbers[4:] + item.numbers[:4], item.ids)
         return replace(example, groups={**example.groups, "item": other})
 
-    assert judged(world, spoil(joined(world), clicked, mix)).wrong_features == 1
+    assert check_examples(world, change_first(run_joiner(world), has_click, mix)).wrong_features == 1
 
 
 @pytest.mark.parametrize(
@@ -114,40 +114,42 @@ def test_a_byte_of_another_row_is_noticed(world: World) -> None:
     ids=["score", "version", "id", "group"],
 )
 def test_what_was_not_served_so_is_noticed(world: World, how: Callable[[Example], Example]) -> None:
-    assert judged(world, spoil(joined(world), clicked, how)).wrong_features == 1
+    assert check_examples(world, change_first(run_joiner(world), has_click, how)).wrong_features == 1
 
 
 def test_a_label_before_its_event_is_noticed(world: World) -> None:
-    examples = spoil(joined(world), clicked, lambda e: replace(e, known_ms={"click": e.known_ms["click"] - 1}))
+    examples = change_first(
+        run_joiner(world), has_click, lambda e: replace(e, known_ms={"click": e.known_ms["click"] - 1})
+    )
 
-    assert judged(world, examples).early == 1
+    assert check_examples(world, examples).early == 1
 
 
 def test_silence_before_its_wait_is_over_is_noticed(world: World) -> None:
     def hurry(example: Example) -> Example:
         return replace(example, known_ms={"fraud": example.known_ms["fraud"] - 1})
 
-    examples = spoil(joined(world), lambda e: e.labels == {"fraud": 0.0} and e.revision == 1, hurry)
+    examples = change_first(run_joiner(world), lambda e: e.labels == {"fraud": 0.0} and e.revision == 1, hurry)
 
-    assert judged(world, examples).early == 1
+    assert check_examples(world, examples).early == 1
 
 
 def test_silence_before_anything_later_was_sent_is_noticed(world: World) -> None:
-    examples = joined(world)
+    examples = run_joiner(world)
     quiet = [e for e in examples if e.labels == {"fraud": 0.0} and e.revision == 1]
 
-    assert judged(world, examples, latest_ms=max(e.known_ms["fraud"] for e in quiet)).early > 0
+    assert check_examples(world, examples, latest_ms=max(e.known_ms["fraud"] for e in quiet)).early > 0
 
 
 def test_silence_although_a_click_lay_before_is_noticed_even_if_it_is_corrected(world: World) -> None:
-    examples = joined(world)
-    click = next(e for e in examples if clicked(e) and e.revision == 1 and is_in_time(world, e))
+    examples = run_joiner(world)
+    click = next(e for e in examples if has_click(e) and e.revision == 1 and is_in_time(world, e))
     due_ms = click.ts_ms + 30 * 60_000
     hasty = replace(
         click, revision=0, labels={"click": 0.0, "purchase": 0.0}, known_ms={"click": due_ms, "purchase": due_ms}
     )
 
-    verdict = judged(world, [hasty, *examples])
+    verdict = check_examples(world, [hasty, *examples])
 
     assert verdict.early >= 1
     assert verdict.untrue == []

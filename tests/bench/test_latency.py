@@ -9,7 +9,7 @@ from bench.latency import Figures, Row, Spread, spread_of
 from bench.watcher import Seen, read_seen
 
 
-def spread(p99: float) -> Spread:
+def make_spread(p99: float) -> Spread:
     return Spread(1.0, p99, p99, 100)
 
 
@@ -38,6 +38,6 @@ def test_what_a_watcher_has_written_is_read(tmp_path: Path) -> None:
     [(35, 24, 2.0, 0), (35.1, 24, 2.0, 1), (35, 23, 2.0, 1), (35, 24, 2.1, 1)],
 )
 def test_each_aim_is_looked_at(decision: float, bare: float, backlog: float, missed: int) -> None:
-    rows = {"500": Row(spread(decision), spread(50), spread(bare))}
+    rows = {"500": Row(make_spread(decision), make_spread(50), make_spread(bare))}
 
-    assert len(list(Figures(rows, backlog, spread(10), spread(20)).missed)) == missed
+    assert len(list(Figures(rows, backlog, make_spread(10), make_spread(20)).missed)) == missed

@@ -64,7 +64,7 @@ def test_what_is_missed_is_said_with_what_was_found() -> None:
 def test_a_small_shop_runs_to_its_figures(capsys: pytest.CaptureFixture[str]) -> None:
     status = main(["--json", "--scale", "0.06", "--seeds", "1", "--arms", "5h,retrain", "--plan", "epochs=1"])
 
-    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    printed = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert status in (0, 1)
-    assert set(told["online_minus_frozen_auc"]) == {"5h"}
-    assert {"update_to_retrain_cpu", "auc_to_retrain", "forgetting"} <= set(told)
+    assert set(printed["online_minus_frozen_auc"]) == {"5h"}
+    assert {"update_to_retrain_cpu", "auc_to_retrain", "forgetting"} <= set(printed)

@@ -12,14 +12,14 @@ def test_a_bench_that_does_not_exist_is_a_mistake_that_names_those_that_do(
     words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(words) == 2
-    said = capsys.readouterr().err
-    assert all(name in said for name in BENCHES)
+    printed = capsys.readouterr().err
+    assert all(name in printed for name in BENCHES)
 
 
 def test_help_names_every_bench(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
-    said = capsys.readouterr().out
-    assert all(name in said for name in BENCHES)
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in BENCHES)
 
 
 @pytest.mark.parametrize("name", sorted(BENCHES))

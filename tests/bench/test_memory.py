@@ -7,7 +7,7 @@ import pytest
 
 from bench.growth import flood, in_either_case, sources_of
 from bench.memory import MemoryBench, main
-from contract.touches import touches_of
+from contract.touches import extract_updates
 from demo.servers.redis_server import RedisServer
 
 
@@ -22,7 +22,7 @@ def test_a_flood_brings_nothing_but_new_ids() -> None:
     # given
     arrivals = list(flood(60))
     # when
-    ids = {entity for arrival in arrivals for entity, _ in touches_of(arrival.event)}
+    ids = {entity for arrival in arrivals for entity, _ in extract_updates(arrival.event)}
     # then
     assert (len(arrivals), len(ids)) == (10, 60)
 
@@ -58,7 +58,14 @@ def test_every_row_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     # when
     main(["--json", "--ids", "600", "--kept", "60"])
     # then
-    told = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert {row["name"].partition(",")[0] for row in told["rows"]} >= {"user", "device", "ip", "card", "item", "seller"}
-    assert {row["name"]: row["entities"] for row in told["rows"]}["flood of new ids"] == 600
-    assert abs(told["worst_off"]) == max(abs(row["off"]) for row in told["rows"])
+    printed = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert {row["name"].partition(",")[0] for row in printed["rows"]} >= {
+        "user",
+        "device",
+        "ip",
+        "card",
+        "item",
+        "seller",
+    }
+    assert {row["name"]: row["entities"] for row in printed["rows"]}["flood of new ids"] == 600
+    assert abs(printed["worst_off"]) == max(abs(row["off"]) for row in printed["rows"])

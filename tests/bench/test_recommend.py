@@ -13,12 +13,12 @@ from worker.redis_client import RedisClient
 BEGIN_MS = 1_700_000_000_000
 
 
-def case(*history: str, wanted: str = "x", left_out: str = "") -> Case:
+def make_case(*history: str, wanted: str = "x", left_out: str = "") -> Case:
     taken = [(item, BEGIN_MS + at * 1_000) for at, item in enumerate(history)]
     return Case(taken, frozenset(wanted.split()), frozenset(left_out.split()))
 
 
-def shop(*sessions: str, cases: list[Case]) -> Data:
+def make_data(*sessions: str, cases: list[Case]) -> Data:
     taken = [
         (f"u{user}", item, BEGIN_MS + user * 100_000 + at * 1_000)
         for user, session in enumerate(sessions)
@@ -28,22 +28,22 @@ def shop(*sessions: str, cases: list[Case]) -> Data:
 
 
 def test_a_list_is_judged_by_what_was_taken_next_and_where_it_stands() -> None:
-    data = shop("a b c d", cases=[case("a", wanted="b"), case("a", wanted="c")])
+    data = make_data("a b c d", cases=[make_case("a", wanted="b"), make_case("a", wanted="c")])
 
-    found = judge([["b", "c"], ["a", "c"]], data)
+    actual = judge([["b", "c"], ["a", "c"]], data)
 
-    assert found == Quality(recall_20=1.0, rank_20=0.75, coverage=0.75)
+    assert actual == Quality(recall_20=1.0, rank_20=0.75, coverage=0.75)
 
 
 def test_what_is_left_out_takes_no_place_of_a_list() -> None:
-    data = shop("a b", cases=[case("a", wanted="b", left_out=" ".join(f"n{n}" for n in range(30)))])
+    data = make_data("a b", cases=[make_case("a", wanted="b", left_out=" ".join(f"n{n}" for n in range(30)))])
 
     assert judge([[*(f"n{n}" for n in range(30)), "b"]], data).rank_20 == 1.0
     assert judge([[*(f"m{n}" for n in range(20)), "b"]], data).recall_20 == 0.0
 
 
 def test_of_several_wanted_items_the_ideal_order_counts_as_one() -> None:
-    data = shop("a b", cases=[case("a", wanted="b c")])._replace(rank="ndcg")
+    data = make_data("a b", cases=[make_case("a", wanted="b c")])._replace(rank="ndcg")
 
     assert judge([["b", "c"]], data).rank_20 == pytest.approx(1.0)
     assert 0.5 < judge([["n", "b", "c"]], data).rank_20 < 0.7
@@ -57,10 +57,10 @@ def test_each_prefix_of_a_session_is_a_case_of_its_own(tmp_path: Path) -> None:
         with gzip.open(folder / f"{name}.txt.gz", "wt") as file:
             file.write(text)
     # when
-    found = diginetica(tmp_path)
+    actual = diginetica(tmp_path)
     # then
-    assert [(user, item) for user, item, _ in found.taken] == [("s0", "i1"), ("s0", "i2"), ("s1", "i3")]
-    assert [([item for item, _ in c.history], sorted(c.wanted)) for c in found.cases] == [
+    assert [(user, item) for user, item, _ in actual.taken] == [("s0", "i1"), ("s0", "i2"), ("s1", "i3")]
+    assert [([item for item, _ in c.history], sorted(c.wanted)) for c in actual.cases] == [
         (["i1", "i2"], ["i3"]),
         (["i1"], ["i2"]),
     ]
@@ -73,7 +73,9 @@ def test_data_that_is_not_there_is_told(tmp_path: Path, capsys: pytest.CaptureFi
 
 def test_lists_come_from_redis_and_hold_what_followed_in_training(redis_url: str, tmp_path: Path) -> None:
     # given a shop in which b follows a, and y follows x
-    data = shop(*["a b"] * 150, *["x y x"] * 3, cases=[case("a", wanted="b"), case("y", "x", wanted="x")])
+    data = make_data(
+        *["a b"] * 150, *["x y x"] * 3, cases=[make_case("a", wanted="b"), make_case("y", "x", wanted="x")]
+    )
     client = RedisClient(url=redis_url, timeout_s=10)
     # when
     first, second = Served(data, client, tmp_path).lists(data.cases)
@@ -85,7 +87,7 @@ def test_lists_come_from_redis_and_hold_what_followed_in_training(redis_url: str
 
 def test_rivals_see_the_training_part_alone() -> None:
     # given
-    data = shop(*["a b"] * 3, "c d", cases=[case("a", "unheard of", wanted="b"), case("c", wanted="d")])
+    data = make_data(*["a b"] * 3, "c d", cases=[make_case("a", "unheard of", wanted="b"), make_case("c", wanted="d")])
     rivals = Rivals(data)
     # when
     lists = {name: [made[:2] for made in way] for name, way in rivals.cooccurrence().items()}
@@ -102,7 +104,7 @@ def test_noise_is_the_spread_over_seeds_and_a_lead_within_it_is_none() -> None:
         "cooccurrence": spread_of([Quality(0.29, 0.1, 1.0)]),
         "library": spread_of([Quality(0.27, 0.1, 1.0), Quality(0.31, 0.1, 1.0)]),
     }
-    found = list(missed({"shop": rows}))
+    actual = list(missed({"shop": rows}))
 
     assert rows["library"]["recall_20"] == [0.29, 0.02]
-    assert [sentence.partition(" of ours")[0] for sentence in found] == ["shop: recall_20"]
+    assert [sentence.partition(" of ours")[0] for sentence in actual] == ["shop: recall_20"]

@@ -15,8 +15,8 @@ def test_a_bundle_at_the_margin_loses_just_that() -> None:
 def test_a_small_run_takes_harmful_bundles_back_and_leaves_sound_ones(capsys: pytest.CaptureFixture[str]) -> None:
     status = main(["--json", "--scale", "0"])
 
-    told = json.loads(capsys.readouterr().out)
+    printed = json.loads(capsys.readouterr().out)
     assert status == 0
-    assert told["bundles"] == 3
-    assert told["found"]["click, sound"]["taken_back"] == 0
-    assert told["found"]["click, harmful"]["taken_back"] == 1
+    assert printed["bundles"] == 3
+    assert printed["found"]["click, sound"]["taken_back"] == 0
+    assert printed["found"]["click, harmful"]["taken_back"] == 1

@@ -9,13 +9,13 @@ from bench.log_segments import CONTROL, HEADER, Written, transactions
 from bench.swap import Figures
 from bench.swapping import Batch, Swapped, Swapping, Window, longest_gaps
 from bench.track import Track
-from contract.rows import Scored, ScoredKind
+from contract.rows import ScoredKind, ScoredRow
 from demo.servers.apache_kafka import ApacheKafka
 from demo.servers.redis_server import RedisServer
 from tests.worker.bundles import publish_tiny
 
 
-def written(base: int, records: int, producer: int, at_ms: int, *, ends: bool = False) -> bytes:
+def make_segment_batch(base: int, records: int, producer: int, at_ms: int, *, ends: bool = False) -> bytes:
     """A batch of so many records as it lies in a segment; `ends`: the marker of a transaction."""
     content = b"\0" * 10
     attributes = 0x10 | (CONTROL if ends else 0)
@@ -27,20 +27,20 @@ def test_transactions_are_told_apart_where_producers_take_turns_and_markers_come
     # given two producers, of which the second begins before the first one's marker is written
     segment = b"".join(
         [
-            written(0, 3, 7, 100),
-            written(3, 1, 7, 110),
-            written(4, 2, 8, 120),
-            written(6, 1, 7, 121, ends=True),
-            written(7, 1, 8, 122, ends=True),
-            written(8, 2, 7, 130),
-            written(10, 1, 7, 131, ends=True),
-            written(11, 5, 8, 140),
+            make_segment_batch(0, 3, 7, 100),
+            make_segment_batch(3, 1, 7, 110),
+            make_segment_batch(4, 2, 8, 120),
+            make_segment_batch(6, 1, 7, 121, ends=True),
+            make_segment_batch(7, 1, 8, 122, ends=True),
+            make_segment_batch(8, 2, 7, 130),
+            make_segment_batch(10, 1, 7, 131, ends=True),
+            make_segment_batch(11, 5, 8, 140),
         ]
     )
     # then what is open is left out, and so is what is written only in part
     expected = [Written((0, 1, 2, 3), 110), Written((4, 5), 120), Written((8, 9), 130)]
     assert list(transactions(segment)) == expected
-    assert list(transactions(segment + written(16, 1, 8, 150, ends=True)[:-1])) == expected
+    assert list(transactions(segment + make_segment_batch(16, 1, 8, 150, ends=True)[:-1])) == expected
     assert list(transactions(segment + bytes(200))) == expected
 
 
@@ -49,8 +49,8 @@ def test_a_header_is_as_kafka_writes_it() -> None:
     assert struct.calcsize(">qi") == 12
 
 
-def row(kind: ScoredKind, version: str) -> Scored:
-    return Scored(
+def make_row(kind: ScoredKind, version: str) -> ScoredRow:
+    return ScoredRow(
         event_id="e",
         kind=kind,
         user_id="u",
@@ -66,7 +66,12 @@ def row(kind: ScoredKind, version: str) -> Scored:
 
 def test_a_batch_of_two_models_is_mixed_and_one_that_was_aborted_is_none() -> None:
     # given
-    rows = {0: row("click", "v1"), 1: row("recommendation", "v2"), 2: row("order", "v1"), 3: row("order", "v1")}
+    rows = {
+        0: make_row("click", "v1"),
+        1: make_row("recommendation", "v2"),
+        2: make_row("order", "v1"),
+        3: make_row("order", "v1"),
+    }
     # then
     mixed, pure, aborted = (Batch.of(Written(offsets, 5), rows) for offsets in ((0, 1), (2, 3), (8, 9)))
     assert (mixed.lane, len(mixed.versions)) == ("browsing", 2)
@@ -148,8 +153,8 @@ def test_swaps_under_load_lose_nothing_and_mix_nothing(
         told=told,
     )
     # when
-    found = Swapping(kafka=apache_kafka, track=track, versions=["v1", "v2"], seed=seed).run(3, 1.0, print)
+    actual = Swapping(kafka=apache_kafka, track=track, versions=["v1", "v2"], seed=seed).run(3, 1.0, print)
     # then
-    assert (found.swaps, found.lost, found.contradicting, found.mixed_batches) == (3, 0, 0, 0)
-    assert found.events > 100
-    assert found.batches > 20
+    assert (actual.swaps, actual.lost, actual.contradicting, actual.mixed_batches) == (3, 0, 0, 0)
+    assert actual.events > 100
+    assert actual.batches > 20

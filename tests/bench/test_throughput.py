@@ -10,7 +10,7 @@ from bench.throughput import ratio_to_bare, worse
 from bench.ways import LANES, Lane, Runs, sized
 
 
-def drained(*speeds: float, cpu_us: float = 50.0) -> Drained:
+def make_drained(*speeds: float, cpu_us: float = 50.0) -> Drained:
     """A run that was looked at once a second, at these speeds; slow and dear until it is warm."""
     looks, events, at_s, cpu_s = [Look(0.0, 0, {"self": 0.0, "kafka": 0.0})], 0.0, 0.0, 0.0
     for speed in speeds:
@@ -21,21 +21,21 @@ def drained(*speeds: float, cpu_us: float = 50.0) -> Drained:
 
 def test_a_speed_is_told_for_each_second_after_it_is_warm() -> None:
     # given a run whose first second has less than a seventh of the events
-    run = drained(100, 900, 1_000, 1_100)
+    run = make_drained(100, 900, 1_000, 1_100)
     # then
     assert run.speeds == pytest.approx([1_000, 1_100])
     assert run.seconds == pytest.approx(2)
 
 
 def test_cpu_is_that_of_the_events_after_it_is_warm() -> None:
-    run = drained(1_000, 1_000, 1_000, 1_000, cpu_us=80.0)
+    run = make_drained(1_000, 1_000, 1_000, 1_000, cpu_us=80.0)
 
     assert run.cpu_us("self") == pytest.approx(80)
     assert run.cpu_us("kafka") == pytest.approx(40)
 
 
 def test_a_run_that_was_seen_twice_has_one_speed() -> None:
-    assert drained(500).speeds == pytest.approx([500])
+    assert make_drained(500).speeds == pytest.approx([500])
 
 
 def test_a_spread_is_the_least_the_middle_and_the_most() -> None:
@@ -45,8 +45,8 @@ def test_a_spread_is_the_least_the_middle_and_the_most() -> None:
 def test_the_ratio_to_the_bare_loop_is_taken_round_by_round() -> None:
     # given three rounds, in one of which the machine was busy for both and in one for ours alone
     runs = Runs()
-    runs.drained["ours"] = [drained(1_000, 1_000, cpu_us=us) for us in (60.0, 120.0, 300.0)]
-    runs.drained["bare"] = [drained(1_000, 1_000, cpu_us=us) for us in (40.0, 80.0, 40.0)]
+    runs.drained["ours"] = [make_drained(1_000, 1_000, cpu_us=us) for us in (60.0, 120.0, 300.0)]
+    runs.drained["bare"] = [make_drained(1_000, 1_000, cpu_us=us) for us in (40.0, 80.0, 40.0)]
     # then
     assert ratio_to_bare(runs) == pytest.approx(1.5)
 

@@ -6,22 +6,22 @@ from typing import TypeAlias
 
 import pytest
 
-from contract.memory import MemoryProfiles, Profiles
+from contract.memory import InMemoryProfileStore, ProfileStore
 from demo.servers.redis_server import RedisServer
-from worker.profile_store import RedisProfiles
+from worker.profile_store import RedisProfileStore
 from worker.redis_client import RedisClient
 
-NewStore: TypeAlias = Callable[[], Profiles]
+NewStore: TypeAlias = Callable[[], ProfileStore]
 
 
 @pytest.fixture(scope="module", params=["memory", "redis"])
 def new_store(request: pytest.FixtureRequest) -> Iterator[NewStore]:
     """Makes empty stores. For the whole module, since a property test asks for many in one run."""
     if request.param == "memory":
-        yield MemoryProfiles
+        yield InMemoryProfileStore
         return
     server: RedisServer = request.getfixturevalue("redis_server")
     client = RedisClient(url=server.url, timeout_s=20)
-    yield lambda: RedisProfiles(client=client, prefix=f"{uuid.uuid4().hex}:")
+    yield lambda: RedisProfileStore(client=client, prefix=f"{uuid.uuid4().hex}:")
     client.close()
     server.flush()

@@ -11,14 +11,14 @@ import msgspec
 import pytest
 
 from contract import bundle
-from contract.bundle import Manifest, current_version, point_to, publish, read_bundle
+from contract.bundle import Manifest, current_version, publish, read_bundle, set_current
 from contract.errors import BadBundle
 from contract.tasks import Task
 
 FILES: Final = {"decide.onnx": b"a graph", "golden.npz": b"golden", "empty.npz": b""}
 
 
-def manifest(version: str = "v1", parent: str | None = None) -> Manifest:
+def make_manifest(version: str = "v1", parent: str | None = None) -> Manifest:
     task = Task(name="fraud", kind="binary", groups=("user", "order"), graph="decide")
     return Manifest(
         version=version, parent=parent, created_ms=1, features={"amount": "abc"}, tasks=(task,), positions={"f/0": 3}
@@ -27,17 +27,17 @@ def manifest(version: str = "v1", parent: str | None = None) -> Manifest:
 
 def test_what_was_published_is_what_is_read(tmp_path: Path) -> None:
     # when
-    written = publish(tmp_path, manifest(), FILES)
+    written = publish(tmp_path, make_manifest(), FILES)
     # then
-    found = read_bundle(tmp_path, "v1")
-    assert (found.version, found.files, found.manifest) == ("v1", FILES, written)
-    assert msgspec.structs.replace(found.manifest, files={}) == manifest()
+    actual = read_bundle(tmp_path, "v1")
+    assert (actual.version, actual.files, actual.manifest) == ("v1", FILES, written)
+    assert msgspec.structs.replace(actual.manifest, files={}) == make_manifest()
 
 
 def test_publishing_points_to_the_new_version_and_leaves_nothing_else_behind(tmp_path: Path) -> None:
     # when
-    publish(tmp_path, manifest("v1"), FILES)
-    publish(tmp_path, manifest("v2", parent="v1"), FILES)
+    publish(tmp_path, make_manifest("v1"), FILES)
+    publish(tmp_path, make_manifest("v2", parent="v1"), FILES)
     # then
     assert current_version(tmp_path) == "v2"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["current.json", "v1", "v2"]
@@ -45,32 +45,32 @@ def test_publishing_points_to_the_new_version_and_leaves_nothing_else_behind(tmp
 
 def test_pointing_back_is_a_rollback(tmp_path: Path) -> None:
     # given
-    publish(tmp_path, manifest("v1"), FILES)
-    publish(tmp_path, manifest("v2"), FILES)
+    publish(tmp_path, make_manifest("v1"), FILES)
+    publish(tmp_path, make_manifest("v2"), FILES)
     # when
-    point_to(tmp_path, "v1")
+    set_current(tmp_path, "v1")
     # then
     assert current_version(tmp_path) == "v1"
 
 
 def test_a_version_is_published_once(tmp_path: Path) -> None:
     # given
-    publish(tmp_path, manifest(), FILES)
+    publish(tmp_path, make_manifest(), FILES)
     # then
     with pytest.raises(BadBundle, match="already there"):
-        publish(tmp_path, manifest(), {"decide.onnx": b"another"})
+        publish(tmp_path, make_manifest(), {"decide.onnx": b"another"})
     assert read_bundle(tmp_path, "v1").files == FILES
 
 
 SYNCS: Final = len(FILES) + 4  # each file, manifest, READY, the folder, the pointer; later it is replaced
 
 
-def fill_the_disk(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+def fail_fsync_from(monkeypatch: pytest.MonkeyPatch, first: int) -> None:
     """From the `at`-th time on that something is to be durable, its content written already, there is no room."""
     count, sync = iter(range(1_000)), os.fsync
 
     def fsync(handle: int) -> None:
-        if next(count) >= at:
+        if next(count) >= first:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         sync(handle)
 
@@ -82,12 +82,12 @@ def test_a_disk_that_fills_up_at_any_write_leaves_the_former_bundle_and_nothing_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:
     # given
-    publish(tmp_path, manifest("v1"), FILES)
+    publish(tmp_path, make_manifest("v1"), FILES)
     with monkeypatch.context() as full:
-        fill_the_disk(full, at)
+        fail_fsync_from(full, at)
         # when
         with pytest.raises(BadBundle, match=r"v2 should be .*Found: .*No space left on device"):
-            publish(tmp_path, manifest("v2"), FILES)
+            publish(tmp_path, make_manifest("v2"), FILES)
     # then
     assert current_version(tmp_path) == "v1"
     assert read_bundle(tmp_path, "v1").files == FILES
@@ -98,10 +98,10 @@ def test_a_bundle_that_is_pointed_to_is_published_although_the_disk_cannot_promi
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # given
-    publish(tmp_path, manifest("v1"), FILES)
-    fill_the_disk(monkeypatch, SYNCS)
+    publish(tmp_path, make_manifest("v1"), FILES)
+    fail_fsync_from(monkeypatch, SYNCS)
     # when
-    publish(tmp_path, manifest("v2"), FILES)
+    publish(tmp_path, make_manifest("v2"), FILES)
     # then
     assert current_version(tmp_path) == "v2"
 
@@ -111,11 +111,11 @@ def test_a_bundle_that_had_no_room_can_be_published_once_there_is(
 ) -> None:
     # given
     with monkeypatch.context() as full:
-        fill_the_disk(full, SYNCS - 1)
+        fail_fsync_from(full, SYNCS - 1)
         with pytest.raises(BadBundle, match="No space"):
-            publish(tmp_path, manifest(), FILES)
+            publish(tmp_path, make_manifest(), FILES)
     # when
-    publish(tmp_path, manifest(), FILES)
+    publish(tmp_path, make_manifest(), FILES)
     # then
     assert read_bundle(tmp_path, "v1").files == FILES
 
@@ -127,7 +127,7 @@ def test_a_file_of_which_half_has_room_leaves_nothing(tmp_path: Path) -> None:
     # when
     try:
         with pytest.raises(BadBundle, match=r"Bundle v1 should be written whole. Found: .*File too large"):
-            publish(tmp_path, manifest(), {"decide.onnx": b"x" * 6_000})
+            publish(tmp_path, make_manifest(), {"decide.onnx": b"x" * 6_000})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     # then
@@ -140,7 +140,7 @@ def test_what_an_earlier_life_left_half_written_is_cleared_away(tmp_path: Path) 
     aside.mkdir()
     (aside / "old.onnx").write_bytes(b"half")
     # when
-    publish(tmp_path, manifest(), FILES)
+    publish(tmp_path, make_manifest(), FILES)
     # then
     assert sorted(path.name for path in (tmp_path / "v1").iterdir()) == sorted([*FILES, "READY", "manifest.json"])
     assert not aside.exists()
@@ -148,13 +148,13 @@ def test_what_an_earlier_life_left_half_written_is_cleared_away(tmp_path: Path) 
 
 def test_a_pointer_that_has_no_room_stays_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # given
-    publish(tmp_path, manifest("v1"), FILES)
-    publish(tmp_path, manifest("v2"), FILES)
+    publish(tmp_path, make_manifest("v1"), FILES)
+    publish(tmp_path, make_manifest("v2"), FILES)
     # when
     with monkeypatch.context() as full:
-        fill_the_disk(full, 0)
+        fail_fsync_from(full, 0)
         with pytest.raises(BadBundle, match=r"current\.json should be written whole. Found: .*No space"):
-            point_to(tmp_path, "v1")
+            set_current(tmp_path, "v1")
     # then
     assert current_version(tmp_path) == "v2"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["current.json", "v1", "v2"]
@@ -162,10 +162,10 @@ def test_a_pointer_that_has_no_room_stays_whole(tmp_path: Path, monkeypatch: pyt
 
 def test_the_pointer_is_replaced_at_once(tmp_path: Path) -> None:
     # given a reader that has opened the old pointer
-    publish(tmp_path, manifest("v1"), FILES)
+    publish(tmp_path, make_manifest("v1"), FILES)
     with (tmp_path / "current.json").open("rb") as reader:
         # when
-        publish(tmp_path, manifest("v2"), FILES)
+        publish(tmp_path, make_manifest("v2"), FILES)
         # then it still reads all of the old one, since the new one is another file
         assert json.loads(reader.read()) == {"version": "v1"}
         assert os.fstat(reader.fileno()).st_ino != (tmp_path / "current.json").stat().st_ino
@@ -187,7 +187,7 @@ def test_a_broken_pointer_is_a_bad_bundle(tmp_path: Path, pointer: bytes) -> Non
 @pytest.mark.parametrize("place", [0, -1])
 def test_one_other_byte_in_a_file_is_noticed(tmp_path: Path, name: str, place: int) -> None:
     # given
-    publish(tmp_path, manifest(), FILES)
+    publish(tmp_path, make_manifest(), FILES)
     path = tmp_path / "v1" / name
     content = bytearray(path.read_bytes())
     content[place] ^= 1
@@ -199,7 +199,7 @@ def test_one_other_byte_in_a_file_is_noticed(tmp_path: Path, name: str, place: i
 
 def test_a_file_cut_short_or_gone_is_noticed(tmp_path: Path) -> None:
     # given
-    publish(tmp_path, manifest(), FILES)
+    publish(tmp_path, make_manifest(), FILES)
     path = tmp_path / "v1" / "decide.onnx"
     path.write_bytes(path.read_bytes()[:-1])
     # then
@@ -212,7 +212,7 @@ def test_a_file_cut_short_or_gone_is_noticed(tmp_path: Path) -> None:
 
 def test_a_bundle_without_ready_is_not_there_yet(tmp_path: Path) -> None:
     # given
-    publish(tmp_path, manifest(), FILES)
+    publish(tmp_path, make_manifest(), FILES)
     (tmp_path / "v1" / "READY").unlink()
     # then
     with pytest.raises(BadBundle, match="no READY"):
@@ -221,7 +221,7 @@ def test_a_bundle_without_ready_is_not_there_yet(tmp_path: Path) -> None:
 
 def test_a_link_is_refused_even_to_the_right_bytes(tmp_path: Path) -> None:
     # given
-    publish(tmp_path, manifest(), FILES)
+    publish(tmp_path, make_manifest(), FILES)
     path = tmp_path / "v1" / "decide.onnx"
     path.rename(tmp_path / "elsewhere")
     path.symlink_to(tmp_path / "elsewhere")
@@ -233,8 +233,8 @@ def test_a_link_is_refused_even_to_the_right_bytes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["../secret", "/etc/hostname", "a/b", "..", ""])
 def test_a_file_outside_the_folder_is_refused(tmp_path: Path, name: str) -> None:
     # given
-    publish(tmp_path, manifest(), FILES)
-    changed = msgspec.structs.replace(manifest(), files={name: "0" * 64})
+    publish(tmp_path, make_manifest(), FILES)
+    changed = msgspec.structs.replace(make_manifest(), files={name: "0" * 64})
     (tmp_path / "v1" / "manifest.json").write_bytes(msgspec.json.encode(changed))
     # then
     with pytest.raises(BadBundle):
@@ -245,17 +245,17 @@ def test_a_larger_file_than_agreed_is_refused_before_it_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # given
-    publish(tmp_path, manifest(), FILES)
+    publish(tmp_path, make_manifest(), FILES)
     monkeypatch.setattr(bundle, "FILE_BYTES_MAX", len(FILES["decide.onnx"]) - 1)
     # then
     with pytest.raises(BadBundle, match="at most"):
         read_bundle(tmp_path, "v1")
 
 
-@pytest.mark.parametrize("content", [b"", b"{}", b"\xff", msgspec.json.encode(manifest("v2"))])
+@pytest.mark.parametrize("content", [b"", b"{}", b"\xff", msgspec.json.encode(make_manifest("v2"))])
 def test_a_manifest_that_is_broken_or_of_another_version_is_refused(tmp_path: Path, content: bytes) -> None:
     # given
-    publish(tmp_path, manifest(), FILES)
+    publish(tmp_path, make_manifest(), FILES)
     (tmp_path / "v1" / "manifest.json").write_bytes(content)
     # then
     with pytest.raises(BadBundle):
@@ -264,6 +264,6 @@ def test_a_manifest_that_is_broken_or_of_another_version_is_refused(tmp_path: Pa
 
 @pytest.mark.parametrize("version", ["v9", "../v1", ""])
 def test_a_version_that_is_not_there_is_refused(tmp_path: Path, version: str) -> None:
-    publish(tmp_path / "bundles", manifest(), FILES)
+    publish(tmp_path / "bundles", make_manifest(), FILES)
     with pytest.raises(BadBundle):
         read_bundle(tmp_path / "bundles", version)

@@ -48,17 +48,17 @@ WHOLE: Final[dict[str, dict[str, Any]]] = {
 }
 
 
-def written(kind: str, **changes: Any) -> bytes:
+def encode_event(kind: str, **changes: Any) -> bytes:
     """A whole event of a kind with some fields changed; `...` leaves a field out."""
     fields = {**WHOLE[kind], **changes}
     return json.dumps({name: value for name, value in fields.items() if value is not ...}).encode()
 
 
-def nested(name: str, depth: int) -> bytes:
+def make_nested_json(name: str, depth: int) -> bytes:
     return f'{{"{name}":'.encode() + b"[" * depth + b"]" * depth + b"}"
 
 
-def outcome(kind: str, value: bytes | None) -> str:
+def decode_outcome(kind: str, value: bytes | None) -> str:
     try:
         decode(kind, value)
     except BadEvent as error:
@@ -66,7 +66,7 @@ def outcome(kind: str, value: bytes | None) -> str:
     return "decoded"
 
 
-def reason_of(kind: str, value: bytes | None) -> str:
+def find_reason(kind: str, value: bytes | None) -> str:
     with pytest.raises(BadEvent) as caught:
         decode(kind, value)
     assert caught.value.reason in REASONS
@@ -79,54 +79,62 @@ BAD: Final[Mapping[str, tuple[str, bytes | None, str]]] = {
     "no bytes": ("orders", b"", "empty"),
     "blanks": ("orders", b"   ", "not_json"),
     "not JSON": ("orders", b"hello", "not_json"),
-    "half a document": ("orders", written("orders")[:-1], "not_json"),
-    "a byte order mark": ("orders", b"\xef\xbb\xbf" + written("orders"), "not_json"),
-    "NaN": ("orders", written("orders", amount=float("nan")), "not_json"),
-    "NaN where nobody looks": ("orders", written("orders", unknown=float("nan")), "not_json"),
-    "Infinity": ("orders", written("orders", amount=float("inf")), "not_json"),
-    "half a surrogate": ("searches", written("searches", query="\ud800"), "not_json"),
+    "half a document": ("orders", encode_event("orders")[:-1], "not_json"),
+    "a byte order mark": ("orders", b"\xef\xbb\xbf" + encode_event("orders"), "not_json"),
+    "NaN": ("orders", encode_event("orders", amount=float("nan")), "not_json"),
+    "NaN where nobody looks": ("orders", encode_event("orders", unknown=float("nan")), "not_json"),
+    "Infinity": ("orders", encode_event("orders", amount=float("inf")), "not_json"),
+    "half a surrogate": ("searches", encode_event("searches", query="\ud800"), "not_json"),
     "not UTF-8": ("orders", b"\xff\xfe", "not_utf8"),
-    "UTF-16": ("orders", written("orders").decode().encode("utf-16"), "not_utf8"),
+    "UTF-16": ("orders", encode_event("orders").decode().encode("utf-16"), "not_utf8"),
     "not UTF-8 in a field that is kept": ("searches", b'{"query":"\xff"}', "not_utf8"),
-    "not UTF-8 in a field that is skipped": ("orders", written("orders")[:-1] + b',"x":"\xff"}', "not_utf8"),
-    "1e400": ("orders", written("orders").replace(b'"amount": 2.5', b'"amount": 1e400'), "out_of_range"),
-    "an integer of 400 digits": ("orders", written("orders", amount=10**400), "out_of_range"),
-    "a stock of 400 digits": ("products", written("products", stock=10**400), "out_of_range"),
-    "a stock of 5,000 digits": ("products", written("products", stock=0)[:-2] + b"1" * 5_000 + b"}", "out_of_range"),
-    "a negative amount": ("orders", written("orders", amount=-0.01), "out_of_range"),
-    "a negative time": ("orders", written("orders", ts_ms=-1), "out_of_range"),
-    "a quantity of nothing": ("orders", written("orders", lines=[{**LINE, "quantity": 0}]), "out_of_range"),
-    "a negative price": ("orders", written("orders", lines=[{**LINE, "unit_price": -1}]), "out_of_range"),
-    "six stars": ("reviews", written("reviews", rating=6), "out_of_range"),
-    "text for a number": ("orders", written("orders", amount="2.5"), "wrong_type"),
-    "a number for an id": ("orders", written("orders", user_id=5), "wrong_type"),
-    "a fraction of a millisecond": ("orders", written("orders", ts_ms=1.5), "wrong_type"),
+    "not UTF-8 in a field that is skipped": ("orders", encode_event("orders")[:-1] + b',"x":"\xff"}', "not_utf8"),
+    "1e400": ("orders", encode_event("orders").replace(b'"amount": 2.5', b'"amount": 1e400'), "out_of_range"),
+    "an integer of 400 digits": ("orders", encode_event("orders", amount=10**400), "out_of_range"),
+    "a stock of 400 digits": ("products", encode_event("products", stock=10**400), "out_of_range"),
+    "a stock of 5,000 digits": (
+        "products",
+        encode_event("products", stock=0)[:-2] + b"1" * 5_000 + b"}",
+        "out_of_range",
+    ),
+    "a negative amount": ("orders", encode_event("orders", amount=-0.01), "out_of_range"),
+    "a negative time": ("orders", encode_event("orders", ts_ms=-1), "out_of_range"),
+    "a quantity of nothing": ("orders", encode_event("orders", lines=[{**LINE, "quantity": 0}]), "out_of_range"),
+    "a negative price": ("orders", encode_event("orders", lines=[{**LINE, "unit_price": -1}]), "out_of_range"),
+    "six stars": ("reviews", encode_event("reviews", rating=6), "out_of_range"),
+    "text for a number": ("orders", encode_event("orders", amount="2.5"), "wrong_type"),
+    "a number for an id": ("orders", encode_event("orders", user_id=5), "wrong_type"),
+    "a fraction of a millisecond": ("orders", encode_event("orders", ts_ms=1.5), "wrong_type"),
     "an array": ("orders", b"[]", "wrong_type"),
     "null": ("orders", b"null", "wrong_type"),
-    "null for an id": ("orders", written("orders", user_id=None), "wrong_type"),
-    "a surface nobody knows": ("clicks", written("clicks", surface="moon"), "wrong_type"),
-    "no user": ("orders", written("orders", user_id=...), "missing_field"),
-    "no event id": ("orders", written("orders", event_id=...), "missing_field"),
-    "a line without a price": ("orders", written("orders", lines=[{"item_id": "i", "quantity": 1}]), "missing_field"),
-    "no lines": ("orders", written("orders", lines=[]), "too_long"),
-    "2,001 lines": ("orders", written("orders", lines=[LINE] * 2_001), "too_long"),
-    "2,001 items": ("impressions", written("impressions", items=["i"] * 2_001), "too_long"),
-    "a long currency": ("orders", written("orders", currency="E" * 129), "too_long"),
-    "300 KiB": ("searches", written("searches", query="x" * 300 * 1_024), "too_large"),
-    "10,000 deep in a field that is skipped": ("orders", nested("x", 10_000), "too_deep"),
-    "10,000 deep in a field that is kept": ("orders", nested("lines", 10_000), "wrong_type"),
+    "null for an id": ("orders", encode_event("orders", user_id=None), "wrong_type"),
+    "a surface nobody knows": ("clicks", encode_event("clicks", surface="moon"), "wrong_type"),
+    "no user": ("orders", encode_event("orders", user_id=...), "missing_field"),
+    "no event id": ("orders", encode_event("orders", event_id=...), "missing_field"),
+    "a line without a price": (
+        "orders",
+        encode_event("orders", lines=[{"item_id": "i", "quantity": 1}]),
+        "missing_field",
+    ),
+    "no lines": ("orders", encode_event("orders", lines=[]), "too_long"),
+    "2,001 lines": ("orders", encode_event("orders", lines=[LINE] * 2_001), "too_long"),
+    "2,001 items": ("impressions", encode_event("impressions", items=["i"] * 2_001), "too_long"),
+    "a long currency": ("orders", encode_event("orders", currency="E" * 129), "too_long"),
+    "300 KiB": ("searches", encode_event("searches", query="x" * 300 * 1_024), "too_large"),
+    "10,000 deep in a field that is skipped": ("orders", make_nested_json("x", 10_000), "too_deep"),
+    "10,000 deep in a field that is kept": ("orders", make_nested_json("lines", 10_000), "wrong_type"),
     "10,000 deep from the start": ("orders", b"[" * 10_000 + b"]" * 10_000, "wrong_type"),
-    "a control character in an id": ("orders", written("orders", user_id="a\u0000b"), "bad_id"),
-    "a line feed after an id": ("orders", written("orders", user_id="a\n"), "bad_id"),
-    "an empty id": ("orders", written("orders", user_id=""), "bad_id"),
-    "not an address": ("orders", written("orders", ip="localhost!"), "bad_id"),
+    "a control character in an id": ("orders", encode_event("orders", user_id="a\u0000b"), "bad_id"),
+    "a line feed after an id": ("orders", encode_event("orders", user_id="a\n"), "bad_id"),
+    "an empty id": ("orders", encode_event("orders", user_id=""), "bad_id"),
+    "not an address": ("orders", encode_event("orders", ip="localhost!"), "bad_id"),
 }
 
 
 @pytest.mark.parametrize("wrong", BAD)
 def test_a_wrong_record_has_its_reason(wrong: str) -> None:
     kind, value, reason = BAD[wrong]
-    assert reason_of(kind, value) == reason
+    assert find_reason(kind, value) == reason
 
 
 def test_every_reason_is_proven() -> None:
@@ -136,20 +144,20 @@ def test_every_reason_is_proven() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_whole_event_of_each_kind_decodes(kind: str) -> None:
-    event = decode(kind, written(kind))
+    event = decode(kind, encode_event(kind))
     assert type(event) is KINDS[kind]
     assert event.event_id == "e1"
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_unknown_fields_are_ignored_so_that_producers_can_move_first(kind: str) -> None:
-    assert decode(kind, written(kind, new_field={"deep": [1, None]})) == decode(kind, written(kind))
+    assert decode(kind, encode_event(kind, new_field={"deep": [1, None]})) == decode(kind, encode_event(kind))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_required_field_is_missed(kind: str) -> None:
     for name in WHOLE[kind]:
-        assert reason_of(kind, written(kind, **{name: ...})) == "missing_field"
+        assert find_reason(kind, encode_event(kind, **{name: ...})) == "missing_field"
 
 
 @pytest.mark.parametrize(
@@ -178,18 +186,18 @@ def test_each_required_field_is_missed(kind: str) -> None:
     ],
 )
 def test_a_bound_holds_from_both_sides(kind: str, inside: dict[str, Any], outside: dict[str, Any], reason: str) -> None:
-    assert outcome(kind, written(kind, **inside)) == "decoded"
-    assert reason_of(kind, written(kind, **outside)) == reason
+    assert decode_outcome(kind, encode_event(kind, **inside)) == "decoded"
+    assert find_reason(kind, encode_event(kind, **outside)) == reason
 
 
 def test_a_record_may_have_256_kib_and_not_a_byte_more() -> None:
     # given
-    blank = written("orders")
+    blank = encode_event("orders")
     largest = blank + b" " * (RECORD_BYTES_MAX - len(blank))
     # then
     assert RECORD_BYTES_MAX == 256 * 1_024
     assert decode("orders", largest) == decode("orders", blank)
-    assert reason_of("orders", largest + b" ") == "too_large"
+    assert find_reason("orders", largest + b" ") == "too_large"
 
 
 @pytest.mark.parametrize("length", [0, TEXT_CHARS_MAX - 1, TEXT_CHARS_MAX, TEXT_CHARS_MAX + 1, 5_000])
@@ -205,7 +213,7 @@ def test_a_record_may_have_256_kib_and_not_a_byte_more() -> None:
     ],
 )
 def test_text_is_cut_and_not_refused(kind: str, field: str, length: int) -> None:
-    event = decode(kind, written(kind, **{field: "ü" * length}))
+    event = decode(kind, encode_event(kind, **{field: "ü" * length}))
     assert getattr(event, field) == "ü" * min(length, TEXT_CHARS_MAX)
 
 
@@ -214,22 +222,22 @@ ALLOWED: Final = "ABCXYZabcxyz0189._~@+=/#$&*!, -"
 
 @pytest.mark.parametrize("character", ALLOWED)
 def test_an_id_may_hold(character: str) -> None:
-    assert outcome("erasures", written("erasures", user_id=character)) == "decoded"
+    assert decode_outcome("erasures", encode_event("erasures", user_id=character)) == "decoded"
 
 
 @given(character=st.characters().filter(lambda c: not (c.isascii() and (c.isalnum() or c in ALLOWED))))
 def test_an_id_holds_nothing_else(character: str) -> None:
-    assert reason_of("erasures", written("erasures", user_id=f"a{character}b")) in ("bad_id", "not_json")
+    assert find_reason("erasures", encode_event("erasures", user_id=f"a{character}b")) in ("bad_id", "not_json")
 
 
 @pytest.mark.parametrize("character", "{}:\n\t\x7f\"'%\\|é")
 def test_an_id_holds_neither_what_structures_keys_nor_control_characters(character: str) -> None:
-    assert reason_of("erasures", written("erasures", user_id=character)) == "bad_id"
+    assert find_reason("erasures", encode_event("erasures", user_id=character)) == "bad_id"
 
 
 @given(value=st.one_of(st.binary(max_size=200), st.text().map(str.encode)), kind=st.sampled_from(sorted(KINDS)))
 def test_no_bytes_end_the_process(value: bytes, kind: str) -> None:
-    assert outcome(kind, value) in {"decoded", *REASONS}
+    assert decode_outcome(kind, value) in {"decoded", *REASONS}
 
 
 json_values = st.recursive(
@@ -242,11 +250,11 @@ json_values = st.recursive(
 @given(data=st.data(), kind=st.sampled_from(sorted(KINDS)))
 def test_no_value_of_any_field_ends_the_process(data: st.DataObject, kind: str) -> None:
     field = data.draw(st.sampled_from(sorted(DECODERS[kind].type.__struct_fields__)))
-    assert outcome(kind, written(kind, **{field: data.draw(json_values)})) in {"decoded", *REASONS}
+    assert decode_outcome(kind, encode_event(kind, **{field: data.draw(json_values)})) in {"decoded", *REASONS}
 
 
-def at(ts_ms: int) -> Event:
-    return decode("clicks", written("clicks", ts_ms=ts_ms))
+def make_event_at(ts_ms: int) -> Event:
+    return decode("clicks", encode_event("clicks", ts_ms=ts_ms))
 
 
 @pytest.mark.parametrize(("ahead_ms", "moved"), [(AHEAD_MS_MAX, False), (AHEAD_MS_MAX + 1, True), (-(10**9), False)])
@@ -254,7 +262,7 @@ def test_a_time_more_than_five_minutes_ahead_of_its_record_is_moved_to_it(ahead_
     # given
     kafka_ms = 1_700_000_000_000
     # when
-    event, was_moved = clamp(at(kafka_ms + ahead_ms), kafka_ms)
+    event, was_moved = clamp(make_event_at(kafka_ms + ahead_ms), kafka_ms)
     # then
     assert was_moved is moved
     assert event.ts_ms == (kafka_ms if moved else kafka_ms + ahead_ms)
@@ -262,40 +270,40 @@ def test_a_time_more_than_five_minutes_ahead_of_its_record_is_moved_to_it(ahead_
 
 def test_the_year_3000_is_clamped_and_keeps_everything_else() -> None:
     # given
-    year_3000 = decode("orders", written("orders", ts_ms=32_503_680_000_000, card_id="c1"))
+    year_3000 = decode("orders", encode_event("orders", ts_ms=32_503_680_000_000, card_id="c1"))
     # when
     event, moved = clamp(year_3000, 1_700_000_000_000)
     # then
     assert moved
-    assert event == decode("orders", written("orders", ts_ms=1_700_000_000_000, card_id="c1"))
+    assert event == decode("orders", encode_event("orders", ts_ms=1_700_000_000_000, card_id="c1"))
 
 
 @pytest.mark.parametrize(("ts_ms", "kept"), [(TS_MS_MAX, True), (TS_MS_MAX + 1, False)])
 def test_a_time_after_2099_by_the_records_own_timestamp_is_refused(ts_ms: int, kept: bool) -> None:
     if kept:
-        assert clamp(at(ts_ms), ts_ms)[0].ts_ms == ts_ms
+        assert clamp(make_event_at(ts_ms), ts_ms)[0].ts_ms == ts_ms
         return
     with pytest.raises(BadEvent) as caught:
-        clamp(at(ts_ms), ts_ms)
+        clamp(make_event_at(ts_ms), ts_ms)
     assert caught.value.reason == "bad_time"
 
 
 def test_a_record_without_a_timestamp_moves_nothing() -> None:
-    event, moved = clamp(at(1_700_000_000_000), -1)
+    event, moved = clamp(make_event_at(1_700_000_000_000), -1)
     assert (event.ts_ms, moved) == (1_700_000_000_000, False)
 
 
 def test_optional_fields_have_defaults() -> None:
-    order = decode("orders", written("orders"))
+    order = decode("orders", encode_event("orders"))
     assert isinstance(order, Order)
     assert (order.card_id, order.device_id, order.ip, order.platform) == (None, None, None, None)
-    click = decode("clicks", written("clicks", rank=None, surface="cart", platform="app"))
+    click = decode("clicks", encode_event("clicks", rank=None, surface="cart", platform="app"))
     assert isinstance(click, Click)
     assert (click.rank, click.surface, click.platform) == (None, "cart", "app")
 
 
 def test_an_event_cannot_be_changed() -> None:
-    review = decode("reviews", written("reviews"))
+    review = decode("reviews", encode_event("reviews"))
     assert isinstance(review, Review)
     with pytest.raises(AttributeError):
         review.rating = 1.0  # type: ignore[misc]

@@ -14,22 +14,22 @@ from hypothesis import strategies as st
 from contract.encoding import Encoder
 from contract.errors import BadConfig
 from contract.events import Click, Line, Order, Product, Search
-from contract.features import WIDTHS, Feature, FeatureSet, Known, read_features, text_ids
+from contract.features import WIDTHS, Feature, FeatureSet, ProfileAggregates, encode_text, read_features
 from contract.hashing import hash_id
-from contract.memory import MemoryProfiles, fold
-from contract.profiles import AGGREGATES, RING
-from contract.touches import Arrival, columns
+from contract.memory import InMemoryProfileStore, fold
+from contract.profiles import AGGREGATES, RING_SIZE
+from contract.touches import Arrival, to_updates
 
 ROOT: Final = Path(__file__).parents[2]
-NOTHING: Final = Known({}, {})
+NOTHING: Final = ProfileAggregates({}, {})
 
 
-def declared(**features: tuple[str, str, str]) -> FeatureSet:
+def declare_features(**features: tuple[str, str, str]) -> FeatureSet:
     """A set from name=(group, kind, source)."""
     return FeatureSet(Feature(name, *rest) for name, rest in features.items())  # type: ignore[arg-type]
 
 
-def order(number: int = 0, **changes: Any) -> Order:
+def make_order(number: int = 0, **changes: Any) -> Order:
     whole: dict[str, Any] = {
         "event_id": f"o{number}",
         "ts_ms": 1_700_000_000_000 + 1_000 * number,
@@ -42,8 +42,8 @@ def order(number: int = 0, **changes: Any) -> Order:
     return Order(**{**whole, **changes})
 
 
-def numbers(source: str, event: Any, group: str = "order") -> float:
-    block = declared(x=(group, "number", source)).encode(group, [event], NOTHING)
+def encode_number(source: str, event: Any, group: str = "order") -> float:
+    block = declare_features(x=(group, "number", source)).encode(group, [event], NOTHING)
     return float(block.numbers[0, 0])
 
 
@@ -60,37 +60,39 @@ def numbers(source: str, event: Any, group: str = "order") -> float:
     ],
 )
 def test_numbers_of_an_order(source: str, value: float) -> None:
-    whole = order(account_created_ms=1_700_000_000_000 - 60_000, shipping_country="DE", billing_country="FR")
-    assert numbers(source, whole) == value
+    whole = make_order(account_created_ms=1_700_000_000_000 - 60_000, shipping_country="DE", billing_country="FR")
+    assert encode_number(source, whole) == value
 
 
 @pytest.mark.parametrize("source", ["event.account_age_s", "event.abroad", "event.account_created_ms", "event.rank"])
 def test_a_number_that_is_not_known_is_nan(source: str) -> None:
-    assert np.isnan(numbers(source, order()))
+    assert np.isnan(encode_number(source, make_order()))
 
 
 @pytest.mark.parametrize("source", ["event.surface", "event.device_id"])
 def test_an_id_that_is_not_known_is_0_and_no_other_is(source: str) -> None:
     # given
-    features = declared(x=("context", "category", source))
+    features = declare_features(x=("context", "category", source))
     click = Click(event_id="e", ts_ms=1, user_id="u", item_id="i", surface="cart", device_id="d")
     # then
-    assert features.encode("context", [order()], NOTHING).ids.tolist() == [[0]]
+    assert features.encode("context", [make_order()], NOTHING).ids.tolist() == [[0]]
     assert features.encode("context", [click], NOTHING).ids[0, 0] > 0
 
 
 def test_equal_words_in_two_fields_have_two_ids() -> None:
     # given
-    features = declared(a=("order", "category", "event.shipping_country"), b=("order", "category", "event.currency"))
+    features = declare_features(
+        a=("order", "category", "event.shipping_country"), b=("order", "category", "event.currency")
+    )
     # when
-    ids = features.encode("order", [order(shipping_country="EUR")], NOTHING).ids
+    ids = features.encode("order", [make_order(shipping_country="EUR")], NOTHING).ids
     # then
     assert ids.tolist() == [[hash_id("shipping_country=EUR"), hash_id("currency=EUR")]]
 
 
 def test_columns_stand_in_the_order_of_declaration_numbers_apart_from_ids() -> None:
     # given
-    features = declared(
+    features = declare_features(
         second=("order", "category", "event.currency"),
         first=("order", "number", "event.quantity"),
         other=("user", "sequence", "profile.user.recent"),
@@ -101,11 +103,11 @@ def test_columns_stand_in_the_order_of_declaration_numbers_apart_from_ids() -> N
     assert [feature.name for feature in features.numbers("order")] == ["first", "last"]
     assert {group: features.widths(group) for group in ("order", "user", "query", "item")} == {
         "order": (2, 1),
-        "user": (0, RING),
+        "user": (0, RING_SIZE),
         "query": (0, WIDTHS["text"]),
         "item": (0, 0),
     }
-    assert features.encode("order", [order()], NOTHING).numbers.tolist() == [[5.0, 8.0]]
+    assert features.encode("order", [make_order()], NOTHING).numbers.tolist() == [[5.0, 8.0]]
 
 
 RATIO: Final[Mapping[str, tuple[str, str, str]]] = {
@@ -122,22 +124,22 @@ def test_a_ratio_is_unknown_unless_its_denominator_is_positive(age_s: float | No
     # given
     created = None if age_s is None else 1_700_000_000_000 - int(age_s * 1_000)
     # when
-    block = declared(**RATIO).encode("order", [order(account_created_ms=created)], NOTHING)
+    block = declare_features(**RATIO).encode("order", [make_order(account_created_ms=created)], NOTHING)
     # then
     np.testing.assert_array_equal(block.numbers[0, 2], np.float32(share))
 
 
 def test_profiles_speak_of_the_first_entity_of_a_kind_and_of_none_with_nan() -> None:
     # given two orders with one card after one another, and a click that has none
-    features = declared(
+    features = declare_features(
         count=("order", "number", "profile.card.orders.count_10m"), recent=("user", "sequence", "profile.card.recent")
     )
     click = Click(event_id="e", ts_ms=1_700_000_009_000, user_id="u", item_id="i")
-    log = [Arrival("orders/0", n, order(n, card_id="c", user_id=f"u{n}")) for n in range(2)]
-    touches = columns([*log, Arrival("clicks/0", 0, click)])
-    memory = fold(MemoryProfiles().read(touches.entities), touches)
+    log = [Arrival("orders/0", n, make_order(n, card_id="c", user_id=f"u{n}")) for n in range(2)]
+    touches = to_updates([*log, Arrival("clicks/0", 0, click)])
+    memory = fold(InMemoryProfileStore().read(touches.entities), touches)
     # when
-    blocks = Encoder(features).before(memory, [0, 1, 2], ["order", "user"])
+    blocks = Encoder(features).encode_before(memory, [0, 1, 2], ["order", "user"])
     # then
     np.testing.assert_array_equal(blocks["order"].numbers[:, 0], [0.0, 1.0, np.nan])
     assert blocks["user"].ids[:, 0].tolist() == [0, hash_id("user:u0"), 0]
@@ -145,10 +147,10 @@ def test_profiles_speak_of_the_first_entity_of_a_kind_and_of_none_with_nan() -> 
 
 def test_an_encoder_of_no_profile_feature_asks_profiles_nothing() -> None:
     # given
-    touches = columns([Arrival("orders/0", 0, order())])
-    memory = fold(MemoryProfiles().read(touches.entities), touches)
+    touches = to_updates([Arrival("orders/0", 0, make_order())])
+    memory = fold(InMemoryProfileStore().read(touches.entities), touches)
     # then
-    assert Encoder(declared(x=("order", "number", "event.amount"))).known_before(memory, [0]) == NOTHING
+    assert Encoder(declare_features(x=("order", "number", "event.amount"))).gather_aggregates(memory, [0]) == NOTHING
 
 
 @pytest.mark.parametrize(
@@ -170,7 +172,7 @@ def test_a_restricted_set_keeps_order_and_values() -> None:
     whole = read_features(ROOT / "features.toml")
     names = [feature.name for feature in whole.features if feature.kind != "number"][::-1]
     # when
-    part = whole.restricted(names)
+    part = whole.select(names)
     # then
     assert [feature.name for feature in part.features] == names[::-1]
     assert all(part.digests[name] == whole.digests[name] for name in names)
@@ -196,7 +198,7 @@ WRONG: Final[dict[str, tuple[dict[str, tuple[str, str, str]], str]]] = {
 def test_a_declaration_that_cannot_be_served_is_refused(wrong: str) -> None:
     features, said = WRONG[wrong]
     with pytest.raises(BadConfig, match=said):
-        declared(**features)
+        declare_features(**features)
 
 
 def test_all_mistakes_are_told_at_once() -> None:
@@ -239,20 +241,20 @@ def test_the_shops_own_features_encode_every_group_of_every_event() -> None:
     # given
     features = read_features(ROOT / "features.toml")
     events: list[Any] = [
-        order(card_id="c", device_id="d", ip="::1"),
+        make_order(card_id="c", device_id="d", ip="::1"),
         Search(event_id="s", ts_ms=1_700_000_000_000, user_id="u", query="red shoes"),
         Click(event_id="k", ts_ms=1_700_000_000_000, user_id="u", item_id="i"),
     ]
     sources = ("orders/0", "searches/0", "clicks/0")
-    touches = columns([Arrival(source, 0, event) for source, event in zip(sources, events, strict=True)])
-    memory = fold(MemoryProfiles().read(touches.entities), touches)
+    touches = to_updates([Arrival(source, 0, event) for source, event in zip(sources, events, strict=True)])
+    memory = fold(InMemoryProfileStore().read(touches.entities), touches)
     product = Product(
         event_id="p", ts_ms=1, item_id="i", title="Red shoes", price=9.0, currency="EUR", available=True, stock=2**53
     )
     # when
     encoder = Encoder(features)
-    blocks = encoder.before(memory, range(3), ["user", "context", "order", "query"])
-    blocks["item"] = encoder.items([product])
+    blocks = encoder.encode_before(memory, range(3), ["user", "context", "order", "query"])
+    blocks["item"] = encoder.encode_items([product])
     # then
     for group, block in blocks.items():
         assert (block.numbers.shape[1], block.ids.shape[1]) == features.widths(group)
@@ -265,7 +267,7 @@ def test_the_shops_own_features_encode_every_group_of_every_event() -> None:
 
 def test_text_becomes_its_words_and_their_trigrams() -> None:
     # when
-    ids = text_ids("Red, RED  tie!")
+    ids = encode_text("Red, RED  tie!")
     # then
     grams = ["wred", "wtie", "c_re", "cred", "ced_", "c_ti", "ctie", "cie_"]
     assert ids == tuple(hash_id(gram) for gram in grams) + (0,) * (WIDTHS["text"] - len(grams))
@@ -273,7 +275,7 @@ def test_text_becomes_its_words_and_their_trigrams() -> None:
 
 @given(text=st.text())
 def test_any_text_fits_the_width(text: str) -> None:
-    ids = text_ids(text)
+    ids = encode_text(text)
     assert len(ids) == WIDTHS["text"]
     assert not any(itertools.dropwhile(bool, ids)), "free places should come last"
 
@@ -282,7 +284,7 @@ def test_aggregates_have_names_of_their_own() -> None:
     assert len(set(AGGREGATES)) == len(AGGREGATES)
 
 
-def product(vector: tuple[float, ...] | None) -> Product:
+def make_product(vector: tuple[float, ...] | None) -> Product:
     return Product(
         event_id="e", ts_ms=1, item_id="i", title="t", price=1.0, currency="EUR", available=True, vector=vector
     )
@@ -294,7 +296,7 @@ def test_a_vector_stands_behind_the_numbers_and_one_of_another_length_is_unknown
         [Feature("look", "item", "vector", "item.vector", 2), Feature("price", "item", "number", "item.price")]
     )
     # when
-    block = features.encode("item", [product((3.0, 4.0)), product((5.0,)), product(None)], NOTHING)
+    block = features.encode("item", [make_product((3.0, 4.0)), make_product((5.0,)), make_product(None)], NOTHING)
     # then
     nan = np.nan
     np.testing.assert_array_equal(block.numbers, [[1, 3, 4], [1, nan, nan], [1, nan, nan]])
@@ -324,9 +326,9 @@ def test_a_vector_needs_its_size_and_a_column_its_name(feature: Feature) -> None
 @pytest.mark.parametrize("kind", ["number", "category", "text", "sequence"])
 def test_a_column_of_a_table_is_unknown_of_any_event(kind: str) -> None:
     # given
-    features = declared(x=("order", kind, "column.years"))
+    features = declare_features(x=("order", kind, "column.years"))
     # when
-    block = features.encode("order", [order(), order(1)], NOTHING)
+    block = features.encode("order", [make_order(), make_order(1)], NOTHING)
     # then
     assert np.isnan(block.numbers).all()
     assert not block.ids.any()

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contract.hashing import BUCKETS, bucket_of, buckets_of, digest, digests, hash_id
+from contract.hashing import BUCKETS, bucket_of, buckets_of, hash_id, hash_text, hash_texts
 
 
 @pytest.mark.parametrize(
@@ -30,8 +30,8 @@ def test_a_hash_fits_signed_64_bits_and_is_never_absent(text: str) -> None:
 def test_many_are_hashed_as_each_one_is() -> None:
     texts = ["", "user:u1", "größe"]
 
-    assert digests(texts).tolist() == [digest(text) for text in texts]
-    assert buckets_of(digests(texts)).tolist() == [bucket_of(text) for text in texts]
+    assert hash_texts(texts).tolist() == [hash_text(text) for text in texts]
+    assert buckets_of(hash_texts(texts)).tolist() == [bucket_of(text) for text in texts]
 
 
 def test_entities_spread_over_all_buckets() -> None:

@@ -19,14 +19,14 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
     path = tmp_path / "shop.toml"
     monkeypatch.setenv("SHOPSTREAM_CONFIG", str(path))
     monkeypatch.setenv("SHOPSTREAM_FEATURES", str(ROOT / "features.toml"))
-    return lambda text: void(path.write_text(text))
+    return lambda text: make_void(path.write_text(text))
 
 
-def void(_: object) -> None:
+def make_void(_: object) -> None:
     return None
 
 
-def errors() -> list[str]:
+def read_errors() -> list[str]:
     with pytest.raises(BadConfig) as caught:
         read_settings()
     return caught.value.errors
@@ -47,8 +47,8 @@ def test_an_empty_file_means_the_defaults(write: Write) -> None:
     write("")
     settings, _ = read_settings()
     assert settings.kafka.bootstrap_servers == "localhost:9092"
-    assert settings.topics.of("clicks") == "shop.clicks"
-    assert settings.topics.kinds()["shop.orders"] == "orders"
+    assert settings.topics.topic_name("clicks") == "shop.clicks"
+    assert settings.topics.kinds_by_topic()["shop.orders"] == "orders"
 
 
 def test_the_environment_wins_over_the_file(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,10 +68,10 @@ def test_all_wrong_values_are_told_at_once(write: Write) -> None:
     # given
     write("[worker]\nbatch_max = 0\nnope = 1\n[redis]\ntimeout_s = -1\n[kafka]\ntransactions = 'perhaps'\n[unknown]\n")
     # when
-    found = errors()
+    actual = read_errors()
     # then
     named = {"worker.batch_max", "worker.nope", "redis.timeout_s", "kafka.transactions", "unknown"}
-    assert {error.split("`")[1] for error in found} == named
+    assert {error.split("`")[1] for error in actual} == named
 
 
 def test_all_mistakes_between_values_are_told_at_once(write: Write) -> None:
@@ -101,10 +101,10 @@ def test_all_mistakes_between_values_are_told_at_once(write: Write) -> None:
         """
     )
     # when
-    found = " ".join(errors())
+    actual = " ".join(read_errors())
     # then
     for said in ("no longer", "a topic of its own", "`colour`", "names of their own", "`look`", "moon"):
-        assert said in found
+        assert said in actual
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_all_mistakes_between_values_are_told_at_once(write: Write) -> None:
 )
 def test_a_wrong_file_says_what_is_wrong(write: Write, text: str, said: str) -> None:
     write(text)
-    assert said in " ".join(errors())
+    assert said in " ".join(read_errors())
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_a_wrong_environment_says_what_is_wrong(
 ) -> None:
     write("")
     monkeypatch.setenv(name, value)
-    assert said in " ".join(errors())
+    assert said in " ".join(read_errors())
 
 
 def test_wrong_features_are_told_beside_wrong_values(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,7 +146,7 @@ def test_wrong_features_are_told_beside_wrong_values(write: Write, monkeypatch: 
     write("[lists]\nlength = 200")
     monkeypatch.setenv("SHOPSTREAM_FEATURES", "nowhere.toml")
     # then
-    assert len(errors()) == 2
+    assert len(read_errors()) == 2
 
 
 @pytest.mark.parametrize("content", [None, b"\xff\xfe"])
@@ -158,12 +158,12 @@ def test_a_file_that_cannot_be_read_is_a_mistake(
     path.write_bytes(content) if content else path.mkdir()
     monkeypatch.setenv("SHOPSTREAM_CONFIG", str(path))
     # then
-    assert "shop.toml" in errors()[0]
+    assert "shop.toml" in read_errors()[0]
 
 
 def test_a_missing_file_is_a_mistake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SHOPSTREAM_CONFIG", str(tmp_path / "none.toml"))
-    assert errors() == [f"The configuration should be a file. Found none at {tmp_path / 'none.toml'}."]
+    assert read_errors() == [f"The configuration should be a file. Found none at {tmp_path / 'none.toml'}."]
 
 
 def test_settings_cannot_be_changed(write: Write) -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from contract.events import Click, Erasure, Event, Impression, Judgement, Label, Line, Order, Product, Review, Search
-from contract.touches import ip_id, minor, touches_of
+from contract.touches import extract_updates, ip_to_id, to_minor_units
 
 AT = {"event_id": "e", "ts_ms": 1, "user_id": "u"}
 
@@ -26,7 +26,7 @@ def test_an_order_touches_its_user_places_card_items_and_sellers() -> None:
         ip="2001:DB8::1",
     )
     # then
-    assert list(touches_of(order)) == [
+    assert list(extract_updates(order)) == [
         ("user:u", 750),
         ("device:d", 750),
         ("ip:2001-db8--1", 750),
@@ -57,7 +57,7 @@ def test_an_order_touches_its_user_places_card_items_and_sellers() -> None:
     ],
 )
 def test_each_kind_touches_its_own(event: Event, touched: dict[str, int]) -> None:
-    assert dict(touches_of(event)) == touched
+    assert dict(extract_updates(event)) == touched
 
 
 def test_a_judgement_touches_the_entities_it_names_once_each_and_no_kind_that_profiles_lack() -> None:
@@ -65,13 +65,13 @@ def test_a_judgement_touches_the_entities_it_names_once_each_and_no_kind_that_pr
     named = ("card:c", "planet:x", "user:a", "card:c", "")
     judgement = Judgement(**AT, judged_event_id="o", task="fraud", value=1.0, entities=named)  # type: ignore[arg-type]
     # then
-    assert list(touches_of(judgement)) == [("card:c", 0), ("user:a", 0)]
+    assert list(extract_updates(judgement)) == [("card:c", 0), ("user:a", 0)]
 
 
 @pytest.mark.parametrize(("money", "hundredths"), [(0.0, 0), (19.99, 1999), (0.29, 29), (1e9, 10**11), (0.004, 0)])
 def test_money_becomes_whole_hundredths(money: float, hundredths: int) -> None:
-    assert minor(money) == hundredths
+    assert to_minor_units(money) == hundredths
 
 
 def test_an_address_has_one_spelling_and_no_colons() -> None:
-    assert ip_id("2001:DB8::1") == ip_id("2001:db8::1") == "2001-db8--1"
+    assert ip_to_id("2001:DB8::1") == ip_to_id("2001:db8::1") == "2001-db8--1"

@@ -6,23 +6,23 @@ from pathlib import Path
 import pytest
 
 from contract.errors import BadBundle
-from contract.trial import Trial, end_trial, point_to_trial, read_trial
+from contract.trial import Trial, end_trial, read_trial, set_trial
 
 USERS = [f"u{n}" for n in range(20_000)]
 
 
 def test_a_trial_is_what_it_was_pointed_to_until_it_ends(tmp_path: Path) -> None:
     # given
-    found = [read_trial(tmp_path)]
+    actual = [read_trial(tmp_path)]
     # when
-    point_to_trial(tmp_path, Trial(version="v2"))
-    found.append(read_trial(tmp_path))
-    point_to_trial(tmp_path, Trial(version="v2", share=0.25))
-    found.append(read_trial(tmp_path))
+    set_trial(tmp_path, Trial(version="v2"))
+    actual.append(read_trial(tmp_path))
+    set_trial(tmp_path, Trial(version="v2", share=0.25))
+    actual.append(read_trial(tmp_path))
     ended = end_trial(tmp_path)
     # then
-    assert found == [None, Trial(version="v2"), Trial(version="v2", share=0.25)]
-    assert (ended, read_trial(tmp_path), list(tmp_path.iterdir())) == (found[-1], None, [])
+    assert actual == [None, Trial(version="v2"), Trial(version="v2", share=0.25)]
+    assert (ended, read_trial(tmp_path), list(tmp_path.iterdir())) == (actual[-1], None, [])
     assert end_trial(tmp_path) is None
 
 
@@ -53,7 +53,7 @@ def test_a_broken_pointer_is_no_trial_and_can_be_ended(tmp_path: Path, content: 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.1, 0.5, 1.0])
 def test_a_canary_takes_its_share_of_users(share: float) -> None:
-    taken = sum(map(Trial(version="v2", share=share).takes, USERS)) / len(USERS)
+    taken = sum(map(Trial(version="v2", share=share).includes, USERS)) / len(USERS)
 
     assert taken == pytest.approx(share, abs=0.01)
     assert Trial(version="v2", share=share).is_shadow == (share == 0)
@@ -62,7 +62,7 @@ def test_a_canary_takes_its_share_of_users(share: float) -> None:
 def test_a_growing_canary_keeps_its_users_and_the_next_trial_is_borne_by_others() -> None:
     # given
     small, large, next_one = (
-        {user for user in USERS if Trial(version=version, share=share).takes(user)}
+        {user for user in USERS if Trial(version=version, share=share).includes(user)}
         for version, share in (("v2", 0.1), ("v2", 0.2), ("v3", 0.1))
     )
     # then
@@ -73,7 +73,7 @@ def test_a_growing_canary_keeps_its_users_and_the_next_trial_is_borne_by_others(
 def test_who_is_in_a_canary_is_the_same_everywhere_and_always() -> None:
     trial = Trial(version="2026-11-28T10", share=0.3)
 
-    assert [user for user in USERS[:20] if trial.takes(user)] == [
+    assert [user for user in USERS[:20] if trial.includes(user)] == [
         "u3",
         "u4",
         "u5",

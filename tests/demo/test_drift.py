@@ -3,43 +3,43 @@
 from collections.abc import Iterable
 
 from contract.events import Order, Product
-from demo.drift import Drift
-from demo.happenings import Happening
-from demo.shop import Shop
+from demo.drift import ConceptDrift
+from demo.happenings import SourceRecord
+from demo.shop import ShopSimulator
 
 
-def history(days: float, drift: Drift | None) -> list[Happening]:
-    return list(Shop(5, people=40, items=64, drift=drift).history(days))
+def simulate_history(days: float, drift: ConceptDrift | None) -> list[SourceRecord]:
+    return list(ShopSimulator(5, users=40, items=64, drift=drift).simulate_history(days))
 
 
-def products(happenings: Iterable[Happening]) -> list[Product]:
-    return [happening.event for happening in happenings if isinstance(happening.event, Product)]
+def find_products(records: Iterable[SourceRecord]) -> list[Product]:
+    return [record.event for record in records if isinstance(record.event, Product)]
 
 
 def test_until_it_begins_the_world_is_as_without_drift() -> None:
-    assert history(2, Drift(seed=1, begins_days=2)) == history(2, None)
+    assert simulate_history(2, ConceptDrift(seed=1, start_days=2)) == simulate_history(2, None)
 
 
 def test_equal_seeds_drift_alike_and_others_elsewhere() -> None:
-    one, again, other = (history(2, Drift(seed=seed, begins_days=1)) for seed in (1, 1, 2))
+    one, again, other = (simulate_history(2, ConceptDrift(seed=seed, start_days=1)) for seed in (1, 1, 2))
 
     assert one == again
     assert one != other
 
 
 def test_each_day_items_are_new_and_prices_move() -> None:
-    happenings = history(3, Drift(seed=1, begins_days=1))
+    records = simulate_history(3, ConceptDrift(seed=1, start_days=1))
 
-    opened = {product.item_id: product.price for product in products(happenings)[:64]}
-    later = products(happenings)[64:]
+    opened = {product.item_id: product.price for product in find_products(records)[:64]}
+    later = find_products(records)[64:]
     assert {product.item_id for product in later} - set(opened)
     assert any(opened.get(product.item_id, product.price) != product.price for product in later)
 
 
 def test_rings_change_how_they_pay() -> None:
-    drift = Drift(seed=1, begins_days=0)
-    happenings = history(8, drift)
+    drift = ConceptDrift(seed=1, start_days=0)
+    records = simulate_history(8, drift)
 
-    orders = [happening.event for happening in happenings if isinstance(happening.event, Order)]
+    orders = [record.event for record in records if isinstance(record.event, Order)]
     paid = {order.payment_method for order in orders if order.device_id and order.device_id.startswith("xring")}
     assert len(paid) > 1

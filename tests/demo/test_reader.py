@@ -5,51 +5,55 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from contract.rows import Recommendations, Recommended
-from contract.settings import Lists
-from demo.reader import NOTHING, Page, Reader
-from worker.caches import Caches
+from contract.rows import Recommendations, RecommendedItem
+from contract.settings import ListSettings
+from demo.reader import EMPTY_PAGE, Page, RecommendationReader
+from worker.caches import AnswerCache
 from worker.redis_client import RedisClient
 
 
 @pytest.fixture
-def caches(redis_url: str) -> Iterator[Caches]:
+def caches(redis_url: str) -> Iterator[AnswerCache]:
     client = RedisClient(url=redis_url, timeout_s=5)
-    yield Caches(client=client, prefix="shop:", lists=Lists())
+    yield AnswerCache(client=client, prefix="shop:", lists=ListSettings())
     client.close()
 
 
 @pytest.fixture
-def reader(redis_url: str) -> Iterator[Reader]:
+def reader(redis_url: str) -> Iterator[RecommendationReader]:
     client = redis.Redis.from_url(redis_url)
-    yield Reader(client)
+    yield RecommendationReader(client)
     client.close()
 
 
-def recommended(user: str, *items: str) -> Recommendations:
+def make_recommendations(user: str, *items: str) -> Recommendations:
     return Recommendations(
         user_id=user,
         recommendation_id=f"r-{user}",
-        items=tuple(Recommended(item_id=item, score=1.0, probability={}, why="popular") for item in items),
+        items=tuple(RecommendedItem(item_id=item, score=1.0, probability={}, why="popular") for item in items),
         model_version="",
         computed_ms=0,
         source_ms=0,
     )
 
 
-def test_a_user_with_a_list_is_shown_it_with_the_id_to_report(caches: Caches, reader: Reader) -> None:
-    caches.write([recommended("u-1", "b", "a")], [])
+def test_a_user_with_a_list_is_shown_it_with_the_id_to_report(
+    caches: AnswerCache, reader: RecommendationReader
+) -> None:
+    caches.write([make_recommendations("u-1", "b", "a")], [])
     caches.write_popular({"": ["c"], "shoes": ["d"]}, 0)
 
-    assert reader.page("u-1", "shoes") == Page(("b", "a"), "r-u-1")
+    assert reader.read("u-1", "shoes") == Page(("b", "a"), "r-u-1")
 
 
-def test_an_unknown_user_is_shown_what_is_popular_where_they_are(caches: Caches, reader: Reader) -> None:
+def test_an_unknown_user_is_shown_what_is_popular_where_they_are(
+    caches: AnswerCache, reader: RecommendationReader
+) -> None:
     caches.write_popular({"": ["c"], "shoes": ["d"]}, 0)
 
-    assert reader.page("u-2", "shoes") == Page(("d",), None)
-    assert reader.page("u-2", "hats") == reader.page("u-2") == Page(("c",), None)
+    assert reader.read("u-2", "shoes") == Page(("d",), None)
+    assert reader.read("u-2", "hats") == reader.read("u-2") == Page(("c",), None)
 
 
-def test_before_anything_is_cached_there_is_nothing_to_show(reader: Reader) -> None:
-    assert reader.page("u-3") == NOTHING
+def test_before_anything_is_cached_there_is_nothing_to_show(reader: RecommendationReader) -> None:
+    assert reader.read("u-3") == EMPTY_PAGE

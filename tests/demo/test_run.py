@@ -15,24 +15,24 @@ import pytest
 from demo.__main__ import INTERRUPTED
 
 ROOT = Path(__file__).parents[2]
-STORY_WITHIN_S = 400.0
+DEMO_TIMEOUT_S = 400.0
 
 
-class Story:
+class DemoProcess:
     """A demo that runs: what it has said so far, and the processes that it has started."""
 
     def __init__(self, process: subprocess.Popen[bytes], output: Path) -> None:
         self.process, self.output = process, output
 
     @property
-    def said(self) -> str:
+    def output_text(self) -> str:
         return self.output.read_text()
 
-    def await_words(self, words: str, within_s: float) -> None:
-        deadline = time.monotonic() + within_s
-        while words not in self.said:
-            assert self.process.poll() is None, f"The demo should go on. Found:\n{self.said}"
-            assert time.monotonic() < deadline, f"`{words}` should be said. Found:\n{self.said}"
+    def wait_for_text(self, text: str, timeout_s: float) -> None:
+        deadline = time.monotonic() + timeout_s
+        while text not in self.output_text:
+            assert self.process.poll() is None, f"The demo should go on. Found:\n{self.output_text}"
+            assert time.monotonic() < deadline, f"`{text}` should be said. Found:\n{self.output_text}"
             time.sleep(0.05)
 
     def children(self) -> list[psutil.Process]:
@@ -40,27 +40,27 @@ class Story:
 
 
 @contextmanager
-def demo(tmp_path: Path, *words: str) -> Iterator[Story]:
+def start_demo(tmp_path: Path, *arguments: str) -> Iterator[DemoProcess]:
     """`python -m demo run`, with a folder for temporary files of its own."""
     output = tmp_path / "output"
     environment = {**os.environ, "COLUMNS": "240", "TMPDIR": str(tmp_path / "tmp")}
     (tmp_path / "tmp").mkdir()
     with output.open("wb") as file:
-        command = [sys.executable, "-m", "demo", "run", *words]
+        command = [sys.executable, "-m", "demo", "run", *arguments]
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT)
     try:
-        yield Story(process, output)
+        yield DemoProcess(process, output)
     finally:
         process.kill()
         process.wait()
 
 
-@pytest.mark.timeout(STORY_WITHIN_S + 60)
+@pytest.mark.timeout(DEMO_TIMEOUT_S + 60)
 def test_the_whole_way_is_told_once_and_interrupting_what_stays_leaves_nothing_behind(tmp_path: Path) -> None:
-    with demo(tmp_path, "--keep") as story:
+    with start_demo(tmp_path, "--keep") as story:
         # When the story has been told and the shop goes on
-        story.await_words("Ctrl-C ends it", STORY_WITHIN_S)
-        said, children = story.said, story.children()
+        story.wait_for_text("Ctrl-C ends it", DEMO_TIMEOUT_S)
+        said, children = story.output_text, story.children()
         story.process.send_signal(signal.SIGINT)
 
         # Then it ends as it was asked to, and takes along what it started
@@ -77,9 +77,9 @@ def test_the_whole_way_is_told_once_and_interrupting_what_stays_leaves_nothing_b
 
 
 def test_an_interrupt_in_the_middle_stops_everything(tmp_path: Path) -> None:
-    with demo(tmp_path) as story:
+    with start_demo(tmp_path) as story:
         # Given
-        story.await_words("simulated shop", 60)
+        story.wait_for_text("simulated shop", 60)
         children = story.children()
 
         # When
@@ -87,6 +87,6 @@ def test_an_interrupt_in_the_middle_stops_everything(tmp_path: Path) -> None:
 
         # Then
         assert story.process.wait(60) == INTERRUPTED
-        assert "everything that was started has been stopped" in story.said
+        assert "everything that was started has been stopped" in story.output_text
         assert not any(child.is_running() for child in children)
         assert not list((tmp_path / "tmp").glob("shopstream-*"))

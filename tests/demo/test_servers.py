@@ -16,12 +16,12 @@ from confluent_kafka import Consumer, Producer
 from contract.errors import Unavailable
 from demo.servers import jars
 from demo.servers.apache_kafka import ApacheKafka
-from demo.servers.child import Child, free_ports
+from demo.servers.child import ChildProcess, find_free_ports
 from demo.servers.embedded import EmbeddedKafka, EmbeddedValkey
 from demo.servers.redis_server import RedisServer, valkey_binary
-from tests.conftest import Broker
+from tests.conftest import KafkaBroker
 
-WITHIN_S = 30
+TIMEOUT_S = 30
 
 PRODUCE = """
 import sys
@@ -33,13 +33,13 @@ sys.exit(producer.flush(20))
 """
 
 
-def produce_elsewhere(bootstrap: str, topic: str, count: int, word: str) -> None:
+def produce_in_other_process(bootstrap: str, topic: str, count: int, word: str) -> None:
     subprocess.run([sys.executable, "-c", PRODUCE, bootstrap, topic, str(count), word], check=True)
 
 
 def consume(bootstrap: str, topic: str, group: str, count: int) -> set[str]:
     settings = {"bootstrap.servers": bootstrap, "group.id": group, "auto.offset.reset": "earliest", "log_level": 0}
-    consumer, values, deadline = Consumer(settings), set[str](), time.monotonic() + WITHIN_S
+    consumer, values, deadline = Consumer(settings), set[str](), time.monotonic() + TIMEOUT_S
     consumer.subscribe([topic])
     while len(values) < count and time.monotonic() < deadline:
         values |= {(m.value() or b"").decode() for m in consumer.consume(100, 0.05) if m.error() is None}
@@ -47,40 +47,40 @@ def consume(bootstrap: str, topic: str, group: str, count: int) -> set[str]:
     return values
 
 
-def eventually(holds: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + WITHIN_S
-    while not holds() and time.monotonic() < deadline:
+def wait_until(condition: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + TIMEOUT_S
+    while not condition() and time.monotonic() < deadline:
         time.sleep(0.01)
-    return holds()
+    return condition()
 
 
-def gone(pid: int) -> bool:
+def is_process_gone(pid: int) -> bool:
     return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
 @pytest.fixture
-def sleeper(tmp_path: Path) -> Iterator[Child]:
-    child = Child(command=["sleep", "600"], output=tmp_path / "output")
+def sleeper(tmp_path: Path) -> Iterator[ChildProcess]:
+    child = ChildProcess(command=["sleep", "600"], output=tmp_path / "output")
     child.start()
     yield child
     child.kill()
 
 
-def test_what_another_process_produces_is_consumed_here(broker: Broker, topic: str, topic_prefix: str) -> None:
-    produce_elsewhere(broker.bootstrap, topic, 50, "hello")
+def test_what_another_process_produces_is_consumed_here(broker: KafkaBroker, topic: str, topic_prefix: str) -> None:
+    produce_in_other_process(broker.bootstrap, topic, 50, "hello")
 
     assert consume(broker.bootstrap, topic, f"{topic_prefix}group", 50) == {f"hello {n}" for n in range(50)}
 
 
-def test_topics_have_the_partitions_that_were_asked_for(broker: Broker, topic: str) -> None:
+def test_topics_have_the_partitions_that_were_asked_for(broker: KafkaBroker, topic: str) -> None:
     topics = (
-        Producer({"bootstrap.servers": broker.bootstrap, "log_level": 0}).list_topics(topic, timeout=WITHIN_S).topics
+        Producer({"bootstrap.servers": broker.bootstrap, "log_level": 0}).list_topics(topic, timeout=TIMEOUT_S).topics
     )
 
     assert len(topics[topic].partitions) == 4
 
 
-def test_creating_topics_again_changes_nothing(broker: Broker, topic: str) -> None:
+def test_creating_topics_again_changes_nothing(broker: KafkaBroker, topic: str) -> None:
     broker.create_topics({topic: 4})
 
 
@@ -97,16 +97,16 @@ def test_apache_kafka_keeps_records_and_address_over_a_restart(
     # Given records on a topic, some of them read and committed
     topic, before = f"{topic_prefix}topic", apache_kafka.bootstrap
     apache_kafka.create_topics({topic: 1}, {"retention.ms": "-1"})
-    produce_elsewhere(apache_kafka.bootstrap, topic, 20, "before")
+    produce_in_other_process(apache_kafka.bootstrap, topic, 20, "before")
 
     # When the broker ends and starts again
     end(apache_kafka)
-    assert not apache_kafka.child.running
+    assert not apache_kafka.process.is_running
     apache_kafka.start()
 
     # Then it has the same address and the records, and takes more
     assert apache_kafka.bootstrap == before
-    produce_elsewhere(apache_kafka.bootstrap, topic, 20, "after")
+    produce_in_other_process(apache_kafka.bootstrap, topic, 20, "after")
     expected = {f"{word} {n}" for word in ("before", "after") for n in range(20)}
     assert consume(apache_kafka.bootstrap, topic, f"{topic_prefix}group", 40) == expected
 
@@ -121,12 +121,12 @@ def test_apache_kafka_commits_a_transaction(apache_kafka: ApacheKafka, topic_pre
     producer = Producer(
         {"bootstrap.servers": apache_kafka.bootstrap, "transactional.id": f"{topic_prefix}writer", "log_level": 0}
     )
-    producer.init_transactions(WITHIN_S)
+    producer.init_transactions(TIMEOUT_S)
     for word, finish in (("aborted", producer.abort_transaction), ("committed", producer.commit_transaction)):
         producer.begin_transaction()
         producer.produce(topic, value=word)
-        producer.flush(WITHIN_S)
-        finish(WITHIN_S)
+        producer.flush(TIMEOUT_S)
+        finish(TIMEOUT_S)
 
     # Then readers of committed records see the second alone
     assert consume(apache_kafka.bootstrap, topic, f"{topic_prefix}group", 1) == {"committed"}
@@ -168,7 +168,7 @@ def test_a_paused_redis_keeps_connections_open_and_answers_when_it_goes_on() -> 
             client.ping()
 
         server.resume()
-        assert eventually(client.ping)
+        assert wait_until(client.ping)
 
 
 def test_redis_refuses_to_evict(valkey: EmbeddedValkey, redis_server: RedisServer) -> None:
@@ -198,55 +198,55 @@ sys.stdin.read()
     with parent:
         assert parent.stdout is not None
         child = int(parent.stdout.readline())
-        assert not gone(child)
+        assert not is_process_gone(child)
 
         # When the parent is killed
         parent.send_signal(signal.SIGKILL)
 
     # Then the child ends
-    assert eventually(lambda: gone(child))
+    assert wait_until(lambda: is_process_gone(child))
 
 
 def test_a_child_that_ignores_the_request_to_end_is_killed(tmp_path: Path) -> None:
     # Given a child that is deaf to SIGTERM
     output = tmp_path / "output"
-    child = Child(command=["sh", "-c", "trap '' TERM; echo deaf; while :; do sleep 0.01; done"], output=output)
+    child = ChildProcess(command=["sh", "-c", "trap '' TERM; echo deaf; while :; do sleep 0.01; done"], output=output)
     child.start()
-    child.wait_until(lambda: "deaf" in child.tail(), within_s=WITHIN_S)
+    child.wait_until(lambda: "deaf" in child.tail(), timeout_s=TIMEOUT_S)
 
     # When it is asked to end, then it is killed after the patience
-    assert child.stop(patience_s=0.05) == -signal.SIGKILL
-    assert not child.running
+    assert child.stop(timeout_s=0.05) == -signal.SIGKILL
+    assert not child.is_running
 
 
-def test_a_paused_child_can_be_stopped(sleeper: Child) -> None:
+def test_a_paused_child_can_be_stopped(sleeper: ChildProcess) -> None:
     sleeper.pause()
 
     assert sleeper.stop() == -signal.SIGTERM
 
 
 def test_a_child_that_ends_before_it_is_ready_is_reported_with_its_output(tmp_path: Path) -> None:
-    child = Child(command=["sh", "-c", "echo no such luck; exit 3"], output=tmp_path / "output")
+    child = ChildProcess(command=["sh", "-c", "echo no such luck; exit 3"], output=tmp_path / "output")
     child.start()
 
     with pytest.raises(Unavailable, match="no such luck"):
-        child.wait_until(lambda: False, within_s=WITHIN_S)
+        child.wait_until(lambda: False, timeout_s=TIMEOUT_S)
 
 
-def test_a_child_that_is_not_ready_in_time_is_reported(sleeper: Child) -> None:
+def test_a_child_that_is_not_ready_in_time_is_reported(sleeper: ChildProcess) -> None:
     with pytest.raises(Unavailable, match=r"should be ready in 0\.02 s"):
-        sleeper.wait_until(lambda: False, within_s=0.02)
+        sleeper.wait_until(lambda: False, timeout_s=0.02)
 
 
 def test_free_ports_are_distinct_and_outside_the_kernels_own_range() -> None:
     first_of_the_kernel = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    ports = free_ports(50)
+    ports = find_free_ports(50)
 
     assert len(set(ports)) == 50
     assert max(ports) < first_of_the_kernel
 
 
-def tool(folder: Path, name: str, script: str) -> None:
+def write_fake_tool(folder: Path, name: str, script: str) -> None:
     (folder / name).write_text(f"#!/bin/sh\n{script}\n")
     (folder / name).chmod(0o755)
 
@@ -266,11 +266,11 @@ def test_what_apache_kafka_lacks_is_said_in_a_sentence(
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("SHOPSTREAM_CACHE", str(tmp_path / "cache"))
     for name, script in tools.items():
-        tool(tmp_path, name, script)
+        write_fake_tool(tmp_path, name, script)
 
-    found = jars.unavailable_reason()
+    actual = jars.unavailable_reason()
 
-    assert found is None if reason is None else reason in (found or "")
+    assert actual is None if reason is None else reason in (actual or "")
 
 
 def test_jars_are_fetched_once_and_a_failed_fetch_leaves_nothing(
@@ -279,14 +279,14 @@ def test_jars_are_fetched_once_and_a_failed_fetch_leaves_nothing(
     # Given a Maven that fails
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setenv("SHOPSTREAM_CACHE", str(tmp_path / "cache"))
-    tool(tmp_path, "mvn", "mkdir jars; echo no network; exit 1")
+    write_fake_tool(tmp_path, "mvn", "mkdir jars; echo no network; exit 1")
 
     # Then its words are reported, and the next call asks it again
     with pytest.raises(Unavailable, match="no network"):
-        jars.jars()
-    tool(tmp_path, "mvn", f"mkdir jars && echo fetched >> {tmp_path}/calls")
-    folder = jars.jars()
+        jars.fetch_jars()
+    write_fake_tool(tmp_path, "mvn", f"mkdir jars && echo fetched >> {tmp_path}/calls")
+    folder = jars.fetch_jars()
 
     # And once fetched it is not asked again
-    assert jars.jars() == folder
+    assert jars.fetch_jars() == folder
     assert (tmp_path / "calls").read_text() == "fetched\n"

@@ -6,78 +6,78 @@ import pytest
 
 from contract.errors import BadEvent
 from contract.events import Click, Impression, Label, Order, decode
-from demo.happenings import Happening
-from demo.malformed import MALFORMED
-from demo.people import Person
-from demo.shop import Shop
-from demo.visits import Shelf
+from demo.happenings import SourceRecord
+from demo.malformed import MALFORMED_RECORDS
+from demo.people import User
+from demo.shop import ShopSimulator
+from demo.visits import HomePage
 
 HISTORY_DAYS, LIVE_DAYS = 8.0, 2.0
 
 
-def our_list(person: Person) -> Shelf:
+def make_home_page(user: User) -> HomePage:
     """The same items for everybody, under a list id that names the user."""
-    return Shelf(f"ours-{person.user_id}", tuple(f"i{n:04d}" for n in range(20)))
+    return HomePage(f"ours-{user.user_id}", tuple(f"i{n:04d}" for n in range(20)))
 
 
-def everything(seed: int) -> list[Happening]:
-    shop = Shop(seed)
-    return [*shop.history(HISTORY_DAYS), *shop.live(our_list, LIVE_DAYS)]
+def simulate_all(seed: int) -> list[SourceRecord]:
+    shop = ShopSimulator(seed)
+    return [*shop.simulate_history(HISTORY_DAYS), *shop.simulate_live(make_home_page, LIVE_DAYS)]
 
 
-def named_lists(happenings: list[Happening]) -> set[str | None]:
+def find_clicked_lists(records: list[SourceRecord]) -> set[str | None]:
     """The recommendation lists that clicks name."""
-    return {e.recommendation_id for happening in happenings if isinstance(e := happening.event, Click)}
+    return {e.recommendation_id for record in records if isinstance(e := record.event, Click)}
 
 
 @pytest.fixture(scope="module")
-def history() -> list[Happening]:
-    return list(Shop(20111209).history(HISTORY_DAYS))
+def history() -> list[SourceRecord]:
+    return list(ShopSimulator(20111209).simulate_history(HISTORY_DAYS))
 
 
 def test_the_same_seed_gives_the_same_happenings(seed: int) -> None:
-    assert everything(seed) == everything(seed)
+    assert simulate_all(seed) == simulate_all(seed)
 
 
 def test_another_seed_gives_another_shop(seed: int) -> None:
-    assert everything(seed) != everything(seed + 1)
+    assert simulate_all(seed) != simulate_all(seed + 1)
 
 
 def test_what_was_live_depends_on_the_lists_that_were_shown(seed: int) -> None:
     # Given the same history
-    shop, other = Shop(seed), Shop(seed)
-    assert list(shop.history(1)) == list(other.history(1))
+    shop, other = ShopSimulator(seed), ShopSimulator(seed)
+    assert list(shop.simulate_history(1)) == list(other.simulate_history(1))
 
     # When one of them shows our lists and the other has none to show
-    ours, theirs = list(shop.live(our_list, 1)), list(other.live(lambda person: None, 1))
+    ours, theirs = list(shop.simulate_live(make_home_page, 1)), list(other.simulate_live(lambda user: None, 1))
 
     # Then clicks on ours name the list that they were found in
-    assert any(name and name.startswith("ours-") for name in named_lists(ours))
-    assert named_lists(theirs) == {None}
+    assert any(name and name.startswith("ours-") for name in find_clicked_lists(ours))
+    assert find_clicked_lists(theirs) == {None}
 
 
 def test_time_never_goes_back_and_live_begins_where_history_ended(seed: int) -> None:
     # Given
-    shop = Shop(seed)
+    shop = ShopSimulator(seed)
 
     # When
-    history, live = list(shop.history(HISTORY_DAYS)), list(shop.live(our_list, LIVE_DAYS))
+    history, live = list(shop.simulate_history(HISTORY_DAYS)), list(shop.simulate_live(make_home_page, LIVE_DAYS))
 
     # Then
-    times = [happening.ts_ms for happening in history + live]
+    times = [record.ts_ms for record in history + live]
     assert times == sorted(times)
     assert history[-1].ts_ms < live[0].ts_ms + 1
 
 
 def test_whatever_is_not_malformed_decodes_to_the_event_that_was_meant(seed: int) -> None:
-    for happening in everything(seed):
-        if not happening.reason:
-            assert decode(happening.kind, happening.value) == happening.event
-            assert happening.ts_ms == decode(happening.kind, happening.value).ts_ms
+    for record in simulate_all(seed):
+        if not record.reason:
+            assert decode(record.kind, record.value) == record.event
+            assert record.ts_ms == decode(record.kind, record.value).ts_ms
 
 
 def test_each_malformed_record_has_exactly_its_reason() -> None:
-    for kind, value, reason in MALFORMED:
+    for kind, value, reason in MALFORMED_RECORDS:
         with pytest.raises(BadEvent) as found:
             decode(kind, value)
         assert found.value.reason == reason
@@ -85,34 +85,34 @@ def test_each_malformed_record_has_exactly_its_reason() -> None:
 
 def test_malformed_records_come_in_the_live_part_alone(seed: int) -> None:
     # Given
-    shop = Shop(seed)
+    shop = ShopSimulator(seed)
 
     # When
-    history, live = list(shop.history(1)), list(shop.live(our_list, LIVE_DAYS))
+    history, live = list(shop.simulate_history(1)), list(shop.simulate_live(make_home_page, LIVE_DAYS))
 
     # Then
-    assert not any(happening.reason for happening in history)
-    assert 1 / 200 < sum(bool(happening.reason) for happening in live) / len(live) < 1 / 100
+    assert not any(record.reason for record in history)
+    assert 1 / 200 < sum(bool(record.reason) for record in live) / len(live) < 1 / 100
 
 
 def test_event_ids_are_unique(seed: int) -> None:
     # When
-    ids = [h.event.event_id for h in everything(seed) if not isinstance(h.event, bytes)]
+    ids = [h.event.event_id for h in simulate_all(seed) if not isinstance(h.event, bytes)]
 
     # Then
     assert len(ids) == len(set(ids))
 
 
-def test_clicks_fall_with_the_place_and_follow_taste(history: list[Happening]) -> None:
+def test_clicks_fall_with_the_place_and_follow_taste(history: list[SourceRecord]) -> None:
     # Given
     shown, clicked = Counter[int](), Counter[int]()
-    favourites = {p.user_id: max(p.tastes, key=lambda c: p.tastes[c]) for p in Shop(20111209).people}
+    favourites = {p.user_id: max(p.preferences, key=lambda c: p.preferences[c]) for p in ShopSimulator(20111209).users}
     categories = {e.item_id: e.category for h in history if (e := h.event) and h.kind == "products"}  # type: ignore[union-attr]
 
     # When
     of_favourite = seen_of_favourite = 0
-    for happening in history:
-        match happening.event:
+    for record in history:
+        match record.event:
             case Impression(surface="home", items=items, user_id=user_id):
                 shown.update(range(len(items)))
                 seen_of_favourite += sum(categories[item] == favourites.get(user_id) for item in items)
@@ -129,11 +129,11 @@ def test_clicks_fall_with_the_place_and_follow_taste(history: list[Happening]) -
 
 def test_a_small_share_of_orders_is_fraud_and_becomes_known_later(seed: int) -> None:
     # Given
-    happenings = everything(seed)
-    orders = {e.event_id: e for h in happenings if isinstance(e := h.event, Order)}
+    records = simulate_all(seed)
+    orders = {e.event_id: e for h in records if isinstance(e := h.event, Order)}
 
     # When
-    labels = [e for h in happenings if isinstance(e := h.event, Label)]
+    labels = [e for h in records if isinstance(e := h.event, Label)]
     bad = {label.judged_event_id for label in labels if label.value == 1}
     good = {label.judged_event_id for label in labels if label.value == 0}
 
@@ -147,9 +147,9 @@ def test_a_small_share_of_orders_is_fraud_and_becomes_known_later(seed: int) -> 
 
 def test_a_ring_shares_devices_and_cards_and_orders_dearly(seed: int) -> None:
     # Given
-    happenings = everything(seed)
-    bad = {e.judged_event_id for h in happenings if isinstance(e := h.event, Label) and e.value == 1}
-    orders = [e for h in happenings if isinstance(e := h.event, Order)]
+    records = simulate_all(seed)
+    bad = {e.judged_event_id for h in records if isinstance(e := h.event, Label) and e.value == 1}
+    orders = [e for h in records if isinstance(e := h.event, Order)]
 
     # When
     fraud = [order for order in orders if order.event_id in bad]
@@ -161,7 +161,7 @@ def test_a_ring_shares_devices_and_cards_and_orders_dearly(seed: int) -> None:
     assert sum(o.amount for o in fraud) / len(fraud) > 1.4 * sum(o.amount for o in honest) / len(honest)
 
 
-def test_some_optional_fields_are_missing(history: list[Happening]) -> None:
+def test_some_optional_fields_are_missing(history: list[SourceRecord]) -> None:
     orders = [e for h in history if isinstance(e := h.event, Order)]
     products = [h.event for h in history if h.kind == "products"]
     for missing, of in (

@@ -7,15 +7,15 @@ from confluent_kafka import Producer
 from msgspec.structs import replace
 
 from contract.rows import DEAD_LETTER_HEADER, DeadLetter, Decision, Example, to_json, to_msgpack
-from contract.settings import Kafka, Topics
-from demo.happenings import Happening
-from demo.malformed import malformed
-from demo.probe import Probe
+from contract.settings import KafkaSettings, TopicSettings
+from demo.happenings import SourceRecord
+from demo.malformed import make_malformed
+from demo.probe import HealthProbe
 from demo.servers.embedded import PARTITIONS, EmbeddedKafka
-from demo.shop import Shop
-from demo.tally import Tally
-from demo.visits import Shelf
-from demo.witness import Witness
+from demo.shop import ShopSimulator
+from demo.tally import SentCounts
+from demo.visits import HomePage
+from demo.witness import OutputConsumer
 from worker import metrics
 from worker.health import HealthServer
 
@@ -46,22 +46,22 @@ LETTER = DeadLetter(
 
 
 @pytest.fixture
-def topics(embedded_kafka: EmbeddedKafka, topic_prefix: str) -> Topics:
+def topics(embedded_kafka: EmbeddedKafka, topic_prefix: str) -> TopicSettings:
     answers = ("decisions", "dead_letters", "scored", "feedback")
-    topics = Topics(**{kind: f"{topic_prefix}{kind}" for kind in answers})  # type: ignore[arg-type]
-    embedded_kafka.create_topics({topics.of(kind): PARTITIONS for kind in answers})
+    topics = TopicSettings(**{kind: f"{topic_prefix}{kind}" for kind in answers})  # type: ignore[arg-type]
+    embedded_kafka.create_topics({topics.topic_name(kind): PARTITIONS for kind in answers})
     return topics
 
 
 @pytest.fixture
-def witness(embedded_kafka: EmbeddedKafka, topics: Topics) -> Iterator[Witness]:
-    witness = Witness(kafka=Kafka(bootstrap_servers=embedded_kafka.bootstrap), topics=topics)
+def witness(embedded_kafka: EmbeddedKafka, topics: TopicSettings) -> Iterator[OutputConsumer]:
+    witness = OutputConsumer(kafka=KafkaSettings(bootstrap_servers=embedded_kafka.bootstrap), topics=topics)
     yield witness
     witness.close()
 
 
 def test_copies_count_once_and_the_newest_revision_counts(
-    embedded_kafka: EmbeddedKafka, topics: Topics, witness: Witness
+    embedded_kafka: EmbeddedKafka, topics: TopicSettings, witness: OutputConsumer
 ) -> None:
     # Given
     producer = Producer({"bootstrap.servers": embedded_kafka.bootstrap, "log_level": 0})
@@ -76,68 +76,68 @@ def test_copies_count_once_and_the_newest_revision_counts(
 
     # When
     while not (witness.decisions and witness.examples and witness.scored and witness.dead_letters):
-        witness.look()
+        witness.poll()
 
     # Then
     assert witness.decisions == {"o1": DECISION}
     assert witness.examples["e1"].revision == 3
-    assert witness.labels() == {"click": 1}
+    assert witness.count_labels() == {"click": 1}
     assert witness.dead_letters == {"not_json": 1}
 
 
 def test_records_that_the_embedded_kafka_forgot_are_noticed(
-    embedded_kafka: EmbeddedKafka, topics: Topics, witness: Witness
+    embedded_kafka: EmbeddedKafka, topics: TopicSettings, witness: OutputConsumer
 ) -> None:
     # Given as many bytes as it keeps of a partition, and then as many again
     producer = Producer({"bootstrap.servers": embedded_kafka.bootstrap, "log_level": 0})
-    assert witness.trimmed([topics.scored]) == []
+    assert witness.find_trimmed_partitions([topics.scored]) == []
     for _ in range(100):
         producer.produce(topics.scored, bytes(100_000), partition=2)
         producer.flush()
 
     # When, Then
-    assert witness.trimmed([topics.scored, topics.decisions]) == [f"{topics.scored}/2"]
+    assert witness.find_trimmed_partitions([topics.scored, topics.decisions]) == [f"{topics.scored}/2"]
 
 
 def test_the_tally_tells_orders_malformed_records_and_clicks_on_our_lists(seed: int) -> None:
     # Given
-    tally, shop = Tally(), Shop(seed, people=50, items=80)
-    list(shop.history(1))
+    tally, shop = SentCounts(), ShopSimulator(seed, users=50, items=80)
+    list(shop.simulate_history(1))
 
     # When
-    live = shop.live(lambda person: Shelf("ours", ("i0001", "i0002")), 2)
-    happenings = [*live, malformed(0, 0)]
-    for happening in happenings:
-        tally.note(happening)
+    live = shop.simulate_live(lambda user: HomePage("ours", ("i0001", "i0002")), 2)
+    records = [*live, make_malformed(0, 0)]
+    for record in records:
+        tally.record(record)
 
     # Then
-    valid = [happening for happening in happenings if not happening.reason]
-    assert tally.records == len(happenings)
+    valid = [record for record in records if not record.reason]
+    assert tally.records == len(records)
     assert tally.valid.total() == len(valid)
-    assert tally.malformed.total() == len(happenings) - len(valid)
-    assert len(tally.orders) == tally.valid["orders"]
-    assert tally.ours.shown > tally.ours.clicked > 0
-    assert tally.theirs.shown == 0
-    assert tally.theirs.rate == 0
+    assert tally.malformed.total() == len(records) - len(valid)
+    assert len(tally.order_ids) == tally.valid["orders"]
+    assert tally.our_lists.impressions > tally.our_lists.clicks > 0
+    assert tally.shop_lists.impressions == 0
+    assert tally.shop_lists.click_rate == 0
 
 
 def test_a_probe_reads_readiness_and_metrics_of_a_worker() -> None:
     # Given
     unready: list[str | None] = ["not yet"]
     server = HealthServer(port=0, live=lambda: None, ready=lambda: unready[0], metrics=metrics.render)
-    probe = Probe(server.port)
+    probe = HealthProbe(server.port)
 
     # When
-    metrics.show_model("m-1")
+    metrics.set_serving_model("m-1")
     before, unready[0] = probe.is_ready(), None
 
     # Then
     assert (before, probe.is_ready()) == (False, True)
-    assert probe.serves() == "m-1"
-    assert probe.value("process_cpu_seconds_total") > 0
+    assert probe.served_version() == "m-1"
+    assert probe.read_total("process_cpu_seconds_total") > 0
     server.close()
-    assert (probe.is_ready(), probe.serves()) == (False, "")
+    assert (probe.is_ready(), probe.served_version()) == (False, "")
 
 
 def test_a_happening_carries_bytes_as_they_are() -> None:
-    assert Happening("orders", "u1", b"\xff", 1).value == b"\xff"
+    assert SourceRecord("orders", "u1", b"\xff", 1).value == b"\xff"

@@ -29,7 +29,7 @@ class Service:
         """Whether it runs this checkout, rather than somebody's server."""
         return self.command[:2] == ("python", "-m")
 
-    def at(self, *, kafka: str, redis: str, bundles: Path) -> "Service":
+    def with_addresses(self, *, kafka: str, redis: str, bundles: Path) -> "Service":
         """The same service with the addresses of other servers: a bootstrap list, a URL, a folder."""
         addresses = {
             "SHOPSTREAM_KAFKA__BOOTSTRAP_SERVERS": kafka,
@@ -47,12 +47,12 @@ def read_document() -> dict[str, Any]:
 
 def read_services() -> dict[str, Service]:
     """Every service by name, those of profiles too."""
-    found = read_document()["services"]
-    return {name: _service(name, described) for name, described in found.items()}
+    services = read_document()["services"]
+    return {name: _parse_service(name, described) for name, described in services.items()}
 
 
-def _service(name: str, described: Mapping[str, Any]) -> Service:
-    command = described.get("command", [])
-    words = shlex.split(command) if isinstance(command, str) else command
-    environment = {key: str(value) for key, value in described.get("environment", {}).items()}
-    return Service(name=name, command=tuple(words), environment=environment)
+def _parse_service(name: str, description: Mapping[str, Any]) -> Service:
+    command = description.get("command", [])
+    arguments = shlex.split(command) if isinstance(command, str) else command
+    environment = {key: str(value) for key, value in description.get("environment", {}).items()}
+    return Service(name=name, command=tuple(arguments), environment=environment)

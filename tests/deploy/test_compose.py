@@ -11,19 +11,19 @@ from check_jsonschema.builtin_schemas import get_builtin_schema
 
 from contract.settings import Settings
 from tests.deploy.compose import ROOT, read_document, read_services
-from training.watching import Watching
+from training.watching import MonitorConfig
 
-OURS = sorted(name for name, service in read_services().items() if service.is_ours)
+OUR_SERVICES = sorted(name for name, service in read_services().items() if service.is_ours)
 
 
-def mistakes(document: dict[str, Any]) -> list[str]:
+def find_mistakes(document: dict[str, Any]) -> list[str]:
     schema = get_builtin_schema("vendor.compose-spec")
     validator = jsonschema.validators.validator_for(schema)(schema)
     return [error.message for error in validator.iter_errors(document)]
 
 
 def test_the_file_keeps_the_compose_specification() -> None:
-    assert mistakes(read_document()) == []
+    assert find_mistakes(read_document()) == []
 
 
 @pytest.mark.parametrize(
@@ -33,11 +33,11 @@ def test_the_schema_would_find_a_mistake(key: str, value: object) -> None:
     document = read_document()
     document["services"]["orders"][key] = value
 
-    assert mistakes(document)
+    assert find_mistakes(document)
 
 
 def test_the_services_are_both_lanes_the_joiner_the_learner_the_watcher_the_topics_and_their_servers() -> None:
-    commands = {name: " ".join(read_services()[name].command) for name in OURS}
+    commands = {name: " ".join(read_services()[name].command) for name in OUR_SERVICES}
 
     assert commands == {
         "orders": "python -m worker score --lane orders",
@@ -56,7 +56,7 @@ def test_only_the_learner_and_the_watcher_have_to_be_asked_for() -> None:
     assert {name for name, described in services.items() if "profiles" in described} == {"learner", "watcher"}
 
 
-@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("name", OUR_SERVICES)
 def test_the_environment_of_our_services_is_understood(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # Given the service's environment and the checkout's configuration
     monkeypatch.chdir(ROOT)
@@ -83,7 +83,7 @@ def test_our_services_wait_for_the_topics_and_the_topics_for_kafka() -> None:
     services = read_document()["services"]
 
     assert services["topics"]["depends_on"] == {"kafka": {"condition": "service_healthy"}}
-    for name in set(OURS) - {"topics"}:
+    for name in set(OUR_SERVICES) - {"topics"}:
         assert services[name]["depends_on"]["topics"] == {"condition": "service_completed_successfully"}
 
 
@@ -103,7 +103,7 @@ def test_foreign_images_are_of_a_stated_version() -> None:
 def test_services_address_one_another_by_names_that_exist() -> None:
     services = read_services()
 
-    for name in OURS:
+    for name in OUR_SERVICES:
         environment = services[name].environment
         assert environment["SHOPSTREAM_KAFKA__BOOTSTRAP_SERVERS"].split(":")[0] in services
         assert re.match(r"redis://([a-z]+):6379/0", environment["SHOPSTREAM_REDIS__URL"])[1] in services  # type: ignore[index]
@@ -115,7 +115,7 @@ def test_redis_never_evicts() -> None:
 
 def test_a_service_at_other_addresses_keeps_its_command() -> None:
     service = read_services()["orders"]
-    moved = service.at(kafka="127.0.0.1:1", redis="redis://127.0.0.1:2/0", bundles=Path("elsewhere"))
+    moved = service.with_addresses(kafka="127.0.0.1:1", redis="redis://127.0.0.1:2/0", bundles=Path("elsewhere"))
 
     assert moved.command == service.command
     assert set(moved.environment.values()) == {"127.0.0.1:1", "redis://127.0.0.1:2/0", "elsewhere"}
@@ -126,6 +126,6 @@ def test_prometheus_scrapes_services_that_exist_where_they_answer() -> None:
     config = yaml.safe_load((folder / "prometheus.yml").read_text())
 
     (looked_up,) = [sd for job in config["scrape_configs"] for sd in job["dns_sd_configs"]]
-    assert set(looked_up["names"]) <= set(OURS)
-    assert looked_up["port"] == Settings().worker.http_port == Watching().http_port
+    assert set(looked_up["names"]) <= set(OUR_SERVICES)
+    assert looked_up["port"] == Settings().worker.http_port == MonitorConfig().http_port
     assert all((folder / rules).is_file() for rules in config["rule_files"])

@@ -16,12 +16,12 @@ COPIED = [
 ]
 
 
-def stage(name: str) -> list[str]:
+def instructions_of_stage(name: str) -> list[str]:
     """The instructions of a stage after those of the stages that it is built on."""
     start = next(n for n, line in enumerate(INSTRUCTIONS) if line.endswith(f" AS {name}"))
     end = next((n for n in range(start + 1, len(INSTRUCTIONS)) if INSTRUCTIONS[n].startswith("FROM ")), None)
     parent = INSTRUCTIONS[start].split()[1]
-    below = stage(parent) if any(line.endswith(f" AS {parent}") for line in INSTRUCTIONS) else []
+    below = instructions_of_stage(parent) if any(line.endswith(f" AS {parent}") for line in INSTRUCTIONS) else []
     return below + INSTRUCTIONS[start:end]
 
 
@@ -35,7 +35,7 @@ def test_what_is_copied_exists_and_reaches_the_builder(source: str) -> None:
 
 def test_the_worker_image_is_the_default_and_knows_neither_torch_nor_training() -> None:
     last = [line for line in INSTRUCTIONS if line.startswith("FROM ")][-1]
-    lines = "\n".join(stage("worker") + stage("worker-environment"))
+    lines = "\n".join(instructions_of_stage("worker") + instructions_of_stage("worker-environment"))
 
     assert last.endswith(" AS worker")
     assert not re.search(r"torch|training|model/", lines)
@@ -43,8 +43,8 @@ def test_the_worker_image_is_the_default_and_knows_neither_torch_nor_training() 
 
 @pytest.mark.parametrize("name", ["worker", "training"])
 def test_an_image_runs_as_a_user_without_rights_from_pinned_hashes(name: str) -> None:
-    users = [line.split()[1] for line in stage(name) if line.startswith("USER ")]
-    installs = [line for line in stage(f"{name}-environment") if "pip install" in line]
+    users = [line.split()[1] for line in instructions_of_stage(name) if line.startswith("USER ")]
+    installs = [line for line in instructions_of_stage(f"{name}-environment") if "pip install" in line]
 
     assert users == ["shopstream"]
     assert installs
@@ -55,5 +55,5 @@ def test_a_folder_of_ours_in_an_image_has_the_folders_it_imports() -> None:
     imports = {"worker": {"contract"}, "training": {"contract", "model", "export"}}
 
     for name, needed in imports.items():
-        copied = {line.split()[1].rstrip("/") for line in stage(name) if line.startswith("COPY ")}
+        copied = {line.split()[1].rstrip("/") for line in instructions_of_stage(name) if line.startswith("COPY ")}
         assert needed | {name} <= copied

@@ -16,25 +16,25 @@ from bench.kafka_log import KafkaLog
 from contract.events import Click, Line, Order
 from contract.rows import read_decision, to_json
 from demo.servers.apache_kafka import ApacheKafka, unavailable_reason
-from demo.servers.child import Child, free_ports
+from demo.servers.child import ChildProcess, find_free_ports
 from demo.servers.redis_server import RedisServer
 from tests.deploy.compose import ROOT, Service, read_services
 from worker.redis_client import RedisClient
 
-WITHIN_S = 60.0
+TIMEOUT_S = 60.0
 pytestmark = pytest.mark.apache_kafka
 
 
 @dataclass
-class Running:
+class ComposeStack:
     """Both lanes and the joiner as compose would run them, on servers of this machine."""
 
     kafka: ApacheKafka
     redis: RedisServer
-    children: dict[str, Child]
+    processes: dict[str, ChildProcess]
     ports: dict[str, int]
 
-    def answers(self, name: str, path: str) -> bool:
+    def has_answer(self, name: str, path: str) -> bool:
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.ports[name]}{path}", timeout=5) as reply:
                 return bool(reply.status == 200)
@@ -42,42 +42,42 @@ class Running:
             return False
 
 
-def child_of(service: Service, folder: Path, port: int) -> Child:
+def make_process(service: Service, folder: Path, port: int) -> ChildProcess:
     """The service's own command; only the interpreter is this environment's, and the port one that is free."""
     environment = {**service.environment, "SHOPSTREAM_WORKER__HTTP_PORT": str(port), "PYTHONPATH": str(ROOT)}
     environment |= {"SHOPSTREAM_CONFIG": str(ROOT / "shop.toml"), "SHOPSTREAM_FEATURES": str(ROOT / "features.toml")}
-    return Child(
+    return ChildProcess(
         command=[sys.executable, *service.command[1:]], output=folder / f"{service.name}.log", environment=environment
     )
 
 
 @contextmanager
-def started(kafka: ApacheKafka, redis: RedisServer, folder: Path) -> Iterator[Running]:
+def start_stack(kafka: ApacheKafka, redis: RedisServer, folder: Path) -> Iterator[ComposeStack]:
     services = {
-        name: service.at(kafka=kafka.bootstrap, redis=redis.url, bundles=folder / "bundles")
+        name: service.with_addresses(kafka=kafka.bootstrap, redis=redis.url, bundles=folder / "bundles")
         for name, service in read_services().items()
     }
     names = ["orders", "browsing", "joiner"]
-    ports = dict(zip(names, free_ports(3), strict=True))
-    creating = child_of(services["topics"], folder, 0)
+    ports = dict(zip(names, find_free_ports(3), strict=True))
+    creating = make_process(services["topics"], folder, 0)
     creating.start()
-    wait_until(lambda: not creating.running)
+    wait_until(lambda: not creating.is_running)
     assert creating.stop() == 0, creating.tail()
     with ExitStack() as stack:
-        children = {name: child_of(services[name], folder, ports[name]) for name in names}
+        children = {name: make_process(services[name], folder, ports[name]) for name in names}
         for child in children.values():
             stack.callback(child.kill)
             child.start()
-        running = Running(kafka, redis, children, ports)
+        running = ComposeStack(kafka, redis, children, ports)
         for name, child in children.items():
-            child.wait_until(lambda name=name: running.answers(name, "/readyz"), within_s=WITHIN_S)  # type: ignore[misc]
+            child.wait_until(lambda name=name: running.has_answer(name, "/readyz"), timeout_s=TIMEOUT_S)  # type: ignore[misc]
         yield running
 
 
-def wait_until(true: object) -> None:
-    assert callable(true)
-    deadline = time.monotonic() + WITHIN_S
-    while not true():
+def wait_until(condition: object) -> None:
+    assert callable(condition)
+    deadline = time.monotonic() + TIMEOUT_S
+    while not condition():
         assert time.monotonic() < deadline, "should be so by now"
         time.sleep(0.05)
 
@@ -86,7 +86,7 @@ def test_the_services_answer_orders_and_clicks_and_end_when_asked_to(tmp_path: P
     # Given servers of their own, since the services use the topics' real names
     if reason := unavailable_reason():
         pytest.skip(reason)
-    with ApacheKafka() as kafka, RedisServer() as redis, started(kafka, redis, tmp_path) as running:
+    with ApacheKafka() as kafka, RedisServer() as redis, start_stack(kafka, redis, tmp_path) as running:
         # When an order and a click arrive
         now_ms = time.time_ns() // 1_000_000
         line = Line(item_id="tent", quantity=1, unit_price=99.0)
@@ -97,7 +97,7 @@ def test_the_services_answer_orders_and_clicks_and_end_when_asked_to(tmp_path: P
         producer = Producer({"bootstrap.servers": kafka.bootstrap})
         producer.produce("shop.orders", to_json(order), "ada")
         producer.produce("shop.clicks", to_json(click), "ada")
-        assert producer.flush(WITHIN_S) == 0
+        assert producer.flush(TIMEOUT_S) == 0
 
         # Then the order is decided on its topic and in Redis, and both are logged as scored
         log, client = KafkaLog(bootstrap=kafka.bootstrap), RedisClient(url=redis.url, timeout_s=5)
@@ -105,8 +105,10 @@ def test_the_services_answer_orders_and_clicks_and_end_when_asked_to(tmp_path: P
         decisions = [read_decision(logged.value or b"") for logged in log.read("shop.decisions")]
         assert [decision.event_id for decision in decisions] == ["o1"]
         assert read_decision(client.pipeline([("GET", "shop:decision:o1")])[0]) == decisions[0]
-        assert all(running.answers(name, "/metrics") and running.answers(name, "/livez") for name in running.children)
+        assert all(
+            running.has_answer(name, "/metrics") and running.has_answer(name, "/livez") for name in running.processes
+        )
         client.close()
 
         # And every process ends well when it is asked to
-        assert {name: child.stop() for name, child in running.children.items()} == dict.fromkeys(running.children, 0)
+        assert {name: child.stop() for name, child in running.processes.items()} == dict.fromkeys(running.processes, 0)

@@ -13,7 +13,7 @@ Row: TypeAlias = dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class MarkdownPage:
     """One Markdown file."""
 
     path: Path
@@ -30,25 +30,25 @@ class Page:
     def section(self, heading: str) -> str:
         """What stands under a heading, down to the next one of its level or above; raises KeyError without it."""
         prose = self.prose
-        for found in HEADING.finditer(prose):
-            if found[2] == heading:
-                rest = prose[found.end() :]
-                end = re.search(rf"^#{{1,{len(found[1])}}} ", rest, re.MULTILINE)
-                return rest[: end.start()] if end else rest
+        for match in HEADING.finditer(prose):
+            if match[2] == heading:
+                tail = prose[match.end() :]
+                end = re.search(rf"^#{{1,{len(match[1])}}} ", tail, re.MULTILINE)
+                return tail[: end.start()] if end else tail
         raise KeyError(f"{self.path.name} should have the heading {heading!r}.")
 
     def tables(self, heading: str) -> list[list[Row]]:
         """The tables under a heading, each row by the names of its columns."""
         blocks = re.findall(r"(?:^\|.*\|\n)+", self.section(heading), re.MULTILINE)
-        return [rows(block) for block in blocks]
+        return [parse_rows(block) for block in blocks]
 
     def examples(self) -> list[tuple[str, str]]:
         """Each block of JSON with the kind that its fence names."""
         return [(info.split()[1], body) for info, body in FENCE.findall(self.text) if info.startswith("json ")]
 
-    def code(self, info: str) -> str:
+    def code_block(self, info: str) -> str:
         """The code block whose fence says exactly this."""
-        (body,) = (body for found, body in FENCE.findall(self.text) if found == info)
+        (body,) = (body for fence, body in FENCE.findall(self.text) if fence == info)
         return str(body)
 
     def links(self) -> list[str]:
@@ -57,30 +57,30 @@ class Page:
 
     def anchors(self) -> set[str]:
         """What a link may name behind `#`."""
-        return {slug(found[2]) for found in HEADING.finditer(self.prose)}
+        return {to_anchor(match[2]) for match in HEADING.finditer(self.prose)}
 
 
-def rows(block: str) -> list[Row]:
+def parse_rows(block: str) -> list[Row]:
     """A table's rows; a cell keeps its own code marks."""
     lines = [[cell.strip() for cell in line.strip("|").split(" |")] for line in block.splitlines()]
     head = lines[0]
     return [dict(zip(head, cells + [""] * (len(head) - len(cells)), strict=True)) for cells in lines[2:]]
 
 
-def slug(heading: str) -> str:
+def to_anchor(heading: str) -> str:
     """A heading as an anchor."""
     return re.sub(r"[^a-z0-9 _-]", "", heading.lower()).replace(" ", "-")
 
 
-def bare(cell: str) -> str:
+def strip_code_marks(cell: str) -> str:
     """A cell that is one piece of code, without its marks."""
     return cell.strip("`")
 
 
-PAGES: Final = [Page(path) for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md")))]
-EVENTS: Final = Page(ROOT / "docs" / "events.md")
-KEYS: Final = Page(ROOT / "docs" / "keys.md")
-METRICS: Final = Page(ROOT / "docs" / "metrics.md")
-OPERATIONS: Final = Page(ROOT / "docs" / "operations.md")
-READING: Final = Page(ROOT / "docs" / "reading.md")
-README: Final = Page(ROOT / "README.md")
+PAGES: Final = [MarkdownPage(path) for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md")))]
+EVENTS: Final = MarkdownPage(ROOT / "docs" / "events.md")
+KEYS: Final = MarkdownPage(ROOT / "docs" / "keys.md")
+METRICS: Final = MarkdownPage(ROOT / "docs" / "metrics.md")
+OPERATIONS: Final = MarkdownPage(ROOT / "docs" / "operations.md")
+READING: Final = MarkdownPage(ROOT / "docs" / "reading.md")
+README: Final = MarkdownPage(ROOT / "README.md")

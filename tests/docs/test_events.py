@@ -26,43 +26,43 @@ from contract.events import (
     Word,
     decode,
 )
-from contract.rows import DEAD_LETTER_HEADER, DeadLetter, Decision, Example, Ranking, Scored
-from contract.settings import Topics
-from tests.docs.pages import EVENTS, bare
+from contract.rows import DEAD_LETTER_HEADER, DeadLetter, Decision, Example, Ranking, ScoredRow
+from contract.settings import TopicSettings
+from tests.docs.pages import EVENTS, strip_code_marks
 
-NAMED: Final = [
+NAME_BY_TYPE: Final = [
     (inspect.type_info(one), name)
     for one, name in ((Id, "id"), (Ip, "ip"), (Word, "word"), (str, "text"), (Money, "money"))
 ]
 OUTPUTS: Final[dict[str, type[msgspec.Struct]]] = {
     "Decision": Decision,
     "Ranking": Ranking,
-    "Scored": Scored,
+    "Scored": ScoredRow,
     "Example": Example,
     "Dead letters": DeadLetter,
 }
 
 
-def named(kind: inspect.Type) -> str:
+def type_in_words(kind: inspect.Type) -> str:
     """A field's type in the words of the page."""
-    for known, name in NAMED:
+    for known, name in NAME_BY_TYPE:
         if kind == known:
             return name
     match kind:
         case inspect.UnionType(types=types):
-            return " or ".join(named(one) for one in types if not isinstance(one, inspect.NoneType))
+            return " or ".join(type_in_words(one) for one in types if not isinstance(one, inspect.NoneType))
         case inspect.LiteralType(values=values):
-            return choice([str(value) for value in values])
+            return choice_in_words([str(value) for value in values])
         case inspect.BoolType():
             return "true or false"
         case inspect.DictType():
             return "object of texts"
         case inspect.VarTupleType(min_length=least, max_length=most, item_type=item):
-            return a_list(least, most, item)
-    return a_number(kind)
+            return list_in_words(least, most, item)
+    return number_in_words(kind)
 
 
-def a_number(kind: inspect.Type) -> str:
+def number_in_words(kind: inspect.Type) -> str:
     match kind:
         case inspect.IntType(ge=ge, le=le):
             return f"integer, {ge:,} to {le:,}"
@@ -73,7 +73,7 @@ def a_number(kind: inspect.Type) -> str:
     raise NotImplementedError(kind)
 
 
-def a_list(least: int | None, most: int | None, item: inspect.Type) -> str:
+def list_in_words(least: int | None, most: int | None, item: inspect.Type) -> str:
     match item:
         case inspect.StructType():
             return f"{least} to {most:,} {item.cls.__name__.lower()}s"
@@ -84,63 +84,65 @@ def a_list(least: int | None, most: int | None, item: inspect.Type) -> str:
     return "ids"
 
 
-def choice(values: list[str]) -> str:
+def choice_in_words(values: list[str]) -> str:
     return " ".join(sorted(values))
 
 
-def told(cell: str) -> str:
+def parse_type_cell(cell: str) -> str:
     """The type that a cell tells; the order of a choice does not matter, and milliseconds are an integer."""
     if cell == "ms":
         return "integer, 0 to 9,007,199,254,740,992"
-    return choice(cell.split("`")[1::2]) if cell.startswith("`") else cell
+    return choice_in_words(cell.split("`")[1::2]) if cell.startswith("`") else cell
 
 
-def fields_of(struct: type[msgspec.Struct]) -> dict[str, tuple[str, str]]:
-    found = inspect.type_info(struct)
-    assert isinstance(found, inspect.StructType)
-    return {field.name: (named(field.type), "yes" if field.required else "") for field in found.fields}
+def read_fields(struct: type[msgspec.Struct]) -> dict[str, tuple[str, str]]:
+    fields_by_name = inspect.type_info(struct)
+    assert isinstance(fields_by_name, inspect.StructType)
+    return {field.name: (type_in_words(field.type), "yes" if field.required else "") for field in fields_by_name.fields}
 
 
-def documented(heading: str, table: int = 0) -> dict[str, tuple[str, str]]:
-    return {bare(r["field"]): (told(r["type"]), r["needed"]) for r in EVENTS.tables(heading)[table]}
+def read_documented_fields(heading: str, table: int = 0) -> dict[str, tuple[str, str]]:
+    return {
+        strip_code_marks(r["field"]): (parse_type_cell(r["type"]), r["needed"]) for r in EVENTS.tables(heading)[table]
+    }
 
 
 @pytest.mark.parametrize(("kind", "struct"), KINDS.items())
 def test_every_field_of_an_event_stands_there_with_its_type_and_whether_it_is_needed(
     kind: str, struct: type[Event]
 ) -> None:
-    assert documented(struct.__name__) == fields_of(struct)
+    assert read_documented_fields(struct.__name__) == read_fields(struct)
 
 
 def test_every_field_of_an_orders_line_stands_there() -> None:
-    assert documented("Order", table=1) == fields_of(Line)
+    assert read_documented_fields("Order", table=1) == read_fields(Line)
 
 
 @pytest.mark.parametrize(("heading", "struct"), OUTPUTS.items())
 def test_every_field_of_an_answer_stands_there(heading: str, struct: type[msgspec.Struct]) -> None:
     (table, *_) = EVENTS.tables(heading)
 
-    assert [bare(row["field"]) for row in table] == list(struct.__struct_fields__)
+    assert [strip_code_marks(row["field"]) for row in table] == list(struct.__struct_fields__)
 
 
 def test_every_topic_stands_there_under_its_default_name_and_leads_to_its_record() -> None:
     # Given the topics of the settings
-    topics = Topics()
-    names = {kind: topics.of(kind) for kind in Topics.model_fields if kind != "partitions"}
+    topics = TopicSettings()
+    names = {kind: topics.topic_name(kind) for kind in TopicSettings.model_fields if kind != "partitions"}
 
     # When the table is read
     (table,) = EVENTS.tables("Topics")
 
     # Then they are the same, and an event's row names its struct
-    assert {bare(row["kind"]): bare(row["topic"]) for row in table} == names
-    records = {bare(row["kind"]): row["record"] for row in table}
+    assert {strip_code_marks(row["kind"]): strip_code_marks(row["topic"]) for row in table} == names
+    records = {strip_code_marks(row["kind"]): row["record"] for row in table}
     assert all(records[kind].startswith(f"[{struct.__name__}]") for kind, struct in KINDS.items())
 
 
 def test_every_reason_for_a_dead_letter_stands_there_with_its_meaning() -> None:
     reasons = EVENTS.tables("Dead letters")[1]
 
-    assert {bare(row["reason"]): row["meaning"] for row in reasons} == REASONS
+    assert {strip_code_marks(row["reason"]): row["meaning"] for row in reasons} == REASONS
 
 
 def test_the_header_of_a_dead_letter_is_named() -> None:
@@ -155,7 +157,7 @@ def test_the_bounds_are_the_codes_own() -> None:
     assert f"more than {AHEAD_MS_MAX // 60_000} minutes ahead" in EVENTS.section("Types and bounds")
     assert f"over {TEXT_CHARS_MAX} characters" in types["text"]
     assert f"at most {LIST_ITEMS_MAX:,} ids" in types["ids"]
-    assert fields_of(Line)["unit_price"] == ("money", "yes")
+    assert read_fields(Line)["unit_price"] == ("money", "yes")
     assert inspect.type_info(Ids) == inspect.VarTupleType(item_type=inspect.type_info(Id), max_length=LIST_ITEMS_MAX)
     assert inspect.type_info(Money) == inspect.FloatType(ge=0, le=1_000_000_000)
     assert inspect.type_info(Millis) == inspect.IntType(ge=0, le=9_007_199_254_740_992)
@@ -182,7 +184,7 @@ def test_the_alphabet_of_ids_is_the_one_that_decoding_keeps() -> None:
 @pytest.mark.parametrize(("kind", "struct"), KINDS.items())
 def test_text_is_cut_wherever_the_page_says_text(kind: str, struct: type[Event]) -> None:
     # Given the example of the event with every text too long
-    texts = [name for name, (type_name, _) in documented(struct.__name__).items() if type_name == "text"]
+    texts = [name for name, (type_name, _) in read_documented_fields(struct.__name__).items() if type_name == "text"]
     example = msgspec.json.decode(dict(EVENTS.examples())[kind])
     example |= dict.fromkeys(texts, "x" * 1_000)
 
@@ -206,7 +208,7 @@ def test_the_example_of_an_event_decodes_and_has_no_field_of_its_own(kind: str) 
 ANSWERS: Final[dict[str, type[msgspec.Struct]]] = {
     "decision": Decision,
     "ranking": Ranking,
-    "scored": Scored,  # MessagePack on the wire; as JSON, bytes are base64
+    "scored": ScoredRow,  # MessagePack on the wire; as JSON, bytes are base64
     "example": Example,
     "dead_letter": DeadLetter,
 }
@@ -218,16 +220,16 @@ def test_the_example_of_an_answer_is_one(name: str, struct: type[msgspec.Struct]
 
     answer = msgspec.json.decode(example, type=struct)
 
-    assert msgspec.json.decode(msgspec.json.encode(answer)) == defaults(struct) | msgspec.json.decode(example)
+    assert msgspec.json.decode(msgspec.json.encode(answer)) == read_defaults(struct) | msgspec.json.decode(example)
 
 
-def defaults(struct: type[msgspec.Struct]) -> dict[str, Any]:
+def read_defaults(struct: type[msgspec.Struct]) -> dict[str, Any]:
     """What the optional fields are when they are left out, as JSON has it."""
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for field in msgspec.structs.fields(struct):
         make: Callable[[], Any] | Any = field.default_factory
         if field.default is not msgspec.NODEFAULT:
-            found[field.name] = msgspec.to_builtins(field.default)
+            values[field.name] = msgspec.to_builtins(field.default)
         elif make is not msgspec.NODEFAULT:
-            found[field.name] = make()
-    return found
+            values[field.name] = make()
+    return values

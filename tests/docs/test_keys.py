@@ -15,19 +15,19 @@ from contract.rows import (
     Decision,
     Ranking,
     Recommendations,
-    Recommended,
-    Scored,
+    RecommendedItem,
+    ScoredRow,
     read_recommendations,
 )
-from contract.settings import Lists, Redis
-from contract.touches import Arrival, columns
-from tests.docs.pages import KEYS, Row, bare
-from worker.caches import Caches
-from worker.claims import Claims
-from worker.erasure_marks import ErasureMarks, holder
-from worker.generations import Generations, prefix_of
-from worker.intake import Place
-from worker.profile_store import TTL_MS, RedisProfiles
+from contract.settings import ListSettings, RedisSettings
+from contract.touches import Arrival, to_updates
+from tests.docs.pages import KEYS, Row, strip_code_marks
+from worker.caches import AnswerCache
+from worker.claims import DecisionStore
+from worker.erasure_marks import ErasureProgress, holder_field
+from worker.generations import Generations, generation_prefix
+from worker.intake import TopicPartition
+from worker.profile_store import TTL_MS, RedisProfileStore
 from worker.redis_client import RedisClient
 
 SECONDS: Final = {"days": 86_400, "hours": 3_600, "hour": 3_600, "minutes": 60}
@@ -35,57 +35,59 @@ SLACK_S: Final = 60
 UNITS: Final = {"u": "uint", "i": "int"}
 
 
-def documented() -> list[Row]:
+def read_key_table() -> list[Row]:
     return KEYS.tables("What is in Redis")[0]
 
 
-def pattern(key: str) -> str:
+def key_pattern(key: str) -> str:
     """A key of the table as a pattern; in binary keys the braces around the bucket are the key's own."""
     own_braces = key.replace("{bucket}", r"\{[0-9]+\}") if ":profile:" in key or ":merged:" in key else key
     return re.sub(r"\{\w+\}", "[^:]+", own_braces.replace("{kind}:{id}", "[a-z]+:[^:{}]+"))
 
 
-def row_of(key: str) -> Row:
+def find_row(key: str) -> Row:
     """The row that describes a key; the one with the fewest blanks, if several might."""
-    found = [row for row in documented() if re.fullmatch(pattern(bare(row["key"])), key)]
-    assert found, f"{key} should be described. Found no row for it."
-    return min(found, key=lambda row: row["key"].count("{"))
+    matching = [row for row in read_key_table() if re.fullmatch(key_pattern(strip_code_marks(row["key"])), key)]
+    assert matching, f"{key} should be described. Found no row for it."
+    return min(matching, key=lambda row: row["key"].count("{"))
 
 
-def seconds(told: str) -> int:
+def parse_ttl_s(words: str) -> int:
     """A time to live in words; -1, as Redis has it, for none."""
-    if told == "none":
+    if words == "none":
         return -1
-    number, unit = re.match(r"(\d+) (\w+)", told).groups()  # type: ignore[union-attr]
+    number, unit = re.match(r"(\d+) (\w+)", words).groups()  # type: ignore[union-attr]
     return int(number) * SECONDS[unit]
 
 
 @pytest.fixture
 def server(redis_url: str) -> redis.Redis:
     """A Redis into which every writer of the worker has written."""
-    prefix, client = Redis().prefix, RedisClient(url=redis_url, timeout_s=5)
-    lists = Lists()
-    write_answers(Claims(client=client, prefix=prefix, ttl_s=lists.decision_ttl_s))
-    write_caches(Caches(client=client, prefix=prefix, lists=lists))
+    prefix, client = RedisSettings().prefix, RedisClient(url=redis_url, timeout_s=5)
+    lists = ListSettings()
+    write_claims(DecisionStore(client=client, prefix=prefix, ttl_s=lists.decision_ttl_s))
+    write_caches(AnswerCache(client=client, prefix=prefix, lists=lists))
     search = Search(event_id="s-1", ts_ms=0, user_id="u-17", query="mug")
-    memory = fold([{}], columns([Arrival("searches/0", 0, search)]))
-    RedisProfiles(client=client, prefix=prefix).merge(
-        memory.writes(), {}, {bucket: {"searches/0": 1} for bucket in range(64)}
+    memory = fold([{}], to_updates([Arrival("searches/0", 0, search)]))
+    RedisProfileStore(client=client, prefix=prefix).merge(
+        memory.slice_writes(), {}, {bucket: {"searches/0": 1} for bucket in range(64)}
     )
-    marks = ErasureMarks(profiles=RedisProfiles(client=client, prefix=prefix))
-    marks.write([holder("orders", Place("shop.orders", 0))], {"erasures/0": 1})
+    marks = ErasureProgress(profiles=RedisProfileStore(client=client, prefix=prefix))
+    marks.write([holder_field("orders", TopicPartition("shop.orders", 0))], {"erasures/0": 1})
     generations = Generations(client=client, prefix=prefix)
     generations.open()
-    RedisProfiles(client=client, prefix=prefix_of(prefix, str(generations.begin()))).write_begins({"searches/0": 1})
+    RedisProfileStore(client=client, prefix=generation_prefix(prefix, str(generations.begin_build()))).write_log_starts(
+        {"searches/0": 1}
+    )
     client.close()
     return redis.Redis.from_url(redis_url, decode_responses=True)
 
 
-def write_answers(claims: Claims) -> None:
+def write_claims(claims: DecisionStore) -> None:
     decision = Decision(
         event_id="o-1", user_id="u-17", ts_ms=0, probability={}, action="approve", reasons=(), model_version=""
     )
-    scored = Scored(
+    scored = ScoredRow(
         event_id="o-1",
         kind="order",
         user_id="u-17",
@@ -100,8 +102,8 @@ def write_answers(claims: Claims) -> None:
     claims.claim([(decision, scored)])
 
 
-def write_caches(caches: Caches) -> None:
-    item = Recommended(item_id="mug-blue", score=1.0, probability={}, why="popular")
+def write_caches(caches: AnswerCache) -> None:
+    item = RecommendedItem(item_id="mug-blue", score=1.0, probability={}, why="popular")
     made = Recommendations(
         user_id="u-17", recommendation_id="r-1", items=(item,), model_version="", computed_ms=0, source_ms=0
     )
@@ -116,13 +118,13 @@ def test_every_key_that_is_written_stands_there_with_its_type_and_time_to_live(s
 
     # Then each is as its row says
     for key in keys:
-        row, ttl_s = row_of(key), int(server.ttl(key))
-        told = seconds(row["time to live"])
+        row, ttl_s = find_row(key), int(server.ttl(key))
+        told = parse_ttl_s(row["time to live"])
         assert row["type"] == server.type(key), key
         assert told == ttl_s if told < 0 else told - SLACK_S < ttl_s <= told, key
 
     # And each row describes some key
-    assert {row_of(key)["key"] for key in keys} == {row["key"] for row in documented()}
+    assert {find_row(key)["key"] for key in keys} == {row["key"] for row in read_key_table()}
 
 
 def test_the_example_of_a_list_is_one() -> None:
@@ -131,7 +133,7 @@ def test_the_example_of_a_list_is_one() -> None:
     made = read_recommendations(example)
 
     assert made.items
-    assert {bare(row["field"]) for row in KEYS.tables("Lists")[0]} <= set(Recommendations.__struct_fields__)
+    assert {strip_code_marks(row["field"]) for row in KEYS.tables("Lists")[0]} <= set(Recommendations.__struct_fields__)
 
 
 def test_the_example_of_popular_items_has_the_fields_that_are_written(server: redis.Redis) -> None:
@@ -148,7 +150,7 @@ def test_the_fields_of_generations_are_those_that_are_written(server: redis.Redi
     assert server.hget("shop:generations", str(LAYOUT)) == ""
 
 
-def type_of(dtype: np.dtype[np.void]) -> str:
+def dtype_in_words(dtype: np.dtype[np.void]) -> str:
     """A field's type in the words of the page."""
     dimensions = "".join(f"{n} × " for n in dtype.shape)
     base = dtype.base
@@ -159,13 +161,13 @@ def test_the_layout_of_a_record_is_the_codes_own() -> None:
     # Given the fields of the record
     assert RECORD.names is not None
     assert RECORD.fields is not None
-    fields = {name: (str(RECORD.fields[name][1]), type_of(RECORD.fields[name][0])) for name in RECORD.names}
+    fields = {name: (str(RECORD.fields[name][1]), dtype_in_words(RECORD.fields[name][0])) for name in RECORD.names}
 
     # When the table is read
     table, families = KEYS.tables("Profiles")
 
     # Then it is the same, and so are the digest and the families
-    assert {bare(row["field"]): (row["at"], row["type"]) for row in table} == fields
+    assert {strip_code_marks(row["field"]): (row["at"], row["type"]) for row in table} == fields
     assert str(LAYOUT) in table[0]["meaning"]
     assert [row["source"] for row in families] == list(FAMILIES)
     assert f"one record of {RECORD.itemsize} bytes" in KEYS.section("Profiles")

@@ -4,13 +4,13 @@ import re
 
 import pytest
 
-from tests.docs.pages import PAGES, ROOT, Page
+from tests.docs.pages import PAGES, ROOT, MarkdownPage
 
 IDS = [str(page.path.relative_to(ROOT)) for page in PAGES]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
-def test_every_link_leads_to_a_file_and_a_heading_that_exist(page: Page) -> None:
+def test_every_link_leads_to_a_file_and_a_heading_that_exist(page: MarkdownPage) -> None:
     for link in page.links():
         if "://" in link:
             continue
@@ -19,18 +19,18 @@ def test_every_link_leads_to_a_file_and_a_heading_that_exist(page: Page) -> None
         assert target.exists(), link
         assert target.is_relative_to(ROOT), link
         if anchor:
-            assert anchor in Page(target).anchors(), link
+            assert anchor in MarkdownPage(target).anchors(), link
 
 
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
-def test_every_word_of_make_that_is_named_is_one(page: Page) -> None:
+def test_every_word_of_make_that_is_named_is_one(page: MarkdownPage) -> None:
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
     assert set(re.findall(r"\bmake ([a-z]+)\b(?=[`\s]*(?:ARGS|#|`|$))", page.text, re.MULTILINE)) <= targets
 
 
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
-def test_every_file_that_is_named_exists(page: Page) -> None:
+def test_every_file_that_is_named_exists(page: MarkdownPage) -> None:
     named = re.findall(r"`((?:[a-z_]+/)+[a-z_]*(?:\.[a-z]+)?)`", page.prose)
 
     assert [name for name in named if not (ROOT / name).exists()] == []

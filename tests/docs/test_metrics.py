@@ -5,7 +5,7 @@ import re
 from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.metrics import MetricWrapperBase
 
-from tests.docs.pages import METRICS, PAGES, bare
+from tests.docs.pages import METRICS, PAGES, strip_code_marks
 from training import telemetry
 from worker import metrics
 from worker.step import STEPS
@@ -13,23 +13,24 @@ from worker.step import STEPS
 REGISTERED = [value for value in vars(metrics).values() if isinstance(value, MetricWrapperBase)]
 
 
-def name_of(metric: MetricWrapperBase) -> str:
+def metric_name(metric: MetricWrapperBase) -> str:
     (described,) = metric.describe()
     return f"{described.name}_total" if isinstance(metric, Counter) else str(described.name)
 
 
-def type_of(metric: MetricWrapperBase) -> str:
+def metric_type(metric: MetricWrapperBase) -> str:
     return next(kind.__name__.lower() for kind in (Counter, Gauge, Histogram) if isinstance(metric, kind))
 
 
 def test_every_metric_stands_there_with_its_type_and_labels() -> None:
     # Given what a process registers
-    registered = {name_of(m): (type_of(m), set(m._labelnames)) for m in REGISTERED}
+    registered = {metric_name(m): (metric_type(m), set(m._labelnames)) for m in REGISTERED}
 
     # When the table is read
     (table,) = METRICS.tables("Metrics")
     documented = {
-        bare(row["name"]): (row["type"], set(row["labels"].replace("`", "").replace(",", " ").split())) for row in table
+        strip_code_marks(row["name"]): (row["type"], set(row["labels"].replace("`", "").replace(",", " ").split()))
+        for row in table
     }
 
     # Then it is the same
@@ -44,7 +45,7 @@ def test_all_metrics_of_a_process_are_declared_in_one_file() -> None:
 
 def test_every_page_names_metrics_that_exist() -> None:
     watched = [value for value in vars(telemetry).values() if isinstance(value, MetricWrapperBase)]
-    known = {name_of(metric) for metric in (*REGISTERED, *watched)}
+    known = {metric_name(metric) for metric in (*REGISTERED, *watched)}
 
     for page in PAGES:
         for name in re.findall(r"\bshopstream_[a-z_]+", page.text):

@@ -9,25 +9,25 @@ import pytest
 from pydantic import BaseModel
 
 from contract.settings import Settings
-from tests.docs.pages import OPERATIONS, PAGES, Page, bare
+from tests.docs.pages import OPERATIONS, PAGES, MarkdownPage, strip_code_marks
 from worker.lanes import LANES
 
 # What the environment says beside the settings.
-BESIDE: Final = {"SHOPSTREAM_CONFIG", "SHOPSTREAM_STEP_FILE", "SHOPSTREAM_DATA"}
+OTHER_VARIABLES: Final = {"SHOPSTREAM_CONFIG", "SHOPSTREAM_STEP_FILE", "SHOPSTREAM_DATA"}
 
 
-def settings_of(section: type[BaseModel], prefix: str = "") -> dict[str, object]:
+def list_settings(section: type[BaseModel], prefix: str = "") -> dict[str, object]:
     """Every setting by its full name, with its default."""
-    found: dict[str, object] = {}
+    values: dict[str, object] = {}
     for name, field in section.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            found |= settings_of(field.annotation, f"{prefix}{name}.")
+            values |= list_settings(field.annotation, f"{prefix}{name}.")
         else:
-            found[prefix + name] = field.get_default()
-    return found
+            values[prefix + name] = field.get_default()
+    return values
 
 
-def written(default: object) -> str:
+def format_default(default: object) -> str:
     """A default as the file would have it."""
     if default is None:
         return "none"
@@ -35,27 +35,31 @@ def written(default: object) -> str:
     return f"`{msgspec.json.encode(value).decode()}`"
 
 
-def documented() -> list[dict[str, str]]:
+def read_settings_table() -> list[dict[str, str]]:
     (table,) = OPERATIONS.tables("Settings")
     return table
 
 
 def test_every_setting_stands_there_with_its_default() -> None:
-    settings = {name: written(default) for name, default in settings_of(Settings).items()}
+    settings = {name: format_default(default) for name, default in list_settings(Settings).items()}
 
-    assert {bare(row["setting"]): row["default"] for row in documented()} == settings
+    assert {strip_code_marks(row["setting"]): row["default"] for row in read_settings_table()} == settings
 
 
 def test_every_setting_has_its_name_in_the_environment() -> None:
-    for row in documented():
-        name = "SHOPSTREAM_" + bare(row["setting"]).upper().replace(".", "__")
+    for row in read_settings_table():
+        name = "SHOPSTREAM_" + strip_code_marks(row["setting"]).upper().replace(".", "__")
 
-        assert bare(row["environment"]) == name
+        assert strip_code_marks(row["environment"]) == name
 
 
 @pytest.mark.parametrize("page", PAGES, ids=[page.path.name for page in PAGES])
-def test_a_page_names_only_variables_that_exist(page: Page) -> None:
-    known = {bare(row["environment"]) for row in documented()} | BESIDE | {"SHOPSTREAM_SECTION__NAME"}
+def test_a_page_names_only_variables_that_exist(page: MarkdownPage) -> None:
+    known = (
+        {strip_code_marks(row["environment"]) for row in read_settings_table()}
+        | OTHER_VARIABLES
+        | {"SHOPSTREAM_SECTION__NAME"}
+    )
 
     assert set(re.findall(r"SHOPSTREAM_[A-Z_]+", page.text)) <= known
 
@@ -64,7 +68,7 @@ def test_a_page_names_only_variables_that_exist(page: Page) -> None:
 def test_a_lanes_row_names_its_command_its_group_and_what_it_folds(lane: str) -> None:
     # Given the row of the lane's command
     (table,) = OPERATIONS.tables("Processes")
-    (row,) = (row for row in table if bare(row["command"]) == f"python -m worker score --lane {lane}")
+    (row,) = (row for row in table if strip_code_marks(row["command"]) == f"python -m worker score --lane {lane}")
 
     # Then it says what the code does
     folds, watches, inspects, confirms = (", ".join(kinds) for kinds in LANES[lane][1:])
@@ -73,4 +77,4 @@ def test_a_lanes_row_names_its_command_its_group_and_what_it_folds(lane: str) ->
     assert f"inspects {inspects}" in row["what it does"]
     assert ("confirms" in row["what it does"]) == bool(confirms)
     assert not confirms or f"confirms {confirms}" in row["what it does"]
-    assert bare(row["group"]) == f"{Settings().kafka.group_prefix}-{lane}"
+    assert strip_code_marks(row["group"]) == f"{Settings().kafka.group_prefix}-{lane}"

@@ -15,12 +15,12 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 
 from bench.__main__ import BENCHES
 from contract.events import Order, decode
-from contract.rows import Decision, Recommendations, Recommended, Scored
-from contract.settings import Lists, Topics
+from contract.rows import Decision, Recommendations, RecommendedItem, ScoredRow
+from contract.settings import ListSettings, TopicSettings
 from demo.servers.embedded import EmbeddedKafka
 from tests.docs.pages import PAGES, README
-from worker.caches import Caches
-from worker.claims import Claims
+from worker.caches import AnswerCache
+from worker.claims import DecisionStore
 from worker.redis_client import RedisClient
 
 REDIS: Final = "redis://localhost:6379/0"
@@ -35,33 +35,33 @@ def client(redis_url: str) -> Iterator[RedisClient]:
     client.close()
 
 
-def run(info: str, addresses: dict[str, str], given: dict[str, Any]) -> dict[str, Any]:
+def run_code_block(info: str, addresses: dict[str, str], variables: dict[str, Any]) -> dict[str, Any]:
     """The names that a block of Python leaves behind, its addresses replaced."""
-    code = README.code(info)
+    code = README.code_block(info)
     for told, real in addresses.items():
         code = code.replace(told, real)
-    exec(code, given)
-    return given
+    exec(code, variables)
+    return variables
 
 
 def test_a_list_is_read_as_the_page_says(client: RedisClient, redis_url: str) -> None:
     # Given a user with a list, and one without
-    item = Recommended(item_id="mug-blue", score=1.0, probability={}, why="popular")
+    item = RecommendedItem(item_id="mug-blue", score=1.0, probability={}, why="popular")
     made = Recommendations(
         user_id="u-17", recommendation_id="r-1", items=(item,), model_version="", computed_ms=0, source_ms=0
     )
-    Caches(client=client, prefix="shop:", lists=Lists()).write([made], [])
+    AnswerCache(client=client, prefix="shop:", lists=ListSettings()).write([made], [])
 
     # When the page's lines are run
-    found = {
-        user: run("python list", {REDIS: redis_url}, {"redis": redis, "json": json, "user_id": user})
+    actual = {
+        user: run_code_block("python list", {REDIS: redis_url}, {"redis": redis, "json": json, "user_id": user})
         for user in ("u-17", "u-18")
     }
 
     # Then they read it
-    assert found["u-17"]["items"] == ["mug-blue"]
-    assert found["u-18"]["items"] == []
-    for names in found.values():
+    assert actual["u-17"]["items"] == ["mug-blue"]
+    assert actual["u-18"]["items"] == []
+    for names in actual.values():
         names["shop"].close()
 
 
@@ -71,16 +71,16 @@ def test_the_order_of_the_page_is_one(embedded_kafka: EmbeddedKafka, topic_prefi
     embedded_kafka.create_topics({topic: 4})
 
     # When the page's lines are run
-    addresses = {KAFKA: embedded_kafka.bootstrap, Topics().orders: topic}
-    names = run("python order", addresses, {"time": time, "json": json, "Producer": Producer})
+    addresses = {KAFKA: embedded_kafka.bootstrap, TopicSettings().orders: topic}
+    names = run_code_block("python order", addresses, {"time": time, "json": json, "Producer": Producer})
 
     # Then an order is on it
-    event = decode("orders", read_one(embedded_kafka, topic))
+    event = decode("orders", read_first_record(embedded_kafka, topic))
     assert isinstance(event, Order)
     assert event.event_id == names["order"]["event_id"]
 
 
-def read_one(kafka: EmbeddedKafka, topic: str) -> bytes:
+def read_first_record(kafka: EmbeddedKafka, topic: str) -> bytes:
     """The value of some record of a topic; fails if there is none within 30 s."""
     consumer = Consumer({"bootstrap.servers": kafka.bootstrap, "group.id": "reader", "auto.offset.reset": "earliest"})
     try:
@@ -94,7 +94,7 @@ def read_one(kafka: EmbeddedKafka, topic: str) -> bytes:
 def test_a_decision_is_read_as_the_page_says(client: RedisClient, redis_url: str) -> None:
     # Given no decision, and then one
     shop = redis.Redis.from_url(redis_url)
-    before = run("python decision", {}, {"json": json, "shop": shop})
+    before = run_code_block("python decision", {}, {"json": json, "shop": shop})
     decision = Decision(
         event_id="o-1",
         user_id="u-17",
@@ -104,7 +104,7 @@ def test_a_decision_is_read_as_the_page_says(client: RedisClient, redis_url: str
         reasons=("the card is known for fraud",),
         model_version="",
     )
-    row = Scored(
+    row = ScoredRow(
         event_id="o-1",
         kind="order",
         user_id="u-17",
@@ -116,10 +116,10 @@ def test_a_decision_is_read_as_the_page_says(client: RedisClient, redis_url: str
         features="",
         groups={},
     )
-    Claims(client=client, prefix="shop:", ttl_s=60).claim([(decision, row)])
+    DecisionStore(client=client, prefix="shop:", ttl_s=60).claim([(decision, row)])
 
     # When the page's lines are run
-    after = run("python decision", {}, {"json": json, "shop": shop})
+    after = run_code_block("python decision", {}, {"json": json, "shop": shop})
 
     # Then a missing one is reviewed, and the other is as it was made
     assert before["action"] == "review"

@@ -6,17 +6,17 @@ import msgspec
 import numpy as np
 import pytest
 
-from model.declared import Shape
-from tests.docs.pages import ROOT, Page, bare
+from model.declared import ModelConfig
+from tests.docs.pages import ROOT, MarkdownPage, strip_code_marks
 from tests.model.small import CATEGORY, CLICK, DEMAND, FRAUD, RELEVANCE
-from training.__main__ import METHODS, parse
-from training.evaluation import Truth, figures_of
-from training.methods import methods_of
-from training.plan import Plan
+from training.__main__ import METHODS, parse_arguments
+from training.evaluation import GroundTruth, compute_metrics
+from training.methods import build_methods
+from training.plan import TrainingConfig
 
-PAGE = Page(ROOT / "docs" / "training.md")
+PAGE = MarkdownPage(ROOT / "docs" / "training.md")
 HEADING = "What evaluate does"
-LEARNING_ON = "How the learner learns on"
+ONLINE_LEARNING = "How the learner learns on"
 COMPARE = "What compare shows"
 
 
@@ -24,29 +24,32 @@ def test_every_figure_stands_there_and_no_other(seed: int) -> None:
     figures = PAGE.tables(HEADING)[0]
     told = {name for row in figures for name in row["figure"].replace("`", "").split(", ")}
 
-    chance, found = np.random.default_rng(seed), {"rows"}
+    rng, actual = np.random.default_rng(seed), {"rows"}
     ids = np.array([f"{at}" for at in range(200)], object)
     for task in (CLICK, FRAUD, RELEVANCE, CATEGORY, DEMAND):
-        y, at = chance.integers(0, 2, 200), np.zeros(200, np.int64)
-        p = chance.dirichlet(np.ones(2), 200) if task.kind == "multiclass" else chance.random(200)
-        found |= set(figures_of(task, Truth(y, ids, ids, at + 1, at + 2), p))
-    assert told == found
+        y, at = rng.integers(0, 2, 200), np.zeros(200, np.int64)
+        p = rng.dirichlet(np.ones(2), 200) if task.kind == "multiclass" else rng.random(200)
+        actual |= set(compute_metrics(task, GroundTruth(y, ids, ids, at + 1, at + 2), p))
+    assert told == actual
 
 
 @pytest.mark.parametrize(("heading", "words"), [(HEADING, ["evaluate", "examples.parquet"]), (COMPARE, ["compare"])])
 def test_every_option_stands_there_with_its_default(heading: str, words: list[str]) -> None:
     options = PAGE.tables(heading)[1]
-    args = vars(parse(words))
-    found = {f"--{name.replace('_', '-')}": value for name, value in args.items() if name not in ("command", "data")}
+    args = vars(parse_arguments(words))
+    actual = {f"--{name.replace('_', '-')}": value for name, value in args.items() if name not in ("command", "data")}
 
-    told = {bare(row["option"]): bare(row["default"]) for row in options}
-    assert told == {name: "" if value is None else str(value) for name, value in found.items()}
+    told = {strip_code_marks(row["option"]): strip_code_marks(row["default"]) for row in options}
+    assert told == {name: "" if value is None else str(value) for name, value in actual.items()}
 
 
 def test_every_field_of_updates_stands_there_with_its_default() -> None:
-    told = {bare(row["field of `[training]`"]): bare(row["default"]) for row in PAGE.tables(LEARNING_ON)[0]}
+    told = {
+        strip_code_marks(row["field of `[training]`"]): strip_code_marks(row["default"])
+        for row in PAGE.tables(ONLINE_LEARNING)[0]
+    }
 
-    fields = msgspec.structs.asdict(Plan())
+    fields = msgspec.structs.asdict(TrainingConfig())
     assert told == {name: str(fields[name]) for name in told}
     assert {"update_rate", "update_batch", "replay", "distillation", "row_after", "unused_days", "keep"} == set(told)
 
@@ -54,9 +57,11 @@ def test_every_field_of_updates_stands_there_with_its_default() -> None:
 def test_what_rules_an_update_stands_there_with_its_default() -> None:
     (table,) = (table for table in PAGE.tables("The gate") if "in `[training]`" in table[0])
 
-    assert {"margin", "jump", "refusals_max"} <= {bare(row["in `[training]`"]) for row in table}
+    assert {"margin", "jump", "refusals_max"} <= {strip_code_marks(row["in `[training]`"]) for row in table}
     for row in table:
-        assert bare(row["default"]) == str(getattr(Plan(), bare(row["in `[training]`"])))
+        assert strip_code_marks(row["default"]) == str(
+            getattr(TrainingConfig(), strip_code_marks(row["in `[training]`"]))
+        )
 
 
 def test_every_reason_to_leave_an_example_out_stands_there() -> None:
@@ -68,5 +73,5 @@ def test_every_reason_to_leave_an_example_out_stands_there() -> None:
 
 
 def test_the_methods_that_can_be_named_are_those_that_there_are() -> None:
-    assert tuple(methods_of(Shape(), Plan())) == METHODS
+    assert tuple(build_methods(ModelConfig(), TrainingConfig())) == METHODS
     assert all(f"`{name}`" in PAGE.text for name in METHODS)

@@ -4,22 +4,23 @@ import msgspec
 import pytest
 from prometheus_client.metrics import MetricWrapperBase
 
-from tests.docs.pages import METRICS, ROOT, Page, bare
-from tests.docs.test_metrics import name_of, type_of
+from tests.docs.pages import METRICS, ROOT, MarkdownPage, strip_code_marks
+from tests.docs.test_metrics import metric_name, metric_type
 from training import telemetry
-from training.__main__ import parse
-from training.watching import Watching
+from training.__main__ import parse_arguments
+from training.watching import MonitorConfig
 
-PAGE = Page(ROOT / "docs" / "training.md")
+PAGE = MarkdownPage(ROOT / "docs" / "training.md")
 REGISTERED = [value for value in vars(telemetry).values() if isinstance(value, MetricWrapperBase)]
 
 
 def test_every_metric_of_the_watcher_stands_there_with_its_type_and_labels() -> None:
-    registered = {name_of(m): (type_of(m), set(m._labelnames)) for m in REGISTERED}
+    registered = {metric_name(m): (metric_type(m), set(m._labelnames)) for m in REGISTERED}
 
     (table,) = METRICS.tables("The watcher")
     told = {
-        bare(row["name"]): (row["type"], set(row["labels"].replace("`", "").replace(",", " ").split())) for row in table
+        strip_code_marks(row["name"]): (row["type"], set(row["labels"].replace("`", "").replace(",", " ").split()))
+        for row in table
     }
 
     assert told == registered
@@ -33,14 +34,16 @@ def test_all_metrics_of_the_watcher_are_declared_in_one_file() -> None:
 
 def test_every_setting_of_the_watcher_stands_there_with_its_default() -> None:
     table = PAGE.tables("What watch does")[1]
-    defaults = {field.name: msgspec.json.encode(field.default).decode() for field in msgspec.structs.fields(Watching)}
+    defaults = {
+        field.name: msgspec.json.encode(field.default).decode() for field in msgspec.structs.fields(MonitorConfig)
+    }
 
-    assert {bare(row["setting"]): bare(row["default"]) for row in table} == defaults
+    assert {strip_code_marks(row["setting"]): strip_code_marks(row["default"]) for row in table} == defaults
 
 
 @pytest.mark.parametrize(("command", "heading"), [("watch", "What watch does"), ("skew", "What skew does")])
 def test_every_option_stands_there(command: str, heading: str) -> None:
-    args = vars(parse([command]))
+    args = vars(parse_arguments([command]))
 
     for name in args.keys() - {"command"}:
         assert f"`--{name.replace('_', '-')}" in PAGE.section(heading)

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from export.bundling import Exported, export
-from model.checkpoint import Checkpoint, describe
+from export.bundling import ExportResult, export
+from model.checkpoint import Checkpoint, make_metadata
 from model.network import Network
 from tests.model.small import make_network
 
@@ -15,9 +15,9 @@ torch.set_num_threads(1)
 THRESHOLDS = {"fraud": {"review": 0.3}, "brushing": {"review": 0.5}}
 
 
-def checkpoint_of(network: Network, created_ms: int = 10**12) -> Checkpoint:
-    about = describe(network, parent=None, created_ms=created_ms, evaluation={}, positions={"shop.feedback/1": 7})
-    return Checkpoint(about=about, weights=network.state_dict())
+def make_checkpoint(network: Network, created_ms: int = 10**12) -> Checkpoint:
+    about = make_metadata(network, parent=None, created_ms=created_ms, evaluation={}, positions={"shop.feedback/1": 7})
+    return Checkpoint(metadata=about, weights=network.state_dict())
 
 
 @pytest.fixture(scope="session")
@@ -26,5 +26,5 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def exported(bundles: Path) -> Exported:
-    return export(checkpoint_of(make_network()), bundles, THRESHOLDS)
+def exported(bundles: Path) -> ExportResult:
+    return export(make_checkpoint(make_network()), bundles, THRESHOLDS)

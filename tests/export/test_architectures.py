@@ -5,20 +5,20 @@ from msgspec.structs import replace
 
 from contract.features import Feature, FeatureSet
 from export.graphs import check_parity, to_onnx
-from export.slices import slices
-from model.declared import Shape
+from export.slices import build_subgraphs
+from model.declared import ModelConfig
 from model.network import Network
 from tests.model.small import CLICK, FRAUD, SHAPE, TASKS, make_network
 from tests.model.test_sharing import SHAPES
 
 
 def assert_exported(network: Network) -> None:
-    for one in slices(network):
+    for one in build_subgraphs(network):
         assert check_parity(one, to_onnx(one, network, {}), network) < 1e-5
 
 
 @pytest.mark.parametrize("shape", [SHAPES[name] for name in ("single", "everything")], ids=["single", "everything"])
-def test_a_graph_answers_as_its_network_does(shape: Shape, seed: int) -> None:
+def test_a_graph_answers_as_its_network_does(shape: ModelConfig, seed: int) -> None:
     assert_exported(make_network(seed=seed, shape=shape))
 
 

@@ -11,10 +11,10 @@ import numpy.typing as npt
 import pytest
 
 from contract.bundle import Bundle, read_bundle
-from export.bundling import Exported
+from export.bundling import ExportResult
 from export.sessions import Arrays, open_session, run
 from model.network import Network
-from model.statistics import table_of
+from model.statistics import table_name
 from tests.model.small import FEATURES, draw_blocks, make_network
 
 SIDES: Final = {
@@ -25,8 +25,8 @@ SIDES: Final = {
     "classify": ("item",),
 }
 BOUNDS: Final = np.iinfo(np.int64)
-UNKNOWN: Final = (50, 10**6, -1, BOUNDS.min, BOUNDS.max)  # the small world knows the ids 1 to 49
-STRANGE: Final = (np.nan, np.inf, -np.inf, 3.4e38, -3.4e38, 1e-45)
+UNKNOWN_IDS: Final = (50, 10**6, -1, BOUNDS.min, BOUNDS.max)  # the small world knows the ids 1 to 49
+STRANGE_NUMBERS: Final = (np.nan, np.inf, -np.inf, 3.4e38, -3.4e38, 1e-45)
 
 
 @pytest.fixture(scope="module")
@@ -35,35 +35,35 @@ def network() -> Network:
 
 
 @pytest.fixture(scope="module")
-def bundle(bundles: Path, exported: Exported) -> Bundle:
+def bundle(bundles: Path, exported: ExportResult) -> Bundle:
     return read_bundle(bundles, exported.manifest.version)
 
 
-def usual(graph: str, rows: int, network: Network) -> Arrays:
+def make_usual_inputs(graph: str, rows: int, network: Network) -> Arrays:
     """A batch of `rows` equal rows without anything strange in it, and whatever else the graph takes."""
     blocks = draw_blocks(1, 5)
-    found: Arrays = {}
+    inputs: Arrays = {}
     for group in SIDES[graph]:
-        found[f"{group}.numbers"] = np.repeat(np.nan_to_num(blocks[group].numbers, nan=1.0), rows, 0)
-        found[f"{group}.ids"] = np.repeat(blocks[group].ids.clip(1, 49), rows, 0)
-    wide = (network.shape.hidden + network.shape.factors) * len(network.item_owners)
+        inputs[f"{group}.numbers"] = np.repeat(np.nan_to_num(blocks[group].numbers, nan=1.0), rows, 0)
+        inputs[f"{group}.ids"] = np.repeat(blocks[group].ids.clip(1, 49), rows, 0)
+    wide = (network.config.hidden + network.config.factors) * len(network.item_owners)
     part = np.random.default_rng(5).normal(size=(1, wide)).astype(np.float32)
     row = np.arange(rows)
-    return found | {"item_part": np.repeat(part, rows, 0), "user": row, "search": row}
+    return inputs | {"item_part": np.repeat(part, rows, 0), "user": row, "search": row}
 
 
-def answered(bundle: Bundle, graph: str, inputs: Arrays) -> npt.NDArray[Any]:
+def run_graph(bundle: Bundle, graph: str, inputs: Arrays) -> npt.NDArray[Any]:
     """The answers of a graph to each row, side by side (N, answers)."""
     found = run(open_session(f"{graph}.onnx", bundle.files[f"{graph}.onnx"]), inputs)
     return np.concatenate([answer[:, None] if answer.ndim == 1 else answer for answer in found.values()], 1)
 
 
-def with_strange_rows(inputs: Arrays) -> Arrays:
+def add_strange_rows(inputs: Arrays) -> Arrays:
     """The same rows, after the first each with something strange in one column, in the last ones in all columns."""
     strange = {name: array.copy() for name, array in inputs.items()}
     row = 1
     for name in (name for name in inputs if "." in name):
-        for value in STRANGE if name.endswith("numbers") else (0, *UNKNOWN):
+        for value in STRANGE_NUMBERS if name.endswith("numbers") else (0, *UNKNOWN_IDS):
             for column in range(inputs[name].shape[1]):
                 strange[name][row, column] = value
                 row += 1
@@ -77,22 +77,22 @@ def test_a_batch_full_of_strange_rows_is_answered_and_no_row_touches_another(
     bundle: Bundle, network: Network, graph: str
 ) -> None:
     # given
-    plain = usual(graph, 400, network)
-    strange = with_strange_rows(plain)
+    plain = make_usual_inputs(graph, 400, network)
+    strange = add_strange_rows(plain)
     # when
-    found = answered(bundle, graph, strange)
+    actual = run_graph(bundle, graph, strange)
     # then
-    assert np.isfinite(found).all()
-    np.testing.assert_allclose(found[0], answered(bundle, graph, plain)[0], atol=1e-6, rtol=1e-6)
+    assert np.isfinite(actual).all()
+    np.testing.assert_allclose(actual[0], run_graph(bundle, graph, plain)[0], atol=1e-6, rtol=1e-6)
     for row in (1, 57, 393, 399):
         alone = {name: array[row : row + 1] for name, array in strange.items()}
         alone |= {"user": np.zeros(1, np.int64), "search": np.zeros(1, np.int64)}
-        np.testing.assert_allclose(answered(bundle, graph, alone)[0], found[row], atol=1e-6, rtol=1e-5)
+        np.testing.assert_allclose(run_graph(bundle, graph, alone)[0], actual[row], atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize("graph", SIDES)
 def test_a_batch_of_nothing_is_answered_with_nothing(bundle: Bundle, network: Network, graph: str) -> None:
-    assert len(answered(bundle, graph, usual(graph, 0, network))) == 0
+    assert len(run_graph(bundle, graph, make_usual_inputs(graph, 0, network))) == 0
 
 
 @pytest.mark.parametrize("feature", ["surface", "payment", "recent"])
@@ -100,15 +100,15 @@ def test_ids_that_nobody_met_take_learned_rows_of_the_unknown(bundle: Bundle, ne
     # given rows of which each has one of: a known id, none, and some that were never met
     group = next(one.group for one in FEATURES.features if one.name == feature)
     span = next(one for one in FEATURES.spans(group) if one.feature.name == feature)
-    spare = network.statistics.known[table_of(span.feature)].spare
-    inputs = usual("decide", 3 + len(UNKNOWN), network)
+    spare = network.statistics.known[table_name(span.feature)].spare
+    inputs = make_usual_inputs("decide", 3 + len(UNKNOWN_IDS), network)
     ids = inputs[f"{group}.ids"]
     ids[:, span.start : span.start + span.width] = 0
-    ids[:, span.start] = (7, 0, 10**9 * spare, *UNKNOWN)
+    ids[:, span.start] = (7, 0, 10**9 * spare, *UNKNOWN_IDS)
     # when
-    known, absent, first, *unknown = answered(bundle, "decide", inputs)[:, 0]
+    known, absent, first, *unknown = run_graph(bundle, "decide", inputs)[:, 0]
     # then those that share a row are answered alike, which is neither a known one's nor that of none
-    same = [answer for ident, answer in zip(UNKNOWN, unknown, strict=True) if ident % spare == 0]
+    same = [answer for ident, answer in zip(UNKNOWN_IDS, unknown, strict=True) if ident % spare == 0]
     assert same
     np.testing.assert_allclose(same, first, atol=1e-6)
     for other in (known, absent):
@@ -121,11 +121,11 @@ def test_a_number_that_is_not_known_has_a_learned_place_and_one_out_of_range_tha
     # given
     at = [one.name for one in FEATURES.numbers("order")].index("amount")
     bounds = network.statistics.numbers["order"][at]
-    inputs = usual("decide", 8, network)
+    inputs = make_usual_inputs("decide", 8, network)
     low, high, mean = bounds.low, bounds.high, bounds.mean
     inputs["order.numbers"][:, at] = (low, -np.inf, -3e38, high, np.inf, 3e38, np.nan, np.expm1(mean))
     # when
-    lowest, *too_low, highest, above, far_above, unknown, average = answered(bundle, "decide", inputs)[:, 0]
+    lowest, *too_low, highest, above, far_above, unknown, average = run_graph(bundle, "decide", inputs)[:, 0]
     # then
     np.testing.assert_allclose(too_low, lowest, atol=1e-7)
     np.testing.assert_allclose([above, far_above], highest, atol=1e-7)
@@ -137,12 +137,12 @@ def test_an_empty_sequence_takes_its_learned_row_and_gaps_in_one_count_for_nothi
 ) -> None:
     # given
     span = next(one for one in FEATURES.spans("user") if one.feature.name == "recent")
-    inputs = usual("decide", 3, network)
+    inputs = make_usual_inputs("decide", 3, network)
     recent = inputs["user.ids"][:, span.start : span.start + span.width]
     recent[:] = 0
     recent[1, 0], recent[2, -1] = 7, 7
     # when
-    empty, first, last = answered(bundle, "decide", inputs)[:, 0]
+    empty, first, last = run_graph(bundle, "decide", inputs)[:, 0]
     # then
     assert abs(first - last) < 1e-6
     assert abs(empty - first) > 1e-6

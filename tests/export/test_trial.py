@@ -8,22 +8,22 @@ import pytest
 from contract.bundle import current_version
 from contract.trial import Trial, read_trial
 from export.__main__ import main
-from export.bundling import Exported, export
-from tests.export.conftest import checkpoint_of
+from export.bundling import ExportResult, export
+from tests.export.conftest import make_checkpoint
 from tests.model.small import make_network
 
 
 @pytest.fixture
-def two(bundles: Path, exported: Exported, tmp_path: Path) -> tuple[Path, str, str]:
+def two(bundles: Path, exported: ExportResult, tmp_path: Path) -> tuple[Path, str, str]:
     """A folder with a present bundle and one that was published beside it."""
     present = exported.manifest.version
     shutil.copytree(bundles / present, tmp_path / present)
     (tmp_path / "current.json").write_bytes((bundles / "current.json").read_bytes())
-    beside = export(checkpoint_of(make_network(), created_ms=10**12 + 1), tmp_path, {}, beside=True)
+    beside = export(make_checkpoint(make_network(), created_ms=10**12 + 1), tmp_path, {}, as_candidate=True)
     return tmp_path, present, beside.manifest.version
 
 
-def run(bundles: Path, *words: str) -> int:
+def run_export(bundles: Path, *words: str) -> int:
     return main([*words, "--bundles", str(bundles)])
 
 
@@ -40,11 +40,11 @@ def test_a_trial_begins_as_a_shadow_is_widened_and_ends(
     # given
     bundles, present, beside = two
     # when
-    done = [run(bundles, "trial", beside)]
+    done = [run_export(bundles, "trial", beside)]
     shadow = read_trial(bundles)
-    done.append(run(bundles, "trial", beside, "--share", "0.1"))
+    done.append(run_export(bundles, "trial", beside, "--share", "0.1"))
     canary = read_trial(bundles)
-    done += [run(bundles, "trial", "--end"), run(bundles, "trial", "--end")]
+    done += [run_export(bundles, "trial", "--end"), run_export(bundles, "trial", "--end")]
     # then
     assert done == [0, 0, 0, 0]
     assert (shadow, canary) == (Trial(version=beside), Trial(version=beside, share=0.1))
@@ -60,13 +60,13 @@ def test_a_trial_begins_as_a_shadow_is_widened_and_ends(
 def test_what_proved_itself_is_put_to_serve_and_its_trial_ends(two: tuple[Path, str, str]) -> None:
     # given
     bundles, present, beside = two
-    run(bundles, "trial", beside, "--share", "0.5")
+    run_export(bundles, "trial", beside, "--share", "0.5")
     # when
-    assert run(bundles, "serve", beside) == 0
+    assert run_export(bundles, "serve", beside) == 0
     # then
     assert (current_version(bundles), read_trial(bundles)) == (beside, None)
     # and the former one can be tried beside it
-    assert run(bundles, "trial", present) == 0
+    assert run_export(bundles, "trial", present) == 0
 
 
 def test_what_cannot_be_tried_is_told_and_nothing_changes(
@@ -76,7 +76,7 @@ def test_what_cannot_be_tried_is_told_and_nothing_changes(
     bundles, present, beside = two
     (bundles / beside / "decide.onnx").write_bytes(b"")
     # when
-    done = [run(bundles, "trial", version) for version in (present, "v9", beside)]
+    done = [run_export(bundles, "trial", version) for version in (present, "v9", beside)]
     # then
     assert done == [1, 1, 1]
     first, second, third = capsys.readouterr().err.splitlines()
@@ -99,6 +99,6 @@ def test_what_cannot_be_tried_is_told_and_nothing_changes(
 )
 def test_words_that_mean_nothing_are_refused(words: list[str], tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as ended:
-        run(tmp_path, *words)
+        run_export(tmp_path, *words)
 
     assert ended.value.code == 2

@@ -17,53 +17,57 @@ from contract.bundle import Bundle, Manifest, current_version, publish, read_bun
 from contract.errors import BadBundle
 from contract.features import Feature, FeatureSet
 from export.__main__ import main
-from export.bundling import Exported, export, to_npz
-from export.pointer import locate, older, rollback
+from export.bundling import ExportResult, export, to_npz
+from export.pointer import explain_if_older, locate_bundle, rollback
 from export.verification import verify
-from tests.export.conftest import checkpoint_of
+from tests.export.conftest import make_checkpoint
 from tests.model.small import CLICK, FEATURES, make_network
 
 
 @pytest.fixture(scope="module")
-def bundle(bundles: Path, exported: Exported) -> Bundle:
+def bundle(bundles: Path, exported: ExportResult) -> Bundle:
     return read_bundle(bundles, exported.manifest.version)
 
 
-def with_graph(bundle: Bundle, change: Callable[[onnx.ModelProto], None], name: str = "decide.onnx") -> Bundle:
+def change_graph(bundle: Bundle, change: Callable[[onnx.ModelProto], None], name: str = "decide.onnx") -> Bundle:
     """The bundle with a graph that somebody has changed, vouched for all the same."""
     model = onnx.load_model_from_string(bundle.files[name])
     change(model)
     return Bundle(bundle.manifest, {**bundle.files, name: model.SerializeToString()})
 
 
-def matrices(model: onnx.ModelProto) -> list[onnx.TensorProto]:
-    return [one for one in model.graph.initializer if len(one.dims) == 2 and one.data_type == onnx.TensorProto.FLOAT]
+def find_matrices(model: onnx.ModelProto) -> list[onnx.TensorProto]:
+    return [
+        tensor
+        for tensor in model.graph.initializer
+        if len(tensor.dims) == 2 and tensor.data_type == onnx.TensorProto.FLOAT
+    ]
 
 
-def poison(model: onnx.ModelProto) -> None:
-    weights = matrices(model)[0]
+def poison_weights(model: onnx.ModelProto) -> None:
+    weights = find_matrices(model)[0]
     array = onnx.numpy_helper.to_array(weights).copy()
     array[0, 0] = np.nan
     weights.CopyFrom(onnx.numpy_helper.from_array(array, weights.name))
 
 
-def scale(model: onnx.ModelProto) -> None:
-    for weights in matrices(model):
+def scale_weights(model: onnx.ModelProto) -> None:
+    for weights in find_matrices(model):
         array = onnx.numpy_helper.to_array(weights) * np.float32(1.01)
         weights.CopyFrom(onnx.numpy_helper.from_array(array, weights.name))
 
 
-def point_outside(model: onnx.ModelProto) -> None:
-    weights = matrices(model)[0]
+def point_weights_outside(model: onnx.ModelProto) -> None:
+    weights = find_matrices(model)[0]
     weights.data_location = onnx.TensorProto.EXTERNAL
     weights.external_data.add(key="location", value="/etc/passwd")
 
 
-def call_foreign(model: onnx.ModelProto) -> None:
+def call_foreign_operator(model: onnx.ModelProto) -> None:
     model.opset_import.add(domain="com.example", version=1)
 
 
-def tell_another_version(model: onnx.ModelProto) -> None:
+def change_version(model: onnx.ModelProto) -> None:
     onnx.helper.set_model_props(model, {"version": "v0"})
 
 
@@ -72,21 +76,21 @@ def rename_answer(model: onnx.ModelProto) -> None:
 
 
 def test_a_bundle_as_exported_holds(bundle: Bundle) -> None:
-    found = verify(bundle, FEATURES)
+    actual = verify(bundle, FEATURES)
 
-    assert found.differences.keys() == {"items", "recommend", "decide", "search", "classify"}
-    assert max(found.differences.values()) < 1e-5
-    assert found.features == len(FEATURES.features)
+    assert actual.differences.keys() == {"items", "recommend", "decide", "search", "classify"}
+    assert max(actual.differences.values()) < 1e-5
+    assert actual.features == len(FEATURES.features)
 
 
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (poison, r"decide\.onnx should have finite weights\. Found others in "),
-        (scale, r"decide\.onnx should reproduce its golden `fraud` to 0\.0001\. Found \d.*e.* between them"),
-        (point_outside, r"decide\.onnx should hold all of its data\. Found data in another file for "),
-        (call_foreign, r"decide\.onnx should need ONNX's own operators alone\. Found \['com\.example'\]"),
-        (tell_another_version, r"decide\.onnx should say `version` as the manifest does\. Found v0"),
+        (poison_weights, r"decide\.onnx should have finite weights\. Found others in "),
+        (scale_weights, r"decide\.onnx should reproduce its golden `fraud` to 0\.0001\. Found \d.*e.* between them"),
+        (point_weights_outside, r"decide\.onnx should hold all of its data\. Found data in another file for "),
+        (call_foreign_operator, r"decide\.onnx should need ONNX's own operators alone\. Found \['com\.example'\]"),
+        (change_version, r"decide\.onnx should say `version` as the manifest does\. Found v0"),
         (rename_answer, r"decide\.onnx should answer \['fraud'\]\. Found \['trust'\]"),
     ],
 )
@@ -94,7 +98,7 @@ def test_a_graph_that_somebody_changed_is_refused(
     bundle: Bundle, change: Callable[[onnx.ModelProto], None], sentence: str
 ) -> None:
     with pytest.raises(BadBundle, match=sentence):
-        verify(with_graph(bundle, change), FEATURES)
+        verify(change_graph(bundle, change), FEATURES)
 
 
 def test_bytes_that_are_no_graph_are_refused(bundle: Bundle) -> None:
@@ -192,9 +196,13 @@ def test_one_byte_that_changed_is_told_by_the_command_in_a_process_without_torch
 def test_the_commands_name_a_bundle_by_version_by_folder_or_as_the_present_one(bundles: Path, bundle: Bundle) -> None:
     here = (bundles, bundle.version)
 
-    assert locate(bundles, None) == locate(bundles, bundle.version) == locate(Path("elsewhere"), str(bundles / here[1]))
+    assert (
+        locate_bundle(bundles, None)
+        == locate_bundle(bundles, bundle.version)
+        == locate_bundle(Path("elsewhere"), str(bundles / here[1]))
+    )
     with pytest.raises(BadBundle, match=r"should have a present bundle\. Found none"):
-        locate(bundles / "none", None)
+        locate_bundle(bundles / "none", None)
 
 
 def test_a_bundle_is_shown_with_its_tasks_graphs_and_neighbours(
@@ -223,32 +231,32 @@ def test_a_version_that_is_not_there_is_told(bundles: Path, capsys: pytest.Captu
         assert capsys.readouterr().err == "Bundle v9 should be complete. Found no such folder.\n"
 
 
-def manifest(version: str, created_ms: int, parent: str | None = None) -> Manifest:
+def make_manifest(version: str, created_ms: int, parent: str | None = None) -> Manifest:
     return Manifest(version=version, parent=parent, created_ms=created_ms, features={}, tasks=())
 
 
 def test_a_model_older_than_the_present_one_is_published_only_if_that_is_meant(tmp_path: Path) -> None:
     # given
-    publish(tmp_path, manifest("new", 2_000), {})
-    checkpoint = checkpoint_of(make_network(tasks=(CLICK,)), 1_000)
+    publish(tmp_path, make_manifest("new", 2_000), {})
+    checkpoint = make_checkpoint(make_network(tasks=(CLICK,)), 1_000)
     # when
     with pytest.raises(BadBundle, match=r"no older than the present one, new\. Found .*`--older` publishes it"):
         export(checkpoint, tmp_path, {})
     # then
     assert sorted(path.name for path in tmp_path.iterdir()) == ["current.json", "new"]
-    assert export(checkpoint, tmp_path, {}, back=True).manifest.version == current_version(tmp_path)
+    assert export(checkpoint, tmp_path, {}, allow_older=True).manifest.version == current_version(tmp_path)
 
 
 def test_a_bundle_of_the_same_time_is_not_older_and_nothing_is_older_than_none(tmp_path: Path) -> None:
-    assert older(tmp_path, "v", 0) is None
-    publish(tmp_path, manifest("new", 2_000), {})
-    assert older(tmp_path, "v", 2_000) is None
-    assert older(tmp_path, "v", 1_999) is not None
+    assert explain_if_older(tmp_path, "v", 0) is None
+    publish(tmp_path, make_manifest("new", 2_000), {})
+    assert explain_if_older(tmp_path, "v", 2_000) is None
+    assert explain_if_older(tmp_path, "v", 1_999) is not None
 
 
 def test_a_present_bundle_that_is_damaged_can_be_left(tmp_path: Path) -> None:
-    publish(tmp_path, manifest("v1", 1_000), {"decide.onnx": b"one"})
-    publish(tmp_path, manifest("v2", 2_000, "v1"), {"decide.onnx": b"two"})
+    publish(tmp_path, make_manifest("v1", 1_000), {"decide.onnx": b"one"})
+    publish(tmp_path, make_manifest("v2", 2_000, "v1"), {"decide.onnx": b"two"})
     (tmp_path / "v2" / "decide.onnx").write_bytes(b"too")
 
     assert rollback(tmp_path) == "v1"
@@ -256,11 +264,11 @@ def test_a_present_bundle_that_is_damaged_can_be_left(tmp_path: Path) -> None:
 
 
 def test_there_is_no_way_back_from_the_first_bundle_or_to_a_broken_one(tmp_path: Path) -> None:
-    publish(tmp_path, manifest("v1", 1_000), {"items.onnx": b"one"})
+    publish(tmp_path, make_manifest("v1", 1_000), {"items.onnx": b"one"})
     with pytest.raises(BadBundle, match=r"Bundle v1 should have a parent to go back to\. Found none"):
         rollback(tmp_path)
 
-    publish(tmp_path, manifest("v2", 2_000, "v1"), {"items.onnx": b"two"})
+    publish(tmp_path, make_manifest("v2", 2_000, "v1"), {"items.onnx": b"two"})
     (tmp_path / "v1" / "items.onnx").write_bytes(b"other bytes")
     with pytest.raises(BadBundle, match=r"items\.onnx should have the digest"):
         rollback(tmp_path)
@@ -268,10 +276,10 @@ def test_there_is_no_way_back_from_the_first_bundle_or_to_a_broken_one(tmp_path:
 
 
 def test_the_manifest_itself_is_read_with_care(tmp_path: Path) -> None:
-    publish(tmp_path, manifest("v1", 1_000), {})
+    publish(tmp_path, make_manifest("v1", 1_000), {})
     path = tmp_path / "v1" / "manifest.json"
 
-    path.write_bytes(msgspec.json.encode(manifest("v2", 1_000)))
+    path.write_bytes(msgspec.json.encode(make_manifest("v2", 1_000)))
     with pytest.raises(BadBundle, match=r"Bundle v1 should be of that version\. Found v2"):
         read_bundle(tmp_path, "v1")
     path.write_bytes(path.read_bytes()[:-3])

@@ -9,7 +9,7 @@ from bench.stage import Stage
 from demo.servers.apache_kafka import ApacheKafka
 from demo.servers.redis_server import RedisServer
 
-FEW = (
+FEW_FAULTS = (
     ALL_DEATHS,
     "FLUSHALL while idle",
     "zombie before publishing",
@@ -21,7 +21,7 @@ FEW = (
 
 @pytest.mark.apache_kafka
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("name", FEW)
+@pytest.mark.parametrize("name", FEW_FAULTS)
 def test_after_a_fault_every_answer_is_out_and_every_slice_is_what_the_log_says(
     apache_kafka: ApacheKafka, topic_prefix: str, tmp_path: Path, seed: int, name: str
 ) -> None:

@@ -5,7 +5,7 @@ import torch
 
 from contract.features import Block, Feature, FeatureSet
 from contract.tasks import Task
-from model.declared import Shape
+from model.declared import ModelConfig
 from model.network import Inputs, Network
 from model.statistics import measure
 
@@ -34,52 +34,52 @@ CATEGORY = Task("category", "multiclass", ("item",), "classify", hide=("item", "
 DEMAND = Task("demand", "regression", ("user", "order"), "decide")
 TASKS = (CLICK, PURCHASE, FRAUD, RELEVANCE, CATEGORY)
 CLASSES = {"category": ("games", "shoes", "tea")}
-SHAPE = Shape(embedding=4, hidden=8, factors=3, experts=2, expert=6, tower=5, rows=256)
+SHAPE = ModelConfig(embedding=4, hidden=8, factors=3, experts=2, expert=6, tower=5, rows=256)
 GROUPS = ("user", "context", "order", "item", "query")
 
 
-def draw_block(group: str, rows: int, chance: np.random.Generator, features: FeatureSet = FEATURES) -> Block:
+def draw_block(group: str, rows: int, rng: np.random.Generator, features: FeatureSet = FEATURES) -> Block:
     """Usual numbers, a tenth of them unknown, and one of fifty ids or none."""
-    block = features.empty(group, rows)
-    block.numbers[:] = chance.lognormal(0, 1, block.numbers.shape)
-    block.numbers[chance.random(block.numbers.shape) < 0.1] = np.nan
-    block.ids[:] = chance.integers(0, 50, block.ids.shape)
+    block = features.empty_block(group, rows)
+    block.numbers[:] = rng.lognormal(0, 1, block.numbers.shape)
+    block.numbers[rng.random(block.numbers.shape) < 0.1] = np.nan
+    block.ids[:] = rng.integers(0, 50, block.ids.shape)
     return block
 
 
 def draw_blocks(rows: int, seed: int, features: FeatureSet = FEATURES) -> dict[str, Block]:
-    chance = np.random.default_rng(seed)
-    return {group: draw_block(group, rows, chance, features) for group in GROUPS}
+    rng = np.random.default_rng(seed)
+    return {group: draw_block(group, rows, rng, features) for group in GROUPS}
 
 
 def draw_labels(rows: int, seed: int) -> dict[str, np.ndarray]:
     """Every label of every row."""
-    chance = np.random.default_rng(seed)
-    click = chance.integers(0, 2, rows).astype(np.float32)
+    rng = np.random.default_rng(seed)
+    click = rng.integers(0, 2, rows).astype(np.float32)
     return {
         "click": click,
-        "purchase": click * chance.integers(0, 2, rows).astype(np.float32),
-        "fraud": chance.integers(0, 2, rows).astype(np.float32),
-        "relevance": chance.random(rows).astype(np.float32),
-        "category": chance.integers(0, 3, rows),
-        "demand": chance.normal(100, 20, rows).astype(np.float32),
+        "purchase": click * rng.integers(0, 2, rows).astype(np.float32),
+        "fraud": rng.integers(0, 2, rows).astype(np.float32),
+        "relevance": rng.random(rows).astype(np.float32),
+        "category": rng.integers(0, 3, rows),
+        "demand": rng.normal(100, 20, rows).astype(np.float32),
     }
 
 
 def make_network(
-    *, tasks: tuple[Task, ...] = TASKS, shape: Shape = SHAPE, seed: int = 1, features: FeatureSet = FEATURES
+    *, tasks: tuple[Task, ...] = TASKS, shape: ModelConfig = SHAPE, seed: int = 1, features: FeatureSet = FEATURES
 ) -> Network:
     """A network whose embeddings are all drawn, as after some learning."""
     torch.manual_seed(seed)
     statistics = measure(
         features, draw_blocks(200, seed, features), draw_labels(200, seed), tasks, CLASSES, shape.rows, shape.bins
     )
-    network = Network(features=features, tasks=tasks, shape=shape, statistics=statistics)
+    network = Network(features=features, tasks=tasks, config=shape, statistics=statistics)
     with torch.no_grad():
         for table in network.tables.values():
             table.normal_()
     return network.eval()
 
 
-def as_inputs(blocks: dict[str, Block]) -> Inputs:
+def to_inputs(blocks: dict[str, Block]) -> Inputs:
     return {group: (torch.from_numpy(block.numbers), torch.from_numpy(block.ids)) for group, block in blocks.items()}

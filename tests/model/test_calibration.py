@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from contract.errors import BadConfig
 from contract.tasks import Task
 from model.calibration import Calibrator
-from model.checkpoint import Checkpoint, describe
+from model.checkpoint import Checkpoint, make_metadata
 from model.declared import check_tasks
 from tests.model.small import (
     CATEGORY,
@@ -18,9 +18,9 @@ from tests.model.small import (
     PURCHASE,
     RELEVANCE,
     TASKS,
-    as_inputs,
     draw_blocks,
     make_network,
+    to_inputs,
 )
 
 LOGITS = torch.linspace(-30, 30, 601)
@@ -34,15 +34,15 @@ def test_at_first_logits_stay_as_they_are(task: Task) -> None:
 @pytest.mark.parametrize("values", [(0.05, 2.0, 3.0), (1.7, 0.4, -2.0), (1.0, 1.0, 0.5)])
 def test_a_higher_logit_stays_the_higher_one(values: tuple[float, float, float]) -> None:
     calibrator = Calibrator(CLICK)
-    calibrator.set(values)
+    calibrator.set_values(values)
 
     assert (calibrator(LOGITS).diff() > 0).all()
 
 
 def test_equal_slopes_are_platts_and_a_sharpness_is_the_inverse_of_a_temperature() -> None:
     platt, classes = Calibrator(CLICK), Calibrator(CATEGORY)
-    platt.set([1.5, 1.5, -0.25])
-    classes.set([0.5])
+    platt.set_values([1.5, 1.5, -0.25])
+    classes.set_values([0.5])
 
     torch.testing.assert_close(platt(LOGITS), 1.5 * LOGITS - 0.25, atol=1e-4, rtol=1e-5)
     torch.testing.assert_close(classes(LOGITS[:600].reshape(-1, 3)), LOGITS[:600].reshape(-1, 3) / 2)
@@ -61,12 +61,12 @@ def test_probabilities_of_sampled_rows_are_put_right_for_life() -> None:
 
 def test_a_sampled_click_puts_right_what_goes_through_it_too(seed: int) -> None:
     tasks = (replace(CLICK, negative_rate=0.2), PURCHASE)
-    network, inputs = make_network(tasks=tasks, seed=seed), as_inputs(draw_blocks(50, seed))
+    network, inputs = make_network(tasks=tasks, seed=seed), to_inputs(draw_blocks(50, seed))
     with torch.no_grad():
-        logits = network.logits(network.views[0], network.parts(network.views[0], inputs))
+        logits = network.logits(network.views[0], network.group_parts(network.views[0], inputs))
         life, sampled = (
-            network.answers(network.views[0], logits),
-            network.answers(network.views[0], logits, sampled=True),
+            network.predict_view(network.views[0], logits),
+            network.predict_view(network.views[0], logits, sampled=True),
         )
 
     p = sampled["click"]
@@ -75,24 +75,24 @@ def test_a_sampled_click_puts_right_what_goes_through_it_too(seed: int) -> None:
 
 
 def test_whatever_the_calibration_a_purchase_is_never_likelier_than_its_click(seed: int) -> None:
-    network, inputs = make_network(seed=seed), as_inputs(draw_blocks(300, seed))
+    network, inputs = make_network(seed=seed), to_inputs(draw_blocks(300, seed))
     for task in (CLICK, PURCHASE):
-        network.calibrator(task).set(np.random.default_rng(seed).uniform(0.05, 3, 3).tolist())
+        network.calibrator(task).set_values(np.random.default_rng(seed).uniform(0.05, 3, 3).tolist())
 
     with torch.no_grad():
-        found = network(inputs)
+        actual = network(inputs)
 
-    assert (found["purchase"] <= found["click"]).all()
+    assert (actual["purchase"] <= actual["click"]).all()
 
 
 def test_a_checkpoint_carries_the_calibration(seed: int) -> None:
     network = make_network(seed=seed)
-    network.calibrator(CLICK).set([0.5, 2.0, -1.0])
-    about = describe(network, parent=None, created_ms=1, evaluation={}, positions={})
+    network.calibrator(CLICK).set_values([0.5, 2.0, -1.0])
+    about = make_metadata(network, parent=None, created_ms=1, evaluation={}, positions={})
 
-    again = Checkpoint(about=about, weights=network.state_dict()).network()
+    again = Checkpoint(metadata=about, weights=network.state_dict()).build_network()
 
-    assert again.calibrator(CLICK).described() == {"low": 0.5, "high": 2.0, "shift": -1.0}
+    assert again.calibrator(CLICK).to_dict() == {"low": 0.5, "high": 2.0, "shift": -1.0}
 
 
 def test_learning_moves_no_calibration(seed: int) -> None:
@@ -112,6 +112,6 @@ def test_only_a_binary_task_of_its_own_has_a_negative_rate(task: Task) -> None:
 @pytest.mark.parametrize("logit", [math.inf, -math.inf, 1e30, -1e30, 200.0, -200.0])
 def test_no_logit_becomes_no_number(logit: float) -> None:
     calibrator = Calibrator(CLICK)
-    calibrator.set([0.7, 1.4, 0.1])
+    calibrator.set_values([0.7, 1.4, 0.1])
 
     assert calibrator(torch.tensor([logit])).sigmoid().isfinite().all()

@@ -6,13 +6,21 @@ import pytest
 import torch
 
 from contract.errors import BadBundle
-from model.checkpoint import Checkpoint, describe, latest, path_of, read_checkpoint, version_of, write_checkpoint
+from model.checkpoint import (
+    Checkpoint,
+    checkpoint_path,
+    find_latest,
+    make_metadata,
+    make_version,
+    read_checkpoint,
+    write_checkpoint,
+)
 from model.network import Network
-from tests.model.small import as_inputs, draw_blocks, make_network
+from tests.model.small import draw_blocks, make_network, to_inputs
 
 
-def checkpoint_of(network: Network, created_ms: int = 1_700_000_000_123) -> Checkpoint:
-    about = describe(
+def make_checkpoint(network: Network, created_ms: int = 1_700_000_000_123) -> Checkpoint:
+    about = make_metadata(
         network,
         parent="before",
         created_ms=created_ms,
@@ -20,47 +28,47 @@ def checkpoint_of(network: Network, created_ms: int = 1_700_000_000_123) -> Chec
         positions={"shop.feedback/0": 12},
     )
     return Checkpoint(
-        about=about, weights=network.state_dict(), sample=b"rows", optimizer={"state": {0: torch.ones(2)}}
+        metadata=about, weights=network.state_dict(), replay_buffer=b"rows", optimizer={"state": {0: torch.ones(2)}}
     )
 
 
 def test_a_network_comes_back_as_it_was(tmp_path: Path, seed: int) -> None:
-    network, inputs = make_network(seed=seed), as_inputs(draw_blocks(30, seed))
+    network, inputs = make_network(seed=seed), to_inputs(draw_blocks(30, seed))
 
-    path = write_checkpoint(tmp_path, checkpoint_of(network))
-    found = read_checkpoint(path)
+    path = write_checkpoint(tmp_path, make_checkpoint(network))
+    actual = read_checkpoint(path)
 
-    assert found.about == checkpoint_of(network).about
-    assert (found.sample, found.interactions) == (b"rows", b"")
-    assert found.optimizer["state"][0].tolist() == [1, 1]
-    for name, answer in found.network()(inputs).items():
+    assert actual.metadata == make_checkpoint(network).metadata
+    assert (actual.replay_buffer, actual.interactions) == (b"rows", b"")
+    assert actual.optimizer["state"][0].tolist() == [1, 1]
+    for name, answer in actual.build_network()(inputs).items():
         torch.testing.assert_close(answer, network(inputs)[name], rtol=0, atol=0)
 
 
 def test_a_checkpoint_of_an_earlier_version_is_read_with_nothing_of_what_came_later(tmp_path: Path) -> None:
-    path = write_checkpoint(tmp_path, checkpoint_of(make_network()))
+    path = write_checkpoint(tmp_path, make_checkpoint(make_network()))
     state = torch.load(path, weights_only=True)
     torch.save({name: value for name, value in state.items() if name not in ("waiting", "met")}, path)
 
-    found = read_checkpoint(path)
+    actual = read_checkpoint(path)
 
-    assert (found.waiting, found.met, found.sample) == (b"", {}, b"rows")
+    assert (actual.pending_examples, actual.id_counts, actual.replay_buffer) == (b"", {}, b"rows")
 
 
 def test_versions_sort_by_time_and_tell_weights_apart() -> None:
     one, other = make_network(seed=1).state_dict(), make_network(seed=2).state_dict()
 
-    assert version_of(one, 5) == version_of(one, 5) != version_of(other, 5)
-    assert version_of(one, 999) < version_of(other, 1_000) < version_of(one, 10**12)
+    assert make_version(one, 5) == make_version(one, 5) != make_version(other, 5)
+    assert make_version(one, 999) < make_version(other, 1_000) < make_version(one, 10**12)
 
 
 def test_the_latest_checkpoint_is_the_newest_one(tmp_path: Path) -> None:
-    old, new = (checkpoint_of(make_network(seed=seed), 10**12 + seed) for seed in (1, 2))
+    old, new = (make_checkpoint(make_network(seed=seed), 10**12 + seed) for seed in (1, 2))
 
     write_checkpoint(tmp_path, new)
     write_checkpoint(tmp_path, old)
 
-    assert latest(tmp_path) == path_of(tmp_path, new.about.version)
+    assert find_latest(tmp_path) == checkpoint_path(tmp_path, new.metadata.version)
 
 
 def test_a_checkpoint_that_has_no_room_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,18 +78,18 @@ def test_a_checkpoint_that_has_no_room_leaves_nothing(tmp_path: Path, monkeypatc
     monkeypatch.setattr(os, "fsync", fsync)
 
     with pytest.raises(BadBundle, match=r"\.pt should be written whole. Found: .*No space left"):
-        write_checkpoint(tmp_path, checkpoint_of(make_network()))
+        write_checkpoint(tmp_path, make_checkpoint(make_network()))
     assert list((tmp_path / "checkpoints").iterdir()) == []
 
 
 def test_a_folder_without_checkpoints_says_what_makes_one(tmp_path: Path) -> None:
     with pytest.raises(BadBundle, match="training fit"):
-        latest(tmp_path)
+        find_latest(tmp_path)
 
 
 @pytest.mark.parametrize("kept", [0, 100, 5_000])
 def test_a_file_that_is_no_whole_checkpoint_is_refused(tmp_path: Path, kept: int) -> None:
-    path = write_checkpoint(tmp_path, checkpoint_of(make_network()))
+    path = write_checkpoint(tmp_path, make_checkpoint(make_network()))
     path.write_bytes(path.read_bytes()[:kept])
 
     with pytest.raises(BadBundle, match="should be a checkpoint"):
@@ -94,6 +102,6 @@ def test_a_checkpoint_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 
 def test_writing_leaves_nothing_beside_the_checkpoint(tmp_path: Path) -> None:
-    path = write_checkpoint(tmp_path, checkpoint_of(make_network()))
+    path = write_checkpoint(tmp_path, make_checkpoint(make_network()))
 
     assert [found.name for found in path.parent.iterdir()] == [path.name]

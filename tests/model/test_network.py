@@ -5,9 +5,9 @@ from torch import Tensor
 
 from contract.features import Block
 from contract.tasks import Task
-from model.answers import probabilities
-from model.declared import Shape
-from model.network import Numbers, Vectors, pooled
+from model.answers import compute_probabilities
+from model.declared import ModelConfig
+from model.network import NumberEncoder, VectorEncoder, mean_pool
 from model.statistics import NumberStatistics
 from tests.model.small import (
     CATEGORY,
@@ -16,16 +16,16 @@ from tests.model.small import (
     FEATURES,
     SHAPE,
     TASKS,
-    as_inputs,
     draw_blocks,
     make_network,
+    to_inputs,
 )
 
 STRANGE_NUMBERS = (np.nan, np.inf, -np.inf, 3.4e38, -3.4e38, 0.0)
 STRANGE_IDS = (0, -1, 1, 2**63 - 1, -(2**63))
 
 
-def everywhere(blocks: dict[str, Block], number: float, ident: int) -> dict[str, Block]:
+def fill_blocks(blocks: dict[str, Block], number: float, ident: int) -> dict[str, Block]:
     return {g: Block(np.full_like(b.numbers, number), np.full_like(b.ids, ident)) for g, b in blocks.items()}
 
 
@@ -33,7 +33,7 @@ def everywhere(blocks: dict[str, Block], number: float, ident: int) -> dict[str,
 def test_every_task_answers_every_row_with_a_probability(seed: int) -> None:
     network = make_network(seed=seed)
 
-    answers = network(as_inputs(draw_blocks(7, seed)))
+    answers = network(to_inputs(draw_blocks(7, seed)))
 
     assert {name: tuple(answer.shape) for name, answer in answers.items()} == {
         "click": (7,),
@@ -52,7 +52,7 @@ def test_every_task_answers_every_row_with_a_probability(seed: int) -> None:
 def test_whatever_a_row_holds_is_answered_with_finite_numbers(number: float, ident: int, seed: int) -> None:
     network = make_network(seed=seed, tasks=(*TASKS, DEMAND))
 
-    answers = network(as_inputs(everywhere(draw_blocks(3, seed), number, ident)))
+    answers = network(to_inputs(fill_blocks(draw_blocks(3, seed), number, ident)))
 
     assert all(answer.isfinite().all() for answer in answers.values())
 
@@ -60,11 +60,11 @@ def test_whatever_a_row_holds_is_answered_with_finite_numbers(number: float, ide
 @torch.no_grad()
 def test_a_strange_row_does_not_change_its_neighbours(seed: int) -> None:
     network, blocks = make_network(seed=seed), draw_blocks(4, seed)
-    usual = network(as_inputs(blocks))
+    usual = network(to_inputs(blocks))
 
     for block in blocks.values():
         block.numbers[0], block.ids[0] = np.inf, -(2**63)
-    beside = network(as_inputs(blocks))
+    beside = network(to_inputs(blocks))
 
     for name, answer in usual.items():
         torch.testing.assert_close(beside[name][1:], answer[1:])
@@ -74,7 +74,7 @@ def test_a_strange_row_does_not_change_its_neighbours(seed: int) -> None:
 def test_a_purchase_is_never_likelier_than_the_click_it_goes_through(seed: int) -> None:
     network = make_network(seed=seed)
 
-    answers = network(as_inputs(draw_blocks(500, seed)))
+    answers = network(to_inputs(draw_blocks(500, seed)))
 
     assert (answers["purchase"] <= answers["click"]).all()
 
@@ -82,10 +82,10 @@ def test_a_purchase_is_never_likelier_than_the_click_it_goes_through(seed: int) 
 @torch.no_grad()
 def test_what_is_hidden_from_a_task_cannot_change_its_answer(seed: int) -> None:
     network, blocks = make_network(seed=seed), draw_blocks(20, seed)
-    before = network(as_inputs(blocks))
+    before = network(to_inputs(blocks))
 
     blocks["item"].ids[:, :2] += 1  # the item's id and its category
-    after = network(as_inputs(blocks))
+    after = network(to_inputs(blocks))
 
     torch.testing.assert_close(after["category"], before["category"], rtol=0, atol=0)
     assert not torch.allclose(after["click"], before["click"])
@@ -94,11 +94,11 @@ def test_what_is_hidden_from_a_task_cannot_change_its_answer(seed: int) -> None:
 @torch.no_grad()
 def test_what_is_not_hidden_changes_the_answer(seed: int) -> None:
     network, blocks = make_network(seed=seed), draw_blocks(20, seed)
-    before = network(as_inputs(blocks))
+    before = network(to_inputs(blocks))
 
     blocks["item"].ids[:, 2:] += 1  # the title
     blocks["item"].numbers[:] += 1
-    after = network(as_inputs(blocks))
+    after = network(to_inputs(blocks))
 
     assert not torch.allclose(after["category"], before["category"])
 
@@ -107,36 +107,38 @@ def test_what_is_not_hidden_changes_the_answer(seed: int) -> None:
 def test_a_hidden_number_is_seen_as_unknown(seed: int) -> None:
     blind = Task("category", "multiclass", ("item",), "classify", hide=("item", "kind", "price"))
     network, blocks = make_network(seed=seed, tasks=(blind,)), draw_blocks(20, seed)
-    before = network(as_inputs(blocks))
+    before = network(to_inputs(blocks))
 
     blocks["item"].numbers[:] = np.nan
-    after = network(as_inputs(blocks))
+    after = network(to_inputs(blocks))
 
     torch.testing.assert_close(after["category"], before["category"], rtol=0, atol=0)
 
 
 @torch.no_grad()
 def test_a_part_made_once_for_each_item_gives_what_the_whole_network_gives(seed: int) -> None:
-    network, inputs = make_network(seed=seed), as_inputs(draw_blocks(40, seed))
+    network, inputs = make_network(seed=seed), to_inputs(draw_blocks(40, seed))
     whole, view = network(inputs), network.views[0]
 
     user = torch.tensor([3, 0, 3])
     item = torch.tensor([7, 8, 7])
-    items = network.part("item", *inputs["item"])
-    parts = [network.part(group, *inputs[group])[user] for group in ("user", "context")]
-    split = probabilities(view.tasks, network.logits(view, [*parts, items[item]]), network.scale)
+    items = network.group_part("item", *inputs["item"])
+    parts = [network.group_part(group, *inputs[group])[user] for group in ("user", "context")]
+    split = compute_probabilities(view.tasks, network.logits(view, [*parts, items[item]]), network.scale)
 
     paired = {group: (n[item], i[item]) if group == "item" else (n[user], i[user]) for group, (n, i) in inputs.items()}
     torch.testing.assert_close(split["click"], network(paired)["click"], rtol=0, atol=1e-6)
     assert not torch.allclose(split["click"], whole["click"][user])
 
 
-@pytest.mark.parametrize("shape", [Shape(experts=1), Shape(factors=0), Shape(embedding=1, hidden=1, tower=1)])
+@pytest.mark.parametrize(
+    "shape", [ModelConfig(experts=1), ModelConfig(factors=0), ModelConfig(embedding=1, hidden=1, tower=1)]
+)
 @torch.no_grad()
-def test_shared_bottom_and_a_network_without_products_are_configurations(shape: Shape, seed: int) -> None:
+def test_shared_bottom_and_a_network_without_products_are_configurations(shape: ModelConfig, seed: int) -> None:
     network = make_network(seed=seed, shape=shape)
 
-    answers = network(as_inputs(draw_blocks(5, seed)))
+    answers = network(to_inputs(draw_blocks(5, seed)))
 
     assert answers.keys() == {task.name for task in TASKS}
 
@@ -157,21 +159,21 @@ def test_tasks_that_look_alike_share_their_view_and_others_do_not() -> None:
 def test_an_absent_list_takes_row_0_and_rows_beside_zeros_are_averaged_alone() -> None:
     table = torch.arange(20.0).reshape(10, 2)
 
-    found = pooled(table, torch.tensor([[0, 0, 0], [4, 0, 0], [4, 6, 0], [0, 9, 0]]))
+    actual = mean_pool(table, torch.tensor([[0, 0, 0], [4, 0, 0], [4, 6, 0], [0, 9, 0]]))
 
     expected: list[Tensor] = [table[0], table[4], (table[4] + table[6]) / 2, table[9]]
-    torch.testing.assert_close(found, torch.stack(expected))
+    torch.testing.assert_close(actual, torch.stack(expected))
 
 
 @torch.no_grad()
 def test_numbers_are_clipped_and_standardised_and_unknown_ones_are_flagged() -> None:
-    numbers = Numbers([NumberStatistics(0, 10, False, 5, 5), NumberStatistics(0, 100, True, 0, 1)])
+    numbers = NumberEncoder([NumberStatistics(0, 10, False, 5, 5), NumberStatistics(0, 100, True, 0, 1)])
 
-    found = numbers(torch.tensor([[5.0, 0.0], [1e9, 1e9], [float("nan"), float("inf")], [-1e9, -float("inf")]]))
+    actual = numbers(torch.tensor([[5.0, 0.0], [1e9, 1e9], [float("nan"), float("inf")], [-1e9, -float("inf")]]))
 
     most = float(np.log(101))
     torch.testing.assert_close(
-        found,
+        actual,
         torch.tensor([[0.0, 0, 0, 0], [1, most, 0, 0], [0, most, 1, 0], [-1, 0, 0, 0]]),
     )
 
@@ -182,10 +184,15 @@ def test_ids_that_were_never_met_say_nothing_until_they_are_learned(seed: int) -
         for table in network.tables.values():
             table.zero_()
 
-    network.meet(as_inputs({"item": blocks["item"]}))
+    network.init_embeddings(to_inputs({"item": blocks["item"]}))
 
-    item, recent = network.table(FEATURES.spans("item")[0].feature), network.table(FEATURES.spans("user")[0].feature)
-    met = set(network.rows(FEATURES.spans("item")[0].feature, torch.from_numpy(blocks["item"].ids[:, 0])).tolist())
+    item, recent = (
+        network.embedding_table(FEATURES.spans("item")[0].feature),
+        network.embedding_table(FEATURES.spans("user")[0].feature),
+    )
+    met = set(
+        network.embedding_rows(FEATURES.spans("item")[0].feature, torch.from_numpy(blocks["item"].ids[:, 0])).tolist()
+    )
     assert set(item.abs().sum(1).nonzero()[:, 0].tolist()) == met
     assert not recent.any()
     assert item.shape[1] == SHAPE.embedding
@@ -193,19 +200,19 @@ def test_ids_that_were_never_met_say_nothing_until_they_are_learned(seed: int) -
 
 @torch.no_grad()
 def test_bins_are_filled_from_below_and_an_unknown_number_fills_none() -> None:
-    numbers = Numbers([NumberStatistics(0, 10, False, 0, 1, (0, 2, 4, 10)), NumberStatistics(0, 1)])
+    numbers = NumberEncoder([NumberStatistics(0, 10, False, 0, 1, (0, 2, 4, 10)), NumberStatistics(0, 1)])
 
-    found = numbers(torch.tensor([[3.0, 1], [99.0, 1], [-1.0, 1], [float("nan"), 1], [-float("inf"), 1]]))[:, 4:]
+    actual = numbers(torch.tensor([[3.0, 1], [99.0, 1], [-1.0, 1], [float("nan"), 1], [-float("inf"), 1]]))[:, 4:]
 
-    torch.testing.assert_close(found, torch.tensor([[1, 0.5, 0], [1, 1, 1], [0, 0, 0], [0, 0, 0], [0, 0, 0]]))
+    torch.testing.assert_close(actual, torch.tensor([[1, 0.5, 0], [1, 1, 1], [0, 0, 0], [0, 0, 0], [0, 0, 0]]))
 
 
 @torch.no_grad()
 def test_a_vector_is_unknown_as_a_whole_and_does_not_touch_the_one_beside_it() -> None:
-    vectors = Vectors([NumberStatistics(mean=1, deviation=2)] * 3, [2, 1])
+    vectors = VectorEncoder([NumberStatistics(mean=1, deviation=2)] * 3, [2, 1])
     nan, inf = float("nan"), float("inf")
 
-    found = vectors(torch.tensor([[3.0, 1, 5], [nan, 1, 5], [3, inf, 5], [3, 1, nan], [3e38, 1, 5]]))
+    actual = vectors(torch.tensor([[3.0, 1, 5], [nan, 1, 5], [3, inf, 5], [3, 1, nan], [3e38, 1, 5]]))
 
     expected = [[1.0, 0, 2, 0, 0], [0, 0, 2, 1, 0], [0, 0, 2, 1, 0], [1, 0, 0, 0, 1], [8, 0, 2, 0, 0]]
-    torch.testing.assert_close(found, torch.tensor(expected))
+    torch.testing.assert_close(actual, torch.tensor(expected))

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from contract.errors import BadConfig
 from contract.tasks import Task
-from model.declared import Shape, check_tasks
+from model.declared import ModelConfig, check_tasks
 from model.network import Network
 from tests.model.small import (
     CATEGORY,
@@ -19,9 +19,9 @@ from tests.model.small import (
     RELEVANCE,
     SHAPE,
     TASKS,
-    as_inputs,
     draw_blocks,
     make_network,
+    to_inputs,
 )
 
 SHAPES = {
@@ -36,12 +36,12 @@ SHAPES = {
 }
 
 
-def reached(network: Network, *tasks: Task) -> set[str]:
+def find_reached_parameters(network: Network, *tasks: Task) -> set[str]:
     """The parameters that the answers of these tasks depend on."""
-    inputs = as_inputs(draw_blocks(20, 1))
+    inputs = to_inputs(draw_blocks(20, 1))
     logits: dict[str, Tensor] = {}
     for view in network.views:
-        logits |= network.logits(view, network.parts(view, inputs))
+        logits |= network.logits(view, network.group_parts(view, inputs))
     network.zero_grad()
     torch.autograd.backward(torch.stack([logits[task.name].square().sum() for task in tasks]).sum())
     return {n for n, p in network.named_parameters() if p.grad is not None and bool(p.grad.any())}
@@ -49,10 +49,10 @@ def reached(network: Network, *tasks: Task) -> set[str]:
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 @torch.no_grad()
-def test_every_architecture_answers_every_kind_of_task(shape: Shape, seed: int) -> None:
+def test_every_architecture_answers_every_kind_of_task(shape: ModelConfig, seed: int) -> None:
     network = make_network(seed=seed, shape=shape, tasks=(*TASKS, DEMAND))
 
-    answers = network(as_inputs(draw_blocks(7, seed)))
+    answers = network(to_inputs(draw_blocks(7, seed)))
 
     assert {name: tuple(answer.shape) for name, answer in answers.items()} == {
         task.name: (7, 3) if task == CATEGORY else (7,) for task in (*TASKS, DEMAND)
@@ -63,15 +63,15 @@ def test_every_architecture_answers_every_kind_of_task(shape: Shape, seed: int) 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 @torch.no_grad()
-def test_the_item_s_part_is_made_once_in_every_architecture(shape: Shape, seed: int) -> None:
-    network, inputs = make_network(seed=seed, shape=shape), as_inputs(draw_blocks(9, seed))
+def test_the_item_s_part_is_made_once_in_every_architecture(shape: ModelConfig, seed: int) -> None:
+    network, inputs = make_network(seed=seed, shape=shape), to_inputs(draw_blocks(9, seed))
 
     items = network.item_parts(*inputs["item"])
 
     for view in (view for view in network.views if view.graph in ("recommend", "search")):
-        others = dict(zip(view.groups, network.parts(view, inputs), strict=True))
+        others = dict(zip(view.groups, network.group_parts(view, inputs), strict=True))
         split = network.logits(view, [*(others[g] for g in view.groups if g != "item"), network.item_part(view, items)])
-        whole = network.logits(view, network.parts(view, inputs))
+        whole = network.logits(view, network.group_parts(view, inputs))
         for task in view.tasks:
             torch.testing.assert_close(split[task.name], whole[task.name], rtol=0, atol=1e-5)
 
@@ -79,25 +79,25 @@ def test_the_item_s_part_is_made_once_in_every_architecture(shape: Shape, seed: 
 def test_single_tasks_share_nothing_at_all(seed: int) -> None:
     network = make_network(seed=seed, shape=SHAPES["single"])
 
-    found = {task.name: reached(network, task) for task in (FRAUD, RELEVANCE, CATEGORY, CLICK)}
+    actual = {task.name: find_reached_parameters(network, task) for task in (FRAUD, RELEVANCE, CATEGORY, CLICK)}
 
-    names = list(found)
-    assert all(not found[a] & found[b] for a in names for b in names if a < b)
+    names = list(actual)
+    assert all(not actual[a] & actual[b] for a in names for b in names if a < b)
 
 
 def test_mmoe_shares_experts_and_ple_keeps_some_for_each_task(seed: int) -> None:
     mmoe, ple = make_network(seed=seed), make_network(seed=seed, shape=SHAPES["ple"])
 
-    assert "levels.0.shared.weight" in reached(mmoe, FRAUD) & reached(mmoe, CLICK)
-    assert "levels.0.shared.weight" in reached(ple, FRAUD) & reached(ple, CLICK)
-    assert "levels.0.own.of_fraud.weight" in reached(ple, FRAUD) - reached(ple, CLICK)
+    assert "levels.0.shared.weight" in find_reached_parameters(mmoe, FRAUD) & find_reached_parameters(mmoe, CLICK)
+    assert "levels.0.shared.weight" in find_reached_parameters(ple, FRAUD) & find_reached_parameters(ple, CLICK)
+    assert "levels.0.own.of_fraud.weight" in find_reached_parameters(ple, FRAUD) - find_reached_parameters(ple, CLICK)
 
 
 def test_a_group_that_a_task_reads_alone_is_read_by_layers_of_its_own(seed: int) -> None:
     alone = replace(FRAUD, alone=("user",))
     network = make_network(seed=seed, tasks=(CLICK, PURCHASE, alone))
 
-    fraud, click = reached(network, alone), reached(network, CLICK)
+    fraud, click = find_reached_parameters(network, alone), find_reached_parameters(network, CLICK)
 
     assert "first.of_fraud/user.part.weight" in fraud - click
     assert "tables.of_fraud/recent" in fraud
@@ -109,7 +109,7 @@ def test_a_task_mixes_no_expert_beyond_those_it_may(seed: int) -> None:
     limited = replace(FRAUD, experts=(1,))
     network = make_network(seed=seed, tasks=(CLICK, limited))
 
-    reached(network, limited)
+    find_reached_parameters(network, limited)
 
     shared = network.levels[0].shared.weight.grad  # type: ignore[union-attr]
     first, second = shared.reshape(SHAPE.experts, SHAPE.expert, -1)  # type: ignore[union-attr, operator]
@@ -134,11 +134,11 @@ def test_reading_alone_what_is_not_read_is_refused() -> None:
 
 @torch.no_grad()
 def test_members_differ_and_what_they_say_together_is_the_mean_of_their_probabilities(seed: int) -> None:
-    network, inputs = make_network(seed=seed, shape=replace(SHAPE, members=3)), as_inputs(draw_blocks(9, seed))
+    network, inputs = make_network(seed=seed, shape=replace(SHAPE, members=3)), to_inputs(draw_blocks(9, seed))
     view = network.views[1]
 
-    together = network.logits(view, network.parts(view, inputs))["fraud"]
-    alone = network.train().logits(view, network.parts(view, inputs))["fraud"]
+    together = network.logits(view, network.group_parts(view, inputs))["fraud"]
+    alone = network.train().logits(view, network.group_parts(view, inputs))["fraud"]
 
     assert alone.shape == (9, 3)
     assert alone.std(1).max() > 0  # of some rows; a narrow tower may say nothing but its bias of the others
@@ -148,7 +148,7 @@ def test_members_differ_and_what_they_say_together_is_the_mean_of_their_probabil
 @torch.no_grad()
 def test_nothing_is_dropped_while_answering(seed: int) -> None:
     network = make_network(seed=seed, shape=replace(SHAPE, dropout=0.5))
-    inputs = as_inputs(draw_blocks(9, seed))
+    inputs = to_inputs(draw_blocks(9, seed))
 
     torch.testing.assert_close(network(inputs), network(inputs), rtol=0, atol=0)
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from model.statistics import first_biases, measure, measure_number
+from model.statistics import compute_first_biases, measure, measure_number
 from tests.model.small import (
     CATEGORY,
     CLASSES,
@@ -16,39 +16,39 @@ from tests.model.small import (
 )
 
 
-def column(*values: float) -> np.ndarray:
+def make_column(*values: float) -> np.ndarray:
     return np.array(values, np.float32)
 
 
 def test_mean_and_deviation_are_those_of_the_known_and_finite_values() -> None:
-    found = measure_number(column(1, 2, 3, np.nan, np.inf, -np.inf))
+    actual = measure_number(make_column(1, 2, 3, np.nan, np.inf, -np.inf))
 
-    assert (found.low, found.high, found.logarithmic) == (1, 3, False)
-    assert (found.mean, found.deviation) == pytest.approx((2, np.sqrt(2 / 3)))
+    assert (actual.low, actual.high, actual.logarithmic) == (1, 3, False)
+    assert (actual.mean, actual.deviation) == pytest.approx((2, np.sqrt(2 / 3)))
 
 
 def test_an_outlier_does_not_set_the_bounds(seed: int) -> None:
     values = np.random.default_rng(seed).normal(0, 1, 1_000).astype(np.float32)
 
-    found = measure_number(np.append(values, np.float32(1e30)))
+    actual = measure_number(np.append(values, np.float32(1e30)))
 
-    assert found.high < 10
+    assert actual.high < 10
 
 
 def test_a_rare_count_is_not_clipped_away() -> None:
-    found = measure_number(column(*[0.0] * 10_000, 1.0, 2.0))
+    actual = measure_number(make_column(*[0.0] * 10_000, 1.0, 2.0))
 
-    assert found.high == 2
+    assert actual.high == 2
 
 
 def test_skewed_numbers_go_through_a_logarithm_and_others_do_not(seed: int) -> None:
-    chance = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
 
-    assert measure_number(chance.lognormal(3, 2, 1_000).astype(np.float32)).logarithmic
-    assert not measure_number(chance.normal(3, 2, 1_000).astype(np.float32)).logarithmic
+    assert measure_number(rng.lognormal(3, 2, 1_000).astype(np.float32)).logarithmic
+    assert not measure_number(rng.normal(3, 2, 1_000).astype(np.float32)).logarithmic
 
 
-@pytest.mark.parametrize("values", [column(), column(np.nan, np.inf), column(5, 5, 5)])
+@pytest.mark.parametrize("values", [make_column(), make_column(np.nan, np.inf), make_column(5, 5, 5)])
 def test_a_number_that_says_nothing_has_a_deviation_to_divide_by(values: np.ndarray) -> None:
     assert measure_number(values).deviation == 1
 
@@ -72,13 +72,13 @@ def test_texts_share_a_table_and_other_features_have_their_own(seed: int) -> Non
 
 def test_towers_begin_at_base_rates() -> None:
     labels = {
-        "click": column(1, 1, 0, 0, np.nan),
-        "purchase": column(1, 0, 0, 0, np.nan),
+        "click": make_column(1, 1, 0, 0, np.nan),
+        "purchase": make_column(1, 0, 0, 0, np.nan),
         "category": np.array([0, 0, 0, 1, -1]),
-        "demand": column(7, 9, 8, 8, np.nan),
+        "demand": make_column(7, 9, 8, 8, np.nan),
     }
 
-    start = first_biases((CLICK, PURCHASE, CATEGORY, DEMAND), labels, CLASSES)
+    start = compute_first_biases((CLICK, PURCHASE, CATEGORY, DEMAND), labels, CLASSES)
 
     assert start["click"] == pytest.approx((0.0,))
     assert start["purchase"] == pytest.approx((0.0,))  # half of what was clicked
@@ -93,14 +93,14 @@ def test_groups_are_measured_feature_by_feature_in_their_order(seed: int) -> Non
 
 
 def test_bins_have_edges_where_values_are_even_if_most_of_them_are_equal() -> None:
-    found = measure_number(column(*[0.0] * 1_000, *range(1, 101)), bins=8)
+    actual = measure_number(make_column(*[0.0] * 1_000, *range(1, 101)), bins=8)
 
-    assert found.bins[0] == 0
-    assert found.bins[-1] == found.high
-    assert len(found.bins) >= 5
-    assert sorted(set(found.bins)) == list(found.bins)
+    assert actual.bins[0] == 0
+    assert actual.bins[-1] == actual.high
+    assert len(actual.bins) >= 5
+    assert sorted(set(actual.bins)) == list(actual.bins)
 
 
-@pytest.mark.parametrize("values", [column(), column(np.nan), column(5, 5, 5)])
+@pytest.mark.parametrize("values", [make_column(), make_column(np.nan), make_column(5, 5, 5)])
 def test_a_number_that_says_nothing_has_no_bins(values: np.ndarray) -> None:
     assert measure_number(values, bins=8).bins == ()

@@ -4,19 +4,19 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.vocabulary import MET_MIN, Known, Vocabulary, changed, count_known, laid_out
+from model.vocabulary import COUNT_MIN, KnownIds, Vocabulary, build_slots, select_known_ids, update_known_ids
 
 BOUNDS = np.iinfo(np.int64)
 IDS = st.integers(BOUNDS.min, BOUNDS.max).filter(bool)
 
 
-def known(ids: list[int], spare: int = 3) -> Known:
-    return Known(np.array(ids, "<i8").tobytes(), spare)
+def find_known_ids(ids: list[int], spare: int = 3) -> KnownIds:
+    return KnownIds(np.array(ids, "<i8").tobytes(), spare)
 
 
 @given(st.sets(IDS, max_size=400), IDS)
 def test_each_known_id_has_its_own_row_and_any_other_one_of_the_unknown(ids: set[int], other: int) -> None:
-    vocabulary = Vocabulary(known(sorted(ids)))
+    vocabulary = Vocabulary(find_known_ids(sorted(ids)))
 
     rows = vocabulary(torch.tensor(sorted(ids), dtype=torch.int64)).tolist()
     unknown = int(vocabulary(torch.tensor(other)))
@@ -29,41 +29,41 @@ def test_each_known_id_has_its_own_row_and_any_other_one_of_the_unknown(ids: set
 def test_a_slot_holds_few_ids(count: int, seed: int) -> None:
     ids = np.random.default_rng(seed).choice(2**62, count, replace=False) if count else np.array([], np.int64)
 
-    slots, rows = laid_out(ids.astype(np.int64), 2)
+    slots, rows = build_slots(ids.astype(np.int64), 2)
 
     assert slots.shape[1] <= (1 if count <= 50 else 6)
     assert sorted(rows[rows > 0].tolist()) == list(range(2, 2 + count))
 
 
 def test_an_absent_id_has_row_0_in_any_shape() -> None:
-    rows = Vocabulary(known([7, 9], spare=1))(torch.tensor([[0, 7], [9, 0], [8, -7]]))
+    rows = Vocabulary(find_known_ids([7, 9], spare=1))(torch.tensor([[0, 7], [9, 0], [8, -7]]))
 
     assert rows.tolist() == [[0, 2], [3, 0], [1, 1]]
 
 
 def test_ids_met_once_are_unknown_and_the_most_frequent_come_first() -> None:
-    found = count_known(np.array([5, 5, 5, 8, 8, 3, 0, 0, 0, 0]), 64)
+    actual = select_known_ids(np.array([5, 5, 5, 8, 8, 3, 0, 0, 0, 0]), 64)
 
-    assert MET_MIN == 2
-    assert found.array.tolist() == [5, 8]
-    assert (found.spare, found.rows) == (1, 4)
+    assert COUNT_MIN == 2
+    assert actual.array.tolist() == [5, 8]
+    assert (actual.spare, actual.rows) == (1, 4)
 
 
 def test_a_bound_keeps_the_most_frequent(seed: int) -> None:
     ids = np.repeat(np.arange(1, 101), np.arange(2, 102))
 
-    found = count_known(np.random.default_rng(seed).permutation(ids), 11)
+    actual = select_known_ids(np.random.default_rng(seed).permutation(ids), 11)
 
-    assert found.rows == 11
-    assert found.array.tolist() == list(range(100, 91, -1))
+    assert actual.rows == 11
+    assert actual.array.tolist() == list(range(100, 91, -1))
 
 
 @given(st.sets(IDS, min_size=6, max_size=60), st.integers(1, 5))
 def test_ids_that_come_and_go_leave_the_rows_of_all_others(ids: set[int], spare: int) -> None:
     freed, added, stay = sorted(ids)[:2], sorted(ids)[2:4], sorted(ids)[4:]
-    before = known(stay + freed, spare)
+    before = find_known_ids(stay + freed, spare)
 
-    after, rows = changed(before, np.array(freed), np.array(added))
+    after, rows = update_known_ids(before, np.array(freed), np.array(added))
 
     now, then = Vocabulary(after), Vocabulary(before)
     assert len(rows) == after.rows == before.rows

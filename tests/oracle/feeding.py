@@ -4,38 +4,41 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from contract.erasures import NO_ERASURES, Erasures
 from contract.hashing import bucket_of
-from contract.memory import Memory, Merged, Profiles, fold
+from contract.memory import FoldedBatch, MergedOffsets, ProfileStore, fold
 from contract.slices import Slices
-from contract.touches import Arrival, columns
+from contract.touches import Arrival, to_updates
 from tests.oracle.logs import SOURCES
 
 
-class Feeder:
+class ProfileFeeder:
     """One life of a worker. It begins with what the store says is merged and expects nobody else to write."""
 
-    def __init__(self, store: Profiles, erasures: Erasures = NO_ERASURES) -> None:
+    def __init__(self, store: ProfileStore, erasures: Erasures = NO_ERASURES) -> None:
         self.store, self.erasures = store, erasures
-        self.merged = store.merged(SOURCES)
+        self.merged = store.merged_offsets(SOURCES)
 
-    def feed(self, batch: Sequence[Arrival]) -> Memory:
+    def feed(self, batch: Sequence[Arrival]) -> FoldedBatch:
         """Fold a batch and merge it; positions never go back."""
-        touches = columns(batch, erasures=self.erasures)
+        touches = to_updates(batch, erasures=self.erasures)
         memory = fold(self.store.read(touches.entities), touches)
-        writes = memory.writes()
-        after = self.after(batch, {bucket_of(entity) for entity in writes})
-        self.store.merge(writes, self.merged, after)
-        for bucket, positions in after.items():
+        writes = memory.slice_writes()
+        ends = self.positions_after(batch, {bucket_of(entity) for entity in writes})
+        self.store.merge(writes, self.merged, ends)
+        for bucket, positions in ends.items():
             self.merged.setdefault(bucket, {}).update(positions)
         return memory
 
-    def after(self, batch: Sequence[Arrival], buckets: Iterable[int]) -> Merged:
+    def positions_after(self, batch: Sequence[Arrival], buckets: Iterable[int]) -> MergedOffsets:
         """Where these buckets stand when the batch is in them."""
         last = {arrival.source: arrival.offset + 1 for arrival in batch}
-        found = {bucket: self.merged.get(bucket, {}) for bucket in buckets}
-        return {b: {source: max(at, of.get(source, 0)) for source, at in last.items()} for b, of in found.items()}
+        merged = {bucket: self.merged.get(bucket, {}) for bucket in buckets}
+        return {
+            b: {source: max(end, positions.get(source, 0)) for source, end in last.items()}
+            for b, positions in merged.items()
+        }
 
 
-def cut(arrivals: Sequence[Arrival], sizes: Iterator[int]) -> Iterator[Sequence[Arrival]]:
+def split_batches(arrivals: Sequence[Arrival], sizes: Iterator[int]) -> Iterator[Sequence[Arrival]]:
     """The log in batches of the given sizes."""
     start = 0
     while start < len(arrivals):
@@ -44,11 +47,11 @@ def cut(arrivals: Sequence[Arrival], sizes: Iterator[int]) -> Iterator[Sequence[
         start += size
 
 
-def entities_of(arrivals: Sequence[Arrival]) -> list[str]:
+def list_entities(arrivals: Sequence[Arrival]) -> list[str]:
     """Every entity that a log touches."""
-    return columns(arrivals).entities
+    return to_updates(arrivals).entities
 
 
-def slices_of(store: Profiles, entities: Sequence[str]) -> dict[str, Slices]:
+def read_slices(store: ProfileStore, entities: Sequence[str]) -> dict[str, Slices]:
     """What a store holds of some entities, those without a slice left out."""
-    return {entity: dict(found) for entity, found in zip(entities, store.read(entities), strict=True) if found}
+    return {entity: dict(slices) for entity, slices in zip(entities, store.read(entities), strict=True) if slices}

@@ -13,25 +13,25 @@ from requirements.environment import LOCKS, Torch, importable_torch, locks
 ROOT = Path(__file__).parents[2]
 
 
-def names(torch: Torch | None) -> list[str]:
+def distribution_names(torch: Torch | None) -> list[str]:
     return [lock.name for lock in locks(torch)]
 
 
-def pinned(lock: str) -> dict[str, str]:
+def read_pins(lock: str) -> dict[str, str]:
     lines = (LOCKS / lock).read_text().splitlines()
     return dict(re.split("==", line.split()[0], maxsplit=1) for line in lines if "==" in line)
 
 
 @pytest.mark.parametrize("own", [Torch("2.9.0+cpu", None), Torch("2.15.0", None), Torch("2.15.0+cu126", "12.6")])
 def test_a_build_that_the_user_chose_is_kept(own: Torch) -> None:
-    assert names(own) == ["environment.txt"]
+    assert distribution_names(own) == ["environment.txt"]
 
 
 @pytest.mark.parametrize(
     "other", [None, Torch("2.15.0", "13.2"), Torch("2.8.1+cpu", None), Torch("3.0.0+cpu", None), Torch("1.13.1", None)]
 )
 def test_no_torch_or_the_registrys_own_or_an_unsuitable_one_gets_the_locked_one(other: Torch | None) -> None:
-    assert names(other) == ["environment.txt", "torch.txt"]
+    assert distribution_names(other) == ["environment.txt", "torch.txt"]
 
 
 def test_a_torch_is_found_by_importing_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,16 +59,16 @@ def test_the_bounds_of_a_kept_torch_are_those_of_the_project() -> None:
 
 
 def test_locks_agree_with_one_another() -> None:
-    everything = pinned("environment.txt") | pinned("torch.txt")
+    everything = read_pins("environment.txt") | read_pins("torch.txt")
 
     for lock in ("environment.txt", "torch.txt", "training.txt", "worker.txt"):
-        assert pinned(lock).items() <= everything.items()
+        assert read_pins(lock).items() <= everything.items()
 
 
 def test_the_workers_lock_is_without_torch_and_the_environments_leaves_it_out() -> None:
-    assert "torch" in pinned("torch.txt")
+    assert "torch" in read_pins("torch.txt")
     for lock in ("environment.txt", "training.txt", "worker.txt"):
-        assert not {"torch", "triton", "cuda-toolkit"} & pinned(lock).keys()
+        assert not {"torch", "triton", "cuda-toolkit"} & read_pins(lock).keys()
 
 
 def test_every_locked_version_has_hashes_and_no_registry_is_named() -> None:

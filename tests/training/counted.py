@@ -9,50 +9,57 @@ from msgspec.structs import replace
 
 from contract.bundle import Manifest, current_version, publish
 from contract.settings import Settings
-from export.bundling import Exported
-from model.checkpoint import Checkpoint, describe, path_of, read_checkpoint, write_checkpoint
+from export.bundling import ExportResult
+from model.checkpoint import Checkpoint, checkpoint_path, make_metadata, read_checkpoint, write_checkpoint
 from tests.model.small import TASKS, make_network
 from tests.training.made import PLAN
 from training import publishing
 from training.commands import follow
-from training.feed import Fed, Feed
-from training.follow import Update
+from training.feed import FeedbackBatch, FeedbackReader
+from training.follow import UpdateResult
 
 FILES = {"items.onnx": b"x" * 100, "golden.npz": b"y"}
 SETTINGS = Settings(tasks=TASKS)
-AT_ONCE = replace(PLAN, records_max=4)
+SMALL_BATCH_CONFIG = replace(PLAN, records_max=4)
 POISON = b"!"
 
 
-def version_of(made_ms: int) -> str:
+def make_version(made_ms: int) -> str:
     return f"20260101-000000-{made_ms:03d}-00000000"
 
 
-def count(checkpoint: Checkpoint) -> int:
+def count_learned(checkpoint: Checkpoint) -> int:
     """How many examples went into a checkpoint of `learned`, each as often as it did."""
     return int(checkpoint.weights["learned"])
 
 
-def learned(checkpoint: Checkpoint, fed: Fed, plan: object, delays: object = None) -> Update:
+def count_update(checkpoint: Checkpoint, feedback: FeedbackBatch, plan: object, delays: object = None) -> UpdateResult:
     """Learning that counts; poison among what is fed makes the gate refuse it."""
-    if not fed.values:
-        return Update(0, {})
-    made = 1 + fed.positions["f/0"]
+    if not feedback.values:
+        return UpdateResult(0, {})
+    created_ms = 1 + feedback.positions["f/0"]
     about = replace(
-        checkpoint.about,
-        version=version_of(made),
-        parent=checkpoint.about.version,
-        created_ms=made,
-        positions=fed.positions,
+        checkpoint.metadata,
+        version=make_version(created_ms),
+        parent=checkpoint.metadata.version,
+        created_ms=created_ms,
+        positions=feedback.positions,
     )
-    made_of = Checkpoint(about=about, weights={"learned": torch.tensor(count(checkpoint) + len(fed.values))})
-    if POISON in fed.values:
-        return Update(len(fed.values), {}, refused=["`click` should not be poisoned. Found poison."], aside=made_of)
-    return Update(len(fed.values), {}, checkpoint=made_of)
+    updated = Checkpoint(
+        metadata=about, weights={"learned": torch.tensor(count_learned(checkpoint) + len(feedback.values))}
+    )
+    if POISON in feedback.values:
+        return UpdateResult(
+            len(feedback.values),
+            {},
+            rejections=["`click` should not be poisoned. Found poison."],
+            rejected_checkpoint=updated,
+        )
+    return UpdateResult(len(feedback.values), {}, checkpoint=updated)
 
 
-def export(checkpoint: Checkpoint, bundles: Path, thresholds: object) -> Exported:
-    about = checkpoint.about
+def export_without_graphs(checkpoint: Checkpoint, bundles: Path, thresholds: object) -> ExportResult:
+    about = checkpoint.metadata
     manifest = Manifest(
         version=about.version,
         parent=about.parent,
@@ -61,35 +68,35 @@ def export(checkpoint: Checkpoint, bundles: Path, thresholds: object) -> Exporte
         tasks=(),
         positions=about.positions,
     )
-    return Exported(publish(bundles, manifest, FILES), {})
+    return ExportResult(publish(bundles, manifest, FILES), {})
 
 
-class Log(Feed):
+class InMemoryFeed(FeedbackReader):
     """A topic of one partition."""
 
     def __init__(self, values: Sequence[bytes]) -> None:
         self.values = list(values)
 
-    def read(self, positions: object, records_max: int = 1_000) -> Fed:
+    def read(self, positions: object, records_max: int = 1_000) -> FeedbackBatch:
         start = dict(positions).get("f/0", 0)  # type: ignore[call-overload]
         values = self.values[start : start + records_max]
-        return Fed(values, {"f/0": start + len(values)}, more=start + len(values) < len(self.values))
+        return FeedbackBatch(values, {"f/0": start + len(values)}, has_more=start + len(values) < len(self.values))
 
 
-def begun(bundles: Path) -> Path:
+def begin_learner(bundles: Path) -> Path:
     """A folder of bundles in which the first model serves."""
-    about = describe(make_network(), parent=None, created_ms=1, evaluation={}, positions={})
-    base = Checkpoint(about=replace(about, version=version_of(1)), weights={"learned": torch.tensor(0)})
+    about = make_metadata(make_network(), parent=None, created_ms=1, evaluation={}, positions={})
+    base = Checkpoint(metadata=replace(about, version=make_version(1)), weights={"learned": torch.tensor(0)})
     write_checkpoint(bundles, base)
-    export(base, bundles, {})
+    export_without_graphs(base, bundles, {})
     return bundles
 
 
-def serving(bundles: Path) -> Checkpoint:
-    return read_checkpoint(path_of(bundles, current_version(bundles) or ""))
+def read_serving(bundles: Path) -> Checkpoint:
+    return read_checkpoint(checkpoint_path(bundles, current_version(bundles) or ""))
 
 
-def countable(monkeypatch: pytest.MonkeyPatch) -> None:
+def patch_learning(monkeypatch: pytest.MonkeyPatch) -> None:
     """Put these in the place of learning and of exporting."""
-    monkeypatch.setattr(publishing, "export", export)
-    monkeypatch.setattr(follow, "update", learned)
+    monkeypatch.setattr(publishing, "export", export_without_graphs)
+    monkeypatch.setattr(follow, "update", count_update)

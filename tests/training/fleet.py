@@ -11,22 +11,22 @@ from msgspec.structs import replace
 
 from tests.model.small import SHAPE
 from tests.training.made import PLAN, make_examples
-from training.fit import Setting, fit
-from training.fleet import Fleet, join
+from training.fit import FitOptions, fit
+from training.fleet import ProcessGroup, join_process_group
 
 ROWS, SEED = 300, 3
 
 
-def learn(balance: str, fleet: Fleet) -> dict[str, torch.Tensor]:
+def fit_weights(balance: str, fleet: ProcessGroup) -> dict[str, torch.Tensor]:
     """The weights after two epochs."""
     plan = replace(PLAN, epochs=2, balance=balance)
-    fitted = fit(make_examples(ROWS, SEED), SHAPE, plan, lambda epoch: None, Setting(fleet=fleet))
+    fitted = fit(make_examples(ROWS, SEED), SHAPE, plan, lambda epoch: None, FitOptions(process_group=fleet))
     return fitted.network.state_dict()
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    fleet = join("cpu")
+    fleet = join_process_group("cpu")
     for balance in sys.argv[2:]:
-        torch.save(learn(balance, fleet), Path(sys.argv[1]) / f"{balance} {fleet.rank}.pt")
-    fleet.leave()
+        torch.save(fit_weights(balance, fleet), Path(sys.argv[1]) / f"{balance} {fleet.rank}.pt")
+    fleet.close()

@@ -8,11 +8,11 @@ from contract.tasks import Task
 from tests.model.small import CLASSES, FEATURES, TASKS, draw_blocks
 from training.examples import Examples, from_rows
 from training.labels import RawLabel
-from training.plan import Plan
+from training.plan import TrainingConfig
 
 DAY_MS = 86_400_000
 START_MS = 1_700_000_000_000
-PLAN = Plan(batch=64, epochs=3, keep=100, held_out=0.25)
+PLAN = TrainingConfig(batch=64, epochs=3, keep=100, held_out=0.25)
 GROUPS_OF = {
     0: ("user", "context", "item"),
     1: ("user", "order", "context"),
@@ -27,14 +27,14 @@ def make_examples(rows: int, seed: int, tasks: tuple[Task, ...] = TASKS, prefix:
 
 
 def make_rows(rows: int, seed: int, prefix: str = "e") -> list[Example]:
-    chance = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     blocks = draw_blocks(rows, seed)
-    family = chance.choice(4, rows, p=[0.5, 0.2, 0.15, 0.15])
-    return [make_row(n, int(family[n]), blocks, chance, prefix) for n in range(rows)]
+    family = rng.choice(4, rows, p=[0.5, 0.2, 0.15, 0.15])
+    return [make_row(n, int(family[n]), blocks, rng, prefix) for n in range(rows)]
 
 
-def make_row(n: int, family: int, blocks: dict[str, Block], chance: np.random.Generator, prefix: str) -> Example:
-    labels = {task: value for task, value in labels_of(n, family, blocks, chance).items() if value is not None}
+def make_row(n: int, family: int, blocks: dict[str, Block], rng: np.random.Generator, prefix: str) -> Example:
+    labels = {task: value for task, value in make_labels(n, family, blocks, rng).items() if value is not None}
     ts_ms = START_MS + n * DAY_MS // 100
     return Example(
         example_id=f"{prefix}{n}",
@@ -51,13 +51,13 @@ def make_row(n: int, family: int, blocks: dict[str, Block], chance: np.random.Ge
     )
 
 
-def labels_of(n: int, family: int, blocks: dict[str, Block], chance: np.random.Generator) -> dict[str, RawLabel]:
+def make_labels(n: int, family: int, blocks: dict[str, Block], rng: np.random.Generator) -> dict[str, RawLabel]:
     """A few labels are missing, as they are in life."""
     clicks, amount = np.nan_to_num(blocks["user"].numbers[n, 0]), np.nan_to_num(blocks["order"].numbers[n, 0])
-    price, noise = np.nan_to_num(blocks["item"].numbers[n, 0]), chance.normal(0, 0.3)
+    price, noise = np.nan_to_num(blocks["item"].numbers[n, 0]), rng.normal(0, 0.3)
     if family == 0:
         click = float(clicks + noise > 1)
-        return {"click": click, "purchase": click * float(chance.random() < 0.5) if n % 5 else None}
+        return {"click": click, "purchase": click * float(rng.random() < 0.5) if n % 5 else None}
     if family == 1:
         return {"fraud": float(amount + noise > 2)}
     if family == 2:

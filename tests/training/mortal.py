@@ -7,14 +7,14 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-TOUCHES = ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.truncate", "shutil.rmtree")
+FILE_OPERATIONS = ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.truncate", "shutil.rmtree")
 
 
-def dies(before: int, folder: Path, act: Callable[[], object]) -> bool:
+def is_killed_before(before: int, folder: Path, act: Callable[[], object]) -> bool:
     """Whether a process that acts was killed before its `before`-th touch; False: it came to its end."""
     child = os.fork()
     if child == 0:
-        _live(before, folder, act)
+        _run_and_kill(before, folder, act)
     _, status = os.waitpid(child, 0)
     if os.WIFSIGNALED(status):
         assert os.WTERMSIG(status) == signal.SIGKILL
@@ -23,19 +23,19 @@ def dies(before: int, folder: Path, act: Callable[[], object]) -> bool:
     return False
 
 
-def deaths(folder: Path, act: Callable[[], object]) -> Iterator[int]:
+def each_kill_point(folder: Path, act: Callable[[], object]) -> Iterator[int]:
     """The number of each touch before which there is something to die, one after the other."""
     before = 1
-    while dies(before, folder, act):
+    while is_killed_before(before, folder, act):
         yield before
         before += 1
 
 
-def _live(before: int, folder: Path, act: Callable[[], object]) -> None:
+def _run_and_kill(before: int, folder: Path, act: Callable[[], object]) -> None:
     touches = iter(range(1, before + 1))
 
     def count(event: str, arguments: tuple[object, ...]) -> None:
-        if event in TOUCHES and str(arguments[0]).startswith(str(folder)) and next(touches, before) == before:
+        if event in FILE_OPERATIONS and str(arguments[0]).startswith(str(folder)) and next(touches, before) == before:
             os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(count)

@@ -7,18 +7,18 @@ from torch import Tensor
 
 from contract.errors import BadConfig, BadData
 from contract.tasks import Task
-from model.checkpoint import digest_of
+from model.checkpoint import hash_weights
 from model.network import Network
 from tests.model.small import SHAPE, TASKS, make_network
 from tests.training.made import PLAN, make_examples
-from training.balance import NAMES, method_named
+from training.balance import ALIASES, create_method
 from training.examples import Examples
 from training.fit import Epoch, fit
-from training.learner import Batch, Learner, as_batch, task_losses
-from training.plan import Plan, read_plan
-from training.reach import Reach
+from training.learner import Batch, Learner, compute_task_losses, to_batch
+from training.plan import TrainingConfig, read_training_config
+from training.reach import SharedParameters
 
-OTHERS = ("Mean", "MGDA", "DWA(temperature=1.0)", "Constant(weights=[1.0, 2.0, 1.0, 1.0, 1.0])", "FAMO")
+OTHER_BALANCERS = ("Mean", "MGDA", "DWA(temperature=1.0)", "Constant(weights=[1.0, 2.0, 1.0, 1.0, 1.0])", "FAMO")
 
 
 def make_learner(balance: str, seed: int, **shape: object) -> Learner:
@@ -26,51 +26,51 @@ def make_learner(balance: str, seed: int, **shape: object) -> Learner:
     return Learner(network=network.train(), plan=replace(PLAN, balance=balance))
 
 
-def directed(learner: Learner, batch: Batch) -> dict[str, Tensor]:
+def find_direction(learner: Learner, batch: Batch) -> dict[str, Tensor]:
     """The direction that balancing gives each parameter, before a step is shortened; zero where it gives none."""
     learner.optimizer.zero_grad()
-    learner.balance.backward(task_losses(learner.network, batch))
+    learner.balancer.backward(compute_task_losses(learner.network, batch))
     named = learner.network.named_parameters()
     return {name: torch.zeros_like(p) if p.grad is None else p.grad.clone() for name, p in named}
 
 
 def test_static_goes_down_the_sum_of_the_losses(seed: int) -> None:
-    batch, learner = as_batch(make_examples(60, seed)), make_learner("static", seed)
+    batch, learner = to_batch(make_examples(60, seed)), make_learner("static", seed)
 
-    found = directed(learner, batch)
+    actual = find_direction(learner, batch)
 
     learner.optimizer.zero_grad()
-    torch.autograd.backward(torch.stack(list(task_losses(learner.network, batch).values())).sum())
+    torch.autograd.backward(torch.stack(list(compute_task_losses(learner.network, batch).values())).sum())
     for name, parameter in learner.network.named_parameters():
         if parameter.grad is not None:
-            torch.testing.assert_close(found[name], parameter.grad)
+            torch.testing.assert_close(actual[name], parameter.grad)
 
 
 @pytest.mark.parametrize("balance", ["pcgrad", "upgrad"])
 def test_what_one_task_alone_reaches_follows_its_own_gradient(balance: str, seed: int) -> None:
-    batch = as_batch(make_examples(60, seed))
+    batch = to_batch(make_examples(60, seed))
     static, other = make_learner("static", seed), make_learner(balance, seed)
 
-    expected, found = directed(static, batch), directed(other, batch)
+    expected, actual = find_direction(static, batch), find_direction(other, batch)
 
     towers = [name for name in expected if name.startswith("towers.") and "fraud" in name]
     assert towers
     for name in towers:
-        torch.testing.assert_close(found[name], expected[name])
-    assert any(not torch.allclose(found[name], expected[name]) for name in expected)
+        torch.testing.assert_close(actual[name], expected[name])
+    assert any(not torch.allclose(actual[name], expected[name]) for name in expected)
 
 
 def test_upgrad_makes_no_task_worse_where_the_mere_sum_does(seed: int) -> None:
-    batch = as_batch(make_examples(120, seed))
+    batch = to_batch(make_examples(120, seed))
     rises = dict[str, Tensor]()
 
     for balance in ("static", "upgrad"):
         learner = make_learner(balance, seed)
-        found = task_losses(learner.network, batch)
-        losses = {"click": 3 * found["click"], "fraud": found["fraud"] - found["click"]}  # the one harms the other
-        rows = torch.stack([Reach(learner.network).gradients(loss)[0] for loss in losses.values()])
-        learner.balance.backward(losses)
-        shared = Reach(learner.network).shared
+        actual = compute_task_losses(learner.network, batch)
+        losses = {"click": 3 * actual["click"], "fraud": actual["fraud"] - actual["click"]}  # the one harms the other
+        rows = torch.stack([SharedParameters(learner.network).compute_gradients(loss)[0] for loss in losses.values()])
+        learner.balancer.backward(losses)
+        shared = SharedParameters(learner.network).shared
         direction = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in shared])
         rises[balance] = rows @ direction / rows.norm(dim=1) / rows.norm(dim=1).max()
 
@@ -78,30 +78,32 @@ def test_upgrad_makes_no_task_worse_where_the_mere_sum_does(seed: int) -> None:
     assert rises["upgrad"].min() > -0.01
 
 
-def of_tasks(tasks: tuple[Task, ...]) -> Network:
+def make_task_network(tasks: tuple[Task, ...]) -> Network:
     return make_network(tasks=tasks, seed=2).train()
 
 
-@pytest.mark.parametrize("balance", [*NAMES, *OTHERS])
+@pytest.mark.parametrize("balance", [*ALIASES, *OTHER_BALANCERS])
 def test_a_task_without_labels_in_a_batch_moves_nothing_of_its_own_and_breaks_nothing(balance: str, seed: int) -> None:
     examples = make_examples(80, seed)
-    rows = as_batch(examples.take(~examples.known(TASKS[2])))  # nobody's rows are left for fraud, clicks' for purchases
+    rows = to_batch(
+        examples.take(~examples.has_label(TASKS[2]))
+    )  # nobody's rows are left for fraud, clicks' for purchases
     batch = Batch(rows.inputs, {**rows.labels, "purchase": torch.full_like(rows.labels["purchase"], torch.nan)})
     learner = make_learner(balance, seed)
 
-    found = directed(learner, batch)
-    told = learner.learn(batch)
+    actual = find_direction(learner, batch)
+    told = learner.train_step(batch)
 
     assert told.keys() == {"click", "relevance", "category"}
-    assert all(value.isfinite().all() for value in found.values())
+    assert all(value.isfinite().all() for value in actual.values())
     for task in ("fraud", "purchase"):
-        assert not any(value.any() for name, value in found.items() if name.startswith("towers.") and task in name)
-    assert any(value.any() for name, value in found.items() if name.startswith("towers.") and "click" in name)
+        assert not any(value.any() for name, value in actual.items() if name.startswith("towers.") and task in name)
+    assert any(value.any() for name, value in actual.items() if name.startswith("towers.") and "click" in name)
 
 
-@pytest.mark.parametrize("balance", list(NAMES))
+@pytest.mark.parametrize("balance", list(ALIASES))
 def test_a_row_moves_nothing_of_a_task_whose_label_it_lacks(balance: str, seed: int) -> None:
-    batch, learner = as_batch(make_examples(80, seed)), make_learner(balance, seed)
+    batch, learner = to_batch(make_examples(80, seed)), make_learner(balance, seed)
     lacking = torch.arange(80) % 2 == 1
     some = {**batch.labels, "purchase": batch.labels["purchase"].masked_fill(lacking, torch.nan)}
     none = {
@@ -116,7 +118,7 @@ def test_a_row_moves_nothing_of_a_task_whose_label_it_lacks(balance: str, seed: 
         found = []
         for inputs in (batch.inputs, other):
             torch.manual_seed(seed)
-            found.append(directed(learner, Batch(inputs, labels)))
+            found.append(find_direction(learner, Batch(inputs, labels)))
         return [name for name in found[0] if not torch.equal(found[0][name], found[1][name])]
 
     assert moved(none) == []
@@ -125,30 +127,32 @@ def test_a_row_moves_nothing_of_a_task_whose_label_it_lacks(balance: str, seed: 
     assert not [name for name in of_some if name.startswith("towers.") and "purchase" in name]
 
 
-@pytest.mark.parametrize("balance", list(NAMES))
+@pytest.mark.parametrize("balance", list(ALIASES))
 def test_every_name_learns_and_equal_seeds_give_equal_weights(balance: str, seed: int) -> None:
-    batch = as_batch(make_examples(80, seed))
+    batch = to_batch(make_examples(80, seed))
 
     ends = []
     for _ in range(2):
         torch.manual_seed(seed)
         learner = make_learner(balance, seed)
-        losses = [sum(learner.learn(batch).values()) for _ in range(5)]
-        ends.append(digest_of(learner.network.state_dict()))
+        losses = [sum(learner.train_step(batch).values()) for _ in range(5)]
+        ends.append(hash_weights(learner.network.state_dict()))
 
     assert losses[-1] < losses[0]
     assert ends[0] == ends[1]
 
 
 def test_a_priority_scales_its_task() -> None:
-    batch = as_batch(make_examples(60, 3))
+    batch = to_batch(make_examples(60, 3))
     twice = tuple(replace(task, weight=2.0) if task.name == "fraud" else task for task in TASKS)
-    learners = [Learner(network=of_tasks(tasks), plan=replace(PLAN, learning_rate=1e-9)) for tasks in (TASKS, twice)]
+    learners = [
+        Learner(network=make_task_network(tasks), plan=replace(PLAN, learning_rate=1e-9)) for tasks in (TASKS, twice)
+    ]
 
     norms = []
     for learner in learners:
         learner.optimizer.zero_grad()
-        learner.balance.backward(learner._weighted(task_losses(learner.network, batch)))
+        learner.balancer.backward(learner._weigh_losses(compute_task_losses(learner.network, batch)))
         named = learner.network.named_parameters()
         norms.append({name: p.grad.norm().item() for name, p in named if "towers." in name and p.grad is not None})
 
@@ -160,7 +164,7 @@ def test_dwa_weighs_anew_from_the_third_epoch_on() -> None:
     examples = make_examples(120, 3)
 
     losses = {
-        balance: [epoch.losses for epoch in epochs_of(examples, replace(PLAN, balance=balance, epochs=3, patience=9))]
+        balance: [epoch.losses for epoch in fit_epochs(examples, replace(PLAN, balance=balance, epochs=3, patience=9))]
         for balance in ("static", "dwa")
     }
 
@@ -168,25 +172,25 @@ def test_dwa_weighs_anew_from_the_third_epoch_on() -> None:
     assert losses["dwa"][2] != losses["static"][2]
 
 
-def epochs_of(examples: Examples, plan: Plan) -> list[Epoch]:
-    told = list[Epoch]()
-    fit(examples, SHAPE, plan, told.append)
-    return told
+def fit_epochs(examples: Examples, plan: TrainingConfig) -> list[Epoch]:
+    epochs = list[Epoch]()
+    fit(examples, SHAPE, plan, epochs.append)
+    return epochs
 
 
 def test_uncertainty_learns_its_own_weights(seed: int) -> None:
-    batch, learner = as_batch(make_examples(80, seed)), make_learner("uncertainty", seed)
+    batch, learner = to_batch(make_examples(80, seed)), make_learner("uncertainty", seed)
     static = Learner(network=learner.network, plan=PLAN)
     name = next(
         name for name, _ in learner.network.named_parameters() if name.startswith("towers.") and "click" in name
     )
 
     def share() -> float:
-        return float(directed(learner, batch)[name].norm() / directed(static, batch)[name].norm())
+        return float(find_direction(learner, batch)[name].norm() / find_direction(static, batch)[name].norm())
 
     before = share()
     for _ in range(5):
-        learner.learn(batch)
+        learner.train_step(batch)
 
     assert before == pytest.approx(0.5, rel=1e-4)
     assert share() != pytest.approx(0.5, rel=1e-3)
@@ -196,7 +200,7 @@ def test_the_towers_are_tasks_own_and_experts_are_shared() -> None:
     network = make_network()
     names = {id(p): name for name, p in network.named_parameters()}
 
-    reach = Reach(network)
+    reach = SharedParameters(network)
 
     own, shared = ({names[id(p)] for p in of} for of in (reach.own, reach.shared))
     assert any("fraud" in name for name in own if name.startswith("towers."))
@@ -206,18 +210,18 @@ def test_the_towers_are_tasks_own_and_experts_are_shared() -> None:
 
 @pytest.mark.parametrize("balance", ["pcgrad", "upgrad"])
 def test_tasks_that_share_nothing_have_nothing_to_balance(balance: str, seed: int) -> None:
-    batch = as_batch(make_examples(60, seed))
-    found = directed(make_learner(balance, seed, architecture="single"), batch)
-    expected = directed(make_learner("static", seed, architecture="single"), batch)
+    batch = to_batch(make_examples(60, seed))
+    actual = find_direction(make_learner(balance, seed, architecture="single"), batch)
+    expected = find_direction(make_learner("static", seed, architecture="single"), batch)
 
-    assert all(torch.allclose(found[name], expected[name], atol=1e-6) for name in expected if "fraud" in name)
+    assert all(torch.allclose(actual[name], expected[name], atol=1e-6) for name in expected if "fraud" in name)
 
 
 def test_asking_what_is_shared_draws_nothing_by_chance() -> None:
     network = make_network(shape=replace(SHAPE, dropout=0.5)).train()
     before = torch.get_rng_state()
 
-    Reach(network)
+    SharedParameters(network)
 
     assert torch.equal(torch.get_rng_state(), before)
     assert network.training
@@ -226,12 +230,12 @@ def test_asking_what_is_shared_draws_nothing_by_chance() -> None:
 @pytest.mark.parametrize("balance", ["nonsense", "Aggregator", "TrimmedMean", "DWA(cold=1)", "Sum()()", ""])
 def test_a_balance_that_torchjd_does_not_have_is_told_before_anything_is_read(balance: str) -> None:
     with pytest.raises(BadConfig, match="`balance` should"):
-        read_plan({"balance": balance})
+        read_training_config({"balance": balance})
 
 
-@pytest.mark.parametrize("balance", [*NAMES, *OTHERS])
+@pytest.mark.parametrize("balance", [*ALIASES, *OTHER_BALANCERS])
 def test_other_methods_are_passed_through_by_their_own_names(balance: str) -> None:
-    method, _ = method_named(balance, 5)
+    method, _ = create_method(balance, 5)
 
     assert type(method).__module__.startswith("torchjd.")
 
@@ -244,4 +248,4 @@ def test_a_loss_that_is_not_finite_stops_learning_with_the_task_s_name(seed: int
         )
 
     with pytest.raises(BadData, match="The loss of `fraud` should be finite"):
-        learner.learn(as_batch(make_examples(60, seed)))
+        learner.train_step(to_batch(make_examples(60, seed)))

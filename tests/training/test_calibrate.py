@@ -11,11 +11,11 @@ from scipy.special import expit
 from model.network import Network
 from tests.model.small import CATEGORY, CLICK, FRAUD, PURCHASE, RELEVANCE, TASKS, make_network
 from tests.training.made import make_examples
-from training.calibrate import calibrate, features_of, fit_beta, fit_sharpness, logits_of
+from training.calibrate import calibrate, compute_logits, fit_beta, fit_sharpness, to_features
 from training.evaluation import evaluate
 from training.examples import Examples
 from training.learner import predict
-from training.parts import halves
+from training.parts import split_held_out
 
 
 @pytest.fixture(scope="module", params=(1, 2, 3), ids="seed {}".format)
@@ -23,23 +23,23 @@ def true(request: pytest.FixtureRequest) -> Network:
     """A network that is right: the labels of `examples` are drawn from what it says."""
     torch.manual_seed(request.param)
     network = make_network(seed=request.param)
-    usual = logits_of(network, make_examples(1_000, request.param))
+    usual = compute_logits(network, make_examples(1_000, request.param))
     with torch.no_grad():
         for task, logit in usual.items():
-            said = logit[np.abs(logit).reshape(len(logit), -1).any(1)]
+            probabilities = logit[np.abs(logit).reshape(len(logit), -1).any(1)]
             outer = network.towers[f"of_{task}"].outer
-            outer.bias -= torch.from_numpy(np.atleast_1d(said.mean(0)))  # type: ignore[operator, union-attr]
+            outer.bias -= torch.from_numpy(np.atleast_1d(probabilities.mean(0)))  # type: ignore[operator, union-attr]
             for values in (outer.weight, outer.bias):  # type: ignore[union-attr]
-                values *= 1.5 / said.std(0).mean()
+                values *= 1.5 / probabilities.std(0).mean()
     return network
 
 
 @pytest.fixture(scope="module")
 def examples(true: Network) -> Examples:
-    examples, chance = make_examples(6_000, 5), np.random.default_rng(6)
+    examples, rng = make_examples(6_000, 5), np.random.default_rng(6)
     labels = dict[str, np.ndarray]()
     for task, p in predict(true, examples).items():
-        was, random = examples.labels[task], chance.random((len(p), 1))
+        was, random = examples.labels[task], rng.random((len(p), 1))
         drawn = (p.cumsum(1) > random).argmax(1) if p.ndim == 2 else p > random[:, 0]
         labels[task] = np.where((was == -1) | np.isnan(was), was, drawn).astype(was.dtype)
     return replace(examples, labels=labels)
@@ -56,7 +56,7 @@ def overconfident(true: Network) -> Network:
     return network
 
 
-def calibrated(network: Network, examples: Examples) -> Network:
+def calibrate_network(network: Network, examples: Examples) -> Network:
     found = deepcopy(network)
     calibrate(found, examples)
     return found
@@ -65,11 +65,11 @@ def calibrated(network: Network, examples: Examples) -> Network:
 def test_every_task_says_what_is_true_again_on_rows_that_calibrated_nothing(
     true: Network, overconfident: Network, examples: Examples
 ) -> None:
-    first, second = halves(examples)
-    wanted, before, after = (predict(n, second) for n in (true, overconfident, calibrated(overconfident, first)))
+    first, second = split_held_out(examples)
+    wanted, before, after = (predict(n, second) for n in (true, overconfident, calibrate_network(overconfident, first)))
 
     for task in TASKS:
-        rows = second.known(task)
+        rows = second.has_label(task)
         error_before, error_after = (np.abs(p[task.name] - wanted[task.name])[rows].mean() for p in (before, after))
         assert error_after < error_before / 2
 
@@ -77,8 +77,8 @@ def test_every_task_says_what_is_true_again_on_rows_that_calibrated_nothing(
 def test_figures_of_calibrated_answers_are_nearer_to_those_of_the_truth(
     true: Network, overconfident: Network, examples: Examples
 ) -> None:
-    first, second = halves(examples)
-    best, before, after = (evaluate(n, second) for n in (true, overconfident, calibrated(overconfident, first)))
+    first, second = split_held_out(examples)
+    best, before, after = (evaluate(n, second) for n in (true, overconfident, calibrate_network(overconfident, first)))
 
     for task in TASKS:
         lost_before, lost_after = (of[task.name]["log_loss"] - best[task.name]["log_loss"] for of in (before, after))
@@ -88,21 +88,21 @@ def test_figures_of_calibrated_answers_are_nearer_to_those_of_the_truth(
 
 
 def test_no_row_overtakes_another_and_no_other_class_wins(overconfident: Network, examples: Examples) -> None:
-    before, after = (predict(n, examples) for n in (overconfident, calibrated(overconfident, examples)))
+    before, after = (predict(n, examples) for n in (overconfident, calibrate_network(overconfident, examples)))
 
     for task in (CLICK, FRAUD, RELEVANCE):
-        rows = examples.known(task)
+        rows = examples.has_label(task)
         was, is_ = before[task.name][rows], after[task.name][rows]
         assert (np.diff(is_[np.lexsort((is_, was))]) >= -1e-6).all()  # some were so sure that they were equal
-    rows = examples.known(CATEGORY)
+    rows = examples.has_label(CATEGORY)
     assert (before["category"][rows].argmax(1) == after["category"][rows].argmax(1)).all()
 
 
 def test_a_purchase_is_calibrated_and_still_never_likelier_than_its_click(
     overconfident: Network, examples: Examples
 ) -> None:
-    said = predict(calibrated(overconfident, examples), examples)
-    rows = examples.known(PURCHASE)
+    said = predict(calibrate_network(overconfident, examples), examples)
+    rows = examples.has_label(PURCHASE)
 
     assert (said["purchase"][rows] <= said["click"][rows]).all()
     assert said["purchase"][rows].mean() == pytest.approx(examples.labels["purchase"][rows].mean(), abs=0.02)
@@ -111,42 +111,42 @@ def test_a_purchase_is_calibrated_and_still_never_likelier_than_its_click(
 def test_nothing_but_calibrators_changes_and_those_of_tasks_without_labels_do_not(
     overconfident: Network, examples: Examples
 ) -> None:
-    found = calibrated(overconfident, examples.take(~examples.known(FRAUD)))
+    actual = calibrate_network(overconfident, examples.take(~examples.has_label(FRAUD)))
 
-    was, is_ = overconfident.state_dict(), found.state_dict()
+    was, is_ = overconfident.state_dict(), actual.state_dict()
     changed = {name for name in was if not torch.equal(was[name], is_[name])}
     assert changed == {f"calibrators.of_{task.name}.values" for task in TASKS if task != FRAUD}
 
 
 def test_the_map_that_made_the_labels_is_found_again(seed: int) -> None:
-    chance = np.random.default_rng(seed)
-    z = chance.normal(0, 2, 60_000)
-    y = (chance.random(60_000) < expit(features_of(z) @ [0.5, 1.5, -0.4])).astype(np.float32)
+    rng = np.random.default_rng(seed)
+    z = rng.normal(0, 2, 60_000)
+    y = (rng.random(60_000) < expit(to_features(z) @ [0.5, 1.5, -0.4])).astype(np.float32)
 
     assert fit_beta(z, y, np.ones(len(z))) == pytest.approx([0.5, 1.5, -0.4], abs=0.1)
 
 
 def test_the_map_behind_a_product_is_found_again(seed: int) -> None:
-    chance = np.random.default_rng(seed)
-    z, before = chance.normal(0, 2, 100_000), chance.random(100_000)
-    y = (chance.random(len(z)) < before * expit(features_of(z) @ [0.7, 1.2, 0.3])).astype(np.float32)
+    rng = np.random.default_rng(seed)
+    z, before = rng.normal(0, 2, 100_000), rng.random(100_000)
+    y = (rng.random(len(z)) < before * expit(to_features(z) @ [0.7, 1.2, 0.3])).astype(np.float32)
 
     assert fit_beta(z, y, before) == pytest.approx([0.7, 1.2, 0.3], abs=0.15)
 
 
 def test_a_temperature_is_found_again(seed: int) -> None:
-    chance = np.random.default_rng(seed)
-    z = chance.normal(0, 3, (20_000, 4))
-    y = (0.4 * z + chance.gumbel(size=z.shape)).argmax(1)
+    rng = np.random.default_rng(seed)
+    z = rng.normal(0, 3, (20_000, 4))
+    y = (0.4 * z + rng.gumbel(size=z.shape)).argmax(1)
 
     assert fit_sharpness(z, y) == pytest.approx([0.4], abs=0.03)
 
 
 @pytest.mark.parametrize("label", [0.0, 1.0])
 def test_a_few_rows_of_one_label_move_little(label: float) -> None:
-    found = fit_beta(np.zeros(3), np.full(3, label), np.ones(3))
+    actual = fit_beta(np.zeros(3), np.full(3, label), np.ones(3))
 
-    assert found == pytest.approx([1, 1, 0], abs=0.25)
+    assert actual == pytest.approx([1, 1, 0], abs=0.25)
 
 
 @pytest.mark.parametrize("logits", [np.full(50, 700.0), np.full(50, -700.0), np.array([700.0, -700.0] * 25)])
@@ -159,8 +159,8 @@ def test_certain_answers_that_are_wrong_give_finite_values(logits: np.ndarray) -
 def test_examples_without_any_row_leave_everything_as_it_is(examples: Examples) -> None:
     network = make_network()
 
-    found = calibrated(network, examples.take(np.zeros(len(examples), bool)))
+    actual = calibrate_network(network, examples.take(np.zeros(len(examples), bool)))
 
     assert all(
-        torch.equal(a, b) for a, b in zip(network.state_dict().values(), found.state_dict().values(), strict=True)
+        torch.equal(a, b) for a, b in zip(network.state_dict().values(), actual.state_dict().values(), strict=True)
     )

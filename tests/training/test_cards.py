@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.cards import card_precision, known_cards
+from training.cards import card_precision, mask_known_cards
 
 Payment = tuple[float, float, str, int]  # label, prediction, card, day
 PAYMENTS = st.lists(
@@ -17,7 +17,7 @@ PAYMENTS = st.lists(
 )
 
 
-def columns(payments: list[Payment]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def to_columns(payments: list[Payment]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     y, p, card, day = zip(*payments, strict=True)
     return np.array(y), np.array(p), np.array(card, object), np.array(day)
 
@@ -27,10 +27,10 @@ def columns(payments: list[Payment]) -> tuple[np.ndarray, np.ndarray, np.ndarray
 def test_each_day_the_most_suspicious_cards_are_looked_at_and_found_ones_leave(
     payments: list[Payment], cards: int
 ) -> None:
-    assert card_precision(*columns(payments), cards=cards) == pytest.approx(by_hand(payments, cards))
+    assert card_precision(*to_columns(payments), cards=cards) == pytest.approx(expected_precision(payments, cards))
 
 
-def by_hand(payments: list[Payment], cards: int) -> float:
+def expected_precision(payments: list[Payment], cards: int) -> float:
     blocked, days = set[str](), list[float]()
     for day in sorted({payment[3] for payment in payments}):
         highest, fraud = dict[str, float](), set[str]()
@@ -45,15 +45,15 @@ def by_hand(payments: list[Payment], cards: int) -> float:
 
 
 def test_a_card_that_was_found_is_not_found_again_the_next_day() -> None:
-    again = columns([(1.0, 0.9, "a", 0), (1.0, 0.9, "a", 1)])
-    two = columns([(1.0, 0.9, "a", 0), (1.0, 0.9, "b", 1)])
+    again = to_columns([(1.0, 0.9, "a", 0), (1.0, 0.9, "a", 1)])
+    two = to_columns([(1.0, 0.9, "a", 0), (1.0, 0.9, "b", 1)])
 
     assert card_precision(*again, cards=1) == 0.5
     assert card_precision(*two, cards=1) == 1.0
 
 
 def test_without_rows_or_with_predictions_that_are_not_finite_it_is_nan() -> None:
-    y, p, card, day = columns([(1.0, 0.9, "a", 0), (0.0, np.nan, "b", 0)])
+    y, p, card, day = to_columns([(1.0, 0.9, "a", 0), (0.0, np.nan, "b", 0)])
 
     assert np.isnan(card_precision(y, p, card, day))
     assert np.isnan(card_precision(y[:0], p[:0], card[:0], day[:0]))
@@ -64,4 +64,4 @@ def test_a_card_is_known_from_the_first_day_that_begins_after_its_label_came() -
     day_start_ms = np.array([0, 99, 100, 100, 100])
     known_ms = np.array([100, 50, 50, 50, 0])
 
-    assert known_cards(y, card, day_start_ms, known_ms).tolist() == [False, False, True, False, False]
+    assert mask_known_cards(y, card, day_start_ms, known_ms).tolist() == [False, False, True, False, False]

@@ -10,12 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from contract.errors import BadData
-from contract.features import Feature, FeatureSet, text_ids
+from contract.features import Feature, FeatureSet, encode_text
 from contract.hashing import hash_id
 from contract.tasks import Task
 from export.__main__ import main as export_main
 from training.__main__ import main
-from training.columns import examples_of
+from training.columns import examples_from_table
 from training.table import read_examples, to_parquet
 
 FEATURES = FeatureSet(
@@ -32,7 +32,7 @@ FEATURES = FeatureSet(
 TASKS = (Task("good", "binary", ("user",), "decide"), Task("kind", "multiclass", ("user",), "decide"))
 
 
-def table(**changes: Any) -> pa.Table:
+def make_table(**changes: Any) -> pa.Table:
     columns: dict[str, Any] = {
         "years": [30, None, 50],
         "job": ["cook", None, "vet"],
@@ -47,19 +47,23 @@ def table(**changes: Any) -> pa.Table:
 
 
 def test_each_column_becomes_what_its_feature_says() -> None:
-    found = examples_of(table(), FEATURES, TASKS)
+    actual = examples_from_table(make_table(), FEATURES, TASKS)
 
-    block = found.blocks["user"]
+    block = actual.blocks["user"]
     nan = np.nan
     np.testing.assert_array_equal(block.numbers, [[30, 1, 1, 2], [nan, 0, nan, nan], [50, nan, 3, 4]])
     job, words, seen = (slice(span.start, span.start + span.width) for span in FEATURES.spans("user"))
     assert block.ids[:, job].tolist() == [[hash_id("job=cook")], [0], [hash_id("job=vet")]]
-    assert [tuple(row) for row in block.ids[:, words].tolist()] == [text_ids("a cat"), text_ids(""), text_ids("")]
+    assert [tuple(row) for row in block.ids[:, words].tolist()] == [
+        encode_text("a cat"),
+        encode_text(""),
+        encode_text(""),
+    ]
     assert block.ids[0, seen].tolist()[:3] == [hash_id("seen=x"), hash_id("seen=y"), 0]
     assert not block.ids[1:, seen].any()
-    assert np.isnan(found.blocks["order"].numbers).all()
-    assert found.labels["kind"].tolist() == [-1, 1, 0]
-    assert found.ts_ms.tolist() == [0, 0, 0]
+    assert np.isnan(actual.blocks["order"].numbers).all()
+    assert actual.labels["kind"].tolist() == [-1, 1, 0]
+    assert actual.ts_ms.tolist() == [0, 0, 0]
 
 
 @pytest.mark.parametrize(
@@ -75,11 +79,11 @@ def test_each_column_becomes_what_its_feature_says() -> None:
 )
 def test_a_table_that_is_not_what_features_say_is_refused(changes: dict[str, Any], sentence: str) -> None:
     with pytest.raises(BadData, match=sentence):
-        examples_of(table(**changes), FEATURES, TASKS)
+        examples_from_table(make_table(**changes), FEATURES, TASKS)
 
 
 def test_examples_of_a_table_are_read_again_as_they_were(tmp_path: Path) -> None:
-    first = examples_of(table(), FEATURES, TASKS)
+    first = examples_from_table(make_table(), FEATURES, TASKS)
 
     again = read_examples(to_parquet(first), FEATURES, TASKS)
 
@@ -91,8 +95,8 @@ def test_examples_of_a_table_are_read_again_as_they_were(tmp_path: Path) -> None
 def test_a_plain_table_is_fitted_and_exported_by_the_same_commands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], seed: int
 ) -> None:
-    chance = np.random.default_rng(seed)
-    years, job = chance.integers(18, 80, 600), chance.choice(["cook", "vet", "clerk"], 600)
+    rng = np.random.default_rng(seed)
+    years, job = rng.integers(18, 80, 600), rng.choice(["cook", "vet", "clerk"], 600)
     rich = (years > 50) | (job == "vet")
     pq.write_table(pa.table({"years": years, "job": job, "label.rich": rich.astype(float)}), tmp_path / "t.parquet")
     (tmp_path / "f.toml").write_text(
@@ -109,7 +113,7 @@ def test_a_plain_table_is_fitted_and_exported_by_the_same_commands(
     monkeypatch.setenv("SHOPSTREAM_CONFIG", str(tmp_path / "shop.toml"))
 
     assert main(["fit", str(tmp_path / "t.parquet")]) == 0
-    said = json.loads(capsys.readouterr().out.splitlines()[-1])
+    printed = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert export_main(["--latest"]) == 0
 
-    assert said["evaluation"]["rich"]["auc"] > 0.95
+    assert printed["evaluation"]["rich"]["auc"] > 0.95

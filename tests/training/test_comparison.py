@@ -3,7 +3,7 @@ import pytest
 from scipy import stats
 
 from tests.model.small import CATEGORY, CLICK, DEMAND, FRAUD, RELEVANCE
-from training.comparison import ALL, SCORE, difference, figure_of, headline, p_value, spread
+from training.comparison import ALL, SCORE, choose_headline, collect_metric, compare_methods, measure_spread, p_value
 from training.crossing import Run
 
 
@@ -16,21 +16,21 @@ def test_spread_tells_seeds_from_folds() -> None:
     # Given folds that differ by a tenth and seeds that differ by a hundredth
     runs = [make_run("ours", fold, seed, 0.5 + 0.1 * fold + 0.01 * seed) for fold in (0, 1) for seed in (0, 1)]
 
-    found = spread(figure_of(runs, "ours", "click", "auc"))
+    actual = measure_spread(collect_metric(runs, "ours", "click", "auc"))
 
-    assert found.mean == pytest.approx(0.555)
-    assert found.seeds_sd == pytest.approx(0.01 / 2**0.5)
-    assert found.folds_sd == pytest.approx(0.1 / 2**0.5)
-    assert found.runs == 4
+    assert actual.mean == pytest.approx(0.555)
+    assert actual.seeds_sd == pytest.approx(0.01 / 2**0.5)
+    assert actual.folds_sd == pytest.approx(0.1 / 2**0.5)
+    assert actual.runs == 4
 
 
 def test_one_seed_has_no_deviation() -> None:
-    assert spread({(1, 7): 0.5, (2, 7): 0.6}).seeds_sd is None
+    assert measure_spread({(1, 7): 0.5, (2, 7): 0.6}).seeds_sd is None
 
 
 def test_without_shared_learning_the_test_is_the_paired_t_test(seed: int) -> None:
-    chance = np.random.default_rng(seed)
-    ours, theirs = chance.normal(0.1, 1, 9), chance.normal(0, 1, 9)
+    rng = np.random.default_rng(seed)
+    ours, theirs = rng.normal(0.1, 1, 9), rng.normal(0, 1, 9)
 
     assert p_value(ours - theirs, 0) == pytest.approx(stats.ttest_rel(ours, theirs).pvalue)
 
@@ -53,20 +53,20 @@ def test_only_runs_of_equal_fold_and_seed_are_paired() -> None:
     ours = [make_run("ours", 1, seed, 0.8 + seed / 100) for seed in (1, 2, 3)]
     other = [make_run("trees", 1, 1, 0.7), make_run("trees", 1, 2, 0.75), make_run("trees", 2, 3, 0.1)]
 
-    found = difference([*ours, *other], "click", "auc", "ours", "trees")
+    actual = compare_methods([*ours, *other], "click", "auc", "ours", "trees")
 
-    assert found is not None
-    assert (found.runs, found.better) == (2, True)
-    assert found.mean == pytest.approx((0.11 + 0.07) / 2)
+    assert actual is not None
+    assert (actual.runs, actual.better) == (2, True)
+    assert actual.mean == pytest.approx((0.11 + 0.07) / 2)
 
 
 def test_an_error_that_shrinks_is_better() -> None:
     runs = [make_run(name, 1, seed, 0.5, rmse=rmse) for name, rmse in (("a", 1.0), ("b", 2.0)) for seed in (1, 2)]
 
-    found = difference(runs, "click", "rmse", "a", "b")
+    actual = compare_methods(runs, "click", "rmse", "a", "b")
 
-    assert found is not None
-    assert found.better
+    assert actual is not None
+    assert actual.better
 
 
 def test_scores_of_different_tasks_are_not_compared() -> None:
@@ -81,11 +81,11 @@ def test_scores_of_different_tasks_are_not_compared() -> None:
     )
     runs = [make_run("a", 1, 1, 0.5), more]
 
-    assert difference(runs, ALL, SCORE, "a", "b") is None
-    assert difference(runs, "click", "auc", "a", "b") is not None
+    assert compare_methods(runs, ALL, SCORE, "a", "b") is None
+    assert compare_methods(runs, "click", "auc", "a", "b") is not None
 
 
 def test_alarms_are_headed_by_precision_and_others_by_the_figure_of_their_kind() -> None:
-    heads = [headline(task) for task in (CLICK, FRAUD, RELEVANCE, CATEGORY, DEMAND)]
+    heads = [choose_headline(task) for task in (CLICK, FRAUD, RELEVANCE, CATEGORY, DEMAND)]
 
     assert heads == ["auc", "average_precision", "ndcg_10", "macro_f1", "rmse"]

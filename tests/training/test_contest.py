@@ -8,23 +8,23 @@ import msgspec
 import numpy as np
 import pytest
 
-from contract.bundle import point_to
+from contract.bundle import set_current
 from contract.errors import BadConfig
 from contract.rows import Example, to_msgpack
 from contract.settings import Settings
 from contract.tasks import Task
-from contract.trial import Trial, point_to_trial
+from contract.trial import Trial, set_trial
 from tests.model.small import CLICK, FRAUD
 from training import metrics
-from training.__main__ import parse
+from training.__main__ import parse_arguments
 from training.commands import compare
-from training.contest import Scale, contests
-from training.said import Heard, Said, judged
+from training.contest import WeightedMetrics, compare_models
+from training.said import ServedScore, ServedScoreStore, collect_labelled_scores
 
 FIGURES = {"auc", "log_loss", "ece"}
 
 
-def said(
+def make_served_score(
     ident: str,
     user: str,
     label: float,
@@ -35,8 +35,8 @@ def said(
     ts_ms: int = 0,
     rate: float = 1.0,
     task: Task = FRAUD,
-) -> Said:
-    return Said(
+) -> ServedScore:
+    return ServedScore(
         example_id=ident,
         revision=0,
         user_id=user,
@@ -50,73 +50,83 @@ def said(
     )
 
 
-def noisy(chance: np.random.Generator, y: float, noise: float) -> float:
+def noisy_probability(rng: np.random.Generator, y: float, noise: float) -> float:
     """A probability that says the more of the label, the less noise there is."""
-    return float(1 / (1 + np.exp(-(3 * y - 3 + noise * chance.normal()))))
+    return float(1 / (1 + np.exp(-(3 * y - 3 + noise * rng.normal()))))
 
 
-def shadowed(seed: int, *, rows: int, noise: tuple[float, float]) -> list[Said]:
+def make_shadowed(seed: int, *, rows: int, noise: tuple[float, float]) -> list[ServedScore]:
     """Five rows of each user, of which both models said something."""
-    chance = np.random.default_rng(seed)
-    labels = (chance.random(rows) < 0.2).astype(float).tolist()
+    rng = np.random.default_rng(seed)
+    labels = (rng.random(rows) < 0.2).astype(float).tolist()
     return [
-        said(f"e{n}", f"u{n // 5}", y, served=noisy(chance, y, noise[0]), shadow=noisy(chance, y, noise[1]))
+        make_served_score(
+            f"e{n}",
+            f"u{n // 5}",
+            y,
+            served=noisy_probability(rng, y, noise[0]),
+            shadow=noisy_probability(rng, y, noise[1]),
+        )
         for n, y in enumerate(labels)
     ]
 
 
 def test_every_figure_is_the_one_that_evaluations_show(seed: int) -> None:
     # given predictions of which some are equal
-    chance = np.random.default_rng(seed)
-    y, p = (chance.random(500) < 0.3).astype(float), np.round(chance.random(500), 2)
-    rows = [said(f"e{n}", f"u{n}", float(label)) for n, label in enumerate(y)]
-    scale = Scale(judged(FRAUD, rows, p.tolist()), is_alarm=True)
+    rng = np.random.default_rng(seed)
+    y, p = (rng.random(500) < 0.3).astype(float), np.round(rng.random(500), 2)
+    rows = [make_served_score(f"e{n}", f"u{n}", float(label)) for n, label in enumerate(y)]
+    scale = WeightedMetrics(collect_labelled_scores(FRAUD, rows, p.tolist()), is_alarm=True)
     # then
-    assert scale.figures(np.ones(500, np.int64)) == pytest.approx(
+    assert scale.evaluate(np.ones(500, np.int64)) == pytest.approx(
         {
             "auc": metrics.auc(y, p),
             "log_loss": metrics.log_loss(y, p),
             "ece": metrics.calibration_error(y, p),
-            "recall_fpr_1": metrics.recall_at(y, p),
+            "recall_fpr_1": metrics.recall_at_fpr(y, p),
         }
     )
 
 
 def test_a_user_who_counts_twice_counts_as_if_their_rows_were_there_twice(seed: int) -> None:
     # given
-    chance = np.random.default_rng(seed)
-    p, y = chance.random(60), (chance.random(60) < 0.5).astype(float)
-    rows = [said(f"e{n}", f"u{n % 6}", float(label)) for n, label in enumerate(y)]
+    rng = np.random.default_rng(seed)
+    p, y = rng.random(60), (rng.random(60) < 0.5).astype(float)
+    rows = [make_served_score(f"e{n}", f"u{n % 6}", float(label)) for n, label in enumerate(y)]
     count = np.array([2, 0, 1, 1, 3, 0])
     again = np.repeat(np.arange(60), count[np.arange(60) % 6])
     # when
-    found = Scale(judged(FRAUD, rows, p.tolist()), is_alarm=True).figures(count)
+    actual = WeightedMetrics(collect_labelled_scores(FRAUD, rows, p.tolist()), is_alarm=True).evaluate(count)
     # then
-    assert found["auc"] == pytest.approx(metrics.auc(y[again], p[again]))
-    assert found["log_loss"] == pytest.approx(metrics.log_loss(y[again], p[again]))
-    assert found["recall_fpr_1"] == pytest.approx(metrics.recall_at(y[again], p[again]))
+    assert actual["auc"] == pytest.approx(metrics.auc(y[again], p[again]))
+    assert actual["log_loss"] == pytest.approx(metrics.log_loss(y[again], p[again]))
+    assert actual["recall_fpr_1"] == pytest.approx(metrics.recall_at_fpr(y[again], p[again]))
 
 
 def test_negatives_that_were_left_out_are_weighed_for(seed: int) -> None:
     # given a model that says what is true, of which a tenth of the negatives were kept
-    chance = np.random.default_rng(seed)
-    p = chance.random(20_000) * 0.2
-    y = chance.random(len(p)) < p
-    kept = y | (chance.random(len(p)) < 0.1)
-    rows = [said(f"e{n}", f"u{n}", float(label), rate=0.1) for n, label in enumerate(y[kept])]
+    rng = np.random.default_rng(seed)
+    p = rng.random(20_000) * 0.2
+    y = rng.random(len(p)) < p
+    kept = y | (rng.random(len(p)) < 0.1)
+    rows = [make_served_score(f"e{n}", f"u{n}", float(label), rate=0.1) for n, label in enumerate(y[kept])]
     # then
-    found = Scale(judged(FRAUD, rows, p[kept].tolist()), is_alarm=False).figures(np.ones(len(rows), np.int64))
-    assert found["ece"] < 0.01
+    actual = WeightedMetrics(collect_labelled_scores(FRAUD, rows, p[kept].tolist()), is_alarm=False).evaluate(
+        np.ones(len(rows), np.int64)
+    )
+    assert actual["ece"] < 0.01
     assert metrics.calibration_error(y[kept].astype(float), p[kept]) > 0.2
-    assert found["log_loss"] == pytest.approx(metrics.log_loss(y.astype(float), p), rel=0.03)
+    assert actual["log_loss"] == pytest.approx(metrics.log_loss(y.astype(float), p), rel=0.03)
 
 
 def test_a_better_shadow_is_found_better_and_one_that_is_alike_is_not(seed: int) -> None:
     # given
-    better = shadowed(seed, rows=1_500, noise=(3.0, 1.0))
-    alike = shadowed(seed, rows=1_500, noise=(2.0, 2.0))
+    better = make_shadowed(seed, rows=1_500, noise=(3.0, 1.0))
+    alike = make_shadowed(seed, rows=1_500, noise=(2.0, 2.0))
     # when
-    (one,), (other,) = (contests(rows, [CLICK, FRAUD], "v1", "v2", seed=seed, draws=200) for rows in (better, alike))
+    (one,), (other,) = (
+        compare_models(rows, [CLICK, FRAUD], "v1", "v2", seed=seed, draws=200) for rows in (better, alike)
+    )
     # then
     assert (one.way, one.serving, one.challenger, set(one.tasks)) == ("shadow", "v1", "v2", {"fraud"})
     fraud = one.tasks["fraud"]
@@ -132,7 +142,9 @@ def test_a_better_shadow_is_found_better_and_one_that_is_alike_is_not(seed: int)
 
 
 def test_a_worse_shadow_is_found_worse(seed: int) -> None:
-    (one,) = contests(shadowed(seed, rows=1_500, noise=(1.0, 3.0)), [FRAUD], "v1", "v2", seed=seed, draws=200)
+    (one,) = compare_models(
+        make_shadowed(seed, rows=1_500, noise=(1.0, 3.0)), [FRAUD], "v1", "v2", seed=seed, draws=200
+    )
 
     assert [one.tasks["fraud"].figures[name].is_better for name in ("auc", "log_loss")] == [False, False]
 
@@ -140,30 +152,30 @@ def test_a_worse_shadow_is_found_worse(seed: int) -> None:
 def test_a_shadow_is_judged_on_the_rows_of_which_both_said_something() -> None:
     # given one row without a shadow, one of another shadow, one that is not finite, one without a label of the task
     rows = [
-        said("e1", "u1", 1, served=0.9, shadow=0.8),
-        said("e2", "u2", 0, served=0.1, shadow=0.2),
-        said("e3", "u3", 0, served=0.1),
-        msgspec.structs.replace(said("e4", "u4", 0, served=0.1, shadow=0.2), shadow_version="v3"),
-        said("e5", "u5", 0, served=0.1, shadow=float("nan")),
-        msgspec.structs.replace(said("e6", "u6", 0, served=0.1, shadow=0.2), labels={}),
+        make_served_score("e1", "u1", 1, served=0.9, shadow=0.8),
+        make_served_score("e2", "u2", 0, served=0.1, shadow=0.2),
+        make_served_score("e3", "u3", 0, served=0.1),
+        msgspec.structs.replace(make_served_score("e4", "u4", 0, served=0.1, shadow=0.2), shadow_version="v3"),
+        make_served_score("e5", "u5", 0, served=0.1, shadow=float("nan")),
+        msgspec.structs.replace(make_served_score("e6", "u6", 0, served=0.1, shadow=0.2), labels={}),
     ]
     # then
-    (one,) = contests(rows, [FRAUD], "v1", "v2", seed=1, draws=10)
+    (one,) = compare_models(rows, [FRAUD], "v1", "v2", seed=1, draws=10)
     assert one.tasks["fraud"].rows == (2, 2)
 
 
 def test_a_canary_compares_users_apart_in_the_time_that_both_answered(seed: int) -> None:
     # given a challenger that says more, and answers a fifth of the users from 1,000 to 2,000
-    chance = np.random.default_rng(seed)
-    rows = list[Said]()
+    rng = np.random.default_rng(seed)
+    rows = list[ServedScore]()
     for n in range(4_000):
-        user, ts_ms, y = n // 4, n % 4 * 1_000, float(chance.random() < 0.3)
+        user, ts_ms, y = n // 4, n % 4 * 1_000, float(rng.random() < 0.3)
         version = "v2" if user % 5 == 0 and 1_000 <= ts_ms <= 2_000 else "v1"
         noise = 1.0 if version == "v2" else 3.0
-        p = noisy(chance, y, noise)
-        rows.append(said(f"e{n}", f"u{user}", y, served=p, version=version, ts_ms=ts_ms))
+        p = noisy_probability(rng, y, noise)
+        rows.append(make_served_score(f"e{n}", f"u{user}", y, served=p, version=version, ts_ms=ts_ms))
     # when
-    (one,) = contests(rows, [FRAUD], "v1", "v2", seed=seed, draws=200)
+    (one,) = compare_models(rows, [FRAUD], "v1", "v2", seed=seed, draws=200)
     # then
     fraud = one.tasks["fraud"]
     assert (one.way, fraud.rows, fraud.users) == ("canary", (1_600, 400), (800, 200))
@@ -173,28 +185,28 @@ def test_a_canary_compares_users_apart_in_the_time_that_both_answered(seed: int)
 def test_who_met_both_models_is_left_out_of_a_canary() -> None:
     # given
     rows = [
-        said("e1", "u1", 1, served=0.9, version="v1", ts_ms=1),
-        said("e2", "u2", 0, served=0.1, version="v2", ts_ms=1),
-        said("e3", "u3", 0, served=0.1, version="v1", ts_ms=2),
-        said("e4", "u3", 0, served=0.1, version="v2", ts_ms=2),
-        said("e5", "u4", 0, served=0.1, version="v1", ts_ms=2),
-        said("e6", "u5", 1, served=0.8, version="v2", ts_ms=2),
+        make_served_score("e1", "u1", 1, served=0.9, version="v1", ts_ms=1),
+        make_served_score("e2", "u2", 0, served=0.1, version="v2", ts_ms=1),
+        make_served_score("e3", "u3", 0, served=0.1, version="v1", ts_ms=2),
+        make_served_score("e4", "u3", 0, served=0.1, version="v2", ts_ms=2),
+        make_served_score("e5", "u4", 0, served=0.1, version="v1", ts_ms=2),
+        make_served_score("e6", "u5", 1, served=0.8, version="v2", ts_ms=2),
     ]
     # then
-    (one,) = contests(rows, [FRAUD], "v1", "v2", seed=1, draws=10)
+    (one,) = compare_models(rows, [FRAUD], "v1", "v2", seed=1, draws=10)
     assert (one.tasks["fraud"].rows, one.tasks["fraud"].users) == ((2, 2), (2, 2))
 
 
 def test_two_models_that_never_met_are_in_no_contest() -> None:
     rows = [
-        said("e1", "u1", 1, served=0.9, version="v1", ts_ms=1),
-        said("e2", "u2", 0, served=0.1, version="v2", ts_ms=2),
+        make_served_score("e1", "u1", 1, served=0.9, version="v1", ts_ms=1),
+        make_served_score("e2", "u2", 0, served=0.1, version="v2", ts_ms=2),
     ]
 
-    assert contests(rows, [FRAUD], "v1", "v2", seed=1) == []
+    assert compare_models(rows, [FRAUD], "v1", "v2", seed=1) == []
 
 
-def example(ident: str, revision: int, labels: Mapping[str, float | str]) -> Example:
+def make_example(ident: str, revision: int, labels: Mapping[str, float | str]) -> Example:
     return Example(
         example_id=ident,
         revision=revision,
@@ -214,8 +226,8 @@ def example(ident: str, revision: int, labels: Mapping[str, float | str]) -> Exa
 
 def test_the_newest_revision_of_an_example_counts_in_whatever_order_they_come() -> None:
     # given
-    heard = Heard()
-    for one in (example("a", 1, {"fraud": 1}), example("a", 0, {"fraud": 0}), example("b", 0, {})):
+    heard = ServedScoreStore()
+    for one in (make_example("a", 1, {"fraud": 1}), make_example("a", 0, {"fraud": 0}), make_example("b", 0, {})):
         heard.add(to_msgpack(one))
     heard.add(b"\xc1 no example")
     # then
@@ -223,7 +235,7 @@ def test_the_newest_revision_of_an_example_counts_in_whatever_order_they_come() 
     assert (heard.unreadable, heard.rows(before_ms=5)) == (1, [])
 
 
-class Fake:
+class FakeFeedbackTopic:
     """A feedback topic of these examples."""
 
     values: tuple[bytes, ...] = ()
@@ -231,11 +243,11 @@ class Fake:
 
     def __init__(self, **_: object) -> None: ...
 
-    def positions_at(self, ms: int) -> dict[str, int]:
+    def offsets_for_time(self, ms: int) -> dict[str, int]:
         type(self).asked = ms
         return {"shop.feedback/0": 1}
 
-    def each(self, positions: Mapping[str, int], take: Callable[[bytes], None]) -> None:
+    def for_each(self, positions: Mapping[str, int], take: Callable[[bytes], None]) -> None:
         for value in self.values[positions.get("shop.feedback/0", 0) :]:
             take(value)
 
@@ -243,49 +255,51 @@ class Fake:
 
 
 @pytest.fixture
-def topic(monkeypatch: pytest.MonkeyPatch) -> type[Fake]:
-    monkeypatch.setattr(compare, "Feed", Fake)
-    Fake.values = tuple(to_msgpack(example(f"e{n}", 0, {"fraud": float(n % 3 == 0)})) for n in range(30))
-    return Fake
+def topic(monkeypatch: pytest.MonkeyPatch) -> type[FakeFeedbackTopic]:
+    monkeypatch.setattr(compare, "FeedbackReader", FakeFeedbackTopic)
+    FakeFeedbackTopic.values = tuple(
+        to_msgpack(make_example(f"e{n}", 0, {"fraud": float(n % 3 == 0)})) for n in range(30)
+    )
+    return FakeFeedbackTopic
 
 
-def arguments(tmp_path: Path, *words: str) -> list[str]:
+def command_arguments(tmp_path: Path, *words: str) -> list[str]:
     return ["compare", "--bundles", str(tmp_path / "bundles"), "--out", str(tmp_path / "reports"), *words]
 
 
 def test_a_trial_that_is_on_is_reported_in_a_table_on_a_page_and_as_json(
-    topic: type[Fake], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    topic: type[FakeFeedbackTopic], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # given
     settings = Settings().model_copy(update={"tasks": (FRAUD,)})
     (tmp_path / "bundles").mkdir()
-    point_to(tmp_path / "bundles", "v1")
-    point_to_trial(tmp_path / "bundles", Trial(version="v2"))
-    args = parse(arguments(tmp_path, "--since", "24"))
+    set_current(tmp_path / "bundles", "v1")
+    set_trial(tmp_path / "bundles", Trial(version="v2"))
+    args = parse_arguments(command_arguments(tmp_path, "--since", "24"))
     # when
     assert compare.run(args, settings, None) == 0  # type: ignore[arg-type]  # features are passed over
     # then
-    told = json.loads(capsys.readouterr().out.splitlines()[-1])
-    (one,) = told["contests"]
-    assert (one["way"], one["serving"], one["challenger"], told["examples"]) == ("shadow", "v1", "v2", 29)
+    printed = json.loads(capsys.readouterr().out.splitlines()[-1])
+    (one,) = printed["contests"]
+    assert (one["way"], one["serving"], one["challenger"], printed["examples"]) == ("shadow", "v1", "v2", 29)
     assert one["tasks"]["fraud"]["figures"]["auc"]["serving"] == 1
     assert topic.asked is not None
     page = (tmp_path / "reports" / "comparison.html").read_text()
     assert "shadow: v2 beside v1" in page
     assert "worse" in page
-    assert json.loads((tmp_path / "reports" / "comparison.json").read_text()) == told["contests"]
+    assert json.loads((tmp_path / "reports" / "comparison.json").read_text()) == printed["contests"]
 
 
-def test_without_a_trial_two_versions_have_to_be_named(topic: type[Fake], tmp_path: Path) -> None:
+def test_without_a_trial_two_versions_have_to_be_named(topic: type[FakeFeedbackTopic], tmp_path: Path) -> None:
     settings = Settings().model_copy(update={"tasks": (FRAUD,)})
 
     with pytest.raises(BadConfig, match="A trial should be on"):
-        compare.run(parse(arguments(tmp_path)), settings, None)  # type: ignore[arg-type]
-    assert compare.run(parse(arguments(tmp_path, "--versions", "v1", "v2")), settings, None) == 0  # type: ignore[arg-type]
+        compare.run(parse_arguments(command_arguments(tmp_path)), settings, None)  # type: ignore[arg-type]
+    assert compare.run(parse_arguments(command_arguments(tmp_path, "--versions", "v1", "v2")), settings, None) == 0  # type: ignore[arg-type]
 
 
 def test_wrong_numbers_are_told_at_once(tmp_path: Path) -> None:
-    args = parse(arguments(tmp_path, "--since", "0", "--settle-days", "-1"))
+    args = parse_arguments(command_arguments(tmp_path, "--since", "0", "--settle-days", "-1"))
 
     with pytest.raises(BadConfig) as found:
         compare.run(args, Settings(), None)  # type: ignore[arg-type]

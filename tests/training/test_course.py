@@ -6,64 +6,66 @@ import pytest
 from msgspec.structs import replace
 
 from contract.errors import BadConfig, BadData
-from model.checkpoint import digest_of
+from model.checkpoint import hash_weights
 from tests.model.small import SHAPE
 from tests.training.made import PLAN, make_examples
-from training.fit import Epoch, Fitted, Setting, fit
-from training.plan import Plan
+from training.fit import Epoch, FitOptions, FitResult, fit
+from training.plan import TrainingConfig
 
-CHANCY = replace(SHAPE, dropout=0.2)
-SHORT = replace(PLAN, epochs=3, patience=9)
+DROPOUT_SHAPE = replace(SHAPE, dropout=0.2)
+SHORT_CONFIG = replace(PLAN, epochs=3, patience=9)
 
 
-class CutShort(Exception):
+class SimulatedCrash(Exception):
     """Stands for a process that ends."""
 
 
-def learn(plan: Plan, kept: Path | None, *, ends_after: int = 99, rows: int = 120) -> tuple[Fitted, list[Epoch]]:
-    told = list[Epoch]()
+def fit_epochs(
+    plan: TrainingConfig, state_path: Path | None, *, ends_after: int = 99, rows: int = 120
+) -> tuple[FitResult, list[Epoch]]:
+    epochs = list[Epoch]()
 
     def report(epoch: Epoch) -> None:
-        told.append(epoch)
+        epochs.append(epoch)
         if epoch.number == ends_after:
-            raise CutShort
+            raise SimulatedCrash
 
-    return fit(make_examples(rows, 3), CHANCY, plan, report, Setting(kept)), told
+    return fit(make_examples(rows, 3), DROPOUT_SHAPE, plan, report, FitOptions(state_path)), epochs
 
 
 @pytest.mark.parametrize(
     ("balance", "focus"), [("static", 0.0), ("uncertainty", 0.0), ("dwa", 0.0), ("pcgrad", 0.0), ("static", 2.0)]
 )
 def test_learning_that_was_cut_short_comes_to_the_same_weights(balance: str, focus: float, tmp_path: Path) -> None:
-    plan, kept = replace(SHORT, balance=balance, focus=focus), tmp_path / "course.pt"
-    whole, epochs = learn(plan, None)
+    plan, kept = replace(SHORT_CONFIG, balance=balance, focus=focus), tmp_path / "course.pt"
+    whole, epochs = fit_epochs(plan, None)
 
-    with pytest.raises(CutShort):
-        learn(plan, kept, ends_after=2)
-    resumed, rest = learn(plan, kept)
+    with pytest.raises(SimulatedCrash):
+        fit_epochs(plan, kept, ends_after=2)
+    resumed, rest = fit_epochs(plan, kept)
 
     assert rest == epochs[2:]
-    assert digest_of(resumed.network.state_dict()) == digest_of(whole.network.state_dict())
+    assert hash_weights(resumed.network.state_dict()) == hash_weights(whole.network.state_dict())
     assert (resumed.score, resumed.evaluation) == (whole.score, whole.evaluation)
     assert str(resumed.optimizer) == str(whole.optimizer)
 
 
 def test_a_course_that_is_at_its_end_learns_no_more_and_may_be_given_more_epochs(tmp_path: Path) -> None:
     kept = tmp_path / "course.pt"
-    learn(replace(SHORT, epochs=1), kept)
+    fit_epochs(replace(SHORT_CONFIG, epochs=1), kept)
 
-    assert learn(replace(SHORT, epochs=1), kept)[1] == []
-    assert [epoch.number for epoch in learn(replace(SHORT, epochs=2), kept)[1]] == [2]
+    assert fit_epochs(replace(SHORT_CONFIG, epochs=1), kept)[1] == []
+    assert [epoch.number for epoch in fit_epochs(replace(SHORT_CONFIG, epochs=2), kept)[1]] == [2]
 
 
-@pytest.mark.parametrize("other", [{"plan": replace(SHORT, seed=8)}, {"rows": 121}])
+@pytest.mark.parametrize("other", [{"plan": replace(SHORT_CONFIG, seed=8)}, {"rows": 121}])
 def test_a_course_of_another_plan_or_other_examples_is_refused(other: dict[str, object], tmp_path: Path) -> None:
     kept = tmp_path / "course.pt"
-    learn(replace(SHORT, epochs=1), kept)
+    fit_epochs(replace(SHORT_CONFIG, epochs=1), kept)
     before = kept.read_bytes()
 
     with pytest.raises(BadData, match="should be a course of this network and plan on these examples"):
-        learn(**{"plan": SHORT, "kept": kept, **other})  # type: ignore[arg-type]
+        fit_epochs(**{"plan": SHORT_CONFIG, "kept": kept, **other})  # type: ignore[arg-type]
 
     assert kept.read_bytes() == before
 
@@ -71,17 +73,17 @@ def test_a_course_of_another_plan_or_other_examples_is_refused(other: dict[str, 
 @pytest.mark.parametrize("cut", [0, 100, -1])
 def test_a_file_that_is_no_whole_course_is_told(cut: int, tmp_path: Path) -> None:
     kept = tmp_path / "course.pt"
-    learn(replace(SHORT, epochs=1), kept)
+    fit_epochs(replace(SHORT_CONFIG, epochs=1), kept)
     kept.write_bytes(kept.read_bytes()[:cut])
 
     with pytest.raises(BadData, match=r"course.pt should be a course of learning. Found"):
-        learn(SHORT, kept)
+        fit_epochs(SHORT_CONFIG, kept)
 
 
 def test_a_balance_that_remembers_more_than_numbers_is_told_before_anything_is_written(tmp_path: Path) -> None:
-    plan, kept = replace(SHORT, epochs=1, balance="FAMO"), tmp_path / "course.pt"
+    plan, kept = replace(SHORT_CONFIG, epochs=1, balance="FAMO"), tmp_path / "course.pt"
 
     with pytest.raises(BadConfig, match="`balance` should remember numbers alone"):
-        learn(plan, kept)
+        fit_epochs(plan, kept)
 
     assert list(tmp_path.iterdir()) == []

@@ -6,30 +6,30 @@ from msgspec.structs import replace
 
 from bench.drift import FEATURES, SHIFTS, World, delay, draw, false_alarms, scored
 from contract.features import Feature, FeatureSet
-from contract.rows import Scored, pack
+from contract.rows import ScoredRow, pack
 from tests.model import small
-from training.drift import Compared, Drift
-from training.people import People, taken
-from training.references import References
-from training.samples import chances, of_shares
-from training.streams import Column, columns_of, fits, named
-from training.watching import Watching
+from training.drift import BlockComparison, DriftDetector
+from training.people import UserSample, sample_row
+from training.references import DriftReferences
+from training.samples import compare_column, fisher_p_value
+from training.streams import DriftColumn, extract_columns, has_declared_widths, strip_version
+from training.watching import MonitorConfig
 
 BLOCK = 200
 
 
-def rows_of(seed: int, count: int, begin: int = 0) -> list[Scored]:
-    chance = np.random.default_rng(seed)
-    return list(scored(draw(World.drawn(np.random.default_rng(1)), count, chance), begin))
+def draw_rows(seed: int, count: int, begin: int = 0) -> list[ScoredRow]:
+    rng = np.random.default_rng(seed)
+    return list(scored(draw(World.drawn(np.random.default_rng(1)), count, rng), begin))
 
 
-def watched(**watching: float) -> Drift:
+def make_drift(**watching: float) -> DriftDetector:
     asked = {"block": BLOCK, "block_s": 0.0, "events_per_alarm": 10_000} | watching
-    return Drift(features=FEATURES, watching=Watching(**asked))  # type: ignore[arg-type]
+    return DriftDetector(features=FEATURES, config=MonitorConfig(**asked))  # type: ignore[arg-type]
 
 
-def compared(drift: Drift, rows: list[Scored]) -> list[Compared]:
-    return [one for row in rows if (one := drift.take(row)) is not None]
+def compare_rows(drift: DriftDetector, rows: list[ScoredRow]) -> list[BlockComparison]:
+    return [comparison for row in rows if (comparison := drift.observe(row)) is not None]
 
 
 def test_alarms_are_no_more_frequent_than_was_asked_for_where_nothing_changes() -> None:
@@ -43,18 +43,18 @@ def test_alarms_are_no_more_frequent_than_was_asked_for_where_nothing_changes() 
 
 def test_chances_are_even_where_nothing_differs_with_ties_gaps_and_rare_values_too() -> None:
     # Given pairs of samples of one source
-    chance, found = np.random.default_rng(7), dict[str, list[float]]()
+    rng, actual = np.random.default_rng(7), dict[str, list[float]]()
     for _ in range(400):
-        tied, gaps = chance.poisson(0.4, (2, 150)).astype(float), chance.normal(0, 1, (2, 150))
-        gaps[chance.random(gaps.shape) < 0.05] = np.nan
-        bins = chance.choice(3, (2, 150), p=[0.9, 0.07, 0.03])
+        tied, gaps = rng.poisson(0.4, (2, 150)).astype(float), rng.normal(0, 1, (2, 150))
+        gaps[rng.random(gaps.shape) < 0.05] = np.nan
+        bins = rng.choice(3, (2, 150), p=[0.9, 0.07, 0.03])
         for name, (one, other) in {"tied": tied, "gaps": gaps, "bins": bins.astype(np.int64)}.items():
-            for asked, p in chances(name, Column(one), Column(other), chance):
-                found.setdefault(asked, []).append(p)
+            for asked, p in compare_column(name, DriftColumn(one), DriftColumn(other), rng):
+                actual.setdefault(asked, []).append(p)
 
     # Then a tenth of the chances are below a tenth, as far as so many can tell
-    assert set(found) == {"tied", "gaps", "gaps missing", "bins"}
-    for name, of in found.items():
+    assert set(actual) == {"tied", "gaps", "gaps missing", "bins"}
+    for name, of in actual.items():
         assert np.mean(np.array(of) < 0.1) == pytest.approx(0.1, abs=0.045), name
         assert np.mean(of) == pytest.approx(0.5, abs=0.06), name
 
@@ -70,9 +70,9 @@ def test_a_shift_raises_the_alarm_of_its_own_column(name: str) -> None:
 
 
 def test_the_same_rows_again_raise_nothing() -> None:
-    rows = rows_of(1, 4_000)
+    rows = draw_rows(1, 4_000)
 
-    again = compared(watched(events_per_alarm=100), rows + rows)
+    again = compare_rows(make_drift(events_per_alarm=100), rows + rows)
 
     assert again
     assert sum(len(one.alarms) for one in again) <= 2
@@ -80,47 +80,47 @@ def test_the_same_rows_again_raise_nothing() -> None:
 
 def test_one_shift_is_one_alarm_and_then_the_usual() -> None:
     # Given rows before and after a shift of what is spent
-    before, after = rows_of(1, 2_000), rows_of(2, 4_000, 2_000)
-    tenfold = [replace(row, groups=row.groups | {"order": tenfold_order(row)}) for row in after]
+    before, after = draw_rows(1, 2_000), draw_rows(2, 4_000, 2_000)
+    tenfold = [replace(row, groups=row.groups | {"order": multiply_amount(row)}) for row in after]
 
     # When they are compared block by block
-    found = [[alarm.column for alarm in one.alarms] for one in compared(watched(), before + tenfold)]
+    actual = [[alarm.column for alarm in one.alarms] for one in compare_rows(make_drift(), before + tenfold)]
 
     # Then the shift is told once
-    assert sum("amount" in columns for columns in found) in (1, 2)  # a block may lie on both sides
-    assert "amount" not in found[-1]
+    assert sum("amount" in columns for columns in actual) in (1, 2)  # a block may lie on both sides
+    assert "amount" not in actual[-1]
 
 
-def tenfold_order(row: Scored) -> object:
+def multiply_amount(row: ScoredRow) -> object:
     block = row.groups["order"].unpack()
     return pack(type(block)(block.numbers * 10, block.ids))
 
 
 def test_scores_are_compared_within_one_version_alone() -> None:
     # Given a version that says other things than the one before
-    first = rows_of(1, 3_000)
+    first = draw_rows(1, 3_000)
     second = [
-        replace(r, model_version="2", scores={"fraud": (0.9 + r.scores["fraud"][0] / 20,)}) for r in rows_of(2, 3_000)
+        replace(r, model_version="2", scores={"fraud": (0.9 + r.scores["fraud"][0] / 20,)}) for r in draw_rows(2, 3_000)
     ]
 
-    found = compared(watched(), first + second)
+    actual = compare_rows(make_drift(), first + second)
 
-    assert {alarm.column for one in found for alarm in one.alarms} <= {"amount", "spent", "payment"}
+    assert {alarm.column for one in actual for alarm in one.alarms} <= {"amount", "spent", "payment"}
     # And within the second version a change is told
     changed = [replace(row, scores={"fraud": (0.5,)}) for row in second]
-    drift = watched()
-    compared(drift, first + second)
-    assert any(alarm.column == "score.fraud" for one in compared(drift, changed) for alarm in one.alarms)
+    drift = make_drift()
+    compare_rows(drift, first + second)
+    assert any(alarm.column == "score.fraud" for one in compare_rows(drift, changed) for alarm in one.alarms)
 
 
 def test_a_block_has_one_row_of_each_person_and_people_of_chance() -> None:
-    people = People(size=50, number=1)
-    rows = rows_of(1, 3_000)
+    people = UserSample(size=50, seed=1)
+    rows = draw_rows(1, 3_000)
     for row in rows:
         people.add(row)
 
     drawn = [one.order for one in people]
-    other = People(size=50, number=2)
+    other = UserSample(size=50, seed=2)
     for row in rows:
         other.add(row)
 
@@ -131,17 +131,17 @@ def test_a_block_has_one_row_of_each_person_and_people_of_chance() -> None:
 
 
 def test_a_block_waits_for_its_time_as_well_as_for_its_people() -> None:
-    rows = rows_of(1, 3_000)  # fifty minutes
+    rows = draw_rows(1, 3_000)  # fifty minutes
 
-    assert compared(watched(block_s=3_000.0), rows) == []
-    assert compared(watched(block_s=60.0), rows)
+    assert compare_rows(make_drift(block_s=3_000.0), rows) == []
+    assert compare_rows(make_drift(block_s=60.0), rows)
 
 
 def test_of_a_list_one_item_is_taken_with_its_own_score() -> None:
     items = small.draw_block("item", 3, np.random.default_rng(1))
     user = small.draw_block("user", 1, np.random.default_rng(2))
     row = replace(
-        rows_of(1, 1)[0],
+        draw_rows(1, 1)[0],
         kind="recommendation",
         items=("a", "b", "c"),
         groups={"item": pack(items), "user": pack(user)},
@@ -150,26 +150,30 @@ def test_of_a_list_one_item_is_taken_with_its_own_score() -> None:
     )
 
     for order in range(3):
-        one = taken(row, order)
+        one = sample_row(row, order)
 
         assert one.groups["item"] == pack(items.take([order]))
         assert one.groups["user"] == pack(user)
         assert one.scores == {"click": pytest.approx(0.1 * (order + 1)), "purchase": pytest.approx(0.01 * (order + 1))}
-        assert fits(one, small.FEATURES)
-        assert {named(name) for name in columns_of([one], small.FEATURES)} >= {"price", "title.length", "score.click"}
+        assert has_declared_widths(one, small.FEATURES)
+        assert {strip_version(name) for name in extract_columns([one], small.FEATURES)} >= {
+            "price",
+            "title.length",
+            "score.click",
+        }
 
 
 def test_what_the_clock_decides_is_not_looked_at() -> None:
     context = pack(small.draw_block("context", 1, np.random.default_rng(1)))
-    row = replace(rows_of(1, 1)[0], groups={"context": context})
+    row = replace(draw_rows(1, 1)[0], groups={"context": context})
     hourly = FeatureSet([Feature("hour", "context", "number", "event.hour")])
-    block = pack(hourly.empty("context", 1))
+    block = pack(hourly.empty_block("context", 1))
 
-    assert "hour" not in columns_of([taken(replace(row, groups={"context": block}), 0)], hourly)
+    assert "hour" not in extract_columns([sample_row(replace(row, groups={"context": block}), 0)], hourly)
 
 
 def test_rows_of_another_width_are_left_out_of_a_block() -> None:
-    rows = rows_of(1, 2_000)
+    rows = draw_rows(1, 2_000)
     cut = replace(
         rows[0],
         event_id="cut",
@@ -177,48 +181,48 @@ def test_rows_of_another_width_are_left_out_of_a_block() -> None:
         groups={"order": pack(small.draw_block("item", 1, np.random.default_rng(1)))},
     )
 
-    assert not fits(taken(cut, 0), FEATURES)
-    assert compared(watched(), [cut, *rows])
+    assert not has_declared_widths(sample_row(cut, 0), FEATURES)
+    assert compare_rows(make_drift(), [cut, *rows])
 
 
 def test_a_column_without_a_difference_to_be_found_asks_nothing() -> None:
-    chance, same = np.random.default_rng(1), Column(np.full(100, 3.0))
-    empty = Column(np.full(100, np.nan))
+    rng, same = np.random.default_rng(1), DriftColumn(np.full(100, 3.0))
+    empty = DriftColumn(np.full(100, np.nan))
 
-    assert list(chances("x", same, same, chance)) == []
-    assert list(chances("x", empty, empty, chance)) == []
-    assert [name for name, _ in chances("x", same, empty, chance)] == ["x missing"]
-    assert of_shares(np.ones(5, np.bool_), np.ones(5, np.bool_), chance) is None
+    assert list(compare_column("x", same, same, rng)) == []
+    assert list(compare_column("x", empty, empty, rng)) == []
+    assert [name for name, _ in compare_column("x", same, empty, rng)] == ["x missing"]
+    assert fisher_p_value(np.ones(5, np.bool_), np.ones(5, np.bool_), rng) is None
 
 
 def test_a_watcher_that_starts_again_goes_on_with_the_reference_that_was_kept(tmp_path: Path) -> None:
     # Given a watcher that has a reference, and dies
-    first = Drift(features=FEATURES, watching=Watching(block=BLOCK, block_s=0), folder=tmp_path)
-    compared(first, rows_of(1, 2_000))
+    first = DriftDetector(features=FEATURES, config=MonitorConfig(block=BLOCK, block_s=0), folder=tmp_path)
+    compare_rows(first, draw_rows(1, 2_000))
 
     # When another one takes its place, after amounts have become tenfold
-    tenfold = [replace(row, groups=row.groups | {"order": tenfold_order(row)}) for row in rows_of(2, 1_000, 2_000)]
-    second = Drift(features=FEATURES, watching=Watching(block=BLOCK, block_s=0), folder=tmp_path)
+    tenfold = [replace(row, groups=row.groups | {"order": multiply_amount(row)}) for row in draw_rows(2, 1_000, 2_000)]
+    second = DriftDetector(features=FEATURES, config=MonitorConfig(block=BLOCK, block_s=0), folder=tmp_path)
 
     # Then its first block raises the alarm
-    assert "amount" in {alarm.column for alarm in compared(second, tenfold)[0].alarms}
+    assert "amount" in {alarm.column for alarm in compare_rows(second, tenfold)[0].alarms}
 
 
 @pytest.mark.parametrize("content", [b"junk", b"", None])
 def test_a_reference_that_cannot_be_read_or_is_of_other_features_is_none(tmp_path: Path, content: bytes | None) -> None:
-    kept = References(digest="a", folder=tmp_path)
-    kept.write("order", {"amount": Column(np.arange(3.0)), "score.fraud@1 ": Column(np.arange(3))})
-    assert set(References(digest="a", folder=tmp_path).read("order") or ()) == {"amount", "score.fraud@1 "}
+    kept = DriftReferences(digest="a", folder=tmp_path)
+    kept.write("order", {"amount": DriftColumn(np.arange(3.0)), "score.fraud@1 ": DriftColumn(np.arange(3))})
+    assert set(DriftReferences(digest="a", folder=tmp_path).read("order") or ()) == {"amount", "score.fraud@1 "}
     if content is not None:
         (tmp_path / "order.npz").write_bytes(content)
 
-    assert References(digest="a" if content is not None else "b", folder=tmp_path).read("order") is None
+    assert DriftReferences(digest="a" if content is not None else "b", folder=tmp_path).read("order") is None
 
 
 def test_a_reference_that_cannot_be_kept_is_used_all_the_same(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file where a folder should be")
-    references = References(digest="a", folder=tmp_path / "taken")
+    references = DriftReferences(digest="a", folder=tmp_path / "taken")
 
-    references.write("order", {"amount": Column(np.arange(3.0))})
+    references.write("order", {"amount": DriftColumn(np.arange(3.0))})
 
     assert references.read("order") is not None

@@ -16,16 +16,16 @@ from tests.training.made import make_examples
 from training import table
 from training.commands.evaluate import run
 from training.examples import Examples
-from training.findings import Findings
+from training.findings import EvaluationReport
 from training.pages import write_pages
-from training.plots import curves
+from training.plots import plot_curves
 from training.table import write_examples
 
 TASKS = (CLICK, CATEGORY)
 MADE = make_examples(500, 9).for_tasks(TASKS)
 
 
-def evaluated(folder: Path, examples: Examples = MADE, **given: Any) -> int:
+def run_evaluate(folder: Path, examples: Examples = MADE, **given: Any) -> int:
     write_examples(folder / "made.parquet", examples)
     settings = SimpleNamespace(
         tasks=examples.tasks, model=msgspec.to_builtins(SHAPE), training={"batch": 64, "epochs": 1}, bundles=folder
@@ -44,31 +44,31 @@ def evaluated(folder: Path, examples: Examples = MADE, **given: Any) -> int:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("evaluated")
-    assert evaluated(folder) == 0
+    assert run_evaluate(folder) == 0
     return folder / "out"
 
 
 def test_every_run_of_every_method_is_in_the_json(folder: Path) -> None:
-    found = msgspec.json.decode((folder / "evaluation.json").read_bytes(), type=Findings)
+    actual = msgspec.json.decode((folder / "evaluation.json").read_bytes(), type=EvaluationReport)
 
-    assert [(run.method, run.fold) for run in found.runs] == [
+    assert [(run.method, run.fold) for run in actual.runs] == [
         (method, fold) for fold in (1, 2) for method in ("ours", "single-task", "LightGBM")
     ]
-    assert {one.other for one in found.together} == {"single-task"}
-    assert {(one.task, one.figure) for one in found.together} >= {("all", "score"), ("click", "auc")}
-    assert found.examples == len(MADE)
+    assert {one.other for one in actual.gains_over_single_task} == {"single-task"}
+    assert {(one.task, one.figure) for one in actual.gains_over_single_task} >= {("all", "score"), ("click", "auc")}
+    assert actual.examples == len(MADE)
 
 
 def test_the_pages_show_what_the_json_says(folder: Path) -> None:
-    found = msgspec.json.decode((folder / "evaluation.json").read_bytes(), type=Findings)
+    actual = msgspec.json.decode((folder / "evaluation.json").read_bytes(), type=EvaluationReport)
     markdown, page = (folder / "evaluation.md").read_text(), (folder / "evaluation.html").read_text()
 
-    for name, of in found.methods.items():
+    for name, of in actual.methods.items():
         assert of.score is not None
         assert f"| {name} | {of.score.mean:.4g} ± – |" in markdown
         assert f"<td>{name}</td><td>{of.score.mean:.4g}</td>" in page
     assert page.count("<svg") == len(TASKS)
-    assert found.data_sha256 in page
+    assert actual.data_sha256 in page
 
 
 def test_markdown_tables_are_whole(folder: Path) -> None:
@@ -103,12 +103,12 @@ def test_a_full_disk_ends_with_a_sentence_and_leaves_the_former_report(
 
 def test_examples_that_can_teach_nothing_end_with_a_sentence_and_no_page(tmp_path: Path) -> None:
     # Given clicks that all say the same, and nothing else
-    clicks = MADE.take(MADE.known(CLICK)).for_tasks([CLICK])
+    clicks = MADE.take(MADE.has_label(CLICK)).for_tasks([CLICK])
     clicks.labels["click"][:] = 1
 
     # When they are evaluated
     with pytest.raises(BadData, match=r"Some task should be learnable.*Found one alone"):
-        evaluated(tmp_path, clicks)
+        run_evaluate(tmp_path, clicks)
 
     # Then no page says anything
     assert not (tmp_path / "out").exists()
@@ -118,18 +118,18 @@ def test_arguments_that_compare_nothing_are_all_listed(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("a file")
 
     with pytest.raises(BadConfig) as found:
-        evaluated(tmp_path, folds=1, seeds=0, epochs=0, settle_days=-1)
+        run_evaluate(tmp_path, folds=1, seeds=0, epochs=0, settle_days=-1)
 
     assert len(found.value.errors) == 5
 
 
 @pytest.mark.parametrize("task", [CLICK, CATEGORY, DEMAND], ids=lambda task: task.kind)
 def test_curves_are_one_well_formed_picture_and_the_same_each_time(task: Any, seed: int) -> None:
-    chance = np.random.default_rng(seed)
-    y = chance.integers(0, 2, 200)
-    p = chance.dirichlet(np.ones(2), 200) if task.kind == "multiclass" else chance.random(200)
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, 2, 200)
+    p = rng.dirichlet(np.ones(2), 200) if task.kind == "multiclass" else rng.random(200)
 
-    first, second = (curves(task, y, {"<ours> & co": p}, ("a", "b")) for _ in range(2))
+    first, second = (plot_curves(task, y, {"<ours> & co": p}, ("a", "b")) for _ in range(2))
 
     assert first == second
     ElementTree.fromstring(first)

@@ -9,26 +9,26 @@ from msgspec.structs import replace
 
 from contract.errors import BadData
 from contract.features import FeatureSet
-from contract.rows import Example, Packed, read_example, to_msgpack
+from contract.rows import Example, PackedBlock, read_example, to_msgpack
 from tests.model.small import CATEGORY, CLASSES, CLICK, DEMAND, FEATURES, FRAUD, TASKS
 from tests.training.made import make_examples, make_rows
 from training.examples import Examples, from_rows
-from training.table import read_examples, read_together, write_examples
+from training.table import read_examples, read_files, write_examples
 
 
-def assert_equal(one: Examples, other: Examples) -> None:
+def assert_equal(left: Examples, right: Examples) -> None:
     for name in ("example_id", "revision", "event_id", "user_id", "item_id", "ts_ms"):
-        assert getattr(one, name).tolist() == getattr(other, name).tolist()
-    for group, block in one.blocks.items():
-        np.testing.assert_array_equal(block.numbers, other.blocks[group].numbers)
-        np.testing.assert_array_equal(block.ids, other.blocks[group].ids)
-    for task in one.tasks:
-        np.testing.assert_array_equal(one.labels[task.name], other.labels[task.name])
-        np.testing.assert_array_equal(one.known_ms[task.name], other.known_ms[task.name])
-    assert one.classes == other.classes
+        assert getattr(left, name).tolist() == getattr(right, name).tolist()
+    for group, block in left.blocks.items():
+        np.testing.assert_array_equal(block.numbers, right.blocks[group].numbers)
+        np.testing.assert_array_equal(block.ids, right.blocks[group].ids)
+    for task in left.tasks:
+        np.testing.assert_array_equal(left.labels[task.name], right.labels[task.name])
+        np.testing.assert_array_equal(left.known_ms[task.name], right.known_ms[task.name])
+    assert left.classes == right.classes
 
 
-def with_label(row: Example, **labels: float | str) -> Example:
+def add_label(row: Example, **labels: float | str) -> Example:
     return replace(row, labels=labels, known_ms=dict.fromkeys(labels, row.ts_ms))
 
 
@@ -61,7 +61,7 @@ def test_a_parquet_file_has_the_stated_columns(tmp_path: Path, seed: int) -> Non
 def test_groups_that_a_row_lacks_are_empty_features(seed: int) -> None:
     examples = make_examples(60, seed)
 
-    orders = examples.take(examples.known(TASKS[2]))
+    orders = examples.take(examples.has_label(TASKS[2]))
 
     assert np.isnan(orders.blocks["item"].numbers).all()
     assert not orders.blocks["item"].ids.any()
@@ -71,7 +71,7 @@ def test_groups_that_a_row_lacks_are_empty_features(seed: int) -> None:
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
 def test_the_newest_revision_of_an_example_counts_in_whatever_order_it_comes(order: tuple[int, ...], seed: int) -> None:
     row = make_rows(1, seed)[0]
-    revisions = [replace(with_label(row, click=1.0, purchase=float(n == 2)), revision=n) for n in range(3)]
+    revisions = [replace(add_label(row, click=1.0, purchase=float(n == 2)), revision=n) for n in range(3)]
 
     examples = from_rows([revisions[n] for n in order], FEATURES, TASKS)
 
@@ -89,9 +89,9 @@ def test_examples_stand_in_the_order_of_time(seed: int) -> None:
 
 def test_an_unknown_label_is_nan_and_an_unknown_class_is_minus_one(seed: int) -> None:
     row = make_rows(1, seed)[0]
-    rows = [replace(with_label(row, category=name), example_id=name) for name in ("tea", "unheard")]
+    rows = [replace(add_label(row, category=name), example_id=name) for name in ("tea", "unheard")]
 
-    examples = from_rows([*rows, with_label(row, click=1.0)], FEATURES, TASKS, CLASSES)
+    examples = from_rows([*rows, add_label(row, click=1.0)], FEATURES, TASKS, CLASSES)
 
     assert len(examples) == 2  # an example whose only label is a class that the model lacks teaches it nothing
     assert np.isnan(examples.labels["fraud"]).all()
@@ -112,7 +112,7 @@ def test_an_unknown_label_is_nan_and_an_unknown_class_is_minus_one(seed: int) ->
     ],
 )
 def test_a_label_outside_its_kind_is_refused(task: str, value: float | str, wanted: str, seed: int) -> None:
-    row = with_label(make_rows(1, seed)[0], **{task: value})
+    row = add_label(make_rows(1, seed)[0], **{task: value})
 
     with pytest.raises(BadData, match=f"A label of `{task}` .* should be {wanted}"):
         from_rows([row], FEATURES, (*TASKS, DEMAND))
@@ -122,7 +122,7 @@ def test_a_label_outside_its_kind_is_refused(task: str, value: float | str, want
     ("task", "value"), [("click", 1.0), ("click", 0.0), ("relevance", 0.3), ("category", "tea"), ("demand", -7.5)]
 )
 def test_a_label_of_its_kind_is_taken(task: str, value: float | str, seed: int) -> None:
-    row = with_label(make_rows(1, seed)[0], **{task: value})
+    row = add_label(make_rows(1, seed)[0], **{task: value})
 
     assert len(from_rows([row], FEATURES, (*TASKS, DEMAND))) == 1
 
@@ -139,13 +139,13 @@ def test_features_of_another_digest_are_refused(tmp_path: Path, seed: int) -> No
 
 def test_a_block_of_another_width_is_refused(seed: int) -> None:
     row = make_rows(1, seed)[0]
-    cut = replace(row, groups=row.groups | {"user": Packed(1, b"\0" * 4, b"\0" * 8)})
+    cut = replace(row, groups=row.groups | {"user": PackedBlock(1, b"\0" * 4, b"\0" * 8)})
 
     with pytest.raises(BadData, match="A block of `user` should be one row of 2 numbers and 8 ids"):
         from_rows([cut], FEATURES, TASKS)
 
 
-def changed(path: Path, change: Any) -> Path:
+def rewrite_file(path: Path, change: Any) -> Path:
     table = pq.read_table(path)
     pq.write_table(change(table), path)
     return path
@@ -169,7 +169,7 @@ def test_a_file_that_breaks_a_promise_is_refused(tmp_path: Path, change: Any, se
     write_examples(tmp_path / "e.parquet", make_examples(10, seed))
 
     with pytest.raises(BadData, match=sentence):
-        read_examples(changed(tmp_path / "e.parquet", change), FEATURES, TASKS)
+        read_examples(rewrite_file(tmp_path / "e.parquet", change), FEATURES, TASKS)
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1 and then something else"])
@@ -187,7 +187,7 @@ def test_rows_without_a_label_of_the_tasks_are_left_out(seed: int) -> None:
 
     fraud = examples.for_tasks((TASKS[2],))
 
-    assert 0 < len(fraud) == int(examples.known(TASKS[2]).sum())
+    assert 0 < len(fraud) == int(examples.has_label(TASKS[2]).sum())
     assert set(fraud.labels) == {"fraud"}
 
 
@@ -197,16 +197,16 @@ def test_files_of_different_tasks_are_learned_from_together(tmp_path: Path) -> N
     for task, part in apart.items():
         write_examples(tmp_path / f"{task.name}.parquet", part)
 
-    found = read_together([tmp_path / "fraud.parquet", tmp_path / "category.parquet"], FEATURES, TASKS, CLASSES)
+    actual = read_files([tmp_path / "fraud.parquet", tmp_path / "category.parquet"], FEATURES, TASKS, CLASSES)
 
-    assert len(found) == sum(len(part) for part in apart.values())
+    assert len(actual) == sum(len(part) for part in apart.values())
     for task, part in apart.items():
-        assert found.known(task).sum() == len(part)
-        mine = found.for_tasks([task])
+        assert actual.has_label(task).sum() == len(part)
+        mine = actual.for_tasks([task])
         np.testing.assert_array_equal(mine.example_id, part.example_id)
         np.testing.assert_array_equal(mine.labels[task.name], part.labels[task.name])
         np.testing.assert_array_equal(mine.blocks["item"].ids, part.blocks["item"].ids)
-    assert not found.known(CLICK).any()
+    assert not actual.has_label(CLICK).any()
 
 
 def test_files_that_do_not_go_together_are_told(tmp_path: Path) -> None:
@@ -216,6 +216,6 @@ def test_files_that_do_not_go_together_are_told(tmp_path: Path) -> None:
     pq.write_table(pa.table({"x": [1.0]}), tmp_path / "plain.parquet")
 
     with pytest.raises(BadData, match="should go together"):
-        read_together([tmp_path / "good.parquet", tmp_path / "bad.parquet"], FEATURES, TASKS)
+        read_files([tmp_path / "good.parquet", tmp_path / "bad.parquet"], FEATURES, TASKS)
     with pytest.raises(BadData, match=r"plain.parquet should have the columns"):
-        read_together([tmp_path / "good.parquet", tmp_path / "plain.parquet"], FEATURES, TASKS)
+        read_files([tmp_path / "good.parquet", tmp_path / "plain.parquet"], FEATURES, TASKS)

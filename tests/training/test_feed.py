@@ -3,16 +3,16 @@
 import pytest
 from confluent_kafka import Producer
 
-from contract.settings import Kafka
+from contract.settings import KafkaSettings
 from demo.servers.apache_kafka import ApacheKafka
 from demo.servers.embedded import EmbeddedKafka
-from training.feed import Feed
+from training.feed import FeedbackReader
 
 FILLED = 2  # partitions
 OLD_MS, NEW_MS = 1_700_000_000_000, 1_700_000_100_000
 
 
-def filled(broker: EmbeddedKafka | ApacheKafka, name: str) -> None:
+def fill_topic(broker: EmbeddedKafka | ApacheKafka, name: str) -> None:
     """Five old values in each of two of its four partitions; the first has three new ones behind them."""
     producer = Producer({"bootstrap.servers": broker.bootstrap})
     for n in range(5):
@@ -26,12 +26,12 @@ def filled(broker: EmbeddedKafka | ApacheKafka, name: str) -> None:
 
 def test_values_are_handed_over_as_they_come_and_none_is_kept(broker: EmbeddedKafka | ApacheKafka, topic: str) -> None:
     # given
-    filled(broker, topic)
-    feed, taken = Feed(kafka=Kafka(bootstrap_servers=broker.bootstrap), topic=topic), list[bytes]()
+    fill_topic(broker, topic)
+    feed, taken = FeedbackReader(kafka=KafkaSettings(bootstrap_servers=broker.bootstrap), topic=topic), list[bytes]()
     # when
     try:
-        positions = feed.each({}, taken.append)
-        again = feed.each(positions, taken.append)
+        positions = feed.for_each({}, taken.append)
+        again = feed.for_each(positions, taken.append)
     finally:
         feed.close()
     # then
@@ -46,16 +46,19 @@ def test_a_time_is_a_position_in_each_partition_and_its_end_where_nothing_came_s
     # given what the mock cluster does not tell
     name = f"{topic_prefix}feedback"
     apache_kafka.create_topics({name: 4})
-    filled(apache_kafka, name)
-    feed, taken = Feed(kafka=Kafka(bootstrap_servers=apache_kafka.bootstrap), topic=name), list[bytes]()
+    fill_topic(apache_kafka, name)
+    feed, taken = (
+        FeedbackReader(kafka=KafkaSettings(bootstrap_servers=apache_kafka.bootstrap), topic=name),
+        list[bytes](),
+    )
     # when
     try:
-        found = [feed.positions_at(ms) for ms in (OLD_MS - 1, OLD_MS + 10, NEW_MS + 10)]
-        feed.each(found[1], taken.append)
+        actual = [feed.offsets_for_time(ms) for ms in (OLD_MS - 1, OLD_MS + 10, NEW_MS + 10)]
+        feed.for_each(actual[1], taken.append)
     finally:
         feed.close()
     # then
-    assert found == [
+    assert actual == [
         {f"{name}/0": a, f"{name}/1": b, f"{name}/2": 0, f"{name}/3": 0} for a, b in ((0, 0), (5, 5), (8, 5))
     ]
     assert taken == [b"new 0", b"new 1", b"new 2"]

@@ -3,27 +3,27 @@ import pytest
 from msgspec.structs import replace
 
 from contract.errors import BadData
-from model.checkpoint import digest_of
+from model.checkpoint import hash_weights
 from tests.model.small import CLICK, FRAUD, PURCHASE, SHAPE, TASKS
 from tests.training.made import PLAN, make_examples, make_rows
 from training.evaluation import evaluate, weighted_score
 from training.examples import Examples, from_rows
-from training.fit import Epoch, Fitted, fit
-from training.learner import in_turn, mixed
-from training.parts import halves
-from training.split import learnable, split_by_time
+from training.fit import Epoch, FitResult, fit
+from training.learner import alternating_batches, mixed_batches
+from training.parts import split_held_out
+from training.split import find_learnable, split_by_time
 
 
-def fitted(examples: Examples, *, seed: int = 7, epochs: int = 3) -> Fitted:
+def run_fit(examples: Examples, *, seed: int = 7, epochs: int = 3) -> FitResult:
     return fit(examples, SHAPE, replace(PLAN, seed=seed, epochs=epochs), lambda epoch: None)
 
 
 @pytest.fixture(scope="module")
-def learned() -> Fitted:
-    return fitted(make_examples(1_500, 3), epochs=8)
+def learned() -> FitResult:
+    return run_fit(make_examples(1_500, 3), epochs=8)
 
 
-def test_every_task_is_learned_from_rows_that_lack_most_labels(learned: Fitted) -> None:
+def test_every_task_is_learned_from_rows_that_lack_most_labels(learned: FitResult) -> None:
     gains = {task: figures["gain"] for task, figures in learned.evaluation.items()}
 
     assert learned.left_out == {}
@@ -33,7 +33,7 @@ def test_every_task_is_learned_from_rows_that_lack_most_labels(learned: Fitted) 
     assert gains["category"] > 0.2
 
 
-def test_figures_belong_to_the_kind_of_their_task(learned: Fitted) -> None:
+def test_figures_belong_to_the_kind_of_their_task(learned: FitResult) -> None:
     figures = {task: set(of) for task, of in learned.evaluation.items()}
 
     assert {"auc", "log_loss", "ece"} <= figures["click"]
@@ -42,7 +42,7 @@ def test_figures_belong_to_the_kind_of_their_task(learned: Fitted) -> None:
     assert {"accuracy", "macro_f1"} <= figures["category"]
 
 
-def test_the_score_is_the_mean_gain_by_priority(learned: Fitted) -> None:
+def test_the_score_is_the_mean_gain_by_priority(learned: FitResult) -> None:
     assert learned.score == pytest.approx(weighted_score(TASKS, learned.evaluation))
     assert learned.score == pytest.approx(np.mean([of["gain"] for of in learned.evaluation.values()]))
 
@@ -50,19 +50,21 @@ def test_the_score_is_the_mean_gain_by_priority(learned: Fitted) -> None:
 def test_equal_seeds_give_equal_weights_and_others_do_not() -> None:
     examples = make_examples(300, 3)
 
-    one, again, other = (digest_of(fitted(examples, seed=seed, epochs=1).network.state_dict()) for seed in (1, 1, 2))
+    one, again, other = (
+        hash_weights(run_fit(examples, seed=seed, epochs=1).network.state_dict()) for seed in (1, 1, 2)
+    )
 
     assert one == again != other
 
 
 def test_the_best_epoch_stays_and_learning_stops_when_nothing_is_gained() -> None:
     epochs, plan, examples = list[Epoch](), PLAN, make_examples(300, 3)
-    found = fit(examples, SHAPE, replace(plan, epochs=40, learning_rate=0.03), epochs.append)
+    actual = fit(examples, SHAPE, replace(plan, epochs=40, learning_rate=0.03), epochs.append)
 
     scores = [epoch.score for epoch in epochs]
     assert len(epochs) < 40
     held_out = examples.take(split_by_time(examples, plan.held_out).validation)
-    assert found.score == max(scores) == weighted_score(TASKS, evaluate(found.network, halves(held_out)[1]))
+    assert actual.score == max(scores) == weighted_score(TASKS, evaluate(actual.network, split_held_out(held_out)[1]))
     assert scores.index(max(scores)) == len(scores) - 1 - plan.patience
 
 
@@ -85,7 +87,7 @@ def test_validation_is_later_than_training_in_each_family_and_nothing_is_lost(se
 
     assert sorted([*split.training.tolist(), *split.validation.tolist()]) == list(range(len(examples)))
     for task in (CLICK, FRAUD):
-        known = np.flatnonzero(examples.known(task))
+        known = np.flatnonzero(examples.has_label(task))
         early, late = np.intersect1d(known, split.training), np.intersect1d(known, split.validation)
         assert examples.ts_ms[early].max() <= examples.ts_ms[late].min()
         assert len(late) == len(known) // 4
@@ -101,19 +103,19 @@ def test_rows_of_one_time_are_split_too(seed: int) -> None:
 
 def test_a_task_without_labels_is_left_out_with_the_reason(seed: int) -> None:
     examples = make_examples(300, seed)
-    clicks = examples.take(~examples.known(FRAUD))
+    clicks = examples.take(~examples.has_label(FRAUD))
 
-    found = fitted(clicks, epochs=1)
+    actual = run_fit(clicks, epochs=1)
 
-    assert "`fraud` should have labels. Found none" in found.left_out["fraud"]
-    assert "fraud" not in {task.name for task in found.network.tasks}
+    assert "`fraud` should have labels. Found none" in actual.left_out["fraud"]
+    assert "fraud" not in {task.name for task in actual.network.tasks}
 
 
 def test_a_constant_task_is_left_out_and_so_is_what_goes_through_it(seed: int) -> None:
     examples = make_examples(300, seed)
-    clicked = examples.take((examples.labels["click"] == 1) | examples.known(FRAUD))
+    clicked = examples.take((examples.labels["click"] == 1) | examples.has_label(FRAUD))
 
-    tasks, left_out = learnable(clicked)
+    tasks, left_out = find_learnable(clicked)
 
     assert [task.name for task in tasks] == ["fraud"]
     assert "Found one alone" in left_out["click"]
@@ -125,7 +127,7 @@ def test_examples_that_teach_no_task_are_refused(seed: int) -> None:
     unclicked = examples.take(examples.labels["click"] == 0)
 
     with pytest.raises(BadData, match="Some task should be learnable"):
-        fitted(unclicked)
+        run_fit(unclicked)
 
 
 def test_encoders_know_nothing_of_what_is_held_out(seed: int) -> None:
@@ -134,7 +136,7 @@ def test_encoders_know_nothing_of_what_is_held_out(seed: int) -> None:
     for block in examples.blocks.values():
         block.numbers[late] = 1e6
 
-    bounds = [one.high for of in fitted(examples, epochs=1).network.statistics.numbers.values() for one in of]
+    bounds = [one.high for of in run_fit(examples, epochs=1).network.statistics.numbers.values() for one in of]
 
     assert max(bounds) < 1e6
 
@@ -142,7 +144,7 @@ def test_encoders_know_nothing_of_what_is_held_out(seed: int) -> None:
 def test_each_batch_has_rows_of_every_family_and_large_ones_pass_once(seed: int) -> None:
     family = np.repeat([0, 1], [1_000, 10])
 
-    batches = list(mixed(family, 128, np.random.default_rng(seed)))
+    batches = list(mixed_batches(family, 128, np.random.default_rng(seed)))
 
     assert all(8 <= (family[rows] == 1).sum() <= 9 for rows in batches)
     large = np.concatenate(batches)
@@ -152,7 +154,7 @@ def test_each_batch_has_rows_of_every_family_and_large_ones_pass_once(seed: int)
 def test_in_turn_a_batch_is_of_one_family_and_each_family_has_its_turns_all_along() -> None:
     family = np.array([0] * 1_000 + [1] * 300 + [2] * 5)
 
-    batches = list(in_turn(family, 50, np.random.default_rng(1)))
+    batches = list(alternating_batches(family, 50, np.random.default_rng(1)))
 
     kinds = [set(family[rows].tolist()) for rows in batches]
     assert all(len(kind) == 1 for kind in kinds)
@@ -167,7 +169,7 @@ def test_in_turn_a_batch_is_of_one_family_and_each_family_has_its_turns_all_alon
 def test_learning_in_turn_learns_every_task() -> None:
     plan = replace(PLAN, epochs=20, turns=True)
 
-    found = fit(make_examples(1_500, 3), SHAPE, plan, lambda epoch: None)
+    actual = fit(make_examples(1_500, 3), SHAPE, plan, lambda epoch: None)
 
-    gains = {task: figures["gain"] for task, figures in found.evaluation.items() if task != "purchase"}
+    gains = {task: figures["gain"] for task, figures in actual.evaluation.items() if task != "purchase"}
     assert min(gains.values()) > 0.1, gains

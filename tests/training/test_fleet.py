@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from contract.errors import BadConfig
-from tests.training.fleet import learn
-from training.fleet import ALONE, Fleet, join
+from tests.training.fleet import fit_weights
+from training.fleet import SINGLE_PROCESS, ProcessGroup, join_process_group
 
 ROOT = Path(__file__).parents[2]
 
@@ -33,7 +33,7 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_two_processes_learn_what_one_learns(balance: str, learned: Path) -> None:
     one, other = (torch.load(learned / f"{balance} {rank}.pt", weights_only=True) for rank in (0, 1))
 
-    alone = learn(balance, ALONE)
+    alone = fit_weights(balance, SINGLE_PROCESS)
 
     for name, weights in alone.items():
         assert torch.equal(one[name], other[name]), name
@@ -43,12 +43,12 @@ def test_two_processes_learn_what_one_learns(balance: str, learned: Path) -> Non
 def test_a_process_alone_is_a_fleet_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
 
-    assert join("cpu") == Fleet()
-    assert ALONE.leads
+    assert join_process_group("cpu") == ProcessGroup()
+    assert SINGLE_PROCESS.is_main
 
 
 def test_a_gpu_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
     with pytest.raises(BadConfig, match="Found no GPU that torch can use"):
-        join("cuda")
+        join_process_group("cuda")

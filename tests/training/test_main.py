@@ -5,10 +5,10 @@ import msgspec
 import pytest
 
 from contract.bundle import current_version, read_bundle
-from demo.shop import Shop
+from demo.shop import ShopSimulator
 from export.__main__ import main as export_main
 from export.interactions import read_interactions
-from model.checkpoint import path_of, read_checkpoint
+from model.checkpoint import checkpoint_path, read_checkpoint
 from training.__main__ import main
 from training.fit import Epoch
 
@@ -17,7 +17,7 @@ from training.fit import Epoch
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a few days of a simulated shop, the examples that replay made of them, and what was printed."""
     folder = tmp_path_factory.mktemp("shop")
-    lines = [{"kind": one.kind, "event": one.event} for one in Shop(5, people=60, items=80).history(4)]
+    lines = [{"kind": one.kind, "event": one.event} for one in ShopSimulator(5, users=60, items=80).simulate_history(4)]
     (folder / "history.jsonl").write_bytes(b"\n".join(map(msgspec.json.encode, lines)))
     return folder
 
@@ -41,16 +41,16 @@ def test_history_becomes_a_bundle_by_three_commands(
     interactions = ["--interactions", str(folder / "interactions.parquet")]
 
     assert main(["fit", str(examples), "--bundles", str(tmp_path), "--epochs", "1", *interactions]) == 0
-    said = json.loads(capsys.readouterr().out)
+    printed = json.loads(capsys.readouterr().out)
     assert export_main(["--latest", "--bundles", str(tmp_path)]) == 0
     assert export_main(["inspect", "--bundles", str(tmp_path)]) == 0
 
-    bundle = read_bundle(tmp_path, said["version"])
-    assert current_version(tmp_path) == said["version"]
-    assert said["evaluation"]["click"]["rows"] > 0
-    assert bundle.manifest.evaluation == said["evaluation"]
+    bundle = read_bundle(tmp_path, printed["version"])
+    assert current_version(tmp_path) == printed["version"]
+    assert printed["evaluation"]["click"]["rows"] > 0
+    assert bundle.manifest.evaluation == printed["evaluation"]
     shown = capsys.readouterr().out
-    assert said["version"] in shown
+    assert printed["version"] in shown
     assert "recommend.onnx" in shown
 
 
@@ -105,9 +105,9 @@ def test_wrong_settings_are_all_listed(
     monkeypatch.setenv("SHOPSTREAM_TRAINING__EPOCHS", "-1")
 
     assert main(["fit", str(tmp_path / "e.parquet"), "--bundles", str(tmp_path)]) == 2
-    said = capsys.readouterr().err
-    assert "[model]" in said
-    assert "[training]" in said
+    printed = capsys.readouterr().err
+    assert "[model]" in printed
+    assert "[training]" in printed
 
 
 def test_following_without_a_model_says_what_publishes_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -152,7 +152,7 @@ def test_fit_that_was_ended_goes_on_from_the_epoch_it_kept(
         if len(told) == 1:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("training.commands.telling.Telling.epoch", lambda _, epoch: told_once(epoch))
+    monkeypatch.setattr("training.commands.telling.ProgressReporter.on_epoch", lambda _, epoch: told_once(epoch))
     kept = tmp_path / "course.pt"
     words = ["fit", str(examples), "--bundles", str(tmp_path), "--epochs", "2", "--resume", str(kept)]
 
@@ -174,11 +174,11 @@ def test_a_trained_network_is_gone_on_with_from_the_command_line(
     former = json.loads(capsys.readouterr().out)["version"]
 
     assert main([*fit_words, "--from", former, "--carried", "free"]) == 0
-    said = json.loads(capsys.readouterr().out)
-    checkpoint = read_checkpoint(path_of(tmp_path, said["version"]))
-    assert checkpoint.about.parent == former
+    printed = json.loads(capsys.readouterr().out)
+    checkpoint = read_checkpoint(checkpoint_path(tmp_path, printed["version"]))
+    assert checkpoint.metadata.parent == former
     assert checkpoint.optimizer == {}
-    assert checkpoint.sample
+    assert checkpoint.replay_buffer
     assert export_main(["--latest", "--bundles", str(tmp_path)]) == 0
 
     assert main([*fit_words, "--from", former, "--carried", "frozen"]) == 1
@@ -213,10 +213,10 @@ def test_more_rows_than_memory_should_hold_are_learned_from_in_portions(
     (tmp_path / "files" / "one.parquet").hardlink_to(examples)
 
     assert main(["fit", str(tmp_path / "files"), "--bundles", str(tmp_path), "--epochs", "1"]) == 0
-    said = json.loads(capsys.readouterr().out)
+    printed = json.loads(capsys.readouterr().out)
     assert export_main(["--latest", "--bundles", str(tmp_path)]) == 0
 
-    checkpoint = read_checkpoint(path_of(tmp_path, said["version"]))
-    assert said["evaluation"]["click"]["rows"] > 0
-    assert checkpoint.sample
+    checkpoint = read_checkpoint(checkpoint_path(tmp_path, printed["version"]))
+    assert printed["evaluation"]["click"]["rows"] > 0
+    assert checkpoint.replay_buffer
     assert len(read_interactions(checkpoint.interactions)) > 0

@@ -6,12 +6,12 @@ import pytest
 
 from tests.model.small import CATEGORY, CLICK, FRAUD, SHAPE
 from tests.training.made import PLAN, make_examples
-from training.evaluation import judge
+from training.evaluation import evaluate_predictions
 from training.examples import Examples
-from training.methods import OURS, SINGLE, TREES, as_many_steps, methods_of, only
-from training.trees import COMMONEST, Reader
+from training.methods import OURS, SINGLE, TREES, build_methods, match_steps, select_task
+from training.trees import COMMONEST_LIMITS, TreeFeatures
 
-METHODS = MappingProxyType(methods_of(SHAPE, PLAN))
+METHODS = MappingProxyType(build_methods(SHAPE, PLAN))
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def examples() -> Examples:
 @pytest.mark.parametrize("name", [OURS, SINGLE, TREES])
 def test_each_method_learns_what_there_is_to_learn_and_leaves_what_there_is_not(name: str, examples: Examples) -> None:
     # Given orders that are all honest
-    labels = {**examples.labels, "fraud": np.where(examples.known(FRAUD), 0, np.nan).astype(np.float32)}
+    labels = {**examples.labels, "fraud": np.where(examples.has_label(FRAUD), 0, np.nan).astype(np.float32)}
     honest = replace(examples, labels=labels)
 
     # When each method learns from the first three quarters and predicts the rest
@@ -30,11 +30,11 @@ def test_each_method_learns_what_there_is_to_learn_and_leaves_what_there_is_not(
     predictions = METHODS[name](learning, judging, 1)
 
     # Then fraud has no answer, and every other task one that is better than chance, in its own rows
-    found = judge([task for task in judging.tasks if task.name in predictions], judging, predictions)
-    assert set(found) == {"click", "purchase", "relevance", "category"}
-    assert found["click"]["auc"] > 0.6
+    actual = evaluate_predictions([task for task in judging.tasks if task.name in predictions], judging, predictions)
+    assert set(actual) == {"click", "purchase", "relevance", "category"}
+    assert actual["click"]["auc"] > 0.6
     assert all(
-        np.isfinite(p[judging.known(task)]).all()
+        np.isfinite(p[judging.has_label(task)]).all()
         for task in judging.tasks
         if (p := predictions.get(task.name)) is not None
     )
@@ -43,7 +43,7 @@ def test_each_method_learns_what_there_is_to_learn_and_leaves_what_there_is_not(
 def test_a_task_alone_keeps_its_rows_and_goes_through_no_other(examples: Examples) -> None:
     purchase = next(task for task in examples.tasks if task.through)
 
-    alone = only(examples, purchase)
+    alone = select_task(examples, purchase)
 
     assert len(alone) == len(examples)
     assert [task.through for task in alone.tasks] == [None]
@@ -52,7 +52,7 @@ def test_a_task_alone_keeps_its_rows_and_goes_through_no_other(examples: Example
 
 @pytest.mark.parametrize(("rows", "batch", "epochs"), [(1_000, 64, 3), (500, 32, 3), (10, 4, 18)])
 def test_a_small_task_alone_learns_in_as_many_steps(rows: int, batch: int, epochs: int) -> None:
-    plan = as_many_steps(PLAN, rows, 1_000)
+    plan = match_steps(PLAN, rows, 1_000)
 
     assert (plan.batch, plan.epochs) == (batch, epochs)
     assert rows / plan.batch * plan.epochs == pytest.approx(1_000 / PLAN.batch * PLAN.epochs, rel=0.1)
@@ -62,12 +62,12 @@ def test_trees_read_no_hidden_feature_and_nothing_of_what_they_are_judged_by(exa
     teaching, judging = examples.take(np.arange(450)), examples.take(np.arange(450, 600))
     judging.blocks["item"].ids[:] = -5  # met nowhere before
 
-    reader, clicks = Reader.of(CATEGORY, teaching), Reader.of(CLICK, teaching)
+    reader, clicks = TreeFeatures.fit(CATEGORY, teaching), TreeFeatures.fit(CLICK, teaching)
 
     assert set(reader.codes) == {"title"}
-    assert len(reader.codes["title"]) <= COMMONEST[1]
-    assert reader.matrix(judging).shape == (150, 1 + len(reader.codes["title"]))
-    assert (reader.matrix(judging)[:, 1:] == 0).all()
-    coded = clicks.matrix(judging)[:, clicks.categories]
+    assert len(reader.codes["title"]) <= COMMONEST_LIMITS[1]
+    assert reader.to_matrix(judging).shape == (150, 1 + len(reader.codes["title"]))
+    assert (reader.to_matrix(judging)[:, 1:] == 0).all()
+    coded = clicks.to_matrix(judging)[:, clicks.category_columns]
     assert coded.shape[1] == 3  # surface, item, kind
     assert np.isnan(coded[:, 1:]).all()

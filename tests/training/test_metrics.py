@@ -20,11 +20,11 @@ from sklearn.metrics import (
 
 from training import metrics
 
-Drawn = tuple[np.ndarray, np.ndarray, np.ndarray]  # labels, predictions, groups
+DrawnPredictions = tuple[np.ndarray, np.ndarray, np.ndarray]  # labels, predictions, groups
 
 
 @st.composite
-def drawn(draw: st.DrawFn, least: int = 1) -> Drawn:
+def draw_predictions(draw: st.DrawFn, least: int = 1) -> DrawnPredictions:
     """Labels of 0 and 1, predictions of few distinct values, and a group for each row."""
     n = draw(st.integers(least, 40))
     y = draw(arrays(np.float32, n, elements=st.sampled_from([0.0, 1.0])))
@@ -33,24 +33,24 @@ def drawn(draw: st.DrawFn, least: int = 1) -> Drawn:
 
 
 @st.composite
-def drawn_classes(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
+def draw_classes(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
     n = draw(st.integers(1, 30))
     y = draw(arrays(np.int64, n, elements=st.integers(0, 3)))
     p = draw(arrays(np.float64, (n, 4), elements=st.floats(0.01, 1)))
     return y, p / p.sum(1, keepdims=True)
 
 
-def both(y: np.ndarray) -> bool:
+def has_both_classes(y: np.ndarray) -> bool:
     return bool(0 < y.sum() < len(y))
 
 
 @settings(max_examples=40)
-@given(drawn())
-def test_the_figures_of_two_classes_are_those_of_scikit_learn(rows: Drawn) -> None:
+@given(draw_predictions())
+def test_the_figures_of_two_classes_are_those_of_scikit_learn(rows: DrawnPredictions) -> None:
     y, p, _ = rows
 
     assert metrics.log_loss(y, p) == pytest.approx(log_loss(y, p.astype(np.float64), labels=[0, 1]))
-    if both(y):
+    if has_both_classes(y):
         assert metrics.auc(y, p) == pytest.approx(roc_auc_score(y, p))
         assert metrics.average_precision(y, p) == pytest.approx(average_precision_score(y, p))
     else:
@@ -59,33 +59,39 @@ def test_the_figures_of_two_classes_are_those_of_scikit_learn(rows: Drawn) -> No
 
 
 @settings(max_examples=40)
-@given(drawn(), st.sampled_from([0.0, 0.01, 0.2, 1.0]))
-def test_recall_is_the_best_that_the_curve_allows_at_that_rate_of_false_positives(rows: Drawn, rate: float) -> None:
+@given(draw_predictions(), st.sampled_from([0.0, 0.01, 0.2, 1.0]))
+def test_recall_is_the_best_that_the_curve_allows_at_that_rate_of_false_positives(
+    rows: DrawnPredictions, rate: float
+) -> None:
     y, p, _ = rows
-    found = metrics.recall_at(y, p, rate)
+    actual = metrics.recall_at_fpr(y, p, rate)
 
-    if not both(y):
-        assert np.isnan(found)
+    if not has_both_classes(y):
+        assert np.isnan(actual)
         return
     false_positives, recall, _ = roc_curve(y, p, drop_intermediate=False)
-    assert found == pytest.approx(recall[false_positives <= rate + 1e-12].max())
+    assert actual == pytest.approx(recall[false_positives <= rate + 1e-12].max())
 
 
 @settings(max_examples=40)
-@given(drawn())
-def test_grouped_auc_is_the_mean_of_the_users_that_have_one_weighted_by_rows(rows: Drawn) -> None:
+@given(draw_predictions())
+def test_grouped_auc_is_the_mean_of_the_users_that_have_one_weighted_by_rows(rows: DrawnPredictions) -> None:
     y, p, user = rows
-    each = [(roc_auc_score(y[user == u], p[user == u]), (user == u).sum()) for u in set(user) if both(y[user == u])]
+    each = [
+        (roc_auc_score(y[user == u], p[user == u]), (user == u).sum())
+        for u in set(user)
+        if has_both_classes(y[user == u])
+    ]
 
-    found = metrics.grouped_auc(y, p, user)
+    actual = metrics.grouped_auc(y, p, user)
 
     expected = sum(value * n for value, n in each) / sum(n for _, n in each) if each else np.nan
-    assert found == pytest.approx(expected, nan_ok=True)
+    assert actual == pytest.approx(expected, nan_ok=True)
 
 
 @settings(max_examples=40)
-@given(drawn())
-def test_ndcg_is_the_mean_of_the_queries_that_have_something_relevant(rows: Drawn) -> None:
+@given(draw_predictions())
+def test_ndcg_is_the_mean_of_the_queries_that_have_something_relevant(rows: DrawnPredictions) -> None:
     y, p, query = rows
     each = [query_ndcg(y[query == q], p[query == q]) for q in set(query) if y[query == q].any()]
 
@@ -98,7 +104,7 @@ def query_ndcg(y: np.ndarray, p: np.ndarray) -> float:
 
 
 @settings(max_examples=40)
-@given(drawn_classes())
+@given(draw_classes())
 def test_figures_of_classes_are_those_of_scikit_learn(rows: tuple[np.ndarray, np.ndarray]) -> None:
     y, p = rows
 
@@ -108,11 +114,11 @@ def test_figures_of_classes_are_those_of_scikit_learn(rows: tuple[np.ndarray, np
 
 
 @settings(max_examples=40)
-@given(drawn())
-def test_the_bins_of_calibration_hold_every_row_once_and_equal_predictions_together(rows: Drawn) -> None:
+@given(draw_predictions())
+def test_the_bins_of_calibration_hold_every_row_once_and_equal_predictions_together(rows: DrawnPredictions) -> None:
     y, p, _ = rows
 
-    predicted, observed, count = metrics.reliability(y, p)
+    predicted, observed, count = metrics.reliability_bins(y, p)
 
     assert count.sum() == len(y)
     assert predicted @ count == pytest.approx(p.sum(), rel=1e-5)
@@ -123,9 +129,9 @@ def test_the_bins_of_calibration_hold_every_row_once_and_equal_predictions_toget
 
 
 def test_calibration_error_is_the_gap_of_predicted_and_observed(seed: int) -> None:
-    chance = np.random.default_rng(seed)
-    p = chance.permutation(1_000) / 1_000
-    y = (chance.random(1_000) < p).astype(np.float32)
+    rng = np.random.default_rng(seed)
+    p = rng.permutation(1_000) / 1_000
+    y = (rng.random(1_000) < p).astype(np.float32)
     order = np.argsort(p)
 
     parts = [abs(y[rows].mean() - p[rows].mean()) for rows in np.array_split(order, 10)]
@@ -135,16 +141,16 @@ def test_calibration_error_is_the_gap_of_predicted_and_observed(seed: int) -> No
 
 
 @settings(max_examples=40)
-@given(drawn())
-def test_predicted_to_observed_is_the_ratio_of_their_means(rows: Drawn) -> None:
+@given(draw_predictions())
+def test_predicted_to_observed_is_the_ratio_of_their_means(rows: DrawnPredictions) -> None:
     y, p, _ = rows
 
     assert metrics.predicted_to_observed(y, p) == pytest.approx(p.mean() / y.mean() if y.any() else np.nan, nan_ok=True)
 
 
 @settings(max_examples=40)
-@given(drawn(least=2), st.randoms(use_true_random=False))
-def test_no_figure_depends_on_the_order_of_rows(rows: Drawn, chance: object) -> None:
+@given(draw_predictions(least=2), st.randoms(use_true_random=False))
+def test_no_figure_depends_on_the_order_of_rows(rows: DrawnPredictions, chance: object) -> None:
     order = np.arange(len(rows[0]))
     chance.shuffle(order)  # type: ignore[attr-defined]
     shuffled = tuple(column[order] for column in rows)
@@ -158,11 +164,11 @@ def test_no_figure_depends_on_the_order_of_rows(rows: Drawn, chance: object) -> 
 OF_TWO: list[Callable[[np.ndarray, np.ndarray], float]] = [
     metrics.auc,
     metrics.average_precision,
-    metrics.recall_at,
+    metrics.recall_at_fpr,
     metrics.log_loss,
     metrics.calibration_error,
     metrics.predicted_to_observed,
-    metrics.root_mean_square,
+    metrics.root_mean_squared_error,
 ]
 OF_GROUPS: list[Callable[[np.ndarray, np.ndarray, np.ndarray], float]] = [metrics.grouped_auc, metrics.ndcg]
 
@@ -192,5 +198,5 @@ def test_a_certain_and_wrong_prediction_costs_much_but_not_infinity() -> None:
 def test_the_root_of_the_mean_square_is_in_the_units_of_the_labels(seed: int) -> None:
     y, p = np.random.default_rng(seed).normal(100, 20, (2, 50))
 
-    assert metrics.root_mean_square(np.array([1.0, 5.0]), np.array([4.0, 1.0])) == pytest.approx(np.sqrt(12.5))
-    assert metrics.root_mean_square(y, p) == pytest.approx(root_mean_squared_error(y, p))
+    assert metrics.root_mean_squared_error(np.array([1.0, 5.0]), np.array([4.0, 1.0])) == pytest.approx(np.sqrt(12.5))
+    assert metrics.root_mean_squared_error(y, p) == pytest.approx(root_mean_squared_error(y, p))

@@ -13,62 +13,62 @@ from msgspec.structs import replace
 
 from contract.errors import BadConfig
 from contract.settings import Settings
-from model.declared import read_shape
+from model.declared import read_model_config
 from tests.model.small import FEATURES, SHAPE
 from tests.training.made import PLAN, make_examples
 from training.commands.search import run
-from training.fit import Setting, fit
-from training.plan import read_plan
-from training.search import SPACE, Search, Tried
+from training.fit import FitOptions, fit
+from training.plan import read_training_config
+from training.search import SPACE, HyperparameterSearch, TrialResult
 from training.table import write_examples
 
 EXAMPLES = make_examples(300, 3)
-OVER = ("hidden", "learning_rate", "dropout")
-SHORT = replace(PLAN, epochs=2)
+SEARCHED = ("hidden", "learning_rate", "dropout")
+SHORT_CONFIG = replace(PLAN, epochs=2)
 
 
-def search(kept: Path | None = None) -> Search:
-    return Search(examples=EXAMPLES, shape=SHAPE, plan=SHORT, over=OVER, kept=kept)
+def run_search(storage: Path | None = None) -> HyperparameterSearch:
+    return HyperparameterSearch(examples=EXAMPLES, shape=SHAPE, plan=SHORT_CONFIG, names=SEARCHED, journal_path=storage)
 
 
 def test_the_first_trial_is_what_is_declared_and_the_best_is_what_its_values_give() -> None:
-    told = list[Tried]()
+    told = list[TrialResult]()
 
-    found = search().run(4, told.append)
+    actual = run_search().run(4, told.append)
 
-    assert told == found.trials
+    assert told == actual.trials
     assert told[0].values == {"hidden": SHAPE.hidden, "learning_rate": PLAN.learning_rate, "dropout": SHAPE.dropout}
-    assert found.declared == told[0].score == fit(EXAMPLES, SHAPE, SHORT, lambda epoch: None).score
-    assert found.score == max(one.score for one in told if one.score is not None) >= found.declared
-    assert fit(EXAMPLES, found.shape, found.plan, lambda epoch: None, Setting()).score == found.score
+    assert actual.declared == told[0].score == fit(EXAMPLES, SHAPE, SHORT_CONFIG, lambda epoch: None).score
+    assert actual.score == max(one.score for one in told if one.score is not None) >= actual.declared
+    assert fit(EXAMPLES, actual.shape, actual.plan, lambda epoch: None, FitOptions()).score == actual.score
 
 
 def test_a_search_goes_on_from_the_trials_it_kept(tmp_path: Path) -> None:
-    kept, rest = tmp_path / "trials.log", list[Tried]()
-    before = search(kept).run(2, lambda one: None)
+    kept, rest = tmp_path / "trials.log", list[TrialResult]()
+    before = run_search(kept).run(2, lambda one: None)
 
-    found = search(kept).run(4, rest.append)
+    actual = run_search(kept).run(4, rest.append)
 
-    assert found.trials[:2] == before.trials
+    assert actual.trials[:2] == before.trials
     assert [one.number for one in rest] == [3, 4]
-    assert search(kept).run(4, rest.append).trials == found.trials
+    assert run_search(kept).run(4, rest.append).trials == actual.trials
 
 
 def test_values_that_are_declared_beyond_the_space_are_tried_all_the_same() -> None:
-    shape, plan = replace(SHAPE, hidden=24, experts=1), replace(SHORT, learning_rate=0.05)
+    shape, plan = replace(SHAPE, hidden=24, experts=1), replace(SHORT_CONFIG, learning_rate=0.05)
 
-    found = Search(examples=EXAMPLES, shape=shape, plan=plan, over=("hidden", "experts", "learning_rate")).run(
-        1, lambda one: None
-    )
+    actual = HyperparameterSearch(
+        examples=EXAMPLES, shape=shape, plan=plan, names=("hidden", "experts", "learning_rate")
+    ).run(1, lambda one: None)
 
-    assert found.trials[0].values == {"hidden": 24, "experts": 1, "learning_rate": 0.05}
+    assert actual.trials[0].values == {"hidden": 24, "experts": 1, "learning_rate": 0.05}
 
 
 def test_every_name_of_the_space_is_one_of_the_settings() -> None:
     assert set(SPACE) <= {*SHAPE.__struct_fields__, *PLAN.__struct_fields__}
 
 
-def searched(folder: Path, **given: object) -> int:
+def run_search_command(folder: Path, **given: object) -> int:
     write_examples(folder / "made.parquet", EXAMPLES)
     training = {"batch": 64, "epochs": 1}
     settings = SimpleNamespace(tasks=EXAMPLES.tasks, model=msgspec.to_builtins(SHAPE), training=training)
@@ -80,17 +80,17 @@ def searched(folder: Path, **given: object) -> int:
 def test_the_best_is_written_as_tables_that_the_settings_take(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert searched(tmp_path) == 0
+    assert run_search_command(tmp_path) == 0
 
     said, tables = (
         json.loads(capsys.readouterr().out.splitlines()[-1]),
         tomllib.loads((tmp_path / "best.toml").read_text()),
     )
-    assert read_shape(tables["model"]) == replace(SHAPE, tower=said["values"]["tower"])
-    assert read_plan(tables["training"]).batch == 64
+    assert read_model_config(tables["model"]) == replace(SHAPE, tower=said["values"]["tower"])
+    assert read_training_config(tables["training"]).batch == 64
     assert said["trials"] == 2
 
 
 def test_a_name_that_is_no_setting_is_told(tmp_path: Path) -> None:
     with pytest.raises(BadConfig, match=r"`--over` should name some of architecture, .* Found wings"):
-        searched(tmp_path, over=["wings"])
+        run_search_command(tmp_path, over=["wings"])

@@ -17,8 +17,8 @@ from training.examples import Examples
 from training.fit import fit
 from training.learner import predict
 from training.split import split_by_time
-from training.stream import Stream
-from training.table import files_of, rows_in, write_examples
+from training.stream import ExampleStream
+from training.table import count_rows, find_files, write_examples
 
 EXAMPLES = make_examples(1_200, 3)
 
@@ -37,39 +37,41 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def stream(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Stream:
-    monkeypatch.setattr(streams, "PORTION", 160)
-    return Stream(paths=files_of([folder]), features=FEATURES, tasks=TASKS, classes=CLASSES)
+def stream(folder: Path, monkeypatch: pytest.MonkeyPatch) -> ExampleStream:
+    monkeypatch.setattr(streams, "CHUNK_ROWS", 160)
+    return ExampleStream(paths=find_files([folder]), features=FEATURES, tasks=TASKS, classes=CLASSES)
 
 
-def ids(*parts: Examples) -> list[str]:
+def example_ids(*parts: Examples) -> list[str]:
     return sorted(np.concatenate([part.example_id for part in parts]).tolist())
 
 
-def test_every_row_comes_once_in_portions_that_are_small_and_mix_files(stream: Stream) -> None:
+def test_every_row_comes_once_in_portions_that_are_small_and_mix_files(stream: ExampleStream) -> None:
     everything = np.ones(len(stream), np.bool_)
 
-    first, second = (list(stream.portions(everything, np.random.default_rng(seed))) for seed in (1, 2))
+    first, second = (list(stream.iterate_chunks(everything, np.random.default_rng(seed))) for seed in (1, 2))
 
-    assert ids(*first) == ids(*second) == ids(EXAMPLES)
+    assert example_ids(*first) == example_ids(*second) == example_ids(EXAMPLES)
     assert max(len(portion) for portion in first) <= 160
-    assert [len(part) for part in first] != [len(part) for part in second] or ids(first[0]) != ids(second[0])
+    assert [len(part) for part in first] != [len(part) for part in second] or example_ids(first[0]) != example_ids(
+        second[0]
+    )
 
 
-def test_what_is_held_out_is_what_is_held_out_in_memory(stream: Stream) -> None:
-    held = stream.held_out(0.25)
+def test_what_is_held_out_is_what_is_held_out_in_memory(stream: ExampleStream) -> None:
+    held = stream.select_held_out(0.25)
 
     split = split_by_time(EXAMPLES, 0.25)
-    assert ids(*stream.portions(held)) == ids(EXAMPLES.take(split.validation))
-    assert ids(*stream.portions(~held)) == ids(EXAMPLES.take(split.training))
+    assert example_ids(*stream.iterate_chunks(held)) == example_ids(EXAMPLES.take(split.validation))
+    assert example_ids(*stream.iterate_chunks(~held)) == example_ids(EXAMPLES.take(split.training))
 
 
-def test_a_row_is_the_same_in_a_stream_and_in_memory(stream: Stream) -> None:
-    found = stream.sample(np.ones(len(stream), np.bool_), len(stream))
+def test_a_row_is_the_same_in_a_stream_and_in_memory(stream: ExampleStream) -> None:
+    actual = stream.sample(np.ones(len(stream), np.bool_), len(stream))
 
-    assert found.classes == EXAMPLES.classes
-    order = np.argsort(found.example_id)[np.argsort(np.argsort(EXAMPLES.example_id))]
-    same = found.take(order)
+    assert actual.classes == EXAMPLES.classes
+    order = np.argsort(actual.example_id)[np.argsort(np.argsort(EXAMPLES.example_id))]
+    same = actual.take(order)
     assert same.example_id.tolist() == EXAMPLES.example_id.tolist()
     for group, block in EXAMPLES.blocks.items():
         np.testing.assert_array_equal(same.blocks[group].numbers, block.numbers)
@@ -78,17 +80,17 @@ def test_a_row_is_the_same_in_a_stream_and_in_memory(stream: Stream) -> None:
         np.testing.assert_array_equal(same.labels[task], label)
 
 
-def test_a_sample_is_bounded_and_spread_over_all_rows(stream: Stream) -> None:
-    rows = stream.held_out(0.5)
+def test_a_sample_is_bounded_and_spread_over_all_rows(stream: ExampleStream) -> None:
+    rows = stream.select_held_out(0.5)
 
-    found = stream.sample(rows, 100)
+    actual = stream.sample(rows, 100)
 
-    assert len(found) == 100
-    assert set(ids(found)) <= set(ids(*stream.portions(rows)))
+    assert len(actual) == 100
+    assert set(example_ids(actual)) <= set(example_ids(*stream.iterate_chunks(rows)))
     assert len(stream.sample(rows, 10**6)) == rows.sum()
 
 
-def test_a_stream_teaches_what_examples_in_memory_teach(stream: Stream) -> None:
+def test_a_stream_teaches_what_examples_in_memory_teach(stream: ExampleStream) -> None:
     plan = replace(PLAN, epochs=8)
 
     streamed, whole = (fit(of, SHAPE, plan, lambda epoch: None) for of in (stream, EXAMPLES))
@@ -108,23 +110,25 @@ def test_rows_without_any_label_are_left_out(tmp_path: Path) -> None:
             unknown = unknown.set_column(at, name, pa.nulls(600, table.schema.field(name).type))
     pq.write_table(pa.concat_tables([unknown, table.slice(600)]), tmp_path / "half.parquet", row_group_size=100)
 
-    stream = Stream(paths=[tmp_path / "half.parquet"], features=FEATURES, tasks=TASKS, classes=CLASSES)
+    stream = ExampleStream(paths=[tmp_path / "half.parquet"], features=FEATURES, tasks=TASKS, classes=CLASSES)
 
-    assert ids(*stream.portions(np.ones(len(stream), np.bool_))) == ids(EXAMPLES.take(np.arange(600, len(EXAMPLES))))
+    assert example_ids(*stream.iterate_chunks(np.ones(len(stream), np.bool_))) == example_ids(
+        EXAMPLES.take(np.arange(600, len(EXAMPLES)))
+    )
 
 
 def test_a_file_of_other_features_is_told_before_anything_is_learned(folder: Path, tmp_path: Path) -> None:
     table = pq.read_table(folder / "part0.parquet")
-    pq.write_table(table.replace_schema_metadata({table_of.DIGEST: b"other"}), tmp_path / "other.parquet")
+    pq.write_table(table.replace_schema_metadata({table_of.DIGEST_KEY: b"other"}), tmp_path / "other.parquet")
 
     with pytest.raises(BadData, match=r"other\.parquet should have the features .* Found other"):
-        Stream(paths=[folder / "part1.parquet", tmp_path / "other.parquet"], features=FEATURES, tasks=TASKS)
+        ExampleStream(paths=[folder / "part1.parquet", tmp_path / "other.parquet"], features=FEATURES, tasks=TASKS)
 
 
 def test_files_that_cannot_be_read_are_told(tmp_path: Path) -> None:
     (tmp_path / "no.parquet").write_bytes(b"none")
     with pytest.raises(BadData, match=r"no\.parquet should be Parquet"):
-        rows_in(tmp_path / "no.parquet")
+        count_rows(tmp_path / "no.parquet")
     (tmp_path / "empty").mkdir()
     with pytest.raises(BadData, match=r"empty should hold files that are named \*.parquet"):
-        files_of([tmp_path / "empty"])
+        find_files([tmp_path / "empty"])

@@ -8,67 +8,67 @@ from torch import Tensor
 
 from contract.errors import BadConfig, BadData
 from contract.tasks import Task
-from model.checkpoint import Checkpoint, describe
+from model.checkpoint import Checkpoint, make_metadata
 from tests.model.small import FRAUD, SHAPE, TASKS
 from tests.training.made import PLAN, make_examples
 from training.examples import Examples
-from training.fit import SETTING, Epoch, Fitted, Setting, fit
+from training.fit import DEFAULT_OPTIONS, Epoch, FitOptions, FitResult, fit
 from training.learner import predict
 from training.transfer import Carried, Transfer
 
-BEFORE = tuple(task for task in TASKS if task != FRAUD)
+FORMER_TASKS = tuple(task for task in TASKS if task != FRAUD)
 EXAMPLES = make_examples(1_200, 3)
 
 
-def learned(examples: Examples, setting: Setting = SETTING, **plan: int) -> Fitted:
+def fit_network(examples: Examples, setting: FitOptions = DEFAULT_OPTIONS, **plan: int) -> FitResult:
     return fit(examples, SHAPE, replace(PLAN, **{"epochs": 4} | plan), lambda epoch: None, setting)
 
 
-def checkpoint_of(fitted: Fitted) -> Checkpoint:
-    about = describe(fitted.network, parent=None, created_ms=1, evaluation={}, positions={})
-    return Checkpoint(about=about, weights=fitted.network.state_dict())
+def make_checkpoint(fitted: FitResult) -> Checkpoint:
+    about = make_metadata(fitted.network, parent=None, created_ms=1, evaluation={}, positions={})
+    return Checkpoint(metadata=about, weights=fitted.network.state_dict())
 
 
 @pytest.fixture(scope="module")
 def former() -> Checkpoint:
-    return checkpoint_of(learned(EXAMPLES.for_tasks(BEFORE)))
+    return make_checkpoint(fit_network(EXAMPLES.for_tasks(FORMER_TASKS)))
 
 
-def onto(former: Checkpoint, carried: Carried, examples: Examples = EXAMPLES, **plan: int) -> Fitted:
-    return learned(examples, Setting(transfer=Transfer(checkpoint=former, carried=carried)), **plan)
+def transfer_to(former: Checkpoint, carried: Carried, examples: Examples = EXAMPLES, **plan: int) -> FitResult:
+    return fit_network(examples, FitOptions(transfer=Transfer(checkpoint=former, carried=carried)), **plan)
 
 
 def test_a_task_is_added_to_frozen_layers_and_the_others_answer_as_before_to_the_bit(former: Checkpoint) -> None:
-    found = onto(former, "frozen", epochs=40, batch=16, patience=9)
+    actual = transfer_to(former, "frozen", epochs=40, batch=16, patience=9)
 
-    before, after = predict(former.network(), EXAMPLES.for_tasks(BEFORE)), predict(found.network, EXAMPLES)
-    rows = np.isin(EXAMPLES.example_id, EXAMPLES.for_tasks(BEFORE).example_id)
-    for task in BEFORE:
+    before, after = predict(former.build_network(), EXAMPLES.for_tasks(FORMER_TASKS)), predict(actual.network, EXAMPLES)
+    rows = np.isin(EXAMPLES.example_id, EXAMPLES.for_tasks(FORMER_TASKS).example_id)
+    for task in FORMER_TASKS:
         np.testing.assert_array_equal(after[task.name][rows], before[task.name])
-    assert found.evaluation["fraud"]["gain"] > 0.1
-    assert all(parameter.requires_grad for parameter in found.network.parameters())
+    assert actual.evaluation["fraud"]["gain"] > 0.1
+    assert all(parameter.requires_grad for parameter in actual.network.parameters())
 
 
 def test_tasks_that_the_new_examples_say_nothing_of_stay(former: Checkpoint) -> None:
-    fraud = EXAMPLES.take(EXAMPLES.known(FRAUD))
+    fraud = EXAMPLES.take(EXAMPLES.has_label(FRAUD))
 
-    found = onto(former, "slow", fraud, epochs=1)
+    actual = transfer_to(former, "slow", fraud, epochs=1)
 
-    assert {task.name for task in found.network.tasks} == {task.name for task in TASKS}
-    assert set(found.left_out) == {task.name for task in BEFORE}
-    assert set(found.evaluation) == {"fraud"}
+    assert {task.name for task in actual.network.tasks} == {task.name for task in TASKS}
+    assert set(actual.left_out) == {task.name for task in FORMER_TASKS}
+    assert set(actual.evaluation) == {"fraud"}
 
 
-def moved(former: Checkpoint, found: Fitted) -> float:
+def weight_distance(former: Checkpoint, fitted: FitResult) -> float:
     """How far the carried weights went."""
-    after: dict[str, Tensor] = found.network.state_dict()
-    names = [name for name, p in found.network.named_parameters() if name in former.weights]
+    after: dict[str, Tensor] = fitted.network.state_dict()
+    names = [name for name, p in fitted.network.named_parameters() if name in former.weights]
     return float(torch.cat([(after[name] - former.weights[name]).reshape(-1) for name in names]).norm())
 
 
 def test_what_is_carried_moves_less_the_slower_it_is(former: Checkpoint) -> None:
     ways: tuple[Carried, ...] = ("frozen", "slow", "free")
-    frozen, slow, free = (moved(former, onto(former, carried, epochs=1)) for carried in ways)
+    frozen, slow, free = (weight_distance(former, transfer_to(former, carried, epochs=1)) for carried in ways)
 
     assert frozen == 0
     assert 0 < slow < free / 2
@@ -78,7 +78,7 @@ def test_a_network_begins_with_what_was_learned(former: Checkpoint) -> None:
     told: dict[bool, list[Epoch]] = {True: [], False: []}
     for transferred, epochs in told.items():
         transfer = Transfer(checkpoint=former, carried="free") if transferred else None
-        fit(EXAMPLES, SHAPE, replace(PLAN, epochs=1), epochs.append, Setting(transfer=transfer))
+        fit(EXAMPLES, SHAPE, replace(PLAN, epochs=1), epochs.append, FitOptions(transfer=transfer))
 
     assert told[True][0].losses["click"] < told[False][0].losses["click"]
 
@@ -88,12 +88,12 @@ def test_what_would_not_fit_is_told(former: Checkpoint) -> None:
     other = tuple(replace(task, groups=("user", "item")) if task.name == "click" else task for task in TASKS)
 
     with pytest.raises(BadConfig, match=r"\[model\] should be that of"):
-        fit(EXAMPLES, replace(SHAPE, hidden=2 * SHAPE.hidden), PLAN, lambda epoch: None, Setting(transfer=transfer))
+        fit(EXAMPLES, replace(SHAPE, hidden=2 * SHAPE.hidden), PLAN, lambda epoch: None, FitOptions(transfer=transfer))
     with pytest.raises(BadConfig, match="`click` should be the task that"):
-        learned(with_tasks(other), Setting(transfer=transfer))
+        fit_network(make_task_examples(other), FitOptions(transfer=transfer))
     with pytest.raises(BadData, match="Some task should be further to"):
-        onto(former, "frozen", EXAMPLES.for_tasks(BEFORE))
+        transfer_to(former, "frozen", EXAMPLES.for_tasks(FORMER_TASKS))
 
 
-def with_tasks(tasks: tuple[Task, ...]) -> Examples:
+def make_task_examples(tasks: tuple[Task, ...]) -> Examples:
     return make_examples(300, 3, tasks)

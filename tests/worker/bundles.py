@@ -26,7 +26,7 @@ def sigmoid(x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return (1 / (1 + np.exp(-np.clip(x, -80, 80)))).astype(np.float32)
 
 
-def first_column(name: str, to: str) -> list[onnx.NodeProto]:
+def first_column_nodes(name: str, to: str) -> list[onnx.NodeProto]:
     """Nodes that make a vector of a matrix's first column, with 0 for NaN."""
     return [
         helper.make_node("Gather", [name, "zero_at"], [f"{to}_raw"], axis=1),
@@ -35,7 +35,7 @@ def first_column(name: str, to: str) -> list[onnx.NodeProto]:
     ]
 
 
-def graph(
+def make_graph(
     inputs: Mapping[str, tuple[int, int | None]],
     outputs: Mapping[str, int],
     nodes: Sequence[onnx.NodeProto],
@@ -56,39 +56,39 @@ def graph(
     return bytes(model.SerializeToString())
 
 
-def graphs(doubt: float, amounts: int = 1) -> dict[str, bytes]:
+def make_graphs(doubt: float, amounts: int = 1) -> dict[str, bytes]:
     """The graphs by file name; `amounts`: how many columns the deciding one wants, of which it reads the first."""
     numbers, part = (TensorProto.FLOAT, 1), {"item_part": (TensorProto.FLOAT, 1)}
     node = helper.make_node
     decide = [
-        *first_column("order.numbers", "amount"),
+        *first_column_nodes("order.numbers", "amount"),
         node("Sub", ["amount", "doubt"], ["logit"]),
         node("Sigmoid", ["logit"], ["fraud"]),
     ]
-    items = [*first_column("item.numbers", "price"), node("Unsqueeze", ["price", "one"], ["item_part"])]
+    items = [*first_column_nodes("item.numbers", "price"), node("Unsqueeze", ["price", "one"], ["item_part"])]
     recommend = [
-        *first_column("item_part", "price"),
+        *first_column_nodes("item_part", "price"),
         node("Sigmoid", ["price"], ["click"]),
         node("Mul", ["click", "click"], ["purchase"]),
     ]
-    search = [*first_column("item_part", "price"), node("Sigmoid", ["price"], ["relevance"])]
+    search = [*first_column_nodes("item_part", "price"), node("Sigmoid", ["price"], ["relevance"])]
     return {
-        "decide.onnx": graph({"order.numbers": (TensorProto.FLOAT, amounts)}, {"fraud": 1}, decide, doubt),
-        "items.onnx": graph({"item.numbers": numbers}, {"item_part": 2}, items, doubt),
-        "recommend.onnx": graph(part, {"click": 1, "purchase": 1}, recommend, doubt),
-        "search.onnx": graph(part, {"relevance": 1}, search, doubt),
+        "decide.onnx": make_graph({"order.numbers": (TensorProto.FLOAT, amounts)}, {"fraud": 1}, decide, doubt),
+        "items.onnx": make_graph({"item.numbers": numbers}, {"item_part": 2}, items, doubt),
+        "recommend.onnx": make_graph(part, {"click": 1, "purchase": 1}, recommend, doubt),
+        "search.onnx": make_graph(part, {"relevance": 1}, search, doubt),
     }
 
 
-def golden(doubt: float) -> Arrays:
+def make_golden(doubt: float) -> Arrays:
     values = np.array([[-1.5], [np.nan], [2.0]], np.float32)
-    known = np.nan_to_num(values[:, 0])
-    click = sigmoid(known)
+    logits = np.nan_to_num(values[:, 0])
+    click = sigmoid(logits)
     return {
         "decide/in/order.numbers": values + np.float32(doubt),
         "decide/out/fraud": sigmoid(np.nan_to_num(values[:, 0] + np.float32(doubt)) - np.float32(doubt)),
         "items/in/item.numbers": values,
-        "items/out/item_part": known.reshape(-1, 1),
+        "items/out/item_part": logits.reshape(-1, 1),
         "recommend/in/item_part": values,
         "recommend/out/click": click,
         "recommend/out/purchase": click * click,
@@ -97,7 +97,7 @@ def golden(doubt: float) -> Arrays:
     }
 
 
-def neighbours() -> Arrays:
+def make_neighbours() -> Arrays:
     """Each item's neighbours are the next two; the popular ones are all, the last one first."""
     count = len(ITEMS)
     rows = np.array([[(n + 1) % count, (n + 2) % count] for n in range(count)], np.int32)
@@ -110,13 +110,13 @@ def neighbours() -> Arrays:
     }
 
 
-def packed(arrays: Arrays) -> bytes:
+def pack_npz(arrays: Arrays) -> bytes:
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)  # type: ignore[arg-type]  # its keywords are arrays here
     return buffer.getvalue()
 
 
-def manifest(version: str, needed: Sequence[str] = NEEDED) -> Manifest:
+def make_manifest(version: str, needed: Sequence[str] = NEEDED) -> Manifest:
     return Manifest(
         version=version,
         parent=None,
@@ -128,9 +128,13 @@ def manifest(version: str, needed: Sequence[str] = NEEDED) -> Manifest:
 
 
 def tiny_files(doubt: float = 100.0) -> dict[str, bytes]:
-    return {**graphs(doubt), "golden.npz": packed(golden(doubt)), "neighbours.npz": packed(neighbours())}
+    return {
+        **make_graphs(doubt),
+        "golden.npz": pack_npz(make_golden(doubt)),
+        "neighbours.npz": pack_npz(make_neighbours()),
+    }
 
 
 def publish_tiny(bundles: Path, version: str, doubt: float = 100.0) -> Manifest:
     """Make a good bundle the one that the pointer names."""
-    return publish(bundles, manifest(version), tiny_files(doubt))
+    return publish(bundles, make_manifest(version), tiny_files(doubt))

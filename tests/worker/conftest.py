@@ -5,23 +5,23 @@ from typing import TypeAlias
 
 import pytest
 
-from tests.conftest import Broker
-from tests.worker.stage import Stage
+from tests.conftest import KafkaBroker
+from tests.worker.stage import WorkerEnvironment
 
-NewStage: TypeAlias = Callable[..., Stage]
+NewStage: TypeAlias = Callable[..., WorkerEnvironment]
 
 
 @pytest.fixture
-def stage(broker: Broker, redis_url: str, topic_prefix: str) -> Iterator[Stage]:
+def stage(broker: KafkaBroker, redis_url: str, topic_prefix: str) -> Iterator[WorkerEnvironment]:
     """Over both brokers."""
-    made = Stage(broker=broker, redis_url=redis_url, prefix=topic_prefix)
+    made = WorkerEnvironment(broker=broker, redis_url=redis_url, prefix=topic_prefix)
     yield made
     made.close()
 
 
 @pytest.fixture
-def apache_stage(apache_kafka: Broker, redis_url: str, topic_prefix: str) -> Iterator[Stage]:
+def apache_stage(apache_kafka: KafkaBroker, redis_url: str, topic_prefix: str) -> Iterator[WorkerEnvironment]:
     """Over Apache Kafka alone: for what the mock cluster cannot do."""
-    made = Stage(broker=apache_kafka, redis_url=redis_url, prefix=topic_prefix)
+    made = WorkerEnvironment(broker=apache_kafka, redis_url=redis_url, prefix=topic_prefix)
     yield made
     made.close()

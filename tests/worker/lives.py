@@ -9,124 +9,128 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 from contract.errors import StaleState, Unavailable
-from tests.worker.signing import Signing
-from tests.worker.stage import Stage
+from tests.worker.signing import SigningScorer
+from tests.worker.stage import WorkerEnvironment
 from worker.answers import Scorer
-from worker.broker import Broker as Admin
-from worker.caches import Caches
-from worker.claims import Claims
-from worker.doors import Doors, State
-from worker.erasing import Erasing
-from worker.intake import Intake, Place
+from worker.broker import KafkaAdmin as Admin
+from worker.caches import AnswerCache
+from worker.claims import DecisionStore
+from worker.doors import KafkaClients, Stores
+from worker.erasing import ErasureService
+from worker.intake import GroupConsumer, TopicPartition
 from worker.lanes import LANES
-from worker.patience import Patience
-from worker.positions import Positions
-from worker.profile_store import open_profiles
-from worker.protocol import Dropped, Protocol
-from worker.publisher import Publisher
+from worker.patience import Retry
+from worker.positions import OffsetTracker
+from worker.profile_store import open_profile_store
+from worker.protocol import BatchPipeline, BatchRevoked
+from worker.publisher import TransactionalProducer
 from worker.recovery import Recovery
 from worker.redis_cluster import connect
-from worker.step import StepMark
+from worker.step import StepMarker
 
-WITHIN_S: Final = 90.0
+TIMEOUT_S: Final = 90.0
 
 
-class Died(BaseException):
+class WorkerKilled(BaseException):
     """The process ended here; nothing that comes after it ran. No error, so that nobody catches it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Fate:
+class StepEvent:
     """What happens as a step begins for the so-manyth time in a life."""
 
     step: str
-    time: int
-    event: Callable[[], object]
+    occurrence: int
+    action: Callable[[], object]
 
 
-def die() -> None:
-    raise Died
+def raise_killed() -> None:
+    raise WorkerKilled
 
 
-class FatefulMark(StepMark):
+class ScriptedStepMarker(StepMarker):
     """A step mark to which something happens."""
 
-    def __init__(self, fates: Sequence[Fate]) -> None:
+    def __init__(self, events: Sequence[StepEvent]) -> None:
         super().__init__()
-        self.fates = list(fates)
-        self.entered = dict[str, int]()
+        self.events = list(events)
+        self.entry_counts = dict[str, int]()
 
     def __call__(self, step: str) -> None:
         super().__call__(step)
-        self.entered[step] = self.entered.get(step, 0) + 1
-        for fate in [f for f in self.fates if (f.step, f.time) == (step, self.entered[step])]:
-            self.fates.remove(fate)
-            fate.event()
+        self.entry_counts[step] = self.entry_counts.get(step, 0) + 1
+        for event in [
+            candidate
+            for candidate in self.events
+            if (candidate.step, candidate.occurrence) == (step, self.entry_counts[step])
+        ]:
+            self.events.remove(event)
+            event.action()
 
 
-class Life:
+class InProcessWorker:
     """One life of a worker of the orders lane, from joining its group to its end or death."""
 
     def __init__(
         self,
-        stage: Stage,
+        environment: WorkerEnvironment,
         name: str = "life",
         *,
         instance: str = "0",
-        fates: Sequence[Fate] = (),
+        step_events: Sequence[StepEvent] = (),
         scorer: Scorer | None = None,
-        keeps_house: bool = True,
-        forgets: bool = False,
+        runs_periodic: bool = True,
+        erases: bool = False,
     ) -> None:
-        settings, lane = stage.settings, LANES["orders"]
-        self.keeps_house = keeps_house
+        settings, lane = environment.settings, LANES["orders"]
+        self.runs_periodic = runs_periodic
         self.stop = threading.Event()
-        self.mark = FatefulMark(fates)
-        self.scorer = scorer or Signing(name)
-        self.patience = Patience(self.stop, longest_s=0.1)
+        self.mark = ScriptedStepMarker(step_events)
+        self.scorer = scorer or SigningScorer(name)
+        self.patience = Retry(self.stop, wait_max_s=0.1)
         self.client = connect(settings.redis)
-        self.positions = Positions()
+        self.positions = OffsetTracker()
         group = f"{settings.kafka.group_prefix}-orders"
         transactional_id = f"{group}-{instance}" if settings.kafka.transactions else None
-        self.profiles = open_profiles(self.client, settings.redis.prefix)
-        self.intake = Intake(kafka=settings.kafka, group=group, instance=instance)
-        state = State(
+        self.profiles = open_profile_store(self.client, settings.redis.prefix)
+        self.intake = GroupConsumer(kafka=settings.kafka, group=group, instance=instance)
+        state = Stores(
             profiles=self.profiles,
-            claims=Claims(client=self.client, prefix=settings.redis.prefix, ttl_s=3_600),
-            caches=Caches(client=self.client, prefix=settings.redis.prefix, lists=settings.lists),
+            decision_store=DecisionStore(client=self.client, prefix=settings.redis.prefix, ttl_s=3_600),
+            answer_cache=AnswerCache(client=self.client, prefix=settings.redis.prefix, lists=settings.lists),
         )
         self.erasing = None
-        if forgets:
-            self.erasing = Erasing(
-                settings=settings, lane=lane, state=state, positions=self.positions, patience=self.patience
+        if erases:
+            self.erasing = ErasureService(
+                settings=settings, lane=lane, stores=state, offsets=self.positions, retry=self.patience
             )
             self.erasing.open()
             while not self.erasing.load():
                 pass
-        self.protocol = Protocol(
+        self.protocol = BatchPipeline(
             settings=settings,
             lane=lane,
             scorer=self.scorer,
-            doors=Doors(
-                intake=self.intake,
-                publisher=Publisher(
-                    kafka=settings.kafka, transactional_id=transactional_id, patience=self.patience, step=self.mark
+            kafka_clients=KafkaClients(
+                consumer=self.intake,
+                producer=TransactionalProducer(
+                    kafka=settings.kafka, transactional_id=transactional_id, retry=self.patience, step_marker=self.mark
                 ),
             ),
-            state=state,
+            stores=state,
             recovery=Recovery(
                 settings=settings,
                 lane=lane,
-                broker=Admin(kafka=settings.kafka),
+                admin=Admin(kafka=settings.kafka),
                 profiles=self.profiles,
-                positions=self.positions,
-                forgetting=self.erasing.forgetting if self.erasing else None,
+                offsets=self.positions,
+                erasure_executor=self.erasing.executor if self.erasing else None,
             ),
-            patience=self.patience,
-            step=self.mark,
+            retry=self.patience,
+            step_marker=self.mark,
         )
         # Orders alone: a group that shares several topics balances their number, not who reads which.
-        topics = [settings.topics.orders, *([settings.topics.erasures] if forgets else [])]
+        topics = [settings.topics.orders, *([settings.topics.erasures] if erases else [])]
         self.intake.subscribe(topics, self.protocol)
 
     def __enter__(self) -> Self:
@@ -134,37 +138,37 @@ class Life:
 
     def __exit__(self, *_: object) -> None:
         self.protocol.close()
-        self.vanish()
+        self.abandon()
 
     def step(self) -> None:
         """One batch, and what a worker does once a second."""
         self.protocol.step(lambda: time.time_ns() // 1_000_000)
         if self.erasing:
-            self.erasing.tend(self.protocol)
-        if self.keeps_house:
+            self.erasing.apply_pending(self.protocol)
+        if self.runs_periodic:
             try:
                 self.protocol.advance()
                 if self.erasing:
                     self.erasing.confirm(self.protocol)
-            except (StaleState, Dropped) as error:
+            except (StaleState, BatchRevoked) as error:
                 self.protocol.recover(error)
             except Unavailable:  # a slot that is being moved, say: a worker leaves its house for later
                 pass
 
-    def work_until(self, done: Callable[[], bool]) -> None:
+    def run_until(self, condition: Callable[[], bool]) -> None:
         """Step after step until `done`; fails after a minute."""
-        deadline = time.monotonic() + WITHIN_S
-        while not done():
+        deadline = time.monotonic() + TIMEOUT_S
+        while not condition():
             assert time.monotonic() < deadline, f"It should be done by now. Found {self.positions.folded}."
             self.step()
 
-    def live_and_die(self) -> None:
+    def run_until_killed(self) -> None:
         """Step after step until a fate ends this life, then vanish as a killed process does."""
-        with suppress(Died):
-            self.work_until(lambda: False)
-        self.vanish()
+        with suppress(WorkerKilled):
+            self.run_until(lambda: False)
+        self.abandon()
 
-    def vanish(self) -> None:
+    def abandon(self) -> None:
         """Leave nothing but what other processes know: no goodbye to the group, no aborted transaction."""
         self.client.close()
         if self.erasing:
@@ -172,35 +176,38 @@ class Life:
         del self.erasing, self.protocol, self.intake, self.patience
         gc.collect()
 
-    def has_read(self, ends: Mapping[Place, int]) -> bool:
+    def has_processed(self, ends: Mapping[TopicPartition, int]) -> bool:
         """Whether these partitions are answered and folded up to their ends."""
-        p = self.positions
-        return all(p.committed.get(place, 0) >= end and p.folded.get(place, 0) >= end for place, end in ends.items())
+        positions = self.positions
+        return all(
+            positions.committed.get(partition, 0) >= end and positions.folded.get(partition, 0) >= end
+            for partition, end in ends.items()
+        )
 
-    def finish(self, ends: Mapping[Place, int]) -> None:
+    def process_all(self, ends: Mapping[TopicPartition, int]) -> None:
         """Work until all is read, and every bucket is brought up."""
-        self.work_until(lambda: self.has_read(ends))
+        self.run_until(lambda: self.has_processed(ends))
         self.protocol.advance()
 
 
-class Running:
+class WorkerThread:
     """A life in a thread of its own, from entering the block to leaving it; what ended it otherwise is raised then."""
 
-    def __init__(self, life: Life) -> None:
-        self.life = life
+    def __init__(self, worker: InProcessWorker) -> None:
+        self.worker = worker
         self._error: BaseException | None = None
-        self._leave = threading.Event()
+        self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="life", daemon=True)
 
-    def __enter__(self) -> Life:
+    def __enter__(self) -> InProcessWorker:
         self._thread.start()
-        return self.life
+        return self.worker
 
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
-        self._leave.set()
+        self._stop.set()
         if error is not None:
-            self.life.stop.set()  # it may wait for what the test would have done next
-        self._thread.join(WITHIN_S)
+            self.worker.stop.set()  # it may wait for what the test would have done next
+        self._thread.join(TIMEOUT_S)
         if error is None:
             assert not self._thread.is_alive(), "A life should end when it is asked to."
             if self._error is not None:
@@ -208,15 +215,15 @@ class Running:
 
     def _run(self) -> None:
         try:
-            with self.life:
-                self.life.work_until(self._leave.is_set)
+            with self.worker:
+                self.worker.run_until(self._stop.is_set)
         except BaseException as error:
             self._error = error
 
 
-def eventually(ready: Callable[[], object], found: Callable[[], object] = lambda: "that it did not") -> None:
+def wait_until(condition: Callable[[], object], describe: Callable[[], object] = lambda: "that it did not") -> None:
     """Return once it is so; fails after a minute, and says what is `found` then."""
-    deadline = time.monotonic() + WITHIN_S
-    while not ready():
-        assert time.monotonic() < deadline, f"It should have come to pass by now. Found {found()}."
+    deadline = time.monotonic() + TIMEOUT_S
+    while not condition():
+        assert time.monotonic() < deadline, f"It should have come to pass by now. Found {describe()}."
         time.sleep(0.01)

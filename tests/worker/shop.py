@@ -7,18 +7,18 @@ from typing import Final
 from contract.events import Click, Event, Line, Order, Product, Search
 from contract.features import FeatureSet, read_features
 from contract.rows import to_json
-from contract.settings import Topics
+from contract.settings import TopicSettings
 from contract.touches import Arrival
-from worker.intake import Place, Record
+from worker.intake import Record, TopicPartition
 
 ROOT: Final = Path(__file__).parents[2]
 FEATURES: Final[FeatureSet] = read_features(ROOT / "features.toml")
 NOW_MS: Final = 1_700_000_000_000
-KINDS: Final = Topics().kinds()
+KINDS: Final = TopicSettings().kinds_by_topic()
 
 
-def order(
-    ident: str,
+def make_order(
+    event_id: str,
     *items: str,
     user: str = "u",
     ts_ms: int = NOW_MS,
@@ -27,7 +27,7 @@ def order(
     card: str | None = None,
 ) -> Order:
     return Order(
-        event_id=ident,
+        event_id=event_id,
         ts_ms=ts_ms,
         user_id=user,
         lines=tuple(Line(item_id=item, quantity=1, unit_price=1.0) for item in items or ("i",)),
@@ -39,15 +39,15 @@ def order(
     )
 
 
-def click(ident: str, item: str = "i", *, user: str = "u", ts_ms: int = NOW_MS) -> Click:
-    return Click(event_id=ident, ts_ms=ts_ms, user_id=user, item_id=item)
+def make_click(event_id: str, item: str = "i", *, user: str = "u", ts_ms: int = NOW_MS) -> Click:
+    return Click(event_id=event_id, ts_ms=ts_ms, user_id=user, item_id=item)
 
 
-def search(ident: str, *items: str, user: str = "u", query: str = "red shoes") -> Search:
-    return Search(event_id=ident, ts_ms=NOW_MS, user_id=user, query=query, items=items or None)
+def make_search(event_id: str, *items: str, user: str = "u", query: str = "red shoes") -> Search:
+    return Search(event_id=event_id, ts_ms=NOW_MS, user_id=user, query=query, items=items or None)
 
 
-def product(
+def make_product(
     item: str,
     *,
     price: float = 1.0,
@@ -69,13 +69,15 @@ def product(
     )
 
 
-def record(value: Event | bytes | None, offset: int = 0, *, topic: str = "shop.orders", partition: int = 0) -> Record:
+def make_record(
+    value: Event | bytes | None, offset: int = 0, *, topic: str = "shop.orders", partition: int = 0
+) -> Record:
     """A record with a key and a header of its own, dated as the events here are."""
     content = to_json(value) if isinstance(value, Event) else value
-    return Record(Place(topic, partition), offset, b"key", content, [("trace", b"\x00\xff")], NOW_MS)
+    return Record(TopicPartition(topic, partition), offset, b"key", content, [("trace", b"\x00\xff")], NOW_MS)
 
 
-def arrivals(*events: Event, topic: str = "shop.orders", partition: int = 0) -> Sequence[Arrival]:
+def make_arrivals(*events: Event, topic: str = "shop.orders", partition: int = 0) -> Sequence[Arrival]:
     """Events of one partition at the offsets from 0 on."""
     source = f"{KINDS[topic]}/{partition}"
     return [Arrival(source, offset, event, topic, partition) for offset, event in enumerate(events)]

@@ -2,38 +2,38 @@
 
 from collections.abc import Sequence
 
-from contract.memory import Memory
-from contract.rows import Decision, Scored
+from contract.memory import FoldedBatch
+from contract.rows import Decision, ScoredRow
 from contract.touches import Arrival
-from worker.answers import Answers, Scorer
+from worker.answers import BatchResults, Scorer
 from worker.batch import Batch
-from worker.challenger import Challenger
+from worker.challenger import TrialModel
 from worker.runtime import Model
 
 
-class Signing(Scorer):
+class SigningScorer(Scorer):
     """Approves every order, and signs its decisions with the name of its life."""
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.scored, self.last = list[str](), list[str]()  # ids of all events, and of those of the last batch
+        self.scored, self.last_scored = list[str](), list[str]()  # ids of all events, and of those of the last batch
 
-    def serve(self, model: Model | None, challenger: Challenger | None = None) -> None:
+    def activate(self, model: Model | None, trial_model: TrialModel | None = None) -> None:
         """It needs none."""
 
-    def watched(self, batch: Batch, now_ms: int) -> list[str]:
+    def entities_to_read(self, batch: Batch, now_ms: int) -> list[str]:
         return []
 
-    def answer(self, batch: Batch, rows: Sequence[int], memory: Memory, now_ms: int) -> Answers:
+    def answer(self, batch: Batch, rows: Sequence[int], memory: FoldedBatch, now_ms: int) -> BatchResults:
         arrivals = [batch.arrivals[row] for row in rows]
-        self.last = [arrival.event.event_id for arrival in arrivals]
-        self.scored += self.last
-        return Answers(decisions=[self._sign(arrival) for arrival in arrivals])
+        self.last_scored = [arrival.event.event_id for arrival in arrivals]
+        self.scored += self.last_scored
+        return BatchResults(decisions=[self._sign(arrival) for arrival in arrivals])
 
-    def refresh(self, memory: Memory, now_ms: int) -> Answers:
-        return Answers()
+    def refresh(self, memory: FoldedBatch, now_ms: int) -> BatchResults:
+        return BatchResults()
 
-    def _sign(self, arrival: Arrival) -> tuple[Decision, Scored]:
+    def _sign(self, arrival: Arrival) -> tuple[Decision, ScoredRow]:
         event = arrival.event
         user_id = getattr(event, "user_id", "")
         decision = Decision(
@@ -45,7 +45,7 @@ class Signing(Scorer):
             reasons=(),
             model_version=self.name,
         )
-        scored = Scored(
+        scored = ScoredRow(
             event_id=event.event_id,
             kind="order",
             user_id=user_id,

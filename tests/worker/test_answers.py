@@ -2,16 +2,16 @@
 
 import pytest
 
-from worker.answers import halve
+from worker.answers import bisect_failures
 
 
-class Scoring:
+class RecordingScorer:
     """Answers rows unless a bad one is among them, and remembers what it did."""
 
     def __init__(self, bad: set[int]) -> None:
         self.bad, self.runs = bad, 0
         self.answered: list[int] = []
-        self.guilty: dict[int, int] = {}
+        self.bad_rows: dict[int, int] = {}
 
     def answer(self, rows: list[int]) -> None:
         self.runs += 1
@@ -19,41 +19,41 @@ class Scoring:
             raise ValueError("no score")
         self.answered += rows
 
-    def note(self, row: int, error: Exception, attempts: int) -> None:
+    def on_bad_row(self, row: int, error: Exception, attempts: int) -> None:
         assert isinstance(error, ValueError)
-        self.guilty[row] = attempts
+        self.bad_rows[row] = attempts
 
 
-def halved(rows: list[int], bad: set[int]) -> Scoring:
-    scoring = Scoring(bad)
-    halve(rows, scoring.answer, scoring.note)
+def bisect_rows(rows: list[int], bad: set[int]) -> RecordingScorer:
+    scoring = RecordingScorer(bad)
+    bisect_failures(rows, scoring.answer, scoring.on_bad_row)
     return scoring
 
 
 def test_rows_that_can_be_scored_are_scored_at_once() -> None:
-    scoring = halved(list(range(100)), set())
+    scoring = bisect_rows(list(range(100)), set())
 
-    assert (scoring.answered, scoring.runs, scoring.guilty) == (list(range(100)), 1, {})
+    assert (scoring.answered, scoring.runs, scoring.bad_rows) == (list(range(100)), 1, {})
 
 
 @pytest.mark.parametrize("bad", [0, 1, 49, 98, 99])
 def test_a_guilty_row_alone_is_rejected_and_its_neighbours_are_answered_in_order(bad: int) -> None:
     # when
-    scoring = halved(list(range(100)), {bad})
+    scoring = bisect_rows(list(range(100)), {bad})
     # then
     assert scoring.answered == [row for row in range(100) if row != bad]
-    assert list(scoring.guilty) == [bad]
-    assert scoring.guilty[bad] in (7, 8)  # 100 rows are alone after as many halvings
+    assert list(scoring.bad_rows) == [bad]
+    assert scoring.bad_rows[bad] in (7, 8)  # 100 rows are alone after as many halvings
     assert scoring.runs <= 2 * 8
 
 
 @pytest.mark.parametrize("bad", [{3, 4}, {0, 99}, set(range(100))])
 def test_every_guilty_row_is_found(bad: set[int]) -> None:
-    scoring = halved(list(range(100)), bad)
+    scoring = bisect_rows(list(range(100)), bad)
 
-    assert set(scoring.guilty) == bad
+    assert set(scoring.bad_rows) == bad
     assert scoring.answered == [row for row in range(100) if row not in bad]
 
 
 def test_no_rows_are_no_run() -> None:
-    assert halved([], {1}).runs == 0
+    assert bisect_rows([], {1}).runs == 0

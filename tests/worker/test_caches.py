@@ -6,12 +6,12 @@ import msgspec
 import pytest
 
 from contract.rows import Ranking, Recommendations, read_recommendations
-from contract.settings import Lists
-from worker.caches import Caches
+from contract.settings import ListSettings
+from worker.caches import AnswerCache
 from worker.redis_client import RedisClient
 
 
-def made(user: str, source_ms: int, computed_ms: int = 0) -> Recommendations:
+def make_recommendations(user: str, source_ms: int, computed_ms: int = 0) -> Recommendations:
     return Recommendations(
         user_id=user,
         recommendation_id=f"r{source_ms}",
@@ -22,7 +22,7 @@ def made(user: str, source_ms: int, computed_ms: int = 0) -> Recommendations:
     )
 
 
-def ranking(query: str, user: str = "u") -> Ranking:
+def make_ranking(query: str, user: str = "u") -> Ranking:
     return Ranking(event_id="s", user_id=user, query=query, items=("a",), relevance=(0.5,), model_version="v")
 
 
@@ -34,11 +34,11 @@ def client(redis_url: str) -> Iterator[RedisClient]:
 
 
 @pytest.fixture
-def caches(client: RedisClient) -> Caches:
-    return Caches(client=client, prefix="shop:", lists=Lists(ttl_s=60))
+def caches(client: RedisClient) -> AnswerCache:
+    return AnswerCache(client=client, prefix="shop:", lists=ListSettings(ttl_s=60))
 
 
-def cached(client: RedisClient, user: str) -> Recommendations:
+def read_cached_list(client: RedisClient, user: str) -> Recommendations:
     (value,) = client.pipeline([("GET", f"shop:rec:{user}")])
     return read_recommendations(value)
 
@@ -47,36 +47,36 @@ def cached(client: RedisClient, user: str) -> Recommendations:
     ("source_ms", "stands"), [(1_700_000_000_000, 1), (1_700_000_000_001, 1), (1_699_999_999_999, 0)]
 )
 def test_a_list_is_replaced_by_one_as_new_or_newer_and_by_no_older_one(
-    caches: Caches, client: RedisClient, source_ms: int, stands: int
+    caches: AnswerCache, client: RedisClient, source_ms: int, stands: int
 ) -> None:
     # given
-    caches.write([made("u", 1_700_000_000_000)], [])
+    caches.write([make_recommendations("u", 1_700_000_000_000)], [])
     # when
-    caches.write([made("u", source_ms, computed_ms=1)], [])
+    caches.write([make_recommendations("u", source_ms, computed_ms=1)], [])
     # then
-    assert cached(client, "u").computed_ms == stands
+    assert read_cached_list(client, "u").computed_ms == stands
 
 
-def test_one_list_that_stays_keeps_no_other_from_being_written(caches: Caches, client: RedisClient) -> None:
+def test_one_list_that_stays_keeps_no_other_from_being_written(caches: AnswerCache, client: RedisClient) -> None:
     # given
-    caches.write([made("b", 10)], [])
+    caches.write([make_recommendations("b", 10)], [])
     # when
-    caches.write([made("a", 5), made("b", 5), made("c", 5)], [])
+    caches.write([make_recommendations("a", 5), make_recommendations("b", 5), make_recommendations("c", 5)], [])
     # then
-    assert [cached(client, user).source_ms for user in "abc"] == [5, 10, 5]
+    assert [read_cached_list(client, user).source_ms for user in "abc"] == [5, 10, 5]
 
 
 @pytest.mark.parametrize("foreign", [b"", b"no json", b"[]", b"7", b'{"source_ms": "soon"}', b'{"source_ms": null}'])
-def test_what_is_no_list_is_replaced(caches: Caches, client: RedisClient, foreign: bytes) -> None:
+def test_what_is_no_list_is_replaced(caches: AnswerCache, client: RedisClient, foreign: bytes) -> None:
     # given
     client.pipeline([("SET", "shop:rec:u", foreign)])
     # when
-    caches.write([made("u", 5)], [])
+    caches.write([make_recommendations("u", 5)], [])
     # then
-    assert cached(client, "u").source_ms == 5
+    assert read_cached_list(client, "u").source_ms == 5
 
 
-def test_popular_items_are_kept_of_all_and_by_category(caches: Caches, client: RedisClient) -> None:
+def test_popular_items_are_kept_of_all_and_by_category(caches: AnswerCache, client: RedisClient) -> None:
     # when
     caches.write_popular({"": ["a", "b"], "home & garden": ["b"]}, now_ms=7)
     caches.write_popular({}, now_ms=8)
@@ -88,17 +88,17 @@ def test_popular_items_are_kept_of_all_and_by_category(caches: Caches, client: R
     ]
 
 
-def test_a_ranking_is_found_whatever_case_and_spaces_the_query_has(caches: Caches, client: RedisClient) -> None:
+def test_a_ranking_is_found_whatever_case_and_spaces_the_query_has(caches: AnswerCache, client: RedisClient) -> None:
     # when
-    caches.write([], [ranking("Red  shoes")])
+    caches.write([], [make_ranking("Red  shoes")])
     # then
-    assert client.pipeline([("GET", caches.search_key(ranking("red shoes ")))])[0] is not None
-    assert client.pipeline([("GET", caches.search_key(ranking("red shirts")))])[0] is None
+    assert client.pipeline([("GET", caches.search_key(make_ranking("red shoes ")))])[0] is not None
+    assert client.pipeline([("GET", caches.search_key(make_ranking("red shirts")))])[0] is None
 
 
-def test_nothing_stays_for_ever(caches: Caches, client: RedisClient) -> None:
+def test_nothing_stays_for_ever(caches: AnswerCache, client: RedisClient) -> None:
     # when
-    caches.write([made("u", 5)], [ranking("red")])
+    caches.write([make_recommendations("u", 5)], [make_ranking("red")])
     caches.write_popular({"": ["a"], "c": ["a"]}, now_ms=7)
     # then
     (keys,) = client.pipeline([("KEYS", "*")])
@@ -106,13 +106,21 @@ def test_nothing_stays_for_ever(caches: Caches, client: RedisClient) -> None:
     assert all(ttl_s > 0 for ttl_s in client.pipeline([("TTL", key) for key in keys]))
 
 
-def test_a_person_s_lists_and_rankings_are_forgotten_and_nobody_else_s(caches: Caches, client: RedisClient) -> None:
+def test_a_person_s_lists_and_rankings_are_forgotten_and_nobody_else_s(
+    caches: AnswerCache, client: RedisClient
+) -> None:
     # given
-    caches.write([made("u1", 5), made("u11", 5)], [ranking("red", "u1"), ranking("blue", "u1"), ranking("red", "u11")])
+    caches.write(
+        [make_recommendations("u1", 5), make_recommendations("u11", 5)],
+        [make_ranking("red", "u1"), make_ranking("blue", "u1"), make_ranking("red", "u11")],
+    )
     # when
-    caches.forget(["u1", "nobody"])
+    caches.delete_users(["u1", "nobody"])
     # then
     keys = [f"shop:rec:{user}" for user in ("u1", "u11")]
-    keys += [caches.search_key(one) for one in (ranking("red", "u1"), ranking("blue", "u1"), ranking("red", "u11"))]
+    keys += [
+        caches.search_key(one)
+        for one in (make_ranking("red", "u1"), make_ranking("blue", "u1"), make_ranking("red", "u11"))
+    ]
     assert client.pipeline([("EXISTS", key) for key in keys]) == [0, 1, 0, 0, 1]
     assert not [key for key in client.pipeline([("KEYS", "*")])[0] if b":u1:" in key]

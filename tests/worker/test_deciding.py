@@ -9,35 +9,38 @@ from contract.bundle import read_bundle
 from contract.encoding import Encoder
 from contract.events import Order
 from contract.features import Block
-from contract.memory import Memory, fold
+from contract.memory import FoldedBatch, fold
 from contract.settings import Rule, Settings
-from contract.touches import columns
+from contract.touches import to_updates
 from tests.worker.bundles import publish_tiny
-from tests.worker.shop import FEATURES, KINDS, order, record
-from worker.answers import Answers
-from worker.batch import Batch, open_records
-from worker.deciding import Decider
-from worker.intake import Place
+from tests.worker.shop import FEATURES, KINDS, make_order, make_record
+from worker.answers import BatchResults
+from worker.batch import Batch, decode_records
+from worker.deciding import OrderScorer
+from worker.intake import TopicPartition
 from worker.runtime import Model, Scores
 
 RULE = Rule(feature="device_first_links_1d", above=5, action="review", reason="busy")
 SETTINGS = Settings().model_copy(update={"rules": (RULE,), "thresholds": {}})
 
 
-def batch_of(*orders: Order) -> Batch:
-    return open_records(
-        [record(one, n) for n, one in enumerate(orders)], KINDS, {Place("shop.orders", 0): "orders/0"}, ()
+def make_batch(*orders: Order) -> Batch:
+    return decode_records(
+        [make_record(value, n) for n, value in enumerate(orders)],
+        KINDS,
+        {TopicPartition("shop.orders", 0): "orders/0"},
+        (),
     )
 
 
-def memory_of(batch: Batch) -> Memory:
-    touches = columns(batch.arrivals)
+def fold_batch(batch: Batch) -> FoldedBatch:
+    touches = to_updates(batch.arrivals)
     return fold([{} for _ in touches.entities], touches)
 
 
-def decide(decider: Decider, *orders: Order) -> Answers:
-    batch = batch_of(*orders)
-    return decider.answer(batch, range(len(orders)), memory_of(batch), 0)
+def decide_orders(decider: OrderScorer, *orders: Order) -> BatchResults:
+    batch = make_batch(*orders)
+    return decider.answer(batch, range(len(orders)), fold_batch(batch), 0)
 
 
 @pytest.fixture
@@ -48,11 +51,11 @@ def model(tmp_path: Path) -> Model:
 
 
 @pytest.fixture
-def decider() -> Decider:
-    return Decider(settings=SETTINGS, encoder=Encoder(FEATURES))
+def decider() -> OrderScorer:
+    return OrderScorer(settings=SETTINGS, encoder=Encoder(FEATURES))
 
 
-class Clumsy(Model):
+class FailingModel(Model):
     """A model that cannot score amounts above 1,000, and knows no number for those above 500."""
 
     def run(self, graph: str, blocks: object, **more: object) -> Scores:
@@ -64,17 +67,19 @@ class Clumsy(Model):
         return {"fraud": np.where(amount > 500, np.nan, 0).astype(np.float32)}
 
 
-def clumsy(model: Model) -> Clumsy:
-    made = Clumsy.__new__(Clumsy)
+def make_failing_model(model: Model) -> FailingModel:
+    made = FailingModel.__new__(FailingModel)
     made.__dict__ |= model.__dict__
     return made
 
 
-def test_a_decision_tells_the_model_s_probability_and_its_version(decider: Decider, model: Model) -> None:
+def test_a_decision_tells_the_model_s_probability_and_its_version(decider: OrderScorer, model: Model) -> None:
     # given
-    decider.serve(model)
+    decider.activate(model)
     # when
-    answers = decide(decider, order("o1", amount=98), order("o2", amount=100), order("o3", amount=103))
+    answers = decide_orders(
+        decider, make_order("o1", amount=98), make_order("o2", amount=100), make_order("o3", amount=103)
+    )
     # then
     decisions = [decision for decision, _ in answers.decisions]
     assert [(d.event_id, d.action, round(d.probability["fraud"], 2)) for d in decisions] == [
@@ -85,22 +90,22 @@ def test_a_decision_tells_the_model_s_probability_and_its_version(decider: Decid
     assert {(d.model_version, d.degraded) for d in decisions} == {("v1", False)}
 
 
-def test_without_a_model_rules_decide_and_the_answer_says_so(decider: Decider) -> None:
+def test_without_a_model_rules_decide_and_the_answer_says_so(decider: OrderScorer) -> None:
     # given one device on which six users have ordered within minutes
-    orders = [order(f"o{n}", user=f"u{n}", device="d") for n in range(7)]
+    orders = [make_order(f"o{n}", user=f"u{n}", device="d") for n in range(7)]
     # when
-    decisions = [decision for decision, _ in decide(decider, *orders).decisions]
+    decisions = [decision for decision, _ in decide_orders(decider, *orders).decisions]
     # then
     assert [d.action for d in decisions] == ["approve"] * 6 + ["review"]
     assert decisions[6].reasons == ("busy",)
     assert {(d.model_version, d.degraded, len(d.probability)) for d in decisions} == {("", True, 0)}
 
 
-def test_an_order_logs_the_features_that_it_was_decided_by(decider: Decider, model: Model) -> None:
+def test_an_order_logs_the_features_that_it_was_decided_by(decider: OrderScorer, model: Model) -> None:
     # given
-    decider.serve(model)
+    decider.activate(model)
     # when
-    ((decision, scored),) = decide(decider, order("o1", "i", amount=99, device="d", card="k")).decisions
+    ((decision, scored),) = decide_orders(decider, make_order("o1", "i", amount=99, device="d", card="k")).decisions
     # then
     amount = [f.name for f in FEATURES.numbers("order")].index("order_amount")
     assert scored.groups["order"].unpack().numbers[0, amount] == 99
@@ -111,14 +116,14 @@ def test_an_order_logs_the_features_that_it_was_decided_by(decider: Decider, mod
 
 
 def test_an_order_that_cannot_be_scored_is_rejected_alone_and_one_without_a_number_is_not_approved(
-    decider: Decider, model: Model
+    decider: OrderScorer, model: Model
 ) -> None:
     # given
-    decider.serve(clumsy(model))
+    decider.activate(make_failing_model(model))
     amounts = [10.0] * 20
     amounts[7], amounts[13] = 5_000, 600
     # when
-    answers = decide(decider, *[order(f"o{n}", amount=amount) for n, amount in enumerate(amounts)])
+    answers = decide_orders(decider, *[make_order(f"o{n}", amount=amount) for n, amount in enumerate(amounts)])
     # then
     actions = {decision.event_id: decision.action for decision, _ in answers.decisions}
     assert actions == {f"o{n}": "approve" for n in range(20) if n != 7} | {"o13": "review"}
@@ -127,19 +132,19 @@ def test_an_order_that_cannot_be_scored_is_rejected_alone_and_one_without_a_numb
     assert scored.scores == {}
 
 
-def test_only_the_rows_that_are_asked_for_are_answered(decider: Decider) -> None:
-    batch = batch_of(order("o0"), order("o1"), order("o2"))
+def test_only_the_rows_that_are_asked_for_are_answered(decider: OrderScorer) -> None:
+    batch = make_batch(make_order("o0"), make_order("o1"), make_order("o2"))
 
-    answers = decider.answer(batch, [2], memory_of(batch), 0)
+    answers = decider.answer(batch, [2], fold_batch(batch), 0)
 
     assert [decision.event_id for decision, _ in answers.decisions] == ["o2"]
 
 
 def test_the_shop_s_thresholds_win_over_those_of_the_bundle(model: Model) -> None:
     # given a bundle that declines from 0.9 on and a shop that does from 0.5 on
-    decider = Decider(
+    decider = OrderScorer(
         settings=SETTINGS.model_copy(update={"thresholds": {"fraud": {"decline": 0.5}}}), encoder=Encoder(FEATURES)
     )
-    decider.serve(model)
+    decider.activate(model)
     # then
-    assert [d.action for d, _ in decide(decider, order("o", amount=100)).decisions] == ["decline"]
+    assert [d.action for d, _ in decide_orders(decider, make_order("o", amount=100)).decisions] == ["decline"]

@@ -9,64 +9,65 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, Producer
+from confluent_kafka import TopicPartition as KafkaPartition
 
 from contract.events import Judgement, decode
-from contract.rows import Example, Scored, read_example, to_json, to_msgpack
+from contract.rows import Example, ScoredRow, read_example, to_json, to_msgpack
 from demo.servers.apache_kafka import ApacheKafka
-from demo.servers.child import Child, free_ports
-from tests.conftest import Broker
-from tests.contract.joining.shop import FEEDBACK, at, click, label, row, shown
-from tests.worker.joining import Log, Thing, shop, truth
-from worker.intake import Place
+from demo.servers.child import ChildProcess, find_free_ports
+from tests.conftest import KafkaBroker
+from tests.contract.joining.shop import FEEDBACK, make_click, make_impression, make_label, make_row, minutes_to_ms
+from tests.worker.joining import Input, TopicLogs, expected_labels, simulate_shop
+from worker.intake import TopicPartition
 
 ROOT = Path(__file__).parents[2]
 TOPICS = ("scored", "impressions", "clicks", "orders", "labels", "feedback", "judgements")
-WITHIN_S = 60.0
+TIMEOUT_S = 60.0
 
 
-class Kafka:
+class JoinerTopics:
     """The joiner's topics on a broker."""
 
-    def __init__(self, broker: Broker, prefix: str) -> None:
+    def __init__(self, broker: KafkaBroker, prefix: str) -> None:
         self.bootstrap, self.prefix = broker.bootstrap, prefix
         broker.create_topics({f"{prefix}{kind}": 4 for kind in TOPICS})
         self._producer = Producer({"bootstrap.servers": self.bootstrap, "log_level": 0})
 
-    def send(self, log: Mapping[Place, Sequence[Thing | bytes]]) -> None:
+    def send(self, log: Mapping[TopicPartition, Sequence[Input | bytes]]) -> None:
         """Append to partitions in their order."""
-        for place, things in log.items():
+        for partition, things in log.items():
             for thing in things:
                 value = (
                     thing
                     if isinstance(thing, bytes)
-                    else (to_msgpack(thing) if isinstance(thing, Scored) else to_json(thing))
+                    else (to_msgpack(thing) if isinstance(thing, ScoredRow) else to_json(thing))
                 )
-                self._producer.produce(f"{self.prefix}{place.topic}", value, partition=place.partition)
+                self._producer.produce(f"{self.prefix}{partition.topic}", value, partition=partition.partition)
         assert self._producer.flush(30) == 0
 
-    def read(self, kind: str) -> list[tuple[bytes | None, bytes]]:
+    def read_topic(self, kind: str) -> list[tuple[bytes | None, bytes]]:
         """Key and value of everything on a topic now."""
         consumer = Consumer({"bootstrap.servers": self.bootstrap, "group.id": "unused", "enable.partition.eof": True})
-        consumer.assign([TopicPartition(f"{self.prefix}{kind}", n, 0) for n in range(4)])
-        found, ended = [], 0
+        consumer.assign([KafkaPartition(f"{self.prefix}{kind}", n, 0) for n in range(4)])
+        values, ended = [], 0
         while ended < 4:
             for message in consumer.consume(1_000, 1):
                 ended += message.error() is not None
                 if message.error() is None:
-                    found.append((as_bytes(message.key()), as_bytes(message.value()) or b""))
+                    values.append((as_bytes(message.key()), as_bytes(message.value()) or b""))
         consumer.close()
-        return found
+        return values
 
-    def examples(self) -> list[Example]:
-        return [read_example(value) for _, value in self.read("feedback")]
+    def read_examples(self) -> list[Example]:
+        return [read_example(value) for _, value in self.read_topic("feedback")]
 
-    def judgements(self) -> list[Judgement]:
-        found = [decode("judgements", value) for _, value in self.read("judgements")]
+    def read_judgements(self) -> list[Judgement]:
+        found = [decode("judgements", value) for _, value in self.read_topic("judgements")]
         return [judgement for judgement in found if isinstance(judgement, Judgement)]
 
-    def newest(self) -> dict[str, Example]:
-        return {e.example_id: e for e in sorted(self.examples(), key=lambda e: e.revision)}
+    def read_newest_examples(self) -> dict[str, Example]:
+        return {e.example_id: e for e in sorted(self.read_examples(), key=lambda e: e.revision)}
 
 
 def as_bytes(value: bytes | str | None) -> bytes | None:
@@ -74,15 +75,15 @@ def as_bytes(value: bytes | str | None) -> bytes | None:
 
 
 @pytest.fixture
-def kafka(broker: Broker, topic_prefix: str) -> Kafka:
-    return Kafka(broker, topic_prefix)
+def kafka(broker: KafkaBroker, topic_prefix: str) -> JoinerTopics:
+    return JoinerTopics(broker, topic_prefix)
 
 
-class JoinerProcess(Child):
+class JoinerProcess(ChildProcess):
     """`python -m worker feedback` on a test's topics."""
 
-    def __init__(self, kafka: Kafka, output: Path) -> None:
-        (self.port,) = free_ports(1)
+    def __init__(self, kafka: JoinerTopics, output: Path) -> None:
+        (self.port,) = find_free_ports(1)
         environment = {
             "PYTHONPATH": str(ROOT),
             "SHOPSTREAM_CONFIG": str(ROOT / "shop.toml"),
@@ -96,7 +97,7 @@ class JoinerProcess(Child):
         }
         super().__init__(command=[sys.executable, "-m", "worker", "feedback"], output=output, environment=environment)
 
-    def ask(self, path: str) -> tuple[int, str]:
+    def fetch(self, path: str) -> tuple[int, str]:
         """Status and body; 0 while nobody answers."""
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
@@ -107,70 +108,80 @@ class JoinerProcess(Child):
         except OSError:
             return 0, ""
 
-    def eventually(self, ready: Callable[[], Any]) -> None:
-        self.wait_until(lambda: bool(ready()), within_s=WITHIN_S)
+    def wait_for(self, condition: Callable[[], Any]) -> None:
+        self.wait_until(lambda: bool(condition()), timeout_s=TIMEOUT_S)
 
 
 @pytest.fixture
-def process(kafka: Kafka, tmp_path: Path) -> Iterator[JoinerProcess]:
+def process(kafka: JoinerTopics, tmp_path: Path) -> Iterator[JoinerProcess]:
     made = JoinerProcess(kafka, tmp_path / "joiner.log")
     yield made
     made.kill()
 
 
-def parts(of: Log, minutes: float) -> tuple[Log, Log]:
+def split_at(logs: TopicLogs, minutes: float) -> tuple[TopicLogs, TopicLogs]:
     """What has happened by then, and what comes after; no partition is ahead of another."""
     return (
-        {place: [thing for thing in things if thing.ts_ms <= at(minutes)] for place, things in of.items()},
-        {place: [thing for thing in things if thing.ts_ms > at(minutes)] for place, things in of.items()},
+        {
+            partition: [thing for thing in things if thing.ts_ms <= minutes_to_ms(minutes)]
+            for partition, things in logs.items()
+        },
+        {
+            partition: [thing for thing in things if thing.ts_ms > minutes_to_ms(minutes)]
+            for partition, things in logs.items()
+        },
     )
 
 
-def test_a_click_and_a_label_come_out_as_example_and_judgement(kafka: Kafka, process: JoinerProcess) -> None:
+def test_a_click_and_a_label_come_out_as_example_and_judgement(kafka: JoinerTopics, process: JoinerProcess) -> None:
     kafka.send(
         {
-            Place("scored", 0): [row("recommendation", "r", 0, ("a", "b")), row("order", "o", 1)],
-            Place("impressions", 0): [shown(2, "a", "b")],
-            Place("clicks", 0): [click(3, "b")],
-            Place("labels", 0): [label(4, 1)],
+            TopicPartition("scored", 0): [make_row("recommendation", "r", 0, ("a", "b")), make_row("order", "o", 1)],
+            TopicPartition("impressions", 0): [make_impression(2, "a", "b")],
+            TopicPartition("clicks", 0): [make_click(3, "b")],
+            TopicPartition("labels", 0): [make_label(4, 1)],
         }
     )
 
     process.start()
-    process.eventually(lambda: len(kafka.read("feedback")) == 2 and kafka.read("judgements"))
+    process.wait_for(lambda: len(kafka.read_topic("feedback")) == 2 and kafka.read_topic("judgements"))
 
-    assert {(e.example_id, tuple(e.labels.items())) for e in kafka.examples()} == {
+    assert {(e.example_id, tuple(e.labels.items())) for e in kafka.read_examples()} == {
         ("r~b", (("click", 1.0),)),
         ("o", (("fraud", 1.0),)),
     }
-    assert {key for key, _ in kafka.read("feedback")} == {b"u"}
-    assert [(j.event_id, j.entities) for j in kafka.judgements()] == [("l-fraud-4", ("user:u", "device:d"))]
+    assert {key for key, _ in kafka.read_topic("feedback")} == {b"u"}
+    assert [(j.event_id, j.entities) for j in kafka.read_judgements()] == [("l-fraud-4", ("user:u", "device:d"))]
 
 
 def test_what_cannot_be_read_is_passed_and_counted_and_its_neighbours_are_joined(
-    kafka: Kafka, process: JoinerProcess
+    kafka: JoinerTopics, process: JoinerProcess
 ) -> None:
     junk = [b"", b"\xff\xfe", b"{", b"[" * 10_000, b"x" * 1_000, b"null"]
-    kafka.send({Place(kind, 0): junk for kind in ("scored", "labels")})
-    kafka.send({Place("scored", 0): [row("order", "o", 1)], Place("labels", 0): [label(4, 1)]})
-    kafka.send({Place(kind, 0): junk for kind in ("scored", "labels")})
+    kafka.send({TopicPartition(kind, 0): junk for kind in ("scored", "labels")})
+    kafka.send(
+        {TopicPartition("scored", 0): [make_row("order", "o", 1)], TopicPartition("labels", 0): [make_label(4, 1)]}
+    )
+    kafka.send({TopicPartition(kind, 0): junk for kind in ("scored", "labels")})
 
     process.start()
-    process.eventually(lambda: kafka.read("feedback"))
+    process.wait_for(lambda: kafka.read_topic("feedback"))
 
-    process.eventually(
+    process.wait_for(
         lambda: all(
-            f'shopstream_unreadable_records_total{{kind="{kind}"}} {2 * len(junk)}.0' in process.ask("/metrics")[1]
+            f'shopstream_unreadable_records_total{{kind="{kind}"}} {2 * len(junk)}.0' in process.fetch("/metrics")[1]
             for kind in ("scored", "labels")
         )
     )
-    assert process.running
+    assert process.is_running
 
 
-def test_it_is_ready_when_it_has_partitions_and_ends_in_order_when_asked(kafka: Kafka, process: JoinerProcess) -> None:
+def test_it_is_ready_when_it_has_partitions_and_ends_in_order_when_asked(
+    kafka: JoinerTopics, process: JoinerProcess
+) -> None:
     process.start()
-    process.eventually(lambda: process.ask("/readyz") == (200, "ok\n"))
-    assert process.ask("/livez") == (200, "ok\n")
+    process.wait_for(lambda: process.fetch("/readyz") == (200, "ok\n"))
+    assert process.fetch("/livez") == (200, "ok\n")
 
     assert process.stop() == 0
 
@@ -179,66 +190,76 @@ def test_it_is_ready_when_it_has_partitions_and_ends_in_order_when_asked(kafka: 
 def test_rows_that_end_in_transactions_hold_no_timer_back(
     apache_kafka: ApacheKafka, topic_prefix: str, tmp_path: Path
 ) -> None:
-    kafka = Kafka(apache_kafka, topic_prefix)
+    kafka = JoinerTopics(apache_kafka, topic_prefix)
     transactional = {"bootstrap.servers": kafka.bootstrap, "transactional.id": topic_prefix}
     producer = Producer(transactional)
     producer.init_transactions(30)
     for ident, end in (("r", producer.commit_transaction), ("q", producer.abort_transaction)):
         producer.begin_transaction()
-        value = to_msgpack(row("recommendation", ident, 0, ("a",)))
+        value = to_msgpack(make_row("recommendation", ident, 0, ("a",)))
         producer.produce(f"{topic_prefix}scored", value, partition=0)
         assert producer.flush(30) == 0
         end(30)
-    kafka.send({Place("impressions", 0): [shown(1, "a", of="r"), shown(1, "a", of="q"), shown(100, "a", of="other")]})
+    kafka.send(
+        {
+            TopicPartition("impressions", 0): [
+                make_impression(1, "a", recommendation_id="r"),
+                make_impression(1, "a", recommendation_id="q"),
+                make_impression(100, "a", recommendation_id="other"),
+            ]
+        }
+    )
 
     process = JoinerProcess(kafka, tmp_path / "joiner.log")
     process.start()
     try:
-        process.eventually(lambda: kafka.read("feedback"))
+        process.wait_for(lambda: kafka.read_topic("feedback"))
     finally:
         process.kill()
 
-    assert [(e.example_id, e.revision) for e in kafka.examples()] == [("r~a", 0)]
+    assert [(e.example_id, e.revision) for e in kafka.read_examples()] == [("r~a", 0)]
 
 
-def test_a_killed_joiner_loses_no_example(kafka: Kafka, process: JoinerProcess, seed: int) -> None:
-    before, after = parts(shop(seed), minutes=700)
+def test_a_killed_joiner_loses_no_example(kafka: JoinerTopics, process: JoinerProcess, seed: int) -> None:
+    before, after = split_at(simulate_shop(seed), minutes=700)
     kafka.send(before)
     process.start()
-    process.eventually(lambda: kafka.read("feedback"))
+    process.wait_for(lambda: kafka.read_topic("feedback"))
     process.kill()
 
     kafka.send(after)
     process.start()
 
-    expected = truth(shop(seed))
-    process.eventually(lambda: {ident: e.labels for ident, e in kafka.newest().items()} == expected)
-    revisions = {(e.example_id, e.revision): e for e in kafka.examples()}
-    assert all(e == revisions[e.example_id, e.revision] for e in kafka.examples())
+    expected = expected_labels(simulate_shop(seed))
+    process.wait_for(lambda: {ident: e.labels for ident, e in kafka.read_newest_examples().items()} == expected)
+    revisions = {(e.example_id, e.revision): e for e in kafka.read_examples()}
+    assert all(e == revisions[e.example_id, e.revision] for e in kafka.read_examples())
 
 
-def grown(kafka: Kafka, before: int) -> bool:
-    return len(kafka.read("feedback")) > before
+def has_grown(kafka: JoinerTopics, before: int) -> bool:
+    return len(kafka.read_topic("feedback")) > before
 
 
 @pytest.mark.apache_kafka
 def test_a_joiner_that_is_killed_again_and_again_publishes_nothing_twice(
     apache_kafka: ApacheKafka, topic_prefix: str, tmp_path: Path, seed: int
 ) -> None:
-    kafka, log = Kafka(apache_kafka, topic_prefix), shop(seed)
+    kafka, log = JoinerTopics(apache_kafka, topic_prefix), simulate_shop(seed)
     process = JoinerProcess(kafka, tmp_path / "joiner.log")
     try:
         for begin, end in ((0, 400), (400, 800), (800, 1200)):
-            kafka.send(parts(parts(log, begin)[1], end)[0])
+            kafka.send(split_at(split_at(log, begin)[1], end)[0])
             process.start()
-            process.eventually(partial(grown, kafka, len(kafka.read("feedback"))))
+            process.wait_for(partial(has_grown, kafka, len(kafka.read_topic("feedback"))))
             process.kill()
-        kafka.send(parts(log, 1200)[1])
+        kafka.send(split_at(log, 1200)[1])
         process.start()
-        process.eventually(lambda: {ident: e.labels for ident, e in kafka.newest().items()} == truth(log))
+        process.wait_for(
+            lambda: {ident: e.labels for ident, e in kafka.read_newest_examples().items()} == expected_labels(log)
+        )
     finally:
         process.kill()
 
-    examples, judgements = kafka.examples(), kafka.judgements()
+    examples, judgements = kafka.read_examples(), kafka.read_judgements()
     assert len(examples) == len({(e.example_id, e.revision) for e in examples})
     assert len(judgements) == len({(j.judged_event_id, j.event_id) for j in judgements})

@@ -2,28 +2,28 @@
 
 import pytest
 
-from worker.flood import Flood, TooManyDeadLetters
+from worker.flood import DeadLetterBreaker, TooManyDeadLetters
 
 
 def test_a_whole_window_with_its_share_of_bad_records_passes() -> None:
-    Flood(share_max=0.5, window=100).note(100, 50)
+    DeadLetterBreaker(share_max=0.5, window=100).record(100, 50)
 
 
 def test_one_more_stops_the_worker_and_says_what_was_found() -> None:
     with pytest.raises(TooManyDeadLetters, match=r"At most 50% .* Found 51 of the last 100"):
-        Flood(share_max=0.5, window=100).note(100, 51)
+        DeadLetterBreaker(share_max=0.5, window=100).record(100, 51)
 
 
 def test_nothing_is_said_before_a_window_is_whole() -> None:
-    flood = Flood(share_max=0.5, window=100)
+    flood = DeadLetterBreaker(share_max=0.5, window=100)
 
-    flood.note(99, 99)
+    flood.record(99, 99)
     with pytest.raises(TooManyDeadLetters):
-        flood.note(1, 0)
+        flood.record(1, 0)
 
 
 def test_a_window_remembers_nothing_of_the_one_before() -> None:
-    flood = Flood(share_max=0.5, window=100)
+    flood = DeadLetterBreaker(share_max=0.5, window=100)
 
-    flood.note(100, 50)
-    flood.note(100, 50)
+    flood.record(100, 50)
+    flood.record(100, 50)

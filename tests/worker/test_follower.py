@@ -8,71 +8,76 @@ import pytest
 from confluent_kafka import Producer
 
 from contract.errors import Unavailable
-from contract.settings import Kafka
+from contract.settings import KafkaSettings
 from demo.servers.apache_kafka import ApacheKafka
-from tests.conftest import Broker
-from tests.worker.topics import Sender
-from worker.follower import Follower, Log
-from worker.intake import Place
+from tests.conftest import KafkaBroker
+from tests.worker.topics import BlockingProducer
+from worker.follower import LogReader, TopicTailer
+from worker.intake import TopicPartition
 
-WITHIN_S = 30.0
+TIMEOUT_S = 30.0
 T = TypeVar("T")
 
 
-def settings(broker: Broker) -> Kafka:
-    return Kafka(bootstrap_servers=broker.bootstrap, group_prefix="follower")
+def make_settings(broker: KafkaBroker) -> KafkaSettings:
+    return KafkaSettings(bootstrap_servers=broker.bootstrap, group_prefix="follower")
 
 
-def until(done: Callable[[], bool], step: Callable[[], object]) -> None:
-    deadline = time.monotonic() + WITHIN_S
-    while not done():
+def run_until(condition: Callable[[], bool], step: Callable[[], object]) -> None:
+    deadline = time.monotonic() + TIMEOUT_S
+    while not condition():
         assert time.monotonic() < deadline, "It should be done by now."
         step()
 
 
-def send(broker: Broker, topic: str, *values: bytes, partition: int = 0) -> None:
-    Sender(broker.bootstrap).send(topic, [("key", value) for value in values], partition=partition)
+def send(broker: KafkaBroker, topic: str, *values: bytes, partition: int = 0) -> None:
+    BlockingProducer(broker.bootstrap).send(topic, [("key", value) for value in values], partition=partition)
 
 
-def send_in_transaction(broker: Broker, topic: str, *values: bytes) -> None:
+def send_in_transaction(broker: KafkaBroker, topic: str, *values: bytes) -> None:
     """Records, and behind them the marker of their transaction."""
     producer = Producer({"bootstrap.servers": broker.bootstrap, "transactional.id": topic, "log_level": 0})
-    producer.init_transactions(WITHIN_S)
+    producer.init_transactions(TIMEOUT_S)
     producer.begin_transaction()
     for value in values:
         producer.produce(topic, value, "key", partition=0)
-    producer.commit_transaction(WITHIN_S)
+    producer.commit_transaction(TIMEOUT_S)
 
 
 @pytest.fixture
-def log(broker: Broker) -> Log:
-    return Log(kafka=settings(broker))
+def log(broker: KafkaBroker) -> LogReader:
+    return LogReader(kafka=make_settings(broker))
 
 
-def test_a_log_is_read_up_to_its_ends_and_no_further(broker: Broker, topic: str, log: Log) -> None:
+def test_a_log_is_read_up_to_its_ends_and_no_further(broker: KafkaBroker, topic: str, log: LogReader) -> None:
     # given
     send(broker, topic, *(b"%d" % n for n in range(10)), partition=0)
     send(broker, topic, b"a", b"b", partition=1)
     send(broker, topic, b"never", partition=2)
     # when
-    read = [record for records in log.read({Place(topic, 0): 7, Place(topic, 1): 2}) for record in records]
+    read = [
+        record for records in log.read({TopicPartition(topic, 0): 7, TopicPartition(topic, 1): 2}) for record in records
+    ]
     # then
-    assert [r.value for r in read if r.place.partition == 0] == [b"%d" % n for n in range(7)]
-    assert [(r.place.partition, r.offset, r.value) for r in read if r.place.partition] == [(1, 0, b"a"), (1, 1, b"b")]
+    assert [r.value for r in read if r.topic_partition.partition == 0] == [b"%d" % n for n in range(7)]
+    assert [(r.topic_partition.partition, r.offset, r.value) for r in read if r.topic_partition.partition] == [
+        (1, 0, b"a"),
+        (1, 1, b"b"),
+    ]
     log.close()
 
 
-def test_nothing_is_read_of_no_partitions(log: Log) -> None:
+def test_nothing_is_read_of_no_partitions(log: LogReader) -> None:
     assert list(log.read({})) == []
     log.close()
 
 
-def test_extents_are_told_of_topics_that_exist(broker: Broker, topic: str, log: Log) -> None:
+def test_extents_are_told_of_topics_that_exist(broker: KafkaBroker, topic: str, log: LogReader) -> None:
     # given
     send(broker, topic, b"a", b"b", partition=1)
     # then
-    extents = log.extents([topic])
-    assert {place.partition: extent for place, extent in extents.items()} == {
+    extents = log.fetch_offset_ranges([topic])
+    assert {partition.partition: extent for partition, extent in extents.items()} == {
         0: (0, 0),
         1: (0, 2),
         2: (0, 0),
@@ -84,22 +89,22 @@ def test_extents_are_told_of_topics_that_exist(broker: Broker, topic: str, log: 
 def test_a_kafka_that_is_away_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
     # given
     monkeypatch.setattr("worker.follower.TIMEOUT_S", 0.2)
-    log = Log(kafka=Kafka(bootstrap_servers="127.0.0.1:1"))
+    log = LogReader(kafka=KafkaSettings(bootstrap_servers="127.0.0.1:1"))
     # then
     with pytest.raises(Unavailable, match="topics' ends"):
-        log.extents(["orders"])
+        log.fetch_offset_ranges(["orders"])
     log.close()
 
 
 def test_a_log_that_falls_silent_before_its_end_is_unavailable(
-    broker: Broker, topic: str, log: Log, monkeypatch: pytest.MonkeyPatch
+    broker: KafkaBroker, topic: str, log: LogReader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # given
-    monkeypatch.setattr("worker.follower.SILENCE_S", 0.3)
+    monkeypatch.setattr("worker.follower.IDLE_TIMEOUT_S", 0.3)
     send(broker, topic, b"a")
     # then
     with pytest.raises(Unavailable, match="should go on"):
-        list(log.read({Place(topic, 0): 2}))
+        list(log.read({TopicPartition(topic, 0): 2}))
     log.close()
 
 
@@ -109,10 +114,10 @@ def test_a_log_that_ends_with_a_marker_is_read_to_its_end(apache_kafka: ApacheKa
     topic = f"{topic_prefix}topic"
     apache_kafka.create_topics({topic: 1})
     send_in_transaction(apache_kafka, topic, b"a", b"b")
-    log = Log(kafka=settings(apache_kafka))
+    log = LogReader(kafka=make_settings(apache_kafka))
     # when
-    extent = log.extents([topic])[Place(topic, 0)]
-    read = [record.value for records in log.read({Place(topic, 0): extent.high}) for record in records]
+    extent = log.fetch_offset_ranges([topic])[TopicPartition(topic, 0)]
+    read = [record.value for records in log.read({TopicPartition(topic, 0): extent.high}) for record in records]
     # then
     assert extent == (0, 3)
     assert read == [b"a", b"b"]
@@ -125,27 +130,27 @@ def test_who_follows_is_at_the_end_where_that_is_a_marker(apache_kafka: ApacheKa
     topic = f"{topic_prefix}topic"
     apache_kafka.create_topics({topic: 1})
     send_in_transaction(apache_kafka, topic, b"a", b"b")
-    follower, found = Follower(kafka=settings(apache_kafka), topics=[topic]), list[bytes | None]()
+    follower, actual = TopicTailer(kafka=make_settings(apache_kafka), topics=[topic]), list[bytes | None]()
     follower.open()
-    assert follower.behind == 1
+    assert follower.partitions_behind == 1
     # when
-    until(lambda: not follower.behind, lambda: found.extend(r.value for r in follower.poll(10, 50)))
+    run_until(lambda: not follower.partitions_behind, lambda: actual.extend(r.value for r in follower.poll(10, 50)))
     # then
-    assert found == [b"a", b"b"]
+    assert actual == [b"a", b"b"]
     # and it goes on
     send(apache_kafka, topic, b"c")
-    until(lambda: len(found) == 3, lambda: found.extend(r.value for r in follower.poll(10, 50)))
+    run_until(lambda: len(actual) == 3, lambda: actual.extend(r.value for r in follower.poll(10, 50)))
     follower.close()
 
 
-def test_who_follows_reads_what_comes_later(broker: Broker, topic: str) -> None:
+def test_who_follows_reads_what_comes_later(broker: KafkaBroker, topic: str) -> None:
     # given
     send(broker, topic, b"a")
-    follower, found = Follower(kafka=settings(broker), topics=[topic]), list[bytes | None]()
+    follower, actual = TopicTailer(kafka=make_settings(broker), topics=[topic]), list[bytes | None]()
     follower.open()
-    until(lambda: not follower.behind, lambda: found.extend(r.value for r in follower.poll(10, 50)))
+    run_until(lambda: not follower.partitions_behind, lambda: actual.extend(r.value for r in follower.poll(10, 50)))
     # when
     send(broker, topic, b"b", partition=3)
     # then
-    until(lambda: found == [b"a", b"b"], lambda: found.extend(r.value for r in follower.poll(10, 50)))
+    run_until(lambda: actual == [b"a", b"b"], lambda: actual.extend(r.value for r in follower.poll(10, 50)))
     follower.close()

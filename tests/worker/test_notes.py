@@ -2,106 +2,106 @@
 
 import pytest
 
-from tests.contract.joining.shop import FEEDBACK, FRAUD, at, label, row
-from worker.intake import Place
-from worker.notes import NONE, Note, read, write
-from worker.waiting import Waiting
+from tests.contract.joining.shop import FEEDBACK, FRAUD, make_label, make_row, minutes_to_ms
+from worker.intake import TopicPartition
+from worker.notes import EMPTY_METADATA, CommitMetadata, decode_metadata, encode_metadata
+from worker.waiting import PartitionedJoiner
 
-SCORED, LABELS = Place("shop.scored", 0), Place("shop.labels", 0)
+SCORED, LABELS = TopicPartition("shop.scored", 0), TopicPartition("shop.labels", 0)
 WINDOW = 20 * 60  # minutes
 
 
-def waiting() -> Waiting:
-    made = Waiting(feedback=FEEDBACK, tasks=[FRAUD])
-    made.follow([SCORED])
+def make_joiner() -> PartitionedJoiner:
+    made = PartitionedJoiner(feedback=FEEDBACK, tasks=[FRAUD])
+    made.add_partitions([SCORED])
     return made
 
 
 def test_a_note_is_read_as_it_was_written() -> None:
-    note = Note({"fraud": 3}, 17, 1_764_000_000_000, 1_763_000_000_000)
+    note = CommitMetadata({"fraud": 3}, 17, 1_764_000_000_000, 1_763_000_000_000)
 
-    assert read(write(note)) == note
-    assert read(write(NONE)) == read("") == NONE
+    assert decode_metadata(encode_metadata(note)) == note
+    assert decode_metadata(encode_metadata(EMPTY_METADATA)) == decode_metadata("") == EMPTY_METADATA
 
 
 @pytest.mark.parametrize("text", ["somebody", "[1]", '{"orphans": {"fraud": "many"}}', "\x00"])
 def test_a_note_that_somebody_else_has_written_is_none(text: str) -> None:
-    assert read(text) == NONE
+    assert decode_metadata(text) == EMPTY_METADATA
 
 
 def test_a_note_is_short_however_many_tasks_there_are() -> None:
-    note = Note({f"task-{n}" * 4: 10**9 for n in range(20)}, 10**15, 10**13, 10**13)
+    note = CommitMetadata({f"task-{n}" * 4: 10**9 for n in range(20)}, 10**15, 10**13, 10**13)
 
-    assert len(write(note)) < 4_096  # what a broker takes by default
+    assert len(encode_metadata(note)) < 4_096  # what a broker takes by default
 
 
 def test_a_row_that_was_done_with_is_not_joined_again() -> None:
     # given a life that closed an order, and whose label came before a row that is still open
-    first = waiting()
-    first.give(SCORED, 0, row("order", "open", 60))
-    first.give(SCORED, 1, row("order", "done", 0))
-    first.give(SCORED, 2, row("click", "c", WINDOW + 20))
+    first = make_joiner()
+    first.push(SCORED, 0, make_row("order", "open", 60))
+    first.push(SCORED, 1, make_row("order", "done", 0))
+    first.push(SCORED, 2, make_row("click", "c", WINDOW + 20))
     assert [e.example_id for e in first.advance(()).examples] == ["done"]
-    notes = first.notes({})
-    assert notes == {SCORED: Note({}, 3, at(60), at(5))}
+    notes = first.commit_metadata({})
+    assert notes == {SCORED: CommitMetadata({}, 3, minutes_to_ms(60), minutes_to_ms(5))}
     # when the next one reads from there
-    second = waiting()
-    second.resume(notes)
-    second.give(SCORED, 0, row("order", "open", 60))
-    second.give(SCORED, 1, row("order", "done", 0))
-    second.give(SCORED, 2, row("click", "c", WINDOW + 70))
+    second = make_joiner()
+    second.restore(notes)
+    second.push(SCORED, 0, make_row("order", "open", 60))
+    second.push(SCORED, 1, make_row("order", "done", 0))
+    second.push(SCORED, 2, make_row("click", "c", WINDOW + 70))
     # then
     assert [e.example_id for e in second.advance(()).examples] == ["open"]
 
 
 def test_a_row_that_is_late_and_was_not_read_before_is_joined() -> None:
-    life = waiting()
-    life.resume({SCORED: Note({}, 3, at(60))})
+    life = make_joiner()
+    life.restore({SCORED: CommitMetadata({}, 3, minutes_to_ms(60))})
 
-    life.give(SCORED, 3, row("order", "late", 0))
-    life.give(LABELS, 0, label(5, 1, of="late"))
+    life.push(SCORED, 3, make_row("order", "late", 0))
+    life.push(LABELS, 0, make_label(5, 1, judged_event_id="late"))
 
     assert [e.example_id for e in life.advance(()).examples] == ["late"]
 
 
 def test_a_life_that_has_not_caught_up_hands_on_what_it_was_told() -> None:
-    life = waiting()
-    told = {SCORED: Note({"fraud": 1}, 3, at(60))}
-    life.resume(told)
+    life = make_joiner()
+    told = {SCORED: CommitMetadata({"fraud": 1}, 3, minutes_to_ms(60))}
+    life.restore(told)
 
-    life.give(SCORED, 0, row("order", "o", 70))
-    assert life.notes({"fraud": 2}) == {SCORED: Note({"fraud": 2}, 3, at(60))}
+    life.push(SCORED, 0, make_row("order", "o", 70))
+    assert life.commit_metadata({"fraud": 2}) == {SCORED: CommitMetadata({"fraud": 2}, 3, minutes_to_ms(60))}
 
-    life.give(SCORED, 3, row("order", "p", 80))
-    assert life.notes({"fraud": 2}) == {SCORED: Note({"fraud": 2}, 4, at(70))}
+    life.push(SCORED, 3, make_row("order", "p", 80))
+    assert life.commit_metadata({"fraud": 2}) == {SCORED: CommitMetadata({"fraud": 2}, 4, minutes_to_ms(70))}
 
 
 def test_where_nothing_is_open_all_that_was_read_is_done_with() -> None:
-    life = waiting()
+    life = make_joiner()
 
-    life.give(SCORED, 0, row("click", "c", 10))
+    life.push(SCORED, 0, make_row("click", "c", 10))
 
-    assert life.notes({}) == {SCORED: Note({}, 1, at(10) + 1)}
+    assert life.commit_metadata({}) == {SCORED: CommitMetadata({}, 1, minutes_to_ms(10) + 1)}
 
 
 def test_an_order_that_was_done_with_is_not_called_honest_because_its_early_label_is_not_read_again() -> None:
     # given two orders whose labels are dated before them; the first one is closed, the second one open
-    first = waiting()
-    first.give(LABELS, 0, label(94, 1, of="done"))
-    first.give(SCORED, 0, row("order", "done", 100))
-    first.give(LABELS, 1, label(95, 1, of="open"))
-    first.give(SCORED, 1, row("order", "open", 104))
-    first.give(SCORED, 2, row("click", "c", WINDOW + 117))
-    first.give(LABELS, 2, label(WINDOW + 117, 1, of="gone"))
+    first = make_joiner()
+    first.push(LABELS, 0, make_label(94, 1, judged_event_id="done"))
+    first.push(SCORED, 0, make_row("order", "done", 100))
+    first.push(LABELS, 1, make_label(95, 1, judged_event_id="open"))
+    first.push(SCORED, 1, make_row("order", "open", 104))
+    first.push(SCORED, 2, make_row("click", "c", WINDOW + 117))
+    first.push(LABELS, 2, make_label(WINDOW + 117, 1, judged_event_id="gone"))
     assert {e.example_id for e in first.advance(()).examples} == {"done", "open"}
-    assert first.positions() == {SCORED: 0, LABELS: 1}
+    assert first.safe_offsets() == {SCORED: 0, LABELS: 1}
     # when the next life reads from there
-    second = waiting()
-    second.resume(first.notes({}))
-    second.give(SCORED, 0, row("order", "done", 100))
-    second.give(LABELS, 1, label(95, 1, of="open"))
-    second.give(SCORED, 1, row("order", "open", 104))
-    second.give(SCORED, 2, row("click", "c", WINDOW + 117))
-    second.give(LABELS, 2, label(WINDOW + 117, 1, of="gone"))
+    second = make_joiner()
+    second.restore(first.commit_metadata({}))
+    second.push(SCORED, 0, make_row("order", "done", 100))
+    second.push(LABELS, 1, make_label(95, 1, judged_event_id="open"))
+    second.push(SCORED, 1, make_row("order", "open", 104))
+    second.push(SCORED, 2, make_row("click", "c", WINDOW + 117))
+    second.push(LABELS, 2, make_label(WINDOW + 117, 1, judged_event_id="gone"))
     # then
     assert {e.example_id for e in second.advance(()).examples} == {"open"}

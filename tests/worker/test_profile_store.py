@@ -10,7 +10,7 @@ import pytest
 from contract.errors import StaleState
 from contract.hashing import BUCKETS, bucket_of
 from contract.profiles import RECORD, new_slice, profile_key
-from worker.profile_store import TTL_MS, RedisProfiles, source_name
+from worker.profile_store import TTL_MS, RedisProfileStore, source_name
 from worker.redis_client import RedisClient
 
 USER = "user:ü"
@@ -26,11 +26,11 @@ def client(redis_url: str) -> Iterator[RedisClient]:
 
 
 @pytest.fixture
-def profiles(client: RedisClient) -> RedisProfiles:
-    return RedisProfiles(client=client, prefix="shop:")
+def profiles(client: RedisClient) -> RedisProfileStore:
+    return RedisProfileStore(client=client, prefix="shop:")
 
 
-def test_a_slice_and_its_position_stand_where_the_docs_say(profiles: RedisProfiles, client: RedisClient) -> None:
+def test_a_slice_and_its_position_stand_where_the_docs_say(profiles: RedisProfileStore, client: RedisClient) -> None:
     # when
     profiles.merge({USER: {"orders/3": SLICE}}, {}, {BUCKET: {"orders/3": 7}})
     # then
@@ -41,7 +41,7 @@ def test_a_slice_and_its_position_stand_where_the_docs_say(profiles: RedisProfil
 
 
 def test_profiles_expire_when_nobody_writes_them_and_positions_never(
-    profiles: RedisProfiles, client: RedisClient
+    profiles: RedisProfileStore, client: RedisClient
 ) -> None:
     # given
     profiles.merge({USER: {"orders/3": SLICE}}, {}, {BUCKET: {"orders/3": 1}})
@@ -51,13 +51,15 @@ def test_profiles_expire_when_nobody_writes_them_and_positions_never(
     # when it is written again after some time, and after a long time
     for left, refreshed in ((0.99, False), (0.5, True)):
         client.pipeline([("PEXPIRE", key, round(TTL_MS * left))])
-        at = profiles.merged(["orders/3"])
+        at = profiles.merged_offsets(["orders/3"])
         profiles.merge({USER: {"orders/3": OTHER}}, at, {BUCKET: {"orders/3": at[BUCKET]["orders/3"] + 1}})
         # then
         assert (client.pipeline([("PTTL", key)])[0] > 0.995 * TTL_MS) == refreshed
 
 
-def test_a_flush_of_the_scripts_costs_neither_reads_nor_writes(profiles: RedisProfiles, client: RedisClient) -> None:
+def test_a_flush_of_the_scripts_costs_neither_reads_nor_writes(
+    profiles: RedisProfileStore, client: RedisClient
+) -> None:
     # given
     profiles.merge({USER: {"orders/3": SLICE}}, {}, {BUCKET: {"orders/3": 1}})
     # when
@@ -68,7 +70,7 @@ def test_a_flush_of_the_scripts_costs_neither_reads_nor_writes(profiles: RedisPr
     assert list(profiles.read([USER, "user:nobody"])) == [{"orders/3": OTHER}, {}]
 
 
-def test_a_flush_of_everything_is_noticed_by_the_next_write(profiles: RedisProfiles, client: RedisClient) -> None:
+def test_a_flush_of_everything_is_noticed_by_the_next_write(profiles: RedisProfileStore, client: RedisClient) -> None:
     # given
     profiles.merge({}, {}, {bucket: {"orders/3": 1} for bucket in range(BUCKETS)})
     # when
@@ -79,11 +81,11 @@ def test_a_flush_of_everything_is_noticed_by_the_next_write(profiles: RedisProfi
     assert client.pipeline([("DBSIZE",)]) == [0]
 
 
-def test_no_source_is_no_question(profiles: RedisProfiles) -> None:
-    assert profiles.merged([]) == {bucket: {} for bucket in range(BUCKETS)}
+def test_no_source_is_no_question(profiles: RedisProfileStore) -> None:
+    assert profiles.merged_offsets([]) == {bucket: {} for bucket in range(BUCKETS)}
 
 
-def test_many_entities_are_read_in_the_order_asked(profiles: RedisProfiles) -> None:
+def test_many_entities_are_read_in_the_order_asked(profiles: RedisProfileStore) -> None:
     # given
     users = [f"user:{n}" for n in range(300)]
     after = {bucket: {"orders/0": 1} for bucket in range(BUCKETS)}
@@ -106,7 +108,7 @@ def test_a_source_is_named_by_its_topic_s_id_where_that_is_known(topic_id: str |
 
 
 def test_a_slice_that_is_refused_half_way_leaves_its_bucket_unmerged(
-    profiles: RedisProfiles, client: RedisClient
+    profiles: RedisProfileStore, client: RedisClient
 ) -> None:
     # given a key that somebody has given another type
     client.pipeline([("SET", f"shop:{profile_key(USER)}", "no hash")])
@@ -118,14 +120,14 @@ def test_a_slice_that_is_refused_half_way_leaves_its_bucket_unmerged(
 
 
 def test_what_to_run_names_the_keys_of_unreadable_profiles_and_no_others(
-    profiles: RedisProfiles, client: RedisClient
+    profiles: RedisProfileStore, client: RedisClient
 ) -> None:
     # given
     whole = bytes(new_slice().tobytes())
     client.pipeline([("HSET", f"shop:{profile_key(USER)}", "orders/3", whole[:-1])])
     profiles.merge({"user:v": {"orders/3": whole}}, {}, {bucket_of("user:v"): {"orders/3": 7}})
     # when
-    said = profiles.remedy([USER, "user:v"])
+    said = profiles.suggest_repair([USER, "user:v"])
     # then
     assert f"redis-cli DEL 'shop:merged:{{{BUCKET}}}' 'shop:{profile_key(USER)}';" in said
     assert "user:v" not in said

@@ -1,19 +1,19 @@
 """A recount makes of a log what workers make of it, for some entities and up to some offsets."""
 
-from contract.memory import MemoryProfiles
+from contract.memory import InMemoryProfileStore
 from contract.touches import Arrival
-from tests.oracle.feeding import Feeder, entities_of, slices_of
-from tests.oracle.logs import random_log
-from worker.recount import Logged, Recount
+from tests.oracle.feeding import ProfileFeeder, list_entities, read_slices
+from tests.oracle.logs import make_random_log
+from worker.recount import Recomputation, TimedArrival
 
 
-def logged(arrivals: list[Arrival]) -> list[Logged]:
-    return [Logged(arrival, 1_000 + arrival.offset) for arrival in arrivals]
+def make_timed_arrivals(arrivals: list[Arrival]) -> list[TimedArrival]:
+    return [TimedArrival(arrival, 1_000 + arrival.offset) for arrival in arrivals]
 
 
-def recounted(arrivals: list[Arrival], wanted: set[str], limits: dict[tuple[str, str], int]) -> Recount:
-    recount = Recount(wanted=wanted.__contains__, limit=lambda *pair: limits.get(pair, 10**9))
-    log = logged(arrivals)
+def recompute(arrivals: list[Arrival], wanted: set[str], limits: dict[tuple[str, str], int]) -> Recomputation:
+    recount = Recomputation(wanted=wanted.__contains__, limit=lambda *pair: limits.get(pair, 10**9))
+    log = make_timed_arrivals(arrivals)
     for start in range(0, len(log), 70):
         recount.add(log[start : start + 70])
     return recount
@@ -21,28 +21,28 @@ def recounted(arrivals: list[Arrival], wanted: set[str], limits: dict[tuple[str,
 
 def test_the_recount_of_some_entities_is_what_one_pass_over_all_leaves(seed: int) -> None:
     # given
-    arrivals = random_log(seed, 600)
-    store, entities = MemoryProfiles(), entities_of(arrivals)
-    Feeder(store).feed(arrivals)
+    arrivals = make_random_log(seed, 600)
+    store, entities = InMemoryProfileStore(), list_entities(arrivals)
+    ProfileFeeder(store).feed(arrivals)
     wanted = set(entities[::3])
     # when
-    recount = recounted(arrivals, wanted, {})
+    recount = recompute(arrivals, wanted, {})
     # then
-    assert recount.slices == slices_of(store, [entity for entity in entities if entity in wanted])
+    assert recount.slices == read_slices(store, [entity for entity in entities if entity in wanted])
 
 
 def test_a_slice_is_recounted_up_to_its_limit_and_others_beyond(seed: int) -> None:
     # given one slice that ends in the middle of its log
-    arrivals = random_log(seed, 600)
+    arrivals = make_random_log(seed, 600)
     entity, source = "user:u1", "orders/0"
     middle = [a.offset for a in arrivals if a.source == source][20]
     earlier = [a for a in arrivals if a.source != source or a.offset <= middle]
-    part, whole, entities = MemoryProfiles(), MemoryProfiles(), entities_of(arrivals)
-    Feeder(part).feed(earlier)
-    Feeder(whole).feed(arrivals)
+    part, whole, entities = InMemoryProfileStore(), InMemoryProfileStore(), list_entities(arrivals)
+    ProfileFeeder(part).feed(earlier)
+    ProfileFeeder(whole).feed(arrivals)
     assert part.slices[entity][source] != whole.slices[entity][source]
     # when
-    recount = recounted(arrivals, set(entities), {(entity, source): middle})
+    recount = recompute(arrivals, set(entities), {(entity, source): middle})
     # then
     assert recount.slices.pop(entity) == {**whole.slices[entity], source: part.slices[entity][source]}
     assert recount.slices == {other: slices for other, slices in whole.slices.items() if other != entity}
@@ -50,17 +50,17 @@ def test_a_slice_is_recounted_up_to_its_limit_and_others_beyond(seed: int) -> No
 
 def test_a_slice_of_which_nothing_may_be_folded_is_not_there(seed: int) -> None:
     # given
-    arrivals = random_log(seed, 200)
+    arrivals = make_random_log(seed, 200)
     limits = {("user:u1", source): -1 for source in {arrival.source for arrival in arrivals}}
     # then
-    assert recounted(arrivals, {"user:u1"}, limits).slices == {}
+    assert recompute(arrivals, {"user:u1"}, limits).slices == {}
 
 
 def test_when_kafka_was_given_the_last_event_of_a_slice_is_known(seed: int) -> None:
     # given
-    arrivals = [a for a in random_log(seed, 600) if a.source == "clicks/0"]
+    arrivals = [a for a in make_random_log(seed, 600) if a.source == "clicks/0"]
     # when
-    recount = recounted(arrivals, {"user:u1"}, {})
+    recount = recompute(arrivals, {"user:u1"}, {})
     # then
     last = max(a.offset for a in arrivals if getattr(a.event, "user_id", "") == "u1")
     assert recount.last_kafka_ms == {("user:u1", "clicks/0"): 1_000 + last}

@@ -9,174 +9,178 @@ import pytest
 from confluent_kafka.admin import AdminClient
 
 from contract.errors import LostLog, StaleState
-from contract.memory import Merged
+from contract.memory import MergedOffsets
 from contract.slices import Slices
 from demo.servers.redis_server import RedisServer
-from tests.conftest import Broker
-from tests.worker.lives import Died, Fate, Life, eventually
-from tests.worker.stage import Stage
+from tests.conftest import KafkaBroker
+from tests.worker.lives import InProcessWorker, StepEvent, WorkerKilled, wait_until
+from tests.worker.stage import WorkerEnvironment
 from worker import metrics
 
 
-def recoveries() -> float:
+def read_recoveries() -> float:
     return float(metrics.RECOVERIES.labels("StaleState")._value.get())
 
 
-def decided_once(stage: Stage, sent: set[str]) -> bool:
-    return Counter(decision.event_id for decision in stage.decisions()) == Counter(sent)
+def is_decided_once(stage: WorkerEnvironment, sent: set[str]) -> bool:
+    return Counter(decision.event_id for decision in stage.read_decisions()) == Counter(sent)
 
 
-def test_a_flush_of_redis_in_any_moment_loses_nothing_and_repeats_nothing(apache_stage: Stage, seed: int) -> None:
+def test_a_flush_of_redis_in_any_moment_loses_nothing_and_repeats_nothing(
+    apache_stage: WorkerEnvironment, seed: int
+) -> None:
     # given a Redis that is emptied before a read, between a claim and its publication, before a merge, and at rest
     stage = apache_stage
     flush = partial(stage.redis.pipeline, [("FLUSHALL",)])
-    sent, before = stage.send_orders(seed, 40), recoveries()
-    with Life(stage, fates=[Fate("read", 2, flush), Fate("publish", 5, flush), Fate("merge", 8, flush)]) as life:
-        life.finish(stage.ends("orders"))
+    sent, before = stage.send_orders(seed, 40), read_recoveries()
+    with InProcessWorker(
+        stage, step_events=[StepEvent("read", 2, flush), StepEvent("publish", 5, flush), StepEvent("merge", 8, flush)]
+    ) as life:
+        life.process_all(stage.end_offsets("orders"))
         flush()
         sent |= stage.send_orders(seed, 10, first=40)
         # when
-        life.finish(stage.ends("orders"))
+        life.process_all(stage.end_offsets("orders"))
     # then
-    assert recoveries() >= before + 4
-    assert decided_once(stage, sent)
-    assert stage.differences("orders") == []
+    assert read_recoveries() >= before + 4
+    assert is_decided_once(stage, sent)
+    assert stage.find_differences("orders") == []
 
 
 def test_a_failover_that_lost_the_last_writes_is_made_up_for(
-    apache_kafka: Broker, topic_prefix: str, seed: int
+    apache_kafka: KafkaBroker, topic_prefix: str, seed: int
 ) -> None:
     with RedisServer() as server:
         # given a Redis of which a copy was kept after some orders
-        stage = Stage(broker=apache_kafka, redis_url=server.url, prefix=topic_prefix)
+        stage = WorkerEnvironment(broker=apache_kafka, redis_url=server.url, prefix=topic_prefix)
         sent = stage.send_orders(seed, 20)
-        with Life(stage) as life:
-            life.finish(stage.ends("orders"))
+        with InProcessWorker(stage) as life:
+            life.process_all(stage.end_offsets("orders"))
             stage.redis.pipeline([("SAVE",)])
             sent |= stage.send_orders(seed, 20, first=20)
-            life.finish(stage.ends("orders"))
+            life.process_all(stage.end_offsets("orders"))
             # when it dies, comes back with the copy, and more orders come
             server.kill()
             server.start()
             sent |= stage.send_orders(seed, 10, first=40)
-            life.finish(stage.ends("orders"))
+            life.process_all(stage.end_offsets("orders"))
         # then
-        assert decided_once(stage, sent)
-        assert stage.differences("orders") == []
+        assert is_decided_once(stage, sent)
+        assert stage.find_differences("orders") == []
         stage.close()
 
 
 def test_a_worker_that_lost_its_state_and_whose_log_is_gone_stops_unless_told_to_accept(
-    apache_stage: Stage, seed: int
+    apache_stage: WorkerEnvironment, seed: int
 ) -> None:
     # given a log of which the first records were removed after they had been merged
     stage = apache_stage
     stage.send_orders(seed, 40)
-    with Life(stage) as life:
-        life.finish(stage.ends("orders"))
+    with InProcessWorker(stage) as life:
+        life.process_all(stage.end_offsets("orders"))
     stage.remove_records("orders", below=3)
-    with Life(stage) as life:
-        life.finish(stage.ends("orders"))
+    with InProcessWorker(stage) as life:
+        life.process_all(stage.end_offsets("orders"))
     # when Redis loses all
     stage.redis.pipeline([("FLUSHALL",)])
     # then
-    stopping = Life(stage)
+    stopping = InProcessWorker(stage)
     with stopping, pytest.raises(LostLog, match=r"first 3 gone: set worker\.on_lost_log"):
-        stopping.work_until(lambda: False)
-    lost = metrics.LOST_RECORDS._value.get()
-    with Life(stage.accepting_loss()) as accepting:
-        accepting.finish(stage.ends("orders"))
-    assert metrics.LOST_RECORDS._value.get() == lost + 3 * len(stage.ends("orders"))
+        stopping.run_until(lambda: False)
+    lost = metrics.LOST_LOG_RECORDS._value.get()
+    with InProcessWorker(stage.with_accepted_loss()) as accepting:
+        accepting.process_all(stage.end_offsets("orders"))
+    assert metrics.LOST_LOG_RECORDS._value.get() == lost + 3 * len(stage.end_offsets("orders"))
     # and once it is accepted, it is no loss any more
-    with Life(stage) as life:
-        life.finish(stage.ends("orders"))
+    with InProcessWorker(stage) as life:
+        life.process_all(stage.end_offsets("orders"))
 
 
-def test_the_late_merge_of_a_zombie_is_refused(apache_stage: Stage, seed: int) -> None:
+def test_the_late_merge_of_a_zombie_is_refused(apache_stage: WorkerEnvironment, seed: int) -> None:
     # given a worker that hangs with a merge on its way, and another one that has taken over
     stage = apache_stage
     sent = stage.send_orders(seed, 30)
-    on_its_way = list[tuple[Mapping[str, Slices], Merged, Merged]]()
+    on_its_way = list[tuple[Mapping[str, Slices], MergedOffsets, MergedOffsets]]()
 
-    def hang(writes: Mapping[str, Slices], expected: Merged, after: Merged) -> None:
+    def hang(writes: Mapping[str, Slices], expected: MergedOffsets, after: MergedOffsets) -> None:
         on_its_way.append((writes, copy.deepcopy(expected), after))
-        raise Died
+        raise WorkerKilled
 
-    zombie = Life(stage, "zombie")
-    zombie.mark.fates.append(Fate("merge", 2, lambda: setattr(zombie.profiles, "merge", hang)))
-    zombie.live_and_die()
-    with Life(stage, "owner") as owner:
-        owner.finish(stage.ends("orders"))
+    zombie = InProcessWorker(stage, "zombie")
+    zombie.mark.events.append(StepEvent("merge", 2, lambda: setattr(zombie.profiles, "merge", hang)))
+    zombie.run_until_killed()
+    with InProcessWorker(stage, "owner") as owner:
+        owner.process_all(stage.end_offsets("orders"))
     # when
     ((writes, expected, after),) = on_its_way
     with pytest.raises(StaleState, match="should be merged as this worker left them"):
-        stage.profiles().merge(writes, expected, after)
+        stage.open_profiles().merge(writes, expected, after)
     # then
     assert writes
-    assert stage.differences("orders") == []
-    assert decided_once(stage, sent)
+    assert stage.find_differences("orders") == []
+    assert is_decided_once(stage, sent)
 
 
-def test_a_worker_notices_that_a_zombie_has_merged_before_it(apache_stage: Stage, seed: int) -> None:
+def test_a_worker_notices_that_a_zombie_has_merged_before_it(apache_stage: WorkerEnvironment, seed: int) -> None:
     # given a merge that is carried out, but of which the worker was never told, as after a timeout
     stage = apache_stage
-    sent, before = stage.send_orders(seed, 30), recoveries()
-    life = Life(stage)
+    sent, before = stage.send_orders(seed, 30), read_recoveries()
+    life = InProcessWorker(stage)
 
     def merge_unseen() -> None:
         merge = life.profiles.merge
 
-        def twice(writes: Mapping[str, Slices], expected: Merged, after: Merged) -> None:
+        def twice(writes: Mapping[str, Slices], expected: MergedOffsets, after: MergedOffsets) -> None:
             life.profiles.merge = merge  # type: ignore[method-assign]
             merge(writes, expected, after)
             merge(writes, expected, after)
 
         life.profiles.merge = twice  # type: ignore[method-assign]
 
-    life.mark.fates.append(Fate("merge", 2, merge_unseen))
+    life.mark.events.append(StepEvent("merge", 2, merge_unseen))
     # when
     with life:
-        life.finish(stage.ends("orders"))
+        life.process_all(stage.end_offsets("orders"))
     # then
-    assert recoveries() == before + 1
-    assert decided_once(stage, sent)
-    assert stage.differences("orders") == []
+    assert read_recoveries() == before + 1
+    assert is_decided_once(stage, sent)
+    assert stage.find_differences("orders") == []
 
 
-def recreate(stage: Stage, kind: str) -> None:
-    topic = stage.topics.of(kind)
+def recreate_topic(stage: WorkerEnvironment, kind: str) -> None:
+    topic = stage.topics.topic_name(kind)
     admin = AdminClient({"bootstrap.servers": stage.broker.bootstrap, "log_level": 0})
     for deleted in admin.delete_topics([topic]).values():
         deleted.result()
-    eventually(lambda: topic not in admin.list_topics(timeout=10).topics)
+    wait_until(lambda: topic not in admin.list_topics(timeout=10).topics)
     stage.broker.create_topics({topic: 4})
 
 
 @pytest.mark.parametrize(("meanwhile", "count"), [("away", 20), ("running", 20), ("running", 120)])
 def test_a_topic_that_was_deleted_and_created_again_gets_new_sources(
-    apache_stage: Stage, seed: int, meanwhile: str, count: int
+    apache_stage: WorkerEnvironment, seed: int, meanwhile: str, count: int
 ) -> None:
     # given
     stage = apache_stage
     sent = stage.send_orders(seed, 40)
-    with Life(stage) as life:
-        life.finish(stage.ends("orders"))
+    with InProcessWorker(stage) as life:
+        life.process_all(stage.end_offsets("orders"))
         before = set(life.positions.sources.values())
         if meanwhile == "running":
             # when it holds less or more than the former one, whose next record the client would go on with
-            recreate(stage, "orders")
+            recreate_topic(stage, "orders")
             sent |= stage.send_orders(seed, count, first=40)
-            life.work_until(lambda: decided_once(stage, sent))
+            life.run_until(lambda: is_decided_once(stage, sent))
             after = set(life.positions.sources.values())
     if meanwhile == "away":
         # when
-        recreate(stage, "orders")
+        recreate_topic(stage, "orders")
         sent |= stage.send_orders(seed, count, first=40)
-        with Life(stage) as life:
-            life.finish(stage.ends("orders"))
+        with InProcessWorker(stage) as life:
+            life.process_all(stage.end_offsets("orders"))
             after = set(life.positions.sources.values())
     # then
     assert {source for source in before & after if source.startswith("orders")} == set()
     assert len(after) == len(before)
-    assert decided_once(stage, sent)
-    assert stage.differences("orders") == []
+    assert is_decided_once(stage, sent)
+    assert stage.find_differences("orders") == []

@@ -12,10 +12,10 @@ import redis
 from contract.errors import BadConfig, Unavailable
 from demo.servers.embedded import EmbeddedValkey
 from demo.servers.redis_server import RedisServer
-from worker.redis_client import RedisClient, pairs
+from worker.redis_client import RedisClient, to_pairs
 
 WRITE: Final = "redis.call('SET', KEYS[1], ARGV[1]); return 1"
-WITHIN_S: Final = 20.0
+TIMEOUT_S: Final = 20.0
 
 
 @pytest.fixture(params=[RedisServer, EmbeddedValkey])
@@ -26,7 +26,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
 
 @pytest.fixture
 def client(server: RedisServer) -> Iterator[RedisClient]:
-    made = RedisClient(url=server.url, timeout_s=WITHIN_S)
+    made = RedisClient(url=server.url, timeout_s=TIMEOUT_S)
     yield made
     made.close()
 
@@ -39,14 +39,14 @@ def operator(server: RedisServer) -> Iterator[Callable[..., Any]]:
     connection.close()
 
 
-def eventually(ready: Callable[[], Any], within_s: float = WITHIN_S) -> None:
-    deadline = time.monotonic() + within_s
-    while not ready():
+def wait_until(condition: Callable[[], Any], timeout_s: float = TIMEOUT_S) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
         assert time.monotonic() < deadline, "It should have come to pass by now."
         time.sleep(0.01)
 
 
-def refused(client: RedisClient) -> bool:
+def is_write_refused(client: RedisClient) -> bool:
     try:
         client.pipeline([("SET", "key", "value")])
     except Unavailable:
@@ -54,37 +54,37 @@ def refused(client: RedisClient) -> bool:
     return False
 
 
-def write_in_each_way(client: RedisClient) -> list[Callable[[], Any]]:
+def list_write_calls(client: RedisClient) -> list[Callable[[], Any]]:
     return [
         lambda: client.pipeline([("SET", "key", "value")]),
-        lambda: client.scripts(WRITE, [(["key"], ["value"])]),
-        lambda: client.set_new([("key", b"value")], 60),
+        lambda: client.run_script(WRITE, [(["key"], ["value"])]),
+        lambda: client.set_if_absent([("key", b"value")], 60),
     ]
 
 
 def test_a_full_server_is_waited_for(client: RedisClient, operator: Callable[..., Any]) -> None:
     # given a server that may not throw anything away and has no room
-    client.scripts(WRITE, [(["key"], ["value"])])
+    client.run_script(WRITE, [(["key"], ["value"])])
     operator("CONFIG", "SET", "maxmemory", "1")
     # then
-    for write in write_in_each_way(client):
+    for write in list_write_calls(client):
         with pytest.raises(Unavailable, match=r"should take commands.*maxmemory"):
             write()
     # and when there is room again
     operator("CONFIG", "SET", "maxmemory", "0")
-    for write in write_in_each_way(client):
+    for write in list_write_calls(client):
         write()
 
 
 def test_a_server_that_became_a_replica_is_waited_for(
     server: RedisServer, client: RedisClient, operator: Callable[..., Any]
 ) -> None:
-    client.scripts(WRITE, [(["key"], ["value"])])
+    client.run_script(WRITE, [(["key"], ["value"])])
     with type(server)() as primary:
         # given
         operator("REPLICAOF", "127.0.0.1", primary.port)
         # then
-        for write in write_in_each_way(client):
+        for write in list_write_calls(client):
             with pytest.raises(Unavailable, match=r"should take commands.*replica"):
                 write()
         # and when it may not even be read
@@ -98,7 +98,7 @@ def test_a_server_that_became_a_replica_is_waited_for(
                 return "MASTER" in str(error)
             return False
 
-        eventually(link_is_down)
+        wait_until(link_is_down)
     # and when it is a primary again
     operator("REPLICAOF", "NO", "ONE")
     assert client.pipeline([("SET", "key", "value"), ("GET", "key")]) == [b"OK", b"value"]
@@ -108,16 +108,16 @@ def test_a_server_that_cannot_save_is_waited_for(client: RedisClient, operator: 
     # given a server that takes no writes while it cannot save them, and whose folder is gone
     client.pipeline([("SET", "key", "value")])
     operator("CONFIG", "SET", "save", "3600 1")
-    shutil.rmtree(dict(pairs(operator("CONFIG", "GET", "dir")))[b"dir"])
+    shutil.rmtree(dict(to_pairs(operator("CONFIG", "GET", "dir")))[b"dir"])
     operator("BGSAVE")
-    eventually(lambda: operator("INFO", "PERSISTENCE")["rdb_last_bgsave_status"] == "err")
+    wait_until(lambda: operator("INFO", "PERSISTENCE")["rdb_last_bgsave_status"] == "err")
     # then
-    for write in write_in_each_way(client):
+    for write in list_write_calls(client):
         with pytest.raises(Unavailable, match="should take commands"):
             write()
     # and when it need not save any more
     operator("CONFIG", "SET", "save", "")
-    assert not refused(client)
+    assert not is_write_refused(client)
 
 
 def test_a_server_that_is_busy_with_a_script_is_waited_for(
@@ -125,31 +125,31 @@ def test_a_server_that_is_busy_with_a_script_is_waited_for(
 ) -> None:
     # given
     operator("CONFIG", "SET", "lua-time-limit", "20")
-    looping = RedisClient(url=server.url, timeout_s=WITHIN_S)
+    looping = RedisClient(url=server.url, timeout_s=TIMEOUT_S)
     ended: list[BaseException] = []
 
     def loop() -> None:
         try:
-            looping.scripts("while true do end", [([], [])])
+            looping.run_script("while true do end", [([], [])])
         except redis.ResponseError as error:
             ended.append(error)
 
     thread = threading.Thread(target=loop)
     thread.start()
     # then
-    eventually(lambda: refused(client))
+    wait_until(lambda: is_write_refused(client))
     # and when the script is over
     operator("SCRIPT", "KILL")
-    thread.join(WITHIN_S)
+    thread.join(TIMEOUT_S)
     assert len(ended) == 1
-    assert not refused(client)
+    assert not is_write_refused(client)
     looping.close()
 
 
 def test_a_server_that_loads_its_data_is_waited_for() -> None:
     # given a server with data that it takes a while to load
     with RedisServer(settings={"key-load-delay": "200", "loading-process-events-interval-bytes": "1024"}) as server:
-        client, said = RedisClient(url=server.url, timeout_s=WITHIN_S), set[str]()
+        client, said = RedisClient(url=server.url, timeout_s=TIMEOUT_S), set[str]()
         client.pipeline([("SET", f"key{n}", "x" * 100) for n in range(3_000)])
         server.stop()
 
@@ -162,8 +162,8 @@ def test_a_server_that_loads_its_data_is_waited_for() -> None:
 
         # when
         assert not answers()
-        server.child.start()
-        eventually(answers)
+        server.process.start()
+        wait_until(answers)
         # then
         assert said == {"away", "loading"}
         client.close()
@@ -178,7 +178,7 @@ def test_a_server_that_is_away_or_frozen_is_waited_for(server: RedisServer) -> N
     with pytest.raises(Unavailable, match=r"should answer.*Timeout"):
         client.pipeline([("GET", "key")])
     server.resume()
-    eventually(lambda: not refused(client))
+    wait_until(lambda: not is_write_refused(client))
     server.kill()
     with pytest.raises(Unavailable, match=r"should answer.*(refused|closed)"):
         client.pipeline([("GET", "key")])
@@ -202,13 +202,13 @@ def test_a_connection_that_is_cut_in_the_middle_is_a_server_that_does_not_answer
 
     thread = threading.Thread(target=block)
     thread.start()
-    eventually(lambda: operator("INFO", "CLIENTS")["blocked_clients"] == 1)
+    wait_until(lambda: operator("INFO", "CLIENTS")["blocked_clients"] == 1)
     # when
     operator("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-    thread.join(WITHIN_S)
+    thread.join(TIMEOUT_S)
     # then
     assert "should answer" in str(failures[0])
-    assert not refused(client)
+    assert not is_write_refused(client)
 
 
 @pytest.mark.parametrize("credentials", ["", ":wrong@", "nobody:secret@"])
@@ -217,7 +217,7 @@ def test_a_wrong_password_is_waited_for_and_never_logged(
 ) -> None:
     # given
     operator("CONFIG", "SET", "requirepass", "secret")
-    client = RedisClient(url=server.url.replace("//", f"//{credentials}"), timeout_s=WITHIN_S)
+    client = RedisClient(url=server.url.replace("//", f"//{credentials}"), timeout_s=TIMEOUT_S)
     # when
     with pytest.raises(Unavailable) as raised:
         client.pipeline([("GET", "key")])
@@ -237,22 +237,22 @@ def test_a_password_in_the_query_of_an_address_is_no_part_of_its_name() -> None:
 def test_a_right_that_is_missing_is_waited_for(server: RedisServer, operator: Callable[..., Any]) -> None:
     # given
     operator("ACL", "SETUSER", "worker", "on", ">pass", "~*", "+@all", "-set")
-    client = RedisClient(url=server.url.replace("//", "//worker:pass@"), timeout_s=WITHIN_S)
+    client = RedisClient(url=server.url.replace("//", "//worker:pass@"), timeout_s=TIMEOUT_S)
     # then
     with pytest.raises(Unavailable, match="should allow what a worker does"):
         client.pipeline([("SET", "key", "value")])
     # and when it is granted
     operator("ACL", "SETUSER", "worker", "+set")
-    assert not refused(client)
+    assert not is_write_refused(client)
     client.close()
 
 
 def test_a_script_that_the_server_forgot_is_loaded_again(client: RedisClient, operator: Callable[..., Any]) -> None:
     # given
-    client.scripts(WRITE, [(["key"], ["before"])])
+    client.run_script(WRITE, [(["key"], ["before"])])
     operator("SCRIPT", "FLUSH")
     # when
-    replies = client.scripts(WRITE, [(["key"], ["after"]), (["other"], ["after"])])
+    replies = client.run_script(WRITE, [(["key"], ["after"]), (["other"], ["after"])])
     # then
     assert replies == [1, 1]
     assert client.pipeline([("MGET", "key", "other")]) == [[b"after", b"after"]]
@@ -271,7 +271,7 @@ def test_only_absent_keys_are_set_and_the_rest_is_told(client: RedisClient) -> N
     # given
     client.pipeline([("SET", "held", "first")])
     # when
-    replies = client.set_new([("held", b"second"), ("free", b"one"), ("free", b"two")], 60)
+    replies = client.set_if_absent([("held", b"second"), ("free", b"one"), ("free", b"two")], 60)
     # then
     assert replies == [b"first", None, b"one"]
     assert client.pipeline([("MGET", "held", "free")]) == [[b"first", b"one"]]
@@ -299,7 +299,7 @@ def test_a_server_that_does_not_tell_its_policy_is_accepted_with_a_warning(
 ) -> None:
     # given
     operator("ACL", "SETUSER", "worker", "on", ">pass", "~*", "+@all", "-config")
-    client = RedisClient(url=server.url.replace("//", "//worker:pass@"), timeout_s=WITHIN_S)
+    client = RedisClient(url=server.url.replace("//", "//worker:pass@"), timeout_s=TIMEOUT_S)
     # when
     client.check()
     # then
@@ -324,7 +324,7 @@ def test_a_connection_that_is_reset_while_replies_are_read_is_a_server_that_does
 
     # when
     with monkeypatch.context() as patched:
-        patched.setattr("worker.redis_client.replies_of", reset)
+        patched.setattr("worker.redis_client.read_replies", reset)
         with pytest.raises(Unavailable, match="Connection reset by peer"):
             client.pipeline([("PING",)])
     # then

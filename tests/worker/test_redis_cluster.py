@@ -12,15 +12,15 @@ import pytest
 from contract.errors import BadConfig, StaleState, Unavailable
 from contract.hashing import BUCKETS, bucket_of
 from contract.profiles import new_slice, profile_key
-from contract.settings import Redis
-from demo.servers.redis_cluster import RedisCluster as Servers
-from tests.conftest import Broker
-from tests.worker.lives import Life, eventually
-from tests.worker.stage import Stage
+from contract.settings import RedisSettings
+from demo.servers.redis_cluster import LocalRedisCluster as Servers
+from tests.conftest import KafkaBroker
+from tests.worker.lives import InProcessWorker, wait_until
+from tests.worker.stage import WorkerEnvironment
 from worker.generations import FIRST, Generations
-from worker.profile_store import RedisProfiles
+from worker.profile_store import RedisProfileStore
 from worker.redis_client import RedisClient
-from worker.redis_cluster import RedisCluster, address, connect, connect_caches, slot_of, slot_of_key
+from worker.redis_cluster import RedisCluster, command_slot, connect, connect_cache, hash_slot, replace_address
 
 KEYS: Final = [f"key{n}" for n in range(200)]
 PUT: Final = "redis.call('SET', KEYS[1], ARGV[1]); return ARGV[1]"
@@ -47,11 +47,11 @@ def client(cluster: Servers) -> Iterator[RedisCluster]:
     made.close()
 
 
-def elsewhere(cluster: Servers, slot: int) -> int:
-    return (cluster.owner(slot) + 1) % 3
+def other_server(cluster: Servers, slot: int) -> int:
+    return (cluster.owner_of(slot) + 1) % 3
 
 
-def answers(client: RedisCluster, command: Sequence[str]) -> bool:
+def is_answered(client: RedisCluster, command: Sequence[str]) -> bool:
     try:
         return bool(client.pipeline([command]))
     except Unavailable:
@@ -64,30 +64,34 @@ def test_replies_come_in_the_order_of_the_commands_whoever_gives_them(client: Re
     # then
     assert written == [b"OK"] * len(KEYS)
     assert client.pipeline([("GET", key) for key in KEYS]) == [b"%d" % n for n in range(len(KEYS))]
-    assert client.scripts(PUT, [([key], [n]) for n, key in enumerate(KEYS)]) == [b"%d" % n for n in range(len(KEYS))]
-    assert client.set_new([(key, b"x") for key in (*KEYS, "new")], 60)[-2:] == [b"199", None]
-    assert client.in_order([("GET", "key1"), ("GET", "key2")], ("GET", "key3")) == [b"1", b"2", b"3"]
+    assert client.run_script(PUT, [([key], [n]) for n, key in enumerate(KEYS)]) == [b"%d" % n for n in range(len(KEYS))]
+    assert client.set_if_absent([(key, b"x") for key in (*KEYS, "new")], 60)[-2:] == [b"199", None]
+    assert client.pipeline_then([("GET", "key1"), ("GET", "key2")], ("GET", "key3")) == [b"1", b"2", b"3"]
     assert Counter(key for page in client.scan("key") for key in page) == Counter(KEYS)
-    assert len({client._owner(slot_of_key(key)) for key in KEYS}) == 3
+    assert len({client._find_owner(hash_slot(key)) for key in KEYS}) == 3
 
 
 def test_slots_are_reckoned_as_servers_do(cluster: Servers) -> None:
     for key in ("key", "shop:profile:{47}:user:ü", "shop:merged:{47}", "{}x", "a{b}{c}", "a{b", "}{x}"):
-        assert slot_of(("GET", key)) == slot_of(("EVALSHA", "sha", 1, key)) == cluster.ask(0, "CLUSTER KEYSLOT", key)
+        assert (
+            command_slot(("GET", key))
+            == command_slot(("EVALSHA", "sha", 1, key))
+            == cluster.execute(0, "CLUSTER KEYSLOT", key)
+        )
 
 
 def test_a_slot_that_has_moved_is_followed(client: RedisCluster, cluster: Servers) -> None:
     # given a client that knows who owns what
     client.pipeline([("SET", key, n) for n, key in enumerate(KEYS)])
-    slot = slot_of_key("key7")
+    slot = hash_slot("key7")
     for _ in range(3):
         # when it moves to a server that has forgotten every script
-        cluster.move(slot, elsewhere(cluster, slot))
-        cluster.ask(cluster.owner(slot), "SCRIPT FLUSH")
+        cluster.migrate_slot(slot, other_server(cluster, slot))
+        cluster.execute(cluster.owner_of(slot), "SCRIPT FLUSH")
         # then
-        assert client.scripts(PUT, [([key], ["x"]) for key in ("key7", "key8")]) == [b"x", b"x"]
+        assert client.run_script(PUT, [([key], ["x"]) for key in ("key7", "key8")]) == [b"x", b"x"]
         assert client.pipeline([("GET", key) for key in KEYS[7:10]]) == [b"x", b"x", b"9"]
-        assert cluster.ask(cluster.owner(slot), "GET", "key7") == "x"
+        assert cluster.execute(cluster.owner_of(slot), "GET", "key7") == "x"
 
 
 def test_a_slot_that_is_moving_is_read_and_written_on_both_servers(
@@ -96,25 +100,25 @@ def test_a_slot_that_is_moving_is_read_and_written_on_both_servers(
     # given half of a slot's keys that have moved
     keys = [f"{{t}}{n}" for n in range(6)]
     client.pipeline([("SET", key, n) for n, key in enumerate(keys)])
-    slot = slot_of_key("{t}")
-    target = elsewhere(cluster, slot)
-    cluster.begin_move(slot, target)
-    cluster.move_keys(slot, target, keys[:3])
+    slot = hash_slot("{t}")
+    target = other_server(cluster, slot)
+    cluster.begin_migration(slot, target)
+    cluster.migrate_keys(slot, target, keys[:3])
     # then
     assert client.pipeline([("GET", key) for key in keys]) == [b"%d" % n for n in range(6)]
-    assert client.set_new([(key, b"x") for key in ("{t}0", "{t}5", "{t}new")], 60) == [b"0", b"5", None]
-    assert client.scripts(SUM, [(["{t}3", "{t}4"], []), (["{t}1", "{t}2"], [])]) == [7, 3]
+    assert client.set_if_absent([(key, b"x") for key in ("{t}0", "{t}5", "{t}new")], 60) == [b"0", b"5", None]
+    assert client.run_script(SUM, [(["{t}3", "{t}4"], []), (["{t}1", "{t}2"], [])]) == [7, 3]
     # and what needs keys of both is waited for
     with pytest.raises(Unavailable, match=r"should take commands\. Found: Multiple keys"):
-        client.scripts(SUM, [(["{t}2", "{t}3"], [])])
+        client.run_script(SUM, [(["{t}2", "{t}3"], [])])
 
     # and when the move is over before the next try
     def end(_: float) -> None:
-        cluster.move_keys(slot, target)
-        cluster.end_move(slot, target)
+        cluster.migrate_keys(slot, target)
+        cluster.end_migration(slot, target)
 
     monkeypatch.setattr("worker.redis_cluster.time.sleep", end)
-    assert client.scripts(SUM, [(["{t}2", "{t}3"], [])]) == [5]
+    assert client.run_script(SUM, [(["{t}2", "{t}3"], [])]) == [5]
     assert client.pipeline([("GET", "{t}new")]) == [b"x"]
 
 
@@ -136,7 +140,7 @@ def test_one_server_that_does_not_answer_is_waited_for(cluster: Servers) -> None
 def test_the_others_tell_of_the_cluster_when_the_first_one_is_away(cluster: Servers) -> None:
     # given
     client = RedisCluster(url=cluster.url, timeout_s=0.3)
-    others = [key for key in KEYS if cluster.owner(slot_of_key(key)) != 0]
+    others = [key for key in KEYS if cluster.owner_of(hash_slot(key)) != 0]
     client.pipeline([("SET", key, "x") for key in KEYS])
     # when
     cluster.servers[0].pause()
@@ -151,13 +155,13 @@ def test_the_others_tell_of_the_cluster_when_the_first_one_is_away(cluster: Serv
 def test_a_slot_that_another_server_took_over_from_a_dead_one_is_found_there(cluster: Servers) -> None:
     # given
     client = RedisCluster(url=cluster.url, timeout_s=0.3)
-    key = next(key for key in KEYS if cluster.owner(slot_of_key(key)) == 2)
+    key = next(key for key in KEYS if cluster.owner_of(hash_slot(key)) == 2)
     client.pipeline([("SET", key, "x")])
     # when its owner is away, and the others agree on another one
     cluster.servers[2].pause()
-    cluster.take_over(slot_of_key(key), 0)
+    cluster.reassign_slot(hash_slot(key), 0)
     # then
-    eventually(lambda: answers(client, ("SET", key, "y")))
+    wait_until(lambda: is_answered(client, ("SET", key, "y")))
     cluster.servers[2].resume()
     assert client.pipeline([("GET", key)]) == [b"y"]
     client.close()
@@ -165,25 +169,25 @@ def test_a_slot_that_another_server_took_over_from_a_dead_one_is_found_there(clu
 
 def test_every_server_of_a_cluster_should_keep_its_keys(client: RedisCluster, cluster: Servers) -> None:
     client.check()
-    cluster.ask(2, "CONFIG SET", "maxmemory", "100mb", "maxmemory-policy", "allkeys-lru")
+    cluster.execute(2, "CONFIG SET", "maxmemory", "100mb", "maxmemory-policy", "allkeys-lru")
     with pytest.raises(BadConfig) as raised:
         client.check()
-    cluster.ask(2, "CONFIG SET", "maxmemory", "0", "maxmemory-policy", "noeviction")
+    cluster.execute(2, "CONFIG SET", "maxmemory", "0", "maxmemory-policy", "noeviction")
     assert [str(cluster.servers[2].port) in error for error in raised.value.errors] == [True]
 
 
 def test_a_setting_that_is_not_what_the_servers_are_is_a_mistake(cluster: Servers, redis_url: str) -> None:
     with pytest.raises(BadConfig, match=r"`redis.cluster` should be true"):
-        connect(Redis(url=cluster.url)).pipeline([("GET", key) for key in KEYS])
+        connect(RedisSettings(url=cluster.url)).pipeline([("GET", key) for key in KEYS])
     with pytest.raises(BadConfig, match=r"`redis.cluster` should be true of a Redis Cluster. Found: .*disabled"):
-        connect(Redis(url=redis_url, cluster=True)).pipeline([("GET", "key")])
+        connect(RedisSettings(url=redis_url, cluster=True)).pipeline([("GET", "key")])
 
 
 def test_caches_have_a_door_of_their_own_only_where_they_are_elsewhere() -> None:
-    state = connect(Redis())
-    assert connect_caches(Redis(), state) is state
-    assert type(connect_caches(Redis(cache_url="redis://caches"), state)) is RedisClient
-    assert type(connect_caches(Redis(cache_url="redis://caches", cache_cluster=True), state)) is RedisCluster
+    state = connect(RedisSettings())
+    assert connect_cache(RedisSettings(), state) is state
+    assert type(connect_cache(RedisSettings(cache_url="redis://caches"), state)) is RedisClient
+    assert type(connect_cache(RedisSettings(cache_url="redis://caches", cache_cluster=True), state)) is RedisCluster
 
 
 @pytest.mark.parametrize(
@@ -195,21 +199,21 @@ def test_caches_have_a_door_of_their_own_only_where_they_are_elsewhere() -> None
     ],
 )
 def test_other_servers_are_reached_as_the_first_one_is(url: str, host: str, expected: str) -> None:
-    assert address(url, host, 2) == expected
+    assert replace_address(url, host, 2) == expected
 
 
 def test_what_to_run_for_unreadable_profiles_can_be_run(client: RedisCluster) -> None:
     # given profiles in several buckets, cut short
-    profiles, users = RedisProfiles(client=client, prefix="shop:"), [f"user:u{n}" for n in range(6)]
+    profiles, users = RedisProfileStore(client=client, prefix="shop:"), [f"user:u{n}" for n in range(6)]
     short = bytes(new_slice().tobytes())[:-1]
     client.pipeline([("HSET", f"shop:{profile_key(user)}", "orders/3", short) for user in users])
     client.pipeline([("HSET", profiles.merged_key(bucket), "orders/3", 7) for bucket in range(BUCKETS)])
     # when
-    runs = re.findall("redis-cli -c (.*?);", profiles.remedy(users))
+    runs = re.findall("redis-cli -c (.*?);", profiles.suggest_repair(users))
     client.pipeline([shlex.split(run) for run in runs])
     # then
     assert set(profiles.read(users)[0]) == set()
-    assert set(range(BUCKETS)) - {b for b, of in profiles.merged(["orders/3"]).items() if of} == set(
+    assert set(range(BUCKETS)) - {b for b, of in profiles.merged_offsets(["orders/3"]).items() if of} == set(
         map(bucket_of, users)
     )
 
@@ -217,44 +221,44 @@ def test_what_to_run_for_unreadable_profiles_can_be_run(client: RedisCluster) ->
 def test_a_state_that_serves_no_more_is_collected_from_every_server(client: RedisCluster) -> None:
     # given a state in every bucket, and another one that is built beside it
     generations = Generations(client=client, prefix="shop:")
-    profiles = RedisProfiles(client=client, prefix="shop:", generations=generations)
-    profiles.take_up()
+    profiles = RedisProfileStore(client=client, prefix="shop:", generations=generations)
+    profiles.refresh_generation()
     slices = {f"user:u{n}": {"orders/3": bytes(new_slice().tobytes())} for n in range(99)}
     profiles.merge(slices, {}, {bucket: {"orders/3": 7} for bucket in range(BUCKETS)})
     assert sum(1 for _ in profiles.scan(lambda _: True)) == len(slices)
-    name = str(generations.begin())
+    name = str(generations.begin_build())
     # when
     generations.switch(name, FIRST)
     # then
     with pytest.raises(StaleState):
         profiles.read(list(slices))
     generations.fence(FIRST)
-    assert generations.collect() == len(slices)
+    assert generations.delete_unused() == len(slices)
     assert [key for page in client.scan("shop:") for key in page] == ["shop:generations"]
 
 
 def test_a_worker_keeps_its_promises_while_slots_move_and_a_server_forgets(
-    apache_kafka: Broker, cluster: Servers, topic_prefix: str, seed: int
+    apache_kafka: KafkaBroker, cluster: Servers, topic_prefix: str, seed: int
 ) -> None:
     # given
-    stage = Stage(broker=apache_kafka, redis_url=cluster.url, prefix=topic_prefix, is_cluster=True)
+    stage = WorkerEnvironment(broker=apache_kafka, redis_url=cluster.url, prefix=topic_prefix, is_cluster=True)
     sent = stage.send_orders(seed, 40)
-    with Life(stage, forgets=True) as life:
-        life.work_until(lambda: bool(life.positions.folded))
+    with InProcessWorker(stage, erases=True) as life:
+        life.run_until(lambda: bool(life.positions.folded))
         # when
         for bucket in range(0, BUCKETS, 7):
-            slot = slot_of_key(f"{{{bucket}}}")
-            cluster.move(slot, elsewhere(cluster, slot))
-        life.finish(stage.ends("orders"))
-        cluster.ask(1, "FLUSHALL")
+            slot = hash_slot(f"{{{bucket}}}")
+            cluster.migrate_slot(slot, other_server(cluster, slot))
+        life.process_all(stage.end_offsets("orders"))
+        cluster.execute(1, "FLUSHALL")
         sent |= stage.send_orders(seed, 10, first=40)
-        stage.erase("u3", time.time_ns() // 1_000_000)
-        erased = stage.ends("erasures")
-        life.work_until(lambda: all(life.positions.committed.get(place) == end for place, end in erased.items()))
-        life.finish(stage.ends("orders"))
+        stage.send_erasure("u3", time.time_ns() // 1_000_000)
+        erased = stage.end_offsets("erasures")
+        life.run_until(lambda: all(life.positions.committed.get(partition) == end for partition, end in erased.items()))
+        life.process_all(stage.end_offsets("orders"))
     # then
-    assert Counter(decision.event_id for decision in stage.decisions()) == Counter(sent)
-    assert stage.differences("orders") == []
-    assert not [key for key, slices in stage.profiles().scan(lambda entity: entity == "user:u3") if slices]
-    assert len(stage.read("erased")) == 1
+    assert Counter(decision.event_id for decision in stage.read_decisions()) == Counter(sent)
+    assert stage.find_differences("orders") == []
+    assert not [key for key, slices in stage.open_profiles().scan(lambda entity: entity == "user:u3") if slices]
+    assert len(stage.read_records("erased")) == 1
     stage.close()

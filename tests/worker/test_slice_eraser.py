@@ -13,23 +13,25 @@ from hypothesis import strategies as st
 from contract.erasures import Erasures
 from contract.events import AHEAD_MS_MAX, Erasure
 from contract.hashing import BUCKETS
-from contract.memory import Merged
+from contract.memory import MergedOffsets
 from contract.touches import Arrival
 from demo.servers.redis_server import RedisServer
-from tests.contract.test_erasure_laws import erased_logs
-from tests.contract.test_profile_laws import differences
-from tests.oracle.feeding import Feeder, cut, entities_of, slices_of
-from tests.oracle.logs import SOURCES, forgotten, oracle_of
-from worker.intake import Place
-from worker.profile_store import RedisProfiles
+from tests.contract.test_erasure_laws import logs_with_erasures
+from tests.contract.test_profile_laws import find_differences
+from tests.oracle.feeding import ProfileFeeder, list_entities, read_slices, split_batches
+from tests.oracle.logs import SOURCES, latest_erasures, make_oracle
+from worker.intake import TopicPartition
+from worker.profile_store import RedisProfileStore
 from worker.redis_client import RedisClient
 from worker.slice_eraser import SliceEraser
 
-PLACES = {Place(family, int(number)): f"{family}/{number}" for family, number in (s.split("/") for s in SOURCES)}
-NewStore: TypeAlias = Callable[[], RedisProfiles]
+SOURCE_BY_PARTITION = {
+    TopicPartition(family, int(number)): f"{family}/{number}" for family, number in (s.split("/") for s in SOURCES)
+}
+NewStore: TypeAlias = Callable[[], RedisProfileStore]
 
 
-class Clock:
+class OffsetsByTime:
     """When Kafka was given each record: as early as an event's time allows, and never before the one that precedes."""
 
     def __init__(self, arrivals: Sequence[Arrival]) -> None:
@@ -38,8 +40,11 @@ class Clock:
             times = self.times[source]
             times.append((max(event.ts_ms - AHEAD_MS_MAX, times[-1][0] if times else 0), offset))
 
-    def offsets_at(self, places: Iterable[Place], ms: int) -> Mapping[Place, int]:
-        return {place: self.offset_at(self.times[PLACES[place]], ms) for place in places}
+    def offsets_for_time(self, partitions: Iterable[TopicPartition], timestamp_ms: int) -> Mapping[TopicPartition, int]:
+        return {
+            partition: self.offset_at(self.times[SOURCE_BY_PARTITION[partition]], timestamp_ms)
+            for partition in partitions
+        }
 
     @staticmethod
     def offset_at(times: Sequence[tuple[int, int]], ms: int) -> int:
@@ -50,28 +55,30 @@ class Clock:
 @pytest.fixture(scope="module")
 def new_store(redis_server: RedisServer) -> Iterator[NewStore]:
     client = RedisClient(url=redis_server.url, timeout_s=20)
-    yield lambda: RedisProfiles(client=client, prefix=f"{uuid.uuid4().hex}:")
+    yield lambda: RedisProfileStore(client=client, prefix=f"{uuid.uuid4().hex}:")
     client.close()
     redis_server.flush()
 
 
-def folded(store: RedisProfiles, arrivals: Sequence[Arrival], sizes: Iterable[int] = (9,)) -> Merged:
+def fold_log(store: RedisProfileStore, arrivals: Sequence[Arrival], sizes: Iterable[int] = (9,)) -> MergedOffsets:
     """Fold a log without any erasure, and bring every bucket up; returns what is merged."""
-    feeder = Feeder(store)
-    for batch in cut(arrivals, itertools.cycle(sizes)):
+    feeder = ProfileFeeder(store)
+    for batch in split_batches(arrivals, itertools.cycle(sizes)):
         feeder.feed(batch)
-    after = feeder.after(arrivals, range(BUCKETS))
+    after = feeder.positions_after(arrivals, range(BUCKETS))
     store.merge({}, feeder.merged, after)
-    return store.merged(SOURCES)
+    return store.merged_offsets(SOURCES)
 
 
-def fold_on(store: RedisProfiles, arrivals: Sequence[Arrival], merged: Merged, erasures: Erasures) -> None:
+def fold_remaining(
+    store: RedisProfileStore, arrivals: Sequence[Arrival], merged: MergedOffsets, erasures: Erasures
+) -> None:
     """Fold what some bucket has not merged, as recovery does, now knowing whom to forget."""
-    starts = {source: min(of.get(source, 0) for of in merged.values()) for source in SOURCES}
-    Feeder(store, erasures).feed([arrival for arrival in arrivals if arrival.offset >= starts[arrival.source]])
+    starts = {source: min(positions.get(source, 0) for positions in merged.values()) for source in SOURCES}
+    ProfileFeeder(store, erasures).feed([arrival for arrival in arrivals if arrival.offset >= starts[arrival.source]])
 
 
-@given(log=erased_logs(), sizes=st.lists(st.integers(1, 9), min_size=1), data=st.data())
+@given(log=logs_with_erasures(), sizes=st.lists(st.integers(1, 9), min_size=1), data=st.data())
 @settings(max_examples=60, deadline=None)
 def test_what_is_erased_and_folded_on_is_what_a_clean_pass_makes(
     new_store: NewStore, log: tuple[list[Arrival], list[Erasure]], sizes: list[int], data: st.DataObject
@@ -79,17 +86,17 @@ def test_what_is_erased_and_folded_on_is_what_a_clean_pass_makes(
     # given a worker that learns of erasures with a part of the log in Redis
     arrivals, erasures = log
     store, known = new_store(), Erasures(erasures)
-    merged = folded(store, arrivals[: data.draw(st.integers(0, len(arrivals)))], sizes)
-    eraser = SliceEraser(profiles=store, offsets_at=Clock(arrivals).offsets_at)
+    merged = fold_log(store, arrivals[: data.draw(st.integers(0, len(arrivals)))], sizes)
+    eraser = SliceEraser(profiles=store, offsets_at=OffsetsByTime(arrivals).offsets_for_time)
     # when
-    eraser.erase(known.until_ms, PLACES, merged, doubted=True)
-    assert merged == store.merged(SOURCES)
-    fold_on(store, arrivals, merged, known)
+    eraser.erase(known.until_ms, SOURCE_BY_PARTITION, merged, include_ambiguous=True)
+    assert merged == store.merged_offsets(SOURCES)
+    fold_remaining(store, arrivals, merged, known)
     # then
-    found = {entity: dict(of) for entity, of in slices_of(store, entities_of(arrivals)).items()}
-    assert differences(oracle_of(arrivals, erasures), found) == []
+    actual = {entity: dict(of) for entity, of in read_slices(store, list_entities(arrivals)).items()}
+    assert find_differences(make_oracle(arrivals, erasures), actual) == []
     # and whoever looks again finds nothing to do
-    assert not eraser.erase(known.until_ms, PLACES, store.merged(SOURCES), doubted=False)
-    again = {entity: dict(of) for entity, of in slices_of(store, entities_of(arrivals)).items()}
-    assert again == found
-    assert forgotten(erasures) == known.until_ms
+    assert not eraser.erase(known.until_ms, SOURCE_BY_PARTITION, store.merged_offsets(SOURCES), include_ambiguous=False)
+    again = {entity: dict(of) for entity, of in read_slices(store, list_entities(arrivals)).items()}
+    assert again == actual
+    assert latest_erasures(erasures) == known.until_ms

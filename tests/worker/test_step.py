@@ -4,31 +4,31 @@ from pathlib import Path
 
 import pytest
 
-from worker.step import CODES, STEPS, StepMark
+from worker.step import STEP_CODES, STEPS, StepMarker
 
 
 def test_every_step_is_shown_where_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # given
     shown = tmp_path / "step"
     monkeypatch.setenv("SHOPSTREAM_STEP_FILE", str(shown))
-    mark = StepMark()
+    mark = StepMarker()
     for step in STEPS:
         # when
         mark(step)
         # then
-        assert shown.read_bytes() == bytes([CODES[step]])
-        assert mark.now == step
+        assert shown.read_bytes() == bytes([STEP_CODES[step]])
+        assert mark.current == step
 
 
 def test_without_a_file_the_step_is_known_inside_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SHOPSTREAM_STEP_FILE", raising=False)
-    mark = StepMark()
+    mark = StepMarker()
 
     mark("merge")
 
-    assert mark.now == "merge"
+    assert mark.current == "merge"
 
 
 def test_a_step_of_no_protocol_is_refused() -> None:
     with pytest.raises(KeyError):
-        StepMark()("sleep")
+        StepMarker()("sleep")

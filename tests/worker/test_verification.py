@@ -7,154 +7,160 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 import pytest
-from confluent_kafka import TopicPartition
+from confluent_kafka import TopicPartition as KafkaPartition
 from confluent_kafka.admin import AdminClient
 
 from contract.errors import BadConfig
 from contract.profiles import FAMILIES, profile_key
 from contract.rows import to_json
-from contract.settings import Kafka, Redis, Settings
-from tests.worker.lives import Life
-from tests.worker.shop import order
-from tests.worker.stage import Stage
-from worker.broker import Broker as Admin
-from worker.follower import Log
-from worker.intake import Place, Record
-from worker.profile_store import KEPT_MS
-from worker.verdict import Verdict
-from worker.verification import Moved, Sample, Verification, verify
+from contract.settings import KafkaSettings, RedisSettings, Settings
+from tests.worker.lives import InProcessWorker
+from tests.worker.shop import make_order
+from tests.worker.stage import WorkerEnvironment
+from worker.broker import KafkaAdmin as Admin
+from worker.follower import LogReader
+from worker.intake import Record, TopicPartition
+from worker.profile_store import RETENTION_MIN_MS
+from worker.verdict import VerificationResult
+from worker.verification import EntitySample, InconsistentSnapshot, Verification, verify
 
 NOW_MS = time.time_ns() // 1_000_000
 KEY = profile_key("device:d1")
 
 
-def send(stage: Stage, numbers: range) -> None:
+def send_orders(stage: WorkerEnvironment, numbers: range) -> None:
     """Orders of seven users on three devices."""
     stage.send(
-        "orders", [(f"u{n % 7}", to_json(order(f"o{n}", user=f"u{n % 7}", device=f"d{n % 3}"))) for n in numbers]
+        "orders", [(f"u{n % 7}", to_json(make_order(f"o{n}", user=f"u{n % 7}", device=f"d{n % 3}"))) for n in numbers]
     )
 
 
-def verified(stage: Stage, sample: Sample | None = None, *, log: Log | None = None, now_ms: int = NOW_MS) -> Verdict:
-    settings, reader = stage.settings, log or Log(kafka=stage.settings.kafka)
+def run_verification(
+    stage: WorkerEnvironment, sample: EntitySample | None = None, *, log: LogReader | None = None, now_ms: int = NOW_MS
+) -> VerificationResult:
+    settings, reader = stage.settings, log or LogReader(kafka=stage.settings.kafka)
     try:
         return Verification(
-            log=reader,
-            broker=Admin(kafka=settings.kafka),
-            profiles=stage.profiles(),
-            topics={settings.topics.of(kind): kind for kind in FAMILIES},
+            reader=reader,
+            admin=Admin(kafka=settings.kafka),
+            profiles=stage.open_profiles(),
+            topics={settings.topics.topic_name(kind): kind for kind in FAMILIES},
             erasures=settings.topics.erasures,
-            sample=sample or Sample(),
+            sample=sample or EntitySample(),
         ).run(now_ms)
     finally:
         reader.close()
 
 
-def held(stage: Stage, key: str = KEY) -> dict[str, bytes]:
+def read_slices(stage: WorkerEnvironment, key: str = KEY) -> dict[str, bytes]:
     """The slices under a key, by source."""
     (fields,) = stage.redis.pipeline([("HGETALL", stage.prefix + key)])
     return {fields[n].decode(): fields[n + 1] for n in range(0, len(fields), 2)}
 
 
-def put(stage: Stage, source: str, record: bytes, key: str = KEY) -> None:
+def write_slice(stage: WorkerEnvironment, source: str, record: bytes, key: str = KEY) -> None:
     stage.redis.pipeline([("HSET", stage.prefix + key, source, record)])
 
 
-def work(stage: Stage, numbers: range) -> Stage:
+def run_worker(stage: WorkerEnvironment, numbers: range) -> WorkerEnvironment:
     """The stage once a worker has folded these orders, and met a bad record."""
-    send(stage, numbers)
+    send_orders(stage, numbers)
     stage.send("orders", [("u1", b"not JSON")])
-    with Life(stage) as life:
-        life.finish(stage.ends("orders"))
+    with InProcessWorker(stage) as life:
+        life.process_all(stage.end_offsets("orders"))
     return stage
 
 
 @pytest.fixture
-def worked(apache_stage: Stage) -> Stage:
-    return work(apache_stage, range(40))
+def worked(apache_stage: WorkerEnvironment) -> WorkerEnvironment:
+    return run_worker(apache_stage, range(40))
 
 
-def flip(stage: Stage) -> None:
-    source, record = min(held(stage).items())
-    put(stage, source, record[:-5] + bytes([record[-5] ^ 16]) + record[-4:])
+def flip_bit(stage: WorkerEnvironment) -> None:
+    source, record = min(read_slices(stage).items())
+    write_slice(stage, source, record[:-5] + bytes([record[-5] ^ 16]) + record[-4:])
 
 
-def lose(stage: Stage) -> None:
-    stage.redis.pipeline([("HDEL", stage.prefix + KEY, min(held(stage)))])
+def delete_slice(stage: WorkerEnvironment) -> None:
+    stage.redis.pipeline([("HDEL", stage.prefix + KEY, min(read_slices(stage)))])
 
 
-def take_from_another(stage: Stage) -> None:
-    put(stage, min(held(stage)), held(stage, profile_key("device:d2"))[min(held(stage, profile_key("device:d2")))])
+def swap_slice(stage: WorkerEnvironment) -> None:
+    write_slice(
+        stage,
+        min(read_slices(stage)),
+        read_slices(stage, profile_key("device:d2"))[min(read_slices(stage, profile_key("device:d2")))],
+    )
 
 
-def cut_short(stage: Stage) -> None:
-    put(stage, min(held(stage)), min(held(stage).items())[1][:-1])
+def truncate_slice(stage: WorkerEnvironment) -> None:
+    write_slice(stage, min(read_slices(stage)), min(read_slices(stage).items())[1][:-1])
 
 
-def take_from_a_partition_that_is_none(stage: Stage) -> None:
-    source, record = min(held(stage).items())
-    put(stage, f"{source.rpartition('/')[0]}/99", record)
+def write_slice_of_unknown_partition(stage: WorkerEnvironment) -> None:
+    source, record = min(read_slices(stage).items())
+    write_slice(stage, f"{source.rpartition('/')[0]}/99", record)
 
 
-def misplace(stage: Stage) -> None:
-    put(stage, *min(held(stage).items()), key="profile:{64}:device:d1")
+def write_to_wrong_bucket(stage: WorkerEnvironment) -> None:
+    write_slice(stage, *min(read_slices(stage).items()), key="profile:{64}:device:d1")
 
 
-HARMS: Final = {
-    flip: "order id",
-    lose: "missing",
-    take_from_another: "should be",
-    cut_short: "has 471",
-    take_from_a_partition_that_is_none: "/99",
-    misplace: "profile:{64}:device:d1",
+CORRUPTIONS: Final = {
+    flip_bit: "order id",
+    delete_slice: "missing",
+    swap_slice: "should be",
+    truncate_slice: "has 471",
+    write_slice_of_unknown_partition: "/99",
+    write_to_wrong_bucket: "profile:{64}:device:d1",
 }
 
 
-def test_one_slice_that_was_changed_by_hand_is_found(stage: Stage) -> None:
+def test_one_slice_that_was_changed_by_hand_is_found(stage: WorkerEnvironment) -> None:
     # given
-    work(stage, range(40))
+    run_worker(stage, range(40))
     (whole,) = stage.redis.pipeline([("DUMP", stage.prefix + KEY)])
-    for harm, said in HARMS.items():
-        before = verified(stage)
+    for harm, said in CORRUPTIONS.items():
+        before = run_verification(stage)
         assert (before.mismatches, before.unchecked) == (0, 0)
         assert before.entities == 7 + 3 + 1  # users, devices, the item
         # when
         harm(stage)
         # then
-        after = verified(stage)
+        after = run_verification(stage)
         assert (after.mismatches, after.unchecked) == (1, 0), harm.__name__
         assert said in after.differences[0]
         stage.redis.pipeline([("DEL", f"{stage.prefix}profile:{{64}}:device:d1")])
         stage.redis.pipeline([("RESTORE", stage.prefix + KEY, 0, whole, "REPLACE")])
 
 
-def test_the_last_event_of_a_slice_cannot_be_lost_unseen(apache_stage: Stage) -> None:
+def test_the_last_event_of_a_slice_cannot_be_lost_unseen(apache_stage: WorkerEnvironment) -> None:
     # given the slices of a device before and after one more order
     stage = apache_stage
-    send(stage, range(40))
-    with Life(stage) as life:
-        life.finish(stage.ends("orders"))
-        before = held(stage)
-        send(stage, range(61, 62))
-        life.finish(stage.ends("orders"))
-    (source,) = [source for source, record in held(stage).items() if record != before.get(source)]
+    send_orders(stage, range(40))
+    with InProcessWorker(stage) as life:
+        life.process_all(stage.end_offsets("orders"))
+        before = read_slices(stage)
+        send_orders(stage, range(61, 62))
+        life.process_all(stage.end_offsets("orders"))
+    (source,) = [source for source, record in read_slices(stage).items() if record != before.get(source)]
     # when Redis has the former one back, whose own offset is consistent
-    put(stage, source, before[source])
+    write_slice(stage, source, before[source])
     # then
-    assert "offset should be" in verified(stage).differences[0]
+    assert "offset should be" in run_verification(stage).differences[0]
 
 
-def test_what_flows_meanwhile_is_no_mismatch(stage: Stage) -> None:
+def test_what_flows_meanwhile_is_no_mismatch(stage: WorkerEnvironment) -> None:
     # given a worker that goes on
-    send(stage, range(100))
-    with Life(stage) as life, ThreadPoolExecutor(1) as pool:
-        life.work_until(lambda: bool(stage.profiles().read(["user:u0"])[0]))
+    send_orders(stage, range(100))
+    with InProcessWorker(stage) as life, ThreadPoolExecutor(1) as pool:
+        life.run_until(lambda: bool(stage.open_profiles().read(["user:u0"])[0]))
         done, sent = threading.Event(), 100
-        verdicts = pool.submit(lambda: [verified(stage) for _ in range(5)])
+        verdicts = pool.submit(lambda: [run_verification(stage) for _ in range(5)])
         verdicts.add_done_callback(lambda _: done.set())
         # when it is verified again and again
         while not done.is_set():
-            send(stage, range(sent, sent + 5))
+            send_orders(stage, range(sent, sent + 5))
             sent += 5
             life.step()
         # then
@@ -162,77 +168,81 @@ def test_what_flows_meanwhile_is_no_mismatch(stage: Stage) -> None:
         assert verdicts.result()[-1].slices > 0
 
 
-def test_parts_of_a_share_are_together_all(worked: Stage) -> None:
+def test_parts_of_a_share_are_together_all(worked: WorkerEnvironment) -> None:
     # when
-    parts = [verified(worked, Sample(0.25, part)) for part in range(4)]
+    parts = [run_verification(worked, EntitySample(0.25, part)) for part in range(4)]
     # then
-    whole = verified(worked)
+    whole = run_verification(worked)
     assert sum(part.entities for part in parts) == whole.entities
     assert sum(part.slices for part in parts) == whole.slices
 
 
-def test_slices_of_kinds_that_were_not_asked_for_are_left_alone(worked: Stage) -> None:
+def test_slices_of_kinds_that_were_not_asked_for_are_left_alone(worked: WorkerEnvironment) -> None:
     # given
     settings = worked.settings
-    lose(worked)
+    delete_slice(worked)
     # then
-    assert verify(settings, Sample(), ("clicks",)) == 0
-    assert verify(settings, Sample(), ("orders",)) == 1
+    assert verify(settings, EntitySample(), ("clicks",)) == 0
+    assert verify(settings, EntitySample(), ("orders",)) == 1
 
 
-def test_the_verdict_is_printed(worked: Stage, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_verdict_is_printed(worked: WorkerEnvironment, capsys: pytest.CaptureFixture[str]) -> None:
     # given
-    lose(worked)
+    delete_slice(worked)
     # when
-    verify(worked.settings, Sample(), FAMILIES)
+    verify(worked.settings, EntitySample(), FAMILIES)
     # then
     out = capsys.readouterr().out
     assert "mismatches             1" in out
     assert "device:d1, orders" in out
 
 
-@pytest.mark.parametrize("sample", [Sample(0.1, 10), Sample(1.0, 1), Sample(0.1, -1)])
-def test_a_part_that_holds_nobody_is_refused(sample: Sample) -> None:
+@pytest.mark.parametrize("sample", [EntitySample(0.1, 10), EntitySample(1.0, 1), EntitySample(0.1, -1)])
+def test_a_part_that_holds_nobody_is_refused(sample: EntitySample) -> None:
     with pytest.raises(BadConfig, match="counted from 0"):
         verify(None, sample, FAMILIES)  # type: ignore[arg-type]
 
 
-class Meanwhile(Log):
+class InterruptedLogReader(LogReader):
     """A log during whose reading something happens."""
 
-    def __init__(self, stage: Stage, event: Callable[[], object]) -> None:
+    def __init__(self, stage: WorkerEnvironment, event: Callable[[], object]) -> None:
         super().__init__(kafka=stage.settings.kafka)
         self._event = event
 
-    def read(self, ends: Mapping[Place, int], starts: Mapping[Place, int] | None = None) -> Iterator[list[Record]]:
+    def read(
+        self, ends: Mapping[TopicPartition, int], starts: Mapping[TopicPartition, int] | None = None
+    ) -> Iterator[list[Record]]:
         if ends:  # of erasures there are none
             self._event()
         return super().read(ends, starts)
 
 
-def test_a_redis_that_loses_its_state_meanwhile_gives_no_verdict(worked: Stage) -> None:
-    with pytest.raises(Moved, match="gone back"):
-        verified(worked, log=Meanwhile(worked, lambda: worked.redis.pipeline([("FLUSHALL",)])))
+def test_a_redis_that_loses_its_state_meanwhile_gives_no_verdict(worked: WorkerEnvironment) -> None:
+    with pytest.raises(InconsistentSnapshot, match="gone back"):
+        run_verification(worked, log=InterruptedLogReader(worked, lambda: worked.redis.pipeline([("FLUSHALL",)])))
 
 
-def test_profiles_that_nobody_wrote_for_longer_than_redis_keeps_them_may_be_gone(worked: Stage) -> None:
+def test_profiles_that_nobody_wrote_for_longer_than_redis_keeps_them_may_be_gone(worked: WorkerEnvironment) -> None:
     # given
-    lose(worked)
+    delete_slice(worked)
     # when
-    much_later = verified(worked, now_ms=NOW_MS + KEPT_MS + 3_600_000)
+    much_later = run_verification(worked, now_ms=NOW_MS + RETENTION_MIN_MS + 3_600_000)
     # then
     assert (much_later.mismatches, much_later.unchecked) == (0, 1)
 
 
-def test_without_its_beginning_a_log_tells_what_it_can(apache_stage: Stage) -> None:
+def test_without_its_beginning_a_log_tells_what_it_can(apache_stage: WorkerEnvironment) -> None:
     # given a log of which retention has taken the first half, and a worker that knew it whole
-    stage = work(apache_stage, range(40))
-    ends = stage.ends("orders")
+    stage = run_worker(apache_stage, range(40))
+    ends = stage.end_offsets("orders")
     admin = AdminClient({"bootstrap.servers": stage.broker.bootstrap})
-    for deleted in admin.delete_records([TopicPartition(*place, end // 2) for place, end in ends.items()]).values():
+    for deleted in admin.delete_records(
+        [KafkaPartition(*partition, end // 2) for partition, end in ends.items()]
+    ).values():
         deleted.result()
     # when
-    verdict = verified(stage)
+    verdict = run_verification(stage)
     # then
     assert verdict.mismatches == 0
     assert verdict.unchecked > 0
@@ -240,20 +250,20 @@ def test_without_its_beginning_a_log_tells_what_it_can(apache_stage: Stage) -> N
     # and what the rest of the log holds of an entity should still be there
     user = f"user:u{39 % 7}"
     stage.redis.pipeline([("DEL", stage.prefix + profile_key(user))])
-    assert user in verified(stage).differences[0]
+    assert user in run_verification(stage).differences[0]
 
 
-def test_slices_of_a_topic_that_was_made_anew_cannot_be_checked(apache_stage: Stage) -> None:
+def test_slices_of_a_topic_that_was_made_anew_cannot_be_checked(apache_stage: WorkerEnvironment) -> None:
     # given
-    stage = work(apache_stage, range(10))
-    slices = verified(stage).slices
+    stage = run_worker(apache_stage, range(10))
+    slices = run_verification(stage).slices
     # when a slice says that it comes from a topic of another id
-    source, record = min(held(stage).items())
-    put(stage, f"orders~{'A' * 22}/0", record)
+    source, record = min(read_slices(stage).items())
+    write_slice(stage, f"orders~{'A' * 22}/0", record)
     # then
-    verdict = verified(stage)
+    verdict = run_verification(stage)
     assert (verdict.slices, verdict.mismatches, verdict.unchecked) == (slices + 1, 0, 1)
-    assert source in held(stage)
+    assert source in read_slices(stage)
 
 
 def test_a_kafka_that_does_not_answer_gives_no_verdict(
@@ -261,7 +271,7 @@ def test_a_kafka_that_does_not_answer_gives_no_verdict(
 ) -> None:
     # given
     monkeypatch.setattr("worker.follower.TIMEOUT_S", 0.2)
-    kafka, redis = Kafka(bootstrap_servers="127.0.0.1:1", topic_ids=False), Redis(url=redis_url)
+    kafka, redis = KafkaSettings(bootstrap_servers="127.0.0.1:1", topic_ids=False), RedisSettings(url=redis_url)
     # then
-    assert verify(Settings(kafka=kafka, redis=redis), Sample(), FAMILIES) == 3
+    assert verify(Settings(kafka=kafka, redis=redis), EntitySample(), FAMILIES) == 3
     assert "Nothing can be told" in capsys.readouterr().err

@@ -4,33 +4,39 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Message, Producer
+from confluent_kafka import TopicPartition as KafkaPartition
 
-from worker.intake import Place, Record, as_bytes
+from worker.intake import Record, TopicPartition, as_bytes
 
 FLUSH_S: Final = 30.0
 
 
-def read(bootstrap: str, *topics: str) -> list[Record]:
+def read_topics(bootstrap: str, *topics: str) -> list[Record]:
     """All records of these topics, partition by partition."""
-    with consumer(bootstrap) as reader:
-        known = reader.list_topics(timeout=20).topics
-        places = [Place(topic, n) for topic in topics if topic in known for n in known[topic].partitions]
-        reader.assign([TopicPartition(*place, 0) for place in places])
-        found, left = dict[Place, list[Record]]({place: [] for place in places}), set(places)
-        while left:
+    with open_consumer(bootstrap) as reader:
+        metadata = reader.list_topics(timeout=20).topics
+        partitions = [
+            TopicPartition(topic, n) for topic in topics if topic in metadata for n in metadata[topic].partitions
+        ]
+        reader.assign([KafkaPartition(*partition, 0) for partition in partitions])
+        records_by_partition, unfinished = (
+            dict[TopicPartition, list[Record]]({partition: [] for partition in partitions}),
+            set(partitions),
+        )
+        while unfinished:
             for message in reader.consume(1_000, 0.02):
-                place = Place(message.topic() or "", message.partition() or 0)
+                partition = TopicPartition(message.topic() or "", message.partition() or 0)
                 error = message.error()
                 if error is None:
-                    found[place].append(record_of(message))
+                    records_by_partition[partition].append(to_record(message))
                 elif error.code() == KafkaError._PARTITION_EOF:
-                    left.discard(place)
-        return [record for place in sorted(found) for record in found[place]]
+                    unfinished.discard(partition)
+        return [record for partition in sorted(records_by_partition) for record in records_by_partition[partition]]
 
 
 @contextmanager
-def consumer(bootstrap: str) -> Iterator[Consumer]:
+def open_consumer(bootstrap: str) -> Iterator[Consumer]:
     settings: dict[str, Any] = {
         "bootstrap.servers": bootstrap,
         "group.id": "reads-by-assignment",
@@ -48,13 +54,13 @@ def consumer(bootstrap: str) -> Iterator[Consumer]:
         made.close()
 
 
-def record_of(message: Message) -> Record:
-    place, headers = Place(message.topic() or "", message.partition() or 0), list(message.headers() or ())
+def to_record(message: Message) -> Record:
+    partition, headers = TopicPartition(message.topic() or "", message.partition() or 0), list(message.headers() or ())
     key, value = as_bytes(message.key()), as_bytes(message.value())
-    return Record(place, message.offset() or 0, key, value, headers, message.timestamp()[1])
+    return Record(partition, message.offset() or 0, key, value, headers, message.timestamp()[1])
 
 
-class Sender:
+class BlockingProducer:
     """Writes records to topics, and knows that they are there when it says so."""
 
     def __init__(self, bootstrap: str) -> None:

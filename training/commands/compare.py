@@ -11,53 +11,55 @@ from contract.errors import BadConfig, BadData
 from contract.features import FeatureSet
 from contract.settings import Settings
 from contract.trial import read_trial
-from training.contest import CONFIDENCE, Contest, Figure, contests
-from training.feed import Feed
+from training.contest import CONFIDENCE, MetricComparison, ModelComparison, compare_models
+from training.feed import FeedbackReader
 from training.folds import DAY_MS
-from training.pages import figure, filled, mistakes_of, write_pages
-from training.plan import read_plan
-from training.report import CONSOLE, print_json, say
-from training.said import Heard, versions_of
+from training.pages import find_output_errors, format_number, render_template, write_pages
+from training.plan import read_training_config
+from training.report import CONSOLE, print_json, print_lines
+from training.said import ServedScoreStore, list_versions
 
 HOUR_MS = 3_600_000
 
 
 def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
     """Judge both by the feedback topic, in a shadow and in a canary, as far as there were any."""
-    begun = time.monotonic()
-    if errors := [*mistakes_of(args.out), *mistakes_in(args)]:
+    started_s = time.monotonic()
+    if errors := [*find_output_errors(args.out), *find_argument_errors(args)]:
         raise BadConfig(errors)
-    serving, challenger = args.versions or pointed_to(args, settings)
-    heard = read(args, settings)
+    serving, challenger = args.versions or read_versions(args, settings)
+    scores = read_feedback(args, settings)
     settled_ms = (time.time() - args.settle_days * DAY_MS / 1000) * 1000
-    rows = heard.rows(settled_ms if args.settle_days else float("inf"))
-    found = contests(rows, settings.tasks, serving, challenger, seed=read_plan(settings.training).seed)
-    if not found:
-        others = ", ".join(versions_of(rows)) or "none"
+    rows = scores.rows(settled_ms if args.settle_days else float("inf"))
+    comparisons = compare_models(
+        rows, settings.tasks, serving, challenger, seed=read_training_config(settings.training).seed
+    )
+    if not comparisons:
+        others = ", ".join(list_versions(rows)) or "none"
         raise BadData(
             f"Examples should have labels of rows that {serving} and {challenger} answered. Found none in {len(rows)}; "
             f"they are of: {others}."
         )
-    pages = write_pages(args.out, pages_of(found, len(rows), args.since))
-    for one in found:
-        CONSOLE.print(table_of(one))
-    say(*(f"See {page}" for page in pages))
+    pages = write_pages(args.out, render_pages(comparisons, len(rows), args.since))
+    for comparison in comparisons:
+        CONSOLE.print(build_table(comparison))
+    print_lines(*(f"See {page}" for page in pages))
     print_json(
-        contests=msgspec.to_builtins(found),
+        contests=msgspec.to_builtins(comparisons),
         examples=len(rows),
-        unreadable=heard.unreadable,
+        unreadable=scores.unreadable,
         pages=[str(page) for page in pages],
-        seconds=round(time.monotonic() - begun, 2),
+        seconds=round(time.monotonic() - started_s, 2),
     )
     return 0
 
 
-def mistakes_in(args: Namespace) -> list[str]:
+def find_argument_errors(args: Namespace) -> list[str]:
     errors = [f"`--since` should be above 0. Found {args.since}."] * (args.since is not None and not args.since > 0)
     return errors + [f"`--settle-days` should be 0 or more. Found {args.settle_days:g}."] * (not args.settle_days >= 0)
 
 
-def pointed_to(args: Namespace, settings: Settings) -> tuple[str, str]:
+def read_versions(args: Namespace, settings: Settings) -> tuple[str, str]:
     """The bundle that serves and the one on trial; raises `BadConfig` where they are not two."""
     bundles = args.bundles or settings.bundles
     serving, trial = current_version(bundles), read_trial(bundles)
@@ -68,38 +70,52 @@ def pointed_to(args: Namespace, settings: Settings) -> tuple[str, str]:
     return serving, trial.version
 
 
-def read(args: Namespace, settings: Settings) -> Heard:
+def read_feedback(args: Namespace, settings: Settings) -> ServedScoreStore:
     """The examples that came in the last hours, or all that the topic has; raises `Unavailable`."""
-    feed, heard = Feed(kafka=settings.kafka, topic=settings.topics.feedback), Heard()
+    feed, scores = FeedbackReader(kafka=settings.kafka, topic=settings.topics.feedback), ServedScoreStore()
     try:
-        since = {} if args.since is None else feed.positions_at(round(time.time() * 1000 - args.since * HOUR_MS))
-        feed.each(since, heard.add)
+        since = {} if args.since is None else feed.offsets_for_time(round(time.time() * 1000 - args.since * HOUR_MS))
+        feed.for_each(since, scores.add)
     finally:
         feed.close()
-    return heard
+    return scores
 
 
-def pages_of(found: list[Contest], examples: int, since: float | None) -> dict[str, bytes]:
+def render_pages(comparisons: list[ModelComparison], examples: int, since: float | None) -> dict[str, bytes]:
     """The report's files by name."""
-    page = filled("comparison.html", found=found, examples=examples, since=since, shown=shown, confidence=CONFIDENCE)
+    page = render_template(
+        "comparison.html",
+        found=comparisons,
+        examples=examples,
+        since=since,
+        shown=format_difference,
+        confidence=CONFIDENCE,
+    )
     return {
-        "comparison.json": msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n",
+        "comparison.json": msgspec.json.format(msgspec.json.encode(comparisons), indent=1) + b"\n",
         "comparison.html": page.encode(),
     }
 
 
-def table_of(one: Contest) -> Table:
+def build_table(comparison: ModelComparison) -> Table:
     """A row for each task and figure."""
-    title = f"{one.way}: {one.challenger} beside {one.serving}"
+    title = f"{comparison.way}: {comparison.challenger} beside {comparison.serving}"
     table = Table("task", "rows", "figure", "serving", "challenger", "difference", title=title, title_justify="left")
-    for task, of in one.tasks.items():
-        rows = f"{of.rows[0]:,}" if one.way == "shadow" else f"{of.rows[0]:,} / {of.rows[1]:,}"
-        for name, value in of.figures.items():
-            table.add_row(task, rows, name, figure(value.serving), figure(value.challenger), shown(value))
+    for task, figures in comparison.tasks.items():
+        rows = f"{figures.rows[0]:,}" if comparison.way == "shadow" else f"{figures.rows[0]:,} / {figures.rows[1]:,}"
+        for name, value in figures.figures.items():
+            table.add_row(
+                task,
+                rows,
+                name,
+                format_number(value.serving),
+                format_number(value.challenger),
+                format_difference(value),
+            )
     return table
 
 
-def shown(value: Figure) -> str:
+def format_difference(value: MetricComparison) -> str:
     """The difference with its interval, and what it speaks for."""
     if value.difference is None:
         return "–"

@@ -16,58 +16,67 @@ from contract.features import FeatureSet
 from contract.settings import Settings
 from contract.tasks import Task
 from export.interactions import read_all, read_interactions
-from model.checkpoint import About, Checkpoint, describe, path_of, read_checkpoint, write_checkpoint
-from model.declared import Shape, check_tasks, read_shape
-from training.commands.telling import Telling
+from model.checkpoint import (
+    Checkpoint,
+    CheckpointMetadata,
+    checkpoint_path,
+    make_metadata,
+    read_checkpoint,
+    write_checkpoint,
+)
+from model.declared import ModelConfig, check_tasks, read_model_config
+from training.commands.telling import ProgressReporter
 from training.examples import Examples
-from training.fit import Fitted, Setting, fit
-from training.fleet import join
-from training.interactions import interactions_of, latest_interactions
+from training.fit import FitOptions, FitResult, fit
+from training.fleet import join_process_group
+from training.interactions import extract_interactions, merge_interactions
 from training.labels import Classes
-from training.plan import Plan, read_plan
-from training.report import print_json, say, show_evaluation
-from training.sample import meaning, sample_of, together
-from training.stream import Stream
-from training.table import files_of, read_examples, read_together, rows_in
+from training.plan import TrainingConfig, read_training_config
+from training.report import print_evaluation, print_json, print_lines
+from training.sample import encode_buffer, merge_examples, read_schema
+from training.stream import ExampleStream
+from training.table import count_rows, find_files, read_examples, read_files
 from training.transfer import Transfer
 
 
 def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
     """Fit a network to a Parquet file of examples and keep it as a checkpoint."""
-    begun, bundles = time.monotonic(), args.bundles or settings.bundles
-    given = {"epochs": args.epochs, "seed": args.seed}
-    shape, plan = declared(settings, features, {name: value for name, value in given.items() if value is not None})
+    started_s, bundles = time.monotonic(), args.bundles or settings.bundles
+    overrides = {"epochs": args.epochs, "seed": args.seed}
+    shape, plan = read_configs(
+        settings, features, {name: value for name, value in overrides.items() if value is not None}
+    )
     torch.set_num_threads(plan.threads)
-    fleet = join(plan.device)
-    former = read_checkpoint(path_of(bundles, args.former)) if args.former else None
-    transfer = Transfer(checkpoint=former, carried=args.carried) if former else None
-    known = former.about.statistics.classes if former else None
-    examples = read(args.data, features, settings.tasks, known, plan)
-    fitted = learned(examples, shape, plan, Setting(args.resume, transfer, fleet), args.log)
-    fleet.leave()
-    if not fleet.leads:
+    process_group = join_process_group(plan.device)
+    initial = read_checkpoint(checkpoint_path(bundles, args.former)) if args.former else None
+    transfer = Transfer(checkpoint=initial, carried=args.carried) if initial else None
+    known_classes = initial.metadata.statistics.classes if initial else None
+    examples = read_data(args.data, features, settings.tasks, known_classes, plan)
+    fitted = fit_with_progress(examples, shape, plan, FitOptions(args.resume, transfer, process_group), args.log)
+    process_group.close()
+    if not process_group.is_main:
         return 0  # the process that leads tells what all have found
-    say(*fitted.left_out.values())
-    about = describe(
+    print_lines(*fitted.left_out.values())
+    about = make_metadata(
         fitted.network,
-        parent=former.about.version if former else current_version(bundles),
+        parent=initial.metadata.version if initial else current_version(bundles),
         created_ms=time.time_ns() // 1_000_000,
         evaluation=fitted.evaluation,
         positions={},
     )
-    sample, interactions = remembered(examples, fitted.network.tasks, plan)
-    taken = [interactions, *args.interactions, *([former.interactions] if former else [])]
+    sample, interactions = build_replay_data(examples, fitted.network.tasks, plan)
+    interaction_tables = [interactions, *args.interactions, *([initial.interactions] if initial else [])]
     checkpoint = Checkpoint(
-        about=about,
+        metadata=about,
         weights=fitted.network.state_dict(),
         optimizer=fitted.optimizer,
-        sample=sample_with(former, sample, about, plan),
-        interactions=latest_interactions(read_all(taken)),
+        replay_buffer=merge_sample(initial, sample, about, plan),
+        interactions=merge_interactions(read_all(interaction_tables)),
     )
     path = write_checkpoint(bundles, checkpoint)
     if args.resume:
         args.resume.unlink(missing_ok=True)  # its end is kept now; the next course begins anew
-    show_evaluation(settings.tasks, fitted.evaluation, f"{about.version} on held-out examples")
+    print_evaluation(settings.tasks, fitted.evaluation, f"{about.version} on held-out examples")
     print_json(
         version=about.version,
         checkpoint=str(path),
@@ -75,58 +84,64 @@ def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
         evaluation=fitted.evaluation,
         left_out=fitted.left_out,
         examples=len(examples),
-        seconds=round(time.monotonic() - begun, 2),
+        seconds=round(time.monotonic() - started_s, 2),
     )
     return 0
 
 
-def learned(examples: Examples | Stream, shape: Shape, plan: Plan, setting: Setting, log: Path | None) -> Fitted:
+def fit_with_progress(
+    examples: Examples | ExampleStream, shape: ModelConfig, plan: TrainingConfig, options: FitOptions, log: Path | None
+) -> FitResult:
     """Fit, and tell of it where this process leads."""
-    if not setting.fleet.leads:
-        return fit(examples, shape, plan, lambda epoch: None, setting)
-    with Telling(log=log) as telling:
-        return fit(examples, shape, plan, telling.epoch, replace(setting, progress=telling.step))
+    if not options.process_group.is_main:
+        return fit(examples, shape, plan, lambda epoch: None, options)
+    with ProgressReporter(log=log) as reporter:
+        return fit(examples, shape, plan, reporter.on_epoch, replace(options, progress=reporter.on_step))
 
 
-def read(
-    paths: Sequence[Path], features: FeatureSet, tasks: Sequence[Task], classes: Classes | None, plan: Plan
-) -> Examples | Stream:
+def read_data(
+    paths: Sequence[Path], features: FeatureSet, tasks: Sequence[Task], classes: Classes | None, plan: TrainingConfig
+) -> Examples | ExampleStream:
     """The examples of some files or folders of files: in memory, or as a stream where they are too many."""
-    files = files_of(paths)
-    if sum(rows_in(path) for path in files) > plan.stream_rows:
-        return Stream(paths=files, features=features, tasks=tasks, classes=classes)
-    return read_together(files, features, tasks, classes)
+    files = find_files(paths)
+    if sum(count_rows(path) for path in files) > plan.stream_rows:
+        return ExampleStream(paths=files, features=features, tasks=tasks, classes=classes)
+    return read_files(files, features, tasks, classes)
 
 
-def remembered(examples: Examples | Stream, tasks: Sequence[Task], plan: Plan) -> tuple[bytes, bytes]:
+def build_replay_data(
+    examples: Examples | ExampleStream, tasks: Sequence[Task], plan: TrainingConfig
+) -> tuple[bytes, bytes]:
     """What a checkpoint carries of what it has learned from: a sample, and who took what; both as Parquet."""
     if isinstance(examples, Examples):
-        learned = examples.for_tasks(tasks)
-        return sample_of(learned, plan.keep, plan.seed), latest_interactions(interactions_of(learned))
-    everything, taken = np.ones(len(examples), np.bool_), latest_interactions(read_all([]))
-    for portion in examples.portions(everything):
-        taken = latest_interactions(read_interactions(taken), interactions_of(portion.for_tasks(tasks)))
-    return sample_of(examples.sample(everything, plan.keep).for_tasks(tasks), plan.keep, plan.seed), taken
+        trainable = examples.for_tasks(tasks)
+        return encode_buffer(trainable, plan.keep, plan.seed), merge_interactions(extract_interactions(trainable))
+    all_rows, interactions = np.ones(len(examples), np.bool_), merge_interactions(read_all([]))
+    for chunk in examples.iterate_chunks(all_rows):
+        interactions = merge_interactions(read_interactions(interactions), extract_interactions(chunk.for_tasks(tasks)))
+    return encode_buffer(examples.sample(all_rows, plan.keep).for_tasks(tasks), plan.keep, plan.seed), interactions
 
 
-def sample_with(former: Checkpoint | None, sample: bytes, about: About, plan: Plan) -> bytes:
+def merge_sample(initial: Checkpoint | None, sample: bytes, about: CheckpointMetadata, plan: TrainingConfig) -> bytes:
     """The examples that the checkpoint carries: those of the new tasks, and where there was a former one, its own."""
-    if former is None or not former.sample:
+    if initial is None or not initial.replay_buffer:
         return sample
-    both = [read_examples(one, *meaning(about)) for one in (former.sample, sample)]
-    return sample_of(together(both), plan.keep, plan.seed)
+    samples = [read_examples(content, *read_schema(about)) for content in (initial.replay_buffer, sample)]
+    return encode_buffer(merge_examples(samples), plan.keep, plan.seed)
 
 
-def declared(settings: Settings, features: FeatureSet, given: dict[str, int]) -> tuple[Shape, Plan]:
+def read_configs(
+    settings: Settings, features: FeatureSet, overrides: dict[str, int]
+) -> tuple[ModelConfig, TrainingConfig]:
     """The network and the plan that the settings declare, with what was `given`; `BadConfig` lists all mistakes."""
     errors = list[str]()
-    shape, plan = Shape(), Plan()
+    shape, plan = ModelConfig(), TrainingConfig()
     try:
-        shape = read_shape(settings.model)
+        shape = read_model_config(settings.model)
     except BadConfig as error:
         errors += error.errors
     try:
-        plan = read_plan({**settings.training, **given})
+        plan = read_training_config({**settings.training, **overrides})
     except BadConfig as error:
         errors += error.errors
     try:

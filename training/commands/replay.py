@@ -17,7 +17,7 @@ from training.table import write_examples
 
 def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
     """Turn events of before the first log into a Parquet file of examples."""
-    begun, rejected = time.monotonic(), Counter[str]()
+    started_s, rejected = time.monotonic(), Counter[str]()
     replay = Replay(features=features, tasks=settings.tasks, feedback=settings.feedback)
     rows = replay.run(read_history(args.events, rejected))
     examples = from_rows(rows, features, settings.tasks)
@@ -25,11 +25,11 @@ def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
         raise BadData(f"History should give examples with labels of {[t.name for t in settings.tasks]}. Found none.")
     write_examples(args.out, examples)
     if args.interactions:
-        write_interactions(args.interactions, replay.taken)
+        write_interactions(args.interactions, replay.interactions)
     print_json(
         examples=len(examples),
-        labels={task.name: int(examples.known(task).sum()) for task in settings.tasks},
+        labels={task.name: int(examples.has_label(task).sum()) for task in settings.tasks},
         rejected=dict(rejected),
-        seconds=round(time.monotonic() - begun, 2),
+        seconds=round(time.monotonic() - started_s, 2),
     )
     return 0

@@ -9,59 +9,59 @@ import torch
 
 from contract.features import FeatureSet
 from contract.settings import Settings
-from training.commands.fit import declared
-from training.pages import figure
-from training.report import print_json, say
-from training.search import SPACE, Found, Search, Tried, check_space
-from training.table import read_together, write_whole
+from training.commands.fit import read_configs
+from training.pages import format_number
+from training.report import print_json, print_lines
+from training.search import SPACE, HyperparameterSearch, SearchResult, TrialResult, check_space
+from training.table import read_files, write_atomically
 
 
 def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
     """Search by trials, then say and write what was best; no model is kept."""
-    begun = time.monotonic()
-    over = args.over or list(SPACE)
-    check_space(over)
-    shape, plan = declared(settings, features, {} if args.epochs is None else {"epochs": args.epochs})
+    started_s = time.monotonic()
+    names = args.over or list(SPACE)
+    check_space(names)
+    shape, plan = read_configs(settings, features, {} if args.epochs is None else {"epochs": args.epochs})
     torch.set_num_threads(plan.threads)
-    examples = read_together(args.data, features, settings.tasks)
-    search = Search(examples=examples, shape=shape, plan=plan, over=over, kept=args.kept)
-    found = search.run(args.trials, lambda one: say(sentence(one)))
-    tables = toml_of(found)
-    say(f"Best: {found.score:.4f}, where what is declared has {figure(found.declared)}.", tables)
+    examples = read_files(args.data, features, settings.tasks)
+    search = HyperparameterSearch(examples=examples, shape=shape, plan=plan, names=names, journal_path=args.kept)
+    result = search.run(args.trials, lambda trial: print_lines(format_trial(trial)))
+    tables = to_toml(result)
+    print_lines(f"Best: {result.score:.4f}, where what is declared has {format_number(result.declared)}.", tables)
     if args.out:
-        write_whole(args.out, tables.encode())
+        write_atomically(args.out, tables.encode())
     print_json(
-        score=found.score,
-        declared=found.declared,
-        trials=len(found.trials),
-        ended_early=sum(one.score is None for one in found.trials),
-        values=best_of(found),
-        seconds=round(time.monotonic() - begun, 2),
+        score=result.score,
+        declared=result.declared,
+        trials=len(result.trials),
+        ended_early=sum(trial.score is None for trial in result.trials),
+        values=find_best_values(result),
+        seconds=round(time.monotonic() - started_s, 2),
     )
     return 0
 
 
-def sentence(one: Tried) -> str:
-    said = {name: f"{value:.4g}" if isinstance(value, float) else value for name, value in one.values.items()}
-    values = "  ".join(f"{name} {value}" for name, value in said.items())
-    score = "ended early " if one.score is None else f"score {one.score:.4f}"
-    return f"trial {one.number}  {score}  {values}"
+def format_trial(trial: TrialResult) -> str:
+    formatted = {name: f"{value:.4g}" if isinstance(value, float) else value for name, value in trial.values.items()}
+    values = "  ".join(f"{name} {value}" for name, value in formatted.items())
+    score = "ended early " if trial.score is None else f"score {trial.score:.4f}"
+    return f"trial {trial.number}  {score}  {values}"
 
 
-def best_of(found: Found) -> dict[str, Any]:
+def find_best_values(result: SearchResult) -> dict[str, Any]:
     """What the best trial drew."""
-    return next(one.values for one in found.trials if one.score == found.score)
+    return next(trial.values for trial in result.trials if trial.score == result.score)
 
 
-def toml_of(found: Found) -> str:
+def to_toml(result: SearchResult) -> str:
     """The best shape and plan as the tables [model] and [training], what has its default left out."""
     parts = []
-    for name, table in (("model", found.shape), ("training", found.plan)):
-        plain = type(table)()
+    for name, table in (("model", result.shape), ("training", result.plan)):
+        default = type(table)()
         lines = [
             f"{key} = {msgspec.json.encode(value).decode()}"
             for key, value in msgspec.structs.asdict(table).items()
-            if value != getattr(plain, key)
+            if value != getattr(default, key)
         ]
         parts.append("\n".join([f"[{name}]", *lines]))
     return "\n\n".join(parts) + "\n"

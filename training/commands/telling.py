@@ -11,12 +11,12 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from contract.errors import BadConfig
 from training.fit import Epoch, Losses
-from training.report import CONSOLE, say
+from training.report import CONSOLE, print_lines
 
-SHOWN_EVERY_S = 0.2
+UPDATE_INTERVAL_S = 0.2
 
 
-class Telling:
+class ProgressReporter:
     """Tells of steps and epochs; a log gets one JSON object a line, behind what it holds already.
 
     Raises `BadConfig` where the log cannot be written, before anything is learned.
@@ -25,7 +25,7 @@ class Telling:
     def __init__(self, *, log: Path | None = None) -> None:
         columns = (TextColumn("epoch {task.fields[number]}"), BarColumn(), TextColumn("{task.fields[losses]}"))
         self._bar = Progress(*columns, TimeRemainingColumn(), console=CONSOLE, transient=True)
-        self._number, self._shown_s, self._began_s = 1, 0.0, time.monotonic()
+        self._epoch, self._updated_s, self._started_s = 1, 0.0, time.monotonic()
         self._task = self._bar.add_task("", total=None, number=1, losses="")
         self._log = log
         if log:
@@ -45,28 +45,30 @@ class Telling:
     ) -> None:
         self._bar.stop()
 
-    def step(self, done: int, of: int, losses: Losses) -> None:
+    def on_step(self, done: int, total: int, losses: Losses) -> None:
         """A step of the present epoch is done."""
-        if CONSOLE.is_terminal and (done == of or time.monotonic() > self._shown_s + SHOWN_EVERY_S):
-            self._shown_s = time.monotonic()
-            self._bar.update(self._task, completed=done, total=of, number=self._number, losses=listed(losses, 3))
+        if CONSOLE.is_terminal and (done == total or time.monotonic() > self._updated_s + UPDATE_INTERVAL_S):
+            self._updated_s = time.monotonic()
+            self._bar.update(
+                self._task, completed=done, total=total, number=self._epoch, losses=format_values(losses, 3)
+            )
 
-    def epoch(self, epoch: Epoch) -> None:
+    def on_epoch(self, epoch: Epoch) -> None:
         """An epoch is done and judged."""
-        self._number = epoch.number + 1
-        weights = f"  weights  {listed(epoch.weights, 3)}" if epoch.weights else ""
-        say(f"epoch {epoch.number}  score {epoch.score:.4f}  losses  {listed(epoch.losses, 4)}{weights}")
+        self._epoch = epoch.number + 1
+        weights = f"  weights  {format_values(epoch.weights, 3)}" if epoch.weights else ""
+        print_lines(f"epoch {epoch.number}  score {epoch.score:.4f}  losses  {format_values(epoch.losses, 4)}{weights}")
         if self._log:
             line = {
                 "epoch": epoch.number,
                 "score": None if math.isnan(epoch.score) else epoch.score,
                 "losses": epoch.losses,
                 "weights": dict(epoch.weights),
-                "seconds": round(time.monotonic() - self._began_s, 3),
+                "seconds": round(time.monotonic() - self._started_s, 3),
             }
             with self._log.open("a") as file:
                 file.write(json.dumps(line, allow_nan=False) + "\n")
 
 
-def listed(values: Losses, digits: int) -> str:
+def format_values(values: Losses, digits: int) -> str:
     return "  ".join(f"{task} {value:.{digits}f}" for task, value in values.items())

@@ -12,37 +12,39 @@ from contract.errors import Unavailable
 from contract.features import FeatureSet
 from contract.settings import Settings
 from training import telemetry
-from training.portions import Portions
-from training.report import print_json, say, show_evaluation
-from training.telemetry import Served
-from training.watch import Seen, Watcher, told
-from training.watching import Watching, read_watching
+from training.portions import ChunkedReader
+from training.report import print_evaluation, print_json, print_lines
+from training.telemetry import MetricsServer
+from training.watch import ModelMonitor, MonitorReport, to_json
+from training.watching import MonitorConfig, read_monitor_config
 
 
 def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
     """Watch once, or for ever."""
     bundles: Path = args.bundles or settings.bundles
-    watching = read_watching(settings.watch)
+    config = read_monitor_config(settings.watch)
     torch.set_num_threads(1)
-    with watcher(settings, features, bundles, watching) as watches:
+    with open_monitor(settings, features, bundles, config) as monitor:
         if args.once:
-            print_json(**told(watches.look()))
+            print_json(**to_json(monitor.check()))
             return 0
-        return watch(watches, settings, watching)
+        return run_forever(monitor, settings, config)
 
 
 @contextmanager
-def watcher(settings: Settings, features: FeatureSet, bundles: Path, watching: Watching) -> Iterator[Watcher]:
+def open_monitor(
+    settings: Settings, features: FeatureSet, bundles: Path, config: MonitorConfig
+) -> Iterator[ModelMonitor]:
     """A watcher of this shop's topics. What was scored is read from its latest rows on, feedback as far as it goes."""
     topics = settings.topics
-    scored = Portions(kafka=settings.kafka, topic=topics.scored, most=watching.portion, behind=watching.portion)
-    feedback = Portions(kafka=settings.kafka, topic=topics.feedback, most=watching.portion)
+    scored = ChunkedReader(kafka=settings.kafka, topic=topics.scored, limit=config.portion, tail=config.portion)
+    feedback = ChunkedReader(kafka=settings.kafka, topic=topics.feedback, limit=config.portion)
     try:
-        yield Watcher(
+        yield ModelMonitor(
             settings=settings,
             features=features,
             bundles=bundles,
-            watching=watching,
+            config=config,
             scored=scored,
             feedback=feedback,
         )
@@ -51,29 +53,31 @@ def watcher(settings: Settings, features: FeatureSet, bundles: Path, watching: W
         feedback.close()
 
 
-def watch(watches: Watcher, settings: Settings, watching: Watching) -> int:
+def run_forever(monitor: ModelMonitor, settings: Settings, config: MonitorConfig) -> int:
     """Look again and again until told to end."""
-    served, shown = Served(port=watching.http_port), Seen()
-    say(f"Metrics are served on port {served.port}.")
+    server, last = MetricsServer(port=config.http_port), MonitorReport()
+    print_lines(f"Metrics are served on port {server.port}.")
     try:
         while True:
-            shown = look_patiently(watches, settings, watching, shown)
-            time.sleep(watching.pause_s)
+            last = check_with_retry(monitor, settings, config, last)
+            time.sleep(config.pause_s)
     except KeyboardInterrupt:
         return 0
     finally:
-        served.close()
+        server.close()
 
 
-def look_patiently(watches: Watcher, settings: Settings, watching: Watching, shown: Seen) -> Seen:
+def check_with_retry(
+    monitor: ModelMonitor, settings: Settings, config: MonitorConfig, last: MonitorReport
+) -> MonitorReport:
     """Look once, and show the figures that are not those shown before; a Kafka that is away is waited for."""
     try:
-        seen = watches.look()
+        report = monitor.check()
     except Unavailable as error:
         telemetry.RETRIES.inc()
-        say(f"{error} Trying again in {watching.pause_s:g} s.")
-        return shown
-    for version, figures in seen.figures.items():
-        if figures != shown.figures.get(version):
-            show_evaluation(settings.tasks, figures, f"what {version} said, by labels that have matured")
-    return seen
+        print_lines(f"{error} Trying again in {config.pause_s:g} s.")
+        return last
+    for version, figures in report.figures.items():
+        if figures != last.figures.get(version):
+            print_evaluation(settings.tasks, figures, f"what {version} said, by labels that have matured")
+    return report

@@ -8,14 +8,14 @@ import numpy as np
 from contract.events import Click, Event, Impression, Label, Line, Order
 from contract.features import Block
 from contract.joining.joiner import Joiner
-from contract.rows import Example, Packed, Scored, pack
-from contract.settings import Feedback
+from contract.rows import Example, PackedBlock, ScoredRow, pack
+from contract.settings import FeedbackSettings
 from contract.tasks import Task
 
 MINUTE: Final = 60_000
 HOUR: Final = 60 * MINUTE
 # Click 30 min, purchase 60 min within 10 h, fraud 20 h; a grace of 15 min.
-FEEDBACK: Final = Feedback(
+FEEDBACK: Final = FeedbackSettings(
     impression_wait_s=2 * 3600,
     click_wait_s=30 * 60,
     purchase_wait_s=60 * 60,
@@ -27,34 +27,34 @@ FRAUD: Final = Task("fraud", "binary", ("user", "order", "context"), "decide")
 BRUSHING: Final = Task("brushing", "binary", ("user", "order", "context"), "decide")
 
 
-def at(minutes: float) -> int:
+def minutes_to_ms(minutes: float) -> int:
     return round(minutes * MINUTE)
 
 
-def block(rows: int, mark: float) -> Packed:
+def make_block(rows: int, mark: float) -> PackedBlock:
     """Numbers and ids that tell which row they are."""
     marks = mark + np.arange(rows)
     return pack(Block(np.stack([marks, -marks], 1).astype(np.float32), marks.astype(np.int64).reshape(-1, 1)))
 
 
-def row(
-    kind: str, ident: str, minutes: float, items: tuple[str, ...] = (), *, user: str = "u", query: str = ""
-) -> Scored:
-    own = {
+def make_row(
+    kind: str, event_id: str, minutes: float, items: tuple[str, ...] = (), *, user: str = "u", query: str = ""
+) -> ScoredRow:
+    groups_of_kind = {
         "recommendation": ("user", "context"),
         "order": ("user", "order", "context"),
         "search": ("user", "query"),
         "review": ("user", "review", "item"),
         "product": ("item",),
     }
-    groups = {group: block(1, 1000.0 + n) for n, group in enumerate(own.get(kind, ()))}
+    groups = {group: make_block(1, 1000.0 + n) for n, group in enumerate(groups_of_kind.get(kind, ()))}
     if items:
-        groups["item"] = block(len(items), 1.0)
-    return Scored(
-        event_id=ident,
+        groups["item"] = make_block(len(items), 1.0)
+    return ScoredRow(
+        event_id=event_id,
         kind=kind,  # type: ignore[arg-type]
         user_id=user,
-        ts_ms=at(minutes),
+        ts_ms=minutes_to_ms(minutes),
         topic="shop.orders",
         partition=0,
         offset=0,
@@ -67,29 +67,37 @@ def row(
     )
 
 
-def shown(minutes: float, *items: str, of: str | None = "r", user: str = "u") -> Impression:
-    ident = f"i-{of}-{minutes}"
-    return Impression(event_id=ident, ts_ms=at(minutes), user_id=user, items=items, recommendation_id=of)
+def make_impression(minutes: float, *items: str, recommendation_id: str | None = "r", user: str = "u") -> Impression:
+    event_id = f"i-{recommendation_id}-{minutes}"
+    return Impression(
+        event_id=event_id, ts_ms=minutes_to_ms(minutes), user_id=user, items=items, recommendation_id=recommendation_id
+    )
 
 
-def click(
-    minutes: float, item: str, *, of: str | None = "r", user: str = "u", query: str | None = None, ident: str = ""
+def make_click(
+    minutes: float,
+    item: str,
+    *,
+    recommendation_id: str | None = "r",
+    user: str = "u",
+    query: str | None = None,
+    ident: str = "",
 ) -> Click:
     return Click(
         event_id=ident or f"c-{item}-{minutes}",
-        ts_ms=at(minutes),
+        ts_ms=minutes_to_ms(minutes),
         user_id=user,
         item_id=item,
-        recommendation_id=of,
+        recommendation_id=recommendation_id,
         query=query,
     )
 
 
-def order(minutes: float, *items: str, user: str = "u") -> Order:
+def make_order(minutes: float, *items: str, user: str = "u") -> Order:
     lines = tuple(Line(item_id=item, quantity=1, unit_price=1.0) for item in items)
     return Order(
         event_id=f"o-{minutes}",
-        ts_ms=at(minutes),
+        ts_ms=minutes_to_ms(minutes),
         user_id=user,
         lines=lines,
         amount=1.0,
@@ -98,44 +106,52 @@ def order(minutes: float, *items: str, user: str = "u") -> Order:
     )
 
 
-def label(
-    minutes: float, value: float | str, *, of: str = "o", task: str = "fraud", user: str = "u", ident: str = ""
+def make_label(
+    minutes: float,
+    value: float | str,
+    *,
+    judged_event_id: str = "o",
+    task: str = "fraud",
+    user: str = "u",
+    ident: str = "",
 ) -> Label:
     return Label(
         event_id=ident or f"l-{task}-{minutes}",
-        ts_ms=at(minutes),
+        ts_ms=minutes_to_ms(minutes),
         user_id=user,
-        judged_event_id=of,
+        judged_event_id=judged_event_id,
         task=task,
         value=value,
     )
 
 
-def joiner(*given: Scored | Event, feedback: Feedback = FEEDBACK, tasks: tuple[Task, ...] = (FRAUD,)) -> Joiner:
+def make_joiner(
+    *inputs: ScoredRow | Event, feedback: FeedbackSettings = FEEDBACK, tasks: tuple[Task, ...] = (FRAUD,)
+) -> Joiner:
     """A joiner that was given these, in this order."""
-    made = Joiner(feedback=feedback, tasks=tasks)
-    give(made, *given)
-    return made
+    new_joiner = Joiner(feedback=feedback, tasks=tasks)
+    feed_joiner(new_joiner, *inputs)
+    return new_joiner
 
 
-def give(to: Joiner, *given: Scored | Event) -> None:
-    for one in given:
-        if isinstance(one, Scored):
-            to.scored(one)
+def feed_joiner(joiner: Joiner, *inputs: ScoredRow | Event) -> None:
+    for value in inputs:
+        if isinstance(value, ScoredRow):
+            joiner.add_row(value)
         else:
-            to.event(one)
+            joiner.add_event(value)
 
 
-def said(by: Joiner) -> list[tuple[str, int, dict[str, float | str]]]:
+def take_labels(joiner: Joiner) -> list[tuple[str, int, dict[str, float | str]]]:
     """Id, revision and labels of what is ready, in order."""
-    return [(e.example_id, e.revision, e.labels) for e in by.take().examples]
+    return [(e.example_id, e.revision, e.labels) for e in joiner.drain().examples]
 
 
-def examples(by: Joiner) -> dict[str, Example]:
+def take_newest_examples(joiner: Joiner) -> dict[str, Example]:
     """The newest revision of each example that is ready."""
-    return {e.example_id: e for e in sorted(by.take().examples, key=lambda e: e.revision)}
+    return {e.example_id: e for e in sorted(joiner.drain().examples, key=lambda e: e.revision)}
 
 
-def fates(by: Joiner) -> dict[tuple[str, str], int]:
+def count_outcomes(joiner: Joiner) -> dict[tuple[str, str], int]:
     """What was counted, parking aside."""
-    return {(fate, task): n for (fate, task), n in Counter(by.counts).items() if fate != "parked" and n}
+    return {(outcome, task): n for (outcome, task), n in Counter(joiner.counts).items() if outcome != "parked" and n}
