@@ -25,7 +25,7 @@ $(MADE): requirements/environment.py requirements/environment.txt requirements/t
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
 	$(PY) requirements/environment.py
-	$(PY) -m worker.compiled
+	$(PY) -m worker.warmup
 	touch $@
 
 check: env

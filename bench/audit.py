@@ -10,12 +10,12 @@ from bench.stage import Stage
 from contract.errors import BadEvent
 from contract.events import Event, decode
 from contract.hashing import BUCKETS
-from contract.profiles import profile_key
-from tests.oracle.profiles import ProfileOracle
-from tests.oracle.records import first_difference
-from worker.broker import KafkaAdmin
-from worker.profile_store import open_profile_store, source_name
-from worker.redis_client import RedisClient, to_pairs
+from contract.profiles.record import profile_key
+from testkit.oracle.profiles import ProfileOracle
+from testkit.oracle.records import first_difference
+from worker.kafka.admin import KafkaAdmin
+from worker.redis.client import RedisClient, to_pairs
+from worker.state.profile_store import open_profile_store, source_name
 
 FOLDED: Final = ("orders", "reviews", "judgements", "clicks", "impressions", "searches")
 AHEAD_MS: Final = 5 * 60_000

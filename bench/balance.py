@@ -27,18 +27,18 @@ from bench.census import PLAN, SHAPES
 from bench.census_data import FILE, Part, cut, read_census
 from bench.fraud_replay import digest_of
 from contract.settings import read_settings
-from model.declared import ModelConfig
+from model.config import ModelConfig
 from model.network import Network
-from training.balance import ALIASES
+from training.analysis.baselines import ignore_epoch
 from training.commands.fit import read_configs
-from training.evaluation import evaluate
-from training.examples import Examples
-from training.fit import fit
-from training.folds import drop_unsettled
-from training.learner import Learner, mixed_batches, to_batch
-from training.methods import ignore_epoch
-from training.plan import TrainingConfig
-from training.split import assign_families, split_by_time
+from training.data.examples import Examples
+from training.data.folds import drop_unsettled
+from training.data.split import assign_families, split_by_time
+from training.trainer.config import TrainingConfig
+from training.trainer.evaluation import evaluate
+from training.trainer.fit import fit
+from training.trainer.learner import Learner, mixed_batches, to_batch
+from training.trainer.loss_balancing import ALIASES
 
 WARM, STEPS = 3, 30
 MEASURED_BY: Final = (*CENSUS_BY, "bench/balance.py", "bench/calibration.py", "shop.toml", "features.toml")

@@ -23,8 +23,8 @@ from confluent_kafka import Consumer, Message, Producer
 from bench.batches import USERS
 from contract.bundle import current_version, read_bundle
 from contract.events import DECODERS, Click, Event, Order
-from contract.profiles import RECORD
-from worker.runtime import load_arrays, open_graph
+from contract.profiles.record import RECORD
+from worker.model.onnx_model import load_arrays, open_graph
 
 WAIT_S: Final = 0.02
 SLICE: Final = np.random.default_rng(1).bytes(RECORD.itemsize)  # as long as a slice

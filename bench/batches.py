@@ -8,7 +8,7 @@ import random
 from typing import Final
 
 from contract.events import Click, Event, Line, Order
-from contract.touches import Arrival
+from contract.profiles.entity_updates import Arrival
 
 PARTITIONS: Final = 4
 USERS: Final = 5_000

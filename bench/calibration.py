@@ -19,22 +19,22 @@ import numpy as np
 import torch
 
 from contract.errors import BadData
-from contract.features import FeatureSet
+from contract.features.declaration import FeatureSet
 from contract.settings import Settings, read_settings
 from contract.tasks import Task
-from demo.shop import ShopSimulator
+from demo.simulator.shop import ShopSimulator
+from training.analysis.baselines import ignore_epoch
 from training.commands.fit import read_configs
-from training.evaluation import to_top_class
-from training.examples import Examples, from_rows
-from training.fit import fit
-from training.folds import drop_unsettled
-from training.history import HistoricEvent
-from training.learner import predict
-from training.methods import ignore_epoch
-from training.metrics import Array, calibration_error
-from training.replay import Replay
-from training.split import split_by_time
-from training.table import read_examples, write_examples
+from training.data.examples import Examples, from_rows
+from training.data.folds import drop_unsettled
+from training.data.parquet import read_examples, write_examples
+from training.data.split import split_by_time
+from training.metrics.metrics import Array, calibration_error
+from training.replay.event_reader import HistoricEvent
+from training.replay.replay import Replay
+from training.trainer.evaluation import to_top_class
+from training.trainer.fit import fit
+from training.trainer.learner import predict
 
 AIM: Final = 0.01
 JUDGING: Final = 0.4  # the latest share of each family of examples

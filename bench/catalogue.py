@@ -26,10 +26,10 @@ from bench.load import Load, Recorded, produce, publish_bundle
 from bench.track import Track
 from bench.ways import TOLD
 from contract.events import Product
-from contract.rows import to_json
-from demo.servers.apache_kafka import ApacheKafka
-from demo.servers.child import ChildProcess
-from demo.servers.redis_server import RedisServer
+from contract.messages import to_json
+from devservers.apache_kafka import ApacheKafka
+from devservers.process import ChildProcess
+from devservers.redis_server import RedisServer
 
 FEW, MANY = 1_000, 1_000_000
 CATEGORIES, SELLERS, BRANDS = 2_000, 50_000, 5_000

@@ -24,13 +24,13 @@ import torch
 from msgspec.structs import replace
 
 from bench.census_data import FILE, HELD_OUT, TASKS, Part, cut, masked, read_census
-from model.declared import ModelConfig
-from training.examples import Examples
-from training.fit import Epoch, fit
-from training.learner import predict
-from training.metrics import Array, auc
-from training.plan import TrainingConfig
-from training.split import split_by_time
+from model.config import ModelConfig
+from training.data.examples import Examples
+from training.data.split import split_by_time
+from training.metrics.metrics import Array, auc
+from training.trainer.config import TrainingConfig
+from training.trainer.fit import Epoch, fit
+from training.trainer.learner import predict
 
 AIMS: Final = {"income": 0.9445, "married": 0.9940}
 MASKED_SHARE, MASKED_COST_MAX = 0.5, 0.005

@@ -12,11 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from contract.features import Feature, FeatureSet
+from contract.features.declaration import Feature, FeatureSet
 from contract.tasks import Task
-from training.columns import examples_from_table
-from training.examples import Examples
-from training.labels import has_any_label
+from training.data.examples import Examples
+from training.data.labels import has_any_label
+from training.data.tabular import examples_from_table
 
 FILE: Final = Path("census_income") / "test_full42.parquet"
 HELD_OUT: Final = 0.25  # of what does not judge: 20 % of all

@@ -9,7 +9,7 @@ import redis
 from bench.bare import Answer
 from bench.kafka_log import KafkaLog
 from bench.track import Track
-from contract.rows import ScoredRow, read_scored_row
+from contract.messages import ScoredRow, read_scored_row
 
 COPIES: Final = 500
 LOOKED_AT: Final = 40 * COPIES  # scored rows, among which lists are rare

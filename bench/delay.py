@@ -5,7 +5,7 @@ The same small network goes on from the same first days, by a step for each two 
     oracle     is told after the wait what will turn out to be true, which nobody can know
     naive      takes "not so far" at its face value, and each correction as a further success
     waiting    learns from labels alone that can change no more, a window late
-    ours       as the naive one, with the weights of `training/delay.py`
+    ours       as the naive one, with the weights of `training/online/delayed_feedback.py`
 
 Each row is predicted before anything is learned of it and judged by what turned out to be true. `gap_closed` is the
 share of what naive learning loses to the oracle (log loss) that is won back, on a stream of clicks: the rows that
@@ -26,12 +26,12 @@ import torch
 
 from bench.delay_world import DAY_MS, DELAY, Floats, Kind, Way, World, lived, told
 from model.calibration import IDENTITY
-from model.declared import ModelConfig
-from training.delay import DelayedFeedback
-from training.fit import FitResult, fit
-from training.learner import Learner, predict, to_batch
-from training.metrics import auc, log_loss, predicted_to_observed
-from training.plan import TrainingConfig
+from model.config import ModelConfig
+from training.metrics.metrics import auc, log_loss, predicted_to_observed
+from training.online.delayed_feedback import DelayedFeedback
+from training.trainer.config import TrainingConfig
+from training.trainer.fit import FitResult, fit
+from training.trainer.learner import Learner, predict, to_batch
 
 AIM: Final = 0.6
 LEVEL_MAX: Final = 0.03  # how far predicted to observed may be from 1

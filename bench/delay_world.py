@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import expit
 
-from contract.features import GROUPS, Block, Feature, FeatureSet
+from contract.features.declaration import GROUPS, Block, Feature, FeatureSet
 from contract.settings import FeedbackSettings
 from contract.tasks import Task
-from training.examples import Examples
+from training.data.examples import Examples
 
 Kind: TypeAlias = Literal["clicks", "lists"]
 Way: TypeAlias = Literal["oracle", "naive", "waiting", "ours"]

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 import psutil
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
-from demo.servers.child import ChildProcess
+from devservers.process import ChildProcess
 
 LOOK_S: Final = 0.25
 WARM: Final = 0.15  # of the events: until then caches are cold and code is being compiled

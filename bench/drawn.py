@@ -9,12 +9,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from contract.features import GROUPS, Block, FeatureSet
+from contract.features.declaration import GROUPS, Block, FeatureSet
 from contract.settings import read_settings
 from contract.tasks import Task
-from model.declared import read_model_config
+from model.config import read_model_config
+from model.feature_statistics import measure
 from model.network import Network
-from model.statistics import measure
 
 ROWS: Final = 20_000  # of the training part
 IDS: Final = 3_000  # different ones of each feature, the later ones rarer

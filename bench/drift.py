@@ -18,10 +18,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import chi2
 
-from contract.features import Block, Feature, FeatureSet
-from contract.rows import PackedBlock, ScoredRow
-from training.drift import BlockComparison, DriftDetector
-from training.watching import MonitorConfig
+from contract.features.declaration import Block, Feature, FeatureSet
+from contract.messages import PackedBlock, ScoredRow
+from training.monitor.config import MonitorConfig
+from training.monitor.drift import BlockComparison, DriftDetector
 
 FEATURES: Final = FeatureSet(
     [

@@ -25,15 +25,15 @@ from bench.kafka_log import KafkaLog
 from bench.ledger import LedgerRun, Plan, tell
 from bench.stage import Stage
 from contract.events import AHEAD_MS_MAX, Erasure
-from contract.profiles import profile_key
-from contract.rows import read_erasure_confirmation, read_recommendations, to_json
-from demo.servers.apache_kafka import ApacheKafka
-from demo.servers.child import ChildProcess
-from demo.servers.redis_server import RedisServer
-from tests.oracle.profiles import ProfileOracle
-from worker.profile_store import open_profile_store
-from worker.redis_client import RedisClient, to_pairs
-from worker.slice_eraser import plan_deletion
+from contract.messages import read_erasure_confirmation, read_recommendations, to_json
+from contract.profiles.record import profile_key
+from devservers.apache_kafka import ApacheKafka
+from devservers.process import ChildProcess
+from devservers.redis_server import RedisServer
+from testkit.oracle.profiles import ProfileOracle
+from worker.erasure.slice_eraser import plan_deletion
+from worker.redis.client import RedisClient, to_pairs
+from worker.state.profile_store import open_profile_store
 
 POLL_S: Final = 0.01
 FED_AT_ONCE: Final = 2  # events of each lane, at each look at Redis

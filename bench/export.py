@@ -21,12 +21,12 @@ import torch
 
 from bench.drawn import draw_network
 from contract.errors import BadBundle
-from export.graphs import PARITY_ROWS, measure_parity, to_onnx
-from export.inputs import draw_inputs
-from export.sessions import Arrays, open_session, run
-from export.slices import RowsGraph, Subgraph, block_input_names, build_subgraphs
+from export.fuzz_inputs import draw_inputs
+from export.onnx_export import PARITY_ROWS, measure_parity, to_onnx
+from export.ort import Arrays, open_session, run
+from export.subgraphs import RowsGraph, Subgraph, block_input_names, build_subgraphs
 from model.checkpoint import read_checkpoint
-from model.declared import GRAPH_GROUPS
+from model.config import GRAPH_GROUPS
 from model.network import Network
 
 CANDIDATES: Final = (100, 500)

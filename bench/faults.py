@@ -11,9 +11,9 @@ from bench.mortal import Happening, Mortal
 from bench.scene import WITHIN_S, Scene, Terms
 from contract.errors import LostLog, ShopstreamError
 from contract.hashing import BUCKETS
-from worker import metrics
-from worker.intake import TopicPartition
-from worker.step import STEPS
+from worker.kafka.consumer import TopicPartition
+from worker.ops import metrics
+from worker.ops.steps import STEPS
 
 MOMENTS: Final = tuple(step for step in STEPS if step not in ("idle", "recover"))
 DEATHS: Final = tuple(step for step in STEPS if step != "idle")

@@ -18,18 +18,19 @@ import redis
 
 from bench.batches import Shop
 from bench.plain import PlainEncoder, plain_batch
-from contract.encoding import Encoder
 from contract.events import decode
+from contract.features.encoder import Encoder
 from contract.hashing import bucket_of
-from contract.memory import MergedOffsets, fold
-from contract.rows import to_json
+from contract.messages import to_json
+from contract.profiles.entity_updates import Arrival, extract_updates, to_updates
+from contract.profiles.slices import Slices, SliceWrites
+from contract.profiles.store import MergedOffsets, fold
 from contract.settings import read_settings
-from contract.slices import Slices, SliceWrites
-from contract.touches import Arrival, extract_updates, to_updates
-from demo.servers.redis_server import RedisServer
-from worker import deciding, lists
-from worker.profile_store import RedisProfileStore
-from worker.redis_client import RedisClient
+from devservers.redis_server import RedisServer
+from worker.recommend import list_builder
+from worker.redis.client import RedisClient
+from worker.scoring import orders
+from worker.state.profile_store import RedisProfileStore
 
 WARM_BATCHES: Final = 20  # of each kind: then most entities have a history, as in a shop that has run for a while
 ORDERS_MAX_US, CLICKS_MAX_US, HOT_MAX, FASTER_MIN = 60.0, 30.0, 2.0, 5.0  # the aims
@@ -131,10 +132,10 @@ class FoldBench:
     def repeat(self) -> None:
         """One batch of every row."""
         shop, n = self.shop, self.size
-        self._row("orders_us", shop.orders(n), deciding.GROUPS, plain="plain_orders_us")
-        self._row("orders_with_items_us", shop.orders(n, lines=4, sellers=True), deciding.GROUPS)
-        self._row("hot_us", shop.hot_orders(n), deciding.GROUPS)
-        self._row("clicks_us", shop.clicks(n), lists.GROUPS, plain="plain_clicks_us")
+        self._row("orders_us", shop.orders(n), orders.GROUPS, plain="plain_orders_us")
+        self._row("orders_with_items_us", shop.orders(n, lines=4, sellers=True), orders.GROUPS)
+        self._row("hot_us", shop.hot_orders(n), orders.GROUPS)
+        self._row("clicks_us", shop.clicks(n), list_builder.GROUPS, plain="plain_clicks_us")
         records = [to_json(arrival.event) for arrival in shop.orders(n)]
         self._note("decode_us", lambda: [decode("orders", record) for record in records])
 

@@ -14,10 +14,10 @@ from typing import Final
 import numpy as np
 
 from bench.fraud_stream import FILE, Payments, stream
-from contract.encoding import Encoder
-from contract.features import Block, FeatureSet
-from contract.memory import InMemoryProfileStore, fold
-from contract.touches import to_updates
+from contract.features.declaration import Block, FeatureSet
+from contract.features.encoder import Encoder
+from contract.profiles.entity_updates import to_updates
+from contract.profiles.store import InMemoryProfileStore, fold
 
 ROOT: Final = Path(__file__).parents[1]
 MADE_BY: Final = ("contract", "features.toml", "bench/fraud_stream.py", "bench/fraud_replay.py")

@@ -19,16 +19,16 @@ from bench.fraud_replay import READ, Blocks
 from bench.fraud_stream import Integers, Numbers, Payments
 from bench.fraud_weeks import Week, examples_of, narrowed
 from contract.bundle import current_version, read_bundle
-from contract.features import Feature, FeatureSet
+from contract.features.declaration import Feature, FeatureSet
 from contract.tasks import Task
-from export.bundling import export
+from export.exporter import export
 from model.checkpoint import Checkpoint, make_metadata
-from model.declared import ModelConfig
+from model.config import ModelConfig
 from model.network import Network
-from training.examples import Examples
-from training.fit import Epoch, fit
-from training.plan import TrainingConfig
-from worker.runtime import Model
+from training.data.examples import Examples
+from training.trainer.config import TrainingConfig
+from training.trainer.fit import Epoch, fit
+from worker.model.onnx_model import Model
 
 NEGATIVE_RATE: Final = 0.1  # of honest payments, that teach the network; frauds all do
 TASK: Final = Task("fraud", "binary", READ, "decide", negative_rate=NEGATIVE_RATE)

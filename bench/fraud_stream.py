@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 
 from contract.events import Judgement, Line, Order
-from contract.touches import Arrival
+from contract.profiles.entity_updates import Arrival
 
 FILE: Final = Path("fraud_handbook") / "transactions.parquet"
 DAY_MS: Final = 24 * 3_600_000

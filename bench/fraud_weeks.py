@@ -14,11 +14,11 @@ import numpy as np
 from msgspec import Struct
 
 from bench.fraud_stream import DAY_MS, DELAY_MS, Integers, Numbers, Payments
-from contract.features import GROUPS, Block, FeatureSet
+from contract.features.declaration import GROUPS, Block, FeatureSet
 from contract.tasks import Task
-from training.cards import card_precision, mask_known_cards
-from training.examples import Examples
-from training.metrics import auc, average_precision
+from training.data.examples import Examples
+from training.metrics.fraud import card_precision, mask_known_cards
+from training.metrics.metrics import auc, average_precision
 
 WEEK_DAYS: Final = 7
 TEST_WEEKS: Final = ("2018-07-25", "2018-08-01", "2018-08-08", "2018-08-15")

@@ -24,26 +24,26 @@ import torch
 from bench.calibration import lived
 from bench.gate_poisons import KINDS, Rows
 from contract.errors import BadData
-from contract.rows import Example, to_msgpack
+from contract.messages import Example, to_msgpack
 from contract.settings import read_settings
 from model.checkpoint import Checkpoint, make_metadata, read_checkpoint, write_checkpoint
-from model.declared import ModelConfig
+from model.config import ModelConfig
 from model.network import Network
+from training.analysis.baselines import ignore_epoch
 from training.commands.fit import read_configs
-from training.examples import Examples, from_rows
-from training.feed import FeedbackBatch
-from training.fit import fit
-from training.follow import TrainFunction, UpdateResult, read_buffer, update
-from training.gate import ROWS_MIN
-from training.gentle import create_update_learner
-from training.judges import split_buffer
-from training.learner import predict
-from training.lesson import IncrementalPass
-from training.methods import ignore_epoch
-from training.paired import PairedPredictions, Predictions
-from training.plan import TrainingConfig
-from training.sample import encode_buffer, read_schema
-from training.split import assign_families
+from training.data.examples import Examples, from_rows
+from training.data.split import assign_families
+from training.feedback.feedback_reader import FeedbackBatch
+from training.online.holdout import split_buffer
+from training.online.incremental_pass import IncrementalPass
+from training.online.promotion_gate import ROWS_MIN
+from training.online.replay_buffer import encode_buffer, read_schema
+from training.online.update import TrainFunction, UpdateResult, read_buffer, update
+from training.online.update_learner import create_update_learner
+from training.stats.bootstrap import PairedPredictions, Predictions
+from training.trainer.config import TrainingConfig
+from training.trainer.fit import fit
+from training.trainer.learner import predict
 
 SHAPE: Final = ModelConfig(embedding=8, hidden=32, factors=8, experts=2, expert=32, tower=16, rows=4_096)
 LEARNED: Final = 0.5  # of the days

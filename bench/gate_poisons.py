@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from msgspec.structs import replace
 
-from contract.rows import Example, PackedBlock
+from contract.messages import Example, PackedBlock
 from model.network import module_key
-from training.follow import TrainFunction
-from training.learner import Learner
-from training.lesson import IncrementalPass, Predictions, learn_progressively
-from training.plan import TrainingConfig
+from training.online.incremental_pass import IncrementalPass, Predictions, learn_progressively
+from training.online.update import TrainFunction
+from training.trainer.config import TrainingConfig
+from training.trainer.learner import Learner
 
 Rows: TypeAlias = list[Example]
 Chance: TypeAlias = np.random.Generator

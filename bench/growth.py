@@ -7,8 +7,8 @@ import msgspec
 
 from bench.batches import PARTITIONS, START_MS, TOPIC_ID
 from contract.events import Judgement, Line, Order, clamp
-from contract.profiles import FAMILIES
-from contract.touches import LINKED_KINDS, Arrival
+from contract.profiles.entity_updates import LINKED_KINDS, Arrival
+from contract.profiles.record import FAMILIES
 
 NEW_PER_ORDER: Final = 6  # a user, a device, an address, a card, an item and a seller
 JUDGED_AT_ONCE: Final = 50

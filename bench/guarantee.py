@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
-from contract.rows import DeadLetter, Decision, ScoredRow, to_json
+from contract.messages import DeadLetter, Decision, ScoredRow, to_json
 
 T = TypeVar("T")
 

@@ -28,9 +28,9 @@ from bench.kafka_log import KafkaLog
 from bench.ledger import tell
 from bench.stage import ROOT, Kafka
 from contract.events import Judgement, decode
-from contract.rows import read_example
-from demo.servers.apache_kafka import ApacheKafka
-from demo.servers.child import ChildProcess, find_free_ports
+from contract.messages import read_example
+from devservers.apache_kafka import ApacheKafka
+from devservers.process import ChildProcess, find_free_ports
 
 HOURS: Final = 120.0
 OUT: Final = ("feedback", "judgements")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from bench.join_truth import Fact, Sent, Truth
-from contract.rows import Example, PackedBlock, ScoredRow
+from contract.messages import Example, PackedBlock, ScoredRow
 
 
 class Portion(NamedTuple):

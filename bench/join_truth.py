@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from contract.events import Click, Event, Impression, Label, Line, Order
-from contract.rows import ScoredRow
+from contract.messages import ScoredRow
 from contract.settings import FeedbackSettings
 
 SECOND_MS: Final = 1_000

@@ -29,8 +29,8 @@ from bench.join_truth import (
     last,
 )
 from contract.events import Click, Event, Impression, Label, Line, Order
-from contract.features import Block
-from contract.rows import ScoredKind, ScoredRow, pack, to_json, to_msgpack
+from contract.features.declaration import Block
+from contract.messages import ScoredKind, ScoredRow, pack, to_json, to_msgpack
 
 
 class World:

@@ -21,9 +21,9 @@ from bench.pump import Pump
 from bench.track import Track
 from contract.bundle import read_manifest
 from contract.events import Label
-from contract.rows import read_decision, read_example, to_json
-from demo.probe import HealthProbe
-from demo.servers.child import ChildProcess, find_free_ports
+from contract.messages import read_decision, read_example, to_json
+from demo.health_probe import HealthProbe
+from devservers.process import ChildProcess, find_free_ports
 
 RATE: Final = 20.0  # orders a second
 LABELS: Final = 100  # a round

@@ -29,10 +29,10 @@ from bench.load import Load, produce, products, publish_bundle
 from bench.track import Track
 from bench.watcher import Seen, read_seen
 from bench.ways import Lane
-from demo.probe import HealthProbe
-from demo.servers.apache_kafka import ApacheKafka
-from demo.servers.child import ChildProcess, find_free_ports
-from demo.servers.redis_server import RedisServer
+from demo.health_probe import HealthProbe
+from devservers.apache_kafka import ApacheKafka
+from devservers.process import ChildProcess, find_free_ports
+from devservers.redis_server import RedisServer
 
 RATES: Final = (500, 2_000)
 ORDERS_EVERY: Final = 5

@@ -24,20 +24,20 @@ import torch
 from bench.learning_figures import CADENCES, HOUR_MS, TASKS, Arm, arm_figures, compared, mean, missed, text
 from bench.learning_stream import DAY_MS, Scale, Stream, lived
 from contract.errors import BadData
-from contract.rows import read_example
+from contract.messages import read_example
 from contract.settings import read_settings
 from model.checkpoint import Checkpoint, make_metadata
-from model.declared import ModelConfig
+from model.config import ModelConfig
+from training.analysis.baselines import ignore_epoch
 from training.commands.fit import read_configs
-from training.examples import Examples, from_rows
-from training.feed import FeedbackBatch
-from training.fit import fit
-from training.follow import update
-from training.interactions import extract_interactions, merge_interactions
-from training.learner import predict
-from training.methods import ignore_epoch
-from training.plan import TrainingConfig
-from training.sample import encode_buffer
+from training.data.examples import Examples, from_rows
+from training.data.interactions import extract_interactions, merge_interactions
+from training.feedback.feedback_reader import FeedbackBatch
+from training.online.replay_buffer import encode_buffer
+from training.online.update import update
+from training.trainer.config import TrainingConfig
+from training.trainer.fit import fit
+from training.trainer.learner import predict
 
 FULL: Final = Scale(people=700, items=400, calm_days=5, drifting_days=3)
 

@@ -8,10 +8,10 @@ import numpy as np
 
 from bench.learning_stream import Stream
 from model.checkpoint import Checkpoint
-from training.evaluation import Array
-from training.examples import Examples
-from training.learner import predict
-from training.metrics import auc, calibration_error, log_loss
+from training.data.examples import Examples
+from training.metrics.metrics import auc, calibration_error, log_loss
+from training.trainer.evaluation import Array
+from training.trainer.learner import predict
 
 HOUR_MS: Final = 3_600_000
 CADENCES: Final = {"5h": 5.0, "1h": 1.0, "30min": 0.5}

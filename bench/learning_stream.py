@@ -14,14 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.calibration import happened
-from contract.features import FeatureSet
+from contract.features.declaration import FeatureSet
 from contract.hashing import hash_texts
-from contract.rows import Example, to_msgpack
+from contract.messages import Example, to_msgpack
 from contract.settings import Settings
-from demo.drift import ConceptDrift
-from demo.shop import OPENED_MS, ShopSimulator
-from training.examples import Examples, from_rows
-from training.replay import Replay
+from demo.simulator.concept_drift import ConceptDrift
+from demo.simulator.shop import OPENED_MS, ShopSimulator
+from training.data.examples import Examples, from_rows
+from training.replay.replay import Replay
 
 DAY_MS: Final = 86_400_000
 OLD_SHARE: Final = 8  # one in so many examples from before the drift is learned by nobody

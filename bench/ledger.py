@@ -25,11 +25,11 @@ from bench.kafka_log import KafkaLog
 from bench.stage import Stage
 from bench.traffic import Traffic
 from bench.victim import IN_HAND, Killer, Victim
-from contract.rows import DEAD_LETTER_HEADER, read_dead_letter, read_decision, read_scored_row
-from demo.servers.apache_kafka import ApacheKafka
-from demo.servers.redis_server import RedisServer
-from worker.lanes import LANES
-from worker.step import STEPS
+from contract.messages import DEAD_LETTER_HEADER, read_dead_letter, read_decision, read_scored_row
+from devservers.apache_kafka import ApacheKafka
+from devservers.redis_server import RedisServer
+from worker.ops.steps import STEPS
+from worker.records.lanes import LANES
 
 DRAIN_WITHIN_S: Final = 180.0
 IN_HAND_SHARE: Final = 0.75  # of the kills should meet a worker with a batch in hand

@@ -18,8 +18,8 @@ from confluent_kafka import Producer
 from bench.batches import ITEMS, SELLERS, USERS, Shop
 from bench.drawn import draw_network
 from contract.events import Product
-from contract.rows import to_json
-from export.bundling import export
+from contract.messages import to_json
+from export.exporter import export
 from export.interactions import SCHEMA
 from model.checkpoint import Checkpoint, make_metadata
 

@@ -21,8 +21,8 @@ from bench.faults import DEATHS, FAULTS, Fault, die_everywhere
 from bench.redis_faults import REDIS_FAULTS
 from bench.scene import Scene, Terms
 from bench.stage import Kafka, Stage
-from demo.servers.apache_kafka import create_topics
-from demo.servers.redis_server import RedisServer
+from devservers.apache_kafka import create_topics
+from devservers.redis_server import RedisServer
 
 LEAST: Final = 5  # runs of each fault that is no death
 SHOWN: Final = 5

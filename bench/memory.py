@@ -22,10 +22,10 @@ from bench.batches import Shop
 from bench.fold import Remembering
 from bench.growth import ahead, flood, in_either_case, judged, sources_of, warming
 from contract.hashing import BUCKETS
-from contract.profiles import ENTITY_KINDS
-from contract.touches import Arrival
-from demo.servers.redis_server import RedisServer, valkey_binary
-from worker.redis_client import RedisClient
+from contract.profiles.entity_updates import Arrival
+from contract.profiles.record import ENTITY_KINDS
+from devservers.redis_server import RedisServer, valkey_binary
+from worker.redis.client import RedisClient
 
 # docs/keys.md promises these, in bytes: for an entity, besides its key's own length, and for each of its slices.
 ENTITY_BYTES: Final = 225

@@ -11,25 +11,25 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from bench.stage import ROOT, RULES, Stage
-from contract.encoding import Encoder
 from contract.errors import StaleState, Unavailable
-from contract.features import read_features
+from contract.features.declaration import read_features
+from contract.features.encoder import Encoder
 from contract.settings import ListSettings, RedisSettings, Settings, WorkerSettings
-from worker.broker import KafkaAdmin
-from worker.caches import AnswerCache
-from worker.claims import DecisionStore
-from worker.deciding import OrderScorer
-from worker.doors import KafkaClients, Stores
-from worker.intake import GroupConsumer, TopicPartition
-from worker.lanes import LANES
-from worker.patience import Retry
-from worker.positions import OffsetTracker
-from worker.profile_store import MERGE, RedisProfileStore, open_profile_store
-from worker.protocol import BatchPipeline
-from worker.publisher import TransactionalProducer
-from worker.recovery import Recovery
-from worker.redis_client import RedisClient
-from worker.step import StepMarker
+from worker.kafka.admin import KafkaAdmin
+from worker.kafka.consumer import GroupConsumer, TopicPartition
+from worker.kafka.producer import TransactionalProducer
+from worker.ops.retry import Retry
+from worker.ops.steps import StepMarker
+from worker.pipeline.batch_pipeline import BatchPipeline
+from worker.pipeline.recovery import Recovery
+from worker.records.lanes import LANES
+from worker.redis.client import RedisClient
+from worker.scoring.orders import OrderScorer
+from worker.state.answer_cache import AnswerCache
+from worker.state.decision_store import DecisionStore
+from worker.state.offsets import OffsetTracker
+from worker.state.profile_store import MERGE, RedisProfileStore, open_profile_store
+from worker.state.resources import KafkaClients, Stores
 
 LANE: Final = LANES["orders"]
 FEATURES: Final = read_features(ROOT / "features.toml")

@@ -13,10 +13,10 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 
 from contract.events import Event
-from contract.features import DERIVED, Block, Feature, FeatureSet, to_number
+from contract.features.declaration import DERIVED, Block, Feature, FeatureSet, to_number
 from contract.hashing import hash_id
-from contract.profiles import HORIZON_MS, JUDGED_TASKS, LAYOUT, RING_SIZE, WIDTHS_MS, WINDOWS, source_family
-from contract.touches import LINKED_KINDS, Arrival, extract_updates
+from contract.profiles.entity_updates import LINKED_KINDS, Arrival, extract_updates
+from contract.profiles.record import HORIZON_MS, JUDGED_TASKS, LAYOUT, RING_SIZE, WIDTHS_MS, WINDOWS, source_family
 
 RECORD: Final = struct.Struct(
     "<I" + "Iqqqq" + "I2I2q" * len(WINDOWS) + f"{RING_SIZE}Q{RING_SIZE}I" * 2 + "8I" + f"{RING_SIZE}QI"

@@ -25,25 +25,25 @@ from bench.recommend_data import Case, Data, Quality, diginetica, judge, online_
 from bench.recommend_rivals import Lists as Made
 from bench.recommend_rivals import Rivals
 from contract.bundle import Manifest, publish, read_bundle
-from contract.encoding import Encoder
 from contract.errors import BadData
 from contract.events import Click, Product
-from contract.memory import fold
-from contract.rows import read_recommendations
+from contract.features.encoder import Encoder
+from contract.messages import read_recommendations
+from contract.profiles.entity_updates import Arrival, to_updates
+from contract.profiles.store import fold
 from contract.settings import ListSettings, read_settings
-from contract.touches import Arrival, to_updates
-from demo.servers.redis_server import RedisServer
-from export.bundling import to_npz
+from devservers.redis_server import RedisServer
+from export.exporter import to_npz
 from export.neighbours import find_neighbours
-from worker.caches import AnswerCache
-from worker.candidates import CandidateGenerator
-from worker.catalogue import Catalogue
-from worker.fresh import FreshItems
-from worker.lists import ListBuilder, ListRequest
-from worker.nearby import ItemNeighbours
-from worker.popularity import Popularity
-from worker.redis_client import RedisClient
-from worker.runtime import Model
+from worker.catalogue.catalogue import Catalogue
+from worker.model.onnx_model import Model
+from worker.recommend.list_builder import ListBuilder, ListRequest
+from worker.redis.client import RedisClient
+from worker.retrieval.candidate_generator import CandidateGenerator
+from worker.retrieval.co_visitation import ItemNeighbours
+from worker.retrieval.exploration import FreshItems
+from worker.retrieval.popularity import Popularity
+from worker.state.answer_cache import AnswerCache
 
 SETS: Final[Mapping[str, Callable[[Path], Data]]] = {"online_retail": online_retail, "diginetica": diginetica}
 LISTS: Final = ListSettings(length=100, candidates=100, explore=0.0)

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from contract.errors import BadData
-from demo.invoices import read_invoices
+from demo.online_retail.invoices import read_invoices
 from export.interactions import SCHEMA
 
 TEST_SHARE: Final = 0.1

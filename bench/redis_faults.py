@@ -13,8 +13,8 @@ from bench.faults import MOMENTS, Fault, meet, refused
 from bench.mortal import Mortal
 from bench.scene import PORTION, Scene, Terms
 from contract.errors import BadConfig, BadProfile
-from worker.intake import TopicPartition
-from worker.redis_client import to_pairs
+from worker.kafka.consumer import TopicPartition
+from worker.redis.client import to_pairs
 
 Commands = Sequence[Sequence[Any]]
 WAITS: Final = 3

@@ -22,15 +22,15 @@ from confluent_kafka import Producer
 from bench.audit import Audit
 from bench.kafka_log import KafkaLog
 from bench.stage import Stage
-from contract.rows import DEAD_LETTER_HEADER, read_dead_letter, read_decision
-from demo.happenings import SourceRecord
-from demo.invoices import read_invoices
-from demo.online_retail import OnlineRetail, count_expected_dead_letters
-from demo.servers.apache_kafka import ApacheKafka
-from demo.servers.child import ChildProcess
-from demo.servers.redis_server import RedisServer
-from worker.lanes import LANES
-from worker.redis_client import RedisClient
+from contract.messages import DEAD_LETTER_HEADER, read_dead_letter, read_decision
+from demo.online_retail.events import OnlineRetail, count_expected_dead_letters
+from demo.online_retail.invoices import read_invoices
+from demo.simulator.records import SourceRecord
+from devservers.apache_kafka import ApacheKafka
+from devservers.process import ChildProcess
+from devservers.redis_server import RedisServer
+from worker.records.lanes import LANES
+from worker.redis.client import RedisClient
 
 DRAIN_WITHIN_S: Final = 900.0
 POLL_S: Final = 0.2

@@ -20,8 +20,8 @@ import numpy.typing as npt
 from scipy.stats import binom
 
 from contract.tasks import Task
-from training.excess import compare_losses, measure_excess_loss
-from training.looks import AlphaSpending
+from training.monitor.alpha_spending import AlphaSpending
+from training.stats.paired_loss import compare_losses, measure_excess_loss
 
 CLICK: Final = Task("click", "binary", ("user",), "recommend")
 FRAUD: Final = Task("fraud", "binary", ("user",), "decide")

@@ -23,9 +23,9 @@ from bench.kafka_log import KafkaLog
 from bench.load import Load, produce, products, publish_bundle
 from bench.track import Track
 from bench.ways import TOLD
-from demo.servers.apache_kafka import ApacheKafka
-from demo.servers.child import ChildProcess
-from demo.servers.redis_server import RedisServer
+from devservers.apache_kafka import ApacheKafka
+from devservers.process import ChildProcess
+from devservers.redis_server import RedisServer
 
 WORKERS: Final = (1, 2, 4)
 EVENTS: Final = 1_000_000

@@ -19,11 +19,11 @@ from bench.kafka_log import KafkaLog
 from bench.mortal import LANE, Died, Mortal, settings_of
 from bench.stage import Stage
 from bench.traffic import Traffic
-from contract.rows import DEAD_LETTER_HEADER, Decision, read_dead_letter, read_decision, read_scored_row
-from tests.oracle.profiles import ProfileOracle
-from worker.intake import TopicPartition
-from worker.profile_store import open_profile_store
-from worker.redis_client import RedisClient
+from contract.messages import DEAD_LETTER_HEADER, Decision, read_dead_letter, read_decision, read_scored_row
+from testkit.oracle.profiles import ProfileOracle
+from worker.kafka.consumer import TopicPartition
+from worker.redis.client import RedisClient
+from worker.state.profile_store import open_profile_store
 
 PARTITIONS: Final = 4
 WITHIN_S: Final = 90.0

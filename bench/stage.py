@@ -9,7 +9,7 @@ from typing import Final, Protocol
 
 from contract.settings import KafkaSettings as KafkaSettings
 from contract.settings import TopicSettings
-from demo.servers.redis_server import RedisServer
+from devservers.redis_server import RedisServer
 
 ROOT: Final = Path(__file__).parents[1]
 TOPICS: Final = tuple(kind for kind in TopicSettings.model_fields if kind != "partitions")

@@ -23,7 +23,7 @@ from typing import Final
 import msgspec
 
 from bench.matrix import ALL_DEATHS, EVERY, Players, Result, Run, matrix
-from demo.servers.apache_kafka import ApacheKafka
+from devservers.apache_kafka import ApacheKafka
 
 PLAYED_BY: Final = ("bench", "contract", "demo/servers", "tests/oracle", "worker")
 PLAYERS_A_CORE: Final = 2  # a run waits most of its time

@@ -26,11 +26,11 @@ from bench.swapping import POLL_MS, Swapped, Swapping, quantile
 from bench.track import Track
 from contract.bundle import read_bundle, set_current
 from contract.settings import read_settings
-from demo.servers.apache_kafka import ApacheKafka
-from demo.servers.redis_server import RedisServer
-from export.bundling import export
+from devservers.apache_kafka import ApacheKafka
+from devservers.redis_server import RedisServer
+from export.exporter import export
 from model.checkpoint import Checkpoint, make_metadata, write_checkpoint
-from worker.runtime import Model
+from worker.model.onnx_model import Model
 
 SWAPS, ROUNDS = 200, 10
 WARM_S: Final = 20.0

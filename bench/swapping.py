@@ -22,10 +22,10 @@ from bench.log_segments import Written, read_transactions
 from bench.pump import Pump
 from bench.track import Track
 from contract.bundle import set_current
-from contract.rows import ScoredRow, read_decision, read_scored_row
-from demo.probe import HealthProbe
-from demo.servers.apache_kafka import ApacheKafka
-from demo.servers.child import ChildProcess, find_free_ports
+from contract.messages import ScoredRow, read_decision, read_scored_row
+from demo.health_probe import HealthProbe
+from devservers.apache_kafka import ApacheKafka
+from devservers.process import ChildProcess, find_free_ports
 
 RATE: Final = 120.0  # events a second, every third an order
 ORDERS_EVERY: Final = 3

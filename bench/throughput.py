@@ -22,8 +22,8 @@ import msgspec
 
 from bench.drain import Drained, spread
 from bench.ways import LANES, WAYS, Moved, Runs, Ways
-from demo.servers.apache_kafka import ApacheKafka
-from demo.servers.redis_server import RedisServer
+from devservers.apache_kafka import ApacheKafka
+from devservers.redis_server import RedisServer
 
 BARE_MAX, NAIVE_MIN, APART_MAX, WORSE_MAX = 1.6, 12.0, 0.05, 0.10
 LEAST: Final = {"clicks": 15_000, "orders": 8_000}

@@ -11,8 +11,8 @@ from typing import Final
 
 from bench.flow import Flow
 from bench.stage import BATCH_MAX
-from demo.servers.child import ChildProcess
-from worker.step import STEPS
+from devservers.process import ChildProcess
+from worker.ops.steps import STEPS
 
 POLL_S: Final = 0.0002
 START_WITHIN_S: Final = 60.0

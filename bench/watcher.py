@@ -16,7 +16,7 @@ import msgspec
 import redis
 from confluent_kafka import OFFSET_END, Consumer, TopicPartition
 
-from contract.rows import read_decision, read_recommendations
+from contract.messages import read_decision, read_recommendations
 
 WAIT_S: Final = 0.05
 

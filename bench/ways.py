@@ -18,9 +18,9 @@ from bench.drain import Drain, Drained, spread
 from bench.kafka_log import KafkaLog
 from bench.load import Load, Recorded, produce, products, publish_bundle
 from bench.track import Track, redis_bytes
-from demo.servers.apache_kafka import ApacheKafka
-from demo.servers.child import ChildProcess
-from demo.servers.redis_server import RedisServer
+from devservers.apache_kafka import ApacheKafka
+from devservers.process import ChildProcess
+from devservers.redis_server import RedisServer
 
 WAYS: Final = ("ours", "bare", "naive")
 NAIVE_S: Final = 12.0

@@ -2,7 +2,7 @@
 
     BUNDLES/
         current.json               {"version": ...}, replaced at once
-        trial.json                 {"version": ..., "share": 0 to 1}: a second bundle beside it, see `contract.trial`
+        trial.json                 {"version": ..., "share": 0 to 1}: a second bundle beside it, see `contract.experiment`
         VERSION/manifest.json      this file's `Manifest`
         VERSION/*.onnx             slices of one network
         VERSION/neighbours.npz     items (M,) S, neighbours (M, K) int32 (-1: none), weights (M, K) float32,

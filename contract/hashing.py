@@ -31,6 +31,11 @@ def hash_id(text: str) -> int:
     return (hash_text(text) >> 1) or 1
 
 
+def item_hash(item_id: str) -> int:
+    """The hash by which profiles link an item."""
+    return hash_id(f"item:{item_id}")
+
+
 def buckets_of(hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
     """The buckets of entities of these digests."""
     return (hashes % BUCKETS).astype(np.int64)

@@ -22,7 +22,7 @@ from pydantic_settings import (
 
 from contract.errors import BadConfig
 from contract.events import KINDS
-from contract.features import GROUPS, FeatureSet, read_features
+from contract.features.declaration import GROUPS, FeatureSet, read_features
 from contract.tasks import Task
 
 Positive = Annotated[int, Field(gt=0)]

@@ -8,9 +8,9 @@ from typing import Final
 from rich.console import Console
 
 from contract.settings import Settings
-from demo.happenings import SourceRecord
-from demo.online_retail import OnlineRetail
-from demo.sender import RecordProducer, ReplayClock
+from demo.online_retail.events import OnlineRetail
+from demo.producer import RecordProducer, ReplayClock
+from demo.simulator.records import SourceRecord
 
 PROGRESS_S: Final = 2.0
 

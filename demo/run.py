@@ -8,13 +8,13 @@ the new one.
 from contextlib import ExitStack
 from typing import Final
 
-from demo.crew import DemoError
-from demo.lessons import TrainingSteps
-from demo.live import LivePhase
-from demo.shop import ShopSimulator
-from demo.site import DemoEnvironment
+from demo.console import StepReporter
+from demo.environment import DemoEnvironment
+from demo.live_phase import LivePhase
+from demo.processes import DemoError
+from demo.simulator.shop import ShopSimulator
 from demo.summary import DemoResult, print_summary
-from demo.teller import StepReporter
+from demo.training_steps import TrainingSteps
 
 HISTORY_DAYS: Final = 8.0
 LIVE_DAYS: Final = 3.0

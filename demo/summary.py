@@ -7,11 +7,11 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
-from contract.rows import ACTIONS, Decision, Recommendations
-from demo.live import LivePhase
-from demo.people import User
-from demo.shop import ShopSimulator
-from demo.site import DemoEnvironment
+from contract.messages import ACTIONS, Decision, Recommendations
+from demo.environment import DemoEnvironment
+from demo.live_phase import LivePhase
+from demo.simulator.shop import ShopSimulator
+from demo.simulator.users import User
 
 ITEMS_SHOWN: Final = 8
 DECISIONS_SHOWN: Final = 3  # of each action

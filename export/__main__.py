@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Final
 
 from contract.errors import BadBundle, BadConfig, BadData
-from contract.features import FeatureSet
+from contract.experiment import Trial
+from contract.features.declaration import FeatureSet
 from contract.settings import Settings, read_settings
-from contract.trial import Trial
 
 BUNDLE_COMMANDS: Final = ("inspect", "verify", "serve", "trial")  # these take a bundle
 
@@ -80,7 +80,7 @@ def parse_share(text: str) -> float:
 
 def export_command(bundles: Path, settings: Settings, args: argparse.Namespace) -> int:
     # torch takes seconds to load, and looking into a bundle or going back needs none of it.
-    from export.bundling import export
+    from export.exporter import export
     from model.checkpoint import find_latest, read_checkpoint
 
     begun = time.monotonic()
@@ -97,8 +97,8 @@ def export_command(bundles: Path, settings: Settings, args: argparse.Namespace) 
 
 
 def inspect_command(bundles: Path, name: str | None) -> int:
-    from export.inspection import print_bundle
-    from export.pointer import locate_bundle
+    from export.bundle_report import print_bundle
+    from export.releases import locate_bundle
 
     print_bundle(*locate_bundle(bundles, name))
     return 0
@@ -106,7 +106,7 @@ def inspect_command(bundles: Path, name: str | None) -> int:
 
 def verify_command(bundles: Path, name: str | None, features: FeatureSet) -> int:
     from contract.bundle import read_bundle
-    from export.pointer import explain_if_older, locate_bundle
+    from export.releases import explain_if_older, locate_bundle
     from export.verification import verify
 
     folder, version = locate_bundle(bundles, name)
@@ -123,14 +123,14 @@ def verify_command(bundles: Path, name: str | None, features: FeatureSet) -> int
 
 
 def rollback_command(bundles: Path) -> int:
-    from export.pointer import rollback
+    from export.releases import rollback
 
     print(f"Workers are pointed to {rollback(bundles)} again.")
     return 0
 
 
 def serve_command(bundles: Path, version: str) -> int:
-    from export.pointer import serve
+    from export.releases import serve
 
     former = serve(bundles, version)
     print(f"Workers are pointed to {version}; the one before was {former or 'none'}.")
@@ -138,8 +138,8 @@ def serve_command(bundles: Path, version: str) -> int:
 
 
 def trial_command(bundles: Path, trial: Trial | None) -> int:
-    from contract.trial import end_trial
-    from export.pointer import start_trial
+    from contract.experiment import end_trial
+    from export.releases import start_trial
 
     if trial is None:
         ended = end_trial(bundles)

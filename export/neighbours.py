@@ -2,7 +2,7 @@
 
 There are two ways to say how much an item speaks for another one. Counting how closely they follow one another is good
 for browsing, of however many items: there the k-th latest item of a user speaks with 1 / k. A linear model of what
-users have (`export.linear`) is good for shops of few items that are bought together, and there all speak alike. Which
+users have (`export.ease`) is good for shops of few items that are bought together, and there all speak alike. Which
 of them a shop is served with, its own latest interactions decide.
 """
 
@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from export.linear import ITEMS_MAX, fit_ease
+from export.ease import ITEMS_MAX, fit_ease
 
 NEIGHBOURS_MAX: Final = 50
 POPULAR_MAX: Final = 1_000

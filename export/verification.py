@@ -15,9 +15,9 @@ import onnxruntime as ort
 
 from contract.bundle import GRAPHS, Bundle
 from contract.errors import BadBundle
-from contract.features import FeatureSet
-from export.proto import read_metadata, read_proto
-from export.sessions import Arrays, max_difference, open_session, run
+from contract.features.declaration import FeatureSet
+from export.onnx_checks import read_metadata, read_proto
+from export.ort import Arrays, max_difference, open_session, run
 
 GOLDEN_TOLERANCE: Final = 1e-4  # the workers' own: processors differ by less, a wrong weight by far more
 DATA_FILES: Final = ("golden.npz", "neighbours.npz")

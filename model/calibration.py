@@ -1,6 +1,6 @@
 """From a task's logits to logits whose probabilities are those that happen: the last, tiny layer of each task.
 
-It is fitted after learning on rows that taught nothing (`training.calibrate`) and stands in the network as buffers, so
+It is fitted after learning on rows that taught nothing (`training.trainer.calibration`) and stands in the network as buffers, so
 a checkpoint carries it, every exported graph computes it, and no gradient moves it. Each map rises strictly: it changes
 what a score says and never which of two rows has the higher one.
 """

@@ -24,11 +24,11 @@ from torch import Tensor
 
 from contract.bundle import replace_durably
 from contract.errors import BadBundle
-from contract.features import Feature, FeatureSet
+from contract.features.declaration import Feature, FeatureSet
 from contract.tasks import Task
-from model.declared import ModelConfig
+from model.config import ModelConfig
+from model.feature_statistics import FeatureStatistics
 from model.network import Network
-from model.statistics import FeatureStatistics
 
 
 class CheckpointMetadata(Struct, frozen=True, kw_only=True):

@@ -23,12 +23,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from contract.features import Feature, FeatureSet
+from contract.features.declaration import Feature, FeatureSet
 from contract.tasks import Task
-from model.answers import average_members, compute_probabilities, dependency_chain
 from model.calibration import Calibrator
-from model.declared import PAIR_GRAPHS, ModelConfig, check_sharing
-from model.statistics import FeatureStatistics, NumberStatistics, table_name
+from model.config import PAIR_GRAPHS, ModelConfig, check_sharing
+from model.feature_statistics import FeatureStatistics, NumberStatistics, table_name
+from model.heads import average_members, compute_probabilities, dependency_chain
 from model.vocabulary import Vocabulary
 
 Inputs: TypeAlias = Mapping[str, tuple[Tensor, Tensor]]  # group -> numbers (N, n) float32, ids (N, m) int64

@@ -11,9 +11,9 @@ from typing import TypeAlias
 
 import pytest
 
-from demo.servers.apache_kafka import ApacheKafka, unavailable_reason
-from demo.servers.embedded import EmbeddedKafka, EmbeddedValkey
-from demo.servers.redis_server import RedisServer
+from devservers.apache_kafka import ApacheKafka, unavailable_reason
+from devservers.embedded import EmbeddedKafka, EmbeddedValkey
+from devservers.redis_server import RedisServer
 
 KafkaBroker: TypeAlias = EmbeddedKafka | ApacheKafka
 

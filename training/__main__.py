@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from contract.errors import BadBundle, BadConfig, BadData, Unavailable
-from contract.features import FeatureSet
+from contract.features.declaration import FeatureSet
 from contract.settings import Settings, read_settings
 
 CARRIED_MODES: Final = ("frozen", "slow", "free")

@@ -9,9 +9,9 @@ from datetime import datetime
 from typing import Any
 
 from contract.errors import BadConfig, ShopstreamError
-from contract.profiles import ENTITY_KINDS, FAMILIES
+from contract.profiles.record import ENTITY_KINDS, FAMILIES
 from contract.settings import read_settings
-from worker.lanes import LANES
+from worker.records.lanes import LANES
 
 log = logging.getLogger("worker")
 LONG_RUNNING = ("score", "feedback", "rebuild")  # these end in good order when a signal asks them to
@@ -41,35 +41,35 @@ def run(arguments: argparse.Namespace, stop: threading.Event) -> int:
     settings, features = read_settings()
     match arguments.command:
         case "score":
-            from worker.score import ScoreWorker
+            from worker.score_worker import ScoreWorker
 
             ScoreWorker(settings=settings, features=features, lane=arguments.lane, stop=stop).run()
             if arguments.profile:
-                from worker.stopwatch import PROFILER
+                from worker.ops.profiler import PROFILER
 
                 print("\n".join(PROFILER.format_table()), flush=True)
         case "feedback":
-            from worker.feedback import JoinerWorker
+            from worker.joiner.worker import JoinerWorker
 
             JoinerWorker(settings=settings, stop=stop).run()
         case "topics":
-            from worker.broker import KafkaAdmin
+            from worker.kafka.admin import KafkaAdmin
 
             created = KafkaAdmin(kafka=settings.kafka).create_topics(settings.topics, arguments.replication)
             print(f"Created {len(created)} topics: {', '.join(created) or 'all were there'}.")
         case "verify":
-            from worker.verification import EntitySample, verify
+            from worker.maintenance.verification import EntitySample, verify
 
             sample = EntitySample() if arguments.all else EntitySample(arguments.share, arguments.part)
             return verify(settings, sample, arguments.kinds)
         case "rebuild":
-            from worker.rebuild import collect_garbage, rebuild
+            from worker.maintenance.rebuild import collect_garbage, rebuild
 
             if arguments.collect or arguments.retire:
                 return collect_garbage(settings, retires=arguments.retire)
             return rebuild(settings, arguments.start, accepts_loss=arguments.accept_loss, stop=stop)
         case "profile":
-            from worker.portrait import print_profile
+            from worker.maintenance.profile_report import print_profile
 
             return print_profile(settings, arguments.kind, arguments.id, arguments.at)
     return 0

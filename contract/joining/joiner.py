@@ -11,11 +11,11 @@ from collections import Counter
 from collections.abc import Sequence
 
 from contract.events import Click, Event, Impression, Judgement, Label, Order
-from contract.joining.judged import LabelJoin
-from contract.joining.lists import RecommendationJoin
+from contract.joining.labels import LabelJoin
 from contract.joining.output import JoinOutput, Origin, OutcomeCounts
+from contract.joining.recommendations import RecommendationJoin
 from contract.joining.searches import SearchJoin
-from contract.rows import ScoredRow
+from contract.messages import ScoredRow
 from contract.settings import FeedbackSettings
 from contract.tasks import Task
 

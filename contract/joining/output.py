@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 from contract.events import Judgement
-from contract.rows import Example
+from contract.messages import Example
 
 JoinOutcome: TypeAlias = Literal[
     "parked", "orphan", "late", "duplicate", "foreign", "outside", "crowded", "unfit", "sampled"

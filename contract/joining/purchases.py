@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 from contract.events import Order
+from contract.joining.early_events import EarlyEvents
+from contract.joining.examples import Stage, add_labels
 from contract.joining.output import JoinOutput, OutcomeCounts
-from contract.joining.parking import EarlyEvents
-from contract.joining.served import Stage, add_labels
-from contract.joining.shelf import PendingStore
-from contract.rows import Example
+from contract.joining.pending import PendingStore
+from contract.messages import Example
 from contract.settings import FeedbackSettings
 
 

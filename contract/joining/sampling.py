@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from contract.hashing import hash_text
 from contract.joining.output import OutcomeCounts
-from contract.rows import Example
+from contract.messages import Example
 from contract.tasks import Task
 
 HASH_RANGE: Final = 2**64

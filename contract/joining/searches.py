@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 from contract.events import Click
+from contract.joining.early_events import EarlyEvents
+from contract.joining.examples import Relevance, add_labels, example_for_item, is_well_formed
 from contract.joining.output import JoinOutput, OutcomeCounts
-from contract.joining.parking import EarlyEvents
+from contract.joining.pending import PendingStore
 from contract.joining.sampling import NegativeSampler
-from contract.joining.served import Relevance, add_labels, example_for_item, is_well_formed
-from contract.joining.shelf import PendingStore
-from contract.rows import ScoredRow
+from contract.messages import ScoredRow
 from contract.settings import FeedbackSettings
 from contract.tasks import Task
 

@@ -12,7 +12,7 @@ from bench.balance import Balances, Source, main, tried
 from bench.balance_ranks import Key, Row, Try, advised, chance_of, ranks, rows_of
 from bench.census_data import Part
 from tests.model.small import SHAPE
-from tests.training.made import PLAN, make_examples
+from tests.training.examples import PLAN, make_examples
 
 NAMES = ["static", "dwa", "upgrad"]
 

@@ -4,8 +4,8 @@ import pytest
 from bench.calibration import AIM, measured, missed, of_chance
 from contract.tasks import Task
 from tests.model.small import CATEGORY, CLICK, DEMAND, FRAUD
-from tests.training.made import make_examples
-from training.examples import Examples
+from tests.training.examples import make_examples
+from training.data.examples import Examples
 
 ROWS = 4_000
 

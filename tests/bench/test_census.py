@@ -8,8 +8,8 @@ import pytest
 
 from bench.census import AIMS, Census, Row, Try, main, matrix, missed
 from bench.census_data import TASKS, Part, cut, features_of, masked
-from training.columns import examples_from_table
-from training.examples import Examples
+from training.data.examples import Examples
+from training.data.tabular import examples_from_table
 
 
 def make_people(rows: int, seed: int) -> Examples:

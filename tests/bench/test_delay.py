@@ -8,7 +8,7 @@ import pytest
 from bench import delay
 from bench.delay import closed, main
 from bench.delay_world import DAY_MS, DELAY, Kind, Way, lived, told
-from training.delay import find_corrections
+from training.online.delayed_feedback import find_corrections
 
 WORLDS: list[Kind] = ["clicks", "lists"]
 

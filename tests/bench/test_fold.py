@@ -8,10 +8,10 @@ import pytest
 from bench.batches import Shop
 from bench.fold import FoldBench, Remembering, main
 from bench.plain import PlainEncoder, plain_batch
-from contract.memory import InMemoryProfileStore, fold
-from contract.touches import to_updates
-from demo.servers.redis_server import RedisServer
-from worker import deciding
+from contract.profiles.entity_updates import to_updates
+from contract.profiles.store import InMemoryProfileStore, fold
+from devservers.redis_server import RedisServer
+from worker.scoring import orders as deciding
 
 
 def test_the_plain_loop_leaves_the_same_bytes_and_the_same_features(seed: int, redis_server: RedisServer) -> None:

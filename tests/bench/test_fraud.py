@@ -15,8 +15,8 @@ from bench.fraud_replay import READ, ROOT, kept, replayed
 from bench.fraud_rows import Known, sampled, telling, trees
 from bench.fraud_stream import DAY_MS, DELAY_MS, FILE, Payments, read_payments, stream
 from bench.fraud_weeks import Figures, Week, day_of, figures_of, mean_of, narrowed, week_of
-from contract.features import FeatureSet, read_features
-from contract.touches import extract_updates
+from contract.features.declaration import FeatureSet, read_features
+from contract.profiles.entity_updates import extract_updates
 
 START: int = day_of("2018-04-01")
 

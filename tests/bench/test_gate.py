@@ -8,8 +8,8 @@ import pytest
 
 from bench.gate import Tried, main, summary
 from bench.gate_poisons import KINDS, flipped, honest, hundredfold, partners, shuffled_labels, thinned_or_doubled
-from tests.training.made import make_rows
-from training.follow import UpdateResult
+from tests.training.examples import make_rows
+from training.online.update import UpdateResult
 
 
 def test_every_kind_of_poison_changes_what_is_fed_or_how_it_is_learned() -> None:

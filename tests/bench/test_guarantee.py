@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from bench.guarantee import BadRecord, GuaranteeLedger, Place
-from contract.rows import DeadLetter, Decision, ScoredRow
+from contract.messages import DeadLetter, Decision, ScoredRow
 
 RECORD_AT = Place("shop.orders", 1, 7)
 BAD_RECORD = BadRecord(b"u1", b"hello", "not_json")

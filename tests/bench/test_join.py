@@ -13,9 +13,9 @@ from bench.join_truth import TAIL_MS, WAITS, portions
 from bench.join_world import World
 from contract.events import decode
 from contract.joining.joiner import Joiner
-from contract.rows import Example, PackedBlock, ScoredRow, read_scored_row
+from contract.messages import Example, PackedBlock, ScoredRow, read_scored_row
 from contract.tasks import Task
-from demo.servers.apache_kafka import ApacheKafka
+from devservers.apache_kafka import ApacheKafka
 
 BEGIN_MS: Final = 1_764_000_000_000
 FRAUD: Final = Task("fraud", "binary", ("order",), "decide")

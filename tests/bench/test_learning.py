@@ -8,7 +8,7 @@ import pytest
 from bench.learning import main
 from bench.learning_figures import block_auc, compared, missed
 from bench.learning_stream import Scale, Stream, lived
-from contract.rows import read_example
+from contract.messages import read_example
 from contract.settings import read_settings
 
 SMALL = Scale(people=40, items=64, calm_days=1, drifting_days=1)

@@ -7,8 +7,8 @@ import pytest
 
 from bench.growth import flood, in_either_case, sources_of
 from bench.memory import MemoryBench, main
-from contract.touches import extract_updates
-from demo.servers.redis_server import RedisServer
+from contract.profiles.entity_updates import extract_updates
+from devservers.redis_server import RedisServer
 
 
 @pytest.fixture

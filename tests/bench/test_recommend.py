@@ -8,7 +8,7 @@ import pytest
 from bench.recommend import Served, main, missed, spread_of
 from bench.recommend_data import Case, Data, Quality, diginetica, judge
 from bench.recommend_rivals import Rivals
-from worker.redis_client import RedisClient
+from worker.redis.client import RedisClient
 
 BEGIN_MS = 1_700_000_000_000
 

@@ -9,10 +9,10 @@ from bench.log_segments import CONTROL, HEADER, Written, transactions
 from bench.swap import Figures
 from bench.swapping import Batch, Swapped, Swapping, Window, longest_gaps
 from bench.track import Track
-from contract.rows import ScoredKind, ScoredRow
-from demo.servers.apache_kafka import ApacheKafka
-from demo.servers.redis_server import RedisServer
-from tests.worker.bundles import publish_tiny
+from contract.messages import ScoredKind, ScoredRow
+from devservers.apache_kafka import ApacheKafka
+from devservers.redis_server import RedisServer
+from tests.worker.tiny_bundle import publish_tiny
 
 
 def make_segment_batch(base: int, records: int, producer: int, at_ms: int, *, ends: bool = False) -> bytes:

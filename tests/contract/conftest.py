@@ -6,10 +6,10 @@ from typing import TypeAlias
 
 import pytest
 
-from contract.memory import InMemoryProfileStore, ProfileStore
-from demo.servers.redis_server import RedisServer
-from worker.profile_store import RedisProfileStore
-from worker.redis_client import RedisClient
+from contract.profiles.store import InMemoryProfileStore, ProfileStore
+from devservers.redis_server import RedisServer
+from worker.redis.client import RedisClient
+from worker.state.profile_store import RedisProfileStore
 
 NewStore: TypeAlias = Callable[[], ProfileStore]
 

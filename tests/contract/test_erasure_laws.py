@@ -5,16 +5,16 @@ import itertools
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contract.erasures import Erasures
 from contract.events import Erasure
-from contract.slices import Slices
-from contract.touches import Arrival
+from contract.profiles.entity_updates import Arrival
+from contract.profiles.erasures import Erasures
+from contract.profiles.slices import Slices
+from testkit.oracle.aggregates import recent_links
+from testkit.oracle.feeder import ProfileFeeder, list_entities, read_slices, split_batches
+from testkit.oracle.logs import SOURCES, draw_erasures, draw_logs, latest_erasures, make_oracle
+from testkit.oracle.profiles import ProfileOracle
 from tests.contract.conftest import NewStore
 from tests.contract.test_profile_laws import features_as_bytes, find_differences
-from tests.oracle.feeding import ProfileFeeder, list_entities, read_slices, split_batches
-from tests.oracle.logs import SOURCES, draw_erasures, draw_logs, latest_erasures, make_oracle
-from tests.oracle.profiles import ProfileOracle
-from tests.oracle.reading import recent_links
 
 examples = settings(max_examples=30)
 

@@ -11,15 +11,15 @@ from hypothesis import strategies as st
 
 from contract.errors import StaleState
 from contract.hashing import bucket_of
-from contract.memory import FoldedBatch, fold
-from contract.profiles import AGGREGATES
-from contract.touches import Arrival, to_updates
+from contract.profiles.entity_updates import Arrival, to_updates
+from contract.profiles.record import AGGREGATES
+from contract.profiles.store import FoldedBatch, fold
+from testkit.oracle.aggregates import read_aggregates, recent_links
+from testkit.oracle.feeder import ProfileFeeder, list_entities, read_slices, split_batches
+from testkit.oracle.logs import SOURCES, draw_logs, make_oracle, make_random_log
+from testkit.oracle.profiles import ProfileOracle
+from testkit.oracle.records import first_difference
 from tests.contract.conftest import NewStore
-from tests.oracle.feeding import ProfileFeeder, list_entities, read_slices, split_batches
-from tests.oracle.logs import SOURCES, draw_logs, make_oracle, make_random_log
-from tests.oracle.profiles import ProfileOracle
-from tests.oracle.reading import read_aggregates, recent_links
-from tests.oracle.records import first_difference
 
 examples = settings(max_examples=40)
 

@@ -14,12 +14,12 @@ from confluent_kafka import Producer
 
 from bench.kafka_log import KafkaLog
 from contract.events import Click, Line, Order
-from contract.rows import read_decision, to_json
-from demo.servers.apache_kafka import ApacheKafka, unavailable_reason
-from demo.servers.child import ChildProcess, find_free_ports
-from demo.servers.redis_server import RedisServer
+from contract.messages import read_decision, to_json
+from devservers.apache_kafka import ApacheKafka, unavailable_reason
+from devservers.process import ChildProcess, find_free_ports
+from devservers.redis_server import RedisServer
 from tests.deploy.compose import ROOT, Service, read_services
-from worker.redis_client import RedisClient
+from worker.redis.client import RedisClient
 
 TIMEOUT_S = 60.0
 pytestmark = pytest.mark.apache_kafka

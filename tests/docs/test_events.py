@@ -26,7 +26,7 @@ from contract.events import (
     Word,
     decode,
 )
-from contract.rows import DEAD_LETTER_HEADER, DeadLetter, Decision, Example, Ranking, ScoredRow
+from contract.messages import DEAD_LETTER_HEADER, DeadLetter, Decision, Example, Ranking, ScoredRow
 from contract.settings import TopicSettings
 from tests.docs.pages import EVENTS, strip_code_marks
 

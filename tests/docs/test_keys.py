@@ -9,26 +9,19 @@ import redis
 
 from bench.memory import ENTITY_BYTES, OFF_MAX, SLICE_BYTES
 from contract.events import Search
-from contract.memory import fold
-from contract.profiles import FAMILIES, HORIZON_MS, LAYOUT, RECORD, WINDOWS
-from contract.rows import (
-    Decision,
-    Ranking,
-    Recommendations,
-    RecommendedItem,
-    ScoredRow,
-    read_recommendations,
-)
+from contract.messages import Decision, Ranking, Recommendations, RecommendedItem, ScoredRow, read_recommendations
+from contract.profiles.entity_updates import Arrival, to_updates
+from contract.profiles.record import FAMILIES, HORIZON_MS, LAYOUT, RECORD, WINDOWS
+from contract.profiles.store import fold
 from contract.settings import ListSettings, RedisSettings
-from contract.touches import Arrival, to_updates
 from tests.docs.pages import KEYS, Row, strip_code_marks
-from worker.caches import AnswerCache
-from worker.claims import DecisionStore
-from worker.erasure_marks import ErasureProgress, holder_field
-from worker.generations import Generations, generation_prefix
-from worker.intake import TopicPartition
-from worker.profile_store import TTL_MS, RedisProfileStore
-from worker.redis_client import RedisClient
+from worker.erasure.progress import ErasureProgress, holder_field
+from worker.kafka.consumer import TopicPartition
+from worker.redis.client import RedisClient
+from worker.state.answer_cache import AnswerCache
+from worker.state.decision_store import DecisionStore
+from worker.state.generations import Generations, generation_prefix
+from worker.state.profile_store import TTL_MS, RedisProfileStore
 
 SECONDS: Final = {"days": 86_400, "hours": 3_600, "hour": 3_600, "minutes": 60}
 SLACK_S: Final = 60

@@ -6,9 +6,9 @@ from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.metrics import MetricWrapperBase
 
 from tests.docs.pages import METRICS, PAGES, strip_code_marks
-from training import telemetry
-from worker import metrics
-from worker.step import STEPS
+from training.monitor import metrics as telemetry
+from worker.ops import metrics
+from worker.ops.steps import STEPS
 
 REGISTERED = [value for value in vars(metrics).values() if isinstance(value, MetricWrapperBase)]
 

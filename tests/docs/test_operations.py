@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from contract.settings import Settings
 from tests.docs.pages import OPERATIONS, PAGES, MarkdownPage, strip_code_marks
-from worker.lanes import LANES
+from worker.records.lanes import LANES
 
 # What the environment says beside the settings.
 OTHER_VARIABLES: Final = {"SHOPSTREAM_CONFIG", "SHOPSTREAM_STEP_FILE", "SHOPSTREAM_DATA"}

@@ -11,13 +11,13 @@ import redis
 from confluent_kafka import Producer
 
 from contract.events import Click, Impression, decode
-from contract.rows import Recommendations, RecommendedItem
+from contract.messages import Recommendations, RecommendedItem
 from contract.settings import ListSettings, TopicSettings
-from demo.servers.embedded import EmbeddedKafka
+from devservers.embedded import EmbeddedKafka
 from tests.docs.pages import READING
-from tests.worker.topics import read_topics
-from worker.caches import AnswerCache
-from worker.redis_client import RedisClient
+from tests.kafka import read_topics
+from worker.redis.client import RedisClient
+from worker.state.answer_cache import AnswerCache
 
 REDIS: Final = "redis://localhost:6379/0"
 KAFKA: Final = "localhost:29092"

@@ -15,13 +15,13 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 
 from bench.__main__ import BENCHES
 from contract.events import Order, decode
-from contract.rows import Decision, Recommendations, RecommendedItem, ScoredRow
+from contract.messages import Decision, Recommendations, RecommendedItem, ScoredRow
 from contract.settings import ListSettings, TopicSettings
-from demo.servers.embedded import EmbeddedKafka
+from devservers.embedded import EmbeddedKafka
 from tests.docs.pages import PAGES, README
-from worker.caches import AnswerCache
-from worker.claims import DecisionStore
-from worker.redis_client import RedisClient
+from worker.redis.client import RedisClient
+from worker.state.answer_cache import AnswerCache
+from worker.state.decision_store import DecisionStore
 
 REDIS: Final = "redis://localhost:6379/0"
 KAFKA: Final = "localhost:29092"

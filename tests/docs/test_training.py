@@ -6,13 +6,13 @@ import msgspec
 import numpy as np
 import pytest
 
-from model.declared import ModelConfig
+from model.config import ModelConfig
 from tests.docs.pages import ROOT, MarkdownPage, strip_code_marks
 from tests.model.small import CATEGORY, CLICK, DEMAND, FRAUD, RELEVANCE
 from training.__main__ import METHODS, parse_arguments
-from training.evaluation import GroundTruth, compute_metrics
-from training.methods import build_methods
-from training.plan import TrainingConfig
+from training.analysis.baselines import build_methods
+from training.trainer.config import TrainingConfig
+from training.trainer.evaluation import GroundTruth, compute_metrics
 
 PAGE = MarkdownPage(ROOT / "docs" / "training.md")
 HEADING = "What evaluate does"

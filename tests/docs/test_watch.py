@@ -6,12 +6,12 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from tests.docs.pages import METRICS, ROOT, MarkdownPage, strip_code_marks
 from tests.docs.test_metrics import metric_name, metric_type
-from training import telemetry
 from training.__main__ import parse_arguments
-from training.watching import MonitorConfig
+from training.monitor import metrics
+from training.monitor.config import MonitorConfig
 
 PAGE = MarkdownPage(ROOT / "docs" / "training.md")
-REGISTERED = [value for value in vars(telemetry).values() if isinstance(value, MetricWrapperBase)]
+REGISTERED = [value for value in vars(metrics).values() if isinstance(value, MetricWrapperBase)]
 
 
 def test_every_metric_of_the_watcher_stands_there_with_its_type_and_labels() -> None:
@@ -27,7 +27,7 @@ def test_every_metric_of_the_watcher_stands_there_with_its_type_and_labels() -> 
 
 
 def test_all_metrics_of_the_watcher_are_declared_in_one_file() -> None:
-    names = {family.name for family in telemetry.REGISTRY.collect() if family.name.startswith("shopstream_")}
+    names = {family.name for family in metrics.REGISTRY.collect() if family.name.startswith("shopstream_")}
 
     assert names == {described.name for m in REGISTERED for described in m.describe()}
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from export.bundling import ExportResult, export
+from export.exporter import ExportResult, export
 from model.checkpoint import Checkpoint, make_metadata
 from model.network import Network
 from tests.model.small import make_network

@@ -3,10 +3,10 @@
 import pytest
 from msgspec.structs import replace
 
-from contract.features import Feature, FeatureSet
-from export.graphs import check_parity, to_onnx
-from export.slices import build_subgraphs
-from model.declared import ModelConfig
+from contract.features.declaration import Feature, FeatureSet
+from export.onnx_export import check_parity, to_onnx
+from export.subgraphs import build_subgraphs
+from model.config import ModelConfig
 from model.network import Network
 from tests.model.small import CLICK, FRAUD, SHAPE, TASKS, make_network
 from tests.model.test_sharing import SHAPES

@@ -11,10 +11,10 @@ import numpy.typing as npt
 import pytest
 
 from contract.bundle import Bundle, read_bundle
-from export.bundling import ExportResult
-from export.sessions import Arrays, open_session, run
+from export.exporter import ExportResult
+from export.ort import Arrays, open_session, run
+from model.feature_statistics import table_name
 from model.network import Network
-from model.statistics import table_name
 from tests.model.small import FEATURES, draw_blocks, make_network
 
 SIDES: Final = {

@@ -8,8 +8,8 @@ import pytest
 
 from contract.errors import BadData
 from export import neighbours
+from export.ease import fit_ease
 from export.interactions import SCHEMA, read_all
-from export.linear import fit_ease
 from export.neighbours import NEIGHBOURS_MAX, SELF_WEIGHT, find_neighbours
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from contract.bundle import current_version
-from contract.trial import Trial, read_trial
+from contract.experiment import Trial, read_trial
 from export.__main__ import main
-from export.bundling import ExportResult, export
+from export.exporter import ExportResult, export
 from tests.export.conftest import make_checkpoint
 from tests.model.small import make_network
 

@@ -15,10 +15,10 @@ import pytest
 
 from contract.bundle import Bundle, Manifest, current_version, publish, read_bundle
 from contract.errors import BadBundle
-from contract.features import Feature, FeatureSet
+from contract.features.declaration import Feature, FeatureSet
 from export.__main__ import main
-from export.bundling import ExportResult, export, to_npz
-from export.pointer import explain_if_older, locate_bundle, rollback
+from export.exporter import ExportResult, export, to_npz
+from export.releases import explain_if_older, locate_bundle, rollback
 from export.verification import verify
 from tests.export.conftest import make_checkpoint
 from tests.model.small import CLICK, FEATURES, make_network

@@ -6,8 +6,8 @@ import pytest
 
 from bench.matrix import ALL_DEATHS, Run, play
 from bench.stage import Stage
-from demo.servers.apache_kafka import ApacheKafka
-from demo.servers.redis_server import RedisServer
+from devservers.apache_kafka import ApacheKafka
+from devservers.redis_server import RedisServer
 
 FEW_FAULTS = (
     ALL_DEATHS,

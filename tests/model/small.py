@@ -3,11 +3,11 @@
 import numpy as np
 import torch
 
-from contract.features import Block, Feature, FeatureSet
+from contract.features.declaration import Block, Feature, FeatureSet
 from contract.tasks import Task
-from model.declared import ModelConfig
+from model.config import ModelConfig
+from model.feature_statistics import measure
 from model.network import Inputs, Network
-from model.statistics import measure
 
 FEATURES = FeatureSet(
     [

@@ -9,7 +9,7 @@ from contract.errors import BadConfig
 from contract.tasks import Task
 from model.calibration import Calibrator
 from model.checkpoint import Checkpoint, make_metadata
-from model.declared import check_tasks
+from model.config import check_tasks
 from tests.model.small import (
     CATEGORY,
     CLICK,

@@ -3,12 +3,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from contract.features import Block
+from contract.features.declaration import Block
 from contract.tasks import Task
-from model.answers import compute_probabilities
-from model.declared import ModelConfig
+from model.config import ModelConfig
+from model.feature_statistics import NumberStatistics
+from model.heads import compute_probabilities
 from model.network import NumberEncoder, VectorEncoder, mean_pool
-from model.statistics import NumberStatistics
 from tests.model.small import (
     CATEGORY,
     CLICK,

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from contract.errors import BadConfig
 from contract.tasks import Task
-from model.declared import ModelConfig, check_tasks
+from model.config import ModelConfig, check_tasks
 from model.network import Network
 from tests.model.small import (
     CATEGORY,

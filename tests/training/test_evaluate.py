@@ -12,14 +12,14 @@ import pytest
 from contract.errors import BadConfig, BadData
 from contract.settings import Settings
 from tests.model.small import CATEGORY, CLICK, DEMAND, FEATURES, SHAPE
-from tests.training.made import make_examples
-from training import table
+from tests.training.examples import make_examples
+from training.analysis.evaluation_report import EvaluationReport
 from training.commands.evaluate import run
-from training.examples import Examples
-from training.findings import EvaluationReport
-from training.pages import write_pages
-from training.plots import plot_curves
-from training.table import write_examples
+from training.data import parquet
+from training.data.examples import Examples
+from training.data.parquet import write_examples
+from training.report.pages import write_pages
+from training.report.plots import plot_curves
 
 TASKS = (CLICK, CATEGORY)
 MADE = make_examples(500, 9).for_tasks(TASKS)
@@ -92,7 +92,7 @@ def test_a_full_disk_ends_with_a_sentence_and_leaves_the_former_report(
         raise OSError(28, "No space left on device")
 
     # When pages are written
-    monkeypatch.setattr(table, "write_durably", full)
+    monkeypatch.setattr(parquet, "write_durably", full)
     with pytest.raises(BadData, match=r"should be a folder that takes reports.*No space"):
         write_pages(tmp_path / "out", {"evaluation.json": b"new", "evaluation.md": b"new"})
 

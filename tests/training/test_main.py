@@ -5,12 +5,12 @@ import msgspec
 import pytest
 
 from contract.bundle import current_version, read_bundle
-from demo.shop import ShopSimulator
+from demo.simulator.shop import ShopSimulator
 from export.__main__ import main as export_main
 from export.interactions import read_interactions
 from model.checkpoint import checkpoint_path, read_checkpoint
 from training.__main__ import main
-from training.fit import Epoch
+from training.trainer.fit import Epoch
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +152,7 @@ def test_fit_that_was_ended_goes_on_from_the_epoch_it_kept(
         if len(told) == 1:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("training.commands.telling.ProgressReporter.on_epoch", lambda _, epoch: told_once(epoch))
+    monkeypatch.setattr("training.report.progress.ProgressReporter.on_epoch", lambda _, epoch: told_once(epoch))
     kept = tmp_path / "course.pt"
     words = ["fit", str(examples), "--bundles", str(tmp_path), "--epochs", "2", "--resume", str(kept)]
 

@@ -6,7 +6,7 @@ from typing import TypeAlias
 import pytest
 
 from tests.conftest import KafkaBroker
-from tests.worker.stage import WorkerEnvironment
+from tests.worker.environment import WorkerEnvironment
 
 NewStage: TypeAlias = Callable[..., WorkerEnvironment]
 

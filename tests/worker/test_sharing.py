@@ -8,12 +8,12 @@ import pytest
 from confluent_kafka import ConsumerGroupState
 from confluent_kafka.admin import AdminClient
 
-from demo.servers.redis_server import RedisServer
+from devservers.redis_server import RedisServer
 from tests.conftest import KafkaBroker
-from tests.worker.lives import TIMEOUT_S, InProcessWorker, StepEvent, WorkerThread, raise_killed, wait_until
-from tests.worker.stage import WorkerEnvironment
-from worker import metrics
-from worker.intake import InstanceFenced
+from tests.worker.environment import WorkerEnvironment
+from tests.worker.worker_lifecycle import TIMEOUT_S, InProcessWorker, StepEvent, WorkerThread, raise_killed, wait_until
+from worker.kafka.consumer import InstanceFenced
+from worker.ops import metrics
 
 
 def count_order_partitions(stage: WorkerEnvironment, worker: InProcessWorker) -> int:

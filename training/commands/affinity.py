@@ -11,16 +11,16 @@ import torch
 from matplotlib.axes import Axes
 
 from contract.errors import BadConfig
-from contract.features import FeatureSet
+from contract.features.declaration import FeatureSet
 from contract.settings import Settings
-from training.affinity import Matrix, TaskAffinity, measure_affinity
+from training.analysis.task_affinity import Matrix, TaskAffinity, measure_affinity
 from training.commands.fit import read_configs
-from training.commands.telling import format_values
-from training.fit import Losses
-from training.pages import find_output_errors, render_template, write_pages
-from training.plots import render_svg
-from training.report import print_json, print_lines
-from training.table import read_examples
+from training.data.parquet import read_examples
+from training.report.console import print_json, print_lines
+from training.report.pages import find_output_errors, render_template, write_pages
+from training.report.plots import render_svg
+from training.report.progress import format_values
+from training.trainer.fit import Losses
 
 
 def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:

@@ -8,16 +8,16 @@ from rich.table import Table
 
 from contract.bundle import current_version
 from contract.errors import BadConfig, BadData
-from contract.features import FeatureSet
+from contract.experiment import read_trial
+from contract.features.declaration import FeatureSet
 from contract.settings import Settings
-from contract.trial import read_trial
-from training.contest import CONFIDENCE, MetricComparison, ModelComparison, compare_models
-from training.feed import FeedbackReader
-from training.folds import DAY_MS
-from training.pages import find_output_errors, format_number, render_template, write_pages
-from training.plan import read_training_config
-from training.report import CONSOLE, print_json, print_lines
-from training.said import ServedScoreStore, list_versions
+from training.data.folds import DAY_MS
+from training.feedback.feedback_reader import FeedbackReader
+from training.report.console import CONSOLE, print_json, print_lines
+from training.report.pages import find_output_errors, format_number, render_template, write_pages
+from training.stats.served_comparison import CONFIDENCE, MetricComparison, ModelComparison, compare_models
+from training.stats.served_scores import ServedScoreStore, list_versions
+from training.trainer.config import read_training_config
 
 HOUR_MS = 3_600_000
 

@@ -14,13 +14,13 @@ from rich.console import Console
 from rich.table import Table
 
 from contract.errors import BadConfig
-from contract.features import FeatureSet
+from contract.features.declaration import FeatureSet
 from contract.settings import Settings
-from training.description import ColumnSummary, DatasetSummary, LabelSummary, summarize_examples
-from training.pages import find_output_errors, format_number, render_template, write_pages
-from training.plots import render_svg
-from training.report import CONSOLE, print_json, print_lines
-from training.table import read_examples
+from training.analysis.data_profile import ColumnSummary, DatasetSummary, LabelSummary, summarize_examples
+from training.data.parquet import read_examples
+from training.report.console import CONSOLE, print_json, print_lines
+from training.report.pages import find_output_errors, format_number, render_template, write_pages
+from training.report.plots import render_svg
 
 DAY_TICKS: Final = 4
 WIDTH: Final = 160  # of the tables in a file

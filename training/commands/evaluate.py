@@ -8,16 +8,16 @@ from pathlib import Path
 import torch
 
 from contract.errors import BadConfig
-from contract.features import FeatureSet
+from contract.features.declaration import FeatureSet
 from contract.settings import Settings
+from training.analysis.baselines import build_methods
+from training.analysis.cross_validation import Run
+from training.analysis.evaluation_report import EvaluationReport, evaluate_methods, render_pages
 from training.commands.fit import read_configs
-from training.crossing import Run
-from training.findings import EvaluationReport, evaluate_methods, render_pages
-from training.folds import DAY_MS, FOLDS_MIN, drop_unsettled
-from training.methods import build_methods
-from training.pages import find_output_errors, format_number, write_pages
-from training.report import print_json, print_lines
-from training.table import read_examples
+from training.data.folds import DAY_MS, FOLDS_MIN, drop_unsettled
+from training.data.parquet import read_examples
+from training.report.console import print_json, print_lines
+from training.report.pages import find_output_errors, format_number, write_pages
 
 
 def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:

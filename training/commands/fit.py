@@ -12,7 +12,7 @@ import torch
 
 from contract.bundle import current_version
 from contract.errors import BadConfig
-from contract.features import FeatureSet
+from contract.features.declaration import FeatureSet
 from contract.settings import Settings
 from contract.tasks import Task
 from export.interactions import read_all, read_interactions
@@ -24,19 +24,19 @@ from model.checkpoint import (
     read_checkpoint,
     write_checkpoint,
 )
-from model.declared import ModelConfig, check_tasks, read_model_config
-from training.commands.telling import ProgressReporter
-from training.examples import Examples
-from training.fit import FitOptions, FitResult, fit
-from training.fleet import join_process_group
-from training.interactions import extract_interactions, merge_interactions
-from training.labels import Classes
-from training.plan import TrainingConfig, read_training_config
-from training.report import print_evaluation, print_json, print_lines
-from training.sample import encode_buffer, merge_examples, read_schema
-from training.stream import ExampleStream
-from training.table import count_rows, find_files, read_examples, read_files
-from training.transfer import Transfer
+from model.config import ModelConfig, check_tasks, read_model_config
+from training.data.examples import Examples
+from training.data.interactions import extract_interactions, merge_interactions
+from training.data.labels import Classes
+from training.data.parquet import count_rows, find_files, read_examples, read_files
+from training.data.streaming import ExampleStream
+from training.online.replay_buffer import encode_buffer, merge_examples, read_schema
+from training.report.console import print_evaluation, print_json, print_lines
+from training.report.progress import ProgressReporter
+from training.trainer.config import TrainingConfig, read_training_config
+from training.trainer.distributed import join_process_group
+from training.trainer.fit import FitOptions, FitResult, fit
+from training.trainer.transfer import Transfer
 
 
 def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:

@@ -10,17 +10,17 @@ import torch
 
 from contract.bundle import replace_durably
 from contract.errors import BadBundle, BadData, Unavailable
-from contract.features import FeatureSet
+from contract.features.declaration import FeatureSet
 from contract.settings import Settings
-from export.pointer import require_current
+from export.releases import require_current
 from model.checkpoint import Checkpoint
-from training.feed import FeedbackBatch, FeedbackReader
-from training.follow import UpdateResult, describe_update, read_serving_checkpoint, update
-from training.lock import learner_lock
-from training.plan import TrainingConfig, read_training_config
-from training.publishing import clean_up, publish
-from training.refused import STATE_FILE, RejectedUpdate, RejectedUpdateStore
-from training.report import print_evaluation, print_json, print_lines
+from training.feedback.feedback_reader import FeedbackBatch, FeedbackReader
+from training.online.lock import learner_lock
+from training.online.publication import clean_up, publish
+from training.online.rejected_updates import STATE_FILE, RejectedUpdate, RejectedUpdateStore
+from training.online.update import UpdateResult, describe_update, read_serving_checkpoint, update
+from training.report.console import print_evaluation, print_json, print_lines
+from training.trainer.config import TrainingConfig, read_training_config
 
 EXIT_REJECTED: Final = 3
 EXIT_FROZEN: Final = 4

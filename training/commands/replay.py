@@ -5,14 +5,14 @@ from argparse import Namespace
 from collections import Counter
 
 from contract.errors import BadData
-from contract.features import FeatureSet
+from contract.features.declaration import FeatureSet
 from contract.settings import Settings
-from training.examples import from_rows
-from training.history import read_history
-from training.interactions import write_interactions
-from training.replay import Replay
-from training.report import print_json
-from training.table import write_examples
+from training.data.examples import from_rows
+from training.data.interactions import write_interactions
+from training.data.parquet import write_examples
+from training.replay.event_reader import read_history
+from training.replay.replay import Replay
+from training.report.console import print_json
 
 
 def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:

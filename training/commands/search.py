@@ -7,13 +7,13 @@ from typing import Any
 import msgspec
 import torch
 
-from contract.features import FeatureSet
+from contract.features.declaration import FeatureSet
 from contract.settings import Settings
+from training.analysis.hyperparameter_search import SPACE, HyperparameterSearch, SearchResult, TrialResult, check_space
 from training.commands.fit import read_configs
-from training.pages import format_number
-from training.report import print_json, print_lines
-from training.search import SPACE, HyperparameterSearch, SearchResult, TrialResult, check_space
-from training.table import read_files, write_atomically
+from training.data.parquet import read_files, write_atomically
+from training.report.console import print_json, print_lines
+from training.report.pages import format_number
 
 
 def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:

@@ -10,15 +10,15 @@ import msgspec
 
 from contract.errors import BadConfig, BadEvent
 from contract.events import UserEvent, clamp, decode
-from contract.features import FeatureSet
-from contract.profiles import FAMILIES
-from contract.rows import ScoredRow, read_scored_row
+from contract.features.declaration import FeatureSet
+from contract.messages import ScoredRow, read_scored_row
+from contract.profiles.entity_updates import Arrival
+from contract.profiles.record import FAMILIES
 from contract.settings import Settings
-from contract.touches import Arrival
-from training.portions import ChunkedReader
-from training.report import print_json, print_lines
-from training.skew import SkewComparison, SkewReport, is_sampled
-from training.topic import Record
+from training.analysis.skew import SkewComparison, SkewReport, is_sampled
+from training.feedback.chunked_reader import ChunkedReader
+from training.feedback.topic_reader import Record
+from training.report.console import print_json, print_lines
 
 CHUNK_RECORDS: Final = 20_000
 EXIT_DIFFERENT: Final = 1

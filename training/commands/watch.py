@@ -9,14 +9,14 @@ from pathlib import Path
 import torch
 
 from contract.errors import Unavailable
-from contract.features import FeatureSet
+from contract.features.declaration import FeatureSet
 from contract.settings import Settings
-from training import telemetry
-from training.portions import ChunkedReader
-from training.report import print_evaluation, print_json, print_lines
-from training.telemetry import MetricsServer
-from training.watch import ModelMonitor, MonitorReport, to_json
-from training.watching import MonitorConfig, read_monitor_config
+from training.feedback.chunked_reader import ChunkedReader
+from training.monitor import metrics
+from training.monitor.config import MonitorConfig, read_monitor_config
+from training.monitor.metrics import MetricsServer
+from training.monitor.monitor import ModelMonitor, MonitorReport, to_json
+from training.report.console import print_evaluation, print_json, print_lines
 
 
 def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
@@ -74,7 +74,7 @@ def check_with_retry(
     try:
         report = monitor.check()
     except Unavailable as error:
-        telemetry.RETRIES.inc()
+        metrics.RETRIES.inc()
         print_lines(f"{error} Trying again in {config.pause_s:g} s.")
         return last
     for version, figures in report.figures.items():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.contract.joining.shop import (
+from tests.contract.joining.builders import (
     FEEDBACK,
     HOUR,
     count_outcomes,

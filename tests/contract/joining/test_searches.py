@@ -1,8 +1,8 @@
 """What was clicked of a search."""
 
-from contract.joining.parking import PER_KEY_MAX
+from contract.joining.early_events import PER_KEY_MAX
 from contract.joining.searches import REPEATED_MAX
-from tests.contract.joining.shop import (
+from tests.contract.joining.builders import (
     FEEDBACK,
     count_outcomes,
     feed_joiner,

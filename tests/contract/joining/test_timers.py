@@ -3,10 +3,10 @@
 import random
 
 from contract.events import Order
-from contract.joining.parking import PER_KEY_MAX, EarlyEvents
-from contract.joining.shelf import PendingStore
+from contract.joining.early_events import PER_KEY_MAX, EarlyEvents
+from contract.joining.pending import PendingStore
 from contract.joining.timers import STALE_MIN, Timers
-from tests.contract.joining.shop import make_order, minutes_to_ms
+from tests.contract.joining.builders import make_order, minutes_to_ms
 
 
 def test_timers_come_up_before_a_time_and_not_at_it() -> None:

@@ -1,0 +1,127 @@
+"""Encoding: what was known around a batch's events, as the blocks that a model reads and as the rows that are logged.
+
+The worker serves from it and `training replay` rebuilds history with it, so a feature has one meaning.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from contract.events import Event, Product, Search, UserEvent
+from contract.features.declaration import Block, FeatureSet, ProfileAggregates
+from contract.messages import PackedBlock, ScoredKind, ScoredRow, pack_rows
+from contract.profiles.entity_updates import Arrival
+from contract.profiles.record import ENTITY_KINDS
+from contract.profiles.store import FoldedBatch
+
+T = TypeVar("T", np.float64, np.uint64)
+EMPTY_AGGREGATES: Final = ProfileAggregates({}, {})
+
+
+class UnknownItem(NamedTuple):
+    """An item that is on no product topic: only its id is known."""
+
+    item_id: str
+
+
+class Encoder:
+    """Turns what `memory` knew into the blocks of a feature set."""
+
+    def __init__(self, features: FeatureSet) -> None:
+        self.features = features
+        heads = [f.source.split(".") for f in features.features if f.source.startswith("profile.")]
+        self.kinds = tuple(kind for kind in ENTITY_KINDS if any(head[1] == kind for head in heads))
+
+    def encode_before(self, folded: FoldedBatch, rows: Sequence[int], groups: Sequence[str]) -> dict[str, Block]:
+        """Blocks of N rows for the batch's arrivals `rows`, as known before each of them."""
+        events = [folded.updates.arrivals[row].event for row in rows]
+        aggregates = self.gather_aggregates(folded, rows)
+        return {group: self.features.encode(group, events, aggregates) for group in groups}
+
+    def encode_after(self, folded: FoldedBatch, events: Sequence[UserEvent], groups: Sequence[str]) -> dict[str, Block]:
+        """Blocks of N rows for users as they are after the batch, each at the time of its given event."""
+        users = [f"user:{event.user_id}" for event in events]
+        user_aggregates, recent_ids = folded.read_at(users, [event.ts_ms for event in events])
+        aggregates = ProfileAggregates({"user": user_aggregates}, {"user": recent_ids})
+        return {group: self.features.encode(group, events, aggregates) for group in groups}
+
+    def encode_items(self, products: Sequence[Product | UnknownItem]) -> Block:
+        """The item block of N products; of an `UnknownItem` all but the id is absent."""
+        return self.features.encode("item", products, EMPTY_AGGREGATES)  # type: ignore[arg-type]
+
+    def gather_aggregates(self, folded: FoldedBatch, rows: Sequence[int]) -> ProfileAggregates:
+        """What profiles knew: of each kind the first entity that the event touches, NaN and 0 where there is none."""
+        firsts = {kind: folded.updates.find_first(kind)[np.asarray(rows, np.int64)] for kind in self.kinds}
+        return ProfileAggregates(
+            {kind: gather_rows(folded.aggregates_before, first, np.nan) for kind, first in firsts.items()},
+            {kind: gather_rows(folded.recent_ids, first, 0) for kind, first in firsts.items()},
+        )
+
+
+def gather_rows(rows: npt.NDArray[T], indices: npt.NDArray[np.int64], absent: float) -> npt.NDArray[T]:
+    """The rows (N, C) at these places, all `absent` where one is -1."""
+    is_absent = indices < 0
+    if is_absent.all():
+        return np.full((len(indices), rows.shape[1]), absent, rows.dtype)
+    gathered: npt.NDArray[T] = rows[indices]  # -1 takes the last one, for the moment
+    gathered[is_absent] = absent
+    return gathered
+
+
+def list_entities(folded: FoldedBatch, rows: Sequence[int]) -> list[tuple[str, ...]]:
+    """The entities (`kind:id`) that each of these arrivals of the batch touches."""
+    names, start = folded.updates.entities, folded.updates.start.tolist()
+    update_entities = [names[entity] for entity in folded.updates.entity.tolist()]
+    return [tuple(update_entities[start[row] : start[row + 1]]) for row in rows]
+
+
+def split_rows(blocks: Mapping[str, Block]) -> list[dict[str, PackedBlock]]:
+    """The row of each of N events by itself, as it is logged."""
+    groups = {group: pack_rows(block) for group, block in blocks.items()}
+    return [dict(zip(groups, row, strict=True)) for row in zip(*groups.values(), strict=True)]
+
+
+class ScoredRowBuilder(NamedTuple):
+    """What is common to the rows of one batch: the feature set and the model that answered (empty: none).
+
+    `shadow_version`: the model that was asked beside it; nobody acted on what it said.
+    """
+
+    features: str
+    model_version: str
+    shadow_version: str = ""
+
+    def build(
+        self,
+        kind: ScoredKind,
+        arrival: Arrival,
+        groups: Mapping[str, PackedBlock],
+        *,
+        event_id: str | None = None,
+        items: tuple[str, ...] = (),
+        scores: Mapping[str, tuple[float, ...]] | None = None,
+        entities: tuple[str, ...] = (),
+        shadow: Mapping[str, tuple[float, ...]] | None = None,
+    ) -> ScoredRow:
+        """One scored row; `groups` holds one row of each group, and of `item` one for each of `items`."""
+        event: Event = arrival.event
+        return ScoredRow(
+            event_id=event_id or event.event_id,
+            kind=kind,
+            user_id=event.user_id if isinstance(event, UserEvent) else "",
+            ts_ms=event.ts_ms,
+            topic=arrival.topic,
+            partition=arrival.partition,
+            offset=arrival.offset,
+            model_version=self.model_version,
+            features=self.features,
+            groups=dict(groups),
+            items=items,
+            scores=dict(scores or {}),
+            entities=entities,
+            query=event.query if isinstance(event, Search) else "",
+            shadow_version=self.shadow_version if shadow else "",
+            shadow=dict(shadow or {}),
+        )

@@ -1,0 +1,169 @@
+"""Recommendation lists: what was shown of them, and what of that was clicked.
+
+A list's row, its impressions and its clicks come in any order; each item that was shown is an example. Items that were
+recommended and never seen are none.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
+
+from contract.events import Click, Impression, Order
+from contract.joining.early_events import EarlyEvents
+from contract.joining.examples import Stage, add_labels, example_for_item, is_well_formed
+from contract.joining.output import JoinOutput, OutcomeCounts
+from contract.joining.pending import PendingStore
+from contract.joining.purchases import PurchaseJoin
+from contract.joining.sampling import NegativeSampler
+from contract.messages import Example, ScoredRow
+from contract.settings import FeedbackSettings
+from contract.tasks import Task
+
+ListEvent: TypeAlias = Impression | Click
+CONTEXT_GROUPS: Final = ("user", "context")
+
+
+@dataclass(slots=True)
+class ShownItem:
+    """An item that was shown, and what has been said of it."""
+
+    ts_ms: int
+    stage: Stage | None = None
+
+
+@dataclass(slots=True)
+class PendingList:
+    """A list as served, the items of it that were shown, and clicks that came before their impression."""
+
+    row: ScoredRow
+    shown: dict[str, ShownItem] = field(default_factory=dict)
+    early_clicks: dict[str, Click] = field(default_factory=dict)
+
+
+class RecommendationJoin:
+    """Joins rows of lists with impressions and clicks; clicked items go on to `Purchases`."""
+
+    def __init__(
+        self, *, feedback: FeedbackSettings, tasks: Sequence[Task], output: JoinOutput, counts: OutcomeCounts
+    ) -> None:
+        self._impression_wait_ms, self._click_wait_ms = feedback.impression_wait_s * 1000, feedback.click_wait_s * 1000
+        self._grace_ms = feedback.grace_s * 1000
+        self._output, self._counts = output, counts
+        self._lists = PendingStore[str, PendingList](limit=feedback.rows_max, removed_max=feedback.parked_max)
+        self._early = EarlyEvents[str, ListEvent](wait_ms=self._impression_wait_ms, limit=feedback.parked_max)
+        self._negative_sampler = NegativeSampler(task="click", tasks=tasks, counts=counts)
+        self._purchases = PurchaseJoin(feedback=feedback, output=output, counts=counts)
+
+    def add_row(self, row: ScoredRow) -> None:
+        if not is_well_formed(row):
+            self._counts["unfit", "click"] += 1
+        elif self._lists.get(row.event_id) or self._lists.was_removed(row.event_id):
+            self._counts["duplicate", "row"] += 1
+        else:
+            due_ms = row.ts_ms + self._impression_wait_ms
+            if self._lists.add(row.event_id, PendingList(row), since_ms=row.ts_ms, due_ms=due_ms):
+                self._counts["crowded", "click"] += 1
+            for event in self._early.pop(row.event_id):
+                self.add_event(event)
+
+    def add_event(self, event: ListEvent) -> None:
+        """Take an impression or a click; one that names no list concerns none."""
+        key = event.recommendation_id
+        if key is None:
+            return
+        pending = self._lists.get(key)
+        if pending is None:
+            self._buffer(key, event)
+        elif pending.row.user_id != event.user_id:
+            self._counts["foreign", "click"] += 1
+        elif isinstance(event, Impression):
+            self._add_impression(key, pending, event)
+        else:
+            self._add_click(key, pending, event)
+
+    def add_order(self, order: Order) -> None:
+        self._purchases.add_order(order)
+
+    def advance(self, watermark_ms: int) -> None:
+        for key, pending in self._lists.due(watermark_ms):
+            for item_id, shown in pending.shown.items():
+                if shown.ts_ms + self._click_wait_ms < watermark_ms:
+                    self._emit_negative(pending, item_id)
+            due_ms = self._next_due_ms(pending)
+            if due_ms < watermark_ms:
+                self._lists.remove(key)
+                for _ in pending.early_clicks:
+                    self._counts["outside", "click"] += 1
+            else:
+                self._lists.reschedule(key, due_ms)
+        for _ in self._early.pop_expired(watermark_ms):
+            self._counts["orphan", "click"] += 1
+        self._purchases.advance(watermark_ms)
+
+    def oldest_ms(self) -> list[int | None]:
+        return [self._lists.oldest_ms(), self._early.oldest_ms(), *self._purchases.oldest_ms()]
+
+    def _buffer(self, key: str, event: ListEvent) -> None:
+        if self._lists.was_removed(key):
+            self._counts["late", "click"] += 1
+            return
+        self._counts["parked", "click"] += 1
+        if self._early.add(key, event):
+            self._counts["orphan", "click"] += 1
+
+    def _add_impression(self, key: str, pending: PendingList, impression: Impression) -> None:
+        self._lists.extend(key, impression.ts_ms)
+        for item_id in impression.items:
+            if item_id not in pending.row.items:
+                self._counts["outside", "click"] += 1
+            elif item_id not in pending.shown:
+                pending.shown[item_id] = ShownItem(impression.ts_ms)
+                if click := pending.early_clicks.pop(item_id, None):
+                    self._add_click(key, pending, click)
+        self._lists.reschedule(key, self._next_due_ms(pending))
+
+    def _add_click(self, key: str, pending: PendingList, click: Click) -> None:
+        shown = pending.shown.get(click.item_id)
+        if click.item_id not in pending.row.items:
+            self._counts["outside", "click"] += 1
+        elif (shown and shown.stage == Stage.CLICKED) or click.item_id in pending.early_clicks:
+            self._counts["duplicate", "click"] += 1
+        elif shown is None:
+            self._lists.extend(key, click.ts_ms)
+            pending.early_clicks[click.item_id] = click
+        elif click.ts_ms > shown.ts_ms + self._click_wait_ms + self._grace_ms:
+            self._counts["late", "click"] += 1
+        else:
+            self._emit_click(key, pending, shown, click)
+
+    def _emit_click(self, key: str, pending: PendingList, shown: ShownItem, click: Click) -> None:
+        if click.ts_ms > shown.ts_ms + self._click_wait_ms:
+            self._emit_negative(
+                pending, click.item_id
+            )  # said before the correction, whether or not a timer came by first
+        shown.stage = Stage.CLICKED
+        example = add_labels(self._example(pending, click.item_id), Stage.CLICKED, {"click": (1.0, click.ts_ms)})
+        self._output.examples.append(example)
+        self._purchases.add_click(example, min(pending.row.ts_ms, shown.ts_ms, click.ts_ms))
+        self._lists.reschedule(key, self._next_due_ms(pending))
+
+    def _emit_negative(self, pending: PendingList, item_id: str) -> None:
+        """Say that a shown item was neither clicked nor bought, once."""
+        shown = pending.shown[item_id]
+        if shown.stage is None:
+            shown.stage = Stage.NOT_CLICKED
+            known_ms = shown.ts_ms + self._click_wait_ms
+            labels = {"click": (0.0, known_ms), "purchase": (0.0, known_ms)}
+            negative = add_labels(self._example(pending, item_id), Stage.NOT_CLICKED, labels)
+            self._output.examples += self._negative_sampler.sample(negative)
+
+    def _example(self, pending: PendingList, item_id: str) -> Example:
+        return example_for_item(pending.row, item_id, pending.shown[item_id].ts_ms, CONTEXT_GROUPS)
+
+    def _next_due_ms(self, pending: PendingList) -> int:
+        """When to look at a list again: when the next item's click has been waited for, at last when it leaves."""
+        waiting = [shown.ts_ms for shown in pending.shown.values() if shown.stage is None]
+        if waiting:
+            return min(waiting) + self._click_wait_ms
+        last_ms = max((shown.ts_ms for shown in pending.shown.values()), default=pending.row.ts_ms)
+        return max(pending.row.ts_ms + self._impression_wait_ms, last_ms + self._click_wait_ms + self._grace_ms)

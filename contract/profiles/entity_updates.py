@@ -1,0 +1,265 @@
+"""Which entities an event touches, with what amount and which linked ids: events become the columns that a fold reads.
+
+event        entities                             first links       second links
+Order        user                                 the last 8 items  device, ip, card
+             device, ip                           user              card
+             card                                 user              device
+             each item, each seller               user              -
+Click        user                                 item              device, ip
+             item, device, ip                     user              -
+Review       user                                 item              device, ip
+             item, seller, device, ip             user              -
+Impression, Search   user                         -                 -
+Judgement    the entities of the judged event     -                 -
+
+An entity is linked only with others that its event touches: `RINGS` is this table for the fold. An order's user,
+device, ip and card are touched with its amount; an item and a seller with the total of their own lines, of which no
+more than a billion counts: sums are 64 bits wide.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Final, NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from contract.events import Click, Event, Impression, Judgement, Order, Review, Search, UserEvent
+from contract.hashing import buckets_of, hash_id, hash_texts
+from contract.profiles.erasures import NO_ERASURES, ErasedIds, Erasures
+from contract.profiles.record import ENTITY_KINDS, FAMILIES, JUDGED_TASKS, source_family
+
+FAMILY_CODES: Final = {family: code for code, family in enumerate(FAMILIES)}
+KIND_CODES: Final = {kind: code for code, kind in enumerate(ENTITY_KINDS)}
+TASK_CODES: Final = {task: code for code, task in enumerate(JUDGED_TASKS)}
+LINES_TOTAL_MAX: Final = 10**11
+
+# Whom an event's entities are linked with: the kinds that go to their first and to their second links.
+DEVICE_AND_IP: Final = ("device", "ip")
+USER_ONLY: Final = (("user",), ())
+LINKED_KINDS: Final = {
+    "orders": {
+        "user": (("item",), ("device", "ip", "card")),
+        "device": (("user",), ("card",)),
+        "ip": (("user",), ("card",)),
+        "card": (("user",), ("device",)),
+        "item": USER_ONLY,
+        "seller": USER_ONLY,
+    },
+    "clicks": {"user": (("item",), DEVICE_AND_IP), "item": USER_ONLY, "device": USER_ONLY, "ip": USER_ONLY},
+    "reviews": {
+        "user": (("item",), DEVICE_AND_IP),
+        "item": USER_ONLY,
+        "seller": USER_ONLY,
+        "device": USER_ONLY,
+        "ip": USER_ONLY,
+    },
+}
+
+
+def build_link_slots() -> npt.NDArray[np.int8]:
+    """`LINKED` by codes: (family, kind, linked kind) -> 0: first links, 1: second, -1: not linked."""
+    slots = np.full((len(FAMILIES), len(ENTITY_KINDS), len(ENTITY_KINDS)), -1, np.int8)
+    for family, kinds in LINKED_KINDS.items():
+        for kind, kinds_by_slot in kinds.items():
+            for slot, linked_kinds in enumerate(kinds_by_slot):
+                for linked_kind in linked_kinds:
+                    slots[FAMILY_CODES[family], KIND_CODES[kind], KIND_CODES[linked_kind]] = slot
+    return slots
+
+
+LINK_SLOTS: Final = build_link_slots()
+LINKED_MAX: Final = 5  # all but a user are linked only with entities among the first five that an event touches
+
+
+class Arrival(NamedTuple):
+    """A decoded event and where it stands in the log; `source` is its topic's kind and partition (`orders/3`)."""
+
+    source: str
+    offset: int
+    event: Event
+    topic: str = ""
+    partition: int = 0
+
+
+EntityUpdate: TypeAlias = tuple[str, int]  # an entity (`kind:id`) and the amount that one event touches it with
+
+
+def to_minor_units(money: float) -> int:
+    """Money in hundredths of its unit; floats added in another order differ, integers do not."""
+    return round(money * 100)
+
+
+def ip_to_id(ip: str) -> str:
+    """An IP address as an id: lower case, and with hyphens, since colons structure keys."""
+    return ip.lower().replace(":", "-")
+
+
+def extract_device_updates(event: Order | Click | Review, amount: int) -> list[EntityUpdate]:
+    updates = []
+    if event.device_id:
+        updates.append((f"device:{event.device_id}", amount))
+    if event.ip:
+        updates.append((f"ip:{ip_to_id(event.ip)}", amount))
+    return updates
+
+
+def extract_order_updates(order: Order) -> list[EntityUpdate]:
+    amount = to_minor_units(order.amount)
+    updates = [(f"user:{order.user_id}", amount), *extract_device_updates(order, amount)]
+    if order.card_id:
+        updates.append((f"card:{order.card_id}", amount))
+    items: dict[str, int] = {}
+    sellers: dict[str, int] = {}
+    for line in order.lines:
+        total = to_minor_units(line.unit_price * line.quantity)
+        items[line.item_id] = items.get(line.item_id, 0) + total
+        if line.seller_id:
+            sellers[line.seller_id] = sellers.get(line.seller_id, 0) + total
+    for kind, totals in (("item", items), ("seller", sellers)):
+        for item_or_seller_id, total in totals.items():
+            updates.append((f"{kind}:{item_or_seller_id}", total if total < LINES_TOTAL_MAX else LINES_TOTAL_MAX))
+    return updates
+
+
+def extract_click_updates(click: Click) -> list[EntityUpdate]:
+    return [(f"user:{click.user_id}", 0), (f"item:{click.item_id}", 0), *extract_device_updates(click, 0)]
+
+
+def extract_review_updates(review: Review) -> list[EntityUpdate]:
+    stars = to_minor_units(review.rating)
+    updates = [(f"user:{review.user_id}", stars), (f"item:{review.item_id}", stars)]
+    if review.seller_id:
+        updates.append((f"seller:{review.seller_id}", stars))
+    return updates + extract_device_updates(review, stars)
+
+
+def extract_impression_updates(impression: Impression) -> list[EntityUpdate]:
+    return [(f"user:{impression.user_id}", len(impression.items))]
+
+
+def extract_search_updates(search: Search) -> list[EntityUpdate]:
+    return [(f"user:{search.user_id}", 0)]
+
+
+def extract_judgement_updates(judgement: Judgement) -> list[EntityUpdate]:
+    entities = dict.fromkeys(judgement.entities)
+    return [(entity, 0) for entity in entities if entity.partition(":")[0] in KIND_CODES]
+
+
+EXTRACTORS: Final[dict[type[Event], Callable[..., list[EntityUpdate]]]] = {
+    Order: extract_order_updates,
+    Click: extract_click_updates,
+    Review: extract_review_updates,
+    Impression: extract_impression_updates,
+    Search: extract_search_updates,
+    Judgement: extract_judgement_updates,
+}
+
+
+def extract_updates(event: Event) -> list[EntityUpdate]:
+    """Every entity that `event` touches, once each, the user first; events that no fold reads touch none."""
+    extract = EXTRACTORS.get(type(event))
+    return extract(event) if extract else []
+
+
+@dataclass(slots=True)
+class UpdateBatch:
+    """A batch as columns: N arrivals in batch order, T touches arrival by arrival, E entities."""
+
+    arrivals: Sequence[Arrival]
+    index: dict[str, int]  # entity -> its number, in order of first touch
+    entities: list[str]  # the same by number
+    kind: npt.NDArray[np.int64]  # (E) code of the entity's kind
+    id_hash: npt.NDArray[np.uint64]  # (E) `hash_id` of the entity, as it stands among links
+    bucket: npt.NDArray[np.int64]  # (E) `bucket_of` the entity
+    start: npt.NDArray[np.int64]  # (N+1) first touch of each arrival
+    entity: npt.NDArray[np.int64]  # (T) index into `entities`
+    amount: npt.NDArray[np.int64]  # (T)
+    event_columns: npt.NDArray[
+        np.int64
+    ]  # (N, 6) ts_ms, offset, family, hash of an order's id, judged task or -1, verdict
+    is_folded: npt.NDArray[np.bool_]  # (T) False: an erasure covers it; the entity is linked with, and not folded
+    erased_ids: ErasedIds  # who is no longer named where links are read
+
+    def find_first(self, kind: str) -> npt.NDArray[np.int64]:
+        """(N) The first touch of each arrival that is of this kind, -1 where there is none."""
+        rows = np.flatnonzero(self.kind[self.entity] == KIND_CODES[kind])[::-1]
+        first = np.full(len(self.arrivals), -1, np.int64)
+        first[np.searchsorted(self.start, rows, "right") - 1] = rows  # of several the one that is assigned last
+        return first
+
+
+def to_updates(
+    arrivals: Sequence[Arrival], extra_entities: Iterable[str] = (), erasures: Erasures = NO_ERASURES
+) -> UpdateBatch:
+    """The columns of a batch; the order of `arrivals` is the order in which they are folded.
+
+    `watched` entities are read with the batch though nothing in it need touch them. What `erasures` cover of a user is
+    skipped by that user's own slices alone: what the event tells of its device, card, items or seller stays told.
+    """
+    updates = [extract_updates(arrival.event) for arrival in arrivals]
+    names, amounts = (
+        [entity for event_updates in updates for entity, _ in event_updates],
+        [amount for event_updates in updates for _, amount in event_updates],
+    )
+    index = {entity: number for number, entity in enumerate(dict.fromkeys(chain(names, extra_entities)))}
+    family_codes = {source: family_code(source) for source in {arrival.source for arrival in arrivals}}
+    event_columns = np.array(
+        [encode_event(arrival, family_codes[arrival.source]) for arrival in arrivals], np.int64
+    ).reshape(-1, 6)
+    entity_numbers = np.array([index[entity] for entity in names], np.int64)
+    start = np.cumsum([0, *map(len, updates)], dtype=np.int64)
+    hashes = hash_texts(index)
+    ts_ms = np.repeat(event_columns[:, 0], np.diff(start))
+    return UpdateBatch(
+        arrivals=arrivals,
+        index=index,
+        entities=list(index),
+        kind=np.array([KIND_CODES.get(entity[: entity.find(":")], -1) for entity in index], np.int64),
+        id_hash=np.maximum(hashes >> 1, 1),
+        bucket=buckets_of(hashes),
+        start=start,
+        entity=entity_numbers,
+        amount=np.array(amounts, np.int64),
+        event_columns=event_columns,
+        is_folded=ts_ms > find_cutoffs_ms(index, erasures)[entity_numbers],
+        erased_ids=erasures.erased_ids(),
+    )
+
+
+def find_cutoffs_ms(index: dict[str, int], erasures: Erasures) -> npt.NDArray[np.int64]:
+    """(E) Up to which time an erasure covers what touches each entity; -1: none does."""
+    cutoffs_ms = np.full(len(index), -1, np.int64)
+    for entity in index.keys() & erasures.until_ms.keys():
+        cutoffs_ms[index[entity]] = erasures.until_ms[entity]
+    return cutoffs_ms
+
+
+EventColumns: TypeAlias = tuple[int, int, int, int, int, int]
+
+
+def encode_event(arrival: Arrival, family: int) -> EventColumns:
+    """What every touch of an arrival has in common: a row of `Touches.head`."""
+    event = arrival.event
+    if isinstance(event, Order):
+        return event.ts_ms, arrival.offset, family, hash_id(event.event_id), -1, 0
+    return event.ts_ms, arrival.offset, family, 0, *encode_judgement(event)
+
+
+def family_code(source: str) -> int:
+    """The code of a source's family; -1: none that profiles know."""
+    return FAMILY_CODES.get(source_family(source), -1)
+
+
+def encode_judgement(event: Event) -> tuple[int, int]:
+    """Which judged task an event speaks of (-1: none that profiles count) and 1 for bad, 0 for good."""
+    if not isinstance(event, Judgement) or isinstance(event.value, str):
+        return -1, 0
+    return TASK_CODES.get(event.task, -1), int(event.value > 0)
+
+
+def user_of(event: Event) -> str:
+    """The user entity of an event, or an empty string for events without a user."""
+    return f"user:{event.user_id}" if isinstance(event, UserEvent) else ""

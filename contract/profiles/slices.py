@@ -1,0 +1,145 @@
+"""Slices of many entities as columns: those that a store gave, and those that it is to keep.
+
+A batch is folded over arrays; one object for each slice would cost more than the fold. Seen from outside both are the
+plain thing: a sequence, and a mapping, of the slices of each entity by source.
+"""
+
+from collections.abc import ItemsView, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeAlias, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from contract.errors import BadProfile
+from contract.hashing import bucket_of
+from contract.profiles.record import LAYOUT, RECORD, new_slice
+
+Slices: TypeAlias = Mapping[str, bytes]  # source name -> record
+EMPTY_RECORD: Final = new_slice().tobytes()
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedSlices(Sequence[Slices]):
+    """S slices of `length` entities, in any order; read as a sequence, it gives the slices of each entity by source."""
+
+    length: int
+    sources: Sequence[str]  # the names that occur
+    entity: npt.NDArray[np.int64]  # (S) whose slice it is
+    source: npt.NDArray[np.int64]  # (S) index into `sources`
+    records: Sequence[bytes | memoryview]  # S records in all, one or more in each piece
+
+    def to_array(self, extra: int) -> npt.NDArray[np.void]:
+        """The records, and `more` empty ones behind them, as a writable array (S + more) of RECORD.
+
+        Raises `BadProfile` for records of another layout. That each has a record's length is the store's promise.
+        """
+        slices = self._concatenate(extra)
+        layouts = slices["layout"]
+        if len(slices) and (layouts != LAYOUT).any():
+            raise BadProfile(f"A slice should have layout {LAYOUT}. Found {set(layouts.tolist()) - {LAYOUT}}.")
+        return slices
+
+    def _concatenate(self, extra: int) -> npt.NDArray[np.void]:
+        if len(self.records) != 1:
+            return np.frombuffer(bytearray().join((*self.records, EMPTY_RECORD * extra)), RECORD)
+        slices, loaded_bytes = np.empty(len(self.entity) + extra, RECORD), len(self.records[0])
+        record_bytes = slices.view(np.uint8)
+        record_bytes[:loaded_bytes] = np.frombuffer(self.records[0], np.uint8)
+        record_bytes[loaded_bytes:] = np.frombuffer(EMPTY_RECORD * extra, np.uint8)
+        return slices
+
+    def to_mappings(self) -> list[dict[str, bytes]]:
+        """The slices of each entity by source."""
+        slices: list[dict[str, bytes]] = [{} for _ in range(self.length)]
+        records = split_records(b"".join(self.records))
+        for entity, source, record in zip(self.entity.tolist(), self.source.tolist(), records, strict=True):
+            slices[entity][self.sources[source]] = record
+        return slices
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[Slices]:
+        return iter(self.to_mappings())
+
+    @overload
+    def __getitem__(self, index: int) -> Slices: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Slices]: ...
+    def __getitem__(self, index: int | slice) -> Slices | Sequence[Slices]:
+        return self.to_mappings()[index]
+
+
+def to_columns(profiles: Sequence[Slices]) -> LoadedSlices:
+    """The columns of profiles that are at hand as mappings; raises `BadProfile` for a record that is cut."""
+    if isinstance(profiles, LoadedSlices):
+        return profiles
+    names: dict[str, int] = {}
+    entity, source, records = list[int](), list[int](), list[bytes]()
+    for number, slices in enumerate(profiles):
+        for name, record in slices.items():
+            entity.append(number)
+            source.append(names.setdefault(name, len(names)))
+            records.append(record)
+    check_lengths(np.array([len(record) for record in records], np.int64))
+    return LoadedSlices(len(profiles), list(names), np.array(entity, np.int64), np.array(source, np.int64), records)
+
+
+def check_lengths(lengths: npt.NDArray[np.int64]) -> None:
+    """Raise `BadProfile` unless each is the length of a record."""
+    wrong = lengths[lengths != RECORD.itemsize]
+    if len(wrong):
+        raise BadProfile(f"A slice should have {RECORD.itemsize} bytes. Found {wrong.min()}.")
+
+
+def split_records(records: bytes) -> list[bytes]:
+    """Records that stand end to end, one by one."""
+    return [records[start : start + RECORD.itemsize] for start in range(0, len(records), RECORD.itemsize)]
+
+
+@dataclass(frozen=True, slots=True)
+class SliceWrites(Mapping[str, Slices]):
+    """W slices to be kept, in the order of buckets and in each of entities; as a mapping, by entity and source."""
+
+    entities: Sequence[str]
+    sources: Sequence[str]
+    entity: npt.NDArray[np.int64]  # (W) index into `entities`
+    source: npt.NDArray[np.int64]  # (W) index into `sources`
+    bucket: npt.NDArray[np.int64]  # (W)
+    records: bytes  # end to end
+
+    def buckets(self) -> set[int]:
+        """Those that something is written to."""
+        return set(self.bucket.tolist())
+
+    def to_mapping(self) -> dict[str, dict[str, bytes]]:
+        """The slices by entity and source."""
+        slices: dict[str, dict[str, bytes]] = {}
+        for entity, source, record in zip(
+            self.entity.tolist(), self.source.tolist(), split_records(self.records), strict=True
+        ):
+            slices.setdefault(self.entities[entity], {})[self.sources[source]] = record
+        return slices
+
+    def items(self) -> ItemsView[str, Slices]:
+        return ItemsView(self.to_mapping())
+
+    def __getitem__(self, entity: str) -> Slices:
+        return self.to_mapping()[entity]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.to_mapping())
+
+    def __len__(self) -> int:
+        return len(self.to_mapping())
+
+
+def to_slice_writes(slices: Mapping[str, Slices]) -> SliceWrites:
+    """The columns of slices that are at hand as mappings."""
+    if isinstance(slices, SliceWrites):
+        return slices
+    entities = sorted(slices, key=lambda entity: (bucket_of(entity), entity))
+    loaded = to_columns([slices[entity] for entity in entities])
+    bucket = np.array([bucket_of(entity) for entity in entities], np.int64)[loaded.entity]
+    return SliceWrites(entities, loaded.sources, loaded.entity, loaded.source, bucket, b"".join(loaded.records))

@@ -1,0 +1,72 @@
+"""The site of the demo: embedded servers, a folder, and an environment that lets every process of ours find them."""
+
+import os
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final
+
+import redis
+
+from contract.events import KINDS
+from contract.messages import Recommendations, read_recommendations
+from contract.settings import Settings, read_settings
+from demo.output_consumer import OutputConsumer
+from demo.processes import ProcessManager
+from demo.producer import RecordProducer
+from demo.recommendation_reader import RecommendationReader
+from devservers.embedded import PARTITIONS, EmbeddedKafka, EmbeddedValkey
+
+DAY_S: Final = 86_400
+OUTPUT_KINDS: Final = ("decisions", "rankings", "classifications", "scored", "feedback", "dead_letters")
+
+
+class DemoEnvironment:
+    """Everything that outlives a step of the demo; all of it ends with `stack`, processes before servers."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self.folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="shopstream-demo-")))
+        kafka, valkey = stack.enter_context(EmbeddedKafka()), stack.enter_context(EmbeddedValkey())
+        # This process reads the same settings as its children: there is nothing to tell them apart by.
+        os.environ.update(environment_variables(kafka.bootstrap, valkey.url, self.folder))
+        self.settings: Settings = read_settings()[0]
+        self.topics = [self.settings.topics.topic_name(kind) for kind in (*KINDS, *OUTPUT_KINDS)]
+        kafka.create_topics(dict.fromkeys(self.topics, PARTITIONS))
+        self.producer = RecordProducer(kafka=self.settings.kafka, topics=self.settings.topics)
+        self.outputs = OutputConsumer(kafka=self.settings.kafka, topics=self.settings.topics)
+        stack.callback(self.outputs.close)
+        self.redis = redis.Redis.from_url(valkey.url)
+        stack.callback(self.redis.close)
+        self.recommendation_reader = RecommendationReader(self.redis, self.settings.redis.prefix)
+        self.processes = stack.enter_context(ProcessManager(folder=self.folder))
+
+    @property
+    def bundles(self) -> Path:
+        return self.settings.bundles
+
+    def read_list(self, user_id: str) -> Recommendations | None:
+        """A user's list with all that it says; a web shop reads less of it (`demo.recommendation_reader`)."""
+        value = self.redis.get(f"{self.settings.redis.prefix}rec:{user_id}")
+        return read_recommendations(value) if isinstance(value, bytes) else None
+
+
+def environment_variables(bootstrap: str, redis_url: str, folder: Path) -> dict[str, str]:
+    """What is not as in `shop.toml`: where things are, what the embedded Kafka lacks, and windows that fit few days.
+
+    Both addresses of Redis are given, so that no setting for another place can lead a demo there.
+    """
+    values = {
+        "KAFKA__BOOTSTRAP_SERVERS": bootstrap,
+        "KAFKA__TOPIC_IDS": "false",
+        "REDIS__URL": redis_url,
+        "REDIS__CACHE_URL": redis_url,
+        "TOPICS__PARTITIONS": str(PARTITIONS),
+        "BUNDLES": str(folder / "bundles"),
+        "FEEDBACK__IMPRESSION_WAIT_S": str(3 * DAY_S),
+        "FEEDBACK__FRAUD_WINDOW_S": str(DAY_S),
+        # Hours of the shop go by while a worker scores a batch: what was served may come after what followed from it.
+        "FEEDBACK__GRACE_S": str(DAY_S),
+        # Of few orders with a label, one that is judged wrongly and surely takes half of what a task had gained.
+        "TRAINING__MARGIN": "0.5",
+    }
+    return {f"SHOPSTREAM_{name}": value for name, value in values.items()}

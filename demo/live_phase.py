@@ -1,0 +1,141 @@
+"""The live part of the demo: the shop's people meet our lists, and everything that is sent has to come out answered."""
+
+import time
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from demo.console import ShowStatus, StepReporter
+from demo.environment import DemoEnvironment
+from demo.health_probe import HealthProbe
+from demo.processes import DemoError
+from demo.sent_counts import SentCounts
+from demo.simulator.records import SourceRecord
+from demo.simulator.sessions import HomePage
+from demo.simulator.shop import ShopSimulator
+from demo.simulator.users import User
+from devservers.process import find_free_ports
+
+RECORDS_PER_S: Final = 600.0  # so that lists are seen while they are fresh, on two cores
+SLOW_RECORDS_PER_S: Final = 20.0
+POLL_EVERY_S: Final = 0.25
+IDLE_S: Final = 1.5  # when nothing has come out of the joiner for so long, it has said what it can
+TIMEOUT_S: Final = 90.0
+PROCESSES: Final = {
+    "orders": ("worker", "score", "--lane", "orders"),
+    "browsing": ("worker", "score", "--lane", "browsing"),
+    "joiner": ("worker", "feedback"),
+}
+LANES: Final = ("orders", "browsing")
+
+
+class LivePhase:
+    """A shop that is open, and the processes that answer it. `tally`: what was sent; `seconds`: how long that took."""
+
+    def __init__(self, *, environment: DemoEnvironment, reporter: StepReporter, shop: ShopSimulator) -> None:
+        self.sent, self.elapsed_s = SentCounts(), 0.0
+        self.probes: Mapping[str, HealthProbe] = {
+            name: HealthProbe(port) for name, port in zip(PROCESSES, find_free_ports(len(PROCESSES)), strict=True)
+        }
+        self._environment, self._reporter, self._shop = environment, reporter, shop
+
+    def start_workers(self) -> None:
+        """Start all processes of the worker, each with its own port; they are ready before the first event."""
+        for product in self._shop.product_records():
+            self._environment.producer.send(product)
+        self._environment.producer.flush()
+        with self._reporter.step("Starting the workers of both lanes and the joiner"):
+            for name, arguments in PROCESSES.items():
+                self._environment.processes.start(
+                    name, *arguments, environment={"SHOPSTREAM_WORKER__HTTP_PORT": self.probes[name].port}
+                )
+            probes = self.probes.values()
+            self._environment.processes.wait_until(
+                lambda: all(probe.is_ready() for probe in probes), "Workers should be ready", TIMEOUT_S
+            )
+
+    def run_days(self, days: float) -> None:
+        """Live through some days, and wait until all of it is answered and joined."""
+        with self._reporter.step(f"Going live for {days:g} days") as say:
+            started_s = time.monotonic()
+            self._send(self._shop.simulate_live(self._read_home_page, days), RECORDS_PER_S, say)
+            self.elapsed_s += time.monotonic() - started_s
+            say(self._format_progress())
+        with self._reporter.step("Waiting for the last answers and examples") as show_status:
+            self._environment.processes.wait_until(
+                lambda: self._is_all_answered(show_status), "Everything should be answered", TIMEOUT_S
+            )
+            self._environment.processes.wait_until(self._is_joiner_idle, "The joiner should come to rest", TIMEOUT_S)
+            show_status(self._format_progress())
+
+    def wait_for_version(self, version: str) -> None:
+        """Wait until the running workers serve that model, and until a decision on a new order carries it."""
+        environment = self._environment
+        with self._reporter.step("Waiting until the running workers decide with the new model"):
+            lanes = [self.probes[lane] for lane in LANES]
+            environment.processes.wait_until(
+                lambda: all(probe.served_version() == version for probe in lanes), "Workers should swap", TIMEOUT_S
+            )
+            orders_before = len(self.sent.order_ids)
+            for record in self._shop.simulate_live(self._read_home_page, 1.0):
+                self._send([record], 0.0, ignore_status)
+                if len(self.sent.order_ids) > orders_before:
+                    break
+            environment.processes.wait_until(
+                lambda: self._is_all_answered(ignore_status), "The next order should be decided", TIMEOUT_S
+            )
+        if version not in {decision.model_version for decision in environment.outputs.decisions.values()}:
+            raise DemoError(f"A decision on a new order should carry the model {version}. Found none.")
+
+    def run_forever(self) -> None:
+        """Go on calmly for ever; the embedded Kafka forgets its oldest records by and by."""
+        while True:
+            self._send(self._shop.simulate_live(self._read_home_page, 1.0), SLOW_RECORDS_PER_S, ignore_status)
+
+    def _send(self, records: Iterable[SourceRecord], records_per_s: float, show_status: ShowStatus) -> None:
+        """Send at a steady pace (0: none), counting what is sent and what has come out."""
+        environment, started_s, shown_s = self._environment, time.monotonic(), 0.0
+        for number, record in enumerate(records):
+            wait_s = started_s + number / records_per_s - time.monotonic() if records_per_s else 0.0
+            if wait_s > 0:
+                time.sleep(wait_s)
+            environment.producer.send(record)
+            self.sent.record(record)
+            if time.monotonic() - shown_s > POLL_EVERY_S:
+                shown_s = time.monotonic()
+                environment.processes.raise_if_ended()
+                environment.outputs.poll()
+                show_status(self._format_progress())
+        environment.producer.flush()
+
+    def _is_all_answered(self, show_status: ShowStatus) -> bool:
+        """Whether every order is decided, every click logged, and every malformed record a dead letter."""
+        outputs, sent = self._environment.outputs, self.sent
+        outputs.poll()
+        show_status(self._format_progress())
+        return (
+            sent.order_ids <= outputs.decisions.keys()
+            and outputs.scored >= sent.valid["orders"] + sent.valid["clicks"]
+            and outputs.dead_letters.total() >= sent.malformed.total()
+        )
+
+    def _is_joiner_idle(self) -> bool:
+        """Whether there are examples, and none has come for a while."""
+        outputs = self._environment.outputs
+        outputs.poll()
+        return outputs.last_example_s is not None and time.monotonic() - outputs.last_example_s > IDLE_S
+
+    def _format_progress(self) -> str:
+        outputs = self._environment.outputs
+        return (
+            f"{self.sent.records:,} events, {len(outputs.decisions):,} decisions, {outputs.scored:,} rows logged, "
+            f"{outputs.dead_letters.total()} dead letters, {len(outputs.examples):,} examples"
+        )
+
+    def _read_home_page(self, user: User) -> HomePage | None:
+        """What a web shop does before it shows a home page: read the user's list, or what is popular."""
+        page = self._environment.recommendation_reader.read(user.user_id)
+        return HomePage(page.recommendation_id or "", page.items) if page.items else None
+
+
+def ignore_status(text: str) -> None:
+    """Say nothing."""

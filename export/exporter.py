@@ -1,0 +1,104 @@
+"""Exporting: a checkpoint becomes a bundle that workers take up, or is refused with nothing written."""
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from contract.bundle import Manifest, current_version, publish
+from contract.errors import BadBundle
+from export.fuzz_inputs import draw_inputs
+from export.interactions import read_all
+from export.neighbours import find_neighbours
+from export.onnx_export import check_parity, to_onnx
+from export.releases import explain_if_older
+from export.subgraphs import Subgraph, build_subgraphs
+from model.checkpoint import Checkpoint
+from model.network import Network
+
+GOLDEN_ROWS = 16
+Thresholds = Mapping[str, dict[str, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class ExportResult:
+    """The manifest of what was published, and how far onnxruntime was from torch, by graph."""
+
+    manifest: Manifest
+    parity: dict[str, float]
+
+
+def export(
+    checkpoint: Checkpoint,
+    bundles: Path,
+    thresholds: Thresholds,
+    extra_interactions: Sequence[Path] = (),
+    *,
+    allow_older: bool = False,
+    as_candidate: bool = False,
+) -> ExportResult:
+    """Publish a checkpoint as the present bundle; `more`: further interactions, `back`: although it is an older one.
+
+    `beside`: workers are not pointed to it. Raises `BadBundle`, `BadData`.
+    """
+    network, metadata = checkpoint.build_network(), checkpoint.metadata
+    if not allow_older and (reason := explain_if_older(bundles, metadata.version, metadata.created_ms)):
+        raise BadBundle(f"{reason} `--older` publishes it all the same; `export rollback` goes back to a former one.")
+    check_finite(network)
+    subgraphs = build_subgraphs(network)
+    features = used_features(network)
+    onnx_metadata = {"version": metadata.version, "features": msgspec.json.encode(features).decode()}
+    files = {
+        f"{subgraph.name}.onnx": to_onnx(subgraph, network, onnx_metadata | {"tasks": ",".join(subgraph.outputs)})
+        for subgraph in subgraphs
+    }
+    parity = {subgraph.name: check_parity(subgraph, files[f"{subgraph.name}.onnx"], network) for subgraph in subgraphs}
+    files["neighbours.npz"] = to_npz(find_neighbours(read_all([checkpoint.interactions, *extra_interactions])))
+    files["golden.npz"] = to_npz(make_golden(subgraphs, network))
+    names = {task.name for task in network.tasks}
+    manifest = Manifest(
+        version=metadata.version,
+        parent=current_version(bundles),
+        created_ms=metadata.created_ms,
+        features=features,
+        tasks=metadata.tasks,
+        thresholds={task: dict(by_action) for task, by_action in thresholds.items() if task in names},
+        classes=metadata.statistics.classes,
+        evaluation=metadata.evaluation,
+        positions=metadata.positions,
+    )
+    return ExportResult(publish(bundles, manifest, files, make_current=not as_candidate), parity)
+
+
+def check_finite(network: Network) -> None:
+    """Raises `BadBundle` for a weight that is not a number; comparisons with it would hide that later."""
+    for name, value in network.state_dict().items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise BadBundle(f"Weights should be finite. Found others in {name}.")
+
+
+def used_features(network: Network) -> dict[str, str]:
+    """Name -> digest of the features of every group that some task reads, in the order of columns."""
+    groups = {group for view in network.views for group in view.groups}
+    return {feature.name: feature.digest for feature in network.features.features if feature.group in groups}
+
+
+def make_golden(subgraphs: Sequence[Subgraph], network: Network) -> dict[str, npt.NDArray[Any]]:
+    """Inputs of each graph with the outputs that torch computes, as contract.bundle names them."""
+    arrays: dict[str, npt.NDArray[Any]] = {}
+    for subgraph in subgraphs:
+        inputs = draw_inputs(subgraph, network, rows=GOLDEN_ROWS, seed=GOLDEN_ROWS)
+        arrays |= {f"{subgraph.name}/in/{name}": tensor.numpy() for name, tensor in inputs.items()}
+        arrays |= {f"{subgraph.name}/out/{name}": tensor.numpy() for name, tensor in subgraph.run(inputs).items()}
+    return arrays
+
+
+def to_npz(arrays: Mapping[str, npt.NDArray[Any]]) -> bytes:
+    sink = io.BytesIO()
+    np.savez_compressed(sink, allow_pickle=False, **arrays)
+    return sink.getvalue()

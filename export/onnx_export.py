@@ -1,0 +1,77 @@
+"""From slices to ONNX, and the proof that onnxruntime computes what torch does."""
+
+import io
+import warnings
+from collections.abc import Mapping
+from typing import Final
+
+import numpy as np
+import onnx
+import torch
+
+from contract.errors import BadBundle
+from export.fuzz_inputs import draw_inputs
+from export.onnx_checks import check_self_contained
+from export.ort import max_difference, open_session, run
+from export.subgraphs import Subgraph
+from model.network import Network
+
+PARITY_MAX: Final = 1e-5
+PARITY_ROWS: Final = (1, 2, 3, 7, 64, 500)
+OPSET: Final = 17
+
+
+def to_onnx(subgraph: Subgraph, network: Network, metadata: Mapping[str, str]) -> bytes:
+    """A slice as the bytes of a self-contained ONNX model whose first axes are free; raises `BadBundle`."""
+    example = draw_inputs(subgraph, network, rows=3, seed=0)
+    sink = io.BytesIO()
+    with warnings.catch_warnings():
+        # The tracing exporter takes 0.1 s a graph where the capturing one takes 3 s and 10 s more to load; it announces
+        # its end in torch 3 and warns of shapes that it takes as constants, which parity over many batch sizes checks.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            subgraph.module.eval(),
+            tuple(example[name] for name in subgraph.inputs),
+            sink,  # type: ignore[arg-type]  # The tracing exporter writes to any file.
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=list(subgraph.inputs),
+            output_names=list(subgraph.outputs),
+            dynamic_axes={name: {0: axis_name(name, subgraph)} for name in (*subgraph.inputs, *subgraph.outputs)},
+        )
+    model = onnx.load_model_from_string(sink.getvalue())
+    check_self_contained(f"{subgraph.name}.onnx", model)
+    onnx.helper.set_model_props(model, dict(metadata))
+    content: bytes = model.SerializeToString()
+    return content
+
+
+def axis_name(name: str, subgraph: Subgraph) -> str:
+    """The letter of an input's or output's first axis, as `contract.bundle` writes them."""
+    if "item_part" not in subgraph.inputs:
+        return "M" if subgraph.name == "items" else "N"
+    return "P" if "." not in name else {"recommend": "U", "search": "Q"}[subgraph.name]
+
+
+def check_parity(subgraph: Subgraph, content: bytes, network: Network) -> float:
+    """The `parity` of a graph; raises `BadBundle` over `PARITY_MAX` or if an answer is not finite."""
+    worst = measure_parity(subgraph, content, network)
+    if not worst <= PARITY_MAX:
+        raise BadBundle(
+            f"{subgraph.name}.onnx should answer as torch does, to {PARITY_MAX}. Found {worst} between them."
+        )
+    return worst
+
+
+def measure_parity(subgraph: Subgraph, content: bytes, network: Network) -> float:
+    """The largest difference of onnxruntime and torch over batches of `PARITY_ROWS`; NaN where one is not finite."""
+    session = open_session(f"{subgraph.name}.onnx", content)
+    worst = 0.0
+    for rows in PARITY_ROWS:
+        inputs = draw_inputs(subgraph, network, rows=rows, seed=rows)
+        expected, actual = subgraph.run(inputs), run(session, {name: array.numpy() for name, array in inputs.items()})
+        for output, tensor in expected.items():
+            worst = float(
+                np.maximum(worst, max_difference(tensor.numpy(), actual[output]))
+            )  # which keeps NaN, as max does not
+    return worst

@@ -1,0 +1,104 @@
+"""Records as bytes, read with `struct` alone, beside what the oracle says they should hold."""
+
+import struct
+from dataclasses import dataclass, fields
+from typing import Final
+
+from testkit.oracle.profiles import FIRST, RING, SECOND, TASKS, WIDTHS_MS, OracleSlice
+
+# A record's bytes, little-endian and without gaps: layout; count, offset, first and last time, sum; five windows of
+# the current cell's number, two counts and two sums; two rings of eight ids and their seconds; four tasks' good and
+# bad; eight order ids and the place of the next.
+RECORD: Final = struct.Struct("<I" + "Iqqqq" + "I2I2q" * 5 + "8Q8I" * 2 + "8I" + "8QI")
+
+
+@dataclass
+class RecordFields:
+    """What one record says, in the oracle's words."""
+
+    offset: int
+    count: int
+    sum: int
+    first_ms: int
+    last_ms: int
+    windows: dict[str, tuple[int, tuple[int, int], tuple[int, int]]]  # newest cell's number, it, the one before it
+    first_links: dict[int, int]
+    second_links: dict[int, int]
+    judged: dict[tuple[str, str], int]
+    orders: list[int]  # oldest first
+    next_slot: int
+
+
+def parse_record(record: bytes) -> RecordFields:
+    """A record read with `struct`; raises ValueError where it contradicts itself."""
+    if len(record) != RECORD.size:
+        raise ValueError(f"a record of {len(record)} bytes instead of {RECORD.size}")
+    values = list(RECORD.unpack(record))
+    values_left = iter(values[1:])
+    counted, offset, first_ms, last_ms, summed = (next(values_left) for _ in range(5))
+    windows = {}
+    for width in WIDTHS_MS:
+        number, count_now, count_before, sum_now, sum_before = (next(values_left) for _ in range(5))
+        windows[width] = (number, (count_now, sum_now), (count_before, sum_before))
+    rings = [
+        parse_ring([next(values_left) for _ in range(RING)], [next(values_left) for _ in range(RING)]) for _ in range(2)
+    ]
+    judged = {(task, verdict): next(values_left) for task in TASKS for verdict in ("good", "bad")}
+    orders = [next(values_left) for _ in range(RING)]
+    next_slot = next(values_left)
+    return RecordFields(
+        offset=offset,
+        count=counted,
+        sum=summed,
+        first_ms=first_ms,
+        last_ms=last_ms,
+        windows=windows,
+        first_links=rings[0],
+        second_links=rings[1],
+        judged={verdict: times for verdict, times in judged.items() if times},
+        orders=[order for order in orders[next_slot:] + orders[:next_slot] if order],
+        next_slot=next_slot,
+    )
+
+
+def parse_ring(idents: list[int], seconds: list[int]) -> dict[int, int]:
+    """A ring as a dictionary; each id stands in it once, and free places hold nothing."""
+    pairs = [(ident, second) for ident, second in zip(idents, seconds, strict=True) if ident or second]
+    if len(dict(pairs)) < len(pairs) or 0 in dict(pairs):
+        raise ValueError(f"a ring with an id twice, or a time without an id: {pairs}")
+    return dict(pairs)
+
+
+def expected_fields(oracle_slice: OracleSlice) -> RecordFields:
+    """What the record of a slice should say."""
+    windows = {}
+    for width in WIDTHS_MS:
+        newest = oracle_slice.newest_cell(width)
+        windows[width] = (newest, oracle_slice.cell(width, newest), oracle_slice.cell(width, newest - 1))
+    return RecordFields(
+        offset=oracle_slice.offset,
+        count=oracle_slice.count,
+        sum=oracle_slice.sum,
+        first_ms=oracle_slice.first_ms,
+        last_ms=oracle_slice.last_ms,
+        windows=windows,
+        first_links=oracle_slice.links[FIRST],
+        second_links=oracle_slice.links[SECOND],
+        judged=oracle_slice.judged,
+        orders=list(oracle_slice.orders),
+        next_slot=oracle_slice.count % RING if oracle_slice.orders else 0,
+    )
+
+
+def first_difference(oracle_slice: OracleSlice | None, record: bytes | None) -> str | None:
+    """In words, where a record first says something else than the oracle; None where they agree."""
+    if oracle_slice is None or record is None:
+        return None if oracle_slice is None and record is None else f"slice should be {oracle_slice}, was {record!r}"
+    try:
+        was, should = parse_record(record), expected_fields(oracle_slice)
+    except ValueError as error:
+        return str(error)
+    for field in fields(RecordFields):
+        if getattr(was, field.name) != getattr(should, field.name):
+            return f"{field.name} should be {getattr(should, field.name)}, was {getattr(was, field.name)}"
+    return None

@@ -1,0 +1,197 @@
+"""What was known around a batch's events, as blocks and as rows that keep every bit of them."""
+
+from typing import Any, Final
+
+import numpy as np
+import pytest
+
+from contract.events import Click, Product, Search
+from contract.features.declaration import Block, Feature, FeatureSet
+from contract.features.encoder import Encoder, ScoredRowBuilder, UnknownItem, list_entities, split_rows
+from contract.hashing import hash_id
+from contract.messages import (
+    Decision,
+    ScoredRow,
+    pack,
+    read_decision,
+    read_scored_row,
+    to_json,
+    to_msgpack,
+    unpack_blocks,
+)
+from contract.profiles import warmup
+from contract.profiles.entity_updates import Arrival, to_updates
+from contract.profiles.store import FoldedBatch, InMemoryProfileStore, fold
+from testkit.oracle.logs import make_random_log
+
+NOW_MS: Final = 1_700_000_000_000
+FEATURES: Final = FeatureSet(
+    [
+        Feature("clicks", "user", "number", "profile.user.clicks.count_1h"),
+        Feature("recent", "user", "sequence", "profile.user.recent"),
+        Feature("hour", "context", "number", "event.hour"),
+        Feature("title", "item", "text", "item.title"),
+        Feature("item", "item", "category", "item.item_id"),
+        Feature("price", "item", "number", "item.price"),
+    ]
+)
+
+
+def make_click(number: int, user: str = "u1") -> Click:
+    return Click(event_id=f"e{number}", ts_ms=NOW_MS + number, user_id=user, item_id=f"i{number}", device_id="d")
+
+
+def fold_events(*events: Any, watched: tuple[str, ...] = (), store: InMemoryProfileStore | None = None) -> FoldedBatch:
+    arrivals = [Arrival("clicks/0", n, event, "shop.clicks", 0) for n, event in enumerate(events)]
+    touches = to_updates(arrivals, watched)
+    return fold((store or InMemoryProfileStore()).read(touches.entities), touches)
+
+
+def test_a_user_is_encoded_before_an_event_and_after_the_batch() -> None:
+    # given
+    memory = fold_events(make_click(0), make_click(1))
+    encoder = Encoder(FEATURES)
+    # when
+    before = encoder.encode_before(memory, [0, 1], ["user"])["user"]
+    after = encoder.encode_after(memory, [make_click(1)], ["user"])["user"]
+    # then
+    assert before.numbers[:, 0].tolist() == [0.0, 1.0]
+    assert before.ids[1, :2].tolist() == [hash_id("item:i0"), 0]
+    assert after.numbers[:, 0].tolist() == [2.0]
+    assert set(after.ids[0, :2].tolist()) == {hash_id("item:i0"), hash_id("item:i1")}
+
+
+def test_rows_are_encoded_alone_as_they_are_together() -> None:
+    # given
+    memory = fold_events(*(make_click(n, f"u{n % 3}") for n in range(9)))
+    encoder = Encoder(FEATURES)
+    # when
+    together = encoder.encode_before(memory, range(9), ["user", "context"])
+    # then
+    for row in range(9):
+        alone = encoder.encode_before(memory, [row], ["user", "context"])
+        for group, block in alone.items():
+            np.testing.assert_array_equal(block.numbers[0], together[group].numbers[row])
+            np.testing.assert_array_equal(block.ids[0], together[group].ids[row])
+
+
+def test_an_entity_that_is_only_watched_is_looked_at_and_not_written() -> None:
+    # given a user whose slices are in the store, and a batch that does not touch them
+    store = InMemoryProfileStore()
+    store.merge(fold_events(make_click(0, "watched")).slice_writes(), {}, {})
+    # when
+    memory = fold_events(make_click(1), watched=("user:watched", "user:nobody"), store=store)
+    block = Encoder(FEATURES).encode_after(memory, [make_click(2, "watched"), make_click(2, "nobody")], ["user"])[
+        "user"
+    ]
+    # then
+    assert block.numbers[:, 0].tolist() == [1.0, 0.0]
+    assert not {"user:watched", "user:nobody"} & set(memory.slice_writes())
+
+
+def test_of_an_item_that_is_on_no_topic_only_the_id_is_known() -> None:
+    # given
+    product = Product(event_id="p", ts_ms=1, item_id="i", title="Tea", price=2.5, currency="EUR", available=True)
+    # when
+    known = Encoder(FEATURES).encode_items([product, UnknownItem("i")])
+    # then
+    np.testing.assert_array_equal(known.numbers[:, 0], np.array([2.5, np.nan], np.float32))
+    assert known.ids[0, -1] == known.ids[1, -1] == hash_id("item_id=i")
+    assert known.ids[0, 0] == hash_id("wtea")
+    assert not known.ids[1, :-1].any()
+
+
+def test_an_arrival_names_the_entities_that_it_touches() -> None:
+    memory = fold_events(make_click(0), make_click(1, "u2"))
+    assert list_entities(memory, [1]) == [("user:u2", "item:i1", "device:d")]
+
+
+def test_a_logged_row_gives_back_every_bit_of_what_was_served() -> None:
+    # given
+    memory = fold_events(make_click(0), make_click(1))
+    encoded = Encoder(FEATURES).encode_before(memory, [1], ["user", "context"])
+    row = ScoredRowBuilder(FEATURES.digest, "v1").build(
+        "click",
+        memory.updates.arrivals[1],
+        split_rows(encoded)[0],
+        items=("i1",),
+        scores={"click": (0.125,)},
+        entities=list_entities(memory, [1])[0],
+    )
+    # when
+    actual = read_scored_row(to_msgpack(row))
+    # then
+    assert actual == row
+    assert (actual.topic, actual.partition, actual.offset, actual.user_id, actual.ts_ms) == (
+        "shop.clicks",
+        0,
+        1,
+        "u1",
+        NOW_MS + 1,
+    )
+    for group, block in unpack_blocks(actual.groups, FEATURES, actual.features).items():
+        assert block.numbers.tobytes() == encoded[group].numbers.tobytes()
+        assert block.ids.tobytes() == encoded[group].ids.tobytes()
+
+
+def test_a_row_of_other_features_is_refused() -> None:
+    with pytest.raises(ValueError, match="should have the features"):
+        unpack_blocks({}, FEATURES, "another digest")
+
+
+def test_a_search_says_what_was_asked() -> None:
+    # given
+    search = Search(event_id="s", ts_ms=NOW_MS, user_id="u", query="red shoes")
+    # when
+    row: ScoredRow = ScoredRowBuilder("f", "").build("search", Arrival("searches/0", 0, search), {})
+    # then
+    assert row.query == "red shoes"
+
+
+@pytest.mark.parametrize("rows", [0, 1, 3])
+def test_blocks_of_any_height_travel(rows: int) -> None:
+    # given
+    block = Block(
+        np.arange(rows * 2, dtype=np.float32).reshape(rows, 2), np.arange(rows * 3, dtype=np.int64).reshape(rows, 3)
+    )
+    # when
+    actual = pack(block).unpack()
+    # then
+    assert len(actual) == rows
+    assert actual.numbers.tobytes() == block.numbers.tobytes()
+    assert actual.ids.tobytes() == block.ids.tobytes()
+
+
+def test_a_decision_is_plain_json_and_unknown_fields_of_it_are_ignored() -> None:
+    # given
+    decision = Decision(
+        event_id="o1",
+        user_id="u1",
+        ts_ms=1,
+        probability={"fraud": 0.5},
+        action="review",
+        reasons=("many users",),
+        model_version="v1",
+    )
+    # when
+    written = to_json(decision)
+    # then
+    assert written == (
+        b'{"event_id":"o1","user_id":"u1","ts_ms":1,"probability":{"fraud":0.5},"action":"review",'
+        b'"reasons":["many users"],"model_version":"v1","degraded":false}'
+    )
+    assert read_decision(written[:-1] + b',"later":1}') == decision
+
+
+def test_a_batch_of_every_kind_of_event_is_encoded_without_a_warning(seed: int) -> None:
+    # given
+    touches = to_updates(make_random_log(seed, 300))
+    memory = fold(InMemoryProfileStore().read(touches.entities), touches)
+    # when
+    encoded = Encoder(FEATURES).encode_before(memory, range(300), ["user", "context"])
+    # then
+    assert len(encoded["user"]) == len(encoded["context"]) == 300
+
+
+def test_folds_can_be_compiled_ahead() -> None:
+    warmup.load_folds()

@@ -1,0 +1,77 @@
+"""Which entities each kind of event touches, with what amount and which links."""
+
+import pytest
+
+from contract.events import Click, Erasure, Event, Impression, Judgement, Label, Line, Order, Product, Review, Search
+from contract.profiles.entity_updates import extract_updates, ip_to_id, to_minor_units
+
+AT = {"event_id": "e", "ts_ms": 1, "user_id": "u"}
+
+
+def test_an_order_touches_its_user_places_card_items_and_sellers() -> None:
+    # given
+    lines = (
+        Line(item_id="i1", quantity=2, unit_price=1.25, seller_id="s"),
+        Line(item_id="i2", quantity=1, unit_price=4.0, seller_id="s"),
+        Line(item_id="i1", quantity=1, unit_price=1.0),
+    )
+    order = Order(
+        **AT,  # type: ignore[arg-type]
+        lines=lines,
+        amount=7.5,
+        currency="EUR",
+        payment_method="card",
+        card_id="c",
+        device_id="d",
+        ip="2001:DB8::1",
+    )
+    # then
+    assert list(extract_updates(order)) == [
+        ("user:u", 750),
+        ("device:d", 750),
+        ("ip:2001-db8--1", 750),
+        ("card:c", 750),
+        ("item:i1", 350),
+        ("item:i2", 400),
+        ("seller:s", 650),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("event", "touched"),
+    [
+        (
+            Click(**AT, item_id="i", device_id="d", ip="10.0.0.1"),  # type: ignore[arg-type]
+            {"user:u": 0, "item:i": 0, "device:d": 0, "ip:10.0.0.1": 0},
+        ),
+        (Click(**AT, item_id="i"), {"user:u": 0, "item:i": 0}),  # type: ignore[arg-type]
+        (
+            Review(**AT, item_id="i", rating=3.335, seller_id="s"),  # type: ignore[arg-type]
+            {"user:u": 334, "item:i": 334, "seller:s": 334},
+        ),
+        (Impression(**AT, items=("a", "b", "a")), {"user:u": 3}),  # type: ignore[arg-type]
+        (Search(**AT, query="q"), {"user:u": 0}),  # type: ignore[arg-type]
+        (Label(**AT, judged_event_id="o", task="fraud", value=1.0), {}),  # type: ignore[arg-type]
+        (Erasure(**AT), {}),  # type: ignore[arg-type]
+        (Product(event_id="e", ts_ms=1, item_id="i", title="t", price=1.0, currency="EUR", available=True), {}),
+    ],
+)
+def test_each_kind_touches_its_own(event: Event, touched: dict[str, int]) -> None:
+    assert dict(extract_updates(event)) == touched
+
+
+def test_a_judgement_touches_the_entities_it_names_once_each_and_no_kind_that_profiles_lack() -> None:
+    # given
+    named = ("card:c", "planet:x", "user:a", "card:c", "")
+    judgement = Judgement(**AT, judged_event_id="o", task="fraud", value=1.0, entities=named)  # type: ignore[arg-type]
+    # then
+    assert list(extract_updates(judgement)) == [("card:c", 0), ("user:a", 0)]
+
+
+@pytest.mark.parametrize(("money", "hundredths"), [(0.0, 0), (19.99, 1999), (0.29, 29), (1e9, 10**11), (0.004, 0)])
+def test_money_becomes_whole_hundredths(money: float, hundredths: int) -> None:
+    assert to_minor_units(money) == hundredths
+
+
+def test_an_address_has_one_spelling_and_no_colons() -> None:
+    assert ip_to_id("2001:DB8::1") == ip_to_id("2001:db8::1") == "2001-db8--1"

@@ -1,0 +1,46 @@
+"""Erasures: the latest one of a person counts, from both sides of its time."""
+
+import itertools
+
+from contract.events import Erasure, Product, Search
+from contract.profiles.erasures import Erasures
+
+PRODUCT = Product(event_id="p", ts_ms=5, item_id="u1", title="", price=1, currency="EUR", available=True)
+
+
+def make_erasure(user_id: str, ts_ms: int) -> Erasure:
+    return Erasure(event_id=f"g{ts_ms}", ts_ms=ts_ms, user_id=user_id)
+
+
+def test_what_lies_at_or_before_the_latest_erasure_is_covered_in_whatever_order_they_came() -> None:
+    for order in itertools.permutations([make_erasure("u1", 10), make_erasure("u1", 30), make_erasure("u1", 20)]):
+        erasures = Erasures(order)
+        assert erasures.covers("u1", 30)
+        assert not erasures.covers("u1", 31)
+        assert not erasures.covers("u2", 30)
+
+
+def test_only_what_covers_more_is_news() -> None:
+    erasures = Erasures()
+    assert [erasures.add(make_erasure("u1", ms)) for ms in (10, 10, 9, 11)] == [True, False, False, True]
+
+
+def test_events_of_nobody_are_never_covered() -> None:
+    # given
+    erasures = Erasures([make_erasure("u1", 10)])
+    # then
+    assert erasures.covers_event(Search(event_id="s", ts_ms=10, user_id="u1", query="q"))
+    assert not erasures.covers_event(PRODUCT)
+
+
+def test_people_who_are_gone_are_looked_up_by_rising_hashes_to_the_second() -> None:
+    # given
+    erasures = Erasures(make_erasure(f"u{n}", n * 1_000 + 999) for n in range(50))
+    first = erasures.erased_ids()
+    # when one is erased again later
+    erasures.add(make_erasure("u7", 90_000))
+    # then
+    assert (first.idents[:-1] < first.idents[1:]).all()
+    assert sorted(first.until_s.tolist()) == list(range(50))
+    assert (erasures.erased_ids().idents == first.idents).all()
+    assert sorted(erasures.erased_ids().until_s.tolist()) == [*range(7), *range(8, 50), 90]

@@ -1,0 +1,88 @@
+"""Trials: a pointer beside the pointer, and who is in a canary."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from contract.errors import BadBundle
+from contract.experiment import Trial, end_trial, read_trial, set_trial
+
+USERS = [f"u{n}" for n in range(20_000)]
+
+
+def test_a_trial_is_what_it_was_pointed_to_until_it_ends(tmp_path: Path) -> None:
+    # given
+    actual = [read_trial(tmp_path)]
+    # when
+    set_trial(tmp_path, Trial(version="v2"))
+    actual.append(read_trial(tmp_path))
+    set_trial(tmp_path, Trial(version="v2", share=0.25))
+    actual.append(read_trial(tmp_path))
+    ended = end_trial(tmp_path)
+    # then
+    assert actual == [None, Trial(version="v2"), Trial(version="v2", share=0.25)]
+    assert (ended, read_trial(tmp_path), list(tmp_path.iterdir())) == (actual[-1], None, [])
+    assert end_trial(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"\xff",
+        json.dumps(["v2"]).encode(),
+        b"{}",
+        b'{"version": ""}',
+        b'{"version": "v2", "share": 1.01}',
+        b'{"version": "v2", "share": -0.1}',
+        b'{"version": "v2", "share": "all"}',
+        b'{"version": "v2", "share": NaN}',
+    ],
+)
+def test_a_broken_pointer_is_no_trial_and_can_be_ended(tmp_path: Path, content: bytes) -> None:
+    # given
+    (tmp_path / "trial.json").write_bytes(content)
+    # then
+    with pytest.raises(BadBundle, match=r"trial\.json should name a version and a share from 0 to 1"):
+        read_trial(tmp_path)
+    end_trial(tmp_path)
+    assert read_trial(tmp_path) is None
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.1, 0.5, 1.0])
+def test_a_canary_takes_its_share_of_users(share: float) -> None:
+    taken = sum(map(Trial(version="v2", share=share).includes, USERS)) / len(USERS)
+
+    assert taken == pytest.approx(share, abs=0.01)
+    assert Trial(version="v2", share=share).is_shadow == (share == 0)
+
+
+def test_a_growing_canary_keeps_its_users_and_the_next_trial_is_borne_by_others() -> None:
+    # given
+    small, large, next_one = (
+        {user for user in USERS if Trial(version=version, share=share).includes(user)}
+        for version, share in (("v2", 0.1), ("v2", 0.2), ("v3", 0.1))
+    )
+    # then
+    assert small < large
+    assert len(small & next_one) == pytest.approx(0.01 * len(USERS), rel=0.3)
+
+
+def test_who_is_in_a_canary_is_the_same_everywhere_and_always() -> None:
+    trial = Trial(version="2026-11-28T10", share=0.3)
+
+    assert [user for user in USERS[:20] if trial.includes(user)] == [
+        "u3",
+        "u4",
+        "u5",
+        "u6",
+        "u8",
+        "u10",
+        "u12",
+        "u14",
+        "u16",
+        "u17",
+        "u19",
+    ]

@@ -1,0 +1,59 @@
+"""The reader of the demo reads what workers cache."""
+
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from contract.messages import Recommendations, RecommendedItem
+from contract.settings import ListSettings
+from demo.recommendation_reader import EMPTY_PAGE, Page, RecommendationReader
+from worker.redis.client import RedisClient
+from worker.state.answer_cache import AnswerCache
+
+
+@pytest.fixture
+def caches(redis_url: str) -> Iterator[AnswerCache]:
+    client = RedisClient(url=redis_url, timeout_s=5)
+    yield AnswerCache(client=client, prefix="shop:", lists=ListSettings())
+    client.close()
+
+
+@pytest.fixture
+def reader(redis_url: str) -> Iterator[RecommendationReader]:
+    client = redis.Redis.from_url(redis_url)
+    yield RecommendationReader(client)
+    client.close()
+
+
+def make_recommendations(user: str, *items: str) -> Recommendations:
+    return Recommendations(
+        user_id=user,
+        recommendation_id=f"r-{user}",
+        items=tuple(RecommendedItem(item_id=item, score=1.0, probability={}, why="popular") for item in items),
+        model_version="",
+        computed_ms=0,
+        source_ms=0,
+    )
+
+
+def test_a_user_with_a_list_is_shown_it_with_the_id_to_report(
+    caches: AnswerCache, reader: RecommendationReader
+) -> None:
+    caches.write([make_recommendations("u-1", "b", "a")], [])
+    caches.write_popular({"": ["c"], "shoes": ["d"]}, 0)
+
+    assert reader.read("u-1", "shoes") == Page(("b", "a"), "r-u-1")
+
+
+def test_an_unknown_user_is_shown_what_is_popular_where_they_are(
+    caches: AnswerCache, reader: RecommendationReader
+) -> None:
+    caches.write_popular({"": ["c"], "shoes": ["d"]}, 0)
+
+    assert reader.read("u-2", "shoes") == Page(("d",), None)
+    assert reader.read("u-2", "hats") == reader.read("u-2") == Page(("c",), None)
+
+
+def test_before_anything_is_cached_there_is_nothing_to_show(reader: RecommendationReader) -> None:
+    assert reader.read("u-3") == EMPTY_PAGE

@@ -1,0 +1,63 @@
+import pytest
+from msgspec.structs import replace
+
+from contract.errors import BadConfig
+from contract.settings import read_settings
+from model.config import ModelConfig, check_tasks, read_model_config
+from tests.model.small import CATEGORY, CLICK, FEATURES, FRAUD, PURCHASE, RELEVANCE, TASKS
+
+
+def test_the_shop_s_own_tasks_and_shape_can_be_built() -> None:
+    settings, features = read_settings()
+
+    check_tasks(settings.tasks, features)
+
+    assert read_model_config(settings.model).experts == 4
+
+
+def test_values_from_the_environment_are_words_and_count_as_numbers() -> None:
+    assert read_model_config({"hidden": "32"}) == ModelConfig(hidden=32)
+
+
+@pytest.mark.parametrize("table", [{"hiden": 3}, {"hidden": 0}, {"hidden": "many"}, {"factors": -1}, {"rows": 8}])
+def test_a_shape_that_no_network_can_have_is_refused(table: dict[str, object]) -> None:
+    with pytest.raises(BadConfig, match=r"\[model\] should declare a network's shape"):
+        read_model_config(table)
+
+
+@pytest.mark.parametrize(
+    ("task", "sentence"),
+    [
+        (replace(FRAUD, groups=("user", "item")), "should read what graph decide is given"),
+        (replace(FRAUD, groups=()), "should read some group"),
+        (replace(FRAUD, graph="review", groups=("user", "review")), "groups that have features"),
+        (replace(CATEGORY, hide=("colour",)), "should hide declared features"),
+        (replace(RELEVANCE, hide=("price",)), "shares the item's part"),
+        (replace(PURCHASE, through="fraud"), "should read what `fraud` reads"),
+        (replace(PURCHASE, through="relevance"), "should both be binary"),
+        (replace(PURCHASE, through="view"), "should go through a declared task"),
+        (replace(PURCHASE, groups=("user", "item")), "should read what `click` reads"),
+    ],
+)
+def test_a_task_that_cannot_be_answered_is_refused_with_the_reason(task: object, sentence: str) -> None:
+    tasks = [task if task.name == one.name else one for one in TASKS]  # type: ignore[attr-defined]
+
+    with pytest.raises(BadConfig, match=sentence):
+        check_tasks(tasks, FEATURES)  # type: ignore[arg-type]
+
+
+def test_tasks_that_go_through_each_other_are_refused() -> None:
+    with pytest.raises(BadConfig, match="Found a circle"):
+        check_tasks([replace(CLICK, through="purchase"), PURCHASE], FEATURES)
+
+
+def test_all_mistakes_are_told_at_once() -> None:
+    with pytest.raises(BadConfig) as caught:
+        check_tasks([replace(FRAUD, groups=()), replace(CATEGORY, hide=("colour",))], FEATURES)
+
+    assert len(caught.value.errors) == 2
+
+
+def test_no_task_at_all_is_a_mistake() -> None:
+    with pytest.raises(BadConfig, match="At least one task"):
+        check_tasks([], FEATURES)

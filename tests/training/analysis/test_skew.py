@@ -1,0 +1,273 @@
+"""Features as a worker served them beside features of the log: the worker's own scorer writes the rows."""
+
+import json
+import random
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from confluent_kafka import Producer
+from msgspec.structs import replace
+
+from contract.errors import BadConfig
+from contract.events import Click, Erasure, Event, Order
+from contract.features.encoder import Encoder
+from contract.messages import PackedBlock, ScoredRow, to_json, to_msgpack
+from contract.profiles.entity_updates import Arrival, to_updates
+from contract.profiles.store import InMemoryProfileStore, fold
+from contract.settings import Settings
+from devservers.embedded import EmbeddedKafka
+from tests.worker.events import FEATURES, KINDS, NOW_MS, make_click, make_order, make_record
+from training.__main__ import parse_arguments
+from training.analysis.skew import SkewComparison, SkewReport, is_sampled
+from training.commands.skew import EXIT_DIFFERENT, run
+from worker.catalogue.catalogue import Catalogue
+from worker.kafka.consumer import Record
+from worker.records.batch import decode_records
+from worker.scoring.browsing import BrowsingScorer
+from worker.scoring.orders import OrderScorer
+
+ORDERS, CLICKS = "shop.orders", "shop.clicks"
+USERS = 12
+
+
+class ScoringHarness:
+    """Profiles in memory, both lanes' scorers over them, and the log of what they were given."""
+
+    def __init__(self) -> None:
+        encoder = Encoder(FEATURES)
+        self.profiles, self.rows, self.arrivals = InMemoryProfileStore(), list[ScoredRow](), list[Arrival]()
+        self._decider = OrderScorer(settings=Settings(), encoder=encoder)
+        self._browser = BrowsingScorer(lists=Settings().lists, encoder=encoder, catalogue=Catalogue(encoder))
+
+    def serve(self, records: Sequence[Record]) -> None:
+        """Answer a batch from what is merged, then merge it."""
+        sources = {
+            record.topic_partition: f"{KINDS[record.topic_partition.topic]}/{record.topic_partition.partition}"
+            for record in records
+        }
+        batch = decode_records(records, KINDS, sources, ())
+        touches = to_updates(batch.arrivals)
+        memory = fold(self.profiles.read(touches.entities), touches)
+        numbers = range(len(batch.arrivals))
+        self.rows += [row for _, row in self._decider.answer(batch, numbers, memory, 0).decisions]
+        self.rows += self._browser.answer(batch, numbers, memory, 0).scored
+        self.profiles.merge(memory.slice_writes(), {}, {})
+        self.arrivals += batch.arrivals
+
+
+def draw_order(rng: random.Random, n: int) -> Order:
+    """Few users on few devices and cards, some times out of order."""
+    return make_order(
+        f"o{n}",
+        f"i{rng.randrange(9)}",
+        user=f"u{rng.randrange(USERS)}",
+        ts_ms=NOW_MS + n * 400_000 - rng.randrange(2_000_000),
+        amount=rng.randrange(1, 500),
+        device=rng.choice([None, "d1", "d2"]),
+        card=rng.choice([None, "c1", "c2", "c3"]),
+    )
+
+
+def split_batches(rng: random.Random, records: Sequence[Record]) -> list[Sequence[Record]]:
+    batches, start = list[Sequence[Record]](), 0
+    while start < len(records):
+        size = rng.choice([1, 2, 7, 50])
+        batches.append(records[start : start + size])
+        start += size
+    return batches
+
+
+def make_records(topic: str, events: Sequence[Event], partition: int = 0) -> list[Record]:
+    return [make_record(event, offset, topic=topic, partition=partition) for offset, event in enumerate(events)]
+
+
+def compare_logs(
+    shop: ScoringHarness,
+    rows: Sequence[ScoredRow],
+    *,
+    partitions: int = 1,
+    is_whole: bool = True,
+    log: Sequence[Arrival] | None = None,
+) -> SkewReport:
+    comparison = SkewComparison(
+        features=FEATURES, partitions={"orders": partitions, "clicks": partitions}, is_whole=is_whole
+    )
+    return comparison.run(rows, shop.arrivals if log is None else log, KINDS)
+
+
+@pytest.fixture
+def one_partition(seed: int) -> ScoringHarness:
+    rng, shop = random.Random(seed), ScoringHarness()
+    for batch in split_batches(rng, make_records(ORDERS, [draw_order(rng, n) for n in range(300)])):
+        shop.serve(batch)
+    return shop
+
+
+def test_on_one_partition_of_one_topic_skew_is_zero_value_for_value(one_partition: ScoringHarness) -> None:
+    actual = compare_logs(one_partition, one_partition.rows)
+
+    assert actual.rows == 300
+    assert actual.exact.values > 15_000
+    assert actual.timing.values > 3_000
+    assert (actual.exact.differing, actual.timing.differing, actual.left_out) == ({}, {}, {})
+
+
+def test_a_value_that_was_served_wrongly_is_found_by_its_feature(one_partition: ScoringHarness) -> None:
+    # Given one row whose amount was another one, and one that had one bit of an id wrong
+    first, second, *others = one_partition.rows
+    at = [feature.name for feature in FEATURES.numbers("order")].index("order_amount")
+    wrong = first.groups["order"].unpack()
+    numbers = wrong.numbers.copy()
+    numbers[0, at] += 1
+    ids = second.groups["order"].unpack().ids.copy()
+    ids[0, 0] ^= 1
+    rows = [
+        replace(first, groups=first.groups | {"order": PackedBlock(1, numbers.tobytes(), first.groups["order"].ids)}),
+        replace(
+            second, groups=second.groups | {"order": PackedBlock(1, second.groups["order"].numbers, ids.tobytes())}
+        ),
+    ]
+
+    actual = compare_logs(one_partition, [*rows, *others])
+
+    assert actual.exact.differing == {"order_amount": 1, "payment_method": 1}
+    assert actual.exact.to_json()["equal"] == actual.exact.values - 2
+
+
+def test_what_a_users_own_partition_decides_is_exact_whatever_other_topics_do(seed: int) -> None:
+    # Given users who click and order, and clicks that come late to where orders are scored
+    rng, shop = random.Random(seed), ScoringHarness()
+    orders = make_records(ORDERS, [draw_order(rng, n) for n in range(200)])
+    clicks = make_records(
+        CLICKS, [make_click(f"c{n}", f"i{n % 9}", user=f"u{n % USERS}", ts_ms=NOW_MS + n * 200_000) for n in range(400)]
+    )
+    for n, batch in enumerate(split_batches(rng, orders)):
+        shop.serve(batch)
+        if n % 5 == 4:
+            shop.serve(clicks[:60])
+            clicks = clicks[60:]
+    in_time = sorted(shop.arrivals, key=lambda arrival: (arrival.topic != CLICKS, arrival.offset))  # clicks before all
+
+    actual = compare_logs(shop, shop.rows, log=in_time)
+
+    assert actual.rows > 200
+    assert actual.exact.values > 5_000
+    assert actual.exact.differing == {}
+    assert {"user_first_links", "user_clicks_count_30d"} <= set(actual.timing.differing)
+
+
+def test_what_devices_remember_depends_on_timing_where_orders_have_two_partitions(seed: int) -> None:
+    # Given two partitions, of which one is answered long before the other
+    rng, shop = random.Random(seed), ScoringHarness()
+    events = [draw_order(rng, n) for n in range(200)]
+    parts = [make_records(ORDERS, [e for e in events if int(e.user_id[1:]) % 2 == p], p) for p in range(2)]
+    for part in parts:
+        for batch in split_batches(rng, part):
+            shop.serve(batch)
+
+    # When the log is read in the order of time
+    by_time = sorted(shop.arrivals, key=lambda arrival: (arrival.offset, arrival.partition))
+    actual = compare_logs(shop, shop.rows, partitions=2, log=by_time)
+
+    # Then what rests on a user's own partition is the same, and what devices remember may not be
+    assert actual.exact.differing == {}
+    assert actual.exact.values > 2_000
+    assert "device_orders_count_7d" in actual.timing.differing
+
+
+def test_of_some_users_alone_only_their_own_features_are_compared(one_partition: ScoringHarness) -> None:
+    drawn = [row for row in one_partition.rows if is_sampled(row.user_id, 0.5)]
+    log = [a for a in one_partition.arrivals if isinstance(a.event, Order) and is_sampled(a.event.user_id, 0.5)]
+
+    actual = compare_logs(one_partition, drawn, is_whole=False, log=log)
+
+    assert 0 < actual.rows < 300
+    assert actual.exact.differing == {}
+    assert actual.exact.values < 40 * actual.rows  # nothing of devices, cards and sellers
+
+
+def test_what_cannot_be_compared_is_counted_by_its_reason(one_partition: ScoringHarness) -> None:
+    row, other, lost, cut, *_ = one_partition.rows
+    rows = [
+        replace(row, kind="recommendation"),
+        replace(other, features="another"),
+        replace(lost, offset=999),
+        replace(cut, groups=cut.groups | {"user": PackedBlock(1, b"123", b"")}),
+    ]
+
+    actual = compare_logs(one_partition, rows)
+
+    assert actual.rows == 0
+    assert actual.left_out == {"lists": 1, "of other features": 1, "event not found": 1, "unreadable": 1}
+
+
+def test_a_block_of_another_width_differs_in_every_feature(one_partition: ScoringHarness) -> None:
+    row = one_partition.rows[0]
+    narrow = replace(row, groups={"context": PackedBlock(1, np.zeros(1, "<f4").tobytes(), b"")})
+
+    assert set(compare_logs(one_partition, [narrow]).exact.differing) == {"surface", "platform", "hour", "weekday"}
+
+
+def test_a_share_of_users_is_that_share_and_always_the_same_ones() -> None:
+    drawn = {n for n in range(10_000) if is_sampled(f"u{n}", 0.1)}
+
+    assert 800 < len(drawn) < 1_200
+    assert drawn <= {n for n in range(10_000) if is_sampled(f"u{n}", 0.2)}
+    assert all(is_sampled(f"u{n}", 1.0) for n in range(100))
+
+
+def test_the_command_reads_both_logs_and_says_what_differs(
+    embedded_kafka: EmbeddedKafka, topic_prefix: str, one_partition: ScoringHarness, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Given the rows and events of the shop on topics, one record that is none, and a person who was erased
+    plain = Settings().topics
+    names = {kind: topic_prefix + plain.topic_name(kind) for kind in type(plain).model_fields if kind != "partitions"}
+    embedded_kafka.create_topics(dict.fromkeys(names.values(), 4))
+    kafka = {"bootstrap_servers": embedded_kafka.bootstrap}
+    settings = Settings.model_validate({"topics": names, "kafka": kafka})
+    rows = [replace(row, topic=names["orders"]) for row in one_partition.rows]
+    erasure = Erasure(event_id="x", ts_ms=NOW_MS, user_id="u0")
+    send_values(embedded_kafka, names["orders"], [to_json(arrival.event) for arrival in one_partition.arrivals])
+    send_values(embedded_kafka, names["scored"], [*(to_msgpack(row) for row in rows), b"junk"])
+    send_values(embedded_kafka, names["erasures"], [to_json(erasure)])
+
+    # When they are compared
+    status = run(parse_arguments(["skew", "--share", "1"]), settings, FEATURES)
+
+    # Then nothing differs
+    printed = json.loads(capsys.readouterr().out)
+    erased = sum(row.user_id == "u0" for row in rows)
+    assert status == 0
+    assert printed["rows"] == 300 - erased
+    assert printed["exact"]["differing"] == printed["timing"]["differing"] == 0
+    assert printed["left_out"] == {"unreadable": 1, "of erased people": erased}
+    assert printed["begins_late"] == []
+
+    # And a row that was served wrongly is said, with a status of its own
+    send_values(embedded_kafka, names["scored"], [to_msgpack(replace(rows[-1], groups=rows[0].groups))])
+    assert run(parse_arguments(["skew", "--share", "1"]), settings, FEATURES) == EXIT_DIFFERENT
+
+
+def send_values(broker: EmbeddedKafka, topic: str, values: Sequence[bytes]) -> None:
+    producer = Producer({"bootstrap.servers": broker.bootstrap})
+    for value in values:
+        producer.produce(topic, value, partition=0, timestamp=NOW_MS + 10**9)
+    producer.flush()
+
+
+@pytest.mark.parametrize("words", [["--share", "0"], ["--share", "1.5"], ["--rows", "0"]])
+def test_a_share_that_there_cannot_be_is_refused(words: list[str]) -> None:
+    with pytest.raises(BadConfig):
+        run(parse_arguments(["skew", *words]), Settings(), FEATURES)
+
+
+def test_clicks_are_compared_too() -> None:
+    shop = ScoringHarness()
+    shop.serve(make_records(CLICKS, [make_click(f"c{n}", f"i{n}", user="u", ts_ms=NOW_MS + n) for n in range(20)]))
+
+    actual = compare_logs(shop, shop.rows)
+
+    assert isinstance(shop.arrivals[0].event, Click)
+    assert actual.rows == 20
+    assert (actual.exact.differing, actual.timing.differing) == ({}, {})

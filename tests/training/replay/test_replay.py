@@ -1,0 +1,261 @@
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from contract.errors import BadData
+from contract.events import Click, Event, Impression, Label, Line, Order, Product, Search
+from contract.features.declaration import FeatureSet
+from contract.messages import Example
+from contract.settings import FeedbackSettings, read_settings
+from training.replay.event_reader import HistoricEvent, read_history
+from training.replay.impression_attribution import ImpressionAttributor
+from training.replay.replay import Replay
+
+MINUTE_MS = 60_000
+START_MS = 1_700_000_000_000
+SETTINGS, FEATURES = read_settings()
+FEEDBACK = FeedbackSettings()
+
+
+def product_event(item_id: str, ts_ms: int = START_MS, **more: Any) -> HistoricEvent:
+    fields: dict[str, Any] = {
+        "title": f"{item_id} title",
+        "price": 5.0,
+        "currency": "EUR",
+        "available": True,
+        "category": "tea",
+    } | more
+    return HistoricEvent("products", Product(event_id=f"p{item_id}{ts_ms}", ts_ms=ts_ms, item_id=item_id, **fields))
+
+
+def impression_event(event_id: str, ts_ms: int, *items: str, user_id: str = "u", **more: Any) -> HistoricEvent:
+    return HistoricEvent(
+        "impressions", Impression(event_id=event_id, ts_ms=ts_ms, user_id=user_id, items=items, **more)
+    )
+
+
+def click_event(event_id: str, ts_ms: int, item_id: str, user_id: str = "u", **more: Any) -> HistoricEvent:
+    return HistoricEvent("clicks", Click(event_id=event_id, ts_ms=ts_ms, user_id=user_id, item_id=item_id, **more))
+
+
+def order_event(event_id: str, ts_ms: int, *items: str, user_id: str = "u", **more: Any) -> HistoricEvent:
+    lines = tuple(Line(item_id=item, quantity=1, unit_price=5.0) for item in items)
+    fields: dict[str, Any] = {"amount": 5.0, "currency": "EUR", "payment_method": "card"} | more
+    return HistoricEvent("orders", Order(event_id=event_id, ts_ms=ts_ms, user_id=user_id, lines=lines, **fields))
+
+
+def label_event(event_id: str, ts_ms: int, judged_event_id: str, value: float, user_id: str = "u") -> HistoricEvent:
+    return HistoricEvent(
+        "labels",
+        Label(
+            event_id=event_id, ts_ms=ts_ms, user_id=user_id, judged_event_id=judged_event_id, task="fraud", value=value
+        ),
+    )
+
+
+def replay_events(*history: HistoricEvent) -> dict[str, Example]:
+    """The newest revision of each example."""
+    examples: dict[str, Example] = {}
+    for example in Replay(features=FEATURES, tasks=SETTINGS.tasks, feedback=FEEDBACK).run(history):
+        if example.example_id not in examples or example.revision >= examples[example.example_id].revision:
+            examples[example.example_id] = example
+    return examples
+
+
+def read_number(example: Example, group: str, feature: str, features: FeatureSet = FEATURES) -> float:
+    index = [candidate.name for candidate in features.numbers(group)].index(feature)
+    return float(example.groups[group].unpack().numbers[0, index])
+
+
+def make_late_event(ts_ms: int = START_MS + 40 * 86_400_000) -> HistoricEvent:
+    """Something that happens long after, so that what was waited for has passed."""
+    return click_event("late", ts_ms, "x", user_id="somebody")
+
+
+def test_what_was_shown_is_an_example_with_its_click_and_purchase() -> None:
+    history = [
+        product_event("a"),
+        impression_event("w", START_MS, "a", "b", "c", recommendation_id="h"),
+        click_event("k1", START_MS + MINUTE_MS, "a", recommendation_id="h"),
+        click_event("k2", START_MS + 2 * MINUTE_MS, "b", recommendation_id="h"),
+        order_event("o", START_MS + 3 * MINUTE_MS, "b"),
+        make_late_event(),
+    ]
+
+    actual = replay_events(*history)
+
+    assert {name: actual[f"h~{name}"].labels for name in "abc"} == {
+        "a": {"click": 1, "purchase": 0},
+        "b": {"click": 1, "purchase": 1},
+        "c": {"click": 0, "purchase": 0},
+    }
+    assert actual["h~a"].groups.keys() == {"user", "context", "item"}
+
+
+def test_a_shop_without_ids_of_lists_learns_from_its_own_pages_too() -> None:
+    actual = replay_events(
+        impression_event("w", START_MS, "a", "b"),
+        click_event("k", START_MS + MINUTE_MS, "b"),
+        make_late_event(),
+    )
+
+    assert actual["w~a"].labels["click"] == 0
+    assert actual["w~b"].labels["click"] == 1
+
+
+def test_a_list_is_encoded_for_the_user_as_after_their_last_click_before_it() -> None:
+    actual = replay_events(
+        click_event("k1", START_MS, "a"),
+        impression_event("w1", START_MS + MINUTE_MS, "b", recommendation_id="h1"),
+        click_event("k2", START_MS + 2 * MINUTE_MS, "b", recommendation_id="h1"),
+        impression_event("w2", START_MS + 3 * MINUTE_MS, "c", recommendation_id="h2"),
+        make_late_event(),
+    )
+
+    assert read_number(actual["h1~b"], "user", "user_clicks_count_1h") == pytest.approx(1)
+    assert read_number(actual["h2~c"], "user", "user_clicks_count_1h") == pytest.approx(2)
+    assert read_number(actual["h1~b"], "user", "user_clicks_gap_s") == 0
+
+
+def test_a_list_of_a_user_who_never_clicked_knows_nothing_of_the_click_that_it_led_to() -> None:
+    actual = replay_events(
+        impression_event("w", START_MS, "a", recommendation_id="h"),
+        click_event("k", START_MS + MINUTE_MS, "a", recommendation_id="h"),
+        make_late_event(),
+    )
+
+    assert actual["h~a"].labels["click"] == 1
+    assert not actual["h~a"].groups["user"].unpack().ids.any()
+
+
+def test_an_order_knows_what_stands_before_it_and_nothing_of_itself() -> None:
+    actual = replay_events(
+        order_event("o1", START_MS, "a", amount=10.0),
+        order_event("o2", START_MS + MINUTE_MS, "b", amount=20.0),
+        label_event("l1", START_MS + 2 * MINUTE_MS, "o1", 0.0),
+        label_event("l2", START_MS + 2 * MINUTE_MS, "o2", 1.0),
+    )
+
+    assert [read_number(actual[name], "order", "order_user_orders_sum_1h") for name in ("o1", "o2")] == [0, 1000]
+    assert [actual[name].labels["fraud"] for name in ("o1", "o2")] == [0, 1]
+
+
+def test_a_fraud_label_is_known_to_later_orders_on_the_same_card() -> None:
+    actual = replay_events(
+        order_event("o1", START_MS, "a", card_id="c"),
+        label_event("l1", START_MS + MINUTE_MS, "o1", 1.0),
+        order_event("o2", START_MS + 2 * MINUTE_MS, "a", card_id="c", user_id="v"),
+        label_event("l2", START_MS + 3 * MINUTE_MS, "o2", 1.0, user_id="v"),
+    )
+
+    assert read_number(actual["o1"], "order", "card_judgements_sum_30d") != 1
+    assert read_number(actual["o2"], "order", "card_judgements_sum_30d") == pytest.approx(1)
+
+
+def test_an_item_is_encoded_as_the_catalogue_had_it_then() -> None:
+    actual = replay_events(
+        product_event("a", START_MS, price=5.0),
+        impression_event("w1", START_MS + 1, "a", recommendation_id="h1"),
+        product_event("a", START_MS + 2, price=9.0),
+        impression_event("w2", START_MS + 3, "a", recommendation_id="h2"),
+        make_late_event(),
+    )
+
+    assert [read_number(actual[name], "item", "item_price") for name in ("h1~a", "h2~a")] == [5, 9]
+
+
+def test_a_search_s_click_says_what_was_relevant() -> None:
+    search = Search(event_id="q", ts_ms=START_MS, user_id="u", query="green tea", items=("a", "b"))
+
+    actual = replay_events(
+        HistoricEvent("searches", search),
+        click_event("k", START_MS + MINUTE_MS, "b", query="green tea"),
+        make_late_event(),
+    )
+
+    assert {name: actual[f"q~{name}"].labels["relevance"] for name in "ab"} == {"a": 0, "b": 1}
+
+
+def test_each_product_is_an_example_of_its_category() -> None:
+    actual = replay_events(
+        product_event("a", START_MS),
+        product_event("a", START_MS + 1, category="cups"),
+        product_event("b", START_MS, category=None),
+    )
+
+    assert actual["product~a"].labels == {"category": "cups"}
+    assert actual["product~b"].labels == {}
+
+
+def test_examples_do_not_depend_on_how_history_was_cut_into_batches(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    history = []
+    for n in range(200):
+        user, item, ts_ms = f"u{rng.integers(4)}", f"i{rng.integers(5)}", START_MS + n * 30_000
+        history.append(
+            (
+                impression_event(f"w{n}", ts_ms, "i0", item, user_id=user),
+                click_event(f"k{n}", ts_ms, item, user_id=user),
+            )[n % 2]
+        )
+    history.append(make_late_event())
+
+    actual = []
+    for size in (1, 7, 500):
+        monkeypatch.setattr("training.replay.replay.BATCH_MAX", size)
+        actual.append(replay_events(*history))
+
+    assert actual[0] == actual[1] == actual[2]
+    assert len(actual[0]) > 100
+
+
+def test_clicks_belong_to_the_latest_list_that_showed_their_item_in_time() -> None:
+    shown = ImpressionAttributor(click_wait_ms=10 * MINUTE_MS)
+    for past in (impression_event("w1", START_MS, "a", "b"), impression_event("w2", START_MS + MINUTE_MS, "a")):
+        shown.attribute(past.event)
+
+    def list_of(past: HistoricEvent) -> str | None:
+        event: Event = shown.attribute(past.event)
+        assert isinstance(event, Click)
+        return event.recommendation_id
+
+    assert list_of(click_event("k", START_MS + 2 * MINUTE_MS, "a")) == "w2"
+    assert list_of(click_event("k", START_MS + 2 * MINUTE_MS, "b")) == "w1"
+    assert list_of(click_event("k", START_MS + 10 * MINUTE_MS, "b")) == "w1"
+    assert list_of(click_event("k", START_MS + 10 * MINUTE_MS + 1, "b")) is None
+    assert list_of(click_event("k", START_MS + 2 * MINUTE_MS, "a", user_id="v")) is None
+    assert list_of(click_event("k", START_MS + 2 * MINUTE_MS, "a", recommendation_id="r")) == "r"
+    assert list_of(click_event("k", START_MS + 2 * MINUTE_MS, "a", query="tea")) is None
+
+
+def test_lines_of_a_file_are_read_in_order_and_what_is_no_event_is_counted(tmp_path: Path) -> None:
+    good = [
+        {"kind": past.kind, "event": msgspec.to_builtins(past.event)}
+        for past in (product_event("a"), order_event("o", START_MS, "a"))
+    ]
+    bad = {"kind": "clicks", "event": {"event_id": "k", "ts_ms": START_MS, "user_id": "a{b", "item_id": "i"}}
+    (tmp_path / "h.jsonl").write_text("\n".join(json.dumps(line) for line in (good[0], bad, good[1])) + "\n\n")
+    rejected = Counter[str]()
+
+    actual = list(read_history([tmp_path / "h.jsonl"], rejected))
+
+    assert [past.kind for past in actual] == ["products", "orders"]
+    assert rejected == {"bad_id": 1}
+
+
+@pytest.mark.parametrize("line", ["not json", '{"kind": "orders"}', '{"kind": "dreams", "event": {}}', "[]"])
+def test_a_line_of_another_form_is_refused_with_its_place(tmp_path: Path, line: str) -> None:
+    (tmp_path / "h.jsonl").write_text(f"\n{line}\n")
+
+    with pytest.raises(BadData, match=r"h\.jsonl:2 should"):
+        list(read_history([tmp_path / "h.jsonl"], Counter()))
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadData, match="should be a readable file"):
+        list(read_history([tmp_path / "none.jsonl"], Counter()))

@@ -1,0 +1,182 @@
+"""The catalogue: what every item is, by its number."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from contract.bundle import read_bundle
+from contract.features.declaration import Block
+from contract.features.encoder import Encoder, UnknownItem
+from contract.hashing import item_hash
+from tests.worker.events import FEATURES, NOW_MS, make_product
+from tests.worker.tiny_bundle import publish_tiny
+from worker.catalogue.catalogue import Catalogue
+from worker.model.onnx_model import Model
+from worker.ops import metrics
+
+
+@pytest.fixture
+def catalogue() -> Catalogue:
+    return Catalogue(Encoder(FEATURES))
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Model:
+    publish_tiny(tmp_path, "v1")
+    return Model(read_bundle(tmp_path, "v1"), FEATURES)
+
+
+def are_equal(left: Block, right: Block) -> bool:
+    return left.numbers.tobytes() == right.numbers.tobytes() and left.ids.tobytes() == right.ids.tobytes()
+
+
+def read_prices(block: Block) -> list[float]:
+    at = [feature.name for feature in FEATURES.numbers("item")].index("item_price")
+    return [float(price) for price in block.numbers[:, at]]
+
+
+def test_items_are_encoded_alike_however_the_catalogue_grew(catalogue: Catalogue) -> None:
+    # given products that come one by one, and are asked for while they come
+    products = [make_product(f"i{n}", price=n, category=f"c{n % 3}") for n in range(70)]
+    for n, one in enumerate(products):
+        catalogue.put(one)
+        assert read_prices(catalogue.item_block([one.item_id])) == [n]
+    # then
+    assert len(catalogue) == 70
+    assert are_equal(catalogue.item_block([p.item_id for p in products]), Encoder(FEATURES).encode_items(products))
+
+
+def test_the_newest_record_of_a_product_counts(catalogue: Catalogue, model: Model) -> None:
+    # given an item that has been asked for
+    catalogue.activate(model)
+    catalogue.put(make_product("i", price=3))
+    assert (read_prices(catalogue.item_block(["i"])), catalogue.item_embeddings(["i"]).tolist()) == ([3], [[3]])
+    # when
+    catalogue.put(make_product("i", price=5))
+    # then
+    assert (read_prices(catalogue.item_block(["i"])), catalogue.item_embeddings(["i"]).tolist()) == ([5], [[5]])
+    assert len(catalogue) == 1
+
+
+def test_of_an_item_that_no_product_describes_only_the_id_is_known(catalogue: Catalogue, model: Model) -> None:
+    # given
+    catalogue.activate(model)
+    catalogue.put(make_product("i", price=3))
+    # when
+    block, parts = catalogue.item_block(["ghost", "i"]), catalogue.item_embeddings(["ghost", "i"])
+    # then
+    assert are_equal(block, Encoder(FEATURES).encode_items([UnknownItem("ghost"), make_product("i", price=3)]))
+    assert parts.tolist() == [[0], [3]]
+    assert not catalogue.is_available("ghost")
+
+
+def test_parts_are_those_of_the_model_that_serves(catalogue: Catalogue, model: Model, tmp_path: Path) -> None:
+    # given parts of one model for a catalogue that goes on growing
+    catalogue.activate(model)
+    for n in range(5):
+        catalogue.put(make_product(f"i{n}", price=n))
+        assert catalogue.item_embeddings([f"i{n}"]).tolist() == [[n]]
+    # when the model goes, and another one comes
+    catalogue.activate(None)
+    catalogue.put(make_product("i0", price=9))
+    publish_tiny(tmp_path, "v2")
+    catalogue.activate(Model(read_bundle(tmp_path, "v2"), FEATURES))
+    # then
+    assert catalogue.item_embeddings([f"i{n}" for n in range(5)]).tolist() == [[9], [1], [2], [3], [4]]
+
+
+def test_nothing_is_known_of_an_empty_catalogue(catalogue: Catalogue, model: Model) -> None:
+    catalogue.activate(model)
+
+    assert len(catalogue.item_block([])) == 0
+    assert catalogue.item_embeddings(["ghost"]).shape == (1, 1)
+
+
+def test_an_item_that_was_taken_off_the_topic_stays_readable_and_is_not_for_sale(catalogue: Catalogue) -> None:
+    # given
+    catalogue.put(make_product("i", price=3))
+    # when
+    catalogue.delist("i")
+    catalogue.delist("never heard of")
+    # then
+    assert not catalogue.is_available("i")
+    assert read_prices(catalogue.item_block(["i"])) == [3]
+
+
+def test_items_are_found_again_by_the_hashes_that_profiles_remember(catalogue: Catalogue) -> None:
+    # given
+    catalogue.put(make_product("a"))
+    catalogue.put(make_product("b"))
+    # when
+    actual = catalogue.find_hashes(np.array([[item_hash("b"), item_hash("gone")], [0, item_hash("a")]], np.uint64))
+    # then
+    assert actual.tolist() == [[1, -1], [-1, 0]]
+    assert catalogue.item_ids(catalogue.find(["b", "a"])) == ["b", "a"]
+
+
+def test_what_an_item_is_stands_in_columns(catalogue: Catalogue) -> None:
+    # when
+    catalogue.put(make_product("a", price=3, category="shoes"))
+    catalogue.put(make_product("b", available=False))
+    catalogue.put(make_product("c", stock=0, category="shoes"))
+    # then
+    assert [catalogue.categories.words[code] for code in catalogue.category[:3]] == ["shoes", "", "shoes"]
+    assert catalogue.in_stock[:3].tolist() == [True, False, False]
+    assert catalogue.price[0] == 3
+    assert (catalogue.first_seen_ms[:3] == NOW_MS).all()
+
+
+def test_a_full_catalogue_leaves_new_items_out_counts_them_and_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
+    # given
+    catalogue = Catalogue(Encoder(FEATURES), items_max=2)
+    counted = metrics.BAD_PRODUCTS.labels("beyond_items_max")._value.get()
+    # when
+    with caplog.at_level(logging.ERROR):
+        for item in ("a", "b", "c", "d", "a"):
+            catalogue.put(make_product(item, price=7))
+    # then
+    assert len(catalogue) == 2
+    assert read_prices(catalogue.item_block(["a", "b"])) == [7, 7]
+    assert [catalogue.is_available(item) for item in "abcd"] == [True, True, False, False]
+    assert metrics.BAD_PRODUCTS.labels("beyond_items_max")._value.get() - counted == 2
+    (message,) = caplog.messages
+    assert "`worker.items_max` should be at least the number of items. Found 2" in message
+
+
+def test_the_next_model_is_prepared_slice_by_slice_while_the_present_one_serves(
+    catalogue: Catalogue, model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given ten items, of which a slice holds four, and a model for which an item's part is made otherwise
+    monkeypatch.setattr("worker.catalogue.item_embeddings.ITEMS_PER_RUN", 4)
+    for n in range(10):
+        catalogue.put(make_product(f"i{n}", price=n))
+    catalogue.activate(model)
+    publish_tiny(tmp_path, "v2")
+    coming = Model(read_bundle(tmp_path, "v2"), FEATURES)
+    monkeypatch.setattr(coming, "item_part", lambda block: -model.item_part(block))
+    # when items change while it is prepared: one whose part is made already, one whose is not, and a new one
+    assert not catalogue.prepare(coming)
+    catalogue.put(make_product("i1", price=50))
+    catalogue.put(make_product("i9", price=60))
+    catalogue.put(make_product("i10", price=70))
+    names = [f"i{n}" for n in range(11)]
+    assert catalogue.item_embeddings(names).tolist() == [[0], [50], *([n] for n in range(2, 9)), [60], [70]]
+    assert [catalogue.prepare(coming) for _ in range(3)] == [False, False, True]
+    # then
+    catalogue.activate(coming)
+    assert catalogue.item_embeddings(names).tolist() == [[0], [-50], *([-n] for n in range(2, 9)), [-60], [-70]]
+
+
+def test_a_model_that_serves_already_makes_no_part_again(
+    catalogue: Catalogue, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given
+    catalogue.put(make_product("i", price=3))
+    catalogue.activate(model)
+    monkeypatch.setattr(model, "item_part", lambda _: pytest.fail("it should not be asked"))
+    # when
+    catalogue.activate(model)
+    # then
+    assert catalogue.item_embeddings(["i"]).tolist() == [[3]]

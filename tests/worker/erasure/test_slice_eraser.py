@@ -1,0 +1,102 @@
+"""Erasing slices: whatever stood in Redis before, after it and a fold from where it says, nothing covered ever was."""
+
+import bisect
+import itertools
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TypeAlias
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from contract.events import AHEAD_MS_MAX, Erasure
+from contract.hashing import BUCKETS
+from contract.profiles.entity_updates import Arrival
+from contract.profiles.erasures import Erasures
+from contract.profiles.store import MergedOffsets
+from devservers.redis_server import RedisServer
+from testkit.oracle.feeder import ProfileFeeder, list_entities, read_slices, split_batches
+from testkit.oracle.logs import SOURCES, latest_erasures, make_oracle
+from tests.contract.test_erasure_laws import logs_with_erasures
+from tests.contract.test_profile_laws import find_differences
+from worker.erasure.slice_eraser import SliceEraser
+from worker.kafka.consumer import TopicPartition
+from worker.redis.client import RedisClient
+from worker.state.profile_store import RedisProfileStore
+
+SOURCE_BY_PARTITION = {
+    TopicPartition(family, int(number)): f"{family}/{number}" for family, number in (s.split("/") for s in SOURCES)
+}
+NewStore: TypeAlias = Callable[[], RedisProfileStore]
+
+
+class OffsetsByTime:
+    """When Kafka was given each record: as early as an event's time allows, and never before the one that precedes."""
+
+    def __init__(self, arrivals: Sequence[Arrival]) -> None:
+        self.times: dict[str, list[tuple[int, int]]] = {source: [] for source in SOURCES}
+        for source, offset, event, *_ in arrivals:
+            times = self.times[source]
+            times.append((max(event.ts_ms - AHEAD_MS_MAX, times[-1][0] if times else 0), offset))
+
+    def offsets_for_time(self, partitions: Iterable[TopicPartition], timestamp_ms: int) -> Mapping[TopicPartition, int]:
+        return {
+            partition: self.offset_at(self.times[SOURCE_BY_PARTITION[partition]], timestamp_ms)
+            for partition in partitions
+        }
+
+    @staticmethod
+    def offset_at(times: Sequence[tuple[int, int]], ms: int) -> int:
+        at = bisect.bisect_left(times, (ms, -1))
+        return times[at][1] if at < len(times) else times[-1][1] + 1 if times else 0
+
+
+@pytest.fixture(scope="module")
+def new_store(redis_server: RedisServer) -> Iterator[NewStore]:
+    client = RedisClient(url=redis_server.url, timeout_s=20)
+    yield lambda: RedisProfileStore(client=client, prefix=f"{uuid.uuid4().hex}:")
+    client.close()
+    redis_server.flush()
+
+
+def fold_log(store: RedisProfileStore, arrivals: Sequence[Arrival], sizes: Iterable[int] = (9,)) -> MergedOffsets:
+    """Fold a log without any erasure, and bring every bucket up; returns what is merged."""
+    feeder = ProfileFeeder(store)
+    for batch in split_batches(arrivals, itertools.cycle(sizes)):
+        feeder.feed(batch)
+    after = feeder.positions_after(arrivals, range(BUCKETS))
+    store.merge({}, feeder.merged, after)
+    return store.merged_offsets(SOURCES)
+
+
+def fold_remaining(
+    store: RedisProfileStore, arrivals: Sequence[Arrival], merged: MergedOffsets, erasures: Erasures
+) -> None:
+    """Fold what some bucket has not merged, as recovery does, now knowing whom to forget."""
+    starts = {source: min(positions.get(source, 0) for positions in merged.values()) for source in SOURCES}
+    ProfileFeeder(store, erasures).feed([arrival for arrival in arrivals if arrival.offset >= starts[arrival.source]])
+
+
+@given(log=logs_with_erasures(), sizes=st.lists(st.integers(1, 9), min_size=1), data=st.data())
+@settings(max_examples=60, deadline=None)
+def test_what_is_erased_and_folded_on_is_what_a_clean_pass_makes(
+    new_store: NewStore, log: tuple[list[Arrival], list[Erasure]], sizes: list[int], data: st.DataObject
+) -> None:
+    # given a worker that learns of erasures with a part of the log in Redis
+    arrivals, erasures = log
+    store, known = new_store(), Erasures(erasures)
+    merged = fold_log(store, arrivals[: data.draw(st.integers(0, len(arrivals)))], sizes)
+    eraser = SliceEraser(profiles=store, offsets_at=OffsetsByTime(arrivals).offsets_for_time)
+    # when
+    eraser.erase(known.until_ms, SOURCE_BY_PARTITION, merged, include_ambiguous=True)
+    assert merged == store.merged_offsets(SOURCES)
+    fold_remaining(store, arrivals, merged, known)
+    # then
+    actual = {entity: dict(of) for entity, of in read_slices(store, list_entities(arrivals)).items()}
+    assert find_differences(make_oracle(arrivals, erasures), actual) == []
+    # and whoever looks again finds nothing to do
+    assert not eraser.erase(known.until_ms, SOURCE_BY_PARTITION, store.merged_offsets(SOURCES), include_ambiguous=False)
+    again = {entity: dict(of) for entity, of in read_slices(store, list_entities(arrivals)).items()}
+    assert again == actual
+    assert latest_erasures(erasures) == known.until_ms

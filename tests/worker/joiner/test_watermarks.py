@@ -1,0 +1,84 @@
+"""How far the streams' own time has come."""
+
+from worker.joiner.watermarks import Watermarks
+
+
+def make_watermarks(*partitions: str) -> Watermarks[str]:
+    made = Watermarks[str]()
+    made.add_partitions(partitions)
+    return made
+
+
+def test_the_watermark_is_that_of_the_slowest_partition() -> None:
+    watermarks = make_watermarks("clicks", "orders")
+    watermarks.observe("clicks", 50)
+    watermarks.observe("orders", 20)
+    watermarks.observe("orders", 10)
+
+    assert watermarks.now_ms() == 20
+
+
+def test_a_partition_that_was_not_heard_of_yet_holds_the_watermark_back() -> None:
+    watermarks = make_watermarks("clicks", "orders")
+    watermarks.observe("clicks", 50)
+
+    assert watermarks.now_ms() is None
+
+
+def test_a_partition_at_its_end_holds_nothing_back() -> None:
+    watermarks = make_watermarks("clicks", "orders", "labels")
+    watermarks.observe("clicks", 50)
+    watermarks.observe("orders", 20)
+
+    watermarks.set_at_end({"orders", "labels"})
+
+    assert watermarks.now_ms() == 50
+
+
+def test_when_every_partition_is_at_its_end_the_watermark_is_the_latest_time() -> None:
+    watermarks = make_watermarks("clicks", "orders", "labels")
+    watermarks.observe("clicks", 50)
+    watermarks.observe("orders", 70)
+
+    watermarks.set_at_end({"clicks", "orders", "labels"})
+
+    assert watermarks.now_ms() == 70
+
+
+def test_no_partition_or_none_with_an_event_gives_no_watermark() -> None:
+    empty, silent = make_watermarks(), make_watermarks("clicks")
+    silent.set_at_end({"clicks"})
+
+    assert empty.now_ms() is None
+    assert silent.now_ms() is None
+
+
+def test_the_watermark_never_goes_back() -> None:
+    watermarks = make_watermarks("clicks", "orders")
+    watermarks.observe("clicks", 50)
+    watermarks.set_at_end({"orders"})
+    assert watermarks.now_ms() == 50
+
+    watermarks.observe("orders", 20)
+    watermarks.set_at_end(())
+
+    assert watermarks.now_ms() == 50
+
+
+def test_a_partition_that_is_far_ahead_of_the_slowest_is_told() -> None:
+    watermarks = make_watermarks("clicks", "orders", "labels")
+    watermarks.observe("clicks", 50)
+    watermarks.observe("orders", 20)
+
+    assert watermarks.partitions_ahead(30) == set()
+    assert watermarks.partitions_ahead(29) == {"clicks"}
+
+
+def test_nobody_is_ahead_of_partitions_that_are_at_their_end() -> None:
+    watermarks = make_watermarks("clicks", "orders")
+    watermarks.observe("clicks", 50)
+    watermarks.observe("orders", 20)
+
+    watermarks.set_at_end({"orders"})
+
+    assert watermarks.partitions_ahead(0) == set()

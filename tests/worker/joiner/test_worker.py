@@ -1,0 +1,265 @@
+"""The joiner as a process, over Kafka."""
+
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from confluent_kafka import Consumer, Producer
+from confluent_kafka import TopicPartition as KafkaPartition
+
+from contract.events import Judgement, decode
+from contract.messages import Example, ScoredRow, read_example, to_json, to_msgpack
+from devservers.apache_kafka import ApacheKafka
+from devservers.process import ChildProcess, find_free_ports
+from tests.conftest import KafkaBroker
+from tests.contract.joining.builders import FEEDBACK, make_click, make_impression, make_label, make_row, minutes_to_ms
+from tests.worker.joiner_simulation import Input, TopicLogs, expected_labels, simulate_shop
+from worker.kafka.consumer import TopicPartition
+
+ROOT = Path(__file__).parents[2]
+TOPICS = ("scored", "impressions", "clicks", "orders", "labels", "feedback", "judgements")
+TIMEOUT_S = 60.0
+
+
+class JoinerTopics:
+    """The joiner's topics on a broker."""
+
+    def __init__(self, broker: KafkaBroker, prefix: str) -> None:
+        self.bootstrap, self.prefix = broker.bootstrap, prefix
+        broker.create_topics({f"{prefix}{kind}": 4 for kind in TOPICS})
+        self._producer = Producer({"bootstrap.servers": self.bootstrap, "log_level": 0})
+
+    def send(self, log: Mapping[TopicPartition, Sequence[Input | bytes]]) -> None:
+        """Append to partitions in their order."""
+        for partition, things in log.items():
+            for thing in things:
+                value = (
+                    thing
+                    if isinstance(thing, bytes)
+                    else (to_msgpack(thing) if isinstance(thing, ScoredRow) else to_json(thing))
+                )
+                self._producer.produce(f"{self.prefix}{partition.topic}", value, partition=partition.partition)
+        assert self._producer.flush(30) == 0
+
+    def read_topic(self, kind: str) -> list[tuple[bytes | None, bytes]]:
+        """Key and value of everything on a topic now."""
+        consumer = Consumer({"bootstrap.servers": self.bootstrap, "group.id": "unused", "enable.partition.eof": True})
+        consumer.assign([KafkaPartition(f"{self.prefix}{kind}", n, 0) for n in range(4)])
+        values, ended = [], 0
+        while ended < 4:
+            for message in consumer.consume(1_000, 1):
+                ended += message.error() is not None
+                if message.error() is None:
+                    values.append((as_bytes(message.key()), as_bytes(message.value()) or b""))
+        consumer.close()
+        return values
+
+    def read_examples(self) -> list[Example]:
+        return [read_example(value) for _, value in self.read_topic("feedback")]
+
+    def read_judgements(self) -> list[Judgement]:
+        found = [decode("judgements", value) for _, value in self.read_topic("judgements")]
+        return [judgement for judgement in found if isinstance(judgement, Judgement)]
+
+    def read_newest_examples(self) -> dict[str, Example]:
+        return {e.example_id: e for e in sorted(self.read_examples(), key=lambda e: e.revision)}
+
+
+def as_bytes(value: bytes | str | None) -> bytes | None:
+    return value.encode() if isinstance(value, str) else value
+
+
+@pytest.fixture
+def kafka(broker: KafkaBroker, topic_prefix: str) -> JoinerTopics:
+    return JoinerTopics(broker, topic_prefix)
+
+
+class JoinerProcess(ChildProcess):
+    """`python -m worker feedback` on a test's topics."""
+
+    def __init__(self, kafka: JoinerTopics, output: Path) -> None:
+        (self.port,) = find_free_ports(1)
+        environment = {
+            "PYTHONPATH": str(ROOT),
+            "SHOPSTREAM_CONFIG": str(ROOT / "shop.toml"),
+            "SHOPSTREAM_FEATURES": str(ROOT / "features.toml"),
+            "SHOPSTREAM_KAFKA__BOOTSTRAP_SERVERS": kafka.bootstrap,
+            "SHOPSTREAM_KAFKA__GROUP_PREFIX": f"{kafka.prefix}group",
+            "SHOPSTREAM_KAFKA__SESSION_TIMEOUT_MS": "6000",
+            "SHOPSTREAM_WORKER__HTTP_PORT": str(self.port),
+            **{f"SHOPSTREAM_TOPICS__{kind.upper()}": f"{kafka.prefix}{kind}" for kind in TOPICS},
+            **{f"SHOPSTREAM_FEEDBACK__{name.upper()}": str(value) for name, value in FEEDBACK.model_dump().items()},
+        }
+        super().__init__(command=[sys.executable, "-m", "worker", "feedback"], output=output, environment=environment)
+
+    def fetch(self, path: str) -> tuple[int, str]:
+        """Status and body; 0 while nobody answers."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+        except OSError:
+            return 0, ""
+
+    def wait_for(self, condition: Callable[[], Any]) -> None:
+        self.wait_until(lambda: bool(condition()), timeout_s=TIMEOUT_S)
+
+
+@pytest.fixture
+def process(kafka: JoinerTopics, tmp_path: Path) -> Iterator[JoinerProcess]:
+    made = JoinerProcess(kafka, tmp_path / "joiner.log")
+    yield made
+    made.kill()
+
+
+def split_at(logs: TopicLogs, minutes: float) -> tuple[TopicLogs, TopicLogs]:
+    """What has happened by then, and what comes after; no partition is ahead of another."""
+    return (
+        {
+            partition: [thing for thing in things if thing.ts_ms <= minutes_to_ms(minutes)]
+            for partition, things in logs.items()
+        },
+        {
+            partition: [thing for thing in things if thing.ts_ms > minutes_to_ms(minutes)]
+            for partition, things in logs.items()
+        },
+    )
+
+
+def test_a_click_and_a_label_come_out_as_example_and_judgement(kafka: JoinerTopics, process: JoinerProcess) -> None:
+    kafka.send(
+        {
+            TopicPartition("scored", 0): [make_row("recommendation", "r", 0, ("a", "b")), make_row("order", "o", 1)],
+            TopicPartition("impressions", 0): [make_impression(2, "a", "b")],
+            TopicPartition("clicks", 0): [make_click(3, "b")],
+            TopicPartition("labels", 0): [make_label(4, 1)],
+        }
+    )
+
+    process.start()
+    process.wait_for(lambda: len(kafka.read_topic("feedback")) == 2 and kafka.read_topic("judgements"))
+
+    assert {(e.example_id, tuple(e.labels.items())) for e in kafka.read_examples()} == {
+        ("r~b", (("click", 1.0),)),
+        ("o", (("fraud", 1.0),)),
+    }
+    assert {key for key, _ in kafka.read_topic("feedback")} == {b"u"}
+    assert [(j.event_id, j.entities) for j in kafka.read_judgements()] == [("l-fraud-4", ("user:u", "device:d"))]
+
+
+def test_what_cannot_be_read_is_passed_and_counted_and_its_neighbours_are_joined(
+    kafka: JoinerTopics, process: JoinerProcess
+) -> None:
+    junk = [b"", b"\xff\xfe", b"{", b"[" * 10_000, b"x" * 1_000, b"null"]
+    kafka.send({TopicPartition(kind, 0): junk for kind in ("scored", "labels")})
+    kafka.send(
+        {TopicPartition("scored", 0): [make_row("order", "o", 1)], TopicPartition("labels", 0): [make_label(4, 1)]}
+    )
+    kafka.send({TopicPartition(kind, 0): junk for kind in ("scored", "labels")})
+
+    process.start()
+    process.wait_for(lambda: kafka.read_topic("feedback"))
+
+    process.wait_for(
+        lambda: all(
+            f'shopstream_unreadable_records_total{{kind="{kind}"}} {2 * len(junk)}.0' in process.fetch("/metrics")[1]
+            for kind in ("scored", "labels")
+        )
+    )
+    assert process.is_running
+
+
+def test_it_is_ready_when_it_has_partitions_and_ends_in_order_when_asked(
+    kafka: JoinerTopics, process: JoinerProcess
+) -> None:
+    process.start()
+    process.wait_for(lambda: process.fetch("/readyz") == (200, "ok\n"))
+    assert process.fetch("/livez") == (200, "ok\n")
+
+    assert process.stop() == 0
+
+
+@pytest.mark.apache_kafka
+def test_rows_that_end_in_transactions_hold_no_timer_back(
+    apache_kafka: ApacheKafka, topic_prefix: str, tmp_path: Path
+) -> None:
+    kafka = JoinerTopics(apache_kafka, topic_prefix)
+    transactional = {"bootstrap.servers": kafka.bootstrap, "transactional.id": topic_prefix}
+    producer = Producer(transactional)
+    producer.init_transactions(30)
+    for ident, end in (("r", producer.commit_transaction), ("q", producer.abort_transaction)):
+        producer.begin_transaction()
+        value = to_msgpack(make_row("recommendation", ident, 0, ("a",)))
+        producer.produce(f"{topic_prefix}scored", value, partition=0)
+        assert producer.flush(30) == 0
+        end(30)
+    kafka.send(
+        {
+            TopicPartition("impressions", 0): [
+                make_impression(1, "a", recommendation_id="r"),
+                make_impression(1, "a", recommendation_id="q"),
+                make_impression(100, "a", recommendation_id="other"),
+            ]
+        }
+    )
+
+    process = JoinerProcess(kafka, tmp_path / "joiner.log")
+    process.start()
+    try:
+        process.wait_for(lambda: kafka.read_topic("feedback"))
+    finally:
+        process.kill()
+
+    assert [(e.example_id, e.revision) for e in kafka.read_examples()] == [("r~a", 0)]
+
+
+def test_a_killed_joiner_loses_no_example(kafka: JoinerTopics, process: JoinerProcess, seed: int) -> None:
+    before, after = split_at(simulate_shop(seed), minutes=700)
+    kafka.send(before)
+    process.start()
+    process.wait_for(lambda: kafka.read_topic("feedback"))
+    process.kill()
+
+    kafka.send(after)
+    process.start()
+
+    expected = expected_labels(simulate_shop(seed))
+    process.wait_for(lambda: {ident: e.labels for ident, e in kafka.read_newest_examples().items()} == expected)
+    revisions = {(e.example_id, e.revision): e for e in kafka.read_examples()}
+    assert all(e == revisions[e.example_id, e.revision] for e in kafka.read_examples())
+
+
+def has_grown(kafka: JoinerTopics, before: int) -> bool:
+    return len(kafka.read_topic("feedback")) > before
+
+
+@pytest.mark.apache_kafka
+def test_a_joiner_that_is_killed_again_and_again_publishes_nothing_twice(
+    apache_kafka: ApacheKafka, topic_prefix: str, tmp_path: Path, seed: int
+) -> None:
+    kafka, log = JoinerTopics(apache_kafka, topic_prefix), simulate_shop(seed)
+    process = JoinerProcess(kafka, tmp_path / "joiner.log")
+    try:
+        for begin, end in ((0, 400), (400, 800), (800, 1200)):
+            kafka.send(split_at(split_at(log, begin)[1], end)[0])
+            process.start()
+            process.wait_for(partial(has_grown, kafka, len(kafka.read_topic("feedback"))))
+            process.kill()
+        kafka.send(split_at(log, 1200)[1])
+        process.start()
+        process.wait_for(
+            lambda: {ident: e.labels for ident, e in kafka.read_newest_examples().items()} == expected_labels(log)
+        )
+    finally:
+        process.kill()
+
+    examples, judgements = kafka.read_examples(), kafka.read_judgements()
+    assert len(examples) == len({(e.example_id, e.revision) for e in examples})
+    assert len(judgements) == len({(j.judged_event_id, j.event_id) for j in judgements})

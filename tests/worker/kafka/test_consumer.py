@@ -1,0 +1,44 @@
+"""Members of a consumer group on Apache Kafka that leave at any moment."""
+
+import threading
+import time
+from collections.abc import Mapping
+from random import Random
+
+from contract.settings import KafkaSettings
+from tests.conftest import KafkaBroker
+from tests.worker.worker_lifecycle import wait_until
+from worker.kafka.consumer import GroupConsumer, TopicPartition
+
+MEMBERS = 24
+JOINED_AFTER_S = 4.0  # the broker waits three seconds for a group's other members
+
+
+class StaticAssignment:
+    """Reads every partition from its setting."""
+
+    def on_assigned(self, partitions: list[TopicPartition]) -> Mapping[TopicPartition, int]:
+        return dict.fromkeys(partitions, 0)
+
+    def on_revoked(self, partitions: list[TopicPartition]) -> None:
+        pass
+
+
+def test_a_member_can_leave_at_any_moment_of_joining(apache_kafka: KafkaBroker, topic_prefix: str, seed: int) -> None:
+    # given a topic, and members of as many groups
+    topic = f"{topic_prefix}orders"
+    apache_kafka.create_topics({topic: 4})
+    random = Random(seed)
+    began = time.monotonic()
+    leaving: list[threading.Thread] = []
+    for moment in sorted(random.uniform(0, JOINED_AFTER_S) for _ in range(MEMBERS)):
+        kafka = KafkaSettings(bootstrap_servers=apache_kafka.bootstrap, group_prefix=f"{topic_prefix}{len(leaving)}")
+        member = GroupConsumer(kafka=kafka, group=kafka.group_prefix, instance="0")
+        member.subscribe([topic], StaticAssignment())
+        # when each leaves at its own moment, without having read
+        due = threading.Timer(max(0.0, began + moment - time.monotonic()), member.close)
+        due.daemon = True
+        due.start()
+        leaving.append(due)
+    # then
+    wait_until(lambda: not any(thread.is_alive() for thread in leaving))

@@ -1,0 +1,92 @@
+"""Rules and thresholds: which action an order gets, and why."""
+
+import math
+
+import numpy as np
+import pytest
+
+from contract.features.declaration import Block
+from contract.settings import Rule
+from tests.worker.events import FEATURES
+from worker.scoring.policy import DecisionPolicy, Outcome
+
+AMOUNT = Rule(feature="order_amount", above=100, action="review", reason="a large amount")
+DEVICE = Rule(feature="device_first_links_1d", above=5, action="decline", reason="a busy device")
+FRAUD = {"fraud": {"review": 0.3, "decline": 0.8}}
+
+
+def make_judge(*rules: Rule, thresholds: dict[str, dict[str, float]] = FRAUD) -> DecisionPolicy:
+    return DecisionPolicy(rules=rules, thresholds=thresholds, features=FEATURES)
+
+
+def make_blocks(**numbers: float) -> dict[str, Block]:
+    """Two rows of which the second has these numbers and nothing else is known."""
+    made = {group: FEATURES.empty_block(group, 2) for group in ("user", "order", "context")}
+    for group, block in made.items():
+        for column, feature in enumerate(FEATURES.numbers(group)):
+            if feature.name in numbers:
+                block.numbers[1, column] = numbers[feature.name]
+    return made
+
+
+def judge_second_row(judge: DecisionPolicy, numbers: dict[str, Block], **probability: float) -> Outcome:
+    """What is said of the second of two rows; the first one is honest, as far as anybody knows."""
+    scores = {task: np.array([0.0, value]) for task, value in probability.items()}
+    first, outcomes = judge.evaluate(2, numbers, scores)  # finer than a model's, for the edges
+    assert first == ("approve", ())
+    return outcomes
+
+
+@pytest.mark.parametrize(
+    ("probability", "action"),
+    [
+        (0.0, "approve"),
+        (np.nextafter(0.3, 0), "approve"),
+        (0.3, "review"),
+        (np.nextafter(0.8, 0), "review"),
+        (0.8, "decline"),
+    ],
+)
+def test_a_threshold_is_reached_at_its_value(probability: float, action: str) -> None:
+    actual, reasons = judge_second_row(make_judge(), make_blocks(), fraud=probability)
+
+    assert actual == action
+    assert reasons == (() if action == "approve" else (f"fraud probability {probability:.2f}",))
+
+
+@pytest.mark.parametrize(("amount", "action"), [(100.0, "approve"), (100.1, "review"), (math.nan, "approve")])
+def test_a_rule_speaks_above_its_number_and_not_of_what_is_unknown(amount: float, action: str) -> None:
+    actual, reasons = judge_second_row(make_judge(AMOUNT), make_blocks(order_amount=amount))
+
+    assert (actual, reasons) == (action, () if action == "approve" else ("a large amount",))
+
+
+def test_a_rule_looks_at_its_own_row_alone() -> None:
+    scores = {"fraud": np.array([0.9, 0.1], np.float32)}
+    actual = make_judge(AMOUNT, DEVICE).evaluate(2, make_blocks(order_amount=1e6), scores)
+
+    assert actual == [("decline", ("fraud probability 0.90",)), ("review", ("a large amount",))]
+
+
+def test_the_most_severe_action_wins_and_every_reason_is_told() -> None:
+    # given a rule that reviews, a rule that declines, and a score that reviews
+    given = make_blocks(order_amount=101, device_first_links_1d=6)
+    # then
+    assert judge_second_row(make_judge(DEVICE, AMOUNT), given, fraud=0.5) == (
+        "decline",
+        ("a busy device", "a large amount", "fraud probability 0.50"),
+    )
+
+
+def test_a_rule_cannot_soften_what_the_score_says() -> None:
+    assert judge_second_row(make_judge(AMOUNT), make_blocks(order_amount=101), fraud=0.9).action == "decline"
+
+
+@pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf])
+def test_a_score_that_is_not_finite_never_approves(score: float) -> None:
+    assert judge_second_row(make_judge(), make_blocks(), fraud=score) == ("review", ("the fraud score is not finite",))
+
+
+def test_a_score_without_thresholds_approves_only_while_it_is_finite() -> None:
+    assert judge_second_row(make_judge(thresholds={}), make_blocks(), fraud=0.99) == ("approve", ())
+    assert judge_second_row(make_judge(thresholds={}), make_blocks(), fraud=math.nan).action == "review"

@@ -1,0 +1,191 @@
+"""Skew: whether features as they were served are those that the log gives, recomputed by the code of `contract/`.
+
+A row knows what was merged when it was scored. Of its own partition that is all that stands before it, so what rests on
+that alone must come out value for value. What other partitions and other lanes had written by then the log does not
+tell; such features are recomputed by the times at which Kafka was given the records, and counted apart.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from contract.features.declaration import Block, Feature, FeatureSet
+from contract.features.encoder import Encoder
+from contract.hashing import hash_text
+from contract.messages import ScoredRow
+from contract.profiles.entity_updates import Arrival, to_updates
+from contract.profiles.store import InMemoryProfileStore, fold
+
+BATCH: Final = 500
+Dependence = Literal["exact", "timing"]
+RecordPosition = tuple[str, int, int]  # kind of topic, partition, offset
+# Of the rows that are compared. A list is made for its user as they are after a batch, and batches are told nowhere.
+GROUPS: Final = {
+    "order": ("user", "order", "context"),
+    "click": ("user", "context"),
+    "search": ("query", "user"),
+}
+EVENT_FAMILY: Final = {
+    "order": "orders",
+    "click": "clicks",
+    "search": "searches",
+}  # whose partition a row's event stands in
+
+
+@dataclass(slots=True)
+class ValueCounts:
+    """Values of one kind that were compared, and those of each feature that differ."""
+
+    values: int = 0
+    differing: Counter[str] = field(default_factory=Counter)
+
+    def to_json(self) -> dict[str, Any]:
+        differing = sum(self.differing.values())
+        return {
+            "values": self.values,
+            "equal": self.values - differing,
+            "differing": differing,
+            "by_feature": dict(self.differing.most_common()),
+        }
+
+
+@dataclass(slots=True)
+class SkewReport:
+    """What came of comparing: rows, values by what they rest on, and what could not be compared for which reason."""
+
+    rows: int = 0
+    exact: ValueCounts = field(default_factory=ValueCounts)
+    timing: ValueCounts = field(default_factory=ValueCounts)
+    left_out: Counter[str] = field(default_factory=Counter)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "rows": self.rows,
+            "exact": self.exact.to_json(),
+            "timing": self.timing.to_json(),
+            "left_out": dict(self.left_out),
+        }
+
+
+def is_sampled(user_id: str, share: float) -> bool:
+    """Whether a user is among this share of all."""
+    return hash_text(f"compared={user_id}") < share * 2**64
+
+
+class SkewComparison:
+    """Folds events and compares each row with what was known before its event.
+
+    `partitions` of each kind of topic; `is_whole`: the events of all users are given, so that what devices, cards and
+    sellers remember can be recomputed, too.
+    """
+
+    def __init__(self, *, features: FeatureSet, partitions: Mapping[str, int], is_whole: bool) -> None:
+        self.report = SkewReport()
+        self._encoder, self._profiles = Encoder(features), InMemoryProfileStore()
+        self._dependence = {
+            kind: {
+                f.name: dependence
+                for f in features.features
+                if (dependence := classify_feature(f, kind, features, partitions, is_whole))
+            }
+            for kind in GROUPS
+        }
+
+    def run(self, rows: Iterable[ScoredRow], arrivals: Sequence[Arrival], topics: Mapping[str, str]) -> SkewReport:
+        """Compare rows of the given events, which come in the order of time; `topics`: the kind of each topic."""
+        waiting = self._index_comparable(rows, topics)
+        for begin in range(0, len(arrivals), BATCH):
+            self._fold(arrivals[begin : begin + BATCH], waiting)
+        self.report.left_out["event not found"] += len(waiting)
+        self.report.left_out += Counter()  # reasons without a row are none
+        return self.report
+
+    def _index_comparable(
+        self, rows: Iterable[ScoredRow], topics: Mapping[str, str]
+    ) -> dict[RecordPosition, ScoredRow]:
+        comparable = dict[RecordPosition, ScoredRow]()
+        for row in rows:
+            if row.kind not in GROUPS:
+                self.report.left_out["lists"] += 1
+            elif row.features != self._encoder.features.digest:
+                self.report.left_out["of other features"] += 1
+            else:
+                comparable[topics.get(row.topic, row.topic), row.partition, row.offset] = row
+        return comparable
+
+    def _fold(self, batch: Sequence[Arrival], waiting: dict[RecordPosition, ScoredRow]) -> None:
+        """Fold a batch, and compare what was known before each event that has a row."""
+        updates = to_updates(batch)
+        folded = fold(self._profiles.read(updates.entities), updates)
+        positions = [(arrival.source.partition("/")[0], arrival.partition, arrival.offset) for arrival in batch]
+        for kind, groups in GROUPS.items():
+            matching = [
+                n for n, position in enumerate(positions) if position in waiting and waiting[position].kind == kind
+            ]
+            if matching:
+                blocks = self._encoder.encode_before(folded, matching, groups)
+                for n, number in enumerate(matching):
+                    self._compare(waiting.pop(positions[number]), {group: blocks[group].take([n]) for group in groups})
+        self._profiles.merge(folded.slice_writes(), {}, {})
+
+    def _compare(self, row: ScoredRow, blocks: Mapping[str, Block]) -> None:
+        """Count what of one row is equal, feature by feature."""
+        try:
+            served = {group: row.groups[group].unpack() for group in blocks.keys() & row.groups.keys()}
+        except ValueError:
+            self.report.left_out["unreadable"] += 1
+            return
+        self.report.rows += 1
+        for group, block in served.items():
+            for name, differs in find_differences(block, blocks[group], group, self._encoder.features).items():
+                if dependence := self._dependence[row.kind].get(name):
+                    counts = self.report.exact if dependence == "exact" else self.report.timing
+                    counts.values += 1
+                    counts.differing[name] += differs
+        for counts in (self.report.exact, self.report.timing):
+            counts.differing += Counter()
+
+
+def find_differences(served: Block, recomputed: Block, group: str, features: FeatureSet) -> dict[str, bool]:
+    """Whether each feature of one row (1, ...) differs in any bit; nothing known is equal to nothing known."""
+    if (served.numbers.shape, served.ids.shape) != (recomputed.numbers.shape, recomputed.ids.shape):
+        return {feature.name: True for feature in features.features if feature.group == group}
+    numbers = ~equal_or_nan(served.numbers[0], recomputed.numbers[0])
+    ids = served.ids[0] != recomputed.ids[0]
+    differs = {feature.name: bool(numbers[index]) for index, feature in enumerate(features.numbers(group))}
+    differs |= {s.feature.name: bool(numbers[s.start : s.start + s.width].any()) for s in features.vectors(group)}
+    return differs | {s.feature.name: bool(ids[s.start : s.start + s.width].any()) for s in features.spans(group)}
+
+
+def equal_or_nan(left: npt.NDArray[np.float32], right: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+    equal: npt.NDArray[np.bool_] = (left == right) | (np.isnan(left) & np.isnan(right))
+    return equal
+
+
+def classify_feature(
+    feature: Feature, kind: str, features: FeatureSet, partitions: Mapping[str, int], is_whole: bool
+) -> Dependence | None:
+    """What a feature of a row of this kind rests on: its own partition alone, or also on when others were merged.
+
+    None: it cannot be recomputed from what is given.
+    """
+    if feature.source.startswith("ratio "):
+        by_name = {other.name: other for other in features.features}
+        operands = [
+            classify_feature(by_name[name], kind, features, partitions, is_whole)
+            for name in feature.source.removeprefix("ratio ").split(" / ")
+        ]
+        return None if None in operands else "timing" if "timing" in operands else "exact"
+    head, _, rest = feature.source.partition(".")
+    if head != "profile":
+        return "exact" if head in ("event", "query") else None
+    entity, _, aggregate = rest.partition(".")
+    if entity != "user" and not is_whole:
+        return None
+    is_own = aggregate.partition(".")[0] == EVENT_FAMILY[kind]
+    is_alone = entity == "user" or partitions.get(EVENT_FAMILY[kind]) == 1  # a user's events stand in one partition
+    return "exact" if is_own and is_alone else "timing"

@@ -1,0 +1,44 @@
+"""Who took what and when, as examples tell it, to be counted at the export; see `export.interactions`."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from export.interactions import SCHEMA
+from training.data.examples import Examples
+from training.data.parquet import write_atomically
+
+INTERACTIONS_MAX: Final = 500_000  # the latest interactions that a checkpoint carries
+
+
+def extract_interactions(examples: Examples) -> Any:
+    """The table of what was clicked or bought: the positive labels of the tasks that recommendations are ranked by."""
+    is_positive = np.zeros(len(examples), np.bool_)
+    for task in examples.tasks:
+        if task.graph == "recommend" and task.kind == "binary":
+            is_positive |= examples.labels[task.name] == 1
+    is_positive &= examples.item_id != ""
+    columns = [examples.user_id[is_positive], examples.item_id[is_positive], examples.ts_ms[is_positive]]
+    return pa.table([pa.array(column, kind.type) for column, kind in zip(columns, SCHEMA, strict=True)], schema=SCHEMA)
+
+
+def write_interactions(path: Path, interactions: Sequence[tuple[str, str, int]]) -> None:
+    """Write (user_id, item_id, ts_ms) as Parquet, all or nothing."""
+    columns = list(zip(*interactions, strict=True)) or [(), (), ()]
+    arrays = [pa.array(column, kind.type) for column, kind in zip(columns, SCHEMA, strict=True)]
+    write_atomically(path, merge_interactions(pa.table(arrays, schema=SCHEMA)))
+
+
+def merge_interactions(*tables: Any) -> bytes:
+    """All of them as Parquet, once each, the latest `KEPT_MAX`."""
+    merged = pa.concat_tables(tables).group_by(SCHEMA.names).aggregate([])
+    order = pc.sort_indices(merged, sort_keys=[(name, "ascending") for name in ("ts_ms", "user_id", "item_id")])
+    sink = io.BytesIO()
+    pq.write_table(merged.take(order[-INTERACTIONS_MAX:]).select(SCHEMA.names), sink, compression="zstd")
+    return sink.getvalue()

@@ -1,0 +1,178 @@
+"""Examples that need not fit in memory: Parquet files, read in portions as often as there are epochs.
+
+What is held out is chosen as for examples in memory, from times and labels alone (some forty bytes a row). Statistics
+are measured on rows spread evenly over the training part, and epochs are judged by such rows of the held-out part; both
+are bounded. An epoch reads row groups in a new order, a few at a time, so a portion mixes what was written far apart.
+Files hold each example once: revisions are told apart within a portion alone.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from contract.features.declaration import FeatureSet
+from contract.tasks import Task
+from training.data.examples import Examples, Integers
+from training.data.labels import Classes
+from training.data.parquet import check_same_features, merge_tables, open_parquet, parse_examples, parse_table
+from training.data.split import find_first_label, select_latest
+
+CHUNK_ROWS: Final = 65_536  # rows that are in memory at a time, beside the samples
+OPEN_GROUPS: Final = 4  # row groups that a portion is taken from
+STATISTICS_ROWS: Final = 500_000  # rows that statistics are measured on
+HELD_OUT_ROWS: Final = 200_000  # held-out rows that calibrate and judge
+
+Mask = npt.NDArray[np.bool_]
+
+
+class RowGroup(NamedTuple):
+    """A row group of a file; its rows are number `begin` and so on of all."""
+
+    path: Path
+    number: int
+    begin: int
+    rows: int
+
+
+class ExampleStream:
+    """The examples of some files; `classes`: those of some tasks, of others whatever the labels name."""
+
+    def __init__(
+        self, *, paths: Sequence[Path], features: FeatureSet, tasks: Sequence[Task], classes: Classes | None = None
+    ) -> None:
+        self.features, self.tasks = features, tuple(tasks)
+        self._name = " + ".join(path.name for path in paths)
+        schemas = [open_parquet(path).schema_arrow.empty_table() for path in paths]
+        check_same_features([path.name for path in paths], schemas, features)
+        self._groups = list(list_row_groups(paths))
+        self._metadata = RowMetadata.read(self._groups, self.tasks)
+        class_names = {
+            task.name: self._metadata.distinct_labels[task.name] for task in tasks if task.kind == "multiclass"
+        }
+        self.classes = {
+            name: (classes or {}).get(name) or tuple(sorted(labels)) for name, labels in class_names.items()
+        }
+
+    def __len__(self) -> int:
+        return len(self._metadata.ts_ms)
+
+    @property
+    def distinct_labels(self) -> Mapping[str, set[Any]]:
+        """Some distinct labels of each task: none, one, or more, if it has as many."""
+        return self._metadata.distinct_labels
+
+    def iterate_bytes(self) -> Iterator[bytes]:
+        """All bytes, for who wants to know it again."""
+        for path in dict.fromkeys(group.path for group in self._groups):
+            with path.open("rb") as file:
+                while part := file.read(1 << 20):
+                    yield part
+
+    def select_held_out(self, share: float) -> Mask:
+        """Which rows (N,) are the latest of their family."""
+        return select_latest(self._metadata.ts_ms, self._metadata.family, share)
+
+    def sample(self, rows: Mask, limit: int) -> Examples:
+        """At most so many of these rows (N,), spread evenly."""
+        selected = np.flatnonzero(rows)
+        chosen = np.zeros(len(self), np.bool_)
+        chosen[selected[np.linspace(0, len(selected) - 1, min(limit, len(selected))).astype(np.int64)]] = True
+        parts = [self._read_group(group, chosen) for group in self._groups]
+        table = merge_tables([self._name], [part for part in parts if len(part)])
+        return parse_examples(self._name, table, self.features, self.tasks, self.classes)
+
+    def iterate_chunks(self, rows: Mask, rng: np.random.Generator | None = None) -> Iterator[Examples]:
+        """All of these rows (N,) in portions; row groups come in the order of files, or are mixed."""
+        groups = self._groups if rng is None else [self._groups[index] for index in rng.permutation(len(self._groups))]
+        waiting, readers = iter(groups), list[Iterator[Any]]()
+        while True:
+            while len(readers) < OPEN_GROUPS and (group := next(waiting, None)) is not None:
+                readers.append(self._iterate_batches(group, rows))
+            if not readers:
+                return
+            parts = [(reader, next(reader, None)) for reader in readers]
+            readers = [reader for reader, part in parts if part is not None]
+            if tables := [part for _, part in parts if part is not None and len(part)]:
+                table = merge_tables([self._name], tables)
+                examples = parse_table(self._name, table, self.features, self.tasks, self.classes)
+                if len(examples):  # else no row of these had a label
+                    yield examples
+
+    def _read_group(self, group: RowGroup, rows: Mask) -> Any:
+        """A row group's rows of these; what no row is of is not read."""
+        return (
+            pa.concat_tables(self._iterate_batches(group, rows))
+            if rows[group.begin :][: group.rows].any()
+            else pa.table({})
+        )
+
+    def _iterate_batches(self, group: RowGroup, rows: Mask) -> Iterator[Any]:
+        """A row group's rows of these, a part of a portion at a time."""
+        start = group.begin
+        file = open_parquet(group.path)
+        for batch in file.iter_batches(batch_size=CHUNK_ROWS // OPEN_GROUPS, row_groups=[group.number]):
+            mask = rows[start : start + len(batch)]
+            start += len(batch)
+            yield (
+                pa.Table.from_batches([batch])
+                .filter(pa.array(mask))
+                .replace_schema_metadata(file.schema_arrow.metadata)
+            )
+
+
+class RowMetadata(NamedTuple):
+    """What is known of every row without reading features: times and families (N,), and some labels of each task."""
+
+    ts_ms: Integers
+    family: Integers
+    distinct_labels: Mapping[str, set[Any]]
+
+    @classmethod
+    def read(cls, groups: Sequence[RowGroup], tasks: Sequence[Task]) -> "RowMetadata":
+        ts_ms, family = list[Integers](), list[Integers]()
+        distinct_labels: dict[str, set[Any]] = {task.name: set() for task in tasks}
+        for group in groups:
+            table = read_columns(group, ["ts_ms", *(f"label.{task.name}" for task in tasks)])
+            ts_ms.append(read_times(table))
+            labelled = [np.zeros(len(table), np.bool_) for _ in tasks]
+            for number, task in enumerate(tasks):
+                if f"label.{task.name}" in table.column_names:
+                    label = table.column(f"label.{task.name}")
+                    labelled[number] = label.is_valid().to_numpy()
+                    distinct_labels[task.name] |= find_distinct_labels(label, task)
+            family.append(find_first_label(labelled, len(table)))
+        return cls(np.concatenate(ts_ms), np.concatenate(family), distinct_labels)
+
+
+def find_distinct_labels(label: Any, task: Task) -> set[Any]:
+    """The distinct labels of a column; of numbers the least and the greatest."""
+    if task.kind == "multiclass":
+        return set(label.drop_null().unique().to_pylist())
+    return set(pc.min_max(label).as_py().values()) - {None}
+
+
+def read_times(table: Any) -> Integers:
+    if "ts_ms" not in table.column_names:
+        return np.zeros(len(table), np.int64)
+    return np.asarray(table.column("ts_ms").to_numpy(), np.int64)
+
+
+def list_row_groups(paths: Sequence[Path]) -> Iterator[RowGroup]:
+    """The row groups of the files in order; raises `BadData` for what is no Parquet."""
+    begin = 0
+    for path in paths:
+        metadata = open_parquet(path).metadata
+        for number in range(metadata.num_row_groups):
+            rows = metadata.row_group(number).num_rows
+            yield RowGroup(path, number, begin, rows)
+            begin += rows
+
+
+def read_columns(group: RowGroup, names: Sequence[str]) -> Any:
+    file = open_parquet(group.path)
+    return file.read_row_group(group.number, columns=[name for name in names if name in file.schema_arrow.names])

@@ -1,0 +1,160 @@
+"""Live figures: how good a model is by what it said when it served, and by labels that will not change any more."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from contract.messages import Example
+from contract.settings import FeedbackSettings
+from contract.tasks import Task
+from training.data.labels import find_label_error
+from training.metrics import weighted
+from training.metrics.metrics import factorize
+from training.monitor.config import MonitorConfig
+from training.monitor.example_store import ExampleStore, find_graph, maturity_delays_ms
+from training.trainer.evaluation import Evaluation
+
+VERSIONS_MAX: Final = 8  # that figures are taken of: a learner may publish hundreds in a window
+LIST_GRAPHS: Final = ("recommend", "search")  # graphs whose rows stand in lists
+Thresholds = Mapping[str, Mapping[str, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class MaturedRows:
+    """N rows with a task's final label: labels, what was said, weights (N,); `rows` in the same order."""
+
+    rows: Sequence[Example]
+    y: npt.NDArray[np.float64]
+    p: npt.NDArray[np.float64]
+    w: npt.NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def filter(self, mask: npt.NDArray[np.bool_]) -> "MaturedRows":
+        indices = np.flatnonzero(mask)
+        return MaturedRows([self.rows[n] for n in indices.tolist()], self.y[indices], self.p[indices], self.w[indices])
+
+
+class LiveMetrics:
+    """Takes examples as they come, the newest revision of each counting, and tells what has matured.
+
+    Time is that of the feedback itself: the latest moment at which a label became known.
+    """
+
+    def __init__(self, *, tasks: Sequence[Task], feedback: FeedbackSettings, config: MonitorConfig) -> None:
+        self.now_ms = 0
+        self._tasks, self._config = tuple(tasks), config
+        self._maturity_delays_ms = maturity_delays_ms(tasks, feedback)
+        self._rows_by_version: dict[str, list[Example]] = {}  # by version, of what is kept; made anew when it changes
+        self._stores = {
+            task.graph: ExampleStore(rows_max=config.rows) for task in tasks if task.name in self._maturity_delays_ms
+        }
+
+    def observe(self, example: Example) -> None:
+        graph = find_graph(example, self._tasks)
+        if graph in self._stores and (example.served or example.shadow):
+            self._stores[graph].add(example)
+            self._rows_by_version.clear()
+        self.now_ms = max([self.now_ms, *example.known_ms.values()])
+
+    def evict_old(self) -> None:
+        """Let go of what no figure wants any more."""
+        for graph, store in self._stores.items():
+            longest = max(self._maturity_delays_ms[task.name] for task in self._tasks if task.graph == graph)
+            store.evict_before(self.now_ms - longest - self._window_ms)
+        self._rows_by_version.clear()
+
+    def user_shares(self) -> dict[str, float]:
+        """The share of people whose rows are kept, by graph."""
+        return {graph: store.share for graph, store in self._stores.items()}
+
+    def versions(self) -> list[str]:
+        """The latest models that said something of what is kept, the newest first."""
+        return sorted(self._group_by_version(), reverse=True)[:VERSIONS_MAX]
+
+    def select_matured(self, task: Task, version: str) -> MaturedRows:
+        """The rows of which this version said something and whose label will not change; none of unwatched tasks."""
+        delay_ms = self._maturity_delays_ms.get(task.name)
+        if delay_ms is None:
+            return select_matured([], task, version)
+        until_ms = self.now_ms - delay_ms
+        rows = (
+            row
+            for row in self._group_by_version().get(version, [])
+            if until_ms - self._window_ms < row.ts_ms <= until_ms
+        )
+        return select_matured(rows, task, version)
+
+    def _group_by_version(self) -> Mapping[str, list[Example]]:
+        """What is kept, by who spoke of it."""
+        if not self._rows_by_version:
+            for row in (row for store in self._stores.values() for row in store):
+                for version in {row.model_version, row.shadow_version} - {""}:
+                    self._rows_by_version.setdefault(version, []).append(row)
+        return self._rows_by_version
+
+    @property
+    def _window_ms(self) -> int:
+        return int(self._config.window_s * 1_000)
+
+    def evaluate(self, version: str, thresholds: Thresholds) -> Evaluation:
+        """The figures of every task of which this version's rows have matured; those without meaning are left out."""
+        evaluation: Evaluation = {}
+        for task in self._tasks:
+            matured = self.select_matured(task, version)
+            if len(matured):
+                metrics = compute_metrics(task, matured, thresholds.get(task.name, {}), self._config.first)
+                evaluation[task.name] = {name: value for name, value in metrics.items() if np.isfinite(value)}
+        return evaluation
+
+
+def select_matured(rows: Iterable[Example], task: Task, version: str) -> MaturedRows:
+    """Those of the rows that this version spoke of and that have a label of the task's kind."""
+    labelled = [
+        (row, float(label), scores[task.name], 1 / row.negative_rate)
+        for row in rows
+        if (scores := find_scores(row, version)) is not None
+        and task.name in scores
+        and (label := row.labels.get(task.name)) is not None
+        and not find_label_error(task, label)
+        and 0 < row.negative_rate <= 1
+    ]
+    y, p, w = (np.array([entry[column] for entry in labelled], np.float64) for column in (1, 2, 3))
+    return MaturedRows([row for row, *_ in labelled], y, p, w)
+
+
+def find_scores(row: Example, version: str) -> Mapping[str, float] | None:
+    """What a version said of a row, whether it served or stood beside."""
+    if row.model_version == version:
+        return row.served
+    return row.shadow if row.shadow_version == version else None
+
+
+def compute_metrics(task: Task, matured: MaturedRows, thresholds: Mapping[str, float], first: int) -> dict[str, float]:
+    """The figures of one task. What is not finite counts in `not_finite` and in no other figure."""
+    finite = np.isfinite(matured.p)
+    metrics = {"rows": float(len(matured)), "not_finite": float((~finite).sum())}
+    usable = matured.filter(finite)
+    if not len(usable):
+        return metrics
+    y, p, w = usable.y, usable.p, usable.w
+    if task.kind == "regression":
+        return metrics | {"rmse": float(np.sqrt(np.average(np.square(y - p), weights=w)))}
+    metrics |= {
+        "positives": weighted.sum_weights(w * y),
+        "auc": weighted.auc(y, p, w),
+        "log_loss": weighted.log_loss(y, p, w),
+        "ece": weighted.calibration_error(y, p, w),
+        "predicted_to_observed": weighted.predicted_to_observed(y, p, w),
+    }
+    for action, threshold in thresholds.items():
+        recall, false_positives = weighted.rates_at_threshold(y, p, w, threshold)
+        metrics |= {f"recall_{action}": recall, f"fpr_{action}": false_positives}
+    if task.graph in LIST_GRAPHS:
+        lists = factorize(np.array([row.event_id for row in usable.rows], object))
+        metrics[f"recall_first_{first}"] = weighted.recall_at_k(y, p, w, lists, first)
+    return metrics

@@ -1,0 +1,80 @@
+"""A block of rows to compare: at most one row of each person, of people drawn by a hash, in bounded memory.
+
+A person's rows are alike, and tests of drift take rows for independent: a few busy people would raise alarms.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from contract.hashing import hash_text
+from contract.joining.examples import row_at
+from contract.messages import PackedBlock, ScoredRow
+
+OVERSAMPLING: Final = 2  # so many times more people than wanted are kept before some have to go
+
+
+@dataclass(frozen=True, slots=True)
+class SampledRow:
+    """One row of each group, and what was said of it by which version."""
+
+    order: int
+    groups: Mapping[str, PackedBlock]
+    scores: Mapping[str, float]
+    version: str
+
+
+class UserSample:
+    """Draws `size` people of all that come, and one row of each; `number`: draws of another one are other people."""
+
+    def __init__(self, *, size: int, seed: int) -> None:
+        self.rows = 0
+        self.first_ms = self.last_ms = 0
+        self.seed, self._size = seed, size
+        self._rows_by_user: dict[str, tuple[int, SampledRow]] = {}
+        self._threshold = 2**64
+
+    def __len__(self) -> int:
+        return min(len(self._rows_by_user), self._size)
+
+    def __iter__(self) -> Iterator[SampledRow]:
+        return iter([row for _, row in sorted(self._rows_by_user.values(), key=lambda entry: entry[0])[: self._size]])
+
+    @property
+    def span_ms(self) -> int:
+        return self.last_ms - self.first_ms
+
+    def add(self, row: ScoredRow) -> None:
+        """Count a row, and keep it if its person and then the row itself are drawn."""
+        self.first_ms = min(self.first_ms, row.ts_ms) if self.rows else row.ts_ms
+        self.last_ms = max(self.last_ms, row.ts_ms)
+        self.rows += 1
+        user_hash = hash_text(f"{self.seed}={row.user_id}")
+        if user_hash >= self._threshold:
+            return
+        order, previous = hash_text(f"{self.seed}~{row.event_id}"), self._rows_by_user.get(row.user_id)
+        if previous is None or order < previous[1].order:
+            self._rows_by_user[row.user_id] = (user_hash, sample_row(row, order))
+            if len(self._rows_by_user) >= OVERSAMPLING * self._size:
+                self._tighten_threshold()
+
+    def _tighten_threshold(self) -> None:
+        """Let those go who would not be drawn."""
+        user_hashes = np.array([user_hash for user_hash, _ in self._rows_by_user.values()], np.uint64)
+        self._threshold = int(np.partition(user_hashes, self._size)[self._size])
+        self._rows_by_user = {user: entry for user, entry in self._rows_by_user.items() if entry[0] < self._threshold}
+
+
+def sample_row(row: ScoredRow, order: int) -> SampledRow:
+    """The row, of its items one that is drawn by the row's own hash; without blocks that do not have one row each."""
+    item_number = order % len(row.items) if row.items else 0
+    complete = {
+        group: block for group, block in row.groups.items() if block.rows == (len(row.items) or 1) or block.rows == 1
+    }
+    groups = {group: row_at(block, item_number if block.rows > 1 else 0) for group, block in complete.items()}
+    scores = {
+        task: values[item_number if item_number < len(values) else 0] for task, values in row.scores.items() if values
+    }
+    return SampledRow(order, groups, scores, row.model_version)

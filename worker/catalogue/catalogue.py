@@ -1,0 +1,177 @@
+"""The catalogue in memory: what every item is, as columns by the item's number.
+
+Rows are reserved for `items_max` items at once and touched only when an item comes: the operating system gives memory
+to what is written, so nothing is copied when the catalogue grows. What models make of each item is in
+`worker.catalogue.item_embeddings`.
+"""
+
+import logging
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from contract.events import Product
+from contract.features.declaration import Block
+from contract.features.encoder import Encoder, UnknownItem
+from contract.hashing import item_hash
+from worker.catalogue.item_embeddings import ItemEmbeddings
+from worker.catalogue.item_index import ItemIndex, ItemNumbers
+from worker.model.onnx_model import Model
+from worker.ops import metrics
+
+log = logging.getLogger(__name__)
+ITEMS_MAX: Final = 2_000_000
+
+
+class Catalogue:
+    """Items by number, in the order in which they were first heard of; the first record of an item tells `since_ms`."""
+
+    def __init__(self, encoder: Encoder, items_max: int = ITEMS_MAX) -> None:
+        self._encoder, self.items_max = encoder, items_max
+        self._index, self._item_ids = ItemIndex(), list[str]()
+        self._pending: dict[int, Product] = {}  # what came since the last look, not yet encoded
+        self._rejected = 0
+        self.categories, self.sellers = Vocabulary(), Vocabulary()
+        self.category = np.zeros(items_max, np.int32)
+        self.seller = np.zeros(items_max, np.int32)
+        self.price = np.zeros(items_max, np.float32)
+        self.in_stock = np.zeros(items_max, np.bool_)  # whether it can be had now
+        self.first_seen_ms = np.zeros(items_max, np.int64)
+        self._block = allocate_block(encoder, items_max)
+        self._embeddings = ItemEmbeddings(items_max)
+
+    def __len__(self) -> int:
+        return len(self._item_ids)
+
+    def put(self, product: Product) -> None:
+        """Take in what the products topic says of an item; its newest record counts."""
+        n = self._assign_number(product)
+        if n is None:
+            return
+        self.category[n] = self.categories.encode(product.category)
+        self.seller[n] = self.sellers.encode(product.seller_id)
+        self.price[n], self.in_stock[n] = product.price, product.available and product.stock != 0
+        self._pending[n] = product
+
+    def delist(self, item_id: str) -> None:
+        """An item whose record was deleted from the topic is no longer for sale; lists that name it stay readable."""
+        if (n := self._index.get(item_hash(item_id))) >= 0:
+            self.in_stock[n] = False
+
+    def encode_pending(self) -> None:
+        """Encode what has come; afterwards nothing of it is kept but its row."""
+        if not self._pending:
+            return
+        rows = np.fromiter(self._pending, np.int64, len(self._pending))
+        encoded = self._encoder.encode_items(list(self._pending.values()))
+        self._pending.clear()
+        self._block.numbers[rows], self._block.ids[rows] = encoded.numbers, encoded.ids
+        self._embeddings.update(rows, encoded, self._block, len(self))
+
+    def prepare(self, *models: Model | None) -> bool:
+        """Make a slice of coming models' parts, or tell that all are made, so that they can serve without a pause."""
+        self.encode_pending()
+        return self._embeddings.prepare(models, self._block, len(self))
+
+    def activate(self, *models: Model | None) -> None:
+        """From now on the items' parts are those of these models, the serving one first; what lacks is made now."""
+        self.encode_pending()
+        self._embeddings.activate(models, self._block, len(self))
+
+    def is_available(self, item_id: str) -> bool:
+        n = self._index.get(item_hash(item_id))
+        return n >= 0 and bool(self.in_stock[n])
+
+    def find(self, items: Sequence[str]) -> ItemNumbers:
+        """The number of each item, -1 for one that no product record describes."""
+        return self.find_hashes(np.array([item_hash(item) for item in items], np.uint64))
+
+    def find_hashes(self, hashes: npt.NDArray[np.uint64]) -> ItemNumbers:
+        """The numbers of items that profiles link, in the same shape; -1 for what is unknown or absent."""
+        return self._index.find(hashes)
+
+    def item_ids(self, numbers: ItemNumbers) -> list[str]:
+        return [self._item_ids[n] for n in numbers.tolist()]
+
+    def item_block(self, items: Sequence[str], numbers: ItemNumbers | None = None) -> Block:
+        """The item block of these items (`numbers`: as `find` tells); of unknown ones all but the id is absent."""
+        self.encode_pending()
+        if numbers is None:
+            numbers = self.find(items)
+        block = self._block.take(numbers)
+        if len(unknown := np.flatnonzero(numbers < 0)):
+            id_only = self._encoder.encode_items([UnknownItem(items[n]) for n in unknown.tolist()])
+            block.numbers[unknown], block.ids[unknown] = id_only.numbers, id_only.ids
+        return block
+
+    def known_item_block(self, numbers: ItemNumbers) -> Block:
+        """The item block of known items."""
+        self.encode_pending()
+        return self._block.take(numbers)
+
+    def item_embeddings(
+        self, items: Sequence[str], numbers: ItemNumbers | None = None, model: Model | None = None
+    ) -> npt.NDArray[np.float32]:
+        """The items' part of the network (N, H), `numbers` as `find` tells, of one of the models; needs a model."""
+        self.encode_pending()
+        if numbers is None:
+            numbers = self.find(items)
+        if len(numbers) and numbers.min() >= 0:
+            return self._embeddings.gather(model, numbers)
+        return self._embeddings.resolve_model(model).item_part(self.item_block(items, numbers))
+
+    def known_item_embeddings(self, numbers: ItemNumbers, model: Model | None = None) -> npt.NDArray[np.float32]:
+        """The part (N, H) of known items; needs a model."""
+        self.encode_pending()
+        return self._embeddings.gather(model, numbers)
+
+    def _assign_number(self, product: Product) -> int | None:
+        """The item's number; None where the catalogue is full."""
+        key, known = item_hash(product.item_id), len(self)
+        if known == self.items_max:
+            if (n := self._index.get(key)) < 0:
+                self._reject(product.item_id)
+                return None
+            return n
+        n = self._index.add(key)
+        if n == known:
+            self._item_ids.append(product.item_id)
+            self.first_seen_ms[n] = product.ts_ms
+        return n
+
+    def _reject(self, item_id: str) -> None:
+        if not self._rejected:
+            log.error(
+                "`worker.items_max` should be at least the number of items. Found %d, and an item beyond them (%s): "
+                "it and all further new ones are not recommended.",
+                self.items_max,
+                item_id,
+            )
+        self._rejected += 1
+        metrics.BAD_PRODUCTS.labels("beyond_items_max").inc()
+
+
+class Vocabulary:
+    """Words by code, in the order in which they came; 0 is for none."""
+
+    def __init__(self) -> None:
+        self.words = [""]
+        self._codes = {"": 0}
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def encode(self, word: str | None) -> int:
+        word = word or ""
+        if (code := self._codes.get(word)) is None:
+            code = self._codes[word] = len(self.words)
+            self.words.append(word)
+        return code
+
+
+def allocate_block(encoder: Encoder, rows: int) -> Block:
+    """Room for the item blocks of so many items, all zeros, which costs nothing until it is written."""
+    numbers, ids = encoder.features.widths("item")
+    return Block(np.zeros((rows, numbers), np.float32), np.zeros((rows, ids), np.int64))

@@ -1,0 +1,69 @@
+"""Products: keeps the catalogue of this process as the products topic has it."""
+
+import logging
+import time
+from typing import Final
+
+from contract.errors import BadEvent
+from contract.events import Product, clamp, decode
+from worker.catalogue.catalogue import Catalogue
+from worker.kafka.consumer import Record
+from worker.kafka.log_reader import TopicTailer
+from worker.ops import metrics
+
+log = logging.getLogger(__name__)
+RECORDS_MAX = 5_000
+PROGRESS_LOG_S: Final = 5.0  # between two sentences about how far the first reading is
+
+
+class ProductConsumer:
+    """Reads the topic whole at start, then follows it. `ready` once everything that was there at first is read."""
+
+    def __init__(self, *, tailer: TopicTailer, catalogue: Catalogue) -> None:
+        self._tailer, self._catalogue = tailer, catalogue
+        self._next_log_s = time.monotonic() + PROGRESS_LOG_S
+        self.is_ready = False
+
+    @property
+    def progress(self) -> str:
+        """How far the first reading is, as a sentence."""
+        if self.is_ready:
+            return f"The catalogue is read: {len(self._catalogue)} items."
+        return f"The catalogue is being read: {len(self._catalogue)} items, {self._tailer.partitions_behind} partitions to go on."
+
+    def open(self) -> None:
+        """Ask Kafka where the topic ends now; raises `Unavailable`."""
+        self._tailer.open()
+
+    def poll(self) -> int:
+        """Take in what has come; returns how many records that were."""
+        records = self._tailer.poll(RECORDS_MAX, 0 if self.is_ready else 200)
+        for record in records:
+            if record.value is None and record.key:
+                self._catalogue.delist(record.key.decode(errors="replace"))
+            elif (product := parse_product(record)) is not None:
+                self._catalogue.put(product)
+        self._catalogue.encode_pending()
+        metrics.CATALOGUE_ITEMS.set(len(self._catalogue))
+        if not self.is_ready:
+            self._log_progress()
+        return len(records)
+
+    def _log_progress(self) -> None:
+        self.is_ready = not self._tailer.partitions_behind
+        if self.is_ready or time.monotonic() >= self._next_log_s:
+            self._next_log_s = time.monotonic() + PROGRESS_LOG_S
+            log.info(self.progress)
+
+    def close(self) -> None:
+        self._tailer.close()
+
+
+def parse_product(record: Record) -> Product | None:
+    """The product of a record; what is none is counted and left out, since the topic is read by every worker."""
+    try:
+        event, _ = clamp(decode("products", record.value), record.kafka_ms)
+    except BadEvent as error:
+        metrics.BAD_PRODUCTS.labels(error.reason).inc()
+        return None
+    return event if isinstance(event, Product) else None

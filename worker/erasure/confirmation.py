@@ -1,0 +1,155 @@
+"""Confirming: says on a topic of its own that an erasure is carried out, once nothing of the person is left in Redis.
+
+Whoever of the orders lane holds the erasure's partition confirms it. It waits until every partition of every lane that
+has ever worked is marked as past the erasure by its holder, looks whether the profile holds nothing older, and
+publishes in one transaction with the group's position behind it. So that position says what is confirmed, and readers
+of committed records see each confirmation once, whoever dies in between and whatever Redis forgets.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from typing import Final
+
+from contract.messages import ErasureConfirmation, to_json
+from contract.settings import TopicSettings
+from worker.erasure.progress import NO_OFFSETS, ErasureOffsets, ErasureProgress, holder_field
+from worker.erasure.slice_eraser import plan_deletion
+from worker.erasure.topic import ErasureConsumer, ErasureRecord
+from worker.kafka.admin import KafkaAdmin
+from worker.kafka.consumer import TopicPartition
+from worker.kafka.producer import OutgoingRecord
+from worker.ops import metrics
+from worker.pipeline.batch_pipeline import BatchPipeline
+from worker.records.lanes import LANES
+from worker.redis.client import to_pairs
+from worker.state.offsets import OffsetTracker
+from worker.state.profile_store import RedisProfileStore, source_name
+
+log = logging.getLogger(__name__)
+CONFIRMATIONS_MAX: Final = 1_000
+
+
+class ErasureConfirmer:
+    """Finds which erasures can be confirmed, and says so."""
+
+    def __init__(
+        self,
+        *,
+        topics: TopicSettings,
+        erasure_consumer: ErasureConsumer,
+        progress: ErasureProgress,
+        profiles: RedisProfileStore,
+        offsets: OffsetTracker,
+        admin: KafkaAdmin,
+    ) -> None:
+        self._topics, self._erasure_consumer, self._progress = topics, erasure_consumer, progress
+        self._profiles, self._offsets, self._admin = profiles, offsets, admin
+
+    def confirm(self, pipeline: BatchPipeline) -> None:
+        """Say what is carried out, if that is this worker's to say; raises `Unavailable`, or `Dropped`."""
+        ready = self.find_confirmable()
+        if ready:
+            pipeline.publish_extra(
+                self.build_records(ready), {record.topic_partition: record.offset + 1 for record in ready}
+            )
+            metrics.ERASURES_CONFIRMED.inc(sum(record.erasure is not None for record in ready))
+
+    def find_confirmable(self) -> list[ErasureRecord]:
+        """What this worker has to say now, in the order of each partition; raises `Unavailable`."""
+        waiting = self._find_unconfirmed()
+        metrics.ERASURES_PENDING.set(sum(record.erasure is not None for record in waiting))
+        if not waiting:
+            return []
+        completed = self.completed_offsets()
+        passed = [
+            record
+            for record in waiting
+            if record.erasure
+            and record.offset < completed.get(self._progress.partition_name(record.topic_partition), 0)
+        ]
+        without_erasure = [record for record in waiting if not record.erasure]
+        return self._drop_blocked(waiting, [*without_erasure, *self._filter_erased(passed)])[:CONFIRMATIONS_MAX]
+
+    def build_records(self, ready: Sequence[ErasureRecord]) -> list[OutgoingRecord]:
+        """The confirmations, and a dead letter for what is no erasure."""
+        confirmations = [
+            ErasureConfirmation(event_id=erasure.event_id, user_id=erasure.user_id, ts_ms=erasure.ts_ms)
+            for record in ready
+            if (erasure := record.erasure)
+        ]
+        letters = [record.reject.to_dead_letter(self._topics.dead_letters, "") for record in ready if record.reject]
+        return [
+            *(OutgoingRecord(self._topics.erased, record.user_id, to_json(record)) for record in confirmations),
+            *letters,
+        ]
+
+    def completed_offsets(self) -> ErasureOffsets:
+        """How far all holders are with each partition of the topic of erasures.
+
+        Where Redis has no mark and Kafka knows of no answer either, nothing was ever written. Redis alone cannot tell:
+        it may have lost the mark of a lane whose lists lie on another server. Marks of partitions that exist no more
+        do not count.
+        """
+        progress, by_holder = self._progress.read(), list[ErasureOffsets]()
+        for lane in LANES.values():
+            partitions = self._admin.list_partitions(
+                [self._topics.topic_name(kind) for kind in lane.folded_kinds + lane.watched_kinds]
+            )
+            partitions_worked = self._admin.filter_committed(lane.name, partitions)
+            fields = {partition: holder_field(lane.name, partition) for partition in partitions}
+            by_holder += [
+                progress.get(field, NO_OFFSETS)
+                for partition, field in fields.items()
+                if field in progress or partition in partitions_worked
+            ]
+        names = {name for offsets in by_holder for name in offsets}
+        return {name: min(offsets.get(name, 0) for offsets in by_holder) for name in names}
+
+    def _find_unconfirmed(self) -> list[ErasureRecord]:
+        """What has come to the partitions that are held and is not confirmed yet."""
+        unconfirmed = list[ErasureRecord]()
+        for partition, records in self._erasure_consumer.unconfirmed.items():
+            if partition in self._offsets.committed:
+                while records and self._offsets.is_answered(partition, records[0].offset):
+                    records.popleft()
+                unconfirmed += islice(records, CONFIRMATIONS_MAX)
+        return unconfirmed
+
+    def _drop_blocked(self, waiting: Sequence[ErasureRecord], done: Sequence[ErasureRecord]) -> list[ErasureRecord]:
+        """Those of them behind which nothing else of their partition waits."""
+        ready, blocked, in_order = set(map(id, done)), set[TopicPartition](), list[ErasureRecord]()
+        for record in waiting:
+            if id(record) not in ready:
+                blocked.add(record.topic_partition)
+            elif record.topic_partition not in blocked:
+                in_order.append(record)
+        return in_order
+
+    def _filter_erased(self, passed: Sequence[ErasureRecord]) -> list[ErasureRecord]:
+        """Those of whom Redis holds nothing older; slices that nobody owns are deleted on the way."""
+        users = [f"user:{erasure_record.erasure.user_id}" for erasure_record in passed if erasure_record.erasure]
+        live = self._live_sources() if users else set()
+        replies = self._profiles.client.pipeline([("HGETALL", self._profiles.profile_key(user)) for user in users])
+        erased = list[ErasureRecord]()
+        for erasure_record, user, reply in zip(passed, users, replies, strict=True):
+            slices = {name.decode(): record for name, record in to_pairs(reply)}
+            self._delete_orphaned(user, [source for source in slices if source not in live])
+            until_ms = self._erasure_consumer.erasures.until_ms[user]
+            if any(plan_deletion(user, s, until_ms, record, False) for s, record in slices.items() if s in live):
+                log.warning("User %s is not forgotten yet, which is confirmed later.", user.removeprefix("user:"))
+            else:
+                erased.append(erasure_record)
+        return erased
+
+    def _delete_orphaned(self, user: str, sources: Sequence[str]) -> None:
+        """Delete slices whose partition exists no more."""
+        if sources:
+            self._profiles.client.pipeline([("HDEL", self._profiles.profile_key(user), *sources)])
+
+    def _live_sources(self) -> set[str]:
+        kinds: Mapping[str, str] = {
+            self._topics.topic_name(kind): kind for lane in LANES.values() for kind in lane.folded_kinds
+        }
+        ids = self._admin.fetch_topic_ids(kinds)
+        return {source_name(kinds[p.topic], ids.get(p.topic), p.partition) for p in self._admin.list_partitions(kinds)}

@@ -1,0 +1,169 @@
+"""Erasing slices of a user, bucket by bucket, under the guard of merging: by the worker that owns their source alone.
+
+What an erasure covers has to be as if it had never been folded. A slice that may hold some of it is deleted. Where that
+slice may hold something later, too, `merged` of its bucket goes back in the same script call to before that, so that
+recovery folds it again, now knowing the erasure: there is no second way to make a slice.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain, islice
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from contract.errors import StaleState
+from contract.events import AHEAD_MS_MAX
+from contract.hashing import bucket_of
+from contract.profiles.record import RECORD, source_family
+from contract.profiles.store import MergedOffsets
+from worker.kafka.consumer import TopicPartition
+from worker.state.profile_store import RedisProfileStore
+
+# KEYS: merged:{bucket}, then profiles. ARGV: number of sources; for each its name, the offset that must be there (''
+# for none) and the new one ('': as it is); then pairs of a profile's number and the source of the slice to delete.
+DELETE_SLICES: Final = """
+local call = redis.call
+local last = 3 * tonumber(ARGV[1]) + 1
+for at = 2, last, 3 do
+  if (call('HGET', KEYS[1], ARGV[at]) or '') ~= ARGV[at + 1] then return 0 end
+end
+for at = last + 1, #ARGV, 2 do call('HDEL', KEYS[1 + ARGV[at]], ARGV[at + 1]) end
+for at = 2, last, 3 do
+  if ARGV[at + 2] ~= '' then call('HSET', KEYS[1], ARGV[at], ARGV[at + 2]) end
+end
+return 1
+"""
+PAGE_MAX: Final = 500
+# Every event that touches a slice of these counts, so its first and last time tell what is in it. Of an order that came
+# twice, or a judgement of another task, only the offset may.
+FAMILIES_WITH_TIMES: Final = ("clicks", "impressions", "reviews", "searches")
+OffsetsAt = Callable[[Iterable[TopicPartition], int], Mapping[TopicPartition, int]]
+
+
+class SliceDeletion(NamedTuple):
+    """A slice to be deleted; `again` if something later than the erasure may be in it."""
+
+    user: str
+    source: str
+    until_ms: int
+    offset: int
+    needs_refold: bool
+
+
+class SliceEraser:
+    """Deletes what erasures cover from the slices of given sources. `offsets_at` asks Kafka where a time begins."""
+
+    def __init__(self, *, profiles: RedisProfileStore, offsets_at: OffsetsAt) -> None:
+        self._profiles, self._offsets_at = profiles, offsets_at
+
+    def erase(
+        self,
+        until_ms: Mapping[str, int],
+        sources: Mapping[TopicPartition, str],
+        merged: MergedOffsets,
+        *,
+        include_ambiguous: bool,
+    ) -> bool:
+        """Delete; whether something has to be folded again. `until_ms` is by entity.
+
+        `merged` is what Redis should hold, and follows what is written. `doubted`: also delete what may hold what is
+        covered though its times do not tell. Raises `StaleState` or `Unavailable`; to call it again is always right.
+        """
+        needs_refold, entities = False, iter(until_ms.items())
+        while page := dict(islice(entities, PAGE_MAX)):
+            deletions = list(self._find_deletions(page, sources.values(), include_ambiguous))
+            if deletions:
+                needs_refold |= self._delete(deletions, self._refold_offsets(deletions, sources), merged)
+        return needs_refold
+
+    def _find_deletions(
+        self, until_ms: Mapping[str, int], sources: Iterable[str], include_ambiguous: bool
+    ) -> Iterable[SliceDeletion]:
+        names = sorted(sources)
+        if not names:
+            return
+        commands = [("HMGET", self._profiles.profile_key(user), *names) for user in until_ms]
+        for (user, until), records in zip(until_ms.items(), self._profiles.client.pipeline(commands), strict=True):
+            for source, record in zip(names, records, strict=True):
+                if record is not None and (deletion := plan_deletion(user, source, until, record, include_ambiguous)):
+                    yield deletion
+
+    def _refold_offsets(
+        self, deletions: Sequence[SliceDeletion], sources: Mapping[TopicPartition, str]
+    ) -> dict[str, int]:
+        """From where each source has to be folded again, if at all.
+
+        No event is later than its record by more than it may be ahead: what Kafka was given before that is covered.
+        """
+        since_ms: dict[str, int] = {}
+        for deletion in deletions:
+            if deletion.needs_refold:
+                since_ms[deletion.source] = min(deletion.until_ms, since_ms.get(deletion.source, deletion.until_ms))
+        partitions, starts = {source: partition for partition, source in sources.items()}, dict[str, int]()
+        for source, ms in since_ms.items():
+            start = self._offsets_at([partitions[source]], max(0, ms - AHEAD_MS_MAX))[partitions[source]]
+            if any(
+                deletion.offset >= start
+                for deletion in deletions
+                if deletion.source == source and deletion.needs_refold
+            ):
+                starts[source] = start
+        return starts
+
+    def _delete(self, deletions: Sequence[SliceDeletion], starts: Mapping[str, int], merged: MergedOffsets) -> bool:
+        by_bucket = defaultdict[int, list[SliceDeletion]](list)
+        for deletion in deletions:
+            by_bucket[bucket_of(deletion.user)].append(deletion)
+        after = {
+            b: self._lowered_positions(bucket_deletions, starts, merged.get(b, {}))
+            for b, bucket_deletions in by_bucket.items()
+        }
+        calls = [
+            self._script_call(b, bucket_deletions, merged.get(b, {}), after[b])
+            for b, bucket_deletions in by_bucket.items()
+        ]
+        replies = self._profiles.client.run_script(DELETE_SLICES, calls)
+        if stale := [bucket for bucket, reply in zip(by_bucket, replies, strict=True) if not reply]:
+            raise StaleState(f"Buckets {stale} should be merged as this worker left them. Found other positions.")
+        for bucket, lowered in after.items():
+            merged.get(bucket, {}).update(lowered)
+        return any(after.values())
+
+    @staticmethod
+    def _lowered_positions(
+        deletions: Iterable[SliceDeletion], starts: Mapping[str, int], merged: Mapping[str, int]
+    ) -> dict[str, int]:
+        """The positions that go back in a bucket."""
+        sources = {
+            deletion.source
+            for deletion in deletions
+            if deletion.needs_refold and deletion.offset >= starts.get(deletion.source, deletion.offset + 1)
+        }
+        return {source: starts[source] for source in sources if starts[source] < merged.get(source, 0)}
+
+    def _script_call(
+        self, bucket: int, deletions: Sequence[SliceDeletion], merged: Mapping[str, int], after: Mapping[str, int]
+    ) -> tuple[list[str], list[Any]]:
+        numbers = {user: n for n, user in enumerate(dict.fromkeys(deletion.user for deletion in deletions), 1)}
+        keys = [self._profiles.merged_key(bucket), *map(self._profiles.profile_key, numbers)]
+        sources = sorted({deletion.source for deletion in deletions})
+        guards = chain.from_iterable((s, merged.get(s, ""), after.get(s, "")) for s in sources)
+        fields = chain.from_iterable((numbers[deletion.user], deletion.source) for deletion in deletions)
+        return keys, [len(sources), *guards, *fields]
+
+
+def plan_deletion(
+    user: str, source: str, until_ms: int, record: bytes, include_ambiguous: bool
+) -> SliceDeletion | None:
+    """What is to be done with a slice; None if nothing in it is covered. What cannot be read is deleted whole."""
+    if len(record) != RECORD.itemsize:
+        return SliceDeletion(user, source, until_ms, 2**62, needs_refold=True)
+    fields = np.frombuffer(record, RECORD)[0]
+    first_ms, last_ms, offset = int(fields["first_ms"]), int(fields["last_ms"]), int(fields["offset"])
+    has_times = source_family(source) in FAMILIES_WITH_TIMES
+    # Where nothing counted there is no time (0): a judgement of a task that nobody keeps moved the offset and no more.
+    covered = 0 < last_ms <= until_ms or (int(fields["count"]) > 0 and first_ms <= until_ms)
+    if not covered and (has_times or not include_ambiguous):
+        return None
+    return SliceDeletion(user, source, until_ms, offset, needs_refold=not has_times or last_ms > until_ms)

@@ -1,0 +1,98 @@
+"""The topic of erasures, read whole by assignment before anything else is folded or answered, and followed."""
+
+import logging
+from collections import defaultdict, deque
+from typing import Final, NamedTuple
+
+from contract.errors import BadEvent
+from contract.events import Erasure, clamp, decode
+from contract.profiles.erasures import Erasures
+from worker.kafka.consumer import Record, TopicPartition
+from worker.kafka.log_reader import LogReader, TopicTailer
+from worker.ops import metrics
+from worker.records.batch import Reject
+
+log = logging.getLogger(__name__)
+RECORDS_MAX: Final = 5_000
+
+
+class ErasureRecord(NamedTuple):
+    """What one record says: an erasure, or why it says none; neither where it has no value."""
+
+    topic_partition: TopicPartition
+    offset: int
+    erasure: Erasure | None = None
+    reject: Reject | None = None
+
+
+class ErasureConsumer:
+    """Keeps `erasures` as the topic has them. `ready` once everything that was there at first is read.
+
+    A record without a value takes nothing back: it is how the topic is rid of an erasure that nothing needs any more.
+    """
+
+    def __init__(self, *, tailer: TopicTailer, erasures: Erasures) -> None:
+        self._tailer, self.erasures = tailer, erasures
+        self.last_by_user: dict[str, ErasureRecord] = {}  # by user id, the last record of each
+        self.unconfirmed = defaultdict[TopicPartition, deque[ErasureRecord]](
+            deque
+        )  # in their order; who confirms takes from the left
+        self.read_offsets: dict[TopicPartition, int] = {}  # how far (exclusive) each partition is read
+        self.is_ready = False
+
+    def open(self) -> None:
+        """Ask Kafka where the topic ends now; raises `Unavailable`."""
+        self._tailer.open()
+
+    def poll(self) -> set[str]:
+        """Take in what has come; returns whom it concerns."""
+        records = [decode_erasure(record) for record in self._tailer.poll(RECORDS_MAX, 0 if self.is_ready else 200)]
+        for erasure_record in records:
+            self._add(erasure_record)
+        if records:
+            metrics.ERASED_PEOPLE.set(len(self.erasures))
+        if not self.is_ready and not self._tailer.partitions_behind:
+            self.is_ready = True
+            log.info("The erasures are read: %d people are to be forgotten.", len(self.erasures))
+        return {erasure_record.erasure.user_id for erasure_record in records if erasure_record.erasure}
+
+    def close(self) -> None:
+        self._tailer.close()
+
+    def _add(self, record: ErasureRecord) -> None:
+        self.unconfirmed[record.topic_partition].append(record)
+        self.read_offsets[record.topic_partition] = record.offset + 1
+        if record.erasure:
+            self.erasures.add(record.erasure)
+            self.last_by_user[record.erasure.user_id] = record
+        elif record.reject:
+            log.error("An erasure cannot be read, and is not carried out: %s", record.reject.detail)
+            metrics.BAD_ERASURES.labels(record.reject.reason).inc()
+
+
+def decode_erasure(record: Record) -> ErasureRecord:
+    """What a record of the topic says."""
+    topic_partition, offset = record.topic_partition, record.offset
+    if record.value is None:
+        return ErasureRecord(topic_partition, offset)
+    try:
+        event, _ = clamp(decode("erasures", record.value), record.kafka_ms)
+    except BadEvent as error:
+        return ErasureRecord(
+            topic_partition, offset, reject=Reject(record, error.reason, type(error).__name__, str(error))
+        )
+    return ErasureRecord(topic_partition, offset, erasure=event if isinstance(event, Erasure) else None)
+
+
+def read_erasures(reader: LogReader, topic: str) -> tuple[Erasures, dict[TopicPartition, int]]:
+    """The erasures on the topic now, and how far it was read; raises `Unavailable`."""
+    offset_ranges = reader.fetch_offset_ranges([topic])
+    ends = {
+        topic_partition: offset_range.high
+        for topic_partition, offset_range in offset_ranges.items()
+        if offset_range.high > offset_range.low
+    }
+    erasure_records = [decode_erasure(record) for records in reader.read(ends) for record in records]
+    return Erasures(erasure_record.erasure for erasure_record in erasure_records if erasure_record.erasure), {
+        topic_partition: offset_range.high for topic_partition, offset_range in offset_ranges.items()
+    }

@@ -1,0 +1,54 @@
+"""What one life of the joiner tells the next, stored with each committed position. Pure."""
+
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from contract.joining.labels import GRAPH_BY_KIND
+from contract.messages import ScoredRow
+from worker.kafka.consumer import PartitionOffsets, TopicPartition
+
+
+class CommitMetadata(Struct, frozen=True, gc=False, omit_defaults=True):
+    """`orphans`: labels without a row that nobody reads again, by task, of all partitions together.
+
+    Of the partition's rows below `read`, those of an event before `since_ms` give nothing any more, nor do those that
+    are judged as a whole of one before `judged_ms`.
+    """
+
+    orphans: dict[str, int] = {}
+    read: int = 0
+    since_ms: int = 0
+    judged_ms: int = 0
+
+    def is_closed(self, offset: int, row: ScoredRow) -> bool:
+        """Whether a row that is read again has had all its consequences."""
+        before_ms = max(self.since_ms, self.judged_ms) if row.kind in GRAPH_BY_KIND else self.since_ms
+        return offset < self.read and row.ts_ms < before_ms
+
+    def supersedes(self, other: "CommitMetadata") -> bool:
+        """Whether it tells at least as much as the other one."""
+        return self.read >= other.read and self.since_ms >= other.since_ms and self.judged_ms >= other.judged_ms
+
+
+EMPTY_METADATA: Final = CommitMetadata()
+to_json: Final = msgspec.json.Encoder(order="sorted").encode
+from_json: Final = msgspec.json.Decoder(CommitMetadata).decode
+
+
+def encode_metadata(metadata: CommitMetadata) -> str:
+    return to_json(metadata).decode()
+
+
+def decode_metadata(text: str) -> CommitMetadata:
+    """The note; an empty one in place of what somebody else has written."""
+    try:
+        return from_json(text or "{}")
+    except msgspec.DecodeError:
+        return EMPTY_METADATA
+
+
+def decode_all_metadata(offsets: Mapping[TopicPartition, PartitionOffsets]) -> dict[TopicPartition, CommitMetadata]:
+    return {partition: decode_metadata(partition_offsets.metadata) for partition, partition_offsets in offsets.items()}

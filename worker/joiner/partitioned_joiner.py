@@ -1,0 +1,104 @@
+"""What waits for labels, and from where each partition has to be read again to have it all again. Pure.
+
+What waits is in memory only. So a partition's position is that of its earliest record that something open may need.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from msgspec.structs import replace
+
+from contract.events import Event
+from contract.joining.joiner import Joiner
+from contract.joining.output import JoinOutput, Origin, OutcomeCounts
+from contract.messages import ScoredRow
+from contract.settings import FeedbackSettings
+from contract.tasks import Task
+from worker.joiner.commit_metadata import EMPTY_METADATA, CommitMetadata
+from worker.joiner.offset_index import TimeOffsetIndex
+from worker.joiner.watermarks import Watermarks
+from worker.kafka.consumer import TopicPartition
+
+
+class PartitionedJoiner:
+    """A joiner over partitions that are read at different speeds."""
+
+    def __init__(self, *, feedback: FeedbackSettings, tasks: Sequence[Task]) -> None:
+        self._joiner = Joiner(feedback=feedback, tasks=tasks)
+        self._watermarks = Watermarks[TopicPartition]()
+        self._offset_indexes: dict[TopicPartition, TimeOffsetIndex] = {}
+        self._metadata: dict[TopicPartition, CommitMetadata] = {}
+        # Records further ahead than this would only be parked until the slower topics have caught up.
+        self._lead_ms = feedback.grace_s * 1000
+        self._judged_wait_ms = (
+            feedback.fraud_window_s + feedback.grace_s
+        ) * 1000  # how long a row that is judged waits
+
+    @property
+    def counts(self) -> OutcomeCounts:
+        return self._joiner.counts
+
+    @property
+    def now_ms(self) -> int | None:
+        """The streams' own time."""
+        return self._watermarks.now_ms()
+
+    @property
+    def oldest_ms(self) -> int | None:
+        """The event time since which something waits."""
+        return self._joiner.oldest_pending_ms()
+
+    def add_partitions(self, partitions: Iterable[TopicPartition]) -> None:
+        """Fire no timer before these partitions have told what happened until then."""
+        self._watermarks.add_partitions(partitions)
+
+    def push(self, partition: TopicPartition, offset: int, message: ScoredRow | Event | None) -> None:
+        """Take the next record of a partition; None for one that could not be read."""
+        index = self._offset_indexes.setdefault(partition, TimeOffsetIndex())
+        if message is None:
+            index.skip(offset)
+            return
+        index.observe(offset, message.ts_ms)
+        self._watermarks.observe(partition, message.ts_ms)
+        if isinstance(message, ScoredRow):
+            # A row that was done with may be read again without all that had come for it.
+            if not self._metadata.get(partition, EMPTY_METADATA).is_closed(offset, message):
+                self._joiner.add_row(message)
+        else:
+            self._joiner.add_event(message, Origin(*partition, offset))
+
+    def advance(self, idle: Iterable[TopicPartition]) -> JoinOutput:
+        """What is ready, now that exactly the partitions in `quiet` have nothing to tell."""
+        self._watermarks.set_at_end(idle)
+        now_ms = self.now_ms
+        if now_ms is not None:
+            self._joiner.advance(now_ms)
+        return self._joiner.drain()
+
+    def safe_offsets(self) -> dict[TopicPartition, int]:
+        """From where each partition that has been read has to be read again; never goes back."""
+        oldest_ms = self.oldest_ms
+        return {partition: index.safe_offset(oldest_ms) for partition, index in self._offset_indexes.items()}
+
+    def restore(self, metadata: Mapping[TopicPartition, CommitMetadata]) -> None:
+        """Leave out rows that an earlier life was done with."""
+        self._metadata = dict(metadata)
+
+    def commit_metadata(self, orphans: Mapping[str, int]) -> dict[TopicPartition, CommitMetadata]:
+        """What the next life should know of each partition that has been read."""
+        oldest_ms, judged_ms = self.oldest_ms, max(0, (self.now_ms or 0) - self._judged_wait_ms)
+        for partition, index in self._offset_indexes.items():
+            since_ms = index.highest_ms + 1 if oldest_ms is None else oldest_ms
+            now, earlier = (
+                CommitMetadata({}, index.next_offset, since_ms, judged_ms),
+                self._metadata.get(partition, EMPTY_METADATA),
+            )
+            self._metadata[partition] = replace(now if now.supersedes(earlier) else earlier, orphans=dict(orphans))
+        return {partition: self._metadata[partition] for partition in self._offset_indexes}
+
+    def next_offsets(self) -> dict[TopicPartition, int]:
+        """How far each partition has been read."""
+        return {partition: index.next_offset for partition, index in self._offset_indexes.items()}
+
+    def partitions_ahead(self) -> set[TopicPartition]:
+        """Partitions that should wait until the slower ones have caught up."""
+        return self._watermarks.partitions_ahead(self._lead_ms)

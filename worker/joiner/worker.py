@@ -1,0 +1,80 @@
+"""`python -m worker feedback`: the joiner as a process."""
+
+import logging
+import threading
+import time
+from typing import Final
+
+from contract.settings import Settings
+from worker.joiner.pipeline import JoinerPipeline
+from worker.kafka.consumer import GroupConsumer
+from worker.kafka.producer import TransactionalProducer
+from worker.ops import metrics
+from worker.ops.health import HealthServer
+from worker.ops.retry import Retry, StopRequested
+from worker.ops.steps import StepMarker
+from worker.pipeline.lag import LagMonitor
+
+log = logging.getLogger(__name__)
+HOUSEKEEPING_S: Final = 1.0
+
+
+class JoinerWorker:
+    """Joins until `stop` is set. One process does it for a shop: its topics are joined in memory."""
+
+    def __init__(self, *, settings: Settings, stop: threading.Event) -> None:
+        self._settings, self._stop = settings, stop
+        self._progress = LagMonitor(settings.worker.stall_s)
+        self._not_ready_reason: str | None = "Kafka has not given this joiner its partitions yet."
+
+    def run(self) -> None:
+        """Work until asked to end; whatever ends it otherwise is raised."""
+        worker = self._settings.worker
+        health = HealthServer(
+            port=worker.http_port, live=self._check_live, ready=self._check_ready, metrics=metrics.render
+        )
+        log.info("Joiner, instance %s: health and metrics on port %d.", worker.instance, health.port)
+        try:
+            pipeline = self._open_pipeline()
+            try:
+                self._run_loop(pipeline)
+            finally:
+                pipeline.close()
+        except StopRequested as stopped:
+            log.info("Ending before the batch in hand was committed; it will be read again. %s", stopped)
+        finally:
+            health.close()
+
+    def _open_pipeline(self) -> JoinerPipeline:
+        kafka, retry = self._settings.kafka, Retry(self._stop)
+        consumer = GroupConsumer(kafka=kafka, group=kafka.group("feedback"), instance=self._settings.worker.instance)
+        # Every joiner of a shop writes under one name, so that whoever takes over ends what the one before had begun.
+        transactional = kafka.group("feedback") if kafka.transactions else None
+        producer = TransactionalProducer(
+            kafka=kafka, transactional_id=transactional, retry=retry, step_marker=StepMarker()
+        )
+        pipeline = JoinerPipeline(settings=self._settings, consumer=consumer, producer=producer, retry=retry)
+        consumer.subscribe(pipeline.topics, pipeline)
+        return pipeline
+
+    def _run_loop(self, pipeline: JoinerPipeline) -> None:
+        """Batch after batch; once a second what concerns no single one."""
+        due_s = 0.0
+        while not self._stop.is_set():
+            pipeline.step()
+            if (now_s := time.monotonic()) >= due_s:
+                due_s = now_s + HOUSEKEEPING_S
+                self._progress.update(*pipeline.progress(), now_s)
+                self._update_readiness(pipeline.not_ready_reason())
+        log.info("Asked to end; everything read is joined, and what is open will be read again.")
+
+    def _update_readiness(self, not_ready_reason: str | None) -> None:
+        if not_ready_reason and not_ready_reason != self._not_ready_reason:
+            log.warning("Not ready: %s", not_ready_reason)
+        self._not_ready_reason = not_ready_reason
+
+    def _check_live(self) -> str | None:
+        return self._progress.stall
+
+    def _check_ready(self) -> str | None:
+        return self._not_ready_reason

@@ -1,0 +1,104 @@
+"""Questions to the Kafka cluster itself: which topics there are, under which ids, who has worked; and making topics."""
+
+from collections.abc import Callable, Iterable
+
+from confluent_kafka import (
+    ConsumerGroupTopicPartitions,
+    KafkaError,
+    KafkaException,
+    TopicCollection,
+)
+from confluent_kafka import (
+    TopicPartition as KafkaPartition,
+)
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
+
+from contract.errors import Unavailable
+from contract.settings import KafkaSettings, TopicSettings
+from worker.kafka.consumer import TopicPartition
+
+NOT_READ_BY_KEY = ("partitions",)
+
+
+class KafkaAdmin:
+    """An administrator's client of the cluster."""
+
+    def __init__(self, *, kafka: KafkaSettings) -> None:
+        self._admin = AdminClient({**kafka.connection(), "log_level": 3})
+        self._has_topic_ids, self._group_id = kafka.topic_ids, kafka.group
+
+    def fetch_topic_ids(self, topics: Iterable[str]) -> dict[str, str]:
+        """The id of each topic that exists; nothing from a broker that does not tell ids."""
+        return self.request_topic_ids(topics)()
+
+    def request_topic_ids(self, topics: Iterable[str]) -> Callable[[], dict[str, str]]:
+        """Ask for `topic_ids`; what is returned waits for the answer."""
+        names = list(topics)
+        futures = (
+            self._admin.describe_topics(TopicCollection(names), request_timeout=10)
+            if self._has_topic_ids and names
+            else {}
+        )
+
+        def wait() -> dict[str, str]:
+            try:
+                return {
+                    topic: str(future.result().topic_id) for topic, future in futures.items() if self._exists(future)
+                }
+            except KafkaException as error:
+                raise Unavailable(f"Kafka should describe its topics. Found: {error}") from error
+
+        return wait
+
+    def list_partitions(self, topics: Iterable[str]) -> list[TopicPartition]:
+        """Every partition of those topics that exist; raises `Unavailable`."""
+        try:
+            metadata_by_topic = self._admin.list_topics(timeout=10).topics
+        except KafkaException as error:
+            raise Unavailable(f"Kafka should list its topics. Found: {error}") from error
+        return [
+            TopicPartition(topic, number)
+            for topic in topics
+            if topic in metadata_by_topic
+            for number in metadata_by_topic[topic].partitions
+        ]
+
+    def filter_committed(self, lane: str, partitions: Iterable[TopicPartition]) -> set[TopicPartition]:
+        """In which of these partitions a lane has committed anything, ever; raises `Unavailable`."""
+        request = ConsumerGroupTopicPartitions(
+            self._group_id(lane), [KafkaPartition(*partition) for partition in partitions]
+        )
+        if not request.topic_partitions:
+            return set()
+        try:
+            (future,) = self._admin.list_consumer_group_offsets([request], request_timeout=10).values()
+            committed = future.result().topic_partitions
+        except KafkaException as error:
+            raise Unavailable(f"Kafka should tell what {request.group_id} has committed. Found: {error}") from error
+        return {TopicPartition(offset.topic, offset.partition) for offset in committed if offset.offset >= 0}
+
+    def create_topics(self, topics: TopicSettings, replication: int = 1) -> list[str]:
+        """Create the topics that do not exist yet; erasures are compacted. Returns the names of the new ones."""
+        names = [topics.topic_name(kind) for kind in type(topics).model_fields if kind != "partitions"]
+        compacted = {topics.erasures, topics.products}
+        new = [
+            NewTopic(
+                name, topics.partitions, replication, config={"cleanup.policy": "compact"} if name in compacted else {}
+            )
+            for name in names
+        ]
+        created = []
+        for name, future in self._admin.create_topics(new, request_timeout=30).items():
+            try:
+                future.result()
+                created.append(name)
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                    raise Unavailable(f"Kafka should create `{name}`. Found: {error}") from error
+        return created
+
+    def _exists(self, future: object) -> bool:
+        error = future.exception()  # type: ignore[attr-defined]
+        if error is not None and error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+            raise error
+        return error is None

@@ -1,0 +1,255 @@
+"""The door through which answers go out: publish and commit, by default as one transaction.
+
+Readers of committed records then see each answer exactly once, even if this process dies in between. Without
+transactions the records are acknowledged first and the positions committed after: a death in between repeats answers.
+"""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Final, NamedTuple
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka import TopicPartition as KafkaPartition
+
+from contract.errors import ShopstreamError, Unavailable
+from contract.settings import KafkaSettings
+from worker.kafka.consumer import NO_METADATA, GroupConsumer, Headers, TopicPartition
+from worker.ops.profiler import PROFILER
+from worker.ops.retry import Retry
+from worker.ops.steps import StepMarker
+
+log = logging.getLogger(__name__)
+TIMEOUT_S: Final = 10.0
+
+
+class OutgoingRecord(NamedTuple):
+    """One record to be written."""
+
+    topic: str
+    key: str | bytes | None
+    value: bytes | None
+    headers: Headers = ()
+
+
+class TransactionAborted(ShopstreamError):
+    """A transaction that came to nothing: the same records are published anew."""
+
+
+class TransactionalProducer:
+    """Writes a batch's records and moves its positions. `transactional_id` None: without transactions.
+
+    Transactions take turns between two producers: for some milliseconds after a commit the coordinator still writes
+    its markers and lets the same producer begin nothing, and the client asks again only after 20 ms.
+    """
+
+    def __init__(
+        self, *, kafka: KafkaSettings, transactional_id: str | None, retry: Retry, step_marker: StepMarker
+    ) -> None:
+        self._transactional_ids = (None,) if transactional_id is None else (transactional_id, f"{transactional_id}+")
+        self._configuration: dict[str, Any] = {
+            "linger.ms": 2,
+            "compression.type": "lz4",
+            "enable.idempotence": True,
+            **kafka.connection(),
+            "delivery.report.only.error": True,  # with a flush this proves the same as a report of each record
+            "on_delivery": self._on_delivery,
+            "log_level": 3,
+            "error_cb": lambda error: None,  # the intake tells of brokers that are away, once
+        }
+        self._retry, self._mark_step = retry, step_marker
+        self._delivery_errors: list[KafkaError] = []
+        self._has_begun, self._sent_count = False, 0  # records of what is begun that are on their way
+        self._producers, self._current = [self._create_producer(ident) for ident in self._transactional_ids], 0
+
+    @property
+    def _producer(self) -> Producer:
+        return self._producers[self._current]
+
+    @property
+    def _is_transactional(self) -> bool:
+        return self._transactional_ids[self._current] is not None
+
+    def send(self, records: Sequence[OutgoingRecord]) -> None:
+        """Send what `publish` will be given first: it travels while the rest is made, and is nothing before that."""
+        try:
+            if records:
+                self._begin()
+                self._produce(records)
+        except TransactionAborted:
+            self._retry.call("kafka", self._reset)  # all of it goes with the rest
+
+    def publish(
+        self,
+        records: Sequence[OutgoingRecord],
+        positions: Mapping[TopicPartition, int],
+        consumer: GroupConsumer,
+        metadata: Mapping[TopicPartition, str] = NO_METADATA,
+    ) -> None:
+        """Write all records and commit `positions`; returns when both are done, however long Kafka makes it wait.
+
+        `notes` are stored with their positions, and read with them: `Intake.held`.
+        """
+        self._retry.call("kafka", lambda: self._publish_once(records, positions, consumer, metadata))
+
+    def fence_predecessors(self) -> None:
+        """Become the only one who writes under this name: what others have begun under it is over when this returns."""
+        for producer in self._producers:
+            producer.purge()
+        self._producers = [self._create_producer(ident) for ident in self._transactional_ids]
+        self._has_begun = False
+
+    def abort(self) -> None:
+        """Take back what was begun and will not be finished, because the batch in hand is dropped."""
+        if self._has_begun:
+            self._retry.call("kafka", self._reset)
+
+    def close(self) -> None:
+        for producer in self._producers:
+            producer.purge()
+            producer.flush(1)
+
+    def _publish_once(
+        self,
+        records: Sequence[OutgoingRecord],
+        positions: Mapping[TopicPartition, int],
+        consumer: GroupConsumer,
+        metadata: Mapping[TopicPartition, str],
+    ) -> None:
+        """Publish once. What comes to nothing is waited for like a server that is away.
+
+        For the reason may be that this member lost its partitions, which it learns only while it waits.
+        """
+        try:
+            (self._publish_transaction if self._is_transactional else self._publish_acknowledged)(
+                records, positions, consumer, metadata
+            )
+        except TransactionAborted as error:
+            self._retry.call("kafka", self._reset)
+            raise Unavailable(
+                f"Kafka should take the batch in hand, which is published anew. Found: {error}"
+            ) from error
+
+    def _publish_transaction(
+        self,
+        records: Sequence[OutgoingRecord],
+        positions: Mapping[TopicPartition, int],
+        consumer: GroupConsumer,
+        metadata: Mapping[TopicPartition, str],
+    ) -> None:
+        self._begin()
+        with PROFILER("publish produce"):
+            self._produce(records)
+        offsets = [
+            KafkaPartition(*partition, offset, metadata=metadata.get(partition, ""))
+            for partition, offset in positions.items()
+        ]
+        group_metadata = consumer.group_metadata()
+        with PROFILER("publish offsets"):  # while records travel
+            self._call_with_retry(
+                lambda: self._producer.send_offsets_to_transaction(offsets, group_metadata, TIMEOUT_S)
+            )
+        with PROFILER("publish flush"):
+            self._retry.call("kafka", self._flush)
+        self._mark_step("commit")
+        with PROFILER("publish commit"):
+            self._call_with_retry(lambda: self._producer.commit_transaction(TIMEOUT_S))
+        self._has_begun, self._current = False, (self._current + 1) % len(self._producers)
+
+    def _publish_acknowledged(
+        self,
+        records: Sequence[OutgoingRecord],
+        positions: Mapping[TopicPartition, int],
+        consumer: GroupConsumer,
+        metadata: Mapping[TopicPartition, str],
+    ) -> None:
+        self._begin()
+        self._produce(records)
+        self._retry.call("kafka", self._flush)
+        if self._delivery_errors:
+            raise TransactionAborted(
+                f"Every record should be acknowledged. Found {len(self._delivery_errors)} failed: {self._delivery_errors[0].str()}"
+            )
+        self._mark_step("commit")
+        self._retry.call("kafka", lambda: consumer.commit(positions, metadata))
+        self._has_begun = False
+
+    def _begin(self) -> None:
+        if self._has_begun:
+            return
+        self._delivery_errors.clear()
+        if self._is_transactional:
+            self._call_with_retry(self._producer.begin_transaction)
+        self._has_begun, self._sent_count = True, 0
+
+    def _produce(self, records: Sequence[OutgoingRecord]) -> None:
+        """Hand over those that are not on their way yet."""
+        produce = self._producer.produce
+        with abort_on_error("take records"):
+            for topic, key, value, headers in records[self._sent_count :]:
+                while True:
+                    try:
+                        produce(topic, value, key, headers=list(headers))
+                        break
+                    except BufferError:
+                        self._producer.poll(0.1)  # the queue is full: let some of it go out
+                self._sent_count += 1
+
+    def _flush(self) -> None:
+        with abort_on_error("acknowledge a batch"):
+            unacknowledged = self._producer.flush(TIMEOUT_S)
+        if unacknowledged:
+            raise Unavailable(f"Kafka should acknowledge a batch. Found {unacknowledged} records waiting.")
+
+    def _on_delivery(self, error: KafkaError, _: Message) -> None:
+        self._delivery_errors.append(error)
+
+    def _call_with_retry(self, call: Any) -> None:
+        self._retry.call("kafka", lambda: self._call(call))
+
+    def _call(self, call: Any) -> None:
+        """One step of a transaction, its failure by what has to follow."""
+        try:
+            call()
+        except KafkaException as failure:
+            error: KafkaError = failure.args[0]
+            if error.retriable() and not error.txn_requires_abort() and not error.fatal():
+                raise Unavailable(f"Kafka should carry the transaction on. Found: {error.str()}") from failure
+            raise TransactionAborted(f"A transaction should end well. Found: {error.str()}") from failure
+
+    def _reset(self) -> None:
+        """Make the producer fit to publish again: abort what is open, or open a new one where it is beyond that.
+
+        A transaction that took too long fences its producer just as a second process under this name would. Which of
+        the two it was, the intake knows: a member that another one replaced can neither commit nor poll.
+        """
+        if not self._is_transactional:
+            self._producer.purge()
+            self._has_begun = False
+            return
+        try:
+            self._producer.abort_transaction(TIMEOUT_S)
+        except KafkaException as failure:
+            error: KafkaError = failure.args[0]
+            if error.retriable() and not error.fatal():
+                raise Unavailable(f"Kafka should abort a transaction. Found: {error.str()}") from failure
+            log.warning("The producer is beyond use, opening another: %s", error.str())
+            self._producer.purge()
+            self._producers[self._current] = self._create_producer(self._transactional_ids[self._current])
+        self._has_begun = False
+
+    def _create_producer(self, transactional_id: str | None) -> Producer:
+        id_option = {} if transactional_id is None else {"transactional.id": transactional_id}
+        producer = Producer({**self._configuration, **id_option})
+        if id_option:
+            self._retry.call("kafka", lambda: self._call(lambda: producer.init_transactions(TIMEOUT_S)))
+        return producer
+
+
+@contextmanager
+def abort_on_error(action: str) -> Iterator[None]:
+    """What the client raises here is fatal to the producer; it is a SystemError where a delivery report came first."""
+    try:
+        yield
+    except (KafkaException, SystemError) as error:
+        raise TransactionAborted(f"Kafka should {action}. Found: {error}") from error

@@ -1,0 +1,130 @@
+"""`python -m worker profile KIND ID`: what is remembered of one entity, slice by slice and as features see it, in text.
+
+Linked entities and orders stand in profiles as 64-bit hashes of their names (`contract.hashing.hash_id`), and so here.
+"""
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import numpy as np
+
+from contract.profiles.entity_updates import LINKED_KINDS, to_updates
+from contract.profiles.record import (
+    AGGREGATES,
+    FAMILIES,
+    JUDGED_TASKS,
+    LINK_STATS,
+    RECORD,
+    WIDTHS_MS,
+    WINDOWS,
+    source_family,
+)
+from contract.profiles.slices import Slices
+from contract.profiles.store import fold
+from contract.settings import Settings
+from worker.redis.cluster import connect
+from worker.state.profile_store import open_profile_store
+
+# What sums of a family are hundredths of; the others are whole numbers.
+FAMILIES_IN_CENTS: Final = ("orders", "reviews")
+NO_VALUE: Final = "-"
+
+
+def print_profile(settings: Settings, kind: str, ident: str, at_time: datetime | None) -> int:
+    """Print the profile of an entity; 0, or 1 if there is none. `at` without a zone is UTC."""
+    entity = f"{kind}:{ident}"
+    client = connect(settings.redis)
+    profiles = open_profile_store(client, settings.redis.prefix)
+    try:
+        profiles.refresh_generation()
+        (slices,) = profiles.read([entity])
+    finally:
+        client.close()
+    if not slices:
+        print(f"Nothing is remembered of {entity} under {profiles.profile_key(entity)}.", file=sys.stderr)
+        return 1
+    now_ms = to_epoch_ms(at_time) if at_time else time.time_ns() // 1_000_000
+    print(f"{entity}, as it stands under {profiles.profile_key(entity)}")
+    print("\n".join(format_profile(entity, slices, now_ms)))
+    return 0
+
+
+def to_epoch_ms(when: datetime) -> int:
+    return round((when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() * 1_000)
+
+
+def format_profile(entity: str, slices: Slices, now_ms: int) -> Iterator[str]:
+    """The lines of a profile: each slice in the order of names, then all of them as features see them at `now_ms`."""
+    for source in sorted(slices):
+        yield ""
+        yield from format_slice(entity, source, np.frombuffer(slices[source], RECORD)[0])
+    yield ""
+    yield f"As features see it at {format_time(now_ms)}"
+    updates = to_updates([], extra_entities=[entity])
+    aggregates, recent = fold([slices], updates).read_at([entity], [now_ms])
+    yield from format_aggregates(dict(zip(AGGREGATES, aggregates[0].tolist(), strict=True)))
+    yield f"  latest first links {format_ids(recent[0].tolist())}"
+
+
+def format_slice(entity: str, source: str, fields: Any) -> Iterator[str]:
+    """One slice: its place in the log, its totals, its windows with their cells, links, labels and order ids."""
+    family = source_family(source)
+    yield f"{source}: up to offset {fields['offset']}, {fields['count']:,} events, sum {format_amount(family, fields['sum'])}"
+    if fields["count"]:
+        yield f"  seen from {format_time(fields['first_ms'])} to {format_time(fields['last_ms'])}"
+        yield format_row("window", "cell since", "count", "sum", "count before", "sum before")
+        for window, width_ms, cells in zip(WINDOWS, WIDTHS_MS.tolist(), fields["windows"], strict=True):
+            counts, sums = cells["count"].tolist(), [format_amount(family, total) for total in cells["sum"]]
+            yield format_row(
+                window, format_time(int(cells["index"]) * width_ms), counts[0], sums[0], counts[1], sums[1]
+            )
+    for kinds, links in zip(
+        LINKED_KINDS.get(family, {}).get(entity.partition(":")[0], ((), ())), fields["links"], strict=True
+    ):
+        seen = sorted(zip(links["seen_s"].tolist(), links["id"].tolist(), strict=True), reverse=True)
+        for seen_s, ident in seen:
+            if ident:
+                yield f"  linked {' or '.join(kinds)} {ident:016x} at {format_time(seen_s * 1_000)}"
+    for task, (good, bad) in zip(JUDGED_TASKS, fields["judged"].tolist(), strict=True):
+        if good or bad:
+            yield f"  judged for {task}: {good} good, {bad} bad"
+    if fields["orders"].any():
+        yield f"  latest order ids {format_ids(fields['orders'].tolist())}"
+
+
+def format_aggregates(values: dict[str, float]) -> Iterator[str]:
+    """The aggregates of an entity, those of families that it has met."""
+    yield format_row("family", "", *WINDOWS, "ever")
+    for family in FAMILIES:
+        if ever := values[f"{family}.count"]:
+            yield format_row(family, "count", *(f"{values[f'{family}.count_{w}']:.4g}" for w in WINDOWS), f"{ever:g}")
+            yield format_row("", "sum", *(format_amount(family, values[f"{family}.sum_{w}"]) for w in WINDOWS))
+            yield format_row(
+                "", f"first {values[f'{family}.age_s']:,.0f} s ago, last {values[f'{family}.gap_s']:,.0f} s ago"
+            )
+    for name in LINK_STATS:
+        yield format_row(name, f"{values[name]:g}")
+    for task in JUDGED_TASKS:
+        if values[f"{task}.good"] or values[f"{task}.bad"]:
+            yield format_row(task, f"{values[f'{task}.good']:g} good, {values[f'{task}.bad']:g} bad")
+
+
+def format_row(first: str, second: str, *cells: object) -> str:
+    return f"  {first:15} {second:22}" + "".join(f"{cell!s:>14}" for cell in cells)
+
+
+def format_amount(family: str, total: float) -> str:
+    """A sum in its family's unit."""
+    return f"{total / 100:,.2f}" if family in FAMILIES_IN_CENTS else f"{total:,.4g}"
+
+
+def format_ids(ids: Sequence[int]) -> str:
+    return " ".join(f"{ident:016x}" for ident in ids if ident) or NO_VALUE
+
+
+def format_time(ms: int) -> str:
+    """A time in UTC, to the second."""
+    return f"{datetime.fromtimestamp(int(ms) // 1_000, UTC):%Y-%m-%d %H:%M:%S}Z"

@@ -1,0 +1,60 @@
+"""A recount: the slices of some entities as the log alone makes them, each up to a limit of its own. Pure."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from contract.profiles.entity_updates import Arrival, extract_updates, to_updates
+from contract.profiles.erasures import NO_ERASURES, Erasures
+from contract.profiles.store import fold
+
+
+class TimedArrival(NamedTuple):
+    """An arrival, and when Kafka was given its record."""
+
+    arrival: Arrival
+    kafka_ms: int
+
+
+class Recomputation:
+    """Folds what it is told of a log with the code that workers fold with.
+
+    `wanted` says whose slices are counted; `limit` says for an entity and a source the last offset that is folded. What
+    `erasures` cover is skipped.
+    """
+
+    def __init__(
+        self,
+        *,
+        wanted: Callable[[str], bool],
+        limit: Callable[[str, str], int],
+        erasures: Erasures = NO_ERASURES,
+    ) -> None:
+        self.wanted, self.limit, self._erasures = wanted, limit, erasures
+        self.slices: dict[str, dict[str, bytes]] = {}
+        self.last_kafka_ms: dict[tuple[str, str], int] = {}  # of the last event in each slice
+
+    def add(self, arrivals: Sequence[TimedArrival]) -> None:
+        """Fold the next records of a log; those of a source come in the order of their offsets."""
+        wanted_arrivals = [
+            timed
+            for timed in arrivals
+            if any(self.wanted(entity) for entity, _ in extract_updates(timed.arrival.event))
+        ]
+        updates = to_updates([timed.arrival for timed in wanted_arrivals], erasures=self._erasures)
+        arrival = np.repeat(np.arange(len(wanted_arrivals)), np.diff(updates.start)).tolist()
+        is_folded = [
+            self._should_fold(updates.entities[e], wanted_arrivals[n])
+            for e, n in zip(updates.entity.tolist(), arrival, strict=True)
+        ]
+        profiles = [self.slices.get(entity, {}) for entity in updates.entities]
+        for entity, slices in fold(profiles, updates, np.array(is_folded, np.bool_)).slice_writes().items():
+            self.slices.setdefault(entity, {}).update(slices)
+
+    def _should_fold(self, entity: str, timed: TimedArrival) -> bool:
+        source = timed.arrival.source
+        if not self.wanted(entity) or timed.arrival.offset > self.limit(entity, source):
+            return False
+        self.last_kafka_ms[entity, source] = timed.kafka_ms
+        return True

@@ -1,0 +1,77 @@
+"""A builder: folds logs into a generation of the state that nobody reads yet and nobody else writes."""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from contract.hashing import BUCKETS
+from contract.profiles.entity_updates import to_updates
+from contract.profiles.erasures import NO_ERASURES, Erasures
+from contract.profiles.store import fold
+from worker.kafka.consumer import Record, TopicPartition
+from worker.records.batch import decode_records
+from worker.state.offsets import OffsetTracker
+from worker.state.profile_store import RedisProfileStore
+
+FOLD_BATCH_MAX: Final = 2_000
+
+
+class StateBuilder:
+    """Folds partitions as workers do, but answers nothing; it may go back to what is merged at any time."""
+
+    def __init__(
+        self, *, profiles: RedisProfileStore, kinds: Mapping[str, str], erasures: Erasures = NO_ERASURES
+    ) -> None:
+        self._profiles, self._kinds, self._erasures = profiles, kinds, erasures
+        self._log_starts: dict[str, int] = {}
+        self.offsets = OffsetTracker()
+        self.records = 0
+
+    def open(self, sources: Mapping[TopicPartition, str], log_starts: Mapping[TopicPartition, int]) -> None:
+        """Fold these partitions from now on, each from where it begins; those of before are known by their names."""
+        new = {source: log_starts[partition] for partition, source in sources.items() if source not in self._log_starts}
+        self._profiles.write_log_starts({source: offset for source, offset in new.items() if offset > 0})
+        self._log_starts |= new
+        self.offsets.sources = dict(sources)
+        self.rewind()
+
+    def rewind(self) -> None:
+        """Go on from what is merged; raises `StaleState` if somebody else writes here."""
+        sources = set(self.offsets.sources.values())
+        merged = self._profiles.merged_offsets(sources)
+        initial = {
+            bucket: {source: self._log_starts[source] for source in sources - merged[bucket].keys()}
+            for bucket in range(BUCKETS)
+        }
+        initial = {bucket: offsets for bucket, offsets in initial.items() if offsets}
+        if initial:
+            self._profiles.merge({}, {}, initial)
+        self.offsets.merged = {bucket: {**merged[bucket], **initial.get(bucket, {})} for bucket in range(BUCKETS)}
+        self.offsets.folded = {
+            partition: min(offsets[source] for offsets in self.offsets.merged.values())
+            for partition, source in self.offsets.sources.items()
+        }
+
+    def add(self, records: Sequence[Record]) -> None:
+        """Fold the next records, those of a partition in their order; raises `StaleState`, `BadProfile`."""
+        for start in range(0, len(records), FOLD_BATCH_MAX):
+            self._fold(records[start : start + FOLD_BATCH_MAX])
+
+    def finish(self, ends: Mapping[TopicPartition, int]) -> None:
+        """Everything below these ends has been added: note it in every bucket."""
+        self.offsets.record_folded(ends)
+        after = self.offsets.find_lagging()
+        if after:
+            self._profiles.merge({}, self.offsets.merged, after)
+            self.offsets.record_merged(after)
+
+    def _fold(self, records: Sequence[Record]) -> None:
+        tracker = self.offsets
+        batch = decode_records(records, self._kinds, tracker.sources, ())
+        updates = to_updates(batch.arrivals, erasures=self._erasures)
+        writes = fold(self._profiles.read(updates.entities), updates).slice_writes()
+        after = tracker.merged_after(batch.end_offsets, writes.buckets())
+        if after:
+            self._profiles.merge(writes, tracker.merged, after)
+            tracker.record_merged(after)
+        tracker.record_folded(batch.end_offsets)
+        self.records += len(records)

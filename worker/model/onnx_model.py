@@ -1,0 +1,191 @@
+"""The one door to onnxruntime: a bundle becomes a model that scores blocks, or is refused."""
+
+import io
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+
+from contract.bundle import GRAPHS, Bundle
+from contract.errors import BadBundle
+from contract.features.declaration import GROUPS, Block, FeatureSet
+from contract.hashing import item_hash
+
+GOLDEN_TOLERANCE: Final = 1e-4  # processors differ by less, a wrong weight by far more
+FADING_MAX: Final = 10.0  # beyond it only the latest item speaks
+NO_EXTERNAL_DATA: Final = (
+    "/dev/null/nowhere"  # where weights in files of their own, which no digest vouches for, are not found
+)
+REQUIRED_OUTPUTS: Final = {
+    "items": "item_part",
+    "recommend": "click",
+    "search": "relevance",
+}  # what the worker asks these for
+Scores = dict[str, npt.NDArray[np.float32]]
+Arrays = Mapping[str, npt.NDArray[Any]]
+
+
+class Model:
+    """A bundle that serves. `BadBundle`: it needs what we lack, or does not reproduce its golden outputs.
+
+    Blocks are given in the columns of `features`; the model picks the columns it was trained on.
+    """
+
+    def __init__(self, bundle: Bundle, features: FeatureSet) -> None:
+        self.manifest = bundle.manifest
+        self.version = bundle.version
+        self._columns = select_columns(bundle, features)
+        self._sessions = {name: open_graph(bundle, name) for name in GRAPHS if f"{name}.onnx" in bundle.files}
+        self._inputs = {name: {one.name for one in of.get_inputs()} for name, of in self._sessions.items()}
+        self._outputs = {name: [one.name for one in of.get_outputs()] for name, of in self._sessions.items()}
+        self.tasks = frozenset(output for of in self._outputs.values() for output in of) - {"item_part"}
+        self._check_golden(bundle)
+        self._check_fit(features)
+        self.neighbours = read_neighbours(bundle)
+
+    def has_graph(self, graph: str) -> bool:
+        return graph in self._sessions
+
+    def run(self, graph: str, blocks: Mapping[str, Block], **extra: npt.NDArray[Any]) -> Scores:
+        """The outputs of a graph for blocks by group (full columns) and further inputs by name."""
+        inputs: dict[str, npt.NDArray[Any]] = dict(extra)
+        for group, block in blocks.items():
+            numbers, ids = self._columns[group]
+            inputs[f"{group}.numbers"] = np.ascontiguousarray(block.numbers[:, numbers])
+            inputs[f"{group}.ids"] = np.ascontiguousarray(block.ids[:, ids])
+        return self._run(graph, inputs)
+
+    def item_part(self, items: Block) -> npt.NDArray[np.float32]:
+        """The item side of the first layer (M, H), computed once per item instead of once per candidate."""
+        return self.run("items", {"item": items})["item_part"]
+
+    def _run(self, graph: str, inputs: Arrays) -> Scores:
+        names = self._inputs[graph]
+        outputs = self._sessions[graph].run(None, {name: array for name, array in inputs.items() if name in names})
+        return dict(zip(self._outputs[graph], outputs, strict=True))
+
+    def _check_golden(self, bundle: Bundle) -> None:
+        golden = load_arrays(bundle, "golden.npz")
+        for graph in self._sessions:
+            inputs = {name.split("/")[2]: a for name, a in golden.items() if name.startswith(f"{graph}/in/")}
+            if not inputs:
+                raise BadBundle(f"Bundle {self.version} should have golden inputs for {graph}.onnx. Found none.")
+            with reject_on_error(f"{graph}.onnx should run on its golden inputs"):
+                outputs = self._run(graph, inputs)
+            for output, actual in outputs.items():
+                expected = golden.get(f"{graph}/out/{output}", np.empty(0))
+                is_close = expected.shape == actual.shape and np.allclose(
+                    expected, actual, GOLDEN_TOLERANCE, GOLDEN_TOLERANCE
+                )
+                if not is_close:
+                    raise BadBundle(f"{graph}.onnx should reproduce its golden `{output}`. Found other values.")
+
+    def _check_fit(self, features: FeatureSet) -> None:
+        """Every graph answers a row of which nothing is known, in the columns that it will be given."""
+        unknown = {group: features.empty_block(group, 1) for group in GROUPS}
+        row = np.zeros(1, np.int64)
+        for graph in self._sessions:
+            with reject_on_error(f"{graph}.onnx should run on the features that the bundle names"):
+                part = self.item_part(unknown["item"]) if graph in ("recommend", "search") else row
+                outputs = self.run(graph, unknown, item_part=part, user=row, search=row)
+            if graph in REQUIRED_OUTPUTS and REQUIRED_OUTPUTS[graph] not in outputs:
+                raise BadBundle(f"{graph}.onnx should answer `{REQUIRED_OUTPUTS[graph]}`. Found {sorted(outputs)}.")
+
+
+def to_rows(scores: Scores, row_count: int) -> list[dict[str, float]]:
+    """What each row is given by task, without what is not finite."""
+    if not scores:
+        return [{} for _ in range(row_count)]
+    scores_by_row = [
+        dict(zip(scores, row, strict=True))
+        for row in zip(*(column.tolist() for column in scores.values()), strict=True)
+    ]
+    if all(np.isfinite(values).all() for values in scores.values()):
+        return scores_by_row
+    return [{task: value for task, value in row_scores.items() if math.isfinite(value)} for row_scores in scores_by_row]
+
+
+def to_logged_scores(row_scores: Mapping[str, float]) -> dict[str, tuple[float, ...]]:
+    """What one row is given, as it is logged."""
+    return {task: (value,) for task, value in row_scores.items()}
+
+
+class NeighbourTable(NamedTuple):
+    """M items by their hashes (M,), the neighbours of each (M, K), -1 for none, with weights, and P popular ones.
+
+    The k-th latest item of a user speaks with k ** -fading.
+    """
+
+    hashes: npt.NDArray[np.uint64]
+    rows: npt.NDArray[np.int32]
+    weights: npt.NDArray[np.float32]
+    popular: npt.NDArray[np.int32]
+    fading: float
+
+
+def read_neighbours(bundle: Bundle) -> NeighbourTable:
+    arrays = load_arrays(bundle, "neighbours.npz")
+    with reject_on_error(
+        "neighbours.npz should hold items, their neighbours with weights and their fading, and popular ones"
+    ):
+        hashes = np.array([item_hash(item.decode()) for item in arrays["items"].tolist()], np.uint64)
+        rows, popular = arrays["neighbours"].astype(np.int32), arrays["popular"].astype(np.int32)
+        weights = np.nan_to_num(arrays["weights"].astype(np.float32), posinf=0.0, neginf=0.0)
+        fading = float(arrays["fading"])
+    if rows.ndim != 2 or len(rows) != len(hashes) or weights.shape != rows.shape:
+        raise BadBundle(f"Each of {len(hashes)} items should have a row of neighbours. Found {rows.shape}.")
+    for numbers, minimum in ((rows, -1), (popular, 0)):
+        if numbers.size and not (numbers.min() >= minimum and numbers.max() < len(hashes)):
+            raise BadBundle(f"Neighbours should be among the {len(hashes)} items. Found number {int(numbers.max())}.")
+    if not 0 <= fading <= FADING_MAX:
+        raise BadBundle(f"The fading of neighbours should be from 0 to {FADING_MAX}. Found {fading}.")
+    return NeighbourTable(hashes, rows, weights, popular, fading)
+
+
+def load_arrays(bundle: Bundle, name: str) -> dict[str, npt.NDArray[Any]]:
+    with reject_on_error(f"Bundle {bundle.version} should hold readable arrays in {name}"):
+        archive = np.load(io.BytesIO(bundle.files[name]), allow_pickle=False)
+        return {key: archive[key] for key in archive.files}
+
+
+def open_graph(bundle: Bundle, name: str) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", NO_EXTERNAL_DATA)
+    options.log_severity_level = 3
+    with reject_on_error(f"{name}.onnx should be a graph that onnxruntime runs"):
+        return ort.InferenceSession(bundle.files[f"{name}.onnx"], options, providers=["CPUExecutionProvider"])
+
+
+@contextmanager
+def reject_on_error(expectation: str) -> Iterator[None]:
+    """What a bundle makes libraries raise (onnxruntime and zip have classes of their own) is a reason to refuse it."""
+    try:
+        yield
+    except Exception as error:
+        raise BadBundle(f"{expectation}. Found {error!r}.") from error
+
+
+def select_columns(bundle: Bundle, features: FeatureSet) -> dict[str, tuple[list[int], list[int]]]:
+    """For each group the number and id columns that the bundle needs, in its order, out of all that are served."""
+    needed = bundle.manifest.features
+    for name, digest in needed.items():
+        if features.digests.get(name) != digest:
+            problem = "another meaning" if name in features.digests else "none of that name"
+            raise BadBundle(f"Bundle {bundle.version} needs feature `{name}` as it was in training. Found {problem}.")
+    if tabular := [f.name for f in features.features if f.name in needed and f.column is not None]:
+        raise BadBundle(f"Bundle {bundle.version} should need what events have. Found columns of a table: {tabular}.")
+    selected = {}
+    for group in GROUPS:
+        column_by_name = {feature.name: n for n, feature in enumerate(features.numbers(group))}
+        vectors = {span.feature.name: range(span.start, span.start + span.width) for span in features.vectors(group)}
+        spans = {span.feature.name: range(span.start, span.start + span.width) for span in features.spans(group)}
+        numbers = [column_by_name[name] for name in needed if name in column_by_name]
+        numbers += [n for name in needed if name in vectors for n in vectors[name]]
+        selected[group] = numbers, [n for name in needed if name in spans for n in spans[name]]
+    return selected

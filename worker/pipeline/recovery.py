@@ -1,0 +1,184 @@
+"""Recovery, the one path that is always used: where each partition starts, and how to go back to what Redis has.
+
+On assignment, and whenever Redis is not what this worker last wrote, every partition starts at
+min(committed, merged of every bucket): what is not merged is folded, what is committed is not answered again.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+
+from contract.errors import StaleState, Unavailable
+from contract.hashing import BUCKETS
+from contract.profiles.store import MergedOffsets
+from contract.settings import Settings
+from worker.erasure.executor import ErasureExecutor
+from worker.kafka.admin import KafkaAdmin
+from worker.kafka.consumer import GroupConsumer, PartitionOffsets, TopicPartition
+from worker.ops import metrics
+from worker.records.lanes import Lane
+from worker.state.offsets import OffsetTracker, StartOffsets, find_start, raise_if_log_replaced, raise_if_lost
+from worker.state.profile_store import RedisProfileStore, source_name
+
+log = logging.getLogger(__name__)
+
+
+class Recovery:
+    """Fills `positions` from what Kafka and Redis hold, and says where to start."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        lane: Lane,
+        admin: KafkaAdmin,
+        profiles: RedisProfileStore,
+        offsets: OffsetTracker,
+        erasure_executor: ErasureExecutor | None = None,
+    ) -> None:
+        self.erasure_executor = erasure_executor
+        self._kinds, self._lane = settings.topics.kinds_by_topic(), lane
+        self._admin, self._profiles = admin, profiles
+        self.offsets = offsets
+        self._accepts_loss = settings.worker.on_lost_log == "accept"
+
+    def recover_offsets(
+        self, partitions: Iterable[TopicPartition], consumer: GroupConsumer
+    ) -> dict[TopicPartition, int]:
+        """The offset at which to start in each of these partitions; raises `LostLog`, or `Unavailable`.
+
+        Who holds no others goes over to the generation of the state that serves; else `StaleState` if it is another.
+        """
+        requested = list(partitions)
+        previous_sources = {
+            partition: self.offsets.sources[partition] for partition in requested if partition in self.offsets.sources
+        }
+        self.offsets.drop_partitions(requested)
+        partition_offsets, sources = self._query_partitions(requested, consumer)
+        # What the group committed of a topic that is gone says nothing of the one that took its name meanwhile.
+        for partition in (p for p in previous_sources if previous_sources[p] != sources[p]):
+            partition_offsets[partition] = partition_offsets[partition]._replace(committed=None)
+        merged, log_starts = self._read_merged(sources.values())
+        if self.erasure_executor:
+            self.erasure_executor.apply_before_start(sources, merged)
+        starts = {
+            partition: self._find_start(
+                partition,
+                partition_offsets[partition],
+                sources.get(partition),
+                merged,
+                log_starts.get(sources.get(partition, ""), 0),
+            )
+            for partition in requested
+        }
+        self._record_log_starts(sources, partition_offsets, starts, merged)
+        for partition, start in starts.items():
+            log.info("Starting %s/%d at %d, answering from %d.", *partition, start.offset, start.committed)
+            self.offsets.committed[partition] = start.committed
+            if partition in sources:
+                self.offsets.sources[partition] = sources[partition]
+                self.offsets.folded[partition] = start.offset
+        self.offsets.record_merged(merged)
+        return {partition: start.offset for partition, start in starts.items()}
+
+    def request_topic_check(self, partitions: Iterable[TopicPartition]) -> Callable[[], None]:
+        """Ask whether these partitions, whose records are here, are those that they were when they came.
+
+        The client goes on where it was, also in a topic that was deleted and created anew meanwhile. What is returned
+        waits for the answer; it raises `StaleState`, or `Unavailable`, and then it may be called again.
+        """
+        folded = [partition for partition in partitions if partition in self.offsets.sources]
+        requests = [self._request_sources(folded)]
+
+        def check() -> None:
+            names = (requests.pop() if requests else self._request_sources(folded))()
+            for partition, name in names.items():
+                if name != (expected := self.offsets.sources.get(partition, name)):
+                    raise StaleState(f"{partition.topic}/{partition.partition} should be {expected}. Found {name}.")
+
+        return check
+
+    def _query_partitions(
+        self, partitions: list[TopicPartition], consumer: GroupConsumer
+    ) -> tuple[dict[TopicPartition, PartitionOffsets], dict[TopicPartition, str]]:
+        """What Kafka knows of partitions, and the sources that they are, of one and the same topics."""
+        folded = [partition for partition in partitions if self._kinds[partition.topic] in self._lane.folded_kinds]
+        names, partition_offsets = self._request_sources(folded)(), consumer.query_offsets(partitions)
+        if names != self._request_sources(folded)():
+            raise Unavailable("Topics should stay while they are asked for. Found that one was created anew.")
+        return partition_offsets, names
+
+    def _request_sources(self, partitions: list[TopicPartition]) -> Callable[[], dict[TopicPartition, str]]:
+        wait = self._admin.request_topic_ids({partition.topic for partition in partitions})
+
+        def wait_for_sources() -> dict[TopicPartition, str]:
+            ids = wait()
+            return {p: source_name(self._kinds[p.topic], ids.get(p.topic), p.partition) for p in partitions}
+
+        return wait_for_sources
+
+    def _read_merged(self, sources: Iterable[str]) -> tuple[MergedOffsets, dict[str, int]]:
+        """What is merged of these sources, and where they begin, in the generation that serves."""
+        wanted = list(sources)
+        while True:
+            try:
+                if not self.offsets.committed:
+                    self._profiles.refresh_generation()
+                log_starts = self._profiles.read_log_starts()
+                return self._profiles.merged_offsets(wanted), log_starts
+            except StaleState:  # another one serves since
+                if self.offsets.committed:
+                    raise
+
+    def _find_start(
+        self,
+        partition: TopicPartition,
+        offsets: PartitionOffsets,
+        source: str | None,
+        merged: MergedOffsets,
+        log_start: int,
+    ) -> StartOffsets:
+        if source is None:  # only watched: there is no state to bring up
+            committed = (
+                offsets.committed
+                if offsets.committed is not None and offsets.committed <= offsets.high
+                else offsets.low
+            )
+            return StartOffsets(max(offsets.low, committed), max(offsets.low, committed))
+        bucket_offsets = [merged.get(bucket, {}).get(source) for bucket in range(BUCKETS)]
+        raise_if_log_replaced(partition, offsets, bucket_offsets)
+        start = find_start(offsets, bucket_offsets, log_start)
+        if start.lost:
+            if not self._accepts_loss:
+                raise_if_lost(partition, start)
+            log.error("Going on without %d records of %s/%d that are gone.", start.lost, *partition)
+            metrics.LOST_LOG_RECORDS.inc(start.lost)
+        return start
+
+    def _record_log_starts(
+        self,
+        sources: Mapping[TopicPartition, str],
+        partition_offsets: Mapping[TopicPartition, PartitionOffsets],
+        starts: Mapping[TopicPartition, StartOffsets],
+        merged: MergedOffsets,
+    ) -> None:
+        """Note a log's beginning as merged where it is, before anything is committed.
+
+        A bucket that knows nothing then always means lost state. Records that are gone for good are noted likewise.
+        """
+        log_starts = {
+            bucket: {
+                source: partition_offsets[partition].low
+                for partition, source in sources.items()
+                if partition_offsets[partition].low > merged.get(bucket, {}).get(source, -1)
+                and (starts[partition].lost or source not in merged.get(bucket, {}))
+            }
+            for bucket in range(BUCKETS)
+        }
+        log_starts = {bucket: starts_by_source for bucket, starts_by_source in log_starts.items() if starts_by_source}
+        if not log_starts:
+            return
+        try:
+            self._profiles.merge({}, merged, log_starts)
+        except StaleState as error:
+            log.warning("Another worker wrote down the same beginning: %s", error)
+        merged.update(self._profiles.merged_offsets(sources.values()))

@@ -1,0 +1,130 @@
+"""A batch: records decoded into arrivals, or into rejects that will be dead letters. Pure."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from contract.errors import BadEvent
+from contract.events import UserEvent, clamp, decode
+from contract.messages import DEAD_LETTER_HEADER, DeadLetter, to_json
+from contract.profiles.entity_updates import Arrival
+from worker.kafka.consumer import Record, TopicPartition
+from worker.kafka.producer import OutgoingRecord
+from worker.ops import metrics
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """A record that gets no answer, and why; `attempts` is how often it was tried."""
+
+    record: Record
+    reason: str
+    error: str
+    detail: str
+    attempts: int = 1
+
+    def to_dead_letter(self, topic: str, model_version: str) -> OutgoingRecord:
+        """The dead letter: the original bytes, key and headers, and one header that tells the rest."""
+        topic_partition, offset = self.record.topic_partition, self.record.offset
+        dead_letter = DeadLetter(
+            reason=self.reason,
+            error=self.error,
+            detail=self.detail[:1_000],
+            topic=topic_partition.topic,
+            partition=topic_partition.partition,
+            offset=offset,
+            attempts=self.attempts,
+            model_version=model_version,
+        )
+        headers = [*self.record.headers, (DEAD_LETTER_HEADER, to_json(dead_letter))]
+        return OutgoingRecord(topic, self.record.key, self.record.value, headers)
+
+
+@dataclass(slots=True)
+class Batch:
+    """What one poll brought. `arrivals` are folded in this order; `watched` are only reacted to."""
+
+    records: Sequence[Record] = ()
+    arrivals: list[Arrival] = field(default_factory=list)
+    watched: list[Arrival] = field(default_factory=list)
+    rejects: list[Reject] = field(default_factory=list)
+    first_offsets: dict[TopicPartition, int] = field(default_factory=dict)  # the first offset of each partition
+    end_offsets: dict[TopicPartition, int] = field(default_factory=dict)  # exclusive
+    _records_by_position: dict[tuple[str, int, int], Record] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def user_id(self, row: int) -> str:
+        """Whose event an arrival is; empty for a product."""
+        event = self.arrivals[row].event
+        return event.user_id if isinstance(event, UserEvent) else ""
+
+    def find_record(self, arrival: Arrival) -> Record:
+        """The record that an event came in."""
+        if not self._records_by_position:  # few batches ask
+            self._records_by_position = {(*record.topic_partition, record.offset): record for record in self.records}
+        return self._records_by_position[arrival.topic, arrival.partition, arrival.offset]
+
+    def to_reject(self, arrival: Arrival, error: Exception, attempts: int) -> Reject:
+        """The dead letter of an event that was folded but cannot be scored."""
+        return Reject(self.find_record(arrival), "cannot_score", type(error).__name__, str(error), attempts)
+
+
+def decode_records(
+    records: Sequence[Record],
+    kinds: Mapping[str, str],
+    sources: Mapping[TopicPartition, str],
+    watched_kinds: Sequence[str],
+    inspected_kinds: Sequence[str] = (),
+) -> Batch:
+    """Decode each record; whatever is wrong with one concerns no other. Of inspected kinds only the rejects stay."""
+    batch, records_by_partition = Batch(records), dict[TopicPartition, list[Record]]()
+    for record in records:
+        records_by_partition.setdefault(record.topic_partition, []).append(record)
+    for partition, partition_records in records_by_partition.items():
+        kind = kinds[partition.topic]
+        metrics.EVENTS.labels(kind).inc(len(partition_records))
+        batch.first_offsets[partition], batch.end_offsets[partition] = (
+            min(record.offset for record in partition_records),
+            partition_records[-1].offset + 1,
+        )
+        if kind in inspected_kinds:
+            partition_records = [
+                record for record in partition_records if record.value is not None
+            ]  # how one is deleted from a compacted topic
+        arrivals, rejects = decode_partition(partition_records, kind, sources.get(partition, kind))
+        if kind in watched_kinds:
+            batch.watched += arrivals
+            continue  # the lane that folds this kind writes its dead letters
+        batch.arrivals += [] if kind in inspected_kinds else arrivals
+        batch.rejects += rejects
+    return batch
+
+
+def decode_partition(records: Sequence[Record], kind: str, source: str) -> tuple[list[Arrival], list[Reject]]:
+    """The events of one partition's records, and what is none."""
+    arrivals, rejects, clamped = list[Arrival](), list[Reject](), 0
+    for topic_partition, offset, _, value, _, kafka_ms in records:
+        try:
+            event, was_clamped = clamp(decode(kind, value), kafka_ms)
+        except BadEvent as error:
+            rejects.append(
+                Reject(records[len(arrivals) + len(rejects)], error.reason, type(error).__name__, str(error))
+            )
+            continue
+        clamped += was_clamped
+        arrivals.append(Arrival(source, offset, event, topic_partition.topic, topic_partition.partition))
+    metrics.CLAMPED_TIMESTAMPS.inc(clamped)
+    return arrivals, rejects
+
+
+def report_rejects(rejects: Sequence[Reject]) -> None:
+    """Tell of dead letters that are out."""
+    for reject in rejects:
+        metrics.DEAD_LETTERS.labels(reject.reason).inc()
+    if rejects:
+        partition, offset, detail = rejects[0].record.topic_partition, rejects[0].record.offset, rejects[0].detail
+        log.warning("%d dead letters, the first from %s/%d at %d: %s", len(rejects), *partition, offset, detail)

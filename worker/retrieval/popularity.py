@@ -1,0 +1,105 @@
+"""What is popular now, of all items and by category: from the profiles of items, looked at by the clock.
+
+A worker reads only some partitions, but an item's profile knows what all of them have seen: all workers say the same.
+"""
+
+import math
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from contract.features.declaration import AGGREGATE_COLUMNS
+from contract.profiles.entity_updates import to_updates
+from contract.profiles.store import ProfileStore, fold
+from worker.catalogue.catalogue import Catalogue
+from worker.catalogue.item_index import ItemNumbers
+from worker.retrieval.kernels import top_per_group
+
+POPULAR_MAX: Final = 200
+PER_CATEGORY_MAX: Final = 50
+SWEEP_MIN: Final = 500  # items that are looked at in one go, those that were touched first
+SWEEP_SHARE: Final = 600  # and at least this part of all: with one look a second, every item every ten minutes
+HALF_LIFE_DAYS: Final = 1.0
+SPANS: Final = (("1d", 0.0, 1.0), ("7d", 1.0, 7.0), ("30d", 7.0, 30.0))  # a window, and the days it adds to the former
+
+
+def mean_decay(span_days: tuple[float, float]) -> float:
+    """The mean weight of what happened between so many days ago, halved each `HALF_LIFE_DAYS`."""
+    begin, end = (2.0 ** -(day / HALF_LIFE_DAYS) for day in span_days)
+    return float((begin - end) * HALF_LIFE_DAYS / (math.log(2) * (span_days[1] - span_days[0])))
+
+
+DECAY_WEIGHTS: Final = tuple(mean_decay((begin, end)) for _, begin, end in SPANS)
+
+
+class Popularity:
+    """How much each item is clicked and bought, halved by each day that passes."""
+
+    def __init__(self, catalogue: Catalogue, purchase_value: float) -> None:
+        self._catalogue, self._purchase_value = catalogue, purchase_value
+        self._weight = np.zeros(catalogue.items_max, np.float32)
+        self._seed_weight = np.zeros(
+            catalogue.items_max, np.float32
+        )  # popular elsewhere: below everything that is seen here
+        self._is_active = np.zeros(catalogue.items_max, np.bool_)
+        self._sweep_start = 0
+        self.top: ItemNumbers = np.zeros(0, np.int64)
+        self.in_category: ItemNumbers = (
+            np.zeros((1, PER_CATEGORY_MAX), np.int64) - 1
+        )  # (categories, k), -1 behind the last
+
+    def mark_active(self, numbers: ItemNumbers) -> None:
+        """These items were clicked or bought: they are looked at first."""
+        self._is_active[numbers[numbers >= 0]] = True
+
+    def seed(self, numbers: ItemNumbers) -> None:
+        """Popular items from elsewhere, the most popular first, for as long as there are few of our own."""
+        self._seed_weight[:] = 0
+        known = numbers[numbers >= 0]
+        self._seed_weight[known] = 1e-6 / (1 + np.arange(len(known), dtype=np.float32))
+
+    def sweep(self, profiles: ProfileStore, now_ms: int) -> None:
+        """Ask some items' profiles how they do at `now_ms`, in the streams' own time; raises `Unavailable`."""
+        numbers = self._next_sweep()
+        if len(numbers):
+            entities = [f"item:{name}" for name in self._catalogue.item_ids(numbers)]
+            memory = fold(profiles.read(entities), to_updates([], extra_entities=entities))
+            aggregates, _ = memory.read_at(entities, [now_ms] * len(entities))
+            self._weight[numbers] = self._weigh(aggregates)
+            self._is_active[numbers] = False
+
+    def rank(self) -> None:
+        """Put in order what is popular and can be had, of all and by category."""
+        count, catalogue = len(self._catalogue), self._catalogue
+        weight, sold = self._weight[:count] + self._seed_weight[:count], catalogue.in_stock[:count]
+        (top,) = top_per_group(weight, sold, np.zeros(count, np.int32), 1, POPULAR_MAX)
+        self.top = top[top >= 0]
+        self.in_category = top_per_group(
+            weight, sold, catalogue.category[:count], len(catalogue.categories), PER_CATEGORY_MAX
+        )
+
+    @property
+    def by_category(self) -> dict[int, ItemNumbers]:
+        """Popular items by the category's code, of those that have any."""
+        rows = {code: row[row >= 0] for code, row in enumerate(self.in_category)}
+        return {code: row for code, row in rows.items() if code and len(row)}
+
+    def _next_sweep(self) -> ItemNumbers:
+        """The touched items and the next of the round, at most one sweep."""
+        count = len(self._catalogue)
+        size = min(count, max(SWEEP_MIN, -(-count // SWEEP_SHARE)))
+        active = np.flatnonzero(self._is_active[:count])[:size]
+        in_turn = (self._sweep_start + np.arange(size - len(active))) % max(count, 1)
+        self._sweep_start = (self._sweep_start + len(in_turn)) % max(count, 1)
+        return np.unique(np.concatenate([active, in_turn])).astype(np.int64)
+
+    def _weigh(self, aggregates: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+        total = np.zeros(len(aggregates))
+        for family, value in (("clicks", 1.0), ("orders", self._purchase_value)):
+            shorter = np.zeros(len(aggregates))
+            for (window, _, _), weight in zip(SPANS, DECAY_WEIGHTS, strict=True):
+                count = aggregates[:, AGGREGATE_COLUMNS[f"{family}.count_{window}"]]
+                total += value * weight * np.maximum(count - shorter, 0)
+                shorter = count
+        return total.astype(np.float32)

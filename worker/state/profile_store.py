@@ -1,0 +1,233 @@
+"""Profiles in Redis: read whole, written bucket by bucket with the positions that they stand for, under a guard."""
+
+import logging
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from contract.errors import StaleState
+from contract.hashing import BUCKETS, bucket_of, buckets_of, hash_texts
+from contract.profiles.record import HORIZON_MS, LAYOUT, RECORD, entity_from_key, profile_key_prefix
+from contract.profiles.slices import LoadedSlices, Slices, SliceWrites, check_lengths, to_slice_writes
+from contract.profiles.store import MergedOffsets
+from worker.redis.client import RedisClient, to_pairs
+from worker.state.generations import FIRST, Generations, generation_prefix, parse_generation
+
+log = logging.getLogger(__name__)
+
+# KEYS: merged:{bucket}, then the profiles to write. ARGV: time to live in ms, what should be left of it, number of
+# sources; for each source its name, the offset that must be there ('' for none) and the new one; then, packed into
+# one string, the number of its key and of its source for each slice; then the slices end to end, since an argument for
+# each would cost the client more than all else of a write. The expiry is refreshed only when
+# days of it have gone: it costs a third of the write. `merged` comes last: should a slice be refused half-way (a key of
+# another type), its bucket does not count as written.
+MERGE: Final = """
+local call, unpack, sub = redis.call, struct.unpack, string.sub
+local ttl, least, sources = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local index = 3 * sources + 4
+for at = 4, index - 1, 3 do
+  if (call('HGET', KEYS[1], ARGV[at]) or '') ~= ARGV[at + 1] then return 0 end
+end
+local addresses, slices = ARGV[index], ARGV[index + 1]
+local count = #addresses / 4
+local size = #slices / count
+for n = 1, count do
+  local number, source = unpack('<I2I2', addresses, 4 * n - 3)
+  local key = KEYS[2 + number]
+  call('HSET', key, ARGV[4 + 3 * source], sub(slices, size * (n - 1) + 1, size * n))
+  if call('PTTL', key) < least then call('PEXPIRE', key, ttl) end
+end
+for at = 4, index - 1, 3 do call('HSET', KEYS[1], ARGV[at], ARGV[at + 2]) end
+return 1
+"""
+# Redis' own expiry only collects garbage, so it is later than the fold's horizon by the longest retention we foresee.
+TTL_MS: Final = HORIZON_MS + 30 * 86_400_000
+RETENTION_MIN_MS: Final = TTL_MS - 3 * 86_400_000  # a profile stays at least so long after it was written
+
+
+NO_SOURCE: Final = 0xFFFF << 16
+
+
+class RedisProfileStore:
+    """The promises of `contract.profiles.store.Profiles` over a Redis or Valkey.
+
+    With `generations` it follows the one that serves: `take_up` goes over to it, and a read while another one serves
+    raises `StaleState`. Without, it is what stands under `prefix`.
+    """
+
+    def __init__(self, *, client: RedisClient, prefix: str, generations: Generations | None = None) -> None:
+        self.client = client
+        self.generations, self.generation = generations, FIRST
+        self._set_prefix(prefix)
+
+    def refresh_generation(self) -> None:
+        """Go over to the generation that serves; raises `BadProfile` where only other layouts have a state."""
+        if self.generations is not None and (name := self.generations.open()) != self.generation:
+            log.warning("Going over to %s of the state.", name or "the first generation")
+            self.generation = name
+            self._set_prefix(generation_prefix(self.generations.prefix, name))
+
+    def read_log_starts(self) -> dict[str, int]:
+        """Where the log of each source began for this state, if later than at its own beginning."""
+        (fields,) = self.client.pipeline([("HGETALL", self.log_starts_key)])
+        return {source.decode(): int(offset) for source, offset in to_pairs(fields)}
+
+    def write_log_starts(self, log_starts: Mapping[str, int]) -> None:
+        """Note from where on this state knows the log of each source, before anything of it is merged."""
+        fields = list(chain.from_iterable(log_starts.items()))
+        if fields:
+            self.client.pipeline([("HSET", self.log_starts_key, *fields)])
+
+    def read(self, entities: Sequence[str]) -> LoadedSlices:
+        # One HGETALL each: a script a bucket would have Redis copy every slice twice more, into Lua and out again.
+        command = None if self.generations is None else self.generations.serving_command
+        hashes, reply = self.client.read_hashes(self.profile_keys(entities), command)
+        self._check_generation(reply)
+        check_lengths(hashes.lengths)
+        return LoadedSlices(
+            length=len(entities),
+            sources=hashes.names,
+            entity=hashes.hash_index,
+            source=hashes.name_index,
+            records=[hashes.values],
+        )
+
+    def scan(self, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Slices]]:
+        """The key (without the prefix) and the slices of each wanted entity's profile, unchecked, page by page.
+
+        What is there from the beginning to the end comes at least once, each profile as it is at that moment.
+        """
+        for page in self.client.scan(f"{self.prefix}profile:"):
+            keys = [key for key in page if wanted(entity_from_key(key))]
+            for key, fields in zip(keys, self.client.pipeline([("HGETALL", key) for key in keys]), strict=True):
+                yield key.removeprefix(self.prefix), {name.decode(): record for name, record in to_pairs(fields)}
+
+    def merged_offsets(self, sources: Iterable[str]) -> MergedOffsets:
+        wanted = sorted(sources)
+        if not wanted:
+            return {bucket: {} for bucket in range(BUCKETS)}
+        replies = self._query([("HMGET", self.merged_key(bucket), *wanted) for bucket in range(BUCKETS)])
+        return {
+            bucket: {source: int(offset) for source, offset in zip(wanted, reply, strict=True) if offset is not None}
+            for bucket, reply in enumerate(replies)
+        }
+
+    def merge(self, writes: Mapping[str, Slices], expected: MergedOffsets, after: MergedOffsets) -> None:
+        written = to_slice_writes(writes)
+        bounds = np.searchsorted(written.bucket, np.arange(BUCKETS + 1))
+        keys, number = self._number_keys(written)
+        key_numbers, records = number[:-1] - number[bounds[written.bucket]], memoryview(written.records)
+        addresses: dict[tuple[str, ...], bytes] = {}  # of all slices, mostly for one list of sources
+        calls = []
+        for bucket, positions in after.items():
+            first, last = int(bounds[bucket]), int(bounds[bucket + 1])
+            sources, expected_offsets = tuple(positions), expected.get(bucket, {})
+            if sources not in addresses:
+                packed = key_numbers + pack_source_indexes(written.sources, sources)[written.source]
+                addresses[sources] = packed.astype("<u4").tobytes()
+            guards = chain.from_iterable(
+                [(source, expected_offsets.get(source, ""), offset) for source, offset in positions.items()]
+            )
+            slices = bytes(records[first * RECORD.itemsize : last * RECORD.itemsize])
+            arguments = [
+                TTL_MS,
+                RETENTION_MIN_MS,
+                len(positions),
+                *guards,
+                addresses[sources][4 * first : 4 * last],
+                slices,
+            ]
+            calls.append(([self.merged_key(bucket), *keys[number[first] : number[last]]], arguments))
+        replies = self.client.run_script(MERGE, calls)
+        if stale := [bucket for bucket, reply in zip(after, replies, strict=True) if not reply]:
+            raise StaleState(f"Buckets {stale} should be merged as this worker left them. Found other positions.")
+
+    def suggest_repair(self, entities: Sequence[str]) -> str:
+        """What to run where some of these profiles cannot be read, so that they are folded again from the log."""
+        replies = self.client.pipeline([("HGETALL", self.profile_key(entity)) for entity in entities])
+        unreadable = [entity for entity, reply in zip(entities, replies, strict=True) if not is_readable(reply[1::2])]
+        by_bucket: dict[int, list[str]] = {}
+        for entity in unreadable:
+            bucket = bucket_of(entity)
+            by_bucket.setdefault(bucket, [self.merged_key(bucket)]).append(self.profile_key(entity))
+        # A bucket's keys lie on one server of a cluster; those of several buckets cannot be deleted by one command.
+        commands = [
+            f"{self.client.shell} DEL {' '.join(map(quote_key, keys))}" for _, keys in sorted(by_bucket.items())
+        ]
+        return (
+            f"Run: {'; '.join(commands)}; the worker then folds them again from the log. "
+            "Where it is every profile, run `python -m worker rebuild`."
+        )
+
+    def merged_key(self, bucket: int) -> str:
+        return f"{self.prefix}merged:{{{bucket}}}"
+
+    @property
+    def log_starts_key(self) -> str:
+        return f"{self.prefix}begins"
+
+    def _query(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        """The replies to commands; raises `StaleState` if another generation serves when they have been carried out.
+
+        Asked last: what is read of one that serves still is whole, since keys go only after another one serves.
+        """
+        if self.generations is None:
+            return self.client.pipeline(commands)
+        *replies, reply = self.client.pipeline_then(commands, self.generations.serving_command)
+        self._check_generation(reply)
+        return replies
+
+    def _check_generation(self, reply: bytes | None) -> None:
+        """Raise `StaleState` if the answer to the question names another generation."""
+        if self.generations is not None and (name := parse_generation(reply)) != self.generation:
+            raise StaleState(f"Generation `{self.generation}` of the state should serve. Found that `{name}` does.")
+
+    def _set_prefix(self, prefix: str) -> None:
+        self.prefix = prefix
+        self._key_prefixes = [f"{prefix}{profile_key_prefix(bucket)}" for bucket in range(BUCKETS)]
+
+    def _number_keys(self, written: SliceWrites) -> tuple[list[str], npt.NDArray[np.int64]]:
+        """The distinct keys of W slices, and which of them each slice has (W+1): how many there are stands behind."""
+        is_first = np.diff(written.entity, prepend=-1) != 0
+        entities, buckets = written.entity[is_first].tolist(), written.bucket[is_first].tolist()
+        keys = [self._key_prefixes[b] + written.entities[entity] for entity, b in zip(entities, buckets, strict=True)]
+        return keys, np.append(np.cumsum(is_first) - 1, len(keys))
+
+    def profile_keys(self, entities: Sequence[str]) -> list[str]:
+        """The keys of entities' profiles."""
+        buckets = buckets_of(hash_texts(entities)).tolist()
+        return [self._key_prefixes[bucket] + entity for bucket, entity in zip(buckets, entities, strict=True)]
+
+    def profile_key(self, entity: str) -> str:
+        """The key of an entity's profile."""
+        return self._key_prefixes[bucket_of(entity)] + entity
+
+
+def pack_source_indexes(sources: Sequence[str], positions: Sequence[str]) -> npt.NDArray[np.int64]:
+    """Where each source stands among `positions`, as it is packed; a slice of one that is not there is refused."""
+    packed = {source: number << 16 for number, source in enumerate(positions)}
+    return np.array([packed.get(source, NO_SOURCE) for source in sources], np.int64)
+
+
+def open_profile_store(client: RedisClient, prefix: str) -> RedisProfileStore:
+    """The profiles of a shop, of whichever generation serves."""
+    return RedisProfileStore(client=client, prefix=prefix, generations=Generations(client=client, prefix=prefix))
+
+
+def is_readable(records: Iterable[bytes]) -> bool:
+    layout = LAYOUT.to_bytes(4, "little")
+    return all(len(record) == RECORD.itemsize and record[:4] == layout for record in records)
+
+
+def quote_key(key: str) -> str:
+    return f"'{key}'"
+
+
+def source_name(kind: str, topic_id: str | None, partition: int) -> str:
+    """What one partition's slices are called: a topic created anew has another id, hence another source."""
+    ident = f"~{re.sub('[^A-Za-z0-9_-]', '', topic_id)}" if topic_id else ""
+    return f"{kind}{ident}/{partition}"

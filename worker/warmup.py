@@ -1,0 +1,49 @@
+"""`python -m worker.warmup` compiles ahead what workers run compiled, as `contract.profiles.warmup` does for folds."""
+
+import numpy as np
+
+from contract.features.declaration import FeatureSet
+from contract.features.encoder import Encoder
+from contract.profiles.record import RING_SIZE
+from contract.profiles.warmup import load_folds
+from contract.settings import ListSettings
+from worker.catalogue.catalogue import Catalogue
+from worker.redis.resp import ReplyReader
+from worker.retrieval.candidate_generator import CandidateGenerator
+from worker.retrieval.co_visitation import ItemNeighbours
+from worker.retrieval.exploration import FreshItems
+from worker.retrieval.popularity import Popularity
+
+REPLY = b"*2\r\n$1\r\na\r\n$1\r\nb\r\n"
+
+
+def warm_up() -> None:
+    """Fold one event, read one reply, draw one list: what numba compiles is kept beside the code, and loaded."""
+    load_folds()
+    ReplyReader().read(1, receive_reply)
+    warm_up_candidates()
+
+
+def receive_reply(buffer: memoryview) -> int:
+    buffer[: len(REPLY)] = REPLY
+    return len(REPLY)
+
+
+def warm_up_candidates() -> None:
+    """Candidates for one user from a shop without items."""
+    catalogue, lists = Catalogue(Encoder(FeatureSet(())), 2), ListSettings()
+    nearby, popularity = ItemNeighbours(catalogue), Popularity(catalogue, lists.purchase_value)
+    nearby.co_visits.record(np.array([0]), np.array([1]), 1)
+    popularity.rank()
+    candidates = CandidateGenerator(
+        catalogue=catalogue,
+        neighbours=nearby,
+        popularity=popularity,
+        fresh_items=FreshItems(catalogue, lists),
+        candidates_max=lists.candidates,
+    )
+    candidates.generate(np.zeros((1, RING_SIZE), np.uint64), [np.zeros(0, np.int64)], [0])
+
+
+if __name__ == "__main__":
+    warm_up()
