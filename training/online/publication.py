@@ -1,6 +1,6 @@
 """Crash-safe publication of an updated model: checkpoint, bundle and pointer all appear, or none of them does.
 
-The checkpoint is written first, then the bundle, then the pointer, each atomically. A marker file exists meanwhile. A
+The checkpoint is written first, then the bundle, then the pointer, each atomically. A marker file exists until then. A
 learner that finds one at its start removes what the pointer does not name, so that no checkpoint stays without its
 bundle, and the serving model learns the same feedback again.
 """

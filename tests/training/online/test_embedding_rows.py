@@ -1,4 +1,4 @@
-"""Embedding rows that are given and taken: what the network predicts meanwhile, and the counts that are kept."""
+"""Allocation of embedding rows: predictions while rows are given and taken, and the counts that are kept."""
 
 from dataclasses import replace as replace_fields
 
@@ -40,7 +40,7 @@ def make_rows_with(item: int, count: int, *, after_days: float = 0.0) -> Example
     return examples
 
 
-def known_ids(checkpoint: Checkpoint) -> list[int]:
+def list_known_ids(checkpoint: Checkpoint) -> list[int]:
     ids: list[int] = checkpoint.metadata.statistics.known["item"].array.tolist()
     return ids
 
@@ -67,8 +67,8 @@ def test_a_new_row_changes_no_prediction_of_its_id() -> None:
 
     after = update_tables(before, make_rows_with(NEW_ID, 3))
 
-    assert NEW_ID in known_ids(after)
-    assert NEW_ID not in known_ids(before)
+    assert NEW_ID in list_known_ids(after)
+    assert NEW_ID not in list_known_ids(before)
     assert are_equal(predict_item(after, NEW_ID), predict_item(before, NEW_ID))
 
 
@@ -94,7 +94,7 @@ def test_examples_of_an_id_are_counted_over_updates(counts: tuple[int, ...], is_
     for count in counts:
         checkpoint = update_tables(checkpoint, make_rows_with(NEW_ID, count))
 
-    assert (NEW_ID in known_ids(checkpoint)) == is_known
+    assert (NEW_ID in list_known_ids(checkpoint)) == is_known
 
 
 def test_a_freed_id_is_unknown_and_other_predictions_are_bit_equal() -> None:
@@ -106,7 +106,7 @@ def test_a_freed_id_is_unknown_and_other_predictions_are_bit_equal() -> None:
 
     after = update_tables(trained, make_rows_with(OTHER_ID, 3, after_days=2.5))
 
-    assert known_ids(after) == [OTHER_ID]
+    assert list_known_ids(after) == [OTHER_ID]
     unknown = after.build_network().embedding_rows(ITEM_SPAN.feature, torch.tensor(NEW_ID))
     assert 1 <= int(unknown) <= after.metadata.statistics.known["item"].spare
     assert are_equal(predict_item(after, OTHER_ID), predict_item(trained, OTHER_ID))
@@ -118,7 +118,7 @@ def test_a_recently_seen_id_keeps_its_row() -> None:
 
     checkpoint = update_tables(checkpoint, make_rows_with(OTHER_ID, 3, after_days=QUICK_CONFIG.unused_days))
 
-    assert {NEW_ID, OTHER_ID} <= set(known_ids(checkpoint))
+    assert {NEW_ID, OTHER_ID} <= set(list_known_ids(checkpoint))
 
 
 def test_the_first_update_frees_no_row_however_old_its_examples() -> None:
@@ -127,7 +127,7 @@ def test_the_first_update_frees_no_row_however_old_its_examples() -> None:
 
     after = update_tables(before, concatenate_examples([old, recent]))
 
-    assert known_ids(after) == known_ids(before)
+    assert list_known_ids(after) == list_known_ids(before)
 
 
 def test_the_optimizer_state_follows_the_rows() -> None:

@@ -49,7 +49,7 @@ def read_labels(*rows: Example) -> NewLabels:
     return decode_usable([to_msgpack(row) for row in rows], CHECKPOINT)[0]
 
 
-def learned_labels(*rows: Example) -> dict[str, list[float]]:
+def collect_new_labels(*rows: Example) -> dict[str, list[float]]:
     pending = read_labels(*rows).pending()
     return {
         task.name: pending.labels[task.name][pending.has_label(task)].tolist()
@@ -59,22 +59,22 @@ def learned_labels(*rows: Example) -> dict[str, list[float]]:
 
 
 def test_a_learned_click_is_not_learned_again_with_its_purchase() -> None:
-    assert learned_labels(CLICKED) == {"click": [1]}
-    assert learned_labels(NOT_BOUGHT) == {"purchase": [0]}
-    assert learned_labels(BOUGHT) == {"purchase": [1]}
+    assert collect_new_labels(CLICKED) == {"click": [1]}
+    assert collect_new_labels(NOT_BOUGHT) == {"purchase": [0]}
+    assert collect_new_labels(BOUGHT) == {"purchase": [1]}
 
 
 def test_revisions_of_one_batch_are_learned_as_the_newest_one() -> None:
-    assert learned_labels(BOUGHT, CLICKED, NOT_BOUGHT) == {"click": [1], "purchase": [1]}
-    assert learned_labels(NOT_BOUGHT, BOUGHT) == {"purchase": [1]}
+    assert collect_new_labels(BOUGHT, CLICKED, NOT_BOUGHT) == {"click": [1], "purchase": [1]}
+    assert collect_new_labels(NOT_BOUGHT, BOUGHT) == {"purchase": [1]}
 
 
 def test_a_corrected_label_is_learned_again() -> None:
     negative = make_revision(0, click=(0.0, 32), purchase=(0.0, 32))
     corrected = make_revision(1, click=(1.0, 40))
 
-    assert learned_labels(negative) == {"click": [0], "purchase": [0]}
-    assert learned_labels(corrected) == {"click": [1]}
+    assert collect_new_labels(negative) == {"click": [0], "purchase": [0]}
+    assert collect_new_labels(corrected) == {"click": [1]}
 
 
 def test_only_a_first_revision_is_seen_for_the_first_time() -> None:

@@ -25,7 +25,7 @@ def make_clicks(rows: int) -> Examples:
     return examples
 
 
-def calibrated_predictions(examples: Examples) -> np.ndarray:
+def make_calibrated_predictions(examples: Examples) -> np.ndarray:
     """Calibrated predictions, all of them 0.8 or 0.2."""
     wrong = np.random.default_rng(1).random(len(examples)) < 0.2
     return np.asarray(np.where((examples.labels["click"] > 0.5) ^ wrong, 0.8, 0.2), np.float32)
@@ -43,7 +43,7 @@ def add_noise(p: np.ndarray, scale: float) -> np.ndarray:
 
 def test_a_small_change_passes_and_has_metrics() -> None:
     examples = make_clicks(400)
-    old = calibrated_predictions(examples)
+    old = make_calibrated_predictions(examples)
 
     result = run_gate(examples, old, add_noise(old, 0.05))
 
@@ -55,7 +55,7 @@ def test_a_small_change_passes_and_has_metrics() -> None:
 def test_a_large_change_without_evidence_is_rejected() -> None:
     # given an update with much noise, which on average may be no worse
     examples = make_clicks(60)
-    old = calibrated_predictions(examples)
+    old = make_calibrated_predictions(examples)
     noisy = add_noise(old, 1.0)
 
     # when the gate judges it
@@ -68,7 +68,7 @@ def test_a_large_change_without_evidence_is_rejected() -> None:
 @pytest.mark.parametrize("rows", [200, 1_000])
 def test_a_task_that_is_worse_is_rejected_with_its_metrics(rows: int) -> None:
     examples = make_clicks(rows)
-    old = calibrated_predictions(examples)
+    old = make_calibrated_predictions(examples)
 
     rejections = run_gate(examples, old, 1 - old).rejections
 
@@ -77,7 +77,7 @@ def test_a_task_that_is_worse_is_rejected_with_its_metrics(rows: int) -> None:
 
 def test_biased_predictions_are_rejected_although_they_rank_as_well() -> None:
     examples = make_clicks(2_000)
-    old = calibrated_predictions(examples)
+    old = make_calibrated_predictions(examples)
     odds = np.log(old / (1 - old)) + 0.9
 
     rejections = run_gate(examples, old, (1 / (1 + np.exp(-odds))).astype(np.float32), margin=9.0).rejections
@@ -88,7 +88,7 @@ def test_biased_predictions_are_rejected_although_they_rank_as_well() -> None:
 
 def test_an_update_that_removes_a_bias_passes() -> None:
     examples = make_clicks(2_000)
-    right = calibrated_predictions(examples)
+    right = make_calibrated_predictions(examples)
     odds = np.log(right / (1 - right)) + 0.9
 
     assert run_gate(examples, (1 / (1 + np.exp(-odds))).astype(np.float32), right).rejections == []
@@ -98,7 +98,7 @@ def test_replayed_examples_reject_what_new_ones_would_accept(seed: int) -> None:
     # given an update that fits the newest examples, whose labels are inverted, and not the replayed ones
     new, buffered = make_clicks(300), make_clicks(301)
     new.labels["click"][:] = 1 - new.labels["click"]
-    new_p, buffered_p = calibrated_predictions(new), calibrated_predictions(buffered)
+    new_p, buffered_p = make_calibrated_predictions(new), make_calibrated_predictions(buffered)
     sets = [
         PairedPredictions("recent", new, {"click": 1 - new_p}, {"click": new_p}),
         PairedPredictions("kept", buffered, {"click": buffered_p}, {"click": 1 - buffered_p}),
@@ -128,7 +128,7 @@ def test_a_task_without_new_labels_is_judged_by_replayed_ones() -> None:
 
 def test_few_rows_reject_only_what_is_clearly_worse() -> None:
     examples = make_clicks(ROWS_MIN - 1)
-    old = calibrated_predictions(examples)
+    old = make_calibrated_predictions(examples)
 
     assert run_gate(examples, old, add_noise(old, 0.8)).rejections == []
     assert "`click` should lose" in run_gate(examples, old, 1 - old).rejections[0]
@@ -148,7 +148,7 @@ def test_sets_with_few_rows_are_pooled() -> None:
     sets = list[PairedPredictions]()
     for name, rows in (("a", 30), ("b", 31)):
         examples = make_clicks(rows)
-        p = calibrated_predictions(examples)
+        p = make_calibrated_predictions(examples)
         sets.append(PairedPredictions(name, examples, {"click": p}, {"click": 1 - p}))
 
     assert "on 61 all examples" in check_update((CLICK,), sets, MARGIN).rejections[0]
@@ -164,10 +164,10 @@ def test_a_task_without_any_label_is_not_judged() -> None:
 
 def test_a_single_prediction_that_is_not_finite_is_rejected() -> None:
     examples = make_clicks(400)
-    broken = calibrated_predictions(examples)
+    broken = make_calibrated_predictions(examples)
     broken[7] = np.nan
 
-    assert run_gate(examples, calibrated_predictions(examples), broken).rejections == [
+    assert run_gate(examples, make_calibrated_predictions(examples), broken).rejections == [
         "`click` should have finite predictions. Found others."
     ]
 
