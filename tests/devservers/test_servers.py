@@ -94,17 +94,17 @@ def test_an_embedded_topic_with_other_than_four_partitions_is_refused(embedded_k
 def test_apache_kafka_keeps_records_and_address_over_a_restart(
     apache_kafka: ApacheKafka, topic_prefix: str, end: Callable[[ApacheKafka], None]
 ) -> None:
-    # Given records on a topic, some of them read and committed
+    # given records on a topic, some of them read and committed
     topic, before = f"{topic_prefix}topic", apache_kafka.bootstrap
     apache_kafka.create_topics({topic: 1}, {"retention.ms": "-1"})
     produce_in_other_process(apache_kafka.bootstrap, topic, 20, "before")
 
-    # When the broker ends and starts again
+    # when the broker ends and starts again
     end(apache_kafka)
     assert not apache_kafka.process.is_running
     apache_kafka.start()
 
-    # Then it has the same address and the records, and takes more
+    # then it has the same address and the records, and takes more
     assert apache_kafka.bootstrap == before
     produce_in_other_process(apache_kafka.bootstrap, topic, 20, "after")
     expected = {f"{word} {n}" for word in ("before", "after") for n in range(20)}
@@ -113,11 +113,11 @@ def test_apache_kafka_keeps_records_and_address_over_a_restart(
 
 @pytest.mark.apache_kafka
 def test_apache_kafka_commits_a_transaction(apache_kafka: ApacheKafka, topic_prefix: str) -> None:
-    # Given a topic
+    # given a topic
     topic = f"{topic_prefix}topic"
     apache_kafka.create_topics({topic: 1})
 
-    # When one transaction aborts and the next commits
+    # when one transaction aborts and the next commits
     producer = Producer(
         {"bootstrap.servers": apache_kafka.bootstrap, "transactional.id": f"{topic_prefix}writer", "log_level": 0}
     )
@@ -128,22 +128,22 @@ def test_apache_kafka_commits_a_transaction(apache_kafka: ApacheKafka, topic_pre
         producer.flush(TIMEOUT_S)
         finish(TIMEOUT_S)
 
-    # Then readers of committed records see the second alone
+    # then readers of committed records see the second alone
     assert consume(apache_kafka.bootstrap, topic, f"{topic_prefix}group", 1) == {"committed"}
 
 
 @pytest.mark.parametrize("binary", [None, valkey_binary()], ids=["redis", "valkey"])
 def test_redis_keeps_its_data_over_a_stop_and_loses_them_when_killed(binary: str | None) -> None:
     with RedisServer(binary=binary) as server, redis.Redis.from_url(server.url) as client:
-        # Given a key
+        # given a key
         client.set("key", "value")
 
-        # When it stops in good order, then the key is there again
+        # when it stops in good order, then the key is there again
         server.stop()
         server.start()
         assert client.get("key") == b"value"
 
-        # When it is killed with a newer value, then that value is gone
+        # when it is killed with a newer value, then that value is gone
         client.set("key", "newer")
         server.kill()
         server.start()
@@ -183,7 +183,7 @@ def test_a_test_gets_a_redis_without_keys(redis_url: str) -> None:
 
 
 def test_children_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
-    # Given a process with a server as its child
+    # given a process with a server as its child
     script = """
 import sys
 from devservers.embedded import EmbeddedValkey
@@ -200,21 +200,21 @@ sys.stdin.read()
         child = int(parent.stdout.readline())
         assert not is_process_gone(child)
 
-        # When the parent is killed
+        # when the parent is killed
         parent.send_signal(signal.SIGKILL)
 
-    # Then the child ends
+    # then the child ends
     assert wait_until(lambda: is_process_gone(child))
 
 
 def test_a_child_that_ignores_the_request_to_end_is_killed(tmp_path: Path) -> None:
-    # Given a child that is deaf to SIGTERM
+    # given a child that is deaf to SIGTERM
     output = tmp_path / "output"
     child = ChildProcess(command=["sh", "-c", "trap '' TERM; echo deaf; while :; do sleep 0.01; done"], output=output)
     child.start()
     child.wait_until(lambda: "deaf" in child.tail(), timeout_s=TIMEOUT_S)
 
-    # When it is asked to end, then it is killed after the patience
+    # when it is asked to end, then it is killed after the patience
     assert child.stop(timeout_s=0.05) == -signal.SIGKILL
     assert not child.is_running
 
@@ -276,17 +276,17 @@ def test_what_apache_kafka_lacks_is_said_in_a_sentence(
 def test_jars_are_fetched_once_and_a_failed_fetch_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Given a Maven that fails
+    # given a Maven that fails
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setenv("SHOPSTREAM_CACHE", str(tmp_path / "cache"))
     write_fake_tool(tmp_path, "mvn", "mkdir jars; echo no network; exit 1")
 
-    # Then its words are reported, and the next call asks it again
+    # then its words are reported, and the next call asks it again
     with pytest.raises(Unavailable, match="no network"):
         kafka_distribution.fetch_jars()
     write_fake_tool(tmp_path, "mvn", f"mkdir jars && echo fetched >> {tmp_path}/calls")
     folder = kafka_distribution.fetch_jars()
 
-    # And once fetched it is not asked again
+    # and once fetched it is not asked again
     assert kafka_distribution.fetch_jars() == folder
     assert (tmp_path / "calls").read_text() == "fetched\n"
