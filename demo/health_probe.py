@@ -19,7 +19,7 @@ class HealthProbe:
     def is_ready(self) -> bool:
         return self._get("/readyz") is not None
 
-    def served_version(self) -> str:
+    def read_version(self) -> str:
         """The version of the model it serves; empty if there is none or no answer."""
         for name, labels in self.read_samples():
             if name == "shopstream_model_info":

@@ -34,10 +34,11 @@ def read_topics(bootstrap: str, *topics: str) -> list[Record]:
 
 
 @contextmanager
-def open_consumer(bootstrap: str) -> Iterator[Consumer]:
+def open_consumer(bootstrap: str, group: str = "reads-by-assignment") -> Iterator[Consumer]:
+    """A consumer that starts at the beginning of a topic and commits nothing; closed at the end of the block."""
     settings: dict[str, Any] = {
         "bootstrap.servers": bootstrap,
-        "group.id": "reads-by-assignment",
+        "group.id": group,
         "isolation.level": "read_committed",
         "auto.offset.reset": "earliest",  # if the first records were deleted
         "enable.partition.eof": True,

@@ -137,10 +137,10 @@ def test_a_health_probe_reads_readiness_and_metrics() -> None:
 
     # then
     assert (before, probe.is_ready()) == (False, True)
-    assert probe.served_version() == "m-1"
+    assert probe.read_version() == "m-1"
     assert probe.read_total("process_cpu_seconds_total") > 0
     server.close()
-    assert (probe.is_ready(), probe.served_version()) == (False, "")
+    assert (probe.is_ready(), probe.read_version()) == (False, "")
 
 
 def test_a_source_record_carries_bytes_unchanged() -> None:
