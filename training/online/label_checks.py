@@ -14,11 +14,14 @@ import numpy as np
 from scipy.stats import chi2
 
 from contract.tasks import Task
+from training.data.arrays import Array, Floats, Predictions
 from training.data.examples import Examples
-from training.metrics.metrics import PROBABILITY_MIN, auc
+from training.metrics.losses import PROBABILITY_MIN
+from training.metrics.ranking import auc
 from training.online.new_labels import LABEL_THRESHOLD, Mask
 from training.online.promotion_gate import ROWS_MIN
-from training.stats.bootstrap import Array, Floats, Interval, Predictions, bootstrap_interval, first_column, index_users
+from training.stats.bootstrap import Interval, bootstrap_interval, first_column
+from training.stats.paired_predictions import index_users
 from training.trainer.evaluation import ALARM_GRAPHS
 
 TAIL_PROBABILITY: Final = 0.005  # on either side of a count
@@ -117,7 +120,7 @@ def measure_skill(task: Task, y: Array, p: Array, user: Array) -> Interval:
     """What predictions are good for whatever their level: 2 AUC - 1, which is 0 by chance; of classes the accuracy."""
     if task.kind == "multiclass":
         return bootstrap_interval(np.stack([p.argmax(1) == y, np.ones(len(y))], 1), user, ratio_of_sums)
-    area = auc(y, p)
+    area = auc(y > 0.5, p)
     if not np.isfinite(area):
         return Interval(float("nan"), float("nan"), float("nan"))
     centred = bootstrap_interval(auc_influence(y > 0.5, p, area)[:, None], user, first_column)

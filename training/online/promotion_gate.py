@@ -15,7 +15,8 @@ import numpy as np
 
 from contract.tasks import Task
 from model.network import Network
-from training.stats.bootstrap import Interval, PairedLosses, PairedPredictions, bootstrap_interval, first_column
+from training.stats.bootstrap import Interval, bootstrap_interval, first_column
+from training.stats.paired_predictions import PairedLosses, PairedPredictions
 
 ROWS_RELIABLE: Final = 200  # rows of a task that an upper bound and calibration may be asked of
 ROWS_MIN: Final = 50  # labels of a task in one set; where none has so many, all judge it together

@@ -23,7 +23,8 @@ from contract.features.declaration import Block, FeatureSet
 from contract.hashing import hash_texts
 from contract.tasks import Task
 from model.checkpoint import CheckpointMetadata
-from training.data.examples import Examples, Integers, select_newest
+from training.data.arrays import Integers
+from training.data.examples import Examples, select_newest
 from training.data.parquet import read_examples, read_table, to_parquet
 from training.data.split import assign_families
 

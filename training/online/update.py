@@ -41,7 +41,7 @@ from training.online.new_labels import (
 from training.online.promotion_gate import check_finite_weights, check_update
 from training.online.replay_buffer import ReplayBuffer, decode_buffer, encode_buffer, merge_examples, read_schema
 from training.online.update_learner import create_update_learner
-from training.stats.bootstrap import PairedPredictions
+from training.stats.paired_predictions import PairedPredictions
 from training.trainer.config import TrainingConfig
 from training.trainer.evaluation import Evaluation, evaluate_predictions
 from training.trainer.learner import Learner, predict
