@@ -34,10 +34,11 @@ from training.commands.fit import read_configs
 from training.data.examples import Examples
 from training.data.folds import drop_unsettled
 from training.data.split import assign_families, split_by_time
+from training.trainer.batching import mixed_batches, to_batch
 from training.trainer.config import TrainingConfig
 from training.trainer.evaluation import evaluate
 from training.trainer.fit import fit
-from training.trainer.learner import Learner, mixed_batches, to_batch
+from training.trainer.learner import Learner
 from training.trainer.loss_balancing import ALIASES
 
 WARM, STEPS = 3, 30
@@ -96,7 +97,7 @@ def tried(source: Source, name: str, seed: int) -> Try:
 
 def step_seconds(network: Network, learning: Examples, plan: TrainingConfig) -> float:
     """The median CPU time of a step, without making its batch. The network goes on learning meanwhile."""
-    learner, order, took = Learner(network=network, plan=plan), np.random.default_rng(plan.seed), list[float]()
+    learner, order, took = Learner(network=network, config=plan), np.random.default_rng(plan.seed), list[float]()
     for rows, _ in zip(mixed_batches(assign_families(learning), plan.batch, order), range(WARM + STEPS), strict=False):
         batch, began = to_batch(learning, rows), time.process_time()
         learner.train_step(batch)

@@ -13,4 +13,4 @@ from training.trainer.learner import Learner
 def create_update_learner(network: Network, state: Mapping[str, Any], plan: TrainingConfig) -> Learner:
     """What learns an update: at the update's own rate, whatever rate `state` remembers."""
     plan = replace(plan, learning_rate=plan.learning_rate * plan.update_rate)
-    return Learner(network=network.train(), plan=plan, state=state)
+    return Learner(network=network.train(), config=plan, state=state)

@@ -22,10 +22,10 @@ from training.report.pages import write_pages
 from training.report.plots import plot_curves
 
 TASKS = (CLICK, CATEGORY)
-MADE = make_examples(500, 9).for_tasks(TASKS)
+EXAMPLES = make_examples(500, 9).for_tasks(TASKS)
 
 
-def run_evaluate(folder: Path, examples: Examples = MADE, **given: Any) -> int:
+def run_evaluate(folder: Path, examples: Examples = EXAMPLES, **overrides: Any) -> int:
     write_examples(folder / "made.parquet", examples)
     settings = SimpleNamespace(
         tasks=examples.tasks, model=msgspec.to_builtins(SHAPE), training={"batch": 64, "epochs": 1}, bundles=folder
@@ -38,7 +38,7 @@ def run_evaluate(folder: Path, examples: Examples = MADE, **given: Any) -> int:
         "epochs": None,
         "settle_days": 0,
     }
-    return run(Namespace(**(words | {"methods": None} | given)), cast(Settings, settings), FEATURES)
+    return run(Namespace(**(words | {"methods": None} | overrides)), cast(Settings, settings), FEATURES)
 
 
 @pytest.fixture(scope="module")
@@ -54,77 +54,78 @@ def test_every_run_of_every_method_is_in_the_json(folder: Path) -> None:
     assert [(run.method, run.fold) for run in actual.runs] == [
         (method, fold) for fold in (1, 2) for method in ("ours", "single-task", "LightGBM")
     ]
-    assert {one.other for one in actual.gains_over_single_task} == {"single-task"}
-    assert {(one.task, one.figure) for one in actual.gains_over_single_task} >= {("all", "score"), ("click", "auc")}
-    assert actual.examples == len(MADE)
+    gains = actual.gains_over_single_task
+    assert {gain.other for gain in gains} == {"single-task"}
+    assert {(gain.task, gain.figure) for gain in gains} >= {("all", "score"), ("click", "auc")}
+    assert actual.examples == len(EXAMPLES)
 
 
-def test_the_pages_show_what_the_json_says(folder: Path) -> None:
+def test_the_pages_show_the_values_of_the_json(folder: Path) -> None:
     actual = msgspec.json.decode((folder / "evaluation.json").read_bytes(), type=EvaluationReport)
     markdown, page = (folder / "evaluation.md").read_text(), (folder / "evaluation.html").read_text()
 
-    for name, of in actual.methods.items():
-        assert of.score is not None
-        assert f"| {name} | {of.score.mean:.4g} ± – |" in markdown
-        assert f"<td>{name}</td><td>{of.score.mean:.4g}</td>" in page
+    for name, method in actual.methods.items():
+        assert method.score is not None
+        assert f"| {name} | {method.score.mean:.4g} ± – |" in markdown
+        assert f"<td>{name}</td><td>{method.score.mean:.4g}</td>" in page
     assert page.count("<svg") == len(TASKS)
     assert actual.data_sha256 in page
 
 
-def test_markdown_tables_are_whole(folder: Path) -> None:
+def test_markdown_tables_have_rows_of_equal_width(folder: Path) -> None:
     lines = (folder / "evaluation.md").read_text().splitlines()
-    tables = [n for n, line in enumerate(lines) if line.startswith("|---")]
+    rulers = [n for n, line in enumerate(lines) if line.startswith("|---")]
 
-    assert len(tables) == 3 + len(TASKS)
-    for at in tables:
-        assert lines[at - 1].count("|") == lines[at].count("|") == lines[at + 1].count("|")
+    assert len(rulers) == 3 + len(TASKS)
+    for ruler in rulers:
+        assert lines[ruler - 1].count("|") == lines[ruler].count("|") == lines[ruler + 1].count("|")
 
 
-def test_a_full_disk_ends_with_a_sentence_and_leaves_the_former_report(
+def test_a_full_disk_raises_bad_data_and_leaves_the_former_report(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Given a report, and a disk on which only half of the next one fits
+    # given a report, and a disk with room for half of the next one
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "evaluation.json").write_text("former")
 
-    def full(path: Path, content: bytes) -> None:
+    def write_half(path: Path, content: bytes) -> None:
         path.write_bytes(content[: len(content) // 2])
         raise OSError(28, "No space left on device")
 
-    # When pages are written
-    monkeypatch.setattr(parquet, "write_durably", full)
-    with pytest.raises(BadData, match=r"should be a folder that takes reports.*No space"):
+    # when pages are written
+    monkeypatch.setattr(parquet, "write_durably", write_half)
+    with pytest.raises(BadData, match=r"should be a folder that reports can be written to.*No space"):
         write_pages(tmp_path / "out", {"evaluation.json": b"new", "evaluation.md": b"new"})
 
-    # Then the former report stands, and nothing half-written beside it
+    # then the former report is there, without partial files
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["evaluation.json"]
     assert (tmp_path / "out" / "evaluation.json").read_text() == "former"
 
 
-def test_examples_that_can_teach_nothing_end_with_a_sentence_and_no_page(tmp_path: Path) -> None:
-    # Given clicks that all say the same, and nothing else
-    clicks = MADE.take(MADE.has_label(CLICK)).for_tasks([CLICK])
+def test_examples_without_a_learnable_task_raise_bad_data_and_write_no_page(tmp_path: Path) -> None:
+    # given clicks with equal labels, and nothing else
+    clicks = EXAMPLES.take(EXAMPLES.has_label(CLICK)).for_tasks([CLICK])
     clicks.labels["click"][:] = 1
 
-    # When they are evaluated
-    with pytest.raises(BadData, match=r"Some task should be learnable.*Found one alone"):
+    # when they are evaluated
+    with pytest.raises(BadData, match=r"Some task should be learnable.*Found only one"):
         run_evaluate(tmp_path, clicks)
 
-    # Then no page says anything
+    # then no page is written
     assert not (tmp_path / "out").exists()
 
 
-def test_arguments_that_compare_nothing_are_all_listed(tmp_path: Path) -> None:
+def test_invalid_arguments_are_all_listed(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("a file")
 
-    with pytest.raises(BadConfig) as found:
+    with pytest.raises(BadConfig) as raised:
         run_evaluate(tmp_path, folds=1, seeds=0, epochs=0, settle_days=-1)
 
-    assert len(found.value.errors) == 5
+    assert len(raised.value.errors) == 5
 
 
 @pytest.mark.parametrize("task", [CLICK, CATEGORY, DEMAND], ids=lambda task: task.kind)
-def test_curves_are_one_well_formed_picture_and_the_same_each_time(task: Any, seed: int) -> None:
+def test_curves_are_well_formed_and_reproducible_svg(task: Any, seed: int) -> None:
     rng = np.random.default_rng(seed)
     y = rng.integers(0, 2, 200)
     p = rng.dirichlet(np.ones(2), 200) if task.kind == "multiclass" else rng.random(200)

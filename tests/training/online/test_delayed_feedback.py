@@ -23,7 +23,8 @@ from training.online.delayed_feedback import (
 )
 from training.online.incremental_pass import IncrementalPass, learn_progressively
 from training.online.new_labels import NewLabels, find_new_labels
-from training.trainer.learner import Learner, compute_task_losses, to_batch
+from training.trainer.batching import to_batch
+from training.trainer.learner import Learner, compute_task_losses
 
 HOUR_MS, DAY_MS = 3_600_000, 24 * 3_600_000
 DELAY = LabelDelay(HOUR_MS, 7 * DAY_MS)
@@ -98,7 +99,7 @@ def test_the_expected_gradient_is_that_of_true_labels(tasks: tuple[Task, ...], s
 def test_the_law_holds_whatever_the_network_says_by_now() -> None:
     tasks = (DIRECT,)
     network, (true, stream) = make_network(tasks=tasks), enumerate_rows(tasks)
-    learner = Learner(network=network, plan=PLAN)
+    learner = Learner(network=network, config=PLAN)
 
     for _ in range(20):
         learner.train_step(to_batch(true))
@@ -196,7 +197,7 @@ def test_a_stream_without_corrections_is_learned_as_before_to_the_bit() -> None:
     for late in (DelayedFeedback(), collect_delayed_feedback([as_news(examples)], DELAYS)):
         network = make_network()
         learn_progressively(
-            Learner(network=network, plan=PLAN), IncrementalPass(make_network(), examples, delayed_feedback=late), PLAN
+            Learner(network=network, config=PLAN), IncrementalPass(make_network(), examples, delayed_feedback=late), PLAN
         )
         learned.append(network.state_dict())
 

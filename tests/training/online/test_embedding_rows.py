@@ -14,7 +14,8 @@ from tests.training.examples import DAY_MS, PLAN, START_MS, make_examples
 from training.data.examples import Examples
 from training.online.embedding_rows import read_id_counts, update_embedding_rows
 from training.online.replay_buffer import concatenate_examples
-from training.trainer.learner import Learner, to_batch
+from training.trainer.batching import to_batch
+from training.trainer.learner import Learner
 
 NEW_ID, OTHER_ID = 777_001, 777_002
 ITEM_SPAN = next(span for span in FEATURES.spans("item") if span.feature.name == "item")
@@ -24,7 +25,7 @@ QUICK_CONFIG = replace(PLAN, row_after=3, unused_days=2.0)
 def train_checkpoint() -> Checkpoint:
     """A network after a few steps, so that its optimizer remembers something of each row."""
     network = make_network()
-    learner = Learner(network=network, plan=PLAN)
+    learner = Learner(network=network, config=PLAN)
     learner.train_step(to_batch(make_examples(200, 1)))
     about = make_metadata(network.eval(), parent=None, created_ms=10**12, evaluation={}, positions={})
     return Checkpoint(metadata=about, weights=network.state_dict(), optimizer=learner.optimizer.state_dict())
@@ -76,7 +77,7 @@ def test_an_unknown_id_answers_as_before_at_the_moment_it_gets_its_row() -> None
 def test_an_id_that_has_its_row_learns_apart_from_the_unknown() -> None:
     after = update_tables(train_checkpoint(), make_rows_with(NEW_ID, 3))
     network = after.build_network()
-    learner = Learner(network=network, plan=PLAN, state=after.optimizer)
+    learner = Learner(network=network, config=PLAN, state=after.optimizer)
 
     learner.train_step(to_batch(make_rows_with(NEW_ID, 3)))
     moved = changed_to(after, weights=network.state_dict())
@@ -103,7 +104,7 @@ def test_a_freed_id_answers_as_unknown_and_known_ones_bit_equal() -> None:
         update_tables(train_checkpoint(), make_rows_with(NEW_ID, 3)), make_rows_with(OTHER_ID, 3, after_days=1)
     )
     network = begun.build_network()
-    Learner(network=network, plan=PLAN, state=begun.optimizer).train_step(to_batch(make_rows_with(NEW_ID, 3)))
+    Learner(network=network, config=PLAN, state=begun.optimizer).train_step(to_batch(make_rows_with(NEW_ID, 3)))
     taught = changed_to(begun, weights=network.state_dict())
 
     after = update_tables(taught, make_rows_with(OTHER_ID, 3, after_days=2.5))
