@@ -133,9 +133,7 @@ def summarize_method(runs: Sequence[Run], method: str, tasks: Sequence[Task]) ->
     for task in tasks:
         names = dict.fromkeys(name for run in own_runs for name in run.tasks.get(task.name, {}))
         if names:
-            spreads[task.name] = {
-                name: measure_spread(collect_metric(runs, method, task.name, name)) for name in names
-            }
+            spreads[task.name] = {name: measure_spread(collect_metric(runs, method, task.name, name)) for name in names}
     seconds = sum(run.seconds for run in own_runs) / max(len(own_runs), 1)
     return MethodSummary(score=measure_spread(score) if score else None, tasks=spreads, seconds=round(seconds, 2))
 

@@ -1,8 +1,8 @@
 """Hyper-parameter search over the network and its training, by the score on held-out examples.
 
-A tree-structured Parzen estimator (Bergstra et al. 2011) chooses trials; a trial below the median score of the others at the
-same epoch is pruned. The first trial is the declared configuration, the baseline of the search. The best trial was
-selected on the held-out part, so its score there is optimistic: `training evaluate` measures it on later examples.
+A tree-structured Parzen estimator (Bergstra et al. 2011) chooses trials; a trial below the median score of the others
+at the same epoch is pruned. The first trial is the declared configuration, the baseline of the search. The best trial
+was selected on the held-out part, so its score there is optimistic: `training evaluate` measures it on later examples.
 """
 
 from collections.abc import Callable, Mapping, Sequence

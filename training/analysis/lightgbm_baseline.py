@@ -1,8 +1,8 @@
 """LightGBM baseline: an ensemble of gradient-boosted trees for each task, on the same features and rows.
 
 A category becomes a LightGBM categorical column. The most frequent ids of texts and sequences become a column each, 1
-where a row has the id. Codes and frequent ids come from the training rows. Early stopping uses the latest of them, as the
-network does to select its epoch.
+where a row has the id. Codes and frequent ids come from the training rows. Early stopping uses the latest of them, as
+the network does to select its epoch.
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -118,9 +118,7 @@ class SkewComparison:
         folded = fold(self._profiles.read(updates.entities), updates)
         positions = [(arrival.source.partition("/")[0], arrival.partition, arrival.offset) for arrival in batch]
         for kind, groups in GROUPS.items():
-            matching = [
-                index for index, key in enumerate(positions) if key in waiting and waiting[key].kind == kind
-            ]
+            matching = [index for index, key in enumerate(positions) if key in waiting and waiting[key].kind == kind]
             if matching:
                 blocks = self._encoder.encode_before(folded, matching, groups)
                 for row, index in enumerate(matching):

@@ -20,6 +20,8 @@ def print_lines(*sentences: str) -> None:
 def print_evaluation(tasks: Sequence[Task], evaluation: Mapping[str, Mapping[str, float]], title: str) -> None:
     """A table with a column for each task and a row for each metric."""
     names = [task.name for task in tasks if task.name in evaluation]
+    if not names:
+        return
     table = Table("", *names, title=title, title_justify="left")
     for metric in dict.fromkeys(metric for metrics in evaluation.values() for metric in metrics):
         table.add_row(metric, *(format_number(evaluation[name].get(metric)) for name in names))

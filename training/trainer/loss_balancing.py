@@ -162,9 +162,7 @@ def create_method(name: str, tasks: int) -> tuple[Scalarizer | Aggregator, bool]
     try:
         return kind(**arguments), needs_all_tasks
     except (TypeError, ValueError, ImportError) as error:
-        raise BadConfig(
-            [f"`balance` should have the options of {class_name} and no others. Found: {error}"]
-        ) from error
+        raise BadConfig([f"`balance` should have the options of {class_name} and no others. Found: {error}"]) from error
 
 
 def parse_method(text: str) -> tuple[str, dict[str, Any]]:
