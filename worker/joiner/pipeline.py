@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -31,6 +31,7 @@ from worker.ops import metrics
 from worker.ops.retry import Retry
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 KINDS: Final = ("scored", "impressions", "clicks", "orders", "labels")
 
 
@@ -63,7 +64,6 @@ class JoinerPipeline:
         self._paused: set[TopicPartition] = set()
         self._partitions_changed = self._in_batch = False
         self._recovered, self._is_recovered = self._new_recovered_state({}, PublishedOutputs(limit=1)), True
-        retry.on_wait = self._heartbeat
 
     @property
     def topics(self) -> list[str]:
@@ -154,7 +154,11 @@ class JoinerPipeline:
         positions = self._joiner.safe_offsets()
         if outgoing or positions != self._committed:
             self._producer.publish(
-                outgoing, positions, self._consumer, self._recovered.commit_metadata(self._joiner, positions)
+                outgoing,
+                positions,
+                self._consumer,
+                self._recovered.commit_metadata(self._joiner, positions),
+                on_wait=self._heartbeat,
             )
             self._committed = positions
             self._recovered.release_published(positions)
@@ -180,10 +184,10 @@ class JoinerPipeline:
         """Read back what was said of what is read now, before anything is said; nobody else speaks from then on."""
         while not self._is_recovered:
             self._is_recovered = True  # partitions may come while others are asked about
-            self._producer.fence_predecessors()
-            offsets = self._retry.call("kafka", partial(self._consumer.query_offsets, set(self._consumer.assignment)))
+            self._producer.fence_predecessors(on_wait=self._heartbeat)
+            offsets = self._call_kafka(partial(self._consumer.query_offsets, set(self._consumer.assignment)))
             self._recovered = self._new_recovered_state(
-                offsets, self._retry.call("kafka", partial(self._load_published, offsets))
+                offsets, self._call_kafka(partial(self._load_published, offsets))
             )
             self._joiner.restore(self._recovered.metadata)
             metrics.EXAMPLES_UNREMEMBERED.set(self._recovered.evicted)
@@ -203,18 +207,23 @@ class JoinerPipeline:
         """Forget what waits, and read again from the committed positions of the partitions that are left."""
         while self._partitions_changed:
             self._partitions_changed = self._is_recovered = False
-            self._producer.fence_predecessors()  # so that what was being committed is, or never will be
+            self._producer.fence_predecessors(
+                on_wait=self._heartbeat
+            )  # so that what was being committed is, or never will be
             self._joiner, self._committed = self._new_joiner(), {}
             self._pause_only(set())
             partitions = set(self._consumer.assignment)
             self._joiner.add_partitions(partitions)
-            offsets = self._retry.call("kafka", partial(self._consumer.query_offsets, partitions))
+            offsets = self._call_kafka(partial(self._consumer.query_offsets, partitions))
             starts = {
                 partition: max(partition_offsets.low, partition_offsets.committed or 0)
                 for partition, partition_offsets in offsets.items()
                 if partition in self._consumer.assignment
             }
-            self._retry.call("kafka", partial(self._consumer.seek, starts))
+            self._call_kafka(partial(self._consumer.seek, starts))
+
+    def _call_kafka(self, attempt: Callable[[], T]) -> T:
+        return self._retry.call("kafka", attempt, on_wait=self._heartbeat)
 
     def _heartbeat(self) -> None:
         """While Kafka is waited for: keep the membership in the group, and notice if partitions left."""

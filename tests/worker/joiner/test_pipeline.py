@@ -73,16 +73,16 @@ class FakeConsumer:
 
 
 class FakePublisher:
-    """Remembers what was published; `interrupt` happens once, before anything is."""
+    """Records what is published. `interrupt` runs once during a publish, which then waits for Kafka once."""
 
     def __init__(self) -> None:
         self.published: list[OutgoingRecord] = []
         self.committed: dict[TopicPartition, int] = {}
         self.takeovers, self.begun = 0, False
         self.notes: dict[TopicPartition, str] = {}
-        self.interrupt: Callable[[], None] = lambda: None
+        self.interrupt: Callable[[], None] | None = None
 
-    def fence_predecessors(self) -> None:
+    def fence_predecessors(self, *, on_wait: Callable[[], None]) -> None:
         self.takeovers += 1
         self.begun = False
 
@@ -92,10 +92,14 @@ class FakePublisher:
         positions: Mapping[TopicPartition, int],
         intake: object,
         notes: Mapping[TopicPartition, str],
+        *,
+        on_wait: Callable[[], None],
     ) -> None:
-        interrupt, self.interrupt = self.interrupt, lambda: None
+        interrupt, self.interrupt = self.interrupt, None
         self.begun = True
-        interrupt()
+        if interrupt:
+            interrupt()
+            on_wait()
         self.begun = False
         self.published += records
         self.committed.update(positions)
@@ -182,11 +186,7 @@ def test_a_batch_whose_partitions_leave_while_kafka_is_away_is_not_published_and
     played.consumer.put(SEEN, to_json(make_impression(1, "a")))
     played.consumer.put(CLICKS, to_json(make_click(2, "a")))
 
-    def interrupt() -> None:
-        played.joining.on_revoked([LABELS])
-        played.patience.on_wait()
-
-    played.publisher.interrupt = interrupt
+    played.publisher.interrupt = lambda: played.joining.on_revoked([LABELS])
     played.joining.step()
     assert (played.published_revisions(), played.publisher.committed) == ([], {})
     assert not played.publisher.begun  # what was begun was taken back before positions were asked for
