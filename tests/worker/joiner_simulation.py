@@ -20,7 +20,7 @@ from tests.contract.joining.builders import (
 )
 from worker.joiner.commit_metadata import CommitMetadata
 from worker.joiner.dedup import PublishedOutputs, example_key, judgement_key
-from worker.joiner.orphan_counter import OrphanCounter
+from worker.joiner.recovered_state import OrphanCounter
 from worker.joiner.partitioned_joiner import PartitionedJoiner
 from worker.kafka.consumer import TopicPartition
 

@@ -22,9 +22,9 @@ from contract.profiles.record import JUDGED_TASKS
 from contract.settings import Settings
 from worker.joiner.dedup import PublishedOutputs
 from worker.joiner.dedup_loader import DedupLoader
-from worker.joiner.idle_partitions import IdlePartitions
 from worker.joiner.partitioned_joiner import PartitionedJoiner
 from worker.joiner.recovered_state import RecoveredState
+from worker.joiner.watermarks import IdlePartitions
 from worker.kafka.consumer import GroupConsumer, PartitionOffsets, Record, TopicPartition
 from worker.kafka.producer import OutgoingRecord, TransactionalProducer
 from worker.ops import metrics
@@ -59,7 +59,7 @@ class JoinerPipeline:
         self._tasks = {*JUDGED_TASKS, *(task.name for task in settings.tasks)}
         self._consumer, self._producer, self._retry = consumer, producer, retry
         self._joiner = self._new_joiner()
-        self._idle_partitions = IdlePartitions(after_s=settings.feedback.idle_ms / 1000)
+        self._idle_partitions = IdlePartitions[TopicPartition](after_s=settings.feedback.idle_ms / 1000)
         self._committed: dict[TopicPartition, int] = {}
         self._paused: set[TopicPartition] = set()
         self._partitions_changed = self._in_batch = False

@@ -1,6 +1,6 @@
 """How far the streams' own time has come."""
 
-from worker.joiner.watermarks import Watermarks
+from worker.joiner.watermarks import IdlePartitions, Watermarks
 
 
 def make_watermarks(*partitions: str) -> Watermarks[str]:
@@ -82,3 +82,31 @@ def test_nobody_is_ahead_of_partitions_that_are_at_their_end() -> None:
     watermarks.set_at_end({"orders"})
 
     assert watermarks.partitions_ahead(0) == set()
+
+
+def test_a_partition_is_idle_when_it_has_been_at_its_end_for_a_while() -> None:
+    idle = IdlePartitions[str](after_s=2)
+
+    assert idle.update(["clicks"], ["clicks"], 10.0) == set()
+    assert idle.update(["clicks"], [], 11.9) == set()
+    assert idle.update(["clicks"], [], 12.0) == {"clicks"}
+
+
+def test_a_record_begins_the_wait_anew() -> None:
+    idle = IdlePartitions[str](after_s=2)
+    idle.update(["clicks", "labels"], [], 10.0)
+
+    assert idle.update(["clicks", "labels"], ["clicks"], 12.0) == {"labels"}
+    assert idle.update(["clicks", "labels"], [], 14.0) == {"clicks", "labels"}
+
+
+def test_a_partition_with_more_to_read_is_not_idle() -> None:
+    idle = IdlePartitions[str](after_s=2)
+    idle.update(["clicks"], [], 10.0)
+
+    assert idle.update([], [], 13.0) == set()
+    assert idle.update(["clicks"], [], 14.0) == set()
+
+
+def test_without_a_wait_the_end_is_enough() -> None:
+    assert IdlePartitions[str](after_s=0).update(["clicks"], ["clicks"], 10.0) == {"clicks"}

@@ -1,7 +1,7 @@
 """Orphans are counted once: what can be read again is not final, and what is final is told to the next life."""
 
 from contract.joining.output import Origin, OrphanLabel
-from worker.joiner.orphan_counter import OrphanCounter
+from worker.joiner.recovered_state import OrphanCounter
 from worker.kafka.consumer import TopicPartition
 
 LABELS, OTHERS = TopicPartition("shop.labels", 0), TopicPartition("shop.labels", 1)
