@@ -1,8 +1,8 @@
-"""Joining as a loop: records in, examples and judgements out, and positions that lag behind what still waits.
+"""The joiner's loop: reads records, publishes examples and judgements, commits positions that lag behind open rows.
 
-After a crash everything open is read again. What was published is read back first and not published twice; with
-transactions that is exact, since what was said and how far it was read are committed as one.
-The joined topics may be read at different speeds; partitions that get ahead are held.
+After a crash all open rows are read again. Outputs that were published are loaded first and not published twice. With
+transactions this is exact, because outputs and positions are committed together.
+The joined topics may be read at different speeds; partitions that get ahead are paused.
 """
 
 import logging
@@ -21,7 +21,7 @@ from contract.messages import ScoredRow, read_scored_row, to_json, to_msgpack
 from contract.profiles.record import JUDGED_TASKS
 from contract.settings import Settings
 from worker.joiner.dedup import PublishedOutputs
-from worker.joiner.dedup_loader import DedupLoader
+from worker.joiner.dedup_loader import DedupLoader, start_offset
 from worker.joiner.partitioned_joiner import PartitionedJoiner
 from worker.joiner.recovered_state import RecoveredState
 from worker.joiner.watermarks import IdlePartitions
@@ -36,11 +36,11 @@ KINDS: Final = ("scored", "impressions", "clicks", "orders", "labels")
 
 
 class PartitionsChanged(ShopstreamError):
-    """Partitions left while a batch was in hand: what waits is not whole any more, and joining begins anew."""
+    """The assignment changed during a batch: the open rows are incomplete, so joining restarts."""
 
 
 class JoinerPipeline:
-    """Moves batches from the intake through the joiner to the publisher. It listens to the intake's partitions."""
+    """Moves batches from the consumer through the joiner to the producer; the rebalance listener of the consumer."""
 
     def __init__(
         self,
@@ -52,8 +52,9 @@ class JoinerPipeline:
         clock_s: Callable[[], float] = time.monotonic,
         load_published: Callable[[Mapping[TopicPartition, PartitionOffsets]], PublishedOutputs] | None = None,
     ) -> None:
-        """`recall`: what earlier lives have said of what is read from these positions on."""
-        self._settings, self._clock_s = settings, clock_s
+        """`load_published` returns the outputs that earlier runs published of records from the given offsets on."""
+        self._settings = settings
+        self._clock_s = clock_s
         self._load_published = load_published or DedupLoader(settings=settings, on_chunk=self._heartbeat).load
         self._kinds = {settings.topics.topic_name(kind): kind for kind in KINDS}
         self._tasks = {*JUDGED_TASKS, *(task.name for task in settings.tasks)}
@@ -62,26 +63,28 @@ class JoinerPipeline:
         self._idle_partitions = IdlePartitions[TopicPartition](after_s=settings.feedback.idle_ms / 1000)
         self._committed: dict[TopicPartition, int] = {}
         self._paused: set[TopicPartition] = set()
-        self._partitions_changed = self._in_batch = False
-        self._recovered, self._is_recovered = self._new_recovered_state({}, PublishedOutputs(limit=1)), True
+        self._partitions_changed = False
+        self._in_batch = False
+        self._recovered = self._new_recovered_state({}, PublishedOutputs(limit=1))
+        self._is_recovered = True
 
     @property
     def topics(self) -> list[str]:
         return list(self._kinds)
 
     def on_assigned(self, partitions: list[TopicPartition]) -> Mapping[TopicPartition, int]:
-        """New partitions start at their committed positions; what was joined without them is joined anew."""
+        """Start new partitions at their committed positions, and restart joining if others were read before."""
         self._partitions_changed = self._partitions_changed or bool(self._joiner.next_offsets())
         self._joiner.add_partitions(partitions)
         self._is_recovered = False
         return {}
 
     def on_revoked(self, partitions: list[TopicPartition]) -> None:
-        """What waits lacks a part from now on, so everything that stays is read again."""
+        """Restart joining: the open rows lack a part from now on, so the remaining partitions are read again."""
         self._partitions_changed = True
 
     def step(self) -> int:
-        """Join one batch and publish what is ready; returns the number of records that were read."""
+        """Join one batch and publish the outputs that are ready; returns the number of records read."""
         worker = self._settings.worker
         records = self._consumer.poll(worker.batch_max, worker.wait_ms)
         self._in_batch = True
@@ -90,15 +93,15 @@ class JoinerPipeline:
             self._recover()
             self._publish(self._join(records))
         except PartitionsChanged as changed:
-            log.warning("Joining begins anew: %s", changed)
-            self._in_batch = False  # nothing more can be taken away
+            log.warning("Restarting the join from the committed positions: %s", changed)
+            self._in_batch = False  # the batch is dropped, so further changes interrupt nothing
             self._restart()
         finally:
             self._in_batch = False
         return len(records)
 
     def progress(self) -> tuple[dict[TopicPartition, int], dict[TopicPartition, int]]:
-        """How far each partition is read, and where it ends; of those that are not held."""
+        """Position and end offset of each partition; ends only of those that are not paused."""
         ends = self._consumer.end_offsets()
         at_end = {partition: end for partition, end in ends.items() if partition in self._consumer.at_end}
         return self._joiner.next_offsets() | at_end, {
@@ -106,7 +109,7 @@ class JoinerPipeline:
         }
 
     def not_ready_reason(self) -> str | None:
-        """What is wrong if the partitions of this member cannot be joined: one user's records need one reader."""
+        """Why the assigned partitions cannot be joined, or None: one consumer should read all records of a user."""
         partitions = {
             topic: {p.partition for p in self._consumer.assignment if p.topic == topic} for topic in self._kinds
         }
@@ -118,7 +121,7 @@ class JoinerPipeline:
         return None
 
     def close(self) -> None:
-        """Leave; what is not committed will be read again."""
+        """Leave the group; records after the committed positions will be read again."""
         self._consumer.close()
         self._producer.close()
 
@@ -136,7 +139,7 @@ class JoinerPipeline:
         return output
 
     def _drop_published(self, output: JoinOutput) -> JoinOutput:
-        """What no earlier life has said."""
+        """The outputs that no run has published."""
         unpublished, withheld = self._recovered.without_published(output)
         metrics.EXAMPLES_WITHHELD.inc(withheld)
         if unpublished.orphans:
@@ -181,9 +184,9 @@ class JoinerPipeline:
         return PartitionedJoiner(feedback=self._settings.feedback, tasks=self._settings.tasks)
 
     def _recover(self) -> None:
-        """Read back what was said of what is read now, before anything is said; nobody else speaks from then on."""
+        """Fence older producers and load the published outputs of records that are read again, before publishing."""
         while not self._is_recovered:
-            self._is_recovered = True  # partitions may come while others are asked about
+            self._is_recovered = True  # a rebalance during the queries below resets it
             self._producer.fence_predecessors(on_wait=self._heartbeat)
             offsets = self._call_kafka(partial(self._consumer.query_offsets, set(self._consumer.assignment)))
             self._recovered = self._new_recovered_state(
@@ -204,19 +207,20 @@ class JoinerPipeline:
             metrics.ORPHAN_LABELS.labels(task).set(n)
 
     def _restart(self) -> None:
-        """Forget what waits, and read again from the committed positions of the partitions that are left."""
+        """Drop the open rows, and read again from the committed positions of the partitions that remain."""
         while self._partitions_changed:
-            self._partitions_changed = self._is_recovered = False
-            self._producer.fence_predecessors(
-                on_wait=self._heartbeat
-            )  # so that what was being committed is, or never will be
-            self._joiner, self._committed = self._new_joiner(), {}
+            self._partitions_changed = False
+            self._is_recovered = False
+            # Ends a commit in flight either way, before the positions are queried.
+            self._producer.fence_predecessors(on_wait=self._heartbeat)
+            self._joiner = self._new_joiner()
+            self._committed = {}
             self._pause_only(set())
             partitions = set(self._consumer.assignment)
             self._joiner.add_partitions(partitions)
             offsets = self._call_kafka(partial(self._consumer.query_offsets, partitions))
             starts = {
-                partition: max(partition_offsets.low, partition_offsets.committed or 0)
+                partition: start_offset(partition_offsets)
                 for partition, partition_offsets in offsets.items()
                 if partition in self._consumer.assignment
             }
@@ -226,17 +230,17 @@ class JoinerPipeline:
         return self._retry.call("kafka", attempt, on_wait=self._heartbeat)
 
     def _heartbeat(self) -> None:
-        """While Kafka is waited for: keep the membership in the group, and notice if partitions left."""
+        """Stay a member of the group while a call waits; raises `PartitionsChanged` if a batch lost partitions."""
         self._consumer.heartbeat()
         self._raise_if_changed()
 
     def _raise_if_changed(self) -> None:
         if self._partitions_changed and self._in_batch:
-            raise PartitionsChanged("The partitions of the joiner should stay while it joins. Found some taken away.")
+            raise PartitionsChanged("The joiner's partitions should stay assigned during a batch. Found a rebalance.")
 
 
 def decode_record(kind: str, record: Record) -> ScoredRow | Event | None:
-    """The scored row or event of a record; None for what cannot be read, whose dead letter the score worker writes."""
+    """The scored row or event of a record; None if it is unreadable (the score worker writes its dead letter)."""
     try:
         if kind == "scored":
             return read_scored_row(record.value or b"")
@@ -244,6 +248,6 @@ def decode_record(kind: str, record: Record) -> ScoredRow | Event | None:
         metrics.CLAMPED_TIMESTAMPS.inc(was_clamped)
         return event
     except (BadEvent, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        log.warning("Passing a record of %s/%d at %d by: %s", *record.topic_partition, record.offset, error)
+        log.warning("Skipping unreadable record %s[%d]@%d: %s", *record.topic_partition, record.offset, error)
         metrics.UNREADABLE_RECORDS.labels(kind).inc()
         return None

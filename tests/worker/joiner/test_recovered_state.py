@@ -1,4 +1,4 @@
-"""Orphans are counted once: what can be read again is not final, and what is final is told to the next life."""
+"""Orphans are counted once: final counts are handed to the next run, others are read again by it."""
 
 from contract.joining.output import Origin, OrphanLabel
 from worker.joiner.recovered_state import OrphanCounter
@@ -11,54 +11,54 @@ def make_orphan(offset: int, task: str = "fraud", partition: TopicPartition = LA
     return OrphanLabel(task, "o", Origin(*partition, offset))
 
 
-def make_tally(*final: dict[str, int], limit: int = 100) -> OrphanCounter:
+def make_counter(*final: dict[str, int], limit: int = 100) -> OrphanCounter:
     return OrphanCounter(final=final, limit=limit)
 
 
-def test_an_orphan_that_may_be_read_again_is_counted_and_not_handed_on() -> None:
-    life = make_tally()
-    life.add([make_orphan(5)])
+def test_an_orphan_that_may_be_reread_is_counted_but_not_final() -> None:
+    counter = make_counter()
+    counter.add([make_orphan(5)])
 
-    assert life.total() == {"fraud": 1}
-    assert make_tally(life.finalize({LABELS: 5})).total() == {}
+    assert counter.total() == {"fraud": 1}
+    assert make_counter(counter.finalize({LABELS: 5})).total() == {}
 
 
-def test_an_orphan_that_is_passed_is_handed_on_and_not_counted_again() -> None:
-    life = make_tally()
-    life.add([make_orphan(5), make_orphan(7), make_orphan(3, "brushing")])
+def test_an_orphan_before_the_position_is_final_and_counted_once() -> None:
+    counter = make_counter()
+    counter.add([make_orphan(5), make_orphan(7), make_orphan(3, "brushing")])
 
-    second = make_tally(life.finalize({LABELS: 6}))
+    second = make_counter(counter.finalize({LABELS: 6}))
     assert second.total() == {"fraud": 1, "brushing": 1}
 
-    second.add([make_orphan(7)])  # it was read again
-    assert make_tally(second.finalize({LABELS: 8})).total() == {"fraud": 2, "brushing": 1}
+    second.add([make_orphan(7)])  # its record is read again
+    assert make_counter(second.finalize({LABELS: 8})).total() == {"fraud": 2, "brushing": 1}
 
 
-def test_each_partition_is_passed_by_itself() -> None:
-    life = make_tally()
-    life.add([make_orphan(5), make_orphan(5, partition=OTHERS)])
+def test_orphans_become_final_per_partition() -> None:
+    counter = make_counter()
+    counter.add([make_orphan(5), make_orphan(5, partition=OTHERS)])
 
-    assert make_tally(life.finalize({LABELS: 6})).total() == {"fraud": 1}
-    assert make_tally(life.finalize({OTHERS: 6})).total() == {"fraud": 2}
+    assert make_counter(counter.finalize({LABELS: 6})).total() == {"fraud": 1}
+    assert make_counter(counter.finalize({OTHERS: 6})).total() == {"fraud": 2}
 
 
-def test_of_several_notes_the_latest_counts() -> None:
-    assert make_tally({"fraud": 3}, {}, {"fraud": 3, "brushing": 1}, {"fraud": 2}).total() == {
+def test_the_largest_committed_counts_are_continued() -> None:
+    assert make_counter({"fraud": 3}, {}, {"fraud": 3, "brushing": 1}, {"fraud": 2}).total() == {
         "fraud": 3,
         "brushing": 1,
     }
 
 
-def test_of_too_many_the_oldest_are_final_before_they_are_passed() -> None:
-    life = make_tally(limit=2)
-    life.add([make_orphan(3), make_orphan(1), make_orphan(2)])
+def test_beyond_the_limit_the_oldest_orphan_becomes_final() -> None:
+    counter = make_counter(limit=2)
+    counter.add([make_orphan(3), make_orphan(1), make_orphan(2)])
 
-    assert life.total() == {"fraud": 3}
-    assert make_tally(life.finalize({LABELS: 0})).total() == {"fraud": 1}
+    assert counter.total() == {"fraud": 3}
+    assert make_counter(counter.finalize({LABELS: 0})).total() == {"fraud": 1}
 
 
-def test_an_orphan_of_nowhere_is_final_at_once() -> None:
-    life = make_tally()
-    life.add([OrphanLabel("fraud", "o", None)])
+def test_an_orphan_without_an_origin_is_final_at_once() -> None:
+    counter = make_counter()
+    counter.add([OrphanLabel("fraud", "o", None)])
 
-    assert make_tally(life.finalize({})).total() == {"fraud": 1}
+    assert make_counter(counter.finalize({})).total() == {"fraud": 1}
