@@ -10,11 +10,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final
 
 import msgspec
 
-from contract.errors import BadEvent, ShopstreamError
+from contract.errors import BadEvent
 from contract.events import Event, clamp, decode
 from contract.joining.output import JoinOutput, OutcomeCounts
 from contract.messages import ScoredRow, read_scored_row, to_json, to_msgpack
@@ -22,6 +22,7 @@ from contract.profiles.record import JUDGED_TASKS
 from contract.settings import Settings
 from worker.joiner.dedup import PublishedOutputs
 from worker.joiner.dedup_loader import DedupLoader, start_offset
+from worker.joiner.membership import JoinerMembership, PartitionsChanged
 from worker.joiner.partitioned_joiner import PartitionedJoiner
 from worker.joiner.recovered_state import RecoveredState
 from worker.joiner.watermarks import IdlePartitions
@@ -31,12 +32,7 @@ from worker.ops import metrics
 from worker.ops.retry import Retry
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 KINDS: Final = ("scored", "impressions", "clicks", "orders", "labels")
-
-
-class PartitionsChanged(ShopstreamError):
-    """The assignment changed during a batch: the open rows are incomplete, so joining restarts."""
 
 
 class JoinerPipeline:
@@ -47,6 +43,7 @@ class JoinerPipeline:
         *,
         settings: Settings,
         consumer: GroupConsumer,
+        membership: JoinerMembership,
         producer: TransactionalProducer,
         retry: Retry,
         clock_s: Callable[[], float] = time.monotonic,
@@ -55,16 +52,17 @@ class JoinerPipeline:
         """`load_published` returns the outputs that earlier runs published of records from the given offsets on."""
         self._settings = settings
         self._clock_s = clock_s
-        self._load_published = load_published or DedupLoader(settings=settings, on_chunk=self._heartbeat).load
+        self._load_published = load_published or DedupLoader(settings=settings, on_chunk=membership.heartbeat).load
         self._kinds = {settings.topics.topic_name(kind): kind for kind in KINDS}
         self._tasks = {*JUDGED_TASKS, *(task.name for task in settings.tasks)}
-        self._consumer, self._producer, self._retry = consumer, producer, retry
+        self._consumer = consumer
+        self._membership = membership
+        self._producer = producer
+        self._retry = retry
         self._joiner = self._new_joiner()
         self._idle_partitions = IdlePartitions[TopicPartition](after_s=settings.feedback.idle_ms / 1000)
         self._committed: dict[TopicPartition, int] = {}
         self._paused: set[TopicPartition] = set()
-        self._partitions_changed = False
-        self._in_batch = False
         self._recovered = self._new_recovered_state({}, PublishedOutputs(limit=1))
         self._is_recovered = True
 
@@ -74,30 +72,27 @@ class JoinerPipeline:
 
     def on_assigned(self, partitions: list[TopicPartition]) -> Mapping[TopicPartition, int]:
         """Start new partitions at their committed positions, and restart joining if others were read before."""
-        self._partitions_changed = self._partitions_changed or bool(self._joiner.next_offsets())
+        if self._joiner.next_offsets():
+            self._membership.has_changed = True
         self._joiner.add_partitions(partitions)
         self._is_recovered = False
         return {}
 
     def on_revoked(self, partitions: list[TopicPartition]) -> None:
         """Restart joining: the open rows lack a part from now on, so the remaining partitions are read again."""
-        self._partitions_changed = True
+        self._membership.has_changed = True
 
     def step(self) -> int:
         """Join one batch and publish the outputs that are ready; returns the number of records read."""
         worker = self._settings.worker
         records = self._consumer.poll(worker.batch_max, worker.wait_ms)
-        self._in_batch = True
         try:
-            self._raise_if_changed()
-            self._recover()
-            self._publish(self._join(records))
+            with self._membership.batch():
+                self._recover()
+                self._publish(self._join(records))
         except PartitionsChanged as changed:
             log.warning("Restarting the join from the committed positions: %s", changed)
-            self._in_batch = False  # the batch is dropped, so further changes interrupt nothing
             self._restart()
-        finally:
-            self._in_batch = False
         return len(records)
 
     def progress(self) -> tuple[dict[TopicPartition, int], dict[TopicPartition, int]]:
@@ -161,7 +156,6 @@ class JoinerPipeline:
                 positions,
                 self._consumer,
                 self._recovered.commit_metadata(self._joiner, positions),
-                on_wait=self._heartbeat,
             )
             self._committed = positions
             self._recovered.release_published(positions)
@@ -187,10 +181,10 @@ class JoinerPipeline:
         """Fence older producers and load the published outputs of records that are read again, before publishing."""
         while not self._is_recovered:
             self._is_recovered = True  # a rebalance during the queries below resets it
-            self._producer.fence_predecessors(on_wait=self._heartbeat)
-            offsets = self._call_kafka(partial(self._consumer.query_offsets, set(self._consumer.assignment)))
+            self._producer.fence_predecessors()
+            offsets = self._retry.call("kafka", partial(self._consumer.query_offsets, set(self._consumer.assignment)))
             self._recovered = self._new_recovered_state(
-                offsets, self._call_kafka(partial(self._load_published, offsets))
+                offsets, self._retry.call("kafka", partial(self._load_published, offsets))
             )
             self._joiner.restore(self._recovered.metadata)
             metrics.EXAMPLES_UNREMEMBERED.set(self._recovered.evicted)
@@ -208,35 +202,23 @@ class JoinerPipeline:
 
     def _restart(self) -> None:
         """Drop the open rows, and read again from the committed positions of the partitions that remain."""
-        while self._partitions_changed:
-            self._partitions_changed = False
+        while self._membership.has_changed:
+            self._membership.has_changed = False
             self._is_recovered = False
             # Ends a commit in flight either way, before the positions are queried.
-            self._producer.fence_predecessors(on_wait=self._heartbeat)
+            self._producer.fence_predecessors()
             self._joiner = self._new_joiner()
             self._committed = {}
             self._pause_only(set())
             partitions = set(self._consumer.assignment)
             self._joiner.add_partitions(partitions)
-            offsets = self._call_kafka(partial(self._consumer.query_offsets, partitions))
+            offsets = self._retry.call("kafka", partial(self._consumer.query_offsets, partitions))
             starts = {
                 partition: start_offset(partition_offsets)
                 for partition, partition_offsets in offsets.items()
                 if partition in self._consumer.assignment
             }
-            self._call_kafka(partial(self._consumer.seek, starts))
-
-    def _call_kafka(self, attempt: Callable[[], T]) -> T:
-        return self._retry.call("kafka", attempt, on_wait=self._heartbeat)
-
-    def _heartbeat(self) -> None:
-        """Stay a member of the group while a call waits; raises `PartitionsChanged` if a batch lost partitions."""
-        self._consumer.heartbeat()
-        self._raise_if_changed()
-
-    def _raise_if_changed(self) -> None:
-        if self._partitions_changed and self._in_batch:
-            raise PartitionsChanged("The joiner's partitions should stay assigned during a batch. Found a rebalance.")
+            self._retry.call("kafka", partial(self._consumer.seek, starts))
 
 
 def decode_record(kind: str, record: Record) -> ScoredRow | Event | None:

@@ -6,6 +6,7 @@ import time
 from typing import Final
 
 from contract.settings import Settings
+from worker.joiner.membership import JoinerMembership
 from worker.joiner.pipeline import JoinerPipeline
 from worker.kafka.consumer import GroupConsumer
 from worker.kafka.producer import TransactionalProducer
@@ -48,14 +49,17 @@ class JoinerWorker:
 
     def _open_pipeline(self) -> JoinerPipeline:
         kafka = self._settings.kafka
-        retry = Retry(self._stop)
         consumer = GroupConsumer(kafka=kafka, group=kafka.group("feedback"), instance=self._settings.worker.instance)
+        membership = JoinerMembership(consumer)
+        retry = Retry(self._stop, on_wait=membership.heartbeat)
         # All joiners of a shop share one transactional id, so a new one aborts the open transaction of the last.
         transactional_id = kafka.group("feedback") if kafka.transactions else None
         producer = TransactionalProducer(
             kafka=kafka, transactional_id=transactional_id, retry=retry, step_marker=StepMarker()
         )
-        pipeline = JoinerPipeline(settings=self._settings, consumer=consumer, producer=producer, retry=retry)
+        pipeline = JoinerPipeline(
+            settings=self._settings, consumer=consumer, membership=membership, producer=producer, retry=retry
+        )
         consumer.subscribe(pipeline.topics, pipeline)
         return pipeline
 

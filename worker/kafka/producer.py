@@ -16,7 +16,7 @@ from contract.errors import ShopstreamError, Unavailable
 from contract.settings import KafkaSettings
 from worker.kafka.consumer import NO_METADATA, GroupConsumer, Headers, TopicPartition
 from worker.ops.profiler import PROFILER
-from worker.ops.retry import OnWait, Retry
+from worker.ops.retry import Retry
 from worker.ops.steps import StepMarker
 
 log = logging.getLogger(__name__)
@@ -70,14 +70,14 @@ class TransactionalProducer:
     def _is_transactional(self) -> bool:
         return self._transactional_ids[self._current] is not None
 
-    def send(self, records: Sequence[OutgoingRecord], *, on_wait: OnWait | None = None) -> None:
+    def send(self, records: Sequence[OutgoingRecord]) -> None:
         """Send what `publish` will be given first: it travels while the rest is made, and is nothing before that."""
         try:
             if records:
-                self._begin(on_wait)
+                self._begin()
                 self._produce(records)
         except TransactionAborted:
-            self._reset_with_retry(on_wait)  # all of it goes with the rest
+            self._retry.call("kafka", self._reset)  # all of it goes with the rest
 
     def publish(
         self,
@@ -85,28 +85,24 @@ class TransactionalProducer:
         positions: Mapping[TopicPartition, int],
         consumer: GroupConsumer,
         metadata: Mapping[TopicPartition, str] = NO_METADATA,
-        *,
-        on_wait: OnWait | None = None,
     ) -> None:
         """Write all records and commit `positions`; returns when both are done, however long Kafka makes it wait.
 
         `notes` are stored with their positions, and read with them: `Intake.held`.
         """
-        self._retry.call(
-            "kafka", lambda: self._publish_once(records, positions, consumer, metadata, on_wait), on_wait=on_wait
-        )
+        self._retry.call("kafka", lambda: self._publish_once(records, positions, consumer, metadata))
 
-    def fence_predecessors(self, *, on_wait: OnWait | None = None) -> None:
+    def fence_predecessors(self) -> None:
         """Become the only one who writes under this name: what others have begun under it is over when this returns."""
         for producer in self._producers:
             producer.purge()
-        self._producers = [self._create_producer(ident, on_wait) for ident in self._transactional_ids]
+        self._producers = [self._create_producer(ident) for ident in self._transactional_ids]
         self._has_begun = False
 
-    def abort(self, *, on_wait: OnWait | None = None) -> None:
+    def abort(self) -> None:
         """Take back what was begun and will not be finished, because the batch in hand is dropped."""
         if self._has_begun:
-            self._reset_with_retry(on_wait)
+            self._retry.call("kafka", self._reset)
 
     def close(self) -> None:
         for producer in self._producers:
@@ -119,7 +115,6 @@ class TransactionalProducer:
         positions: Mapping[TopicPartition, int],
         consumer: GroupConsumer,
         metadata: Mapping[TopicPartition, str],
-        on_wait: OnWait | None,
     ) -> None:
         """Publish once. What comes to nothing is waited for like a server that is away.
 
@@ -127,10 +122,10 @@ class TransactionalProducer:
         """
         try:
             (self._publish_transaction if self._is_transactional else self._publish_acknowledged)(
-                records, positions, consumer, metadata, on_wait
+                records, positions, consumer, metadata
             )
         except TransactionAborted as error:
-            self._reset_with_retry(on_wait)
+            self._retry.call("kafka", self._reset)
             raise Unavailable(
                 f"Kafka should take the batch in hand, which is published anew. Found: {error}"
             ) from error
@@ -141,9 +136,8 @@ class TransactionalProducer:
         positions: Mapping[TopicPartition, int],
         consumer: GroupConsumer,
         metadata: Mapping[TopicPartition, str],
-        on_wait: OnWait | None,
     ) -> None:
-        self._begin(on_wait)
+        self._begin()
         with PROFILER("publish produce"):
             self._produce(records)
         offsets = [
@@ -153,13 +147,13 @@ class TransactionalProducer:
         group_metadata = consumer.group_metadata()
         with PROFILER("publish offsets"):  # while records travel
             self._call_with_retry(
-                lambda: self._producer.send_offsets_to_transaction(offsets, group_metadata, TIMEOUT_S), on_wait
+                lambda: self._producer.send_offsets_to_transaction(offsets, group_metadata, TIMEOUT_S)
             )
         with PROFILER("publish flush"):
-            self._retry.call("kafka", self._flush, on_wait=on_wait)
+            self._retry.call("kafka", self._flush)
         self._mark_step("commit")
         with PROFILER("publish commit"):
-            self._call_with_retry(lambda: self._producer.commit_transaction(TIMEOUT_S), on_wait)
+            self._call_with_retry(lambda: self._producer.commit_transaction(TIMEOUT_S))
         self._has_begun, self._current = False, (self._current + 1) % len(self._producers)
 
     def _publish_acknowledged(
@@ -168,25 +162,24 @@ class TransactionalProducer:
         positions: Mapping[TopicPartition, int],
         consumer: GroupConsumer,
         metadata: Mapping[TopicPartition, str],
-        on_wait: OnWait | None,
     ) -> None:
-        self._begin(on_wait)
+        self._begin()
         self._produce(records)
-        self._retry.call("kafka", self._flush, on_wait=on_wait)
+        self._retry.call("kafka", self._flush)
         if self._delivery_errors:
             raise TransactionAborted(
                 f"Every record should be acknowledged. Found {len(self._delivery_errors)} failed: {self._delivery_errors[0].str()}"
             )
         self._mark_step("commit")
-        self._retry.call("kafka", lambda: consumer.commit(positions, metadata), on_wait=on_wait)
+        self._retry.call("kafka", lambda: consumer.commit(positions, metadata))
         self._has_begun = False
 
-    def _begin(self, on_wait: OnWait | None) -> None:
+    def _begin(self) -> None:
         if self._has_begun:
             return
         self._delivery_errors.clear()
         if self._is_transactional:
-            self._call_with_retry(self._producer.begin_transaction, on_wait)
+            self._call_with_retry(self._producer.begin_transaction)
         self._has_begun, self._sent_count = True, 0
 
     def _produce(self, records: Sequence[OutgoingRecord]) -> None:
@@ -211,8 +204,8 @@ class TransactionalProducer:
     def _on_delivery(self, error: KafkaError, _: Message) -> None:
         self._delivery_errors.append(error)
 
-    def _call_with_retry(self, call: Any, on_wait: OnWait | None) -> None:
-        self._retry.call("kafka", lambda: self._call(call), on_wait=on_wait)
+    def _call_with_retry(self, call: Any) -> None:
+        self._retry.call("kafka", lambda: self._call(call))
 
     def _call(self, call: Any) -> None:
         """One step of a transaction, its failure by what has to follow."""
@@ -224,10 +217,7 @@ class TransactionalProducer:
                 raise Unavailable(f"Kafka should carry the transaction on. Found: {error.str()}") from failure
             raise TransactionAborted(f"A transaction should end well. Found: {error.str()}") from failure
 
-    def _reset_with_retry(self, on_wait: OnWait | None) -> None:
-        self._retry.call("kafka", lambda: self._reset(on_wait), on_wait=on_wait)
-
-    def _reset(self, on_wait: OnWait | None) -> None:
+    def _reset(self) -> None:
         """Make the producer fit to publish again: abort what is open, or open a new one where it is beyond that.
 
         A transaction that took too long fences its producer just as a second process under this name would. Which of
@@ -245,14 +235,14 @@ class TransactionalProducer:
                 raise Unavailable(f"Kafka should abort a transaction. Found: {error.str()}") from failure
             log.warning("The producer is beyond use, opening another: %s", error.str())
             self._producer.purge()
-            self._producers[self._current] = self._create_producer(self._transactional_ids[self._current], on_wait)
+            self._producers[self._current] = self._create_producer(self._transactional_ids[self._current])
         self._has_begun = False
 
-    def _create_producer(self, transactional_id: str | None, on_wait: OnWait | None = None) -> Producer:
+    def _create_producer(self, transactional_id: str | None) -> Producer:
         id_option = {} if transactional_id is None else {"transactional.id": transactional_id}
         producer = Producer({**self._configuration, **id_option})
         if id_option:
-            self._call_with_retry(lambda: producer.init_transactions(TIMEOUT_S), on_wait)
+            self._retry.call("kafka", lambda: self._call(lambda: producer.init_transactions(TIMEOUT_S)))
         return producer
 
 

@@ -5,14 +5,13 @@ import random
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TypeAlias, TypeVar
+from typing import TypeVar
 
 from contract.errors import ShopstreamError, Unavailable
 from worker.ops import metrics
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-OnWait: TypeAlias = Callable[[], None]  # runs after each wait, such as a heartbeat of a group's member; may raise
 
 
 class StopRequested(ShopstreamError):
@@ -28,7 +27,7 @@ class Retry:
     wait_max_s: float = 5.0
     rng: random.Random = field(default_factory=random.Random)
 
-    def call(self, server: str, attempt: Callable[[], T], *, on_wait: OnWait | None = None) -> T:
+    def call(self, server: str, attempt: Callable[[], T]) -> T:
         """The result of `attempt`, however long `server` makes it wait; raises `Stopped` if the process is to end."""
         wait_s, has_waited = 0.05, False
         while True:
@@ -40,7 +39,6 @@ class Retry:
                 metrics.RETRIES.labels(server).inc()
                 metrics.WAITING.labels(server).set(1)
                 self._wait(wait_s * self.rng.uniform(0.5, 1.5), error)
-                (on_wait or self.on_wait)()
                 wait_s = min(2 * wait_s, self.wait_max_s)
             else:
                 if has_waited:
@@ -51,3 +49,4 @@ class Retry:
     def _wait(self, wait_s: float, error: Unavailable) -> None:
         if self.stop.wait(wait_s):
             raise StopRequested(f"Asked to end while waiting: {error}") from error
+        self.on_wait()

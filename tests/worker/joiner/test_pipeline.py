@@ -12,6 +12,7 @@ from contract.settings import Settings
 from tests.contract.joining.builders import FEEDBACK, make_click, make_impression, make_label, make_row, minutes_to_ms
 from worker.joiner.commit_metadata import CommitMetadata, decode_metadata, encode_metadata
 from worker.joiner.dedup import PublishedOutputs, example_key
+from worker.joiner.membership import JoinerMembership
 from worker.joiner.pipeline import JoinerPipeline, decode_record
 from worker.kafka.consumer import GroupConsumer, PartitionOffsets, Record, TopicPartition
 from worker.kafka.producer import OutgoingRecord, TransactionalProducer
@@ -75,7 +76,8 @@ class FakeConsumer:
 class FakeProducer:
     """Records what is published. `interrupt` runs once during a publish, which then waits for Kafka once."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_wait: Callable[[], None]) -> None:
+        self._on_wait = on_wait
         self.published: list[OutgoingRecord] = []
         self.committed: dict[TopicPartition, int] = {}
         self.fences = 0
@@ -83,7 +85,7 @@ class FakeProducer:
         self.metadata: dict[TopicPartition, str] = {}
         self.interrupt: Callable[[], None] | None = None
 
-    def fence_predecessors(self, *, on_wait: Callable[[], None]) -> None:
+    def fence_predecessors(self) -> None:
         self.fences += 1
         self.has_begun = False
 
@@ -93,14 +95,12 @@ class FakeProducer:
         positions: Mapping[TopicPartition, int],
         consumer: object,
         metadata: Mapping[TopicPartition, str],
-        *,
-        on_wait: Callable[[], None],
     ) -> None:
         interrupt, self.interrupt = self.interrupt, None
         self.has_begun = True
         if interrupt:
             interrupt()
-            on_wait()
+            self._on_wait()
         self.has_begun = False
         self.published += records
         self.committed.update(positions)
@@ -112,14 +112,17 @@ class JoinerHarness:
 
     def __init__(self) -> None:
         self.consumer = FakeConsumer()
-        self.producer = FakeProducer()
+        consumer = cast(GroupConsumer, self.consumer)
+        membership = JoinerMembership(consumer)
+        self.producer = FakeProducer(membership.heartbeat)
         self.now_s = 0.0
         self.published_before = PublishedOutputs(limit=100)
         self.pipeline = JoinerPipeline(
             settings=Settings(feedback=FEEDBACK),
-            consumer=cast(GroupConsumer, self.consumer),
+            consumer=consumer,
+            membership=membership,
             producer=cast(TransactionalProducer, self.producer),
-            retry=Retry(threading.Event()),
+            retry=Retry(threading.Event(), on_wait=membership.heartbeat),
             clock_s=lambda: self.now_s,
             load_published=lambda offsets: self.published_before,
         )
