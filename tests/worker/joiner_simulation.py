@@ -112,7 +112,7 @@ class JoinerSimulation:
     metadata: dict[TopicPartition, CommitMetadata] = field(default_factory=dict)
 
     def run(self, *, crashes: int = 0, batches: int = 40) -> "JoinerSimulation":
-        """Run to the end after so many crashes, each after fewer than `batches` batches."""
+        """Run to the end after this number of crashes, each after fewer than `batches` batches."""
         committed = dict.fromkeys(self.logs, 0)
         for _ in range(crashes):
             self._run_once(committed, self.rng.randrange(1, batches))
@@ -160,24 +160,24 @@ class JoinerSimulation:
         return published
 
 
-def expected_labels(logs: TopicLogs) -> dict[str, dict[str, float | str]]:
+def compute_expected_labels(logs: TopicLogs) -> dict[str, dict[str, float | str]]:
     """The final labels by a full scan of all logs; shares no code with the joiner."""
     values = [value for log in logs.values() for value in log]
     labels: dict[str, dict[str, float | str]] = {}
     for row in (value for value in values if isinstance(value, ScoredRow)):
         match row.kind:
             case "recommendation":
-                labels |= expected_list_labels(row, values)
+                labels |= compute_list_labels(row, values)
             case "order":
-                labels |= expected_order_labels(row, values)
+                labels |= compute_order_labels(row, values)
             case "search":
-                labels |= expected_search_labels(row, values)
+                labels |= compute_search_labels(row, values)
             case _:
                 pass
     return labels
 
 
-def expected_list_labels(row: ScoredRow, values: list[Input]) -> dict[str, dict[str, float | str]]:
+def compute_list_labels(row: ScoredRow, values: list[Input]) -> dict[str, dict[str, float | str]]:
     labels: dict[str, dict[str, float | str]] = {}
     events = [value for value in values if getattr(value, "recommendation_id", None) == row.event_id]
     for impression in (event for event in events if hasattr(event, "items")):
@@ -199,7 +199,7 @@ def expected_list_labels(row: ScoredRow, values: list[Input]) -> dict[str, dict[
     return labels
 
 
-def expected_order_labels(row: ScoredRow, values: list[Input]) -> dict[str, dict[str, float | str]]:
+def compute_order_labels(row: ScoredRow, values: list[Input]) -> dict[str, dict[str, float | str]]:
     fraud: float | str = 0.0
     end_ms = row.ts_ms + minutes_to_ms(1215)
     for value in values:
@@ -208,7 +208,7 @@ def expected_order_labels(row: ScoredRow, values: list[Input]) -> dict[str, dict
     return {row.event_id: {"fraud": fraud}}
 
 
-def expected_search_labels(row: ScoredRow, values: list[Input]) -> dict[str, dict[str, float | str]]:
+def compute_search_labels(row: ScoredRow, values: list[Input]) -> dict[str, dict[str, float | str]]:
     same_query = [
         value
         for value in values

@@ -109,7 +109,7 @@ class Catalogue:
             block.numbers[unknown], block.ids[unknown] = id_only.numbers, id_only.ids
         return block
 
-    def known_item_block(self, numbers: ItemNumbers) -> Block:
+    def gather_known_items(self, numbers: ItemNumbers) -> Block:
         """The item block of known items."""
         self.encode_pending()
         return self._block.take(numbers)
@@ -125,7 +125,7 @@ class Catalogue:
             return self._embeddings.gather(model, numbers)
         return self._embeddings.resolve_model(model).item_part(self.item_block(items, numbers))
 
-    def known_item_embeddings(self, numbers: ItemNumbers, model: Model | None = None) -> npt.NDArray[np.float32]:
+    def gather_known_embeddings(self, numbers: ItemNumbers, model: Model | None = None) -> npt.NDArray[np.float32]:
         """Item embeddings (N, H) of known items, of one of the active models (None: the serving one)."""
         self.encode_pending()
         return self._embeddings.gather(model, numbers)

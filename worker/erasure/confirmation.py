@@ -65,7 +65,7 @@ class ErasureConfirmer:
         metrics.ERASURES_PENDING.set(sum(record.erasure is not None for record in waiting))
         if not waiting:
             return []
-        completed = self.completed_offsets()
+        completed = self.find_completed_offsets()
         passed = [
             record
             for record in waiting
@@ -89,7 +89,7 @@ class ErasureConfirmer:
         outgoing += [record.reject.to_dead_letter(self._topics.dead_letters, "") for record in ready if record.reject]
         return outgoing
 
-    def completed_offsets(self) -> ErasureOffsets:
+    def find_completed_offsets(self) -> ErasureOffsets:
         """The offset up to which all owners have carried out each partition of the erasures topic.
 
         A partition without progress in Redis and without a commit in Kafka was never processed. Redis alone is no

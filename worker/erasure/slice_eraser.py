@@ -120,7 +120,7 @@ class SliceEraser:
         for deletion in deletions:
             by_bucket[bucket_of(deletion.user)].append(deletion)
         after = {
-            b: self._lowered_positions(bucket_deletions, starts, merged.get(b, {}))
+            b: self._lower_positions(bucket_deletions, starts, merged.get(b, {}))
             for b, bucket_deletions in by_bucket.items()
         }
         calls = [
@@ -135,7 +135,7 @@ class SliceEraser:
         return any(after.values())
 
     @staticmethod
-    def _lowered_positions(
+    def _lower_positions(
         deletions: Iterable[SliceDeletion], starts: Mapping[str, int], merged: Mapping[str, int]
     ) -> dict[str, int]:
         """The sources whose `merged` offset is set back in a bucket, with the new offset."""

@@ -76,7 +76,7 @@ class BundleWatcher:
         version = None
         try:
             version = current_version(self._folder)
-            return self._serving_loader.poll(version, self._loaded_models(), wait=wait) if version else None
+            return self._serving_loader.poll(version, self._list_loaded_models(), wait=wait) if version else None
         except BadBundle as error:
             consequence = (
                 f"Model {self.serving.version} keeps answering" if self.serving else "Rules and popular items answer"
@@ -107,7 +107,7 @@ class BundleWatcher:
     def _load_trial(self, trial: Trial, wait: bool) -> TrialModel | None:
         present = self.active.trial_model
         try:
-            model = self._trial_loader.poll(trial.version, self._loaded_models(), wait=wait)
+            model = self._trial_loader.poll(trial.version, self._list_loaded_models(), wait=wait)
         except BadBundle as error:
             self._trial_loader.reject(trial.version, f"No trial is active: its bundle was rejected: {error}")
         if self._trial_loader.is_rejected:
@@ -116,7 +116,7 @@ class BundleWatcher:
             return present
         return TrialModel(model, trial)
 
-    def _loaded_models(self) -> list[Model]:
+    def _list_loaded_models(self) -> list[Model]:
         """The models in memory: a trial model that is promoted is not loaded again."""
         return [model for model in self.active.models if model]
 

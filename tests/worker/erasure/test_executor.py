@@ -43,7 +43,7 @@ def find_differences(environment: WorkerEnvironment) -> list[str]:
     return [*environment.find_differences("orders"), *sorted(stored.keys() - recomputed.keys())]
 
 
-def stored_decisions(environment: WorkerEnvironment) -> set[str]:
+def read_decision_ids(environment: WorkerEnvironment) -> set[str]:
     """Ids of the orders whose decisions are in Redis."""
     (keys,) = environment.redis.pipeline([("KEYS", f"{environment.prefix}decision:*")])
     return {key.decode().rpartition(":")[2] for key in keys}
@@ -78,7 +78,7 @@ def test_an_erased_user_stays_erased_over_a_replay_and_a_rebuild(apache_stage: W
 
         # when one user is erased, another up to the middle of their orders, and there are odd records
         first = environment.send_erasure("u1", order_ms(99), "g1")
-        for user, number, name in (("u3", 22, "g3"), ("u3", 22, "g3"), ("u3", 2, "g3-earlier"), ("nobody", 99, "g0")):
+        for user, number, name in (("u3", 22, "g3"), ("u3", 22, "g3"), ("u3", 2, "g3-earlier"), ("unknown", 99, "g0")):
             environment.send_erasure(user, order_ms(number), name)
         environment.send("erasures", [("u2", None), ("u4", b"not JSON")])  # type: ignore[list-item]
         process_all(worker, environment)
@@ -88,7 +88,7 @@ def test_an_erased_user_stays_erased_over_a_replay_and_a_rebuild(apache_stage: W
         assert find_differences(environment) == []
         assert before.keys() - after.keys() == {"user:u1"}
         assert {entity for entity in after if after[entity] != before[entity]} == {"user:u3"}
-        assert stored_decisions(environment) == {
+        assert read_decision_ids(environment) == {
             f"o{n}" for n in range(40) if n % 5 != 1 and not (n % 5 == 3 and n <= 22)
         }
         assert [refolds._value.get(), bad._value.get()] == [counts[0] + 1, counts[1] + 1]
@@ -103,7 +103,7 @@ def test_an_erased_user_stays_erased_over_a_replay_and_a_rebuild(apache_stage: W
         # when orders of erased users arrive late, and Redis loses all data, so that the whole log is folded again
         sent += send_orders(environment, [41, 46])
         process_all(worker, environment)
-        assert "o41" not in stored_decisions(environment)
+        assert "o41" not in read_decision_ids(environment)
         environment.redis.pipeline([("FLUSHALL",)])
         worker.run_until(lambda: bool(read_profiles(environment)))
         process_all(worker, environment)
@@ -146,6 +146,6 @@ def test_a_crash_at_any_step_restores_no_erased_user(apache_stage: WorkerEnviron
         process_all(worker, environment)
     # then
     assert find_differences(environment) == []
-    assert stored_decisions(environment) == {ident for ident in sent if int(ident[1:]) not in covered}
+    assert read_decision_ids(environment) == {ident for ident in sent if int(ident[1:]) not in covered}
     assert count_confirmations(environment) == dict.fromkeys(STEPS, 1)
     assert Counter(decision.event_id for decision in environment.read_decisions()) == Counter(sent)

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from contract.messages import Example
-from tests.worker.joiner_simulation import JoinerSimulation, expected_labels, simulate_shop
+from tests.worker.joiner_simulation import JoinerSimulation, compute_expected_labels, simulate_shop
 
 
 def run_simulation(
@@ -34,7 +34,7 @@ def examples_by_revision(simulation: JoinerSimulation) -> dict[tuple[str, int], 
 def test_final_labels_equal_those_of_a_simple_full_scan(seed: int, batch_max: int, disorder: float) -> None:
     simulation = run_simulation(seed, batch_max=batch_max, disorder=disorder)
 
-    assert final_labels(simulation) == expected_labels(simulate_shop(seed, disorder=disorder))
+    assert final_labels(simulation) == compute_expected_labels(simulate_shop(seed, disorder=disorder))
 
 
 def test_the_simulated_shop_has_every_case(seed: int) -> None:
@@ -78,7 +78,7 @@ def test_a_crash_loses_no_example_and_repeats_only_published_ones(seed: int, run
 def test_crashes_among_late_events_leave_the_same_labels(seed: int, run: int) -> None:
     broken = run_simulation(seed, run=run, disorder=10, crashes=4)
 
-    assert final_labels(broken) == expected_labels(simulate_shop(seed, disorder=10))
+    assert final_labels(broken) == compute_expected_labels(simulate_shop(seed, disorder=10))
 
 
 @pytest.mark.parametrize("run", range(8))

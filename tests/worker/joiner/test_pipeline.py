@@ -133,7 +133,7 @@ class JoinerHarness:
         self.pipeline.step()
         self.now_s += 2
 
-    def published_revisions(self) -> list[tuple[str, int]]:
+    def list_published_revisions(self) -> list[tuple[str, int]]:
         examples = [read_example(r.value or b"") for r in self.producer.published if r.topic == "shop.feedback"]
         return [(example.example_id, example.revision) for example in examples]
 
@@ -156,7 +156,7 @@ def test_positions_stay_at_open_rows_and_advance_when_they_close(harness: Joiner
     harness.pass_idle_time()
     harness.pipeline.step()
     assert harness.producer.committed == {CLICKS: 2, SCORED: 1, IMPRESSIONS: 1}
-    assert harness.published_revisions() == [("r~a", 0)]
+    assert harness.list_published_revisions() == [("r~a", 0)]
 
 
 def test_without_outputs_or_new_positions_nothing_is_published(harness: JoinerHarness) -> None:
@@ -180,7 +180,7 @@ def test_when_partitions_are_revoked_open_rows_are_read_again(harness: JoinerHar
     harness.consumer.put(CLICKS, to_json(make_click(2, "a")))
     harness.pipeline.step()
 
-    assert harness.published_revisions() == [("r~a", 1)]
+    assert harness.list_published_revisions() == [("r~a", 1)]
 
 
 def test_a_batch_revoked_while_kafka_is_down_is_not_published_but_reread(harness: JoinerHarness) -> None:
@@ -190,11 +190,11 @@ def test_a_batch_revoked_while_kafka_is_down_is_not_published_but_reread(harness
 
     harness.producer.interrupt = lambda: harness.pipeline.on_revoked([LABELS])
     harness.pipeline.step()
-    assert (harness.published_revisions(), harness.producer.committed) == ([], {})
+    assert (harness.list_published_revisions(), harness.producer.committed) == ([], {})
     assert not harness.producer.has_begun  # fenced before the offsets were queried
 
     harness.pipeline.step()
-    assert harness.published_revisions() == [("r~a", 1)]
+    assert harness.list_published_revisions() == [("r~a", 1)]
     assert harness.consumer.heartbeats == 1
 
 
@@ -232,12 +232,12 @@ def test_a_topic_holds_timers_back_until_it_is_idle(harness: JoinerHarness) -> N
     harness.pipeline.step()
     harness.consumer.put(CLICKS, to_json(make_click(100, "x", recommendation_id=None)))
     harness.pipeline.step()
-    assert harness.published_revisions() == []  # rows and impressions were read just now, so they are not idle
+    assert harness.list_published_revisions() == []  # rows and impressions were read just now, so they are not idle
 
     harness.now_s += 2
     harness.pipeline.step()
 
-    assert harness.published_revisions() == [("r~a", 0)]
+    assert harness.list_published_revisions() == [("r~a", 0)]
 
 
 def test_partitions_at_their_ends_or_paused_do_not_lag(harness: JoinerHarness) -> None:
@@ -270,7 +270,7 @@ def test_unreadable_records_are_skipped(harness: JoinerHarness) -> None:
 
     harness.pipeline.step()
 
-    assert harness.published_revisions() == [("r~a", 1)]
+    assert harness.list_published_revisions() == [("r~a", 1)]
 
 
 def make_published(*keys: str) -> PublishedOutputs:
@@ -288,7 +288,7 @@ def test_outputs_of_an_earlier_run_are_not_published_again(harness: JoinerHarnes
 
     harness.pipeline.step()
 
-    assert harness.published_revisions() == [("r~b", 1)]
+    assert harness.list_published_revisions() == [("r~b", 1)]
 
 
 def test_older_producers_are_fenced_before_publishing_and_at_each_rebalance(harness: JoinerHarness) -> None:
@@ -316,7 +316,7 @@ def test_published_outputs_are_kept_until_their_records_are_passed(harness: Join
     harness.consumer.put(CLICKS, to_json(make_click(1000, "x", recommendation_id=None)))
     harness.pass_idle_time()
     harness.pipeline.step()  # closes the list, and with it all records that could be read again
-    assert harness.published_revisions() == []
+    assert harness.list_published_revisions() == []
 
     harness.consumer.put(SCORED, to_msgpack(make_row("recommendation", "q", 1001, ("a",))))
     harness.consumer.put(IMPRESSIONS, to_json(make_impression(1002, "a", recommendation_id="q")))
@@ -324,7 +324,7 @@ def test_published_outputs_are_kept_until_their_records_are_passed(harness: Join
     harness.pass_idle_time()
     harness.pipeline.step()
 
-    assert harness.published_revisions() == [("q~a", 0)]
+    assert harness.list_published_revisions() == [("q~a", 0)]
 
 
 def test_orphan_counts_continue_those_of_earlier_runs(harness: JoinerHarness) -> None:
@@ -369,5 +369,5 @@ def test_partitions_assigned_later_are_joined_with_earlier_records(harness: Join
     harness.pass_idle_time()
     harness.pipeline.step()
 
-    assert harness.published_revisions() == [("r~a", 1), ("r~a", 2)]
+    assert harness.list_published_revisions() == [("r~a", 1), ("r~a", 2)]
     assert decode_metadata(harness.producer.metadata[LABELS]).orphans == {"fraud": 1}

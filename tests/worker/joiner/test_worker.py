@@ -19,7 +19,7 @@ from devservers.process import ChildProcess, find_free_ports
 from tests.checkout import ROOT
 from tests.conftest import KafkaBroker
 from tests.contract.joining.builders import FEEDBACK, make_click, make_impression, make_label, make_row, minutes_to_ms
-from tests.worker.joiner_simulation import Input, TopicLogs, expected_labels, simulate_shop
+from tests.worker.joiner_simulation import Input, TopicLogs, compute_expected_labels, simulate_shop
 from worker.kafka.consumer import TopicPartition
 
 TOPICS = ("scored", "impressions", "clicks", "orders", "labels", "feedback", "judgements")
@@ -224,7 +224,7 @@ def test_a_killed_joiner_loses_no_example(kafka: JoinerTopics, process: JoinerPr
     kafka.send(after)
     process.start()
 
-    expected = expected_labels(simulate_shop(seed))
+    expected = compute_expected_labels(simulate_shop(seed))
     process.wait_for(lambda: {ident: e.labels for ident, e in kafka.read_newest_examples().items()} == expected)
     revisions = {(e.example_id, e.revision): e for e in kafka.read_examples()}
     assert all(e == revisions[e.example_id, e.revision] for e in kafka.read_examples())
@@ -250,7 +250,9 @@ def test_a_joiner_killed_repeatedly_publishes_nothing_twice(
         kafka.send(split_at(logs, 1200)[1])
         process.start()
         process.wait_for(
-            lambda: {ident: e.labels for ident, e in kafka.read_newest_examples().items()} == expected_labels(logs)
+            lambda: (
+                {ident: e.labels for ident, e in kafka.read_newest_examples().items()} == compute_expected_labels(logs)
+            )
         )
     finally:
         process.kill()

@@ -186,7 +186,7 @@ def watcher(tmp_path: Path) -> Iterator[BundleWatcher]:
     watcher.close()
 
 
-def served_version(model: Model | TrialModel | None) -> str | None:
+def read_version(model: Model | TrialModel | None) -> str | None:
     return model.version if model else None
 
 
@@ -205,7 +205,7 @@ def test_a_bundle_is_activated_once_until_the_pointer_moves(watcher: BundleWatch
     polled += [watcher.poll(wait=True), watcher.poll(wait=True)]
     watcher.mark_active()
     # then
-    assert [active and served_version(active.serving) for active in polled] == ["v1", None, "v2", None, "v1", None]
+    assert [active and read_version(active.serving) for active in polled] == ["v1", None, "v2", None, "v1", None]
     assert metrics.REGISTRY.get_sample_value("shopstream_model_info", {"version": "v1"}) == 1
     assert metrics.REGISTRY.get_sample_value("shopstream_model_info", {"version": "v2"}) is None
 
@@ -269,7 +269,7 @@ def test_a_valid_bundle_after_an_invalid_one_is_activated(watcher: BundleWatcher
     # then
     polled = watcher.poll(wait=True)
     assert polled is not None
-    assert served_version(polled.serving) == "v4"
+    assert read_version(polled.serving) == "v4"
     assert read_bundle(tmp_path, "v4").version == "v4"
 
 
