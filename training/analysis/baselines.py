@@ -59,7 +59,7 @@ def single_task_networks(model_config: ModelConfig, config: TrainingConfig) -> M
             own_config = match_steps(config, int(own_examples.has_label(task).sum()), len(training))
             try:
                 predictions |= multi_task_network(single, own_config)(own_examples, select_task(validation, task), seed)
-            except BadData:  # this fold cannot teach the task, so it has no predictions
+            except BadData:  # the task is not learnable in this fold: it gets no predictions
                 continue
         return predictions
 

@@ -34,7 +34,7 @@ class EventLog(NamedTuple):
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--share", type=float, default=0.01, help="of users, by a hash; 1 compares all features")
-    parser.add_argument("--rows", type=int, default=20_000, help="at most so many of the latest rows of these users")
+    parser.add_argument("--rows", type=int, default=20_000, help="the latest rows of these users, at most")
 
 
 def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:

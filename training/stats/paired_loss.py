@@ -18,7 +18,7 @@ from training.metrics.losses import PROBABILITY_MIN, constant_loss, row_losses
 from training.stats.bootstrap import assign_cells, resample, sum_by_unit, t_tail_probability
 
 CELLS: Final = 1_000
-CELLS_MIN: Final = 30  # fewer users would decide by chance
+CELLS_MIN: Final = 30  # with fewer users the t approximation is unreliable
 DRAWS: Final = 1_000
 
 

@@ -123,7 +123,7 @@ class Learner:
 
 
 def build_optimizer(parameters: Any, config: TrainingConfig, state: Mapping[str, Any] | None) -> torch.optim.AdamW:
-    """AdamW with the rate and decay of the config; `state` restores a former optimizer's moments alone."""
+    """AdamW with the rate and decay of the config; `state` restores only the moments of a former optimizer."""
     optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay, foreach=True)
     if state:
         optimizer.load_state_dict(copy_state(state))  # steps would change the tensors of the given state

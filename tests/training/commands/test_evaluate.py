@@ -1,25 +1,19 @@
-import json
 from argparse import Namespace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
-from xml.etree import ElementTree
 
 import msgspec
-import numpy as np
 import pytest
 
 from contract.errors import BadConfig, BadData
 from contract.settings import Settings
-from tests.model.small import CATEGORY, CLICK, DEMAND, FEATURES, SHAPE
+from tests.model.small import CATEGORY, CLICK, FEATURES, SHAPE
 from tests.training.examples import make_examples
 from training.analysis.evaluation_report import EvaluationReport
 from training.commands.evaluate import run
-from training.data import parquet
 from training.data.examples import Examples
 from training.data.parquet import write_examples
-from training.report.pages import write_pages
-from training.report.plots import plot_curves
 
 TASKS = (CLICK, CATEGORY)
 EXAMPLES = make_examples(500, 9).for_tasks(TASKS)
@@ -81,27 +75,6 @@ def test_markdown_tables_have_rows_of_equal_width(folder: Path) -> None:
         assert lines[ruler - 1].count("|") == lines[ruler].count("|") == lines[ruler + 1].count("|")
 
 
-def test_a_full_disk_raises_bad_data_and_leaves_the_former_report(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # given a report, and a disk with room for half of the next one
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "evaluation.json").write_text("former")
-
-    def write_half(path: Path, content: bytes) -> None:
-        path.write_bytes(content[: len(content) // 2])
-        raise OSError(28, "No space left on device")
-
-    # when pages are written
-    monkeypatch.setattr(parquet, "write_durably", write_half)
-    with pytest.raises(BadData, match=r"should be a folder that reports can be written to.*No space"):
-        write_pages(tmp_path / "out", {"evaluation.json": b"new", "evaluation.md": b"new"})
-
-    # then the former report is there, without partial files
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["evaluation.json"]
-    assert (tmp_path / "out" / "evaluation.json").read_text() == "former"
-
-
 def test_examples_without_a_learnable_task_raise_bad_data_and_write_no_page(tmp_path: Path) -> None:
     # given clicks with equal labels, and nothing else
     clicks = EXAMPLES.take(EXAMPLES.has_label(CLICK)).for_tasks([CLICK])
@@ -122,16 +95,3 @@ def test_invalid_arguments_are_all_listed(tmp_path: Path) -> None:
         run_evaluate(tmp_path, folds=1, seeds=0, epochs=0, settle_days=-1)
 
     assert len(raised.value.errors) == 5
-
-
-@pytest.mark.parametrize("task", [CLICK, CATEGORY, DEMAND], ids=lambda task: task.kind)
-def test_curves_are_well_formed_and_reproducible_svg(task: Any, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    y = rng.integers(0, 2, 200)
-    p = rng.dirichlet(np.ones(2), 200) if task.kind == "multiclass" else rng.random(200)
-
-    first, second = (plot_curves(task, y, {"<ours> & co": p}, ("a", "b")) for _ in range(2))
-
-    assert first == second
-    ElementTree.fromstring(first)
-    assert json.dumps(first)
