@@ -260,7 +260,7 @@ def test_an_unavailable_kafka_is_retried(tmp_path: Path, capsys: pytest.CaptureF
     harness.feedback.is_unavailable = False
     report = check_with_retry(harness.monitor, SETTINGS, MONITOR_CONFIG, former)
     assert report.figures
-    assert "by labels that have" in capsys.readouterr().err
+    assert "on matured labels" in capsys.readouterr().err
     check_with_retry(harness.monitor, SETTINGS, MONITOR_CONFIG, report)
     assert capsys.readouterr().err == ""  # unchanged metrics are not printed again
 
