@@ -74,7 +74,9 @@ class LivePhase:
         with self._reporter.step("Waiting until the running workers decide with the new model"):
             lanes = [self.probes[lane] for lane in LANES]
             environment.processes.wait_until(
-                lambda: all(probe.read_version() == version for probe in lanes), "Workers should swap", TIMEOUT_S
+                lambda: all(probe.read_version() == version for probe in lanes),
+                "Workers should serve the new model",
+                TIMEOUT_S,
             )
             orders_before = len(self.sent.order_ids)
             for record in self._shop.simulate_live(self._read_home_page, 1.0):
