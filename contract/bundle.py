@@ -2,7 +2,7 @@
 
     BUNDLES/
         current.json               {"version": ...}, replaced at once
-        trial.json                 {"version": ..., "share": 0 to 1}: a second bundle beside it, see `contract.experiment`
+        trial.json                 {"version": ..., "share": 0 to 1}: a second bundle, see `contract.experiment`
         VERSION/manifest.json      this file's `Manifest`
         VERSION/*.onnx             slices of one network
         VERSION/neighbours.npz     items (M,) S, neighbours (M, K) int32 (-1: none), weights (M, K) float32,
@@ -11,7 +11,8 @@
         VERSION/golden.npz         GRAPH/in/INPUT and GRAPH/out/OUTPUT: what a correct runtime reproduces
         VERSION/READY              empty, written last
 
-Inputs and outputs of the graphs (`contract.graphs`). Blocks are `GROUP.numbers` (N, n) float32, `GROUP.ids` (N, m) int64:
+Inputs and outputs of the graphs in `contract.graphs`. A block is `GROUP.numbers` (N, n) float32 and `GROUP.ids` (N, m)
+int64:
 
     items      item block (M rows)                                        -> item_part (M, H) float32
     recommend  user and context blocks (U), item_part (P, H), user (P,) int64: the row of each pair's user
