@@ -12,11 +12,12 @@ from msgspec import Meta, Struct
 from msgspec.structs import force_setattr, replace
 
 from contract.errors import BadEvent
+from contract.units import MINUTE_MS
 
 RECORD_BYTES_MAX: Final = 256 * 1024
 TEXT_CHARS_MAX: Final = 512
 LIST_ITEMS_MAX: Final = 2_000
-AHEAD_MS_MAX: Final = 5 * 60 * 1_000
+AHEAD_MS_MAX: Final = 5 * MINUTE_MS
 TS_MS_MAX: Final = 4_102_444_800_000  # 2100-01-01: seconds of any later time would not fit a profile's 32 bits
 
 REASONS: Final = {

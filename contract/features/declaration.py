@@ -23,11 +23,11 @@ from contract.errors import BadConfig
 from contract.events import KINDS, LIST_ITEMS_MAX, Event, Order, Product
 from contract.hashing import SEED, hash_id
 from contract.profiles.record import AGGREGATES, ENTITY_KINDS, RING_SIZE
+from contract.units import DAY_MS, HOUR_MS
 
 GROUPS: Final = ("user", "context", "order", "item", "query", "review")
 WIDTHS: Final = {"number": 1, "category": 1, "sequence": RING_SIZE, "text": 32}
 AGGREGATE_COLUMNS: Final = {name: at for at, name in enumerate(AGGREGATES)}
-HOUR_MS: Final = 3_600_000
 WORD: Final = re.compile(r"[^\W_]+")
 
 Kind: TypeAlias = Literal["number", "category", "sequence", "text", "vector"]
@@ -234,7 +234,7 @@ DERIVED: Final[Mapping[str, Callable[[Event], float]]] = {
     "account_age_s": account_age_s,
     "abroad": is_abroad,
     "hour": lambda event: float(event.ts_ms // HOUR_MS % 24),
-    "weekday": lambda event: float(event.ts_ms // (24 * HOUR_MS) % 7),
+    "weekday": lambda event: float(event.ts_ms // DAY_MS % 7),
 }
 
 

@@ -18,14 +18,16 @@ from typing import Final
 import numpy as np
 
 from contract.hashing import SEED, bucket_of, hash_id
+from contract.units import DAY_MS, HOUR_MS, MINUTE_MS
 
 ENTITY_KINDS: Final = ("user", "device", "ip", "card", "item", "seller")
 FAMILIES: Final = ("clicks", "impressions", "orders", "reviews", "searches", "judgements")
 JUDGED_TASKS: Final = ("fraud", "brushing", "fake_review", "cancellation")
 
-WINDOWS: Final = ("10m", "1h", "1d", "7d", "30d")
-WIDTHS_MS: Final = np.array([600_000, 3_600_000, 86_400_000, 604_800_000, 2_592_000_000], np.int64)
-HORIZON_MS: Final = 180 * 86_400_000
+WINDOW_WIDTHS_MS: Final = {"10m": 10 * MINUTE_MS, "1h": HOUR_MS, "1d": DAY_MS, "7d": 7 * DAY_MS, "30d": 30 * DAY_MS}
+WINDOWS: Final = tuple(WINDOW_WIDTHS_MS)
+WIDTHS_MS: Final = np.array(list(WINDOW_WIDTHS_MS.values()), np.int64)  # what the compiled fold reads
+HORIZON_MS: Final = 180 * DAY_MS
 RING_SIZE: Final = 8
 
 # Windows are cells in absolute time (`ts_ms // width`): the current one and the one before, from which a reader

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from typing import Final
 
 from contract.hashing import hash_id
-from testkit.oracle.profiles import DAY_MS, RING, TASKS, WIDTHS_MS, OracleSlice
+from contract.units import DAY_MS
+from testkit.oracle.profiles import RING, TASKS, WIDTHS_MS, OracleSlice
 
 FAMILIES: Final = ("clicks", "impressions", "orders", "reviews", "searches", "judgements")
 

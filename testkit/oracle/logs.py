@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from contract.events import Click, Erasure, Event, Impression, Judgement, Line, Order, Review, Search
 from contract.profiles.entity_updates import Arrival
-from testkit.oracle.profiles import DAY_MS, HORIZON_MS, MINUTE_MS, WIDTHS_MS, ProfileOracle
+from contract.units import DAY_MS, MINUTE_MS
+from testkit.oracle.profiles import HORIZON_MS, WIDTHS_MS, ProfileOracle
 
 BASE_MS: Final = 210 * DAY_MS * 100  # A multiple of every width: all kinds of cells begin here.
 SOURCES: Final = (

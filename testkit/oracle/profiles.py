@@ -11,12 +11,11 @@ from typing import Final, TypeAlias
 
 from contract.events import Click, Event, Impression, Judgement, Line, Order, Review, Search
 from contract.hashing import hash_id
+from contract.units import DAY_MS, HOUR_MS, MINUTE_MS
 
-MINUTE_MS: Final = 60_000
-DAY_MS: Final = 24 * 60 * MINUTE_MS
 WIDTHS_MS: Final = {
     "10m": 10 * MINUTE_MS,
-    "1h": 60 * MINUTE_MS,
+    "1h": HOUR_MS,
     "1d": DAY_MS,
     "7d": 7 * DAY_MS,
     "30d": 30 * DAY_MS,

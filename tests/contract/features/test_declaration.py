@@ -20,7 +20,7 @@ from contract.profiles.entity_updates import Arrival, to_updates
 from contract.profiles.record import AGGREGATES, RING_SIZE
 from contract.profiles.store import InMemoryProfileStore, fold
 
-ROOT: Final = Path(__file__).parents[2]
+ROOT: Final = Path(__file__).parents[3]
 NOTHING: Final = ProfileAggregates({}, {})
 
 

@@ -11,9 +11,8 @@ from contract.joining.joiner import Joiner
 from contract.messages import Example, PackedBlock, ScoredRow, pack
 from contract.settings import FeedbackSettings
 from contract.tasks import Task
+from contract.units import MINUTE_MS
 
-MINUTE: Final = 60_000
-HOUR: Final = 60 * MINUTE
 # Click 30 min, purchase 60 min within 10 h, fraud 20 h; a grace of 15 min.
 FEEDBACK: Final = FeedbackSettings(
     impression_wait_s=2 * 3600,
@@ -28,7 +27,7 @@ BRUSHING: Final = Task("brushing", "binary", ("user", "order", "context"), "deci
 
 
 def minutes_to_ms(minutes: float) -> int:
-    return round(minutes * MINUTE)
+    return round(minutes * MINUTE_MS)
 
 
 def make_block(rows: int, mark: float) -> PackedBlock:

@@ -2,9 +2,9 @@
 
 import pytest
 
+from contract.units import HOUR_MS
 from tests.contract.joining.builders import (
     FEEDBACK,
-    HOUR,
     count_outcomes,
     feed_joiner,
     make_click,
@@ -105,7 +105,7 @@ def test_a_second_order_says_nothing_new() -> None:
 
 def test_a_clicked_item_waits_from_its_list_on_and_leaves_after_window_and_grace() -> None:
     given = make_joiner(*CLICKED)
-    leaves_ms = minutes_to_ms(2) + 10 * HOUR + minutes_to_ms(15)
+    leaves_ms = minutes_to_ms(2) + 10 * HOUR_MS + minutes_to_ms(15)
 
     given.advance(leaves_ms)
     assert given.oldest_pending_ms() == 0

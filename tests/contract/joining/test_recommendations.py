@@ -6,9 +6,9 @@ from msgspec.structs import replace
 
 from contract.events import Event
 from contract.messages import PackedBlock, ScoredRow
+from contract.units import MINUTE_MS
 from tests.contract.joining.builders import (
     FEEDBACK,
-    MINUTE,
     count_outcomes,
     feed_joiner,
     make_block,
@@ -214,7 +214,7 @@ def test_the_oldest_parked_events_leave_when_there_are_too_many() -> None:
     rows = [make_row("recommendation", f"r{n}", n, ("a",)) for n in range(3)]
 
     given = make_joiner(*(make_impression(5, "a", recommendation_id=f"r{n}") for n in range(3)), *rows, feedback=few)
-    given.advance(minutes_to_ms(5) + 30 * MINUTE + 1)
+    given.advance(minutes_to_ms(5) + 30 * MINUTE_MS + 1)
 
     assert take_newest_examples(given).keys() == {"r1~a", "r2~a"}
     assert count_outcomes(given) == {("orphan", "click"): 1}

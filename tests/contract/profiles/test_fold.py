@@ -13,10 +13,9 @@ from contract.profiles.entity_updates import Arrival, to_updates
 from contract.profiles.record import AGGREGATES, HORIZON_MS, RECORD, RING_SIZE, WIDTHS_MS, WINDOWS
 from contract.profiles.slices import EMPTY_RECORD
 from contract.profiles.store import FoldedBatch, InMemoryProfileStore, fold
+from contract.units import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
 from testkit.oracle.logs import BASE_MS
 from testkit.oracle.records import RecordFields, parse_record
-
-DAY_MS = 86_400_000
 
 
 def make_click(number: int = 0, ts_ms: int = BASE_MS, *, user: str = "u", item: str = "i") -> Click:
@@ -127,7 +126,7 @@ def test_a_reader_that_is_a_cell_behind_sees_what_it_could_have_seen(window: str
     assert read_aggregates(memory, BASE_MS - 1)[name] == 0.0
 
 
-@pytest.mark.parametrize(("late_ms", "in_cells"), [(1, True), (3_600_000, True), (3_600_001, False)])
+@pytest.mark.parametrize(("late_ms", "in_cells"), [(1, True), (HOUR_MS, True), (HOUR_MS + 1, False)])
 def test_an_event_from_before_the_previous_cell_is_in_the_totals_only(late_ms: int, in_cells: bool) -> None:
     # given an event at the beginning of an hour, and one that is late
     events = [make_order("o1", BASE_MS), make_order("o2", BASE_MS - late_ms, amount=0.5)]
@@ -184,12 +183,12 @@ def test_the_most_recent_eight_links_stay_and_the_greater_id_of_two_seen_at_once
 def test_a_link_seen_again_is_the_most_recent_one() -> None:
     # given
     events = [make_click(n, BASE_MS + 1_000 * n, item=str(n)) for n in range(RING_SIZE)]
-    events += [make_click(50, BASE_MS + 60_000, item="0"), make_click(51, BASE_MS + 61_000, item="new")]
+    events += [make_click(50, BASE_MS + MINUTE_MS, item="0"), make_click(51, BASE_MS + 61 * SECOND_MS, item="new")]
     # when
     links = read_slice(fold_batch("clicks/0", events), "user:u", "clicks/0").first_links
     # then the second one had become the oldest
     assert hash_id("item:1") not in links
-    assert links[hash_id("item:0")] == (BASE_MS + 60_000) // 1_000
+    assert links[hash_id("item:0")] == (BASE_MS + MINUTE_MS) // 1_000
 
 
 @pytest.mark.parametrize(("age_ms", "today"), [(DAY_MS, 1.0), (DAY_MS + 1_000, 0.0)])
