@@ -18,7 +18,6 @@ from typing import Final
 import msgspec
 import numpy as np
 import torch
-from msgspec.structs import replace
 
 from bench.balance_ranks import DEFAULT, Key, Row, Try, advised, rows_of
 from bench.calibration import JUDGING, lived
@@ -26,15 +25,13 @@ from bench.census import MEASURED_BY as CENSUS_BY
 from bench.census import PLAN, SHAPES
 from bench.census_data import FILE, Part, cut, read_census
 from bench.fraud_replay import digest_of
-from contract.settings import read_settings
-from model.config import ModelConfig
+from contract.settings import ModelConfig, TrainingConfig, read_settings
 from model.network import Network
 from training.analysis.baselines import ignore_epoch
 from training.commands.fit import read_configs
 from training.data.examples import Examples
 from training.data.folds import drop_unsettled
 from training.data.split import assign_families, split_by_time
-from training.trainer.config import TrainingConfig
 from training.trainer.evaluation import evaluate
 from training.trainer.fit import fit
 from training.trainer.learner import Learner, mixed_batches, to_batch
@@ -86,7 +83,7 @@ class Balances:
 def tried(source: Source, name: str, seed: int) -> Try:
     """Learn once by that name, and be judged."""
     began, part = time.process_time(), source.part(seed)
-    plan = replace(source.plan, seed=seed, balance=name)
+    plan = source.plan.model_copy(update={"seed": seed, "balance": name})
     network = fit(part.learning, source.shape, plan, ignore_epoch).network
     found = evaluate(network, part.judging.for_tasks(network.tasks))
     gain = {task: figures["gain"] for task, figures in found.items() if "gain" in figures}

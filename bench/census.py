@@ -21,14 +21,12 @@ import lightgbm
 import msgspec
 import numpy as np
 import torch
-from msgspec.structs import replace
 
 from bench.census_data import FILE, HELD_OUT, TASKS, Part, cut, masked, read_census
-from model.config import ModelConfig
+from contract.settings import ModelConfig, TrainingConfig
 from training.data.examples import Examples
 from training.data.split import split_by_time
 from training.metrics.metrics import Array, auc
-from training.trainer.config import TrainingConfig
 from training.trainer.fit import Epoch, fit
 from training.trainer.learner import predict
 
@@ -62,15 +60,27 @@ PLAN: Final = TrainingConfig(
 )
 PLAIN: Final = ModelConfig(embedding=8, hidden=64, factors=0, experts=4, expert=32, tower=16)
 SHAPES: Final = {
-    "single_task": replace(PLAIN, architecture="single"),
-    "shared_bottom": replace(PLAIN, architecture="shared_bottom", expert=64),
+    "single_task": PLAIN.model_copy(update={"architecture": "single"}),
+    "shared_bottom": PLAIN.model_copy(update={"architecture": "shared_bottom", "expert": 64}),
     "mmoe": PLAIN,
-    "ple": replace(PLAIN, architecture="ple", experts=2, own=1, levels=2),
+    "ple": PLAIN.model_copy(update={"architecture": "ple", "experts": 2, "own": 1, "levels": 2}),
 }
-OURS: Final = replace(
-    PLAIN, hidden=128, experts=3, expert=48, tower=24, bins=32, cross=1, cross_rank=16, members=8, dropout=0.1
+OURS: Final = PLAIN.model_copy(
+    update={
+        "hidden": 128,
+        "experts": 3,
+        "expert": 48,
+        "tower": 24,
+        "bins": 32,
+        "cross": 1,
+        "cross_rank": 16,
+        "members": 8,
+        "dropout": 0.1,
+    }
 )
-OUR_PLAN: Final = replace(PLAN, batch=512, epochs=14, learning_rate=0.001, weight_decay=0.03, patience=4)
+OUR_PLAN: Final = PLAN.model_copy(
+    update={"batch": 512, "epochs": 14, "learning_rate": 0.001, "weight_decay": 0.03, "patience": 4}
+)
 
 
 def network(shape: ModelConfig, plan: TrainingConfig, mask: float = 0.0) -> Method:
@@ -81,7 +91,7 @@ def network(shape: ModelConfig, plan: TrainingConfig, mask: float = 0.0) -> Meth
         alone = [(task,) for task in TASKS] if shape.architecture == "single" else [TASKS]
         found, parameters = dict[str, float](), 0
         for tasks in alone:
-            fitted = fit(learning.for_tasks(tasks), shape, replace(plan, seed=seed), quiet).network
+            fitted = fit(learning.for_tasks(tasks), shape, plan.model_copy(update={"seed": seed}), quiet).network
             answers = predict(fitted, part.judging.for_tasks(tasks))
             found |= {name: auc(part.judging.labels[name], p) for name, p in answers.items()}
             parameters += sum(parameter.numel() for parameter in fitted.parameters())

@@ -25,11 +25,10 @@ import numpy as np
 import torch
 
 from bench.delay_world import DAY_MS, DELAY, Floats, Kind, Way, World, lived, told
+from contract.settings import ModelConfig, TrainingConfig
 from model.calibration import IDENTITY
-from model.config import ModelConfig
 from training.metrics.metrics import auc, log_loss, predicted_to_observed
 from training.online.delayed_feedback import DelayedFeedback
-from training.trainer.config import TrainingConfig
 from training.trainer.fit import FitResult, fit
 from training.trainer.learner import Learner, predict, to_batch
 

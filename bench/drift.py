@@ -20,7 +20,7 @@ from scipy.stats import chi2
 
 from contract.features.declaration import Block, Feature, FeatureSet
 from contract.messages import PackedBlock, ScoredRow
-from training.monitor.config import MonitorConfig
+from contract.settings import MonitorConfig
 from training.monitor.drift import BlockComparison, DriftDetector
 
 FEATURES: Final = FeatureSet(

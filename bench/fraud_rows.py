@@ -20,13 +20,12 @@ from bench.fraud_stream import Integers, Numbers, Payments
 from bench.fraud_weeks import Week, examples_of, narrowed
 from contract.bundle import current_version, read_bundle
 from contract.features.declaration import Feature, FeatureSet
+from contract.settings import ModelConfig, TrainingConfig
 from contract.tasks import Task
 from export.exporter import export
 from model.checkpoint import Checkpoint, make_metadata
-from model.config import ModelConfig
 from model.network import Network
 from training.data.examples import Examples
-from training.trainer.config import TrainingConfig
 from training.trainer.fit import Epoch, fit
 from worker.model.onnx_model import Model
 

@@ -25,9 +25,8 @@ from bench.calibration import lived
 from bench.gate_poisons import KINDS, Rows
 from contract.errors import BadData
 from contract.messages import Example, to_msgpack
-from contract.settings import read_settings
+from contract.settings import ModelConfig, TrainingConfig, read_settings
 from model.checkpoint import Checkpoint, make_metadata, read_checkpoint, write_checkpoint
-from model.config import ModelConfig
 from model.network import Network
 from training.analysis.baselines import ignore_epoch
 from training.commands.fit import read_configs
@@ -41,7 +40,6 @@ from training.online.replay_buffer import encode_buffer, read_schema
 from training.online.update import TrainFunction, UpdateResult, read_buffer, update
 from training.online.update_learner import create_update_learner
 from training.stats.bootstrap import PairedPredictions, Predictions
-from training.trainer.config import TrainingConfig
 from training.trainer.fit import fit
 from training.trainer.learner import predict
 
@@ -205,7 +203,7 @@ def scene_of(arguments: argparse.Namespace) -> Scene:
     """The shop's examples and the first model, both made once and kept for the next time."""
     settings, features = read_settings()
     plan = read_configs(settings, features, {})[1]
-    plan = msgspec.structs.replace(plan, batch=256, epochs=3)
+    plan = plan.model_copy(update={"batch": 256, "epochs": 3})
     torch.set_num_threads(plan.threads)
     examples = lived(arguments, settings, features)
     day = (examples.ts_ms - examples.ts_ms.min()) / DAY_MS / arguments.days

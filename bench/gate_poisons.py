@@ -13,10 +13,10 @@ import torch
 from msgspec.structs import replace
 
 from contract.messages import Example, PackedBlock
+from contract.settings import TrainingConfig
 from model.network import module_key
 from training.online.incremental_pass import IncrementalPass, Predictions, learn_progressively
 from training.online.update import TrainFunction
-from training.trainer.config import TrainingConfig
 from training.trainer.learner import Learner
 
 Rows: TypeAlias = list[Example]

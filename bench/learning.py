@@ -25,9 +25,8 @@ from bench.learning_figures import CADENCES, HOUR_MS, TASKS, Arm, arm_figures, c
 from bench.learning_stream import DAY_MS, Scale, Stream, lived
 from contract.errors import BadData
 from contract.messages import read_example
-from contract.settings import read_settings
+from contract.settings import ModelConfig, TrainingConfig, read_settings
 from model.checkpoint import Checkpoint, make_metadata
-from model.config import ModelConfig
 from training.analysis.baselines import ignore_epoch
 from training.commands.fit import read_configs
 from training.data.examples import Examples, from_rows
@@ -35,7 +34,7 @@ from training.data.interactions import extract_interactions, merge_interactions
 from training.feedback.feedback_reader import FeedbackBatch
 from training.online.replay_buffer import encode_buffer
 from training.online.update import update
-from training.trainer.config import TrainingConfig
+from training.trainer.config import override_config
 from training.trainer.fit import fit
 from training.trainer.learner import predict
 
@@ -169,7 +168,7 @@ def scaled(scale: Scale, by: float) -> Scale:
 def changed(plan: TrainingConfig, words: Sequence[str]) -> TrainingConfig:
     """The plan with some fields, given as `name=value`, in place of the settings' own."""
     given = dict(word.split("=", 1) for word in words)
-    return msgspec.convert({**msgspec.structs.asdict(plan), **given}, TrainingConfig, strict=False)
+    return override_config(plan, given)
 
 
 def tell(sentence: str) -> None:

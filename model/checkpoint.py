@@ -25,8 +25,8 @@ from torch import Tensor
 from contract.bundle import replace_durably
 from contract.errors import BadBundle
 from contract.features.declaration import Feature, FeatureSet
+from contract.settings import ModelConfig, decode_section, encode_section
 from contract.tasks import Task
-from model.config import ModelConfig
 from model.feature_statistics import FeatureStatistics
 from model.network import Network
 
@@ -127,7 +127,7 @@ def write_checkpoint(bundles: Path, checkpoint: Checkpoint) -> Path:
     """Write a checkpoint under its version, all or nothing; raises `BadBundle` where the disk has no room for it."""
     path, content = checkpoint_path(bundles, checkpoint.metadata.version), io.BytesIO()
     state = {
-        "about": msgspec.json.encode(checkpoint.metadata).decode(),
+        "about": msgspec.json.encode(checkpoint.metadata, enc_hook=encode_section).decode(),
         "weights": dict(checkpoint.weights),
         "optimizer": dict(checkpoint.optimizer),
         "sample": bytes_to_tensor(checkpoint.replay_buffer),
@@ -146,7 +146,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         return Checkpoint(
-            metadata=msgspec.json.decode(state["about"], type=CheckpointMetadata),
+            metadata=msgspec.json.decode(state["about"], type=CheckpointMetadata, dec_hook=decode_section),
             weights=state["weights"],
             optimizer=state["optimizer"],
             replay_buffer=state["sample"].numpy().tobytes(),

@@ -24,9 +24,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from contract.features.declaration import Feature, FeatureSet
+from contract.settings import ModelConfig
 from contract.tasks import Task
 from model.calibration import Calibrator
-from model.config import PAIR_GRAPHS, ModelConfig, check_sharing
+from model.config import PAIR_GRAPHS, check_sharing
 from model.feature_statistics import FeatureStatistics, NumberStatistics, table_name
 from model.heads import average_members, compute_probabilities, dependency_chain
 from model.vocabulary import Vocabulary

@@ -2,16 +2,14 @@
 
 import re
 
-import msgspec
 import numpy as np
 import pytest
 
-from model.config import ModelConfig
+from contract.settings import ModelConfig, TrainingConfig
 from tests.docs.pages import ROOT, MarkdownPage, strip_code_marks
 from tests.model.small import CATEGORY, CLICK, DEMAND, FRAUD, RELEVANCE
 from training.__main__ import METHODS, parse_arguments
 from training.analysis.baselines import build_methods
-from training.trainer.config import TrainingConfig
 from training.trainer.evaluation import GroundTruth, compute_metrics
 
 PAGE = MarkdownPage(ROOT / "docs" / "training.md")
@@ -49,7 +47,7 @@ def test_every_field_of_updates_stands_there_with_its_default() -> None:
         for row in PAGE.tables(ONLINE_LEARNING)[0]
     }
 
-    fields = msgspec.structs.asdict(TrainingConfig())
+    fields = TrainingConfig().model_dump()
     assert told == {name: str(fields[name]) for name in told}
     assert {"update_rate", "update_batch", "replay", "distillation", "row_after", "unused_days", "keep"} == set(told)
 

@@ -4,9 +4,9 @@ import pytest
 from msgspec.structs import replace
 
 from contract.features.declaration import Feature, FeatureSet
+from contract.settings import ModelConfig
 from export.onnx_export import check_parity, to_onnx
 from export.subgraphs import build_subgraphs
-from model.config import ModelConfig
 from model.network import Network
 from tests.model.small import CLICK, FRAUD, SHAPE, TASKS, make_network
 from tests.model.test_sharing import SHAPES
@@ -38,4 +38,6 @@ def test_a_column_of_a_table_and_a_vector_are_exported_too(seed: int) -> None:
     )
     task = replace(FRAUD, groups=("user",))
 
-    assert_exported(make_network(seed=seed, tasks=(task,), features=features, shape=replace(SHAPE, bins=4)))
+    assert_exported(
+        make_network(seed=seed, tasks=(task,), features=features, shape=SHAPE.model_copy(update={"bins": 4}))
+    )

@@ -190,7 +190,7 @@ def test_one_version_is_published_once(tmp_path: Path) -> None:
 
 def test_weights_of_another_shape_are_refused(tmp_path: Path) -> None:
     checkpoint = make_checkpoint(make_network(tasks=(CLICK,)))
-    other = replace(checkpoint.metadata, shape=replace(checkpoint.metadata.shape, hidden=9))
+    other = replace(checkpoint.metadata, shape=checkpoint.metadata.shape.model_copy(update={"hidden": 9}))
 
     with pytest.raises(BadBundle, match="should fit its network"):
         export(Checkpoint(metadata=other, weights=checkpoint.weights), tmp_path, {})

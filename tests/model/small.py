@@ -4,8 +4,8 @@ import numpy as np
 import torch
 
 from contract.features.declaration import Block, Feature, FeatureSet
+from contract.settings import ModelConfig
 from contract.tasks import Task
-from model.config import ModelConfig
 from model.feature_statistics import measure
 from model.network import Inputs, Network
 

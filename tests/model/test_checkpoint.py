@@ -2,10 +2,12 @@ import errno
 import os
 from pathlib import Path
 
+import msgspec
 import pytest
 import torch
 
 from contract.errors import BadBundle
+from contract.settings import ModelConfig
 from model.checkpoint import (
     Checkpoint,
     checkpoint_path,
@@ -53,6 +55,24 @@ def test_a_checkpoint_of_an_earlier_version_is_read_with_nothing_of_what_came_la
     actual = read_checkpoint(path)
 
     assert (actual.pending_examples, actual.id_counts, actual.replay_buffer) == (b"", {}, b"rows")
+
+
+def test_the_model_section_in_a_checkpoint_is_a_table_of_all_its_values(tmp_path: Path) -> None:
+    path = write_checkpoint(tmp_path, make_checkpoint(make_network()))
+
+    about = msgspec.json.decode(torch.load(path, weights_only=True)["about"])
+
+    assert list(about["shape"]) == list(ModelConfig.model_fields)
+    assert about["shape"] | {"hidden": 8, "dropout": 0.0} == about["shape"]
+
+
+def test_a_checkpoint_whose_model_section_is_invalid_is_refused(tmp_path: Path) -> None:
+    path = write_checkpoint(tmp_path, make_checkpoint(make_network()))
+    state = torch.load(path, weights_only=True)
+    torch.save(state | {"about": state["about"].replace('"hidden":8', '"hidden":0')}, path)
+
+    with pytest.raises(BadBundle, match="should be a checkpoint"):
+        read_checkpoint(path)
 
 
 def test_versions_sort_by_time_and_tell_weights_apart() -> None:

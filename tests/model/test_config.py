@@ -3,26 +3,17 @@ from msgspec.structs import replace
 
 from contract.errors import BadConfig
 from contract.settings import read_settings
-from model.config import ModelConfig, check_tasks, read_model_config
+from model.config import check_sharing, check_tasks
 from tests.model.small import CATEGORY, CLICK, FEATURES, FRAUD, PURCHASE, RELEVANCE, TASKS
 
 
-def test_the_shop_s_own_tasks_and_shape_can_be_built() -> None:
+def test_the_tasks_and_the_network_of_shop_toml_can_be_built() -> None:
     settings, features = read_settings()
 
     check_tasks(settings.tasks, features)
+    check_sharing(settings.tasks, settings.model)
 
-    assert read_model_config(settings.model).experts == 4
-
-
-def test_values_from_the_environment_are_words_and_count_as_numbers() -> None:
-    assert read_model_config({"hidden": "32"}) == ModelConfig(hidden=32)
-
-
-@pytest.mark.parametrize("table", [{"hiden": 3}, {"hidden": 0}, {"hidden": "many"}, {"factors": -1}, {"rows": 8}])
-def test_a_shape_that_no_network_can_have_is_refused(table: dict[str, object]) -> None:
-    with pytest.raises(BadConfig, match=r"\[model\] should declare a network's shape"):
-        read_model_config(table)
+    assert settings.model.experts == 4
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@ import math
 
 import pytest
 import torch
-from msgspec.structs import replace
 from torch import Tensor
 
 from model.heads import average_members, compute_losses, compute_probabilities
@@ -132,7 +131,7 @@ def test_a_regression_answers_in_the_units_of_its_labels() -> None:
 
 @pytest.mark.parametrize("members", [1, 3])
 def test_each_member_is_judged_by_itself_and_a_row_without_a_label_moves_none(members: int, seed: int) -> None:
-    shape = replace(SHAPE, members=members)
+    shape = SHAPE.model_copy(update={"members": members})
     network, labels = make_network(seed=seed, shape=shape).train(), make_labels(seed, 6)
     for task, label in labels.items():
         label[2] = -1 if task in CLASSES else NAN

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from contract.features.declaration import Block
+from contract.settings import ModelConfig
 from contract.tasks import Task
-from model.config import ModelConfig
 from model.feature_statistics import NumberStatistics
 from model.heads import compute_probabilities
 from model.network import NumberEncoder, VectorEncoder, mean_pool

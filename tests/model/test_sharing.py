@@ -6,8 +6,9 @@ from msgspec.structs import replace
 from torch import Tensor
 
 from contract.errors import BadConfig
+from contract.settings import ModelConfig
 from contract.tasks import Task
-from model.config import ModelConfig, check_tasks
+from model.config import check_tasks
 from model.network import Network
 from tests.model.small import (
     CATEGORY,
@@ -25,14 +26,23 @@ from tests.model.small import (
 )
 
 SHAPES = {
-    "single": replace(SHAPE, architecture="single"),
-    "shared bottom": replace(SHAPE, architecture="shared_bottom"),
+    "single": SHAPE.model_copy(update={"architecture": "single"}),
+    "shared bottom": SHAPE.model_copy(update={"architecture": "shared_bottom"}),
     "mmoe": SHAPE,
-    "ple": replace(SHAPE, architecture="ple", own=2, levels=3),
-    "everything": replace(
-        SHAPE, architecture="ple", levels=2, cross=2, cross_rank=3, bins=6, members=3, dropout=0.2, factors=0
+    "ple": SHAPE.model_copy(update={"architecture": "ple", "own": 2, "levels": 3}),
+    "everything": SHAPE.model_copy(
+        update={
+            "architecture": "ple",
+            "levels": 2,
+            "cross": 2,
+            "cross_rank": 3,
+            "bins": 6,
+            "members": 3,
+            "dropout": 0.2,
+            "factors": 0,
+        }
     ),
-    "full cross": replace(SHAPE, cross=1, members=2, bins=1),
+    "full cross": SHAPE.model_copy(update={"cross": 1, "members": 2, "bins": 1}),
 }
 
 
@@ -134,7 +144,10 @@ def test_reading_alone_what_is_not_read_is_refused() -> None:
 
 @torch.no_grad()
 def test_members_differ_and_what_they_say_together_is_the_mean_of_their_probabilities(seed: int) -> None:
-    network, inputs = make_network(seed=seed, shape=replace(SHAPE, members=3)), to_inputs(draw_blocks(9, seed))
+    network, inputs = (
+        make_network(seed=seed, shape=SHAPE.model_copy(update={"members": 3})),
+        to_inputs(draw_blocks(9, seed)),
+    )
     view = network.views[1]
 
     together = network.logits(view, network.group_parts(view, inputs))["fraud"]
@@ -147,7 +160,7 @@ def test_members_differ_and_what_they_say_together_is_the_mean_of_their_probabil
 
 @torch.no_grad()
 def test_nothing_is_dropped_while_answering(seed: int) -> None:
-    network = make_network(seed=seed, shape=replace(SHAPE, dropout=0.5))
+    network = make_network(seed=seed, shape=SHAPE.model_copy(update={"dropout": 0.5}))
     inputs = to_inputs(draw_blocks(9, seed))
 
     torch.testing.assert_close(network(inputs), network(inputs), rtol=0, atol=0)

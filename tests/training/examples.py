@@ -4,11 +4,11 @@ import numpy as np
 
 from contract.features.declaration import Block
 from contract.messages import Example, pack
+from contract.settings import TrainingConfig
 from contract.tasks import Task
 from tests.model.small import CLASSES, FEATURES, TASKS, draw_blocks
 from training.data.examples import Examples, from_rows
 from training.data.labels import RawLabel
-from training.trainer.config import TrainingConfig
 
 DAY_MS = 86_400_000
 START_MS = 1_700_000_000_000

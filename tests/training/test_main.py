@@ -106,8 +106,8 @@ def test_wrong_settings_are_all_listed(
 
     assert main(["fit", str(tmp_path / "e.parquet"), "--bundles", str(tmp_path)]) == 2
     printed = capsys.readouterr().err
-    assert "[model]" in printed
-    assert "[training]" in printed
+    assert "`model.hidden` should be a valid integer" in printed
+    assert "`training.epochs` should be greater than 0" in printed
 
 
 def test_following_without_a_model_says_what_publishes_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

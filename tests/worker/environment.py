@@ -45,7 +45,7 @@ class WorkerEnvironment:
         self.broker, self.prefix = broker, prefix
         self.has_topic_ids = isinstance(broker, ApacheKafka)
         plain = TopicSettings()
-        names = {kind: prefix + plain.topic_name(kind) for kind in TopicSettings.model_fields if kind != "partitions"}
+        names = {kind: prefix + name for kind, name in plain.names_by_kind().items()}
         self.settings = Settings().model_copy(
             update={
                 "kafka": KafkaSettings(

@@ -9,11 +9,10 @@ import numpy.typing as npt
 from msgspec.structs import replace as changed
 
 from contract.errors import BadData
+from contract.settings import ModelConfig, TrainingConfig
 from contract.tasks import Task
-from model.config import ModelConfig
 from training.analysis.lightgbm_baseline import lightgbm_trees
 from training.data.examples import Examples
-from training.trainer.config import TrainingConfig
 from training.trainer.fit import Epoch, fit
 from training.trainer.learner import FAMILY_SHARE_DIVISOR, predict
 
@@ -38,7 +37,7 @@ def multi_task_network(shape: ModelConfig, plan: TrainingConfig) -> Method:
     """One network of the declared shape for all tasks."""
 
     def fit_predict(learning: Examples, judging: Examples, seed: int) -> Predictions:
-        network = fit(learning, shape, changed(plan, seed=seed), ignore_epoch).network
+        network = fit(learning, shape, plan.model_copy(update={"seed": seed}), ignore_epoch).network
         if not (rows := mask_labelled(judging, network.tasks)).any():
             return {}
         return scatter_predictions(predict(network, judging.for_tasks(network.tasks)), rows)
@@ -48,7 +47,7 @@ def multi_task_network(shape: ModelConfig, plan: TrainingConfig) -> Method:
 
 def single_task_networks(shape: ModelConfig, plan: TrainingConfig) -> Method:
     """A network for each task, as wide as the declared one, that sees no other task's label."""
-    single = changed(shape, architecture="single")
+    single = shape.model_copy(update={"architecture": "single"})
 
     def fit_predict(learning: Examples, judging: Examples, seed: int) -> Predictions:
         predictions = Predictions()
@@ -72,11 +71,12 @@ def match_steps(plan: TrainingConfig, rows: int, total_rows: int) -> TrainingCon
     """
     share = max(rows / total_rows, 1 / FAMILY_SHARE_DIVISOR)
     rounds = max(1, round(share * total_rows / max(rows, 1)))
-    return changed(
-        plan,
-        batch=max(1, round(plan.batch * share)),
-        epochs=plan.epochs * rounds,
-        patience=plan.patience * rounds,
+    return plan.model_copy(
+        update={
+            "batch": max(1, round(plan.batch * share)),
+            "epochs": plan.epochs * rounds,
+            "patience": plan.patience * rounds,
+        }
     )
 
 

@@ -10,8 +10,8 @@ from typing import Final
 
 import msgspec
 
+from contract.settings import ModelConfig, TrainingConfig, encode_section
 from contract.tasks import Task
-from model.config import ModelConfig
 from training.analysis.baselines import OURS, SINGLE, Method
 from training.analysis.cross_validation import CurveData, Run, cross_validate
 from training.analysis.cv_comparison import (
@@ -29,7 +29,6 @@ from training.data.folds import Fold, split_folds
 from training.data.labels import has_label
 from training.report.pages import render_template
 from training.report.plots import plot_curves
-from training.trainer.config import TrainingConfig
 
 LIBRARIES: Final = ("torch", "lightgbm", "numpy", "scipy")
 
@@ -142,7 +141,8 @@ def render_pages(evaluation: EvaluationReport, curve_data: CurveData, command: s
     headlines = {task.name: choose_headline(task) for task in evaluation.tasks}
     figures = {task.name: svg for task in evaluation.tasks if (svg := draw_curves(task, curve_data))}
     return {
-        "evaluation.json": msgspec.json.format(msgspec.json.encode(evaluation), indent=1) + b"\n",
+        "evaluation.json": msgspec.json.format(msgspec.json.encode(evaluation, enc_hook=encode_section), indent=1)
+        + b"\n",
         "evaluation.md": render_template(
             "evaluation.md", found=evaluation, headlines=headlines, command=command
         ).encode(),

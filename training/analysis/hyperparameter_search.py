@@ -12,14 +12,12 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 import optuna
-from msgspec.structs import replace
 from optuna.storages.journal import JournalFileBackend, JournalStorage
 from optuna.trial import Trial, TrialState
 
 from contract.errors import BadConfig, BadData
-from model.config import ModelConfig
+from contract.settings import ModelConfig, TrainingConfig
 from training.data.examples import Examples
-from training.trainer.config import TrainingConfig
 from training.trainer.distributed import join_process_group
 from training.trainer.fit import Epoch, FitOptions, fit
 from training.trainer.training_state import compute_digest
@@ -100,7 +98,7 @@ class HyperparameterSearch:
     ) -> None:
         self._process_group = join_process_group(plan.device)
         self._examples, self._shape, self._plan = examples, shape, plan
-        model_fields = ModelConfig.__struct_fields__
+        model_fields = ModelConfig.model_fields
         self._declared = {name: getattr(shape if name in model_fields else plan, name) for name in names}
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         storage = JournalStorage(JournalFileBackend(str(journal_path))) if journal_path else None
@@ -153,9 +151,9 @@ class HyperparameterSearch:
 
     def _apply(self, values: Mapping[str, Any]) -> tuple[ModelConfig, TrainingConfig]:
         """The declared shape and plan with these values in place of their own."""
-        fields = set(ModelConfig.__struct_fields__)
-        shape = replace(self._shape, **{name: value for name, value in values.items() if name in fields})
-        plan = replace(self._plan, **{name: value for name, value in values.items() if name not in fields})
+        fields = ModelConfig.model_fields
+        shape = self._shape.model_copy(update={name: value for name, value in values.items() if name in fields})
+        plan = self._plan.model_copy(update={name: value for name, value in values.items() if name not in fields})
         return shape, plan
 
 

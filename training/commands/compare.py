@@ -17,7 +17,6 @@ from training.report.console import CONSOLE, print_json, print_lines
 from training.report.pages import find_output_errors, format_number, render_template, write_pages
 from training.stats.served_comparison import CONFIDENCE, MetricComparison, ModelComparison, compare_models
 from training.stats.served_scores import ServedScoreStore, list_versions
-from training.trainer.config import read_training_config
 
 HOUR_MS = 3_600_000
 
@@ -31,9 +30,7 @@ def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
     scores = read_feedback(args, settings)
     settled_ms = (time.time() - args.settle_days * DAY_MS / 1000) * 1000
     rows = scores.rows(settled_ms if args.settle_days else float("inf"))
-    comparisons = compare_models(
-        rows, settings.tasks, serving, challenger, seed=read_training_config(settings.training).seed
-    )
+    comparisons = compare_models(rows, settings.tasks, serving, challenger, seed=settings.training.seed)
     if not comparisons:
         others = ", ".join(list_versions(rows)) or "none"
         raise BadData(

@@ -13,7 +13,7 @@ import torch
 from contract.bundle import current_version
 from contract.errors import BadConfig
 from contract.features.declaration import FeatureSet
-from contract.settings import Settings
+from contract.settings import ModelConfig, Settings, TrainingConfig
 from contract.tasks import Task
 from export.interactions import read_all, read_interactions
 from model.checkpoint import (
@@ -24,7 +24,7 @@ from model.checkpoint import (
     read_checkpoint,
     write_checkpoint,
 )
-from model.config import ModelConfig, check_tasks, read_model_config
+from model.config import check_tasks
 from training.data.examples import Examples
 from training.data.interactions import extract_interactions, merge_interactions
 from training.data.labels import Classes
@@ -33,7 +33,7 @@ from training.data.streaming import ExampleStream
 from training.online.replay_buffer import encode_buffer, merge_examples, read_schema
 from training.report.console import print_evaluation, print_json, print_lines
 from training.report.progress import ProgressReporter
-from training.trainer.config import TrainingConfig, read_training_config
+from training.trainer.config import override_config
 from training.trainer.distributed import join_process_group
 from training.trainer.fit import FitOptions, FitResult, fit
 from training.trainer.transfer import Transfer
@@ -133,15 +133,10 @@ def merge_sample(initial: Checkpoint | None, sample: bytes, about: CheckpointMet
 def read_configs(
     settings: Settings, features: FeatureSet, overrides: dict[str, int]
 ) -> tuple[ModelConfig, TrainingConfig]:
-    """The network and the plan that the settings declare, with what was `given`; `BadConfig` lists all mistakes."""
-    errors = list[str]()
-    shape, plan = ModelConfig(), TrainingConfig()
+    """The network and training settings with the command line's `overrides`; `BadConfig` lists all errors."""
+    errors, plan = list[str](), settings.training
     try:
-        shape = read_model_config(settings.model)
-    except BadConfig as error:
-        errors += error.errors
-    try:
-        plan = read_training_config({**settings.training, **overrides})
+        plan = override_config(settings.training, overrides)
     except BadConfig as error:
         errors += error.errors
     try:
@@ -150,4 +145,4 @@ def read_configs(
         errors += error.errors
     if errors:
         raise BadConfig(errors)
-    return shape, plan
+    return settings.model, plan

@@ -11,7 +11,7 @@ import torch
 from contract.bundle import replace_durably
 from contract.errors import BadBundle, BadData, Unavailable
 from contract.features.declaration import FeatureSet
-from contract.settings import Settings
+from contract.settings import Settings, TrainingConfig
 from export.releases import require_current
 from model.checkpoint import Checkpoint
 from training.feedback.feedback_reader import FeedbackBatch, FeedbackReader
@@ -20,7 +20,7 @@ from training.online.publication import clean_up, publish
 from training.online.rejected_updates import STATE_FILE, RejectedUpdate, RejectedUpdateStore
 from training.online.update import UpdateResult, describe_update, read_serving_checkpoint, update
 from training.report.console import print_evaluation, print_json, print_lines
-from training.trainer.config import TrainingConfig, read_training_config
+from training.trainer.config import check_balance
 
 EXIT_REJECTED: Final = 3
 EXIT_FROZEN: Final = 4
@@ -29,7 +29,8 @@ EXIT_FROZEN: Final = 4
 def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
     """Learn once, or for ever; exit code 3 when the update was refused, 4 when the model is frozen."""
     bundles: Path = args.bundles or settings.bundles
-    plan = read_training_config(settings.training)
+    plan = settings.training
+    check_balance(plan)
     if args.thaw:
         return thaw(bundles)
     torch.set_num_threads(plan.threads)

@@ -8,12 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from contract.messages import Example
-from contract.settings import FeedbackSettings
+from contract.settings import FeedbackSettings, MonitorConfig
 from contract.tasks import Task
 from training.data.labels import find_label_error
 from training.metrics import weighted
 from training.metrics.metrics import factorize
-from training.monitor.config import MonitorConfig
 from training.monitor.example_store import ExampleStore, find_graph, maturity_delays_ms
 from training.trainer.evaluation import Evaluation
 

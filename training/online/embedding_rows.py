@@ -15,12 +15,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from contract.settings import TrainingConfig
 from model.checkpoint import Checkpoint
 from model.feature_statistics import table_name
 from model.network import Network
 from model.vocabulary import KnownIds, update_known_ids
 from training.data.examples import Examples
-from training.trainer.config import TrainingConfig
 
 DAY_MS: Final = 86_400_000
 Integers = npt.NDArray[np.int64]

@@ -16,7 +16,7 @@ import msgspec
 from contract.bundle import current_version
 from contract.errors import BadBundle, BadData
 from contract.messages import Example, read_example
-from contract.settings import LabelDelay
+from contract.settings import LabelDelay, TrainingConfig
 from export.interactions import read_interactions
 from model.checkpoint import Checkpoint, CheckpointMetadata, checkpoint_path, make_metadata, read_checkpoint
 from model.network import Network
@@ -42,7 +42,6 @@ from training.online.promotion_gate import check_finite_weights, check_update
 from training.online.replay_buffer import ReplayBuffer, decode_buffer, encode_buffer, merge_examples, read_schema
 from training.online.update_learner import create_update_learner
 from training.stats.bootstrap import PairedPredictions
-from training.trainer.config import TrainingConfig
 from training.trainer.evaluation import Evaluation, evaluate_predictions
 from training.trainer.learner import Learner, predict
 

@@ -7,24 +7,20 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
-import msgspec
 import pytest
-from msgspec.structs import replace
 
 from contract.errors import BadConfig
-from contract.settings import Settings
-from model.config import read_model_config
+from contract.settings import ModelConfig, Settings, TrainingConfig
 from tests.model.small import FEATURES, SHAPE
 from tests.training.examples import PLAN, make_examples
 from training.analysis.hyperparameter_search import SPACE, HyperparameterSearch, TrialResult
 from training.commands.search import run
 from training.data.parquet import write_examples
-from training.trainer.config import read_training_config
 from training.trainer.fit import FitOptions, fit
 
 EXAMPLES = make_examples(300, 3)
 SEARCHED = ("hidden", "learning_rate", "dropout")
-SHORT_CONFIG = replace(PLAN, epochs=2)
+SHORT_CONFIG = PLAN.model_copy(update={"epochs": 2})
 
 
 def run_search(storage: Path | None = None) -> HyperparameterSearch:
@@ -55,7 +51,10 @@ def test_a_search_goes_on_from_the_trials_it_kept(tmp_path: Path) -> None:
 
 
 def test_values_that_are_declared_beyond_the_space_are_tried_all_the_same() -> None:
-    shape, plan = replace(SHAPE, hidden=24, experts=1), replace(SHORT_CONFIG, learning_rate=0.05)
+    shape, plan = (
+        SHAPE.model_copy(update={"hidden": 24, "experts": 1}),
+        SHORT_CONFIG.model_copy(update={"learning_rate": 0.05}),
+    )
 
     actual = HyperparameterSearch(
         examples=EXAMPLES, shape=shape, plan=plan, names=("hidden", "experts", "learning_rate")
@@ -65,13 +64,13 @@ def test_values_that_are_declared_beyond_the_space_are_tried_all_the_same() -> N
 
 
 def test_every_name_of_the_space_is_one_of_the_settings() -> None:
-    assert set(SPACE) <= {*SHAPE.__struct_fields__, *PLAN.__struct_fields__}
+    assert set(SPACE) <= {*ModelConfig.model_fields, *TrainingConfig.model_fields}
 
 
 def run_search_command(folder: Path, **given: object) -> int:
     write_examples(folder / "made.parquet", EXAMPLES)
-    training = {"batch": 64, "epochs": 1}
-    settings = SimpleNamespace(tasks=EXAMPLES.tasks, model=msgspec.to_builtins(SHAPE), training=training)
+    training = TrainingConfig(batch=64, epochs=1)
+    settings = SimpleNamespace(tasks=EXAMPLES.tasks, model=SHAPE, training=training)
     words = {"data": [folder / "made.parquet"], "trials": 2, "over": ["tower"], "epochs": None, "kept": None}
     args = Namespace(**words | {"out": folder / "best.toml"} | given)
     return run(args, cast(Settings, settings), FEATURES)
@@ -86,8 +85,8 @@ def test_the_best_is_written_as_tables_that_the_settings_take(
         json.loads(capsys.readouterr().out.splitlines()[-1]),
         tomllib.loads((tmp_path / "best.toml").read_text()),
     )
-    assert read_model_config(tables["model"]) == replace(SHAPE, tower=said["values"]["tower"])
-    assert read_training_config(tables["training"]).batch == 64
+    assert ModelConfig.model_validate(tables["model"]) == SHAPE.model_copy(update={"tower": said["values"]["tower"]})
+    assert TrainingConfig.model_validate(tables["training"]).batch == 64
     assert said["trials"] == 2
 
 

@@ -222,7 +222,7 @@ def test_the_command_reads_both_logs_and_says_what_differs(
 ) -> None:
     # Given the rows and events of the shop on topics, one record that is none, and a person who was erased
     plain = Settings().topics
-    names = {kind: topic_prefix + plain.topic_name(kind) for kind in type(plain).model_fields if kind != "partitions"}
+    names = {kind: topic_prefix + name for kind, name in plain.names_by_kind().items()}
     embedded_kafka.create_topics(dict.fromkeys(names.values(), 4))
     kafka = {"bootstrap_servers": embedded_kafka.bootstrap}
     settings = Settings.model_validate({"topics": names, "kafka": kafka})

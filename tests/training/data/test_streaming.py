@@ -6,7 +6,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from msgspec.structs import replace
 
 from contract.errors import BadData
 from tests.model.small import CLASSES, FEATURES, SHAPE, TASKS
@@ -91,7 +90,7 @@ def test_a_sample_is_bounded_and_spread_over_all_rows(stream: ExampleStream) -> 
 
 
 def test_a_stream_teaches_what_examples_in_memory_teach(stream: ExampleStream) -> None:
-    plan = replace(PLAN, epochs=8)
+    plan = PLAN.model_copy(update={"epochs": 8})
 
     streamed, whole = (fit(of, SHAPE, plan, lambda epoch: None) for of in (stream, EXAMPLES))
 

@@ -7,8 +7,8 @@ from msgspec.structs import replace
 from bench.drift import FEATURES, SHIFTS, World, delay, draw, false_alarms, scored
 from contract.features.declaration import Feature, FeatureSet
 from contract.messages import ScoredRow, pack
+from contract.settings import MonitorConfig
 from tests.model import small
-from training.monitor.config import MonitorConfig
 from training.monitor.drift import BlockComparison, DriftDetector
 from training.monitor.drift_columns import DriftColumn, extract_columns, has_declared_widths, strip_version
 from training.monitor.drift_reference import DriftReferences

@@ -2,10 +2,9 @@ import numpy as np
 import pytest
 
 from contract.messages import Example
-from contract.settings import FeedbackSettings
+from contract.settings import FeedbackSettings, MonitorConfig
 from tests.model.small import CATEGORY, CLICK, FEATURES, FRAUD, PURCHASE, RELEVANCE, TASKS
 from training.metrics import metrics
-from training.monitor.config import MonitorConfig
 from training.monitor.example_store import GROW_DIVISOR, ExampleStore, maturity_delay_ms
 from training.monitor.live_metrics import VERSIONS_MAX, LiveMetrics, compute_metrics, select_matured
 

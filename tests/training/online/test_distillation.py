@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from msgspec.structs import replace
 
 from model.heads import compute_probabilities, compute_soft_losses
 from model.network import Network
@@ -78,7 +77,7 @@ def test_the_more_a_teacher_weighs_the_nearer_the_network_stays() -> None:
 
     def moved(distillation: float) -> float:
         network: Network = make_network()
-        learner = Learner(network=network, plan=replace(PLAN, distillation=distillation))
+        learner = Learner(network=network, plan=PLAN.model_copy(update={"distillation": distillation}))
         for _ in range(20):
             learner.train_step(add_teacher_targets(teacher, to_batch(wrong), labelled=0))
         return float(np.nanmean(np.abs(predict(network, examples)["click"] - before)))

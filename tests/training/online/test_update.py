@@ -27,15 +27,15 @@ from training.trainer.fit import fit
 from training.trainer.learner import Learner
 
 SETTINGS = Settings(tasks=TASKS)
-LENIENT_CONFIG = replace(
-    PLAN, margin=9.0
+LENIENT_CONFIG = PLAN.model_copy(
+    update={"margin": 9.0}
 )  # where the gate is not what is tried: a few dozen rows would judge by chance
 
 
 @pytest.fixture(scope="module")
 def checkpoint() -> Checkpoint:
     examples = make_examples(1_000, 3)
-    fitted = fit(examples, SHAPE, replace(PLAN, epochs=8), lambda epoch: None)
+    fitted = fit(examples, SHAPE, PLAN.model_copy(update={"epochs": 8}), lambda epoch: None)
     about = make_metadata(fitted.network, parent=None, created_ms=10**12, evaluation={}, positions={})
     return Checkpoint(
         metadata=about,
@@ -197,7 +197,7 @@ def test_a_worse_model_is_refused_with_the_reason_and_nothing_is_published(
         FixedFeed(make_feedback(*lies)),
         bundles,
         SETTINGS,
-        replace(PLAN, update_batch=8, update_rate=1.0, distillation=0.0),
+        PLAN.model_copy(update={"update_batch": 8, "update_rate": 1.0, "distillation": 0.0}),
     )
 
     assert status == EXIT_REJECTED == 3
@@ -224,7 +224,7 @@ def test_labels_that_the_present_model_cannot_believe_are_refused_before_they_ar
     clicks = [row for row in make_rows(400, 11, "n") if "click" in row.labels]
     lies = [replace(row, labels={"click": 1.0}, user_id=f"u{n}") for n, row in enumerate(clicks)]
 
-    actual = update(checkpoint, make_feedback(*lies), replace(LENIENT_CONFIG, jump=1.5))
+    actual = update(checkpoint, make_feedback(*lies), LENIENT_CONFIG.model_copy(update={"jump": 1.5}))
 
     assert "`click` should happen 0.67 to 1.5 times as often" in actual.rejections[0]
     assert (actual.checkpoint, actual.rejected_checkpoint) == (None, None)

@@ -15,7 +15,7 @@ from training.trainer.partition import split_held_out
 
 
 def run_fit(examples: Examples, *, seed: int = 7, epochs: int = 3) -> FitResult:
-    return fit(examples, SHAPE, replace(PLAN, seed=seed, epochs=epochs), lambda epoch: None)
+    return fit(examples, SHAPE, PLAN.model_copy(update={"seed": seed, "epochs": epochs}), lambda epoch: None)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def test_equal_seeds_give_equal_weights_and_others_do_not() -> None:
 
 def test_the_best_epoch_stays_and_learning_stops_when_nothing_is_gained() -> None:
     epochs, plan, examples = list[Epoch](), PLAN, make_examples(300, 3)
-    actual = fit(examples, SHAPE, replace(plan, epochs=40, learning_rate=0.03), epochs.append)
+    actual = fit(examples, SHAPE, plan.model_copy(update={"epochs": 40, "learning_rate": 0.03}), epochs.append)
 
     scores = [epoch.score for epoch in epochs]
     assert len(epochs) < 40
@@ -70,7 +70,7 @@ def test_the_best_epoch_stays_and_learning_stops_when_nothing_is_gained() -> Non
 
 def test_calibrating_each_epoch_changes_its_score_and_not_what_is_learned(monkeypatch: pytest.MonkeyPatch) -> None:
     examples, told, bare = make_examples(300, 3), list[Epoch](), list[Epoch]()
-    plan = replace(PLAN, epochs=2)
+    plan = PLAN.model_copy(update={"epochs": 2})
 
     fit(examples, SHAPE, plan, told.append)
     monkeypatch.setattr("training.trainer.fit.calibrate", lambda network, rows: None)
@@ -167,7 +167,7 @@ def test_in_turn_a_batch_is_of_one_family_and_each_family_has_its_turns_all_alon
 
 
 def test_learning_in_turn_learns_every_task() -> None:
-    plan = replace(PLAN, epochs=20, turns=True)
+    plan = PLAN.model_copy(update={"epochs": 20, "turns": True})
 
     actual = fit(make_examples(1_500, 3), SHAPE, plan, lambda epoch: None)
 

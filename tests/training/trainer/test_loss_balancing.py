@@ -6,13 +6,14 @@ from msgspec.structs import replace
 from torch import Tensor
 
 from contract.errors import BadConfig, BadData
+from contract.settings import TrainingConfig
 from contract.tasks import Task
 from model.checkpoint import hash_weights
 from model.network import Network
 from tests.model.small import SHAPE, TASKS, make_network
 from tests.training.examples import PLAN, make_examples
 from training.data.examples import Examples
-from training.trainer.config import TrainingConfig, read_training_config
+from training.trainer.config import check_balance
 from training.trainer.fit import Epoch, fit
 from training.trainer.learner import Batch, Learner, compute_task_losses, to_batch
 from training.trainer.loss_balancing import ALIASES, create_method
@@ -22,8 +23,8 @@ OTHER_BALANCERS = ("Mean", "MGDA", "DWA(temperature=1.0)", "Constant(weights=[1.
 
 
 def make_learner(balance: str, seed: int, **shape: object) -> Learner:
-    network = make_network(seed=seed, shape=replace(SHAPE, **shape))
-    return Learner(network=network.train(), plan=replace(PLAN, balance=balance))
+    network = make_network(seed=seed, shape=SHAPE.model_copy(update=shape))
+    return Learner(network=network.train(), plan=PLAN.model_copy(update={"balance": balance}))
 
 
 def find_direction(learner: Learner, batch: Batch) -> dict[str, Tensor]:
@@ -146,7 +147,8 @@ def test_a_priority_scales_its_task() -> None:
     batch = to_batch(make_examples(60, 3))
     twice = tuple(replace(task, weight=2.0) if task.name == "fraud" else task for task in TASKS)
     learners = [
-        Learner(network=make_task_network(tasks), plan=replace(PLAN, learning_rate=1e-9)) for tasks in (TASKS, twice)
+        Learner(network=make_task_network(tasks), plan=PLAN.model_copy(update={"learning_rate": 1e-9}))
+        for tasks in (TASKS, twice)
     ]
 
     norms = []
@@ -164,7 +166,10 @@ def test_dwa_weighs_anew_from_the_third_epoch_on() -> None:
     examples = make_examples(120, 3)
 
     losses = {
-        balance: [epoch.losses for epoch in fit_epochs(examples, replace(PLAN, balance=balance, epochs=3, patience=9))]
+        balance: [
+            epoch.losses
+            for epoch in fit_epochs(examples, PLAN.model_copy(update={"balance": balance, "epochs": 3, "patience": 9}))
+        ]
         for balance in ("static", "dwa")
     }
 
@@ -218,7 +223,7 @@ def test_tasks_that_share_nothing_have_nothing_to_balance(balance: str, seed: in
 
 
 def test_asking_what_is_shared_draws_nothing_by_chance() -> None:
-    network = make_network(shape=replace(SHAPE, dropout=0.5)).train()
+    network = make_network(shape=SHAPE.model_copy(update={"dropout": 0.5})).train()
     before = torch.get_rng_state()
 
     SharedParameters(network)
@@ -230,7 +235,7 @@ def test_asking_what_is_shared_draws_nothing_by_chance() -> None:
 @pytest.mark.parametrize("balance", ["nonsense", "Aggregator", "TrimmedMean", "DWA(cold=1)", "Sum()()", ""])
 def test_a_balance_that_torchjd_does_not_have_is_told_before_anything_is_read(balance: str) -> None:
     with pytest.raises(BadConfig, match="`balance` should"):
-        read_training_config({"balance": balance})
+        check_balance(TrainingConfig(balance=balance))
 
 
 @pytest.mark.parametrize("balance", [*ALIASES, *OTHER_BALANCERS])

@@ -45,7 +45,7 @@ def test_the_focus_0_leaves_the_weights_as_declared() -> None:
 def test_a_focus_changes_what_is_learned_from_the_second_epoch_on(seed: int) -> None:
     told: dict[float, list[Epoch]] = {0.0: [], 4.0: []}
     for focus, epochs in told.items():
-        plan = replace(PLAN, epochs=2, batch=16, focus=focus)
+        plan = PLAN.model_copy(update={"epochs": 2, "batch": 16, "focus": focus})
         fit(make_examples(600, seed), SHAPE, plan, epochs.append)
 
     (first, second), (changed, after) = told[0.0], told[4.0]

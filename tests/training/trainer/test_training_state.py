@@ -3,17 +3,16 @@
 from pathlib import Path
 
 import pytest
-from msgspec.structs import replace
 
 from contract.errors import BadConfig, BadData
+from contract.settings import TrainingConfig
 from model.checkpoint import hash_weights
 from tests.model.small import SHAPE
 from tests.training.examples import PLAN, make_examples
-from training.trainer.config import TrainingConfig
 from training.trainer.fit import Epoch, FitOptions, FitResult, fit
 
-DROPOUT_SHAPE = replace(SHAPE, dropout=0.2)
-SHORT_CONFIG = replace(PLAN, epochs=3, patience=9)
+DROPOUT_SHAPE = SHAPE.model_copy(update={"dropout": 0.2})
+SHORT_CONFIG = PLAN.model_copy(update={"epochs": 3, "patience": 9})
 
 
 class SimulatedCrash(Exception):
@@ -37,7 +36,7 @@ def fit_epochs(
     ("balance", "focus"), [("static", 0.0), ("uncertainty", 0.0), ("dwa", 0.0), ("pcgrad", 0.0), ("static", 2.0)]
 )
 def test_learning_that_was_cut_short_comes_to_the_same_weights(balance: str, focus: float, tmp_path: Path) -> None:
-    plan, kept = replace(SHORT_CONFIG, balance=balance, focus=focus), tmp_path / "course.pt"
+    plan, kept = SHORT_CONFIG.model_copy(update={"balance": balance, "focus": focus}), tmp_path / "course.pt"
     whole, epochs = fit_epochs(plan, None)
 
     with pytest.raises(SimulatedCrash):
@@ -52,16 +51,16 @@ def test_learning_that_was_cut_short_comes_to_the_same_weights(balance: str, foc
 
 def test_a_course_that_is_at_its_end_learns_no_more_and_may_be_given_more_epochs(tmp_path: Path) -> None:
     kept = tmp_path / "course.pt"
-    fit_epochs(replace(SHORT_CONFIG, epochs=1), kept)
+    fit_epochs(SHORT_CONFIG.model_copy(update={"epochs": 1}), kept)
 
-    assert fit_epochs(replace(SHORT_CONFIG, epochs=1), kept)[1] == []
-    assert [epoch.number for epoch in fit_epochs(replace(SHORT_CONFIG, epochs=2), kept)[1]] == [2]
+    assert fit_epochs(SHORT_CONFIG.model_copy(update={"epochs": 1}), kept)[1] == []
+    assert [epoch.number for epoch in fit_epochs(SHORT_CONFIG.model_copy(update={"epochs": 2}), kept)[1]] == [2]
 
 
-@pytest.mark.parametrize("other", [{"plan": replace(SHORT_CONFIG, seed=8)}, {"rows": 121}])
+@pytest.mark.parametrize("other", [{"plan": SHORT_CONFIG.model_copy(update={"seed": 8})}, {"rows": 121}])
 def test_a_course_of_another_plan_or_other_examples_is_refused(other: dict[str, object], tmp_path: Path) -> None:
     kept = tmp_path / "course.pt"
-    fit_epochs(replace(SHORT_CONFIG, epochs=1), kept)
+    fit_epochs(SHORT_CONFIG.model_copy(update={"epochs": 1}), kept)
     before = kept.read_bytes()
 
     with pytest.raises(BadData, match="should be a course of this network and plan on these examples"):
@@ -73,7 +72,7 @@ def test_a_course_of_another_plan_or_other_examples_is_refused(other: dict[str, 
 @pytest.mark.parametrize("cut", [0, 100, -1])
 def test_a_file_that_is_no_whole_course_is_told(cut: int, tmp_path: Path) -> None:
     kept = tmp_path / "course.pt"
-    fit_epochs(replace(SHORT_CONFIG, epochs=1), kept)
+    fit_epochs(SHORT_CONFIG.model_copy(update={"epochs": 1}), kept)
     kept.write_bytes(kept.read_bytes()[:cut])
 
     with pytest.raises(BadData, match=r"course.pt should be a course of learning. Found"):
@@ -81,7 +80,7 @@ def test_a_file_that_is_no_whole_course_is_told(cut: int, tmp_path: Path) -> Non
 
 
 def test_a_balance_that_remembers_more_than_numbers_is_told_before_anything_is_written(tmp_path: Path) -> None:
-    plan, kept = replace(SHORT_CONFIG, epochs=1, balance="FAMO"), tmp_path / "course.pt"
+    plan, kept = SHORT_CONFIG.model_copy(update={"epochs": 1, "balance": "FAMO"}), tmp_path / "course.pt"
 
     with pytest.raises(BadConfig, match="`balance` should remember numbers alone"):
         fit_epochs(plan, kept)

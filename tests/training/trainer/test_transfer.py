@@ -21,7 +21,7 @@ EXAMPLES = make_examples(1_200, 3)
 
 
 def fit_network(examples: Examples, setting: FitOptions = DEFAULT_OPTIONS, **plan: int) -> FitResult:
-    return fit(examples, SHAPE, replace(PLAN, **{"epochs": 4} | plan), lambda epoch: None, setting)
+    return fit(examples, SHAPE, PLAN.model_copy(update={"epochs": 4} | plan), lambda epoch: None, setting)
 
 
 def make_checkpoint(fitted: FitResult) -> Checkpoint:
@@ -78,7 +78,7 @@ def test_a_network_begins_with_what_was_learned(former: Checkpoint) -> None:
     told: dict[bool, list[Epoch]] = {True: [], False: []}
     for transferred, epochs in told.items():
         transfer = Transfer(checkpoint=former, carried="free") if transferred else None
-        fit(EXAMPLES, SHAPE, replace(PLAN, epochs=1), epochs.append, FitOptions(transfer=transfer))
+        fit(EXAMPLES, SHAPE, PLAN.model_copy(update={"epochs": 1}), epochs.append, FitOptions(transfer=transfer))
 
     assert told[True][0].losses["click"] < told[False][0].losses["click"]
 
@@ -88,7 +88,13 @@ def test_what_would_not_fit_is_told(former: Checkpoint) -> None:
     other = tuple(replace(task, groups=("user", "item")) if task.name == "click" else task for task in TASKS)
 
     with pytest.raises(BadConfig, match=r"\[model\] should be that of"):
-        fit(EXAMPLES, replace(SHAPE, hidden=2 * SHAPE.hidden), PLAN, lambda epoch: None, FitOptions(transfer=transfer))
+        fit(
+            EXAMPLES,
+            SHAPE.model_copy(update={"hidden": 2 * SHAPE.hidden}),
+            PLAN,
+            lambda epoch: None,
+            FitOptions(transfer=transfer),
+        )
     with pytest.raises(BadConfig, match="`click` should be the task that"):
         fit_network(make_task_examples(other), FitOptions(transfer=transfer))
     with pytest.raises(BadData, match="Some task should be further to"):
