@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from msgspec.structs import replace
 
-from contract.messages import Example, PackedBlock
+from contract.features.packing import PackedBlock
+from contract.messages import Example
 from contract.settings import TrainingConfig
 from model.network import module_key
 from training.online.incremental_pass import IncrementalPass, Predictions, learn_progressively

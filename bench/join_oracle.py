@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from bench.join_truth import ExpectedExample, LabelFact, TimedRecord
-from contract.messages import Example, PackedBlock, ScoredRow
+from contract.features.packing import PackedBlock
+from contract.messages import Example, ScoredRow
 
 
 class SentPortion(NamedTuple):

@@ -30,7 +30,8 @@ from bench.join_truth import (
 )
 from contract.events import Click, Event, Impression, Label, Line, Order
 from contract.features.declaration import Block
-from contract.messages import ScoredKind, ScoredRow, pack, to_json, to_msgpack
+from contract.features.packing import pack
+from contract.messages import ScoredKind, ScoredRow, to_json, to_msgpack
 
 
 class JoinSimulator:

@@ -10,7 +10,8 @@ from enum import IntEnum
 
 from msgspec.structs import replace
 
-from contract.messages import Example, PackedBlock, ScoredRow
+from contract.features.packing import PackedBlock
+from contract.messages import Example, ScoredRow
 
 
 class Stage(IntEnum):

@@ -63,6 +63,9 @@ AGGREGATES: Final = (
 )
 
 
+AGGREGATE_COLUMNS: Final = {name: column for column, name in enumerate(AGGREGATES)}
+
+
 def profile_key(entity: str) -> str:
     """The Redis key of an entity's profile, without the shop's prefix; the braces are the cluster's hash tag."""
     return profile_key_prefix(bucket_of(entity)) + entity

@@ -12,8 +12,9 @@ from bench.join_oracle import JoinCounts, JoinOracle, PublishedExample, SentPort
 from bench.join_truth import FEEDBACK_SETTINGS, TAIL_MS, split_portions
 from bench.join_world import JoinSimulator
 from contract.events import decode
+from contract.features.packing import PackedBlock
 from contract.joining.joiner import Joiner
-from contract.messages import Example, PackedBlock, ScoredRow, read_scored_row
+from contract.messages import Example, ScoredRow, read_scored_row
 from contract.tasks import Task
 from devservers.apache_kafka import ApacheKafka
 

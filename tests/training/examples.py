@@ -3,7 +3,8 @@
 import numpy as np
 
 from contract.features.declaration import Block
-from contract.messages import Example, pack
+from contract.features.packing import pack
+from contract.messages import Example
 from contract.settings import TrainingConfig
 from contract.tasks import Task
 from tests.model.small import CLASSES, FEATURES, TASKS, draw_blocks

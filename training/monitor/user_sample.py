@@ -9,9 +9,10 @@ from typing import Final
 
 import numpy as np
 
+from contract.features.packing import PackedBlock
 from contract.hashing import hash_text
 from contract.joining.examples import row_at
-from contract.messages import PackedBlock, ScoredRow
+from contract.messages import ScoredRow
 
 OVERSAMPLING: Final = 2  # so many times more people than wanted are kept before some have to go
 

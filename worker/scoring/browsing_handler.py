@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from contract.events import Click
-from contract.features.encoder import Encoder, ScoredRowBuilder, list_entities, split_rows
-from contract.messages import Ranking, Recommendations, ScoredRow
+from contract.features.encoder import Encoder, list_entities
+from contract.features.packing import split_rows
+from contract.messages import Ranking, Recommendations, ScoredRow, ScoredRowBuilder
 from contract.profiles.store import FoldedBatch
 from contract.settings import ListSettings
 from worker.catalogue.catalogue import Catalogue

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from contract.events import Order
-from contract.features.encoder import Encoder, ScoredRowBuilder, list_entities, split_rows
-from contract.messages import Decision, ScoredRow
+from contract.features.encoder import Encoder, list_entities
+from contract.features.packing import split_rows
+from contract.messages import Decision, ScoredRow, ScoredRowBuilder
 from contract.profiles.entity_updates import Arrival
 from contract.profiles.store import FoldedBatch
 from contract.settings import Settings

@@ -3,8 +3,9 @@
 import numpy as np
 
 from contract.events import Search
-from contract.features.encoder import Encoder, ScoredRowBuilder, list_entities, split_rows
-from contract.messages import Ranking, ScoredRow, pack
+from contract.features.encoder import Encoder, list_entities
+from contract.features.packing import pack, split_rows
+from contract.messages import Ranking, ScoredRow, ScoredRowBuilder
 from contract.profiles.store import FoldedBatch
 from worker.catalogue.catalogue import Catalogue
 from worker.model.experiment import ActiveModels, TrialModel, select_finite, trial_version

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from contract.features.declaration import encode_text
+from contract.features.columns import encode_text
 from contract.hashing import hash_id
 from contract.messages import Ranking, Recommendations, to_json
 from contract.settings import ListSettings

@@ -7,18 +7,10 @@ import pytest
 
 from contract.events import Click, Product, Search
 from contract.features.declaration import Block, Feature, FeatureSet
-from contract.features.encoder import Encoder, ScoredRowBuilder, UnknownItem, list_entities, split_rows
+from contract.features.encoder import Encoder, UnknownItem, list_entities
+from contract.features.packing import pack, split_rows, unpack_blocks
 from contract.hashing import hash_id
-from contract.messages import (
-    Decision,
-    ScoredRow,
-    pack,
-    read_decision,
-    read_scored_row,
-    to_json,
-    to_msgpack,
-    unpack_blocks,
-)
+from contract.messages import Decision, ScoredRow, ScoredRowBuilder, read_decision, read_scored_row, to_json, to_msgpack
 from contract.profiles import warmup
 from contract.profiles.entity_updates import Arrival, to_updates
 from contract.profiles.store import FoldedBatch, InMemoryProfileStore, fold

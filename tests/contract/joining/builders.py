@@ -7,8 +7,9 @@ import numpy as np
 
 from contract.events import Click, Event, Impression, Label, Line, Order
 from contract.features.declaration import Block
+from contract.features.packing import PackedBlock, pack
 from contract.joining.joiner import Joiner
-from contract.messages import Example, PackedBlock, ScoredRow, pack
+from contract.messages import Example, ScoredRow
 from contract.settings import FeedbackSettings
 from contract.tasks import Task
 from contract.units import MINUTE_MS

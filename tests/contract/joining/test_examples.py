@@ -7,8 +7,9 @@ import pytest
 from msgspec.structs import replace
 
 from contract.features.declaration import Block
+from contract.features.packing import pack
 from contract.hashing import hash_text
-from contract.messages import ScoredRow, pack, read_example, to_msgpack
+from contract.messages import ScoredRow, read_example, to_msgpack
 from contract.tasks import Task
 from tests.contract.joining.builders import (
     FRAUD,

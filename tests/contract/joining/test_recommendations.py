@@ -5,7 +5,8 @@ import pytest
 from msgspec.structs import replace
 
 from contract.events import Event
-from contract.messages import PackedBlock, ScoredRow
+from contract.features.packing import PackedBlock
+from contract.messages import ScoredRow
 from contract.units import MINUTE_MS
 from tests.contract.joining.builders import (
     FEEDBACK,

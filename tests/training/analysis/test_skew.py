@@ -12,7 +12,8 @@ from msgspec.structs import replace
 from contract.errors import BadConfig
 from contract.events import Click, Erasure, Event, Order
 from contract.features.encoder import Encoder
-from contract.messages import PackedBlock, ScoredRow, to_json, to_msgpack
+from contract.features.packing import PackedBlock
+from contract.messages import ScoredRow, to_json, to_msgpack
 from contract.profiles.entity_updates import Arrival, to_updates
 from contract.profiles.store import InMemoryProfileStore, fold
 from contract.settings import Settings

@@ -6,7 +6,8 @@ from msgspec.structs import replace
 
 from bench.drift import FEATURES, SHIFTS, Population, count_false_alarms, draw_batch, measure_delay, to_scored
 from contract.features.declaration import Feature, FeatureSet
-from contract.messages import ScoredRow, pack
+from contract.features.packing import pack
+from contract.messages import ScoredRow
 from contract.settings import MonitorConfig
 from tests.model import small
 from training.monitor.drift import BlockComparison, DriftDetector

@@ -8,7 +8,8 @@ from msgspec.structs import replace
 
 from contract.bundle import current_version, read_bundle
 from contract.errors import BadData
-from contract.messages import Example, PackedBlock, to_msgpack
+from contract.features.packing import PackedBlock
+from contract.messages import Example, to_msgpack
 from contract.settings import KafkaSettings, Settings
 from devservers.apache_kafka import ApacheKafka
 from devservers.embedded import EmbeddedKafka

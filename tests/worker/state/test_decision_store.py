@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from contract.features.declaration import Block
-from contract.messages import Action, Decision, ScoredRow, pack, read_decision
+from contract.features.packing import pack
+from contract.messages import Action, Decision, ScoredRow, read_decision
 from worker.ops import metrics
 from worker.redis.client import RedisClient
 from worker.state import decision_store
