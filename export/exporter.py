@@ -51,7 +51,7 @@ def export(
         raise BadBundle(f"{reason} `--older` publishes it all the same; `export rollback` goes back to a former one.")
     check_finite(network)
     subgraphs = build_subgraphs(network)
-    features = used_features(network)
+    features = select_used_features(network)
     onnx_metadata = {"version": metadata.version, "features": msgspec.json.encode(features).decode()}
     files = {
         f"{subgraph.name}.onnx": to_onnx(subgraph, network, onnx_metadata | {"tasks": ",".join(subgraph.outputs)})
@@ -82,7 +82,7 @@ def check_finite(network: Network) -> None:
             raise BadBundle(f"Weights should be finite. Found others in {name}.")
 
 
-def used_features(network: Network) -> dict[str, str]:
+def select_used_features(network: Network) -> dict[str, str]:
     """Name -> digest of the features of every group that some task reads, in the order of columns."""
     groups = {group for view in network.views for group in view.groups}
     return {feature.name: feature.digest for feature in network.features.features if feature.group in groups}

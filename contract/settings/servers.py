@@ -12,7 +12,7 @@ class KafkaSettings(Section):
     """The brokers. `client`: librdkafka's own settings, passed through unchanged (TLS, SASL, ...)."""
 
     bootstrap_servers: str = "localhost:9092"
-    client: dict[str, str | int | float | bool] = {}
+    client: dict[str, str | int | float | bool] = Field(default={})
     transactions: bool = True
     topic_ids: bool = True  # off for brokers that do not report them (librdkafka's mock cluster)
     session_timeout_ms: Positive = 45_000

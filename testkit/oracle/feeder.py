@@ -15,7 +15,7 @@ class ProfileFeeder:
 
     def __init__(self, store: ProfileStore, erasures: Erasures = NO_ERASURES) -> None:
         self.store, self.erasures = store, erasures
-        self.merged = store.merged_offsets(SOURCES)
+        self.merged = store.read_offsets(SOURCES)
 
     def feed(self, batch: Sequence[Arrival]) -> FoldedBatch:
         """Fold a batch and merge it; positions never go back."""

@@ -69,7 +69,7 @@ def parse_ring(idents: list[int], seconds: list[int]) -> dict[int, int]:
     return dict(pairs)
 
 
-def expected_fields(oracle_slice: OracleSlice) -> RecordFields:
+def compute_expected_fields(oracle_slice: OracleSlice) -> RecordFields:
     """What the record of a slice should say."""
     windows = {}
     for width in WIDTHS_MS:
@@ -95,7 +95,7 @@ def first_difference(oracle_slice: OracleSlice | None, record: bytes | None) -> 
     if oracle_slice is None or record is None:
         return None if oracle_slice is None and record is None else f"slice should be {oracle_slice}, was {record!r}"
     try:
-        was, should = parse_record(record), expected_fields(oracle_slice)
+        was, should = parse_record(record), compute_expected_fields(oracle_slice)
     except ValueError as error:
         return str(error)
     for field in fields(RecordFields):

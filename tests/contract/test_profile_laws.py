@@ -90,13 +90,13 @@ def test_feeding_any_suffix_again_changes_nothing(
     # given
     store, entities = new_store(), list_entities(arrivals)
     ProfileFeeder(store).feed(arrivals)
-    once, merged = read_slices(store, entities), store.merged_offsets(SOURCES)
+    once, merged = read_slices(store, entities), store.read_offsets(SOURCES)
     # when
     start = data.draw(st.integers(0, len(arrivals) - 1))
     ProfileFeeder(store).feed(arrivals[start:])
     # then
     assert read_slices(store, entities) == once
-    assert store.merged_offsets(SOURCES) == merged
+    assert store.read_offsets(SOURCES) == merged
 
 
 @given(arrivals=draw_logs(), data=st.data())
@@ -169,7 +169,7 @@ def test_what_was_not_expected_writes_nothing_of_its_bucket(new_store: NewStore,
     zombie = ProfileFeeder(store)
     contested = bucket_of(entities[0])
     owner = {contested: {"clicks/0": 10_000}}
-    store.merge({}, store.merged_offsets(SOURCES), owner)
+    store.merge({}, store.read_offsets(SOURCES), owner)
     before = read_slices(store, entities)
     # when
     with pytest.raises(StaleState, match=str(contested)):
@@ -179,7 +179,7 @@ def test_what_was_not_expected_writes_nothing_of_its_bucket(new_store: NewStore,
     assert {e: s for e, s in after.items() if bucket_of(e) == contested} == {
         e: s for e, s in before.items() if bucket_of(e) == contested
     }
-    assert store.merged_offsets(["clicks/0"])[contested] == {"clicks/0": 10_000}
+    assert store.read_offsets(["clicks/0"])[contested] == {"clicks/0": 10_000}
     assert any(after[e] != before.get(e) for e in after), "the other buckets should be written"
 
 
@@ -190,7 +190,7 @@ def test_the_guard_looks_at_each_source_by_itself(new_store: NewStore) -> None:
     # when another source is written to the same bucket by somebody who knows nothing of the first
     store.merge({}, {}, {5: {"orders/1": 3}})
     # then
-    assert store.merged_offsets(["orders/0", "orders/1", "clicks/0"])[5] == {"orders/0": 7, "orders/1": 3}
+    assert store.read_offsets(["orders/0", "orders/1", "clicks/0"])[5] == {"orders/0": 7, "orders/1": 3}
 
 
 @pytest.mark.parametrize(("expected", "stands"), [({}, 7), ({5: {"orders/0": 6}}, 7), ({5: {"orders/0": 8}}, 7)])
@@ -204,7 +204,7 @@ def test_neither_an_older_nor_a_newer_position_than_expected_is_overwritten(
     with pytest.raises(StaleState):
         store.merge({}, expected, {5: {"orders/0": 9}})
     # then
-    assert store.merged_offsets(["orders/0"])[5] == {"orders/0": stands}
+    assert store.read_offsets(["orders/0"])[5] == {"orders/0": stands}
 
 
 def test_lost_positions_are_noticed(new_store: NewStore) -> None:
@@ -214,7 +214,7 @@ def test_lost_positions_are_noticed(new_store: NewStore) -> None:
     with pytest.raises(StaleState):
         store.merge({}, {5: {"orders/0": 7}}, {5: {"orders/0": 9}})
     # then
-    assert store.merged_offsets(["orders/0"]).get(5, {}) == {}
+    assert store.read_offsets(["orders/0"]).get(5, {}) == {}
 
 
 def test_the_oracle_notices_one_bit(seed: int, new_store: NewStore) -> None:

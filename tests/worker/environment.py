@@ -161,5 +161,5 @@ class WorkerEnvironment:
         sources = {source for ends in clean.offsets.values() for source in ends}
         own = [{source: slices[source] for source in slices if source in sources} for slices in stored]
         differing = [entity for entity, slices in zip(entities, own, strict=True) if slices != clean.slices[entity]]
-        merged = store.merged_offsets(sources)
+        merged = store.read_offsets(sources)
         return differing + [f"merged of bucket {b}" for b, ends in clean.offsets.items() if merged[b] != ends]

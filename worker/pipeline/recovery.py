@@ -124,7 +124,7 @@ class Recovery:
                 if not self.offsets.committed:
                     self._profiles.refresh_generation()
                 log_starts = self._profiles.read_log_starts()
-                return self._profiles.merged_offsets(wanted), log_starts
+                return self._profiles.read_offsets(wanted), log_starts
             except StaleState:  # another one serves since
                 if self.offsets.committed:
                     raise
@@ -181,4 +181,4 @@ class Recovery:
             self._profiles.merge({}, merged, log_starts)
         except StaleState as error:
             log.warning("Another worker wrote down the same beginning: %s", error)
-        merged.update(self._profiles.merged_offsets(sources.values()))
+        merged.update(self._profiles.read_offsets(sources.values()))

@@ -36,11 +36,11 @@ def test_events_of_nobody_are_never_covered() -> None:
 def test_people_who_are_gone_are_looked_up_by_rising_hashes_to_the_second() -> None:
     # given
     erasures = Erasures(make_erasure(f"u{n}", n * 1_000 + 999) for n in range(50))
-    first = erasures.erased_ids()
+    first = erasures.to_erased_ids()
     # when one is erased again later
     erasures.add(make_erasure("u7", 90_000))
     # then
     assert (first.idents[:-1] < first.idents[1:]).all()
     assert sorted(first.until_s.tolist()) == list(range(50))
-    assert (erasures.erased_ids().idents == first.idents).all()
-    assert sorted(erasures.erased_ids().until_s.tolist()) == [*range(7), *range(8, 50), 90]
+    assert (erasures.to_erased_ids().idents == first.idents).all()
+    assert sorted(erasures.to_erased_ids().until_s.tolist()) == [*range(7), *range(8, 50), 90]

@@ -67,7 +67,7 @@ def fold_log(store: RedisProfileStore, arrivals: Sequence[Arrival], sizes: Itera
         feeder.feed(batch)
     after = feeder.positions_after(arrivals, range(BUCKETS))
     store.merge({}, feeder.merged, after)
-    return store.merged_offsets(SOURCES)
+    return store.read_offsets(SOURCES)
 
 
 def fold_remaining(
@@ -90,13 +90,13 @@ def test_what_is_erased_and_folded_on_is_what_a_clean_pass_makes(
     eraser = SliceEraser(profiles=store, offsets_at=OffsetsByTime(arrivals).offsets_for_time)
     # when
     eraser.erase(known.until_ms, SOURCE_BY_PARTITION, merged, include_ambiguous=True)
-    assert merged == store.merged_offsets(SOURCES)
+    assert merged == store.read_offsets(SOURCES)
     fold_remaining(store, arrivals, merged, known)
     # then
     actual = {entity: dict(of) for entity, of in read_slices(store, list_entities(arrivals)).items()}
     assert find_differences(make_oracle(arrivals, erasures), actual) == []
     # and whoever looks again finds nothing to do
-    assert not eraser.erase(known.until_ms, SOURCE_BY_PARTITION, store.merged_offsets(SOURCES), include_ambiguous=False)
+    assert not eraser.erase(known.until_ms, SOURCE_BY_PARTITION, store.read_offsets(SOURCES), include_ambiguous=False)
     again = {entity: dict(of) for entity, of in read_slices(store, list_entities(arrivals)).items()}
     assert again == actual
     assert latest_erasures(erasures) == known.until_ms
