@@ -25,7 +25,7 @@ from bench.quality.census.command import PLAN, SHAPES
 from bench.quality.census.dataset import FILE, DataSplit, read_census, split_examples
 from bench.quality.fraud.features import digest_files
 from bench.quality.loss_balancing.ranks import DEFAULT, BalanceRow, BalanceTrial, TrialKey, choose_default, rank_methods
-from contract.settings import ModelConfig, read_settings
+from contract.settings import ModelConfig, TrainingConfig, read_settings
 from model.network import Network
 from training.analysis.baselines import ignore_epoch
 from training.commands.fit import read_configs
