@@ -16,17 +16,20 @@ GRAPH_GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
     "search": ("user", "query", "item"),
     "classify": ("item",),
 }
-PAIR_GRAPHS: Final = ("recommend", "search")  # graphs that take the item's finished part in place of its block
+PAIR_GRAPHS: Final = ("recommend", "search")  # graphs that take an item's computed part in place of its block
 
 
 def check_tasks(tasks: Sequence[Task], features: FeatureSet) -> None:
     """Raises `BadConfig` with every reason why one network could not answer these tasks."""
-    if errors := ["At least one task should be declared. Found none."] * (not tasks) + find_mistakes(tasks, features):
+    errors = find_mistakes(tasks, features)
+    if not tasks:
+        errors.insert(0, "At least one task should be declared. Found none.")
+    if errors:
         raise BadConfig(errors)
 
 
 def find_mistakes(tasks: Sequence[Task], features: FeatureSet) -> list[str]:
-    """What is wrong with tasks, as sentences."""
+    """Every reason why one network could not answer these tasks, as sentences."""
     errors = list[str]()
     names = {feature.name: feature.group for feature in features.features}
     for task in tasks:
@@ -52,14 +55,14 @@ def find_mistakes(tasks: Sequence[Task], features: FeatureSet) -> list[str]:
 
 
 def find_sharing_mistakes(task: Task) -> list[str]:
-    """What a task may not share has to be among what it reads."""
+    """Groups that a task reads alone have to be among those that it reads."""
     if foreign := set(task.alone) - set(task.groups):
         return [f"Task `{task.name}` should read alone what it reads. Found {sorted(foreign)}."]
     return []
 
 
 def check_sharing(tasks: Sequence[Task], config: ModelConfig) -> None:
-    """Raises `BadConfig` for tasks that may mix experts which the shape does not have, or none at all."""
+    """Raises `BadConfig` for tasks that may mix experts that the network does not have, or none at all."""
     count, errors = config.shared_experts, list[str]()
     for task in tasks:
         named = () if task.experts is None else task.experts
@@ -72,7 +75,7 @@ def check_sharing(tasks: Sequence[Task], config: ModelConfig) -> None:
 
 
 def find_through_mistakes(task: Task, tasks: Mapping[str, Task]) -> list[str]:
-    """A chain of tasks has to end, and each must see what the one before it sees."""
+    """A chain of tasks has to end, and all its tasks have to read the same inputs."""
     if task.through is None:
         return []
     before, visited = tasks.get(task.through), {task.name}

@@ -30,25 +30,25 @@ def test_the_tasks_and_the_network_of_shop_toml_can_be_built() -> None:
         (replace(PURCHASE, groups=("user", "item")), "should read what `click` reads"),
     ],
 )
-def test_a_task_that_cannot_be_answered_is_refused_with_the_reason(task: object, sentence: str) -> None:
-    tasks = [task if task.name == one.name else one for one in TASKS]  # type: ignore[attr-defined]
+def test_an_impossible_task_is_refused_with_the_reason(task: object, sentence: str) -> None:
+    tasks = [task if task.name == other.name else other for other in TASKS]  # type: ignore[attr-defined]
 
     with pytest.raises(BadConfig, match=sentence):
         check_tasks(tasks, FEATURES)  # type: ignore[arg-type]
 
 
-def test_tasks_that_go_through_each_other_are_refused() -> None:
+def test_a_cycle_of_tasks_is_refused() -> None:
     with pytest.raises(BadConfig, match="Found a circle"):
         check_tasks([replace(CLICK, through="purchase"), PURCHASE], FEATURES)
 
 
-def test_all_mistakes_are_told_at_once() -> None:
+def test_all_mistakes_are_reported_at_once() -> None:
     with pytest.raises(BadConfig) as caught:
         check_tasks([replace(FRAUD, groups=()), replace(CATEGORY, hide=("colour",))], FEATURES)
 
     assert len(caught.value.errors) == 2
 
 
-def test_no_task_at_all_is_a_mistake() -> None:
+def test_at_least_one_task_is_needed() -> None:
     with pytest.raises(BadConfig, match="At least one task"):
         check_tasks([], FEATURES)
