@@ -17,9 +17,8 @@ from contract.profiles.erasures import Erasures
 from contract.profiles.store import MergedOffsets
 from devservers.redis_server import RedisServer
 from testkit.oracle.feeder import ProfileFeeder, list_entities, read_slices, split_batches
-from testkit.oracle.logs import SOURCES, latest_erasures, make_oracle
-from tests.contract.test_erasure_laws import logs_with_erasures
-from tests.contract.test_profile_laws import find_differences
+from testkit.oracle.logs import SOURCES, draw_logs_with_erasures, latest_erasures, make_oracle
+from testkit.oracle.records import find_differences
 from worker.erasure.slice_eraser import SliceEraser
 from worker.kafka.consumer import TopicPartition
 from worker.redis.client import RedisClient
@@ -78,7 +77,7 @@ def fold_remaining(
     ProfileFeeder(store, erasures).feed([arrival for arrival in arrivals if arrival.offset >= starts[arrival.source]])
 
 
-@given(log=logs_with_erasures(), sizes=st.lists(st.integers(1, 9), min_size=1), data=st.data())
+@given(log=draw_logs_with_erasures(), sizes=st.lists(st.integers(1, 9), min_size=1), data=st.data())
 @settings(max_examples=60, deadline=None)
 def test_what_is_erased_and_folded_on_is_what_a_clean_pass_makes(
     new_store: NewStore, log: tuple[list[Arrival], list[Erasure]], sizes: list[int], data: st.DataObject
