@@ -75,9 +75,7 @@ def test_extra_entities_are_read_and_not_written() -> None:
     store.merge(fold_events(make_click(0, "old")).slice_writes(), {}, {})
     # when
     folded = fold_events(make_click(1), extra_entities=("user:old", "user:new"), store=store)
-    block = Encoder(FEATURES).encode_after(folded, [make_click(2, "old"), make_click(2, "new")], ["user"])[
-        "user"
-    ]
+    block = Encoder(FEATURES).encode_after(folded, [make_click(2, "old"), make_click(2, "new")], ["user"])["user"]
     # then
     assert block.numbers[:, 0].tolist() == [1.0, 0.0]
     assert not {"user:old", "user:new"} & set(folded.slice_writes())
