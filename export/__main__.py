@@ -68,7 +68,9 @@ def build_parser() -> argparse.ArgumentParser:
     source.add_argument("--latest", action="store_true", help="the newest checkpoint of the folder of bundles")
     export.add_argument("--interactions", type=Path, action="append", default=[], help="more (user_id, item_id, ts_ms)")
     export.add_argument("--older", action="store_true", help="publish even if the current bundle is newer")
-    export.add_argument("--beside", action="store_true", help="publish without making it current, for a trial")
+    export.add_argument(
+        "--beside", dest="as_candidate", action="store_true", help="publish without making it current, for a trial"
+    )
     export.set_defaults(run=run_export)
 
     inspect = commands.add_parser("inspect", parents=[folder], help="print the contents of a bundle")
@@ -117,7 +119,7 @@ def run_export(args: argparse.Namespace, settings: Settings, features: FeatureSe
         settings.thresholds,
         args.interactions,
         allow_older=args.older,
-        as_candidate=args.beside,
+        as_candidate=args.as_candidate,
     )
     worst = max(result.parity.values())
     print(

@@ -47,7 +47,7 @@ class Timers(Generic[K]):
         return None
 
     def pop_before(self, ms: int) -> Iterator[K]:
-        """Remove and yield each key whose time is before `ms`, earliest first; keys may be scheduled during the loop."""
+        """Remove and yield each key whose time is before `ms`, earliest first; keys may be added in the loop."""
         while (earliest_ms := self.earliest_ms()) is not None and earliest_ms < ms:
             key = heapq.heappop(self._heap)[2]
             del self._ms[key]

@@ -62,8 +62,8 @@ def test_each_kind_updates_its_own_entities(event: Event, updates: dict[str, int
 
 def test_a_judgement_updates_its_entities_of_known_kinds_once() -> None:
     # given
-    named_entities = ("card:c", "planet:x", "user:a", "card:c", "")
-    judgement = Judgement(**COMMON_FIELDS, judged_event_id="o", task="fraud", value=1.0, entities=named_entities)  # type: ignore[arg-type]
+    names = ("card:c", "planet:x", "user:a", "card:c", "")
+    judgement = Judgement(**COMMON_FIELDS, judged_event_id="o", task="fraud", value=1.0, entities=names)  # type: ignore[arg-type]
     # then
     assert list(extract_updates(judgement)) == [("card:c", 0), ("user:a", 0)]
 
