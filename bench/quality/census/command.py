@@ -32,9 +32,10 @@ from bench.quality.census.dataset import (
     split_examples,
 )
 from contract.settings import ModelConfig, TrainingConfig
+from training.data.arrays import Array
 from training.data.examples import Examples
 from training.data.split import split_by_time
-from training.metrics.metrics import Array, auc
+from training.metrics.ranking import auc
 from training.trainer.fit import Epoch, fit
 from training.trainer.learner import predict
 

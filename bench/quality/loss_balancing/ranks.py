@@ -8,7 +8,7 @@ import numpy as np
 from scipy import stats
 
 from contract.settings import TrainingConfig
-from training.metrics.metrics import Array
+from training.data.arrays import Array
 
 DEFAULT: Final = TrainingConfig().balance
 SIGNIFICANCE: Final = 0.05  # a p of at least this is taken for chance
