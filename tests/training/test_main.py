@@ -136,13 +136,23 @@ def test_export_without_input_exits_with_a_message(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("words", [[], ["a.pt", "--latest"], ["rollback", "v1"], ["a.pt", "b.pt"]])
-def test_contradictory_export_arguments_are_rejected(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ([], "one of the arguments CHECKPOINT --latest is required"),
+        (["a.pt", "--latest"], "not allowed with argument"),
+        (["rollback", "v1"], "unrecognized arguments: v1"),
+        (["a.pt", "b.pt"], "unrecognized arguments: b.pt"),
+    ],
+)
+def test_contradictory_export_arguments_are_rejected(
+    words: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as raised:
         export_main(words)
 
     assert raised.value.code == 2
-    assert "name one checkpoint" in capsys.readouterr().err
+    assert sentence in capsys.readouterr().err
 
 
 def test_an_interrupted_fit_resumes_from_its_state_file(
