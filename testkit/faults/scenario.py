@@ -186,7 +186,7 @@ class Scenario:
             return uncommitted or [f"{len(sources)} of {len(ends)} partitions are owned"]
         profiles = open_profile_store(self.redis, self.environment.redis_prefix)
         profiles.refresh_generation()
-        merged = profiles.merged_offsets(sources.values())
+        merged = profiles.read_offsets(sources.values())
         unmerged = {
             s
             for offsets_by_source in merged.values()

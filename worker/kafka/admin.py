@@ -79,7 +79,7 @@ class KafkaAdmin:
 
     def create_topics(self, topics: TopicSettings, replication: int = 1) -> list[str]:
         """Create the topics that do not exist yet; erasures are compacted. Returns the names of the new ones."""
-        names = [topics.topic_name(kind) for kind in type(topics).model_fields if kind != "partitions"]
+        names = list(topics.names_by_kind().values())
         compacted = {topics.erasures, topics.products}
         new = [
             NewTopic(

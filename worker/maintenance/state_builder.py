@@ -37,7 +37,7 @@ class StateBuilder:
     def rewind(self) -> None:
         """Go on from what is merged; raises `StaleState` if somebody else writes here."""
         sources = set(self.offsets.sources.values())
-        merged = self._profiles.merged_offsets(sources)
+        merged = self._profiles.read_offsets(sources)
         initial = {
             bucket: {source: self._log_starts[source] for source in sources - merged[bucket].keys()}
             for bucket in range(BUCKETS)

@@ -71,7 +71,7 @@ class Verification:
         offset_ranges = self._reader.fetch_offset_ranges(self._topics)
         sources = self._name_sources(offset_ranges)
         self._profiles.refresh_generation()
-        log_starts, merged = self._profiles.read_log_starts(), self._profiles.merged_offsets(sources)
+        log_starts, merged = self._profiles.read_log_starts(), self._profiles.read_offsets(sources)
         snapshot = self._read_snapshot()
         limits = SliceLimits(snapshot, merged)
         recomputation = Recomputation(wanted=self._sample.contains, limit=limits.last_offset, erasures=erasures)
@@ -87,7 +87,7 @@ class Verification:
             starts,
         )
         self._check_erasures(erasure_offsets)
-        check_positions(merged, self._profiles.merged_offsets(sources))
+        check_positions(merged, self._profiles.read_offsets(sources))
         offset_ranges = self._reader.fetch_offset_ranges(self._topics)  # anew: retention may have gone on meanwhile
         return StateComparison(
             actual=snapshot,

@@ -156,7 +156,7 @@ class BatchPipeline:
 
         Raises `StaleState` if Redis lost something, even where nothing is to be written: an idle worker notices too.
         """
-        self._offsets.check_merged(self._stores.profiles.merged_offsets(self._offsets.sources.values()))
+        self._offsets.check_merged(self._stores.profiles.read_offsets(self._offsets.sources.values()))
         after = self._offsets.find_lagging()
         if after:
             self._stores.profiles.merge({}, self._offsets.merged, after)

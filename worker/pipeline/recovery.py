@@ -131,7 +131,7 @@ class Recovery:
                 if not self.offsets.committed:
                     self._profiles.refresh_generation()
                 log_starts = self._profiles.read_log_starts()
-                return self._profiles.merged_offsets(source_names), log_starts
+                return self._profiles.read_offsets(source_names), log_starts
             except StaleState:  # another generation serves since then
                 if self.offsets.committed:
                     raise
@@ -185,4 +185,4 @@ class Recovery:
             self._profiles.merge({}, merged, log_starts)
         except StaleState as error:
             log.warning("Another worker recorded the begin of the same log first: %s", error)
-        merged.update(self._profiles.merged_offsets(sources.values()))
+        merged.update(self._profiles.read_offsets(sources.values()))

@@ -106,7 +106,7 @@ class RedisProfileStore:
             for key, fields in zip(keys, self.client.pipeline([("HGETALL", key) for key in keys]), strict=True):
                 yield key.removeprefix(self.prefix), {name.decode(): record for name, record in to_pairs(fields)}
 
-    def merged_offsets(self, sources: Iterable[str]) -> MergedOffsets:
+    def read_offsets(self, sources: Iterable[str]) -> MergedOffsets:
         wanted = sorted(sources)
         if not wanted:
             return {bucket: {} for bucket in range(BUCKETS)}

@@ -288,7 +288,7 @@ def test_a_zombie_in_the_former_state_is_refused_before_its_keys_are_deleted(
     with InProcessWorker(stage) as life:
         life.process_all(stage.end_offsets("orders"))
     zombie, sources = stage.open_profiles(), {stage.source_of(partition) for partition in stage.end_offsets("orders")}
-    merged, refused = zombie.merged_offsets(sources), list[StaleState]()
+    merged, refused = zombie.read_offsets(sources), list[StaleState]()
 
     def wake() -> None:
         with pytest.raises(StaleState) as raised:

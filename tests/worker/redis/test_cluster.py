@@ -213,7 +213,7 @@ def test_what_to_run_for_unreadable_profiles_can_be_run(client: RedisCluster) ->
     client.pipeline([shlex.split(run) for run in runs])
     # then
     assert set(profiles.read(users)[0]) == set()
-    assert set(range(BUCKETS)) - {b for b, of in profiles.merged_offsets(["orders/3"]).items() if of} == set(
+    assert set(range(BUCKETS)) - {b for b, of in profiles.read_offsets(["orders/3"]).items() if of} == set(
         map(bucket_of, users)
     )
 

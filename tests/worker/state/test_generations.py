@@ -61,12 +61,12 @@ def test_a_reader_is_told_that_another_generation_serves_and_goes_over(
     name = begin_generation(generations)
     generations.switch(name, FIRST)
     # then
-    for ask in (lambda: profiles.read([USER]), lambda: profiles.merged_offsets(["orders/0"])):
+    for ask in (lambda: profiles.read([USER]), lambda: profiles.read_offsets(["orders/0"])):
         with pytest.raises(StaleState, match=f"Found that `{name}` does"):
             ask()
     profiles.refresh_generation()
     assert list(profiles.read([USER])) == [{}]
-    assert profiles.merged_offsets(["orders/0"])[3] == {}
+    assert profiles.read_offsets(["orders/0"])[3] == {}
 
 
 def test_the_late_merge_of_one_who_is_in_the_former_generation_is_refused(

@@ -51,7 +51,7 @@ def test_profiles_expire_when_nobody_writes_them_and_positions_never(
     # when it is written again after some time, and after a long time
     for left, refreshed in ((0.99, False), (0.5, True)):
         client.pipeline([("PEXPIRE", key, round(TTL_MS * left))])
-        at = profiles.merged_offsets(["orders/3"])
+        at = profiles.read_offsets(["orders/3"])
         profiles.merge({USER: {"orders/3": OTHER}}, at, {BUCKET: {"orders/3": at[BUCKET]["orders/3"] + 1}})
         # then
         assert (client.pipeline([("PTTL", key)])[0] > 0.995 * TTL_MS) == refreshed
@@ -82,7 +82,7 @@ def test_a_flush_of_everything_is_noticed_by_the_next_write(profiles: RedisProfi
 
 
 def test_no_source_is_no_question(profiles: RedisProfileStore) -> None:
-    assert profiles.merged_offsets([]) == {bucket: {} for bucket in range(BUCKETS)}
+    assert profiles.read_offsets([]) == {bucket: {} for bucket in range(BUCKETS)}
 
 
 def test_many_entities_are_read_in_the_order_asked(profiles: RedisProfileStore) -> None:
