@@ -11,7 +11,7 @@ from bench.mortal import Happening, Mortal
 from bench.scene import WITHIN_S, Scene, Terms
 from contract.errors import LostLog, ShopstreamError
 from contract.hashing import BUCKETS
-from worker.kafka.consumer import TopicPartition
+from transport.records import TopicPartition
 from worker.ops import metrics
 from worker.ops.steps import STEPS
 

@@ -15,8 +15,9 @@ from contract.errors import StaleState, Unavailable
 from contract.features.declaration import read_features
 from contract.features.encoder import Encoder
 from contract.settings import ListSettings, RedisSettings, Settings, WorkerSettings
+from transport.records import TopicPartition
 from worker.kafka.admin import KafkaAdmin
-from worker.kafka.consumer import GroupConsumer, TopicPartition
+from worker.kafka.consumer import GroupConsumer
 from worker.kafka.producer import TransactionalProducer
 from worker.ops.retry import Retry
 from worker.ops.steps import StepMarker

@@ -13,7 +13,7 @@ from bench.faults import MOMENTS, Fault, meet, refused
 from bench.mortal import Mortal
 from bench.scene import PORTION, Scene, Terms
 from contract.errors import BadConfig, BadProfile
-from worker.kafka.consumer import TopicPartition
+from transport.records import TopicPartition
 from worker.redis.client import to_pairs
 
 Commands = Sequence[Sequence[Any]]

@@ -21,7 +21,7 @@ from bench.stage import Stage
 from bench.traffic import Traffic
 from contract.messages import DEAD_LETTER_HEADER, Decision, read_dead_letter, read_decision, read_scored_row
 from testkit.oracle.profiles import ProfileOracle
-from worker.kafka.consumer import TopicPartition
+from transport.records import TopicPartition
 from worker.redis.client import RedisClient
 from worker.state.profile_store import open_profile_store
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 from confluent_kafka import Consumer, KafkaError, Message, Producer
 from confluent_kafka import TopicPartition as KafkaPartition
 
-from worker.kafka.consumer import Record, TopicPartition, as_bytes
+from transport.records import Record, TopicPartition, as_bytes
 
 FLUSH_S: Final = 30.0
 

@@ -11,12 +11,12 @@ from contract.errors import StaleState, Unavailable
 from contract.features.declaration import FeatureSet
 from contract.features.encoder import Encoder
 from contract.settings import Settings
+from transport.log_reader import TopicTailer
 from worker.catalogue.catalogue import Catalogue
 from worker.catalogue.product_consumer import ProductConsumer
 from worker.erasure.service import ErasureService
 from worker.kafka.admin import KafkaAdmin
 from worker.kafka.consumer import GroupConsumer
-from worker.kafka.log_reader import TopicTailer
 from worker.kafka.producer import TransactionalProducer
 from worker.model.bundle_watcher import BundleWatcher
 from worker.model.experiment import ActiveModels

@@ -15,8 +15,8 @@ from contract.profiles.record import FAMILIES, HORIZON_MS, LAYOUT, RECORD, WINDO
 from contract.profiles.store import fold
 from contract.settings import ListSettings, RedisSettings
 from tests.docs.pages import KEYS, Row, strip_code_marks
+from transport.records import TopicPartition
 from worker.erasure.progress import ErasureProgress, holder_field
-from worker.kafka.consumer import TopicPartition
 from worker.redis.client import RedisClient
 from worker.state.answer_cache import AnswerCache
 from worker.state.decision_store import DecisionStore

@@ -9,7 +9,7 @@ from contract.features.declaration import FeatureSet, read_features
 from contract.messages import to_json
 from contract.profiles.entity_updates import Arrival
 from contract.settings import TopicSettings
-from worker.kafka.consumer import Record, TopicPartition
+from transport.records import Record, TopicPartition
 
 ROOT: Final = Path(__file__).parents[2]
 FEATURES: Final[FeatureSet] = read_features(ROOT / "features.toml")

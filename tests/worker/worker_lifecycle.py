@@ -11,9 +11,10 @@ from typing import Final, Self
 from contract.errors import StaleState, Unavailable
 from tests.worker.environment import WorkerEnvironment
 from tests.worker.signing_scorer import SigningScorer
+from transport.records import TopicPartition
 from worker.erasure.service import ErasureService
 from worker.kafka.admin import KafkaAdmin as Admin
-from worker.kafka.consumer import GroupConsumer, TopicPartition
+from worker.kafka.consumer import GroupConsumer
 from worker.kafka.producer import TransactionalProducer
 from worker.ops.retry import Retry
 from worker.ops.steps import StepMarker

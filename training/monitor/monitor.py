@@ -95,7 +95,7 @@ class ModelMonitor:
             portion = topic.read(self._positions[name])
             for record in portion.records:
                 try:
-                    observe(record.value)
+                    observe(record.value or b"")
                 except msgspec.MsgspecError:
                     metrics.LEFT_OUT.labels("unreadable").inc()
             self._positions[name], is_last = portion.positions, portion.is_last

@@ -13,11 +13,11 @@ from typing import Final
 
 from contract.messages import ErasureConfirmation, to_json
 from contract.settings import TopicSettings
+from transport.records import TopicPartition
 from worker.erasure.progress import NO_OFFSETS, ErasureOffsets, ErasureProgress, holder_field
 from worker.erasure.slice_eraser import plan_deletion
 from worker.erasure.topic import ErasureConsumer, ErasureRecord
 from worker.kafka.admin import KafkaAdmin
-from worker.kafka.consumer import TopicPartition
 from worker.kafka.producer import OutgoingRecord
 from worker.ops import metrics
 from worker.pipeline.batch_pipeline import BatchPipeline

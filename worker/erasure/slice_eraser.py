@@ -17,7 +17,7 @@ from contract.events import AHEAD_MS_MAX
 from contract.hashing import bucket_of
 from contract.profiles.record import RECORD, source_family
 from contract.profiles.store import MergedOffsets
-from worker.kafka.consumer import TopicPartition
+from transport.records import TopicPartition
 from worker.state.profile_store import RedisProfileStore
 
 # KEYS: merged:{bucket}, then profiles. ARGV: number of sources; for each its name, the offset that must be there (''

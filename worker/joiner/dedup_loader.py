@@ -12,9 +12,9 @@ import msgspec
 from msgspec import Struct
 
 from contract.settings import Settings
+from transport.log_reader import LogReader
+from transport.records import PartitionOffsets, Record, TopicPartition
 from worker.joiner.dedup import PublishedOutputs, example_key, judgement_key
-from worker.kafka.consumer import PartitionOffsets, Record, TopicPartition
-from worker.kafka.log_reader import LogReader
 
 log = logging.getLogger(__name__)
 # Kafka's times of what is read may lie ahead of those of what is written: by default a broker takes records up to an

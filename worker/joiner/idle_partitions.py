@@ -6,7 +6,7 @@ only not told it yet, shows in how long it stays silent: rows follow their event
 
 from collections.abc import Iterable
 
-from worker.kafka.consumer import TopicPartition
+from transport.records import TopicPartition
 
 
 class IdlePartitions:

@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 
 from contract.joining.output import OrphanLabel
-from worker.kafka.consumer import TopicPartition
+from transport.records import TopicPartition
 
 
 class OrphanCounter:

@@ -15,7 +15,7 @@ from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-def
 
 from contract.errors import Unavailable
 from contract.settings import KafkaSettings, TopicSettings
-from worker.kafka.consumer import TopicPartition
+from transport.records import TopicPartition
 
 NOT_READ_BY_KEY = ("partitions",)
 

@@ -1,56 +1,22 @@
 """The door through which events come in: a group's member that starts each partition where recovery says."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from types import MappingProxyType
-from typing import Any, Final, NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from confluent_kafka import OFFSET_END, OFFSET_INVALID, Consumer, KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as KafkaPartition
 
 from contract.errors import ShopstreamError, StaleState, Unavailable
 from contract.settings import KafkaSettings
+from transport.records import NO_METADATA, PartitionOffsets, Record, TopicPartition, as_bytes
 from worker.ops import metrics
 
 log = logging.getLogger(__name__)
 TIMEOUT_S: Final = 10.0
 START_PENDING: Final = OFFSET_END  # where a partition is begun whose start will be told by `seek`
 T = TypeVar("T")
-
-
-class TopicPartition(NamedTuple):
-    """One partition of one topic."""
-
-    topic: str
-    partition: int
-
-
-NO_METADATA: Final[Mapping[TopicPartition, str]] = MappingProxyType({})
-Headers: TypeAlias = Sequence[Any]  # pairs of a name and bytes, as the client gives and takes them
-
-
-class Record(NamedTuple):
-    """One record as it lies on a topic; `kafka_ms` is its own timestamp (-1: it has none)."""
-
-    topic_partition: TopicPartition
-    offset: int
-    key: bytes | None
-    value: bytes | None
-    headers: Headers
-    kafka_ms: int
-
-
-class PartitionOffsets(NamedTuple):
-    """What the cluster knows of a partition: the group's committed offset (None: never), its first, its next one.
-
-    `note`: what was committed along with the offset.
-    """
-
-    committed: int | None
-    low: int
-    high: int
-    metadata: str = ""
 
 
 class RebalanceListener(Protocol):
@@ -288,8 +254,3 @@ class GroupConsumer:
             return call()
         except KafkaException as error:
             raise Unavailable(f"Kafka should {action}. Found: {error.args[0].str()}") from error
-
-
-def as_bytes(value: bytes | str | None) -> bytes | None:
-    """What a client without deserialisers gives is bytes; its types allow more."""
-    return value.encode() if isinstance(value, str) else value

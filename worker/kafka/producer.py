@@ -14,7 +14,8 @@ from confluent_kafka import TopicPartition as KafkaPartition
 
 from contract.errors import ShopstreamError, Unavailable
 from contract.settings import KafkaSettings
-from worker.kafka.consumer import NO_METADATA, GroupConsumer, Headers, TopicPartition
+from transport.records import NO_METADATA, Headers, TopicPartition
+from worker.kafka.consumer import GroupConsumer
 from worker.ops.profiler import PROFILER
 from worker.ops.retry import Retry
 from worker.ops.steps import StepMarker

@@ -7,7 +7,7 @@ from typing import Final, TypeAlias
 import numpy as np
 
 from contract.profiles.record import RECORD
-from worker.kafka.log_reader import OffsetRange
+from transport.records import OffsetRange
 from worker.maintenance.record_diff import find_defect, find_first_difference
 
 DIFFERENCES_MAX: Final = 10

@@ -16,11 +16,11 @@ from typing import Final, TypeVar
 from contract.errors import BadConfig, LostLog, ShopstreamError, StaleState, Unavailable
 from contract.profiles.record import FAMILIES
 from contract.settings import Settings, TopicSettings
+from transport.log_reader import LogReader
+from transport.records import OffsetRange, TopicPartition
 from worker.erasure.progress import ErasureProgress
 from worker.erasure.topic import read_erasures
 from worker.kafka.admin import KafkaAdmin
-from worker.kafka.consumer import TopicPartition
-from worker.kafka.log_reader import LogReader, OffsetRange
 from worker.maintenance.profile_report import to_epoch_ms
 from worker.maintenance.state_builder import StateBuilder
 from worker.ops.retry import Retry

@@ -7,7 +7,7 @@ from contract.hashing import BUCKETS
 from contract.profiles.entity_updates import to_updates
 from contract.profiles.erasures import NO_ERASURES, Erasures
 from contract.profiles.store import fold
-from worker.kafka.consumer import Record, TopicPartition
+from transport.records import Record, TopicPartition
 from worker.records.batch import decode_records
 from worker.state.offsets import OffsetTracker
 from worker.state.profile_store import RedisProfileStore

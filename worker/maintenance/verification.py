@@ -18,10 +18,10 @@ from contract.profiles.entity_updates import Arrival
 from contract.profiles.record import FAMILIES, entity_from_key, profile_key, source_family
 from contract.profiles.store import MergedOffsets
 from contract.settings import Settings
+from transport.log_reader import LogReader
+from transport.records import OffsetRange, Record, TopicPartition
 from worker.erasure.topic import read_erasures
 from worker.kafka.admin import KafkaAdmin
-from worker.kafka.consumer import Record, TopicPartition
-from worker.kafka.log_reader import LogReader, OffsetRange
 from worker.maintenance.comparison import SliceKey, StateComparison, VerificationResult, slice_offset
 from worker.maintenance.recomputation import Recomputation, TimedArrival
 from worker.maintenance.record_diff import find_defect

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from contract.events import Order
 from contract.profiles.entity_updates import Arrival
 from contract.profiles.erasures import Erasures
-from worker.kafka.consumer import TopicPartition
+from transport.records import TopicPartition
 from worker.ops import metrics
 from worker.records.batch import Batch
 from worker.scoring.results import BatchResults

@@ -16,7 +16,8 @@ from contract.profiles.entity_updates import UpdateBatch, to_updates
 from contract.profiles.erasures import NO_ERASURES
 from contract.profiles.store import FoldedBatch, fold
 from contract.settings import Settings
-from worker.kafka.consumer import START_PENDING, Record, TopicPartition
+from transport.records import Record, TopicPartition
+from worker.kafka.consumer import START_PENDING
 from worker.kafka.producer import OutgoingRecord
 from worker.model.experiment import TrialModel
 from worker.model.onnx_model import Model

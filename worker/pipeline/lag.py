@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from worker.kafka.consumer import TopicPartition
+from transport.records import TopicPartition
 from worker.ops import metrics
 
 

@@ -11,9 +11,10 @@ from contract.errors import StaleState, Unavailable
 from contract.hashing import BUCKETS
 from contract.profiles.store import MergedOffsets
 from contract.settings import Settings
+from transport.records import PartitionOffsets, TopicPartition
 from worker.erasure.executor import ErasureExecutor
 from worker.kafka.admin import KafkaAdmin
-from worker.kafka.consumer import GroupConsumer, PartitionOffsets, TopicPartition
+from worker.kafka.consumer import GroupConsumer
 from worker.ops import metrics
 from worker.records.lanes import Lane
 from worker.state.offsets import OffsetTracker, StartOffsets, find_start, raise_if_log_replaced, raise_if_lost

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from contract.errors import LostLog, StaleState
 from contract.hashing import BUCKETS
 from contract.profiles.store import MergedOffsets
-from worker.kafka.consumer import PartitionOffsets, TopicPartition
+from transport.records import PartitionOffsets, TopicPartition
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,8 +21,8 @@ from tests.worker.events import FEATURES, KINDS, NOW_MS, make_click, make_order,
 from training.__main__ import parse_arguments
 from training.analysis.skew import SkewComparison, SkewReport, is_sampled
 from training.commands.skew import EXIT_DIFFERENT, run
+from transport.records import Record
 from worker.catalogue.catalogue import Catalogue
-from worker.kafka.consumer import Record
 from worker.records.batch import decode_records
 from worker.scoring.browsing import BrowsingScorer
 from worker.scoring.orders import OrderScorer

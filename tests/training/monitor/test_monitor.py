@@ -31,12 +31,12 @@ from tests.training.served_rows import (
 from training.__main__ import parse_arguments
 from training.commands.watch import check_with_retry, run
 from training.feedback.chunked_reader import ChunkedReader, RecordChunk
-from training.feedback.topic_reader import Record
 from training.monitor import metrics
 from training.monitor.config import MonitorConfig, read_monitor_config
 from training.monitor.metrics import MetricsServer
 from training.monitor.monitor import ModelMonitor, MonitorReport, to_json
 from training.monitor.rollback import Withdrawal, list_withdrawals, write_withdrawal
+from transport.records import Record, TopicPartition
 
 SETTINGS = Settings(tasks=TASKS, feedback=FEEDBACK)
 
@@ -55,7 +55,9 @@ class InMemoryTopic:
             raise Unavailable("Kafka should answer. Found silence.")
         partition_offset = positions.get("t/0", 0)
         values = self.values[partition_offset : partition_offset + self.limit]
-        records = [Record(0, partition_offset + n, value, 0) for n, value in enumerate(values)]
+        records = [
+            Record(TopicPartition("t", 0), partition_offset + n, None, value, (), 0) for n, value in enumerate(values)
+        ]
         return RecordChunk(
             records, {"t/0": partition_offset + len(values)}, partition_offset + len(values) == len(self.values)
         )
@@ -336,7 +338,7 @@ def test_a_topic_of_kafka_is_read_in_portions(broker: EmbeddedKafka | ApacheKafk
     portions = [first, second, third, rest]
     records = [record for portion in portions for record in portion.records]
     assert [record.value for record in records] == values
-    assert [(record.partition, record.offset) for record in records] == [(0, n) for n in range(4_500)]
+    assert [(record.topic_partition.partition, record.offset) for record in records] == [(0, n) for n in range(4_500)]
     assert [portion.is_last for portion in portions] == [False, False, True, True]
     assert max(len(portion.records) for portion in portions) < 3_500
     assert [record.value for record in last.records] == values[-100:]

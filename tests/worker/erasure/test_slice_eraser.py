@@ -20,8 +20,8 @@ from testkit.oracle.feeder import ProfileFeeder, list_entities, read_slices, spl
 from testkit.oracle.logs import SOURCES, latest_erasures, make_oracle
 from tests.contract.test_erasure_laws import logs_with_erasures
 from tests.contract.test_profile_laws import find_differences
+from transport.records import TopicPartition
 from worker.erasure.slice_eraser import SliceEraser
-from worker.kafka.consumer import TopicPartition
 from worker.redis.client import RedisClient
 from worker.state.profile_store import RedisProfileStore
 

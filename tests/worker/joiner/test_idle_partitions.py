@@ -1,7 +1,7 @@
 """When a partition has nothing to tell."""
 
+from transport.records import TopicPartition
 from worker.joiner.idle_partitions import IdlePartitions
-from worker.kafka.consumer import TopicPartition
 
 CLICKS, LABELS = TopicPartition("clicks", 0), TopicPartition("labels", 0)
 

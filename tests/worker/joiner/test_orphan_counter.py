@@ -1,8 +1,8 @@
 """Orphans are counted once: what can be read again is not final, and what is final is told to the next life."""
 
 from contract.joining.output import Origin, OrphanLabel
+from transport.records import TopicPartition
 from worker.joiner.orphan_counter import OrphanCounter
-from worker.kafka.consumer import TopicPartition
 
 LABELS, OTHERS = TopicPartition("shop.labels", 0), TopicPartition("shop.labels", 1)
 

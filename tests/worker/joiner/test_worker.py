@@ -19,7 +19,7 @@ from devservers.process import ChildProcess, find_free_ports
 from tests.conftest import KafkaBroker
 from tests.contract.joining.builders import FEEDBACK, make_click, make_impression, make_label, make_row, minutes_to_ms
 from tests.worker.joiner_simulation import Input, TopicLogs, expected_labels, simulate_shop
-from worker.kafka.consumer import TopicPartition
+from transport.records import TopicPartition
 
 ROOT = Path(__file__).parents[2]
 TOPICS = ("scored", "impressions", "clicks", "orders", "labels", "feedback", "judgements")

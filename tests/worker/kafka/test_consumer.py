@@ -8,7 +8,8 @@ from random import Random
 from contract.settings import KafkaSettings
 from tests.conftest import KafkaBroker
 from tests.worker.worker_lifecycle import wait_until
-from worker.kafka.consumer import GroupConsumer, TopicPartition
+from transport.records import TopicPartition
+from worker.kafka.consumer import GroupConsumer
 
 MEMBERS = 24
 JOINED_AFTER_S = 4.0  # the broker waits three seconds for a group's other members

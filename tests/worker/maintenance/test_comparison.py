@@ -7,7 +7,7 @@ import pytest
 
 from contract.profiles.record import RECORD
 from contract.profiles.slices import EMPTY_RECORD
-from worker.kafka.log_reader import OffsetRange
+from transport.records import OffsetRange
 from worker.maintenance.comparison import UNCHECKED, SliceKey, StateComparison, VerificationResult
 
 USER: SliceKey = ("user:u", "orders~id/0")

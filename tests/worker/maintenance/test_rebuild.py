@@ -16,9 +16,10 @@ from contract.settings import Settings
 from tests.worker.environment import WorkerEnvironment
 from tests.worker.maintenance.test_verification import run_verification
 from tests.worker.worker_lifecycle import InProcessWorker, WorkerKilled, WorkerThread, wait_until
+from transport.log_reader import LogReader
+from transport.records import PartitionOffsets, Record, TopicPartition
 from worker.kafka.admin import KafkaAdmin as Admin
-from worker.kafka.consumer import GroupConsumer, PartitionOffsets, Record, TopicPartition
-from worker.kafka.log_reader import LogReader
+from worker.kafka.consumer import GroupConsumer
 from worker.maintenance.rebuild import Rebuild, RebuildRefused, RebuildResult, collect_garbage, format_result, rebuild
 from worker.ops.retry import Retry
 from worker.pipeline.recovery import Recovery

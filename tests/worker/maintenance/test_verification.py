@@ -17,9 +17,9 @@ from contract.settings import KafkaSettings, RedisSettings, Settings
 from tests.worker.environment import WorkerEnvironment
 from tests.worker.events import make_order
 from tests.worker.worker_lifecycle import InProcessWorker
+from transport.log_reader import LogReader
+from transport.records import Record, TopicPartition
 from worker.kafka.admin import KafkaAdmin as Admin
-from worker.kafka.consumer import Record, TopicPartition
-from worker.kafka.log_reader import LogReader
 from worker.maintenance.comparison import VerificationResult
 from worker.maintenance.verification import EntitySample, InconsistentSnapshot, Verification, verify
 from worker.state.profile_store import RETENTION_MIN_MS
@@ -270,7 +270,7 @@ def test_a_kafka_that_does_not_answer_gives_no_verdict(
     redis_url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # given
-    monkeypatch.setattr("worker.kafka.log_reader.TIMEOUT_S", 0.2)
+    monkeypatch.setattr("transport.log_reader.TIMEOUT_S", 0.2)
     kafka, redis = KafkaSettings(bootstrap_servers="127.0.0.1:1", topic_ids=False), RedisSettings(url=redis_url)
     # then
     assert verify(Settings(kafka=kafka, redis=redis), EntitySample(), FAMILIES) == 3

@@ -14,7 +14,7 @@ from contract.profiles.store import FoldedBatch, fold
 from contract.settings import Rule, Settings
 from tests.worker.events import FEATURES, KINDS, make_order, make_record
 from tests.worker.tiny_bundle import publish_tiny
-from worker.kafka.consumer import TopicPartition
+from transport.records import TopicPartition
 from worker.model.onnx_model import Model, Scores
 from worker.records.batch import Batch, decode_records
 from worker.scoring.orders import OrderScorer

@@ -6,7 +6,7 @@ import pytest
 
 from contract.errors import LostLog, StaleState
 from contract.hashing import BUCKETS
-from worker.kafka.consumer import PartitionOffsets, TopicPartition
+from transport.records import PartitionOffsets, TopicPartition
 from worker.state.offsets import OffsetTracker, StartOffsets, find_start, raise_if_log_replaced, raise_if_lost
 
 ORDERS = TopicPartition("shop.orders", 3)
