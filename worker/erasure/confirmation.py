@@ -24,7 +24,7 @@ from worker.pipeline.batch_pipeline import BatchPipeline
 from worker.records.lanes import LANES
 from worker.redis.client import to_pairs
 from worker.state.offsets import OffsetTracker
-from worker.state.profile_store import RedisProfileStore, source_name
+from worker.state.profile_store import RedisProfileStore, name_sources
 
 log = logging.getLogger(__name__)
 CONFIRMATIONS_MAX: Final = 1_000
@@ -152,4 +152,4 @@ class ErasureConfirmer:
             self._topics.topic_name(kind): kind for lane in LANES.values() for kind in lane.folded_kinds
         }
         ids = self._admin.fetch_topic_ids(kinds)
-        return {source_name(kinds[p.topic], ids.get(p.topic), p.partition) for p in self._admin.list_partitions(kinds)}
+        return set(name_sources(self._admin.list_partitions(kinds), kinds, ids).values())

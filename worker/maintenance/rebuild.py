@@ -27,7 +27,7 @@ from worker.ops.retry import Retry
 from worker.redis.client import RedisClient
 from worker.redis.cluster import connect
 from worker.state.generations import LEASE_MS, Generations, LeaseLost, generation_prefix
-from worker.state.profile_store import RedisProfileStore, source_name
+from worker.state.profile_store import RedisProfileStore, name_sources
 
 log = logging.getLogger(__name__)
 BEHIND_MAX: Final = 2_000  # records behind: workers fold the rest when they go over
@@ -123,7 +123,7 @@ class Rebuild:
     def _fold_pass(self, builder: StateBuilder) -> int:
         """Fold up to the ends that the logs have now; returns how many records have come meanwhile."""
         offset_ranges = self._fetch_offset_ranges()
-        sources = self._name_sources(offset_ranges)
+        sources = name_sources(offset_ranges, self._topics, self._admin.fetch_topic_ids(self._topics))
         ends = {partition: offset_range.high for partition, offset_range in offset_ranges.items()}
         try:
             builder.open(sources, self._find_log_starts(offset_ranges))
@@ -177,10 +177,6 @@ class Rebuild:
         return {
             partition: max(offsets[partition], offset_range.low) for partition, offset_range in offset_ranges.items()
         }
-
-    def _name_sources(self, partitions: Mapping[TopicPartition, OffsetRange]) -> dict[TopicPartition, str]:
-        ids = self._admin.fetch_topic_ids({partition.topic for partition in partitions})
-        return {p: source_name(self._topics[p.topic], ids.get(p.topic), p.partition) for p in partitions}
 
     def _heartbeat(self, builder: StateBuilder, total: int) -> None:
         """Keep the lease, and say how far it is."""

@@ -18,7 +18,7 @@ from worker.kafka.consumer import GroupConsumer
 from worker.ops import metrics
 from worker.records.lanes import Lane
 from worker.state.offsets import OffsetTracker, StartOffsets, find_start, raise_if_log_replaced, raise_if_lost
-from worker.state.profile_store import RedisProfileStore, source_name
+from worker.state.profile_store import RedisProfileStore, name_sources
 
 log = logging.getLogger(__name__)
 
@@ -112,8 +112,7 @@ class Recovery:
         wait = self._admin.request_topic_ids({partition.topic for partition in partitions})
 
         def wait_for_sources() -> dict[TopicPartition, str]:
-            ids = wait()
-            return {p: source_name(self._kinds[p.topic], ids.get(p.topic), p.partition) for p in partitions}
+            return name_sources(partitions, self._kinds, wait())
 
         return wait_for_sources
 

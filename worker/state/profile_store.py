@@ -2,9 +2,10 @@
 
 import logging
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ from contract.hashing import BUCKETS, bucket_of, buckets_of, hash_texts
 from contract.profiles.record import HORIZON_MS, LAYOUT, RECORD, entity_from_key, profile_key_prefix
 from contract.profiles.slices import LoadedSlices, Slices, SliceWrites, check_lengths, to_slice_writes
 from contract.profiles.store import MergedOffsets
+from transport.records import TopicPartition
 from worker.redis.client import RedisClient, to_pairs
 from worker.state.generations import FIRST, Generations, generation_prefix, parse_generation
 
@@ -44,12 +46,26 @@ end
 for at = 4, index - 1, 3 do call('HSET', KEYS[1], ARGV[at], ARGV[at + 2]) end
 return 1
 """
+# KEYS: merged:{bucket}, then profiles of that bucket. Returns the fields of each; one script, so all of one moment.
+READ_PAGE: Final = """
+local hashes = {}
+for n = 1, #KEYS do hashes[n] = redis.call('HGETALL', KEYS[n]) end
+return hashes
+"""
+PAGE_KEYS: Final = 64  # Redis serves no other command while it copies them
 # Redis' own expiry only collects garbage, so it is later than the fold's horizon by the longest retention we foresee.
 TTL_MS: Final = HORIZON_MS + 30 * 86_400_000
 RETENTION_MIN_MS: Final = TTL_MS - 3 * 86_400_000  # a profile stays at least so long after it was written
 
 
 NO_SOURCE: Final = 0xFFFF << 16
+
+
+class ProfilePage(NamedTuple):
+    """Profiles of one bucket by key (without the prefix), and the bucket's merged offsets at the same moment."""
+
+    merged: Mapping[str, int]
+    profiles: Mapping[str, Slices]
 
 
 class RedisProfileStore:
@@ -97,14 +113,35 @@ class RedisProfileStore:
         )
 
     def scan(self, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Slices]]:
-        """The key (without the prefix) and the slices of each wanted entity's profile, unchecked, page by page.
+        """The key (without the prefix) and the slices of each wanted entity's profile; see `scan_pages`."""
+        for page in self.scan_pages(wanted):
+            yield from page.profiles.items()
 
-        What is there from the beginning to the end comes at least once, each profile as it is at that moment.
+    def scan_pages(self, wanted: Callable[[str], bool]) -> Iterator[ProfilePage]:
+        """The profiles of wanted entities, unchecked, in pages of one bucket each.
+
+        A profile that exists during the whole scan is returned at least once; a later page replaces an earlier one.
         """
+        keys_by_tag = defaultdict[str, list[str]](list)
         for page in self.client.scan(f"{self.prefix}profile:"):
-            keys = [key for key in page if wanted(entity_from_key(key))]
-            for key, fields in zip(keys, self.client.pipeline([("HGETALL", key) for key in keys]), strict=True):
-                yield key.removeprefix(self.prefix), {name.decode(): record for name, record in to_pairs(fields)}
+            for key in page:
+                if wanted(entity_from_key(key)):
+                    keys_by_tag[hash_tag(key, self.prefix)].append(key)
+            full = {tag: keys_by_tag.pop(tag) for tag, keys in list(keys_by_tag.items()) if len(keys) >= PAGE_KEYS}
+            yield from self._read_pages(full)
+        yield from self._read_pages(keys_by_tag)
+
+    def _read_pages(self, keys_by_tag: Mapping[str, Sequence[str]]) -> Iterator[ProfilePage]:
+        for tag, keys in keys_by_tag.items():
+            (reply,) = self.client.run_script(READ_PAGE, [([f"{self.prefix}merged:{tag}", *keys], [])])
+            offsets, *profiles = [to_pairs(fields) for fields in reply]
+            yield ProfilePage(
+                merged={source.decode(): int(offset) for source, offset in offsets},
+                profiles={
+                    key.removeprefix(self.prefix): {source.decode(): record for source, record in slices}
+                    for key, slices in zip(keys, profiles, strict=True)
+                },
+            )
 
     def merged_offsets(self, sources: Iterable[str]) -> MergedOffsets:
         wanted = sorted(sources)
@@ -213,6 +250,12 @@ def pack_source_indexes(sources: Sequence[str], positions: Sequence[str]) -> npt
     return np.array([packed.get(source, NO_SOURCE) for source in sources], np.int64)
 
 
+def hash_tag(key: str, prefix: str) -> str:
+    """The braces in a profile's key, by which a cluster places it; one without is placed by its whole name."""
+    match = re.match(r"profile:(\{[^{}]+\}):", key.removeprefix(prefix))
+    return match[1] if match else f"{{{key}}}"
+
+
 def open_profile_store(client: RedisClient, prefix: str) -> RedisProfileStore:
     """The profiles of a shop, of whichever generation serves."""
     return RedisProfileStore(client=client, prefix=prefix, generations=Generations(client=client, prefix=prefix))
@@ -225,6 +268,13 @@ def is_readable(records: Iterable[bytes]) -> bool:
 
 def quote_key(key: str) -> str:
     return f"'{key}'"
+
+
+def name_sources(
+    partitions: Iterable[TopicPartition], kinds: Mapping[str, str], topic_ids: Mapping[str, str]
+) -> dict[TopicPartition, str]:
+    """The source of each partition; `kinds` and `topic_ids` are by topic."""
+    return {p: source_name(kinds[p.topic], topic_ids.get(p.topic), p.partition) for p in partitions}
 
 
 def source_name(kind: str, topic_id: str | None, partition: int) -> str:

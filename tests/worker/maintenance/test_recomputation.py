@@ -12,7 +12,7 @@ def make_timed_arrivals(arrivals: list[Arrival]) -> list[TimedArrival]:
 
 
 def recompute(arrivals: list[Arrival], wanted: set[str], limits: dict[tuple[str, str], int]) -> Recomputation:
-    recount = Recomputation(wanted=wanted.__contains__, limit=lambda *pair: limits.get(pair, 10**9))
+    recount = Recomputation(wanted=wanted.__contains__, last_offset=lambda *pair: limits.get(pair, 10**9))
     log = make_timed_arrivals(arrivals)
     for start in range(0, len(log), 70):
         recount.add(log[start : start + 70])
