@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace, stop: threading.Event) -> int:
 
             ScoreWorker(settings=settings, features=features, lane=arguments.lane, stop=stop).run()
             if arguments.profile:
-                from worker.ops.profiler import PROFILER
+                from worker.ops.steps import PROFILER
 
                 print("\n".join(PROFILER.format_table()), flush=True)
         case "feedback":

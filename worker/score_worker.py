@@ -22,9 +22,8 @@ from worker.model.bundle_watcher import BundleWatcher
 from worker.model.experiment import ActiveModels
 from worker.ops import metrics
 from worker.ops.health import HealthServer
-from worker.ops.profiler import PROFILER
 from worker.ops.retry import Retry, StopRequested
-from worker.ops.steps import StepMarker
+from worker.ops.steps import PROFILER, StepMarker
 from worker.pipeline.batch_pipeline import BatchPipeline, BatchRevoked
 from worker.pipeline.lag import LagMonitor
 from worker.pipeline.recovery import Recovery

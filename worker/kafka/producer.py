@@ -16,9 +16,8 @@ from contract.errors import ShopstreamError, Unavailable
 from contract.settings import KafkaSettings
 from transport.records import NO_METADATA, Headers, TopicPartition
 from worker.kafka.consumer import GroupConsumer
-from worker.ops.profiler import PROFILER
 from worker.ops.retry import Retry
-from worker.ops.steps import StepMarker
+from worker.ops.steps import PROFILER, StepMarker
 
 log = logging.getLogger(__name__)
 TIMEOUT_S: Final = 10.0

@@ -8,8 +8,7 @@ batch again and answers nothing. Whatever a server's absence interrupts is tried
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 
 from contract.errors import BadProfile, ShopstreamError, StaleState
 from contract.profiles.entity_updates import UpdateBatch, to_updates
@@ -22,9 +21,8 @@ from worker.kafka.producer import OutgoingRecord
 from worker.model.experiment import TrialModel
 from worker.model.onnx_model import Model
 from worker.ops import metrics
-from worker.ops.profiler import PROFILER
 from worker.ops.retry import Retry
-from worker.ops.steps import StepMarker
+from worker.ops.steps import PROFILER, StepMarker, Timer
 from worker.pipeline.answer_filter import AnswerFilter
 from worker.pipeline.batch_size import AdaptiveBatchSize
 from worker.pipeline.dead_letter_breaker import DeadLetterBreaker
@@ -287,8 +285,5 @@ class BatchPipeline:
         if self._is_revoked:
             raise BatchRevoked("The partitions of the batch in hand should stay until it is merged. Found them moved.")
 
-    @contextmanager
-    def _time_step(self, step: str) -> Iterator[None]:
-        self._mark_step(step)
-        with metrics.STEP_SECONDS.labels(step).time(), PROFILER(step):
-            yield
+    def _time_step(self, step: str) -> Timer:
+        return self._mark_step.time(step)

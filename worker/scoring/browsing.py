@@ -14,7 +14,7 @@ from worker.catalogue.item_index import ItemNumbers
 from worker.model.experiment import ActiveModels, TrialModel
 from worker.model.onnx_model import Model, NeighbourTable
 from worker.ops import metrics
-from worker.ops.profiler import PROFILER
+from worker.ops.steps import PROFILER
 from worker.recommend.list_builder import ListRequest
 from worker.recommend.refresh_queue import RefreshQueue
 from worker.records.batch import Batch
