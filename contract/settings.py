@@ -141,6 +141,13 @@ class ListSettings(Section):
     shed_ms: Annotated[int, Field(ge=0)] = 0
 
 
+class LogSettings(Section):
+    """The log on stderr: `text` for a terminal, or one `json` object per line; the lowest level that is written."""
+
+    format: Literal["text", "json"] = "text"
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
 class Rule(Section):
     """A feature compared with a number gives an action and a reason, whatever the model says."""
 
@@ -195,6 +202,7 @@ class Settings(BaseSettings):
     worker: WorkerSettings = WorkerSettings()
     lists: ListSettings = ListSettings()
     feedback: FeedbackSettings = FeedbackSettings()
+    log: LogSettings = LogSettings()
     rules: tuple[Rule, ...] = ()
     tasks: tuple[Task, ...] = ()
     thresholds: dict[str, dict[str, float]] = {}

@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 
 from contract.errors import BadConfig, ShopstreamError
-from contract.settings import read_settings
+from contract.logs import configure_logging
+from contract.settings import LogSettings, read_settings
 
 INTERRUPTED = 130
 
@@ -40,10 +41,12 @@ def run(args: argparse.Namespace) -> int:
     if args.command == "run":
         from demo.run import run as run_demo
 
+        configure_logging(LogSettings(), process="demo")
         return run_demo(args.seed, keep=args.keep)
     from demo.replay import replay
 
     settings, _ = read_settings()
+    configure_logging(settings.log, process="demo")
     return replay(settings, args.data, speed_up=args.speed_up, limit=args.limit)
 
 

@@ -18,6 +18,7 @@ from typing import Final
 from contract.errors import BadBundle, BadConfig, BadData
 from contract.experiment import Trial
 from contract.features.declaration import FeatureSet
+from contract.logs import configure_logging
 from contract.settings import Settings, read_settings
 
 BUNDLE_COMMANDS: Final = ("inspect", "verify", "serve", "trial")  # these take a bundle
@@ -28,6 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     args = parse_arguments(arguments)
     try:
         settings, features = read_settings()
+        configure_logging(settings.log, process="export")
         bundles: Path = args.bundles or settings.bundles
         match args.what:
             case "rollback":

@@ -20,8 +20,10 @@ from typing import Final
 
 from contract.errors import BadBundle, BadConfig, BadData, Unavailable
 from contract.features.declaration import FeatureSet
+from contract.logs import configure_logging
 from contract.settings import Settings, read_settings
 
+PROCESSES: Final = {"follow": "learner", "watch": "monitor"}  # the commands that run for good
 CARRIED_MODES: Final = ("frozen", "slow", "free")
 METHODS: Final = ("ours", "single-task", "LightGBM")
 
@@ -31,6 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     args = parse_arguments(arguments)
     try:
         settings, features = read_settings()
+        configure_logging(settings.log, process=PROCESSES.get(args.command, "training"))
         return load_command(args.command)(args, settings, features)
     except BadConfig as error:
         print(*error.errors, sep="\n", file=sys.stderr)

@@ -14,6 +14,7 @@ from contract.settings import KafkaSettings
 from transport.records import OffsetRange, Record, TopicPartition, as_bytes
 
 log = logging.getLogger(__name__)
+client_log = logging.getLogger("librdkafka")  # of its own threads; written when this client polls
 TIMEOUT_S: Final = 10.0
 IDLE_TIMEOUT_S: Final = 60.0  # of a read that should still return records
 CHUNK_RECORDS: Final = 2_000
@@ -164,7 +165,7 @@ def create_consumer(kafka: KafkaSettings, overrides: Mapping[str, Any] | None = 
         "error_cb": lambda error: None,  # an unreachable broker is reported by the request that fails
         **(overrides or {}),
     }
-    return Consumer(configuration)
+    return Consumer(configuration, logger=client_log)
 
 
 def fetch_offset_ranges(consumer: Consumer, topics: Iterable[str]) -> dict[TopicPartition, OffsetRange]:

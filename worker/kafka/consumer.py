@@ -14,6 +14,7 @@ from transport.records import NO_METADATA, PartitionOffsets, Record, TopicPartit
 from worker.ops import metrics
 
 log = logging.getLogger(__name__)
+client_log = logging.getLogger("librdkafka")  # of its own threads; written when this client polls
 TIMEOUT_S: Final = 10.0
 START_PENDING: Final = OFFSET_END  # where a partition is begun whose start will be told by `seek`
 T = TypeVar("T")
@@ -48,7 +49,7 @@ class GroupConsumer:
         self._paused_by_caller: set[TopicPartition] = set()
         self._closing = False
         self.at_end: set[TopicPartition] = set()  # read to their ends, as far as was known at the last poll
-        self._consumer = Consumer(self._build_configuration(kafka, group, instance))
+        self._consumer = Consumer(self._build_configuration(kafka, group, instance), logger=client_log)
 
     def subscribe(self, topics: Iterable[str], listener: RebalanceListener) -> None:
         """Join the group for these topics; a topic that appears later is taken up when it does."""

@@ -20,6 +20,7 @@ from worker.ops.retry import Retry
 from worker.ops.steps import PROFILER, StepMarker
 
 log = logging.getLogger(__name__)
+client_log = logging.getLogger("librdkafka")  # of its own threads; written when this client polls
 TIMEOUT_S: Final = 10.0
 
 
@@ -240,7 +241,7 @@ class TransactionalProducer:
 
     def _create_producer(self, transactional_id: str | None) -> Producer:
         id_option = {} if transactional_id is None else {"transactional.id": transactional_id}
-        producer = Producer({**self._configuration, **id_option})
+        producer = Producer({**self._configuration, **id_option}, logger=client_log)
         if id_option:
             self._retry.call("kafka", lambda: self._call(lambda: producer.init_transactions(TIMEOUT_S)))
         return producer
