@@ -39,7 +39,7 @@ format: env
 	$(PY) -m ruff check --fix .
 
 test: env
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest -n auto --dist worksteal $(ARGS)
 
 demo: env
 	$(PY) -m demo run $(ARGS)
@@ -49,7 +49,7 @@ bench: env
 
 # Times wander from machine to machine and from hour to hour; how they stand to a bare loop's in the same run does not.
 bench-check: env
-	$(PY) -m bench throughput --rounds 3 --scale 0.4 --against bench/baseline.json $(ARGS)
+	$(PY) -m bench throughput --rounds 3 --scale 0.4 --against bench/performance/baseline.json $(ARGS)
 
 # One resolution of everything first; the locks are parts of it, so no two of them can disagree.
 lock: env

@@ -1,0 +1,113 @@
+"""The card payments of the Reproducible Fraud Detection Handbook as a shop's stream, truths arriving seven days late.
+
+A payment is an order: the Handbook's customer is its user and card, the terminal its seller. Each has a judgement,
+seven days later to the millisecond, whatever it says; so a fold can know nothing of a payment before that. Of payment
+and judgement at one millisecond the judgement stands first.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
+
+from contract.events import Judgement, Line, Order
+from contract.profiles.entity_updates import Arrival
+
+FILE: Final = Path("fraud_handbook") / "transactions.parquet"
+DAY_MS: Final = 24 * 3_600_000
+DELAY_MS: Final = 7 * DAY_MS  # until a payment is judged
+ITEM: Final = "payment"  # the Handbook does not say what was bought
+Integers = npt.NDArray[np.int64]
+Numbers = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Payments:
+    """N payments in the order of time; `fraud` is 0 or 1, `ts_ms` that of the payment."""
+
+    ts_ms: Integers
+    customer: Integers
+    terminal: Integers
+    amount: Numbers
+    fraud: Numbers
+
+    def __len__(self) -> int:
+        return len(self.ts_ms)
+
+    @property
+    def day(self) -> Integers:
+        """The day of each payment (N,), counted from 1970 as `ts_ms` is."""
+        return self.ts_ms // DAY_MS
+
+    def to_order(self, row: int) -> Order:
+        """The payment as its order."""
+        user, seller, amount = str(self.customer[row]), str(self.terminal[row]), float(self.amount[row])
+        return Order(
+            event_id=f"payment-{row}",
+            ts_ms=int(self.ts_ms[row]),
+            user_id=user,
+            card_id=user,
+            lines=(Line(item_id=ITEM, quantity=1, unit_price=amount, seller_id=seller),),
+            amount=amount,
+            currency="EUR",
+            payment_method="card",
+        )
+
+    def to_judgement(self, row: int) -> Judgement:
+        """What is said of the payment when its delay has passed, with the entities that its order touches."""
+        user, seller = str(self.customer[row]), str(self.terminal[row])
+        return Judgement(
+            event_id=f"truth-{row}",
+            ts_ms=int(self.ts_ms[row]) + DELAY_MS,
+            user_id=user,
+            judged_event_id=f"payment-{row}",
+            task="fraud",
+            value=float(self.fraud[row]),
+            entities=(f"user:{user}", f"card:{user}", f"item:{ITEM}", f"seller:{seller}"),
+        )
+
+
+def read_payments(folder: Path, until_ms: int) -> Payments:
+    """All payments of the file before `until_ms`."""
+    table = pq.read_table(folder / FILE, columns=["ts_ms", "customer_id", "terminal_id", "amount", "is_fraud"])
+    ts_ms, customer, terminal, amount, fraud = (column.to_numpy() for column in table.columns)
+    order = np.argsort(ts_ms, kind="stable")
+    order = order[: np.searchsorted(ts_ms[order], until_ms)]
+    return Payments(
+        ts_ms[order].astype(np.int64),
+        customer[order].astype(np.int64),
+        terminal[order].astype(np.int64),
+        amount[order].astype(np.float64).round(2),
+        fraud[order].astype(np.float64),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ArrivalChunk:
+    """Some arrivals that follow one another; `orders` are the numbers of those that are payments, `rows` which ones."""
+
+    arrivals: list[Arrival]
+    order_indices: Integers
+    payment_rows: Integers
+
+
+def iterate_arrivals(payments: Payments, size: int) -> Iterator[ArrivalChunk]:
+    """Payments and judgements in the order of time until the last payment, `size` arrivals at once."""
+    count, offsets = len(payments), {"orders/0": 0, "judgements/0": 0}
+    times_ms = np.concatenate([payments.ts_ms + DELAY_MS, payments.ts_ms])
+    order = np.argsort(times_ms, kind="stable")
+    order = order[times_ms[order] <= payments.ts_ms[-1]] if count else order
+    for start in range(0, len(order), size):
+        chunk = order[start : start + size]
+        arrivals = list[Arrival]()
+        for number in chunk.tolist():
+            source = "orders/0" if number >= count else "judgements/0"
+            event = payments.to_order(number - count) if number >= count else payments.to_judgement(number)
+            arrivals.append(Arrival(source, offsets[source], event))
+            offsets[source] += 1
+        orders = np.flatnonzero(chunk >= count)
+        yield ArrivalChunk(arrivals, orders, chunk[orders] - count)

@@ -1,0 +1,95 @@
+"""Where the ledger plays: servers, names that no other run uses, and the environment of the workers."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol
+
+from contract.settings import KafkaSettings as KafkaSettings
+from contract.settings import TopicSettings
+from devservers.redis_server import RedisServer
+
+ROOT: Final = Path(__file__).parents[1]
+TOPIC_KINDS: Final = tuple(kind for kind in TopicSettings.model_fields if kind != "partitions")
+BATCH_MAX: Final = 50  # small, so that few events make many batches to die in
+# Reasons that tell what was known, almost to the number: a decision that is made twice with other knowledge differs.
+DISCRIMINATING_THRESHOLDS: Final = {
+    "card_orders_count_1d": range(40),
+    "device_orders_count_1d": range(40),
+    "order_user_orders_count_1d": range(20),
+    "device_first_links": range(8),
+}
+RULES: Final = [
+    {"feature": feature, "above": above, "action": "review", "reason": f"{feature} above {above}"}
+    for feature, thresholds in DISCRIMINATING_THRESHOLDS.items()
+    for above in thresholds
+]
+
+
+class KafkaServer(Protocol):
+    """A broker that runs."""
+
+    @property
+    def bootstrap(self) -> str:
+        """Its address."""
+
+    def create_topics(self, partitions: Mapping[str, int], config: Mapping[str, str] | None = None) -> None:
+        """Create topics, each with its number of partitions."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunEnvironment:
+    """Running servers and the names of one run on them. `folder` takes logs, step files and no bundle."""
+
+    kafka: KafkaServer
+    redis: RedisServer
+    folder: Path
+    prefix: str = ""
+    transactions: bool = True
+
+    @property
+    def topics(self) -> TopicSettings:
+        """The topics of this run."""
+        defaults = TopicSettings()
+        return TopicSettings.model_validate({kind: self.prefix + defaults.topic_name(kind) for kind in TOPIC_KINDS})
+
+    @property
+    def kafka_settings(self) -> KafkaSettings:
+        """The brokers as workers are told of them."""
+        return KafkaSettings(bootstrap_servers=self.kafka.bootstrap, group_prefix=f"{self.prefix}shopstream")
+
+    @property
+    def redis_prefix(self) -> str:
+        return f"{self.prefix}shop:"
+
+    def group_id(self, lane: str) -> str:
+        return f"{self.kafka_settings.group_prefix}-{lane}"
+
+    def create_topics(self) -> None:
+        """Make every topic; records stay however old they claim to be."""
+        names = {self.topics.topic_name(kind): self.topics.partitions for kind in TOPIC_KINDS}
+        self.kafka.create_topics(names, {"retention.ms": "-1"})
+
+    def worker_command(self, lane: str) -> Sequence[str]:
+        return [sys.executable, "-m", "worker", "score", "--lane", lane]
+
+    def env_variables(self) -> Mapping[str, str]:
+        """What a worker of this run is told; it has no bundle, so rules and popular items answer."""
+        topics = {f"SHOPSTREAM_TOPICS__{kind.upper()}": name for kind, name in self.topics.model_dump().items()}
+        return {
+            **{name: str(value) for name, value in topics.items()},
+            "PYTHONPATH": str(ROOT),
+            "SHOPSTREAM_CONFIG": str(ROOT / "shop.toml"),
+            "SHOPSTREAM_FEATURES": str(ROOT / "features.toml"),
+            "SHOPSTREAM_BUNDLES": str(self.folder / "bundles"),
+            "SHOPSTREAM_KAFKA__BOOTSTRAP_SERVERS": self.kafka.bootstrap,
+            "SHOPSTREAM_KAFKA__GROUP_PREFIX": self.kafka_settings.group_prefix,
+            "SHOPSTREAM_KAFKA__TRANSACTIONS": str(self.transactions).lower(),
+            "SHOPSTREAM_REDIS__URL": self.redis.url,
+            "SHOPSTREAM_REDIS__PREFIX": self.redis_prefix,
+            "SHOPSTREAM_WORKER__BATCH_MAX": str(BATCH_MAX),
+            "SHOPSTREAM_WORKER__HTTP_PORT": "0",
+            "SHOPSTREAM_RULES": json.dumps(RULES),
+        }
