@@ -239,7 +239,7 @@ def test_a_right_that_is_missing_is_waited_for(server: RedisServer, operator: Ca
     operator("ACL", "SETUSER", "worker", "on", ">pass", "~*", "+@all", "-set")
     client = RedisClient(url=server.url.replace("//", "//worker:pass@"), timeout_s=TIMEOUT_S)
     # then
-    with pytest.raises(Unavailable, match="should allow what a worker does"):
+    with pytest.raises(Unavailable, match="should permit a worker's commands"):
         client.pipeline([("SET", "key", "value")])
     # and when it is granted
     operator("ACL", "SETUSER", "worker", "+set")
@@ -304,7 +304,7 @@ def test_a_server_that_does_not_tell_its_policy_is_accepted_with_a_warning(
     client.check()
     # then
     (message,) = caplog.messages
-    assert "should run `noeviction`, and does not tell" in message
+    assert "should run `noeviction`. Its policy cannot be read" in message
     client.close()
 
 
@@ -324,7 +324,7 @@ def test_a_connection_that_is_reset_while_replies_are_read_is_a_server_that_does
 
     # when
     with monkeypatch.context() as patched:
-        patched.setattr("worker.redis.client.read_replies", reset)
+        patched.setattr("worker.redis.wire.RawWire.read", reset)
         with pytest.raises(Unavailable, match="Connection reset by peer"):
             client.pipeline([("PING",)])
     # then
