@@ -17,15 +17,14 @@ from contract.profiles.record import FAMILIES, RECORD, profile_key
 from contract.settings import KafkaSettings, RedisSettings, Settings
 from tests.worker.environment import WorkerEnvironment
 from tests.worker.events import make_order
+from tests.worker.maintenance.runs import NOW_MS, run_verification
 from tests.worker.worker_lifecycle import InProcessWorker
 from transport.log_reader import LogReader
 from transport.records import OffsetRange, Record, TopicPartition
-from worker.kafka.admin import KafkaAdmin
 from worker.maintenance.comparison import Unchecked, VerificationResult
-from worker.maintenance.verification import EntitySample, InconsistentSnapshot, Verification, verify
+from worker.maintenance.verification import EntitySample, InconsistentSnapshot, verify
 from worker.state.profile_store import RETENTION_MIN_MS
 
-NOW_MS = time.time_ns() // 1_000_000
 KEY = profile_key("device:d1")
 WRONG_KEY = "profile:{64}:device:d1"  # there is no bucket 64
 
@@ -35,27 +34,6 @@ def send_orders(stage: WorkerEnvironment, numbers: range) -> None:
     stage.send(
         "orders", [(f"u{n % 7}", to_json(make_order(f"o{n}", user=f"u{n % 7}", device=f"d{n % 3}"))) for n in numbers]
     )
-
-
-def run_verification(
-    stage: WorkerEnvironment,
-    sample: EntitySample | None = None,
-    *,
-    reader: LogReader | None = None,
-    now_ms: int = NOW_MS,
-) -> VerificationResult:
-    settings, reader = stage.settings, reader or LogReader(kafka=stage.settings.kafka)
-    try:
-        return Verification(
-            reader=reader,
-            admin=KafkaAdmin(kafka=settings.kafka),
-            profiles=stage.open_profiles(),
-            topics={settings.topics.topic_name(kind): kind for kind in FAMILIES},
-            erasures=settings.topics.erasures,
-            sample=sample or EntitySample(),
-        ).run(now_ms)
-    finally:
-        reader.close()
 
 
 def read_slices(stage: WorkerEnvironment, key: str = KEY) -> dict[str, bytes]:
@@ -191,7 +169,7 @@ def verify_during_traffic(stage: WorkerEnvironment, worker: InProcessWorker, run
         return results.result()
 
 
-def test_what_flows_meanwhile_is_no_mismatch(stage: WorkerEnvironment) -> None:
+def test_traffic_during_the_scan_is_no_mismatch(stage: WorkerEnvironment) -> None:
     # given a running worker
     send_orders(stage, range(100))
     with InProcessWorker(stage) as worker:
