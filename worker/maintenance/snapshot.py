@@ -18,7 +18,7 @@ class ProfileSnapshot:
     """The slices of some entities, and the last offset that each of them should hold.
 
     `merged_before`: the merged offsets before the scan began. They bound the entities that the scan did not return.
-    `ignored_families`: whose slices are left out.
+    `ignored_families`: families of sources to leave out.
     """
 
     def __init__(self, merged_before: MergedOffsets, ignored_families: Collection[str] = ()) -> None:

@@ -69,7 +69,7 @@ class StateBuilder:
         batch = decode_records(records, self._kinds, tracker.sources, ())
         updates = to_updates(batch.arrivals, erasures=self._erasures)
         writes = fold(self._profiles.read(updates.entities), updates).slice_writes()
-        after = tracker.merged_after(batch.end_offsets, writes.buckets())
+        after = tracker.compute_merged(batch.end_offsets, writes.buckets())
         if after:
             self._profiles.merge(writes, tracker.merged, after)
             tracker.record_merged(after)

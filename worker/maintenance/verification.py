@@ -1,7 +1,7 @@
 """`python -m worker verify`: compares slices in Redis byte for byte with what their log gives, while workers run.
 
 Each slice is recomputed up to the merged offsets that its bucket had when the slice was read. So an event that Redis
-lacks is found, and one that is folded meanwhile is no mismatch.
+lacks is found, and one that is folded during the scan is no mismatch.
 """
 
 import logging
@@ -87,7 +87,7 @@ class Verification:
         recomputation = self._recompute(snapshot, log_starts, erasures)
         self._check_erasures(erasure_ends)
         check_positions(merged_before, self._profiles.merged_offsets(sources))
-        partitions, offset_ranges = self._read_topology()  # retention may have deleted records meanwhile
+        partitions, offset_ranges = self._read_topology()  # retention may have deleted records during the scan
         return StateComparison(
             actual=snapshot.slices,
             expected={

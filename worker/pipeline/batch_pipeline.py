@@ -265,7 +265,7 @@ class BatchPipeline:
         with self._time_step("merge"):
             with PROFILER("merge pack"):
                 writes = memory.slice_writes()
-            after = self._offsets.merged_after(batch.end_offsets, writes.buckets())
+            after = self._offsets.compute_merged(batch.end_offsets, writes.buckets())
             if after:
                 self._retry.call("redis", lambda: self._stores.profiles.merge(writes, self._offsets.merged, after))
             self._offsets.record_merged(after)

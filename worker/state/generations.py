@@ -29,24 +29,24 @@ return ''
 NOW: Final = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local held = redis.call('HGET', KEYS[1], 'building')
-local holds = held and now < tonumber(redis.call('HGET', KEYS[1], 'until'))
+local building = redis.call('HGET', KEYS[1], 'building')
+local leased = building and now < tonumber(redis.call('HGET', KEYS[1], 'until'))
 """
 BEGIN: Final = f"""{NOW}
-if holds then return nil end
+if leased then return nil end
 local name = 'g' .. redis.call('HINCRBY', KEYS[1], 'last', 1)
 redis.call('HSET', KEYS[1], 'building', name, 'until', now + ARGV[1])
 return name
 """
 RENEW: Final = f"""{NOW}
-if held ~= ARGV[2] then return 0 end
+if building ~= ARGV[2] then return 0 end
 redis.call('HSET', KEYS[1], 'until', now + ARGV[1])
 return 1
 """
 SWITCH: Final = f"""{NOW}
 local serving = redis.call('HGET', KEYS[1], ARGV[1]) or ''
 if serving == ARGV[2] then return 1 end
-if held ~= ARGV[2] or serving ~= ARGV[3] then return 0 end
+if building ~= ARGV[2] or serving ~= ARGV[3] then return 0 end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
 return 1
 """

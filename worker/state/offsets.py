@@ -94,7 +94,7 @@ class OffsetTracker:
         ]:
             raise StaleState(f"Buckets {lost} should be merged as this worker left them. Found other positions.")
 
-    def merged_after(self, end_offsets: Mapping[TopicPartition, int], buckets: Iterable[int]) -> MergedOffsets:
+    def compute_merged(self, end_offsets: Mapping[TopicPartition, int], buckets: Iterable[int]) -> MergedOffsets:
         """The merged offsets of the touched buckets after a batch with these end offsets."""
         ends_by_source = {
             self.sources[partition]: offset for partition, offset in end_offsets.items() if partition in self.sources

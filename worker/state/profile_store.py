@@ -146,7 +146,7 @@ class RedisProfileStore:
         wanted = sorted(sources)
         if not wanted:
             return {bucket: {} for bucket in range(BUCKETS)}
-        replies = self._query([("HMGET", self.merged_key(bucket), *wanted) for bucket in range(BUCKETS)])
+        replies = self._query([("HMGET", self.offsets_key(bucket), *wanted) for bucket in range(BUCKETS)])
         return {
             bucket: {source: int(offset) for source, offset in zip(wanted, reply, strict=True) if offset is not None}
             for bucket, reply in enumerate(replies)
@@ -177,7 +177,7 @@ class RedisProfileStore:
                 addresses[sources][4 * first : 4 * last],
                 slices,
             ]
-            calls.append(([self.merged_key(bucket), *keys[number[first] : number[last]]], arguments))
+            calls.append(([self.offsets_key(bucket), *keys[number[first] : number[last]]], arguments))
         replies = self.client.run_script(MERGE, calls)
         if stale := [bucket for bucket, reply in zip(after, replies, strict=True) if not reply]:
             raise StaleState(f"Buckets {stale} should be merged as this worker left them. Found other positions.")
@@ -189,7 +189,7 @@ class RedisProfileStore:
         by_bucket: dict[int, list[str]] = {}
         for entity in unreadable:
             bucket = bucket_of(entity)
-            by_bucket.setdefault(bucket, [self.merged_key(bucket)]).append(self.profile_key(entity))
+            by_bucket.setdefault(bucket, [self.offsets_key(bucket)]).append(self.profile_key(entity))
         # A bucket's keys are on one server of a cluster; one command cannot delete those of several buckets.
         commands = [
             f"{self.client.shell} DEL {' '.join(map(quote_key, keys))}" for _, keys in sorted(by_bucket.items())
@@ -199,7 +199,7 @@ class RedisProfileStore:
             "Where it is every profile, run `python -m worker rebuild`."
         )
 
-    def merged_key(self, bucket: int) -> str:
+    def offsets_key(self, bucket: int) -> str:
         return f"{self.prefix}merged:{{{bucket}}}"
 
     @property

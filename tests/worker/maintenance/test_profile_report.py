@@ -102,8 +102,8 @@ def test_a_profile_is_read_from_redis(settings: Settings, capsys: pytest.Capture
 
 
 def test_an_unknown_entity_is_reported(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
-    assert print_profile(settings, "user", "nobody", None) == 1
-    assert "No profile of user:nobody" in capsys.readouterr().err
+    assert print_profile(settings, "user", "unknown", None) == 1
+    assert "No profile of user:unknown" in capsys.readouterr().err
 
 
 def test_a_time_without_a_zone_is_utc() -> None:

@@ -51,8 +51,6 @@ def test_the_offset_is_compared_first() -> None:
         ("orders/0", b"\0" + EMPTY_RECORD[1:], f"layout should be {LAYOUT}"),
     ],
 )
-def test_bytes_that_cannot_be_a_slice_have_a_defect(
-    source: str, record: bytes, defect: str | None
-) -> None:
+def test_bytes_that_cannot_be_a_slice_have_a_defect(source: str, record: bytes, defect: str | None) -> None:
     actual = find_defect(source, record)
     assert actual is None if defect is None else defect in (actual or "")

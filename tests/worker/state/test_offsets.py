@@ -103,20 +103,20 @@ def test_only_records_below_the_committed_offset_are_answered() -> None:
 
 
 def test_a_batch_writes_its_ends_to_the_buckets_it_touches() -> None:
-    assert make_tracker(5).merged_after({ORDERS: 9, WATCHED: 30}, [1, 2]) == {1: {"orders/3": 9}, 2: {"orders/3": 9}}
+    assert make_tracker(5).compute_merged({ORDERS: 9, WATCHED: 30}, [1, 2]) == {1: {"orders/3": 9}, 2: {"orders/3": 9}}
 
 
 def test_a_bucket_ahead_of_the_batch_stays_there() -> None:
     tracker = make_tracker(5)
     tracker.record_merged({1: {"orders/3": 12}})
 
-    assert tracker.merged_after({ORDERS: 9}, [1, 2]) == {1: {"orders/3": 12}, 2: {"orders/3": 9}}
+    assert tracker.compute_merged({ORDERS: 9}, [1, 2]) == {1: {"orders/3": 12}, 2: {"orders/3": 9}}
 
 
 def test_lagging_buckets_are_advanced_to_the_folded_offset() -> None:
     # given a batch that touched one bucket
     tracker = make_tracker(5)
-    after = tracker.merged_after({ORDERS: 9}, [1])
+    after = tracker.compute_merged({ORDERS: 9}, [1])
     tracker.record_merged(after)
     tracker.record_folded({ORDERS: 9})
     # when

@@ -66,7 +66,7 @@ def test_a_script_flush_loses_neither_reads_nor_writes(profiles: RedisProfileSto
     profiles.merge({USER: {"orders/3": OTHER}}, {BUCKET: {"orders/3": 1}}, {BUCKET: {"orders/3": 2}})
     client.pipeline([("SCRIPT", "FLUSH")])
     # then
-    assert list(profiles.read([USER, "user:nobody"])) == [{"orders/3": OTHER}, {}]
+    assert list(profiles.read([USER, "user:unknown"])) == [{"orders/3": OTHER}, {}]
 
 
 def test_a_flush_is_found_by_the_next_write(profiles: RedisProfileStore, client: RedisClient) -> None:
@@ -90,7 +90,7 @@ def test_entities_are_read_in_the_requested_order(profiles: RedisProfileStore) -
     after = {bucket: {"orders/0": 1} for bucket in range(BUCKETS)}
     profiles.merge({user: {"orders/0": user.encode().ljust(RECORD.itemsize)} for user in users}, {}, after)
     # then
-    requested = [*reversed(users), "user:nobody", users[7]]
+    requested = [*reversed(users), "user:unknown", users[7]]
     assert [slices.get("orders/0", b"").decode().rstrip() for slices in profiles.read(requested)] == [
         *reversed(users),
         "",
