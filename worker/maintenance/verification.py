@@ -20,7 +20,7 @@ from contract.profiles.store import MergedOffsets
 from contract.settings import Settings
 from transport.log_reader import LogReader
 from transport.records import OffsetRange, Record, TopicPartition
-from worker.erasure.progress import NO_OFFSETS, ErasureProgress, holder_field
+from worker.erasure.progress import NO_OFFSETS, ErasureProgress, owner_field
 from worker.erasure.topic import read_erasures
 from worker.kafka.admin import KafkaAdmin
 from worker.maintenance.comparison import StateComparison, VerificationResult
@@ -145,7 +145,7 @@ class Verification:
         lanes = {kind: lane.name for lane in LANES.values() for kind in lane.folded_kinds}
         erasing = set()
         for source, partition in self._read_topology().partitions.items():
-            holder = holder_field(lanes[self._topics[partition.topic]], partition)
+            holder = owner_field(lanes[self._topics[partition.topic]], partition)
             done = offsets_by_holder.get(holder, NO_OFFSETS)
             if any(done.get(name, 0) < end for name, end in ends.items()):
                 erasing.add(source)
