@@ -7,7 +7,7 @@ from random import Random
 
 from contract.settings import KafkaSettings
 from tests.conftest import KafkaBroker
-from tests.worker.worker_lifecycle import wait_until
+from tests.polling import wait_until
 from transport.records import TopicPartition
 from worker.kafka.consumer import GroupConsumer
 

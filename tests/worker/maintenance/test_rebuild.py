@@ -13,9 +13,10 @@ import pytest
 from contract.errors import BadConfig, StaleState
 from contract.profiles.record import profile_key
 from contract.settings import Settings
+from tests.polling import wait_until
 from tests.worker.environment import WorkerEnvironment
 from tests.worker.maintenance.runs import run_rebuild, run_verification, serving_generation
-from tests.worker.worker_lifecycle import InProcessWorker, WorkerKilled, WorkerThread, wait_until
+from tests.worker.worker_lifecycle import InProcessWorker, WorkerKilled, WorkerThread
 from transport.log_reader import LogReader
 from transport.records import PartitionOffsets, Record, TopicPartition
 from worker.kafka.admin import KafkaAdmin

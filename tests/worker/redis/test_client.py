@@ -2,7 +2,6 @@
 
 import shutil
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
@@ -12,6 +11,7 @@ import redis
 from contract.errors import BadConfig, Unavailable
 from devservers.embedded import EmbeddedValkey
 from devservers.redis_server import RedisServer
+from tests.polling import wait_until
 from worker.redis.client import RedisClient, to_pairs
 
 WRITE: Final = "redis.call('SET', KEYS[1], ARGV[1]); return 1"
@@ -37,13 +37,6 @@ def operator(server: RedisServer) -> Iterator[Callable[..., Any]]:
     connection = redis.Redis.from_url(server.url)
     yield connection.execute_command
     connection.close()
-
-
-def wait_until(condition: Callable[[], Any], timeout_s: float = TIMEOUT_S) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "The condition should hold by now."
-        time.sleep(0.01)
 
 
 def is_write_refused(client: RedisClient) -> bool:

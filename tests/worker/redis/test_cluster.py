@@ -15,8 +15,9 @@ from contract.profiles.record import new_slice, profile_key
 from contract.settings import RedisSettings
 from devservers.redis_cluster import LocalRedisCluster as Servers
 from tests.conftest import KafkaBroker
+from tests.polling import wait_until
 from tests.worker.environment import WorkerEnvironment
-from tests.worker.worker_lifecycle import InProcessWorker, wait_until
+from tests.worker.worker_lifecycle import InProcessWorker
 from worker.redis.client import RedisClient
 from worker.redis.cluster import RedisCluster, command_slot, connect, connect_cache, hash_slot, replace_address
 from worker.state.generations import FIRST, Generations
