@@ -19,6 +19,7 @@ from typing import Final
 from contract.errors import BadBundle, BadConfig, BadData
 from contract.experiment import Trial
 from contract.features.declaration import FeatureSet
+from contract.logs import configure_logging
 from contract.settings import Settings, read_settings
 
 COMMANDS: Final = ("inspect", "verify", "rollback", "serve", "trial")
@@ -30,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parse_arguments(arguments)
     try:
         settings, features = read_settings()
+        configure_logging(settings.log, process="export")
         args.bundles = args.bundles or settings.bundles
         status: int = args.run(args, settings, features)
     except BadConfig as error:

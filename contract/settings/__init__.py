@@ -6,13 +6,14 @@ from contract.settings.reading import Settings, config_path, describe_errors, re
 from contract.settings.section import Section, decode_section, encode_section
 from contract.settings.servers import KafkaSettings, RedisSettings, TopicSettings
 from contract.settings.training import TrainingConfig
-from contract.settings.worker import FeedbackSettings, LabelDelay, ListSettings, Rule, WorkerSettings
+from contract.settings.worker import FeedbackSettings, LabelDelay, ListSettings, LogSettings, Rule, WorkerSettings
 
 __all__ = [
     "FeedbackSettings",
     "KafkaSettings",
     "LabelDelay",
     "ListSettings",
+    "LogSettings",
     "ModelConfig",
     "MonitorConfig",
     "RedisSettings",

@@ -28,7 +28,7 @@ from contract.settings.model import ModelConfig
 from contract.settings.monitor import MonitorConfig
 from contract.settings.servers import KafkaSettings, RedisSettings, TopicSettings
 from contract.settings.training import TrainingConfig
-from contract.settings.worker import FeedbackSettings, ListSettings, Rule, WorkerSettings
+from contract.settings.worker import FeedbackSettings, ListSettings, LogSettings, Rule, WorkerSettings
 from contract.tasks import Task
 
 
@@ -45,6 +45,7 @@ class Settings(BaseSettings):
     worker: WorkerSettings = WorkerSettings()
     lists: ListSettings = ListSettings()
     feedback: FeedbackSettings = FeedbackSettings()
+    log: LogSettings = LogSettings()
     rules: tuple[Rule, ...] = ()
     tasks: tuple[Task, ...] = ()
     thresholds: dict[str, dict[str, float]] = {}

@@ -51,6 +51,13 @@ class ListSettings(Section):
     shed_ms: NonNegative = 0
 
 
+class LogSettings(Section):
+    """The log on stderr: `text` for a terminal, or one `json` object per line; the lowest level that is written."""
+
+    format: Literal["text", "json"] = "text"
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
 class Rule(Section):
     """A feature above a number gives an action and a reason, whatever the model predicts."""
 

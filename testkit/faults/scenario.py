@@ -21,7 +21,7 @@ from testkit.faults.worker_harness import LANE, FaultyWorker, WorkerDeath, build
 from testkit.oracle.profiles import ProfileOracle
 from testkit.traffic.event_generator import Traffic
 from testkit.traffic.producer import TrafficProducer
-from worker.kafka.consumer import TopicPartition
+from transport.records import TopicPartition
 from worker.redis.client import RedisClient
 from worker.state.profile_store import open_profile_store
 

@@ -15,9 +15,9 @@ from contract.features.declaration import read_features
 from contract.features.encoder import Encoder
 from contract.settings import ListSettings, RedisSettings, Settings, WorkerSettings
 from testkit.environment.run_environment import ROOT, RULES, RunEnvironment
+from transport.records import TopicPartition
 from worker.assembly import assemble
 from worker.catalogue.catalogue import Catalogue
-from worker.kafka.consumer import TopicPartition
 from worker.ops.steps import StepMarker
 from worker.records.lanes import LANES
 from worker.redis.client import RedisClient

@@ -20,9 +20,9 @@ from devservers.apache_kafka import ApacheKafka
 from tests.conftest import KafkaBroker
 from tests.kafka import BlockingProducer, read_topics
 from tests.worker.events import make_order
+from transport.records import Record, TopicPartition
 from worker.erasure.topic import decode_erasure
 from worker.kafka.admin import KafkaAdmin as Admin
-from worker.kafka.consumer import Record, TopicPartition
 from worker.records.batch import decode_records
 from worker.redis.cluster import connect
 from worker.state.profile_store import RedisProfileStore, open_profile_store, source_name

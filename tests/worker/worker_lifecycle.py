@@ -11,8 +11,8 @@ from typing import Final, Self
 from contract.errors import StaleState, Unavailable
 from tests.worker.environment import WorkerEnvironment
 from tests.worker.signing_scorer import SigningScorer
+from transport.records import TopicPartition
 from worker.assembly import assemble
-from worker.kafka.consumer import TopicPartition
 from worker.ops.steps import StepMarker
 from worker.pipeline.membership import BatchRevoked
 from worker.records.lanes import LANES

@@ -92,7 +92,7 @@ class ModelMonitor:
             chunk = topic.read(self._positions[name])
             for record in chunk.records:
                 try:
-                    observe(record.value)
+                    observe(record.value or b"")
                 except msgspec.MsgspecError:
                     metrics.LEFT_OUT.labels("unreadable").inc()
             self._positions[name] = chunk.positions

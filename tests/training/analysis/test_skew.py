@@ -22,8 +22,8 @@ from tests.worker.events import FEATURES, KINDS, NOW_MS, make_click, make_order,
 from training.__main__ import parse_arguments
 from training.analysis.skew import SkewComparison, SkewReport, is_sampled
 from training.commands.skew import EXIT_DIFFERENT, run
+from transport.records import Record
 from worker.catalogue.catalogue import Catalogue
-from worker.kafka.consumer import Record
 from worker.records.batch import decode_records
 from worker.scoring.handlers import HANDLERS
 from worker.scoring.scorer import LaneScorer, ScoringResources

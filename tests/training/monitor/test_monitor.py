@@ -31,11 +31,11 @@ from tests.training.served_rows import (
 from training.__main__ import parse_arguments
 from training.commands.watch import check_with_retry, run
 from training.feedback.chunked_reader import ChunkedReader, RecordChunk
-from training.feedback.topic_reader import Record
 from training.monitor import metrics
 from training.monitor.metrics import MetricsServer
 from training.monitor.monitor import ModelMonitor, MonitorReport, to_json
 from training.monitor.rollback import Withdrawal, list_withdrawals, write_withdrawal
+from transport.records import Record, TopicPartition
 
 SETTINGS = Settings(tasks=TASKS, feedback=FEEDBACK)
 
@@ -57,7 +57,8 @@ class InMemoryTopic:
         begin = positions.get("t/0", 0)
         values = self.values[begin : begin + self.limit]
         end = begin + len(values)
-        records = [Record(0, begin + n, value, 0) for n, value in enumerate(values)]
+        partition = TopicPartition("t", 0)
+        records = [Record(partition, begin + n, None, value, (), 0) for n, value in enumerate(values)]
         return RecordChunk(records, {"t/0": end}, end == len(self.values))
 
 
@@ -327,7 +328,7 @@ def test_a_kafka_topic_is_read_in_chunks(broker: EmbeddedKafka | ApacheKafka, to
     chunks = [first, second, third, rest]
     records = [record for chunk in chunks for record in chunk.records]
     assert [record.value for record in records] == values
-    assert [(record.partition, record.offset) for record in records] == [(0, n) for n in range(4_500)]
+    assert [(record.topic_partition.partition, record.offset) for record in records] == [(0, n) for n in range(4_500)]
     assert [chunk.is_last for chunk in chunks] == [False, False, True, True]
     assert max(len(chunk.records) for chunk in chunks) < 3_500
     assert [record.value for record in last.records] == values[-100:]

@@ -19,8 +19,8 @@ from devservers.redis_server import RedisServer
 from testkit.oracle.feeder import ProfileFeeder, list_entities, read_slices, split_batches
 from testkit.oracle.logs import SOURCES, draw_logs_with_erasures, latest_erasures, make_oracle
 from testkit.oracle.records import find_differences
+from transport.records import TopicPartition
 from worker.erasure.slice_eraser import SliceEraser
-from worker.kafka.consumer import TopicPartition
 from worker.redis.client import RedisClient
 from worker.state.profile_store import RedisProfileStore
 
