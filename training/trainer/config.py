@@ -1,4 +1,4 @@
-"""What the commands of training do with the [training] section: values of the command line, and the balancing method."""
+"""The [training] section in the commands of training: values of the command line, and the balancing method."""
 
 from collections.abc import Mapping
 
