@@ -63,7 +63,7 @@ def test_a_second_worker_of_the_same_instance_name_stops_the_first(apache_stage:
         wait_until(lambda: count_order_partitions(stage, second) == 4)
         sent |= stage.send_orders(seed, 10, first=10)
         # then
-        with pytest.raises(InstanceFenced, match="One process should work under the name of an instance"):
+        with pytest.raises(InstanceFenced, match="One process should run under the name of an instance"):
             first.run_until(lambda: False)
         first.abandon()
         wait_until(lambda: second.has_processed(stage.end_offsets("orders")))

@@ -79,7 +79,7 @@ def test_a_worker_that_lost_its_state_and_its_log_stops_unless_loss_is_accepted(
     stage.redis.pipeline([("FLUSHALL",)])
     # then
     stopping = InProcessWorker(stage)
-    with stopping, pytest.raises(LostLog, match=r"first 3 gone: set worker\.on_lost_log"):
+    with stopping, pytest.raises(LostLog, match=r"first 3 deleted: set worker\.on_lost_log"):
         stopping.run_until(lambda: False)
     lost = read_metric(metrics.LOST_LOG_RECORDS)
     with InProcessWorker(stage.with_accepted_loss()) as accepting:
