@@ -32,16 +32,16 @@ BENCHES: Final = {
 }
 
 
-def main(words: Sequence[str]) -> int:
+def main(argv: Sequence[str]) -> int:
     """Run the named bench with the rest of the words; 0: it showed what it promises, 1: not so, 2: no such bench."""
-    if not words or words[0] not in BENCHES:
-        asked = bool(words) and words[0] in ("-h", "--help")
-        print("python -m bench NAME, where NAME is one of\n", file=sys.stdout if asked else sys.stderr)
-        for name, shows in BENCHES.items():
-            print(f"    {name:10} {shows}", file=sys.stdout if asked else sys.stderr)
-        return 0 if asked else 2
-    run: Callable[[Sequence[str]], int] = import_module(f"bench.{words[0]}").main
-    return run(words[1:])
+    if not argv or argv[0] not in BENCHES:
+        is_help = bool(argv) and argv[0] in ("-h", "--help")
+        print("python -m bench NAME, where NAME is one of\n", file=sys.stdout if is_help else sys.stderr)
+        for name, description in BENCHES.items():
+            print(f"    {name:10} {description}", file=sys.stdout if is_help else sys.stderr)
+        return 0 if is_help else 2
+    run: Callable[[Sequence[str]], int] = import_module(f"bench.{argv[0]}").main
+    return run(argv[1:])
 
 
 if __name__ == "__main__":

@@ -18,80 +18,80 @@ START_MS: Final = 1_700_000_000_000
 TOPIC_ID: Final = "AAAAAAAAAAAAAAAAAAAAAA"  # as long as Apache Kafka's
 
 
-class Shop:
+class SyntheticShop:
     """Makes events and places them in their logs; the same seed makes the same ones."""
 
     def __init__(self, seed: int) -> None:
         self.rng = random.Random(seed)
-        self.made = 0
+        self.event_count = 0
         self.offsets: dict[str, int] = {}
 
-    def orders(self, count: int, *, lines: int = 1, sellers: bool = False) -> list[Arrival]:
+    def draw_orders(self, count: int, *, lines: int = 1, sellers: bool = False) -> list[Arrival]:
         """Orders that touch a user, a device, an address, a card, each line's item and, if told, its seller."""
-        return [self.arrive("orders", user, self.order(user, lines, sellers)) for user in self.users(count)]
+        return [self.append("orders", user, self.draw_order(user, lines, sellers)) for user in self.draw_users(count)]
 
-    def hot_orders(self, count: int) -> list[Arrival]:
+    def draw_hot_orders(self, count: int) -> list[Arrival]:
         """Orders of one line, every second one of one device."""
         return [
-            self.arrive("orders", user, self.order(user, 1, False, "hot" if number % 2 else ""))
-            for number, user in enumerate(self.users(count))
+            self.append("orders", user, self.draw_order(user, 1, False, "hot" if number % 2 else ""))
+            for number, user in enumerate(self.draw_users(count))
         ]
 
-    def clicks(self, count: int) -> list[Arrival]:
+    def draw_clicks(self, count: int) -> list[Arrival]:
         """Clicks that touch a user, an item and a device."""
-        return [self.arrive("clicks", user, self.click(user)) for user in self.users(count)]
+        return [self.append("clicks", user, self.draw_click(user)) for user in self.draw_users(count)]
 
-    def users(self, count: int) -> list[int]:
+    def draw_users(self, count: int) -> list[int]:
         return [self.rng.randrange(USERS) for _ in range(count)]
 
-    def arrive(self, kind: str, user: int, event: Event) -> Arrival:
+    def append(self, kind: str, user: int, event: Event) -> Arrival:
         source = f"{kind}~{TOPIC_ID}/{user % PARTITIONS}"
         self.offsets[source] = self.offsets.get(source, -1) + 1
         return Arrival(source, self.offsets[source], event, f"shop.{kind}", user % PARTITIONS)
 
-    def order(self, user: int, lines: int, sellers: bool, device: str = "") -> Order:
-        drawn = [self.line(sellers) for _ in range(lines)]
+    def draw_order(self, user: int, lines: int, sellers: bool, device: str = "") -> Order:
+        order_lines = [self.draw_line(sellers) for _ in range(lines)]
         return Order(
-            event_id=f"o{self.made}",
-            ts_ms=self.later(),
+            event_id=f"o{self.event_count}",
+            ts_ms=self.next_ms(),
             user_id=f"u{user}",
-            lines=tuple(drawn),
-            amount=sum(line.unit_price for line in drawn),
+            lines=tuple(order_lines),
+            amount=sum(line.unit_price for line in order_lines),
             currency="EUR",
             payment_method="card",
-            card_id=f"c{self.own(user)}",
-            device_id=device or f"d{self.own(user)}",
-            ip=f"10.0.{self.own(user) // 4 // 250}.{self.own(user) // 4 % 250}",
+            card_id=f"c{self.draw_own_id(user)}",
+            device_id=device or f"d{self.draw_own_id(user)}",
+            ip=f"10.0.{self.draw_own_id(user) // 4 // 250}.{self.draw_own_id(user) // 4 % 250}",
             shipping_country="DE",
             billing_country="DE",
             account_created_ms=START_MS,
         )
 
-    def click(self, user: int) -> Click:
-        ts_ms = self.later()
+    def draw_click(self, user: int) -> Click:
+        ts_ms = self.next_ms()
         return Click(
-            event_id=f"e{self.made}",
+            event_id=f"e{self.event_count}",
             ts_ms=ts_ms,
             user_id=f"u{user}",
-            item_id=f"i{self.item()}",
+            item_id=f"i{self.draw_item()}",
             surface="home",
             platform="web",
-            device_id=f"d{self.own(user)}",
+            device_id=f"d{self.draw_own_id(user)}",
         )
 
-    def line(self, sellers: bool) -> Line:
-        item = self.item()
+    def draw_line(self, sellers: bool) -> Line:
+        item = self.draw_item()
         seller = f"s{item % SELLERS}" if sellers else None
         return Line(item_id=f"i{item}", quantity=1, unit_price=item % 97 + 0.99, seller_id=seller)
 
-    def later(self) -> int:
-        self.made += 1
-        return START_MS + self.made * 5_000
+    def next_ms(self) -> int:
+        self.event_count += 1
+        return START_MS + self.event_count * 5_000
 
-    def own(self, user: int) -> int:
+    def draw_own_id(self, user: int) -> int:
         """The user's own, or in one of ten cases anybody's."""
         return user if self.rng.random() < 0.9 else self.rng.randrange(USERS)
 
-    def item(self) -> int:
+    def draw_item(self) -> int:
         """Few items often: the square of a uniform draw."""
         return int(ITEMS * self.rng.random() ** 2)

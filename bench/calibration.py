@@ -37,11 +37,11 @@ from training.trainer.fit import fit
 from training.trainer.learner import predict
 
 AIM: Final = 0.01
-JUDGING: Final = 0.4  # the latest share of each family of examples
+TEST_SHARE: Final = 0.4  # the latest share of each family of examples
 DRAWS: Final = 20
 
 
-class Row(msgspec.Struct, frozen=True):
+class CalibrationRow(msgspec.Struct, frozen=True):
     """A task's calibration error over `rows` that judge, and what chance alone would make of it."""
 
     calibration_error: float
@@ -49,65 +49,67 @@ class Row(msgspec.Struct, frozen=True):
     rows: int
 
 
-def main(words: Sequence[str]) -> int:
+def main(argv: Sequence[str]) -> int:
     """Measure; 0: every task is within the aim, 1: some is not."""
-    arguments, begun = parse(words), time.process_time()
+    arguments, started_s = parse(argv), time.process_time()
     settings, features = read_settings()
     shape, plan = read_configs(settings, features, {} if arguments.seed is None else {"seed": arguments.seed})
     torch.set_num_threads(plan.threads)
-    examples = drop_unsettled(lived(arguments, settings, features), settings.feedback.purchase_window_s * 1_000)
-    split = split_by_time(examples, JUDGING)
+    examples = drop_unsettled(
+        load_or_simulate(arguments, settings, features), settings.feedback.purchase_window_s * 1_000
+    )
+    split = split_by_time(examples, TEST_SHARE)
     fitted = fit(examples.take(split.training), shape, plan, ignore_epoch)
-    judging = examples.take(split.validation).for_tasks(fitted.network.tasks)
-    rows = measured(fitted.network.tasks, judging, predict(fitted.network, judging))
-    for sentence in (*missed(rows), *fitted.left_out.values()):
+    test = examples.take(split.validation).for_tasks(fitted.network.tasks)
+    rows = evaluate_tasks(fitted.network.tasks, test, predict(fitted.network, test))
+    for sentence in (*find_missed_aims(rows), *fitted.left_out.values()):
         print(f"Missed: {sentence}", file=sys.stderr)
-    show(rows, len(examples), time.process_time() - begun, as_json=arguments.json)
-    return 1 if list(missed(rows)) or fitted.left_out else 0
+    print_rows(rows, len(examples), time.process_time() - started_s, as_json=arguments.json)
+    return 1 if list(find_missed_aims(rows)) or fitted.left_out else 0
 
 
-def lived(arguments: argparse.Namespace, settings: Settings, features: FeatureSet) -> Examples:
+def load_or_simulate(arguments: argparse.Namespace, settings: Settings, features: FeatureSet) -> Examples:
     """The examples of the shop's days, made once and then kept beside the name of what they were made by."""
     name = f"shop-{arguments.days:g}-{arguments.people}-{arguments.items}-{features.digest}.parquet"
-    kept: Path = arguments.kept / name
-    if kept.is_file():
-        return read_examples(kept, features, settings.tasks)
+    path: Path = arguments.kept / name
+    if path.is_file():
+        return read_examples(path, features, settings.tasks)
     shop = ShopSimulator(5, users=arguments.people, items=arguments.items)
     replay = Replay(features=features, tasks=settings.tasks, feedback=settings.feedback)
-    examples = from_rows(replay.run(happened(shop, arguments.days)), features, settings.tasks)
+    examples = from_rows(replay.run(simulate_events(shop, arguments.days)), features, settings.tasks)
     if not len(examples):
         raise BadData(f"{arguments.days:g} days of the shop should give examples. Found none.")
-    write_examples(kept, examples)
+    write_examples(path, examples)
     return examples
 
 
-def happened(shop: ShopSimulator, days: float) -> Iterator[HistoricEvent]:
+def simulate_events(shop: ShopSimulator, days: float) -> Iterator[HistoricEvent]:
     """What the shop lived through, decoded as it would come."""
-    for happening in shop.simulate_history(days):
-        if not isinstance(happening.event, bytes):  # history has nothing malformed in it
-            yield HistoricEvent(happening.kind, happening.event)
+    for record in shop.simulate_history(days):
+        if not isinstance(record.event, bytes):  # history has nothing malformed in it
+            yield HistoricEvent(record.kind, record.event)
 
 
-def measured(tasks: Sequence[Task], judging: Examples, predictions: dict[str, Array]) -> dict[str, Row]:
+def evaluate_tasks(tasks: Sequence[Task], test: Examples, predictions: dict[str, Array]) -> dict[str, CalibrationRow]:
     """Of a task with classes: how sure the network is of the class that it chooses."""
-    found = dict[str, Row]()
+    rows = dict[str, CalibrationRow]()
     for task in tasks:
-        if task.kind == "regression" or not (known := judging.has_label(task)).any():
+        if task.kind == "regression" or not (is_known := test.has_label(task)).any():
             continue
-        y, p = judging.labels[task.name][known], predictions[task.name][known].astype(np.float64)
+        y, p = test.labels[task.name][is_known], predictions[task.name][is_known].astype(np.float64)
         if task.kind == "multiclass":
             y, p = to_top_class(y, p)
-        found[task.name] = Row(round(calibration_error(y, p), 5), round(of_chance(p), 5), len(y))
-    return found
+        rows[task.name] = CalibrationRow(round(calibration_error(y, p), 5), round(estimate_chance_error(p), 5), len(y))
+    return rows
 
 
-def of_chance(p: Array) -> float:
+def estimate_chance_error(p: Array) -> float:
     """The mean calibration error of probabilities (N,) that are right, on labels drawn by them."""
-    chance = np.random.default_rng(0)
-    return float(np.mean([calibration_error((chance.random(len(p)) < p).astype(np.float64), p) for _ in range(DRAWS)]))
+    rng = np.random.default_rng(0)
+    return float(np.mean([calibration_error((rng.random(len(p)) < p).astype(np.float64), p) for _ in range(DRAWS)]))
 
 
-def missed(rows: dict[str, Row]) -> Iterable[str]:
+def find_missed_aims(rows: dict[str, CalibrationRow]) -> Iterable[str]:
     for task, row in rows.items():
         if row.calibration_error > AIM:
             yield (
@@ -116,7 +118,7 @@ def missed(rows: dict[str, Row]) -> Iterable[str]:
             )
 
 
-def show(rows: dict[str, Row], examples: int, seconds: float, *, as_json: bool) -> None:
+def print_rows(rows: dict[str, CalibrationRow], examples: int, seconds: float, *, as_json: bool) -> None:
     if as_json:
         print(msgspec.json.encode({"tasks": rows, "examples": examples, "seconds": round(seconds, 1)}).decode())
         return
@@ -124,13 +126,13 @@ def show(rows: dict[str, Row], examples: int, seconds: float, *, as_json: bool) 
         print(f"{name:10} {row.calibration_error:.4f}   by chance {row.of_chance:.4f}   {row.rows:9,} rows")
 
 
-def parse(words: Sequence[str]) -> argparse.Namespace:
+def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench calibration", description=__doc__)
     parser.add_argument("--json", action="store_true", help="one line of JSON")
     parser.add_argument("--days", type=float, default=40, help="how long the shop lives")
     parser.add_argument("--people", type=int, default=1_500)
     parser.add_argument("--items", type=int, default=2_500)
     parser.add_argument("--seed", type=int, help="of learning, in place of the settings' own")
-    kept = Path(tempfile.gettempdir()) / "shopstream-bench-calibration"
-    parser.add_argument("--kept", type=Path, default=kept, help="where the examples are kept for the next time")
-    return parser.parse_args(words)
+    cache_folder = Path(tempfile.gettempdir()) / "shopstream-bench-calibration"
+    parser.add_argument("--kept", type=Path, default=cache_folder, help="where the examples are kept for the next time")
+    return parser.parse_args(argv)

@@ -19,8 +19,8 @@ from training.data.labels import has_any_label
 from training.data.tabular import examples_from_table
 
 FILE: Final = Path("census_income") / "test_full42.parquet"
-HELD_OUT: Final = 0.25  # of what does not judge: 20 % of all
-JUDGING: Final = 0.2
+VALIDATION_SHARE: Final = 0.25  # of what does not judge: 20 % of all
+TEST_SHARE: Final = 0.2
 NUMBERS: Final = (
     "age",
     "wage_per_hour",
@@ -30,15 +30,15 @@ NUMBERS: Final = (
     "num_emp",
     "weeks_worked",
 )
-NO_FEATURES: Final = ("education", "marital_stat", "instance_weight", "income_50k")
+EXCLUDED_COLUMNS: Final = ("education", "marital_stat", "instance_weight", "income_50k")
 TASKS: Final = tuple(Task(name, "binary", ("user",), "decide") for name in ("income", "married"))
 
 
-class Part(NamedTuple):
+class DataSplit(NamedTuple):
     """One seed's cut: `learning` holds what teaches and what chooses, `judging` what no step has seen."""
 
-    learning: Examples
-    judging: Examples
+    train: Examples
+    test: Examples
 
 
 def read_census(folder: Path) -> Examples:
@@ -50,28 +50,28 @@ def read_census(folder: Path) -> Examples:
     }
     for name, label in labels.items():
         table = table.append_column(name, label.cast(pa.float64()))
-    return examples_from_table(table, features_of(table), TASKS)
+    return examples_from_table(table, declare_features(table), TASKS)
 
 
-def features_of(table: Any) -> FeatureSet:
+def declare_features(table: Any) -> FeatureSet:
     kinds = {name: "number" if name in NUMBERS else "category" for name in table.column_names}
     return FeatureSet(
         Feature(name, "user", kind, f"column.{name}")  # type: ignore[arg-type]
         for name, kind in kinds.items()
-        if name not in NO_FEATURES and not name.startswith("label.")
+        if name not in EXCLUDED_COLUMNS and not name.startswith("label.")
     )
 
 
-def cut(people: Examples, seed: int) -> Part:
+def split_examples(examples: Examples, seed: int) -> DataSplit:
     """The seed's random fifth that judges, and the rest."""
-    order = np.random.default_rng(seed).permutation(len(people))
-    judges = round(len(people) * JUDGING)
-    return Part(people.take(np.sort(order[judges:])), people.take(np.sort(order[:judges])))
+    order = np.random.default_rng(seed).permutation(len(examples))
+    test_count = round(len(examples) * TEST_SHARE)
+    return DataSplit(examples.take(np.sort(order[test_count:])), examples.take(np.sort(order[:test_count])))
 
 
-def masked(people: Examples, share: float, seed: int) -> Examples:
+def mask_labels(examples: Examples, share: float, seed: int) -> Examples:
     """The same with a random share of each task's labels unknown; who has no label left is not there."""
-    chance = np.random.default_rng(seed)
-    labels = {task: np.where(chance.random(len(label)) < share, np.nan, label) for task, label in people.labels.items()}
+    rng = np.random.default_rng(seed)
+    labels = {task: np.where(rng.random(len(label)) < share, np.nan, label) for task, label in examples.labels.items()}
     labels = {task: label.astype(np.float32) for task, label in labels.items()}
-    return people.with_labels(labels).take(has_any_label(labels, len(people)))
+    return examples.with_labels(labels).take(has_any_label(labels, len(examples)))

@@ -6,42 +6,42 @@ from typing import Any, Final
 
 import redis
 
-from bench.bare import Answer
+from bench.bare import RecordedAnswer
 from bench.kafka_log import KafkaLog
-from bench.track import Track
+from bench.track import BenchEnvironment
 from contract.messages import ScoredRow, read_scored_row
 
-COPIES: Final = 500
-LOOKED_AT: Final = 40 * COPIES  # scored rows, among which lists are rare
+ANSWERS_MAX: Final = 500
+ROWS_MAX: Final = 40 * ANSWERS_MAX  # scored rows, among which lists are rare
 KINDS: Final = {"click": "clicks", "order": "orders", "recommendation": "lists"}
 
 
-class Copier:
+class AnswerRecorder:
     """Reads the answers of one run; raises RuntimeError where Redis has lost what was published."""
 
-    def __init__(self, track: Track) -> None:
-        self._track, self._log = track, KafkaLog(bootstrap=track.kafka.bootstrap)
-        self._store: Any = redis.Redis(port=track.redis.port)
+    def __init__(self, environment: BenchEnvironment) -> None:
+        self._environment, self._log = environment, KafkaLog(bootstrap=environment.kafka.bootstrap)
+        self._store: Any = redis.Redis(port=environment.redis.port)
 
-    def answers(self, decides: bool) -> dict[str, list[Answer]]:
+    def read_answers(self, decides: bool) -> dict[str, list[RecordedAnswer]]:
         """Up to `COPIES` of each kind: `clicks`, `orders` and `lists`."""
-        found, decided = dict[str, list[Answer]](), self._decided() if decides else {}
-        for one in itertools.islice(self._log.read(self._track.topics.scored), LOOKED_AT):
-            value = one.value or b""
+        answers, decisions = dict[str, list[RecordedAnswer]](), self._read_decisions() if decides else {}
+        for record in itertools.islice(self._log.read(self._environment.topics.scored), ROWS_MAX):
+            value = record.value or b""
             scored = read_scored_row(value)
-            of = found.setdefault(KINDS[scored.kind], [])
-            if len(of) < COPIES and (scored.kind != "order" or scored.event_id in decided):
+            same_kind = answers.setdefault(KINDS[scored.kind], [])
+            if len(same_kind) < ANSWERS_MAX and (scored.kind != "order" or scored.event_id in decisions):
                 produced = [("scored", value)]
                 if scored.kind == "order":
-                    produced.append(("decisions", decided[scored.event_id]))
-                of.append(Answer(produced, self._cached(scored)))
-        return found
+                    produced.append(("decisions", decisions[scored.event_id]))
+                same_kind.append(RecordedAnswer(produced, self._read_cached(scored)))
+        return answers
 
-    def _decided(self) -> dict[str, bytes]:
-        decisions = itertools.islice(self._log.read(self._track.topics.decisions), COPIES)
-        return {json.loads(one.value or b"")["event_id"]: one.value or b"" for one in decisions}
+    def _read_decisions(self) -> dict[str, bytes]:
+        decisions = itertools.islice(self._log.read(self._environment.topics.decisions), ANSWERS_MAX)
+        return {json.loads(record.value or b"")["event_id"]: record.value or b"" for record in decisions}
 
-    def _cached(self, scored: ScoredRow) -> bytes:
+    def _read_cached(self, scored: ScoredRow) -> bytes:
         """What Redis has of it: the claim of an order, the user's list as it is by now."""
         match scored.kind:
             case "order":
@@ -50,7 +50,7 @@ class Copier:
                 key = f"rec:{scored.user_id}"
             case _:
                 return b""
-        value: bytes | None = self._store.get(self._track.redis_prefix + key)
+        value: bytes | None = self._store.get(self._environment.redis_prefix + key)
         if value is None:
             raise RuntimeError(f"Redis should hold what was published. Found no {key}.")
         return value

@@ -24,7 +24,7 @@ import msgspec
 import numpy as np
 import torch
 
-from bench.delay_world import DAY_MS, DELAY, Floats, Kind, Way, World, lived, told
+from bench.delay_world import DAY_MS, DELAY, DelayStream, Floats, Method, StreamKind, build_examples, simulate_stream
 from model.calibration import IDENTITY
 from model.config import ModelConfig
 from training.metrics.metrics import auc, log_loss, predicted_to_observed
@@ -37,17 +37,17 @@ AIM: Final = 0.6
 LEVEL_MAX: Final = 0.03  # how far predicted to observed may be from 1
 STEP_MS: Final = DAY_MS // 12
 HISTORY_DAYS: Final = 10
-UNJUDGED_DAYS: Final = 8  # until corrections come as they will from then on
+WARMUP_DAYS: Final = 8  # until corrections come as they will from then on
 SHAPE: Final = ModelConfig(
     architecture="shared_bottom", embedding=8, hidden=32, factors=4, experts=1, expert=32, rows=64
 )
 PLAN: Final = TrainingConfig(batch=512, epochs=4, learning_rate=0.003)
-WAYS: Final[tuple[Way, ...]] = ("oracle", "naive", "waiting", "ours")
-KINDS: Final[tuple[Kind, ...]] = ("clicks", "lists")
+METHODS: Final[tuple[Method, ...]] = ("oracle", "naive", "waiting", "ours")
+STREAM_KINDS: Final[tuple[StreamKind, ...]] = ("clicks", "lists")
 Figures = dict[str, float]
 
 
-class Spread(msgspec.Struct, frozen=True):
+class SeedSpread(msgspec.Struct, frozen=True):
     """A figure over seeds."""
 
     mean: float
@@ -55,25 +55,25 @@ class Spread(msgspec.Struct, frozen=True):
     max: float
 
 
-class Summary(msgspec.Struct, frozen=True):
+class StreamSummary(msgspec.Struct, frozen=True):
     """What came of one kind of stream."""
 
-    ways: dict[Way, dict[str, Spread]]
-    gap_closed: Spread
-    gap_closed_by_waiting: Spread
+    ways: dict[Method, dict[str, SeedSpread]]
+    gap_closed: SeedSpread
+    gap_closed_by_waiting: SeedSpread
 
 
-class Answer(msgspec.Struct, frozen=True):
+class DelayResult(msgspec.Struct, frozen=True):
     """What is printed."""
 
     gap_closed: float
-    streams: dict[Kind, Summary]
+    streams: dict[StreamKind, StreamSummary]
     seeds: int
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
-class Size:
+class StreamSize:
     """How long a stream is judged, and how many rows it has a day."""
 
     days: int
@@ -81,91 +81,98 @@ class Size:
     drift: float
 
 
-def main(words: Sequence[str]) -> int:
+def main(argv: Sequence[str]) -> int:
     """Measure; 0: the gap closes as far as aimed at, and the level is right."""
-    arguments, begun = parse(words), time.process_time()
+    arguments, started_s = parse(argv), time.process_time()
     torch.set_num_threads(1)
-    size = Size(arguments.days, max(1, round(4_000 * arguments.scale)), arguments.drift)
-    found: dict[Kind, list[dict[Way, Figures]]] = {
-        kind: [compared(kind, seed, size) for seed in range(arguments.seeds)] for kind in KINDS
+    size = StreamSize(arguments.days, max(1, round(4_000 * arguments.scale)), arguments.drift)
+    runs_by_kind: dict[StreamKind, list[dict[Method, Figures]]] = {
+        kind: [compare_methods(kind, seed, size) for seed in range(arguments.seeds)] for kind in STREAM_KINDS
     }
-    streams = {kind: summary(runs) for kind, runs in found.items()}
-    answer = Answer(
+    streams = {kind: summarize_runs(runs) for kind, runs in runs_by_kind.items()}
+    result = DelayResult(
         gap_closed=streams["clicks"].gap_closed.mean,
         streams=streams,
         seeds=arguments.seeds,
-        seconds=round(time.process_time() - begun, 1),
+        seconds=round(time.process_time() - started_s, 1),
     )
-    print(msgspec.json.encode(answer).decode())
+    print(msgspec.json.encode(result).decode())
     level = streams["clicks"].ways["ours"]["predicted_to_observed"].mean
-    return 0 if answer.gap_closed >= AIM and abs(level - 1) <= LEVEL_MAX else 1
+    return 0 if result.gap_closed >= AIM and abs(level - 1) <= LEVEL_MAX else 1
 
 
-def compared(kind: Kind, seed: int, size: Size) -> dict[Way, Figures]:
+def compare_methods(kind: StreamKind, seed: int, size: StreamSize) -> dict[Method, Figures]:
     """The figures of each way on one stream."""
-    history = lived(kind, 1_000 + seed, -HISTORY_DAYS, HISTORY_DAYS, size.rows_a_day, drift=size.drift)
-    world = lived(kind, seed, 0, UNJUDGED_DAYS + size.days, size.rows_a_day, drift=size.drift)
-    first = fit(history.final(np.arange(len(history.ts_ms))), SHAPE, PLAN, lambda epoch: None)
-    found = {way: judged(world, followed(first, world, way)) for way in WAYS}
-    say = ", ".join(f"{way} {figures['log_loss']:.5f}" for way, figures in found.items())
-    print(f"{kind}, seed {seed}: log loss {say}", file=sys.stderr, flush=True)
-    return found
+    history = simulate_stream(kind, 1_000 + seed, -HISTORY_DAYS, HISTORY_DAYS, size.rows_a_day, drift=size.drift)
+    stream = simulate_stream(kind, seed, 0, WARMUP_DAYS + size.days, size.rows_a_day, drift=size.drift)
+    first = fit(history.select_final_examples(np.arange(len(history.ts_ms))), SHAPE, PLAN, lambda epoch: None)
+    figures_by_method = {
+        method: evaluate_predictions(stream, predict_online(first, stream, method)) for method in METHODS
+    }
+    losses = ", ".join(f"{method} {figures['log_loss']:.5f}" for method, figures in figures_by_method.items())
+    print(f"{kind}, seed {seed}: log loss {losses}", file=sys.stderr, flush=True)
+    return figures_by_method
 
 
-def followed(first: FitResult, world: World, way: Way) -> Floats:
+def predict_online(first: FitResult, stream: DelayStream, method: Method) -> Floats:
     """What a network says of each row's purchase (N,) before it has learned anything of it."""
     network = copy.deepcopy(first.network)
     for task in network.tasks:  # what is fitted once stays behind what goes on learning; here all are judged bare
         calibrator = network.calibrator(task)
         calibrator.set_values([IDENTITY[name] for name in calibrator.names])
     learner = Learner(network=network, plan=PLAN, state=first.optimizer)
-    late = DelayedFeedback({"purchase": DELAY}) if way == "ours" else DelayedFeedback()
-    examples, told_ms = told(world, way)
-    edges = np.arange(0, int(world.ts_ms[-1]) + STEP_MS, STEP_MS)
-    shown, ready, found = (
-        np.searchsorted(world.ts_ms, edges),
-        np.searchsorted(told_ms, edges),
-        np.zeros(len(world.ts_ms)),
+    late = DelayedFeedback({"purchase": DELAY}) if method == "ours" else DelayedFeedback()
+    examples, known_ms = build_examples(stream, method)
+    edges = np.arange(0, int(stream.ts_ms[-1]) + STEP_MS, STEP_MS)
+    shown_count, known_count, predictions = (
+        np.searchsorted(stream.ts_ms, edges),
+        np.searchsorted(known_ms, edges),
+        np.zeros(len(stream.ts_ms)),
     )
-    for at in range(len(edges) - 1):
-        rows = np.arange(shown[at], shown[at + 1])
-        found[rows] = predict(network, world.final(rows))["purchase"]
-        new = examples.take(np.arange(ready[at], ready[at + 1]))
+    for step in range(len(edges) - 1):
+        rows = np.arange(shown_count[step], shown_count[step + 1])
+        predictions[rows] = predict(network, stream.select_final_examples(rows))["purchase"]
+        new = examples.take(np.arange(known_count[step], known_count[step + 1]))
         if len(new):
             learner.train_step(late.weigh(network, to_batch(new), new, len(new)))
-    return found
+    return predictions
 
 
-def judged(world: World, said: Floats) -> Figures:
+def evaluate_predictions(stream: DelayStream, predictions: Floats) -> Figures:
     """What is said of purchases (N,), judged by what turned out to be true."""
-    rows = world.ts_ms >= UNJUDGED_DAYS * DAY_MS
-    rows &= world.ts_ms < world.ts_ms[-1] // STEP_MS * STEP_MS  # the last step is not whole
-    y, p = world.buy[rows].astype(float), said[rows]
+    rows = stream.ts_ms >= WARMUP_DAYS * DAY_MS
+    rows &= stream.ts_ms < stream.ts_ms[-1] // STEP_MS * STEP_MS  # the last step is not whole
+    y, p = stream.buy[rows].astype(float), predictions[rows]
     return {"log_loss": log_loss(y, p), "auc": auc(y, p), "predicted_to_observed": predicted_to_observed(y, p)}
 
 
-def summary(runs: Sequence[dict[Way, Figures]]) -> Summary:
+def summarize_runs(runs: Sequence[dict[Method, Figures]]) -> StreamSummary:
     """Each way's figures over the seeds, and how much of what naive learning loses each of the others wins back."""
-    ways = {way: {name: spread([run[way][name] for run in runs]) for name in runs[0][way]} for way in runs[0]}
-    return Summary(
-        ways, spread([closed(run, "ours") for run in runs]), spread([closed(run, "waiting") for run in runs])
+    figures_by_method = {
+        method: {name: summarize_seeds([run[method][name] for run in runs]) for name in runs[0][method]}
+        for method in runs[0]
+    }
+    return StreamSummary(
+        figures_by_method,
+        summarize_seeds([compute_gap_closed(run, "ours") for run in runs]),
+        summarize_seeds([compute_gap_closed(run, "waiting") for run in runs]),
     )
 
 
-def closed(run: dict[Way, Figures], way: Way) -> float:
+def compute_gap_closed(run: dict[Method, Figures], method: Method) -> float:
     loss = {name: figures["log_loss"] for name, figures in run.items()}
-    return (loss["naive"] - loss[way]) / (loss["naive"] - loss["oracle"])
+    return (loss["naive"] - loss[method]) / (loss["naive"] - loss["oracle"])
 
 
-def spread(values: Sequence[float]) -> Spread:
-    return Spread(*(round(float(of), 5) for of in (np.mean(values), min(values), max(values))))
+def summarize_seeds(values: Sequence[float]) -> SeedSpread:
+    return SeedSpread(*(round(float(value), 5) for value in (np.mean(values), min(values), max(values))))
 
 
-def parse(words: Sequence[str]) -> argparse.Namespace:
+def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench delay", description=__doc__)
     parser.add_argument("--json", action="store_true", help="one line of JSON, which it prints anyway")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--days", type=int, default=18, help="that are judged; 18 are a cycle of the rate of purchases")
     parser.add_argument("--scale", type=float, default=1.0, help="of the rows a day")
     parser.add_argument("--drift", type=float, default=0.4, help="of the rate of purchases, in logits")
-    return parser.parse_args(words)
+    return parser.parse_args(argv)

@@ -17,8 +17,8 @@ from contract.settings import FeedbackSettings
 from contract.tasks import Task
 from training.data.examples import Examples
 
-Kind: TypeAlias = Literal["clicks", "lists"]
-Way: TypeAlias = Literal["oracle", "naive", "waiting", "ours"]
+StreamKind: TypeAlias = Literal["clicks", "lists"]
+Method: TypeAlias = Literal["oracle", "naive", "waiting", "ours"]
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -29,7 +29,7 @@ FEEDBACK: Final = FeedbackSettings()
 DELAY: Final = FEEDBACK.delays_by_task()["purchase"]
 SILENCE_MS: Final = FEEDBACK.click_wait_s * 1_000
 CYCLE_DAYS: Final = 18  # of the rate of purchases: up by half and down by a third in logits of 0.4
-KINDS: Final = 8  # of items
+ITEM_KINDS: Final = 8  # of items
 FEATURES: Final = FeatureSet(
     [
         Feature("eager", "user", "number", "column.eager"),
@@ -41,17 +41,17 @@ FEATURES: Final = FeatureSet(
 )
 CLICK: Final = Task("click", "binary", ("user", "item"), "recommend")
 PURCHASE: Final = Task("purchase", "binary", ("user", "item"), "recommend")
-TASKS: Final[dict[Kind, tuple[Task, ...]]] = {
+TASKS: Final[dict[StreamKind, tuple[Task, ...]]] = {
     "clicks": (PURCHASE,),
     "lists": (CLICK, Task("purchase", "binary", ("user", "item"), "recommend", through="click")),
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class World:
+class DelayStream:
     """N rows in the order in which they were shown: what is seen of them, and all that comes of them; arrays (N,)."""
 
-    kind: Kind
+    kind: StreamKind
     numbers: npt.NDArray[np.float32]  # (N, 4)
     item: Integers
     ts_ms: Integers
@@ -60,14 +60,14 @@ class World:
     buy: Mask
     buy_ms: Integers
 
-    def examples(self, rows: Integers, purchase: Floats, told_ms: Integers, *, is_click: Mask) -> Examples:
+    def select_examples(self, rows: Integers, purchase: Floats, known_at_ms: Integers, *, is_click: Mask) -> Examples:
         """Some rows as examples: with their click where `is_click`, and a purchase that became known at `told_ms`."""
         ids = rows.astype(str).astype(object)
         blocks = {group: FEATURES.empty_block(group, len(rows)) for group in GROUPS}
         blocks["user"] = Block(self.numbers[rows, :2], np.zeros((len(rows), 0), np.int64))
         blocks["item"] = Block(self.numbers[rows, 2:], self.item[rows, None])
         labels = {"click": np.where(is_click, self.click[rows], np.nan), "purchase": purchase}
-        known_ms = {"click": self.click_ms[rows], "purchase": told_ms}
+        known_ms = {"click": self.click_ms[rows], "purchase": known_at_ms}
         tasks = TASKS[self.kind]
         return Examples(
             features=FEATURES,
@@ -84,28 +84,32 @@ class World:
             ts_ms=self.ts_ms[rows],
         )
 
-    def final(self, rows: Integers) -> Examples:
+    def select_final_examples(self, rows: Integers) -> Examples:
         """Some rows with the labels that turned out to be true."""
-        return self.examples(rows, self.buy[rows].astype(float), self.buy_ms[rows], is_click=np.ones(len(rows), bool))
+        return self.select_examples(
+            rows, self.buy[rows].astype(float), self.buy_ms[rows], is_click=np.ones(len(rows), bool)
+        )
 
 
-def lived(kind: Kind, seed: int, first_day: int, days: int, rows_a_day: int, *, drift: float = 0.4) -> World:
+def simulate_stream(
+    kind: StreamKind, seed: int, first_day: int, days: int, rows_a_day: int, *, drift: float = 0.4
+) -> DelayStream:
     """So many days of a stream, from its `first_day` on. `drift`: how far the rate of purchases goes, in logits."""
-    chance, count = np.random.default_rng(seed), days * rows_a_day
-    ts_ms = np.sort(chance.integers(first_day * DAY_MS, (first_day + days) * DAY_MS, count))
-    numbers, item = chance.normal(0, 1, (count, 4)).astype(np.float32), chance.integers(0, KINDS, count)
+    rng, count = np.random.default_rng(seed), days * rows_a_day
+    ts_ms = np.sort(rng.integers(first_day * DAY_MS, (first_day + days) * DAY_MS, count))
+    numbers, item = rng.normal(0, 1, (count, 4)).astype(np.float32), rng.integers(0, ITEM_KINDS, count)
     eager, rich, price, fit = numbers.astype(np.float64).T
-    liked = np.linspace(-0.6, 0.6, KINDS)[item]
-    click = chance.random(count) < expit(0.8 * fit + 0.3 * eager - 0.9) if kind == "lists" else np.ones(count, bool)
+    item_effect = np.linspace(-0.6, 0.6, ITEM_KINDS)[item]
+    click = rng.random(count) < expit(0.8 * fit + 0.3 * eager - 0.9) if kind == "lists" else np.ones(count, bool)
     cycle = drift * np.sin(2 * np.pi * ts_ms / (CYCLE_DAYS * DAY_MS))
-    buy = click & (chance.random(count) < expit(0.7 * rich - 0.5 * price + 0.6 * eager + liked + cycle - 1.6))
+    buy = click & (rng.random(count) < expit(0.7 * rich - 0.5 * price + 0.6 * eager + item_effect + cycle - 1.6))
     thinking_ms = 1.5 * DAY_MS * np.exp(0.4 * price)
-    within = chance.random(count) * -np.expm1(-(DELAY.window_ms - 1) / thinking_ms)  # later ones are no purchases of it
-    is_impulse = chance.random(count) < expit(1.1 * eager - 0.9 * price + liked - 0.8)
-    delay_ms = np.where(is_impulse, chance.exponential(20 * MINUTE_MS, count), -thinking_ms * np.log1p(-within))
-    lag_ms = chance.integers(5_000, 10 * MINUTE_MS, count) if kind == "lists" else 0
+    quantile = rng.random(count) * -np.expm1(-(DELAY.window_ms - 1) / thinking_ms)  # later ones are no purchases of it
+    is_impulse = rng.random(count) < expit(1.1 * eager - 0.9 * price + item_effect - 0.8)
+    delay_ms = np.where(is_impulse, rng.exponential(20 * MINUTE_MS, count), -thinking_ms * np.log1p(-quantile))
+    lag_ms = rng.integers(5_000, 10 * MINUTE_MS, count) if kind == "lists" else 0
     click_ms = np.where(click, ts_ms + lag_ms, ts_ms + SILENCE_MS)
-    return World(
+    return DelayStream(
         kind=kind,
         numbers=numbers,
         item=item + 1,
@@ -117,29 +121,29 @@ def lived(kind: Kind, seed: int, first_day: int, days: int, rows_a_day: int, *, 
     )
 
 
-def told(world: World, way: Way) -> tuple[Examples, Integers]:
+def build_examples(stream: DelayStream, method: Method) -> tuple[Examples, Integers]:
     """What is learned of a world, and when (M,), in this order: each label once, and corrections for who takes them."""
-    everything, click, buy = np.arange(len(world.ts_ms)), world.click, world.buy
-    nothing, due_ms = np.full(len(everything), np.nan), world.click_ms + DELAY.wait_ms
-    is_late = buy & (world.buy_ms > due_ms)
+    all_rows, click, buy = np.arange(len(stream.ts_ms)), stream.click, stream.buy
+    no_labels, due_ms = np.full(len(all_rows), np.nan), stream.click_ms + DELAY.wait_ms
+    is_late = buy & (stream.buy_ms > due_ms)
     unclicked, waiting, bought = ~click, click & (is_late | ~buy), buy
-    parts = [(everything, nothing, world.click_ms, True)] if world.kind == "lists" else []
-    if way == "waiting":
-        parts += [(everything, buy.astype(float), world.ts_ms + SILENCE_MS + DELAY.window_ms, False)]
-    elif way == "oracle":
-        at_ms = np.where(unclicked, world.click_ms, np.minimum(world.buy_ms, due_ms))
-        parts += [(everything, buy.astype(float), at_ms, False)]
+    parts = [(all_rows, no_labels, stream.click_ms, True)] if stream.kind == "lists" else []
+    if method == "waiting":
+        parts += [(all_rows, buy.astype(float), stream.ts_ms + SILENCE_MS + DELAY.window_ms, False)]
+    elif method == "oracle":
+        at_ms = np.where(unclicked, stream.click_ms, np.minimum(stream.buy_ms, due_ms))
+        parts += [(all_rows, buy.astype(float), at_ms, False)]
     else:
         parts += [
-            (everything[rows], np.full(rows.sum(), label), at_ms[rows], False)
+            (all_rows[rows], np.full(rows.sum(), label), at_ms[rows], False)
             for rows, label, at_ms in (
-                (unclicked, 0.0, world.click_ms),
+                (unclicked, 0.0, stream.click_ms),
                 (waiting, 0.0, due_ms),
-                (bought, 1.0, world.buy_ms),
+                (bought, 1.0, stream.buy_ms),
             )
         ]
-    rows, purchase, told_ms = (np.concatenate([part[at] for part in parts]) for at in range(3))
+    rows, purchase, known_ms = (np.concatenate([part[column] for part in parts]) for column in range(3))
     is_click = np.concatenate([np.full(len(part[0]), part[3]) for part in parts])
-    order = np.argsort(told_ms, kind="stable")
-    found = world.examples(rows[order], purchase[order], told_ms[order], is_click=is_click[order])
-    return found, told_ms[order]
+    order = np.argsort(known_ms, kind="stable")
+    examples = stream.select_examples(rows[order], purchase[order], known_ms[order], is_click=is_click[order])
+    return examples, known_ms[order]

@@ -25,30 +25,32 @@ def draw_network(seed: int) -> Network:
     """The network that `shop.toml` and `features.toml` declare, ready to answer."""
     torch.manual_seed(seed)
     settings, features = read_settings()
-    shape, chance = read_model_config(settings.model), np.random.default_rng(seed)
-    blocks = {group: draw_block(features, group, chance) for group in GROUPS}
-    classes = {t.name: tuple(f"class {at}" for at in range(CLASSES)) for t in settings.tasks if t.kind == "multiclass"}
-    labels = {task.name: draw_labels(task, chance) for task in settings.tasks}
-    statistics = measure(features, blocks, labels, settings.tasks, classes, shape.rows, shape.bins)
-    network = Network(features=features, tasks=settings.tasks, config=shape, statistics=statistics)
+    model_config, rng = read_model_config(settings.model), np.random.default_rng(seed)
+    blocks = {group: draw_block(features, group, rng) for group in GROUPS}
+    classes = {
+        t.name: tuple(f"class {number}" for number in range(CLASSES)) for t in settings.tasks if t.kind == "multiclass"
+    }
+    labels = {task.name: draw_labels(task, rng) for task in settings.tasks}
+    statistics = measure(features, blocks, labels, settings.tasks, classes, model_config.rows, model_config.bins)
+    network = Network(features=features, tasks=settings.tasks, config=model_config, statistics=statistics)
     with torch.no_grad():
         for table in network.tables.values():
             table.normal_()
     return network.eval()
 
 
-def draw_block(features: FeatureSet, group: str, chance: np.random.Generator) -> Block:
+def draw_block(features: FeatureSet, group: str, rng: np.random.Generator) -> Block:
     """Skewed numbers, a tenth of them unknown; ids of which few are frequent and some are absent."""
     block = features.empty_block(group, ROWS)
-    block.numbers[:] = chance.lognormal(1, 1, block.numbers.shape)
-    block.numbers[chance.random(block.numbers.shape) < 0.1] = np.nan
-    block.ids[:] = (IDS * chance.random(block.ids.shape) ** 2).astype(np.int64)
+    block.numbers[:] = rng.lognormal(1, 1, block.numbers.shape)
+    block.numbers[rng.random(block.numbers.shape) < 0.1] = np.nan
+    block.ids[:] = (IDS * rng.random(block.ids.shape) ** 2).astype(np.int64)
     return block
 
 
-def draw_labels(task: Task, chance: np.random.Generator) -> npt.NDArray[Any]:
+def draw_labels(task: Task, rng: np.random.Generator) -> npt.NDArray[Any]:
     if task.kind == "multiclass":
-        return chance.integers(0, CLASSES, ROWS)
+        return rng.integers(0, CLASSES, ROWS)
     if task.kind == "regression":
-        return chance.normal(100, 20, ROWS).astype(np.float32)
-    return (chance.random(ROWS) < 0.1).astype(np.float32)
+        return rng.normal(100, 20, ROWS).astype(np.float32)
+    return (rng.random(ROWS) < 0.1).astype(np.float32)

@@ -38,7 +38,7 @@ FEATURES: Final = FeatureSet(
 PEOPLE: Final = 4_000
 BLOCK: Final = 500
 ROWS: Final = 2_000  # drawn at a time
-ASKED: Final = 16_000
+EVENTS_PER_ALARM: Final = 16_000
 EVENTS: Final = 800_000
 SEEDS: Final = 8
 EVENT_MS: Final = 1_000
@@ -47,7 +47,7 @@ Shift = Callable[[Rows, np.random.Generator], None]
 
 
 @dataclass(frozen=True, slots=True)
-class World:
+class Population:
     """People with habits: how often they come, how much they spend, what they like; all (PEOPLE,)."""
 
     activity: npt.NDArray[np.float64]
@@ -55,161 +55,166 @@ class World:
     liking: npt.NDArray[np.int64]
 
     @classmethod
-    def drawn(cls, chance: np.random.Generator) -> "World":
-        activity = chance.pareto(1.5, PEOPLE) + 0.2
-        return cls(activity / activity.sum(), chance.normal(0, 1, PEOPLE), chance.integers(1, 2**40, PEOPLE))
+    def draw(cls, rng: np.random.Generator) -> "Population":
+        activity = rng.pareto(1.5, PEOPLE) + 0.2
+        return cls(activity / activity.sum(), rng.normal(0, 1, PEOPLE), rng.integers(1, 2**40, PEOPLE))
 
 
-def draw(world: World, rows: int, chance: np.random.Generator) -> Rows:
+def draw_batch(population: Population, rows: int, rng: np.random.Generator) -> Rows:
     """What is served to people who come by chance; a person's own rows are alike."""
-    user = chance.choice(PEOPLE, rows, p=world.activity)
-    habit = world.habit[user]
+    user = rng.choice(PEOPLE, rows, p=population.activity)
+    habit = population.habit[user]
     return {
         "user": user.astype(np.float64),
-        "amount": np.exp(3 + 0.7 * habit + 0.7 * chance.normal(0, 1, rows)),
-        "spent": np.where(chance.random(rows) < 0.3, np.nan, np.exp(4 + habit + 0.3 * chance.normal(0, 1, rows))),
-        "orders": chance.poisson(np.exp(0.5 * habit)).astype(np.float64),
-        "payment": (world.liking[user] + (chance.random(rows) < 0.1)) % 4 + 1.0,
-        "recent": np.where(chance.random(rows) < 0.2, 0, world.liking[user] + chance.integers(0, 50, rows)).astype(
+        "amount": np.exp(3 + 0.7 * habit + 0.7 * rng.normal(0, 1, rows)),
+        "spent": np.where(rng.random(rows) < 0.3, np.nan, np.exp(4 + habit + 0.3 * rng.normal(0, 1, rows))),
+        "orders": rng.poisson(np.exp(0.5 * habit)).astype(np.float64),
+        "payment": (population.liking[user] + (rng.random(rows) < 0.1)) % 4 + 1.0,
+        "recent": np.where(rng.random(rows) < 0.2, 0, population.liking[user] + rng.integers(0, 50, rows)).astype(
             float
         ),
-        "clicks": np.where(chance.random(rows) < 0.6, 0, chance.poisson(3, rows)).astype(np.float64),
-        "gap": np.where(chance.random(rows) < 0.02, np.nan, chance.exponential(1_000, rows)),
-        "surface": chance.choice(5, rows, p=[0.5, 0.3, 0.1, 0.07, 0.03]) + 1.0,
-        "score": 1 / (1 + np.exp(3 - habit - chance.normal(0, 1, rows))),
+        "clicks": np.where(rng.random(rows) < 0.6, 0, rng.poisson(3, rows)).astype(np.float64),
+        "gap": np.where(rng.random(rows) < 0.02, np.nan, rng.exponential(1_000, rows)),
+        "surface": rng.choice(5, rows, p=[0.5, 0.3, 0.1, 0.07, 0.03]) + 1.0,
+        "score": 1 / (1 + np.exp(3 - habit - rng.normal(0, 1, rows))),
     }
 
 
-def half_more(name: str) -> Shift:
-    def shift(rows: Rows, chance: np.random.Generator) -> None:
+def make_half_larger(name: str) -> Shift:
+    def shift(rows: Rows, rng: np.random.Generator) -> None:
         rows[name] *= 1.5
 
     return shift
 
 
-def lost(name: str, share: float) -> Shift:
-    def shift(rows: Rows, chance: np.random.Generator) -> None:
-        rows[name][chance.random(len(rows[name])) < share] = np.nan
+def make_missing(name: str, share: float) -> Shift:
+    def shift(rows: Rows, rng: np.random.Generator) -> None:
+        rows[name][rng.random(len(rows[name])) < share] = np.nan
 
     return shift
 
 
-def moved(name: str, share: float) -> Shift:
+def make_new_value(name: str, share: float) -> Shift:
     """A share of the rows has a value that was never there before."""
 
-    def shift(rows: Rows, chance: np.random.Generator) -> None:
-        rows[name][chance.random(len(rows[name])) < share] = 7.0
+    def shift(rows: Rows, rng: np.random.Generator) -> None:
+        rows[name][rng.random(len(rows[name])) < share] = 7.0
 
     return shift
 
 
 SHIFTS: Final[dict[str, tuple[str, Shift]]] = {
-    "amounts half as much again": ("amount", half_more("amount")),
-    "a tenth of the gaps missing": ("gap missing", lost("gap", 0.1)),
-    "all of the gaps missing": ("gap missing", lost("gap", 1.0)),
-    "a tenth of payments of a new kind": ("payment", moved("payment", 0.1)),
-    "scores half as high again": ("score.fraud", half_more("score")),
+    "amounts half as much again": ("amount", make_half_larger("amount")),
+    "a tenth of the gaps missing": ("gap missing", make_missing("gap", 0.1)),
+    "all of the gaps missing": ("gap missing", make_missing("gap", 1.0)),
+    "a tenth of payments of a new kind": ("payment", make_new_value("payment", 0.1)),
+    "scores half as high again": ("score.fraud", make_half_larger("score")),
 }
 
 
-def scored(rows: Rows, begin: int) -> Iterator[ScoredRow]:
+def to_scored(rows: Rows, begin: int) -> Iterator[ScoredRow]:
     """The rows as they are logged."""
     n = len(rows["user"])
     ids = np.zeros((n, FEATURES.widths("user")[1]), np.int64)
     ids[:, 0] = rows["recent"]
     blocks = {
-        "order": Block(columns(rows, "amount", "spent", "orders"), rows["payment"].astype(np.int64)[:, None]),
-        "user": Block(columns(rows, "clicks", "gap"), ids),
+        "order": Block(stack_columns(rows, "amount", "spent", "orders"), rows["payment"].astype(np.int64)[:, None]),
+        "user": Block(stack_columns(rows, "clicks", "gap"), ids),
         "context": Block(np.empty((n, 0), np.float32), rows["surface"].astype(np.int64)[:, None]),
     }
     users, scores = rows["user"].astype(np.int64).tolist(), rows["score"].tolist()
-    for at in range(n):
+    for index in range(n):
         groups = {
-            g: PackedBlock(1, block.numbers[at].tobytes(), block.ids[at].tobytes()) for g, block in blocks.items()
+            g: PackedBlock(1, block.numbers[index].tobytes(), block.ids[index].tobytes()) for g, block in blocks.items()
         }
         yield ScoredRow(
-            event_id=f"e{begin + at}",
+            event_id=f"e{begin + index}",
             kind="order",
-            user_id=f"u{users[at]}",
-            ts_ms=(begin + at) * EVENT_MS,
+            user_id=f"u{users[index]}",
+            ts_ms=(begin + index) * EVENT_MS,
             topic="shop.scored",
             partition=0,
-            offset=begin + at,
+            offset=begin + index,
             model_version="1",
             features=FEATURES.digest,
             groups=groups,
-            scores={"fraud": (scores[at],)},
+            scores={"fraud": (scores[index],)},
         )
 
 
-def columns(rows: Rows, *names: str) -> npt.NDArray[np.float32]:
+def stack_columns(rows: Rows, *names: str) -> npt.NDArray[np.float32]:
     return np.stack([rows[name] for name in names], 1).astype(np.float32)
 
 
-def watched(asked: int) -> DriftDetector:
-    return DriftDetector(features=FEATURES, config=MonitorConfig(block=BLOCK, block_s=0, events_per_alarm=asked))
+def create_drift(events_per_alarm: int) -> DriftDetector:
+    return DriftDetector(
+        features=FEATURES, config=MonitorConfig(block=BLOCK, block_s=0, events_per_alarm=events_per_alarm)
+    )
 
 
-def false_alarms(events: int, asked: int, seed: int) -> tuple[int, int]:
+def count_false_alarms(events: int, events_per_alarm: int, seed: int) -> tuple[int, int]:
     """Alarms and blocks where nothing changes."""
-    chance = np.random.default_rng(seed)
-    world, drift, compared = World.drawn(chance), watched(asked), list[BlockComparison]()
+    rng = np.random.default_rng(seed)
+    population, drift, comparisons = Population.draw(rng), create_drift(events_per_alarm), list[BlockComparison]()
     for begin in range(0, events, ROWS):
-        rows = scored(draw(world, ROWS, chance), begin)
-        compared += [one for row in rows if (one := drift.observe(row)) is not None]
-    return sum(len(one.alarms) for one in compared), len(compared)
+        rows = to_scored(draw_batch(population, ROWS, rng), begin)
+        comparisons += [comparison for row in rows if (comparison := drift.observe(row)) is not None]
+    return sum(len(comparison.alarms) for comparison in comparisons), len(comparisons)
 
 
-def delay(column: str, shift: Shift, asked: int, seed: int) -> int | None:
+def measure_delay(column: str, shift: Shift, events_per_alarm: int, seed: int) -> int | None:
     """Events from a shift to its alarm; None where twenty blocks do not show it."""
-    chance = np.random.default_rng(seed)
-    world, drift = World.drawn(chance), watched(asked)
-    for row in scored(draw(world, 3 * ROWS, chance), 0):
+    rng = np.random.default_rng(seed)
+    population, drift = Population.draw(rng), create_drift(events_per_alarm)
+    for row in to_scored(draw_batch(population, 3 * ROWS, rng), 0):
         drift.observe(row)
-    for at in range(0, 40 * BLOCK, BLOCK):
-        rows = draw(world, BLOCK, chance)
-        shift(rows, chance)
-        for n, row in enumerate(scored(rows, 3 * ROWS + at)):
-            found = drift.observe(row)
-            if found and column in {alarm.column for alarm in found.alarms}:
-                return at + n + 1
+    for offset in range(0, 40 * BLOCK, BLOCK):
+        rows = draw_batch(population, BLOCK, rng)
+        shift(rows, rng)
+        for number, row in enumerate(to_scored(rows, 3 * ROWS + offset)):
+            comparison = drift.observe(row)
+            if comparison and column in {alarm.column for alarm in comparison.alarms}:
+                return offset + number + 1
     return None
 
 
-def main(words: Sequence[str]) -> int:
+def main(argv: Sequence[str]) -> int:
     """Measure; 0: no more false alarms than asked for (by more than chance), and every shift was found."""
-    arguments, begun = parse(words), time.process_time()
-    events, asked = int(EVENTS * arguments.scale), arguments.asked
-    alarms, blocks = false_alarms(events, asked, arguments.seed)
+    arguments, started_s = parse(argv), time.process_time()
+    events, events_per_alarm = int(EVENTS * arguments.scale), arguments.asked
+    alarms, blocks = count_false_alarms(events, events_per_alarm, arguments.seed)
     at_least = 2 * events / chi2.ppf(0.95, 2 * alarms + 2)  # events for each alarm, at a confidence of 95 %
     print(f"{alarms} alarms in {events:,} events, {blocks} blocks.", file=sys.stderr)
     detected = dict[str, dict[str, float | None]]()
     for name, (column, shift) in SHIFTS.items():
-        delays = [delay(column, shift, asked, seed) for seed in range(max(1, round(SEEDS * arguments.scale)))]
-        known = [one for one in delays if one is not None]
-        median = float(np.median(known)) if known else None
-        detected[name] = {"share": round(len(known) / len(delays), 3), "events": median}
+        delays = [
+            measure_delay(column, shift, events_per_alarm, seed)
+            for seed in range(max(1, round(SEEDS * arguments.scale)))
+        ]
+        found_delays = [event_count for event_count in delays if event_count is not None]
+        median = float(np.median(found_delays)) if found_delays else None
+        detected[name] = {"share": round(len(found_delays) / len(delays), 3), "events": median}
         print(f"{name}: {detected[name]}", file=sys.stderr)
-    found = {
+    figures = {
         "events_per_false_alarm": round(events / max(alarms, 1)),
-        "asked": asked,
+        "asked": events_per_alarm,
         "at_most_one_in": round(2 * events / chi2.ppf(0.05, max(2 * alarms, 1))),
         "at_least_one_in": round(at_least),
         "alarms": alarms,
         "events": events,
         "blocks": blocks,
         "detected": detected,
-        "seconds": round(time.process_time() - begun, 1),
+        "seconds": round(time.process_time() - started_s, 1),
     }
-    print(json.dumps(found) if arguments.json else "\n".join(f"{key}: {value}" for key, value in found.items()))
-    rare = found["at_most_one_in"] >= asked
-    return 0 if rare and all(one["share"] == 1 for one in detected.values()) else 1
+    print(json.dumps(figures) if arguments.json else "\n".join(f"{key}: {value}" for key, value in figures.items()))
+    is_rare = figures["at_most_one_in"] >= events_per_alarm
+    return 0 if is_rare and all(event_count["share"] == 1 for event_count in detected.values()) else 1
 
 
-def parse(words: Sequence[str]) -> argparse.Namespace:
+def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench drift", description=__doc__)
     parser.add_argument("--json", action="store_true", help="one line of JSON")
     parser.add_argument("--scale", type=float, default=1.0, help="of how much is measured")
-    parser.add_argument("--asked", type=int, default=ASKED, help="one false alarm in so many events")
+    parser.add_argument("--asked", type=int, default=EVENTS_PER_ALARM, help="one false alarm in so many events")
     parser.add_argument("--seed", type=int, default=1)
-    return parser.parse_args(words)
+    return parser.parse_args(argv)

@@ -7,255 +7,267 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
-from bench.mortal import Happening, Mortal
-from bench.scene import WITHIN_S, Scene, Terms
+from bench.mortal import Callback, FaultyWorker
+from bench.scene import TIMEOUT_S, FaultOptions, Scenario
 from contract.errors import LostLog, ShopstreamError
 from contract.hashing import BUCKETS
 from worker.kafka.consumer import TopicPartition
 from worker.ops import metrics
 from worker.ops.steps import STEPS
 
-MOMENTS: Final = tuple(step for step in STEPS if step not in ("idle", "recover"))
-DEATHS: Final = tuple(step for step in STEPS if step != "idle")
-MISSED_SOON: Final = {"session.timeout.ms": 1_500}
-ASLEEP_SOON: Final = {"session.timeout.ms": 1_500, "max.poll.interval.ms": 2_000}
+STEPS_WITH_FAULTS: Final = tuple(step for step in STEPS if step not in ("idle", "recover"))
+KILL_STEPS: Final = tuple(step for step in STEPS if step != "idle")
+SHORT_SESSION: Final = {"session.timeout.ms": 1_500}
+SHORT_SESSION_AND_POLL: Final = {"session.timeout.ms": 1_500, "max.poll.interval.ms": 2_000}
 
 
 class Fault(NamedTuple):
     """What goes wrong, and on which terms."""
 
-    happen: Callable[[Scene], None]
-    terms: Terms
+    inject: Callable[[Scenario], None]
+    options: FaultOptions
 
 
-def die_at(scene: Scene, step: str) -> None:
+def kill_at(scenario: Scenario, step: str) -> None:
     """One of the workers dies when it begins `step`; in `recover` of the life after one that died with a batch."""
-    number = scene.rng.randrange(len(scene.workers))
-    worker = scene.workers[number]
+    number = scenario.rng.randrange(len(scenario.workers))
+    worker = scenario.workers[number]
     if step == "recover":
-        meet(scene, worker, scene.rng.choice(MOMENTS), worker.die)
-        worker = scene.workers[number]
-    meet(scene, worker, step, worker.die)
+        run_at_step(scenario, worker, scenario.rng.choice(STEPS_WITH_FAULTS), worker.die)
+        worker = scenario.workers[number]
+    run_at_step(scenario, worker, step, worker.die)
 
 
-def meet(scene: Scene, worker: Mortal, step: str, happening: Happening) -> None:
+def run_at_step(scenario: Scenario, worker: FaultyWorker, step: str, callback: Callback) -> None:
     """Let it happen when this worker begins `step`, with orders to do so."""
-    worker.moments.at(step, happening, scene.rng.randint(1, 2) if step != "recover" else 1)
-    scene.until(lambda: not worker.moments.waiting, feeding=True)
+    worker.hooks.add(step, callback, scenario.rng.randint(1, 2) if step != "recover" else 1)
+    scenario.run_until(lambda: not worker.hooks.is_pending, sending=True)
 
 
-def die_everywhere(scene: Scene) -> None:
+def kill_at_every_step(scenario: Scenario) -> None:
     """A death in each step, in any order."""
-    for step in scene.rng.sample(DEATHS, len(DEATHS)):
-        die_at(scene, step)
+    for step in scenario.rng.sample(KILL_STEPS, len(KILL_STEPS)):
+        kill_at(scenario, step)
 
 
-def die_within(scene: Scene, *, merging: bool) -> None:
+def kill_within_pipeline(scenario: Scenario, *, merging: bool) -> None:
     """A worker dies when half of a pipeline was carried out."""
-    worker = scene.rng.choice(scene.workers)
-    worker.redis.tear(merging=merging, happening=worker.die)
-    scene.until(lambda: worker.redis.whole, feeding=True)
+    worker = scenario.rng.choice(scenario.workers)
+    worker.redis.interrupt_next(merging=merging, callback=worker.die)
+    scenario.run_until(lambda: worker.redis.is_uninterrupted, sending=True)
 
 
-def flush(scene: Scene) -> None:
-    scene.redis.pipeline([("FLUSHALL",)])
+def flush_redis(scenario: Scenario) -> None:
+    scenario.redis.pipeline([("FLUSHALL",)])
 
 
-def flush_and_cut(scene: Scene) -> None:
-    scene.redis.pipeline([("FLUSHALL",), ("CLIENT", "KILL", "TYPE", "normal")])
+def flush_and_disconnect(scenario: Scenario) -> None:
+    scenario.redis.pipeline([("FLUSHALL",), ("CLIENT", "KILL", "TYPE", "normal")])
 
 
-def flush_at_a_moment(scene: Scene, happening: Callable[[Scene], None]) -> None:
-    worker = scene.rng.choice(scene.workers)
-    meet(scene, worker, scene.rng.choice(MOMENTS), lambda: happening(scene))
+def flush_at_random_step(scenario: Scenario, inject_flush: Callable[[Scenario], None]) -> None:
+    worker = scenario.rng.choice(scenario.workers)
+    run_at_step(scenario, worker, scenario.rng.choice(STEPS_WITH_FAULTS), lambda: inject_flush(scenario))
 
 
-def flush_within_a_merge(scene: Scene) -> None:
-    worker = scene.rng.choice(scene.workers)
-    worker.redis.tear(merging=True, happening=lambda: flush(scene))
-    scene.until(lambda: worker.redis.whole, feeding=True)
+def flush_within_merge(scenario: Scenario) -> None:
+    worker = scenario.rng.choice(scenario.workers)
+    worker.redis.interrupt_next(merging=True, callback=lambda: flush_redis(scenario))
+    scenario.run_until(lambda: worker.redis.is_uninterrupted, sending=True)
 
 
-def flush_while_idle(scene: Scene) -> None:
+def flush_while_idle(scenario: Scenario) -> None:
     """Nothing comes in any more, and Redis forgets everything: the workers notice by themselves."""
-    scene.drain()
-    flush(scene)
+    scenario.drain()
+    flush_redis(scenario)
 
 
-def restore_older(scene: Scene) -> None:
+def restore_older_snapshot(scenario: Scenario) -> None:
     """Redis goes back to what it held some batches ago."""
-    keys = ("KEYS", f"{scene.stage.redis_prefix}*")
-    ((held),) = scene.redis.pipeline([keys])
-    dumps = scene.redis.pipeline([("DUMP", key) for key in held])
-    for _ in range(scene.rng.randint(1, 3)):
-        scene.send()
-        scene.turn()
+    keys = ("KEYS", f"{scenario.environment.redis_prefix}*")
+    ((keys_before),) = scenario.redis.pipeline([keys])
+    dumps = scenario.redis.pipeline([("DUMP", key) for key in keys_before])
+    for _ in range(scenario.rng.randint(1, 3)):
+        scenario.send()
+        scenario.step_workers()
 
     def restore() -> None:
-        flush(scene)
-        scene.redis.pipeline([("RESTORE", key, 0, dump) for key, dump in zip(held, dumps, strict=True)])
+        flush_redis(scenario)
+        scenario.redis.pipeline([("RESTORE", key, 0, dump) for key, dump in zip(keys_before, dumps, strict=True)])
 
-    meet(scene, scene.rng.choice(scene.workers), scene.rng.choice(MOMENTS), restore)
-
-
-def lose_a_bucket(scene: Scene) -> None:
-    bucket = scene.rng.randrange(BUCKETS)
-
-    def lose() -> None:
-        (keys,) = scene.redis.pipeline([("KEYS", f"{scene.stage.redis_prefix}*{{{bucket}}}*")])
-        scene.redis.pipeline([("DEL", *keys)])
-
-    meet(scene, scene.rng.choice(scene.workers), scene.rng.choice(MOMENTS), lose)
+    run_at_step(scenario, scenario.rng.choice(scenario.workers), scenario.rng.choice(STEPS_WITH_FAULTS), restore)
 
 
-def sleep_and_wake(scene: Scene, step: str) -> None:
+def delete_bucket(scenario: Scenario) -> None:
+    bucket = scenario.rng.randrange(BUCKETS)
+
+    def delete() -> None:
+        (keys,) = scenario.redis.pipeline([("KEYS", f"{scenario.environment.redis_prefix}*{{{bucket}}}*")])
+        scenario.redis.pipeline([("DEL", *keys)])
+
+    run_at_step(scenario, scenario.rng.choice(scenario.workers), scenario.rng.choice(STEPS_WITH_FAULTS), delete)
+
+
+def pause_and_resume(scenario: Scenario, step: str) -> None:
     """A worker falls asleep when `step` begins; the other one takes over and goes on; the zombie wakes and goes on."""
-    asleep, awake = scene.rng.sample(scene.workers, 2)
+    asleep, awake = scenario.rng.sample(scenario.workers, 2)
 
     def sleep() -> None:
-        mine = set(asleep.intake.assignment)
-        scene_of_one = [awake]
-        both, scene.workers = scene.workers, scene_of_one
-        scene.until(lambda: mine <= awake.intake.assignment)
-        scene.send()
-        for _ in range(scene.rng.randint(0, 6)):
-            scene.turn()
-        scene.workers = both
+        own_partitions = set(asleep.consumer.assignment)
+        awake_only = [awake]
+        all_workers, scenario.workers = scenario.workers, awake_only
+        scenario.run_until(lambda: own_partitions <= awake.consumer.assignment)
+        scenario.send()
+        for _ in range(scenario.rng.randint(0, 6)):
+            scenario.step_workers()
+        scenario.workers = all_workers
 
-    meet(scene, asleep, step, sleep)
-    scene.until(scene.settled, feeding=True)
+    run_at_step(scenario, asleep, step, sleep)
+    scenario.run_until(scenario.is_balanced, sending=True)
 
 
-def join(scene: Scene) -> None:
+def add_worker(scenario: Scenario) -> None:
     """A third worker comes while events flow."""
-    scene.send()
-    scene.workers.append(scene.born("2"))
-    scene.until(scene.settled, feeding=True)
+    scenario.send()
+    scenario.workers.append(scenario.create_worker("2"))
+    scenario.run_until(scenario.is_balanced, sending=True)
 
 
-def leave(scene: Scene) -> None:
+def remove_worker(scenario: Scenario) -> None:
     """One of the workers goes for good while events flow: in order, or by dying in some step."""
-    scene.send()
-    gone = scene.rng.choice(scene.workers)
-    for _ in range(scene.rng.randint(0, 3)):
-        scene.turn()
-    scene.workers.remove(gone)
-    gone.close(in_order=bool(scene.rng.randrange(2)))
-    scene.until(scene.settled, feeding=True)
+    scenario.send()
+    leaving = scenario.rng.choice(scenario.workers)
+    for _ in range(scenario.rng.randint(0, 3)):
+        scenario.step_workers()
+    scenario.workers.remove(leaving)
+    leaving.close(in_order=bool(scenario.rng.randrange(2)))
+    scenario.run_until(scenario.is_balanced, sending=True)
 
 
-def add_partitions(scene: Scene) -> None:
+def add_partitions(scenario: Scenario) -> None:
     """A topic gets more partitions while events flow."""
-    kind = scene.rng.choice(("orders", "orders", "reviews"))
-    scene.add_partitions(scene.stage.topics.topic_name(kind), 6)
-    scene.until(scene.settled, feeding=True)
-    scene.send()
+    kind = scenario.rng.choice(("orders", "orders", "reviews"))
+    scenario.add_partitions(scenario.environment.topics.topic_name(kind), 6)
+    scenario.run_until(scenario.is_balanced, sending=True)
+    scenario.send()
 
 
-def create_anew(scene: Scene) -> None:
+def recreate_topic(scenario: Scenario) -> None:
     """A topic is deleted, and created again under its name, with less or more in it than before."""
-    topic = scene.stage.topics.topic_name(scene.rng.choice(("orders", "reviews")))
-    scene.drain()
-    scene.recreate(topic)
-    scene.send(scene.rng.choice((4, 40, 160)))
+    topic = scenario.environment.topics.topic_name(scenario.rng.choice(("orders", "reviews")))
+    scenario.drain()
+    scenario.recreate_topic(topic)
+    scenario.send(scenario.rng.choice((4, 40, 160)))
 
 
-def send_twice(scene: Scene) -> None:
+def send_duplicates(scenario: Scenario) -> None:
     """A producer that retries: some orders come again, next to one another and batches later."""
     for _ in range(6):
-        scene.send(6)
-        scene.flows[-1].repeat(scene.rng.randint(1, 4))
-        scene.turn()
+        scenario.send(6)
+        scenario.producers[-1].resend(scenario.rng.randint(1, 4))
+        scenario.step_workers()
 
 
-def retention(scene: Scene) -> None:
+def delete_read_records(scenario: Scenario) -> None:
     """The log has lost its beginning and Redis everything: the workers refuse, and go on when they are told to."""
-    scene.drain()
-    ends = scene.log.ends(scene.topics)
-    low = {TopicPartition(*place): scene.rng.randint(1, end) for place, end in ends.items() if end}
-    scene.delete_before(low)
-    flush(scene)
-    refused(scene, LostLog, "on_lost_log")
-    accept_loss(scene, sum(low.values()))
+    scenario.drain()
+    ends = scenario.log.end_offsets(scenario.topics)
+    low = {TopicPartition(*partition): scenario.rng.randint(1, end) for partition, end in ends.items() if end}
+    scenario.delete_records_before(low)
+    flush_redis(scenario)
+    expect_error(scenario, LostLog, "on_lost_log")
+    accept_loss(scenario, sum(low.values()))
 
 
-def overtaken(scene: Scene) -> None:
+def delete_unread_records(scenario: Scenario) -> None:
     """Retention removes what a running worker has not read yet."""
-    scene.drain()
-    scene.remember()
-    ends = {TopicPartition(*place): end for place, end in scene.log.ends(scene.topics).items()}
-    for worker in scene.workers:
-        worker.intake.pause_only(worker.intake.assignment)
-    scene.send(60)
-    now = {TopicPartition(*place): end for place, end in scene.log.ends(scene.topics).items()}
-    low = {place: scene.rng.randint(end + 1, now[place]) for place, end in ends.items() if now[place] > end + 1}
-    scene.delete_before(low)
-    scene.removed = {place: range(ends[place], at) for place, at in low.items()}
-    for worker in scene.workers:
-        worker.intake.pause_only(())
-    refused(scene, LostLog, "on_lost_log")
-    accept_loss(scene, sum(map(len, scene.removed.values())))
+    scenario.drain()
+    scenario.save_expected_slices()
+    ends = {TopicPartition(*partition): end for partition, end in scenario.log.end_offsets(scenario.topics).items()}
+    for worker in scenario.workers:
+        worker.consumer.pause_only(worker.consumer.assignment)
+    scenario.send(60)
+    ends_now = {TopicPartition(*partition): end for partition, end in scenario.log.end_offsets(scenario.topics).items()}
+    low = {
+        partition: scenario.rng.randint(end + 1, ends_now[partition])
+        for partition, end in ends.items()
+        if ends_now[partition] > end + 1
+    }
+    scenario.delete_records_before(low)
+    scenario.removed_offsets = {partition: range(ends[partition], offset) for partition, offset in low.items()}
+    for worker in scenario.workers:
+        worker.consumer.pause_only(())
+    expect_error(scenario, LostLog, "on_lost_log")
+    accept_loss(scenario, sum(map(len, scenario.removed_offsets.values())))
 
 
-def refused(scene: Scene, kind: type[ShopstreamError], words: str) -> str:
+def expect_error(scenario: Scenario, kind: type[ShopstreamError], expected_text: str) -> str:
     """Some worker ends with this error, which says what to do; returns its words."""
-    deadline = time.monotonic() + WITHIN_S
+    deadline = time.monotonic() + TIMEOUT_S
     while time.monotonic() < deadline:
         try:
-            scene.turn()
-            scene.keep_house()
+            scenario.step_workers()
+            scenario.run_periodic()
         except kind as error:
-            if words in str(error):
+            if expected_text in str(error):
                 return str(error)
-            raise RuntimeError(f"A refusal should say {words!r}. Found: {error}") from error
-    raise RuntimeError(f"A worker should end with {kind.__name__} in {WITHIN_S:g} s. Found that none did.")
+            raise RuntimeError(f"A refusal should say {expected_text!r}. Found: {error}") from error
+    raise RuntimeError(f"A worker should end with {kind.__name__} in {TIMEOUT_S:g} s. Found that none did.")
 
 
-def accept_loss(scene: Scene, lost: int) -> None:
+def accept_loss(scenario: Scenario, lost: int) -> None:
     """Both workers come back and go on without what is gone, which they count."""
-    scene.on_lost_log = "accept"
+    scenario.on_lost_log = "accept"
     before = metrics.LOST_LOG_RECORDS._value.get()
-    for number in range(len(scene.workers)):
-        scene.replace(number)
-    scene.until(scene.settled)
+    for number in range(len(scenario.workers)):
+        scenario.restart_worker(number)
+    scenario.run_until(scenario.is_balanced)
     counted = metrics.LOST_LOG_RECORDS._value.get() - before
     if counted != lost:
         raise RuntimeError(f"{lost} records should be counted as lost. Found {counted}.")
 
 
-def mixed(scene: Scene) -> None:
+def inject_several(scenario: Scenario) -> None:
     """Some of everything that needs no terms of its own, with Redis forgetting all of it in between."""
-    many: list[Callable[[Scene], None]] = [
-        lambda s: flush_at_a_moment(s, flush),
-        lambda s: flush_at_a_moment(s, flush_and_cut),
-        lambda s: die_at(s, s.rng.choice(DEATHS)),
-        lambda s: die_within(s, merging=True),
-        lose_a_bucket,
-        flush_within_a_merge,
+    candidates: list[Callable[[Scenario], None]] = [
+        lambda s: flush_at_random_step(s, flush_redis),
+        lambda s: flush_at_random_step(s, flush_and_disconnect),
+        lambda s: kill_at(s, s.rng.choice(KILL_STEPS)),
+        lambda s: kill_within_pipeline(s, merging=True),
+        delete_bucket,
+        flush_within_merge,
     ]
-    for happen in scene.rng.sample(many, 4):
-        happen(scene)
+    for inject in scenario.rng.sample(candidates, 4):
+        inject(scenario)
 
 
-LOSES_CLAIMS: Final = Terms(keeps_claims=False, retried=0.0)
+LOSES_CLAIMS: Final = FaultOptions(keeps_claims=False, duplicate_share=0.0)
 FAULTS: Final[Mapping[str, Fault]] = {
-    "death within a claim": Fault(lambda scene: die_within(scene, merging=False), Terms()),
-    "death within a merge": Fault(lambda scene: die_within(scene, merging=True), Terms()),
-    "FLUSHALL": Fault(lambda scene: flush_at_a_moment(scene, flush), LOSES_CLAIMS),
-    "FLUSHALL and broken connections": Fault(lambda scene: flush_at_a_moment(scene, flush_and_cut), LOSES_CLAIMS),
-    "FLUSHALL within a merge": Fault(flush_within_a_merge, LOSES_CLAIMS),
+    "death within a claim": Fault(lambda scene: kill_within_pipeline(scene, merging=False), FaultOptions()),
+    "death within a merge": Fault(lambda scene: kill_within_pipeline(scene, merging=True), FaultOptions()),
+    "FLUSHALL": Fault(lambda scene: flush_at_random_step(scene, flush_redis), LOSES_CLAIMS),
+    "FLUSHALL and broken connections": Fault(
+        lambda scene: flush_at_random_step(scene, flush_and_disconnect), LOSES_CLAIMS
+    ),
+    "FLUSHALL within a merge": Fault(flush_within_merge, LOSES_CLAIMS),
     "FLUSHALL while idle": Fault(flush_while_idle, LOSES_CLAIMS),
-    "older snapshot": Fault(restore_older, LOSES_CLAIMS),
-    "bucket lost": Fault(lose_a_bucket, Terms()),
-    "zombie before publishing": Fault(lambda scene: sleep_and_wake(scene, "publish"), Terms(client=ASLEEP_SOON)),
-    "zombie before committing": Fault(lambda scene: sleep_and_wake(scene, "commit"), Terms(client=ASLEEP_SOON)),
-    "zombie before merging": Fault(lambda scene: sleep_and_wake(scene, "merge"), Terms(client=ASLEEP_SOON)),
-    "worker joins": Fault(join, Terms()),
-    "worker leaves": Fault(leave, Terms(client=MISSED_SOON)),
-    "partitions added": Fault(add_partitions, Terms()),
-    "topic created anew": Fault(create_anew, Terms()),
-    "producer's duplicate": Fault(send_twice, Terms()),
-    "retention; then FLUSHALL": Fault(retention, LOSES_CLAIMS),
-    "retention overtakes": Fault(overtaken, Terms()),
-    "mixed": Fault(mixed, LOSES_CLAIMS),
+    "older snapshot": Fault(restore_older_snapshot, LOSES_CLAIMS),
+    "bucket lost": Fault(delete_bucket, FaultOptions()),
+    "zombie before publishing": Fault(
+        lambda scene: pause_and_resume(scene, "publish"), FaultOptions(client_settings=SHORT_SESSION_AND_POLL)
+    ),
+    "zombie before committing": Fault(
+        lambda scene: pause_and_resume(scene, "commit"), FaultOptions(client_settings=SHORT_SESSION_AND_POLL)
+    ),
+    "zombie before merging": Fault(
+        lambda scene: pause_and_resume(scene, "merge"), FaultOptions(client_settings=SHORT_SESSION_AND_POLL)
+    ),
+    "worker joins": Fault(add_worker, FaultOptions()),
+    "worker leaves": Fault(remove_worker, FaultOptions(client_settings=SHORT_SESSION)),
+    "partitions added": Fault(add_partitions, FaultOptions()),
+    "topic created anew": Fault(recreate_topic, FaultOptions()),
+    "producer's duplicate": Fault(send_duplicates, FaultOptions()),
+    "retention; then FLUSHALL": Fault(delete_read_records, LOSES_CLAIMS),
+    "retention overtakes": Fault(delete_unread_records, FaultOptions()),
+    "mixed": Fault(inject_several, LOSES_CLAIMS),
 }

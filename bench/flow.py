@@ -6,69 +6,73 @@ from typing import NamedTuple
 
 from confluent_kafka import KafkaError, Message, Producer
 
-from bench.guarantee import BadRecord, GuaranteeLedger, Place
-from bench.traffic import Sent, Traffic
+from bench.guarantee import BadRecord, DeliveryLedger, RecordPosition
+from bench.traffic import Traffic, TrafficRecord
 from contract.settings import TopicSettings
 
-FLUSH_S = 60.0
+FLUSH_TIMEOUT_S = 60.0
 
 
-class Acknowledged(NamedTuple):
+class AcknowledgedRecord(NamedTuple):
     """A record that lies in the log, and where."""
 
-    sent: Sent
-    place: Place
+    record: TrafficRecord
+    position: RecordPosition
 
 
-class Flow:
+class TrafficProducer:
     """Sends a lane's events in portions: as many as asked for, `total` in the end."""
 
     def __init__(self, *, bootstrap: str, topics: TopicSettings, traffic: Traffic, total: int) -> None:
         self.traffic, self.total = traffic, total
-        self.events = 0
-        self.acknowledged: list[Acknowledged] = []
+        self.event_count = 0
+        self.acknowledged: list[AcknowledgedRecord] = []
         self._topics = topics
-        self._unsent: list[str] = []
+        self._errors: list[str] = []
         settings = {"bootstrap.servers": bootstrap, "enable.idempotence": True, "linger.ms": 1, "log_level": 0}
         self._producer = Producer(settings)
 
     def send(self, count: int) -> None:
         """Send this many more orders or clicks, and what goes along with them."""
         for _ in range(count):
-            self.events += 1
-            for sent in self.traffic.next():
-                report: Callable[[KafkaError | None, Message], None] = partial(self._on_delivery, sent)
-                self._producer.produce(self._topics.topic_name(sent.kind), sent.value, sent.key, on_delivery=report)
+            self.event_count += 1
+            for record in self.traffic.next_records():
+                on_delivery: Callable[[KafkaError | None, Message], None] = partial(self._on_delivery, record)
+                self._producer.produce(
+                    self._topics.topic_name(record.kind), record.value, record.key, on_delivery=on_delivery
+                )
         self._producer.poll(0)
 
-    def repeat(self, count: int) -> None:
+    def resend(self, count: int) -> None:
         """Send some of the last orders or clicks again, as a producer does that got no answer."""
-        again = self.traffic.rng.choices(self.traffic.main[-20:], k=count)
-        for sent in again:
-            report: Callable[[KafkaError | None, Message], None] = partial(self._on_delivery, sent)
-            self._producer.produce(self._topics.topic_name(sent.kind), sent.value, sent.key, on_delivery=report)
-        self.finish()
+        repeated = self.traffic.rng.choices(self.traffic.recent[-20:], k=count)
+        for record in repeated:
+            on_delivery: Callable[[KafkaError | None, Message], None] = partial(self._on_delivery, record)
+            self._producer.produce(
+                self._topics.topic_name(record.kind), record.value, record.key, on_delivery=on_delivery
+            )
+        self.flush()
 
-    def finish(self) -> None:
+    def flush(self) -> None:
         """Send the rest and wait until everything lies in the log; raises RuntimeError if something does not."""
-        self.send(max(0, self.total - self.events))
-        waiting = self._producer.flush(FLUSH_S)
-        if waiting or self._unsent:
-            raise RuntimeError(f"Kafka should take every record. Found {waiting} waiting, and {self._unsent[:3]}.")
+        self.send(max(0, self.total - self.event_count))
+        waiting = self._producer.flush(FLUSH_TIMEOUT_S)
+        if waiting or self._errors:
+            raise RuntimeError(f"Kafka should take every record. Found {waiting} waiting, and {self._errors[:3]}.")
 
-    def tell(self, ledger: GuaranteeLedger) -> None:
+    def fill_ledger(self, ledger: DeliveryLedger) -> None:
         """Tell the ledger of all that was acknowledged."""
-        for sent, place in self.acknowledged:
-            if sent.reason is not None:
-                ledger.spoiled(place, BadRecord(sent.key.encode(), sent.value, sent.reason))
-            elif sent.kind == "orders":
-                ledger.ordered(sent.event_id)
-            elif sent.kind == "clicks":
-                ledger.clicked(sent.event_id)
+        for record, position in self.acknowledged:
+            if record.reason is not None:
+                ledger.record_bad_record(position, BadRecord(record.key.encode(), record.value, record.reason))
+            elif record.kind == "orders":
+                ledger.record_order(record.event_id)
+            elif record.kind == "clicks":
+                ledger.record_click(record.event_id)
 
-    def _on_delivery(self, sent: Sent, error: KafkaError | None, message: Message) -> None:
+    def _on_delivery(self, record: TrafficRecord, error: KafkaError | None, message: Message) -> None:
         if error is not None:
-            self._unsent.append(error.str())
+            self._errors.append(error.str())
             return
-        place = Place(message.topic() or "", message.partition() or 0, message.offset() or 0)
-        self.acknowledged.append(Acknowledged(sent, place))
+        position = RecordPosition(message.topic() or "", message.partition() or 0, message.offset() or 0)
+        self.acknowledged.append(AcknowledgedRecord(record, position))

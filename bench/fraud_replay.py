@@ -13,58 +13,62 @@ from typing import Final
 
 import numpy as np
 
-from bench.fraud_stream import FILE, Payments, stream
+from bench.fraud_stream import FILE, Payments, iterate_arrivals
 from contract.features.declaration import Block, FeatureSet
 from contract.features.encoder import Encoder
 from contract.profiles.entity_updates import to_updates
 from contract.profiles.store import InMemoryProfileStore, fold
 
 ROOT: Final = Path(__file__).parents[1]
-MADE_BY: Final = ("contract", "features.toml", "bench/fraud_stream.py", "bench/fraud_replay.py")
-READ: Final = ("user", "order", "context")  # the groups that the graph of decisions is given
-ARRIVALS: Final = 20_000  # folded at once: a profile is the same however the log was cut
+BLOCK_CODE_PATHS: Final = ("contract", "features.toml", "bench/fraud_stream.py", "bench/fraud_replay.py")
+DECISION_GROUPS: Final = ("user", "order", "context")  # the groups that the graph of decisions is given
+CHUNK_ARRIVALS: Final = 20_000  # folded at once: a profile is the same however the log was cut
 Blocks = dict[str, Block]
 
 
-def replayed(payments: Payments, features: FeatureSet, first: int) -> Blocks:
+def replay_blocks(payments: Payments, features: FeatureSet, first: int) -> Blocks:
     """The blocks of the payments from number `first` on, each as known before its payment."""
     encoder, profiles = Encoder(features), InMemoryProfileStore()
-    blocks = {group: features.empty_block(group, len(payments) - first) for group in READ}
-    for stretch in stream(payments, ARRIVALS):
-        touches = to_updates(stretch.arrivals)
+    blocks = {group: features.empty_block(group, len(payments) - first) for group in DECISION_GROUPS}
+    for chunk in iterate_arrivals(payments, CHUNK_ARRIVALS):
+        touches = to_updates(chunk.arrivals)
         memory = fold(profiles.read(touches.entities), touches)
-        wanted = stretch.rows >= first
-        if wanted.any():
-            for group, found in encoder.encode_before(memory, stretch.orders[wanted].tolist(), READ).items():
-                at = stretch.rows[wanted] - first
-                blocks[group].numbers[at], blocks[group].ids[at] = found.numbers, found.ids
+        is_wanted = chunk.payment_rows >= first
+        if is_wanted.any():
+            for group, block in encoder.encode_before(
+                memory, chunk.order_indices[is_wanted].tolist(), DECISION_GROUPS
+            ).items():
+                rows = chunk.payment_rows[is_wanted] - first
+                blocks[group].numbers[rows], blocks[group].ids[rows] = block.numbers, block.ids
         profiles.merge(memory.slice_writes(), {}, {})
     return blocks
 
 
-def kept(payments: Payments, features: FeatureSet, first: int, data: Path, folder: Path) -> Blocks:
+def load_or_replay(payments: Payments, features: FeatureSet, first: int, data: Path, folder: Path) -> Blocks:
     """The same, read from `folder` if it holds what this code makes of these data, or made and kept there."""
-    digest = f"{digest_of(MADE_BY, data / FILE)} from {first} to {len(payments)}"
-    said = folder / "digest"
-    if not (said.is_file() and said.read_text() == digest):
+    digest = f"{digest_files(BLOCK_CODE_PATHS, data / FILE)} from {first} to {len(payments)}"
+    digest_path = folder / "digest"
+    if not (digest_path.is_file() and digest_path.read_text() == digest):
         print(f"{len(payments)} payments and their truths go through the fold: some minutes.", file=sys.stderr)
-        blocks = replayed(payments, features, first)
+        blocks = replay_blocks(payments, features, first)
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         for group, block in blocks.items():
             np.save(folder / f"{group}.numbers.npy", block.numbers)
             np.save(folder / f"{group}.ids.npy", block.ids)
-        said.write_text(digest)  # last: a folder without it is made again
+        digest_path.write_text(digest)  # last: a folder without it is made again
     return {
-        group: Block(*(np.load(folder / f"{group}.{part}.npy", mmap_mode="r") for part in ("numbers", "ids")))
-        for group in READ
+        group: Block(
+            *(np.load(folder / f"{group}.{array_name}.npy", mmap_mode="r") for array_name in ("numbers", "ids"))
+        )
+        for group in DECISION_GROUPS
     }
 
 
-def digest_of(parts: Iterable[str], *more: Path) -> str:
+def digest_files(entries: Iterable[str], *files: Path) -> str:
     """Of the named code and of further files."""
-    found = hashlib.sha256()
-    paths = (p for part in parts for p in (sorted((ROOT / part).rglob("*.py")) or [ROOT / part]))
-    for path in [*paths, *more]:
-        found.update(path.read_bytes())
-    return found.hexdigest()
+    digest = hashlib.sha256()
+    paths = (file for entry in entries for file in (sorted((ROOT / entry).rglob("*.py")) or [ROOT / entry]))
+    for path in [*paths, *files]:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()

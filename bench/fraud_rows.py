@@ -15,9 +15,9 @@ import lightgbm
 import numpy as np
 from msgspec.structs import replace
 
-from bench.fraud_replay import READ, Blocks
+from bench.fraud_replay import DECISION_GROUPS, Blocks
 from bench.fraud_stream import Integers, Numbers, Payments
-from bench.fraud_weeks import Week, examples_of, narrowed
+from bench.fraud_weeks import WeekSplit, build_examples, select_columns
 from contract.bundle import current_version, read_bundle
 from contract.features.declaration import Feature, FeatureSet
 from contract.tasks import Task
@@ -31,7 +31,7 @@ from training.trainer.fit import Epoch, fit
 from worker.model.onnx_model import Model
 
 NEGATIVE_RATE: Final = 0.1  # of honest payments, that teach the network; frauds all do
-TASK: Final = Task("fraud", "binary", READ, "decide", negative_rate=NEGATIVE_RATE)
+TASK: Final = Task("fraud", "binary", DECISION_GROUPS, "decide", negative_rate=NEGATIVE_RATE)
 SHAPE: Final = ModelConfig(
     embedding=8,
     hidden=128,
@@ -46,7 +46,7 @@ SHAPE: Final = ModelConfig(
     dropout=0.1,
 )
 PLAN: Final = TrainingConfig(batch=512, epochs=4, learning_rate=0.001, weight_decay=0.03, patience=2, held_out=0.1)
-TREES: Final = {
+TREE_PARAMETERS: Final = {
     "objective": "binary",
     "learning_rate": 0.05,
     "num_leaves": 15,
@@ -59,13 +59,13 @@ TREES: Final = {
     "num_threads": 1,
     "seed": 1,
 }
-TREES_COUNT, TREES_NEGATIVE_RATE = 200, 0.2  # ranks better than all of them
+TREE_COUNT, TREE_NEGATIVE_RATE = 200, 0.2  # ranks better than all of them
 HISTORY_DAYS: Final = 84
-SCORED_ROWS: Final = 4_096
+PREDICT_BATCH: Final = 4_096
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class FraudData:
     """What all rows may read: payments, and blocks of those from number `first` on, in the columns of `features`."""
 
     payments: Payments
@@ -73,59 +73,65 @@ class Known:
     blocks: Blocks
     first: int
 
-    def examples(self, rows: Integers, wanted: FeatureSet) -> Examples:
+    def select_examples(self, rows: Integers, wanted: FeatureSet) -> Examples:
         """The payments with these numbers as examples, in the columns of `wanted`."""
-        blocks = narrowed(self.blocks, self.features, wanted, rows - self.first)
+        blocks = select_columns(self.blocks, self.features, wanted, rows - self.first)
         groups = {feature.group for feature in wanted.features}
-        task = replace(TASK, groups=tuple(group for group in READ if group in groups))
-        return examples_of(self.payments, rows, blocks, wanted, task)
+        task = replace(TASK, groups=tuple(group for group in DECISION_GROUPS if group in groups))
+        return build_examples(self.payments, rows, blocks, wanted, task)
 
 
-Method = Callable[[Known, Week], Numbers]  # probabilities (N,) of the week's judged payments
+Method = Callable[[FraudData, WeekSplit], Numbers]  # probabilities (N,) of the week's judged payments
 
 
-def network(*, profiles: bool) -> Method:
+def make_network_method(*, profiles: bool) -> Method:
     """The row of our network, with what profiles knew or without."""
 
-    def answered(known: Known, week: Week) -> Numbers:
-        wanted = telling(known, week.learning, profiles=profiles)
-        learning = known.examples(sampled(week.learning, known.payments.fraud, NEGATIVE_RATE), wanted)
-        fitted = fit(learning, SHAPE, PLAN, quiet)
+    def predict(data: FraudData, week: WeekSplit) -> Numbers:
+        wanted = select_features(data, week.train, profiles=profiles)
+        train = data.select_examples(sample_negatives(week.train, data.payments.fraud, NEGATIVE_RATE), wanted)
+        fitted = fit(train, SHAPE, PLAN, ignore_epoch)
         with TemporaryDirectory(prefix="shopstream-bench-") as bundles:
-            model = served(fitted.network, Path(bundles), known.features)
-        return scored(model, known, week.judging)
+            model = export_and_load(fitted.network, Path(bundles), data.features)
+        return predict_served(model, data, week.test)
 
-    return answered
+    return predict
 
 
-def trees(known: Known, week: Week) -> Numbers:
+def predict_with_trees(data: FraudData, week: WeekSplit) -> Numbers:
     """Gradient-boosted trees on the same numbers."""
-    wanted = telling(known, week.learning, profiles=True)
-    rows = sampled(week.learning, known.payments.fraud, TREES_NEGATIVE_RATE)
-    learned = lightgbm.Dataset(matrix(known, rows, wanted), known.payments.fraud[rows])
-    booster = lightgbm.train(TREES, learned, TREES_COUNT)
-    return np.asarray(booster.predict(matrix(known, week.judging, wanted)))
+    wanted = select_features(data, week.train, profiles=True)
+    rows = sample_negatives(week.train, data.payments.fraud, TREE_NEGATIVE_RATE)
+    train_set = lightgbm.Dataset(to_matrix(data, rows, wanted), data.payments.fraud[rows])
+    booster = lightgbm.train(TREE_PARAMETERS, train_set, TREE_COUNT)
+    return np.asarray(booster.predict(to_matrix(data, week.test, wanted)))
 
 
-ROWS: Final[dict[str, Method]] = {
-    "ours": network(profiles=True),
-    "lightgbm": trees,
-    "ours_without_profiles": network(profiles=False),
+METHODS: Final[dict[str, Method]] = {
+    "ours": make_network_method(profiles=True),
+    "lightgbm": predict_with_trees,
+    "ours_without_profiles": make_network_method(profiles=False),
 }
 
 
-def telling(known: Known, rows: Integers, *, profiles: bool) -> FeatureSet:
+def select_features(data: FraudData, rows: Integers, *, profiles: bool) -> FeatureSet:
     """The features that are not the same for all of these payments; without `profiles`, those of the event alone."""
-    found = set[str]()
-    for group, block in known.blocks.items():
-        few = block.take(rows - known.first)
-        found |= {f.name for f, x in zip(known.features.numbers(group), few.numbers.T, strict=False) if varies(x)}
-        spans = known.features.spans(group)
-        found |= {span.feature.name for span in spans if varies(few.ids[:, span.start : span.start + span.width])}
-    wanted = found if profiles else found & of_events(known.features)
-    for feature in reversed(known.features.features):  # a ratio stands behind what it is of
-        wanted |= parts_of(feature) if feature.name in wanted else set()
-    return known.features.select(wanted)
+    varying = set[str]()
+    for group, block in data.blocks.items():
+        selected = block.take(rows - data.first)
+        varying |= {
+            f.name
+            for f, column in zip(data.features.numbers(group), selected.numbers.T, strict=False)
+            if varies(column)
+        }
+        spans = data.features.spans(group)
+        varying |= {
+            span.feature.name for span in spans if varies(selected.ids[:, span.start : span.start + span.width])
+        }
+    wanted = varying if profiles else varying & list_event_features(data.features)
+    for feature in reversed(data.features.features):  # a ratio stands behind what it is of
+        wanted |= list_ratio_operands(feature) if feature.name in wanted else set()
+    return data.features.select(wanted)
 
 
 def varies(column: Numbers | Integers) -> bool:
@@ -134,27 +140,27 @@ def varies(column: Numbers | Integers) -> bool:
     return bool(len(values)) and bool((values != values[0]).any())
 
 
-def of_events(features: FeatureSet) -> set[str]:
+def list_event_features(features: FeatureSet) -> set[str]:
     """The features that no profile has a part in."""
-    found = set[str]()
+    names = set[str]()
     for feature in features.features:
-        if not feature.source.startswith("profile.") and parts_of(feature) <= found:
-            found.add(feature.name)
-    return found
+        if not feature.source.startswith("profile.") and list_ratio_operands(feature) <= names:
+            names.add(feature.name)
+    return names
 
 
-def parts_of(feature: Feature) -> set[str]:
+def list_ratio_operands(feature: Feature) -> set[str]:
     """The features that a ratio is of; none for others."""
     return set(feature.source.removeprefix("ratio ").split(" / ")) if feature.source.startswith("ratio ") else set()
 
 
-def sampled(rows: Integers, fraud: Numbers, rate: float) -> Integers:
+def sample_negatives(rows: Integers, fraud: Numbers, rate: float) -> Integers:
     """All frauds among the rows, and of the others a random share."""
-    chance = np.random.default_rng(PLAN.seed).random(len(rows))
-    return rows[(fraud[rows] > 0) | (chance < rate)]
+    draws = np.random.default_rng(PLAN.seed).random(len(rows))
+    return rows[(fraud[rows] > 0) | (draws < rate)]
 
 
-def served(network: Network, bundles: Path, features: FeatureSet) -> Model:
+def export_and_load(network: Network, bundles: Path, features: FeatureSet) -> Model:
     """The network as a worker has it that serves `features`: checkpoint, export, bundle, runtime."""
     about = make_metadata(network, parent=None, created_ms=0, evaluation={}, positions={})
     export(Checkpoint(metadata=about, weights=network.state_dict()), bundles, {})
@@ -163,21 +169,21 @@ def served(network: Network, bundles: Path, features: FeatureSet) -> Model:
     return Model(read_bundle(bundles, version), features)
 
 
-def scored(model: Model, known: Known, rows: Integers) -> Numbers:
+def predict_served(model: Model, data: FraudData, rows: Integers) -> Numbers:
     """What the bundle answers to these payments (N,)."""
-    found = list[Numbers]()
-    for start in range(0, len(rows), SCORED_ROWS):
-        few = rows[start : start + SCORED_ROWS] - known.first
-        blocks = {group: block.take(few) for group, block in known.blocks.items()}
-        found.append(model.run("decide", blocks)[TASK.name].astype(np.float64))
-    return np.concatenate(found)
+    predictions = list[Numbers]()
+    for start in range(0, len(rows), PREDICT_BATCH):
+        chunk = rows[start : start + PREDICT_BATCH] - data.first
+        blocks = {group: block.take(chunk) for group, block in data.blocks.items()}
+        predictions.append(model.run("decide", blocks)[TASK.name].astype(np.float64))
+    return np.concatenate(predictions)
 
 
-def matrix(known: Known, rows: Integers, wanted: FeatureSet) -> Numbers:
+def to_matrix(data: FraudData, rows: Integers, wanted: FeatureSet) -> Numbers:
     """The numbers (N, columns) as LightGBM reads them."""
-    blocks = narrowed(known.blocks, known.features, wanted, rows - known.first)
-    return np.concatenate([blocks[group].numbers for group in READ], 1).astype(np.float32)
+    blocks = select_columns(data.blocks, data.features, wanted, rows - data.first)
+    return np.concatenate([blocks[group].numbers for group in DECISION_GROUPS], 1).astype(np.float32)
 
 
-def quiet(_: Epoch) -> None:
+def ignore_epoch(_: Epoch) -> None:
     """What an epoch has to say is not wanted here."""

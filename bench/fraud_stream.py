@@ -43,7 +43,7 @@ class Payments:
         """The day of each payment (N,), counted from 1970 as `ts_ms` is."""
         return self.ts_ms // DAY_MS
 
-    def order(self, row: int) -> Order:
+    def to_order(self, row: int) -> Order:
         """The payment as its order."""
         user, seller, amount = str(self.customer[row]), str(self.terminal[row]), float(self.amount[row])
         return Order(
@@ -57,7 +57,7 @@ class Payments:
             payment_method="card",
         )
 
-    def judgement(self, row: int) -> Judgement:
+    def to_judgement(self, row: int) -> Judgement:
         """What is said of the payment when its delay has passed, with the entities that its order touches."""
         user, seller = str(self.customer[row]), str(self.terminal[row])
         return Judgement(
@@ -87,27 +87,27 @@ def read_payments(folder: Path, until_ms: int) -> Payments:
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
+class ArrivalChunk:
     """Some arrivals that follow one another; `orders` are the numbers of those that are payments, `rows` which ones."""
 
     arrivals: list[Arrival]
-    orders: Integers
-    rows: Integers
+    order_indices: Integers
+    payment_rows: Integers
 
 
-def stream(payments: Payments, size: int) -> Iterator[Stretch]:
+def iterate_arrivals(payments: Payments, size: int) -> Iterator[ArrivalChunk]:
     """Payments and judgements in the order of time until the last payment, `size` arrivals at once."""
     count, offsets = len(payments), {"orders/0": 0, "judgements/0": 0}
-    at_ms = np.concatenate([payments.ts_ms + DELAY_MS, payments.ts_ms])
-    order = np.argsort(at_ms, kind="stable")
-    order = order[at_ms[order] <= payments.ts_ms[-1]] if count else order
+    times_ms = np.concatenate([payments.ts_ms + DELAY_MS, payments.ts_ms])
+    order = np.argsort(times_ms, kind="stable")
+    order = order[times_ms[order] <= payments.ts_ms[-1]] if count else order
     for start in range(0, len(order), size):
-        few = order[start : start + size]
+        chunk = order[start : start + size]
         arrivals = list[Arrival]()
-        for number in few.tolist():
+        for number in chunk.tolist():
             source = "orders/0" if number >= count else "judgements/0"
-            event = payments.order(number - count) if number >= count else payments.judgement(number)
+            event = payments.to_order(number - count) if number >= count else payments.to_judgement(number)
             arrivals.append(Arrival(source, offsets[source], event))
             offsets[source] += 1
-        orders = np.flatnonzero(few >= count)
-        yield Stretch(arrivals, orders, few[orders] - count)
+        orders = np.flatnonzero(chunk >= count)
+        yield ArrivalChunk(arrivals, orders, chunk[orders] - count)

@@ -25,7 +25,7 @@ TEST_WEEKS: Final = ("2018-07-25", "2018-08-01", "2018-08-08", "2018-08-15")
 DELAY_DAYS: Final = DELAY_MS // DAY_MS
 
 
-class Figures(Struct, frozen=True):
+class FraudFigures(Struct, frozen=True):
     """How well some probabilities tell the frauds of a week, or of several: then the mean."""
 
     average_precision: float
@@ -34,56 +34,62 @@ class Figures(Struct, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Week:
+class WeekSplit:
     """Numbers of payments: those that teach, the latest of them a whole delay older than the week, and those judged."""
 
-    learning: Integers
-    judging: Integers
+    train: Integers
+    test: Integers
 
 
-def day_of(date: str) -> int:
+def parse_day(date: str) -> int:
     """The number of a date, YYYY-MM-DD, as `Payments.day` counts."""
     return int(datetime.fromisoformat(date).replace(tzinfo=UTC).timestamp()) * 1_000 // DAY_MS
 
 
-def week_of(payments: Payments, start: int, history: int) -> Week:
+def split_week(payments: Payments, start: int, history: int) -> WeekSplit:
     """The week that begins on day `start`, learning from `history` days."""
-    day, taught = payments.day, start - DELAY_DAYS
-    learning = np.flatnonzero((day >= taught - history) & (day < taught))
-    recent = np.flatnonzero((day >= taught - WEEK_DAYS) & (day < start + WEEK_DAYS))
-    known = mask_known_cards(
+    day, train_end = payments.day, start - DELAY_DAYS
+    learning = np.flatnonzero((day >= train_end - history) & (day < train_end))
+    recent = np.flatnonzero((day >= train_end - WEEK_DAYS) & (day < start + WEEK_DAYS))
+    is_known = mask_known_cards(
         payments.fraud[recent],
         payments.customer[recent],
         day[recent] * DAY_MS,
         payments.ts_ms[recent] + DELAY_MS,
     )
-    return Week(learning, recent[(day[recent] >= start) & ~known])
+    return WeekSplit(learning, recent[(day[recent] >= start) & ~is_known])
 
 
-def figures_of(payments: Payments, rows: Integers, p: Numbers) -> Figures:
+def evaluate_predictions(payments: Payments, rows: Integers, p: Numbers) -> FraudFigures:
     """The figures of probabilities (N,) for the payments with these numbers (N,)."""
     y, customer, day = payments.fraud[rows], payments.customer[rows], payments.day[rows]
-    return Figures(average_precision(y, p), auc(y, p), card_precision(y, p, customer, day))
+    return FraudFigures(average_precision(y, p), auc(y, p), card_precision(y, p, customer, day))
 
 
-def mean_of(weeks: Sequence[Figures]) -> Figures:
-    return Figures(*(float(np.mean([getattr(week, name) for week in weeks])) for name in Figures.__struct_fields__))
+def average_figures(weeks: Sequence[FraudFigures]) -> FraudFigures:
+    return FraudFigures(
+        *(float(np.mean([getattr(week, name) for week in weeks])) for name in FraudFigures.__struct_fields__)
+    )
 
 
-def narrowed(blocks: Mapping[str, Block], features: FeatureSet, wanted: FeatureSet, rows: Integers) -> dict[str, Block]:
+def select_columns(
+    blocks: Mapping[str, Block], features: FeatureSet, wanted: FeatureSet, rows: Integers
+) -> dict[str, Block]:
     """Some rows of blocks of `features`, in the columns of `wanted`, which are some of them; other groups are empty."""
-    found = {group: wanted.empty_block(group, len(rows)) for group in GROUPS}
+    selected = {group: wanted.empty_block(group, len(rows)) for group in GROUPS}
     for group, block in blocks.items():
-        at = {feature.name: column for column, feature in enumerate(features.numbers(group))}
-        numbers = [at[feature.name] for feature in wanted.numbers(group)]
+        columns_by_name = {feature.name: column for column, feature in enumerate(features.numbers(group))}
+        numbers = [columns_by_name[feature.name] for feature in wanted.numbers(group)]
         spans = {span.feature.name: range(span.start, span.start + span.width) for span in features.spans(group)}
         ids = [column for span in wanted.spans(group) for column in spans[span.feature.name]]
-        of = block.take(rows)
-        found[group] = Block(np.ascontiguousarray(of.numbers[:, numbers]), np.ascontiguousarray(of.ids[:, ids]))
-    return found
+        row_block = block.take(rows)
+        selected[group] = Block(
+            np.ascontiguousarray(row_block.numbers[:, numbers]), np.ascontiguousarray(row_block.ids[:, ids])
+        )
+    return selected
 
 
-def examples_of(
+def build_examples(
     payments: Payments, rows: Integers, blocks: Mapping[str, Block], features: FeatureSet, task: Task
 ) -> Examples:
     """The payments with these numbers (N,) as examples; `blocks` are theirs, in the columns of `features`."""

@@ -21,8 +21,8 @@ import msgspec
 import numpy as np
 import torch
 
-from bench.calibration import lived
-from bench.gate_poisons import KINDS, Rows
+from bench.calibration import load_or_simulate
+from bench.gate_poisons import POISONS, Rows
 from contract.errors import BadData
 from contract.messages import Example, to_msgpack
 from contract.settings import read_settings
@@ -46,181 +46,207 @@ from training.trainer.fit import fit
 from training.trainer.learner import predict
 
 SHAPE: Final = ModelConfig(embedding=8, hidden=32, factors=8, experts=2, expert=32, tower=16, rows=4_096)
-LEARNED: Final = 0.5  # of the days
-TRUE_FROM: Final = 0.86
+TRAIN_SHARE: Final = 0.5  # of the days
+TRUTH_FROM: Final = 0.86
 TRUTH_ROWS: Final = 1_500  # of each family
-PASSED: Final = 0.95
-CHAIN: Final = 10  # healthy updates one after the other
+PASSED_SHARE_MIN: Final = 0.95
+CHAIN_LENGTH: Final = 10  # healthy updates one after the other
 DAY_MS: Final = 86_400_000
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
+class GateScenario:
     """The first model, what updates are cut from in the order of time, what turned out to be true later.
 
     `said`: what the first model says of the truth.
     """
 
     base: Checkpoint
-    later: Examples
+    update_examples: Examples
     truth: Examples
-    said: Predictions
+    base_predictions: Predictions
     plan: TrainingConfig
 
 
-def main(words: Sequence[str]) -> int:
+def main(argv: Sequence[str]) -> int:
     """Measure; 0: all that is harmful is refused and 95 % of what is healthy passes, 1: not so."""
-    arguments, begun = parse(words), time.process_time()
-    scene, each = scene_of(arguments), max(1, round(100 * arguments.scale))
-    harmful = [try_harmful(scene, number, arguments.rows, harm=arguments.harm) for number in range(each)]
-    healthy = list(try_healthy(scene, each, arguments.rows))
-    found = summary(harmful, healthy)
+    arguments, started_s = parse(argv), time.process_time()
+    scenario, trial_count = load_scenario(arguments), max(1, round(100 * arguments.scale))
+    harmful = [try_harmful(scenario, number, arguments.rows, harm=arguments.harm) for number in range(trial_count)]
+    healthy = list(try_healthy(scenario, trial_count, arguments.rows))
+    figures = summarize_trials(harmful, healthy)
     if not arguments.harm:
-        del found["harm"]
-    found |= {"examples": len(scene.later), "seconds": round(time.process_time() - begun, 1)}
-    print(msgspec.json.encode(found).decode() if arguments.json else "\n".join(f"{k:10} {v}" for k, v in found.items()))
-    return 0 if found["refused"] == found["harmful"] and found["passed"] >= PASSED * found["healthy"] else 1
+        del figures["harm"]
+    figures |= {"examples": len(scenario.update_examples), "seconds": round(time.process_time() - started_s, 1)}
+    print(
+        msgspec.json.encode(figures).decode()
+        if arguments.json
+        else "\n".join(f"{key:10} {value}" for key, value in figures.items())
+    )
+    return (
+        0
+        if figures["refused"] == figures["harmful"] and figures["passed"] >= PASSED_SHARE_MIN * figures["healthy"]
+        else 1
+    )
 
 
 @dataclass(frozen=True, slots=True)
-class Tried:
+class HarmfulTrial:
     """A harmful update: what became of it (`doubted`, `gate`, `dropped`, or `served`), and its harm if unguarded."""
 
     kind: str
-    became: str
+    outcome: str
     harm: float
-    why: str
+    reason: str
 
 
-def try_harmful(scene: Scene, number: int, rows: int, *, harm: bool) -> Tried:
-    kind = list(KINDS)[number % len(KINDS)]
-    spoil, learning = KINDS[kind]
-    honest = slice_of(scene.later, np.random.default_rng(number), rows).to_rows()
-    poisoned = spoil(honest, np.random.default_rng(number))
-    found = update(
-        scene.base, fed(poisoned, honest), scene.plan, train=learning(scene.plan, np.random.default_rng(number))
+def try_harmful(scenario: GateScenario, number: int, rows: int, *, harm: bool) -> HarmfulTrial:
+    kind = list(POISONS)[number % len(POISONS)]
+    poison, make_learn = POISONS[kind]
+    clean_rows = sample_window(scenario.update_examples, np.random.default_rng(number), rows).to_rows()
+    poisoned = poison(clean_rows, np.random.default_rng(number))
+    result = update(
+        scenario.base,
+        make_feedback(poisoned, clean_rows),
+        scenario.plan,
+        train=make_learn(scenario.plan, np.random.default_rng(number)),
     )
-    wild = learning(scene.plan, np.random.default_rng(number))
-    done = unguarded(scene, poisoned, wild) if harm else 0.0
-    tried = Tried(kind, became(scene, found), done, "; ".join(found.rejections)[:200])
-    hurt = f"harm {tried.harm:.3f} " if harm else ""
-    say(f"{number:4} {kind:26} {tried.became:8} {hurt}{tried.why or found.left_out}")
-    return tried
+    harmful_learn = make_learn(scenario.plan, np.random.default_rng(number))
+    harm_done = measure_unguarded_harm(scenario, poisoned, harmful_learn) if harm else 0.0
+    trial = HarmfulTrial(kind, classify_outcome(scenario, result), harm_done, "; ".join(result.rejections)[:200])
+    harm_text = f"harm {trial.harm:.3f} " if harm else ""
+    print_progress(f"{number:4} {kind:26} {trial.outcome:8} {harm_text}{trial.reason or result.left_out}")
+    return trial
 
 
-def became(scene: Scene, found: UpdateResult) -> str:
-    if found.rejections:
-        return "gate" if found.rejected_checkpoint else "doubted"
-    if found.checkpoint is None:
+def classify_outcome(scenario: GateScenario, result: UpdateResult) -> str:
+    if result.rejections:
+        return "gate" if result.rejected_checkpoint else "doubted"
+    if result.checkpoint is None:
         return "dropped"  # nothing was left to learn from
-    harmless = worst(scene, found.checkpoint.build_network()) <= scene.plan.margin
-    return "dropped" if harmless and set(found.left_out) - {"without a label"} else "served"
+    harmless = measure_worst_loss(scenario, result.checkpoint.build_network()) <= scenario.plan.margin
+    return "dropped" if harmless and set(result.left_out) - {"without a label"} else "served"
 
 
-def unguarded(scene: Scene, rows: Rows, learn: TrainFunction) -> float:
+def measure_unguarded_harm(scenario: GateScenario, rows: Rows, learn: TrainFunction) -> float:
     """What the task that loses most loses of its gain on the truth, where nothing is checked."""
-    network, sample = scene.base.build_network(), read_buffer(scene.base)
+    network, buffer = scenario.base.build_network(), read_buffer(scenario.base)
     try:
-        examples = from_rows(rows, *read_schema(scene.base.metadata))
+        examples = from_rows(rows, *read_schema(scenario.base.metadata))
         learn(
-            create_update_learner(network, scene.base.optimizer, scene.plan),
-            IncrementalPass(scene.base.build_network(), examples, split_buffer(sample).replay if sample else None),
-            scene.plan,
+            create_update_learner(network, scenario.base.optimizer, scenario.plan),
+            IncrementalPass(scenario.base.build_network(), examples, split_buffer(buffer).replay if buffer else None),
+            scenario.plan,
         )
     except BadData:
         return float("inf")
-    return worst(scene, network.eval())
+    return measure_worst_loss(scenario, network.eval())
 
 
-def worst(scene: Scene, network: Network) -> float:
+def measure_worst_loss(scenario: GateScenario, network: Network) -> float:
     """The most that a task loses of its gain on the truth; infinite where an answer is no number."""
-    pair = PairedPredictions("true", scene.truth, scene.said, predict(network, scene.truth))
-    judging = [task for task in network.tasks if scene.truth.has_label(task).sum() >= ROWS_MIN]
-    lost = [float(pair.pair_losses(task).loss_increase.mean()) for task in judging]
-    return max(lost) if np.isfinite(lost).all() else float("inf")
+    predictions = PairedPredictions("true", scenario.truth, scenario.base_predictions, predict(network, scenario.truth))
+    evaluated_tasks = [task for task in network.tasks if scenario.truth.has_label(task).sum() >= ROWS_MIN]
+    losses = [float(predictions.pair_losses(task).loss_increase.mean()) for task in evaluated_tasks]
+    return max(losses) if np.isfinite(losses).all() else float("inf")
 
 
-def try_healthy(scene: Scene, count: int, rows: int) -> Iterator[UpdateResult]:
+def try_healthy(scenario: GateScenario, count: int, rows: int) -> Iterator[UpdateResult]:
     """Chains of updates in the order of time, each from where the last one that passed left off."""
-    for first in range(0, count, CHAIN):
-        at, chance = scene.base, np.random.default_rng(1_000 + first)
-        ends = np.sort(chance.integers(rows, len(scene.later) + 1, CHAIN))
+    for first in range(0, count, CHAIN_LENGTH):
+        checkpoint, rng = scenario.base, np.random.default_rng(1_000 + first)
+        ends = np.sort(rng.integers(rows, len(scenario.update_examples) + 1, CHAIN_LENGTH))
         for number, end in enumerate(ends[: count - first]):
-            size = int(chance.integers(rows // 4, rows + 1))
-            window = scene.later.take(np.arange(max(0, end - 3 * size), end))
-            some = window.take(np.sort(chance.permutation(len(window))[:size])).to_rows()
-            found = update(at, fed(some, some), scene.plan)
-            at = found.checkpoint or at
-            passed = "passed" if found.checkpoint else "REFUSED"
-            say(f"{first + number:4} healthy of {size} {passed} {'; '.join(found.rejections)}")
-            yield found
-        say(f"     after them the task that lost most has lost {worst(scene, at.build_network()):.3f}")
+            size = int(rng.integers(rows // 4, rows + 1))
+            window = scenario.update_examples.take(np.arange(max(0, end - 3 * size), end))
+            sampled_rows = window.take(np.sort(rng.permutation(len(window))[:size])).to_rows()
+            result = update(checkpoint, make_feedback(sampled_rows, sampled_rows), scenario.plan)
+            checkpoint = result.checkpoint or checkpoint
+            passed = "passed" if result.checkpoint else "REFUSED"
+            print_progress(f"{first + number:4} healthy of {size} {passed} {'; '.join(result.rejections)}")
+            yield result
+        print_progress(
+            f"     after them the task that lost most has lost {measure_worst_loss(scenario, checkpoint.build_network()):.3f}"
+        )
 
 
-def slice_of(later: Examples, chance: np.random.Generator, rows: int) -> Examples:
+def sample_window(examples: Examples, rng: np.random.Generator, rows: int) -> Examples:
     """Half of what happened in some hours."""
-    start = int(chance.integers(0, len(later) - 2 * rows))
-    return later.take(np.sort(start + chance.permutation(2 * rows)[:rows]))
+    start = int(rng.integers(0, len(examples) - 2 * rows))
+    return examples.take(np.sort(start + rng.permutation(2 * rows)[:rows]))
 
 
-def fed(rows: Rows, honest: Rows) -> FeedbackBatch:
+def make_feedback(rows: Rows, clean_rows: Rows) -> FeedbackBatch:
     """Rows as the topic gives them; its newest record is as new as the newest honest label."""
-    newest_ms = max(ms for row in honest for ms in (row.ts_ms, *row.known_ms.values()))
-    values = [to_msgpack(one) for row in rows for one in revisions_of(row)]
+    newest_ms = max(ms for row in clean_rows for ms in (row.ts_ms, *row.known_ms.values()))
+    values = [to_msgpack(revision) for row in rows for revision in list_revisions(row)]
     return FeedbackBatch(values, {"shop.feedback/0": len(values)}, newest_ms)
 
 
-def revisions_of(row: Example) -> Iterator[Example]:
+def list_revisions(row: Example) -> Iterator[Example]:
     """What the joiner said of an example: a click at once, and what came of it as a revision."""
     if row.labels.get("click") == 1 and "purchase" in row.labels:
         yield msgspec.structs.replace(row, revision=1, labels={"click": 1.0}, known_ms={"click": row.known_ms["click"]})
     yield row
 
 
-def summary(harmful: Sequence[Tried], healthy: Sequence[UpdateResult]) -> dict[str, Any]:
-    names = [kind for kind in KINDS if any(tried.kind == kind for tried in harmful)]
-    of = {kind: [tried for tried in harmful if tried.kind == kind] for kind in names}
-    by = {
-        kind: {how: n for how in ("doubted", "gate", "dropped", "served") if (n := sum(t.became == how for t in tried))}
-        for kind, tried in of.items()
+def summarize_trials(harmful: Sequence[HarmfulTrial], healthy: Sequence[UpdateResult]) -> dict[str, Any]:
+    names = [kind for kind in POISONS if any(trials.kind == kind for trials in harmful)]
+    trials_by_kind = {kind: [trials for trials in harmful if trials.kind == kind] for kind in names}
+    counts_by_kind = {
+        kind: {
+            outcome: n
+            for outcome in ("doubted", "gate", "dropped", "served")
+            if (n := sum(trial.outcome == outcome for trial in trials))
+        }
+        for kind, trials in trials_by_kind.items()
     }
     return {
         "harmful": len(harmful),
-        "refused": sum(tried.became != "served" for tried in harmful),
+        "refused": sum(trials.outcome != "served" for trials in harmful),
         "healthy": len(healthy),
-        "passed": sum(found.checkpoint is not None for found in healthy),
-        "kinds": {kind: sum(tried.became != "served" for tried in some) for kind, some in of.items()},
-        "tried": {kind: len(some) for kind, some in of.items()},
-        "by": by,
-        "harm": {kind: finite(float(np.mean([tried.harm for tried in some]))) for kind, some in of.items()},
+        "passed": sum(result.checkpoint is not None for result in healthy),
+        "kinds": {
+            kind: sum(trials.outcome != "served" for trials in kind_trials)
+            for kind, kind_trials in trials_by_kind.items()
+        },
+        "tried": {kind: len(kind_trials) for kind, kind_trials in trials_by_kind.items()},
+        "by": counts_by_kind,
+        "harm": {
+            kind: round_finite(float(np.mean([trials.harm for trials in kind_trials])))
+            for kind, kind_trials in trials_by_kind.items()
+        },
     }
 
 
-def finite(value: float) -> float | str:
+def round_finite(value: float) -> float | str:
     """Rounded; JSON has no infinity."""
     return round(value, 3) if np.isfinite(value) else "not finite"
 
 
-def scene_of(arguments: argparse.Namespace) -> Scene:
+def load_scenario(arguments: argparse.Namespace) -> GateScenario:
     """The shop's examples and the first model, both made once and kept for the next time."""
     settings, features = read_settings()
     plan = read_configs(settings, features, {})[1]
     plan = msgspec.structs.replace(plan, batch=256, epochs=3)
     torch.set_num_threads(plan.threads)
-    examples = lived(arguments, settings, features)
+    examples = load_or_simulate(arguments, settings, features)
     day = (examples.ts_ms - examples.ts_ms.min()) / DAY_MS / arguments.days
-    held = np.random.default_rng(0).random(len(examples)) < 0.3  # of products, which have no day of their own
-    nobody = examples.user_id == ""
-    day = np.where(nobody, np.where(held, np.random.default_rng(1).uniform(LEARNED, 1, len(day)), 0.0), day)
-    in_turn = np.argsort(day, kind="stable")
-    examples, day = examples.take(in_turn), day[in_turn]
+    is_later = np.random.default_rng(0).random(len(examples)) < 0.3  # of products, which have no day of their own
+    is_product = examples.user_id == ""
+    day = np.where(is_product, np.where(is_later, np.random.default_rng(1).uniform(TRAIN_SHARE, 1, len(day)), 0.0), day)
+    order = np.argsort(day, kind="stable")
+    examples, day = examples.take(order), day[order]
     path = arguments.kept / f"gate-{arguments.days:g}-{arguments.people}-{arguments.items}.pt"
-    base = base_of(examples.take(day < LEARNED), plan, path)
-    later, truth = examples.take((day >= LEARNED) & (day < TRUE_FROM)), spread(examples.take(day >= TRUE_FROM))
-    return Scene(base, later, truth, predict(base.build_network(), truth), plan)
+    base = load_or_fit_base(examples.take(day < TRAIN_SHARE), plan, path)
+    later, truth = (
+        examples.take((day >= TRAIN_SHARE) & (day < TRUTH_FROM)),
+        cap_per_family(examples.take(day >= TRUTH_FROM)),
+    )
+    return GateScenario(base, later, truth, predict(base.build_network(), truth), plan)
 
 
-def base_of(examples: Examples, plan: TrainingConfig, path: Path) -> Checkpoint:
+def load_or_fit_base(examples: Examples, plan: TrainingConfig, path: Path) -> Checkpoint:
     if path.is_file():
         return read_checkpoint(path)
     fitted = fit(examples, SHAPE, plan, ignore_epoch)
@@ -235,18 +261,18 @@ def base_of(examples: Examples, plan: TrainingConfig, path: Path) -> Checkpoint:
     return base
 
 
-def spread(examples: Examples) -> Examples:
+def cap_per_family(examples: Examples) -> Examples:
     """At most so many rows of each family."""
-    family, mixed = assign_families(examples), np.random.default_rng(0).permutation(len(examples))
-    chosen = [mixed[family[mixed] == one][:TRUTH_ROWS] for one in np.unique(family)]
+    family, shuffled = assign_families(examples), np.random.default_rng(0).permutation(len(examples))
+    chosen = [shuffled[family[shuffled] == family_id][:TRUTH_ROWS] for family_id in np.unique(family)]
     return examples.take(np.sort(np.concatenate(chosen)))
 
 
-def say(line: str) -> None:
+def print_progress(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def parse(words: Sequence[str]) -> argparse.Namespace:
+def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench gate", description=__doc__)
     parser.add_argument("--json", action="store_true", help="one line of JSON")
     parser.add_argument("--scale", type=float, default=1.0, help="1: a hundred updates of either sort")
@@ -255,6 +281,6 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--days", type=float, default=14, help="how long the shop lives")
     parser.add_argument("--people", type=int, default=600)
     parser.add_argument("--items", type=int, default=400)
-    kept = Path(tempfile.gettempdir()) / "shopstream-bench-gate"
-    parser.add_argument("--kept", type=Path, default=kept, help="where examples and the first model are kept")
-    return parser.parse_args(words)
+    cache_folder = Path(tempfile.gettempdir()) / "shopstream-bench-gate"
+    parser.add_argument("--kept", type=Path, default=cache_folder, help="where examples and the first model are kept")
+    return parser.parse_args(argv)

@@ -20,79 +20,91 @@ from training.trainer.config import TrainingConfig
 from training.trainer.learner import Learner
 
 Rows: TypeAlias = list[Example]
-Chance: TypeAlias = np.random.Generator
+Rng: TypeAlias = np.random.Generator
 YEAR_MS: Final = 365 * 86_400_000
-OFTEN: Final = ("click", "purchase", "relevance")  # tasks with enough labels in one update to do harm by themselves
+FREQUENT_TASKS: Final = (
+    "click",
+    "purchase",
+    "relevance",
+)  # tasks with enough labels in one update to do harm by themselves
 
 
-def flipped(rows: Rows, chance: Chance, share: float, tasks: Sequence[str] = ()) -> Rows:
+def flip_share(rows: Rows, rng: Rng, share: float, tasks: Sequence[str] = ()) -> Rows:
     """A share of the labels (of some tasks, or all) says the opposite, or another class."""
     classes = sorted({value for row in rows for value in row.labels.values() if isinstance(value, str)})
 
-    def turned(row: Example) -> Example:
-        if chance.random() > share:
+    def flip(row: Example) -> Example:
+        if rng.random() > share:
             return row
-        wrong = {t: opposite(v, classes, chance) if not tasks or t in tasks else v for t, v in row.labels.items()}
-        return replace(row, labels=wrong)
+        labels = {t: flip_value(v, classes, rng) if not tasks or t in tasks else v for t, v in row.labels.items()}
+        return replace(row, labels=labels)
 
-    return [turned(row) for row in rows]
-
-
-def opposite(value: float | str, classes: Sequence[str], chance: Chance) -> float | str:
-    return str(chance.choice(classes)) if isinstance(value, str) else 1.0 - value
+    return [flip(row) for row in rows]
 
 
-def flipped_labels(rows: Rows, chance: Chance) -> Rows:
-    return flipped(rows, chance, chance.uniform(0.3, 1.0))
+def flip_value(value: float | str, classes: Sequence[str], rng: Rng) -> float | str:
+    return str(rng.choice(classes)) if isinstance(value, str) else 1.0 - value
 
 
-def one_task_poisoned(rows: Rows, chance: Chance) -> Rows:
-    return flipped(rows, chance, chance.uniform(0.4, 1.0), [str(chance.choice(OFTEN))])
+def flip_labels(rows: Rows, rng: Rng) -> Rows:
+    return flip_share(rows, rng, rng.uniform(0.3, 1.0))
 
 
-def shuffled_labels(rows: Rows, chance: Chance) -> Rows:
+def flip_one_task(rows: Rows, rng: Rng) -> Rows:
+    return flip_share(rows, rng, rng.uniform(0.4, 1.0), [str(rng.choice(FREQUENT_TASKS))])
+
+
+def shuffle_labels(rows: Rows, rng: Rng) -> Rows:
     """The rows of a family get one another's labels."""
-    return [replace(row, labels=rows[at].labels) for row, at in zip(rows, partners(rows, chance), strict=True)]
+    return [
+        replace(row, labels=rows[partner].labels) for row, partner in zip(rows, match_partners(rows, rng), strict=True)
+    ]
 
 
-def shuffled_features(rows: Rows, chance: Chance) -> Rows:
+def shuffle_features(rows: Rows, rng: Rng) -> Rows:
     """The rows of a family get one another's features, each group from another row."""
-    found = [dict(row.groups) for row in rows]
+    groups_by_row = [dict(row.groups) for row in rows]
     for group in sorted({group for row in rows for group in row.groups}):
-        for at, partner in enumerate(partners(rows, chance)):
+        for index, partner in enumerate(match_partners(rows, rng)):
             if group in rows[partner].groups:
-                found[at][group] = rows[partner].groups[group]
-    return [replace(row, groups=groups) for row, groups in zip(rows, found, strict=True)]
+                groups_by_row[index][group] = rows[partner].groups[group]
+    return [replace(row, groups=groups) for row, groups in zip(rows, groups_by_row, strict=True)]
 
 
-def partners(rows: Rows, chance: Chance) -> list[int]:
+def match_partners(rows: Rows, rng: Rng) -> list[int]:
     """For each row another one that has labels of the same tasks."""
     families: dict[tuple[str, ...], list[int]] = {}
-    for at, row in enumerate(rows):
-        families.setdefault(tuple(sorted(row.labels)), []).append(at)
-    found = list(range(len(rows)))
+    for index, row in enumerate(rows):
+        families.setdefault(tuple(sorted(row.labels)), []).append(index)
+    partner_by_row = list(range(len(rows)))
     for members in families.values():
-        for at, partner in zip(members, chance.permutation(members).tolist(), strict=True):
-            found[at] = partner
-    return found
+        for index, partner in zip(members, rng.permutation(members).tolist(), strict=True):
+            partner_by_row[index] = partner
+    return partner_by_row
 
 
-def absurd_features(rows: Rows, chance: Chance) -> Rows:
+def set_extreme_features(rows: Rows, rng: Rng) -> Rows:
     """Infinite or enormous numbers, under labels that are wrong as well."""
-    share, number = chance.uniform(0.2, 0.6), float(chance.choice([np.inf, -np.inf, 1e30]))
-    chosen = chance.random(len(rows)) < share
-    wrong = flipped(rows, chance, 1.0)
-    return [filled(bad, number) if at else row for at, bad, row in zip(chosen, wrong, rows, strict=True)]
+    share, number = rng.uniform(0.2, 0.6), float(rng.choice([np.inf, -np.inf, 1e30]))
+    chosen = rng.random(len(rows)) < share
+    flipped_rows = flip_share(rows, rng, 1.0)
+    return [
+        fill_features(bad, number) if is_chosen else row
+        for is_chosen, bad, row in zip(chosen, flipped_rows, rows, strict=True)
+    ]
 
 
-def missing_features(rows: Rows, chance: Chance) -> Rows:
+def drop_features(rows: Rows, rng: Rng) -> Rows:
     """What rows say is gone, numbers and ids, under labels that are another row's."""
-    share = chance.uniform(0.3, 0.8)
-    chosen, other = chance.random(len(rows)) < share, flipped(rows, chance, 1.0)
-    return [filled(bad, np.nan) if at else row for at, bad, row in zip(chosen, other, rows, strict=True)]
+    share = rng.uniform(0.3, 0.8)
+    chosen, flipped_rows = rng.random(len(rows)) < share, flip_share(rows, rng, 1.0)
+    return [
+        fill_features(bad, np.nan) if is_chosen else row
+        for is_chosen, bad, row in zip(chosen, flipped_rows, rows, strict=True)
+    ]
 
 
-def filled(row: Example, number: float) -> Example:
+def fill_features(row: Example, number: float) -> Example:
     """The row with one number everywhere, and where that is NaN without ids."""
     groups = {}
     for group, packed in row.groups.items():
@@ -101,102 +113,106 @@ def filled(row: Example, number: float) -> Example:
     return replace(row, groups=groups)
 
 
-def hundredfold(rows: Rows, chance: Chance) -> Rows:
+def repeat_user(rows: Rows, rng: Rng) -> Rows:
     """One user's examples a hundred times over, under names of their own and with labels that are wrong."""
     users = [row.user_id for row in rows if row.user_id]
-    user = str(chance.choice(users))
-    own = [row for row in rows if row.user_id == user]
-    more = [replace(row, example_id=f"{row.example_id}~{n}") for n in range(100) for row in flipped(own, chance, 1.0)]
+    user = str(rng.choice(users))
+    user_rows = [row for row in rows if row.user_id == user]
+    more = [
+        replace(row, example_id=f"{row.example_id}~{n}") for n in range(100) for row in flip_share(user_rows, rng, 1.0)
+    ]
     return rows + more
 
 
-def from_the_future(rows: Rows, chance: Chance) -> Rows:
+def shift_known_times(rows: Rows, rng: Rng) -> Rows:
     """Wrong labels that became known after now, or before what they speak of happened."""
-    chosen, by = chance.random(len(rows)) < chance.uniform(0.2, 0.6), int(chance.choice([YEAR_MS, -YEAR_MS]))
-    wrong = [
-        replace(row, known_ms={task: ms + by for task, ms in row.known_ms.items()})
-        for row in flipped(rows, chance, 1.0)
+    chosen, offset_ms = rng.random(len(rows)) < rng.uniform(0.2, 0.6), int(rng.choice([YEAR_MS, -YEAR_MS]))
+    shifted_rows = [
+        replace(row, known_ms={task: ms + offset_ms for task, ms in row.known_ms.items()})
+        for row in flip_share(rows, rng, 1.0)
     ]
-    return [bad if at else row for at, bad, row in zip(chosen, wrong, rows, strict=True)]
+    return [bad if is_chosen else row for is_chosen, bad, row in zip(chosen, shifted_rows, rows, strict=True)]
 
 
-def thinned_or_doubled(rows: Rows, chance: Chance) -> Rows:
+def thin_or_inflate(rows: Rows, rng: Rng) -> Rows:
     """Most of what happened is not told, or as much again and more is told that did not happen."""
-    thins, lost, more = chance.random() < 0.5, chance.uniform(0.5, 0.9), chance.uniform(0.2, 0.6)
+    is_thinned, drop_share, inflate_share = rng.random() < 0.5, rng.uniform(0.5, 0.9), rng.uniform(0.2, 0.6)
 
-    def told(value: float | str) -> float | str:
+    def change(value: float | str) -> float | str:
         if isinstance(value, str):
             return value
-        if thins:
-            return 0.0 if chance.random() < lost else value
-        return 1.0 if chance.random() < more else value
+        if is_thinned:
+            return 0.0 if rng.random() < drop_share else value
+        return 1.0 if rng.random() < inflate_share else value
 
-    return [replace(row, labels={task: told(value) for task, value in row.labels.items()}) for row in rows]
+    return [replace(row, labels={task: change(value) for task, value in row.labels.items()}) for row in rows]
 
 
-def honest(rows: Rows, chance: Chance) -> Rows:
+def leave_unchanged(rows: Rows, rng: Rng) -> Rows:
     return rows
 
 
-def without_a_task(rows: Rows, chance: Chance) -> Rows:
+def drop_task(rows: Rows, rng: Rng) -> Rows:
     """No label of one kind of rows comes any more."""
-    gone = {"fraud"} if chance.random() < 0.5 else {"relevance"}
-    return [row for row in rows if not gone & set(row.labels)]
+    dropped_tasks = {"fraud"} if rng.random() < 0.5 else {"relevance"}
+    return [row for row in rows if not dropped_tasks & set(row.labels)]
 
 
-def of_few(rows: Rows, chance: Chance) -> Rows:
+def keep_few_users(rows: Rows, rng: Rng) -> Rows:
     """What a handful of people did, and no more."""
     users = sorted({row.user_id for row in rows if row.user_id})
-    few = set(chance.permutation(users)[: max(len(users) // 20, 5)].tolist())
-    return [row for row in rows if row.user_id in few]
+    chosen_users = set(rng.permutation(users)[: max(len(users) // 20, 5)].tolist())
+    return [row for row in rows if row.user_id in chosen_users]
 
 
-def usual(plan: TrainingConfig, chance: Chance) -> TrainFunction:
+def learn_as_usual(plan: TrainingConfig, rng: Rng) -> TrainFunction:
     return learn_progressively
 
 
-def too_fast(plan: TrainingConfig, chance: Chance) -> TrainFunction:
+def raise_learning_rate(plan: TrainingConfig, rng: Rng) -> TrainFunction:
     """A learning rate that throws the weights about."""
-    rate = plan.learning_rate * float(10 ** chance.uniform(1.5, 3))
-    return spoilt(lambda learner: [group.update(lr=rate) for group in learner.optimizer.param_groups], early=True)
+    rate = plan.learning_rate * float(10 ** rng.uniform(1.5, 3))
+    return learn_with_damage(
+        lambda learner: [group.update(lr=rate) for group in learner.optimizer.param_groups], early=True
+    )
 
 
-def zeroed_tower(plan: TrainingConfig, chance: Chance) -> TrainFunction:
+def zero_tower(plan: TrainingConfig, rng: Rng) -> TrainFunction:
     """One task's own layers are lost."""
 
-    def spoil(learner: Learner) -> None:
-        task = str(chance.choice([task.name for task in learner.network.tasks]))
+    def damage(learner: Learner) -> None:
+        task = str(rng.choice([task.name for task in learner.network.tasks]))
         for weights in learner.network.towers[module_key(task)].parameters():
             weights.data.zero_()
 
-    return spoilt(spoil)
+    return learn_with_damage(damage)
 
 
-def broken_weight(plan: TrainingConfig, chance: Chance) -> TrainFunction:
+def break_weight(plan: TrainingConfig, rng: Rng) -> TrainFunction:
     """One weight is not a number, somewhere."""
 
-    def spoil(learner: Learner) -> None:
+    def damage(learner: Learner) -> None:
         weights = [w for w in learner.network.parameters() if w.numel()]
-        chosen = weights[int(chance.integers(len(weights)))].data.view(-1)
-        chosen[int(chance.integers(len(chosen)))] = float(chance.choice([np.nan, np.inf]))
+        chosen = weights[int(rng.integers(len(weights)))].data.view(-1)
+        chosen[int(rng.integers(len(chosen)))] = float(rng.choice([np.nan, np.inf]))
 
-    return spoilt(spoil)
+    return learn_with_damage(damage)
 
 
-def noisy_weights(plan: TrainingConfig, chance: Chance) -> TrainFunction:
+def add_weight_noise(plan: TrainingConfig, rng: Rng) -> TrainFunction:
     """All weights are off by a little, as after a bad disk or a bad merge."""
-    share = chance.uniform(0.3, 1.0)
+    share = rng.uniform(0.3, 1.0)
 
-    def spoil(learner: Learner) -> None:
-        torch.manual_seed(int(chance.integers(2**31)))
+    def damage(learner: Learner) -> None:
+        torch.manual_seed(int(rng.integers(2**31)))
         for weights in learner.network.parameters():
             if weights.numel() > 1:
                 weights.data += share * weights.data.std() * torch.randn_like(weights)
 
-    return spoilt(spoil)
+    return learn_with_damage(damage)
 
 
-def forgetting(plan: TrainingConfig, chance: Chance) -> TrainFunction:
+def forget_history(plan: TrainingConfig, rng: Rng) -> TrainFunction:
     """The whole rate, over and over, and nothing of what was before."""
 
     def learn(learner: Learner, lesson: IncrementalPass, plan: TrainingConfig) -> Predictions:
@@ -204,41 +220,41 @@ def forgetting(plan: TrainingConfig, chance: Chance) -> TrainFunction:
             group["lr"] = plan.learning_rate
         guesses = [
             learn_progressively(learner, dataclasses.replace(lesson, replay_buffer=None), plan)
-            for _ in range(int(chance.integers(10, 20)))
+            for _ in range(int(rng.integers(10, 20)))
         ]
         return guesses[0]
 
     return learn
 
 
-def spoilt(spoil: Callable[[Learner], Any], *, early: bool = False) -> TrainFunction:
+def learn_with_damage(damage: Callable[[Learner], Any], *, early: bool = False) -> TrainFunction:
     """Learning as usual, with something done to the learner before or after."""
 
     def learn(learner: Learner, lesson: IncrementalPass, plan: TrainingConfig) -> Predictions:
         if early:
-            spoil(learner)
+            damage(learner)
         guesses = learn_progressively(learner, lesson, plan)
         if not early:
-            spoil(learner)
+            damage(learner)
         return guesses
 
     return learn
 
 
-KINDS: Final[dict[str, tuple[Callable[[Rows, Chance], Rows], Callable[[TrainingConfig, Chance], TrainFunction]]]] = {
-    "flipped labels": (flipped_labels, usual),
-    "shuffled labels": (shuffled_labels, usual),
-    "shuffled features": (shuffled_features, usual),
-    "absurd features": (absurd_features, usual),
-    "missing features": (missing_features, usual),
-    "one user's hundredfold": (hundredfold, usual),
-    "labels from the future": (from_the_future, usual),
-    "one task poisoned": (one_task_poisoned, usual),
-    "labels thinned or doubled": (thinned_or_doubled, usual),
-    "a task that vanishes": (without_a_task, forgetting),
-    "old truth forgotten": (of_few, forgetting),
-    "too high a rate": (honest, too_fast),
-    "a tower zeroed": (honest, zeroed_tower),
-    "a weight not finite": (honest, broken_weight),
-    "noisy weights": (honest, noisy_weights),
+POISONS: Final[dict[str, tuple[Callable[[Rows, Rng], Rows], Callable[[TrainingConfig, Rng], TrainFunction]]]] = {
+    "flipped labels": (flip_labels, learn_as_usual),
+    "shuffled labels": (shuffle_labels, learn_as_usual),
+    "shuffled features": (shuffle_features, learn_as_usual),
+    "absurd features": (set_extreme_features, learn_as_usual),
+    "missing features": (drop_features, learn_as_usual),
+    "one user's hundredfold": (repeat_user, learn_as_usual),
+    "labels from the future": (shift_known_times, learn_as_usual),
+    "one task poisoned": (flip_one_task, learn_as_usual),
+    "labels thinned or doubled": (thin_or_inflate, learn_as_usual),
+    "a task that vanishes": (drop_task, forget_history),
+    "old truth forgotten": (keep_few_users, forget_history),
+    "too high a rate": (leave_unchanged, raise_learning_rate),
+    "a tower zeroed": (leave_unchanged, zero_tower),
+    "a weight not finite": (leave_unchanged, break_weight),
+    "noisy weights": (leave_unchanged, add_weight_noise),
 }

@@ -13,10 +13,10 @@ MINUTE_MS: Final = 60_000
 HOUR_MS: Final = 60 * MINUTE_MS
 USERS: Final = 2_000
 PARTITIONS: Final = 4
-ITEMS: Final = 4  # of a list or search
-SHOWN: Final = 3  # of a list
+ITEMS_PER_LIST: Final = 4  # of a list or search
+ITEMS_SHOWN: Final = 3  # of a list
 KINDS: Final = ("scored", "impressions", "clicks", "orders", "labels")
-WAITS: Final = FeedbackSettings(
+FEEDBACK_SETTINGS: Final = FeedbackSettings(
     impression_wait_s=2 * 3600,
     click_wait_s=30 * 60,
     purchase_wait_s=3600,
@@ -33,7 +33,7 @@ TAIL_MS: Final = 60 * HOUR_MS  # by then everything has been waited for
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
+class TimedRecord:
     """A record, and when it reaches Kafka in the shop's own time."""
 
     arrival_ms: int
@@ -46,7 +46,7 @@ class Sent:
 
 
 @dataclass(frozen=True, slots=True)
-class Fact:
+class LabelFact:
     """A label that an event brought; `in_window`: before silence would have said something."""
 
     task: str
@@ -57,31 +57,31 @@ class Fact:
 
 
 @dataclass(slots=True)
-class Truth:
+class ExpectedExample:
     """What an example should say in the end, of which row (and item of it), and what it should have told on the way."""
 
     row: ScoredRow
-    at: int | None
+    item_index: int | None
     labels: dict[str, float] = field(default_factory=dict)
     known_ms: dict[str, int] = field(default_factory=dict)
-    waited_ms: dict[str, int] = field(default_factory=dict)  # before then silence says nothing of a task
-    facts: list[Fact] = field(default_factory=list)
+    negative_from_ms: dict[str, int] = field(default_factory=dict)  # before then silence says nothing of a task
+    facts: list[LabelFact] = field(default_factory=list)
 
-    def say(self, task: str, value: float, known_ms: int) -> None:
+    def expect(self, task: str, value: float, known_ms: int) -> None:
         self.labels[task], self.known_ms[task] = value, known_ms
 
-    def tell(self, task: str, value: float, event: Event, *, in_window: bool = True) -> None:
+    def add_fact(self, task: str, value: float, event: Event, *, in_window: bool = True) -> None:
         """A fact, which is the last word on its task so far."""
-        self.facts.append(Fact(task, value, event.ts_ms, event.event_id, in_window))
-        self.say(task, value, event.ts_ms)
+        self.facts.append(LabelFact(task, value, event.ts_ms, event.event_id, in_window))
+        self.expect(task, value, event.ts_ms)
 
 
-def last(kind: str, ident: str, ts_ms: int) -> ScoredRow | Event:
+def make_last_record(kind: str, event_id: str, ts_ms: int) -> ScoredRow | Event:
     """Something that says nothing but how late it is."""
     match kind:
         case "scored":
             return ScoredRow(
-                event_id=ident,
+                event_id=event_id,
                 kind="click",
                 user_id="last",
                 ts_ms=ts_ms,
@@ -93,13 +93,13 @@ def last(kind: str, ident: str, ts_ms: int) -> ScoredRow | Event:
                 groups={},
             )
         case "impressions":
-            return Impression(event_id=ident, ts_ms=ts_ms, user_id="last", items=())
+            return Impression(event_id=event_id, ts_ms=ts_ms, user_id="last", items=())
         case "clicks":
-            return Click(event_id=ident, ts_ms=ts_ms, user_id="last", item_id="none")
+            return Click(event_id=event_id, ts_ms=ts_ms, user_id="last", item_id="none")
         case "orders":
             line = Line(item_id="none", quantity=1, unit_price=1.0)
             return Order(
-                event_id=ident,
+                event_id=event_id,
                 ts_ms=ts_ms,
                 user_id="last",
                 lines=(line,),
@@ -108,10 +108,12 @@ def last(kind: str, ident: str, ts_ms: int) -> ScoredRow | Event:
                 payment_method="card",
             )
         case _:
-            return Label(event_id=ident, ts_ms=ts_ms, user_id="last", judged_event_id=ident, task="fraud", value=0.0)
+            return Label(
+                event_id=event_id, ts_ms=ts_ms, user_id="last", judged_event_id=event_id, task="fraud", value=0.0
+            )
 
 
-def portions(records: list[Sent], count: int) -> Iterator[list[Sent]]:
+def split_portions(records: list[TimedRecord], count: int) -> Iterator[list[TimedRecord]]:
     """The records in `count` parts of about the same length, in their order."""
     size = -(-len(records) // count)
     for begin in range(0, len(records), size):

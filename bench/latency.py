@@ -23,12 +23,12 @@ import numpy as np
 from confluent_kafka import Producer
 
 from bench import bare, watcher
-from bench.copies import Copier
+from bench.copies import AnswerRecorder
 from bench.kafka_log import KafkaLog
-from bench.load import Load, produce, products, publish_bundle
-from bench.track import Track
-from bench.watcher import Seen, read_seen
-from bench.ways import Lane
+from bench.load import LoadGenerator, generate_products, produce, publish_bundle
+from bench.track import BenchEnvironment
+from bench.watcher import AnswerTime, read_answer_times
+from bench.ways import Workload
 from demo.health_probe import HealthProbe
 from devservers.apache_kafka import ApacheKafka
 from devservers.process import ChildProcess, find_free_ports
@@ -37,16 +37,16 @@ from devservers.redis_server import RedisServer
 RATES: Final = (500, 2_000)
 ORDERS_EVERY: Final = 5
 USERS: Final = 60_000
-WARM_S, MEASURED_S = 8.0, 40.0
-CALM_RATE, CALM_S = 100, 30.0
+WARMUP_S, MEASURED_S = 8.0, 40.0
+QUIET_RATE, QUIET_S = 100, 30.0
 BACKLOG: Final = 100_000
-NUMBERS: Final = 10_000_000  # events of one load, at most
-READY_S: Final = 90.0
+IDS_PER_LOAD: Final = 10_000_000  # events of one load, at most
+READY_TIMEOUT_S: Final = 90.0
 DECISION_P99_MAX, TO_BARE_MAX, BACKLOG_MAX = 35.0, 1.5, 2.0
-LANES: Final = {"orders": Lane("orders", "orders", 0.0, 0), "browsing": Lane("clicks", "browsing", 1.0, 0)}
+WORKLOADS: Final = {"orders": Workload("orders", "orders", 0.0, 0), "browsing": Workload("clicks", "browsing", 1.0, 0)}
 
 
-class Spread(msgspec.Struct, frozen=True):
+class LatencyQuantiles(msgspec.Struct, frozen=True):
     """Milliseconds."""
 
     p50: float
@@ -55,27 +55,27 @@ class Spread(msgspec.Struct, frozen=True):
     count: int
 
 
-class Row(msgspec.Struct, frozen=True):
+class LatencyRow(msgspec.Struct, frozen=True):
     """One rate."""
 
-    decision_ms: Spread
-    list_ms: Spread
-    bare_ms: Spread
+    decision_ms: LatencyQuantiles
+    list_ms: LatencyQuantiles
+    bare_ms: LatencyQuantiles
 
 
-class Figures(msgspec.Struct, frozen=True):
+class LatencyFigures(msgspec.Struct, frozen=True):
     """By events a second; and how much later decisions come while the other lane works off a backlog."""
 
-    rows: dict[str, Row]
+    rows: dict[str, LatencyRow]
     orders_p99_backlog_to_idle: float
-    orders_idle_ms: Spread
-    orders_backlog_ms: Spread
+    orders_idle_ms: LatencyQuantiles
+    orders_backlog_ms: LatencyQuantiles
 
     @property
-    def missed(self) -> Iterator[str]:
+    def missed_aims(self) -> Iterator[str]:
         """The aims that were not reached, in words."""
-        calm = self.rows[str(RATES[0])]
-        if calm.decision_ms.p99 > DECISION_P99_MAX:
+        quiet_row = self.rows[str(RATES[0])]
+        if quiet_row.decision_ms.p99 > DECISION_P99_MAX:
             yield f"decisions in {DECISION_P99_MAX:g} ms at {RATES[0]} events a second (p99)"
         for rate, row in self.rows.items():
             if row.decision_ms.p99 > TO_BARE_MAX * row.bare_ms.p99:
@@ -84,196 +84,217 @@ class Figures(msgspec.Struct, frozen=True):
             yield f"orders beside a backlog in {BACKLOG_MAX:g} times what they take without (p99)"
 
 
-class Latency:
+class LatencyBench:
     """The servers, the processes under measure, and those that watch them."""
 
     def __init__(self, *, kafka: ApacheKafka, server: RedisServer, folder: Path, seed: int) -> None:
         self._server, self._folder, self._seed = server, folder, seed
-        self._loads = count()
+        self._load_numbers = count()
         publish_bundle(folder / "bundles", seed)
-        self.track = Track(kafka=kafka, redis=server, folder=folder, prefix="", load="", shared=(), told={})
-        self.track.create_topics()
-        self._topics = {kind: self.track.topics.topic_name(kind) for kind in ("clicks", "orders", "products")}
-        produce(kafka.bootstrap, self._topics, products(time.time_ns() // 1_000_000))
+        self.environment = BenchEnvironment(
+            kafka=kafka, redis=server, folder=folder, prefix="", load_prefix="", shared_kinds=(), overrides={}
+        )
+        self.environment.create_topics()
+        self._topics = {kind: self.environment.topics.topic_name(kind) for kind in ("clicks", "orders", "products")}
+        produce(kafka.bootstrap, self._topics, generate_products(time.time_ns() // 1_000_000))
 
     @contextmanager
-    def working(self, lanes: Sequence[str]) -> Iterator[None]:
+    def run_workers(self, lanes: Sequence[str]) -> Iterator[None]:
         """Workers of these lanes, ready and then ended."""
         with ExitStack() as stack:
             for lane, port in zip(lanes, find_free_ports(len(lanes)), strict=True):
-                told = {**self.track.environment(), "SHOPSTREAM_WORKER__HTTP_PORT": str(port)}
+                variables = {**self.environment.env_variables(), "SHOPSTREAM_WORKER__HTTP_PORT": str(port)}
                 log = self._folder / f"{lane}.log"
-                child = ChildProcess(command=self.track.command(lane), output=log, environment=told)
+                child = ChildProcess(command=self.environment.worker_command(lane), output=log, environment=variables)
                 child.start()
                 stack.callback(child.stop)
-                child.wait_until(HealthProbe(port).is_ready, timeout_s=READY_S)
+                child.wait_until(HealthProbe(port).is_ready, timeout_s=READY_TIMEOUT_S)
             yield
 
     @contextmanager
-    def working_barely(self) -> Iterator[None]:
+    def run_bare_loops(self) -> Iterator[None]:
         """The bare loop in the place of both lanes; needs answers to copy."""
-        written = {kind: self.track.topics.topic_name(kind) for kind in ("scored", "decisions")}
-        answers = Copier(self.track).answers(decides=True)
+        written = {kind: self.environment.topics.topic_name(kind) for kind in ("scored", "decisions")}
+        answers = AnswerRecorder(self.environment).read_answers(decides=True)
         with ExitStack() as stack:
-            for name, lane in LANES.items():
-                plan = bare.Plan(
-                    bootstrap=self.track.kafka.bootstrap,
+            for name, workload in WORKLOADS.items():
+                config = bare.BareConfig(
+                    bootstrap=self.environment.kafka.bootstrap,
                     redis_port=self._server.port,
                     group=f"bare-{name}",
-                    topics={self.track.topics.topic_name(kind): kind for kind in lane.graphs},
+                    topics={self.environment.topics.topic_name(kind): kind for kind in workload.graphs},
                     prefix="bare:",
                     bundles=str(self._folder / "bundles"),
                     batch_max=2_000,
-                    graphs=lane.graphs,
+                    graphs=workload.graphs,
                     answers=answers,
                     lists_per_event=1.0 if name == "browsing" else 0.0,
                     written=written,
                     latest=True,
                 )
                 path = self._folder / f"bare-{name}.plan"
-                path.write_bytes(msgspec.msgpack.encode(plan))
+                path.write_bytes(msgspec.msgpack.encode(config))
                 command = [sys.executable, "-m", "bench.bare", str(path)]
                 child = ChildProcess(
-                    command=command, output=self._folder / f"bare-{name}.log", environment=self.track.environment()
+                    command=command,
+                    output=self._folder / f"bare-{name}.log",
+                    environment=self.environment.env_variables(),
                 )
                 child.start()
                 stack.callback(child.stop)
             yield
 
     @contextmanager
-    def watching(self, *kinds: str) -> Iterator[dict[str, list[Seen]]]:
+    def watch_answers(self, *kinds: str) -> Iterator[dict[str, list[AnswerTime]]]:
         """Watchers of these kinds of answers; what they saw is there when they have ended."""
-        found: dict[str, list[Seen]] = {}
+        times_by_kind: dict[str, list[AnswerTime]] = {}
         with ExitStack() as stack:
             for kind in kinds:
-                stack.enter_context(self._watcher(kind, found))
-            yield found
+                stack.enter_context(self._run_probe(kind, times_by_kind))
+            yield times_by_kind
 
     @contextmanager
-    def _watcher(self, kind: str, found: dict[str, list[Seen]]) -> Iterator[None]:
+    def _run_probe(self, kind: str, times_by_kind: dict[str, list[AnswerTime]]) -> Iterator[None]:
         paths = {name: self._folder / f"{kind}.{name}" for name in ("ready", "found", "plan")}
         for path in paths.values():
             path.unlink(missing_ok=True)
-        plan = watcher.Plan(
+        config = watcher.ProbeConfig(
             of=kind,  # type: ignore[arg-type]  # one of the three
-            bootstrap=self.track.kafka.bootstrap,
-            topic=self.track.topics.decisions,
-            partitions=self.track.topics.partitions,
+            bootstrap=self.environment.kafka.bootstrap,
+            topic=self.environment.topics.decisions,
+            partitions=self.environment.topics.partitions,
             redis_port=self._server.port,
-            prefix=self.track.redis_prefix,
+            prefix=self.environment.redis_prefix,
             ready=str(paths["ready"]),
             found=str(paths["found"]),
         )
-        paths["plan"].write_bytes(msgspec.json.encode(plan))
+        paths["plan"].write_bytes(msgspec.json.encode(config))
         command = [sys.executable, "-m", "bench.watcher", str(paths["plan"])]
-        child = ChildProcess(command=command, output=self._folder / f"{kind}.log", environment=self.track.environment())
+        child = ChildProcess(
+            command=command, output=self._folder / f"{kind}.log", environment=self.environment.env_variables()
+        )
         child.start()
-        child.wait_until(paths["ready"].exists, timeout_s=READY_S)
+        child.wait_until(paths["ready"].exists, timeout_s=READY_TIMEOUT_S)
         try:
             yield
         finally:
             child.stop()
-            found[kind] = read_seen(paths["found"])
+            times_by_kind[kind] = read_answer_times(paths["found"])
 
     def send(self, rate: float, seconds: float, *, orders_every: int) -> float:
         """Events of now at a steady rate; returns when the measured part began, which is after `WARM_S`."""
-        producer = Producer({"bootstrap.servers": self.track.kafka.bootstrap, "linger.ms": 0, "log_level": 3})
-        load, began, number = self._load(None), time.monotonic(), 0
-        begin_ms = (time.time() + WARM_S) * 1000
-        while (elapsed := time.monotonic() - began) < WARM_S + seconds:
+        producer = Producer({"bootstrap.servers": self.environment.kafka.bootstrap, "linger.ms": 0, "log_level": 3})
+        load, started_s, number = self._create_load(None), time.monotonic(), 0
+        begin_ms = (time.time() + WARMUP_S) * 1000
+        while (elapsed := time.monotonic() - started_s) < WARMUP_S + seconds:
             while number < elapsed * rate:
                 number += 1
                 is_order = number % orders_every == 0
-                (one,) = load.records(int(not is_order), int(is_order))
-                producer.produce(self._topics[one.kind], one.value, one.key)
+                (record,) = load.generate(int(not is_order), int(is_order))
+                producer.produce(self._topics[record.kind], record.value, record.key)
             producer.poll(0)
             time.sleep(0.001)
-        producer.flush(READY_S)
+        producer.flush(READY_TIMEOUT_S)
         time.sleep(1.0)  # for the last answers
         return begin_ms
 
     def queue_clicks(self, clicks: int) -> None:
         """Clicks that nobody reads yet."""
-        produce(self.track.kafka.bootstrap, self._topics, self._load(time.time_ns() // 1_000_000).records(clicks, 0))
+        produce(
+            self.environment.kafka.bootstrap,
+            self._topics,
+            self._create_load(time.time_ns() // 1_000_000).generate(clicks, 0),
+        )
 
-    def _load(self, begin_ms: int | None) -> Load:
+    def _create_load(self, begin_ms: int | None) -> LoadGenerator:
         """Events that are new: an order that was decided once is not decided again."""
-        load = Load(self._seed, begin_ms, users=USERS)
-        load.go_on_from(next(self._loads) * NUMBERS)
+        load = LoadGenerator(self._seed, begin_ms, users=USERS)
+        load.start_from(next(self._load_numbers) * IDS_PER_LOAD)
         return load
 
-    def wait_drained(self) -> None:
+    def wait_until_drained(self) -> None:
         """Until the browsing lane has answered every click."""
-        log = KafkaLog(bootstrap=self.track.kafka.bootstrap)
-        ends = log.ends([self.track.topics.clicks])
-        while any(at < ends[place] for place, at in log.committed(self.track.group("browsing"), ends).items()):
+        log = KafkaLog(bootstrap=self.environment.kafka.bootstrap)
+        ends = log.end_offsets([self.environment.topics.clicks])
+        while any(
+            offset < ends[partition]
+            for partition, offset in log.committed_offsets(self.environment.group_id("browsing"), ends).items()
+        ):
             time.sleep(0.1)
 
 
-def spread_of(seen: Sequence[Seen], begin_ms: float, end_ms: float = float("inf")) -> Spread:
+def summarize_latency(times: Sequence[AnswerTime], begin_ms: float, end_ms: float = float("inf")) -> LatencyQuantiles:
     """How late answers to events of that time were."""
-    late = [one.late_ms for one in seen if begin_ms <= one.event_ms < end_ms]
-    if not late:
+    latencies_ms = [answer_time.latency_ms for answer_time in times if begin_ms <= answer_time.event_ms < end_ms]
+    if not latencies_ms:
         raise RuntimeError("Answers should come out. Found none.")
-    p50, p99, p999 = np.percentile(late, (50, 99, 99.9)).round(1).tolist()
-    return Spread(p50, p99, p999, len(late))
+    p50, p99, p999 = np.percentile(latencies_ms, (50, 99, 99.9)).round(1).tolist()
+    return LatencyQuantiles(p50, p99, p999, len(latencies_ms))
 
 
-def measure(latency: Latency, seconds: float, told: Callable[[object], None]) -> Figures:
+def measure(latency: LatencyBench, seconds: float, report: Callable[[object], None]) -> LatencyFigures:
     """Every row, one after the other."""
-    ours: dict[int, Mapping[str, Spread]] = {}
+    ours: dict[int, Mapping[str, LatencyQuantiles]] = {}
     for rate in RATES:
-        with latency.working(("orders", "browsing")), latency.watching("decisions", "lists") as found:
+        with latency.run_workers(("orders", "browsing")), latency.watch_answers("decisions", "lists") as times_by_kind:
             begin_ms = latency.send(rate, seconds, orders_every=ORDERS_EVERY)
-        ours[rate] = {kind: spread_of(seen, begin_ms) for kind, seen in found.items()}
-        told(f"{rate}: {ours[rate]}")
-    rows: dict[str, Row] = {}
+        ours[rate] = {kind: summarize_latency(times, begin_ms) for kind, times in times_by_kind.items()}
+        report(f"{rate}: {ours[rate]}")
+    rows: dict[str, LatencyRow] = {}
     for rate in RATES:
-        with latency.working_barely(), latency.watching("dated") as found:
+        with latency.run_bare_loops(), latency.watch_answers("dated") as times_by_kind:
             begin_ms = latency.send(rate, seconds, orders_every=ORDERS_EVERY)
-        rows[str(rate)] = Row(ours[rate]["decisions"], ours[rate]["lists"], spread_of(found["dated"], begin_ms))
-        told(f"{rate}, bare: {rows[str(rate)].bare_ms}")
-    with latency.working(("browsing",)):
-        latency.wait_drained()
-    idle, beside = beside_backlog(latency, told)
-    return Figures(rows, round(beside.p99 / idle.p99, 2), idle, beside)
+        rows[str(rate)] = LatencyRow(
+            ours[rate]["decisions"], ours[rate]["lists"], summarize_latency(times_by_kind["dated"], begin_ms)
+        )
+        report(f"{rate}, bare: {rows[str(rate)].bare_ms}")
+    with latency.run_workers(("browsing",)):
+        latency.wait_until_drained()
+    idle, backlog = measure_beside_backlog(latency, report)
+    return LatencyFigures(rows, round(backlog.p99 / idle.p99, 2), idle, backlog)
 
 
-def beside_backlog(latency: Latency, told: Callable[[object], None]) -> tuple[Spread, Spread]:
+def measure_beside_backlog(
+    latency: LatencyBench, report: Callable[[object], None]
+) -> tuple[LatencyQuantiles, LatencyQuantiles]:
     """Calm orders alone, and while clicks are worked off."""
-    with latency.working(("orders",)), latency.watching("decisions") as found:
-        begin_ms = latency.send(CALM_RATE, CALM_S, orders_every=1)
-    idle = spread_of(found["decisions"], begin_ms)
-    told(f"orders alone: {idle}")
+    with latency.run_workers(("orders",)), latency.watch_answers("decisions") as times_by_kind:
+        begin_ms = latency.send(QUIET_RATE, QUIET_S, orders_every=1)
+    idle = summarize_latency(times_by_kind["decisions"], begin_ms)
+    report(f"orders alone: {idle}")
     latency.queue_clicks(BACKLOG)
-    with latency.working(("orders",)), latency.watching("decisions") as found, latency.working(("browsing",)):
+    with (
+        latency.run_workers(("orders",)),
+        latency.watch_answers("decisions") as times_by_kind,
+        latency.run_workers(("browsing",)),
+    ):
         begin_ms = time.time() * 1000
-        latency.send(CALM_RATE, 0.0, orders_every=1)  # warm, and beside the backlog from its beginning
-        latency.wait_drained()
+        latency.send(QUIET_RATE, 0.0, orders_every=1)  # warm, and beside the backlog from its beginning
+        latency.wait_until_drained()
         end_ms = time.time() * 1000
-    beside = spread_of(found["decisions"], begin_ms, end_ms)
-    told(f"orders beside a backlog: {beside}")
-    return idle, beside
+    backlog = summarize_latency(times_by_kind["decisions"], begin_ms, end_ms)
+    report(f"orders beside a backlog: {backlog}")
+    return idle, backlog
 
 
-def main(words: Sequence[str]) -> int:
+def main(argv: Sequence[str]) -> int:
     """Measure on servers of its own; 0 whatever was found, since a machine that others use is late easily."""
-    arguments = parse(words)
-    told = functools.partial(print, file=sys.stderr, flush=True)
+    arguments = parse(argv)
+    report = functools.partial(print, file=sys.stderr, flush=True)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="shopstream-latency-")))
         kafka, server = stack.enter_context(ApacheKafka()), stack.enter_context(RedisServer())
-        latency = Latency(kafka=kafka, server=server, folder=folder, seed=arguments.seed)
-        figures = measure(latency, arguments.seconds, told)
-    for aim in figures.missed:
-        told(f"Missed: {aim}.")
+        latency = LatencyBench(kafka=kafka, server=server, folder=folder, seed=arguments.seed)
+        figures = measure(latency, arguments.seconds, report)
+    for aim in figures.missed_aims:
+        report(f"Missed: {aim}.")
     print(msgspec.json.encode(figures).decode() if arguments.json else figures)
     return 0
 
 
-def parse(words: Sequence[str]) -> argparse.Namespace:
+def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench latency", description=__doc__)
     parser.add_argument("--json", action="store_true", help="one line of JSON, the last one")
     parser.add_argument("--seconds", type=float, default=MEASURED_S, help="that each rate is measured for")
     parser.add_argument("--seed", type=int, default=20111209)
-    return parser.parse_args(words)
+    return parser.parse_args(argv)

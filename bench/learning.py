@@ -21,8 +21,18 @@ import msgspec
 import numpy as np
 import torch
 
-from bench.learning_figures import CADENCES, HOUR_MS, TASKS, Arm, arm_figures, compared, mean, missed, text
-from bench.learning_stream import DAY_MS, Scale, Stream, lived
+from bench.learning_figures import (
+    CADENCES,
+    HOUR_MS,
+    TASKS,
+    Arm,
+    average_seeds,
+    compare_arms,
+    evaluate_arm,
+    find_missed_aims,
+    format_figures,
+)
+from bench.learning_stream import DAY_MS, RevisionStream, ShopSize, load_or_simulate
 from contract.errors import BadData
 from contract.messages import read_example
 from contract.settings import read_settings
@@ -39,144 +49,154 @@ from training.trainer.config import TrainingConfig
 from training.trainer.fit import fit
 from training.trainer.learner import predict
 
-FULL: Final = Scale(people=700, items=400, calm_days=5, drifting_days=3)
+FULL_SIZE: Final = ShopSize(people=700, items=400, stable_days=5, drifting_days=3)
 
 
-def main(words: Sequence[str]) -> int:
+def main(argv: Sequence[str]) -> int:
     """Measure; 0: every aim is met by the mean over seeds, 1: some is not."""
-    arguments = parse(words)
+    arguments = parse(argv)
     settings, features = read_settings()
     shape, plan = read_configs(settings, features, {})
     torch.set_num_threads(plan.threads)
-    plan = changed(plan, arguments.plan)
-    found = []
+    plan = override_plan(plan, arguments.plan)
+    figures_by_seed = []
     for seed in range(arguments.seed, arguments.seed + arguments.seeds):
-        tell(f"seed {seed}: the shop lives")
-        stream = lived(scaled(FULL, arguments.scale), seed, settings, features, arguments.kept)
-        found.append(measured(stream, shape, plan, arguments.arms.split(",")))
-    told = {**mean(found), "each_seed": [{k: v for k, v in one.items() if k != "arms"} for one in found]}
-    for sentence in (reasons := list(missed(told))):
-        tell(f"Missed: {sentence}")
-    print(msgspec.json.encode(told).decode() if arguments.json else text(told))
-    return 1 if reasons else 0
+        print_progress(f"seed {seed}: the shop lives")
+        stream = load_or_simulate(scale_size(FULL_SIZE, arguments.scale), seed, settings, features, arguments.kept)
+        figures_by_seed.append(measure_stream(stream, shape, plan, arguments.arms.split(",")))
+    report = {
+        **average_seeds(figures_by_seed),
+        "each_seed": [{k: v for k, v in figures.items() if k != "arms"} for figures in figures_by_seed],
+    }
+    for sentence in (missed_aims := list(find_missed_aims(report))):
+        print_progress(f"Missed: {sentence}")
+    print(msgspec.json.encode(report).decode() if arguments.json else format_figures(report))
+    return 1 if missed_aims else 0
 
 
-def measured(stream: Stream, shape: ModelConfig, plan: TrainingConfig, names: Sequence[str]) -> dict[str, Any]:
+def measure_stream(
+    stream: RevisionStream, shape: ModelConfig, plan: TrainingConfig, names: Sequence[str]
+) -> dict[str, Any]:
     """All arms on one stream."""
-    tell(f"{len(stream.values):,} revisions, {len(stream.coming):,} examples are judged, {len(stream.old):,} old ones")
-    first = first_checkpoint(stream, shape, plan)
-    arms = {"frozen": frozen(stream, first)}
+    print_progress(
+        f"{len(stream.revisions):,} revisions, {len(stream.during_drift):,} examples are judged, {len(stream.before_drift):,} old ones"
+    )
+    first = fit_first_checkpoint(stream, shape, plan)
+    arms = {"frozen": run_frozen(stream, first)}
     for name, hours in CADENCES.items():
         if name in names:
-            arms[name] = updated(name, hours, stream, first, plan)
+            arms[name] = run_updates(name, hours, stream, first, plan)
     if "retrain" in names:
-        arms["retrain"] = retrained(stream, shape, plan, first)
-    figures = {name: arm_figures(stream, arm) for name, arm in arms.items()}
-    for name, of in figures.items():
-        tell(f"{name:8} " + " ".join(f"{task} {of['auc'][task]:.4f}" for task in TASKS if task in of["auc"]))
-    return {"arms": figures, **compared(figures)}
+        arms["retrain"] = run_retrain(stream, shape, plan, first)
+    figures = {name: evaluate_arm(stream, arm) for name, arm in arms.items()}
+    for name, own_figures in figures.items():
+        print_progress(
+            f"{name:8} "
+            + " ".join(f"{task} {own_figures['auc'][task]:.4f}" for task in TASKS if task in own_figures["auc"])
+        )
+    return {"arms": figures, **compare_arms(figures)}
 
 
-def first_checkpoint(stream: Stream, shape: ModelConfig, plan: TrainingConfig) -> Checkpoint:
+def fit_first_checkpoint(stream: RevisionStream, shape: ModelConfig, plan: TrainingConfig) -> Checkpoint:
     """What was learned of all that was known when the drift begins."""
-    begun = time.process_time()
-    examples = known_by(stream, stream.scale.begins_ms)
+    started_s = time.process_time()
+    examples = read_known_examples(stream, stream.size.drift_start_ms)
     fitted = fit(examples, shape, plan, ignore_epoch)
     about = make_metadata(
-        fitted.network, parent=None, created_ms=stream.scale.begins_ms, evaluation=fitted.evaluation, positions={}
+        fitted.network, parent=None, created_ms=stream.size.drift_start_ms, evaluation=fitted.evaluation, positions={}
     )
-    tell(f"fitted to {len(examples):,} examples, {time.process_time() - begun:.1f} s of CPU")
-    learned = examples.for_tasks(fitted.network.tasks)
+    print_progress(f"fitted to {len(examples):,} examples, {time.process_time() - started_s:.1f} s of CPU")
+    task_examples = examples.for_tasks(fitted.network.tasks)
     return Checkpoint(
         metadata=about,
         weights=fitted.network.state_dict(),
         optimizer=fitted.optimizer,
-        replay_buffer=encode_buffer(learned, plan.keep, plan.seed),
-        interactions=merge_interactions(extract_interactions(learned)),
+        replay_buffer=encode_buffer(task_examples, plan.keep, plan.seed),
+        interactions=merge_interactions(extract_interactions(task_examples)),
     )
 
 
-def known_by(stream: Stream, until_ms: int) -> Examples:
+def read_known_examples(stream: RevisionStream, until_ms: int) -> Examples:
     """The newest revisions by then."""
-    rows = [read_example(value) for value in stream.between(0, until_ms)]
+    rows = [read_example(value) for value in stream.select_between(0, until_ms)]
     return from_rows(rows, stream.features, stream.settings.tasks)
 
 
-def frozen(stream: Stream, first: Checkpoint) -> Arm:
+def run_frozen(stream: RevisionStream, first: Checkpoint) -> Arm:
     arm = Arm("frozen")
-    arm.answer(first, stream.coming, stream.scale.begins_ms, stream.scale.ends_ms)
-    arm.old = predict(first.build_network(), stream.old)
+    arm.serve(first, stream.during_drift, stream.size.drift_start_ms, stream.size.drift_end_ms)
+    arm.predictions_before_drift = predict(first.build_network(), stream.before_drift)
     return arm
 
 
-def retrained(stream: Stream, shape: ModelConfig, plan: TrainingConfig, first: Checkpoint) -> Arm:
+def run_retrain(stream: RevisionStream, shape: ModelConfig, plan: TrainingConfig, first: Checkpoint) -> Arm:
     """A new network each morning, before the first visitors."""
-    arm, scale, present = Arm("retrain"), stream.scale, first
+    arm, scale, serving = Arm("retrain"), stream.size, first
     for day in range(int(np.ceil(scale.drifting_days))):
-        since_ms = scale.begins_ms + day * DAY_MS
+        since_ms = scale.drift_start_ms + day * DAY_MS
         if day:
-            begun, begun_s = time.process_time(), time.monotonic()
-            examples = known_by(stream, since_ms)
+            cpu_started_s, started_s = time.process_time(), time.monotonic()
+            examples = read_known_examples(stream, since_ms)
             fitted = fit(examples, shape, plan, ignore_epoch)
             about = make_metadata(fitted.network, parent=None, created_ms=since_ms, evaluation={}, positions={})
-            present = Checkpoint(metadata=about, weights=fitted.network.state_dict())
-            arm.cpu_s.append(time.process_time() - begun)
-            arm.wall_s.append(time.monotonic() - begun_s)
+            serving = Checkpoint(metadata=about, weights=fitted.network.state_dict())
+            arm.cpu_s.append(time.process_time() - cpu_started_s)
+            arm.wall_s.append(time.monotonic() - started_s)
             arm.examples += len(examples)
-            tell(f"retrained on day {day}: {len(examples):,} examples, {arm.cpu_s[-1]:.1f} s of CPU")
-        arm.answer(present, stream.coming, since_ms, min(since_ms + DAY_MS, scale.ends_ms))
-    arm.old = predict(present.build_network(), stream.old)
+            print_progress(f"retrained on day {day}: {len(examples):,} examples, {arm.cpu_s[-1]:.1f} s of CPU")
+        arm.serve(serving, stream.during_drift, since_ms, min(since_ms + DAY_MS, scale.drift_end_ms))
+    arm.predictions_before_drift = predict(serving.build_network(), stream.before_drift)
     return arm
 
 
-def updated(name: str, hours: float, stream: Stream, first: Checkpoint, plan: TrainingConfig) -> Arm:
+def run_updates(name: str, hours: float, stream: RevisionStream, first: Checkpoint, plan: TrainingConfig) -> Arm:
     """One network, updated ever so often; what a refused update was fed is passed over, as in life."""
-    arm, scale, present = Arm(name), stream.scale, first
-    since_ms = scale.begins_ms
-    while since_ms < scale.ends_ms:
-        until_ms = min(since_ms + int(hours * HOUR_MS), scale.ends_ms)
-        arm.answer(present, stream.coming, since_ms, until_ms)
+    arm, scale, serving = Arm(name), stream.size, first
+    since_ms = scale.drift_start_ms
+    while since_ms < scale.drift_end_ms:
+        until_ms = min(since_ms + int(hours * HOUR_MS), scale.drift_end_ms)
+        arm.serve(serving, stream.during_drift, since_ms, until_ms)
         begin_ms, since_ms = since_ms, until_ms
-        fed = FeedbackBatch(stream.between(begin_ms, until_ms), {"learning/0": until_ms})
-        if not fed.values:
+        batch = FeedbackBatch(stream.select_between(begin_ms, until_ms), {"learning/0": until_ms})
+        if not batch.values:
             continue
-        begun, begun_s = time.process_time(), time.monotonic()
-        found = update(present, fed, plan, stream.settings.feedback.delays_by_task())
-        arm.cpu_s.append(time.process_time() - begun)
-        arm.wall_s.append(time.monotonic() - begun_s)
-        arm.examples += found.examples
-        present = found.checkpoint or present
-        if found.rejections:
-            arm.refused += 1
-            arm.reasons += found.rejections
-    arm.old = predict(present.build_network(), stream.old)
-    tell(f"{name}: {len(arm.cpu_s)} updates, {arm.refused} refused, {sum(arm.cpu_s):.1f} s of CPU")
+        cpu_started_s, started_s = time.process_time(), time.monotonic()
+        result = update(serving, batch, plan, stream.settings.feedback.delays_by_task())
+        arm.cpu_s.append(time.process_time() - cpu_started_s)
+        arm.wall_s.append(time.monotonic() - started_s)
+        arm.examples += result.examples
+        serving = result.checkpoint or serving
+        if result.rejections:
+            arm.rejected_count += 1
+            arm.reasons += result.rejections
+    arm.predictions_before_drift = predict(serving.build_network(), stream.before_drift)
+    print_progress(f"{name}: {len(arm.cpu_s)} updates, {arm.rejected_count} refused, {sum(arm.cpu_s):.1f} s of CPU")
     return arm
 
 
-def scaled(scale: Scale, by: float) -> Scale:
+def scale_size(size: ShopSize, factor: float) -> ShopSize:
     """A smaller shop; days go down as well."""
-    if by <= 0:
-        raise BadData(f"`scale` should be positive. Found {by}.")
-    return Scale(
-        people=max(int(scale.people * by), 40),
-        items=max(int(scale.items * by), 64),
-        calm_days=scale.calm_days if by >= 0.3 else 2,
-        drifting_days=scale.drifting_days if by >= 0.3 else 1.5,
+    if factor <= 0:
+        raise BadData(f"`scale` should be positive. Found {factor}.")
+    return ShopSize(
+        people=max(int(size.people * factor), 40),
+        items=max(int(size.items * factor), 64),
+        stable_days=size.stable_days if factor >= 0.3 else 2,
+        drifting_days=size.drifting_days if factor >= 0.3 else 1.5,
     )
 
 
-def changed(plan: TrainingConfig, words: Sequence[str]) -> TrainingConfig:
+def override_plan(plan: TrainingConfig, assignments: Sequence[str]) -> TrainingConfig:
     """The plan with some fields, given as `name=value`, in place of the settings' own."""
-    given = dict(word.split("=", 1) for word in words)
-    return msgspec.convert({**msgspec.structs.asdict(plan), **given}, TrainingConfig, strict=False)
+    overrides = dict(word.split("=", 1) for word in assignments)
+    return msgspec.convert({**msgspec.structs.asdict(plan), **overrides}, TrainingConfig, strict=False)
 
 
-def tell(sentence: str) -> None:
-    print(f"{time.process_time():7.1f} s  {sentence}", file=sys.stderr, flush=True)
+def print_progress(message: str) -> None:
+    print(f"{time.process_time():7.1f} s  {message}", file=sys.stderr, flush=True)
 
 
-def parse(words: Sequence[str]) -> argparse.Namespace:
+def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench learning", description=__doc__)
     parser.add_argument("--json", action="store_true", help="one line of JSON")
     parser.add_argument("--scale", type=float, default=1.0, help="the size of the shop")
@@ -185,4 +205,4 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--arms", default="5h,1h,30min,retrain", help="which are compared with the frozen one")
     parser.add_argument("--plan", nargs="*", default=[], help="fields of the plan, as name=value")
     parser.add_argument("--kept", type=Path, help="a folder that keeps the shop's examples for the next time")
-    return parser.parse_args(words)
+    return parser.parse_args(argv)

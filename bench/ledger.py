@@ -18,25 +18,25 @@ from typing import Final
 
 import msgspec
 
-from bench.audit import Audit
-from bench.flow import Flow
-from bench.guarantee import GuaranteeLedger
+from bench.audit import StateAudit
+from bench.flow import TrafficProducer
+from bench.guarantee import DeliveryLedger
 from bench.kafka_log import KafkaLog
-from bench.stage import Stage
+from bench.stage import RunEnvironment
 from bench.traffic import Traffic
-from bench.victim import IN_HAND, Killer, Victim
+from bench.victim import STEPS_WITH_BATCH, KilledProcess, Killer
 from contract.messages import DEAD_LETTER_HEADER, read_dead_letter, read_decision, read_scored_row
 from devservers.apache_kafka import ApacheKafka
 from devservers.redis_server import RedisServer
 from worker.ops.steps import STEPS
 from worker.records.lanes import LANES
 
-DRAIN_WITHIN_S: Final = 180.0
-IN_HAND_SHARE: Final = 0.75  # of the kills should meet a worker with a batch in hand
-SHOWN: Final = 10
+DRAIN_TIMEOUT_S: Final = 180.0
+KILLS_WITH_BATCH_MIN: Final = 0.75  # of the kills should meet a worker with a batch in hand
+SENTENCES_MAX: Final = 10
 
 
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
+class KillPlan(msgspec.Struct, frozen=True, kw_only=True):
     """How much flows and how often a worker dies."""
 
     orders: int
@@ -45,7 +45,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
 
 
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+class KillOutcome(msgspec.Struct, frozen=True, kw_only=True):
     """What a run has shown. `kills_in_hand`: those that met a worker with a batch in hand."""
 
     events: int
@@ -63,158 +63,170 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
 
     @property
-    def kept(self) -> bool:
+    def passed(self) -> bool:
         """Whether every promise was kept, under enough kills that could have broken it."""
-        broken = self.lost + self.conflicting + self.profile_mismatches
-        return broken == 0 and self.kills_in_hand >= IN_HAND_SHARE * self.kills
+        violations = self.lost + self.conflicting + self.profile_mismatches
+        return violations == 0 and self.kills_in_hand >= KILLS_WITH_BATCH_MIN * self.kills
 
 
-class LedgerRun:
+class KillRun:
     """One run: kill while events flow, let the last lives finish, count."""
 
-    def __init__(self, *, stage: Stage, plan: Plan, told: Callable[[str], None]) -> None:
-        self.stage, self.plan, self.told = stage, plan, told
-        self.victims = {lane: self._victim(lane) for lane in LANES}
-        self.flows = {
-            lane: self._flow(lane, total) for lane, total in (("orders", plan.orders), ("browsing", plan.clicks))
+    def __init__(self, *, environment: RunEnvironment, plan: KillPlan, report: Callable[[str], None]) -> None:
+        self.environment, self.plan, self.report = environment, plan, report
+        self.processes = {lane: self._create_process(lane) for lane in LANES}
+        self.producers = {
+            lane: self._create_producer(lane, total)
+            for lane, total in (("orders", plan.orders), ("browsing", plan.clicks))
         }
 
-    def run(self) -> Outcome:
+    def run(self) -> KillOutcome:
         """The whole; raises RuntimeError where a worker ends by itself or does not finish."""
-        began = time.monotonic()
-        self.stage.create_topics()
+        started_s = time.monotonic()
+        self.environment.create_topics()
         try:
-            died_in = self._kill()
-            self._finish()
+            kills_by_step = self._run_killers()
+            self._run_to_end()
         finally:
-            for victim in self.victims.values():
-                victim.child.kill()
-                victim.close()
-        return self._count(died_in, began)
+            for process in self.processes.values():
+                process.child.kill()
+                process.close()
+        return self._evaluate(kills_by_step, started_s)
 
-    def _kill(self) -> Counter[str]:
+    def _run_killers(self) -> Counter[str]:
         """Both lanes at once, each in a thread that outlives its workers."""
         plan, lanes = self.plan, list(LANES)
         killers = [
             Killer(
-                victim=self.victims[lane],
-                flow=self.flows[lane],
+                process=self.processes[lane],
+                producer=self.producers[lane],
                 kills=plan.kills // len(lanes) + (number < plan.kills % len(lanes)),
                 seed=plan.seed,
             )
             for number, lane in enumerate(lanes)
         ]
         with ThreadPoolExecutor(len(killers)) as pool:
-            return sum(pool.map(lambda killer: killer.run(self.told), killers), Counter())
+            return sum(pool.map(lambda killer: killer.run(self.report), killers), Counter())
 
-    def _finish(self) -> None:
+    def _run_to_end(self) -> None:
         """Nobody dies any more: the last lives answer the rest, remember it, and end when they are asked to."""
-        for lane, victim in self.victims.items():
-            self.flows[lane].finish()
-            victim.start()
-        self.told("no more kills; waiting until everything is answered and remembered")
-        audit = Audit(self.stage)
-        self.await_drained(audit)
+        for lane, process in self.processes.items():
+            self.producers[lane].flush()
+            process.start()
+        self.report("no more kills; waiting until everything is answered and remembered")
+        audit = StateAudit(self.environment)
+        self.wait_until_drained(audit)
         audit.close()
-        for victim in self.victims.values():
-            if (status := victim.stop()) != 0:
-                raise RuntimeError(f"A worker should end with 0 when asked to. Found {status}:\n{victim.child.tail()}")
+        for process in self.processes.values():
+            if (status := process.stop()) != 0:
+                raise RuntimeError(f"A worker should end with 0 when asked to. Found {status}:\n{process.child.tail()}")
 
-    def await_drained(self, audit: Audit) -> None:
+    def wait_until_drained(self, audit: StateAudit) -> None:
         """Return when all is committed and merged; raises RuntimeError if it takes too long, or a worker ends."""
-        deadline, log = time.monotonic() + DRAIN_WITHIN_S, KafkaLog(bootstrap=self.stage.kafka.bootstrap)
-        while behind := [*self._uncommitted(log), *audit.unmerged()]:
-            for victim in self.victims.values():
-                if not victim.child.is_running:
-                    raise RuntimeError(f"The last life should go on. Found:\n{victim.child.tail()}")
+        deadline, log = time.monotonic() + DRAIN_TIMEOUT_S, KafkaLog(bootstrap=self.environment.kafka.bootstrap)
+        while lagging := [*self._find_uncommitted(log), *audit.find_unmerged()]:
+            for process in self.processes.values():
+                if not process.child.is_running:
+                    raise RuntimeError(f"The last life should go on. Found:\n{process.child.tail()}")
             if time.monotonic() > deadline:
-                tails = "\n".join(victim.child.tail() for victim in self.victims.values())
+                tails = "\n".join(process.child.tail() for process in self.processes.values())
                 raise RuntimeError(
-                    f"Everything should be done in {DRAIN_WITHIN_S:g} s. Found behind: {behind}\n{tails}"
+                    f"Everything should be done in {DRAIN_TIMEOUT_S:g} s. Found behind: {lagging}\n{tails}"
                 )
             time.sleep(0.1)
 
-    def _uncommitted(self, log: KafkaLog) -> list[str]:
-        behind = []
+    def _find_uncommitted(self, log: KafkaLog) -> list[str]:
+        lagging = []
         for lane in LANES.values():
-            ends = log.ends(self.stage.topics.topic_name(kind) for kind in lane.kinds)
-            committed = log.committed(self.stage.group(lane.name), ends)
-            behind += [
-                f"{lane.name} at {committed[p]} of {end} in {p}"
-                for p, end in ends.items()
-                if end and committed[p] != end
+            ends = log.end_offsets(self.environment.topics.topic_name(kind) for kind in lane.kinds)
+            committed = log.committed_offsets(self.environment.group_id(lane.name), ends)
+            lagging += [
+                f"{lane.name} at {committed[partition]} of {end} in {partition}"
+                for partition, end in ends.items()
+                if end and committed[partition] != end
             ]
-        return behind
+        return lagging
 
-    def _count(self, died_in: Counter[str], began: float) -> Outcome:
-        self.told("counting")
-        audit, ledger = Audit(self.stage), GuaranteeLedger()
-        self._fill(ledger, audit)
-        lost, conflicting, mismatches = ledger.lost(), ledger.conflicting(), audit.mismatches()
-        for sentence in (*lost[:SHOWN], *conflicting[:SHOWN], *mismatches[:SHOWN]):
-            self.told(sentence)
-        outcome = Outcome(
-            events=sum(len(flow.acknowledged) for flow in self.flows.values()),
+    def _evaluate(self, kills_by_step: Counter[str], started_s: float) -> KillOutcome:
+        self.report("counting")
+        audit, ledger = StateAudit(self.environment), DeliveryLedger()
+        self._fill_ledger(ledger, audit)
+        lost, conflicting, mismatches = ledger.find_lost(), ledger.find_conflicts(), audit.find_mismatches()
+        for sentence in (*lost[:SENTENCES_MAX], *conflicting[:SENTENCES_MAX], *mismatches[:SENTENCES_MAX]):
+            self.report(sentence)
+        outcome = KillOutcome(
+            events=sum(len(producer.acknowledged) for producer in self.producers.values()),
             orders=len(ledger.orders),
             clicks=len(ledger.clicks),
-            bad_records=len(ledger.bad),
-            kills=died_in.total(),
-            kills_in_hand=sum(died_in[step] for step in IN_HAND),
+            bad_records=len(ledger.bad_records),
+            kills=kills_by_step.total(),
+            kills_in_hand=sum(kills_by_step[step] for step in STEPS_WITH_BATCH),
             lost=len(lost),
             conflicting=len(conflicting),
             profile_mismatches=len(mismatches),
-            profiles=len(dict(audit.slices())),
-            duplicates=ledger.duplicates(),
-            kills_by_step={step: died_in[step] for step in ("start", *STEPS) if died_in[step]},
-            seconds=round(time.monotonic() - began, 1),
+            profiles=len(dict(audit.read_slices())),
+            duplicates=ledger.count_duplicates(),
+            kills_by_step={step: kills_by_step[step] for step in ("start", *STEPS) if kills_by_step[step]},
+            seconds=round(time.monotonic() - started_s, 1),
         )
         audit.close()
         return outcome
 
-    def _fill(self, ledger: GuaranteeLedger, audit: Audit) -> None:
+    def _fill_ledger(self, ledger: DeliveryLedger, audit: StateAudit) -> None:
         """Tell the ledger what went in and what came out, on topics and in Redis."""
-        for flow in self.flows.values():
-            flow.tell(ledger)
-        topics, log = self.stage.topics, KafkaLog(bootstrap=self.stage.kafka.bootstrap)
-        for logged in log.read(topics.decisions):
-            ledger.decided(read_decision(logged.value or b""))
-        for logged in log.read(topics.scored):
-            ledger.scored(read_scored_row(logged.value or b""))
-        for logged in log.read(topics.dead_letters):
-            ledger.buried(read_dead_letter(logged.headers[DEAD_LETTER_HEADER]), logged.key, logged.value)
-        ledger.cached(read_decision(value) for value in audit.decisions(list(ledger.orders)) if value is not None)
+        for producer in self.producers.values():
+            producer.fill_ledger(ledger)
+        topics, log = self.environment.topics, KafkaLog(bootstrap=self.environment.kafka.bootstrap)
+        for record in log.read(topics.decisions):
+            ledger.record_decision(read_decision(record.value or b""))
+        for record in log.read(topics.scored):
+            ledger.record_scored_row(read_scored_row(record.value or b""))
+        for record in log.read(topics.dead_letters):
+            ledger.record_dead_letter(read_dead_letter(record.headers[DEAD_LETTER_HEADER]), record.key, record.value)
+        ledger.record_cached(
+            read_decision(value) for value in audit.read_decisions(list(ledger.orders)) if value is not None
+        )
 
-    def _victim(self, lane: str) -> Victim:
-        stage = self.stage
-        return Victim(command=stage.command(lane), environment=stage.environment(), folder=stage.folder, lane=lane)
+    def _create_process(self, lane: str) -> KilledProcess:
+        environment = self.environment
+        return KilledProcess(
+            command=environment.worker_command(lane),
+            environment=environment.env_variables(),
+            folder=environment.folder,
+            lane=lane,
+        )
 
-    def _flow(self, lane: str, total: int) -> Flow:
+    def _create_producer(self, lane: str, total: int) -> TrafficProducer:
         traffic = Traffic(lane=lane, seed=self.plan.seed, now_ms=lambda: time.time_ns() // 1_000_000)
-        return Flow(bootstrap=self.stage.kafka.bootstrap, topics=self.stage.topics, traffic=traffic, total=total)
+        return TrafficProducer(
+            bootstrap=self.environment.kafka.bootstrap, topics=self.environment.topics, traffic=traffic, total=total
+        )
 
 
-def main(words: Sequence[str]) -> int:
+def main(argv: Sequence[str]) -> int:
     """Run it on servers of its own; 0 if every promise was kept."""
-    arguments = parse(words)
-    plan = Plan(orders=arguments.orders, clicks=arguments.clicks, kills=arguments.kills, seed=arguments.seed)
+    arguments = parse(argv)
+    plan = KillPlan(orders=arguments.orders, clicks=arguments.clicks, kills=arguments.kills, seed=arguments.seed)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="shopstream-ledger-")))
         kafka, redis = stack.enter_context(ApacheKafka()), stack.enter_context(RedisServer())
-        stage = Stage(kafka=kafka, redis=redis, folder=folder, transactions=not arguments.no_transactions)
-        outcome = LedgerRun(stage=stage, plan=plan, told=tell).run()
+        environment = RunEnvironment(
+            kafka=kafka, redis=redis, folder=folder, transactions=not arguments.no_transactions
+        )
+        outcome = KillRun(environment=environment, plan=plan, report=print_progress).run()
     if arguments.json:
         print(msgspec.json.encode(outcome).decode())
     else:
         for name, value in msgspec.structs.asdict(outcome).items():
             print(f"{name:20} {value}")
-    return 0 if outcome.kept else 1
+    return 0 if outcome.passed else 1
 
 
-def tell(said: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')} {said}", file=sys.stderr, flush=True)
+def print_progress(message: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {message}", file=sys.stderr, flush=True)
 
 
-def parse(words: Sequence[str]) -> argparse.Namespace:
+def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m bench ledger", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -224,4 +236,4 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=20111209, help="of the traffic and of the moments of death")
     parser.add_argument("--no-transactions", action="store_true", help="publish first, commit after: copies may repeat")
     parser.add_argument("--json", action="store_true", help="the outcome as one line of JSON, the last one")
-    return parser.parse_args(words)
+    return parser.parse_args(argv)

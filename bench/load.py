@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from confluent_kafka import Producer
 
-from bench.batches import ITEMS, SELLERS, USERS, Shop
+from bench.batches import ITEMS, SELLERS, USERS, SyntheticShop
 from bench.drawn import draw_network
 from contract.events import Product
 from contract.messages import to_json
@@ -24,13 +24,13 @@ from export.interactions import SCHEMA
 from model.checkpoint import Checkpoint, make_metadata
 
 CATEGORIES: Final = 40
-PACE: Final = 15_000  # events a second, as their own times say
+EVENTS_PER_S: Final = 15_000  # events a second, as their own times say
 ORDER_SHARE: Final = 0.05  # of a mixed load
 BASKETS: Final = 20_000  # which the bundle's neighbours are counted from
-WITHIN_S: Final = 120.0
+FLUSH_TIMEOUT_S: Final = 120.0
 
 
-class Recorded(NamedTuple):
+class LoadRecord(NamedTuple):
     """A record to be produced."""
 
     kind: str
@@ -38,26 +38,26 @@ class Recorded(NamedTuple):
     value: bytes
 
 
-class Load(Shop):
+class LoadGenerator(SyntheticShop):
     """The seeded shop of the other benches: its events go at a pace of their own, or happen when they are made."""
 
     def __init__(self, seed: int, begin_ms: int | None, *, users: int = USERS) -> None:
         """`begin_ms`: when the first event happened; None: events happen now."""
         super().__init__(seed)
         self._begin_ms, self._users = begin_ms, users
-        self._begun = 0
+        self._first_number = 0
 
-    def go_on_from(self, number: int) -> None:
+    def start_from(self, number: int) -> None:
         """No event has the id of one that was made before this number."""
-        self.made = self._begun = number
+        self.event_count = self._first_number = number
 
-    def later(self) -> int:
-        self.made += 1
+    def next_ms(self) -> int:
+        self.event_count += 1
         if self._begin_ms is None:
             return time.time_ns() // 1_000_000
-        return self._begin_ms + (self.made - self._begun) * 1000 // PACE
+        return self._begin_ms + (self.event_count - self._first_number) * 1000 // EVENTS_PER_S
 
-    def records(self, clicks: int, orders: int) -> Iterator[Recorded]:
+    def generate(self, clicks: int, orders: int) -> Iterator[LoadRecord]:
         """So many of each, evenly mixed."""
         total, due = clicks + orders, 0
         for _ in range(total):
@@ -65,11 +65,11 @@ class Load(Shop):
             kind = "orders" if due >= total else "clicks"
             due -= total if kind == "orders" else 0
             user = self.rng.randrange(self._users)
-            event = self.order(user, lines=1, sellers=False) if kind == "orders" else self.click(user)
-            yield Recorded(kind, event.user_id, to_json(event))
+            event = self.draw_order(user, lines=1, sellers=False) if kind == "orders" else self.draw_click(user)
+            yield LoadRecord(kind, event.user_id, to_json(event))
 
 
-def products(now_ms: int) -> Iterator[Recorded]:
+def generate_products(now_ms: int) -> Iterator[LoadRecord]:
     """Every item that is clicked or bought."""
     for item in range(ITEMS):
         product = Product(
@@ -84,10 +84,10 @@ def products(now_ms: int) -> Iterator[Recorded]:
             available=True,
             seller_id=f"s{item % SELLERS}",
         )
-        yield Recorded("products", product.item_id, to_json(product))
+        yield LoadRecord("products", product.item_id, to_json(product))
 
 
-def produce(bootstrap: str, topics: Mapping[str, str], records: Iterable[Recorded]) -> dict[str, int]:
+def produce(bootstrap: str, topics: Mapping[str, str], records: Iterable[LoadRecord]) -> dict[str, int]:
     """Write records to the topics of their kinds and return how many of each kind lie there, acknowledged."""
     producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 20, "compression.type": "lz4", "log_level": 0})
     sent: dict[str, int] = defaultdict(int)
@@ -99,7 +99,7 @@ def produce(bootstrap: str, topics: Mapping[str, str], records: Iterable[Recorde
                 break
             except BufferError:
                 producer.poll(0.1)
-    if waiting := producer.flush(WITHIN_S):
+    if waiting := producer.flush(FLUSH_TIMEOUT_S):
         raise RuntimeError(f"Kafka should take every record. Found {waiting} waiting.")
     return dict(sent)
 
@@ -108,15 +108,15 @@ def publish_bundle(bundles: Path, seed: int) -> str:
     """A drawn network with neighbours from drawn baskets, published as any other; its version."""
     network = draw_network(seed)
     about = make_metadata(network, parent=None, created_ms=time.time_ns() // 1_000_000, evaluation={}, positions={})
-    found = Checkpoint(metadata=about, weights=network.state_dict(), interactions=baskets(seed))
-    return export(found, bundles, {}).manifest.version
+    checkpoint = Checkpoint(metadata=about, weights=network.state_dict(), interactions=draw_baskets(seed))
+    return export(checkpoint, bundles, {}).manifest.version
 
 
-def baskets(seed: int) -> bytes:
+def draw_baskets(seed: int) -> bytes:
     """Users who took some items each, neighbours by number more often than others, as Parquet."""
-    chance = np.random.default_rng(seed)
-    first = (ITEMS * chance.random(BASKETS) ** 2).astype(np.int64)
-    items = (first[:, None] + chance.integers(0, 30, (BASKETS, 5))) % ITEMS
+    rng = np.random.default_rng(seed)
+    first = (ITEMS * rng.random(BASKETS) ** 2).astype(np.int64)
+    items = (first[:, None] + rng.integers(0, 30, (BASKETS, 5))) % ITEMS
     table = pa.table(
         {
             "user_id": [f"b{user}" for user in np.repeat(np.arange(BASKETS), 5)],

@@ -17,23 +17,23 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from bench.faults import DEATHS, FAULTS, Fault, die_everywhere
+from bench.faults import FAULTS, KILL_STEPS, Fault, kill_at_every_step
 from bench.redis_faults import REDIS_FAULTS
-from bench.scene import Scene, Terms
-from bench.stage import Kafka, Stage
+from bench.scene import FaultOptions, Scenario
+from bench.stage import KafkaServer, RunEnvironment
 from devservers.apache_kafka import create_topics
 from devservers.redis_server import RedisServer
 
-LEAST: Final = 5  # runs of each fault that is no death
-SHOWN: Final = 5
-SHOWN_LETTERS: Final = 300
-ALL_DEATHS: Final = "death at each step"
-EVERY: Final = {**FAULTS, **REDIS_FAULTS}
+RUNS_MIN: Final = 5  # runs of each fault that is no death
+SENTENCES_MAX: Final = 5
+SENTENCE_LENGTH_MAX: Final = 300
+KILL_AT_EACH_STEP: Final = "death at each step"
+ALL_FAULTS: Final = {**FAULTS, **REDIS_FAULTS}
 # About so many: clients that died with their workers are never taken apart, so a player keeps their threads.
-RUNS_OF_A_PLAYER: Final = 12
+RUNS_PER_PROCESS: Final = 12
 
 
-class Run(NamedTuple):
+class MatrixRun(NamedTuple):
     """One scene: which fault, and from which seed."""
 
     name: str
@@ -41,15 +41,15 @@ class Run(NamedTuple):
 
     @property
     def fault(self) -> Fault:
-        return EVERY[self.name] if self.name != ALL_DEATHS else Fault(die_everywhere, Terms())
+        return ALL_FAULTS[self.name] if self.name != KILL_AT_EACH_STEP else Fault(kill_at_every_step, FaultOptions())
 
     @property
-    def counted(self) -> Sequence[str]:
+    def outcome_names(self) -> Sequence[str]:
         """What the outcome counts this run as."""
-        return [f"death at {step}" for step in DEATHS] if self.name == ALL_DEATHS else [self.name]
+        return [f"death at {step}" for step in KILL_STEPS] if self.name == KILL_AT_EACH_STEP else [self.name]
 
 
-class Result(msgspec.Struct, frozen=True, kw_only=True):
+class RunResult(msgspec.Struct, frozen=True, kw_only=True):
     """What one run has shown. `failed`: it came to no end, or a worker did what it should not; `said`: in words."""
 
     slices: int = 0
@@ -57,39 +57,39 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     lost: int = 0
     conflicting: int = 0
     failed: bool = False
-    said: list[str] = []
+    sentences: list[str] = []
 
 
-def matrix(seeds: int) -> Iterator[Run]:
+def list_runs(seeds: int) -> Iterator[MatrixRun]:
     """Every run: the deaths from each seed, every other fault from a tenth of them, at least five."""
-    yield from (Run(name, seed) for name in EVERY for seed in range(max(LEAST, seeds // 10)))
-    yield from (Run(ALL_DEATHS, seed) for seed in range(seeds))
+    yield from (MatrixRun(name, seed) for name in ALL_FAULTS for seed in range(max(RUNS_MIN, seeds // 10)))
+    yield from (MatrixRun(KILL_AT_EACH_STEP, seed) for seed in range(seeds))
 
 
-def play(run: Run, stage: Stage) -> Result:
+def run_scenario(run: MatrixRun, environment: RunEnvironment) -> RunResult:
     """One run, in this process."""
-    stage.redis.flush()
-    scene = Scene(stage=stage, seed=f"{run.name} {run.seed}", terms=run.fault.terms)
+    environment.redis.flush()
+    scenario = Scenario(environment=environment, seed=f"{run.name} {run.seed}", options=run.fault.options)
     try:
-        scene.open()
-        run.fault.happen(scene)
-        scene.drain()
-        verdict = scene.verdict()
+        scenario.open()
+        run.fault.inject(scenario)
+        scenario.drain()
+        result = scenario.evaluate()
     except Exception as error:  # whatever a worker ended with concerns this run alone, and is counted
-        return Result(failed=True, said=[f"{type(error).__name__}: {error}"])
+        return RunResult(failed=True, sentences=[f"{type(error).__name__}: {error}"])
     finally:
-        scene.close()
-    return Result(
-        slices=verdict.slices,
-        mismatches=len(verdict.mismatches),
-        lost=len(verdict.lost),
-        conflicting=len(verdict.conflicting),
-        said=[sentence[:SHOWN_LETTERS] for sentence in verdict.broken[:SHOWN]],
+        scenario.close()
+    return RunResult(
+        slices=result.slices,
+        mismatches=len(result.mismatches),
+        lost=len(result.lost),
+        conflicting=len(result.conflicting),
+        sentences=[sentence[:SENTENCE_LENGTH_MAX] for sentence in result.violations[:SENTENCES_MAX]],
     )
 
 
 @dataclass(frozen=True, slots=True)
-class KafkaElsewhere:
+class RemoteKafka:
     """A broker that another process keeps running."""
 
     bootstrap: str
@@ -98,53 +98,55 @@ class KafkaElsewhere:
         create_topics(self.bootstrap, partitions, config)
 
 
-class Players:
+class ScenarioPool:
     """Processes that play runs at the same time on one broker. `level`: from which on workers' warnings are shown."""
 
-    def __init__(self, *, kafka: Kafka, count: int, level: int) -> None:
-        self._count, self._told = count, (kafka.bootstrap, level)
+    def __init__(self, *, kafka: KafkaServer, count: int, level: int) -> None:
+        self._count, self._init_args = count, (kafka.bootstrap, level)
         self._context = get_context("forkserver")
         self._context.set_forkserver_preload([__name__])
 
-    def play(self, runs: Sequence[Run]) -> Iterator[tuple[Run, Result]]:
+    def run_all(self, runs: Sequence[MatrixRun]) -> Iterator[tuple[MatrixRun, RunResult]]:
         """Each run with its result, as they end.
 
         Raises `BrokenProcessPool` if a player was killed.
         """
         # Not `max_tasks_per_child`: in Python 3.11 nobody follows a process that has done its share.
-        for shift in shifts(runs, self._count * RUNS_OF_A_PLAYER):
+        for chunk in split_chunks(runs, self._count * RUNS_PER_PROCESS):
             with ProcessPoolExecutor(
-                self._count, mp_context=self._context, initializer=begin, initargs=self._told
+                self._count, mp_context=self._context, initializer=start_resources, initargs=self._init_args
             ) as pool:
-                asked = {pool.submit(play_here, run, f"r{time.time_ns():x}."): run for run in shift}
-                yield from ((asked[one], one.result()) for one in as_completed(asked))
+                runs_by_future = {pool.submit(run_in_process, run, f"r{time.time_ns():x}."): run for run in chunk}
+                yield from ((runs_by_future[future], future.result()) for future in as_completed(runs_by_future))
 
 
-def shifts(runs: Sequence[Run], size: int) -> Iterator[Sequence[Run]]:
+def split_chunks(runs: Sequence[MatrixRun], size: int) -> Iterator[Sequence[MatrixRun]]:
     yield from (runs[first : first + size] for first in range(0, len(runs), size))
 
 
-class Here(NamedTuple):
+class ProcessResources(NamedTuple):
     """What a player has."""
 
-    kafka: KafkaElsewhere
+    kafka: RemoteKafka
     redis: RedisServer
     folder: Path
 
 
-HERE: list[Here] = []
+PROCESS_RESOURCES: list[ProcessResources] = []
 
 
-def begin(bootstrap: str, level: int) -> None:
+def start_resources(bootstrap: str, level: int) -> None:
     """The first thing that a player does."""
     logging.getLogger("worker").setLevel(level)
     redis, folder = RedisServer().start(), tempfile.TemporaryDirectory(prefix="shopstream-state-")
     Finalize(None, redis.close, exitpriority=1)
     Finalize(None, folder.cleanup, exitpriority=1)
-    HERE.append(Here(KafkaElsewhere(bootstrap), redis, Path(folder.name)))
+    PROCESS_RESOURCES.append(ProcessResources(RemoteKafka(bootstrap), redis, Path(folder.name)))
 
 
-def play_here(run: Run, prefix: str) -> Result:
+def run_in_process(run: MatrixRun, prefix: str) -> RunResult:
     """One run, with what this player has."""
-    (here,) = HERE
-    return play(run, Stage(kafka=here.kafka, redis=here.redis, folder=here.folder, prefix=prefix))
+    (resources,) = PROCESS_RESOURCES
+    return run_scenario(
+        run, RunEnvironment(kafka=resources.kafka, redis=resources.redis, folder=resources.folder, prefix=prefix)
+    )

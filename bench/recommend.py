@@ -21,9 +21,16 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
-from bench.recommend_data import Case, Data, Quality, diginetica, judge, online_retail
-from bench.recommend_rivals import Lists as Made
-from bench.recommend_rivals import Rivals
+from bench.recommend_data import (
+    Case,
+    ListQuality,
+    RecommendDataset,
+    evaluate_lists,
+    read_diginetica,
+    read_online_retail,
+)
+from bench.recommend_rivals import RankedItems as Made
+from bench.recommend_rivals import RecommendBaselines
 from contract.bundle import Manifest, publish, read_bundle
 from contract.errors import BadData
 from contract.events import Click, Product
@@ -45,24 +52,27 @@ from worker.retrieval.exploration import FreshItems
 from worker.retrieval.popularity import Popularity
 from worker.state.answer_cache import AnswerCache
 
-SETS: Final[Mapping[str, Callable[[Path], Data]]] = {"online_retail": online_retail, "diginetica": diginetica}
+DATASETS: Final[Mapping[str, Callable[[Path], RecommendDataset]]] = {
+    "online_retail": read_online_retail,
+    "diginetica": read_diginetica,
+}
 LISTS: Final = ListSettings(length=100, candidates=100, explore=0.0)
-AT_ONCE: Final = 500
-REMEMBERED: Final = 100  # of a history: more than a profile keeps
+CHUNK_CASES: Final = 500
+HISTORY_MAX: Final = 100  # of a history: more than a profile keeps
 SEEDS: Final = 3
 MEASURES: Final = ("recall_20", "rank_20", "coverage")
 
 
-class Served:
+class OfflineRecommender:
     """The worker's parts over one shop and one Redis."""
 
-    def __init__(self, data: Data, client: RedisClient, folder: Path) -> None:
+    def __init__(self, data: RecommendDataset, client: RedisClient, folder: Path) -> None:
         _, features = read_settings()
         self._client, self._encoder = client, Encoder(features)
         self._catalogue = Catalogue(self._encoder)
         for item in data.items:
-            self._catalogue.put(product(item))
-        files = {"neighbours.npz": to_npz(find_neighbours(data.table())), "golden.npz": to_npz({})}
+            self._catalogue.put(make_product(item))
+        files = {"neighbours.npz": to_npz(find_neighbours(data.to_table())), "golden.npz": to_npz({})}
         publish(folder, Manifest(version=data.name, parent=None, created_ms=0, features={}, tasks=()), files)
         neighbours = Model(read_bundle(folder, data.name), features).neighbours
         nearby, popularity = ItemNeighbours(self._catalogue), Popularity(self._catalogue, LISTS.purchase_value)
@@ -81,72 +91,87 @@ class Served:
         )
         self._caches = AnswerCache(client=client, prefix="shop:", lists=LISTS)
 
-    def lists(self, cases: Sequence[Case]) -> Iterator[Sequence[str]]:
+    def make_lists(self, cases: Sequence[Case]) -> Iterator[Sequence[str]]:
         """What Redis has for each case."""
-        for begin in range(0, len(cases), AT_ONCE):
-            yield from self._some(begin, cases[begin : begin + AT_ONCE])
+        for begin in range(0, len(cases), CHUNK_CASES):
+            yield from self._make_chunk(begin, cases[begin : begin + CHUNK_CASES])
 
-    def _some(self, first: int, cases: Sequence[Case]) -> Iterator[Sequence[str]]:
+    def _make_chunk(self, first_number: int, cases: Sequence[Case]) -> Iterator[Sequence[str]]:
         arrivals, wishes = list[Arrival](), list[ListRequest]()
-        for number, case in enumerate(cases, first):
-            for item, ts_ms in case.history[-REMEMBERED:]:
+        for number, case in enumerate(cases, first_number):
+            for item, ts_ms in case.history[-HISTORY_MAX:]:
                 click = Click(event_id=f"e{len(arrivals)}", ts_ms=ts_ms, user_id=f"c{number}", item_id=item)
                 arrivals.append(Arrival("clicks/0", len(arrivals), click))
             wishes.append(ListRequest(arrivals[-1], frozenset()))
         touches = to_updates(arrivals)
         memory = fold([{} for _ in touches.entities], touches)
-        made = self._maker.build(wishes, memory, time.time_ns() // 1_000_000)
-        self._caches.write([recommendations for recommendations, _ in made], [])
-        keys = [f"shop:rec:c{number}" for number in range(first, first + len(cases))]
+        ranked_lists = self._maker.build(wishes, memory, time.time_ns() // 1_000_000)
+        self._caches.write([recommendations for recommendations, _ in ranked_lists], [])
+        keys = [f"shop:rec:c{number}" for number in range(first_number, first_number + len(cases))]
         for value in self._client.pipeline([("GET", key) for key in keys]):
             yield [item.item_id for item in read_recommendations(value).items] if value else []
 
 
-def product(item: str) -> Product:
+def make_product(item: str) -> Product:
     return Product(event_id=f"p-{item}", ts_ms=0, item_id=item, title=item, price=1.0, currency="EUR", available=True)
 
 
-def measured(data: Data, client: RedisClient, folder: Path, told: Callable[[str], None]) -> dict[str, Any]:
+def measure_dataset(
+    data: RecommendDataset, client: RedisClient, folder: Path, report: Callable[[str], None]
+) -> dict[str, Any]:
     """Every row of one shop: each measure as its mean and standard deviation over seeds."""
-    rivals = Rivals(data)
-    rows: dict[str, list[Quality]] = {"ours": [judge(Served(data, client, folder).lists(data.cases), data)]}
-    told(f"{data.name}, ours: {rows['ours'][0]}")
-    ways: dict[str, Callable[[], Mapping[str, Made]]] = {
-        "popularity": rivals.popularity,
-        "cooccurrence": rivals.cooccurrence,
+    baselines = RecommendBaselines(data)
+    rows: dict[str, list[ListQuality]] = {
+        "ours": [evaluate_lists(OfflineRecommender(data, client, folder).make_lists(data.cases), data)]
     }
-    for name, way in ways.items():
-        rows[name] = [best_of(way(), data, functools.partial(told_of, told, f"{data.name}, {name}"))]
+    report(f"{data.name}, ours: {rows['ours'][0]}")
+    variants_by_name: dict[str, Callable[[], Mapping[str, Made]]] = {
+        "popularity": baselines.rank_by_popularity,
+        "cooccurrence": baselines.rank_by_cooccurrence,
+    }
+    for name, make_variants in variants_by_name.items():
+        rows[name] = [
+            select_best(make_variants(), data, functools.partial(report_variant, report, f"{data.name}, {name}"))
+        ]
     library = []
     for seed in range(SEEDS):
-        found = {**rivals.nearest(), **(rivals.factors(seed) if data.rank == "ndcg" else {})}
-        library.append(best_of(found, data, functools.partial(told_of, told, f"{data.name}, library, seed {seed}")))
-        if data.rank != "ndcg":
+        variants = {
+            **baselines.rank_by_neighbours(),
+            **(baselines.rank_by_factors(seed) if data.rank_metric == "ndcg" else {}),
+        }
+        library.append(
+            select_best(variants, data, functools.partial(report_variant, report, f"{data.name}, library, seed {seed}"))
+        )
+        if data.rank_metric != "ndcg":
             break  # neighbours know no chance
     rows["library"] = library
-    return {name: spread_of(of) for name, of in rows.items()}
+    return {name: summarize_quality(qualities) for name, qualities in rows.items()}
 
 
-def told_of(told: Callable[[str], None], what: str, name: str, quality: Quality) -> None:
-    told(f"{what}, {name}: {quality}")
+def report_variant(report: Callable[[str], None], label: str, name: str, quality: ListQuality) -> None:
+    report(f"{label}, {name}: {quality}")
 
 
-def best_of(variants: Mapping[str, Made], data: Data, told: Callable[[str, Quality], None]) -> Quality:
+def select_best(
+    variants: Mapping[str, Made], data: RecommendDataset, report: Callable[[str, ListQuality], None]
+) -> ListQuality:
     """The best by recall."""
-    found = []
+    qualities = []
     for name, lists in variants.items():
-        found.append(judge(lists, data))
-        told(name, found[-1])
-    return max(found)
+        qualities.append(evaluate_lists(lists, data))
+        report(name, qualities[-1])
+    return max(qualities)
 
 
-def spread_of(qualities: Sequence[Quality]) -> dict[str, list[float]]:
+def summarize_quality(qualities: Sequence[ListQuality]) -> dict[str, list[float]]:
     """Mean and standard deviation of each measure."""
     columns = dict(zip(MEASURES, zip(*qualities, strict=True), strict=True))
-    return {name: [round(float(np.mean(of)), 4), round(float(np.std(of)), 4)] for name, of in columns.items()}
+    return {
+        name: [round(float(np.mean(values)), 4), round(float(np.std(values)), 4)] for name, values in columns.items()
+    }
 
 
-def missed(sets: Mapping[str, Any]) -> Iterator[str]:
+def find_missed_aims(sets: Mapping[str, Any]) -> Iterator[str]:
     """Rows that are not behind ours, in words."""
     for name, rows in sets.items():
         for rival in ("popularity", "cooccurrence", "library"):
@@ -156,32 +181,34 @@ def missed(sets: Mapping[str, Any]) -> Iterator[str]:
                     yield f"{name}: {measure} of ours {ours} should be above that of {rival}. Found {theirs}."
 
 
-def main(words: Sequence[str]) -> int:
+def main(argv: Sequence[str]) -> int:
     """Judge on a Redis of its own; 0, or 2 if the data is not here."""
-    arguments = parse(words)
-    told = functools.partial(print, file=sys.stderr, flush=True)
+    arguments = parse(argv)
+    report = functools.partial(print, file=sys.stderr, flush=True)
     try:
-        sets = [SETS[name](arguments.data) for name in arguments.sets]
+        datasets = [DATASETS[name](arguments.data) for name in arguments.sets]
     except BadData as error:
-        told(f"{error} Set SHOPSTREAM_DATA or --data.")
+        report(f"{error} Set SHOPSTREAM_DATA or --data.")
         return 2
-    found = {}
+    figures_by_set = {}
     with tempfile.TemporaryDirectory(prefix="shopstream-recommend-") as folder, RedisServer() as server:
         client = RedisClient(url=server.url, timeout_s=60)
-        for data in sets:
-            told(f"{data.name}: {len(data.taken):,} taken, {len(data.items):,} items, {len(data.cases):,} cases")
-            found[data.name] = measured(data, client, Path(folder), told)
+        for data in datasets:
+            report(
+                f"{data.name}: {len(data.interactions):,} taken, {len(data.items):,} items, {len(data.cases):,} cases"
+            )
+            figures_by_set[data.name] = measure_dataset(data, client, Path(folder), report)
             server.flush()
-    for sentence in missed(found):
-        told(f"Missed: {sentence}")
-    print(msgspec.json.encode({"sets": found}).decode() if arguments.json else found)
+    for sentence in find_missed_aims(figures_by_set):
+        report(f"Missed: {sentence}")
+    print(msgspec.json.encode({"sets": figures_by_set}).decode() if arguments.json else figures_by_set)
     return 0
 
 
-def parse(words: Sequence[str]) -> argparse.Namespace:
+def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench recommend", description=__doc__)
     data = Path(os.environ.get("SHOPSTREAM_DATA", "data"))
     parser.add_argument("--data", type=Path, default=data, help="the folder with online_retail and diginetica")
-    parser.add_argument("--sets", nargs="+", choices=sorted(SETS), default=list(SETS))
+    parser.add_argument("--sets", nargs="+", choices=sorted(DATASETS), default=list(DATASETS))
     parser.add_argument("--json", action="store_true", help="one line of JSON, the last one")
-    return parser.parse_args(words)
+    return parser.parse_args(argv)

@@ -28,62 +28,62 @@ class Case(NamedTuple):
     """`history`: what the user took and when, oldest first; `wanted`: what came next; `left_out`: is no answer."""
 
     history: Sequence[tuple[str, int]]
-    wanted: frozenset[str]
-    left_out: frozenset[str]
+    targets: frozenset[str]
+    excluded: frozenset[str]
 
 
-class Data(NamedTuple):
+class RecommendDataset(NamedTuple):
     """A shop. `taken`: (user, item, ts_ms) of the training part. `rank`: NDCG, or MRR where one item is wanted."""
 
     name: str
-    rank: Literal["ndcg", "mrr"]
-    taken: Sequence[tuple[str, str, int]]
+    rank_metric: Literal["ndcg", "mrr"]
+    interactions: Sequence[tuple[str, str, int]]
     cases: Sequence[Case]
 
     @property
     def items(self) -> list[str]:
-        return sorted({item for _, item, _ in self.taken})
+        return sorted({item for _, item, _ in self.interactions})
 
-    def table(self) -> Any:
+    def to_table(self) -> Any:
         """The training part as interactions."""
-        columns = zip(*self.taken, strict=True)
+        columns = zip(*self.interactions, strict=True)
         return pa.table(dict(zip(SCHEMA.names, map(list, columns), strict=True)), SCHEMA)
 
 
-def online_retail(folder: Path) -> Data:
+def read_online_retail(folder: Path) -> RecommendDataset:
     """Raises `BadData` where the file is not there."""
     invoices = [i for i in read_invoices(folder / "online_retail") if i.is_clean and not i.is_cancellation]
     invoices.sort(key=lambda invoice: invoice.ts_ms)
     days = sorted({invoice.ts_ms // DAY_MS for invoice in invoices})
     begin_ms = days[int(len(days) * (1 - TEST_SHARE))] * DAY_MS
-    taken, history, cases = list[tuple[str, str, int]](), dict[str, list[tuple[str, int]]](), dict[str, Case]()
+    interactions, history, cases = list[tuple[str, str, int]](), dict[str, list[tuple[str, int]]](), dict[str, Case]()
     for invoice in invoices:
-        user, items = invoice.customer, list(dict.fromkeys(item_id(row.stock_code) for row in invoice.lines))
+        user, items = invoice.customer, list(dict.fromkeys(to_item_id(row.stock_code) for row in invoice.lines))
         if invoice.ts_ms < begin_ms:
             history.setdefault(user, []).extend((item, invoice.ts_ms) for item in items)
-            taken += [(user, item, invoice.ts_ms) for item in items]
+            interactions += [(user, item, invoice.ts_ms) for item in items]
         elif user in history and user not in cases:
-            had = frozenset(item for item, _ in history[user])
-            if new := frozenset(items) - had:
-                cases[user] = Case(history[user], new, had)
-    return Data("online_retail", "ndcg", taken, list(cases.values()))
+            owned = frozenset(item for item, _ in history[user])
+            if new_items := frozenset(items) - owned:
+                cases[user] = Case(history[user], new_items, owned)
+    return RecommendDataset("online_retail", "ndcg", interactions, list(cases.values()))
 
 
-def diginetica(folder: Path) -> Data:
+def read_diginetica(folder: Path) -> RecommendDataset:
     """Raises `BadData` where the files are not there."""
     names = ("train_sessions", "test_prefix_target")
     train, test = (read_lines(folder / "diginetica" / f"{name}.txt.gz") for name in names)
-    taken = [
-        (f"s{number}", f"i{item}", BEGIN_MS + number * SESSION_MS + at * STEP_MS)
+    interactions = [
+        (f"s{number}", f"i{item}", BEGIN_MS + number * SESSION_MS + position * STEP_MS)
         for number, line in enumerate(train)
-        for at, item in enumerate(line.split())
+        for position, item in enumerate(line.split())
     ]
     cases = []
     for line in test:
         prefix, _, target = line.partition("\t")
-        history = [(f"i{item}", BEGIN_MS + at * STEP_MS) for at, item in enumerate(prefix.split())]
+        history = [(f"i{item}", BEGIN_MS + position * STEP_MS) for position, item in enumerate(prefix.split())]
         cases.append(Case(history, frozenset({f"i{target.strip()}"}), frozenset()))
-    return Data("diginetica", "mrr", taken, cases)
+    return RecommendDataset("diginetica", "mrr", interactions, cases)
 
 
 def read_lines(path: Path) -> list[str]:
@@ -94,12 +94,12 @@ def read_lines(path: Path) -> list[str]:
         raise BadData(f"Diginetica should be at {path}. Found: {error}") from error
 
 
-def item_id(stock_code: str) -> str:
+def to_item_id(stock_code: str) -> str:
     """A stock code as an id: those of the file have spaces, but nothing that ids may not have."""
     return stock_code.strip().upper() or "none"
 
 
-class Quality(NamedTuple):
+class ListQuality(NamedTuple):
     """`coverage`: the share of all items that are on any list."""
 
     recall_20: float
@@ -107,17 +107,17 @@ class Quality(NamedTuple):
     coverage: float
 
 
-def judge(lists: Iterable[Sequence[str]], data: Data) -> Quality:
+def evaluate_lists(lists: Iterable[Sequence[str]], data: RecommendDataset) -> ListQuality:
     """How good lists are, one for each case, each cut to `LENGTH` without what is left out for it."""
     recalls, ranks, shown = list[float](), list[float](), set[str]()
-    for made, case in zip(lists, data.cases, strict=True):
-        best = [item for item in made if item not in case.left_out][:LENGTH]
-        shown.update(best)
-        places = np.flatnonzero([item in case.wanted for item in best])
-        recalls.append(len(places) / len(case.wanted))
-        if data.rank == "mrr":
-            ranks.append(float(1 / (places[0] + 1)) if len(places) else 0.0)
+    for ranked, case in zip(lists, data.cases, strict=True):
+        top_items = [item for item in ranked if item not in case.excluded][:LENGTH]
+        shown.update(top_items)
+        hit_ranks = np.flatnonzero([item in case.targets for item in top_items])
+        recalls.append(len(hit_ranks) / len(case.targets))
+        if data.rank_metric == "mrr":
+            ranks.append(float(1 / (hit_ranks[0] + 1)) if len(hit_ranks) else 0.0)
         else:
-            ideal = (1 / np.log2(np.arange(min(len(case.wanted), LENGTH)) + 2)).sum()
-            ranks.append(float((1 / np.log2(places + 2)).sum() / ideal))
-    return Quality(float(np.mean(recalls)), float(np.mean(ranks)), len(shown) / len(data.items))
+            ideal = (1 / np.log2(np.arange(min(len(case.targets), LENGTH)) + 2)).sum()
+            ranks.append(float((1 / np.log2(hit_ranks + 2)).sum() / ideal))
+    return ListQuality(float(np.mean(recalls)), float(np.mean(ranks)), len(shown) / len(data.items))

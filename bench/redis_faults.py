@@ -9,97 +9,99 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
-from bench.faults import MOMENTS, Fault, meet, refused
-from bench.mortal import Mortal
-from bench.scene import PORTION, Scene, Terms
+from bench.faults import STEPS_WITH_FAULTS, Fault, expect_error, run_at_step
+from bench.mortal import FaultyWorker
+from bench.scene import ORDERS_PER_SEND, FaultOptions, Scenario
 from contract.errors import BadConfig, BadProfile
 from worker.kafka.consumer import TopicPartition
 from worker.redis.client import to_pairs
 
 Commands = Sequence[Sequence[Any]]
-WAITS: Final = 3
+WAITS_MIN: Final = 3
 FULL: Final[Commands] = [("CONFIG", "SET", "maxmemory", "1")]
-ROOMY: Final[Commands] = [("CONFIG", "SET", "maxmemory", "0")]
+UNLIMITED: Final[Commands] = [("CONFIG", "SET", "maxmemory", "0")]
 READ_ONLY: Final[Commands] = [("REPLICAOF", "127.0.0.1", "1")]
 WRITABLE: Final[Commands] = [("REPLICAOF", "NO", "ONE")]
 LOCKED: Final[Commands] = [("CONFIG", "SET", "requirepass", "another"), ("CLIENT", "KILL", "TYPE", "normal")]
-OPEN: Final[Commands] = [("CONFIG", "SET", "requirepass", "")]
+UNLOCKED: Final[Commands] = [("CONFIG", "SET", "requirepass", "")]
 
 
-def ail(scene: Scene, *, trouble: Commands, cure: Commands) -> None:
+def break_redis(scenario: Scenario, *, breaking: Commands, repair: Commands) -> None:
     """The server is in trouble from some step of a worker on, until workers have waited some times."""
-    worker = scene.rng.choice(scene.workers)
+    worker = scenario.rng.choice(scenario.workers)
     waited: list[int] = []
 
-    def end(waits: int) -> None:
+    def repair_after_waits(waits: int) -> None:
         waited.append(waits)
-        if len(waited) == WAITS:
-            scene.redis.pipeline(cure)
+        if len(waited) == WAITS_MIN:
+            scenario.redis.pipeline(repair)
 
-    def begin() -> None:
-        for each in scene.workers:  # who waits first keeps the others from going on
-            each.stop.on_wait = end
-        scene.redis.pipeline(trouble)
+    def start() -> None:
+        for other in scenario.workers:  # who waits first keeps the others from going on
+            other.stop.on_wait = repair_after_waits
+        scenario.redis.pipeline(breaking)
 
-    meet(scene, worker, scene.rng.choice(("claim", "merge")), begin)
-    scene.redis.pipeline(cure)
-    if len(waited) < WAITS:
+    run_at_step(scenario, worker, scenario.rng.choice(("claim", "merge")), start)
+    scenario.redis.pipeline(repair)
+    if len(waited) < WAITS_MIN:
         raise RuntimeError(f"A worker should wait for a Redis in trouble. Found that it waited {len(waited)} times.")
 
 
-def move_while_locked(scene: Scene) -> None:
+def rebalance_while_locked(scenario: Scenario) -> None:
     """Partitions move to a third worker while their owner waits for Redis, and go on waiting after that."""
-    worker = scene.rng.choice(scene.workers)
-    held, after = set[TopicPartition](), list[int]()
+    worker = scenario.rng.choice(scenario.workers)
+    owned, waits_after_move = set[TopicPartition](), list[int]()
 
-    def end(waits: int) -> None:
-        if worker.intake.assignment != held:
-            after.append(waits)
-        if len(after) == WAITS:
-            scene.redis.pipeline(OPEN)
+    def unlock_after_waits(waits: int) -> None:
+        if worker.consumer.assignment != owned:
+            waits_after_move.append(waits)
+        if len(waits_after_move) == WAITS_MIN:
+            scenario.redis.pipeline(UNLOCKED)
 
-    def begin() -> None:
-        held.update(worker.intake.assignment)
-        scene.redis.pipeline(LOCKED)
-        third = scene.born("2")
-        worker.stop.on_wait = third.stop.on_wait = end
-        scene.workers.append(third)
+    def start() -> None:
+        owned.update(worker.consumer.assignment)
+        scenario.redis.pipeline(LOCKED)
+        third_worker = scenario.create_worker("2")
+        worker.stop.on_wait = third_worker.stop.on_wait = unlock_after_waits
+        scenario.workers.append(third_worker)
 
-    meet(scene, worker, scene.rng.choice(("claim", "merge")), begin)
-    scene.until(scene.settled, feeding=True)
-    if len(after) < WAITS:
-        raise RuntimeError(f"A worker should wait on after its partitions moved. Found {len(after)} waits.")
+    run_at_step(scenario, worker, scenario.rng.choice(("claim", "merge")), start)
+    scenario.run_until(scenario.is_balanced, sending=True)
+    if len(waits_after_move) < WAITS_MIN:
+        raise RuntimeError(f"A worker should wait on after its partitions moved. Found {len(waits_after_move)} waits.")
 
 
-def slow(scene: Scene) -> None:
+def pause_redis(scenario: Scenario) -> None:
     """Half a second for an answer, more often than not in the middle of a batch."""
     for _ in range(2):
-        pause: Callable[[], Any] = partial(scene.redis.pipeline, [("CLIENT", "PAUSE", 500, "ALL")])
-        meet(scene, scene.rng.choice(scene.workers), scene.rng.choice(MOMENTS), pause)
+        pause: Callable[[], Any] = partial(scenario.redis.pipeline, [("CLIENT", "PAUSE", 500, "ALL")])
+        run_at_step(scenario, scenario.rng.choice(scenario.workers), scenario.rng.choice(STEPS_WITH_FAULTS), pause)
 
 
-def cut_within(scene: Scene) -> None:
+def disconnect_within_merge(scenario: Scenario) -> None:
     """Connections are reset when half of a merge was carried out."""
-    worker = scene.rng.choice(scene.workers)
+    worker = scenario.rng.choice(scenario.workers)
 
-    def cut() -> None:
-        scene.redis.pipeline([("CLIENT", "KILL", "TYPE", "normal")])
+    def disconnect() -> None:
+        scenario.redis.pipeline([("CLIENT", "KILL", "TYPE", "normal")])
 
-    worker.redis.tear(merging=True, happening=cut)
-    scene.until(lambda: worker.redis.whole, feeding=True)
+    worker.redis.interrupt_next(merging=True, callback=disconnect)
+    scenario.run_until(lambda: worker.redis.is_uninterrupted, sending=True)
 
 
-def evicting(scene: Scene) -> None:
+def enable_eviction(scenario: Scenario) -> None:
     """A server that may throw profiles away is refused when a worker starts."""
-    scene.redis.pipeline([("CONFIG", "SET", "maxmemory-policy", "allkeys-lru"), ("CONFIG", "SET", "maxmemory", "1gb")])
+    scenario.redis.pipeline(
+        [("CONFIG", "SET", "maxmemory-policy", "allkeys-lru"), ("CONFIG", "SET", "maxmemory", "1gb")]
+    )
     try:
-        for worker in scene.workers:
-            refuses(worker)
+        for worker in scenario.workers:
+            expect_refusal(worker)
     finally:
-        scene.redis.pipeline([("CONFIG", "SET", "maxmemory-policy", "noeviction"), *ROOMY])
+        scenario.redis.pipeline([("CONFIG", "SET", "maxmemory-policy", "noeviction"), *UNLIMITED])
 
 
-def refuses(worker: Mortal) -> None:
+def expect_refusal(worker: FaultyWorker) -> None:
     try:
         worker.redis.check()
     except BadConfig as error:
@@ -108,32 +110,34 @@ def refuses(worker: Mortal) -> None:
     raise RuntimeError("A worker should refuse a Redis that evicts. Found that it starts.")
 
 
-def spoil(scene: Scene, change: Callable[[bytes], bytes]) -> None:
+def corrupt_profiles(scenario: Scenario, corrupt: Callable[[bytes], bytes]) -> None:
     """A seller's slices are not what this release wrote: a worker ends and says what to run, which is done."""
-    scene.drain()
-    (keys,) = scene.redis.pipeline([("KEYS", f"{scene.stage.redis_prefix}profile:*seller:*")])
-    key = scene.rng.choice(sorted(keys))
-    (held,) = scene.redis.pipeline([("HGETALL", key)])
-    scene.redis.pipeline([("HSET", key, source, change(record)) for source, record in to_pairs(held)])
-    scene.send(5 * PORTION)
-    said = refused(scene, BadProfile, "redis-cli DEL")
-    scene.redis.pipeline([("DEL", *re.findall("'([^']+)'", said))])
-    for number in range(len(scene.workers)):
-        scene.replace(number)
+    scenario.drain()
+    (keys,) = scenario.redis.pipeline([("KEYS", f"{scenario.environment.redis_prefix}profile:*seller:*")])
+    key = scenario.rng.choice(sorted(keys))
+    (slices,) = scenario.redis.pipeline([("HGETALL", key)])
+    scenario.redis.pipeline([("HSET", key, source, corrupt(record)) for source, record in to_pairs(slices)])
+    scenario.send(5 * ORDERS_PER_SEND)
+    message = expect_error(scenario, BadProfile, "redis-cli DEL")
+    scenario.redis.pipeline([("DEL", *re.findall("'([^']+)'", message))])
+    for number in range(len(scenario.workers)):
+        scenario.restart_worker(number)
 
 
-def ailing(trouble: Commands, cure: Commands) -> Fault:
-    return Fault(lambda scene: ail(scene, trouble=trouble, cure=cure), Terms())
+def make_fault(breaking: Commands, repair: Commands) -> Fault:
+    return Fault(lambda scenario: break_redis(scenario, breaking=breaking, repair=repair), FaultOptions())
 
 
 REDIS_FAULTS: Final[Mapping[str, Fault]] = {
-    "Redis full": ailing(FULL, ROOMY),
-    "Redis read-only": ailing(READ_ONLY, WRITABLE),
-    "Redis locked": ailing(LOCKED, OPEN),
-    "Redis locked while partitions move": Fault(move_while_locked, Terms()),
-    "Redis slow": Fault(slow, Terms()),
-    "connection reset within a merge": Fault(cut_within, Terms()),
-    "Redis evicting": Fault(evicting, Terms()),
-    "record cut short": Fault(lambda scene: spoil(scene, lambda record: record[:-1]), Terms()),
-    "record of another layout": Fault(lambda scene: spoil(scene, lambda record: b"\x01" * 4 + record[4:]), Terms()),
+    "Redis full": make_fault(FULL, UNLIMITED),
+    "Redis read-only": make_fault(READ_ONLY, WRITABLE),
+    "Redis locked": make_fault(LOCKED, UNLOCKED),
+    "Redis locked while partitions move": Fault(rebalance_while_locked, FaultOptions()),
+    "Redis slow": Fault(pause_redis, FaultOptions()),
+    "connection reset within a merge": Fault(disconnect_within_merge, FaultOptions()),
+    "Redis evicting": Fault(enable_eviction, FaultOptions()),
+    "record cut short": Fault(lambda scene: corrupt_profiles(scene, lambda record: record[:-1]), FaultOptions()),
+    "record of another layout": Fault(
+        lambda scene: corrupt_profiles(scene, lambda record: b"\x01" * 4 + record[4:]), FaultOptions()
+    ),
 }

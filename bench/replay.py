@@ -19,9 +19,9 @@ import msgspec
 import psutil
 from confluent_kafka import Producer
 
-from bench.audit import Audit
+from bench.audit import StateAudit
 from bench.kafka_log import KafkaLog
-from bench.stage import Stage
+from bench.stage import RunEnvironment
 from contract.messages import DEAD_LETTER_HEADER, read_dead_letter, read_decision
 from demo.online_retail.events import OnlineRetail, count_expected_dead_letters
 from demo.online_retail.invoices import read_invoices
@@ -32,12 +32,12 @@ from devservers.redis_server import RedisServer
 from worker.records.lanes import LANES
 from worker.redis.client import RedisClient
 
-DRAIN_WITHIN_S: Final = 900.0
+DRAIN_TIMEOUT_S: Final = 900.0
 POLL_S: Final = 0.2
-SHOWN: Final = 10
+SENTENCES_MAX: Final = 10
 
 
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+class ReplayOutcome(msgspec.Struct, frozen=True, kw_only=True):
     """What a replay has shown. `cpu_us_per_order` is that of both workers, after their start."""
 
     orders: int
@@ -54,7 +54,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
 
     @property
-    def kept(self) -> bool:
+    def passed(self) -> bool:
         """Whether every order has its answer or its dead letter, and the state is what the log says."""
         return (
             self.answered + sum(self.dead_letters.values()) == self.orders
@@ -64,137 +64,139 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-class Replay:
+class RetailReplay:
     """One replay on a stage of its own."""
 
-    def __init__(self, *, stage: Stage, data: Path, told: Callable[[str], None]) -> None:
-        self.stage, self.data, self.told = stage, data, told
-        self.log = KafkaLog(bootstrap=stage.kafka.bootstrap)
-        self.sent = Counter[str]()
+    def __init__(self, *, environment: RunEnvironment, data: Path, report: Callable[[str], None]) -> None:
+        self.environment, self.data, self.report = environment, data, report
+        self.log = KafkaLog(bootstrap=environment.kafka.bootstrap)
+        self.sent_counts = Counter[str]()
 
-    def run(self) -> Outcome:
+    def run(self) -> ReplayOutcome:
         """The whole; raises RuntimeError where a worker ends by itself or does not finish."""
-        began = time.monotonic()
+        started_s = time.monotonic()
         retail = OnlineRetail(self.data)
-        self.stage.create_topics()
+        self.environment.create_topics()
         self._produce(retail.records())
-        self.told(f"sent {dict(self.sent)}; starting the workers")
-        workers = [self._worker(lane) for lane in LANES]
+        self.report(f"sent {dict(self.sent_counts)}; starting the workers")
+        workers = [self._create_worker(lane) for lane in LANES]
         try:
             for worker in workers:
                 worker.start()
-            cpu_s = self._await_drained(workers)
+            cpu_s = self._wait_until_drained(workers)
         finally:
             statuses = [worker.stop() for worker in workers]
         if any(statuses):
             raise RuntimeError(f"Workers should end with 0 when asked to. Found {statuses}.")
-        return self._count(retail, cpu_s, began)
+        return self._evaluate(retail, cpu_s, started_s)
 
-    def _produce(self, happenings: Iterable[SourceRecord]) -> None:
-        producer = Producer({"bootstrap.servers": self.stage.kafka.bootstrap, "linger.ms": 50})
-        for happening in happenings:
-            self.sent[happening.kind] += 1
-            topic = self.stage.topics.topic_name(happening.kind)
+    def _produce(self, records: Iterable[SourceRecord]) -> None:
+        producer = Producer({"bootstrap.servers": self.environment.kafka.bootstrap, "linger.ms": 50})
+        for record in records:
+            self.sent_counts[record.kind] += 1
+            topic = self.environment.topics.topic_name(record.kind)
             while True:
                 try:
-                    producer.produce(topic, happening.value, happening.key or None)
+                    producer.produce(topic, record.value, record.key or None)
                     break
                 except BufferError:
                     producer.poll(0.1)
         if unsent := producer.flush(60):
             raise RuntimeError(f"Everything should be sent. Found {unsent} records waiting.")
 
-    def _worker(self, lane: str) -> ChildProcess:
-        environment = {**self.stage.environment(), "SHOPSTREAM_WORKER__BATCH_MAX": "500"}
+    def _create_worker(self, lane: str) -> ChildProcess:
+        variables = {**self.environment.env_variables(), "SHOPSTREAM_WORKER__BATCH_MAX": "500"}
         return ChildProcess(
-            command=self.stage.command(lane), output=self.stage.folder / f"{lane}.log", environment=environment
+            command=self.environment.worker_command(lane),
+            output=self.environment.folder / f"{lane}.log",
+            environment=variables,
         )
 
-    def _await_drained(self, workers: Sequence[ChildProcess]) -> float:
+    def _wait_until_drained(self, workers: Sequence[ChildProcess]) -> float:
         """Wait until both groups have committed every order; the CPU seconds that took, from the first commit on."""
-        deadline, ends = time.monotonic() + DRAIN_WITHIN_S, self.log.ends([self.stage.topics.orders])
+        deadline, ends = time.monotonic() + DRAIN_TIMEOUT_S, self.log.end_offsets([self.environment.topics.orders])
         started_s: float | None = None
         while True:
-            committed = [self.log.committed(self.stage.group(lane), ends) for lane in LANES]
-            if started_s is None and any(at > 0 for of in committed for at in of.values()):
-                started_s = cpu_seconds(workers)
-            if all(of[place] >= end for of in committed for place, end in ends.items() if end):
-                return cpu_seconds(workers) - (started_s or 0.0)
+            committed = [self.log.committed_offsets(self.environment.group_id(lane), ends) for lane in LANES]
+            if started_s is None and any(offset > 0 for offsets in committed for offset in offsets.values()):
+                started_s = read_cpu_seconds(workers)
+            if all(offsets[partition] >= end for offsets in committed for partition, end in ends.items() if end):
+                return read_cpu_seconds(workers) - (started_s or 0.0)
             for worker in workers:
                 if not worker.is_running:
                     raise RuntimeError(f"A worker should go on. Found:\n{worker.tail()}")
             if time.monotonic() > deadline:
-                raise RuntimeError(f"Everything should be done in {DRAIN_WITHIN_S:g} s. Found committed: {committed}")
+                raise RuntimeError(f"Everything should be done in {DRAIN_TIMEOUT_S:g} s. Found committed: {committed}")
             time.sleep(POLL_S)
 
-    def _count(self, retail: OnlineRetail, cpu_s: float, began: float) -> Outcome:
-        topics, times, answered = self.stage.topics, list[int](), set[str]()
-        for logged in self.log.read(topics.decisions):
-            answered.add(read_decision(logged.value or b"").event_id)
-            times.append(logged.kafka_ms)
+    def _evaluate(self, retail: OnlineRetail, cpu_s: float, started_s: float) -> ReplayOutcome:
+        topics, times, answered = self.environment.topics, list[int](), set[str]()
+        for record in self.log.read(topics.decisions):
+            answered.add(read_decision(record.value or b"").event_id)
+            times.append(record.kafka_ms)
         letters = [
-            read_dead_letter(logged.headers[DEAD_LETTER_HEADER]) for logged in self.log.read(topics.dead_letters)
+            read_dead_letter(record.headers[DEAD_LETTER_HEADER]) for record in self.log.read(topics.dead_letters)
         ]
-        audit = Audit(self.stage)
-        mismatches = audit.mismatches()
-        for sentence in mismatches[:SHOWN]:
-            self.told(sentence)
-        orders, took_s = self.sent["orders"], (max(times) - min(times)) / 1000
+        audit = StateAudit(self.environment)
+        mismatches = audit.find_mismatches()
+        for sentence in mismatches[:SENTENCES_MAX]:
+            self.report(sentence)
+        orders, took_s = self.sent_counts["orders"], (max(times) - min(times)) / 1000
         audit.close()
-        return Outcome(
+        return ReplayOutcome(
             orders=orders,
             answered=len(answered),
             events_per_second=round(orders / took_s, 1),
-            users_with_recommendations=self._lists(),
+            users_with_recommendations=self._count_lists(),
             users_expected=len({i.customer for i in read_invoices(self.data) if i.is_clean and not i.is_cancellation}),
             dead_letters=dict(sorted(Counter(letter.reason for letter in letters).items())),
             dead_letters_expected=dict(sorted(count_expected_dead_letters(self.data).items())),
-            labels=self.sent["labels"],
+            labels=self.sent_counts["labels"],
             labels_unmatched=retail.cancellations.unmatched,
             profile_mismatches=len(mismatches),
             cpu_us_per_order=round(cpu_s / orders * 1e6, 1),
-            seconds=round(time.monotonic() - began, 1),
+            seconds=round(time.monotonic() - started_s, 1),
         )
 
-    def _lists(self) -> int:
+    def _count_lists(self) -> int:
         """How many users have a list in Redis."""
         client, prefix, cursor, users = (
-            RedisClient(url=self.stage.redis.url, timeout_s=60),
-            self.stage.redis_prefix,
+            RedisClient(url=self.environment.redis.url, timeout_s=60),
+            self.environment.redis_prefix,
             0,
             0,
         )
         while True:
-            ((found, keys),) = client.pipeline([("SCAN", cursor, "MATCH", f"{prefix}rec:*", "COUNT", 1_000)])
+            ((next_cursor, keys),) = client.pipeline([("SCAN", cursor, "MATCH", f"{prefix}rec:*", "COUNT", 1_000)])
             users += sum(not key.startswith(f"{prefix}rec:popular".encode()) for key in keys)
-            if (cursor := int(found)) == 0:
+            if (cursor := int(next_cursor)) == 0:
                 client.close()
                 return users
 
 
-def cpu_seconds(children: Sequence[ChildProcess]) -> float:
+def read_cpu_seconds(children: Sequence[ChildProcess]) -> float:
     """User and system time of these processes so far."""
     times = [psutil.Process(child.pid).cpu_times() for child in children if child.pid is not None]
     return sum(time.user + time.system for time in times)
 
 
-def main(words: Sequence[str]) -> int:
+def main(argv: Sequence[str]) -> int:
     """Replay on servers of its own; 0 if every promise was kept, 2 if the data is not here."""
-    arguments = parse(words)
+    arguments = parse(argv)
     if not (arguments.data / "online_retail.parquet").exists():
         print(f"The data should be at {arguments.data}: set SHOPSTREAM_DATA or --data. Found none.", file=sys.stderr)
         return 2
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="shopstream-replay-")))
         kafka, redis = stack.enter_context(ApacheKafka()), stack.enter_context(RedisServer())
-        stage = Stage(kafka=kafka, redis=redis, folder=folder)
-        told = lambda said: print(said, file=sys.stderr, flush=True)  # noqa: E731
-        outcome = Replay(stage=stage, data=arguments.data, told=told).run()
+        environment = RunEnvironment(kafka=kafka, redis=redis, folder=folder)
+        report = lambda message: print(message, file=sys.stderr, flush=True)  # noqa: E731
+        outcome = RetailReplay(environment=environment, data=arguments.data, report=report).run()
     print(msgspec.json.encode(outcome).decode() if arguments.json else outcome)
-    return 0 if outcome.kept else 1
+    return 0 if outcome.passed else 1
 
 
-def parse(words: Sequence[str]) -> argparse.Namespace:
+def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m bench replay", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -202,4 +204,4 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--source", choices=["online_retail"], default="online_retail")
     parser.add_argument("--data", type=Path, default=data, help="the folder with online_retail.parquet")
     parser.add_argument("--json", action="store_true", help="the outcome as one line of JSON, the last one")
-    return parser.parse_args(words)
+    return parser.parse_args(argv)

@@ -25,104 +25,102 @@ from training.stats.paired_loss import compare_losses, measure_excess_loss
 
 CLICK: Final = Task("click", "binary", ("user",), "recommend")
 FRAUD: Final = Task("fraud", "binary", ("user",), "decide")
-WORLDS: Final = {"click": (CLICK, -1.5), "fraud": (FRAUD, -4.0)}  # logits of the usual row
+TASK_LEVELS: Final = {"click": (CLICK, -1.5), "fraud": (FRAUD, -4.0)}  # logits of the usual row
 MARGIN: Final = 0.05
 HARM: Final = 0.15  # of its parent's gain, lost by a harmful bundle
 RISK: Final = 0.05
 ROWS_MIN: Final = 1_000
-MOST: Final = 16_000
+ROWS_MAX: Final = 16_000
 PEOPLE: Final = 300
 BUNDLES: Final = 200
 ERROR: Final = 0.4  # of a logit, of the parent
 Floats = npt.NDArray[np.float64]
 
 
-def chance_of(logit: Floats) -> Floats:
+def sigmoid(logit: Floats) -> Floats:
     return 1 / (1 + np.exp(-logit))
 
 
-def lost_by(error: float, level: float) -> float:
+def compute_lost_gain(error: float, level: float) -> float:
     """The gain that is lost for good where a bundle's errors are of this size and its parent's are of `ERROR`."""
-    chance = np.random.default_rng(0)
-    truth = level + chance.normal(0, 1.2, 100_000)
-    p, noise = chance_of(truth), chance.normal(0, 1, len(truth))
+    rng = np.random.default_rng(0)
+    truth = level + rng.normal(0, 1.2, 100_000)
+    p, noise = sigmoid(truth), rng.normal(0, 1, len(truth))
 
-    def loss(size: float) -> float:
-        q = chance_of(truth + size * noise)
+    def compute_loss(size: float) -> float:
+        q = sigmoid(truth + size * noise)
         return float(-(p * np.log(q) + (1 - p) * np.log(1 - q)).mean())
 
     mean = float(p.mean())
-    return (loss(error) - loss(ERROR)) / float(-(mean * np.log(mean) + (1 - mean) * np.log(1 - mean)))
+    return (compute_loss(error) - compute_loss(ERROR)) / float(-(mean * np.log(mean) + (1 - mean) * np.log(1 - mean)))
 
 
-def error_that_loses(wanted: float, level: float) -> float:
+def find_error_size(lost_gain: float, level: float) -> float:
     """The size of errors that lose so much."""
     low, high = ERROR, 5.0
     for _ in range(20):
         middle = (low + high) / 2
-        low, high = (middle, high) if lost_by(middle, level) < wanted else (low, middle)
+        low, high = (middle, high) if compute_lost_gain(middle, level) < lost_gain else (low, middle)
     return low
 
 
-def taken_back(task: Task, level: float, error: float, seed: int, risk: float) -> int | None:
+def simulate_rollback(task: Task, level: float, error: float, seed: int, risk: float) -> int | None:
     """At how many rows a bundle with errors of this size is taken back; None: never, up to `MOST`."""
-    chance = np.random.default_rng(seed)
-    person = chance.integers(0, PEOPLE, MOST)
-    habits = chance.normal(0, 1, (3, PEOPLE))[
-        :, person
-    ]  # of truth, and of both models' errors: a person's rows are alike
-    own = chance.normal(0, 1, (3, MOST))
-    truth, wrong, parents = np.sqrt(0.5) * (habits + own)
+    rng = np.random.default_rng(seed)
+    person = rng.integers(0, PEOPLE, ROWS_MAX)
+    habits = rng.normal(0, 1, (3, PEOPLE))[:, person]  # of truth, and of both models' errors: a person's rows are alike
+    row_noise = rng.normal(0, 1, (3, ROWS_MAX))
+    truth, bundle_noise, parent_noise = np.sqrt(0.5) * (habits + row_noise)
     truth = level + 1.2 * truth
-    y = (chance.random(MOST) < chance_of(truth)).astype(np.float64)
-    said, says = chance_of(truth + error * wrong), chance_of(truth + ERROR * parents)
-    users = [f"{one}" for one in person.tolist()]
+    y = (rng.random(ROWS_MAX) < sigmoid(truth)).astype(np.float64)
+    bundle_p, parent_p = sigmoid(truth + error * bundle_noise), sigmoid(truth + ERROR * parent_noise)
+    users = [f"{result}" for result in person.tolist()]
     with tempfile.TemporaryDirectory() as folder:
         looks, rows = AlphaSpending(bundles=Path(folder), version="v", rows_min=ROWS_MIN), ROWS_MIN
-        while rows <= MOST:
+        while rows <= ROWS_MAX:
             ts_ms = np.arange(1, rows + 1)
             if looks.is_due(task.name, ts_ms):
-                pairs = compare_losses(task, y[:rows], np.ones(rows), users[:rows], said[:rows], says[:rows])
-                part = looks.spend(task.name, ts_ms)
-                one = pairs and measure_excess_loss({task.name: pairs}, {task.name: 1.0}, MARGIN)
-                if one and one.p < risk * part:
+                pairs = compare_losses(task, y[:rows], np.ones(rows), users[:rows], bundle_p[:rows], parent_p[:rows])
+                risk_share = looks.spend(task.name, ts_ms)
+                result = pairs and measure_excess_loss({task.name: pairs}, {task.name: 1.0}, MARGIN)
+                if result and result.p < risk * risk_share:
                     return rows
             rows += ROWS_MIN // 2
     return None
 
 
-def main(words: Sequence[str]) -> int:
+def main(argv: Sequence[str]) -> int:
     """Measure; 0: no more false rollbacks than risked (by more than chance), and every harmful bundle is taken back."""
-    arguments, begun = parse(words), time.process_time()
+    arguments, started_s = parse(argv), time.process_time()
     seeds = range(max(3, round(BUNDLES * arguments.scale)))
-    found = dict[str, dict[str, float | None]]()
-    for name, (task, level) in WORLDS.items():
+    figures = dict[str, dict[str, float | None]]()
+    for name, (task, level) in TASK_LEVELS.items():
         for kind, lost in (("sound", 0.0), ("at the margin", MARGIN), ("harmful", HARM)):
-            error = error_that_loses(lost, level) if lost else ERROR
-            rows = [taken_back(task, level, error, seed, arguments.risk) for seed in seeds]
-            back = [one for one in rows if one is not None]
-            median = float(np.median(back)) if back else None
-            found[f"{name}, {kind}"] = {"taken_back": round(len(back) / len(rows), 4), "rows": median}
-            print(f"{name}, {kind}: {found[f'{name}, {kind}']}", file=sys.stderr)
-    most = float(binom.ppf(0.99, len(seeds), arguments.risk)) / len(seeds)
-    shares = {kind: one["taken_back"] or 0.0 for kind, one in found.items()}
-    rare = all(share <= most for kind, share in shares.items() if "harmful" not in kind)
-    every = all(share >= 0.95 for kind, share in shares.items() if "harmful" in kind)
-    seconds = round(time.process_time() - begun, 1)
-    told = {
+            error = find_error_size(lost, level) if lost else ERROR
+            rows = [simulate_rollback(task, level, error, seed, arguments.risk) for seed in seeds]
+            rows_at_rollback = [row_count for row_count in rows if row_count is not None]
+            median = float(np.median(rows_at_rollback)) if rows_at_rollback else None
+            figures[f"{name}, {kind}"] = {"taken_back": round(len(rows_at_rollback) / len(rows), 4), "rows": median}
+            print(f"{name}, {kind}: {figures[f'{name}, {kind}']}", file=sys.stderr)
+    share_max = float(binom.ppf(0.99, len(seeds), arguments.risk)) / len(seeds)
+    shares = {kind: row_count["taken_back"] or 0.0 for kind, row_count in figures.items()}
+    is_rare = all(share <= share_max for kind, share in shares.items() if "harmful" not in kind)
+    all_found = all(share >= 0.95 for kind, share in shares.items() if "harmful" in kind)
+    seconds = round(time.process_time() - started_s, 1)
+    report = {
         "risk": arguments.risk,
-        "at_most": round(most, 4),
+        "at_most": round(share_max, 4),
         "bundles": len(seeds),
-        "found": found,
+        "found": figures,
         "seconds": seconds,
     }
-    print(json.dumps(told) if arguments.json else "\n".join(f"{key}: {value}" for key, value in told.items()))
-    return 0 if rare and every else 1
+    print(json.dumps(report) if arguments.json else "\n".join(f"{key}: {value}" for key, value in report.items()))
+    return 0 if is_rare and all_found else 1
 
 
-def parse(words: Sequence[str]) -> argparse.Namespace:
+def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench rollback", description=__doc__)
     parser.add_argument("--json", action="store_true", help="one line of JSON")
     parser.add_argument("--scale", type=float, default=1.0, help="of how many bundles are looked at")
     parser.add_argument("--risk", type=float, default=RISK, help="the chance of a false rollback that is asked for")
-    return parser.parse_args(words)
+    return parser.parse_args(argv)

@@ -12,12 +12,12 @@ from typing import Any, Final
 from confluent_kafka import TopicPartition as KafkaPartition
 from confluent_kafka.admin import AdminClient, NewPartitions  # type: ignore[attr-defined]
 
-from bench.audit import Audit
-from bench.flow import Flow
-from bench.guarantee import GuaranteeLedger
+from bench.audit import StateAudit
+from bench.flow import TrafficProducer
+from bench.guarantee import DeliveryLedger
 from bench.kafka_log import KafkaLog
-from bench.mortal import LANE, Died, Mortal, settings_of
-from bench.stage import Stage
+from bench.mortal import LANE, FaultyWorker, WorkerDeath, build_settings
+from bench.stage import RunEnvironment
 from bench.traffic import Traffic
 from contract.messages import DEAD_LETTER_HEADER, Decision, read_dead_letter, read_decision, read_scored_row
 from testkit.oracle.profiles import ProfileOracle
@@ -26,13 +26,13 @@ from worker.redis.client import RedisClient
 from worker.state.profile_store import open_profile_store
 
 PARTITIONS: Final = 4
-WITHIN_S: Final = 90.0
-PORTION: Final = 24
+TIMEOUT_S: Final = 90.0
+ORDERS_PER_SEND: Final = 24
 INSTANCES: Final = ("0", "1")
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class ScenarioResult:
     """What a scene has shown: sentences for each promise that was broken."""
 
     slices: int
@@ -41,13 +41,13 @@ class Verdict:
     conflicting: list[str]
 
     @property
-    def broken(self) -> list[str]:
+    def violations(self) -> list[str]:
         """All sentences."""
         return [*self.mismatches, *self.lost, *self.conflicting]
 
 
 @dataclass(slots=True)
-class Terms:
+class FaultOptions:
     """What a fault asks of its scene.
 
     `keeps_claims`: Redis loses no claim, so the cached decisions are asked for. Else no order is produced twice: its
@@ -55,155 +55,174 @@ class Terms:
     """
 
     keeps_claims: bool = True
-    retried: float = 0.01
+    duplicate_share: float = 0.01
     on_lost_log: str = "stop"
-    client: Mapping[str, int] = field(default_factory=dict)
+    client_settings: Mapping[str, int] = field(default_factory=dict)
 
 
-class Scene:
+class Scenario:
     """Sends orders and what goes along, moves the workers, and counts at the end."""
 
-    def __init__(self, *, stage: Stage, seed: str, terms: Terms) -> None:
-        self.stage, self.terms = stage, terms
+    def __init__(self, *, environment: RunEnvironment, seed: str, options: FaultOptions) -> None:
+        self.environment, self.options = environment, options
         self.rng = random.Random(seed)
-        self.topics = [stage.topics.topic_name(kind) for kind in LANE.folded_kinds]
-        self.admin = AdminClient({"bootstrap.servers": stage.kafka.bootstrap, "log_level": 0})
-        self.redis = RedisClient(url=stage.redis.url, timeout_s=30)
-        self.log = KafkaLog(bootstrap=stage.kafka.bootstrap)
-        self.on_lost_log = terms.on_lost_log
-        self.removed: dict[TopicPartition, range] = {}  # records that retention took before they were answered
-        self.begun: ProfileOracle | None = None  # knows of records that are in the log no more
-        names = [*self.topics, *(stage.topics.topic_name(kind) for kind in ("decisions", "scored", "dead_letters"))]
-        stage.kafka.create_topics({name: PARTITIONS if name in self.topics else 1 for name in names})
-        self.traffic = Traffic(lane="orders", seed=self.rng.randrange(2**32), now_ms=now_ms, retried=terms.retried)
-        self.flows = [self._flow()]
-        self.workers: list[Mortal] = []
+        self.topics = [environment.topics.topic_name(kind) for kind in LANE.folded_kinds]
+        self.admin = AdminClient({"bootstrap.servers": environment.kafka.bootstrap, "log_level": 0})
+        self.redis = RedisClient(url=environment.redis.url, timeout_s=30)
+        self.log = KafkaLog(bootstrap=environment.kafka.bootstrap)
+        self.on_lost_log = options.on_lost_log
+        self.removed_offsets: dict[TopicPartition, range] = {}  # records that retention took before they were answered
+        self.prior_oracle: ProfileOracle | None = None  # knows of records that are in the log no more
+        names = [
+            *self.topics,
+            *(environment.topics.topic_name(kind) for kind in ("decisions", "scored", "dead_letters")),
+        ]
+        environment.kafka.create_topics({name: PARTITIONS if name in self.topics else 1 for name in names})
+        self.traffic = Traffic(
+            lane="orders", seed=self.rng.randrange(2**32), now_ms=now_ms, retry_share=options.duplicate_share
+        )
+        self.producers = [self._create_producer()]
+        self.workers: list[FaultyWorker] = []
 
     def open(self) -> None:
         """Both workers at work, with a share of the partitions each."""
         self.send()
         for instance in INSTANCES:
-            self.workers.append(self.born(instance))
-        self.until(self.settled)
+            self.workers.append(self.create_worker(instance))
+        self.run_until(self.is_balanced)
 
-    def born(self, instance: str) -> Mortal:
+    def create_worker(self, instance: str) -> FaultyWorker:
         """A new life."""
-        terms = self.terms
-        settings = settings_of(self.stage, instance, on_lost_log=self.on_lost_log, client=terms.client)
-        worker = Mortal(stage=self.stage, settings=settings)
-        worker.stop.meanwhile = lambda: self._stay_beside(worker)
+        options = self.options
+        settings = build_settings(
+            self.environment, instance, on_lost_log=self.on_lost_log, client_settings=options.client_settings
+        )
+        worker = FaultyWorker(environment=self.environment, settings=settings)
+        worker.stop.while_waiting = lambda: self._heartbeat_others(worker)
         return worker
 
-    def _stay_beside(self, waiting: Mortal) -> None:
+    def _heartbeat_others(self, waiting_worker: FaultyWorker) -> None:
         for number, worker in enumerate(self.workers):
-            if worker is not waiting:
-                with self.mourned(number):
-                    worker.stay()
+            if worker is not waiting_worker:
+                with self.restart_on_death(number):
+                    worker.heartbeat()
 
-    def settled(self) -> bool:
+    def is_balanced(self) -> bool:
         """Whether every partition has one owner, and every worker owns some."""
-        held = [place for worker in self.workers for place in worker.intake.assignment]
-        spread = all(worker.intake.assignment for worker in self.workers)
-        return spread and len(held) == len(set(held)) == len(self.partitions())
+        owned = [partition for worker in self.workers for partition in worker.consumer.assignment]
+        all_own_some = all(worker.consumer.assignment for worker in self.workers)
+        return all_own_some and len(owned) == len(set(owned)) == len(self.list_partitions())
 
-    def partitions(self) -> list[TopicPartition]:
+    def list_partitions(self) -> list[TopicPartition]:
         """Every partition that is read."""
-        known = self.admin.list_topics(timeout=10).topics
-        return [TopicPartition(topic, p) for topic in self.topics if topic in known for p in known[topic].partitions]
+        topics = self.admin.list_topics(timeout=10).topics
+        return [
+            TopicPartition(topic, partition)
+            for topic in self.topics
+            if topic in topics
+            for partition in topics[topic].partitions
+        ]
 
-    def send(self, count: int = PORTION) -> None:
+    def send(self, count: int = ORDERS_PER_SEND) -> None:
         """So many more orders and what goes along, acknowledged."""
-        self.flows[-1].send(count)
-        self.flows[-1].finish()
+        self.producers[-1].send(count)
+        self.producers[-1].flush()
 
-    def turn(self) -> None:
+    def step_workers(self) -> None:
         """A step of each worker, in any order; who dies comes back."""
         for number in self.rng.sample(range(len(self.workers)), len(self.workers)):
-            with self.mourned(number):
+            with self.restart_on_death(number):
                 self.workers[number].step()
 
-    def keep_house(self) -> None:
+    def run_periodic(self) -> None:
         for number, worker in enumerate(self.workers):
-            with self.mourned(number):
-                worker.keep_house()
+            with self.restart_on_death(number):
+                worker.run_periodic()
 
     @contextmanager
-    def mourned(self, number: int) -> Iterator[None]:
+    def restart_on_death(self, number: int) -> Iterator[None]:
         """A worker that dies meanwhile is followed by its next life."""
         try:
             yield
-        except Died:
-            self.replace(number)
+        except WorkerDeath:
+            self.restart_worker(number)
 
-    def replace(self, number: int) -> Mortal:
+    def restart_worker(self, number: int) -> FaultyWorker:
         """Abandon a worker; its next life takes its place."""
         self.workers[number].close(in_order=False)
-        self.workers[number] = self.born(self.workers[number].instance)
+        self.workers[number] = self.create_worker(self.workers[number].instance)
         return self.workers[number]
 
-    def until(self, reached: Callable[[], bool], *, feeding: bool = False) -> None:
+    def run_until(self, is_reached: Callable[[], bool], *, sending: bool = False) -> None:
         """Turn until then; raises RuntimeError if it takes too long."""
-        deadline = time.monotonic() + WITHIN_S
-        while not reached():
+        deadline = time.monotonic() + TIMEOUT_S
+        while not is_reached():
             if time.monotonic() > deadline:
-                raise RuntimeError(f"{reached} should come true in {WITHIN_S:g} s. Found {self.behind()}.")
-            if feeding and not self.rng.randrange(3):
-                self.send(PORTION // 2)
-            self.turn()
+                raise RuntimeError(f"{is_reached} should come true in {TIMEOUT_S:g} s. Found {self.find_lagging()}.")
+            if sending and not self.rng.randrange(3):
+                self.send(ORDERS_PER_SEND // 2)
+            self.step_workers()
             if not self.rng.randrange(8):
-                self.keep_house()
+                self.run_periodic()
 
     def drain(self) -> None:
         """Everything sent is answered, and remembered in every bucket of Redis; the workers notice what lacks."""
-        ends = self.log.ends(self.topics)
-        deadline = time.monotonic() + WITHIN_S
-        while behind := self.behind(ends):
+        ends = self.log.end_offsets(self.topics)
+        deadline = time.monotonic() + TIMEOUT_S
+        while lagging := self.find_lagging(ends):
             if time.monotonic() > deadline:
-                raise RuntimeError(f"Everything should be done in {WITHIN_S:g} s. Found behind: {behind}.")
-            self.turn()
-            self.keep_house()
+                raise RuntimeError(f"Everything should be done in {TIMEOUT_S:g} s. Found behind: {lagging}.")
+            self.step_workers()
+            self.run_periodic()
 
-    def behind(self, ends: Mapping[tuple[str, int], int] | None = None) -> list[str]:
+    def find_lagging(self, ends: Mapping[tuple[str, int], int] | None = None) -> list[str]:
         """What is not answered, or not merged in some bucket of Redis."""
-        ends = self.log.ends(self.topics) if ends is None else ends
-        committed = {place: at for w in self.workers for place, at in w.positions.committed.items()}
-        sources = {place: source for w in self.workers for place, source in w.positions.sources.items()}
-        found = [f"{place} at {committed.get(TopicPartition(*place))} of {end}" for place, end in ends.items()
-                 if committed.get(TopicPartition(*place), -1) < end and end]  # fmt: skip
-        if found or len(sources) < len(ends):
-            return found or [f"{len(sources)} of {len(ends)} partitions are owned"]
-        profiles = open_profile_store(self.redis, self.stage.redis_prefix)
+        ends = self.log.end_offsets(self.topics) if ends is None else ends
+        committed = {partition: offset for w in self.workers for partition, offset in w.positions.committed.items()}
+        sources = {partition: source for w in self.workers for partition, source in w.positions.sources.items()}
+        uncommitted = [f"{partition} at {committed.get(TopicPartition(*partition))} of {end}" for partition, end in ends.items()
+                 if committed.get(TopicPartition(*partition), -1) < end and end]  # fmt: skip
+        if uncommitted or len(sources) < len(ends):
+            return uncommitted or [f"{len(sources)} of {len(ends)} partitions are owned"]
+        profiles = open_profile_store(self.redis, self.environment.redis_prefix)
         profiles.refresh_generation()
         merged = profiles.merged_offsets(sources.values())
-        lacking = {s for held in merged.values() for place, s in sources.items() if held.get(s) != ends[place]}
-        return [f"{source} is not merged everywhere" for source in sorted(lacking)]
+        unmerged = {
+            s
+            for offsets_by_source in merged.values()
+            for partition, s in sources.items()
+            if offsets_by_source.get(s) != ends[partition]
+        }
+        return [f"{source} is not merged everywhere" for source in sorted(unmerged)]
 
-    def owner(self, place: TopicPartition) -> Mortal | None:
-        return next((worker for worker in self.workers if place in worker.intake.assignment), None)
+    def find_owner(self, partition: TopicPartition) -> FaultyWorker | None:
+        return next((worker for worker in self.workers if partition in worker.consumer.assignment), None)
 
     def add_partitions(self, topic: str, total: int) -> None:
-        self._done(self.admin.create_partitions([NewPartitions(topic, total)]))
+        self._wait_for_all(self.admin.create_partitions([NewPartitions(topic, total)]))
 
-    def delete_before(self, offsets: Mapping[TopicPartition, int]) -> None:
+    def delete_records_before(self, offsets: Mapping[TopicPartition, int]) -> None:
         """What retention does: records before these offsets are gone."""
-        self._done(self.admin.delete_records([KafkaPartition(*place, at) for place, at in offsets.items()]))
+        self._wait_for_all(
+            self.admin.delete_records([KafkaPartition(*partition, offset) for partition, offset in offsets.items()])
+        )
 
-    def remember(self) -> None:
+    def save_expected_slices(self) -> None:
         """What the log says now will be in the slices, also when it is gone."""
-        audit = Audit(self.stage, LANE.folded_kinds)
-        self.begun = audit.oracle()
+        audit = StateAudit(self.environment, LANE.folded_kinds)
+        self.prior_oracle = audit.build_oracle()
         audit.close()
 
-    def recreate(self, topic: str, before: Callable[[], None] = lambda: None) -> None:
+    def recreate_topic(self, topic: str, before_creation: Callable[[], None] = lambda: None) -> None:
         """Delete a topic and create it again; its slices so far stay as they are."""
-        self.remember()
+        self.save_expected_slices()
         for name, future in self.admin.delete_topics([topic], operation_timeout=30).items():
             future.result()
             while name in self.admin.list_topics(timeout=10).topics:
                 time.sleep(0.02)
-        before()
-        self.stage.kafka.create_topics({topic: PARTITIONS})
-        self.flows.append(self._flow())
+        before_creation()
+        self.environment.kafka.create_topics({topic: PARTITIONS})
+        self.producers.append(self._create_producer())
 
     def close(self) -> None:
         """Abandon everything; clients whose last reference goes with a cycle would try to reach the broker for ever."""
@@ -213,36 +232,40 @@ class Scene:
         self.redis.close()
         gc.collect()
 
-    def verdict(self) -> Verdict:
+    def evaluate(self) -> ScenarioResult:
         """Everything, counted."""
-        ledger, audit = GuaranteeLedger(), Audit(self.stage, LANE.folded_kinds)
-        self._fill(ledger, audit)
-        slices, mismatches = len(dict(audit.slices())), audit.mismatches(self.begun)
+        ledger, audit = DeliveryLedger(), StateAudit(self.environment, LANE.folded_kinds)
+        self._fill_ledger(ledger, audit)
+        slices, mismatches = len(dict(audit.read_slices())), audit.find_mismatches(self.prior_oracle)
         audit.close()
-        return Verdict(slices, mismatches, ledger.lost(), ledger.conflicting())
+        return ScenarioResult(slices, mismatches, ledger.find_lost(), ledger.find_conflicts())
 
-    def _fill(self, ledger: GuaranteeLedger, audit: Audit) -> None:
-        for flow in self.flows:
-            flow.acknowledged = [a for a in flow.acknowledged
-                                 if a.place.offset not in self.removed.get(TopicPartition(*a.place[:2]), ())]  # fmt: skip
-            flow.tell(ledger)
-        topics, published = self.stage.topics, list[Decision]()
-        for logged in self.log.read(topics.decisions):
-            published.append(read_decision(logged.value or b""))
-            ledger.decided(published[-1])
-        for logged in self.log.read(topics.scored):
-            ledger.scored(read_scored_row(logged.value or b""))
-        for logged in self.log.read(topics.dead_letters):
-            ledger.buried(read_dead_letter(logged.headers[DEAD_LETTER_HEADER]), logged.key, logged.value)
-        if not self.terms.keeps_claims:
-            ledger.cached(published)
-        ledger.cached(read_decision(value) for value in audit.decisions(list(ledger.orders)) if value is not None)
+    def _fill_ledger(self, ledger: DeliveryLedger, audit: StateAudit) -> None:
+        for producer in self.producers:
+            producer.acknowledged = [a for a in producer.acknowledged
+                                 if a.position.offset not in self.removed_offsets.get(TopicPartition(*a.position[:2]), ())]  # fmt: skip
+            producer.fill_ledger(ledger)
+        topics, published = self.environment.topics, list[Decision]()
+        for record in self.log.read(topics.decisions):
+            published.append(read_decision(record.value or b""))
+            ledger.record_decision(published[-1])
+        for record in self.log.read(topics.scored):
+            ledger.record_scored_row(read_scored_row(record.value or b""))
+        for record in self.log.read(topics.dead_letters):
+            ledger.record_dead_letter(read_dead_letter(record.headers[DEAD_LETTER_HEADER]), record.key, record.value)
+        if not self.options.keeps_claims:
+            ledger.record_cached(published)
+        ledger.record_cached(
+            read_decision(value) for value in audit.read_decisions(list(ledger.orders)) if value is not None
+        )
 
-    def _flow(self) -> Flow:
-        return Flow(bootstrap=self.stage.kafka.bootstrap, topics=self.stage.topics, traffic=self.traffic, total=0)
+    def _create_producer(self) -> TrafficProducer:
+        return TrafficProducer(
+            bootstrap=self.environment.kafka.bootstrap, topics=self.environment.topics, traffic=self.traffic, total=0
+        )
 
     @staticmethod
-    def _done(futures: Mapping[Any, Future[Any]]) -> None:
+    def _wait_for_all(futures: Mapping[Any, Future[Any]]) -> None:
         for future in futures.values():
             future.result()
 

@@ -12,10 +12,10 @@ from contract.settings import TopicSettings
 from devservers.redis_server import RedisServer
 
 ROOT: Final = Path(__file__).parents[1]
-TOPICS: Final = tuple(kind for kind in TopicSettings.model_fields if kind != "partitions")
+TOPIC_KINDS: Final = tuple(kind for kind in TopicSettings.model_fields if kind != "partitions")
 BATCH_MAX: Final = 50  # small, so that few events make many batches to die in
 # Reasons that tell what was known, almost to the number: a decision that is made twice with other knowledge differs.
-TELLING: Final = {
+DISCRIMINATING_THRESHOLDS: Final = {
     "card_orders_count_1d": range(40),
     "device_orders_count_1d": range(40),
     "order_user_orders_count_1d": range(20),
@@ -23,12 +23,12 @@ TELLING: Final = {
 }
 RULES: Final = [
     {"feature": feature, "above": above, "action": "review", "reason": f"{feature} above {above}"}
-    for feature, thresholds in TELLING.items()
+    for feature, thresholds in DISCRIMINATING_THRESHOLDS.items()
     for above in thresholds
 ]
 
 
-class Kafka(Protocol):
+class KafkaServer(Protocol):
     """A broker that runs."""
 
     @property
@@ -40,10 +40,10 @@ class Kafka(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stage:
+class RunEnvironment:
     """Running servers and the names of one run on them. `folder` takes logs, step files and no bundle."""
 
-    kafka: Kafka
+    kafka: KafkaServer
     redis: RedisServer
     folder: Path
     prefix: str = ""
@@ -52,11 +52,11 @@ class Stage:
     @property
     def topics(self) -> TopicSettings:
         """The topics of this run."""
-        plain = TopicSettings()
-        return TopicSettings.model_validate({kind: self.prefix + plain.topic_name(kind) for kind in TOPICS})
+        defaults = TopicSettings()
+        return TopicSettings.model_validate({kind: self.prefix + defaults.topic_name(kind) for kind in TOPIC_KINDS})
 
     @property
-    def settings(self) -> KafkaSettings:
+    def kafka_settings(self) -> KafkaSettings:
         """The brokers as workers are told of them."""
         return KafkaSettings(bootstrap_servers=self.kafka.bootstrap, group_prefix=f"{self.prefix}shopstream")
 
@@ -64,18 +64,18 @@ class Stage:
     def redis_prefix(self) -> str:
         return f"{self.prefix}shop:"
 
-    def group(self, lane: str) -> str:
-        return f"{self.settings.group_prefix}-{lane}"
+    def group_id(self, lane: str) -> str:
+        return f"{self.kafka_settings.group_prefix}-{lane}"
 
     def create_topics(self) -> None:
         """Make every topic; records stay however old they claim to be."""
-        names = {self.topics.topic_name(kind): self.topics.partitions for kind in TOPICS}
+        names = {self.topics.topic_name(kind): self.topics.partitions for kind in TOPIC_KINDS}
         self.kafka.create_topics(names, {"retention.ms": "-1"})
 
-    def command(self, lane: str) -> Sequence[str]:
+    def worker_command(self, lane: str) -> Sequence[str]:
         return [sys.executable, "-m", "worker", "score", "--lane", lane]
 
-    def environment(self) -> Mapping[str, str]:
+    def env_variables(self) -> Mapping[str, str]:
         """What a worker of this run is told; it has no bundle, so rules and popular items answer."""
         topics = {f"SHOPSTREAM_TOPICS__{kind.upper()}": name for kind, name in self.topics.model_dump().items()}
         return {
@@ -85,7 +85,7 @@ class Stage:
             "SHOPSTREAM_FEATURES": str(ROOT / "features.toml"),
             "SHOPSTREAM_BUNDLES": str(self.folder / "bundles"),
             "SHOPSTREAM_KAFKA__BOOTSTRAP_SERVERS": self.kafka.bootstrap,
-            "SHOPSTREAM_KAFKA__GROUP_PREFIX": self.settings.group_prefix,
+            "SHOPSTREAM_KAFKA__GROUP_PREFIX": self.kafka_settings.group_prefix,
             "SHOPSTREAM_KAFKA__TRANSACTIONS": str(self.transactions).lower(),
             "SHOPSTREAM_REDIS__URL": self.redis.url,
             "SHOPSTREAM_REDIS__PREFIX": self.redis_prefix,

@@ -22,14 +22,14 @@ from typing import Final
 
 import msgspec
 
-from bench.matrix import ALL_DEATHS, EVERY, Players, Result, Run, matrix
+from bench.matrix import ALL_FAULTS, KILL_AT_EACH_STEP, MatrixRun, RunResult, ScenarioPool, list_runs
 from devservers.apache_kafka import ApacheKafka
 
-PLAYED_BY: Final = ("bench", "contract", "demo/servers", "tests/oracle", "worker")
-PLAYERS_A_CORE: Final = 2  # a run waits most of its time
+CODE_PATHS: Final = ("bench", "contract", "demo/servers", "tests/oracle", "worker")
+PROCESSES_PER_CORE: Final = 2  # a run waits most of its time
 
 
-class Outcome(msgspec.Struct, kw_only=True):
+class MatrixOutcome(msgspec.Struct, kw_only=True):
     """What all runs have shown. `failed`: runs that came to no end, or in which a worker did what it should not."""
 
     runs: int = 0
@@ -42,11 +42,11 @@ class Outcome(msgspec.Struct, kw_only=True):
     seconds: float = 0.0
 
     @property
-    def kept(self) -> bool:
+    def passed(self) -> bool:
         """Whether every promise was kept."""
         return not (self.mismatches or self.lost or self.conflicting or self.failed)
 
-    def add(self, run: Run, result: Result) -> None:
+    def add(self, run: MatrixRun, result: RunResult) -> None:
         self.failed += result.failed
         if result.failed:
             return
@@ -55,86 +55,86 @@ class Outcome(msgspec.Struct, kw_only=True):
         self.mismatches += result.mismatches
         self.lost += result.lost
         self.conflicting += result.conflicting
-        self.faults = dict(Counter(self.faults) + Counter(run.counted))
+        self.faults = dict(Counter(self.faults) + Counter(run.outcome_names))
 
 
-class Kept(msgspec.Struct, kw_only=True):
+class MatrixCache(msgspec.Struct, kw_only=True):
     """What is played already, by which code, and how long that took."""
 
     code: str
     seconds: float = 0.0
-    results: dict[str, Result] = {}
+    results: dict[str, RunResult] = {}
 
 
-class Book:
+class ResultCache:
     """Keeps each result as soon as it is there. `path` None: for this time alone."""
 
     def __init__(self, path: Path | None) -> None:
-        self.path, self.kept = path, Kept(code=code_digest())
-        self._began = time.monotonic()
+        self.path, self.cache = path, MatrixCache(code=digest_code())
+        self._started_s = time.monotonic()
         if path and path.is_file():
-            before = msgspec.json.decode(path.read_bytes(), type=Kept)
-            if before.code == self.kept.code:
-                self.kept = before
-        self._before = self.kept.seconds
+            stored = msgspec.json.decode(path.read_bytes(), type=MatrixCache)
+            if stored.code == self.cache.code:
+                self.cache = stored
+        self._seconds_before = self.cache.seconds
 
-    def lacking(self, runs: Iterable[Run]) -> list[Run]:
+    def find_missing(self, runs: Iterable[MatrixRun]) -> list[MatrixRun]:
         """The runs that have no result yet."""
-        return [run for run in runs if key_of(run) not in self.kept.results]
+        return [run for run in runs if make_key(run) not in self.cache.results]
 
-    def note(self, run: Run, result: Result) -> None:
-        self.kept.results[key_of(run)] = result
-        self.kept.seconds = round(self._before + time.monotonic() - self._began, 1)
+    def record(self, run: MatrixRun, result: RunResult) -> None:
+        self.cache.results[make_key(run)] = result
+        self.cache.seconds = round(self._seconds_before + time.monotonic() - self._started_s, 1)
         if self.path:
-            aside = self.path.with_suffix(".part")
-            aside.write_bytes(msgspec.json.encode(self.kept))
-            aside.replace(self.path)
+            part_path = self.path.with_suffix(".part")
+            part_path.write_bytes(msgspec.json.encode(self.cache))
+            part_path.replace(self.path)
 
-    def outcome(self, runs: Iterable[Run]) -> Outcome:
+    def summarize(self, runs: Iterable[MatrixRun]) -> MatrixOutcome:
         """What these runs have shown."""
-        outcome = Outcome(seconds=self.kept.seconds)
+        outcome = MatrixOutcome(seconds=self.cache.seconds)
         for run in runs:
-            outcome.add(run, self.kept.results[key_of(run)])
+            outcome.add(run, self.cache.results[make_key(run)])
         return outcome
 
 
-def key_of(run: Run) -> str:
+def make_key(run: MatrixRun) -> str:
     return f"{run.name}/{run.seed}"
 
 
-def code_digest(root: Path = Path(__file__).parents[1]) -> str:
+def digest_code(root: Path = Path(__file__).parents[1]) -> str:
     """Of the code and the clients that play."""
-    found = hashlib.sha256("".join(version(name) for name in ("confluent-kafka", "redis", "numba")).encode())
-    for path in sorted(one for part in PLAYED_BY for one in (root / part).rglob("*.py")):
-        found.update(path.read_bytes())
-    return found.hexdigest()
+    digest = hashlib.sha256("".join(version(name) for name in ("confluent-kafka", "redis", "numba")).encode())
+    for path in sorted(file for folder in CODE_PATHS for file in (root / folder).rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
-def main(words: Sequence[str]) -> int:
+def main(argv: Sequence[str]) -> int:
     """Play what lacks on servers of its own; 0 if every promise was kept."""
-    arguments = parse(words)
-    runs = [Run(arguments.only, arguments.seed)] if arguments.only else list(matrix(arguments.seeds))
-    book = Book(None if arguments.only else arguments.kept)
-    if lacking := book.lacking(runs):
-        tell(f"{len(lacking)} of {len(runs)} runs are to be played by {arguments.players} players")
+    arguments = parse(argv)
+    runs = [MatrixRun(arguments.only, arguments.seed)] if arguments.only else list(list_runs(arguments.seeds))
+    results = ResultCache(None if arguments.only else arguments.kept)
+    if missing := results.find_missing(runs):
+        print_progress(f"{len(missing)} of {len(runs)} runs are to be played by {arguments.players} players")
         level = logging.WARNING if arguments.verbose else logging.CRITICAL
         with ApacheKafka() as kafka:
-            players = Players(kafka=kafka, count=min(arguments.players, len(lacking)), level=level)
-            for number, (run, result) in enumerate(players.play(lacking), 1):
-                book.note(run, result)
-                for sentence in told(run, result):
-                    tell(f"{number} of {len(lacking)}: {sentence}")
-    show(book.outcome(runs), as_json=arguments.json)
-    return 0 if book.outcome(runs).kept else 1
+            pool = ScenarioPool(kafka=kafka, count=min(arguments.players, len(missing)), level=level)
+            for number, (run, result) in enumerate(pool.run_all(missing), 1):
+                results.record(run, result)
+                for sentence in describe(run, result):
+                    print_progress(f"{number} of {len(missing)}: {sentence}")
+    print_outcome(results.summarize(runs), as_json=arguments.json)
+    return 0 if results.summarize(runs).passed else 1
 
 
-def told(run: Run, result: Result) -> Iterator[str]:
+def describe(run: MatrixRun, result: RunResult) -> Iterator[str]:
     """A run for whoever watches."""
     yield f"{run.name}, seed {run.seed}"
-    yield from (f"{run.name}, seed {run.seed}: {sentence}" for sentence in result.said)
+    yield from (f"{run.name}, seed {run.seed}: {sentence}" for sentence in result.sentences)
 
 
-def show(outcome: Outcome, *, as_json: bool) -> None:
+def print_outcome(outcome: MatrixOutcome, *, as_json: bool) -> None:
     if as_json:
         print(msgspec.json.encode(outcome).decode())
         return
@@ -142,23 +142,23 @@ def show(outcome: Outcome, *, as_json: bool) -> None:
         print(f"{name:12} {value}")
 
 
-def tell(said: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')} {said}", file=sys.stderr, flush=True)
+def print_progress(message: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {message}", file=sys.stderr, flush=True)
 
 
-def parse(words: Sequence[str]) -> argparse.Namespace:
+def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m bench state", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
         "--seeds", type=int, default=50, help="runs of deaths; a tenth, at least 5, of each other fault"
     )
-    parser.add_argument("--only", choices=[ALL_DEATHS, *EVERY], help="one run of this fault alone")
+    parser.add_argument("--only", choices=[KILL_AT_EACH_STEP, *ALL_FAULTS], help="one run of this fault alone")
     parser.add_argument("--seed", type=int, default=0, help="the seed of that one run")
-    players = PLAYERS_A_CORE * (os.cpu_count() or 1)
-    parser.add_argument("--players", type=int, default=players, help="how many runs are played at a time")
-    kept = Path(tempfile.gettempdir()) / "shopstream-bench-state.json"
-    parser.add_argument("--kept", type=Path, default=kept, help="where results are kept")
+    processes = PROCESSES_PER_CORE * (os.cpu_count() or 1)
+    parser.add_argument("--players", type=int, default=processes, help="how many runs are played at a time")
+    cache_path = Path(tempfile.gettempdir()) / "shopstream-bench-state.json"
+    parser.add_argument("--kept", type=Path, default=cache_path, help="where results are kept")
     parser.add_argument("--verbose", action="store_true", help="what the workers warn of, on stderr")
     parser.add_argument("--json", action="store_true", help="the outcome as one line of JSON, the last one")
-    return parser.parse_args(words)
+    return parser.parse_args(argv)

@@ -19,11 +19,11 @@ import msgspec
 import psutil
 
 from bench.drawn import draw_network
-from bench.label_to_serving import LabelToServing
-from bench.ledger import tell
-from bench.load import baskets
-from bench.swapping import POLL_MS, Swapped, Swapping, quantile
-from bench.track import Track
+from bench.label_to_serving import LabelToServingRun
+from bench.ledger import print_progress
+from bench.load import draw_baskets
+from bench.swapping import POLL_MS, SwapResult, SwapRun, compute_quantile
+from bench.track import BenchEnvironment
 from contract.bundle import read_bundle, set_current
 from contract.settings import read_settings
 from devservers.apache_kafka import ApacheKafka
@@ -33,12 +33,12 @@ from model.checkpoint import Checkpoint, make_metadata, write_checkpoint
 from worker.model.onnx_model import Model
 
 SWAPS, ROUNDS = 200, 10
-WARM_S: Final = 20.0
+WARMUP_S: Final = 20.0
 PAUSE_MAX_MS, LABEL_MAX_S = 50.0, 60.0
 MODELS_MAX: Final = 2  # by which memory may grow
 
 
-class Figures(msgspec.Struct, frozen=True, kw_only=True):
+class SwapFigures(msgspec.Struct, frozen=True, kw_only=True):
     """What was found. `rss_mb`: of the worker that grew most, before the swaps and after; `model_mb`: of one model."""
 
     swaps: int
@@ -48,10 +48,10 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     rss_mb: list[float]
     label_to_serving_s: dict[str, float]
     model_mb: float
-    detail: Swapped
+    detail: SwapResult
 
     @property
-    def missed(self) -> Iterator[str]:
+    def missed_aims(self) -> Iterator[str]:
         """The aims that were not reached, in words."""
         if self.lost or self.detail.contradicting:
             yield f"nothing lost and nothing contradicting: {self.lost} and {self.detail.contradicting}"
@@ -65,73 +65,83 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
             yield f"{LABEL_MAX_S:g} s from label to serving (p50): {self.label_to_serving_s['p50']:g}"
 
 
-def publish_two(bundles: Path, seed: int) -> list[str]:
+def publish_two_bundles(bundles: Path, seed: int) -> list[str]:
     """Two drawn networks as bundles, each with the checkpoint that a learner goes on from."""
     versions = []
     for number in range(2):
         network = draw_network(seed + number)
         about = make_metadata(network, parent=None, created_ms=time.time_ns() // 1_000_000, evaluation={}, positions={})
-        found = Checkpoint(metadata=about, weights=network.state_dict(), interactions=baskets(seed))
-        write_checkpoint(bundles, found)
-        versions.append(export(found, bundles, {}).manifest.version)
+        checkpoint = Checkpoint(metadata=about, weights=network.state_dict(), interactions=draw_baskets(seed))
+        write_checkpoint(bundles, checkpoint)
+        versions.append(export(checkpoint, bundles, {}).manifest.version)
     return versions
 
 
-def model_mb(bundles: Path, version: str) -> float:
+def measure_model_mb(bundles: Path, version: str) -> float:
     """What one more open model takes; to be asked in a fresh process, which has no free memory to put it into."""
     _, features = read_settings()
-    kept = [Model(read_bundle(bundles, version), features) for _ in range(2)]
+    models = [Model(read_bundle(bundles, version), features) for _ in range(2)]
     before = psutil.Process().memory_info().rss
-    kept += [Model(read_bundle(bundles, version), features) for _ in range(3)]
+    models += [Model(read_bundle(bundles, version), features) for _ in range(3)]
     return round((psutil.Process().memory_info().rss - before) / 3e6, 1)
 
 
-def measure(kafka: ApacheKafka, server: RedisServer, folder: Path, arguments: argparse.Namespace) -> Figures:
+def measure(kafka: ApacheKafka, server: RedisServer, folder: Path, arguments: argparse.Namespace) -> SwapFigures:
     """Swap, then label; each on topics of its own."""
     bundles = folder / "bundles"
-    versions = publish_two(bundles, arguments.seed)
+    versions = publish_two_bundles(bundles, arguments.seed)
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as fresh:
-        size = fresh.submit(model_mb, bundles, versions[0]).result()
+        size = fresh.submit(measure_model_mb, bundles, versions[0]).result()
     swap_poll = {"SHOPSTREAM_WORKER__SWAP_POLL_MS": str(POLL_MS)}
-    tracks = [
-        Track(kafka=kafka, redis=server, folder=folder, prefix=prefix, load=prefix, shared=(), told=told)
-        for prefix, told in (("swap.", swap_poll), ("learn.", {}))
+    environments = [
+        BenchEnvironment(
+            kafka=kafka,
+            redis=server,
+            folder=folder,
+            prefix=prefix,
+            load_prefix=prefix,
+            shared_kinds=(),
+            overrides=overrides,
+        )
+        for prefix, overrides in (("swap.", swap_poll), ("learn.", {}))
     ]
-    swapping = Swapping(kafka=kafka, track=tracks[0], versions=versions, seed=arguments.seed)
-    swapped = swapping.run(arguments.swaps, arguments.warm, tell)
-    tell(f"{swapped}")
+    swap_run = SwapRun(kafka=kafka, environment=environments[0], versions=versions, seed=arguments.seed)
+    swap_result = swap_run.run(arguments.swaps, arguments.warm, print_progress)
+    print_progress(f"{swap_result}")
     set_current(bundles, versions[-1])
-    seconds = LabelToServing(track=tracks[1], seed=arguments.seed + 1).run(arguments.rounds, tell)
-    return Figures(
-        swaps=swapped.swaps,
-        lost=swapped.lost,
-        mixed_batches=swapped.mixed_batches,
-        pause_p99_ms=swapped.pause_ms["p99"],
-        rss_mb=swapped.rss_mb,
-        label_to_serving_s={f"p{percent}": round(quantile(seconds, percent), 1) for percent in (50, 99)},
+    seconds = LabelToServingRun(environment=environments[1], seed=arguments.seed + 1).run(
+        arguments.rounds, print_progress
+    )
+    return SwapFigures(
+        swaps=swap_result.swaps,
+        lost=swap_result.lost,
+        mixed_batches=swap_result.mixed_batches,
+        pause_p99_ms=swap_result.pause_ms["p99"],
+        rss_mb=swap_result.rss_mb,
+        label_to_serving_s={f"p{percent}": round(compute_quantile(seconds, percent), 1) for percent in (50, 99)},
         model_mb=size,
-        detail=swapped,
+        detail=swap_result,
     )
 
 
-def main(words: Sequence[str]) -> int:
+def main(argv: Sequence[str]) -> int:
     """Measure on servers of its own; 0 if every aim is reached."""
-    arguments = parse(words)
+    arguments = parse(argv)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="shopstream-swap-")))
         kafka, server = stack.enter_context(ApacheKafka()), stack.enter_context(RedisServer())
         figures = measure(kafka, server, folder, arguments)
-    for aim in figures.missed:
-        tell(f"Missed: {aim}.")
+    for aim in figures.missed_aims:
+        print_progress(f"Missed: {aim}.")
     print(msgspec.json.encode(figures).decode() if arguments.json else figures)
-    return 1 if list(figures.missed) else 0
+    return 1 if list(figures.missed_aims) else 0
 
 
-def parse(words: Sequence[str]) -> argparse.Namespace:
+def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench swap", description=__doc__)
     parser.add_argument("--json", action="store_true", help="one line of JSON, the last one")
     parser.add_argument("--swaps", type=int, default=SWAPS)
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="of labels")
-    parser.add_argument("--warm", type=float, default=WARM_S, help="seconds under load before the first swap")
+    parser.add_argument("--warm", type=float, default=WARMUP_S, help="seconds under load before the first swap")
     parser.add_argument("--seed", type=int, default=20111209)
-    return parser.parse_args(words)
+    return parser.parse_args(argv)

@@ -12,47 +12,52 @@ from typing import Any, Final
 import redis
 
 from bench.kafka_log import KafkaLog
-from bench.stage import TOPICS, Stage
+from bench.stage import TOPIC_KINDS, RunEnvironment
 from contract.settings import TopicSettings
 
-WRITTEN: Final = ("scored", "decisions", "rankings", "dead_letters")
+WRITTEN_KINDS: Final = ("scored", "decisions", "rankings", "dead_letters")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Track(Stage):
+class BenchEnvironment(RunEnvironment):
     """`load`: what the topics of the shared kinds begin with. `told`: further settings, by their environment names."""
 
-    load: str
-    shared: tuple[str, ...]
-    told: Mapping[str, str]
+    load_prefix: str
+    shared_kinds: tuple[str, ...]
+    overrides: Mapping[str, str]
 
     @property
     def topics(self) -> TopicSettings:
         """Those of the load, and the run's own."""
-        plain = TopicSettings()
+        defaults = TopicSettings()
         return TopicSettings.model_validate(
-            {kind: (self.load if kind in self.shared else self.prefix) + plain.topic_name(kind) for kind in TOPICS}
+            {
+                kind: (self.load_prefix if kind in self.shared_kinds else self.prefix) + defaults.topic_name(kind)
+                for kind in TOPIC_KINDS
+            }
         )
 
-    def command(self, lane: str) -> Sequence[str]:
+    def worker_command(self, lane: str) -> Sequence[str]:
         return [sys.executable, "-m", "worker", "score", "--lane", lane, "--profile"]
 
-    def environment(self) -> Mapping[str, str]:
+    def env_variables(self) -> Mapping[str, str]:
         """A worker as anybody runs it, with no rules but the shop's."""
-        usual: dict[str, str] = dict(Stage.environment(self))
-        del usual["SHOPSTREAM_WORKER__BATCH_MAX"], usual["SHOPSTREAM_RULES"]
-        return usual | dict(self.told)
+        variables: dict[str, str] = dict(RunEnvironment.env_variables(self))
+        del variables["SHOPSTREAM_WORKER__BATCH_MAX"], variables["SHOPSTREAM_RULES"]
+        return variables | dict(self.overrides)
 
-    def written(self) -> dict[str, list[int]]:
+    def count_written(self) -> dict[str, list[int]]:
         """Topic -> how many records were written to it, and their bytes."""
-        log, found = KafkaLog(bootstrap=self.kafka.bootstrap), dict[str, list[int]]()
-        for kind in WRITTEN:
-            sizes = [len(one.key or b"") + len(one.value or b"") for one in log.read(self.topics.topic_name(kind))]
-            found[kind] = [len(sizes), sum(sizes)]
-        return found
+        log, counts = KafkaLog(bootstrap=self.kafka.bootstrap), dict[str, list[int]]()
+        for kind in WRITTEN_KINDS:
+            sizes = [
+                len(record.key or b"") + len(record.value or b"") for record in log.read(self.topics.topic_name(kind))
+            ]
+            counts[kind] = [len(sizes), sum(sizes)]
+        return counts
 
 
-def redis_bytes(port: int) -> tuple[int, int]:
+def read_redis_bytes(port: int) -> tuple[int, int]:
     """What Redis has received and sent so far."""
     stats: Any = redis.Redis(port=port).info("stats")
     return int(stats["total_net_input_bytes"]), int(stats["total_net_output_bytes"])

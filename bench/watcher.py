@@ -21,7 +21,7 @@ from contract.messages import read_decision, read_recommendations
 WAIT_S: Final = 0.05
 
 
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
+class ProbeConfig(msgspec.Struct, frozen=True, kw_only=True):
     """`of`: decisions of ours, answers that are dated as their events, or lists. `found`: where what was seen goes."""
 
     of: Literal["decisions", "dated", "lists"]
@@ -34,66 +34,66 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     found: str
 
 
-class Seen(msgspec.Struct, frozen=True, array_like=True):
+class AnswerTime(msgspec.Struct, frozen=True, array_like=True):
     """An answer: when it was there, and the time of its event; both in milliseconds since 1970."""
 
     at_ms: float
     event_ms: float
 
     @property
-    def late_ms(self) -> float:
+    def latency_ms(self) -> float:
         return self.at_ms - self.event_ms
 
 
 def main() -> int:
     """Look until SIGTERM."""
-    ended: list[int] = []
-    signal.signal(signal.SIGTERM, lambda number, _: ended.append(number))
-    plan = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=Plan)
-    seen = list[Seen]()
-    for some in lists(plan) if plan.of == "lists" else records(plan):
-        seen += some
-        if ended:
+    signals: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: signals.append(number))
+    config = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=ProbeConfig)
+    times = list[AnswerTime]()
+    for new_times in lists(config) if config.of == "lists" else records(config):
+        times += new_times
+        if signals:
             break
-    Path(plan.found).write_bytes(msgspec.json.encode(seen))
+    Path(config.found).write_bytes(msgspec.json.encode(times))
     return 0
 
 
-def records(plan: Plan) -> Iterator[list[Seen]]:
+def records(config: ProbeConfig) -> Iterator[list[AnswerTime]]:
     """Records of one topic, as readers of committed ones get them."""
-    consumer = Consumer({"bootstrap.servers": plan.bootstrap, "group.id": "watcher", "enable.auto.commit": False})
-    consumer.assign([TopicPartition(plan.topic, partition, OFFSET_END) for partition in range(plan.partitions)])
+    consumer = Consumer({"bootstrap.servers": config.bootstrap, "group.id": "watcher", "enable.auto.commit": False})
+    consumer.assign([TopicPartition(config.topic, partition, OFFSET_END) for partition in range(config.partitions)])
     consumer.consume(1, 1.0)  # it is where it begins
-    Path(plan.ready).touch()
+    Path(config.ready).touch()
     while True:
         messages = [m for m in consumer.consume(1_000, 0) or consumer.consume(1, WAIT_S) if m.error() is None]
         now_ms = time.time() * 1000
-        if plan.of == "decisions":
-            yield [Seen(now_ms, read_decision(message.value() or b"").ts_ms) for message in messages]
+        if config.of == "decisions":
+            yield [AnswerTime(now_ms, read_decision(message.value() or b"").ts_ms) for message in messages]
         else:
-            yield [Seen(now_ms, message.timestamp()[1]) for message in messages]
+            yield [AnswerTime(now_ms, message.timestamp()[1]) for message in messages]
 
 
-def lists(plan: Plan) -> Iterator[list[Seen]]:
+def lists(config: ProbeConfig) -> Iterator[list[AnswerTime]]:
     """Users' lists as they are set: Redis tells of the key, and the list says which event it reflects."""
-    store = redis.Redis(port=plan.redis_port)
+    store = redis.Redis(port=config.redis_port)
     store.config_set("notify-keyspace-events", "K$")
-    heard = store.pubsub()  # type: ignore[no-untyped-call]
-    heard.psubscribe(f"__keyspace@0__:{plan.prefix}rec:u*")
-    Path(plan.ready).touch()
+    subscription = store.pubsub()  # type: ignore[no-untyped-call]
+    subscription.psubscribe(f"__keyspace@0__:{config.prefix}rec:u*")
+    Path(config.ready).touch()
     while True:
-        message = heard.get_message(ignore_subscribe_messages=True, timeout=WAIT_S)
+        message = subscription.get_message(ignore_subscribe_messages=True, timeout=WAIT_S)
         if message is None:
             yield []
             continue
         now_ms, key = time.time() * 1000, message["channel"].partition(b":")[2]
         value = store.get(key)
-        yield [Seen(now_ms, read_recommendations(value).source_ms)] if isinstance(value, bytes) else []
+        yield [AnswerTime(now_ms, read_recommendations(value).source_ms)] if isinstance(value, bytes) else []
 
 
-def read_seen(path: Path) -> list[Seen]:
+def read_answer_times(path: Path) -> list[AnswerTime]:
     """What a watcher has written."""
-    return [Seen(*pair) for pair in json.loads(path.read_bytes())]
+    return [AnswerTime(*pair) for pair in json.loads(path.read_bytes())]
 
 
 if __name__ == "__main__":

@@ -83,7 +83,7 @@ class ProcessManager:
     def stop(self) -> None:
         """Ask all to end at once and wait for them; those that do not listen are killed."""
         with ThreadPoolExecutor(max_workers=max(1, len(self._processes))) as pool:
-            list(pool.map(lambda process: process.stop(patience_s=STOP_TIMEOUT_S), self._processes.values()))
+            list(pool.map(lambda process: process.stop(timeout_s=STOP_TIMEOUT_S), self._processes.values()))
 
     def __enter__(self) -> Self:
         return self

@@ -8,26 +8,34 @@ import pytest
 from msgspec.structs import replace
 
 from bench import balance
-from bench.balance import Balances, Source, main, tried
-from bench.balance_ranks import Key, Row, Try, advised, chance_of, ranks, rows_of
-from bench.census_data import Part
+from bench.balance import BalanceBench, BalanceDataset, fit_and_evaluate, main
+from bench.balance_ranks import (
+    BalanceRow,
+    BalanceTrial,
+    TrialKey,
+    choose_default,
+    compute_p_value,
+    compute_ranks,
+    rank_methods,
+)
+from bench.census_data import DataSplit
 from tests.model.small import SHAPE
 from tests.training.examples import PLAN, make_examples
 
 NAMES = ["static", "dwa", "upgrad"]
 
 
-def make_try(**gain: float) -> Try:
-    return Try(gain=gain, step_s=0.01, seconds=1.0)
+def make_try(**gain: float) -> BalanceTrial:
+    return BalanceTrial(gain=gain, step_s=0.01, seconds=1.0)
 
 
-def make_tries(gains: dict[str, list[float]], data: str = "shop") -> dict[Key, Try]:
+def make_tries(gains: dict[str, list[float]], data: str = "shop") -> dict[TrialKey, BalanceTrial]:
     """A task `a` whose gains are given, by seed, and a task `b` that every name learns equally well."""
     return {(seed, data, name): make_try(a=gain, b=0.5) for name, of in gains.items() for seed, gain in enumerate(of)}
 
 
 def test_the_best_has_rank_1_and_equal_ones_share_theirs() -> None:
-    actual = ranks(make_tries({"static": [0.1], "dwa": [0.3], "upgrad": [0.2]}), "shop", NAMES, 1)
+    actual = compute_ranks(make_tries({"static": [0.1], "dwa": [0.3], "upgrad": [0.2]}), "shop", NAMES, 1)
 
     assert actual.tolist() == [[(3 + 2) / 2, (1 + 2) / 2, (2 + 2) / 2]]
 
@@ -36,21 +44,21 @@ def test_a_task_that_one_name_did_not_learn_ranks_nobody() -> None:
     tries = make_tries({"static": [0.1], "dwa": [0.3], "upgrad": [0.2]})
     tries[0, "shop", "dwa"] = make_try(b=0.5)
 
-    assert ranks(tries, "shop", NAMES, 1).tolist() == [[2, 2, 2]]
+    assert compute_ranks(tries, "shop", NAMES, 1).tolist() == [[2, 2, 2]]
 
 
 def test_each_data_set_counts_the_same_whatever_its_number_of_tasks() -> None:
     tries = {(0, "census", name): make_try(a=gain) for name, gain in (("static", 0.2), ("dwa", 0.1))}
     tries |= {(0, "shop", name): make_try(a=g, b=g, c=g, d=g) for name, g in (("static", 0.1), ("dwa", 0.2))}
 
-    rows = rows_of(tries, ["census", "shop"], ["static", "dwa"], 1)
+    rows = rank_methods(tries, ["census", "shop"], ["static", "dwa"], 1)
 
     assert {name: row.mean_rank for name, row in rows.items()} == {"static": 1.5, "dwa": 1.5}
     assert rows["static"].rank == {"census": 1, "shop": 2}
 
 
 def test_rows_come_by_rank_with_mean_gains_and_steps() -> None:
-    rows = rows_of(make_tries({"static": [0.1, 0.2], "dwa": [0.3, 0.5], "upgrad": [0.0, 0.1]}), ["shop"], NAMES, 2)
+    rows = rank_methods(make_tries({"static": [0.1, 0.2], "dwa": [0.3, 0.5], "upgrad": [0.0, 0.1]}), ["shop"], NAMES, 2)
 
     assert list(rows) == ["dwa", "static", "upgrad"]
     assert rows["dwa"].gain == {"shop": {"a": 0.4, "b": 0.5}}
@@ -58,21 +66,21 @@ def test_rows_come_by_rank_with_mean_gains_and_steps() -> None:
     assert rows["static"].p is None
 
 
-def make_row(p: float | None) -> Row:
-    return Row(mean_rank=1, p=p, rank={}, gain={}, step_s={})
+def make_row(p: float | None) -> BalanceRow:
+    return BalanceRow(mean_rank=1, p=p, rank={}, gain={}, step_s={})
 
 
 @pytest.mark.parametrize(("p", "said"), [(0.001, "dwa"), (0.0249, "dwa"), (0.025, "static"), (None, "static")])
 def test_a_default_changes_for_more_than_chance_alone(p: float | None, said: str) -> None:
-    assert advised({"dwa": make_row(p), "static": make_row(None), "upgrad": make_row(0.001)}) == said
-    assert advised({"static": make_row(None), "dwa": make_row(0.001)}) == "static"
+    assert choose_default({"dwa": make_row(p), "static": make_row(None), "upgrad": make_row(0.001)}) == said
+    assert choose_default({"static": make_row(None), "dwa": make_row(0.001)}) == "static"
 
 
 def test_chance_is_what_a_paired_test_says_and_has_no_meaning_for_one_seed() -> None:
-    assert chance_of(np.array([1.0, 1.1, 0.9, 1.0, 1.0])) == pytest.approx(0.0, abs=1e-3)
-    assert chance_of(np.array([1.0, -1.0, 0.5, -0.5])) == 1
-    assert chance_of(np.array([1.0])) is None
-    assert chance_of(np.zeros(5)) is None
+    assert compute_p_value(np.array([1.0, 1.1, 0.9, 1.0, 1.0])) == pytest.approx(0.0, abs=1e-3)
+    assert compute_p_value(np.array([1.0, -1.0, 0.5, -0.5])) == 1
+    assert compute_p_value(np.array([1.0])) is None
+    assert compute_p_value(np.zeros(5)) is None
 
 
 @dataclass
@@ -81,7 +89,7 @@ class FakeMeasurement:
 
     calls: list[tuple[str, int]] = field(default_factory=list)
 
-    def __call__(self, source: Source, name: str, seed: int) -> Try:
+    def __call__(self, source: BalanceDataset, name: str, seed: int) -> BalanceTrial:
         if len(self.calls) == 4:
             raise KeyboardInterrupt
         self.calls.append((name, seed))
@@ -89,13 +97,13 @@ class FakeMeasurement:
 
 
 def test_what_was_measured_is_kept_until_the_code_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = Source(lambda seed: Part(make_examples(1, seed), make_examples(1, seed)), SHAPE, PLAN)
+    source = BalanceDataset(lambda seed: DataSplit(make_examples(1, seed), make_examples(1, seed)), SHAPE, PLAN)
 
     def run(digest: str) -> list[tuple[str, int]]:
         measuring = FakeMeasurement()
-        monkeypatch.setattr(balance, "tried", measuring)
+        monkeypatch.setattr(balance, "fit_and_evaluate", measuring)
         try:
-            Balances(sources={"shop": source}, path=tmp_path / "tries.json", digest=digest).rows(NAMES, 2)
+            BalanceBench(datasets={"shop": source}, path=tmp_path / "tries.json", digest=digest).measure_rows(NAMES, 2)
         except KeyboardInterrupt:
             return [*measuring.calls, ("ended", 0)]
         return measuring.calls
@@ -108,9 +116,9 @@ def test_what_was_measured_is_kept_until_the_code_changes(tmp_path: Path, monkey
 
 def test_a_try_learns_by_the_name_and_the_seed_it_is_given(seed: int) -> None:
     examples = make_examples(160, seed)
-    source = Source(lambda _: Part(examples, make_examples(80, seed + 1)), SHAPE, replace(PLAN, epochs=1))
+    source = BalanceDataset(lambda _: DataSplit(examples, make_examples(80, seed + 1)), SHAPE, replace(PLAN, epochs=1))
 
-    static, again, upgrad = (tried(source, name, 1) for name in ("static", "static", "upgrad"))
+    static, again, upgrad = (fit_and_evaluate(source, name, 1) for name in ("static", "static", "upgrad"))
 
     assert static.gain == again.gain != upgrad.gain
     assert "click" in static.gain

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from bench.calibration import AIM, measured, missed, of_chance
+from bench.calibration import AIM, estimate_chance_error, evaluate_tasks, find_missed_aims
 from contract.tasks import Task
 from tests.model.small import CATEGORY, CLICK, DEMAND, FRAUD
 from tests.training.examples import make_examples
@@ -23,7 +23,7 @@ def test_a_model_that_is_right_misses_by_chance_alone(seed: int) -> None:
     p = rng.random(ROWS) * 0.4
     y = (rng.random(ROWS) < p).astype(np.float32)
 
-    row = measured([CLICK], make_labelled(CLICK, y), {"click": p})["click"]
+    row = evaluate_tasks([CLICK], make_labelled(CLICK, y), {"click": p})["click"]
 
     assert row.rows == ROWS
     assert row.calibration_error == pytest.approx(row.of_chance, abs=0.012)
@@ -34,10 +34,10 @@ def test_a_model_that_says_twice_as_much_as_happens_is_missed_with_the_reason(se
     p = rng.random(ROWS) * 0.4
     y = (rng.random(ROWS) < p / 2).astype(np.float32)
 
-    rows = measured([FRAUD], make_labelled(FRAUD, y), {"fraud": p})
+    rows = evaluate_tasks([FRAUD], make_labelled(FRAUD, y), {"fraud": p})
 
     assert rows["fraud"].calibration_error == pytest.approx(0.1, abs=0.03)
-    assert list(missed(rows)) == [
+    assert list(find_missed_aims(rows)) == [
         f"The calibration error of `fraud` should be at most {AIM}. Found {rows['fraud'].calibration_error}, of which "
         f"chance makes {rows['fraud'].of_chance} with {ROWS} rows."
     ]
@@ -46,15 +46,15 @@ def test_a_model_that_says_twice_as_much_as_happens_is_missed_with_the_reason(se
 def test_chance_makes_less_of_more_rows_and_nothing_of_certainty(seed: int) -> None:
     p = np.random.default_rng(seed).random(16 * ROWS)
 
-    assert of_chance(p) < of_chance(p[:ROWS]) / 2
-    assert of_chance(np.ones(100)) == 0
+    assert estimate_chance_error(p) < estimate_chance_error(p[:ROWS]) / 2
+    assert estimate_chance_error(np.ones(100)) == 0
 
 
 def test_classes_are_judged_by_the_class_that_is_chosen_and_amounts_not_at_all() -> None:
     y = np.array([0, 1, 1, 1])
     p = np.tile([0.25, 0.75, 0.0], (4, 1))
 
-    rows = measured([CATEGORY, DEMAND], make_labelled(CATEGORY, y), {"category": p, "demand": p[:, 0]})
+    rows = evaluate_tasks([CATEGORY, DEMAND], make_labelled(CATEGORY, y), {"category": p, "demand": p[:, 0]})
 
     assert list(rows) == ["category"]
     assert rows["category"].calibration_error == 0

@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from bench.census import AIMS, Census, Row, Try, main, matrix, missed
-from bench.census_data import TASKS, Part, cut, features_of, masked
+from bench.census import AIMS, CensusBench, CensusRow, CensusTrial, find_missed_aims, main, to_matrix
+from bench.census_data import TASKS, DataSplit, declare_features, mask_labels, split_examples
 from training.data.examples import Examples
 from training.data.tabular import examples_from_table
 
@@ -23,13 +23,13 @@ def make_people(rows: int, seed: int) -> Examples:
         "label.married": rng.integers(0, 2, rows).astype(float),
     }
     table = pa.table(columns)
-    return examples_from_table(table, features_of(table), TASKS)
+    return examples_from_table(table, declare_features(table), TASKS)
 
 
 def count_calls(calls: list[int]) -> object:
-    def fake_try(part: Part, seed: int) -> Try:
+    def fake_try(part: DataSplit, seed: int) -> CensusTrial:
         calls.append(seed)
-        return Try(auc={"income": 0.5 + seed / 10, "married": 0.9}, parameters=3, seconds=2.0)
+        return CensusTrial(auc={"income": 0.5 + seed / 10, "married": 0.9}, parameters=3, seconds=2.0)
 
     return fake_try
 
@@ -44,15 +44,15 @@ def test_nothing_of_education_or_weight_is_a_feature(seed: int) -> None:
 
 
 def test_a_fifth_judges_and_nobody_is_on_both_sides(seed: int) -> None:
-    part = cut(make_people(100, seed), seed)
+    part = split_examples(make_people(100, seed), seed)
 
-    assert (len(part.learning), len(part.judging)) == (80, 20)
-    assert not set(part.learning.example_id) & set(part.judging.example_id)
-    assert set(cut(make_people(100, seed), seed + 1).judging.example_id) != set(part.judging.example_id)
+    assert (len(part.train), len(part.test)) == (80, 20)
+    assert not set(part.train.example_id) & set(part.test.example_id)
+    assert set(split_examples(make_people(100, seed), seed + 1).test.example_id) != set(part.test.example_id)
 
 
 def test_masking_hides_labels_of_each_task_by_itself(seed: int) -> None:
-    actual = masked(make_people(1_000, seed), 0.5, seed)
+    actual = mask_labels(make_people(1_000, seed), 0.5, seed)
 
     unknown = {task: np.isnan(label) for task, label in actual.labels.items()}
     assert 700 < len(actual) < 800
@@ -64,7 +64,7 @@ def test_a_category_that_was_not_met_is_unknown_to_trees(seed: int) -> None:
     some = make_people(10, seed)
     ids = np.unique(some.blocks["user"].ids)
 
-    actual = matrix(some, [ids[:1]])
+    actual = to_matrix(some, [ids[:1]])
 
     assert actual.shape == (10, 2)
     np.testing.assert_array_equal(np.isnan(actual[:, 1]), some.blocks["user"].ids[:, 0] != ids[0])
@@ -72,22 +72,22 @@ def test_a_category_that_was_not_met_is_unknown_to_trees(seed: int) -> None:
 
 def test_what_is_measured_is_not_measured_again_unless_the_code_changed(tmp_path: Path, seed: int) -> None:
     kept, calls = tmp_path / "kept.json", list[int]()
-    first = Census(people=make_people(50, seed), kept=kept).row("one", count_calls(calls), 2)  # type: ignore[arg-type]
+    first = CensusBench(examples=make_people(50, seed), path=kept).measure_row("one", count_calls(calls), 2)  # type: ignore[arg-type]
 
-    again = Census(people=make_people(50, seed), kept=kept)
-    second = again.row("one", count_calls(calls), 3)  # type: ignore[arg-type]
+    again = CensusBench(examples=make_people(50, seed), path=kept)
+    second = again.measure_row("one", count_calls(calls), 3)  # type: ignore[arg-type]
 
     assert calls == [0, 1, 2]
     assert (first.income, second.income) == ((0.55, 0.07071), (0.6, 0.1))
-    kept.write_bytes(kept.read_bytes().replace(again.kept.code.encode(), b"other code"))
-    Census(people=make_people(50, seed), kept=kept).row("one", count_calls(calls), 1)  # type: ignore[arg-type]
+    kept.write_bytes(kept.read_bytes().replace(again.cache.code.encode(), b"other code"))
+    CensusBench(examples=make_people(50, seed), path=kept).measure_row("one", count_calls(calls), 1)  # type: ignore[arg-type]
     assert calls == [0, 1, 2, 0]
 
 
 def test_a_row_below_its_aim_and_a_mask_that_costs_much_are_told() -> None:
-    good = Row(income=(0.95, 0.0), married=(0.995, 0.0), parameters=1, seconds=1)
-    bad = Row(income=(AIMS["income"] - 0.001, 0.0), married=(0.9895, 0.0), parameters=1, seconds=1)
+    good = CensusRow(income=(0.95, 0.0), married=(0.995, 0.0), parameters=1, seconds=1)
+    bad = CensusRow(income=(AIMS["income"] - 0.001, 0.0), married=(0.9895, 0.0), parameters=1, seconds=1)
 
-    assert not list(missed({"ours": good, "mmoe": good, "mmoe_masked": good}))
-    assert len(list(missed({"ours": bad}))) == 2
-    assert len(list(missed({"mmoe": good, "mmoe_masked": bad}))) == 2
+    assert not list(find_missed_aims({"ours": good, "mmoe": good, "mmoe_masked": good}))
+    assert len(list(find_missed_aims({"ours": bad}))) == 2
+    assert len(list(find_missed_aims({"mmoe": good, "mmoe_masked": bad}))) == 2

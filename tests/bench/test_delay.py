@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 
 from bench import delay
-from bench.delay import closed, main
-from bench.delay_world import DAY_MS, DELAY, Kind, Way, lived, told
+from bench.delay import compute_gap_closed, main
+from bench.delay_world import DAY_MS, DELAY, Method, StreamKind, build_examples, simulate_stream
 from training.online.delayed_feedback import find_corrections
 
-WORLDS: list[Kind] = ["clicks", "lists"]
+WORLDS: list[StreamKind] = ["clicks", "lists"]
 
 
 @pytest.mark.parametrize("kind", WORLDS)
-def test_a_stream_has_early_purchases_late_ones_and_none_beyond_the_window(kind: Kind) -> None:
-    world = lived(kind, 1, 0, 4, 1_000)
+def test_a_stream_has_early_purchases_late_ones_and_none_beyond_the_window(kind: StreamKind) -> None:
+    world = simulate_stream(kind, 1, 0, 4, 1_000)
 
     waited_ms = (world.buy_ms - world.click_ms)[world.buy]
 
@@ -27,11 +27,11 @@ def test_a_stream_has_early_purchases_late_ones_and_none_beyond_the_window(kind:
 
 @pytest.mark.parametrize("kind", WORLDS)
 @pytest.mark.parametrize("way", ["oracle", "naive", "waiting", "ours"])
-def test_each_label_is_told_once_and_corrections_to_those_who_take_them(kind: Kind, way: Way) -> None:
-    world = lived(kind, 1, 0, 4, 1_000)
+def test_each_label_is_told_once_and_corrections_to_those_who_take_them(kind: StreamKind, way: Method) -> None:
+    world = simulate_stream(kind, 1, 0, 4, 1_000)
     late = (world.buy & (world.buy_ms > world.click_ms + DELAY.wait_ms)).sum()
 
-    examples, told_ms = told(world, way)
+    examples, told_ms = build_examples(world, way)
 
     purchase = examples.labels["purchase"]
     takes = way in ("naive", "ours")
@@ -47,14 +47,14 @@ def test_each_label_is_told_once_and_corrections_to_those_who_take_them(kind: Ki
 def test_who_is_as_good_as_the_oracle_closes_the_whole_gap() -> None:
     run = {way: {"log_loss": loss} for way, loss in {"oracle": 0.4, "naive": 0.5, "ours": 0.4, "waiting": 0.55}.items()}
 
-    assert closed(run, "ours") == pytest.approx(1)  # type: ignore[arg-type]
-    assert closed(run, "waiting") == pytest.approx(-0.5)  # type: ignore[arg-type]
+    assert compute_gap_closed(run, "ours") == pytest.approx(1)  # type: ignore[arg-type]
+    assert compute_gap_closed(run, "waiting") == pytest.approx(-0.5)  # type: ignore[arg-type]
 
 
 def test_a_small_run_says_how_much_of_the_gap_closes(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(delay, "UNJUDGED_DAYS", 1)
+    monkeypatch.setattr(delay, "WARMUP_DAYS", 1)
     monkeypatch.setattr(delay, "HISTORY_DAYS", 4)
     monkeypatch.setattr(delay, "STEP_MS", DAY_MS // 4)
 

@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 
 from bench import export
-from bench.export import Figures, differences, largest, timed, ways
+from bench.export import ExportFigures, find_largest, make_calls, measure_differences, measure_times
 from tests.model.small import CLICK, PURCHASE, make_network
 
 
 def test_every_way_answers_the_same_candidates_and_takes_time() -> None:
-    us = timed(ways(make_network(tasks=(CLICK, PURCHASE)), 30), rounds=2)
+    us = measure_times(make_calls(make_network(tasks=(CLICK, PURCHASE)), 30), rounds=2)
 
     assert us.keys() == {"split graph", "plain graph", "split, torch"}
     assert min(us.values()) > 0
@@ -18,16 +18,16 @@ def test_an_answer_that_is_no_number_stays_the_largest_difference(monkeypatch: p
     monkeypatch.setattr(export, "to_onnx", lambda *_: b"")
     monkeypatch.setattr(export, "measure_parity", lambda *_: next(actual))
 
-    worst = differences([make_network(tasks=(CLICK,))] * 2)
+    worst = measure_differences([make_network(tasks=(CLICK,))] * 2)
 
     assert worst["items"] == 0
-    assert np.isnan(largest(worst))
+    assert np.isnan(find_largest(worst))
 
 
 def test_aims_that_are_missed_are_told_and_those_on_the_bound_are_not() -> None:
-    assert list(Figures(1e-6, {"100": 1.6}, 1.0).missed) == []
-    assert list(Figures(1.1e-6, {"100": 1.6, "500": 1.59}, 1.0).missed) == [
+    assert list(ExportFigures(1e-6, {"100": 1.6}, 1.0).missed_aims) == []
+    assert list(ExportFigures(1.1e-6, {"100": 1.6, "500": 1.59}, 1.0).missed_aims) == [
         "Graphs should answer as torch does, to 1e-06. Found 1.1e-06 between.",
         "The split graph should be 1.6 times as fast for 500 candidates. Found 1.59.",
     ]
-    assert len(list(Figures(float("nan"), {}, 1.0).missed)) == 1
+    assert len(list(ExportFigures(float("nan"), {}, 1.0).missed_aims)) == 1

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from bench.batches import Shop
-from bench.fold import FoldBench, Remembering, main
-from bench.plain import PlainEncoder, plain_batch
+from bench.batches import SyntheticShop
+from bench.fold import FoldBench, FoldRunner, main
+from bench.plain import PlainEncoder, process_batch
 from contract.profiles.entity_updates import to_updates
 from contract.profiles.store import InMemoryProfileStore, fold
 from devservers.redis_server import RedisServer
@@ -16,22 +16,22 @@ from worker.scoring import orders as deciding
 
 def test_the_plain_loop_leaves_the_same_bytes_and_the_same_features(seed: int, redis_server: RedisServer) -> None:
     # given profiles with a history
-    shop, store = Shop(seed), InMemoryProfileStore()
-    for arrivals in (shop.orders(150, lines=3, sellers=True), shop.clicks(150), shop.hot_orders(80)):
+    shop, store = SyntheticShop(seed), InMemoryProfileStore()
+    for arrivals in (shop.draw_orders(150, lines=3, sellers=True), shop.draw_clicks(150), shop.draw_hot_orders(80)):
         touches = to_updates(arrivals)
         store.merge(fold(store.read(touches.entities), touches).slice_writes(), {}, {})
-    orders = shop.orders(60, lines=2, sellers=True)
+    orders = shop.draw_orders(60, lines=2, sellers=True)
     touches = to_updates(orders)
     profiles = dict(zip(touches.entities, store.read(touches.entities), strict=True))
-    remembering = Remembering(client=None, prefix="")  # type: ignore[arg-type]
+    remembering = FoldRunner(client=None, prefix="")  # type: ignore[arg-type]
     plain = PlainEncoder(remembering.features, deciding.GROUPS)
     # when
     memory = fold(list(profiles.values()), touches)
-    written = plain_batch(profiles, orders, plain)
+    written = process_batch(profiles, orders, plain)
     # then
     assert written == memory.slice_writes().to_mapping()
     ours = remembering.encoder.encode_before(memory, range(len(orders)), deciding.GROUPS)
-    for group, block in plain.blocks().items():
+    for group, block in plain.to_blocks().items():
         np.testing.assert_array_equal(block.ids, ours[group].ids)
         np.testing.assert_allclose(block.numbers, ours[group].numbers, rtol=1e-6)
 
@@ -40,12 +40,12 @@ def test_a_difference_between_the_two_is_noticed(seed: int, redis_server: RedisS
     # given
     redis_server.flush()
     bench = FoldBench(server=redis_server, seed=seed, batch=20)
-    bench.repeat()
-    assert bench.differing() == 0
+    bench.run_rows()
+    assert bench.count_differing() == 0
     # when
     bench.redis.hset(next(bench.redis.scan_iter("plain:profile:*")), "orders/9", b"x")
     # then
-    assert bench.differing() == 1
+    assert bench.count_differing() == 1
     bench.redis.close()
 
 

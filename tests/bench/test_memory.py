@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from bench.growth import flood, in_either_case, sources_of
+from bench.growth import generate_new_ids, list_sources, mix_case
 from bench.memory import MemoryBench, main
 from contract.profiles.entity_updates import extract_updates
 from devservers.redis_server import RedisServer
@@ -20,7 +20,7 @@ def bench(seed: int, redis_server: RedisServer) -> Iterator[MemoryBench]:
 
 def test_a_flood_brings_nothing_but_new_ids() -> None:
     # given
-    arrivals = list(flood(60))
+    arrivals = list(generate_new_ids(60))
     # when
     ids = {entity for arrival in arrivals for entity, _ in extract_updates(arrival.event)}
     # then
@@ -29,9 +29,9 @@ def test_a_flood_brings_nothing_but_new_ids() -> None:
 
 def test_entities_slices_and_keys_are_counted(bench: MemoryBench) -> None:
     # given an order and the same one in capital letters, beside what the row began with
-    (order,) = flood(6)
+    (order,) = generate_new_ids(6)
     # when
-    row = bench.row("two", in_either_case([order, order._replace(offset=order.offset + 1)]))
+    row = bench.measure_row("two", mix_case([order, order._replace(offset=order.offset + 1)]))
     # then the device and the card count twice
     assert (row.events, row.entities, row.slices) == (2, 8, 8)
     keys = sum(len(bench.redis.keys(f"shop:profile:*:{kind}:*")) for kind in ("device", "card"))
@@ -42,16 +42,16 @@ def test_what_stands_in_a_profile_beside_its_slices_is_noticed(
     bench: MemoryBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # given a profile that keeps to its size
-    assert bench.row("good", flood(6)).largest < 1
+    assert bench.measure_row("good", generate_new_ids(6)).largest < 1
     # when slices are larger than the page says
     monkeypatch.setattr("bench.memory.SLICE_BYTES", 300)
     # then
-    assert bench.row("bad", flood(6)).largest > 1
+    assert bench.measure_row("bad", generate_new_ids(6)).largest > 1
 
 
 @pytest.mark.parametrize(("kind", "slices"), [("user", 6), ("item", 16), ("seller", 12), ("card", 8)])
 def test_an_entity_has_a_slice_of_each_partition_that_may_meet_it(kind: str, slices: int) -> None:
-    assert len(sources_of(kind)) == slices
+    assert len(list_sources(kind)) == slices
 
 
 def test_every_row_is_printed(capsys: pytest.CaptureFixture[str]) -> None:

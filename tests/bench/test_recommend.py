@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.recommend import Served, main, missed, spread_of
-from bench.recommend_data import Case, Data, Quality, diginetica, judge
-from bench.recommend_rivals import Rivals
+from bench.recommend import OfflineRecommender, find_missed_aims, main, summarize_quality
+from bench.recommend_data import Case, ListQuality, RecommendDataset, evaluate_lists, read_diginetica
+from bench.recommend_rivals import RecommendBaselines
 from worker.redis.client import RedisClient
 
 BEGIN_MS = 1_700_000_000_000
@@ -18,35 +18,35 @@ def make_case(*history: str, wanted: str = "x", left_out: str = "") -> Case:
     return Case(taken, frozenset(wanted.split()), frozenset(left_out.split()))
 
 
-def make_data(*sessions: str, cases: list[Case]) -> Data:
+def make_data(*sessions: str, cases: list[Case]) -> RecommendDataset:
     taken = [
         (f"u{user}", item, BEGIN_MS + user * 100_000 + at * 1_000)
         for user, session in enumerate(sessions)
         for at, item in enumerate(session.split())
     ]
-    return Data("shop", "mrr", taken, cases)
+    return RecommendDataset("shop", "mrr", taken, cases)
 
 
 def test_a_list_is_judged_by_what_was_taken_next_and_where_it_stands() -> None:
     data = make_data("a b c d", cases=[make_case("a", wanted="b"), make_case("a", wanted="c")])
 
-    actual = judge([["b", "c"], ["a", "c"]], data)
+    actual = evaluate_lists([["b", "c"], ["a", "c"]], data)
 
-    assert actual == Quality(recall_20=1.0, rank_20=0.75, coverage=0.75)
+    assert actual == ListQuality(recall_20=1.0, rank_20=0.75, coverage=0.75)
 
 
 def test_what_is_left_out_takes_no_place_of_a_list() -> None:
     data = make_data("a b", cases=[make_case("a", wanted="b", left_out=" ".join(f"n{n}" for n in range(30)))])
 
-    assert judge([[*(f"n{n}" for n in range(30)), "b"]], data).rank_20 == 1.0
-    assert judge([[*(f"m{n}" for n in range(20)), "b"]], data).recall_20 == 0.0
+    assert evaluate_lists([[*(f"n{n}" for n in range(30)), "b"]], data).rank_20 == 1.0
+    assert evaluate_lists([[*(f"m{n}" for n in range(20)), "b"]], data).recall_20 == 0.0
 
 
 def test_of_several_wanted_items_the_ideal_order_counts_as_one() -> None:
-    data = make_data("a b", cases=[make_case("a", wanted="b c")])._replace(rank="ndcg")
+    data = make_data("a b", cases=[make_case("a", wanted="b c")])._replace(rank_metric="ndcg")
 
-    assert judge([["b", "c"]], data).rank_20 == pytest.approx(1.0)
-    assert 0.5 < judge([["n", "b", "c"]], data).rank_20 < 0.7
+    assert evaluate_lists([["b", "c"]], data).rank_20 == pytest.approx(1.0)
+    assert 0.5 < evaluate_lists([["n", "b", "c"]], data).rank_20 < 0.7
 
 
 def test_each_prefix_of_a_session_is_a_case_of_its_own(tmp_path: Path) -> None:
@@ -57,10 +57,10 @@ def test_each_prefix_of_a_session_is_a_case_of_its_own(tmp_path: Path) -> None:
         with gzip.open(folder / f"{name}.txt.gz", "wt") as file:
             file.write(text)
     # when
-    actual = diginetica(tmp_path)
+    actual = read_diginetica(tmp_path)
     # then
-    assert [(user, item) for user, item, _ in actual.taken] == [("s0", "i1"), ("s0", "i2"), ("s1", "i3")]
-    assert [([item for item, _ in c.history], sorted(c.wanted)) for c in actual.cases] == [
+    assert [(user, item) for user, item, _ in actual.interactions] == [("s0", "i1"), ("s0", "i2"), ("s1", "i3")]
+    assert [([item for item, _ in c.history], sorted(c.targets)) for c in actual.cases] == [
         (["i1", "i2"], ["i3"]),
         (["i1"], ["i2"]),
     ]
@@ -78,7 +78,7 @@ def test_lists_come_from_redis_and_hold_what_followed_in_training(redis_url: str
     )
     client = RedisClient(url=redis_url, timeout_s=10)
     # when
-    first, second = Served(data, client, tmp_path).lists(data.cases)
+    first, second = OfflineRecommender(data, client, tmp_path).make_lists(data.cases)
     # then
     assert first[:2] == ["b", "a"]
     assert set(second[:2]) == {"x", "y"}
@@ -88,23 +88,23 @@ def test_lists_come_from_redis_and_hold_what_followed_in_training(redis_url: str
 def test_rivals_see_the_training_part_alone() -> None:
     # given
     data = make_data(*["a b"] * 3, "c d", cases=[make_case("a", "unheard of", wanted="b"), make_case("c", wanted="d")])
-    rivals = Rivals(data)
+    rivals = RecommendBaselines(data)
     # when
-    lists = {name: [made[:2] for made in way] for name, way in rivals.cooccurrence().items()}
+    lists = {name: [made[:2] for made in way] for name, way in rivals.rank_by_cooccurrence().items()}
     # then
     assert [made[0] for made in lists["without"]] == ["b", "d"]
     assert [set(made) for made in lists["with own"]] == [{"a", "b"}, {"c", "d"}]
-    assert [made[:2] for made in next(iter(rivals.popularity().values()))] == [["a", "b"]] * 2
+    assert [made[:2] for made in next(iter(rivals.rank_by_popularity().values()))] == [["a", "b"]] * 2
 
 
 def test_noise_is_the_spread_over_seeds_and_a_lead_within_it_is_none() -> None:
     rows = {
-        "ours": spread_of([Quality(0.30, 0.2, 1.0)]),
-        "popularity": spread_of([Quality(0.10, 0.1, 1.0)]),
-        "cooccurrence": spread_of([Quality(0.29, 0.1, 1.0)]),
-        "library": spread_of([Quality(0.27, 0.1, 1.0), Quality(0.31, 0.1, 1.0)]),
+        "ours": summarize_quality([ListQuality(0.30, 0.2, 1.0)]),
+        "popularity": summarize_quality([ListQuality(0.10, 0.1, 1.0)]),
+        "cooccurrence": summarize_quality([ListQuality(0.29, 0.1, 1.0)]),
+        "library": summarize_quality([ListQuality(0.27, 0.1, 1.0), ListQuality(0.31, 0.1, 1.0)]),
     }
-    actual = list(missed({"shop": rows}))
+    actual = list(find_missed_aims({"shop": rows}))
 
     assert rows["library"]["recall_20"] == [0.29, 0.02]
     assert [sentence.partition(" of ours")[0] for sentence in actual] == ["shop: recall_20"]

@@ -2,14 +2,14 @@ import json
 
 import pytest
 
-from bench.rollback import ERROR, MARGIN, WORLDS, error_that_loses, lost_by, main
+from bench.rollback import ERROR, MARGIN, TASK_LEVELS, compute_lost_gain, find_error_size, main
 
 
 def test_a_bundle_at_the_margin_loses_just_that() -> None:
-    _, level = WORLDS["click"]
+    _, level = TASK_LEVELS["click"]
 
-    assert lost_by(ERROR, level) == 0
-    assert lost_by(error_that_loses(MARGIN, level), level) == pytest.approx(MARGIN, abs=1e-3)
+    assert compute_lost_gain(ERROR, level) == 0
+    assert compute_lost_gain(find_error_size(MARGIN, level), level) == pytest.approx(MARGIN, abs=1e-3)
 
 
 def test_a_small_run_takes_harmful_bundles_back_and_leaves_sound_ones(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from bench.log_segments import CONTROL, HEADER, Written, transactions
-from bench.swap import Figures
-from bench.swapping import Batch, Swapped, Swapping, Window, longest_gaps
-from bench.track import Track
+from bench.log_segments import CONTROL, HEADER, Transaction, parse_transactions
+from bench.swap import SwapFigures
+from bench.swapping import PublishedBatch, SwapResult, SwapRun, TimeWindow, find_longest_gaps
+from bench.track import BenchEnvironment
 from contract.messages import ScoredKind, ScoredRow
 from devservers.apache_kafka import ApacheKafka
 from devservers.redis_server import RedisServer
@@ -38,10 +38,10 @@ def test_transactions_are_told_apart_where_producers_take_turns_and_markers_come
         ]
     )
     # then what is open is left out, and so is what is written only in part
-    expected = [Written((0, 1, 2, 3), 110), Written((4, 5), 120), Written((8, 9), 130)]
-    assert list(transactions(segment)) == expected
-    assert list(transactions(segment + make_segment_batch(16, 1, 8, 150, ends=True)[:-1])) == expected
-    assert list(transactions(segment + bytes(200))) == expected
+    expected = [Transaction((0, 1, 2, 3), 110), Transaction((4, 5), 120), Transaction((8, 9), 130)]
+    assert list(parse_transactions(segment)) == expected
+    assert list(parse_transactions(segment + make_segment_batch(16, 1, 8, 150, ends=True)[:-1])) == expected
+    assert list(parse_transactions(segment + bytes(200))) == expected
 
 
 def test_a_header_is_as_kafka_writes_it() -> None:
@@ -73,7 +73,9 @@ def test_a_batch_of_two_models_is_mixed_and_one_that_was_aborted_is_none() -> No
         3: make_row("order", "v1"),
     }
     # then
-    mixed, pure, aborted = (Batch.of(Written(offsets, 5), rows) for offsets in ((0, 1), (2, 3), (8, 9)))
+    mixed, pure, aborted = (
+        PublishedBatch.from_transaction(Transaction(offsets, 5), rows) for offsets in ((0, 1), (2, 3), (8, 9))
+    )
     assert (mixed.lane, len(mixed.versions)) == ("browsing", 2)
     assert (pure.lane, len(pure.versions)) == ("orders", 1)
     assert (aborted.lane, len(aborted.versions)) == ("", 0)
@@ -83,13 +85,13 @@ def test_the_longest_gap_of_either_lane_that_begins_in_a_window_is_its_pause() -
     # given
     one = frozenset({"v1"})
     at = {"orders": (0, 10, 20, 90, 100, 110), "browsing": (0, 15, 30, 45, 60, 75, 130)}
-    batches = [Batch(lane, ms, one) for lane, times in at.items() for ms in times]
+    batches = [PublishedBatch(lane, ms, one) for lane, times in at.items() for ms in times]
     # then
-    windows = [Window(0, 9), Window(15, 25), Window(21, 29), Window(75, 90)]
-    assert longest_gaps(batches, windows) == [15, 70, 0, 55]
+    windows = [TimeWindow(0, 9), TimeWindow(15, 25), TimeWindow(21, 29), TimeWindow(75, 90)]
+    assert find_longest_gaps(batches, windows) == [15, 70, 0, 55]
 
 
-SWAPPED = Swapped(
+SWAPPED = SwapResult(
     swaps=200,
     events=1,
     lost=0,
@@ -105,7 +107,7 @@ SWAPPED = Swapped(
 )
 
 
-def figures(**changes: object) -> Figures:
+def figures(**changes: object) -> SwapFigures:
     values: dict[str, object] = {
         "swaps": 200,
         "lost": 0,
@@ -116,7 +118,7 @@ def figures(**changes: object) -> Figures:
         "model_mb": 10.0,
         "detail": SWAPPED,
     }
-    return Figures(**{**values, **changes})  # type: ignore[arg-type]
+    return SwapFigures(**{**values, **changes})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -130,8 +132,8 @@ def figures(**changes: object) -> Figures:
     ],
 )
 def test_each_aim_is_looked_at(worse: dict[str, object]) -> None:
-    assert list(figures().missed) == []
-    assert len(list(figures(**worse).missed)) == 1
+    assert list(figures().missed_aims) == []
+    assert len(list(figures(**worse).missed_aims)) == 1
 
 
 @pytest.mark.apache_kafka
@@ -143,17 +145,17 @@ def test_swaps_under_load_lose_nothing_and_mix_nothing(
     for version in ("v1", "v2"):
         publish_tiny(tmp_path / "bundles", version)
     told = {"SHOPSTREAM_WORKER__SWAP_POLL_MS": "20"}
-    track = Track(
+    track = BenchEnvironment(
         kafka=apache_kafka,
         redis=redis_server,
         folder=tmp_path,
         prefix=topic_prefix,
-        load=topic_prefix,
-        shared=(),
-        told=told,
+        load_prefix=topic_prefix,
+        shared_kinds=(),
+        overrides=told,
     )
     # when
-    actual = Swapping(kafka=apache_kafka, track=track, versions=["v1", "v2"], seed=seed).run(3, 1.0, print)
+    actual = SwapRun(kafka=apache_kafka, environment=track, versions=["v1", "v2"], seed=seed).run(3, 1.0, print)
     # then
     assert (actual.swaps, actual.lost, actual.contradicting, actual.mixed_batches) == (3, 0, 0, 0)
     assert actual.events > 100

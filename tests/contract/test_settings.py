@@ -2,14 +2,14 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 import pytest
 
 from contract.errors import BadConfig
 from contract.settings import Settings, read_settings
+from tests.checkout import ROOT
 
-ROOT: Final = Path(__file__).parents[2]
 Write: TypeAlias = Callable[[str], None]
 
 

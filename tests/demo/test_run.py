@@ -13,8 +13,8 @@ import psutil
 import pytest
 
 from demo.__main__ import INTERRUPTED
+from tests.checkout import ROOT
 
-ROOT = Path(__file__).parents[2]
 DEMO_TIMEOUT_S = 400.0
 
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import yaml
 
-ROOT = Path(__file__).parents[2]
+from tests.checkout import ROOT
+
 COMPOSE_FILE = ROOT / "docker-compose.yml"
 
 

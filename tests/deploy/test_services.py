@@ -18,7 +18,8 @@ from contract.messages import read_decision, to_json
 from devservers.apache_kafka import ApacheKafka, unavailable_reason
 from devservers.process import ChildProcess, find_free_ports
 from devservers.redis_server import RedisServer
-from tests.deploy.compose import ROOT, Service, read_services
+from tests.checkout import ROOT
+from tests.deploy.compose import Service, read_services
 from worker.redis.client import RedisClient
 
 TIMEOUT_S = 60.0

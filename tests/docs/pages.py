@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeAlias
 
-ROOT: Final = Path(__file__).parents[2]
+from tests.checkout import ROOT
+
 FENCE: Final = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 HEADING: Final = re.compile(r"^(#+) (.+)$", re.MULTILINE)
 LINK: Final = re.compile(r'\[[^\]]*\]\(([^)\s]+)\)|src="([^"]+)"')

@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from tests.docs.pages import PAGES, ROOT, MarkdownPage
+from tests.checkout import ROOT
+from tests.docs.pages import PAGES, MarkdownPage
 
 IDS = [str(page.path.relative_to(ROOT)) for page in PAGES]
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from model.config import ModelConfig
-from tests.docs.pages import ROOT, MarkdownPage, strip_code_marks
+from tests.checkout import ROOT
+from tests.docs.pages import MarkdownPage, strip_code_marks
 from tests.model.small import CATEGORY, CLICK, DEMAND, FRAUD, RELEVANCE
 from training.__main__ import METHODS, parse_arguments
 from training.analysis.baselines import build_methods

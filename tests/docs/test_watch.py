@@ -4,7 +4,8 @@ import msgspec
 import pytest
 from prometheus_client.metrics import MetricWrapperBase
 
-from tests.docs.pages import METRICS, ROOT, MarkdownPage, strip_code_marks
+from tests.checkout import ROOT
+from tests.docs.pages import METRICS, MarkdownPage, strip_code_marks
 from tests.docs.test_metrics import metric_name, metric_type
 from training.__main__ import parse_arguments
 from training.monitor import metrics

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.ledger import LedgerRun, Plan
-from bench.stage import Stage
+from bench.ledger import KillPlan, KillRun
+from bench.stage import RunEnvironment
 from devservers.apache_kafka import ApacheKafka
 from devservers.redis_server import RedisServer
 
@@ -26,12 +26,12 @@ def test_workers_that_are_killed_lose_nothing_contradict_nothing_and_remember_ex
     kills: int,
 ) -> None:
     # given
-    stage = Stage(
+    stage = RunEnvironment(
         kafka=apache_kafka, redis=redis_server, folder=tmp_path, prefix=topic_prefix, transactions=transactions
     )
-    plan = Plan(orders=events, clicks=events, kills=kills, seed=seed)
+    plan = KillPlan(orders=events, clicks=events, kills=kills, seed=seed)
     # when
-    outcome = LedgerRun(stage=stage, plan=plan, told=print).run()
+    outcome = KillRun(environment=stage, plan=plan, report=print).run()
     # then
     assert (outcome.lost, outcome.conflicting, outcome.profile_mismatches) == (0, 0, 0)
     assert outcome.orders >= events

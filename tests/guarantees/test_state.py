@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from bench.matrix import ALL_DEATHS, Run, play
-from bench.stage import Stage
+from bench.matrix import KILL_AT_EACH_STEP, MatrixRun, run_scenario
+from bench.stage import RunEnvironment
 from devservers.apache_kafka import ApacheKafka
 from devservers.redis_server import RedisServer
 
 FEW_FAULTS = (
-    ALL_DEATHS,
+    KILL_AT_EACH_STEP,
     "FLUSHALL while idle",
     "zombie before publishing",
     "retention overtakes",
@@ -27,10 +27,10 @@ def test_after_a_fault_every_answer_is_out_and_every_slice_is_what_the_log_says(
 ) -> None:
     # given
     with RedisServer() as redis:
-        stage = Stage(kafka=apache_kafka, redis=redis, folder=tmp_path, prefix=topic_prefix)
+        stage = RunEnvironment(kafka=apache_kafka, redis=redis, folder=tmp_path, prefix=topic_prefix)
         # when
-        result = play(Run(name, seed), stage)
+        result = run_scenario(MatrixRun(name, seed), stage)
     # then
-    assert (result.failed, result.said) == (False, [])
+    assert (result.failed, result.sentences) == (False, [])
     assert (result.mismatches, result.lost, result.conflicting) == (0, 0, 0)
     assert result.slices > 100

@@ -9,8 +9,7 @@ import pytest
 
 from requirements import environment
 from requirements.environment import LOCKS, Torch, importable_torch, locks
-
-ROOT = Path(__file__).parents[2]
+from tests.checkout import ROOT
 
 
 def distribution_names(torch: Torch | None) -> list[str]:

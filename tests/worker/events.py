@@ -1,7 +1,6 @@
 """A shop's events in few words for the tests of the score worker, and records as they lie on its topics."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
 
 from contract.events import Click, Event, Line, Order, Product, Search
@@ -9,9 +8,9 @@ from contract.features.declaration import FeatureSet, read_features
 from contract.messages import to_json
 from contract.profiles.entity_updates import Arrival
 from contract.settings import TopicSettings
+from tests.checkout import ROOT
 from worker.kafka.consumer import Record, TopicPartition
 
-ROOT: Final = Path(__file__).parents[2]
 FEATURES: Final[FeatureSet] = read_features(ROOT / "features.toml")
 NOW_MS: Final = 1_700_000_000_000
 KINDS: Final = TopicSettings().kinds_by_topic()

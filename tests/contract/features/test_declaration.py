@@ -19,8 +19,8 @@ from contract.hashing import hash_id
 from contract.profiles.entity_updates import Arrival, to_updates
 from contract.profiles.record import AGGREGATES, RING_SIZE
 from contract.profiles.store import InMemoryProfileStore, fold
+from tests.checkout import ROOT
 
-ROOT: Final = Path(__file__).parents[2]
 NOTHING: Final = ProfileAggregates({}, {})
 
 

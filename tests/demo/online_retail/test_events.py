@@ -19,8 +19,9 @@ from demo.online_retail.events import OnlineRetail, count_expected_dead_letters
 from demo.replay import replay
 from demo.simulator.records import SourceRecord
 from devservers.embedded import PARTITIONS, EmbeddedKafka
+from tests.checkout import ROOT
 
-SHARED_DATA = Path(__file__).parents[2].parent / "shared" / "data"
+SHARED_DATA = ROOT.parent / "shared" / "data"
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from bench.drift import FEATURES, SHIFTS, World, delay, draw, false_alarms, scored
+from bench.drift import FEATURES, SHIFTS, Population, count_false_alarms, draw_batch, measure_delay, to_scored
 from contract.features.declaration import Feature, FeatureSet
 from contract.messages import ScoredRow, pack
 from tests.model import small
@@ -20,7 +20,7 @@ BLOCK = 200
 
 def draw_rows(seed: int, count: int, begin: int = 0) -> list[ScoredRow]:
     rng = np.random.default_rng(seed)
-    return list(scored(draw(World.drawn(np.random.default_rng(1)), count, rng), begin))
+    return list(to_scored(draw_batch(Population.draw(np.random.default_rng(1)), count, rng), begin))
 
 
 def make_drift(**watching: float) -> DriftDetector:
@@ -34,7 +34,7 @@ def compare_rows(drift: DriftDetector, rows: list[ScoredRow]) -> list[BlockCompa
 
 def test_alarms_are_no_more_frequent_than_was_asked_for_where_nothing_changes() -> None:
     # Given a shop in which people's rows are alike and nothing drifts
-    alarms, blocks = false_alarms(40_000, 10_000, seed=3)
+    alarms, blocks = count_false_alarms(40_000, 10_000, seed=3)
 
     # Then there were four alarms to be expected, and hardly more than nine
     assert blocks > 40
@@ -63,7 +63,7 @@ def test_chances_are_even_where_nothing_differs_with_ties_gaps_and_rare_values_t
 def test_a_shift_raises_the_alarm_of_its_own_column(name: str) -> None:
     column, shift = SHIFTS[name]
 
-    events = delay(column, shift, 16_000, seed=2)
+    events = measure_delay(column, shift, 16_000, seed=2)
 
     assert events is not None
     assert events < 3_000

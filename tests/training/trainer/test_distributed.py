@@ -9,11 +9,9 @@ import pytest
 import torch
 
 from contract.errors import BadConfig
+from tests.checkout import ROOT
 from tests.training.torchrun_worker import fit_weights
 from training.trainer.distributed import SINGLE_PROCESS, ProcessGroup, join_process_group
-
-ROOT = Path(__file__).parents[2]
-
 
 QUIET = {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "error"}  # warnings are errors there as well
 BALANCES = ("static", "uncertainty", "upgrad")

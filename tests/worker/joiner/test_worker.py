@@ -16,12 +16,12 @@ from contract.events import Judgement, decode
 from contract.messages import Example, ScoredRow, read_example, to_json, to_msgpack
 from devservers.apache_kafka import ApacheKafka
 from devservers.process import ChildProcess, find_free_ports
+from tests.checkout import ROOT
 from tests.conftest import KafkaBroker
 from tests.contract.joining.builders import FEEDBACK, make_click, make_impression, make_label, make_row, minutes_to_ms
 from tests.worker.joiner_simulation import Input, TopicLogs, expected_labels, simulate_shop
 from worker.kafka.consumer import TopicPartition
 
-ROOT = Path(__file__).parents[2]
 TOPICS = ("scored", "impressions", "clicks", "orders", "labels", "feedback", "judgements")
 TIMEOUT_S = 60.0
 

@@ -1,0 +1,59 @@
+"""The word list finds what the house style rules out, and only that."""
+
+import ast
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from checks.wording import check, find_dialect, find_duplicate_classes, find_participles, is_participle, main
+
+
+@pytest.mark.parametrize("name", ["moved", "_kept", "screened", "said_now", "found_rows"])
+def test_a_participle_is_no_name_of_a_function(name: str) -> None:
+    assert is_participle(name)
+
+
+@pytest.mark.parametrize("name", ["move", "read_rows", "set_name", "feed", "need", "embed", "is_kept", "to_seconds"])
+def test_a_verb_is_a_name_of_a_function(name: str) -> None:
+    assert not is_participle(name)
+
+
+def test_properties_and_fixtures_may_be_adjectives() -> None:
+    source = (
+        "class Book:\n    @property\n    def closed(self): ...\n@pytest.fixture\ndef sold(): ...\ndef bought(): ...\n"
+    )
+
+    names = [finding.text for finding in find_participles("a.py", ast.parse(source))]
+
+    assert names == ["function `bought` should be named by a verb"]
+
+
+def test_a_class_name_may_come_back_in_another_package_only() -> None:
+    trees = [(path, ast.parse("class Log: ...")) for path in ("worker/a.py", "worker/b.py", "training/c.py")]
+
+    assert [str(finding) for finding in find_duplicate_classes(trees)] == [
+        "worker/b.py:1: class `Log` is also defined at worker/a.py:1"
+    ]
+
+
+def test_words_of_the_list_are_found_whole_and_in_any_case() -> None:
+    text = "Nobody reads\na renewed lease\nbeside it, anew\n"
+
+    assert [(finding.line, finding.text.split("`")[1]) for finding in find_dialect("a.md", text)] == [
+        (1, "Nobody"),
+        (3, "anew"),
+        (3, "beside"),
+    ]
+
+
+def test_a_tree_with_findings_fails_the_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)
+    (tmp_path / "shop.py").write_text("def taken(): ...\n")
+
+    status = main([str(tmp_path)])
+
+    assert status == 1
+    assert "participle-named functions: 1\n" in capsys.readouterr().out
+    (tmp_path / "shop.py").write_text("def take(): ...\n")
+    assert not any(check(tmp_path).values())
