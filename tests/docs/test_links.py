@@ -1,4 +1,4 @@
-"""Every link of the pages leads somewhere, and every command that they name exists."""
+"""Every link, file path and make target on the pages exists."""
 
 import re
 
@@ -11,7 +11,7 @@ IDS = [str(page.path.relative_to(ROOT)) for page in PAGES]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
-def test_every_link_leads_to_a_file_and_a_heading_that_exist(page: MarkdownPage) -> None:
+def test_every_relative_link_leads_to_an_existing_file_and_heading(page: MarkdownPage) -> None:
     for link in page.links():
         if "://" in link:
             continue
@@ -24,14 +24,14 @@ def test_every_link_leads_to_a_file_and_a_heading_that_exist(page: MarkdownPage)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
-def test_every_word_of_make_that_is_named_is_one(page: MarkdownPage) -> None:
+def test_every_make_target_on_a_page_exists(page: MarkdownPage) -> None:
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
     assert set(re.findall(r"\bmake ([a-z]+)\b(?=[`\s]*(?:ARGS|#|`|$))", page.text, re.MULTILINE)) <= targets
 
 
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
-def test_every_file_that_is_named_exists(page: MarkdownPage) -> None:
+def test_every_file_path_on_a_page_exists(page: MarkdownPage) -> None:
     named = re.findall(r"`((?:[a-z_]+/)+[a-z_]*(?:\.[a-z]+)?)`", page.prose)
 
     assert [name for name in named if not (ROOT / name).exists()] == []
