@@ -1,13 +1,33 @@
-"""Every link, file path and make target on the pages exists."""
+"""Every link, file path, make target and bench on the pages exists."""
 
 import re
+from pathlib import Path
+from typing import Final
 
 import pytest
 
+from bench.__main__ import BENCHES
 from tests.checkout import ROOT
 from tests.docs.pages import PAGES, MarkdownPage
 
-IDS = [str(page.path.relative_to(ROOT)) for page in PAGES]
+IDS: Final = [str(page.path.relative_to(ROOT)) for page in PAGES]
+TOP_LEVEL: Final = {path.name for path in ROOT.iterdir()} - {"bundles", "reports"}
+SOURCES: Final = (".py", ".toml", ".yml", ".yaml", ".md", ".svg", ".txt")
+CODE: Final = re.compile(r"`([^`\n]+)`")
+FOLDERS: Final = re.compile(r"(?:[a-z_]+/)+[a-z_]*(?:\.[a-z]+)?")
+RUNTIME_FILES: Final = {"best.toml", "evaluation.md"}
+
+
+def is_file_path(code: str) -> bool:
+    """Whether a piece of code names something in the checkout, rather than a file that a process writes."""
+    if not re.fullmatch(r"[\w.-]+(?:/[\w.-]*)*", code) or code in RUNTIME_FILES:
+        return False
+    return bool(FOLDERS.fullmatch(code)) or code.split("/")[0] in TOP_LEVEL or code.endswith(SOURCES)
+
+
+def exists(page: MarkdownPage, code: str) -> bool:
+    """Whether a path exists from the root or from the page's folder."""
+    return any((folder / code).exists() for folder in (ROOT, page.path.parent))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
@@ -25,13 +45,47 @@ def test_every_relative_link_leads_to_an_existing_file_and_heading(page: Markdow
 
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
 def test_every_make_target_on_a_page_exists(page: MarkdownPage) -> None:
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
-    assert set(re.findall(r"\bmake ([a-z]+)\b(?=[`\s]*(?:ARGS|#|`|$))", page.text, re.MULTILINE)) <= targets
+    assert set(re.findall(r"\bmake ([a-z-]+)(?=[`\s]*(?:ARGS|#|`|$))", page.text, re.MULTILINE)) <= targets
 
 
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
 def test_every_file_path_on_a_page_exists(page: MarkdownPage) -> None:
-    named = re.findall(r"`((?:[a-z_]+/)+[a-z_]*(?:\.[a-z]+)?)`", page.prose)
+    paths = [code for code in CODE.findall(page.prose) if is_file_path(code)]
 
-    assert [name for name in named if not (ROOT / name).exists()] == []
+    assert [path for path in paths if not exists(page, path)] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_every_bench_on_a_page_exists(page: MarkdownPage) -> None:
+    assert set(re.findall(r"python -m bench ([a-z_]+)", page.text)) <= set(BENCHES)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_every_python_module_on_a_page_exists(page: MarkdownPage) -> None:
+    modules = {
+        name for code in CODE.findall(page.prose) for name in re.findall(r"^(?:python -m )?(\w+(?:\.\w+)+)$", code)
+    }
+    ours = {name for name in modules if name.split(".")[0] in TOP_LEVEL}
+
+    assert [name for name in sorted(ours) if not find_module(name)] == []
+
+
+def find_module(name: str) -> bool:
+    """Whether a dotted name is a module, or something that a module defines."""
+    path = Path(*name.split("."))
+    if (ROOT / path).with_suffix(".py").exists() or (ROOT / path / "__init__.py").exists():
+        return True
+    module = (ROOT / path.parent).with_suffix(".py")
+    return module.exists() and bool(re.search(rf"^(?:def |class )?{path.name}\b", module.read_text(), re.MULTILINE))
+
+
+def test_pages_wrap_no_sentence_over_lines() -> None:
+    """A line of prose ends with punctuation; tables, headings, links and code are lines of their own."""
+    for page in PAGES:
+        lines = re.sub(r"^(?:    |\|).*$", "", page.prose, flags=re.MULTILINE).splitlines()
+        wrapped = [
+            line for line in lines if line.strip() and not re.search(r"[.:;!?)>|"]\**$|^#|^- \[|^<", line.rstrip())
+        ]
+        assert wrapped == [], page.path.name
