@@ -40,7 +40,7 @@ format: env
 	$(PY) -m ruff check --fix .
 
 test: env
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest -n auto --dist worksteal $(ARGS)
 
 demo: env
 	$(PY) -m demo run $(ARGS)
@@ -50,7 +50,7 @@ bench: env
 
 # Times vary between machines and hours; their ratio to a bare loop in the same run does not.
 bench-check: env
-	$(PY) -m bench throughput --rounds 3 --scale 0.4 --against bench/baseline.json $(ARGS)
+	$(PY) -m bench throughput --rounds 3 --scale 0.4 --against bench/performance/baseline.json $(ARGS)
 
 # Resolve everything once; each lock is a part of that resolution, so the locks cannot disagree.
 lock: env

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from bench import balance
-from bench.balance import BalanceBench, BalanceDataset, fit_and_evaluate, main
-from bench.balance_ranks import (
+from bench.quality.census.dataset import DataSplit
+from bench.quality.loss_balancing import command
+from bench.quality.loss_balancing.command import BalanceBench, BalanceDataset, fit_and_evaluate, main
+from bench.quality.loss_balancing.ranks import (
     BalanceRow,
     BalanceTrial,
     TrialKey,
@@ -18,7 +19,6 @@ from bench.balance_ranks import (
     compute_ranks,
     rank_methods,
 )
-from bench.census_data import DataSplit
 from tests.model.small import SHAPE
 from tests.training.examples import PLAN, make_examples
 
@@ -101,7 +101,7 @@ def test_what_was_measured_is_kept_until_the_code_changes(tmp_path: Path, monkey
 
     def run(digest: str) -> list[tuple[str, int]]:
         measuring = FakeMeasurement()
-        monkeypatch.setattr(balance, "fit_and_evaluate", measuring)
+        monkeypatch.setattr(command, "fit_and_evaluate", measuring)
         try:
             BalanceBench(datasets={"shop": source}, path=tmp_path / "tries.json", digest=digest).measure_rows(NAMES, 2)
         except KeyboardInterrupt:

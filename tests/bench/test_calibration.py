@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from bench.calibration import AIM, estimate_chance_error, evaluate_tasks, find_missed_aims
+from bench.quality.calibration import AIM, estimate_chance_error, evaluate_tasks, find_missed_aims
 from contract.tasks import Task
 from tests.model.small import CATEGORY, CLICK, DEMAND, FRAUD
 from tests.training.examples import make_examples

@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from bench.census import AIMS, CensusBench, CensusRow, CensusTrial, find_missed_aims, main, to_matrix
-from bench.census_data import TASKS, DataSplit, declare_features, mask_labels, split_examples
+from bench.quality.census.command import AIMS, CensusBench, CensusRow, CensusTrial, find_missed_aims, main, to_matrix
+from bench.quality.census.dataset import TASKS, DataSplit, declare_features, mask_labels, split_examples
 from training.data.examples import Examples
 from training.data.tabular import examples_from_table
 

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from bench import delay
-from bench.delay import compute_gap_closed, main
-from bench.delay_world import DAY_MS, DELAY, Method, StreamKind, build_examples, simulate_stream
+from bench.quality.delayed_feedback import command
+from bench.quality.delayed_feedback.command import compute_gap_closed, main
+from bench.quality.delayed_feedback.stream import DAY_MS, DELAY, Method, StreamKind, build_examples, simulate_stream
 from training.online.delayed_feedback import find_corrections
 
 WORLDS: list[StreamKind] = ["clicks", "lists"]
@@ -54,9 +54,9 @@ def test_who_is_as_good_as_the_oracle_closes_the_whole_gap() -> None:
 def test_a_small_run_says_how_much_of_the_gap_closes(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(delay, "WARMUP_DAYS", 1)
-    monkeypatch.setattr(delay, "HISTORY_DAYS", 4)
-    monkeypatch.setattr(delay, "STEP_MS", DAY_MS // 4)
+    monkeypatch.setattr(command, "WARMUP_DAYS", 1)
+    monkeypatch.setattr(command, "HISTORY_DAYS", 4)
+    monkeypatch.setattr(command, "STEP_MS", DAY_MS // 4)
 
     status = main(["--json", "--seeds", "1", "--days", "1", "--scale", "0.02"])
 

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from bench.drift import SHIFTS, main
+from bench.quality.drift import SHIFTS, main
 
 
 def test_a_small_run_tells_the_rate_of_false_alarms_and_how_soon_shifts_are_found(

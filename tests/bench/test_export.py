@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from bench import export
-from bench.export import ExportFigures, find_largest, make_calls, measure_differences, measure_times
+from bench.performance import export
+from bench.performance.export import ExportFigures, find_largest, make_calls, measure_differences, measure_times
 from tests.model.small import CLICK, PURCHASE, make_network
 
 

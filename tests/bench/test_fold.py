@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from bench.batches import SyntheticShop
-from bench.fold import FoldBench, FoldRunner, main
-from bench.plain import PlainEncoder, process_batch
+from bench.performance.baselines.dict_fold import PlainEncoder, process_batch
+from bench.performance.fold import FoldBench, FoldRunner, main
+from bench.performance.load.synthetic_shop import SyntheticShop
 from contract.profiles.entity_updates import to_updates
 from contract.profiles.store import InMemoryProfileStore, fold
 from devservers.redis_server import RedisServer
@@ -51,7 +51,7 @@ def test_a_difference_between_the_two_is_noticed(seed: int, redis_server: RedisS
 
 def test_every_figure_is_printed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     # given
-    monkeypatch.setattr("bench.fold.WARM_BATCHES", 1)
+    monkeypatch.setattr("bench.performance.fold.WARM_BATCHES", 1)
     # when
     main(["--json", "--repetitions", "2", "--batch", "40"])
     # then

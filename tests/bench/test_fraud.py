@@ -9,12 +9,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bench import fraud_replay
-from bench.fraud import AIMS, FraudBench, find_leaks, find_missed_aims, main
-from bench.fraud_replay import DECISION_GROUPS, ROOT, load_or_replay, replay_blocks
-from bench.fraud_rows import FraudData, predict_with_trees, sample_negatives, select_features
-from bench.fraud_stream import DAY_MS, DELAY_MS, FILE, Payments, iterate_arrivals, read_payments
-from bench.fraud_weeks import (
+from bench.quality.fraud import features as fraud_replay
+from bench.quality.fraud.command import AIMS, FraudBench, find_leaks, find_missed_aims, main
+from bench.quality.fraud.dataset import DAY_MS, DELAY_MS, FILE, Payments, iterate_arrivals, read_payments
+from bench.quality.fraud.features import DECISION_GROUPS, ROOT, load_or_replay, replay_blocks
+from bench.quality.fraud.methods import FraudData, predict_with_trees, sample_negatives, select_features
+from bench.quality.fraud.protocol import (
     FraudFigures,
     WeekSplit,
     average_figures,

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.gate import HarmfulTrial, main, summarize_trials
-from bench.gate_poisons import (
+from bench.quality.gate.command import HarmfulTrial, main, summarize_trials
+from bench.quality.gate.poisons import (
     POISONS,
     flip_share,
     leave_unchanged,

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.latency import LatencyFigures, LatencyQuantiles, LatencyRow, summarize_latency
-from bench.watcher import AnswerTime, read_answer_times
+from bench.performance.latency import LatencyFigures, LatencyQuantiles, LatencyRow, summarize_latency
+from bench.performance.measure.latency_probe import AnswerTime, read_answer_times
 
 
 def make_spread(p99: float) -> LatencyQuantiles:

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from bench.learning import main
-from bench.learning_figures import compare_arms, compute_block_auc, find_missed_aims
-from bench.learning_stream import RevisionStream, ShopSize, load_or_simulate
+from bench.quality.online_learning.arms import compare_arms, compute_block_auc, find_missed_aims
+from bench.quality.online_learning.command import main
+from bench.quality.online_learning.stream import RevisionStream, ShopSize, load_or_simulate
 from contract.messages import read_example
 from contract.settings import read_settings
 

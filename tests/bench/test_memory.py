@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from bench.growth import generate_new_ids, list_sources, mix_case
-from bench.memory import MemoryBench, main
+from bench.performance.load.growth_streams import generate_new_ids, list_sources, mix_case
+from bench.performance.memory import MemoryBench, main
 from contract.profiles.entity_updates import extract_updates
 from devservers.redis_server import RedisServer
 
@@ -44,7 +44,7 @@ def test_what_stands_in_a_profile_beside_its_slices_is_noticed(
     # given a profile that keeps to its size
     assert bench.measure_row("good", generate_new_ids(6)).largest < 1
     # when slices are larger than the page says
-    monkeypatch.setattr("bench.memory.SLICE_BYTES", 300)
+    monkeypatch.setattr("bench.performance.memory.SLICE_BYTES", 300)
     # then
     assert bench.measure_row("bad", generate_new_ids(6)).largest > 1
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.recommend import OfflineRecommender, find_missed_aims, main, summarize_quality
-from bench.recommend_data import Case, ListQuality, RecommendDataset, evaluate_lists, read_diginetica
-from bench.recommend_rivals import RecommendBaselines
+from bench.quality.recommend.baselines import RecommendBaselines
+from bench.quality.recommend.command import OfflineRecommender, find_missed_aims, main, summarize_quality
+from bench.quality.recommend.datasets import Case, ListQuality, RecommendDataset, evaluate_lists, read_diginetica
 from worker.redis.client import RedisClient
 
 BEGIN_MS = 1_700_000_000_000

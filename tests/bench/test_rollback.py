@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from bench.rollback import ERROR, MARGIN, TASK_LEVELS, compute_lost_gain, find_error_size, main
+from bench.quality.rollback import ERROR, MARGIN, TASK_LEVELS, compute_lost_gain, find_error_size, main
 
 
 def test_a_bundle_at_the_margin_loses_just_that() -> None:

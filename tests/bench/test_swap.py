@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from bench.log_segments import CONTROL, HEADER, Transaction, parse_transactions
-from bench.swap import SwapFigures
-from bench.swapping import PublishedBatch, SwapResult, SwapRun, TimeWindow, find_longest_gaps
-from bench.track import BenchEnvironment
+from bench.performance.measure.environment import BenchEnvironment
+from bench.performance.measure.kafka_segments import CONTROL, HEADER, Transaction, parse_transactions
+from bench.performance.measure.swap_run import PublishedBatch, SwapResult, SwapRun, TimeWindow, find_longest_gaps
+from bench.performance.swap import SwapFigures
 from contract.messages import ScoredKind, ScoredRow
 from devservers.apache_kafka import ApacheKafka
 from devservers.redis_server import RedisServer

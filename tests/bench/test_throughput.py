@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.drain import DrainResult, ProgressSample, summarize_spread
-from bench.throughput import compare_to_bare, find_regressions
-from bench.ways import WORKLOADS, LoadResults, Workload, measure_event_bytes
+from bench.performance.baselines.contenders import WORKLOADS, LoadResults, Workload, measure_event_bytes
+from bench.performance.measure.drain import DrainResult, ProgressSample, summarize_spread
+from bench.performance.throughput import compare_to_bare, find_regressions
 
 
 def make_drained(*speeds: float, cpu_us: float = 50.0) -> DrainResult:
@@ -61,7 +61,7 @@ def test_more_than_a_tenth_worse_than_what_is_kept_is_told(ratio: float, found: 
 
 @pytest.mark.parametrize("lane", WORKLOADS, ids=lambda lane: lane.name)
 def test_a_load_has_the_kinds_that_it_says(lane: Workload) -> None:
-    from bench.load import LoadGenerator
+    from bench.performance.load.workload import LoadGenerator
 
     kinds = [one.kind for one in lane.generate(LoadGenerator(1, 0), 400)]
 

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Producer
 
-from bench.kafka_log import KafkaLog
 from contract.events import Click, Line, Order
 from contract.messages import read_decision, to_json
 from devservers.apache_kafka import ApacheKafka, unavailable_reason
 from devservers.process import ChildProcess, find_free_ports
 from devservers.redis_server import RedisServer
+from testkit.environment.kafka_log import KafkaLog
 from tests.checkout import ROOT
 from tests.deploy.compose import Service, read_services
 from worker.redis.client import RedisClient

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import redis
 
-from bench.memory import ENTITY_BYTES, OFF_MAX, SLICE_BYTES
+from bench.performance.memory import ENTITY_BYTES, OFF_MAX, SLICE_BYTES
 from contract.events import Search
 from contract.messages import Decision, Ranking, Recommendations, RecommendedItem, ScoredRow, read_recommendations
 from contract.profiles.entity_updates import Arrival, to_updates

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from bench.matrix import KILL_AT_EACH_STEP, MatrixRun, run_scenario
-from bench.stage import RunEnvironment
 from devservers.apache_kafka import ApacheKafka
 from devservers.redis_server import RedisServer
+from testkit.environment.run_environment import RunEnvironment
+from testkit.faults.runner import KILL_AT_EACH_STEP, MatrixRun, run_scenario
 
 FEW_FAULTS = (
     KILL_AT_EACH_STEP,

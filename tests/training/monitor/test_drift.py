@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from bench.drift import FEATURES, SHIFTS, Population, count_false_alarms, draw_batch, measure_delay, to_scored
+from bench.quality.drift import FEATURES, SHIFTS, Population, count_false_alarms, draw_batch, measure_delay, to_scored
 from contract.features.declaration import Feature, FeatureSet
 from contract.messages import ScoredRow, pack
 from tests.model import small

@@ -1,0 +1,255 @@
+"""`python -m bench erasure`: people are erased while events flow; how long until nothing of them is left in Redis.
+
+On Apache Kafka and Redis, with a worker for each lane. One person after the other is erased; from the moment at which
+Kafka has the request, Redis is asked again and again whether it still holds something covered: slices, decisions,
+lists, rankings. Then everything is folded again over an empty Redis, then the state is rebuilt: each time every slice
+is compared with a plain oracle that knows the erasures, and what is left of the erased is counted.
+"""
+
+import argparse
+import json
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import msgspec
+from confluent_kafka import Producer
+
+from bench.guarantees.ledger import KillPlan, KillRun, print_progress
+from contract.events import AHEAD_MS_MAX, Erasure
+from contract.messages import read_erasure_confirmation, read_recommendations, to_json
+from contract.profiles.record import profile_key
+from devservers.apache_kafka import ApacheKafka
+from devservers.process import ChildProcess
+from devservers.redis_server import RedisServer
+from testkit.audits.state_audit import StateAudit
+from testkit.environment.kafka_log import KafkaLog
+from testkit.environment.run_environment import RunEnvironment
+from testkit.oracle.profiles import ProfileOracle
+from worker.erasure.slice_eraser import plan_deletion
+from worker.redis.client import RedisClient, to_pairs
+from worker.state.profile_store import open_profile_store
+
+POLL_S: Final = 0.01
+EVENTS_PER_POLL: Final = 2  # events of each lane, at each look at Redis
+TIMEOUT_S: Final = 120.0
+
+
+class ErasureTimes(msgspec.Struct, frozen=True):
+    """Seconds."""
+
+    median: float
+    max: float
+
+
+class ErasureOutcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run has shown. `gone_s`, `confirmed_s`: from the request until then. `left`: keys that should not be."""
+
+    people: int
+    events: int
+    gone_s: ErasureTimes
+    confirmed_s: ErasureTimes
+    confirmations: int
+    left: int
+    left_after_replay: int
+    left_after_rebuild: int
+    mismatches: int
+    seconds: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether everybody is gone, stays so, is confirmed once, and nobody else's slice has changed."""
+        left = self.left + self.left_after_replay + self.left_after_rebuild
+        return left + self.mismatches == 0 and self.confirmations == self.people and self.gone_s.max <= 60
+
+
+class ErasedUser(NamedTuple):
+    """Somebody, and the orders before that which are covered; `whole`: nothing that was sent before is of later."""
+
+    erasure: Erasure
+    orders: list[str]
+    covers_all: bool
+
+
+class ErasureRun:
+    """One run on running servers."""
+
+    def __init__(
+        self, *, environment: RunEnvironment, events: int, people: int, seed: int, report: Callable[[str], None]
+    ) -> None:
+        self.environment, self.people, self.report = environment, people, report
+        self.rng = random.Random(seed)
+        self.workers = KillRun(
+            environment=environment, plan=KillPlan(orders=events, clicks=events, kills=0, seed=seed), report=report
+        )
+        self.redis = RedisClient(url=environment.redis.url, timeout_s=60)
+        self.log = KafkaLog(bootstrap=environment.kafka.bootstrap)
+        self.producer = Producer({"bootstrap.servers": environment.kafka.bootstrap, "linger.ms": 0, "log_level": 0})
+        self.erased_users: list[ErasedUser] = []
+
+    def run(self) -> ErasureOutcome:
+        """The whole; raises RuntimeError where a worker ends by itself, or somebody is not gone in two minutes."""
+        started_s = time.monotonic()
+        self.environment.create_topics()
+        try:
+            for process in self.workers.processes.values():
+                process.start()
+            self.check_state("before")
+            gone_s = [self.erase(f"u{user}") for user in self.rng.sample(range(400), self.people)]
+            checks = [self.check_state("erased")]
+            self.redis.pipeline([("FLUSHALL",)])
+            checks.append(self.check_state("folded again"))
+            self.rebuild()
+            checks.append(self.check_state("rebuilt"))
+        finally:
+            for process in self.workers.processes.values():
+                process.child.kill()
+                process.close()
+        lefts, mismatches = zip(*checks, strict=True)
+        confirmed_s = self.read_confirmations()
+        return ErasureOutcome(
+            people=self.people,
+            events=sum(len(producer.acknowledged) for producer in self.workers.producers.values()),
+            gone_s=summarize_seconds(gone_s),
+            confirmed_s=summarize_seconds(confirmed_s),
+            confirmations=len(confirmed_s),
+            left=lefts[0],
+            left_after_replay=lefts[1],
+            left_after_rebuild=lefts[2],
+            mismatches=sum(mismatches),
+            seconds=round(time.monotonic() - started_s, 1),
+        )
+
+    def erase(self, user: str) -> float:
+        """Ask for it while events flow; returns the seconds until nothing that is covered is found."""
+        erased_user = self.create_erasure(user, covers_all=len(self.erased_users) % 2 == 0)
+        erasure, before = erased_user.erasure, self.count_left(erased_user)
+        self.producer.produce(self.environment.topics.erasures, to_json(erasure), user)
+        self.producer.flush()
+        started_s = time.monotonic()
+        while self.count_left(erased_user):
+            if time.monotonic() > started_s + TIMEOUT_S:
+                raise RuntimeError(
+                    f"{user} should be gone in {TIMEOUT_S:g} s. Found {self.count_left(erased_user)} keys."
+                )
+            for producer in self.workers.producers.values():
+                producer.send(EVENTS_PER_POLL)
+            time.sleep(POLL_S)
+        self.erased_users.append(erased_user)
+        self.report(f"{user}: {before} keys gone after {time.monotonic() - started_s:.2f} s")
+        return time.monotonic() - started_s
+
+    def create_erasure(self, user: str, *, covers_all: bool) -> ErasedUser:
+        """Whose erasure covers all until now, or what is older than an hour: the rest has to be folded again alone."""
+        until_ms = time.time_ns() // 1_000_000 + (AHEAD_MS_MAX if covers_all else -3_600_000)
+        user_orders = [
+            json.loads(record.value)
+            for record, _ in self.workers.producers["orders"].acknowledged
+            if (record.kind, record.key, record.reason) == ("orders", user, None) and record.value
+        ]
+        orders = [order["event_id"] for order in user_orders if covers_all or order["ts_ms"] <= until_ms]
+        return ErasedUser(Erasure(event_id=f"e-{user}", ts_ms=until_ms, user_id=user), orders, covers_all)
+
+    def count_left(self, erased_user: ErasedUser) -> int:
+        """How much Redis still holds of somebody that their erasure covers."""
+        user, prefix = erased_user.erasure.user_id, self.environment.redis_prefix
+        profiles = open_profile_store(self.redis, prefix)
+        profiles.refresh_generation()
+        reply, list_value, rankings, *decisions = self.redis.pipeline(
+            [
+                ("HGETALL", profiles.prefix + profile_key(f"user:{user}")),
+                ("GET", f"{prefix}rec:{user}"),
+                ("KEYS", f"{prefix}search:{user}:*"),
+                *(("EXISTS", f"{prefix}decision:{order}") for order in erased_user.orders),
+            ]
+        )
+        until_ms = erased_user.erasure.ts_ms
+        slices = [
+            plan_deletion(f"user:{user}", source.decode(), until_ms, record, include_ambiguous=False)
+            for source, record in to_pairs(reply)
+        ]
+        has_list = list_value is not None and read_recommendations(list_value).source_ms <= until_ms
+        is_covered = [covered is not None for covered in slices]
+        return sum(map(int, [*is_covered, has_list, *decisions])) + (len(rankings) if erased_user.covers_all else 0)
+
+    def check_state(self, phase: str) -> tuple[int, int]:
+        """Wait until all is answered, confirmed and remembered; what is left of all, and the slices that are wrong."""
+        for producer in self.workers.producers.values():
+            producer.flush()
+        audit = StateAudit(self.environment)
+        self.workers.wait_until_drained(audit)
+        until_ms = {
+            f"user:{erased_user.erasure.user_id}": erased_user.erasure.ts_ms for erased_user in self.erased_users
+        }
+        mismatches = audit.find_mismatches(ProfileOracle(until_ms))
+        audit.close()
+        left = sum(map(self.count_left, self.erased_users))
+        self.report(f"{phase}: {left} keys left, {len(mismatches)} slices wrong {mismatches[:3]}")
+        return left, len(mismatches)
+
+    def rebuild(self) -> None:
+        """As an operator does, beside the workers."""
+        output = self.environment.folder / "rebuild.log"
+        command = [*self.environment.worker_command("orders")[:-3], "rebuild"]
+        child = ChildProcess(command=command, output=output, environment=self.environment.env_variables())
+        child.start()
+        while child.is_running:
+            time.sleep(POLL_S)
+        if (status := child.stop()) != 0:
+            raise RuntimeError(f"The state should be rebuilt. Found status {status}:\n{child.tail()}")
+
+    def read_confirmations(self) -> list[float]:
+        """The seconds between the two records in Kafka, by Kafka's own clock, of each confirmation."""
+        requested_ms = {record.key: record.kafka_ms for record in self.log.read(self.environment.topics.erasures)}
+        confirmations = list(self.log.read(self.environment.topics.erased))
+        assert {read_erasure_confirmation(record.value or b"").event_id for record in confirmations} <= {
+            erased_user.erasure.event_id for erased_user in self.erased_users
+        }
+        return [(record.kafka_ms - requested_ms[record.key]) / 1000 for record in confirmations]
+
+
+def summarize_seconds(seconds: Sequence[float]) -> ErasureTimes:
+    return (
+        ErasureTimes(round(statistics.median(seconds), 2), round(max(seconds), 2))
+        if seconds
+        else ErasureTimes(0.0, 0.0)
+    )
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run it on servers of its own; 0 if everybody is gone within a minute and stays so."""
+    arguments = parse(argv)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="shopstream-erasure-")))
+        kafka, redis = stack.enter_context(ApacheKafka()), stack.enter_context(RedisServer())
+        environment = RunEnvironment(kafka=kafka, redis=redis, folder=folder)
+        run = ErasureRun(
+            environment=environment,
+            events=arguments.events,
+            people=arguments.people,
+            seed=arguments.seed,
+            report=print_progress,
+        )
+        outcome = run.run()
+    if arguments.json:
+        print(msgspec.json.encode(outcome).decode())
+    else:
+        for name, value in msgspec.structs.asdict(outcome).items():
+            print(f"{name:20} {value}")
+    return 0 if outcome.passed else 1
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench erasure", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--people", type=int, default=40, help="how many of 400 are erased")
+    parser.add_argument("--events", type=int, default=4_000, help="orders, and clicks, that lie there before")
+    parser.add_argument("--seed", type=int, default=20111209, help="of the traffic and of who is erased")
+    parser.add_argument("--json", action="store_true", help="the outcome as one line of JSON, the last one")
+    return parser.parse_args(argv)

@@ -1,0 +1,230 @@
+"""`python -m bench fold`: what remembering costs: microseconds of client CPU an event, beside a plain loop.
+
+A batch of orders or clicks is turned into columns, its profiles are read from a real Redis, folded, encoded as features
+and written back, as a worker does; the plain loop does the same over dictionaries with the same Redis commands. CPU is
+that of this process, waiting excluded; Redis' own is shown beside it. Rows take turns, so that noise meets all alike.
+"""
+
+import argparse
+import gc
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+import redis
+
+from bench.performance.baselines.dict_fold import PlainEncoder, process_batch
+from bench.performance.load.synthetic_shop import SyntheticShop
+from contract.events import decode
+from contract.features.encoder import Encoder
+from contract.hashing import bucket_of
+from contract.messages import to_json
+from contract.profiles.entity_updates import Arrival, extract_updates, to_updates
+from contract.profiles.slices import Slices, SliceWrites
+from contract.profiles.store import MergedOffsets, fold
+from contract.settings import read_settings
+from devservers.redis_server import RedisServer
+from worker.recommend import list_builder
+from worker.redis.client import RedisClient
+from worker.scoring import orders
+from worker.state.profile_store import RedisProfileStore
+
+WARM_BATCHES: Final = 20  # of each kind: then most entities have a history, as in a shop that has run for a while
+ORDERS_MAX_US, CLICKS_MAX_US, HOT_MAX, FASTER_MIN = 60.0, 30.0, 2.0, 5.0  # the aims
+
+
+class FoldFigures(msgspec.Struct, frozen=True, kw_only=True):
+    """Medians; `spread` has minimum, median and maximum of the repetitions of each row. Times are CPU an event.
+
+    `orders_us`: five entities (user, device, address, card, one item). `orders_with_items_us`: four lines, with
+    sellers. `clicks_us`: three entities. `hot_ratio`: half of a batch on one device, against `orders_us`.
+    """
+
+    orders_us: float
+    orders_with_items_us: float
+    clicks_us: float
+    hot_ratio: float
+    plain_orders_us: float
+    plain_clicks_us: float
+    times_less: float
+    redis_us_per_event: float
+    decode_us: float
+    slices_per_profile: float
+    batch: int
+    repetitions: int
+    spread: dict[str, tuple[float, float, float]]
+
+    @property
+    def missed_aims(self) -> list[str]:
+        """The aims that were not reached, in words; a machine that others use, too, misses them easily."""
+        is_reached_by_aim = {
+            f"orders in {ORDERS_MAX_US:g} us": self.orders_us <= ORDERS_MAX_US,
+            f"clicks in {CLICKS_MAX_US:g} us": self.clicks_us <= CLICKS_MAX_US,
+            f"a hot entity for {HOT_MAX:g} times a cold one": self.hot_ratio <= HOT_MAX,
+            f"{FASTER_MIN:g} times less than the plain loop": self.times_less >= FASTER_MIN,
+        }
+        return [aim for aim, is_reached in is_reached_by_aim.items() if not is_reached]
+
+
+class FoldRunner:
+    """One way through a store of its own: reads, folds, encodes and writes batches that follow one another."""
+
+    def __init__(self, *, client: RedisClient, prefix: str) -> None:
+        _, self.features = read_settings()
+        self.encoder = Encoder(self.features)
+        self.store = RedisProfileStore(client=client, prefix=prefix)
+        self.merged: MergedOffsets = {}
+
+    def process_batch(self, arrivals: Sequence[Arrival], groups: Sequence[str], *, plain: bool = False) -> None:
+        """Everything that a batch costs between its decoding and the model."""
+        writes: Mapping[str, Slices]
+        if plain:
+            writes = self._fold_plainly(arrivals, groups)
+            buckets = {bucket_of(entity) for entity in writes}
+        else:
+            writes = written = self._fold(arrivals, groups)
+            buckets = written.buckets()
+        end_offsets = {arrival.source: arrival.offset + 1 for arrival in arrivals}
+        offsets_after = {bucket: dict(end_offsets) for bucket in buckets}
+        self.store.merge(writes, self.merged, offsets_after)
+        for bucket, positions in offsets_after.items():
+            self.merged.setdefault(bucket, {}).update(positions)
+
+    def _fold(self, arrivals: Sequence[Arrival], groups: Sequence[str]) -> SliceWrites:
+        touches = to_updates(arrivals)
+        memory = fold(self.store.read(touches.entities), touches)
+        self.encoder.encode_before(memory, range(len(arrivals)), groups)
+        return memory.slice_writes()
+
+    def _fold_plainly(self, arrivals: Sequence[Arrival], groups: Sequence[str]) -> Mapping[str, Mapping[str, bytes]]:
+        touched = (entity for arrival in arrivals for entity, _ in extract_updates(arrival.event))
+        entities = list(dict.fromkeys(touched))
+        encoder = PlainEncoder(self.features, groups)
+        profiles = dict(zip(entities, self.store.read(entities), strict=True))
+        writes = process_batch(profiles, arrivals, encoder)
+        encoder.to_blocks()
+        return writes
+
+
+class FoldBench:
+    """Rows of batches that take turns, each timed in both ways."""
+
+    def __init__(self, *, server: RedisServer, seed: int, batch: int) -> None:
+        client = RedisClient(url=server.url, timeout_s=60)
+        self.shop, self.size = SyntheticShop(seed), batch
+        self.ours = FoldRunner(client=client, prefix="ours:")
+        self.plain = FoldRunner(client=client, prefix="plain:")
+        self.redis = redis.Redis.from_url(server.url)
+        self.times_by_row: dict[str, list[float]] = {}
+
+    def warm_up(self) -> None:
+        """Give the entities a history, and leave to the collector what a running worker does."""
+        for _ in range(WARM_BATCHES):
+            for arrivals in (self.shop.draw_orders(self.size, lines=3, sellers=True), self.shop.draw_clicks(self.size)):
+                self.ours.process_batch(arrivals, ())
+                self.plain.process_batch(arrivals, ())
+        gc.collect()
+        gc.freeze()
+
+    def run_rows(self) -> None:
+        """One batch of every row."""
+        shop, n = self.shop, self.size
+        self._run_row("orders_us", shop.draw_orders(n), orders.GROUPS, plain_name="plain_orders_us")
+        self._run_row("orders_with_items_us", shop.draw_orders(n, lines=4, sellers=True), orders.GROUPS)
+        self._run_row("hot_us", shop.draw_hot_orders(n), orders.GROUPS)
+        self._run_row("clicks_us", shop.draw_clicks(n), list_builder.GROUPS, plain_name="plain_clicks_us")
+        records = [to_json(arrival.event) for arrival in shop.draw_orders(n)]
+        self._time("decode_us", lambda: [decode("orders", record) for record in records])
+
+    def summarize(self) -> FoldFigures:
+        spread = {name: summarize_spread(times) for name, times in self.times_by_row.items()}
+        median = {name: middle for name, (_, middle, _) in spread.items()}
+        return FoldFigures(
+            hot_ratio=round(median["hot_us"] / median["orders_us"], 2),
+            times_less=round(median["plain_orders_us"] / median["orders_us"], 1),
+            slices_per_profile=round(self._count_slices_per_profile(), 2),
+            batch=self.size,
+            repetitions=len(self.times_by_row["orders_us"]),
+            spread=spread,
+            **{name: median[name] for name in FoldFigures.__struct_fields__ if name in median},
+        )
+
+    def count_differing(self) -> int:
+        """In how many profiles the two ways have left other bytes."""
+        ours, plain = (self._read_profiles(runner.store.prefix) for runner in (self.ours, self.plain))
+        return sum(ours.get(key) != plain.get(key) for key in {*ours, *plain})
+
+    def _read_profiles(self, prefix: str) -> dict[bytes, object]:
+        keys = self.redis.scan_iter(f"{prefix}profile:*", 1_000)
+        return {key.removeprefix(prefix.encode()): self.redis.hgetall(key) for key in keys}
+
+    def _run_row(self, name: str, arrivals: list[Arrival], groups: Sequence[str], plain_name: str = "") -> None:
+        before = self._read_redis_us()
+        self._time(name, lambda: self.ours.process_batch(arrivals, groups))
+        if name == "orders_us":
+            self.times_by_row.setdefault("redis_us_per_event", []).append((self._read_redis_us() - before) / self.size)
+        if plain_name:
+            self._time(plain_name, lambda: self.plain.process_batch(arrivals, groups, plain=True))
+        else:
+            self.plain.process_batch(arrivals, groups)
+
+    def _time(self, name: str, work: Callable[[], object]) -> None:
+        started_ns = time.process_time_ns()
+        work()
+        self.times_by_row.setdefault(name, []).append((time.process_time_ns() - started_ns) / 1_000 / self.size)
+
+    def _read_redis_us(self) -> float:
+        cpu: Any = self.redis.info("cpu")
+        return 1e6 * float(cpu["used_cpu_user"] + cpu["used_cpu_sys"])
+
+    def _count_slices_per_profile(self) -> float:
+        profiles = self.ours.store.read(self.draw_entities())
+        return len(profiles.entity) / len(profiles)
+
+    def draw_entities(self) -> list[str]:
+        """Those of a batch of orders, as a measure of how much history they have."""
+        return to_updates(self.shop.draw_orders(self.size)).entities
+
+
+def summarize_spread(times: Sequence[float]) -> tuple[float, float, float]:
+    """Minimum, median and maximum, in hundredths."""
+    return round(min(times), 2), round(statistics.median(times), 2), round(max(times), 2)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run it on a Redis of its own; 0 if both ways left the same bytes, however fast they were."""
+    arguments = parse(argv)
+    with RedisServer() as server:
+        bench = FoldBench(server=server, seed=arguments.seed, batch=arguments.batch)
+        bench.warm_up()
+        for _ in range(arguments.repetitions):
+            bench.run_rows()
+        figures, differing = bench.summarize(), bench.count_differing()
+    if differing:
+        print(f"The plain loop should leave the same bytes. Found {differing} profiles that differ.", file=sys.stderr)
+    for aim in figures.missed_aims:
+        print(f"Missed: {aim}.", file=sys.stderr)
+    print_figures(figures, as_json=arguments.json)
+    return 1 if differing else 0
+
+
+def print_figures(figures: FoldFigures, *, as_json: bool) -> None:
+    if as_json:
+        print(msgspec.json.encode(figures).decode())
+        return
+    for name, (least, middle, most) in figures.spread.items():
+        print(f"{name:22} {middle:8.2f}   ({least:.2f} to {most:.2f})")
+    print(f"{'hot_ratio':22} {figures.hot_ratio:8.2f}\n{'times_less':22} {figures.times_less:8.1f}")
+    print(f"{'slices_per_profile':22} {figures.slices_per_profile:8.2f}")
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench fold", description=__doc__)
+    parser.add_argument("--json", action="store_true", help="one line of JSON")
+    parser.add_argument("--repetitions", type=int, default=15, help="batches of each row")
+    parser.add_argument("--batch", type=int, default=500, help="events in a batch")
+    parser.add_argument("--seed", type=int, default=20111209)
+    return parser.parse_args(argv)

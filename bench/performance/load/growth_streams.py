@@ -1,0 +1,86 @@
+"""Streams of events that might make profiles grow, for the bench of memory."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from bench.performance.load.synthetic_shop import PARTITIONS, START_MS, TOPIC_ID
+from contract.events import Judgement, Line, Order, clamp
+from contract.profiles.entity_updates import LINKED_KINDS, Arrival
+from contract.profiles.record import FAMILIES
+
+NEW_PER_ORDER: Final = 6  # a user, a device, an address, a card, an item and a seller
+ENTITIES_PER_JUDGEMENT: Final = 50
+YEAR_MS: Final = 365 * 86_400_000
+WARMUP_USERS: Final = 1_000
+WARMUP_SOURCE: Final = f"judgements~{TOPIC_ID}/99"
+
+
+def list_sources(kind: str) -> list[str]:
+    """As many as an entity of this kind may have slices of; a user has one partition of each of its topics."""
+    if kind == "user":
+        return [f"{family}~{TOPIC_ID}/0" for family in FAMILIES]
+    touching = [family for family, kinds in LINKED_KINDS.items() if kind in kinds]
+    return [f"{family}~{TOPIC_ID}/{n}" for family in (*touching, "judgements") for n in range(PARTITIONS)]
+
+
+def generate_judgements(kind: str, count: int, sources: Sequence[str]) -> Iterator[Arrival]:
+    """`count` entities of one kind alone, in each of the sources: only a judgement names just whom it likes.
+
+    Which family a source is of decides what its slices mean, and not how large they are.
+    """
+    for source in sources:
+        for offset, first in enumerate(range(0, count, ENTITIES_PER_JUDGEMENT)):
+            entities = tuple(f"{kind}:{100_000 + n}" for n in range(first, min(count, first + ENTITIES_PER_JUDGEMENT)))
+            yield Arrival(source, offset, make_judgement(entities))
+
+
+def make_judgement(entities: tuple[str, ...]) -> Judgement:
+    return Judgement(
+        event_id="j", ts_ms=START_MS, user_id="u", judged_event_id="o", task="fraud", value=1.0, entities=entities
+    )
+
+
+def make_warmup() -> list[Arrival]:
+    """Users of every bucket, with one slice each."""
+    return [Arrival(WARMUP_SOURCE, 0, make_judgement(tuple(f"user:warm{n}" for n in range(WARMUP_USERS))))]
+
+
+def generate_new_ids(ids: int) -> Iterator[Arrival]:
+    """Orders that bring nothing but new ids, at least so many in all."""
+    for n in range(-(-ids // NEW_PER_ORDER)):
+        ip = f"2001:db8::{n >> 16:x}:{n & 0xFFFF:x}"
+        line = Line(item_id=f"i{n}", quantity=1, unit_price=9.99, seller_id=f"s{n}")
+        order = Order(
+            event_id=f"o{n}",
+            ts_ms=START_MS + n,
+            user_id=f"u{n}",
+            lines=(line,),
+            amount=9.99,
+            currency="EUR",
+            payment_method="card",
+            card_id=f"c{n}",
+            device_id=f"d{n}",
+            ip=ip,
+        )
+        yield Arrival(f"orders~{TOPIC_ID}/{n % PARTITIONS}", n // PARTITIONS, order)
+
+
+def move_to_future(arrivals: Iterable[Arrival], *, clamped: bool = True) -> Iterator[Arrival]:
+    """Every second event a year in the future; clamped as decoding does, or as a fold would meet it if it did not."""
+    for number, arrival in enumerate(arrivals):
+        if number % 2:
+            event = msgspec.structs.replace(arrival.event, ts_ms=arrival.event.ts_ms + YEAR_MS)
+            arrival = arrival._replace(event=clamp(event, arrival.event.ts_ms)[0] if clamped else event)
+        yield arrival
+
+
+def mix_case(arrivals: Iterable[Arrival]) -> Iterator[Arrival]:
+    """Every second event with its device and its card in upper case: to a fold these are other entities."""
+    for number, arrival in enumerate(arrivals):
+        event: Any = arrival.event
+        if number % 2:
+            changed: Mapping[str, str] = {name: getattr(event, name).upper() for name in ("device_id", "card_id")}
+            arrival = arrival._replace(event=msgspec.structs.replace(event, **changed))
+        yield arrival

@@ -1,0 +1,63 @@
+"""A track: one run of a worker, or of what it is compared with, over a load that several runs share.
+
+What is read lies on topics of the load; what is written, the group and the keys in Redis are the run's own, so that
+what one run has moved can be counted afterwards.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import redis
+
+from contract.settings import TopicSettings
+from testkit.environment.kafka_log import KafkaLog
+from testkit.environment.run_environment import TOPIC_KINDS, RunEnvironment
+
+WRITTEN_KINDS: Final = ("scored", "decisions", "rankings", "dead_letters")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchEnvironment(RunEnvironment):
+    """`load`: what the topics of the shared kinds begin with. `told`: further settings, by their environment names."""
+
+    load_prefix: str
+    shared_kinds: tuple[str, ...]
+    overrides: Mapping[str, str]
+
+    @property
+    def topics(self) -> TopicSettings:
+        """Those of the load, and the run's own."""
+        defaults = TopicSettings()
+        return TopicSettings.model_validate(
+            {
+                kind: (self.load_prefix if kind in self.shared_kinds else self.prefix) + defaults.topic_name(kind)
+                for kind in TOPIC_KINDS
+            }
+        )
+
+    def worker_command(self, lane: str) -> Sequence[str]:
+        return [sys.executable, "-m", "worker", "score", "--lane", lane, "--profile"]
+
+    def env_variables(self) -> Mapping[str, str]:
+        """A worker as anybody runs it, with no rules but the shop's."""
+        variables: dict[str, str] = dict(RunEnvironment.env_variables(self))
+        del variables["SHOPSTREAM_WORKER__BATCH_MAX"], variables["SHOPSTREAM_RULES"]
+        return variables | dict(self.overrides)
+
+    def count_written(self) -> dict[str, list[int]]:
+        """Topic -> how many records were written to it, and their bytes."""
+        log, counts = KafkaLog(bootstrap=self.kafka.bootstrap), dict[str, list[int]]()
+        for kind in WRITTEN_KINDS:
+            sizes = [
+                len(record.key or b"") + len(record.value or b"") for record in log.read(self.topics.topic_name(kind))
+            ]
+            counts[kind] = [len(sizes), sum(sizes)]
+        return counts
+
+
+def read_redis_bytes(port: int) -> tuple[int, int]:
+    """What Redis has received and sent so far."""
+    stats: Any = redis.Redis(port=port).info("stats")
+    return int(stats["total_net_input_bytes"]), int(stats["total_net_output_bytes"])

@@ -1,0 +1,160 @@
+"""From a label's event to the first decision by a model that has learned from it, through every process in between.
+
+A worker decides orders; labels of some come; the joiner makes examples of them; `training follow` learns and
+publishes; the worker takes the bundle up. A round ends with the first decision of a model whose positions cover the
+examples of the round's labels.
+"""
+
+import random
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Final
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
+
+from bench.performance.load.rate_producer import RateProducer
+from bench.performance.load.workload import LoadGenerator
+from bench.performance.measure.environment import BenchEnvironment
+from contract.bundle import read_manifest
+from contract.events import Label
+from contract.messages import read_decision, read_example, to_json
+from demo.health_probe import HealthProbe
+from devservers.process import ChildProcess, find_free_ports
+
+RATE: Final = 20.0  # orders a second
+LABELS: Final = 100  # a round
+PAUSE_S: Final = 5.0  # of `training follow` between two looks; 30 by default
+READY_TIMEOUT_S: Final = 120.0
+ROUND_TIMEOUT_S: Final = 180.0
+POLL_S: Final = 0.05
+
+
+@dataclass(slots=True)
+class ServingTimes:
+    """When each model first decided (seconds since 1970), and where the examples of orders lie."""
+
+    first_decision_s: dict[str, float] = field(default_factory=dict)
+    examples: dict[str, tuple[int, int]] = field(default_factory=dict)
+    decided_orders: list[str] = field(default_factory=list)
+
+
+class LabelToServingRun:
+    """One worker, the joiner and the learner, on topics of their own; `track.folder` holds a bundle's checkpoint."""
+
+    def __init__(self, *, environment: BenchEnvironment, seed: int) -> None:
+        self._environment, self._seed = environment, seed
+        self._times, self._stop = ServingTimes(), threading.Event()
+        environment.create_topics()
+
+    def run(self, rounds: int, report: Callable[[str], None]) -> list[float]:
+        """Seconds of each round; raises RuntimeError where one takes too long."""
+        bootstrap, topics = self._environment.kafka.bootstrap, self._environment.topics
+        producer = RateProducer(
+            bootstrap=bootstrap, topics=topics, load=LoadGenerator(self._seed, None), rate=RATE, orders_every=1
+        )
+        watcher = threading.Thread(target=self._watch, name="watcher", daemon=True)
+        with ExitStack() as stack:
+            watcher.start()
+            stack.callback(watcher.join)
+            stack.callback(self._stop.set)
+            children = [
+                self._start_process(stack, "worker", "score", "--lane", "orders"),
+                self._start_process(stack, "worker", "feedback"),
+            ]
+            children.append(self._start_process(stack, "training", "follow"))
+            stack.enter_context(producer)
+            rounds_s = list[float]()
+            for number in range(rounds):
+                rounds_s.append(self._run_round(producer, number, children))
+                report(f"round {number + 1}: {rounds_s[-1]:.1f} s from label to serving")
+        return rounds_s
+
+    def _start_process(self, stack: ExitStack, module: str, *arguments: str) -> ChildProcess:
+        (port,) = find_free_ports(1)
+        variables = {
+            **self._environment.env_variables(),
+            "SHOPSTREAM_WORKER__HTTP_PORT": str(port),
+            "SHOPSTREAM_TRAINING__PAUSE_S": str(PAUSE_S),
+        }
+        output = self._environment.folder / f"{self._environment.prefix}{arguments[0]}.log"
+        child = ChildProcess(command=[sys.executable, "-m", module, *arguments], output=output, environment=variables)
+        child.start()
+        stack.callback(child.stop)
+        if module == "worker":
+            child.wait_until(HealthProbe(port).is_ready, timeout_s=READY_TIMEOUT_S)
+        return child
+
+    def _run_round(self, producer: RateProducer, number: int, children: Sequence[ChildProcess]) -> float:
+        """Label decided orders that have no label yet, and wait for a model that knows of it."""
+        deadline = time.monotonic() + ROUND_TIMEOUT_S
+        begin = number * LABELS
+        while len(self._times.decided_orders) < begin + LABELS:
+            self._wait(deadline, children, "decisions to label")
+        chosen, at_s = self._times.decided_orders[begin : begin + LABELS], time.time()
+        self._send_labels([(order, producer.orders[order]) for order in chosen], at_s, number)
+        while not any(self._has_learned(version, chosen) for version in list(self._times.first_decision_s)):
+            self._wait(deadline, children, "a model that has learned from the labels")
+        return (
+            min(
+                self._times.first_decision_s[v]
+                for v in list(self._times.first_decision_s)
+                if self._has_learned(v, chosen)
+            )
+            - at_s
+        )
+
+    def _wait(self, deadline: float, children: Sequence[ChildProcess], expected: str) -> None:
+        dead = [child.tail() for child in children if not child.is_running]
+        if dead or time.monotonic() > deadline:
+            tails = "\n".join(dead or [child.tail() for child in children])
+            raise RuntimeError(f"There should be {expected} in {ROUND_TIMEOUT_S:g} s. Found:\n{tails}")
+        time.sleep(POLL_S)
+
+    def _send_labels(self, orders: Sequence[tuple[str, str]], at_s: float, number: int) -> None:
+        rng = random.Random(f"{self._seed} {number}")
+        producer = Producer({"bootstrap.servers": self._environment.kafka.bootstrap, "linger.ms": 5, "log_level": 3})
+        for order, user in orders:
+            label = Label(
+                event_id=f"l-{order}",
+                ts_ms=round(at_s * 1000),
+                user_id=user,
+                judged_event_id=order,
+                task="fraud",
+                value=float(rng.random() < 0.2),
+            )
+            producer.produce(self._environment.topics.labels, to_json(label), user)
+        producer.flush(READY_TIMEOUT_S)
+
+    def _has_learned(self, version: str, orders: Sequence[str]) -> bool:
+        """Whether a model was taught with the examples of all these orders."""
+        positions_of_examples = [self._times.examples.get(order) for order in orders]
+        positions = read_manifest(self._environment.folder / "bundles", version).positions
+        topic = self._environment.topics.feedback
+        return all(
+            position is not None and positions.get(f"{topic}/{position[0]}", 0) > position[1]
+            for position in positions_of_examples
+        )
+
+    def _watch(self) -> None:
+        """Look at decisions and at feedback as they come."""
+        topics = self._environment.topics
+        consumer = Consumer(
+            {"bootstrap.servers": self._environment.kafka.bootstrap, "group.id": "watcher", "enable.auto.commit": False}
+        )
+        partitions = [(topic, p) for topic in (topics.decisions, topics.feedback) for p in range(topics.partitions)]
+        consumer.assign([TopicPartition(topic, p, OFFSET_BEGINNING) for topic, p in partitions])
+        while not self._stop.is_set():
+            for message in consumer.consume(500, POLL_S):
+                if message.error() is not None:
+                    continue
+                if message.topic() == topics.decisions:
+                    decision = read_decision(message.value() or b"")
+                    self._times.decided_orders.append(decision.event_id)
+                    self._times.first_decision_s.setdefault(decision.model_version, time.time())
+                elif (example := read_example(message.value() or b"")).labels:
+                    self._times.examples[example.event_id] = (message.partition() or 0, message.offset() or 0)
+        consumer.close()

@@ -1,0 +1,207 @@
+"""`python -m bench replay`: the whole of a real shop's orders through Kafka, both lanes' workers and Redis.
+
+Everything is produced first, then the workers start, and the clock is Kafka's own: from the first decision's timestamp
+to the last one's. There is no bundle, so rules and popular items answer; what is measured is the way, not the model.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import psutil
+from confluent_kafka import Producer
+
+from contract.messages import DEAD_LETTER_HEADER, read_dead_letter, read_decision
+from demo.online_retail.events import OnlineRetail, count_expected_dead_letters
+from demo.online_retail.invoices import read_invoices
+from demo.simulator.records import SourceRecord
+from devservers.apache_kafka import ApacheKafka
+from devservers.process import ChildProcess
+from devservers.redis_server import RedisServer
+from testkit.audits.state_audit import StateAudit
+from testkit.environment.kafka_log import KafkaLog
+from testkit.environment.run_environment import RunEnvironment
+from worker.records.lanes import LANES
+from worker.redis.client import RedisClient
+
+DRAIN_TIMEOUT_S: Final = 900.0
+POLL_S: Final = 0.2
+SENTENCES_MAX: Final = 10
+
+
+class ReplayOutcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What a replay has shown. `cpu_us_per_order` is that of both workers, after their start."""
+
+    orders: int
+    answered: int
+    events_per_second: float
+    users_with_recommendations: int
+    users_expected: int
+    dead_letters: dict[str, int]
+    dead_letters_expected: dict[str, int]
+    labels: int
+    labels_unmatched: int
+    profile_mismatches: int
+    cpu_us_per_order: float
+    seconds: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether every order has its answer or its dead letter, and the state is what the log says."""
+        return (
+            self.answered + sum(self.dead_letters.values()) == self.orders
+            and self.dead_letters == self.dead_letters_expected
+            and self.users_with_recommendations == self.users_expected
+            and self.profile_mismatches == 0
+        )
+
+
+class RetailReplay:
+    """One replay on a stage of its own."""
+
+    def __init__(self, *, environment: RunEnvironment, data: Path, report: Callable[[str], None]) -> None:
+        self.environment, self.data, self.report = environment, data, report
+        self.log = KafkaLog(bootstrap=environment.kafka.bootstrap)
+        self.sent_counts = Counter[str]()
+
+    def run(self) -> ReplayOutcome:
+        """The whole; raises RuntimeError where a worker ends by itself or does not finish."""
+        started_s = time.monotonic()
+        retail = OnlineRetail(self.data)
+        self.environment.create_topics()
+        self._produce(retail.records())
+        self.report(f"sent {dict(self.sent_counts)}; starting the workers")
+        workers = [self._create_worker(lane) for lane in LANES]
+        try:
+            for worker in workers:
+                worker.start()
+            cpu_s = self._wait_until_drained(workers)
+        finally:
+            statuses = [worker.stop() for worker in workers]
+        if any(statuses):
+            raise RuntimeError(f"Workers should end with 0 when asked to. Found {statuses}.")
+        return self._evaluate(retail, cpu_s, started_s)
+
+    def _produce(self, records: Iterable[SourceRecord]) -> None:
+        producer = Producer({"bootstrap.servers": self.environment.kafka.bootstrap, "linger.ms": 50})
+        for record in records:
+            self.sent_counts[record.kind] += 1
+            topic = self.environment.topics.topic_name(record.kind)
+            while True:
+                try:
+                    producer.produce(topic, record.value, record.key or None)
+                    break
+                except BufferError:
+                    producer.poll(0.1)
+        if unsent := producer.flush(60):
+            raise RuntimeError(f"Everything should be sent. Found {unsent} records waiting.")
+
+    def _create_worker(self, lane: str) -> ChildProcess:
+        variables = {**self.environment.env_variables(), "SHOPSTREAM_WORKER__BATCH_MAX": "500"}
+        return ChildProcess(
+            command=self.environment.worker_command(lane),
+            output=self.environment.folder / f"{lane}.log",
+            environment=variables,
+        )
+
+    def _wait_until_drained(self, workers: Sequence[ChildProcess]) -> float:
+        """Wait until both groups have committed every order; the CPU seconds that took, from the first commit on."""
+        deadline, ends = time.monotonic() + DRAIN_TIMEOUT_S, self.log.end_offsets([self.environment.topics.orders])
+        started_s: float | None = None
+        while True:
+            committed = [self.log.committed_offsets(self.environment.group_id(lane), ends) for lane in LANES]
+            if started_s is None and any(offset > 0 for offsets in committed for offset in offsets.values()):
+                started_s = read_cpu_seconds(workers)
+            if all(offsets[partition] >= end for offsets in committed for partition, end in ends.items() if end):
+                return read_cpu_seconds(workers) - (started_s or 0.0)
+            for worker in workers:
+                if not worker.is_running:
+                    raise RuntimeError(f"A worker should go on. Found:\n{worker.tail()}")
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"Everything should be done in {DRAIN_TIMEOUT_S:g} s. Found committed: {committed}")
+            time.sleep(POLL_S)
+
+    def _evaluate(self, retail: OnlineRetail, cpu_s: float, started_s: float) -> ReplayOutcome:
+        topics, times, answered = self.environment.topics, list[int](), set[str]()
+        for record in self.log.read(topics.decisions):
+            answered.add(read_decision(record.value or b"").event_id)
+            times.append(record.kafka_ms)
+        letters = [
+            read_dead_letter(record.headers[DEAD_LETTER_HEADER]) for record in self.log.read(topics.dead_letters)
+        ]
+        audit = StateAudit(self.environment)
+        mismatches = audit.find_mismatches()
+        for sentence in mismatches[:SENTENCES_MAX]:
+            self.report(sentence)
+        orders, took_s = self.sent_counts["orders"], (max(times) - min(times)) / 1000
+        audit.close()
+        return ReplayOutcome(
+            orders=orders,
+            answered=len(answered),
+            events_per_second=round(orders / took_s, 1),
+            users_with_recommendations=self._count_lists(),
+            users_expected=len({i.customer for i in read_invoices(self.data) if i.is_clean and not i.is_cancellation}),
+            dead_letters=dict(sorted(Counter(letter.reason for letter in letters).items())),
+            dead_letters_expected=dict(sorted(count_expected_dead_letters(self.data).items())),
+            labels=self.sent_counts["labels"],
+            labels_unmatched=retail.cancellations.unmatched,
+            profile_mismatches=len(mismatches),
+            cpu_us_per_order=round(cpu_s / orders * 1e6, 1),
+            seconds=round(time.monotonic() - started_s, 1),
+        )
+
+    def _count_lists(self) -> int:
+        """How many users have a list in Redis."""
+        client, prefix, cursor, users = (
+            RedisClient(url=self.environment.redis.url, timeout_s=60),
+            self.environment.redis_prefix,
+            0,
+            0,
+        )
+        while True:
+            ((next_cursor, keys),) = client.pipeline([("SCAN", cursor, "MATCH", f"{prefix}rec:*", "COUNT", 1_000)])
+            users += sum(not key.startswith(f"{prefix}rec:popular".encode()) for key in keys)
+            if (cursor := int(next_cursor)) == 0:
+                client.close()
+                return users
+
+
+def read_cpu_seconds(children: Sequence[ChildProcess]) -> float:
+    """User and system time of these processes so far."""
+    times = [psutil.Process(child.pid).cpu_times() for child in children if child.pid is not None]
+    return sum(time.user + time.system for time in times)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Replay on servers of its own; 0 if every promise was kept, 2 if the data is not here."""
+    arguments = parse(argv)
+    if not (arguments.data / "online_retail.parquet").exists():
+        print(f"The data should be at {arguments.data}: set SHOPSTREAM_DATA or --data. Found none.", file=sys.stderr)
+        return 2
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="shopstream-replay-")))
+        kafka, redis = stack.enter_context(ApacheKafka()), stack.enter_context(RedisServer())
+        environment = RunEnvironment(kafka=kafka, redis=redis, folder=folder)
+        report = lambda message: print(message, file=sys.stderr, flush=True)  # noqa: E731
+        outcome = RetailReplay(environment=environment, data=arguments.data, report=report).run()
+    print(msgspec.json.encode(outcome).decode() if arguments.json else outcome)
+    return 0 if outcome.passed else 1
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench replay", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    data = Path(os.environ.get("SHOPSTREAM_DATA", "data")) / "online_retail"
+    parser.add_argument("--source", choices=["online_retail"], default="online_retail")
+    parser.add_argument("--data", type=Path, default=data, help="the folder with online_retail.parquet")
+    parser.add_argument("--json", action="store_true", help="the outcome as one line of JSON, the last one")
+    return parser.parse_args(argv)

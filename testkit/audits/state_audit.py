@@ -1,0 +1,111 @@
+"""The audit of what Redis holds: every slice beside the plain oracle of the tests, which reads the log from Kafka."""
+
+from collections.abc import Iterator, Sequence
+from typing import Final, TypeAlias
+
+import msgspec
+
+from contract.errors import BadEvent
+from contract.events import Event, decode
+from contract.hashing import BUCKETS
+from contract.profiles.record import profile_key
+from testkit.environment.kafka_log import KafkaLog, LoggedRecord
+from testkit.environment.run_environment import RunEnvironment
+from testkit.oracle.profiles import ProfileOracle
+from testkit.oracle.records import first_difference
+from worker.kafka.admin import KafkaAdmin
+from worker.redis.client import RedisClient, to_pairs
+from worker.state.profile_store import open_profile_store, source_name
+
+FOLDED_KINDS: Final = ("orders", "reviews", "judgements", "clicks", "impressions", "searches")
+AHEAD_MS: Final = 5 * 60_000
+SliceName: TypeAlias = tuple[str, str]  # entity and source
+
+
+class StateAudit:
+    """Compares the profiles of a stage with its log."""
+
+    def __init__(self, environment: RunEnvironment, kinds: Sequence[str] = FOLDED_KINDS) -> None:
+        self._environment, self._kinds = environment, kinds
+        self._log = KafkaLog(bootstrap=environment.kafka.bootstrap)
+        self._redis = RedisClient(url=environment.redis.url, timeout_s=60)
+        topics = [environment.topics.topic_name(kind) for kind in kinds]
+        self._topic_ids = KafkaAdmin(kafka=environment.kafka_settings).fetch_topic_ids(topics)
+
+    def build_source_name(self, kind: str, partition: int) -> str:
+        """What a partition's slices are called."""
+        return source_name(kind, self._topic_ids[self._environment.topics.topic_name(kind)], partition)
+
+    def find_mismatches(self, prior: ProfileOracle | None = None) -> list[str]:
+        """Each slice that is not what the oracle makes of the log, in words; also those too many or missing.
+
+        `begun`: an oracle that knows of records which are in the log no more.
+        """
+        expected, stored = self.build_oracle(prior).slices, dict(self.read_slices())
+        return [
+            f"{entity} of {source}: {difference}"
+            for entity, source in sorted(set(stored) | set(expected))
+            if (difference := first_difference(expected.get((entity, source)), stored.get((entity, source))))
+        ]
+
+    def build_oracle(self, prior: ProfileOracle | None = None) -> ProfileOracle:
+        """The oracle after every partition of every topic that is folded; `begun` goes on, if given."""
+        oracle = prior or ProfileOracle()
+        for kind in self._kinds:
+            for record in self._log.read(self._environment.topics.topic_name(kind)):
+                if (event := decode_event(kind, record)) is not None:
+                    oracle.add(self.build_source_name(kind, record.position.partition), record.position.offset, event)
+        return oracle
+
+    def read_slices(self) -> Iterator[tuple[SliceName, bytes]]:
+        """Every slice in Redis by entity and source; a profile under a key that nobody would ask for has no entity."""
+        prefix, cursor, is_started = self._read_prefix(), 0, False
+        while cursor or not is_started:
+            ((next_cursor, keys),) = self._redis.pipeline(
+                [("SCAN", cursor, "MATCH", f"{prefix}profile:*", "COUNT", 1_000)]
+            )
+            cursor, is_started = int(next_cursor), True
+            for raw_key, fields in zip(keys, self._redis.pipeline([("HGETALL", key) for key in keys]), strict=True):
+                key = raw_key.decode().removeprefix(prefix)
+                entity = key.partition("}:")[2]
+                for source, record in to_pairs(fields):
+                    yield (entity if key == profile_key(entity) else f"misplaced {key}", source.decode()), record
+
+    def find_unmerged(self) -> list[str]:
+        """Sources that some bucket does not hold to their end."""
+        ends = self._log.end_offsets(self._environment.topics.topic_name(kind) for kind in self._kinds)
+        kinds = {self._environment.topics.topic_name(kind): kind for kind in self._kinds}
+        expected_ends = {
+            self.build_source_name(kinds[topic], partition).encode(): end for (topic, partition), end in ends.items()
+        }
+        unmerged = set[str]()
+        prefix = self._read_prefix()
+        keys = [f"{prefix}merged:{{{bucket}}}" for bucket in range(BUCKETS)]
+        for fields in self._redis.pipeline([("HGETALL", key) for key in keys]):
+            merged = dict(to_pairs(fields))
+            unmerged |= {source.decode() for source, end in expected_ends.items() if int(merged.get(source, -1)) != end}
+        return sorted(unmerged)
+
+    def read_decisions(self, event_ids: list[str]) -> Iterator[bytes | None]:
+        """What stands in Redis as the decision on each of these events."""
+        keys = [f"{self._environment.redis_prefix}decision:{ident}" for ident in event_ids]
+        yield from self._redis.pipeline([("GET", key) for key in keys])
+
+    def close(self) -> None:
+        self._redis.close()
+
+    def _read_prefix(self) -> str:
+        """What the keys of the state begin with that serves."""
+        profiles = open_profile_store(self._redis, self._environment.redis_prefix)
+        profiles.refresh_generation()
+        return profiles.prefix
+
+
+def decode_event(kind: str, record: LoggedRecord) -> Event | None:
+    """The event of a record, its time at most five minutes ahead of the record's own; None for a bad record."""
+    try:
+        event = decode(kind, record.value)
+    except BadEvent:
+        return None
+    is_ahead = record.kafka_ms >= 0 and event.ts_ms > record.kafka_ms + AHEAD_MS
+    return msgspec.structs.replace(event, ts_ms=record.kafka_ms) if is_ahead else event

@@ -1,0 +1,143 @@
+"""Redis that answers, but not as it should: full, read-only, slow, locked, cut off, evicting, with half a record.
+
+A worker holds the batch in hand, says so, and goes on when the server is well again; where waiting would not help, it
+ends and says what to do.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Final
+
+from contract.errors import BadConfig, BadProfile
+from testkit.faults.scenario import ORDERS_PER_SEND, FaultOptions, Scenario
+from testkit.faults.worker_faults import STEPS_WITH_FAULTS, Fault, expect_error, run_at_step
+from testkit.faults.worker_harness import FaultyWorker
+from worker.kafka.consumer import TopicPartition
+from worker.redis.client import to_pairs
+
+Commands = Sequence[Sequence[Any]]
+WAITS_MIN: Final = 3
+FULL: Final[Commands] = [("CONFIG", "SET", "maxmemory", "1")]
+UNLIMITED: Final[Commands] = [("CONFIG", "SET", "maxmemory", "0")]
+READ_ONLY: Final[Commands] = [("REPLICAOF", "127.0.0.1", "1")]
+WRITABLE: Final[Commands] = [("REPLICAOF", "NO", "ONE")]
+LOCKED: Final[Commands] = [("CONFIG", "SET", "requirepass", "another"), ("CLIENT", "KILL", "TYPE", "normal")]
+UNLOCKED: Final[Commands] = [("CONFIG", "SET", "requirepass", "")]
+
+
+def break_redis(scenario: Scenario, *, breaking: Commands, repair: Commands) -> None:
+    """The server is in trouble from some step of a worker on, until workers have waited some times."""
+    worker = scenario.rng.choice(scenario.workers)
+    waited: list[int] = []
+
+    def repair_after_waits(waits: int) -> None:
+        waited.append(waits)
+        if len(waited) == WAITS_MIN:
+            scenario.redis.pipeline(repair)
+
+    def start() -> None:
+        for other in scenario.workers:  # who waits first keeps the others from going on
+            other.stop.on_wait = repair_after_waits
+        scenario.redis.pipeline(breaking)
+
+    run_at_step(scenario, worker, scenario.rng.choice(("claim", "merge")), start)
+    scenario.redis.pipeline(repair)
+    if len(waited) < WAITS_MIN:
+        raise RuntimeError(f"A worker should wait for a Redis in trouble. Found that it waited {len(waited)} times.")
+
+
+def rebalance_while_locked(scenario: Scenario) -> None:
+    """Partitions move to a third worker while their owner waits for Redis, and go on waiting after that."""
+    worker = scenario.rng.choice(scenario.workers)
+    owned, waits_after_move = set[TopicPartition](), list[int]()
+
+    def unlock_after_waits(waits: int) -> None:
+        if worker.consumer.assignment != owned:
+            waits_after_move.append(waits)
+        if len(waits_after_move) == WAITS_MIN:
+            scenario.redis.pipeline(UNLOCKED)
+
+    def start() -> None:
+        owned.update(worker.consumer.assignment)
+        scenario.redis.pipeline(LOCKED)
+        third_worker = scenario.create_worker("2")
+        worker.stop.on_wait = third_worker.stop.on_wait = unlock_after_waits
+        scenario.workers.append(third_worker)
+
+    run_at_step(scenario, worker, scenario.rng.choice(("claim", "merge")), start)
+    scenario.run_until(scenario.is_balanced, sending=True)
+    if len(waits_after_move) < WAITS_MIN:
+        raise RuntimeError(f"A worker should wait on after its partitions moved. Found {len(waits_after_move)} waits.")
+
+
+def pause_redis(scenario: Scenario) -> None:
+    """Half a second for an answer, more often than not in the middle of a batch."""
+    for _ in range(2):
+        pause: Callable[[], Any] = partial(scenario.redis.pipeline, [("CLIENT", "PAUSE", 500, "ALL")])
+        run_at_step(scenario, scenario.rng.choice(scenario.workers), scenario.rng.choice(STEPS_WITH_FAULTS), pause)
+
+
+def disconnect_within_merge(scenario: Scenario) -> None:
+    """Connections are reset when half of a merge was carried out."""
+    worker = scenario.rng.choice(scenario.workers)
+
+    def disconnect() -> None:
+        scenario.redis.pipeline([("CLIENT", "KILL", "TYPE", "normal")])
+
+    worker.redis.interrupt_next(merging=True, callback=disconnect)
+    scenario.run_until(lambda: worker.redis.is_uninterrupted, sending=True)
+
+
+def enable_eviction(scenario: Scenario) -> None:
+    """A server that may throw profiles away is refused when a worker starts."""
+    scenario.redis.pipeline(
+        [("CONFIG", "SET", "maxmemory-policy", "allkeys-lru"), ("CONFIG", "SET", "maxmemory", "1gb")]
+    )
+    try:
+        for worker in scenario.workers:
+            expect_refusal(worker)
+    finally:
+        scenario.redis.pipeline([("CONFIG", "SET", "maxmemory-policy", "noeviction"), *UNLIMITED])
+
+
+def expect_refusal(worker: FaultyWorker) -> None:
+    try:
+        worker.redis.check()
+    except BadConfig as error:
+        if "noeviction" in str(error):
+            return
+    raise RuntimeError("A worker should refuse a Redis that evicts. Found that it starts.")
+
+
+def corrupt_profiles(scenario: Scenario, corrupt: Callable[[bytes], bytes]) -> None:
+    """A seller's slices are not what this release wrote: a worker ends and says what to run, which is done."""
+    scenario.drain()
+    (keys,) = scenario.redis.pipeline([("KEYS", f"{scenario.environment.redis_prefix}profile:*seller:*")])
+    key = scenario.rng.choice(sorted(keys))
+    (slices,) = scenario.redis.pipeline([("HGETALL", key)])
+    scenario.redis.pipeline([("HSET", key, source, corrupt(record)) for source, record in to_pairs(slices)])
+    scenario.send(5 * ORDERS_PER_SEND)
+    message = expect_error(scenario, BadProfile, "redis-cli DEL")
+    scenario.redis.pipeline([("DEL", *re.findall("'([^']+)'", message))])
+    for number in range(len(scenario.workers)):
+        scenario.restart_worker(number)
+
+
+def make_fault(breaking: Commands, repair: Commands) -> Fault:
+    return Fault(lambda scenario: break_redis(scenario, breaking=breaking, repair=repair), FaultOptions())
+
+
+REDIS_FAULTS: Final[Mapping[str, Fault]] = {
+    "Redis full": make_fault(FULL, UNLIMITED),
+    "Redis read-only": make_fault(READ_ONLY, WRITABLE),
+    "Redis locked": make_fault(LOCKED, UNLOCKED),
+    "Redis locked while partitions move": Fault(rebalance_while_locked, FaultOptions()),
+    "Redis slow": Fault(pause_redis, FaultOptions()),
+    "connection reset within a merge": Fault(disconnect_within_merge, FaultOptions()),
+    "Redis evicting": Fault(enable_eviction, FaultOptions()),
+    "record cut short": Fault(lambda scene: corrupt_profiles(scene, lambda record: record[:-1]), FaultOptions()),
+    "record of another layout": Fault(
+        lambda scene: corrupt_profiles(scene, lambda record: b"\x01" * 4 + record[4:]), FaultOptions()
+    ),
+}

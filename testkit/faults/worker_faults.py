@@ -1,0 +1,273 @@
+"""The faults of the matrix: each a function that lets one thing go wrong in a scene, at a moment that the seed chooses.
+
+A fault returns when it has happened; what came of it is counted afterwards by the scene.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Final, NamedTuple
+
+from contract.errors import LostLog, ShopstreamError
+from contract.hashing import BUCKETS
+from testkit.faults.scenario import TIMEOUT_S, FaultOptions, Scenario
+from testkit.faults.worker_harness import Callback, FaultyWorker
+from worker.kafka.consumer import TopicPartition
+from worker.ops import metrics
+from worker.ops.steps import STEPS
+
+STEPS_WITH_FAULTS: Final = tuple(step for step in STEPS if step not in ("idle", "recover"))
+KILL_STEPS: Final = tuple(step for step in STEPS if step != "idle")
+SHORT_SESSION: Final = {"session.timeout.ms": 1_500}
+SHORT_SESSION_AND_POLL: Final = {"session.timeout.ms": 1_500, "max.poll.interval.ms": 2_000}
+
+
+class Fault(NamedTuple):
+    """What goes wrong, and on which terms."""
+
+    inject: Callable[[Scenario], None]
+    options: FaultOptions
+
+
+def kill_at(scenario: Scenario, step: str) -> None:
+    """One of the workers dies when it begins `step`; in `recover` of the life after one that died with a batch."""
+    number = scenario.rng.randrange(len(scenario.workers))
+    worker = scenario.workers[number]
+    if step == "recover":
+        run_at_step(scenario, worker, scenario.rng.choice(STEPS_WITH_FAULTS), worker.die)
+        worker = scenario.workers[number]
+    run_at_step(scenario, worker, step, worker.die)
+
+
+def run_at_step(scenario: Scenario, worker: FaultyWorker, step: str, callback: Callback) -> None:
+    """Let it happen when this worker begins `step`, with orders to do so."""
+    worker.hooks.add(step, callback, scenario.rng.randint(1, 2) if step != "recover" else 1)
+    scenario.run_until(lambda: not worker.hooks.is_pending, sending=True)
+
+
+def kill_at_every_step(scenario: Scenario) -> None:
+    """A death in each step, in any order."""
+    for step in scenario.rng.sample(KILL_STEPS, len(KILL_STEPS)):
+        kill_at(scenario, step)
+
+
+def kill_within_pipeline(scenario: Scenario, *, merging: bool) -> None:
+    """A worker dies when half of a pipeline was carried out."""
+    worker = scenario.rng.choice(scenario.workers)
+    worker.redis.interrupt_next(merging=merging, callback=worker.die)
+    scenario.run_until(lambda: worker.redis.is_uninterrupted, sending=True)
+
+
+def flush_redis(scenario: Scenario) -> None:
+    scenario.redis.pipeline([("FLUSHALL",)])
+
+
+def flush_and_disconnect(scenario: Scenario) -> None:
+    scenario.redis.pipeline([("FLUSHALL",), ("CLIENT", "KILL", "TYPE", "normal")])
+
+
+def flush_at_random_step(scenario: Scenario, inject_flush: Callable[[Scenario], None]) -> None:
+    worker = scenario.rng.choice(scenario.workers)
+    run_at_step(scenario, worker, scenario.rng.choice(STEPS_WITH_FAULTS), lambda: inject_flush(scenario))
+
+
+def flush_within_merge(scenario: Scenario) -> None:
+    worker = scenario.rng.choice(scenario.workers)
+    worker.redis.interrupt_next(merging=True, callback=lambda: flush_redis(scenario))
+    scenario.run_until(lambda: worker.redis.is_uninterrupted, sending=True)
+
+
+def flush_while_idle(scenario: Scenario) -> None:
+    """Nothing comes in any more, and Redis forgets everything: the workers notice by themselves."""
+    scenario.drain()
+    flush_redis(scenario)
+
+
+def restore_older_snapshot(scenario: Scenario) -> None:
+    """Redis goes back to what it held some batches ago."""
+    keys = ("KEYS", f"{scenario.environment.redis_prefix}*")
+    ((keys_before),) = scenario.redis.pipeline([keys])
+    dumps = scenario.redis.pipeline([("DUMP", key) for key in keys_before])
+    for _ in range(scenario.rng.randint(1, 3)):
+        scenario.send()
+        scenario.step_workers()
+
+    def restore() -> None:
+        flush_redis(scenario)
+        scenario.redis.pipeline([("RESTORE", key, 0, dump) for key, dump in zip(keys_before, dumps, strict=True)])
+
+    run_at_step(scenario, scenario.rng.choice(scenario.workers), scenario.rng.choice(STEPS_WITH_FAULTS), restore)
+
+
+def delete_bucket(scenario: Scenario) -> None:
+    bucket = scenario.rng.randrange(BUCKETS)
+
+    def delete() -> None:
+        (keys,) = scenario.redis.pipeline([("KEYS", f"{scenario.environment.redis_prefix}*{{{bucket}}}*")])
+        scenario.redis.pipeline([("DEL", *keys)])
+
+    run_at_step(scenario, scenario.rng.choice(scenario.workers), scenario.rng.choice(STEPS_WITH_FAULTS), delete)
+
+
+def pause_and_resume(scenario: Scenario, step: str) -> None:
+    """A worker falls asleep when `step` begins; the other one takes over and goes on; the zombie wakes and goes on."""
+    asleep, awake = scenario.rng.sample(scenario.workers, 2)
+
+    def sleep() -> None:
+        own_partitions = set(asleep.consumer.assignment)
+        awake_only = [awake]
+        all_workers, scenario.workers = scenario.workers, awake_only
+        scenario.run_until(lambda: own_partitions <= awake.consumer.assignment)
+        scenario.send()
+        for _ in range(scenario.rng.randint(0, 6)):
+            scenario.step_workers()
+        scenario.workers = all_workers
+
+    run_at_step(scenario, asleep, step, sleep)
+    scenario.run_until(scenario.is_balanced, sending=True)
+
+
+def add_worker(scenario: Scenario) -> None:
+    """A third worker comes while events flow."""
+    scenario.send()
+    scenario.workers.append(scenario.create_worker("2"))
+    scenario.run_until(scenario.is_balanced, sending=True)
+
+
+def remove_worker(scenario: Scenario) -> None:
+    """One of the workers goes for good while events flow: in order, or by dying in some step."""
+    scenario.send()
+    leaving = scenario.rng.choice(scenario.workers)
+    for _ in range(scenario.rng.randint(0, 3)):
+        scenario.step_workers()
+    scenario.workers.remove(leaving)
+    leaving.close(in_order=bool(scenario.rng.randrange(2)))
+    scenario.run_until(scenario.is_balanced, sending=True)
+
+
+def add_partitions(scenario: Scenario) -> None:
+    """A topic gets more partitions while events flow."""
+    kind = scenario.rng.choice(("orders", "orders", "reviews"))
+    scenario.add_partitions(scenario.environment.topics.topic_name(kind), 6)
+    scenario.run_until(scenario.is_balanced, sending=True)
+    scenario.send()
+
+
+def recreate_topic(scenario: Scenario) -> None:
+    """A topic is deleted, and created again under its name, with less or more in it than before."""
+    topic = scenario.environment.topics.topic_name(scenario.rng.choice(("orders", "reviews")))
+    scenario.drain()
+    scenario.recreate_topic(topic)
+    scenario.send(scenario.rng.choice((4, 40, 160)))
+
+
+def send_duplicates(scenario: Scenario) -> None:
+    """A producer that retries: some orders come again, next to one another and batches later."""
+    for _ in range(6):
+        scenario.send(6)
+        scenario.producers[-1].resend(scenario.rng.randint(1, 4))
+        scenario.step_workers()
+
+
+def delete_read_records(scenario: Scenario) -> None:
+    """The log has lost its beginning and Redis everything: the workers refuse, and go on when they are told to."""
+    scenario.drain()
+    ends = scenario.log.end_offsets(scenario.topics)
+    low = {TopicPartition(*partition): scenario.rng.randint(1, end) for partition, end in ends.items() if end}
+    scenario.delete_records_before(low)
+    flush_redis(scenario)
+    expect_error(scenario, LostLog, "on_lost_log")
+    accept_loss(scenario, sum(low.values()))
+
+
+def delete_unread_records(scenario: Scenario) -> None:
+    """Retention removes what a running worker has not read yet."""
+    scenario.drain()
+    scenario.save_expected_slices()
+    ends = {TopicPartition(*partition): end for partition, end in scenario.log.end_offsets(scenario.topics).items()}
+    for worker in scenario.workers:
+        worker.consumer.pause_only(worker.consumer.assignment)
+    scenario.send(60)
+    ends_now = {TopicPartition(*partition): end for partition, end in scenario.log.end_offsets(scenario.topics).items()}
+    low = {
+        partition: scenario.rng.randint(end + 1, ends_now[partition])
+        for partition, end in ends.items()
+        if ends_now[partition] > end + 1
+    }
+    scenario.delete_records_before(low)
+    scenario.removed_offsets = {partition: range(ends[partition], offset) for partition, offset in low.items()}
+    for worker in scenario.workers:
+        worker.consumer.pause_only(())
+    expect_error(scenario, LostLog, "on_lost_log")
+    accept_loss(scenario, sum(map(len, scenario.removed_offsets.values())))
+
+
+def expect_error(scenario: Scenario, kind: type[ShopstreamError], expected_text: str) -> str:
+    """Some worker ends with this error, which says what to do; returns its words."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while time.monotonic() < deadline:
+        try:
+            scenario.step_workers()
+            scenario.run_periodic()
+        except kind as error:
+            if expected_text in str(error):
+                return str(error)
+            raise RuntimeError(f"A refusal should say {expected_text!r}. Found: {error}") from error
+    raise RuntimeError(f"A worker should end with {kind.__name__} in {TIMEOUT_S:g} s. Found that none did.")
+
+
+def accept_loss(scenario: Scenario, lost: int) -> None:
+    """Both workers come back and go on without what is gone, which they count."""
+    scenario.on_lost_log = "accept"
+    before = metrics.LOST_LOG_RECORDS._value.get()
+    for number in range(len(scenario.workers)):
+        scenario.restart_worker(number)
+    scenario.run_until(scenario.is_balanced)
+    counted = metrics.LOST_LOG_RECORDS._value.get() - before
+    if counted != lost:
+        raise RuntimeError(f"{lost} records should be counted as lost. Found {counted}.")
+
+
+def inject_several(scenario: Scenario) -> None:
+    """Some of everything that needs no terms of its own, with Redis forgetting all of it in between."""
+    candidates: list[Callable[[Scenario], None]] = [
+        lambda s: flush_at_random_step(s, flush_redis),
+        lambda s: flush_at_random_step(s, flush_and_disconnect),
+        lambda s: kill_at(s, s.rng.choice(KILL_STEPS)),
+        lambda s: kill_within_pipeline(s, merging=True),
+        delete_bucket,
+        flush_within_merge,
+    ]
+    for inject in scenario.rng.sample(candidates, 4):
+        inject(scenario)
+
+
+LOSES_CLAIMS: Final = FaultOptions(keeps_claims=False, duplicate_share=0.0)
+FAULTS: Final[Mapping[str, Fault]] = {
+    "death within a claim": Fault(lambda scene: kill_within_pipeline(scene, merging=False), FaultOptions()),
+    "death within a merge": Fault(lambda scene: kill_within_pipeline(scene, merging=True), FaultOptions()),
+    "FLUSHALL": Fault(lambda scene: flush_at_random_step(scene, flush_redis), LOSES_CLAIMS),
+    "FLUSHALL and broken connections": Fault(
+        lambda scene: flush_at_random_step(scene, flush_and_disconnect), LOSES_CLAIMS
+    ),
+    "FLUSHALL within a merge": Fault(flush_within_merge, LOSES_CLAIMS),
+    "FLUSHALL while idle": Fault(flush_while_idle, LOSES_CLAIMS),
+    "older snapshot": Fault(restore_older_snapshot, LOSES_CLAIMS),
+    "bucket lost": Fault(delete_bucket, FaultOptions()),
+    "zombie before publishing": Fault(
+        lambda scene: pause_and_resume(scene, "publish"), FaultOptions(client_settings=SHORT_SESSION_AND_POLL)
+    ),
+    "zombie before committing": Fault(
+        lambda scene: pause_and_resume(scene, "commit"), FaultOptions(client_settings=SHORT_SESSION_AND_POLL)
+    ),
+    "zombie before merging": Fault(
+        lambda scene: pause_and_resume(scene, "merge"), FaultOptions(client_settings=SHORT_SESSION_AND_POLL)
+    ),
+    "worker joins": Fault(add_worker, FaultOptions()),
+    "worker leaves": Fault(remove_worker, FaultOptions(client_settings=SHORT_SESSION)),
+    "partitions added": Fault(add_partitions, FaultOptions()),
+    "topic created anew": Fault(recreate_topic, FaultOptions()),
+    "producer's duplicate": Fault(send_duplicates, FaultOptions()),
+    "retention; then FLUSHALL": Fault(delete_read_records, LOSES_CLAIMS),
+    "retention overtakes": Fault(delete_unread_records, FaultOptions()),
+    "mixed": Fault(inject_several, LOSES_CLAIMS),
+}

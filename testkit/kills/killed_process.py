@@ -1,0 +1,145 @@
+"""A worker that is killed at seeded moments and started again, and the byte that tells in which step it died."""
+
+import math
+import os
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from devservers.process import ChildProcess
+from testkit.environment.run_environment import BATCH_MAX
+from testkit.traffic.producer import TrafficProducer
+from worker.ops.steps import STEPS
+
+POLL_S: Final = 0.0002
+START_TIMEOUT_S: Final = 60.0
+TARGET_TIMEOUT_S: Final = 4.0  # how long a chosen step is waited for before another one has to do
+SEND_WHEN_IDLE_S: Final = 0.02
+STEPS_WITH_BATCH: Final = ("read", "score", "claim", "send", "refresh", "publish", "commit", "merge", "cache")
+# Each lane's steps that last long enough to be met, the short ones more often, since they are missed more often.
+# `recover` is met right after a start, None is any moment.
+TARGET_STEPS: Final[Mapping[str, Sequence[str | None]]] = {
+    "orders": (*("read", "score", "publish", "commit", "merge") * 2, *("claim",) * 5, "recover", None),
+    "browsing": (
+        *("read", "score", "send", "refresh", "publish", "commit", "merge", "cache") * 2,
+        "merge",
+        "cache",
+        "recover",
+        None,
+    ),
+}
+OCCURRENCE_MAX: Final = 3
+
+
+class KilledProcess:
+    """One lane's worker: at most one process at a time, each life with a step file of its own."""
+
+    def __init__(self, *, command: Sequence[str], environment: Mapping[str, str], folder: Path, lane: str) -> None:
+        self.lane, self._folder, self._start_count = lane, folder, 0
+        self._command, self._environment = command, environment
+        self._step_file = -1
+        self.child = self._create_child()
+
+    def start(self) -> None:
+        """Begin a new life; of the thread that calls this, since the process ends with it."""
+        self.close()
+        self._start_count += 1
+        self.child = self._create_child()
+        path = self._folder / f"{self.lane}-{self._start_count}.step"
+        path.touch()
+        self._step_file = os.open(path, os.O_RDONLY)
+        self.child.start()
+
+    @property
+    def step(self) -> str | None:
+        """The step in which the worker is, or was when it died; None before its first one."""
+        byte = os.pread(self._step_file, 1, 0)
+        return STEPS[byte[0]] if byte else None
+
+    def kill(self) -> str:
+        """SIGKILL, and the step that it ended."""
+        self.child.kill()
+        return self.step or "start"
+
+    def stop(self) -> int | None:
+        """SIGTERM, and the exit status."""
+        return self.child.stop()
+
+    def close(self) -> None:
+        if self._step_file >= 0:
+            os.close(self._step_file)
+            self._step_file = -1
+
+    def _create_child(self) -> ChildProcess:
+        step_variables = {"SHOPSTREAM_STEP_FILE": str(self._folder / f"{self.lane}-{self._start_count}.step")}
+        output = self._folder / f"{self.lane}.log"
+        return ChildProcess(command=self._command, output=output, environment={**self._environment, **step_variables})
+
+
+class Killer:
+    """Ends a victim again and again, each time in a step and at an occurrence of it that the seed has chosen.
+
+    A worker that has caught up is fed, so that there is a batch to die with.
+    """
+
+    def __init__(self, *, process: KilledProcess, producer: TrafficProducer, kills: int, seed: int) -> None:
+        self.process, self.producer, self.kills = process, producer, kills
+        self.rng = random.Random(f"{process.lane} {seed}")
+        self.kills_by_step: Counter[str] = Counter()
+
+    def run(self, report: Callable[[str], None]) -> Counter[str]:
+        """All lives but the last; returns how many ended in each step."""
+        events_per_kill = max(BATCH_MAX, self.producer.total // max(1, self.kills))
+        for number in range(self.kills):
+            self.producer.send(events_per_kill)
+            self.process.start()
+            self._wait_for_moment(self.rng.choice(TARGET_STEPS[self.process.lane]), self.rng.randint(1, OCCURRENCE_MAX))
+            step = self.process.kill()
+            self.kills_by_step[step] += 1
+            report(f"{self.process.lane}: kill {number + 1} of {self.kills} in {step}")
+        return self.kills_by_step
+
+    def _wait_for_moment(self, target: str | None, occurrence: int) -> None:
+        """Return when the victim is in the chosen step for that time, or in any with a batch in hand if it never is."""
+        if target is None:
+            self._wait(lambda: False, within_s=self.rng.uniform(0, TARGET_TIMEOUT_S))
+            return
+        self._wait(lambda: self.process.step is not None, within_s=START_TIMEOUT_S)
+        entries = StepEntries(target, occurrence)
+        self._wait(lambda: entries.observe(self.process.step), within_s=TARGET_TIMEOUT_S)
+        if not entries.done:
+            self._wait(lambda: self.process.step in STEPS_WITH_BATCH, within_s=TARGET_TIMEOUT_S)
+
+    def _wait(self, is_reached: Callable[[], bool], *, within_s: float) -> None:
+        deadline, busy_until = time.monotonic() + within_s, math.inf
+        while not is_reached() and (now := time.monotonic()) < deadline:
+            if self.process.step in STEPS_WITH_BATCH:
+                busy_until = now
+            elif now - busy_until > SEND_WHEN_IDLE_S:
+                self.producer.send(self.rng.randint(5, 15))
+                busy_until = now
+            if not self.process.child.is_running:
+                raise RuntimeError(f"A worker should run until it is killed. Found:\n{self.process.child.tail()}")
+            time.sleep(POLL_S)
+
+
+class StepEntries:
+    """Counts how often a step was entered, as far as somebody who looks now and then can tell."""
+
+    def __init__(self, target: str, occurrence: int) -> None:
+        self.target, self.remaining = target, occurrence
+        self._inside = False
+
+    @property
+    def done(self) -> bool:
+        return self.remaining <= 0
+
+    def observe(self, step: str | None) -> bool:
+        """Whether `step` is the chosen one, entered for the chosen time."""
+        entered = step == self.target and not self._inside
+        self._inside = step == self.target
+        self.remaining -= entered
+        return self.done

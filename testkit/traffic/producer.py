@@ -1,0 +1,78 @@
+"""One lane's traffic on its way into Kafka, with a memory of what the broker has acknowledged."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+from confluent_kafka import KafkaError, Message, Producer
+
+from contract.settings import TopicSettings
+from testkit.audits.delivery_ledger import BadRecord, DeliveryLedger, RecordPosition
+from testkit.traffic.event_generator import Traffic, TrafficRecord
+
+FLUSH_TIMEOUT_S = 60.0
+
+
+class AcknowledgedRecord(NamedTuple):
+    """A record that lies in the log, and where."""
+
+    record: TrafficRecord
+    position: RecordPosition
+
+
+class TrafficProducer:
+    """Sends a lane's events in portions: as many as asked for, `total` in the end."""
+
+    def __init__(self, *, bootstrap: str, topics: TopicSettings, traffic: Traffic, total: int) -> None:
+        self.traffic, self.total = traffic, total
+        self.event_count = 0
+        self.acknowledged: list[AcknowledgedRecord] = []
+        self._topics = topics
+        self._errors: list[str] = []
+        settings = {"bootstrap.servers": bootstrap, "enable.idempotence": True, "linger.ms": 1, "log_level": 0}
+        self._producer = Producer(settings)
+
+    def send(self, count: int) -> None:
+        """Send this many more orders or clicks, and what goes along with them."""
+        for _ in range(count):
+            self.event_count += 1
+            for record in self.traffic.next_records():
+                on_delivery: Callable[[KafkaError | None, Message], None] = partial(self._on_delivery, record)
+                self._producer.produce(
+                    self._topics.topic_name(record.kind), record.value, record.key, on_delivery=on_delivery
+                )
+        self._producer.poll(0)
+
+    def resend(self, count: int) -> None:
+        """Send some of the last orders or clicks again, as a producer does that got no answer."""
+        repeated = self.traffic.rng.choices(self.traffic.recent[-20:], k=count)
+        for record in repeated:
+            on_delivery: Callable[[KafkaError | None, Message], None] = partial(self._on_delivery, record)
+            self._producer.produce(
+                self._topics.topic_name(record.kind), record.value, record.key, on_delivery=on_delivery
+            )
+        self.flush()
+
+    def flush(self) -> None:
+        """Send the rest and wait until everything lies in the log; raises RuntimeError if something does not."""
+        self.send(max(0, self.total - self.event_count))
+        waiting = self._producer.flush(FLUSH_TIMEOUT_S)
+        if waiting or self._errors:
+            raise RuntimeError(f"Kafka should take every record. Found {waiting} waiting, and {self._errors[:3]}.")
+
+    def fill_ledger(self, ledger: DeliveryLedger) -> None:
+        """Tell the ledger of all that was acknowledged."""
+        for record, position in self.acknowledged:
+            if record.reason is not None:
+                ledger.record_bad_record(position, BadRecord(record.key.encode(), record.value, record.reason))
+            elif record.kind == "orders":
+                ledger.record_order(record.event_id)
+            elif record.kind == "clicks":
+                ledger.record_click(record.event_id)
+
+    def _on_delivery(self, record: TrafficRecord, error: KafkaError | None, message: Message) -> None:
+        if error is not None:
+            self._errors.append(error.str())
+            return
+        position = RecordPosition(message.topic() or "", message.partition() or 0, message.offset() or 0)
+        self.acknowledged.append(AcknowledgedRecord(record, position))
