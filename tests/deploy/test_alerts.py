@@ -44,6 +44,8 @@ def test_the_starter_alerts_document_its_expression_and_duration(alert: dict[str
 def test_pages_name_only_alerts_that_exist_and_operations_all_of_the_monitor() -> None:
     pattern = re.compile(r"`(Shopstream[A-Z]\w+)`")
 
-    assert {name for page in PAGES if page.path.name != "CHANGELOG.md" for name in pattern.findall(page.text)} <= set(NAMES)
+    assert {name for page in PAGES if page.path.name != "CHANGELOG.md" for name in pattern.findall(page.text)} <= set(
+        NAMES
+    )
     documented = set(pattern.findall(OPERATIONS.section("Model monitoring")))
     assert documented == set(NAMES) - {"ShopstreamProcessDown", "ShopstreamLearnerFrozen"}
