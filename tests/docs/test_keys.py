@@ -97,11 +97,11 @@ def write_claims(claims: DecisionStore) -> None:
 
 def write_caches(caches: AnswerCache) -> None:
     item = RecommendedItem(item_id="mug-blue", score=1.0, probability={}, why="popular")
-    recommendations = Recommendations(
+    made = Recommendations(
         user_id="u-17", recommendation_id="r-1", items=(item,), model_version="", computed_ms=0, source_ms=0
     )
     ranking = Ranking(event_id="s-1", user_id="u-17", query="mug", items=(), relevance=(), model_version="")
-    caches.write([recommendations], [ranking])
+    caches.write([made], [ranking])
     caches.write_popular({"": ["mug-blue"], "kitchen": ["mug-blue"]}, now_ms=0)
 
 

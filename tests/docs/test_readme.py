@@ -48,10 +48,10 @@ def run_code_block(info: str, addresses: dict[str, str], variables: dict[str, An
 def test_the_example_reads_a_users_list(client: RedisClient, redis_url: str) -> None:
     # given a user with a list, and one without
     item = RecommendedItem(item_id="mug-blue", score=1.0, probability={}, why="popular")
-    recommendations = Recommendations(
+    made = Recommendations(
         user_id="u-17", recommendation_id="r-1", items=(item,), model_version="", computed_ms=0, source_ms=0
     )
-    AnswerCache(client=client, prefix="shop:", lists=ListSettings()).write([recommendations], [])
+    AnswerCache(client=client, prefix="shop:", lists=ListSettings()).write([made], [])
 
     # when the page's code is run
     actual = {
