@@ -25,12 +25,12 @@ from model.checkpoint import (
     write_checkpoint,
 )
 from model.config import ModelConfig, check_tasks, read_model_config
-from training.data.examples import Examples
+from training.data.examples import Examples, merge_examples
 from training.data.interactions import extract_interactions, merge_interactions
 from training.data.labels import Classes
 from training.data.parquet import count_rows, find_files, read_examples, read_files
 from training.data.streaming import ExampleStream
-from training.online.replay_buffer import encode_buffer, merge_examples, read_schema
+from training.online.replay_buffer import encode_buffer
 from training.report.console import print_evaluation, print_json, print_lines
 from training.report.progress import ProgressReporter
 from training.trainer.config import TrainingConfig, read_training_config
@@ -126,7 +126,7 @@ def merge_sample(initial: Checkpoint | None, sample: bytes, about: CheckpointMet
     """The examples that the checkpoint carries: those of the new tasks, and where there was a former one, its own."""
     if initial is None or not initial.replay_buffer:
         return sample
-    samples = [read_examples(content, *read_schema(about)) for content in (initial.replay_buffer, sample)]
+    samples = [read_examples(content, *about.schema()) for content in (initial.replay_buffer, sample)]
     return encode_buffer(merge_examples(samples), plan.keep, plan.seed)
 
 

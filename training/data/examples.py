@@ -200,3 +200,32 @@ def select_newest(example_id: Strings, revision: Integers) -> Integers:
     for row in np.argsort(revision, kind="stable").tolist():
         row_by_id[example_id[row]] = row
     return np.array([row_by_id[ident] for ident in sorted(row_by_id)], np.int64)
+
+
+def merge_examples(parts: Sequence[Examples]) -> Examples:
+    """One set of examples of the same features, tasks and classes: the newest revision of each id, ordered by time.
+
+    Of equal revisions the last one counts.
+    """
+    revisions = concatenate_examples(parts)
+    rows = select_newest(revisions.example_id, revisions.revision)
+    return revisions.take(rows[np.argsort(revisions.ts_ms[rows], kind="stable")])
+
+
+def concatenate_examples(parts: Sequence[Examples]) -> Examples:
+    """All rows of examples of the same features, tasks and classes, part by part."""
+    first = parts[0]
+    columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in COLUMNS}
+    return Examples(
+        features=first.features,
+        tasks=first.tasks,
+        classes=first.classes,
+        blocks={group: concatenate_blocks([part.blocks[group] for part in parts]) for group in first.blocks},
+        labels={task.name: np.concatenate([part.labels[task.name] for part in parts]) for task in first.tasks},
+        known_ms={task.name: np.concatenate([part.known_ms[task.name] for part in parts]) for task in first.tasks},
+        **columns,
+    )
+
+
+def concatenate_blocks(blocks: Sequence[Block]) -> Block:
+    return Block(np.concatenate([b.numbers for b in blocks]), np.concatenate([b.ids for b in blocks]))

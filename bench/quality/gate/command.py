@@ -34,12 +34,11 @@ from training.commands.fit import read_configs
 from training.data.examples import Examples, from_rows
 from training.data.split import assign_families
 from training.feedback.feedback_reader import FeedbackBatch
-from training.online.holdout import split_buffer
 from training.online.incremental_pass import IncrementalPass
 from training.online.promotion_gate import ROWS_MIN
-from training.online.replay_buffer import encode_buffer, read_schema
-from training.online.update import TrainFunction, UpdateResult, read_buffer, update
-from training.online.update_learner import create_update_learner
+from training.online.replay_buffer import encode_buffer, split_buffer
+from training.online.update import TrainFunction, UpdateResult, create_update_learner, update
+from training.online.update_inputs import read_buffer
 from training.stats.bootstrap import PairedPredictions, Predictions
 from training.trainer.config import TrainingConfig
 from training.trainer.fit import fit
@@ -132,7 +131,7 @@ def measure_unguarded_harm(scenario: GateScenario, rows: Rows, learn: TrainFunct
     """What the task that loses most loses of its gain on the truth, where nothing is checked."""
     network, buffer = scenario.base.build_network(), read_buffer(scenario.base)
     try:
-        examples = from_rows(rows, *read_schema(scenario.base.metadata))
+        examples = from_rows(rows, *scenario.base.metadata.schema())
         learn(
             create_update_learner(network, scenario.base.optimizer, scenario.plan),
             IncrementalPass(scenario.base.build_network(), examples, split_buffer(buffer).replay if buffer else None),
