@@ -52,6 +52,14 @@ def test_every_make_target_on_a_page_exists(page: MarkdownPage) -> None:
     assert set(re.findall(r"\bmake ([a-z-]+)(?=[`\s]*(?:ARGS|#|`|$))", page.text, re.MULTILINE)) <= targets
 
 
+def test_the_contribution_guide_lists_every_make_target() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    (phony,) = re.findall(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
+    (table,) = MarkdownPage(ROOT / "CONTRIBUTING.md").tables("Set up")
+
+    assert {row["command"] for row in table} == {f"`make {target}`" for target in phony.split() if target != "env"}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
 def test_every_file_path_on_a_page_exists(page: MarkdownPage) -> None:
     paths = [code for code in CODE.findall(page.prose) if is_file_path(code)]
