@@ -25,14 +25,14 @@ from contract.tasks import Task
 from demo.simulator.shop import ShopSimulator
 from training.analysis.baselines import ignore_epoch
 from training.commands.fit import read_configs
+from training.data.arrays import Array
 from training.data.examples import Examples, from_rows
 from training.data.folds import drop_unsettled
 from training.data.parquet import read_examples, write_examples
 from training.data.split import split_by_time
-from training.metrics.metrics import Array, calibration_error
+from training.metrics.calibration import calibration_error, to_top_class
 from training.replay.event_reader import HistoricEvent
 from training.replay.replay import Replay
-from training.trainer.evaluation import to_top_class
 from training.trainer.fit import fit
 from training.trainer.learner import predict
 

@@ -11,8 +11,10 @@ from contract.messages import Example
 from contract.settings import FeedbackSettings
 from contract.tasks import Task
 from training.data.labels import find_label_error
-from training.metrics import weighted
-from training.metrics.metrics import factorize
+from training.metrics.calibration import calibration_error, predicted_to_observed
+from training.metrics.guard import factorize
+from training.metrics.losses import log_loss, root_mean_squared_error
+from training.metrics.ranking import auc, rates_at_threshold, recall_at_k
 from training.monitor.config import MonitorConfig
 from training.monitor.example_store import ExampleStore
 from training.trainer.evaluation import Evaluation
@@ -145,20 +147,20 @@ def compute_metrics(task: Task, matured: MaturedRows, thresholds: Mapping[str, f
         return metrics
     y, p, w = usable.y, usable.p, usable.w
     if task.kind == "regression":
-        return metrics | {"rmse": float(np.sqrt(np.average(np.square(y - p), weights=w)))}
+        return metrics | {"rmse": root_mean_squared_error(y, p, w)}
     metrics |= {
-        "positives": weighted.sum_weights(w * y),
-        "auc": weighted.auc(y, p, w),
-        "log_loss": weighted.log_loss(y, p, w),
-        "ece": weighted.calibration_error(y, p, w),
-        "predicted_to_observed": weighted.predicted_to_observed(y, p, w),
+        "positives": float((w * y).sum()),
+        "auc": auc(y, p, w),
+        "log_loss": log_loss(y, p, w),
+        "ece": calibration_error(y, p, w),
+        "predicted_to_observed": predicted_to_observed(y, p, w),
     }
     for action, threshold in thresholds.items():
-        recall, false_positives = weighted.rates_at_threshold(y, p, w, threshold)
+        recall, false_positives = rates_at_threshold(y, p, w, threshold)
         metrics |= {f"recall_{action}": recall, f"fpr_{action}": false_positives}
     if task.graph in LIST_GRAPHS:
         lists = factorize(np.array([row.event_id for row in usable.rows], object))
-        metrics[f"recall_first_{k}"] = weighted.recall_at_k(y, p, w, lists, k)
+        metrics[f"recall_first_{k}"] = recall_at_k(y, p, w, lists, k)
     return metrics
 
 

@@ -36,7 +36,8 @@ from model.heads import compute_probabilities
 from model.network import Network
 from training.data.examples import Examples
 from training.online.new_labels import NewLabels
-from training.trainer.learner import Batch, get_device, to_batch
+from training.trainer.batching import Batch, to_batch
+from training.trainer.learner import get_device
 
 CORRECTION_MAX: Final = 10.0  # exact up to a probability of 0.9
 Mask = npt.NDArray[np.bool_]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from model.heads import compute_probabilities
 from model.network import Network
-from training.trainer.learner import Batch, has_label
+from training.trainer.batching import Batch, label_mask
 
 
 @torch.no_grad()
@@ -32,6 +32,6 @@ def add_teacher_targets(teacher: Network, batch: Batch, labelled: int) -> Batch:
             label = batch.labels[task]
             target = torch.full((len(label), *probability.shape[1:]), np.nan)
             target[rows] = probability
-            target[:labelled][has_label(label[:labelled])] = np.nan
+            target[:labelled][label_mask(label[:labelled])] = np.nan
             targets[task] = target
     return replace(batch, soft_targets=targets)

@@ -13,11 +13,14 @@ import numpy as np
 from scipy.stats import chi2
 
 from contract.tasks import Task
+from training.data.arrays import Array, Floats, Predictions
 from training.data.examples import Examples
-from training.metrics.metrics import PROBABILITY_MIN, auc
+from training.metrics.losses import PROBABILITY_MIN
+from training.metrics.ranking import auc
 from training.online.new_labels import LABEL_THRESHOLD, Mask
 from training.online.promotion_gate import ROWS_MIN
-from training.stats.bootstrap import Array, Floats, Interval, Predictions, bootstrap_interval, first_column, index_users
+from training.stats.bootstrap import Interval, bootstrap_interval, first_column
+from training.stats.paired_predictions import index_users
 from training.trainer.evaluation import ALARM_GRAPHS
 
 TAIL_PROBABILITY: Final = 0.005  # on either side of a count

@@ -19,7 +19,8 @@ import numpy.typing as npt
 
 from contract.messages import Example
 from model.checkpoint import CheckpointMetadata
-from training.data.examples import Examples, Integers, concatenate_examples, merge_examples
+from training.data.arrays import Integers
+from training.data.examples import Examples, concatenate_examples, merge_examples
 from training.data.labels import has_any_label, has_label
 from training.data.parquet import read_examples, read_table, to_parquet
 from training.data.split import assign_families, select_latest

@@ -14,7 +14,8 @@ import numpy as np
 
 from contract.tasks import Task
 from model.network import Network
-from training.stats.bootstrap import Interval, PairedLosses, PairedPredictions, bootstrap_interval, first_column
+from training.stats.bootstrap import Interval, bootstrap_interval, first_column
+from training.stats.paired_predictions import PairedLosses, PairedPredictions
 
 ROWS_RELIABLE: Final = 200  # rows of a task from which its upper bound and its calibration are checked
 ROWS_MIN: Final = 50  # labels of a task in one set; if no set has as many, the sets are pooled

@@ -20,7 +20,8 @@ import numpy.typing as npt
 
 from contract.hashing import hash_texts
 from model.checkpoint import CheckpointMetadata
-from training.data.examples import Examples, Integers
+from training.data.arrays import Integers
+from training.data.examples import Examples
 from training.data.parquet import read_examples, read_table, to_parquet
 from training.data.split import assign_families
 

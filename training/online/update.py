@@ -30,7 +30,7 @@ from training.online.label_checks import check_labels
 from training.online.promotion_gate import check_finite_weights, check_update
 from training.online.replay_buffer import encode_buffer
 from training.online.update_inputs import UpdateInputs, decode_usable, read_buffer, read_deferred
-from training.stats.bootstrap import PairedPredictions
+from training.stats.paired_predictions import PairedPredictions
 from training.trainer.config import TrainingConfig
 from training.trainer.evaluation import Evaluation, evaluate_predictions
 from training.trainer.learner import Learner, predict
@@ -122,7 +122,7 @@ def update(
 def create_update_learner(network: Network, optimizer: Mapping[str, Any], config: TrainingConfig) -> Learner:
     """A learner at the reduced learning rate of updates, whatever rate the optimizer's state has."""
     config = msgspec.structs.replace(config, learning_rate=config.learning_rate * config.update_rate)
-    return Learner(network=network.train(), plan=config, state=optimizer)
+    return Learner(network=network.train(), config=config, state=optimizer)
 
 
 def train_and_evaluate(

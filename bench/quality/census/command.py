@@ -33,9 +33,10 @@ from bench.quality.census.dataset import (
     split_examples,
 )
 from model.config import ModelConfig
+from training.data.arrays import Array
 from training.data.examples import Examples
 from training.data.split import split_by_time
-from training.metrics.metrics import Array, auc
+from training.metrics.ranking import auc
 from training.trainer.config import TrainingConfig
 from training.trainer.fit import Epoch, fit
 from training.trainer.learner import predict

@@ -31,6 +31,7 @@ from model.config import ModelConfig
 from model.network import Network
 from training.analysis.baselines import ignore_epoch
 from training.commands.fit import read_configs
+from training.data.arrays import Predictions
 from training.data.examples import Examples, from_rows
 from training.data.split import assign_families
 from training.feedback.feedback_reader import FeedbackBatch
@@ -39,7 +40,7 @@ from training.online.promotion_gate import ROWS_MIN
 from training.online.replay_buffer import encode_buffer, split_buffer
 from training.online.update import TrainFunction, UpdateResult, create_update_learner, update
 from training.online.update_inputs import read_buffer
-from training.stats.bootstrap import PairedPredictions, Predictions
+from training.stats.paired_predictions import PairedPredictions
 from training.trainer.config import TrainingConfig
 from training.trainer.fit import fit
 from training.trainer.learner import predict

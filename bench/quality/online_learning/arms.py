@@ -8,9 +8,11 @@ import numpy as np
 
 from bench.quality.online_learning.stream import RevisionStream
 from model.checkpoint import Checkpoint
+from training.data.arrays import Array
 from training.data.examples import Examples
-from training.metrics.metrics import auc, calibration_error, log_loss
-from training.trainer.evaluation import Array
+from training.metrics.calibration import calibration_error
+from training.metrics.losses import log_loss
+from training.metrics.ranking import auc
 from training.trainer.learner import predict
 
 HOUR_MS: Final = 3_600_000

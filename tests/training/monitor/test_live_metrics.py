@@ -6,7 +6,9 @@ import pytest
 from contract.messages import Example
 from contract.settings import FeedbackSettings
 from tests.model.small import CATEGORY, CLICK, FEATURES, FRAUD, PURCHASE, RELEVANCE, TASKS
-from training.metrics import metrics
+from training.metrics.calibration import calibration_error
+from training.metrics.losses import log_loss
+from training.metrics.ranking import auc
 from training.monitor.config import MonitorConfig
 from training.monitor.example_store import GROW_DIVISOR, ExampleStore
 from training.monitor.live_metrics import (
@@ -104,9 +106,9 @@ def test_live_metrics_are_computed_from_the_served_scores(seed: int) -> None:
 
     # then the metrics equal those of the metrics module, and those at the threshold
     assert figures["rows"] == 500
-    assert figures["auc"] == pytest.approx(metrics.auc(y, p))
-    assert figures["log_loss"] == pytest.approx(metrics.log_loss(y, p))
-    assert figures["ece"] == pytest.approx(metrics.calibration_error(y, p))
+    assert figures["auc"] == pytest.approx(auc(y, p))
+    assert figures["log_loss"] == pytest.approx(log_loss(y, p))
+    assert figures["ece"] == pytest.approx(calibration_error(y, p))
     assert figures["recall_review"] == pytest.approx(y[p >= 0.5].sum() / y.sum())
     assert figures["fpr_review"] == pytest.approx((1 - y)[p >= 0.5].sum() / (1 - y).sum())
 

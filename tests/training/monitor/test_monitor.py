@@ -14,11 +14,11 @@ from contract.bundle import current_version
 from contract.errors import BadConfig, Unavailable
 from contract.messages import Example, ScoredRow, to_msgpack
 from contract.settings import KafkaSettings, Settings
+from contract.units import DAY_MS
 from devservers.apache_kafka import ApacheKafka
 from devservers.embedded import EmbeddedKafka
 from model.checkpoint import checkpoint_path
 from tests.model.small import FEATURES, TASKS, make_network
-from tests.training.examples import DAY_MS
 from tests.training.served_rows import (
     FEEDBACK,
     LATER_MS,
@@ -260,7 +260,7 @@ def test_an_unavailable_kafka_is_retried(tmp_path: Path, capsys: pytest.CaptureF
     harness.feedback.is_unavailable = False
     report = check_with_retry(harness.monitor, SETTINGS, MONITOR_CONFIG, former)
     assert report.figures
-    assert "by labels that have" in capsys.readouterr().err
+    assert "on matured labels" in capsys.readouterr().err
     check_with_retry(harness.monitor, SETTINGS, MONITOR_CONFIG, report)
     assert capsys.readouterr().err == ""  # unchanged metrics are not printed again
 

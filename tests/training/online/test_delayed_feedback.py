@@ -23,7 +23,8 @@ from training.online.delayed_feedback import (
 )
 from training.online.incremental_pass import IncrementalPass, learn_progressively
 from training.online.new_labels import NewLabels, find_new_labels
-from training.trainer.learner import Learner, compute_task_losses, to_batch
+from training.trainer.batching import to_batch
+from training.trainer.learner import Learner, compute_task_losses
 
 HOUR_MS, DAY_MS = 3_600_000, 24 * 3_600_000
 DELAY = LabelDelay(HOUR_MS, 7 * DAY_MS)
@@ -97,7 +98,7 @@ def test_the_expected_gradient_is_that_of_final_labels(tasks: tuple[Task, ...], 
 def test_the_expected_gradient_is_exact_at_a_trained_network_too() -> None:
     tasks = (DIRECT,)
     network, (true, stream) = make_network(tasks=tasks), enumerate_rows(tasks)
-    learner = Learner(network=network, plan=PLAN)
+    learner = Learner(network=network, config=PLAN)
 
     for _ in range(20):
         learner.train_step(to_batch(true))
@@ -189,7 +190,7 @@ def test_without_corrections_the_learned_weights_are_bit_equal() -> None:
     for feedback in (DelayedFeedback(), collect_delayed_feedback([as_new_labels(examples)], DELAYS)):
         network = make_network()
         increment = IncrementalPass(make_network(), examples, delayed_feedback=feedback)
-        learn_progressively(Learner(network=network, plan=PLAN), increment, PLAN)
+        learn_progressively(Learner(network=network, config=PLAN), increment, PLAN)
         states.append(network.state_dict())
 
     assert all(torch.equal(weight, states[1][name]) for name, weight in states[0].items())

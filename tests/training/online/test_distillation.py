@@ -10,7 +10,8 @@ from model.network import Network
 from tests.model.small import CATEGORY, CLICK, DEMAND, FRAUD, PURCHASE, TASKS, make_network
 from tests.training.examples import PLAN, make_examples
 from training.online.distillation import add_teacher_targets
-from training.trainer.learner import Learner, predict, to_batch
+from training.trainer.batching import to_batch
+from training.trainer.learner import Learner, predict
 
 BATCH = to_batch(make_examples(300, 3))
 
@@ -78,7 +79,7 @@ def test_a_higher_distillation_weight_keeps_the_network_nearer_to_its_teacher() 
 
     def prediction_change(distillation: float) -> float:
         network: Network = make_network()
-        learner = Learner(network=network, plan=replace(PLAN, distillation=distillation))
+        learner = Learner(network=network, config=replace(PLAN, distillation=distillation))
         for _ in range(20):
             learner.train_step(add_teacher_targets(teacher, to_batch(wrong), labelled=0))
         return float(np.nanmean(np.abs(predict(network, examples)["click"] - before)))
@@ -91,7 +92,7 @@ def test_a_task_without_labels_learns_from_the_teacher_alone() -> None:
     examples = make_examples(100, 3, (CLICK, PURCHASE, FRAUD))
     unlabelled = examples.with_labels({**examples.labels, "purchase": np.full(len(examples), np.nan, np.float32)})
 
-    losses = Learner(network=network, plan=PLAN).train_step(
+    losses = Learner(network=network, config=PLAN).train_step(
         add_teacher_targets(network.eval(), to_batch(unlabelled), len(unlabelled))
     )
 

@@ -7,13 +7,15 @@ import pytest
 import torch
 from msgspec.structs import replace
 
+from contract.units import DAY_MS
 from export.exporter import export
 from model.checkpoint import Checkpoint, make_metadata
 from tests.model.small import FEATURES, SHAPE, draw_blocks, make_network, to_inputs
-from tests.training.examples import DAY_MS, PLAN, START_MS, make_examples
+from tests.training.examples import PLAN, START_MS, make_examples
 from training.data.examples import Examples, concatenate_examples
 from training.online.embedding_rows import read_id_counts, update_embedding_rows
-from training.trainer.learner import Learner, to_batch
+from training.trainer.batching import to_batch
+from training.trainer.learner import Learner
 
 NEW_ID, OTHER_ID = 777_001, 777_002
 ITEM_SPAN = next(span for span in FEATURES.spans("item") if span.feature.name == "item")
@@ -23,7 +25,7 @@ QUICK_CONFIG = replace(PLAN, row_after=3, unused_days=2.0)
 def train_checkpoint() -> Checkpoint:
     """A network after one step, so that its optimizer has a state of each row."""
     network = make_network()
-    learner = Learner(network=network, plan=PLAN)
+    learner = Learner(network=network, config=PLAN)
     learner.train_step(to_batch(make_examples(200, 1)))
     metadata = make_metadata(network.eval(), parent=None, created_ms=10**12, evaluation={}, positions={})
     return Checkpoint(metadata=metadata, weights=network.state_dict(), optimizer=learner.optimizer.state_dict())
@@ -75,7 +77,7 @@ def test_a_new_row_changes_no_prediction_of_its_id() -> None:
 def test_an_id_with_a_row_learns_apart_from_the_unknown_row() -> None:
     after = update_tables(train_checkpoint(), make_rows_with(NEW_ID, 3))
     network = after.build_network()
-    learner = Learner(network=network, plan=PLAN, state=after.optimizer)
+    learner = Learner(network=network, config=PLAN, state=after.optimizer)
 
     learner.train_step(to_batch(make_rows_with(NEW_ID, 3)))
     trained = replace_fields(after, weights=network.state_dict())
@@ -101,7 +103,7 @@ def test_a_freed_id_is_unknown_and_other_predictions_are_bit_equal() -> None:
     first = update_tables(train_checkpoint(), make_rows_with(NEW_ID, 3))
     second = update_tables(first, make_rows_with(OTHER_ID, 3, after_days=1))
     network = second.build_network()
-    Learner(network=network, plan=PLAN, state=second.optimizer).train_step(to_batch(make_rows_with(NEW_ID, 3)))
+    Learner(network=network, config=PLAN, state=second.optimizer).train_step(to_batch(make_rows_with(NEW_ID, 3)))
     trained = replace_fields(second, weights=network.state_dict())
 
     after = update_tables(trained, make_rows_with(OTHER_ID, 3, after_days=2.5))

@@ -7,7 +7,7 @@ from contract.tasks import Task
 from tests.model.small import CATEGORY, CLICK, FRAUD
 from tests.training.examples import make_examples
 from training.data.examples import Examples
-from training.metrics.metrics import auc
+from training.metrics.ranking import auc
 from training.online.label_checks import LabelledRows, auc_influence, check_labels, measure_skill
 from training.online.promotion_gate import ROWS_MIN
 

@@ -12,7 +12,8 @@ from training.online.promotion_gate import (
     check_update,
     choose_bound,
 )
-from training.stats.bootstrap import Interval, PairedPredictions
+from training.stats.bootstrap import Interval
+from training.stats.paired_predictions import PairedPredictions
 
 MARGIN = 0.05
 

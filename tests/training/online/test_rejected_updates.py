@@ -104,7 +104,7 @@ def test_after_thaw_the_learner_continues_behind_the_poisoned_records(
     status, _ = run_update(log, bundles, SETTINGS, ONE_RECORD_CONFIG)
 
     assert (thawed, status) == (0, 0)
-    assert "3 refused updates" in capsys.readouterr().err
+    assert "3 rejected updates" in capsys.readouterr().err
     assert count_learned(read_serving(bundles)) == 1
 
 

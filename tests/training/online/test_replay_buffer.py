@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+from contract.units import DAY_MS
 from model.checkpoint import make_metadata
 from tests.model.small import CLICK, FRAUD, make_network
-from tests.training.examples import DAY_MS, START_MS, make_examples
+from tests.training.examples import START_MS, make_examples
 from training.data.examples import Examples, merge_examples
 from training.data.parquet import to_parquet
 from training.data.split import assign_families
