@@ -11,7 +11,7 @@ from contract.errors import LostLog, ShopstreamError
 from contract.hashing import BUCKETS
 from testkit.faults.scenario import TIMEOUT_S, FaultOptions, Scenario
 from testkit.faults.worker_harness import Callback, FaultyWorker
-from worker.kafka.consumer import TopicPartition
+from transport.records import TopicPartition
 from worker.ops import metrics
 from worker.ops.steps import STEPS
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from msgspec.structs import replace
 
 from bench.quality.census.dataset import DataSplit
 from bench.quality.loss_balancing import command
@@ -116,7 +115,9 @@ def test_what_was_measured_is_kept_until_the_code_changes(tmp_path: Path, monkey
 
 def test_a_try_learns_by_the_name_and_the_seed_it_is_given(seed: int) -> None:
     examples = make_examples(160, seed)
-    source = BalanceDataset(lambda _: DataSplit(examples, make_examples(80, seed + 1)), SHAPE, replace(PLAN, epochs=1))
+    source = BalanceDataset(
+        lambda _: DataSplit(examples, make_examples(80, seed + 1)), SHAPE, PLAN.model_copy(update={"epochs": 1})
+    )
 
     static, again, upgrad = (fit_and_evaluate(source, name, 1) for name in ("static", "static", "upgrad"))
 

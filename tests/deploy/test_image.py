@@ -52,7 +52,7 @@ def test_an_image_is_unprivileged_and_installs_pinned_hashes(name: str) -> None:
 
 
 def test_an_image_contains_the_folders_that_its_code_imports() -> None:
-    imports = {"worker": {"contract"}, "training": {"contract", "model", "export"}}
+    imports = {"worker": {"contract", "transport"}, "training": {"contract", "transport", "model", "export"}}
 
     for name, needed in imports.items():
         copied = {line.split()[1].rstrip("/") for line in instructions_of_stage(name) if line.startswith("COPY ")}

@@ -125,8 +125,7 @@ def test_every_field_of_an_answer_is_documented(heading: str, struct: type[msgsp
 
 def test_every_topic_is_documented_with_its_default_name_and_record() -> None:
     # given the topics of the settings
-    topics = TopicSettings()
-    names = {kind: topics.topic_name(kind) for kind in TopicSettings.model_fields if kind != "partitions"}
+    names = TopicSettings().names_by_kind()
 
     # when the table is read
     (table,) = EVENTS.tables("Topics")

@@ -3,10 +3,10 @@
 import msgspec
 import pytest
 
+from contract.settings import MonitorConfig
 from tests.checkout import ROOT
 from tests.docs.pages import MarkdownPage, strip_code_marks
 from training.__main__ import parse_arguments
-from training.monitor.config import MonitorConfig
 
 PAGE = MarkdownPage(ROOT / "docs" / "training.md")
 

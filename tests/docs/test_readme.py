@@ -19,6 +19,8 @@ from contract.messages import Decision, Recommendations, RecommendedItem, Scored
 from contract.settings import ListSettings, TopicSettings
 from devservers.embedded import EmbeddedKafka
 from tests.docs.pages import PAGES, README
+from tests.worker.answers import make_answer
+from worker.records.answers import DECISION, LIST, Answer
 from worker.redis.client import RedisClient
 from worker.state.answer_cache import AnswerCache
 from worker.state.decision_store import DecisionStore
@@ -51,7 +53,7 @@ def test_the_example_reads_a_users_list(client: RedisClient, redis_url: str) -> 
     made = Recommendations(
         user_id="u-17", recommendation_id="r-1", items=(item,), model_version="", computed_ms=0, source_ms=0
     )
-    AnswerCache(client=client, prefix="shop:", lists=ListSettings()).write([made], [])
+    AnswerCache(client=client, prefix="shop:", lists=ListSettings()).write([make_answer(LIST, made)])
 
     # when the page's code is run
     actual = {
@@ -117,7 +119,7 @@ def test_the_example_reads_a_decision(client: RedisClient, redis_url: str) -> No
         features="",
         groups={},
     )
-    DecisionStore(client=client, prefix="shop:", ttl_s=60).claim([(decision, row)])
+    DecisionStore(client=client, prefix="shop:", ttl_s=60).claim([Answer(DECISION, row, decision)])
 
     # when the page's code is run
     after = run_code_block("python decision", {}, {"json": json, "shop": shop})

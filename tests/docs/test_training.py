@@ -5,13 +5,12 @@ import re
 import numpy as np
 import pytest
 
-from model.config import ModelConfig
+from contract.settings import ModelConfig, TrainingConfig
 from tests.checkout import ROOT
 from tests.docs.pages import MarkdownPage, strip_code_marks
 from tests.model.small import CATEGORY, CLICK, DEMAND, FRAUD, RELEVANCE
 from training.__main__ import parse_arguments
 from training.analysis.baselines import METHODS, build_methods
-from training.trainer.config import TrainingConfig
 from training.trainer.evaluation import GroundTruth, compute_metrics
 
 PAGE = MarkdownPage(ROOT / "docs" / "training.md")

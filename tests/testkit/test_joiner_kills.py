@@ -9,8 +9,9 @@ from msgspec.structs import replace
 
 from bench.guarantees.join import JoinerKillOutcome, JoinerKillPlan, JoinerKillRun
 from contract.events import decode
+from contract.features.packing import PackedBlock
 from contract.joining.joiner import Joiner
-from contract.messages import Example, PackedBlock, ScoredRow, read_scored_row
+from contract.messages import Example, ScoredRow, read_scored_row
 from contract.tasks import Task
 from devservers.apache_kafka import ApacheKafka
 from testkit.joiner.expected import FEEDBACK_SETTINGS, TAIL_MS, split_portions

@@ -6,21 +6,21 @@ from typing import Final, TypeAlias
 
 import numpy as np
 
+from contract.graphs import GRAPHS
 from contract.tasks import Task
 from contract.units import DAY_MS
 from model.network import Network
 from training.data.arrays import Array, Integers, Mask
+from training.data.codes import factorize
 from training.data.examples import Examples
 from training.metrics.calibration import calibration_error, predicted_to_observed, to_top_class
 from training.metrics.classification import accuracy, macro_f1
 from training.metrics.fraud import CARDS_PER_DAY, card_precision, mask_known_cards
-from training.metrics.guard import factorize
 from training.metrics.losses import constant_loss, log_loss, root_mean_squared_error
 from training.metrics.ranking import auc, average_precision, grouped_auc, ndcg, recall_at_fpr
 from training.trainer.learner import predict
 
 Evaluation: TypeAlias = dict[str, dict[str, float]]  # task -> metric -> value; undefined metrics are absent
-ALARM_GRAPHS: Final = ("decide", "review")  # graphs whose tasks detect rare positives
 RELEVANT_MIN: Final = 0.5  # a graded label above it is a positive for ranking metrics
 CONSTANT_LOSS_MIN: Final = 1e-6  # below it a gain is undefined
 
@@ -96,7 +96,7 @@ def compute_probability_metrics(task: Task, truth: GroundTruth, p: Array) -> dic
         "ece": calibration_error(y, p),
         "predicted_to_observed": predicted_to_observed(y, p),
     }
-    if task.graph in ALARM_GRAPHS:
+    if GRAPHS[task.graph].is_rare_positive:
         metrics |= compute_alarm_metrics(truth, p)
     else:
         metrics["grouped_auc"] = grouped_auc(is_relevant, p, truth.user_id)

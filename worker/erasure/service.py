@@ -3,13 +3,13 @@
 from contract.errors import StaleState
 from contract.profiles.erasures import Erasures
 from contract.settings import Settings
+from transport.log_reader import LogReader, TopicTailer
 from worker.erasure.confirmation import ErasureConfirmer
 from worker.erasure.executor import ErasureExecutor, RefoldNeeded
 from worker.erasure.progress import ErasureProgress
 from worker.erasure.slice_eraser import SliceEraser
 from worker.erasure.topic import ErasureConsumer
 from worker.kafka.admin import KafkaAdmin
-from worker.kafka.log_reader import LogReader, TopicTailer
 from worker.ops.retry import Retry
 from worker.pipeline.batch_pipeline import BatchPipeline
 from worker.records.lanes import Lane
@@ -59,7 +59,7 @@ class ErasureService:
     def apply_pending(self, pipeline: BatchPipeline) -> None:
         """Carry out new erasures, between two batches; waits while Kafka or Redis is unavailable."""
         try:
-            if self._retry.call("kafka and redis", self.executor.apply_pending):
+            if pipeline.retry.call("kafka and redis", self.executor.apply_pending):
                 pipeline.recover(RefoldNeeded("Events of erased users after their erasure have to be folded again."))
         except StaleState as error:
             pipeline.recover(error)

@@ -25,9 +25,8 @@ from bench.quality.calibration import load_or_simulate
 from bench.quality.gate.poisons import POISONS, Rows
 from contract.errors import BadData
 from contract.messages import Example, to_msgpack
-from contract.settings import read_settings
+from contract.settings import ModelConfig, TrainingConfig, read_settings
 from model.checkpoint import Checkpoint, make_metadata, read_checkpoint, write_checkpoint
-from model.config import ModelConfig
 from model.network import Network
 from training.analysis.baselines import ignore_epoch
 from training.commands.fit import read_configs
@@ -41,7 +40,6 @@ from training.online.replay_buffer import encode_buffer, split_buffer
 from training.online.update import TrainFunction, UpdateResult, create_update_learner, update
 from training.online.update_inputs import read_buffer
 from training.stats.paired_predictions import PairedPredictions
-from training.trainer.config import TrainingConfig
 from training.trainer.fit import fit
 from training.trainer.learner import predict
 
@@ -228,7 +226,7 @@ def load_scenario(arguments: argparse.Namespace) -> GateScenario:
     """The shop's examples and the first model, both made once and kept for the next time."""
     settings, features = read_settings()
     plan = read_configs(settings, features, {})[1]
-    plan = msgspec.structs.replace(plan, batch=256, epochs=3)
+    plan = plan.model_copy(update={"batch": 256, "epochs": 3})
     torch.set_num_threads(plan.threads)
     examples = load_or_simulate(arguments, settings, features)
     day = (examples.ts_ms - examples.ts_ms.min()) / DAY_MS / arguments.days

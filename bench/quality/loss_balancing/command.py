@@ -18,7 +18,6 @@ from typing import Final
 import msgspec
 import numpy as np
 import torch
-from msgspec.structs import replace
 
 from bench.quality.calibration import TEST_SHARE, load_or_simulate
 from bench.quality.census.command import CODE_PATHS as CENSUS_CODE_PATHS
@@ -26,8 +25,7 @@ from bench.quality.census.command import PLAN, SHAPES
 from bench.quality.census.dataset import FILE, DataSplit, read_census, split_examples
 from bench.quality.fraud.features import digest_files
 from bench.quality.loss_balancing.ranks import DEFAULT, BalanceRow, BalanceTrial, TrialKey, choose_default, rank_methods
-from contract.settings import read_settings
-from model.config import ModelConfig
+from contract.settings import ModelConfig, TrainingConfig, read_settings
 from model.network import Network
 from training.analysis.baselines import ignore_epoch
 from training.commands.fit import read_configs
@@ -35,7 +33,6 @@ from training.data.examples import Examples
 from training.data.folds import drop_unsettled
 from training.data.split import assign_families, split_by_time
 from training.trainer.batching import mixed_batches, to_batch
-from training.trainer.config import TrainingConfig
 from training.trainer.evaluation import evaluate
 from training.trainer.fit import fit
 from training.trainer.learner import Learner
@@ -93,7 +90,7 @@ class BalanceBench:
 def fit_and_evaluate(dataset: BalanceDataset, name: str, seed: int) -> BalanceTrial:
     """Learn once by that name, and be judged."""
     started_s, split = time.process_time(), dataset.split(seed)
-    plan = replace(dataset.plan, seed=seed, balance=name)
+    plan = dataset.plan.model_copy(update={"seed": seed, "balance": name})
     network = fit(split.train, dataset.shape, plan, ignore_epoch).network
     figures_by_task = evaluate(network, split.test.for_tasks(network.tasks))
     gain = {task: figures["gain"] for task, figures in figures_by_task.items() if "gain" in figures}

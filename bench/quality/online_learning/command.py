@@ -35,9 +35,8 @@ from bench.quality.online_learning.arms import (
 from bench.quality.online_learning.stream import DAY_MS, RevisionStream, ShopSize, load_or_simulate
 from contract.errors import BadData
 from contract.messages import read_example
-from contract.settings import read_settings
+from contract.settings import ModelConfig, TrainingConfig, read_settings
 from model.checkpoint import Checkpoint, make_metadata
-from model.config import ModelConfig
 from training.analysis.baselines import ignore_epoch
 from training.commands.fit import read_configs
 from training.data.examples import Examples, from_rows
@@ -45,7 +44,7 @@ from training.data.interactions import extract_interactions, merge_interactions
 from training.feedback.feedback_reader import FeedbackBatch
 from training.online.replay_buffer import encode_buffer
 from training.online.update import update
-from training.trainer.config import TrainingConfig
+from training.trainer.config import override_config
 from training.trainer.fit import fit
 from training.trainer.learner import predict
 
@@ -189,7 +188,7 @@ def scale_size(size: ShopSize, factor: float) -> ShopSize:
 def override_plan(plan: TrainingConfig, assignments: Sequence[str]) -> TrainingConfig:
     """The plan with some fields, given as `name=value`, in place of the settings' own."""
     overrides = dict(word.split("=", 1) for word in assignments)
-    return msgspec.convert({**msgspec.structs.asdict(plan), **overrides}, TrainingConfig, strict=False)
+    return override_config(plan, overrides)
 
 
 def print_progress(message: str) -> None:

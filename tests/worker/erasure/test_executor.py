@@ -8,7 +8,7 @@ from contract.messages import ErasureConfirmation, read_erasure_confirmation, to
 from contract.profiles.slices import Slices
 from tests.worker.environment import WorkerEnvironment
 from tests.worker.events import make_order
-from tests.worker.maintenance.test_rebuild import run_rebuild, serving_generation
+from tests.worker.maintenance.runs import run_rebuild, serving_generation
 from tests.worker.worker_lifecycle import InProcessWorker, StepEvent, raise_killed
 from worker.ops import metrics
 
@@ -60,7 +60,7 @@ def process_all(worker: InProcessWorker, environment: WorkerEnvironment) -> None
     """Run until all orders are answered and merged, and all erasures confirmed."""
     orders = environment.end_offsets("orders")
     erasures = environment.end_offsets("erasures")
-    committed = worker.positions.committed
+    committed = worker.offsets.committed
     worker.run_until(lambda: all(committed.get(partition, 0) >= end for partition, end in erasures.items()))
     worker.process_all(orders)
 
