@@ -1,10 +1,10 @@
-# Two images of one checkout: `worker` answers events and carries no torch, `training` learns and does.
+# Two images from one checkout: `worker` answers events without torch, `training` trains with torch.
 #
 #   docker build --target worker -t shopstream .
 #   docker build --target training -t shopstream-training .
 
 FROM python:3.11-slim AS python
-# Compiled folds are kept by numba; the code's own folder belongs to root, so they go where the user may write.
+# numba caches compiled functions on disk; the code folder belongs to root, so the cache goes to a writable folder.
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 NUMBA_CACHE_DIR=/tmp/numba
 RUN python -m venv /opt/venv
 
@@ -16,8 +16,8 @@ FROM python AS training-environment
 COPY requirements/training.txt requirements/torch.txt /tmp/
 RUN pip install --no-cache-dir --no-deps --require-hashes -r /tmp/training.txt -r /tmp/torch.txt
 
-FROM python AS house
-# Volumes take the owner of the folder that they are mounted over.
+FROM python AS base
+# A new volume gets the owner of the folder it is mounted over.
 RUN useradd --uid 10001 --no-create-home shopstream && install -d -o shopstream -g shopstream /bundles
 WORKDIR /shopstream
 COPY features.toml shop.toml ./
@@ -26,15 +26,15 @@ COPY transport/ transport/
 ENV SHOPSTREAM_BUNDLES=/bundles
 USER shopstream
 
-FROM house AS training
+FROM base AS training
 COPY --from=training-environment /opt/venv /opt/venv
 COPY model/ model/
 COPY export/ export/
 COPY training/ training/
 CMD ["python", "-m", "training", "follow"]
 
-# The last one is what a build without a target gives.
-FROM house AS worker
+# A build without a target builds the last stage.
+FROM base AS worker
 COPY --from=worker-environment /opt/venv /opt/venv
 COPY worker/ worker/
 EXPOSE 9100

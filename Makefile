@@ -1,12 +1,13 @@
-# The words of the house. Each makes the environment first; from the second time on that takes no time.
+# Commands of the project. Each creates the environment first, which takes no time once it exists.
 #
-#   make demo    the whole system on this machine: make demo ARGS="--keep"
-#   make test    all tests, or some: make test ARGS="tests/worker -k batch"
-#   make check   formatting, lint, types, import arrows
-#   make bench   what can be measured, and how
-#   make bench-check    whether an event costs more than it did, measured beside a bare loop
-#   make lock    pin the newest versions that pyproject.toml allows
-#   make clean   remove the environment and what tools left behind
+#   make demo           the whole system on this machine: make demo ARGS="--keep"
+#   make test           all tests, or some: make test ARGS="tests/worker -k batch"
+#   make check          formatting, lint, types, import contracts
+#   make format         format the code and apply lint fixes
+#   make bench          list the benches, or run one: make bench ARGS="fold --json"
+#   make bench-check    compare the CPU per event with a baseline, relative to a bare loop
+#   make lock           pin the newest versions that pyproject.toml allows
+#   make clean          remove the environment and the caches of tools
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
@@ -47,11 +48,11 @@ demo: env
 bench: env
 	$(PY) -m bench $(or $(ARGS),--help)
 
-# Times wander from machine to machine and from hour to hour; how they stand to a bare loop's in the same run does not.
+# Times vary between machines and hours; their ratio to a bare loop in the same run does not.
 bench-check: env
 	$(PY) -m bench throughput --rounds 3 --scale 0.4 --against bench/performance/baseline.json $(ARGS)
 
-# One resolution of everything first; the locks are parts of it, so no two of them can disagree.
+# Resolve everything once; each lock is a part of that resolution, so the locks cannot disagree.
 lock: env
 	mkdir -p build
 	$(LOCK) --upgrade --group dev --output-file build/everything.txt

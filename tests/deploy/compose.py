@@ -1,7 +1,7 @@
-"""docker-compose.yml as a test sees it: what each service runs, and in which environment.
+"""docker-compose.yml as data: the command and environment of each service.
 
-Docker need not be at hand: the same commands with the same environment are processes too, once the addresses are those
-of servers on this machine.
+Tests run the services without Docker: as processes with the same command and environment, but with the addresses of
+servers on this machine.
 """
 
 import shlex
@@ -19,7 +19,7 @@ COMPOSE_FILE = ROOT / "docker-compose.yml"
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """One service: `command` as it would be executed, `environment` as it would be set."""
+    """One service with its command and environment variables."""
 
     name: str
     command: tuple[str, ...]
@@ -27,11 +27,11 @@ class Service:
 
     @property
     def is_ours(self) -> bool:
-        """Whether it runs this checkout, rather than somebody's server."""
+        """Whether it runs this checkout, rather than a third-party server."""
         return self.command[:2] == ("python", "-m")
 
     def with_addresses(self, *, kafka: str, redis: str, bundles: Path) -> "Service":
-        """The same service with the addresses of other servers: a bootstrap list, a URL, a folder."""
+        """The same service with other addresses: a bootstrap list, a URL, a folder."""
         addresses = {
             "SHOPSTREAM_KAFKA__BOOTSTRAP_SERVERS": kafka,
             "SHOPSTREAM_REDIS__URL": redis,
@@ -47,9 +47,9 @@ def read_document() -> dict[str, Any]:
 
 
 def read_services() -> dict[str, Service]:
-    """Every service by name, those of profiles too."""
+    """Every service by name, including those in profiles."""
     services = read_document()["services"]
-    return {name: _parse_service(name, described) for name, described in services.items()}
+    return {name: _parse_service(name, description) for name, description in services.items()}
 
 
 def _parse_service(name: str, description: Mapping[str, Any]) -> Service:

@@ -1,4 +1,4 @@
-"""docker-compose.yml keeps the Compose specification and fits the checkout."""
+"""docker-compose.yml is valid and matches the checkout."""
 
 import re
 from pathlib import Path
@@ -22,21 +22,21 @@ def find_mistakes(document: dict[str, Any]) -> list[str]:
     return [error.message for error in validator.iter_errors(document)]
 
 
-def test_the_file_keeps_the_compose_specification() -> None:
+def test_the_file_is_valid_by_the_compose_specification() -> None:
     assert find_mistakes(read_document()) == []
 
 
 @pytest.mark.parametrize(
     ("key", "value"), [("restarts", "always"), ("ports", 9100), ("depends_on", {"kafka": {"condition": "alive"}})]
 )
-def test_the_schema_would_find_a_mistake(key: str, value: object) -> None:
+def test_the_schema_detects_a_mistake(key: str, value: object) -> None:
     document = read_document()
     document["services"]["orders"][key] = value
 
     assert find_mistakes(document)
 
 
-def test_the_services_are_both_lanes_the_joiner_the_learner_the_watcher_the_topics_and_their_servers() -> None:
+def test_the_services_run_every_process_and_its_servers() -> None:
     commands = {name: " ".join(read_services()[name].command) for name in OUR_SERVICES}
 
     assert commands == {
@@ -44,29 +44,29 @@ def test_the_services_are_both_lanes_the_joiner_the_learner_the_watcher_the_topi
         "browsing": "python -m worker score --lane browsing",
         "joiner": "python -m worker feedback",
         "learner": "python -m training follow",
-        "watcher": "python -m training watch",
+        "monitor": "python -m training watch",
         "topics": "python -m worker topics",
     }
     assert read_services().keys() - commands.keys() == {"kafka", "redis", "prometheus"}
 
 
-def test_only_the_learner_and_the_watcher_have_to_be_asked_for() -> None:
+def test_only_learner_and_monitor_need_a_profile() -> None:
     services = read_document()["services"]
 
-    assert {name for name, described in services.items() if "profiles" in described} == {"learner", "watcher"}
+    assert {name for name, service in services.items() if "profiles" in service} == {"learner", "monitor"}
 
 
 @pytest.mark.parametrize("name", OUR_SERVICES)
-def test_the_environment_of_our_services_is_understood(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Given the service's environment and the checkout's configuration
+def test_the_environment_of_our_services_is_valid(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # given the service's environment and the checkout's configuration
     monkeypatch.chdir(ROOT)
     for key, value in read_services()[name].environment.items():
         monkeypatch.setenv(key, value)
 
-    # When the settings are read
+    # when the settings are read
     settings = Settings()
 
-    # Then they are the compose file's own
+    # then they are those of the compose file
     assert settings.kafka.bootstrap_servers == "kafka:9092"
     assert settings.redis.url == "redis://redis:6379/0"
     assert settings.bundles == Path("/bundles")
@@ -79,7 +79,7 @@ def test_a_worker_is_healthy_when_it_is_ready(name: str) -> None:
     assert f"http://localhost:{Settings().worker.http_port}/readyz" in check
 
 
-def test_our_services_wait_for_the_topics_and_the_topics_for_kafka() -> None:
+def test_our_services_wait_for_topics_and_topics_for_kafka() -> None:
     services = read_document()["services"]
 
     assert services["topics"]["depends_on"] == {"kafka": {"condition": "service_healthy"}}
@@ -87,7 +87,7 @@ def test_our_services_wait_for_the_topics_and_the_topics_for_kafka() -> None:
         assert services[name]["depends_on"]["topics"] == {"condition": "service_completed_successfully"}
 
 
-def test_folders_and_volumes_that_are_mounted_exist() -> None:
+def test_mounted_folders_and_volumes_exist() -> None:
     document = read_document()
     mounts = [mount for service in document["services"].values() for mount in service.get("volumes", [])]
 
@@ -95,12 +95,12 @@ def test_folders_and_volumes_that_are_mounted_exist() -> None:
         assert (ROOT / source).is_dir() if source.startswith(".") else source in document["volumes"]
 
 
-def test_foreign_images_are_of_a_stated_version() -> None:
+def test_third_party_images_have_a_pinned_version() -> None:
     for service in read_document()["services"].values():
         assert "build" in service or re.search(r":v?\d", service["image"])
 
 
-def test_services_address_one_another_by_names_that_exist() -> None:
+def test_service_addresses_name_existing_services() -> None:
     services = read_services()
 
     for name in OUR_SERVICES:
@@ -113,19 +113,19 @@ def test_redis_never_evicts() -> None:
     assert "--maxmemory-policy noeviction" in " ".join(read_services()["redis"].command)
 
 
-def test_a_service_at_other_addresses_keeps_its_command() -> None:
+def test_a_service_with_other_addresses_keeps_its_command() -> None:
     service = read_services()["orders"]
-    moved = service.with_addresses(kafka="127.0.0.1:1", redis="redis://127.0.0.1:2/0", bundles=Path("elsewhere"))
+    relocated = service.with_addresses(kafka="127.0.0.1:1", redis="redis://127.0.0.1:2/0", bundles=Path("elsewhere"))
 
-    assert moved.command == service.command
-    assert set(moved.environment.values()) == {"127.0.0.1:1", "redis://127.0.0.1:2/0", "elsewhere"}
+    assert relocated.command == service.command
+    assert set(relocated.environment.values()) == {"127.0.0.1:1", "redis://127.0.0.1:2/0", "elsewhere"}
 
 
-def test_prometheus_scrapes_services_that_exist_where_they_answer() -> None:
+def test_prometheus_scrapes_existing_services_on_their_port() -> None:
     folder = ROOT / "deploy" / "prometheus"
     config = yaml.safe_load((folder / "prometheus.yml").read_text())
 
-    (looked_up,) = [sd for job in config["scrape_configs"] for sd in job["dns_sd_configs"]]
-    assert set(looked_up["names"]) <= set(OUR_SERVICES)
-    assert looked_up["port"] == Settings().worker.http_port == MonitorConfig().http_port
+    (discovery,) = [sd for job in config["scrape_configs"] for sd in job["dns_sd_configs"]]
+    assert set(discovery["names"]) <= set(OUR_SERVICES)
+    assert discovery["port"] == Settings().worker.http_port == MonitorConfig().http_port
     assert all((folder / rules).is_file() for rules in config["rule_files"])

@@ -1,4 +1,4 @@
-"""The images can be built from this checkout, and the worker's has no torch."""
+"""The images build from this checkout, and the worker image has no torch."""
 
 import re
 from fnmatch import fnmatch
@@ -17,7 +17,7 @@ COPIED = [
 
 
 def instructions_of_stage(name: str) -> list[str]:
-    """The instructions of a stage after those of the stages that it is built on."""
+    """The instructions of a stage, after those of its base stages."""
     start = next(n for n, line in enumerate(INSTRUCTIONS) if line.endswith(f" AS {name}"))
     end = next((n for n in range(start + 1, len(INSTRUCTIONS)) if INSTRUCTIONS[n].startswith("FROM ")), None)
     parent = INSTRUCTIONS[start].split()[1]
@@ -26,14 +26,14 @@ def instructions_of_stage(name: str) -> list[str]:
 
 
 @pytest.mark.parametrize("source", sorted(set(COPIED)))
-def test_what_is_copied_exists_and_reaches_the_builder(source: str) -> None:
+def test_copied_paths_exist_and_are_in_the_build_context(source: str) -> None:
     allowed = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
 
     assert (ROOT / source).exists()
     assert any(fnmatch(source, pattern) for pattern in allowed)
 
 
-def test_the_worker_image_is_the_default_and_knows_neither_torch_nor_training() -> None:
+def test_the_worker_image_is_the_default_and_has_no_torch() -> None:
     last = [line for line in INSTRUCTIONS if line.startswith("FROM ")][-1]
     lines = "\n".join(instructions_of_stage("worker") + instructions_of_stage("worker-environment"))
 
@@ -42,7 +42,7 @@ def test_the_worker_image_is_the_default_and_knows_neither_torch_nor_training() 
 
 
 @pytest.mark.parametrize("name", ["worker", "training"])
-def test_an_image_runs_as_a_user_without_rights_from_pinned_hashes(name: str) -> None:
+def test_an_image_is_unprivileged_and_installs_pinned_hashes(name: str) -> None:
     users = [line.split()[1] for line in instructions_of_stage(name) if line.startswith("USER ")]
     installs = [line for line in instructions_of_stage(f"{name}-environment") if "pip install" in line]
 
@@ -51,7 +51,7 @@ def test_an_image_runs_as_a_user_without_rights_from_pinned_hashes(name: str) ->
     assert all("--require-hashes" in line for line in installs)
 
 
-def test_a_folder_of_ours_in_an_image_has_the_folders_it_imports() -> None:
+def test_an_image_contains_the_folders_that_its_code_imports() -> None:
     imports = {"worker": {"contract", "transport"}, "training": {"contract", "transport", "model", "export"}}
 
     for name, needed in imports.items():

@@ -1,4 +1,4 @@
-"""The services of docker-compose.yml, started as processes: the same commands in the same environment."""
+"""The services of docker-compose.yml, started as processes with the same commands and environment."""
 
 import sys
 import time
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.apache_kafka
 
 @dataclass
 class ComposeStack:
-    """Both lanes and the joiner as compose would run them, on servers of this machine."""
+    """Both lanes and the joiner as compose runs them, on servers of this machine."""
 
     kafka: ApacheKafka
     redis: RedisServer
@@ -45,7 +45,7 @@ class ComposeStack:
 
 
 def make_process(service: Service, folder: Path, port: int) -> ChildProcess:
-    """The service's own command; only the interpreter is this environment's, and the port one that is free."""
+    """The service's command with this environment's interpreter and a free port."""
     environment = {**service.environment, "SHOPSTREAM_WORKER__HTTP_PORT": str(port), "PYTHONPATH": str(ROOT)}
     environment |= {"SHOPSTREAM_CONFIG": str(ROOT / "shop.toml"), "SHOPSTREAM_FEATURES": str(ROOT / "features.toml")}
     return ChildProcess(
@@ -76,12 +76,12 @@ def start_stack(kafka: ApacheKafka, redis: RedisServer, folder: Path) -> Iterato
         yield running
 
 
-def test_the_services_answer_orders_and_clicks_and_end_when_asked_to(tmp_path: Path) -> None:
-    # Given servers of their own, since the services use the topics' real names
+def test_the_services_answer_an_order_and_a_click_and_stop_cleanly(tmp_path: Path) -> None:
+    # given separate servers, because the services use the real topic names
     if reason := unavailable_reason():
         pytest.skip(reason)
     with ApacheKafka() as kafka, RedisServer() as redis, start_stack(kafka, redis, tmp_path) as running:
-        # When an order and a click arrive
+        # when an order and a click arrive
         now_ms = time.time_ns() // 1_000_000
         line = Line(item_id="tent", quantity=1, unit_price=99.0)
         order = Order(
@@ -92,7 +92,7 @@ def test_the_services_answer_orders_and_clicks_and_end_when_asked_to(tmp_path: P
             producer.send("shop.orders", [("ada", to_json(order))])
             producer.send("shop.clicks", [("ada", to_json(click))])
 
-        # Then the order is decided on its topic and in Redis, and both are logged as scored
+        # then the order is decided on its topic and in Redis, and both are logged as scored
         log, client = KafkaLog(bootstrap=kafka.bootstrap), RedisClient(url=redis.url, timeout_s=5)
         wait_until(lambda: len(list(log.read("shop.scored"))) >= 2)
         decisions = [read_decision(logged.value or b"") for logged in log.read("shop.decisions")]
@@ -103,5 +103,5 @@ def test_the_services_answer_orders_and_clicks_and_end_when_asked_to(tmp_path: P
         )
         client.close()
 
-        # And every process ends well when it is asked to
+        # and every process stops with status 0
         assert {name: child.stop() for name, child in running.processes.items()} == dict.fromkeys(running.processes, 0)

@@ -1,4 +1,4 @@
-"""The project's pages as data: tables by heading, examples by kind, links and what they may point to."""
+"""The project's pages as data: tables by heading, examples by kind, links and anchors."""
 
 import re
 from dataclasses import dataclass
@@ -25,11 +25,11 @@ class MarkdownPage:
 
     @property
     def prose(self) -> str:
-        """The page without its code blocks, in which `#` begins no heading and brackets are no links."""
+        """The page without its code blocks, where `#` is no heading and brackets are no links."""
         return FENCE.sub("", self.text)
 
     def section(self, heading: str) -> str:
-        """What stands under a heading, down to the next one of its level or above; raises KeyError without it."""
+        """The text under a heading, down to the next one of its level or above; raises KeyError if it is missing."""
         prose = self.prose
         for match in HEADING.finditer(prose):
             if match[2] == heading:
@@ -44,20 +44,20 @@ class MarkdownPage:
         return [parse_rows(block) for block in blocks]
 
     def examples(self) -> list[tuple[str, str]]:
-        """Each block of JSON with the kind that its fence names."""
+        """Each block of JSON with the kind in its info string."""
         return [(info.split()[1], body) for info, body in FENCE.findall(self.text) if info.startswith("json ")]
 
     def code_block(self, info: str) -> str:
-        """The code block whose fence says exactly this."""
+        """The only code block with exactly this info string."""
         (body,) = (body for fence, body in FENCE.findall(self.text) if fence == info)
         return str(body)
 
     def links(self) -> list[str]:
-        """Where its links and pictures point."""
+        """The targets of its links and pictures."""
         return [a or b for a, b in LINK.findall(self.prose)]
 
     def anchors(self) -> set[str]:
-        """What a link may name behind `#`."""
+        """The anchors of its headings."""
         return {to_anchor(match[2]) for match in HEADING.finditer(self.prose)}
 
 
@@ -69,16 +69,16 @@ def parse_rows(block: str) -> list[Row]:
 
 
 def to_anchor(heading: str) -> str:
-    """A heading as an anchor."""
+    """The anchor that GitHub makes of a heading."""
     return re.sub(r"[^a-z0-9 _-]", "", heading.lower()).replace(" ", "-")
 
 
 def strip_code_marks(cell: str) -> str:
-    """A cell that is one piece of code, without its marks."""
+    """The code of a cell, without the marks."""
     return cell.strip("`")
 
 
-PAGES: Final = [MarkdownPage(path) for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md")))]
+PAGES: Final = [MarkdownPage(path) for path in (*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("**/*.md")))]
 EVENTS: Final = MarkdownPage(ROOT / "docs" / "events.md")
 KEYS: Final = MarkdownPage(ROOT / "docs" / "keys.md")
 METRICS: Final = MarkdownPage(ROOT / "docs" / "metrics.md")

@@ -1,4 +1,4 @@
-"""docs/events.md says what the code does."""
+"""docs/events.md describes events and answers as the code defines them."""
 
 import string
 from collections.abc import Callable
@@ -31,8 +31,8 @@ from contract.settings import TopicSettings
 from tests.docs.pages import EVENTS, strip_code_marks
 
 NAME_BY_TYPE: Final = [
-    (inspect.type_info(one), name)
-    for one, name in ((Id, "id"), (Ip, "ip"), (Word, "word"), (str, "text"), (Money, "money"))
+    (inspect.type_info(alias), name)
+    for alias, name in ((Id, "id"), (Ip, "ip"), (Word, "word"), (str, "text"), (Money, "money"))
 ]
 OUTPUTS: Final[dict[str, type[msgspec.Struct]]] = {
     "Decision": Decision,
@@ -44,13 +44,13 @@ OUTPUTS: Final[dict[str, type[msgspec.Struct]]] = {
 
 
 def type_in_words(kind: inspect.Type) -> str:
-    """A field's type in the words of the page."""
+    """A field's type in the words of docs/events.md."""
     for known, name in NAME_BY_TYPE:
         if kind == known:
             return name
     match kind:
         case inspect.UnionType(types=types):
-            return " or ".join(type_in_words(one) for one in types if not isinstance(one, inspect.NoneType))
+            return " or ".join(type_in_words(member) for member in types if not isinstance(member, inspect.NoneType))
         case inspect.LiteralType(values=values):
             return choice_in_words([str(value) for value in values])
         case inspect.BoolType():
@@ -89,7 +89,7 @@ def choice_in_words(values: list[str]) -> str:
 
 
 def parse_type_cell(cell: str) -> str:
-    """The type that a cell tells; the order of a choice does not matter, and milliseconds are an integer."""
+    """The type in a cell; the order of alternatives does not matter, and milliseconds are an integer."""
     if cell == "ms":
         return "integer, 0 to 9,007,199,254,740,992"
     return choice_in_words(cell.split("`")[1::2]) if cell.startswith("`") else cell
@@ -108,47 +108,45 @@ def read_documented_fields(heading: str, table: int = 0) -> dict[str, tuple[str,
 
 
 @pytest.mark.parametrize(("kind", "struct"), KINDS.items())
-def test_every_field_of_an_event_stands_there_with_its_type_and_whether_it_is_needed(
-    kind: str, struct: type[Event]
-) -> None:
+def test_every_field_of_an_event_is_documented_with_type_and_need(kind: str, struct: type[Event]) -> None:
     assert read_documented_fields(struct.__name__) == read_fields(struct)
 
 
-def test_every_field_of_an_orders_line_stands_there() -> None:
+def test_every_field_of_an_order_line_is_documented() -> None:
     assert read_documented_fields("Order", table=1) == read_fields(Line)
 
 
 @pytest.mark.parametrize(("heading", "struct"), OUTPUTS.items())
-def test_every_field_of_an_answer_stands_there(heading: str, struct: type[msgspec.Struct]) -> None:
+def test_every_field_of_an_answer_is_documented(heading: str, struct: type[msgspec.Struct]) -> None:
     (table, *_) = EVENTS.tables(heading)
 
     assert [strip_code_marks(row["field"]) for row in table] == list(struct.__struct_fields__)
 
 
-def test_every_topic_stands_there_under_its_default_name_and_leads_to_its_record() -> None:
-    # Given the topics of the settings
+def test_every_topic_is_documented_with_its_default_name_and_record() -> None:
+    # given the topics of the settings
     names = TopicSettings().names_by_kind()
 
-    # When the table is read
+    # when the table is read
     (table,) = EVENTS.tables("Topics")
 
-    # Then they are the same, and an event's row names its struct
+    # then they are the same, and the row of an event names its struct
     assert {strip_code_marks(row["kind"]): strip_code_marks(row["topic"]) for row in table} == names
     records = {strip_code_marks(row["kind"]): row["record"] for row in table}
     assert all(records[kind].startswith(f"[{struct.__name__}]") for kind, struct in KINDS.items())
 
 
-def test_every_reason_for_a_dead_letter_stands_there_with_its_meaning() -> None:
+def test_every_dead_letter_reason_is_documented_with_its_meaning() -> None:
     reasons = EVENTS.tables("Dead letters")[1]
 
     assert {strip_code_marks(row["reason"]): row["meaning"] for row in reasons} == REASONS
 
 
-def test_the_header_of_a_dead_letter_is_named() -> None:
+def test_the_header_of_a_dead_letter_is_documented() -> None:
     assert f"`{DEAD_LETTER_HEADER}`" in EVENTS.section("Dead letters")
 
 
-def test_the_bounds_are_the_codes_own() -> None:
+def test_documented_bounds_equal_those_of_the_code() -> None:
     (table,) = EVENTS.tables("Types and bounds")
     types = {row["type"]: row["what it holds"] for row in table}
 
@@ -164,13 +162,13 @@ def test_the_bounds_are_the_codes_own() -> None:
     assert types["ms"].startswith("an integer, 0 to 9,007,199,254,740,992:")
 
 
-def test_the_alphabet_of_ids_is_the_one_that_decoding_keeps() -> None:
-    # Given the marks that the page lists
+def test_decoding_accepts_exactly_the_documented_id_alphabet() -> None:
+    # given the punctuation that the page lists
     (table,) = EVENTS.tables("Types and bounds")
     marks = next(row["what it holds"] for row in table if row["type"] == "id").split("`")[1].replace(" ", "")
     alphabet = set(string.ascii_letters + string.digits + " " + marks)
 
-    # Then exactly those pass
+    # then exactly those are accepted
     for letter in map(chr, range(256)):
         record = msgspec.json.encode({"event_id": f"a{letter}", "ts_ms": 0, "user_id": "u"})
         if letter in alphabet:
@@ -181,21 +179,21 @@ def test_the_alphabet_of_ids_is_the_one_that_decoding_keeps() -> None:
 
 
 @pytest.mark.parametrize(("kind", "struct"), KINDS.items())
-def test_text_is_cut_wherever_the_page_says_text(kind: str, struct: type[Event]) -> None:
-    # Given the example of the event with every text too long
+def test_fields_documented_as_text_are_truncated(kind: str, struct: type[Event]) -> None:
+    # given the example of the event with every text too long
     texts = [name for name, (type_name, _) in read_documented_fields(struct.__name__).items() if type_name == "text"]
     example = msgspec.json.decode(dict(EVENTS.examples())[kind])
     example |= dict.fromkeys(texts, "x" * 1_000)
 
-    # When it is decoded
+    # when it is decoded
     event = decode(kind, msgspec.json.encode(example))
 
-    # Then each is at its bound
+    # then each is cut to its bound
     assert all(len(getattr(event, name)) == TEXT_CHARS_MAX for name in texts)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_example_of_an_event_decodes_and_has_no_field_of_its_own(kind: str) -> None:
+def test_the_example_of_an_event_decodes_without_unknown_fields(kind: str) -> None:
     example = dict(EVENTS.examples())[kind]
 
     event = decode(kind, example.encode())
@@ -214,7 +212,7 @@ ANSWERS: Final[dict[str, type[msgspec.Struct]]] = {
 
 
 @pytest.mark.parametrize(("name", "struct"), ANSWERS.items())
-def test_the_example_of_an_answer_is_one(name: str, struct: type[msgspec.Struct]) -> None:
+def test_the_example_of_an_answer_decodes_and_encodes_to_itself(name: str, struct: type[msgspec.Struct]) -> None:
     example = dict(EVENTS.examples())[name]
 
     answer = msgspec.json.decode(example, type=struct)
@@ -223,7 +221,7 @@ def test_the_example_of_an_answer_is_one(name: str, struct: type[msgspec.Struct]
 
 
 def read_defaults(struct: type[msgspec.Struct]) -> dict[str, Any]:
-    """What the optional fields are when they are left out, as JSON has it."""
+    """The defaults of the optional fields, as JSON values."""
     values: dict[str, Any] = {}
     for field in msgspec.structs.fields(struct):
         make: Callable[[], Any] | Any = field.default_factory

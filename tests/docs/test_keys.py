@@ -1,4 +1,4 @@
-"""docs/keys.md has every key that workers write, with its type and time to live, and the layout of what is binary."""
+"""docs/keys.md describes every Redis key that workers write, with type and expiry, and the binary layouts."""
 
 import re
 from typing import Final
@@ -35,20 +35,20 @@ def read_key_table() -> list[Row]:
 
 
 def key_pattern(key: str) -> str:
-    """A key of the table as a pattern; in binary keys the braces around the bucket are the key's own."""
-    own_braces = key.replace("{bucket}", r"\{[0-9]+\}") if ":profile:" in key or ":merged:" in key else key
-    return re.sub(r"\{\w+\}", "[^:]+", own_braces.replace("{kind}:{id}", "[a-z]+:[^:{}]+"))
+    """A key of the table as a pattern; in binary keys the braces around the bucket are part of the key."""
+    hash_tagged = key.replace("{bucket}", r"\{[0-9]+\}") if ":profile:" in key or ":merged:" in key else key
+    return re.sub(r"\{\w+\}", "[^:]+", hash_tagged.replace("{kind}:{id}", "[a-z]+:[^:{}]+"))
 
 
 def find_row(key: str) -> Row:
-    """The row that describes a key; the one with the fewest blanks, if several might."""
+    """The row that describes a key; the one with the fewest placeholders, if several match."""
     matching = [row for row in read_key_table() if re.fullmatch(key_pattern(strip_code_marks(row["key"])), key)]
     assert matching, f"{key} should be described. Found no row for it."
     return min(matching, key=lambda row: row["key"].count("{"))
 
 
 def parse_ttl_s(words: str) -> int:
-    """A time to live in words; -1, as Redis has it, for none."""
+    """An expiry in words; -1, as in Redis, for none."""
     if words == "none":
         return -1
     number, unit = re.match(r"(\d+) (\w+)", words).groups()  # type: ignore[union-attr]
@@ -57,7 +57,7 @@ def parse_ttl_s(words: str) -> int:
 
 @pytest.fixture
 def server(redis_url: str) -> redis.Redis:
-    """A Redis into which every writer of the worker has written."""
+    """A Redis with the keys of every writer of the worker."""
     prefix, client = RedisSettings().prefix, RedisClient(url=redis_url, timeout_s=5)
     lists = ListSettings()
     write_claims(DecisionStore(client=client, prefix=prefix, ttl_s=lists.decision_ttl_s))
@@ -107,61 +107,61 @@ def write_caches(caches: AnswerCache) -> None:
     caches.write_popular({"": ["mug-blue"], "kitchen": ["mug-blue"]}, now_ms=0)
 
 
-def test_every_key_that_is_written_stands_there_with_its_type_and_time_to_live(server: redis.Redis) -> None:
-    # Given all keys that workers write
+def test_every_written_key_is_documented_with_type_and_expiry(server: redis.Redis) -> None:
+    # given all keys that workers write
     keys = list(server.scan_iter("*"))
 
-    # Then each is as its row says
+    # then each has the type and expiry of its row
     for key in keys:
         row, ttl_s = find_row(key), int(server.ttl(key))
-        told = parse_ttl_s(row["time to live"])
+        documented_s = parse_ttl_s(row["time to live"])
         assert row["type"] == server.type(key), key
-        assert told == ttl_s if told < 0 else told - SLACK_S < ttl_s <= told, key
+        assert documented_s == ttl_s if documented_s < 0 else documented_s - SLACK_S < ttl_s <= documented_s, key
 
-    # And each row describes some key
+    # and each row describes at least one key
     assert {find_row(key)["key"] for key in keys} == {row["key"] for row in read_key_table()}
 
 
-def test_the_example_of_a_list_is_one() -> None:
+def test_the_example_of_a_list_decodes() -> None:
     example = dict(KEYS.examples())["recommendations"]
 
-    made = read_recommendations(example)
+    recommendations = read_recommendations(example)
 
-    assert made.items
+    assert recommendations.items
     assert {strip_code_marks(row["field"]) for row in KEYS.tables("Lists")[0]} <= set(Recommendations.__struct_fields__)
 
 
-def test_the_example_of_popular_items_has_the_fields_that_are_written(server: redis.Redis) -> None:
+def test_the_example_of_popular_items_has_the_written_fields(server: redis.Redis) -> None:
     example, written = dict(KEYS.examples())["popular"], server.get("shop:rec:popular")
 
     assert re.findall(r'"(\w+)":', example) == re.findall(r'"(\w+)":', str(written))
 
 
-def test_the_fields_of_generations_are_those_that_are_written(server: redis.Redis) -> None:
+def test_the_documented_fields_of_generations_are_written(server: redis.Redis) -> None:
     (fields,) = KEYS.tables("Generations")
 
-    told = {name for row in fields for name in re.findall(r"`(\w+)`", row["field of `shop:generations`"])}
-    assert told - {"layout"} | {str(LAYOUT)} == set(server.hgetall("shop:generations"))
+    documented = {name for row in fields for name in re.findall(r"`(\w+)`", row["field of `shop:generations`"])}
+    assert documented - {"layout"} | {str(LAYOUT)} == set(server.hgetall("shop:generations"))
     assert server.hget("shop:generations", str(LAYOUT)) == ""
 
 
 def dtype_in_words(dtype: np.dtype[np.void]) -> str:
-    """A field's type in the words of the page."""
+    """A field's type in the words of docs/keys.md."""
     dimensions = "".join(f"{n} × " for n in dtype.shape)
     base = dtype.base
     return dimensions + (f"{base.itemsize} bytes" if base.names else f"{UNITS[base.kind]}{8 * base.itemsize}")
 
 
-def test_the_layout_of_a_record_is_the_codes_own() -> None:
-    # Given the fields of the record
+def test_the_documented_layout_of_a_record_equals_the_dtype() -> None:
+    # given the fields of the record
     assert RECORD.names is not None
     assert RECORD.fields is not None
     fields = {name: (str(RECORD.fields[name][1]), dtype_in_words(RECORD.fields[name][0])) for name in RECORD.names}
 
-    # When the table is read
+    # when the table is read
     table, families = KEYS.tables("Profiles")
 
-    # Then it is the same, and so are the digest and the families
+    # then it is the same, and so are the layout number and the families
     assert {strip_code_marks(row["field"]): (row["at"], row["type"]) for row in table} == fields
     assert str(LAYOUT) in table[0]["meaning"]
     assert [row["source"] for row in families] == list(FAMILIES)
@@ -169,18 +169,18 @@ def test_the_layout_of_a_record_is_the_codes_own() -> None:
     assert len(WINDOWS) == 5
 
 
-def test_the_formula_of_expiry_is_the_codes_own() -> None:
-    days = [int(found) for found in re.findall(r"(\d+) days", KEYS.text.split("time to live = ")[1].splitlines()[0])]
+def test_the_documented_expiry_formula_equals_the_code() -> None:
+    days = [int(number) for number in re.findall(r"(\d+) days", KEYS.text.split("time to live = ")[1].splitlines()[0])]
 
     assert days == [HORIZON_MS // 86_400_000, (TTL_MS - HORIZON_MS) // 86_400_000, TTL_MS // 86_400_000]
 
 
-def test_the_formula_of_memory_is_the_benchs_own() -> None:
-    # Given the sum on the page
+def test_the_documented_memory_formula_is_the_one_that_the_bench_checks() -> None:
+    # given the formula on the page
     section = KEYS.section("Memory")
     words = re.search(r"bytes = (\d+) × entities \+ the lengths of their keys \+ (\d+) × slices", section)
 
-    # Then it is what the bench holds Redis to, and a flood takes one slice an id
+    # then the bench checks Redis against it, and a flood takes one slice per id
     assert words is not None
     assert [int(number) for number in words.groups()] == [ENTITY_BYTES, SLICE_BYTES]
     assert f"within {OFF_MAX:.0%}".replace("%", " %") in section

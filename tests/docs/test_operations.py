@@ -1,4 +1,4 @@
-"""docs/operations.md has every setting with its default and its name in the environment."""
+"""docs/operations.md describes every setting, with its default and environment variable, and every lane."""
 
 import re
 from pathlib import Path
@@ -12,7 +12,7 @@ from contract.settings import Settings
 from tests.docs.pages import OPERATIONS, PAGES, MarkdownPage, strip_code_marks
 from worker.records.lanes import LANES
 
-# What the environment says beside the settings.
+# Environment variables that are not settings.
 OTHER_VARIABLES: Final = {"SHOPSTREAM_CONFIG", "SHOPSTREAM_STEP_FILE", "SHOPSTREAM_DATA"}
 
 
@@ -28,7 +28,7 @@ def list_settings(section: type[BaseModel], prefix: str = "") -> dict[str, objec
 
 
 def format_default(default: object) -> str:
-    """A default as the file would have it."""
+    """A default as it is written in the file."""
     if default is None:
         return "none"
     value = str(default) if isinstance(default, Path) else default
@@ -40,13 +40,13 @@ def read_settings_table() -> list[dict[str, str]]:
     return table
 
 
-def test_every_setting_stands_there_with_its_default() -> None:
+def test_every_setting_is_documented_with_its_default() -> None:
     settings = {name: format_default(default) for name, default in list_settings(Settings).items()}
 
     assert {strip_code_marks(row["setting"]): row["default"] for row in read_settings_table()} == settings
 
 
-def test_every_setting_has_its_name_in_the_environment() -> None:
+def test_every_setting_is_documented_with_its_environment_variable() -> None:
     for row in read_settings_table():
         name = "SHOPSTREAM_" + strip_code_marks(row["setting"]).upper().replace(".", "__")
 
@@ -54,7 +54,7 @@ def test_every_setting_has_its_name_in_the_environment() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=[page.path.name for page in PAGES])
-def test_a_page_names_only_variables_that_exist(page: MarkdownPage) -> None:
+def test_pages_name_only_environment_variables_that_exist(page: MarkdownPage) -> None:
     known = (
         {strip_code_marks(row["environment"]) for row in read_settings_table()}
         | OTHER_VARIABLES
@@ -65,12 +65,12 @@ def test_a_page_names_only_variables_that_exist(page: MarkdownPage) -> None:
 
 
 @pytest.mark.parametrize("lane", LANES)
-def test_a_lanes_row_names_its_command_its_group_and_what_it_folds(lane: str) -> None:
-    # Given the row of the lane's command
+def test_the_row_of_a_lane_names_its_command_group_and_kinds(lane: str) -> None:
+    # given the row of the lane's command
     (table,) = OPERATIONS.tables("Processes")
     (row,) = (row for row in table if strip_code_marks(row["command"]) == f"python -m worker score --lane {lane}")
 
-    # Then it says what the code does
+    # then it describes the lane as the code defines it
     folds, watches, inspects, confirms = (", ".join(kinds) for kinds in LANES[lane][1:])
     assert f"folds {folds}" in row["what it does"]
     assert (f"watches {watches}" in row["what it does"]) if watches else "watches" not in row["what it does"]

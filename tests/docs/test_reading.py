@@ -1,4 +1,4 @@
-"""What docs/reading.md tells a shop to do reads what workers cache and sends what they understand."""
+"""The code on docs/reading.md reads lists as workers cache them, and sends events that they decode."""
 
 import json
 import time
@@ -41,14 +41,14 @@ def caches(redis_url: str) -> Iterator[AnswerCache]:
 
 
 def run_page_example(redis_url: str, user: str, category: str) -> tuple[list[str], str | None]:
-    """What the page's Python leaves in `items` and `recommendation_id`."""
-    given: dict[str, Any] = {"redis": redis, "json": json, "user_id": user, "category": category}
-    exec(READING.code_block("python page").replace(REDIS, redis_url), given)
-    given["shop"].close()
-    return given["items"], given["recommendation_id"]
+    """`items` and `recommendation_id` after running the page's Python."""
+    variables: dict[str, Any] = {"redis": redis, "json": json, "user_id": user, "category": category}
+    exec(READING.code_block("python page").replace(REDIS, redis_url), variables)
+    variables["shop"].close()
+    return variables["items"], variables["recommendation_id"]
 
 
-def test_a_page_is_the_users_list_or_what_is_popular_there_or_anywhere(caches: AnswerCache, redis_url: str) -> None:
+def test_a_page_falls_back_from_list_to_category_to_popular_items(caches: AnswerCache, redis_url: str) -> None:
     assert run_page_example(redis_url, "u-17", "mugs") == ([], None)
 
     caches.write([make_answer(answers.LIST, LIST)])
@@ -60,22 +60,22 @@ def test_a_page_is_the_users_list_or_what_is_popular_there_or_anywhere(caches: A
 
 
 @pytest.mark.parametrize("recommendation_id", ["r-1", None])
-def test_what_was_shown_and_clicked_is_said_in_events_that_are_none_of_the_malformed(
+def test_the_python_example_sends_impressions_and_clicks_that_decode(
     embedded_kafka: EmbeddedKafka, topic_prefix: str, recommendation_id: str | None
 ) -> None:
-    # Given topics of this test's own
+    # given topics of this test's own
     topics = {kind: topic_prefix + TopicSettings().topic_name(kind) for kind in ("impressions", "clicks")}
     embedded_kafka.create_topics(dict.fromkeys(topics.values(), 4))
     code = READING.code_block("python shown").replace(KAFKA, embedded_kafka.bootstrap)
     for kind, topic in topics.items():
         code = code.replace(f'"{TopicSettings().topic_name(kind)}"', f'"{topic}"')
 
-    # When the page's lines are run
+    # when the page's code is run
     items = [f"i{n}" for n in range(20)]
     names = {"user_id": "u-17", "items": items, "recommendation_id": recommendation_id}
     exec(code, {"json": json, "time": time, "uuid": uuid, "Producer": Producer, **names})
 
-    # Then both are what a worker reads
+    # then a worker decodes both events
     shown, clicked = (
         decode(kind, read_topics(embedded_kafka.bootstrap, topic)[0].value) for kind, topic in topics.items()
     )
@@ -86,8 +86,8 @@ def test_what_was_shown_and_clicked_is_said_in_events_that_are_none_of_the_malfo
 
 
 @pytest.mark.parametrize("language", ["python", "java", "js"])
-def test_each_language_reads_the_same_keys_and_fields_and_says_the_same(language: str) -> None:
-    read, shown = (READING.code_block(f"{language} {what}") for what in ("page", "shown"))
+def test_each_language_uses_the_same_keys_and_fields(language: str) -> None:
+    read, shown = (READING.code_block(f"{language} {part}") for part in ("page", "shown"))
 
     for word in ("shop:rec:", "shop:rec:popular:", "shop:rec:popular", "items", "item_id", "recommendation_id"):
         assert word in read

@@ -1,4 +1,4 @@
-"""What README.md tells a newcomer to type does what it says."""
+"""The code and commands on README.md work; commands on all pages parse."""
 
 import json
 import re
@@ -28,6 +28,7 @@ from worker.state.decision_store import DecisionStore
 REDIS: Final = "redis://localhost:6379/0"
 KAFKA: Final = "localhost:29092"
 COMMAND: Final = re.compile(r"python -m ((?:worker|training|export|demo) [^`'&\n#]+)")
+COMMANDS: Final = sorted({command.strip() for page in PAGES for command in COMMAND.findall(page.text)})
 
 
 @pytest.fixture
@@ -38,52 +39,52 @@ def client(redis_url: str) -> Iterator[RedisClient]:
 
 
 def run_code_block(info: str, addresses: dict[str, str], variables: dict[str, Any]) -> dict[str, Any]:
-    """The names that a block of Python leaves behind, its addresses replaced."""
+    """The variables after running a block of Python with other addresses."""
     code = README.code_block(info)
-    for told, real in addresses.items():
-        code = code.replace(told, real)
+    for documented, real in addresses.items():
+        code = code.replace(documented, real)
     exec(code, variables)
     return variables
 
 
-def test_a_list_is_read_as_the_page_says(client: RedisClient, redis_url: str) -> None:
-    # Given a user with a list, and one without
+def test_the_example_reads_a_users_list(client: RedisClient, redis_url: str) -> None:
+    # given a user with a list, and one without
     item = RecommendedItem(item_id="mug-blue", score=1.0, probability={}, why="popular")
     made = Recommendations(
         user_id="u-17", recommendation_id="r-1", items=(item,), model_version="", computed_ms=0, source_ms=0
     )
     AnswerCache(client=client, prefix="shop:", lists=ListSettings()).write([make_answer(LIST, made)])
 
-    # When the page's lines are run
+    # when the page's code is run
     actual = {
         user: run_code_block("python list", {REDIS: redis_url}, {"redis": redis, "json": json, "user_id": user})
         for user in ("u-17", "u-18")
     }
 
-    # Then they read it
+    # then the list is read
     assert actual["u-17"]["items"] == ["mug-blue"]
     assert actual["u-18"]["items"] == []
     for names in actual.values():
         names["shop"].close()
 
 
-def test_the_order_of_the_page_is_one(embedded_kafka: EmbeddedKafka, topic_prefix: str) -> None:
-    # Given a topic of this test's own
+def test_the_example_sends_an_order_that_decodes(embedded_kafka: EmbeddedKafka, topic_prefix: str) -> None:
+    # given a topic of this test's own
     topic = f"{topic_prefix}orders"
     embedded_kafka.create_topics({topic: 4})
 
-    # When the page's lines are run
+    # when the page's code is run
     addresses = {KAFKA: embedded_kafka.bootstrap, TopicSettings().orders: topic}
     names = run_code_block("python order", addresses, {"time": time, "json": json, "Producer": Producer})
 
-    # Then an order is on it
+    # then an order is on the topic
     event = decode("orders", read_first_record(embedded_kafka, topic))
     assert isinstance(event, Order)
     assert event.event_id == names["order"]["event_id"]
 
 
 def read_first_record(kafka: EmbeddedKafka, topic: str) -> bytes:
-    """The value of some record of a topic; fails if there is none within 30 s."""
+    """The value of the first record of a topic; fails if there is none within 30 s."""
     consumer = Consumer({"bootstrap.servers": kafka.bootstrap, "group.id": "reader", "auto.offset.reset": "earliest"})
     try:
         consumer.assign([TopicPartition(topic, partition, 0) for partition in range(4)])
@@ -93,8 +94,8 @@ def read_first_record(kafka: EmbeddedKafka, topic: str) -> bytes:
         consumer.close()
 
 
-def test_a_decision_is_read_as_the_page_says(client: RedisClient, redis_url: str) -> None:
-    # Given no decision, and then one
+def test_the_example_reads_a_decision(client: RedisClient, redis_url: str) -> None:
+    # given no decision, and then one
     shop = redis.Redis.from_url(redis_url)
     before = run_code_block("python decision", {}, {"json": json, "shop": shop})
     decision = Decision(
@@ -120,26 +121,26 @@ def test_a_decision_is_read_as_the_page_says(client: RedisClient, redis_url: str
     )
     DecisionStore(client=client, prefix="shop:", ttl_s=60).claim([Answer(DECISION, row, decision)])
 
-    # When the page's lines are run
+    # when the page's code is run
     after = run_code_block("python decision", {}, {"json": json, "shop": shop})
 
-    # Then a missing one is reviewed, and the other is as it was made
+    # then a missing decision means review, and the other is read as written
     assert before["action"] == "review"
     assert (after["action"], after["reasons"]) == ("decline", ["the card is known for fraud"])
     shop.close()
 
 
-@pytest.mark.parametrize("command", sorted({found.strip() for page in PAGES for found in COMMAND.findall(page.text)}))
-def test_every_command_that_a_page_names_is_understood(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_on_a_page_parses(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     module, *words = shlex.split(command)
     monkeypatch.setattr(sys, "argv", [module, *words])
-    parse: Callable[..., Any] = import_module(f"{module}.__main__").parse
+    main = import_module(f"{module}.__main__")
 
-    assert parse() if module == "worker" else parse(words)
+    assert main.parse() if module == "worker" else main.parse_arguments(words)
 
 
 @pytest.mark.parametrize("words", re.findall(r'make bench ARGS="([^"]+)"', README.text))
-def test_every_bench_that_the_page_names_is_understood(words: str) -> None:
+def test_every_bench_on_the_readme_parses(words: str) -> None:
     name, *rest = shlex.split(words)
     parse: Callable[[Sequence[str]], Any] = import_module(f"bench.{name}").parse
 
