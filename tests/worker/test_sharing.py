@@ -89,7 +89,7 @@ class PausePoint:
 
 
 def read_revocations() -> float:
-    return read_metric(metrics.RECOVERIES, "BatchRevoked")
+    return read_metric(metrics.RECOVERIES, "Dropped")
 
 
 def test_a_batch_whose_partitions_move_while_redis_is_away_is_dropped_and_not_lost(

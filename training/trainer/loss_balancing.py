@@ -76,7 +76,7 @@ class LossBalancer:
         """The state between steps: tensors, numbers, lists. Raises `BadConfig` for a method with any other state."""
         return {
             "method": self._method.state_dict(),
-            "beside": {path: extra_state(module) for path, module in self._method.named_modules()},
+            "extra": {path: extra_state(module) for path, module in self._method.named_modules()},
             "last": self._last_losses,
             "optimizer": self._optimizer.state_dict() if self._optimizer else {},
         }
@@ -85,7 +85,7 @@ class LossBalancer:
         """Continue with the state of a balancer of the same name."""
         self._method.load_state_dict(state["method"])
         for path, module in self._method.named_modules():
-            vars(module).update(state["beside"][path])
+            vars(module).update(state["extra"][path])
         self._last_losses = state["last"]
         if self._optimizer:
             self._optimizer.load_state_dict(state["optimizer"])

@@ -10,6 +10,7 @@ events are the scorer's business: the pipeline treats all answers alike, by what
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Final
 
 from contract.errors import BadProfile, ShopstreamError, StaleState
 from contract.profiles.entity_updates import UpdateBatch, to_updates
@@ -34,6 +35,8 @@ from worker.scoring.scorer import Scorer
 from worker.state.resources import Stores
 
 log = logging.getLogger(__name__)
+# The `reason` of `recoveries_total` where it is not the error's name: dashboards hold these values.
+RECOVERY_LABELS: Final = {"BatchRevoked": "Dropped", "RefoldNeeded": "FoldAgain"}
 
 
 class BatchPipeline:
@@ -143,7 +146,8 @@ class BatchPipeline:
     def recover(self, reason: Exception) -> None:
         """Restart all partitions from the state in Redis; some events are folded again, none is answered twice."""
         log.warning("Recovering from the state in Redis: %s", reason)
-        metrics.RECOVERIES.labels(type(reason).__name__).inc()
+        error = type(reason).__name__
+        metrics.RECOVERIES.labels(RECOVERY_LABELS.get(error, error)).inc()
         self._membership.drop_batch()
         self._stale_state = None
         with self._time_step("recover"):
@@ -164,7 +168,7 @@ class BatchPipeline:
     def publish_extra(self, records: Sequence[OutgoingRecord], end_offsets: Mapping[TopicPartition, int]) -> None:
         """Publish records that belong to no batch, and commit these offsets with them; waits for Kafka.
 
-        Raises `BatchRevoked` if the partitions were revoked meanwhile: their next owner publishes.
+        Raises `BatchRevoked` if the partitions were revoked in the meantime: their next owner publishes.
         """
         with self._membership.batch(end_offsets):
             self.producer.publish(records, end_offsets, self.consumer)

@@ -91,7 +91,7 @@ class Recovery:
     def request_topic_check(self, partitions: Iterable[TopicPartition]) -> Callable[[], None]:
         """Ask Kafka whether the topics of these partitions are still those that were assigned.
 
-        The client reads on at its offset even in a topic that was deleted and recreated meanwhile. The returned
+        The client reads on at its offset even in a topic that was deleted and recreated in the meantime. The returned
         function waits for the reply and raises `StaleState`; after `Unavailable` it may be called again.
         """
         folded = [partition for partition in partitions if partition in self.offsets.sources]

@@ -69,7 +69,7 @@ def test_an_erased_user_stays_erased_over_a_replay_and_a_rebuild(apache_stage: W
     # given a worker that has folded all orders
     environment = apache_stage
     sent = send_orders(environment, range(40))
-    refolds, bad = metrics.RECOVERIES.labels("RefoldNeeded"), metrics.BAD_ERASURES.labels("not_json")
+    refolds, bad = metrics.RECOVERIES.labels("FoldAgain"), metrics.BAD_ERASURES.labels("not_json")
     counts = [refolds._value.get(), bad._value.get()]
     with InProcessWorker(environment, erases=True) as worker:
         worker.process_all(environment.end_offsets("orders"))
