@@ -26,8 +26,9 @@ from contract.events import Judgement, decode
 from contract.messages import read_example
 from devservers.apache_kafka import ApacheKafka
 from devservers.process import ChildProcess, find_free_ports
+from testkit.checkout import ROOT
 from testkit.environment.kafka_log import KafkaLog
-from testkit.environment.run_environment import ROOT, KafkaServer
+from testkit.environment.run_environment import KafkaServer
 from testkit.joiner.expected import FEEDBACK_SETTINGS, HOUR_MS, KINDS, PARTITIONS, TimedRecord, split_portions
 from testkit.joiner.oracle import JoinOracle, PublishedExample, SentPortion
 from testkit.joiner.simulator import JoinSimulator

@@ -8,7 +8,6 @@ that was ended goes on where it was; what other code has shown is played again.
 """
 
 import argparse
-import hashlib
 import logging
 import os
 import sys
@@ -16,16 +15,24 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from bench.results.digest import digest_inputs
 from devservers.apache_kafka import ApacheKafka
 from testkit.faults.runner import ALL_FAULTS, KILL_AT_EACH_STEP, MatrixRun, RunResult, ScenarioPool, list_runs
 
-CODE_PATHS: Final = ("bench", "contract", "demo/servers", "tests/oracle", "worker")
+CODE_PATHS: Final = (
+    "bench/guarantees/state.py",
+    "contract",
+    "devservers",
+    "testkit",
+    "worker",
+    "features.toml",
+    "shop.toml",
+)
 PROCESSES_PER_CORE: Final = 2  # a run waits most of its time
 
 
@@ -70,7 +77,10 @@ class ResultCache:
     """Keeps each result as soon as it is there. `path` None: for this time alone."""
 
     def __init__(self, path: Path | None) -> None:
-        self.path, self.cache = path, MatrixCache(code=digest_code())
+        self.path, self.cache = (
+            path,
+            MatrixCache(code=digest_inputs(CODE_PATHS, libraries=("confluent-kafka", "redis", "numba"))),
+        )
         self._started_s = time.monotonic()
         if path and path.is_file():
             stored = msgspec.json.decode(path.read_bytes(), type=MatrixCache)
@@ -100,14 +110,6 @@ class ResultCache:
 
 def make_key(run: MatrixRun) -> str:
     return f"{run.name}/{run.seed}"
-
-
-def digest_code(root: Path = Path(__file__).parents[1]) -> str:
-    """Of the code and the clients that play."""
-    digest = hashlib.sha256("".join(version(name) for name in ("confluent-kafka", "redis", "numba")).encode())
-    for path in sorted(file for folder in CODE_PATHS for file in (root / folder).rglob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
 
 
 def main(argv: Sequence[str]) -> int:

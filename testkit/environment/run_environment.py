@@ -10,8 +10,8 @@ from typing import Final, Protocol
 from contract.settings import KafkaSettings as KafkaSettings
 from contract.settings import TopicSettings
 from devservers.redis_server import RedisServer
+from testkit.checkout import ROOT
 
-ROOT: Final = Path(__file__).parents[1]
 TOPIC_KINDS: Final = tuple(kind for kind in TopicSettings.model_fields if kind != "partitions")
 BATCH_MAX: Final = 50  # small, so that few events make many batches to die in
 # Reasons that tell what was known, almost to the number: a decision that is made twice with other knowledge differs.

@@ -14,7 +14,8 @@ from contract.errors import StaleState, Unavailable
 from contract.features.declaration import read_features
 from contract.features.encoder import Encoder
 from contract.settings import ListSettings, RedisSettings, Settings, WorkerSettings
-from testkit.environment.run_environment import ROOT, RULES, RunEnvironment
+from testkit.checkout import ROOT
+from testkit.environment.run_environment import RULES, RunEnvironment
 from worker.kafka.admin import KafkaAdmin
 from worker.kafka.consumer import GroupConsumer, TopicPartition
 from worker.kafka.producer import TransactionalProducer

@@ -12,7 +12,7 @@ import pytest
 from bench.quality.fraud import features as fraud_replay
 from bench.quality.fraud.command import AIMS, FraudBench, find_leaks, find_missed_aims, main
 from bench.quality.fraud.dataset import DAY_MS, DELAY_MS, FILE, Payments, iterate_arrivals, read_payments
-from bench.quality.fraud.features import DECISION_GROUPS, ROOT, load_or_replay, replay_blocks
+from bench.quality.fraud.features import DECISION_GROUPS, load_or_replay, replay_blocks
 from bench.quality.fraud.methods import FraudData, predict_with_trees, sample_negatives, select_features
 from bench.quality.fraud.protocol import (
     FraudFigures,
@@ -25,6 +25,7 @@ from bench.quality.fraud.protocol import (
 )
 from contract.features.declaration import FeatureSet, read_features
 from contract.profiles.entity_updates import extract_updates
+from testkit.checkout import ROOT
 
 START: int = parse_day("2018-04-01")
 

@@ -1,7 +1,5 @@
 """`python -m bench` finds its benches and says what there is."""
 
-from importlib import import_module
-
 import pytest
 
 from bench.__main__ import BENCHES, main
@@ -25,5 +23,5 @@ def test_help_names_every_bench(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize("name", sorted(BENCHES))
 def test_every_bench_tells_its_options(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
-        import_module(f"bench.{name}").main(["--help"])
+        BENCHES[name].load().main(["--help"])
     assert "--json" in capsys.readouterr().out

@@ -23,6 +23,10 @@ from devservers.redis_server import RedisServer
 from testkit.environment.kafka_log import KafkaLog
 
 CONTENDERS: Final = ("ours", "bare", "naive")
+BASELINE_MODULES: Final = {
+    "bare": "bench.performance.baselines.bare",
+    "naive": "bench.performance.baselines.naive",
+}
 NAIVE_S: Final = 12.0
 BATCH_MAX: Final = 4_000
 LARGE_BATCHES: Final = {
@@ -178,7 +182,7 @@ class Contenders:
         )
         path.write_bytes(msgspec.msgpack.encode(own_config))
         return ChildProcess(
-            command=[sys.executable, "-m", f"bench.{contender}", str(path)], output=log, environment=variables
+            command=[sys.executable, "-m", BASELINE_MODULES[contender], str(path)], output=log, environment=variables
         )
 
     def _make_config(self, environment: BenchEnvironment, workload: Workload, batch: int) -> BareConfig:

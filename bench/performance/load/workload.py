@@ -1,6 +1,6 @@
 """The load of throughput, latency and scale: a shop's records as they lie on topics, and a bundle that answers them.
 
-The network is drawn (`bench.drawn`): its speed does not hang on its weights. Times of events go at a steady
+The network is drawn (`synthetic_network.py`): its speed does not hang on its weights. Times of events go at a steady
 pace.
 """
 

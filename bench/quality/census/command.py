@@ -1,19 +1,17 @@
 """`python -m bench census`: the multi-task network on a table everybody has, beside single-task nets and LightGBM.
 
 AUC of income over 50,000 and of never having married, mean and standard deviation over seeds; each seed cuts the
-table anew (`bench.census_data`). Our rows go through the shop's own statistics, network and fitting; shapes and plans
+table anew (`dataset.py`). Our rows go through the shop's own statistics, network and fitting; shapes and plans
 were chosen by validation. A row that is measured is kept, so a run that was ended goes on where it was; what was
 measured by other code is measured again.
 """
 
 import argparse
-import hashlib
 import os
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
@@ -32,6 +30,7 @@ from bench.quality.census.dataset import (
     read_census,
     split_examples,
 )
+from bench.results.digest import digest_inputs
 from model.config import ModelConfig
 from training.data.examples import Examples
 from training.data.split import split_by_time
@@ -180,7 +179,7 @@ class CensusBench:
 
     def __init__(self, *, examples: Examples, path: Path) -> None:
         self.examples, self.path = examples, path
-        self.cache = CensusCache(code=digest_code())
+        self.cache = CensusCache(code=digest_inputs(CODE_PATHS, libraries=("torch", "lightgbm", "numpy")))
         if (
             path.is_file()
             and (stored := msgspec.json.decode(path.read_bytes(), type=CensusCache)).code == self.cache.code
@@ -209,18 +208,6 @@ class CensusBench:
             part_path.replace(self.path)
             print(f"{key}: {self.cache.tries[key]}", file=sys.stderr)
         return self.cache.tries[key]
-
-
-def digest_code(root: Path = Path(__file__).parents[1]) -> str:
-    """Of the code and libraries that measure."""
-    digest = hashlib.sha256("".join(version(name) for name in ("torch", "lightgbm", "numpy")).encode())
-    for path in sorted(file for entry in CODE_PATHS for file in list_sources(root / entry)):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
-
-
-def list_sources(path: Path) -> Iterable[Path]:
-    return path.rglob("*.py") if path.is_dir() else [path]
 
 
 def find_missed_aims(rows: dict[str, CensusRow]) -> Iterable[str]:

@@ -13,7 +13,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
@@ -22,7 +21,7 @@ import numpy as np
 import torch
 
 from bench.quality.fraud.dataset import DAY_MS, FILE, read_payments
-from bench.quality.fraud.features import BLOCK_CODE_PATHS, ROOT, digest_files, load_or_replay
+from bench.quality.fraud.features import BLOCK_CODE_PATHS, load_or_replay
 from bench.quality.fraud.methods import HISTORY_DAYS, METHODS, FraudData, Method
 from bench.quality.fraud.protocol import (
     DELAY_DAYS,
@@ -34,7 +33,9 @@ from bench.quality.fraud.protocol import (
     parse_day,
     split_week,
 )
+from bench.results.digest import digest_inputs
 from contract.features.declaration import read_features
+from testkit.checkout import ROOT
 
 AIMS: Final = FraudFigures(average_precision=0.70, auc=0.876, card_precision_100=0.304)
 LEAK_THRESHOLDS: Final = {"average_precision": 0.85, "auc": 0.93}  # beyond this, truths were read that had not come
@@ -46,6 +47,7 @@ CODE_PATHS: Final = (
     "worker/model/onnx_model.py",
     "bench/quality/fraud/protocol.py",
 )
+LIBRARIES: Final = ("torch", "lightgbm", "numpy", "onnxruntime")
 METHOD_CODE_PATHS: Final = ("bench/quality/fraud/methods.py", "bench/quality/fraud/command.py")
 
 
@@ -105,7 +107,7 @@ def main(argv: Sequence[str]) -> int:
         )
         return 1
     torch.set_num_threads(1)
-    digest = digest_inputs(arguments.data)  # first: what is kept is of the code that was read
+    digest = digest_bench(arguments.data)  # first: what is kept is of the code that was read
     bench = FraudBench(data=load_data(arguments), path=arguments.kept / "rows.json", digest=digest)
     rows = {name: bench.measure_row(name, METHODS[name], arguments.weeks) for name in arguments.rows or METHODS}
     for sentence in find_missed_aims(rows):
@@ -128,10 +130,9 @@ def load_data(arguments: argparse.Namespace) -> FraudData:
     )
 
 
-def digest_inputs(data_folder: Path) -> str:
+def digest_bench(data_folder: Path) -> str:
     """Of the code, the libraries and the data that measure."""
-    libraries = " ".join(f"{name} {version(name)}" for name in ("torch", "lightgbm", "numpy", "onnxruntime"))
-    return f"{libraries} {digest_files((*CODE_PATHS, *METHOD_CODE_PATHS), data_folder / FILE)}"
+    return digest_inputs((*CODE_PATHS, *METHOD_CODE_PATHS), libraries=LIBRARIES, files=[data_folder / FILE])
 
 
 def print_rows(rows: Mapping[str, FraudFigures], weeks: int, *, as_json: bool) -> None:

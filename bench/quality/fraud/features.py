@@ -4,22 +4,20 @@ That is the long part of the bench and the same for every row, so its blocks are
 makes them, the declared features or the data change.
 """
 
-import hashlib
 import shutil
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
 from bench.quality.fraud.dataset import FILE, Payments, iterate_arrivals
+from bench.results.digest import digest_inputs
 from contract.features.declaration import Block, FeatureSet
 from contract.features.encoder import Encoder
 from contract.profiles.entity_updates import to_updates
 from contract.profiles.store import InMemoryProfileStore, fold
 
-ROOT: Final = Path(__file__).parents[1]
 BLOCK_CODE_PATHS: Final = (
     "contract",
     "features.toml",
@@ -51,7 +49,7 @@ def replay_blocks(payments: Payments, features: FeatureSet, first: int) -> Block
 
 def load_or_replay(payments: Payments, features: FeatureSet, first: int, data: Path, folder: Path) -> Blocks:
     """The same, read from `folder` if it holds what this code makes of these data, or made and kept there."""
-    digest = f"{digest_files(BLOCK_CODE_PATHS, data / FILE)} from {first} to {len(payments)}"
+    digest = f"{digest_inputs(BLOCK_CODE_PATHS, files=[data / FILE])} from {first} to {len(payments)}"
     digest_path = folder / "digest"
     if not (digest_path.is_file() and digest_path.read_text() == digest):
         print(f"{len(payments)} payments and their truths go through the fold: some minutes.", file=sys.stderr)
@@ -68,12 +66,3 @@ def load_or_replay(payments: Payments, features: FeatureSet, first: int, data: P
         )
         for group in DECISION_GROUPS
     }
-
-
-def digest_files(entries: Iterable[str], *files: Path) -> str:
-    """Of the named code and of further files."""
-    digest = hashlib.sha256()
-    paths = (file for entry in entries for file in (sorted((ROOT / entry).rglob("*.py")) or [ROOT / entry]))
-    for path in [*paths, *files]:
-        digest.update(path.read_bytes())
-    return digest.hexdigest()

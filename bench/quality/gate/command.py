@@ -1,7 +1,7 @@
 """`python -m bench gate`: are all harmful updates refused, and healthy ones not?
 
 A shop lives through its days; a network learns from the earlier ones, and updates come from later ones. Healthy ones
-follow one another, each from the model that the one before it made. Harmful ones (`bench.gate_poisons`) all begin from
+follow one another, each from the model that the one before it made. Harmful ones (`poisons.py`) all begin from
 the first model. One counts as refused if it does not serve: because its labels were `doubted` before anything was
 learned, because the `gate` refused it, or because checks `dropped` its poison and what then served lost no more of its
 gain than the margin, in any task, on the shop's last days, which nobody learned from. `--harm` adds what the same

@@ -24,8 +24,8 @@ from bench.quality.calibration import TEST_SHARE, load_or_simulate
 from bench.quality.census.command import CODE_PATHS as CENSUS_CODE_PATHS
 from bench.quality.census.command import PLAN, SHAPES
 from bench.quality.census.dataset import FILE, DataSplit, read_census, split_examples
-from bench.quality.fraud.features import digest_files
 from bench.quality.loss_balancing.ranks import DEFAULT, BalanceRow, BalanceTrial, TrialKey, choose_default, rank_methods
+from bench.results.digest import digest_inputs
 from contract.settings import read_settings
 from model.config import ModelConfig
 from model.network import Network
@@ -125,7 +125,9 @@ def main(argv: Sequence[str]) -> int:
     arguments.kept.mkdir(parents=True, exist_ok=True)
     made_by = f"torch {torch.__version__} {arguments.days:g} {arguments.people} {arguments.items}"
     input_files = [arguments.data / FILE] if "census" in arguments.sets else []
-    digest = f"{made_by} {digest_files(CODE_PATHS, *input_files)}"  # first: what is kept is of the code that was read
+    digest = (
+        f"{made_by} {digest_inputs(CODE_PATHS, files=input_files)}"  # first: what is kept is of the code that was read
+    )
     datasets = {data: DATASETS[data](arguments) for data in arguments.sets}
     bench = BalanceBench(datasets=datasets, path=arguments.kept / "tries.json", digest=digest)
     print_rows(bench.measure_rows(arguments.rows, arguments.seeds), arguments.seeds, as_json=arguments.json)
