@@ -27,7 +27,7 @@ def test_an_answer_that_is_no_number_stays_the_largest_difference(monkeypatch: p
 def test_aims_that_are_missed_are_told_and_those_on_the_bound_are_not() -> None:
     assert list(ExportFigures(1e-6, {"100": 1.6}, 1.0).missed_aims) == []
     assert list(ExportFigures(1.1e-6, {"100": 1.6, "500": 1.59}, 1.0).missed_aims) == [
-        "Graphs should answer as torch does, to 1e-06. Found 1.1e-06 between.",
+        "Graphs should equal torch within 1e-06. Found a difference of 1.1e-06.",
         "The split graph should be 1.6 times as fast for 500 candidates. Found 1.59.",
     ]
     assert len(list(ExportFigures(float("nan"), {}, 1.0).missed_aims)) == 1

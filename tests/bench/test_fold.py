@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from bench.performance.baselines.dict_fold import PlainEncoder, process_batch
-from bench.performance.fold import FoldBench, FoldRunner, main
+from bench.performance.fold import FoldBench, main
 from bench.performance.load.synthetic_shop import SyntheticShop
+from bench.performance.measure.fold_runner import FoldRunner
 from contract.profiles.entity_updates import to_updates
 from contract.profiles.store import InMemoryProfileStore, fold
 from devservers.redis_server import RedisServer

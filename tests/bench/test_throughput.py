@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from bench.performance.baselines.contenders import WORKLOADS, LoadResults, Workload, measure_event_bytes
-from bench.performance.measure.drain import DrainResult, ProgressSample, summarize_spread
+from bench.performance.baselines.contenders import WORKLOADS, LoadResults
+from bench.performance.load.workload import LoadGenerator, Workload
+from bench.performance.measure.drain import DrainResult, ProgressSample
 from bench.performance.throughput import compare_to_bare, find_regressions
+from bench.results.statistics import min_median_max
 
 
 def make_drained(*speeds: float, cpu_us: float = 50.0) -> DrainResult:
@@ -39,7 +41,7 @@ def test_a_run_that_was_seen_twice_has_one_speed() -> None:
 
 
 def test_a_spread_is_the_least_the_middle_and_the_most() -> None:
-    assert summarize_spread([3, 1, 2.04]) == (1, 2.0, 3)
+    assert min_median_max([3, 1, 2.04]) == (1, 2.0, 3)
 
 
 def test_the_ratio_to_the_bare_loop_is_taken_round_by_round() -> None:
@@ -61,10 +63,8 @@ def test_more_than_a_tenth_worse_than_what_is_kept_is_told(ratio: float, found: 
 
 @pytest.mark.parametrize("lane", WORKLOADS, ids=lambda lane: lane.name)
 def test_a_load_has_the_kinds_that_it_says(lane: Workload) -> None:
-    from bench.performance.load.workload import LoadGenerator
-
     kinds = [one.kind for one in lane.generate(LoadGenerator(1, 0), 400)]
 
     assert set(kinds) == set(lane.kinds) - {"products"}
     assert kinds.count("clicks") == round(400 * lane.click_share)
-    assert 150 < measure_event_bytes(lane) < 500
+    assert 150 < lane.measure_event_bytes() < 500

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from bench.guarantees.ledger import KillPlan, KillRun
 from devservers.apache_kafka import ApacheKafka
 from devservers.redis_server import RedisServer
 from testkit.environment.run_environment import RunEnvironment
+from testkit.kills.score_worker_kills import KillPlan, KillRun
 
 
 @pytest.mark.apache_kafka

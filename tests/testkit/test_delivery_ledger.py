@@ -6,7 +6,8 @@ import msgspec
 import pytest
 
 from contract.messages import DeadLetter, Decision, ScoredRow
-from testkit.audits.delivery_ledger import BadRecord, DeliveryLedger, RecordPosition
+from testkit.audits.delivery_ledger import BadRecord, DeliveryLedger
+from testkit.environment.kafka_log import RecordPosition
 
 RECORD_AT = RecordPosition("shop.orders", 1, 7)
 BAD_RECORD = BadRecord(b"u1", b"hello", "not_json")
@@ -104,7 +105,7 @@ def test_a_cache_that_says_something_else_is_in_conflict(kept: DeliveryLedger) -
 
 def test_an_answer_that_nobody_asked_for_is_in_conflict(kept: DeliveryLedger) -> None:
     kept.record_decision(make_decision("o9"))
-    assert kept.find_conflicts() == ["nobody made the order o9 that was decided"]
+    assert kept.find_conflicts() == ["order o9 was decided and never produced"]
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,13 @@ from typing import Final
 import pytest
 from msgspec.structs import replace
 
-from bench.guarantees.join import JoinerKillOutcome, JoinerKillPlan, JoinerKillRun
 from contract.events import decode
 from contract.joining.joiner import Joiner
 from contract.messages import Example, PackedBlock, ScoredRow, read_scored_row
 from contract.tasks import Task
 from devservers.apache_kafka import ApacheKafka
 from testkit.joiner.expected import FEEDBACK_SETTINGS, TAIL_MS, split_portions
+from testkit.joiner.joiner_kills import JoinerKillOutcome, JoinerKillPlan, JoinerKillRun
 from testkit.joiner.oracle import JoinCounts, JoinOracle, PublishedExample, SentPortion
 from testkit.joiner.simulator import JoinSimulator
 
