@@ -39,7 +39,7 @@ format: env
 	$(PY) -m ruff check --fix .
 
 test: env
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest -n auto --dist worksteal $(ARGS)
 
 demo: env
 	$(PY) -m demo run $(ARGS)

@@ -44,6 +44,10 @@ class CheckpointMetadata(Struct, frozen=True, kw_only=True):
     evaluation: dict[str, dict[str, float]] = {}
     positions: dict[str, int] = {}  # "topic/partition" -> the first offset that was not learned from
 
+    def schema(self) -> tuple[FeatureSet, tuple[Task, ...], dict[str, tuple[str, ...]]]:
+        """The features, tasks and classes of the model, as readers of examples take them."""
+        return FeatureSet(self.features), self.tasks, self.statistics.classes
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:

@@ -23,11 +23,11 @@ from contract.settings import read_settings
 from contract.tasks import Task
 from training.analysis.baselines import ignore_epoch
 from training.commands.fit import read_configs
+from training.data.arrays import Array
 from training.data.examples import Examples
 from training.data.folds import drop_unsettled
 from training.data.split import split_by_time
-from training.metrics.metrics import Array, calibration_error
-from training.trainer.evaluation import to_top_class
+from training.metrics.calibration import calibration_error, to_top_class
 from training.trainer.fit import fit
 from training.trainer.learner import predict
 

@@ -15,7 +15,7 @@ from contract.profiles.record import FAMILIES, HORIZON_MS, LAYOUT, RECORD, WINDO
 from contract.profiles.store import fold
 from contract.settings import ListSettings, RedisSettings
 from tests.docs.pages import KEYS, Row, strip_code_marks
-from worker.erasure.progress import ErasureProgress, holder_field
+from worker.erasure.progress import ErasureProgress, owner_field
 from worker.kafka.consumer import TopicPartition
 from worker.redis.client import RedisClient
 from worker.state.answer_cache import AnswerCache
@@ -66,7 +66,7 @@ def server(redis_url: str) -> redis.Redis:
         memory.slice_writes(), {}, {bucket: {"searches/0": 1} for bucket in range(64)}
     )
     marks = ErasureProgress(profiles=RedisProfileStore(client=client, prefix=prefix))
-    marks.write([holder_field("orders", TopicPartition("shop.orders", 0))], {"erasures/0": 1})
+    marks.write([owner_field("orders", TopicPartition("shop.orders", 0))], {"erasures/0": 1})
     generations = Generations(client=client, prefix=prefix)
     generations.open()
     RedisProfileStore(client=client, prefix=generation_prefix(prefix, str(generations.begin_build()))).write_log_starts(

@@ -19,7 +19,8 @@ from tests.model.small import (
     make_network,
     to_inputs,
 )
-from training.trainer.learner import Batch, compute_task_losses
+from training.trainer.batching import Batch
+from training.trainer.learner import compute_task_losses
 
 NAN = float("nan")
 SCALE = {"demand": (100.0, 20.0)}

@@ -1,4 +1,4 @@
-"""One thread of torch for these tests: with more, two runs on one machine wait for each other for minutes."""
+"""One torch thread for these tests: with more, test runs in parallel slow each other down by minutes."""
 
 import torch
 

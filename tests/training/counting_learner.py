@@ -1,4 +1,4 @@
-"""A learner whose learning can be counted, a topic that can be told, and bundles without graphs, which take seconds."""
+"""A learner that counts examples, an in-memory feedback topic, and bundles without graphs, which take seconds."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,21 +24,23 @@ SMALL_BATCH_CONFIG = replace(PLAN, records_max=4)
 POISON = b"!"
 
 
-def make_version(made_ms: int) -> str:
-    return f"20260101-000000-{made_ms:03d}-00000000"
+def make_version(created_ms: int) -> str:
+    return f"20260101-000000-{created_ms:03d}-00000000"
 
 
 def count_learned(checkpoint: Checkpoint) -> int:
-    """How many examples went into a checkpoint of `learned`, each as often as it did."""
+    """How many examples a checkpoint of `count_update` was trained on, repetitions included."""
     return int(checkpoint.weights["learned"])
 
 
-def count_update(checkpoint: Checkpoint, feedback: FeedbackBatch, plan: object, delays: object = None) -> UpdateResult:
-    """Learning that counts; poison among what is fed makes the gate refuse it."""
+def count_update(
+    checkpoint: Checkpoint, feedback: FeedbackBatch, config: object, delays: object = None
+) -> UpdateResult:
+    """An update that counts its examples; with poison among them it is rejected."""
     if not feedback.values:
         return UpdateResult(0, {})
     created_ms = 1 + feedback.positions["f/0"]
-    about = replace(
+    metadata = replace(
         checkpoint.metadata,
         version=make_version(created_ms),
         parent=checkpoint.metadata.version,
@@ -46,7 +48,7 @@ def count_update(checkpoint: Checkpoint, feedback: FeedbackBatch, plan: object, 
         positions=feedback.positions,
     )
     updated = Checkpoint(
-        metadata=about, weights={"learned": torch.tensor(count_learned(checkpoint) + len(feedback.values))}
+        metadata=metadata, weights={"learned": torch.tensor(count_learned(checkpoint) + len(feedback.values))}
     )
     if POISON in feedback.values:
         return UpdateResult(
@@ -59,20 +61,20 @@ def count_update(checkpoint: Checkpoint, feedback: FeedbackBatch, plan: object, 
 
 
 def export_without_graphs(checkpoint: Checkpoint, bundles: Path, thresholds: object) -> ExportResult:
-    about = checkpoint.metadata
+    metadata = checkpoint.metadata
     manifest = Manifest(
-        version=about.version,
-        parent=about.parent,
-        created_ms=about.created_ms,
+        version=metadata.version,
+        parent=metadata.parent,
+        created_ms=metadata.created_ms,
         features={},
         tasks=(),
-        positions=about.positions,
+        positions=metadata.positions,
     )
     return ExportResult(publish(bundles, manifest, FILES), {})
 
 
 class InMemoryFeed(FeedbackReader):
-    """A topic of one partition."""
+    """A feedback topic with one partition."""
 
     def __init__(self, values: Sequence[bytes]) -> None:
         self.values = list(values)
@@ -84,9 +86,9 @@ class InMemoryFeed(FeedbackReader):
 
 
 def begin_learner(bundles: Path) -> Path:
-    """A folder of bundles in which the first model serves."""
-    about = make_metadata(make_network(), parent=None, created_ms=1, evaluation={}, positions={})
-    base = Checkpoint(metadata=replace(about, version=make_version(1)), weights={"learned": torch.tensor(0)})
+    """The folder of bundles, in which a first model serves."""
+    metadata = make_metadata(make_network(), parent=None, created_ms=1, evaluation={}, positions={})
+    base = Checkpoint(metadata=replace(metadata, version=make_version(1)), weights={"learned": torch.tensor(0)})
     write_checkpoint(bundles, base)
     export_without_graphs(base, bundles, {})
     return bundles
@@ -97,6 +99,6 @@ def read_serving(bundles: Path) -> Checkpoint:
 
 
 def patch_learning(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Put these in the place of learning and of exporting."""
+    """Replace training and export by `count_update` and `export_without_graphs`."""
     monkeypatch.setattr(publication, "export", export_without_graphs)
     monkeypatch.setattr(follow, "update", count_update)

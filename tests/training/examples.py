@@ -1,19 +1,19 @@
-"""Examples with something to learn: families of rows with their own groups and labels, as the joiner makes them."""
+"""Learnable examples: families of rows with their own groups and labels, as the joiner makes them."""
 
 import numpy as np
 
 from contract.features.declaration import Block
 from contract.messages import Example, pack
 from contract.tasks import Task
+from contract.units import DAY_MS
 from tests.model.small import CLASSES, FEATURES, TASKS, draw_blocks
 from training.data.examples import Examples, from_rows
 from training.data.labels import RawLabel
 from training.trainer.config import TrainingConfig
 
-DAY_MS = 86_400_000
 START_MS = 1_700_000_000_000
 PLAN = TrainingConfig(batch=64, epochs=3, keep=100, held_out=0.25)
-GROUPS_OF = {
+GROUPS_BY_FAMILY = {
     0: ("user", "context", "item"),
     1: ("user", "order", "context"),
     2: ("query", "item", "user"),
@@ -22,7 +22,7 @@ GROUPS_OF = {
 
 
 def make_examples(rows: int, seed: int, tasks: tuple[Task, ...] = TASKS, prefix: str = "e") -> Examples:
-    """Half clicks, then orders, searches and products; each label rests on one feature of its row."""
+    """Half clicks, then orders, searches and products; each label depends on one feature of its row."""
     return from_rows(make_rows(rows, seed, prefix), FEATURES, tasks, CLASSES if len(tasks) == len(TASKS) else None)
 
 
@@ -45,14 +45,14 @@ def make_row(n: int, family: int, blocks: dict[str, Block], rng: np.random.Gener
         ts_ms=ts_ms,
         model_version="",
         features=FEATURES.digest,
-        groups={group: pack(blocks[group].take([n])) for group in GROUPS_OF[family]},
+        groups={group: pack(blocks[group].take([n])) for group in GROUPS_BY_FAMILY[family]},
         labels=labels,
         known_ms=dict.fromkeys(labels, ts_ms + 5),
     )
 
 
 def make_labels(n: int, family: int, blocks: dict[str, Block], rng: np.random.Generator) -> dict[str, RawLabel]:
-    """A few labels are missing, as they are in life."""
+    """The labels of a row; some are missing, as in production."""
     clicks, amount = np.nan_to_num(blocks["user"].numbers[n, 0]), np.nan_to_num(blocks["order"].numbers[n, 0])
     price, noise = np.nan_to_num(blocks["item"].numbers[n, 0]), rng.normal(0, 0.3)
     if family == 0:

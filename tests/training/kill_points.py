@@ -1,4 +1,4 @@
-"""Lives that end by SIGKILL before the n-th time that they touch a file of some folder, in a process of their own."""
+"""Runs an action in a child process that SIGKILL ends before its n-th file operation in a folder."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ FILE_OPERATIONS = ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os
 
 
 def is_killed_before(before: int, folder: Path, act: Callable[[], object]) -> bool:
-    """Whether a process that acts was killed before its `before`-th touch; False: it came to its end."""
+    """Whether the process was killed before its `before`-th file operation; False if it finished."""
     child = os.fork()
     if child == 0:
         _run_and_kill(before, folder, act)
@@ -24,7 +24,7 @@ def is_killed_before(before: int, folder: Path, act: Callable[[], object]) -> bo
 
 
 def each_kill_point(folder: Path, act: Callable[[], object]) -> Iterator[int]:
-    """The number of each touch before which there is something to die, one after the other."""
+    """The number of each file operation of the action, after a run that was killed before it."""
     before = 1
     while is_killed_before(before, folder, act):
         yield before
@@ -32,10 +32,14 @@ def each_kill_point(folder: Path, act: Callable[[], object]) -> Iterator[int]:
 
 
 def _run_and_kill(before: int, folder: Path, act: Callable[[], object]) -> None:
-    touches = iter(range(1, before + 1))
+    operations = iter(range(1, before + 1))
 
     def count(event: str, arguments: tuple[object, ...]) -> None:
-        if event in FILE_OPERATIONS and str(arguments[0]).startswith(str(folder)) and next(touches, before) == before:
+        if (
+            event in FILE_OPERATIONS
+            and str(arguments[0]).startswith(str(folder))
+            and next(operations, before) == before
+        ):
             os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(count)

@@ -1,4 +1,4 @@
-"""Rows as a network served them: examples with what it said, and with labels that its parent or chance decides."""
+"""Rows as a network served them: examples with its scores and random labels."""
 
 from pathlib import Path
 
@@ -18,23 +18,21 @@ from training.monitor.rollback_test import predict_rows
 
 FEEDBACK = FeedbackSettings(fraud_window_s=86_400, purchase_window_s=86_400)
 MONITOR_CONFIG = MonitorConfig(rows_min=200, window_s=1e9, block=100, block_s=0)
-LATER_MS = 1_900_000_000_000  # when whatever waits is over
+LATER_MS = 1_900_000_000_000  # after every label delay
 NAMES = {task.name for task in TASKS if task.kind != "multiclass"}
 
 
 def serve_rows(network: Network, version: str, rows: int, seed: int) -> list[Example]:
-    """Rows of many people, with what the network said of each."""
-    rows_made = make_rows(rows, seed, f"s{seed}-")
-    scores = [dict[str, float]() for _ in rows_made]
+    """Rows of many users, with the network's scores of each."""
+    unserved = make_rows(rows, seed, f"s{seed}-")
+    scores = [dict[str, float]() for _ in unserved]
     for task in (task for task in network.tasks if task.name in NAMES):
-        indexes = [n for n, row in enumerate(rows_made) if task.graph in labelled_graphs(row)]
-        for n, value in zip(
-            indexes, predict_rows(network, task, [rows_made[n] for n in indexes]).tolist(), strict=True
-        ):
+        indexes = [n for n, row in enumerate(unserved) if task.graph in labelled_graphs(row)]
+        for n, value in zip(indexes, predict_rows(network, task, [unserved[n] for n in indexes]).tolist(), strict=True):
             scores[n][task.name] = value
     return [
         replace(row, user_id=f"u{n % 211}", model_version=version, served=row_scores)
-        for n, (row, row_scores) in enumerate(zip(rows_made, scores, strict=True))
+        for n, (row, row_scores) in enumerate(zip(unserved, scores, strict=True))
     ]
 
 
@@ -43,7 +41,7 @@ def labelled_graphs(row: Example) -> set[str]:
 
 
 def observe_rows(rows: list[Example], config: MonitorConfig = MONITOR_CONFIG) -> LiveMetrics:
-    """What is known of rows when all their labels are final."""
+    """Live metrics that have observed the rows, at a time when all labels are final."""
     live = LiveMetrics(tasks=TASKS, feedback=FEEDBACK, config=config)
     for row in rows:
         live.observe(row)
@@ -52,12 +50,12 @@ def observe_rows(rows: list[Example], config: MonitorConfig = MONITOR_CONFIG) ->
 
 
 def make_checkpoint(network: Network, created_ms: int, parent: str | None = None) -> Checkpoint:
-    about = make_metadata(network, parent=parent, created_ms=created_ms, evaluation={}, positions={})
-    return Checkpoint(metadata=about, weights=network.state_dict())
+    metadata = make_metadata(network, parent=parent, created_ms=created_ms, evaluation={}, positions={})
+    return Checkpoint(metadata=metadata, weights=network.state_dict())
 
 
 def publish_checkpoint(bundles: Path, checkpoint: Checkpoint) -> str:
-    """The version of a checkpoint that serves now; its bundle has a file, and no graphs that nobody here would run."""
+    """Publish a checkpoint with a bundle of one dummy file, and return its version, which serves from now on."""
     write_checkpoint(bundles, checkpoint)
     manifest = Manifest(
         version=checkpoint.metadata.version,
@@ -71,7 +69,7 @@ def publish_checkpoint(bundles: Path, checkpoint: Checkpoint) -> str:
 
 
 def perturb(checkpoint: Checkpoint, scale: float, seed: int = 1) -> Network:
-    """The network with noise on its last layers, as a harmful update leaves it, or with next to none."""
+    """The network with noise of this scale on its towers: a large scale is a harmful update."""
     network, rng = checkpoint.build_network(), torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, weight in network.named_parameters():

@@ -15,32 +15,33 @@ from training.trainer.fit import Epoch
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a few days of a simulated shop, the examples that replay made of them, and what was printed."""
+    """A folder with the history of a few days of a simulated shop."""
     folder = tmp_path_factory.mktemp("shop")
-    lines = [{"kind": one.kind, "event": one.event} for one in ShopSimulator(5, users=60, items=80).simulate_history(4)]
+    history = ShopSimulator(5, users=60, items=80).simulate_history(4)
+    lines = [{"kind": event.kind, "event": event.event} for event in history]
     (folder / "history.jsonl").write_bytes(b"\n".join(map(msgspec.json.encode, lines)))
     return folder
 
 
 @pytest.fixture
-def examples(folder: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+def examples_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> Path:
     path = folder / "examples.parquet"
     if not path.exists():
         interactions = ["--interactions", str(folder / "interactions.parquet")]
         assert main(["replay", str(folder / "history.jsonl"), "--out", str(path), *interactions]) == 0
-        said = json.loads(capsys.readouterr().out)
-        assert said["examples"] > 500
-        assert all(count > 0 for count in said["labels"].values())
-        assert said["rejected"] == {}
+        printed = json.loads(capsys.readouterr().out)
+        assert printed["examples"] > 500
+        assert all(count > 0 for count in printed["labels"].values())
+        assert printed["rejected"] == {}
     return path
 
 
-def test_history_becomes_a_bundle_by_three_commands(
-    folder: Path, examples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_history_becomes_a_bundle_in_three_commands(
+    folder: Path, examples_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     interactions = ["--interactions", str(folder / "interactions.parquet")]
 
-    assert main(["fit", str(examples), "--bundles", str(tmp_path), "--epochs", "1", *interactions]) == 0
+    assert main(["fit", str(examples_file), "--bundles", str(tmp_path), "--epochs", "1", *interactions]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert export_main(["--latest", "--bundles", str(tmp_path)]) == 0
     assert export_main(["inspect", "--bundles", str(tmp_path)]) == 0
@@ -49,24 +50,24 @@ def test_history_becomes_a_bundle_by_three_commands(
     assert current_version(tmp_path) == printed["version"]
     assert printed["evaluation"]["click"]["rows"] > 0
     assert bundle.manifest.evaluation == printed["evaluation"]
-    shown = capsys.readouterr().out
-    assert printed["version"] in shown
-    assert "recommend.onnx" in shown
+    report = capsys.readouterr().out
+    assert printed["version"] in report
+    assert "recommend.onnx" in report
 
 
 def test_the_same_seed_gives_the_same_weights_from_the_command_line(
-    examples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    examples_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     versions = []
     for seed in ("1", "1", "2"):
-        assert main(["fit", str(examples), "--bundles", str(tmp_path), "--epochs", "1", "--seed", seed]) == 0
+        assert main(["fit", str(examples_file), "--bundles", str(tmp_path), "--epochs", "1", "--seed", seed]) == 0
         versions.append(json.loads(capsys.readouterr().out)["version"].rpartition("-")[2])
 
     assert versions[0] == versions[1] != versions[2]
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no parquet"])
-def test_data_that_cannot_be_learned_from_ends_with_a_sentence(
+def test_fit_of_an_unreadable_file_exits_with_a_message(
     content: bytes | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if content is not None:
@@ -79,7 +80,7 @@ def test_data_that_cannot_be_learned_from_ends_with_a_sentence(
 
 @pytest.mark.parametrize("command", ["describe", "evaluate"])
 @pytest.mark.parametrize("content", [None, b"", b"no parquet"])
-def test_data_that_cannot_be_read_gives_a_sentence_and_no_page(
+def test_reports_of_an_unreadable_file_exit_with_a_message_and_no_page(
     command: str, content: bytes | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if content is not None:
@@ -90,7 +91,7 @@ def test_data_that_cannot_be_read_gives_a_sentence_and_no_page(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_history_without_examples_ends_with_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_history_without_examples_exits_with_a_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "h.jsonl").write_text("")
 
     assert main(["replay", str(tmp_path / "h.jsonl"), "--out", str(tmp_path / "e.parquet")]) == 1
@@ -98,7 +99,7 @@ def test_a_history_without_examples_ends_with_a_sentence(tmp_path: Path, capsys:
     assert not (tmp_path / "e.parquet").exists()
 
 
-def test_wrong_settings_are_all_listed(
+def test_invalid_settings_are_all_listed(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("SHOPSTREAM_MODEL__HIDDEN", "wide")
@@ -110,13 +111,15 @@ def test_wrong_settings_are_all_listed(
     assert "[training]" in printed
 
 
-def test_following_without_a_model_says_what_publishes_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_follow_without_a_model_names_the_command_that_publishes_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["follow", "--once", "--bundles", str(tmp_path)]) == 1
     assert "`export` publishes one" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("words", "status", "sentence"),
+    ("words", "status", "message"),
     [
         (["--latest"], 1, "should hold a checkpoint"),
         (["nowhere.pt"], 1, "should be a checkpoint"),
@@ -125,51 +128,51 @@ def test_following_without_a_model_says_what_publishes_one(tmp_path: Path, capsy
         (["rollback"], 1, "should have a present bundle"),
     ],
 )
-def test_an_export_that_has_nothing_to_work_on_ends_with_a_sentence(
-    words: list[str], status: int, sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_export_without_input_exits_with_a_message(
+    words: list[str], status: int, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert export_main([*words, "--bundles", str(tmp_path)]) == status
-    assert sentence in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("words", [[], ["a.pt", "--latest"], ["rollback", "v1"], ["a.pt", "b.pt"]])
-def test_arguments_that_contradict_each_other_are_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
+def test_contradictory_export_arguments_are_rejected(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as raised:
         export_main(words)
 
-    assert ended.value.code == 2
+    assert raised.value.code == 2
     assert "name one checkpoint" in capsys.readouterr().err
 
 
-def test_fit_that_was_ended_goes_on_from_the_epoch_it_kept(
-    examples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_an_interrupted_fit_resumes_from_its_state_file(
+    examples_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = list[int]()
+    epochs = list[int]()
 
-    def told_once(epoch: Epoch) -> None:
-        told.append(epoch.number)
-        if len(told) == 1:
+    def interrupt_once(epoch: Epoch) -> None:
+        epochs.append(epoch.number)
+        if len(epochs) == 1:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("training.report.progress.ProgressReporter.on_epoch", lambda _, epoch: told_once(epoch))
-    kept = tmp_path / "course.pt"
-    words = ["fit", str(examples), "--bundles", str(tmp_path), "--epochs", "2", "--resume", str(kept)]
+    monkeypatch.setattr("training.report.progress.ProgressReporter.on_epoch", lambda _, epoch: interrupt_once(epoch))
+    state_path = tmp_path / "state.pt"
+    words = ["fit", str(examples_file), "--bundles", str(tmp_path), "--epochs", "2", "--resume", str(state_path)]
 
     with pytest.raises(KeyboardInterrupt):
         main(words)
-    assert kept.is_file()
+    assert state_path.is_file()
     assert main(words) == 0
 
-    assert told == [1, 2]
+    assert epochs == [1, 2]
     assert Path(json.loads(capsys.readouterr().out)["checkpoint"]).is_file()
-    assert not kept.exists()
+    assert not state_path.exists()
 
 
-def test_a_trained_network_is_gone_on_with_from_the_command_line(
-    examples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_fit_starts_from_a_trained_network(
+    examples_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fit_words = ["fit", str(examples), "--bundles", str(tmp_path), "--epochs", "1"]
+    fit_words = ["fit", str(examples_file), "--bundles", str(tmp_path), "--epochs", "1"]
     assert main(fit_words) == 0
     former = json.loads(capsys.readouterr().out)["version"]
 
@@ -182,17 +185,17 @@ def test_a_trained_network_is_gone_on_with_from_the_command_line(
     assert export_main(["--latest", "--bundles", str(tmp_path)]) == 0
 
     assert main([*fit_words, "--from", former, "--carried", "frozen"]) == 1
-    assert "Some task should be further to" in capsys.readouterr().err
+    assert "Some task should be new" in capsys.readouterr().err
     assert main([*fit_words, "--from", "20990101-000000-000-00000000"]) == 1
     assert "should be a checkpoint" in capsys.readouterr().err
 
 
 def test_fit_logs_a_json_object_for_each_epoch(
-    examples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    examples_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     log = tmp_path / "logs" / "fit.jsonl"
     for epochs in ("2", "1"):
-        assert main(["fit", str(examples), "--bundles", str(tmp_path), "--epochs", epochs, "--log", str(log)]) == 0
+        assert main(["fit", str(examples_file), "--bundles", str(tmp_path), "--epochs", epochs, "--log", str(log)]) == 0
 
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2, 1]
@@ -200,17 +203,17 @@ def test_fit_logs_a_json_object_for_each_epoch(
     assert f"epoch 2  score {lines[1]['score']:.4f}" in capsys.readouterr().err
 
     (tmp_path / "folder").mkdir()
-    assert main(["fit", str(examples), "--bundles", str(tmp_path), "--log", str(tmp_path / "folder")]) == 2
+    assert main(["fit", str(examples_file), "--bundles", str(tmp_path), "--log", str(tmp_path / "folder")]) == 2
     assert "`--log` should be a file that can be written" in capsys.readouterr().err
 
 
-def test_more_rows_than_memory_should_hold_are_learned_from_in_portions(
-    examples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_more_than_stream_rows_are_trained_on_in_chunks(
+    examples_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SHOPSTREAM_TRAINING__STREAM_ROWS", "100")
-    monkeypatch.setattr("training.commands.fit.read_together", None)
+    monkeypatch.setattr("training.commands.fit.read_files", None)
     (tmp_path / "files").mkdir()
-    (tmp_path / "files" / "one.parquet").hardlink_to(examples)
+    (tmp_path / "files" / "one.parquet").hardlink_to(examples_file)
 
     assert main(["fit", str(tmp_path / "files"), "--bundles", str(tmp_path), "--epochs", "1"]) == 0
     printed = json.loads(capsys.readouterr().out)

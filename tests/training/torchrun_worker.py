@@ -1,4 +1,4 @@
-"""What `torchrun` starts in the tests of fleets: fits the made examples, and writes what this process has come to.
+"""A process of `torchrun` in tests of distributed training: fits examples and writes the weights of its rank.
 
 torchrun ... -m tests.training.torchrun_worker FOLDER BALANCE...
 """
@@ -17,16 +17,17 @@ from training.trainer.fit import FitOptions, fit
 ROWS, SEED = 300, 3
 
 
-def fit_weights(balance: str, fleet: ProcessGroup) -> dict[str, torch.Tensor]:
+def fit_weights(balance: str, process_group: ProcessGroup) -> dict[str, torch.Tensor]:
     """The weights after two epochs."""
-    plan = replace(PLAN, epochs=2, balance=balance)
-    fitted = fit(make_examples(ROWS, SEED), SHAPE, plan, lambda epoch: None, FitOptions(process_group=fleet))
+    config = replace(PLAN, epochs=2, balance=balance)
+    options = FitOptions(process_group=process_group)
+    fitted = fit(make_examples(ROWS, SEED), SHAPE, config, lambda epoch: None, options)
     return fitted.network.state_dict()
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    fleet = join_process_group("cpu")
+    process_group = join_process_group("cpu")
     for balance in sys.argv[2:]:
-        torch.save(fit_weights(balance, fleet), Path(sys.argv[1]) / f"{balance} {fleet.rank}.pt")
-    fleet.close()
+        torch.save(fit_weights(balance, process_group), Path(sys.argv[1]) / f"{balance} {process_group.rank}.pt")
+    process_group.close()

@@ -1,4 +1,4 @@
-"""A simulated shop on partitions, and a reader that joins it as the process does, without Kafka."""
+"""A simulated shop on partitions, and the joiner run over it with crashes, without Kafka."""
 
 import random
 from collections import Counter
@@ -20,21 +20,21 @@ from tests.contract.joining.builders import (
 )
 from worker.joiner.commit_metadata import CommitMetadata
 from worker.joiner.dedup import PublishedOutputs, example_key, judgement_key
-from worker.joiner.orphan_counter import OrphanCounter
 from worker.joiner.partitioned_joiner import PartitionedJoiner
+from worker.joiner.recovered_state import OrphanCounter
 from worker.kafka.consumer import TopicPartition
 
 Input: TypeAlias = ScoredRow | Event
 TopicLogs: TypeAlias = dict[TopicPartition, list[Input]]
 ITEMS: Final = tuple("abcdefgh")
 USERS: Final = tuple(f"u{n}" for n in range(6))
-END_MINUTES: Final = 100 * 60  # minutes: everything has been waited for by then
+END_MINUTES: Final = 100 * 60  # all windows have closed by then
 
 
 def simulate_shop(seed: int, *, disorder: float = 0.0, hours: int = 20) -> TopicLogs:
-    """Two partitions of each topic, in the order of time give or take `disorder` minutes within a partition."""
+    """Two partitions of each topic, ordered by event time plus up to `disorder` minutes."""
     rng = random.Random(seed)
-    log: TopicLogs = {
+    logs: TopicLogs = {
         TopicPartition(topic, n): []
         for topic in ("scored", "impressions", "clicks", "orders", "labels")
         for n in (0, 1)
@@ -42,15 +42,15 @@ def simulate_shop(seed: int, *, disorder: float = 0.0, hours: int = 20) -> Topic
     for n in range(120):
         for topic, value in simulate_session(rng, str(n), hours):
             user_id = value.user_id if isinstance(value, ScoredRow) else getattr(value, "user_id", "")
-            log[TopicPartition(topic, USERS.index(user_id) % 2)].append(value)
-    for (topic, n), values in log.items():
+            logs[TopicPartition(topic, USERS.index(user_id) % 2)].append(value)
+    for (topic, n), values in logs.items():
         values.sort(key=lambda value: value.ts_ms + rng.uniform(0, disorder) * 60_000)
-        values.append(make_last(topic, USERS[n]))
-    return log
+        values.append(make_last_record(topic, USERS[n]))
+    return logs
 
 
-def make_last(topic: str, user: str) -> Input:
-    """Something on each topic that says nothing but how late it is."""
+def make_last_record(topic: str, user: str) -> Input:
+    """A record that only advances the watermark of its partition to the end."""
     match topic:
         case "scored":
             return make_row("click", f"last-{user}", END_MINUTES, user=user)
@@ -65,7 +65,7 @@ def make_last(topic: str, user: str) -> Input:
 
 
 def simulate_session(rng: random.Random, name: str, hours: int) -> Iterator[tuple[str, Input]]:
-    """A list or a search or an order of some user, and what follows from it, on its topics."""
+    """A list, a search or an order of one user with the events that follow, each with its topic."""
     user, start = rng.choice(USERS), rng.uniform(1, hours * 60)
     items = tuple(rng.sample(ITEMS, 4))
     match rng.choice(("list", "list", "search", "order")):
@@ -97,47 +97,47 @@ def simulate_session(rng: random.Random, name: str, hours: int) -> Iterator[tupl
 
 @dataclass
 class JoinerSimulation:
-    """Reads a log in batches from partitions drawn at random; after a crash it goes on at its last positions.
+    """Joins logs in batches from partitions drawn at random; after a crash it restarts at the committed positions.
 
-    `transactions`: what the batch of a crash said is taken back, and the next life is told what was said before.
+    `transactions`: outputs of the batch that crashes are aborted, and the next run loads the published outputs.
     """
 
-    log: TopicLogs
+    logs: TopicLogs
     rng: random.Random
     batch_max: int
     transactions: bool = False
     examples: list[Example] = field(default_factory=list)
     judgements: list[Judgement] = field(default_factory=list)
     orphans: Counter[str] = field(default_factory=Counter)
-    notes: dict[TopicPartition, CommitMetadata] = field(default_factory=dict)
+    metadata: dict[TopicPartition, CommitMetadata] = field(default_factory=dict)
 
     def run(self, *, crashes: int = 0, batches: int = 40) -> "JoinerSimulation":
-        """A life that crashes has fewer than that many batches."""
-        committed = dict.fromkeys(self.log, 0)
+        """Run to the end after this number of crashes, each after fewer than `batches` batches."""
+        committed = dict.fromkeys(self.logs, 0)
         for _ in range(crashes):
-            self._run_life(committed, self.rng.randrange(1, batches))
-        self._run_life(committed, None)
+            self._run_once(committed, self.rng.randrange(1, batches))
+        self._run_once(committed, None)
         return self
 
-    def newest(self) -> dict[str, Example]:
+    def newest_examples(self) -> dict[str, Example]:
         return {e.example_id: e for e in sorted(self.examples, key=lambda e: e.revision)}
 
-    def _run_life(self, committed: dict[TopicPartition, int], batches: int | None) -> None:
-        """Read on from the positions until all is read, or until the last of `batches` is published, not committed."""
-        joiner, reading = PartitionedJoiner(feedback=FEEDBACK, tasks=[FRAUD]), dict(committed)
-        published, orphans = (
-            self._load_published(),
-            OrphanCounter(final=[note.orphans for note in self.notes.values()], limit=1_000),
-        )
-        joiner.restore(self.notes)
-        joiner.add_partitions(self.log)
-        while unread := [partition for partition, offset in reading.items() if offset < len(self.log[partition])]:
+    def _run_once(self, committed: dict[TopicPartition, int], batches: int | None) -> None:
+        """Read to the end, or crash when the last of `batches` is published and not committed."""
+        joiner = PartitionedJoiner(feedback=FEEDBACK, tasks=[FRAUD])
+        positions = dict(committed)
+        published = self._load_published()
+        orphans = OrphanCounter(final=[metadata.orphans for metadata in self.metadata.values()], limit=1_000)
+        joiner.restore(self.metadata)
+        joiner.add_partitions(self.logs)
+        while unread := [partition for partition, offset in positions.items() if offset < len(self.logs[partition])]:
             partition = self.rng.choice(unread)
-            for offset in range(reading[partition], min(reading[partition] + self.batch_max, len(self.log[partition]))):
-                joiner.push(partition, offset, self.log[partition][offset])
-                reading[partition] = offset + 1
-            ended = [p for p in reading if reading[p] == len(self.log[p])]
-            output = published.without_published(joiner.advance(ended))
+            log = self.logs[partition]
+            for offset in range(positions[partition], min(positions[partition] + self.batch_max, len(log))):
+                joiner.push(partition, offset, log[offset])
+                positions[partition] = offset + 1
+            at_end = [p for p in positions if positions[p] == len(self.logs[p])]
+            output = published.without_published(joiner.advance(at_end))
             batches = None if batches is None else batches - 1
             if batches == 0 and self.transactions:
                 return
@@ -147,7 +147,7 @@ class JoinerSimulation:
                 return
             orphans.add(output.orphans)
             committed.update(joiner.safe_offsets())
-            self.notes.update(joiner.commit_metadata(orphans.finalize(committed)))
+            self.metadata.update(joiner.commit_metadata(orphans.finalize(committed)))
         self.orphans = orphans.total()
 
     def _load_published(self) -> PublishedOutputs:
@@ -160,68 +160,67 @@ class JoinerSimulation:
         return published
 
 
-def expected_labels(log: TopicLogs) -> dict[str, dict[str, float | str]]:
-    """The final labels, by plainly looking at everything; shares no code with the joiner."""
-    values = [value for part in log.values() for value in part]
+def compute_expected_labels(logs: TopicLogs) -> dict[str, dict[str, float | str]]:
+    """The final labels by a full scan of all logs; shares no code with the joiner."""
+    values = [value for log in logs.values() for value in log]
     labels: dict[str, dict[str, float | str]] = {}
-    for served in (value for value in values if isinstance(value, ScoredRow)):
-        match served.kind:
+    for row in (value for value in values if isinstance(value, ScoredRow)):
+        match row.kind:
             case "recommendation":
-                labels |= expected_list_labels(served, values)
+                labels |= compute_list_labels(row, values)
             case "order":
-                labels |= expected_order_labels(served, values)
+                labels |= compute_order_labels(row, values)
             case "search":
-                labels |= expected_search_labels(served, values)
+                labels |= compute_search_labels(row, values)
             case _:
                 pass
     return labels
 
 
-def expected_list_labels(served: ScoredRow, values: list[Input]) -> dict[str, dict[str, float | str]]:
+def compute_list_labels(row: ScoredRow, values: list[Input]) -> dict[str, dict[str, float | str]]:
     labels: dict[str, dict[str, float | str]] = {}
-    inputs_of_list = [t for t in values if getattr(t, "recommendation_id", None) == served.event_id]
-    for impression in (t for t in inputs_of_list if hasattr(t, "items")):
+    events = [value for value in values if getattr(value, "recommendation_id", None) == row.event_id]
+    for impression in (event for event in events if hasattr(event, "items")):
         for item in impression.items:
             clicks = [
-                t.ts_ms
-                for t in inputs_of_list
-                if getattr(t, "item_id", "") == item and t.ts_ms <= impression.ts_ms + minutes_to_ms(45)
+                event.ts_ms
+                for event in events
+                if getattr(event, "item_id", "") == item and event.ts_ms <= impression.ts_ms + minutes_to_ms(45)
             ]
-            bought = [
-                t.ts_ms
-                for t in values
-                if isinstance(t, Order) and t.user_id == served.user_id and item in [line.item_id for line in t.lines]
+            orders = [
+                value.ts_ms
+                for value in values
+                if isinstance(value, Order)
+                and value.user_id == row.user_id
+                and item in [line.item_id for line in value.lines]
             ]
-            sold = any(clicks[0] <= ms <= clicks[0] + minutes_to_ms(600) for ms in bought) if clicks else False
-            labels[f"{served.event_id}~{item}"] = {"click": float(bool(clicks)), "purchase": float(sold)}
+            is_bought = bool(clicks) and any(clicks[0] <= ms <= clicks[0] + minutes_to_ms(600) for ms in orders)
+            labels[f"{row.event_id}~{item}"] = {"click": float(bool(clicks)), "purchase": float(is_bought)}
     return labels
 
 
-def expected_order_labels(served: ScoredRow, values: list[Input]) -> dict[str, dict[str, float | str]]:
-    value: float | str = 0.0
-    for candidate in values:
-        if getattr(
-            candidate, "judged_event_id", ""
-        ) == served.event_id and candidate.ts_ms <= served.ts_ms + minutes_to_ms(1215):
-            value = candidate.value  # type: ignore[union-attr]
-    return {served.event_id: {"fraud": value}}
-
-
-def expected_search_labels(served: ScoredRow, values: list[Input]) -> dict[str, dict[str, float | str]]:
-    searches = [
-        t
-        for t in values
-        if isinstance(t, ScoredRow) and t.kind == "search" and t.user_id == served.user_id and t.query == served.query
-    ]
-    clicked = set()
+def compute_order_labels(row: ScoredRow, values: list[Input]) -> dict[str, dict[str, float | str]]:
+    fraud: float | str = 0.0
+    end_ms = row.ts_ms + minutes_to_ms(1215)
     for value in values:
-        if getattr(value, "query", None) == served.query and getattr(value, "user_id", "") == served.user_id:
-            if isinstance(value, ScoredRow):
-                continue
-            item = getattr(value, "item_id", "")
-            origins = [s for s in searches if s.ts_ms <= value.ts_ms <= s.ts_ms + minutes_to_ms(30) and item in s.items]
-            if origins and max(origins, key=lambda s: s.ts_ms) is served:
-                clicked.add(item)
+        if getattr(value, "judged_event_id", "") == row.event_id and value.ts_ms <= end_ms:
+            fraud = value.value  # type: ignore[union-attr]
+    return {row.event_id: {"fraud": fraud}}
+
+
+def compute_search_labels(row: ScoredRow, values: list[Input]) -> dict[str, dict[str, float | str]]:
+    same_query = [
+        value
+        for value in values
+        if getattr(value, "query", None) == row.query and getattr(value, "user_id", "") == row.user_id
+    ]
+    searches = [value for value in same_query if isinstance(value, ScoredRow) and value.kind == "search"]
+    clicked = set()
+    for click in (value for value in same_query if not isinstance(value, ScoredRow)):
+        item = getattr(click, "item_id", "")
+        origins = [s for s in searches if s.ts_ms <= click.ts_ms <= s.ts_ms + minutes_to_ms(30) and item in s.items]
+        if origins and max(origins, key=lambda s: s.ts_ms) is row:
+            clicked.add(item)
     if not clicked:
         return {}
-    return {f"{served.event_id}~{item}": {"relevance": float(item in clicked)} for item in served.items}
+    return {f"{row.event_id}~{item}": {"relevance": float(item in clicked)} for item in row.items}

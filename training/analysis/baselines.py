@@ -1,88 +1,90 @@
-"""Ways of answering the tasks that are compared: each learns from some examples and predicts others."""
+"""The methods that `training evaluate` compares: each trains on some examples and predicts others."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
+import msgspec
 import numpy as np
-import numpy.typing as npt
-from msgspec.structs import replace as changed
 
 from contract.errors import BadData
 from contract.tasks import Task
 from model.config import ModelConfig
 from training.analysis.lightgbm_baseline import lightgbm_trees
+from training.data.arrays import Array, Mask, Predictions
 from training.data.examples import Examples
+from training.trainer.batching import FAMILY_SHARE_DIVISOR
 from training.trainer.config import TrainingConfig
 from training.trainer.fit import Epoch, fit
-from training.trainer.learner import FAMILY_SHARE_DIVISOR, predict
+from training.trainer.learner import predict
 
-Predictions: TypeAlias = dict[str, npt.NDArray[Any]]  # (N,) or (N, classes); of tasks that were not learnable: none
-Method: TypeAlias = Callable[[Examples, Examples, int], Predictions]  # learning, judging, seed
+Method: TypeAlias = Callable[[Examples, Examples, int], Predictions]  # training and validation part, seed
 
 OURS: Final = "ours"
 SINGLE: Final = "single-task"
 TREES: Final = "LightGBM"
+METHODS: Final = (OURS, SINGLE, TREES)
 
 
-def build_methods(shape: ModelConfig, plan: TrainingConfig) -> Mapping[str, Method]:
-    """The declared network, the same without anything shared, and trees, by the names that pages show."""
+def build_methods(model_config: ModelConfig, config: TrainingConfig) -> Mapping[str, Method]:
+    """The declared network, the same without anything shared, and trees, by name. Tasks not learnable are absent."""
     return {
-        OURS: multi_task_network(shape, plan),
-        SINGLE: single_task_networks(shape, plan),
-        TREES: lightgbm_trees(plan),
+        OURS: multi_task_network(model_config, config),
+        SINGLE: single_task_networks(model_config, config),
+        TREES: lightgbm_trees(config),
     }
 
 
-def multi_task_network(shape: ModelConfig, plan: TrainingConfig) -> Method:
+def multi_task_network(model_config: ModelConfig, config: TrainingConfig) -> Method:
     """One network of the declared shape for all tasks."""
 
-    def fit_predict(learning: Examples, judging: Examples, seed: int) -> Predictions:
-        network = fit(learning, shape, changed(plan, seed=seed), ignore_epoch).network
-        if not (rows := mask_labelled(judging, network.tasks)).any():
+    def fit_predict(training: Examples, validation: Examples, seed: int) -> Predictions:
+        network = fit(training, model_config, msgspec.structs.replace(config, seed=seed), ignore_epoch).network
+        rows = mask_labelled(validation, network.tasks)
+        if not rows.any():
             return {}
-        return scatter_predictions(predict(network, judging.for_tasks(network.tasks)), rows)
+        return scatter_predictions(predict(network, validation.for_tasks(network.tasks)), rows)
 
     return fit_predict
 
 
-def single_task_networks(shape: ModelConfig, plan: TrainingConfig) -> Method:
-    """A network for each task, as wide as the declared one, that sees no other task's label."""
-    single = changed(shape, architecture="single")
+def single_task_networks(model_config: ModelConfig, config: TrainingConfig) -> Method:
+    """A network for each task, of the declared width, trained on that task's labels alone."""
+    single = msgspec.structs.replace(model_config, architecture="single")
 
-    def fit_predict(learning: Examples, judging: Examples, seed: int) -> Predictions:
-        predictions = Predictions()
-        for task in learning.tasks:
-            own_examples = select_task(learning, task)
-            own_plan = match_steps(plan, int(own_examples.has_label(task).sum()), len(learning))
+    def fit_predict(training: Examples, validation: Examples, seed: int) -> Predictions:
+        predictions = dict[str, Array]()
+        for task in training.tasks:
+            own_examples = select_task(training, task)
+            own_config = match_steps(config, int(own_examples.has_label(task).sum()), len(training))
             try:
-                predictions |= multi_task_network(single, own_plan)(own_examples, select_task(judging, task), seed)
-            except BadData:  # nothing to learn of this task here: it stays without an answer
+                predictions |= multi_task_network(single, own_config)(own_examples, select_task(validation, task), seed)
+            except BadData:  # the task is not learnable in this fold: it gets no predictions
                 continue
         return predictions
 
     return fit_predict
 
 
-def match_steps(plan: TrainingConfig, rows: int, total_rows: int) -> TrainingConfig:
-    """The plan that meets `rows` of a task as often, and as many a step, as the given one does among `everything`.
+def match_steps(config: TrainingConfig, rows: int, total_rows: int) -> TrainingConfig:
+    """The config for a task with `rows` of `total_rows` labels: as many steps, with as many of its rows in each.
 
-    Else a small task alone would learn in a handful of steps, and learning together would seem to gain what only more
-    steps do.
+    Otherwise a small task alone would train for a handful of steps, and multi-task learning would seem to gain what
+    only more steps do.
     """
     share = max(rows / total_rows, 1 / FAMILY_SHARE_DIVISOR)
     rounds = max(1, round(share * total_rows / max(rows, 1)))
-    return changed(
-        plan,
-        batch=max(1, round(plan.batch * share)),
-        epochs=plan.epochs * rounds,
-        patience=plan.patience * rounds,
+    return msgspec.structs.replace(
+        config,
+        batch=max(1, round(config.batch * share)),
+        epochs=config.epochs * rounds,
+        patience=config.patience * rounds,
     )
 
 
 def select_task(examples: Examples, task: Task) -> Examples:
-    """The examples with one task that stands by itself; rows stay, so that predictions keep their places."""
-    standalone = changed(task, through=None, alone=(), experts=None)
+    """The examples with one standalone task; all rows stay, so that predictions keep their positions."""
+    standalone = msgspec.structs.replace(task, through=None, alone=(), experts=None)
     return replace(
         examples,
         tasks=(standalone,),
@@ -92,15 +94,15 @@ def select_task(examples: Examples, task: Task) -> Examples:
     )
 
 
-def mask_labelled(examples: Examples, tasks: tuple[Task, ...]) -> npt.NDArray[np.bool_]:
-    """Which rows (N,) `for_tasks` keeps."""
-    labelled: npt.NDArray[np.bool_] = np.any([examples.has_label(task) for task in tasks], axis=0)
+def mask_labelled(examples: Examples, tasks: tuple[Task, ...]) -> Mask:
+    """Which rows (N,) `Examples.for_tasks` keeps."""
+    labelled: Mask = np.any([examples.has_label(task) for task in tasks], axis=0)
     return labelled
 
 
-def scatter_predictions(predictions: Mapping[str, npt.NDArray[Any]], rows: npt.NDArray[np.bool_]) -> Predictions:
-    """Predictions of some rows at their places among all, NaN elsewhere."""
-    scattered = Predictions()
+def scatter_predictions(predictions: Predictions, rows: Mask) -> Predictions:
+    """Predictions of the masked rows at their positions among all rows, NaN elsewhere."""
+    scattered = dict[str, Array]()
     for task, p in predictions.items():
         scattered[task] = np.full((len(rows), *p.shape[1:]), np.nan, p.dtype)
         scattered[task][rows] = p
@@ -108,4 +110,4 @@ def scatter_predictions(predictions: Mapping[str, npt.NDArray[Any]], rows: npt.N
 
 
 def ignore_epoch(_: Epoch) -> None:
-    """What an epoch has to say is not wanted here."""
+    """Epochs of baselines are not reported."""

@@ -1,4 +1,4 @@
-"""Runs of a comparison: each method on each fold with each seed, judged by the figures of each task."""
+"""Runs each method on each fold with each seed, and evaluates its predictions."""
 
 import math
 import time
@@ -7,14 +7,15 @@ from dataclasses import dataclass
 
 import msgspec
 
-from training.analysis.baselines import Method, Predictions
+from training.analysis.baselines import Method
+from training.data.arrays import Predictions
 from training.data.examples import Examples
 from training.data.folds import Fold
 from training.trainer.evaluation import Evaluation, evaluate_predictions, weighted_score
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """One method that learned once. `seconds` of CPU, predicting included; `score` is None if it has no meaning."""
+    """One training run of a method. `seconds` of CPU, prediction included; `score` is None if undefined."""
 
     method: str
     fold: int
@@ -27,7 +28,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class CurveData:
-    """What curves are drawn of: the last fold, and what each method said of it with the first seed."""
+    """The data of curves: the validation part of the last fold, and each method's predictions with the first seed."""
 
     validation: Examples
     predictions: Mapping[str, Predictions]
@@ -36,8 +37,9 @@ class CurveData:
 def cross_validate(
     folds: Iterable[Fold], methods: Mapping[str, Method], seeds: Sequence[int], report: Callable[[Run], None]
 ) -> tuple[list[Run], CurveData]:
-    """All runs, in the order of folds, seeds and methods; `report` hears of each as it ends."""
-    runs, first, curve_data = list[Run](), dict[str, Predictions](), None
+    """All runs in the order of folds, seeds and methods; `report` is called with each as it ends."""
+    runs, first_seed = list[Run](), dict[str, Predictions]()
+    curve_data = None
     for fold in folds:
         for seed in seeds:
             for name, method in methods.items():
@@ -46,17 +48,17 @@ def cross_validate(
                 runs.append(evaluate_run(name, fold, seed, predictions, time.process_time() - started_s))
                 report(runs[-1])
                 if seed == seeds[0]:
-                    first[name] = predictions
-        curve_data = CurveData(fold.validation, dict(first))
+                    first_seed[name] = predictions
+        curve_data = CurveData(fold.validation, dict(first_seed))
     if curve_data is None:
-        raise ValueError("There should be some fold. Found none.")
+        raise ValueError("There should be at least one fold. Found none.")
     return runs, curve_data
 
 
 def evaluate_run(method: str, fold: Fold, seed: int, predictions: Predictions, seconds: float) -> Run:
     tasks = [task for task in fold.validation.tasks if task.name in predictions]
     evaluation = evaluate_predictions(tasks, fold.validation, predictions)
-    score = weighted_score(tasks, evaluation)  # NaN if it has no meaning
+    score = weighted_score(tasks, evaluation)
     return Run(
         method=method,
         fold=fold.number,

@@ -1,8 +1,8 @@
-"""Comparing methods over runs: mean and spread of each figure, and whether a difference is more than chance.
+"""Compares methods over cross-validation runs: mean and spread of each metric, and tests of differences.
 
-Runs are paired: the same fold, judged by the same rows, and the same seed. Folds share what they learn from, so the
-usual paired t test finds too much; the variance is corrected as Nadeau and Bengio (2003, Inference for the
-Generalization Error) do: 1/n becomes 1/n + judged/learned.
+Runs are paired by fold and seed, so both methods are validated on the same rows. Folds share training data, which makes
+the usual paired t test too optimistic; the variance is corrected as in Nadeau and Bengio (2003, Inference for the
+Generalization Error): 1/n becomes 1/n + validation rows / training rows.
 """
 
 import math
@@ -11,22 +11,23 @@ from typing import Final
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 from scipy import stats
 
 from contract.tasks import Task
 from training.analysis.cross_validation import Run
+from training.data.arrays import Floats
+from training.trainer.evaluation import ALARM_GRAPHS
 
-FoldAndSeed = tuple[int, int]  # fold, seed
+FoldAndSeed = tuple[int, int]
 SCORE: Final = "score"
-ALL: Final = "all"  # stands for the task of the weighted score
+ALL: Final = "all"  # the task name of the weighted score
 LOWER_IS_BETTER: Final = ("rmse", "log_loss", "ece")
 
 
 class Spread(msgspec.Struct, frozen=True):
-    """A figure over runs. `seeds_sd`: of the seeds' means over folds; `folds_sd`: of the folds' means over seeds.
+    """A metric over runs. `seeds_sd`: of the seeds' means over folds; `folds_sd`: of the folds' means over seeds.
 
-    A deviation of one value alone is None.
+    The deviation of a single value is None.
     """
 
     mean: float
@@ -36,7 +37,7 @@ class Spread(msgspec.Struct, frozen=True):
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
-    """A figure of one method less that of another in paired runs; `p` of no difference, None if it has no meaning."""
+    """A metric of one method minus that of another in paired runs; `p` of no difference, None if undefined."""
 
     task: str
     figure: str
@@ -46,18 +47,18 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
     sd: float | None
     p: float | None
     runs: int
-    better: bool  # the sign alone: whether the mean speaks for `method`
+    better: bool  # only the sign: whether the mean favours `method`
 
 
 def choose_headline(task: Task) -> str:
-    """The figure that says most of a task."""
-    if task.kind == "binary" and task.graph in ("decide", "review"):
+    """The most informative metric of a task."""
+    if task.kind == "binary" and task.graph in ALARM_GRAPHS:
         return "average_precision"
     return {"binary": "auc", "graded": "ndcg_10", "multiclass": "macro_f1", "regression": "rmse"}[task.kind]
 
 
 def collect_metric(runs: Iterable[Run], method: str, task: str, figure: str) -> dict[FoldAndSeed, float]:
-    """A figure of each of the method's runs that has it."""
+    """A metric of each of the method's runs that has it."""
     values = dict[FoldAndSeed, float]()
     for run in runs:
         value = run.score if task == ALL else run.tasks.get(task, {}).get(figure)
@@ -67,9 +68,9 @@ def collect_metric(runs: Iterable[Run], method: str, task: str, figure: str) -> 
 
 
 def measure_spread(values: dict[FoldAndSeed, float]) -> Spread:
-    """Mean and deviations of a figure; raises ValueError for none."""
+    """Mean and deviations of a metric; raises ValueError without values."""
     if not values:
-        raise ValueError("A figure should be there in some run. Found it in none.")
+        raise ValueError("A metric should be in at least one run. Found it in none.")
     by_fold, by_seed = group_means(values, 0), group_means(values, 1)
     mean = float(np.mean(list(values.values())))
     return Spread(mean, standard_deviation(by_seed), standard_deviation(by_fold), len(values))
@@ -88,9 +89,10 @@ def standard_deviation(values: Sequence[float]) -> float | None:
 
 
 def compare_methods(runs: Sequence[Run], task: str, figure: str, method: str, other: str) -> Difference | None:
-    """The paired difference; None when no fold and seed has the figure of both."""
-    ours, theirs = (collect_metric(runs, name, task, figure) for name in (method, other))
-    if not (pairs := sorted(ours.keys() & theirs.keys() & find_comparable(runs, task, method, other))):
+    """The paired difference; None if no fold and seed has the metric of both methods."""
+    ours, theirs = collect_metric(runs, method, task, figure), collect_metric(runs, other, task, figure)
+    pairs = sorted(ours.keys() & theirs.keys() & find_comparable(runs, task, method, other))
+    if not pairs:
         return None
     differences = np.array([ours[pair] - theirs[pair] for pair in pairs])
     test_to_train = float(np.mean([run.judged_to_learned for run in runs if run.method == method]))
@@ -109,7 +111,7 @@ def compare_methods(runs: Sequence[Run], task: str, figure: str, method: str, ot
 
 
 def find_comparable(runs: Iterable[Run], task: str, method: str, other: str) -> set[FoldAndSeed]:
-    """Where both may be compared: the score of all tasks only where both answered the same ones."""
+    """The folds and seeds that both methods have; for the score only with predictions of the same tasks."""
     answered: dict[FoldAndSeed, list[set[str]]] = {}
     for run in runs:
         if run.method in (method, other):
@@ -121,8 +123,8 @@ def find_comparable(runs: Iterable[Run], task: str, method: str, other: str) -> 
     }
 
 
-def p_value(differences: npt.NDArray[np.float64], judged_to_learned: float) -> float | None:
-    """Two-sided, of paired differences (n,) with mean 0; None for fewer than two or where all are equal."""
+def p_value(differences: Floats, judged_to_learned: float) -> float | None:
+    """The two-sided p of paired differences (n,) under mean 0; None for fewer than two or if all are equal."""
     n = len(differences)
     if n < 2 or (differences == differences[0]).all():
         return None
@@ -132,7 +134,7 @@ def p_value(differences: npt.NDArray[np.float64], judged_to_learned: float) -> f
 
 
 def compare_all(runs: Sequence[Run], tasks: Sequence[Task], method: str, others: Sequence[str]) -> list[Difference]:
-    """Of the score, and of each task's headline and gain, against each other method."""
+    """Differences of the score and of each task's headline metric and gain, against each other method."""
     figures = [(ALL, SCORE), *((task.name, figure) for task in tasks for figure in (choose_headline(task), "gain"))]
     results = [compare_methods(runs, task, figure, method, other) for other in others for task, figure in figures]
     return [result for result in results if result is not None]

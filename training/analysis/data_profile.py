@@ -1,39 +1,39 @@
-"""What examples are like before anything learns from them: missing and odd values, column by column, label by label.
+"""Data profile of examples before training: missing and suspicious values of each feature and label.
 
-A feature is looked at where its group is: an order has no query, which is no gap. Outliers are what the network's own
-bounds would clip, were they measured on all of these rows (`model.feature_statistics`).
+A feature is measured on the rows that have its group: an order has no query, which is not a missing value. Outliers are
+values beyond the clip bounds that the network would measure on all of these rows (`model.feature_statistics`).
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 import xxhash
 from msgspec.structs import replace
 
 from contract.features.declaration import GROUPS, Feature
 from contract.tasks import Task
+from contract.units import DAY_MS, SECOND_MS
 from model.feature_statistics import measure_number
+from training.data.arrays import Array, Mask
 from training.data.examples import Examples, is_empty
 from training.data.parquet import read_table
 
-BARS_MAX: Final = 24  # of a histogram, or commonest ids
-MOSTLY_MISSING: Final = 0.95  # from here on a column says next to nothing
+BARS_MAX: Final = 24  # bars of a histogram, or most frequent ids
+MOSTLY_MISSING: Final = 0.95
 DAYS_MAX: Final = 400
-Values = npt.NDArray[Any]
 
 
 class ColumnSummary(msgspec.Struct, frozen=True, kw_only=True):
     """One feature over the `rows` that have its group; shares are of those rows.
 
-    `distinct`: values, or ids where there are several in a row. `low`, `median`, `high`: of finite numbers. `outliers`:
-    the share below `clip_low` or above `clip_high`. `bars`: of numbers how many fall into equal steps between the
-    clips, of ids how often the commonest ones are there.
+    `distinct`: values, or ids for lists of ids. `low`, `median`, `high`: of finite numbers. `outliers`: the share below
+    `clip_low` or above `clip_high`. `bars`: for numbers a histogram between the clip bounds, for ids the counts of the
+    most frequent ones.
     """
 
     group: str
@@ -54,20 +54,27 @@ class ColumnSummary(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def oddities(self) -> list[str]:
-        """What a person should look at."""
-        oddities = ["no rows"] * (not self.rows)
-        oddities += ["always missing"] * (self.rows > 0 and self.missing == 1)
-        oddities += ["mostly missing"] * (MOSTLY_MISSING <= self.missing < 1)
-        oddities += ["constant"] * (self.distinct == 1 and self.missing == 0)
-        oddities += [f"same as {self.same_as}"] * (self.same_as is not None)
-        oddities += [f"{self.infinite:,} infinite"] * (self.infinite > 0)
+        """What should be checked by a person."""
+        oddities = list[str]()
+        if not self.rows:
+            oddities.append("no rows")
+        elif self.missing == 1:
+            oddities.append("always missing")
+        elif self.missing >= MOSTLY_MISSING:
+            oddities.append("mostly missing")
+        if self.distinct == 1 and self.missing == 0:
+            oddities.append("constant")
+        if self.same_as is not None:
+            oddities.append(f"same as {self.same_as}")
+        if self.infinite:
+            oddities.append(f"{self.infinite:,} infinite")
         return oddities
 
 
 class LabelSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """One task's labels. `mean`: of numbers; `classes`: rows of each. `known_after_s`: the median wait for a label.
+    """One task's labels. `mean`: of numbers; `classes`: rows by class. `known_after_s`: the median delay of a label.
 
-    `days`: for each day, the rows with a label and their mean; of classes the mean is None.
+    `days`: the labelled rows of each day and their mean label, None for classes.
     """
 
     task: str
@@ -83,11 +90,13 @@ class LabelSummary(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def oddities(self) -> list[str]:
-        return ["no labels"] * (not self.rows) + ["one value alone"] * self.constant
+        if not self.rows:
+            return ["no labels"]
+        return ["only one value"] if self.constant else []
 
 
 class DatasetSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """`file_rows`: of the file. Of one id the newest revision is an example, and a row without a label is none."""
+    """A file of `file_rows` rows; only the newest revision of an id with a label is an example."""
 
     data: str
     data_sha256: str
@@ -99,15 +108,10 @@ class DatasetSummary(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def odd(self) -> list[str]:
-        """All that a person should look at, as sentences."""
-        columns = [
-            f"`{summary.name}` ({summary.group}): {', '.join(summary.oddities)}."
-            for summary in self.columns
-            if summary.oddities
-        ]
-        return columns + [
-            f"Task `{summary.task}`: {', '.join(summary.oddities)}." for summary in self.labels if summary.oddities
-        ]
+        """The oddities of all columns and labels, as sentences."""
+        subjects = [(f"`{column.name}` ({column.group})", column.oddities) for column in self.columns]
+        subjects += [(f"Task `{label.task}`", label.oddities) for label in self.labels]
+        return [f"{subject}: {', '.join(oddities)}." for subject, oddities in subjects if oddities]
 
 
 def summarize_examples(data: Path, examples: Examples) -> DatasetSummary:
@@ -124,19 +128,20 @@ def summarize_examples(data: Path, examples: Examples) -> DatasetSummary:
 
 
 def summarize_group(group: str, examples: Examples) -> Iterator[ColumnSummary]:
-    """The features of a group; of equal ones, all but the first say which they equal."""
+    """The features of a group; `same_as` of a feature names the first one with equal values."""
     block = examples.blocks[group]
     rows = block.take(np.flatnonzero(~is_empty(block)))
-    first = dict[tuple[str, str], str]()
+    first_with_values = dict[tuple[str, str], str]()
     for feature, values in iterate_columns(group, examples, rows.numbers, rows.ids):
-        column = (summarize_numbers if feature.kind == "number" else summarize_lists)(feature, values)
-        same = first.setdefault((feature.kind, hash_values(values)), feature.name)
-        alike = same != feature.name and column.distinct > 1
-        yield replace(column, same_as=same if alike else None)
+        summarize = summarize_numbers if feature.kind == "number" else summarize_lists
+        column = summarize(feature, values)
+        first_name = first_with_values.setdefault((feature.kind, hash_values(values)), feature.name)
+        is_copy = first_name != feature.name and column.distinct > 1
+        yield replace(column, same_as=first_name if is_copy else None)
 
 
-def iterate_columns(group: str, examples: Examples, numbers: Values, ids: Values) -> Iterator[tuple[Feature, Values]]:
-    """Each feature with its columns: numbers (N,), or vectors and ids (N, width)."""
+def iterate_columns(group: str, examples: Examples, numbers: Array, ids: Array) -> Iterator[tuple[Feature, Array]]:
+    """Each feature with its values: numbers (N,), or vectors and ids (N, width)."""
     features = examples.features
     for index, feature in enumerate(features.numbers(group)):
         yield feature, numbers[:, index]
@@ -145,25 +150,24 @@ def iterate_columns(group: str, examples: Examples, numbers: Values, ids: Values
             yield span.feature, source[:, span.start : span.start + span.width]
 
 
-def hash_values(values: Values) -> str:
-    """Equal for equal columns; every NaN is the same NaN."""
+def hash_values(values: Array) -> str:
+    """A digest, equal for equal columns; all NaN payloads are equal."""
     plain = np.where(np.isnan(values), np.float32(np.nan), values) if values.dtype == np.float32 else values
     return xxhash.xxh3_128_hexdigest(np.ascontiguousarray(plain).tobytes())
 
 
-def summarize_numbers(feature: Feature, values: Values) -> ColumnSummary:
+def summarize_numbers(feature: Feature, values: Array) -> ColumnSummary:
     """A column of numbers (N,)."""
     finite = values[np.isfinite(values)].astype(np.float64)
     statistics: dict[str, Any] = {}
     if len(finite):
         bounds = measure_number(values)
         outside = (finite < bounds.low) | (finite > bounds.high)
-        steps = np.histogram(finite[~outside], bins=BARS_MAX, range=(bounds.low, max(bounds.high, bounds.low + 1e-9)))[
-            0
-        ]
+        limits = bounds.low, max(bounds.high, bounds.low + 1e-9)
+        bars, _ = np.histogram(finite[~outside], bins=BARS_MAX, range=limits)
         low, median, high = (float(value) for value in np.quantile(finite, (0, 0.5, 1)))
         statistics = {"low": low, "median": median, "high": high, "outliers": float(outside.sum() / len(values))}
-        statistics |= {"clip_low": bounds.low, "clip_high": bounds.high, "bars": tuple(steps.tolist())}
+        statistics |= {"clip_low": bounds.low, "clip_high": bounds.high, "bars": tuple(bars.tolist())}
     return ColumnSummary(
         group=feature.group,
         name=feature.name,
@@ -176,8 +180,8 @@ def summarize_numbers(feature: Feature, values: Values) -> ColumnSummary:
     )
 
 
-def summarize_lists(feature: Feature, values: Values) -> ColumnSummary:
-    """A column of ids or vectors (N, width); a row without any is missing."""
+def summarize_lists(feature: Feature, values: Array) -> ColumnSummary:
+    """A column of ids or vectors (N, width); a row without any value is missing."""
     if feature.kind == "vector":
         empty = np.asarray(np.isnan(values).any(1))
         distinct, counts = len(np.unique(values[~empty], axis=0)), np.zeros(0, np.int64)
@@ -197,40 +201,39 @@ def summarize_lists(feature: Feature, values: Values) -> ColumnSummary:
     )
 
 
-def mean_of_mask(rows: npt.NDArray[np.bool_]) -> float:
+def mean_of_mask(rows: Mask) -> float:
     return float(rows.mean()) if len(rows) else 0.0
 
 
 def summarize_label(task: Task, examples: Examples) -> LabelSummary:
-    """The labels of a task, and how they went over time."""
+    """The labels of a task, and their means by day."""
     rows = examples.has_label(task)
-    y, ts_ms, known_ms = examples.labels[task.name][rows], examples.ts_ms[rows], examples.known_ms[task.name][rows]
-    named = task.kind == "multiclass"
-    classes: Mapping[str, int] = (
-        {name: int((y == index).sum()) for index, name in enumerate(examples.classes[task.name])} if named else {}
-    )
-    waits = known_ms[known_ms > 0] - ts_ms[known_ms > 0]
+    y, ts_ms = examples.labels[task.name][rows], examples.ts_ms[rows]
+    known_ms = examples.known_ms[task.name][rows]
+    is_multiclass = task.kind == "multiclass"
+    names = examples.classes[task.name] if is_multiclass else ()
+    delays_ms = known_ms[known_ms > 0] - ts_ms[known_ms > 0]
     return LabelSummary(
         task=task.name,
         kind=task.kind,
         rows=len(y),
-        mean=float(y.mean()) if len(y) and not named else None,
-        classes=dict(classes),
+        mean=float(y.mean()) if len(y) and not is_multiclass else None,
+        classes={name: int((y == index).sum()) for index, name in enumerate(names)},
         constant=bool(len(y) and (y == y[0]).all()),
         first=format_day(ts_ms.min()) if ts_ms.any() else None,
         last=format_day(ts_ms.max()) if ts_ms.any() else None,
-        known_after_s=float(np.median(waits)) / 1_000 if len(waits) else None,
-        days=count_by_day(ts_ms, y, named=named) if ts_ms.any() else {},
+        known_after_s=float(np.median(delays_ms)) / SECOND_MS if len(delays_ms) else None,
+        days=count_by_day(ts_ms, y, has_mean=not is_multiclass) if ts_ms.any() else {},
     )
 
 
-def count_by_day(ts_ms: Values, y: Values, *, named: bool) -> dict[str, tuple[int, float | None]]:
-    """Rows and mean label of the latest days."""
-    day, index = np.unique(ts_ms // 86_400_000, return_inverse=True)
+def count_by_day(ts_ms: Array, y: Array, *, has_mean: bool) -> dict[str, tuple[int, float | None]]:
+    """Rows and mean label of each of the latest days."""
+    day, index = np.unique(ts_ms // DAY_MS, return_inverse=True)
     counts, sums = np.bincount(index), np.bincount(index, weights=y)
     rows = list(zip(day.tolist(), counts.tolist(), sums.tolist(), strict=True))[-DAYS_MAX:]
-    return {format_day(number * 86_400_000): (count, None if named else total / count) for number, count, total in rows}
+    return {format_day(number * DAY_MS): (count, total / count if has_mean else None) for number, count, total in rows}
 
 
 def format_day(ts_ms: int) -> str:
-    return datetime.fromtimestamp(int(ts_ms) / 1_000, UTC).date().isoformat()
+    return datetime.fromtimestamp(int(ts_ms) / SECOND_MS, UTC).date().isoformat()

@@ -1,4 +1,4 @@
-"""What an evaluation found, as one value: the JSON is this value, the pages show it."""
+"""The results of an evaluation as one value: the JSON file is this value, the pages show it."""
 
 import hashlib
 import platform
@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 
 from contract.tasks import Task
+from contract.units import SECOND_MS
 from model.config import ModelConfig
 from training.analysis.baselines import OURS, SINGLE, Method
 from training.analysis.cross_validation import CurveData, Run, cross_validate
@@ -27,7 +28,7 @@ from training.analysis.cv_comparison import (
 from training.data.examples import Examples
 from training.data.folds import Fold, split_folds
 from training.data.labels import has_label
-from training.report.pages import render_template
+from training.report.pages import encode_json, render_template
 from training.report.plots import plot_curves
 from training.trainer.config import TrainingConfig
 
@@ -35,7 +36,7 @@ LIBRARIES: Final = ("torch", "lightgbm", "numpy", "scipy")
 
 
 class FoldSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """`origin`: the time that a model may know of, ISO 8601 UTC; None where chance cut all. Rows with a label."""
+    """`origin`: the end of the training period, ISO 8601 UTC; None for random splits. Labelled rows of each part."""
 
     number: int
     origin: str | None
@@ -44,7 +45,7 @@ class FoldSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MethodSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """Figures over runs by task; `seconds` of CPU of one run."""
+    """Metrics over runs by task; `seconds` of CPU per run."""
 
     score: Spread | None
     tasks: dict[str, dict[str, Spread]]
@@ -52,15 +53,15 @@ class MethodSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EvaluationReport(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that an evaluation found, and what it takes to find it again."""
+    """All results of an evaluation, and everything needed to repeat it."""
 
     data: str
     data_sha256: str
     features: str
     examples: int
     tasks: tuple[Task, ...]
-    shape: ModelConfig
-    plan: TrainingConfig
+    model_config: ModelConfig = msgspec.field(name="shape")
+    config: TrainingConfig = msgspec.field(name="plan")
     libraries: dict[str, str]
     seeds: tuple[int, ...]
     folds: list[FoldSummary]
@@ -70,11 +71,11 @@ class EvaluationReport(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def gains_over_single_task(self) -> list[Difference]:
-        """What the network gains by learning the tasks together."""
+        """What the network gains by multi-task learning."""
         return [difference for difference in self.differences if difference.other == SINGLE]
 
     def figures(self, task: str) -> list[str]:
-        """The names of the task's figures that some method has."""
+        """The names of the metrics that some method has of the task."""
         names = [name for method in self.methods.values() for name in method.tasks.get(task, {})]
         return list(dict.fromkeys(names))
 
@@ -83,13 +84,13 @@ def evaluate_methods(
     data: Path,
     examples: Examples,
     methods: Mapping[str, Method],
-    declared: tuple[ModelConfig, TrainingConfig],
+    configs: tuple[ModelConfig, TrainingConfig],
     *,
     folds: int,
     seeds: Sequence[int],
     report: Callable[[Run], None],
 ) -> tuple[EvaluationReport, CurveData]:
-    """Run each method on each fold with each seed; raises `BadData` for what cannot be learned from or judged."""
+    """Run each method on each fold with each seed; raises `BadData` for folds without training or validation rows."""
     summaries = list[FoldSummary]()
     runs, curve_data = cross_validate(record_folds(split_folds(examples, folds), summaries), methods, seeds, report)
     others = [name for name in methods if name != OURS]
@@ -99,8 +100,8 @@ def evaluate_methods(
         features=examples.features.digest,
         examples=len(examples),
         tasks=examples.tasks,
-        shape=declared[0],
-        plan=declared[1],
+        model_config=configs[0],
+        config=configs[1],
         libraries={"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
         seeds=tuple(seeds),
         folds=summaries,
@@ -112,9 +113,9 @@ def evaluate_methods(
 
 
 def record_folds(folds: Iterable[Fold], summaries: list[FoldSummary]) -> Iterator[Fold]:
-    """The same folds; what each is like is noted as it goes by."""
+    """Yield the folds, and append a summary of each to `summaries`."""
     for fold in folds:
-        origin = None if fold.origin_ms is None else datetime.fromtimestamp(fold.origin_ms / 1_000, UTC).isoformat()
+        origin = None if fold.origin_ms is None else datetime.fromtimestamp(fold.origin_ms / SECOND_MS, UTC).isoformat()
         learned, judged = count_labels(fold.training), count_labels(fold.validation)
         summaries.append(FoldSummary(number=fold.number, origin=origin, learned=learned, judged=judged))
         yield fold
@@ -125,14 +126,14 @@ def count_labels(examples: Examples) -> dict[str, int]:
 
 
 def summarize_method(runs: Sequence[Run], method: str, tasks: Sequence[Task]) -> MethodSummary:
-    """The spread of each figure of a method."""
-    score, own_runs = collect_metric(runs, method, ALL, SCORE), [run for run in runs if run.method == method]
+    """The spread of each metric of a method."""
+    score = collect_metric(runs, method, ALL, SCORE)
+    own_runs = [run for run in runs if run.method == method]
     spreads = dict[str, dict[str, Spread]]()
     for task in tasks:
         names = dict.fromkeys(name for run in own_runs for name in run.tasks.get(task.name, {}))
-        figures = {name: measure_spread(collect_metric(runs, method, task.name, name)) for name in names}
-        if figures:
-            spreads[task.name] = figures
+        if names:
+            spreads[task.name] = {name: measure_spread(collect_metric(runs, method, task.name, name)) for name in names}
     seconds = sum(run.seconds for run in own_runs) / max(len(own_runs), 1)
     return MethodSummary(score=measure_spread(score) if score else None, tasks=spreads, seconds=round(seconds, 2))
 
@@ -140,20 +141,18 @@ def summarize_method(runs: Sequence[Run], method: str, tasks: Sequence[Task]) ->
 def render_pages(evaluation: EvaluationReport, curve_data: CurveData, command: str) -> dict[str, bytes]:
     """The report's files by name."""
     headlines = {task.name: choose_headline(task) for task in evaluation.tasks}
-    figures = {task.name: svg for task in evaluation.tasks if (svg := draw_curves(task, curve_data))}
+    curves = {task.name: svg for task in evaluation.tasks if (svg := draw_curves(task, curve_data))}
+    markdown = render_template("evaluation.md", report=evaluation, headlines=headlines, command=command)
+    html = render_template("evaluation.html", report=evaluation, headlines=headlines, curves=curves, command=command)
     return {
-        "evaluation.json": msgspec.json.format(msgspec.json.encode(evaluation), indent=1) + b"\n",
-        "evaluation.md": render_template(
-            "evaluation.md", found=evaluation, headlines=headlines, command=command
-        ).encode(),
-        "evaluation.html": render_template(
-            "evaluation.html", found=evaluation, headlines=headlines, curves=figures, command=command
-        ).encode(),
+        "evaluation.json": encode_json(evaluation),
+        "evaluation.md": markdown.encode(),
+        "evaluation.html": html.encode(),
     }
 
 
 def draw_curves(task: Task, curve_data: CurveData) -> str | None:
-    """Curves of the last fold; None where no method answered, or where the labels are all equal."""
+    """The curves of the last fold; None without predictions, or if all labels are equal."""
     validation = curve_data.validation
     rows = validation.has_label(task)
     y = validation.labels[task.name][rows]

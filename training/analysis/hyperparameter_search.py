@@ -1,9 +1,8 @@
-"""Search: which shape of network and which plan learn best from these examples, by the held-out score.
+"""Hyper-parameter search over the network and its training, by the score on held-out examples.
 
-Trials are chosen by a tree-structured Parzen estimator (Bergstra et al. 2011) from those before; one whose score lags
-behind the median of the others at the same epoch is ended early. The first trial is what the settings declare, so what
-a search gains is gained over that. The winner was chosen by the held-out part, so its score there flatters it:
-`training evaluate` judges it by what is later.
+A tree-structured Parzen estimator (Bergstra et al. 2011) chooses trials; a trial below the median score of the others
+at the same epoch is pruned. The first trial is the declared configuration, the baseline of the search. The best trial
+was selected on the held-out part, so its score there is optimistic: `training evaluate` measures it on later examples.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -24,11 +23,11 @@ from training.trainer.distributed import join_process_group
 from training.trainer.fit import Epoch, FitOptions, fit
 from training.trainer.training_state import compute_digest
 
-STARTUP_TRIALS: Final = 5  # are never ended early, and drawn by chance
+STARTUP_TRIALS: Final = 5  # drawn at random, and never pruned
 
 
 class Range(NamedTuple):
-    """Numbers of the declared one's kind, whole or not; with `log` drawn evenly by their logarithm."""
+    """Integers or floats, by the type of the declared value; `log`: uniform in the logarithm."""
 
     low: float
     high: float
@@ -42,7 +41,7 @@ class Range(NamedTuple):
 
 
 class Choices(NamedTuple):
-    """A few values."""
+    """A categorical choice."""
 
     values: tuple[Any, ...]
 
@@ -50,7 +49,7 @@ class Choices(NamedTuple):
         return trial.suggest_categorical(name, list(dict.fromkeys([*self.values, declared])))
 
 
-# What is declared is always among what may be drawn.
+# The declared value is always part of the space.
 SPACE: Final[Mapping[str, Range | Choices]] = {
     "architecture": Choices(("shared_bottom", "mmoe", "ple")),
     "embedding": Choices((8, 16, 32)),
@@ -69,7 +68,7 @@ SPACE: Final[Mapping[str, Range | Choices]] = {
 
 
 class TrialResult(msgspec.Struct, frozen=True, kw_only=True):
-    """A trial: what was drawn, and its score, None where it was ended early."""
+    """The values of a trial, and its score, None if it was pruned."""
 
     number: int
     values: dict[str, Any]
@@ -77,44 +76,45 @@ class TrialResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SearchResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What a search found: the best shape and plan, their score, that of what was declared, and all trials."""
+    """The best configuration and its score, the score of the declared one, and all trials."""
 
-    shape: ModelConfig
-    plan: TrainingConfig
+    model_config: ModelConfig
+    config: TrainingConfig
     score: float
     declared: float | None
     trials: list[TrialResult]
 
 
 class HyperparameterSearch:
-    """A search over some names of `SPACE`; `kept`: a file in which trials stay, so that a search can go on."""
+    """A search over some names of `SPACE`. `journal_path`: a file of trials, from which a later search continues."""
 
     def __init__(
         self,
         *,
         examples: Examples,
-        shape: ModelConfig,
-        plan: TrainingConfig,
+        model_config: ModelConfig,
+        config: TrainingConfig,
         names: Sequence[str],
         journal_path: Path | None = None,
     ) -> None:
-        self._process_group = join_process_group(plan.device)
-        self._examples, self._shape, self._plan = examples, shape, plan
+        self._process_group = join_process_group(config.device)
+        self._examples, self._model_config, self._config = examples, model_config, config
         model_fields = ModelConfig.__struct_fields__
-        self._declared = {name: getattr(shape if name in model_fields else plan, name) for name in names}
+        self._declared = {name: getattr(model_config if name in model_fields else config, name) for name in names}
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         storage = JournalStorage(JournalFileBackend(str(journal_path))) if journal_path else None
+        digest = compute_digest(examples, model_config, config, "")
         self._study = optuna.create_study(
             storage=storage,
-            study_name=f"{compute_digest(examples, shape, plan, '')} {' '.join(names)} {plan.epochs} {plan.patience}",
+            study_name=f"{digest} {' '.join(names)} {config.epochs} {config.patience}",
             load_if_exists=True,
             direction="maximize",
-            sampler=optuna.samplers.TPESampler(seed=plan.seed, n_startup_trials=STARTUP_TRIALS),
+            sampler=optuna.samplers.TPESampler(seed=config.seed, n_startup_trials=STARTUP_TRIALS),
             pruner=optuna.pruners.MedianPruner(n_startup_trials=STARTUP_TRIALS, n_warmup_steps=1),
         )
 
     def run(self, trials: int, report: Callable[[TrialResult], None]) -> SearchResult:
-        """Try until so many trials are done, counting those that were kept; raises `BadData` where none has a score."""
+        """Run until `trials` are finished, including those of the journal; raises `BadData` if none has a score."""
         if not self._study.trials:
             self._study.enqueue_trial(self._declared)
         self._fail_interrupted()
@@ -126,37 +126,42 @@ class HyperparameterSearch:
         if not scored:
             raise BadData(f"Some trial should have a score. Found none in {len(results)}.")
         score, best = max(scored, key=lambda pair: pair[0])
-        shape, plan = self._apply(best.values)
-        first = results[0].score
+        model_config, config = self._apply(best.values)
+        declared = results[0].score
         return SearchResult(
-            shape=shape, plan=plan, score=score, declared=float("nan") if first is None else first, trials=results
+            model_config=model_config,
+            config=config,
+            score=score,
+            declared=float("nan") if declared is None else declared,
+            trials=results,
         )
 
     def _finished_trials(self) -> list[optuna.trial.FrozenTrial]:
         return self._study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED))
 
     def _fail_interrupted(self) -> None:
-        """Trials of a process that was ended are never finished; others take their place."""
+        """Mark the running trials of an interrupted process as failed, so that they do not count."""
         for trial in self._study.get_trials(states=(TrialState.RUNNING,)):
             self._study.tell(trial.number, state=TrialState.FAIL)
 
     def _evaluate_trial(self, trial: Trial) -> float:
         values = {name: SPACE[name].suggest(trial, name, value) for name, value in self._declared.items()}
-        shape, plan = self._apply(values)
+        model_config, config = self._apply(values)
+        options = FitOptions(process_group=self._process_group)
 
         def report_epoch(epoch: Epoch) -> None:
             trial.report(epoch.score, epoch.number)
             if trial.should_prune():
                 raise optuna.TrialPruned
 
-        return fit(self._examples, shape, plan, report_epoch, FitOptions(process_group=self._process_group)).score
+        return fit(self._examples, model_config, config, report_epoch, options).score
 
     def _apply(self, values: Mapping[str, Any]) -> tuple[ModelConfig, TrainingConfig]:
-        """The declared shape and plan with these values in place of their own."""
+        """The declared configuration with these values."""
         fields = set(ModelConfig.__struct_fields__)
-        shape = replace(self._shape, **{name: value for name, value in values.items() if name in fields})
-        plan = replace(self._plan, **{name: value for name, value in values.items() if name not in fields})
-        return shape, plan
+        model_values = {name: value for name, value in values.items() if name in fields}
+        training_values = {name: value for name, value in values.items() if name not in fields}
+        return replace(self._model_config, **model_values), replace(self._config, **training_values)
 
 
 def to_trial_result(trial: optuna.trial.FrozenTrial) -> TrialResult:
@@ -165,6 +170,6 @@ def to_trial_result(trial: optuna.trial.FrozenTrial) -> TrialResult:
 
 
 def check_space(names: Sequence[str]) -> None:
-    """Raises `BadConfig` for names that cannot be searched over."""
+    """Raises `BadConfig` for names that are not in the space."""
     if unknown := [name for name in names if name not in SPACE]:
         raise BadConfig([f"`--over` should name some of {', '.join(SPACE)}. Found {', '.join(unknown)}."])

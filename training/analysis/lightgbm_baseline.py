@@ -1,8 +1,8 @@
-"""Gradient-boosted trees beside the network: LightGBM, an ensemble for each task, on the same features and rows.
+"""LightGBM baseline: an ensemble of gradient-boosted trees for each task, on the same features and rows.
 
-What trees cannot read is turned into columns: a category becomes a number that LightGBM splits as one, of texts and
-sequences the commonest ids become a column each, 1 where a row has the id. Codes and commonest ids are counted in the
-rows that teach. How many trees there are is chosen on the latest of the learning rows, as the network's epoch is.
+A category becomes a LightGBM categorical column. The most frequent ids of texts and sequences become a column each, 1
+where a row has the id. Codes and frequent ids come from the training rows. Early stopping uses the latest of them, as
+the network does to select its epoch.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,12 +15,12 @@ import numpy.typing as npt
 
 from contract.features.declaration import Feature, FeatureSet
 from contract.tasks import Task
+from training.data.arrays import Array, Integers, Predictions
 from training.data.examples import Examples
 from training.data.split import find_learnable, split_by_time
 from training.trainer.config import TrainingConfig
 
 Columns = npt.NDArray[np.float32]
-Ids = npt.NDArray[np.int64]
 
 PARAMETERS: Final = {
     "learning_rate": 0.05,
@@ -30,84 +30,86 @@ PARAMETERS: Final = {
     "verbose": -1,
     "deterministic": True,
     "force_col_wise": True,
-}  # a lower rate than its own with early stopping, and smoothed categories: better than its defaults on such tables
-TREES_MAX, PATIENCE = 1_000, 40
-ROWS_A_LEAF, LEAF_ROWS = 200, (2, 20)  # 20 is its default; with it a few hundred rows give hardly a split
-COMMONEST_LIMITS: Final = (100, 1_000)  # ids of a text or sequence that become columns, fewer where there are many rows
-CELLS: Final = 20_000_000  # of such columns
+}  # a lower learning rate with early stopping and smoothed categories do better than the defaults on such tables
+TREES_MAX: Final = 1_000
+PATIENCE: Final = 40
+ROWS_PER_LEAF_ROW: Final = 200  # training rows for each row that a leaf should have at least
+LEAF_ROWS_LIMITS: Final = (2, 20)  # 20 is the default; with it a few hundred rows give hardly a split
+ID_COLUMNS_LIMITS: Final = (100, 1_000)  # columns for ids of a text or sequence, fewer for more rows
+ID_CELLS: Final = 20_000_000  # of all these columns
 OBJECTIVES: Final = {"binary": "binary", "graded": "cross_entropy", "multiclass": "multiclass", "regression": "l2"}
 
 
-def lightgbm_trees(plan: TrainingConfig) -> Callable[[Examples, Examples, int], dict[str, npt.NDArray[Any]]]:
-    """Learns each task from `learning` and predicts `judging`, with a seed; tasks that are not learnable get none."""
+def lightgbm_trees(config: TrainingConfig) -> Callable[[Examples, Examples, int], Predictions]:
+    """A method of `training.analysis.baselines`: trains on the first examples and predicts the second."""
 
-    def fit_predict(learning: Examples, judging: Examples, seed: int) -> dict[str, npt.NDArray[Any]]:
-        split = split_by_time(learning, plan.held_out)
-        teaching, choosing = learning.take(split.training), learning.take(split.validation)
+    def fit_predict(training: Examples, validation: Examples, seed: int) -> Predictions:
+        split = split_by_time(training, config.held_out)
+        earlier, stopping = training.take(split.training), training.take(split.validation)
         return {
-            task.name: fit_predict_task(task, (teaching, choosing, judging), plan.threads, seed)
-            for task in find_learnable(teaching)[0]
-            if choosing.has_label(task).any() and judging.has_label(task).any()
+            task.name: fit_predict_task(task, (earlier, stopping, validation), config.threads, seed)
+            for task in find_learnable(earlier)[0]
+            if stopping.has_label(task).any() and validation.has_label(task).any()
         }
 
     return fit_predict
 
 
-def fit_predict_task(
-    task: Task, parts: tuple[Examples, Examples, Examples], threads: int, seed: int
-) -> npt.NDArray[Any]:
-    """What trees that learned the task from the first part, stopped by the second, say of the third: (N, ...)."""
-    rows = [part.has_label(task) for part in parts]
-    teaching, choosing, judging = (part.take(known) for part, known in zip(parts, rows, strict=True))
-    features = TreeFeatures.fit(task, teaching)
+def fit_predict_task(task: Task, parts: tuple[Examples, Examples, Examples], threads: int, seed: int) -> Array:
+    """Predictions (N,) or (N, classes) for the third part, of trees trained on the first and stopped by the second.
+
+    NaN for rows without a label of the task.
+    """
+    masks = [part.has_label(task) for part in parts]
+    training, stopping, validation = (part.take(mask) for part, mask in zip(parts, masks, strict=True))
+    features = TreeFeatures.fit(task, training)
     parameters = {**PARAMETERS, "objective": OBJECTIVES[task.kind], "num_threads": threads, "seed": seed}
-    parameters["min_child_samples"] = int(np.clip(len(teaching) // ROWS_A_LEAF, *LEAF_ROWS))
+    parameters["min_child_samples"] = int(np.clip(len(training) // ROWS_PER_LEAF_ROW, *LEAF_ROWS_LIMITS))
     if task.kind == "multiclass":
-        parameters["num_class"] = len(teaching.classes[task.name])
+        parameters["num_class"] = len(training.classes[task.name])
     training_set = lightgbm.Dataset(
-        features.to_matrix(teaching),
-        teaching.labels[task.name],
+        features.to_matrix(training),
+        training.labels[task.name],
         categorical_feature=features.category_columns,
         free_raw_data=False,
     )
-    stopping_set = lightgbm.Dataset(features.to_matrix(choosing), choosing.labels[task.name], reference=training_set)
+    stopping_set = lightgbm.Dataset(features.to_matrix(stopping), stopping.labels[task.name], reference=training_set)
     stop = lightgbm.early_stopping(PATIENCE, verbose=False)
     booster = lightgbm.train(parameters, training_set, TREES_MAX, valid_sets=[stopping_set], callbacks=[stop])
-    predictions = np.asarray(booster.predict(features.to_matrix(judging)))
+    predictions = np.asarray(booster.predict(features.to_matrix(validation)))
     scattered = np.full((len(parts[2]), *predictions.shape[1:]), np.nan)
-    scattered[rows[2]] = predictions
+    scattered[masks[2]] = predictions
     return scattered
 
 
 @dataclass(frozen=True, slots=True)
 class TreeFeatures:
-    """The columns that a task's trees read, and what was counted for them in the teaching part."""
+    """The columns that a task's trees read, with the codes counted in the training part."""
 
     features: FeatureSet
     task: Task
-    codes: dict[str, Ids]  # feature -> its categories in order, or its commonest ids
+    codes: dict[str, Integers]  # by feature: its sorted categories, or its most frequent ids, sorted
 
     @classmethod
-    def fit(cls, task: Task, teaching: Examples) -> "TreeFeatures":
-        fitted = cls(teaching.features, task, {})
-        for feature, ids in fitted.iterate_id_features(teaching):
+    def fit(cls, task: Task, training: Examples) -> "TreeFeatures":
+        fitted = cls(training.features, task, {})
+        for feature, ids in fitted.iterate_id_features(training):
             values, counts = np.unique(ids[ids != 0], return_counts=True)
-            limit = int(np.clip(CELLS // max(len(ids), 1), *COMMONEST_LIMITS))
-            commonest = np.sort(values[np.argsort(-counts, kind="stable")[:limit]])
-            fitted.codes[feature.name] = values if feature.kind == "category" else commonest
+            limit = int(np.clip(ID_CELLS // max(len(ids), 1), *ID_COLUMNS_LIMITS))
+            frequent = np.sort(values[np.argsort(-counts, kind="stable")[:limit]])
+            fitted.codes[feature.name] = values if feature.kind == "category" else frequent
         return fitted
 
     @property
     def category_columns(self) -> list[int]:
-        """The numbers of the columns that hold codes: they stand behind the numbers, before the ids of lists."""
-        first = sum(len(indices) for indices in (self.visible_numbers(group) for group in self.task.groups))
-        count = sum(
-            1 for group in self.task.groups for span in self.visible_spans(group) if span.feature.kind == "category"
-        )
+        """The indices of the categorical columns: they come after the numbers and before the ids of lists."""
+        first = sum(len(self.visible_numbers(group)) for group in self.task.groups)
+        spans = [span for group in self.task.groups for span in self.visible_spans(group)]
+        count = sum(span.feature.kind == "category" for span in spans)
         return list(range(first, first + count))
 
     def to_matrix(self, examples: Examples) -> Columns:
-        """(N, columns), NaN where a value is unknown or a category was not met."""
+        """(N, columns), NaN for unknown values and for categories that training did not see."""
         numbers = [examples.blocks[group].numbers[:, self.visible_numbers(group)] for group in self.task.groups]
         coded, lists = list[Columns](), list[Columns]()
         for feature, ids in self.iterate_id_features(examples):
@@ -118,8 +120,8 @@ class TreeFeatures:
                 lists += [(ids == code).any(1)[:, None].astype(np.float32) for code in codes]
         return np.concatenate([*numbers, *coded, *lists], axis=1, dtype=np.float32)
 
-    def iterate_id_features(self, examples: Examples) -> Iterator[tuple[Feature, Ids]]:
-        """The task's features that are ids (N, width)."""
+    def iterate_id_features(self, examples: Examples) -> Iterator[tuple[Feature, Integers]]:
+        """The task's features with ids (N, width)."""
         for group in self.task.groups:
             for span in self.visible_spans(group):
                 yield span.feature, examples.blocks[group].ids[:, span.start : span.start + span.width]
@@ -128,7 +130,7 @@ class TreeFeatures:
         return [span for span in self.features.spans(group) if span.feature.name not in self.task.hide]
 
     def visible_numbers(self, group: str) -> list[int]:
-        """Columns of the group's numbers and vectors that the task may see."""
+        """The columns of the group's numbers and vectors that are not hidden from the task."""
         numbers: Sequence[Feature] = self.features.numbers(group)
         indices = [index for index, feature in enumerate(numbers) if feature.name not in self.task.hide]
         for span in self.features.vectors(group):
@@ -137,8 +139,8 @@ class TreeFeatures:
         return indices
 
 
-def encode_categories(ids: Ids, codes: Ids) -> Columns:
-    """The place (N,) of each id among the codes, NaN where it is not one of them."""
+def encode_categories(ids: Integers, codes: Integers) -> Columns:
+    """The index (N,) of each id among the sorted codes, NaN for an id that is not one of them."""
     if not len(codes):
         return np.full(len(ids), np.nan, np.float32)
     index = np.searchsorted(codes, ids).clip(max=len(codes) - 1)

@@ -1,8 +1,8 @@
-"""Skew: whether features as they were served are those that the log gives, recomputed by the code of `contract/`.
+"""Training–serving skew: served features against features recomputed from the event log by the code of `contract/`.
 
-A row knows what was merged when it was scored. Of its own partition that is all that stands before it, so what rests on
-that alone must come out value for value. What other partitions and other lanes had written by then the log does not
-tell; such features are recomputed by the times at which Kafka was given the records, and counted apart.
+A row was scored with the profiles that were merged by then. From its own partition these are all earlier records, so
+features that depend on that partition alone are recomputed exactly. What other partitions and lanes had merged by then
+is not in the log; features that depend on them are recomputed in the order of Kafka timestamps, and counted apart.
 """
 
 from collections import Counter
@@ -23,22 +23,18 @@ from contract.profiles.store import InMemoryProfileStore, fold
 BATCH: Final = 500
 Dependence = Literal["exact", "timing"]
 RecordPosition = tuple[str, int, int]  # kind of topic, partition, offset
-# Of the rows that are compared. A list is made for its user as they are after a batch, and batches are told nowhere.
+# By kind of row. Lists are not compared: they use the profile after a batch, and the log does not record batches.
 GROUPS: Final = {
     "order": ("user", "order", "context"),
     "click": ("user", "context"),
     "search": ("query", "user"),
 }
-EVENT_FAMILY: Final = {
-    "order": "orders",
-    "click": "clicks",
-    "search": "searches",
-}  # whose partition a row's event stands in
+EVENT_FAMILY: Final = {"order": "orders", "click": "clicks", "search": "searches"}  # the event kind of a row
 
 
 @dataclass(slots=True)
 class ValueCounts:
-    """Values of one kind that were compared, and those of each feature that differ."""
+    """Compared values, and the differing ones by feature."""
 
     values: int = 0
     differing: Counter[str] = field(default_factory=Counter)
@@ -55,7 +51,7 @@ class ValueCounts:
 
 @dataclass(slots=True)
 class SkewReport:
-    """What came of comparing: rows, values by what they rest on, and what could not be compared for which reason."""
+    """Compared rows, their values by dependence, and the rows that could not be compared, by reason."""
 
     rows: int = 0
     exact: ValueCounts = field(default_factory=ValueCounts)
@@ -72,15 +68,15 @@ class SkewReport:
 
 
 def is_sampled(user_id: str, share: float) -> bool:
-    """Whether a user is among this share of all."""
+    """Whether a user belongs to this share of all users, by a hash."""
     return hash_text(f"compared={user_id}") < share * 2**64
 
 
 class SkewComparison:
-    """Folds events and compares each row with what was known before its event.
+    """Folds events and compares each row with the features before its event.
 
-    `partitions` of each kind of topic; `is_whole`: the events of all users are given, so that what devices, cards and
-    sellers remember can be recomputed, too.
+    `partitions`: of the topic of each kind. `is_whole`: the log has the events of all users, so the profiles of
+    devices, cards and sellers can be recomputed, too.
     """
 
     def __init__(self, *, features: FeatureSet, partitions: Mapping[str, int], is_whole: bool) -> None:
@@ -88,20 +84,19 @@ class SkewComparison:
         self._encoder, self._profiles = Encoder(features), InMemoryProfileStore()
         self._dependence = {
             kind: {
-                f.name: dependence
-                for f in features.features
-                if (dependence := classify_feature(f, kind, features, partitions, is_whole))
+                feature.name: classify_feature(feature, kind, features, partitions, is_whole)
+                for feature in features.features
             }
             for kind in GROUPS
         }
 
     def run(self, rows: Iterable[ScoredRow], arrivals: Sequence[Arrival], topics: Mapping[str, str]) -> SkewReport:
-        """Compare rows of the given events, which come in the order of time; `topics`: the kind of each topic."""
+        """Compare rows with their events, which are sorted by time; `topics`: the kind of each topic."""
         waiting = self._index_comparable(rows, topics)
         for begin in range(0, len(arrivals), BATCH):
             self._fold(arrivals[begin : begin + BATCH], waiting)
         self.report.left_out["event not found"] += len(waiting)
-        self.report.left_out += Counter()  # reasons without a row are none
+        self.report.left_out += Counter()  # drops reasons without rows
         return self.report
 
     def _index_comparable(
@@ -118,22 +113,21 @@ class SkewComparison:
         return comparable
 
     def _fold(self, batch: Sequence[Arrival], waiting: dict[RecordPosition, ScoredRow]) -> None:
-        """Fold a batch, and compare what was known before each event that has a row."""
+        """Fold a batch, and compare the features before each event that has a row."""
         updates = to_updates(batch)
         folded = fold(self._profiles.read(updates.entities), updates)
         positions = [(arrival.source.partition("/")[0], arrival.partition, arrival.offset) for arrival in batch]
         for kind, groups in GROUPS.items():
-            matching = [
-                n for n, position in enumerate(positions) if position in waiting and waiting[position].kind == kind
-            ]
+            matching = [index for index, key in enumerate(positions) if key in waiting and waiting[key].kind == kind]
             if matching:
                 blocks = self._encoder.encode_before(folded, matching, groups)
-                for n, number in enumerate(matching):
-                    self._compare(waiting.pop(positions[number]), {group: blocks[group].take([n]) for group in groups})
+                for row, index in enumerate(matching):
+                    recomputed = {group: blocks[group].take([row]) for group in groups}
+                    self._compare(waiting.pop(positions[index]), recomputed)
         self._profiles.merge(folded.slice_writes(), {}, {})
 
     def _compare(self, row: ScoredRow, blocks: Mapping[str, Block]) -> None:
-        """Count what of one row is equal, feature by feature."""
+        """Count the values of one row, feature by feature."""
         try:
             served = {group: row.groups[group].unpack() for group in blocks.keys() & row.groups.keys()}
         except ValueError:
@@ -142,23 +136,25 @@ class SkewComparison:
         self.report.rows += 1
         for group, block in served.items():
             for name, differs in find_differences(block, blocks[group], group, self._encoder.features).items():
-                if dependence := self._dependence[row.kind].get(name):
+                dependence = self._dependence[row.kind].get(name)
+                if dependence:
                     counts = self.report.exact if dependence == "exact" else self.report.timing
                     counts.values += 1
                     counts.differing[name] += differs
         for counts in (self.report.exact, self.report.timing):
-            counts.differing += Counter()
+            counts.differing += Counter()  # drops features without differences
 
 
 def find_differences(served: Block, recomputed: Block, group: str, features: FeatureSet) -> dict[str, bool]:
-    """Whether each feature of one row (1, ...) differs in any bit; nothing known is equal to nothing known."""
+    """Whether each feature of one row (1, ...) differs in any bit; unknown equals unknown."""
     if (served.numbers.shape, served.ids.shape) != (recomputed.numbers.shape, recomputed.ids.shape):
         return {feature.name: True for feature in features.features if feature.group == group}
     numbers = ~equal_or_nan(served.numbers[0], recomputed.numbers[0])
     ids = served.ids[0] != recomputed.ids[0]
     differs = {feature.name: bool(numbers[index]) for index, feature in enumerate(features.numbers(group))}
-    differs |= {s.feature.name: bool(numbers[s.start : s.start + s.width].any()) for s in features.vectors(group)}
-    return differs | {s.feature.name: bool(ids[s.start : s.start + s.width].any()) for s in features.spans(group)}
+    for values, spans in ((numbers, features.vectors(group)), (ids, features.spans(group))):
+        differs |= {span.feature.name: bool(values[span.start : span.start + span.width].any()) for span in spans}
+    return differs
 
 
 def equal_or_nan(left: npt.NDArray[np.float32], right: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
@@ -169,9 +165,9 @@ def equal_or_nan(left: npt.NDArray[np.float32], right: npt.NDArray[np.float32]) 
 def classify_feature(
     feature: Feature, kind: str, features: FeatureSet, partitions: Mapping[str, int], is_whole: bool
 ) -> Dependence | None:
-    """What a feature of a row of this kind rests on: its own partition alone, or also on when others were merged.
+    """What a feature of a row of this kind depends on: its own partition alone, or also the timing of other merges.
 
-    None: it cannot be recomputed from what is given.
+    None: it cannot be recomputed from the given log.
     """
     if feature.source.startswith("ratio "):
         by_name = {other.name: other for other in features.features}
@@ -179,7 +175,9 @@ def classify_feature(
             classify_feature(by_name[name], kind, features, partitions, is_whole)
             for name in feature.source.removeprefix("ratio ").split(" / ")
         ]
-        return None if None in operands else "timing" if "timing" in operands else "exact"
+        if None in operands:
+            return None
+        return "timing" if "timing" in operands else "exact"
     head, _, rest = feature.source.partition(".")
     if head != "profile":
         return "exact" if head in ("event", "query") else None
@@ -187,5 +185,5 @@ def classify_feature(
     if entity != "user" and not is_whole:
         return None
     is_own = aggregate.partition(".")[0] == EVENT_FAMILY[kind]
-    is_alone = entity == "user" or partitions.get(EVENT_FAMILY[kind]) == 1  # a user's events stand in one partition
+    is_alone = entity == "user" or partitions.get(EVENT_FAMILY[kind]) == 1  # a user's events share a partition
     return "exact" if is_own and is_alone else "timing"

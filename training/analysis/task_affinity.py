@@ -1,8 +1,8 @@
-"""Task affinity: which tasks pull what they share the same way while a network learns, and which against each other.
+"""Task affinity: which tasks' gradients agree during training, and which conflict.
 
-The cosine between two tasks' gradients of the parameters that both reach (Yu et al. 2020; Fifty et al. 2021): 1 where
-one step helps both, 0 where neither minds the other, below 0 where what helps one harms the other. Taken of the batches
-that teach, before their steps, every so many steps; kept by epoch, since tasks may agree early and part later.
+The cosine between two tasks' gradients of their shared parameters (Yu et al. 2020; Fifty et al. 2021): 1 where one step
+helps both, 0 where the tasks are independent, below 0 where a step that helps one harms the other. Measured on training
+batches every `STEPS_BETWEEN` steps, and averaged by epoch, because tasks may agree early and diverge later.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,21 +16,21 @@ from torch import Tensor
 
 from model.config import ModelConfig
 from model.network import Network
+from training.data.arrays import Floats
 from training.data.examples import Examples
-from training.metrics.metrics import Array
 from training.trainer.config import TrainingConfig
 from training.trainer.fit import Losses, build_network, train_epoch
 from training.trainer.learner import Learner
 from training.trainer.partition import prepare_data
 from training.trainer.shared_parameters import SharedParameters
 
-STEPS_BETWEEN: Final = 10  # steps; each look costs another backward pass for each task
+STEPS_BETWEEN: Final = 10  # each measurement costs another backward pass for each task
 
 Matrix = list[list[float | None]]  # (tasks, tasks); None where two tasks share nothing, or were never in one batch
 
 
 class TaskAffinity(msgspec.Struct, frozen=True, kw_only=True):
-    """Mean cosines by epoch and over all looks; why some tasks are not among them."""
+    """Mean cosines by epoch and over all `looks` measured batches; `left_out`: why tasks are missing."""
 
     tasks: list[str]
     looks: int
@@ -39,7 +39,7 @@ class TaskAffinity(msgspec.Struct, frozen=True, kw_only=True):
     left_out: dict[str, str]
 
     def pairs(self) -> list[tuple[float, str, str]]:
-        """Of each two tasks the mean, those in conflict first."""
+        """The mean cosine of each pair of tasks, the most conflicting first."""
         pairs = []
         for (a, task), (b, other) in combinations(enumerate(self.tasks), 2):
             if (value := self.mean[a][b]) is not None:
@@ -48,12 +48,12 @@ class TaskAffinity(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GradientCosines:
-    """Looks at the gradients of a network's tasks; sums and counts of cosines by epoch, each (tasks, tasks)."""
+    """Measures the gradients of a network's tasks; sums and counts of cosines by epoch, each (tasks, tasks)."""
 
     def __init__(self, network: Network, every: int = STEPS_BETWEEN) -> None:
         self.tasks = [task.name for task in network.tasks]
         self.batches = 0
-        self.epochs: list[tuple[Array, Array]] = []
+        self.epochs: list[tuple[Floats, Floats]] = []
         self._shared, self._every, self._steps = SharedParameters(network).shared, every, 0
 
     def start_epoch(self) -> None:
@@ -61,7 +61,7 @@ class GradientCosines:
         self.epochs.append((np.zeros(size), np.zeros(size)))
 
     def __call__(self, losses: Mapping[str, Tensor]) -> None:
-        """Called before each step with the losses of some of the tasks, scalars; their graphs stay."""
+        """Called before each step with the scalar losses of some of the tasks; their graphs stay."""
         self._steps += 1
         if (self._steps - 1) % self._every or not self._shared:
             return
@@ -72,7 +72,7 @@ class GradientCosines:
         sums[cells] += np.nan_to_num(values)
         counts[cells] += ~np.isnan(values)
 
-    def mean_matrix(self, *epochs: tuple[Array, Array]) -> Matrix:
+    def mean_matrix(self, *epochs: tuple[Floats, Floats]) -> Matrix:
         """The means over some epochs."""
         sums, counts = (np.sum(part, 0) for part in zip(*epochs, strict=True))
         return [
@@ -87,8 +87,8 @@ class GradientCosines:
         return gradients
 
 
-def compute_cosines(gradients: Sequence[Sequence[Tensor | None]]) -> Array:
-    """(tasks, tasks) of each task's gradients by parameter; NaN where two reach none together, or one of them rests."""
+def compute_cosines(gradients: Sequence[Sequence[Tensor | None]]) -> Floats:
+    """Cosines (tasks, tasks) of the tasks' gradients by parameter; NaN if two share none, or for a zero gradient."""
     matrix = np.full((len(gradients), len(gradients)), np.nan)
     for row, mine in enumerate(gradients):
         for column, other in enumerate(gradients):
@@ -104,19 +104,19 @@ def compute_cosines(gradients: Sequence[Sequence[Tensor | None]]) -> Array:
 
 def measure_affinity(
     examples: Examples,
-    shape: ModelConfig,
-    plan: TrainingConfig,
+    model_config: ModelConfig,
+    config: TrainingConfig,
     report: Callable[[int, Losses], None],
     every: int = STEPS_BETWEEN,
 ) -> TaskAffinity:
-    """Learn for all epochs of the plan, watching; raises `BadData`, `BadConfig`. Equal seeds give equal figures."""
-    data = prepare_data(examples, plan)
-    learner = Learner(network=build_network(data.statistics_sample, shape), plan=plan)
+    """Train for all epochs and measure; raises `BadData`, `BadConfig`. Equal seeds give equal cosines."""
+    data = prepare_data(examples, config)
+    learner = Learner(network=build_network(data.statistics_sample, model_config), config=config)
     learner.on_losses = cosines = GradientCosines(learner.network, every)
-    rng = np.random.default_rng(plan.seed)
-    for number in range(1, plan.epochs + 1):
+    rng = np.random.default_rng(config.seed)
+    for number in range(1, config.epochs + 1):
         cosines.start_epoch()
-        report(number, train_epoch(learner, data, plan, rng))
+        report(number, train_epoch(learner, data, config, rng))
     return TaskAffinity(
         tasks=cosines.tasks,
         looks=cosines.batches,

@@ -1,11 +1,11 @@
-"""`python -m training affinity`: which tasks agree while they learn, as a matrix, a heat map and JSON."""
+"""`python -m training affinity`: which tasks' gradients agree, as a matrix, a heat map and JSON."""
 
 import time
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
-import msgspec
 import numpy as np
 import torch
 from matplotlib.axes import Axes
@@ -17,25 +17,30 @@ from training.analysis.task_affinity import Matrix, TaskAffinity, measure_affini
 from training.commands.fit import read_configs
 from training.data.parquet import read_examples
 from training.report.console import print_json, print_lines
-from training.report.pages import find_output_errors, render_template, write_pages
+from training.report.pages import encode_json, find_output_errors, render_template, write_pages
 from training.report.plots import render_svg
 from training.report.progress import format_values
 from training.trainer.fit import Losses
 
 
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("data", type=Path, help="examples as Parquet")
+    parser.add_argument("--out", type=Path, default=Path("reports"), help="the folder of the report")
+    parser.add_argument("--epochs", type=int, help="passes over the data, instead of the setting")
+    parser.add_argument("--seed", type=int, help="the seed, instead of the setting")
+
+
 def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
-    """Learn from a Parquet file of examples and tell how the tasks' gradients agree; no model is kept."""
+    """Train on a Parquet file of examples and report how the tasks' gradients agree; no model is kept."""
     started_s = time.monotonic()
     if errors := find_output_errors(args.out):
         raise BadConfig(errors)
-    overrides = {"epochs": args.epochs, "seed": args.seed}
-    shape, plan = read_configs(
-        settings, features, {name: value for name, value in overrides.items() if value is not None}
-    )
-    torch.set_num_threads(plan.threads)
+    model_config, config = read_configs(settings, features, {"epochs": args.epochs, "seed": args.seed})
+    torch.set_num_threads(config.threads)
     examples = read_examples(args.data, features, settings.tasks)
-    affinity = measure_affinity(examples, shape, plan, print_epoch)
-    pages = write_pages(args.out, render_pages(affinity, f"{args.data.name}, seed {plan.seed}, {shape.architecture}"))
+    affinity = measure_affinity(examples, model_config, config, print_epoch)
+    subtitle = f"{args.data.name}, seed {config.seed}, {model_config.architecture}"
+    pages = write_pages(args.out, render_pages(affinity, subtitle))
     print_lines(*affinity.left_out.values(), *format_pairs(affinity), *(f"See {page}" for page in pages))
     print_json(
         tasks=affinity.tasks,
@@ -52,22 +57,19 @@ def print_epoch(number: int, losses: Losses) -> None:
 
 
 def format_pairs(affinity: TaskAffinity) -> list[str]:
-    """Each two tasks that share something, those in conflict first."""
+    """Each pair of tasks with shared parameters, the most conflicting first."""
     return [f"{task} and {other}: {value:+.3f}" for value, task, other in affinity.pairs()]
 
 
 def render_pages(affinity: TaskAffinity, subtitle: str) -> dict[str, bytes]:
-    """The page's files by name."""
+    """The report's files by name."""
     plots = [partial(plot_heatmap, values=affinity.mean, tasks=affinity.tasks), partial(plot_epochs, affinity=affinity)]
-    page = render_template("affinity.html", found=affinity, of=subtitle, picture=render_svg(plots, 2, 3.8))
-    return {
-        "affinity.json": msgspec.json.format(msgspec.json.encode(affinity), indent=1) + b"\n",
-        "affinity.html": page.encode(),
-    }
+    page = render_template("affinity.html", affinity=affinity, subtitle=subtitle, picture=render_svg(plots, 2, 3.8))
+    return {"affinity.json": encode_json(affinity), "affinity.html": page.encode()}
 
 
 def plot_heatmap(axes: Axes, values: Matrix, tasks: Sequence[str]) -> None:
-    """The matrix in colours: red where tasks are in conflict, blue where they agree."""
+    """The matrix in colours: red for tasks in conflict, blue for tasks that agree."""
     cells = np.array([[np.nan if value is None else value for value in row] for row in values], float)
     axes.imshow(cells, cmap="RdBu", vmin=-1, vmax=1)
     axes.set_xticks(range(len(tasks)), tasks, rotation=45, ha="right")
@@ -78,7 +80,7 @@ def plot_heatmap(axes: Axes, values: Matrix, tasks: Sequence[str]) -> None:
 
 
 def plot_epochs(axes: Axes, affinity: TaskAffinity) -> None:
-    """The cosine of each two tasks, epoch by epoch."""
+    """The cosine of each pair of tasks by epoch."""
     for _, task, other in affinity.pairs():
         a, b = affinity.tasks.index(task), affinity.tasks.index(other)
         values = [np.nan if (value := epoch[a][b]) is None else value for epoch in affinity.epochs]

@@ -1,7 +1,8 @@
-"""`python -m training compare`: a model on trial beside the one that serves, judged by what became true."""
+"""`python -m training compare`: a model on trial against the serving model, by labels of served rows."""
 
 import time
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
 
 import msgspec
 from rich.table import Table
@@ -11,34 +12,40 @@ from contract.errors import BadConfig, BadData
 from contract.experiment import read_trial
 from contract.features.declaration import FeatureSet
 from contract.settings import Settings
-from training.data.folds import DAY_MS
+from contract.units import DAY_MS, HOUR_MS, SECOND_MS
 from training.feedback.feedback_reader import FeedbackReader
-from training.report.console import CONSOLE, print_json, print_lines
-from training.report.pages import find_output_errors, format_number, render_template, write_pages
-from training.stats.served_comparison import CONFIDENCE, MetricComparison, ModelComparison, compare_models
+from training.report.console import CONSOLE, format_number, print_json, print_lines
+from training.report.pages import encode_json, find_output_errors, render_template, write_pages
+from training.stats.bootstrap import CONFIDENCE
+from training.stats.served_comparison import MetricComparison, ModelComparison, compare_models
 from training.stats.served_scores import ServedScoreStore, list_versions
 from training.trainer.config import read_training_config
 
-HOUR_MS = 3_600_000
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--since", type=float, metavar="HOURS", help="examples of the last HOURS only")
+    parser.add_argument("--versions", nargs=2, metavar=("SERVING", "CHALLENGER"), help="instead of those on trial")
+    parser.add_argument("--settle-days", type=float, default=0.0, help="leave out events of the latest days")
+    parser.add_argument("--out", type=Path, default=Path("reports"), help="the folder of the report")
+    parser.add_argument("--bundles", type=Path, help="the folder of bundles, instead of the setting")
 
 
 def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
-    """Judge both by the feedback topic, in a shadow and in a canary, as far as there were any."""
+    """Compare both models on the feedback topic, in shadow and in canary mode as far as there are rows."""
     started_s = time.monotonic()
     if errors := [*find_output_errors(args.out), *find_argument_errors(args)]:
         raise BadConfig(errors)
     serving, challenger = args.versions or read_versions(args, settings)
     scores = read_feedback(args, settings)
-    settled_ms = (time.time() - args.settle_days * DAY_MS / 1000) * 1000
+    settled_ms = time.time() * SECOND_MS - args.settle_days * DAY_MS
     rows = scores.rows(settled_ms if args.settle_days else float("inf"))
-    comparisons = compare_models(
-        rows, settings.tasks, serving, challenger, seed=read_training_config(settings.training).seed
-    )
+    seed = read_training_config(settings.training).seed
+    comparisons = compare_models(rows, settings.tasks, serving, challenger, seed=seed)
     if not comparisons:
         others = ", ".join(list_versions(rows)) or "none"
         raise BadData(
-            f"Examples should have labels of rows that {serving} and {challenger} answered. Found none in {len(rows)}; "
-            f"they are of: {others}."
+            f"Examples should have labels of rows that {serving} and {challenger} scored. Found none in {len(rows)}; "
+            f"their versions are: {others}."
         )
     pages = write_pages(args.out, render_pages(comparisons, len(rows), args.since))
     for comparison in comparisons:
@@ -55,12 +62,16 @@ def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
 
 
 def find_argument_errors(args: Namespace) -> list[str]:
-    errors = [f"`--since` should be above 0. Found {args.since}."] * (args.since is not None and not args.since > 0)
-    return errors + [f"`--settle-days` should be 0 or more. Found {args.settle_days:g}."] * (not args.settle_days >= 0)
+    errors = list[str]()
+    if args.since is not None and not args.since > 0:  # rejects NaN, too
+        errors.append(f"`--since` should be above 0. Found {args.since}.")
+    if not args.settle_days >= 0:  # rejects NaN, too
+        errors.append(f"`--settle-days` should be 0 or more. Found {args.settle_days:g}.")
+    return errors
 
 
 def read_versions(args: Namespace, settings: Settings) -> tuple[str, str]:
-    """The bundle that serves and the one on trial; raises `BadConfig` where they are not two."""
+    """The serving bundle and the one on trial; raises `BadConfig` if one is missing."""
     bundles = args.bundles or settings.bundles
     serving, trial = current_version(bundles), read_trial(bundles)
     if serving is None or trial is None:
@@ -71,13 +82,15 @@ def read_versions(args: Namespace, settings: Settings) -> tuple[str, str]:
 
 
 def read_feedback(args: Namespace, settings: Settings) -> ServedScoreStore:
-    """The examples that came in the last hours, or all that the topic has; raises `Unavailable`."""
-    feed, scores = FeedbackReader(kafka=settings.kafka, topic=settings.topics.feedback), ServedScoreStore()
+    """The examples of the last hours, or of the whole topic; raises `Unavailable`."""
+    reader, scores = FeedbackReader(kafka=settings.kafka, topic=settings.topics.feedback), ServedScoreStore()
     try:
-        since = {} if args.since is None else feed.offsets_for_time(round(time.time() * 1000 - args.since * HOUR_MS))
-        feed.for_each(since, scores.add)
+        since = dict[str, int]()
+        if args.since is not None:
+            since = reader.offsets_for_time(round(time.time() * SECOND_MS - args.since * HOUR_MS))
+        reader.for_each(since, scores.add)
     finally:
-        feed.close()
+        reader.close()
     return scores
 
 
@@ -85,40 +98,33 @@ def render_pages(comparisons: list[ModelComparison], examples: int, since: float
     """The report's files by name."""
     page = render_template(
         "comparison.html",
-        found=comparisons,
+        comparisons=comparisons,
         examples=examples,
         since=since,
-        shown=format_difference,
-        confidence=CONFIDENCE,
+        format_difference=format_difference,
+        confidence=100 * CONFIDENCE,
     )
-    return {
-        "comparison.json": msgspec.json.format(msgspec.json.encode(comparisons), indent=1) + b"\n",
-        "comparison.html": page.encode(),
-    }
+    return {"comparison.json": encode_json(comparisons), "comparison.html": page.encode()}
 
 
 def build_table(comparison: ModelComparison) -> Table:
-    """A row for each task and figure."""
-    title = f"{comparison.way}: {comparison.challenger} beside {comparison.serving}"
-    table = Table("task", "rows", "figure", "serving", "challenger", "difference", title=title, title_justify="left")
-    for task, figures in comparison.tasks.items():
-        rows = f"{figures.rows[0]:,}" if comparison.way == "shadow" else f"{figures.rows[0]:,} / {figures.rows[1]:,}"
-        for name, value in figures.figures.items():
-            table.add_row(
-                task,
-                rows,
-                name,
-                format_number(value.serving),
-                format_number(value.challenger),
-                format_difference(value),
-            )
+    """A row for each task and metric."""
+    title = f"{comparison.way}: {comparison.challenger} against {comparison.serving}"
+    table = Table("task", "rows", "metric", "serving", "challenger", "difference", title=title, title_justify="left")
+    for task, results in comparison.tasks.items():
+        rows = f"{results.rows[0]:,}"
+        if comparison.way == "canary":
+            rows += f" / {results.rows[1]:,}"
+        for name, metric in results.figures.items():
+            values = format_number(metric.serving), format_number(metric.challenger), format_difference(metric)
+            table.add_row(task, rows, name, *values)
     return table
 
 
-def format_difference(value: MetricComparison) -> str:
-    """The difference with its interval, and what it speaks for."""
-    if value.difference is None:
+def format_difference(metric: MetricComparison) -> str:
+    """The difference with its interval, and "better" or "worse" for the challenger if it is beyond chance."""
+    if metric.difference is None:
         return "–"
-    interval = "" if value.low is None else f" [{value.low:+.4f}, {value.high:+.4f}]"
-    word = {True: " better", False: " worse", None: ""}[value.is_better]
-    return f"{value.difference:+.4f}{interval}{word}"
+    interval = "" if metric.low is None else f" [{metric.low:+.4f}, {metric.high:+.4f}]"
+    word = {True: " better", False: " worse", None: ""}[metric.is_better]
+    return f"{metric.difference:+.4f}{interval}{word}"

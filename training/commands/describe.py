@@ -1,12 +1,12 @@
-"""`python -m training describe`: what examples are like, as a table, a page and JSON."""
+"""`python -m training describe`: a profile of examples as tables, a page and JSON."""
 
 import time
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Final
 
-import msgspec
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
@@ -18,22 +18,27 @@ from contract.features.declaration import FeatureSet
 from contract.settings import Settings
 from training.analysis.data_profile import ColumnSummary, DatasetSummary, LabelSummary, summarize_examples
 from training.data.parquet import read_examples
-from training.report.console import CONSOLE, print_json, print_lines
-from training.report.pages import find_output_errors, format_number, render_template, write_pages
+from training.report.console import CONSOLE, format_number, print_json, print_lines
+from training.report.pages import encode_json, find_output_errors, render_template, write_pages
 from training.report.plots import render_svg
 
 DAY_TICKS: Final = 4
-WIDTH: Final = 160  # of the tables in a file
+TABLE_WIDTH: Final = 160  # where the output is not a terminal
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("data", type=Path, help="examples as Parquet")
+    parser.add_argument("--out", type=Path, default=Path("reports"), help="the folder of the report")
 
 
 def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
-    """Describe a Parquet file of examples; nothing is learned."""
+    """Describe a Parquet file of examples; nothing is trained."""
     started_s = time.monotonic()
     if errors := find_output_errors(args.out):
         raise BadConfig(errors)
     summary = summarize_examples(args.data, read_examples(args.data, features, settings.tasks))
     pages = write_pages(args.out, render_pages(summary))
-    console = CONSOLE if CONSOLE.is_terminal else Console(stderr=True, width=WIDTH)
+    console = CONSOLE if CONSOLE.is_terminal else Console(stderr=True, width=TABLE_WIDTH)
     console.print(build_columns_table(summary.columns), build_labels_table(summary.labels))
     print_lines(*summary.odd, *(f"See {page}" for page in pages))
     print_json(
@@ -51,10 +56,16 @@ def build_columns_table(columns: Sequence[ColumnSummary]) -> Table:
     headers = ("group", "feature", "kind", "rows", "missing", "distinct", "median", "outliers", "look at")
     table = Table(*headers, title="Features", title_justify="left")
     for column in columns:
-        shares = [f"{column.missing:.1%}", f"{column.distinct:,}", format_number(column.median)]
-        outliers = "–" if column.outliers is None else f"{column.outliers:.2%}"
         table.add_row(
-            column.group, column.name, column.kind, f"{column.rows:,}", *shares, outliers, ", ".join(column.oddities)
+            column.group,
+            column.name,
+            column.kind,
+            f"{column.rows:,}",
+            f"{column.missing:.1%}",
+            f"{column.distinct:,}",
+            format_number(column.median),
+            "–" if column.outliers is None else f"{column.outliers:.2%}",
+            ", ".join(column.oddities),
         )
     return table
 
@@ -63,37 +74,34 @@ def build_labels_table(labels: Sequence[LabelSummary]) -> Table:
     """A row for each task."""
     table = Table("task", "kind", "rows", "mean", "first", "last", "known after", "look at", title="Labels")
     for label in labels:
-        content = (label.classes and f"{len(label.classes)} classes") or format_number(label.mean)
-        wait = "–" if label.known_after_s is None else f"{label.known_after_s:,.0f} s"
-        odd = ", ".join(label.oddities)
         table.add_row(
-            label.task, label.kind, f"{label.rows:,}", content, label.first or "–", label.last or "–", wait, odd
+            label.task,
+            label.kind,
+            f"{label.rows:,}",
+            f"{len(label.classes)} classes" if label.classes else format_number(label.mean),
+            label.first or "–",
+            label.last or "–",
+            "–" if label.known_after_s is None else f"{label.known_after_s:,.0f} s",
+            ", ".join(label.oddities),
         )
     return table
 
 
 def render_pages(summary: DatasetSummary) -> dict[str, bytes]:
-    """The page's files by name."""
+    """The report's files by name."""
     groups = dict.fromkeys(column.group for column in summary.columns)
-    plots = {group: [column for column in summary.columns if column.group == group] for group in groups}
-    pictures = {
-        group: render_svg([partial(plot_histogram, column=column) for column in columns], 5, 1.9)
-        for group, columns in plots.items()
-    }
+    pictures = dict[str, str]()
+    for group in groups:
+        columns = [column for column in summary.columns if column.group == group]
+        pictures[group] = render_svg([partial(plot_histogram, column=column) for column in columns], 5, 1.9)
     over_time = [partial(plot_labels_by_day, label=label) for label in summary.labels if len(label.days) > 1]
-    return {
-        "description.json": msgspec.json.format(msgspec.json.encode(summary), indent=1) + b"\n",
-        "description.html": render_template(
-            "description.html",
-            found=summary,
-            pictures=pictures,
-            labels=render_svg(over_time, 3, 2.2) if over_time else "",
-        ).encode(),
-    }
+    label_plots = render_svg(over_time, 3, 2.2) if over_time else ""
+    page = render_template("description.html", summary=summary, pictures=pictures, label_plots=label_plots)
+    return {"description.json": encode_json(summary), "description.html": page.encode()}
 
 
 def plot_histogram(axes: Axes, column: ColumnSummary) -> None:
-    """How the values of a feature are spread; counts on a logarithmic scale, for rare ones are what goes wrong."""
+    """The distribution of a feature; counts on a logarithmic scale, because rare values are the suspicious ones."""
     axes.set_title(column.name, fontsize=7.5)
     if not any(column.bars):
         axes.text(0.5, 0.5, "nothing to draw", ha="center", va="center", transform=axes.transAxes)
@@ -112,11 +120,12 @@ def plot_histogram(axes: Axes, column: ColumnSummary) -> None:
 
 
 def plot_labels_by_day(axes: Axes, label: LabelSummary) -> None:
-    """Labels a day, and their mean."""
-    days, rows = list(label.days), [count for count, _ in label.days.values()]
+    """The labels of each day, and their mean."""
+    days = list(label.days)
+    rows = [count for count, _ in label.days.values()]
     means = [float("nan") if mean is None else mean for _, mean in label.days.values()]
     axes.bar(range(len(days)), rows, color="0.85")
-    axes.set_title(f"{label.task}: labels a day" + ("" if label.classes else ", and their mean"), fontsize=8)
+    axes.set_title(f"{label.task}: labels by day" + ("" if label.classes else ", and their mean"), fontsize=8)
     ticks = np.unique(np.linspace(0, len(days) - 1, DAY_TICKS).astype(int))
     axes.set_xticks(ticks, [days[tick] for tick in ticks], fontsize=6)
     if not label.classes:

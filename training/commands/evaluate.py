@@ -1,8 +1,8 @@
-"""`python -m training evaluate`: from its arguments to its pages and its last line of JSON."""
+"""`python -m training evaluate`: the network against single-task nets and LightGBM, by cross-validation."""
 
 import shlex
 import time
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 import torch
@@ -10,34 +10,45 @@ import torch
 from contract.errors import BadConfig
 from contract.features.declaration import FeatureSet
 from contract.settings import Settings
-from training.analysis.baselines import build_methods
+from contract.units import DAY_MS
+from training.analysis.baselines import METHODS, build_methods
 from training.analysis.cross_validation import Run
 from training.analysis.evaluation_report import EvaluationReport, evaluate_methods, render_pages
 from training.commands.fit import read_configs
-from training.data.folds import DAY_MS, FOLDS_MIN, drop_unsettled
+from training.data.folds import FOLDS_MIN, drop_unsettled
 from training.data.parquet import read_examples
-from training.report.console import print_json, print_lines
-from training.report.pages import find_output_errors, format_number, write_pages
+from training.report.console import format_number, print_json, print_lines
+from training.report.pages import find_output_errors, write_pages
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("data", type=Path, help="examples as Parquet")
+    parser.add_argument("--out", type=Path, default=Path("reports"), help="the folder of the report")
+    parser.add_argument("--folds", type=int, default=3, help="rolling origins, or random parts without event times")
+    parser.add_argument("--seeds", type=int, default=3, help="how often each method is trained in each fold")
+    parser.add_argument(
+        "--settle-days", type=float, default=0.0, help="leave out the latest days, whose labels may still change"
+    )
+    parser.add_argument("--epochs", type=int, help="passes over the data, instead of the setting")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, help="only these methods")
 
 
 def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
-    """Compare the declared network with single-task nets and trees; nothing is written before all is measured."""
+    """Compare the declared network with single-task nets and trees; nothing is written before all runs are done."""
     started_s = time.monotonic()
     check_arguments(args)
-    shape, plan = read_configs(settings, features, {} if args.epochs is None else {"epochs": args.epochs})
-    torch.set_num_threads(plan.threads)
-    known = build_methods(shape, plan)
-    methods = {name: known[name] for name in args.methods or known}
-    seeds = range(plan.seed, plan.seed + args.seeds)
-    examples = drop_unsettled(read_examples(args.data, features, settings.tasks), round(args.settle_days * DAY_MS))
+    model_config, config = read_configs(settings, features, {"epochs": args.epochs})
+    torch.set_num_threads(config.threads)
+    available = build_methods(model_config, config)
+    methods = {name: available[name] for name in args.methods or available}
     report, curve_data = evaluate_methods(
         args.data,
-        examples,
+        drop_unsettled(read_examples(args.data, features, settings.tasks), round(args.settle_days * DAY_MS)),
         methods,
-        (shape, plan),
+        (model_config, config),
         folds=args.folds,
-        seeds=seeds,
-        report=RunProgress(len(methods), args),
+        seeds=range(config.seed, config.seed + args.seeds),
+        report=RunProgress(total=len(methods) * args.folds * args.seeds),
     )
     pages = write_pages(args.out, render_pages(report, curve_data, format_command(args)))
     print_lines(*format_findings(report), *(f"See {page}" for page in pages))
@@ -51,21 +62,26 @@ def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
 
 
 def check_arguments(args: Namespace) -> None:
-    """Raises `BadConfig` for numbers that give no comparison."""
-    errors = [f"`--seeds` should be at least 1. Found {args.seeds}."] * (args.seeds < 1)
-    errors += [f"`--folds` should be at least {FOLDS_MIN}. Found {args.folds}."] * (args.folds < FOLDS_MIN)
-    errors += [f"`--epochs` should be at least 1. Found {args.epochs}."] * (args.epochs is not None and args.epochs < 1)
-    errors += [f"`--settle-days` should be 0 or more. Found {args.settle_days:g}."] * (not args.settle_days >= 0)
+    """Raises `BadConfig` for numbers that allow no comparison."""
+    errors = list[str]()
+    if args.seeds < 1:
+        errors.append(f"`--seeds` should be at least 1. Found {args.seeds}.")
+    if args.folds < FOLDS_MIN:
+        errors.append(f"`--folds` should be at least {FOLDS_MIN}. Found {args.folds}.")
+    if args.epochs is not None and args.epochs < 1:
+        errors.append(f"`--epochs` should be at least 1. Found {args.epochs}.")
+    if not args.settle_days >= 0:  # rejects NaN, too
+        errors.append(f"`--settle-days` should be 0 or more. Found {args.settle_days:g}.")
     errors += find_output_errors(args.out)
     if errors:
         raise BadConfig(errors)
 
 
 class RunProgress:
-    """Says of each run how it went, and how many there are still to come."""
+    """Prints each run as it ends, and how many there are in all."""
 
-    def __init__(self, methods: int, args: Namespace) -> None:
-        self._total, self._done = methods * args.folds * args.seeds, 0
+    def __init__(self, *, total: int) -> None:
+        self._total, self._done = total, 0
 
     def __call__(self, run: Run) -> None:
         self._done += 1
@@ -75,26 +91,30 @@ class RunProgress:
 
 
 def format_findings(report: EvaluationReport) -> list[str]:
-    """The main findings, for the terminal."""
-    scores = [(name, method.score) for name, method in report.methods.items() if method.score is not None]
-    lines = [
-        f"{name}: score {score.mean:.4f} ± {format_number(score.seeds_sd)} over seeds, {format_number(score.folds_sd)} over folds"
-        for name, score in scores
-    ]
+    """The scores and the differences of headline metrics, for the terminal."""
+    lines = list[str]()
+    for name, method in report.methods.items():
+        if method.score is not None:
+            seeds_sd, folds_sd = format_number(method.score.seeds_sd), format_number(method.score.folds_sd)
+            lines.append(f"{name}: score {method.score.mean:.4f} ± {seeds_sd} over seeds, {folds_sd} over folds")
     for difference in report.differences:
         if difference.figure != "gain":
             p = "without a p" if difference.p is None else f"p = {difference.p:.3g}"
             lines.append(
-                f"{difference.task} {difference.figure}: {difference.mean:+.4f} against {difference.other} ({p}, {difference.runs} pairs)"
+                f"{difference.task} {difference.figure}: {difference.mean:+.4f} against {difference.other} "
+                f"({p}, {difference.runs} pairs)"
             )
     return lines
 
 
 def format_command(args: Namespace) -> str:
-    """The command that repeats this."""
+    """The command that repeats this evaluation."""
     words = ["python", "-m", "training", "evaluate", Path(args.data).name]
     words += ["--seeds", str(args.seeds), "--folds", str(args.folds)]
-    words += ["--settle-days", f"{args.settle_days:g}"] if args.settle_days else []
-    words += [] if args.epochs is None else ["--epochs", str(args.epochs)]
-    words += ["--methods", *args.methods] if args.methods else []
+    if args.settle_days:
+        words += ["--settle-days", f"{args.settle_days:g}"]
+    if args.epochs is not None:
+        words += ["--epochs", str(args.epochs)]
+    if args.methods:
+        words += ["--methods", *args.methods]
     return shlex.join(words)

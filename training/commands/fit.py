@@ -1,9 +1,9 @@
-"""`python -m training fit`: from its arguments to its last line of JSON."""
+"""`python -m training fit`: trains a network on examples and writes it as a checkpoint."""
 
 import math
 import time
-from argparse import Namespace
-from collections.abc import Sequence
+from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,60 +25,64 @@ from model.checkpoint import (
     write_checkpoint,
 )
 from model.config import ModelConfig, check_tasks, read_model_config
-from training.data.examples import Examples
+from training.data.examples import Examples, merge_examples
 from training.data.interactions import extract_interactions, merge_interactions
 from training.data.labels import Classes
 from training.data.parquet import count_rows, find_files, read_examples, read_files
 from training.data.streaming import ExampleStream
-from training.online.replay_buffer import encode_buffer, merge_examples, read_schema
+from training.online.replay_buffer import encode_buffer
 from training.report.console import print_evaluation, print_json, print_lines
 from training.report.progress import ProgressReporter
 from training.trainer.config import TrainingConfig, read_training_config
 from training.trainer.distributed import join_process_group
 from training.trainer.fit import FitOptions, FitResult, fit
-from training.trainer.transfer import Transfer
+from training.trainer.transfer import RATE_SHARES, Transfer
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("data", type=Path, nargs="+", help="examples as Parquet; several files form one set")
+    parser.add_argument("--interactions", type=Path, action="append", default=[], help="more (user_id, item_id, ts_ms)")
+    parser.add_argument("--epochs", type=int, help="passes over the data, instead of the setting")
+    parser.add_argument("--seed", type=int, help="the seed, instead of the setting")
+    parser.add_argument("--bundles", type=Path, help="the folder of bundles, instead of the setting")
+    parser.add_argument("--resume", type=Path, help="a file to save each epoch to, and to resume from after an abort")
+    parser.add_argument("--log", type=Path, help="a file to append a JSON object to for each epoch")
+    parser.add_argument(
+        "--from", dest="former", metavar="VERSION", help="start from this trained network; tasks may be new"
+    )
+    parser.add_argument(
+        "--carried",
+        choices=tuple(RATE_SHARES),
+        default="slow",
+        help="how layers from there are trained (slow: at a tenth of the learning rate)",
+    )
 
 
 def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
-    """Fit a network to a Parquet file of examples and keep it as a checkpoint."""
+    """Train a network on Parquet files of examples and write it as a checkpoint."""
     started_s, bundles = time.monotonic(), args.bundles or settings.bundles
-    overrides = {"epochs": args.epochs, "seed": args.seed}
-    shape, plan = read_configs(
-        settings, features, {name: value for name, value in overrides.items() if value is not None}
-    )
-    torch.set_num_threads(plan.threads)
-    process_group = join_process_group(plan.device)
+    model_config, config = read_configs(settings, features, {"epochs": args.epochs, "seed": args.seed})
+    torch.set_num_threads(config.threads)
+    process_group = join_process_group(config.device)
     initial = read_checkpoint(checkpoint_path(bundles, args.former)) if args.former else None
     transfer = Transfer(checkpoint=initial, carried=args.carried) if initial else None
-    known_classes = initial.metadata.statistics.classes if initial else None
-    examples = read_data(args.data, features, settings.tasks, known_classes, plan)
-    fitted = fit_with_progress(examples, shape, plan, FitOptions(args.resume, transfer, process_group), args.log)
+    classes = initial.metadata.statistics.classes if initial else None
+    examples = read_data(args.data, features, settings.tasks, classes, config)
+    options = FitOptions(args.resume, transfer, process_group)
+    fitted = fit_with_progress(examples, model_config, config, options, args.log)
     process_group.close()
     if not process_group.is_main:
-        return 0  # the process that leads tells what all have found
+        return 0  # the main process writes and prints the result
     print_lines(*fitted.left_out.values())
-    about = make_metadata(
-        fitted.network,
-        parent=initial.metadata.version if initial else current_version(bundles),
-        created_ms=time.time_ns() // 1_000_000,
-        evaluation=fitted.evaluation,
-        positions={},
-    )
-    sample, interactions = build_replay_data(examples, fitted.network.tasks, plan)
-    interaction_tables = [interactions, *args.interactions, *([initial.interactions] if initial else [])]
-    checkpoint = Checkpoint(
-        metadata=about,
-        weights=fitted.network.state_dict(),
-        optimizer=fitted.optimizer,
-        replay_buffer=merge_sample(initial, sample, about, plan),
-        interactions=merge_interactions(read_all(interaction_tables)),
-    )
+    parent = initial.metadata.version if initial else current_version(bundles)
+    checkpoint = build_checkpoint(fitted, examples, config, initial, parent, args.interactions)
     path = write_checkpoint(bundles, checkpoint)
     if args.resume:
-        args.resume.unlink(missing_ok=True)  # its end is kept now; the next course begins anew
-    print_evaluation(settings.tasks, fitted.evaluation, f"{about.version} on held-out examples")
+        args.resume.unlink(missing_ok=True)  # the checkpoint replaces it; the next run starts from the beginning
+    version = checkpoint.metadata.version
+    print_evaluation(settings.tasks, fitted.evaluation, f"{version} on held-out examples")
     print_json(
-        version=about.version,
+        version=version,
         checkpoint=str(path),
         score=None if math.isnan(fitted.score) else fitted.score,
         evaluation=fitted.evaluation,
@@ -90,58 +94,95 @@ def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
 
 
 def fit_with_progress(
-    examples: Examples | ExampleStream, shape: ModelConfig, plan: TrainingConfig, options: FitOptions, log: Path | None
+    examples: Examples | ExampleStream,
+    model_config: ModelConfig,
+    config: TrainingConfig,
+    options: FitOptions,
+    log: Path | None,
 ) -> FitResult:
-    """Fit, and tell of it where this process leads."""
+    """Fit, with progress reported by the main process."""
     if not options.process_group.is_main:
-        return fit(examples, shape, plan, lambda epoch: None, options)
+        return fit(examples, model_config, config, lambda epoch: None, options)
     with ProgressReporter(log=log) as reporter:
-        return fit(examples, shape, plan, reporter.on_epoch, replace(options, progress=reporter.on_step))
+        return fit(examples, model_config, config, reporter.on_epoch, replace(options, progress=reporter.on_step))
 
 
 def read_data(
-    paths: Sequence[Path], features: FeatureSet, tasks: Sequence[Task], classes: Classes | None, plan: TrainingConfig
+    paths: Sequence[Path], features: FeatureSet, tasks: Sequence[Task], classes: Classes | None, config: TrainingConfig
 ) -> Examples | ExampleStream:
-    """The examples of some files or folders of files: in memory, or as a stream where they are too many."""
+    """The examples of files or folders of files: in memory, or as a stream for more than `stream_rows` rows."""
     files = find_files(paths)
-    if sum(count_rows(path) for path in files) > plan.stream_rows:
+    if sum(count_rows(path) for path in files) > config.stream_rows:
         return ExampleStream(paths=files, features=features, tasks=tasks, classes=classes)
     return read_files(files, features, tasks, classes)
 
 
+def build_checkpoint(
+    fitted: FitResult,
+    examples: Examples | ExampleStream,
+    config: TrainingConfig,
+    initial: Checkpoint | None,
+    parent: str | None,
+    interaction_files: Sequence[Path],
+) -> Checkpoint:
+    """The checkpoint of a fitted network, with its replay buffer and interactions."""
+    metadata = make_metadata(
+        fitted.network,
+        parent=parent,
+        created_ms=time.time_ns() // 1_000_000,
+        evaluation=fitted.evaluation,
+        positions={},
+    )
+    sample, interactions = build_replay_data(examples, fitted.network.tasks, config)
+    interaction_tables: list[Path | bytes] = [interactions, *interaction_files]
+    if initial:
+        interaction_tables.append(initial.interactions)
+    return Checkpoint(
+        metadata=metadata,
+        weights=fitted.network.state_dict(),
+        optimizer=fitted.optimizer,
+        replay_buffer=merge_sample(initial, sample, metadata, config),
+        interactions=merge_interactions(read_all(interaction_tables)),
+    )
+
+
 def build_replay_data(
-    examples: Examples | ExampleStream, tasks: Sequence[Task], plan: TrainingConfig
+    examples: Examples | ExampleStream, tasks: Sequence[Task], config: TrainingConfig
 ) -> tuple[bytes, bytes]:
-    """What a checkpoint carries of what it has learned from: a sample, and who took what; both as Parquet."""
+    """A sample of the examples for the replay buffer, and their interactions; both as Parquet."""
     if isinstance(examples, Examples):
         trainable = examples.for_tasks(tasks)
-        return encode_buffer(trainable, plan.keep, plan.seed), merge_interactions(extract_interactions(trainable))
+        return encode_buffer(trainable, config.keep, config.seed), merge_interactions(extract_interactions(trainable))
     all_rows, interactions = np.ones(len(examples), np.bool_), merge_interactions(read_all([]))
     for chunk in examples.iterate_chunks(all_rows):
         interactions = merge_interactions(read_interactions(interactions), extract_interactions(chunk.for_tasks(tasks)))
-    return encode_buffer(examples.sample(all_rows, plan.keep).for_tasks(tasks), plan.keep, plan.seed), interactions
+    sample = examples.sample(all_rows, config.keep).for_tasks(tasks)
+    return encode_buffer(sample, config.keep, config.seed), interactions
 
 
-def merge_sample(initial: Checkpoint | None, sample: bytes, about: CheckpointMetadata, plan: TrainingConfig) -> bytes:
-    """The examples that the checkpoint carries: those of the new tasks, and where there was a former one, its own."""
+def merge_sample(
+    initial: Checkpoint | None, sample: bytes, metadata: CheckpointMetadata, config: TrainingConfig
+) -> bytes:
+    """The replay buffer: the sample of the new tasks, merged with the buffer of the checkpoint to start from."""
     if initial is None or not initial.replay_buffer:
         return sample
-    samples = [read_examples(content, *read_schema(about)) for content in (initial.replay_buffer, sample)]
-    return encode_buffer(merge_examples(samples), plan.keep, plan.seed)
+    samples = [read_examples(content, *metadata.schema()) for content in (initial.replay_buffer, sample)]
+    return encode_buffer(merge_examples(samples), config.keep, config.seed)
 
 
 def read_configs(
-    settings: Settings, features: FeatureSet, overrides: dict[str, int]
+    settings: Settings, features: FeatureSet, overrides: Mapping[str, int | None]
 ) -> tuple[ModelConfig, TrainingConfig]:
-    """The network and the plan that the settings declare, with what was `given`; `BadConfig` lists all mistakes."""
+    """The declared network and training, with the overrides that are not None; `BadConfig` lists all errors."""
     errors = list[str]()
-    shape, plan = ModelConfig(), TrainingConfig()
+    model_config, config = ModelConfig(), TrainingConfig()
+    given = {name: value for name, value in overrides.items() if value is not None}
     try:
-        shape = read_model_config(settings.model)
+        model_config = read_model_config(settings.model)
     except BadConfig as error:
         errors += error.errors
     try:
-        plan = read_training_config({**settings.training, **overrides})
+        config = read_training_config({**settings.training, **given})
     except BadConfig as error:
         errors += error.errors
     try:
@@ -150,4 +191,4 @@ def read_configs(
         errors += error.errors
     if errors:
         raise BadConfig(errors)
-    return shape, plan
+    return model_config, config

@@ -1,9 +1,9 @@
-"""`python -m training follow`: the feedback topic in, better bundles out."""
+"""`python -m training follow`: incremental updates from the feedback topic, published as bundles."""
 
 import time
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import torch
@@ -24,64 +24,103 @@ from training.trainer.config import TrainingConfig, read_training_config
 
 EXIT_REJECTED: Final = 3
 EXIT_FROZEN: Final = 4
+NO_EXAMPLES: Final = "There should be examples to learn from. Found none that can be used."
+
+
+class UpdateStatus(NamedTuple):
+    """The exit code of an update, and whether the topic had more records than it read."""
+
+    exit_code: int
+    has_more: bool
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--once", action="store_true", help="learn from what the topic has now, then exit")
+    parser.add_argument("--thaw", action="store_true", help="unfreeze a model that rejected updates have frozen")
+    parser.add_argument("--bundles", type=Path, help="the folder of bundles, instead of the setting")
 
 
 def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
-    """Learn once, or for ever; exit code 3 when the update was refused, 4 when the model is frozen."""
+    """Update once, or until interrupted; exit code 3 for a rejected update, 4 for a frozen model."""
     bundles: Path = args.bundles or settings.bundles
-    plan = read_training_config(settings.training)
+    config = read_training_config(settings.training)
     if args.thaw:
         return thaw(bundles)
-    torch.set_num_threads(plan.threads)
+    torch.set_num_threads(config.threads)
     with learner_lock(bundles):
         if removed := clean_up(bundles):
-            print_lines(
-                f"{removed} was not published to its end: what was left of it is deleted, and it is learned again."
-            )
-        feed = FeedbackReader(kafka=settings.kafka, topic=settings.topics.feedback)
+            print_lines(f"{removed} was not completely published: its files are deleted, and it is learned again.")
+        reader = FeedbackReader(kafka=settings.kafka, topic=settings.topics.feedback)
         try:
             if args.once:
-                return learn_once(feed, bundles, settings, plan)
+                return learn_once(reader, bundles, settings, config)
             while True:
-                if not learn_with_retry(feed, bundles, settings, plan):
-                    time.sleep(plan.pause_s)
+                if not learn_with_retry(reader, bundles, settings, config):
+                    time.sleep(config.pause_s)
         except KeyboardInterrupt:
             return 0
         finally:
-            feed.close()
+            reader.close()
 
 
-def learn_with_retry(feed: FeedbackReader, bundles: Path, settings: Settings, plan: TrainingConfig) -> bool:
-    """Look once; what is missing now, Kafka or a first bundle, may be there at the next look. True: there is more."""
+def learn_once(reader: FeedbackReader, bundles: Path, settings: Settings, config: TrainingConfig) -> int:
+    """One update; returns the exit code."""
+    return run_update(reader, bundles, settings, config).exit_code
+
+
+def learn_with_retry(reader: FeedbackReader, bundles: Path, settings: Settings, config: TrainingConfig) -> bool:
+    """One update, without failing where Kafka or a first bundle is missing; returns whether there is more to read."""
     try:
-        return run_update(feed, bundles, settings, plan)[1]
+        return run_update(reader, bundles, settings, config).has_more
     except (Unavailable, BadBundle, BadData) as error:
-        print_lines(f"{error} Trying again in {plan.pause_s:g} s.")
+        print_lines(f"{error} Trying again in {config.pause_s:g} s.")
         return False
 
 
-def learn_once(feed: FeedbackReader, bundles: Path, settings: Settings, plan: TrainingConfig) -> int:
-    """Look at the feedback once, and publish what it makes better."""
-    return run_update(feed, bundles, settings, plan)[0]
-
-
-def run_update(feed: FeedbackReader, bundles: Path, settings: Settings, plan: TrainingConfig) -> tuple[int, bool]:
-    """Look once; returns the exit code, and whether there was more to read than is learned from at once."""
-    started_s, checkpoint, rejected = time.monotonic(), read_serving_checkpoint(bundles), RejectedUpdateStore(bundles)
+def run_update(reader: FeedbackReader, bundles: Path, settings: Settings, config: TrainingConfig) -> UpdateStatus:
+    """Read a batch of feedback, update the serving model, and publish the update or record its rejection."""
+    started_s = time.monotonic()
+    checkpoint = read_serving_checkpoint(bundles)
+    rejected = RejectedUpdateStore(bundles)
     parent = checkpoint.metadata.version
-    if len(rejected.list_unsettled(parent)) >= plan.refusals_max:
-        return report_frozen(bundles, rejected, parent), False
-    batch = feed.read(rejected.resume_positions(parent, checkpoint.metadata.positions), plan.records_max)
-    outcome = update(checkpoint, batch, plan, settings.feedback.delays_by_task())
+    if len(rejected.list_unsettled(parent)) >= config.refusals_max:
+        return report_frozen(bundles, rejected, parent)
+    batch = reader.read(rejected.resume_positions(parent, checkpoint.metadata.positions), config.records_max)
+    outcome = update(checkpoint, batch, config, settings.feedback.delays_by_task())
     print_update(outcome, settings)
     version = publish(outcome.checkpoint, bundles, settings.thresholds) if outcome.checkpoint else None
     if version is None and batch.values:
         rejected.add(build_rejection(outcome, checkpoint, batch), outcome.rejected_checkpoint)
-    in_a_row = 0 if version else len(rejected.list_unsettled(parent))
-    state = {"version": version or parent, "frozen": in_a_row >= plan.refusals_max, "refused_in_a_row": in_a_row}
+    rejections = 0 if version else len(rejected.list_unsettled(parent))
+    is_frozen = rejections >= config.refusals_max
     write_state(
-        bundles, **state, reasons=list(outcome.rejections), examples=outcome.examples, left_out=outcome.left_out
+        bundles,
+        version=version or parent,
+        frozen=is_frozen,
+        refused_in_a_row=rejections,
+        reasons=list(outcome.rejections),
+        examples=outcome.examples,
+        left_out=outcome.left_out,
     )
+    print_result(outcome, version, parent, started_s)
+    if is_frozen:
+        return report_frozen(bundles, rejected, parent)
+    return UpdateStatus(EXIT_REJECTED if outcome.rejections else 0, batch.has_more)
+
+
+def print_update(outcome: UpdateResult, settings: Settings) -> None:
+    for reason, count in outcome.left_out.items():
+        print_lines(f"{count} examples are left out: {reason}.")
+    if not outcome.examples:
+        print_lines("No new examples: the serving model stays.")
+    for sentence in outcome.rejections:
+        print_lines(f"The update is rejected, the serving model stays. {sentence}")
+    if outcome.examples:
+        print_evaluation(settings.tasks, outcome.progressive, "before learning from each example (progressive)")
+        print_evaluation(settings.tasks, outcome.held_out, "after learning, on the newest examples")
+
+
+def print_result(outcome: UpdateResult, version: str | None, parent: str, started_s: float) -> None:
     print_json(
         version=version,
         parent=parent,
@@ -93,36 +132,20 @@ def run_update(feed: FeedbackReader, bundles: Path, settings: Settings, plan: Tr
         refused=list(outcome.rejections),
         seconds=round(time.monotonic() - started_s, 2),
     )
-    if state["frozen"]:
-        return report_frozen(bundles, rejected, parent), False
-    return EXIT_REJECTED if outcome.rejections else 0, batch.has_more
-
-
-def print_update(outcome: UpdateResult, settings: Settings) -> None:
-    for reason, count in outcome.left_out.items():
-        print_lines(f"{count} examples are left out: {reason}.")
-    if not outcome.examples:
-        print_lines("No new examples: the present model stays.")
-    for sentence in outcome.rejections:
-        print_lines(f"The update is refused, the present model stays. {sentence}")
-    if outcome.examples:
-        print_evaluation(settings.tasks, outcome.progressive, "before learning from each example (progressive)")
-        print_evaluation(settings.tasks, outcome.held_out, "after learning, on the newest examples")
 
 
 def build_rejection(outcome: UpdateResult, checkpoint: Checkpoint, batch: FeedbackBatch) -> RejectedUpdate:
-    """What to keep of an update that is not published. One that had nothing to learn from says nothing of a model."""
-    about = (
+    """The record of an unpublished update. Without usable examples it is settled: it is no evidence against a model."""
+    metadata = (
         outcome.rejected_checkpoint.metadata
         if outcome.rejected_checkpoint
         else describe_update(checkpoint, checkpoint.build_network(), {}, batch.positions)
     )
-    no_examples = "There should be examples to learn from. Found none that can be."
     return RejectedUpdate(
-        version=about.version,
+        version=metadata.version,
         parent=checkpoint.metadata.version,
-        created_ms=about.created_ms,
-        reasons=tuple(outcome.rejections) or (no_examples,),
+        created_ms=metadata.created_ms,
+        reasons=tuple(outcome.rejections) or (NO_EXAMPLES,),
         examples=outcome.examples,
         positions=batch.positions,
         left_out=outcome.left_out,
@@ -133,34 +156,28 @@ def build_rejection(outcome: UpdateResult, checkpoint: Checkpoint, batch: Feedba
     )
 
 
-def report_frozen(bundles: Path, rejected: RejectedUpdateStore, version: str) -> int:
-    """Say loudly that nothing is learned any more, and why."""
+def report_frozen(bundles: Path, rejected: RejectedUpdateStore, version: str) -> UpdateStatus:
+    """Print and record that the model is frozen, with the reasons."""
     rejections = rejected.list_unsettled(version)
+    reasons = [sentence for rejection in rejections for sentence in rejection.reasons]
     print_lines(
-        f"FROZEN: {version} serves on and nothing is learned, since {len(rejections)} updates in a row were refused. "
-        f"Look at {bundles / 'refused'}; then `python -m training follow --thaw` lets it go on.",
+        f"FROZEN: {version} keeps serving without updates, because {len(rejections)} updates in a row were rejected. "
+        f"Inspect {bundles / 'refused'}, then unfreeze it with `python -m training follow --thaw`.",
         *(f"{rejection.version}: {sentence}" for rejection in rejections for sentence in rejection.reasons),
     )
-    write_state(
-        bundles,
-        version=version,
-        frozen=True,
-        refused_in_a_row=len(rejections),
-        reasons=[sentence for rejection in rejections for sentence in rejection.reasons],
-    )
-    return EXIT_FROZEN
+    write_state(bundles, version=version, frozen=True, refused_in_a_row=len(rejections), reasons=reasons)
+    return UpdateStatus(EXIT_FROZEN, has_more=False)
 
 
 def thaw(bundles: Path) -> int:
-    """A person has looked: the learner may go on, behind what was refused."""
+    """Settle the rejected updates: the learner continues after their records."""
     version = require_current(bundles)
-    print_lines(
-        f"{RejectedUpdateStore(bundles).settle(version)} refused updates of {version} are settled; the learner may go on."
-    )
+    settled = RejectedUpdateStore(bundles).settle(version)
+    print_lines(f"{settled} rejected updates of {version} are settled; the learner may continue.")
     return 0
 
 
 def write_state(bundles: Path, **state: Any) -> None:
-    """What programs that watch should know of the last look."""
+    """Write the state of the last update for monitoring programs."""
     state["looked_ms"] = time.time_ns() // 1_000_000
     replace_durably(bundles / STATE_FILE, msgspec.json.encode(state))

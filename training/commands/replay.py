@@ -1,8 +1,9 @@
-"""`python -m training replay`: from its arguments to its last line of JSON."""
+"""`python -m training replay`: examples from historic events, from before served rows were logged."""
 
 import time
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from collections import Counter
+from pathlib import Path
 
 from contract.errors import BadData
 from contract.features.declaration import FeatureSet
@@ -15,14 +16,21 @@ from training.replay.replay import Replay
 from training.report.console import print_json
 
 
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("events", type=Path, nargs="+", help='lines of {"kind": ..., "event": ...} in time order')
+    parser.add_argument("--out", type=Path, required=True, help="where to write the examples, as Parquet")
+    parser.add_argument("--interactions", type=Path, help="where to write user-item interactions, as Parquet")
+
+
 def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
-    """Turn events of before the first log into a Parquet file of examples."""
+    """Replay historic events into a Parquet file of examples."""
     started_s, rejected = time.monotonic(), Counter[str]()
     replay = Replay(features=features, tasks=settings.tasks, feedback=settings.feedback)
     rows = replay.run(read_history(args.events, rejected))
     examples = from_rows(rows, features, settings.tasks)
     if not len(examples):
-        raise BadData(f"History should give examples with labels of {[t.name for t in settings.tasks]}. Found none.")
+        names = [task.name for task in settings.tasks]
+        raise BadData(f"History should give examples with labels of {names}. Found none.")
     write_examples(args.out, examples)
     if args.interactions:
         write_interactions(args.interactions, replay.interactions)

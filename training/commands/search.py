@@ -1,7 +1,8 @@
-"""`python -m training search`: which shape and plan learn best, as tables for `shop.toml`."""
+"""`python -m training search`: hyper-parameter search; the best values as tables for `shop.toml`."""
 
 import time
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -12,22 +13,35 @@ from contract.settings import Settings
 from training.analysis.hyperparameter_search import SPACE, HyperparameterSearch, SearchResult, TrialResult, check_space
 from training.commands.fit import read_configs
 from training.data.parquet import read_files, write_atomically
-from training.report.console import print_json, print_lines
-from training.report.pages import format_number
+from training.report.console import format_number, print_json, print_lines
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("data", type=Path, nargs="+", help="examples as Parquet")
+    parser.add_argument("--trials", type=int, default=30, help="how many, including those in the file of --kept")
+    parser.add_argument("--over", nargs="+", metavar="NAME", help="the names of [model] and [training] to search over")
+    parser.add_argument("--epochs", type=int, help="passes over the data, instead of the setting")
+    parser.add_argument("--kept", type=Path, help="a file to save trials to, and to continue from")
+    parser.add_argument("--out", type=Path, help="where to write the best [model] and [training], as TOML")
 
 
 def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
-    """Search by trials, then say and write what was best; no model is kept."""
+    """Run the trials, then print and write the best configuration; no model is kept."""
     started_s = time.monotonic()
     names = args.over or list(SPACE)
     check_space(names)
-    shape, plan = read_configs(settings, features, {} if args.epochs is None else {"epochs": args.epochs})
-    torch.set_num_threads(plan.threads)
-    examples = read_files(args.data, features, settings.tasks)
-    search = HyperparameterSearch(examples=examples, shape=shape, plan=plan, names=names, journal_path=args.kept)
+    model_config, config = read_configs(settings, features, {"epochs": args.epochs})
+    torch.set_num_threads(config.threads)
+    search = HyperparameterSearch(
+        examples=read_files(args.data, features, settings.tasks),
+        model_config=model_config,
+        config=config,
+        names=names,
+        journal_path=args.kept,
+    )
     result = search.run(args.trials, lambda trial: print_lines(format_trial(trial)))
     tables = to_toml(result)
-    print_lines(f"Best: {result.score:.4f}, where what is declared has {format_number(result.declared)}.", tables)
+    print_lines(f"Best: {result.score:.4f}, declared: {format_number(result.declared)}.", tables)
     if args.out:
         write_atomically(args.out, tables.encode())
     print_json(
@@ -49,14 +63,14 @@ def format_trial(trial: TrialResult) -> str:
 
 
 def find_best_values(result: SearchResult) -> dict[str, Any]:
-    """What the best trial drew."""
+    """The values of the best trial."""
     return next(trial.values for trial in result.trials if trial.score == result.score)
 
 
 def to_toml(result: SearchResult) -> str:
-    """The best shape and plan as the tables [model] and [training], what has its default left out."""
+    """The best configuration as the tables [model] and [training], without values that equal their default."""
     parts = []
-    for name, table in (("model", result.shape), ("training", result.plan)):
+    for name, table in (("model", result.model_config), ("training", result.config)):
         default = type(table)()
         lines = [
             f"{key} = {msgspec.json.encode(value).decode()}"

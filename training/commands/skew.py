@@ -1,7 +1,7 @@
-"""`python -m training skew`: from the log of rows and of events to what differs between them."""
+"""`python -m training skew`: compares served features with features recomputed from the event log."""
 
 import time
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from collections import Counter, deque
 from collections.abc import Iterator
 from typing import Final, NamedTuple
@@ -25,17 +25,23 @@ EXIT_DIFFERENT: Final = 1
 
 
 class EventLog(NamedTuple):
-    """The events of some users in the order in which Kafka was given them, and how each kind's topic is cut."""
+    """The events of some users in the order of their Kafka timestamps, and the partitions of each kind's topic."""
 
     arrivals: list[Arrival]
     partitions: dict[str, int]
-    truncated: list[str]  # partitions whose first records are gone
+    truncated: list[str]  # partitions without their first records
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--share", type=float, default=0.01, help="of users, by a hash; 1 compares all features")
+    parser.add_argument("--rows", type=int, default=20_000, help="the latest rows of these users, at most")
 
 
 def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
-    """Compare once; exit code 1 where a value differs that must not."""
+    """Compare once; exit code 1 if a value differs that should be exact."""
     check_arguments(args)
-    started_s, left_out = time.monotonic(), Counter[str]()
+    started_s = time.monotonic()
+    left_out = Counter[str]()
     rows = read_rows(settings, args.share, args.rows, left_out)
     erased = read_erased_users(settings)
     log = read_log(settings, args.share)
@@ -51,7 +57,7 @@ def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
 
 
 def check_arguments(args: Namespace) -> None:
-    """Raises `BadConfig` for a share or a number of rows that there cannot be."""
+    """Raises `BadConfig` for an impossible share or number of rows."""
     errors = list[str]()
     if not 0 < args.share <= 1:
         errors.append(f"`--share` should be above 0 and at most 1. Found {args.share:g}.")
@@ -62,20 +68,21 @@ def check_arguments(args: Namespace) -> None:
 
 
 def print_report(report: SkewReport, log: EventLog) -> None:
-    """What a person should know of it."""
+    """Print a summary for the terminal."""
     if log.truncated:
         print_lines(
-            f"{', '.join(log.truncated)} begin late: what profiles knew from before cannot be recomputed, and will differ."
+            f"{', '.join(log.truncated)} lack their first records: features that depend on them cannot be recomputed "
+            f"and will differ."
         )
     for counts, label in (
-        (report.exact, "what rests on the event's own partition"),
-        (report.timing, "what depends on timing"),
+        (report.exact, "features of the event's own partition"),
+        (report.timing, "features that depend on timing"),
     ):
-        print_lines(f"{sum(counts.differing.values())} of {counts.values} values differ of {label}.")
+        print_lines(f"{sum(counts.differing.values())} of {counts.values} values differ for {label}.")
 
 
 def read_records(settings: Settings, kind: str) -> Iterator[Record]:
-    """Every record of a kind's topic from its beginning to its present end."""
+    """Every record of a kind's topic from its beginning to its current end."""
     reader = ChunkedReader(kafka=settings.kafka, topic=settings.topics.topic_name(kind), limit=CHUNK_RECORDS)
     try:
         positions, is_last = dict[str, int](), False
@@ -88,7 +95,7 @@ def read_records(settings: Settings, kind: str) -> Iterator[Record]:
 
 
 def read_rows(settings: Settings, share: float, limit: int, left_out: Counter[str]) -> deque[ScoredRow]:
-    """The latest rows of the users that are drawn."""
+    """The latest rows of the sampled users."""
     rows = deque[ScoredRow](maxlen=limit)
     for record in read_records(settings, "scored"):
         try:
@@ -102,7 +109,7 @@ def read_rows(settings: Settings, share: float, limit: int, left_out: Counter[st
 
 
 def read_erased_users(settings: Settings) -> set[str]:
-    """Whose history is no longer what it was when rows were scored."""
+    """The erased users: their history has changed since their rows were scored."""
     user_ids = set[str]()
     for record in read_records(settings, "erasures"):
         event = decode_event("erasures", record)
@@ -112,10 +119,10 @@ def read_erased_users(settings: Settings) -> set[str]:
 
 
 def read_log(settings: Settings, share: float) -> EventLog:
-    """The events of the users that are drawn, which profiles count."""
+    """The sampled users' events that profiles aggregate."""
     timed, partitions, truncated = list[tuple[int, Arrival]](), dict[str, int](), list[str]()
     for kind in FAMILIES:
-        latest_ms = dict[int, int]()  # by partition, so that no order of times breaks the order of its log
+        latest_ms = dict[int, int]()  # by partition: a running maximum keeps the partition's order
         for record in read_records(settings, kind):
             if record.partition not in latest_ms and record.offset > 0:
                 truncated.append(f"{settings.topics.topic_name(kind)}/{record.partition}")
@@ -126,7 +133,7 @@ def read_log(settings: Settings, share: float) -> EventLog:
                 arrival = Arrival(source, record.offset, event, settings.topics.topic_name(kind), record.partition)
                 timed.append((latest_ms[record.partition], arrival))
         partitions[kind] = count_partitions(settings, kind)
-    timed.sort(key=lambda entry: entry[0])  # stable: records of one partition keep their order
+    timed.sort(key=lambda entry: entry[0])  # stable: a partition keeps its order
     return EventLog([arrival for _, arrival in timed], partitions, truncated)
 
 
@@ -139,7 +146,7 @@ def count_partitions(settings: Settings, kind: str) -> int:
 
 
 def decode_event(kind: str, record: Record) -> object:
-    """The event as a worker takes it; None for what is a dead letter there."""
+    """The event as a worker decodes it; None for a dead letter."""
     try:
         event, _ = clamp(decode(kind, record.value), record.timestamp_ms)
     except BadEvent:

@@ -1,7 +1,7 @@
-"""`python -m training watch`: what is served and what became true in, figures, alarms and rollbacks out."""
+"""`python -m training watch`: monitors the serving model by served scores and labels, and rolls it back."""
 
 import time
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,8 +19,13 @@ from training.monitor.monitor import ModelMonitor, MonitorReport, to_json
 from training.report.console import print_evaluation, print_json, print_lines
 
 
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--once", action="store_true", help="check once, then exit with a line of JSON")
+    parser.add_argument("--bundles", type=Path, help="the folder of bundles, instead of the setting")
+
+
 def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
-    """Watch once, or for ever."""
+    """Check once, or until interrupted."""
     bundles: Path = args.bundles or settings.bundles
     config = read_monitor_config(settings.watch)
     torch.set_num_threads(1)
@@ -35,7 +40,7 @@ def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
 def open_monitor(
     settings: Settings, features: FeatureSet, bundles: Path, config: MonitorConfig
 ) -> Iterator[ModelMonitor]:
-    """A watcher of this shop's topics. What was scored is read from its latest rows on, feedback as far as it goes."""
+    """A monitor of this shop's topics. It reads scored rows from the latest portion, and the whole feedback topic."""
     topics = settings.topics
     scored = ChunkedReader(kafka=settings.kafka, topic=topics.scored, limit=config.portion, tail=config.portion)
     feedback = ChunkedReader(kafka=settings.kafka, topic=topics.feedback, limit=config.portion)
@@ -54,7 +59,7 @@ def open_monitor(
 
 
 def run_forever(monitor: ModelMonitor, settings: Settings, config: MonitorConfig) -> int:
-    """Look again and again until told to end."""
+    """Check periodically until interrupted, and serve metrics."""
     server, last = MetricsServer(port=config.http_port), MonitorReport()
     print_lines(f"Metrics are served on port {server.port}.")
     try:
@@ -70,14 +75,14 @@ def run_forever(monitor: ModelMonitor, settings: Settings, config: MonitorConfig
 def check_with_retry(
     monitor: ModelMonitor, settings: Settings, config: MonitorConfig, last: MonitorReport
 ) -> MonitorReport:
-    """Look once, and show the figures that are not those shown before; a Kafka that is away is waited for."""
+    """Check once and print metrics that have changed; returns the last report while Kafka is unavailable."""
     try:
         report = monitor.check()
     except Unavailable as error:
         metrics.RETRIES.inc()
         print_lines(f"{error} Trying again in {config.pause_s:g} s.")
         return last
-    for version, figures in report.figures.items():
-        if figures != last.figures.get(version):
-            print_evaluation(settings.tasks, figures, f"what {version} said, by labels that have matured")
+    for version, evaluation in report.figures.items():
+        if evaluation != last.figures.get(version):
+            print_evaluation(settings.tasks, evaluation, f"{version} on matured labels")
     return report

@@ -1,8 +1,8 @@
-"""Cross-validation: by rolling origin where there is time, by chance where there is none.
+"""Cross-validation folds: by rolling origin for examples with event times, random for examples without.
 
-At each origin a model learns from what had happened and was known by then, and is judged by the period that follows
-(Tashman 2000). A family of examples without a time of its own, such as a catalogue that was there from the start, is
-cut by chance into equal parts; all rows of an item fall into one part, so that none is on both sides.
+At each origin a model trains on what had happened and was known by then, and is validated on the following period
+(Tashman 2000). A family of examples without event times, such as a catalogue loaded at once, is split into random equal
+parts; all rows of an item are in the same part, so that no item is on both sides.
 """
 
 from collections.abc import Iterator
@@ -10,23 +10,22 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from contract.errors import BadData
-from training.data.examples import Examples, Integers
+from contract.units import DAY_MS
+from training.data.arrays import Integers, Mask
+from training.data.examples import Examples
 from training.data.labels import has_any_label, has_label
 from training.data.split import assign_families
-from training.metrics.metrics import factorize
+from training.metrics.guard import factorize
 
-FIRST_ORIGIN_SHARE: Final = 0.5  # of the examples with a time, before the first origin
+FIRST_ORIGIN_SHARE: Final = 0.5  # of the timed examples come before the first origin
 FOLDS_MIN: Final = 2
-DAY_MS: Final = 86_400_000
-Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
 class Fold:
-    """What a model may learn from and what judges it. `origin_ms`: the time between; None where chance cut all."""
+    """The training and validation part of a fold. `origin_ms`: the time between; None where all splits are random."""
 
     number: int
     training: Examples
@@ -39,35 +38,35 @@ class Fold:
 
 
 def split_folds(examples: Examples, count: int) -> Iterator[Fold]:
-    """`count` folds of these examples, one after the other; raises `BadData` when they are too few."""
+    """`count` folds, in the order of origins; raises `BadData` for too few folds or examples."""
     if count < FOLDS_MIN:
         raise BadData(f"Folds should be at least {FOLDS_MIN}. Found {count}.")
     timed, part = has_time(examples), assign_random_parts(examples, count)
     edges = compute_origins(examples.ts_ms[timed], count)
     for number in range(count):
-        candidate = build_fold(examples, timed, part, edges, number)
-        if not len(candidate.training) or not len(candidate.validation):
+        fold = build_fold(examples, timed, part, edges, number)
+        if not len(fold.training) or not len(fold.validation):
             raise BadData(
-                f"Each of {count} folds should have examples to learn from and to be judged by. Found "
-                f"{len(candidate.training)} and {len(candidate.validation)} in fold {candidate.number} of {len(examples)} examples."
+                f"Each of {count} folds should have examples for training and for validation. Found "
+                f"{len(fold.training)} and {len(fold.validation)} in fold {fold.number} of {len(examples)} examples."
             )
-        yield candidate
+        yield fold
 
 
 def drop_unsettled(examples: Examples, window_ms: int) -> Examples:
-    """Those older than the newest one by a window in which labels may still change; raises `BadData` for none.
+    """The examples older than the newest one by the window in which labels may still change; raises `BadData` for none.
 
-    A purchase may come days after its click. With the last days among them it would look as if nobody bought any more,
-    and whoever learned from the days before would seem too sure.
+    A purchase may come days after its click. With unsettled days in the validation part purchases would seem to stop,
+    and models trained on earlier days would seem overconfident.
     """
-    settled_examples = examples.take(examples.ts_ms <= examples.ts_ms.max() - window_ms) if window_ms else examples
-    if not len(settled_examples):
+    settled = examples.take(examples.ts_ms <= examples.ts_ms.max() - window_ms) if window_ms else examples
+    if not len(settled):
         raise BadData(f"Some examples should be older than the newest by {window_ms / DAY_MS:g} days. Found none.")
-    return settled_examples
+    return settled
 
 
 def build_fold(examples: Examples, timed: Mask, part: Integers, edges: Integers, number: int) -> Fold:
-    """The fold of that number, counted from 0."""
+    """The fold of that index, from 0."""
     if not timed.any():
         return Fold(number + 1, examples.take(part != number), examples.take(part == number), None)
     start, end = int(edges[number]), int(edges[number + 1])
@@ -78,7 +77,7 @@ def build_fold(examples: Examples, timed: Mask, part: Integers, edges: Integers,
 
 
 def has_time(examples: Examples) -> Mask:
-    """Which rows (N,) are of a family with a time: fewer than half of its rows share one moment."""
+    """Which rows (N,) are of a family with event times: fewer than half of its rows share one timestamp."""
     family, is_timed = assign_families(examples), np.zeros(len(examples), np.bool_)
     for number in np.unique(family):
         rows = family == number
@@ -88,7 +87,7 @@ def has_time(examples: Examples) -> Mask:
 
 
 def compute_origins(ts_ms: Integers, count: int) -> Integers:
-    """The times (count + 1,) at which periods of about equally many examples begin, and where the last one ends."""
+    """The start times of `count` periods with about equally many examples, and the end of the last (count + 1,)."""
     if not len(ts_ms):
         return np.zeros(count + 1, np.int64)
     sorted_ms = np.sort(ts_ms)
@@ -97,7 +96,7 @@ def compute_origins(ts_ms: Integers, count: int) -> Integers:
 
 
 def assign_random_parts(examples: Examples, count: int) -> Integers:
-    """The part (N,) of each row, 0 to count - 1, equal for equal items; without an item, by the example's own id."""
+    """The random part (N,) of each row, 0 to count - 1, equal for equal items; without an item by example id."""
     unit = np.where(examples.item_id == "", examples.example_id, examples.item_id)
     code = factorize(unit)
     permutation = np.random.default_rng(0).permutation(int(code.max(initial=-1)) + 1)
@@ -106,7 +105,7 @@ def assign_random_parts(examples: Examples, count: int) -> Integers:
 
 
 def hide_later_labels(examples: Examples, timed: Mask, now_ms: int) -> Examples:
-    """The same without the labels of timed rows that came later; rows that have none left are not there."""
+    """The examples without labels of timed rows that came after `now_ms`; rows without any label left are dropped."""
     labels = {}
     for task, label in examples.labels.items():
         late = timed & has_label(label) & (examples.known_ms[task] > now_ms)

@@ -1,4 +1,4 @@
-"""Who took what and when, as examples tell it, to be counted at the export; see `export.interactions`."""
+"""User–item interactions of examples, counted at export; see `export.interactions`."""
 
 import io
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ INTERACTIONS_MAX: Final = 500_000  # the latest interactions that a checkpoint c
 
 
 def extract_interactions(examples: Examples) -> Any:
-    """The table of what was clicked or bought: the positive labels of the tasks that recommendations are ranked by."""
+    """The table of clicked and bought items: the positive labels of the binary recommendation tasks."""
     is_positive = np.zeros(len(examples), np.bool_)
     for task in examples.tasks:
         if task.graph == "recommend" and task.kind == "binary":
@@ -29,14 +29,14 @@ def extract_interactions(examples: Examples) -> Any:
 
 
 def write_interactions(path: Path, interactions: Sequence[tuple[str, str, int]]) -> None:
-    """Write (user_id, item_id, ts_ms) as Parquet, all or nothing."""
+    """Write (user_id, item_id, ts_ms) as Parquet, atomically."""
     columns = list(zip(*interactions, strict=True)) or [(), (), ()]
     arrays = [pa.array(column, kind.type) for column, kind in zip(columns, SCHEMA, strict=True)]
     write_atomically(path, merge_interactions(pa.table(arrays, schema=SCHEMA)))
 
 
 def merge_interactions(*tables: Any) -> bytes:
-    """All of them as Parquet, once each, the latest `KEPT_MAX`."""
+    """The distinct interactions of all tables as Parquet, the latest `INTERACTIONS_MAX` of them."""
     merged = pa.concat_tables(tables).group_by(SCHEMA.names).aggregate([])
     order = pc.sort_indices(merged, sort_keys=[(name, "ascending") for name in ("ts_ms", "user_id", "item_id")])
     sink = io.BytesIO()

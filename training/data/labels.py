@@ -1,20 +1,20 @@
-"""Labels by the kind of their task: what each may be, and the numbers that stand for them."""
+"""Labels by the kind of their task: which values are valid, and how they are coded as numbers."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from contract.errors import BadData
 from contract.tasks import Task
+from training.data.arrays import Array, Mask
 
 Classes: TypeAlias = Mapping[str, tuple[str, ...]]
 RawLabel: TypeAlias = float | str | None
 
 
-def encode_labels(task: Task, values: Sequence[RawLabel], classes: Classes) -> npt.NDArray[Any]:
-    """Labels (N,) as numbers; a class that is not among the classes is unknown. Raises `BadData`."""
+def encode_labels(task: Task, values: Sequence[RawLabel], classes: Classes) -> Array:
+    """Labels (N,) as numbers; a class that is not in `classes` is unknown. Raises `BadData` for an invalid label."""
     for value in values:
         if value is not None and (expected := find_label_error(task, value)):
             raise BadData(f"A label of `{task.name}` ({task.kind}) should be {expected}. Found {value!r}.")
@@ -25,7 +25,7 @@ def encode_labels(task: Task, values: Sequence[RawLabel], classes: Classes) -> n
 
 
 def find_label_error(task: Task, value: float | str) -> str | None:
-    """What a label of this kind should be, if `value` is not that."""
+    """What a label of this task should be, or None if `value` is valid."""
     if task.kind == "multiclass":
         return None if isinstance(value, str) and value else "the name of a class"
     if isinstance(value, str) or not np.isfinite(value):
@@ -39,14 +39,14 @@ def collect_classes(values: Sequence[RawLabel]) -> tuple[str, ...]:
     return tuple(sorted({value for value in values if isinstance(value, str)}))
 
 
-def has_label(labels: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+def has_label(labels: Array) -> Mask:
     """Which rows (N,) have a label."""
-    labelled: npt.NDArray[np.bool_] = labels >= 0 if labels.dtype == np.int64 else ~np.isnan(labels)
+    labelled: Mask = labels >= 0 if labels.dtype == np.int64 else ~np.isnan(labels)
     return labelled
 
 
-def has_any_label(labels: Mapping[str, npt.NDArray[Any]], rows: int) -> npt.NDArray[np.bool_]:
-    """Which rows have a label of any task."""
+def has_any_label(labels: Mapping[str, Array], rows: int) -> Mask:
+    """Which rows (N,) have a label of any task."""
     labelled = np.zeros(rows, np.bool_)
     for column in labels.values():
         labelled |= has_label(column)

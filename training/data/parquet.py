@@ -1,13 +1,13 @@
-"""Examples as Parquet: one row each, whatever tool it is that reads or writes the file.
+"""Examples as Parquet files, one row each, readable by any tool.
 
     example_id, event_id, user_id, item_id   text
-    revision, ts_ms                          int64; of one id the newest revision counts
-    GROUP.numbers, GROUP.ids                 lists in the order of features.toml; an empty list: nothing is known
+    revision, ts_ms                          int64; the newest revision of an id counts
+    GROUP.numbers, GROUP.ids                 lists in the order of features.toml; an empty list: unknown
     label.TASK                               a number, or the name of a class; null: unknown
     known_ms.TASK                            when the label became known
 
-The file's metadata names the digest of the features, so that columns of other features are never misread. A file
-without any GROUP column is a plain table, see `training.data.tabular`.
+The file's metadata holds the digest of the features, so that columns of other features are never misread. A file
+without GROUP columns is a plain table, see `training.data.tabular`.
 """
 
 import io
@@ -17,7 +17,6 @@ from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -25,6 +24,7 @@ from contract.bundle import write_durably
 from contract.errors import BadData
 from contract.features.declaration import GROUPS, Block, FeatureSet
 from contract.tasks import Task
+from training.data.arrays import Array, Mask
 from training.data.examples import COLUMNS, Examples, build_examples, is_empty, to_array
 from training.data.labels import Classes, has_label
 from training.data.tabular import examples_from_table
@@ -35,7 +35,7 @@ DIGEST_KEY: Final = b"shopstream.features"
 def read_examples(
     source: Path | bytes, features: FeatureSet, tasks: Sequence[Task], classes: Classes | None = None
 ) -> Examples:
-    """The examples of a Parquet file or its bytes; raises `BadData` for whatever is not a file of such examples."""
+    """The examples of a Parquet file or of its bytes; raises `BadData` for any other content."""
     name = source.name if isinstance(source, Path) else "the table"
     return parse_examples(name, read_table(source), features, tasks, classes)
 
@@ -43,7 +43,7 @@ def read_examples(
 def read_files(
     paths: Sequence[Path], features: FeatureSet, tasks: Sequence[Task], classes: Classes | None = None
 ) -> Examples:
-    """The examples of several files as one set, labels that a file has no column for being unknown there."""
+    """The examples of several files as one set; a label without a column in a file is unknown there."""
     tables = [read_table(path) for path in paths]
     names = [path.name for path in paths]
     check_same_features(names, tables, features)
@@ -51,22 +51,26 @@ def read_files(
 
 
 def find_files(paths: Sequence[Path]) -> list[Path]:
-    """The files, and those that are named *.parquet in the folders; raises `BadData` for a folder without any."""
+    """The files, and the *.parquet files in the folders; raises `BadData` for a folder without any."""
     files = list[Path]()
     for path in paths:
-        if path.is_dir() and not (contained := sorted(path.rglob("*.parquet"))):
-            raise BadData(f"{path} should hold files that are named *.parquet. Found none.")
-        files += contained if path.is_dir() else [path]
+        if not path.is_dir():
+            files.append(path)
+            continue
+        contained = sorted(path.rglob("*.parquet"))
+        if not contained:
+            raise BadData(f"{path} should hold *.parquet files. Found none.")
+        files += contained
     return files
 
 
 def count_rows(path: Path) -> int:
-    """How many rows a Parquet file says that it has."""
+    """The rows of a Parquet file, by its metadata."""
     return int(open_parquet(path).metadata.num_rows)
 
 
 def open_parquet(path: Path) -> pq.ParquetFile:
-    """A Parquet file, of which nothing but the end is read yet; raises `BadData` for any other."""
+    """A Parquet file with only its metadata read; raises `BadData` for any other file."""
     try:
         return pq.ParquetFile(path)
     except (OSError, pa.ArrowException) as error:
@@ -74,18 +78,18 @@ def open_parquet(path: Path) -> pq.ParquetFile:
 
 
 def merge_tables(names: Sequence[str], tables: Sequence[Any]) -> Any:
-    """Tables of the files of these names as one; raises `BadData` where a column is of different kinds."""
+    """The tables of the named files as one; raises `BadData` for a column of incompatible types."""
     try:
         merged = pa.concat_tables(tables, promote_options="permissive")
     except pa.ArrowException as error:
-        raise BadData(f"{list(names)} should go together. Found: {error}") from error
+        raise BadData(f"{list(names)} should have columns of the same types. Found: {error}") from error
     return merged.replace_schema_metadata(tables[0].schema.metadata)
 
 
 def parse_examples(
     name: str, table: Any, features: FeatureSet, tasks: Sequence[Task], classes: Classes | None
 ) -> Examples:
-    """The examples of a table; raises `BadData` where there are none."""
+    """The examples of a table; raises `BadData` if there are none."""
     examples = parse_table(name, table, features, tasks, classes)
     if not len(examples):
         raise BadData(f"{name} should hold examples with a label of {[t.name for t in tasks]}. Found none.")
@@ -95,7 +99,7 @@ def parse_examples(
 def parse_table(
     name: str, table: Any, features: FeatureSet, tasks: Sequence[Task], classes: Classes | None
 ) -> Examples:
-    """The examples of a table, whichever of the two forms it has."""
+    """The examples of a table with feature blocks, or of a plain table."""
     if any(feature.column is not None for feature in features.features) and not has_feature_blocks(table):
         return examples_from_table(table, features, tasks, classes)
     check_columns(name, table, features)
@@ -110,7 +114,7 @@ def parse_table(
 
 
 def has_feature_blocks(table: Any) -> bool:
-    """Whether the features are there as blocks."""
+    """Whether a table has features as GROUP columns."""
     return any(f"{group}.{part}" in table.column_names for group in GROUPS for part in ("numbers", "ids"))
 
 
@@ -122,7 +126,7 @@ def read_table(source: Path | bytes) -> Any:
 
 
 def check_columns(name: str, table: Any, features: FeatureSet) -> None:
-    """Raises `BadData` for columns that are missing, or of other features."""
+    """Raises `BadData` for missing columns and for another feature set."""
     if missing := [column for column in COLUMNS if column not in table.column_names]:
         raise BadData(f"{name} should have the columns {missing}. Found {table.column_names}.")
     digest = (table.schema.metadata or {}).get(DIGEST_KEY, b"").decode()
@@ -131,7 +135,7 @@ def check_columns(name: str, table: Any, features: FeatureSet) -> None:
 
 
 def check_same_features(names: Sequence[str], tables: Sequence[Any], features: FeatureSet) -> None:
-    """Raises `BadData` where some files hold features as served, and others hold other features or plain columns."""
+    """Raises `BadData` where some files have feature blocks and others have another feature set or plain columns."""
     if any(has_feature_blocks(table) for table in tables):
         for name, table in zip(names, tables, strict=True):
             check_columns(name, table, features)
@@ -149,8 +153,8 @@ def read_block(table: Any, group: str, features: FeatureSet) -> Block:
     return block
 
 
-def fill_rows(array: npt.NDArray[Any], table: Any, column: str) -> None:
-    """Put a column's lists into the rows of `array` (N, width); a row whose list is empty keeps what it has."""
+def fill_rows(array: Array, table: Any, column: str) -> None:
+    """Copy a column's lists into the rows of `array` (N, width); a row with an empty list is left unchanged."""
     if column not in table.column_names:
         return
     lists, width = table.column(column).combine_chunks(), array.shape[1]
@@ -163,12 +167,12 @@ def fill_rows(array: npt.NDArray[Any], table: Any, column: str) -> None:
 
 
 def write_examples(path: Path, examples: Examples) -> None:
-    """Write a Parquet file, all or nothing."""
+    """Write a Parquet file, atomically."""
     write_atomically(path, to_parquet(examples))
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Make a file appear with all of its bytes, or not at all."""
+    """Write a file completely or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial_path = path.with_name(f".{path.name}.part")
     try:
@@ -178,8 +182,8 @@ def write_atomically(path: Path, content: bytes) -> None:
         partial_path.unlink(missing_ok=True)
 
 
-def to_parquet(examples: Examples, extra_columns: Mapping[str, npt.NDArray[Any]] = MappingProxyType({})) -> bytes:
-    """The bytes of a Parquet file of examples, with `more` columns (N,) beside theirs."""
+def to_parquet(examples: Examples, extra_columns: Mapping[str, Array] = MappingProxyType({})) -> bytes:
+    """The bytes of a Parquet file of examples, with `extra_columns` (N,) added."""
     columns: dict[str, Any] = {name: getattr(examples, name) for name in COLUMNS}
     for group, block in examples.blocks.items():
         present = ~is_empty(block)
@@ -206,8 +210,8 @@ def to_label_column(examples: Examples, task: Task) -> Any:
     return pa.array(values.astype(np.float64), mask=~has_label(values))
 
 
-def to_list_column(array: npt.NDArray[Any], present: npt.NDArray[np.bool_]) -> Any:
-    """A column of lists: the rows of `array` that are present, empty ones for the others."""
+def to_list_column(array: Array, present: Mask) -> Any:
+    """A column of lists: the present rows of `array`, and empty lists for the others."""
     lengths = np.where(present, array.shape[1], 0)
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(array[present].ravel()))

@@ -1,17 +1,17 @@
-"""What is learned from and what is held out: the latest examples judge what the earlier ones taught."""
+"""Splits examples by time into training and held-out rows, and finds the tasks that can be learned."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from contract.tasks import Task
-from training.data.examples import Examples, Integers
+from training.data.arrays import Integers, Mask
+from training.data.examples import Examples
 
 
 class Split(NamedTuple):
-    """Numbers of rows, each part in the order of time."""
+    """Row numbers of each part, sorted by time."""
 
     training: Integers
     validation: Integers
@@ -23,11 +23,11 @@ def split_by_time(examples: Examples, held_out: float) -> Split:
     return Split(np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out))
 
 
-def select_latest(ts_ms: Integers, family: Integers, share: float) -> npt.NDArray[np.bool_]:
+def select_latest(ts_ms: Integers, family: Integers, share: float) -> Mask:
     """Which rows (N,) are the latest share of their family.
 
-    Each family has its own cut, since tasks have times of their own: products are known before the first click, and
-    fraud is known of old orders alone. Of equal times a seeded shuffle decides.
+    Families are cut separately because their times differ: products are known before the first click, fraud only for
+    old orders. A seeded shuffle breaks ties of time.
     """
     shuffle = np.random.default_rng(0).permutation(len(ts_ms))
     order = np.lexsort((shuffle, ts_ms, family))
@@ -39,12 +39,12 @@ def select_latest(ts_ms: Integers, family: Integers, share: float) -> npt.NDArra
 
 
 def assign_families(examples: Examples) -> Integers:
-    """The number of each example's first labelled task (N,): what happens alike, and so is split and mixed alike."""
+    """The family of each example (N,): the number of its first labelled task. Families are split and mixed as units."""
     return find_first_label([examples.has_label(task) for task in examples.tasks], len(examples))
 
 
-def find_first_label(labelled_by_task: Sequence[npt.NDArray[np.bool_]], rows: int) -> Integers:
-    """Of each row the number of the first task whose label is known (N,); of rows without any, one beyond the last."""
+def find_first_label(labelled_by_task: Sequence[Mask], rows: int) -> Integers:
+    """The number of the first task with a label, for each row (N,); rows without labels have one beyond the last."""
     family = np.full(rows, len(labelled_by_task), np.int64)
     for number, labelled in reversed(list(enumerate(labelled_by_task))):
         family[labelled] = number
@@ -52,7 +52,7 @@ def find_first_label(labelled_by_task: Sequence[npt.NDArray[np.bool_]], rows: in
 
 
 def find_learnable(examples: Examples) -> tuple[tuple[Task, ...], dict[str, str]]:
-    """The tasks that these examples can teach; of the others, why not, as sentences."""
+    """The tasks that can be learned from these examples, and why the others cannot, as sentences."""
     labels = {task.name: examples.labels[task.name][examples.has_label(task)] for task in examples.tasks}
     return filter_learnable(
         examples.tasks, {name: set(np.unique(values)[:2].tolist()) for name, values in labels.items()}
@@ -62,17 +62,17 @@ def find_learnable(examples: Examples) -> tuple[tuple[Task, ...], dict[str, str]
 def filter_learnable(
     tasks: Sequence[Task], labels: Mapping[str, Collection[Any]]
 ) -> tuple[tuple[Task, ...], dict[str, str]]:
-    """The tasks that have different labels, of which some distinct ones are given; of the others, why not."""
-    tasks_left, left_out = list[Task](), dict[str, str]()
+    """The tasks with at least two distinct labels in `labels`, and why the others are left out."""
+    learnable, left_out = list[Task](), dict[str, str]()
     for task in tasks:
         if not labels[task.name]:
             left_out[task.name] = f"`{task.name}` should have labels. Found none: it is left out of this model."
         elif len(labels[task.name]) == 1:
-            left_out[task.name] = f"`{task.name}` should have different labels. Found one alone: it is left out."
+            left_out[task.name] = f"`{task.name}` should have different labels. Found only one: it is left out."
         else:
-            tasks_left.append(task)
-    for task in tasks_left.copy():
+            learnable.append(task)
+    for task in learnable.copy():
         if task.through in left_out:
             left_out[task.name] = f"`{task.name}` goes through `{task.through}`, so it is left out as well."
-            tasks_left.remove(task)
-    return tuple(tasks_left), left_out
+            learnable.remove(task)
+    return tuple(learnable), left_out

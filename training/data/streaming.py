@@ -1,9 +1,9 @@
-"""Examples that need not fit in memory: Parquet files, read in portions as often as there are epochs.
+"""Out-of-core examples: Parquet files, read in chunks in each epoch.
 
-What is held out is chosen as for examples in memory, from times and labels alone (some forty bytes a row). Statistics
-are measured on rows spread evenly over the training part, and epochs are judged by such rows of the held-out part; both
-are bounded. An epoch reads row groups in a new order, a few at a time, so a portion mixes what was written far apart.
-Files hold each example once: revisions are told apart within a portion alone.
+Held-out rows are chosen as for examples in memory, from times and labels alone (about 40 bytes a row). Statistics are
+measured on a bounded sample spread evenly over the training part, and epochs are validated on such a sample of the
+held-out part. An epoch reads row groups in a new order, a few at a time, so a chunk mixes rows that were written far
+apart. Files should hold each example once: revisions are resolved only within a chunk.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,27 +11,25 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from contract.features.declaration import FeatureSet
 from contract.tasks import Task
-from training.data.examples import Examples, Integers
+from training.data.arrays import Integers, Mask
+from training.data.examples import Examples
 from training.data.labels import Classes
 from training.data.parquet import check_same_features, merge_tables, open_parquet, parse_examples, parse_table
 from training.data.split import find_first_label, select_latest
 
-CHUNK_ROWS: Final = 65_536  # rows that are in memory at a time, beside the samples
-OPEN_GROUPS: Final = 4  # row groups that a portion is taken from
-STATISTICS_ROWS: Final = 500_000  # rows that statistics are measured on
-HELD_OUT_ROWS: Final = 200_000  # held-out rows that calibrate and judge
-
-Mask = npt.NDArray[np.bool_]
+CHUNK_ROWS: Final = 65_536  # rows in memory at a time, in addition to the samples
+OPEN_GROUPS: Final = 4  # row groups that a chunk is taken from
+STATISTICS_ROWS: Final = 500_000  # the sample that statistics are measured on
+HELD_OUT_ROWS: Final = 200_000  # the sample for calibration and validation
 
 
 class RowGroup(NamedTuple):
-    """A row group of a file; its rows are number `begin` and so on of all."""
+    """A row group of a file; its first row is number `begin` of all files."""
 
     path: Path
     number: int
@@ -40,7 +38,7 @@ class RowGroup(NamedTuple):
 
 
 class ExampleStream:
-    """The examples of some files; `classes`: those of some tasks, of others whatever the labels name."""
+    """The examples of some files. `classes`: of some tasks; for other tasks they are collected from the labels."""
 
     def __init__(
         self, *, paths: Sequence[Path], features: FeatureSet, tasks: Sequence[Task], classes: Classes | None = None
@@ -63,11 +61,11 @@ class ExampleStream:
 
     @property
     def distinct_labels(self) -> Mapping[str, set[Any]]:
-        """Some distinct labels of each task: none, one, or more, if it has as many."""
+        """Distinct labels of each task; of numbers only the least and the greatest."""
         return self._metadata.distinct_labels
 
     def iterate_bytes(self) -> Iterator[bytes]:
-        """All bytes, for who wants to know it again."""
+        """All bytes of the files, for a digest."""
         for path in dict.fromkeys(group.path for group in self._groups):
             with path.open("rb") as file:
                 while part := file.read(1 << 20):
@@ -78,7 +76,7 @@ class ExampleStream:
         return select_latest(self._metadata.ts_ms, self._metadata.family, share)
 
     def sample(self, rows: Mask, limit: int) -> Examples:
-        """At most so many of these rows (N,), spread evenly."""
+        """At most `limit` of these rows (N,), spread evenly."""
         selected = np.flatnonzero(rows)
         chosen = np.zeros(len(self), np.bool_)
         chosen[selected[np.linspace(0, len(selected) - 1, min(limit, len(selected))).astype(np.int64)]] = True
@@ -87,7 +85,7 @@ class ExampleStream:
         return parse_examples(self._name, table, self.features, self.tasks, self.classes)
 
     def iterate_chunks(self, rows: Mask, rng: np.random.Generator | None = None) -> Iterator[Examples]:
-        """All of these rows (N,) in portions; row groups come in the order of files, or are mixed."""
+        """All of these rows (N,) in chunks; row groups in file order, or shuffled by `rng`."""
         groups = self._groups if rng is None else [self._groups[index] for index in rng.permutation(len(self._groups))]
         waiting, readers = iter(groups), list[Iterator[Any]]()
         while True:
@@ -100,19 +98,17 @@ class ExampleStream:
             if tables := [part for _, part in parts if part is not None and len(part)]:
                 table = merge_tables([self._name], tables)
                 examples = parse_table(self._name, table, self.features, self.tasks, self.classes)
-                if len(examples):  # else no row of these had a label
+                if len(examples):  # rows without labels are dropped
                     yield examples
 
     def _read_group(self, group: RowGroup, rows: Mask) -> Any:
-        """A row group's rows of these; what no row is of is not read."""
-        return (
-            pa.concat_tables(self._iterate_batches(group, rows))
-            if rows[group.begin :][: group.rows].any()
-            else pa.table({})
-        )
+        """These rows (N,) of a row group, which is read only if it has any."""
+        if not rows[group.begin :][: group.rows].any():
+            return pa.table({})
+        return pa.concat_tables(self._iterate_batches(group, rows))
 
     def _iterate_batches(self, group: RowGroup, rows: Mask) -> Iterator[Any]:
-        """A row group's rows of these, a part of a portion at a time."""
+        """These rows (N,) of a row group, a share of a chunk at a time."""
         start = group.begin
         file = open_parquet(group.path)
         for batch in file.iter_batches(batch_size=CHUNK_ROWS // OPEN_GROUPS, row_groups=[group.number]):
@@ -126,7 +122,7 @@ class ExampleStream:
 
 
 class RowMetadata(NamedTuple):
-    """What is known of every row without reading features: times and families (N,), and some labels of each task."""
+    """What is read of every row without its features: times and families (N,), and distinct labels of each task."""
 
     ts_ms: Integers
     family: Integers
@@ -163,7 +159,7 @@ def read_times(table: Any) -> Integers:
 
 
 def list_row_groups(paths: Sequence[Path]) -> Iterator[RowGroup]:
-    """The row groups of the files in order; raises `BadData` for what is no Parquet."""
+    """The row groups of the files, in order; raises `BadData` for a file that is not Parquet."""
     begin = 0
     for path in paths:
         metadata = open_parquet(path).metadata

@@ -1,16 +1,15 @@
-"""Examples of a plain table, one row each: data that is not the shop's, or a shop's own extract.
+"""Examples from a plain table, one row each: external data, or a shop's own extract.
 
 the column of each feature `column.NAME`     NAME; a sequence or a vector is a list; null: unknown
 label.TASK                                   a number, or the name of a class; null: unknown
-example_id, user_id, event_id, item_id       text, if it is there; by default the row's number
-ts_ms, revision                              int64, if they are there; by default 0, so that chance splits the rows
+example_id, user_id, event_id, item_id       text, optional; by default the row's number
+ts_ms, revision                              int64, optional; by default 0, so that the split is random
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -19,17 +18,17 @@ from contract.features.declaration import GROUPS, Block, Feature, FeatureSet, en
 from contract.hashing import hash_id
 from contract.profiles.record import RING_SIZE
 from contract.tasks import Task
+from training.data.arrays import Array, Integers
 from training.data.examples import COLUMNS, Examples, build_examples, to_array
 from training.data.labels import Classes
 
-Integers = npt.NDArray[np.int64]
 INTEGER_COLUMNS: Final = ("revision", "ts_ms")
 
 
 def examples_from_table(
     table: pa.Table, features: FeatureSet, tasks: Sequence[Task], classes: Classes | None = None
 ) -> Examples:
-    """The examples of a plain table; raises `BadData` for columns that are missing or not what features say."""
+    """The examples of a plain table; raises `BadData` for missing columns and for values that do not fit a feature."""
     columns = {name: read_identity(table, name) for name in COLUMNS}
     blocks = {group: build_block(table, group, features) for group in GROUPS}
     labels: Mapping[str, list[Any]] = {
@@ -39,11 +38,13 @@ def examples_from_table(
     return build_examples(features, tasks, blocks, columns, labels, known_ms, classes=classes)
 
 
-def read_identity(table: pa.Table, name: str) -> npt.NDArray[Any]:
-    """A column that tells rows apart; without it, the numbers of rows, or no time."""
+def read_identity(table: pa.Table, name: str) -> Array:
+    """One of the `COLUMNS` of examples; if it is missing, row numbers as text, or zeros for numbers."""
     if name in table.column_names:
         return to_array(table.column(name).to_pylist(), name)
-    return to_array([0] * len(table) if name in INTEGER_COLUMNS else [f"{row}" for row in range(len(table))], name)
+    if name in INTEGER_COLUMNS:
+        return to_array([0] * len(table), name)
+    return to_array([f"{row}" for row in range(len(table))], name)
 
 
 def read_column(table: pa.Table, name: str) -> pa.ChunkedArray:
@@ -53,7 +54,7 @@ def read_column(table: pa.Table, name: str) -> pa.ChunkedArray:
 
 
 def build_block(table: pa.Table, group: str, features: FeatureSet) -> Block:
-    """The block of a group; features that are not columns stay unknown."""
+    """The block of a group; features without a column stay unknown."""
     block = features.empty_block(group, len(table))
     for index, feature in enumerate(features.numbers(group)):
         if feature.column is not None:
@@ -69,16 +70,16 @@ def build_block(table: pa.Table, group: str, features: FeatureSet) -> Block:
     return block
 
 
-def parse_numbers(column: pa.ChunkedArray, feature: Feature) -> npt.NDArray[np.float32]:
-    """A column's numbers (N,), NaN where it has none."""
+def parse_numbers(column: pa.ChunkedArray, feature: Feature) -> Array:
+    """A column's numbers, float32 (N,), NaN for null."""
     try:
         return np.asarray(pc.cast(column, pa.float64()).to_numpy(), np.float64).astype(np.float32)
     except pa.ArrowException as error:
         raise BadData(f"`{feature.column}` should hold numbers for `{feature.name}`. Found: {error}") from error
 
 
-def parse_vectors(column: pa.ChunkedArray, feature: Feature) -> npt.NDArray[np.float32]:
-    """A column's vectors (N, size), NaN where there is none; raises `BadData` for one of another length."""
+def parse_vectors(column: pa.ChunkedArray, feature: Feature) -> Array:
+    """A column's vectors, float32 (N, size), NaN for null; raises `BadData` for another length."""
     vectors = np.full((len(column), feature.size), np.nan, np.float32)
     for row, value in enumerate(column.to_pylist()):
         if value is None:
@@ -90,7 +91,7 @@ def parse_vectors(column: pa.ChunkedArray, feature: Feature) -> npt.NDArray[np.f
 
 
 def encode_ids(column: pa.ChunkedArray, feature: Feature) -> Integers:
-    """The ids (N, width) of a category, a text or a sequence, each distinct value hashed once."""
+    """The ids (N, width) of a category, a text or a sequence; each distinct value is hashed once."""
     if feature.kind == "sequence":
         return encode_sequences(column, feature)
     coded = column.combine_chunks().dictionary_encode()
@@ -104,7 +105,7 @@ def encode_ids(column: pa.ChunkedArray, feature: Feature) -> Integers:
 
 
 def encode_sequences(column: pa.ChunkedArray, feature: Feature) -> Integers:
-    """The ids (N, width) of lists, the last ones of those that are too long."""
+    """The ids (N, width) of lists; longer lists keep their last items."""
     sequences = np.zeros((len(column), feature.width), np.int64)
     for row, value in enumerate(column.to_pylist()):
         if value is not None and not isinstance(value, list):

@@ -1,28 +1,28 @@
-"""Card precision: what fraud investigators see, who can look at a hundred cards a day.
+"""Card precision: the precision of fraud investigators, who can check a hundred cards a day.
 
 The definition is that of the handbook Reproducible Machine Learning for Credit Card Fraud Detection (Le Borgne et al.
-2022): each day the cards are ordered by their most suspicious payment, the first hundred are looked at, and the share
-of those with a fraud on that day is the day's precision. A compromised card that was found is blocked, so it is left
-out on later days. The figure is the mean over days.
+2022). Each day cards are sorted by their most suspicious payment; the day's precision is the share of cards with a
+fraud on that day among the first hundred. A compromised card that was found is blocked and left out on later days. The
+metric is the mean over days.
 """
 
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
-from training.metrics.metrics import Array, factorize, require_finite
+from training.data.arrays import Array, Integers, Mask
+from training.metrics.guard import factorize, require_finite
 
-CARDS_PER_DAY: Final = 100  # looked at each day
+CARDS_PER_DAY: Final = 100
 
 
 @require_finite
 def card_precision(y: Array, p: Array, card: Array, day: Array, cards: int = CARDS_PER_DAY) -> float:
     """The mean over days of the share of compromised cards among the `cards` most suspicious ones of the day.
 
-    y, p, card, day: (N,), one payment each, `day` a number. Rows of cards known beforehand are the caller's to remove,
-    see `known_cards`. A day with fewer cards is still divided by `cards`; of equal predictions the smaller card id
-    stands first, whatever the label.
+    y, p, card, day: (N,), one payment each, `day` a number. The caller removes rows of known cards, see
+    `mask_known_cards`. A day with fewer cards is still divided by `cards`; of equal predictions the smaller card id
+    comes first, whatever the label.
     """
     _, code = np.unique(np.asarray(card).astype(str), return_inverse=True)
     is_found = np.zeros(code.max() + 1, np.bool_)
@@ -35,21 +35,22 @@ def card_precision(y: Array, p: Array, card: Array, day: Array, cards: int = CAR
     return float(np.mean(precision))
 
 
-def find_compromised(card: npt.NDArray[np.int64], p: Array, y: Array, cards: int) -> npt.NDArray[np.int64]:
-    """Which of a day's most suspicious cards have a fraud on that day."""
+def find_compromised(card: Integers, p: Array, y: Array, cards: int) -> Integers:
+    """The cards with a fraud on that day among the day's `cards` most suspicious ones."""
     cards_of_day, index = np.unique(card, return_inverse=True)
-    highest, fraud = np.full(len(cards_of_day), -np.inf), np.zeros(len(cards_of_day), np.bool_)
+    highest = np.full(len(cards_of_day), -np.inf)
+    fraud = np.zeros(len(cards_of_day), np.bool_)
     np.maximum.at(highest, index, p)
     np.logical_or.at(fraud, index, y > 0.5)
     first = np.argsort(-highest, kind="stable")[:cards]
     return cards_of_day[first[fraud[first]]]
 
 
-def mask_known_cards(y: Array, card: Array, day_start_ms: Array, known_ms: Array) -> npt.NDArray[np.bool_]:
-    """Which rows (N,) are of a card of which a fraud was known when the row's day began; NaN labels say nothing."""
-    code, late = factorize(card), np.iinfo(np.int64).max
-    since = np.full(code.max(initial=-1) + 1, late, np.int64)
+def mask_known_cards(y: Array, card: Array, day_start_ms: Array, known_ms: Array) -> Mask:
+    """The rows (N,) of cards with a fraud that was known when the row's day began; NaN labels are ignored."""
+    code = factorize(card)
+    since = np.full(code.max(initial=-1) + 1, np.iinfo(np.int64).max, np.int64)
     fraud = y > 0.5
     np.minimum.at(since, code[fraud], known_ms[fraud])
-    known: npt.NDArray[np.bool_] = since[code] <= day_start_ms
+    known: Mask = since[code] <= day_start_ms
     return known

@@ -1,4 +1,4 @@
-"""How the watcher watches: the [watch] table of `shop.toml`."""
+"""The configuration of the model monitor: the [watch] table of `shop.toml`."""
 
 from collections.abc import Mapping
 from typing import Annotated
@@ -15,18 +15,17 @@ Margin = Annotated[float, Meta(ge=0)]
 
 
 class MonitorConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """`pause_s`: between two looks, by the clock. `portion`: records of one partition that are read at a time.
+    """`pause_s`: between two checks. `portion`: records of one partition that are read at a time.
 
-    Live figures: `rows`: how many examples of one graph are kept at most, of fewer users where there are more;
-    `window_s`: how far back figures go from what has just matured, in the streams' time; `first`: the k of recall among
-    the first k of a list.
+    Live metrics. `rows`: examples kept of one graph; above it, those of fewer users are kept. `window_s`: event time
+    that metrics cover, back from the newest matured rows. `first`: the k of recall at k.
 
-    Drift: `block`: so many people's rows are compared at a time, spread over `block_s` of the streams' time at least;
-    `events_per_alarm`: without drift, one false alarm in so many scored rows.
+    Drift. `block`: users whose rows are compared at a time, spread over at least `block_s` of event time.
+    `events_per_alarm`: scored rows per false alarm, where nothing drifts.
 
-    Rollback: `rollback`: whether to act at all. `margin`: how much of its gain a task may lose against the parent,
-    `score_margin` all of them together; `rows_min`: matured rows before the first comparison; `risk`: the chance that a
-    bundle that is not worse is ever taken back.
+    Rollback. `rollback`: whether a worse bundle is rolled back, or only reported. `margin`: the gain that a task may
+    lose against the parent; `score_margin`: all tasks together. `rows_min`: matured rows before the first test.
+    `risk`: the probability that a bundle that is not worse is ever rolled back.
     """
 
     http_port: Annotated[int, Meta(ge=0, le=65_535)] = 9100
@@ -46,8 +45,8 @@ class MonitorConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def read_monitor_config(table: Mapping[str, object]) -> MonitorConfig:
-    """What the [watch] table declares; raises `BadConfig`."""
+    """The [watch] table as a config; raises `BadConfig`."""
     try:
         return msgspec.convert(table, MonitorConfig, strict=False)
     except msgspec.ValidationError as error:
-        raise BadConfig([f"[watch] should say how to watch. Found: {error}"]) from error
+        raise BadConfig([f"[watch] should be settings of the monitor. Found: {error}"]) from error

@@ -1,8 +1,8 @@
-"""Drift: whether what is served now is still like the reference, with false alarms as rare as was asked for.
+"""Drift detection: compares served rows with a reference, at a configured rate of false alarms.
 
-A block of rows is compared with the reference column by column. How unlikely a difference must be follows from what was
-asked for: a block of E rows may raise E / `events_per_alarm` false alarms, which its questions share evenly
-(Bonferroni). What an alarm has found is the reference from then on: one shift is one alarm, not one for each block.
+Each block of rows is compared with the reference column by column. A block of E rows may raise E / `events_per_alarm`
+false alarms, a budget that its tests share evenly (Bonferroni). After an alarm the block becomes the reference, so that
+one shift raises one alarm and not one per block.
 """
 
 from collections.abc import Mapping
@@ -26,12 +26,12 @@ from training.monitor.drift_reference import DriftReferences
 from training.monitor.two_sample_tests import compare_column
 from training.monitor.user_sample import UserSample
 
-LEVEL_MAX: Final = 0.05  # of one block, however few events an alarm may take
+LEVEL_MAX: Final = 0.05  # significance level of one block, however small `events_per_alarm` is
 
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """A column of rows of a kind that is no longer like the reference: how likely that is by chance, and when."""
+    """A column of one kind of rows that differs from the reference, with its p-value and event time."""
 
     kind: str
     column: str
@@ -41,24 +41,24 @@ class Alarm:
 
 @dataclass(frozen=True, slots=True)
 class BlockComparison:
-    """A block that is complete, and what is no longer like the reference in it; mostly nothing."""
+    """A completed block and its alarms, usually none."""
 
     kind: str
     alarms: tuple[Alarm, ...]
 
 
 class DriftDetector:
-    """Takes scored rows as they come, those of each kind by themselves."""
+    """Compares scored rows, each kind in blocks of its own."""
 
     def __init__(self, *, features: FeatureSet, config: MonitorConfig, folder: Path | None = None) -> None:
-        """`folder`: where references are kept for the next watcher."""
+        """`folder`: stores the references over restarts."""
         self._features, self._config = features, config
         self._open_blocks: dict[str, UserSample] = {}
         self._references = DriftReferences(digest=features.digest, folder=folder)
         self._blocks_begun = 0
 
     def observe(self, row: ScoredRow) -> BlockComparison | None:
-        """Take a row of these features; returns what came of the block that it completes, if it does."""
+        """Add a row of these features; returns the comparison of the block that it completes, if any."""
         block = self._open_blocks.get(row.kind)
         if block is None:
             self._blocks_begun += 1
@@ -70,19 +70,19 @@ class DriftDetector:
         return self._compare(row.kind, block)
 
     def _compare(self, kind: str, block: UserSample) -> BlockComparison | None:
-        """Ask of every column of the block whether it is still that of the reference."""
+        """Test every column of the block; None if the block becomes the first reference."""
         current = extract_columns([row for row in block if has_declared_widths(row, self._features)], self._features)
         reference = self._references.read(kind)
         if reference is None:
             self._references.write(kind, current)
             return None
-        rng, names = np.random.default_rng(block.seed), sorted(current.keys() & reference.keys())
+        rng = np.random.default_rng(block.seed)
+        names = sorted(current.keys() & reference.keys())
         tests = [test for name in names for test in compare_column(name, reference[name], current[name], rng)]
         level = min(block.rows / self._config.events_per_alarm, LEVEL_MAX) / max(len(tests), 1)
-        rejected = dict(
-            sorted([test for test in tests if test[1] < level], reverse=True)
-        )  # of a column's chances the least
-        alarms = tuple(Alarm(kind, strip_version(name), p, block.last_ms) for name, p in sorted(rejected.items()))
+        rejected = sorted([test for test in tests if test[1] < level], reverse=True)
+        p_values = dict(rejected)  # the last and lowest of each name
+        alarms = tuple(Alarm(kind, strip_version(name), p, block.last_ms) for name, p in sorted(p_values.items()))
         self._references.write(kind, current if alarms else update_reference(reference, current))
         return BlockComparison(kind, alarms)
 
@@ -90,7 +90,7 @@ class DriftDetector:
 def update_reference(
     reference: Mapping[str, DriftColumn], current: Mapping[str, DriftColumn]
 ) -> dict[str, DriftColumn]:
-    """The reference, with what it lacks, without the scores of models that serve no more."""
+    """The reference with new columns added, and the scores of models that no longer serve removed."""
     versions = list_versions(current)
-    still_valid = {name: column for name, column in reference.items() if not list_versions({name: column}) - versions}
-    return {**current, **still_valid}
+    valid = {name: column for name, column in reference.items() if not list_versions({name: column}) - versions}
+    return {**current, **valid}

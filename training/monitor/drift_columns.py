@@ -1,7 +1,7 @@
-"""What drift is looked for in: each declared feature, and each task's score, as a column of numbers or of bins.
+"""The columns that drift tests compare: each declared feature and each task's score, as numbers or bins.
 
-Ids become bins by their hash, whatever is frequent: bins that were chosen for being frequent in the reference would be
-less so in every block to come. Features that the clock alone decides (hour, weekday) are left out.
+Ids are binned by hash and not by frequency: bins chosen as frequent in the reference would be less frequent in every
+later block (regression to the mean). Features that depend on the clock alone (hour, weekday) are left out.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from contract.features.declaration import Block, FeatureSet, Span
 from training.monitor.user_sample import SampledRow
 
-BINS: Final = 15  # beside that of no id
+BINS: Final = 15  # in addition to that of no id
 CLOCK_SOURCES: Final = ("event.hour", "event.weekday")
 SCORE: Final = "score"
 
@@ -31,7 +31,7 @@ class DriftColumn:
 
 
 def extract_columns(rows: Sequence[SampledRow], features: FeatureSet) -> dict[str, DriftColumn]:
-    """Every column of some rows of one kind, by name; scores as `score.TASK@VERSION`."""
+    """Every column of rows of one kind, by name; scores as `score.TASK@VERSION`."""
     columns = dict[str, DriftColumn]()
     for group in {group: None for row in rows for group in row.groups}:
         columns |= extract_group_columns(unpack_block(group, rows, features), group, features)
@@ -44,18 +44,16 @@ def extract_columns(rows: Sequence[SampledRow], features: FeatureSet) -> dict[st
 
 
 def unpack_block(group: str, rows: Sequence[SampledRow], features: FeatureSet) -> Block:
-    """The group's block of those rows that have it."""
+    """The group's block of the rows that have it."""
     packed = [row.groups[group] for row in rows if group in row.groups]
     n, m = features.widths(group)
-    numbers = np.frombuffer(b"".join(row_block.numbers for row_block in packed), "<f4")
-    return Block(
-        numbers.reshape(len(packed), n),
-        np.frombuffer(b"".join(row_block.ids for row_block in packed), "<i8").reshape(len(packed), m),
-    )
+    numbers = np.frombuffer(b"".join(block.numbers for block in packed), "<f4")
+    ids = np.frombuffer(b"".join(block.ids for block in packed), "<i8")
+    return Block(numbers.reshape(len(packed), n), ids.reshape(len(packed), m))
 
 
 def has_declared_widths(row: SampledRow, features: FeatureSet) -> bool:
-    """Whether a row's blocks are as wide as the features say."""
+    """Whether a row's blocks are as wide as the features declare."""
     return all(
         (len(packed.numbers), len(packed.ids)) == (4 * n, 8 * m)
         for group, packed in row.groups.items()
@@ -79,7 +77,7 @@ def extract_group_columns(block: Block, group: str, features: FeatureSet) -> dic
 
 
 def extract_span_columns(ids: npt.NDArray[np.int64], span: Span) -> Iterator[tuple[str, DriftColumn]]:
-    """Of a category its id; of a text or a sequence the first id, and how many there are."""
+    """The id of a category; the first id of a text or sequence, and its length."""
     name = span.feature.name
     yield name, DriftColumn(np.where(ids[:, 0] == 0, 0, 1 + ids[:, 0] % BINS))
     if span.width > 1:
@@ -87,9 +85,10 @@ def extract_span_columns(ids: npt.NDArray[np.int64], span: Span) -> Iterator[tup
 
 
 def strip_version(column: str) -> str:
-    """A column's name without the version."""
+    """The column's name without the model version."""
     return column.partition("@")[0]
 
 
 def list_versions(columns: Mapping[str, DriftColumn]) -> set[str]:
+    """The model versions of the score columns."""
     return {column.partition("@")[2] for column in columns if "@" in column}

@@ -1,6 +1,6 @@
-"""References of drift as files, so that a watcher that starts again goes on comparing with the same rows.
+"""Drift references on disk, so that a restarted monitor compares with the same rows as before.
 
-BUNDLES/drift/KIND.npz    digest () of the features, and for each column its values (N,)
+BUNDLES/drift/KIND.npz    digest () of the features, and the values (N,) of each column
 """
 
 import io
@@ -20,7 +20,7 @@ COLUMN_PREFIX: Final = "column."
 
 
 class DriftReferences:
-    """The reference of each kind of rows, kept in a folder if there is one; those of other features are none."""
+    """The reference of each kind of rows, stored in `folder` if given; files of other features are ignored."""
 
     def __init__(self, *, digest: str, folder: Path | None = None) -> None:
         self._digest, self._folder = digest, folder
@@ -32,8 +32,9 @@ class DriftReferences:
         return self._cache[kind]
 
     def write(self, kind: str, columns: Mapping[str, DriftColumn]) -> None:
-        """Make these columns the reference. One that cannot be kept is still that of this watcher."""
-        previous, self._cache[kind] = self._cache.get(kind), dict(columns)
+        """Replace the reference; if it cannot be stored, this monitor still uses it."""
+        previous = self._cache.get(kind)
+        self._cache[kind] = dict(columns)
         if self._folder is None or (previous is not None and is_same(previous, columns)):
             return
         sink = io.BytesIO()
@@ -53,9 +54,9 @@ class DriftReferences:
                 names = [name for name in arrays.files if name.startswith(COLUMN_PREFIX)]
                 return {name.removeprefix(COLUMN_PREFIX): DriftColumn(arrays[name]) for name in names}
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-            return None  # the first block will be one
+            return None  # the next block becomes the reference
 
 
 def is_same(left: Mapping[str, DriftColumn], right: Mapping[str, DriftColumn]) -> bool:
-    """Whether two references are the very same columns."""
+    """Whether two references share all their column objects."""
     return left.keys() == right.keys() and all(left[name] is right[name] for name in left)

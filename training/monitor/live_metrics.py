@@ -1,4 +1,4 @@
-"""Live figures: how good a model is by what it said when it served, and by labels that will not change any more."""
+"""Live metrics: the quality of served models, from the scores they served and labels that have matured."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,20 +11,22 @@ from contract.messages import Example
 from contract.settings import FeedbackSettings
 from contract.tasks import Task
 from training.data.labels import find_label_error
-from training.metrics import weighted
-from training.metrics.metrics import factorize
+from training.metrics.calibration import calibration_error, predicted_to_observed
+from training.metrics.guard import factorize
+from training.metrics.losses import log_loss, root_mean_squared_error
+from training.metrics.ranking import auc, rates_at_threshold, recall_at_k
 from training.monitor.config import MonitorConfig
-from training.monitor.example_store import ExampleStore, find_graph, maturity_delays_ms
+from training.monitor.example_store import ExampleStore
 from training.trainer.evaluation import Evaluation
 
-VERSIONS_MAX: Final = 8  # that figures are taken of: a learner may publish hundreds in a window
-LIST_GRAPHS: Final = ("recommend", "search")  # graphs whose rows stand in lists
+VERSIONS_MAX: Final = 8  # versions with metrics: a learner may publish hundreds in a window
+LIST_GRAPHS: Final = ("recommend", "search")  # graphs whose rows are items of lists
 Thresholds = Mapping[str, Mapping[str, float]]
 
 
 @dataclass(frozen=True, slots=True)
 class MaturedRows:
-    """N rows with a task's final label: labels, what was said, weights (N,); `rows` in the same order."""
+    """N rows with a task's final label `y`, served score `p` and weight `w`, all (N,) in the order of `rows`."""
 
     rows: Sequence[Example]
     y: npt.NDArray[np.float64]
@@ -40,16 +42,17 @@ class MaturedRows:
 
 
 class LiveMetrics:
-    """Takes examples as they come, the newest revision of each counting, and tells what has matured.
+    """Keeps the newest revision of each example, and evaluates those whose labels have matured.
 
-    Time is that of the feedback itself: the latest moment at which a label became known.
+    `now_ms` is event time: when the latest label became known.
     """
 
     def __init__(self, *, tasks: Sequence[Task], feedback: FeedbackSettings, config: MonitorConfig) -> None:
         self.now_ms = 0
-        self._tasks, self._config = tuple(tasks), config
+        self._tasks = tuple(tasks)
+        self._config = config
         self._maturity_delays_ms = maturity_delays_ms(tasks, feedback)
-        self._rows_by_version: dict[str, list[Example]] = {}  # by version, of what is kept; made anew when it changes
+        self._rows_by_version: dict[str, list[Example]] = {}  # cleared when the stores change
         self._stores = {
             task.graph: ExampleStore(rows_max=config.rows) for task in tasks if task.name in self._maturity_delays_ms
         }
@@ -62,22 +65,22 @@ class LiveMetrics:
         self.now_ms = max([self.now_ms, *example.known_ms.values()])
 
     def evict_old(self) -> None:
-        """Let go of what no figure wants any more."""
+        """Remove examples that have left the window of every task."""
         for graph, store in self._stores.items():
             longest = max(self._maturity_delays_ms[task.name] for task in self._tasks if task.graph == graph)
             store.evict_before(self.now_ms - longest - self._window_ms)
         self._rows_by_version.clear()
 
     def user_shares(self) -> dict[str, float]:
-        """The share of people whose rows are kept, by graph."""
+        """The share of users whose rows are kept, by graph."""
         return {graph: store.share for graph, store in self._stores.items()}
 
     def versions(self) -> list[str]:
-        """The latest models that said something of what is kept, the newest first."""
+        """The latest versions that scored stored rows, the newest first."""
         return sorted(self._group_by_version(), reverse=True)[:VERSIONS_MAX]
 
     def select_matured(self, task: Task, version: str) -> MaturedRows:
-        """The rows of which this version said something and whose label will not change; none of unwatched tasks."""
+        """The rows that this version scored and whose label has matured; none for tasks without a maturity delay."""
         delay_ms = self._maturity_delays_ms.get(task.name)
         if delay_ms is None:
             return select_matured([], task, version)
@@ -90,11 +93,12 @@ class LiveMetrics:
         return select_matured(rows, task, version)
 
     def _group_by_version(self) -> Mapping[str, list[Example]]:
-        """What is kept, by who spoke of it."""
+        """The stored rows by the versions that scored them, as serving model or as shadow."""
         if not self._rows_by_version:
-            for row in (row for store in self._stores.values() for row in store):
-                for version in {row.model_version, row.shadow_version} - {""}:
-                    self._rows_by_version.setdefault(version, []).append(row)
+            for store in self._stores.values():
+                for row in store:
+                    for version in {row.model_version, row.shadow_version} - {""}:
+                        self._rows_by_version.setdefault(version, []).append(row)
         return self._rows_by_version
 
     @property
@@ -102,7 +106,7 @@ class LiveMetrics:
         return int(self._config.window_s * 1_000)
 
     def evaluate(self, version: str, thresholds: Thresholds) -> Evaluation:
-        """The figures of every task of which this version's rows have matured; those without meaning are left out."""
+        """The metrics of each task of which this version has matured rows; values that are not finite are left out."""
         evaluation: Evaluation = {}
         for task in self._tasks:
             matured = self.select_matured(task, version)
@@ -113,7 +117,7 @@ class LiveMetrics:
 
 
 def select_matured(rows: Iterable[Example], task: Task, version: str) -> MaturedRows:
-    """Those of the rows that this version spoke of and that have a label of the task's kind."""
+    """The rows that this version scored and that have a valid label of the task."""
     labelled = [
         (row, float(label), scores[task.name], 1 / row.negative_rate)
         for row in rows
@@ -128,14 +132,14 @@ def select_matured(rows: Iterable[Example], task: Task, version: str) -> Matured
 
 
 def find_scores(row: Example, version: str) -> Mapping[str, float] | None:
-    """What a version said of a row, whether it served or stood beside."""
+    """The scores that a version gave a row, as serving model or as shadow."""
     if row.model_version == version:
         return row.served
     return row.shadow if row.shadow_version == version else None
 
 
-def compute_metrics(task: Task, matured: MaturedRows, thresholds: Mapping[str, float], first: int) -> dict[str, float]:
-    """The figures of one task. What is not finite counts in `not_finite` and in no other figure."""
+def compute_metrics(task: Task, matured: MaturedRows, thresholds: Mapping[str, float], k: int) -> dict[str, float]:
+    """The metrics of one task, with recall at `k`. Scores that are not finite count in `not_finite` alone."""
     finite = np.isfinite(matured.p)
     metrics = {"rows": float(len(matured)), "not_finite": float((~finite).sum())}
     usable = matured.filter(finite)
@@ -143,18 +147,40 @@ def compute_metrics(task: Task, matured: MaturedRows, thresholds: Mapping[str, f
         return metrics
     y, p, w = usable.y, usable.p, usable.w
     if task.kind == "regression":
-        return metrics | {"rmse": float(np.sqrt(np.average(np.square(y - p), weights=w)))}
+        return metrics | {"rmse": root_mean_squared_error(y, p, w)}
     metrics |= {
-        "positives": weighted.sum_weights(w * y),
-        "auc": weighted.auc(y, p, w),
-        "log_loss": weighted.log_loss(y, p, w),
-        "ece": weighted.calibration_error(y, p, w),
-        "predicted_to_observed": weighted.predicted_to_observed(y, p, w),
+        "positives": float((w * y).sum()),
+        "auc": auc(y, p, w),
+        "log_loss": log_loss(y, p, w),
+        "ece": calibration_error(y, p, w),
+        "predicted_to_observed": predicted_to_observed(y, p, w),
     }
     for action, threshold in thresholds.items():
-        recall, false_positives = weighted.rates_at_threshold(y, p, w, threshold)
+        recall, false_positives = rates_at_threshold(y, p, w, threshold)
         metrics |= {f"recall_{action}": recall, f"fpr_{action}": false_positives}
     if task.graph in LIST_GRAPHS:
         lists = factorize(np.array([row.event_id for row in usable.rows], object))
-        metrics[f"recall_first_{first}"] = weighted.recall_at_k(y, p, w, lists, first)
+        metrics[f"recall_first_{k}"] = recall_at_k(y, p, w, lists, k)
     return metrics
+
+
+def find_graph(example: Example, tasks: Sequence[Task]) -> str | None:
+    """The graph of an example: that of the first task with a label."""
+    return next((task.graph for task in tasks if task.name in example.labels), None)
+
+
+def maturity_delay_ms(task: Task, feedback: FeedbackSettings) -> int:
+    """The time after which the label of a task is final, positive or negative.
+
+    Positives wait as long as negatives, or the latest rows would all be positives.
+    """
+    if task.graph in ("decide", "review"):
+        seconds = feedback.fraud_window_s
+    else:
+        seconds = feedback.click_wait_s + (feedback.purchase_window_s if task.through else 0)
+    return (seconds + feedback.grace_s) * 1_000
+
+
+def maturity_delays_ms(tasks: Sequence[Task], feedback: FeedbackSettings) -> Mapping[str, int]:
+    """The delay of each task whose labels arrive later; a product's class is known at once and has none."""
+    return {task.name: maturity_delay_ms(task, feedback) for task in tasks if task.kind != "multiclass"}

@@ -1,4 +1,4 @@
-"""What Prometheus sees of the watcher. The names are promised in docs/metrics.md; training's one door to its client."""
+"""The Prometheus metrics of the monitor, as docs/metrics.md declares them; the only user of the client in training."""
 
 from typing import Final
 
@@ -11,44 +11,34 @@ REGISTRY: Final = CollectorRegistry()
 ProcessCollector(registry=REGISTRY)
 
 
-def create_counter(name: str, text: str, *labels: str) -> Counter:
-    return Counter(f"shopstream_{name}", text, labels, registry=REGISTRY)
+def create_counter(name: str, help_text: str, *labels: str) -> Counter:
+    return Counter(f"shopstream_{name}", help_text, labels, registry=REGISTRY)
 
 
-def create_gauge(name: str, text: str, *labels: str) -> Gauge:
-    return Gauge(f"shopstream_{name}", text, labels, registry=REGISTRY)
+def create_gauge(name: str, help_text: str, *labels: str) -> Gauge:
+    return Gauge(f"shopstream_{name}", help_text, labels, registry=REGISTRY)
 
 
-CHECKS: Final = create_counter("watch_looks_total", "Looks of the watcher that came to the end of both topics.")
-RECORDS: Final = create_counter("watch_records_total", "Records that the watcher read, by topic.", "topic")
-LEFT_OUT: Final = create_counter("watch_left_out_total", "Records that the watcher could not use, by reason.", "reason")
-RETRIES: Final = create_counter("watch_retries_total", "Looks that found Kafka unavailable.")
-FEEDBACK_TIME: Final = create_gauge(
-    "watch_time_seconds", "The feedback's own time: when the latest label became known."
-)
-USER_SHARE: Final = create_gauge(
-    "watch_people_share", "The share of people whose examples are kept, by graph.", "graph"
-)
+CHECKS: Final = create_counter("watch_looks_total", "Checks of the monitor that read both topics to their ends.")
+RECORDS: Final = create_counter("watch_records_total", "Records read by the monitor, by topic.", "topic")
+LEFT_OUT: Final = create_counter("watch_left_out_total", "Records that the monitor could not use, by reason.", "reason")
+RETRIES: Final = create_counter("watch_retries_total", "Checks that failed because Kafka was unavailable.")
+FEEDBACK_TIME: Final = create_gauge("watch_time_seconds", "Event time at which the latest label became known.")
+USER_SHARE: Final = create_gauge("watch_people_share", "Share of users whose examples are kept, by graph.", "graph")
 LIVE_METRIC: Final = create_gauge(
-    "live_figure", "A figure of what a model said when it served.", "task", "version", "figure"
+    "live_figure", "Quality metric of a served model on matured labels.", "task", "version", "figure"
 )
 GAIN_LOST: Final = create_gauge(
-    "live_gain_lost", "What the serving model loses of its parent's gain on its own rows.", "question"
+    "live_gain_lost", "Gain that the serving model loses against its parent on the rows it served.", "question"
 )
-ROLLBACKS: Final = create_counter(
-    "rollbacks_total", "Bundles that were taken back because they were worse than their parent."
-)
-LEARNER_FROZEN: Final = create_gauge("learner_frozen", "1 while the learner is frozen by refused updates.")
-DRIFT_BLOCKS: Final = create_counter(
-    "drift_blocks_total", "Blocks of rows that were compared with the reference.", "kind"
-)
-DRIFT_ALARMS: Final = create_counter(
-    "drift_alarms_total", "Columns found to be drawn from elsewhere.", "kind", "column"
-)
+ROLLBACKS: Final = create_counter("rollbacks_total", "Bundles rolled back because they were worse than their parent.")
+LEARNER_FROZEN: Final = create_gauge("learner_frozen", "1 while the learner is frozen after rejected updates.")
+DRIFT_BLOCKS: Final = create_counter("drift_blocks_total", "Blocks of rows compared with the drift reference.", "kind")
+DRIFT_ALARMS: Final = create_counter("drift_alarms_total", "Drift alarms, by kind of row and column.", "kind", "column")
 
 
 class MetricsServer:
-    """Metrics over HTTP on a port (0: any free one) until closed; raises `BadConfig` for one that is taken."""
+    """Serves the metrics over HTTP (port 0: any free one) until closed; raises `BadConfig` if the port is in use."""
 
     def __init__(self, *, port: int) -> None:
         try:
@@ -64,7 +54,7 @@ class MetricsServer:
 
 
 def set_live_metrics(evaluations: dict[str, Evaluation]) -> None:
-    """Make these figures, by version, the ones that are shown; what has none any more is not shown on."""
+    """Replace the exported live metrics by these, by version; versions without metrics disappear."""
     LIVE_METRIC.clear()
     for version, evaluation in evaluations.items():
         for task, figures in evaluation.items():

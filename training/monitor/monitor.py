@@ -1,7 +1,7 @@
-"""The watcher: reads what was served and what became true, tells how good the serving model is, and takes it back.
+"""The model monitor: evaluates served models on matured labels, detects drift, and rolls a worse bundle back.
 
-It stands beside workers, joiner and learner and leans on none of them: what it knows it reads from two topics and the
-folder of bundles, and the one thing that it changes is the pointer, back to the parent of a bundle that is worse.
+It is independent of the workers, the joiner and the learner. Its inputs are two topics and the bundles folder. The only
+thing it changes is the pointer, from a bundle that is worse to that bundle's parent.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -31,15 +31,15 @@ from training.trainer.evaluation import Evaluation
 
 
 class RecordSource(Protocol):
-    """What gives records in portions; see `training.feedback.chunked_reader`."""
+    """A topic that is read in chunks; see `training.feedback.chunked_reader`."""
 
     def read(self, positions: Mapping[str, int]) -> RecordChunk:
-        """What comes next, and where to go on; raises `Unavailable`."""
+        """The next records and the positions after them; raises `Unavailable`."""
 
 
 @dataclass(frozen=True, slots=True)
 class MonitorReport:
-    """What came of one look at everything; `withdrawn`: the bundle that was taken back by it."""
+    """The result of one check. `figures`: by version; `withdrawal`: of the bundle that the check rolled back."""
 
     figures: dict[str, Evaluation] = field(default_factory=dict)
     alarms: Sequence[Alarm] = ()
@@ -48,7 +48,7 @@ class MonitorReport:
 
 
 class ModelMonitor:
-    """Looks as often as it is asked to; what it has read and what it keeps in mind stay in memory between looks."""
+    """Runs checks; positions and examples are kept in memory between them."""
 
     def __init__(
         self,
@@ -70,36 +70,35 @@ class ModelMonitor:
         self._last_message = ""
 
     def check(self) -> MonitorReport:
-        """Read both topics to their ends, show the figures, and judge the bundle that serves. Raises `Unavailable`."""
+        """Read both topics to their ends, export metrics, and test the serving bundle. Raises `Unavailable`."""
         self._read_to_end("scored", self._observe_scored)
         self._read_to_end("feedback", lambda value: self._live_metrics.observe(read_example(value)))
         self._live_metrics.evict_old()
         alarms, self._alarms = self._alarms, []
-        thresholds, versions = self._thresholds(), self._live_metrics.versions()
-        figures = {version: self._live_metrics.evaluate(version, thresholds) for version in versions}
+        thresholds = self._thresholds()
+        figures = {
+            version: self._live_metrics.evaluate(version, thresholds) for version in self._live_metrics.versions()
+        }
         self._export_metrics(figures)
         test_result, withdrawal = self._test_serving()
         metrics.CHECKS.inc()
-        return MonitorReport(
-            {version: evaluation for version, evaluation in figures.items() if evaluation},
-            alarms,
-            test_result,
-            withdrawal,
-        )
+        non_empty = {version: evaluation for version, evaluation in figures.items() if evaluation}
+        return MonitorReport(non_empty, alarms, test_result, withdrawal)
 
     def _read_to_end(self, name: str, observe: Callable[[bytes], None]) -> None:
-        """Take a topic's records to its present end, a portion at a time; one that cannot be used is counted."""
+        """Pass a topic's records up to its present end to `observe`; unreadable ones are counted."""
         topic = self._topics[name]
         is_last = False
         while not is_last:
-            portion = topic.read(self._positions[name])
-            for record in portion.records:
+            chunk = topic.read(self._positions[name])
+            for record in chunk.records:
                 try:
                     observe(record.value)
                 except msgspec.MsgspecError:
                     metrics.LEFT_OUT.labels("unreadable").inc()
-            self._positions[name], is_last = portion.positions, portion.is_last
-            metrics.RECORDS.labels(name).inc(len(portion.records))
+            self._positions[name] = chunk.positions
+            is_last = chunk.is_last
+            metrics.RECORDS.labels(name).inc(len(chunk.records))
 
     def _observe_scored(self, value: bytes) -> None:
         row = read_scored_row(value)
@@ -113,16 +112,18 @@ class ModelMonitor:
         self._alarms += comparison.alarms
         for alarm in comparison.alarms:
             metrics.DRIFT_ALARMS.labels(alarm.kind, alarm.column).inc()
-            print_lines(f"Drift: `{alarm.column}` of {alarm.kind} rows is not what it was (p = {alarm.p:.1g}).")
+            print_lines(
+                f"Drift: the distribution of `{alarm.column}` in {alarm.kind} rows changed (p = {alarm.p:.1g})."
+            )
 
     def _thresholds(self) -> dict[str, dict[str, float]]:
-        """What the shop compares probabilities with, as a worker takes them."""
+        """The thresholds that workers apply: those of the settings, and of the serving bundle for other tasks."""
         try:
             version = current_version(self._bundles)
-            of_bundle = read_manifest(self._bundles, version).thresholds if version else {}
+            bundle_thresholds = read_manifest(self._bundles, version).thresholds if version else {}
         except BadBundle:
-            of_bundle = {}
-        return {**of_bundle, **self._settings.thresholds}
+            bundle_thresholds = {}
+        return {**bundle_thresholds, **self._settings.thresholds}
 
     def _export_metrics(self, figures: dict[str, Evaluation]) -> None:
         metrics.set_live_metrics(figures)
@@ -132,17 +133,16 @@ class ModelMonitor:
             metrics.USER_SHARE.labels(graph).set(share)
 
     def _test_serving(self) -> tuple[RollbackTestResult | None, Withdrawal | None]:
-        """Compare the bundle that serves with its parent, and go back where it is worse. What hinders it is said."""
+        """Compare the serving bundle with its parent, and roll it back if it is worse; obstacles are printed."""
         try:
             version = current_version(self._bundles)
             if version is None:
-                self._print_once(f"{self._bundles} has no present bundle yet: there is none to watch.")
+                self._print_once(f"{self._bundles} has no serving bundle yet: there is none to monitor.")
                 return None, None
             if withdrawal := find_unfinished(self._bundles, version):
                 return None, self._report_rollback(finish_withdrawal(self._bundles, withdrawal))
             parent = find_rollback_target(self._bundles, version)
-            rollback_test = self._load_rollback_test(version, parent)
-            result = rollback_test.run(self._live_metrics)
+            result = self._load_rollback_test(version, parent).run(self._live_metrics)
         except (BadBundle, BadData) as error:
             self._print_once(str(error))
             return None, None
@@ -151,7 +151,7 @@ class ModelMonitor:
         return result, self._roll_back_if_worse(result, parent)
 
     def _load_rollback_test(self, version: str, parent: str) -> RollbackTest:
-        """The judge of this version, which has the parent's network in memory."""
+        """The test of this version, loaded with the parent's network when the version changes."""
         if self._rollback_test is None or self._rollback_test.version != version:
             network = read_checkpoint(checkpoint_path(self._bundles, parent)).build_network()
             alpha_spending = AlphaSpending(bundles=self._bundles, version=version, rows_min=self._config.rows_min)
@@ -160,48 +160,42 @@ class ModelMonitor:
         return self._rollback_test
 
     def _roll_back_if_worse(self, result: RollbackTestResult, parent: str) -> Withdrawal | None:
-        """Take the bundle back where there are reasons to."""
         if not result.reasons:
             return None
+        is_worse = f"Bundle {result.version} is worse than its parent"
         if not self._config.rollback:
-            print_lines(
-                f"Bundle {result.version} is worse than its parent and stays, as `watch.rollback` says.",
-                *result.reasons,
-            )
+            print_lines(f"{is_worse} and stays, as `watch.rollback` is off.", *result.reasons)
             return None
         try:
             return self._report_rollback(withdraw(self._bundles, result.version, parent, result.reasons))
         except BadBundle as error:
-            print_lines(
-                f"Bundle {result.version} is worse than its parent and cannot be taken back. {error}", *result.reasons
-            )
+            print_lines(f"{is_worse} and cannot be rolled back. {error}", *result.reasons)
             return None
 
     def _report_rollback(self, withdrawal: Withdrawal | None) -> Withdrawal | None:
         if withdrawal is not None:
             metrics.ROLLBACKS.inc()
             print_lines(
-                f"ROLLBACK: bundle {withdrawal.version} is taken back, {withdrawal.to} serves again.",
+                f"ROLLBACK: bundle {withdrawal.version} is withdrawn, {withdrawal.to} serves again.",
                 *withdrawal.reasons,
             )
         return withdrawal
 
     def _print_once(self, sentence: str) -> None:
-        """Say what stands in the way, not at every look."""
+        """Print a message, unless the last check printed the same."""
         if sentence != self._last_message:
             print_lines(sentence)
         self._last_message = sentence
 
 
 def to_json(report: MonitorReport) -> dict[str, Any]:
-    """A look as JSON has it."""
+    """The report as the command prints it."""
+    losses = report.test_result.losses if report.test_result else {}
     return {
         "figures": report.figures,
         "alarms": [
-            {"kind": entry.kind, "column": entry.column, "p": entry.p, "ts_ms": entry.ts_ms} for entry in report.alarms
+            {"kind": alarm.kind, "column": alarm.column, "p": alarm.p, "ts_ms": alarm.ts_ms} for alarm in report.alarms
         ],
-        "lost": {question: entry.gain_lost for question, entry in report.test_result.losses.items()}
-        if report.test_result
-        else {},
+        "lost": {question: loss.gain_lost for question, loss in losses.items()},
         "withdrawn": report.withdrawal.version if report.withdrawal else None,
     }

@@ -1,9 +1,9 @@
-"""Taking a bundle back: workers are pointed to its parent again, and why is kept.
+"""Rollback of a bundle: the pointer moves back to its parent, and the withdrawal is recorded with its reasons.
 
-A bundle that was gone back to is never left for its own parent: that takes a new bundle in between. The decision is
-written down before the pointer moves, so a watcher that dies in between carries it out when it is back.
+A bundle that was the target of a rollback is not rolled back itself, until a new bundle was published in between. The
+record is written before the pointer moves, so that a monitor that crashed in between completes it after its restart.
 
-    BUNDLES/withdrawn/VERSION.json    version, where workers were pointed to, reasons, when, and whether it is done
+    BUNDLES/withdrawn/VERSION.json    version, the bundle that serves instead, reasons, time, and whether it is done
 """
 
 import time
@@ -19,7 +19,7 @@ from export.releases import rollback
 
 
 class Withdrawal(Struct, frozen=True, kw_only=True):
-    """What is kept of a bundle that was taken back; `is_done`: workers have been pointed to `to`."""
+    """The record of a bundle that was rolled back; `is_done`: the pointer names `to`."""
 
     version: str
     to: str
@@ -29,22 +29,24 @@ class Withdrawal(Struct, frozen=True, kw_only=True):
 
 
 def find_rollback_target(bundles: Path, version: str) -> str:
-    """The bundle that may serve again in the place of this one; raises `BadBundle` with the reason where none may."""
+    """The bundle that this one may be rolled back to; raises `BadBundle` with the reason if there is none."""
     parent = read_manifest(bundles, version).parent
     if parent is None:
-        raise BadBundle(f"Bundle {version} has no parent to be compared with.")
+        raise BadBundle(f"Bundle {version} has no parent to compare it with.")
     withdrawals = {withdrawal.version: withdrawal for withdrawal in list_withdrawals(bundles)}
     if version in withdrawals and withdrawals[version].is_done:
-        raise BadBundle(f"Bundle {version} was taken back before, and somebody has pointed to it again: it stays.")
+        raise BadBundle(f"Bundle {version} was withdrawn before and selected again by an operator: it stays.")
     if version in {withdrawal.to for withdrawal in withdrawals.values()}:
-        raise BadBundle(f"Bundle {version} is what was gone back to: it stays until a new one comes.")
+        raise BadBundle(f"Bundle {version} was the target of a rollback: it stays until a new one is published.")
     if parent in withdrawals:
-        raise BadBundle(f"Bundle {version} has the parent {parent}, which was taken back: there is none to go back to.")
+        raise BadBundle(
+            f"Bundle {version} has the parent {parent}, which was withdrawn: there is none to roll back to."
+        )
     return parent
 
 
 def list_withdrawals(bundles: Path) -> list[Withdrawal]:
-    """Every bundle that was taken back; a file that cannot be read is none."""
+    """All withdrawals; files that cannot be read are skipped."""
     withdrawals = list[Withdrawal]()
     for path in sorted((bundles / "withdrawn").glob("*.json")):
         try:
@@ -55,21 +57,15 @@ def list_withdrawals(bundles: Path) -> list[Withdrawal]:
 
 
 def find_unfinished(bundles: Path, version: str) -> Withdrawal | None:
-    """The decision to take this version back, if a watcher died before it was carried out."""
-    return next(
-        (
-            withdrawal
-            for withdrawal in list_withdrawals(bundles)
-            if withdrawal.version == version and not withdrawal.is_done
-        ),
-        None,
-    )
+    """The withdrawal of this version that was recorded and not completed, if any."""
+    unfinished = [withdrawal for withdrawal in list_withdrawals(bundles) if not withdrawal.is_done]
+    return next((withdrawal for withdrawal in unfinished if withdrawal.version == version), None)
 
 
 def withdraw(bundles: Path, version: str, parent: str, reasons: Sequence[str]) -> Withdrawal | None:
-    """Write down why, point to the parent, write down that it is done; None where another bundle serves by now.
+    """Record the withdrawal, move the pointer to the parent, mark it as done; None if another bundle serves by now.
 
-    Raises `BadBundle`, with nothing changed, for a parent that is not whole.
+    Raises `BadBundle`, with nothing changed, if the parent is damaged.
     """
     read_bundle(bundles, parent)
     now_ms = time.time_ns() // 1_000_000
@@ -79,7 +75,7 @@ def withdraw(bundles: Path, version: str, parent: str, reasons: Sequence[str]) -
 
 
 def finish_withdrawal(bundles: Path, withdrawal: Withdrawal) -> Withdrawal | None:
-    """Carry a decision out; None, and it is forgotten, where another bundle serves by now."""
+    """Complete a withdrawal; None, and its record is deleted, if another bundle serves by now."""
     if current_version(bundles) != withdrawal.version:
         withdrawal_path(bundles, withdrawal.version).unlink(missing_ok=True)
         return None

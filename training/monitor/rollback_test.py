@@ -1,7 +1,7 @@
-"""The verdict on the bundle that serves: whether matured labels show that it is worse than its parent.
+"""The rollback test: whether matured labels show that the serving bundle is worse than its parent.
 
-Both are judged on the very rows that the bundle served: by what it said then, and by what the parent's network says of
-them now. Figures of another week would compare weeks.
+Both are compared on the rows that the bundle served: its served scores against the parent's predictions of the same
+rows. Metrics that the parent had when it served itself would compare different weeks.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ ALL_TASKS: Final = "all tasks together"
 
 @dataclass(frozen=True, slots=True)
 class RollbackTestResult:
-    """What came of looking at the bundle that serves. `excess`: by question; `reasons`: why it is worse, if it is."""
+    """The result for the serving bundle. `losses`: by tested question; `reasons`: why it is worse, if it is."""
 
     version: str
     losses: dict[str, ExcessLoss]
@@ -35,7 +35,7 @@ class RollbackTestResult:
 
 
 class RollbackTest:
-    """Compares one version with its parent as rows mature; `network`: the parent's, `looks`: those at the version."""
+    """Compares one version with its parent as rows mature. `network`: the parent's."""
 
     def __init__(self, *, network: Network, alpha_spending: AlphaSpending, config: MonitorConfig) -> None:
         self.version = alpha_spending.version
@@ -43,7 +43,7 @@ class RollbackTest:
         self._tasks = [task for task in network.tasks if task.kind != "multiclass"]
 
     def run(self, live: LiveMetrics) -> RollbackTestResult:
-        """Ask every question that is due: each task alone, and all of them together. Raises `BadBundle`, `BadData`."""
+        """Test every question that is due: each task alone, and all together. Raises `BadBundle`, `BadData`."""
         rows = {task.name: self._select_comparable(live, task) for task in self._tasks}
         enough = [task for task in self._tasks if len(rows[task.name]) >= self._config.rows_min]
         due = {
@@ -51,19 +51,20 @@ class RollbackTest:
             for name, tasks in list_questions(enough).items()
             if self._alpha_spending.is_due(name, collect_times(rows, tasks))
         }
-        asked_tasks = {task.name for tasks in due.values() for task in tasks}
-        parts = {task.name: self._compare_losses(task, rows[task.name]) for task in enough if task.name in asked_tasks}
+        due_tasks = {task.name for tasks in due.values() for task in tasks}
+        parts = {task.name: self._compare_losses(task, rows[task.name]) for task in enough if task.name in due_tasks}
         losses, reasons = dict[str, ExcessLoss](), list[str]()
         for name, tasks in due.items():
-            known_parts = {task.name: pairs for task in tasks if (pairs := parts[task.name]) is not None}
-            if not known_parts:
+            differences = {task.name: part for task in tasks if (part := parts[task.name]) is not None}
+            if not differences:
                 continue
             level = self._risk_share * self._alpha_spending.spend(name, collect_times(rows, tasks))
             weights = {task.name: task.weight if name == ALL_TASKS else 1.0 for task in tasks}
-            loss = measure_excess_loss(known_parts, weights, self._margin(name))
+            loss = measure_excess_loss(differences, weights, self._margin(name))
             if loss is not None:
                 losses[name] = loss
-                reasons += [format_reason(name, loss, self._margin(name))] if loss.p < level else []
+                if loss.p < level:
+                    reasons.append(format_reason(name, loss, self._margin(name)))
         return RollbackTestResult(self.version, losses, tuple(reasons))
 
     @property
@@ -75,11 +76,10 @@ class RollbackTest:
         return self._config.score_margin if question == ALL_TASKS else self._config.margin
 
     def _select_comparable(self, live: LiveMetrics, task: Task) -> MaturedRows:
-        """The rows that the version served and the parent can read."""
+        """The rows that the version served and whose features the parent has."""
         matured = live.select_matured(task, self.version)
-        is_comparable = [
-            r.model_version == self.version and r.features == self._network.features.digest for r in matured.rows
-        ]
+        digest = self._network.features.digest
+        is_comparable = [row.model_version == self.version and row.features == digest for row in matured.rows]
         return matured.filter(np.array(is_comparable, np.bool_))
 
     def _compare_losses(self, task: Task, matured: MaturedRows) -> LossDifferences | None:
@@ -88,31 +88,32 @@ class RollbackTest:
 
 
 def list_questions(tasks: Sequence[Task]) -> dict[str, list[Task]]:
-    """Each task by itself, and all of them if there are several."""
+    """Each task alone, and all of them together if there are several."""
     by_task = {task.name: [task] for task in tasks}
     return {**by_task, ALL_TASKS: list(tasks)} if len(tasks) > 1 else by_task
 
 
 def collect_times(rows: Mapping[str, MaturedRows], tasks: Sequence[Task]) -> npt.NDArray[np.int64]:
+    """The event times of all rows of these tasks."""
     return np.array([row.ts_ms for task in tasks for row in rows[task.name].rows], np.int64)
 
 
 def format_reason(question: str, loss: ExcessLoss, margin: float) -> str:
     return (
-        f"{question}: a bundle should lose at most {margin:g} of its parent's gain. Found {loss.gain_lost:.4f} on {loss.rows} "
-        f"rows that it served (p = {loss.p:.1g})."
+        f"{question}: a bundle should lose at most {margin:g} of its parent's gain. Found {loss.gain_lost:.4f} "
+        f"on {loss.rows} rows that it served (p = {loss.p:.1g})."
     )
 
 
 @torch.no_grad()
 def predict_rows(network: Network, task: Task, rows: Sequence[Example]) -> npt.NDArray[np.float32]:
-    """What a network says of rows (N,) in life, as a worker would. Raises `BadData` for blocks of other widths."""
+    """The predictions of a network (N,), as a worker would serve them. Raises `BadData` for blocks of other widths."""
     (view,) = (view for view in network.views if task.name in {view_task.name for view_task in view.tasks})
     predictions = list[npt.NDArray[np.float32]]()
     for start in range(0, len(rows), PREDICT_ROWS):
         chunk = rows[start : start + PREDICT_ROWS]
         blocks = {group: stack_blocks(group, chunk, network.features) for group in view.groups}
         inputs = {g: (torch.from_numpy(block.numbers), torch.from_numpy(block.ids)) for g, block in blocks.items()}
-        answers = network.predict_view(view, network.logits(view, network.group_parts(view, inputs)))
-        predictions.append(answers[task.name].numpy())
+        probabilities = network.predict_view(view, network.logits(view, network.group_parts(view, inputs)))
+        predictions.append(probabilities[task.name].numpy())
     return np.concatenate(predictions)

@@ -1,8 +1,8 @@
-"""Whether two samples of a column are drawn from one source, by tests that are exact as far out as alarms are set.
+"""Two-sample tests of one column, exact at the small p-values that drift alarms need.
 
-Numbers go by Kolmogorov and Smirnov, shares (of what is missing, of a bin) by Fisher. Usual tests are careful with ties
-and small counts, which here would make alarms several times rarer than was asked for; so equal numbers are put into an
-order that is drawn, and of equally unlikely tables a part that is drawn counts (Tocher 1950). The draws are seeded.
+Numbers are compared by the Kolmogorov-Smirnov test, shares (of missing values, of a bin) by Fisher's exact test. Both
+are conservative with ties and small counts, which would make alarms several times rarer than configured. So ties are
+broken at random, and equally likely tables count by a random part (randomised test, Tocher 1950). Draws are seeded.
 """
 
 from collections.abc import Iterator
@@ -15,27 +15,27 @@ from scipy.stats import hypergeom, ks_2samp
 from training.monitor.drift_columns import DriftColumn
 
 ROWS_MIN: Final = 50
-TIE_RATIO: Final = 1 + 1e-9  # chances of two tables that differ by less are equal, but for rounding
+TIE_RATIO: Final = 1 + 1e-9  # probabilities of tables that differ by less are equal up to rounding
 
 
 def compare_column(
     name: str, reference: DriftColumn, current: DriftColumn, rng: np.random.Generator
 ) -> Iterator[tuple[str, float]]:
-    """What is asked of a column, and how likely so large a difference is; nothing where there can be none."""
+    """The tests of a column, by name, with their p-values; none where no difference is possible."""
     if reference.is_binned:
         for p in bin_p_values(reference.values, current.values, rng):
             yield name, p
         return
     reference_known, current_known = np.isfinite(reference.values), np.isfinite(current.values)
-    if (missing := fisher_p_value(reference_known, current_known, rng)) is not None:
-        yield f"{name} missing", missing
+    if (missing_p := fisher_p_value(reference_known, current_known, rng)) is not None:
+        yield f"{name} missing", missing_p
     a, b = reference.values[reference_known], current.values[current_known]
     if min(len(a), len(b)) >= ROWS_MIN and np.ptp(np.concatenate([a, b])) > 0:
         yield name, ks_p_value(a, b, rng)
 
 
 def ks_p_value(reference: npt.NDArray[np.float64], current: npt.NDArray[np.float64], rng: np.random.Generator) -> float:
-    """By places in the order of both, ties as drawn."""
+    """The Kolmogorov-Smirnov test on ranks of both samples, ties broken at random."""
     both = np.concatenate([reference, current])
     rank = np.empty(len(both), np.int64)
     rank[np.lexsort((rng.random(len(both)), both))] = np.arange(len(both))
@@ -45,7 +45,7 @@ def ks_p_value(reference: npt.NDArray[np.float64], current: npt.NDArray[np.float
 def bin_p_values(
     reference: npt.NDArray[np.int64], current: npt.NDArray[np.int64], rng: np.random.Generator
 ) -> Iterator[float]:
-    """One for the share of each bin but the fullest, which the others decide: a few rows of a new bin are seen, too."""
+    """A test of the share of each bin; the fullest is left out, as the others determine it."""
     numbers, counts = np.unique(np.concatenate([reference, current]), return_counts=True)
     for number in np.delete(numbers, counts.argmax()).tolist():
         if (p := fisher_p_value(reference == number, current == number, rng)) is not None:
@@ -55,15 +55,14 @@ def bin_p_values(
 def fisher_p_value(
     reference: npt.NDArray[np.bool_], current: npt.NDArray[np.bool_], rng: np.random.Generator
 ) -> float | None:
-    """The chance of a table as unlikely, given its margins; None where the margins leave one table alone."""
-    n, m, yes, observed = len(reference), len(current), int(reference.sum() + current.sum()), int(reference.sum())
-    possible = np.arange(max(0, yes - m), min(yes, n) + 1)
+    """The probability of a table at most as likely, given its margins; None if only one table is possible."""
+    n, m, observed = len(reference), len(current), int(reference.sum())
+    positives = observed + int(current.sum())
+    possible = np.arange(max(0, positives - m), min(positives, n) + 1)
     if len(possible) < 2:
         return None
-    probabilities = hypergeom.pmf(possible, n + m, yes, n)
+    probabilities = hypergeom.pmf(possible, n + m, positives, n)
     observed_probability = probabilities[observed - possible[0]]
-    less, equal = (
-        probabilities < observed_probability / TIE_RATIO,
-        (probabilities >= observed_probability / TIE_RATIO) & (probabilities <= observed_probability * TIE_RATIO),
-    )
+    less = probabilities < observed_probability / TIE_RATIO
+    equal = ~less & (probabilities <= observed_probability * TIE_RATIO)
     return float(probabilities[less].sum() + rng.random() * probabilities[equal].sum())

@@ -1,6 +1,6 @@
-"""A block of rows to compare: at most one row of each person, of people drawn by a hash, in bounded memory.
+"""A block of rows for drift tests: one row per user, of users sampled by a hash, in bounded memory.
 
-A person's rows are alike, and tests of drift take rows for independent: a few busy people would raise alarms.
+Drift tests assume independent rows, and the rows of one user are alike: a few very active users would raise alarms.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,12 +13,12 @@ from contract.hashing import hash_text
 from contract.joining.examples import row_at
 from contract.messages import PackedBlock, ScoredRow
 
-OVERSAMPLING: Final = 2  # so many times more people than wanted are kept before some have to go
+OVERSAMPLING: Final = 2  # users kept before the sample is cut, as a multiple of its size
 
 
 @dataclass(frozen=True, slots=True)
 class SampledRow:
-    """One row of each group, and what was said of it by which version."""
+    """One row of each group, with its scores and the version that made them. `order`: the hash of its event."""
 
     order: int
     groups: Mapping[str, PackedBlock]
@@ -27,7 +27,7 @@ class SampledRow:
 
 
 class UserSample:
-    """Draws `size` people of all that come, and one row of each; `number`: draws of another one are other people."""
+    """Samples `size` users and one row of each; another `seed` samples other users."""
 
     def __init__(self, *, size: int, seed: int) -> None:
         self.rows = 0
@@ -47,28 +47,29 @@ class UserSample:
         return self.last_ms - self.first_ms
 
     def add(self, row: ScoredRow) -> None:
-        """Count a row, and keep it if its person and then the row itself are drawn."""
+        """Count a row, and keep it if its user and then the row itself are sampled."""
         self.first_ms = min(self.first_ms, row.ts_ms) if self.rows else row.ts_ms
         self.last_ms = max(self.last_ms, row.ts_ms)
         self.rows += 1
         user_hash = hash_text(f"{self.seed}={row.user_id}")
         if user_hash >= self._threshold:
             return
-        order, previous = hash_text(f"{self.seed}~{row.event_id}"), self._rows_by_user.get(row.user_id)
+        order = hash_text(f"{self.seed}~{row.event_id}")
+        previous = self._rows_by_user.get(row.user_id)
         if previous is None or order < previous[1].order:
             self._rows_by_user[row.user_id] = (user_hash, sample_row(row, order))
             if len(self._rows_by_user) >= OVERSAMPLING * self._size:
                 self._tighten_threshold()
 
     def _tighten_threshold(self) -> None:
-        """Let those go who would not be drawn."""
+        """Keep the `size` users of the lowest hashes, and none above from now on."""
         user_hashes = np.array([user_hash for user_hash, _ in self._rows_by_user.values()], np.uint64)
         self._threshold = int(np.partition(user_hashes, self._size)[self._size])
         self._rows_by_user = {user: entry for user, entry in self._rows_by_user.items() if entry[0] < self._threshold}
 
 
 def sample_row(row: ScoredRow, order: int) -> SampledRow:
-    """The row, of its items one that is drawn by the row's own hash; without blocks that do not have one row each."""
+    """One item of the row, chosen by `order`; blocks that have neither one row nor one row per item are left out."""
     item_number = order % len(row.items) if row.items else 0
     complete = {
         group: block for group, block in row.groups.items() if block.rows == (len(row.items) or 1) or block.rows == 1

@@ -1,21 +1,24 @@
-"""Late truth: a label that said "not so far" and was corrected days later teaches what true labels would have taught.
+"""Delayed feedback: weights that make labels which are corrected days later teach what final labels would have taught.
 
-The joiner says "not bought" after a short wait, and "bought" as a correction when it comes within the window. Whoever
-waits for the window learns from an old world; whoever takes every row at its face value learns each late purchase as
-a failure first and as a success later, and so says too little. Nothing here knows how long purchases take.
+The joiner publishes "not bought" after a short wait, and "bought" as a correction when the purchase comes within the
+window. Waiting for the whole window would mean learning from old data; learning both labels at face value would count
+each late purchase as a negative first and a positive later, and bias the prediction down. The method needs no model of
+the delay.
 
-**A correction takes back what the first label taught.** With π what the network says of the row now, its positive row
-counts 1 / (1 - π), and every other row counts 1. Since ∇log(1 - π) = -π / (1 - π) ∇log π, this is the gradient of a
-success less that of the failure that was learned: ∇log π - ∇log(1 - π) = ∇log π / (1 - π). If a share e of the rows
-that look alike is bought by the end of the wait, and l later, p = e + l in all, the expected gradient is
+**A correction reverses the gradient of the first label.** With π the network's present probability of the row, a
+correction weighs 1 / (1 - π) and every other row weighs 1. Since ∇log(1 - π) = -π / (1 - π) ∇log π, this is the
+gradient of a positive minus that of the negative that was learned: ∇log π - ∇log(1 - π) = ∇log π / (1 - π). If among
+rows with equal features a share e is bought before the wait ends and a share l later, p = e + l in all, the expected
+gradient is
 
     e ∇log π + (1 - e) ∇log(1 - π) + l ∇log π / (1 - π)  =  p ∇log π + (1 - p) ∇log(1 - π),
 
-what true labels give, for every e, l and π, whatever the features have to do with delays. That it comes in two parts,
-the second one late, is all that is left of the delay. It holds for a task through others as well, π being the product.
+that of the final labels, for every e, l and π, however delays depend on features. Only its second part comes late. It
+holds as well for a task through another one, with π the product.
 
-These are the weights of fake negatives of Ktena et al. (2019), 1 + p for successes and (1 + p)(1 - p) for failures,
-divided by those of failures, and so with a wait as well as without one: what was bought by its end was never a failure.
+These are the weights of fake negatives of Ktena et al. (2019), 1 + p for positives and (1 + p)(1 - p) for negatives,
+divided by those of negatives. They hold with a wait as well as without one, because a purchase before the end of the
+wait was never published as a negative.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,18 +36,19 @@ from model.heads import compute_probabilities
 from model.network import Network
 from training.data.examples import Examples
 from training.online.new_labels import NewLabels
-from training.trainer.learner import Batch, get_device, to_batch
+from training.trainer.batching import Batch, to_batch
+from training.trainer.learner import get_device
 
-CORRECTION_MAX: Final = 10.0  # exact for all that the network gives at most nine chances in ten
+CORRECTION_MAX: Final = 10.0  # exact up to a probability of 0.9
 Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
 class DelayedFeedback:
-    """What an update has to know of labels that may still change. Without `delays` every row counts alike.
+    """What an update knows of labels that may still change; without `delays` every row weighs 1.
 
-    `delays`: of each delayed task. `unlearned`: the (task, example id) whose "not so far" came with this update too: of
-    an id only the newest revision is learned, so a correction has nothing to take back. `now_ms`: of the streams.
+    `delays`: by delayed task. `unlearned_negatives`: the (task, example id) whose first label came in the same update;
+    only the newest revision of an id is learned, so its correction has nothing to reverse. `now_ms`: event time.
     """
 
     delays: Mapping[str, LabelDelay] = field(default_factory=dict)
@@ -52,17 +56,18 @@ class DelayedFeedback:
     now_ms: int = 0
 
     def weigh(self, network: Network, batch: Batch, examples: Examples, new_rows: int) -> Batch:
-        """The batch of these examples with weights, of which the first `new` are learned now and the others again.
+        """The batch with weights; its first `new_rows` rows are new, the others are replayed.
 
-        What is learned again counts for a delayed task once its window has passed, and not at all before: of younger
-        rows more successes are missing than failures. Raises nothing, and gives finite weights whatever is said.
+        Replayed rows weigh 0 for a delayed task until its window has passed: among younger rows more positives are
+        missing than negatives. Weights are finite whatever the network predicts.
         """
         tasks = [task for task in network.tasks if task.name in self.delays]
         weights = {task.name: self._weigh_task(network, examples, task, new_rows) for task in tasks}
         return replace(batch, weights={**batch.weights, **weights}) if weights else batch
 
     def _weigh_task(self, network: Network, examples: Examples, task: Task, new_rows: int) -> Tensor:
-        delay, row_weights = self.delays[task.name], np.ones(len(examples), np.float32)
+        delay = self.delays[task.name]
+        row_weights = np.ones(len(examples), np.float32)
         is_new = np.arange(len(examples)) < new_rows
         row_weights[~is_new & (examples.ts_ms > self.now_ms - delay.window_ms)] = 0
         ids = examples.example_id.tolist()
@@ -74,10 +79,10 @@ class DelayedFeedback:
 
 
 def collect_delayed_feedback(parts: Sequence[NewLabels], delays: Mapping[str, LabelDelay]) -> DelayedFeedback:
-    """What to know of the news that an update learns.
+    """The delayed feedback of the labels that an update learns.
 
-    A success that is told behind other news of its example had its "not so far" among them; one that comes alone
-    corrects what an earlier update has learned.
+    A positive that arrives together with an earlier label of its example had its first label in this update as well.
+    One that arrives alone corrects what an earlier update has learned.
     """
     if not delays:
         return DelayedFeedback()
@@ -92,9 +97,9 @@ def collect_delayed_feedback(parts: Sequence[NewLabels], delays: Mapping[str, La
 
 
 def find_corrections(examples: Examples, task: Task, wait_ms: int) -> Mask:
-    """Which rows (N,) say yes after a wait at whose end no was said.
+    """The rows (N,) with a positive label that was known after the end of the wait.
 
-    The wait begins with the label of the task that this one goes through, or where there is none with the example.
+    The wait begins with the label of the task that this one goes through, or with the event if there is none.
     """
     begin_ms = examples.ts_ms
     if task.through is not None:
@@ -105,18 +110,17 @@ def find_corrections(examples: Examples, task: Task, wait_ms: int) -> Mask:
 
 
 def weigh_corrections(probability: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """The weights (N,) of corrections of which the network says these probabilities (N,): 1 / (1 - π), bounded."""
+    """The weights (N,) of corrections with these probabilities π (N,): 1 / (1 - π), at most `CORRECTION_MAX`."""
     weights = 1 / np.maximum(1 - np.nan_to_num(probability.astype(np.float64), nan=0.0), 1 / CORRECTION_MAX)
     return np.asarray(weights, np.float32)
 
 
 @torch.no_grad()
 def predict_uncalibrated(network: Network, examples: Examples, task: Task) -> npt.NDArray[np.float32]:
-    """What the network says of rows (N,) as its loss sees it: before calibration, which learns nothing."""
+    """The network's probabilities (N,) as its loss sees them: before calibration, which updates do not train."""
     view = next(view for view in network.eval().views if task.name in {view_task.name for view_task in view.tasks})
     inputs = to_batch(examples).to(get_device(network)).inputs
     logits = network.logits(view, network.group_parts(view, {group: inputs[group] for group in view.groups}))
-    probability: npt.NDArray[np.float32] = (
-        compute_probabilities(view.tasks, logits, network.scale)[task.name].cpu().numpy()
-    )
+    probabilities = compute_probabilities(view.tasks, logits, network.scale)
+    probability: npt.NDArray[np.float32] = probabilities[task.name].cpu().numpy()
     return probability

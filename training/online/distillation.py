@@ -1,8 +1,8 @@
-"""The teacher: the last published model, which the network that goes on learning is kept near.
+"""Distillation: the serving model as the teacher of the network that is updated from it.
 
-Learning without forgetting (Li and Hoiem 2017): where an update has no label, and on all that is replayed, the network
-is drawn to the probabilities of the model before it (Hinton et al. 2015), so what it knew of rarer rows is not undone
-by what happens to come now. What is compared are the towers' own probabilities: calibration comes after, in both alike.
+Learning without forgetting (Li and Hoiem 2017): new rows without a label of a task, and all replayed rows, pull the
+network towards the teacher's probabilities (Hinton et al. 2015), so that it keeps what it knew of rows that are rare
+in the update. Both networks are compared before calibration.
 """
 
 from dataclasses import replace
@@ -13,22 +13,25 @@ from torch import Tensor
 
 from model.heads import compute_probabilities
 from model.network import Network
-from training.trainer.learner import Batch, has_label
+from training.trainer.batching import Batch, label_mask
 
 
 @torch.no_grad()
 def add_teacher_targets(teacher: Network, batch: Batch, labelled: int) -> Batch:
-    """The batch with what the teacher says of it; of its first `labelled` rows, where a task has no label alone."""
+    """The batch with the teacher's probabilities as soft targets.
+
+    Of the first `labelled` rows only tasks without a label get one; a target that is not set is NaN.
+    """
     targets = dict[str, Tensor]()
     for view in teacher.views:
         rows = batch.labelled_rows(view)
         if not len(rows):
             continue
         logits = teacher.logits(view, teacher.group_parts(view, batch.take(rows, view.groups).inputs))
-        for task, answer in compute_probabilities(view.tasks, logits, teacher.scale).items():
+        for task, probability in compute_probabilities(view.tasks, logits, teacher.scale).items():
             label = batch.labels[task]
-            target = torch.full((len(label), *answer.shape[1:]), np.nan)
-            target[rows] = answer
-            target[:labelled][has_label(label[:labelled])] = np.nan
+            target = torch.full((len(label), *probability.shape[1:]), np.nan)
+            target[rows] = probability
+            target[:labelled][label_mask(label[:labelled])] = np.nan
             targets[task] = target
     return replace(batch, soft_targets=targets)

@@ -1,8 +1,9 @@
-"""Which ids have a row of their own in embedding tables, update after update.
+"""Allocation of embedding rows over updates: which ids have a row of their own in each embedding table.
 
-An id that was met in a few examples gets a row, and begins as the unknown row that it has been read as, optimizer and
-all; one that was not met for long gives its row back. So tables stay within the `rows` of their shape while items and
-users come and go. Until then unknown ids are counted, at most as many as a table has rows, the latest met.
+An id that was seen in enough examples gets a row, initialised from the out-of-vocabulary row that it used before,
+optimizer state included. An id that was not seen for long loses its row. So tables stay within the `rows` of the model
+config while items and users come and go. Ids without a row are counted, at most as many as a table has rows, the most
+recently seen.
 """
 
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from contract.units import DAY_MS
 from model.checkpoint import Checkpoint
 from model.feature_statistics import table_name
 from model.network import Network
@@ -22,14 +24,13 @@ from model.vocabulary import KnownIds, update_known_ids
 from training.data.examples import Examples
 from training.trainer.config import TrainingConfig
 
-DAY_MS: Final = 86_400_000
 Integers = npt.NDArray[np.int64]
-ADAM_MOMENTS: Final = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")  # what AdamW remembers of each weight
+ADAM_MOMENTS: Final = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")  # the state that AdamW has of each weight
 
 
 @dataclass(frozen=True, slots=True)
 class IdCounts:
-    """Distinct ids in rising order, in how many examples each was met and when last; all (n,)."""
+    """Distinct ids in rising order, the number of examples with each, and the time of the last one; all (n,)."""
 
     ids: Integers
     count: Integers
@@ -42,9 +43,10 @@ class IdCounts:
         return torch.from_numpy(np.stack([self.ids, self.count, self.last_ms], 1))
 
     def merge(self, other: "IdCounts") -> "IdCounts":
-        """Both, counts added up."""
+        """The ids of both, their counts added up."""
         ids, inverse = np.unique(np.concatenate([self.ids, other.ids]), return_inverse=True)
-        count, last_ms = np.zeros_like(ids), np.zeros_like(ids)
+        count = np.zeros_like(ids)
+        last_ms = np.zeros_like(ids)
         np.add.at(count, inverse, np.concatenate([self.count, other.count]))
         np.maximum.at(last_ms, inverse, np.concatenate([self.last_ms, other.last_ms]))
         return IdCounts(ids, count, last_ms)
@@ -57,42 +59,44 @@ def read_id_counts(tensor: Tensor) -> IdCounts:
 NO_IDS: Final = read_id_counts(torch.empty(0, 3, dtype=torch.int64))
 
 
-def update_embedding_rows(checkpoint: Checkpoint, network: Network, new: Examples, plan: TrainingConfig) -> Checkpoint:
-    """The checkpoint with ids counted, rows given to those met often and taken from those not met for long.
+def update_embedding_rows(
+    checkpoint: Checkpoint, network: Network, new: Examples, config: TrainingConfig
+) -> Checkpoint:
+    """The checkpoint with the ids of `new` counted, rows given to frequent ids and taken from unused ones.
 
-    All else, its version too, stays; `network` is its own. What it answers changes for ids that lost their row alone.
+    `network`: that of the checkpoint. Its predictions change only for ids that lose their row; the version stays.
     """
     if not len(new):
         return checkpoint
-    counts = count_ids(new, network)
-    known, id_counts, rows = (
-        dict(checkpoint.metadata.statistics.known),
-        dict(checkpoint.id_counts),
-        dict[str, Integers](),
-    )
+    known = dict(checkpoint.metadata.statistics.known)
+    id_counts = dict(checkpoint.id_counts)
+    source_rows = dict[str, Integers]()
     now_ms = int(new.ts_ms.max())
-    for table, new_counts in counts.items():
-        ids = known[table].array
-        unmet = IdCounts(ids, np.zeros_like(ids), np.full_like(ids, now_ms))  # of ids from before ids were counted
+    for table, new_counts in count_ids(new, network).items():
         previous = read_id_counts(id_counts[table]) if table in id_counts else NO_IDS
-        missing = unmet.take(~np.isin(ids, previous.ids))
-        merged = previous.merge(missing).merge(new_counts)
-        freed, added, remembered = select_rows(merged, known[table], checkpoint.metadata.shape.rows, plan)
+        merged = previous.merge(find_uncounted(known[table], previous, now_ms)).merge(new_counts)
+        freed, added, remembered = select_rows(merged, known[table], checkpoint.metadata.shape.rows, config)
         id_counts[table] = remembered.to_tensor()
         if len(freed) or len(added):
-            known[table], rows[table] = update_known_ids(known[table], freed, added)
-    return replace(remap_checkpoint(checkpoint, network, known, rows), id_counts=id_counts)
+            known[table], source_rows[table] = update_known_ids(known[table], freed, added)
+    return replace(remap_checkpoint(checkpoint, network, known, source_rows), id_counts=id_counts)
+
+
+def find_uncounted(known: KnownIds, counts: IdCounts, now_ms: int) -> IdCounts:
+    """The ids that have a row since before ids were counted, as if last seen now."""
+    ids = known.array[~np.isin(known.array, counts.ids)]
+    return IdCounts(ids, np.zeros_like(ids), np.full_like(ids, now_ms))
 
 
 def select_rows(
-    id_counts: IdCounts, known: KnownIds, rows_max: int, plan: TrainingConfig
+    id_counts: IdCounts, known: KnownIds, rows_max: int, config: TrainingConfig
 ) -> tuple[Integers, Integers, IdCounts]:
-    """Ids that lose their row, ids that get one, most often met first, and what is remembered of all others."""
+    """The ids that lose their row, the ids that get one (most frequent first), and the counts to keep."""
     has_row = np.isin(id_counts.ids, known.array)
-    is_unused = id_counts.last_ms < id_counts.last_ms.max(initial=0) - plan.unused_days * DAY_MS
+    is_unused = id_counts.last_ms < id_counts.last_ms.max(initial=0) - config.unused_days * DAY_MS
     freed = id_counts.ids[has_row & is_unused]
     waiting = np.flatnonzero(~has_row & ~is_unused)
-    frequent = waiting[id_counts.count[waiting] >= plan.row_after]
+    frequent = waiting[id_counts.count[waiting] >= config.row_after]
     room = max(rows_max - known.rows + len(freed), 0)
     added = id_counts.ids[frequent[np.argsort(-id_counts.count[frequent], kind="stable")][:room]]
     latest = waiting[np.argsort(-id_counts.last_ms[waiting], kind="stable")][:rows_max]
@@ -102,54 +106,52 @@ def select_rows(
 
 
 def count_ids(examples: Examples, network: Network) -> dict[str, IdCounts]:
-    """How often and when the ids of each embedding table were met in these examples, once in each row."""
+    """The counts of the ids of each embedding table in these examples, each id once per example."""
     counts_by_table = dict[str, IdCounts]()
     for group in dict.fromkeys(group for _, group in network.trunks):
         for span in network.features.spans(group):
             ids = np.sort(examples.blocks[group].ids[:, span.start : span.start + span.width], 1)
-            ids[:, 1:][ids[:, 1:] == ids[:, :-1]] = 0
+            ids[:, 1:][ids[:, 1:] == ids[:, :-1]] = 0  # repeated within the example
             row, column = np.nonzero(ids)
             cells = ids[row, column]
             distinct, inverse = np.unique(cells, return_inverse=True)
             last_ms = np.zeros_like(distinct)
             np.maximum.at(last_ms, inverse, examples.ts_ms[row])
-            table, id_counts = (
-                table_name(span.feature),
-                IdCounts(distinct, np.bincount(inverse, minlength=len(distinct)).astype(np.int64), last_ms),
-            )
-            counts_by_table[table] = counts_by_table[table].merge(id_counts) if table in counts_by_table else id_counts
+            count = np.bincount(inverse, minlength=len(distinct)).astype(np.int64)
+            table = table_name(span.feature)
+            counts_by_table[table] = counts_by_table.get(table, NO_IDS).merge(IdCounts(distinct, count, last_ms))
     return counts_by_table
 
 
 def remap_checkpoint(
-    checkpoint: Checkpoint, network: Network, known: Mapping[str, KnownIds], rows: Mapping[str, Integers]
+    checkpoint: Checkpoint, network: Network, known: Mapping[str, KnownIds], source_rows: Mapping[str, Integers]
 ) -> Checkpoint:
-    """The checkpoint with other vocabularies; `rows`: of each changed table, the former row of each row."""
-    if not rows:
+    """The checkpoint with other vocabularies; `source_rows`: by changed table, the former row of each new row."""
+    if not source_rows:
         return checkpoint
     statistics = msgspec.structs.replace(checkpoint.metadata.statistics, known=dict(known))
-    source_rows = {
-        name: torch.from_numpy(former) for table, former in rows.items() for name in network.table_parameters(table)
+    rows_by_parameter = {
+        name: torch.from_numpy(rows) for table, rows in source_rows.items() for name in network.table_parameters(table)
     }
     weights = {
-        name: value[source_rows[name]] if name in source_rows else value for name, value in checkpoint.weights.items()
+        name: value[rows_by_parameter[name]] if name in rows_by_parameter else value
+        for name, value in checkpoint.weights.items()
     }
     return replace(
         checkpoint,
         metadata=msgspec.structs.replace(checkpoint.metadata, statistics=statistics),
         weights=weights,
-        optimizer=remap_optimizer(checkpoint.optimizer, network, source_rows),
+        optimizer=remap_optimizer(checkpoint.optimizer, network, rows_by_parameter),
     )
 
 
 def remap_optimizer(
-    optimizer: Mapping[str, Any], network: Network, source_rows: Mapping[str, Tensor]
+    optimizer: Mapping[str, Any], network: Network, rows_by_parameter: Mapping[str, Tensor]
 ) -> dict[str, Any]:
-    """What the optimizer remembers, each row of a table being that of the row that it was or begins as."""
+    """The optimizer's state, the moments of each table row copied from its former row."""
     state = dict(optimizer.get("state", {}))
     for number, (name, _) in enumerate(network.named_parameters()):
-        if name in source_rows and number in state:
-            state[number] = {
-                key: value[source_rows[name]] if key in ADAM_MOMENTS else value for key, value in state[number].items()
-            }
+        if name in rows_by_parameter and number in state:
+            rows = rows_by_parameter[name]
+            state[number] = {key: value[rows] if key in ADAM_MOMENTS else value for key, value in state[number].items()}
     return {**optimizer, "state": state} if optimizer else {}

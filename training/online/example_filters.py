@@ -1,7 +1,7 @@
-"""What an update does not learn from: examples that no honest log would hold, each counted by its reason.
+"""Filters of implausible examples: those that a correct log cannot contain. Each is counted by its reason.
 
-What is looked at here shows in one example by itself, or in how many there are of one user. Whether the labels of all
-of them together can be believed is asked by `training.online.label_checks`, and what neither finds is left to the gate.
+A filter looks at one example alone, or at the number of examples of one user. `training.online.label_checks` checks the
+labels of an update as a whole, and the promotion gate its result.
 """
 
 from collections.abc import Callable
@@ -12,21 +12,22 @@ import numpy.typing as npt
 
 from contract.events import AHEAD_MS_MAX
 from contract.tasks import Task
-from training.data.examples import Examples, Integers, is_empty
-from training.metrics.metrics import factorize
+from training.data.arrays import Integers
+from training.data.examples import Examples, is_empty
+from training.metrics.guard import factorize
 
 Mask = npt.NDArray[np.bool_]
-NUMBER_MAX: Final = 1e18  # no count, amount, or time in milliseconds comes near
-MISSING_SHARE_MAX: Final = 0.01  # the share of kept rows that may lack a group which new ones should have
-USER_ROWS_MIN: Final = 100  # so many of one user are learned from, however few others there are
+NUMBER_MAX: Final = 1e18  # far above any count, amount or time in milliseconds
+MISSING_SHARE_MAX: Final = 0.01  # of replayed rows without a group, for new rows to be required to have it
+USER_ROWS_MIN: Final = 100  # rows that each user may have, however few rows others have
 
 
 def filter_examples(
     examples: Examples, buffered: Examples | None, newest_ms: int, user_share: float
 ) -> tuple[Integers, dict[str, int]]:
-    """The numbers of the rows that may be learned from, and how many of the others there are for each reason.
+    """The indices of the rows to learn, and the number of filtered rows by reason.
 
-    `kept`: examples from before. `newest_ms`: the time of the newest record of the feedback, 0 if it is not known.
+    `buffered`: the examples of the replay buffer. `newest_ms`: the time of the newest feedback record, 0 if unknown.
     """
     checks: dict[str, Callable[[Examples], Mask]] = {
         "of absurd features": has_extreme_values,
@@ -39,12 +40,14 @@ def filter_examples(
     for reason, check in checks.items():
         is_rejected = check(examples)
         if is_rejected.any():
-            left_out[reason], rows, examples = int(is_rejected.sum()), rows[~is_rejected], examples.take(~is_rejected)
+            left_out[reason] = int(is_rejected.sum())
+            rows = rows[~is_rejected]
+            examples = examples.take(~is_rejected)
     return rows, left_out
 
 
 def has_extreme_values(examples: Examples) -> Mask:
-    """Infinite numbers, or such as nothing in a shop comes to; NaN is a feature that is not known."""
+    """Rows with infinite or impossibly large numbers; NaN is an unknown feature and passes."""
     is_extreme = np.zeros(len(examples), np.bool_)
     for block in examples.blocks.values():
         is_extreme |= (np.abs(block.numbers) > NUMBER_MAX).any(1)
@@ -52,23 +55,25 @@ def has_extreme_values(examples: Examples) -> Mask:
 
 
 def has_missing_group(examples: Examples, buffered: Examples | None) -> Mask:
-    """Rows of which a group says nothing at all that nearly always says something in kept rows of the same task."""
+    """Rows without a feature group that nearly all replayed rows of the same task have."""
     is_missing = np.zeros(len(examples), np.bool_)
-    for task in examples.tasks if buffered else ():
+    if buffered is None or not len(buffered):
+        return is_missing
+    for task in examples.tasks:
         for group in task.groups:
-            if buffered and lacks_group(buffered, task, group).mean() <= MISSING_SHARE_MAX:
+            if lacks_group(buffered, task, group).mean() <= MISSING_SHARE_MAX:
                 is_missing |= examples.has_label(task) & is_empty(examples.blocks[group])
     return is_missing
 
 
 def lacks_group(examples: Examples, task: Task, group: str) -> Mask:
-    """Of the rows that have the task's label, those that lack the group; of none, that they all do."""
+    """Which of the rows with the task's label lack the group (M,); one true value if there are no such rows."""
     rows = examples.has_label(task)
     return is_empty(examples.blocks[group])[rows] if rows.any() else np.ones(1, np.bool_)
 
 
 def has_label_before_event(examples: Examples) -> Mask:
-    """Rows with a label that was known before its event; clocks may be a few minutes apart."""
+    """Rows with a label that was known before the event, beyond the tolerated clock difference."""
     is_early = np.zeros(len(examples), np.bool_)
     for task in examples.tasks:
         is_early |= examples.has_label(task) & (examples.known_ms[task.name] < examples.ts_ms - AHEAD_MS_MAX)
@@ -76,17 +81,17 @@ def has_label_before_event(examples: Examples) -> Mask:
 
 
 def is_in_future(examples: Examples, newest_ms: int) -> Mask:
-    """Rows that happened, or whose label became known, after the newest record was written."""
+    """Rows whose event or label is later than the newest feedback record."""
     if not newest_ms:
         return np.zeros(len(examples), np.bool_)
-    latest = np.maximum.reduce([examples.ts_ms, *(ms for ms in examples.known_ms.values())])
+    latest = np.maximum.reduce([examples.ts_ms, *examples.known_ms.values()])
     return np.asarray(latest > newest_ms + AHEAD_MS_MAX)
 
 
 def is_over_user_quota(examples: Examples, user_share: float) -> Mask:
-    """The rows of a user beyond the first that are as many as the share of all others' rows, and `USER_ROWS`.
+    """Rows of a user beyond the quota: the given share of all other users' rows, at least `USER_ROWS_MIN`.
 
-    Rows of nobody, as products are, crowd nobody out.
+    Rows without a user, such as products, have no quota.
     """
     is_over = np.zeros(len(examples), np.bool_)
     if not len(examples):

@@ -1,4 +1,4 @@
-"""One lesson of a network that goes on learning: what is new, beside what is kept, before the eyes of its teacher."""
+"""One incremental training pass: new examples mixed with replayed ones, with distillation from the serving model."""
 
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -8,22 +8,20 @@ import numpy.typing as npt
 
 from contract.hashing import hash_texts
 from model.network import Network
-from training.data.examples import Examples
+from training.data.examples import Examples, concatenate_examples
 from training.online.delayed_feedback import DelayedFeedback
 from training.online.distillation import add_teacher_targets
-from training.online.replay_buffer import ReplayBuffer, concatenate_examples
+from training.online.replay_buffer import ReplayBuffer
+from training.trainer.batching import to_batch
 from training.trainer.config import TrainingConfig
-from training.trainer.learner import Learner, predict, to_batch
+from training.trainer.learner import Learner, predict
 
 Predictions: TypeAlias = dict[str, npt.NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True)
 class IncrementalPass:
-    """`arriving`: new examples in the order in which they became known. `replayed`: kept ones to draw from beside them.
-
-    `late`: what is known of labels that may still change.
-    """
+    """`new_examples` are ordered by when their labels became available; `delayed_feedback` weighs corrected labels."""
 
     teacher: Network
     new_examples: Examples
@@ -31,26 +29,29 @@ class IncrementalPass:
     delayed_feedback: DelayedFeedback = field(default_factory=DelayedFeedback)
 
 
-def learn_progressively(learner: Learner, increment: IncrementalPass, plan: TrainingConfig) -> Predictions:
-    """One pass over what is new, kept examples in each batch; returns what was said before learning, by task."""
-    new_examples, predictions = increment.new_examples, Predictions()
-    rng, probabilities = (
-        create_replay_rng(new_examples, plan),
-        increment.replay_buffer.probabilities() if increment.replay_buffer else np.zeros(0),
-    )
-    for rows in np.array_split(np.arange(len(new_examples)), max(-(-len(new_examples) // plan.update_batch), 1)):
+def learn_progressively(learner: Learner, increment: IncrementalPass, config: TrainingConfig) -> Predictions:
+    """One pass over the new examples, replayed ones in each batch; returns the predictions made before learning."""
+    new_examples, buffer = increment.new_examples, increment.replay_buffer
+    predictions = Predictions()
+    rng = create_replay_rng(new_examples, config)
+    probabilities = buffer.probabilities() if buffer else np.zeros(0)
+    batches = max(-(-len(new_examples) // config.update_batch), 1)
+    for rows in np.array_split(np.arange(len(new_examples)), batches):
         examples = new_examples.take(rows)
         for task, prediction in predict(learner.network, examples).items():
-            whole = np.full((len(new_examples), *prediction.shape[1:]), np.nan, np.float32)
-            predictions.setdefault(task, whole)[rows] = prediction
-        if increment.replay_buffer and (again := max(round(plan.replay * len(rows)), plan.update_batch - len(rows))):
-            replayed = rng.choice(len(probabilities), again, p=probabilities)
-            examples = concatenate_examples([examples, increment.replay_buffer.examples.take(replayed)])
+            unpredicted = np.full((len(new_examples), *prediction.shape[1:]), np.nan, np.float32)
+            predictions.setdefault(task, unpredicted)[rows] = prediction
+        replay_rows = max(round(config.replay * len(rows)), config.update_batch - len(rows))
+        if buffer and replay_rows:
+            replayed = rng.choice(len(probabilities), replay_rows, p=probabilities)
+            examples = concatenate_examples([examples, buffer.examples.take(replayed)])
         batch = increment.delayed_feedback.weigh(learner.network, to_batch(examples), examples, len(rows))
-        learner.train_step(add_teacher_targets(increment.teacher, batch, len(rows)) if plan.distillation else batch)
+        if config.distillation:
+            batch = add_teacher_targets(increment.teacher, batch, len(rows))
+        learner.train_step(batch)
     return predictions
 
 
-def create_replay_rng(new_examples: Examples, plan: TrainingConfig) -> np.random.Generator:
-    """What draws the replayed rows: by what arrives, or each update would draw those that the last one drew."""
-    return np.random.default_rng([plan.seed, int(hash_texts(new_examples.example_id[:1].tolist()).sum())])
+def create_replay_rng(new_examples: Examples, config: TrainingConfig) -> np.random.Generator:
+    """The generator of replayed rows. The first new example seeds it too, so that each update draws different rows."""
+    return np.random.default_rng([config.seed, int(hash_texts(new_examples.example_id[:1].tolist()).sum())])

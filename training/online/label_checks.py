@@ -1,31 +1,38 @@
-"""Whether the labels of an update can be believed, asked of the model that serves before anything is learned.
+"""Plausibility checks of an update's labels, made with the serving model before anything is learned.
 
-A model that was right yesterday is not wholly wrong today. If what it expects to happen happens several times as often
-or not at all, or if its order of the rows is worth much less than on the examples kept from before, then it is likelier
-that labels or features have been mixed up than that the world has changed. Chance is taken out first, by the bounds of
-an interval over users.
+If events happen several times as often as the serving model expects, or hardly at all, or if it ranks the new rows much
+worse than replayed ones, then labels or features are more likely mixed up than the world is changed. Only differences
+beyond the bounds of a user-level interval count, so that chance rejects few updates.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from scipy.stats import chi2
 
 from contract.tasks import Task
+from training.data.arrays import Array, Floats, Predictions
 from training.data.examples import Examples
-from training.metrics.metrics import PROBABILITY_MIN, auc
+from training.metrics.losses import PROBABILITY_MIN
+from training.metrics.ranking import auc
 from training.online.new_labels import LABEL_THRESHOLD, Mask
 from training.online.promotion_gate import ROWS_MIN
-from training.stats.bootstrap import Array, Floats, Interval, Predictions, bootstrap_interval, first_column, index_users
+from training.stats.bootstrap import Interval, bootstrap_interval, first_column
+from training.stats.paired_predictions import index_users
 from training.trainer.evaluation import ALARM_GRAPHS
 
 TAIL_PROBABILITY: Final = 0.005  # on either side of a count
-SKILL_RATIO_MIN: Final = 0.4  # of its worth on kept examples, an order keeps at least this
-LabelledRows = tuple[
-    Array, Array, Array
-]  # labels (N,), predictions (N,) or (N, classes), the number of each row's user
+SKILL_RATIO_MIN: Final = 0.4  # of the skill on replayed examples
+
+
+class LabelledRows(NamedTuple):
+    """N rows of a task: labels (N,), predictions (N,) or (N, classes), and the index of each row's user (N,)."""
+
+    y: Array
+    p: Array
+    user: Array
 
 
 def check_labels(
@@ -35,69 +42,66 @@ def check_labels(
     jump_max: float,
     evaluation: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
 ) -> Iterator[str]:
-    """Why an update's labels are not believed, as sentences.
+    """The reasons to reject an update for its labels, as sentences.
 
-    `evaluation`: what the present model was found to be on what was held out when it learned, by task; of kept examples
-    it has learned most, and is better there than it can be on new ones. How many fraudulent orders there are among
-    those judged by now says little: fraud is told within days, its absence after weeks. So of alarms the order alone
-    is looked at.
+    `evaluation`: the serving model's held-out metrics by task. Its skill on replayed examples alone would be an
+    overestimate, because it has learned most of them. Of alarms only the ranking is checked, as their base rate is
+    unreliable: fraud is labelled within days, its absence after weeks.
     """
     for task in tasks:
         if task.kind == "regression" or new[0].has_label(task).sum() < ROWS_MIN:
             continue
         if task.kind != "multiclass" and task.graph not in ALARM_GRAPHS:
             settled = select_labelled(task, *new, find_settled(new[0], task, buffered[0] if buffered else None))
-            if len(settled[0]) >= ROWS_MIN:
+            if len(settled.y) >= ROWS_MIN:
                 yield from check_base_rate(task, settled, jump_max)
         if buffered and buffered[0].has_label(task).sum() >= ROWS_MIN:
-            reference = min(
-                measure_skill(task, *select_labelled(task, *buffered)).value, heldout_skill(task, evaluation)
-            )
-            yield from check_ranking(task, measure_skill(task, *select_labelled(task, *new)), reference)
+            buffered_skill = measure_skill(task, select_labelled(task, *buffered)).value
+            reference = min(buffered_skill, heldout_skill(task, evaluation))
+            yield from check_ranking(task, measure_skill(task, select_labelled(task, *new)), reference)
 
 
 def find_settled(examples: Examples, task: Task, buffered: Examples | None) -> Mask:
-    """The rows (N,) that happened while these labels became known, and early enough for either label to be among them.
+    """The rows (N,) of which positive and negative labels could both be in this update.
 
-    Yes is told at once and no after a wait. So at either end of what came there is one without the other, and at night,
-    when nobody comes any more, there is nothing but no. The wait is the longest of these and of what is kept.
+    Positives arrive at once, negatives after a delay. So the latest events have positives only and the earliest have
+    negatives only, as does a night without traffic. The delay is the longest of the new and the replayed examples.
     """
     known, ts_ms, known_ms = examples.has_label(task), examples.ts_ms, examples.known_ms[task.name]
-    wait_ms = max(longest_negative_delay_ms(part, task) for part in (examples, buffered) if part is not None)
-    is_settled: Mask = known & (ts_ms >= known_ms[known].min()) & (ts_ms <= known_ms[known].max() - wait_ms)
+    delay_ms = max(longest_negative_delay_ms(part, task) for part in (examples, buffered) if part is not None)
+    is_settled: Mask = known & (ts_ms >= known_ms[known].min()) & (ts_ms <= known_ms[known].max() - delay_ms)
     return is_settled
 
 
 def longest_negative_delay_ms(examples: Examples, task: Task) -> int:
-    """How long after its event the last no was told."""
+    """The longest time from an event to its negative label."""
     is_negative = examples.has_label(task) & (examples.labels[task.name] < LABEL_THRESHOLD)
     return int((examples.known_ms[task.name] - examples.ts_ms)[is_negative].max(initial=0))
 
 
 def select_labelled(task: Task, examples: Examples, predictions: Predictions, mask: Mask | None = None) -> LabelledRows:
+    """The rows of the mask; without one, those that have the task's label."""
     rows = examples.has_label(task) if mask is None else mask
-    return examples.labels[task.name][rows], predictions[task.name][rows], index_users(examples)[rows]
+    return LabelledRows(examples.labels[task.name][rows], predictions[task.name][rows], index_users(examples)[rows])
 
 
 def check_base_rate(task: Task, rows: LabelledRows, jump_max: float) -> Iterator[str]:
-    y, p, user = rows
-    ratio, observed, expected = (
-        bootstrap_interval(np.stack([y, p], 1), user, ratio_of_sums),
-        float(y.sum()),
-        float(p.sum()),
-    )
-    # Draws know little of what is rare, so bounds are no narrower than Poisson's.
+    """Compare the number of positives with the sum of the predictions."""
+    ratio = bootstrap_interval(np.stack([rows.y, rows.p], 1), rows.user, ratio_of_sums)
+    observed = float(rows.y.sum())
+    expected = float(rows.p.sum())
+    # The bootstrap is too narrow for rare events: bounds are at least as wide as those of a Poisson count.
     low = min(ratio.low, chi2.ppf(TAIL_PROBABILITY, 2 * observed) / 2 / expected if observed else 0.0)
     high = max(ratio.high, chi2.isf(TAIL_PROBABILITY, 2 * observed + 2) / 2 / expected)
     if low > jump_max or high < 1 / jump_max:
         yield (
-            f"`{task.name}` should happen {1 / jump_max:.2g} to {jump_max:g} times as often as the present model expects. "
-            f"Found {ratio.value:.2f} times on {len(y)} new examples, by chance from {low:.2f} to {high:.2f}."
+            f"`{task.name}` should happen {1 / jump_max:.2g} to {jump_max:g} times as often as the serving model "
+            f"expects. Found {ratio.value:.2f} times on {len(rows.y)} new examples, interval {low:.2f} to {high:.2f}."
         )
 
 
 def heldout_skill(task: Task, evaluation: Mapping[str, Mapping[str, float]]) -> float:
-    """`worth` on what was held out; without a figure there is no bound."""
+    """The skill (see `measure_skill`) on the hold-out of the last training; infinite if it is not known."""
     figures = evaluation.get(task.name, {})
     if task.kind == "multiclass":
         return figures.get("accuracy", np.inf)
@@ -105,38 +109,42 @@ def heldout_skill(task: Task, evaluation: Mapping[str, Mapping[str, float]]) -> 
 
 
 def check_ranking(task: Task, current: Interval, reference: float) -> Iterator[str]:
+    """Compare the skill on new examples with the reference."""
     if current.high < SKILL_RATIO_MIN * reference:
-        wanted = "be right about" if task.kind == "multiclass" else "put in order"
+        verb = "classify" if task.kind == "multiclass" else "rank"
         yield (
-            f"The present model should {wanted} new `{task.name}` at least 40 % as well as what is kept from before. "
-            f"Found {current.value:.3f} after {reference:.3f}, by chance up to {current.high:.3f}."
+            f"The serving model should {verb} new `{task.name}` examples at least {SKILL_RATIO_MIN:.0%} as well as "
+            f"replayed ones. Found {current.value:.3f} against {reference:.3f}, upper bound {current.high:.3f}."
         )
 
 
-def measure_skill(task: Task, y: Array, p: Array, user: Array) -> Interval:
-    """What predictions are good for whatever their level: 2 AUC - 1, which is 0 by chance; of classes the accuracy."""
+def measure_skill(task: Task, rows: LabelledRows) -> Interval:
+    """The Gini coefficient, 2 AUC - 1, which is 0 by chance and ignores calibration; the accuracy for classes."""
     if task.kind == "multiclass":
-        return bootstrap_interval(np.stack([p.argmax(1) == y, np.ones(len(y))], 1), user, ratio_of_sums)
-    area = auc(y, p)
+        hits = rows.p.argmax(1) == rows.y
+        return bootstrap_interval(np.stack([hits, np.ones(len(hits))], 1), rows.user, ratio_of_sums)
+    area = auc(rows.y, rows.p)
     if not np.isfinite(area):
         return Interval(float("nan"), float("nan"), float("nan"))
-    centred = bootstrap_interval(auc_influence(y > 0.5, p, area)[:, None], user, first_column)
+    influence = auc_influence(rows.y > LABEL_THRESHOLD, rows.p, area)
+    centred = bootstrap_interval(influence[:, None], rows.user, first_column)
     return Interval(2 * area - 1, 2 * (area + centred.low) - 1, 2 * (area + centred.high) - 1)
 
 
 def ratio_of_sums(sums: Floats) -> Floats:
-    """The first of two columns (draws, 2) as a share of the second; of a draw of nobody, 0."""
+    """The first of two columns (draws, 2) divided by the second; 0 for a draw without rows."""
     return np.asarray(sums[:, 0] / np.maximum(sums[:, 1], PROBABILITY_MIN))
 
 
 def auc_influence(positive: Array, p: Array, area: float) -> Floats:
-    """What each row (N,) adds to the AUC's distance from its expectation (DeLong et al. 1988)."""
-    contribution, (above, below) = np.zeros(len(p)), (np.sort(p[positive]), np.sort(p[~positive]))
+    """The influence of each row (N,) on the AUC (DeLong et al. 1988)."""
+    above, below = np.sort(p[positive]), np.sort(p[~positive])
+    contribution = np.zeros(len(p))
     contribution[positive] = (share_below(below, p[positive]) - area) / len(above)
     contribution[~positive] = (1 - share_below(above, p[~positive]) - area) / len(below)
     return contribution
 
 
-def share_below(others: Array, p: Array) -> Floats:
-    """The share of `others`, in order, that each of p is above, ties counting half."""
-    return np.asarray((np.searchsorted(others, p, "left") + np.searchsorted(others, p, "right")) / (2 * len(others)))
+def share_below(ranked: Array, p: Array) -> Floats:
+    """The share of the sorted values `ranked` that lies below each of p, ties counting half."""
+    return np.asarray((np.searchsorted(ranked, p, "left") + np.searchsorted(ranked, p, "right")) / (2 * len(ranked)))

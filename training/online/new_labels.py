@@ -1,10 +1,12 @@
-"""News: what in newly arrived examples has not been learned yet, in the order in which it became known.
+"""New labels: what newly arrived examples add to the labels that earlier updates learned, ordered by availability.
 
-A click is told at once, and told again with the purchase an hour later. Learned twice, clicks would count double
-against what was never clicked, the more so the more often a model is updated. So of a later revision only those labels
-are news that no revision of an earlier update had. And a click is known half an hour before "no click" is. What is
-learned as it comes is nothing but clicks of the last half hour, and nothing but their absence when everybody has gone;
-so news wait until both could be known.
+The joiner publishes an example as soon as it is clicked, and again with its purchase an hour later. Learned from both
+revisions, clicks would count double against impressions without a click, and more so the more often the model is
+updated. So of a later revision only the labels are new that no revision of an earlier update had.
+
+Positive labels arrive first: a click is known half an hour before "no click" is. An update that learned labels on
+arrival would see mostly positives of the last half hour, and mostly negatives when traffic stops. So rows wait until
+their negative label could be known too.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,15 +19,15 @@ import numpy.typing as npt
 
 from contract.messages import Example
 from model.checkpoint import CheckpointMetadata
-from training.data.examples import Examples, Integers
+from training.data.arrays import Integers
+from training.data.examples import Examples, concatenate_examples, merge_examples
 from training.data.labels import has_any_label, has_label
 from training.data.parquet import read_examples, read_table, to_parquet
 from training.data.split import assign_families, select_latest
-from training.online.replay_buffer import concatenate_examples, merge_examples, read_schema
 from training.trainer.evaluation import ALARM_GRAPHS
 
 NEW_SINCE: Final = "told_ms"
-LABEL_THRESHOLD: Final = 0.5  # of a label that happens or does not
+LABEL_THRESHOLD: Final = 0.5  # between the negative and the positive label of a task
 DELAY_QUANTILE: Final = 0.99
 
 Mask = npt.NDArray[np.bool_]
@@ -33,7 +35,7 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class NewLabels:
-    """N examples as they are now; what became known of one before `told_ms` (N,) was learned by an earlier update."""
+    """N examples; a label that was known before `new_since_ms` (N,) has been learned by an earlier update."""
 
     examples: Examples
     new_since_ms: Integers
@@ -45,81 +47,79 @@ class NewLabels:
         return NewLabels(self.examples.take(rows), self.new_since_ms[rows])
 
     def pending(self, negative_delays: Mapping[str, int] = MappingProxyType({})) -> Examples:
-        """The rows that have news, with the labels that are, in the order in which they were due."""
+        """The rows that have new labels, with these labels alone, ordered by availability."""
         labelled = self._drop_learned_labels()
         rows = np.flatnonzero(has_any_label(labelled.labels, len(self)))
         return labelled.take(rows[np.argsort(self.available_ms(negative_delays)[rows], kind="stable")])
 
     def _drop_learned_labels(self) -> Examples:
-        """All rows, with those labels alone that are news."""
-        examples = self.examples
+        """All rows, with their new labels alone."""
         labels = {
-            name: np.where(
-                examples.known_ms[name] >= self.new_since_ms, label, -1 if label.dtype == np.int64 else np.nan
-            )
-            for name, label in examples.labels.items()
+            name: np.where(self._is_new(name), label, -1 if label.dtype == np.int64 else np.nan).astype(label.dtype)
+            for name, label in self.examples.labels.items()
         }
-        return examples.with_labels({name: label.astype(examples.labels[name].dtype) for name, label in labels.items()})
+        return self.examples.with_labels(labels)
+
+    def _is_new(self, task: str) -> Mask:
+        is_new: Mask = self.examples.known_ms[task] >= self.new_since_ms
+        return is_new
 
     def first_seen(self) -> Examples:
-        """The examples of which no earlier update had any revision."""
+        """The examples of which earlier updates had no revision."""
         examples = self.examples
-        was_learned = [examples.has_label(t) & (examples.known_ms[t.name] < self.new_since_ms) for t in examples.tasks]
+        was_learned = [examples.has_label(task) & ~self._is_new(task.name) for task in examples.tasks]
         return examples.take(~np.logical_or.reduce(was_learned))
 
     def available_ms(self, negative_delays: Mapping[str, int]) -> Integers:
-        """When both a yes and a no of all that is news of each row (N,) could be known; without news, its event's time.
+        """When the new labels of each row (N,) could be known, positive or negative; without any, its event's time.
 
-        `waits`: of some tasks, how long after its event a no is told. See `waits_in`.
+        `negative_delays`: from event to negative label, in ms by task; see `estimate_negative_delays`.
         """
         examples, available_ms = self.examples, self.examples.ts_ms
         for name, label in examples.labels.items():
-            is_new = has_label(label) & (examples.known_ms[name] >= self.new_since_ms)
+            is_new = has_label(label) & self._is_new(name)
             settled_ms = np.maximum(examples.known_ms[name], examples.ts_ms + negative_delays.get(name, 0))
             available_ms = np.where(is_new, np.maximum(available_ms, settled_ms), available_ms)
         return available_ms
 
     def most_recent(self, share: float, negative_delays: Mapping[str, int]) -> Mask:
-        """The rows (N,) that are the latest share of their family of news, by when they were due."""
-        return (
-            select_latest(self.available_ms(negative_delays), assign_families(self._drop_learned_labels()), share)
-            if len(self)
-            else np.zeros(0, np.bool_)
-        )
+        """The rows (N,) that are the latest share of their family, by availability."""
+        if not len(self):
+            return np.zeros(0, np.bool_)
+        families = assign_families(self._drop_learned_labels())
+        return select_latest(self.available_ms(negative_delays), families, share)
 
     def to_parquet(self) -> bytes:
-        """None: no bytes."""
+        """Empty for no rows."""
         return to_parquet(self.examples, {NEW_SINCE: self.new_since_ms}) if len(self) else b""
 
 
-def read_new_labels(content: bytes, about: CheckpointMetadata) -> NewLabels:
-    """What `News.parquet` wrote."""
-    examples, table = read_examples(content, *read_schema(about)), read_table(content)
+def read_new_labels(content: bytes, metadata: CheckpointMetadata) -> NewLabels:
+    """The rows of `NewLabels.to_parquet`."""
+    examples, table = read_examples(content, *metadata.schema()), read_table(content)
     new_since_ms = dict(zip(table.column("example_id").to_pylist(), table.column(NEW_SINCE).to_pylist(), strict=True))
     return NewLabels(examples, np.array([new_since_ms[ident] for ident in examples.example_id.tolist()], np.int64))
 
 
 def find_new_labels(rows: Sequence[Example], examples: Examples) -> NewLabels:
-    """The newest revisions of these rows as news; the least revision among them tells what was not learned before."""
+    """The newest revisions of these rows. The lowest revision among them shows what earlier updates had learned."""
     earliest: dict[str, Example] = {}
     for row in rows:
-        least = earliest.setdefault(row.example_id, row)
-        if row.revision < least.revision:
+        lowest = earliest.setdefault(row.example_id, row)
+        if row.revision < lowest.revision:
             earliest[row.example_id] = row
-    new_since_ms = [
-        max((earliest[i].known_ms.get(t, 0) for t in earliest[i].labels), default=0)
-        for i in examples.example_id.tolist()
-    ]
+    first_rows = [earliest[ident] for ident in examples.example_id.tolist()]
+    new_since_ms = [max((row.known_ms.get(task, 0) for task in row.labels), default=0) for row in first_rows]
     return NewLabels(examples, np.array(new_since_ms, np.int64))
 
 
 def concatenate_pending(parts: Sequence[NewLabels], negative_delays: Mapping[str, int]) -> Examples:
-    """What is to be learned of some news, one after another, an example of two of them twice."""
+    """The pending rows part by part; an example of two parts is there twice."""
     return concatenate_examples([part.pending(negative_delays) for part in parts])
 
 
 def merge_new_labels(parts: Sequence[NewLabels]) -> NewLabels:
-    """News of several times as one: of an id the newest revision, with what any of them had not learned."""
+    """One set: the newest revision of each example, new since the earliest time that any part has for it."""
     new_since_ms = dict[str, int]()
     for part in parts:
         for ident, ms in zip(part.examples.example_id.tolist(), part.new_since_ms.tolist(), strict=True):
@@ -129,9 +129,9 @@ def merge_new_labels(parts: Sequence[NewLabels]) -> NewLabels:
 
 
 def estimate_negative_delays(parts: Sequence[Examples]) -> dict[str, int]:
-    """How long after its event a no is told, of each task that happens or does not within a visit.
+    """The time from event to negative label, in ms, of each binary or graded task: nearly the longest seen.
 
-    Alarms are left out: fraud is told within days and its absence after weeks, which nobody can wait for.
+    Alarms are left out: fraud is labelled within days and its absence after weeks, too long for updates to wait.
     """
     delays = dict[str, int]()
     for task in parts[0].tasks:

@@ -1,10 +1,9 @@
-"""The gate: an update serves if it is finite and, on what it has not learned from, not worse than the present model.
+"""The promotion gate: an update is published if it is finite and not worse than the serving model on held-out examples.
 
-Two sets of examples judge: the newest ones, and a part of those that are kept from before, which sees what an update
-has forgotten and every task that no new label speaks of. "Not worse" is what the bounds of an interval say
-(`training.stats.bootstrap`): a task passes when even the upper bound of what it loses is within the margin, so an update that
-moves much has to prove more than a gentle one; calibration and the score are refused where even the lower bound of what
-is lost is too much, so chance alone refuses nobody.
+Two sets judge: the newest examples, and the hold-out of the replay buffer, which shows forgetting and covers tasks
+without new labels. "Not worse" is decided by intervals over users (`training.stats.bootstrap`). A task passes if even
+the upper bound of its loss is within the margin, so a large change needs more evidence than a small one. Calibration
+and the weighted score are rejected only if the lower bound exceeds its limit, so that chance alone rejects few updates.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,24 +14,25 @@ import numpy as np
 
 from contract.tasks import Task
 from model.network import Network
-from training.stats.bootstrap import Interval, PairedLosses, PairedPredictions, bootstrap_interval, first_column
+from training.stats.bootstrap import Interval, bootstrap_interval, first_column
+from training.stats.paired_predictions import PairedLosses, PairedPredictions
 
-ROWS_RELIABLE: Final = 200  # rows of a task that an upper bound and calibration may be asked of
-ROWS_MIN: Final = 50  # labels of a task in one set; where none has so many, all judge it together
-LEVEL_MAX: Final = 0.1  # so much further off may the sum of predictions be, as a share of what happened
-CALIBRATION_MAX: Final = 0.01  # so much may the calibration error rise beyond chance
-SCORE_SHARE: Final = 0.2  # of the margin: what the weighted score may lose beyond chance
+ROWS_RELIABLE: Final = 200  # rows of a task from which its upper bound and its calibration are checked
+ROWS_MIN: Final = 50  # labels of a task in one set; if no set has as many, the sets are pooled
+LEVEL_MAX: Final = 0.1  # increase of the bias: error of the sum of predictions as a share of the sum of labels
+CALIBRATION_MAX: Final = 0.01  # increase of the calibration error
+SCORE_SHARE: Final = 0.2  # loss of the weighted score, as a share of the margin
 
 
 @dataclass(slots=True)
 class GateResult:
-    """Why an update must not serve, as sentences, and the figures of each set and task that say so."""
+    """The reasons to reject an update, as sentences, and the metrics of each set and task."""
 
     rejections: list[str] = field(default_factory=list)
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def record(self, name: str, metric: str, estimate: Interval) -> Interval:
-        """Keep a figure with its bounds."""
+        """Store a metric with its bounds; values that are not finite are left out."""
         values = {metric: estimate.value, f"{metric}_low": estimate.low, f"{metric}_high": estimate.high}
         finite = {key: round(value, 5) for key, value in values.items() if np.isfinite(value)}
         self.metrics.setdefault(name, {}).update(finite)
@@ -40,7 +40,7 @@ class GateResult:
 
 
 def check_update(tasks: Sequence[Task], sets: Sequence[PairedPredictions], margin: float) -> GateResult:
-    """Judge an update by sets of examples; without a label anywhere a task is not judged, and has no figures."""
+    """Judge an update on hold-out sets; a task without any label is not judged and has no metrics."""
     result = GateResult(check_finite_predictions(tasks, sets))
     if not result.rejections:
         for task in tasks:
@@ -52,20 +52,19 @@ def check_update(tasks: Sequence[Task], sets: Sequence[PairedPredictions], margi
 
 
 def check_finite_predictions(tasks: Sequence[Task], sets: Sequence[PairedPredictions]) -> list[str]:
-    """The tasks that answer something else than finite numbers, as sentences."""
-    broken = set[str]()
-    for predictions in sets:
-        labelled = {task.name: predictions.examples.has_label(task) for task in tasks}
-        broken |= {
-            name
-            for name, rows in labelled.items()
-            if rows.any() and not np.isfinite(predictions.after[name][rows]).all()
-        }
-    return [f"`{task.name}` should answer with finite numbers. Found others." for task in tasks if task.name in broken]
+    """The tasks with predictions that are not finite, as sentences."""
+    broken = [task.name for task in tasks if not all(has_finite_predictions(task, predictions) for predictions in sets)]
+    return [f"`{name}` should have finite predictions. Found others." for name in broken]
+
+
+def has_finite_predictions(task: Task, predictions: PairedPredictions) -> bool:
+    """Whether the update's predictions of all rows with the task's label are finite."""
+    rows = predictions.examples.has_label(task)
+    return not rows.any() or bool(np.isfinite(predictions.after[task.name][rows]).all())
 
 
 def collect_losses(task: Task, sets: Sequence[PairedPredictions]) -> Iterator[tuple[str, PairedLosses]]:
-    """A task's rows in each set that has enough of them; where none has, all there are."""
+    """A task's rows in each set that has enough of them; if none has, the rows of all sets pooled."""
     available = [
         (predictions.name, predictions.pair_losses(task))
         for predictions in sets
@@ -79,40 +78,40 @@ def collect_losses(task: Task, sets: Sequence[PairedPredictions]) -> Iterator[tu
 
 
 def check_task(result: GateResult, task: Task, set_name: str, pairs: PairedLosses, margin: float) -> None:
-    name, scope = f"{set_name} {task.name}", f"on {len(pairs)} {set_name} examples"
+    """Record the metrics of a task in one set, and reject what is outside their limits."""
+    name = f"{set_name} {task.name}"
+    scope = f"on {len(pairs)} {set_name} examples"
     lost = result.record(name, "lost", pairs.gain_lost())
     if not choose_bound(lost, len(pairs)) <= margin:
         result.rejections.append(
-            f"`{task.name}` should lose at most {margin:g} of its gain {scope}, chance included. "
-            f"Found {lost.value:.4f}, by chance from {lost.low:.4f} to {lost.high:.4f}."
+            f"`{task.name}` should lose at most {margin:g} of its gain {scope}, uncertainty included. "
+            f"Found {lost.value:.4f}, interval {lost.low:.4f} to {lost.high:.4f}."
         )
     if task.kind == "regression" or len(pairs) < ROWS_RELIABLE:
         return
-    level, error = (
-        result.record(name, "level", pairs.level_error_increase()),
-        result.record(name, "ece", pairs.calibration_error_increase()),
-    )
+    level = result.record(name, "level", pairs.level_error_increase())
+    error = result.record(name, "ece", pairs.calibration_error_increase())
     if level.low > LEVEL_MAX:
         result.rejections.append(
-            f"The level of `{task.name}` should be at most {LEVEL_MAX:g} further off {scope}. "
-            f"Found {level.value:.4f}, by chance no less than {level.low:.4f}."
+            f"The bias of the predictions of `{task.name}` should rise by at most {LEVEL_MAX:g} {scope}. "
+            f"Found {level.value:.4f}, lower bound {level.low:.4f}."
         )
     if error.low > CALIBRATION_MAX:
         result.rejections.append(
             f"The calibration error of `{task.name}` should rise by at most {CALIBRATION_MAX:g} {scope}. "
-            f"Found {error.value:.4f}, by chance no less than {error.low:.4f}."
+            f"Found {error.value:.4f}, lower bound {error.low:.4f}."
         )
 
 
 def choose_bound(lost: Interval, rows: int) -> float:
-    """What has to be within the margin: of a few rows the upper bound would refuse what is honest, time and again."""
+    """The value to compare with the margin; on few rows the upper bound would often reject sound updates."""
     if rows < ROWS_MIN:
         return lost.low
     return lost.high if rows >= ROWS_RELIABLE else lost.value
 
 
 def check_score(result: GateResult, tasks: Sequence[Task], predictions: PairedPredictions, margin: float) -> None:
-    """The mean loss of gain, weighted by the tasks' priorities, over the tasks that have enough rows in the set."""
+    """Check the loss of gain averaged over the tasks with enough rows in the set, weighted by their priorities."""
     losses = [
         (task.weight, predictions.pair_losses(task))
         for task in tasks
@@ -129,11 +128,11 @@ def check_score(result: GateResult, tasks: Sequence[Task], predictions: PairedPr
     if lost.low > margin * SCORE_SHARE:
         result.rejections.append(
             f"The weighted score should lose at most {margin * SCORE_SHARE:g} on {predictions.name} examples. "
-            f"Found {lost.value:.4f}, by chance no less than {lost.low:.4f}."
+            f"Found {lost.value:.4f}, lower bound {lost.low:.4f}."
         )
 
 
 def check_finite_weights(network: Network) -> list[str]:
-    """The weights that are not finite, as sentences."""
-    weights = network.state_dict().items()
-    return [f"Weights should be finite. Found others in {name}." for name, w in weights if not w.isfinite().all()]
+    """The parameters with weights that are not finite, as sentences."""
+    parameters = network.state_dict().items()
+    return [f"Weights should be finite. Found others in {name}." for name, w in parameters if not w.isfinite().all()]

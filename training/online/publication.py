@@ -1,8 +1,8 @@
-"""A better model becomes the serving one, whole or not at all, whatever ends the learner meanwhile.
+"""Crash-safe publication of an updated model: checkpoint, bundle and pointer all appear, or none of them does.
 
-A checkpoint is written first, then the bundle, then the pointer, and each of them appears at once. A mark tells that
-this is under way: who finds one at its start takes back what was not pointed to, so no checkpoint is left without its
-bundle, and what it had learned from is learned from again, by the model that still serves.
+The checkpoint is written first, then the bundle, then the pointer, each atomically. A marker file exists until then. A
+learner that finds one at its start removes what the pointer does not name, so that no checkpoint stays without its
+bundle, and the serving model learns the same feedback again.
 """
 
 import json
@@ -19,7 +19,7 @@ MARKER: Final = "publishing.json"
 
 
 def publish(checkpoint: Checkpoint, bundles: Path, thresholds: Thresholds) -> str:
-    """Keep and export a model; returns its version. Raises `BadBundle`, `BadData` with nothing left behind."""
+    """Store and export a model; returns its version. Raises `BadBundle` or `BadData`, with nothing left behind."""
     version = checkpoint.metadata.version
     replace_durably(bundles / MARKER, json.dumps({"version": version, "process": os.getpid()}).encode())
     try:
@@ -30,9 +30,9 @@ def publish(checkpoint: Checkpoint, bundles: Path, thresholds: Thresholds) -> st
 
 
 def clean_up(bundles: Path) -> str | None:
-    """Take back what a publication left that did not come to its end; returns the version that it was of.
+    """Remove the files of an interrupted publication; returns its version, None if there was none.
 
-    For the sole learner: what lies aside under its names is nobody else's.
+    Only for the holder of `learner_lock`: it deletes temporary files that a running learner may be writing.
     """
     for leftover in [*bundles.glob(".publishing.*"), *bundles.glob(".learner.*"), *bundles.glob("refused/**/.*")]:
         leftover.unlink(missing_ok=True)

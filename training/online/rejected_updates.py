@@ -1,11 +1,11 @@
-"""Updates that must not serve, kept aside with their reasons: out of the way of the pointer, and not tried again.
+"""Rejected updates on disk: their reasons, their networks, and the feedback that the learner skips because of them.
 
-    BUNDLES/refused/VERSION.json             this file's `Refusal`
-    BUNDLES/refused/checkpoints/VERSION.pt   the refused network itself, of the newest few
+    BUNDLES/refused/VERSION.json             this file's `RejectedUpdate`
+    BUNDLES/refused/checkpoints/VERSION.pt   the rejected network, of the newest few
 
-What a refused update had read is passed over: the learner goes on behind it, or one poisoned batch would be refused for
-ever. The same goes for a bundle that was pointed back from. After some refusals in a row of one serving model it is
-frozen, until a person has looked and settles them, or another bundle serves.
+The learner continues behind the feedback of a rejected update, or one poisoned batch would be rejected again and again.
+The same holds for the feedback of a bundle that was rolled back. After several rejections in a row the serving model
+is frozen, until an operator settles them or another bundle serves.
 """
 
 from collections.abc import Iterator, Mapping
@@ -26,13 +26,13 @@ STATE_FILE: Final = "learner.json"
 
 
 class LearnerState(Struct, frozen=True):
-    """What programs that watch read of `BUNDLES/learner.json`, which has more in it."""
+    """The fields of `BUNDLES/learner.json` that the monitor reads; the file has more."""
 
     frozen: bool = False
 
 
 def is_frozen(bundles: Path) -> bool:
-    """Whether the learner said so when it looked last; a learner that has never looked is not."""
+    """Whether the learner's last run reported the model as frozen; without a readable file it is not."""
     try:
         return msgspec.json.decode((bundles / STATE_FILE).read_bytes(), type=LearnerState).frozen
     except (OSError, msgspec.MsgspecError):
@@ -40,7 +40,7 @@ def is_frozen(bundles: Path) -> bool:
 
 
 class RejectedUpdate(Struct, frozen=True, kw_only=True):
-    """`positions`: behind what was read. `figures`: of the gate, by set and task. `settled`: counts no more."""
+    """`positions`: after the feedback it read. `figures`: the gate's metrics by set and task. `settled`: reviewed."""
 
     version: str
     parent: str
@@ -56,13 +56,14 @@ class RejectedUpdate(Struct, frozen=True, kw_only=True):
 
 
 class RejectedUpdateStore:
-    """The folder of refused updates."""
+    """The folder of rejected updates."""
 
     def __init__(self, bundles: Path) -> None:
-        self._bundles, self._folder = bundles, bundles / "refused"
+        self._bundles = bundles
+        self._folder = bundles / "refused"
 
     def add(self, update: RejectedUpdate, candidate: Checkpoint | None) -> None:
-        """Keep an update, its record last, since that is what moves the learner on; raises `BadBundle`."""
+        """Store an update; raises `BadBundle`. Its record is written last: with it the learner skips the feedback."""
         if candidate:
             write_checkpoint(self._folder, candidate)
         self._write(update)
@@ -70,23 +71,26 @@ class RejectedUpdateStore:
         delete_oldest(self._folder, "*.json", RECORDS_MAX)
 
     def list_unsettled(self, parent: str) -> list[RejectedUpdate]:
-        """The refused updates of a serving model that nobody has settled, in their order."""
+        """The rejected updates of a serving model that are not settled, oldest first."""
         return [update for update in self._read_children(parent) if not update.settled]
 
     def settle(self, parent: str) -> int:
-        """A person has looked: they count no more, though what they had read stays passed over. Returns how many."""
+        """Mark the updates as reviewed: they no longer freeze the model, and stay skipped. Returns their number."""
         updates = self.list_unsettled(parent)
         for update in updates:
             self._write(msgspec.structs.replace(update, settled=True))
         return len(updates)
 
     def resume_positions(self, parent: str, positions: Mapping[str, int]) -> dict[str, int]:
-        """Where to go on: behind what the serving model has learned, was refused, or was pointed back from."""
+        """Where to read on: after all that the serving model learned, or that was rejected or rolled back since.
+
+        The latest decision counts and not the highest offset, since a recreated topic begins at 0 again.
+        """
         skipped = [(update.created_ms, update.positions) for update in self._read_children(parent)]
         skipped += [(manifest.created_ms, manifest.positions) for manifest in list_descendants(self._bundles, parent)]
         resumed = dict(positions)
         for _, later in sorted(skipped, key=lambda entry: entry[0]):
-            resumed |= later  # and not the furthest: a topic that was made anew begins at 0 again
+            resumed |= later
         return resumed
 
     def _read_children(self, parent: str) -> Iterator[RejectedUpdate]:
@@ -94,7 +98,7 @@ class RejectedUpdateStore:
             try:
                 update = msgspec.json.decode(path.read_bytes(), type=RejectedUpdate)
             except (OSError, msgspec.MsgspecError) as error:
-                raise BadBundle(f"{path} should tell of a refused update. Found: {error}") from error
+                raise BadBundle(f"{path} should be the record of a rejected update. Found: {error}") from error
             if update.parent == parent:
                 yield update
 
@@ -107,11 +111,12 @@ class RejectedUpdateStore:
 
 
 def list_descendants(bundles: Path, serving: str) -> list[Manifest]:
-    """The bundles that descend from the serving one: they were pointed back from."""
+    """The bundles that descend from the serving one: those that were rolled back."""
     later = [path.parent.name for path in bundles.glob("*/READY") if path.parent.name > serving]
-    manifests, versions = [read_manifest(bundles, version) for version in sorted(later)], {serving}
+    versions = {serving}
     descendants = list[Manifest]()
-    for manifest in manifests:
+    for version in sorted(later):
+        manifest = read_manifest(bundles, version)
         if manifest.parent in versions:
             versions.add(manifest.version)
             descendants.append(manifest)
@@ -119,6 +124,6 @@ def list_descendants(bundles: Path, serving: str) -> list[Manifest]:
 
 
 def delete_oldest(folder: Path, pattern: str, count: int) -> None:
-    """Delete all but the newest files; their names sort by time."""
+    """Delete all but the newest `count` files; their names sort by time."""
     for path in sorted(folder.glob(pattern))[:-count]:
         path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Events of before the first log, as files in the order of time: {"kind": "orders", "event": {...}} on each line."""
+"""Reader of historic events: JSON Lines in order of time, {"kind": "orders", "event": {...}} on each line."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -13,23 +13,23 @@ from contract.events import KINDS, Event, decode
 
 
 class JsonLine(Struct):
-    """One line, its event still as it was written."""
+    """One line, its event not yet decoded."""
 
     kind: str
     event: msgspec.Raw
 
 
 class HistoricEvent(NamedTuple):
-    """An event and the kind of topic it would have come on."""
+    """An event and the kind of the topic that it would have been on."""
 
     kind: str
     event: Event
 
 
 def read_history(paths: Sequence[Path], rejected: Counter[str]) -> Iterator[HistoricEvent]:
-    """The events of the files, one file after the other; those that no worker would take are counted by reason.
+    """The events of the files, one file after the other; events that a worker would reject are counted by reason.
 
-    Raises `BadData` for a file that cannot be read, or a line that is not of the stated form.
+    Raises `BadData` for a file that cannot be read, or a line of another form.
     """
     decoder = msgspec.json.Decoder(JsonLine)
     for path in paths:
@@ -45,7 +45,7 @@ def read_history(paths: Sequence[Path], rejected: Counter[str]) -> Iterator[Hist
 
 
 def decode_line(line: JsonLine, location: str, rejected: Counter[str]) -> Iterator[HistoricEvent]:
-    """The line's event, if it is one."""
+    """The line's event, if it is valid."""
     if line.kind not in KINDS:
         raise BadData(f"{location} should have a kind among {sorted(KINDS)}. Found {line.kind!r}.")
     try:

@@ -1,7 +1,7 @@
-"""Lists of the time before us: what a shop showed of its own becomes what can be learned from like our own lists.
+"""Attribution of historic impressions and clicks to lists, so that they become list examples like logged ones.
 
-Impressions and clicks of that time may name no recommendation. Then an impression's own id names the list, and a click
-belongs to the user's latest list that showed its item, if that was recent.
+Historic events may not name a recommendation. Then an impression is a list with the impression's own id, and a click
+belongs to the user's latest list with its item, if that list is recent enough.
 """
 
 from msgspec.structs import replace
@@ -10,14 +10,15 @@ from contract.events import Click, Event, Impression
 
 
 class ImpressionAttributor:
-    """Gives impressions and clicks the ids of lists, in the order of time. Memory: the open lists of each user."""
+    """Adds list ids to impressions and clicks, in order of time. Memory: the open lists of each user."""
 
     def __init__(self, *, click_wait_ms: int) -> None:
+        """`click_wait_ms`: how long a list is open for clicks."""
         self._wait_ms = click_wait_ms
         self._open_lists: dict[str, list[Impression]] = {}
 
     def attribute(self, event: Event) -> Event:
-        """The event with a `recommendation_id` where it belongs to a list; those of searches stay as they are."""
+        """The event, with a `recommendation_id` if it belongs to a list; events of searches are not changed."""
         if isinstance(event, Impression) and event.recommendation_id is None and not event.query:
             event = replace(event, recommendation_id=event.event_id)
             self._open_list(event)
@@ -26,7 +27,7 @@ class ImpressionAttributor:
         return event
 
     def _open_list(self, impression: Impression) -> None:
-        """Open a list, and close those of its user whose clicks have been waited for."""
+        """Open a list, and close those of its user that are too old for clicks."""
         since_ms = impression.ts_ms - self._wait_ms
         open_lists = [earlier for earlier in self._open_lists.get(impression.user_id, []) if earlier.ts_ms >= since_ms]
         self._open_lists[impression.user_id] = [*open_lists, impression]

@@ -1,7 +1,7 @@
-"""Replay: history from before the first log becomes examples, by the code that serves.
+"""Replay: turns historic events, from before the first log, into examples with the code that serves.
 
-Events are folded into profiles, encoded, written down as the rows that would have been logged, and joined with what
-happened after them, all by `contract`; so features mean here what they mean in the worker.
+Events are folded into profiles, encoded as the rows that a worker would have logged, and joined with later events. All
+of this is done by `contract`, so features have the same meaning as in the worker.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,7 +11,7 @@ from contract.events import Click, Event, Impression, Label, Order, Product
 from contract.features.declaration import FeatureSet
 from contract.features.encoder import Encoder
 from contract.joining.joiner import Joiner
-from contract.messages import Example, pack
+from contract.messages import Example, PackedBlock, pack
 from contract.profiles.entity_updates import Arrival, to_updates
 from contract.profiles.store import InMemoryProfileStore, fold
 from contract.settings import FeedbackSettings
@@ -25,10 +25,10 @@ Interaction = tuple[str, str, int]  # user_id, item_id, ts_ms
 
 
 class Replay:
-    """Takes history event by event, in the order of time, and gives examples; the newest revision of each counts."""
+    """Turns events, added in order of time, into examples; the newest revision of each example counts."""
 
     def __init__(self, *, features: FeatureSet, tasks: Sequence[Task], feedback: FeedbackSettings) -> None:
-        self.interactions: list[Interaction] = []  # what was clicked and bought
+        self.interactions: list[Interaction] = []  # clicks and orders
         self._features, self._tasks = features, tuple(tasks)
         self._catalogue: dict[str, Product] = {}
         self._row_log = ScoredRowLog(features=features, catalogue=self._catalogue)
@@ -37,11 +37,11 @@ class Replay:
         self._profiles = InMemoryProfileStore()
         self._examples: list[Example] = []
         self._batch: list[Arrival] = []
-        self._active_users: set[str] = set()  # users who clicked or bought in this batch
+        self._active_users: set[str] = set()  # users with a click or order in this batch
         self._offsets: dict[str, int] = {}
 
     def run(self, history: Iterable[HistoricEvent]) -> list[Example]:
-        """All examples of a history; products are examples of what they say of themselves."""
+        """All examples of a history, those of products included."""
         for historic in history:
             self.add(historic)
         self.flush()
@@ -50,22 +50,23 @@ class Replay:
     def add(self, historic: HistoricEvent) -> None:
         event = self._attributor.attribute(historic.event)
         if isinstance(event, Product):
-            self.flush()  # rows before it show the item as it was
+            self.flush()  # earlier rows use the former version of the product
             self._catalogue[event.item_id] = event
             return
         if isinstance(event, Impression) and event.user_id in self._active_users:
-            self.flush()  # the list that it shows was made after those clicks, and before those that it led to
+            self.flush()  # the list was made after those clicks, and before those that follow it
         if isinstance(event, Click | Order):
             self._active_users.add(event.user_id)
             items = [event.item_id] if isinstance(event, Click) else [line.item_id for line in event.lines]
             self.interactions += [(event.user_id, item, event.ts_ms) for item in items]
         self._batch.append(self._to_arrival(historic.kind, event))
-        if isinstance(event, Label) or len(self._batch) >= BATCH_MAX:  # what a label says is known to the next event
+        if isinstance(event, Label) or len(self._batch) >= BATCH_MAX:  # a label is part of the next event's profiles
             self.flush()
 
     def flush(self) -> None:
-        """Fold the batch, write down its rows, join them with its events; judgements open the next batch."""
-        batch, self._batch, self._active_users = self._batch, [], set()
+        """Fold the batch, build its rows and join them with its events; judgements open the next batch."""
+        batch, self._batch = self._batch, []
+        self._active_users = set()
         if not batch:
             return
         updates = to_updates(batch)
@@ -87,27 +88,24 @@ class Replay:
         return Arrival(f"{kind}/0", offset, event, kind, 0)
 
     def _product_examples(self) -> list[Example]:
-        """For each task that asks for a field of a product: what the products say there."""
-        task_names = [task.name for task in self._tasks if task.graph == "classify"]
+        """One example of each product; classification tasks are labelled by the product's field of the task's name."""
         products = list(self._catalogue.values())
-        block, examples = Encoder(self._features).encode_items(products), list[Example]()
-        for n, product in enumerate(products):
-            labels = {
-                name: value for name in task_names if isinstance(value := getattr(product, name, None), str) and value
-            }
-            examples.append(
-                Example(
-                    example_id=f"product~{product.item_id}",
-                    revision=0,
-                    event_id=product.event_id,
-                    user_id="",
-                    ts_ms=product.ts_ms,
-                    model_version="",
-                    features=self._features.digest,
-                    groups={"item": pack(block.take([n]))},
-                    labels=dict(labels),
-                    known_ms=dict.fromkeys(labels, product.ts_ms),
-                    item_id=product.item_id,
-                )
-            )
-        return examples
+        block = Encoder(self._features).encode_items(products)
+        return [self._to_example(product, pack(block.take([row]))) for row, product in enumerate(products)]
+
+    def _to_example(self, product: Product, block: PackedBlock) -> Example:
+        names = [task.name for task in self._tasks if task.graph == "classify"]
+        labels = {name: value for name in names if isinstance(value := getattr(product, name, None), str) and value}
+        return Example(
+            example_id=f"product~{product.item_id}",
+            revision=0,
+            event_id=product.event_id,
+            user_id="",
+            ts_ms=product.ts_ms,
+            model_version="",
+            features=self._features.digest,
+            groups={"item": block},
+            labels=dict(labels),
+            known_ms=dict.fromkeys(labels, product.ts_ms),
+            item_id=product.item_id,
+        )

@@ -1,4 +1,4 @@
-"""What a person sees of training: sentences and tables; and the last line of JSON, for programs."""
+"""Output of the commands: sentences and tables on standard error, one line of JSON on standard output."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -18,15 +18,21 @@ def print_lines(*sentences: str) -> None:
 
 
 def print_evaluation(tasks: Sequence[Task], evaluation: Mapping[str, Mapping[str, float]], title: str) -> None:
-    """A column for each task, a row for each figure that some task has."""
-    shown = [task.name for task in tasks if task.name in evaluation]
-    table = Table("", *shown, title=title, title_justify="left")
-    for name in dict.fromkeys(name for figures in evaluation.values() for name in figures):
-        values = [evaluation[task].get(name) for task in shown]
-        table.add_row(name, *("–" if value is None else f"{value:.4g}" for value in values))
+    """A table with a column for each task and a row for each metric."""
+    names = [task.name for task in tasks if task.name in evaluation]
+    if not names:
+        return
+    table = Table("", *names, title=title, title_justify="left")
+    for metric in dict.fromkeys(metric for metrics in evaluation.values() for metric in metrics):
+        table.add_row(metric, *(format_number(evaluation[name].get(metric)) for name in names))
     CONSOLE.print(table)
 
 
+def format_number(value: float | None) -> str:
+    """Four significant digits; a dash for None and NaN."""
+    return "–" if value is None or value != value else f"{value:.4g}"
+
+
 def print_json(**fields: Any) -> None:
-    """One line on standard output, where nothing else goes."""
+    """One line of JSON, the only output on standard output."""
     print(json.dumps(fields, allow_nan=False), flush=True)

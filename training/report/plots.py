@@ -1,4 +1,4 @@
-"""Curves as SVG, for the pages of reports: no date and no random name in them, so equal data give equal bytes."""
+"""Plots of report pages as SVG, without dates and random names, so equal data give equal bytes."""
 
 import io
 from collections.abc import Callable, Mapping, Sequence
@@ -11,17 +11,17 @@ from matplotlib.figure import Figure
 from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
 
 from contract.tasks import Task
-from training.metrics.metrics import Array, reliability_bins
-from training.trainer.evaluation import to_top_class
+from training.data.arrays import Array
+from training.metrics.calibration import reliability_bins, to_top_class
 
-POINTS_MAX: Final = 400  # of one curve: more cannot be seen
-CONSTRAINED_MAX: Final = 6  # plots whose margins are computed: that of many takes longer than all else
-CLASSES_MAX: Final = 30  # named at the axes of a confusion matrix
+POINTS_MAX: Final = 400  # of one curve: more are not visible
+CONSTRAINED_MAX: Final = 6  # plots with computed margins: for more of them this takes most of the time
+CLASSES_MAX: Final = 30  # beyond it a confusion matrix has no class names
 PredictionsByMethod = Mapping[str, Array]  # method -> its predictions (N,) or (N, classes)
 
 
 def plot_curves(task: Task, y: Array, predictions: PredictionsByMethod, classes: Sequence[str]) -> str:
-    """The curves that belong to the task's kind, side by side; labels y (N,)."""
+    """The plots of the task's kind, side by side; labels y (N,)."""
     if task.kind == "multiclass":
         return render_svg(
             [
@@ -63,15 +63,15 @@ def render_svg(plots: Sequence[Callable[[Axes], None]], columns: int = 3, height
 def plot_ranking_curve(
     curve: Callable[[Array, Array], tuple[Array, Array, str, str]], y: Array, predictions: PredictionsByMethod
 ) -> Any:
-    """A plot of a curve that rests on the order of predictions, a line for each method."""
+    """A plot of a curve of the ranking, with a line for each method."""
 
     def plot(axes: Axes) -> None:
-        names = ("", "")
+        x_name, y_name = "", ""
         for method, p in predictions.items():
-            x, height, *names = curve(y > 0.5, p)  # type: ignore[assignment]
+            x, height, x_name, y_name = curve(y > 0.5, p)
             points = np.unique(np.linspace(0, len(x) - 1, POINTS_MAX).astype(int))
             axes.plot(x[points], height[points], label=method, linewidth=1.2)
-        axes.set(xlabel=names[0], ylabel=names[1], xlim=(0, 1), ylim=(0, 1.01))
+        axes.set(xlabel=x_name, ylabel=y_name, xlim=(0, 1), ylim=(0, 1.01))
         axes.legend(frameon=False)
 
     return plot
@@ -88,7 +88,7 @@ def precision_recall_points(y: Array, p: Array) -> tuple[Array, Array, str, str]
 
 
 def plot_calibration(axes: Axes, y: Array, predictions: PredictionsByMethod) -> None:
-    """Observed by predicted in the bins of the calibration error; the diagonal says what happens."""
+    """Observed against predicted in the bins of the calibration error; the diagonal is perfect calibration."""
     highest = 0.0
     for method, p in predictions.items():
         predicted, observed, _ = reliability_bins(y, p)
@@ -100,27 +100,27 @@ def plot_calibration(axes: Axes, y: Array, predictions: PredictionsByMethod) -> 
 
 
 def plot_top_class_calibration(y: Array, predictions: PredictionsByMethod) -> Callable[[Axes], None]:
-    """How sure of the chosen class, and how often it was right."""
+    """How often the predicted class was right, against its probability."""
 
     def plot(axes: Axes) -> None:
         for method, p in predictions.items():
             predicted, observed, _ = reliability_bins(*to_top_class(y, p))
             axes.plot(predicted, observed, marker="o", markersize=3, linewidth=1, label=method)
         axes.plot([0, 1], [0, 1], color="0.6", linewidth=0.8, linestyle=":")
-        axes.set(xlabel="predicted, of the chosen class", ylabel="right (calibration)")
+        axes.set(xlabel="predicted, of the top class", ylabel="right (calibration)")
         axes.legend(frameon=False)
 
     return plot
 
 
 def plot_confusion(axes: Axes, y: Array, p: Array, classes: Sequence[str]) -> None:
-    """Shares of each true class by what was chosen."""
+    """Shares of each true class by predicted class."""
     counts = confusion_matrix(y, p.argmax(1), labels=np.arange(p.shape[1]))
     axes.imshow(counts / counts.sum(1, keepdims=True).clip(min=1), cmap="Blues", vmin=0, vmax=1)
     if len(classes) <= CLASSES_MAX:
         axes.set_xticks(range(len(classes)), classes, rotation=90)
         axes.set_yticks(range(len(classes)), classes)
-    axes.set(xlabel="chosen", ylabel="true")
+    axes.set(xlabel="predicted", ylabel="true")
 
 
 def plot_observed(axes: Axes, y: Array, predictions: PredictionsByMethod) -> None:

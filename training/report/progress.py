@@ -1,11 +1,11 @@
-"""What a fit tells while it learns: a bar with the losses by task, a line for each epoch, and a log as JSON."""
+"""Progress of a fit: a bar with the losses by task, a line for each epoch, and a log of JSON lines."""
 
 import json
 import math
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -13,20 +13,22 @@ from contract.errors import BadConfig
 from training.report.console import CONSOLE, print_lines
 from training.trainer.fit import Epoch, Losses
 
-UPDATE_INTERVAL_S = 0.2
+UPDATE_INTERVAL_S: Final = 0.2
 
 
 class ProgressReporter:
-    """Tells of steps and epochs; a log gets one JSON object a line, behind what it holds already.
+    """Reports steps and epochs, and appends one JSON object for each epoch to the log.
 
-    Raises `BadConfig` where the log cannot be written, before anything is learned.
+    Raises `BadConfig` before training for a log that cannot be written.
     """
 
     def __init__(self, *, log: Path | None = None) -> None:
         columns = (TextColumn("epoch {task.fields[number]}"), BarColumn(), TextColumn("{task.fields[losses]}"))
         self._bar = Progress(*columns, TimeRemainingColumn(), console=CONSOLE, transient=True)
-        self._epoch, self._updated_s, self._started_s = 1, 0.0, time.monotonic()
         self._task = self._bar.add_task("", total=None, number=1, losses="")
+        self._epoch = 1
+        self._updated_s = 0.0
+        self._started_s = time.monotonic()
         self._log = log
         if log:
             try:
@@ -46,7 +48,7 @@ class ProgressReporter:
         self._bar.stop()
 
     def on_step(self, done: int, total: int, losses: Losses) -> None:
-        """A step of the present epoch is done."""
+        """Update the bar after a step of the current epoch, at most every `UPDATE_INTERVAL_S`."""
         if CONSOLE.is_terminal and (done == total or time.monotonic() > self._updated_s + UPDATE_INTERVAL_S):
             self._updated_s = time.monotonic()
             self._bar.update(
@@ -54,7 +56,7 @@ class ProgressReporter:
             )
 
     def on_epoch(self, epoch: Epoch) -> None:
-        """An epoch is done and judged."""
+        """Print and log a scored epoch."""
         self._epoch = epoch.number + 1
         weights = f"  weights  {format_values(epoch.weights, 3)}" if epoch.weights else ""
         print_lines(f"epoch {epoch.number}  score {epoch.score:.4f}  losses  {format_values(epoch.losses, 4)}{weights}")

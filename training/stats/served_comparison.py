@@ -1,32 +1,35 @@
-"""A contest: two models judged by what they said when they served, and whether their difference is more than chance.
+"""Compares two models by the scores that they served, and tests whether the difference is more than chance.
 
-A shadow is paired: both said something of the same rows. In a canary users are apart, so each model has rows of its
-own. Rows of one user hang together, so whole users are drawn again: the percentile interval of the bootstrap (Efron and
-Tibshirani 1993, An Introduction to the Bootstrap) over users.
+In shadow mode both models scored the same rows, so draws are paired. In canary mode each model has users of its own.
+Intervals are percentiles of a bootstrap over users.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, Literal
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from contract.tasks import Task
-from training.metrics.metrics import BINS, FALSE_POSITIVE_RATE, find_runs, row_log_loss
-from training.stats.served_scores import Floats, LabelledScores, ServedScore, collect_labelled_scores
+from training.data.arrays import Floats, Integers
+from training.metrics.calibration import assign_bins, binned_error
+from training.metrics.losses import row_log_losses
+from training.metrics.ranking import RankedRows
+from training.stats.bootstrap import percentile_interval, resample
+from training.stats.served_scores import LabelledScores, ServedScore, collect_labelled_scores
 from training.trainer.evaluation import ALARM_GRAPHS
 
 DRAWS: Final = 500
-CONFIDENCE: Final = 95.0
-LESS_IS_BETTER: Final = ("log_loss", "ece")
+LOWER_IS_BETTER: Final = ("log_loss", "ece")
 TrialMode = Literal["shadow", "canary"]
+Metrics = dict[str, float]
+MetricSamples = Sequence[tuple[Metrics, Metrics]]  # of the serving model and the challenger, for each draw
 
 
 class MetricComparison(msgspec.Struct, frozen=True, kw_only=True):
-    """A figure of both models, and the difference of the challenger to the serving one with its interval of 95 %.
+    """A metric of both models, and the challenger's minus the serving model's with its 95 % interval.
 
-    None: it has no meaning, for example an AUC without a positive.
+    None: undefined, for example an AUC without positives.
     """
 
     serving: float | None
@@ -34,11 +37,11 @@ class MetricComparison(msgspec.Struct, frozen=True, kw_only=True):
     difference: float | None
     low: float | None
     high: float | None
-    is_better: bool | None  # whether the whole interval speaks for the challenger; None: for neither
+    is_better: bool | None  # the sign of the whole interval, True for the challenger; None where it contains 0
 
 
 class TaskComparison(msgspec.Struct, frozen=True, kw_only=True):
-    """Rows and users with a label, of the serving model and of the challenger; in a shadow they are the same."""
+    """Labelled rows and their users, of the serving model and of the challenger; equal in shadow mode."""
 
     rows: tuple[int, int]
     users: tuple[int, int]
@@ -46,7 +49,7 @@ class TaskComparison(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelComparison(msgspec.Struct, frozen=True, kw_only=True):
-    """Two versions on one way of a trial, task by task."""
+    """Two versions in one mode of a trial, by task."""
 
     way: TrialMode
     serving: str
@@ -55,76 +58,54 @@ class ModelComparison(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WeightedMetrics:
-    """Weighs what one model said: figures for whatever the users count."""
+    """Metrics of one model's scores for any weighting of the users; sorting and binning are done once."""
 
     def __init__(self, scores: LabelledScores, *, is_alarm: bool) -> None:
-        order = np.argsort(-scores.p, kind="stable")
-        self._y, self._p = scores.y[order], scores.p[order]
-        self._weight, self._user = scores.weight[order], scores.user[order]
-        self._loss = row_log_loss(self._y, self._p)
-        self._start, _ = find_runs(np.zeros(len(order)), self._p)
-        self._bin_number = assign_bins(self._p)
-        self._is_alarm = is_alarm
+        self._scores, self._is_alarm = scores, is_alarm
+        self._loss = row_log_losses(scores.y, scores.p)
+        self._ranked = RankedRows(scores.y, scores.p)
+        self._bin_number = assign_bins(scores.p)
 
-    def evaluate(self, user_counts: npt.NDArray[np.int64]) -> dict[str, float]:
-        """The figures where user u counts `count[u]` times; NaN without a meaning."""
-        w = self._weight * user_counts[self._user]
-        if not w.sum():
+    def evaluate(self, user_counts: Integers) -> Metrics:
+        """The metrics where user u counts `user_counts[u]` times; NaN where undefined, empty without rows."""
+        y, p = self._scores.y, self._scores.p
+        weights: Floats = self._scores.weight * user_counts[self._scores.user]
+        if not weights.sum():
             return {}
-        metrics = {"log_loss": float(np.average(self._loss, weights=w)), "ece": self._calibration_error(w)}
-        hits, misses = (np.add.reduceat(w * target, self._start) for target in (self._y, 1 - self._y))
-        positives, negatives = hits.sum(), misses.sum()
-        both = positives > 0 and negatives > 0
-        below = negatives - np.cumsum(misses) + misses / 2
-        metrics["auc"] = float((hits * below).sum() / (positives * negatives)) if both else float("nan")
+        auc = float(self._ranked.aucs(weights)[0])
+        metrics = {
+            "log_loss": float(np.average(self._loss, weights=weights)),
+            "ece": binned_error(y, p, self._bin_number, weights),
+            "auc": auc,
+        }
         if self._is_alarm:
-            allowed = np.cumsum(misses) <= FALSE_POSITIVE_RATE * negatives
-            reached = np.cumsum(hits)[allowed].max(initial=0)
-            metrics["recall_fpr_1"] = float(reached / positives) if both else float("nan")
+            metrics["recall_fpr_1"] = self._ranked.recall_at_fpr(weights)
         return metrics
-
-    def _calibration_error(self, w: Floats) -> float:
-        """The mean gap of predicted and observed over ten bins of about equally many rows."""
-        predicted, observed = (
-            np.bincount(self._bin_number, weights=w * values, minlength=BINS) for values in (self._p, self._y)
-        )
-        return float(np.abs(predicted - observed).sum() / w.sum())
-
-
-def assign_bins(p: Floats) -> npt.NDArray[np.int64]:
-    """The bin (N,) of each prediction, equal ones in one bin; see `training.metrics.metrics.reliability`."""
-    _, inverse, counts = np.unique(p, return_inverse=True, return_counts=True)
-    middle = np.cumsum(counts) - counts / 2
-    bin_numbers: npt.NDArray[np.int64] = np.minimum(middle * BINS / max(len(p), 1), BINS - 1).astype(np.int64)[inverse]
-    return bin_numbers
 
 
 def compare_models(
     rows: Sequence[ServedScore], tasks: Sequence[Task], serving: str, challenger: str, *, seed: int, draws: int = DRAWS
 ) -> list[ModelComparison]:
-    """The shadow and the canary of two versions, as far as these examples know of any."""
+    """Compare two versions in shadow and in canary mode, as far as there are rows of either."""
     shadow_rows = [row for row in rows if (row.model_version, row.shadow_version) == (serving, challenger)]
     canary_rows = select_exclusive_users(rows, serving, challenger)
     comparisons = list[ModelComparison]()
     modes: tuple[tuple[TrialMode, list[ServedScore]], ...] = (("shadow", shadow_rows), ("canary", canary_rows))
     for mode, mode_rows in modes:
-        by_task = {
-            task.name: comparison
-            for task in tasks
-            if task.kind in ("binary", "graded")
-            and (
-                comparison := compare_task(
-                    task, *select_scores(mode, task, mode_rows, serving, challenger), mode, seed, draws
-                )
-            )
-        }
+        by_task = dict[str, TaskComparison]()
+        for task in tasks:
+            if task.kind in ("binary", "graded"):
+                scores = select_scores(mode, task, mode_rows, serving, challenger)
+                comparison = compare_task(task, *scores, mode, seed, draws)
+                if comparison:
+                    by_task[task.name] = comparison
         if by_task:
             comparisons.append(ModelComparison(way=mode, serving=serving, challenger=challenger, tasks=by_task))
     return comparisons
 
 
 def select_exclusive_users(rows: Sequence[ServedScore], serving: str, challenger: str) -> list[ServedScore]:
-    """Rows that either model answered, of the time in which both did, of users who met one of them alone."""
+    """The rows of users that only one of the models served, from the time in which both served."""
     answered = [row for row in rows if row.model_version in (serving, challenger)]
     times = [[row.ts_ms for row in answered if row.model_version == version] for version in (serving, challenger)]
     if not all(times):
@@ -138,13 +119,15 @@ def select_exclusive_users(rows: Sequence[ServedScore], serving: str, challenger
 
 
 def select_scores(
-    mode: str, task: Task, rows: Sequence[ServedScore], serving: str, challenger: str
+    mode: TrialMode, task: Task, rows: Sequence[ServedScore], serving: str, challenger: str
 ) -> tuple[LabelledScores, LabelledScores]:
-    """What the serving model and the challenger said of their rows."""
+    """The scores of the serving model and of the challenger. In shadow mode: of the rows that both scored."""
     if mode == "canary":
         first, second = ([row for row in rows if row.model_version == version] for version in (serving, challenger))
-        scores = ([row.served.get(task.name) for row in version_rows] for version_rows in (first, second))
-        return collect_labelled_scores(task, first, next(scores)), collect_labelled_scores(task, second, next(scores))
+        return (
+            collect_labelled_scores(task, first, [row.served.get(task.name) for row in first]),
+            collect_labelled_scores(task, second, [row.served.get(task.name) for row in second]),
+        )
     both = [row for row in rows if task.name in row.served and task.name in row.shadow]
     both = [row for row in both if np.isfinite([row.served[task.name], row.shadow[task.name]]).all()]
     return (
@@ -156,57 +139,60 @@ def select_scores(
 def compare_task(
     task: Task, serving: LabelledScores, challenger: LabelledScores, mode: TrialMode, seed: int, draws: int
 ) -> TaskComparison | None:
-    """The figures of one task; None where one of them has no row."""
+    """The metrics of one task; None where a model has no rows."""
     if not len(serving.y) or not len(challenger.y):
         return None
     is_alarm = task.graph in ALARM_GRAPHS
     first, second = WeightedMetrics(serving, is_alarm=is_alarm), WeightedMetrics(challenger, is_alarm=is_alarm)
-    rng, users = np.random.default_rng(seed), (serving.users, challenger.users)
-    unit_counts = [np.ones(count, np.int64) for count in users]
-    samples = list[tuple[dict[str, float], dict[str, float]]]()
-    for _ in range(draws):
-        count = resample_users(users[0], rng)
-        samples.append(
-            (first.evaluate(count), second.evaluate(count if mode == "shadow" else resample_users(users[1], rng)))
-        )
-    estimates = first.evaluate(unit_counts[0]), second.evaluate(unit_counts[1])
+    estimates = first.evaluate(np.ones(serving.users, np.int64)), second.evaluate(np.ones(challenger.users, np.int64))
+    samples = draw_metrics(first.evaluate, second.evaluate, (serving.users, challenger.users), mode, seed, draws)
     return TaskComparison(
         rows=(len(serving.y), len(challenger.y)),
-        users=users,
+        users=(serving.users, challenger.users),
         figures={name: compare_metric(name, *estimates, samples) for name in estimates[0]},
     )
 
 
-def resample_users(users: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
-    """How often each user is drawn, of as many draws as there are users."""
-    return np.bincount(rng.integers(0, users, users), minlength=users)
+def draw_metrics(
+    serving: Callable[[Integers], Metrics],
+    challenger: Callable[[Integers], Metrics],
+    users: tuple[int, int],
+    mode: TrialMode,
+    seed: int,
+    draws: int,
+) -> MetricSamples:
+    """Both models' metrics for each draw of users: the same draw in shadow mode, independent draws in canary mode."""
+    rng = np.random.default_rng(seed)
+    samples = list[tuple[Metrics, Metrics]]()
+    for _ in range(draws):
+        count = resample(users[0], 1, "multinomial", rng)[0]
+        challenger_count = count if mode == "shadow" else resample(users[1], 1, "multinomial", rng)[0]
+        samples.append((serving(count), challenger(challenger_count)))
+    return samples
 
 
-def compare_metric(
-    name: str,
-    serving: dict[str, float],
-    challenger: dict[str, float],
-    samples: Sequence[tuple[dict[str, float], dict[str, float]]],
-) -> MetricComparison:
-    differences = np.array(
-        [
-            challenger_values.get(name, np.nan) - serving_values.get(name, np.nan)
-            for serving_values, challenger_values in samples
-        ]
-    )
+def compare_metric(name: str, serving: Metrics, challenger: Metrics, samples: MetricSamples) -> MetricComparison:
+    differences = np.array([second.get(name, np.nan) - first.get(name, np.nan) for first, second in samples])
     differences = differences[np.isfinite(differences)]
-    tail = (100 - CONFIDENCE) / 2
-    low, high = np.percentile(differences, (tail, 100 - tail)) if len(differences) else (np.nan, np.nan)
-    sign = -1 if name in LESS_IS_BETTER else 1
-    is_better = True if min(low * sign, high * sign) > 0 else False if max(low * sign, high * sign) < 0 else None
+    difference = challenger[name] - serving[name]
+    low, high = np.nan, np.nan
+    if len(differences):
+        _, low, high = percentile_interval(difference, differences)
     return MetricComparison(
         serving=finite_or_none(serving[name]),
         challenger=finite_or_none(challenger[name]),
-        difference=finite_or_none(challenger[name] - serving[name]),
+        difference=finite_or_none(difference),
         low=finite_or_none(low),
         high=finite_or_none(high),
-        is_better=is_better,
+        is_better=find_winner(name, low, high),
     )
+
+
+def find_winner(name: str, low: float, high: float) -> bool | None:
+    """Whether the challenger is better (True), worse (False), or neither beyond chance (None)."""
+    if not (low > 0 or high < 0):
+        return None
+    return (high < 0) if name in LOWER_IS_BETTER else (low > 0)
 
 
 def finite_or_none(value: float) -> float | None:

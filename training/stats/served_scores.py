@@ -1,4 +1,4 @@
-"""What models said when they served, beside what turned out to be true: the feedback topic without its features."""
+"""Scores that models served, with the labels that followed: the feedback topic without its features."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -6,17 +6,17 @@ from typing import Any, Final
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 from msgspec import Struct
 
 from contract.tasks import Task
+from training.data.arrays import Floats, Integers
 from training.data.labels import find_label_error
 
-Floats = npt.NDArray[np.float64]
+KEEP_RATE_MIN: Final = 1e-6  # bounds the weight of one row
 
 
 class ServedScore(Struct, frozen=True, gc=False, kw_only=True):
-    """An example as `contract.messages.Example`, of which the features are passed over."""
+    """A `contract.messages.Example` decoded without its features."""
 
     example_id: str
     revision: int
@@ -34,7 +34,7 @@ DECODE: Final = msgspec.msgpack.Decoder(ServedScore).decode
 
 
 class ServedScoreStore:
-    """Examples as they come, of which the newest revision counts; what cannot be read is counted and passed over."""
+    """The newest revision of each example of the feedback topic; unreadable records are counted and skipped."""
 
     def __init__(self) -> None:
         self._newest: dict[str, ServedScore] = {}
@@ -46,25 +46,26 @@ class ServedScoreStore:
         except msgspec.MsgspecError:
             self.unreadable += 1
             return
-        if (previous := self._newest.get(score.example_id)) is None or previous.revision <= score.revision:
+        previous = self._newest.get(score.example_id)
+        if previous is None or previous.revision <= score.revision:
             self._newest[score.example_id] = score
 
     def rows(self, before_ms: float = float("inf")) -> list[ServedScore]:
-        """The examples of events before that time, in the order of ids."""
+        """The examples of events before that time, sorted by id."""
         return [score for _, score in sorted(self._newest.items()) if score.ts_ms < before_ms]
 
 
 @dataclass(frozen=True, slots=True)
 class LabelledScores:
-    """What one model said of N labelled rows: labels, probabilities, weights and the number of each row's user.
+    """One model's scores of N labelled rows: labels, probabilities, weights and the number of each row's user.
 
-    A weight is one over the chance that the row had to be kept: the joiner leaves out negatives at random.
+    A weight is one over the probability that the joiner kept the row: it samples negatives.
     """
 
     y: Floats
     p: Floats
     weight: Floats
-    user: npt.NDArray[np.int64]
+    user: Integers
 
     @property
     def users(self) -> int:
@@ -72,15 +73,18 @@ class LabelledScores:
 
 
 def collect_labelled_scores(task: Task, rows: Sequence[ServedScore], scores: Sequence[Any]) -> LabelledScores:
-    """The rows whose label of the task is known and of which `said` (a probability of each, or None) is finite."""
+    """The rows that have a label of the task and a finite score; `scores`: a probability of each row, or None."""
     labelled = [(row, p) for row, p in zip(rows, scores, strict=True) if p is not None and np.isfinite(p)]
     labelled = [(row, p) for row, p in labelled if is_label(task, row.labels.get(task.name))]
     user_numbers: dict[str, int] = {}
     user = [user_numbers.setdefault(row.user_id, len(user_numbers)) for row, _ in labelled]
     y = np.array([row.labels[task.name] for row, _ in labelled], np.float64)
-    keep_rate = np.array([min(max(row.negative_rate, 1e-6), 1.0) for row, _ in labelled])
+    keep_rate = np.array([min(max(row.negative_rate, KEEP_RATE_MIN), 1.0) for row, _ in labelled])
     return LabelledScores(
-        y, np.array([p for _, p in labelled], np.float64), np.where(y > 0, 1.0, 1 / keep_rate), np.array(user, np.int64)
+        y=y,
+        p=np.array([p for _, p in labelled], np.float64),
+        weight=np.where(y > 0, 1.0, 1 / keep_rate),
+        user=np.array(user, np.int64),
     )
 
 
@@ -89,5 +93,5 @@ def is_label(task: Task, label: float | str | None) -> bool:
 
 
 def list_versions(rows: Iterable[ServedScore]) -> list[str]:
-    """Every model that said anything, as served or beside."""
+    """All model versions that scored a row, as the serving model or as a shadow."""
     return sorted({version for row in rows for version in (row.model_version, row.shadow_version) if version})

@@ -1,33 +1,32 @@
-"""Calibrating: after learning, each task's last layer is fitted to rows that neither taught the network nor judged it.
+"""Post-hoc calibration: fits each task's calibrator to rows that were used neither for training nor for validation.
 
-What is minimised is the log loss of the calibrated answers, with a weak pull towards leaving them as they are, so a few
-rows change little. A task that goes through another is fitted as the product that it answers with, on every row that
-has its label, after the task it goes through; being a product of two probabilities, it never says more than the other.
+The objective is the log loss of the calibrated predictions plus a weak prior for the identity, so a few rows change
+little. A task that goes through another is fitted as the product of both probabilities, on every row that has its
+label, after the other task; as a product it is never larger than the other's probability.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
-import torch
 from scipy.optimize import minimize
 from scipy.special import expit, log_softmax, xlogy
+from torch import Tensor
 
 from model.calibration import IDENTITY, SLOPE_MIN
 from model.heads import sort_by_dependency
-from model.network import Network
+from model.network import Network, TaskView
+from training.data.arrays import Array, Floats
 from training.data.examples import Examples
-from training.trainer.learner import PREDICT_ROWS, get_device, to_batch
+from training.trainer.learner import collect_outputs
 
-Array: TypeAlias = npt.NDArray[np.float64]
-PRIOR_STRENGTH: Final = 4.0  # towards the identity, as if so many rows' worth of evidence spoke for it
-PROBABILITY_MIN: Final = 1e-12  # probabilities are taken as at least so far from 0 and 1
+PRIOR_STRENGTH: Final = 4.0  # of the prior for the identity, in rows of evidence
+PROBABILITY_MIN: Final = 1e-12  # probabilities are clipped to this distance from 0 and 1
 
 
 def calibrate(network: Network, examples: Examples) -> None:
-    """Fit the calibrators of every task that has labels here; of the others they stay as they are."""
-    logits, probabilities = compute_logits(network, examples), dict[str, Array]()
+    """Fit the calibrators of every task that has labels here; the others stay unchanged."""
+    logits, probabilities = compute_logits(network, examples), dict[str, Floats]()
     for task in sort_by_dependency(network.tasks):
         calibrator, rows = network.calibrator(task), examples.has_label(task)
         if rows.any() and calibrator.names:
@@ -41,14 +40,17 @@ def calibrate(network: Network, examples: Examples) -> None:
             probabilities[task.name] *= probabilities[task.through] if task.through else 1.0
 
 
-def fit_beta(logits: Array, y: npt.NDArray[Any], before: Array) -> list[float]:
-    """(low, high, shift) that fit labels (N,) best, given what the tasks before it say (N,), 1 where there is none."""
+def fit_beta(logits: Floats, y: Array, before: Floats) -> list[float]:
+    """The (low, high, shift) that fit labels (N,) best; `before` (N,): the probability of the task it goes through.
+
+    Beta calibration (Kull et al. 2017) of the product before * q.
+    """
     x, start = to_features(logits), np.array([IDENTITY[name] for name in ("low", "high", "shift")])
 
-    def loss(values: Array) -> tuple[float, Array]:
+    def loss(values: Floats) -> tuple[float, Floats]:
         q = predict_probabilities(x, values)
         p = (before * q).clip(PROBABILITY_MIN, 1 - PROBABILITY_MIN)
-        falling = y * (1 - q) - (1 - y) * p * (1 - q) / (1 - p)  # minus the slope of each row's loss
+        falling = y * (1 - q) - (1 - y) * p * (1 - q) / (1 - p)  # minus the derivative of each row's loss
         total = -(xlogy(y, p) + xlogy(1 - y, 1 - p)).sum() + PRIOR_STRENGTH * np.square(values - start).sum()
         return float(total), -x.T @ falling + 2 * PRIOR_STRENGTH * (values - start)
 
@@ -56,11 +58,11 @@ def fit_beta(logits: Array, y: npt.NDArray[Any], before: Array) -> list[float]:
     return minimize_loss(loss, start, bounds)
 
 
-def fit_sharpness(logits: Array, y: npt.NDArray[Any]) -> list[float]:
-    """The one factor of logits (N, classes) that fits the labels (N,) best: the inverse of a temperature."""
+def fit_sharpness(logits: Floats, y: Array) -> list[float]:
+    """The factor of logits (N, classes) that fits the labels (N,) best: an inverse temperature (Guo et al. 2017)."""
     row, start = np.arange(len(y)), np.array([IDENTITY["sharpness"]])
 
-    def loss(values: Array) -> tuple[float, Array]:
+    def loss(values: Floats) -> tuple[float, Floats]:
         logs = log_softmax(values[0] * logits, axis=1)
         expected = (np.exp(logs) * logits).sum(1)
         total = -logs[row, y].sum() + PRIOR_STRENGTH * np.square(values - start).sum()
@@ -69,32 +71,26 @@ def fit_sharpness(logits: Array, y: npt.NDArray[Any]) -> list[float]:
     return minimize_loss(loss, start, [(SLOPE_MIN, None)])
 
 
-def minimize_loss(loss: Any, start: Array, bounds: Sequence[tuple[float | None, float | None]]) -> list[float]:
-    """The values of least loss; where the search finds none that are finite, the start."""
+def minimize_loss(loss: Any, start: Floats, bounds: Sequence[tuple[float | None, float | None]]) -> list[float]:
+    """The values of least loss, or the start where the optimizer returns values that are not finite."""
     values = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds).x
     return list(values) if np.isfinite(values).all() else list(start)
 
 
-def to_features(logits: Array) -> Array:
-    """What `Calibrator` weighs, (N, 3): log p, -log (1 - p), 1."""
+def to_features(logits: Floats) -> Floats:
+    """The columns that `Calibrator` weighs, (N, 3): log p, -log (1 - p), 1."""
     return np.stack([-np.logaddexp(0, -logits), np.logaddexp(0, logits), np.ones_like(logits)], 1)
 
 
-def predict_probabilities(x: Array, values: Array) -> Array:
-    probabilities: Array = expit(x @ values)
+def predict_probabilities(x: Floats, values: Floats) -> Floats:
+    probabilities: Floats = expit(x @ values)
     return probabilities
 
 
-@torch.no_grad()
-def compute_logits(network: Network, examples: Examples) -> Mapping[str, Array]:
-    """What the towers say before calibration: (N,) or (N, classes), 0 for rows without a label of the view."""
-    logits, batch, device = dict[str, Array](), to_batch(examples), get_device(network)
-    for view in network.views:
-        rows = batch.labelled_rows(view)
-        for start in range(0, len(rows), PREDICT_ROWS):
-            part = rows[start : start + PREDICT_ROWS]
-            inputs = batch.take(part, view.groups).to(device).inputs
-            for task, logit in network.logits(view, network.group_parts(view, inputs)).items():
-                empty = np.zeros((len(examples), *logit.shape[1:]))
-                logits.setdefault(task, empty)[part.numpy()] = logit.cpu().numpy()
-    return logits
+def compute_logits(network: Network, examples: Examples) -> dict[str, Floats]:
+    """Each task's logits before calibration: (N,) or (N, classes), 0 for rows of other views."""
+
+    def answer(_: TaskView, logits: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        return logits
+
+    return collect_outputs(network, examples, answer, 0.0, np.float64)

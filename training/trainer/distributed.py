@@ -1,9 +1,8 @@
-"""A fleet: several processes that learn one network (`torchrun`), each from its part of every batch.
+"""Data-parallel training: several processes (`torchrun`) train one network, each on its part of every batch.
 
-All see the same batches in the same order, and each takes every so-manieth row. A task's loss is the mean over the
-labelled rows of all processes, whatever each of them has, and gradients are averaged before anything is made of them:
-so all take the step that one process would have taken, up to the rounding of sums. A process alone is a fleet of one,
-and speaks with nobody.
+All processes see the same batches in the same order; rank r of N takes rows r, r + N, r + 2N, and so on. A task's loss
+is the mean over the labelled rows of all processes, and gradients are averaged before they are used, so all take the
+step that one process would take, up to rounding. A single process skips all collectives.
 """
 
 import os
@@ -17,14 +16,14 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from contract.errors import BadConfig
-from training.data.examples import Integers
+from training.data.arrays import Integers
 
 CPU: Final = torch.device("cpu")
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessGroup:
-    """`rank` of `size` processes, and where this one computes."""
+    """Rank `rank` of `size` processes, and the device of this one."""
 
     rank: int = 0
     size: int = 1
@@ -32,11 +31,10 @@ class ProcessGroup:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process is the one that says and writes what all have found."""
+        """Whether this process is the one that prints and writes the result."""
         return self.rank == 0
 
     def close(self) -> None:
-        """Speak with nobody from here on."""
         if self.size > 1:
             torch.distributed.destroy_process_group()
 
@@ -47,10 +45,10 @@ class ProcessGroup:
     def global_losses(
         self, losses: Mapping[str, Tensor], rows: Mapping[str, int], tasks: Sequence[str]
     ) -> dict[str, Tensor]:
-        """The mean losses of all processes, by tasks that some process has labels of.
+        """The mean losses over all processes, for the tasks that some process has labels of.
 
-        Given are this process's own, over so many labelled `rows`. The values are those of the fleet; the gradients
-        are such that their mean over all processes is the fleet's.
+        `losses`: this process's mean losses, over `rows` labelled rows each. The returned values are global; the mean
+        of their gradients over all processes is the global gradient.
         """
         if self.size == 1:
             return dict(losses)
@@ -73,13 +71,13 @@ class ProcessGroup:
         return value
 
     def average_gradients(self, parameters: Iterable[Parameter]) -> None:
-        """Let every process have the mean of all gradients; where none reached a parameter, it stays without one."""
+        """Replace gradients by their mean over all processes; a parameter without a gradient in any stays without."""
         if self.size == 1:
             return
         trainable = [parameter for parameter in parameters if parameter.requires_grad]
-        reached = torch.tensor([float(p.grad is not None) for p in trainable], device=self.device)
-        torch.distributed.all_reduce(reached)
-        with_gradient = [p for p, count in zip(trainable, reached.tolist(), strict=True) if count]
+        has_gradient = torch.tensor([float(p.grad is not None) for p in trainable], device=self.device)
+        torch.distributed.all_reduce(has_gradient)
+        with_gradient = [p for p, count in zip(trainable, has_gradient.tolist(), strict=True) if count]
         if with_gradient:
             flat = self.average(
                 torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in with_gradient])
@@ -92,9 +90,9 @@ SINGLE_PROCESS = ProcessGroup()
 
 
 def join_process_group(device: str) -> ProcessGroup:
-    """The fleet that `torchrun` has started this process for, or none; raises `BadConfig` for a device that lacks."""
+    """The process group that `torchrun` started, or a single process; raises `BadConfig` without the device."""
     if device == "cuda" and not torch.cuda.is_available():
-        raise BadConfig(["`device` should be there. Found no GPU that torch can use; `cpu` needs none."])
+        raise BadConfig(["`device` should be available. Found no GPU that torch can use; `cpu` needs none."])
     size, local = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("LOCAL_RANK", "0"))
     compute_device = torch.device("cuda", local) if device == "cuda" else CPU
     if size == 1:

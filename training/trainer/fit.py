@@ -1,8 +1,8 @@
-"""Fitting: examples in, a trained network out, judged by the latest examples, which it never saw.
+"""Training: examples in, a trained and calibrated network out, validated on the latest examples.
 
-In the order of time, within each family: what is learned from, what calibrates, what judges. The last part chooses the
-epoch that stays and gives the figures; neither weights nor calibration have seen it. Each epoch is judged as it would
-answer, calibrated: certainty that calibration takes back must not outweigh what the tasks have learned.
+Each family of examples is split by time into training, calibration and validation parts. The validation part selects
+the epoch and gives the metrics; neither weights nor calibrators have seen it. Each epoch is scored after calibration,
+as the network would serve: overconfidence that calibration removes should not outweigh what the tasks have learned.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,26 +18,27 @@ from model.network import Network
 from training.data.examples import Examples
 from training.data.split import assign_families
 from training.data.streaming import ExampleStream
+from training.trainer.batching import alternating_batches, mixed_batches, to_batch
 from training.trainer.calibration import calibrate
 from training.trainer.config import TrainingConfig
 from training.trainer.distributed import SINGLE_PROCESS, ProcessGroup
 from training.trainer.evaluation import Evaluation, evaluate, weighted_score
-from training.trainer.learner import Learner, alternating_batches, mixed_batches, to_batch
+from training.trainer.learner import Learner
+from training.trainer.loss_balancing import prioritize_tasks
 from training.trainer.partition import TrainingData, prepare_data, split_held_out
-from training.trainer.task_focus import prioritize_tasks
 from training.trainer.training_state import TrainingState, compute_digest
 from training.trainer.transfer import Transfer
 
 Losses = Mapping[str, float]
 EpochCallback = Callable[["Epoch"], None]
-ProgressCallback = Callable[[int, int, Losses], None]  # steps done, of how many, and the losses of the last one
+ProgressCallback = Callable[[int, int, Losses], None]  # steps done, steps in all, losses of the last step
 
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """One pass over the training part: mean losses of the tasks while learning, and the held-out score, calibrated.
+    """One pass over the training part: the tasks' mean training losses, and the score on the validation part.
 
-    `weights`: what the losses are multiplied by in the next one, where the plan lets them change.
+    `weights`: the loss weights of the next epoch, where `focus` changes them.
     """
 
     number: int
@@ -48,7 +49,7 @@ class Epoch:
 
 @dataclass(frozen=True, slots=True)
 class FitResult:
-    """The best network by the weighted score, calibrated; its figures, and why some tasks are not among its own."""
+    """The calibrated network of the best epoch, its metrics, and why some tasks were excluded."""
 
     network: Network
     optimizer: Mapping[str, Any]
@@ -58,15 +59,15 @@ class FitResult:
 
 
 def ignore_progress(done: int, steps: int, losses: Losses) -> None:
-    """Says nothing."""
+    """The default: no progress is reported."""
 
 
 @dataclass(frozen=True, slots=True)
 class FitOptions:
-    """How a fit goes, beside its plan. `kept`: a file that has the course after each epoch, and is gone on with.
+    """How a fit runs, in addition to its config. `state_path`: a file to save each epoch to and to resume from.
 
-    `transfer`: the trained network that the new one begins as. `fleet`: the processes that learn it together, each of
-    which finds the same; the one that leads keeps the course. `progress` is told of every step.
+    `transfer`: the trained network to start from. `process_group`: the processes that train together; all return the
+    same result, and the main one saves the state. `progress` is called after every step.
     """
 
     state_path: Path | None = None
@@ -80,54 +81,70 @@ DEFAULT_OPTIONS = FitOptions()
 
 def fit(
     examples: Examples | ExampleStream,
-    shape: ModelConfig,
-    plan: TrainingConfig,
+    model_config: ModelConfig,
+    config: TrainingConfig,
     report: EpochCallback,
     options: FitOptions = DEFAULT_OPTIONS,
 ) -> FitResult:
-    """Learn until the held-out score gains no more; equal seeds give equal weights. Raises `BadData`, `BadConfig`."""
-    state_path, transfer, process_group = options.state_path, options.transfer, options.process_group
+    """Train until the score stops rising. Equal seeds give equal weights. Raises `BadData`, `BadConfig`."""
+    transfer = options.transfer
     if transfer:
-        transfer.check(examples, shape)
-    data = prepare_data(examples, plan, transfer)
+        transfer.check(examples, model_config)
+    data = prepare_data(examples, config, transfer)
     calibrating, validation = split_held_out(data.held_out)
-    network = build_network(data.statistics_sample, shape, transfer).to(process_group.device)
+    network = build_network(data.statistics_sample, model_config, transfer).to(options.process_group.device)
     if transfer:
         calibrating = transfer.drop_frozen_labels(calibrating)
-    groups = transfer.parameter_groups(network, plan.learning_rate) if transfer else None
-    state = TrainingState(
-        learner=Learner(network=network, plan=plan, groups=groups, process_group=process_group), seed=plan.seed
-    )
-    digest = compute_digest(examples, shape, plan, transfer.name if transfer else "") if state_path else ""
-    if state_path and state_path.is_file():
-        state.restore(state_path, digest)
-    while state.epochs_done < plan.epochs and state.best.waited < plan.patience:
-        losses = train_epoch(state.learner, data, plan, state.rng, options.progress)
-        calibrate(network.eval(), calibrating)  # losses know nothing of it, so learning goes on as if it were not there
-        evaluation = evaluate(network, validation)
-        score = weighted_score(network.tasks, evaluation)
-        state.epochs_done += 1
-        state.best.update(score, state.learner)
-        state.learner.weights = prioritize_tasks(network.tasks, evaluation, plan.focus)
-        if state_path and process_group.is_main:
-            state.save(state_path, digest)
-        report(Epoch(state.epochs_done, losses, score, state.learner.weights if plan.focus else {}))
-    best = state.best
-    network.load_state_dict(best.weights)
+    groups = transfer.parameter_groups(network, config.learning_rate) if transfer else None
+    learner = Learner(network=network, config=config, groups=groups, process_group=options.process_group)
+    state = TrainingState(learner=learner, seed=config.seed)
+    digest = ""
+    if options.state_path:
+        digest = compute_digest(examples, model_config, config, transfer.name if transfer else "")
+        if options.state_path.is_file():
+            state.restore(options.state_path, digest)
+    while state.epochs_done < config.epochs and state.best.epochs_without_gain < config.patience:
+        epoch = run_epoch(state, data, calibrating, validation, config, options.progress)
+        if options.state_path and options.process_group.is_main:
+            state.save(options.state_path, digest)
+        report(epoch)
+    network.load_state_dict(state.best.weights)
     evaluation = evaluate(network.eval(), validation)
-    optimizer = best.optimizer if groups is None else {}  # of other parameters than those that learn from here on
-    return FitResult(network.cpu().requires_grad_(True), optimizer, evaluation, best.score, data.left_out)
+    optimizer = state.best.optimizer if groups is None else {}  # updates train other parameters than a transfer does
+    return FitResult(network.cpu().requires_grad_(True), optimizer, evaluation, state.best.score, data.left_out)
 
 
-def build_network(training: Examples, shape: ModelConfig, transfer: Transfer | None = None) -> Network:
-    """A network that has counted the training part, but not learned from it; maybe it begins as another one."""
+def run_epoch(
+    state: TrainingState,
+    data: TrainingData,
+    calibrating: Examples,
+    validation: Examples,
+    config: TrainingConfig,
+    progress: ProgressCallback,
+) -> Epoch:
+    """Train one epoch, calibrate, score, and update the best weights and the tasks' loss weights."""
+    learner = state.learner
+    losses = train_epoch(learner, data, config, state.rng, progress)
+    calibrate(learner.network.eval(), calibrating)  # training losses ignore calibrators, so training is unaffected
+    evaluation = evaluate(learner.network, validation)
+    score = weighted_score(learner.network.tasks, evaluation)
+    state.epochs_done += 1
+    state.best.update(score, learner)
+    learner.weights = prioritize_tasks(learner.network.tasks, evaluation, config.focus)
+    return Epoch(state.epochs_done, losses, score, learner.weights if config.focus else {})
+
+
+def build_network(training: Examples, model_config: ModelConfig, transfer: Transfer | None = None) -> Network:
+    """An untrained network with the feature statistics of the training part, or the start that `transfer` gives."""
     groups = dict.fromkeys(group for task in training.tasks for group in task.groups)
     blocks = {group: training.blocks[group] for group in groups}
     features, tasks = training.features, training.tasks
-    statistics = measure(features, blocks, training.labels, tasks, training.classes, shape.rows, shape.bins)
+    statistics = measure(
+        features, blocks, training.labels, tasks, training.classes, model_config.rows, model_config.bins
+    )
     if transfer:
         statistics = transfer.merge_statistics(statistics)
-    network = Network(features=features, tasks=tasks, config=shape, statistics=statistics)
+    network = Network(features=features, tasks=tasks, config=model_config, statistics=statistics)
     network.init_embeddings({group: inputs for group, inputs in to_batch(training).inputs.items() if group in groups})
     if transfer:
         transfer.copy_weights(network)
@@ -137,15 +154,17 @@ def build_network(training: Examples, shape: ModelConfig, transfer: Transfer | N
 def train_epoch(
     learner: Learner,
     data: TrainingData,
-    plan: TrainingConfig,
+    config: TrainingConfig,
     rng: np.random.Generator,
     progress: ProgressCallback = ignore_progress,
 ) -> Losses:
     """One pass over the training part in a new order; returns each task's mean loss."""
     losses_by_task: dict[str, list[float]] = {}
-    batches, done, steps = alternating_batches if plan.turns else mixed_batches, 0, -(-data.rows // plan.batch)
+    sample_batches = alternating_batches if config.turns else mixed_batches
+    steps = -(-data.rows // config.batch)
+    done = 0
     for chunk in data.chunks(rng):
-        for rows in batches(assign_families(chunk), plan.batch, rng):
+        for rows in sample_batches(assign_families(chunk), config.batch, rng):
             losses = learner.train_step(to_batch(chunk, learner.process_group.local_rows(rows)))
             for task, loss in losses.items():
                 losses_by_task.setdefault(task, []).append(loss)

@@ -1,4 +1,4 @@
-"""Balancing: how the losses of several tasks become one step, by a name that TorchJD knows.
+"""Multi-task loss balancing: how the losses of several tasks become one step, by the name of a TorchJD method.
 
     static         the sum of losses by their priorities (the default)
     uncertainty    learned uncertainties weigh the losses          Kendall et al. 2018     torchjd.scalarization.UW
@@ -6,10 +6,10 @@
     pcgrad         conflicting gradients are projected             Yu et al. 2020          torchjd.aggregation.PCGrad
     upgrad         projected so that no task is made worse         Quinton and Rey 2024    torchjd.aggregation.UPGrad
 
-Any other is passed through by its class's own name, with what it asks for: `DWA(temperature=1.0)`; of two with one name
-it is the scalarizer. Scalarizers combine losses. Aggregators combine the tasks' gradients of the parameters that make
-the shared representation: those that more than one task reaches, whatever the architecture. What a single task reaches
-follows its own gradient. Priorities scale each loss before it is combined. Nothing that TorchJD has is written again.
+Any other method goes by its class name with its options, as `DWA(temperature=1.0)`; where a scalarizer and an
+aggregator share a name, the scalarizer is meant. Scalarizers combine losses. Aggregators combine the tasks' gradients
+of the shared parameters, those that more than one task depends on; the other parameters follow their own task's
+gradient. Priorities scale each loss before it is combined. `prioritize_tasks` may change them after each epoch.
 """
 
 import ast
@@ -27,6 +27,7 @@ from torchjd.aggregation import Aggregator
 from torchjd.scalarization import Scalarizer
 
 from contract.errors import BadConfig
+from contract.tasks import Task
 from training.trainer.shared_parameters import SharedParameters
 
 ALIASES: Final = {"static": "Sum", "uncertainty": "UW", "dwa": "DWA", "pcgrad": "PCGrad", "upgrad": "UPGrad"}
@@ -34,7 +35,7 @@ TASK_COUNT_OPTIONS: Final = ("shape", "n_tasks")  # how TorchJD's classes ask fo
 
 
 class LossBalancer:
-    """Sends losses backwards. A task without labels in a batch counts with its last loss, which has no gradient."""
+    """Backpropagates balanced losses. A task without labels in a batch counts with its last loss, without gradient."""
 
     def __init__(self, *, name: str, tasks: Sequence[str], parameters: SharedParameters, learning_rate: float) -> None:
         self._tasks, self._parameters = tuple(tasks), parameters
@@ -46,11 +47,11 @@ class LossBalancer:
 
     @property
     def _needs_losses_after(self) -> bool:
-        """Whether it wants the losses again after the step, as FAMO does, which also steps its own parameters."""
+        """Whether the method needs the losses after the step; such a method, as FAMO, steps its own parameters."""
         return hasattr(self._method, "update")
 
     def backward(self, losses: Mapping[str, Tensor]) -> None:
-        """Leave in `.grad` of every parameter the direction of this step; losses of some of the tasks, scalars."""
+        """Set `.grad` of every parameter to the direction of this step; `losses`: scalars of some of the tasks."""
         if isinstance(self._method, Scalarizer):
             total = self._method(self._to_vector(losses))
             if total.requires_grad:
@@ -59,7 +60,7 @@ class LossBalancer:
             self._aggregate(losses)
 
     def after_step(self, losses_after: Callable[[], Mapping[str, Tensor]]) -> None:
-        """Called after the network's step; `losses_after` gives the batch's losses anew, for the few that ask."""
+        """Called after the network's step; `losses_after` computes the batch's losses again, if the method needs it."""
         if self._optimizer is not None:
             self._optimizer.step()
             self._optimizer.zero_grad()
@@ -72,7 +73,7 @@ class LossBalancer:
             self._method.step()  # type: ignore[operator]
 
     def state_dict(self) -> dict[str, Any]:
-        """What it remembers between steps: tensors, numbers, lists. Raises `BadConfig` if it is more than that."""
+        """The state between steps: tensors, numbers, lists. Raises `BadConfig` for a method with any other state."""
         return {
             "method": self._method.state_dict(),
             "beside": {path: extra_state(module) for path, module in self._method.named_modules()},
@@ -81,7 +82,7 @@ class LossBalancer:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on with what another of the same name remembered."""
+        """Continue with the state of a balancer of the same name."""
         self._method.load_state_dict(state["method"])
         for path, module in self._method.named_modules():
             vars(module).update(state["beside"][path])
@@ -90,7 +91,7 @@ class LossBalancer:
             self._optimizer.load_state_dict(state["optimizer"])
 
     def _to_vector(self, losses: Mapping[str, Tensor]) -> Tensor:
-        """The losses of all tasks, (tasks,)."""
+        """The losses of all tasks (tasks,), the last one where a task has none."""
         first_loss = next(iter(losses.values()))
         self._last_losses = self._last_losses.to(first_loss.device)
         values = torch.stack([losses.get(task, self._last_losses[index]) for index, task in enumerate(self._tasks)])
@@ -98,7 +99,7 @@ class LossBalancer:
         return values
 
     def _aggregate(self, losses: Mapping[str, Tensor]) -> None:
-        """The tasks' gradients of the shared parameters, combined; those of a task's own ones, as they are."""
+        """Combine the gradients of the shared parameters; the other parameters keep their task's gradient."""
         rows = dict[str, Tensor]()
         for task, loss in losses.items():
             rows[task], own = self._parameters.compute_gradients(loss)
@@ -111,7 +112,7 @@ class LossBalancer:
             parameter.grad = part.reshape(parameter.shape)
 
     def _combine(self, rows: Mapping[str, Tensor]) -> Tensor:
-        """One vector (parameters,) of the tasks' gradients; a single task's goes as it is."""
+        """One vector (parameters,) from the tasks' gradients; a single task's gradient is returned unchanged."""
         zeros = torch.zeros_like(next(iter(rows.values())))
         matrix = torch.stack([rows.get(task, zeros) for task in (self._tasks if self._needs_all_tasks else rows)])
         combined: Tensor = self._method(matrix) if len(rows) > 1 and self._parameters.shared else matrix.sum(0)
@@ -119,7 +120,7 @@ class LossBalancer:
 
 
 def move_to_device(method: Module, device: torch.device) -> None:
-    """Let a method work there, with the tensors that it was given as options too, which are no buffers of it."""
+    """Move a method to the device, including tensors given as options, which are not among its buffers."""
     method.to(device)
     for module in method.modules():
         vars(module).update(
@@ -128,7 +129,7 @@ def move_to_device(method: Module, device: torch.device) -> None:
 
 
 def extra_state(module: Module) -> dict[str, Any]:
-    """What a method that TorchJD calls stateful remembers beside its parameters and buffers, as DWA does."""
+    """The state of a `Stateful` method outside its parameters and buffers, as DWA has; raises `BadConfig`."""
     if not isinstance(module, Stateful):
         return {}
     state = {name: value for name, value in vars(module).items() if name not in vars(Module())}
@@ -139,7 +140,7 @@ def extra_state(module: Module) -> dict[str, Any]:
         ):
             kind = type(module).__name__
             raise BadConfig(
-                [f"`balance` should remember numbers alone where a course is kept. Found {name} of {kind}."]
+                [f"`balance` should hold plain numbers where training state is saved. Found {name} of {kind}."]
             )
     return state
 
@@ -149,7 +150,7 @@ def as_list(value: Any) -> Sequence[Any]:
 
 
 def create_method(name: str, tasks: int) -> tuple[Scalarizer | Aggregator, bool]:
-    """The scalarizer or aggregator of that name, and whether it asks for every task; raises `BadConfig`."""
+    """The scalarizer or aggregator of that name, and whether it needs every task; raises `BadConfig`."""
     class_name, options = parse_method(name)
     class_name = ALIASES.get(class_name, class_name)
     kind = getattr(torchjd.scalarization, class_name, None) or getattr(torchjd.aggregation, class_name, None)
@@ -161,13 +162,11 @@ def create_method(name: str, tasks: int) -> tuple[Scalarizer | Aggregator, bool]
     try:
         return kind(**arguments), needs_all_tasks
     except (TypeError, ValueError, ImportError) as error:
-        raise BadConfig(
-            [f"`balance` should say all that {class_name} asks for, and no more. Found: {error}"]
-        ) from error
+        raise BadConfig([f"`balance` should have the options of {class_name} and no others. Found: {error}"]) from error
 
 
 def parse_method(text: str) -> tuple[str, dict[str, Any]]:
-    """The name and the options of `NAME` or `NAME(option=value, ...)`; lists are taken as tensors."""
+    """The name and the options of `NAME` or `NAME(option=value, ...)`; lists become tensors."""
     try:
         expression = ast.parse(text.strip(), mode="eval").body
         if isinstance(expression, ast.Name):
@@ -183,7 +182,29 @@ def parse_method(text: str) -> tuple[str, dict[str, Any]]:
 
 
 def list_method_names() -> list[str]:
-    """The names of this page, then TorchJD's own."""
+    """The aliases, then TorchJD's own names."""
     own = [*torchjd.scalarization.__all__, *torchjd.aggregation.__all__]
     usable = [name for name in own if not name.endswith("Weighting") and name not in ("Aggregator", "Scalarizer")]
     return [*ALIASES, *dict.fromkeys(name for name in usable if not name.endswith("WeightedAggregator"))]
+
+
+def prioritize_tasks(
+    tasks: Sequence[Task], evaluation: Mapping[str, Mapping[str, float]], focus: float
+) -> dict[str, float]:
+    """The weight of each task's loss in the next epoch: dynamic task prioritization (after Guo et al. 2018).
+
+    A priority is multiplied by (1 - gain) ** focus, where the gain is the share of the best constant's loss that the
+    task saves on held-out rows. Weights are rescaled to the sum of the priorities, which keeps the length of a step. A
+    task without a gain keeps its priority; so do all with focus 0.
+    """
+    gains = {name: metrics["gain"] for name, metrics in evaluation.items() if metrics.get("gain") is not None}
+    factors = {task.name: (1 - min(max(gains[task.name], 0.0), 1.0)) ** focus for task in tasks if task.name in gains}
+    declared = {task.name: task.weight for task in tasks}
+    before = sum(declared[name] for name in factors)
+    after = sum(declared[name] * factor for name, factor in factors.items())
+    if not after:
+        return declared
+    return {
+        name: weight * factors[name] * before / after if name in factors else weight
+        for name, weight in declared.items()
+    }

@@ -1,4 +1,4 @@
-"""Parts: what a network learns from, what calibrates and judges it, and which tasks can be learned at all."""
+"""Partitions examples into training, calibration and validation parts, and selects the tasks that can be learned."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -19,10 +19,9 @@ ChunkSource = Callable[[np.random.Generator], Iterable[Examples]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingData:
-    """`measured`: what statistics are taken from; `held_out`: what neither they nor an epoch see.
+    """`statistics_sample`: measured for feature statistics; `held_out`: seen by neither statistics nor training.
 
-    `portions`: what an epoch learns from, `rows` in all, in the order that is drawn for it. `left_out`: why some tasks
-    are in none of them.
+    `chunks`: an epoch's training examples, `rows` in all, in a drawn order. `left_out`: why tasks are excluded.
     """
 
     statistics_sample: Examples
@@ -33,21 +32,19 @@ class TrainingData:
 
 
 def prepare_data(
-    examples: Examples | ExampleStream, plan: TrainingConfig, transfer: Transfer | None = None
+    examples: Examples | ExampleStream, config: TrainingConfig, transfer: Transfer | None = None
 ) -> TrainingData:
-    """Ready to learn: cut by time, with the plan's seed set. Raises `BadData` where nothing can be learned."""
+    """Partition by time and set torch's seed; raises `BadData` where no task can be learned."""
     check_tasks(examples.tasks, examples.features)
-    torch.manual_seed(plan.seed)
-    return (
-        partition_stream(examples, plan, transfer)
-        if isinstance(examples, ExampleStream)
-        else partition_examples(examples, plan, transfer)
-    )
+    torch.manual_seed(config.seed)
+    if isinstance(examples, ExampleStream):
+        return partition_stream(examples, config, transfer)
+    return partition_examples(examples, config, transfer)
 
 
-def partition_examples(examples: Examples, plan: TrainingConfig, transfer: Transfer | None) -> TrainingData:
+def partition_examples(examples: Examples, config: TrainingConfig, transfer: Transfer | None) -> TrainingData:
     """The parts of examples in memory."""
-    split = split_by_time(examples, plan.held_out)
+    split = split_by_time(examples, config.held_out)
     training = examples.take(split.training)
     tasks, left_out = find_learnable(training)
     check_learnable(tasks, left_out)
@@ -64,9 +61,9 @@ def partition_examples(examples: Examples, plan: TrainingConfig, transfer: Trans
     )
 
 
-def partition_stream(stream: ExampleStream, plan: TrainingConfig, transfer: Transfer | None) -> TrainingData:
-    """The parts of a stream: samples of what is measured and held out, and all of the training part in portions."""
-    is_held_out = stream.select_held_out(plan.held_out)
+def partition_stream(stream: ExampleStream, config: TrainingConfig, transfer: Transfer | None) -> TrainingData:
+    """The parts of a stream: samples for statistics and of the held-out part, and the whole training part in chunks."""
+    is_held_out = stream.select_held_out(config.held_out)
     tasks, left_out = filter_learnable(stream.tasks, stream.distinct_labels)
     check_learnable(tasks, left_out)
     if transfer:
@@ -91,6 +88,6 @@ def check_learnable(tasks: Iterable[object], left_out: dict[str, str]) -> None:
 
 
 def split_held_out(held_out: Examples) -> tuple[Examples, Examples]:
-    """What calibrates and, later in each family, what judges."""
+    """The calibration part and, later in each family, the validation part."""
     split = split_by_time(held_out, 0.5)
     return held_out.take(split.training), held_out.take(split.validation)

@@ -1,6 +1,6 @@
-"""Which parameters a task's loss reaches: what tasks share and what is their own, asked of autograd itself.
+"""Which parameters several tasks depend on, found by autograd.
 
-So no list of layers has to follow the architecture: experts, gates and towers are shared or not by how they are wired.
+No list of layers has to follow the architecture: how experts, gates and towers are connected decides.
 """
 
 from collections.abc import Sequence
@@ -18,15 +18,13 @@ BLANK_ROWS = 2
 
 
 class SharedParameters:
-    """The parameters of a network that learn. `shared`: more than one task reaches them. `own`: the others."""
+    """The trainable parameters of a network. `shared`: more than one task depends on them. `own`: the others."""
 
     def __init__(self, network: Network, process_group: ProcessGroup = SINGLE_PROCESS) -> None:
         self._process_group = process_group
         trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
-        was_training, _ = (
-            network.training,
-            network.eval(),
-        )  # dropout would draw, and equal seeds would no longer say it all
+        was_training = network.training
+        network.eval()  # dropout would advance the random state
         table = torch.tensor([depends_on(network, task, trainable) for task in network.tasks])  # (tasks, parameters)
         network.train(was_training)
         shared_mask = (table.sum(0) > 1).tolist()
@@ -35,13 +33,13 @@ class SharedParameters:
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are."""
+        """The device of the parameters."""
         return next((parameter.device for parameter in (*self.shared, *self.own)), torch.device("cpu"))
 
     def compute_gradients(self, loss: Tensor) -> tuple[Tensor, list[Tensor | None]]:
-        """The gradient of the shared parameters as one vector, the fleet's, and those of the own ones; the graph stays.
+        """The gradient of the shared parameters, one vector averaged over processes, and those of the other parameters.
 
-        A loss that no row of this process has a part in has no gradient of its own.
+        The graph stays. A loss without rows in this process contributes zeros and has no gradients of its own.
         """
         parameters = [*self.shared, *self.own]
         gradients: Sequence[Tensor | None] = (
@@ -63,13 +61,13 @@ def depends_on(network: Network, task: Task, parameters: Sequence[Tensor]) -> li
     names = dependency_chain(task, {other.name: other for other in network.tasks})
     total = torch.stack([logits[name].sum() for name in names]).sum()
     if not total.requires_grad:
-        return [False] * len(parameters)  # all that it rests on is frozen
+        return [False] * len(parameters)  # all its parameters are frozen
     gradients = torch.autograd.grad(total, list(parameters), allow_unused=True)
     return [gradient is not None for gradient in gradients]
 
 
 def make_blank_inputs(network: Network, view: TaskView) -> dict[str, tuple[Tensor, Tensor]]:
-    """Rows in which nothing is known, where the network is."""
+    """Rows without any value, on the network's device."""
     device = next(network.parameters()).device
     blocks = {group: network.features.empty_block(group, BLANK_ROWS) for group in view.groups}
     return {

@@ -1,7 +1,7 @@
-"""A course of learning: all that its next epoch rests on, which a file keeps so that learning may be cut short.
+"""Resumable training state: everything that the next epoch depends on, saved to a file after each epoch.
 
-Gone on with from there, on the same processor, it comes to the same weights to the bit. The file holds tensors, numbers
-and text alone; reading it runs no code. It is of one network, plan and set of examples, and is refused for any other.
+A resumed run reproduces the same weights bit for bit on the same CPU. The file holds only tensors, numbers and text;
+reading it runs no code. It belongs to one network, configuration and set of examples, and is rejected for any other.
 """
 
 import hashlib
@@ -31,50 +31,52 @@ UNREADABLE = (OSError, RuntimeError, EOFError, UnpicklingError, KeyError, TypeEr
 
 
 class BestWeights:
-    """The weights with the best score so far; a score without meaning is as good as any, so the last one stays."""
+    """The weights with the best score so far. A NaN score never loses a comparison, so the latest weights stay."""
 
     def __init__(self) -> None:
         self.score = math.nan
-        self.waited = 0
+        self.epochs_without_gain = 0
         self.weights: dict[str, Tensor] = {}
         self.optimizer: Mapping[str, Any] = {}
 
     def update(self, score: float, learner: Learner) -> None:
         if score <= self.score:
-            self.waited += 1
+            self.epochs_without_gain += 1
             return
-        self.score, self.waited = score, 0
+        self.score = score
+        self.epochs_without_gain = 0
         self.weights = {name: value.detach().clone() for name, value in learner.network.state_dict().items()}
         self.optimizer = copy_state(learner.optimizer.state_dict())
 
 
 class TrainingState:
-    """How far learning has come: epochs done, the learner, the best so far, and the draws that are still to come."""
+    """The epochs done, the learner, the best weights so far, and the state of the random generators."""
 
     def __init__(self, *, learner: Learner, seed: int) -> None:
-        self.learner, self.best, self.epochs_done = learner, BestWeights(), 0
+        self.learner, self.best = learner, BestWeights()
+        self.epochs_done = 0
         self.rng = np.random.default_rng(seed)
 
     def save(self, path: Path, digest: str) -> None:
-        """Write it, all or nothing; raises `BadBundle` where the disk has no room, with the former file as it was."""
-        state, content = {"digest": digest, **self._to_dict()}, io.BytesIO()
-        torch.save(state, content)
+        """Replace the file atomically; raises `BadBundle` for a full disk, which leaves the former file."""
+        content = io.BytesIO()
+        torch.save({"digest": digest, **self._to_dict()}, content)
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_durably(path, content.getvalue())
 
     def restore(self, path: Path, digest: str) -> None:
-        """Go on from what was kept there; raises `BadData` for a file that is no course or one of something else."""
+        """Continue from the file; raises `BadData` for a file that cannot be read or has another digest."""
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
             stored_digest = state["digest"]
             if stored_digest == digest:
                 self._load(state)
         except UNREADABLE as error:
-            raise BadData(f"{path} should be a course of learning. Found: {type(error).__name__}: {error}") from error
+            raise BadData(f"{path} should be a training state. Found: {type(error).__name__}: {error}") from error
         if stored_digest != digest:
             raise BadData(
-                f"{path} should be a course of this network and plan on these examples. Found one of others; without "
-                f"the file, learning begins anew."
+                f"{path} should be the training state of this configuration on these examples. Found another one; "
+                f"delete the file to start from the beginning."
             )
 
     def _to_dict(self) -> dict[str, Any]:
@@ -101,15 +103,15 @@ class TrainingState:
 
 
 def compute_digest(
-    examples: Examples | ExampleStream, shape: ModelConfig, plan: TrainingConfig, initial_name: str
+    examples: Examples | ExampleStream, model_config: ModelConfig, config: TrainingConfig, initial_name: str
 ) -> str:
-    """Of all that a course is of; how many epochs it may have, and with how much patience, may change.
+    """The digest of everything that a training state depends on; `epochs` and `patience` may change.
 
-    `begun`: the name of what it began as.
+    `initial_name`: the name of the `Transfer` that training started from, or "".
     """
-    comparable = replace(plan, epochs=1, patience=1)
+    comparable = replace(config, epochs=1, patience=1)
     digest = hashlib.sha256(
-        msgspec.json.encode((shape, comparable, examples.tasks, examples.features.digest, initial_name))
+        msgspec.json.encode((model_config, comparable, examples.tasks, examples.features.digest, initial_name))
     )
     for part in examples.iterate_bytes():
         digest.update(part)

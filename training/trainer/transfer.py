@@ -1,9 +1,9 @@
-"""Transfer: a network for further tasks begins as a trained one, whose layers stay as they are, or follow slowly.
+"""Transfer learning: a network for further tasks starts from a trained one, with its layers frozen or slowed.
 
-Whatever has the same name and size in both is carried over: embeddings, first layers, experts, and the towers and
-calibration of the tasks that were there. Vocabularies, bounds and classes come along, since the carried rows and
-columns mean these. A task that the new examples say nothing of stays in the network; where all that is carried is
-frozen, the former tasks answer as before to the bit.
+Every tensor with the same name and shape in both is carried over: embeddings, first layers, experts, and the towers and
+calibration of the former tasks. Vocabularies, bounds and classes come along, because the carried rows and columns refer
+to them. A former task without labels in the new examples stays in the network; with frozen layers the former tasks'
+predictions stay equal to the bit.
 """
 
 from collections.abc import Sequence
@@ -27,51 +27,51 @@ from training.data.labels import has_any_label
 from training.data.streaming import ExampleStream
 
 Carried = Literal["frozen", "slow", "free"]
-RATE_SHARES: Final = {"frozen": 0.0, "slow": 0.1, "free": 1.0}  # of the learning rate
+RATE_SHARES: Final[dict[Carried, float]] = {"frozen": 0.0, "slow": 0.1, "free": 1.0}  # of the learning rate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transfer:
-    """The trained network that another begins as, and what becomes of the layers that come from it."""
+    """The checkpoint to start from, and how its layers are trained."""
 
     checkpoint: Checkpoint
     carried: Carried
 
     @property
     def name(self) -> str:
-        """What tells one beginning from another."""
+        """Distinguishes this start from others in a digest."""
         return f"{self.checkpoint.metadata.version} {self.carried}"
 
     @property
     def known_tasks(self) -> set[str]:
         return {task.name for task in self.checkpoint.metadata.tasks}
 
-    def check(self, examples: Examples | ExampleStream, shape: ModelConfig) -> None:
-        """Raises `BadConfig` or `BadData` where nothing could be carried over, or it would mean something else."""
-        about = self.checkpoint.metadata
+    def check(self, examples: Examples | ExampleStream, model_config: ModelConfig) -> None:
+        """Raises `BadConfig` or `BadData` where the model, a task or the features differ from the checkpoint's."""
+        metadata = self.checkpoint.metadata
         errors = []
-        if shape != about.shape:
-            errors.append(f"[model] should be that of {about.version}: {about.shape}. Found {shape}.")
+        if model_config != metadata.shape:
+            errors.append(f"[model] should be that of {metadata.version}: {metadata.shape}. Found {model_config}.")
         declared = {task.name: task for task in examples.tasks}
-        for task in about.tasks:
+        for task in metadata.tasks:
             if task.name in declared and replace(declared[task.name], weight=task.weight) != task:
                 errors.append(
-                    f"`{task.name}` should be the task that {about.version} knows. Found {declared[task.name]}."
+                    f"`{task.name}` should be declared as in {metadata.version}. Found {declared[task.name]}."
                 )
         if errors:
             raise BadConfig(errors)
-        if examples.features.features != about.features:
-            raise BadData(f"Examples should have the features of {about.version}. Found others.")
+        if examples.features.features != metadata.features:
+            raise BadData(f"Examples should have the features of {metadata.version}. Found others.")
 
     def select_tasks(self, learnable: Sequence[Task], declared: Sequence[Task]) -> tuple[Task, ...]:
-        """Those that can be learned, and those that are known already, in the order of those that are declared."""
+        """The learnable tasks and the checkpoint's tasks, in the order of declaration; raises `BadData`."""
         names = self.known_tasks | {task.name for task in learnable}
         if self.carried == "frozen" and names == self.known_tasks:
-            raise BadData(f"Some task should be further to {sorted(names)}, which are frozen. Found none with labels.")
+            raise BadData(f"Some task should be new, since {sorted(names)} are frozen. Found none with labels.")
         return tuple(task for task in declared if task.name in names)
 
     def drop_frozen_labels(self, examples: Examples) -> Examples:
-        """The examples that teach: where what is carried is frozen, those of further tasks alone."""
+        """The examples to train on: with frozen layers only those with labels of new tasks."""
         if self.carried != "frozen":
             return examples
         labels = {
@@ -81,7 +81,7 @@ class Transfer:
         return examples.with_labels(labels).take(has_any_label(labels, len(examples)))
 
     def merge_statistics(self, measured: FeatureStatistics) -> FeatureStatistics:
-        """What was counted for the former network, and for what is new what these examples say."""
+        """The statistics of the checkpoint, and the measured ones for features and tasks that it lacks."""
         initial = self.checkpoint.metadata.statistics
         return FeatureStatistics(
             numbers=measured.numbers | initial.numbers,
@@ -93,7 +93,7 @@ class Transfer:
 
     @torch.no_grad()
     def copy_weights(self, network: Network) -> None:
-        """Let the network begin as the former one, as far as both have the same."""
+        """Copy every carried tensor into the network, and freeze it where layers are frozen."""
         for name, value in network.state_dict().items():
             if self._is_carried(name, value):
                 value.copy_(self.checkpoint.weights[name])
@@ -106,7 +106,7 @@ class Transfer:
         return initial is not None and initial.shape == value.shape
 
     def parameter_groups(self, network: Network, learning_rate: float) -> list[dict[str, Any]]:
-        """The parameters that learn, as an optimizer takes them, each with its rate."""
+        """The trainable parameters as optimizer groups with their learning rates."""
         parts: dict[float, list[Parameter]] = {}
         for name, parameter in network.named_parameters():
             if parameter.requires_grad:

@@ -1,8 +1,7 @@
-"""The catalogue in memory: what every item is, as columns by the item's number.
+"""The catalogue in memory: the attributes of every item, as columns by item number.
 
-Rows are reserved for `items_max` items at once and touched only when an item comes: the operating system gives memory
-to what is written, so nothing is copied when the catalogue grows. What models make of each item is in
-`worker.catalogue.item_embeddings`.
+Rows for `items_max` items are allocated at once and written only when an item arrives. The operating system commits
+memory on the first write, so the catalogue grows without copies. `worker.catalogue.item_embeddings` has the embeddings.
 """
 
 import logging
@@ -26,18 +25,21 @@ ITEMS_MAX: Final = 2_000_000
 
 
 class Catalogue:
-    """Items by number, in the order in which they were first heard of; the first record of an item tells `since_ms`."""
+    """Items by number, in the order of their first records, whose times are `first_seen_ms`."""
 
     def __init__(self, encoder: Encoder, items_max: int = ITEMS_MAX) -> None:
-        self._encoder, self.items_max = encoder, items_max
-        self._index, self._item_ids = ItemIndex(), list[str]()
-        self._pending: dict[int, Product] = {}  # what came since the last look, not yet encoded
+        self._encoder = encoder
+        self.items_max = items_max
+        self._index = ItemIndex()
+        self._item_ids: list[str] = []
+        self._pending: dict[int, Product] = {}  # products that are not encoded yet
         self._rejected = 0
-        self.categories, self.sellers = Vocabulary(), Vocabulary()
+        self.categories = Vocabulary()
+        self.sellers = Vocabulary()
         self.category = np.zeros(items_max, np.int32)
         self.seller = np.zeros(items_max, np.int32)
         self.price = np.zeros(items_max, np.float32)
-        self.in_stock = np.zeros(items_max, np.bool_)  # whether it can be had now
+        self.in_stock = np.zeros(items_max, np.bool_)  # available, and not sold out
         self.first_seen_ms = np.zeros(items_max, np.int64)
         self._block = allocate_block(encoder, items_max)
         self._embeddings = ItemEmbeddings(items_max)
@@ -46,22 +48,23 @@ class Catalogue:
         return len(self._item_ids)
 
     def put(self, product: Product) -> None:
-        """Take in what the products topic says of an item; its newest record counts."""
+        """Add an item, or update it to its newest record."""
         n = self._assign_number(product)
         if n is None:
             return
         self.category[n] = self.categories.encode(product.category)
         self.seller[n] = self.sellers.encode(product.seller_id)
-        self.price[n], self.in_stock[n] = product.price, product.available and product.stock != 0
+        self.price[n] = product.price
+        self.in_stock[n] = product.available and product.stock != 0
         self._pending[n] = product
 
     def delist(self, item_id: str) -> None:
-        """An item whose record was deleted from the topic is no longer for sale; lists that name it stay readable."""
+        """Mark an item as unavailable after a tombstone; lists that contain it stay readable."""
         if (n := self._index.get(item_hash(item_id))) >= 0:
             self.in_stock[n] = False
 
     def encode_pending(self) -> None:
-        """Encode what has come; afterwards nothing of it is kept but its row."""
+        """Encode the products that arrived since the last call; only their rows are kept."""
         if not self._pending:
             return
         rows = np.fromiter(self._pending, np.int64, len(self._pending))
@@ -71,12 +74,12 @@ class Catalogue:
         self._embeddings.update(rows, encoded, self._block, len(self))
 
     def prepare(self, *models: Model | None) -> bool:
-        """Make a slice of coming models' parts, or tell that all are made, so that they can serve without a pause."""
+        """Compute some embeddings of new models; whether all are computed, so that `activate` causes no pause."""
         self.encode_pending()
         return self._embeddings.prepare(models, self._block, len(self))
 
     def activate(self, *models: Model | None) -> None:
-        """From now on the items' parts are those of these models, the serving one first; what lacks is made now."""
+        """Use the embeddings of these models, the serving one first; missing ones are computed now."""
         self.encode_pending()
         self._embeddings.activate(models, self._block, len(self))
 
@@ -85,18 +88,18 @@ class Catalogue:
         return n >= 0 and bool(self.in_stock[n])
 
     def find(self, items: Sequence[str]) -> ItemNumbers:
-        """The number of each item, -1 for one that no product record describes."""
+        """The number of each item, -1 for an unknown one."""
         return self.find_hashes(np.array([item_hash(item) for item in items], np.uint64))
 
     def find_hashes(self, hashes: npt.NDArray[np.uint64]) -> ItemNumbers:
-        """The numbers of items that profiles link, in the same shape; -1 for what is unknown or absent."""
+        """The numbers of items by the hashes in profiles, in the same shape; -1 for an unknown item or no item."""
         return self._index.find(hashes)
 
     def item_ids(self, numbers: ItemNumbers) -> list[str]:
         return [self._item_ids[n] for n in numbers.tolist()]
 
     def item_block(self, items: Sequence[str], numbers: ItemNumbers | None = None) -> Block:
-        """The item block of these items (`numbers`: as `find` tells); of unknown ones all but the id is absent."""
+        """The item block of these items (`numbers`: as `find` returns); unknown items have only their id."""
         self.encode_pending()
         if numbers is None:
             numbers = self.find(items)
@@ -106,7 +109,7 @@ class Catalogue:
             block.numbers[unknown], block.ids[unknown] = id_only.numbers, id_only.ids
         return block
 
-    def known_item_block(self, numbers: ItemNumbers) -> Block:
+    def gather_known_items(self, numbers: ItemNumbers) -> Block:
         """The item block of known items."""
         self.encode_pending()
         return self._block.take(numbers)
@@ -114,7 +117,7 @@ class Catalogue:
     def item_embeddings(
         self, items: Sequence[str], numbers: ItemNumbers | None = None, model: Model | None = None
     ) -> npt.NDArray[np.float32]:
-        """The items' part of the network (N, H), `numbers` as `find` tells, of one of the models; needs a model."""
+        """Item embeddings (N, H) of one of the active models (None: the serving one); `numbers` as `find` returns."""
         self.encode_pending()
         if numbers is None:
             numbers = self.find(items)
@@ -122,14 +125,15 @@ class Catalogue:
             return self._embeddings.gather(model, numbers)
         return self._embeddings.resolve_model(model).item_part(self.item_block(items, numbers))
 
-    def known_item_embeddings(self, numbers: ItemNumbers, model: Model | None = None) -> npt.NDArray[np.float32]:
-        """The part (N, H) of known items; needs a model."""
+    def gather_known_embeddings(self, numbers: ItemNumbers, model: Model | None = None) -> npt.NDArray[np.float32]:
+        """Item embeddings (N, H) of known items, of one of the active models (None: the serving one)."""
         self.encode_pending()
         return self._embeddings.gather(model, numbers)
 
     def _assign_number(self, product: Product) -> int | None:
         """The item's number; None where the catalogue is full."""
-        key, known = item_hash(product.item_id), len(self)
+        key = item_hash(product.item_id)
+        known = len(self)
         if known == self.items_max:
             if (n := self._index.get(key)) < 0:
                 self._reject(product.item_id)
@@ -144,8 +148,8 @@ class Catalogue:
     def _reject(self, item_id: str) -> None:
         if not self._rejected:
             log.error(
-                "`worker.items_max` should be at least the number of items. Found %d, and an item beyond them (%s): "
-                "it and all further new ones are not recommended.",
+                "`worker.items_max` should be at least the number of items. Found %d, and a new item %s: "
+                "this and all further new items are not recommended.",
                 self.items_max,
                 item_id,
             )
@@ -154,7 +158,7 @@ class Catalogue:
 
 
 class Vocabulary:
-    """Words by code, in the order in which they came; 0 is for none."""
+    """Integer codes of words, in the order in which they arrived; code 0 is no word."""
 
     def __init__(self) -> None:
         self.words = [""]
@@ -172,6 +176,6 @@ class Vocabulary:
 
 
 def allocate_block(encoder: Encoder, rows: int) -> Block:
-    """Room for the item blocks of so many items, all zeros, which costs nothing until it is written."""
+    """A zero block of `rows` items; it takes no memory until it is written."""
     numbers, ids = encoder.features.widths("item")
     return Block(np.zeros((rows, numbers), np.float32), np.zeros((rows, ids), np.int64))

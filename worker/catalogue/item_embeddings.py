@@ -1,7 +1,7 @@
-"""Item parts: what each model that answers makes of every item, by the item's number.
+"""Item embeddings: the output of each active model's item graph for every item, by item number.
 
-A model's own part of each item is made beside those that serve, a slice at a time, and taken up when it is whole. While
-a challenger stands beside the serving model both are kept: (items, H) float32 each, 256 MB for a million of H = 64.
+Embeddings of a new model are computed in chunks while the present models answer, and used once they are complete.
+During a trial both models' embeddings are kept: (items, H) float32 each, 256 MB for a million items with H = 64.
 """
 
 import logging
@@ -16,24 +16,25 @@ from worker.catalogue.item_index import ItemNumbers
 from worker.model.onnx_model import Model
 
 log = logging.getLogger(__name__)
-ITEMS_PER_RUN: Final = 1_024  # items whose part is made in one run of a graph: ten milliseconds
+ITEMS_PER_RUN: Final = 1_024  # items of one run of the graph: ten milliseconds
 
 
 class ModelEmbeddings:
-    """What one model makes of each item: (items, H), row by row as far as `made`; `failed`: why it makes none."""
+    """The embeddings of one model: (items, H), computed up to some item; `error` is why there are none."""
 
     def __init__(self, model: Model, items_max: int) -> None:
-        self.model, self._items_max = model, items_max
+        self.model = model
+        self._items_max = items_max
         self._embeddings: npt.NDArray[np.float32] | None = None
         self._computed = 0
         self.error: Exception | None = None
 
     def is_complete(self, items: int) -> bool:
-        """Whether all `items` are made, or none ever will be."""
+        """Whether all `items` are computed, or the model failed."""
         return self._computed >= items or self.error is not None
 
     def compute_next(self, block: Block, items: int) -> bool:
-        """Make the next slice; whether all `items` are made, or none ever will be."""
+        """Compute the next chunk; returns `is_complete`."""
         if not self.is_complete(items):
             end = min(self._computed + ITEMS_PER_RUN, items)
             self._compute(
@@ -44,13 +45,13 @@ class ModelEmbeddings:
         return self.is_complete(items)
 
     def update(self, rows: ItemNumbers, changed: Block) -> None:
-        """These rows have changed; those that are still to be made will be made from what they are then."""
+        """Recompute the rows that were computed before; later rows are computed from their newest block."""
         is_computed = rows < self._computed
         if is_computed.any() and not self.error:
             self._compute(rows[is_computed], changed.take(np.flatnonzero(is_computed)))
 
     def gather(self, numbers: ItemNumbers) -> npt.NDArray[np.float32]:
-        """The parts (N, H) of these items; raises what hindered making them."""
+        """The embeddings (N, H) of these items; raises the error of a model that failed."""
         if self.error:
             raise self.error
         if self._embeddings is None:
@@ -61,7 +62,7 @@ class ModelEmbeddings:
     def _compute(self, rows: ItemNumbers, block: Block) -> None:
         try:
             embeddings = self.model.item_part(block)
-        except Exception as error:  # whether it matters hangs on who serves
+        except Exception as error:  # fatal for the serving model only; a trial model logs it when it is asked
             self.error = error
             return
         if self._embeddings is None:
@@ -70,9 +71,9 @@ class ModelEmbeddings:
 
 
 class ItemEmbeddings:
-    """The parts of the models that answer, the serving one first, and of those that are to come.
+    """The embeddings of the active models, the serving one first, and of models in preparation.
 
-    What fails in the serving model ends the process; a challenger of which that is true answers nothing.
+    A failure of the serving model ends the process; a trial model that fails answers nothing.
     """
 
     def __init__(self, items_max: int) -> None:
@@ -82,7 +83,7 @@ class ItemEmbeddings:
         self._preparing = list[ModelEmbeddings]()
 
     def update(self, rows: ItemNumbers, changed: Block, block: Block, items: int) -> None:
-        """These rows have changed, or are new; afterwards every answering model has all `items`."""
+        """Recompute changed rows and compute new ones; afterwards every active model has all `items`."""
         for embeddings in dict.fromkeys([*self._active, *self._preparing]):
             embeddings.update(rows, changed)
         for embeddings in self._active:
@@ -91,7 +92,7 @@ class ItemEmbeddings:
         self._raise_if_failed()
 
     def prepare(self, models: Sequence[Model | None], block: Block, items: int) -> bool:
-        """Make a slice of what coming models lack, or tell that they lack nothing and can serve without a pause."""
+        """Compute a chunk that these models lack; whether they lack nothing, so that `activate` causes no pause."""
         supporting = [model for model in models if model is not None and model.has_graph("items")]
         if [embeddings.model for embeddings in self._preparing] != supporting:
             known = {id(embeddings.model): embeddings for embeddings in [*self._preparing, *self._active]}
@@ -99,23 +100,25 @@ class ItemEmbeddings:
         for embeddings in self._preparing:
             if not embeddings.is_complete(items):
                 embeddings.compute_next(block, items)
-                return False  # also where that was the last one: taking up has a time of its own
+                return False  # also after the last chunk: activation happens in a step of its own
         return True
 
     def activate(self, models: Sequence[Model | None], block: Block, items: int) -> None:
-        """From now on these models answer; what is not prepared is made now."""
+        """Make these the active models; missing embeddings are computed now."""
         while not self.prepare(models, block, items):
             pass
-        self._active, self._preparing, self._serving = self._preparing, [], next(iter(models), None)
+        self._active = self._preparing
+        self._preparing = []
+        self._serving = next(iter(models), None)
         self._raise_if_failed()
 
     def gather(self, model: Model | None, numbers: ItemNumbers) -> npt.NDArray[np.float32]:
-        """The parts (N, H) that an answering model (None: the serving one) made of known items."""
+        """The embeddings (N, H) of known items by an active model (None: the serving one)."""
         model = self.resolve_model(model)
         return next(embeddings for embeddings in self._active if embeddings.model is model).gather(numbers)
 
     def resolve_model(self, model: Model | None) -> Model:
-        """The answering model itself."""
+        """The model itself, or the serving one for None."""
         resolved = model or self._serving
         assert resolved is not None
         return resolved

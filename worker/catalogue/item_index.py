@@ -1,6 +1,6 @@
-"""From an item's 64-bit hash to its number, a million of them in 12 bytes each.
+"""An index from an item's 64-bit hash to its number, in 12 bytes an item.
 
-Profiles remember items by these hashes, and Python dictionaries of as many names take ten times the memory.
+Profiles store items by these hashes. A dictionary of a million item ids would take ten times the memory.
 """
 
 from typing import Any, Final
@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 ItemNumbers = npt.NDArray[np.int64]
-RECENT_MAX: Final = 65_536  # new items that wait beside the sorted ones: merging them all one by one would be quadratic
+RECENT_MAX: Final = 65_536  # new items between two merges: merging each by itself would be quadratic
 
 
 class ItemIndex:
-    """Sorted hashes with their numbers, and the latest ones in a dictionary until they are merged in."""
+    """Sorted hashes with their numbers, and the latest ones in a dictionary until they are merged."""
 
     def __init__(self) -> None:
         self._hashes = np.zeros(0, np.uint64)
@@ -37,12 +37,12 @@ class ItemIndex:
         if (number := self._recent.get(key)) is not None:
             return number
         position = int(self._hashes.searchsorted(np.uint64(key)))
-        return (
-            int(self._numbers[position]) if position < len(self._hashes) and int(self._hashes[position]) == key else -1
-        )
+        if position == len(self._hashes) or int(self._hashes[position]) != key:
+            return -1
+        return int(self._numbers[position])
 
     def find(self, keys: npt.NDArray[Any]) -> ItemNumbers:
-        """The number of each of these hashes, in the same shape; -1 where there is none."""
+        """The number of each hash, in the same shape, or -1."""
         if self._recent:
             self._merge()
         wanted = keys.astype(np.uint64, copy=False)

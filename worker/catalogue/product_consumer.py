@@ -1,4 +1,4 @@
-"""Products: keeps the catalogue of this process as the products topic has it."""
+"""Keeps the catalogue of this process in step with the products topic."""
 
 import logging
 import time
@@ -12,31 +12,33 @@ from worker.kafka.log_reader import TopicTailer
 from worker.ops import metrics
 
 log = logging.getLogger(__name__)
-RECORDS_MAX = 5_000
-PROGRESS_LOG_S: Final = 5.0  # between two sentences about how far the first reading is
+RECORDS_MAX: Final = 5_000
+PROGRESS_LOG_S: Final = 5.0  # between two log lines while the topic is loaded
 
 
 class ProductConsumer:
-    """Reads the topic whole at start, then follows it. `ready` once everything that was there at first is read."""
+    """Reads the whole topic at start, then follows it; `is_ready` once everything that it held at start is read."""
 
     def __init__(self, *, tailer: TopicTailer, catalogue: Catalogue) -> None:
-        self._tailer, self._catalogue = tailer, catalogue
+        self._tailer = tailer
+        self._catalogue = catalogue
         self._next_log_s = time.monotonic() + PROGRESS_LOG_S
         self.is_ready = False
 
     @property
     def progress(self) -> str:
-        """How far the first reading is, as a sentence."""
+        """How far the topic is loaded, as a sentence."""
+        items = len(self._catalogue)
         if self.is_ready:
-            return f"The catalogue is read: {len(self._catalogue)} items."
-        return f"The catalogue is being read: {len(self._catalogue)} items, {self._tailer.partitions_behind} partitions to go on."
+            return f"Catalogue loaded: {items} items."
+        return f"Catalogue loading: {items} items, {self._tailer.partitions_behind} partitions not read to their ends."
 
     def open(self) -> None:
-        """Ask Kafka where the topic ends now; raises `Unavailable`."""
+        """Query where the topic ends now; raises `Unavailable`."""
         self._tailer.open()
 
     def poll(self) -> int:
-        """Take in what has come; returns how many records that were."""
+        """Apply new records; returns their number."""
         records = self._tailer.poll(RECORDS_MAX, 0 if self.is_ready else 200)
         for record in records:
             if record.value is None and record.key:
@@ -60,7 +62,7 @@ class ProductConsumer:
 
 
 def parse_product(record: Record) -> Product | None:
-    """The product of a record; what is none is counted and left out, since the topic is read by every worker."""
+    """The product of a record; None for an invalid one, which is only counted because every worker reads the topic."""
     try:
         event, _ = clamp(decode("products", record.value), record.kafka_ms)
     except BadEvent as error:

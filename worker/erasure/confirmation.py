@@ -1,9 +1,9 @@
-"""Confirming: says on a topic of its own that an erasure is carried out, once nothing of the person is left in Redis.
+"""Confirms an erasure on a topic of its own once Redis holds no erased data of the user.
 
-Whoever of the orders lane holds the erasure's partition confirms it. It waits until every partition of every lane that
-has ever worked is marked as past the erasure by its holder, looks whether the profile holds nothing older, and
-publishes in one transaction with the group's position behind it. So that position says what is confirmed, and readers
-of committed records see each confirmation once, whoever dies in between and whatever Redis forgets.
+The orders worker that owns the erasure's partition confirms it. It waits until every partition of every lane that ever
+ran has recorded progress past the erasure, checks that the profile holds nothing older, and publishes the confirmation
+in one transaction with the group's position. So the position says what is confirmed, and readers of committed records
+see each confirmation once, whatever process crashes and whatever Redis loses.
 """
 
 import logging
@@ -13,7 +13,7 @@ from typing import Final
 
 from contract.messages import ErasureConfirmation, to_json
 from contract.settings import TopicSettings
-from worker.erasure.progress import NO_OFFSETS, ErasureOffsets, ErasureProgress, holder_field
+from worker.erasure.progress import NO_OFFSETS, ErasureOffsets, ErasureProgress, owner_field
 from worker.erasure.slice_eraser import plan_deletion
 from worker.erasure.topic import ErasureConsumer, ErasureRecord
 from worker.kafka.admin import KafkaAdmin
@@ -31,7 +31,7 @@ CONFIRMATIONS_MAX: Final = 1_000
 
 
 class ErasureConfirmer:
-    """Finds which erasures can be confirmed, and says so."""
+    """Finds the erasures that can be confirmed, and publishes their confirmations."""
 
     def __init__(
         self,
@@ -43,11 +43,15 @@ class ErasureConfirmer:
         offsets: OffsetTracker,
         admin: KafkaAdmin,
     ) -> None:
-        self._topics, self._erasure_consumer, self._progress = topics, erasure_consumer, progress
-        self._profiles, self._offsets, self._admin = profiles, offsets, admin
+        self._topics = topics
+        self._erasure_consumer = erasure_consumer
+        self._progress = progress
+        self._profiles = profiles
+        self._offsets = offsets
+        self._admin = admin
 
     def confirm(self, pipeline: BatchPipeline) -> None:
-        """Say what is carried out, if that is this worker's to say; raises `Unavailable`, or `Dropped`."""
+        """Publish the confirmations that are due from this worker; raises `Unavailable`, or `BatchRevoked`."""
         ready = self.find_confirmable()
         if ready:
             pipeline.publish_extra(
@@ -56,12 +60,12 @@ class ErasureConfirmer:
             metrics.ERASURES_CONFIRMED.inc(sum(record.erasure is not None for record in ready))
 
     def find_confirmable(self) -> list[ErasureRecord]:
-        """What this worker has to say now, in the order of each partition; raises `Unavailable`."""
+        """The records that this worker can confirm now, in the order of each partition; raises `Unavailable`."""
         waiting = self._find_unconfirmed()
         metrics.ERASURES_PENDING.set(sum(record.erasure is not None for record in waiting))
         if not waiting:
             return []
-        completed = self.completed_offsets()
+        completed = self.find_completed_offsets()
         passed = [
             record
             for record in waiting
@@ -72,42 +76,44 @@ class ErasureConfirmer:
         return self._drop_blocked(waiting, [*without_erasure, *self._filter_erased(passed)])[:CONFIRMATIONS_MAX]
 
     def build_records(self, ready: Sequence[ErasureRecord]) -> list[OutgoingRecord]:
-        """The confirmations, and a dead letter for what is no erasure."""
+        """The confirmations, and a dead letter for each record that is not a valid erasure."""
         confirmations = [
             ErasureConfirmation(event_id=erasure.event_id, user_id=erasure.user_id, ts_ms=erasure.ts_ms)
             for record in ready
             if (erasure := record.erasure)
         ]
-        letters = [record.reject.to_dead_letter(self._topics.dead_letters, "") for record in ready if record.reject]
-        return [
-            *(OutgoingRecord(self._topics.erased, record.user_id, to_json(record)) for record in confirmations),
-            *letters,
+        outgoing = [
+            OutgoingRecord(self._topics.erased, confirmation.user_id, to_json(confirmation))
+            for confirmation in confirmations
         ]
+        outgoing += [record.reject.to_dead_letter(self._topics.dead_letters, "") for record in ready if record.reject]
+        return outgoing
 
-    def completed_offsets(self) -> ErasureOffsets:
-        """How far all holders are with each partition of the topic of erasures.
+    def find_completed_offsets(self) -> ErasureOffsets:
+        """The offset up to which all owners have carried out each partition of the erasures topic.
 
-        Where Redis has no mark and Kafka knows of no answer either, nothing was ever written. Redis alone cannot tell:
-        it may have lost the mark of a lane whose lists lie on another server. Marks of partitions that exist no more
-        do not count.
+        A partition without progress in Redis and without a commit in Kafka was never processed. Redis alone is no
+        proof: it may have lost the progress of a lane whose lists are on another server. Progress of partitions that no
+        longer exist does not count.
         """
-        progress, by_holder = self._progress.read(), list[ErasureOffsets]()
+        progress = self._progress.read()
+        by_owner = list[ErasureOffsets]()
         for lane in LANES.values():
             partitions = self._admin.list_partitions(
                 [self._topics.topic_name(kind) for kind in lane.folded_kinds + lane.watched_kinds]
             )
             partitions_worked = self._admin.filter_committed(lane.name, partitions)
-            fields = {partition: holder_field(lane.name, partition) for partition in partitions}
-            by_holder += [
+            fields = {partition: owner_field(lane.name, partition) for partition in partitions}
+            by_owner += [
                 progress.get(field, NO_OFFSETS)
                 for partition, field in fields.items()
                 if field in progress or partition in partitions_worked
             ]
-        names = {name for offsets in by_holder for name in offsets}
-        return {name: min(offsets.get(name, 0) for offsets in by_holder) for name in names}
+        names = {name for offsets in by_owner for name in offsets}
+        return {name: min(offsets.get(name, 0) for offsets in by_owner) for name in names}
 
     def _find_unconfirmed(self) -> list[ErasureRecord]:
-        """What has come to the partitions that are held and is not confirmed yet."""
+        """The records of owned partitions that are not confirmed yet."""
         unconfirmed = list[ErasureRecord]()
         for partition, records in self._erasure_consumer.unconfirmed.items():
             if partition in self._offsets.committed:
@@ -117,8 +123,10 @@ class ErasureConfirmer:
         return unconfirmed
 
     def _drop_blocked(self, waiting: Sequence[ErasureRecord], done: Sequence[ErasureRecord]) -> list[ErasureRecord]:
-        """Those of them behind which nothing else of their partition waits."""
-        ready, blocked, in_order = set(map(id, done)), set[TopicPartition](), list[ErasureRecord]()
+        """The records in `done` before which no record of their partition still waits."""
+        ready = set(map(id, done))
+        blocked = set[TopicPartition]()
+        in_order = list[ErasureRecord]()
         for record in waiting:
             if id(record) not in ready:
                 blocked.add(record.topic_partition)
@@ -127,7 +135,7 @@ class ErasureConfirmer:
         return in_order
 
     def _filter_erased(self, passed: Sequence[ErasureRecord]) -> list[ErasureRecord]:
-        """Those of whom Redis holds nothing older; slices that nobody owns are deleted on the way."""
+        """The records whose user has no older slice in Redis; also deletes slices that no worker owns."""
         users = [f"user:{erasure_record.erasure.user_id}" for erasure_record in passed if erasure_record.erasure]
         live = self._live_sources() if users else set()
         replies = self._profiles.client.pipeline([("HGETALL", self._profiles.profile_key(user)) for user in users])
@@ -137,13 +145,14 @@ class ErasureConfirmer:
             self._delete_orphaned(user, [source for source in slices if source not in live])
             until_ms = self._erasure_consumer.erasures.until_ms[user]
             if any(plan_deletion(user, s, until_ms, record, False) for s, record in slices.items() if s in live):
-                log.warning("User %s is not forgotten yet, which is confirmed later.", user.removeprefix("user:"))
+                position = (*erasure_record.topic_partition, erasure_record.offset)
+                log.warning("Erasure %s[%d]@%d is not confirmed yet: Redis still holds older slices.", *position)
             else:
                 erased.append(erasure_record)
         return erased
 
     def _delete_orphaned(self, user: str, sources: Sequence[str]) -> None:
-        """Delete slices whose partition exists no more."""
+        """Delete slices whose partition no longer exists."""
         if sources:
             self._profiles.client.pipeline([("HDEL", self._profiles.profile_key(user), *sources)])
 

@@ -1,8 +1,8 @@
-"""Forgetting: carries erasures out, between two batches, on what this worker alone writes.
+"""Carries erasures out, between two batches, on the data that this worker alone writes.
 
-Each worker deletes from its own sources' slices, the claims of its own partitions, and the caches that its lane writes;
-then it marks how far it is, for each partition that it holds. It answers and folds nothing that an erasure covers from
-the moment it has read it, so nothing comes back. `worker.erasure.confirmation` tells when all have done so.
+Each worker deletes slices of its own sources, stored decisions of its own partitions, and answers that its lane caches;
+then it records its progress for each partition that it owns. Once it has read an erasure it answers and folds no event
+that the erasure covers, so nothing comes back. `worker.erasure.confirmation` checks that all workers have done so.
 """
 
 import logging
@@ -13,7 +13,7 @@ from typing import Final
 from contract.errors import ShopstreamError
 from contract.profiles.erasures import Erasures
 from contract.profiles.store import MergedOffsets
-from worker.erasure.progress import NO_OFFSETS, ErasureOffsets, ErasureProgress, holder_field
+from worker.erasure.progress import NO_OFFSETS, ErasureOffsets, ErasureProgress, owner_field
 from worker.erasure.slice_eraser import SliceEraser
 from worker.erasure.topic import ErasureConsumer
 from worker.kafka.consumer import TopicPartition
@@ -27,11 +27,11 @@ PROGRESS_EVERY_S: Final = 10.0
 
 
 class RefoldNeeded(ShopstreamError):
-    """What an erased person did after the erasure had been folded with what came before it: it is folded alone now."""
+    """Events after an erasure were folded with erased ones; the slice was deleted and is folded again without these."""
 
 
 class ErasureExecutor:
-    """What one score worker does about erasures."""
+    """Applies erasures to the data of one score worker."""
 
     def __init__(
         self,
@@ -45,8 +45,13 @@ class ErasureExecutor:
         offsets: OffsetTracker,
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._lane, self._erasure_consumer, self._eraser, self._progress = lane, erasure_consumer, eraser, progress
-        self._decision_store, self._answer_cache, self._offsets = decision_store, answer_cache, offsets
+        self._lane = lane
+        self._erasure_consumer = erasure_consumer
+        self._eraser = eraser
+        self._progress = progress
+        self._decision_store = decision_store
+        self._answer_cache = answer_cache
+        self._offsets = offsets
         self._clock_s = clock_s
         self._new_users: set[str] = set()
         self._is_up_to_date = False
@@ -57,21 +62,21 @@ class ErasureExecutor:
         return self._erasure_consumer.erasures
 
     def load(self) -> bool:
-        """Read on until all that was there at first is read; whether it is."""
+        """Read more of the topic; whether everything it held at start is read."""
         self._new_users |= self._erasure_consumer.poll()
         return self._erasure_consumer.is_ready
 
     def apply_before_start(self, sources: Mapping[TopicPartition, str], merged: MergedOffsets) -> None:
-        """Before partitions are folded on: forget what was not yet forgotten in their slices.
+        """Before folding resumes in these partitions: apply the erasures that are still pending in their slices.
 
-        `merged` is what Redis holds, and follows what is written. Raises `StaleState` or `Unavailable`.
+        `merged` are the offsets in Redis; they are updated as Redis is written. Raises `StaleState` or `Unavailable`.
         """
         self._is_up_to_date = False
         if not self._erasure_consumer.last_by_user or not sources:
             return
         progress = self._progress.read()
         behind = self._users_behind(
-            [progress.get(holder_field(self._lane.name, partition), NO_OFFSETS) for partition in sources]
+            [progress.get(owner_field(self._lane.name, partition), NO_OFFSETS) for partition in sources]
         )
         until_ms = self.erasures.until_ms
         certain = {user: ms for user, ms in until_ms.items() if user not in behind}
@@ -79,9 +84,9 @@ class ErasureExecutor:
         self._eraser.erase({user: until_ms[user] for user in behind}, sources, merged, include_ambiguous=True)
 
     def apply_pending(self) -> bool:
-        """Carry out what has come since; whether something has to be folded again, which is the caller's to begin.
+        """Carry out new erasures; whether the caller has to start a recovery, so that events are folded again.
 
-        Raises `StaleState` or `Unavailable`; what was not carried out then is, the next time.
+        Raises `StaleState` or `Unavailable`; pending erasures are then carried out by the next call.
         """
         self._new_users |= self._erasure_consumer.poll()
         now_s = self._clock_s()
@@ -94,48 +99,48 @@ class ErasureExecutor:
             new_until_ms, self._offsets.sources, self._offsets.merged, include_ambiguous=True
         )
         self._delete_answers(new_until_ms, partitions)
-        self._progress.write(
-            [holder_field(self._lane.name, partition) for partition in partitions], self.read_offsets()
-        )
+        self._progress.write([owner_field(self._lane.name, partition) for partition in partitions], self.read_offsets())
         if new_until_ms:
-            log.info("Forgot %d people in what this worker writes.", len(new_until_ms))
-        self._new_users, self._is_up_to_date, self._progress_written_s = set(), True, now_s
+            log.info("Erased the data of %d users in this worker's partitions.", len(new_until_ms))
+        self._new_users = set()
+        self._is_up_to_date = True
+        self._progress_written_s = now_s
         return needs_refold
 
     def read_offsets(self) -> ErasureOffsets:
-        """How far the topic of erasures is read, as it stands in marks."""
+        """How far the erasures topic is read, by partition name as in the progress hash."""
         return {
             self._progress.partition_name(partition): offset
             for partition, offset in self._erasure_consumer.read_offsets.items()
         }
 
     def _delete_answers(self, new_until_ms: Mapping[str, int], partitions: list[TopicPartition]) -> None:
-        """Claims and caches: of who is new, and of who has not been forgotten by every holder of these partitions."""
+        """Delete decisions or cached answers of new users, and of users whose erasure some owner has not recorded."""
         behind = dict(new_until_ms)
         if not self._is_up_to_date and self._erasure_consumer.last_by_user:
             progress = self._progress.read()
             users_behind = self._users_behind(
-                [progress.get(holder_field(self._lane.name, partition), NO_OFFSETS) for partition in partitions]
+                [progress.get(owner_field(self._lane.name, partition), NO_OFFSETS) for partition in partitions]
             )
             behind |= {user: self.erasures.until_ms[user] for user in users_behind}
         users = {user.removeprefix("user:"): ms for user, ms in behind.items()}
         if not users:
             return
-        if "orders" in self._lane.folded_kinds:  # the lane that decides; the other one makes lists and rankings
+        if "orders" in self._lane.folded_kinds:  # this lane stores decisions; the other caches lists and rankings
             self._decision_store.delete_erased(
                 users, lambda topic, n, offset: self._offsets.is_answered(TopicPartition(topic, n), offset)
             )
         else:
             self._answer_cache.delete_users(users)
 
-    def _users_behind(self, holders: list[ErasureOffsets]) -> set[str]:
-        """Users (`user:ID`) whose erasure lies beyond some of these marks."""
-        least = {
-            partition: min((offsets.get(self._progress.partition_name(partition), 0) for offsets in holders), default=0)
+    def _users_behind(self, owners: list[ErasureOffsets]) -> set[str]:
+        """Users (`user:ID`) whose erasure is beyond the progress of at least one of these owners."""
+        lowest = {
+            partition: min((offsets.get(self._progress.partition_name(partition), 0) for offsets in owners), default=0)
             for partition in self._erasure_consumer.read_offsets
         }
         return {
             f"user:{user}"
             for user, record in self._erasure_consumer.last_by_user.items()
-            if record.offset >= least.get(record.topic_partition, 0)
+            if record.offset >= lowest.get(record.topic_partition, 0)
         }

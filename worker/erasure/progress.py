@@ -1,9 +1,9 @@
-"""How far erasures are carried out: one hash in Redis, a field for whoever holds a partition in a lane.
+"""How far erasures are carried out: one hash in Redis, with a field for each owned partition of each lane.
 
-    erasures    hash    LANE>TOPIC/PARTITION -> {"ID/PARTITION": offset, ...}    all before is forgotten there
+    erasures    hash    LANE>TOPIC/PARTITION -> {"ID/PARTITION": offset, ...}    erasures before are carried out there
 
-A generation of the state has marks of its own, beside its profiles.
-ID is that of the topic of erasures, so that what is said of one topic is not believed of another of its name.
+Each generation of the state has such a hash, next to its profiles.
+ID is the id of the erasures topic, so that progress on a deleted topic does not count for a new topic of that name.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -16,16 +16,16 @@ from worker.kafka.consumer import TopicPartition
 from worker.redis.client import to_pairs
 from worker.state.profile_store import RedisProfileStore, source_name
 
-ErasureOffsets: TypeAlias = Mapping[str, int]  # partition of the topic of erasures -> offset (exclusive)
+ErasureOffsets: TypeAlias = Mapping[str, int]  # partition of the erasures topic -> offset (exclusive)
 from_json: Final = msgspec.json.Decoder(dict[str, int]).decode
 NO_OFFSETS: Final[ErasureOffsets] = {}
 
 
 class ErasureProgress:
-    """Reads and writes these marks."""
+    """Reads and writes the progress hash."""
 
     def __init__(self, *, profiles: RedisProfileStore, topic_id: Callable[[], str | None] = lambda: None) -> None:
-        """`topic_id`: asks for the id of the topic of erasures, if the broker tells."""
+        """`topic_id` queries the id of the erasures topic; None if the broker has no topic ids."""
         self._profiles = profiles
         self._query_topic_id = topic_id
         self._topic_id: str | None = None
@@ -35,26 +35,26 @@ class ErasureProgress:
         return f"{self._profiles.prefix}erasures"
 
     def open(self) -> None:
-        """Ask which topic of erasures it is that marks are about; raises `Unavailable`."""
+        """Query the id of the erasures topic; raises `Unavailable`."""
         self._topic_id = self._query_topic_id()
 
     def partition_name(self, topic_partition: TopicPartition) -> str:
-        """What a partition of the topic of erasures is called in marks."""
+        """The name of a partition of the erasures topic in the progress hash."""
         return source_name("erasures", self._topic_id, topic_partition.partition)
 
     def read(self) -> dict[str, ErasureOffsets]:
-        """Every field; one that cannot be read says nothing."""
+        """The offsets by field; empty for a field that cannot be decoded."""
         (reply,) = self._profiles.client.pipeline([("HGETALL", self.key)])
         return {field.decode(errors="replace"): decode_offsets(value) for field, value in to_pairs(reply)}
 
     def write(self, fields: Iterable[str], offsets: ErasureOffsets) -> None:
-        """Note how far these are."""
+        """Set these fields to `offsets`."""
         flat = [part for field in fields for part in (field, to_json(offsets))]
         if flat:
             self._profiles.client.pipeline([("HSET", self.key, *flat)])
 
     def inherit(self, former: "ErasureProgress", built: Mapping[TopicPartition, int]) -> None:
-        """Note of every holder what holds both of its former mark and of a state built with erasures up to `built`."""
+        """Set every field to the lower of its former progress and of `built`, the erasures applied by a rebuild."""
         ends = {self.partition_name(topic_partition): end for topic_partition, end in built.items()}
         for field, offsets in former.read().items():
             self.write([field], {name: min(offset, offsets[name]) for name, offset in ends.items() if name in offsets})
@@ -67,6 +67,6 @@ def decode_offsets(value: bytes) -> ErasureOffsets:
         return NO_OFFSETS
 
 
-def holder_field(lane: str, topic_partition: TopicPartition) -> str:
-    """The field of whoever holds a partition in a lane."""
+def owner_field(lane: str, topic_partition: TopicPartition) -> str:
+    """The field of the owner of a partition in a lane."""
     return f"{lane}>{topic_partition.topic}/{topic_partition.partition}"

@@ -1,4 +1,4 @@
-"""What a score worker needs to forget people: the parts put together for one lane."""
+"""Erasure for one lane of the score worker: builds and connects its parts."""
 
 from contract.errors import StaleState
 from contract.profiles.erasures import Erasures
@@ -18,22 +18,22 @@ from worker.state.resources import Stores
 
 
 class ErasureService:
-    """Reads the topic of erasures, carries them out on what this lane writes, and confirms those it has to confirm."""
+    """Reads the erasures topic, carries erasures out on the data of this lane, and confirms those due from it."""
 
     def __init__(self, *, settings: Settings, lane: Lane, stores: Stores, offsets: OffsetTracker, retry: Retry) -> None:
         self._retry = retry
         self._log_reader = LogReader(kafka=settings.kafka)
-        topic, admin = settings.topics.erasures, KafkaAdmin(kafka=settings.kafka)
-        progress = self._progress = ErasureProgress(
-            profiles=stores.profiles,
-            topic_id=lambda: admin.fetch_topic_ids([topic]).get(topic),
+        topic = settings.topics.erasures
+        admin = KafkaAdmin(kafka=settings.kafka)
+        self._progress = ErasureProgress(
+            profiles=stores.profiles, topic_id=lambda: admin.fetch_topic_ids([topic]).get(topic)
         )
         self.consumer = ErasureConsumer(tailer=TopicTailer(kafka=settings.kafka, topics=[topic]), erasures=Erasures())
         self.executor = ErasureExecutor(
             lane=lane,
             erasure_consumer=self.consumer,
             eraser=SliceEraser(profiles=stores.profiles, offsets_at=self._log_reader.offsets_for_time),
-            progress=progress,
+            progress=self._progress,
             decision_store=stores.decision_store,
             answer_cache=stores.answer_cache,
             offsets=offsets,
@@ -41,31 +41,31 @@ class ErasureService:
         self._confirmer = ErasureConfirmer(
             topics=settings.topics,
             erasure_consumer=self.consumer,
-            progress=progress,
+            progress=self._progress,
             profiles=stores.profiles,
             offsets=offsets,
             admin=admin,
         )
 
     def open(self) -> None:
-        """Ask Kafka what there is to read; waits until it tells."""
+        """Query topic id and end offsets; waits until Kafka answers."""
         self._retry.call("kafka", self._progress.open)
         self._retry.call("kafka", self.consumer.open)
 
     def load(self) -> bool:
-        """Read on until all that was there at first is read; whether it is."""
+        """Read more of the topic; whether everything it held at start is read."""
         return self._retry.call("kafka", self.executor.load)
 
     def apply_pending(self, pipeline: BatchPipeline) -> None:
-        """Carry out what has come, between two batches; waits for servers that are away."""
+        """Carry out new erasures, between two batches; waits while Kafka or Redis is unavailable."""
         try:
             if self._retry.call("kafka and redis", self.executor.apply_pending):
-                pipeline.recover(RefoldNeeded("Erased people did something after their erasure, which is folded anew."))
+                pipeline.recover(RefoldNeeded("Events of erased users after their erasure have to be folded again."))
         except StaleState as error:
             pipeline.recover(error)
 
     def confirm(self, pipeline: BatchPipeline) -> None:
-        """Confirm what is carried out by all; raises `Unavailable`."""
+        """Confirm erasures that all workers have carried out; raises `Unavailable`."""
         self._confirmer.confirm(pipeline)
 
     def close(self) -> None:

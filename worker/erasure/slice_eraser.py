@@ -1,8 +1,8 @@
-"""Erasing slices of a user, bucket by bucket, under the guard of merging: by the worker that owns their source alone.
+"""Deletes slices of erased users, bucket by bucket, under the guard of `merged`; only the owner of a source does it.
 
-What an erasure covers has to be as if it had never been folded. A slice that may hold some of it is deleted. Where that
-slice may hold something later, too, `merged` of its bucket goes back in the same script call to before that, so that
-recovery folds it again, now knowing the erasure: there is no second way to make a slice.
+Events that an erasure covers have to be as if they were never folded. A slice that may contain one is deleted. If the
+slice may also contain later events, the same script call sets `merged` of its bucket back to before them, so that
+recovery folds them again, now with the erasure: there is no second way to build a slice.
 """
 
 from collections import defaultdict
@@ -20,8 +20,8 @@ from contract.profiles.store import MergedOffsets
 from worker.kafka.consumer import TopicPartition
 from worker.state.profile_store import RedisProfileStore
 
-# KEYS: merged:{bucket}, then profiles. ARGV: number of sources; for each its name, the offset that must be there (''
-# for none) and the new one ('': as it is); then pairs of a profile's number and the source of the slice to delete.
+# KEYS: merged:{bucket}, then profiles. ARGV: number of sources; for each its name, the expected offset ('' for none)
+# and the new one ('' to keep it); then pairs of a profile's number and the source of the slice to delete.
 DELETE_SLICES: Final = """
 local call = redis.call
 local last = 3 * tonumber(ARGV[1]) + 1
@@ -35,14 +35,14 @@ end
 return 1
 """
 PAGE_MAX: Final = 500
-# Every event that touches a slice of these counts, so its first and last time tell what is in it. Of an order that came
-# twice, or a judgement of another task, only the offset may.
+# In these families every event updates the slice, so its first and last timestamps identify its events. For orders and
+# judgements (duplicates and other tasks are skipped) only the offset does.
 FAMILIES_WITH_TIMES: Final = ("clicks", "impressions", "reviews", "searches")
 OffsetsAt = Callable[[Iterable[TopicPartition], int], Mapping[TopicPartition, int]]
 
 
 class SliceDeletion(NamedTuple):
-    """A slice to be deleted; `again` if something later than the erasure may be in it."""
+    """A slice to delete; `needs_refold` if it may contain events later than the erasure."""
 
     user: str
     source: str
@@ -52,10 +52,11 @@ class SliceDeletion(NamedTuple):
 
 
 class SliceEraser:
-    """Deletes what erasures cover from the slices of given sources. `offsets_at` asks Kafka where a time begins."""
+    """Deletes slices that contain erased events. `offsets_at` returns the first offsets at or after a Kafka time."""
 
     def __init__(self, *, profiles: RedisProfileStore, offsets_at: OffsetsAt) -> None:
-        self._profiles, self._offsets_at = profiles, offsets_at
+        self._profiles = profiles
+        self._offsets_at = offsets_at
 
     def erase(
         self,
@@ -65,12 +66,14 @@ class SliceEraser:
         *,
         include_ambiguous: bool,
     ) -> bool:
-        """Delete; whether something has to be folded again. `until_ms` is by entity.
+        """Delete the slices; whether events have to be folded again. `until_ms` is by entity.
 
-        `merged` is what Redis should hold, and follows what is written. `doubted`: also delete what may hold what is
-        covered though its times do not tell. Raises `StaleState` or `Unavailable`; to call it again is always right.
+        `merged` are the offsets that Redis should hold; they are updated as Redis is written. `include_ambiguous`: also
+        delete slices that may contain erased events although their timestamps do not show it. Raises `StaleState` or
+        `Unavailable`; idempotent.
         """
-        needs_refold, entities = False, iter(until_ms.items())
+        needs_refold = False
+        entities = iter(until_ms.items())
         while page := dict(islice(entities, PAGE_MAX)):
             deletions = list(self._find_deletions(page, sources.values(), include_ambiguous))
             if deletions:
@@ -92,15 +95,16 @@ class SliceEraser:
     def _refold_offsets(
         self, deletions: Sequence[SliceDeletion], sources: Mapping[TopicPartition, str]
     ) -> dict[str, int]:
-        """From where each source has to be folded again, if at all.
+        """The offset from which each source has to be folded again; without the sources that need no refold.
 
-        No event is later than its record by more than it may be ahead: what Kafka was given before that is covered.
+        An event's time is at most AHEAD_MS_MAX after its Kafka time, so all events of earlier records are erased.
         """
         since_ms: dict[str, int] = {}
         for deletion in deletions:
             if deletion.needs_refold:
                 since_ms[deletion.source] = min(deletion.until_ms, since_ms.get(deletion.source, deletion.until_ms))
-        partitions, starts = {source: partition for partition, source in sources.items()}, dict[str, int]()
+        partitions = {source: partition for partition, source in sources.items()}
+        starts = dict[str, int]()
         for source, ms in since_ms.items():
             start = self._offsets_at([partitions[source]], max(0, ms - AHEAD_MS_MAX))[partitions[source]]
             if any(
@@ -116,7 +120,7 @@ class SliceEraser:
         for deletion in deletions:
             by_bucket[bucket_of(deletion.user)].append(deletion)
         after = {
-            b: self._lowered_positions(bucket_deletions, starts, merged.get(b, {}))
+            b: self._lower_positions(bucket_deletions, starts, merged.get(b, {}))
             for b, bucket_deletions in by_bucket.items()
         }
         calls = [
@@ -131,10 +135,10 @@ class SliceEraser:
         return any(after.values())
 
     @staticmethod
-    def _lowered_positions(
+    def _lower_positions(
         deletions: Iterable[SliceDeletion], starts: Mapping[str, int], merged: Mapping[str, int]
     ) -> dict[str, int]:
-        """The positions that go back in a bucket."""
+        """The sources whose `merged` offset is set back in a bucket, with the new offset."""
         sources = {
             deletion.source
             for deletion in deletions
@@ -156,13 +160,13 @@ class SliceEraser:
 def plan_deletion(
     user: str, source: str, until_ms: int, record: bytes, include_ambiguous: bool
 ) -> SliceDeletion | None:
-    """What is to be done with a slice; None if nothing in it is covered. What cannot be read is deleted whole."""
+    """The deletion of a slice; None if it contains no erased event. An unreadable slice is deleted."""
     if len(record) != RECORD.itemsize:
         return SliceDeletion(user, source, until_ms, 2**62, needs_refold=True)
     fields = np.frombuffer(record, RECORD)[0]
     first_ms, last_ms, offset = int(fields["first_ms"]), int(fields["last_ms"]), int(fields["offset"])
     has_times = source_family(source) in FAMILIES_WITH_TIMES
-    # Where nothing counted there is no time (0): a judgement of a task that nobody keeps moved the offset and no more.
+    # A slice without counted events has no times (0): a judgement of an unused task only moved its offset.
     covered = 0 < last_ms <= until_ms or (int(fields["count"]) > 0 and first_ms <= until_ms)
     if not covered and (has_times or not include_ambiguous):
         return None

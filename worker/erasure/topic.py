@@ -1,4 +1,4 @@
-"""The topic of erasures, read whole by assignment before anything else is folded or answered, and followed."""
+"""The erasures topic: read from the beginning before any event is folded or answered, then followed."""
 
 import logging
 from collections import defaultdict, deque
@@ -17,7 +17,7 @@ RECORDS_MAX: Final = 5_000
 
 
 class ErasureRecord(NamedTuple):
-    """What one record says: an erasure, or why it says none; neither where it has no value."""
+    """One record of the topic: an erasure, or the reason why it is none; neither for a tombstone."""
 
     topic_partition: TopicPartition
     offset: int
@@ -26,26 +26,26 @@ class ErasureRecord(NamedTuple):
 
 
 class ErasureConsumer:
-    """Keeps `erasures` as the topic has them. `ready` once everything that was there at first is read.
+    """Keeps `erasures` in step with the topic; `is_ready` once everything that the topic held at start is read.
 
-    A record without a value takes nothing back: it is how the topic is rid of an erasure that nothing needs any more.
+    A tombstone revokes no erasure: it only removes one from the topic that is no longer needed.
     """
 
     def __init__(self, *, tailer: TopicTailer, erasures: Erasures) -> None:
-        self._tailer, self.erasures = tailer, erasures
-        self.last_by_user: dict[str, ErasureRecord] = {}  # by user id, the last record of each
-        self.unconfirmed = defaultdict[TopicPartition, deque[ErasureRecord]](
-            deque
-        )  # in their order; who confirms takes from the left
-        self.read_offsets: dict[TopicPartition, int] = {}  # how far (exclusive) each partition is read
+        self._tailer = tailer
+        self.erasures = erasures
+        self.last_by_user: dict[str, ErasureRecord] = {}  # the last record by user id
+        # In offset order; the confirmer removes records from the left.
+        self.unconfirmed = defaultdict[TopicPartition, deque[ErasureRecord]](deque)
+        self.read_offsets: dict[TopicPartition, int] = {}  # the offset after the last record read, by partition
         self.is_ready = False
 
     def open(self) -> None:
-        """Ask Kafka where the topic ends now; raises `Unavailable`."""
+        """Query where the topic ends now; raises `Unavailable`."""
         self._tailer.open()
 
     def poll(self) -> set[str]:
-        """Take in what has come; returns whom it concerns."""
+        """Read new records; returns the ids of the users whom they erase."""
         records = [decode_erasure(record) for record in self._tailer.poll(RECORDS_MAX, 0 if self.is_ready else 200)]
         for erasure_record in records:
             self._add(erasure_record)
@@ -53,7 +53,7 @@ class ErasureConsumer:
             metrics.ERASED_PEOPLE.set(len(self.erasures))
         if not self.is_ready and not self._tailer.partitions_behind:
             self.is_ready = True
-            log.info("The erasures are read: %d people are to be forgotten.", len(self.erasures))
+            log.info("Erasures loaded: %d users.", len(self.erasures))
         return {erasure_record.erasure.user_id for erasure_record in records if erasure_record.erasure}
 
     def close(self) -> None:
@@ -66,12 +66,13 @@ class ErasureConsumer:
             self.erasures.add(record.erasure)
             self.last_by_user[record.erasure.user_id] = record
         elif record.reject:
-            log.error("An erasure cannot be read, and is not carried out: %s", record.reject.detail)
+            position = (*record.topic_partition, record.offset)
+            log.error("Unreadable erasure %s[%d]@%d is not carried out: %s", *position, record.reject.detail)
             metrics.BAD_ERASURES.labels(record.reject.reason).inc()
 
 
 def decode_erasure(record: Record) -> ErasureRecord:
-    """What a record of the topic says."""
+    """The erasure of a record, or why it holds none."""
     topic_partition, offset = record.topic_partition, record.offset
     if record.value is None:
         return ErasureRecord(topic_partition, offset)
@@ -85,7 +86,7 @@ def decode_erasure(record: Record) -> ErasureRecord:
 
 
 def read_erasures(reader: LogReader, topic: str) -> tuple[Erasures, dict[TopicPartition, int]]:
-    """The erasures on the topic now, and how far it was read; raises `Unavailable`."""
+    """The erasures on the topic now, and the end offset of each partition; raises `Unavailable`."""
     offset_ranges = reader.fetch_offset_ranges([topic])
     ends = {
         topic_partition: offset_range.high

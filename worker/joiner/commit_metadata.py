@@ -1,4 +1,4 @@
-"""What one life of the joiner tells the next, stored with each committed position. Pure."""
+"""What one run of the joiner hands to the next, stored as the metadata of each committed offset. Pure."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -12,10 +12,10 @@ from worker.kafka.consumer import PartitionOffsets, TopicPartition
 
 
 class CommitMetadata(Struct, frozen=True, gc=False, omit_defaults=True):
-    """`orphans`: labels without a row that nobody reads again, by task, of all partitions together.
+    """`orphans`: final counts of labels without a row by task, over all partitions.
 
-    Of the partition's rows below `read`, those of an event before `since_ms` give nothing any more, nor do those that
-    are judged as a whole of one before `judged_ms`.
+    Rows of this partition below offset `read` are closed if their event is before `since_ms`, and rows that are
+    labelled as a whole (not item by item) also if it is before `judged_ms`.
     """
 
     orphans: dict[str, int] = {}
@@ -24,12 +24,12 @@ class CommitMetadata(Struct, frozen=True, gc=False, omit_defaults=True):
     judged_ms: int = 0
 
     def is_closed(self, offset: int, row: ScoredRow) -> bool:
-        """Whether a row that is read again has had all its consequences."""
+        """Whether a row that is read again can emit nothing more."""
         before_ms = max(self.since_ms, self.judged_ms) if row.kind in GRAPH_BY_KIND else self.since_ms
         return offset < self.read and row.ts_ms < before_ms
 
     def supersedes(self, other: "CommitMetadata") -> bool:
-        """Whether it tells at least as much as the other one."""
+        """Whether it closes at least every row that `other` closes."""
         return self.read >= other.read and self.since_ms >= other.since_ms and self.judged_ms >= other.judged_ms
 
 
@@ -43,7 +43,7 @@ def encode_metadata(metadata: CommitMetadata) -> str:
 
 
 def decode_metadata(text: str) -> CommitMetadata:
-    """The note; an empty one in place of what somebody else has written."""
+    """The decoded metadata; empty if another program wrote the text."""
     try:
         return from_json(text or "{}")
     except msgspec.DecodeError:

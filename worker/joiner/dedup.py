@@ -1,7 +1,7 @@
-"""What earlier lives of the joiner have said, so that it is not said again. Pure.
+"""Deduplication of outputs against those that earlier runs of the joiner published. Pure.
 
-An example or judgement is known by a 64-bit hash: of n remembered and m asked for, nm / 2^64 are taken for known by
-chance (a ten-thousandth of one, with 50 million of each).
+An example or judgement is identified by a 64-bit hash. With n stored and m queried outputs, n * m / 2^64 of them are
+expected to be taken for duplicates by collision (a ten-thousandth of one, with 50 million of each).
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,17 +20,17 @@ NO_HASHES: Final[Hashes] = np.empty(0, np.uint64)
 
 
 def example_key(example_id: str, revision: int) -> str:
-    """What no two examples that readers see have in common."""
+    """The identity of an example: unique among the examples that readers of committed records see."""
     return f"{example_id}\0{revision}"
 
 
 def judgement_key(judged_event_id: str, event_id: str, task: str) -> str:
-    """The same for judgements; an id holds no NUL, so no key is an example's."""
+    """The identity of a judgement; ids contain no NUL, so it never equals the key of an example."""
     return f"{judged_event_id}\0{event_id}\0{task}"
 
 
 class HashSet:
-    """Hashes of texts, the latest `limit` at most: 8 bytes each, three times that while they are put in order."""
+    """Hashes of the latest `limit` texts: 8 bytes each, three times that while `freeze` sorts them."""
 
     def __init__(self, *, limit: int) -> None:
         self._limit = limit
@@ -42,7 +42,7 @@ class HashSet:
         return len(self._sorted) + sum(map(len, self._parts))
 
     def add(self, texts: Sequence[str]) -> None:
-        """Remember these, which came after the others."""
+        """Add texts that are later than all before; beyond the limit the oldest are evicted."""
         self._parts.append(hash_texts(texts))
         over = sum(map(len, self._parts)) - self._limit
         while over > 0:
@@ -51,48 +51,51 @@ class HashSet:
             self._parts[0] = oldest[dropped:]
             if dropped == len(oldest):
                 del self._parts[0]
-            over, self.evicted = over - dropped, self.evicted + dropped
+            over -= dropped
+            self.evicted += dropped
 
     def freeze(self) -> None:
-        """Put in order what was added; nothing is added any more."""
-        self._sorted, self._parts = np.sort(np.concatenate([NO_HASHES, *self._parts])), []
+        """Sort the hashes for lookup; nothing can be added afterwards."""
+        self._sorted = np.sort(np.concatenate([NO_HASHES, *self._parts]))
+        self._parts = []
 
     def contains(self, texts: Sequence[str]) -> npt.NDArray[np.bool_]:
-        """Which of these are remembered."""
-        asked = hash_texts(texts)
-        positions = np.searchsorted(self._sorted, asked)
-        is_member = np.zeros(len(asked), np.bool_)
+        """Whether each text is in the set; only after `freeze`."""
+        hashes = hash_texts(texts)
+        positions = np.searchsorted(self._sorted, hashes)
+        is_member = np.zeros(len(hashes), np.bool_)
         inside = positions < len(self._sorted)
-        is_member[inside] = self._sorted[positions[inside]] == asked[inside]
+        is_member[inside] = self._sorted[positions[inside]] == hashes[inside]
         return is_member
 
 
 class PublishedOutputs:
-    """Examples, judgements, and rows that were judged, as far as they are remembered: `limit` of each at most."""
+    """Keys of published examples and judgements, and ids of rows that have an example; the latest `limit` of each."""
 
     def __init__(self, *, limit: int) -> None:
-        self._keys, self._row_ids = HashSet(limit=limit), HashSet(limit=limit)
+        self._keys = HashSet(limit=limit)
+        self._row_ids = HashSet(limit=limit)
 
     def __len__(self) -> int:
         return len(self._keys)
 
     @property
     def evicted(self) -> int:
-        """How much was said that could not be remembered, and may be said twice."""
+        """The number of keys beyond the limit; these outputs may be published twice."""
         return self._keys.evicted
 
     def add(self, keys: Sequence[str], row_ids: Sequence[str]) -> None:
-        """These examples and judgements were said, and these rows have an example of their own."""
+        """Add keys of published examples and judgements, and ids of rows that have an example of their own."""
         self._keys.add(keys)
         self._row_ids.add(row_ids)
 
     def freeze(self) -> None:
-        """All that was said is told."""
+        """Make the keys searchable; nothing can be added afterwards."""
         self._keys.freeze()
         self._row_ids.freeze()
 
     def without_published(self, output: JoinOutput) -> JoinOutput:
-        """What of this was not said yet; a label whose row was known to an earlier life is no orphan."""
+        """The unpublished part of `output`; a label whose row an earlier run had is not an orphan."""
         if not len(self._keys) and not len(self._row_ids):
             return output
         examples = self._drop_published(

@@ -1,7 +1,8 @@
-"""Reading back what earlier lives of the joiner have said, from the topics that it writes.
+"""Loads the outputs that earlier runs of the joiner published, from the topics that it writes.
 
-Positions lag behind what waits, so a new life reads much again, and would say it again. What its records can have led
-to was written after the earliest of them: from there on the joiner's own topics tell what was said already.
+Committed positions lag behind the rows that wait, so a new run reads many records again and would publish their outputs
+again. All outputs of these records were written after the earliest of them: reading the output topics from there on
+finds every output that may recur.
 """
 
 import logging
@@ -17,13 +18,13 @@ from worker.kafka.consumer import PartitionOffsets, Record, TopicPartition
 from worker.kafka.log_reader import LogReader
 
 log = logging.getLogger(__name__)
-# Kafka's times of what is read may lie ahead of those of what is written: by default a broker takes records up to an
-# hour ahead of its clock, and clocks differ by minutes.
+# Kafka timestamps of input records may be ahead of those of output records: by default a broker accepts records up to
+# an hour ahead of its clock, and clocks differ by minutes.
 TIMESTAMP_LEAD_MS: Final = 70 * 60 * 1000
 
 
 class ExampleIdentity(Struct, frozen=True, gc=False):
-    """What of an example tells which one it is."""
+    """The fields of an example that identify it."""
 
     example_id: str
     revision: int
@@ -31,7 +32,7 @@ class ExampleIdentity(Struct, frozen=True, gc=False):
 
 
 class JudgementIdentity(Struct, frozen=True, gc=False):
-    """What of a judgement tells which one it is."""
+    """The fields of a judgement that identify it."""
 
     judged_event_id: str
     event_id: str
@@ -43,18 +44,21 @@ decode_judgement: Final = msgspec.json.Decoder(JudgementIdentity).decode
 
 
 class DedupLoader:
-    """Reads what was said. `meanwhile` is called after each chunk of records."""
+    """Reads published outputs. `on_chunk` is called after each chunk of records."""
 
     def __init__(self, *, settings: Settings, on_chunk: Callable[[], None]) -> None:
         self._topics = (settings.topics.feedback, settings.topics.judgements)
-        self._kafka, self._limit, self._on_chunk = settings.kafka, settings.feedback.said_max, on_chunk
+        self._kafka = settings.kafka
+        self._limit = settings.feedback.said_max
+        self._on_chunk = on_chunk
 
     def load(self, offsets: Mapping[TopicPartition, PartitionOffsets]) -> PublishedOutputs:
-        """What was said of records from the group's positions on; raises `Unavailable`.
+        """The published outputs of records at or after the group's offsets; raises `Unavailable`.
 
-        Nobody may write to the topics any more under the name of this joiner but this one.
+        The producers of earlier runs should be fenced before, or they may still write.
         """
-        published, reader = PublishedOutputs(limit=self._limit), LogReader(kafka=self._kafka)
+        published = PublishedOutputs(limit=self._limit)
+        reader = LogReader(kafka=self._kafka)
         try:
             first_ms = reader.earliest_timestamp_ms(
                 {partition: start_offset(partition_offsets) for partition, partition_offsets in offsets.items()}
@@ -66,9 +70,7 @@ class DedupLoader:
         finally:
             reader.close()
         published.freeze()
-        log.info(
-            "What is read again had led to at most %d examples and judgements; none is published twice.", len(published)
-        )
+        log.info("Loaded %d published examples and judgements; none of them is published twice.", len(published))
         return published
 
     def _read_outputs(self, reader: LogReader, begin_ms: int) -> Iterable[list[Record]]:
@@ -78,21 +80,23 @@ class DedupLoader:
         return reader.read(ends, reader.offsets_for_time(ends, max(0, begin_ms)))
 
     def _add(self, published: PublishedOutputs, records: Iterable[Record]) -> None:
-        keys, rows = list[str](), list[str]()
+        keys = list[str]()
+        row_ids = list[str]()
         for record in records:
             try:
                 if record.topic_partition.topic == self._topics[0]:
                     example = decode_example(record.value or b"")
                     keys.append(example_key(example.example_id, example.revision))
-                    rows += [] if example.item_id else [example.example_id]
+                    if not example.item_id:
+                        row_ids.append(example.example_id)
                 else:
                     judgement = decode_judgement(record.value or b"")
                     keys.append(judgement_key(judgement.judged_event_id, judgement.event_id, judgement.task))
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-                pass  # whoever wrote it, it was no joiner
-        published.add(keys, rows)
+                pass  # another program wrote this record
+        published.add(keys, row_ids)
 
 
 def start_offset(offsets: PartitionOffsets) -> int:
-    """Where the group goes on in a partition."""
+    """The offset at which the group continues in a partition."""
     return offsets.low if offsets.committed is None else max(offsets.low, offsets.committed)

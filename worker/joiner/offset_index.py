@@ -1,4 +1,4 @@
-"""Bookmarks: from where a partition is read again so that all events since a given time come again. Pure."""
+"""An index from event time to offset: where to start reading so that all events since a given time recur. Pure."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -8,7 +8,7 @@ ENTRIES_MAX: Final = 4_096
 
 @dataclass(slots=True)
 class OffsetEntry:
-    """From `offset` on there are events later than those of the marks before: of `first_ms` to `highest_ms`."""
+    """Records at or after `offset` have event times from `first_ms` to `highest_ms`, later than all earlier entries."""
 
     first_ms: int
     highest_ms: int
@@ -16,17 +16,17 @@ class OffsetEntry:
 
 
 class TimeOffsetIndex:
-    """What one partition has told so far: a bounded number of marks, the coarser the longer the time they span."""
+    """The index of one partition: at most `entries_max` entries, which grow coarser with the time that they span."""
 
     def __init__(self, *, entries_max: int = ENTRIES_MAX) -> None:
         self._entries_max = entries_max
         self._entries: list[OffsetEntry] = []
         self._width_ms = 1
         self.highest_ms = 0
-        self.next_offset = 0  # the offset after the last record that was read
+        self.next_offset = 0  # the offset after the last record that was read, 0 before the first
 
     def observe(self, offset: int, ts_ms: int) -> None:
-        """An event of that time was read."""
+        """Record that an event of that time was read."""
         self.next_offset = offset + 1
         if not self._entries or ts_ms > self.highest_ms:
             self.highest_ms = max(self.highest_ms, ts_ms)
@@ -35,13 +35,13 @@ class TimeOffsetIndex:
                 self._coarsen()
 
     def skip(self, offset: int) -> None:
-        """A record without an event was read."""
+        """Record that a record without an event was read."""
         self.next_offset = offset + 1
 
     def safe_offset(self, oldest_ms: int | None) -> int:
-        """The offset before which no event lies at `oldest_ms` or later (None: nothing is needed again).
+        """The offset before which every event is earlier than `oldest_ms` (None: no event is needed again).
 
-        Marks before it are dropped: what is asked for later may lie earlier only if it was noted later.
+        Entries before it are dropped, so the offset never goes back.
         """
         expired = 0
         for entry in self._entries:
@@ -52,7 +52,7 @@ class TimeOffsetIndex:
         return self._entries[0].offset if self._entries else self.next_offset
 
     def _add(self, entry: OffsetEntry) -> None:
-        """Add a mark, or widen the last one to hold it."""
+        """Append an entry, or widen the last one to include it."""
         if self._entries and entry.highest_ms < self._entries[-1].first_ms + self._width_ms:
             self._entries[-1].highest_ms = entry.highest_ms
         else:
@@ -60,6 +60,7 @@ class TimeOffsetIndex:
 
     def _coarsen(self) -> None:
         self._width_ms *= 2
-        entries, self._entries = self._entries, []
+        entries = self._entries
+        self._entries = []
         for entry in entries:
             self._add(entry)

@@ -1,6 +1,7 @@
-"""What waits for labels, and from where each partition has to be read again to have it all again. Pure.
+"""The joiner over partitions, and the offset from which each has to be read again after a crash. Pure.
 
-What waits is in memory only. So a partition's position is that of its earliest record that something open may need.
+Rows that wait for labels are in memory only. So the position committed for a partition is that of its earliest record
+that an open row may need.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,18 +21,16 @@ from worker.kafka.consumer import TopicPartition
 
 
 class PartitionedJoiner:
-    """A joiner over partitions that are read at different speeds."""
+    """Joins partitions that are read at different speeds."""
 
     def __init__(self, *, feedback: FeedbackSettings, tasks: Sequence[Task]) -> None:
         self._joiner = Joiner(feedback=feedback, tasks=tasks)
         self._watermarks = Watermarks[TopicPartition]()
         self._offset_indexes: dict[TopicPartition, TimeOffsetIndex] = {}
         self._metadata: dict[TopicPartition, CommitMetadata] = {}
-        # Records further ahead than this would only be parked until the slower topics have caught up.
+        # Records further ahead than this would only be kept as early events until the slower topics have caught up.
         self._lead_ms = feedback.grace_s * 1000
-        self._judged_wait_ms = (
-            feedback.fraud_window_s + feedback.grace_s
-        ) * 1000  # how long a row that is judged waits
+        self._judged_wait_ms = (feedback.fraud_window_s + feedback.grace_s) * 1000  # how long a labelled row stays open
 
     @property
     def counts(self) -> OutcomeCounts:
@@ -39,20 +38,20 @@ class PartitionedJoiner:
 
     @property
     def now_ms(self) -> int | None:
-        """The streams' own time."""
+        """The watermark; None before there is one."""
         return self._watermarks.now_ms()
 
     @property
     def oldest_ms(self) -> int | None:
-        """The event time since which something waits."""
+        """The event time of the oldest row or event that is open; None if none is."""
         return self._joiner.oldest_pending_ms()
 
     def add_partitions(self, partitions: Iterable[TopicPartition]) -> None:
-        """Fire no timer before these partitions have told what happened until then."""
+        """Hold the watermark back for these partitions from now on."""
         self._watermarks.add_partitions(partitions)
 
     def push(self, partition: TopicPartition, offset: int, message: ScoredRow | Event | None) -> None:
-        """Take the next record of a partition; None for one that could not be read."""
+        """Join the next record of a partition; None for one that could not be decoded."""
         index = self._offset_indexes.setdefault(partition, TimeOffsetIndex())
         if message is None:
             index.skip(offset)
@@ -60,14 +59,14 @@ class PartitionedJoiner:
         index.observe(offset, message.ts_ms)
         self._watermarks.observe(partition, message.ts_ms)
         if isinstance(message, ScoredRow):
-            # A row that was done with may be read again without all that had come for it.
+            # A closed row may be read again without all of its events, and would be joined to fewer of them.
             if not self._metadata.get(partition, EMPTY_METADATA).is_closed(offset, message):
                 self._joiner.add_row(message)
         else:
             self._joiner.add_event(message, Origin(*partition, offset))
 
     def advance(self, idle: Iterable[TopicPartition]) -> JoinOutput:
-        """What is ready, now that exactly the partitions in `quiet` have nothing to tell."""
+        """The outputs that are ready, with exactly the partitions in `idle` holding no watermark back."""
         self._watermarks.set_at_end(idle)
         now_ms = self.now_ms
         if now_ms is not None:
@@ -75,30 +74,30 @@ class PartitionedJoiner:
         return self._joiner.drain()
 
     def safe_offsets(self) -> dict[TopicPartition, int]:
-        """From where each partition that has been read has to be read again; never goes back."""
+        """The offset from which each partition that was read has to be read again; never goes back."""
         oldest_ms = self.oldest_ms
         return {partition: index.safe_offset(oldest_ms) for partition, index in self._offset_indexes.items()}
 
     def restore(self, metadata: Mapping[TopicPartition, CommitMetadata]) -> None:
-        """Leave out rows that an earlier life was done with."""
+        """Leave out rows that an earlier run closed."""
         self._metadata = dict(metadata)
 
     def commit_metadata(self, orphans: Mapping[str, int]) -> dict[TopicPartition, CommitMetadata]:
-        """What the next life should know of each partition that has been read."""
-        oldest_ms, judged_ms = self.oldest_ms, max(0, (self.now_ms or 0) - self._judged_wait_ms)
+        """The metadata to commit for each partition that was read; never closes fewer rows than before."""
+        oldest_ms = self.oldest_ms
+        judged_ms = max(0, (self.now_ms or 0) - self._judged_wait_ms)
         for partition, index in self._offset_indexes.items():
             since_ms = index.highest_ms + 1 if oldest_ms is None else oldest_ms
-            now, earlier = (
-                CommitMetadata({}, index.next_offset, since_ms, judged_ms),
-                self._metadata.get(partition, EMPTY_METADATA),
-            )
-            self._metadata[partition] = replace(now if now.supersedes(earlier) else earlier, orphans=dict(orphans))
+            current = CommitMetadata({}, index.next_offset, since_ms, judged_ms)
+            earlier = self._metadata.get(partition, EMPTY_METADATA)
+            latest = current if current.supersedes(earlier) else earlier
+            self._metadata[partition] = replace(latest, orphans=dict(orphans))
         return {partition: self._metadata[partition] for partition in self._offset_indexes}
 
     def next_offsets(self) -> dict[TopicPartition, int]:
-        """How far each partition has been read."""
+        """The offset after the last record that was read of each partition."""
         return {partition: index.next_offset for partition, index in self._offset_indexes.items()}
 
     def partitions_ahead(self) -> set[TopicPartition]:
-        """Partitions that should wait until the slower ones have caught up."""
+        """Partitions to pause until the slower ones have caught up."""
         return self._watermarks.partitions_ahead(self._lead_ms)

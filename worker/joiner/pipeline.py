@@ -1,8 +1,8 @@
-"""Joining as a loop: records in, examples and judgements out, and positions that lag behind what still waits.
+"""The joiner's loop: reads records, publishes examples and judgements, commits positions that lag behind open rows.
 
-After a crash everything open is read again. What was published is read back first and not published twice; with
-transactions that is exact, since what was said and how far it was read are committed as one.
-The joined topics may be read at different speeds; partitions that get ahead are held.
+After a crash all open rows are read again. Outputs that were published are loaded first and not published twice. With
+transactions this is exact, because outputs and positions are committed together.
+The joined topics may be read at different speeds; partitions that get ahead are paused.
 """
 
 import logging
@@ -14,17 +14,18 @@ from typing import Final
 
 import msgspec
 
-from contract.errors import BadEvent, ShopstreamError
+from contract.errors import BadEvent
 from contract.events import Event, clamp, decode
 from contract.joining.output import JoinOutput, OutcomeCounts
 from contract.messages import ScoredRow, read_scored_row, to_json, to_msgpack
 from contract.profiles.record import JUDGED_TASKS
 from contract.settings import Settings
 from worker.joiner.dedup import PublishedOutputs
-from worker.joiner.dedup_loader import DedupLoader
-from worker.joiner.idle_partitions import IdlePartitions
+from worker.joiner.dedup_loader import DedupLoader, start_offset
+from worker.joiner.membership import JoinerMembership, PartitionsChanged
 from worker.joiner.partitioned_joiner import PartitionedJoiner
 from worker.joiner.recovered_state import RecoveredState
+from worker.joiner.watermarks import IdlePartitions
 from worker.kafka.consumer import GroupConsumer, PartitionOffsets, Record, TopicPartition
 from worker.kafka.producer import OutgoingRecord, TransactionalProducer
 from worker.ops import metrics
@@ -34,71 +35,68 @@ log = logging.getLogger(__name__)
 KINDS: Final = ("scored", "impressions", "clicks", "orders", "labels")
 
 
-class PartitionsChanged(ShopstreamError):
-    """Partitions left while a batch was in hand: what waits is not whole any more, and joining begins anew."""
-
-
 class JoinerPipeline:
-    """Moves batches from the intake through the joiner to the publisher. It listens to the intake's partitions."""
+    """Moves batches from the consumer through the joiner to the producer; the rebalance listener of the consumer."""
 
     def __init__(
         self,
         *,
         settings: Settings,
         consumer: GroupConsumer,
+        membership: JoinerMembership,
         producer: TransactionalProducer,
         retry: Retry,
         clock_s: Callable[[], float] = time.monotonic,
         load_published: Callable[[Mapping[TopicPartition, PartitionOffsets]], PublishedOutputs] | None = None,
     ) -> None:
-        """`recall`: what earlier lives have said of what is read from these positions on."""
-        self._settings, self._clock_s = settings, clock_s
-        self._load_published = load_published or DedupLoader(settings=settings, on_chunk=self._heartbeat).load
+        """`load_published` returns the outputs that earlier runs published of records from the given offsets on."""
+        self._settings = settings
+        self._clock_s = clock_s
+        self._load_published = load_published or DedupLoader(settings=settings, on_chunk=membership.heartbeat).load
         self._kinds = {settings.topics.topic_name(kind): kind for kind in KINDS}
         self._tasks = {*JUDGED_TASKS, *(task.name for task in settings.tasks)}
-        self._consumer, self._producer, self._retry = consumer, producer, retry
+        self._consumer = consumer
+        self._membership = membership
+        self._producer = producer
+        self._retry = retry
         self._joiner = self._new_joiner()
-        self._idle_partitions = IdlePartitions(after_s=settings.feedback.idle_ms / 1000)
+        self._idle_partitions = IdlePartitions[TopicPartition](after_s=settings.feedback.idle_ms / 1000)
         self._committed: dict[TopicPartition, int] = {}
         self._paused: set[TopicPartition] = set()
-        self._partitions_changed = self._in_batch = False
-        self._recovered, self._is_recovered = self._new_recovered_state({}, PublishedOutputs(limit=1)), True
-        retry.on_wait = self._heartbeat
+        self._recovered = self._new_recovered_state({}, PublishedOutputs(limit=1))
+        self._is_recovered = True
 
     @property
     def topics(self) -> list[str]:
         return list(self._kinds)
 
     def on_assigned(self, partitions: list[TopicPartition]) -> Mapping[TopicPartition, int]:
-        """New partitions start at their committed positions; what was joined without them is joined anew."""
-        self._partitions_changed = self._partitions_changed or bool(self._joiner.next_offsets())
+        """Start new partitions at their committed positions, and restart joining if others were read before."""
+        if self._joiner.next_offsets():
+            self._membership.has_changed = True
         self._joiner.add_partitions(partitions)
         self._is_recovered = False
         return {}
 
     def on_revoked(self, partitions: list[TopicPartition]) -> None:
-        """What waits lacks a part from now on, so everything that stays is read again."""
-        self._partitions_changed = True
+        """Restart joining: the open rows lack a part from now on, so the remaining partitions are read again."""
+        self._membership.has_changed = True
 
     def step(self) -> int:
-        """Join one batch and publish what is ready; returns the number of records that were read."""
+        """Join one batch and publish the outputs that are ready; returns the number of records read."""
         worker = self._settings.worker
         records = self._consumer.poll(worker.batch_max, worker.wait_ms)
-        self._in_batch = True
         try:
-            self._raise_if_changed()
-            self._recover()
-            self._publish(self._join(records))
+            with self._membership.batch():
+                self._recover()
+                self._publish(self._join(records))
         except PartitionsChanged as changed:
-            log.warning("Joining begins anew: %s", changed)
-            self._in_batch = False  # nothing more can be taken away
+            log.warning("Restarting the join from the committed positions: %s", changed)
             self._restart()
-        finally:
-            self._in_batch = False
         return len(records)
 
     def progress(self) -> tuple[dict[TopicPartition, int], dict[TopicPartition, int]]:
-        """How far each partition is read, and where it ends; of those that are not held."""
+        """Position and end offset of each partition; ends only of those that are not paused."""
         ends = self._consumer.end_offsets()
         at_end = {partition: end for partition, end in ends.items() if partition in self._consumer.at_end}
         return self._joiner.next_offsets() | at_end, {
@@ -106,7 +104,7 @@ class JoinerPipeline:
         }
 
     def not_ready_reason(self) -> str | None:
-        """What is wrong if the partitions of this member cannot be joined: one user's records need one reader."""
+        """Why the assigned partitions cannot be joined, or None: one consumer should read all records of a user."""
         partitions = {
             topic: {p.partition for p in self._consumer.assignment if p.topic == topic} for topic in self._kinds
         }
@@ -118,7 +116,7 @@ class JoinerPipeline:
         return None
 
     def close(self) -> None:
-        """Leave; what is not committed will be read again."""
+        """Leave the group; records after the committed positions will be read again."""
         self._consumer.close()
         self._producer.close()
 
@@ -136,7 +134,7 @@ class JoinerPipeline:
         return output
 
     def _drop_published(self, output: JoinOutput) -> JoinOutput:
-        """What no earlier life has said."""
+        """The outputs that no run has published."""
         unpublished, withheld = self._recovered.without_published(output)
         metrics.EXAMPLES_WITHHELD.inc(withheld)
         if unpublished.orphans:
@@ -154,7 +152,10 @@ class JoinerPipeline:
         positions = self._joiner.safe_offsets()
         if outgoing or positions != self._committed:
             self._producer.publish(
-                outgoing, positions, self._consumer, self._recovered.commit_metadata(self._joiner, positions)
+                outgoing,
+                positions,
+                self._consumer,
+                self._recovered.commit_metadata(self._joiner, positions),
             )
             self._committed = positions
             self._recovered.release_published(positions)
@@ -177,9 +178,9 @@ class JoinerPipeline:
         return PartitionedJoiner(feedback=self._settings.feedback, tasks=self._settings.tasks)
 
     def _recover(self) -> None:
-        """Read back what was said of what is read now, before anything is said; nobody else speaks from then on."""
+        """Fence older producers and load the published outputs of records that are read again, before publishing."""
         while not self._is_recovered:
-            self._is_recovered = True  # partitions may come while others are asked about
+            self._is_recovered = True  # a rebalance during the queries below resets it
             self._producer.fence_predecessors()
             offsets = self._retry.call("kafka", partial(self._consumer.query_offsets, set(self._consumer.assignment)))
             self._recovered = self._new_recovered_state(
@@ -200,34 +201,28 @@ class JoinerPipeline:
             metrics.ORPHAN_LABELS.labels(task).set(n)
 
     def _restart(self) -> None:
-        """Forget what waits, and read again from the committed positions of the partitions that are left."""
-        while self._partitions_changed:
-            self._partitions_changed = self._is_recovered = False
-            self._producer.fence_predecessors()  # so that what was being committed is, or never will be
-            self._joiner, self._committed = self._new_joiner(), {}
+        """Drop the open rows, and read again from the committed positions of the partitions that remain."""
+        while self._membership.has_changed:
+            self._membership.has_changed = False
+            self._is_recovered = False
+            # Ends a commit in flight either way, before the positions are queried.
+            self._producer.fence_predecessors()
+            self._joiner = self._new_joiner()
+            self._committed = {}
             self._pause_only(set())
             partitions = set(self._consumer.assignment)
             self._joiner.add_partitions(partitions)
             offsets = self._retry.call("kafka", partial(self._consumer.query_offsets, partitions))
             starts = {
-                partition: max(partition_offsets.low, partition_offsets.committed or 0)
+                partition: start_offset(partition_offsets)
                 for partition, partition_offsets in offsets.items()
                 if partition in self._consumer.assignment
             }
             self._retry.call("kafka", partial(self._consumer.seek, starts))
 
-    def _heartbeat(self) -> None:
-        """While Kafka is waited for: keep the membership in the group, and notice if partitions left."""
-        self._consumer.heartbeat()
-        self._raise_if_changed()
-
-    def _raise_if_changed(self) -> None:
-        if self._partitions_changed and self._in_batch:
-            raise PartitionsChanged("The partitions of the joiner should stay while it joins. Found some taken away.")
-
 
 def decode_record(kind: str, record: Record) -> ScoredRow | Event | None:
-    """The scored row or event of a record; None for what cannot be read, whose dead letter the score worker writes."""
+    """The scored row or event of a record; None if it is unreadable (the score worker writes its dead letter)."""
     try:
         if kind == "scored":
             return read_scored_row(record.value or b"")
@@ -235,6 +230,6 @@ def decode_record(kind: str, record: Record) -> ScoredRow | Event | None:
         metrics.CLAMPED_TIMESTAMPS.inc(was_clamped)
         return event
     except (BadEvent, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        log.warning("Passing a record of %s/%d at %d by: %s", *record.topic_partition, record.offset, error)
+        log.warning("Skipping unreadable record %s[%d]@%d: %s", *record.topic_partition, record.offset, error)
         metrics.UNREADABLE_RECORDS.labels(kind).inc()
         return None

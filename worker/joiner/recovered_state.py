@@ -1,20 +1,23 @@
-"""What earlier lives of the joiner have left to this one, and what this one leaves to the next. Pure."""
+"""State recovered at start-up: published outputs that were re-read from Kafka, and commit metadata. Pure.
 
-from collections import Counter
-from collections.abc import Mapping
+It is written back with each commit, for the next run.
+"""
 
-from contract.joining.output import JoinOutput
+import heapq
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+
+from contract.joining.output import JoinOutput, OrphanLabel
 from contract.settings import FeedbackSettings
 from worker.joiner.commit_metadata import CommitMetadata, decode_all_metadata, encode_metadata
 from worker.joiner.dedup import PublishedOutputs
 from worker.joiner.dedup_loader import start_offset
-from worker.joiner.orphan_counter import OrphanCounter
 from worker.joiner.partitioned_joiner import PartitionedJoiner
 from worker.kafka.consumer import PartitionOffsets, TopicPartition
 
 
 class RecoveredState:
-    """What was said already, rows that were done with, and labels without a row that were counted."""
+    """Outputs that earlier runs published, rows that they closed, and labels without a row that they counted."""
 
     def __init__(
         self,
@@ -23,12 +26,13 @@ class RecoveredState:
         offsets: Mapping[TopicPartition, PartitionOffsets],
         published: PublishedOutputs,
     ) -> None:
-        """`held`: where this life begins to read, and the notes that were committed there."""
+        """`offsets`: where this run starts to read, with the metadata committed there."""
         self.metadata: Mapping[TopicPartition, CommitMetadata] = decode_all_metadata(offsets)
         self._orphan_counter = OrphanCounter(
             final=[metadata.orphans for metadata in self.metadata.values()], limit=feedback.parked_max
         )
-        self._published, self._nothing_published = published, PublishedOutputs(limit=feedback.said_max)
+        self._published = published
+        self._nothing_published = PublishedOutputs(limit=feedback.said_max)
         self._ends = {
             partition: partition_offsets.high
             for partition, partition_offsets in offsets.items()
@@ -37,15 +41,15 @@ class RecoveredState:
 
     @property
     def evicted(self) -> int:
-        """How much was said that may be said twice."""
+        """The number of published outputs beyond the limit, which may be published twice."""
         return self._published.evicted
 
     def orphans(self) -> Counter[str]:
-        """Labels without a row by task, each counted once over all lives."""
+        """Labels without a row by task, each counted once over all runs."""
         return self._orphan_counter.total()
 
     def without_published(self, output: JoinOutput) -> tuple[JoinOutput, int]:
-        """What of this was not said yet, and how much was; labels without a row are counted."""
+        """The part of `output` that no run has published, and the number withheld; counts labels without a row."""
         unpublished = self._published.without_published(output)
         self._orphan_counter.add(unpublished.orphans)
         withheld = (
@@ -56,13 +60,50 @@ class RecoveredState:
     def commit_metadata(
         self, joiner: PartitionedJoiner, positions: Mapping[TopicPartition, int]
     ) -> dict[TopicPartition, str]:
-        """The notes to commit with these positions."""
+        """The metadata to commit with these positions."""
         return {
             partition: encode_metadata(metadata)
             for partition, metadata in joiner.commit_metadata(self._orphan_counter.finalize(positions)).items()
         }
 
     def release_published(self, positions: Mapping[TopicPartition, int]) -> None:
-        """Once nothing is open of what an earlier life can have read, nothing that it said can be said again."""
+        """Free the recovered outputs once the positions have passed every record that an earlier run may have read."""
         if len(self._published) and all(positions.get(partition, 0) >= end for partition, end in self._ends.items()):
             self._published = self._nothing_published
+
+
+class OrphanCounter:
+    """Counts labels that stayed without a row, by task, each once however often its record is read again.
+
+    An orphan is final when the committed position has passed its record, so no run reads it again. The final counts are
+    committed with the positions, and the next run continues from them. At most `limit` orphans of a partition wait to
+    become final; beyond it the oldest is taken as final.
+    """
+
+    def __init__(self, *, final: Iterable[Mapping[str, int]], limit: int) -> None:
+        """`final`: the counts committed with each partition's position; the largest is the latest."""
+        self._final: Counter[str] = max(map(Counter[str], final), key=Counter.total, default=Counter())
+        self._limit = limit
+        self._open: defaultdict[TopicPartition, list[tuple[int, str]]] = defaultdict(list)
+
+    def add(self, orphans: Iterable[OrphanLabel]) -> None:
+        for task, _, origin in orphans:
+            if origin is None:
+                self._final[task] += 1
+                continue
+            waiting = self._open[TopicPartition(origin.topic, origin.partition)]
+            heapq.heappush(waiting, (origin.offset, task))
+            if len(waiting) > self._limit:
+                self._final[heapq.heappop(waiting)[1]] += 1
+
+    def finalize(self, positions: Mapping[TopicPartition, int]) -> dict[str, int]:
+        """The final counts to commit with these positions."""
+        for partition, position in positions.items():
+            waiting = self._open[partition]
+            while waiting and waiting[0][0] < position:
+                self._final[heapq.heappop(waiting)[1]] += 1
+        return dict(self._final)
+
+    def total(self) -> Counter[str]:
+        """All known orphans, final or not."""
+        return self._final + Counter(task for waiting in self._open.values() for _, task in waiting)

@@ -1,4 +1,4 @@
-"""`python -m worker feedback`: the joiner as a process."""
+"""`python -m worker feedback`: the joiner process."""
 
 import logging
 import threading
@@ -6,6 +6,7 @@ import time
 from typing import Final
 
 from contract.settings import Settings
+from worker.joiner.membership import JoinerMembership
 from worker.joiner.pipeline import JoinerPipeline
 from worker.kafka.consumer import GroupConsumer
 from worker.kafka.producer import TransactionalProducer
@@ -16,24 +17,25 @@ from worker.ops.steps import StepMarker
 from worker.pipeline.lag import LagMonitor
 
 log = logging.getLogger(__name__)
-HOUSEKEEPING_S: Final = 1.0
+PERIODIC_INTERVAL_S: Final = 1.0
 
 
 class JoinerWorker:
-    """Joins until `stop` is set. One process does it for a shop: its topics are joined in memory."""
+    """Joins until `stop` is set. A shop needs one such process: it joins the shop's topics in memory."""
 
     def __init__(self, *, settings: Settings, stop: threading.Event) -> None:
-        self._settings, self._stop = settings, stop
+        self._settings = settings
+        self._stop = stop
         self._progress = LagMonitor(settings.worker.stall_s)
-        self._not_ready_reason: str | None = "Kafka has not given this joiner its partitions yet."
+        self._not_ready_reason: str | None = "The joiner has no partitions yet."
 
     def run(self) -> None:
-        """Work until asked to end; whatever ends it otherwise is raised."""
+        """Run until `stop` is set; raises the error of a fatal failure."""
         worker = self._settings.worker
         health = HealthServer(
             port=worker.http_port, live=self._check_live, ready=self._check_ready, metrics=metrics.render
         )
-        log.info("Joiner, instance %s: health and metrics on port %d.", worker.instance, health.port)
+        log.info("Joiner started, instance %s: health and metrics on port %d.", worker.instance, health.port)
         try:
             pipeline = self._open_pipeline()
             try:
@@ -41,32 +43,36 @@ class JoinerWorker:
             finally:
                 pipeline.close()
         except StopRequested as stopped:
-            log.info("Ending before the batch in hand was committed; it will be read again. %s", stopped)
+            log.info("Joiner stopped before the current batch was committed; it will be read again. %s", stopped)
         finally:
             health.close()
 
     def _open_pipeline(self) -> JoinerPipeline:
-        kafka, retry = self._settings.kafka, Retry(self._stop)
+        kafka = self._settings.kafka
         consumer = GroupConsumer(kafka=kafka, group=kafka.group("feedback"), instance=self._settings.worker.instance)
-        # Every joiner of a shop writes under one name, so that whoever takes over ends what the one before had begun.
-        transactional = kafka.group("feedback") if kafka.transactions else None
+        membership = JoinerMembership(consumer)
+        retry = Retry(self._stop, on_wait=membership.heartbeat)
+        # All joiners of a shop share one transactional id, so a new one aborts the open transaction of the last.
+        transactional_id = kafka.group("feedback") if kafka.transactions else None
         producer = TransactionalProducer(
-            kafka=kafka, transactional_id=transactional, retry=retry, step_marker=StepMarker()
+            kafka=kafka, transactional_id=transactional_id, retry=retry, step_marker=StepMarker()
         )
-        pipeline = JoinerPipeline(settings=self._settings, consumer=consumer, producer=producer, retry=retry)
+        pipeline = JoinerPipeline(
+            settings=self._settings, consumer=consumer, membership=membership, producer=producer, retry=retry
+        )
         consumer.subscribe(pipeline.topics, pipeline)
         return pipeline
 
     def _run_loop(self, pipeline: JoinerPipeline) -> None:
-        """Batch after batch; once a second what concerns no single one."""
+        """Join batch after batch; update lag and readiness once a second."""
         due_s = 0.0
         while not self._stop.is_set():
             pipeline.step()
             if (now_s := time.monotonic()) >= due_s:
-                due_s = now_s + HOUSEKEEPING_S
+                due_s = now_s + PERIODIC_INTERVAL_S
                 self._progress.update(*pipeline.progress(), now_s)
                 self._update_readiness(pipeline.not_ready_reason())
-        log.info("Asked to end; everything read is joined, and what is open will be read again.")
+        log.info("Joiner stopped; all records read are joined, and open rows will be read again.")
 
     def _update_readiness(self, not_ready_reason: str | None) -> None:
         if not_ready_reason and not_ready_reason != self._not_ready_reason:

@@ -1,6 +1,11 @@
-"""Which models answer: watches both pointers, has what they name opened beside the work, or says why not."""
+"""Watches the pointers to the serving and the trial bundle, loads what they name in a thread, and reports why not.
 
+onnxruntime, hashing and unpacking release the GIL, so batches go on while a bundle is loaded.
+"""
+
+import ctypes
 import logging
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -8,7 +13,6 @@ from contract.bundle import current_version, read_bundle
 from contract.errors import BadBundle
 from contract.experiment import Trial, read_trial
 from contract.features.declaration import FeatureSet
-from worker.model.bundle_loader import BundleLoader, trim_heap
 from worker.model.experiment import ActiveModels, TrialModel
 from worker.model.onnx_model import Model
 from worker.ops import metrics
@@ -18,31 +22,32 @@ BROKEN_POINTER = "a broken pointer"
 
 
 class BundleWatcher:
-    """The folder in which bundles appear, and the line-up of those that answer; whatever is wrong leaves it as it is.
+    """Watches the folder of bundles; any error leaves the active models as they are.
 
-    A thread opens bundles, one at a time, so that no batch waits for it.
+    A thread loads bundles, one at a time, so that no batch waits for it.
     """
 
     def __init__(self, *, folder: Path, features: FeatureSet) -> None:
-        self._folder, self._features = folder, features
+        self._folder = folder
+        self._features = features
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="bundles")
-        self._serving_loader, self._trial_loader = BundleLoader(self._load), BundleLoader(self._load)
+        self._serving_loader = BundleLoader(self._load)
+        self._trial_loader = BundleLoader(self._load)
         self.active = self._announced = ActiveModels()
 
     @property
     def serving(self) -> Model | None:
-        """The one that serves."""
         return self.active.serving
 
     @property
     def has_loaded(self) -> bool:
-        """Whether a look would find what has just been opened."""
+        """Whether `poll` would return a model that has just been loaded."""
         return self._serving_loader.is_done or self._trial_loader.is_done
 
     def poll(self, *, wait: bool = False) -> ActiveModels | None:
-        """A line-up to take up now, or None: nothing new, nothing that may answer, or not opened yet.
+        """The models to activate now; None if there are no new ones, or they are rejected or still loading.
 
-        `waits`: until what is pointed to is opened or refused.
+        `wait`: block until the bundles that the pointers name are loaded or rejected.
         """
         serving = self._poll_serving(wait) or self.active.serving
         active = ActiveModels(serving, self._poll_trial(serving, wait))
@@ -52,40 +57,39 @@ class BundleWatcher:
         return active
 
     def mark_active(self) -> None:
-        """Tell that the present line-up answers from now on."""
+        """Log and count that the active models answer from now on."""
         serving, trial_model = self.active
         if serving and serving is not self._announced.serving:
             metrics.BUNDLE_SWAPS.inc()
             metrics.set_serving_model(serving.version)
             log.info("Serving model %s: %s.", serving.version, ", ".join(sorted(serving.tasks)))
         if trial_model is not self._announced.trial_model:
-            metrics.set_trial_model(*((trial_model.version, trial_model.trial.share) if trial_model else ("", 0.0)))
-            log.info("%s.", f"On trial: {trial_model}" if trial_model else "Nothing is on trial any more")
+            announce_trial(trial_model)
         self._announced = self.active
         self._executor.submit(trim_heap)
 
     def close(self) -> None:
-        """What is being opened is waited for and left."""
+        """Wait for the bundle that is being loaded, and drop it."""
         self._executor.shutdown(cancel_futures=True)
 
     def _poll_serving(self, wait: bool) -> Model | None:
         version = None
         try:
             version = current_version(self._folder)
-            return self._serving_loader.poll(version, self._loaded_models(), wait=wait) if version else None
+            return self._serving_loader.poll(version, self._list_loaded_models(), wait=wait) if version else None
         except BadBundle as error:
             consequence = (
                 f"Model {self.serving.version} keeps answering" if self.serving else "Rules and popular items answer"
             )
-            self._serving_loader.reject(version or BROKEN_POINTER, f"{consequence}, a bundle was refused: {error}")
+            self._serving_loader.reject(version or BROKEN_POINTER, f"Bundle rejected. {consequence}. {error}")
             return None
 
     def _poll_trial(self, serving: Model | None, wait: bool) -> TrialModel | None:
-        """The one on trial; a former one stays while the next is being opened, and goes if that is refused."""
+        """The trial model; the present one stays while the next is loaded, and ends if that is rejected."""
         try:
             trial = read_trial(self._folder)
         except BadBundle as error:
-            self._trial_loader.reject(BROKEN_POINTER, f"Nothing is on trial: {error}")
+            self._trial_loader.reject(BROKEN_POINTER, f"No trial is active: {error}")
             return None
         if trial is None:
             self._trial_loader.clear_rejection()
@@ -93,9 +97,9 @@ class BundleWatcher:
         if serving is None or trial.version == serving.version:
             serving_version = serving.version if serving else "no model"
             self._trial_loader.reject(
-                f"{trial.version} beside {serving_version}",
-                f"Nothing is on trial: a trial should be of another bundle than serves. Found {trial.version} beside "
-                f"{serving_version}.",
+                f"{trial.version} with {serving_version}",
+                "No trial is active: a trial should have another bundle than the serving one. "
+                f"Found {trial.version} with {serving_version} serving.",
             )
             return None
         return self._load_trial(trial, wait)
@@ -103,18 +107,84 @@ class BundleWatcher:
     def _load_trial(self, trial: Trial, wait: bool) -> TrialModel | None:
         present = self.active.trial_model
         try:
-            model = self._trial_loader.poll(trial.version, self._loaded_models(), wait=wait)
+            model = self._trial_loader.poll(trial.version, self._list_loaded_models(), wait=wait)
         except BadBundle as error:
-            self._trial_loader.reject(trial.version, f"Nothing is on trial: a bundle was refused: {error}")
+            self._trial_loader.reject(trial.version, f"No trial is active: its bundle was rejected: {error}")
         if self._trial_loader.is_rejected:
             return None
         if model is None or (present and present.model is model and present.trial == trial):
             return present
         return TrialModel(model, trial)
 
-    def _loaded_models(self) -> list[Model]:
-        """What is open already: a model that was on trial need not be opened again to serve."""
+    def _list_loaded_models(self) -> list[Model]:
+        """The models in memory: a trial model that is promoted is not loaded again."""
         return [model for model in self.active.models if model]
 
     def _load(self, version: str) -> Future[Model]:
         return self._executor.submit(lambda: Model(read_bundle(self._folder, version), self._features))
+
+
+class BundleLoader:
+    """Loads the bundle that one pointer names. A rejected bundle is not loaded again until the pointer moves."""
+
+    def __init__(self, load: Callable[[str], Future[Model]]) -> None:
+        self._load = load
+        self._version = ""
+        self._future: Future[Model] | None = None
+        self._rejected = ""
+
+    @property
+    def is_done(self) -> bool:
+        """Whether `poll` would return a model or raise the reason to reject it."""
+        return self._future is not None and self._future.done()
+
+    @property
+    def is_rejected(self) -> bool:
+        """Whether the bundle that the pointer names was rejected."""
+        return bool(self._rejected)
+
+    def poll(self, version: str, loaded: Iterable[Model], *, wait: bool) -> Model | None:
+        """The model of this version; None while it is loading, and if it was rejected before.
+
+        `loaded`: models that are in memory already. Raises `BadBundle`, once.
+        """
+        if version == self._rejected:
+            return None
+        self._rejected = ""
+        for model in loaded:
+            if model.version == version:
+                return model
+        if self._future is None or self._version != version:
+            self._version = version
+            self._future = self._load(version)
+        if not wait and not self._future.done():
+            return None
+        future = self._future
+        self._future = None
+        return future.result()
+
+    def reject(self, name: str, reason: str) -> None:
+        """Count and log a rejection, once for each name."""
+        if name != self._rejected:
+            self._rejected = name
+            metrics.BUNDLES_REFUSED.inc()
+            log.error(reason)
+
+    def clear_rejection(self) -> None:
+        """Load whatever the pointer names next; called while there is no pointer."""
+        self._rejected = ""
+
+
+def announce_trial(trial_model: TrialModel | None) -> None:
+    if trial_model is None:
+        metrics.set_trial_model("", 0.0)
+        log.info("Trial ended.")
+    else:
+        metrics.set_trial_model(trial_model.version, trial_model.trial.share)
+        log.info("Trial active: %s.", trial_model)
+
+
+def trim_heap() -> None:
+    """Return the memory of former models to the system: glibc keeps freed memory between blocks in use."""
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)

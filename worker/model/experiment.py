@@ -1,7 +1,7 @@
-"""A challenger: the model on trial beside the one that serves.
+"""The trial model, and the active models of which it is one.
 
-In a shadow it is asked about the rows that the serving model answers, and what it says is only logged. In a canary it
-answers a share of the users, see `worker.scoring.canary_router`.
+A shadow scores the rows that the serving model answers, and its scores are only logged. A canary answers a share of the
+users, see `worker.scoring.canary_router`.
 """
 
 import logging
@@ -19,10 +19,11 @@ log = logging.getLogger(__name__)
 
 
 class TrialModel:
-    """A model on trial, and how it is tried."""
+    """A model with its trial: a shadow or a canary."""
 
     def __init__(self, model: Model, trial: Trial) -> None:
-        self.model, self.trial = model, trial
+        self.model = model
+        self.trial = trial
         self._has_logged_failure = False
 
     @property
@@ -30,20 +31,18 @@ class TrialModel:
         return self.model.version
 
     def __str__(self) -> str:
-        role = "asked beside the serving one" if self.trial.is_shadow else f"answering {self.trial.share:.1%} of users"
+        role = "a shadow" if self.trial.is_shadow else f"a canary for {self.trial.share:.1%} of users"
         return f"model {self.version}, {role}"
 
     def predict_shadow(self, row_count: int, predict: Callable[[Model], Scores], *, step: str = "score") -> Scores:
-        """What it says of `rows` rows that another model answers; nothing where it fails, which is counted."""
+        """Shadow scores of `row_count` rows by task; empty if the model fails (counted in `trial_failures_total`)."""
         with metrics.SHADOW_SECONDS.time(), PROFILER(f"{step} shadow"):
             try:
                 scores = predict(self.model)
                 if wrong_shapes := {
                     task: values.shape for task, values in scores.items() if values.shape != (row_count,)
                 }:
-                    raise ValueError(
-                        f"Each of {row_count} rows should get one number of each task. Found {wrong_shapes}."
-                    )
+                    raise ValueError(f"Each task should have {row_count} scores. Found shapes {wrong_shapes}.")
                 non_finite_count = sum(int((~np.isfinite(values)).sum()) for values in scores.values())
             except Exception as error:
                 self.record_failure(error)
@@ -53,15 +52,17 @@ class TrialModel:
         return scores
 
     def record_failure(self, error: Exception) -> None:
-        """Count it, and say it once."""
+        """Count a failure; the first one is logged with its traceback."""
         metrics.TRIAL_FAILURES.labels("error").inc()
         if not self._has_logged_failure:
             self._has_logged_failure = True
-            log.error("Model %s is on trial and could not score; the one that serves goes on: %r", self.version, error)
+            log.error(
+                "Trial model %s failed to score, serving model unaffected: %r", self.version, error, exc_info=error
+            )
 
 
 class ActiveModels(NamedTuple):
-    """The model that serves, if any, and the one on trial beside it, if any."""
+    """The serving model and the trial model, None where there is none."""
 
     serving: Model | None = None
     trial_model: TrialModel | None = None
@@ -72,16 +73,16 @@ class ActiveModels(NamedTuple):
 
     @property
     def shadow(self) -> TrialModel | None:
-        """The challenger that is only asked."""
+        """The trial model, if it is a shadow."""
         return self.trial_model if self.trial_model and self.trial_model.trial.is_shadow else None
 
     @property
     def canary(self) -> TrialModel | None:
-        """The challenger that answers some users."""
+        """The trial model, if it is a canary."""
         return self.trial_model if self.trial_model and not self.trial_model.trial.is_shadow else None
 
     def supporting(self, graph: str) -> "ActiveModels":
-        """Those of the line-up that have this graph."""
+        """The active models that have this graph."""
         serving, trial_model = self.serving, self.trial_model
         return ActiveModels(
             serving if serving and serving.has_graph(graph) else None,
@@ -94,12 +95,12 @@ def trial_version(trial_model: TrialModel | None) -> str:
 
 
 def select_finite(scores: Scores, rows: Sequence[int]) -> dict[str, tuple[float, ...]]:
-    """What was said of the rows `at` of one answer; a task that has no number for one of them is left out."""
+    """The scores of `rows` by task, without tasks that have a non-finite score among them."""
     selected = {task: values[rows] for task, values in scores.items()}
     return {task: tuple(values.tolist()) for task, values in selected.items() if np.isfinite(values).all()}
 
 
 def check_finite(scores: Scores) -> None:
-    """Raises ValueError for a number that the serving model would have given."""
+    """Raises ValueError for non-finite scores, so that the serving model answers instead."""
     if tasks := [task for task, values in scores.items() if not np.isfinite(values).all()]:
-        raise ValueError(f"A model on trial should give finite numbers. Found others for {tasks}.")
+        raise ValueError(f"A trial model should give finite scores. Found others for {tasks}.")

@@ -1,4 +1,4 @@
-"""The one door to onnxruntime: a bundle becomes a model that scores blocks, or is refused."""
+"""Loads a bundle into onnxruntime as a model that scores blocks, or rejects it; no other worker module imports it."""
 
 import io
 import math
@@ -16,23 +16,19 @@ from contract.features.declaration import GROUPS, Block, FeatureSet
 from contract.hashing import item_hash
 
 GOLDEN_TOLERANCE: Final = 1e-4  # processors differ by less, a wrong weight by far more
-FADING_MAX: Final = 10.0  # beyond it only the latest item speaks
-NO_EXTERNAL_DATA: Final = (
-    "/dev/null/nowhere"  # where weights in files of their own, which no digest vouches for, are not found
-)
-REQUIRED_OUTPUTS: Final = {
-    "items": "item_part",
-    "recommend": "click",
-    "search": "relevance",
-}  # what the worker asks these for
+FADING_MAX: Final = 10.0  # beyond it only the latest item has weight
+# A folder that cannot exist: weights in separate files, which no digest covers, are not found.
+NO_EXTERNAL_DATA: Final = "/dev/null/none"
+# The output that the worker uses of each of these graphs.
+REQUIRED_OUTPUTS: Final = {"items": "item_part", "recommend": "click", "search": "relevance"}
 Scores = dict[str, npt.NDArray[np.float32]]
 Arrays = Mapping[str, npt.NDArray[Any]]
 
 
 class Model:
-    """A bundle that serves. `BadBundle`: it needs what we lack, or does not reproduce its golden outputs.
+    """A loaded bundle. Raises `BadBundle` if it needs other features or does not reproduce its golden outputs.
 
-    Blocks are given in the columns of `features`; the model picks the columns it was trained on.
+    Blocks have the columns of `features`; the model selects the columns it was trained on.
     """
 
     def __init__(self, bundle: Bundle, features: FeatureSet) -> None:
@@ -40,9 +36,10 @@ class Model:
         self.version = bundle.version
         self._columns = select_columns(bundle, features)
         self._sessions = {name: open_graph(bundle, name) for name in GRAPHS if f"{name}.onnx" in bundle.files}
-        self._inputs = {name: {one.name for one in of.get_inputs()} for name, of in self._sessions.items()}
-        self._outputs = {name: [one.name for one in of.get_outputs()] for name, of in self._sessions.items()}
-        self.tasks = frozenset(output for of in self._outputs.values() for output in of) - {"item_part"}
+        sessions = self._sessions.items()
+        self._inputs = {name: {node.name for node in session.get_inputs()} for name, session in sessions}
+        self._outputs = {name: [node.name for node in session.get_outputs()] for name, session in sessions}
+        self.tasks = frozenset(output for outputs in self._outputs.values() for output in outputs) - {"item_part"}
         self._check_golden(bundle)
         self._check_fit(features)
         self.neighbours = read_neighbours(bundle)
@@ -51,7 +48,7 @@ class Model:
         return graph in self._sessions
 
     def run(self, graph: str, blocks: Mapping[str, Block], **extra: npt.NDArray[Any]) -> Scores:
-        """The outputs of a graph for blocks by group (full columns) and further inputs by name."""
+        """The outputs of a graph for blocks by group (all columns) and further inputs by name."""
         inputs: dict[str, npt.NDArray[Any]] = dict(extra)
         for group, block in blocks.items():
             numbers, ids = self._columns[group]
@@ -71,7 +68,8 @@ class Model:
     def _check_golden(self, bundle: Bundle) -> None:
         golden = load_arrays(bundle, "golden.npz")
         for graph in self._sessions:
-            inputs = {name.split("/")[2]: a for name, a in golden.items() if name.startswith(f"{graph}/in/")}
+            prefix = f"{graph}/in/"
+            inputs = {name.split("/")[2]: array for name, array in golden.items() if name.startswith(prefix)}
             if not inputs:
                 raise BadBundle(f"Bundle {self.version} should have golden inputs for {graph}.onnx. Found none.")
             with reject_on_error(f"{graph}.onnx should run on its golden inputs"):
@@ -85,7 +83,7 @@ class Model:
                     raise BadBundle(f"{graph}.onnx should reproduce its golden `{output}`. Found other values.")
 
     def _check_fit(self, features: FeatureSet) -> None:
-        """Every graph answers a row of which nothing is known, in the columns that it will be given."""
+        """Check that every graph scores an empty row in the columns that the worker encodes."""
         unknown = {group: features.empty_block(group, 1) for group in GROUPS}
         row = np.zeros(1, np.int64)
         for graph in self._sessions:
@@ -97,7 +95,7 @@ class Model:
 
 
 def to_rows(scores: Scores, row_count: int) -> list[dict[str, float]]:
-    """What each row is given by task, without what is not finite."""
+    """The finite scores of each row by task."""
     if not scores:
         return [{} for _ in range(row_count)]
     scores_by_row = [
@@ -110,14 +108,14 @@ def to_rows(scores: Scores, row_count: int) -> list[dict[str, float]]:
 
 
 def to_logged_scores(row_scores: Mapping[str, float]) -> dict[str, tuple[float, ...]]:
-    """What one row is given, as it is logged."""
+    """The scores of one row as a scored row holds them."""
     return {task: (value,) for task, value in row_scores.items()}
 
 
 class NeighbourTable(NamedTuple):
-    """M items by their hashes (M,), the neighbours of each (M, K), -1 for none, with weights, and P popular ones.
+    """Hashes of M items (M,), row numbers of their neighbours (M, K) or -1, weights (M, K), and P popular rows (P,).
 
-    The k-th latest item of a user speaks with k ** -fading.
+    The neighbours of a user's k-th latest item are weighted by k ** -fading.
     """
 
     hashes: npt.NDArray[np.uint64]
@@ -164,7 +162,7 @@ def open_graph(bundle: Bundle, name: str) -> ort.InferenceSession:
 
 @contextmanager
 def reject_on_error(expectation: str) -> Iterator[None]:
-    """What a bundle makes libraries raise (onnxruntime and zip have classes of their own) is a reason to refuse it."""
+    """Raises `BadBundle` for any error of the block: onnxruntime and zip raise many classes for a broken bundle."""
     try:
         yield
     except Exception as error:
@@ -172,14 +170,14 @@ def reject_on_error(expectation: str) -> Iterator[None]:
 
 
 def select_columns(bundle: Bundle, features: FeatureSet) -> dict[str, tuple[list[int], list[int]]]:
-    """For each group the number and id columns that the bundle needs, in its order, out of all that are served."""
+    """For each group, the columns of numbers and ids that the bundle needs, in its order."""
     needed = bundle.manifest.features
     for name, digest in needed.items():
         if features.digests.get(name) != digest:
-            problem = "another meaning" if name in features.digests else "none of that name"
+            problem = "another definition" if name in features.digests else "none of that name"
             raise BadBundle(f"Bundle {bundle.version} needs feature `{name}` as it was in training. Found {problem}.")
     if tabular := [f.name for f in features.features if f.name in needed and f.column is not None]:
-        raise BadBundle(f"Bundle {bundle.version} should need what events have. Found columns of a table: {tabular}.")
+        raise BadBundle(f"Bundle {bundle.version} should need features of events. Found table columns: {tabular}.")
     selected = {}
     for group in GROUPS:
         column_by_name = {feature.name: n for n, feature in enumerate(features.numbers(group))}

@@ -90,7 +90,7 @@ class ListBuilder:
         blocks = self._encoder.encode_after(memory, [request.event for request in requests], GROUPS)
         ranked = self._rank(candidates, self._score(blocks, candidates))
         shadow_scores = self._score_shadow(blocks, ranked)
-        items = pack_spans(self._catalogue.known_item_block(ranked.numbers), ranked.ends)
+        items = pack_spans(self._catalogue.gather_known_items(ranked.numbers), ranked.ends)
         lists, begin = [], 0
         for request, groups, item_block, end in zip(requests, split_rows(blocks), items, ranked.ends, strict=True):
             if end > begin:
@@ -140,7 +140,7 @@ class ListBuilder:
         """Click and purchase of items (P,), of which the first `counts[0]` are for the first user, and so on."""
         user = np.repeat(np.arange(len(counts), dtype=np.int64), counts)
         return model.run(
-            "recommend", blocks, item_part=self._catalogue.known_item_embeddings(numbers, model), user=user
+            "recommend", blocks, item_part=self._catalogue.gather_known_embeddings(numbers, model), user=user
         )
 
     def _rank(self, candidates: Sequence[UserCandidates], scores: Scores) -> RankedLists:

@@ -1,21 +1,22 @@
-"""Whose list is due: users who clicked or bought since theirs was made, each at most once per `refresh_ms`."""
+"""Queue of users whose recommendation list needs a refresh, each at most once per `refresh_ms`."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Final
 
 from contract.events import Order, UserEvent
 from contract.profiles.entity_updates import Arrival
 
-PURCHASERS_MAX = 10_000  # users whose purchases are remembered until their next list
+PURCHASERS_MAX: Final = 10_000  # users whose purchases are kept until their next list
 
 
 @dataclass(slots=True)
 class RefreshQueue:
-    """Remembers, for each user that waits for a list, the event that it should reflect and what was just bought.
+    """Holds, for each user that waits for a list, the latest event and the items bought since the last list.
 
-    At most `batch_max` lists are made at once; whoever waits longest comes first. Of more than `waiting_max` users
-    those who wait longest give up.
+    `due` returns at most `batch_max` users, those that wait longest first. Beyond `waiting_max` users the queue drops
+    those that wait longest.
     """
 
     refresh_ms: int
@@ -26,15 +27,15 @@ class RefreshQueue:
     _refreshed_ms: dict[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        """How many users wait."""
+        """The number of users that wait."""
         return len(self._events)
 
     def push(self, arrivals: Iterable[Arrival]) -> int:
-        """These events should be reflected by a list; how many users have given up waiting for theirs."""
+        """Queue the users of these events; returns the number of users that were dropped."""
         for arrival in arrivals:
             event = arrival.event
             if isinstance(event, UserEvent):
-                self._events[event.user_id] = arrival  # who waits keeps their place
+                self._events[event.user_id] = arrival  # a user that waits already keeps the position
                 if isinstance(event, Order):
                     self.record_purchase(event)
         evicted = max(0, len(self._events) - self.waiting_max)
@@ -43,28 +44,33 @@ class RefreshQueue:
         return evicted
 
     def record_purchase(self, order: Order) -> None:
-        """What an order bought is not on the user's next list, whatever event brings that."""
+        """Exclude the items of an order from the user's next list."""
         self._bought.setdefault(order.user_id, set()).update(line.item_id for line in order.lines)
         while len(self._bought) > PURCHASERS_MAX:
             del self._bought[next(iter(self._bought))]
 
     def due(self, now_ms: int) -> list[str]:
-        """Users whose list may be made now, those who wait longest."""
-        users, refreshed_ms, until_ms = list[str](), self._refreshed_ms, now_ms - self.refresh_ms
+        """The users whose list may be refreshed now, those that wait longest first."""
+        users: list[str] = []
+        until_ms = now_ms - self.refresh_ms
         for user in self._events:
-            if refreshed_ms.get(user, until_ms) <= until_ms:
+            if self._refreshed_ms.get(user, until_ms) <= until_ms:
                 users.append(user)
                 if len(users) == self.batch_max:
                     break
         return users
 
     def pop(self, user: str, now_ms: int) -> tuple[Arrival, set[str]]:
-        """The event that a user's list should reflect, and what they just bought; they are due no more."""
+        """Remove a user; returns the latest event and the items bought since the last list."""
         self._refreshed_ms.pop(user, None)
-        self._refreshed_ms[user] = now_ms  # in the order of time: whoever may be refreshed anyway is forgotten
-        while (
-            self._refreshed_ms
-            and now_ms - self._refreshed_ms[oldest := next(iter(self._refreshed_ms))] >= self.refresh_ms
-        ):
-            del self._refreshed_ms[oldest]
+        self._refreshed_ms[user] = now_ms  # last, so that the times stay in ascending order
+        self._drop_expired(now_ms)
         return self._events.pop(user), self._bought.pop(user, set())
+
+    def _drop_expired(self, now_ms: int) -> None:
+        """Drop refresh times that no longer delay a refresh."""
+        while self._refreshed_ms:
+            oldest = next(iter(self._refreshed_ms))
+            if now_ms - self._refreshed_ms[oldest] < self.refresh_ms:
+                break
+            del self._refreshed_ms[oldest]

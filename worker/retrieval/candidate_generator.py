@@ -1,4 +1,4 @@
-"""Candidates: which items may be recommended to a user, before the model ranks them."""
+"""Generates candidates: the items that may be recommended to a user, before the model ranks them."""
 
 from collections.abc import Sequence
 from typing import Final, NamedTuple
@@ -13,14 +13,14 @@ from worker.retrieval.exploration import FreshItems
 from worker.retrieval.kernels import CandidateSources, concatenate_lists, select_candidates
 from worker.retrieval.popularity import Popularity
 
-SOURCES: Final = ("neighbour", "recent", "category", "popular", "fresh")  # where a candidate comes from, by its code
+SOURCES: Final = ("neighbour", "recent", "category", "popular", "fresh")  # by the code of a candidate's source
 FRESH: Final = SOURCES.index("fresh")
-CATEGORIES_MAX: Final = 3  # of a user's recent items, whose popular ones are drawn
+CATEGORIES_MAX: Final = 3  # categories of a user's recent items whose popular items are candidates
 PER_CATEGORY_MAX: Final = 10
 
 
 class UserCandidates(NamedTuple):
-    """The candidates of one user: catalogue numbers (P,), where each comes from, and the chance of a fresh one."""
+    """The candidates of one user: catalogue numbers (P,), source codes (P,), and the propensity of a fresh item."""
 
     numbers: ItemNumbers
     sources: npt.NDArray[np.int8]
@@ -28,10 +28,9 @@ class UserCandidates(NamedTuple):
 
 
 class CandidateGenerator:
-    """Draws candidates: neighbours of the user's recent items, these, and popular ones of their categories and of all.
+    """Candidates are neighbours of the user's recent items, these items, and popular items of their categories and all.
 
-    Sold-out and delisted items are left out, and those just bought. A few fresh items stand behind all others, for the
-    list to explore.
+    Items that are sold out, delisted or just bought are excluded. A few fresh items come last, for the list to explore.
     """
 
     def __init__(
@@ -43,42 +42,41 @@ class CandidateGenerator:
         fresh_items: FreshItems,
         candidates_max: int,
     ) -> None:
-        self._catalogue, self._neighbours, self._popularity, self._fresh_items = (
-            catalogue,
-            neighbours,
-            popularity,
-            fresh_items,
-        )
+        self._catalogue = catalogue
+        self._neighbours = neighbours
+        self._popularity = popularity
+        self._fresh_items = fresh_items
         self._candidates_max = candidates_max
 
     def generate(
         self, recent: npt.NDArray[np.uint64], bought: Sequence[ItemNumbers], seeds: Sequence[int]
     ) -> list[UserCandidates]:
-        """For U users with these recent items (U, R), as profiles link them, newest first.
+        """Candidates for U users with these recent items (U, R), as hashes from profiles, newest first.
 
-        `bought`: what each has just bought. `seeds`: what chooses each user's fresh items.
+        `bought`: the items that each user has just bought. `seeds`: for the sample of each user's fresh items.
         """
-        seen, catalogue, popularity = self._catalogue.find_hashes(recent), self._catalogue, self._popularity
-        neighbours = self._neighbours.neighbours_of(seen)
-        pool = CandidateSources(
-            near=neighbours.numbers,
-            weights=neighbours.weights,
-            popular=popularity.top,
-            in_category=popularity.in_category[:, :PER_CATEGORY_MAX],
-            category=catalogue.category,
-            sold=catalogue.in_stock,
+        recent_items = self._catalogue.find_hashes(recent)
+        neighbours = self._neighbours.neighbours_of(recent_items)
+        sources = CandidateSources(
+            neighbours=neighbours.numbers,
+            neighbour_weights=neighbours.weights,
+            popular=self._popularity.top,
+            popular_by_category=self._popularity.in_category[:, :PER_CATEGORY_MAX],
+            item_category=self._catalogue.category,
+            in_stock=self._catalogue.in_stock,
             categories_max=CATEGORIES_MAX,
         )
-        numbers, sources, counts = select_candidates(seen, pool, *concatenate_lists(list(bought)), self._candidates_max)
+        excluded, starts = concatenate_lists(list(bought))
+        numbers, codes, counts = select_candidates(recent_items, sources, excluded, starts, self._candidates_max)
         return [
-            self._append_fresh(numbers[u, :count], sources[u, :count], bought[u], seeds[u])
+            self._append_fresh(numbers[u, :count], codes[u, :count], bought[u], seeds[u])
             for u, count in enumerate(counts.tolist())
         ]
 
     def _append_fresh(
         self, numbers: ItemNumbers, sources: npt.NDArray[np.int8], bought: ItemNumbers, seed: int
     ) -> UserCandidates:
-        """The candidates with some fresh items behind them, which take the places of the last ones."""
+        """The candidates followed by fresh items, which replace the last candidates beyond the limit."""
         fresh, propensity = self._fresh_items.sample(numbers, bought, seed)
         if not len(fresh):
             return UserCandidates(numbers, sources, propensity)

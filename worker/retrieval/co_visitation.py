@@ -1,7 +1,7 @@
-"""Neighbours of items by catalogue number: what the bundle has learned, and what this worker has seen since.
+"""Neighbours of items by catalogue number: those of the bundle, and co-visits that this worker has counted since.
 
-Both say how much an item speaks for another one. Of several recent items the newer ones speak louder, of what was
-learned by as much as the bundle says (`fading`).
+Both score item-to-item similarity. The neighbours of newer recent items weigh more; the bundle sets the decay of its
+own (`fading`).
 """
 
 from typing import Final, NamedTuple
@@ -14,16 +14,14 @@ from worker.catalogue.catalogue import Catalogue
 from worker.catalogue.item_index import ItemNumbers
 from worker.model.onnx_model import NeighbourTable
 
-SLOTS: Final = 8  # co-visited items that are remembered of each item
-RECENCY_EXPONENT: Final = 1.0  # of co-visits: the k-th latest item speaks with 1 / k
-PRIOR_VISITS: Final = 20.0  # visits of an item before what it was visited with is half believed
+SLOTS: Final = 8  # co-visited items that are kept of each item
+RECENCY_EXPONENT: Final = 1.0  # of co-visits: neighbours of the k-th latest item weigh 1 / k
+PRIOR_VISITS: Final = 20.0  # pseudo-count: with as many visits of an item its co-visit shares are halved
 HALF_LIFE_MS: Final = 7 * 24 * 3_600_000
-HALF_LIVES_MAX: Final = (
-    100.0  # half-lives after which weights are brought back to the present, long before they overflow
-)
+HALF_LIVES_MAX: Final = 100.0  # after this age weights are rescaled to the present, long before they overflow
 
 Weights = npt.NDArray[np.float32]
-compiled = numba.njit(cache=True, nogil=True)
+jit = numba.njit(cache=True, nogil=True)
 
 
 class WeightedNeighbours(NamedTuple):
@@ -34,7 +32,7 @@ class WeightedNeighbours(NamedTuple):
 
 
 class ItemNeighbours:
-    """The neighbours that candidates are drawn from."""
+    """The neighbours of the bundle and of co-visits together."""
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
@@ -47,89 +45,93 @@ class ItemNeighbours:
         self._from_bundle = BundleNeighbours(self._neighbours, self._catalogue) if self._neighbours else None
 
     def refresh(self) -> None:
-        """Look again whether items that the bundle names have come; by the clock, since it looks at all of them."""
+        """Rebuild the bundle's neighbours if the catalogue has new items. O(items), so it runs on a timer."""
         if self._neighbours and self._from_bundle and self._from_bundle.items_known != len(self._catalogue):
             self._from_bundle = BundleNeighbours(self._neighbours, self._catalogue)
 
-    def neighbours_of(self, seen: ItemNumbers) -> WeightedNeighbours:
-        """The neighbours of recent items (U, R), newest first; -1 where there is none."""
+    def neighbours_of(self, recent: ItemNumbers) -> WeightedNeighbours:
+        """The neighbours (U, n) of recent items (U, R), newest first; -1 is no item."""
         sources = [source for source in (self._from_bundle, self.co_visits) if source]
-        neighbours = [decay(source.neighbours_of(seen), source.recency_exponent) for source in sources]
+        neighbours = [decay(source.neighbours_of(recent), source.recency_exponent) for source in sources]
         numbers = np.concatenate([source_neighbours.numbers for source_neighbours in neighbours], 2)  # (U, R, n)
         weights = np.concatenate([source_neighbours.weights for source_neighbours in neighbours], 2)
-        return WeightedNeighbours(numbers.reshape(len(seen), -1), weights.reshape(len(seen), -1))
+        return WeightedNeighbours(numbers.reshape(len(recent), -1), weights.reshape(len(recent), -1))
 
 
 def decay(neighbours: WeightedNeighbours, exponent: float) -> WeightedNeighbours:
-    """Neighbours (U, R, n) of recent items, newest first, those of the older ones with less weight."""
+    """Neighbours (U, R, n) of recent items, newest first, with those of the k-th item weighted by k ** -exponent."""
     recency_weight = (np.arange(1.0, neighbours.weights.shape[1] + 1) ** -exponent).astype(np.float32)
     return WeightedNeighbours(neighbours.numbers, neighbours.weights * recency_weight[None, :, None])
 
 
 class BundleNeighbours:
-    """A bundle's neighbours, read in its own numbers and told in those of the catalogue as it was then."""
+    """A bundle's neighbours, from row numbers of the bundle to numbers of the catalogue as it is now."""
 
     def __init__(self, neighbours: NeighbourTable, catalogue: Catalogue) -> None:
-        self.items_known, self._neighbours, self.recency_exponent = len(catalogue), neighbours, neighbours.fading
+        self.items_known = len(catalogue)
+        self.recency_exponent = neighbours.fading
+        self._neighbours = neighbours
         self._number = catalogue.find_hashes(np.append(neighbours.hashes, np.uint64(0))).astype(np.int32)  # (M + 1,)
-        self._row = np.full(self.items_known + 1, -1, np.int32)  # the last one is for what is unknown
+        self._row = np.full(self.items_known + 1, -1, np.int32)  # the last one is for unknown items
         present = np.flatnonzero(self._number >= 0)
         self._row[self._number[present]] = present
 
-    def neighbours_of(self, seen: ItemNumbers) -> WeightedNeighbours:
-        """(U, R, K) of `seen` (U, R)."""
-        row = self._row[np.where((seen < 0) | (seen >= self.items_known), self.items_known, seen)]
+    def neighbours_of(self, recent: ItemNumbers) -> WeightedNeighbours:
+        """The neighbours (U, R, K) of recent items (U, R)."""
+        row = self._row[np.where((recent < 0) | (recent >= self.items_known), self.items_known, recent)]
         numbers = self._number[np.where((row >= 0)[..., None], self._neighbours.rows[row], -1)]
         return WeightedNeighbours(numbers.astype(np.int64), self._neighbours.weights[row])
 
 
 class CoVisits:
-    """The items that users came to next, counted per item in a few places, the least of which makes room for a new one.
+    """Counts the items that users visit before or after each item, in a few slots per item.
 
-    A new item takes over the count that it displaces (space saving, Metwally et al. 2005), so what is frequent stays.
-    Later visits weigh more, relative to the first: nothing has to be faded one by one.
+    A new item replaces the one with the lowest count and takes over its count (space saving, Metwally et al. 2005), so
+    frequent items stay. Later visits weigh more, relative to the first, so no count has to be decayed.
     """
 
     recency_exponent: Final = RECENCY_EXPONENT
 
     def __init__(self, items_max: int) -> None:
-        self._neighbours = np.zeros((items_max, SLOTS), np.int32)  # number + 1, so that 0 is a free place
+        self._neighbours = np.zeros((items_max, SLOTS), np.int32)  # number + 1; 0 is a free slot
         self._weights = np.zeros((items_max, SLOTS), np.float32)
         self._visits = np.zeros(items_max, np.float32)
-        self._since_ms = self._now_ms = 0
+        self._since_ms = 0
+        self._now_ms = 0
 
     def record(self, before: ItemNumbers, after: ItemNumbers, now_ms: int) -> None:
-        """Pairs (P,) of items that a user saw one after the other; unknown ones (-1) and repeats count for nothing."""
+        """Count pairs (P,) of items that a user visited in succession; unknown items (-1) and repeats are ignored."""
         is_counted = (before >= 0) & (after >= 0) & (before != after)
         if not is_counted.any():
             return
         weight = np.float32(self._visit_weight(now_ms))
         count_visits(self._neighbours, self._weights, self._visits, before[is_counted], after[is_counted], weight)
 
-    def neighbours_of(self, seen: ItemNumbers) -> WeightedNeighbours:
-        """(U, R, PLACES) of `seen` (U, R); a weight is the share of visits, the surer the more there were."""
-        items = np.maximum(seen, 0)
-        known = (seen >= 0)[..., None] & (self._neighbours[items] > 0)
+    def neighbours_of(self, recent: ItemNumbers) -> WeightedNeighbours:
+        """The neighbours (U, R, SLOTS) of recent items (U, R); weights are shares of the visits, shrunk by a prior."""
+        items = np.maximum(recent, 0)
+        known = (recent >= 0)[..., None] & (self._neighbours[items] > 0)
         visits = self._visits[items] + np.float32(PRIOR_VISITS * self._visit_weight(0))
         return WeightedNeighbours(
             np.where(known, self._neighbours[items].astype(np.int64) - 1, -1), self._weights[items] / visits[..., None]
         )
 
     def _visit_weight(self, now_ms: int) -> float:
-        """What one visit weighs now; 0: as of the latest one that was noted."""
+        """The weight of a visit at `now_ms`; 0: at the latest recorded visit."""
         self._since_ms = self._since_ms or now_ms
         self._now_ms = max(now_ms, self._now_ms)
         age = (self._now_ms - self._since_ms) / HALF_LIFE_MS
         if age > HALF_LIVES_MAX:
             np.multiply(self._weights, np.float32(2.0**-age), out=self._weights)
             np.multiply(self._visits, np.float32(2.0**-age), out=self._visits)
-            self._since_ms, age = self._now_ms, 0.0
+            self._since_ms = self._now_ms
+            age = 0.0
         return float(2.0**age)
 
 
-@compiled
+@jit
 def count_visits(neighbours, weights, visits, before, after, weight):  # type: ignore[no-untyped-def]
-    """Count pairs, each for both of its items; what is written is `near`, `weights` (items, PLACES) and `visits`."""
+    """Count each pair for both items. Writes `neighbours` and `weights` (items, SLOTS), and `visits` (items,)."""
     for n in range(2 * len(before)):
         item, other = (before[n // 2], after[n // 2]) if n % 2 == 0 else (after[n // 2], before[n // 2])
         visits[item] += weight

@@ -1,6 +1,6 @@
-"""What is popular now, of all items and by category: from the profiles of items, looked at by the clock.
+"""Popular items, of all and by category, from the profiles of items, which a timer sweeps in turn.
 
-A worker reads only some partitions, but an item's profile knows what all of them have seen: all workers say the same.
+A worker reads only some partitions, but an item's profile has the events of all, so all workers get the same result.
 """
 
 import math
@@ -18,14 +18,14 @@ from worker.retrieval.kernels import top_per_group
 
 POPULAR_MAX: Final = 200
 PER_CATEGORY_MAX: Final = 50
-SWEEP_MIN: Final = 500  # items that are looked at in one go, those that were touched first
-SWEEP_SHARE: Final = 600  # and at least this part of all: with one look a second, every item every ten minutes
+SWEEP_MIN: Final = 500  # items of one sweep at least
+SWEEP_SHARE: Final = 600  # a sweep covers at least 1/600 of all items: at one a second every item in ten minutes
 HALF_LIFE_DAYS: Final = 1.0
-SPANS: Final = (("1d", 0.0, 1.0), ("7d", 1.0, 7.0), ("30d", 7.0, 30.0))  # a window, and the days it adds to the former
+SPANS: Final = (("1d", 0.0, 1.0), ("7d", 1.0, 7.0), ("30d", 7.0, 30.0))  # window, and the days beyond the shorter one
 
 
 def mean_decay(span_days: tuple[float, float]) -> float:
-    """The mean weight of what happened between so many days ago, halved each `HALF_LIFE_DAYS`."""
+    """The mean weight of events in a span of days ago; weights halve every `HALF_LIFE_DAYS`."""
     begin, end = (2.0 ** -(day / HALF_LIFE_DAYS) for day in span_days)
     return float((begin - end) * HALF_LIFE_DAYS / (math.log(2) * (span_days[1] - span_days[0])))
 
@@ -34,33 +34,31 @@ DECAY_WEIGHTS: Final = tuple(mean_decay((begin, end)) for _, begin, end in SPANS
 
 
 class Popularity:
-    """How much each item is clicked and bought, halved by each day that passes."""
+    """Clicks and purchases of each item, with exponential decay."""
 
     def __init__(self, catalogue: Catalogue, purchase_value: float) -> None:
-        self._catalogue, self._purchase_value = catalogue, purchase_value
+        self._catalogue = catalogue
+        self._purchase_value = purchase_value
         self._weight = np.zeros(catalogue.items_max, np.float32)
-        self._seed_weight = np.zeros(
-            catalogue.items_max, np.float32
-        )  # popular elsewhere: below everything that is seen here
+        self._seed_weight = np.zeros(catalogue.items_max, np.float32)  # of the bundle: below the weight of any click
         self._is_active = np.zeros(catalogue.items_max, np.bool_)
         self._sweep_start = 0
         self.top: ItemNumbers = np.zeros(0, np.int64)
-        self.in_category: ItemNumbers = (
-            np.zeros((1, PER_CATEGORY_MAX), np.int64) - 1
-        )  # (categories, k), -1 behind the last
+        # (categories, k), -1 after the last item
+        self.in_category: ItemNumbers = np.full((1, PER_CATEGORY_MAX), -1, np.int64)
 
     def mark_active(self, numbers: ItemNumbers) -> None:
-        """These items were clicked or bought: they are looked at first."""
+        """Let the next sweep begin with these items, because they were clicked or bought."""
         self._is_active[numbers[numbers >= 0]] = True
 
     def seed(self, numbers: ItemNumbers) -> None:
-        """Popular items from elsewhere, the most popular first, for as long as there are few of our own."""
+        """Set the bundle's popular items, best first; they rank below all items with clicks or purchases."""
         self._seed_weight[:] = 0
         known = numbers[numbers >= 0]
         self._seed_weight[known] = 1e-6 / (1 + np.arange(len(known), dtype=np.float32))
 
     def sweep(self, profiles: ProfileStore, now_ms: int) -> None:
-        """Ask some items' profiles how they do at `now_ms`, in the streams' own time; raises `Unavailable`."""
+        """Update the weights of some items from their profiles at `now_ms` (event time); raises `Unavailable`."""
         numbers = self._next_sweep()
         if len(numbers):
             entities = [f"item:{name}" for name in self._catalogue.item_ids(numbers)]
@@ -70,23 +68,19 @@ class Popularity:
             self._is_active[numbers] = False
 
     def rank(self) -> None:
-        """Put in order what is popular and can be had, of all and by category."""
-        count, catalogue = len(self._catalogue), self._catalogue
-        weight, sold = self._weight[:count] + self._seed_weight[:count], catalogue.in_stock[:count]
-        (top,) = top_per_group(weight, sold, np.zeros(count, np.int32), 1, POPULAR_MAX)
+        """Rank the items in stock, of all and by category."""
+        catalogue = self._catalogue
+        count = len(catalogue)
+        weight = self._weight[:count] + self._seed_weight[:count]
+        in_stock = catalogue.in_stock[:count]
+        (top,) = top_per_group(weight, in_stock, np.zeros(count, np.int32), 1, POPULAR_MAX)
         self.top = top[top >= 0]
         self.in_category = top_per_group(
-            weight, sold, catalogue.category[:count], len(catalogue.categories), PER_CATEGORY_MAX
+            weight, in_stock, catalogue.category[:count], len(catalogue.categories), PER_CATEGORY_MAX
         )
 
-    @property
-    def by_category(self) -> dict[int, ItemNumbers]:
-        """Popular items by the category's code, of those that have any."""
-        rows = {code: row[row >= 0] for code, row in enumerate(self.in_category)}
-        return {code: row for code, row in rows.items() if code and len(row)}
-
     def _next_sweep(self) -> ItemNumbers:
-        """The touched items and the next of the round, at most one sweep."""
+        """The active items and the next ones in turn, one sweep in all."""
         count = len(self._catalogue)
         size = min(count, max(SWEEP_MIN, -(-count // SWEEP_SHARE)))
         active = np.flatnonzero(self._is_active[:count])[:size]

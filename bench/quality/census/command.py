@@ -33,9 +33,10 @@ from bench.results.digest import digest_inputs
 from bench.results.report import print_json, print_missed, print_missing_data, print_progress
 from model.config import ModelConfig
 from training.analysis.baselines import ignore_epoch
+from training.data.arrays import Array
 from training.data.examples import Examples
 from training.data.split import split_by_time
-from training.metrics.metrics import Array, auc
+from training.metrics.ranking import auc
 from training.trainer.config import TrainingConfig
 from training.trainer.fit import fit
 from training.trainer.learner import predict

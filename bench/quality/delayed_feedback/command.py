@@ -37,11 +37,14 @@ from bench.results.report import print_json, print_progress
 from contract.units import DAY_MS
 from model.calibration import IDENTITY
 from model.config import ModelConfig
-from training.metrics.metrics import auc, log_loss, predicted_to_observed
+from training.metrics.calibration import predicted_to_observed
+from training.metrics.losses import log_loss
+from training.metrics.ranking import auc
 from training.online.delayed_feedback import DelayedFeedback
+from training.trainer.batching import to_batch
 from training.trainer.config import TrainingConfig
 from training.trainer.fit import FitResult, fit
-from training.trainer.learner import Learner, predict, to_batch
+from training.trainer.learner import Learner, predict
 
 AIM: Final = 0.6
 LEVEL_MAX: Final = 0.03  # how far predicted to observed may be from 1
@@ -130,7 +133,7 @@ def predict_online(first: FitResult, stream: DelayStream, method: Method) -> Flo
     for task in network.tasks:  # a calibration fitted once would lag behind, so predictions are not calibrated
         calibrator = network.calibrator(task)
         calibrator.set_values([IDENTITY[name] for name in calibrator.names])
-    learner = Learner(network=network, plan=PLAN, state=first.optimizer)
+    learner = Learner(network=network, config=PLAN, state=first.optimizer)
     delayed_feedback = DelayedFeedback({"purchase": DELAY}) if method == "ours" else DelayedFeedback()
     examples, known_ms = build_examples(stream, method)
     edges = np.arange(0, int(stream.ts_ms[-1]) + STEP_MS, STEP_MS)

@@ -19,7 +19,7 @@ from contract.tasks import Task
 from contract.units import DAY_MS
 from training.data.examples import Examples
 from training.metrics.fraud import card_precision, mask_known_cards
-from training.metrics.metrics import auc, average_precision
+from training.metrics.ranking import auc, average_precision
 
 WEEK_DAYS: Final = 7
 TEST_WEEKS: Final = ("2018-07-25", "2018-08-01", "2018-08-08", "2018-08-15")

@@ -34,16 +34,16 @@ from model.config import ModelConfig
 from model.network import Network
 from training.analysis.baselines import ignore_epoch
 from training.commands.fit import read_configs
+from training.data.arrays import Predictions
 from training.data.examples import Examples, from_rows
 from training.data.split import assign_families
 from training.feedback.feedback_reader import FeedbackBatch
-from training.online.holdout import split_buffer
 from training.online.incremental_pass import IncrementalPass
 from training.online.promotion_gate import ROWS_MIN
-from training.online.replay_buffer import encode_buffer, read_schema
-from training.online.update import TrainFunction, UpdateResult, read_buffer, update
-from training.online.update_learner import create_update_learner
-from training.stats.bootstrap import PairedPredictions, Predictions
+from training.online.replay_buffer import encode_buffer, split_buffer
+from training.online.update import TrainFunction, UpdateResult, create_update_learner, update
+from training.online.update_inputs import read_buffer
+from training.stats.paired_predictions import PairedPredictions
 from training.trainer.config import TrainingConfig
 from training.trainer.fit import fit
 from training.trainer.learner import predict
@@ -124,7 +124,7 @@ def measure_unguarded_harm(scenario: GateScenario, rows: Rows, learn: TrainFunct
     """The loss of gain of the task that loses most, on the test examples, without checks."""
     network, buffer = scenario.base.build_network(), read_buffer(scenario.base)
     try:
-        examples = from_rows(rows, *read_schema(scenario.base.metadata))
+        examples = from_rows(rows, *scenario.base.metadata.schema())
         learn(
             create_update_learner(network, scenario.base.optimizer, scenario.plan),
             IncrementalPass(scenario.base.build_network(), examples, split_buffer(buffer).replay if buffer else None),

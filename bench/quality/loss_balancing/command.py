@@ -35,10 +35,11 @@ from training.commands.fit import read_configs
 from training.data.examples import Examples
 from training.data.folds import drop_unsettled
 from training.data.split import assign_families, split_by_time
+from training.trainer.batching import mixed_batches, to_batch
 from training.trainer.config import TrainingConfig
 from training.trainer.evaluation import evaluate
 from training.trainer.fit import fit
-from training.trainer.learner import Learner, mixed_batches, to_batch
+from training.trainer.learner import Learner
 from training.trainer.loss_balancing import ALIASES
 
 WARMUP_STEPS, STEPS = 3, 30
@@ -93,7 +94,7 @@ def fit_and_evaluate(dataset: BalanceDataset, name: str, seed: int) -> BalanceTr
 
 def measure_step_seconds(network: Network, train: Examples, plan: TrainingConfig) -> float:
     """The median CPU time of a training step, without building its batch; trains the network further."""
-    learner, order, durations_s = Learner(network=network, plan=plan), np.random.default_rng(plan.seed), list[float]()
+    learner, order, durations_s = Learner(network=network, config=plan), np.random.default_rng(plan.seed), list[float]()
     for rows, _ in zip(
         mixed_batches(assign_families(train), plan.batch, order), range(WARMUP_STEPS + STEPS), strict=False
     ):

@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 from scipy import stats
 
-from training.metrics.metrics import Array
+from training.data.arrays import Array
 from training.trainer.config import TrainingConfig
 
 DEFAULT: Final = TrainingConfig().balance

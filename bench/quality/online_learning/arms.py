@@ -9,9 +9,11 @@ import numpy as np
 from bench.quality.online_learning.stream import RevisionStream
 from contract.units import HOUR_MS
 from model.checkpoint import Checkpoint
+from training.data.arrays import Array
 from training.data.examples import Examples
-from training.metrics.metrics import auc, calibration_error, log_loss
-from training.trainer.evaluation import Array
+from training.metrics.calibration import calibration_error
+from training.metrics.losses import log_loss
+from training.metrics.ranking import auc
 from training.trainer.learner import predict
 
 CADENCES: Final = {"5h": 5.0, "1h": 1.0, "30min": 0.5}  # hours between updates

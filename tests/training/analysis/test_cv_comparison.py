@@ -20,8 +20,8 @@ def make_run(method: str, fold: int, seed: int, auc: float, **other: float) -> R
     return Run(method=method, fold=fold, seed=seed, score=auc, tasks=tasks, judged_to_learned=0.25, seconds=1)
 
 
-def test_spread_tells_seeds_from_folds() -> None:
-    # Given folds that differ by a tenth and seeds that differ by a hundredth
+def test_spread_distinguishes_seeds_from_folds() -> None:
+    # given folds that differ by a tenth and seeds that differ by a hundredth
     runs = [make_run("ours", fold, seed, 0.5 + 0.1 * fold + 0.01 * seed) for fold in (0, 1) for seed in (0, 1)]
 
     actual = measure_spread(collect_metric(runs, "ours", "click", "auc"))
@@ -32,29 +32,29 @@ def test_spread_tells_seeds_from_folds() -> None:
     assert actual.runs == 4
 
 
-def test_one_seed_has_no_deviation() -> None:
+def test_a_single_seed_has_no_deviation() -> None:
     assert measure_spread({(1, 7): 0.5, (2, 7): 0.6}).seeds_sd is None
 
 
-def test_without_shared_learning_the_test_is_the_paired_t_test(seed: int) -> None:
+def test_without_shared_training_data_the_test_is_the_paired_t_test(seed: int) -> None:
     rng = np.random.default_rng(seed)
     ours, theirs = rng.normal(0.1, 1, 9), rng.normal(0, 1, 9)
 
     assert p_value(ours - theirs, 0) == pytest.approx(stats.ttest_rel(ours, theirs).pvalue)
 
 
-def test_shared_learning_makes_the_test_more_careful(seed: int) -> None:
-    each = np.random.default_rng(seed).normal(0.5, 1, 12)
-    free, careful = p_value(each, 0), p_value(each, 0.25)
+def test_shared_training_data_makes_the_test_more_conservative(seed: int) -> None:
+    differences = np.random.default_rng(seed).normal(0.5, 1, 12)
+    plain, corrected = p_value(differences, 0), p_value(differences, 0.25)
 
-    assert free is not None
-    assert careful is not None
-    assert careful > free
+    assert plain is not None
+    assert corrected is not None
+    assert corrected > plain
 
 
-@pytest.mark.parametrize("each", [[0.1], [0.1, 0.1, 0.1]])
-def test_a_test_without_spread_has_no_p(each: list[float]) -> None:
-    assert p_value(np.array(each), 0) is None
+@pytest.mark.parametrize("differences", [[0.1], [0.1, 0.1, 0.1]])
+def test_equal_differences_have_no_p(differences: list[float]) -> None:
+    assert p_value(np.array(differences), 0) is None
 
 
 def test_only_runs_of_equal_fold_and_seed_are_paired() -> None:
@@ -68,7 +68,7 @@ def test_only_runs_of_equal_fold_and_seed_are_paired() -> None:
     assert actual.mean == pytest.approx((0.11 + 0.07) / 2)
 
 
-def test_an_error_that_shrinks_is_better() -> None:
+def test_a_lower_error_is_better() -> None:
     runs = [make_run(name, 1, seed, 0.5, rmse=rmse) for name, rmse in (("a", 1.0), ("b", 2.0)) for seed in (1, 2)]
 
     actual = compare_methods(runs, "click", "rmse", "a", "b")
@@ -93,7 +93,7 @@ def test_scores_of_different_tasks_are_not_compared() -> None:
     assert compare_methods(runs, "click", "auc", "a", "b") is not None
 
 
-def test_alarms_are_headed_by_precision_and_others_by_the_figure_of_their_kind() -> None:
-    heads = [choose_headline(task) for task in (CLICK, FRAUD, RELEVANCE, CATEGORY, DEMAND)]
+def test_the_headline_is_average_precision_for_alarms_and_otherwise_by_kind() -> None:
+    headlines = [choose_headline(task) for task in (CLICK, FRAUD, RELEVANCE, CATEGORY, DEMAND)]
 
-    assert heads == ["auc", "average_precision", "ndcg_10", "macro_f1", "rmse"]
+    assert headlines == ["auc", "average_precision", "ndcg_10", "macro_f1", "rmse"]

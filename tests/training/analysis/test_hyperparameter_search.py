@@ -1,4 +1,4 @@
-"""Search: it begins with what is declared, goes on from what it kept, and says what was best."""
+"""Hyper-parameter search starts from the declared configuration, resumes, and reports the best one."""
 
 import json
 import tomllib
@@ -27,70 +27,73 @@ SEARCHED = ("hidden", "learning_rate", "dropout")
 SHORT_CONFIG = replace(PLAN, epochs=2)
 
 
-def run_search(storage: Path | None = None) -> HyperparameterSearch:
-    return HyperparameterSearch(examples=EXAMPLES, shape=SHAPE, plan=SHORT_CONFIG, names=SEARCHED, journal_path=storage)
+def make_search(journal: Path | None = None) -> HyperparameterSearch:
+    return HyperparameterSearch(
+        examples=EXAMPLES, model_config=SHAPE, config=SHORT_CONFIG, names=SEARCHED, journal_path=journal
+    )
 
 
-def test_the_first_trial_is_what_is_declared_and_the_best_is_what_its_values_give() -> None:
-    told = list[TrialResult]()
+def test_the_first_trial_is_the_declared_configuration_and_the_best_is_reproducible() -> None:
+    reported = list[TrialResult]()
 
-    actual = run_search().run(4, told.append)
+    actual = make_search().run(4, reported.append)
 
-    assert told == actual.trials
-    assert told[0].values == {"hidden": SHAPE.hidden, "learning_rate": PLAN.learning_rate, "dropout": SHAPE.dropout}
-    assert actual.declared == told[0].score == fit(EXAMPLES, SHAPE, SHORT_CONFIG, lambda epoch: None).score
-    assert actual.score == max(one.score for one in told if one.score is not None) >= actual.declared
-    assert fit(EXAMPLES, actual.shape, actual.plan, lambda epoch: None, FitOptions()).score == actual.score
+    assert reported == actual.trials
+    assert reported[0].values == {"hidden": SHAPE.hidden, "learning_rate": PLAN.learning_rate, "dropout": SHAPE.dropout}
+    assert actual.declared == reported[0].score == fit(EXAMPLES, SHAPE, SHORT_CONFIG, lambda epoch: None).score
+    assert actual.score == max(trial.score for trial in reported if trial.score is not None) >= actual.declared
+    assert fit(EXAMPLES, actual.model_config, actual.config, lambda epoch: None, FitOptions()).score == actual.score
 
 
-def test_a_search_goes_on_from_the_trials_it_kept(tmp_path: Path) -> None:
-    kept, rest = tmp_path / "trials.log", list[TrialResult]()
-    before = run_search(kept).run(2, lambda one: None)
+def test_a_search_resumes_from_its_journal(tmp_path: Path) -> None:
+    journal, new_trials = tmp_path / "trials.log", list[TrialResult]()
+    before = make_search(journal).run(2, lambda trial: None)
 
-    actual = run_search(kept).run(4, rest.append)
+    actual = make_search(journal).run(4, new_trials.append)
 
     assert actual.trials[:2] == before.trials
-    assert [one.number for one in rest] == [3, 4]
-    assert run_search(kept).run(4, rest.append).trials == actual.trials
+    assert [trial.number for trial in new_trials] == [3, 4]
+    assert make_search(journal).run(4, new_trials.append).trials == actual.trials
 
 
-def test_values_that_are_declared_beyond_the_space_are_tried_all_the_same() -> None:
-    shape, plan = replace(SHAPE, hidden=24, experts=1), replace(SHORT_CONFIG, learning_rate=0.05)
+def test_declared_values_outside_the_space_are_tried() -> None:
+    search = HyperparameterSearch(
+        examples=EXAMPLES,
+        model_config=replace(SHAPE, hidden=24, experts=1),
+        config=replace(SHORT_CONFIG, learning_rate=0.05),
+        names=("hidden", "experts", "learning_rate"),
+    )
 
-    actual = HyperparameterSearch(
-        examples=EXAMPLES, shape=shape, plan=plan, names=("hidden", "experts", "learning_rate")
-    ).run(1, lambda one: None)
+    actual = search.run(1, lambda trial: None)
 
     assert actual.trials[0].values == {"hidden": 24, "experts": 1, "learning_rate": 0.05}
 
 
-def test_every_name_of_the_space_is_one_of_the_settings() -> None:
+def test_every_name_of_the_space_is_a_setting() -> None:
     assert set(SPACE) <= {*SHAPE.__struct_fields__, *PLAN.__struct_fields__}
 
 
-def run_search_command(folder: Path, **given: object) -> int:
+def run_search_command(folder: Path, **overrides: object) -> int:
     write_examples(folder / "made.parquet", EXAMPLES)
     training = {"batch": 64, "epochs": 1}
     settings = SimpleNamespace(tasks=EXAMPLES.tasks, model=msgspec.to_builtins(SHAPE), training=training)
     words = {"data": [folder / "made.parquet"], "trials": 2, "over": ["tower"], "epochs": None, "kept": None}
-    args = Namespace(**words | {"out": folder / "best.toml"} | given)
+    args = Namespace(**words | {"out": folder / "best.toml"} | overrides)
     return run(args, cast(Settings, settings), FEATURES)
 
 
-def test_the_best_is_written_as_tables_that_the_settings_take(
+def test_the_best_configuration_is_written_as_settings_tables(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run_search_command(tmp_path) == 0
 
-    said, tables = (
-        json.loads(capsys.readouterr().out.splitlines()[-1]),
-        tomllib.loads((tmp_path / "best.toml").read_text()),
-    )
-    assert read_model_config(tables["model"]) == replace(SHAPE, tower=said["values"]["tower"])
+    printed = json.loads(capsys.readouterr().out.splitlines()[-1])
+    tables = tomllib.loads((tmp_path / "best.toml").read_text())
+    assert read_model_config(tables["model"]) == replace(SHAPE, tower=printed["values"]["tower"])
     assert read_training_config(tables["training"]).batch == 64
-    assert said["trials"] == 2
+    assert printed["trials"] == 2
 
 
-def test_a_name_that_is_no_setting_is_told(tmp_path: Path) -> None:
+def test_a_name_outside_the_space_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(BadConfig, match=r"`--over` should name some of architecture, .* Found wings"):
         run_search_command(tmp_path, over=["wings"])

@@ -1,4 +1,4 @@
-"""Features as a worker served them beside features of the log: the worker's own scorer writes the rows."""
+"""Training–serving skew: rows from the worker's own scorers compared with features recomputed from the log."""
 
 import json
 import random
@@ -32,32 +32,32 @@ USERS = 12
 
 
 class ScoringHarness:
-    """Profiles in memory, both lanes' scorers over them, and the log of what they were given."""
+    """Profiles in memory, the scorers of both lanes, and the log of the records that they answered."""
 
     def __init__(self) -> None:
         encoder = Encoder(FEATURES)
         self.profiles, self.rows, self.arrivals = InMemoryProfileStore(), list[ScoredRow](), list[Arrival]()
-        self._decider = OrderScorer(settings=Settings(), encoder=encoder)
-        self._browser = BrowsingScorer(lists=Settings().lists, encoder=encoder, catalogue=Catalogue(encoder))
+        self._orders = OrderScorer(settings=Settings(), encoder=encoder)
+        self._browsing = BrowsingScorer(lists=Settings().lists, encoder=encoder, catalogue=Catalogue(encoder))
 
     def serve(self, records: Sequence[Record]) -> None:
-        """Answer a batch from what is merged, then merge it."""
+        """Answer a batch with the merged profiles, then merge it."""
         sources = {
             record.topic_partition: f"{KINDS[record.topic_partition.topic]}/{record.topic_partition.partition}"
             for record in records
         }
         batch = decode_records(records, KINDS, sources, ())
-        touches = to_updates(batch.arrivals)
-        memory = fold(self.profiles.read(touches.entities), touches)
+        updates = to_updates(batch.arrivals)
+        folded = fold(self.profiles.read(updates.entities), updates)
         numbers = range(len(batch.arrivals))
-        self.rows += [row for _, row in self._decider.answer(batch, numbers, memory, 0).decisions]
-        self.rows += self._browser.answer(batch, numbers, memory, 0).scored
-        self.profiles.merge(memory.slice_writes(), {}, {})
+        self.rows += [row for _, row in self._orders.answer(batch, numbers, folded, 0).decisions]
+        self.rows += self._browsing.answer(batch, numbers, folded, 0).scored
+        self.profiles.merge(folded.slice_writes(), {}, {})
         self.arrivals += batch.arrivals
 
 
 def draw_order(rng: random.Random, n: int) -> Order:
-    """Few users on few devices and cards, some times out of order."""
+    """An order of few users, devices and cards, with times partly out of order."""
     return make_order(
         f"o{n}",
         f"i{rng.randrange(9)}",
@@ -104,7 +104,7 @@ def one_partition(seed: int) -> ScoringHarness:
     return shop
 
 
-def test_on_one_partition_of_one_topic_skew_is_zero_value_for_value(one_partition: ScoringHarness) -> None:
+def test_on_one_partition_of_one_topic_no_value_differs(one_partition: ScoringHarness) -> None:
     actual = compare_logs(one_partition, one_partition.rows)
 
     assert actual.rows == 300
@@ -113,13 +113,12 @@ def test_on_one_partition_of_one_topic_skew_is_zero_value_for_value(one_partitio
     assert (actual.exact.differing, actual.timing.differing, actual.left_out) == ({}, {}, {})
 
 
-def test_a_value_that_was_served_wrongly_is_found_by_its_feature(one_partition: ScoringHarness) -> None:
-    # Given one row whose amount was another one, and one that had one bit of an id wrong
+def test_a_wrongly_served_value_is_reported_by_its_feature(one_partition: ScoringHarness) -> None:
+    # given one row with another amount, and one with a flipped bit in an id
     first, second, *others = one_partition.rows
-    at = [feature.name for feature in FEATURES.numbers("order")].index("order_amount")
-    wrong = first.groups["order"].unpack()
-    numbers = wrong.numbers.copy()
-    numbers[0, at] += 1
+    column = [feature.name for feature in FEATURES.numbers("order")].index("order_amount")
+    numbers = first.groups["order"].unpack().numbers.copy()
+    numbers[0, column] += 1
     ids = second.groups["order"].unpack().ids.copy()
     ids[0, 0] ^= 1
     rows = [
@@ -135,8 +134,8 @@ def test_a_value_that_was_served_wrongly_is_found_by_its_feature(one_partition: 
     assert actual.exact.to_json()["equal"] == actual.exact.values - 2
 
 
-def test_what_a_users_own_partition_decides_is_exact_whatever_other_topics_do(seed: int) -> None:
-    # Given users who click and order, and clicks that come late to where orders are scored
+def test_features_of_the_own_partition_are_exact_whatever_other_topics_do(seed: int) -> None:
+    # given users who click and order, and clicks that are merged late for orders
     rng, shop = random.Random(seed), ScoringHarness()
     orders = make_records(ORDERS, [draw_order(rng, n) for n in range(200)])
     clicks = make_records(
@@ -147,9 +146,9 @@ def test_what_a_users_own_partition_decides_is_exact_whatever_other_topics_do(se
         if n % 5 == 4:
             shop.serve(clicks[:60])
             clicks = clicks[60:]
-    in_time = sorted(shop.arrivals, key=lambda arrival: (arrival.topic != CLICKS, arrival.offset))  # clicks before all
+    clicks_first = sorted(shop.arrivals, key=lambda arrival: (arrival.topic != CLICKS, arrival.offset))
 
-    actual = compare_logs(shop, shop.rows, log=in_time)
+    actual = compare_logs(shop, shop.rows, log=clicks_first)
 
     assert actual.rows > 200
     assert actual.exact.values > 5_000
@@ -157,8 +156,8 @@ def test_what_a_users_own_partition_decides_is_exact_whatever_other_topics_do(se
     assert {"user_first_links", "user_clicks_count_30d"} <= set(actual.timing.differing)
 
 
-def test_what_devices_remember_depends_on_timing_where_orders_have_two_partitions(seed: int) -> None:
-    # Given two partitions, of which one is answered long before the other
+def test_device_features_depend_on_timing_with_two_order_partitions(seed: int) -> None:
+    # given two partitions, one answered long before the other
     rng, shop = random.Random(seed), ScoringHarness()
     events = [draw_order(rng, n) for n in range(200)]
     parts = [make_records(ORDERS, [e for e in events if int(e.user_id[1:]) % 2 == p], p) for p in range(2)]
@@ -166,34 +165,34 @@ def test_what_devices_remember_depends_on_timing_where_orders_have_two_partition
         for batch in split_batches(rng, part):
             shop.serve(batch)
 
-    # When the log is read in the order of time
+    # when the log is read in the order of time
     by_time = sorted(shop.arrivals, key=lambda arrival: (arrival.offset, arrival.partition))
     actual = compare_logs(shop, shop.rows, partitions=2, log=by_time)
 
-    # Then what rests on a user's own partition is the same, and what devices remember may not be
+    # then features of the user's own partition are equal, and device features may differ
     assert actual.exact.differing == {}
     assert actual.exact.values > 2_000
     assert "device_orders_count_7d" in actual.timing.differing
 
 
-def test_of_some_users_alone_only_their_own_features_are_compared(one_partition: ScoringHarness) -> None:
-    drawn = [row for row in one_partition.rows if is_sampled(row.user_id, 0.5)]
+def test_with_a_sample_of_users_only_user_features_are_compared(one_partition: ScoringHarness) -> None:
+    sampled = [row for row in one_partition.rows if is_sampled(row.user_id, 0.5)]
     log = [a for a in one_partition.arrivals if isinstance(a.event, Order) and is_sampled(a.event.user_id, 0.5)]
 
-    actual = compare_logs(one_partition, drawn, is_whole=False, log=log)
+    actual = compare_logs(one_partition, sampled, is_whole=False, log=log)
 
     assert 0 < actual.rows < 300
     assert actual.exact.differing == {}
-    assert actual.exact.values < 40 * actual.rows  # nothing of devices, cards and sellers
+    assert actual.exact.values < 40 * actual.rows  # no features of devices, cards and sellers
 
 
-def test_what_cannot_be_compared_is_counted_by_its_reason(one_partition: ScoringHarness) -> None:
-    row, other, lost, cut, *_ = one_partition.rows
+def test_rows_that_cannot_be_compared_are_counted_by_reason(one_partition: ScoringHarness) -> None:
+    row, other, missing, truncated, *_ = one_partition.rows
     rows = [
         replace(row, kind="recommendation"),
         replace(other, features="another"),
-        replace(lost, offset=999),
-        replace(cut, groups=cut.groups | {"user": PackedBlock(1, b"123", b"")}),
+        replace(missing, offset=999),
+        replace(truncated, groups=truncated.groups | {"user": PackedBlock(1, b"123", b"")}),
     ]
 
     actual = compare_logs(one_partition, rows)
@@ -209,18 +208,18 @@ def test_a_block_of_another_width_differs_in_every_feature(one_partition: Scorin
     assert set(compare_logs(one_partition, [narrow]).exact.differing) == {"surface", "platform", "hour", "weekday"}
 
 
-def test_a_share_of_users_is_that_share_and_always_the_same_ones() -> None:
-    drawn = {n for n in range(10_000) if is_sampled(f"u{n}", 0.1)}
+def test_a_sample_of_users_has_its_share_and_grows_with_it() -> None:
+    sampled = {n for n in range(10_000) if is_sampled(f"u{n}", 0.1)}
 
-    assert 800 < len(drawn) < 1_200
-    assert drawn <= {n for n in range(10_000) if is_sampled(f"u{n}", 0.2)}
+    assert 800 < len(sampled) < 1_200
+    assert sampled <= {n for n in range(10_000) if is_sampled(f"u{n}", 0.2)}
     assert all(is_sampled(f"u{n}", 1.0) for n in range(100))
 
 
-def test_the_command_reads_both_logs_and_says_what_differs(
+def test_the_command_reads_both_logs_and_reports_differences(
     embedded_kafka: EmbeddedKafka, topic_prefix: str, one_partition: ScoringHarness, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # Given the rows and events of the shop on topics, one record that is none, and a person who was erased
+    # given topics with the rows and events of the shop, an unreadable record, and an erased user
     plain = Settings().topics
     names = {kind: topic_prefix + plain.topic_name(kind) for kind in type(plain).model_fields if kind != "partitions"}
     embedded_kafka.create_topics(dict.fromkeys(names.values(), 4))
@@ -232,10 +231,10 @@ def test_the_command_reads_both_logs_and_says_what_differs(
     send_values(embedded_kafka, names["scored"], [*(to_msgpack(row) for row in rows), b"junk"])
     send_values(embedded_kafka, names["erasures"], [to_json(erasure)])
 
-    # When they are compared
+    # when they are compared
     status = run(parse_arguments(["skew", "--share", "1"]), settings, FEATURES)
 
-    # Then nothing differs
+    # then nothing differs
     printed = json.loads(capsys.readouterr().out)
     erased = sum(row.user_id == "u0" for row in rows)
     assert status == 0
@@ -244,7 +243,7 @@ def test_the_command_reads_both_logs_and_says_what_differs(
     assert printed["left_out"] == {"unreadable": 1, "of erased people": erased}
     assert printed["begins_late"] == []
 
-    # And a row that was served wrongly is said, with a status of its own
+    # and a wrongly served row gives another exit code
     send_values(embedded_kafka, names["scored"], [to_msgpack(replace(rows[-1], groups=rows[0].groups))])
     assert run(parse_arguments(["skew", "--share", "1"]), settings, FEATURES) == EXIT_DIFFERENT
 
@@ -257,12 +256,12 @@ def send_values(broker: EmbeddedKafka, topic: str, values: Sequence[bytes]) -> N
 
 
 @pytest.mark.parametrize("words", [["--share", "0"], ["--share", "1.5"], ["--rows", "0"]])
-def test_a_share_that_there_cannot_be_is_refused(words: list[str]) -> None:
+def test_an_impossible_share_or_number_of_rows_is_rejected(words: list[str]) -> None:
     with pytest.raises(BadConfig):
         run(parse_arguments(["skew", *words]), Settings(), FEATURES)
 
 
-def test_clicks_are_compared_too() -> None:
+def test_clicks_are_compared_as_well() -> None:
     shop = ScoringHarness()
     shop.serve(make_records(CLICKS, [make_click(f"c{n}", f"i{n}", user="u", ts_ms=NOW_MS + n) for n in range(20)]))
 

@@ -1,4 +1,4 @@
-"""Task affinity: the cosines are those of the tasks' gradients, and the page says what the JSON says."""
+"""Task affinity: the cosines are those of the tasks' gradients, and the page shows the values of the JSON."""
 
 import json
 from argparse import Namespace
@@ -20,45 +20,45 @@ from tests.training.examples import PLAN, make_examples
 from training.analysis.task_affinity import GradientCosines, TaskAffinity, compute_cosines, measure_affinity
 from training.commands.affinity import run
 from training.data.parquet import write_examples
-from training.trainer.learner import Learner, compute_task_losses, to_batch
+from training.trainer.batching import to_batch
+from training.trainer.learner import Learner, compute_task_losses
 
 
-def test_cosines_look_at_what_both_tasks_reach() -> None:
-    together, alone = torch.tensor([3.0, 4.0]), torch.tensor([100.0])
-    mine: list[Tensor | None] = [together, alone, None]
-    other: list[Tensor | None] = [torch.tensor([4.0, 3.0]), None, alone]
-    apart: list[Tensor | None] = [None, None, torch.tensor([-1.0])]
+def test_cosines_use_the_parameters_of_both_tasks() -> None:
+    own = torch.tensor([100.0])
+    first: list[Tensor | None] = [torch.tensor([3.0, 4.0]), own, None]
+    second: list[Tensor | None] = [torch.tensor([4.0, 3.0]), None, own]
+    third: list[Tensor | None] = [None, None, torch.tensor([-1.0])]
 
-    actual = compute_cosines([mine, other, apart])
+    actual = compute_cosines([first, second, third])
 
     np.testing.assert_allclose(actual[:2, :2], [[1, 0.96], [0.96, 1]])
     assert actual[1, 2] == -1
     assert np.isnan(actual[0, 2])
 
 
-def test_tasks_that_want_opposite_things_are_in_conflict_and_like_tasks_agree(seed: int) -> None:
+def test_opposite_losses_conflict_and_proportional_ones_agree(seed: int) -> None:
     network = make_network(seed=seed)
-    watch, losses = (
-        GradientCosines(network, every=1),
-        compute_task_losses(network.train(), to_batch(make_examples(60, seed))),
+    cosines = GradientCosines(network, every=1)
+    click_loss = compute_task_losses(network.train(), to_batch(make_examples(60, seed)))["click"]
+    cosines.start_epoch()
+
+    cosines({"click": click_loss, "fraud": -2 * click_loss, "relevance": 5 * click_loss})
+
+    click_row = dict(
+        zip(cosines.tasks, cosines.mean_matrix(*cosines.epochs)[cosines.tasks.index("click")], strict=True)
     )
-    watch.start_epoch()
-
-    watch({"click": losses["click"], "fraud": -2 * losses["click"], "relevance": 5 * losses["click"]})
-
-    matrix = watch.mean_matrix(*watch.epochs)
-    at = [watch.tasks.index(task) for task in ("click", "fraud", "relevance")]
-    assert matrix[at[0]][at[1]] == pytest.approx(-1)
-    assert matrix[at[0]][at[2]] == pytest.approx(1)
-    assert matrix[at[0]][watch.tasks.index("category")] is None
+    assert click_row["fraud"] == pytest.approx(-1)
+    assert click_row["relevance"] == pytest.approx(1)
+    assert click_row["category"] is None
 
 
-def test_looking_changes_nothing_of_what_is_learned(seed: int) -> None:
+def test_measuring_does_not_change_training(seed: int) -> None:
     batch, weights = to_batch(make_examples(60, seed)), []
-    for watched in (False, True):
+    for is_measured in (False, True):
         torch.manual_seed(seed)
-        learner = Learner(network=make_network(seed=seed), plan=PLAN)
-        if watched:
+        learner = Learner(network=make_network(seed=seed), config=PLAN)
+        if is_measured:
             learner.on_losses = GradientCosines(learner.network, every=1)
             learner.on_losses.start_epoch()
         for _ in range(3):
@@ -68,24 +68,24 @@ def test_looking_changes_nothing_of_what_is_learned(seed: int) -> None:
     assert torch.equal(*weights)
 
 
-def test_tasks_of_a_single_task_net_share_nothing(seed: int) -> None:
+def test_tasks_of_single_task_nets_share_nothing(seed: int) -> None:
     actual = fit_affinity(seed, replace(SHAPE, architecture="single"))
 
-    assert {value for at, row in enumerate(actual.mean) for value in row[:at]} <= {None, *purchase_values(actual)}
+    assert {value for index, row in enumerate(actual.mean) for value in row[:index]} <= {None, *purchase_values(actual)}
 
 
 def purchase_values(affinity: TaskAffinity) -> set[float | None]:
-    """Purchase is read through click, so these two share even where nothing else does."""
+    """The cosine of purchase and click, which always share parameters: purchase goes through click."""
     click, purchase = affinity.tasks.index("click"), affinity.tasks.index("purchase")
     return {affinity.mean[purchase][click]}
 
 
-def fit_affinity(seed: int, shape: Any = SHAPE) -> TaskAffinity:
-    plan = replace(PLAN, seed=seed, epochs=2)
-    return measure_affinity(make_examples(400, seed), shape, plan, lambda number, losses: None, every=2)
+def fit_affinity(seed: int, model_config: Any = SHAPE) -> TaskAffinity:
+    config = replace(PLAN, seed=seed, epochs=2)
+    return measure_affinity(make_examples(400, seed), model_config, config, lambda number, losses: None, every=2)
 
 
-def test_equal_seeds_give_equal_figures_by_epoch(seed: int) -> None:
+def test_equal_seeds_give_equal_cosines_by_epoch(seed: int) -> None:
     actual = fit_affinity(seed)
 
     assert actual == fit_affinity(seed)
@@ -118,7 +118,7 @@ def test_the_page_shows_the_matrix_of_the_json(tmp_path: Path, seed: int, capsys
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["mean"] == actual.mean
 
 
-def test_a_file_where_the_pages_should_go_is_refused_before_anything_is_learned(tmp_path: Path, seed: int) -> None:
+def test_a_file_in_place_of_the_output_folder_is_rejected_before_training(tmp_path: Path, seed: int) -> None:
     (tmp_path / "out").write_text("mine")
 
     with pytest.raises(BadConfig, match="`--out` should be a folder"):

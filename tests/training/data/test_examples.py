@@ -32,15 +32,15 @@ def add_label(row: Example, **labels: float | str) -> Example:
     return replace(row, labels=labels, known_ms=dict.fromkeys(labels, row.ts_ms))
 
 
-def test_examples_travel_and_come_back_value_for_value(seed: int) -> None:
+def test_examples_survive_encoding_as_messages(seed: int) -> None:
     examples = make_examples(60, seed)
 
-    travelled = [read_example(to_msgpack(row)) for row in examples.to_rows()]
+    decoded = [read_example(to_msgpack(row)) for row in examples.to_rows()]
 
-    assert_equal(from_rows(travelled, FEATURES, TASKS, CLASSES), examples)
+    assert_equal(from_rows(decoded, FEATURES, TASKS, CLASSES), examples)
 
 
-def test_a_parquet_file_keeps_examples_value_for_value(tmp_path: Path, seed: int) -> None:
+def test_examples_survive_a_parquet_file(tmp_path: Path, seed: int) -> None:
     examples = make_examples(60, seed)
 
     write_examples(tmp_path / "e.parquet", examples)
@@ -49,7 +49,7 @@ def test_a_parquet_file_keeps_examples_value_for_value(tmp_path: Path, seed: int
     assert [path.name for path in tmp_path.iterdir()] == ["e.parquet"]
 
 
-def test_a_parquet_file_has_the_stated_columns(tmp_path: Path, seed: int) -> None:
+def test_a_parquet_file_has_the_documented_columns(tmp_path: Path, seed: int) -> None:
     write_examples(tmp_path / "e.parquet", make_examples(20, seed))
 
     names = set(pq.read_schema(tmp_path / "e.parquet").names)
@@ -58,7 +58,7 @@ def test_a_parquet_file_has_the_stated_columns(tmp_path: Path, seed: int) -> Non
     assert names >= {"label.click", "known_ms.click", "label.category"}
 
 
-def test_groups_that_a_row_lacks_are_empty_features(seed: int) -> None:
+def test_groups_that_a_row_lacks_are_empty_blocks(seed: int) -> None:
     examples = make_examples(60, seed)
 
     orders = examples.take(examples.has_label(TASKS[2]))
@@ -69,7 +69,7 @@ def test_groups_that_a_row_lacks_are_empty_features(seed: int) -> None:
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
-def test_the_newest_revision_of_an_example_counts_in_whatever_order_it_comes(order: tuple[int, ...], seed: int) -> None:
+def test_the_newest_revision_of_an_example_counts_in_any_order(order: tuple[int, ...], seed: int) -> None:
     row = make_rows(1, seed)[0]
     revisions = [replace(add_label(row, click=1.0, purchase=float(n == 2)), revision=n) for n in range(3)]
 
@@ -79,7 +79,7 @@ def test_the_newest_revision_of_an_example_counts_in_whatever_order_it_comes(ord
     assert examples.labels["purchase"].tolist() == [1]
 
 
-def test_examples_stand_in_the_order_of_time(seed: int) -> None:
+def test_examples_are_sorted_by_time(seed: int) -> None:
     rows = make_rows(30, seed)
 
     examples = from_rows(rows[::-1], FEATURES, TASKS)
@@ -87,19 +87,19 @@ def test_examples_stand_in_the_order_of_time(seed: int) -> None:
     assert examples.ts_ms.tolist() == sorted(examples.ts_ms.tolist())
 
 
-def test_an_unknown_label_is_nan_and_an_unknown_class_is_minus_one(seed: int) -> None:
+def test_an_unknown_label_is_nan_and_an_unknown_class_is_minus_1(seed: int) -> None:
     row = make_rows(1, seed)[0]
-    rows = [replace(add_label(row, category=name), example_id=name) for name in ("tea", "unheard")]
+    rows = [replace(add_label(row, category=name), example_id=name) for name in ("tea", "unseen")]
 
     examples = from_rows([*rows, add_label(row, click=1.0)], FEATURES, TASKS, CLASSES)
 
-    assert len(examples) == 2  # an example whose only label is a class that the model lacks teaches it nothing
+    assert len(examples) == 2  # an example whose only label is an unknown class is dropped
     assert np.isnan(examples.labels["fraud"]).all()
     assert sorted(examples.labels["category"].tolist()) == [-1, 2]
 
 
 @pytest.mark.parametrize(
-    ("task", "value", "wanted"),
+    ("task", "value", "expected"),
     [
         ("click", 0.5, "0 or 1"),
         ("click", "yes", "a finite number"),
@@ -111,23 +111,25 @@ def test_an_unknown_label_is_nan_and_an_unknown_class_is_minus_one(seed: int) ->
         ("demand", float("inf"), "a finite number"),
     ],
 )
-def test_a_label_outside_its_kind_is_refused(task: str, value: float | str, wanted: str, seed: int) -> None:
+def test_a_label_that_does_not_fit_its_task_is_rejected(
+    task: str, value: float | str, expected: str, seed: int
+) -> None:
     row = add_label(make_rows(1, seed)[0], **{task: value})
 
-    with pytest.raises(BadData, match=f"A label of `{task}` .* should be {wanted}"):
+    with pytest.raises(BadData, match=f"A label of `{task}` .* should be {expected}"):
         from_rows([row], FEATURES, (*TASKS, DEMAND))
 
 
 @pytest.mark.parametrize(
     ("task", "value"), [("click", 1.0), ("click", 0.0), ("relevance", 0.3), ("category", "tea"), ("demand", -7.5)]
 )
-def test_a_label_of_its_kind_is_taken(task: str, value: float | str, seed: int) -> None:
+def test_a_label_that_fits_its_task_is_accepted(task: str, value: float | str, seed: int) -> None:
     row = add_label(make_rows(1, seed)[0], **{task: value})
 
     assert len(from_rows([row], FEATURES, (*TASKS, DEMAND))) == 1
 
 
-def test_features_of_another_digest_are_refused(tmp_path: Path, seed: int) -> None:
+def test_features_of_another_digest_are_rejected(tmp_path: Path, seed: int) -> None:
     examples, fewer = make_examples(10, seed), FeatureSet(FEATURES.features[1:])
     write_examples(tmp_path / "e.parquet", examples)
 
@@ -137,12 +139,12 @@ def test_features_of_another_digest_are_refused(tmp_path: Path, seed: int) -> No
         read_examples(tmp_path / "e.parquet", fewer, TASKS)
 
 
-def test_a_block_of_another_width_is_refused(seed: int) -> None:
+def test_a_block_of_another_width_is_rejected(seed: int) -> None:
     row = make_rows(1, seed)[0]
-    cut = replace(row, groups=row.groups | {"user": PackedBlock(1, b"\0" * 4, b"\0" * 8)})
+    truncated = replace(row, groups=row.groups | {"user": PackedBlock(1, b"\0" * 4, b"\0" * 8)})
 
     with pytest.raises(BadData, match="A block of `user` should be one row of 2 numbers and 8 ids"):
-        from_rows([cut], FEATURES, TASKS)
+        from_rows([truncated], FEATURES, TASKS)
 
 
 def rewrite_file(path: Path, change: Any) -> Path:
@@ -165,7 +167,7 @@ def rewrite_file(path: Path, change: Any) -> Path:
         ),
     ],
 )
-def test_a_file_that_breaks_a_promise_is_refused(tmp_path: Path, change: Any, sentence: str, seed: int) -> None:
+def test_a_file_with_wrong_columns_is_rejected(tmp_path: Path, change: Any, sentence: str, seed: int) -> None:
     write_examples(tmp_path / "e.parquet", make_examples(10, seed))
 
     with pytest.raises(BadData, match=sentence):
@@ -173,7 +175,7 @@ def test_a_file_that_breaks_a_promise_is_refused(tmp_path: Path, change: Any, se
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1 and then something else"])
-def test_a_file_that_is_not_parquet_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_parquet_is_rejected(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "e.parquet").write_bytes(content)
 
     with pytest.raises(BadData, match="should be Parquet"):
@@ -191,31 +193,31 @@ def test_rows_without_a_label_of_the_tasks_are_left_out(seed: int) -> None:
     assert set(fraud.labels) == {"fraud"}
 
 
-def test_files_of_different_tasks_are_learned_from_together(tmp_path: Path) -> None:
+def test_files_of_different_tasks_form_one_set(tmp_path: Path) -> None:
     examples = make_examples(80, 3)
-    apart = {task: examples.for_tasks([task]) for task in (FRAUD, CATEGORY)}
-    for task, part in apart.items():
+    parts = {task: examples.for_tasks([task]) for task in (FRAUD, CATEGORY)}
+    for task, part in parts.items():
         write_examples(tmp_path / f"{task.name}.parquet", part)
 
     actual = read_files([tmp_path / "fraud.parquet", tmp_path / "category.parquet"], FEATURES, TASKS, CLASSES)
 
-    assert len(actual) == sum(len(part) for part in apart.values())
-    for task, part in apart.items():
+    assert len(actual) == sum(len(part) for part in parts.values())
+    for task, part in parts.items():
         assert actual.has_label(task).sum() == len(part)
-        mine = actual.for_tasks([task])
-        np.testing.assert_array_equal(mine.example_id, part.example_id)
-        np.testing.assert_array_equal(mine.labels[task.name], part.labels[task.name])
-        np.testing.assert_array_equal(mine.blocks["item"].ids, part.blocks["item"].ids)
+        own_rows = actual.for_tasks([task])
+        np.testing.assert_array_equal(own_rows.example_id, part.example_id)
+        np.testing.assert_array_equal(own_rows.labels[task.name], part.labels[task.name])
+        np.testing.assert_array_equal(own_rows.blocks["item"].ids, part.blocks["item"].ids)
     assert not actual.has_label(CLICK).any()
 
 
-def test_files_that_do_not_go_together_are_told(tmp_path: Path) -> None:
+def test_files_with_incompatible_columns_are_rejected(tmp_path: Path) -> None:
     write_examples(tmp_path / "good.parquet", make_examples(20, 3))
     table = pq.read_table(tmp_path / "good.parquet")
     pq.write_table(table.set_column(0, "example_id", pa.array([[1]] * len(table))), tmp_path / "bad.parquet")
     pq.write_table(pa.table({"x": [1.0]}), tmp_path / "plain.parquet")
 
-    with pytest.raises(BadData, match="should go together"):
+    with pytest.raises(BadData, match="should have columns of the same types"):
         read_files([tmp_path / "good.parquet", tmp_path / "bad.parquet"], FEATURES, TASKS)
     with pytest.raises(BadData, match=r"plain.parquet should have the columns"):
         read_files([tmp_path / "good.parquet", tmp_path / "plain.parquet"], FEATURES, TASKS)

@@ -1,4 +1,4 @@
-"""A plain table as examples: each column becomes what its feature says, and the rest of the way is the same."""
+"""Plain tables as examples: columns become features, and training works as usual."""
 
 import json
 from pathlib import Path
@@ -46,7 +46,7 @@ def make_table(**changes: Any) -> pa.Table:
     return pa.table({name: value for name, value in (columns | changes).items() if value is not None})
 
 
-def test_each_column_becomes_what_its_feature_says() -> None:
+def test_each_column_becomes_its_declared_feature() -> None:
     actual = examples_from_table(make_table(), FEATURES, TASKS)
 
     block = actual.blocks["user"]
@@ -77,22 +77,22 @@ def test_each_column_becomes_what_its_feature_says() -> None:
         ({"label.good": [1, 2, 0]}, "should be 0 or 1. Found 2"),
     ],
 )
-def test_a_table_that_is_not_what_features_say_is_refused(changes: dict[str, Any], sentence: str) -> None:
+def test_a_table_that_does_not_fit_the_features_is_rejected(changes: dict[str, Any], sentence: str) -> None:
     with pytest.raises(BadData, match=sentence):
         examples_from_table(make_table(**changes), FEATURES, TASKS)
 
 
-def test_examples_of_a_table_are_read_again_as_they_were(tmp_path: Path) -> None:
-    first = examples_from_table(make_table(), FEATURES, TASKS)
+def test_examples_of_a_table_survive_a_parquet_file(tmp_path: Path) -> None:
+    examples = examples_from_table(make_table(), FEATURES, TASKS)
 
-    again = read_examples(to_parquet(first), FEATURES, TASKS)
+    actual = read_examples(to_parquet(examples), FEATURES, TASKS)
 
-    for group, block in first.blocks.items():
-        np.testing.assert_array_equal(again.blocks[group].numbers, block.numbers)
-        np.testing.assert_array_equal(again.blocks[group].ids, block.ids)
+    for group, block in examples.blocks.items():
+        np.testing.assert_array_equal(actual.blocks[group].numbers, block.numbers)
+        np.testing.assert_array_equal(actual.blocks[group].ids, block.ids)
 
 
-def test_a_plain_table_is_fitted_and_exported_by_the_same_commands(
+def test_a_plain_table_is_trained_and_exported_by_the_same_commands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], seed: int
 ) -> None:
     rng = np.random.default_rng(seed)

@@ -1,3 +1,5 @@
+"""Drift detection: false alarms as configured, and alarms of real shifts."""
+
 from pathlib import Path
 
 import numpy as np
@@ -23,40 +25,40 @@ def draw_rows(seed: int, count: int, begin: int = 0) -> list[ScoredRow]:
     return list(to_scored(draw_batch(Population.draw(np.random.default_rng(1)), count, rng), begin))
 
 
-def make_drift(**watching: float) -> DriftDetector:
-    asked = {"block": BLOCK, "block_s": 0.0, "events_per_alarm": 10_000} | watching
-    return DriftDetector(features=FEATURES, config=MonitorConfig(**asked))  # type: ignore[arg-type]
+def make_detector(**config: float) -> DriftDetector:
+    fields = {"block": BLOCK, "block_s": 0.0, "events_per_alarm": 10_000} | config
+    return DriftDetector(features=FEATURES, config=MonitorConfig(**fields))  # type: ignore[arg-type]
 
 
-def compare_rows(drift: DriftDetector, rows: list[ScoredRow]) -> list[BlockComparison]:
-    return [comparison for row in rows if (comparison := drift.observe(row)) is not None]
+def compare_rows(detector: DriftDetector, rows: list[ScoredRow]) -> list[BlockComparison]:
+    return [comparison for row in rows if (comparison := detector.observe(row)) is not None]
 
 
-def test_alarms_are_no_more_frequent_than_was_asked_for_where_nothing_changes() -> None:
-    # Given a shop in which people's rows are alike and nothing drifts
+def test_without_drift_alarms_are_as_rare_as_configured() -> None:
+    # given a shop in which the rows of a user are alike and nothing drifts
     alarms, blocks = count_false_alarms(40_000, 10_000, seed=3)
 
-    # Then there were four alarms to be expected, and hardly more than nine
+    # then four alarms are expected, and more than nine are unlikely
     assert blocks > 40
     assert alarms <= 9
 
 
-def test_chances_are_even_where_nothing_differs_with_ties_gaps_and_rare_values_too() -> None:
-    # Given pairs of samples of one source
+def test_p_values_are_uniform_with_ties_missing_and_rare_values() -> None:
+    # given pairs of samples from the same distribution
     rng, actual = np.random.default_rng(7), dict[str, list[float]]()
     for _ in range(400):
         tied, gaps = rng.poisson(0.4, (2, 150)).astype(float), rng.normal(0, 1, (2, 150))
         gaps[rng.random(gaps.shape) < 0.05] = np.nan
         bins = rng.choice(3, (2, 150), p=[0.9, 0.07, 0.03])
-        for name, (one, other) in {"tied": tied, "gaps": gaps, "bins": bins.astype(np.int64)}.items():
-            for asked, p in compare_column(name, DriftColumn(one), DriftColumn(other), rng):
-                actual.setdefault(asked, []).append(p)
+        for name, (left, right) in {"tied": tied, "gaps": gaps, "bins": bins.astype(np.int64)}.items():
+            for test, p in compare_column(name, DriftColumn(left), DriftColumn(right), rng):
+                actual.setdefault(test, []).append(p)
 
-    # Then a tenth of the chances are below a tenth, as far as so many can tell
+    # then their p-values are uniform, within the noise of the sample
     assert set(actual) == {"tied", "gaps", "gaps missing", "bins"}
-    for name, of in actual.items():
-        assert np.mean(np.array(of) < 0.1) == pytest.approx(0.1, abs=0.045), name
-        assert np.mean(of) == pytest.approx(0.5, abs=0.06), name
+    for name, p_values in actual.items():
+        assert np.mean(np.array(p_values) < 0.1) == pytest.approx(0.1, abs=0.045), name
+        assert np.mean(p_values) == pytest.approx(0.5, abs=0.06), name
 
 
 @pytest.mark.parametrize("name", SHIFTS)
@@ -69,25 +71,26 @@ def test_a_shift_raises_the_alarm_of_its_own_column(name: str) -> None:
     assert events < 3_000
 
 
-def test_the_same_rows_again_raise_nothing() -> None:
+def test_the_same_rows_again_raise_hardly_any_alarm() -> None:
     rows = draw_rows(1, 4_000)
 
-    again = compare_rows(make_drift(events_per_alarm=100), rows + rows)
+    comparisons = compare_rows(make_detector(events_per_alarm=100), rows + rows)
 
-    assert again
-    assert sum(len(one.alarms) for one in again) <= 2
+    assert comparisons
+    assert sum(len(comparison.alarms) for comparison in comparisons) <= 2
 
 
-def test_one_shift_is_one_alarm_and_then_the_usual() -> None:
-    # Given rows before and after a shift of what is spent
+def test_one_shift_raises_one_alarm_and_becomes_the_reference() -> None:
+    # given rows before and after a shift of the amounts
     before, after = draw_rows(1, 2_000), draw_rows(2, 4_000, 2_000)
     tenfold = [replace(row, groups=row.groups | {"order": multiply_amount(row)}) for row in after]
 
-    # When they are compared block by block
-    actual = [[alarm.column for alarm in one.alarms] for one in compare_rows(make_drift(), before + tenfold)]
+    # when they are compared block by block
+    comparisons = compare_rows(make_detector(), before + tenfold)
+    actual = [[alarm.column for alarm in comparison.alarms] for comparison in comparisons]
 
-    # Then the shift is told once
-    assert sum("amount" in columns for columns in actual) in (1, 2)  # a block may lie on both sides
+    # then the shift raises one alarm
+    assert sum("amount" in columns for columns in actual) in (1, 2)  # a block may span the shift
     assert "amount" not in actual[-1]
 
 
@@ -96,48 +99,48 @@ def multiply_amount(row: ScoredRow) -> object:
     return pack(type(block)(block.numbers * 10, block.ids))
 
 
-def test_scores_are_compared_within_one_version_alone() -> None:
-    # Given a version that says other things than the one before
+def test_scores_are_compared_within_one_model_version() -> None:
+    # given a version whose scores differ from those of the one before
     first = draw_rows(1, 3_000)
     second = [
         replace(r, model_version="2", scores={"fraud": (0.9 + r.scores["fraud"][0] / 20,)}) for r in draw_rows(2, 3_000)
     ]
 
-    actual = compare_rows(make_drift(), first + second)
+    # when both are compared
+    detector = make_detector()
+    alarms = [alarm for comparison in compare_rows(detector, first + second) for alarm in comparison.alarms]
 
-    assert {alarm.column for one in actual for alarm in one.alarms} <= {"amount", "spent", "payment"}
-    # And within the second version a change is told
+    # then the change of version raises no alarm of scores
+    assert {alarm.column for alarm in alarms} <= {"amount", "spent", "payment"}
+
+    # and a change within the second version does
     changed = [replace(row, scores={"fraud": (0.5,)}) for row in second]
-    drift = make_drift()
-    compare_rows(drift, first + second)
-    assert any(alarm.column == "score.fraud" for one in compare_rows(drift, changed) for alarm in one.alarms)
+    alarms = [alarm for comparison in compare_rows(detector, changed) for alarm in comparison.alarms]
+    assert "score.fraud" in {alarm.column for alarm in alarms}
 
 
-def test_a_block_has_one_row_of_each_person_and_people_of_chance() -> None:
-    people = UserSample(size=50, seed=1)
-    rows = draw_rows(1, 3_000)
-    for row in rows:
-        people.add(row)
+def test_a_block_has_one_row_of_each_sampled_user() -> None:
+    sample, other = UserSample(size=50, seed=1), UserSample(size=50, seed=2)
 
-    drawn = [one.order for one in people]
-    other = UserSample(size=50, seed=2)
-    for row in rows:
+    for row in draw_rows(1, 3_000):
+        sample.add(row)
         other.add(row)
 
-    assert len(people) == len(drawn) == len(set(drawn)) == 50
-    assert people.rows == 3_000
-    assert people.span_ms == 2_999_000
-    assert not set(drawn) & {one.order for one in other}
+    orders = [row.order for row in sample]
+    assert len(sample) == len(orders) == len(set(orders)) == 50
+    assert sample.rows == 3_000
+    assert sample.span_ms == 2_999_000
+    assert not set(orders) & {row.order for row in other}
 
 
-def test_a_block_waits_for_its_time_as_well_as_for_its_people() -> None:
+def test_a_block_needs_its_time_span_as_well_as_its_users() -> None:
     rows = draw_rows(1, 3_000)  # fifty minutes
 
-    assert compare_rows(make_drift(block_s=3_000.0), rows) == []
-    assert compare_rows(make_drift(block_s=60.0), rows)
+    assert compare_rows(make_detector(block_s=3_000.0), rows) == []
+    assert compare_rows(make_detector(block_s=60.0), rows)
 
 
-def test_of_a_list_one_item_is_taken_with_its_own_score() -> None:
+def test_one_item_of_a_list_is_sampled_with_its_own_score() -> None:
     items = small.draw_block("item", 3, np.random.default_rng(1))
     user = small.draw_block("user", 1, np.random.default_rng(2))
     row = replace(
@@ -150,20 +153,23 @@ def test_of_a_list_one_item_is_taken_with_its_own_score() -> None:
     )
 
     for order in range(3):
-        one = sample_row(row, order)
+        sampled = sample_row(row, order)
 
-        assert one.groups["item"] == pack(items.take([order]))
-        assert one.groups["user"] == pack(user)
-        assert one.scores == {"click": pytest.approx(0.1 * (order + 1)), "purchase": pytest.approx(0.01 * (order + 1))}
-        assert has_declared_widths(one, small.FEATURES)
-        assert {strip_version(name) for name in extract_columns([one], small.FEATURES)} >= {
+        assert sampled.groups["item"] == pack(items.take([order]))
+        assert sampled.groups["user"] == pack(user)
+        assert sampled.scores == {
+            "click": pytest.approx(0.1 * (order + 1)),
+            "purchase": pytest.approx(0.01 * (order + 1)),
+        }
+        assert has_declared_widths(sampled, small.FEATURES)
+        assert {strip_version(name) for name in extract_columns([sampled], small.FEATURES)} >= {
             "price",
             "title.length",
             "score.click",
         }
 
 
-def test_what_the_clock_decides_is_not_looked_at() -> None:
+def test_features_of_the_clock_are_not_compared() -> None:
     context = pack(small.draw_block("context", 1, np.random.default_rng(1)))
     row = replace(draw_rows(1, 1)[0], groups={"context": context})
     hourly = FeatureSet([Feature("hour", "context", "number", "event.hour")])
@@ -182,10 +188,10 @@ def test_rows_of_another_width_are_left_out_of_a_block() -> None:
     )
 
     assert not has_declared_widths(sample_row(cut, 0), FEATURES)
-    assert compare_rows(make_drift(), [cut, *rows])
+    assert compare_rows(make_detector(), [cut, *rows])
 
 
-def test_a_column_without_a_difference_to_be_found_asks_nothing() -> None:
+def test_a_constant_or_empty_column_has_no_test() -> None:
     rng, same = np.random.default_rng(1), DriftColumn(np.full(100, 3.0))
     empty = DriftColumn(np.full(100, np.nan))
 
@@ -195,23 +201,23 @@ def test_a_column_without_a_difference_to_be_found_asks_nothing() -> None:
     assert fisher_p_value(np.ones(5, np.bool_), np.ones(5, np.bool_), rng) is None
 
 
-def test_a_watcher_that_starts_again_goes_on_with_the_reference_that_was_kept(tmp_path: Path) -> None:
-    # Given a watcher that has a reference, and dies
+def test_a_restarted_monitor_uses_the_stored_reference(tmp_path: Path) -> None:
+    # given a monitor that has stored a reference
     first = DriftDetector(features=FEATURES, config=MonitorConfig(block=BLOCK, block_s=0), folder=tmp_path)
     compare_rows(first, draw_rows(1, 2_000))
 
-    # When another one takes its place, after amounts have become tenfold
+    # when another one continues, after amounts became tenfold
     tenfold = [replace(row, groups=row.groups | {"order": multiply_amount(row)}) for row in draw_rows(2, 1_000, 2_000)]
     second = DriftDetector(features=FEATURES, config=MonitorConfig(block=BLOCK, block_s=0), folder=tmp_path)
 
-    # Then its first block raises the alarm
+    # then its first block raises the alarm
     assert "amount" in {alarm.column for alarm in compare_rows(second, tenfold)[0].alarms}
 
 
 @pytest.mark.parametrize("content", [b"junk", b"", None])
-def test_a_reference_that_cannot_be_read_or_is_of_other_features_is_none(tmp_path: Path, content: bytes | None) -> None:
-    kept = DriftReferences(digest="a", folder=tmp_path)
-    kept.write("order", {"amount": DriftColumn(np.arange(3.0)), "score.fraud@1 ": DriftColumn(np.arange(3))})
+def test_an_unreadable_or_foreign_reference_is_ignored(tmp_path: Path, content: bytes | None) -> None:
+    references = DriftReferences(digest="a", folder=tmp_path)
+    references.write("order", {"amount": DriftColumn(np.arange(3.0)), "score.fraud@1 ": DriftColumn(np.arange(3))})
     assert set(DriftReferences(digest="a", folder=tmp_path).read("order") or ()) == {"amount", "score.fraud@1 "}
     if content is not None:
         (tmp_path / "order.npz").write_bytes(content)
@@ -219,7 +225,7 @@ def test_a_reference_that_cannot_be_read_or_is_of_other_features_is_none(tmp_pat
     assert DriftReferences(digest="a" if content is not None else "b", folder=tmp_path).read("order") is None
 
 
-def test_a_reference_that_cannot_be_kept_is_used_all_the_same(tmp_path: Path) -> None:
+def test_a_reference_that_cannot_be_stored_is_still_used(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file where a folder should be")
     references = DriftReferences(digest="a", folder=tmp_path / "taken")
 

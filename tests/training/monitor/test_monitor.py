@@ -1,4 +1,4 @@
-"""The watcher over topics that are lists of bytes, and bundles whose checkpoints are real."""
+"""The model monitor over in-memory topics and real checkpoints, and its readers over Kafka."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,11 +14,11 @@ from contract.bundle import current_version
 from contract.errors import BadConfig, Unavailable
 from contract.messages import Example, ScoredRow, to_msgpack
 from contract.settings import KafkaSettings, Settings
+from contract.units import DAY_MS
 from devservers.apache_kafka import ApacheKafka
 from devservers.embedded import EmbeddedKafka
 from model.checkpoint import checkpoint_path
 from tests.model.small import FEATURES, TASKS, make_network
-from tests.training.examples import DAY_MS
 from tests.training.served_rows import (
     FEEDBACK,
     LATER_MS,
@@ -42,229 +42,230 @@ SETTINGS = Settings(tasks=TASKS, feedback=FEEDBACK)
 
 
 class InMemoryTopic:
-    """A topic of one partition in memory, read in portions."""
+    """A topic of one partition in memory, read in chunks."""
 
     def __init__(self, limit: int = 500) -> None:
-        self.limit, self.values, self.is_away = limit, list[bytes](), False
+        self.limit = limit
+        self.values = list[bytes]()
+        self.is_unavailable = False
 
     def add(self, rows: Sequence[Example | ScoredRow]) -> None:
         self.values += [to_msgpack(row) for row in rows]
 
     def read(self, positions: Mapping[str, int]) -> RecordChunk:
-        if self.is_away:
-            raise Unavailable("Kafka should answer. Found silence.")
-        partition_offset = positions.get("t/0", 0)
-        values = self.values[partition_offset : partition_offset + self.limit]
-        records = [Record(0, partition_offset + n, value, 0) for n, value in enumerate(values)]
-        return RecordChunk(
-            records, {"t/0": partition_offset + len(values)}, partition_offset + len(values) == len(self.values)
-        )
+        if self.is_unavailable:
+            raise Unavailable("Kafka should answer. Found a timeout.")
+        begin = positions.get("t/0", 0)
+        values = self.values[begin : begin + self.limit]
+        end = begin + len(values)
+        records = [Record(0, begin + n, value, 0) for n, value in enumerate(values)]
+        return RecordChunk(records, {"t/0": end}, end == len(self.values))
 
 
 class MonitorHarness:
-    """A parent and a bundle that serves, and a watcher of both topics."""
+    """A serving bundle, its parent, and a monitor of both topics."""
 
-    def __init__(self, bundles: Path, scale: float, watching: MonitorConfig = MONITOR_CONFIG) -> None:
+    def __init__(self, bundles: Path, scale: float, config: MonitorConfig = MONITOR_CONFIG) -> None:
         self.bundles, self.scored, self.feedback = bundles, InMemoryTopic(), InMemoryTopic()
         self.checkpoint = make_checkpoint(make_network(), 10**12)
         self.parent = publish_checkpoint(bundles, self.checkpoint)
         self.network = perturb(self.checkpoint, scale)
         self.version = publish_checkpoint(bundles, make_checkpoint(self.network, 10**12 + 1, self.parent))
-        self.watching = watching
-        self.watcher = self.make_watcher()
+        self.config = config
+        self.monitor = self.make_monitor()
 
-    def make_watcher(self) -> ModelMonitor:
+    def make_monitor(self) -> ModelMonitor:
         return ModelMonitor(
             settings=SETTINGS,
             features=FEATURES,
             bundles=self.bundles,
-            config=self.watching,
+            config=self.config,
             scored=self.scored,
             feedback=self.feedback,
         )
 
     def serve_rows(self, rows: int, seed: int = 40) -> None:
-        """Rows that the bundle served and of whose labels the parent knows the chances, all final."""
-        made, rng = serve_rows(self.network, self.version, rows, seed), np.random.default_rng(seed)
-        truth = serve_rows(self.checkpoint.build_network(), self.version, rows, seed)
-        for row, parents in zip(made, truth, strict=True):
-            happened = {task: float(rng.random() < p) for task, p in parents.served.items() if task in row.labels}
-            self.feedback.add([replace(row, labels=row.labels | happened)])
-        self.feedback.add([replace(made[0], example_id="last", labels={"click": 0.0}, known_ms={"click": LATER_MS})])
+        """Serve rows with final labels, drawn from the probabilities of the parent."""
+        served, rng = serve_rows(self.network, self.version, rows, seed), np.random.default_rng(seed)
+        by_parent = serve_rows(self.checkpoint.build_network(), self.version, rows, seed)
+        for row, parent_row in zip(served, by_parent, strict=True):
+            labels = {task: float(rng.random() < p) for task, p in parent_row.served.items() if task in row.labels}
+            self.feedback.add([replace(row, labels=row.labels | labels)])
+        self.feedback.add([replace(served[0], example_id="last", labels={"click": 0.0}, known_ms={"click": LATER_MS})])
 
 
-def read_counter(metric: Counter | Gauge, *labels: str) -> float:
+def read_metric(metric: Counter | Gauge, *labels: str) -> float:
     child = metric.labels(*labels) if labels else metric
-    return float(child._value.get())
+    (family,) = child.collect()
+    return float(family.samples[0].value)
 
 
-def test_a_harmful_bundle_is_taken_back_loudly_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    # Given a bundle that says other things than its parent, which is right
-    shop, before = MonitorHarness(tmp_path, 3.0), read_counter(metrics.ROLLBACKS)
-    shop.serve_rows(1_000)
-
-    # When its labels have matured
-    seen = shop.watcher.check()
-
-    # Then its parent serves again, and everybody can know why
-    assert current_version(tmp_path) == shop.parent
-    assert seen.withdrawal is not None
-    assert seen.withdrawal == list_withdrawals(tmp_path)[0]
-    assert to_json(seen)["withdrawn"] == shop.version
-    assert read_counter(metrics.ROLLBACKS) == before + 1
-    assert f"ROLLBACK: bundle {shop.version} is taken back, {shop.parent} serves again." in capsys.readouterr().err
-
-
-def test_what_was_gone_back_to_is_left_alone_and_that_is_said_once(
+def test_a_harmful_bundle_is_rolled_back_reported_and_counted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shop = MonitorHarness(tmp_path, 3.0)
-    shop.serve_rows(1_000)
-    shop.watcher.check()
+    # given a bundle that differs from its calibrated parent
+    harness, before = MonitorHarness(tmp_path, 3.0), read_metric(metrics.ROLLBACKS)
+    harness.serve_rows(1_000)
 
-    shop.watcher.check()
-    shop.watcher.check()
+    # when its labels have matured
+    report = harness.monitor.check()
 
-    assert current_version(tmp_path) == shop.parent
-    assert capsys.readouterr().err.count("has no parent to be compared with") == 1
+    # then its parent serves again, and the reasons are recorded
+    assert current_version(tmp_path) == harness.parent
+    assert report.withdrawal is not None
+    assert report.withdrawal == list_withdrawals(tmp_path)[0]
+    assert to_json(report)["withdrawn"] == harness.version
+    assert read_metric(metrics.ROLLBACKS) == before + 1
+    assert f"ROLLBACK: bundle {harness.version} is withdrawn, {harness.parent} serves again." in capsys.readouterr().err
 
 
-def test_a_sound_bundle_serves_on_and_its_figures_are_shown(tmp_path: Path) -> None:
-    shop = MonitorHarness(tmp_path, 0.001)
-    shop.serve_rows(1_000)
+def test_the_target_of_a_rollback_stays_and_this_is_printed_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    harness = MonitorHarness(tmp_path, 3.0)
+    harness.serve_rows(1_000)
+    harness.monitor.check()
 
-    seen = shop.watcher.check()
+    harness.monitor.check()
+    harness.monitor.check()
 
-    assert current_version(tmp_path) == shop.version
-    assert seen.withdrawal is None
-    assert seen.test_result is not None
-    assert abs(seen.test_result.losses["click"].gain_lost) < 0.01
-    click = seen.figures[shop.version]["click"]
+    assert current_version(tmp_path) == harness.parent
+    assert capsys.readouterr().err.count("has no parent to compare it with") == 1
+
+
+def test_a_sound_bundle_stays_and_its_metrics_are_exported(tmp_path: Path) -> None:
+    harness = MonitorHarness(tmp_path, 0.001)
+    harness.serve_rows(1_000)
+
+    report = harness.monitor.check()
+
+    assert current_version(tmp_path) == harness.version
+    assert report.withdrawal is None
+    assert report.test_result is not None
+    assert abs(report.test_result.losses["click"].gain_lost) < 0.01
+    click = report.figures[harness.version]["click"]
     assert click["predicted_to_observed"] == pytest.approx(1, abs=0.15)
-    assert read_counter(metrics.LIVE_METRIC, "click", shop.version, "auc") == click["auc"]
-    assert read_counter(metrics.GAIN_LOST, "click") == seen.test_result.losses["click"].gain_lost
-    assert {"recall_review", "fpr_review"} <= set(seen.figures[shop.version]["fraud"])
+    assert read_metric(metrics.LIVE_METRIC, "click", harness.version, "auc") == click["auc"]
+    assert read_metric(metrics.GAIN_LOST, "click") == report.test_result.losses["click"].gain_lost
+    assert {"recall_review", "fpr_review"} <= set(report.figures[harness.version]["fraud"])
 
 
-def test_a_parent_without_its_checkpoint_is_said_and_nothing_happens(
+def test_a_missing_parent_checkpoint_is_printed_and_the_bundle_stays(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shop = MonitorHarness(tmp_path, 3.0)
-    checkpoint_path(tmp_path, shop.parent).unlink()
-    shop.serve_rows(1_000)
+    harness = MonitorHarness(tmp_path, 3.0)
+    checkpoint_path(tmp_path, harness.parent).unlink()
+    harness.serve_rows(1_000)
 
-    seen = shop.watcher.check()
+    report = harness.monitor.check()
 
-    assert current_version(tmp_path) == shop.version
-    assert seen.figures[shop.version]
-    assert f"{shop.parent}.pt should be a checkpoint" in " ".join(capsys.readouterr().err.split())
+    assert current_version(tmp_path) == harness.version
+    assert report.figures[harness.version]
+    assert f"{harness.parent}.pt should be a checkpoint" in " ".join(capsys.readouterr().err.split())
 
 
-def test_a_watcher_that_may_not_act_says_what_it_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    shop = MonitorHarness(tmp_path, 3.0, replace(MONITOR_CONFIG, rollback=False))
-    shop.serve_rows(1_000)
+def test_with_rollback_off_a_worse_bundle_is_only_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    harness = MonitorHarness(tmp_path, 3.0, replace(MONITOR_CONFIG, rollback=False))
+    harness.serve_rows(1_000)
 
-    shop.watcher.check()
+    harness.monitor.check()
 
-    assert current_version(tmp_path) == shop.version
+    assert current_version(tmp_path) == harness.version
     assert "is worse than its parent and stays" in capsys.readouterr().err
 
 
-def test_a_parent_that_is_damaged_is_said_and_the_bundle_stays(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    shop = MonitorHarness(tmp_path, 3.0)
-    (tmp_path / shop.parent / "decide.onnx").write_bytes(b"cut")
-    shop.serve_rows(1_000)
+def test_a_damaged_parent_is_reported_and_the_bundle_stays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    harness = MonitorHarness(tmp_path, 3.0)
+    (tmp_path / harness.parent / "decide.onnx").write_bytes(b"cut")
+    harness.serve_rows(1_000)
 
-    shop.watcher.check()
+    harness.monitor.check()
 
-    assert current_version(tmp_path) == shop.version
-    assert "cannot be taken back" in capsys.readouterr().err
+    assert current_version(tmp_path) == harness.version
+    assert "cannot be rolled back" in capsys.readouterr().err
 
 
-def test_what_a_dead_watcher_had_decided_is_carried_out(tmp_path: Path) -> None:
-    shop = MonitorHarness(tmp_path, 3.0)
-    write_withdrawal(tmp_path, Withdrawal(version=shop.version, to=shop.parent, reasons=("worse",), decided_ms=1))
+def test_a_withdrawal_recorded_before_a_crash_is_completed(tmp_path: Path) -> None:
+    harness = MonitorHarness(tmp_path, 3.0)
+    write_withdrawal(tmp_path, Withdrawal(version=harness.version, to=harness.parent, reasons=("worse",), decided_ms=1))
 
-    shop.watcher.check()
+    harness.monitor.check()
 
-    assert current_version(tmp_path) == shop.parent
+    assert current_version(tmp_path) == harness.parent
 
 
 @pytest.mark.parametrize(
-    ("content", "shown"), [(b'{"frozen": true, "examples": 3}', 1), (b'{"frozen": false}', 0), (b"", 0)]
+    ("content", "value"), [(b'{"frozen": true, "examples": 3}', 1), (b'{"frozen": false}', 0), (b"", 0)]
 )
-def test_a_frozen_learner_is_shown(tmp_path: Path, content: bytes, shown: int) -> None:
-    shop = MonitorHarness(tmp_path, 0.1)
+def test_a_frozen_learner_is_exported_as_metric(tmp_path: Path, content: bytes, value: int) -> None:
+    harness = MonitorHarness(tmp_path, 0.1)
     (tmp_path / "learner.json").write_bytes(content)
 
-    shop.watcher.check()
+    harness.monitor.check()
 
-    assert read_counter(metrics.LEARNER_FROZEN) == shown
+    assert read_metric(metrics.LEARNER_FROZEN) == value
 
 
-def test_without_a_bundle_there_is_nothing_to_judge_and_that_is_said_once(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    shop = MonitorHarness(tmp_path, 0.1)
+def test_without_a_serving_bundle_a_message_is_printed_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    harness = MonitorHarness(tmp_path, 0.1)
     (tmp_path / "current.json").unlink()
 
-    shop.watcher.check()
-    shop.watcher.check()
+    harness.monitor.check()
+    harness.monitor.check()
 
-    assert capsys.readouterr().err.count("no present bundle yet") == 1
+    assert capsys.readouterr().err.count("no serving bundle yet") == 1
 
 
-def test_a_broken_pointer_is_said_and_figures_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    shop = MonitorHarness(tmp_path, 0.1)
+def test_a_broken_pointer_is_printed_and_metrics_continue(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    harness = MonitorHarness(tmp_path, 0.1)
     (tmp_path / "current.json").write_text("junk")
-    shop.serve_rows(300)
+    harness.serve_rows(300)
 
-    assert shop.watcher.check().figures
+    assert harness.monitor.check().figures
     assert "current.json should name a version" in capsys.readouterr().err
 
 
-def test_what_cannot_be_read_is_counted_and_left_out(tmp_path: Path) -> None:
-    shop = MonitorHarness(tmp_path, 0.1)
-    before = [read_counter(metrics.LEFT_OUT, why) for why in ("unreadable", "of other features")]
-    shop.feedback.values += [b"junk"]
-    shop.scored.values += [b"junk", to_msgpack(make_scored_row(0, features="another"))]
+def test_unusable_records_are_counted_and_left_out(tmp_path: Path) -> None:
+    harness = MonitorHarness(tmp_path, 0.1)
+    reasons = ("unreadable", "of other features")
+    before = [read_metric(metrics.LEFT_OUT, reason) for reason in reasons]
+    harness.feedback.values += [b"junk"]
+    harness.scored.values += [b"junk", to_msgpack(make_scored_row(0, features="another"))]
 
-    shop.watcher.check()
+    harness.monitor.check()
 
-    after = [read_counter(metrics.LEFT_OUT, why) for why in ("unreadable", "of other features")]
+    after = [read_metric(metrics.LEFT_OUT, reason) for reason in reasons]
     assert [b - a for a, b in zip(before, after, strict=True)] == [2, 1]
 
 
-def test_a_topic_is_read_to_its_end_in_portions_and_from_there_at_the_next_look(tmp_path: Path) -> None:
-    shop = MonitorHarness(tmp_path, 0.001)
-    shop.serve_rows(1_234)
-    before = read_counter(metrics.RECORDS, "feedback")
+def test_each_check_reads_a_topic_from_the_last_position_to_its_end(tmp_path: Path) -> None:
+    harness = MonitorHarness(tmp_path, 0.001)
+    harness.serve_rows(1_234)
+    before = read_metric(metrics.RECORDS, "feedback")
 
-    shop.watcher.check()
-    shop.watcher.check()
+    harness.monitor.check()
+    harness.monitor.check()
 
-    assert read_counter(metrics.RECORDS, "feedback") == before + 1_235
+    assert read_metric(metrics.RECORDS, "feedback") == before + 1_235
 
 
-def test_a_kafka_that_is_away_is_waited_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    shop, shown = MonitorHarness(tmp_path, 0.001), MonitorReport()
-    shop.serve_rows(300)
-    shop.feedback.is_away = True
+def test_an_unavailable_kafka_is_retried(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    harness, former = MonitorHarness(tmp_path, 0.001), MonitorReport()
+    harness.serve_rows(300)
+    harness.feedback.is_unavailable = True
 
-    assert check_with_retry(shop.watcher, SETTINGS, MONITOR_CONFIG, shown) is shown
+    assert check_with_retry(harness.monitor, SETTINGS, MONITOR_CONFIG, former) is former
     assert "Trying again in 10 s" in capsys.readouterr().err
 
-    shop.feedback.is_away = False
-    seen = check_with_retry(shop.watcher, SETTINGS, MONITOR_CONFIG, shown)
-    assert seen.figures
-    assert "by labels that have" in capsys.readouterr().err
-    check_with_retry(shop.watcher, SETTINGS, MONITOR_CONFIG, seen)
-    assert capsys.readouterr().err == ""  # what was shown is not shown again
+    harness.feedback.is_unavailable = False
+    report = check_with_retry(harness.monitor, SETTINGS, MONITOR_CONFIG, former)
+    assert report.figures
+    assert "on matured labels" in capsys.readouterr().err
+    check_with_retry(harness.monitor, SETTINGS, MONITOR_CONFIG, report)
+    assert capsys.readouterr().err == ""  # unchanged metrics are not printed again
 
 
-def make_scored_row(n: int, amount: float = 1.0, features: str = FEATURES.digest) -> ScoredRow:
+def make_scored_row(n: int, scale: float = 1.0, features: str = FEATURES.digest) -> ScoredRow:
     return ScoredRow(
         event_id=f"o{n}",
         kind="order",
@@ -276,39 +277,39 @@ def make_scored_row(n: int, amount: float = 1.0, features: str = FEATURES.digest
         model_version="b",
         features=features,
         groups={},
-        scores={"fraud": (amount * np.random.default_rng(n).random(),)},
+        scores={"fraud": (scale * np.random.default_rng(n).random(),)},
     )
 
 
-def test_an_alarm_of_drift_is_said_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    shop, before = MonitorHarness(tmp_path, 0.001), read_counter(metrics.DRIFT_ALARMS, "order", "score.fraud")
-    shop.scored.add([make_scored_row(n, 1.0 if n < 200 else 0.1) for n in range(300)])
+def test_a_drift_alarm_is_printed_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    harness, before = MonitorHarness(tmp_path, 0.001), read_metric(metrics.DRIFT_ALARMS, "order", "score.fraud")
+    harness.scored.add([make_scored_row(n, 1.0 if n < 200 else 0.1) for n in range(300)])
 
-    (alarm,) = shop.watcher.check().alarms
+    (alarm,) = harness.monitor.check().alarms
 
     assert (alarm.kind, alarm.column) == ("order", "score.fraud")
-    assert read_counter(metrics.DRIFT_ALARMS, "order", "score.fraud") == before + 1
-    assert read_counter(metrics.DRIFT_BLOCKS, "order") >= 2
-    assert "`score.fraud` of order rows is not what it was" in capsys.readouterr().err
-    assert shop.watcher.check().alarms == []
+    assert read_metric(metrics.DRIFT_ALARMS, "order", "score.fraud") == before + 1
+    assert read_metric(metrics.DRIFT_BLOCKS, "order") >= 2
+    assert "the distribution of `score.fraud` in order rows changed" in capsys.readouterr().err
+    assert harness.monitor.check().alarms == []
 
 
-def test_settings_that_nobody_knows_are_refused() -> None:
+def test_unknown_or_invalid_settings_are_rejected() -> None:
     assert read_monitor_config({"rollback": 0, "pause_s": 2}) == MonitorConfig(rollback=False, pause_s=2.0)
     for table in ({"looks": 3}, {"risk": 2.0}, {"block": 5}):
-        with pytest.raises(BadConfig, match=r"\[watch\] should say how to watch"):
+        with pytest.raises(BadConfig, match=r"\[watch\] should be settings of the monitor"):
             read_monitor_config(table)
 
 
-def test_metrics_are_served_until_closed_and_a_port_that_is_taken_is_told() -> None:
-    one = MetricsServer(port=0)
+def test_metrics_are_served_until_closed_and_a_port_in_use_is_an_error() -> None:
+    server = MetricsServer(port=0)
     try:
-        with urlopen(f"http://127.0.0.1:{one.port}/metrics", timeout=5) as reply:
+        with urlopen(f"http://127.0.0.1:{server.port}/metrics", timeout=5) as reply:
             assert b"shopstream_watch_looks_total" in reply.read()
         with pytest.raises(BadConfig, match=r"`watch.http_port` should be free"):
-            MetricsServer(port=one.port)
+            MetricsServer(port=server.port)
     finally:
-        one.close()
+        server.close()
 
 
 def produce_values(broker: EmbeddedKafka | ApacheKafka, topic: str, values: list[bytes]) -> None:
@@ -318,7 +319,7 @@ def produce_values(broker: EmbeddedKafka | ApacheKafka, topic: str, values: list
     producer.flush()
 
 
-def test_a_topic_of_kafka_is_read_in_portions(broker: EmbeddedKafka | ApacheKafka, topic: str) -> None:
+def test_a_kafka_topic_is_read_in_chunks(broker: EmbeddedKafka | ApacheKafka, topic: str) -> None:
     values = [f"{n}".encode() for n in range(4_500)]
     produce_values(broker, topic, values)
     feed = ChunkedReader(kafka=KafkaSettings(bootstrap_servers=broker.bootstrap), topic=topic, limit=2_000)
@@ -333,16 +334,16 @@ def test_a_topic_of_kafka_is_read_in_portions(broker: EmbeddedKafka | ApacheKafk
         feed.close()
         latest.close()
 
-    portions = [first, second, third, rest]
-    records = [record for portion in portions for record in portion.records]
+    chunks = [first, second, third, rest]
+    records = [record for chunk in chunks for record in chunk.records]
     assert [record.value for record in records] == values
     assert [(record.partition, record.offset) for record in records] == [(0, n) for n in range(4_500)]
-    assert [portion.is_last for portion in portions] == [False, False, True, True]
-    assert max(len(portion.records) for portion in portions) < 3_500
+    assert [chunk.is_last for chunk in chunks] == [False, False, True, True]
+    assert max(len(chunk.records) for chunk in chunks) < 3_500
     assert [record.value for record in last.records] == values[-100:]
 
 
-def test_the_command_looks_once_and_ends_with_a_line_of_json(
+def test_the_command_checks_once_and_prints_a_line_of_json(
     embedded_kafka: EmbeddedKafka, tmp_path: Path, topic_prefix: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     topics = {"scored": f"{topic_prefix}scored", "feedback": f"{topic_prefix}feedback"}
@@ -352,12 +353,12 @@ def test_the_command_looks_once_and_ends_with_a_line_of_json(
     settings = Settings.model_validate(
         {"tasks": TASKS, "feedback": FEEDBACK, "topics": topics, "kafka": kafka, "watch": watch}
     )
-    shop = MonitorHarness(tmp_path, 0.001)
-    shop.serve_rows(50)
-    produce_values(embedded_kafka, topics["feedback"], shop.feedback.values)
+    harness = MonitorHarness(tmp_path, 0.001)
+    harness.serve_rows(50)
+    produce_values(embedded_kafka, topics["feedback"], harness.feedback.values)
 
     assert run(parse_arguments(["watch", "--once", "--bundles", f"{tmp_path}"]), settings, FEATURES) == 0
 
     line = capsys.readouterr().out
     assert '"withdrawn": null' in line
-    assert shop.version in line
+    assert harness.version in line

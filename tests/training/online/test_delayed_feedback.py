@@ -1,4 +1,4 @@
-"""Late truth: what weights give back of it, exactly, where everything can be enumerated."""
+"""Delayed feedback: exact checks of the correction weights on enumerated streams of labels."""
 
 from dataclasses import replace
 
@@ -23,20 +23,20 @@ from training.online.delayed_feedback import (
 )
 from training.online.incremental_pass import IncrementalPass, learn_progressively
 from training.online.new_labels import NewLabels, find_new_labels
-from training.trainer.learner import Learner, compute_task_losses, to_batch
+from training.trainer.batching import to_batch
+from training.trainer.learner import Learner, compute_task_losses
 
 HOUR_MS, DAY_MS = 3_600_000, 24 * 3_600_000
 DELAY = LabelDelay(HOUR_MS, 7 * DAY_MS)
 DELAYS = {"purchase": DELAY}
 DIRECT = Task("purchase", "binary", ("user", "context", "item"), "recommend")
 UNCLICKED, EARLY, NOT_YET, LATE = range(4)
-KINDS = 3  # of rows that look different
-# of twenty rows that look alike: how many are not clicked, bought early, never bought and bought late
+# by kind of row, of twenty with equal features: unclicked, bought early, never bought, bought late
 SHARES = {0: (5, 3, 10, 2), 1: (0, 1, 9, 10), 2: (12, 0, 1, 7)}
 
 
 def make_rows_at_stages(tasks: tuple[Task, ...], kinds: list[int], stages: list[int]) -> Examples:
-    """Rows of some kinds, each as it is told at one stage: what of it is known, and since when."""
+    """Rows of these kinds, each with the labels that are known at its stage, and since when."""
     base = make_examples(60, 3, tasks).take(np.array(kinds, np.int64))
     stage, click_ms = np.array(stages), base.ts_ms + 60_000
     wait = np.choose(stage, [0, HOUR_MS // 2, HOUR_MS, 3 * DAY_MS])
@@ -44,8 +44,8 @@ def make_rows_at_stages(tasks: tuple[Task, ...], kinds: list[int], stages: list[
         "click": (stage != UNCLICKED).astype(np.float32),
         "purchase": np.isin(stage, (EARLY, LATE)).astype(np.float32),
     }
-    begun = click_ms if len(tasks) > 1 else base.ts_ms
-    known_ms = {"click": click_ms, "purchase": begun + wait}
+    begin_ms = click_ms if len(tasks) > 1 else base.ts_ms
+    known_ms = {"click": click_ms, "purchase": begin_ms + wait}
     names = [task.name for task in tasks]
     return replace(
         base,
@@ -55,21 +55,21 @@ def make_rows_at_stages(tasks: tuple[Task, ...], kinds: list[int], stages: list[
     )
 
 
-def sum_gradient(network: Network, examples: Examples, late: DelayedFeedback) -> torch.Tensor:
-    """The gradient of the purchase's loss, summed over these rows."""
-    batch = late.weigh(network, to_batch(examples), examples, len(examples))
+def sum_gradient(network: Network, examples: Examples, feedback: DelayedFeedback) -> torch.Tensor:
+    """The gradient of the purchase loss, summed over these rows."""
+    batch = feedback.weigh(network, to_batch(examples), examples, len(examples))
     loss = compute_task_losses(network, batch)["purchase"] * len(examples)
-    found = torch.autograd.grad(loss, list(network.parameters()), materialize_grads=True)
-    return torch.cat([of.flatten() for of in found])
+    gradients = torch.autograd.grad(loss, list(network.parameters()), materialize_grads=True)
+    return torch.cat([gradient.flatten() for gradient in gradients])
 
 
-def as_news(examples: Examples) -> NewLabels:
-    """Examples that come as they are, nothing of them before."""
+def as_new_labels(examples: Examples) -> NewLabels:
+    """Examples whose labels are all new."""
     return find_new_labels(examples.to_rows(), examples)
 
 
 def enumerate_rows(tasks: tuple[Task, ...]) -> tuple[Examples, Examples]:
-    """All rows with their true labels, and the stream that says of late ones "not so far" first and then the truth."""
+    """All rows with their final labels, and the stream in which late ones are negative first and then corrected."""
     true, stream = list[tuple[int, int]](), list[tuple[int, int]]()
     for kind, shares in SHARES.items():
         for stage, count in enumerate(shares):
@@ -78,12 +78,12 @@ def enumerate_rows(tasks: tuple[Task, ...]) -> tuple[Examples, Examples]:
             true += [(kind, EARLY if stage == LATE else stage)] * count
             stream += [(kind, NOT_YET if stage == LATE else stage)] * count
             stream += [(kind, LATE)] * (count if stage == LATE else 0)
-    return (make_rows_at_stages(tasks, *map(list, zip(*of, strict=True))) for of in (true, stream))  # type: ignore[return-value]
+    return (make_rows_at_stages(tasks, *map(list, zip(*rows, strict=True))) for rows in (true, stream))  # type: ignore[return-value]
 
 
 @pytest.mark.parametrize("tasks", [(CLICK, PURCHASE), (DIRECT,)], ids=["through a click", "of its own"])
 @pytest.mark.parametrize("seed_of_network", [1, 2, 3])
-def test_the_expected_gradient_is_that_of_true_labels(tasks: tuple[Task, ...], seed_of_network: int) -> None:
+def test_the_expected_gradient_is_that_of_final_labels(tasks: tuple[Task, ...], seed_of_network: int) -> None:
     network, (true, stream) = make_network(tasks=tasks, seed=seed_of_network), enumerate_rows(tasks)
 
     wanted = sum_gradient(network, true, DelayedFeedback())
@@ -95,47 +95,45 @@ def test_the_expected_gradient_is_that_of_true_labels(tasks: tuple[Task, ...], s
     assert float((naive - wanted).norm()) > 0.05 * float(wanted.norm())
 
 
-def test_the_law_holds_whatever_the_network_says_by_now() -> None:
+def test_the_expected_gradient_is_exact_at_a_trained_network_too() -> None:
     tasks = (DIRECT,)
     network, (true, stream) = make_network(tasks=tasks), enumerate_rows(tasks)
-    learner = Learner(network=network, plan=PLAN)
+    learner = Learner(network=network, config=PLAN)
 
     for _ in range(20):
         learner.train_step(to_batch(true))
     network.eval()
 
-    wanted, actual = (
-        sum_gradient(network, true, DelayedFeedback()),
-        sum_gradient(network, stream, DelayedFeedback(DELAYS)),
-    )
+    wanted = sum_gradient(network, true, DelayedFeedback())
+    actual = sum_gradient(network, stream, DelayedFeedback(DELAYS))
     assert torch.allclose(actual, wanted, rtol=1e-4, atol=1e-4 * float(wanted.abs().max()))
 
 
 @pytest.mark.parametrize("tasks", [(CLICK, PURCHASE), (DIRECT,)], ids=["through a click", "of its own"])
-def test_rows_that_correct_nothing_count_1_and_corrections_more(tasks: tuple[Task, ...]) -> None:
+def test_corrections_weigh_more_and_other_rows_weigh_one(tasks: tuple[Task, ...]) -> None:
     network = make_network(tasks=tasks)
     examples = make_rows_at_stages(tasks, [0, 1, 2, 1], [UNCLICKED, EARLY, NOT_YET, LATE])
 
     batch = DelayedFeedback(DELAYS).weigh(network, to_batch(examples), examples, len(examples))
 
-    said = predict_uncalibrated(network, examples.take([3]), tasks[-1])[0]  # type: ignore[arg-type]
+    probability = predict_uncalibrated(network, examples.take([3]), tasks[-1])[0]  # type: ignore[arg-type]
     assert batch.weights["purchase"][:3].tolist() == [1, 1, 1]
-    assert float(batch.weights["purchase"][3]) == pytest.approx(1 / (1 - said), rel=1e-5)
+    assert float(batch.weights["purchase"][3]) == pytest.approx(1 / (1 - probability), rel=1e-5)
     assert set(batch.weights) == {"purchase"}
 
 
-@pytest.mark.parametrize(("after_ms", "is_one"), [(HOUR_MS, False), (HOUR_MS + 1, True)])
-def test_a_purchase_corrects_something_only_after_the_wait(after_ms: int, is_one: bool) -> None:
+@pytest.mark.parametrize(("after_ms", "is_correction"), [(HOUR_MS, False), (HOUR_MS + 1, True)])
+def test_a_purchase_is_a_correction_only_after_the_wait(after_ms: int, is_correction: bool) -> None:
     examples = make_rows_at_stages((CLICK, PURCHASE), [0], [EARLY])
     examples.known_ms["purchase"][:] = examples.known_ms["click"] + after_ms
 
-    assert find_corrections(examples, PURCHASE, DELAY.wait_ms).tolist() == [is_one]
+    assert find_corrections(examples, PURCHASE, DELAY.wait_ms).tolist() == [is_correction]
 
 
-def test_weights_are_finite_and_bounded_whatever_the_network_says() -> None:
-    said = np.array([0, 1e-9, 0.5, 0.9, 0.99, 1, np.nan], np.float32)
+def test_weights_are_finite_and_bounded_for_any_prediction() -> None:
+    probabilities = np.array([0, 1e-9, 0.5, 0.9, 0.99, 1, np.nan], np.float32)
 
-    actual = weigh_corrections(said)
+    actual = weigh_corrections(probabilities)
 
     assert np.isfinite(actual).all()
     assert actual.min() == 1
@@ -143,30 +141,26 @@ def test_weights_are_finite_and_bounded_whatever_the_network_says() -> None:
     assert actual[[2, 3]] == pytest.approx([2, 10], rel=1e-5)
 
 
-def test_a_correction_whose_first_label_came_along_has_nothing_to_take_back() -> None:
-    network, examples = (
-        make_network(tasks=(CLICK, PURCHASE)),
-        make_rows_at_stages((CLICK, PURCHASE), [0, 1], [LATE, LATE]),
-    )
+def test_a_correction_in_the_update_of_its_first_label_weighs_one() -> None:
+    network = make_network(tasks=(CLICK, PURCHASE))
+    examples = make_rows_at_stages((CLICK, PURCHASE), [0, 1], [LATE, LATE])
     rows = [msgspec.structs.replace(row, revision=3) for row in examples.to_rows()]
     wait_ms = {"purchase": rows[0].known_ms["click"] + HOUR_MS}
     first = msgspec.structs.replace(
         rows[0], revision=2, labels={"click": 1.0, "purchase": 0.0}, known_ms=rows[0].known_ms | wait_ms
     )
 
-    late = collect_delayed_feedback([find_new_labels([first, *rows], examples)], DELAYS)
-    weights = late.weigh(network, to_batch(examples), examples, 2).weights["purchase"]
+    feedback = collect_delayed_feedback([find_new_labels([first, *rows], examples)], DELAYS)
+    weights = feedback.weigh(network, to_batch(examples), examples, 2).weights["purchase"]
 
-    assert late.unlearned_negatives == {("purchase", "e0")}
+    assert feedback.unlearned_negatives == {("purchase", "e0")}
     assert float(weights[0]) == 1
     assert float(weights[1]) > 1
 
 
-def test_what_is_learned_again_counts_once_its_window_has_passed() -> None:
-    network, examples = (
-        make_network(tasks=(CLICK, PURCHASE)),
-        make_rows_at_stages((CLICK, PURCHASE), [0, 1, 2], [UNCLICKED, LATE, 2]),
-    )
+def test_replayed_rows_weigh_nothing_until_their_window_has_passed() -> None:
+    network = make_network(tasks=(CLICK, PURCHASE))
+    examples = make_rows_at_stages((CLICK, PURCHASE), [0, 1, 2], [UNCLICKED, LATE, NOT_YET])
     now_ms = int(examples.ts_ms[0]) + DELAY.window_ms
     examples.ts_ms[:] = now_ms - DELAY.window_ms + np.array([0, 0, 1])
 
@@ -175,35 +169,34 @@ def test_what_is_learned_again_counts_once_its_window_has_passed() -> None:
     assert weights.tolist() == [1, 1, 0]
 
 
-def test_now_is_the_newest_that_is_known() -> None:
+def test_the_present_is_the_latest_known_time() -> None:
     examples = make_rows_at_stages((CLICK, PURCHASE), [0, 1], [UNCLICKED, LATE])
 
-    assert collect_delayed_feedback([as_news(examples)], DELAYS).now_ms == examples.known_ms["purchase"].max()
+    assert collect_delayed_feedback([as_new_labels(examples)], DELAYS).now_ms == examples.known_ms["purchase"].max()
 
 
-def test_without_delays_the_batch_stays_as_it_is() -> None:
+def test_without_delayed_tasks_the_batch_is_unchanged() -> None:
     network, examples = make_network(tasks=(CLICK,)), make_rows_at_stages((CLICK,), [0, 1], [UNCLICKED, LATE])
     batch = to_batch(examples)
 
     assert DelayedFeedback().weigh(network, batch, examples, 2) is batch
-    assert DelayedFeedback(DELAYS).weigh(network, batch, examples, 2) is batch  # none of its tasks is delayed
-    assert collect_delayed_feedback([as_news(examples)], {}) == DelayedFeedback()
+    assert DelayedFeedback(DELAYS).weigh(network, batch, examples, 2) is batch  # this network has no delayed task
+    assert collect_delayed_feedback([as_new_labels(examples)], {}) == DelayedFeedback()
 
 
-def test_a_stream_without_corrections_is_learned_as_before_to_the_bit() -> None:
-    examples, learned = make_examples(300, 4), list[dict[str, torch.Tensor]]()
+def test_without_corrections_the_learned_weights_are_bit_equal() -> None:
+    examples, states = make_examples(300, 4), list[dict[str, torch.Tensor]]()
 
-    for late in (DelayedFeedback(), collect_delayed_feedback([as_news(examples)], DELAYS)):
+    for feedback in (DelayedFeedback(), collect_delayed_feedback([as_new_labels(examples)], DELAYS)):
         network = make_network()
-        learn_progressively(
-            Learner(network=network, plan=PLAN), IncrementalPass(make_network(), examples, delayed_feedback=late), PLAN
-        )
-        learned.append(network.state_dict())
+        increment = IncrementalPass(make_network(), examples, delayed_feedback=feedback)
+        learn_progressively(Learner(network=network, config=PLAN), increment, PLAN)
+        states.append(network.state_dict())
 
-    assert all(torch.equal(of, learned[1][name]) for name, of in learned[0].items())
+    assert all(torch.equal(weight, states[1][name]) for name, weight in states[0].items())
 
 
-def test_what_is_delayed_and_for_how_long_follows_from_the_settings() -> None:
+def test_the_delays_by_task_follow_from_the_settings() -> None:
     delayed = FeedbackSettings(purchase_wait_s=60, purchase_window_s=3_600).delays_by_task()
 
     assert delayed == {"purchase": LabelDelay(60_000, 3_600_000)}

@@ -1,4 +1,4 @@
-"""What a learner leaves that is killed, or whose disk is full, at any moment."""
+"""What a learner leaves behind that is killed, or runs out of disk space, at any moment."""
 
 import errno
 import os
@@ -35,7 +35,7 @@ def bundles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run_learner(bundles: Path, values: Sequence[bytes] = VALUES) -> None:
-    """A learner starts, and learns until there is nothing more."""
+    """A learner starts, and learns until the feed is read."""
     publication.clean_up(bundles)
     more = True
     while more:
@@ -43,25 +43,25 @@ def run_learner(bundles: Path, values: Sequence[bytes] = VALUES) -> None:
 
 
 def list_files(bundles: Path) -> list[str]:
-    """What lies in the folders of bundles and checkpoints."""
+    """The names in the folders of bundles and checkpoints."""
     return sorted(path.name for folder in (bundles, bundles / "checkpoints") for path in folder.iterdir())
 
 
-def test_a_learner_killed_at_any_moment_leaves_whole_bundles_and_the_next_learns_each_example_once(
+def test_a_learner_killed_at_any_moment_learns_each_example_once(
     bundles: Path,
 ) -> None:
-    # Given a learner that is killed before each of its touches of a file, and starts anew
-    met = 0
-    for at in each_kill_point(bundles, lambda: run_learner(bundles)):
-        met = at
-        # Then what serves is whole, and stands behind as many examples as were read for it
+    # given a learner that is killed before each of its file operations, and restarted
+    kill_points = 0
+    for kill_point in each_kill_point(bundles, lambda: run_learner(bundles)):
+        kill_points = kill_point
+        # then the serving bundle is complete and has learned as many examples as it has read
         read_bundle(bundles, current_version(bundles) or "")
         checkpoint = read_serving(bundles)
         assert count_learned(checkpoint) == checkpoint.metadata.positions.get("f/0", 0)
 
-    # And the last life, which came to its end, has learned all of them once and left nothing half done
+    # and the last run, which was not killed, has learned each example once and left no temporary file
     checkpoint = read_serving(bundles)
-    assert met > 20
+    assert kill_points > 20
     assert count_learned(checkpoint) == len(VALUES)
     assert not [name for name in list_files(bundles) if name.startswith(".") or name == publication.MARKER]
     assert {path.stem for path in (bundles / "checkpoints").iterdir()} == {
@@ -69,40 +69,40 @@ def test_a_learner_killed_at_any_moment_leaves_whole_bundles_and_the_next_learns
     }
 
 
-def test_a_first_death_at_any_moment_is_made_good_by_the_next_life(bundles: Path, tmp_path: Path) -> None:
+def test_the_run_after_a_kill_at_any_moment_recovers_fully(bundles: Path, tmp_path: Path) -> None:
     run_learner(clean := begin_learner(tmp_path / "clean"), FIRST_VALUES)
 
-    # Given lives that each die once, each in a folder of its own
+    # given runs that are each killed once, each in a folder of its own
     folders = (begin_learner(tmp_path / f"{n}") for n in range(1_000))
-    at, died = 0, True
-    while died:
-        at, folder = at + 1, next(folders)
-        died = is_killed_before(at, folder, partial(run_learner, folder, FIRST_VALUES))
+    kill_point = 0
+    is_killed = True
+    while is_killed:
+        kill_point += 1
+        folder = next(folders)
+        is_killed = is_killed_before(kill_point, folder, partial(run_learner, folder, FIRST_VALUES))
         run_learner(folder, FIRST_VALUES)
 
-        # Then the next life comes to where an undisturbed one does
+        # then the next run ends with the same files as an undisturbed one
         assert list_files(folder) == list_files(clean)
         assert count_learned(read_serving(folder)) == len(FIRST_VALUES)
-    assert at > 20
+    assert kill_point > 20
 
 
-@pytest.mark.parametrize("at", range(12))
-def test_a_disk_that_fills_up_at_any_write_leaves_the_former_bundle_and_no_checkpoint(
-    bundles: Path, monkeypatch: pytest.MonkeyPatch, at: int
+@pytest.mark.parametrize("failing_write", range(12))
+def test_a_disk_full_at_any_write_leaves_the_former_bundle_unchanged(
+    bundles: Path, monkeypatch: pytest.MonkeyPatch, failing_write: int
 ) -> None:
     before, version = list_files(bundles), current_version(bundles)
     writes, sync = iter(range(1_000)), os.fsync
 
     def fsync(handle: int) -> None:
-        if next(writes) >= at:
+        if next(writes) >= failing_write:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         sync(handle)
 
     with monkeypatch.context() as full:
         full.setattr(os, "fsync", fsync)
-        with suppress(
-            BadBundle
-        ):  # where the pointer is replaced already, a disk that cannot promise to keep it is borne
+        with suppress(BadBundle):  # once the pointer is replaced, a failing sync is tolerated
             follow.run_update(InMemoryFeed(VALUES), bundles, SETTINGS, SMALL_BATCH_CONFIG)
 
     if current_version(bundles) == version:

@@ -1,4 +1,4 @@
-"""What becomes of refused updates: kept aside, passed over, counted, and in the end the model is frozen."""
+"""Rejected updates: stored with their reasons, skipped, counted, and after several in a row the model is frozen."""
 
 from argparse import Namespace
 from pathlib import Path
@@ -44,32 +44,32 @@ def read_state(bundles: Path) -> dict[str, object]:
     return dict(msgspec.json.decode((bundles / "learner.json").read_bytes()))
 
 
-def test_a_refused_update_is_kept_with_its_reason_and_the_pointer_stays(bundles: Path) -> None:
+def test_a_rejected_update_is_stored_with_its_reason_and_the_pointer_stays(bundles: Path) -> None:
     status, _ = run_update(InMemoryFeed([b"a", POISON]), bundles, SETTINGS, SMALL_BATCH_CONFIG)
 
-    (refusal,) = RejectedUpdateStore(bundles).list_unsettled(make_version(1))
+    (rejection,) = RejectedUpdateStore(bundles).list_unsettled(make_version(1))
     assert status == EXIT_REJECTED
     assert current_version(bundles) == make_version(1)
-    assert refusal.reasons == ("`click` should not be poisoned. Found poison.",)
-    assert (refusal.examples, refusal.positions) == (2, {"f/0": 2})
-    assert count_learned(read_checkpoint(bundles / "refused" / "checkpoints" / f"{refusal.version}.pt")) == 2
+    assert rejection.reasons == ("`click` should not be poisoned. Found poison.",)
+    assert (rejection.examples, rejection.positions) == (2, {"f/0": 2})
+    assert count_learned(read_checkpoint(bundles / "refused" / "checkpoints" / f"{rejection.version}.pt")) == 2
     assert [path.stem for path in (bundles / "checkpoints").iterdir()] == [make_version(1)]
 
 
-def test_the_learner_goes_on_behind_the_poison_and_learns_the_rest_once(bundles: Path) -> None:
-    # Given poison amid what is honest
+def test_the_learner_skips_a_poisoned_batch_and_learns_the_rest_once(bundles: Path) -> None:
+    # given one poisoned record among honest ones
     log = InMemoryFeed([b"a", b"b", b"c", b"d", b"e", POISON, b"g", b"h", b"i", b"j"])
 
-    # When everything is read, four records a look
+    # when all is read, four records per update
     actual = [run_update(log, bundles, SETTINGS, SMALL_BATCH_CONFIG)[0] for _ in range(4)]
 
-    # Then one look is passed over, and what the serving model stands behind leaves out exactly that
+    # then one batch is skipped, and the serving model has learned all others
     assert actual == [0, EXIT_REJECTED, 0, 0]
     assert count_learned(read_serving(bundles)) == 6
     assert read_serving(bundles).metadata.positions == {"f/0": 10}
 
 
-def test_after_refusals_in_a_row_the_model_is_frozen_and_says_so(
+def test_several_rejections_in_a_row_freeze_the_model_and_report_it(
     bundles: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     log = InMemoryFeed([POISON] * PLAN.refusals_max + [b"honest"])
@@ -84,7 +84,7 @@ def test_after_refusals_in_a_row_the_model_is_frozen_and_says_so(
     assert read_state(bundles)["refused_in_a_row"] == PLAN.refusals_max
 
 
-def test_an_update_that_passes_ends_the_row(bundles: Path) -> None:
+def test_a_passed_update_resets_the_count_of_rejections(bundles: Path) -> None:
     log = InMemoryFeed([POISON, POISON, b"honest", POISON, POISON, b"honest"])
 
     actual = [run_update(log, bundles, SETTINGS, ONE_RECORD_CONFIG)[0] for _ in log.values]
@@ -93,7 +93,9 @@ def test_an_update_that_passes_ends_the_row(bundles: Path) -> None:
     assert read_state(bundles)["frozen"] is False
 
 
-def test_a_person_thaws_it_and_it_goes_on_behind_the_poison(bundles: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_after_thaw_the_learner_continues_behind_the_poisoned_records(
+    bundles: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     log = InMemoryFeed([POISON] * PLAN.refusals_max + [b"honest"])
     for _ in log.values:
         run_update(log, bundles, SETTINGS, ONE_RECORD_CONFIG)
@@ -102,99 +104,101 @@ def test_a_person_thaws_it_and_it_goes_on_behind_the_poison(bundles: Path, capsy
     status, _ = run_update(log, bundles, SETTINGS, ONE_RECORD_CONFIG)
 
     assert (thawed, status) == (0, 0)
-    assert "3 refused updates" in capsys.readouterr().err
+    assert "3 rejected updates" in capsys.readouterr().err
     assert count_learned(read_serving(bundles)) == 1
 
 
-def test_another_bundle_that_serves_is_not_frozen(bundles: Path) -> None:
-    refused = RejectedUpdateStore(bundles)
+def test_rejections_of_one_bundle_do_not_freeze_another(bundles: Path) -> None:
+    store = RejectedUpdateStore(bundles)
     for _ in range(PLAN.refusals_max):
         run_update(InMemoryFeed([POISON] * 3), bundles, SETTINGS, ONE_RECORD_CONFIG)
 
-    assert len(refused.list_unsettled(make_version(1))) == 3
-    assert refused.list_unsettled(make_version(2)) == []
+    assert len(store.list_unsettled(make_version(1))) == 3
+    assert store.list_unsettled(make_version(2)) == []
 
 
-def test_what_a_bundle_that_was_pointed_back_from_had_learned_is_passed_over(bundles: Path) -> None:
-    # Given two updates that serve, of which a person takes back the last
+def test_feedback_that_a_rolled_back_bundle_had_learned_is_skipped(bundles: Path) -> None:
+    # given two published updates, of which the last is rolled back
     log = InMemoryFeed([b"a", b"b", b"c"])
     run_update(log, bundles, SETTINGS, ONE_RECORD_CONFIG)
     run_update(log, bundles, SETTINGS, ONE_RECORD_CONFIG)
-    rollback_unread(bundles, make_version(2))
+    rollback_to(bundles, make_version(2))
 
-    # When the learner looks again
+    # when the learner runs again
     run_update(log, bundles, SETTINGS, ONE_RECORD_CONFIG)
 
-    # Then it goes on behind both
+    # then it continues behind both
     assert count_learned(read_serving(bundles)) == 2
     assert read_serving(bundles).metadata.positions == {"f/0": 3}
 
 
-def rollback_unread(bundles: Path, expected: str) -> None:
+def rollback_to(bundles: Path, expected: str) -> None:
     rollback(bundles)
     assert current_version(bundles) == expected
 
 
-def test_a_look_with_nothing_to_learn_from_moves_on_and_counts_for_nothing(
+def test_a_batch_without_usable_records_is_skipped_and_not_counted_as_rejection(
     bundles: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Checkpoint, "build_network", lambda checkpoint: None)
     monkeypatch.setattr(
         follow, "describe_update", lambda before, network, evaluation, positions: next_checkpoint(before)
     )
-    monkeypatch.setattr(follow, "update", lambda checkpoint, fed, plan, delays: UpdateResult(0, {"unreadable": 1}))
+    monkeypatch.setattr(
+        follow, "update", lambda checkpoint, feedback, config, delays: UpdateResult(0, {"unreadable": 1})
+    )
 
     run_update(InMemoryFeed([b"junk", b"junk"]), bundles, SETTINGS, ONE_RECORD_CONFIG)
 
-    refused = RejectedUpdateStore(bundles)
-    assert refused.list_unsettled(make_version(1)) == []
-    assert refused.resume_positions(make_version(1), {}) == {"f/0": 1}
+    store = RejectedUpdateStore(bundles)
+    assert store.list_unsettled(make_version(1)) == []
+    assert store.resume_positions(make_version(1), {}) == {"f/0": 1}
 
 
 def next_checkpoint(before: Checkpoint) -> object:
     return replace(before.metadata, version=make_version(7), created_ms=7)
 
 
-def make_refusal(made_ms: int, at: int) -> RejectedUpdate:
+def make_rejection(created_ms: int, offset: int) -> RejectedUpdate:
     return RejectedUpdate(
-        version=make_version(made_ms),
+        version=make_version(created_ms),
         parent="p",
-        created_ms=made_ms,
+        created_ms=created_ms,
         reasons=("no",),
         examples=1,
-        positions={"f/0": at},
+        positions={"f/0": offset},
     )
 
 
-def test_of_networks_the_newest_few_are_kept_and_of_records_all_that_matter(bundles: Path) -> None:
-    refused = RejectedUpdateStore(bundles)
+def test_the_newest_few_networks_are_kept_and_all_records(bundles: Path) -> None:
+    store = RejectedUpdateStore(bundles)
     base = read_serving(bundles)
 
     for n in range(1, CHECKPOINTS_MAX + 4):
-        about = replace(base.metadata, version=make_version(n))
-        refused.add(make_refusal(n, n), Checkpoint(metadata=about, weights=base.weights))
+        metadata = replace(base.metadata, version=make_version(n))
+        store.add(make_rejection(n, n), Checkpoint(metadata=metadata, weights=base.weights))
 
     names = sorted(path.stem for path in (bundles / "refused" / "checkpoints").iterdir())
     assert names == [make_version(n) for n in range(4, CHECKPOINTS_MAX + 4)]
-    assert len(refused.list_unsettled("p")) == CHECKPOINTS_MAX + 3
+    assert len(store.list_unsettled("p")) == CHECKPOINTS_MAX + 3
 
 
-def test_a_topic_that_was_made_anew_is_read_from_where_the_last_look_ended(bundles: Path) -> None:
-    refused = RejectedUpdateStore(bundles)
-    refused.add(make_refusal(5, 2), None)
+def test_a_recreated_topic_is_read_from_the_end_of_the_latest_update(bundles: Path) -> None:
+    store = RejectedUpdateStore(bundles)
+    store.add(make_rejection(5, 2), None)
 
-    assert refused.resume_positions("p", {"f/0": 1_000, "f/1": 3}) == {"f/0": 2, "f/1": 3}
+    assert store.resume_positions("p", {"f/0": 1_000, "f/1": 3}) == {"f/0": 2, "f/1": 3}
 
 
-def test_a_record_that_cannot_be_read_is_told(bundles: Path) -> None:
+def test_an_unreadable_record_raises_an_error(bundles: Path) -> None:
     (bundles / "refused").mkdir()
     (bundles / "refused" / "x.json").write_bytes(b"half")
 
-    with pytest.raises(BadBundle, match="should tell of a refused update"):
+    with pytest.raises(BadBundle, match="should be the record of a rejected update"):
         RejectedUpdateStore(bundles).list_unsettled("p")
 
 
-def test_a_second_learner_of_the_same_bundles_does_not_begin(bundles: Path) -> None:
+def test_a_second_learner_of_the_same_bundles_does_not_start(bundles: Path) -> None:
     args = Namespace(thaw=False, once=True, bundles=bundles)
 
     with learner_lock(bundles), pytest.raises(BadConfig, match="should have one learner"):

@@ -1,3 +1,5 @@
+"""One update of the serving model, from feedback to the published bundle."""
+
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ from devservers.apache_kafka import ApacheKafka
 from devservers.embedded import EmbeddedKafka
 from export.exporter import export
 from model.checkpoint import Checkpoint, hash_weights, make_metadata, write_checkpoint
-from tests.model.small import FEATURES, SHAPE, TASKS
+from tests.model.small import FEATURES, SHAPE, TASKS, make_network
 from tests.training.examples import PLAN, make_examples, make_rows
 from training.commands.follow import EXIT_REJECTED, learn_once, learn_with_retry
 from training.data.interactions import extract_interactions, merge_interactions
@@ -22,23 +24,22 @@ from training.data.parquet import read_examples
 from training.feedback.feedback_reader import FeedbackBatch, FeedbackReader
 from training.online.incremental_pass import create_replay_rng
 from training.online.replay_buffer import encode_buffer
-from training.online.update import decode_usable, read_serving_checkpoint, update
+from training.online.update import create_update_learner, read_serving_checkpoint, update
+from training.online.update_inputs import decode_usable
 from training.trainer.fit import fit
 from training.trainer.learner import Learner
 
 SETTINGS = Settings(tasks=TASKS)
-LENIENT_CONFIG = replace(
-    PLAN, margin=9.0
-)  # where the gate is not what is tried: a few dozen rows would judge by chance
+LENIENT_CONFIG = replace(PLAN, margin=9.0)  # the gate passes: its result on a few dozen rows would be random
 
 
 @pytest.fixture(scope="module")
 def checkpoint() -> Checkpoint:
     examples = make_examples(1_000, 3)
     fitted = fit(examples, SHAPE, replace(PLAN, epochs=8), lambda epoch: None)
-    about = make_metadata(fitted.network, parent=None, created_ms=10**12, evaluation={}, positions={})
+    metadata = make_metadata(fitted.network, parent=None, created_ms=10**12, evaluation={}, positions={})
     return Checkpoint(
-        metadata=about,
+        metadata=metadata,
         weights=fitted.network.state_dict(),
         optimizer=fitted.optimizer,
         replay_buffer=encode_buffer(examples, PLAN.keep, PLAN.seed),
@@ -58,17 +59,17 @@ def make_feedback(*rows: Example) -> FeedbackBatch:
 
 
 class FixedFeed(FeedbackReader):
-    """A feed that gives what it was made with."""
+    """A feed that returns the same feedback on every read, and records the requested positions."""
 
     def __init__(self, feedback: FeedbackBatch) -> None:
-        self.feedback, self.asked = feedback, list[dict[str, int]]()
+        self.feedback, self.requested = feedback, list[dict[str, int]]()
 
     def read(self, positions: object, records_max: int = 0) -> FeedbackBatch:
-        self.asked.append(dict(positions))  # type: ignore[call-overload]
+        self.requested.append(dict(positions))  # type: ignore[call-overload]
         return self.feedback
 
 
-def test_new_examples_are_predicted_then_learned_and_the_weights_differ(checkpoint: Checkpoint) -> None:
+def test_new_examples_are_predicted_and_then_change_the_weights(checkpoint: Checkpoint) -> None:
     actual = update(checkpoint, make_feedback(*make_rows(400, 11, "n")), LENIENT_CONFIG)
 
     assert actual.checkpoint is not None
@@ -80,7 +81,7 @@ def test_new_examples_are_predicted_then_learned_and_the_weights_differ(checkpoi
     assert actual.checkpoint.metadata.positions == {"shop.feedback/0": 400}
 
 
-def test_the_checkpoint_that_was_learned_from_stays_as_it_was(checkpoint: Checkpoint) -> None:
+def test_an_update_does_not_change_the_former_checkpoint(checkpoint: Checkpoint) -> None:
     before = hash_weights(checkpoint.weights)
 
     update(checkpoint, make_feedback(*make_rows(100, 11, "n")), LENIENT_CONFIG)
@@ -91,54 +92,63 @@ def test_the_checkpoint_that_was_learned_from_stays_as_it_was(checkpoint: Checkp
 def test_equal_feedback_gives_equal_weights(checkpoint: Checkpoint) -> None:
     rows = make_rows(200, 11, "n")
 
-    one, again = (update(checkpoint, make_feedback(*rows), LENIENT_CONFIG).checkpoint for _ in range(2))
+    first, second = (update(checkpoint, make_feedback(*rows), LENIENT_CONFIG).checkpoint for _ in range(2))
 
-    assert one is not None
-    assert again is not None
-    assert hash_weights(one.weights) == hash_weights(again.weights)
+    assert first is not None
+    assert second is not None
+    assert hash_weights(first.weights) == hash_weights(second.weights)
 
 
-def test_a_correction_weighs_more_where_its_task_is_delayed(checkpoint: Checkpoint) -> None:
+def test_delayed_tasks_change_the_weight_of_corrections(checkpoint: Checkpoint) -> None:
     rows = make_rows(200, 11, "n")
     clicked = [n for n, row in enumerate(rows) if row.labels.get("click") == 1 and "purchase" in row.labels][:10]
     for n in clicked:
         known_ms = rows[n].known_ms | {"purchase": rows[n].known_ms["click"] + 2 * 3_600_000}
         rows[n] = replace(rows[n], revision=3, labels=rows[n].labels | {"purchase": 1.0}, known_ms=known_ms)
 
-    plain, late = (
+    plain, weighted = (
         update(checkpoint, make_feedback(*rows), LENIENT_CONFIG, delays)
         for delays in ({}, SETTINGS.feedback.delays_by_task())
     )
 
     assert plain.checkpoint is not None
-    assert late.checkpoint is not None
-    assert hash_weights(plain.checkpoint.weights) != hash_weights(late.checkpoint.weights)
+    assert weighted.checkpoint is not None
+    assert hash_weights(plain.checkpoint.weights) != hash_weights(weighted.checkpoint.weights)
 
 
-def test_each_update_draws_other_rows_to_learn_again_and_equal_ones_the_same() -> None:
-    one, other = make_examples(20, 1), make_examples(20, 1, prefix="n")
+def test_an_update_learns_at_its_own_rate_whatever_the_optimizer_state_has() -> None:
+    network = make_network()
+    state = torch.optim.AdamW(network.parameters(), lr=0.7).state_dict()
 
-    drawn = [create_replay_rng(examples, PLAN).random(5).tolist() for examples in (one, one, other)]
+    learner = create_update_learner(network, state, PLAN)
 
-    assert drawn[0] == drawn[1] != drawn[2]
+    assert {group["lr"] for group in learner.optimizer.param_groups} == {PLAN.learning_rate * PLAN.update_rate}
+
+
+def test_updates_replay_different_rows_and_equal_updates_the_same() -> None:
+    first, other = make_examples(20, 1), make_examples(20, 1, prefix="n")
+
+    draws = [create_replay_rng(examples, PLAN).random(5).tolist() for examples in (first, first, other)]
+
+    assert draws[0] == draws[1] != draws[2]
 
 
 def test_the_newest_revision_of_an_example_is_learned(checkpoint: Checkpoint) -> None:
     row = next(row for row in make_rows(50, 11, "n") if "click" in row.labels)
     revisions = [replace(row, revision=n, labels={"click": float(n == 1)}) for n in range(2)]
 
-    new, _ = decode_usable([to_msgpack(one) for one in (revisions[1], revisions[0])], checkpoint)
+    new, _ = decode_usable([to_msgpack(revision) for revision in reversed(revisions)], checkpoint)
 
     assert new.examples.labels["click"].tolist() == [1]
 
 
-def test_what_cannot_be_learned_from_is_left_out_and_counted(checkpoint: Checkpoint) -> None:
-    good, other, odd, *_ = make_rows(9, 11, "n")
+def test_unusable_records_are_left_out_and_counted(checkpoint: Checkpoint) -> None:
+    usable, other, unlabelled, *_ = make_rows(9, 11, "n")
     values = [
-        to_msgpack(good),
+        to_msgpack(usable),
         b"junk",
         to_msgpack(replace(other, features="another")),
-        to_msgpack(replace(odd, labels={"fraud": 7.0, "cancellation": 1.0})),
+        to_msgpack(replace(unlabelled, labels={"fraud": 7.0, "cancellation": 1.0})),
     ]
 
     new, left_out = decode_usable(values, checkpoint)
@@ -147,13 +157,13 @@ def test_what_cannot_be_learned_from_is_left_out_and_counted(checkpoint: Checkpo
     assert left_out == {"unreadable": 1, "of other features": 1, "without a label": 1}
 
 
-def test_kept_examples_and_new_ones_are_carried_on(checkpoint: Checkpoint) -> None:
+def test_the_next_replay_buffer_has_former_and_new_examples(checkpoint: Checkpoint) -> None:
     actual = update(checkpoint, make_feedback(*make_rows(300, 11, "n")), LENIENT_CONFIG).checkpoint
 
     assert actual is not None
-    kept = read_examples(actual.replay_buffer, FEATURES, TASKS)
-    assert len(kept) == PLAN.keep
-    assert {ident[0] for ident in kept.example_id.tolist()} == {"e", "n"}
+    buffered = read_examples(actual.replay_buffer, FEATURES, TASKS)
+    assert len(buffered) == PLAN.keep
+    assert {ident[0] for ident in buffered.example_id.tolist()} == {"e", "n"}
 
 
 def test_a_better_model_is_published_with_its_parent(bundles: Path, checkpoint: Checkpoint) -> None:
@@ -165,13 +175,13 @@ def test_a_better_model_is_published_with_its_parent(bundles: Path, checkpoint: 
     assert manifest.positions == {"shop.feedback/0": 300}
 
 
-def test_the_next_look_goes_on_where_the_last_one_ended(bundles: Path) -> None:
+def test_the_next_update_reads_on_from_the_former_positions(bundles: Path) -> None:
     feed = FixedFeed(make_feedback(*make_rows(300, 11, "n")))
 
     learn_once(feed, bundles, SETTINGS, LENIENT_CONFIG)
     learn_once(feed, bundles, SETTINGS, LENIENT_CONFIG)
 
-    assert feed.asked == [{}, {"shop.feedback/0": 300}]
+    assert feed.requested == [{}, {"shop.feedback/0": 300}]
 
 
 def test_without_new_examples_nothing_is_published(bundles: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -184,17 +194,17 @@ def test_without_new_examples_nothing_is_published(bundles: Path, capsys: pytest
     assert "No new examples" in capsys.readouterr().err
 
 
-def test_a_worse_model_is_refused_with_the_reason_and_nothing_is_published(
+def test_a_worse_model_is_rejected_with_the_reason_and_not_published(
     bundles: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = current_version(bundles)
-    lies = [
+    inverted = [
         replace(row, labels={"click": 1 - float(row.labels["click"])}) if n < 300 and "click" in row.labels else row
         for n, row in enumerate(make_rows(400, 11, "n"))
     ]
 
     status = learn_once(
-        FixedFeed(make_feedback(*lies)),
+        FixedFeed(make_feedback(*inverted)),
         bundles,
         SETTINGS,
         replace(PLAN, update_batch=8, update_rate=1.0, distillation=0.0),
@@ -206,10 +216,10 @@ def test_a_worse_model_is_refused_with_the_reason_and_nothing_is_published(
     assert "`click` should lose at most 0.05 of its gain" in capsys.readouterr().err
 
 
-def test_absurd_examples_are_left_out_and_the_others_learned(checkpoint: Checkpoint) -> None:
+def test_implausible_examples_are_left_out_and_the_others_learned(checkpoint: Checkpoint) -> None:
     rows = make_rows(300, 11, "n")
-    absurd = PackedBlock(1, np.full(2, np.inf, "<f4").tobytes(), rows[0].groups["user"].ids)
-    bad = [replace(row, groups=row.groups | {"user": absurd}) for row in rows[:20] if "user" in row.groups]
+    infinite = PackedBlock(1, np.full(2, np.inf, "<f4").tobytes(), rows[0].groups["user"].ids)
+    bad = [replace(row, groups=row.groups | {"user": infinite}) for row in rows[:20] if "user" in row.groups]
 
     actual = update(checkpoint, make_feedback(*bad, *rows[20:]), LENIENT_CONFIG)
 
@@ -218,28 +228,30 @@ def test_absurd_examples_are_left_out_and_the_others_learned(checkpoint: Checkpo
     assert actual.checkpoint is not None
 
 
-def test_labels_that_the_present_model_cannot_believe_are_refused_before_they_are_learned(
+def test_implausible_labels_are_rejected_before_they_are_learned(
     checkpoint: Checkpoint,
 ) -> None:
     clicks = [row for row in make_rows(400, 11, "n") if "click" in row.labels]
-    lies = [replace(row, labels={"click": 1.0}, user_id=f"u{n}") for n, row in enumerate(clicks)]
+    all_clicked = [replace(row, labels={"click": 1.0}, user_id=f"u{n}") for n, row in enumerate(clicks)]
 
-    actual = update(checkpoint, make_feedback(*lies), replace(LENIENT_CONFIG, jump=1.5))
+    actual = update(checkpoint, make_feedback(*all_clicked), replace(LENIENT_CONFIG, jump=1.5))
 
     assert "`click` should happen 0.67 to 1.5 times as often" in actual.rejections[0]
     assert (actual.checkpoint, actual.rejected_checkpoint) == (None, None)
 
 
-def test_learning_that_breaks_is_a_refusal_and_no_crash(checkpoint: Checkpoint) -> None:
-    def breaking(learner: Learner, *rest: object) -> dict[str, np.ndarray]:
+def test_a_failure_while_learning_is_a_rejection_and_no_crash(checkpoint: Checkpoint) -> None:
+    def fail(learner: Learner, *rest: object) -> dict[str, np.ndarray]:
         raise BadData("The loss of `click` should be finite. Found inf.")
 
-    actual = update(checkpoint, make_feedback(*make_rows(100, 11, "n")), LENIENT_CONFIG, train=breaking)
+    actual = update(checkpoint, make_feedback(*make_rows(100, 11, "n")), LENIENT_CONFIG, train=fail)
 
     assert actual.rejections == ["The loss of `click` should be finite. Found inf."]
 
 
-def test_a_learner_that_has_no_model_yet_waits_for_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_learner_without_a_serving_model_tries_again_later(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     learn_with_retry(FixedFeed(FeedbackBatch([], {})), tmp_path, SETTINGS, PLAN)
 
     assert "Trying again in 30 s" in capsys.readouterr().err
@@ -252,7 +264,9 @@ def produce_rows(broker: EmbeddedKafka | ApacheKafka, topic: str, rows: list[Exa
     producer.flush()
 
 
-def test_feedback_is_read_to_its_end_and_then_from_there(broker: EmbeddedKafka | ApacheKafka, topic: str) -> None:
+def test_feedback_is_read_to_its_end_and_then_from_its_positions(
+    broker: EmbeddedKafka | ApacheKafka, topic: str
+) -> None:
     feed = FeedbackReader(kafka=KafkaSettings(bootstrap_servers=broker.bootstrap), topic=topic)
     try:
         produce_rows(broker, topic, make_rows(30, 1))
@@ -270,18 +284,16 @@ def test_feedback_is_read_to_its_end_and_then_from_there(broker: EmbeddedKafka |
     assert sorted(second.values) == sorted(to_msgpack(row) for row in make_rows(5, 2, "n"))
 
 
-def test_one_look_reads_a_bounded_number_of_records_and_the_next_ones_the_rest(
-    broker: EmbeddedKafka | ApacheKafka, topic: str
-) -> None:
+def test_one_read_is_bounded_and_further_reads_return_the_rest(broker: EmbeddedKafka | ApacheKafka, topic: str) -> None:
     feed = FeedbackReader(kafka=KafkaSettings(bootstrap_servers=broker.bootstrap), topic=topic)
     actual, positions, more = list[bytes](), dict[str, int](), True
     try:
         produce_rows(broker, topic, rows := make_rows(30, 1))
         while more:
-            fed = feed.read(positions, 7)
-            assert len(fed.values) <= 7
-            assert fed.newest_ms > rows[-1].ts_ms
-            actual, positions, more = actual + fed.values, fed.positions, fed.has_more
+            batch = feed.read(positions, 7)
+            assert len(batch.values) <= 7
+            assert batch.newest_ms > rows[-1].ts_ms
+            actual, positions, more = actual + batch.values, batch.positions, batch.has_more
     finally:
         feed.close()
 
@@ -289,7 +301,7 @@ def test_one_look_reads_a_bounded_number_of_records_and_the_next_ones_the_rest(
     assert sum(positions.values()) == 30
 
 
-def test_positions_that_the_topic_does_not_have_begin_anew(broker: EmbeddedKafka | ApacheKafka, topic: str) -> None:
+def test_positions_beyond_the_topic_restart_at_its_beginning(broker: EmbeddedKafka | ApacheKafka, topic: str) -> None:
     feed = FeedbackReader(kafka=KafkaSettings(bootstrap_servers=broker.bootstrap), topic=topic)
     try:
         produce_rows(broker, topic, make_rows(10, 1))
@@ -300,9 +312,11 @@ def test_positions_that_the_topic_does_not_have_begin_anew(broker: EmbeddedKafka
     assert len(actual.values) == 10
 
 
-def test_the_present_checkpoint_is_the_one_behind_the_present_bundle(bundles: Path, checkpoint: Checkpoint) -> None:
-    later = make_metadata(checkpoint.build_network(), parent=None, created_ms=2 * 10**12, evaluation={}, positions={})
-    write_checkpoint(bundles, Checkpoint(metadata=later, weights=checkpoint.weights))
+def test_the_serving_checkpoint_is_that_of_the_current_bundle(bundles: Path, checkpoint: Checkpoint) -> None:
+    metadata = make_metadata(
+        checkpoint.build_network(), parent=None, created_ms=2 * 10**12, evaluation={}, positions={}
+    )
+    write_checkpoint(bundles, Checkpoint(metadata=metadata, weights=checkpoint.weights))
 
     assert read_serving_checkpoint(bundles).metadata.version == checkpoint.metadata.version
     assert all(torch.equal(w, checkpoint.weights[name]) for name, w in read_serving_checkpoint(bundles).weights.items())

@@ -1,3 +1,5 @@
+"""Replay of historic events: the examples equal those that a worker and the joiner would have made."""
+
 import json
 from collections import Counter
 from pathlib import Path
@@ -73,11 +75,11 @@ def read_number(example: Example, group: str, feature: str, features: FeatureSet
 
 
 def make_late_event(ts_ms: int = START_MS + 40 * 86_400_000) -> HistoricEvent:
-    """Something that happens long after, so that what was waited for has passed."""
-    return click_event("late", ts_ms, "x", user_id="somebody")
+    """An event long after the others, so that every wait for labels has ended."""
+    return click_event("late", ts_ms, "x", user_id="other")
 
 
-def test_what_was_shown_is_an_example_with_its_click_and_purchase() -> None:
+def test_each_displayed_item_is_an_example_with_its_click_and_purchase() -> None:
     history = [
         product_event("a"),
         impression_event("w", START_MS, "a", "b", "c", recommendation_id="h"),
@@ -97,7 +99,7 @@ def test_what_was_shown_is_an_example_with_its_click_and_purchase() -> None:
     assert actual["h~a"].groups.keys() == {"user", "context", "item"}
 
 
-def test_a_shop_without_ids_of_lists_learns_from_its_own_pages_too() -> None:
+def test_impressions_without_list_ids_become_examples_too() -> None:
     actual = replay_events(
         impression_event("w", START_MS, "a", "b"),
         click_event("k", START_MS + MINUTE_MS, "b"),
@@ -108,7 +110,7 @@ def test_a_shop_without_ids_of_lists_learns_from_its_own_pages_too() -> None:
     assert actual["w~b"].labels["click"] == 1
 
 
-def test_a_list_is_encoded_for_the_user_as_after_their_last_click_before_it() -> None:
+def test_a_list_is_encoded_with_the_user_after_the_last_click_before_it() -> None:
     actual = replay_events(
         click_event("k1", START_MS, "a"),
         impression_event("w1", START_MS + MINUTE_MS, "b", recommendation_id="h1"),
@@ -122,7 +124,7 @@ def test_a_list_is_encoded_for_the_user_as_after_their_last_click_before_it() ->
     assert read_number(actual["h1~b"], "user", "user_clicks_gap_s") == 0
 
 
-def test_a_list_of_a_user_who_never_clicked_knows_nothing_of_the_click_that_it_led_to() -> None:
+def test_the_list_of_a_new_user_does_not_include_its_own_click() -> None:
     actual = replay_events(
         impression_event("w", START_MS, "a", recommendation_id="h"),
         click_event("k", START_MS + MINUTE_MS, "a", recommendation_id="h"),
@@ -133,7 +135,7 @@ def test_a_list_of_a_user_who_never_clicked_knows_nothing_of_the_click_that_it_l
     assert not actual["h~a"].groups["user"].unpack().ids.any()
 
 
-def test_an_order_knows_what_stands_before_it_and_nothing_of_itself() -> None:
+def test_an_order_is_encoded_with_earlier_events_only() -> None:
     actual = replay_events(
         order_event("o1", START_MS, "a", amount=10.0),
         order_event("o2", START_MS + MINUTE_MS, "b", amount=20.0),
@@ -145,7 +147,7 @@ def test_an_order_knows_what_stands_before_it_and_nothing_of_itself() -> None:
     assert [actual[name].labels["fraud"] for name in ("o1", "o2")] == [0, 1]
 
 
-def test_a_fraud_label_is_known_to_later_orders_on_the_same_card() -> None:
+def test_a_fraud_label_is_a_feature_of_later_orders_on_the_card() -> None:
     actual = replay_events(
         order_event("o1", START_MS, "a", card_id="c"),
         label_event("l1", START_MS + MINUTE_MS, "o1", 1.0),
@@ -157,7 +159,7 @@ def test_a_fraud_label_is_known_to_later_orders_on_the_same_card() -> None:
     assert read_number(actual["o2"], "order", "card_judgements_sum_30d") == pytest.approx(1)
 
 
-def test_an_item_is_encoded_as_the_catalogue_had_it_then() -> None:
+def test_an_item_is_encoded_with_its_product_at_that_time() -> None:
     actual = replay_events(
         product_event("a", START_MS, price=5.0),
         impression_event("w1", START_MS + 1, "a", recommendation_id="h1"),
@@ -169,7 +171,7 @@ def test_an_item_is_encoded_as_the_catalogue_had_it_then() -> None:
     assert [read_number(actual[name], "item", "item_price") for name in ("h1~a", "h2~a")] == [5, 9]
 
 
-def test_a_search_s_click_says_what_was_relevant() -> None:
+def test_the_click_of_a_search_is_its_relevance_label() -> None:
     search = Search(event_id="q", ts_ms=START_MS, user_id="u", query="green tea", items=("a", "b"))
 
     actual = replay_events(
@@ -192,17 +194,15 @@ def test_each_product_is_an_example_of_its_category() -> None:
     assert actual["product~b"].labels == {}
 
 
-def test_examples_do_not_depend_on_how_history_was_cut_into_batches(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+def test_examples_do_not_depend_on_the_batch_size(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
     rng = np.random.default_rng(seed)
     history = []
     for n in range(200):
         user, item, ts_ms = f"u{rng.integers(4)}", f"i{rng.integers(5)}", START_MS + n * 30_000
-        history.append(
-            (
-                impression_event(f"w{n}", ts_ms, "i0", item, user_id=user),
-                click_event(f"k{n}", ts_ms, item, user_id=user),
-            )[n % 2]
-        )
+        if n % 2:
+            history.append(click_event(f"k{n}", ts_ms, item, user_id=user))
+        else:
+            history.append(impression_event(f"w{n}", ts_ms, "i0", item, user_id=user))
     history.append(make_late_event())
 
     actual = []
@@ -214,13 +214,13 @@ def test_examples_do_not_depend_on_how_history_was_cut_into_batches(monkeypatch:
     assert len(actual[0]) > 100
 
 
-def test_clicks_belong_to_the_latest_list_that_showed_their_item_in_time() -> None:
-    shown = ImpressionAttributor(click_wait_ms=10 * MINUTE_MS)
-    for past in (impression_event("w1", START_MS, "a", "b"), impression_event("w2", START_MS + MINUTE_MS, "a")):
-        shown.attribute(past.event)
+def test_clicks_are_attributed_to_the_latest_open_list_with_their_item() -> None:
+    attributor = ImpressionAttributor(click_wait_ms=10 * MINUTE_MS)
+    for impression in (impression_event("w1", START_MS, "a", "b"), impression_event("w2", START_MS + MINUTE_MS, "a")):
+        attributor.attribute(impression.event)
 
-    def list_of(past: HistoricEvent) -> str | None:
-        event: Event = shown.attribute(past.event)
+    def list_of(click: HistoricEvent) -> str | None:
+        event: Event = attributor.attribute(click.event)
         assert isinstance(event, Click)
         return event.recommendation_id
 
@@ -233,29 +233,29 @@ def test_clicks_belong_to_the_latest_list_that_showed_their_item_in_time() -> No
     assert list_of(click_event("k", START_MS + 2 * MINUTE_MS, "a", query="tea")) is None
 
 
-def test_lines_of_a_file_are_read_in_order_and_what_is_no_event_is_counted(tmp_path: Path) -> None:
-    good = [
-        {"kind": past.kind, "event": msgspec.to_builtins(past.event)}
-        for past in (product_event("a"), order_event("o", START_MS, "a"))
+def test_lines_are_read_in_order_and_invalid_events_are_counted(tmp_path: Path) -> None:
+    valid = [
+        {"kind": historic.kind, "event": msgspec.to_builtins(historic.event)}
+        for historic in (product_event("a"), order_event("o", START_MS, "a"))
     ]
-    bad = {"kind": "clicks", "event": {"event_id": "k", "ts_ms": START_MS, "user_id": "a{b", "item_id": "i"}}
-    (tmp_path / "h.jsonl").write_text("\n".join(json.dumps(line) for line in (good[0], bad, good[1])) + "\n\n")
+    invalid = {"kind": "clicks", "event": {"event_id": "k", "ts_ms": START_MS, "user_id": "a{b", "item_id": "i"}}
+    (tmp_path / "h.jsonl").write_text("\n".join(json.dumps(line) for line in (valid[0], invalid, valid[1])) + "\n\n")
     rejected = Counter[str]()
 
     actual = list(read_history([tmp_path / "h.jsonl"], rejected))
 
-    assert [past.kind for past in actual] == ["products", "orders"]
+    assert [historic.kind for historic in actual] == ["products", "orders"]
     assert rejected == {"bad_id": 1}
 
 
 @pytest.mark.parametrize("line", ["not json", '{"kind": "orders"}', '{"kind": "dreams", "event": {}}', "[]"])
-def test_a_line_of_another_form_is_refused_with_its_place(tmp_path: Path, line: str) -> None:
+def test_a_line_of_another_form_is_an_error_with_its_number(tmp_path: Path, line: str) -> None:
     (tmp_path / "h.jsonl").write_text(f"\n{line}\n")
 
     with pytest.raises(BadData, match=r"h\.jsonl:2 should"):
         list(read_history([tmp_path / "h.jsonl"], Counter()))
 
 
-def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(BadData, match="should be a readable file"):
         list(read_history([tmp_path / "none.jsonl"], Counter()))

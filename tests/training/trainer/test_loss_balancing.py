@@ -1,4 +1,4 @@
-"""Balancing: what each name does to the direction of a step, and what it never does."""
+"""Loss balancing: the direction of a step by each method, and task priorities that follow the gain."""
 
 import pytest
 import torch
@@ -9,32 +9,33 @@ from contract.errors import BadConfig, BadData
 from contract.tasks import Task
 from model.checkpoint import hash_weights
 from model.network import Network
-from tests.model.small import SHAPE, TASKS, make_network
+from tests.model.small import CATEGORY, CLICK, FRAUD, SHAPE, TASKS, make_network
 from tests.training.examples import PLAN, make_examples
 from training.data.examples import Examples
+from training.trainer.batching import Batch, to_batch
 from training.trainer.config import TrainingConfig, read_training_config
 from training.trainer.fit import Epoch, fit
-from training.trainer.learner import Batch, Learner, compute_task_losses, to_batch
-from training.trainer.loss_balancing import ALIASES, create_method
+from training.trainer.learner import Learner, compute_task_losses
+from training.trainer.loss_balancing import ALIASES, create_method, prioritize_tasks
 from training.trainer.shared_parameters import SharedParameters
 
 OTHER_BALANCERS = ("Mean", "MGDA", "DWA(temperature=1.0)", "Constant(weights=[1.0, 2.0, 1.0, 1.0, 1.0])", "FAMO")
 
 
-def make_learner(balance: str, seed: int, **shape: object) -> Learner:
-    network = make_network(seed=seed, shape=replace(SHAPE, **shape))
-    return Learner(network=network.train(), plan=replace(PLAN, balance=balance))
+def make_learner(balance: str, seed: int, **changes: object) -> Learner:
+    network = make_network(seed=seed, shape=replace(SHAPE, **changes))
+    return Learner(network=network.train(), config=replace(PLAN, balance=balance))
 
 
 def find_direction(learner: Learner, batch: Batch) -> dict[str, Tensor]:
-    """The direction that balancing gives each parameter, before a step is shortened; zero where it gives none."""
+    """The gradient that balancing gives each parameter, before clipping; zero without a gradient."""
     learner.optimizer.zero_grad()
     learner.balancer.backward(compute_task_losses(learner.network, batch))
     named = learner.network.named_parameters()
     return {name: torch.zeros_like(p) if p.grad is None else p.grad.clone() for name, p in named}
 
 
-def test_static_goes_down_the_sum_of_the_losses(seed: int) -> None:
+def test_static_follows_the_gradient_of_the_summed_losses(seed: int) -> None:
     batch, learner = to_batch(make_examples(60, seed)), make_learner("static", seed)
 
     actual = find_direction(learner, batch)
@@ -47,7 +48,7 @@ def test_static_goes_down_the_sum_of_the_losses(seed: int) -> None:
 
 
 @pytest.mark.parametrize("balance", ["pcgrad", "upgrad"])
-def test_what_one_task_alone_reaches_follows_its_own_gradient(balance: str, seed: int) -> None:
+def test_parameters_of_one_task_follow_its_own_gradient(balance: str, seed: int) -> None:
     batch = to_batch(make_examples(60, seed))
     static, other = make_learner("static", seed), make_learner(balance, seed)
 
@@ -60,22 +61,22 @@ def test_what_one_task_alone_reaches_follows_its_own_gradient(balance: str, seed
     assert any(not torch.allclose(actual[name], expected[name]) for name in expected)
 
 
-def test_upgrad_makes_no_task_worse_where_the_mere_sum_does(seed: int) -> None:
+def test_upgrad_harms_no_task_where_the_plain_sum_does(seed: int) -> None:
     batch = to_batch(make_examples(120, seed))
-    rises = dict[str, Tensor]()
+    alignment = dict[str, Tensor]()
 
     for balance in ("static", "upgrad"):
         learner = make_learner(balance, seed)
         actual = compute_task_losses(learner.network, batch)
-        losses = {"click": 3 * actual["click"], "fraud": actual["fraud"] - actual["click"]}  # the one harms the other
+        losses = {"click": 3 * actual["click"], "fraud": actual["fraud"] - actual["click"]}  # they conflict
         rows = torch.stack([SharedParameters(learner.network).compute_gradients(loss)[0] for loss in losses.values()])
         learner.balancer.backward(losses)
         shared = SharedParameters(learner.network).shared
         direction = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in shared])
-        rises[balance] = rows @ direction / rows.norm(dim=1) / rows.norm(dim=1).max()
+        alignment[balance] = rows @ direction / rows.norm(dim=1) / rows.norm(dim=1).max()
 
-    assert rises["static"].min() < -0.1
-    assert rises["upgrad"].min() > -0.01
+    assert alignment["static"].min() < -0.1
+    assert alignment["upgrad"].min() > -0.01
 
 
 def make_task_network(tasks: tuple[Task, ...]) -> Network:
@@ -83,18 +84,17 @@ def make_task_network(tasks: tuple[Task, ...]) -> Network:
 
 
 @pytest.mark.parametrize("balance", [*ALIASES, *OTHER_BALANCERS])
-def test_a_task_without_labels_in_a_batch_moves_nothing_of_its_own_and_breaks_nothing(balance: str, seed: int) -> None:
+def test_a_task_without_labels_in_a_batch_leaves_its_own_parameters_unchanged(balance: str, seed: int) -> None:
     examples = make_examples(80, seed)
-    rows = to_batch(
-        examples.take(~examples.has_label(TASKS[2]))
-    )  # nobody's rows are left for fraud, clicks' for purchases
-    batch = Batch(rows.inputs, {**rows.labels, "purchase": torch.full_like(rows.labels["purchase"], torch.nan)})
+    without_fraud = to_batch(examples.take(~examples.has_label(FRAUD)))
+    no_purchases = torch.full_like(without_fraud.labels["purchase"], torch.nan)
+    batch = Batch(without_fraud.inputs, {**without_fraud.labels, "purchase": no_purchases})
     learner = make_learner(balance, seed)
 
     actual = find_direction(learner, batch)
-    told = learner.train_step(batch)
+    losses = learner.train_step(batch)
 
-    assert told.keys() == {"click", "relevance", "category"}
+    assert losses.keys() == {"click", "relevance", "category"}
     assert all(value.isfinite().all() for value in actual.values())
     for task in ("fraud", "purchase"):
         assert not any(value.any() for name, value in actual.items() if name.startswith("towers.") and task in name)
@@ -102,52 +102,52 @@ def test_a_task_without_labels_in_a_batch_moves_nothing_of_its_own_and_breaks_no
 
 
 @pytest.mark.parametrize("balance", list(ALIASES))
-def test_a_row_moves_nothing_of_a_task_whose_label_it_lacks(balance: str, seed: int) -> None:
+def test_a_row_without_a_label_changes_nothing_of_that_task(balance: str, seed: int) -> None:
     batch, learner = to_batch(make_examples(80, seed)), make_learner(balance, seed)
-    lacking = torch.arange(80) % 2 == 1
-    some = {**batch.labels, "purchase": batch.labels["purchase"].masked_fill(lacking, torch.nan)}
-    none = {
-        task: label.masked_fill(lacking, torch.nan if label.is_floating_point() else -1) for task, label in some.items()
+    is_unlabelled = torch.arange(80) % 2 == 1
+    without_purchase = {**batch.labels, "purchase": batch.labels["purchase"].masked_fill(is_unlabelled, torch.nan)}
+    without_labels = {
+        task: label.masked_fill(is_unlabelled, torch.nan if label.is_floating_point() else -1)
+        for task, label in without_purchase.items()
     }
-    other = {group: (numbers.clone(), ids) for group, (numbers, ids) in batch.inputs.items()}
-    for numbers, _ in other.values():
-        numbers[lacking] = 1e6
+    other_inputs = {group: (numbers.clone(), ids) for group, (numbers, ids) in batch.inputs.items()}
+    for numbers, _ in other_inputs.values():
+        numbers[is_unlabelled] = 1e6
 
-    def moved(labels: dict[str, Tensor]) -> list[str]:
-        """The parameters whose direction the inputs of those rows change, by whatever little."""
-        found = []
-        for inputs in (batch.inputs, other):
+    def find_affected(labels: dict[str, Tensor]) -> list[str]:
+        """The parameters whose gradient depends on the inputs of those rows."""
+        directions = []
+        for inputs in (batch.inputs, other_inputs):
             torch.manual_seed(seed)
-            found.append(find_direction(learner, Batch(inputs, labels)))
-        return [name for name in found[0] if not torch.equal(found[0][name], found[1][name])]
+            directions.append(find_direction(learner, Batch(inputs, labels)))
+        return [name for name in directions[0] if not torch.equal(directions[0][name], directions[1][name])]
 
-    assert moved(none) == []
-    of_some = moved(some)
-    assert of_some
-    assert not [name for name in of_some if name.startswith("towers.") and "purchase" in name]
+    assert find_affected(without_labels) == []
+    affected = find_affected(without_purchase)
+    assert affected
+    assert not [name for name in affected if name.startswith("towers.") and "purchase" in name]
 
 
 @pytest.mark.parametrize("balance", list(ALIASES))
-def test_every_name_learns_and_equal_seeds_give_equal_weights(balance: str, seed: int) -> None:
+def test_every_method_learns_and_equal_seeds_give_equal_weights(balance: str, seed: int) -> None:
     batch = to_batch(make_examples(80, seed))
 
-    ends = []
+    digests = []
     for _ in range(2):
         torch.manual_seed(seed)
         learner = make_learner(balance, seed)
         losses = [sum(learner.train_step(batch).values()) for _ in range(5)]
-        ends.append(hash_weights(learner.network.state_dict()))
+        digests.append(hash_weights(learner.network.state_dict()))
 
     assert losses[-1] < losses[0]
-    assert ends[0] == ends[1]
+    assert digests[0] == digests[1]
 
 
-def test_a_priority_scales_its_task() -> None:
+def test_a_priority_scales_the_gradient_of_its_task() -> None:
     batch = to_batch(make_examples(60, 3))
-    twice = tuple(replace(task, weight=2.0) if task.name == "fraud" else task for task in TASKS)
-    learners = [
-        Learner(network=make_task_network(tasks), plan=replace(PLAN, learning_rate=1e-9)) for tasks in (TASKS, twice)
-    ]
+    doubled = tuple(replace(task, weight=2.0) if task.name == "fraud" else task for task in TASKS)
+    config = replace(PLAN, learning_rate=1e-9)
+    learners = [Learner(network=make_task_network(tasks), config=config) for tasks in (TASKS, doubled)]
 
     norms = []
     for learner in learners:
@@ -160,7 +160,7 @@ def test_a_priority_scales_its_task() -> None:
         assert norms[1][name] == pytest.approx(norms[0][name] * (2 if "fraud" in name else 1), rel=1e-4)
 
 
-def test_dwa_weighs_anew_from_the_third_epoch_on() -> None:
+def test_dwa_changes_weights_from_the_third_epoch_on() -> None:
     examples = make_examples(120, 3)
 
     losses = {
@@ -172,15 +172,15 @@ def test_dwa_weighs_anew_from_the_third_epoch_on() -> None:
     assert losses["dwa"][2] != losses["static"][2]
 
 
-def fit_epochs(examples: Examples, plan: TrainingConfig) -> list[Epoch]:
+def fit_epochs(examples: Examples, config: TrainingConfig) -> list[Epoch]:
     epochs = list[Epoch]()
-    fit(examples, SHAPE, plan, epochs.append)
+    fit(examples, SHAPE, config, epochs.append)
     return epochs
 
 
 def test_uncertainty_learns_its_own_weights(seed: int) -> None:
     batch, learner = to_batch(make_examples(80, seed)), make_learner("uncertainty", seed)
-    static = Learner(network=learner.network, plan=PLAN)
+    static = Learner(network=learner.network, config=PLAN)
     name = next(
         name for name, _ in learner.network.named_parameters() if name.startswith("towers.") and "click" in name
     )
@@ -196,20 +196,20 @@ def test_uncertainty_learns_its_own_weights(seed: int) -> None:
     assert share() != pytest.approx(0.5, rel=1e-3)
 
 
-def test_the_towers_are_tasks_own_and_experts_are_shared() -> None:
+def test_towers_belong_to_one_task_and_experts_are_shared() -> None:
     network = make_network()
     names = {id(p): name for name, p in network.named_parameters()}
 
-    reach = SharedParameters(network)
+    parameters = SharedParameters(network)
 
-    own, shared = ({names[id(p)] for p in of} for of in (reach.own, reach.shared))
+    own, shared = ({names[id(p)] for p in part} for part in (parameters.own, parameters.shared))
     assert any("fraud" in name for name in own if name.startswith("towers."))
     assert any(name.startswith("levels.") for name in shared)
     assert own.isdisjoint(shared)
 
 
 @pytest.mark.parametrize("balance", ["pcgrad", "upgrad"])
-def test_tasks_that_share_nothing_have_nothing_to_balance(balance: str, seed: int) -> None:
+def test_tasks_without_shared_parameters_need_no_balancing(balance: str, seed: int) -> None:
     batch = to_batch(make_examples(60, seed))
     actual = find_direction(make_learner(balance, seed, architecture="single"), batch)
     expected = find_direction(make_learner("static", seed, architecture="single"), batch)
@@ -217,7 +217,7 @@ def test_tasks_that_share_nothing_have_nothing_to_balance(balance: str, seed: in
     assert all(torch.allclose(actual[name], expected[name], atol=1e-6) for name in expected if "fraud" in name)
 
 
-def test_asking_what_is_shared_draws_nothing_by_chance() -> None:
+def test_finding_shared_parameters_leaves_the_random_state_unchanged() -> None:
     network = make_network(shape=replace(SHAPE, dropout=0.5)).train()
     before = torch.get_rng_state()
 
@@ -228,19 +228,19 @@ def test_asking_what_is_shared_draws_nothing_by_chance() -> None:
 
 
 @pytest.mark.parametrize("balance", ["nonsense", "Aggregator", "TrimmedMean", "DWA(cold=1)", "Sum()()", ""])
-def test_a_balance_that_torchjd_does_not_have_is_told_before_anything_is_read(balance: str) -> None:
+def test_an_unknown_balance_is_rejected_when_settings_are_read(balance: str) -> None:
     with pytest.raises(BadConfig, match="`balance` should"):
         read_training_config({"balance": balance})
 
 
 @pytest.mark.parametrize("balance", [*ALIASES, *OTHER_BALANCERS])
-def test_other_methods_are_passed_through_by_their_own_names(balance: str) -> None:
+def test_other_torchjd_methods_go_by_their_class_names(balance: str) -> None:
     method, _ = create_method(balance, 5)
 
     assert type(method).__module__.startswith("torchjd.")
 
 
-def test_a_loss_that_is_not_finite_stops_learning_with_the_task_s_name(seed: int) -> None:
+def test_a_loss_that_is_not_finite_raises_with_the_task_name(seed: int) -> None:
     learner = make_learner("static", seed)
     with torch.no_grad():
         next(p for n, p in learner.network.named_parameters() if n.startswith("towers.") and "fraud" in n).fill_(
@@ -249,3 +249,53 @@ def test_a_loss_that_is_not_finite_stops_learning_with_the_task_s_name(seed: int
 
     with pytest.raises(BadData, match="The loss of `fraud` should be finite"):
         learner.train_step(to_batch(make_examples(60, seed)))
+
+
+FOCUS_TASKS = (CLICK, FRAUD, replace(CATEGORY, weight=2.0))
+
+
+def test_hard_tasks_get_more_weight_and_the_sum_of_weights_stays() -> None:
+    evaluation = {"click": {"gain": 0.5}, "fraud": {"gain": 0.0}, "category": {"gain": 0.9}}
+
+    actual = prioritize_tasks(FOCUS_TASKS, evaluation, 1.0)
+
+    assert sum(actual.values()) == pytest.approx(4)
+    assert actual["fraud"] == pytest.approx(2 * actual["click"])
+    assert actual["category"] == pytest.approx(2 * actual["click"] * 0.1 / 0.5)
+
+
+def test_a_task_without_a_gain_keeps_its_weight() -> None:
+    evaluation = {"click": {"gain": 0.5}, "fraud": {"gain": 0.2}, "category": {"rows": 3.0}}
+
+    actual = prioritize_tasks(FOCUS_TASKS, evaluation, 2.0)
+
+    assert actual["category"] == 2
+    assert actual["click"] + actual["fraud"] == pytest.approx(2)
+
+
+@pytest.mark.parametrize("gains", [(-3.0, 0.4, 0.8), (1.0, 1.0, 1.0), (1.5, 0.0, 0.5)])
+def test_gains_outside_0_to_1_give_valid_weights(gains: tuple[float, ...]) -> None:
+    evaluation = {task.name: {"gain": gain} for task, gain in zip(FOCUS_TASKS, gains, strict=True)}
+
+    actual = prioritize_tasks(FOCUS_TASKS, evaluation, 1.0)
+
+    assert sum(actual.values()) == pytest.approx(4)
+    assert min(actual.values()) >= 0
+
+
+def test_focus_0_keeps_the_declared_weights() -> None:
+    evaluation = {"click": {"gain": 0.3}, "fraud": {"gain": 0.7}, "category": {"gain": -1.0}}
+
+    assert prioritize_tasks(FOCUS_TASKS, evaluation, 0.0) == {"click": 1.0, "fraud": 1.0, "category": 2.0}
+
+
+def test_focus_changes_training_from_the_second_epoch_on(seed: int) -> None:
+    config = replace(PLAN, epochs=2, batch=16)
+
+    first, second = fit_epochs(make_examples(600, seed), config)
+    focused_first, focused_second = fit_epochs(make_examples(600, seed), replace(config, focus=4.0))
+
+    assert first.losses == focused_first.losses
+    assert second.losses != focused_second.losses
+    assert first.weights == {}
+    assert len(set(focused_first.weights.values())) > 1

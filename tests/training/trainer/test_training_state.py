@@ -1,4 +1,4 @@
-"""A course of learning that was cut short comes to the same end as one that was not."""
+"""An interrupted run that is resumed gives the same result as an uninterrupted one."""
 
 from pathlib import Path
 
@@ -17,32 +17,32 @@ SHORT_CONFIG = replace(PLAN, epochs=3, patience=9)
 
 
 class SimulatedCrash(Exception):
-    """Stands for a process that ends."""
+    """Stands for the end of a process."""
 
 
 def fit_epochs(
-    plan: TrainingConfig, state_path: Path | None, *, ends_after: int = 99, rows: int = 120
+    config: TrainingConfig, state_path: Path | None, *, crash_after: int = 99, rows: int = 120
 ) -> tuple[FitResult, list[Epoch]]:
     epochs = list[Epoch]()
 
     def report(epoch: Epoch) -> None:
         epochs.append(epoch)
-        if epoch.number == ends_after:
+        if epoch.number == crash_after:
             raise SimulatedCrash
 
-    return fit(make_examples(rows, 3), DROPOUT_SHAPE, plan, report, FitOptions(state_path)), epochs
+    return fit(make_examples(rows, 3), DROPOUT_SHAPE, config, report, FitOptions(state_path)), epochs
 
 
 @pytest.mark.parametrize(
     ("balance", "focus"), [("static", 0.0), ("uncertainty", 0.0), ("dwa", 0.0), ("pcgrad", 0.0), ("static", 2.0)]
 )
-def test_learning_that_was_cut_short_comes_to_the_same_weights(balance: str, focus: float, tmp_path: Path) -> None:
-    plan, kept = replace(SHORT_CONFIG, balance=balance, focus=focus), tmp_path / "course.pt"
-    whole, epochs = fit_epochs(plan, None)
+def test_an_interrupted_run_resumes_to_the_same_weights(balance: str, focus: float, tmp_path: Path) -> None:
+    config, path = replace(SHORT_CONFIG, balance=balance, focus=focus), tmp_path / "state.pt"
+    whole, epochs = fit_epochs(config, None)
 
     with pytest.raises(SimulatedCrash):
-        fit_epochs(plan, kept, ends_after=2)
-    resumed, rest = fit_epochs(plan, kept)
+        fit_epochs(config, path, crash_after=2)
+    resumed, rest = fit_epochs(config, path)
 
     assert rest == epochs[2:]
     assert hash_weights(resumed.network.state_dict()) == hash_weights(whole.network.state_dict())
@@ -50,40 +50,40 @@ def test_learning_that_was_cut_short_comes_to_the_same_weights(balance: str, foc
     assert str(resumed.optimizer) == str(whole.optimizer)
 
 
-def test_a_course_that_is_at_its_end_learns_no_more_and_may_be_given_more_epochs(tmp_path: Path) -> None:
-    kept = tmp_path / "course.pt"
-    fit_epochs(replace(SHORT_CONFIG, epochs=1), kept)
+def test_a_finished_run_trains_only_when_given_more_epochs(tmp_path: Path) -> None:
+    path = tmp_path / "state.pt"
+    fit_epochs(replace(SHORT_CONFIG, epochs=1), path)
 
-    assert fit_epochs(replace(SHORT_CONFIG, epochs=1), kept)[1] == []
-    assert [epoch.number for epoch in fit_epochs(replace(SHORT_CONFIG, epochs=2), kept)[1]] == [2]
+    assert fit_epochs(replace(SHORT_CONFIG, epochs=1), path)[1] == []
+    assert [epoch.number for epoch in fit_epochs(replace(SHORT_CONFIG, epochs=2), path)[1]] == [2]
 
 
-@pytest.mark.parametrize("other", [{"plan": replace(SHORT_CONFIG, seed=8)}, {"rows": 121}])
-def test_a_course_of_another_plan_or_other_examples_is_refused(other: dict[str, object], tmp_path: Path) -> None:
-    kept = tmp_path / "course.pt"
-    fit_epochs(replace(SHORT_CONFIG, epochs=1), kept)
-    before = kept.read_bytes()
+@pytest.mark.parametrize(("seed_shift", "rows"), [(1, 120), (0, 121)])
+def test_a_state_of_another_config_or_other_examples_is_rejected(seed_shift: int, rows: int, tmp_path: Path) -> None:
+    path = tmp_path / "state.pt"
+    fit_epochs(replace(SHORT_CONFIG, epochs=1), path)
+    before = path.read_bytes()
 
-    with pytest.raises(BadData, match="should be a course of this network and plan on these examples"):
-        fit_epochs(**{"plan": SHORT_CONFIG, "kept": kept, **other})  # type: ignore[arg-type]
+    with pytest.raises(BadData, match="should be the training state of this configuration on these examples"):
+        fit_epochs(replace(SHORT_CONFIG, seed=SHORT_CONFIG.seed + seed_shift), path, rows=rows)
 
-    assert kept.read_bytes() == before
+    assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize("cut", [0, 100, -1])
-def test_a_file_that_is_no_whole_course_is_told(cut: int, tmp_path: Path) -> None:
-    kept = tmp_path / "course.pt"
-    fit_epochs(replace(SHORT_CONFIG, epochs=1), kept)
-    kept.write_bytes(kept.read_bytes()[:cut])
+def test_a_truncated_state_file_is_rejected(cut: int, tmp_path: Path) -> None:
+    path = tmp_path / "state.pt"
+    fit_epochs(replace(SHORT_CONFIG, epochs=1), path)
+    path.write_bytes(path.read_bytes()[:cut])
 
-    with pytest.raises(BadData, match=r"course.pt should be a course of learning. Found"):
-        fit_epochs(SHORT_CONFIG, kept)
+    with pytest.raises(BadData, match=r"state.pt should be a training state. Found"):
+        fit_epochs(SHORT_CONFIG, path)
 
 
-def test_a_balance_that_remembers_more_than_numbers_is_told_before_anything_is_written(tmp_path: Path) -> None:
-    plan, kept = replace(SHORT_CONFIG, epochs=1, balance="FAMO"), tmp_path / "course.pt"
+def test_a_balancer_with_a_complex_state_is_rejected_before_anything_is_written(tmp_path: Path) -> None:
+    config, path = replace(SHORT_CONFIG, epochs=1, balance="FAMO"), tmp_path / "state.pt"
 
-    with pytest.raises(BadConfig, match="`balance` should remember numbers alone"):
-        fit_epochs(plan, kept)
+    with pytest.raises(BadConfig, match="`balance` should hold plain numbers"):
+        fit_epochs(config, path)
 
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""Transfer: a further task learns on what others have learned, which stays, or follows slowly."""
+"""Transfer learning: a new task starts from trained layers, which stay frozen or change slowly."""
 
 import numpy as np
 import pytest
@@ -20,13 +20,13 @@ FORMER_TASKS = tuple(task for task in TASKS if task != FRAUD)
 EXAMPLES = make_examples(1_200, 3)
 
 
-def fit_network(examples: Examples, setting: FitOptions = DEFAULT_OPTIONS, **plan: int) -> FitResult:
-    return fit(examples, SHAPE, replace(PLAN, **{"epochs": 4} | plan), lambda epoch: None, setting)
+def fit_network(examples: Examples, options: FitOptions = DEFAULT_OPTIONS, **changes: int) -> FitResult:
+    return fit(examples, SHAPE, replace(PLAN, **{"epochs": 4} | changes), lambda epoch: None, options)
 
 
 def make_checkpoint(fitted: FitResult) -> Checkpoint:
-    about = make_metadata(fitted.network, parent=None, created_ms=1, evaluation={}, positions={})
-    return Checkpoint(metadata=about, weights=fitted.network.state_dict())
+    metadata = make_metadata(fitted.network, parent=None, created_ms=1, evaluation={}, positions={})
+    return Checkpoint(metadata=metadata, weights=fitted.network.state_dict())
 
 
 @pytest.fixture(scope="module")
@@ -34,11 +34,11 @@ def former() -> Checkpoint:
     return make_checkpoint(fit_network(EXAMPLES.for_tasks(FORMER_TASKS)))
 
 
-def transfer_to(former: Checkpoint, carried: Carried, examples: Examples = EXAMPLES, **plan: int) -> FitResult:
-    return fit_network(examples, FitOptions(transfer=Transfer(checkpoint=former, carried=carried)), **plan)
+def transfer_to(former: Checkpoint, carried: Carried, examples: Examples = EXAMPLES, **changes: int) -> FitResult:
+    return fit_network(examples, FitOptions(transfer=Transfer(checkpoint=former, carried=carried)), **changes)
 
 
-def test_a_task_is_added_to_frozen_layers_and_the_others_answer_as_before_to_the_bit(former: Checkpoint) -> None:
+def test_a_new_task_on_frozen_layers_leaves_other_predictions_equal_to_the_bit(former: Checkpoint) -> None:
     actual = transfer_to(former, "frozen", epochs=40, batch=16, patience=9)
 
     before, after = predict(former.build_network(), EXAMPLES.for_tasks(FORMER_TASKS)), predict(actual.network, EXAMPLES)
@@ -49,7 +49,7 @@ def test_a_task_is_added_to_frozen_layers_and_the_others_answer_as_before_to_the
     assert all(parameter.requires_grad for parameter in actual.network.parameters())
 
 
-def test_tasks_that_the_new_examples_say_nothing_of_stay(former: Checkpoint) -> None:
+def test_tasks_without_labels_in_the_new_examples_stay(former: Checkpoint) -> None:
     fraud = EXAMPLES.take(EXAMPLES.has_label(FRAUD))
 
     actual = transfer_to(former, "slow", fraud, epochs=1)
@@ -60,38 +60,38 @@ def test_tasks_that_the_new_examples_say_nothing_of_stay(former: Checkpoint) -> 
 
 
 def weight_distance(former: Checkpoint, fitted: FitResult) -> float:
-    """How far the carried weights went."""
+    """The distance between the carried weights before and after."""
     after: dict[str, Tensor] = fitted.network.state_dict()
     names = [name for name, p in fitted.network.named_parameters() if name in former.weights]
     return float(torch.cat([(after[name] - former.weights[name]).reshape(-1) for name in names]).norm())
 
 
-def test_what_is_carried_moves_less_the_slower_it_is(former: Checkpoint) -> None:
-    ways: tuple[Carried, ...] = ("frozen", "slow", "free")
-    frozen, slow, free = (weight_distance(former, transfer_to(former, carried, epochs=1)) for carried in ways)
+def test_slower_carried_layers_move_less(former: Checkpoint) -> None:
+    modes: tuple[Carried, ...] = ("frozen", "slow", "free")
+    frozen, slow, free = (weight_distance(former, transfer_to(former, carried, epochs=1)) for carried in modes)
 
     assert frozen == 0
     assert 0 < slow < free / 2
 
 
-def test_a_network_begins_with_what_was_learned(former: Checkpoint) -> None:
-    told: dict[bool, list[Epoch]] = {True: [], False: []}
-    for transferred, epochs in told.items():
+def test_a_warm_start_has_a_lower_loss_in_the_first_epoch(former: Checkpoint) -> None:
+    epochs_by_start: dict[bool, list[Epoch]] = {True: [], False: []}
+    for transferred, epochs in epochs_by_start.items():
         transfer = Transfer(checkpoint=former, carried="free") if transferred else None
         fit(EXAMPLES, SHAPE, replace(PLAN, epochs=1), epochs.append, FitOptions(transfer=transfer))
 
-    assert told[True][0].losses["click"] < told[False][0].losses["click"]
+    assert epochs_by_start[True][0].losses["click"] < epochs_by_start[False][0].losses["click"]
 
 
-def test_what_would_not_fit_is_told(former: Checkpoint) -> None:
+def test_another_shape_task_or_no_new_task_is_rejected(former: Checkpoint) -> None:
     transfer = Transfer(checkpoint=former, carried="slow")
     other = tuple(replace(task, groups=("user", "item")) if task.name == "click" else task for task in TASKS)
 
     with pytest.raises(BadConfig, match=r"\[model\] should be that of"):
         fit(EXAMPLES, replace(SHAPE, hidden=2 * SHAPE.hidden), PLAN, lambda epoch: None, FitOptions(transfer=transfer))
-    with pytest.raises(BadConfig, match="`click` should be the task that"):
+    with pytest.raises(BadConfig, match="`click` should be declared as in"):
         fit_network(make_task_examples(other), FitOptions(transfer=transfer))
-    with pytest.raises(BadData, match="Some task should be further to"):
+    with pytest.raises(BadData, match="Some task should be new"):
         transfer_to(former, "frozen", EXAMPLES.for_tasks(FORMER_TASKS))
 
 

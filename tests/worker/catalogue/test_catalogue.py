@@ -1,4 +1,4 @@
-"""The catalogue: what every item is, by its number."""
+"""The catalogue: attributes and embeddings of every item, by item number."""
 
 import logging
 from pathlib import Path
@@ -33,23 +33,23 @@ def are_equal(left: Block, right: Block) -> bool:
 
 
 def read_prices(block: Block) -> list[float]:
-    at = [feature.name for feature in FEATURES.numbers("item")].index("item_price")
-    return [float(price) for price in block.numbers[:, at]]
+    column = [feature.name for feature in FEATURES.numbers("item")].index("item_price")
+    return [float(price) for price in block.numbers[:, column]]
 
 
-def test_items_are_encoded_alike_however_the_catalogue_grew(catalogue: Catalogue) -> None:
-    # given products that come one by one, and are asked for while they come
+def test_items_are_encoded_the_same_however_the_catalogue_grew(catalogue: Catalogue) -> None:
+    # given products that arrive one by one, and are read in between
     products = [make_product(f"i{n}", price=n, category=f"c{n % 3}") for n in range(70)]
-    for n, one in enumerate(products):
-        catalogue.put(one)
-        assert read_prices(catalogue.item_block([one.item_id])) == [n]
+    for n, product in enumerate(products):
+        catalogue.put(product)
+        assert read_prices(catalogue.item_block([product.item_id])) == [n]
     # then
     assert len(catalogue) == 70
     assert are_equal(catalogue.item_block([p.item_id for p in products]), Encoder(FEATURES).encode_items(products))
 
 
 def test_the_newest_record_of_a_product_counts(catalogue: Catalogue, model: Model) -> None:
-    # given an item that has been asked for
+    # given an item that has been read
     catalogue.activate(model)
     catalogue.put(make_product("i", price=3))
     assert (read_prices(catalogue.item_block(["i"])), catalogue.item_embeddings(["i"]).tolist()) == ([3], [[3]])
@@ -60,25 +60,25 @@ def test_the_newest_record_of_a_product_counts(catalogue: Catalogue, model: Mode
     assert len(catalogue) == 1
 
 
-def test_of_an_item_that_no_product_describes_only_the_id_is_known(catalogue: Catalogue, model: Model) -> None:
+def test_an_unknown_item_has_only_its_id(catalogue: Catalogue, model: Model) -> None:
     # given
     catalogue.activate(model)
     catalogue.put(make_product("i", price=3))
     # when
-    block, parts = catalogue.item_block(["ghost", "i"]), catalogue.item_embeddings(["ghost", "i"])
+    block, embeddings = catalogue.item_block(["ghost", "i"]), catalogue.item_embeddings(["ghost", "i"])
     # then
     assert are_equal(block, Encoder(FEATURES).encode_items([UnknownItem("ghost"), make_product("i", price=3)]))
-    assert parts.tolist() == [[0], [3]]
+    assert embeddings.tolist() == [[0], [3]]
     assert not catalogue.is_available("ghost")
 
 
-def test_parts_are_those_of_the_model_that_serves(catalogue: Catalogue, model: Model, tmp_path: Path) -> None:
-    # given parts of one model for a catalogue that goes on growing
+def test_embeddings_are_those_of_the_serving_model(catalogue: Catalogue, model: Model, tmp_path: Path) -> None:
+    # given embeddings of one model for a growing catalogue
     catalogue.activate(model)
     for n in range(5):
         catalogue.put(make_product(f"i{n}", price=n))
         assert catalogue.item_embeddings([f"i{n}"]).tolist() == [[n]]
-    # when the model goes, and another one comes
+    # when the model is removed, and another one is activated
     catalogue.activate(None)
     catalogue.put(make_product("i0", price=9))
     publish_tiny(tmp_path, "v2")
@@ -87,25 +87,25 @@ def test_parts_are_those_of_the_model_that_serves(catalogue: Catalogue, model: M
     assert catalogue.item_embeddings([f"i{n}" for n in range(5)]).tolist() == [[9], [1], [2], [3], [4]]
 
 
-def test_nothing_is_known_of_an_empty_catalogue(catalogue: Catalogue, model: Model) -> None:
+def test_an_empty_catalogue_returns_empty_blocks(catalogue: Catalogue, model: Model) -> None:
     catalogue.activate(model)
 
     assert len(catalogue.item_block([])) == 0
     assert catalogue.item_embeddings(["ghost"]).shape == (1, 1)
 
 
-def test_an_item_that_was_taken_off_the_topic_stays_readable_and_is_not_for_sale(catalogue: Catalogue) -> None:
+def test_a_delisted_item_stays_readable_and_is_unavailable(catalogue: Catalogue) -> None:
     # given
     catalogue.put(make_product("i", price=3))
     # when
     catalogue.delist("i")
-    catalogue.delist("never heard of")
+    catalogue.delist("unknown")
     # then
     assert not catalogue.is_available("i")
     assert read_prices(catalogue.item_block(["i"])) == [3]
 
 
-def test_items_are_found_again_by_the_hashes_that_profiles_remember(catalogue: Catalogue) -> None:
+def test_items_are_found_by_the_hashes_in_profiles(catalogue: Catalogue) -> None:
     # given
     catalogue.put(make_product("a"))
     catalogue.put(make_product("b"))
@@ -116,7 +116,7 @@ def test_items_are_found_again_by_the_hashes_that_profiles_remember(catalogue: C
     assert catalogue.item_ids(catalogue.find(["b", "a"])) == ["b", "a"]
 
 
-def test_what_an_item_is_stands_in_columns(catalogue: Catalogue) -> None:
+def test_item_attributes_are_stored_in_columns(catalogue: Catalogue) -> None:
     # when
     catalogue.put(make_product("a", price=3, category="shoes"))
     catalogue.put(make_product("b", available=False))
@@ -128,10 +128,10 @@ def test_what_an_item_is_stands_in_columns(catalogue: Catalogue) -> None:
     assert (catalogue.first_seen_ms[:3] == NOW_MS).all()
 
 
-def test_a_full_catalogue_leaves_new_items_out_counts_them_and_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_full_catalogue_counts_new_items_and_logs_once(caplog: pytest.LogCaptureFixture) -> None:
     # given
     catalogue = Catalogue(Encoder(FEATURES), items_max=2)
-    counted = metrics.BAD_PRODUCTS.labels("beyond_items_max")._value.get()
+    rejected = metrics.BAD_PRODUCTS.labels("beyond_items_max")._value.get()
     # when
     with caplog.at_level(logging.ERROR):
         for item in ("a", "b", "c", "d", "a"):
@@ -140,42 +140,42 @@ def test_a_full_catalogue_leaves_new_items_out_counts_them_and_says_so_once(capl
     assert len(catalogue) == 2
     assert read_prices(catalogue.item_block(["a", "b"])) == [7, 7]
     assert [catalogue.is_available(item) for item in "abcd"] == [True, True, False, False]
-    assert metrics.BAD_PRODUCTS.labels("beyond_items_max")._value.get() - counted == 2
+    assert metrics.BAD_PRODUCTS.labels("beyond_items_max")._value.get() - rejected == 2
     (message,) = caplog.messages
     assert "`worker.items_max` should be at least the number of items. Found 2" in message
 
 
-def test_the_next_model_is_prepared_slice_by_slice_while_the_present_one_serves(
+def test_the_next_model_is_prepared_in_chunks_while_the_present_one_serves(
     catalogue: Catalogue, model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # given ten items, of which a slice holds four, and a model for which an item's part is made otherwise
+    # given ten items in chunks of four, and a next model with other embeddings
     monkeypatch.setattr("worker.catalogue.item_embeddings.ITEMS_PER_RUN", 4)
     for n in range(10):
         catalogue.put(make_product(f"i{n}", price=n))
     catalogue.activate(model)
     publish_tiny(tmp_path, "v2")
-    coming = Model(read_bundle(tmp_path, "v2"), FEATURES)
-    monkeypatch.setattr(coming, "item_part", lambda block: -model.item_part(block))
-    # when items change while it is prepared: one whose part is made already, one whose is not, and a new one
-    assert not catalogue.prepare(coming)
+    next_model = Model(read_bundle(tmp_path, "v2"), FEATURES)
+    monkeypatch.setattr(next_model, "item_part", lambda block: -model.item_part(block))
+    # when items change during the preparation: a computed one, one still to be computed, and a new one
+    assert not catalogue.prepare(next_model)
     catalogue.put(make_product("i1", price=50))
     catalogue.put(make_product("i9", price=60))
     catalogue.put(make_product("i10", price=70))
-    names = [f"i{n}" for n in range(11)]
-    assert catalogue.item_embeddings(names).tolist() == [[0], [50], *([n] for n in range(2, 9)), [60], [70]]
-    assert [catalogue.prepare(coming) for _ in range(3)] == [False, False, True]
+    items = [f"i{n}" for n in range(11)]
+    assert catalogue.item_embeddings(items).tolist() == [[0], [50], *([n] for n in range(2, 9)), [60], [70]]
+    assert [catalogue.prepare(next_model) for _ in range(3)] == [False, False, True]
     # then
-    catalogue.activate(coming)
-    assert catalogue.item_embeddings(names).tolist() == [[0], [-50], *([-n] for n in range(2, 9)), [-60], [-70]]
+    catalogue.activate(next_model)
+    assert catalogue.item_embeddings(items).tolist() == [[0], [-50], *([-n] for n in range(2, 9)), [-60], [-70]]
 
 
-def test_a_model_that_serves_already_makes_no_part_again(
+def test_the_serving_model_is_not_run_again_on_activation(
     catalogue: Catalogue, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # given
     catalogue.put(make_product("i", price=3))
     catalogue.activate(model)
-    monkeypatch.setattr(model, "item_part", lambda _: pytest.fail("it should not be asked"))
+    monkeypatch.setattr(model, "item_part", lambda _: pytest.fail("The model should not run again."))
     # when
     catalogue.activate(model)
     # then

@@ -1,4 +1,4 @@
-"""The index of items: hashes and numbers, however many come and in whatever order."""
+"""The item index maps hashes to numbers, in any number and order."""
 
 import numpy as np
 import pytest
@@ -11,23 +11,23 @@ from worker.catalogue.item_index import ItemIndex
 HASHES = st.integers(1, 2**64 - 1)
 
 
-@given(keys=st.lists(HASHES | st.integers(1, 5), max_size=60), looks=st.sets(st.integers(0, 60)))
-def test_it_answers_as_a_dictionary_does(keys: list[int], looks: set[int]) -> None:
-    # given an index that is also asked in between, by which it puts itself in order
+@given(keys=st.lists(HASHES | st.integers(1, 5), max_size=60), lookups=st.sets(st.integers(0, 60)))
+def test_the_index_returns_what_a_dictionary_returns(keys: list[int], lookups: set[int]) -> None:
+    # given an index with lookups in between, which merge its recent items
     index, expected = ItemIndex(), dict[int, int]()
     for n, key in enumerate(keys):
-        if n in looks:
+        if n in lookups:
             index.find(np.array([key], np.uint64))
         # when
         assert index.add(key) == expected.setdefault(key, len(expected))
     # then
-    wanted = [*keys, 6, 2**63]
+    queries = [*keys, 6, 2**63]
     assert len(index) == len(expected)
-    assert index.find(np.array(wanted, np.uint64)).tolist() == [expected.get(key, -1) for key in wanted]
-    assert [index.get(key) for key in wanted] == [expected.get(key, -1) for key in wanted]
+    assert index.find(np.array(queries, np.uint64)).tolist() == [expected.get(key, -1) for key in queries]
+    assert [index.get(key) for key in queries] == [expected.get(key, -1) for key in queries]
 
 
-def test_new_ones_are_put_in_order_when_they_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_new_items_are_merged_at_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(item_index, "RECENT_MAX", 3)
     index = ItemIndex()
 
@@ -38,7 +38,7 @@ def test_new_ones_are_put_in_order_when_they_are_many(monkeypatch: pytest.Monkey
     assert len(index._recent) < 3
 
 
-def test_hashes_keep_their_shape_and_the_highest_is_none_that_is_there() -> None:
+def test_lookups_keep_their_shape_and_the_highest_hash_is_unknown() -> None:
     index = ItemIndex()
     assert index.find(np.array([[1, 2]], np.uint64)).tolist() == [[-1, -1]]
     index.add(5)

@@ -1,4 +1,4 @@
-"""The products topic as it becomes a catalogue: read whole at first, and told how far that is."""
+"""The products topic becomes the catalogue: read whole at start, with its progress logged."""
 
 import logging
 from typing import Final
@@ -17,17 +17,17 @@ PARTITION: Final = TopicPartition("shop.products", 0)
 
 
 class FakeProductTailer:
-    """A follower that gives what a test lays out, one portion at each poll."""
+    """A tailer that returns the next of the given lists of records at each poll."""
 
-    def __init__(self, *portions: list[Record]) -> None:
-        self._portions = list(portions)
+    def __init__(self, *polls: list[Record]) -> None:
+        self._polls = list(polls)
 
     @property
     def partitions_behind(self) -> int:
-        return 1 if self._portions else 0
+        return 1 if self._polls else 0
 
     def poll(self, records_max: int, wait_ms: int) -> list[Record]:
-        return self._portions.pop(0) if self._portions else []
+        return self._polls.pop(0) if self._polls else []
 
 
 def make_record(item: str, value: bytes | None) -> Record:
@@ -43,30 +43,32 @@ def catalogue() -> Catalogue:
     return Catalogue(Encoder(FEATURES))
 
 
-def make_products(catalogue: Catalogue, *portions: list[Record]) -> ProductConsumer:
-    return ProductConsumer(tailer=FakeProductTailer(*portions), catalogue=catalogue)  # type: ignore[arg-type]
+def make_consumer(catalogue: Catalogue, *polls: list[Record]) -> ProductConsumer:
+    return ProductConsumer(tailer=FakeProductTailer(*polls), catalogue=catalogue)  # type: ignore[arg-type]
 
 
-def test_it_is_ready_once_all_that_was_there_at_first_is_read_and_says_how_far_it_is(
+def test_the_consumer_is_ready_at_the_initial_end_and_reports_progress(
     catalogue: Catalogue, caplog: pytest.LogCaptureFixture
 ) -> None:
     # given
-    reading = make_products(catalogue, [make_product_record("a"), make_product_record("b")], [make_product_record("c")])
+    consumer = make_consumer(
+        catalogue, [make_product_record("a"), make_product_record("b")], [make_product_record("c")]
+    )
     # when
-    reading.poll()
+    consumer.poll()
     # then
-    assert not reading.is_ready
-    assert reading.progress == "The catalogue is being read: 2 items, 1 partitions to go on."
+    assert not consumer.is_ready
+    assert consumer.progress == "Catalogue loading: 2 items, 1 partitions not read to their ends."
     # when
     with caplog.at_level(logging.INFO):
-        reading.poll()
+        consumer.poll()
     # then
-    assert bool(reading.is_ready)
-    assert caplog.messages == [reading.progress] == ["The catalogue is read: 3 items."]
+    assert bool(consumer.is_ready)  # bool: mypy narrowed it to False above
+    assert caplog.messages == [consumer.progress] == ["Catalogue loaded: 3 items."]
 
 
-def test_an_item_that_is_told_twice_is_one_item_as_it_was_told_last(catalogue: Catalogue) -> None:
-    make_products(
+def test_two_records_of_an_item_make_one_item(catalogue: Catalogue) -> None:
+    make_consumer(
         catalogue, [make_product_record("a", price=3), make_product_record("b"), make_product_record("a", price=5)]
     ).poll()
 
@@ -74,18 +76,16 @@ def test_an_item_that_is_told_twice_is_one_item_as_it_was_told_last(catalogue: C
     assert catalogue.price[catalogue.find(["a"])].tolist() == [5]
 
 
-def test_what_is_no_product_is_counted_and_the_others_are_taken(catalogue: Catalogue) -> None:
-    counted = metrics.BAD_PRODUCTS.labels("not_json")._value.get()
+def test_invalid_products_are_counted_and_skipped(catalogue: Catalogue) -> None:
+    rejected = metrics.BAD_PRODUCTS.labels("not_json")._value.get()
 
-    make_products(catalogue, [make_record("a", b"{"), make_product_record("b")]).poll()
+    make_consumer(catalogue, [make_record("a", b"{"), make_product_record("b")]).poll()
 
     assert catalogue.item_ids(catalogue.find(["b"])) == ["b"]
-    assert metrics.BAD_PRODUCTS.labels("not_json")._value.get() == counted + 1
+    assert metrics.BAD_PRODUCTS.labels("not_json")._value.get() == rejected + 1
 
 
-def test_an_item_whose_record_was_deleted_is_not_for_sale(catalogue: Catalogue) -> None:
-    make_products(
-        catalogue, [make_product_record("a"), make_record("a", None), make_record("never heard of", None)]
-    ).poll()
+def test_a_tombstone_makes_an_item_unavailable(catalogue: Catalogue) -> None:
+    make_consumer(catalogue, [make_product_record("a"), make_record("a", None), make_record("unknown", None)]).poll()
 
     assert catalogue.in_stock[catalogue.find(["a"])].tolist() == [False]

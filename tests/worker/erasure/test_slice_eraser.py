@@ -1,4 +1,4 @@
-"""Erasing slices: whatever stood in Redis before, after it and a fold from where it says, nothing covered ever was."""
+"""Erasing slices and folding from the given offsets leaves the state of a log without the erased events."""
 
 import bisect
 import itertools
@@ -32,7 +32,7 @@ NewStore: TypeAlias = Callable[[], RedisProfileStore]
 
 
 class OffsetsByTime:
-    """When Kafka was given each record: as early as an event's time allows, and never before the one that precedes."""
+    """Kafka times of the records: as early as each event's time allows, and never before the previous record."""
 
     def __init__(self, arrivals: Sequence[Arrival]) -> None:
         self.times: dict[str, list[tuple[int, int]]] = {source: [] for source in SOURCES}
@@ -48,8 +48,10 @@ class OffsetsByTime:
 
     @staticmethod
     def offset_at(times: Sequence[tuple[int, int]], ms: int) -> int:
-        at = bisect.bisect_left(times, (ms, -1))
-        return times[at][1] if at < len(times) else times[-1][1] + 1 if times else 0
+        index = bisect.bisect_left(times, (ms, -1))
+        if index < len(times):
+            return times[index][1]
+        return times[-1][1] + 1 if times else 0
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +63,7 @@ def new_store(redis_server: RedisServer) -> Iterator[NewStore]:
 
 
 def fold_log(store: RedisProfileStore, arrivals: Sequence[Arrival], sizes: Iterable[int] = (9,)) -> MergedOffsets:
-    """Fold a log without any erasure, and bring every bucket up; returns what is merged."""
+    """Fold a log without any erasure and advance every bucket; returns the merged offsets."""
     feeder = ProfileFeeder(store)
     for batch in split_batches(arrivals, itertools.cycle(sizes)):
         feeder.feed(batch)
@@ -73,19 +75,20 @@ def fold_log(store: RedisProfileStore, arrivals: Sequence[Arrival], sizes: Itera
 def fold_remaining(
     store: RedisProfileStore, arrivals: Sequence[Arrival], merged: MergedOffsets, erasures: Erasures
 ) -> None:
-    """Fold what some bucket has not merged, as recovery does, now knowing whom to forget."""
+    """Fold the events that some bucket has not merged, as recovery does, now with the erasures."""
     starts = {source: min(positions.get(source, 0) for positions in merged.values()) for source in SOURCES}
     ProfileFeeder(store, erasures).feed([arrival for arrival in arrivals if arrival.offset >= starts[arrival.source]])
 
 
 @given(log=logs_with_erasures(), sizes=st.lists(st.integers(1, 9), min_size=1), data=st.data())
 @settings(max_examples=60, deadline=None)
-def test_what_is_erased_and_folded_on_is_what_a_clean_pass_makes(
+def test_erasing_and_refolding_equals_a_pass_that_knew_the_erasures(
     new_store: NewStore, log: tuple[list[Arrival], list[Erasure]], sizes: list[int], data: st.DataObject
 ) -> None:
-    # given a worker that learns of erasures with a part of the log in Redis
+    # given a worker that reads the erasures when part of the log is in Redis
     arrivals, erasures = log
-    store, known = new_store(), Erasures(erasures)
+    store = new_store()
+    known = Erasures(erasures)
     merged = fold_log(store, arrivals[: data.draw(st.integers(0, len(arrivals)))], sizes)
     eraser = SliceEraser(profiles=store, offsets_at=OffsetsByTime(arrivals).offsets_for_time)
     # when
@@ -93,10 +96,10 @@ def test_what_is_erased_and_folded_on_is_what_a_clean_pass_makes(
     assert merged == store.merged_offsets(SOURCES)
     fold_remaining(store, arrivals, merged, known)
     # then
-    actual = {entity: dict(of) for entity, of in read_slices(store, list_entities(arrivals)).items()}
+    actual = {entity: dict(slices) for entity, slices in read_slices(store, list_entities(arrivals)).items()}
     assert find_differences(make_oracle(arrivals, erasures), actual) == []
-    # and whoever looks again finds nothing to do
+    # and a second call has nothing to do
     assert not eraser.erase(known.until_ms, SOURCE_BY_PARTITION, store.merged_offsets(SOURCES), include_ambiguous=False)
-    again = {entity: dict(of) for entity, of in read_slices(store, list_entities(arrivals)).items()}
-    assert again == actual
+    after_second = {entity: dict(slices) for entity, slices in read_slices(store, list_entities(arrivals)).items()}
+    assert after_second == actual
     assert latest_erasures(erasures) == known.until_ms

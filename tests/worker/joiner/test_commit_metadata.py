@@ -1,4 +1,4 @@
-"""What one life tells the next."""
+"""Commit metadata: which rows the next run leaves out."""
 
 import pytest
 
@@ -12,41 +12,41 @@ WINDOW = 20 * 60  # minutes
 
 
 def make_joiner() -> PartitionedJoiner:
-    made = PartitionedJoiner(feedback=FEEDBACK, tasks=[FRAUD])
-    made.add_partitions([SCORED])
-    return made
+    joiner = PartitionedJoiner(feedback=FEEDBACK, tasks=[FRAUD])
+    joiner.add_partitions([SCORED])
+    return joiner
 
 
-def test_a_note_is_read_as_it_was_written() -> None:
-    note = CommitMetadata({"fraud": 3}, 17, 1_764_000_000_000, 1_763_000_000_000)
+def test_encoded_metadata_decodes_to_the_same_value() -> None:
+    metadata = CommitMetadata({"fraud": 3}, 17, 1_764_000_000_000, 1_763_000_000_000)
 
-    assert decode_metadata(encode_metadata(note)) == note
+    assert decode_metadata(encode_metadata(metadata)) == metadata
     assert decode_metadata(encode_metadata(EMPTY_METADATA)) == decode_metadata("") == EMPTY_METADATA
 
 
-@pytest.mark.parametrize("text", ["somebody", "[1]", '{"orphans": {"fraud": "many"}}', "\x00"])
-def test_a_note_that_somebody_else_has_written_is_none(text: str) -> None:
+@pytest.mark.parametrize("text", ["other program", "[1]", '{"orphans": {"fraud": "many"}}', "\x00"])
+def test_metadata_of_another_program_decodes_as_empty(text: str) -> None:
     assert decode_metadata(text) == EMPTY_METADATA
 
 
-def test_a_note_is_short_however_many_tasks_there_are() -> None:
-    note = CommitMetadata({f"task-{n}" * 4: 10**9 for n in range(20)}, 10**15, 10**13, 10**13)
+def test_metadata_of_many_tasks_fits_the_broker_limit() -> None:
+    metadata = CommitMetadata({f"task-{n}" * 4: 10**9 for n in range(20)}, 10**15, 10**13, 10**13)
 
-    assert len(encode_metadata(note)) < 4_096  # what a broker takes by default
+    assert len(encode_metadata(metadata)) < 4_096  # the default limit of a broker
 
 
-def test_a_row_that_was_done_with_is_not_joined_again() -> None:
-    # given a life that closed an order, and whose label came before a row that is still open
+def test_a_closed_row_is_not_joined_again_by_the_next_run() -> None:
+    # given a run that closed one order while another is still open
     first = make_joiner()
     first.push(SCORED, 0, make_row("order", "open", 60))
     first.push(SCORED, 1, make_row("order", "done", 0))
     first.push(SCORED, 2, make_row("click", "c", WINDOW + 20))
     assert [e.example_id for e in first.advance(()).examples] == ["done"]
-    notes = first.commit_metadata({})
-    assert notes == {SCORED: CommitMetadata({}, 3, minutes_to_ms(60), minutes_to_ms(5))}
-    # when the next one reads from there
+    metadata = first.commit_metadata({})
+    assert metadata == {SCORED: CommitMetadata({}, 3, minutes_to_ms(60), minutes_to_ms(5))}
+    # when the next run reads from there
     second = make_joiner()
-    second.restore(notes)
+    second.restore(metadata)
     second.push(SCORED, 0, make_row("order", "open", 60))
     second.push(SCORED, 1, make_row("order", "done", 0))
     second.push(SCORED, 2, make_row("click", "c", WINDOW + 70))
@@ -54,38 +54,38 @@ def test_a_row_that_was_done_with_is_not_joined_again() -> None:
     assert [e.example_id for e in second.advance(()).examples] == ["open"]
 
 
-def test_a_row_that_is_late_and_was_not_read_before_is_joined() -> None:
-    life = make_joiner()
-    life.restore({SCORED: CommitMetadata({}, 3, minutes_to_ms(60))})
+def test_a_late_row_that_was_not_read_before_is_joined() -> None:
+    joiner = make_joiner()
+    joiner.restore({SCORED: CommitMetadata({}, 3, minutes_to_ms(60))})
 
-    life.push(SCORED, 3, make_row("order", "late", 0))
-    life.push(LABELS, 0, make_label(5, 1, judged_event_id="late"))
+    joiner.push(SCORED, 3, make_row("order", "late", 0))
+    joiner.push(LABELS, 0, make_label(5, 1, judged_event_id="late"))
 
-    assert [e.example_id for e in life.advance(()).examples] == ["late"]
-
-
-def test_a_life_that_has_not_caught_up_hands_on_what_it_was_told() -> None:
-    life = make_joiner()
-    told = {SCORED: CommitMetadata({"fraud": 1}, 3, minutes_to_ms(60))}
-    life.restore(told)
-
-    life.push(SCORED, 0, make_row("order", "o", 70))
-    assert life.commit_metadata({"fraud": 2}) == {SCORED: CommitMetadata({"fraud": 2}, 3, minutes_to_ms(60))}
-
-    life.push(SCORED, 3, make_row("order", "p", 80))
-    assert life.commit_metadata({"fraud": 2}) == {SCORED: CommitMetadata({"fraud": 2}, 4, minutes_to_ms(70))}
+    assert [e.example_id for e in joiner.advance(()).examples] == ["late"]
 
 
-def test_where_nothing_is_open_all_that_was_read_is_done_with() -> None:
-    life = make_joiner()
+def test_a_run_that_has_not_caught_up_keeps_the_restored_metadata() -> None:
+    joiner = make_joiner()
+    restored = {SCORED: CommitMetadata({"fraud": 1}, 3, minutes_to_ms(60))}
+    joiner.restore(restored)
 
-    life.push(SCORED, 0, make_row("click", "c", 10))
+    joiner.push(SCORED, 0, make_row("order", "o", 70))
+    assert joiner.commit_metadata({"fraud": 2}) == {SCORED: CommitMetadata({"fraud": 2}, 3, minutes_to_ms(60))}
 
-    assert life.commit_metadata({}) == {SCORED: CommitMetadata({}, 1, minutes_to_ms(10) + 1)}
+    joiner.push(SCORED, 3, make_row("order", "p", 80))
+    assert joiner.commit_metadata({"fraud": 2}) == {SCORED: CommitMetadata({"fraud": 2}, 4, minutes_to_ms(70))}
 
 
-def test_an_order_that_was_done_with_is_not_called_honest_because_its_early_label_is_not_read_again() -> None:
-    # given two orders whose labels are dated before them; the first one is closed, the second one open
+def test_without_open_rows_all_rows_read_are_closed() -> None:
+    joiner = make_joiner()
+
+    joiner.push(SCORED, 0, make_row("click", "c", 10))
+
+    assert joiner.commit_metadata({}) == {SCORED: CommitMetadata({}, 1, minutes_to_ms(10) + 1)}
+
+
+def test_a_closed_order_gets_no_negative_label_when_its_early_label_is_not_reread() -> None:
+    # given two orders whose labels are dated before them; the first is closed, the second open
     first = make_joiner()
     first.push(LABELS, 0, make_label(94, 1, judged_event_id="done"))
     first.push(SCORED, 0, make_row("order", "done", 100))
@@ -95,7 +95,7 @@ def test_an_order_that_was_done_with_is_not_called_honest_because_its_early_labe
     first.push(LABELS, 2, make_label(WINDOW + 117, 1, judged_event_id="gone"))
     assert {e.example_id for e in first.advance(()).examples} == {"done", "open"}
     assert first.safe_offsets() == {SCORED: 0, LABELS: 1}
-    # when the next life reads from there
+    # when the next run reads from there
     second = make_joiner()
     second.restore(first.commit_metadata({}))
     second.push(SCORED, 0, make_row("order", "done", 100))

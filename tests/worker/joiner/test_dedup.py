@@ -1,4 +1,4 @@
-"""What was said is known again, what was not is not, and memory has its bound."""
+"""Deduplication: published outputs are recognised, others are not, and memory is bounded."""
 
 from msgspec.structs import replace
 
@@ -10,8 +10,8 @@ from worker.joiner.dedup import HashSet, PublishedOutputs, example_key, key_from
 
 
 def make_example(ident: str, revision: int) -> Example:
-    made = make_joiner(make_row("order", ident, 0), make_label(1, 1, judged_event_id=ident)).drain().examples[0]
-    return replace(made, revision=revision)
+    output = make_joiner(make_row("order", ident, 0), make_label(1, 1, judged_event_id=ident)).drain()
+    return replace(output.examples[0], revision=revision)
 
 
 def make_judgement(order: str, ident: str, task: str = "fraud") -> Judgement:
@@ -21,66 +21,68 @@ def make_judgement(order: str, ident: str, task: str = "fraud") -> Judgement:
 
 
 def make_published(*keys: str, rows: tuple[str, ...] = (), limit: int = 100) -> PublishedOutputs:
-    made = PublishedOutputs(limit=limit)
-    made.add(keys, rows)
-    made.freeze()
-    return made
+    published = PublishedOutputs(limit=limit)
+    published.add(keys, rows)
+    published.freeze()
+    return published
 
 
-def test_an_example_is_known_by_its_id_and_revision() -> None:
-    earlier = make_published(example_key("o1", 2))
+def test_an_example_is_identified_by_id_and_revision() -> None:
+    published = make_published(example_key("o1", 2))
 
-    fresh = earlier.without_published(JoinOutput([make_example("o1", 2), make_example("o1", 3), make_example("o2", 2)]))
+    unpublished = published.without_published(
+        JoinOutput([make_example("o1", 2), make_example("o1", 3), make_example("o2", 2)])
+    )
 
-    assert [(e.example_id, e.revision) for e in fresh.examples] == [("o1", 3), ("o2", 2)]
+    assert [(e.example_id, e.revision) for e in unpublished.examples] == [("o1", 3), ("o2", 2)]
 
 
-def test_a_judgement_is_known_by_what_it_judges_its_label_and_its_task() -> None:
-    earlier = make_published(key_from_judgement(make_judgement("o1", "l1")))
-    given = [
+def test_a_judgement_is_identified_by_judged_event_label_and_task() -> None:
+    published = make_published(key_from_judgement(make_judgement("o1", "l1")))
+    judgements = [
         make_judgement("o1", "l1"),
         make_judgement("o1", "l2"),
         make_judgement("o2", "l1"),
         make_judgement("o1", "l1", "brushing"),
     ]
 
-    assert earlier.without_published(JoinOutput(judgements=given)).judgements == given[1:]
+    assert published.without_published(JoinOutput(judgements=judgements)).judgements == judgements[1:]
 
 
-def test_where_one_id_ends_and_the_next_begins_is_told_apart() -> None:
-    earlier = make_published(key_from_judgement(make_judgement("a b", "c")))
+def test_keys_keep_the_boundary_between_two_ids() -> None:
+    published = make_published(key_from_judgement(make_judgement("a b", "c")))
 
-    assert len(earlier.without_published(JoinOutput(judgements=[make_judgement("a", "b c")])).judgements) == 1
+    assert len(published.without_published(JoinOutput(judgements=[make_judgement("a", "b c")])).judgements) == 1
 
 
-def test_a_label_of_a_row_that_an_earlier_life_knew_is_no_orphan() -> None:
-    earlier = make_published(rows=("o1",))
+def test_a_label_of_a_row_with_a_published_example_is_no_orphan() -> None:
+    published = make_published(rows=("o1",))
 
-    fresh = earlier.without_published(
+    unpublished = published.without_published(
         JoinOutput(orphans=[OrphanLabel("fraud", "o1", None), OrphanLabel("fraud", "o2", None)])
     )
 
-    assert fresh.orphans == [OrphanLabel("fraud", "o2", None)]
+    assert unpublished.orphans == [OrphanLabel("fraud", "o2", None)]
 
 
-def test_without_an_earlier_life_everything_is_new() -> None:
-    given = JoinOutput([make_example("o1", 2)], [make_judgement("o1", "l1")], [OrphanLabel("fraud", "o", None)])
+def test_without_published_outputs_every_output_is_new() -> None:
+    outputs = JoinOutput([make_example("o1", 2)], [make_judgement("o1", "l1")], [OrphanLabel("fraud", "o", None)])
 
-    assert PublishedOutputs(limit=10).without_published(given) == given
+    assert PublishedOutputs(limit=10).without_published(outputs) == outputs
 
 
-def test_the_oldest_are_forgotten_first_and_counted() -> None:
-    memory = HashSet(limit=5)
+def test_the_oldest_hashes_are_evicted_first_and_counted() -> None:
+    hashes = HashSet(limit=5)
     for begin in (0, 4, 8):
-        memory.add([str(n) for n in range(begin, begin + 4)])
-    memory.freeze()
+        hashes.add([str(n) for n in range(begin, begin + 4)])
+    hashes.freeze()
 
-    assert memory.contains([str(n) for n in range(12)]).tolist() == [False] * 7 + [True] * 5
-    assert (len(memory), memory.evicted) == (5, 7)
+    assert hashes.contains([str(n) for n in range(12)]).tolist() == [False] * 7 + [True] * 5
+    assert (len(hashes), hashes.evicted) == (5, 7)
 
 
-def test_what_was_forgotten_is_told() -> None:
-    earlier = make_published(*(example_key(f"o{n}", 1) for n in range(5)), limit=2)
+def test_evicted_outputs_are_counted_and_published_again() -> None:
+    published = make_published(*(example_key(f"o{n}", 1) for n in range(5)), limit=2)
 
-    assert earlier.evicted == 3
-    assert len(earlier.without_published(JoinOutput([make_example(f"o{n}", 1) for n in range(5)])).examples) == 3
+    assert published.evicted == 3
+    assert len(published.without_published(JoinOutput([make_example(f"o{n}", 1) for n in range(5)])).examples) == 3

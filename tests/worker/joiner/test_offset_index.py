@@ -1,4 +1,4 @@
-"""From where a partition is read again."""
+"""The time index of a partition: from which offset it is read again."""
 
 import random
 
@@ -7,63 +7,65 @@ import pytest
 from worker.joiner.offset_index import TimeOffsetIndex
 
 
-def make_bookmarks(*times: int) -> TimeOffsetIndex:
-    made = TimeOffsetIndex()
+def make_index(*times: int) -> TimeOffsetIndex:
+    index = TimeOffsetIndex()
     for offset, ms in enumerate(times):
-        made.observe(offset, ms)
-    return made
+        index.observe(offset, ms)
+    return index
 
 
-def test_reading_again_starts_at_the_first_event_that_is_not_before_the_time() -> None:
-    assert make_bookmarks(10, 20, 30).safe_offset(20) == 1
-    assert make_bookmarks(10, 20, 30).safe_offset(21) == 2
-    assert make_bookmarks(10, 20, 30).safe_offset(31) == 3
+def test_rereading_starts_at_the_first_event_at_or_after_the_time() -> None:
+    assert make_index(10, 20, 30).safe_offset(20) == 1
+    assert make_index(10, 20, 30).safe_offset(21) == 2
+    assert make_index(10, 20, 30).safe_offset(31) == 3
 
 
-def test_with_nothing_to_read_again_reading_goes_on() -> None:
-    assert make_bookmarks(10, 20, 30).safe_offset(None) == 3
+def test_without_a_time_rereading_starts_after_the_last_record() -> None:
+    assert make_index(10, 20, 30).safe_offset(None) == 3
 
 
-def test_a_late_event_does_not_hide_the_ones_before_it() -> None:
-    assert make_bookmarks(10, 30, 20, 40).safe_offset(20) == 1
+def test_a_late_event_does_not_hide_earlier_records() -> None:
+    assert make_index(10, 30, 20, 40).safe_offset(20) == 1
 
 
-def test_an_event_that_is_late_after_all_marks_were_dropped_is_read_again() -> None:
-    bookmarks = make_bookmarks(10, 20, 30)
-    assert bookmarks.safe_offset(50) == 3
+def test_a_late_event_after_all_entries_were_dropped_is_read_again() -> None:
+    index = make_index(10, 20, 30)
+    assert index.safe_offset(50) == 3
 
-    bookmarks.observe(3, 5)
+    index.observe(3, 5)
 
-    assert bookmarks.safe_offset(5) == 3
-
-
-def test_records_without_an_event_are_passed() -> None:
-    bookmarks = make_bookmarks(10)
-    bookmarks.skip(1)
-
-    assert bookmarks.safe_offset(None) == 2
-    assert bookmarks.safe_offset(10) == 2
+    assert index.safe_offset(5) == 3
 
 
-@pytest.mark.parametrize("marks_max", [4, 1_000])
-def test_no_needed_event_is_ever_left_behind(seed: int, marks_max: int) -> None:
-    draw, bookmarks, times = random.Random(seed), TimeOffsetIndex(entries_max=marks_max), list[int]()
+def test_records_without_an_event_are_skipped() -> None:
+    index = make_index(10)
+    index.skip(1)
+
+    assert index.safe_offset(None) == 2
+    assert index.safe_offset(10) == 2
+
+
+@pytest.mark.parametrize("entries_max", [4, 1_000])
+def test_the_safe_offset_never_skips_a_needed_event(seed: int, entries_max: int) -> None:
+    rng = random.Random(seed)
+    index = TimeOffsetIndex(entries_max=entries_max)
+    times: list[int] = []
     committed = 0
 
     for offset in range(2_000):
-        times.append(offset * 10 + draw.randrange(-500, 500))
-        bookmarks.observe(offset, max(0, times[-1]))
-        if draw.random() < 0.05:
-            oldest_ms = draw.randrange(max(1, offset * 10))
-            # What was committed before needs no reading again: nothing that old was waiting then.
-            needed = [at for at, ms in enumerate(times) if ms >= oldest_ms and at >= committed]
-            position = bookmarks.safe_offset(oldest_ms)
+        times.append(offset * 10 + rng.randrange(-500, 500))
+        index.observe(offset, max(0, times[-1]))
+        if rng.random() < 0.05:
+            oldest_ms = rng.randrange(max(1, offset * 10))
+            # Records before a committed position are not needed again: no row that old was open at the commit.
+            needed = [n for n, ms in enumerate(times) if ms >= oldest_ms and n >= committed]
+            position = index.safe_offset(oldest_ms)
             assert position <= min(needed, default=offset + 1)
             committed = max(committed, position)
-            assert len(bookmarks._entries) <= marks_max
+            assert len(index._entries) <= entries_max
 
 
-def test_marks_become_coarser_instead_of_more() -> None:
+def test_entries_become_coarser_instead_of_more() -> None:
     fine, coarse = TimeOffsetIndex(), TimeOffsetIndex(entries_max=10)
     for offset in range(100):
         fine.observe(offset, offset * 10)

@@ -1,4 +1,4 @@
-"""The joiner as a process, over Kafka."""
+"""The joiner process, over Kafka."""
 
 import sys
 import urllib.error
@@ -19,7 +19,7 @@ from devservers.process import ChildProcess, find_free_ports
 from tests.checkout import ROOT
 from tests.conftest import KafkaBroker
 from tests.contract.joining.builders import FEEDBACK, make_click, make_impression, make_label, make_row, minutes_to_ms
-from tests.worker.joiner_simulation import Input, TopicLogs, expected_labels, simulate_shop
+from tests.worker.joiner_simulation import Input, TopicLogs, compute_expected_labels, simulate_shop
 from worker.kafka.consumer import TopicPartition
 
 TOPICS = ("scored", "impressions", "clicks", "orders", "labels", "feedback", "judgements")
@@ -34,40 +34,44 @@ class JoinerTopics:
         broker.create_topics({f"{prefix}{kind}": 4 for kind in TOPICS})
         self._producer = Producer({"bootstrap.servers": self.bootstrap, "log_level": 0})
 
-    def send(self, log: Mapping[TopicPartition, Sequence[Input | bytes]]) -> None:
-        """Append to partitions in their order."""
-        for partition, things in log.items():
-            for thing in things:
-                value = (
-                    thing
-                    if isinstance(thing, bytes)
-                    else (to_msgpack(thing) if isinstance(thing, ScoredRow) else to_json(thing))
+    def send(self, logs: Mapping[TopicPartition, Sequence[Input | bytes]]) -> None:
+        """Append to the partitions in the given order."""
+        for partition, messages in logs.items():
+            for message in messages:
+                self._producer.produce(
+                    f"{self.prefix}{partition.topic}", encode(message), partition=partition.partition
                 )
-                self._producer.produce(f"{self.prefix}{partition.topic}", value, partition=partition.partition)
         assert self._producer.flush(30) == 0
 
     def read_topic(self, kind: str) -> list[tuple[bytes | None, bytes]]:
-        """Key and value of everything on a topic now."""
+        """Key and value of each record on a topic now."""
         consumer = Consumer({"bootstrap.servers": self.bootstrap, "group.id": "unused", "enable.partition.eof": True})
         consumer.assign([KafkaPartition(f"{self.prefix}{kind}", n, 0) for n in range(4)])
-        values, ended = [], 0
-        while ended < 4:
+        records: list[tuple[bytes | None, bytes]] = []
+        partitions_at_end = 0
+        while partitions_at_end < 4:
             for message in consumer.consume(1_000, 1):
-                ended += message.error() is not None
+                partitions_at_end += message.error() is not None
                 if message.error() is None:
-                    values.append((as_bytes(message.key()), as_bytes(message.value()) or b""))
+                    records.append((as_bytes(message.key()), as_bytes(message.value()) or b""))
         consumer.close()
-        return values
+        return records
 
     def read_examples(self) -> list[Example]:
         return [read_example(value) for _, value in self.read_topic("feedback")]
 
     def read_judgements(self) -> list[Judgement]:
-        found = [decode("judgements", value) for _, value in self.read_topic("judgements")]
-        return [judgement for judgement in found if isinstance(judgement, Judgement)]
+        events = [decode("judgements", value) for _, value in self.read_topic("judgements")]
+        return [event for event in events if isinstance(event, Judgement)]
 
     def read_newest_examples(self) -> dict[str, Example]:
         return {e.example_id: e for e in sorted(self.read_examples(), key=lambda e: e.revision)}
+
+
+def encode(message: Input | bytes) -> bytes:
+    if isinstance(message, bytes):
+        return message
+    return to_msgpack(message) if isinstance(message, ScoredRow) else to_json(message)
 
 
 def as_bytes(value: bytes | str | None) -> bytes | None:
@@ -98,7 +102,7 @@ class JoinerProcess(ChildProcess):
         super().__init__(command=[sys.executable, "-m", "worker", "feedback"], output=output, environment=environment)
 
     def fetch(self, path: str) -> tuple[int, str]:
-        """Status and body; 0 while nobody answers."""
+        """Status and body; status 0 while the port does not answer."""
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
                 return answer.status, answer.read().decode()
@@ -114,26 +118,20 @@ class JoinerProcess(ChildProcess):
 
 @pytest.fixture
 def process(kafka: JoinerTopics, tmp_path: Path) -> Iterator[JoinerProcess]:
-    made = JoinerProcess(kafka, tmp_path / "joiner.log")
-    yield made
-    made.kill()
+    process = JoinerProcess(kafka, tmp_path / "joiner.log")
+    yield process
+    process.kill()
 
 
 def split_at(logs: TopicLogs, minutes: float) -> tuple[TopicLogs, TopicLogs]:
-    """What has happened by then, and what comes after; no partition is ahead of another."""
-    return (
-        {
-            partition: [thing for thing in things if thing.ts_ms <= minutes_to_ms(minutes)]
-            for partition, things in logs.items()
-        },
-        {
-            partition: [thing for thing in things if thing.ts_ms > minutes_to_ms(minutes)]
-            for partition, things in logs.items()
-        },
-    )
+    """The logs up to an event time and after it, so that no partition is ahead of another."""
+    end_ms = minutes_to_ms(minutes)
+    before = {partition: [value for value in values if value.ts_ms <= end_ms] for partition, values in logs.items()}
+    after = {partition: [value for value in values if value.ts_ms > end_ms] for partition, values in logs.items()}
+    return before, after
 
 
-def test_a_click_and_a_label_come_out_as_example_and_judgement(kafka: JoinerTopics, process: JoinerProcess) -> None:
+def test_a_click_and_a_label_become_examples_and_a_judgement(kafka: JoinerTopics, process: JoinerProcess) -> None:
     kafka.send(
         {
             TopicPartition("scored", 0): [make_row("recommendation", "r", 0, ("a", "b")), make_row("order", "o", 1)],
@@ -154,9 +152,7 @@ def test_a_click_and_a_label_come_out_as_example_and_judgement(kafka: JoinerTopi
     assert [(j.event_id, j.entities) for j in kafka.read_judgements()] == [("l-fraud-4", ("user:u", "device:d"))]
 
 
-def test_what_cannot_be_read_is_passed_and_counted_and_its_neighbours_are_joined(
-    kafka: JoinerTopics, process: JoinerProcess
-) -> None:
+def test_unreadable_records_are_counted_and_the_others_are_joined(kafka: JoinerTopics, process: JoinerProcess) -> None:
     junk = [b"", b"\xff\xfe", b"{", b"[" * 10_000, b"x" * 1_000, b"null"]
     kafka.send({TopicPartition(kind, 0): junk for kind in ("scored", "labels")})
     kafka.send(
@@ -176,9 +172,7 @@ def test_what_cannot_be_read_is_passed_and_counted_and_its_neighbours_are_joined
     assert process.is_running
 
 
-def test_it_is_ready_when_it_has_partitions_and_ends_in_order_when_asked(
-    kafka: JoinerTopics, process: JoinerProcess
-) -> None:
+def test_the_joiner_is_ready_with_partitions_and_stops_cleanly(kafka: JoinerTopics, process: JoinerProcess) -> None:
     process.start()
     process.wait_for(lambda: process.fetch("/readyz") == (200, "ok\n"))
     assert process.fetch("/livez") == (200, "ok\n")
@@ -187,19 +181,19 @@ def test_it_is_ready_when_it_has_partitions_and_ends_in_order_when_asked(
 
 
 @pytest.mark.apache_kafka
-def test_rows_that_end_in_transactions_hold_no_timer_back(
+def test_transaction_markers_do_not_hold_timers_back(
     apache_kafka: ApacheKafka, topic_prefix: str, tmp_path: Path
 ) -> None:
     kafka = JoinerTopics(apache_kafka, topic_prefix)
     transactional = {"bootstrap.servers": kafka.bootstrap, "transactional.id": topic_prefix}
     producer = Producer(transactional)
     producer.init_transactions(30)
-    for ident, end in (("r", producer.commit_transaction), ("q", producer.abort_transaction)):
+    for ident, end_transaction in (("r", producer.commit_transaction), ("q", producer.abort_transaction)):
         producer.begin_transaction()
         value = to_msgpack(make_row("recommendation", ident, 0, ("a",)))
         producer.produce(f"{topic_prefix}scored", value, partition=0)
         assert producer.flush(30) == 0
-        end(30)
+        end_transaction(30)
     kafka.send(
         {
             TopicPartition("impressions", 0): [
@@ -230,32 +224,35 @@ def test_a_killed_joiner_loses_no_example(kafka: JoinerTopics, process: JoinerPr
     kafka.send(after)
     process.start()
 
-    expected = expected_labels(simulate_shop(seed))
+    expected = compute_expected_labels(simulate_shop(seed))
     process.wait_for(lambda: {ident: e.labels for ident, e in kafka.read_newest_examples().items()} == expected)
     revisions = {(e.example_id, e.revision): e for e in kafka.read_examples()}
     assert all(e == revisions[e.example_id, e.revision] for e in kafka.read_examples())
 
 
-def has_grown(kafka: JoinerTopics, before: int) -> bool:
-    return len(kafka.read_topic("feedback")) > before
+def has_more_examples(kafka: JoinerTopics, count: int) -> bool:
+    return len(kafka.read_topic("feedback")) > count
 
 
 @pytest.mark.apache_kafka
-def test_a_joiner_that_is_killed_again_and_again_publishes_nothing_twice(
+def test_a_joiner_killed_repeatedly_publishes_nothing_twice(
     apache_kafka: ApacheKafka, topic_prefix: str, tmp_path: Path, seed: int
 ) -> None:
-    kafka, log = JoinerTopics(apache_kafka, topic_prefix), simulate_shop(seed)
+    kafka = JoinerTopics(apache_kafka, topic_prefix)
+    logs = simulate_shop(seed)
     process = JoinerProcess(kafka, tmp_path / "joiner.log")
     try:
         for begin, end in ((0, 400), (400, 800), (800, 1200)):
-            kafka.send(split_at(split_at(log, begin)[1], end)[0])
+            kafka.send(split_at(split_at(logs, begin)[1], end)[0])
             process.start()
-            process.wait_for(partial(has_grown, kafka, len(kafka.read_topic("feedback"))))
+            process.wait_for(partial(has_more_examples, kafka, len(kafka.read_topic("feedback"))))
             process.kill()
-        kafka.send(split_at(log, 1200)[1])
+        kafka.send(split_at(logs, 1200)[1])
         process.start()
         process.wait_for(
-            lambda: {ident: e.labels for ident, e in kafka.read_newest_examples().items()} == expected_labels(log)
+            lambda: (
+                {ident: e.labels for ident, e in kafka.read_newest_examples().items()} == compute_expected_labels(logs)
+            )
         )
     finally:
         process.kill()

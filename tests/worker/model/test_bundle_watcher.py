@@ -1,9 +1,9 @@
-"""Bundles: a good one is taken up between two batches; whatever is wrong with one, the present one keeps answering."""
+"""A valid bundle is loaded and activated; an invalid one is rejected and the present model keeps answering."""
 
 import io
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,15 +41,23 @@ def load_model(files: Files | None = None, features: FeatureSet = FEATURES) -> M
     return Model(Bundle(make_manifest("v1"), files or tiny_files()), features)
 
 
-def npz_without(arrays: dict[str, Any], *names: str) -> bytes:
-    return pack_npz({name: array for name, array in arrays.items() if name not in names})
+def golden_with(changes: Mapping[str, Any]) -> Files:
+    return {"golden.npz": pack_npz({**make_golden(100.0), **changes})}
 
 
-def npz_with_change(arrays: dict[str, Any], **by: Any) -> bytes:
-    return pack_npz({**arrays, **{name.replace("__", "/"): value for name, value in by.items()}})
+def golden_without(name: str) -> Files:
+    return {"golden.npz": pack_npz({key: array for key, array in make_golden(100.0).items() if key != name})}
 
 
-def test_a_model_picks_its_columns_by_name_out_of_all_that_are_served() -> None:
+def neighbours_with(**changes: Any) -> Files:
+    return {"neighbours.npz": pack_npz({**make_neighbours(), **changes})}
+
+
+def neighbours_without(name: str) -> Files:
+    return {"neighbours.npz": pack_npz({key: array for key, array in make_neighbours().items() if key != name})}
+
+
+def test_a_model_selects_its_columns_by_feature_name() -> None:
     # given
     block = FEATURES.empty_block("order", 2)
     column = [feature.name for feature in FEATURES.numbers("order")].index("order_amount")
@@ -60,14 +68,14 @@ def test_a_model_picks_its_columns_by_name_out_of_all_that_are_served() -> None:
     np.testing.assert_allclose(scores["fraud"], sigmoid(np.array([-1, 1], np.float32)), 1e-6)
 
 
-def test_a_model_tells_what_it_can_do() -> None:
+def test_a_model_reports_its_tasks_and_graphs() -> None:
     actual = load_model()
 
     assert actual.tasks == {"fraud", "click", "purchase", "relevance"}
     assert [actual.has_graph(graph) for graph in ("decide", "recommend", "classify")] == [True, True, False]
 
 
-def test_items_that_the_bundle_names_are_known_by_their_hashes() -> None:
+def test_items_of_the_bundle_are_read_as_hashes() -> None:
     actual = load_model().neighbours
 
     assert actual.hashes.tolist() == [item_hash(item) for item in ITEMS]
@@ -76,84 +84,84 @@ def test_items_that_the_bundle_names_are_known_by_their_hashes() -> None:
 
 
 def make_wider_graph() -> bytes:
-    """The graph that decides, for two columns of which it sums none: its first is the amount all the same."""
+    """The decide graph with two amount columns as input, of which the first is the order amount."""
     return make_graphs(100.0, amounts=2)["decide.onnx"]
 
 
-BROKEN: dict[str, tuple[Files, str]] = {
-    "a graph that is none": ({"decide.onnx": b"no graph"}, "decide.onnx should be a graph"),
+WIDE_INPUT = {"decide/in/order.numbers": np.zeros((3, 2), np.float32)}
+DEFECTS: dict[str, tuple[Files, str]] = {
+    "a file that is no graph": ({"decide.onnx": b"no graph"}, "decide.onnx should be a graph"),
     "another graph under its name": ({"decide.onnx": make_graphs(1.0)["search.onnx"]}, "decide"),
     "a graph with other weights": ({"decide.onnx": make_graphs(99.0)["decide.onnx"]}, "golden `fraud`"),
-    "golden arrays that are none": ({"golden.npz": b"PK\x03\x04 broken"}, "golden.npz"),
-    "no bytes of golden arrays": ({"golden.npz": b""}, "golden.npz"),
-    "no golden inputs of a graph": ({"golden.npz": npz_without(make_golden(100.0), "items/in/item.numbers")}, "items"),
-    "no golden outputs of a graph": ({"golden.npz": npz_without(make_golden(100.0), "items/out/item_part")}, "item_part"),
-    "golden inputs of another shape": (
-        {"golden.npz": npz_with_change({**make_golden(100.0), "decide/in/order.numbers": np.zeros((3, 2), np.float32)})}, "decide"),
-    "golden inputs of another type": (
-        {"golden.npz": npz_with_change({**make_golden(100.0), "decide/in/order.numbers": np.zeros((3, 1))})}, "decide"),
-    "golden outputs of another shape": (
-        {"golden.npz": npz_with_change(make_golden(100.0), decide__out__fraud=np.zeros(7, np.float32))}, "golden `fraud`"),
-    "golden outputs that are no numbers": (
-        {"golden.npz": npz_with_change(make_golden(100.0), decide__out__fraud=np.full(3, np.nan, np.float32))}, "golden `fraud`"),
-    "a graph that wants more than the features it names": (
-        {"decide.onnx": make_wider_graph(), "golden.npz": npz_with_change(
-            {**make_golden(100.0), "decide/in/order.numbers": np.zeros((3, 2), np.float32)},
-            decide__out__fraud=np.zeros(3, np.float32))}, "run on the features"),
-    "a recommending graph that answers something else": (
-        {"recommend.onnx": make_graphs(1.0)["search.onnx"],
-         "golden.npz": npz_with_change({**make_golden(100.0), "recommend/out/relevance": make_golden(100.0)["search/out/relevance"]})},
-        "should answer `click`"),
-    "no fading of neighbours": ({"neighbours.npz": npz_without(make_neighbours(), "fading")}, "fading"),
-    "a fading that is no number": (
-        {"neighbours.npz": npz_with_change(make_neighbours(), fading=np.array(np.nan, np.float32))}, "from 0 to 10.0"),
-    "no neighbours": ({"neighbours.npz": npz_without(make_neighbours(), "neighbours")}, "neighbours"),
-    "neighbours beyond the items": (
-        {"neighbours.npz": npz_with_change(make_neighbours(), neighbours=np.full((4, 2), 4, np.int32))}, "among the 4 items"),
-    "popular items beyond the items": (
-        {"neighbours.npz": npz_with_change(make_neighbours(), popular=np.array([4], np.int32))}, "among the 4 items"),
-    "popular items before the items": (
-        {"neighbours.npz": npz_with_change(make_neighbours(), popular=np.array([-1], np.int32))}, "among the 4 items"),
-    "items that are no text": (
-        {"neighbours.npz": npz_with_change(make_neighbours(), items=np.array([b"\xff"] * 4))}, "neighbours.npz"),
-    "neighbours of fewer items": (
-        {"neighbours.npz": npz_with_change(make_neighbours(), neighbours=np.zeros((3, 2), np.int32))}, "neighbours"),
-}  # fmt: skip
+    "a file that holds no golden arrays": ({"golden.npz": b"PK\x03\x04 broken"}, "golden.npz"),
+    "an empty file of golden arrays": ({"golden.npz": b""}, "golden.npz"),
+    "no golden inputs of a graph": (golden_without("items/in/item.numbers"), "items"),
+    "no golden outputs of a graph": (golden_without("items/out/item_part"), "item_part"),
+    "golden inputs of another shape": (golden_with(WIDE_INPUT), "decide"),
+    "golden inputs of another type": (golden_with({"decide/in/order.numbers": np.zeros((3, 1))}), "decide"),
+    "golden outputs of another shape": (golden_with({"decide/out/fraud": np.zeros(7, np.float32)}), "golden `fraud`"),
+    "golden outputs that are not numbers": (
+        golden_with({"decide/out/fraud": np.full(3, np.nan, np.float32)}),
+        "golden `fraud`",
+    ),
+    "a graph that needs more columns than its features have": (
+        {
+            "decide.onnx": make_wider_graph(),
+            **golden_with({**WIDE_INPUT, "decide/out/fraud": np.zeros(3, np.float32)}),
+        },
+        "run on the features",
+    ),
+    "a recommend graph with another output": (
+        {
+            "recommend.onnx": make_graphs(1.0)["search.onnx"],
+            **golden_with({"recommend/out/relevance": make_golden(100.0)["search/out/relevance"]}),
+        },
+        "should answer `click`",
+    ),
+    "no fading of neighbours": (neighbours_without("fading"), "fading"),
+    "a fading that is not a number": (neighbours_with(fading=np.array(np.nan, np.float32)), "from 0 to 10.0"),
+    "no neighbours": (neighbours_without("neighbours"), "neighbours"),
+    "neighbours beyond the items": (neighbours_with(neighbours=np.full((4, 2), 4, np.int32)), "among the 4 items"),
+    "popular items beyond the items": (neighbours_with(popular=np.array([4], np.int32)), "among the 4 items"),
+    "popular items with negative numbers": (neighbours_with(popular=np.array([-1], np.int32)), "among the 4 items"),
+    "items that are not text": (neighbours_with(items=np.array([b"\xff"] * 4)), "neighbours.npz"),
+    "neighbours of fewer items": (neighbours_with(neighbours=np.zeros((3, 2), np.int32)), "neighbours"),
+}
 
 
-@pytest.mark.parametrize("wrong", list(BROKEN))
-def test_a_bundle_that_is_vouched_for_and_still_wrong_is_refused(wrong: str) -> None:
-    files, message = BROKEN[wrong]
+@pytest.mark.parametrize("defect", list(DEFECTS))
+def test_an_invalid_bundle_with_correct_digests_is_rejected(defect: str) -> None:
+    files, message = DEFECTS[defect]
 
     with pytest.raises(BadBundle, match=message):
         load_model({**tiny_files(), **files})
 
 
 @pytest.mark.parametrize("missing", ["golden.npz", "neighbours.npz"])
-def test_a_bundle_without_a_file_it_needs_is_refused(missing: str) -> None:
+def test_a_bundle_without_a_required_file_is_rejected(missing: str) -> None:
     with pytest.raises(BadBundle, match=missing):
         load_model({name: content for name, content in tiny_files().items() if name != missing})
 
 
-def test_weights_that_lie_in_a_file_of_their_own_are_refused_also_where_the_file_is_there(
+def test_weights_in_a_separate_file_are_rejected_although_it_exists(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # given a graph that would answer rightly with what lies in the folder where the worker was started
+    # given a graph that would be right with a file in the working directory of the worker
     files = tiny_files()
     graph = onnx.load_model_from_string(files["decide.onnx"])
-    doubt = next(one for one in graph.graph.initializer if one.name == "doubt")
+    doubt = next(tensor for tensor in graph.graph.initializer if tensor.name == "doubt")
     (tmp_path / "doubt.bin").write_bytes(onnx.numpy_helper.to_array(doubt).tobytes())
     doubt.ClearField("raw_data")
     doubt.data_location = onnx.TensorProto.EXTERNAL
     doubt.external_data.add(key="location", value="doubt.bin")
     monkeypatch.chdir(tmp_path)
-    # when
+    # then
     with pytest.raises(BadBundle, match=r"decide\.onnx should be a graph that onnxruntime runs.*External data"):
         load_model({**files, "decide.onnx": graph.SerializeToString()})
 
 
-def test_a_feature_that_the_worker_lacks_or_means_otherwise_is_named() -> None:
-    # given a worker that lacks a feature, and one in which it has another source
+def test_a_missing_or_differently_defined_feature_is_named() -> None:
+    # given a worker without a feature, and one in which it has another source
     fewer = FeatureSet(feature for feature in FEATURES.features if feature.name != "item_category")
     other = FeatureSet(
         msgspec.structs.replace(f, source="item.brand") if f.name == "item_category" else f for f in FEATURES.features
@@ -161,7 +169,7 @@ def test_a_feature_that_the_worker_lacks_or_means_otherwise_is_named() -> None:
     # then
     with pytest.raises(BadBundle, match=r"needs feature `item_category` as it was in training\. Found none"):
         load_model(features=fewer)
-    with pytest.raises(BadBundle, match=r"`item_category` .* Found another meaning"):
+    with pytest.raises(BadBundle, match=r"`item_category` .* Found another definition"):
         load_model(features=other)
 
 
@@ -172,32 +180,32 @@ def test_features_that_the_bundle_does_not_need_are_ignored() -> None:
 
 
 @pytest.fixture
-def bundles(tmp_path: Path) -> Iterator[BundleWatcher]:
-    made = BundleWatcher(folder=tmp_path, features=FEATURES)
-    yield made
-    made.close()
+def watcher(tmp_path: Path) -> Iterator[BundleWatcher]:
+    watcher = BundleWatcher(folder=tmp_path, features=FEATURES)
+    yield watcher
+    watcher.close()
 
 
-def served_version(one: Model | TrialModel | None) -> str | None:
-    return one.version if one else None
+def read_version(model: Model | TrialModel | None) -> str | None:
+    return model.version if model else None
 
 
-def test_before_the_first_bundle_there_is_nothing_to_take_up(bundles: BundleWatcher) -> None:
-    assert (bundles.poll(wait=True), bundles.serving) == (None, None)
+def test_without_a_bundle_there_is_no_model_to_activate(watcher: BundleWatcher) -> None:
+    assert (watcher.poll(wait=True), watcher.serving) == (None, None)
 
 
-def test_a_bundle_is_taken_up_once_and_the_next_when_the_pointer_moves(bundles: BundleWatcher, tmp_path: Path) -> None:
+def test_a_bundle_is_activated_once_until_the_pointer_moves(watcher: BundleWatcher, tmp_path: Path) -> None:
     # given
     publish_tiny(tmp_path, "v1")
-    taken = [bundles.poll(wait=True), bundles.poll(wait=True)]
+    polled = [watcher.poll(wait=True), watcher.poll(wait=True)]
     # when
     publish_tiny(tmp_path, "v2")
-    taken += [bundles.poll(wait=True), bundles.poll(wait=True)]
+    polled += [watcher.poll(wait=True), watcher.poll(wait=True)]
     set_current(tmp_path, "v1")
-    taken += [bundles.poll(wait=True), bundles.poll(wait=True)]
-    bundles.mark_active()
+    polled += [watcher.poll(wait=True), watcher.poll(wait=True)]
+    watcher.mark_active()
     # then
-    assert [lineup and served_version(lineup.serving) for lineup in taken] == ["v1", None, "v2", None, "v1", None]
+    assert [active and read_version(active.serving) for active in polled] == ["v1", None, "v2", None, "v1", None]
     assert metrics.REGISTRY.get_sample_value("shopstream_model_info", {"version": "v1"}) == 1
     assert metrics.REGISTRY.get_sample_value("shopstream_model_info", {"version": "v2"}) is None
 
@@ -226,51 +234,51 @@ def remove_manifest(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [flip_byte, break_pointer, require_unknown_feature, break_archive, remove_manifest])
-@pytest.mark.parametrize("served", [True, False])
-def test_a_bad_bundle_is_refused_once_with_a_word_and_what_answered_keeps_answering(
-    bundles: BundleWatcher,
+@pytest.mark.parametrize("has_model", [True, False])
+def test_an_invalid_bundle_is_rejected_once_and_the_present_model_stays(
+    watcher: BundleWatcher,
     tmp_path: Path,
     damage: Callable[[Path], None],
     caplog: pytest.LogCaptureFixture,
-    served: bool,
+    has_model: bool,
 ) -> None:
     # given
-    if served:
+    if has_model:
         publish_tiny(tmp_path, "v1")
-        assert bundles.poll(wait=True)
-    before, refused = bundles.serving, metrics.BUNDLES_REFUSED._value.get()
+        assert watcher.poll(wait=True)
+    before, rejected = watcher.serving, metrics.BUNDLES_REFUSED._value.get()
     publish_tiny(tmp_path, "v2")
     damage(tmp_path)
     # when
     with caplog.at_level(logging.ERROR):
-        taken = [bundles.poll(wait=True), bundles.poll(wait=True)]
+        polled = [watcher.poll(wait=True), watcher.poll(wait=True)]
     # then
-    assert (taken, bundles.serving) == ([None, None], before)
+    assert (polled, watcher.serving) == ([None, None], before)
     (message,) = caplog.messages
-    assert ("Model v1 keeps answering" if served else "Rules and popular items answer") in message
-    assert metrics.BUNDLES_REFUSED._value.get() == refused + 1
+    assert ("Model v1 keeps answering" if has_model else "Rules and popular items answer") in message
+    assert metrics.BUNDLES_REFUSED._value.get() == rejected + 1
 
 
-def test_a_good_bundle_after_a_bad_one_is_taken_up(bundles: BundleWatcher, tmp_path: Path) -> None:
+def test_a_valid_bundle_after_an_invalid_one_is_activated(watcher: BundleWatcher, tmp_path: Path) -> None:
     # given
     publish_tiny(tmp_path, "v2")
     flip_byte(tmp_path)
-    assert bundles.poll(wait=True) is None
+    assert watcher.poll(wait=True) is None
     # when
     publish_tiny(tmp_path, "v4")
     # then
-    taken = bundles.poll(wait=True)
-    assert taken is not None
-    assert served_version(taken.serving) == "v4"
+    polled = watcher.poll(wait=True)
+    assert polled is not None
+    assert read_version(polled.serving) == "v4"
     assert read_bundle(tmp_path, "v4").version == "v4"
 
 
-def test_a_bundle_that_needs_a_column_of_a_table_is_refused_since_no_event_has_it() -> None:
+def test_a_bundle_that_needs_a_table_column_is_rejected() -> None:
     column = Feature("years", "user", "number", "column.years")
     features = FeatureSet([*FEATURES.features, column])
     needing = msgspec.structs.replace(
         make_manifest("v1"), features={**make_manifest("v1").features, "years": column.digest}
     )
 
-    with pytest.raises(BadBundle, match="should need what events have"):
+    with pytest.raises(BadBundle, match="should need features of events"):
         Model(Bundle(needing, tiny_files()), features)

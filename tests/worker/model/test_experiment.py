@@ -1,4 +1,4 @@
-"""A challenger: heard as a shadow, answering some users as a canary, and never harming anybody."""
+"""A trial model: a shadow is scored and logged, a canary answers its users, and a failure affects no answer."""
 
 import json
 import logging
@@ -30,42 +30,41 @@ CANARY_USERS = {user for user in USERS if HALF.includes(user)}
 
 @pytest.fixture
 def models(tmp_path: Path) -> tuple[Model, Model]:
-    """Fraud is likely above an amount of 100 for one, above 50 for the other."""
+    """Two models: fraud is likely above an amount of 100 for the first, above 50 for the second."""
     publish_tiny(tmp_path, "v1", doubt=100.0)
     publish_tiny(tmp_path, "v2", doubt=50.0)
-    source, other = (Model(read_bundle(tmp_path, version), FEATURES) for version in ("v1", "v2"))
-    return source, other
+    return Model(read_bundle(tmp_path, "v1"), FEATURES), Model(read_bundle(tmp_path, "v2"), FEATURES)
 
 
 class BrokenModel(Model):
-    """A model that cannot score anything; or gives no number, or numbers of another shape."""
+    """A model that raises on every run, or returns `output` for each row."""
 
     output: np.ndarray | None = None
 
-    def run(self, graph: str, blocks: object, **more: object) -> Scores:
+    def run(self, graph: str, blocks: object, **extra: object) -> Scores:
         if self.output is None:
-            raise RuntimeError("too much for me")
+            raise RuntimeError("cannot score")
         task = {"decide": "fraud", "search": "relevance"}.get(graph, "click")
         assert isinstance(blocks, dict)
-        rows = len(more["item_part"]) if "item_part" in more else len(blocks["order"])  # type: ignore[arg-type]
+        rows = len(extra["item_part"]) if "item_part" in extra else len(blocks["order"])  # type: ignore[arg-type]
         return {task: np.tile(self.output, (rows, *[1] * (self.output.ndim - 1)))}
 
 
 def make_broken_model(model: Model, output: np.ndarray | None = None) -> BrokenModel:
-    made = BrokenModel.__new__(BrokenModel)
-    made.__dict__ |= model.__dict__
-    made.output = output
-    return made
+    broken = BrokenModel.__new__(BrokenModel)
+    broken.__dict__ |= model.__dict__
+    broken.output = output
+    return broken
 
 
 def read_counter(name: str, **labels: str) -> float:
     return metrics.REGISTRY.get_sample_value(f"shopstream_{name}", labels) or 0.0
 
 
-def make_decider(model: Model, challenger: TrialModel) -> OrderScorer:
-    decider = OrderScorer(settings=SETTINGS, encoder=Encoder(FEATURES))
-    decider.activate(model, challenger)
-    return decider
+def make_order_scorer(model: Model, trial_model: TrialModel) -> OrderScorer:
+    scorer = OrderScorer(settings=SETTINGS, encoder=Encoder(FEATURES))
+    scorer.activate(model, trial_model)
+    return scorer
 
 
 def make_orders(amount: float = 75.0) -> list[object]:
@@ -86,7 +85,7 @@ def fields_without_shadow(scored: ScoredRow) -> dict[str, object]:
 
 
 def answer_browsing(lane: BrowsingHarness) -> BatchResults:
-    """Everybody clicks, searches and orders."""
+    """The answers to a click and a search of each user."""
     clicks = [make_click_record(f"c-{user}", "i2", user, n) for n, user in enumerate(USERS)]
     searches = [
         make_record(make_search(f"s-{user}", "i1", "ghost", "i3", user=user), 100 + n, topic="shop.searches")
@@ -95,11 +94,11 @@ def answer_browsing(lane: BrowsingHarness) -> BatchResults:
     return lane.answer(*clicks, *searches)
 
 
-def test_a_shadow_s_scores_lie_beside_those_that_were_acted_on(models: tuple[Model, Model]) -> None:
+def test_shadow_scores_are_logged_with_the_scores_that_decided(models: tuple[Model, Model]) -> None:
     # given
-    decider = make_decider(models[0], TrialModel(models[1], Trial(version="v2")))
+    scorer = make_order_scorer(models[0], TrialModel(models[1], Trial(version="v2")))
     # when
-    ((decision, scored),) = decide_orders(decider, make_order("o", amount=75)).decisions
+    ((decision, scored),) = decide_orders(scorer, make_order("o", amount=75)).decisions
     # then
     assert (decision.model_version, decision.action, scored.model_version) == ("v1", "approve", "v1")
     assert decision.probability["fraud"] < 1e-6
@@ -107,23 +106,24 @@ def test_a_shadow_s_scores_lie_beside_those_that_were_acted_on(models: tuple[Mod
     assert (scored.shadow_version, scored.shadow["fraud"][0] > 0.99) == ("v2", True)
 
 
-def test_with_a_shadow_every_answer_is_what_it_is_without_one(models: tuple[Model, Model]) -> None:
+def test_a_shadow_changes_no_answer(models: tuple[Model, Model]) -> None:
     # given two lanes, one with a shadow
-    alone, heard = BrowsingHarness(), BrowsingHarness()
-    alone.browser.activate(models[0])
-    heard.browser.activate(models[0], TrialModel(models[1], Trial(version="v2")))
+    plain_lane, shadow_lane = BrowsingHarness(), BrowsingHarness()
+    plain_lane.browser.activate(models[0])
+    shadow_lane.browser.activate(models[0], TrialModel(models[1], Trial(version="v2")))
     # when
-    one, other = answer_browsing(alone), answer_browsing(heard)
+    plain, shadowed = answer_browsing(plain_lane), answer_browsing(shadow_lane)
     # then
-    assert [made for made, _ in one.lists] == [made for made, _ in other.lists]
-    assert [made for made, _ in one.rankings] == [made for made, _ in other.rankings]
-    assert list(map(fields_without_shadow, collect_rows(one))) == list(map(fields_without_shadow, collect_rows(other)))
-    assert {row.shadow_version for row in collect_rows(one)} == {""}
-    assert {row.shadow_version for row in collect_rows(other)} == {"v2"}
+    assert [answer for answer, _ in plain.lists] == [answer for answer, _ in shadowed.lists]
+    assert [answer for answer, _ in plain.rankings] == [answer for answer, _ in shadowed.rankings]
+    plain_rows, shadowed_rows = collect_rows(plain), collect_rows(shadowed)
+    assert list(map(fields_without_shadow, plain_rows)) == list(map(fields_without_shadow, shadowed_rows))
+    assert {row.shadow_version for row in plain_rows} == {""}
+    assert {row.shadow_version for row in shadowed_rows} == {"v2"}
 
 
-def test_a_shadow_is_asked_about_the_very_rows_that_are_logged(models: tuple[Model, Model]) -> None:
-    # given a challenger of the same weights
+def test_a_shadow_scores_exactly_the_logged_rows(models: tuple[Model, Model]) -> None:
+    # given a shadow that scores lists and searches as the serving model does
     lane = BrowsingHarness()
     lane.browser.activate(models[0], TrialModel(models[1], Trial(version="v2")))
     # when
@@ -136,14 +136,14 @@ def test_a_shadow_is_asked_about_the_very_rows_that_are_logged(models: tuple[Mod
         assert all(len(values) == len(row.items) for values in row.shadow.values())
 
 
-def test_new_and_changed_items_have_a_part_by_the_shadow_too(
+def test_new_and_changed_items_have_shadow_embeddings_too(
     models: tuple[Model, Model], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # given a challenger for which an item's part is made otherwise
-    one, other = models
-    monkeypatch.setattr(other, "item_part", lambda block: -one.item_part(block))
+    # given a shadow with other item embeddings
+    serving, shadow = models
+    monkeypatch.setattr(shadow, "item_part", lambda block: -serving.item_part(block))
     lane = BrowsingHarness()
-    lane.browser.activate(one, TrialModel(other, Trial(version="v2")))
+    lane.browser.activate(serving, TrialModel(shadow, Trial(version="v2")))
     # when
     lane.catalogue.put(make_product("i0", price=5))
     lane.catalogue.put(make_product("new", price=7))
@@ -155,39 +155,40 @@ def test_new_and_changed_items_have_a_part_by_the_shadow_too(
 
 
 @pytest.mark.parametrize(
-    ("said", "reason"),
+    ("output", "reason"),
     [(None, "error"), (np.array([np.nan], np.float32), "not_finite"), (np.zeros((1, 2), np.float32), "error")],
 )
-def test_a_shadow_that_fails_costs_nobody_an_answer_and_is_counted(
+def test_a_failing_shadow_changes_no_answer_and_is_counted(
     models: tuple[Model, Model],
-    said: np.ndarray | None,
+    output: np.ndarray | None,
     reason: str,
 ) -> None:
     # given
-    shadow = TrialModel(make_broken_model(models[1], said), Trial(version="v2"))
-    lane, alone, before = BrowsingHarness(), BrowsingHarness(), read_counter("trial_failures_total", reason=reason)
+    shadow = TrialModel(make_broken_model(models[1], output), Trial(version="v2"))
+    lane, plain_lane = BrowsingHarness(), BrowsingHarness()
+    failures = read_counter("trial_failures_total", reason=reason)
     lane.browser.activate(models[0], shadow)
-    alone.browser.activate(models[0])
+    plain_lane.browser.activate(models[0])
     # when
     answers = answer_browsing(lane)
-    decided = decide_orders(make_decider(models[0], shadow), *make_orders())  # type: ignore[arg-type]
+    decided = decide_orders(make_order_scorer(models[0], shadow), *make_orders())  # type: ignore[arg-type]
     # then
     assert (len(answers.rejects), len(decided.rejects)) == (0, 0)
     assert list(map(fields_without_shadow, collect_rows(answers))) == list(
-        map(fields_without_shadow, collect_rows(answer_browsing(alone)))
+        map(fields_without_shadow, collect_rows(answer_browsing(plain_lane)))
     )
     assert {(row.shadow_version, len(row.shadow)) for row in [*collect_rows(answers), *collect_rows(decided)]} == {
         ("", 0)
     }
-    assert read_counter("trial_failures_total", reason=reason) > before
+    assert read_counter("trial_failures_total", reason=reason) > failures
 
 
-def test_a_shadow_that_can_make_no_part_of_items_is_left_out(
+def test_a_shadow_without_item_embeddings_is_left_out(
     models: tuple[Model, Model], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # given
     def fail(block: object) -> None:
-        raise RuntimeError("no part")
+        raise RuntimeError("no embeddings")
 
     monkeypatch.setattr(models[1], "item_part", fail)
     lane = BrowsingHarness()
@@ -200,26 +201,27 @@ def test_a_shadow_that_can_make_no_part_of_items_is_left_out(
     assert {row.shadow_version for row in collect_rows(answers)} == {""}
 
 
-def test_a_canary_answers_its_users_and_no_others_in_both_lanes(models: tuple[Model, Model]) -> None:
+def test_a_canary_answers_exactly_its_users_in_both_lanes(models: tuple[Model, Model]) -> None:
     # given
     canary, lane = TrialModel(models[1], HALF), BrowsingHarness()
     lane.browser.activate(models[0], canary)
     # when
-    answers, decided = answer_browsing(lane), decide_orders(make_decider(models[0], canary), *make_orders())  # type: ignore[arg-type]
+    answers, decided = answer_browsing(lane), decide_orders(make_order_scorer(models[0], canary), *make_orders())  # type: ignore[arg-type]
     # then
     assert 0 < len(CANARY_USERS) < len(USERS)
-    told: list[Recommendations | Ranking] = [made for made, _ in answers.lists]
-    told += [made for made, _ in answers.rankings]
-    told_of_orders = [decision for decision, _ in decided.decisions]
-    said: list[ScoredRow | Decision | Recommendations | Ranking] = [*collect_rows(answers), *collect_rows(decided)]
-    for one in (*said, *told, *told_of_orders):
-        assert one.model_version == ("v2" if one.user_id in CANARY_USERS else "v1")
-    assert {d.action for d in told_of_orders if d.user_id in CANARY_USERS} == {"decline"}
-    assert {d.action for d in told_of_orders if d.user_id not in CANARY_USERS} == {"approve"}
-    assert {row.shadow_version for row in [*collect_rows(answers), *collect_rows(decided)]} == {""}
+    decisions = [decision for decision, _ in decided.decisions]
+    rows = [*collect_rows(answers), *collect_rows(decided)]
+    messages: list[ScoredRow | Decision | Recommendations | Ranking] = [*rows, *decisions]
+    messages += [answer for answer, _ in answers.lists]
+    messages += [answer for answer, _ in answers.rankings]
+    for message in messages:
+        assert message.model_version == ("v2" if message.user_id in CANARY_USERS else "v1")
+    assert {d.action for d in decisions if d.user_id in CANARY_USERS} == {"decline"}
+    assert {d.action for d in decisions if d.user_id not in CANARY_USERS} == {"approve"}
+    assert {row.shadow_version for row in rows} == {""}
 
 
-def test_where_a_canary_fails_the_serving_model_stands_in(
+def test_the_serving_model_answers_where_a_canary_fails(
     models: tuple[Model, Model], caplog: pytest.LogCaptureFixture
 ) -> None:
     # given
@@ -227,141 +229,140 @@ def test_where_a_canary_fails_the_serving_model_stands_in(
     lane.browser.activate(models[0], canary)
     # when
     with caplog.at_level(logging.ERROR):
-        answers, decided = answer_browsing(lane), decide_orders(make_decider(models[0], canary), *make_orders())  # type: ignore[arg-type]
+        answers, decided = answer_browsing(lane), decide_orders(make_order_scorer(models[0], canary), *make_orders())  # type: ignore[arg-type]
     # then
     assert (len(answers.lists), len(decided.decisions)) == (len(USERS), len(USERS))
     assert {row.model_version for row in [*collect_rows(answers), *collect_rows(decided)]} == {"v1"}
     assert answers.rejects + decided.rejects == []
-    assert len(caplog.messages) == 1
+    (record,) = caplog.records
+    assert record.exc_info
 
 
-def test_a_canary_that_gives_no_number_decides_nothing(models: tuple[Model, Model]) -> None:
+def test_a_canary_with_non_finite_scores_decides_no_order(models: tuple[Model, Model]) -> None:
     canary = TrialModel(make_broken_model(models[1], np.array([np.nan], np.float32)), HALF)
 
-    decided = decide_orders(make_decider(models[0], canary), *make_orders())  # type: ignore[arg-type]
+    decided = decide_orders(make_order_scorer(models[0], canary), *make_orders())  # type: ignore[arg-type]
 
     assert {(d.model_version, d.action) for d, _ in decided.decisions} == {("v1", "approve")}
     assert len(decided.decisions) == len(USERS)
 
 
-def test_a_challenger_without_a_lane_s_graph_is_not_tried_there(models: tuple[Model, Model], tmp_path: Path) -> None:
+def test_a_trial_model_without_a_lane_s_graph_is_not_used_there(models: tuple[Model, Model], tmp_path: Path) -> None:
     # given
     files = {name: content for name, content in tiny_files().items() if name != "decide.onnx"}
     publish(tmp_path, make_manifest("v3"), files)
     third = Model(read_bundle(tmp_path, "v3"), FEATURES)
-    decider = make_decider(models[0], TrialModel(third, Trial(version="v3", share=1.0)))
+    scorer = make_order_scorer(models[0], TrialModel(third, Trial(version="v3", share=1.0)))
     # then
-    assert [d.model_version for d, _ in decide_orders(decider, make_order("o")).decisions] == ["v1"]
+    assert [d.model_version for d, _ in decide_orders(scorer, make_order("o")).decisions] == ["v1"]
 
 
 @pytest.fixture
-def bundles(tmp_path: Path) -> Iterator[BundleWatcher]:
-    """A folder where v1 serves and v2 stands beside."""
+def watcher(tmp_path: Path) -> Iterator[BundleWatcher]:
+    """A watcher of a folder with two watcher, of which v1 serves."""
     publish_tiny(tmp_path, "v2")
     publish_tiny(tmp_path, "v1")
-    made = BundleWatcher(folder=tmp_path, features=FEATURES)
-    made.poll(wait=True)
-    yield made
-    made.close()
+    watcher = BundleWatcher(folder=tmp_path, features=FEATURES)
+    watcher.poll(wait=True)
+    yield watcher
+    watcher.close()
 
 
-def active_versions(lineup: ActiveModels | None) -> tuple[str, str, float | None] | None:
-    if lineup is None:
+def active_versions(active: ActiveModels | None) -> tuple[str, str, float | None] | None:
+    if active is None:
         return None
-    model, challenger = lineup
-    trial = challenger.trial if challenger else None
+    model, trial_model = active
+    trial = trial_model.trial if trial_model else None
     return (model.version if model else "", trial.version if trial else "", trial.share if trial else None)
 
 
-def test_a_trial_is_taken_up_widened_and_ended_while_the_serving_model_stays(
-    bundles: BundleWatcher, tmp_path: Path
-) -> None:
+def test_a_trial_starts_widens_and_ends_while_the_serving_model_stays(watcher: BundleWatcher, tmp_path: Path) -> None:
     # given
-    serving = bundles.serving
+    serving = watcher.serving
     # when
     set_trial(tmp_path, Trial(version="v2"))
-    actual = [bundles.poll(wait=True), bundles.poll(wait=True)]
-    tried = bundles.active.models[1]
-    bundles.mark_active()
-    told = read_counter("trial_info", version="v2", share="0")
+    actual = [watcher.poll(wait=True), watcher.poll(wait=True)]
+    trial_model = watcher.active.models[1]
+    watcher.mark_active()
+    trial_info = read_counter("trial_info", version="v2", share="0")
     set_trial(tmp_path, HALF)
-    actual.append(bundles.poll(wait=True))
-    assert bundles.active.models[1] is tried
+    actual.append(watcher.poll(wait=True))
+    assert watcher.active.models[1] is trial_model
     end_trial(tmp_path)
-    actual.append(bundles.poll(wait=True))
-    bundles.mark_active()
+    actual.append(watcher.poll(wait=True))
+    watcher.mark_active()
     # then
     assert list(map(active_versions, actual)) == [("v1", "v2", 0.0), None, ("v1", "v2", 0.5), ("v1", "", None)]
-    assert bundles.serving is serving
-    assert (told, read_counter("trial_info", version="v2", share="0")) == (1, 0)
+    assert watcher.serving is serving
+    assert (trial_info, read_counter("trial_info", version="v2", share="0")) == (1, 0)
 
 
-def test_who_was_on_trial_serves_without_being_opened_again(bundles: BundleWatcher, tmp_path: Path) -> None:
+def test_a_promoted_trial_model_is_not_loaded_again(watcher: BundleWatcher, tmp_path: Path) -> None:
     # given
     set_trial(tmp_path, Trial(version="v2"))
-    bundles.poll(wait=True)
-    tried = bundles.active.models[1]
+    watcher.poll(wait=True)
+    trial_model = watcher.active.models[1]
     # when
     end_trial(tmp_path)
     set_current(tmp_path, "v2")
     # then
-    assert active_versions(bundles.poll(wait=True)) == ("v2", "", None)
-    assert bundles.serving is tried
+    assert active_versions(watcher.poll(wait=True)) == ("v2", "", None)
+    assert watcher.serving is trial_model
 
 
-@pytest.mark.parametrize("bad", ["of the present bundle", "of none", "of a damaged one", "broken"])
-def test_a_bad_trial_is_refused_once_with_a_word_and_the_serving_model_is_unharmed(
-    bundles: BundleWatcher, tmp_path: Path, bad: str, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("bad", ["of the serving bundle", "of a missing bundle", "of a damaged bundle", "broken"])
+def test_an_invalid_trial_is_rejected_once_and_the_serving_model_stays(
+    watcher: BundleWatcher, tmp_path: Path, bad: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    # given one that is on
+    # given an active trial
     set_trial(tmp_path, Trial(version="v2"))
-    assert active_versions(bundles.poll(wait=True)) == ("v1", "v2", 0.0)
-    refused = metrics.BUNDLES_REFUSED._value.get()
+    assert active_versions(watcher.poll(wait=True)) == ("v1", "v2", 0.0)
+    rejected = metrics.BUNDLES_REFUSED._value.get()
     publish_tiny(tmp_path, "v3")
     set_current(tmp_path, "v1")
     (tmp_path / "v3" / "decide.onnx").write_bytes(b"")
     # when
-    content = {"of the present bundle": {"version": "v1"}, "of none": {"version": "v9"}, "broken": ["v2"]}
+    content = {"of the serving bundle": {"version": "v1"}, "of a missing bundle": {"version": "v9"}, "broken": ["v2"]}
     (tmp_path / "trial.json").write_text(json.dumps(content.get(bad, {"version": "v3"})))
     with caplog.at_level(logging.ERROR):
-        actual = [bundles.poll(wait=True), bundles.poll(wait=True)]
+        actual = [watcher.poll(wait=True), watcher.poll(wait=True)]
     # then
     assert list(map(active_versions, actual)) == [("v1", "", None), None]
     (message,) = caplog.messages
-    assert "Nothing is on trial" in message
-    assert metrics.BUNDLES_REFUSED._value.get() == refused + 1
-    # and a good one after it is taken up
+    assert "No trial is active" in message
+    assert metrics.BUNDLES_REFUSED._value.get() == rejected + 1
+    # and a valid trial after it is activated
     set_trial(tmp_path, Trial(version="v2"))
-    assert active_versions(bundles.poll(wait=True)) == ("v1", "v2", 0.0)
+    assert active_versions(watcher.poll(wait=True)) == ("v1", "v2", 0.0)
 
 
-def test_a_trial_without_a_model_to_stand_beside_waits_for_one(tmp_path: Path) -> None:
+def test_a_trial_without_a_serving_model_waits_for_one(tmp_path: Path) -> None:
     # given
-    bundles = BundleWatcher(folder=tmp_path, features=FEATURES)
+    watcher = BundleWatcher(folder=tmp_path, features=FEATURES)
     publish(tmp_path, make_manifest("v2"), tiny_files(), make_current=False)
     set_trial(tmp_path, Trial(version="v2"))
-    assert bundles.poll(wait=True) is None
+    assert watcher.poll(wait=True) is None
     # when
     publish_tiny(tmp_path, "v1")
     # then
-    assert active_versions(bundles.poll(wait=True)) == ("v1", "v2", 0.0)
-    bundles.close()
+    assert active_versions(watcher.poll(wait=True)) == ("v1", "v2", 0.0)
+    watcher.close()
 
 
-def test_a_bundle_is_opened_beside_the_work(tmp_path: Path) -> None:
+def test_a_bundle_is_loaded_in_the_background(tmp_path: Path) -> None:
     # given
-    bundles = BundleWatcher(folder=tmp_path, features=FEATURES)
+    watcher = BundleWatcher(folder=tmp_path, features=FEATURES)
     publish_tiny(tmp_path, "v1")
-    # when it is looked at without waiting
-    while (found := bundles.poll()) is None:
+    # when it is polled without waiting
+    while (active := watcher.poll()) is None:
         pass
     # then
-    assert active_versions(found) == ("v1", "", None)
-    assert not bundles.has_loaded
-    bundles.close()
+    assert active_versions(active) == ("v1", "", None)
+    assert not watcher.has_loaded
+    watcher.close()
 
 
-def test_an_item_that_only_an_event_names_is_scored_by_both(models: tuple[Model, Model]) -> None:
+def test_an_item_without_a_product_is_scored_by_both_models(models: tuple[Model, Model]) -> None:
     lane = BrowsingHarness()
     lane.browser.activate(models[0], TrialModel(models[1], Trial(version="v2")))
 
@@ -371,10 +372,10 @@ def test_an_item_that_only_an_event_names_is_scored_by_both(models: tuple[Model,
     assert (row.scores["click"], row.shadow["click"]) == ((0.5,), (0.5,))
 
 
-def test_a_challenger_that_can_more_than_the_serving_model_is_heard_where_nothing_else_answers(
+def test_a_shadow_is_scored_where_the_serving_model_lacks_the_graph(
     models: tuple[Model, Model], tmp_path: Path
 ) -> None:
-    # given a serving bundle that decides alone
+    # given a serving bundle with the decide graph alone
     files = {
         name: content
         for name, content in tiny_files().items()

@@ -1,88 +1,88 @@
-"""Due: whose list is to be made now, for which event, and without what."""
+"""The refresh queue: which users are due, for which event, without which items."""
 
 from tests.worker.events import NOW_MS, make_arrivals, make_click, make_order, make_product
 from worker.recommend.refresh_queue import RefreshQueue
 
 
-def test_who_clicked_is_due_at_once_and_then_not_before_the_time_has_passed() -> None:
+def test_a_user_is_due_at_once_and_then_after_the_refresh_interval() -> None:
     # given
-    who = RefreshQueue(refresh_ms=1_000, batch_max=100, waiting_max=100)
-    who.push(make_arrivals(make_click("c1", user="a")))
-    assert who.due(NOW_MS) == ["a"]
-    who.pop("a", NOW_MS)
+    queue = RefreshQueue(refresh_ms=1_000, batch_max=100, waiting_max=100)
+    queue.push(make_arrivals(make_click("c1", user="a")))
+    assert queue.due(NOW_MS) == ["a"]
+    queue.pop("a", NOW_MS)
     # when
-    who.push(make_arrivals(make_click("c2", user="a"), make_click("c3", user="b")))
+    queue.push(make_arrivals(make_click("c2", user="a"), make_click("c3", user="b")))
     # then
-    assert who.due(NOW_MS + 999) == ["b"]
-    assert who.due(NOW_MS + 1_000) == ["a", "b"]
+    assert queue.due(NOW_MS + 999) == ["b"]
+    assert queue.due(NOW_MS + 1_000) == ["a", "b"]
 
 
-def test_a_user_without_news_is_not_due() -> None:
+def test_a_user_without_new_events_is_not_due() -> None:
     # given
-    who = RefreshQueue(refresh_ms=1_000, batch_max=100, waiting_max=100)
-    who.push(make_arrivals(make_click("c1", user="a")))
+    queue = RefreshQueue(refresh_ms=1_000, batch_max=100, waiting_max=100)
+    queue.push(make_arrivals(make_click("c1", user="a")))
     # when
-    who.pop("a", NOW_MS)
+    queue.pop("a", NOW_MS)
     # then
-    assert who.due(NOW_MS + 100_000) == []
+    assert queue.due(NOW_MS + 100_000) == []
 
 
-def test_a_list_reflects_the_latest_event_and_leaves_out_all_that_was_bought_since_the_last_one() -> None:
+def test_pop_returns_the_latest_event_and_items_bought_since_the_last_list() -> None:
     # given
-    who = RefreshQueue(refresh_ms=1_000, batch_max=100, waiting_max=100)
-    who.push(
+    queue = RefreshQueue(refresh_ms=1_000, batch_max=100, waiting_max=100)
+    queue.push(
         make_arrivals(make_order("o1", "x", "y", user="a"), make_order("o2", "z", user="a"), make_click("c1", user="a"))
     )
     # when
-    arrival, bought = who.pop("a", NOW_MS)
+    arrival, bought = queue.pop("a", NOW_MS)
     # then
     assert (arrival.event.event_id, bought) == ("c1", {"x", "y", "z"})
-    who.push(make_arrivals(make_click("c2", user="a")))
-    assert who.pop("a", NOW_MS)[1] == set()
+    queue.push(make_arrivals(make_click("c2", user="a")))
+    assert queue.pop("a", NOW_MS)[1] == set()
 
 
-def test_of_more_users_than_are_served_at_once_those_who_wait_longest_come_first_and_nobody_is_left_out() -> None:
+def test_users_that_wait_longest_are_due_first() -> None:
     # given
-    who = RefreshQueue(refresh_ms=1_000, batch_max=2, waiting_max=100)
-    who.push(make_arrivals(make_click("c1", user="a"), make_click("c2", user="b"), make_click("c3", user="c")))
-    # when one of those who wait clicks again
-    who.push(make_arrivals(make_click("c4", user="a")))
-    # then they keep their place, and the others follow
-    assert who.due(NOW_MS) == ["a", "b"]
-    assert who.pop("a", NOW_MS)[0].event.event_id == "c4"
-    assert who.due(NOW_MS) == ["b", "c"]
+    queue = RefreshQueue(refresh_ms=1_000, batch_max=2, waiting_max=100)
+    queue.push(make_arrivals(make_click("c1", user="a"), make_click("c2", user="b"), make_click("c3", user="c")))
+    # when a waiting user clicks again
+    queue.push(make_arrivals(make_click("c4", user="a")))
+    # then the user keeps the position, and the others follow
+    assert queue.due(NOW_MS) == ["a", "b"]
+    assert queue.pop("a", NOW_MS)[0].event.event_id == "c4"
+    assert queue.due(NOW_MS) == ["b", "c"]
 
 
-def test_an_event_without_a_user_makes_nobody_due() -> None:
+def test_an_event_without_a_user_makes_no_user_due() -> None:
     # given
-    who = RefreshQueue(refresh_ms=0, batch_max=100, waiting_max=100)
+    queue = RefreshQueue(refresh_ms=0, batch_max=100, waiting_max=100)
     # when
-    who.push(make_arrivals(make_product("i")))
+    queue.push(make_arrivals(make_product("i")))
     # then
-    assert who.due(NOW_MS) == []
+    assert queue.due(NOW_MS) == []
 
 
-def test_of_more_users_than_may_wait_those_who_wait_longest_give_up_and_are_counted() -> None:
+def test_beyond_the_limit_the_longest_waiting_users_are_dropped_and_counted() -> None:
     # given
-    who = RefreshQueue(refresh_ms=0, batch_max=100, waiting_max=2)
+    queue = RefreshQueue(refresh_ms=0, batch_max=100, waiting_max=2)
     # when
-    given_up = who.push(
+    dropped = queue.push(
         make_arrivals(make_click("c1", user="a"), make_click("c2", user="b"), make_click("c3", user="c"))
     )
     # then
-    assert (given_up, len(who), who.due(NOW_MS)) == (1, 2, ["b", "c"])
+    assert (dropped, len(queue), queue.due(NOW_MS)) == (1, 2, ["b", "c"])
 
 
-def test_who_may_be_refreshed_anyway_is_not_remembered() -> None:
+def test_expired_refresh_times_are_not_kept() -> None:
     # given
-    who = RefreshQueue(refresh_ms=1_000, batch_max=100, waiting_max=100)
+    queue = RefreshQueue(refresh_ms=1_000, batch_max=100, waiting_max=100)
     for n in range(10):
-        who.push(make_arrivals(make_click("c", user=f"u{n}")))
-        who.pop(f"u{n}", NOW_MS)
-    # when one more comes, long after
-    who.push(make_arrivals(make_click("c", user="late")))
-    who.pop("late", NOW_MS + 5_000)
-    # then those that may be refreshed anyway are forgotten, and whoever may not is still known
-    assert set(who._refreshed_ms) == {"late"}
-    who.push(make_arrivals(make_click("c", user="late")))
-    assert who.due(NOW_MS + 5_500) == []
+        queue.push(make_arrivals(make_click("c", user=f"u{n}")))
+        queue.pop(f"u{n}", NOW_MS)
+    # when another user is refreshed long after
+    queue.push(make_arrivals(make_click("c", user="late")))
+    queue.pop("late", NOW_MS + 5_000)
+    # then only the refresh that still delays its user is kept
+    assert set(queue._refreshed_ms) == {"late"}
+    queue.push(make_arrivals(make_click("c", user="late")))
+    assert queue.due(NOW_MS + 5_500) == []

@@ -1,4 +1,4 @@
-"""Candidates: which items may be on a user's list, and in which order they are drawn."""
+"""Candidates: which items may be on a user's list, and in which order their sources come."""
 
 from collections.abc import Sequence
 
@@ -20,60 +20,59 @@ ITEMS = [f"i{n}" for n in range(12)]
 DAY_MS = 86_400_000
 
 
-def make_neighbours(fading: float = 1.0, **near: Sequence[str]) -> NeighbourTable:
-    """Each item's neighbours, the first twice as near as the second."""
+def make_neighbours(fading: float = 1.0, **neighbours: Sequence[str]) -> NeighbourTable:
+    """The neighbours of each item, each with half the weight of the one before."""
     rows = np.full((len(ITEMS), 4), -1, np.int32)
-    for item, neighbour_rows in near.items():
-        rows[ITEMS.index(item), : len(neighbour_rows)] = [ITEMS.index(other) for other in neighbour_rows]
+    for item, others in neighbours.items():
+        rows[ITEMS.index(item), : len(others)] = [ITEMS.index(other) for other in others]
     weights = np.broadcast_to(np.array([1, 0.5, 0.25, 0.125], np.float32), rows.shape)
     hashes = np.array([item_hash(item) for item in ITEMS], np.uint64)
     return NeighbourTable(hashes, rows, weights, np.zeros(0, np.int32), fading)
 
 
 class CandidateHarness:
-    """Draws from a catalogue of twelve items, i0 to i11, by their names."""
+    """Generates candidates from a catalogue of twelve items, i0 to i11."""
 
-    def __init__(self, near: NeighbourTable | None = None, *, candidates_max: int = 100, explore: float = 0.0) -> None:
+    def __init__(self, table: NeighbourTable | None = None, *, candidates_max: int = 100, explore: float = 0.0) -> None:
         self.catalogue = Catalogue(Encoder(FEATURES))
         for item in ITEMS:
             self.catalogue.put(make_product(item))
         self.lists = ListSettings(candidates=candidates_max, explore=explore, length=10)
-        self.nearby, self.popularity = ItemNeighbours(self.catalogue), Popularity(self.catalogue, 5.0)
-        self.nearby.activate(near)
-        self.fresh = FreshItems(self.catalogue, self.lists)
+        self.neighbours, self.popularity = ItemNeighbours(self.catalogue), Popularity(self.catalogue, 5.0)
+        self.neighbours.activate(table)
+        self.fresh_items = FreshItems(self.catalogue, self.lists)
 
     def set_popular(self, *items: str) -> None:
         self.popularity.seed(self.catalogue.find(items))
         self.popularity.rank()
 
     def generate(self, *recent: str, bought: Sequence[str] = (), seed: int = 1) -> UserCandidates:
-        made = CandidateGenerator(
+        generator = CandidateGenerator(
             catalogue=self.catalogue,
-            neighbours=self.nearby,
+            neighbours=self.neighbours,
             popularity=self.popularity,
-            fresh_items=self.fresh,
+            fresh_items=self.fresh_items,
             candidates_max=self.lists.candidates,
         )
         hashes = np.array([[item_hash(item) for item in recent]], np.uint64)
-        (candidates,) = made.generate(hashes, [self.catalogue.find(bought)], [seed])
+        (candidates,) = generator.generate(hashes, [self.catalogue.find(bought)], [seed])
         return candidates
 
     def generate_named(self, *recent: str, bought: Sequence[str] = ()) -> list[tuple[str, str]]:
         candidates = self.generate(*recent, bought=bought)
-        return list(
-            zip(self.catalogue.item_ids(candidates.numbers), (SOURCES[why] for why in candidates.sources), strict=True)
-        )
+        sources = [SOURCES[code] for code in candidates.sources]
+        return list(zip(self.catalogue.item_ids(candidates.numbers), sources, strict=True))
 
 
-def test_neighbours_come_first_then_the_recent_items_then_popular_ones_of_their_category_then_of_all() -> None:
+def test_sources_come_in_order_neighbour_recent_category_popular() -> None:
     # given
-    drawing = CandidateHarness(make_neighbours(i0=["i2", "i3", "i4"], i1=["i5"]))
-    drawing.catalogue.put(make_product("i0", category="shoes"))
-    drawing.catalogue.put(make_product("i10", category="shoes"))
-    drawing.set_popular("i9", "i1", "i10")
+    harness = CandidateHarness(make_neighbours(i0=["i2", "i3", "i4"], i1=["i5"]))
+    harness.catalogue.put(make_product("i0", category="shoes"))
+    harness.catalogue.put(make_product("i10", category="shoes"))
+    harness.set_popular("i9", "i1", "i10")
     # when
-    actual = drawing.generate_named("i0", "i1")
-    # then the older item speaks with half the voice
+    actual = harness.generate_named("i0", "i1")
+    # then the neighbours of the older item have half the weight
     assert actual == [
         ("i2", "neighbour"),
         ("i3", "neighbour"),
@@ -86,109 +85,109 @@ def test_neighbours_come_first_then_the_recent_items_then_popular_ones_of_their_
     ]
 
 
-def test_an_item_that_several_recent_ones_speak_for_comes_first() -> None:
-    drawing = CandidateHarness(make_neighbours(i0=["i2", "i3"], i1=["i4", "i3"], i5=["i3"]))
+def test_a_neighbour_of_several_recent_items_comes_first() -> None:
+    harness = CandidateHarness(make_neighbours(i0=["i2", "i3"], i1=["i4", "i3"], i5=["i3"]))
 
-    assert [item for item, _ in drawing.generate_named("i0", "i1", "i5")][:3] == ["i3", "i2", "i4"]
+    assert [item for item, _ in harness.generate_named("i0", "i1", "i5")][:3] == ["i3", "i2", "i4"]
 
 
-def test_where_nothing_fades_the_newest_item_speaks_no_louder_than_the_oldest() -> None:
-    near = {"i0": ["i7", "i2"], "i1": ["i3"], "i5": ["i3"]}
+def test_with_zero_fading_all_recent_items_weigh_the_same() -> None:
+    neighbours = {"i0": ["i7", "i2"], "i1": ["i3"], "i5": ["i3"]}
 
     actual = [
-        [item for item, _ in CandidateHarness(make_neighbours(fading, **near)).generate_named("i0", "i1", "i5")]
+        [item for item, _ in CandidateHarness(make_neighbours(fading, **neighbours)).generate_named("i0", "i1", "i5")]
         for fading in (0, 9)
     ]
 
     assert [items[:2] for items in actual] == [["i3", "i7"], ["i7", "i2"]]
 
 
-def test_an_item_that_users_come_back_to_stands_where_it_belongs_and_is_called_recent() -> None:
-    drawing = CandidateHarness(make_neighbours(i0=["i2", "i0", "i3"]))
+def test_a_neighbour_that_is_recent_keeps_its_rank_as_recent() -> None:
+    harness = CandidateHarness(make_neighbours(i0=["i2", "i0", "i3"]))
 
-    assert drawing.generate_named("i0") == [("i2", "neighbour"), ("i0", "recent"), ("i3", "neighbour")]
+    assert harness.generate_named("i0") == [("i2", "neighbour"), ("i0", "recent"), ("i3", "neighbour")]
 
 
-def test_sold_out_and_just_bought_items_are_left_out_wherever_they_come_from() -> None:
-    # given one item of each source that cannot be had and one that was bought
-    drawing = CandidateHarness(make_neighbours(i0=["i2", "i3"], i1=["i5"]))
-    drawing.catalogue.put(make_product("i2", available=False))
-    drawing.catalogue.put(make_product("i0", stock=0))
-    drawing.catalogue.delist("i9")
-    drawing.set_popular("i9", "i10", "i11")
+def test_sold_out_and_just_bought_items_of_any_source_are_excluded() -> None:
+    # given an item of each source that is sold out, and one that was bought
+    harness = CandidateHarness(make_neighbours(i0=["i2", "i3"], i1=["i5"]))
+    harness.catalogue.put(make_product("i2", available=False))
+    harness.catalogue.put(make_product("i0", stock=0))
+    harness.catalogue.delist("i9")
+    harness.set_popular("i9", "i10", "i11")
     # when
-    actual = drawing.generate_named("i0", "i1", bought=["i5", "i10", "unheard of"])
+    actual = harness.generate_named("i0", "i1", bought=["i5", "i10", "unknown"])
     # then
     assert [item for item, _ in actual] == ["i3", "i1", "i11"]
 
 
-def test_an_item_that_is_counted_as_in_stock_or_not_counted_at_all_may_be_recommended() -> None:
-    drawing = CandidateHarness()
-    drawing.catalogue.put(make_product("i1", stock=1))
+def test_items_with_stock_or_without_a_stock_count_are_candidates() -> None:
+    harness = CandidateHarness()
+    harness.catalogue.put(make_product("i1", stock=1))
 
-    assert [item for item, _ in drawing.generate_named("i1", "i2")] == ["i1", "i2"]
+    assert [item for item, _ in harness.generate_named("i1", "i2")] == ["i1", "i2"]
 
 
 @pytest.mark.parametrize("candidates_max", [1, 3, 12, 13])
-def test_there_are_at_most_so_many(candidates_max: int) -> None:
-    drawing = CandidateHarness(make_neighbours(i3=["i4"]), candidates_max=candidates_max)
-    drawing.set_popular(*ITEMS)
+def test_the_number_of_candidates_is_limited(candidates_max: int) -> None:
+    harness = CandidateHarness(make_neighbours(i3=["i4"]), candidates_max=candidates_max)
+    harness.set_popular(*ITEMS)
 
-    actual = drawing.generate("i3").numbers.tolist()
+    actual = harness.generate("i3").numbers.tolist()
 
     assert len(actual) == min(candidates_max, len(ITEMS)) == len(set(actual))
 
 
-def test_neighbours_that_no_product_describes_are_candidates_from_the_look_after_they_came() -> None:
-    # given a catalogue to which the one neighbour that the bundle names comes later
-    drawing = CandidateHarness(make_neighbours(i0=["i1"]))
+def test_a_neighbour_added_later_is_a_candidate_after_a_refresh() -> None:
+    # given a catalogue without the neighbour that the bundle names
+    harness = CandidateHarness(make_neighbours(i0=["i1"]))
     catalogue = Catalogue(Encoder(FEATURES))
     catalogue.put(make_product("i0"))
-    drawing.catalogue, drawing.nearby = catalogue, ItemNeighbours(catalogue)
-    drawing.popularity, drawing.fresh = Popularity(catalogue, 5.0), FreshItems(catalogue, drawing.lists)
-    drawing.nearby.activate(make_neighbours(i0=["i1"]))
-    assert [item for item, _ in drawing.generate_named("i0", "unheard of")] == ["i0"]
+    harness.catalogue, harness.neighbours = catalogue, ItemNeighbours(catalogue)
+    harness.popularity, harness.fresh_items = Popularity(catalogue, 5.0), FreshItems(catalogue, harness.lists)
+    harness.neighbours.activate(make_neighbours(i0=["i1"]))
+    assert [item for item, _ in harness.generate_named("i0", "unknown")] == ["i0"]
     # when
     catalogue.put(make_product("i1"))
-    drawing.nearby.refresh()
+    harness.neighbours.refresh()
     # then
-    assert [item for item, _ in drawing.generate_named("i0")] == ["i1", "i0"]
+    assert [item for item, _ in harness.generate_named("i0")] == ["i1", "i0"]
 
 
-def test_without_neighbours_and_history_the_popular_ones_are_left() -> None:
-    drawing = CandidateHarness()
-    drawing.set_popular("i4", "i2", "i7")
+def test_without_history_the_popular_items_are_candidates() -> None:
+    harness = CandidateHarness()
+    harness.set_popular("i4", "i2", "i7")
 
-    assert drawing.generate_named() == [("i4", "popular"), ("i2", "popular"), ("i7", "popular")]
+    assert harness.generate_named() == [("i4", "popular"), ("i2", "popular"), ("i7", "popular")]
 
 
 @pytest.mark.parametrize("candidates_max", [5, 100])
-def test_fresh_items_stand_last_and_tell_their_chance(candidates_max: int) -> None:
-    # given a shop that was there for long, to which four items came of late; a list of ten explores with two
-    drawing = CandidateHarness(candidates_max=candidates_max, explore=0.2)
-    late = NOW_MS + 30 * DAY_MS
+def test_fresh_items_come_last_with_their_propensity(candidates_max: int) -> None:
+    # given an old catalogue with four new items, of which a list of ten explores two
+    harness = CandidateHarness(candidates_max=candidates_max, explore=0.2)
+    added_ms = NOW_MS + 30 * DAY_MS
     for item in ("n0", "n1", "n2", "n3"):
-        drawing.catalogue.put(make_product(item, ts_ms=late))
-    drawing.fresh.refresh(late + DAY_MS)
-    drawing.set_popular(*ITEMS)
-    # when many lists are made
-    actual = [drawing.generate("i1", seed=seed) for seed in range(400)]
-    # then each of them had its chance, and the same seed chooses the same
-    assert {drawn.propensity for drawn in actual} == {0.5}
-    assert all([SOURCES[why] for why in drawn.sources[-2:]] == ["fresh", "fresh"] for drawn in actual)
-    assert {len(drawn.numbers) for drawn in actual} == {min(candidates_max, len(ITEMS) + 2)}
-    shown = np.bincount(np.concatenate([drawn.numbers[-2:] for drawn in actual]), minlength=16)[12:]
-    assert (abs(shown - 200) < 60).all()
-    assert drawing.generate("i1", seed=3).numbers.tolist() == actual[3].numbers.tolist()
+        harness.catalogue.put(make_product(item, ts_ms=added_ms))
+    harness.fresh_items.refresh(added_ms + DAY_MS)
+    harness.set_popular(*ITEMS)
+    # when candidates are generated many times
+    actual = [harness.generate("i1", seed=seed) for seed in range(400)]
+    # then each was sampled with the stated probability, and the same seed samples the same
+    assert {candidates.propensity for candidates in actual} == {0.5}
+    assert all([SOURCES[code] for code in candidates.sources[-2:]] == ["fresh", "fresh"] for candidates in actual)
+    assert {len(candidates.numbers) for candidates in actual} == {min(candidates_max, len(ITEMS) + 2)}
+    counts = np.bincount(np.concatenate([candidates.numbers[-2:] for candidates in actual]), minlength=16)[12:]
+    assert (abs(counts - 200) < 60).all()
+    assert harness.generate("i1", seed=3).numbers.tolist() == actual[3].numbers.tolist()
 
 
-def test_a_shop_s_first_items_are_not_fresh_nor_are_old_or_sold_out_ones() -> None:
+def test_first_day_old_and_sold_out_items_are_not_fresh() -> None:
     # given
-    drawing = CandidateHarness(explore=0.2)
+    harness = CandidateHarness(explore=0.2)
     days = {"first": 0.5, "old": 10, "new": 30, "sold out": 30}
     for item, day in days.items():
-        drawing.catalogue.put(make_product(item, ts_ms=NOW_MS + int(day * DAY_MS), available=item != "sold out"))
+        harness.catalogue.put(make_product(item, ts_ms=NOW_MS + int(day * DAY_MS), available=item != "sold out"))
     # when
-    drawing.fresh.refresh(NOW_MS + 31 * DAY_MS)
+    harness.fresh_items.refresh(NOW_MS + 31 * DAY_MS)
     # then
-    assert drawing.catalogue.item_ids(drawing.generate("i1").numbers) == ["i1", "new"]
+    assert harness.catalogue.item_ids(harness.generate("i1").numbers) == ["i1", "new"]

@@ -1,4 +1,4 @@
-"""Co-visited items: what a worker has seen since the bundle was made."""
+"""Co-visited items: neighbours that a worker counts itself, in addition to those of the bundle."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def visits() -> CoVisits:
     return CoVisits(100)
 
 
-def test_two_items_that_were_visited_together_are_near_each_other(visits: CoVisits) -> None:
+def test_co_visited_items_are_neighbours_of_each_other(visits: CoVisits) -> None:
     add_visits(visits, (1, 2), (1, 3), (1, 2))
 
     first, second, third = (neighbours_of(visits, item) for item in (1, 2, 3))
@@ -35,21 +35,21 @@ def test_two_items_that_were_visited_together_are_near_each_other(visits: CoVisi
     assert set(second) == set(third) == {1}
 
 
-def test_the_more_visits_there_were_the_surer_is_a_share_of_them(visits: CoVisits) -> None:
+def test_weights_approach_the_visit_share_with_more_visits(visits: CoVisits) -> None:
     add_visits(visits, (1, 2))
     add_visits(visits, *[(3, 4)] * 1_000)
 
     assert 0 < neighbours_of(visits, 1)[2] < 0.1 < 0.9 < neighbours_of(visits, 3)[4] < 1
 
 
-def test_unknown_items_and_repeats_count_for_nothing(visits: CoVisits) -> None:
+def test_unknown_items_and_repeats_are_ignored(visits: CoVisits) -> None:
     add_visits(visits, (-1, 2), (2, -1), (5, 5))
 
     assert neighbours_of(visits, 2) == neighbours_of(visits, 5) == neighbours_of(visits, -1) == {}
 
 
-def test_what_is_frequent_stays_though_many_others_pass(visits: CoVisits) -> None:
-    # given an item beside which two others are seen again and again, and everything else once
+def test_frequent_neighbours_stay_among_many_rare_ones(visits: CoVisits) -> None:
+    # given an item that is visited often with two others, and once with each of many
     for n in range(10, 90):
         add_visits(visits, (1, 2), (1, n), (1, 3))
     # then
@@ -58,17 +58,17 @@ def test_what_is_frequent_stays_though_many_others_pass(visits: CoVisits) -> Non
     assert sorted(actual, key=actual.__getitem__)[-2:] in ([2, 3], [3, 2])
 
 
-def test_one_batch_of_many_visits_counts_as_many_batches_of_one(visits: CoVisits) -> None:
+def test_one_batch_counts_the_same_as_single_visits(visits: CoVisits) -> None:
     pairs = [(1, 2), (2, 3), (1, 3), (1, 2), (3, 1)]
     add_visits(visits, *pairs)
-    others = CoVisits(100)
+    single = CoVisits(100)
     for pair in pairs:
-        add_visits(others, pair)
+        add_visits(single, pair)
 
-    assert [neighbours_of(visits, n) for n in (1, 2, 3)] == [pytest.approx(neighbours_of(others, n)) for n in (1, 2, 3)]
+    assert [neighbours_of(visits, n) for n in (1, 2, 3)] == [pytest.approx(neighbours_of(single, n)) for n in (1, 2, 3)]
 
 
-def test_a_visit_counts_half_after_a_half_life_and_weights_stay_finite_over_years(visits: CoVisits) -> None:
+def test_visits_decay_by_half_life_and_weights_stay_finite(visits: CoVisits) -> None:
     # given
     add_visits(visits, (1, 2))
     # when
@@ -76,7 +76,7 @@ def test_a_visit_counts_half_after_a_half_life_and_weights_stay_finite_over_year
     # then
     actual = neighbours_of(visits, 1)
     assert actual[3] == pytest.approx(2 * actual[2])
-    # when ten years pass, and an event claims an older time
+    # when 500 half-lives pass, and an event has an older time
     add_visits(visits, (1, 4), now_ms=NOW_MS + 500 * HALF_LIFE_MS)
     add_visits(visits, (1, 4), now_ms=NOW_MS)
     # then
@@ -84,14 +84,14 @@ def test_a_visit_counts_half_after_a_half_life_and_weights_stay_finite_over_year
     assert np.isfinite(list(neighbours_of(visits, 1).values())).all()
 
 
-def test_without_a_bundle_what_was_seen_here_is_what_there_is() -> None:
+def test_without_a_bundle_co_visits_are_the_only_neighbours() -> None:
     # given
-    nearby = ItemNeighbours(Catalogue(Encoder(FEATURES)))
-    nearby.activate(None)
-    nearby.refresh()
-    add_visits(nearby.co_visits, (1, 2), (3, 2))
-    # when the newest item was 3
-    actual = nearby.neighbours_of(np.array([[3, 1, -1]], np.int64))
-    # then it speaks louder
-    speaks = dict(zip(actual.weights[0].tolist(), actual.numbers[0].tolist(), strict=True))
-    assert [speaks[weight] for weight in sorted(speaks, reverse=True)][:2] == [2, 2]
+    neighbours = ItemNeighbours(Catalogue(Encoder(FEATURES)))
+    neighbours.activate(None)
+    neighbours.refresh()
+    add_visits(neighbours.co_visits, (1, 2), (3, 2))
+    # when
+    actual = neighbours.neighbours_of(np.array([[3, 1, -1]], np.int64))
+    # then the neighbour of both recent items has the two highest weights
+    item_by_weight = dict(zip(actual.weights[0].tolist(), actual.numbers[0].tolist(), strict=True))
+    assert [item_by_weight[weight] for weight in sorted(item_by_weight, reverse=True)][:2] == [2, 2]

@@ -1,4 +1,4 @@
-"""Popularity: what item profiles say of clicks and orders, looked at by the clock."""
+"""Popularity from the clicks and orders in item profiles, which are swept in turn."""
 
 import pytest
 
@@ -16,18 +16,18 @@ DAY_MS = 86_400_000
 
 @pytest.fixture
 def catalogue() -> Catalogue:
-    made = Catalogue(Encoder(FEATURES))
+    catalogue = Catalogue(Encoder(FEATURES))
     for item in ITEMS:
-        made.put(make_product(item, category="shoes" if item in "ab" else None))
-    return made
+        catalogue.put(make_product(item, category="shoes" if item in "ab" else None))
+    return catalogue
 
 
 def make_profiles(*events: Event) -> InMemoryProfileStore:
-    """Profiles that hold these clicks and orders."""
+    """Profiles with these clicks and orders."""
     profiles = InMemoryProfileStore()
     clicks, orders = ([e for e in events if isinstance(e, kind)] for kind in (Click, Order))
-    touches = to_updates([*make_arrivals(*clicks, topic="shop.clicks"), *make_arrivals(*orders)])
-    for entity, slices in fold([{} for _ in touches.entities], touches).slice_writes().items():
+    updates = to_updates([*make_arrivals(*clicks, topic="shop.clicks"), *make_arrivals(*orders)])
+    for entity, slices in fold([{} for _ in updates.entities], updates).slice_writes().items():
         profiles.slices[entity] = dict(slices)
     return profiles
 
@@ -43,24 +43,29 @@ def top_items(popularity: Popularity, catalogue: Catalogue) -> list[str]:
     return catalogue.item_ids(popularity.top)
 
 
-def test_what_is_clicked_more_is_more_popular_and_ties_go_by_number(catalogue: Catalogue) -> None:
+def top_in_category(popularity: Popularity, catalogue: Catalogue, category: str) -> list[str]:
+    numbers = popularity.in_category[catalogue.categories.encode(category)]
+    return catalogue.item_ids(numbers[numbers >= 0])
+
+
+def test_items_rank_by_clicks_and_ties_by_number(catalogue: Catalogue) -> None:
     profiles = make_profiles(*(make_click(f"c{n}", item) for n, item in enumerate(["b", "c", "a", "c"])))
 
     assert top_items(refresh_popularity(catalogue, profiles), catalogue) == ["c", "a", "b"]
 
 
-def test_an_order_counts_as_much_as_a_purchase_is_worth(catalogue: Catalogue) -> None:
+def test_an_order_counts_with_the_purchase_value(catalogue: Catalogue) -> None:
     profiles = make_profiles(*(make_click(f"c{n}", "a") for n in range(4)), make_order("o", "b"))
 
     assert top_items(refresh_popularity(catalogue, profiles), catalogue) == ["b", "a"]
 
 
-def test_yesterday_s_clicks_count_less_and_last_week_s_less_still(catalogue: Catalogue) -> None:
+def test_older_clicks_count_less(catalogue: Catalogue) -> None:
     days = {"a": 0, "b": 3, "c": 20}
     profiles = make_profiles(
         *(
             make_click(f"{item}{n}", item, ts_ms=NOW_MS - day * DAY_MS, user=f"u{n}")
-            for item, day in sorted(days.items(), key=lambda one: -one[1])
+            for item, day in sorted(days.items(), key=lambda item_days: -item_days[1])
             for n in range(2)
         )
     )
@@ -68,21 +73,20 @@ def test_yesterday_s_clicks_count_less_and_last_week_s_less_still(catalogue: Cat
     assert top_items(refresh_popularity(catalogue, profiles), catalogue) == ["a", "b", "c"]
 
 
-def test_popular_items_stand_in_their_categories_too_and_what_is_sold_out_in_none(catalogue: Catalogue) -> None:
+def test_popular_items_are_ranked_by_category_without_sold_out_ones(catalogue: Catalogue) -> None:
     # given
     profiles = make_profiles(*(make_click(f"c{n}", item) for n, item in enumerate(["a", "b", "b", "c"])))
     popularity = refresh_popularity(catalogue, profiles)
-    shoes = catalogue.categories.encode("shoes")
-    assert catalogue.item_ids(popularity.by_category[shoes]) == ["b", "a"]
+    assert top_in_category(popularity, catalogue, "shoes") == ["b", "a"]
     # when
     catalogue.put(make_product("b", stock=0, category="shoes"))
     popularity.rank()
     # then
     assert top_items(popularity, catalogue) == ["a", "c"]
-    assert catalogue.item_ids(popularity.by_category[shoes]) == ["a"]
+    assert top_in_category(popularity, catalogue, "shoes") == ["a"]
 
 
-def test_items_popular_elsewhere_stand_behind_every_one_of_our_own(catalogue: Catalogue) -> None:
+def test_popular_items_of_the_bundle_rank_below_clicked_ones(catalogue: Catalogue) -> None:
     popularity = refresh_popularity(catalogue, make_profiles(make_click("c", "d")))
 
     popularity.seed(catalogue.find(["c", "gone", "d", "a"]))
@@ -91,23 +95,23 @@ def test_items_popular_elsewhere_stand_behind_every_one_of_our_own(catalogue: Ca
     assert top_items(popularity, catalogue) == ["d", "c", "a"]
 
 
-def test_one_look_asks_for_the_touched_items_first_and_for_all_in_time(
+def test_a_sweep_starts_with_active_items_and_covers_all_in_turn(
     catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # given a look at two items at a time
+    # given sweeps of two items
     monkeypatch.setattr("worker.retrieval.popularity.SWEEP_MIN", 2)
     profiles = make_profiles(*(make_click(f"c{n}", item) for n, item in enumerate(ITEMS)))
     popularity = Popularity(catalogue, 5.0)
-    popularity.mark_active(catalogue.find(["d", "unheard of"]))
+    popularity.mark_active(catalogue.find(["d", "unknown"]))
     # when
-    seen = []
+    ranked = []
     for _ in range(3):
         popularity.sweep(profiles, NOW_MS)
         popularity.rank()
-        seen.append(sorted(top_items(popularity, catalogue)))
+        ranked.append(sorted(top_items(popularity, catalogue)))
     # then
-    assert seen == [["a", "d"], ["a", "b", "c", "d"], ["a", "b", "c", "d"]]
+    assert ranked == [["a", "d"], ["a", "b", "c", "d"], ["a", "b", "c", "d"]]
 
 
-def test_an_empty_catalogue_has_nothing_popular() -> None:
+def test_an_empty_catalogue_has_no_popular_items() -> None:
     assert len(refresh_popularity(Catalogue(Encoder(FEATURES)), InMemoryProfileStore()).top) == 0
