@@ -10,7 +10,8 @@ from typing import Final, NamedTuple
 from contract.errors import LostLog, ShopstreamError
 from contract.hashing import BUCKETS
 from testkit.faults.scenario import TIMEOUT_S, FaultOptions, Scenario
-from testkit.faults.worker_harness import Callback, FaultyWorker
+from testkit.faults.step_hooks import Callback
+from testkit.faults.worker_harness import FaultyWorker
 from testkit.metrics import read_metric
 from worker.kafka.consumer import TopicPartition
 from worker.ops import metrics
