@@ -1,6 +1,6 @@
 """`python -m bench latency`: age of an event when its decision is out and its list in Redis, compared with a bare loop.
 
-Workers of both lanes run with default settings; events arrive at a steady rate, four clicks to one order, of so many
+Workers of both lanes run with default settings; events arrive at a steady rate, four clicks to one order, of enough
 users that hardly a list waits for `lists.refresh_ms`. An order's age is taken when a read-committed consumer gets its
 decision, a click's when Redis reports that the list which reflects it is set; both count from the time at which the
 event was given to Kafka. `bare_ms` is the age of the bare loop's answers (`baselines/bare.py`) under the same load.

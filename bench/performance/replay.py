@@ -111,10 +111,10 @@ class RetailReplay:
 
     def _wait_until_drained(self, workers: Sequence[ChildProcess]) -> float:
         """Wait until both groups have committed every order; returns the CPU seconds since the first commit."""
-        deadline, ends = time.monotonic() + DRAIN_TIMEOUT_S, self.log.end_offsets([self.environment.topics.orders])
+        deadline, ends = time.monotonic() + DRAIN_TIMEOUT_S, self.log.read_end_offsets([self.environment.topics.orders])
         started_s: float | None = None
         while True:
-            committed = [self.log.committed_offsets(self.environment.group_id(lane), ends) for lane in LANES]
+            committed = [self.log.read_committed_offsets(self.environment.group_id(lane), ends) for lane in LANES]
             if started_s is None and any(offset > 0 for offsets in committed for offset in offsets.values()):
                 started_s = sum(map(read_cpu_s, workers))
             if all(offsets[partition] >= end for offsets in committed for partition, end in ends.items() if end):

@@ -85,7 +85,7 @@ class ScaleBench:
         self._server.flush()
         servers = {"kafka": self._kafka.process, "redis": self._server.process}
         drain = Drain(bootstrap=self._kafka.bootstrap, group=environment.group_id("browsing"), servers=servers)
-        ends = KafkaLog(bootstrap=self._kafka.bootstrap).end_offsets([environment.topics.clicks])
+        ends = KafkaLog(bootstrap=self._kafka.bootstrap).read_end_offsets([environment.topics.clicks])
         return drain.run([self._create_worker(environment, number) for number in range(workers)], ends)
 
     def _create_worker(self, environment: BenchEnvironment, number: int) -> ChildProcess:

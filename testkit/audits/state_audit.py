@@ -68,7 +68,7 @@ class StateAudit:
 
     def find_unmerged(self) -> list[str]:
         """Sources that are not merged to their end in every bucket."""
-        ends = self._log.end_offsets(self._environment.topics.topic_name(kind) for kind in self._kinds)
+        ends = self._log.read_end_offsets(self._environment.topics.topic_name(kind) for kind in self._kinds)
         kinds = {self._environment.topics.topic_name(kind): kind for kind in self._kinds}
         expected_ends = {
             self.build_source_name(kinds[topic], partition).encode(): end for (topic, partition), end in ends.items()

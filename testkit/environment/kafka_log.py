@@ -52,7 +52,7 @@ class KafkaLog:
         finally:
             consumer.close()
 
-    def end_offsets(self, topics: Iterable[str]) -> Offsets:
+    def read_end_offsets(self, topics: Iterable[str]) -> Offsets:
         """The next offset of each partition."""
         consumer = Consumer({**self._settings, "group.id": "reader"})
         try:
@@ -64,7 +64,7 @@ class KafkaLog:
         finally:
             consumer.close()
 
-    def committed_offsets(self, group: str, partitions: Iterable[tuple[str, int]]) -> Offsets:
+    def read_committed_offsets(self, group: str, partitions: Iterable[tuple[str, int]]) -> Offsets:
         """The committed offset of each partition; -1001 where the group has committed none."""
         consumer = Consumer({**self._settings, "group.id": group})
         try:
@@ -75,12 +75,12 @@ class KafkaLog:
 
     def find_uncommitted(self, group: str, ends: Mapping[tuple[str, int], int]) -> Offsets:
         """The committed offsets of those partitions that the group has not committed to their ends."""
-        committed = self.committed_offsets(group, ends)
+        committed = self.read_committed_offsets(group, ends)
         return {partition: committed[partition] for partition, end in ends.items() if committed[partition] < end > 0}
 
     def wait_until_committed(self, group: str, topics: Iterable[str], timeout_s: float) -> None:
         """Return when the group has committed the present ends; raises RuntimeError after `timeout_s`."""
-        ends, deadline = self.end_offsets(topics), time.monotonic() + timeout_s
+        ends, deadline = self.read_end_offsets(topics), time.monotonic() + timeout_s
         while uncommitted := self.find_uncommitted(group, ends):
             if time.monotonic() > deadline:
                 raise RuntimeError(

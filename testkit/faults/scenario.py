@@ -167,7 +167,7 @@ class Scenario:
 
     def drain(self) -> None:
         """Step the workers until every record is committed and merged into every bucket of Redis."""
-        ends = self.log.end_offsets(self.topics)
+        ends = self.log.read_end_offsets(self.topics)
         deadline = time.monotonic() + TIMEOUT_S
         while lagging := self.find_lagging(ends):
             if time.monotonic() > deadline:
@@ -177,7 +177,7 @@ class Scenario:
 
     def find_lagging(self, ends: Mapping[tuple[str, int], int] | None = None) -> list[str]:
         """Partitions that are not committed to their ends, or else sources not merged into every bucket."""
-        ends = self.log.end_offsets(self.topics) if ends is None else ends
+        ends = self.log.read_end_offsets(self.topics) if ends is None else ends
         committed = {partition: offset for w in self.workers for partition, offset in w.positions.committed.items()}
         sources = {partition: source for w in self.workers for partition, source in w.positions.sources.items()}
         uncommitted = [

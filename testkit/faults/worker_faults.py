@@ -172,7 +172,7 @@ def send_duplicates(scenario: Scenario) -> None:
 def delete_read_records(scenario: Scenario) -> None:
     """The log has lost its beginning and Redis everything: workers stop, and continue once the loss is accepted."""
     scenario.drain()
-    ends = scenario.log.end_offsets(scenario.topics)
+    ends = scenario.log.read_end_offsets(scenario.topics)
     low = {TopicPartition(*partition): scenario.rng.randint(1, end) for partition, end in ends.items() if end}
     scenario.delete_records_before(low)
     flush_redis(scenario)
@@ -184,11 +184,11 @@ def delete_unread_records(scenario: Scenario) -> None:
     """Retention deletes records that a running worker has not read yet."""
     scenario.drain()
     scenario.save_expected_slices()
-    ends = {TopicPartition(*partition): end for partition, end in scenario.log.end_offsets(scenario.topics).items()}
+    ends = {TopicPartition(*partition): end for partition, end in scenario.log.read_end_offsets(scenario.topics).items()}
     for worker in scenario.workers:
         worker.consumer.pause_only(worker.consumer.assignment)
     scenario.send(60)
-    ends_now = {TopicPartition(*partition): end for partition, end in scenario.log.end_offsets(scenario.topics).items()}
+    ends_now = {TopicPartition(*partition): end for partition, end in scenario.log.read_end_offsets(scenario.topics).items()}
     low = {
         partition: scenario.rng.randint(end + 1, ends_now[partition])
         for partition, end in ends.items()

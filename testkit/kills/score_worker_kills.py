@@ -126,7 +126,7 @@ class KillRun:
     def _find_uncommitted(self, log: KafkaLog) -> list[str]:
         lagging = []
         for lane in LANES.values():
-            ends = log.end_offsets(self.environment.topics.topic_name(kind) for kind in lane.kinds)
+            ends = log.read_end_offsets(self.environment.topics.topic_name(kind) for kind in lane.kinds)
             uncommitted = log.find_uncommitted(self.environment.group_id(lane.name), ends)
             lagging += [f"{lane.name} at {offset} of {ends[p]} in {p}" for p, offset in uncommitted.items()]
         return lagging

@@ -100,7 +100,7 @@ class Contenders:
         servers = {"kafka": self._kafka.process, "redis": self._server.process}
         drain = Drain(bootstrap=self._kafka.bootstrap, group=group, servers=servers)
         before = read_redis_bytes(self._server.port)
-        ends = KafkaLog(bootstrap=self._kafka.bootstrap).end_offsets(read)
+        ends = KafkaLog(bootstrap=self._kafka.bootstrap).read_end_offsets(read)
         drain_result = drain.run([child], ends, stop_after_s=NAIVE_S if contender == "naive" else math.inf)
         results.drains[contender].append(drain_result)
         speeds, cpu_us = min_median_max(drain_result.speeds), drain_result.cpu_us_per_event("self")

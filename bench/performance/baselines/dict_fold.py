@@ -164,7 +164,7 @@ class PlainAggregates:
         self.slices = [slices[source] for source in sorted(slices)]
         self._links: dict[int, dict[int, int]] = {}
 
-    def linked_ids(self, ring: int) -> dict[int, int]:
+    def find_linked_ids(self, ring: int) -> dict[int, int]:
         """The distinct ids of a ring, each with its latest time."""
         if ring not in self._links:
             latest = self._links[ring] = {}
@@ -175,14 +175,14 @@ class PlainAggregates:
         return self._links[ring]
 
     def recent_ids(self) -> list[int]:
-        latest = self.linked_ids(0)
+        latest = self.find_linked_ids(0)
         order = sorted(latest, key=lambda ident: (latest[ident], ident), reverse=True)[:RING_SIZE]
         return order + [0] * (RING_SIZE - len(order))
 
     def aggregate(self, family: str, stat: str, now_ms: int) -> float:
         """One aggregate by its family and statistic; links have no statistic."""
         if family.startswith(("first_links", "second_links")):
-            seen_times = self.linked_ids(int(family.startswith("second"))).values()
+            seen_times = self.find_linked_ids(int(family.startswith("second"))).values()
             return float(
                 sum(now_ms // 1000 - s <= DAY_S for s in seen_times) if family.endswith("_1d") else len(seen_times)
             )
