@@ -40,16 +40,8 @@ from testkit.checkout import ROOT
 
 AIMS: Final = FraudFigures(average_precision=0.70, auc=0.876, card_precision_100=0.304)
 LEAK_THRESHOLDS: Final = {"average_precision": 0.85, "auc": 0.93}  # above these, labels leak into features
-CODE_PATHS: Final = (
-    *BLOCK_CODE_PATHS,
-    "model",
-    "training",
-    "export",
-    "worker/model/onnx_model.py",
-    "bench/quality/fraud/protocol.py",
-)
+CODE_PATHS: Final = (*BLOCK_CODE_PATHS, "bench/quality/fraud", "export", "model", "training", "worker/model")
 LIBRARIES: Final = ("torch", "lightgbm", "numpy", "onnxruntime")
-METHOD_CODE_PATHS: Final = ("bench/quality/fraud/methods.py", "bench/quality/fraud/command.py")
 
 
 class FraudBench:
@@ -97,7 +89,7 @@ def main(argv: Sequence[str]) -> int:
         print_missing_data(arguments.data / FILE)
         return 1
     torch.set_num_threads(1)
-    digest = digest_inputs((*CODE_PATHS, *METHOD_CODE_PATHS), libraries=LIBRARIES, files=[arguments.data / FILE])
+    digest = digest_inputs(CODE_PATHS, libraries=LIBRARIES, files=[arguments.data / FILE])
     cache = ResultCache(path=arguments.kept / "rows.json", digest=digest, result_type=FraudFigures)
     bench = FraudBench(data=load_data(arguments), cache=cache)
     rows = {name: bench.measure_row(name, METHODS[name], arguments.weeks) for name in arguments.rows or METHODS}

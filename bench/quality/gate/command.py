@@ -18,54 +18,26 @@ from typing import Any, Final
 
 import msgspec
 import numpy as np
-import torch
 
 from bench.quality.gate.poisons import POISONS, Rows
-from bench.quality.simulated_shop import SHOP_CODE_PATHS, add_shop_arguments, load_or_simulate
-from bench.results.cache import load_or_make
-from bench.results.digest import digest_inputs
+from bench.quality.gate.scenario import GateScenario, load_scenario
+from bench.quality.simulated_shop import add_shop_arguments
 from bench.results.report import print_progress, print_result
 from contract.errors import BadData
 from contract.messages import Example, to_msgpack
-from contract.settings import read_settings
-from contract.units import DAY_MS
-from model.checkpoint import Checkpoint, make_metadata, read_checkpoint, write_checkpoint
-from model.config import ModelConfig
 from model.network import Network
-from training.analysis.baselines import ignore_epoch
-from training.commands.fit import read_configs
-from training.data.arrays import Predictions
 from training.data.examples import Examples, from_rows
-from training.data.split import assign_families
 from training.feedback.feedback_reader import FeedbackBatch
 from training.online.incremental_pass import IncrementalPass
 from training.online.promotion_gate import ROWS_MIN
-from training.online.replay_buffer import encode_buffer, split_buffer
+from training.online.replay_buffer import split_buffer
 from training.online.update import TrainFunction, UpdateResult, create_update_learner, update
 from training.online.update_inputs import read_buffer
 from training.stats.paired_predictions import PairedPredictions
-from training.trainer.config import TrainingConfig
-from training.trainer.fit import fit
 from training.trainer.learner import predict
 
-SHAPE: Final = ModelConfig(embedding=8, hidden=32, factors=8, experts=2, expert=32, tower=16, rows=4_096)
-TRAIN_SHARE: Final = 0.5  # of the days, for the first model
-TRUTH_FROM: Final = 0.86  # of the days; the rest tests every model
-TRUTH_ROWS: Final = 1_500  # maximum of each family
 PASSED_SHARE_MIN: Final = 0.95
 CHAIN_LENGTH: Final = 10  # consecutive sound updates
-CODE_PATHS: Final = (*SHOP_CODE_PATHS, "bench/quality/gate/command.py", "model", "training")
-
-
-@dataclass(frozen=True, slots=True)
-class GateScenario:
-    """The first model, the examples of updates in order of time, and the test examples `truth`."""
-
-    base: Checkpoint
-    update_examples: Examples
-    truth: Examples
-    base_predictions: Predictions
-    plan: TrainingConfig
 
 
 def main(argv: Sequence[str]) -> int:
@@ -210,53 +182,6 @@ def summarize_trials(harmful: Sequence[HarmfulTrial], healthy: Sequence[UpdateRe
 def round_finite(value: float) -> float | str:
     """Rounded, or a text, since JSON has no infinity."""
     return round(value, 3) if np.isfinite(value) else "not finite"
-
-
-def load_scenario(arguments: argparse.Namespace) -> GateScenario:
-    """The shop's examples and the first model, both kept in the folder `kept`."""
-    settings, features = read_settings()
-    plan = read_configs(settings, features, {})[1]
-    plan = msgspec.structs.replace(plan, batch=256, epochs=3)
-    torch.set_num_threads(plan.threads)
-    examples = load_or_simulate(arguments, settings, features)
-    day = (examples.ts_ms - examples.ts_ms.min()) / DAY_MS / arguments.days
-    is_later = np.random.default_rng(0).random(len(examples)) < 0.3  # of products, which have no time of their own
-    is_product = examples.user_id == ""
-    day = np.where(is_product, np.where(is_later, np.random.default_rng(1).uniform(TRAIN_SHARE, 1, len(day)), 0.0), day)
-    order = np.argsort(day, kind="stable")
-    examples, day = examples.take(order), day[order]
-    path = arguments.kept / f"gate-{arguments.days:g}-{arguments.people}-{arguments.items}.pt"
-    base = load_or_fit_base(examples.take(day < TRAIN_SHARE), plan, path)
-    later = examples.take((day >= TRAIN_SHARE) & (day < TRUTH_FROM))
-    truth = cap_per_family(examples.take(day >= TRUTH_FROM))
-    return GateScenario(base, later, truth, predict(base.build_network(), truth), plan)
-
-
-def load_or_fit_base(examples: Examples, plan: TrainingConfig, path: Path) -> Checkpoint:
-    """The first model, trained once and kept while the code and the settings stay the same."""
-
-    def fit_base() -> None:
-        fitted = fit(examples, SHAPE, plan, ignore_epoch)
-        metadata = make_metadata(
-            fitted.network, parent=None, created_ms=1_000, evaluation=fitted.evaluation, positions={}
-        )
-        base = Checkpoint(
-            metadata=metadata,
-            weights=fitted.network.state_dict(),
-            optimizer=fitted.optimizer,
-            replay_buffer=encode_buffer(examples.for_tasks(fitted.network.tasks), plan.keep, plan.seed),
-        )
-        write_checkpoint(path.parent, base).rename(path)
-
-    digest = digest_inputs(CODE_PATHS, libraries=("torch", "numpy"))
-    return load_or_make(path, digest, fit_base, read=read_checkpoint)
-
-
-def cap_per_family(examples: Examples) -> Examples:
-    """At most `TRUTH_ROWS` random rows of each family."""
-    family, shuffled = assign_families(examples), np.random.default_rng(0).permutation(len(examples))
-    chosen = [shuffled[family[shuffled] == family_id][:TRUTH_ROWS] for family_id in np.unique(family)]
-    return examples.take(np.sort(np.concatenate(chosen)))
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:

@@ -46,7 +46,8 @@ WARMUP_STEPS, STEPS = 3, 30
 CODE_PATHS: Final = (
     *CENSUS_CODE_PATHS,
     *SHOP_CODE_PATHS,
-    "bench/quality/loss_balancing/command.py",
+    "bench/quality/loss_balancing",
+    "export/interactions.py",
 )
 
 
