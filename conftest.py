@@ -1,4 +1,4 @@
-"""What holds for every test run: in CI nothing is skipped, and generated inputs are the same each time.
+"""Rules for every test run: a skip fails in CI, and Hypothesis generates the same inputs each time.
 
 Servers and other fixtures are in tests/conftest.py.
 """
@@ -14,13 +14,13 @@ IN_CI = os.environ.get("CI", "").lower() not in ("", "0", "false")
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 
-# A deadline would be a timing assertion; the seed is derived from the test, so a failure comes back by itself.
+# A deadline would be a timing assertion. `derandomize` derives the seed from the test, so a failure is reproducible.
 hypothesis.settings.register_profile("house", deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("house")
 
 
 def fail_skip_in_ci(report: Report, *, in_ci: bool) -> Report:
-    """The report as it counts: in CI a skip is a failure that says what was missing; an expected failure stays one."""
+    """Turn a skip into a failure with its reason if in CI; an expected failure (xfail) stays as it is."""
     if in_ci and report.outcome == "skipped" and not hasattr(report, "wasxfail"):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
         report.outcome = "failed"

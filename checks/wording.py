@@ -1,8 +1,8 @@
-"""`python -m checks.wording`: names and words that the house style rules out; part of `make check`.
+"""`python -m checks.wording`: reports names and words that the style rules out.
 
-Three counts, each of which should be 0: functions that are named by a participle (a function is a verb), classes that
-a top-level package defines twice (a class name should lead to one place), and words of a dialect that readers had to
-translate. The word list is short on purpose: it holds what was common once, not what might be.
+Three counts, each of which should be 0: functions named by a participle (a function name is a verb), classes that a
+top-level package defines twice (a class name should identify one class), and words that are not plain technical
+English. The word list is short: it contains the words that were common in this repository.
 """
 
 import ast
@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-# The word, and what to write instead.
+# Words, as regular expressions, and what to write instead.
 DIALECT: Final = {
     r"nobody|anybody|somebody|whoever": "name the subject: the worker, the group, the reader",
     r"anew": "again, or: recreated",
@@ -27,7 +27,7 @@ DIALECT: Final = {
     r"heed(?:s|ed)?": "use",
     r"meanwhiles?": "during this time, or: in the meantime",
 }
-# Base forms that look like participles.
+# Base forms that end in -ed.
 VERBS: Final = frozenset(
     [
         "bleed",
@@ -48,7 +48,7 @@ VERBS: Final = frozenset(
         "thread",
     ]
 )
-# Participles that do not end in -ed, as far as they are not base forms too (read, set, put, cut, split, let, hit).
+# Participles that do not end in -ed, except those that are also base forms (read, set, put, cut, split, let, hit).
 IRREGULAR: Final = frozenset(
     [
         "become",
@@ -114,7 +114,7 @@ UNCHECKED: Final = ("checks/", "tests/checks/", "CHANGELOG.md", "LICENSE")
 
 
 class Finding(NamedTuple):
-    """A place that should be worded otherwise."""
+    """A line that should be reworded."""
 
     path: str
     line: int
@@ -125,13 +125,13 @@ class Finding(NamedTuple):
 
 
 def is_participle(name: str) -> bool:
-    """Whether a function of this name reads as a result (`moved`, `kept_rows`) and not as an act (`move`)."""
+    """Whether a function name is a participle (`moved`, `kept_rows`) and not a verb (`move`)."""
     word = name.strip("_").split("_")[0]
     return word in IRREGULAR or (len(word) > 3 and word.endswith("ed") and word not in VERBS)
 
 
 def find_participles(path: str, tree: ast.Module) -> Iterator[Finding]:
-    """Functions and methods named by a participle; properties and pytest fixtures are nouns and adjectives."""
+    """Functions and methods named by a participle, except properties and pytest fixtures."""
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and is_participle(node.name):
             decorators = " ".join(ast.unparse(decorator) for decorator in node.decorator_list)
@@ -140,7 +140,7 @@ def find_participles(path: str, tree: ast.Module) -> Iterator[Finding]:
 
 
 def find_duplicate_classes(trees: Iterable[tuple[str, ast.Module]]) -> Iterator[Finding]:
-    """Classes whose name another class of the same top-level package has."""
+    """Classes with the name of an earlier class of the same top-level package."""
     first = defaultdict[str, dict[str, str]](dict)
     for path, tree in trees:
         package = path.partition("/")[0]
@@ -152,7 +152,7 @@ def find_duplicate_classes(trees: Iterable[tuple[str, ast.Module]]) -> Iterator[
 
 
 def find_dialect(path: str, text: str) -> Iterator[Finding]:
-    """Words of the list, in code, comments and pages alike."""
+    """Listed words in code, comments and pages."""
     for number, line in enumerate(text.splitlines(), start=1):
         for words, instead in DIALECT.items():
             for match in re.finditer(rf"(?<![\w-])(?:{words})(?![\w-])", line, re.IGNORECASE):
@@ -160,32 +160,34 @@ def find_dialect(path: str, text: str) -> Iterator[Finding]:
 
 
 def list_files(root: Path) -> list[str]:
-    """Paths of what git tracks below `root`, and of what it does not ignore."""
+    """Paths of text files below `root` that git tracks or does not ignore."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
-    listed = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout.splitlines()
-    return sorted(path for path in set(listed) if path.endswith(TEXTS) and (root / path).is_file())
+    paths = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout.splitlines()
+    return sorted(path for path in set(paths) if path.endswith(TEXTS) and (root / path).is_file())
 
 
 def check(root: Path) -> dict[str, list[Finding]]:
-    """All findings below `root`, by what they are."""
+    """All findings below `root`, by category."""
     paths = [path for path in list_files(root) if not path.startswith(UNCHECKED)]
     texts = {path: (root / path).read_text(encoding="utf8") for path in paths}
     trees = [(path, ast.parse(text)) for path, text in texts.items() if path.endswith(".py")]
     return {
         "participle-named functions": [finding for path, tree in trees for finding in find_participles(path, tree)],
         "classes defined twice in a package": list(find_duplicate_classes(trees)),
-        "words of the old dialect": [finding for path, text in texts.items() for finding in find_dialect(path, text)],
+        "words that are not plain English": [
+            finding for path, text in texts.items() for finding in find_dialect(path, text)
+        ],
     }
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print every finding of the tree at the first argument (default: here) and the counts; 1 if there is any."""
+    """Print the findings and counts of the tree in the first argument (default: here); returns 1 if there are any."""
     findings = check(Path(arguments[0] if arguments else "."))
-    for places in findings.values():
-        for place in places:
-            print(place)
-    for name, places in findings.items():
-        print(f"{name}: {len(places)}")
+    for category_findings in findings.values():
+        for finding in category_findings:
+            print(finding)
+    for category, category_findings in findings.items():
+        print(f"{category}: {len(category_findings)}")
     return int(any(findings.values()))
 
 

@@ -1,6 +1,6 @@
-"""`python -m demo`: the whole system on one machine, or a real shop's log through Kafka.
+"""`python -m demo`: the whole system on one machine, or a real shop's log sent through Kafka.
 
-python -m demo run [--keep] [--seed N]                                  everything, from nothing, in a minute
+python -m demo run [--keep] [--seed N]                                  everything from an empty start, in a minute
 python -m demo replay --source online_retail --data PATH [--speed-up X] [--limit N]
 """
 
@@ -16,14 +16,15 @@ INTERRUPTED = 130
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit codes: 0 done, 1 something failed and says why, 2 wrong settings, 130 interrupted."""
+    """Exit status: 0 success, 1 a failure with its message, 2 invalid settings, 130 interrupted."""
     args = parse_arguments(arguments)
-    # A request to end is taken like Ctrl-C, so that everything started is stopped in good order; and so is Ctrl-C
-    # itself, which a shell that starts us in the background has told us to ignore.
+    # SIGTERM is handled like Ctrl-C, so that every child process is stopped in order. SIGINT is set too, because a
+    # shell starts background jobs with SIGINT ignored.
     for signal_number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signal_number, signal.default_int_handler)
     try:
-        return run(args)
+        status: int = args.run(args)
+        return status
     except BadConfig as error:
         print(*error.errors, sep="\n", file=sys.stderr)
         return 2
@@ -35,12 +36,14 @@ def main(arguments: list[str] | None = None) -> int:
         return INTERRUPTED
 
 
-def run(args: argparse.Namespace) -> int:
-    """Each command imports what it needs, so that none waits for the other's libraries."""
-    if args.command == "run":
-        from demo.run import run as run_demo
+def run_demo(args: argparse.Namespace) -> int:
+    """Each command imports its own modules, so that it does not wait for the libraries of the other."""
+    from demo.run import run
 
-        return run_demo(args.seed, keep=args.keep)
+    return run(args.seed, keep=args.keep)
+
+
+def run_replay(args: argparse.Namespace) -> int:
     from demo.replay import replay
 
     settings, _ = read_settings()
@@ -48,20 +51,23 @@ def run(args: argparse.Namespace) -> int:
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
+    """The arguments of a command; `run` is its function."""
     parser = argparse.ArgumentParser(prog="python -m demo", description="The whole system on one machine.")
     commands = parser.add_subparsers(dest="command", required=True)
     run_parser = commands.add_parser(
-        "run", help="a simulated shop, from its history to a model that has learned from us"
+        "run", help="simulate a shop, train on its history, answer its live events, and train on the feedback"
     )
-    run_parser.add_argument("--keep", action="store_true", help="leave everything running until Ctrl-C")
-    run_parser.add_argument("--seed", type=int, default=7, help="which shop")
-    replay_parser = commands.add_parser("replay", help="send a real shop's log through the settings' Kafka")
+    run_parser.set_defaults(run=run_demo)
+    run_parser.add_argument("--keep", action="store_true", help="keep everything running until Ctrl-C")
+    run_parser.add_argument("--seed", type=int, default=7, help="seed of the simulated shop")
+    replay_parser = commands.add_parser("replay", help="send a real shop's log to the Kafka of the settings")
+    replay_parser.set_defaults(run=run_replay)
     replay_parser.add_argument("--source", choices=["online_retail"], required=True)
     replay_parser.add_argument("--data", type=Path, required=True, help="the source's Parquet file or its folder")
     replay_parser.add_argument(
-        "--speed-up", type=float, default=0.0, help="how many times as fast as it was; 0: no waiting"
+        "--speed-up", type=float, default=0.0, help="speed relative to the log's own time; 0: as fast as possible"
     )
-    replay_parser.add_argument("--limit", type=int, help="the first so many invoices alone")
+    replay_parser.add_argument("--limit", type=int, help="send only this many invoices")
     return parser.parse_args(arguments)
 
 

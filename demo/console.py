@@ -1,4 +1,4 @@
-"""How the demo tells its story in the terminal: what it does now, and how long each step took."""
+"""Terminal output of the demo: the current step, and one line with the duration of each finished step."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ ShowStatus: TypeAlias = Callable[[str], None]
 
 
 class StepReporter:
-    """Shows the step in hand with a spinner where there is a terminal, and leaves one line for each that is done."""
+    """Shows a spinner for the running step (on a terminal) and prints one line for each finished step."""
 
     def __init__(self) -> None:
         self.console = Console(highlight=False)
@@ -20,13 +20,14 @@ class StepReporter:
 
     @property
     def elapsed_s(self) -> float:
-        """Since the story began."""
+        """Seconds since the demo started."""
         return time.monotonic() - self._started_s
 
     @contextmanager
     def step(self, title: str) -> Iterator[ShowStatus]:
-        """One step; what is said last while it lasts stays beside it."""
-        started_s, last_text = time.monotonic(), ""
+        """Run one step; yields a function that shows its status. The last status is printed with the finished step."""
+        started_s = time.monotonic()
+        last_text = ""
         with self.console.status(escape(title)) as status:
 
             def show_status(text: str) -> None:
@@ -35,7 +36,5 @@ class StepReporter:
                 status.update(f"{escape(title)}: {escape(text)}")
 
             yield show_status
-        elapsed = f"[dim]{time.monotonic() - started_s:5.1f} s[/dim]"
-        self.console.print(
-            f"[green]✓[/green] {elapsed}  {escape(title)}" + (f": {escape(last_text)}" if last_text else "")
-        )
+        line = f"{title}: {last_text}" if last_text else title
+        self.console.print(f"[green]✓[/green] [dim]{time.monotonic() - started_s:5.1f} s[/dim]  {escape(line)}")

@@ -1,4 +1,4 @@
-"""The site of the demo: embedded servers, a folder, and an environment that lets every process of ours find them."""
+"""The environment of the demo: embedded servers, a folder, clients, and the variables that child processes need."""
 
 import os
 import tempfile
@@ -22,12 +22,13 @@ OUTPUT_KINDS: Final = ("decisions", "rankings", "classifications", "scored", "fe
 
 
 class DemoEnvironment:
-    """Everything that outlives a step of the demo; all of it ends with `stack`, processes before servers."""
+    """Everything that outlives one step of the demo; `stack` closes it all, processes before servers."""
 
     def __init__(self, stack: ExitStack) -> None:
         self.folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="shopstream-demo-")))
-        kafka, valkey = stack.enter_context(EmbeddedKafka()), stack.enter_context(EmbeddedValkey())
-        # This process reads the same settings as its children: there is nothing to tell them apart by.
+        kafka = stack.enter_context(EmbeddedKafka())
+        valkey = stack.enter_context(EmbeddedValkey())
+        # This process reads the same settings as its child processes.
         os.environ.update(environment_variables(kafka.bootstrap, valkey.url, self.folder))
         self.settings: Settings = read_settings()[0]
         self.topics = [self.settings.topics.topic_name(kind) for kind in (*KINDS, *OUTPUT_KINDS)]
@@ -45,15 +46,15 @@ class DemoEnvironment:
         return self.settings.bundles
 
     def read_list(self, user_id: str) -> Recommendations | None:
-        """A user's list with all that it says; a web shop reads less of it (`demo.recommendation_reader`)."""
+        """A user's list with all its fields; a web shop reads fewer of them (`demo.recommendation_reader`)."""
         value = self.redis.get(f"{self.settings.redis.prefix}rec:{user_id}")
         return read_recommendations(value) if isinstance(value, bytes) else None
 
 
 def environment_variables(bootstrap: str, redis_url: str, folder: Path) -> dict[str, str]:
-    """What is not as in `shop.toml`: where things are, what the embedded Kafka lacks, and windows that fit few days.
+    """Settings that differ from `shop.toml`: addresses, features the embedded Kafka lacks, and shorter windows.
 
-    Both addresses of Redis are given, so that no setting for another place can lead a demo there.
+    Both Redis addresses are set, so that an inherited setting cannot point the demo at another server.
     """
     values = {
         "KAFKA__BOOTSTRAP_SERVERS": bootstrap,
@@ -64,9 +65,9 @@ def environment_variables(bootstrap: str, redis_url: str, folder: Path) -> dict[
         "BUNDLES": str(folder / "bundles"),
         "FEEDBACK__IMPRESSION_WAIT_S": str(3 * DAY_S),
         "FEEDBACK__FRAUD_WINDOW_S": str(DAY_S),
-        # Hours of the shop go by while a worker scores a batch: what was served may come after what followed from it.
+        # Simulated hours pass while a worker scores a batch, so an impression may arrive after its click.
         "FEEDBACK__GRACE_S": str(DAY_S),
-        # Of few orders with a label, one that is judged wrongly and surely takes half of what a task had gained.
+        # With few labelled orders, one confident error can cost half of a task's gain.
         "TRAINING__MARGIN": "0.5",
     }
     return {f"SHOPSTREAM_{name}": value for name, value in values.items()}

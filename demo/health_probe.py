@@ -1,4 +1,4 @@
-"""What a worker says of itself over HTTP: whether it is ready, and its metrics."""
+"""HTTP client for a process's health endpoint: readiness and metrics."""
 
 import re
 import urllib.error
@@ -13,24 +13,25 @@ class HealthProbe:
     """The health endpoint of a process on this machine."""
 
     def __init__(self, port: int) -> None:
-        self.port, self.url = str(port), f"http://127.0.0.1:{port}"
+        self.port = str(port)
+        self.url = f"http://127.0.0.1:{port}"
 
     def is_ready(self) -> bool:
         return self._get("/readyz") is not None
 
-    def served_version(self) -> str:
-        """The version of the model that it serves, empty while there is none."""
+    def read_version(self) -> str:
+        """The version of the model it serves; empty if there is none or no answer."""
         for name, labels in self.read_samples():
             if name == "shopstream_model_info":
                 return labels.partition('"')[2].rpartition('"')[0]
         return ""
 
     def read_total(self, name: str) -> float:
-        """The sum of a metric over its labels; 0 while nobody answers."""
+        """The sum of a metric over its labels; 0 without an answer."""
         return sum(value for (sample_name, _), value in self.read_samples().items() if sample_name == name)
 
     def read_samples(self) -> dict[tuple[str, str], float]:
-        """Every sample by its name and its labels as printed; nothing while nobody answers."""
+        """Values by metric name and label text; empty without an answer."""
         text = self._get("/metrics") or ""
         return {(name, labels): float(value) for name, labels, value in SAMPLE.findall(text)}
 

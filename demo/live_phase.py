@@ -1,4 +1,4 @@
-"""The live part of the demo: the shop's people meet our lists, and everything that is sent has to come out answered."""
+"""The live phase of the demo: workers answer the shop's events, and every event sent must be answered."""
 
 import time
 from collections.abc import Iterable, Mapping
@@ -15,10 +15,10 @@ from demo.simulator.shop import ShopSimulator
 from demo.simulator.users import User
 from devservers.process import find_free_ports
 
-RECORDS_PER_S: Final = 600.0  # so that lists are seen while they are fresh, on two cores
+RECORDS_PER_S: Final = 600.0  # slow enough that two cores serve fresh lists
 SLOW_RECORDS_PER_S: Final = 20.0
 POLL_EVERY_S: Final = 0.25
-IDLE_S: Final = 1.5  # when nothing has come out of the joiner for so long, it has said what it can
+IDLE_S: Final = 1.5  # after this long without a new example, the joiner has published all it can
 TIMEOUT_S: Final = 90.0
 PROCESSES: Final = {
     "orders": ("worker", "score", "--lane", "orders"),
@@ -29,17 +29,18 @@ LANES: Final = ("orders", "browsing")
 
 
 class LivePhase:
-    """A shop that is open, and the processes that answer it. `tally`: what was sent; `seconds`: how long that took."""
+    """Sends the live events of a shop to the workers. `sent`: counts of records; `elapsed_s`: time spent sending."""
 
     def __init__(self, *, environment: DemoEnvironment, reporter: StepReporter, shop: ShopSimulator) -> None:
-        self.sent, self.elapsed_s = SentCounts(), 0.0
+        self.sent = SentCounts()
+        self.elapsed_s = 0.0
         self.probes: Mapping[str, HealthProbe] = {
             name: HealthProbe(port) for name, port in zip(PROCESSES, find_free_ports(len(PROCESSES)), strict=True)
         }
         self._environment, self._reporter, self._shop = environment, reporter, shop
 
     def start_workers(self) -> None:
-        """Start all processes of the worker, each with its own port; they are ready before the first event."""
+        """Send the catalogue, start every worker process on its own HTTP port, and wait until all are ready."""
         for product in self._shop.product_records():
             self._environment.producer.send(product)
         self._environment.producer.flush()
@@ -54,26 +55,28 @@ class LivePhase:
             )
 
     def run_days(self, days: float) -> None:
-        """Live through some days, and wait until all of it is answered and joined."""
-        with self._reporter.step(f"Going live for {days:g} days") as say:
+        """Simulate some days, then wait until all of their events are answered and joined."""
+        with self._reporter.step(f"Sending {days:g} days of live events") as show_status:
             started_s = time.monotonic()
-            self._send(self._shop.simulate_live(self._read_home_page, days), RECORDS_PER_S, say)
+            self._send(self._shop.simulate_live(self._read_home_page, days), RECORDS_PER_S, show_status)
             self.elapsed_s += time.monotonic() - started_s
-            say(self._format_progress())
+            show_status(self._format_progress())
         with self._reporter.step("Waiting for the last answers and examples") as show_status:
             self._environment.processes.wait_until(
                 lambda: self._is_all_answered(show_status), "Everything should be answered", TIMEOUT_S
             )
-            self._environment.processes.wait_until(self._is_joiner_idle, "The joiner should come to rest", TIMEOUT_S)
+            self._environment.processes.wait_until(self._is_joiner_idle, "The joiner should become idle", TIMEOUT_S)
             show_status(self._format_progress())
 
     def wait_for_version(self, version: str) -> None:
-        """Wait until the running workers serve that model, and until a decision on a new order carries it."""
+        """Wait until the running workers serve this version, and check that a decision on a new order carries it."""
         environment = self._environment
         with self._reporter.step("Waiting until the running workers decide with the new model"):
             lanes = [self.probes[lane] for lane in LANES]
             environment.processes.wait_until(
-                lambda: all(probe.served_version() == version for probe in lanes), "Workers should swap", TIMEOUT_S
+                lambda: all(probe.read_version() == version for probe in lanes),
+                "Workers should serve the new model",
+                TIMEOUT_S,
             )
             orders_before = len(self.sent.order_ids)
             for record in self._shop.simulate_live(self._read_home_page, 1.0):
@@ -87,13 +90,15 @@ class LivePhase:
             raise DemoError(f"A decision on a new order should carry the model {version}. Found none.")
 
     def run_forever(self) -> None:
-        """Go on calmly for ever; the embedded Kafka forgets its oldest records by and by."""
+        """Send events slowly until interrupted; the embedded Kafka drops its oldest records over time."""
         while True:
             self._send(self._shop.simulate_live(self._read_home_page, 1.0), SLOW_RECORDS_PER_S, ignore_status)
 
     def _send(self, records: Iterable[SourceRecord], records_per_s: float, show_status: ShowStatus) -> None:
-        """Send at a steady pace (0: none), counting what is sent and what has come out."""
-        environment, started_s, shown_s = self._environment, time.monotonic(), 0.0
+        """Send at a constant rate (0: unlimited), count the records, and poll the outputs."""
+        environment = self._environment
+        started_s = time.monotonic()
+        shown_s = 0.0
         for number, record in enumerate(records):
             wait_s = started_s + number / records_per_s - time.monotonic() if records_per_s else 0.0
             if wait_s > 0:
@@ -119,7 +124,7 @@ class LivePhase:
         )
 
     def _is_joiner_idle(self) -> bool:
-        """Whether there are examples, and none has come for a while."""
+        """Whether there are examples, and the last one arrived more than `IDLE_S` ago."""
         outputs = self._environment.outputs
         outputs.poll()
         return outputs.last_example_s is not None and time.monotonic() - outputs.last_example_s > IDLE_S
@@ -132,10 +137,10 @@ class LivePhase:
         )
 
     def _read_home_page(self, user: User) -> HomePage | None:
-        """What a web shop does before it shows a home page: read the user's list, or what is popular."""
+        """The user's recommendation list, else popular items; None if there are neither."""
         page = self._environment.recommendation_reader.read(user.user_id)
         return HomePage(page.recommendation_id or "", page.items) if page.items else None
 
 
 def ignore_status(text: str) -> None:
-    """Say nothing."""
+    """Discard a status."""

@@ -1,8 +1,9 @@
-"""The witness: reads every topic that shopstream writes, and counts what came out."""
+"""Consumes every topic that shopstream writes, and counts the records."""
 
 import time
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import closing
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, Message, TopicPartition
 
@@ -14,14 +15,17 @@ TIMEOUT_S = 5.0
 
 
 class OutputConsumer:
-    """What has been seen so far: decisions and examples by id (copies count once), dead letters by reason."""
+    """Outputs read so far: decisions and examples by id (duplicates count once), dead letters by reason.
+
+    `last_example_s`: when the last example was read, by the monotonic clock.
+    """
 
     def __init__(self, *, kafka: KafkaSettings, topics: TopicSettings) -> None:
         self.decisions: dict[str, Decision] = {}
         self.examples: dict[str, Example] = {}
         self.dead_letters: Counter[str] = Counter()
         self.scored = 0
-        self.last_example_s: float | None = None  # when one has come, by the monotonic clock
+        self.last_example_s: float | None = None
         self._topics = topics
         self._kafka = kafka
         self._consumer = self._open_consumer()
@@ -31,31 +35,26 @@ class OutputConsumer:
         )
 
     def poll(self) -> None:
-        """Take in what has come since."""
+        """Read all new records."""
         while messages := self._consumer.consume(BATCH_MAX, 0.02):
             for message in messages:
                 if message.error() is None:
                     self._record(message)
 
     def count_labels(self) -> Counter[str]:
-        """How many examples have a label of each task by now."""
+        """Number of examples with a label, by task."""
         return Counter(task for example in self.examples.values() for task in example.labels)
 
     def find_trimmed_partitions(self, topics: Iterable[str]) -> list[str]:
-        """Partitions of which the first records are gone already."""
-        trimmed_partitions = []
-        metadata_consumer = (
-            self._open_consumer()
-        )  # one that fetches nothing: a fetch that waits for records would hold the answers up
-        for topic in topics:
-            for partition in range(self._topics.partitions):
-                watermarks = metadata_consumer.get_watermark_offsets(
-                    TopicPartition(topic, partition), timeout=TIMEOUT_S
-                )
-                if watermarks[0] > 0:
-                    trimmed_partitions.append(f"{topic}/{partition}")
-        metadata_consumer.close()
-        return trimmed_partitions
+        """Partitions whose first records the broker has already deleted."""
+        # A consumer without an assignment: the broker answers after a pending fetch, which waits for records.
+        with closing(self._open_consumer()) as consumer:
+            partitions = [TopicPartition(topic, n) for topic in topics for n in range(self._topics.partitions)]
+            return [
+                f"{partition.topic}/{partition.partition}"
+                for partition in partitions
+                if consumer.get_watermark_offsets(partition, timeout=TIMEOUT_S)[0] > 0
+            ]
 
     def close(self) -> None:
         self._consumer.close()
@@ -64,7 +63,7 @@ class OutputConsumer:
         return Consumer(
             {
                 **self._kafka.connection(),
-                "group.id": "nobody",  # it commits nothing, so the group never comes to be
+                "group.id": "demo-outputs",  # required by the client; never created, because nothing is committed
                 "enable.auto.commit": False,
                 "isolation.level": "read_committed",
                 "log_level": 3,

@@ -1,4 +1,4 @@
-"""The crew: every process of ours that the demo starts, watched, and stopped before the servers are."""
+"""Child processes of the demo: started, watched, and stopped before the servers."""
 
 import sys
 import time
@@ -17,31 +17,31 @@ STOP_TIMEOUT_S: Final = 10.0
 
 
 class DemoError(ShopstreamError):
-    """A part of the demo ended, or was late; the message carries the end of its log."""
+    """A part of the demo failed or timed out; the message contains the end of its log."""
 
 
 class CommandResult(NamedTuple):
-    """How a command ended: its exit status, and the last line that it printed."""
+    """Exit status of a command, and the last line that it printed."""
 
     status: int
     last_line: str
 
 
 class ProcessManager:
-    """Commands of this checkout as child processes, with the environment of this one; each has its log in `folder`."""
+    """Runs Python modules of this checkout as child processes in this environment; each logs to a file in `folder`."""
 
     def __init__(self, *, folder: Path) -> None:
         self._folder = folder
         self._processes: dict[str, ChildProcess] = {}
 
     def start(self, name: str, *arguments: str, environment: Mapping[str, str] | None = None) -> None:
-        """Start `python -m WORDS`, which is to run until the crew is stopped."""
+        """Start `python -m ARGUMENTS`, which should run until `stop`."""
         process = self._make_process(name, arguments, environment or {})
         self._processes[name] = process
         process.start()
 
     def run(self, name: str, *arguments: str, timeout_s: float, statuses: Collection[int] = (0,)) -> CommandResult:
-        """Run `python -m WORDS` to its end; raises `Failed` if that is late or none of `statuses`."""
+        """Run `python -m ARGUMENTS` to its end; raises `DemoError` on a timeout or a status not in `statuses`."""
         process = self._make_process(name, arguments, {})
         process.start()
         try:
@@ -50,7 +50,7 @@ class ProcessManager:
                 self.raise_if_ended()
                 if time.monotonic() > deadline:
                     raise DemoError(
-                        f"`{name}` should be done within {timeout_s:g} s. Found:\n{process.tail(TAIL_CHARS)}"
+                        f"`{name}` should finish within {timeout_s:g} s. Found:\n{process.tail(TAIL_CHARS)}"
                     )
                 time.sleep(POLL_S)
             status = process.stop() or 0
@@ -58,30 +58,30 @@ class ProcessManager:
             process.kill()
         if status not in statuses:
             raise DemoError(
-                f"`{name}` should end well. Found status {status} and, in its log:\n{process.tail(TAIL_CHARS)}"
+                f"`{name}` should succeed. Found status {status} and in its log:\n{process.tail(TAIL_CHARS)}"
             )
         return CommandResult(status, (process.output.read_text(errors="replace").splitlines() or [""])[-1])
 
     def raise_if_ended(self) -> None:
-        """Raise `Failed`, with the end of its log, for a process that has ended by itself."""
+        """Raise `DemoError`, with the end of its log, if a started process has ended."""
         for name, process in self._processes.items():
             if not process.is_running:
-                raise DemoError(f"`{name}` should go on. Found that it ended:\n{process.tail(TAIL_CHARS)}")
+                raise DemoError(f"`{name}` should keep running. Found that it ended:\n{process.tail(TAIL_CHARS)}")
 
     def wait_until(self, condition: Callable[[], bool], expectation: str, timeout_s: float) -> None:
-        """Return once `holds()`; raises `Failed` when a process ends or the time is over. `what` should hold then."""
+        """Wait for `condition`; raises `DemoError` with `expectation` on a timeout, or when a process ends."""
         deadline = time.monotonic() + timeout_s
         while not condition():
             self.raise_if_ended()
             if time.monotonic() > deadline:
                 logs = "\n".join(f"{name}: …{process.tail(500)}" for name, process in self._processes.items())
                 raise DemoError(
-                    f"{expectation} within {timeout_s:g} s. Found that it was not; the logs end with:\n{logs}"
+                    f"{expectation} within {timeout_s:g} s. Found that it timed out; the logs end with:\n{logs}"
                 )
             time.sleep(POLL_S)
 
     def stop(self) -> None:
-        """Ask all to end at once and wait for them; those that do not listen are killed."""
+        """Terminate all processes in parallel; kill those that do not end in time."""
         with ThreadPoolExecutor(max_workers=max(1, len(self._processes))) as pool:
             list(pool.map(lambda process: process.stop(timeout_s=STOP_TIMEOUT_S), self._processes.values()))
 

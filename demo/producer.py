@@ -1,4 +1,4 @@
-"""The demo's door for writing to Kafka: happenings become records, as fast as they go or at the speed of their time."""
+"""Sends source records to Kafka, unpaced or at the speed of their own time."""
 
 import time
 from collections import Counter
@@ -13,11 +13,12 @@ FLUSH_S = 30.0
 
 
 class RecordProducer:
-    """Sends happenings to their topics; `sent` counts them by kind."""
+    """Sends source records to their topics; `sent_by_kind` counts them."""
 
     def __init__(self, *, kafka: KafkaSettings, topics: TopicSettings) -> None:
         self.sent_by_kind: Counter[str] = Counter()
-        self._topics, self._errors = topics, list[KafkaError]()
+        self._topics = topics
+        self._errors: list[KafkaError] = []
         self._producer = Producer(
             {
                 "linger.ms": 5,
@@ -25,13 +26,13 @@ class RecordProducer:
                 "delivery.timeout.ms": int(FLUSH_S * 1000),
                 **kafka.connection(),
                 "enable.idempotence": True,
-                "log_level": 0,  # what does not arrive is told by its delivery report
+                "log_level": 0,  # delivery reports carry the errors
                 "error_cb": lambda error: None,
             }
         )
 
     def send(self, record: SourceRecord) -> None:
-        """Hand a record over; waits while the queue is full. Raises `Unavailable` for records that did not arrive."""
+        """Enqueue a record; blocks while the queue is full. Raises `Unavailable` if an earlier delivery failed."""
         while True:
             try:
                 self._producer.produce(
@@ -44,13 +45,13 @@ class RecordProducer:
             except BufferError:
                 self._producer.poll(0.1)
             except KafkaException as error:
-                raise Unavailable(f"Kafka should take records. Found: {error.args[0].str()}") from error
+                raise Unavailable(f"Kafka should accept records. Found: {error.args[0].str()}") from error
         self._producer.poll(0)
         self.sent_by_kind[record.kind] += 1
         self._raise_delivery_errors()
 
     def flush(self) -> None:
-        """Return once every record is on its topic; raises `Unavailable` for those that are not."""
+        """Wait until every record is on its topic; raises `Unavailable` if one is not."""
         undelivered = self._producer.flush(FLUSH_S)
         self._raise_delivery_errors()
         if undelivered:
@@ -61,8 +62,8 @@ class RecordProducer:
     def _raise_delivery_errors(self) -> None:
         if self._errors:
             raise Unavailable(
-                f"Every record should arrive on its topic. Found {len(self._errors)} that did not: "
-                f"{self._errors[0].str()} (topics are made by `python -m worker topics`)."
+                f"Every record should be delivered. Found {len(self._errors)} that were not: "
+                f"{self._errors[0].str()} (`python -m worker topics` creates the topics)."
             )
 
     def _on_delivery(self, error: KafkaError | None, _: Message) -> None:
@@ -71,14 +72,14 @@ class RecordProducer:
 
 
 class ReplayClock:
-    """Keeps to a clock that runs `speed_up` times as fast as the happenings' own; 0: waits for nothing."""
+    """A clock that runs `speed_up` times as fast as the records' own time; 0: never waits."""
 
     def __init__(self, speed_up: float) -> None:
         self._speed_up = speed_up
         self._start: tuple[float, int] | None = None
 
     def wait_until(self, ts_ms: int) -> None:
-        """Return when it is time for `ts_ms`; the first one asked for begins the clock."""
+        """Sleep until `ts_ms` is due; the first call starts the clock."""
         if self._speed_up <= 0:
             return
         if self._start is None:

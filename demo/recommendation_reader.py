@@ -1,6 +1,6 @@
-"""Reading recommendations as a web shop does: one round trip to Redis, and popular items for whom no list is known.
+"""Reads recommendations as a web shop does: one round trip to Redis, and popular items for users without a list.
 
-It needs redis-py and nothing of shopstream, so that it can be copied; docs/reading.md says what to do with a page.
+Imports only redis-py, so that a shop can copy it; docs/reading.md explains how to use a page.
 """
 
 import json
@@ -12,7 +12,7 @@ import redis
 class Page(NamedTuple):
     """Items to show, best first. `recommendation_id` goes into the impressions and clicks of this page.
 
-    It is None where the items are popular ones: of what nobody chose for this user nothing can be learned.
+    It is None for popular items: they were not chosen for this user, so the model cannot learn from them.
     """
 
     items: tuple[str, ...]
@@ -23,15 +23,15 @@ EMPTY_PAGE = Page((), None)
 
 
 class RecommendationReader:
-    """Reads from the Redis that workers cache lists in; `prefix` is theirs (`redis.prefix`)."""
+    """Reads the lists that workers cache in Redis; `prefix` is their setting `redis.prefix`."""
 
     def __init__(self, client: redis.Redis, prefix: str = "shop:") -> None:
         self._client, self._prefix = client, prefix
 
     def read(self, user_id: str, category: str | None = None) -> Page:
-        """The user's own list, else what is popular in the category where they are, else what is popular.
+        """The user's list, else popular items of the category they are in, else popular items.
 
-        Raises `redis.RedisError` where Redis does not answer; a shop then shows what it would show without us.
+        Raises `redis.RedisError` if Redis does not answer; a shop should then show its default items.
         """
         keys = [f"rec:{user_id}", *([f"rec:popular:{category}"] if category else []), "rec:popular"]
         values: Any = self._client.mget([self._prefix + key for key in keys])
@@ -42,7 +42,7 @@ class RecommendationReader:
 
 
 def parse_page(value: bytes | None) -> Page:
-    """A cached list of a user, whose items are objects, or of popular items, which are ids."""
+    """Parse a cached list: the items of a user's list are objects, popular items are ids."""
     if value is None:
         return EMPTY_PAGE
     content = json.loads(value)

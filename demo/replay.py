@@ -1,4 +1,4 @@
-"""`python -m demo replay`: a real shop's log through Kafka, at the speed that is asked for."""
+"""`python -m demo replay`: sends a real shop's log to Kafka, optionally at a multiple of its own speed."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -16,14 +16,15 @@ PROGRESS_S: Final = 2.0
 
 
 def replay(settings: Settings, data: Path, *, speed_up: float, limit: int | None) -> int:
-    """Send Online Retail (its first `limit` invoices) to the settings' Kafka; 0 when every record has arrived.
+    """Send Online Retail (its first `limit` invoices) to the Kafka of the settings; returns 0 once all is delivered.
 
-    Raises `BadData` without the file, `Unavailable` when Kafka does not take a record.
+    Raises `BadData` if the file is missing, `Unavailable` if Kafka does not accept a record.
     """
     console = Console(stderr=True)
     console.print(f"Reading {data} …")
     source = OnlineRetail(data, limit=limit)
-    producer, started_s = RecordProducer(kafka=settings.kafka, topics=settings.topics), time.monotonic()
+    producer = RecordProducer(kafka=settings.kafka, topics=settings.topics)
+    started_s = time.monotonic()
     console.print(f"Sending {len(source.invoices):,} invoices to {settings.kafka.bootstrap_servers}.")
     send_all(
         producer,
@@ -35,14 +36,14 @@ def replay(settings: Settings, data: Path, *, speed_up: float, limit: int | None
     console.print(
         f"Sent {format_counts(producer)} in {seconds:.1f} s ({producer.sent_by_kind.total() / seconds:,.0f} records/s)."
     )
-    console.print(f"Cancelled lines without an order to judge: {dict(source.cancellations.unmatched_by)}.")
+    console.print(f"Cancelled lines without a matching order: {dict(source.cancellations.unmatched_by)}.")
     return 0
 
 
 def send_all(
     producer: RecordProducer, records: Iterator[SourceRecord], clock: ReplayClock, report: Callable[[str], None]
 ) -> None:
-    """Send each happening at its time, telling every few seconds which day it is by now."""
+    """Send each record when it is due; calls `report` with the simulated day every few seconds."""
     reported_s = time.monotonic()
     for record in records:
         clock.wait_until(record.ts_ms)

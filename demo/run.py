@@ -1,8 +1,8 @@
-"""`python -m demo run`: the whole way once, on one machine, from nothing.
+"""`python -m demo run`: the whole cycle once, on one machine, from an empty start.
 
-A simulated shop brings its history; a model learns from it and is exported; workers answer the shop's live events; what
-they answered is joined with what happened into examples; the model learns from those, and the running workers take up
-the new one.
+A simulated shop provides its history. A model is trained on it and exported. Workers answer the shop's live events. The
+joiner joins their answers with later events into examples. The model is updated from those examples, and the running
+workers switch to the new version.
 """
 
 from contextlib import ExitStack
@@ -23,15 +23,14 @@ UPDATES_MAX: Final = 3
 
 
 def run(seed: int, *, keep: bool) -> int:
-    """Tell the whole story; 0 at its end. Raises `Failed` with a log's end when a part of it does not work."""
-    reporter, shop = StepReporter(), ShopSimulator(seed)
+    """Run the whole cycle; returns 0. Raises `DemoError`, with the end of a log, if a part of it fails."""
+    reporter = StepReporter()
+    shop = ShopSimulator(seed)
     with ExitStack() as stack:
         with reporter.step("Starting an embedded Kafka and Valkey"):
             environment = DemoEnvironment(stack)
-        training, live_phase = (
-            TrainingSteps(environment=environment, reporter=reporter),
-            LivePhase(environment=environment, reporter=reporter, shop=shop),
-        )
+        training = TrainingSteps(environment=environment, reporter=reporter)
+        live_phase = LivePhase(environment=environment, reporter=reporter, shop=shop)
         training.train_from_history(shop.simulate_history(HISTORY_DAYS), HISTORY_DAYS)
         live_phase.start_workers()
         live_phase.run_days(LIVE_DAYS)
@@ -39,35 +38,32 @@ def run(seed: int, *, keep: bool) -> int:
         learn_from_feedback(training, live_phase)
         live_phase.wait_for_version(training.bundle_version)
         check_nothing_trimmed(environment)
-        versions = (first_version, training.bundle_version)
-        print_summary(
-            reporter.console,
-            DemoResult(
-                environment=environment,
-                shop=shop,
-                live_phase=live_phase,
-                versions=versions,
-                elapsed_s=reporter.elapsed_s,
-            ),
+        result = DemoResult(
+            environment=environment,
+            shop=shop,
+            live_phase=live_phase,
+            versions=(first_version, training.bundle_version),
+            elapsed_s=reporter.elapsed_s,
         )
+        print_summary(reporter.console, result)
         if keep:
-            reporter.console.print("\nThe shop goes on; Ctrl-C ends it.")
+            reporter.console.print("\nEverything keeps running; Ctrl-C ends it.")
             live_phase.run_forever()
     return 0
 
 
 def learn_from_feedback(training: TrainingSteps, live_phase: LivePhase) -> None:
-    """Until a model is published that the gate finds no worse; each refusal is answered with more feedback."""
+    """Update the model until the gate accepts a version; each rejection is followed by more live events."""
     for _ in range(UPDATES_MAX):
         if training.train_from_feedback():
             return
         live_phase.run_days(EXTRA_DAYS)
-    raise DemoError(f"The gate should let one of {UPDATES_MAX} updates pass. Found all refused.")
+    raise DemoError(f"The gate should accept one of {UPDATES_MAX} updates. Found that it rejected all.")
 
 
 def check_nothing_trimmed(environment: DemoEnvironment) -> None:
-    """The embedded Kafka keeps the latest records alone: what was counted must still be all there is."""
+    """Check that the embedded Kafka, which keeps only the latest records, still holds all: the summary counts them."""
     if trimmed_partitions := environment.outputs.find_trimmed_partitions(environment.topics):
         raise DemoError(
-            f"The embedded Kafka should still hold all that was sent. Found these cut: {trimmed_partitions}."
+            f"The embedded Kafka should still hold every record. Found trimmed partitions: {trimmed_partitions}."
         )

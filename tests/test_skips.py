@@ -1,4 +1,4 @@
-"""A skipped test has proved nothing: at a desk it says why, in CI it has failed."""
+"""Skipped tests: reported with their reason on a developer's machine, failed in CI."""
 
 import os
 import shutil
@@ -11,23 +11,23 @@ import pytest
 SKIPPING = """
 import pytest
 
-def test_that_needs_what_is_not_here():
+def test_with_a_missing_broker():
     pytest.skip("there is no broker")
 
 @pytest.fixture
 def broker():
     pytest.skip("there is no fixture")
 
-def test_whose_fixture_needs_it(broker): ...
+def test_with_a_skipping_fixture(broker): ...
 
 @pytest.mark.skipif(True, reason="there is no mark")
-def test_that_is_marked(): ...
+def test_with_a_mark(): ...
 
 @pytest.mark.xfail(reason="expected", strict=True)
-def test_that_is_expected_to_fail():
+def test_with_an_expected_failure():
     assert False
 
-def test_that_runs(): ...
+def test_with_no_skip(): ...
 """
 WHOLE_FILE = "import pytest\npytest.skip('there is no module', allow_module_level=True)"
 
@@ -40,24 +40,24 @@ def run_pytest(folder: Path, test_file: str, *, ci: str) -> subprocess.Completed
 
 
 @pytest.mark.parametrize("ci", ["", "false", "0"])
-def test_at_a_desk_a_skip_is_a_skip(tmp_path: Path, ci: str) -> None:
-    ended = run_pytest(tmp_path, SKIPPING, ci=ci)
+def test_outside_ci_a_skip_is_a_skip(tmp_path: Path, ci: str) -> None:
+    result = run_pytest(tmp_path, SKIPPING, ci=ci)
 
-    assert ended.returncode == 0
-    assert "1 passed, 3 skipped, 1 xfailed" in ended.stdout
+    assert result.returncode == 0
+    assert "1 passed, 3 skipped, 1 xfailed" in result.stdout
 
 
-def test_in_ci_each_skip_is_a_failure_with_its_reason(tmp_path: Path) -> None:
-    ended = run_pytest(tmp_path, SKIPPING, ci="true")
+def test_in_ci_a_skip_is_a_failure_with_its_reason(tmp_path: Path) -> None:
+    result = run_pytest(tmp_path, SKIPPING, ci="true")
 
-    assert ended.returncode == 1
-    assert "1 passed, 1 xfailed" in ended.stdout
+    assert result.returncode == 1
+    assert "1 passed, 1 xfailed" in result.stdout
     for missing in ("broker", "fixture", "mark"):
-        assert f"should run in CI. Found: Skipped: there is no {missing}" in ended.stdout
+        assert f"should run in CI. Found: Skipped: there is no {missing}" in result.stdout
 
 
-def test_in_ci_a_file_that_skips_itself_whole_is_an_error(tmp_path: Path) -> None:
-    ended = run_pytest(tmp_path, WHOLE_FILE, ci="true")
+def test_in_ci_a_skipped_module_is_an_error(tmp_path: Path) -> None:
+    result = run_pytest(tmp_path, WHOLE_FILE, ci="true")
 
-    assert ended.returncode != 0
-    assert "should run in CI. Found: Skipped: there is no module" in ended.stdout
+    assert result.returncode != 0
+    assert "should run in CI. Found: Skipped: there is no module" in result.stdout

@@ -1,4 +1,4 @@
-"""Cancellations: which earlier order a cancelled line is about, as labels that arrive with the cancelling invoice."""
+"""Matches cancelled invoice lines to earlier orders, and makes labels at the time of the cancelling invoice."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -14,24 +14,24 @@ TASK: Final = "cancellation"
 
 @dataclass(slots=True)
 class CancellationMatcher:
-    """Which earlier order a cancelled line is about. `unmatched_by`: cancelled lines, by why they match none."""
+    """Matches cancelled lines to earlier orders. `unmatched_by`: number of lines without a match, by reason."""
 
     unmatched_by: Counter[str] = field(default_factory=Counter)
     _purchases: defaultdict[tuple[str, str], list[tuple[int, str]]] = field(default_factory=lambda: defaultdict(list))
 
     @property
     def unmatched(self) -> int:
-        """How many cancelled lines have matched no order so far."""
+        """Number of cancelled lines without a match so far."""
         return self.unmatched_by.total()
 
     def add_order(self, order: Invoice) -> None:
-        """An order that may be cancelled later; what becomes a dead letter is never judged."""
+        """Remember an order, which may be cancelled later; skip one that becomes a dead letter."""
         if order.is_clean:
             for row in order.lines:
                 self._purchases[order.customer, row.stock_code].append((row.quantity, order.number))
 
     def make_labels(self, invoice: Invoice) -> Iterator[SourceRecord]:
-        """What a cancelling invoice says: one label for each order that any of its lines match."""
+        """One label for each order that a line of the cancelling invoice matches."""
         order_numbers = dict.fromkeys(number for row in invoice.lines if (number := self._match(invoice.customer, row)))
         for number in order_numbers:
             label = Label(
@@ -45,7 +45,7 @@ class CancellationMatcher:
             yield SourceRecord("labels", invoice.customer, label, invoice.ts_ms)
 
     def _match(self, customer: str, row: InvoiceLine) -> str | None:
-        """The number of the order that a cancelled line judges."""
+        """The number of the order that a cancelled line matches, or None."""
         if not customer:
             self.unmatched_by["no_customer"] += 1
             return None

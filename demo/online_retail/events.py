@@ -1,12 +1,12 @@
 """Online Retail as a stream: every invoice of a real shop of 2010 and 2011, as orders, products and labels.
 
-    an invoice              an Order, as it is: one that breaks the bounds goes out and becomes a dead letter
-    a clean sale            a Product when its StockCode is first sold, and again when a new price has stood a month
+    an invoice              an Order, unchanged: one with values out of range is sent and becomes a dead letter
+    a clean sale            a Product when its StockCode is first sold, and at a new price a month or more later
     an invoice C...         Labels of the task `cancellation`, value 1, at the time of the cancelling invoice
 
-A cancelled line judges the latest earlier order of its customer that has a line of that StockCode with at least that
-quantity. One cancelling invoice says of one order at most once that it was cancelled, whatever number of its lines
-match. Lines that match no order are counted. Times are taken as UTC, prices are pounds.
+A cancelled line matches the latest earlier order of its customer that has a line of that StockCode with at least that
+quantity. A cancelling invoice makes at most one label for an order. Lines that match no order are counted. Times are
+read as UTC, prices are in pounds.
 """
 
 from collections import Counter
@@ -23,20 +23,21 @@ from demo.online_retail.invoices import Invoice, InvoiceLine, parquet_path, read
 from demo.simulator.records import SourceRecord, encode_json
 
 CURRENCY: Final = "GBP"
-# Prices differ from customer to customer by the quantity they take; a catalogue that followed each would only flicker.
-PRICE_STANDS_MS: Final = 30 * 86_400_000
+# Prices vary between invoices with the quantity, so a product that followed every invoice would change all the time.
+PRICE_CHANGE_MIN_MS: Final = 30 * 86_400_000
 
 
 class OnlineRetail:
-    """The stream of the whole file, or of its first `limit` invoices; `cancellations` counts what matched none."""
+    """The stream of the whole file, or of its first `limit` invoices; `cancellations` counts unmatched lines."""
 
     def __init__(self, path: Path, *, limit: int | None = None) -> None:
         self.invoices = read_invoices(path, limit)
         self.cancellations = CancellationMatcher()
 
     def records(self) -> Iterator[SourceRecord]:
-        """Products before the order that shows them, each invoice in its turn."""
-        prices, self.cancellations = PriceList(), CancellationMatcher()
+        """Records of each invoice in order, new products before the order."""
+        prices = PriceList()
+        self.cancellations = CancellationMatcher()
         for invoice in self.invoices:
             if invoice.is_cancellation:
                 yield from self.cancellations.make_labels(invoice)
@@ -47,7 +48,7 @@ class OnlineRetail:
 
 
 def make_order_record(invoice: Invoice) -> SourceRecord:
-    """The invoice as an Order, repaired nowhere; without a customer it has no `user_id`."""
+    """The invoice as an Order, without any repair; it has no `user_id` if the file has no customer."""
     order: dict[str, Any] = {"event_id": invoice.number, "ts_ms": invoice.ts_ms}
     if invoice.customer:
         order["user_id"] = invoice.customer
@@ -60,20 +61,20 @@ def make_order_record(invoice: Invoice) -> SourceRecord:
 
 
 class PriceList:
-    """Products as sales show them: rows without a price are corrections of the stock, with words like `damaged`."""
+    """Derives products from sales. Skips lines without a price: they are stock corrections, such as `damaged`."""
 
     def __init__(self) -> None:
         self._products: dict[str, Product] = {}
 
     def update(self, invoice: Invoice) -> Iterator[SourceRecord]:
-        """What this invoice shows of products for the first time, and prices that are new by now."""
+        """Records of products that are new in this invoice, or whose price changes with it."""
         for line in invoice.lines:
             if line.quantity <= 0 or line.unit_price <= 0 or not line.description:
                 continue
             product = self._products.get(line.stock_code)
             if product is None:
                 yield self._store(self._make_product(invoice, line))
-            elif product.price != line.unit_price and invoice.ts_ms - product.ts_ms >= PRICE_STANDS_MS:
+            elif product.price != line.unit_price and invoice.ts_ms - product.ts_ms >= PRICE_CHANGE_MIN_MS:
                 yield self._store(self._reprice(product, invoice, line))
 
     def _store(self, product: Product) -> SourceRecord:
@@ -97,12 +98,14 @@ class PriceList:
 
 
 def count_expected_dead_letters(path: Path) -> dict[str, int]:
-    """How many invoices of the file must become dead letters, by reason, counted from the file's own columns.
+    """Number of invoices that must become dead letters, by reason, counted from the columns of the file.
 
-    A line out of bounds is met before the missing customer, since fields are checked where they stand and what is
-    missing is noticed at the end.
+    A value out of range takes precedence over a missing customer: decoding checks each field when it reads it, and
+    missing fields at the end.
     """
-    with_customer, out_of_range, orders = set[str](), set[str](), dict[str, None]()
+    with_customer = set[str]()
+    out_of_range = set[str]()
+    orders = dict[str, None]()
     for number, _, quantity, price, customer in read_columns(path):
         if number.startswith("C"):
             continue

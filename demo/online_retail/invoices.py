@@ -1,4 +1,4 @@
-"""Invoices of the Online Retail file, as they stand there."""
+"""Reads the invoices of the Online Retail file, without any repair."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,7 +22,7 @@ COLUMNS: Final = (
 
 
 class InvoiceLine(NamedTuple):
-    """One line of an invoice, as it stands in the file."""
+    """One line of an invoice."""
 
     stock_code: str
     description: str | None
@@ -32,7 +32,7 @@ class InvoiceLine(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Invoice:
-    """All lines of one number. `customer` is empty where the file has none."""
+    """All lines with one invoice number. `customer` is empty where the file has none."""
 
     number: str
     ts_ms: int
@@ -46,17 +46,17 @@ class Invoice:
 
     @property
     def is_clean(self) -> bool:
-        """Whether it can be answered as an order."""
+        """Whether it decodes as an order."""
         return bool(self.customer) and all(line.quantity > 0 and line.unit_price >= 0 for line in self.lines)
 
 
 def read_invoices(path: Path, limit: int | None = None) -> list[Invoice]:
-    """The first `limit` (none: all) invoices of the Parquet file, in the order in which they begin.
+    """The first `limit` invoices of the Parquet file (None: all), in the order of their first lines.
 
-    Raises `BadData` where there is no such file.
+    Raises `BadData` if the file cannot be read.
     """
     try:
-        # One batch at a time: the whole file as Python values would be half a gigabyte.
+        # One batch at a time: the whole file as Python values would take half a gigabyte.
         with pq.ParquetFile(parquet_path(path)) as file:
             invoices: dict[str, Invoice] = {}
             for batch in file.iter_batches(columns=list(COLUMNS)):
@@ -70,7 +70,7 @@ def read_invoices(path: Path, limit: int | None = None) -> list[Invoice]:
 
 
 def add_line(invoices: dict[str, Invoice], values: tuple[Any, ...]) -> None:
-    """Put one line of the file where it belongs; an invoice has the time and the customer of its first line."""
+    """Add a line of the file to its invoice, which has the time and customer of its first line."""
     number, stock_code, description, quantity, date, price, customer, country = values
     if (invoice := invoices.get(number)) is None:
         customer = "" if customer is None else str(int(customer))
@@ -83,5 +83,5 @@ def to_epoch_ms(date: datetime) -> int:
 
 
 def parquet_path(path: Path) -> Path:
-    """The file itself, whether it or its folder is named."""
+    """The path of the file, given its path or its folder."""
     return path / "online_retail.parquet" if path.is_dir() else path

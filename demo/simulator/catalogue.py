@@ -1,4 +1,4 @@
-"""What the simulated shop sells: items whose titles tell their category, and an engine that finds them by words."""
+"""The simulated catalogue: items whose titles imply their category, and a search engine that matches words."""
 
 import random
 from collections import defaultdict
@@ -27,7 +27,7 @@ CURRENCY: Final = "EUR"
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """An item as it truly is. `appeal` multiplies how often it is clicked; its product record may lack the category."""
+    """The true properties of an item. `appeal` multiplies its click probability; `product` may lack the category."""
 
     product: Product
     category: str
@@ -39,7 +39,7 @@ class Item:
 
 
 class ItemCatalogue:
-    """All items, drawn once; `at` finds one by its id."""
+    """The items on sale; `by_id` has those sold earlier, too."""
 
     def __init__(self, *, rng: random.Random, count: int, opened_ms: int) -> None:
         categories = list(NOUNS)
@@ -48,7 +48,7 @@ class ItemCatalogue:
         self.set_items(items)
 
     def set_items(self, items: Sequence[Item]) -> None:
-        """Sell these and no others from now on; what was sold before is still found by its id."""
+        """Replace the items on sale; those sold earlier stay in `by_id`."""
         self.items = list(items)
         self.by_id |= {item.item_id: item for item in self.items}
         self.by_category: dict[str, list[Item]] = {
@@ -61,12 +61,12 @@ class ItemCatalogue:
                 self._by_word[word].append(item)
 
     def sample(self, rng: random.Random, category: str, count: int) -> list[str]:
-        """Ids of at most `count` distinct items of a category, appealing ones more often."""
+        """Ids of at most `count` distinct items of a category, drawn in proportion to their appeal."""
         sampled = rng.choices(self.by_category[category], cum_weights=self._cumulative_appeal[category], k=count)
         return list(dict.fromkeys(item.item_id for item in sampled))
 
     def search(self, rng: random.Random, query: str, count: int) -> list[str]:
-        """What a plain engine answers: items with any word of the query, in no better order than by matching words."""
+        """Results of a simple engine: items with any word of the query, in the noisy order of their matching words."""
         matches = defaultdict[str, float](float)
         for word in query.lower().split():
             for item in self._by_word[word]:
@@ -75,7 +75,7 @@ class ItemCatalogue:
         return ranked[:count]
 
     def match_share(self, query: str, item_id: str) -> float:
-        """The share of the query's words that stand in an item's title."""
+        """The share of the query's words that are in the item's title."""
         words = query.lower().split()
         title = self.by_id[item_id].product.title.lower().split()
         return sum(word in title for word in words) / len(words)
@@ -86,7 +86,7 @@ def accumulate_appeal(items: Sequence[Item]) -> list[float]:
 
 
 def make_item(rng: random.Random, number: int, category: str, opened_ms: int) -> Item:
-    """One item; one in twenty lacks its category on the record, one in ten its brand or its seller."""
+    """A random item; 5 % of product records lack the category, 10 % the brand, 10 % the seller."""
     brand, noun = rng.choice(BRANDS), rng.choice(NOUNS[category])
     product = Product(
         event_id=f"p{number:06d}",

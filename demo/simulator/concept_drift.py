@@ -1,8 +1,8 @@
-"""Drift: how the world of the simulated shop changes, if it is asked to; without one every day is like the others.
+"""Optional concept drift of the simulated shop; without it every day has the same distribution.
 
-Fashions come and go within half a day: categories, brands and kinds of items appeal more or less, each by a random
-process that is drawn back to how it was (Ornstein and Uhlenbeck). Each day new items take the place of some, prices
-move, some people come to like something else, and now and then fraud rings change how they go about it.
+The appeal of categories, brands and kinds of items follows mean-reverting random processes (Ornstein-Uhlenbeck), one
+step per hour. Each day new items replace old ones, prices change and some users change their favourite category; every
+`PATTERN_DAYS` new fraud rings change their pattern.
 """
 
 import math
@@ -18,26 +18,27 @@ from demo.simulator.fraud_rings import FraudPattern
 from demo.simulator.records import SourceRecord
 from demo.simulator.users import User
 
-FASHION_DECAY_H: Final = 24.0  # after so long a fashion has lost all but 1/e
-FASHION_DEVIATION: Final = {"category": 0.8, "brand": 1.0, "noun": 1.0}  # deviations of the logarithm of appeal
-NEW_SHARE: Final = 0.05  # of the assortment, each day
+FASHION_DECAY_H: Final = 24.0  # time constant: a fashion decays to 1/e of its value
+FASHION_DEVIATION: Final = {"category": 0.8, "brand": 1.0, "noun": 1.0}  # standard deviations of log appeal
+NEW_SHARE: Final = 0.05  # of the items, each day
 PRICED_SHARE: Final = 0.1
 PREFERENCES_SHARE: Final = 0.08
 PATTERN_DAYS: Final = 1.5
 
 
 class ConceptDrift:
-    """Moves once an hour from `begins_days` on; `habits` are those of rings that form from now on."""
+    """Changes the catalogue and the users once an hour after `start_days`; `pattern` is that of new fraud rings."""
 
     def __init__(self, *, seed: int, start_days: float) -> None:
         self.start_days, self.pattern = start_days, FraudPattern()
         self._rng = random.Random(seed)
         self._fashion_by_word: dict[str, float] = {}
-        self._base_appeal: dict[str, float] = {}  # the appeal of items as if there were no fashions
-        self._launched, self._hours, self._mean_appeal = 0, 0, 0.0
+        self._base_appeal: dict[str, float] = {}  # appeal of items without fashions
+        self._launched = self._hours = 0
+        self._mean_appeal = 0.0
 
     def step_hour(self, catalogue: ItemCatalogue, users: Sequence[User], ts_ms: int) -> list[SourceRecord]:
-        """Change the world by an hour; returns the records of products that are new or have changed."""
+        """Apply one hour of drift; returns the records of new and changed products."""
         changed_items = self._step_day(catalogue, users, ts_ms) if self._hours % 24 == 0 else []
         self._hours += 1
         self._update_fashion(catalogue)
@@ -52,11 +53,9 @@ class ConceptDrift:
         shown_items = [self._apply_fashion(item) for item in catalogue.items]
         if not self._mean_appeal:
             self._mean_appeal = mean_shown_appeal(catalogue.items)
+        mean_appeal = mean_shown_appeal(shown_items)
         catalogue.set_items(
-            [
-                replace(item, appeal=item.appeal * self._mean_appeal / mean_shown_appeal(shown_items))
-                for item in shown_items
-            ]
+            [replace(item, appeal=item.appeal * self._mean_appeal / mean_appeal) for item in shown_items]
         )
 
     def _apply_fashion(self, item: Item) -> Item:
@@ -65,7 +64,7 @@ class ConceptDrift:
         return replace(item, appeal=base_appeal * math.exp(log_factor))
 
     def _step_day(self, catalogue: ItemCatalogue, users: Sequence[User], ts_ms: int) -> list[Item]:
-        """What changes once a day."""
+        """Apply the daily changes; returns the new and repriced items."""
         for user in users:
             if self._rng.random() < PREFERENCES_SHARE:
                 self._swap_favourite(cast(MutableMapping[str, float], user.preferences))
@@ -86,7 +85,7 @@ class ConceptDrift:
         return make_item(self._rng, 9_000_000 + self._launched, category, ts_ms)
 
     def _swap_favourite(self, preferences: MutableMapping[str, float]) -> None:
-        """Like something else best from now on."""
+        """Swap the favourite category with a random one."""
         best, new = max(preferences, key=lambda category: preferences[category]), self._rng.choice(list(preferences))
         preferences[best], preferences[new] = preferences[new], preferences[best]
 
@@ -101,12 +100,12 @@ class ConceptDrift:
 
 
 def mean_shown_appeal(items: Sequence[Item]) -> float:
-    """The mean appeal of what is shown, which is shown in proportion to it; fashions move it to and fro, not up."""
+    """Mean appeal of shown items, which are drawn in proportion to appeal; held constant, so that only ratios drift."""
     return sum(item.appeal**2 for item in items) / sum(item.appeal for item in items)
 
 
 def fashion_words(item: Item) -> dict[str, str]:
-    """What an item's fashion goes by."""
+    """The words whose fashions multiply the appeal of an item."""
     brand, *_, noun = item.product.title.split()
     return {"category": item.category, "brand": brand, "noun": noun}
 

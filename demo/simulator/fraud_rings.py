@@ -1,4 +1,4 @@
-"""Fraud rings: accounts, new or stolen, on few devices and cards, that order in bursts, dearly, and ship abroad."""
+"""Fraud rings: new or stolen accounts that share few devices and cards, and order expensive items in bursts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,15 +10,15 @@ from demo.simulator.records import SourceRecord
 from demo.simulator.state import Payment, SimulationState, make_order
 from demo.simulator.users import COUNTRIES, DAY_MS, FAR_COUNTRIES, User, make_user
 
-FIRST_MEMBER_NUMBER: Final = 5_000  # numbers of users from which on they belong to rings
+FIRST_MEMBER_NUMBER: Final = 5_000  # user numbers from here on belong to rings
 HOUR_MS: Final = 3_600_000
 STOLEN_SHARE: Final = 0.3
-BROWSE_S: Final = 420.0  # for how long before an order somebody looks around
+BROWSE_S: Final = 420.0  # a member clicks on items for up to this long before an order
 
 
 @dataclass(frozen=True, slots=True)
 class FraudPattern:
-    """How rings go about it: what they take, how they pay, how often it goes abroad, how old their accounts are."""
+    """What a ring buys, how it pays, its share of shipments abroad, and the mean age of its accounts."""
 
     expensive_items: bool = True
     payment_method: str = "card"
@@ -27,9 +27,9 @@ class FraudPattern:
 
 
 class FraudRing:
-    """One ring: it strikes a few times, and is found out some hours after each strike.
+    """One ring: it attacks up to three times, and each attack is detected some hours later.
 
-    Its members are accounts of its own, and some that it stole from `people`.
+    Its members are its own accounts and some stolen from `users`.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class FraudRing:
             self.attacks_ms.append(self.attacks_ms[-1] + int(rng.uniform(0.4, 1.2) * DAY_MS))
 
     def attack(self, ts_ms: int) -> list[SourceRecord]:
-        """Orders within an hour or two from `ts_ms`, and the labels that come when they are found out."""
+        """Clicks and orders of an hour or two from `ts_ms`, and the labels made at detection."""
         rng, records = self._state.rng, list[SourceRecord]()
         detected_ms = ts_ms + int(rng.uniform(4, 16) * HOUR_MS)
         for user in rng.sample(self._members, rng.randrange(3, len(self._members) + 1)):
@@ -70,7 +70,7 @@ class FraudRing:
         return records
 
     def _browse(self, user: User, lines: list[Line], payment: Payment, until_ms: int) -> list[SourceRecord]:
-        """Clicks of the last minutes before an order: thieves look around as everybody does, if not for long."""
+        """Clicks in the minutes before an order: ring members browse as other users do, only shorter."""
         rng, clicks = self._state.rng, list[SourceRecord]()
         others = rng.sample(self._state.catalogue.items, rng.randrange(0, 6))
         for item_id in (*(item.item_id for item in others), *(line.item_id for line in lines)):
@@ -108,7 +108,7 @@ class FraudRing:
 
 
 def label_fraud(state: SimulationState, user_id: str, order_id: str, value: float, ts_ms: int) -> SourceRecord:
-    """What became known of an order: 1 for fraud, 0 for an order confirmed honest."""
+    """A fraud label for an order: 1 for fraud, 0 for confirmed honest."""
     label = Label(
         event_id=state.new_id("l"), ts_ms=ts_ms, user_id=user_id, judged_event_id=order_id, task="fraud", value=value
     )

@@ -1,4 +1,4 @@
-"""Records that no shop should send and every shop sends once: each with the reason of its dead letter."""
+"""Malformed records, each with the reason of its dead letter."""
 
 from typing import Final, NamedTuple
 
@@ -6,7 +6,7 @@ from demo.simulator.records import SourceRecord
 
 
 class MalformedRecord(NamedTuple):
-    """A record's value for the topic of `kind`, and why it cannot be answered."""
+    """A value for the topic of `kind`, and the reason of its dead letter."""
 
     kind: str
     value: bytes
@@ -40,6 +40,6 @@ MALFORMED_RECORDS: Final = (
 
 
 def make_malformed(number: int, ts_ms: int) -> SourceRecord:
-    """One of them, in turn, as if it had been sent at `ts_ms`."""
+    """The malformed record with this number (modulo their count), at `ts_ms`."""
     kind, value, reason = MALFORMED_RECORDS[number % len(MALFORMED_RECORDS)]
     return SourceRecord(kind, f"u{number % 50:04d}", value, ts_ms, reason)

@@ -1,4 +1,4 @@
-"""Happenings: records as a source makes them, in the order of their time, before anything is sent to Kafka."""
+"""Source records: what a simulator or data set produces in order of time, before it is sent to Kafka."""
 
 from typing import NamedTuple
 
@@ -10,9 +10,9 @@ encode_json = msgspec.json.Encoder().encode
 
 
 class SourceRecord(NamedTuple):
-    """One record for the topic of `kind`. `event` is bytes where no event could be made or none should be.
+    """One record for the topic of `kind`. `event` is bytes where the record is malformed or passed through unparsed.
 
-    `reason` is the reason of the dead letter that the record has to become; empty where it is to be answered.
+    `reason` is that of the dead letter that the record must become; empty if the record should be answered.
     """
 
     kind: str

@@ -1,4 +1,4 @@
-"""A visit: one person looks at the home page, perhaps searches and browses, clicks by taste, and perhaps buys."""
+"""A user session: views the home page, sometimes searches and browses, clicks by preference, sometimes buys."""
 
 from collections.abc import Callable
 from typing import Final, NamedTuple, TypeAlias
@@ -8,13 +8,13 @@ from demo.simulator.records import SourceRecord
 from demo.simulator.state import PAYMENT_METHODS, Payment, SimulationState, make_order
 from demo.simulator.users import DAY_MS, FAR_COUNTRIES, User
 
-PAGE_ITEMS: Final = 8  # what fits on a page
-SEARCH_RESULTS: Final = 16  # what the engine answers
-TITLE_NOUN: Final = -1  # the word of a title that says what the item is
+PAGE_ITEMS: Final = 8  # items on one page
+SEARCH_RESULTS: Final = 16  # items in a search result
+TITLE_NOUN: Final = -1  # index of the word in a title that names the kind of item
 
 
 class HomePage(NamedTuple):
-    """Items for a home page; `recommendation_id` is empty where no recommendation list made them."""
+    """Items of a home page; `recommendation_id` is empty if they are not from a recommendation list."""
 
     recommendation_id: str
     items: tuple[str, ...]
@@ -24,7 +24,7 @@ ReadHomePage: TypeAlias = Callable[[User], HomePage | None]
 
 
 class UserSession:
-    """What one person does in one visit, as happenings in the order of their time."""
+    """The records of one session, in order of time, except for a review, which is written days later."""
 
     def __init__(self, *, state: SimulationState, user: User, ts_ms: int) -> None:
         self.records: list[SourceRecord] = []
@@ -34,7 +34,7 @@ class UserSession:
         self._basket: list[str] = []
 
     def simulate(self, home_page: HomePage) -> list[SourceRecord]:
-        """The whole visit, beginning at a home page with this shelf."""
+        """Simulate the whole session, starting at this home page."""
         rng = self._state.rng
         self._view_page(home_page.items[:PAGE_ITEMS], "home", recommendation_id=home_page.recommendation_id or None)
         if rng.random() < 0.35:
@@ -49,7 +49,7 @@ class UserSession:
     def _view_page(
         self, items: tuple[str, ...], surface: Surface, *, recommendation_id: str | None = None, query: str = ""
     ) -> None:
-        """See a page of items from the top, and open what appeals."""
+        """View a page of items from top to bottom, and click some."""
         user, ts_ms = self._user, self._advance_clock(1, 4)
         impression = Impression(
             event_id=self._state.new_id("w"),
@@ -66,7 +66,7 @@ class UserSession:
                 self._click(item_id, rank, impression)
 
     def _click_probability(self, item_id: str, rank: int, query: str) -> float:
-        """The probability of a click: by place, by taste, by the item itself, and by what was asked for."""
+        """The click probability, from rank, preference, appeal and match with the query."""
         item = self._state.catalogue.by_id[item_id]
         position_bias = 0.92**rank
         affinity = self._user.preferences[item.category]
@@ -96,7 +96,7 @@ class UserSession:
             self._basket.append(item_id)
 
     def _search(self) -> None:
-        """Ask for what an item of a liked category is called, and look through the engine's answer."""
+        """Search for an item of a preferred category by its title, and view the results."""
         state, user = self._state, self._user
         wanted_item = state.rng.choice(state.catalogue.by_category[user.draw_category(state.rng)])
         words = wanted_item.product.title.lower().split()
@@ -115,7 +115,7 @@ class UserSession:
         self._view_page(result_ids, "search", query=query)
 
     def _check_out(self) -> None:
-        """Buy what is in the basket; a gift now and then goes abroad, and some write a review days later."""
+        """Order the basket; 8 % are gifts shipped abroad, 15 % are reviewed days later."""
         state, user, rng = self._state, self._user, self._state.rng
         basket = list(dict.fromkeys(self._basket))
         lines = [state.make_line(item_id, rng.choice((1, 1, 1, 2, 5))) for item_id in basket]
@@ -134,7 +134,7 @@ class UserSession:
             self._write_review(basket[0], order.event_id, ts_ms + int(rng.uniform(1, 3) * DAY_MS))
 
     def _write_review(self, item_id: str, order_id: str, ts_ms: int) -> None:
-        """Written later: the one happening of a visit that lies days after it."""
+        """Write a review; its rating follows the appeal of the item."""
         state, user = self._state, self._user
         rating = min(5.0, max(0.0, round(3 + state.catalogue.by_id[item_id].appeal + state.rng.gauss(0, 0.8))))
         review = Review(
@@ -151,6 +151,6 @@ class UserSession:
         self.records.append(SourceRecord("reviews", user.user_id, review, ts_ms))
 
     def _advance_clock(self, min_s: float, max_s: float) -> int:
-        """Let some time go by; returns the time it is then."""
+        """Advance by a random time; returns the new time."""
         self._now_ms += int(self._state.rng.uniform(min_s, max_s) * 1000)
         return self._now_ms

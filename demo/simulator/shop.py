@@ -1,7 +1,7 @@
-"""The simulated shop: a seed makes people, items and fraud rings, and from then on everything follows.
+"""The simulated shop: a discrete-event simulation of users, items and fraud rings, determined by a seed.
 
-`history` is what the shop lived through before it met us; `live` goes on where history ended, and shows the people that
-come the lists that we made for them. The same seed, and in the live part the same lists, give the same happenings.
+`simulate_history` produces the time before shopstream is used. `simulate_live` continues from there and shows users the
+lists made for them. The same seed, and in the live phase the same lists, give the same records.
 """
 
 import heapq
@@ -21,19 +21,19 @@ from demo.simulator.sessions import PAGE_ITEMS, HomePage, ReadHomePage, UserSess
 from demo.simulator.state import SimulationState
 from demo.simulator.users import DAY_MS, User, make_users
 
-OPENED_MS: Final = 1_735_689_600_000  # 2025-01-01: a time of its own, so that no run depends on the day it is made
+OPENED_MS: Final = 1_735_689_600_000  # 2025-01-01, fixed so that no run depends on the current day
 MALFORMED_EVERY: Final = 150
-RING_GAP_DAYS: Final = (0.25, 0.75)  # bounded, so that a day or two never go by without fraud
+RING_GAP_DAYS: Final = (0.25, 0.75)  # bounded, so that every day has fraud
 NIGHT_H: Final = 7
 
 ScheduledAction: TypeAlias = Callable[[int], None]
 
 
 class ShopSimulator:
-    """A shop in its own time, whose happenings come in the order of `ts_ms`."""
+    """A shop with a clock of its own; its records are in the order of `ts_ms`."""
 
     def __init__(self, seed: int, *, users: int = 300, items: int = 400, drift: ConceptDrift | None = None) -> None:
-        """`drift`: how its world changes, if it does."""
+        """`drift`: optional concept drift."""
         rng = random.Random(seed)
         self._state = SimulationState(rng, ItemCatalogue(rng=rng, count=items, opened_ms=OPENED_MS))
         self.users = make_users(rng, users, list(self._state.catalogue.by_category), OPENED_MS)
@@ -45,12 +45,12 @@ class ShopSimulator:
         self._schedule_start()
 
     def simulate_history(self, days: float) -> Iterator[SourceRecord]:
-        """The next `days` with lists by the shop's own rule of thumb, nothing malformed among them."""
+        """Records of the next `days`, with the shop's default home pages and without malformed records."""
         self._read_home_page = self._default_home_page
         yield from self._run_until(self._now_ms + int(days * DAY_MS))
 
     def simulate_live(self, read_home_page: ReadHomePage, days: float) -> Iterator[SourceRecord]:
-        """The next `days`; who comes sees what `read_shelf` gives, and now and then a record is malformed."""
+        """Records of the next `days`, with the home pages of `read_home_page`; every 150th record is malformed."""
         self._read_home_page = read_home_page
         for number, record in enumerate(self._run_until(self._now_ms + int(days * DAY_MS)), 1):
             yield record
@@ -58,18 +58,18 @@ class ShopSimulator:
                 yield make_malformed(number // MALFORMED_EVERY - 1, record.ts_ms)
 
     def product_records(self) -> list[SourceRecord]:
-        """The catalogue as it is now, as records for its topic."""
+        """The current catalogue, as records for its topic."""
         return [
             SourceRecord("products", item.item_id, item.product, item.product.ts_ms)
             for item in self._state.catalogue.items
         ]
 
     def products_by_id(self) -> dict[str, Product]:
-        """Every item's product record."""
+        """The product of each item on sale."""
         return {item.item_id: item.product for item in self._state.catalogue.items}
 
     def _schedule_start(self) -> None:
-        """Put everything on the agenda from which the rest follows."""
+        """Schedule the initial records and actions."""
         for product in self.product_records():
             self._schedule(OPENED_MS, product)
         for user in self.users:
@@ -85,7 +85,7 @@ class ShopSimulator:
             self._schedule(ts_ms + HOUR_MS, self._apply_drift)
 
     def _run_until(self, end_ms: int) -> Iterator[SourceRecord]:
-        """Follow the agenda: a happening comes out, a plan puts more on it."""
+        """Process the queue in order of time: yield records, run actions, which schedule more."""
         while self._queue and self._queue[0][0] < end_ms:
             self._now_ms, _, entry = heapq.heappop(self._queue)
             if isinstance(entry, SourceRecord):
@@ -106,7 +106,7 @@ class ShopSimulator:
         self._schedule(self._next_session_ms(user, ts_ms), partial(self._run_session, user))
 
     def _schedule_confirmation(self, order: Order) -> None:
-        """Two orders of five are said to be honest, within a day."""
+        """Schedule the label that confirms an order as honest within a day."""
         label_ms = order.ts_ms + int(self._state.rng.uniform(0.3, 0.9) * DAY_MS)
         self._schedule(label_ms, label_fraud(self._state, order.user_id, order.event_id, 0.0, label_ms))
 
@@ -122,7 +122,7 @@ class ShopSimulator:
             self._schedule(record.ts_ms, record)
 
     def _default_home_page(self, user: User) -> HomePage:
-        """The shop's own rule of thumb: half of it what sells, half of it from a category that the person likes."""
+        """The shop's heuristic: half of the page from a preferred category, half from random categories."""
         rng, catalogue = self._state.rng, self._state.catalogue
         liked = catalogue.sample(rng, user.draw_category(rng), PAGE_ITEMS // 2)
         others = [
@@ -137,14 +137,12 @@ class ShopSimulator:
     def _next_session_ms(self, user: User, after_ms: int) -> int:
         return self._avoid_night(after_ms + int(self._state.rng.expovariate(user.sessions_per_day) * DAY_MS))
 
-    def _avoid_night(self, at_ms: int) -> int:
-        """That time, or the next morning: nobody comes at night, not even thieves."""
-        hours_to_morning = NIGHT_H - at_ms % DAY_MS / HOUR_MS
-        return at_ms + (
-            int(self._state.rng.uniform(hours_to_morning, hours_to_morning + 3) * HOUR_MS)
-            if hours_to_morning > 0
-            else 0
-        )
+    def _avoid_night(self, ts_ms: int) -> int:
+        """This time, or a time in the following morning if it is at night: all activity pauses then."""
+        hours_to_morning = NIGHT_H - ts_ms % DAY_MS / HOUR_MS
+        if hours_to_morning <= 0:
+            return ts_ms
+        return ts_ms + int(self._state.rng.uniform(hours_to_morning, hours_to_morning + 3) * HOUR_MS)
 
     def _next_ring_ms(self) -> int:
         return self._now_ms + int(self._state.rng.uniform(*RING_GAP_DAYS) * DAY_MS)

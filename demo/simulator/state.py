@@ -1,4 +1,4 @@
-"""The world of the simulated shop: what visits and fraud rings share, and how an order comes about."""
+"""State shared by user sessions and fraud rings: random numbers, catalogue, ids; and making orders."""
 
 import random
 from collections import Counter
@@ -15,19 +15,19 @@ PAYMENT_METHODS: Final = ("card", "card", "card", "wallet", "transfer")
 
 @dataclass(frozen=True, slots=True)
 class SimulationState:
-    """One source of chance, one assortment and one count of events, so that a seed decides everything."""
+    """The only random number generator, catalogue and id counters, so that the seed determines everything."""
 
     rng: random.Random
     catalogue: ItemCatalogue
     id_counts: Counter[str] = field(default_factory=Counter)
 
     def new_id(self, prefix: str) -> str:
-        """A new id that begins with `letter`."""
+        """A new id that begins with `prefix`."""
         self.id_counts[prefix] += 1
         return f"{prefix}{self.id_counts[prefix]:06d}"
 
     def value_or_missing(self, value: str, missing_share: float) -> str | None:
-        """The value, or nothing in a share of cases: optional fields are missing in real shops."""
+        """The value, or None in `missing_share` of cases: real shops omit optional fields."""
         return None if self.rng.random() < missing_share else value
 
     def make_line(self, item_id: str, quantity: int) -> Line:
@@ -37,7 +37,7 @@ class SimulationState:
 
 @dataclass(frozen=True, slots=True)
 class Payment:
-    """How and from where an order is paid; `card_id` counts only where the method is a card."""
+    """Payment, device and shipping of an order; `card_id` is used only if the method is a card."""
 
     method: str
     card_id: str
@@ -47,7 +47,7 @@ class Payment:
 
 
 def make_order(state: SimulationState, user: User, lines: Sequence[Line], payment: Payment, ts_ms: int) -> Order:
-    """An order of these lines; some optional fields are missing now and then."""
+    """An order of these lines; optional fields are sometimes missing."""
     return Order(
         event_id=state.new_id("o"),
         ts_ms=ts_ms,

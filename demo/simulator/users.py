@@ -1,4 +1,4 @@
-"""Who comes to the simulated shop: people with tastes, devices and cards, some of them in one household."""
+"""Simulated users: preferences, devices and cards; some share a household."""
 
 import random
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from contract.events import Platform
 
 DAY_MS: Final = 86_400_000
 COUNTRIES: Final = ("DE", "FR", "GB", "NL", "ES", "PL")
-FAR_COUNTRIES: Final = ("US", "SG", "BR")  # where gifts and loot go
+FAR_COUNTRIES: Final = ("US", "SG", "BR")  # destinations of gifts and of fraudulent orders
 HOUSEHOLD_SHARE: Final = 0.25
 OFFICE_SHARE: Final = 0.15
 NEWCOMER_SHARE: Final = 0.4
@@ -18,9 +18,9 @@ NEWCOMERS_DAYS: Final = 14.0
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """One user. `tastes`: how much a category is liked, 0 to 1; `visits_a_day`: how often they come, on average.
+    """One user. `preferences`: affinity to each category, 0 to 1; `sessions_per_day`: on average.
 
-    `comes_ms`: when they come to know the shop.
+    `first_session_ms`: the first session is at this time or later.
     """
 
     user_id: str
@@ -36,14 +36,14 @@ class User:
     spending: float
 
     def draw_category(self, rng: random.Random) -> str:
-        """A category, liked ones more often."""
+        """A random category, weighted by preference."""
         return rng.choices(list(self.preferences), weights=list(self.preferences.values()))[0]
 
 
 def make_users(rng: random.Random, count: int, categories: Sequence[str], opened_ms: int) -> list[User]:
-    """People in the order of their ids: some live with the one before them, some come to know the shop later.
+    """Users in the order of their ids; some live with the previous one, some join later.
 
-    Those of one home share address and device, half of them a card.
+    Members of a household share IP address and a device; half of them share a card.
     """
     users: list[User] = []
     for number in range(count):
@@ -59,7 +59,7 @@ def make_users(rng: random.Random, count: int, categories: Sequence[str], opened
 def make_user(
     rng: random.Random, number: int, categories: Sequence[str], opened_ms: int, host: User | None = None
 ) -> User:
-    """A person with two favourite categories; `host` is someone they share a home with."""
+    """A user with two favourite categories; `host` is a user of the same household."""
     favourites = rng.sample(categories, 2)
     preferences = {c: 0.04 + 0.06 * rng.random() for c in categories} | {favourites[0]: 0.9, favourites[1]: 0.5}
     devices = [f"d{number:04d}"]
@@ -83,7 +83,7 @@ def make_user(
 
 
 def draw_ip(rng: random.Random, number: int) -> str:
-    """An address of one's own, or now and then that of an office with dozens of people behind it."""
+    """A private IP address, or sometimes that of an office shared by dozens of users."""
     if rng.random() < OFFICE_SHARE:
         return f"192.0.2.{rng.randrange(1, 4)}"
     return f"10.{number // 250}.{number % 250}.{rng.randrange(1, 255)}"

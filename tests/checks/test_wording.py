@@ -1,4 +1,4 @@
-"""The word list finds what the house style rules out, and only that."""
+"""The wording check finds what the style rules out, and only that."""
 
 import ast
 import subprocess
@@ -10,12 +10,12 @@ from checks.wording import check, find_dialect, find_duplicate_classes, find_par
 
 
 @pytest.mark.parametrize("name", ["moved", "_kept", "screened", "said_now", "found_rows"])
-def test_a_participle_is_no_name_of_a_function(name: str) -> None:
+def test_a_participle_is_not_a_function_name(name: str) -> None:
     assert is_participle(name)
 
 
 @pytest.mark.parametrize("name", ["move", "read_rows", "set_name", "feed", "need", "embed", "is_kept", "to_seconds"])
-def test_a_verb_is_a_name_of_a_function(name: str) -> None:
+def test_a_verb_is_a_function_name(name: str) -> None:
     assert not is_participle(name)
 
 
@@ -29,7 +29,7 @@ def test_properties_and_fixtures_may_be_adjectives() -> None:
     assert names == ["function `bought` should be named by a verb"]
 
 
-def test_a_class_name_may_come_back_in_another_package_only() -> None:
+def test_a_class_name_may_repeat_only_in_another_package() -> None:
     trees = [(path, ast.parse("class Log: ...")) for path in ("worker/a.py", "worker/b.py", "training/c.py")]
 
     assert [str(finding) for finding in find_duplicate_classes(trees)] == [
@@ -37,7 +37,7 @@ def test_a_class_name_may_come_back_in_another_package_only() -> None:
     ]
 
 
-def test_words_of_the_list_are_found_whole_and_in_any_case() -> None:
+def test_listed_words_are_found_as_whole_words_in_any_case() -> None:
     text = "Nobody reads\na renewed lease\nbeside it, anew\n"
 
     assert [(finding.line, finding.text.split("`")[1]) for finding in find_dialect("a.md", text)] == [

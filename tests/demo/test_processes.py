@@ -1,6 +1,5 @@
-"""The crew: what ends by itself or is late ends the demo loudly, and nothing outlives it."""
+"""The process manager reports processes that end or time out, and stops all of them."""
 
-import time
 from pathlib import Path
 
 import psutil
@@ -8,78 +7,77 @@ import pytest
 
 from demo.processes import DemoError, ProcessManager
 
-# Any module that runs long enough to be found running, and any that ends at once.
+# A module that runs until it is stopped, and one that ends at once.
 LASTING_COMMAND = ("http.server", "--bind", "127.0.0.1", "0")
 ENDING_COMMAND = ("platform",)
 
 
 def find_processes(folder: Path) -> list[psutil.Process]:
-    """The child processes of this one that write to a log in `folder`."""
-    return [child for child in psutil.Process().children() if any(str(folder) in f.path for f in child.open_files())]
+    """Child processes of this process that write to a log in `folder`."""
+    children = psutil.Process().children()
+    return [child for child in children if any(str(folder) in file.path for file in child.open_files())]
 
 
-def test_what_a_finished_command_printed_last_is_returned(tmp_path: Path) -> None:
-    with ProcessManager(folder=tmp_path) as crew:
-        finished = crew.run("platform", *ENDING_COMMAND, timeout_s=30)
+def test_a_command_returns_its_status_and_last_line(tmp_path: Path) -> None:
+    with ProcessManager(folder=tmp_path) as manager:
+        result = manager.run("platform", *ENDING_COMMAND, timeout_s=30)
 
-    assert finished.status == 0
-    assert "Linux" in finished.last_line
-
-
-def test_another_status_than_0_can_be_expected(tmp_path: Path) -> None:
-    with ProcessManager(folder=tmp_path) as crew:
-        assert crew.run("absent", "absent", timeout_s=30, statuses=(0, 1)).status == 1
+    assert result.status == 0
+    assert "Linux" in result.last_line
 
 
-def test_a_command_that_fails_ends_the_demo_with_the_end_of_its_log(tmp_path: Path) -> None:
+def test_a_command_may_end_with_an_expected_status(tmp_path: Path) -> None:
+    with ProcessManager(folder=tmp_path) as manager:
+        assert manager.run("absent", "absent", timeout_s=30, statuses=(0, 1)).status == 1
+
+
+def test_a_failed_command_raises_with_the_end_of_its_log(tmp_path: Path) -> None:
     with (
-        ProcessManager(folder=tmp_path) as crew,
-        pytest.raises(DemoError, match=r"(?s)should end well.*No module named absent"),
+        ProcessManager(folder=tmp_path) as manager,
+        pytest.raises(DemoError, match=r"(?s)should succeed.*No module named absent"),
     ):
-        crew.run("absent", "absent", timeout_s=30)
+        manager.run("absent", "absent", timeout_s=30)
 
 
-def test_a_process_that_ends_by_itself_is_noticed_with_the_end_of_its_log(tmp_path: Path) -> None:
-    # Given
-    with ProcessManager(folder=tmp_path) as crew:
-        crew.start("worker", *ENDING_COMMAND)
+def test_a_process_that_ends_by_itself_raises_with_the_end_of_its_log(tmp_path: Path) -> None:
+    # given
+    with ProcessManager(folder=tmp_path) as manager:
+        manager.start("worker", *ENDING_COMMAND)
 
-        # When, Then
-        with pytest.raises(DemoError, match=r"(?s)`worker` should go on.*Linux"):
-            crew.wait_until(lambda: False, "Never", timeout_s=30)
-
-
-def test_what_is_late_ends_the_demo_with_the_logs_of_all(tmp_path: Path) -> None:
-    # Given
-    with ProcessManager(folder=tmp_path) as crew:
-        crew.start("worker", *LASTING_COMMAND)
-
-        # When, Then
-        with pytest.raises(DemoError, match=r"(?s)Moons should be two within 0 s.*worker: "):
-            crew.wait_until(lambda: False, "Moons should be two", timeout_s=0)
+        # when, then
+        with pytest.raises(DemoError, match=r"(?s)`worker` should keep running.*Linux"):
+            manager.wait_until(lambda: False, "Never", timeout_s=30)
 
 
-def test_a_command_that_is_late_is_killed(tmp_path: Path) -> None:
-    # Given
-    with ProcessManager(folder=tmp_path) as crew:
-        # When
+def test_a_timeout_raises_with_the_logs_of_all_processes(tmp_path: Path) -> None:
+    # given
+    with ProcessManager(folder=tmp_path) as manager:
+        manager.start("worker", *LASTING_COMMAND)
+
+        # when, then
+        with pytest.raises(DemoError, match=r"(?s)The lists should be ready within 0 s.*worker: "):
+            manager.wait_until(lambda: False, "The lists should be ready", timeout_s=0)
+
+
+def test_a_command_that_times_out_is_killed(tmp_path: Path) -> None:
+    # given
+    with ProcessManager(folder=tmp_path) as manager:
+        # when
         with pytest.raises(DemoError):
-            crew.run("lasting", *LASTING_COMMAND, timeout_s=0)
+            manager.run("lasting", *LASTING_COMMAND, timeout_s=0)
 
-        # Then
+        # then
         assert not find_processes(tmp_path)
 
 
-def test_leaving_the_crew_stops_all_of_it(tmp_path: Path) -> None:
-    # Given
-    with ProcessManager(folder=tmp_path) as crew:
-        crew.start("one", *LASTING_COMMAND)
-        crew.start("two", *LASTING_COMMAND)
-        deadline = time.monotonic() + 30
-        while len(find_processes(tmp_path)) < 2 and time.monotonic() < deadline:
-            crew.raise_if_ended()
-        running = find_processes(tmp_path)
+def test_leaving_the_context_stops_every_process(tmp_path: Path) -> None:
+    # given
+    with ProcessManager(folder=tmp_path) as manager:
+        manager.start("first", *LASTING_COMMAND)
+        manager.start("second", *LASTING_COMMAND)
+        manager.wait_until(lambda: len(find_processes(tmp_path)) == 2, "Two processes should run", timeout_s=30)
+        processes = find_processes(tmp_path)
 
-    # Then
-    assert len(running) == 2
-    assert not any(process.is_running() for process in running)
+    # then
+    assert len(processes) == 2
+    assert not any(process.is_running() for process in processes)

@@ -1,9 +1,6 @@
-"""What the demo sends arrives as it was meant, at the speed that was asked for."""
-
-import time
+"""The demo's producer delivers records unchanged; the replay clock keeps the requested speed."""
 
 import pytest
-from confluent_kafka import OFFSET_BEGINNING, Consumer, Message, TopicPartition
 
 from contract.errors import Unavailable
 from contract.settings import KafkaSettings, TopicSettings
@@ -12,73 +9,64 @@ from demo.simulator.records import SourceRecord
 from demo.simulator.shop import ShopSimulator
 from devservers.embedded import PARTITIONS, EmbeddedKafka
 from devservers.process import find_free_ports
+from tests.kafka import read_topics
 
 
-def read_messages(bootstrap: str, topic: str, count: int) -> list[Message]:
-    """The first `count` records of a topic, each partition in its order."""
-    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": topic})
-    consumer.assign([TopicPartition(topic, p, OFFSET_BEGINNING) for p in range(PARTITIONS)])
-    messages, deadline = list[Message](), time.monotonic() + 30
-    while len(messages) < count and time.monotonic() < deadline:
-        messages += [message for message in consumer.consume(count, 0.2) if message.error() is None]
-    consumer.close()
-    return messages
-
-
-def test_happenings_arrive_on_the_topic_of_their_kind_in_the_order_of_each_key(
+def test_records_arrive_on_their_topic_in_order_for_each_key(
     embedded_kafka: EmbeddedKafka, topic_prefix: str, seed: int
 ) -> None:
-    # Given
+    # given
     topics = TopicSettings(clicks=f"{topic_prefix}clicks")
     embedded_kafka.create_topics({topics.clicks: PARTITIONS})
-    clicks = [h for h in ShopSimulator(seed, users=20, items=40).simulate_history(2) if h.kind == "clicks"]
-    sender = RecordProducer(kafka=KafkaSettings(bootstrap_servers=embedded_kafka.bootstrap), topics=topics)
+    history = ShopSimulator(seed, users=20, items=40).simulate_history(2)
+    clicks = [record for record in history if record.kind == "clicks"]
+    producer = RecordProducer(kafka=KafkaSettings(bootstrap_servers=embedded_kafka.bootstrap), topics=topics)
 
-    # When
+    # when
     for record in clicks:
-        sender.send(record)
-    sender.flush()
+        producer.send(record)
+    producer.flush()
 
-    # Then
-    actual = read_messages(embedded_kafka.bootstrap, topics.clicks, len(clicks))
-    assert sender.sent_by_kind == {"clicks": len(clicks)}
+    # then
+    actual = read_topics(embedded_kafka.bootstrap, topics.clicks)
+    assert producer.sent_by_kind == {"clicks": len(clicks)}
     assert len(actual) == len(clicks) > 0
     for key in {record.key for record in clicks}:
         sent = [record.value for record in clicks if record.key == key]
-        assert [message.value() for message in actual if message.key() == key.encode()] == sent
+        assert [record.value for record in actual if record.key == key.encode()] == sent
 
 
-def test_records_without_a_key_are_spread_over_partitions(embedded_kafka: EmbeddedKafka, topic_prefix: str) -> None:
-    # Given
+def test_a_record_without_a_key_is_sent_without_one(embedded_kafka: EmbeddedKafka, topic_prefix: str) -> None:
+    # given
     topics = TopicSettings(orders=f"{topic_prefix}orders")
     embedded_kafka.create_topics({topics.orders: PARTITIONS})
-    sender = RecordProducer(kafka=KafkaSettings(bootstrap_servers=embedded_kafka.bootstrap), topics=topics)
+    producer = RecordProducer(kafka=KafkaSettings(bootstrap_servers=embedded_kafka.bootstrap), topics=topics)
 
-    # When
-    sender.send(SourceRecord("orders", "", b"{}", 0))
-    sender.flush()
+    # when
+    producer.send(SourceRecord("orders", "", b"{}", 0))
+    producer.flush()
 
-    # Then
-    (message,) = read_messages(embedded_kafka.bootstrap, topics.orders, 1)
-    assert message.key() is None
+    # then
+    (record,) = read_topics(embedded_kafka.bootstrap, topics.orders)
+    assert record.key is None
 
 
-def test_records_that_do_not_arrive_are_an_error() -> None:
-    # Given nobody who listens
+def test_an_undelivered_record_raises_unavailable() -> None:
+    # given a port without a server
     (port,) = find_free_ports(1)
     kafka = KafkaSettings(bootstrap_servers=f"127.0.0.1:{port}", client={"delivery.timeout.ms": 200})
-    sender = RecordProducer(kafka=kafka, topics=TopicSettings())
+    producer = RecordProducer(kafka=kafka, topics=TopicSettings())
 
-    # When
-    sender.send(SourceRecord("orders", "u1", b"{}", 0))
+    # when
+    producer.send(SourceRecord("orders", "u1", b"{}", 0))
 
-    # Then
-    with pytest.raises(Unavailable, match="Every record should arrive"):
-        sender.flush()
+    # then
+    with pytest.raises(Unavailable, match="Every record should be delivered"):
+        producer.flush()
 
 
 class FakeTime:
-    """A clock that only sleeping moves."""
+    """A clock that advances only by `sleep`."""
 
     def __init__(self) -> None:
         self.now_s = 100.0
@@ -97,38 +85,38 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> FakeTime:
     return clock
 
 
-def test_time_runs_as_many_times_as_fast_as_asked_for(clock: FakeTime) -> None:
-    # Given
-    pace = ReplayClock(60.0)
+def test_the_clock_runs_at_the_requested_speed(clock: FakeTime) -> None:
+    # given
+    replay_clock = ReplayClock(60.0)
 
-    # When
+    # when
     for minute in (5, 6, 6, 15):
-        pace.wait_until(minute * 60_000)
+        replay_clock.wait_until(minute * 60_000)
 
-    # Then
+    # then
     assert clock.now_s == 110.0
 
 
-def test_what_is_late_already_waits_for_nothing(clock: FakeTime) -> None:
-    # Given
-    pace = ReplayClock(1.0)
-    pace.wait_until(0)
+def test_a_late_record_does_not_wait(clock: FakeTime) -> None:
+    # given
+    replay_clock = ReplayClock(1.0)
+    replay_clock.wait_until(0)
     clock.now_s += 5
 
-    # When
-    pace.wait_until(3_000)
+    # when
+    replay_clock.wait_until(3_000)
 
-    # Then
+    # then
     assert clock.now_s == 105.0
 
 
-def test_without_a_speed_nothing_is_waited_for(clock: FakeTime) -> None:
-    # Given
-    pace = ReplayClock(0.0)
+def test_a_speed_of_zero_never_waits(clock: FakeTime) -> None:
+    # given
+    replay_clock = ReplayClock(0.0)
 
-    # When
-    pace.wait_until(0)
-    pace.wait_until(10**12)
+    # when
+    replay_clock.wait_until(0)
+    replay_clock.wait_until(10**12)
 
-    # Then
+    # then
     assert clock.now_s == 100.0

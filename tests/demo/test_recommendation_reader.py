@@ -1,4 +1,4 @@
-"""The reader of the demo reads what workers cache."""
+"""The recommendation reader reads the lists that workers cache."""
 
 from collections.abc import Iterator
 
@@ -37,16 +37,14 @@ def make_recommendations(user: str, *items: str) -> Recommendations:
     )
 
 
-def test_a_user_with_a_list_is_shown_it_with_the_id_to_report(
-    caches: AnswerCache, reader: RecommendationReader
-) -> None:
+def test_a_users_list_is_read_with_its_id(caches: AnswerCache, reader: RecommendationReader) -> None:
     caches.write([make_recommendations("u-1", "b", "a")], [])
     caches.write_popular({"": ["c"], "shoes": ["d"]}, 0)
 
     assert reader.read("u-1", "shoes") == Page(("b", "a"), "r-u-1")
 
 
-def test_an_unknown_user_is_shown_what_is_popular_where_they_are(
+def test_a_user_without_a_list_gets_popular_items_of_the_category(
     caches: AnswerCache, reader: RecommendationReader
 ) -> None:
     caches.write_popular({"": ["c"], "shoes": ["d"]}, 0)
@@ -55,5 +53,5 @@ def test_an_unknown_user_is_shown_what_is_popular_where_they_are(
     assert reader.read("u-2", "hats") == reader.read("u-2") == Page(("c",), None)
 
 
-def test_before_anything_is_cached_there_is_nothing_to_show(reader: RecommendationReader) -> None:
+def test_without_cached_lists_the_page_is_empty(reader: RecommendationReader) -> None:
     assert reader.read("u-3") == EMPTY_PAGE

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Producer
 
 from contract.events import Click, Line, Order
 from contract.messages import read_decision, to_json
@@ -20,6 +19,8 @@ from devservers.redis_server import RedisServer
 from testkit.environment.kafka_log import KafkaLog
 from tests.checkout import ROOT
 from tests.deploy.compose import Service, read_services
+from tests.kafka import BlockingProducer
+from tests.polling import wait_until
 from worker.redis.client import RedisClient
 
 TIMEOUT_S = 60.0
@@ -75,14 +76,6 @@ def start_stack(kafka: ApacheKafka, redis: RedisServer, folder: Path) -> Iterato
         yield running
 
 
-def wait_until(condition: object) -> None:
-    assert callable(condition)
-    deadline = time.monotonic() + TIMEOUT_S
-    while not condition():
-        assert time.monotonic() < deadline, "should be so by now"
-        time.sleep(0.05)
-
-
 def test_the_services_answer_orders_and_clicks_and_end_when_asked_to(tmp_path: Path) -> None:
     # Given servers of their own, since the services use the topics' real names
     if reason := unavailable_reason():
@@ -95,10 +88,9 @@ def test_the_services_answer_orders_and_clicks_and_end_when_asked_to(tmp_path: P
             event_id="o1", ts_ms=now_ms, user_id="ada", lines=(line,), amount=99, currency="EUR", payment_method="card"
         )
         click = Click(event_id="c1", ts_ms=now_ms, user_id="ada", item_id="tent")
-        producer = Producer({"bootstrap.servers": kafka.bootstrap})
-        producer.produce("shop.orders", to_json(order), "ada")
-        producer.produce("shop.clicks", to_json(click), "ada")
-        assert producer.flush(TIMEOUT_S) == 0
+        with BlockingProducer(kafka.bootstrap) as producer:
+            producer.send("shop.orders", [("ada", to_json(order))])
+            producer.send("shop.clicks", [("ada", to_json(click))])
 
         # Then the order is decided on its topic and in Redis, and both are logged as scored
         log, client = KafkaLog(bootstrap=kafka.bootstrap), RedisClient(url=redis.url, timeout_s=5)

@@ -1,25 +1,27 @@
-"""The servers that demo, tests and benches stand on."""
+"""The local servers that the demo, tests and benches use."""
 
 import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 import redis
-from confluent_kafka import Consumer, Producer
+from confluent_kafka import Producer
 
 from contract.errors import Unavailable
 from devservers import kafka_distribution
 from devservers.apache_kafka import ApacheKafka
 from devservers.embedded import EmbeddedKafka, EmbeddedValkey
+from devservers.librdkafka import SILENT
 from devservers.process import ChildProcess, find_free_ports
 from devservers.redis_server import RedisServer, valkey_binary
 from tests.conftest import KafkaBroker
+from tests.kafka import list_partitions, open_consumer, read_topics
+from tests.polling import wait_until
 
 TIMEOUT_S = 30
 
@@ -38,20 +40,18 @@ def produce_in_other_process(bootstrap: str, topic: str, count: int, word: str) 
 
 
 def consume(bootstrap: str, topic: str, group: str, count: int) -> set[str]:
-    settings = {"bootstrap.servers": bootstrap, "group.id": group, "auto.offset.reset": "earliest", "log_level": 0}
-    consumer, values, deadline = Consumer(settings), set[str](), time.monotonic() + TIMEOUT_S
-    consumer.subscribe([topic])
-    while len(values) < count and time.monotonic() < deadline:
-        values |= {(m.value() or b"").decode() for m in consumer.consume(100, 0.05) if m.error() is None}
-    consumer.close()
+    """At least `count` values of a topic, read as a member of a consumer group."""
+    values = set[str]()
+    with open_consumer(bootstrap, group) as consumer:
+        consumer.subscribe([topic])
+
+        def has_read_all() -> bool:
+            messages = consumer.consume(100, 0.05)
+            values.update((message.value() or b"").decode() for message in messages if message.error() is None)
+            return len(values) >= count
+
+        wait_until(has_read_all, lambda: values)
     return values
-
-
-def wait_until(condition: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + TIMEOUT_S
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return condition()
 
 
 def is_process_gone(pid: int) -> bool:
@@ -66,25 +66,22 @@ def sleeper(tmp_path: Path) -> Iterator[ChildProcess]:
     child.kill()
 
 
-def test_what_another_process_produces_is_consumed_here(broker: KafkaBroker, topic: str, topic_prefix: str) -> None:
+def test_records_of_another_process_are_consumed_here(broker: KafkaBroker, topic: str, topic_prefix: str) -> None:
     produce_in_other_process(broker.bootstrap, topic, 50, "hello")
 
     assert consume(broker.bootstrap, topic, f"{topic_prefix}group", 50) == {f"hello {n}" for n in range(50)}
 
 
-def test_topics_have_the_partitions_that_were_asked_for(broker: KafkaBroker, topic: str) -> None:
-    topics = (
-        Producer({"bootstrap.servers": broker.bootstrap, "log_level": 0}).list_topics(topic, timeout=TIMEOUT_S).topics
-    )
-
-    assert len(topics[topic].partitions) == 4
+def test_a_topic_has_the_requested_number_of_partitions(broker: KafkaBroker, topic: str) -> None:
+    with open_consumer(broker.bootstrap) as consumer:
+        assert len(list_partitions(consumer, [topic])) == 4
 
 
-def test_creating_topics_again_changes_nothing(broker: KafkaBroker, topic: str) -> None:
+def test_creating_an_existing_topic_is_no_error(broker: KafkaBroker, topic: str) -> None:
     broker.create_topics({topic: 4})
 
 
-def test_an_embedded_topic_with_other_than_four_partitions_is_refused(embedded_kafka: EmbeddedKafka) -> None:
+def test_an_embedded_topic_must_have_four_partitions(embedded_kafka: EmbeddedKafka) -> None:
     with pytest.raises(ValueError, match=r"should have 4 partitions\. Found 3"):
         embedded_kafka.create_topics({"three": 3})
 
@@ -94,63 +91,63 @@ def test_an_embedded_topic_with_other_than_four_partitions_is_refused(embedded_k
 def test_apache_kafka_keeps_records_and_address_over_a_restart(
     apache_kafka: ApacheKafka, topic_prefix: str, end: Callable[[ApacheKafka], None]
 ) -> None:
-    # Given records on a topic, some of them read and committed
-    topic, before = f"{topic_prefix}topic", apache_kafka.bootstrap
+    # given records on a topic
+    topic = f"{topic_prefix}topic"
+    bootstrap = apache_kafka.bootstrap
     apache_kafka.create_topics({topic: 1}, {"retention.ms": "-1"})
     produce_in_other_process(apache_kafka.bootstrap, topic, 20, "before")
 
-    # When the broker ends and starts again
+    # when the broker stops and starts again
     end(apache_kafka)
     assert not apache_kafka.process.is_running
     apache_kafka.start()
 
-    # Then it has the same address and the records, and takes more
-    assert apache_kafka.bootstrap == before
+    # then it has the same address and records, and accepts more
+    assert apache_kafka.bootstrap == bootstrap
     produce_in_other_process(apache_kafka.bootstrap, topic, 20, "after")
     expected = {f"{word} {n}" for word in ("before", "after") for n in range(20)}
     assert consume(apache_kafka.bootstrap, topic, f"{topic_prefix}group", 40) == expected
 
 
 @pytest.mark.apache_kafka
-def test_apache_kafka_commits_a_transaction(apache_kafka: ApacheKafka, topic_prefix: str) -> None:
-    # Given a topic
+def test_apache_kafka_hides_aborted_transactions(apache_kafka: ApacheKafka, topic_prefix: str) -> None:
+    # given a topic
     topic = f"{topic_prefix}topic"
     apache_kafka.create_topics({topic: 1})
 
-    # When one transaction aborts and the next commits
-    producer = Producer(
-        {"bootstrap.servers": apache_kafka.bootstrap, "transactional.id": f"{topic_prefix}writer", "log_level": 0}
-    )
-    producer.init_transactions(TIMEOUT_S)
-    for word, finish in (("aborted", producer.abort_transaction), ("committed", producer.commit_transaction)):
-        producer.begin_transaction()
-        producer.produce(topic, value=word)
-        producer.flush(TIMEOUT_S)
-        finish(TIMEOUT_S)
+    # when one transaction aborts and the next commits
+    settings = {"bootstrap.servers": apache_kafka.bootstrap, "transactional.id": f"{topic_prefix}writer", **SILENT}
+    with Producer(settings) as producer:
+        producer.init_transactions(TIMEOUT_S)
+        for word, finish in (("aborted", producer.abort_transaction), ("committed", producer.commit_transaction)):
+            producer.begin_transaction()
+            producer.produce(topic, value=word)
+            producer.flush(TIMEOUT_S)
+            finish(TIMEOUT_S)
 
-    # Then readers of committed records see the second alone
-    assert consume(apache_kafka.bootstrap, topic, f"{topic_prefix}group", 1) == {"committed"}
+    # then readers of committed records see only the second
+    assert [record.value for record in read_topics(apache_kafka.bootstrap, topic)] == [b"committed"]
 
 
 @pytest.mark.parametrize("binary", [None, valkey_binary()], ids=["redis", "valkey"])
-def test_redis_keeps_its_data_over_a_stop_and_loses_them_when_killed(binary: str | None) -> None:
+def test_redis_keeps_its_data_over_a_stop_and_loses_them_by_a_kill(binary: str | None) -> None:
     with RedisServer(binary=binary) as server, redis.Redis.from_url(server.url) as client:
-        # Given a key
+        # given a key
         client.set("key", "value")
 
-        # When it stops in good order, then the key is there again
+        # when it is stopped and started, then the key is there
         server.stop()
         server.start()
         assert client.get("key") == b"value"
 
-        # When it is killed with a newer value, then that value is gone
+        # when it is killed after a write, then that write is lost
         client.set("key", "newer")
         server.kill()
         server.start()
         assert client.get("key") != b"newer"
 
 
-def test_redis_with_an_append_only_file_keeps_its_data_when_killed() -> None:
+def test_redis_with_an_append_only_file_keeps_its_data_over_a_kill() -> None:
     with RedisServer(appendonly=True) as server, redis.Redis.from_url(server.url) as client:
         client.set("key", "value")
         server.kill()
@@ -159,7 +156,7 @@ def test_redis_with_an_append_only_file_keeps_its_data_when_killed() -> None:
         assert client.get("key") == b"value"
 
 
-def test_a_paused_redis_keeps_connections_open_and_answers_when_it_goes_on() -> None:
+def test_a_suspended_redis_keeps_connections_and_answers_after_resume() -> None:
     with RedisServer() as server, redis.Redis.from_url(server.url, socket_timeout=0.05, retry=None) as client:
         assert client.ping()
 
@@ -168,27 +165,34 @@ def test_a_paused_redis_keeps_connections_open_and_answers_when_it_goes_on() -> 
             client.ping()
 
         server.resume()
-        assert wait_until(client.ping)
+        wait_until(lambda: can_ping(client))
 
 
-def test_redis_refuses_to_evict(valkey: EmbeddedValkey, redis_server: RedisServer) -> None:
+def can_ping(client: redis.Redis) -> bool:
+    try:
+        return bool(client.ping())
+    except redis.TimeoutError:
+        return False
+
+
+def test_redis_does_not_evict_keys(valkey: EmbeddedValkey, redis_server: RedisServer) -> None:
     for server in (valkey, redis_server):
         with redis.Redis.from_url(server.url) as client:
             assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
 
 
-def test_a_test_gets_a_redis_without_keys(redis_url: str) -> None:
+def test_a_test_gets_an_empty_redis(redis_url: str) -> None:
     with redis.Redis.from_url(redis_url) as client:
         assert client.dbsize() == 0
 
 
-def test_children_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
-    # Given a process with a server as its child
+def test_child_processes_end_with_a_killed_parent(tmp_path: Path) -> None:
+    # given a process with a server as child process
     script = """
 import sys
 from devservers.embedded import EmbeddedValkey
 server = EmbeddedValkey().start()
-print(server.child.pid, flush=True)
+print(server.process.pid, flush=True)
 sys.stdin.read()
 """
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
@@ -200,50 +204,52 @@ sys.stdin.read()
         child = int(parent.stdout.readline())
         assert not is_process_gone(child)
 
-        # When the parent is killed
+        # when the parent is killed
         parent.send_signal(signal.SIGKILL)
 
-    # Then the child ends
-    assert wait_until(lambda: is_process_gone(child))
+    # then the child ends, too
+    wait_until(lambda: is_process_gone(child))
 
 
-def test_a_child_that_ignores_the_request_to_end_is_killed(tmp_path: Path) -> None:
-    # Given a child that is deaf to SIGTERM
+def test_a_child_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
+    # given
     output = tmp_path / "output"
-    child = ChildProcess(command=["sh", "-c", "trap '' TERM; echo deaf; while :; do sleep 0.01; done"], output=output)
+    child = ChildProcess(
+        command=["sh", "-c", "trap '' TERM; echo trapped; while :; do sleep 0.01; done"], output=output
+    )
     child.start()
-    child.wait_until(lambda: "deaf" in child.tail(), timeout_s=TIMEOUT_S)
+    child.wait_until(lambda: "trapped" in child.tail(), timeout_s=TIMEOUT_S)
 
-    # When it is asked to end, then it is killed after the patience
+    # when, then
     assert child.stop(timeout_s=0.05) == -signal.SIGKILL
     assert not child.is_running
 
 
-def test_a_paused_child_can_be_stopped(sleeper: ChildProcess) -> None:
+def test_a_suspended_child_can_be_stopped(sleeper: ChildProcess) -> None:
     sleeper.pause()
 
     assert sleeper.stop() == -signal.SIGTERM
 
 
-def test_a_child_that_ends_before_it_is_ready_is_reported_with_its_output(tmp_path: Path) -> None:
-    child = ChildProcess(command=["sh", "-c", "echo no such luck; exit 3"], output=tmp_path / "output")
+def test_a_child_that_ends_before_it_is_ready_raises_with_its_output(tmp_path: Path) -> None:
+    child = ChildProcess(command=["sh", "-c", "echo invalid option; exit 3"], output=tmp_path / "output")
     child.start()
 
-    with pytest.raises(Unavailable, match="no such luck"):
+    with pytest.raises(Unavailable, match="invalid option"):
         child.wait_until(lambda: False, timeout_s=TIMEOUT_S)
 
 
-def test_a_child_that_is_not_ready_in_time_is_reported(sleeper: ChildProcess) -> None:
+def test_a_child_that_is_not_ready_in_time_raises(sleeper: ChildProcess) -> None:
     with pytest.raises(Unavailable, match=r"should be ready in 0\.02 s"):
         sleeper.wait_until(lambda: False, timeout_s=0.02)
 
 
-def test_free_ports_are_distinct_and_outside_the_kernels_own_range() -> None:
-    first_of_the_kernel = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+def test_free_ports_are_distinct_and_below_the_ephemeral_range() -> None:
+    ephemeral_start = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     ports = find_free_ports(50)
 
     assert len(set(ports)) == 50
-    assert max(ports) < first_of_the_kernel
+    assert max(ports) < ephemeral_start
 
 
 def write_fake_tool(folder: Path, name: str, script: str) -> None:
@@ -260,7 +266,7 @@ def write_fake_tool(folder: Path, name: str, script: str) -> None:
         ({"java": "echo 'openjdk version \"21\" 2023-09-19' >&2", "mvn": ""}, None),
     ],
 )
-def test_what_apache_kafka_lacks_is_said_in_a_sentence(
+def test_the_reason_why_apache_kafka_cannot_run_is_a_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tools: dict[str, str], reason: str | None
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -273,20 +279,20 @@ def test_what_apache_kafka_lacks_is_said_in_a_sentence(
     assert actual is None if reason is None else reason in (actual or "")
 
 
-def test_jars_are_fetched_once_and_a_failed_fetch_leaves_nothing(
+def test_jars_are_downloaded_once_and_a_failed_download_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Given a Maven that fails
+    # given a Maven that fails
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setenv("SHOPSTREAM_CACHE", str(tmp_path / "cache"))
     write_fake_tool(tmp_path, "mvn", "mkdir jars; echo no network; exit 1")
 
-    # Then its words are reported, and the next call asks it again
+    # then its output is in the error, and the next call tries again
     with pytest.raises(Unavailable, match="no network"):
         kafka_distribution.fetch_jars()
     write_fake_tool(tmp_path, "mvn", f"mkdir jars && echo fetched >> {tmp_path}/calls")
     folder = kafka_distribution.fetch_jars()
 
-    # And once fetched it is not asked again
+    # and then the download is not repeated
     assert kafka_distribution.fetch_jars() == folder
     assert (tmp_path / "calls").read_text() == "fetched\n"

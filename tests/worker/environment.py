@@ -67,6 +67,7 @@ class WorkerEnvironment:
         self.redis = connect(self.settings.redis.model_copy(update={"timeout_s": 20}))
 
     def close(self) -> None:
+        self._producer.close()
         self.redis.close()
 
     @property

@@ -1,4 +1,4 @@
-"""How the shop's world changes when it is asked to, and that it does not when it is not."""
+"""Concept drift changes the simulated shop from its start on, and not before."""
 
 from collections.abc import Iterable
 
@@ -16,30 +16,32 @@ def find_products(records: Iterable[SourceRecord]) -> list[Product]:
     return [record.event for record in records if isinstance(record.event, Product)]
 
 
-def test_until_it_begins_the_world_is_as_without_drift() -> None:
+def test_records_before_the_start_are_the_same_as_without_drift() -> None:
     assert simulate_history(2, ConceptDrift(seed=1, start_days=2)) == simulate_history(2, None)
 
 
-def test_equal_seeds_drift_alike_and_others_elsewhere() -> None:
-    one, again, other = (simulate_history(2, ConceptDrift(seed=seed, start_days=1)) for seed in (1, 1, 2))
+def test_the_seed_determines_the_drift() -> None:
+    first, same_seed, other_seed = (simulate_history(2, ConceptDrift(seed=seed, start_days=1)) for seed in (1, 1, 2))
 
-    assert one == again
-    assert one != other
+    assert first == same_seed
+    assert first != other_seed
 
 
-def test_each_day_items_are_new_and_prices_move() -> None:
+def test_each_day_brings_new_items_and_new_prices() -> None:
     records = simulate_history(3, ConceptDrift(seed=1, start_days=1))
 
-    opened = {product.item_id: product.price for product in find_products(records)[:64]}
+    initial_prices = {product.item_id: product.price for product in find_products(records)[:64]}
     later = find_products(records)[64:]
-    assert {product.item_id for product in later} - set(opened)
-    assert any(opened.get(product.item_id, product.price) != product.price for product in later)
+    assert {product.item_id for product in later} - set(initial_prices)
+    assert any(initial_prices.get(product.item_id, product.price) != product.price for product in later)
 
 
-def test_rings_change_how_they_pay() -> None:
+def test_fraud_rings_change_their_payment_method() -> None:
     drift = ConceptDrift(seed=1, start_days=0)
     records = simulate_history(8, drift)
 
     orders = [record.event for record in records if isinstance(record.event, Order)]
-    paid = {order.payment_method for order in orders if order.device_id and order.device_id.startswith("xring")}
-    assert len(paid) > 1
+    payment_methods = {
+        order.payment_method for order in orders if order.device_id and order.device_id.startswith("xring")
+    }
+    assert len(payment_methods) > 1

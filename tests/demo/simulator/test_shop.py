@@ -1,11 +1,12 @@
-"""The simulated shop: the same for the same seed, in the order of its time, and as mixed as a real one."""
+"""The simulated shop: deterministic, ordered by time, and with the variety of a real shop."""
 
 from collections import Counter
+from statistics import fmean
 
 import pytest
 
 from contract.errors import BadEvent
-from contract.events import Click, Impression, Label, Order, decode
+from contract.events import Click, Impression, Label, Order, Product, decode
 from demo.simulator.malformed import MALFORMED_RECORDS
 from demo.simulator.records import SourceRecord
 from demo.simulator.sessions import HomePage
@@ -16,7 +17,7 @@ HISTORY_DAYS, LIVE_DAYS = 8.0, 2.0
 
 
 def make_home_page(user: User) -> HomePage:
-    """The same items for everybody, under a list id that names the user."""
+    """The same items for every user, with a list id that names the user."""
     return HomePage(f"ours-{user.user_id}", tuple(f"i{n:04d}" for n in range(20)))
 
 
@@ -26,8 +27,8 @@ def simulate_all(seed: int) -> list[SourceRecord]:
 
 
 def find_clicked_lists(records: list[SourceRecord]) -> set[str | None]:
-    """The recommendation lists that clicks name."""
-    return {e.recommendation_id for record in records if isinstance(e := record.event, Click)}
+    """The ids of recommendation lists in clicks."""
+    return {event.recommendation_id for record in records if isinstance(event := record.event, Click)}
 
 
 @pytest.fixture(scope="module")
@@ -35,138 +36,142 @@ def history() -> list[SourceRecord]:
     return list(ShopSimulator(20111209).simulate_history(HISTORY_DAYS))
 
 
-def test_the_same_seed_gives_the_same_happenings(seed: int) -> None:
+def test_the_same_seed_gives_the_same_records(seed: int) -> None:
     assert simulate_all(seed) == simulate_all(seed)
 
 
-def test_another_seed_gives_another_shop(seed: int) -> None:
+def test_another_seed_gives_other_records(seed: int) -> None:
     assert simulate_all(seed) != simulate_all(seed + 1)
 
 
-def test_what_was_live_depends_on_the_lists_that_were_shown(seed: int) -> None:
-    # Given the same history
+def test_live_clicks_name_the_list_that_was_shown(seed: int) -> None:
+    # given the same history
     shop, other = ShopSimulator(seed), ShopSimulator(seed)
     assert list(shop.simulate_history(1)) == list(other.simulate_history(1))
 
-    # When one of them shows our lists and the other has none to show
-    ours, theirs = list(shop.simulate_live(make_home_page, 1)), list(other.simulate_live(lambda user: None, 1))
+    # when one shop shows our lists and the other has none
+    with_lists = list(shop.simulate_live(make_home_page, 1))
+    without_lists = list(other.simulate_live(lambda user: None, 1))
 
-    # Then clicks on ours name the list that they were found in
-    assert any(name and name.startswith("ours-") for name in find_clicked_lists(ours))
-    assert find_clicked_lists(theirs) == {None}
+    # then clicks on our lists carry their ids
+    assert any(name and name.startswith("ours-") for name in find_clicked_lists(with_lists))
+    assert find_clicked_lists(without_lists) == {None}
 
 
-def test_time_never_goes_back_and_live_begins_where_history_ended(seed: int) -> None:
-    # Given
+def test_records_are_in_order_of_time_and_live_continues_history(seed: int) -> None:
+    # given
     shop = ShopSimulator(seed)
 
-    # When
+    # when
     history, live = list(shop.simulate_history(HISTORY_DAYS)), list(shop.simulate_live(make_home_page, LIVE_DAYS))
 
-    # Then
+    # then
     times = [record.ts_ms for record in history + live]
     assert times == sorted(times)
     assert history[-1].ts_ms < live[0].ts_ms + 1
 
 
-def test_whatever_is_not_malformed_decodes_to_the_event_that_was_meant(seed: int) -> None:
+def test_a_record_that_is_not_malformed_decodes_to_its_event(seed: int) -> None:
     for record in simulate_all(seed):
         if not record.reason:
             assert decode(record.kind, record.value) == record.event
             assert record.ts_ms == decode(record.kind, record.value).ts_ms
 
 
-def test_each_malformed_record_has_exactly_its_reason() -> None:
+def test_each_malformed_record_is_rejected_for_its_reason() -> None:
     for kind, value, reason in MALFORMED_RECORDS:
-        with pytest.raises(BadEvent) as found:
+        with pytest.raises(BadEvent) as error:
             decode(kind, value)
-        assert found.value.reason == reason
+        assert error.value.reason == reason
 
 
-def test_malformed_records_come_in_the_live_part_alone(seed: int) -> None:
-    # Given
+def test_only_the_live_phase_has_malformed_records(seed: int) -> None:
+    # given
     shop = ShopSimulator(seed)
 
-    # When
+    # when
     history, live = list(shop.simulate_history(1)), list(shop.simulate_live(make_home_page, LIVE_DAYS))
 
-    # Then
+    # then
     assert not any(record.reason for record in history)
     assert 1 / 200 < sum(bool(record.reason) for record in live) / len(live) < 1 / 100
 
 
 def test_event_ids_are_unique(seed: int) -> None:
-    # When
-    ids = [h.event.event_id for h in simulate_all(seed) if not isinstance(h.event, bytes)]
+    # when
+    ids = [record.event.event_id for record in simulate_all(seed) if not isinstance(record.event, bytes)]
 
-    # Then
+    # then
     assert len(ids) == len(set(ids))
 
 
-def test_clicks_fall_with_the_place_and_follow_taste(history: list[SourceRecord]) -> None:
-    # Given
+def test_click_rates_fall_with_rank_and_rise_with_preference(history: list[SourceRecord]) -> None:
+    # given
     shown, clicked = Counter[int](), Counter[int]()
-    favourites = {p.user_id: max(p.preferences, key=lambda c: p.preferences[c]) for p in ShopSimulator(20111209).users}
-    categories = {e.item_id: e.category for h in history if (e := h.event) and h.kind == "products"}  # type: ignore[union-attr]
+    favourites = {
+        user.user_id: max(user.preferences, key=user.preferences.__getitem__) for user in ShopSimulator(20111209).users
+    }
+    categories = {event.item_id: event.category for record in history if isinstance(event := record.event, Product)}
 
-    # When
-    of_favourite = seen_of_favourite = 0
+    # when
+    favourite_clicks = favourite_impressions = 0
     for record in history:
         match record.event:
             case Impression(surface="home", items=items, user_id=user_id):
                 shown.update(range(len(items)))
-                seen_of_favourite += sum(categories[item] == favourites.get(user_id) for item in items)
+                favourite_impressions += sum(categories[item] == favourites.get(user_id) for item in items)
             case Click(surface="home", rank=int(rank), item_id=item_id, user_id=user_id):
                 clicked[rank] += 1
-                of_favourite += categories[item_id] == favourites.get(user_id)
+                favourite_clicks += categories[item_id] == favourites.get(user_id)
 
-    # Then
+    # then
     assert clicked[0] / shown[0] > 1.3 * clicked[7] / shown[7]
     overall = clicked.total() / shown.total()
     assert 0.03 < overall < 0.3
-    assert of_favourite / seen_of_favourite > 1.5 * overall
+    assert favourite_clicks / favourite_impressions > 1.5 * overall
 
 
-def test_a_small_share_of_orders_is_fraud_and_becomes_known_later(seed: int) -> None:
-    # Given
+def test_a_small_share_of_orders_is_fraud_and_labelled_later(seed: int) -> None:
+    # given
     records = simulate_all(seed)
-    orders = {e.event_id: e for h in records if isinstance(e := h.event, Order)}
+    orders = {event.event_id: event for record in records if isinstance(event := record.event, Order)}
 
-    # When
-    labels = [e for h in records if isinstance(e := h.event, Label)]
-    bad = {label.judged_event_id for label in labels if label.value == 1}
-    good = {label.judged_event_id for label in labels if label.value == 0}
+    # when
+    labels = [event for record in records if isinstance(event := record.event, Label)]
+    fraud_ids = {label.judged_event_id for label in labels if label.value == 1}
+    honest_ids = {label.judged_event_id for label in labels if label.value == 0}
 
-    # Then
-    assert 0.02 < len(bad) / len(orders) < 0.15
-    assert len(good) > len(bad)
-    assert not bad & good
+    # then
+    assert 0.02 < len(fraud_ids) / len(orders) < 0.15
+    assert len(honest_ids) > len(fraud_ids)
+    assert not fraud_ids & honest_ids
     assert all(label.ts_ms > orders[label.judged_event_id].ts_ms for label in labels)
     assert all(label.user_id == orders[label.judged_event_id].user_id for label in labels)
 
 
-def test_a_ring_shares_devices_and_cards_and_orders_dearly(seed: int) -> None:
-    # Given
+def test_fraud_rings_share_cards_and_order_expensive_items(seed: int) -> None:
+    # given
     records = simulate_all(seed)
-    bad = {e.judged_event_id for h in records if isinstance(e := h.event, Label) and e.value == 1}
-    orders = [e for h in records if isinstance(e := h.event, Order)]
+    labels = [event for record in records if isinstance(event := record.event, Label)]
+    fraud_ids = {label.judged_event_id for label in labels if label.value == 1}
+    orders = [event for record in records if isinstance(event := record.event, Order)]
 
-    # When
-    fraud = [order for order in orders if order.event_id in bad]
-    honest = [order for order in orders if order.event_id not in bad and int(order.user_id[1:]) < 5_000]
+    # when
+    fraud = [order for order in orders if order.event_id in fraud_ids]
+    honest = [order for order in orders if order.event_id not in fraud_ids and int(order.user_id[1:]) < 5_000]
 
-    # Then
+    # then
     users_of_cards = {(order.card_id, order.user_id) for order in fraud}
     assert len(users_of_cards) > 2 * len({card for card, _ in users_of_cards})
-    assert sum(o.amount for o in fraud) / len(fraud) > 1.4 * sum(o.amount for o in honest) / len(honest)
+    assert fmean(order.amount for order in fraud) > 1.4 * fmean(order.amount for order in honest)
 
 
 def test_some_optional_fields_are_missing(history: list[SourceRecord]) -> None:
-    orders = [e for h in history if isinstance(e := h.event, Order)]
-    products = [h.event for h in history if h.kind == "products"]
-    for missing, of in (
+    orders = [event for record in history if isinstance(event := record.event, Order)]
+    products = [event for record in history if isinstance(event := record.event, Product)]
+    for missing, count in (
         (sum(order.device_id is None for order in orders), len(orders)),
         (sum(order.shipping_country is None for order in orders), len(orders)),
-        (sum(getattr(product, "category", "") is None for product in products), len(products)),
+        (sum(product.category is None for product in products), len(products)),
     ):
-        assert 0 < missing < 0.2 * of
+        assert 0 < missing < 0.2 * count

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from confluent_kafka import Producer
 from msgspec.structs import replace
 
 from contract.errors import BadConfig
@@ -17,6 +16,7 @@ from contract.profiles.entity_updates import Arrival, to_updates
 from contract.profiles.store import InMemoryProfileStore, fold
 from contract.settings import Settings
 from devservers.embedded import EmbeddedKafka
+from tests.kafka import BlockingProducer
 from tests.worker.events import FEATURES, KINDS, NOW_MS, make_click, make_order, make_record
 from training.__main__ import parse_arguments
 from training.analysis.skew import SkewComparison, SkewReport, is_sampled
@@ -249,10 +249,8 @@ def test_the_command_reads_both_logs_and_reports_differences(
 
 
 def send_values(broker: EmbeddedKafka, topic: str, values: Sequence[bytes]) -> None:
-    producer = Producer({"bootstrap.servers": broker.bootstrap})
-    for value in values:
-        producer.produce(topic, value, partition=0, timestamp=NOW_MS + 10**9)
-    producer.flush()
+    with BlockingProducer(broker.bootstrap) as producer:
+        producer.send(topic, [(None, value) for value in values], partition=0, timestamp_ms=NOW_MS + 10**9)
 
 
 @pytest.mark.parametrize("words", [["--share", "0"], ["--share", "1.5"], ["--rows", "0"]])

@@ -6,7 +6,6 @@ from urllib.request import urlopen
 
 import numpy as np
 import pytest
-from confluent_kafka import Producer
 from msgspec.structs import replace
 from prometheus_client import Counter, Gauge
 
@@ -18,6 +17,7 @@ from contract.units import DAY_MS
 from devservers.apache_kafka import ApacheKafka
 from devservers.embedded import EmbeddedKafka
 from model.checkpoint import checkpoint_path
+from tests.kafka import BlockingProducer
 from tests.model.small import FEATURES, TASKS, make_network
 from tests.training.served_rows import (
     FEEDBACK,
@@ -313,10 +313,8 @@ def test_metrics_are_served_until_closed_and_a_port_in_use_is_an_error() -> None
 
 
 def produce_values(broker: EmbeddedKafka | ApacheKafka, topic: str, values: list[bytes]) -> None:
-    producer = Producer({"bootstrap.servers": broker.bootstrap})
-    for value in values:
-        producer.produce(topic, value, partition=0)
-    producer.flush()
+    with BlockingProducer(broker.bootstrap) as producer:
+        producer.send(topic, [(None, value) for value in values], partition=0)
 
 
 def test_a_kafka_topic_is_read_in_chunks(broker: EmbeddedKafka | ApacheKafka, topic: str) -> None:

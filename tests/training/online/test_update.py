@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from confluent_kafka import Producer
 from msgspec.structs import replace
 
 from contract.bundle import current_version, read_bundle
@@ -16,6 +15,7 @@ from devservers.apache_kafka import ApacheKafka
 from devservers.embedded import EmbeddedKafka
 from export.exporter import export
 from model.checkpoint import Checkpoint, hash_weights, make_metadata, write_checkpoint
+from tests.kafka import BlockingProducer
 from tests.model.small import FEATURES, SHAPE, TASKS, make_network
 from tests.training.examples import PLAN, make_examples, make_rows
 from training.commands.follow import EXIT_REJECTED, learn_once, learn_with_retry
@@ -258,10 +258,8 @@ def test_a_learner_without_a_serving_model_tries_again_later(
 
 
 def produce_rows(broker: EmbeddedKafka | ApacheKafka, topic: str, rows: list[Example]) -> None:
-    producer = Producer({"bootstrap.servers": broker.bootstrap})
-    for row in rows:
-        producer.produce(topic, to_msgpack(row), row.user_id)
-    producer.flush()
+    with BlockingProducer(broker.bootstrap) as producer:
+        producer.send(topic, [(row.user_id, to_msgpack(row)) for row in rows])
 
 
 def test_feedback_is_read_to_its_end_and_then_from_its_positions(
