@@ -20,6 +20,7 @@ from bench.performance.baselines.dict_fold import PlainEncoder, process_batch
 from bench.performance.load.synthetic_shop import SyntheticShop
 from contract.events import decode
 from contract.features.encoder import Encoder
+from contract.graphs import DECIDE, RECOMMEND
 from contract.hashing import bucket_of
 from contract.messages import to_json
 from contract.profiles.entity_updates import Arrival, extract_updates, to_updates
@@ -27,9 +28,7 @@ from contract.profiles.slices import Slices, SliceWrites
 from contract.profiles.store import MergedOffsets, fold
 from contract.settings import read_settings
 from devservers.redis_server import RedisServer
-from worker.recommend import list_builder
 from worker.redis.client import RedisClient
-from worker.scoring import orders
 from worker.state.profile_store import RedisProfileStore
 
 WARM_BATCHES: Final = 20  # of each kind: then most entities have a history, as in a shop that has run for a while
@@ -132,10 +131,10 @@ class FoldBench:
     def run_rows(self) -> None:
         """One batch of every row."""
         shop, n = self.shop, self.size
-        self._run_row("orders_us", shop.draw_orders(n), orders.GROUPS, plain_name="plain_orders_us")
-        self._run_row("orders_with_items_us", shop.draw_orders(n, lines=4, sellers=True), orders.GROUPS)
-        self._run_row("hot_us", shop.draw_hot_orders(n), orders.GROUPS)
-        self._run_row("clicks_us", shop.draw_clicks(n), list_builder.GROUPS, plain_name="plain_clicks_us")
+        self._run_row("orders_us", shop.draw_orders(n), DECIDE.event_groups, plain_name="plain_orders_us")
+        self._run_row("orders_with_items_us", shop.draw_orders(n, lines=4, sellers=True), DECIDE.event_groups)
+        self._run_row("hot_us", shop.draw_hot_orders(n), DECIDE.event_groups)
+        self._run_row("clicks_us", shop.draw_clicks(n), RECOMMEND.event_groups, plain_name="plain_clicks_us")
         records = [to_json(arrival.event) for arrival in shop.draw_orders(n)]
         self._time("decode_us", lambda: [decode("orders", record) for record in records])
 

@@ -10,17 +10,16 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from contract.bundle import GRAPHS, Bundle
+from contract.bundle import Bundle
 from contract.errors import BadBundle
 from contract.features.declaration import GROUPS, Block, FeatureSet
+from contract.graphs import GRAPHS
 from contract.hashing import item_hash
 
 GOLDEN_TOLERANCE: Final = 1e-4  # processors differ by less, a wrong weight by far more
 FADING_MAX: Final = 10.0  # beyond it only the latest item has weight
 # A folder that cannot exist: weights in separate files, which no digest covers, are not found.
 NO_EXTERNAL_DATA: Final = "/dev/null/none"
-# The output that the worker uses of each of these graphs.
-REQUIRED_OUTPUTS: Final = {"items": "item_part", "recommend": "click", "search": "relevance"}
 Scores = dict[str, npt.NDArray[np.float32]]
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -88,10 +87,11 @@ class Model:
         row = np.zeros(1, np.int64)
         for graph in self._sessions:
             with reject_on_error(f"{graph}.onnx should run on the features that the bundle names"):
-                part = self.item_part(unknown["item"]) if graph in ("recommend", "search") else row
+                part = self.item_part(unknown["item"]) if GRAPHS[graph].is_paired else row
                 outputs = self.run(graph, unknown, item_part=part, user=row, search=row)
-            if graph in REQUIRED_OUTPUTS and REQUIRED_OUTPUTS[graph] not in outputs:
-                raise BadBundle(f"{graph}.onnx should answer `{REQUIRED_OUTPUTS[graph]}`. Found {sorted(outputs)}.")
+            for output in GRAPHS[graph].outputs:
+                if output not in outputs:
+                    raise BadBundle(f"{graph}.onnx should answer `{output}`. Found {sorted(outputs)}.")
 
 
 def to_rows(scores: Scores, row_count: int) -> list[dict[str, float]]:

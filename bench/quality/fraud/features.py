@@ -16,6 +16,7 @@ import numpy as np
 from bench.quality.fraud.dataset import FILE, Payments, iterate_arrivals
 from contract.features.declaration import Block, FeatureSet
 from contract.features.encoder import Encoder
+from contract.graphs import DECIDE
 from contract.profiles.entity_updates import to_updates
 from contract.profiles.store import InMemoryProfileStore, fold
 
@@ -26,7 +27,7 @@ BLOCK_CODE_PATHS: Final = (
     "bench/quality/fraud/dataset.py",
     "bench/quality/fraud/features.py",
 )
-DECISION_GROUPS: Final = ("user", "order", "context")  # the groups that the graph of decisions is given
+DECISION_GROUPS: Final = DECIDE.groups
 CHUNK_ARRIVALS: Final = 20_000  # folded at once: a profile is the same however the log was cut
 Blocks = dict[str, Block]
 
