@@ -2,7 +2,7 @@
 
 import io
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
 
@@ -21,6 +21,7 @@ FADING_MAX: Final = 10.0  # beyond it only the latest item has weight
 # A folder that cannot exist: weights in separate files, which no digest covers, are not found.
 NO_EXTERNAL_DATA: Final = "/dev/null/none"
 Scores = dict[str, npt.NDArray[np.float32]]
+NO_SCORES: Final[dict[str, tuple[float, ...]]] = {}  # never written to
 Arrays = Mapping[str, npt.NDArray[Any]]
 
 
@@ -107,9 +108,9 @@ def to_rows(scores: Scores, row_count: int) -> list[dict[str, float]]:
     return [{task: value for task, value in row_scores.items() if math.isfinite(value)} for row_scores in scores_by_row]
 
 
-def to_logged_scores(row_scores: Mapping[str, float]) -> dict[str, tuple[float, ...]]:
-    """The scores of one row as a scored row holds them."""
-    return {task: (value,) for task, value in row_scores.items()}
+def to_logged_scores(scores_by_row: Sequence[Mapping[str, float]]) -> list[dict[str, tuple[float, ...]]]:
+    """The scores of each row as scored rows log them, one number for each task. Rows without scores share a dict."""
+    return [{task: (value,) for task, value in row.items()} if row else NO_SCORES for row in scores_by_row]
 
 
 class NeighbourTable(NamedTuple):

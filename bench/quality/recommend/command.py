@@ -106,7 +106,7 @@ class OfflineRecommender:
         touches = to_updates(arrivals)
         memory = fold([{} for _ in touches.entities], touches)
         ranked_lists = self._maker.build(wishes, memory, time.time_ns() // 1_000_000)
-        self._caches.write([recommendations for recommendations, _ in ranked_lists], [])
+        self._caches.write(ranked_lists)
         keys = [f"shop:rec:c{number}" for number in range(first_number, first_number + len(cases))]
         for value in self._client.pipeline([("GET", key) for key in keys]):
             yield [item.item_id for item in read_recommendations(value).items] if value else []
