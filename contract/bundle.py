@@ -11,12 +11,13 @@
         VERSION/golden.npz         GRAPH/in/INPUT and GRAPH/out/OUTPUT: what a correct runtime reproduces
         VERSION/READY              empty, written last
 
-Inputs and outputs of the graphs. Blocks are `GROUP.numbers` (N, n) float32 and `GROUP.ids` (N, m) int64:
+Inputs and outputs of the graphs (`contract.graphs`). Blocks are `GROUP.numbers` (N, n) float32, `GROUP.ids` (N, m) int64:
 
     items      item block (M rows)                                        -> item_part (M, H) float32
     recommend  user and context blocks (U), item_part (P, H), user (P,) int64: the row of each pair's user
                                                                           -> click (P,), purchase (P,) float32
     decide     user, order and context blocks (N)                         -> fraud (N,) and any other task of this graph
+    review     user, review and item blocks (N)                           -> fake_review (N,) and any other task of it
     search     user and query blocks (Q), item_part (P, H), search (P,) int64: the row of each pair's search
                                                                           -> relevance (P,)
     classify   item block (N)                                             -> category (N, classes)
@@ -39,7 +40,6 @@ from contract.errors import BadBundle
 from contract.tasks import Task
 
 FILE_BYTES_MAX: Final = 2 * 1024**3
-GRAPHS: Final = ("items", "recommend", "decide", "review", "search", "classify")
 
 
 class Manifest(Struct, frozen=True, kw_only=True):

@@ -6,17 +6,13 @@ outputs are those of `contract.bundle`.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 import torch
 from torch import Tensor, nn
 
-from contract.bundle import GRAPHS
+from contract.graphs import GRAPHS
 from contract.tasks import Task
-from model.config import GRAPH_GROUPS, PAIR_GRAPHS
 from model.network import Inputs, Network, TaskView
-
-PAIR_ROW: Final = {"recommend": "user", "search": "search"}  # the input that says which row a pair belongs to
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +43,12 @@ def build_subgraphs(network: Network) -> list[Subgraph]:
 
 def build_subgraph(network: Network, graph: str) -> Subgraph:
     views = [view for view in network.views if view.graph == graph]
-    groups = [group for group in GRAPH_GROUPS[graph] if any(group in view.groups for view in views)]
+    groups = [group for group in GRAPHS[graph].groups if any(group in view.groups for view in views)]
     outputs = tuple(task.name for task in list_tasks(views))
-    if graph not in PAIR_GRAPHS:
+    if not GRAPHS[graph].is_paired:
         return Subgraph(graph, RowsGraph(network, views, groups), block_input_names(groups), outputs)
     sides = [group for group in groups if group != "item"]
-    inputs = (*block_input_names(sides), "item_part", PAIR_ROW[graph])
+    inputs = (*block_input_names(sides), "item_part", GRAPHS[graph].pair_input)
     return Subgraph(graph, PairsGraph(network, views, sides), inputs, outputs)
 
 

@@ -13,9 +13,10 @@ import msgspec
 import numpy as np
 import onnxruntime as ort
 
-from contract.bundle import GRAPHS, Bundle
+from contract.bundle import Bundle
 from contract.errors import BadBundle
 from contract.features.declaration import FeatureSet
+from contract.graphs import GRAPHS
 from export.onnx_checks import read_metadata, read_proto
 from export.ort import Arrays, max_difference, open_session, run
 
@@ -49,7 +50,7 @@ def check_files(bundle: Bundle) -> list[str]:
     """The graphs; raises `BadBundle` unless there is one for each task and what has to stand beside them."""
     tasks = {task.graph for task in bundle.manifest.tasks}
     required = [*(f"{graph}.onnx" for graph in GRAPHS if graph in tasks), *DATA_FILES]
-    if tasks & {"recommend", "search"}:
+    if any(GRAPHS[graph].is_paired for graph in tasks):
         required.append("items.onnx")
     if missing := [name for name in required if name not in bundle.files]:
         raise BadBundle(f"Bundle {bundle.version} should have {', '.join(required)}. Found no {', '.join(missing)}.")

@@ -1,26 +1,17 @@
 """What `shop.toml` declares of the network: its shape under [model], and tasks that its graphs can answer."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Final, Literal
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta, Struct
 
 from contract.errors import BadConfig
 from contract.features.declaration import FeatureSet
+from contract.graphs import GRAPHS
 from contract.tasks import Task
 
 Size = Annotated[int, Meta(ge=1, le=65_536)]
-
-# The groups whose blocks each graph takes; see `contract.bundle`.
-GRAPH_GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
-    "recommend": ("user", "context", "item"),
-    "decide": ("user", "order", "context"),
-    "review": ("user", "review", "item"),
-    "search": ("user", "query", "item"),
-    "classify": ("item",),
-}
-PAIR_GRAPHS: Final = ("recommend", "search")  # graphs that take the item's finished part in place of its block
 
 
 class ModelConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -84,7 +75,7 @@ def find_mistakes(tasks: Sequence[Task], features: FeatureSet) -> list[str]:
     errors = list[str]()
     names = {feature.name: feature.group for feature in features.features}
     for task in tasks:
-        if foreign := set(task.groups) - set(GRAPH_GROUPS[task.graph]):
+        if foreign := set(task.groups) - set(GRAPHS[task.graph].groups):
             errors.append(f"Task `{task.name}` should read what graph {task.graph} is given. Found {sorted(foreign)}.")
         if empty := [group for group in task.groups if group not in names.values()]:
             errors.append(f"Task `{task.name}` should read groups that have features. Found none in {empty}.")
@@ -92,7 +83,7 @@ def find_mistakes(tasks: Sequence[Task], features: FeatureSet) -> list[str]:
             errors.append(f"Task `{task.name}` should read some group. Found none.")
         if undeclared := [name for name in task.hide if name not in names]:
             errors.append(f"Task `{task.name}` should hide declared features. Found {undeclared}.")
-        if task.graph in PAIR_GRAPHS and any(names.get(name) == "item" for name in task.hide):
+        if GRAPHS[task.graph].is_paired and any(names.get(name) == "item" for name in task.hide):
             errors.append(
                 f"Task `{task.name}` shares the item's part, so it should hide none of it. Found {task.hide}."
             )

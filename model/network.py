@@ -24,9 +24,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from contract.features.declaration import Feature, FeatureSet
+from contract.graphs import GRAPHS
 from contract.tasks import Task
 from model.calibration import Calibrator
-from model.config import PAIR_GRAPHS, ModelConfig, check_sharing
+from model.config import ModelConfig, check_sharing
 from model.feature_statistics import FeatureStatistics, NumberStatistics, table_name
 from model.heads import average_members, compute_probabilities, dependency_chain
 from model.vocabulary import Vocabulary
@@ -90,7 +91,7 @@ class Network(nn.Module):
         self.features, self.tasks, self.config, self.statistics = features, tuple(tasks), config, statistics
         self.views, self.scale = build_views(tasks, single=config.architecture == "single"), dict(statistics.scale)
         self.item_owners = tuple(
-            dict.fromkeys(v.owner_of("item") for v in self.views if v.graph in PAIR_GRAPHS and "item" in v.groups)
+            dict.fromkeys(v.owner_of("item") for v in self.views if GRAPHS[v.graph].is_paired and "item" in v.groups)
         )
         trunks = dict.fromkeys((view.owner_of(group), group) for view in self.views for group in view.groups)
         self.vocabularies = nn.ModuleDict(

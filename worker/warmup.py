@@ -1,4 +1,4 @@
-"""`python -m worker.warmup` compiles ahead what workers run compiled, as `contract.profiles.warmup` does for folds."""
+"""`python -m worker.warmup` compiles the worker's numba code ahead, as `contract.profiles.warmup` does for folds."""
 
 import numpy as np
 
@@ -18,7 +18,7 @@ REPLY = b"*2\r\n$1\r\na\r\n$1\r\nb\r\n"
 
 
 def warm_up() -> None:
-    """Fold one event, read one reply, draw one list: what numba compiles is kept beside the code, and loaded."""
+    """Fold one event, parse one reply, generate one list: numba caches the code next to the sources and loads it."""
     load_folds()
     ReplyReader().read(1, receive_reply)
     warm_up_candidates()
@@ -30,14 +30,14 @@ def receive_reply(buffer: memoryview) -> int:
 
 
 def warm_up_candidates() -> None:
-    """Candidates for one user from a shop without items."""
+    """Generate candidates for one user of a shop without items."""
     catalogue, lists = Catalogue(Encoder(FeatureSet(())), 2), ListSettings()
-    nearby, popularity = ItemNeighbours(catalogue), Popularity(catalogue, lists.purchase_value)
-    nearby.co_visits.record(np.array([0]), np.array([1]), 1)
+    neighbours, popularity = ItemNeighbours(catalogue), Popularity(catalogue, lists.purchase_value)
+    neighbours.co_visits.record(np.array([0]), np.array([1]), 1)
     popularity.rank()
     candidates = CandidateGenerator(
         catalogue=catalogue,
-        neighbours=nearby,
+        neighbours=neighbours,
         popularity=popularity,
         fresh_items=FreshItems(catalogue, lists),
         candidates_max=lists.candidates,

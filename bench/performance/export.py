@@ -22,12 +22,12 @@ import torch
 from bench.performance.load.synthetic_network import draw_network
 from bench.results.report import print_json, print_missed
 from contract.errors import BadBundle
+from contract.graphs import RECOMMEND
 from export.fuzz_inputs import draw_inputs
 from export.onnx_export import PARITY_ROWS, measure_parity, to_onnx
 from export.ort import Arrays, open_session, run
 from export.subgraphs import RowsGraph, Subgraph, block_input_names, build_subgraphs
 from model.checkpoint import read_checkpoint
-from model.config import GRAPH_GROUPS
 from model.network import Network
 
 CANDIDATES: Final = (100, 500)
@@ -138,7 +138,7 @@ def make_calls(network: Network, candidates: int) -> dict[str, TimedCall]:
 def make_plain_slice(network: Network) -> Subgraph:
     """The `recommend` graph without its split: the features of each pair -> the same answers."""
     views = [view for view in network.views if view.graph == "recommend"]
-    groups = [group for group in GRAPH_GROUPS["recommend"] if any(group in view.groups for view in views)]
+    groups = [group for group in RECOMMEND.groups if any(group in view.groups for view in views)]
     outputs = tuple(task.name for view in views for task in view.tasks)
     return Subgraph("plain", RowsGraph(network, views, groups), block_input_names(groups), outputs)
 

@@ -19,12 +19,11 @@ from bench.performance.measure.fold_runner import FoldRunner
 from bench.results.report import print_json, print_missed, print_progress
 from bench.results.statistics import min_median_max
 from contract.events import decode
+from contract.graphs import DECIDE, RECOMMEND
 from contract.messages import to_json
 from contract.profiles.entity_updates import Arrival, to_updates
 from devservers.redis_server import RedisServer
-from worker.recommend import list_builder
 from worker.redis.client import RedisClient
-from worker.scoring import orders
 
 WARM_BATCHES: Final = 20  # of each kind, so that most entities have a history
 ORDERS_MAX_US, CLICKS_MAX_US, HOT_MAX, FASTER_MIN = 60.0, 30.0, 2.0, 5.0  # the aims
@@ -86,10 +85,10 @@ class FoldBench:
     def run_rows(self) -> None:
         """Run one batch of every row."""
         shop, n = self.shop, self.size
-        self._run_row("orders_us", shop.draw_orders(n), orders.GROUPS, plain_name="plain_orders_us")
-        self._run_row("orders_with_items_us", shop.draw_orders(n, lines=4, sellers=True), orders.GROUPS)
-        self._run_row("hot_us", shop.draw_hot_orders(n), orders.GROUPS)
-        self._run_row("clicks_us", shop.draw_clicks(n), list_builder.GROUPS, plain_name="plain_clicks_us")
+        self._run_row("orders_us", shop.draw_orders(n), DECIDE.event_groups, plain_name="plain_orders_us")
+        self._run_row("orders_with_items_us", shop.draw_orders(n, lines=4, sellers=True), DECIDE.event_groups)
+        self._run_row("hot_us", shop.draw_hot_orders(n), DECIDE.event_groups)
+        self._run_row("clicks_us", shop.draw_clicks(n), RECOMMEND.event_groups, plain_name="plain_clicks_us")
         records = [to_json(arrival.event) for arrival in shop.draw_orders(n)]
         self._time("decode_us", lambda: [decode("orders", record) for record in records])
 

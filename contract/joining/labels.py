@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from contract.events import Judgement, Label
+from contract.graphs import GRAPHS
 from contract.joining.early_events import EarlyEvents
 from contract.joining.examples import example_from_row
 from contract.joining.output import JoinOutcome, JoinOutput, Origin, OrphanLabel, OutcomeCounts
@@ -19,7 +20,9 @@ from contract.settings import FeedbackSettings
 from contract.tasks import Task
 
 LABELS_MAX: Final = 64  # for one row; a stream of ever new labels must not fill the memory
-GRAPH_BY_KIND: Final[Mapping[ScoredKind, str]] = {"order": "decide", "review": "review", "product": "classify"}
+GRAPH_BY_KIND: Final[Mapping[ScoredKind, str]] = {  # rows that get labels as a whole
+    kind: graph.name for graph in GRAPHS.values() if not graph.is_paired for kind in graph.scored_kinds
+}
 
 
 def default_negative_tasks(tasks: Sequence[Task]) -> dict[ScoredKind, tuple[str, ...]]:

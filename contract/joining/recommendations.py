@@ -6,9 +6,10 @@ recommended and never seen are none.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 from contract.events import Click, Impression, Order
+from contract.graphs import RECOMMEND
 from contract.joining.early_events import EarlyEvents
 from contract.joining.examples import Stage, add_labels, example_for_item, is_well_formed
 from contract.joining.output import JoinOutput, OutcomeCounts
@@ -20,7 +21,6 @@ from contract.settings import FeedbackSettings
 from contract.tasks import Task
 
 ListEvent: TypeAlias = Impression | Click
-CONTEXT_GROUPS: Final = ("user", "context")
 
 
 @dataclass(slots=True)
@@ -158,7 +158,7 @@ class RecommendationJoin:
             self._output.examples += self._negative_sampler.sample(negative)
 
     def _example(self, pending: PendingList, item_id: str) -> Example:
-        return example_for_item(pending.row, item_id, pending.shown[item_id].ts_ms, CONTEXT_GROUPS)
+        return example_for_item(pending.row, item_id, pending.shown[item_id].ts_ms, RECOMMEND.event_groups)
 
     def _next_due_ms(self, pending: PendingList) -> int:
         """When to look at a list again: when the next item's click has been waited for, at last when it leaves."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 from contract.events import Click
+from contract.graphs import SEARCH
 from contract.joining.early_events import EarlyEvents
 from contract.joining.examples import Relevance, add_labels, example_for_item, is_well_formed
 from contract.joining.output import JoinOutput, OutcomeCounts
@@ -16,7 +17,6 @@ from contract.tasks import Task
 
 EXAMINED_MAX: Final = 10  # what is assumed to have been looked at
 REPEATED_MAX: Final = 100  # searches of one user for one query that wait: more of them are no person's
-CONTEXT_GROUPS: Final = ("query", "user")
 SearchKey: TypeAlias = tuple[str, str]  # user and query
 
 
@@ -125,7 +125,7 @@ class SearchJoin:
     def _emit(self, search: PendingSearch, item_id: str) -> None:
         relevance = Relevance.CLICKED if item_id in search.clicked else Relevance.NOT_CLICKED
         known_ms = search.clicked.get(item_id, search.row.ts_ms + self._wait_ms)
-        unlabelled = example_for_item(search.row, item_id, search.row.ts_ms, CONTEXT_GROUPS)
+        unlabelled = example_for_item(search.row, item_id, search.row.ts_ms, SEARCH.event_groups)
         example = add_labels(unlabelled, relevance, {"relevance": (float(relevance), known_ms)})
         self._output.examples += [example] if relevance else self._negative_sampler.sample(example)
 

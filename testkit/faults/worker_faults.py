@@ -180,15 +180,22 @@ def delete_read_records(scenario: Scenario) -> None:
     accept_loss(scenario, sum(low.values()))
 
 
+def read_ends(scenario: Scenario) -> dict[TopicPartition, int]:
+    ends = scenario.log.read_end_offsets(scenario.topics)
+    return {TopicPartition(*partition): end for partition, end in ends.items()}
+
+
 def delete_unread_records(scenario: Scenario) -> None:
     """Retention deletes records that a running worker has not read yet."""
     scenario.drain()
     scenario.save_expected_slices()
-    ends = {TopicPartition(*partition): end for partition, end in scenario.log.read_end_offsets(scenario.topics).items()}
+    ends = {
+        TopicPartition(*partition): end for partition, end in scenario.log.read_end_offsets(scenario.topics).items()
+    }
     for worker in scenario.workers:
         worker.consumer.pause_only(worker.consumer.assignment)
     scenario.send(60)
-    ends_now = {TopicPartition(*partition): end for partition, end in scenario.log.read_end_offsets(scenario.topics).items()}
+    ends_now = read_ends(scenario)
     low = {
         partition: scenario.rng.randint(end + 1, ends_now[partition])
         for partition, end in ends.items()

@@ -17,20 +17,15 @@ from contract.settings import ListSettings, RedisSettings, Settings, WorkerSetti
 from testkit.checkout import ROOT
 from testkit.environment.run_environment import RULES, RunEnvironment
 from testkit.faults.step_hooks import Callback, StepHooks
-from worker.kafka.admin import KafkaAdmin
-from worker.kafka.consumer import GroupConsumer, TopicPartition
-from worker.kafka.producer import TransactionalProducer
-from worker.ops.retry import Retry
-from worker.pipeline.batch_pipeline import BatchPipeline
-from worker.pipeline.recovery import Recovery
+from worker.assembly import assemble
+from worker.catalogue.catalogue import Catalogue
+from worker.kafka.consumer import TopicPartition
 from worker.records.lanes import LANES
 from worker.redis.client import RedisClient
-from worker.scoring.orders import OrderScorer
-from worker.state.answer_cache import AnswerCache
-from worker.state.decision_store import DecisionStore
-from worker.state.offsets import OffsetTracker
-from worker.state.profile_store import MERGE, RedisProfileStore, open_profile_store
-from worker.state.resources import KafkaClients, Stores
+from worker.scoring.handlers import HANDLERS
+from worker.scoring.scorer import LaneScorer, ScoringResources
+from worker.state.profile_store import MERGE
+from worker.state.resources import open_stores
 
 LANE: Final = LANES["orders"]
 FEATURES: Final = read_features(ROOT / "features.toml")
@@ -137,6 +132,11 @@ def build_settings(
     )
 
 
+def build_resources(settings: Settings) -> ScoringResources:
+    encoder = Encoder(FEATURES)
+    return ScoringResources(settings=settings, encoder=encoder, catalogue=Catalogue(encoder, 1))
+
+
 class FaultyWorker:
     """A worker of the orders lane, from joining its group to its end or death."""
 
@@ -146,9 +146,12 @@ class FaultyWorker:
         self.is_alive, self.is_busy, self._is_rebalancing = True, False, False
         self.hooks, self.stop = StepHooks(), BoundedStop()
         self.redis = PartialPipelineRedis(url=settings.redis.url, timeout_s=settings.redis.timeout_s)
-        self.positions = OffsetTracker()
-        self._retry = Retry(self.stop)
-        self.consumer, self.publisher, self.pipeline = self._build_pipeline()
+        scorer = LaneScorer(HANDLERS[LANE.name], build_resources(settings))
+        stores = open_stores(settings, scorer.answer_kinds, self.redis)
+        worker = assemble(settings, LANE, self.stop, scorer=scorer, stores=stores, step_marker=self.hooks, erases=False)
+        self.positions, self.pipeline = worker.offsets, worker.open_pipeline()
+        self.consumer, self.publisher = self.pipeline.consumer, self.pipeline.producer
+        self.consumer.timeout_s = QUERY_TIMEOUT_S
         self.consumer.subscribe([settings.topics.topic_name(kind) for kind in LANE.folded_kinds], self)
 
     def step(self) -> int:
@@ -198,34 +201,3 @@ class FaultyWorker:
         self.pipeline.close()
         self.is_alive = False
         self.redis.close()
-
-    def _build_pipeline(self) -> tuple[GroupConsumer, TransactionalProducer, BatchPipeline]:
-        settings, kafka = self.settings, self.settings.kafka
-        group = self.environment.group_id(LANE.name)
-        consumer = GroupConsumer(kafka=kafka, group=group, instance=self.instance, skips_gaps=False)
-        consumer.timeout_s = QUERY_TIMEOUT_S
-        publisher = TransactionalProducer(
-            kafka=kafka, transactional_id=f"{group}-{self.instance}", retry=self._retry, step_marker=self.hooks
-        )
-        profiles = open_profile_store(self.redis, settings.redis.prefix)
-        broker = KafkaAdmin(kafka=kafka)
-        pipeline = BatchPipeline(
-            settings=settings,
-            lane=LANE,
-            scorer=OrderScorer(settings=settings, encoder=Encoder(FEATURES)),
-            kafka_clients=KafkaClients(consumer=consumer, producer=publisher),
-            stores=self._build_stores(profiles),
-            recovery=Recovery(settings=settings, lane=LANE, admin=broker, profiles=profiles, offsets=self.positions),
-            retry=self._retry,
-            step_marker=self.hooks,
-        )
-        return consumer, publisher, pipeline
-
-    def _build_stores(self, profiles: RedisProfileStore) -> Stores:
-        redis, lists = self.settings.redis, self.settings.lists
-        claims = DecisionStore(client=self.redis, prefix=redis.prefix, ttl_s=lists.decision_ttl_s)
-        return Stores(
-            profiles=profiles,
-            decision_store=claims,
-            answer_cache=AnswerCache(client=self.redis, prefix=redis.prefix, lists=lists),
-        )

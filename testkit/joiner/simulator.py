@@ -11,6 +11,7 @@ import numpy as np
 
 from contract.events import Click, Event, Impression, Label, Line, Order
 from contract.features.declaration import Block
+from contract.graphs import GRAPHS
 from contract.messages import ScoredKind, ScoredRow, pack, to_json, to_msgpack
 from contract.units import HOUR_MS, MINUTE_MS, SECOND_MS
 from testkit.joiner.expected import (
@@ -211,20 +212,15 @@ class JoinSimulator:
         self, kind: ScoredKind, event_id: str, user: str, ts_ms: int, items: tuple[str, ...], *, query: str = ""
     ) -> ScoredRow:
         """A scored row, logged within a minute; some twice, as by a killed worker without transactions."""
-        groups_by_kind = {
-            "recommendation": ("user", "context"),
-            "order": ("user", "order", "context"),
-            "search": ("user", "query"),
-        }
+        graph = next(graph for graph in GRAPHS.values() if kind in graph.scored_kinds)
         rng = self._array_rng
         groups = {
             group: pack(Block(rng.normal(size=(1, 6)).astype("f4"), rng.integers(1, 2**40, (1, 2))))
-            for group in groups_by_kind[kind]
+            for group in graph.event_groups
         }
         if items:
             rows = len(items)
             groups["item"] = pack(Block(rng.normal(size=(rows, 4)).astype("f4"), rng.integers(1, 2**40, (rows, 3))))
-        task = {"recommendation": "click", "order": "fraud", "search": "relevance"}[kind]
         row = ScoredRow(
             event_id=event_id,
             kind=kind,
@@ -237,7 +233,7 @@ class JoinSimulator:
             features="f1",
             groups=groups,
             items=items,
-            scores={task: tuple(rng.random(max(1, len(items))).tolist())},
+            scores={graph.outputs[0]: tuple(rng.random(max(1, len(items))).tolist())},
             entities=(f"user:{user}",),
             query=query,
         )

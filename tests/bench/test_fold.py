@@ -9,10 +9,10 @@ from bench.performance.baselines.dict_fold import PlainEncoder, process_batch
 from bench.performance.fold import FoldBench, main
 from bench.performance.load.synthetic_shop import SyntheticShop
 from bench.performance.measure.fold_runner import FoldRunner
+from contract.graphs import DECIDE
 from contract.profiles.entity_updates import to_updates
 from contract.profiles.store import InMemoryProfileStore, fold
 from devservers.redis_server import RedisServer
-from worker.scoring import orders as deciding
 
 
 def test_the_plain_loop_gives_the_same_bytes_and_features(seed: int, redis_server: RedisServer) -> None:
@@ -25,13 +25,13 @@ def test_the_plain_loop_gives_the_same_bytes_and_features(seed: int, redis_serve
     touches = to_updates(orders)
     profiles = dict(zip(touches.entities, store.read(touches.entities), strict=True))
     remembering = FoldRunner(client=None, prefix="")  # type: ignore[arg-type]
-    plain = PlainEncoder(remembering.features, deciding.GROUPS)
+    plain = PlainEncoder(remembering.features, DECIDE.event_groups)
     # when
     memory = fold(list(profiles.values()), touches)
     written = process_batch(profiles, orders, plain)
     # then
     assert written == memory.slice_writes().to_mapping()
-    ours = remembering.encoder.encode_before(memory, range(len(orders)), deciding.GROUPS)
+    ours = remembering.encoder.encode_before(memory, range(len(orders)), DECIDE.event_groups)
     for group, block in plain.to_blocks().items():
         np.testing.assert_array_equal(block.ids, ours[group].ids)
         np.testing.assert_allclose(block.numbers, ours[group].numbers, rtol=1e-6)

@@ -8,6 +8,8 @@ import redis
 from contract.messages import Recommendations, RecommendedItem
 from contract.settings import ListSettings
 from demo.recommendation_reader import EMPTY_PAGE, Page, RecommendationReader
+from tests.worker.answers import make_answer
+from worker.records.answers import LIST
 from worker.redis.client import RedisClient
 from worker.state.answer_cache import AnswerCache
 
@@ -38,7 +40,7 @@ def make_recommendations(user: str, *items: str) -> Recommendations:
 
 
 def test_a_users_list_is_read_with_its_id(caches: AnswerCache, reader: RecommendationReader) -> None:
-    caches.write([make_recommendations("u-1", "b", "a")], [])
+    caches.write([make_answer(LIST, make_recommendations("u-1", "b", "a"))])
     caches.write_popular({"": ["c"], "shoes": ["d"]}, 0)
 
     assert reader.read("u-1", "shoes") == Page(("b", "a"), "r-u-1")

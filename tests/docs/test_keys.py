@@ -15,8 +15,10 @@ from contract.profiles.record import FAMILIES, HORIZON_MS, LAYOUT, RECORD, WINDO
 from contract.profiles.store import fold
 from contract.settings import ListSettings, RedisSettings
 from tests.docs.pages import KEYS, Row, strip_code_marks
+from tests.worker.answers import make_answer
 from worker.erasure.progress import ErasureProgress, owner_field
 from worker.kafka.consumer import TopicPartition
+from worker.records.answers import DECISION, LIST, RANKING, Answer
 from worker.redis.client import RedisClient
 from worker.state.answer_cache import AnswerCache
 from worker.state.decision_store import DecisionStore
@@ -92,7 +94,7 @@ def write_claims(claims: DecisionStore) -> None:
         features="",
         groups={},
     )
-    claims.claim([(decision, scored)])
+    claims.claim([Answer(DECISION, scored, decision)])
 
 
 def write_caches(caches: AnswerCache) -> None:
@@ -101,7 +103,7 @@ def write_caches(caches: AnswerCache) -> None:
         user_id="u-17", recommendation_id="r-1", items=(item,), model_version="", computed_ms=0, source_ms=0
     )
     ranking = Ranking(event_id="s-1", user_id="u-17", query="mug", items=(), relevance=(), model_version="")
-    caches.write([made], [ranking])
+    caches.write([make_answer(LIST, made), make_answer(RANKING, ranking)])
     caches.write_popular({"": ["mug-blue"], "kitchen": ["mug-blue"]}, now_ms=0)
 
 

@@ -16,6 +16,8 @@ from contract.settings import ListSettings, TopicSettings
 from devservers.embedded import EmbeddedKafka
 from tests.docs.pages import READING
 from tests.kafka import read_topics
+from tests.worker.answers import make_answer
+from worker.records import answers
 from worker.redis.client import RedisClient
 from worker.state.answer_cache import AnswerCache
 
@@ -49,7 +51,7 @@ def run_page_example(redis_url: str, user: str, category: str) -> tuple[list[str
 def test_a_page_is_the_users_list_or_what_is_popular_there_or_anywhere(caches: AnswerCache, redis_url: str) -> None:
     assert run_page_example(redis_url, "u-17", "mugs") == ([], None)
 
-    caches.write([LIST], [])
+    caches.write([make_answer(answers.LIST, LIST)])
     caches.write_popular({"": ["pot-1"], "mugs": ["mug-red"]}, 0)
 
     assert run_page_example(redis_url, "u-17", "mugs") == (["mug-blue"], "r-1")

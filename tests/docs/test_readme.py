@@ -19,6 +19,8 @@ from contract.messages import Decision, Recommendations, RecommendedItem, Scored
 from contract.settings import ListSettings, TopicSettings
 from devservers.embedded import EmbeddedKafka
 from tests.docs.pages import PAGES, README
+from tests.worker.answers import make_answer
+from worker.records.answers import DECISION, LIST, Answer
 from worker.redis.client import RedisClient
 from worker.state.answer_cache import AnswerCache
 from worker.state.decision_store import DecisionStore
@@ -50,7 +52,7 @@ def test_a_list_is_read_as_the_page_says(client: RedisClient, redis_url: str) ->
     made = Recommendations(
         user_id="u-17", recommendation_id="r-1", items=(item,), model_version="", computed_ms=0, source_ms=0
     )
-    AnswerCache(client=client, prefix="shop:", lists=ListSettings()).write([made], [])
+    AnswerCache(client=client, prefix="shop:", lists=ListSettings()).write([make_answer(LIST, made)])
 
     # When the page's lines are run
     actual = {
@@ -116,7 +118,7 @@ def test_a_decision_is_read_as_the_page_says(client: RedisClient, redis_url: str
         features="",
         groups={},
     )
-    DecisionStore(client=client, prefix="shop:", ttl_s=60).claim([(decision, row)])
+    DecisionStore(client=client, prefix="shop:", ttl_s=60).claim([Answer(DECISION, row, decision)])
 
     # When the page's lines are run
     after = run_code_block("python decision", {}, {"json": json, "shop": shop})

@@ -3,40 +3,50 @@
 from contract.features.encoder import Encoder
 from contract.profiles.entity_updates import to_updates
 from contract.profiles.store import InMemoryProfileStore, fold
-from contract.settings import ListSettings
+from contract.settings import ListSettings, Settings
 from tests.worker.events import FEATURES, KINDS, NOW_MS, make_click, make_product, make_record
 from tests.worker.tiny_bundle import ITEMS
 from worker.catalogue.catalogue import Catalogue
 from worker.kafka.consumer import Record, TopicPartition
-from worker.records.batch import Batch, decode_records
-from worker.scoring.browsing import BrowsingScorer
+from worker.records.batch import decode_records
+from worker.scoring.browsing import ListRefresher
+from worker.scoring.handlers import HANDLERS
 from worker.scoring.results import BatchResults
+from worker.scoring.scorer import LaneScorer, ScoringResources
 
 SOURCES = {TopicPartition(topic, 0): f"{kind}/0" for topic, kind in KINDS.items()}
-VALUE = 5.0
+PURCHASE_VALUE = 5.0
 
 
 class BrowsingHarness:
-    """The browsing lane's scorer over a catalogue of four items, i0 to i3, each dearer than the one before."""
+    """The browsing lane's scorer over a catalogue of four items, i0 to i3, each more expensive than the one before."""
 
     def __init__(self, **list_settings: float) -> None:
         encoder = Encoder(FEATURES)
         self.catalogue = Catalogue(encoder)
         for price, item in enumerate(ITEMS):
             self.catalogue.put(make_product(item, price=price))
-        lists = ListSettings.model_validate({"refresh_ms": 0, "purchase_value": VALUE, **list_settings})
+        lists = ListSettings.model_validate({"refresh_ms": 0, "purchase_value": PURCHASE_VALUE, **list_settings})
+        settings = Settings().model_copy(update={"lists": lists})
         self.profiles = InMemoryProfileStore()
-        self.browser = BrowsingScorer(lists=lists, encoder=encoder, catalogue=self.catalogue)
-        self.offset = 0
+        self.scorer = LaneScorer(
+            HANDLERS["browsing"], ScoringResources(settings=settings, encoder=encoder, catalogue=self.catalogue)
+        )
+        assert isinstance(self.scorer.refresher, ListRefresher)
+        self.refresher: ListRefresher = self.scorer.refresher
 
     def answer(self, *records: Record, now_ms: int = NOW_MS) -> BatchResults:
-        batch: Batch = decode_records(records, KINDS, SOURCES, ("orders",))
-        touches = to_updates(batch.arrivals, self.browser.entities_to_read(batch, now_ms))
-        memory = fold(self.profiles.read(touches.entities), touches)
+        """The answers to a batch of these records, and the lists that are due by then."""
+        batch = decode_records(records, KINDS, SOURCES, ("orders",))
+        updates = to_updates(batch.arrivals, self.scorer.entities_to_read(batch, now_ms))
+        memory = fold(self.profiles.read(updates.entities), updates)
         self.profiles.slices.update(memory.slice_writes().to_mapping())
-        answers = self.browser.answer(batch, range(len(batch.arrivals)), memory, now_ms)
-        answers.extend(self.browser.refresh(memory, now_ms))
-        return answers
+        results = self.scorer.answer(batch, range(len(batch.arrivals)), memory, now_ms)
+        results.extend(self.scorer.refresh(memory, now_ms))
+        return results
+
+    def run_periodic(self, now_ms: int = NOW_MS) -> None:
+        self.scorer.run_periodic(self.profiles, now_ms)
 
 
 def make_click_record(ident: str, item: str = "i0", user: str = "u", offset: int = 0) -> Record:

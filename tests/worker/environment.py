@@ -1,7 +1,8 @@
-"""A stage: topics, groups and keys of one test on the servers of all, and what is to be found there."""
+"""The topics, groups and keys of one test on shared servers, and what they hold."""
 
 import copy
 import random
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -41,24 +42,27 @@ class WorkerEnvironment:
         transactions: bool = True,
         batch_max: int = 10,
         is_cluster: bool = False,
+        topics: TopicSettings | None = None,
     ) -> None:
+        """`topics`: the default names, to which the prefix is added."""
         self.broker, self.prefix = broker, prefix
         self.has_topic_ids = isinstance(broker, ApacheKafka)
-        plain = TopicSettings()
-        names = {kind: prefix + plain.topic_name(kind) for kind in TopicSettings.model_fields if kind != "partitions"}
+        plain = topics or TopicSettings()
+        kinds = [kind for kind in type(plain).model_fields if kind != "partitions"]
+        names = {kind: prefix + plain.topic_name(kind) for kind in kinds}
         self.settings = Settings().model_copy(
             update={
                 "kafka": KafkaSettings(
                     bootstrap_servers=broker.bootstrap,
                     topic_ids=self.has_topic_ids,
                     transactions=transactions,
-                    # Apache Kafka allows no less, and the mock cluster takes 3 s to let the first member in.
+                    # The minimum of Apache Kafka; the mock cluster takes 3 s to let the first member in.
                     session_timeout_ms=6_000 if self.has_topic_ids else 4_000,
                     client={"heartbeat.interval.ms": 300},
                     group_prefix=f"{prefix}group",
                 ),
                 "redis": RedisSettings(url=redis_url, prefix=prefix, cluster=is_cluster),
-                "topics": TopicSettings.model_validate(names),
+                "topics": type(plain).model_validate(names),
                 "worker": Settings().worker.model_copy(update={"batch_max": batch_max, "wait_ms": 5}),
             }
         )
@@ -75,7 +79,7 @@ class WorkerEnvironment:
         return self.settings.topics
 
     def send_orders(self, seed: int, count: int, first: int = 0) -> set[str]:
-        """Orders o`first` and on, of few users on few devices; returns their ids."""
+        """Send orders from o`first` on, of few users on few devices; returns their ids."""
         rng = random.Random(f"{seed} {first}")
         orders = [
             make_order(
@@ -91,7 +95,7 @@ class WorkerEnvironment:
         return {order_event.event_id for order_event in orders}
 
     def send(self, kind: str, values: Sequence[tuple[str, bytes]], **options: Any) -> None:
-        """Append keys and values to the topic of a kind of events."""
+        """Send keys and values to the topic of a kind of events."""
         self._producer.send(self.topics.topic_name(kind), list(values), **options)
 
     def remove_records(self, kind: str, *, below: int) -> None:
@@ -101,8 +105,13 @@ class WorkerEnvironment:
         for future in removed.values():
             future.result()
 
+    def settings_for(self, instance: str) -> Settings:
+        """The settings of one worker of this environment."""
+        worker = self.settings.worker.model_copy(update={"instance": instance})
+        return self.settings.model_copy(update={"worker": worker})
+
     def with_accepted_loss(self) -> "WorkerEnvironment":
-        """The same stage for workers that go on although records are gone."""
+        """The same environment for workers that continue although records are gone."""
         other = copy.copy(self)
         worker = self.settings.worker.model_copy(update={"on_lost_log": "accept"})
         other.settings = self.settings.model_copy(update={"worker": worker})
@@ -112,50 +121,54 @@ class WorkerEnvironment:
         return read_topics(self.broker.bootstrap, *map(self.topics.topic_name, kinds))
 
     def end_offsets(self, *kinds: str) -> dict[TopicPartition, int]:
-        """Where the partitions of these topics end that hold anything."""
+        """The ends of the partitions of these topics that hold records."""
         return {record.topic_partition: record.offset + 1 for record in self.read_records(*kinds)}
 
     def read_decisions(self) -> list[Decision]:
         return [read_decision(record.value or b"") for record in self.read_records("decisions")]
 
+    def is_decided_once(self, order_ids: set[str]) -> bool:
+        """Whether exactly these orders have a published decision, one each."""
+        return Counter(decision.event_id for decision in self.read_decisions()) == Counter(order_ids)
+
     def open_profiles(self) -> RedisProfileStore:
-        """Those that serve now."""
+        """The profiles of the serving generation."""
         profiles = open_profile_store(self.redis, self.settings.redis.prefix)
         profiles.refresh_generation()
         return profiles
 
     def source_of(self, partition: TopicPartition) -> str:
-        """What the slices of a partition of this stage are called."""
+        """The name of the slices of a partition."""
         kind = self.topics.kinds_by_topic()[partition.topic]
         ids = Admin(kafka=self.settings.kafka).fetch_topic_ids([partition.topic])
         return source_name(kind, ids.get(partition.topic), partition.partition)
 
     def recompute_profiles(self, *kinds: str) -> InMemoryProfileStore:
-        """The profiles that one undisturbed worker would have made of these topics."""
+        """The profiles that one undisturbed worker would have folded from these topics."""
         records, profiles = self.read_records(*kinds), InMemoryProfileStore()
         partitions = {record.topic_partition for record in records}
         sources = {partition: self.source_of(partition) for partition in partitions}
         batch = decode_records(records, self.topics.kinds_by_topic(), sources, ())
-        touches = to_updates(batch.arrivals, erasures=self.read_erasures())
-        writes = fold(profiles.read(touches.entities), touches).slice_writes()
+        updates = to_updates(batch.arrivals, erasures=self.read_erasures())
+        writes = fold(profiles.read(updates.entities), updates).slice_writes()
         ends = {sources[partition]: end for partition, end in batch.end_offsets.items()}
         profiles.merge(writes, {}, dict.fromkeys(range(BUCKETS), ends))
         return profiles
 
     def send_erasure(self, user: str, ts_ms: int, event_id: str = "") -> Erasure:
-        """Write that a person is to be forgotten."""
+        """Request the erasure of a user."""
         erasure = Erasure(event_id=event_id or f"g-{user}-{ts_ms}", ts_ms=ts_ms, user_id=user)
         self.send("erasures", [(user, to_json(erasure))])
         return erasure
 
     def read_erasures(self) -> Erasures:
-        """What the topic of erasures says now."""
+        """The erasures that are on the topic now."""
         return Erasures(
             erasure for record in self.read_records("erasures") if (erasure := decode_erasure(record).erasure)
         )
 
     def find_differences(self, *kinds: str) -> list[str]:
-        """In which entities and positions Redis is not what a clean pass gives; slices of other logs are left out."""
+        """Entities and buckets in which Redis differs from a clean pass; slices of other logs are ignored."""
         clean, store = self.recompute_profiles(*kinds), self.open_profiles()
         entities = sorted(clean.slices)
         stored = store.read(entities)

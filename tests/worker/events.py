@@ -1,4 +1,4 @@
-"""A shop's events in few words for the tests of the score worker, and records as they lie on its topics."""
+"""Events with defaults for tests of the score worker, and records of its topics."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -71,12 +71,12 @@ def make_product(
 def make_record(
     value: Event | bytes | None, offset: int = 0, *, topic: str = "shop.orders", partition: int = 0
 ) -> Record:
-    """A record with a key and a header of its own, dated as the events here are."""
+    """A record with a key and a header, and the timestamp of these events."""
     content = to_json(value) if isinstance(value, Event) else value
     return Record(TopicPartition(topic, partition), offset, b"key", content, [("trace", b"\x00\xff")], NOW_MS)
 
 
 def make_arrivals(*events: Event, topic: str = "shop.orders", partition: int = 0) -> Sequence[Arrival]:
-    """Events of one partition at the offsets from 0 on."""
+    """Events of one partition, at offsets from 0."""
     source = f"{KINDS[topic]}/{partition}"
     return [Arrival(source, offset, event, topic, partition) for offset, event in enumerate(events)]

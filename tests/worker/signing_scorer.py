@@ -1,25 +1,39 @@
-"""A scorer that signs: its decisions tell by whom they were made."""
+"""A scorer whose decisions state by which run of a worker they were made."""
 
 from collections.abc import Sequence
 
+from contract.events import Event, Order
 from contract.messages import Decision, ScoredRow
 from contract.profiles.entity_updates import Arrival
-from contract.profiles.store import FoldedBatch
-from worker.model.experiment import TrialModel
+from contract.profiles.store import FoldedBatch, ProfileStore
+from worker.model.experiment import ActiveModels, TrialModel
 from worker.model.onnx_model import Model
+from worker.records.answers import DECISION, Answer, AnswerKind
 from worker.records.batch import Batch
-from worker.scoring.results import BatchResults, Scorer
+from worker.scoring.results import BatchResults
+from worker.scoring.scorer import Scorer
 
 
 class SigningScorer(Scorer):
-    """Approves every order, and signs its decisions with the name of its life."""
+    """Approves every order, with its own name in place of a model version."""
+
+    answer_kinds = (DECISION,)
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.scored, self.last_scored = list[str](), list[str]()  # ids of all events, and of those of the last batch
 
+    def kind_of(self, event: Event) -> AnswerKind | None:
+        return DECISION if isinstance(event, Order) else None
+
     def activate(self, model: Model | None, trial_model: TrialModel | None = None) -> None:
-        """It needs none."""
+        """It needs no model."""
+
+    def prepare(self, models: ActiveModels) -> bool:
+        return True
+
+    def run_periodic(self, profiles: ProfileStore, now_ms: int) -> None:
+        """Nothing is due by the clock."""
 
     def entities_to_read(self, batch: Batch, now_ms: int) -> list[str]:
         return []
@@ -28,12 +42,12 @@ class SigningScorer(Scorer):
         arrivals = [batch.arrivals[row] for row in rows]
         self.last_scored = [arrival.event.event_id for arrival in arrivals]
         self.scored += self.last_scored
-        return BatchResults(decisions=[self._sign(arrival) for arrival in arrivals])
+        return BatchResults([self._sign(arrival) for arrival in arrivals])
 
     def refresh(self, memory: FoldedBatch, now_ms: int) -> BatchResults:
         return BatchResults()
 
-    def _sign(self, arrival: Arrival) -> tuple[Decision, ScoredRow]:
+    def _sign(self, arrival: Arrival) -> Answer:
         event = arrival.event
         user_id = getattr(event, "user_id", "")
         decision = Decision(
@@ -57,4 +71,4 @@ class SigningScorer(Scorer):
             features="",
             groups={},
         )
-        return decision, scored
+        return Answer(DECISION, scored, decision)

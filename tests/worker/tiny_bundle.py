@@ -1,7 +1,7 @@
-"""The smallest bundle that serves: graphs of a few nodes, written by hand, whose answers can be told beforehand.
+"""The smallest bundle that serves: graphs of a few nodes, written by hand, with predictable answers.
 
-An order is fraud with a probability of sigmoid(amount - `doubt`); an item's part of the network is its price, and the
-dearer an item, the likelier it is clicked, bought and relevant. Whatever is unknown counts as 0.
+An order is fraud with a probability of sigmoid(amount - `doubt`). An item's part is its price: the higher the price,
+the more likely the item is clicked, bought and relevant. Unknown values count as 0.
 """
 
 import io
@@ -27,7 +27,7 @@ def sigmoid(x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 
 def first_column_nodes(name: str, to: str) -> list[onnx.NodeProto]:
-    """Nodes that make a vector of a matrix's first column, with 0 for NaN."""
+    """Nodes that compute a vector from a matrix's first column, with 0 for NaN."""
     return [
         helper.make_node("Gather", [name, "zero_at"], [f"{to}_raw"], axis=1),
         helper.make_node("IsNaN", [f"{to}_raw"], [f"{to}_unknown"]),
@@ -44,20 +44,20 @@ def make_graph(
     """A model; `inputs` by name: element type and number of columns, `outputs`: dimensions."""
     constants = {"zero": np.float32(0), "zero_at": np.int64(0), "doubt": np.float32(doubt), "one": np.array([1])}
     shape: list[str | int | None] = ["N", 1]
-    made = helper.make_graph(
+    graph = helper.make_graph(
         list(nodes),
         "tiny",
         [helper.make_tensor_value_info(name, kind, [*shape[:1], columns]) for name, (kind, columns) in inputs.items()],
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape[:dims]) for name, dims in outputs.items()],
         [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
     )
-    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.checker.check_model(model)
     return bytes(model.SerializeToString())
 
 
 def make_graphs(doubt: float, amounts: int = 1) -> dict[str, bytes]:
-    """The graphs by file name; `amounts`: how many columns the deciding one wants, of which it reads the first."""
+    """The graphs by file name. `amounts`: the number of columns of decide.onnx, of which it reads the first."""
     numbers, part = (TensorProto.FLOAT, 1), {"item_part": (TensorProto.FLOAT, 1)}
     node = helper.make_node
     decide = [
@@ -98,7 +98,7 @@ def make_golden(doubt: float) -> Arrays:
 
 
 def make_neighbours() -> Arrays:
-    """Each item's neighbours are the next two; the popular ones are all, the last one first."""
+    """Each item's neighbours are the next two; all items are popular, the last one most."""
     count = len(ITEMS)
     rows = np.array([[(n + 1) % count, (n + 2) % count] for n in range(count)], np.int32)
     return {
@@ -121,7 +121,7 @@ def make_manifest(version: str, needed: Sequence[str] = NEEDED) -> Manifest:
         version=version,
         parent=None,
         created_ms=1,
-        features={name: FEATURES.digests.get(name, "of elsewhere") for name in needed},
+        features={name: FEATURES.digests.get(name, "foreign") for name in needed},
         tasks=(),
         thresholds={"fraud": {"review": 0.1, "decline": 0.9}},
     )
@@ -136,5 +136,5 @@ def tiny_files(doubt: float = 100.0) -> dict[str, bytes]:
 
 
 def publish_tiny(bundles: Path, version: str, doubt: float = 100.0) -> Manifest:
-    """Make a good bundle the one that the pointer names."""
+    """Publish a good bundle and point to it."""
     return publish(bundles, make_manifest(version), tiny_files(doubt))

@@ -13,10 +13,10 @@ import msgspec
 import numpy as np
 from scipy import stats
 
+from contract.graphs import GRAPHS
 from contract.tasks import Task
 from training.analysis.cross_validation import Run
 from training.data.arrays import Floats
-from training.trainer.evaluation import ALARM_GRAPHS
 
 FoldAndSeed = tuple[int, int]
 SCORE: Final = "score"
@@ -52,7 +52,7 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
 
 def choose_headline(task: Task) -> str:
     """The most informative metric of a task."""
-    if task.kind == "binary" and task.graph in ALARM_GRAPHS:
+    if task.kind == "binary" and GRAPHS[task.graph].is_rare_positive:
         return "average_precision"
     return {"binary": "auc", "graded": "ndcg_10", "multiclass": "macro_f1", "regression": "rmse"}[task.kind]
 

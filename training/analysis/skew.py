@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from contract.features.declaration import Block, Feature, FeatureSet
 from contract.features.encoder import Encoder
+from contract.graphs import DECIDE, RECOMMEND, SEARCH
 from contract.hashing import hash_text
 from contract.messages import ScoredRow
 from contract.profiles.entity_updates import Arrival, to_updates
@@ -24,11 +25,7 @@ BATCH: Final = 500
 Dependence = Literal["exact", "timing"]
 RecordPosition = tuple[str, int, int]  # kind of topic, partition, offset
 # By kind of row. Lists are not compared: they use the profile after a batch, and the log does not record batches.
-GROUPS: Final = {
-    "order": ("user", "order", "context"),
-    "click": ("user", "context"),
-    "search": ("query", "user"),
-}
+GROUPS: Final = {"order": DECIDE.event_groups, "click": RECOMMEND.event_groups, "search": SEARCH.event_groups}
 EVENT_FAMILY: Final = {"order": "orders", "click": "clicks", "search": "searches"}  # the event kind of a row
 
 

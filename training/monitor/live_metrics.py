@@ -7,6 +7,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from contract.graphs import GRAPHS
 from contract.messages import Example
 from contract.settings import FeedbackSettings
 from contract.tasks import Task
@@ -20,7 +21,6 @@ from training.monitor.example_store import ExampleStore
 from training.trainer.evaluation import Evaluation
 
 VERSIONS_MAX: Final = 8  # versions with metrics: a learner may publish hundreds in a window
-LIST_GRAPHS: Final = ("recommend", "search")  # graphs whose rows are items of lists
 Thresholds = Mapping[str, Mapping[str, float]]
 
 
@@ -158,7 +158,7 @@ def compute_metrics(task: Task, matured: MaturedRows, thresholds: Mapping[str, f
     for action, threshold in thresholds.items():
         recall, false_positives = rates_at_threshold(y, p, w, threshold)
         metrics |= {f"recall_{action}": recall, f"fpr_{action}": false_positives}
-    if task.graph in LIST_GRAPHS:
+    if GRAPHS[task.graph].is_paired:
         lists = factorize(np.array([row.event_id for row in usable.rows], object))
         metrics[f"recall_first_{k}"] = recall_at_k(y, p, w, lists, k)
     return metrics
@@ -174,7 +174,7 @@ def maturity_delay_ms(task: Task, feedback: FeedbackSettings) -> int:
 
     Positives wait as long as negatives, or the latest rows would all be positives.
     """
-    if task.graph in ("decide", "review"):
+    if GRAPHS[task.graph].is_rare_positive:
         seconds = feedback.fraud_window_s
     else:
         seconds = feedback.click_wait_s + (feedback.purchase_window_s if task.through else 0)

@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from scipy.stats import chi2
 
+from contract.graphs import GRAPHS
 from contract.tasks import Task
 from training.data.arrays import Array, Floats, Predictions
 from training.data.examples import Examples
@@ -21,7 +22,6 @@ from training.online.new_labels import LABEL_THRESHOLD, Mask
 from training.online.promotion_gate import ROWS_MIN
 from training.stats.bootstrap import Interval, bootstrap_interval, first_column
 from training.stats.paired_predictions import index_users
-from training.trainer.evaluation import ALARM_GRAPHS
 
 TAIL_PROBABILITY: Final = 0.005  # on either side of a count
 SKILL_RATIO_MIN: Final = 0.4  # of the skill on replayed examples
@@ -51,7 +51,7 @@ def check_labels(
     for task in tasks:
         if task.kind == "regression" or new[0].has_label(task).sum() < ROWS_MIN:
             continue
-        if task.kind != "multiclass" and task.graph not in ALARM_GRAPHS:
+        if task.kind != "multiclass" and not GRAPHS[task.graph].is_rare_positive:
             settled = select_labelled(task, *new, find_settled(new[0], task, buffered[0] if buffered else None))
             if len(settled.y) >= ROWS_MIN:
                 yield from check_base_rate(task, settled, jump_max)

@@ -17,6 +17,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from contract.graphs import GRAPHS
 from contract.messages import Example
 from model.checkpoint import CheckpointMetadata
 from training.data.arrays import Integers
@@ -24,7 +25,6 @@ from training.data.examples import Examples, concatenate_examples, merge_example
 from training.data.labels import has_any_label, has_label
 from training.data.parquet import read_examples, read_table, to_parquet
 from training.data.split import assign_families, select_latest
-from training.trainer.evaluation import ALARM_GRAPHS
 
 NEW_SINCE: Final = "told_ms"
 LABEL_THRESHOLD: Final = 0.5  # between the negative and the positive label of a task
@@ -135,7 +135,7 @@ def estimate_negative_delays(parts: Sequence[Examples]) -> dict[str, int]:
     """
     delays = dict[str, int]()
     for task in parts[0].tasks:
-        if task.kind in ("binary", "graded") and task.graph not in ALARM_GRAPHS:
+        if task.kind in ("binary", "graded") and not GRAPHS[task.graph].is_rare_positive:
             lags = [part.known_ms[task.name] - part.ts_ms for part in parts]
             negatives = [lag[part.labels[task.name] < LABEL_THRESHOLD] for lag, part in zip(lags, parts, strict=True)]
             if sum(map(len, negatives)):

@@ -6,14 +6,12 @@ from typing import Final
 from contract.events import Click, Impression, Order, Product, Search
 from contract.features.declaration import FeatureSet
 from contract.features.encoder import Encoder, ScoredRowBuilder, UnknownItem, list_entities, split_rows
+from contract.graphs import DECIDE, RECOMMEND, SEARCH
 from contract.messages import PackedBlock, ScoredRow, pack
 from contract.profiles.entity_updates import Arrival
 from contract.profiles.store import FoldedBatch
 
 SEARCH_ITEMS_MAX: Final = 100  # items of a search that are encoded
-ORDER_GROUPS: Final = ("user", "order", "context")
-LIST_GROUPS: Final = ("user", "context")
-SEARCH_GROUPS: Final = ("query", "user")
 
 
 class ScoredRowLog:
@@ -43,7 +41,7 @@ class ScoredRowLog:
         return rows
 
     def _build_order_rows(self, memory: FoldedBatch, rows: list[int]) -> dict[int, ScoredRow]:
-        blocks = split_rows(self._encoder.encode_before(memory, rows, ORDER_GROUPS))
+        blocks = split_rows(self._encoder.encode_before(memory, rows, DECIDE.event_groups))
         arrivals = memory.updates.arrivals
         return {
             row: self._row_builder.build("order", arrivals[row], groups, entities=entities)
@@ -52,7 +50,7 @@ class ScoredRowLog:
 
     def _build_search_rows(self, memory: FoldedBatch, rows: list[int]) -> dict[int, ScoredRow]:
         search_rows = dict[int, ScoredRow]()
-        blocks = split_rows(self._encoder.encode_before(memory, rows, SEARCH_GROUPS))
+        blocks = split_rows(self._encoder.encode_before(memory, rows, SEARCH.event_groups))
         for groups, row in zip(blocks, rows, strict=True):
             arrival = memory.updates.arrivals[row]
             items = (arrival.event.items or ())[:SEARCH_ITEMS_MAX] if isinstance(arrival.event, Search) else ()
@@ -67,7 +65,7 @@ class ScoredRowLog:
         assert isinstance(arrival.event, Impression)
         groups = self._latest_groups.get(arrival.event.user_id)
         if groups is None:
-            (groups,) = split_rows(self._encoder.encode_before(memory, [row], LIST_GROUPS))
+            (groups,) = split_rows(self._encoder.encode_before(memory, [row], RECOMMEND.event_groups))
         items = tuple(dict.fromkeys(arrival.event.items))
         return self._row_builder.build(
             "recommendation",
@@ -80,7 +78,7 @@ class ScoredRowLog:
     def _update_latest_groups(self, memory: FoldedBatch, arrivals: Sequence[Arrival]) -> None:
         """Encode each user who clicked or ordered in this batch, as of its end."""
         last = {event.user_id: event for arrival in arrivals if isinstance(event := arrival.event, Click | Order)}
-        blocks = split_rows(self._encoder.encode_after(memory, list(last.values()), LIST_GROUPS))
+        blocks = split_rows(self._encoder.encode_after(memory, list(last.values()), RECOMMEND.event_groups))
         self._latest_groups.update(zip(last, blocks, strict=True))
 
     def _pack_items(self, items: Sequence[str]) -> PackedBlock:

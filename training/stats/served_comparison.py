@@ -10,6 +10,7 @@ from typing import Final, Literal
 import msgspec
 import numpy as np
 
+from contract.graphs import GRAPHS
 from contract.tasks import Task
 from training.data.arrays import Floats, Integers
 from training.metrics.calibration import assign_bins, binned_error
@@ -17,7 +18,6 @@ from training.metrics.losses import row_log_losses
 from training.metrics.ranking import RankedRows
 from training.stats.bootstrap import percentile_interval, resample
 from training.stats.served_scores import LabelledScores, ServedScore, collect_labelled_scores
-from training.trainer.evaluation import ALARM_GRAPHS
 
 DRAWS: Final = 500
 LOWER_IS_BETTER: Final = ("log_loss", "ece")
@@ -142,7 +142,7 @@ def compare_task(
     """The metrics of one task; None where a model has no rows."""
     if not len(serving.y) or not len(challenger.y):
         return None
-    is_alarm = task.graph in ALARM_GRAPHS
+    is_alarm = GRAPHS[task.graph].is_rare_positive
     first, second = WeightedMetrics(serving, is_alarm=is_alarm), WeightedMetrics(challenger, is_alarm=is_alarm)
     estimates = first.evaluate(np.ones(serving.users, np.int64)), second.evaluate(np.ones(challenger.users, np.int64))
     samples = draw_metrics(first.evaluate, second.evaluate, (serving.users, challenger.users), mode, seed, draws)

@@ -6,6 +6,7 @@ from typing import Final, TypeAlias
 
 import numpy as np
 
+from contract.graphs import GRAPHS
 from contract.tasks import Task
 from contract.units import DAY_MS
 from model.network import Network
@@ -20,7 +21,6 @@ from training.metrics.ranking import auc, average_precision, grouped_auc, ndcg, 
 from training.trainer.learner import predict
 
 Evaluation: TypeAlias = dict[str, dict[str, float]]  # task -> metric -> value; undefined metrics are absent
-ALARM_GRAPHS: Final = ("decide", "review")  # graphs whose tasks detect rare positives
 RELEVANT_MIN: Final = 0.5  # a graded label above it is a positive for ranking metrics
 CONSTANT_LOSS_MIN: Final = 1e-6  # below it a gain is undefined
 
@@ -96,7 +96,7 @@ def compute_probability_metrics(task: Task, truth: GroundTruth, p: Array) -> dic
         "ece": calibration_error(y, p),
         "predicted_to_observed": predicted_to_observed(y, p),
     }
-    if task.graph in ALARM_GRAPHS:
+    if GRAPHS[task.graph].is_rare_positive:
         metrics |= compute_alarm_metrics(truth, p)
     else:
         metrics["grouped_auc"] = grouped_auc(is_relevant, p, truth.user_id)

@@ -115,7 +115,7 @@ class ErasureExecutor:
         }
 
     def _delete_answers(self, new_until_ms: Mapping[str, int], partitions: list[TopicPartition]) -> None:
-        """Delete decisions or cached answers of new users, and of users whose erasure some owner has not recorded."""
+        """Delete claims and cached answers of new users, and of users whose erasure some owner has not recorded."""
         behind = dict(new_until_ms)
         if not self._is_up_to_date and self._erasure_consumer.last_by_user:
             progress = self._progress.read()
@@ -126,12 +126,10 @@ class ErasureExecutor:
         users = {user.removeprefix("user:"): ms for user, ms in behind.items()}
         if not users:
             return
-        if "orders" in self._lane.folded_kinds:  # this lane stores decisions; the other caches lists and rankings
-            self._decision_store.delete_erased(
-                users, lambda topic, n, offset: self._offsets.is_answered(TopicPartition(topic, n), offset)
-            )
-        else:
-            self._answer_cache.delete_users(users)
+        self._decision_store.delete_erased(
+            users, lambda topic, n, offset: self._offsets.is_answered(TopicPartition(topic, n), offset)
+        )
+        self._answer_cache.delete_users(users)
 
     def _users_behind(self, owners: list[ErasureOffsets]) -> set[str]:
         """Users (`user:ID`) whose erasure is beyond the progress of at least one of these owners."""

@@ -59,7 +59,7 @@ class ErasureService:
     def apply_pending(self, pipeline: BatchPipeline) -> None:
         """Carry out new erasures, between two batches; waits while Kafka or Redis is unavailable."""
         try:
-            if self._retry.call("kafka and redis", self.executor.apply_pending):
+            if pipeline.retry.call("kafka and redis", self.executor.apply_pending):
                 pipeline.recover(RefoldNeeded("Events of erased users after their erasure have to be folded again."))
         except StaleState as error:
             pipeline.recover(error)

@@ -90,8 +90,9 @@ class ActiveModels(NamedTuple):
         )
 
 
-def trial_version(trial_model: TrialModel | None) -> str:
-    return trial_model.version if trial_model else ""
+def model_version(model: Model | TrialModel | None) -> str:
+    """The version as messages and rows state it: empty without a model."""
+    return model.version if model else ""
 
 
 def select_finite(scores: Scores, rows: Sequence[int]) -> dict[str, tuple[float, ...]]:

@@ -2,7 +2,7 @@
 
 import io
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
 
@@ -10,18 +10,18 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from contract.bundle import GRAPHS, Bundle
+from contract.bundle import Bundle
 from contract.errors import BadBundle
 from contract.features.declaration import GROUPS, Block, FeatureSet
+from contract.graphs import GRAPHS
 from contract.hashing import item_hash
 
 GOLDEN_TOLERANCE: Final = 1e-4  # processors differ by less, a wrong weight by far more
 FADING_MAX: Final = 10.0  # beyond it only the latest item has weight
 # A folder that cannot exist: weights in separate files, which no digest covers, are not found.
 NO_EXTERNAL_DATA: Final = "/dev/null/none"
-# The output that the worker uses of each of these graphs.
-REQUIRED_OUTPUTS: Final = {"items": "item_part", "recommend": "click", "search": "relevance"}
 Scores = dict[str, npt.NDArray[np.float32]]
+NO_SCORES: Final[dict[str, tuple[float, ...]]] = {}  # never written to
 Arrays = Mapping[str, npt.NDArray[Any]]
 
 
@@ -88,10 +88,11 @@ class Model:
         row = np.zeros(1, np.int64)
         for graph in self._sessions:
             with reject_on_error(f"{graph}.onnx should run on the features that the bundle names"):
-                part = self.item_part(unknown["item"]) if graph in ("recommend", "search") else row
+                part = self.item_part(unknown["item"]) if GRAPHS[graph].is_paired else row
                 outputs = self.run(graph, unknown, item_part=part, user=row, search=row)
-            if graph in REQUIRED_OUTPUTS and REQUIRED_OUTPUTS[graph] not in outputs:
-                raise BadBundle(f"{graph}.onnx should answer `{REQUIRED_OUTPUTS[graph]}`. Found {sorted(outputs)}.")
+            for output in GRAPHS[graph].outputs:
+                if output not in outputs:
+                    raise BadBundle(f"{graph}.onnx should answer `{output}`. Found {sorted(outputs)}.")
 
 
 def to_rows(scores: Scores, row_count: int) -> list[dict[str, float]]:
@@ -107,9 +108,9 @@ def to_rows(scores: Scores, row_count: int) -> list[dict[str, float]]:
     return [{task: value for task, value in row_scores.items() if math.isfinite(value)} for row_scores in scores_by_row]
 
 
-def to_logged_scores(row_scores: Mapping[str, float]) -> dict[str, tuple[float, ...]]:
-    """The scores of one row as a scored row holds them."""
-    return {task: (value,) for task, value in row_scores.items()}
+def to_logged_scores(scores_by_row: Sequence[Mapping[str, float]]) -> list[dict[str, tuple[float, ...]]]:
+    """The scores of each row as scored rows log them, one number for each task. Rows without scores share a dict."""
+    return [{task: (value,) for task, value in row.items()} if row else NO_SCORES for row in scores_by_row]
 
 
 class NeighbourTable(NamedTuple):

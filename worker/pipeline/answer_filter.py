@@ -1,65 +1,85 @@
-"""Owed: which answers a batch still has to get, and which of them may stay. Pure bookkeeping.
+"""Which events of a batch still need an answer, and which answers may stay.
 
-None that is out already: the batch is then only folded. And where people are erased, none that keeps what they did
-before: only an order is decided still, since the shop waits for it, and its decision goes once it is out.
+An event that was answered before a restart only updates profiles. Events of erased users get no answer, except for
+kinds of answers that are given to them too; their claims are deleted after publishing.
 """
 
-from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
-from contract.events import Order
+from contract.events import Event
 from contract.profiles.entity_updates import Arrival
 from contract.profiles.erasures import Erasures
 from worker.kafka.consumer import TopicPartition
 from worker.ops import metrics
+from worker.records.answers import AnswerKind
 from worker.records.batch import Batch
 from worker.scoring.results import BatchResults
+from worker.state.decision_store import ClaimKey
 from worker.state.offsets import OffsetTracker
 
 
 class AnswerFilter:
-    """Tells of each batch what is still owed to whom; `kinds` are by topic."""
+    """Compares a batch with the committed offsets and the erasures.
 
-    def __init__(self, *, offsets: OffsetTracker, erasures: Erasures, kinds: Mapping[str, str]) -> None:
-        self._offsets, self._erasures, self._kinds = offsets, erasures, kinds
+    `kinds`: the kind of event by topic. `kind_of`: the kind of answer that an event gets.
+    """
 
-    def drop_answered(self, batch: Batch) -> None:
-        """What is out already, or would answer somebody erased, is no longer watched or rejected in this batch."""
+    def __init__(
+        self,
+        *,
+        offsets: OffsetTracker,
+        erasures: Erasures,
+        kinds: Mapping[str, str],
+        kind_of: Callable[[Event], AnswerKind | None],
+    ) -> None:
+        self._offsets, self._erasures, self._kinds, self._kind_of = offsets, erasures, kinds, kind_of
+
+    def without_answered(self, batch: Batch) -> Batch:
+        """The batch without watched events and rejects that are answered already, or watched ones of erased users."""
         if self._needs_all_answers(batch):
-            return
-        batch.watched = [
-            a for a in batch.watched if not self._is_answered(a) and not self._erasures.covers_event(a.event)
+            return batch
+        watched = [
+            arrival
+            for arrival in batch.watched
+            if not self._is_answered(arrival) and not self._erasures.covers_event(arrival.event)
         ]
-        batch.rejects = [
-            r for r in batch.rejects if not self._offsets.is_answered(r.record.topic_partition, r.record.offset)
+        rejects = [
+            reject
+            for reject in batch.rejects
+            if not self._offsets.is_answered(reject.record.topic_partition, reject.record.offset)
         ]
+        return replace(batch, watched=watched, rejects=rejects)
 
     def rows_to_answer(self, batch: Batch) -> list[int]:
-        """Which of its arrivals are to be answered."""
+        """The batch's arrivals that need an answer."""
         if self._needs_all_answers(batch):
             return list(range(len(batch.arrivals)))
         return [row for row, arrival in enumerate(batch.arrivals) if self._needs_answer(arrival)]
 
-    def drop_erased(self, answers: BatchResults) -> None:
-        """Take back lists that would reflect nothing but what is erased."""
-        cover = self._erasures.covers
-        answers.lists = [
-            (recommendations, row)
-            for recommendations, row in answers.lists
-            if not cover(recommendations.user_id, recommendations.source_ms)
+    def drop_erased(self, results: BatchResults) -> None:
+        """Remove answers that reflect nothing but erased events."""
+        if self._erasures:
+            results.answers = [
+                answer
+                for answer in results.answers
+                if answer.kind.answers_erased or not self._erasures.covers(answer.scored.user_id, answer.scored.ts_ms)
+            ]
+
+    def claims_to_delete(self, batch: Batch) -> list[ClaimKey]:
+        """The claims of events of erased users, which are published by now."""
+        if not self._erasures:
+            return []
+        return [
+            ClaimKey(kind, batch.user_id(row), arrival.event.event_id)
+            for row, arrival in enumerate(batch.arrivals)
+            if self._erasures.covers_event(arrival.event)
+            and (kind := self._kind_of(arrival.event)) is not None
+            and kind.answers_erased
         ]
 
-    def decisions_to_delete(self, batch: Batch) -> dict[str, list[str]]:
-        """Orders, by user, whose decisions are not to stay."""
-        order_ids_by_user = defaultdict[str, list[str]](list)
-        if self._erasures:
-            for event in (arrival.event for arrival in batch.arrivals):
-                if isinstance(event, Order) and self._erasures.covers_event(event):
-                    order_ids_by_user[event.user_id].append(event.event_id)
-        return order_ids_by_user
-
     def _needs_all_answers(self, batch: Batch) -> bool:
-        """Whether nothing of a batch is out and nobody is erased, as nearly always: then no event need be asked for."""
+        """Whether no event of the batch is answered and no user erased, as in nearly every batch: a quick check."""
         is_new = not any(
             self._offsets.is_answered(partition, first_offset)
             for partition, first_offset in batch.first_offsets.items()
@@ -72,7 +92,8 @@ class AnswerFilter:
             return False
         if self._erasures.covers_event(arrival.event):
             metrics.ERASED_EVENTS.labels(self._kinds[arrival.topic]).inc()
-            return isinstance(arrival.event, Order)
+            kind = self._kind_of(arrival.event)
+            return kind is not None and kind.answers_erased
         return True
 
     def _is_answered(self, arrival: Arrival) -> bool:

@@ -1,9 +1,10 @@
-"""The protocol: one batch from poll to merge, in the one order that recovery understands.
+"""The batch pipeline: one batch from poll to merge, in the only order that recovery understands.
 
     poll -> read -> score -> claim -> publish -> commit -> merge -> cache
 
-A death before the commit repeats the batch with the same decisions, since they were claimed; a death after it folds the
-batch again and answers nothing. Whatever a server's absence interrupts is tried again with the batch in hand.
+A crash before the commit repeats the batch with the same claimed answers. A crash after it folds the batch again and
+answers nothing. While a server does not answer, the step is retried with the batch in flight. Kinds of answers and
+events are the scorer's business: the pipeline treats all answers alike, by what `worker.records.answers` states.
 """
 
 import logging
@@ -13,35 +14,34 @@ from contextlib import contextmanager
 
 from contract.errors import BadProfile, ShopstreamError, StaleState
 from contract.profiles.entity_updates import UpdateBatch, to_updates
-from contract.profiles.erasures import NO_ERASURES
 from contract.profiles.store import FoldedBatch, fold
 from contract.settings import Settings
 from worker.kafka.consumer import START_PENDING, Record, TopicPartition
 from worker.kafka.producer import OutgoingRecord
-from worker.model.experiment import TrialModel
+from worker.model.experiment import TrialModel, model_version
 from worker.model.onnx_model import Model
 from worker.ops import metrics
 from worker.ops.profiler import PROFILER
 from worker.ops.retry import Retry
 from worker.ops.steps import StepMarker
 from worker.pipeline.answer_filter import AnswerFilter
-from worker.pipeline.batch_size import AdaptiveBatchSize
-from worker.pipeline.dead_letter_breaker import DeadLetterBreaker
+from worker.pipeline.limits import AdaptiveBatchSize, DeadLetterBreaker
+from worker.pipeline.membership import BatchRevoked, KafkaClients
 from worker.pipeline.recovery import Recovery
 from worker.records.batch import Batch, decode_records, report_rejects
 from worker.records.lanes import Lane
-from worker.scoring.results import BatchResults, Scorer
-from worker.state.resources import KafkaClients, Stores
+from worker.scoring.results import BatchResults
+from worker.scoring.scorer import Scorer
+from worker.state.resources import Stores
 
 log = logging.getLogger(__name__)
 
 
-class BatchRevoked(ShopstreamError):
-    """A partition of the batch in hand went to another member while a server was waited for; the batch goes with it."""
-
-
 class BatchPipeline:
-    """Moves batches from the intake to the publisher and the state; nothing else decides what happens when."""
+    """Moves batches from the consumer to the producer and the state; it alone decides the order of steps.
+
+    `retry` should send the heartbeat of `kafka_clients.membership` while it waits.
+    """
 
     def __init__(
         self,
@@ -56,76 +56,73 @@ class BatchPipeline:
         step_marker: StepMarker,
     ) -> None:
         self._settings, self._lane, self._scorer, self._stores = settings, lane, scorer, stores
-        self._consumer, self._producer = kafka_clients.consumer, kafka_clients.producer
-        self._recovery, self._offsets = recovery, recovery.offsets
-        self._erasures = recovery.erasure_executor.erasures if recovery.erasure_executor else NO_ERASURES
+        self.consumer, self.producer = kafka_clients.consumer, kafka_clients.producer
+        self._membership = kafka_clients.membership
+        self._recovery, self._offsets, self._erasures = recovery, recovery.offsets, recovery.erasures
         self._confirmed_topics = {settings.topics.topic_name(kind) for kind in lane.confirmed_kinds}
-        self._retry, self._mark_step = retry, step_marker
+        self.retry, self._mark_step = retry, step_marker
         self._kinds = settings.topics.kinds_by_topic()
-        self._answer_filter = AnswerFilter(offsets=self._offsets, erasures=self._erasures, kinds=self._kinds)
-        self._in_flight: set[TopicPartition] = set()
-        self._is_revoked = self._is_rebalancing = False
-        self._stale_state: StaleState | None = None  # partitions came that can only be begun with all others
+        self._answer_filter = AnswerFilter(
+            offsets=self._offsets, erasures=self._erasures, kinds=self._kinds, kind_of=scorer.kind_of
+        )
+        self._stale_state: StaleState | None = None  # new partitions can only start together with all others
         self._breaker = DeadLetterBreaker(
             share_max=settings.worker.dead_letter_share_max, window=settings.worker.dead_letter_window
         )
         self._batch_size = AdaptiveBatchSize(batch_max=settings.worker.batch_max, latency_ms=settings.worker.latency_ms)
         self._model_version = ""
-        retry.on_wait = self._heartbeat
 
     def activate(self, model: Model | None, trial_model: TrialModel | None = None) -> None:
-        """Answer with this line-up from the next batch on; no batch sees two, and so no user two models."""
+        """Use these models from the next batch on; one batch never mixes line-ups."""
         self._scorer.activate(model, trial_model)
-        self._model_version = model.version if model else ""
+        self._model_version = model_version(model)
 
     def progress(self) -> tuple[dict[TopicPartition, int], dict[TopicPartition, int]]:
-        """How far each partition is answered, and where it ends, as far as this member knows.
+        """The answered offset of each partition, and its end as far as this member knows.
 
         A log that a transaction has written ends in a marker, which has an offset and is never read.
         """
         ends = {
             partition: end
-            for partition, end in self._consumer.end_offsets().items()
+            for partition, end in self.consumer.end_offsets().items()
             if partition.topic not in self._confirmed_topics
         }
-        at_end = {partition: end for partition, end in ends.items() if partition in self._consumer.at_end}
+        at_end = {partition: end for partition, end in ends.items() if partition in self.consumer.at_end}
         return self._offsets.committed | at_end, ends
 
     def close(self) -> None:
-        """Leave the group, every bucket brought up; what is not committed will be read again."""
-        self._consumer.close()
-        self._producer.close()
+        """Leave the group with every bucket advanced; records that are not committed will be read again."""
+        self.consumer.close()
+        self.producer.close()
 
     def on_assigned(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
-        """Where to start in new partitions; waits until Kafka and Redis have told."""
-        if (
-            not partitions
-        ):  # how a rebalance ends for who only gave some up; who holds a batch drops it now, not much later
+        """The start offsets of new partitions; waits until Kafka and Redis answer.
+
+        Without partitions it returns at once: a member that only lost some must drop its batch now.
+        """
+        if not partitions:
             return {}
-        self._is_rebalancing = True
         try:
-            with self._time_step("recover"):
-                return self._retry.call(
-                    "kafka and redis", lambda: self._recovery.recover_offsets(partitions, self._consumer)
+            with self._membership.rebalance(), self._time_step("recover"):
+                return self.retry.call(
+                    "kafka and redis", lambda: self._recovery.recover_offsets(partitions, self.consumer)
                 )
         except StaleState as error:
             self._stale_state = error
-            return dict.fromkeys(partitions, START_PENDING)  # the next step begins anew with all that are held
-        finally:
-            self._is_rebalancing = False
+            return dict.fromkeys(partitions, START_PENDING)  # the next step restarts all partitions
 
     def on_revoked(self, partitions: list[TopicPartition]) -> None:
-        """Let partitions go: bring every bucket up, once, for whoever comes next; a batch in hand is dropped."""
-        self._is_revoked = self._is_revoked or bool(self._in_flight & set(partitions))
+        """Advance every bucket once for the next owner, unless a batch is in flight, which is dropped."""
+        self._membership.revoke(partitions)
         try:
-            if not self._in_flight:
+            if not self._membership.has_batch:
                 self.advance()
         except ShopstreamError as error:
-            log.warning("Partitions leave before their buckets were brought up; the next owner folds more: %s", error)
+            log.warning("Partitions leave before their buckets were advanced; the next owner folds more: %s", error)
         self._offsets.drop_partitions(partitions)
 
     def step(self, now_ms: Callable[[], int]) -> int:
-        """Answer one batch, then remember it; returns the number of records that were read."""
+        """Answer and merge one batch; returns the number of records that were read."""
         self._mark_step("idle")
         batch = Batch()
         try:
@@ -134,47 +131,30 @@ class BatchPipeline:
             began_s = time.monotonic()
             if self._stale_state:
                 raise self._stale_state
-            lane = self._lane
             with PROFILER("decode"):
-                batch = decode_records(
-                    records, self._kinds, self._offsets.sources, lane.watched_kinds, lane.inspected_kinds
-                )
-            self._in_flight, self._is_revoked = set(batch.end_offsets), False
-            self._process(batch, now_ms)
+                batch = self._decode(records)
+            with self._membership.batch(batch.end_offsets):
+                self._process(batch, now_ms)
             self._batch_size.update(len(batch), (time.monotonic() - began_s) * 1000)
             PROFILER.count_batch(len(batch))
         except (StaleState, BatchRevoked) as error:
             self.recover(error)
-        finally:
-            self._in_flight = set()
         return len(batch)
 
-    def _poll(self) -> list[Record]:
-        """The next records, but for those that are read by assignment and have only their positions here."""
-        records = self._consumer.poll(self._batch_size.records_max, self._settings.worker.wait_ms)
-        return [record for record in records if record.topic_partition.topic not in self._confirmed_topics]
-
     def recover(self, reason: Exception) -> None:
-        """Go back to what Redis has; costs folding again what is there already, and never an answer."""
-        log.warning("Going back to what Redis has: %s", reason)
+        """Restart all partitions from the state in Redis; some events are folded again, none is answered twice."""
+        log.warning("Recovering from the state in Redis: %s", reason)
         metrics.RECOVERIES.labels(type(reason).__name__).inc()
-        self._in_flight, self._is_revoked, self._stale_state = (
-            set(),
-            False,
-            None,
-        )  # what is given up need not be noticed as gone
+        self._membership.drop_batch()
+        self._stale_state = None
         with self._time_step("recover"):
-            self._producer.abort()
-            self._retry.call("kafka and redis", self._restart_partitions)
-
-    def _restart_partitions(self) -> None:
-        """One attempt; partitions may come and go between two of them, and not within one."""
-        self._consumer.seek(self._recovery.recover_offsets(set(self._consumer.assignment), self._consumer))
+            self.producer.abort()
+            self.retry.call("kafka and redis", self._restart_partitions)
 
     def advance(self) -> None:
-        """Bring the buckets that no batch touched up to what is folded; one attempt.
+        """Record all folded offsets as merged in buckets that no batch touched; one attempt.
 
-        Raises `StaleState` if Redis forgot something, also where nothing is to be written: an idle worker notices too.
+        Raises `StaleState` if Redis lost something, even where nothing is to be written: an idle worker notices too.
         """
         self._offsets.check_merged(self._stores.profiles.merged_offsets(self._offsets.sources.values()))
         after = self._offsets.find_lagging()
@@ -183,108 +163,110 @@ class BatchPipeline:
             self._offsets.record_merged(after)
 
     def publish_extra(self, records: Sequence[OutgoingRecord], end_offsets: Mapping[TopicPartition, int]) -> None:
-        """Publish what belongs to no batch, together with how far that is, however long Kafka makes it wait.
+        """Publish records that belong to no batch, and commit these offsets with them; waits for Kafka.
 
-        Raises `Dropped` if the partitions have gone meanwhile: they are another's to speak for.
+        Raises `BatchRevoked` if the partitions were revoked meanwhile: their next owner publishes.
         """
-        self._in_flight, self._is_revoked = set(end_offsets), False
-        try:
-            self._producer.publish(records, end_offsets, self._consumer)
+        with self._membership.batch(end_offsets):
+            self.producer.publish(records, end_offsets, self.consumer)
             self._offsets.record_committed(end_offsets)
-        finally:
-            self._in_flight = set()
+
+    def _poll(self) -> list[Record]:
+        """The next records. Of confirmed topics only positions are kept here: they are read by assignment."""
+        records = self.consumer.poll(self._batch_size.records_max, self._settings.worker.wait_ms)
+        return [record for record in records if record.topic_partition.topic not in self._confirmed_topics]
+
+    def _decode(self, records: Sequence[Record]) -> Batch:
+        lane = self._lane
+        return decode_records(records, self._kinds, self._offsets.sources, lane.watched_kinds, lane.inspected_kinds)
+
+    def _restart_partitions(self) -> None:
+        """One attempt; partitions may come and go between two attempts, but not within one."""
+        self.consumer.seek(self._recovery.recover_offsets(set(self.consumer.assignment), self.consumer))
 
     def _process(self, batch: Batch, now_ms: Callable[[], int]) -> None:
         self._offsets.check_order(batch.first_offsets)
         check_topics = self._recovery.request_topic_check(batch.first_offsets)
-        self._answer_filter.drop_answered(batch)
+        batch = self._answer_filter.without_answered(batch)
         extra_entities = self._scorer.entities_to_read(batch, now_ms())
         if not batch and not extra_entities:
             return
         metrics.BATCH_RECORDS.observe(len(batch))
         with self._time_step("read"):
-            touches = to_updates(batch.arrivals, extra_entities, self._erasures)
-            memory = self._retry.call("redis", lambda: self._fold(touches))
-        with self._time_step("score"):
-            answers = self._scorer.answer(batch, self._answer_filter.rows_to_answer(batch), memory, now_ms())
-        with self._time_step("claim"):
-            if answers.decisions:
-                answers.decisions = self._retry.call(
-                    "redis", lambda: self._stores.decision_store.claim(answers.decisions)
-                )
-        self._retry.call("kafka", check_topics)
-        with self._time_step("send"):
-            outgoing = answers.to_records(self._settings.topics)
-            self._producer.send(outgoing)
-        with self._time_step("refresh"):
-            refreshed = self._scorer.refresh(memory, now_ms())
-            self._answer_filter.drop_erased(refreshed)
-            outgoing += refreshed.to_records(self._settings.topics)
-        answers.extend(refreshed)
-        self._publish(batch, answers, outgoing)
-        if decisions_to_delete := self._answer_filter.decisions_to_delete(
-            batch
-        ):  # before the merge: whoever dies here comes back to it
-            self._retry.call("redis", lambda: self._stores.decision_store.delete_answered(decisions_to_delete))
+            updates = to_updates(batch.arrivals, extra_entities, self._erasures)
+            memory = self.retry.call("redis", lambda: self._fold(updates))
+        results, outgoing = self._answer(batch, memory, now_ms, check_topics)
+        self._publish(batch, results, outgoing)
+        claims = self._answer_filter.claims_to_delete(batch)
+        if claims:  # before the merge, so that a crash here is repeated
+            self.retry.call("redis", lambda: self._stores.decision_store.delete_answered(claims))
         self._merge(batch, memory)
         with self._time_step("cache"):
-            lists, rankings = [answer for answer, _ in answers.lists], [answer for answer, _ in answers.rankings]
-            self._retry.call("redis", lambda: self._stores.answer_cache.write(lists, rankings))
+            self.retry.call("redis", lambda: self._stores.answer_cache.write(results.answers))
 
-    def _fold(self, touches: UpdateBatch) -> FoldedBatch:
+    def _fold(self, updates: UpdateBatch) -> FoldedBatch:
         profiles = self._stores.profiles
         try:
             with PROFILER("read profiles"):
-                slices = profiles.read(touches.entities)
+                slices = profiles.read(updates.entities)
             with PROFILER("read fold"):
-                return fold(slices, touches)
+                return fold(slices, updates)
         except BadProfile as error:
-            raise BadProfile(f"{error} {profiles.suggest_repair(touches.entities)}") from error
+            raise BadProfile(f"{error} {profiles.suggest_repair(updates.entities)}") from error
 
-    def _publish(self, batch: Batch, answers: BatchResults, outgoing: list[OutgoingRecord]) -> None:
-        """Steps 3 and 4: everything the batch makes us say is out, and its positions are committed."""
+    def _answer(
+        self, batch: Batch, memory: FoldedBatch, now_ms: Callable[[], int], check_topics: Callable[[], None]
+    ) -> tuple[BatchResults, list[OutgoingRecord]]:
+        """The batch's answers, and their records, most of which are on their way to Kafka by then."""
+        topics = self._settings.topics
+        with self._time_step("score"):
+            results = self._scorer.answer(batch, self._answer_filter.rows_to_answer(batch), memory, now_ms())
+        with self._time_step("claim"):
+            results.answers = self.retry.call("redis", lambda: self._stores.decision_store.claim(results.answers))
+        self.retry.call("kafka", check_topics)
+        with self._time_step("send"):
+            outgoing = results.to_records(topics)
+            self.producer.send(outgoing)
+        with self._time_step("refresh"):
+            refreshed = self._scorer.refresh(memory, now_ms())
+            self._answer_filter.drop_erased(refreshed)
+            outgoing += refreshed.to_records(topics)
+        results.extend(refreshed)
+        return results, outgoing
+
+    def _publish(self, batch: Batch, results: BatchResults, outgoing: list[OutgoingRecord]) -> None:
+        """Publish all records of the batch and commit its offsets."""
         with self._time_step("publish"):
             end_offsets = {
                 partition: offset
                 for partition, offset in batch.end_offsets.items()
                 if offset > self._offsets.committed.get(partition, -1)
             }
-            rejects = [*batch.rejects, *answers.rejects]
+            rejects = [*batch.rejects, *results.rejects]
             outgoing += [
                 reject.to_dead_letter(self._settings.topics.dead_letters, self._model_version) for reject in rejects
             ]
             if not outgoing and not end_offsets:
                 return
-            self._producer.publish(outgoing, end_offsets, self._consumer)
+            self.producer.publish(outgoing, end_offsets, self.consumer)
             self._offsets.record_committed(end_offsets)
-        answers.record_metrics()
+        results.record_metrics(self._scorer.answer_kinds)
         report_rejects(rejects)
         self._breaker.record(len(batch), len(rejects))
 
     def _merge(self, batch: Batch, memory: FoldedBatch) -> None:
-        """Step 5: the slices of the batch, with the positions that they stand for."""
+        """Merge the slices of the batch, together with the offsets that they contain."""
         with self._time_step("merge"):
             with PROFILER("merge pack"):
                 writes = memory.slice_writes()
             after = self._offsets.merged_after(batch.end_offsets, writes.buckets())
             if after:
-                self._retry.call("redis", lambda: self._stores.profiles.merge(writes, self._offsets.merged, after))
+                self.retry.call("redis", lambda: self._stores.profiles.merge(writes, self._offsets.merged, after))
             self._offsets.record_merged(after)
+            sources = self._offsets.sources
             self._offsets.record_folded(
-                {
-                    partition: offset
-                    for partition, offset in batch.end_offsets.items()
-                    if partition in self._offsets.sources
-                }
+                {partition: offset for partition, offset in batch.end_offsets.items() if partition in sources}
             )
-
-    def _heartbeat(self) -> None:
-        """While a server is waited for: keep the membership in the group, and notice if the batch in hand is gone."""
-        if self._is_rebalancing:  # a rebalance is handled inside of a poll, which cannot be entered twice
-            return
-        self._consumer.heartbeat()
-        if self._is_revoked:
-            raise BatchRevoked("The partitions of the batch in hand should stay until it is merged. Found them moved.")
 
     @contextmanager
     def _time_step(self, step: str) -> Iterator[None]:

@@ -1,37 +1,43 @@
-"""Progress: how far behind each partition is, and whether one stands still although there is something to read."""
+"""The lag of each partition, and whether one stalls: it does not advance although there is something to read."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from worker.kafka.consumer import TopicPartition
 from worker.ops import metrics
 
 
+class LastMove(NamedTuple):
+    """A partition's position, and since when it is there or has nothing to read."""
+
+    position: int
+    since_s: float
+
+
 @dataclass(slots=True)
 class LagMonitor:
-    """Compares positions with ends at each `note`; a partition with lag should move within `stall_s`."""
+    """Compares positions with ends at each `update`; a partition with lag should advance within `stall_s`."""
 
     stall_s: float
-    _last_moved: dict[TopicPartition, tuple[int, float]] = field(
-        default_factory=dict
-    )  # position, and when it last moved
-    stall: str | None = None
+    stall: str | None = None  # the stalled partition in words
+    _last_moves: dict[TopicPartition, LastMove] = field(default_factory=dict)
 
     def update(self, positions: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int], now_s: float) -> None:
-        stall = None
-        for partition in self._last_moved.keys() - ends.keys():
-            del self._last_moved[partition]
-            metrics.LAG_RECORDS.remove(
-                partition.topic, str(partition.partition)
-            )  # whoever reads it now tells how far it is
+        """Compare the positions of the partitions that this member holds now with their ends."""
+        for partition in self._last_moves.keys() - ends.keys():
+            del self._last_moves[partition]
+            metrics.LAG_RECORDS.remove(partition.topic, str(partition.partition))  # its new owner reports it
+        self.stall = None
         for partition, end in ends.items():
             position = positions.get(partition, 0)
             metrics.LAG_RECORDS.labels(partition.topic, str(partition.partition)).set(max(0, end - position))
-            before, since = self._last_moved.get(partition, (-1, now_s))
-            self._last_moved[partition] = (position, since if position == before and position < end else now_s)
-            stalled_s = now_s - self._last_moved[partition][1]
+            last_move = self._last_moves.get(partition)
+            if last_move is None or position != last_move.position or position >= end:
+                last_move = LastMove(position, now_s)
+            self._last_moves[partition] = last_move
+            stalled_s = now_s - last_move.since_s
             if stalled_s > self.stall_s:
-                stall = (
+                self.stall = (
                     f"{partition.topic}/{partition.partition} has stood at {position} of {end} for {stalled_s:.0f} s."
                 )
-        self.stall = stall

@@ -1,7 +1,7 @@
-"""Recovery, the one path that is always used: where each partition starts, and how to go back to what Redis has.
+"""Where each partition starts, on assignment and after every loss: one path for all cases.
 
-On assignment, and whenever Redis is not what this worker last wrote, every partition starts at
-min(committed, merged of every bucket): what is not merged is folded, what is committed is not answered again.
+Every partition starts at min(committed, merged of every bucket): what is not merged is folded, and what is committed
+is not answered again.
 """
 
 import logging
@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Mapping
 
 from contract.errors import StaleState, Unavailable
 from contract.hashing import BUCKETS
+from contract.profiles.erasures import NO_ERASURES, Erasures
 from contract.profiles.store import MergedOffsets
 from contract.settings import Settings
-from worker.erasure.executor import ErasureExecutor
 from worker.kafka.admin import KafkaAdmin
 from worker.kafka.consumer import GroupConsumer, PartitionOffsets, TopicPartition
 from worker.ops import metrics
@@ -20,10 +20,15 @@ from worker.state.offsets import OffsetTracker, StartOffsets, find_start, raise_
 from worker.state.profile_store import RedisProfileStore, source_name
 
 log = logging.getLogger(__name__)
+ApplyErasures = Callable[[Mapping[TopicPartition, str], MergedOffsets], None]
 
 
 class Recovery:
-    """Fills `positions` from what Kafka and Redis hold, and says where to start."""
+    """Fills `offsets` from Kafka and Redis, and returns where to start.
+
+    `erasures`: those that this worker knows. `apply_erasures_before_start(sources, merged)` erases them in slices that
+    are folded on, and changes `merged` as it writes; it raises `StaleState` or `Unavailable`.
+    """
 
     def __init__(
         self,
@@ -33,9 +38,10 @@ class Recovery:
         admin: KafkaAdmin,
         profiles: RedisProfileStore,
         offsets: OffsetTracker,
-        erasure_executor: ErasureExecutor | None = None,
+        erasures: Erasures = NO_ERASURES,
+        apply_erasures_before_start: ApplyErasures | None = None,
     ) -> None:
-        self.erasure_executor = erasure_executor
+        self.erasures, self._apply_erasures_before_start = erasures, apply_erasures_before_start
         self._kinds, self._lane = settings.topics.kinds_by_topic(), lane
         self._admin, self._profiles = admin, profiles
         self.offsets = offsets
@@ -46,7 +52,8 @@ class Recovery:
     ) -> dict[TopicPartition, int]:
         """The offset at which to start in each of these partitions; raises `LostLog`, or `Unavailable`.
 
-        Who holds no others goes over to the generation of the state that serves; else `StaleState` if it is another.
+        A worker without other partitions switches to the serving generation of the state; one with others raises
+        `StaleState` if that is another one.
         """
         requested = list(partitions)
         previous_sources = {
@@ -54,12 +61,12 @@ class Recovery:
         }
         self.offsets.drop_partitions(requested)
         partition_offsets, sources = self._query_partitions(requested, consumer)
-        # What the group committed of a topic that is gone says nothing of the one that took its name meanwhile.
+        # Offsets that the group committed for a deleted topic mean nothing for a new one of that name.
         for partition in (p for p in previous_sources if previous_sources[p] != sources[p]):
             partition_offsets[partition] = partition_offsets[partition]._replace(committed=None)
         merged, log_starts = self._read_merged(sources.values())
-        if self.erasure_executor:
-            self.erasure_executor.apply_before_start(sources, merged)
+        if self._apply_erasures_before_start:
+            self._apply_erasures_before_start(sources, merged)
         starts = {
             partition: self._find_start(
                 partition,
@@ -81,10 +88,10 @@ class Recovery:
         return {partition: start.offset for partition, start in starts.items()}
 
     def request_topic_check(self, partitions: Iterable[TopicPartition]) -> Callable[[], None]:
-        """Ask whether these partitions, whose records are here, are those that they were when they came.
+        """Ask Kafka whether the topics of these partitions are still those that were assigned.
 
-        The client goes on where it was, also in a topic that was deleted and created anew meanwhile. What is returned
-        waits for the answer; it raises `StaleState`, or `Unavailable`, and then it may be called again.
+        The client reads on at its offset even in a topic that was deleted and recreated meanwhile. The returned
+        function waits for the reply and raises `StaleState`; after `Unavailable` it may be called again.
         """
         folded = [partition for partition in partitions if partition in self.offsets.sources]
         requests = [self._request_sources(folded)]
@@ -100,11 +107,11 @@ class Recovery:
     def _query_partitions(
         self, partitions: list[TopicPartition], consumer: GroupConsumer
     ) -> tuple[dict[TopicPartition, PartitionOffsets], dict[TopicPartition, str]]:
-        """What Kafka knows of partitions, and the sources that they are, of one and the same topics."""
+        """The offsets of partitions and the sources that they are, both of the same topics."""
         folded = [partition for partition in partitions if self._kinds[partition.topic] in self._lane.folded_kinds]
         names, partition_offsets = self._request_sources(folded)(), consumer.query_offsets(partitions)
         if names != self._request_sources(folded)():
-            raise Unavailable("Topics should stay while they are asked for. Found that one was created anew.")
+            raise Unavailable("Topics should stay while their offsets are queried. Found that one was recreated.")
         return partition_offsets, names
 
     def _request_sources(self, partitions: list[TopicPartition]) -> Callable[[], dict[TopicPartition, str]]:
@@ -117,15 +124,15 @@ class Recovery:
         return wait_for_sources
 
     def _read_merged(self, sources: Iterable[str]) -> tuple[MergedOffsets, dict[str, int]]:
-        """What is merged of these sources, and where they begin, in the generation that serves."""
-        wanted = list(sources)
+        """The merged offsets of these sources, and where their logs begin, in the serving generation."""
+        source_names = list(sources)
         while True:
             try:
                 if not self.offsets.committed:
                     self._profiles.refresh_generation()
                 log_starts = self._profiles.read_log_starts()
-                return self._profiles.merged_offsets(wanted), log_starts
-            except StaleState:  # another one serves since
+                return self._profiles.merged_offsets(source_names), log_starts
+            except StaleState:  # another generation serves since then
                 if self.offsets.committed:
                     raise
 
@@ -137,20 +144,17 @@ class Recovery:
         merged: MergedOffsets,
         log_start: int,
     ) -> StartOffsets:
-        if source is None:  # only watched: there is no state to bring up
-            committed = (
-                offsets.committed
-                if offsets.committed is not None and offsets.committed <= offsets.high
-                else offsets.low
-            )
-            return StartOffsets(max(offsets.low, committed), max(offsets.low, committed))
+        if source is None:  # only watched: it has no state
+            is_known = offsets.committed is not None and offsets.committed <= offsets.high
+            committed = max(offsets.low, offsets.committed or 0) if is_known else offsets.low
+            return StartOffsets(committed, committed)
         bucket_offsets = [merged.get(bucket, {}).get(source) for bucket in range(BUCKETS)]
         raise_if_log_replaced(partition, offsets, bucket_offsets)
         start = find_start(offsets, bucket_offsets, log_start)
         if start.lost:
             if not self._accepts_loss:
                 raise_if_lost(partition, start)
-            log.error("Going on without %d records of %s/%d that are gone.", start.lost, *partition)
+            log.error("Continuing without %d records of %s/%d, which are gone from Kafka.", start.lost, *partition)
             metrics.LOST_LOG_RECORDS.inc(start.lost)
         return start
 
@@ -161,9 +165,9 @@ class Recovery:
         starts: Mapping[TopicPartition, StartOffsets],
         merged: MergedOffsets,
     ) -> None:
-        """Note a log's beginning as merged where it is, before anything is committed.
+        """Record the begin of each log as merged, before anything is committed.
 
-        A bucket that knows nothing then always means lost state. Records that are gone for good are noted likewise.
+        Then a bucket without an offset always means lost state. The end of records that are gone is recorded likewise.
         """
         log_starts = {
             bucket: {
@@ -180,5 +184,5 @@ class Recovery:
         try:
             self._profiles.merge({}, merged, log_starts)
         except StaleState as error:
-            log.warning("Another worker wrote down the same beginning: %s", error)
+            log.warning("Another worker recorded the begin of the same log first: %s", error)
         merged.update(self._profiles.merged_offsets(sources.values()))

@@ -1,4 +1,4 @@
-"""Recommendation lists: candidates of a user, ranked by the model, as they are cached and as they are logged."""
+"""Builds recommendation lists: candidates of a user, ranked by the model, with the scored row of each list."""
 
 from collections.abc import Sequence
 from typing import Final, NamedTuple
@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from contract.events import UserEvent
 from contract.features.declaration import Block
 from contract.features.encoder import Encoder, ScoredRowBuilder, split_rows
+from contract.graphs import RECOMMEND
 from contract.hashing import hash_id
 from contract.messages import PackedBlock, Recommendations, RecommendedItem, ScoredRow, pack_spans
 from contract.profiles.entity_updates import Arrival
@@ -17,19 +18,20 @@ from contract.profiles.store import FoldedBatch
 from contract.settings import ListSettings
 from worker.catalogue.catalogue import Catalogue
 from worker.catalogue.item_index import ItemNumbers
-from worker.model.experiment import ActiveModels, TrialModel, select_finite, trial_version
+from worker.model.experiment import ActiveModels, model_version, select_finite
 from worker.model.onnx_model import Model, Scores, to_rows
 from worker.ops import metrics
 from worker.recommend.diversity import diversify
+from worker.records.answers import LIST, Answer
 from worker.retrieval.candidate_generator import FRESH, SOURCES, CandidateGenerator, UserCandidates
 
-GROUPS = ("user", "context")
 LoggedScores = dict[str, tuple[float, ...]]
-LISTS_PER_RUN: Final = 32  # lists whose pairs run through the graph together: more only take more memory
+LISTS_PER_RUN: Final = 32  # lists whose pairs go through the graph in one run: more only take more memory
+NO_MODELS: Final = ActiveModels()
 
 
 class ListRequest(NamedTuple):
-    """A list to be made: for the user of this event, as they are after the batch, without what they just bought."""
+    """A list to build for the user of this event, as the user is after the batch; `bought` items are left out."""
 
     arrival: Arrival
     bought: frozenset[str]
@@ -41,12 +43,12 @@ class ListRequest(NamedTuple):
 
     @property
     def seed(self) -> int:
-        """The same for the same event, whenever its list is made."""
+        """The same for the same event, whenever its list is built."""
         return hash_id(f"{self.arrival.topic} {self.event.event_id}")
 
 
 class RankedLists(NamedTuple):
-    """The items of many lists, one list after the other, each best first; list n ends where `ends[n]` says."""
+    """The items of many lists, one list after the other, each best first; list n ends at `ends[n]` (exclusive)."""
 
     ends: list[int]
     numbers: ItemNumbers
@@ -55,80 +57,65 @@ class RankedLists(NamedTuple):
 
 
 class ListBuilder:
-    """Makes lists for many users at once: the user side once each, then all pairs in one run of the graph."""
+    """Builds lists for many users at once: the user side once per user, then all pairs in one run of the graph.
+
+    `models`: those that have the graph; a shadow is scored on the items of the finished lists.
+    """
 
     def __init__(
-        self, *, lists: ListSettings, encoder: Encoder, catalogue: Catalogue, candidate_generator: CandidateGenerator
+        self,
+        *,
+        lists: ListSettings,
+        encoder: Encoder,
+        catalogue: Catalogue,
+        candidate_generator: CandidateGenerator,
+        models: ActiveModels = NO_MODELS,
     ) -> None:
-        self._lists, self._encoder, self._catalogue, self._candidate_generator = (
-            lists,
-            encoder,
-            catalogue,
-            candidate_generator,
-        )
-        self._model: Model | None = None
-        self._shadow: TrialModel | None = None
-
-    def activate(self, model: Model | None, trial_model: TrialModel | None = None) -> None:
-        """Rank with this model; a challenger that is a shadow is asked about what stands on the lists."""
-        models = ActiveModels(model, trial_model).supporting("recommend")
+        self._lists, self._encoder, self._catalogue = lists, encoder, catalogue
+        self._candidate_generator = candidate_generator
         self._model, self._shadow = models.serving, models.shadow
 
-    def build(
-        self, requests: Sequence[ListRequest], memory: FoldedBatch, now_ms: int
-    ) -> list[tuple[Recommendations, ScoredRow]]:
-        """A list for each wish for which there is any candidate, with the scored row that logs it."""
-        lists = []
+    def build(self, requests: Sequence[ListRequest], memory: FoldedBatch, now_ms: int) -> list[Answer]:
+        """A list for each request for which there is any candidate."""
+        answers = list[Answer]()
         for start in range(0, len(requests), LISTS_PER_RUN):
-            lists += self._build_chunk(requests[start : start + LISTS_PER_RUN], memory, now_ms)
-        return lists
+            answers += self._build_chunk(requests[start : start + LISTS_PER_RUN], memory, now_ms)
+        return answers
 
-    def _build_chunk(
-        self, requests: Sequence[ListRequest], memory: FoldedBatch, now_ms: int
-    ) -> list[tuple[Recommendations, ScoredRow]]:
+    def _build_chunk(self, requests: Sequence[ListRequest], memory: FoldedBatch, now_ms: int) -> list[Answer]:
         candidates = self._generate_candidates(requests, memory)
-        blocks = self._encoder.encode_after(memory, [request.event for request in requests], GROUPS)
+        blocks = self._encoder.encode_after(memory, [request.event for request in requests], RECOMMEND.event_groups)
         ranked = self._rank(candidates, self._score(blocks, candidates))
         shadow_scores = self._score_shadow(blocks, ranked)
         items = pack_spans(self._catalogue.gather_known_items(ranked.numbers), ranked.ends)
-        lists, begin = [], 0
+        answers, begin = list[Answer](), 0
         for request, groups, item_block, end in zip(requests, split_rows(blocks), items, ranked.ends, strict=True):
             if end > begin:
-                recommendations = self._build_message(request, tuple(ranked.items[begin:end]), now_ms)
+                message = self._build_message(request, tuple(ranked.items[begin:end]), now_ms)
                 scores = {task: tuple(values[begin:end]) for task, values in ranked.scores.items()}
-                list_shadow = select_finite(shadow_scores, range(begin, end))
-                lists.append(
-                    (
-                        recommendations,
-                        self._build_scored_row(
-                            request, recommendations, groups | {"item": item_block}, scores, list_shadow
-                        ),
-                    )
-                )
+                shadow = select_finite(shadow_scores, range(begin, end))
+                scored = self._build_scored_row(request, message, groups | {"item": item_block}, scores, shadow)
+                answers.append(Answer(LIST, scored, message))
             begin = end
-        metrics.DEGRADED_ANSWERS.labels("list").inc(0 if ranked.scores else len(lists))
-        return lists
+        metrics.DEGRADED_ANSWERS.labels(LIST.name).inc(0 if ranked.scores else len(answers))
+        return answers
 
     def _generate_candidates(self, requests: Sequence[ListRequest], memory: FoldedBatch) -> list[UserCandidates]:
-        users, times = (
-            [f"user:{request.event.user_id}" for request in requests],
-            [request.event.ts_ms for request in requests],
-        )
-        _, recent = memory.read_at(users, times)
+        users = [f"user:{request.event.user_id}" for request in requests]
+        _, recent = memory.read_at(users, [request.event.ts_ms for request in requests])
         bought = [self._catalogue.find(sorted(request.bought)) for request in requests]
         return self._candidate_generator.generate(recent, bought, [request.seed for request in requests])
 
     def _score(self, blocks: dict[str, Block], candidates: list[UserCandidates]) -> Scores:
-        """Click and purchase of every pair, user by user; empty without a model."""
+        """The scores of every pair (P,), user by user; empty without a model."""
         numbers = np.concatenate([user_candidates.numbers for user_candidates in candidates])
         if not self._model or not len(numbers):
             return {}
-        return self._run_model(
-            self._model, blocks, numbers, [len(user_candidates.numbers) for user_candidates in candidates]
-        )
+        counts = [len(user_candidates.numbers) for user_candidates in candidates]
+        return self._run_model(self._model, blocks, numbers, counts)
 
     def _score_shadow(self, blocks: dict[str, Block], ranked: RankedLists) -> Scores:
-        """What a shadow says of the pairs that stand on the lists; of the candidates that do not nothing is logged."""
+        """The shadow's scores of the pairs on the lists; of the other candidates nothing is logged."""
         if not self._shadow or not len(ranked.numbers):
             return {}
         counts = np.diff(ranked.ends, prepend=0).tolist()
@@ -137,18 +124,15 @@ class ListBuilder:
         )
 
     def _run_model(self, model: Model, blocks: dict[str, Block], numbers: ItemNumbers, counts: Sequence[int]) -> Scores:
-        """Click and purchase of items (P,), of which the first `counts[0]` are for the first user, and so on."""
+        """The scores of items (P,), of which the first `counts[0]` are for the first user, and so on."""
         user = np.repeat(np.arange(len(counts), dtype=np.int64), counts)
-        return model.run(
-            "recommend", blocks, item_part=self._catalogue.gather_known_embeddings(numbers, model), user=user
-        )
+        embeddings = self._catalogue.gather_known_embeddings(numbers, model)
+        return model.run(RECOMMEND.name, blocks, item_part=embeddings, user=user)
 
     def _rank(self, candidates: Sequence[UserCandidates], scores: Scores) -> RankedLists:
-        """The best candidates of each user, as a list names them."""
-        values, begins = (
-            self._value_candidates(scores, candidates),
-            np.cumsum([0, *(len(user_candidates.numbers) for user_candidates in candidates)]).tolist(),
-        )
+        """The best candidates of each user."""
+        values = self._value_candidates(scores, candidates)
+        begins = np.cumsum([0, *(len(user_candidates.numbers) for user_candidates in candidates)]).tolist()
         best = [
             np.array(diversify(values[begin:end], user_candidates, self._catalogue, self._lists), np.int64) + begin
             for user_candidates, begin, end in zip(candidates, begins, begins[1:], strict=False)
@@ -180,11 +164,9 @@ class ListBuilder:
         return RankedLists(np.cumsum([len(ranking) for ranking in best]).tolist(), numbers, items, logged)
 
     def _value_candidates(self, scores: Scores, candidates: Sequence[UserCandidates]) -> npt.NDArray[np.float32]:
-        """What each candidate is worth: by the model, else by its place. What is not finite comes last."""
+        """The value of each candidate (P,): by the model, else by its rank. What is not finite comes last."""
         if not scores:
-            return np.concatenate(
-                [1 - np.arange(n := len(d.numbers), dtype=np.float32) / np.float32(n) for d in candidates]
-            )
+            return np.concatenate([falling_values(len(user_candidates.numbers)) for user_candidates in candidates])
         value = scores["click"] + self._lists.purchase_value * scores.get("purchase", np.zeros(1, np.float32))
         return np.nan_to_num(value, nan=-1.0, posinf=-1.0, neginf=-1.0)
 
@@ -195,7 +177,7 @@ class ListBuilder:
             user_id=event.user_id,
             recommendation_id=f"r{request.seed:016x}",
             items=items,
-            model_version=self._model.version if self._model else "",
+            model_version=model_version(self._model),
             computed_ms=now_ms,
             source_ms=event.ts_ms,
             degraded=not items[0].probability,
@@ -209,10 +191,11 @@ class ListBuilder:
         scores: LoggedScores,
         shadow: LoggedScores,
     ) -> ScoredRow:
-        """The list as it is logged: one row for user and context, one for each item that is on it."""
-        row = ScoredRowBuilder(
-            self._encoder.features.digest, recommendations.model_version, trial_version(self._shadow)
-        ).build(
+        """The scored row of a list: one row for user and context, one for each item on it."""
+        builder = ScoredRowBuilder(
+            self._encoder.features.digest, recommendations.model_version, model_version(self._shadow)
+        )
+        row = builder.build(
             "recommendation",
             request.arrival,
             groups,
@@ -222,3 +205,8 @@ class ListBuilder:
             shadow=shadow,
         )
         return replace(row, propensities=tuple(item.propensity for item in recommendations.items))
+
+
+def falling_values(count: int) -> npt.NDArray[np.float32]:
+    """Values (count,) from 1 down in equal steps: the first candidate is the best one."""
+    return 1 - np.arange(count, dtype=np.float32) / np.float32(count)

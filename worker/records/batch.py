@@ -1,4 +1,4 @@
-"""A batch: records decoded into arrivals, or into rejects that will be dead letters. Pure."""
+"""A batch: records decoded into arrivals, or into rejects, which become dead letters. Decoding counts both."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """A record that gets no answer, and why; `attempts` is how often it was tried."""
+    """A record that gets no answer, and why; `attempts` is the number of times it was scored or decoded."""
 
     record: Record
     reason: str
@@ -26,7 +26,7 @@ class Reject:
     attempts: int = 1
 
     def to_dead_letter(self, topic: str, model_version: str) -> OutgoingRecord:
-        """The dead letter: the original bytes, key and headers, and one header that tells the rest."""
+        """The dead letter: the original value, key and headers, with the reason in one more header."""
         topic_partition, offset = self.record.topic_partition, self.record.offset
         dead_letter = DeadLetter(
             reason=self.reason,
@@ -44,13 +44,13 @@ class Reject:
 
 @dataclass(slots=True)
 class Batch:
-    """What one poll brought. `arrivals` are folded in this order; `watched` are only reacted to."""
+    """The records of one poll. `arrivals` are folded in this order; `watched` events are only reacted to."""
 
     records: Sequence[Record] = ()
     arrivals: list[Arrival] = field(default_factory=list)
     watched: list[Arrival] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
-    first_offsets: dict[TopicPartition, int] = field(default_factory=dict)  # the first offset of each partition
+    first_offsets: dict[TopicPartition, int] = field(default_factory=dict)
     end_offsets: dict[TopicPartition, int] = field(default_factory=dict)  # exclusive
     _records_by_position: dict[tuple[str, int, int], Record] = field(default_factory=dict)
 
@@ -58,18 +58,18 @@ class Batch:
         return len(self.records)
 
     def user_id(self, row: int) -> str:
-        """Whose event an arrival is; empty for a product."""
+        """The user of an arrival's event; empty for a product."""
         event = self.arrivals[row].event
         return event.user_id if isinstance(event, UserEvent) else ""
 
     def find_record(self, arrival: Arrival) -> Record:
-        """The record that an event came in."""
-        if not self._records_by_position:  # few batches ask
+        """The record of an event."""
+        if not self._records_by_position:  # built on demand, as few batches need it
             self._records_by_position = {(*record.topic_partition, record.offset): record for record in self.records}
         return self._records_by_position[arrival.topic, arrival.partition, arrival.offset]
 
     def to_reject(self, arrival: Arrival, error: Exception, attempts: int) -> Reject:
-        """The dead letter of an event that was folded but cannot be scored."""
+        """The reject of an event that is folded but cannot be scored."""
         return Reject(self.find_record(arrival), "cannot_score", type(error).__name__, str(error), attempts)
 
 
@@ -80,32 +80,29 @@ def decode_records(
     watched_kinds: Sequence[str],
     inspected_kinds: Sequence[str] = (),
 ) -> Batch:
-    """Decode each record; whatever is wrong with one concerns no other. Of inspected kinds only the rejects stay."""
+    """Decode each record by itself. `kinds`: the kind of events by topic. Inspected kinds leave only their rejects."""
     batch, records_by_partition = Batch(records), dict[TopicPartition, list[Record]]()
     for record in records:
         records_by_partition.setdefault(record.topic_partition, []).append(record)
     for partition, partition_records in records_by_partition.items():
         kind = kinds[partition.topic]
         metrics.EVENTS.labels(kind).inc(len(partition_records))
-        batch.first_offsets[partition], batch.end_offsets[partition] = (
-            min(record.offset for record in partition_records),
-            partition_records[-1].offset + 1,
-        )
-        if kind in inspected_kinds:
-            partition_records = [
-                record for record in partition_records if record.value is not None
-            ]  # how one is deleted from a compacted topic
+        batch.first_offsets[partition] = min(record.offset for record in partition_records)
+        batch.end_offsets[partition] = partition_records[-1].offset + 1
+        if kind in inspected_kinds:  # a tombstone of a compacted topic is no bad record
+            partition_records = [record for record in partition_records if record.value is not None]
         arrivals, rejects = decode_partition(partition_records, kind, sources.get(partition, kind))
         if kind in watched_kinds:
             batch.watched += arrivals
             continue  # the lane that folds this kind writes its dead letters
-        batch.arrivals += [] if kind in inspected_kinds else arrivals
+        if kind not in inspected_kinds:
+            batch.arrivals += arrivals
         batch.rejects += rejects
     return batch
 
 
 def decode_partition(records: Sequence[Record], kind: str, source: str) -> tuple[list[Arrival], list[Reject]]:
-    """The events of one partition's records, and what is none."""
+    """The events of one partition's records, and its bad records."""
     arrivals, rejects, clamped = list[Arrival](), list[Reject](), 0
     for topic_partition, offset, _, value, _, kafka_ms in records:
         try:
@@ -122,9 +119,15 @@ def decode_partition(records: Sequence[Record], kind: str, source: str) -> tuple
 
 
 def report_rejects(rejects: Sequence[Reject]) -> None:
-    """Tell of dead letters that are out."""
+    """Count and log published dead letters."""
     for reject in rejects:
         metrics.DEAD_LETTERS.labels(reject.reason).inc()
     if rejects:
-        partition, offset, detail = rejects[0].record.topic_partition, rejects[0].record.offset, rejects[0].detail
-        log.warning("%d dead letters, the first from %s/%d at %d: %s", len(rejects), *partition, offset, detail)
+        first = rejects[0].record
+        log.warning(
+            "Published %d dead letters, the first of %s/%d offset %d: %s",
+            len(rejects),
+            *first.topic_partition,
+            first.offset,
+            rejects[0].detail,
+        )

@@ -1,17 +1,18 @@
-"""Lanes: which topics one kind of worker reads, which of them it folds, and which it only watches or inspects.
+"""Lanes: which topics the workers of one group read, and what they do with each.
 
-A slice has one writer and a list one lane: orders are folded by the orders lane and only watched by browsing. A dead
-letter has one writer too: the lane that folds a kind, or inspects it because its readers are many or read it again.
+A slice has one writer and a list one lane: orders are folded by the orders lane and only watched by the browsing lane.
+A dead letter has one writer too: the lane that folds a kind of events, or the one that inspects it.
 """
 
 from typing import Final, NamedTuple
 
 
 class Lane(NamedTuple):
-    """`folds`: kinds whose profiles this lane writes; `watches`: kinds that it only reacts to.
+    """The kinds of events that one lane reads.
 
-    `inspects`: kinds that others read, of which this lane writes the dead letters and nothing else. `confirms`: kinds
-    that every worker reads for itself; who holds a partition here moves its position, when what is asked is done.
+    `folded_kinds`: it writes their profiles. `watched_kinds`: it only reacts to them. `inspected_kinds`: others read
+    them, and it writes their dead letters and nothing else. `confirmed_kinds`: every worker reads them for itself; the
+    owner of a partition in this lane commits its offset once the request is carried out.
     """
 
     name: str

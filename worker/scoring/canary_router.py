@@ -1,20 +1,17 @@
-"""Desks: which model answers whom. A canary has a desk of its own for its share of the users.
-
-A challenger can harm nobody: where it fails as a canary, the serving model stands in.
-"""
+"""Routes each user to the serving model or, for the canary's share of users, to the canary."""
 
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from worker.model.experiment import TrialModel
 from worker.ops import metrics
-from worker.scoring.results import bisect_failures
+from worker.scoring.bisect import bisect_failures
 
 H = TypeVar("H")
 
 
 class CanaryRouter(Generic[H]):
-    """Where rows are answered: at the serving model's desk, or, for the users of a canary, at the challenger's."""
+    """Answers rows with the serving model's handler, and those of the canary's users with the canary's."""
 
     def __init__(self, serving: H, canary: tuple[TrialModel, H] | None = None) -> None:
         self.serving, self._canary = serving, canary
@@ -26,7 +23,7 @@ class CanaryRouter(Generic[H]):
         answer: Callable[[H, list[int]], None],
         on_bad_row: Callable[[int, Exception, int], None],
     ) -> None:
-        """Have all rows answered, halving them where the serving model fails; see `worker.scoring.results.halve`."""
+        """Answer all rows. If the canary fails, the serving model answers its rows too; its failures are bisected."""
         if self._canary:
             trial_model, handler = self._canary
             canary_rows = [row for row in rows if trial_model.trial.includes(user_of(row))]
@@ -38,7 +35,7 @@ class CanaryRouter(Generic[H]):
 
 
 def try_trial(trial_model: TrialModel, answer: Callable[[], None]) -> bool:
-    """Whether a challenger could answer."""
+    """Whether the trial model could answer; a failure is counted."""
     try:
         answer()
     except Exception as error:

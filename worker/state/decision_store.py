@@ -1,85 +1,141 @@
-"""Claims: an order is decided once. Whoever decides first writes it down; every later life publishes what stands there.
+"""Claims in Redis: the first answer to an event is stored, and a later attempt publishes the stored one.
 
-A claim is the public `decision:{event_id}` itself: the Decision as JSON, with the scored row that goes with it in one
-more field, so that both are published from the same bytes however often the batch is tried.
+A claim is the public message at `decision:{event_id}` (for orders) as JSON, with its scored row in one more field. So
+every attempt publishes both from the same bytes.
 """
 
 import base64
-from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import groupby
+from operator import attrgetter
+from typing import Final, NamedTuple
 
 import msgspec
 
-from contract.messages import Decision, ScoredRow, read_scored_row, to_json, to_msgpack
+from contract.messages import ScoredRow, read_scored_row, to_msgpack
 from worker.ops import metrics
+from worker.records.answers import ANSWER_KINDS, Answer, AnswerKind, ClaimPolicy, kinds_among
 from worker.redis.client import RedisClient
 from worker.state.user_key_index import UserKeyIndex
 
 
-class StoredDecision(Decision, frozen=True, gc=False, kw_only=True):
-    """A decision as it stands in Redis; `scored` is the scored row, MessagePack in base64."""
+class StoredRow(msgspec.Struct, frozen=True, gc=False):
+    """The field of a claim that its public message lacks: the scored row, MessagePack in base64."""
 
     scored: str
 
 
-DECODE: Final = msgspec.json.Decoder(StoredDecision).decode
+READ_STORED_ROW: Final = msgspec.json.Decoder(StoredRow).decode
+
+
+class ClaimKey(NamedTuple):
+    """Names one claim."""
+
+    kind: AnswerKind
+    user_id: str
+    event_id: str
 
 
 class DecisionStore:
-    """The decisions in Redis, kept for `ttl_s`: longer than a crashed batch may wait to be tried again."""
+    """Claims of the kinds that have a `ClaimPolicy`, kept for `ttl_s`: longer than a crashed batch waits for its retry.
 
-    def __init__(self, *, client: RedisClient, prefix: str, ttl_s: int) -> None:
+    `kinds`: those whose claims this worker deletes for erased users.
+    """
+
+    def __init__(
+        self, *, client: RedisClient, prefix: str, ttl_s: int, kinds: Iterable[AnswerKind] = ANSWER_KINDS
+    ) -> None:
         self.client, self.prefix, self.ttl_s = client, prefix, ttl_s
-        self._index = UserKeyIndex(client=client, prefix=f"{prefix}decided:", ttl_s=ttl_s)
+        self._kinds = tuple(kind for kind in kinds if kind.claim)
+        self._indexes: dict[str, UserKeyIndex] = {}
 
-    def claim(self, answers: Sequence[tuple[Decision, ScoredRow]]) -> list[tuple[Decision, ScoredRow]]:
-        """What stands for each event after this call: the given answer, or the one that was there before."""
-        items = [(self._key(answer[0].event_id), to_json(to_stored(*answer))) for answer in answers]
-        index_commands = self._index.add_commands((decision.user_id, decision.event_id) for decision, _ in answers)
-        existing = self.client.set_if_absent(items, self.ttl_s, index_commands)
+    def claim(self, answers: list[Answer]) -> list[Answer]:
+        """Each answer that needs a claim, replaced by the stored one if its event was answered before; others as given.
+
+        Raises `Unavailable`; then it may be called again.
+        """
+        if not any(kind.claim for kind in kinds_among(answers)):
+            return answers
+        claimed = [number for number, answer in enumerate(answers) if answer.kind.claim]
+        items = [(self._key(answers[number]), to_stored(answers[number])) for number in claimed]
+        existing = self.client.set_if_absent(items, self.ttl_s, self._index_commands([answers[n] for n in claimed]))
         metrics.DECISIONS_REPEATED.inc(sum(value is not None for value in existing))
-        return [
-            answer if value is None else from_stored(value) for answer, value in zip(answers, existing, strict=True)
-        ]
+        result = list(answers)
+        for number, value in zip(claimed, existing, strict=True):
+            if value is not None:
+                result[number] = from_stored(answers[number].kind, value)
+        return result
 
     def delete_erased(self, until_ms: Mapping[str, int], is_answered: Callable[[str, int, int], bool]) -> None:
-        """Delete the decisions of users (by id) on orders up to a time, once `is_answered` (topic, partition, offset).
+        """Delete claims of users (by id) on events up to a time, once `is_answered` (topic, partition, offset).
 
-        One that is claimed and not answered yet stays until it is: a batch that is tried again should find it.
+        A claim that is not published yet stays until it is: a repeated batch must find it.
         """
-        for user, until in until_ms.items():
-            events = sorted(self._index.find(user))
-            values = self.client.pipeline([("GET", self._key(event)) for event in events])
-            stored = zip(events, values, strict=True)
-            self._delete(
-                user, [event for event, value in stored if not value or is_deletable(value, until, is_answered)]
-            )
+        for kind in self._kinds:
+            for user, until in until_ms.items():
+                events = sorted(self._index(kind).find(user))
+                values = self.client.pipeline([("GET", self._event_key(kind, event)) for event in events])
+                deletable = [
+                    event
+                    for event, value in zip(events, values, strict=True)
+                    if not value or is_deletable(value, until, is_answered)
+                ]
+                self._delete(kind, user, deletable)
 
-    def delete_answered(self, events: Mapping[str, Sequence[str]]) -> None:
-        """Delete the decisions on these orders of each user (by id), which are out."""
-        for user, order_ids in events.items():
-            self._delete(user, order_ids)
+    def delete_answered(self, keys: Iterable[ClaimKey]) -> None:
+        """Delete these claims, whose answers are published."""
+        events_by_owner = defaultdict[tuple[AnswerKind, str], list[str]](list)
+        for kind, user, event_id in keys:
+            if kind.claim:
+                events_by_owner[kind, user].append(event_id)
+        for (kind, user), events in events_by_owner.items():
+            self._delete(kind, user, events)
 
-    def _delete(self, user: str, events: Sequence[str]) -> None:
+    def _delete(self, kind: AnswerKind, user: str, events: Sequence[str]) -> None:
         if events:
-            self.client.pipeline([("DEL", self._key(event)) for event in events])
-            self._index.remove(user, events)
+            self.client.pipeline([("DEL", self._event_key(kind, event)) for event in events])
+            self._index(kind).remove(user, events)
 
-    def _key(self, event_id: str) -> str:
-        return f"{self.prefix}decision:{event_id}"
+    def _index_commands(self, answers: Sequence[Answer]) -> list[tuple[object, ...]]:
+        commands = list[tuple[object, ...]]()
+        for kind, group in groupby(answers, key=attrgetter("kind")):
+            commands += self._index(kind).add_commands((a.scored.user_id, a.scored.event_id) for a in group)
+        return commands
+
+    def _index(self, kind: AnswerKind) -> UserKeyIndex:
+        name = claim_policy(kind).index_key
+        if name not in self._indexes:
+            self._indexes[name] = UserKeyIndex(client=self.client, prefix=f"{self.prefix}{name}:", ttl_s=self.ttl_s)
+        return self._indexes[name]
+
+    def _key(self, answer: Answer) -> str:
+        return self._event_key(answer.kind, answer.scored.event_id)
+
+    def _event_key(self, kind: AnswerKind, event_id: str) -> str:
+        return f"{self.prefix}{claim_policy(kind).key}:{event_id}"
+
+
+def claim_policy(kind: AnswerKind) -> ClaimPolicy:
+    assert kind.claim is not None
+    return kind.claim
 
 
 def is_deletable(value: bytes, until_ms: int, is_answered: Callable[[str, int, int], bool]) -> bool:
-    """Whether a claim is of an order up to that time, and answered."""
-    decision, scored = from_stored(value)
-    return decision.ts_ms <= until_ms and is_answered(scored.topic, scored.partition, scored.offset)
+    """Whether a claim is of an event up to that time, and published."""
+    scored = read_stored_row(value)
+    return scored.ts_ms <= until_ms and is_answered(scored.topic, scored.partition, scored.offset)
 
 
-def to_stored(decision: Decision, scored: ScoredRow) -> StoredDecision:
-    return StoredDecision(**msgspec.structs.asdict(decision), scored=base64.b64encode(to_msgpack(scored)).decode())
+def to_stored(answer: Answer) -> bytes:
+    """The public message with `scored` as its last field."""
+    message = answer.kind.encode(answer.message)
+    return b'%b,"scored":"%b"}' % (message[:-1], base64.b64encode(to_msgpack(answer.scored)))
 
 
-def from_stored(value: bytes) -> tuple[Decision, ScoredRow]:
-    stored = DECODE(value)
-    fields = {name: getattr(stored, name) for name in Decision.__struct_fields__}
-    return Decision(**fields), read_scored_row(base64.b64decode(stored.scored))
+def from_stored(kind: AnswerKind, value: bytes) -> Answer:
+    return Answer(kind, read_stored_row(value), msgspec.json.decode(value, type=kind.message))
+
+
+def read_stored_row(value: bytes) -> ScoredRow:
+    return read_scored_row(base64.b64decode(READ_STORED_ROW(value).scored))

@@ -1,29 +1,39 @@
-"""What a protocol works through: where events come in and answers go out, and where a worker remembers.
+"""The clients and stores that a pipeline works with, and how stores are opened from settings.
 
-Apart from the protocol, so that its neighbours can be given the same without knowing it.
+A module of its own, so that `worker.erasure` and `worker.recommend` get the same ones without knowing the pipeline.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from worker.kafka.consumer import GroupConsumer
-from worker.kafka.producer import TransactionalProducer
+from contract.settings import Settings
+from worker.records.answers import AnswerKind
+from worker.redis.client import RedisClient
+from worker.redis.cluster import connect, connect_cache
 from worker.state.answer_cache import AnswerCache
 from worker.state.decision_store import DecisionStore
-from worker.state.profile_store import RedisProfileStore
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KafkaClients:
-    """Where events come in and answers go out."""
-
-    consumer: GroupConsumer
-    producer: TransactionalProducer
+from worker.state.profile_store import RedisProfileStore, open_profile_store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stores:
-    """Where a worker remembers and caches."""
+    """What one worker reads and writes in Redis."""
 
     profiles: RedisProfileStore
     decision_store: DecisionStore
     answer_cache: AnswerCache
+
+
+def open_stores(settings: Settings, kinds: Iterable[AnswerKind], client: RedisClient | None = None) -> Stores:
+    """The stores of these settings; `kinds` are the kinds of answers that the worker gives."""
+    redis, lists, answer_kinds = settings.redis, settings.lists, tuple(kinds)
+    client = client or connect(redis)
+    return Stores(
+        profiles=open_profile_store(client, redis.prefix),
+        decision_store=DecisionStore(
+            client=client, prefix=redis.prefix, ttl_s=lists.decision_ttl_s, kinds=answer_kinds
+        ),
+        answer_cache=AnswerCache(
+            client=connect_cache(redis, client), prefix=redis.prefix, lists=lists, kinds=answer_kinds
+        ),
+    )

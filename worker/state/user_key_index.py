@@ -1,8 +1,8 @@
-"""Traces: which answers in Redis are whose, so that they can be found when a person is erased.
+"""An index from users to the keys of their answers in Redis, so that they can be deleted for erased users.
 
-Keys of answers are named by their events, and a server is not to be searched for each erasure. So what is written is
-noted in sets, one for each bucket of users and span of time: a batch costs a command for each bucket and not for each
-answer, and an erasure reads the sets of one bucket.
+Keys of answers are named by events, and an erasure must not scan the server. So written answers are listed in sets,
+one for each bucket of users and span of time: a batch costs a command per bucket and not per answer, and an erasure
+reads the sets of one bucket.
 """
 
 import time
@@ -14,11 +14,11 @@ from contract.hashing import bucket_of
 from worker.redis.client import RedisClient
 
 PAGE_SIZE: Final = 5_000
-SPANS: Final = 8  # of time, that a trace's life is cut into
+SPANS: Final = 8  # into which the time to live of answers is divided
 
 
 class UserKeyIndex:
-    """Notes and finds the traces of one kind of answer, which lives for `ttl_s`; a trace is told by its user and id."""
+    """The answers of one kind, which live for `ttl_s`, as pairs of a user and an answer's id."""
 
     def __init__(
         self, *, client: RedisClient, prefix: str, ttl_s: int, clock_s: Callable[[], float] = time.time
@@ -28,7 +28,7 @@ class UserKeyIndex:
         self._span_s = -(-ttl_s // SPANS)
 
     def add_commands(self, entries: Iterable[tuple[str, str]]) -> list[tuple[Any, ...]]:
-        """The commands that note some, to be sent with those that write the answers."""
+        """The commands that add pairs of a user and an id; send them with those that write the answers."""
         span = self._current_span()
         members = defaultdict[int, list[str]](list)
         for user, ident in entries:
@@ -40,17 +40,17 @@ class UserKeyIndex:
         return commands
 
     def find(self, user: str) -> set[str]:
-        """The ids of all traces of a user that may still be there."""
+        """The ids of all answers of a user that may still exist."""
         return {ident for key in self._user_set_keys(user) for ident in self._scan(key, user)}
 
     def remove(self, user: str, idents: Iterable[str]) -> None:
-        """Note no more that these are the user's: they are deleted."""
+        """Remove answers of a user, which are deleted."""
         members = [f"{user}:{ident}" for ident in idents]
         if members:
             self._client.pipeline([("SREM", key, *members) for key in self._user_set_keys(user)])
 
     def _scan(self, key: str, user: str) -> Iterator[str]:
-        cursor, pattern = b"0", user.replace("*", r"\*") + ":*"  # an id has no other character that patterns read
+        cursor, pattern = b"0", user.replace("*", r"\*") + ":*"  # `*` is the only special character of patterns in ids
         while True:
             ((cursor, page),) = self._client.pipeline([("SSCAN", key, cursor, "MATCH", pattern, "COUNT", PAGE_SIZE)])
             yield from (member.decode().removeprefix(f"{user}:") for member in page)
@@ -58,7 +58,7 @@ class UserKeyIndex:
                 return
 
     def _user_set_keys(self, user: str) -> list[str]:
-        """The sets in which a user's traces may stand, also those of a worker whose clock is a little ahead."""
+        """The sets that may list a user's answers, including those of a worker whose clock is a little ahead."""
         bucket, current = bucket_of(f"user:{user}"), self._current_span()
         return [self._set_key(bucket, span) for span in range(current - SPANS - 1, current + 2)]
 

@@ -16,6 +16,7 @@ from bench.results.digest import digest_inputs
 from bench.results.report import print_progress
 from contract.features.declaration import Block, FeatureSet
 from contract.features.encoder import Encoder
+from contract.graphs import DECIDE
 from contract.profiles.entity_updates import to_updates
 from contract.profiles.store import InMemoryProfileStore, fold
 
@@ -25,7 +26,7 @@ BLOCK_CODE_PATHS: Final = (
     "bench/quality/fraud/dataset.py",
     "bench/quality/fraud/features.py",
 )
-DECISION_GROUPS: Final = ("user", "order", "context")  # inputs of the decision graph
+DECISION_GROUPS: Final = DECIDE.groups
 CHUNK_ARRIVALS: Final = 20_000  # folded at once; profiles do not depend on it
 Blocks = dict[str, Block]
 

@@ -18,10 +18,10 @@ from model.checkpoint import Checkpoint, make_metadata, read_checkpoint, write_c
 from model.config import ModelConfig
 from training.analysis.baselines import ignore_epoch
 from training.commands.fit import read_configs
+from training.data.arrays import Predictions
 from training.data.examples import Examples
 from training.data.split import assign_families
 from training.online.replay_buffer import encode_buffer
-from training.data.arrays import Predictions
 from training.trainer.config import TrainingConfig
 from training.trainer.fit import fit
 from training.trainer.learner import predict

@@ -103,7 +103,7 @@ class OfflineRecommender:
         updates = to_updates(arrivals)
         folded = fold([{} for _ in updates.entities], updates)
         ranked_lists = self._list_builder.build(requests, folded, time.time_ns() // 1_000_000)
-        self._answer_cache.write([recommendations for recommendations, _ in ranked_lists], [])
+        self._answer_cache.write(ranked_lists)
         keys = [f"shop:rec:c{number}" for number in range(first_number, first_number + len(cases))]
         for value in self._client.pipeline([("GET", key) for key in keys]):
             yield [item.item_id for item in read_recommendations(value).items] if value else []

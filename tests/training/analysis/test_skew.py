@@ -24,8 +24,8 @@ from training.commands.skew import EXIT_DIFFERENT, run
 from worker.catalogue.catalogue import Catalogue
 from worker.kafka.consumer import Record
 from worker.records.batch import decode_records
-from worker.scoring.browsing import BrowsingScorer
-from worker.scoring.orders import OrderScorer
+from worker.scoring.handlers import HANDLERS
+from worker.scoring.scorer import LaneScorer, ScoringResources
 
 ORDERS, CLICKS = "shop.orders", "shop.clicks"
 USERS = 12
@@ -37,8 +37,8 @@ class ScoringHarness:
     def __init__(self) -> None:
         encoder = Encoder(FEATURES)
         self.profiles, self.rows, self.arrivals = InMemoryProfileStore(), list[ScoredRow](), list[Arrival]()
-        self._orders = OrderScorer(settings=Settings(), encoder=encoder)
-        self._browsing = BrowsingScorer(lists=Settings().lists, encoder=encoder, catalogue=Catalogue(encoder))
+        resources = ScoringResources(settings=Settings(), encoder=encoder, catalogue=Catalogue(encoder))
+        self._scorers = [LaneScorer(handlers, resources) for handlers in HANDLERS.values()]
 
     def serve(self, records: Sequence[Record]) -> None:
         """Answer a batch with the merged profiles, then merge it."""
@@ -50,8 +50,8 @@ class ScoringHarness:
         updates = to_updates(batch.arrivals)
         folded = fold(self.profiles.read(updates.entities), updates)
         numbers = range(len(batch.arrivals))
-        self.rows += [row for _, row in self._orders.answer(batch, numbers, folded, 0).decisions]
-        self.rows += self._browsing.answer(batch, numbers, folded, 0).scored
+        for scorer in self._scorers:
+            self.rows += [answer.scored for answer in scorer.answer(batch, numbers, folded, 0).answers]
         self.profiles.merge(folded.slice_writes(), {}, {})
         self.arrivals += batch.arrivals
 

@@ -60,7 +60,7 @@ def process_all(worker: InProcessWorker, environment: WorkerEnvironment) -> None
     """Run until all orders are answered and merged, and all erasures confirmed."""
     orders = environment.end_offsets("orders")
     erasures = environment.end_offsets("erasures")
-    committed = worker.positions.committed
+    committed = worker.offsets.committed
     worker.run_until(lambda: all(committed.get(partition, 0) >= end for partition, end in erasures.items()))
     worker.process_all(orders)
 

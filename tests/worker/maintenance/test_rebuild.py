@@ -215,14 +215,14 @@ def test_new_partitions_after_a_switch_are_begun_with_all_others(apache_stage: W
             def shared() -> bool:
                 two.step()
                 return (
-                    bool(one.intake.assignment and two.intake.assignment)
-                    and len(one.intake.assignment | two.intake.assignment) == 4
+                    bool(one.consumer.assignment and two.consumer.assignment)
+                    and len(one.consumer.assignment | two.consumer.assignment) == 4
                 )
 
             one.run_until(lambda: shared() and is_decided_once(stage, sent))
             run_rebuild(stage)
         # when the other one has left, and its partitions come
-        one.run_until(lambda: len(one.intake.assignment) == 4)
+        one.run_until(lambda: len(one.consumer.assignment) == 4)
         # then
         assert one.profiles.generation == "g1"
         sent |= stage.send_orders(seed, 20, first=40)

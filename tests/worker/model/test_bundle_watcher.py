@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, helper
 
 from contract.bundle import Bundle, publish, read_bundle, set_current
 from contract.errors import BadBundle
@@ -20,7 +21,9 @@ from tests.worker.events import FEATURES
 from tests.worker.tiny_bundle import (
     ITEMS,
     NEEDED,
+    first_column_nodes,
     make_golden,
+    make_graph,
     make_graphs,
     make_manifest,
     make_neighbours,
@@ -88,7 +91,14 @@ def make_wider_graph() -> bytes:
     return make_graphs(100.0, amounts=2)["decide.onnx"]
 
 
+def make_decide_graph_without_fraud() -> bytes:
+    """A decide graph whose only output is `brushing`."""
+    nodes = [*first_column_nodes("order.numbers", "amount"), helper.make_node("Sigmoid", ["amount"], ["brushing"])]
+    return make_graph({"order.numbers": (TensorProto.FLOAT, 1)}, {"brushing": 1}, nodes, 100.0)
+
+
 WIDE_INPUT = {"decide/in/order.numbers": np.zeros((3, 2), np.float32)}
+HALF = np.array([0.5], np.float32)
 DEFECTS: dict[str, tuple[Files, str]] = {
     "a file that is no graph": ({"decide.onnx": b"no graph"}, "decide.onnx should be a graph"),
     "another graph under its name": ({"decide.onnx": make_graphs(1.0)["search.onnx"]}, "decide"),
@@ -117,6 +127,13 @@ DEFECTS: dict[str, tuple[Files, str]] = {
             **golden_with({"recommend/out/relevance": make_golden(100.0)["search/out/relevance"]}),
         },
         "should answer `click`",
+    ),
+    "a decide graph without its required output": (
+        {
+            "decide.onnx": make_decide_graph_without_fraud(),
+            **golden_with({"decide/in/order.numbers": np.zeros((1, 1), np.float32), "decide/out/brushing": HALF}),
+        },
+        "should answer `fraud`",
     ),
     "no fading of neighbours": (neighbours_without("fading"), "fading"),
     "a fading that is not a number": (neighbours_with(fading=np.array(np.nan, np.float32)), "from 0 to 10.0"),

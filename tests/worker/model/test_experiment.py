@@ -10,18 +10,19 @@ import pytest
 
 from contract.bundle import publish, read_bundle, set_current
 from contract.experiment import Trial, end_trial, set_trial
-from contract.features.encoder import Encoder
 from contract.messages import Decision, Ranking, Recommendations, ScoredRow
+from tests.worker.answers import read_answers, read_messages, read_rows
 from tests.worker.browsing_harness import BrowsingHarness, make_click_record
 from tests.worker.events import FEATURES, make_click, make_order, make_product, make_record, make_search
-from tests.worker.scoring.test_orders import SETTINGS, decide_orders
+from tests.worker.order_scoring import decide_orders, make_scorer
 from tests.worker.tiny_bundle import ITEMS, make_manifest, publish_tiny, sigmoid, tiny_files
 from worker.model.bundle_watcher import BundleWatcher
 from worker.model.experiment import ActiveModels, TrialModel
 from worker.model.onnx_model import Model, Scores
 from worker.ops import metrics
-from worker.scoring.orders import OrderScorer
+from worker.records.answers import CLICK
 from worker.scoring.results import BatchResults
+from worker.scoring.scorer import LaneScorer
 
 USERS = [f"u{n}" for n in range(40)]
 HALF = Trial(version="v2", share=0.5)
@@ -61,23 +62,14 @@ def read_counter(name: str, **labels: str) -> float:
     return metrics.REGISTRY.get_sample_value(f"shopstream_{name}", labels) or 0.0
 
 
-def make_order_scorer(model: Model, trial_model: TrialModel) -> OrderScorer:
-    scorer = OrderScorer(settings=SETTINGS, encoder=Encoder(FEATURES))
+def make_order_scorer(model: Model, trial_model: TrialModel) -> LaneScorer:
+    scorer = make_scorer()
     scorer.activate(model, trial_model)
     return scorer
 
 
 def make_orders(amount: float = 75.0) -> list[object]:
     return [make_order(f"o-{user}", user=user, amount=amount) for user in USERS]
-
-
-def collect_rows(answers: BatchResults) -> list[ScoredRow]:
-    return [
-        *(row for _, row in answers.decisions),
-        *answers.scored,
-        *(row for _, row in answers.lists),
-        *(row for _, row in answers.rankings),
-    ]
 
 
 def fields_without_shadow(scored: ScoredRow) -> dict[str, object]:
@@ -98,7 +90,7 @@ def test_shadow_scores_are_logged_with_the_scores_that_decided(models: tuple[Mod
     # given
     scorer = make_order_scorer(models[0], TrialModel(models[1], Trial(version="v2")))
     # when
-    ((decision, scored),) = decide_orders(scorer, make_order("o", amount=75)).decisions
+    ((decision, scored),) = read_answers(decide_orders(scorer, make_order("o", amount=75)), Decision)
     # then
     assert (decision.model_version, decision.action, scored.model_version) == ("v1", "approve", "v1")
     assert decision.probability["fraud"] < 1e-6
@@ -109,14 +101,14 @@ def test_shadow_scores_are_logged_with_the_scores_that_decided(models: tuple[Mod
 def test_a_shadow_changes_no_answer(models: tuple[Model, Model]) -> None:
     # given two lanes, one with a shadow
     plain_lane, shadow_lane = BrowsingHarness(), BrowsingHarness()
-    plain_lane.browser.activate(models[0])
-    shadow_lane.browser.activate(models[0], TrialModel(models[1], Trial(version="v2")))
+    plain_lane.scorer.activate(models[0])
+    shadow_lane.scorer.activate(models[0], TrialModel(models[1], Trial(version="v2")))
     # when
     plain, shadowed = answer_browsing(plain_lane), answer_browsing(shadow_lane)
     # then
-    assert [answer for answer, _ in plain.lists] == [answer for answer, _ in shadowed.lists]
-    assert [answer for answer, _ in plain.rankings] == [answer for answer, _ in shadowed.rankings]
-    plain_rows, shadowed_rows = collect_rows(plain), collect_rows(shadowed)
+    assert read_messages(plain, Recommendations) == read_messages(shadowed, Recommendations)
+    assert read_messages(plain, Ranking) == read_messages(shadowed, Ranking)
+    plain_rows, shadowed_rows = read_rows(plain), read_rows(shadowed)
     assert list(map(fields_without_shadow, plain_rows)) == list(map(fields_without_shadow, shadowed_rows))
     assert {row.shadow_version for row in plain_rows} == {""}
     assert {row.shadow_version for row in shadowed_rows} == {"v2"}
@@ -125,9 +117,9 @@ def test_a_shadow_changes_no_answer(models: tuple[Model, Model]) -> None:
 def test_a_shadow_scores_exactly_the_logged_rows(models: tuple[Model, Model]) -> None:
     # given a shadow that scores lists and searches as the serving model does
     lane = BrowsingHarness()
-    lane.browser.activate(models[0], TrialModel(models[1], Trial(version="v2")))
+    lane.scorer.activate(models[0], TrialModel(models[1], Trial(version="v2")))
     # when
-    rows = collect_rows(answer_browsing(lane))
+    rows = read_rows(answer_browsing(lane))
     # then
     assert len(rows) == 3 * len(USERS)
     for row in rows:
@@ -143,11 +135,11 @@ def test_new_and_changed_items_have_shadow_embeddings_too(
     serving, shadow = models
     monkeypatch.setattr(shadow, "item_part", lambda block: -serving.item_part(block))
     lane = BrowsingHarness()
-    lane.browser.activate(serving, TrialModel(shadow, Trial(version="v2")))
+    lane.scorer.activate(serving, TrialModel(shadow, Trial(version="v2")))
     # when
     lane.catalogue.put(make_product("i0", price=5))
     lane.catalogue.put(make_product("new", price=7))
-    rows = lane.answer(make_click_record("c1", "i0"), make_click_record("c2", "new", "v", 1)).scored
+    rows = read_rows(lane.answer(make_click_record("c1", "i0"), make_click_record("c2", "new", "v", 1)), CLICK)
     # then
     for row, price in zip(rows, (5, 7), strict=True):
         np.testing.assert_allclose(row.scores["click"], sigmoid(np.array([price], np.float32)), 1e-5)
@@ -167,19 +159,17 @@ def test_a_failing_shadow_changes_no_answer_and_is_counted(
     shadow = TrialModel(make_broken_model(models[1], output), Trial(version="v2"))
     lane, plain_lane = BrowsingHarness(), BrowsingHarness()
     failures = read_counter("trial_failures_total", reason=reason)
-    lane.browser.activate(models[0], shadow)
-    plain_lane.browser.activate(models[0])
+    lane.scorer.activate(models[0], shadow)
+    plain_lane.scorer.activate(models[0])
     # when
     answers = answer_browsing(lane)
     decided = decide_orders(make_order_scorer(models[0], shadow), *make_orders())  # type: ignore[arg-type]
     # then
     assert (len(answers.rejects), len(decided.rejects)) == (0, 0)
-    assert list(map(fields_without_shadow, collect_rows(answers))) == list(
-        map(fields_without_shadow, collect_rows(answer_browsing(plain_lane)))
+    assert list(map(fields_without_shadow, read_rows(answers))) == list(
+        map(fields_without_shadow, read_rows(answer_browsing(plain_lane)))
     )
-    assert {(row.shadow_version, len(row.shadow)) for row in [*collect_rows(answers), *collect_rows(decided)]} == {
-        ("", 0)
-    }
+    assert {(row.shadow_version, len(row.shadow)) for row in [*read_rows(answers), *read_rows(decided)]} == {("", 0)}
     assert read_counter("trial_failures_total", reason=reason) > failures
 
 
@@ -192,28 +182,28 @@ def test_a_shadow_without_item_embeddings_is_left_out(
 
     monkeypatch.setattr(models[1], "item_part", fail)
     lane = BrowsingHarness()
-    lane.browser.activate(models[0], TrialModel(models[1], Trial(version="v2")))
+    lane.scorer.activate(models[0], TrialModel(models[1], Trial(version="v2")))
     # when
     lane.catalogue.put(make_product("new", price=7))
     answers = answer_browsing(lane)
     # then
-    assert (len(answers.rejects), len(answers.lists)) == (0, len(USERS))
-    assert {row.shadow_version for row in collect_rows(answers)} == {""}
+    assert (len(answers.rejects), len(read_messages(answers, Recommendations))) == (0, len(USERS))
+    assert {row.shadow_version for row in read_rows(answers)} == {""}
 
 
 def test_a_canary_answers_exactly_its_users_in_both_lanes(models: tuple[Model, Model]) -> None:
     # given
     canary, lane = TrialModel(models[1], HALF), BrowsingHarness()
-    lane.browser.activate(models[0], canary)
+    lane.scorer.activate(models[0], canary)
     # when
     answers, decided = answer_browsing(lane), decide_orders(make_order_scorer(models[0], canary), *make_orders())  # type: ignore[arg-type]
     # then
     assert 0 < len(CANARY_USERS) < len(USERS)
-    decisions = [decision for decision, _ in decided.decisions]
-    rows = [*collect_rows(answers), *collect_rows(decided)]
+    decisions = read_messages(decided, Decision)
+    rows = [*read_rows(answers), *read_rows(decided)]
     messages: list[ScoredRow | Decision | Recommendations | Ranking] = [*rows, *decisions]
-    messages += [answer for answer, _ in answers.lists]
-    messages += [answer for answer, _ in answers.rankings]
+    messages += read_messages(answers, Recommendations)
+    messages += read_messages(answers, Ranking)
     for message in messages:
         assert message.model_version == ("v2" if message.user_id in CANARY_USERS else "v1")
     assert {d.action for d in decisions if d.user_id in CANARY_USERS} == {"decline"}
@@ -226,13 +216,16 @@ def test_the_serving_model_answers_where_a_canary_fails(
 ) -> None:
     # given
     canary, lane = TrialModel(make_broken_model(models[1]), HALF), BrowsingHarness()
-    lane.browser.activate(models[0], canary)
+    lane.scorer.activate(models[0], canary)
     # when
     with caplog.at_level(logging.ERROR):
         answers, decided = answer_browsing(lane), decide_orders(make_order_scorer(models[0], canary), *make_orders())  # type: ignore[arg-type]
     # then
-    assert (len(answers.lists), len(decided.decisions)) == (len(USERS), len(USERS))
-    assert {row.model_version for row in [*collect_rows(answers), *collect_rows(decided)]} == {"v1"}
+    assert (len(read_messages(answers, Recommendations)), len(read_messages(decided, Decision))) == (
+        len(USERS),
+        len(USERS),
+    )
+    assert {row.model_version for row in [*read_rows(answers), *read_rows(decided)]} == {"v1"}
     assert answers.rejects + decided.rejects == []
     (record,) = caplog.records
     assert record.exc_info
@@ -243,8 +236,8 @@ def test_a_canary_with_non_finite_scores_decides_no_order(models: tuple[Model, M
 
     decided = decide_orders(make_order_scorer(models[0], canary), *make_orders())  # type: ignore[arg-type]
 
-    assert {(d.model_version, d.action) for d, _ in decided.decisions} == {("v1", "approve")}
-    assert len(decided.decisions) == len(USERS)
+    assert {(d.model_version, d.action) for d in read_messages(decided, Decision)} == {("v1", "approve")}
+    assert len(read_messages(decided, Decision)) == len(USERS)
 
 
 def test_a_trial_model_without_a_lane_s_graph_is_not_used_there(models: tuple[Model, Model], tmp_path: Path) -> None:
@@ -254,7 +247,7 @@ def test_a_trial_model_without_a_lane_s_graph_is_not_used_there(models: tuple[Mo
     third = Model(read_bundle(tmp_path, "v3"), FEATURES)
     scorer = make_order_scorer(models[0], TrialModel(third, Trial(version="v3", share=1.0)))
     # then
-    assert [d.model_version for d, _ in decide_orders(scorer, make_order("o")).decisions] == ["v1"]
+    assert [d.model_version for d in read_messages(decide_orders(scorer, make_order("o")), Decision)] == ["v1"]
 
 
 @pytest.fixture
@@ -364,9 +357,9 @@ def test_a_bundle_is_loaded_in_the_background(tmp_path: Path) -> None:
 
 def test_an_item_without_a_product_is_scored_by_both_models(models: tuple[Model, Model]) -> None:
     lane = BrowsingHarness()
-    lane.browser.activate(models[0], TrialModel(models[1], Trial(version="v2")))
+    lane.scorer.activate(models[0], TrialModel(models[1], Trial(version="v2")))
 
-    (row,) = lane.answer(make_record(make_click("c", "ghost"), topic="shop.clicks")).scored
+    (row,) = read_rows(lane.answer(make_record(make_click("c", "ghost"), topic="shop.clicks")), CLICK)
 
     assert "ghost" not in ITEMS
     assert (row.scores["click"], row.shadow["click"]) == ((0.5,), (0.5,))
@@ -383,8 +376,8 @@ def test_a_shadow_is_scored_where_the_serving_model_lacks_the_graph(
     }
     publish(tmp_path, make_manifest("v3"), files)
     lane = BrowsingHarness()
-    lane.browser.activate(Model(read_bundle(tmp_path, "v3"), FEATURES), TrialModel(models[1], Trial(version="v2")))
+    lane.scorer.activate(Model(read_bundle(tmp_path, "v3"), FEATURES), TrialModel(models[1], Trial(version="v2")))
     # when
-    rows = lane.answer(make_click_record("c1", "i2")).scored
+    rows = read_rows(lane.answer(make_click_record("c1", "i2")), CLICK)
     # then
     assert [(row.model_version, row.scores, row.shadow_version) for row in rows] == [("", {}, "v2")]

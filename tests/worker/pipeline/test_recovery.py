@@ -1,7 +1,6 @@
-"""Recovery: Redis loses writes, a zombie writes late, a topic is created anew; nothing is lost or told twice."""
+"""Recovery: Redis loses writes, a zombie writes late, a topic is recreated; nothing is lost or answered twice."""
 
 import copy
-from collections import Counter
 from collections.abc import Mapping
 from functools import partial
 
@@ -13,137 +12,132 @@ from contract.profiles.slices import Slices
 from contract.profiles.store import MergedOffsets
 from devservers.redis_server import RedisServer
 from tests.conftest import KafkaBroker
+from tests.metrics import read_metric
 from tests.worker.environment import WorkerEnvironment
 from tests.worker.worker_lifecycle import InProcessWorker, StepEvent, WorkerKilled, wait_until
 from worker.ops import metrics
 
 
 def read_recoveries() -> float:
-    return float(metrics.RECOVERIES.labels("StaleState")._value.get())
+    return read_metric(metrics.RECOVERIES, "StaleState")
 
 
-def is_decided_once(stage: WorkerEnvironment, sent: set[str]) -> bool:
-    return Counter(decision.event_id for decision in stage.read_decisions()) == Counter(sent)
-
-
-def test_a_flush_of_redis_in_any_moment_loses_nothing_and_repeats_nothing(
+def test_a_flush_of_redis_at_any_moment_loses_nothing_and_repeats_nothing(
     apache_stage: WorkerEnvironment, seed: int
 ) -> None:
-    # given a Redis that is emptied before a read, between a claim and its publication, before a merge, and at rest
+    # given a Redis that is emptied before a read, between a claim and its publication, before a merge, and when idle
     stage = apache_stage
     flush = partial(stage.redis.pipeline, [("FLUSHALL",)])
     sent, before = stage.send_orders(seed, 40), read_recoveries()
     with InProcessWorker(
         stage, step_events=[StepEvent("read", 2, flush), StepEvent("publish", 5, flush), StepEvent("merge", 8, flush)]
-    ) as life:
-        life.process_all(stage.end_offsets("orders"))
+    ) as worker:
+        worker.process_all(stage.end_offsets("orders"))
         flush()
         sent |= stage.send_orders(seed, 10, first=40)
         # when
-        life.process_all(stage.end_offsets("orders"))
+        worker.process_all(stage.end_offsets("orders"))
     # then
     assert read_recoveries() >= before + 4
-    assert is_decided_once(stage, sent)
+    assert stage.is_decided_once(sent)
     assert stage.find_differences("orders") == []
 
 
-def test_a_failover_that_lost_the_last_writes_is_made_up_for(
-    apache_kafka: KafkaBroker, topic_prefix: str, seed: int
-) -> None:
+def test_writes_lost_in_a_failover_are_folded_again(apache_kafka: KafkaBroker, topic_prefix: str, seed: int) -> None:
     with RedisServer() as server:
-        # given a Redis of which a copy was kept after some orders
+        # given a Redis that was saved after some orders
         stage = WorkerEnvironment(broker=apache_kafka, redis_url=server.url, prefix=topic_prefix)
         sent = stage.send_orders(seed, 20)
-        with InProcessWorker(stage) as life:
-            life.process_all(stage.end_offsets("orders"))
+        with InProcessWorker(stage) as worker:
+            worker.process_all(stage.end_offsets("orders"))
             stage.redis.pipeline([("SAVE",)])
             sent |= stage.send_orders(seed, 20, first=20)
-            life.process_all(stage.end_offsets("orders"))
-            # when it dies, comes back with the copy, and more orders come
+            worker.process_all(stage.end_offsets("orders"))
+            # when it dies, comes back with the saved state, and more orders come
             server.kill()
             server.start()
             sent |= stage.send_orders(seed, 10, first=40)
-            life.process_all(stage.end_offsets("orders"))
+            worker.process_all(stage.end_offsets("orders"))
         # then
-        assert is_decided_once(stage, sent)
+        assert stage.is_decided_once(sent)
         assert stage.find_differences("orders") == []
         stage.close()
 
 
-def test_a_worker_that_lost_its_state_and_whose_log_is_gone_stops_unless_told_to_accept(
+def test_a_worker_that_lost_its_state_and_its_log_stops_unless_loss_is_accepted(
     apache_stage: WorkerEnvironment, seed: int
 ) -> None:
-    # given a log of which the first records were removed after they had been merged
+    # given a log whose first records were removed after they had been merged
     stage = apache_stage
     stage.send_orders(seed, 40)
-    with InProcessWorker(stage) as life:
-        life.process_all(stage.end_offsets("orders"))
+    with InProcessWorker(stage) as worker:
+        worker.process_all(stage.end_offsets("orders"))
     stage.remove_records("orders", below=3)
-    with InProcessWorker(stage) as life:
-        life.process_all(stage.end_offsets("orders"))
+    with InProcessWorker(stage) as worker:
+        worker.process_all(stage.end_offsets("orders"))
     # when Redis loses all
     stage.redis.pipeline([("FLUSHALL",)])
     # then
     stopping = InProcessWorker(stage)
     with stopping, pytest.raises(LostLog, match=r"first 3 gone: set worker\.on_lost_log"):
         stopping.run_until(lambda: False)
-    lost = metrics.LOST_LOG_RECORDS._value.get()
+    lost = read_metric(metrics.LOST_LOG_RECORDS)
     with InProcessWorker(stage.with_accepted_loss()) as accepting:
         accepting.process_all(stage.end_offsets("orders"))
-    assert metrics.LOST_LOG_RECORDS._value.get() == lost + 3 * len(stage.end_offsets("orders"))
-    # and once it is accepted, it is no loss any more
-    with InProcessWorker(stage) as life:
-        life.process_all(stage.end_offsets("orders"))
+    assert read_metric(metrics.LOST_LOG_RECORDS) == lost + 3 * len(stage.end_offsets("orders"))
+    # and once it is accepted, it is no longer a loss
+    with InProcessWorker(stage) as worker:
+        worker.process_all(stage.end_offsets("orders"))
 
 
-def test_the_late_merge_of_a_zombie_is_refused(apache_stage: WorkerEnvironment, seed: int) -> None:
+def test_the_late_merge_of_a_zombie_is_rejected(apache_stage: WorkerEnvironment, seed: int) -> None:
     # given a worker that hangs with a merge on its way, and another one that has taken over
     stage = apache_stage
     sent = stage.send_orders(seed, 30)
-    on_its_way = list[tuple[Mapping[str, Slices], MergedOffsets, MergedOffsets]]()
+    late_merges = list[tuple[Mapping[str, Slices], MergedOffsets, MergedOffsets]]()
 
     def hang(writes: Mapping[str, Slices], expected: MergedOffsets, after: MergedOffsets) -> None:
-        on_its_way.append((writes, copy.deepcopy(expected), after))
+        late_merges.append((writes, copy.deepcopy(expected), after))
         raise WorkerKilled
 
     zombie = InProcessWorker(stage, "zombie")
-    zombie.mark.events.append(StepEvent("merge", 2, lambda: setattr(zombie.profiles, "merge", hang)))
+    zombie.step_marker.events.append(StepEvent("merge", 2, lambda: setattr(zombie.profiles, "merge", hang)))
     zombie.run_until_killed()
     with InProcessWorker(stage, "owner") as owner:
         owner.process_all(stage.end_offsets("orders"))
     # when
-    ((writes, expected, after),) = on_its_way
+    ((writes, expected, after),) = late_merges
     with pytest.raises(StaleState, match="should be merged as this worker left them"):
         stage.open_profiles().merge(writes, expected, after)
     # then
     assert writes
     assert stage.find_differences("orders") == []
-    assert is_decided_once(stage, sent)
+    assert stage.is_decided_once(sent)
 
 
-def test_a_worker_notices_that_a_zombie_has_merged_before_it(apache_stage: WorkerEnvironment, seed: int) -> None:
-    # given a merge that is carried out, but of which the worker was never told, as after a timeout
+def test_a_worker_notices_a_merge_that_it_did_not_expect(apache_stage: WorkerEnvironment, seed: int) -> None:
+    # given a merge that is executed, but whose reply is lost, as after a timeout
     stage = apache_stage
     sent, before = stage.send_orders(seed, 30), read_recoveries()
-    life = InProcessWorker(stage)
+    worker = InProcessWorker(stage)
 
-    def merge_unseen() -> None:
-        merge = life.profiles.merge
+    def repeat_next_merge() -> None:
+        merge = worker.profiles.merge
 
-        def twice(writes: Mapping[str, Slices], expected: MergedOffsets, after: MergedOffsets) -> None:
-            life.profiles.merge = merge  # type: ignore[method-assign]
+        def merge_twice(writes: Mapping[str, Slices], expected: MergedOffsets, after: MergedOffsets) -> None:
+            worker.profiles.merge = merge  # type: ignore[method-assign]
             merge(writes, expected, after)
             merge(writes, expected, after)
 
-        life.profiles.merge = twice  # type: ignore[method-assign]
+        worker.profiles.merge = merge_twice  # type: ignore[method-assign]
 
-    life.mark.events.append(StepEvent("merge", 2, merge_unseen))
+    worker.step_marker.events.append(StepEvent("merge", 2, repeat_next_merge))
     # when
-    with life:
-        life.process_all(stage.end_offsets("orders"))
+    with worker:
+        worker.process_all(stage.end_offsets("orders"))
     # then
     assert read_recoveries() == before + 1
-    assert is_decided_once(stage, sent)
+    assert stage.is_decided_once(sent)
     assert stage.find_differences("orders") == []
 
 
@@ -156,31 +150,31 @@ def recreate_topic(stage: WorkerEnvironment, kind: str) -> None:
     stage.broker.create_topics({topic: 4})
 
 
-@pytest.mark.parametrize(("meanwhile", "count"), [("away", 20), ("running", 20), ("running", 120)])
-def test_a_topic_that_was_deleted_and_created_again_gets_new_sources(
-    apache_stage: WorkerEnvironment, seed: int, meanwhile: str, count: int
+@pytest.mark.parametrize(("worker_state", "count"), [("stopped", 20), ("running", 20), ("running", 120)])
+def test_a_topic_that_was_deleted_and_recreated_gets_new_sources(
+    apache_stage: WorkerEnvironment, seed: int, worker_state: str, count: int
 ) -> None:
     # given
     stage = apache_stage
     sent = stage.send_orders(seed, 40)
-    with InProcessWorker(stage) as life:
-        life.process_all(stage.end_offsets("orders"))
-        before = set(life.positions.sources.values())
-        if meanwhile == "running":
-            # when it holds less or more than the former one, whose next record the client would go on with
+    with InProcessWorker(stage) as worker:
+        worker.process_all(stage.end_offsets("orders"))
+        before = set(worker.offsets.sources.values())
+        if worker_state == "running":
+            # when it has fewer or more records than the former topic, from whose next offset the client would read on
             recreate_topic(stage, "orders")
             sent |= stage.send_orders(seed, count, first=40)
-            life.run_until(lambda: is_decided_once(stage, sent))
-            after = set(life.positions.sources.values())
-    if meanwhile == "away":
+            worker.run_until(lambda: stage.is_decided_once(sent))
+            after = set(worker.offsets.sources.values())
+    if worker_state == "stopped":
         # when
         recreate_topic(stage, "orders")
         sent |= stage.send_orders(seed, count, first=40)
-        with InProcessWorker(stage) as life:
-            life.process_all(stage.end_offsets("orders"))
-            after = set(life.positions.sources.values())
+        with InProcessWorker(stage) as worker:
+            worker.process_all(stage.end_offsets("orders"))
+            after = set(worker.offsets.sources.values())
     # then
     assert {source for source in before & after if source.startswith("orders")} == set()
     assert len(after) == len(before)
-    assert is_decided_once(stage, sent)
+    assert stage.is_decided_once(sent)
     assert stage.find_differences("orders") == []

@@ -7,6 +7,7 @@ import numpy as np
 
 from contract.hashing import item_hash
 from contract.messages import Recommendations
+from tests.worker.answers import read_messages
 from tests.worker.browsing_harness import BrowsingHarness, make_click_record
 from tests.worker.events import NOW_MS, make_click, make_order, make_product, make_record
 from worker.model.onnx_model import NeighbourTable
@@ -55,16 +56,16 @@ def test_lists_are_valid_and_not_empty_while_popular_items_exist(seed: int) -> N
         for item in items:
             lane.catalogue.put(make_product(item))
         neighbours = draw_neighbours(rng, items)
-        lane.browser._item_neighbours.activate(neighbours)
-        lane.browser.popularity.seed(lane.catalogue.find_hashes(neighbours.hashes[neighbours.popular]))
+        lane.refresher.item_neighbours.activate(neighbours)
+        lane.refresher.popularity.seed(lane.catalogue.find_hashes(neighbours.hashes[neighbours.popular]))
         for step in range(6):
             change_products(rng, lane, items)
-            lane.browser.refresh_periodic(lane.profiles)
+            lane.run_periodic()
             bought = rng.sample(items, rng.randrange(min(4, len(items))))
             records = [make_click_record(f"c{step}", rng.choice([*items, "unknown"]), "u", step)]
             records += [make_record(make_order(f"o{step}", *bought, user="u"), step)] if bought else []
-            new_lists = [recommendations for recommendations, _ in lane.answer(*records).lists]
-            popular = set(lane.catalogue.item_ids(lane.browser.popularity.top)) - set(bought)
+            new_lists = read_messages(lane.answer(*records), Recommendations)
+            popular = set(lane.catalogue.item_ids(lane.refresher.popularity.top)) - set(bought)
 
             assert [find_list_mistakes(new_list, lane, bought) for new_list in new_lists] == [[]] * len(new_lists)
             assert new_lists or not popular, f"A list should have some of {sorted(popular)}. Found no list."
@@ -84,7 +85,7 @@ def test_a_user_with_many_clicks_gets_a_valid_list_at_each_refresh() -> None:
         records = [
             make_record(click, offset, topic="shop.clicks")._replace(kafka_ms=click.ts_ms) for offset, click in batch
         ]
-        lists += [recommendations for recommendations, _ in lane.answer(*records, now_ms=clicks[begin].ts_ms).lists]
+        lists += read_messages(lane.answer(*records, now_ms=clicks[begin].ts_ms), Recommendations)
     # then there is a valid list for each ten seconds, each of newer clicks than the one before
     assert 350 <= len(lists) <= 360
     assert all(new_list.items and not find_list_mistakes(new_list, lane, ()) for new_list in lists)

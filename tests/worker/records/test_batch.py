@@ -1,9 +1,10 @@
-"""A batch: what a poll brought becomes arrivals, or rejects with all that a dead letter tells."""
+"""A batch: records become arrivals, or rejects with everything that a dead letter states."""
 
 import pytest
 
 from contract.messages import DEAD_LETTER_HEADER, DeadLetter, read_dead_letter
 from contract.profiles.entity_updates import Arrival
+from tests.metrics import assert_increases
 from tests.worker.events import KINDS, NOW_MS, make_click, make_order, make_record
 from worker.kafka.consumer import Record, TopicPartition
 from worker.ops import metrics
@@ -12,13 +13,13 @@ from worker.records.batch import Batch, Reject, decode_records
 ORDERS, CLICKS = TopicPartition("shop.orders", 0), TopicPartition("shop.clicks", 1)
 
 
-def open_batch(*records: Record, watches: tuple[str, ...] = (), inspects: tuple[str, ...] = ()) -> Batch:
+def decode_batch(*records: Record, watches: tuple[str, ...] = (), inspects: tuple[str, ...] = ()) -> Batch:
     return decode_records(records, KINDS, {ORDERS: "orders~id/0"}, watches, inspects)
 
 
-def test_a_rejected_event_still_moves_the_position_and_its_neighbours_arrive() -> None:
+def test_a_rejected_event_still_moves_the_position_and_the_others_arrive() -> None:
     # when
-    batch = open_batch(make_record(make_order("o1"), 7), make_record(b"{", 8), make_record(make_order("o2"), 9))
+    batch = decode_batch(make_record(make_order("o1"), 7), make_record(b"{", 8), make_record(make_order("o2"), 9))
     # then
     assert [(a.source, a.offset, a.event.event_id) for a in batch.arrivals] == [
         ("orders~id/0", 7, "o1"),
@@ -28,17 +29,17 @@ def test_a_rejected_event_still_moves_the_position_and_its_neighbours_arrive() -
     assert (len(batch), batch.first_offsets, batch.end_offsets) == (3, {ORDERS: 7}, {ORDERS: 10})
 
 
-def test_a_watched_event_is_kept_apart_and_a_bad_one_is_left_to_the_lane_that_folds_it() -> None:
+def test_a_watched_event_is_separate_and_a_bad_one_is_left_to_the_folding_lane() -> None:
     # when
-    batch = open_batch(make_record(make_order("o1")), make_record(b"", 1), watches=("orders",))
+    batch = decode_batch(make_record(make_order("o1")), make_record(b"", 1), watches=("orders",))
     # then
     assert [a.event.event_id for a in batch.watched] == ["o1"]
     assert (batch.arrivals, batch.rejects, batch.end_offsets) == ([], [], {ORDERS: 2})
 
 
-def test_of_an_inspected_kind_only_what_is_bad_stays_and_a_deletion_is_not_bad() -> None:
+def test_an_inspected_kind_leaves_only_bad_records_and_a_tombstone_is_not_bad() -> None:
     # when
-    batch = open_batch(
+    batch = decode_batch(
         make_record(make_order("o1")),
         make_record(b"{", 1),
         make_record(b"", 2)._replace(value=None),
@@ -50,10 +51,10 @@ def test_of_an_inspected_kind_only_what_is_bad_stays_and_a_deletion_is_not_bad()
     assert batch.end_offsets == {ORDERS: 3}
 
 
-def test_each_partition_of_a_batch_begins_and_ends_by_itself() -> None:
+def test_each_partition_of_a_batch_has_its_own_offsets() -> None:
     # when
     topic = CLICKS.topic
-    batch = open_batch(
+    batch = decode_batch(
         make_record(make_order("o1"), 4),
         make_record(make_click("c1"), 90, topic=topic, partition=1),
         make_record(make_click("c2"), 91, topic=topic, partition=1),
@@ -63,22 +64,20 @@ def test_each_partition_of_a_batch_begins_and_ends_by_itself() -> None:
 
 
 def test_a_time_far_ahead_is_clamped_to_the_record_and_counted() -> None:
-    # given
-    before = metrics.CLAMPED_TIMESTAMPS._value.get()
     # when
-    batch = open_batch(make_record(make_order("o1", ts_ms=32_503_680_000_000)))
+    with assert_increases(metrics.CLAMPED_TIMESTAMPS):
+        batch = decode_batch(make_record(make_order("o1", ts_ms=32_503_680_000_000)))
     # then
-    assert [a.event.ts_ms for a in batch.arrivals] == [NOW_MS]
-    assert metrics.CLAMPED_TIMESTAMPS._value.get() == before + 1
+    assert [arrival.event.ts_ms for arrival in batch.arrivals] == [NOW_MS]
 
 
-def test_a_dead_letter_carries_the_original_record_and_tells_the_rest() -> None:
+def test_a_dead_letter_carries_the_original_record_and_the_reason() -> None:
     # given
-    (reject,) = open_batch(make_record(b'{"event_id": 7}', 8)).rejects
+    (reject,) = decode_batch(make_record(b'{"event_id": 7}', 8)).rejects
     # when
     letter = reject.to_dead_letter("shop.dead-letters", "v7")
     # then
-    (trace, (name, told)) = letter.headers
+    (trace, (name, header)) = letter.headers
     assert (letter.topic, letter.key, letter.value, trace) == (
         "shop.dead-letters",
         b"key",
@@ -86,7 +85,7 @@ def test_a_dead_letter_carries_the_original_record_and_tells_the_rest() -> None:
         ("trace", b"\x00\xff"),
     )
     assert name == DEAD_LETTER_HEADER
-    assert read_dead_letter(told) == DeadLetter(
+    assert read_dead_letter(header) == DeadLetter(
         reason="wrong_type",
         error="BadEvent",
         detail=reject.detail,
@@ -100,17 +99,17 @@ def test_a_dead_letter_carries_the_original_record_and_tells_the_rest() -> None:
 
 
 @pytest.mark.parametrize("length", [1_000, 1_001])
-def test_the_detail_of_a_dead_letter_is_cut_so_that_it_fits_a_header(length: int) -> None:
+def test_the_detail_of_a_dead_letter_is_cut_to_fit_a_header(length: int) -> None:
     reject = Reject(make_record(b"x"), "not_json", "BadEvent", "d" * length)
 
-    told = read_dead_letter(reject.to_dead_letter("t", "").headers[-1][1])
+    dead_letter = read_dead_letter(reject.to_dead_letter("t", "").headers[-1][1])
 
-    assert told.detail == "d" * 1_000
+    assert dead_letter.detail == "d" * 1_000
 
 
-def test_an_event_that_cannot_be_scored_keeps_its_record_and_its_attempts() -> None:
+def test_the_reject_of_an_unscored_event_has_its_record_and_attempts() -> None:
     # given
-    batch = open_batch(make_record(make_order("o1"), 7))
+    batch = decode_batch(make_record(make_order("o1"), 7))
     arrival: Arrival = batch.arrivals[0]
     # when
     reject = batch.to_reject(arrival, ZeroDivisionError("by zero"), 4)

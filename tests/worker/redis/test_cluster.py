@@ -244,7 +244,7 @@ def test_a_worker_keeps_its_promises_while_slots_move_and_a_server_forgets(
     stage = WorkerEnvironment(broker=apache_kafka, redis_url=cluster.url, prefix=topic_prefix, is_cluster=True)
     sent = stage.send_orders(seed, 40)
     with InProcessWorker(stage, erases=True) as life:
-        life.run_until(lambda: bool(life.positions.folded))
+        life.run_until(lambda: bool(life.offsets.folded))
         # when
         for bucket in range(0, BUCKETS, 7):
             slot = hash_slot(f"{{{bucket}}}")
@@ -254,7 +254,7 @@ def test_a_worker_keeps_its_promises_while_slots_move_and_a_server_forgets(
         sent |= stage.send_orders(seed, 10, first=40)
         stage.send_erasure("u3", time.time_ns() // 1_000_000)
         erased = stage.end_offsets("erasures")
-        life.run_until(lambda: all(life.positions.committed.get(partition) == end for partition, end in erased.items()))
+        life.run_until(lambda: all(life.offsets.committed.get(partition) == end for partition, end in erased.items()))
         life.process_all(stage.end_offsets("orders"))
     # then
     assert Counter(decision.event_id for decision in stage.read_decisions()) == Counter(sent)

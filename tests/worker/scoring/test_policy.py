@@ -15,26 +15,26 @@ DEVICE = Rule(feature="device_first_links_1d", above=5, action="decline", reason
 FRAUD = {"fraud": {"review": 0.3, "decline": 0.8}}
 
 
-def make_judge(*rules: Rule, thresholds: dict[str, dict[str, float]] = FRAUD) -> DecisionPolicy:
+def make_policy(*rules: Rule, thresholds: dict[str, dict[str, float]] = FRAUD) -> DecisionPolicy:
     return DecisionPolicy(rules=rules, thresholds=thresholds, features=FEATURES)
 
 
 def make_blocks(**numbers: float) -> dict[str, Block]:
-    """Two rows of which the second has these numbers and nothing else is known."""
-    made = {group: FEATURES.empty_block(group, 2) for group in ("user", "order", "context")}
-    for group, block in made.items():
+    """Two rows: nothing is known of the first, and these numbers of the second."""
+    blocks = {group: FEATURES.empty_block(group, 2) for group in ("user", "order", "context")}
+    for group, block in blocks.items():
         for column, feature in enumerate(FEATURES.numbers(group)):
             if feature.name in numbers:
                 block.numbers[1, column] = numbers[feature.name]
-    return made
+    return blocks
 
 
-def judge_second_row(judge: DecisionPolicy, numbers: dict[str, Block], **probability: float) -> Outcome:
-    """What is said of the second of two rows; the first one is honest, as far as anybody knows."""
-    scores = {task: np.array([0.0, value]) for task, value in probability.items()}
-    first, outcomes = judge.evaluate(2, numbers, scores)  # finer than a model's, for the edges
+def evaluate_second_row(policy: DecisionPolicy, blocks: dict[str, Block], **probability: float) -> Outcome:
+    """The outcome of the second of two rows; the first one, with a probability of 0, is approved."""
+    scores = {task: np.array([0.0, value]) for task, value in probability.items()}  # float64, for exact thresholds
+    first, second = policy.evaluate(2, blocks, scores)
     assert first == ("approve", ())
-    return outcomes
+    return second
 
 
 @pytest.mark.parametrize(
@@ -47,46 +47,48 @@ def judge_second_row(judge: DecisionPolicy, numbers: dict[str, Block], **probabi
         (0.8, "decline"),
     ],
 )
-def test_a_threshold_is_reached_at_its_value(probability: float, action: str) -> None:
-    actual, reasons = judge_second_row(make_judge(), make_blocks(), fraud=probability)
+def test_a_threshold_applies_from_its_value_on(probability: float, action: str) -> None:
+    actual, reasons = evaluate_second_row(make_policy(), make_blocks(), fraud=probability)
 
     assert actual == action
     assert reasons == (() if action == "approve" else (f"fraud probability {probability:.2f}",))
 
 
 @pytest.mark.parametrize(("amount", "action"), [(100.0, "approve"), (100.1, "review"), (math.nan, "approve")])
-def test_a_rule_speaks_above_its_number_and_not_of_what_is_unknown(amount: float, action: str) -> None:
-    actual, reasons = judge_second_row(make_judge(AMOUNT), make_blocks(order_amount=amount))
+def test_a_rule_applies_above_its_number_and_not_to_unknown_values(amount: float, action: str) -> None:
+    actual, reasons = evaluate_second_row(make_policy(AMOUNT), make_blocks(order_amount=amount))
 
     assert (actual, reasons) == (action, () if action == "approve" else ("a large amount",))
 
 
-def test_a_rule_looks_at_its_own_row_alone() -> None:
+def test_a_rule_reads_only_its_own_row() -> None:
     scores = {"fraud": np.array([0.9, 0.1], np.float32)}
-    actual = make_judge(AMOUNT, DEVICE).evaluate(2, make_blocks(order_amount=1e6), scores)
+    actual = make_policy(AMOUNT, DEVICE).evaluate(2, make_blocks(order_amount=1e6), scores)
 
     assert actual == [("decline", ("fraud probability 0.90",)), ("review", ("a large amount",))]
 
 
-def test_the_most_severe_action_wins_and_every_reason_is_told() -> None:
+def test_the_most_severe_action_wins_and_every_reason_is_given() -> None:
     # given a rule that reviews, a rule that declines, and a score that reviews
-    given = make_blocks(order_amount=101, device_first_links_1d=6)
+    blocks = make_blocks(order_amount=101, device_first_links_1d=6)
     # then
-    assert judge_second_row(make_judge(DEVICE, AMOUNT), given, fraud=0.5) == (
+    assert evaluate_second_row(make_policy(DEVICE, AMOUNT), blocks, fraud=0.5) == (
         "decline",
         ("a busy device", "a large amount", "fraud probability 0.50"),
     )
 
 
-def test_a_rule_cannot_soften_what_the_score_says() -> None:
-    assert judge_second_row(make_judge(AMOUNT), make_blocks(order_amount=101), fraud=0.9).action == "decline"
+def test_a_rule_cannot_soften_the_action_of_a_score() -> None:
+    assert evaluate_second_row(make_policy(AMOUNT), make_blocks(order_amount=101), fraud=0.9).action == "decline"
 
 
 @pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf])
 def test_a_score_that_is_not_finite_never_approves(score: float) -> None:
-    assert judge_second_row(make_judge(), make_blocks(), fraud=score) == ("review", ("the fraud score is not finite",))
+    outcome = evaluate_second_row(make_policy(), make_blocks(), fraud=score)
+
+    assert outcome == ("review", ("the fraud score is not finite",))
 
 
-def test_a_score_without_thresholds_approves_only_while_it_is_finite() -> None:
-    assert judge_second_row(make_judge(thresholds={}), make_blocks(), fraud=0.99) == ("approve", ())
-    assert judge_second_row(make_judge(thresholds={}), make_blocks(), fraud=math.nan).action == "review"
+def test_a_score_without_thresholds_approves_only_if_it_is_finite() -> None:
+    assert evaluate_second_row(make_policy(thresholds={}), make_blocks(), fraud=0.99) == ("approve", ())
+    assert evaluate_second_row(make_policy(thresholds={}), make_blocks(), fraud=math.nan).action == "review"

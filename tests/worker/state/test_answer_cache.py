@@ -1,4 +1,4 @@
-"""Caches: lists that never go backwards, popular items, rankings; all with a time to live."""
+"""Cached answers: lists never go backwards, and every key has a time to live."""
 
 from collections.abc import Iterator
 
@@ -7,12 +7,14 @@ import pytest
 
 from contract.messages import Ranking, Recommendations, read_recommendations
 from contract.settings import ListSettings
+from tests.worker.answers import make_answer
+from worker.records.answers import DECISION, LIST, RANKING, Answer
 from worker.redis.client import RedisClient
 from worker.state.answer_cache import AnswerCache
 
 
-def make_recommendations(user: str, source_ms: int, computed_ms: int = 0) -> Recommendations:
-    return Recommendations(
+def make_list(user: str, source_ms: int, computed_ms: int = 0) -> Answer:
+    recommendations = Recommendations(
         user_id=user,
         recommendation_id=f"r{source_ms}",
         items=(),
@@ -20,10 +22,12 @@ def make_recommendations(user: str, source_ms: int, computed_ms: int = 0) -> Rec
         computed_ms=computed_ms,
         source_ms=source_ms,
     )
+    return make_answer(LIST, recommendations)
 
 
-def make_ranking(query: str, user: str = "u") -> Ranking:
-    return Ranking(event_id="s", user_id=user, query=query, items=("a",), relevance=(0.5,), model_version="v")
+def make_ranking(query: str, user: str = "u") -> Answer:
+    ranking = Ranking(event_id="s", user_id=user, query=query, items=("a",), relevance=(0.5,), model_version="v")
+    return make_answer(RANKING, ranking)
 
 
 @pytest.fixture
@@ -34,7 +38,7 @@ def client(redis_url: str) -> Iterator[RedisClient]:
 
 
 @pytest.fixture
-def caches(client: RedisClient) -> AnswerCache:
+def cache(client: RedisClient) -> AnswerCache:
     return AnswerCache(client=client, prefix="shop:", lists=ListSettings(ttl_s=60))
 
 
@@ -44,42 +48,42 @@ def read_cached_list(client: RedisClient, user: str) -> Recommendations:
 
 
 @pytest.mark.parametrize(
-    ("source_ms", "stands"), [(1_700_000_000_000, 1), (1_700_000_000_001, 1), (1_699_999_999_999, 0)]
+    ("source_ms", "stored_ms"), [(1_700_000_000_000, 1), (1_700_000_000_001, 1), (1_699_999_999_999, 0)]
 )
-def test_a_list_is_replaced_by_one_as_new_or_newer_and_by_no_older_one(
-    caches: AnswerCache, client: RedisClient, source_ms: int, stands: int
+def test_a_list_is_replaced_by_a_newer_or_equally_new_one_only(
+    cache: AnswerCache, client: RedisClient, source_ms: int, stored_ms: int
 ) -> None:
     # given
-    caches.write([make_recommendations("u", 1_700_000_000_000)], [])
+    cache.write([make_list("u", 1_700_000_000_000)])
     # when
-    caches.write([make_recommendations("u", source_ms, computed_ms=1)], [])
+    cache.write([make_list("u", source_ms, computed_ms=1)])
     # then
-    assert read_cached_list(client, "u").computed_ms == stands
+    assert read_cached_list(client, "u").computed_ms == stored_ms
 
 
-def test_one_list_that_stays_keeps_no_other_from_being_written(caches: AnswerCache, client: RedisClient) -> None:
+def test_a_list_that_is_not_replaced_keeps_no_other_from_being_written(cache: AnswerCache, client: RedisClient) -> None:
     # given
-    caches.write([make_recommendations("b", 10)], [])
+    cache.write([make_list("b", 10)])
     # when
-    caches.write([make_recommendations("a", 5), make_recommendations("b", 5), make_recommendations("c", 5)], [])
+    cache.write([make_list("a", 5), make_list("b", 5), make_list("c", 5)])
     # then
     assert [read_cached_list(client, user).source_ms for user in "abc"] == [5, 10, 5]
 
 
 @pytest.mark.parametrize("foreign", [b"", b"no json", b"[]", b"7", b'{"source_ms": "soon"}', b'{"source_ms": null}'])
-def test_what_is_no_list_is_replaced(caches: AnswerCache, client: RedisClient, foreign: bytes) -> None:
+def test_a_value_that_is_no_list_is_replaced(cache: AnswerCache, client: RedisClient, foreign: bytes) -> None:
     # given
     client.pipeline([("SET", "shop:rec:u", foreign)])
     # when
-    caches.write([make_recommendations("u", 5)], [])
+    cache.write([make_list("u", 5)])
     # then
     assert read_cached_list(client, "u").source_ms == 5
 
 
-def test_popular_items_are_kept_of_all_and_by_category(caches: AnswerCache, client: RedisClient) -> None:
+def test_popular_items_are_stored_for_all_items_and_by_category(cache: AnswerCache, client: RedisClient) -> None:
     # when
-    caches.write_popular({"": ["a", "b"], "home & garden": ["b"]}, now_ms=7)
-    caches.write_popular({}, now_ms=8)
+    cache.write_popular({"": ["a", "b"], "home & garden": ["b"]}, now_ms=7)
+    cache.write_popular({}, now_ms=8)
     # then
     values = client.pipeline([("GET", "shop:rec:popular"), ("GET", "shop:rec:popular:home & garden")])
     assert [msgspec.json.decode(value) for value in values] == [
@@ -88,39 +92,41 @@ def test_popular_items_are_kept_of_all_and_by_category(caches: AnswerCache, clie
     ]
 
 
-def test_a_ranking_is_found_whatever_case_and_spaces_the_query_has(caches: AnswerCache, client: RedisClient) -> None:
+def test_a_ranking_is_found_by_its_query_in_any_case_and_spacing(cache: AnswerCache, client: RedisClient) -> None:
     # when
-    caches.write([], [make_ranking("Red  shoes")])
+    cache.write([make_ranking("Red  shoes")])
     # then
-    assert client.pipeline([("GET", caches.search_key(make_ranking("red shoes ")))])[0] is not None
-    assert client.pipeline([("GET", caches.search_key(make_ranking("red shirts")))])[0] is None
+    assert client.pipeline([("GET", cache.key(make_ranking("red shoes ")))])[0] is not None
+    assert client.pipeline([("GET", cache.key(make_ranking("red shirts")))])[0] is None
 
 
-def test_nothing_stays_for_ever(caches: AnswerCache, client: RedisClient) -> None:
+def test_every_key_has_a_time_to_live(cache: AnswerCache, client: RedisClient) -> None:
     # when
-    caches.write([make_recommendations("u", 5)], [make_ranking("red")])
-    caches.write_popular({"": ["a"], "c": ["a"]}, now_ms=7)
+    cache.write([make_list("u", 5), make_ranking("red")])
+    cache.write_popular({"": ["a"], "c": ["a"]}, now_ms=7)
     # then
     (keys,) = client.pipeline([("KEYS", "*")])
     assert len(keys) == 5
     assert all(ttl_s > 0 for ttl_s in client.pipeline([("TTL", key) for key in keys]))
 
 
-def test_a_person_s_lists_and_rankings_are_forgotten_and_nobody_else_s(
-    caches: AnswerCache, client: RedisClient
-) -> None:
+def test_the_entries_of_an_erased_user_are_deleted_and_no_others(cache: AnswerCache, client: RedisClient) -> None:
     # given
-    caches.write(
-        [make_recommendations("u1", 5), make_recommendations("u11", 5)],
-        [make_ranking("red", "u1"), make_ranking("blue", "u1"), make_ranking("red", "u11")],
-    )
+    answers = [make_list("u1", 5), make_ranking("red", "u1"), make_ranking("blue", "u1")]
+    others = [make_list("u11", 5), make_ranking("red", "u11")]
+    cache.write([*answers, *others])
     # when
-    caches.delete_users(["u1", "nobody"])
+    cache.delete_users(["u1", "unknown"])
     # then
-    keys = [f"shop:rec:{user}" for user in ("u1", "u11")]
-    keys += [
-        caches.search_key(one)
-        for one in (make_ranking("red", "u1"), make_ranking("blue", "u1"), make_ranking("red", "u11"))
-    ]
-    assert client.pipeline([("EXISTS", key) for key in keys]) == [0, 1, 0, 0, 1]
+    assert client.pipeline([("EXISTS", cache.key(answer)) for answer in [*answers, *others]]) == [0, 0, 0, 1, 1]
     assert not [key for key in client.pipeline([("KEYS", "*")])[0] if b":u1:" in key]
+
+
+def test_a_lane_deletes_no_entries_of_another_lane(cache: AnswerCache, client: RedisClient) -> None:
+    # given
+    answer = make_list("u1", 5)
+    cache.write([answer])
+    # when
+    AnswerCache(client=client, prefix="shop:", lists=ListSettings(), kinds=(DECISION,)).delete_users(["u1"])
+    # then
+    assert client.pipeline([("EXISTS", cache.key(answer))]) == [1]

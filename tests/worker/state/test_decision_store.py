@@ -1,22 +1,25 @@
-"""Claims: whoever decides first is whom every later life repeats."""
+"""Claims: the first answer to an event is the one that every later attempt publishes."""
 
 from collections.abc import Iterator
 
-import msgspec
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from contract.features.declaration import Block
-from contract.messages import Action, Decision, ScoredRow, pack, read_decision
+from contract.messages import Action, Decision, Ranking, ScoredRow, pack, read_decision
+from tests.metrics import assert_increases
+from tests.worker.answers import make_answer
 from worker.ops import metrics
+from worker.records.answers import CLICK, DECISION, RANKING, Answer
 from worker.redis.client import RedisClient
 from worker.state import decision_store
-from worker.state.decision_store import DecisionStore
+from worker.state.decision_store import ClaimKey, DecisionStore
 
 
-def make_answer(
+def make_decision(
     event_id: str, action: Action = "approve", version: str = "v1", user: str = "ü", ts_ms: int = 2**52, offset: int = 7
-) -> tuple[Decision, ScoredRow]:
+) -> Answer:
     decision = Decision(
         event_id=event_id,
         user_id=user,
@@ -41,103 +44,125 @@ def make_answer(
         scores={"fraud": (0.1 + 0.2,)},
         entities=(f"user:{user}",),
     )
-    return decision, scored
+    return Answer(DECISION, scored, decision)
 
 
 @pytest.fixture
 def client(redis_url: str) -> Iterator[RedisClient]:
-    made = RedisClient(url=redis_url, timeout_s=20)
-    yield made
-    made.close()
+    client = RedisClient(url=redis_url, timeout_s=20)
+    yield client
+    client.close()
 
 
 @pytest.fixture
-def held(client: RedisClient) -> DecisionStore:
+def store(client: RedisClient) -> DecisionStore:
     return DecisionStore(client=client, prefix="shop:", ttl_s=60)
 
 
-def test_a_claim_comes_back_as_it_was_made() -> None:
-    made = make_answer("o1", "decline")
+def test_a_stored_claim_is_read_back_unchanged() -> None:
+    answer = make_decision("o1", "decline")
 
-    assert decision_store.from_stored(msgspec.json.encode(decision_store.to_stored(*made))) == made
+    assert decision_store.from_stored(DECISION, decision_store.to_stored(answer)) == answer
 
 
-def test_the_first_decision_stands_whatever_later_lives_think(held: DecisionStore) -> None:
+def test_the_first_decision_is_returned_to_every_later_claim(store: DecisionStore) -> None:
     # given
-    first, second = make_answer("o1", "decline", "v1"), make_answer("o1", "approve", "v2")
-    repeated = metrics.DECISIONS_REPEATED._value.get()
+    first, second = make_decision("o1", "decline", "v1"), make_decision("o1", "approve", "v2")
     # when
-    actual = [held.claim([first]), held.claim([second]), held.claim([second])]
+    with assert_increases(metrics.DECISIONS_REPEATED, by=2):
+        actual = [store.claim([first]), store.claim([second]), store.claim([second])]
     # then
     assert actual == [[first]] * 3
-    assert metrics.DECISIONS_REPEATED._value.get() == repeated + 2
 
 
-def test_of_a_batch_some_may_have_been_decided_before(held: DecisionStore) -> None:
+def test_a_batch_may_mix_new_orders_and_orders_decided_before(store: DecisionStore) -> None:
     # given
-    old, new = make_answer("o1", "decline"), make_answer("o2")
-    held.claim([old])
+    old, new = make_decision("o1", "decline"), make_decision("o2")
+    store.claim([old])
     # then
-    assert held.claim([new, make_answer("o1", "approve", "v2")]) == [new, old]
+    assert store.claim([new, make_decision("o1", "approve", "v2")]) == [new, old]
 
 
-def test_an_order_that_stands_twice_in_a_batch_is_decided_once(held: DecisionStore) -> None:
-    first, second = make_answer("o1", "decline"), make_answer("o1", "approve")
+def test_an_order_that_is_twice_in_a_batch_is_decided_once(store: DecisionStore) -> None:
+    first, second = make_decision("o1", "decline"), make_decision("o1", "approve")
 
-    assert held.claim([first, second]) == [first, first]
+    assert store.claim([first, second]) == [first, first]
 
 
-def test_a_claim_is_the_public_decision_and_does_not_stay_for_ever(held: DecisionStore, client: RedisClient) -> None:
+def test_answers_of_kinds_without_claims_pass_unchanged(store: DecisionStore, client: RedisClient) -> None:
+    # given
+    ranking = Ranking(event_id="o1", user_id="u", query="q", items=(), relevance=(), model_version="")
+    unclaimed = [make_answer(RANKING, ranking), Answer(CLICK, make_decision("o1").scored)]
+    store.claim([make_decision("o1", "decline")])
     # when
-    held.claim([make_answer("o1", "review")])
+    (ranked, decided, clicked) = store.claim([unclaimed[0], make_decision("o1"), unclaimed[1]])
+    # then
+    assert [ranked, clicked] == unclaimed
+    assert decided.message.action == "decline"
+    assert len(client.pipeline([("KEYS", "shop:decision:*")])[0]) == 1
+
+
+def test_a_claim_is_the_public_decision_and_expires(store: DecisionStore, client: RedisClient) -> None:
+    # when
+    store.claim([make_decision("o1", "review")])
     # then
     value, ttl_s = client.pipeline([("GET", "shop:decision:o1"), ("TTL", "shop:decision:o1")])
-    assert read_decision(value) == make_answer("o1", "review")[0]
+    assert read_decision(value) == make_decision("o1", "review").message
     assert 0 < ttl_s <= 60
 
 
 def find_remaining(client: RedisClient, *event_ids: str) -> list[int]:
-    """Which decisions stand."""
+    """1 for each of these orders whose decision is stored, else 0."""
     return client.pipeline([("EXISTS", f"shop:decision:{event}") for event in event_ids])
 
 
-def test_decisions_up_to_an_erasure_are_forgotten_once_they_are_out(held: DecisionStore, client: RedisClient) -> None:
-    # given one at the erasure's time, one later, one that is not out yet, one of somebody else
-    held.claim(
+def test_published_decisions_up_to_an_erasure_are_deleted(store: DecisionStore, client: RedisClient) -> None:
+    # given one at the erasure's time, a later one, one that is not published yet, and one of another user
+    store.claim(
         [
-            make_answer("o1", user="u1", ts_ms=100, offset=1),
-            make_answer("o2", user="u1", ts_ms=101, offset=2),
-            make_answer("o3", user="u1", ts_ms=99, offset=3),
-            make_answer("o4", user="u11", ts_ms=99, offset=0),
+            make_decision("o1", user="u1", ts_ms=100, offset=1),
+            make_decision("o2", user="u1", ts_ms=101, offset=2),
+            make_decision("o3", user="u1", ts_ms=99, offset=3),
+            make_decision("o4", user="u11", ts_ms=99, offset=0),
         ]
     )
     # when
-    held.delete_erased({"u1": 100, "nobody": 100}, lambda topic, partition, offset: offset < 3)
+    store.delete_erased({"u1": 100, "unknown": 100}, lambda topic, partition, offset: offset < 3)
     # then
     assert find_remaining(client, "o1", "o2", "o3", "o4") == [0, 1, 1, 1]
-    # when that one is out, too
-    held.delete_answered({"u1": ["o3"]})
+    # when the last one is published, too
+    store.delete_answered([ClaimKey(DECISION, "u1", "o3")])
     # then
     assert find_remaining(client, "o1", "o2", "o3", "o4") == [0, 1, 0, 1]
-    held.delete_erased({"u1": 200}, lambda topic, partition, offset: True)
+    store.delete_erased({"u1": 200}, lambda topic, partition, offset: True)
     assert find_remaining(client, "o1", "o2", "o3", "o4") == [0, 0, 0, 1]
 
 
-def test_a_decision_that_redis_has_lost_is_forgotten_all_the_same(held: DecisionStore, client: RedisClient) -> None:
+def test_a_lane_deletes_no_claims_of_another_lane(store: DecisionStore, client: RedisClient) -> None:
     # given
-    held.claim([make_answer("o1", user="u1", ts_ms=100)])
+    store.claim([make_decision("o1", user="u1", ts_ms=100)])
+    other_lane = DecisionStore(client=client, prefix="shop:", ttl_s=60, kinds=(RANKING, CLICK))
+    # when
+    other_lane.delete_erased({"u1": 100}, lambda topic, partition, offset: True)
+    # then
+    assert find_remaining(client, "o1") == [1]
+
+
+def test_a_decision_lost_by_redis_is_also_removed_from_the_index(store: DecisionStore, client: RedisClient) -> None:
+    # given
+    store.claim([make_decision("o1", user="u1", ts_ms=100)])
     client.pipeline([("DEL", "shop:decision:o1")])
     # when
-    held.delete_erased({"u1": 100}, lambda topic, partition, offset: True)
-    # then nothing tells any more that it was there
+    store.delete_erased({"u1": 100}, lambda topic, partition, offset: True)
+    # then
     assert client.pipeline([("KEYS", "shop:decided:*")]) == [[]]
 
 
-def test_what_a_shadow_said_is_claimed_too_so_a_replay_without_it_says_the_same(held: DecisionStore) -> None:
-    # given a life with a model on trial, and the next one without it
-    decision, scored = make_answer("o1", "decline", "v1")
-    heard = decision, msgspec.structs.replace(scored, shadow_version="v2", shadow={"fraud": (0.9,)})
+def test_a_shadow_s_scores_are_claimed_with_the_decision(store: DecisionStore) -> None:
+    # given an attempt with a shadow, and a later one without it
+    without = make_decision("o1", "decline", "v1")
+    with_shadow = without._replace(scored=replace(without.scored, shadow_version="v2", shadow={"fraud": (0.9,)}))
     # when
-    actual = [held.claim([heard]), held.claim([(decision, scored)])]
+    actual = [store.claim([with_shadow]), store.claim([without])]
     # then
-    assert actual == [[heard], [heard]]
+    assert actual == [[with_shadow], [with_shadow]]

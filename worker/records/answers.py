@@ -1,0 +1,110 @@
+"""Answers and their kinds: what the worker publishes, claims, caches and counts. The pipeline knows no kind by name.
+
+A new kind of answer is one more `AnswerKind` here and one more handler in `worker.scoring.handlers`.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from contract.features.declaration import encode_text
+from contract.hashing import hash_id
+from contract.messages import Decision, Ranking, Recommendations, ScoredRow, to_json
+from contract.settings import ListSettings
+from worker.ops import metrics
+
+SEARCH_TTL_S: Final = 3_600
+
+
+class ClaimPolicy(NamedTuple):
+    """The first answer to an event is final: it is stored at `{key}:{event_id}` before it is published.
+
+    `index_key`: the key of the sets that list each user's claims.
+    """
+
+    key: str
+    index_key: str
+
+
+class CachePolicy(NamedTuple):
+    """An answer is cached for readers at `{key}:{user_id}`, or at `{key}:{user_id}:{entry_id}` where there are several.
+
+    `ttl_s` and `entry_id` are functions of the settings and of the message. `index_key`: the key of the sets that list
+    each user's entries. `keeps_newer`: an entry whose `source_ms` is later than the message's is not overwritten.
+    """
+
+    key: str
+    ttl_s: Callable[[ListSettings], int]
+    entry_id: Callable[[Any], str] | None = None
+    index_key: str = ""
+    keeps_newer: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class AnswerKind:
+    """One kind of answer. Compared by identity.
+
+    `name`: the label of its metrics. `message`: the type of its messages, None if only its scored row is published.
+    `topic`: a field of `TopicSettings`, empty if its messages are not published. `record_key`: the key of a message's
+    record. `answers_erased`: events of an erased user are answered too; the claim is deleted once it is published.
+    `count`: further metrics of a published message.
+    """
+
+    name: str
+    message: type[msgspec.Struct] | None = None
+    topic: str = ""
+    record_key: Callable[[Any], str] = attrgetter("user_id")
+    encode: Callable[[Any], bytes] = to_json
+    claim: ClaimPolicy | None = None
+    cache: CachePolicy | None = None
+    answers_erased: bool = False
+    count: Callable[[Any], None] | None = None
+
+
+class Answer(NamedTuple):
+    """One answer: its scored row, and its message where the kind has one."""
+
+    kind: AnswerKind
+    scored: ScoredRow
+    message: Any = None
+
+
+def kinds_among(answers: Iterable[Answer]) -> set[AnswerKind]:
+    """The kinds of these answers; cheap, so that a batch of thousands of one kind is skipped where it needs nothing."""
+    return set(map(attrgetter("kind"), answers))
+
+
+def digest_query(ranking: Ranking) -> str:
+    """The digest of a query's words: case and spaces do not matter."""
+    return f"{hash_id(' '.join(map(str, encode_text(ranking.query)))):016x}"
+
+
+def count_decision(decision: Decision) -> None:
+    metrics.DECISIONS.labels(decision.action).inc()
+
+
+DECISION: Final = AnswerKind(
+    name="decision",
+    message=Decision,
+    topic="decisions",
+    claim=ClaimPolicy("decision", "decided"),
+    answers_erased=True,  # the shop waits for it
+    count=count_decision,
+)
+LIST: Final = AnswerKind(
+    name="list",
+    message=Recommendations,
+    cache=CachePolicy("rec", attrgetter("ttl_s"), keeps_newer=True),
+)
+RANKING: Final = AnswerKind(
+    name="ranking",
+    message=Ranking,
+    topic="rankings",
+    cache=CachePolicy("search", lambda lists: SEARCH_TTL_S, entry_id=digest_query, index_key="searched"),
+)
+CLICK: Final = AnswerKind(name="click")
+
+ANSWER_KINDS: Final = (DECISION, LIST, RANKING, CLICK)
