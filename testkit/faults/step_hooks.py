@@ -18,7 +18,7 @@ class PendingHook:
 
 
 class StepHooks(StepMarker):
-    """Marks steps, and runs each added callback once."""
+    """Marks steps, and runs each added callback once; another thread may add callbacks while steps are marked."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,10 +35,11 @@ class StepHooks(StepMarker):
 
     def __call__(self, step: str) -> None:
         super().__call__(step)
-        hooks = [hook for hook in self._pending if hook.step == step]
-        for hook in hooks:
+        due = list[PendingHook]()
+        for hook in [hook for hook in self._pending if hook.step == step]:
             hook.remaining -= 1
-        due = [hook for hook in hooks if hook.remaining == 0]
-        self._pending = [hook for hook in self._pending if hook not in due]
+            if not hook.remaining:
+                self._pending.remove(hook)
+                due.append(hook)
         for hook in due:
             hook.callback()

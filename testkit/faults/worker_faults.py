@@ -189,9 +189,7 @@ def delete_unread_records(scenario: Scenario) -> None:
     """Retention deletes records that a running worker has not read yet."""
     scenario.drain()
     scenario.save_expected_slices()
-    ends = {
-        TopicPartition(*partition): end for partition, end in scenario.log.read_end_offsets(scenario.topics).items()
-    }
+    ends = read_ends(scenario)
     for worker in scenario.workers:
         worker.consumer.pause_only(worker.consumer.assignment)
     scenario.send(60)
