@@ -87,7 +87,9 @@ class ErasureRun:
     def __init__(
         self, *, environment: RunEnvironment, events: int, people: int, seed: int, report: Callable[[str], None]
     ) -> None:
-        self.environment, self.people, self.report = environment, people, report
+        self.environment = environment
+        self.people = people
+        self.report = report
         self.rng = random.Random(seed)
         self.workers = KillRun(
             environment=environment, plan=KillPlan(orders=events, clicks=events, kills=0, seed=seed), report=report

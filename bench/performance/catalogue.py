@@ -71,7 +71,10 @@ class CatalogueBench:
     """Measures workers with products topics of several sizes."""
 
     def __init__(self, *, kafka: ApacheKafka, server: RedisServer, folder: Path, seed: int) -> None:
-        self._kafka, self._server, self._folder, self._seed = kafka, server, folder, seed
+        self._kafka = kafka
+        self._server = server
+        self._folder = folder
+        self._seed = seed
 
     def measure_row(self, items: int, report: Callable[[str], None]) -> CatalogueRow:
         """Start a worker, wait until it is ready, swap its bundle, stop it."""

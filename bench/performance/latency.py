@@ -89,7 +89,9 @@ class LatencyBench:
     """The servers, the processes under measurement, and the latency probes."""
 
     def __init__(self, *, kafka: ApacheKafka, server: RedisServer, folder: Path, seed: int) -> None:
-        self._server, self._folder, self._seed = server, folder, seed
+        self._server = server
+        self._folder = folder
+        self._seed = seed
         self._load_numbers = count()
         publish_bundle(folder / "bundles", seed)
         self.environment = BenchEnvironment(
@@ -174,7 +176,9 @@ class LatencyBench:
     def send(self, rate: float, seconds: float, *, orders_every: int) -> float:
         """Send events at a steady rate; returns the time (ms) at which the warm-up of `WARMUP_S` ended."""
         producer = Producer({"bootstrap.servers": self.environment.kafka.bootstrap, "linger.ms": 0, "log_level": 3})
-        load, started_s, number = self._create_load(None), time.monotonic(), 0
+        load = self._create_load(None)
+        started_s = time.monotonic()
+        number = 0
         begin_ms = (time.time() + WARMUP_S) * 1000
         while (elapsed := time.monotonic() - started_s) < WARMUP_S + seconds:
             while number < elapsed * rate:

@@ -143,11 +143,16 @@ class MemoryBench:
         return int(info["used_memory"] - info["mem_clients_normal"] - sum(self.client.pipeline(merged)))
 
     def _measure_profiles(self) -> ProfileSizes:
-        entities, slices, key_bytes, largest = 0, 0, 0, 0.0
+        entities = 0
+        slices = 0
+        key_bytes = 0
+        largest = 0.0
         for keys in self.client.scan(f"{PREFIX}profile:"):
             lengths = self.client.pipeline([("HLEN", key) for key in keys])
             sizes = self.client.pipeline([("MEMORY", "USAGE", key, "SAMPLES", 0) for key in keys])
-            entities, slices, key_bytes = entities + len(keys), slices + sum(lengths), key_bytes + sum(map(len, keys))
+            entities += len(keys)
+            slices += sum(lengths)
+            key_bytes += sum(map(len, keys))
             for key, length, size in zip(keys, lengths, sizes, strict=True):
                 largest = max(largest, size / ProfileSizes(1, length, len(key), 0).formula)
         return ProfileSizes(entities, slices, key_bytes, largest)
@@ -191,7 +196,9 @@ def main(argv: Sequence[str]) -> int:
 
 def measure(bench: MemoryBench, arguments: argparse.Namespace) -> MemoryFigures:
     """Measure all rows, printing each when it is done."""
-    started_s, process, rows = time.monotonic(), psutil.Process(), list[MemoryRow]()
+    started_s = time.monotonic()
+    process = psutil.Process()
+    rows = list[MemoryRow]()
     bench.measure_row("", SyntheticShop(arguments.seed).draw_orders(arguments.batch))  # one-time allocations
     resident = process.memory_info().rss
     for row in bench.measure_rows(arguments.ids, arguments.kept):

@@ -69,7 +69,9 @@ class RetailReplay:
     """One replay in its own environment."""
 
     def __init__(self, *, environment: RunEnvironment, data: Path, report: Callable[[str], None]) -> None:
-        self.environment, self.data, self.report = environment, data, report
+        self.environment = environment
+        self.data = data
+        self.report = report
         self.log = KafkaLog(bootstrap=environment.kafka.bootstrap)
         self.sent_counts = Counter[str]()
 
@@ -127,7 +129,9 @@ class RetailReplay:
             time.sleep(POLL_S)
 
     def _evaluate(self, retail: OnlineRetail, cpu_s: float, started_s: float) -> ReplayOutcome:
-        topics, times, answered = self.environment.topics, list[int](), set[str]()
+        topics = self.environment.topics
+        times = list[int]()
+        answered = set[str]()
         for record in self.log.read(topics.decisions):
             answered.add(read_decision(record.value or b"").event_id)
             times.append(record.kafka_ms)

@@ -63,7 +63,9 @@ class ScaleBench:
     """Processes the same backlog with several numbers of workers."""
 
     def __init__(self, *, kafka: ApacheKafka, server: RedisServer, folder: Path) -> None:
-        self._kafka, self._server, self._folder = kafka, server, folder
+        self._kafka = kafka
+        self._server = server
+        self._folder = folder
 
     def prepare(self, seed: int, events: int) -> None:
         """Publish the bundle and produce the backlog."""

@@ -153,7 +153,9 @@ def create_drift(events_per_alarm: int) -> DriftDetector:
 def count_false_alarms(events: int, events_per_alarm: int, seed: int) -> tuple[int, int]:
     """The numbers of alarms and blocks on stationary data."""
     rng = np.random.default_rng(seed)
-    population, drift, comparisons = Population.draw(rng), create_drift(events_per_alarm), list[BlockComparison]()
+    population = Population.draw(rng)
+    drift = create_drift(events_per_alarm)
+    comparisons = list[BlockComparison]()
     for begin in range(0, events, ROWS):
         rows = to_scored(draw_batch(population, ROWS, rng), begin)
         comparisons += [comparison for row in rows if (comparison := drift.observe(row)) is not None]

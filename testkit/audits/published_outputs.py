@@ -14,7 +14,9 @@ def record_outputs(
 
     Where Redis may have lost claims (`keeps_claims` False), a published decision counts as cached.
     """
-    topics, log, published = environment.topics, KafkaLog(bootstrap=environment.kafka.bootstrap), list[Decision]()
+    topics = environment.topics
+    log = KafkaLog(bootstrap=environment.kafka.bootstrap)
+    published = list[Decision]()
     for record in log.read(topics.decisions):
         published.append(read_decision(record.value or b""))
         ledger.record_decision(published[-1])

@@ -143,7 +143,9 @@ class FaultyWorker:
     def __init__(self, *, environment: RunEnvironment, settings: Settings) -> None:
         self.environment, self.settings = environment, settings
         self.instance = settings.worker.instance
-        self.is_alive, self.is_busy, self._is_rebalancing = True, False, False
+        self.is_alive = True
+        self.is_busy = False
+        self._is_rebalancing = False
         self.hooks, self.stop = StepHooks(), BoundedStop()
         self.redis = PartialPipelineRedis(url=settings.redis.url, timeout_s=settings.redis.timeout_s)
         scorer = LaneScorer(HANDLERS[LANE.name], build_resources(settings))

@@ -104,7 +104,10 @@ class JoinerKillRun:
     def __init__(
         self, *, kafka: KafkaServer, plan: JoinerKillPlan, folder: Path, report: Callable[[str], None], prefix: str = ""
     ) -> None:
-        self.plan, self.report, self._kafka, self._prefix = plan, report, kafka, prefix
+        self.plan = plan
+        self.report = report
+        self._kafka = kafka
+        self._prefix = prefix
         begin_ms = round(time.time() * 1000) - 20 * 24 * HOUR_MS
         self.simulator = JoinSimulator(events=plan.events, hours=HOURS, begin_ms=begin_ms, seed=plan.seed)
         self.joiner = JoinerProcess(kafka=kafka, prefix=prefix, folder=folder)

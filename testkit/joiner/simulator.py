@@ -37,7 +37,9 @@ class JoinSimulator:
 
     def __init__(self, *, events: int, hours: float, begin_ms: int, seed: int) -> None:
         self._rng, self._array_rng = random.Random(f"join {seed}"), np.random.default_rng(seed)
-        self._begin_ms, self._span_ms, self._events = begin_ms, round(hours * HOUR_MS), events
+        self._begin_ms = begin_ms
+        self._span_ms = round(hours * HOUR_MS)
+        self._events = events
         self.records: list[TimedRecord] = []
         self.expected: dict[str, ExpectedExample] = {}
         self.orphans = 0  # labels of orders that never existed

@@ -38,7 +38,9 @@ class KilledProcess:
     """One lane's worker: at most one process at a time, each with its own step file."""
 
     def __init__(self, *, command: Sequence[str], environment: Mapping[str, str], folder: Path, lane: str) -> None:
-        self.lane, self._folder, self._start_count = lane, folder, 0
+        self.lane = lane
+        self._folder = folder
+        self._start_count = 0
         self._command, self._environment = command, environment
         self._step_file = -1
         self.child = self._create_child()
@@ -86,7 +88,9 @@ class Killer:
     """
 
     def __init__(self, *, process: KilledProcess, producer: TrafficProducer, kills: int, seed: int) -> None:
-        self.process, self.producer, self.kills = process, producer, kills
+        self.process = process
+        self.producer = producer
+        self.kills = kills
         self.rng = random.Random(f"{process.lane} {seed}")
         self.kills_by_step: Counter[str] = Counter()
 

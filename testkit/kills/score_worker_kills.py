@@ -61,7 +61,9 @@ class KillRun:
     """One run: kill workers while events flow, let the last processes finish, count."""
 
     def __init__(self, *, environment: RunEnvironment, plan: KillPlan, report: Callable[[str], None]) -> None:
-        self.environment, self.plan, self.report = environment, plan, report
+        self.environment = environment
+        self.plan = plan
+        self.report = report
         self.processes = {lane: self._create_process(lane) for lane in LANES}
         self.producers = {
             lane: self._create_producer(lane, total)
@@ -137,7 +139,9 @@ class KillRun:
         for producer in self.producers.values():
             producer.fill_ledger(ledger)
         record_outputs(ledger, self.environment, audit)
-        lost, conflicting, mismatches = ledger.find_lost(), ledger.find_conflicts(), audit.find_mismatches()
+        lost = ledger.find_lost()
+        conflicting = ledger.find_conflicts()
+        mismatches = audit.find_mismatches()
         for sentence in (*lost[:SENTENCES_MAX], *conflicting[:SENTENCES_MAX], *mismatches[:SENTENCES_MAX]):
             self.report(sentence)
         outcome = KillOutcome(

@@ -58,7 +58,9 @@ class Traffic:
     """Generates one lane's records from a seed. `retry_share`: the share of events that is sent twice."""
 
     def __init__(self, *, lane: str, seed: int, now_ms: Callable[[], int], retry_share: float = RETRY_SHARE) -> None:
-        self.lane, self.now_ms, self.retry_share = lane, now_ms, retry_share
+        self.lane = lane
+        self.now_ms = now_ms
+        self.retry_share = retry_share
         self.rng = random.Random(f"{lane} {seed}")
         self.event_count = 0
         self.recent: list[TrafficRecord] = []

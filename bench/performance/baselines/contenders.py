@@ -72,7 +72,10 @@ class Contenders:
     """Runs each contender on each load, on one broker and one Redis."""
 
     def __init__(self, *, kafka: ApacheKafka, server: RedisServer, folder: Path, report: Callable[[str], None]) -> None:
-        self._kafka, self._server, self._folder, self._report = kafka, server, folder, report
+        self._kafka = kafka
+        self._server = server
+        self._folder = folder
+        self._report = report
         self._numbers = count()
         self.results: dict[str, LoadResults] = {lane.name: LoadResults() for lane in WORKLOADS}
 

@@ -144,7 +144,9 @@ def fold_event(profiles: SlicesByEntity, arrival: Arrival) -> None:
 
 def sum_window(slices: Sequence[PlainSlice], w: int, cell: int, now_ms: int) -> float:
     """The count (`cell` 1) or sum (`cell` 3) of a sliding window over some slices."""
-    now, remaining_share, total = now_ms // WIDTHS[w], 1.0 - (now_ms % WIDTHS[w]) / WIDTHS[w], 0.0
+    now = now_ms // WIDTHS[w]
+    remaining_share = 1.0 - (now_ms % WIDTHS[w]) / WIDTHS[w]
+    total = 0.0
     for state in slices:
         cells = state["windows"][w]
         blocks_behind = now - cells[0]

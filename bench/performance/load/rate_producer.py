@@ -33,7 +33,9 @@ class RateProducer:
     ) -> None:
         self._producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 0, "log_level": 3})
         self._topics: Mapping[str, str] = {kind: topics.topic_name(kind) for kind in ("clicks", "orders")}
-        self._load, self._rate, self._orders_every = load, rate, orders_every
+        self._load = load
+        self._rate = rate
+        self._orders_every = orders_every
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="rate-producer", daemon=True)
         self.orders = dict[str, str]()

@@ -84,7 +84,10 @@ class SwapRun:
     def __init__(
         self, *, kafka: ApacheKafka, environment: BenchEnvironment, versions: Sequence[str], seed: int
     ) -> None:
-        self._kafka, self._environment, self._versions, self._seed = kafka, environment, versions, seed
+        self._kafka = kafka
+        self._environment = environment
+        self._versions = versions
+        self._seed = seed
         self._folder = environment.folder / "bundles"
         topics = environment.topics
         kafka.create_topics({topics.scored: 1})  # one partition holds a whole transaction

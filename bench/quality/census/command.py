@@ -108,7 +108,9 @@ def make_network_method(shape: ModelConfig, plan: TrainingConfig, mask: float = 
 
 def fit_trees(data: DataSplit, seed: int) -> CensusTrial:
     """Gradient-boosted trees, one ensemble per task, their number chosen on the validation rows of our networks."""
-    started_s, auc_by_task, leaves = time.process_time(), dict[str, float](), 0
+    started_s = time.process_time()
+    auc_by_task = dict[str, float]()
+    leaves = 0
     split = split_by_time(data.train, VALIDATION_SHARE)
     train, validation = data.train.take(split.training), data.train.take(split.validation)
     codes = [np.unique(column) for column in train.blocks["user"].ids.T]

@@ -122,10 +122,14 @@ def simulate_stream(
 
 def build_examples(stream: DelayStream, method: Method) -> tuple[Examples, Integers]:
     """The labels that a method learns from, in order of their times (M,); `naive` and `ours` get corrections, too."""
-    all_rows, click, buy = np.arange(len(stream.ts_ms)), stream.click, stream.buy
+    all_rows = np.arange(len(stream.ts_ms))
+    click = stream.click
+    buy = stream.buy
     no_labels, due_ms = np.full(len(all_rows), np.nan), stream.click_ms + DELAY.wait_ms
     is_late = buy & (stream.buy_ms > due_ms)
-    unclicked, waiting, bought = ~click, click & (is_late | ~buy), buy
+    unclicked = ~click
+    waiting = click & (is_late | ~buy)
+    bought = buy
     parts = [(all_rows, no_labels, stream.click_ms, True)] if stream.kind == "lists" else []
     if method == "waiting":
         parts += [(all_rows, buy.astype(float), stream.ts_ms + SILENCE_MS + DELAY.window_ms, False)]

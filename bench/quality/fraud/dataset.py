@@ -45,7 +45,9 @@ class Payments:
 
     def to_order(self, row: int) -> Order:
         """The payment as its order."""
-        user, seller, amount = str(self.customer[row]), str(self.terminal[row]), float(self.amount[row])
+        user = str(self.customer[row])
+        seller = str(self.terminal[row])
+        amount = float(self.amount[row])
         return Order(
             event_id=f"payment-{row}",
             ts_ms=int(self.ts_ms[row]),

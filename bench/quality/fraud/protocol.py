@@ -63,7 +63,9 @@ def split_week(payments: Payments, start: int, history: int) -> WeekSplit:
 
 def evaluate_predictions(payments: Payments, rows: Integers, p: Numbers) -> FraudFigures:
     """The figures of probabilities (N,) for the payments of these rows (N,)."""
-    y, customer, day = payments.fraud[rows], payments.customer[rows], payments.day[rows]
+    y = payments.fraud[rows]
+    customer = payments.customer[rows]
+    day = payments.day[rows]
     return FraudFigures(average_precision(y, p), auc(y, p), card_precision(y, p, customer, day))
 
 

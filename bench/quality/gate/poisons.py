@@ -133,7 +133,9 @@ def shift_known_times(rows: Rows, rng: Rng) -> Rows:
 
 def thin_or_inflate(rows: Rows, rng: Rng) -> Rows:
     """Most positive labels removed, or many false positive labels added."""
-    is_thinned, drop_share, inflate_share = rng.random() < 0.5, rng.uniform(0.5, 0.9), rng.uniform(0.2, 0.6)
+    is_thinned = rng.random() < 0.5
+    drop_share = rng.uniform(0.5, 0.9)
+    inflate_share = rng.uniform(0.2, 0.6)
 
     def change(value: float | str) -> float | str:
         if isinstance(value, str):

@@ -95,7 +95,9 @@ def fit_and_evaluate(dataset: BalanceDataset, name: str, seed: int) -> BalanceTr
 
 def measure_step_seconds(network: Network, train: Examples, plan: TrainingConfig) -> float:
     """The median CPU time of a training step, without building its batch; trains the network further."""
-    learner, order, durations_s = Learner(network=network, config=plan), np.random.default_rng(plan.seed), list[float]()
+    learner = Learner(network=network, config=plan)
+    order = np.random.default_rng(plan.seed)
+    durations_s = list[float]()
     for rows, _ in zip(
         mixed_batches(assign_families(train), plan.batch, order), range(WARMUP_STEPS + STEPS), strict=False
     ):

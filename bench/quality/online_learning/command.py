@@ -132,7 +132,9 @@ def run_frozen(stream: RevisionStream, first: Checkpoint) -> Arm:
 
 def run_retrain(stream: RevisionStream, shape: ModelConfig, plan: TrainingConfig, first: Checkpoint) -> Arm:
     """Train a new network each morning."""
-    arm, scale, serving = Arm("retrain"), stream.size, first
+    arm = Arm("retrain")
+    scale = stream.size
+    serving = first
     for day in range(int(np.ceil(scale.drifting_days))):
         since_ms = scale.drift_start_ms + day * DAY_MS
         if day:
@@ -152,7 +154,9 @@ def run_retrain(stream: RevisionStream, shape: ModelConfig, plan: TrainingConfig
 
 def run_updates(name: str, hours: float, stream: RevisionStream, first: Checkpoint, plan: TrainingConfig) -> Arm:
     """Update one network every `hours`; the rows of a refused update are skipped, as in operation."""
-    arm, scale, serving = Arm(name), stream.size, first
+    arm = Arm(name)
+    scale = stream.size
+    serving = first
     since_ms = scale.drift_start_ms
     while since_ms < scale.drift_end_ms:
         until_ms = min(since_ms + int(hours * HOUR_MS), scale.drift_end_ms)

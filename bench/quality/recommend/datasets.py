@@ -56,7 +56,9 @@ def read_online_retail(folder: Path) -> RecommendDataset:
     invoices.sort(key=lambda invoice: invoice.ts_ms)
     days = sorted({invoice.ts_ms // DAY_MS for invoice in invoices})
     begin_ms = days[int(len(days) * (1 - TEST_SHARE))] * DAY_MS
-    interactions, history, cases = list[tuple[str, str, int]](), dict[str, list[tuple[str, int]]](), dict[str, Case]()
+    interactions = list[tuple[str, str, int]]()
+    history = dict[str, list[tuple[str, int]]]()
+    cases = dict[str, Case]()
     for invoice in invoices:
         user, items = invoice.customer, list(dict.fromkeys(to_item_id(row.stock_code) for row in invoice.lines))
         if invoice.ts_ms < begin_ms:
@@ -109,7 +111,9 @@ class ListQuality(NamedTuple):
 
 def evaluate_lists(lists: Iterable[Sequence[str]], data: RecommendDataset) -> ListQuality:
     """The quality of ranked lists, one per case, each cut to `LENGTH` after removing the excluded items."""
-    recalls, ranks, shown = list[float](), list[float](), set[str]()
+    recalls = list[float]()
+    ranks = list[float]()
+    shown = set[str]()
     for ranked, case in zip(lists, data.cases, strict=True):
         top_items = [item for item in ranked if item not in case.excluded][:LENGTH]
         shown.update(top_items)
