@@ -22,6 +22,7 @@ RUN useradd --uid 10001 --no-create-home shopstream && install -d -o shopstream 
 WORKDIR /shopstream
 COPY features.toml shop.toml ./
 COPY contract/ contract/
+COPY transport/ transport/
 ENV SHOPSTREAM_BUNDLES=/bundles
 USER shopstream
 

@@ -1,17 +1,18 @@
-"""A model as it travels: a folder that appears all at once, whose every byte is vouched for by its manifest.
+"""The bundle format: an exported model as a folder that is published atomically, with digests of all files.
 
     BUNDLES/
-        current.json               {"version": ...}, replaced at once
-        trial.json                 {"version": ..., "share": 0 to 1}: a second bundle beside it, see `contract.experiment`
-        VERSION/manifest.json      this file's `Manifest`
-        VERSION/*.onnx             slices of one network
+        current.json               {"version": ...}, replaced atomically
+        trial.json                 {"version": ..., "share": 0 to 1}: the trial bundle, see `contract.experiment`
+        VERSION/manifest.json      this module's `Manifest`
+        VERSION/*.onnx             subgraphs of one network
         VERSION/neighbours.npz     items (M,) S, neighbours (M, K) int32 (-1: none), weights (M, K) float32,
-                                   fading () float32: a user's k-th latest item speaks with k ** -fading,
+                                   fading () float32: a user's k-th latest item is weighted by k ** -fading,
                                    popular (P,) int32: numbers of items, the most popular first
-        VERSION/golden.npz         GRAPH/in/INPUT and GRAPH/out/OUTPUT: what a correct runtime reproduces
+        VERSION/golden.npz         GRAPH/in/INPUT and GRAPH/out/OUTPUT: torch's outputs, to be reproduced
         VERSION/READY              empty, written last
 
-Inputs and outputs of the graphs (`contract.graphs`). Blocks are `GROUP.numbers` (N, n) float32, `GROUP.ids` (N, m) int64:
+Inputs and outputs of the graphs in `contract.graphs`. A block is `GROUP.numbers` (N, n) float32 and `GROUP.ids` (N, m)
+int64:
 
     items      item block (M rows)                                        -> item_part (M, H) float32
     recommend  user and context blocks (U), item_part (P, H), user (P,) int64: the row of each pair's user
@@ -43,7 +44,7 @@ FILE_BYTES_MAX: Final = 2 * 1024**3
 
 
 class Manifest(Struct, frozen=True, kw_only=True):
-    """What a bundle is, needs and promises. `files`: the SHA-256 of every other file but READY."""
+    """Origin, requirements and contents of a bundle. `files`: the SHA-256 of every other file but READY."""
 
     version: str
     parent: str | None
@@ -59,7 +60,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A bundle in memory: a manifest, and files whose bytes are the ones the manifest vouches for."""
+    """A bundle in memory: its manifest, and files whose digests are those of the manifest."""
 
     manifest: Manifest
     files: Mapping[str, bytes]
@@ -70,7 +71,7 @@ class Bundle:
 
 
 def current_version(bundles: Path) -> str | None:
-    """The version that the pointer names, None before the first bundle; raises `BadBundle` for a broken pointer."""
+    """The current version, None before the first bundle; raises `BadBundle` for a broken pointer."""
     try:
         pointer = json.loads((bundles / "current.json").read_bytes())
         return str(pointer["version"])
@@ -87,7 +88,7 @@ def read_bundle(bundles: Path, version: str) -> Bundle:
 
 
 def read_manifest(bundles: Path, version: str) -> Manifest:
-    """What a complete bundle says of itself, its files unread; raises `BadBundle`."""
+    """The manifest of a complete bundle, whose other files are not read; raises `BadBundle`."""
     folder = bundles / version
     if not (folder / "READY").exists():
         problem = "no READY in it" if folder.is_dir() else "no such folder"
@@ -102,7 +103,7 @@ def read_manifest(bundles: Path, version: str) -> Manifest:
 
 
 def read_file(folder: Path, name: str, digest: str) -> bytes:
-    """The bytes of one file of a bundle, read once, checked, and never read again."""
+    """The content of one file of a bundle, read once and checked against its digest."""
     path = folder / name
     if Path(name).name != name or path.is_symlink():
         raise BadBundle(f"A bundle's files should lie in its own folder. Found {name!r}.")
@@ -112,17 +113,17 @@ def read_file(folder: Path, name: str, digest: str) -> bytes:
         content = path.read_bytes()
     except OSError as error:
         raise BadBundle(f"{name} should be readable. Found: {error}") from error
-    if (found := hashlib.sha256(content).hexdigest()) != digest:
-        raise BadBundle(f"{name} should have the digest {digest[:12]}…. Found {found[:12]}….")
+    actual = hashlib.sha256(content).hexdigest()
+    if actual != digest:
+        raise BadBundle(f"{name} should have the digest {digest[:12]}…. Found {actual[:12]}….")
     return content
 
 
 def publish(bundles: Path, manifest: Manifest, files: Mapping[str, bytes], *, make_current: bool = True) -> Manifest:
-    """Write a bundle aside, make it appear whole, then point to it. Returns the manifest with the files' digests.
+    """Publish a bundle atomically and make it current. Returns the manifest with the files' digests.
 
-    Without `points` it is only there, to be tried beside the present one.
-
-    Raises `BadBundle` with nothing left behind, also where the disk is full: the former bundle stays the present one.
+    Without `make_current` it is only published, for a trial. Raises `BadBundle` with nothing left behind, also on a
+    full disk: the current bundle stays.
     """
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     manifest = msgspec.structs.replace(manifest, files=digests)
@@ -140,10 +141,10 @@ def publish(bundles: Path, manifest: Manifest, files: Mapping[str, bytes], *, ma
 
 
 def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Make a folder with these files appear whole or not at all; raises `BadBundle`."""
+    """Create a folder with these files atomically; raises `BadBundle`."""
     staging = folder.with_name(f".{folder.name}.{os.getpid()}")
     try:
-        shutil.rmtree(staging, ignore_errors=True)  # an earlier life of the same number may have died here
+        shutil.rmtree(staging, ignore_errors=True)  # left by a crashed process of the same pid
         staging.mkdir(parents=True)
         for name, content in files.items():
             write_durably(staging / name, content)
@@ -155,7 +156,7 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
 
 
 def remove_bundle(bundles: Path, version: str) -> None:
-    """Take back a bundle that nobody is pointed to, so that publishing it can be tried again."""
+    """Remove a bundle that is not current, so that publishing it can be retried."""
     with suppress(BadBundle):
         if current_version(bundles) == version:
             return
@@ -163,7 +164,7 @@ def remove_bundle(bundles: Path, version: str) -> None:
 
 
 def set_current(bundles: Path, version: str) -> None:
-    """Make `version` the one that workers take up; readers see the old pointer or the new one, never half of one.
+    """Make `version` the one that workers load; readers see the old pointer or the new one, never a partial one.
 
     Raises `BadBundle`.
     """
@@ -171,7 +172,7 @@ def set_current(bundles: Path, version: str) -> None:
 
 
 def replace_durably(path: Path, content: bytes) -> None:
-    """Put a file in the place of another at once; raises `BadBundle`, with the old one as it was and nothing beside."""
+    """Replace a file atomically; raises `BadBundle`, which leaves the old file and no other."""
     staging = path.with_name(f".{path.stem}.{os.getpid()}")
     try:
         write_durably(staging, content)
@@ -179,7 +180,7 @@ def replace_durably(path: Path, content: bytes) -> None:
     except OSError as error:
         staging.unlink(missing_ok=True)
         raise BadBundle(f"{path.name} should be written whole. Found: {error}") from error
-    with suppress(OSError):  # it is replaced for all who read; a power cut may bring the old one back, which is whole
+    with suppress(OSError):  # the file is replaced; a power cut may restore the old one, which is complete
         fsync_folder(path.parent)
 
 

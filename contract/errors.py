@@ -1,21 +1,21 @@
-"""Every error that a part of shopstream raises on purpose, sorted by what the caller does next.
+"""All errors that shopstream raises on purpose, sorted by what the caller does next.
 
     ShopstreamError
-    ├── BadEvent        the record itself is wrong       -> dead letter, the position moves on
-    ├── Unavailable     Kafka or Redis does not answer   -> pause, try again with backoff, drop nothing
-    ├── StaleState      Redis is not what we last wrote  -> go back to what Redis has (recovery)
-    ├── LostLog         retention removed what is needed -> stop, or accept the loss by configuration
-    ├── BadProfile      a slice is cut or of another layout -> end, say what to run
-    ├── BadBundle       a model cannot be trusted        -> keep the present one, count it, say why
-    ├── BadData         training data breaks a promise   -> end, say what was found
-    └── BadConfig       settings are wrong               -> exit 2 with every error listed
+    ├── BadEvent        the record itself is invalid           -> dead letter, the offset moves on
+    ├── Unavailable     Kafka or Redis does not answer         -> retry with backoff, drop nothing
+    ├── StaleState      Redis is not what was last written     -> reload the state of Redis (recovery)
+    ├── LostLog         retention removed records still needed -> stop, or accept the loss by configuration
+    ├── BadProfile      a slice is truncated or of another layout -> exit with the command that repairs it
+    ├── BadBundle       a model cannot be trusted              -> keep the current one, count and log the reason
+    ├── BadData         training data breaks a promise         -> exit with what was found
+    └── BadConfig       settings are invalid                   -> exit 2 with every error listed
 
-Anything else is a defect and ends the process loudly. A message says what should hold, then what was found.
+Anything else is a defect and ends the process with a traceback. A message says what should hold, then what was found.
 """
 
 
 class ShopstreamError(Exception):
-    """The root: whatever shopstream raises on purpose."""
+    """The root of all errors that shopstream raises on purpose."""
 
 
 class BadEvent(ShopstreamError):
@@ -27,11 +27,11 @@ class BadEvent(ShopstreamError):
 
 
 class Unavailable(ShopstreamError):
-    """A server that does not answer now and may answer later; the message says which and what was being done."""
+    """A server that does not answer now and may answer later; the message names it and the attempted operation."""
 
 
 class StaleState(ShopstreamError):
-    """Redis does not hold what this worker last wrote: lost writes, another owner, or a zombie's late write."""
+    """Redis does not hold what this worker last wrote: lost writes, another owner, or a late write of a fenced one."""
 
 
 class LostLog(ShopstreamError):
@@ -39,11 +39,11 @@ class LostLog(ShopstreamError):
 
 
 class BadProfile(ShopstreamError):
-    """A slice in Redis that this version cannot read: another layout, or cut short."""
+    """A slice in Redis that this version cannot read: of another layout, or truncated."""
 
 
 class BadBundle(ShopstreamError):
-    """A bundle that must not serve: broken, of foreign origin, or in need of what this worker lacks."""
+    """A bundle that must not serve: broken, of other origin, or in need of features that this worker lacks."""
 
 
 class BadData(ShopstreamError):
@@ -51,7 +51,7 @@ class BadData(ShopstreamError):
 
 
 class BadConfig(ShopstreamError):
-    """Settings that cannot be run with; `errors` lists all of them, one sentence each."""
+    """Invalid settings; `errors` lists all of them, one sentence each."""
 
     def __init__(self, errors: list[str]) -> None:
         super().__init__("; ".join(errors))

@@ -1,7 +1,7 @@
-"""What happens in a shop, as it stands on a topic: one frozen struct for each event, decoded with stated bounds.
+"""Input events: one frozen struct for each kind of record, decoded within stated bounds.
 
-`decode` turns the bytes of one record into an event or raises `BadEvent` with a reason; no input may do anything else.
-Unknown fields are ignored and missing optional ones have defaults, so that producers can move first.
+`decode` turns the bytes of one record into an event or raises `BadEvent` with a reason, whatever the input. Unknown
+fields are ignored and missing optional ones have defaults, so that producers can be upgraded first.
 """
 
 from collections.abc import Mapping
@@ -12,12 +12,13 @@ from msgspec import Meta, Struct
 from msgspec.structs import force_setattr, replace
 
 from contract.errors import BadEvent
+from contract.units import MINUTE_MS
 
 RECORD_BYTES_MAX: Final = 256 * 1024
 TEXT_CHARS_MAX: Final = 512
 LIST_ITEMS_MAX: Final = 2_000
-AHEAD_MS_MAX: Final = 5 * 60 * 1_000
-TS_MS_MAX: Final = 4_102_444_800_000  # 2100-01-01: seconds of any later time would not fit a profile's 32 bits
+AHEAD_MS_MAX: Final = 5 * MINUTE_MS
+TS_MS_MAX: Final = 4_102_444_800_000  # 2100-01-01: seconds of a later time would not fit the 32 bits of a profile
 
 REASONS: Final = {
     "empty": "the record has no value",
@@ -46,7 +47,7 @@ Platform: TypeAlias = Literal["web", "app", "partner"]
 
 
 def truncate(struct: Struct, *fields: str) -> None:
-    """Shorten text to its bound while the struct is being made; a long text is no reason to lose an event."""
+    """Shorten text to its bound while the struct is being built; a long text is no reason to reject an event."""
     for field in fields:
         text = getattr(struct, field)
         if text is not None and len(text) > TEXT_CHARS_MAX:
@@ -54,7 +55,7 @@ def truncate(struct: Struct, *fields: str) -> None:
 
 
 class Event(Struct, frozen=True, gc=False, kw_only=True):
-    """What every event has: an id and the event time in epoch milliseconds, UTC."""
+    """The fields of every event: an id and the event time in epoch milliseconds, UTC."""
 
     event_id: Id
     ts_ms: Millis
@@ -67,7 +68,7 @@ class UserEvent(Event, frozen=True, gc=False, kw_only=True):
 
 
 class Click(UserEvent, frozen=True, gc=False, kw_only=True):
-    """A user opened an item; `recommendation_id` names the list that it was found in."""
+    """A user opened an item; `recommendation_id` names the list that it was clicked in."""
 
     item_id: Id
     session_id: Id | None = None
@@ -84,7 +85,7 @@ class Click(UserEvent, frozen=True, gc=False, kw_only=True):
 
 
 class Impression(UserEvent, frozen=True, gc=False, kw_only=True):
-    """Items that were really shown, in their order; `recommendation_id` names the list they come from."""
+    """Items that were shown to a user, in order; `recommendation_id` names the list they come from."""
 
     items: Ids
     recommendation_id: Id | None = None
@@ -105,7 +106,7 @@ class Line(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class Order(UserEvent, frozen=True, gc=False, kw_only=True):
-    """A purchase that wants a decision."""
+    """A purchase, which is answered by a decision."""
 
     lines: Annotated[tuple[Line, ...], Meta(min_length=1, max_length=LIST_ITEMS_MAX)]
     amount: Money
@@ -136,7 +137,7 @@ class Review(UserEvent, frozen=True, gc=False, kw_only=True):
 
 
 class Search(UserEvent, frozen=True, gc=False, kw_only=True):
-    """A query, with the engine's result to re-rank; without `items` we retrieve."""
+    """A query, with the search engine's result to re-rank; without `items` the worker retrieves candidates."""
 
     query: str
     items: Ids | None = None
@@ -147,7 +148,7 @@ class Search(UserEvent, frozen=True, gc=False, kw_only=True):
 
 
 class Product(Event, frozen=True, gc=False, kw_only=True):
-    """An item as the catalogue has it now; keyed by `item_id`, the newest one counts."""
+    """The present state of a catalogue item; keyed by `item_id`, the newest record counts."""
 
     item_id: Id
     title: str
@@ -167,7 +168,7 @@ class Product(Event, frozen=True, gc=False, kw_only=True):
 
 
 class Label(UserEvent, frozen=True, gc=False, kw_only=True):
-    """A truth that arrived later: `value` is 0 or 1, a grade, or the name of a class. `ts_ms` is its arrival."""
+    """The true outcome of an earlier event: `value` is 0 or 1, a grade, or a class. `ts_ms` is the label's arrival."""
 
     judged_event_id: Id
     task: Word
@@ -175,13 +176,13 @@ class Label(UserEvent, frozen=True, gc=False, kw_only=True):
 
 
 class Judgement(Label, frozen=True, gc=False, kw_only=True):
-    """A label with the entities (`kind:id`) of the event it judges, written by the joiner: all that folds read."""
+    """A label with the entities (`kind:id`) of the event it judges, written by the joiner; the form that is folded."""
 
     entities: Annotated[tuple[str, ...], Meta(max_length=LIST_ITEMS_MAX * 2 + 8)]
 
 
 class Erasure(UserEvent, frozen=True, gc=False, kw_only=True):
-    """Forget this person."""
+    """A request to erase this user's events up to `ts_ms`."""
 
 
 KINDS: Final[Mapping[str, type[Event]]] = {
@@ -199,14 +200,14 @@ DECODERS: Final = {kind: msgspec.json.Decoder(struct) for kind, struct in KINDS.
 
 
 def decode(kind: str, value: bytes | None) -> Event:
-    """The event that `value` holds, `kind` being a key of `KINDS`; raises `BadEvent` for whatever is not one."""
+    """The event that `value` holds, `kind` being a key of `KINDS`; raises `BadEvent` for anything else."""
     if not value:
         raise BadEvent("empty", "A record should hold one JSON document. Found no bytes.")
     if len(value) > RECORD_BYTES_MAX:
         raise BadEvent("too_large", f"A record should hold at most {RECORD_BYTES_MAX} bytes. Found {len(value)}.")
     try:
         if not value.isascii():
-            value.decode()  # msgspec does not look inside the strings of fields that it skips
+            value.decode()  # msgspec does not validate strings of fields that it skips
         return DECODERS[kind].decode(value)
     except UnicodeDecodeError as error:
         raise BadEvent("not_utf8", f"A record should be UTF-8. Found {error.reason} at byte {error.start}.") from error
@@ -219,8 +220,8 @@ def decode(kind: str, value: bytes | None) -> Event:
 
 
 def classify_violation(message: str) -> str:
-    """The reason behind a validation message of msgspec's."""
-    for sign, reason in (
+    """The reason of `REASONS` for a validation message of msgspec."""
+    for fragment, reason in (
         ("missing required field", "missing_field"),
         ("matching regex", "bad_id"),
         ("of length", "too_long"),
@@ -228,15 +229,15 @@ def classify_violation(message: str) -> str:
         (">=", "out_of_range"),
         ("<=", "out_of_range"),
     ):
-        if sign in message:
+        if fragment in message:
             return reason
     return "wrong_type"
 
 
 def clamp(event: Event, kafka_ms: int) -> tuple[Event, bool]:
-    """The event with a time at most 5 minutes ahead of its record's Kafka timestamp, and whether it was moved.
+    """The event with a time at most 5 minutes ahead of its record's Kafka timestamp, and whether it was changed.
 
-    The record's timestamp is the reference and never the clock of this machine: a replay must give the same.
+    The reference is the record's timestamp, not the clock of this machine, so that a replay gives the same result.
     """
     is_clamped = kafka_ms >= 0 and event.ts_ms > kafka_ms + AHEAD_MS_MAX
     if is_clamped:

@@ -1,10 +1,9 @@
-"""A trial: a second bundle beside the one that serves, as `trial.json` names it.
+"""A trial: a second bundle in addition to the serving one, named by `trial.json`.
 
-    BUNDLES/trial.json             {"version": ..., "share": ...}, replaced at once
+    BUNDLES/trial.json             {"version": ..., "share": ...}, replaced atomically
 
-A share of 0 is a shadow: the bundle is asked about the rows that the serving one answers, and what it says is logged
-alone. A share above 0 is a canary: so many of the users get its answers, the same ones in both lanes and on every
-worker.
+A share of 0 is a shadow: the bundle scores the rows that the serving one answers, and its scores are only logged. A
+share above 0 is a canary: this share of users gets its answers, the same users in both lanes and on every worker.
 """
 
 import json
@@ -32,15 +31,15 @@ class Trial(Struct, frozen=True, kw_only=True):
         return self.share == 0
 
     def includes(self, user_id: str) -> bool:
-        """Whether this user gets the trial's answers: who does at a small share does at a larger one, too.
+        """Whether this user gets the trial's answers; users of a small share are included in every larger one.
 
-        The version salts the hash: the next trial is not borne by the same people.
+        The version salts the hash, so that the next trial has other users.
         """
         return hash_fraction(user_id, self.version) < self.share
 
 
 def read_trial(bundles: Path) -> Trial | None:
-    """The trial that is on, None without one; raises `BadBundle` for a broken pointer."""
+    """The active trial, None without one; raises `BadBundle` for a broken pointer."""
     try:
         return msgspec.json.decode((bundles / POINTER_FILE).read_bytes(), type=Trial)
     except FileNotFoundError:
@@ -50,12 +49,12 @@ def read_trial(bundles: Path) -> Trial | None:
 
 
 def set_trial(bundles: Path, trial: Trial) -> None:
-    """Begin a trial, or change its share; readers see the old pointer or the new one. Raises `BadBundle`."""
+    """Start a trial, or change its share; readers see the old pointer or the new one. Raises `BadBundle`."""
     replace_durably(bundles / POINTER_FILE, json.dumps({"version": trial.version, "share": trial.share}).encode())
 
 
 def end_trial(bundles: Path) -> Trial | None:
-    """Take the pointer away, also a broken one; what the trial was, None if there was none. Raises `BadBundle`."""
+    """Remove the pointer, even a broken one; returns the ended trial, None without one. Raises `BadBundle`."""
     try:
         ended = read_trial(bundles)
     except BadBundle:

@@ -1,7 +1,7 @@
-"""The one hash of the house: XXH3-64 with a stated seed, the same in every process, language and year.
+"""The hash that everything uses: XXH3-64 with a fixed seed, the same in every process, language and version.
 
-Ids that only need to be told apart travel as these hashes (linked ids in profiles, categories in features). 0 means
-"absent" everywhere, so no id hashes to it. Source: the XXH3 specification, https://xxhash.com.
+Ids that only need to be distinguished are stored as these hashes (linked ids in profiles, categories in features). 0
+means "absent" everywhere, so no id hashes to it. Source: the XXH3 specification, https://xxhash.com.
 """
 
 from collections.abc import Iterable
@@ -13,15 +13,16 @@ import xxhash
 
 SEED: Final = 20_110_609
 BUCKETS: Final = 64
+HASH_RANGE: Final = 2**64
 
 
 def hash_text(text: str) -> int:
-    """The 64 bits from which ids and buckets are cut; to look one up among many costs more than to reckon it again."""
+    """The 64 bits that ids and buckets are taken from. Not cached: a lookup costs more than hashing."""
     return xxhash.xxh3_64_intdigest(text.encode(), SEED)
 
 
 def hash_texts(texts: Iterable[str]) -> npt.NDArray[np.uint64]:
-    """`digest` of each text, without the cost of a call for each."""
+    """`hash_text` of each text, without the cost of a call for each."""
     hash_bytes = xxhash.xxh3_64_intdigest
     return np.array([hash_bytes(text.encode(), SEED) for text in texts], np.uint64)
 
@@ -32,20 +33,20 @@ def hash_id(text: str) -> int:
 
 
 def item_hash(item_id: str) -> int:
-    """The hash by which profiles link an item."""
+    """The hash by which links name an item."""
     return hash_id(f"item:{item_id}")
 
 
 def buckets_of(hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
-    """The buckets of entities of these digests."""
+    """The buckets of entities with these hashes."""
     return (hashes % BUCKETS).astype(np.int64)
 
 
 def bucket_of(entity: str) -> int:
-    """The bucket (0 to 63) in which an entity's profile is kept: the hash tag that Redis Cluster shards by."""
+    """The bucket (0 to 63) of an entity's profile: the hash tag by which Redis Cluster distributes keys."""
     return hash_text(entity) % BUCKETS
 
 
 def hash_fraction(text: str, salt: str) -> float:
-    """A number in [0, 1) for `text`, the same everywhere; another salt draws anew, as if by chance."""
-    return hash_text(f"{salt} {text}") / 2**64
+    """A number in [0, 1) for `text`, the same everywhere; another salt gives an independent one."""
+    return hash_text(f"{salt} {text}") / HASH_RANGE

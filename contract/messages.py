@@ -1,24 +1,25 @@
-"""What shopstream itself says: decisions, recommendation lists, scored rows, examples and dead letters.
+"""Output messages: decisions, recommendation lists, rankings, scored rows, examples and dead letters.
 
 Decisions, lists and dead letters are JSON, for readers in any language; scored rows and examples are MessagePack with
-features as packed arrays, little-endian, exactly as they were served.
+features as `PackedBlock`s.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Final, Literal, TypeAlias
+from collections.abc import Mapping
+from typing import Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
-import numpy as np
 from msgspec import Struct
 
-from contract.features.declaration import Block, FeatureSet
+from contract.events import Event, Search, UserEvent
+from contract.features.packing import PackedBlock
+from contract.profiles.entity_updates import Arrival
 
 Action: TypeAlias = Literal["approve", "review", "decline"]
 ACTIONS: Final[tuple[Action, ...]] = ("approve", "review", "decline")  # by severity
 
 
 class Decision(Struct, frozen=True, gc=False, kw_only=True):
-    """What we say of an order. `probability` by task; `degraded`: answered by rules alone, without a model."""
+    """The answer to an order. `probability` by task; `degraded`: decided by rules alone, without a model."""
 
     event_id: str
     user_id: str
@@ -33,7 +34,7 @@ class Decision(Struct, frozen=True, gc=False, kw_only=True):
 class RecommendedItem(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """One item of a list. `score` orders the list; `why` names the source of the candidate.
 
-    `propensity`: the chance that a fresh item had to be on the list; the others are there for sure.
+    `propensity`: the probability with which a fresh item was put on the list; 1 for all others.
     """
 
     item_id: str
@@ -44,7 +45,7 @@ class RecommendedItem(Struct, frozen=True, gc=False, kw_only=True, omit_defaults
 
 
 class Recommendations(Struct, frozen=True, gc=False, kw_only=True):
-    """A user's list as cached at `rec:{user_id}`, best first. `source_ms`: the event time that it reflects."""
+    """A user's list as cached at `rec:{user_id}`, best item first. `source_ms`: the event time that it reflects."""
 
     user_id: str
     recommendation_id: str
@@ -66,43 +67,6 @@ class Ranking(Struct, frozen=True, gc=False, kw_only=True):
     model_version: str
 
 
-class PackedBlock(Struct, frozen=True, gc=False, array_like=True):
-    """A `Block` on the wire: its number of rows, float32 numbers and int64 ids, row by row."""
-
-    rows: int
-    numbers: bytes
-    ids: bytes
-
-    def unpack(self) -> Block:
-        """The block; one without rows has lost its width, too."""
-        width = -1 if self.rows else 0
-        return Block(
-            np.frombuffer(self.numbers, "<f4").reshape(self.rows, width),
-            np.frombuffer(self.ids, "<i8").reshape(self.rows, width),
-        )
-
-
-def pack(block: Block) -> PackedBlock:
-    return PackedBlock(len(block), *block_to_bytes(block))
-
-
-def pack_rows(block: Block) -> list[PackedBlock]:
-    """Every row by itself."""
-    return pack_spans(block, range(1, len(block) + 1))
-
-
-def pack_spans(block: Block, ends: Sequence[int]) -> list[PackedBlock]:
-    """Rows that follow one another, each span of them up to its end (exclusive) by itself."""
-    (numbers, ids), n, m = block_to_bytes(block), 4 * block.numbers.shape[1], 8 * block.ids.shape[1]
-    spans = zip([0, *ends], ends, strict=False)
-    return [PackedBlock(end - begin, numbers[n * begin : n * end], ids[m * begin : m * end]) for begin, end in spans]
-
-
-def block_to_bytes(block: Block) -> tuple[bytes, bytes]:
-    """Numbers and ids, row by row."""
-    return block.numbers.astype("<f4", copy=False).tobytes(), block.ids.astype("<i8", copy=False).tobytes()
-
-
 ScoredKind: TypeAlias = Literal["order", "click", "recommendation", "search", "review", "product"]
 
 
@@ -110,9 +74,9 @@ class ScoredRow(Struct, frozen=True, gc=False, kw_only=True):
     """One answered event with its features as served: the audit log and the joiner's input.
 
     `groups` has one row for user, context, order and query; `item` has one row for each of `items`. For a
-    recommendation list `event_id` is its recommendation_id; `scores` by task, one for each row scored. `ts_ms` is the
-    event's time, `entities` (`kind:id`) are those that the event touched. `shadow` has what a second model said of the
-    same rows, by task, and `shadow_version` which one; nobody acted on it.
+    recommendation list `event_id` is its recommendation_id. `scores` by task, one for each row scored. `ts_ms` is the
+    event's time; `entities` (`kind:id`) are those that the event updated. `shadow`: the scores of the shadow model
+    `shadow_version` for the same rows, by task; they are logged and not acted on.
     """
 
     event_id: str
@@ -128,18 +92,62 @@ class ScoredRow(Struct, frozen=True, gc=False, kw_only=True):
     items: tuple[str, ...] = ()
     scores: dict[str, tuple[float, ...]] = {}
     entities: tuple[str, ...] = ()
-    query: str = ""  # what a search asked for, so that clicks can be joined to it
-    propensities: tuple[float, ...] = ()  # of a list: the chance of each item to be on it; see `Recommended`
+    query: str = ""  # of a search, so that clicks can be joined to it
+    propensities: tuple[float, ...] = ()  # of a list, by item; see `RecommendedItem`
     shadow_version: str = ""
     shadow: dict[str, tuple[float, ...]] = {}
+
+
+class ScoredRowBuilder(NamedTuple):
+    """Builds the scored rows of one batch from what they share: the feature set and the model version (empty: none).
+
+    `shadow_version`: the shadow model, whose scores are logged and not acted on.
+    """
+
+    features: str
+    model_version: str
+    shadow_version: str = ""
+
+    def build(
+        self,
+        kind: ScoredKind,
+        arrival: Arrival,
+        groups: Mapping[str, PackedBlock],
+        *,
+        event_id: str | None = None,
+        items: tuple[str, ...] = (),
+        scores: Mapping[str, tuple[float, ...]] | None = None,
+        entities: tuple[str, ...] = (),
+        shadow: Mapping[str, tuple[float, ...]] | None = None,
+    ) -> ScoredRow:
+        """One scored row; `groups` has one row of each group, and of `item` one row for each of `items`."""
+        event: Event = arrival.event
+        return ScoredRow(
+            event_id=event_id or event.event_id,
+            kind=kind,
+            user_id=event.user_id if isinstance(event, UserEvent) else "",
+            ts_ms=event.ts_ms,
+            topic=arrival.topic,
+            partition=arrival.partition,
+            offset=arrival.offset,
+            model_version=self.model_version,
+            features=self.features,
+            groups=dict(groups),
+            items=items,
+            scores=dict(scores or {}),
+            entities=entities,
+            query=event.query if isinstance(event, Search) else "",
+            shadow_version=self.shadow_version if shadow else "",
+            shadow=dict(shadow or {}),
+        )
 
 
 class Example(Struct, frozen=True, gc=False, kw_only=True):
     """Features as served with the labels known so far: one row of each group. The newest revision of an id counts.
 
-    A task that `labels` lacks is unknown. `known_ms` says, for each label, when it became known, in the streams' time.
-    `served` is what `model_version` said by task when it was served, `shadow` what `shadow_version` said beside it.
-    `negative_rate`: the chance that this example had to be kept by the joiner, which leaves out negatives at random.
+    A task that `labels` lacks has no label yet. `known_ms`: the event time at which each label became known. `served`:
+    the scores of `model_version` by task; `shadow`: those of `shadow_version`. `negative_rate`: the probability with
+    which the joiner, which samples negatives, kept this example.
     """
 
     example_id: str
@@ -154,7 +162,7 @@ class Example(Struct, frozen=True, gc=False, kw_only=True):
     known_ms: dict[str, int]
     item_id: str = ""
     entities: tuple[str, ...] = ()
-    propensity: float = 1.0  # the chance that the item had to be shown; see `Recommended`
+    propensity: float = 1.0  # see `RecommendedItem`
     served: dict[str, float] = {}
     shadow_version: str = ""
     shadow: dict[str, float] = {}
@@ -162,7 +170,7 @@ class Example(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class ErasureConfirmation(Struct, frozen=True, gc=False, kw_only=True):
-    """An erasure is carried out: what it covers is gone from Redis. All copies of one confirmation are the same."""
+    """An erasure is complete: what it covers is deleted from Redis. All copies of one confirmation are identical."""
 
     event_id: str
     user_id: str
@@ -170,9 +178,10 @@ class ErasureConfirmation(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class DeadLetter(Struct, frozen=True, gc=False, kw_only=True):
-    """Why a record could not be answered; its original bytes, key and headers travel as the Kafka record's own.
+    """Why a record could not be answered.
 
-    The record's value and key are the original ones; this struct is its `shopstream-dead-letter` header, as JSON.
+    The dead-letter record has the value, key and headers of the original; this struct is an additional header,
+    `shopstream-dead-letter`, as JSON.
     """
 
     reason: str
@@ -194,10 +203,3 @@ read_dead_letter: Final = msgspec.json.Decoder(DeadLetter).decode
 read_scored_row: Final = msgspec.msgpack.Decoder(ScoredRow).decode
 read_erasure_confirmation: Final = msgspec.json.Decoder(ErasureConfirmation).decode
 read_example: Final = msgspec.msgpack.Decoder(Example).decode
-
-
-def unpack_blocks(groups: Mapping[str, PackedBlock], features: FeatureSet, digest: str) -> dict[str, Block]:
-    """The blocks of a row whose columns are those of `features`; raises ValueError for a row of another set."""
-    if digest != features.digest:
-        raise ValueError(f"A row should have the features {features.digest}. Found {digest}.")
-    return {group: packed.unpack() for group, packed in groups.items()}

@@ -1,4 +1,4 @@
-"""Tasks: what the one model answers, as declared in `shop.toml`."""
+"""Tasks: what the model predicts, as declared in `shop.toml`."""
 
 from typing import Annotated, Literal, TypeAlias
 
@@ -8,16 +8,16 @@ TaskKind: TypeAlias = Literal["binary", "graded", "multiclass", "regression"]
 
 
 class Task(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One question that the model answers, and what it may look at.
+    """One prediction task, and the inputs that it may use.
 
     `groups`: the feature groups that it reads; `hide`: features of those groups that it must not see (the category of
-    an item when the category is asked for). `through`: the binary task that has to happen first (a purchase goes
+    an item when the category is predicted). `through`: the binary task that has to happen first (a purchase goes
     through a click): P(this) = P(through) * P(this given through). `weight`: its priority in training. `graph`: the
-    exported graph that answers it. `negative_rate`: the share of the rows with a label of 0 that examples keep; the
-    others were left out at random, and the graph puts right what that does to probabilities.
+    exported graph that answers it. `negative_rate`: the share of negative rows that the examples keep; the others were
+    left out at random, for which the graph corrects its probabilities.
 
-    What it shares with other tasks: `alone`: groups that it reads through embeddings and a first layer of its own (with
-    the task it goes through). `experts`: the numbers of the shared experts that it may mix; None: all of them.
+    Sharing. `alone`: groups that it reads through embeddings and a first layer of its own (shared only with the task it
+    goes through). `experts`: the numbers of the shared experts that it may mix; None: all of them.
     """
 
     name: str

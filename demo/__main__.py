@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 
 from contract.errors import BadConfig, ShopstreamError
-from contract.settings import read_settings
+from contract.logs import configure_logging
+from contract.settings import LogSettings, read_settings
 
 INTERRUPTED = 130
 
@@ -40,6 +41,7 @@ def run_demo(args: argparse.Namespace) -> int:
     """Each command imports its own modules, so that it does not wait for the libraries of the other."""
     from demo.run import run
 
+    configure_logging(LogSettings(), process="demo")
     return run(args.seed, keep=args.keep)
 
 
@@ -47,6 +49,7 @@ def run_replay(args: argparse.Namespace) -> int:
     from demo.replay import replay
 
     settings, _ = read_settings()
+    configure_logging(settings.log, process="demo")
     return replay(settings, args.data, speed_up=args.speed_up, limit=args.limit)
 
 

@@ -1,74 +1,102 @@
-"""`python -m export`: publish a checkpoint as a bundle, look into one, or go back to the one before.
+"""`python -m export`: publish a checkpoint as a bundle, inspect or verify a bundle, and choose the one that serves.
 
-python -m export CHECKPOINT | --latest     export, check against torch, publish
-python -m export inspect [BUNDLE]          what is in a bundle
-python -m export verify [BUNDLE]           whether a bundle may serve, checked without torch
-python -m export rollback                  point to the parent of the present bundle
-python -m export serve VERSION             point to a bundle that is there, one that was tried for example
-python -m export trial VERSION [--share S] ask a bundle beside the present one, or let it answer a share of users
+python -m export CHECKPOINT | --latest     export, compare with torch, publish
+python -m export inspect [BUNDLE]          print the contents of a bundle
+python -m export verify [BUNDLE]           check whether a bundle may serve, without torch
+python -m export rollback                  make the parent of the current bundle current
+python -m export serve VERSION             make a published bundle current, for example after its trial
+python -m export trial VERSION [--share S] run a bundle as a shadow, or as a canary for a share of users
 python -m export trial --end               end the trial
 """
 
 import argparse
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from contract.errors import BadBundle, BadConfig, BadData
 from contract.experiment import Trial
 from contract.features.declaration import FeatureSet
+from contract.logs import configure_logging
 from contract.settings import Settings, read_settings
 
-BUNDLE_COMMANDS: Final = ("inspect", "verify", "serve", "trial")  # these take a bundle
+COMMANDS: Final = ("inspect", "verify", "rollback", "serve", "trial")
+EXPORT: Final = "export"  # the command of arguments that name none
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Exit codes: 0 done, 1 a checkpoint or bundle that must not serve, 2 wrong settings or arguments."""
     args = parse_arguments(arguments)
     try:
         settings, features = read_settings()
-        bundles: Path = args.bundles or settings.bundles
-        match args.what:
-            case "rollback":
-                return rollback_command(bundles)
-            case "serve":
-                return serve_command(bundles, args.bundle)
-            case "trial":
-                return trial_command(bundles, None if args.end else Trial(version=args.bundle, share=args.share or 0.0))
-            case "inspect":
-                return inspect_command(bundles, args.bundle)
-            case "verify":
-                return verify_command(bundles, args.bundle, features)
-            case _:
-                return export_command(bundles, settings, args)
+        configure_logging(settings.log, process="export")
+        args.bundles = args.bundles or settings.bundles
+        status: int = args.run(args, settings, features)
     except BadConfig as error:
         print(*error.errors, sep="\n", file=sys.stderr)
         return 2
     except (BadBundle, BadData) as error:
         print(error, file=sys.stderr)
         return 1
+    return status
 
 
-def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m export", description="A trained model becomes a bundle.")
-    parser.add_argument("what", nargs="?", help=f"a checkpoint file; or {', '.join(BUNDLE_COMMANDS)}, rollback")
-    parser.add_argument("bundle", nargs="?", help="a version to serve or try; to inspect or verify, also a folder")
-    parser.add_argument("--latest", action="store_true", help="the newest checkpoint of the bundles' folder")
-    parser.add_argument("--bundles", type=Path, help="the folder of bundles, in place of the settings' own")
-    parser.add_argument("--interactions", type=Path, action="append", default=[], help="more (user_id, item_id, ts_ms)")
-    parser.add_argument("--older", action="store_true", help="publish although the present bundle is newer")
-    parser.add_argument("--beside", action="store_true", help="publish without pointing to it, for a trial")
-    parser.add_argument("--share", type=parse_share, help="of users that a trial answers; 0 (without it): a shadow")
-    parser.add_argument("--end", action="store_true", help="end the trial")
-    args = parser.parse_args(arguments)
-    if args.latest == (args.what is not None) or (args.bundle is not None and args.what not in BUNDLE_COMMANDS):
-        parser.error("name one checkpoint, or --latest, or `inspect`, `verify` with or without a BUNDLE, or `rollback`")
-    if args.what in ("serve", "trial") and (args.bundle is None) != args.end:
-        parser.error(f"`{args.what}` takes a VERSION" + (", or --end" if args.what == "trial" else ""))
-    if args.what != "trial" and (args.end or args.share is not None):
-        parser.error("--share and --end are of `trial`")
-    return args
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    command = next((word for word in words if word in COMMANDS), None)
+    if command is not None:
+        words.remove(command)  # it may follow options
+        words.insert(0, command)
+    elif words not in (["-h"], ["--help"]):
+        words.insert(0, EXPORT)
+    return build_parser().parse_args(words)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m export",
+        usage="%(prog)s [-h] [COMMAND] ...",
+        description="A trained model becomes a bundle. Without a COMMAND, a checkpoint is exported and published.",
+    )
+    folder = argparse.ArgumentParser(add_help=False)
+    folder.add_argument("--bundles", type=Path, help="the folder of bundles, instead of the settings' own")
+    commands = parser.add_subparsers(metavar="COMMAND", prog="python -m export")
+
+    export = commands.add_parser(EXPORT, parents=[folder], prog="python -m export", help="CHECKPOINT | --latest")
+    source = export.add_mutually_exclusive_group(required=True)
+    source.add_argument("checkpoint", nargs="?", type=Path, metavar="CHECKPOINT", help="a checkpoint file")
+    source.add_argument("--latest", action="store_true", help="the newest checkpoint of the folder of bundles")
+    export.add_argument("--interactions", type=Path, action="append", default=[], help="more (user_id, item_id, ts_ms)")
+    export.add_argument("--older", action="store_true", help="publish even if the current bundle is newer")
+    export.add_argument(
+        "--beside", dest="as_candidate", action="store_true", help="publish without making it current, for a trial"
+    )
+    export.set_defaults(run=run_export)
+
+    inspect = commands.add_parser("inspect", parents=[folder], help="print the contents of a bundle")
+    inspect.add_argument("bundle", nargs="?", metavar="BUNDLE", help="a version or a folder; else the current bundle")
+    inspect.set_defaults(run=run_inspect)
+
+    verify = commands.add_parser("verify", parents=[folder], help="check whether a bundle may serve")
+    verify.add_argument("bundle", nargs="?", metavar="BUNDLE", help="a version or a folder; else the current bundle")
+    verify.set_defaults(run=run_verify)
+
+    rollback = commands.add_parser("rollback", parents=[folder], help="make the parent of the current bundle current")
+    rollback.set_defaults(run=run_rollback)
+
+    serve = commands.add_parser("serve", parents=[folder], help="make a published bundle current")
+    serve.add_argument("version", metavar="VERSION")
+    serve.set_defaults(run=run_serve)
+
+    trial = commands.add_parser("trial", parents=[folder], help="start, change or end the trial of a bundle")
+    subject = trial.add_mutually_exclusive_group(required=True)
+    subject.add_argument("version", nargs="?", metavar="VERSION")
+    subject.add_argument("--end", action="store_true", help="end the trial")
+    trial.add_argument("--share", type=parse_share, default=0.0, help="of users that it answers; 0 (default): a shadow")
+    trial.set_defaults(run=run_trial)
+    return parser
 
 
 def parse_share(text: str) -> float:
@@ -78,76 +106,85 @@ def parse_share(text: str) -> float:
     return value
 
 
-def export_command(bundles: Path, settings: Settings, args: argparse.Namespace) -> int:
-    # torch takes seconds to load, and looking into a bundle or going back needs none of it.
+# The commands import what they use: torch takes seconds to load, and only an export needs it.
+
+
+def run_export(args: argparse.Namespace, settings: Settings, features: FeatureSet) -> int:
     from export.exporter import export
     from model.checkpoint import find_latest, read_checkpoint
 
-    begun = time.monotonic()
-    checkpoint = read_checkpoint(find_latest(bundles) if args.latest else Path(args.what))
+    started_s = time.monotonic()
+    checkpoint = read_checkpoint(find_latest(args.bundles) if args.latest else args.checkpoint)
     result = export(
-        checkpoint, bundles, settings.thresholds, args.interactions, allow_older=args.older, as_candidate=args.beside
+        checkpoint,
+        args.bundles,
+        settings.thresholds,
+        args.interactions,
+        allow_older=args.older,
+        as_candidate=args.as_candidate,
     )
     worst = max(result.parity.values())
     print(
         f"Published {result.manifest.version} with {len(result.parity)} graphs, at most {worst:.1e} from torch, "
-        f"in {time.monotonic() - begun:.1f} s; the one before is {result.manifest.parent or 'none'}."
+        f"in {time.monotonic() - started_s:.1f} s; the previous bundle is {result.manifest.parent or 'none'}."
     )
     return 0
 
 
-def inspect_command(bundles: Path, name: str | None) -> int:
+def run_inspect(args: argparse.Namespace, settings: Settings, features: FeatureSet) -> int:
     from export.bundle_report import print_bundle
     from export.releases import locate_bundle
 
-    print_bundle(*locate_bundle(bundles, name))
+    print_bundle(*locate_bundle(args.bundles, args.bundle))
     return 0
 
 
-def verify_command(bundles: Path, name: str | None, features: FeatureSet) -> int:
+def run_verify(args: argparse.Namespace, settings: Settings, features: FeatureSet) -> int:
     from contract.bundle import read_bundle
     from export.releases import explain_if_older, locate_bundle
     from export.verification import verify
 
-    folder, version = locate_bundle(bundles, name)
+    folder, version = locate_bundle(args.bundles, args.bundle)
     bundle = read_bundle(folder, version)
     report = verify(bundle, features)
     worst = max(report.differences.values(), default=0.0)
     print(
-        f"Bundle {version} holds: {len(bundle.files)} files as the manifest vouches for them, {report.features} "
-        f"features as declared, {len(report.differences)} graphs at most {worst:.1e} from what torch answered."
+        f"Bundle {version} is valid: {len(bundle.files)} files with the digests of the manifest, {report.features} "
+        f"features as declared, {len(report.differences)} graphs at most {worst:.1e} from torch's outputs."
     )
     if reason := explain_if_older(folder, version, bundle.manifest.created_ms):
         print(reason, file=sys.stderr)
     return 0
 
 
-def rollback_command(bundles: Path) -> int:
+def run_rollback(args: argparse.Namespace, settings: Settings, features: FeatureSet) -> int:
     from export.releases import rollback
 
-    print(f"Workers are pointed to {rollback(bundles)} again.")
+    print(f"Rolled back to {rollback(args.bundles)}.")
     return 0
 
 
-def serve_command(bundles: Path, version: str) -> int:
+def run_serve(args: argparse.Namespace, settings: Settings, features: FeatureSet) -> int:
     from export.releases import serve
 
-    former = serve(bundles, version)
-    print(f"Workers are pointed to {version}; the one before was {former or 'none'}.")
+    previous = serve(args.bundles, args.version)
+    print(f"{args.version} is the current bundle; the previous one was {previous or 'none'}.")
     return 0
 
 
-def trial_command(bundles: Path, trial: Trial | None) -> int:
+def run_trial(args: argparse.Namespace, settings: Settings, features: FeatureSet) -> int:
     from contract.experiment import end_trial
     from export.releases import start_trial
 
-    if trial is None:
-        ended = end_trial(bundles)
-        print(f"The trial of {ended.version} has ended." if ended else "Nothing was on trial.")
+    if args.end:
+        ended = end_trial(args.bundles)
+        print(f"The trial of {ended.version} has ended." if ended else "There was no trial.")
         return 0
-    current = start_trial(bundles, trial)
-    effect = f"answers {trial.share:.2%} of users" if trial.share else "is asked and not heeded"
-    print(f"{trial.version} {effect}, beside {current}.")
+    current = start_trial(args.bundles, Trial(version=args.version, share=args.share))
+    if args.share:
+        print(f"{args.version} answers {args.share:.2%} of users, {current} the others.")
+    else:
+        print(f"{args.version} runs as a shadow of {current}.")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""What is in a bundle, for a human: every byte is checked on the way."""
+"""Prints the contents of a bundle, whose digests are checked."""
 
 import io
 from datetime import UTC, datetime
@@ -18,9 +18,9 @@ def print_bundle(bundles: Path, version: str) -> None:
     manifest, console = bundle.manifest, Console()
     created = datetime.fromtimestamp(manifest.created_ms / 1000, UTC)
     console.print(
-        f"[bold]{manifest.version}[/bold] made {created:%Y-%m-%d %H:%M:%S} UTC, after {manifest.parent or 'none'}"
+        f"[bold]{manifest.version}[/bold] created {created:%Y-%m-%d %H:%M:%S} UTC, parent {manifest.parent or 'none'}"
     )
-    console.print(f"{len(manifest.features)} features; learned from {format_positions(manifest)}")
+    console.print(f"{len(manifest.features)} features; trained on {format_positions(manifest)}")
     console.print(make_tasks_table(manifest), make_graphs_table(bundle))
     with np.load(io.BytesIO(bundle.files["neighbours.npz"]), allow_pickle=False) as arrays:
         linked = int((arrays["neighbours"] >= 0).any(1).sum())
@@ -29,7 +29,7 @@ def print_bundle(bundles: Path, version: str) -> None:
 
 def format_positions(manifest: Manifest) -> str:
     ranges = [f"{partition} up to {offset}" for partition, offset in sorted(manifest.positions.items())]
-    return ", ".join(ranges) or "history alone"
+    return ", ".join(ranges) or "history only"
 
 
 def make_tasks_table(manifest: Manifest) -> Table:
@@ -43,7 +43,7 @@ def make_tasks_table(manifest: Manifest) -> Table:
 
 
 def format_figure(value: float) -> str:
-    """A count as one, anything else to four digits."""
+    """Counts in full, anything else to four digits."""
     return f"{value:,.0f}" if value >= 1_000 else f"{value:.4g}"
 
 

@@ -1,7 +1,7 @@
-"""A linear model of what users have: each item as a weighted sum of the others, in closed form.
+"""EASE: a linear model of baskets, each item as a weighted sum of the others, in closed form.
 
-EASE: Steck, "Embarrassingly Shallow Autoencoders for Sparse Data", WWW 2019. Its weights take away what several items
-say together, which counts of pairs do not. It inverts a matrix of items by items, hence the bound.
+Steck, "Embarrassingly Shallow Autoencoders for Sparse Data", WWW 2019. Unlike counts of pairs, its weights discount
+what several items predict together. It inverts a matrix of items by items, hence the bound.
 """
 
 from typing import Final
@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 ITEMS_MAX: Final = 5_000  # a matrix of 200 MB, inverted in some seconds
-RIDGE: Final = 1_000.0  # of so many users is half believed
+RIDGE: Final = 1_000.0  # regularisation: evidence of this many users has half its weight
 
 
 def fit_ease(
     user: npt.NDArray[np.int64], item: npt.NDArray[np.int64], items: int, ridge: float = RIDGE
 ) -> npt.NDArray[np.float64]:
-    """Weights (items, items): how much having one item speaks for each other one; none for itself."""
+    """Weights (items, items) by which having one item predicts each other one; 0 on the diagonal."""
     code = np.unique(user * items + item)
     users, user_items = np.divmod(code, items)
     gram = np.zeros((items, items))

@@ -1,4 +1,4 @@
-"""Exporting: a checkpoint becomes a bundle that workers take up, or is refused with nothing written."""
+"""Exports a checkpoint as a bundle that workers load, or refuses it and writes nothing."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ Thresholds = Mapping[str, dict[str, float]]
 
 @dataclass(frozen=True, slots=True)
 class ExportResult:
-    """The manifest of what was published, and how far onnxruntime was from torch, by graph."""
+    """The published manifest, and the largest difference between onnxruntime and torch, by graph."""
 
     manifest: Manifest
     parity: dict[str, float]
@@ -42,16 +42,17 @@ def export(
     allow_older: bool = False,
     as_candidate: bool = False,
 ) -> ExportResult:
-    """Publish a checkpoint as the present bundle; `more`: further interactions, `back`: although it is an older one.
+    """Publish a checkpoint as a bundle. Raises `BadBundle`, `BadData`.
 
-    `beside`: workers are not pointed to it. Raises `BadBundle`, `BadData`.
+    `extra_interactions`: in addition to the checkpoint's own. `allow_older`: even if the current bundle is newer.
+    `as_candidate`: the current bundle stays current.
     """
     network, metadata = checkpoint.build_network(), checkpoint.metadata
     if not allow_older and (reason := explain_if_older(bundles, metadata.version, metadata.created_ms)):
-        raise BadBundle(f"{reason} `--older` publishes it all the same; `export rollback` goes back to a former one.")
+        raise BadBundle(f"{reason} `--older` publishes it anyway; `export rollback` makes the previous one current.")
     check_finite(network)
     subgraphs = build_subgraphs(network)
-    features = used_features(network)
+    features = select_used_features(network)
     onnx_metadata = {"version": metadata.version, "features": msgspec.json.encode(features).decode()}
     files = {
         f"{subgraph.name}.onnx": to_onnx(subgraph, network, onnx_metadata | {"tasks": ",".join(subgraph.outputs)})
@@ -76,20 +77,20 @@ def export(
 
 
 def check_finite(network: Network) -> None:
-    """Raises `BadBundle` for a weight that is not a number; comparisons with it would hide that later."""
+    """Raises `BadBundle` for a weight that is not finite, which later comparisons could hide."""
     for name, value in network.state_dict().items():
         if value.is_floating_point() and not value.isfinite().all():
             raise BadBundle(f"Weights should be finite. Found others in {name}.")
 
 
-def used_features(network: Network) -> dict[str, str]:
+def select_used_features(network: Network) -> dict[str, str]:
     """Name -> digest of the features of every group that some task reads, in the order of columns."""
     groups = {group for view in network.views for group in view.groups}
     return {feature.name: feature.digest for feature in network.features.features if feature.group in groups}
 
 
 def make_golden(subgraphs: Sequence[Subgraph], network: Network) -> dict[str, npt.NDArray[Any]]:
-    """Inputs of each graph with the outputs that torch computes, as contract.bundle names them."""
+    """Inputs of each graph with torch's outputs, by the names that `contract.bundle` gives them."""
     arrays: dict[str, npt.NDArray[Any]] = {}
     for subgraph in subgraphs:
         inputs = draw_inputs(subgraph, network, rows=GOLDEN_ROWS, seed=GOLDEN_ROWS)

@@ -1,6 +1,6 @@
-"""Inputs drawn at random to try graphs with: usual values, and everything that must not make a graph fail.
+"""Random inputs to run graphs with: usual values, and values that must not make a graph fail.
 
-They are drawn and not taken from examples, so a bundle's golden inputs carry nobody's data.
+They are drawn and not taken from examples, so that a bundle's golden inputs carry no personal data.
 """
 
 import numpy as np
@@ -14,7 +14,7 @@ from model.network import Network
 
 
 def draw_inputs(subgraph: Subgraph, network: Network, *, rows: int, seed: int) -> dict[str, Tensor]:
-    """Inputs of a slice for `rows` rows or pairs (of half as many users); the first row is wholly unknown."""
+    """Inputs of a subgraph for `rows` rows or pairs (of half as many users); the first row is all unknown."""
     rng, inputs = np.random.default_rng(seed), dict[str, Tensor]()
     sides = max(1, rows // 2) if "item_part" in subgraph.inputs else rows
     for name in subgraph.inputs:
@@ -33,7 +33,7 @@ def draw_inputs(subgraph: Subgraph, network: Network, *, rows: int, seed: int) -
 def draw_numbers(
     statistics: tuple[NumberStatistics, ...], rows: int, rng: np.random.Generator
 ) -> npt.NDArray[np.float32]:
-    """Numbers (rows, n) around the bounds of the training part, some of them unknown, infinite or far outside."""
+    """Numbers (rows, n) around the bounds of the training part, some unknown, infinite or far outside."""
     shape = rows, len(statistics)
     low, high = (np.array([getattr(column, name) for column in statistics]) for name in ("low", "high"))
     numbers = (low + (high - low) * rng.uniform(-0.2, 1.2, shape)).astype(np.float32)
@@ -44,7 +44,7 @@ def draw_numbers(
 
 
 def draw_ids(shape: tuple[int, int], rng: np.random.Generator) -> npt.NDArray[np.int64]:
-    """Ids that no table has seen, some of them absent, negative or at the bounds of their type."""
+    """Out-of-vocabulary ids, some absent, negative or at the bounds of their type."""
     bounds = np.iinfo(np.int64)
     ids = rng.integers(1, bounds.max, shape)
     hostile = rng.choice(np.array([0, 0, 0, 1, -1, bounds.min, bounds.max]), shape)

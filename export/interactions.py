@@ -1,4 +1,4 @@
-"""Who took what and when, as Parquet (user_id, item_id, ts_ms): what co-visited and popular items are counted from."""
+"""Interactions of users with items as Parquet (user_id, item_id, ts_ms), the source of neighbours and popularity."""
 
 import io
 from collections.abc import Iterable
@@ -19,7 +19,7 @@ def read_all(sources: Iterable[Path | bytes]) -> Any:
 
 
 def read_interactions(source: Path | bytes) -> Any:
-    """The table in a Parquet file or its bytes (none: an empty table); raises `BadData`."""
+    """The table in a Parquet file or its bytes (no bytes: an empty table); raises `BadData`."""
     if source == b"":
         return SCHEMA.empty_table()
     try:

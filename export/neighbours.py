@@ -1,9 +1,9 @@
-"""Neighbours of items and popular items, learned from who took what: where the worker's candidates come from.
+"""Item neighbours and popular items, learned from interactions: the source of the worker's candidates.
 
-There are two ways to say how much an item speaks for another one. Counting how closely they follow one another is good
-for browsing, of however many items: there the k-th latest item of a user speaks with 1 / k. A linear model of what
-users have (`export.ease`) is good for shops of few items that are bought together, and there all speak alike. Which
-of them a shop is served with, its own latest interactions decide.
+Similarity is measured in one of two ways. Counting how closely items follow one another suits browsing, for any number
+of items; there a user's k-th latest item is weighted by 1 / k. A linear model of baskets (`export.ease`) suits shops
+with few items that are bought together; there all recent items weigh the same. The shop's latest interactions decide
+which of them is exported.
 """
 
 from typing import Any, Final, NamedTuple
@@ -15,31 +15,22 @@ from export.ease import ITEMS_MAX, fit_ease
 
 NEIGHBOURS_MAX: Final = 50
 POPULAR_MAX: Final = 1_000
-LAG_MAX: Final = 10  # how far apart two items of one user may stand to count as seen together
-BACKWARD_WEIGHT: Final = (
-    0.7  # how much the later of two items speaks for the earlier one, where the earlier one speaks with 1
-)
-SOURCE_POWER, TARGET_POWER = (
-    0.5,
-    0.3,
-)  # powers of how often an item occurs that weights are divided by: the one that speaks, the other
-SELF_WEIGHT: Final = (
-    3.0  # how much an item that users come back to speaks for itself, of what it does for its closest one
-)
-REPEAT_SHARE_MIN: Final = (
-    0.03  # of steps that lead to the same item again: where there are so many, users come back to any item
-)
-WEIGHT_MIN: Final = 1e-6  # of an item that has no neighbour but itself
-HOLDOUT_SHARE: Final = 0.1  # of the time, on which the two ways are compared
+LAG_MAX: Final = 10  # distance in a user's history up to which two items count as seen together
+BACKWARD_WEIGHT: Final = 0.7  # weight from the later to the earlier item, relative to the other direction
+SOURCE_POWER, TARGET_POWER = 0.5, 0.3  # weights are divided by these powers of the frequencies of both items
+SELF_WEIGHT: Final = 3.0  # weight of a repeated item for itself, relative to its closest neighbour
+REPEAT_SHARE_MIN: Final = 0.03  # share of steps to the same item from which on every item counts as repeated
+WEIGHT_MIN: Final = 1e-6  # of an item without other neighbours
+HOLDOUT_SHARE: Final = 0.1  # the latest share of the time, on which both ways are compared
 CASES_MIN: Final = 100
-RECENT_MAX: Final = 8  # items that a worker remembers of a user
+RECENT_MAX: Final = 8  # recent items in a user's profile
 TOP_K: Final = 20
 
 Ints = npt.NDArray[np.int64]
 
 
 class WeightedPairs(NamedTuple):
-    """How much items `a` speak for items `b` (N,), the k-th latest of a user's items as its weight by k ** -fading."""
+    """Weights from items `a` to items `b` (N,); a user's k-th latest item is weighted by k ** -recency_exponent."""
 
     a: Ints
     b: Ints
@@ -48,7 +39,7 @@ class WeightedPairs(NamedTuple):
 
 
 class Interactions(NamedTuple):
-    """Who took what, user by user in the order of time: numbers of users and items, and when; all (N,)."""
+    """Interactions, by user and time: numbers of users and items, and times; all (N,)."""
 
     user: Ints
     item: Ints
@@ -68,8 +59,8 @@ def find_neighbours(interactions: Any) -> dict[str, npt.NDArray[Any]]:
     history = Interactions(user[order], item[order], ts_ms[order], len(names))
     pairs = pair_by_ease(history) if is_ease_better(history) else pair_by_sequence(history)
     rows, weights = select_closest(pairs, len(names))
-    users_of = np.bincount(np.unique(np.stack([item, user]), axis=1)[0], minlength=len(names))
-    popular = np.lexsort((np.arange(len(names)), -users_of))[:POPULAR_MAX]
+    user_counts = np.bincount(np.unique(np.stack([item, user]), axis=1)[0], minlength=len(names))
+    popular = np.lexsort((np.arange(len(names)), -user_counts))[:POPULAR_MAX]
     return {
         "items": names,
         "neighbours": rows,
@@ -80,11 +71,11 @@ def find_neighbours(interactions: Any) -> dict[str, npt.NDArray[Any]]:
 
 
 def pair_by_sequence(history: Interactions) -> WeightedPairs:
-    """Pairs of items that users took one soon after the other, the sooner the more, and less the other way round.
+    """Pairs of items close to one another in users' histories, weighted by 1 / distance, less in backward direction.
 
-    What is frequent is divided by, but less for the item that is spoken for: popular items are taken often. An item
-    that users come back to speaks for itself `OWN` times as much as for its closest neighbour; in a shop where that is
-    usual every item does.
+    Weights are divided by powers of both frequencies, a smaller one for the target, since popular items are taken
+    often. A repeated item weighs `SELF_WEIGHT` times its closest neighbour for itself; in a shop where repetition is
+    usual, every item does.
     """
     item, user, items = history.item, history.user, history.items
     codes, amounts, repeats = [np.zeros(0, np.int64)], [np.zeros(0)], [np.zeros(0, np.int64)]
@@ -107,31 +98,32 @@ def pair_by_sequence(history: Interactions) -> WeightedPairs:
 
 
 def find_repeated_items(repeats: Ints, other_steps: int, items: int) -> Ints:
-    """Items that users come back to: `again`, with repeats, or any where of `apart` other steps these are many."""
+    """The items that users repeat; all items if repeats are a large share of all steps."""
     is_usual = len(repeats) > REPEAT_SHARE_MIN * (len(repeats) + other_steps)
     return np.arange(items) if is_usual else np.unique(repeats)
 
 
 def pair_by_ease(history: Interactions) -> WeightedPairs:
-    """Pairs of items by the linear model, those that speak for one another."""
+    """Pairs of items with a positive weight in the linear model."""
     weights = fit_ease(history.user, history.item, history.items)
     a, b = np.nonzero(weights > 0)
     return WeightedPairs(a, b, weights[a, b], 0.0)
 
 
 def is_ease_better(history: Interactions) -> bool:
-    """Whether the linear model finds more of what users took in the last part of the time and never before."""
+    """Whether the linear model has the higher recall of new items in the hold-out."""
     if not 0 < history.items <= ITEMS_MAX:
         return False
     begin_ms = np.quantile(history.ts_ms, 1 - HOLDOUT_SHARE)
-    before, after = history.select(history.ts_ms < begin_ms), history.select(history.ts_ms >= begin_ms)
+    before = history.select(history.ts_ms < begin_ms)
+    after = history.select(history.ts_ms >= begin_ms)
     if len(np.intersect1d(before.user, after.user)) < CASES_MIN:
         return False
     return measure_recall(pair_by_ease(before), before, after) > measure_recall(pair_by_sequence(before), before, after)
 
 
 def measure_recall(pairs: WeightedPairs, before: Interactions, after: Interactions) -> float:
-    """The mean share of each user's new items `after` that are among the best for their latest items `before`."""
+    """Recall at `TOP_K` of each user's new items in `after`, given their latest items in `before`; mean over users."""
     rows, weights = select_closest(pairs, before.items)
     shares = []
     for user in np.intersect1d(before.user, after.user).tolist():
@@ -139,7 +131,7 @@ def measure_recall(pairs: WeightedPairs, before: Interactions, after: Interactio
         new_items = np.setdiff1d(after.item[slice(*np.searchsorted(after.user, (user, user + 1)))], past_items)
         if len(new_items):
             recent = list(dict.fromkeys(past_items[::-1].tolist()))[:RECENT_MAX]
-            score = np.zeros(before.items + 1)  # the last one is for no item
+            score = np.zeros(before.items + 1)  # the last entry takes the scores of -1, no item
             for rank, item in enumerate(recent, 1):
                 score[rows[item]] += weights[item] * rank**-pairs.recency_exponent
             score[past_items] = score[-1] = -1
@@ -149,12 +141,13 @@ def measure_recall(pairs: WeightedPairs, before: Interactions, after: Interactio
 
 
 def select_closest(pairs: WeightedPairs, items: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
-    """The closest neighbours (items, K) of each item, -1 where there are no more, and their weights."""
+    """The closest neighbours (items, K) of each item, padded with -1, and their weights."""
     order = np.lexsort((pairs.b, -pairs.weight, pairs.a))
     a, b, weight = pairs.a[order], pairs.b[order], pairs.weight[order]
     rank = np.arange(len(a)) - np.searchsorted(a, a)
     selected = rank < NEIGHBOURS_MAX
     rows = np.full((items, NEIGHBOURS_MAX), -1, np.int32)
     weights = np.zeros((items, NEIGHBOURS_MAX), np.float32)
-    rows[a[selected], rank[selected]], weights[a[selected], rank[selected]] = b[selected], weight[selected]
+    rows[a[selected], rank[selected]] = b[selected]
+    weights[a[selected], rank[selected]] = weight[selected]
     return rows, weights

@@ -1,6 +1,7 @@
-"""What the bytes of a graph say before anything runs them: whose operators, whose data, which weights, about what."""
+"""Checks of a graph's bytes before anything runs them: operators, external data, weights, metadata."""
 
 from collections.abc import Iterator
+from typing import Final
 
 import numpy as np
 import onnx
@@ -8,24 +9,24 @@ from onnx.external_data_helper import uses_external_data
 
 from contract.errors import BadBundle
 
-STANDARD_DOMAINS: set[str] = {"", "ai.onnx"}  # the domain of ONNX's own operators, by both of its names
+STANDARD_DOMAINS: Final = frozenset({"", "ai.onnx"})  # both names of the domain of ONNX's own operators
 
 
 def read_proto(name: str, content: bytes) -> onnx.ModelProto:
-    """The graph as written, checked by `check_own` and for weights that are finite; raises `BadBundle`."""
+    """The graph, checked to be self-contained with finite weights; raises `BadBundle`."""
     try:
         model = onnx.load_model_from_string(content)
-    except Exception as error:  # of protobuf, which onnx alone needs to know
+    except Exception as error:  # protobuf's own classes, which only onnx depends on
         raise BadBundle(f"{name} should be an ONNX model. Found: {error}") from error
     check_self_contained(name, model)
     for tensor in walk_tensors(model.graph):
         if tensor.dims and tensor.data_type in (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE):
-            check_finite(name, tensor)  # a constant without dimensions may mean to be infinite
+            check_finite(name, tensor)  # scalars are not checked: a constant may be infinite on purpose
     return model
 
 
 def check_self_contained(name: str, model: onnx.ModelProto) -> None:
-    """Raises `BadBundle` for operators or data that are not the graph's own."""
+    """Raises `BadBundle` for custom operators or external data."""
     domains = {entry.domain for entry in model.opset_import} | {node.domain for node in walk_nodes(model.graph)}
     if foreign := sorted(domains - STANDARD_DOMAINS) + [function.name for function in model.functions]:
         raise BadBundle(f"{name} should need ONNX's own operators alone. Found {foreign}.")
@@ -39,7 +40,7 @@ def check_finite(name: str, tensor: onnx.TensorProto) -> None:
 
 
 def walk_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    """Every node, also those within branches and loops."""
+    """Every node, including those within branches and loops."""
     for node in graph.node:
         yield node
         for attribute in node.attribute:
@@ -48,7 +49,7 @@ def walk_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
 
 
 def walk_tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    """Every tensor: weights and constants, also those within branches and loops."""
+    """Every tensor: weights and constants, including those within branches and loops."""
     yield from graph.initializer
     for node in graph.node:
         for attribute in node.attribute:

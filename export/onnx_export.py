@@ -1,4 +1,4 @@
-"""From slices to ONNX, and the proof that onnxruntime computes what torch does."""
+"""Exports subgraphs to ONNX and checks that onnxruntime reproduces torch."""
 
 import io
 import warnings
@@ -22,12 +22,12 @@ OPSET: Final = 17
 
 
 def to_onnx(subgraph: Subgraph, network: Network, metadata: Mapping[str, str]) -> bytes:
-    """A slice as the bytes of a self-contained ONNX model whose first axes are free; raises `BadBundle`."""
+    """A subgraph as the bytes of a self-contained ONNX model with dynamic first axes; raises `BadBundle`."""
     example = draw_inputs(subgraph, network, rows=3, seed=0)
     sink = io.BytesIO()
     with warnings.catch_warnings():
-        # The tracing exporter takes 0.1 s a graph where the capturing one takes 3 s and 10 s more to load; it announces
-        # its end in torch 3 and warns of shapes that it takes as constants, which parity over many batch sizes checks.
+        # The tracing exporter takes 0.1 s a graph, the capturing one 3 s and 10 s more to load. It warns of its removal
+        # in torch 3, and of shapes that become constants, which is checked by parity over many batch sizes.
         warnings.simplefilter("ignore")
         torch.onnx.export(
             subgraph.module.eval(),
@@ -47,14 +47,14 @@ def to_onnx(subgraph: Subgraph, network: Network, metadata: Mapping[str, str]) -
 
 
 def axis_name(name: str, subgraph: Subgraph) -> str:
-    """The letter of an input's or output's first axis, as `contract.bundle` writes them."""
+    """The letter of an input's or output's first axis in `contract.bundle`."""
     if "item_part" not in subgraph.inputs:
         return "M" if subgraph.name == "items" else "N"
     return "P" if "." not in name else {"recommend": "U", "search": "Q"}[subgraph.name]
 
 
 def check_parity(subgraph: Subgraph, content: bytes, network: Network) -> float:
-    """The `parity` of a graph; raises `BadBundle` over `PARITY_MAX` or if an answer is not finite."""
+    """`measure_parity` of a graph; raises `BadBundle` above `PARITY_MAX` or for outputs that are not finite."""
     worst = measure_parity(subgraph, content, network)
     if not worst <= PARITY_MAX:
         raise BadBundle(
@@ -64,14 +64,13 @@ def check_parity(subgraph: Subgraph, content: bytes, network: Network) -> float:
 
 
 def measure_parity(subgraph: Subgraph, content: bytes, network: Network) -> float:
-    """The largest difference of onnxruntime and torch over batches of `PARITY_ROWS`; NaN where one is not finite."""
+    """The largest difference between onnxruntime and torch over batches of `PARITY_ROWS`; NaN if one is not finite."""
     session = open_session(f"{subgraph.name}.onnx", content)
     worst = 0.0
     for rows in PARITY_ROWS:
         inputs = draw_inputs(subgraph, network, rows=rows, seed=rows)
         expected, actual = subgraph.run(inputs), run(session, {name: array.numpy() for name, array in inputs.items()})
         for output, tensor in expected.items():
-            worst = float(
-                np.maximum(worst, max_difference(tensor.numpy(), actual[output]))
-            )  # which keeps NaN, as max does not
+            difference = max_difference(tensor.numpy(), actual[output])
+            worst = float(np.maximum(worst, difference))  # unlike max(), it propagates NaN
     return worst

@@ -1,6 +1,6 @@
-"""The graphs of a bundle as slices of one network: each computes what its tasks need and nothing besides.
+"""The graphs of a bundle as subgraphs of one network: each computes only what its tasks need.
 
-onnxruntime does not prune by the outputs that are asked for, so each graph is exported by itself. Names of inputs and
+onnxruntime does not prune a graph to the requested outputs, so each one is exported separately. Names of inputs and
 outputs are those of `contract.bundle`.
 """
 
@@ -32,7 +32,7 @@ class Subgraph:
 
 
 def build_subgraphs(network: Network) -> list[Subgraph]:
-    """A slice for each graph that one of the network's tasks is answered by, and the items' part where it is used."""
+    """A subgraph for each graph that has a task of the network, and the item part where it is used."""
     subgraphs = [
         build_subgraph(network, graph) for graph in GRAPHS if any(task.graph == graph for task in network.tasks)
     ]
@@ -65,7 +65,7 @@ def to_inputs(groups: Sequence[str], arrays: Sequence[Tensor]) -> Inputs:
 
 
 class ItemsGraph(nn.Module):
-    """An item's features (M rows) -> its part of the first layer (M, H)."""
+    """Features of M items -> their parts of the first layer (M, H)."""
 
     def __init__(self, network: Network) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class ItemsGraph(nn.Module):
 
 
 class RowsGraph(nn.Module):
-    """Blocks of N rows -> the answers of each row."""
+    """Blocks of N rows -> the predictions of each row."""
 
     def __init__(self, network: Network, views: Sequence[TaskView], groups: Sequence[str]) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ class RowsGraph(nn.Module):
 
 
 class PairsGraph(nn.Module):
-    """Blocks of U rows, the parts of P items and the row that each pairs with -> the answers of each pair."""
+    """Blocks of U rows, the parts of P items and the row of each -> the predictions of each pair."""
 
     def __init__(self, network: Network, views: Sequence[TaskView], sides: Sequence[str]) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
-"""Whether a bundle may serve: all that a worker checks, and what it does not look at. Nothing of torch is needed.
+"""Verifies that a bundle may serve: everything that a worker checks, and more. Torch is not needed.
 
-One that passes is whole, its graphs are its own and finite, say the version, tasks and features of the manifest, read
-features that are declared here in the same way, and reproduce what torch answered when they were made. That features
-are those of events, and not columns of a table, is left to the worker: a bundle of a table's network is as good.
+A bundle that passes is complete; its graphs are self-contained and finite, have the version, tasks and features of the
+manifest, read features that are declared here in the same way, and reproduce torch's golden outputs. That features come
+from events, and not from columns of a table, is left to the worker: a bundle of a table's network is valid.
 """
 
 import io
@@ -20,20 +20,20 @@ from contract.graphs import GRAPHS
 from export.onnx_checks import read_metadata, read_proto
 from export.ort import Arrays, max_difference, open_session, run
 
-GOLDEN_TOLERANCE: Final = 1e-4  # the workers' own: processors differ by less, a wrong weight by far more
+GOLDEN_TOLERANCE: Final = 1e-4  # as in the worker: processors differ by less, a wrong weight by far more
 DATA_FILES: Final = ("golden.npz", "neighbours.npz")
 
 
 @dataclass(frozen=True, slots=True)
 class VerificationReport:
-    """How far each graph was from its golden outputs, and how many features are known."""
+    """The difference of each graph from its golden outputs, and the number of features."""
 
     differences: dict[str, float]
     features: int
 
 
 def verify(bundle: Bundle, features: FeatureSet) -> VerificationReport:
-    """Check a bundle whose digests are right; `features`: those declared here. Raises `BadBundle`."""
+    """Check a bundle whose digests were verified; `features`: those declared here. Raises `BadBundle`."""
     graphs = check_files(bundle)
     known = check_features(bundle, features)
     golden, differences = load_arrays(bundle, "golden.npz"), dict[str, float]()
@@ -47,7 +47,7 @@ def verify(bundle: Bundle, features: FeatureSet) -> VerificationReport:
 
 
 def check_files(bundle: Bundle) -> list[str]:
-    """The graphs; raises `BadBundle` unless there is one for each task and what has to stand beside them."""
+    """The graphs; raises `BadBundle` unless there is one for each task, and all other required files."""
     tasks = {task.graph for task in bundle.manifest.tasks}
     required = [*(f"{graph}.onnx" for graph in GRAPHS if graph in tasks), *DATA_FILES]
     if any(GRAPHS[graph].is_paired for graph in tasks):
@@ -70,7 +70,7 @@ def check_features(bundle: Bundle, features: FeatureSet) -> FeatureSet:
 
 
 def check_metadata(bundle: Bundle, graph: str) -> None:
-    """Raises `BadBundle` for a graph of foreign origin, or one that says something else than the manifest."""
+    """Raises `BadBundle` for a graph with custom operators, or with other metadata than the manifest's."""
     manifest, name = bundle.manifest, f"{graph}.onnx"
     model = read_proto(name, bundle.files[name])
     answers = [output.name for output in model.graph.output]
@@ -81,7 +81,7 @@ def check_metadata(bundle: Bundle, graph: str) -> None:
     expected = {"version": manifest.version, "tasks": ",".join(answers), "features": to_json(manifest.features)}
     for key, value in expected.items():
         if actual.get(key) != value:
-            raise BadBundle(f"{name} should say `{key}` as the manifest does. Found {actual.get(key, 'nothing')[:80]}.")
+            raise BadBundle(f"{name} should have the `{key}` of the manifest. Found {actual.get(key, 'nothing')[:80]}.")
 
 
 def to_json(features: dict[str, str]) -> str:
@@ -97,11 +97,11 @@ def check_columns(graph: str, session: ort.InferenceSession, features: FeatureSe
 
 
 def check_golden(graph: str, session: ort.InferenceSession, golden: Arrays) -> float:
-    """How far the graph is from its golden outputs; raises `BadBundle` where that is too far, or they are missing."""
+    """The difference from the golden outputs; raises `BadBundle` if it is too large, or an output is missing."""
     inputs = {name.split("/")[2]: array for name, array in golden.items() if name.startswith(f"{graph}/in/")}
     try:
         answers = run(session, inputs)
-    except Exception as error:  # onnxruntime's classes have no common root
+    except Exception as error:  # onnxruntime's classes have no common base
         raise BadBundle(f"{graph}.onnx should run on its golden inputs. Found: {error}") from error
     worst = 0.0
     for output, actual in answers.items():
@@ -116,7 +116,7 @@ def check_golden(graph: str, session: ort.InferenceSession, golden: Arrays) -> f
 
 
 def check_neighbours(arrays: Arrays) -> None:
-    """Raises `BadBundle` unless each item has a row of neighbours and weights, and all that is named is among them."""
+    """Raises `BadBundle` unless each item has a row of neighbours and weights, and all numbers are of items."""
     if missing := {"items", "neighbours", "weights", "fading", "popular"} - arrays.keys():
         raise BadBundle(f"neighbours.npz should have five arrays. Found no {', '.join(sorted(missing))}.")
     items, rows, weights = len(arrays["items"]), arrays["neighbours"], arrays["weights"]
@@ -133,5 +133,5 @@ def load_arrays(bundle: Bundle, name: str) -> Arrays:
     try:
         with np.load(io.BytesIO(bundle.files[name]), allow_pickle=False) as archive:
             return {key: archive[key] for key in archive.files}
-    except Exception as error:  # zip and NumPy have classes of their own
+    except Exception as error:  # zipfile and NumPy raise errors of many classes
         raise BadBundle(f"{name} should hold readable arrays. Found: {error}") from error

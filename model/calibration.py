@@ -1,8 +1,8 @@
-"""From a task's logits to logits whose probabilities are those that happen: the last, tiny layer of each task.
+"""Calibration: the last, tiny layer of each task, which maps logits so that probabilities match observed rates.
 
-It is fitted after learning on rows that taught nothing (`training.trainer.calibration`) and stands in the network as buffers, so
-a checkpoint carries it, every exported graph computes it, and no gradient moves it. Each map rises strictly: it changes
-what a score says and never which of two rows has the higher one.
+It is fitted after training on held-out rows (`training.trainer.calibration`) and stored in the network as buffers, so
+that checkpoints and exported graphs contain it and no gradient changes it. Each map is strictly increasing: it changes
+probabilities, but not the order of rows.
 """
 
 import math
@@ -26,11 +26,11 @@ SLOPE_MIN: Final = 0.05  # every slope is at least this, so that two scores stay
 
 
 class Calibrator(nn.Module):
-    """The map of one task's logits; at first it leaves them as they are.
+    """The map of one task's logits, initially the identity.
 
-    Binary and graded (beta calibration, Kull et al. 2017): low · log p - high · log (1 - p) + shift, where p is what
-    the logit says; with low = high it is Platt's. Of classes (Guo et al. 2017): all logits times one sharpness. A
-    regression has none. `negative_rate`: see `contract.tasks`.
+    Binary and graded (beta calibration, Kull et al. 2017): low · log p - high · log (1 - p) + shift, where p is the
+    sigmoid of the logit; with low = high it is Platt scaling. Multiclass (Guo et al. 2017): all logits times one
+    sharpness, the inverse of a temperature. None for regressions. `negative_rate`: see `contract.tasks`.
     """
 
     values: Tensor
@@ -42,10 +42,10 @@ class Calibrator(nn.Module):
         self.register_buffer("values", torch.tensor([IDENTITY[name] for name in self.names], dtype=torch.float32))
 
     def forward(self, logit: Tensor, *, sampled: bool = False) -> Tensor:
-        """Logits (N,), or (N, classes), as calibrated ones.
+        """Calibrated logits (N,), or (N, classes).
 
-        `sampled`: of rows as the examples have them, where negatives may be rarer than in life. Otherwise that is put
-        right: p / (p + (1 - p) / rate), which is a shift of the logit (He et al. 2014).
+        `sampled`: for rows as the examples have them, where negatives may be sampled. Otherwise sampling is corrected:
+        p / (p + (1 - p) / rate), which is a shift of the logit (He et al. 2014).
         """
         if len(self.names) == 3:
             low, high, shift = self.values
@@ -56,9 +56,9 @@ class Calibrator(nn.Module):
 
     @torch.no_grad()
     def set_values(self, values: Sequence[float]) -> None:
-        """Take up what was fitted, in the order of `names`."""
+        """Set the fitted parameters, in the order of `names`."""
         self.values.copy_(torch.tensor(values, dtype=torch.float32))
 
     def to_dict(self) -> dict[str, float]:
-        """What it does, for people."""
+        """The parameters by name, for reports."""
         return {name: float(value) for name, value in zip(self.names, self.values, strict=True)}

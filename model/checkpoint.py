@@ -1,11 +1,11 @@
-"""A checkpoint: a trained network with all that is needed to export it or to go on learning, in one file.
+"""A checkpoint: a trained network in one file, with all that is needed to export it or to continue training.
 
-    BUNDLES/checkpoints/VERSION.pt    About as JSON, weights, the optimizer's state, examples kept to learn from again,
-                                      and who took what; as Parquet, for `training` and `export` to read
+    BUNDLES/checkpoints/VERSION.pt    `CheckpointMetadata` as JSON, weights, optimizer state; replay buffer, pending
+                                      examples and interactions as Parquet
 
-What later versions of this program added (`waiting`, `met`) is empty in a file of an earlier one.
+Fields that later versions added (`waiting`, `met`) are empty when a file of an earlier version is read.
 
-Reading runs no code from the file: tensors, numbers and text alone are accepted.
+Reading executes no code from the file: only tensors, numbers and text are accepted.
 """
 
 import hashlib
@@ -25,14 +25,14 @@ from torch import Tensor
 from contract.bundle import replace_durably
 from contract.errors import BadBundle
 from contract.features.declaration import Feature, FeatureSet
+from contract.settings import ModelConfig, decode_section, encode_section
 from contract.tasks import Task
-from model.config import ModelConfig
 from model.feature_statistics import FeatureStatistics
 from model.network import Network
 
 
 class CheckpointMetadata(Struct, frozen=True, kw_only=True):
-    """What a checkpoint is: enough to build its network, and how it came about."""
+    """What is needed to build the network of a checkpoint, and its origin."""
 
     version: str
     parent: str | None
@@ -42,7 +42,7 @@ class CheckpointMetadata(Struct, frozen=True, kw_only=True):
     shape: ModelConfig
     statistics: FeatureStatistics
     evaluation: dict[str, dict[str, float]] = {}
-    positions: dict[str, int] = {}  # "topic/partition" -> the first offset that was not learned from
+    positions: dict[str, int] = {}  # "topic/partition" -> the first offset that was not used for training
 
     def schema(self) -> tuple[FeatureSet, tuple[Task, ...], dict[str, tuple[str, ...]]]:
         """The features, tasks and classes of the model, as readers of examples take them."""
@@ -51,10 +51,10 @@ class CheckpointMetadata(Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
-    """`optimizer`: its state_dict. `sample`, `interactions`: Parquet, empty for none.
+    """`optimizer`: its state_dict. `replay_buffer`, `interactions`, `pending_examples`: Parquet, empty for none.
 
-    `waiting`: examples that have judged this network and are to be learned from first, as Parquet. `met`: by embedding
-    table, how often and when ids were met since the first update: (n, 3) int64, an id, its count, its last time.
+    `pending_examples`: held out from this network's update, to be learned first by the next one. `id_counts`: by
+    embedding table, the ids seen since the first update: (n, 3) int64 of id, count and last time.
     """
 
     metadata: CheckpointMetadata
@@ -66,7 +66,7 @@ class Checkpoint:
     id_counts: Mapping[str, Tensor] = field(default_factory=dict)
 
     def build_network(self) -> Network:
-        """The network as it was, in evaluation mode; raises `BadBundle` for weights that are not of its shape."""
+        """The network in evaluation mode; raises `BadBundle` for weights of another shape."""
         metadata = self.metadata
         features = FeatureSet(metadata.features)
         network = Network(
@@ -87,7 +87,7 @@ def make_metadata(
     evaluation: dict[str, dict[str, float]],
     positions: Mapping[str, int],
 ) -> CheckpointMetadata:
-    """What to say of a network that is kept now."""
+    """The metadata of a network that is saved now."""
     return CheckpointMetadata(
         version=make_version(network.state_dict(), created_ms),
         parent=parent,
@@ -102,7 +102,7 @@ def make_metadata(
 
 
 def hash_weights(weights: Mapping[str, Tensor]) -> str:
-    """Equal for equal weights, on every machine."""
+    """A digest that is equal for equal weights on every machine."""
     sha256 = hashlib.sha256()
     for name in sorted(weights):
         sha256.update(name.encode() + weights[name].cpu().contiguous().numpy().tobytes())
@@ -110,7 +110,7 @@ def hash_weights(weights: Mapping[str, Tensor]) -> str:
 
 
 def make_version(weights: Mapping[str, Tensor], created_ms: int) -> str:
-    """A name that sorts by time and tells weights apart: 20260131-101112-345-1f2e3d4c."""
+    """A name that sorts by time and identifies the weights: 20260131-101112-345-1f2e3d4c."""
     created = datetime.fromtimestamp(created_ms // 1000, UTC)
     return f"{created:%Y%m%d-%H%M%S}-{created_ms % 1000:03d}-{hash_weights(weights)[:8]}"
 
@@ -120,7 +120,7 @@ def checkpoint_path(bundles: Path, version: str) -> Path:
 
 
 def find_latest(bundles: Path) -> Path:
-    """The newest checkpoint; raises `BadBundle` when there is none."""
+    """The newest checkpoint; raises `BadBundle` if there is none."""
     paths = sorted((bundles / "checkpoints").glob("*.pt"))
     if not paths:
         raise BadBundle(f"{bundles / 'checkpoints'} should hold a checkpoint. Found none; `training fit` makes one.")
@@ -128,10 +128,11 @@ def find_latest(bundles: Path) -> Path:
 
 
 def write_checkpoint(bundles: Path, checkpoint: Checkpoint) -> Path:
-    """Write a checkpoint under its version, all or nothing; raises `BadBundle` where the disk has no room for it."""
-    path, content = checkpoint_path(bundles, checkpoint.metadata.version), io.BytesIO()
+    """Write a checkpoint atomically under its version; raises `BadBundle` if the disk is full."""
+    path = checkpoint_path(bundles, checkpoint.metadata.version)
+    content = io.BytesIO()
     state = {
-        "about": msgspec.json.encode(checkpoint.metadata).decode(),
+        "about": msgspec.json.encode(checkpoint.metadata, enc_hook=encode_section).decode(),
         "weights": dict(checkpoint.weights),
         "optimizer": dict(checkpoint.optimizer),
         "sample": bytes_to_tensor(checkpoint.replay_buffer),
@@ -146,11 +147,11 @@ def write_checkpoint(bundles: Path, checkpoint: Checkpoint) -> Path:
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """The checkpoint at `path`; raises `BadBundle` when it is not a whole one of this version."""
+    """The checkpoint at `path`; raises `BadBundle` if it is incomplete or of an unknown format."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         return Checkpoint(
-            metadata=msgspec.json.decode(state["about"], type=CheckpointMetadata),
+            metadata=msgspec.json.decode(state["about"], type=CheckpointMetadata, dec_hook=decode_section),
             weights=state["weights"],
             optimizer=state["optimizer"],
             replay_buffer=state["sample"].numpy().tobytes(),

@@ -1,6 +1,6 @@
-"""What is counted in the training part before the network learns: bounds, scales, table sizes and base rates.
+"""Statistics of the training part, computed before training: bounds, scales, vocabularies and base rates.
 
-It travels inside the network (as buffers, as table sizes, as first biases), so the worker cannot get any of it wrong.
+They become part of the network (as buffers, table sizes and first biases), so that the worker need not know them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,26 +14,26 @@ from contract.features.declaration import Block, Feature, FeatureSet
 from contract.tasks import Task
 from model.vocabulary import KnownIds, select_known_ids
 
-# At either end, of the distinct values and of all: of all alone it would clip rare counts away, of the distinct ones
-# alone a 0 that most rows have.
+# Clipped at either end, by the wider of the quantiles of distinct values and of all values: those of all values would
+# clip rare counts, those of distinct values a 0 that most rows have.
 CLIPPED_SHARE: Final = 0.01
-SKEWNESS_MAX: Final = 1.0  # beyond this skewness a signed logarithm is tried
-SHARE_MIN: Final = 1e-4  # a base rate is taken as at least so far from 0 and 1
+SKEWNESS_MAX: Final = 1.0  # above this skewness a signed logarithm is tried
+SHARE_MIN: Final = 1e-4  # base rates are clipped to this distance from 0 and 1
 
 
 class NumberStatistics(Struct, frozen=True):
-    """One number column: clipping bounds, then mean and deviation after the logarithm, if it has one."""
+    """One number column: clipping bounds, and mean and deviation, after the logarithm if there is one."""
 
     low: float = 0.0
     high: float = 0.0
     logarithmic: bool = False
     mean: float = 0.0
     deviation: float = 1.0
-    bins: tuple[float, ...] = ()  # edges that rise, the first and the last being the bounds; none: not cut into bins
+    bins: tuple[float, ...] = ()  # ascending edges from bound to bound; empty: no bins
 
 
 class FeatureStatistics(Struct, frozen=True, kw_only=True):
-    """Everything that is counted, never learned by gradient. Groups and tasks by name."""
+    """All statistics of a training part, by group, table or task."""
 
     numbers: dict[str, tuple[NumberStatistics, ...]]  # group -> its number columns in order, those of vectors last
     known: dict[str, KnownIds]  # embedding table -> its vocabulary
@@ -43,7 +43,7 @@ class FeatureStatistics(Struct, frozen=True, kw_only=True):
 
 
 def table_name(feature: Feature) -> str:
-    """The embedding table of an id feature: texts share one, since a word has one hash wherever it stands."""
+    """The embedding table of an id feature; texts share one, since a word has the same hash in all of them."""
     return "text" if feature.kind == "text" else feature.name
 
 
@@ -73,7 +73,7 @@ def measure(
 
 
 def measure_number(column: npt.NDArray[np.float32], bins: int = 0) -> NumberStatistics:
-    """Bounds, scale, bins and whether a logarithm makes the values less skewed, from those that are finite."""
+    """Bounds, scale and bins of the finite values, and whether a logarithm makes them less skewed."""
     values = column[np.isfinite(column)].astype(np.float64)
     if not len(values):
         return NumberStatistics()
@@ -89,7 +89,7 @@ def measure_number(column: npt.NDArray[np.float32], bins: int = 0) -> NumberStat
 
 
 def measure_component(column: npt.NDArray[np.float32]) -> NumberStatistics:
-    """One number of a vector: where its scale is the shop's own, no logarithm and no bins are asked for."""
+    """One component of a vector, without logarithm or bins, since its scale is that of the embedder."""
     values = column[np.isfinite(column)].astype(np.float64)
     bounds = (float(values.min()), float(values.max())) if len(values) else (0.0, 0.0)
     return NumberStatistics(*bounds, False, *mean_and_deviation(values))
@@ -98,7 +98,7 @@ def measure_component(column: npt.NDArray[np.float32]) -> NumberStatistics:
 def choose_edges(values: npt.NDArray[np.float64], distinct: npt.NDArray[np.float64], bins: int) -> tuple[float, ...]:
     """The edges of at most `bins` bins: half at quantiles of all values, half at those of the distinct ones.
 
-    Where most values are equal (amounts that are mostly 0), quantiles of all of them would leave nothing but that one.
+    If most values are equal (amounts that are mostly 0), quantiles of all values would all be that value.
     """
     if not bins or distinct[0] == distinct[-1]:
         return ()
@@ -113,7 +113,7 @@ def skewness(values: npt.NDArray[np.float64]) -> float:
 
 
 def mean_and_deviation(values: npt.NDArray[np.generic]) -> tuple[float, float]:
-    """Mean and deviation of the values that are known; a constant has deviation 1."""
+    """Mean and deviation of the finite values; a constant has deviation 1."""
     known = values[np.isfinite(values)].astype(np.float64)
     if not len(known):
         return 0.0, 1.0
@@ -137,7 +137,7 @@ def build_vocabularies(features: FeatureSet, blocks: Mapping[str, Block], rows_m
 def compute_first_biases(
     tasks: Sequence[Task], labels: Mapping[str, npt.NDArray[np.generic]], classes: Mapping[str, tuple[str, ...]]
 ) -> dict[str, tuple[float, ...]]:
-    """What each tower says before it has learned: base rates, as logits; given the task it goes through, if any."""
+    """The initial bias of each tower: base rates as logits, conditional on the task that it goes through, if any."""
     start: dict[str, tuple[float, ...]] = {}
     for task in tasks:
         label = labels[task.name]
@@ -155,5 +155,5 @@ def compute_first_biases(
 
 
 def base_rate(label: npt.NDArray[np.generic]) -> float:
-    """The mean of the labels that are known, at least `SHARE_MIN`."""
+    """The mean of the known labels, at least `SHARE_MIN`."""
     return max(mean_and_deviation(label)[0], SHARE_MIN)

@@ -1,7 +1,7 @@
-"""From logits to probabilities, and from labels to losses: the two sides of the same formulas.
+"""Probabilities from logits, and losses from labels: two sides of the same formulas.
 
-A task that goes through another is learned by the product of both, over every row that has its label, so that what was
-never clicked teaches it as well (ESMM, Ma et al. 2018). Products are kept as logarithms while learning.
+A task that goes through another is trained by the product of both, over every row that has its label, so that rows
+without a click count as well (ESMM, Ma et al. 2018). Products are computed as logarithms in training.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ LabelScale = Mapping[str, tuple[float, float]]  # regression task -> mean and de
 
 
 def compute_probabilities(tasks: Sequence[Task], logits: Mapping[str, Tensor], scale: LabelScale) -> dict[str, Tensor]:
-    """What each task says of each row by its (calibrated) logits: P(1) (N,), P(class) (N, classes), or a value (N,)."""
+    """Predictions from (calibrated) logits: P(1) (N,), P(class) (N, classes), or a value (N,)."""
     by_task: dict[str, Tensor] = {}
     for task in sort_by_dependency(tasks):
         logit = logits[task.name]
@@ -32,7 +32,7 @@ def compute_probabilities(tasks: Sequence[Task], logits: Mapping[str, Tensor], s
 
 
 def average_members(task: Task, logits: Tensor) -> Tensor:
-    """The logits (N,) or (N, classes) that say the mean of the members' probabilities, from theirs (N, k, ...)."""
+    """The logits (N,) or (N, classes) of the mean of the members' probabilities, from their logits (N, k, ...)."""
     if task.kind == "regression":
         return logits.mean(1)
     if task.kind == "multiclass":
@@ -41,7 +41,7 @@ def average_members(task: Task, logits: Tensor) -> Tensor:
 
 
 def sort_by_dependency(tasks: Sequence[Task]) -> list[Task]:
-    """The tasks with every one behind the task that it goes through."""
+    """The tasks, each after the task that it goes through."""
     done, waiting = list[Task](), list(tasks)
     while waiting:
         ready = [task for task in waiting if task.through in (None, *(other.name for other in done))]
@@ -57,11 +57,11 @@ def compute_losses(
     scale: LabelScale,
     weights: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> dict[str, Tensor]:
-    """The mean loss of each task over the rows that have its label; exactly 0, with gradient 0, where none has.
+    """The mean loss of each task over the rows that have its label; exactly 0, with gradient 0, if none has.
 
-    Labels are (N,): NaN where unknown; of classes int64, -1 where unknown. Logits of k members (N, k, ...) are judged
-    each by itself, or they would learn to be one. `weights` (N,) multiply the losses of some tasks' rows; the mean is
-    over rows all the same, so that weights whose mean is 1 leave the expected step as it is.
+    Labels are (N,): NaN where unknown; int64 for classes, -1 where unknown. Each of k members (N, k, ...) has a loss of
+    its own, or they would become one. `weights` (N,) multiply the losses of some tasks' rows; the mean is still over
+    rows, so that weights with mean 1 do not change the expected step.
     """
     by_name = {task.name: task for task in tasks}
     by_task = {}
@@ -79,23 +79,21 @@ def compute_losses(
 def compute_soft_losses(
     tasks: Sequence[Task], logits: Mapping[str, Tensor], targets: Mapping[str, Tensor], scale: LabelScale
 ) -> dict[str, Tensor]:
-    """The mean distance of each task from what another network `said`, over the rows where it said something.
+    """The mean distillation loss of each task, over the rows that have `targets`, another network's predictions.
 
     Hinton et al. 2015, at temperature 1: cross entropy with its probabilities (N,) or (N, classes), squared error with
-    its values; NaN where it is silent, a task of which it says nothing is not named.
+    its values; NaN where a row has no target, tasks without targets are left out.
     """
-    by_name, by_task = {task.name: task for task in tasks}, dict[str, Tensor]()
+    by_name = {task.name: task for task in tasks}
+    by_task: dict[str, Tensor] = {}
     for task in (task for task in tasks if task.name in targets):
         known = ~targets[task.name].reshape(len(targets[task.name]), -1).isnan().any(1)
-        rows, target = (
-            {name: logits[name][known] for name in dependency_chain(task, by_name)},
-            targets[task.name][known],
-        )
+        rows = {name: logits[name][known] for name in dependency_chain(task, by_name)}
+        target = targets[task.name][known]
         if task.kind == "multiclass":
             log_probabilities = rows[task.name].log_softmax(-1)  # (n, classes), or (n, k, classes)
-            loss = -(
-                target.reshape(len(target), *(1,) * (log_probabilities.dim() - 2), target.shape[-1]) * log_probabilities
-            ).sum(-1)
+            target = target.reshape(len(target), *(1,) * (log_probabilities.dim() - 2), target.shape[-1])
+            loss = -(target * log_probabilities).sum(-1)
         else:
             loss = compute_row_losses(task, by_name, rows, target, scale)
         by_task[task.name] = loss.sum() / max(loss.numel(), 1)
@@ -105,7 +103,7 @@ def compute_soft_losses(
 def compute_row_losses(
     task: Task, tasks: Mapping[str, Task], logits: Mapping[str, Tensor], label: Tensor, scale: LabelScale
 ) -> Tensor:
-    """The loss of each labelled row (N,), and member (N, k) where there are some, by the task's kind."""
+    """The loss of each labelled row (N,), or row and member (N, k), by the task's kind."""
     if task.kind == "multiclass":
         log_probabilities = logits[task.name].log_softmax(-1)  # (N, classes), or (N, k, classes)
         index = label.reshape(-1, *(1,) * (log_probabilities.dim() - 1)).expand(*log_probabilities.shape[:-1], 1)
@@ -121,7 +119,7 @@ def compute_row_losses(
 def binary_log_probabilities(
     task: Task, tasks: Mapping[str, Task], logits: Mapping[str, Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """log P and log (1 - P) of a task, through the tasks it goes through: 1 - PQ = (1 - P) + P (1 - Q)."""
+    """log P and log (1 - P) of a task, including the tasks it goes through: 1 - PQ = (1 - P) + P (1 - Q)."""
     logit = logits[task.name]
     happens, fails = F.logsigmoid(logit), F.logsigmoid(-logit)
     if task.through is None:

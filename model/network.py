@@ -1,18 +1,18 @@
-"""The whole network, from raw features to probabilities; it reads from top to bottom.
+"""The whole network, from raw features to probabilities, from top to bottom.
 
-    a group's numbers, ids, vectors -> what layers can read  (N, wide)              cross layers: DCN-v2, Wang et al.
+    a group's numbers, ids, vectors -> encoded inputs        (N, wide)              cross layers: DCN-v2, Wang et al.
     -> its part of the first layer                           (N, hidden + factors)  one matrix for each group
-    the parts of a task's groups, summed -> x                (N, hidden + factors)  so an item's part is made once
+    the parts of a task's groups, summed -> x                (N, hidden + factors)  so an item's part is computed once
     x -> experts, mixed by a gate of each task               (N, expert)            MMoE, Ma et al. 2018; PLE, Tang 2020
     one tower for each task -> a logit                       (N,), or (N, classes)
     a task through another: P(purchase) = P(click) * P(purchase given click)        ESMM, Ma et al. 2018
 
-The factors hold what two groups say together (a query and a title, a user and an item): the sum over pairs of the
-products of their parts, from sums alone as in factorization machines (Rendle 2010), so it splits by group as well. For
-the same reason cross layers never reach over two groups. With `members` > 1 everything from x on is made once for each
-member (N, k, ...), all with the same matrices but scales and biases of their own; members learn alone and vote (TabM,
-Gorishniy et al. 2024). Nothing that a row may hold makes it fail: NaN, infinities, absent, unknown and negative ids all
-have learned places. Training, the losses and the export to ONNX are elsewhere.
+The factors model interactions of two groups (a query and a title, a user and an item): the sum over pairs of the
+products of their parts, computed from sums as in factorization machines (Rendle 2010), so that it splits by group. For
+the same reason cross layers stay within a group. With `members` > 1 everything from x on exists for each member
+(N, k, ...), with the same matrices but scales and biases of its own; members are trained separately and averaged (TabM,
+Gorishniy et al. 2024). No input makes the network fail: NaN, infinities, absent, out-of-vocabulary and negative ids all
+have learned representations. Training, losses and the export to ONNX are elsewhere.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,22 +25,23 @@ from torch import Tensor, nn
 
 from contract.features.declaration import Feature, FeatureSet
 from contract.graphs import GRAPHS
+from contract.settings import ModelConfig
 from contract.tasks import Task
 from model.calibration import Calibrator
-from model.config import ModelConfig, check_sharing
+from model.config import check_sharing
 from model.feature_statistics import FeatureStatistics, NumberStatistics, table_name
 from model.heads import average_members, compute_probabilities, dependency_chain
 from model.vocabulary import Vocabulary
 
 Inputs: TypeAlias = Mapping[str, tuple[Tensor, Tensor]]  # group -> numbers (N, n) float32, ids (N, m) int64
-EMBEDDING_DEVIATION: Final = 0.1  # of embeddings
-STANDARD_MAX: Final = 8.0  # a standardised number says no more beyond this many deviations
+EMBEDDING_DEVIATION: Final = 0.1  # of initial embeddings
+STANDARD_MAX: Final = 8.0  # standardised numbers are clipped to this many deviations
 
 
 class TaskView(NamedTuple):
-    """What some tasks of one graph look at alike: the groups they read, without the features they must not see.
+    """The inputs that some tasks of one graph share: the groups they read, without the features in `hide`.
 
-    `alone`: the groups that they read through layers of `owner`'s own.
+    `alone`: the groups that they read through layers of the task `owner`.
     """
 
     graph: str
@@ -52,11 +53,11 @@ class TaskView(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The same in every network that has this view."""
+        """A name that is the same in every network with this view."""
         return module_key(" ".join([self.graph, *sorted(self.groups), *sorted(self.hide), self.owner]))
 
     def owner_of(self, group: str) -> str:
-        """The task whose layers the group is read through; empty: the shared ones."""
+        """The task whose layers read the group; empty: the shared layers."""
         return self.owner if group in self.alone else ""
 
 
@@ -66,21 +67,23 @@ def build_views(tasks: Sequence[Task], *, single: bool = False) -> tuple[TaskVie
     shared: dict[TaskView, list[Task]] = {}
     for task in tasks:
         alone = frozenset(task.groups if single else task.alone)
-        owner = dependency_chain(task, by_name)[-1] if alone else ""  # a task is read with those that it goes through
+        owner = (
+            dependency_chain(task, by_name)[-1] if alone else ""
+        )  # a task shares layers with those that it goes through
         view_key = TaskView(task.graph, tuple(sorted(task.groups)), frozenset(task.hide), (), alone, owner)
         shared.setdefault(view_key, []).append(task)
     return tuple(view._replace(groups=members[0].groups, tasks=tuple(members)) for view, members in shared.items())
 
 
 def module_key(*names: str) -> str:
-    """A name for what is kept of a task, table or view among a module's own names, which allow no dots."""
+    """The name of a submodule or parameter for a task, table or view; module names allow no dots."""
     return "of_" + "/".join(filter(None, names)).replace(".", "·")
 
 
 class Network(nn.Module):
-    """All tasks over shared layers, at first with what `statistics` tells of the training part.
+    """All tasks over shared layers, initialised with the `statistics` of the training part.
 
-    Raises `BadConfig` for tasks that may not share what the shape has.
+    Raises `BadConfig` for tasks whose sharing does not fit `config`.
     """
 
     def __init__(
@@ -123,7 +126,7 @@ class Network(nn.Module):
 
     @torch.no_grad()
     def init_embeddings(self, inputs: Inputs) -> None:
-        """Begin the rows of these ids at random, since products of zeros never learn; an id never met says nothing."""
+        """Initialise the rows of these ids at random, since products of zeros never train; other rows stay 0."""
         for (owner, group), (_, ids) in ((trunk, inputs[trunk[1]]) for trunk in self.trunks if trunk[1] in inputs):
             for span in self.features.spans(group):
                 table = self.embedding_table(span.feature, owner)
@@ -132,7 +135,7 @@ class Network(nn.Module):
 
     @property
     def trunks(self) -> tuple[tuple[str, str], ...]:
-        """Which owners' layers read which groups: (owner, group), the empty owner being all."""
+        """Which owners' layers read which groups: (owner, group); the empty owner: shared layers."""
         return tuple(dict.fromkeys((view.owner_of(group), group) for view in self.views for group in view.groups))
 
     def embedding_table(self, feature: Feature, owner: str = "") -> Tensor:
@@ -141,7 +144,7 @@ class Network(nn.Module):
         return table
 
     def table_parameters(self, name: str) -> list[str]:
-        """The parameters, by name, whose rows the vocabulary of this name numbers: one for each owner."""
+        """The names of the parameters whose rows this vocabulary numbers: one for each owner."""
         owners = dict.fromkeys(owner for owner, _ in self.trunks)
         return [f"tables.{module_key(owner, name)}" for owner in owners if module_key(owner, name) in self.tables]
 
@@ -158,18 +161,18 @@ class Network(nn.Module):
         return predictions
 
     def predict_view(self, view: TaskView, logits: Mapping[str, Tensor], *, sampled: bool = False) -> dict[str, Tensor]:
-        """The calibrated probabilities that the view's logits say, in life or among `sampled` rows; see `forward`."""
+        """Calibrated probabilities from the view's logits, for all rows or for `sampled` ones; see `forward`."""
         calibrated = {task.name: self.calibrator(task)(logits[task.name], sampled=sampled) for task in view.tasks}
         return compute_probabilities(view.tasks, calibrated, self.scale)
 
     def calibrator(self, task: Task) -> Calibrator:
-        """The last layer of a task."""
+        """The calibrator of a task, its last layer."""
         calibrator = self.calibrators[module_key(task.name)]
         assert isinstance(calibrator, Calibrator)
         return calibrator
 
     def group_parts(self, view: TaskView, inputs: Inputs) -> list[Tensor]:
-        """What each group of the view adds to its first layer."""
+        """The part of each group of the view in its first layer."""
         return [
             self.group_part(group, *inputs[group], hide=view.hide, owner=view.owner_of(group)) for group in view.groups
         ]
@@ -177,41 +180,40 @@ class Network(nn.Module):
     def group_part(
         self, group: str, numbers: Tensor, ids: Tensor, *, hide: frozenset[str] = frozenset(), owner: str = ""
     ) -> Tensor:
-        """What a group adds to the first layer, (N, hidden + factors), as if the features in `hide` were absent."""
+        """A group's part of the first layer, (N, hidden + factors), as if the features in `hide` were absent."""
         numbers, ids = self._mask_hidden(group, numbers, ids, hide)
         x = [self.groups[module_key(group)](numbers)] if numbers.shape[1] else []  # (N, wide of numbers)
         for span in self.features.spans(group):
             columns = ids[:, span.start : span.start + span.width]  # (N, width)
-            x.append(
-                mean_pool(self.embedding_table(span.feature, owner), self.embedding_rows(span.feature, columns))
-            )  # (N, embedding)
+            table, rows = self.embedding_table(span.feature, owner), self.embedding_rows(span.feature, columns)
+            x.append(mean_pool(table, rows))  # (N, embedding)
         part: Tensor = self.first[module_key(owner, group)](torch.cat(x, 1))  # (N, hidden + factors)
         return part
 
     def item_parts(self, numbers: Tensor, ids: Tensor) -> Tensor:
-        """The parts of M items for every task that ranks them, side by side: (M, owners * (hidden + factors))."""
+        """The parts of M items for all tasks that rank them, concatenated: (M, owners * (hidden + factors))."""
         return torch.cat([self.group_part("item", numbers, ids, owner=owner) for owner in self.item_owners], 1)
 
     def item_part(self, view: TaskView, item_parts: Tensor) -> Tensor:
-        """Those of `item_parts` that a view reads: (M, hidden + factors)."""
+        """The columns of `item_parts` that a view reads: (M, hidden + factors)."""
         width = self.config.hidden + self.config.factors
         start = self.item_owners.index(view.owner_of("item")) * width
         return item_parts[:, start : start + width]
 
     def logits(self, view: TaskView, parts: Sequence[Tensor]) -> dict[str, Tensor]:
-        """One logit of each row and task of the view, from the parts of its groups; of classes, (N, classes).
+        """The logits of the view's tasks, from the parts of its groups: (N,), or (N, classes).
 
-        While learning each member has its own: (N, k), or (N, k, classes).
+        In training each member has logits of its own: (N, k), or (N, k, classes).
         """
         return self.head_logits(view, self.represent(view, parts))
 
     def represent(self, view: TaskView, parts: Sequence[Tensor]) -> Tensor:
-        """What the view's tasks share before any expert: (N, hidden + factors), or (N, k, hidden + factors)."""
+        """The representation before the experts: (N, hidden + factors), or (N, k, hidden + factors)."""
         x: Tensor = self.bottoms[view.name](parts)
         return x
 
     def head_logits(self, view: TaskView, x: Tensor) -> dict[str, Tensor]:
-        """The logits of the view's tasks from what they share; see `logits`."""
+        """The logits of the view's tasks from their representation; see `logits`."""
         shared, by_task = x, {task.name: x for task in view.tasks}
         for level in self.levels:
             shared, by_task = level(view, shared, by_task)  # (N, expert), and for each task (N, expert)
@@ -232,7 +234,7 @@ class Network(nn.Module):
 
 
 class GroupEncoder(nn.Module):
-    """The number columns (N, n) of a group as what a layer can read: those of numbers, then those of vectors."""
+    """Encodes the number columns (N, n) of a group: those of numbers, then those of vectors."""
 
     def __init__(self, features: FeatureSet, group: str, statistics: Sequence[NumberStatistics]) -> None:
         super().__init__()
@@ -249,11 +251,11 @@ class GroupEncoder(nn.Module):
 
 
 class NumberEncoder(nn.Module):
-    """Numbers (N, n) as what a layer can read: standardised values, which of them are unknown, and bins.
+    """Encodes numbers (N, n) as standardised values, flags of unknown ones, and bins.
 
-    Clipped to the bounds of the training part, by a signed logarithm where `logarithmic` says so, standardised. How
-    far a value fills each of its feature's bins, from 0 to 1, makes the next layer piecewise linear in it (Gorishniy et
-    al. 2022). An unknown number adds nothing but its own column of the next layer: a learned value of being unknown.
+    Values are clipped to the bounds of the training part, passed through a signed logarithm if `logarithmic`, and
+    standardised. How far a value fills each of its feature's bins, from 0 to 1, makes the next layer piecewise linear
+    in it (Gorishniy et al. 2022). An unknown number contributes only its flag, so a learned value for "unknown".
     """
 
     low: Tensor
@@ -293,9 +295,9 @@ class NumberEncoder(nn.Module):
 
 
 class VectorEncoder(nn.Module):
-    """Vectors side by side (N, n), standardised and clipped, and which of them are unknown: (N, n + vectors).
+    """Encodes concatenated vectors (N, n) as standardised, clipped values and flags of unknown ones: (N, n + vectors).
 
-    A vector of which one number is not known is unknown as a whole, and adds nothing but its own column.
+    A vector with an unknown component is unknown as a whole and contributes only its flag.
     """
 
     mean: Tensor
@@ -321,7 +323,7 @@ class VectorEncoder(nn.Module):
 
 
 def mean_pool(table: Tensor, rows: Tensor) -> Tensor:
-    """The mean of those rows (N, width) of a table that are not row 0, row 0 where none is another: (N, embedding)."""
+    """The mean of the rows (N, width) of a table other than row 0; row 0 where there are none: (N, embedding)."""
     if rows.shape[1] == 1:
         return F.embedding(rows[:, 0], table)
     present = (rows != 0).to(table.dtype)  # (N, width)
@@ -331,7 +333,7 @@ def mean_pool(table: Tensor, rows: Tensor) -> Tensor:
 
 
 class GroupProjection(nn.Module):
-    """A group's part of the first layer, behind cross layers: x0 * (W x + b) + x (DCN-v2, Wang et al. 2021)."""
+    """A group's part of the first layer, after cross layers: x0 * (W x + b) + x (DCN-v2, Wang et al. 2021)."""
 
     def __init__(self, config: ModelConfig, width: int) -> None:
         super().__init__()
@@ -353,7 +355,7 @@ class GroupProjection(nn.Module):
 
 
 class SharedBottom(nn.Module):
-    """The parts of a view's groups, summed; each member looks at the sum with its own signs and bias."""
+    """The sum of the parts of a view's groups; each member has its own scale and bias for it."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -379,8 +381,8 @@ class SharedBottom(nn.Module):
 class ExpertLevel(nn.Module):
     """One level of experts: shared ones and each task's own, mixed for each task by its gate (CGC, Tang et al. 2020).
 
-    Without own experts it is MMoE's, with one shared expert the shared bottom's. Between levels a gate of the view has
-    all experts for the next level's shared ones.
+    Without own experts it is MMoE, with a single shared expert a shared bottom. Between levels, a gate of the view
+    mixes all experts as the input of the next level's shared ones.
     """
 
     def __init__(self, config: ModelConfig, tasks: Sequence[Task], views: Sequence[TaskView], number: int) -> None:
@@ -413,46 +415,45 @@ class ExpertLevel(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, view: TaskView, x: Tensor, by_task: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """From the shared representation and those of the tasks, (N, wide) each, to the next ones, (N, expert) each."""
-        shared = (
-            [self.run_experts(self.shared, self.shared_count, x)] if self.shared is not None else []
-        )  # (N, experts, expert)
+        """The next representations, (N, expert) each, from the shared one and those of the tasks, (N, wide) each."""
+        shared = list[Tensor]()  # (N, experts, expert)
+        if self.shared is not None:
+            shared.append(self.run_experts(self.shared, self.shared_count, x))
         own, outputs = dict[str, list[Tensor]](), dict[str, Tensor]()
-        for name in by_task:
-            own[name] = (
-                [self.run_experts(self.own[module_key(name)], self.own_count, by_task[name])] if self.own else []
-            )  # (N, own, expert)
-            selected = (
-                [experts[..., self.expert_indices[name], :] for experts in shared] if self.expert_indices[name] else []
-            )
-            if self.expert_indices[name] == tuple(range(self.shared_count)):
-                selected = shared  # all of them, which need not be gathered
-            combined = (
-                torch.cat([*own[name], *selected], -2) if own[name] or not selected else selected[0]
-            )  # (N, experts, expert)
-            gated = module_key(name) in self.gates
-            outputs[name] = (
-                mix_experts(self.gates[module_key(name)], by_task[name], combined) if gated else combined[..., 0, :]
-            )
+        for name, x_task in by_task.items():
+            own[name] = [self.run_experts(self.own[module_key(name)], self.own_count, x_task)] if self.own else []
+            outputs[name] = self.mix_for_task(name, x_task, own[name], shared)
         if not self.between:
             return x, outputs
         all_of_view = torch.cat([*shared, *(e for experts in own.values() for e in experts)], -2)
         return mix_experts(self.between[view.name], x, all_of_view), outputs
 
+    def mix_for_task(self, name: str, x: Tensor, own: Sequence[Tensor], shared: Sequence[Tensor]) -> Tensor:
+        """A task's own experts and the shared ones that it may use, mixed by its gate, if it has any: (N, expert)."""
+        indices = self.expert_indices[name]
+        selected = shared
+        if indices != tuple(range(self.shared_count)):  # all of them need no gathering
+            selected = [experts[..., indices, :] for experts in shared] if indices else []
+        combined = torch.cat([*own, *selected], -2) if own or not selected else selected[0]  # (N, experts, expert)
+        if module_key(name) in self.gates:
+            return mix_experts(self.gates[module_key(name)], x, combined)
+        only_expert: Tensor = combined[..., 0, :]
+        return only_expert
+
     def run_experts(self, layer: nn.Module, count: int, x: Tensor) -> Tensor:
         y: Tensor = self.dropout(F.relu(layer(x)))  # (N, experts * expert)
-        return y.reshape(*y.shape[:-1], count, self.width)  # -1 in place of the count fails where N is 0
+        return y.reshape(*y.shape[:-1], count, self.width)  # -1 in place of the count would fail for N = 0
 
 
 def mix_experts(gate: nn.Module, x: Tensor, experts: Tensor) -> Tensor:
-    """Experts (N, experts, expert) as the gate of x mixes them: (N, expert)."""
+    """Experts (N, experts, expert) mixed by the gate of x: (N, expert)."""
     share: Tensor = gate(x).softmax(-1)  # (N, experts)
     mixed: Tensor = share.unsqueeze(-2) @ experts
     return mixed.squeeze(-2)
 
 
 class Tower(nn.Module):
-    """The last layers of one task; `start` is its first bias: what is right without knowing anything of a row."""
+    """The last layers of one task; `start`: the initial bias, its base rate."""
 
     def __init__(self, config: ModelConfig, start: Sequence[float]) -> None:
         super().__init__()
@@ -467,7 +468,7 @@ class Tower(nn.Module):
 
 
 class EnsembleLinear(nn.Module):
-    """A linear layer; `members` share its matrix, with scales of inputs and outputs and biases of their own.
+    """A linear layer whose `members` share its matrix and have input scales, output scales and biases of their own.
 
     (N, k, wide) -> (N, k, out), or with one member (N, wide) -> (N, out). BatchEnsemble, Wen et al. 2020.
     """
@@ -487,5 +488,5 @@ class EnsembleLinear(nn.Module):
 
 
 def random_signs(members: int, wide: int) -> Tensor:
-    """1 and -1 at random, so that members begin apart."""
+    """1 and -1 at random, so that members start apart."""
     return torch.randint(0, 2, (members, wide)) * 2.0 - 1.0

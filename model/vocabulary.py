@@ -1,11 +1,11 @@
-"""Vocabularies: which row of an embedding table an id has, exactly, by operators that ONNX has.
+"""Vocabularies: the exact row of an id in an embedding table, by operators that ONNX has.
 
     row 0                  absent
-    rows 1 ... spare       unknown: not met often enough in the training part, or never; by remainder
-    the rows behind        one for each known id, the most frequent of the training part first, then as they came
+    rows 1 ... spare       out-of-vocabulary: rare or missing in the training part; by remainder
+    further rows           one for each known id, the most frequent of the training part first, then in order of arrival
 
-A known id is found through slots: `id mod slots` names a slot of a few ids, of which one is it or none. So no two
-ids are taken for each other, and there is no id that fails.
+A known id is found by a hash table: `id mod slots` selects a slot of a few ids, which are compared. So no two ids are
+confused, and every id has a row.
 """
 
 from typing import Final
@@ -16,16 +16,16 @@ import torch
 from msgspec import Struct
 from torch import Tensor, nn
 
-COUNT_MIN: Final = 2  # an id met once teaches what ids are like that are hardly known
+COUNT_MIN: Final = 2  # ids seen once train the out-of-vocabulary rows
 SPARE_MAX: Final = 1_024
-SMALL_MAX: Final = 256  # up to so many ids a slot of one id each is looked for
-CANDIDATES_COUNT: Final = 48  # numbers of slots
+SMALL_MAX: Final = 256  # up to this number of ids, slots of one id each are searched for
+CANDIDATES_COUNT: Final = 48  # numbers of slots to try
 
 Integers = npt.NDArray[np.int64]
 
 
 class KnownIds(Struct, frozen=True):
-    """The known ids of a table, int64 little-endian, in the order of their rows; `spare`: rows for unknown ones."""
+    """The known ids of a table, int64 little-endian, in the order of their rows; `spare`: out-of-vocabulary rows."""
 
     ids: bytes
     spare: int = 1
@@ -41,7 +41,7 @@ class KnownIds(Struct, frozen=True):
 
 
 def select_known_ids(ids: Integers, rows_max: int) -> KnownIds:
-    """The vocabulary of the ids (n,) that a training part holds, as often as it does; at most `rows_max` rows."""
+    """The vocabulary of all ids (n,) of a training part, with repetitions; at most `rows_max` rows."""
     distinct, counts = np.unique(ids[ids != 0], return_counts=True)
     frequent = np.flatnonzero(counts >= COUNT_MIN)
     order = frequent[np.argsort(-counts[frequent], kind="stable")]
@@ -51,10 +51,10 @@ def select_known_ids(ids: Integers, rows_max: int) -> KnownIds:
 
 
 def update_known_ids(known: KnownIds, freed: Integers, added: Integers) -> tuple[KnownIds, Integers]:
-    """The vocabulary without the ids that are freed and with those that are added, and the former row of each row.
+    """The vocabulary without `freed` and with `added` ids, and the previous row of each row.
 
-    An added id begins as the unknown row that it was read as, so nothing that is answered changes by it; a freed id is
-    read as an unknown one again. Neither is among the ids that stay.
+    An added id starts with its out-of-vocabulary row, so that no prediction changes; a freed id gets it back. `added`
+    ids are not known, `freed` ids are.
     """
     before = known.array
     stays = ~np.isin(before, freed)
@@ -65,7 +65,7 @@ def update_known_ids(known: KnownIds, freed: Integers, added: Integers) -> tuple
 
 
 class Vocabulary(nn.Module):
-    """Ids of any shape -> rows of the same shape. It follows from `known`, so no checkpoint carries its buffers."""
+    """Ids of any shape -> rows of the same shape. Its buffers follow from `known` and are not in checkpoints."""
 
     slots: Tensor
     rows: Tensor
@@ -78,25 +78,27 @@ class Vocabulary(nn.Module):
         self.register_buffer("rows", torch.from_numpy(rows), persistent=False)  # (M, width)
 
     def forward(self, ids: Tensor) -> Tensor:
-        slot = ids.remainder(len(self.slots))  # (...), of whatever sign the id is
+        slot = ids.remainder(len(self.slots))  # (...), not negative for any sign of the id
         known_row = torch.where(self.slots[slot] == ids.unsqueeze(-1), self.rows[slot], 0).sum(-1)  # (...)
         row = torch.where(known_row > 0, known_row, 1 + ids.remainder(self.spare))
         return torch.where(ids == 0, 0, row)
 
 
 def build_slots(ids: Integers, first_row: int) -> tuple[Integers, Integers]:
-    """Slots (M, width) of ids and of their rows, for the number of slots that needs the least width of those tried."""
+    """Slots (M, width) of ids and of their rows, for the tried number of slots with the least width."""
     count = min(candidate_slot_counts(len(ids)), key=lambda count: largest_slot(ids, count))
     slots = np.zeros((count, largest_slot(ids, count)), np.int64)
-    rows, slot = np.zeros_like(slots), ids % count
+    rows = np.zeros_like(slots)
+    slot = ids % count
     order = np.argsort(slot, kind="stable")
     within = np.arange(len(ids)) - np.searchsorted(slot[order], slot[order])
-    slots[slot[order], within], rows[slot[order], within] = ids[order], first_row + order
+    slots[slot[order], within] = ids[order]
+    rows[slot[order], within] = first_row + order
     return slots, rows
 
 
 def candidate_slot_counts(ids: int) -> list[int]:
-    """Odd numbers of slots: for few ids up to 64 for each, for many about two."""
+    """Odd numbers of slots: up to 64 for each of few ids, about two for each of many."""
     least = 2 * ids + 1
     if ids > SMALL_MAX:
         return [least + 2 * step for step in range(CANDIDATES_COUNT // 6)]

@@ -1,7 +1,7 @@
-"""Fills the environment that runs it from the locks beside it.
+"""Installs the locks of this folder into the environment that runs it.
 
-A script of its own, with nothing but the standard library, because it runs before anything is installed. Creating the
-environment and installing uv are the Makefile's.
+It uses only the standard library, because it runs before anything is installed. The Makefile creates the environment
+and installs uv.
 """
 
 import json
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 LOCKS = Path(__file__).parent
-TORCH_FROM = (2, 9)  # The lower bound in pyproject.toml; a test holds the two together.
+TORCH_FROM = (2, 9)  # the lower bound in pyproject.toml; a test compares them
 TORCH_BELOW = (3, 0)
 
 PROBE = """
@@ -23,7 +23,7 @@ print(json.dumps({"version": importlib.metadata.version("torch"), "cuda": torch.
 
 @dataclass(frozen=True, slots=True)
 class Torch:
-    """A torch that can be imported: its version as installed, and the CUDA version it was built for, if any."""
+    """An importable torch: its installed version, and the CUDA version that it was built for, if any."""
 
     version: str
     cuda: str | None
@@ -36,34 +36,34 @@ class Torch:
 
     @property
     def is_the_users_own(self) -> bool:
-        """Whether somebody chose this build: the registry's has CUDA and no local label such as `+cpu`."""
+        """Whether the user chose this build: the registry's has CUDA and no local label such as `+cpu`."""
         return self.cuda is None or "+" in self.version
 
 
-def locks(torch: Torch | None) -> list[Path]:
-    """The locks to install: torch's own is left out when a suitable build of the user's is there already."""
-    chosen = [LOCKS / "environment.txt"]
+def select_locks(torch: Torch | None) -> list[Path]:
+    """The locks to install: torch's is left out if a suitable build of the user's own is installed."""
+    paths = [LOCKS / "environment.txt"]
     if torch is None or not torch.is_the_users_own or not TORCH_FROM <= torch.release < TORCH_BELOW:
-        chosen.append(LOCKS / "torch.txt")
-    return chosen
+        paths.append(LOCKS / "torch.txt")
+    return paths
 
 
-def importable_torch(python: str) -> Torch | None:
-    """The torch that `python` imports, or None when it has none or it cannot be imported."""
+def find_torch(python: str) -> Torch | None:
+    """The torch that `python` imports, None if it cannot be imported."""
     probe = subprocess.run([python, "-c", PROBE], capture_output=True, text=True, check=False)
     if probe.returncode != 0:
         return None
-    found = json.loads(probe.stdout.splitlines()[-1])
-    return Torch(version=found["version"], cuda=found["cuda"])
+    fields = json.loads(probe.stdout.splitlines()[-1])
+    return Torch(version=fields["version"], cuda=fields["cuda"])
 
 
 def main() -> int:
     """Install the locks into the environment of this interpreter; the exit status is uv's."""
-    torch = importable_torch(sys.executable)
-    chosen = locks(torch)
-    if torch is not None and len(chosen) == 1:
-        print(f"torch {torch.version} is here already and stays; the locked build is left out.")
-    # The locks are whole, so nothing needs resolving, and a torch that is kept cannot be found wanting.
+    torch = find_torch(sys.executable)
+    lock_paths = select_locks(torch)
+    if torch is not None and len(lock_paths) == 1:
+        print(f"torch {torch.version} is installed already and kept; the locked build is skipped.")
+    # The locks are complete, so nothing needs resolving, and uv does not replace a torch that is kept.
     command = [
         sys.executable,
         "-m",
@@ -74,11 +74,11 @@ def main() -> int:
         sys.executable,
         "--no-deps",
         "--require-hashes",
-        "--compile-bytecode",  # once here, instead of in every process where Python may not write its own
+        "--compile-bytecode",  # once here, not in every process that may not write bytecode
     ]
-    for lock in chosen:
+    for lock in lock_paths:
         command += ["-r", str(lock)]
-    # Some wheels of the locked torch are over a gigabyte: the default patience of 30 s is short for those.
+    # Some wheels of the locked torch are over a gigabyte, too much for the default timeout of 30 s.
     return subprocess.run(command, env={"UV_HTTP_TIMEOUT": "300", **os.environ}, check=False).returncode
 
 

@@ -9,7 +9,7 @@ from confluent_kafka import Consumer, KafkaError, Message, Producer
 from confluent_kafka import TopicPartition as KafkaPartition
 
 from devservers.librdkafka import SILENT
-from worker.kafka.consumer import Record, TopicPartition, as_bytes
+from transport.records import Record, TopicPartition, as_bytes
 
 FLUSH_S: Final = 30.0
 METADATA_S: Final = 20.0

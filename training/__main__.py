@@ -18,8 +18,10 @@ from importlib import import_module
 from typing import Final
 
 from contract.errors import BadBundle, BadConfig, BadData, Unavailable
+from contract.logs import configure_logging
 from contract.settings import read_settings
 
+PROCESSES: Final = {"follow": "learner", "watch": "monitor"}  # the commands that run for good
 COMMANDS: Final = {
     "fit": "train on examples and write a checkpoint",
     "describe": "profile examples: missing values, outliers, constant columns",
@@ -39,6 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     args = parse_arguments(arguments)
     try:
         settings, features = read_settings()
+        configure_logging(settings.log, process=PROCESSES.get(args.command, "training"))
         status: int = args.run(args, settings, features)
     except BadConfig as error:
         print(*error.errors, sep="\n", file=sys.stderr)

@@ -6,27 +6,36 @@ import signal
 import sys
 import threading
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from contract.errors import BadConfig, ShopstreamError
+from contract.features.declaration import FeatureSet
+from contract.logs import configure_logging
 from contract.profiles.record import ENTITY_KINDS, FAMILIES
-from contract.settings import read_settings
+from contract.settings import Settings, read_settings
 from worker.records.lanes import LANES
 
 log = logging.getLogger("worker")
-LONG_RUNNING = ("score", "feedback", "rebuild")  # these end in good order when a signal asks them to
+LONG_RUNNING: Final = ("score", "feedback", "rebuild")  # a signal ends these in good order
+PROCESSES: Final = {"score": "score worker", "feedback": "joiner"}
 
 
 def main() -> int:
     """Run one command; 0: ended as asked, 1: ended by a failure, 2: the settings are wrong, all errors listed."""
     arguments = parse()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     stop = threading.Event()
     if arguments.command in LONG_RUNNING:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
     try:
-        return run(arguments, stop)
+        settings, features = read_settings()
+        configure_logging(
+            settings.log,
+            process=PROCESSES.get(arguments.command, arguments.command),
+            lane=getattr(arguments, "lane", None),
+            instance=settings.worker.instance if arguments.command in PROCESSES else None,
+        )
+        return run(arguments, settings, features, stop)
     except BadConfig as error:
         for sentence in error.errors:
             print(f"Configuration: {sentence}", file=sys.stderr)
@@ -36,18 +45,11 @@ def main() -> int:
         return 1
 
 
-def run(arguments: argparse.Namespace, stop: threading.Event) -> int:
-    """Each command imports what it needs, so that none waits for the others' libraries."""
-    settings, features = read_settings()
+def run(arguments: argparse.Namespace, settings: Settings, features: FeatureSet, stop: threading.Event) -> int:
+    """Run a command; each imports its own libraries, so that none waits for those of the others."""
     match arguments.command:
         case "score":
-            from worker.score_worker import ScoreWorker
-
-            ScoreWorker(settings=settings, features=features, lane=arguments.lane, stop=stop).run()
-            if arguments.profile:
-                from worker.ops.profiler import PROFILER
-
-                print("\n".join(PROFILER.format_table()), flush=True)
+            return run_score_worker(arguments, settings, features, stop)
         case "feedback":
             from worker.joiner.worker import JoinerWorker
 
@@ -56,7 +58,7 @@ def run(arguments: argparse.Namespace, stop: threading.Event) -> int:
             from worker.kafka.admin import KafkaAdmin
 
             created = KafkaAdmin(kafka=settings.kafka).create_topics(settings.topics, arguments.replication)
-            print(f"Created {len(created)} topics: {', '.join(created) or 'all were there'}.")
+            print(f"Created {len(created)} topics: {', '.join(created) or 'all exist already'}.")
         case "verify":
             from worker.maintenance.verification import EntitySample, verify
 
@@ -75,13 +77,25 @@ def run(arguments: argparse.Namespace, stop: threading.Event) -> int:
     return 0
 
 
+def run_score_worker(
+    arguments: argparse.Namespace, settings: Settings, features: FeatureSet, stop: threading.Event
+) -> int:
+    from worker.ops.steps import PROFILER
+    from worker.score_worker import ScoreWorker
+
+    ScoreWorker(settings=settings, features=features, lane=arguments.lane, stop=stop).run()
+    if arguments.profile:
+        print("\n".join(PROFILER.format_table()), flush=True)
+    return 0
+
+
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m worker", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     score = commands.add_parser("score", help="answer the events of one lane")
     score.add_argument("--lane", choices=sorted(LANES), required=True)
-    score.add_argument("--profile", action="store_true", help="print at the end where the time of a batch went")
-    commands.add_parser("feedback", help="join scored rows with what happened into examples")
+    score.add_argument("--profile", action="store_true", help="print where the time of a batch went, at the end")
+    commands.add_parser("feedback", help="join scored rows with the events that label them into training examples")
     topics = commands.add_parser("topics", help="create the topics that do not exist yet")
     topics.add_argument("--replication", type=int, default=1, help="copies of each partition")
     add_rebuild(commands)
@@ -90,18 +104,22 @@ def parse() -> argparse.Namespace:
 
 
 def add_rebuild(commands: Any) -> None:
-    rebuild = commands.add_parser("rebuild", help="build profiles anew from the log, beside the workers, and switch")
+    rebuild = commands.add_parser(
+        "rebuild", help="rebuild profiles from Kafka into a new generation, then switch to it"
+    )
     rebuild.add_argument(
         "--from", dest="start", type=parse_start, metavar="TIME", help="`beginning` (default), or a time"
     )
-    rebuild.add_argument("--accept-loss", action="store_true", help="although logs have lost their first records")
+    rebuild.add_argument(
+        "--accept-loss", action="store_true", help="rebuild even if Kafka retention has deleted the first records"
+    )
     cleanup = rebuild.add_mutually_exclusive_group()
-    cleanup.add_argument("--collect", action="store_true", help="build nothing; delete what earlier rebuilds left")
-    cleanup.add_argument("--retire", action="store_true", help="the same, and delete the states of other layouts")
+    cleanup.add_argument("--collect", action="store_true", help="delete what earlier rebuilds left, then exit")
+    cleanup.add_argument("--retire", action="store_true", help="also delete generations of other key layouts")
 
 
 def parse_start(text: str) -> datetime | None:
-    """When a state begins; None for the beginning of its logs."""
+    """The time from which a state is built; None: the beginning of its logs."""
     if text == "beginning":
         return None
     try:
@@ -113,16 +131,16 @@ def parse_start(text: str) -> datetime | None:
 
 
 def add_state_commands(commands: Any) -> None:
-    """What looks at the state and changes nothing."""
-    verify = commands.add_parser("verify", help="compare profiles with what their log makes of them")
-    verify.add_argument("--share", type=parse_share, default=0.1, help="of all entities, by their hash (0.1)")
-    verify.add_argument("--part", type=int, default=0, help="which share: 0, 1, ... together are all")
-    verify.add_argument("--all", action="store_true", help="every entity, at once")
-    verify.add_argument("--kinds", type=parse_kinds, default=FAMILIES, help="of events, with commas between them")
-    profile = commands.add_parser("profile", help="show what is remembered of one entity")
+    """Commands that read the state and change nothing."""
+    verify = commands.add_parser("verify", help="compare profiles with what their log gives")
+    verify.add_argument("--share", type=parse_share, default=0.1, help="share of entities to verify, by hash (0.1)")
+    verify.add_argument("--part", type=int, default=0, help="index of the sample to verify (0 ... 1/share - 1)")
+    verify.add_argument("--all", action="store_true", help="verify every entity")
+    verify.add_argument("--kinds", type=parse_kinds, default=FAMILIES, help="kinds of events, separated by commas")
+    profile = commands.add_parser("profile", help="print the profile of one entity")
     profile.add_argument("kind", choices=ENTITY_KINDS)
     profile.add_argument("id")
-    profile.add_argument("--at", type=datetime.fromisoformat, help="the time at which windows end, by default now")
+    profile.add_argument("--at", type=datetime.fromisoformat, help="the time at which windows end (default: now)")
 
 
 def parse_share(text: str) -> float:

@@ -29,6 +29,7 @@ CODE_PATHS: Final = (
     "contract",
     "devservers",
     "testkit",
+    "transport",
     "worker",
     "features.toml",
     "shop.toml",

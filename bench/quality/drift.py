@@ -17,8 +17,9 @@ from scipy.stats import chi2
 
 from bench.results.report import print_progress, print_result
 from contract.features.declaration import Block, Feature, FeatureSet
-from contract.messages import PackedBlock, ScoredRow
-from training.monitor.config import MonitorConfig
+from contract.features.packing import PackedBlock
+from contract.messages import ScoredRow
+from contract.settings import MonitorConfig
 from training.monitor.drift import BlockComparison, DriftDetector
 
 FEATURES: Final = FeatureSet(

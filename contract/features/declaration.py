@@ -1,17 +1,14 @@
 """Features: what is declared in `features.toml`, and the arrays that a model reads.
 
-Values are raw: everything learned from data (means, clipping, vocabularies) and everything defensive lives inside the
-exported graph. A feature that is not known is NaN among the numbers and 0 among the ids. Each group of features is a
-`Block` of N rows: `numbers` (N, n) float32 and `ids` (N, m) int64, in the order of declaration; a category takes one id
-column, a sequence and a text several. A vector takes as many number columns as it is long, behind those of numbers.
+Values are raw: everything learned from data (means, clipping, vocabularies) and every guard against bad input is part
+of the exported graph. A feature that is not known is NaN among the numbers and 0 among the ids. Each group of features
+is a `Block` of N rows: `numbers` (N, n) float32 and `ids` (N, m) int64, in the order of declaration; a category takes
+one id column, a sequence and a text several. A vector of length k takes k number columns, after those of numbers.
 """
 
-import re
 import tomllib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from itertools import chain, islice
 from pathlib import Path
 from typing import Final, Literal, NamedTuple, TypeAlias
 
@@ -20,15 +17,23 @@ import numpy as np
 import numpy.typing as npt
 
 from contract.errors import BadConfig
-from contract.events import KINDS, LIST_ITEMS_MAX, Event, Order, Product
+from contract.events import LIST_ITEMS_MAX, Event, Product
+from contract.features.columns import (
+    DERIVED,
+    ENCODING_VERSION,
+    EVENT_FIELDS,
+    QUERY_TEXT,
+    VECTOR_FIELDS,
+    WIDTHS,
+    ProfileAggregates,
+    encode_ids,
+    encode_number,
+    encode_vector,
+)
 from contract.hashing import SEED, hash_id
-from contract.profiles.record import AGGREGATES, ENTITY_KINDS, RING_SIZE
+from contract.profiles.record import AGGREGATE_COLUMNS, ENTITY_KINDS
 
 GROUPS: Final = ("user", "context", "order", "item", "query", "review")
-WIDTHS: Final = {"number": 1, "category": 1, "sequence": RING_SIZE, "text": 32}
-AGGREGATE_COLUMNS: Final = {name: at for at, name in enumerate(AGGREGATES)}
-HOUR_MS: Final = 3_600_000
-WORD: Final = re.compile(r"[^\W_]+")
 
 Kind: TypeAlias = Literal["number", "category", "sequence", "text", "vector"]
 Group: TypeAlias = Literal["user", "context", "order", "item", "query", "review"]
@@ -39,8 +44,8 @@ class Feature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     `source` is `event.FIELD` (or one of `DERIVED`), `profile.KIND.AGGREGATE`, `profile.KIND.recent`, `item.FIELD`,
     `query.text`, or `ratio A / B` of two number features declared before it in the same group. `column.NAME` is a
-    column of a plain table (`training.data.tabular`): no event has it, so a worker refuses a model that needs it. `size`:
-    the length of a vector.
+    column of a plain table (`training.data.tabular`): no event has it, so a worker refuses a model that needs it.
+    `size`: the length of a vector.
     """
 
     name: str
@@ -56,21 +61,18 @@ class Feature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def column(self) -> str | None:
-        """The column of a plain table that it is, if it is one."""
+        """The column of a plain table that is its source, if one is."""
         return self.source.removeprefix("column.") if self.source.startswith("column.") else None
 
     @property
     def digest(self) -> str:
-        """Changes whenever the feature's values might: its declaration, width, hash and what its source means."""
+        """Changes when the values might change: with the declaration, the width, the hash or the encoding."""
         meaning = f"{self.name} {self.group} {self.kind} {self.source} {self.width} {SEED} {ENCODING_VERSION}"
         return f"{hash_id(meaning):016x}"
 
 
-ENCODING_VERSION: Final = 1  # raised by hand when the code below gives the same declaration other values
-
-
 class Span(NamedTuple):
-    """Where a feature's ids, or a vector's numbers, stand in its block."""
+    """The columns of a feature's ids, or of a vector's numbers, in its block."""
 
     feature: Feature
     start: int
@@ -89,14 +91,6 @@ class Block:
 
     def take(self, rows: Sequence[int] | npt.NDArray[np.int64]) -> "Block":
         return Block(self.numbers[rows], self.ids[rows])
-
-
-@dataclass(frozen=True, slots=True)
-class ProfileAggregates:
-    """What profiles knew about each of N events, by entity kind: aggregates (N, AGGREGATES), recent ids (N, RING)."""
-
-    aggregates: Mapping[str, npt.NDArray[np.float64]]
-    recent_ids: Mapping[str, npt.NDArray[np.uint64]]
 
 
 class FeatureSet:
@@ -128,7 +122,7 @@ class FeatureSet:
         return tuple(spans)
 
     def vectors(self, group: str) -> tuple[Span, ...]:
-        """The vectors of a group and their number columns, which stand behind those of `numbers`."""
+        """The vectors of a group and their number columns, which follow those of `numbers`."""
         spans, start = list[Span](), len(self.numbers(group))
         for feature in self.features:
             if feature.group == group and feature.kind == "vector":
@@ -142,7 +136,7 @@ class FeatureSet:
         return numbers, sum(span.width for span in self.spans(group))
 
     def empty_block(self, group: str, rows: int) -> Block:
-        """A block in which nothing is known."""
+        """A block of unknown values."""
         n, m = self.widths(group)
         return Block(np.full((rows, n), np.nan, np.float32), np.zeros((rows, m), np.int64))
 
@@ -154,9 +148,13 @@ class FeatureSet:
             columns[feature.name] = column
             block.numbers[:, column] = encode_number(feature.source, events, aggregates, block.numbers, columns)
         for span in self.vectors(group):
-            block.numbers[:, span.start : span.start + span.width] = encode_vector(span.feature, events)
+            block.numbers[:, span.start : span.start + span.width] = encode_vector(
+                span.feature.source, span.width, events
+            )
         for span in self.spans(group):
-            block.ids[:, span.start : span.start + span.width] = encode_ids(span.feature, events, aggregates)
+            block.ids[:, span.start : span.start + span.width] = encode_ids(
+                span.feature.kind, span.feature.source, events, aggregates
+            )
         return block
 
     def select(self, names: Iterable[str]) -> "FeatureSet":
@@ -166,7 +164,7 @@ class FeatureSet:
 
 
 def read_features(path: Path) -> FeatureSet:
-    """The features declared in a TOML file as `[[features]]`; raises `BadConfig` with every mistake."""
+    """The features declared in a TOML file as `[[features]]`; raises `BadConfig` with every error."""
     try:
         table = tomllib.loads(path.read_text())
         return FeatureSet(msgspec.convert(table.get("features", []), list[Feature]))
@@ -207,106 +205,3 @@ def is_known_source(feature: Feature) -> bool:
     if prefix == "event":
         return rest in EVENT_FIELDS or (rest in DERIVED and feature.kind == "number")
     return (prefix == "item" and rest in Product.__struct_fields__) or (feature.source, feature.kind) == QUERY_TEXT
-
-
-QUERY_TEXT: Final = ("query.text", "text")
-VECTOR_FIELDS: Final = ("vector",)
-EVENT_FIELDS: Final = frozenset(field for struct in KINDS.values() for field in struct.__struct_fields__)
-
-
-def total_quantity(event: Event) -> float:
-    return float(sum([line.quantity for line in event.lines])) if isinstance(event, Order) else np.nan
-
-
-def account_age_s(event: Event) -> float:
-    created = getattr(event, "account_created_ms", None)
-    return np.nan if created is None else (event.ts_ms - created) / 1000.0
-
-
-def is_abroad(event: Event) -> float:
-    shipping, billing = getattr(event, "shipping_country", None), getattr(event, "billing_country", None)
-    return np.nan if shipping is None or billing is None else float(shipping != billing)
-
-
-DERIVED: Final[Mapping[str, Callable[[Event], float]]] = {
-    "lines_count": lambda event: float(len(event.lines)) if isinstance(event, Order) else np.nan,
-    "quantity": total_quantity,
-    "account_age_s": account_age_s,
-    "abroad": is_abroad,
-    "hour": lambda event: float(event.ts_ms // HOUR_MS % 24),
-    "weekday": lambda event: float(event.ts_ms // (24 * HOUR_MS) % 7),
-}
-
-
-def encode_number(
-    source: str,
-    events: Sequence[Event],
-    aggregates: ProfileAggregates,
-    numbers: npt.NDArray[np.float32],
-    columns: Mapping[str, int],
-) -> npt.NDArray[np.floating] | list[float]:
-    """One number for each event; `numbers` and `at` hold the group's columns so far, for ratios."""
-    if source.startswith("ratio "):
-        top, bottom = (numbers[:, columns[name]] for name in source.removeprefix("ratio ").split(" / "))
-        return np.divide(top, bottom, out=np.full(len(top), np.nan, np.float32), where=bottom > 0)
-    prefix, _, rest = source.partition(".")
-    if prefix == "profile":
-        kind, _, aggregate = rest.partition(".")
-        return aggregates.aggregates[kind][:, AGGREGATE_COLUMNS[aggregate]]
-    if prefix == "column":
-        return np.full(len(events), np.nan)
-    if rest in DERIVED:
-        return [DERIVED[rest](event) for event in events]
-    return [to_number(getattr(event, rest, None)) for event in events]
-
-
-NUMBERS: Final = (bool, int, float)  # a union would be made anew at each call
-
-
-def to_number(value: object) -> float:
-    return float(value) if isinstance(value, NUMBERS) else np.nan
-
-
-def encode_vector(feature: Feature, events: Sequence[Event]) -> npt.NDArray[np.float32]:
-    """The numbers (N, size) of a vector; NaN where it is absent or of another length, which another model made."""
-    vectors = np.full((len(events), feature.size), np.nan, np.float32)
-    field = feature.source.partition(".")[2]
-    for row, event in enumerate(events):
-        value = getattr(event, field, None)
-        if isinstance(value, tuple) and len(value) == feature.size:
-            vectors[row] = value
-    return vectors
-
-
-def encode_ids(feature: Feature, events: Sequence[Event], aggregates: ProfileAggregates) -> npt.NDArray[np.int64]:
-    """The ids (N, width) of a category, sequence or text."""
-    rest = feature.source.partition(".")[2]
-    if feature.column is not None:
-        return np.zeros((len(events), feature.width), np.int64)
-    if feature.kind == "sequence":
-        return aggregates.recent_ids[rest.partition(".")[0]].astype(np.int64)
-    field = "query" if feature.source == "query.text" else rest
-    values = [getattr(event, field, None) for event in events]
-    if feature.kind == "text":
-        return np.array([encode_text(str(value or "")) for value in values], np.int64).reshape(
-            len(events), feature.width
-        )
-    texts = [None if value is None else str(value) for value in values]
-    ids = {text: 0 if text is None else hash_id(f"{field}={text}") for text in set(texts)}  # few, of many rows
-    return np.array([ids[text] for text in texts], np.int64).reshape(-1, 1)
-
-
-@lru_cache(maxsize=4_096)  # searches that are frequent; titles hardly come twice
-def encode_text(text: str) -> tuple[int, ...]:
-    """Hashed words and character trigrams of a text, words first, as many as the width holds; 0 fills the rest."""
-    words = [hash_word(word) for word in WORD.findall(text.lower())]
-    grams = dict.fromkeys(chain((word_hash for word_hash, _ in words), *(trigrams for _, trigrams in words)))
-    ids = list(islice(grams, WIDTHS["text"]))
-    return tuple(ids + [0] * (WIDTHS["text"] - len(ids)))
-
-
-@lru_cache(maxsize=65_536)  # a million titles are made of far fewer words
-def hash_word(word: str) -> tuple[int, tuple[int, ...]]:
-    """A word's own id, and those of its trigrams."""
-    padded = f"_{word}_"
-    return hash_id(f"w{word}"), tuple(hash_id(f"c{padded[i : i + 3]}") for i in range(len(padded) - 2))

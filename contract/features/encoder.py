@@ -1,18 +1,17 @@
-"""Encoding: what was known around a batch's events, as the blocks that a model reads and as the rows that are logged.
+"""Encoding a folded batch: what was known before or after its events, as the blocks that a model reads.
 
 The worker serves from it and `training replay` rebuilds history with it, so a feature has one meaning.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from contract.events import Event, Product, Search, UserEvent
-from contract.features.declaration import Block, FeatureSet, ProfileAggregates
-from contract.messages import PackedBlock, ScoredKind, ScoredRow, pack_rows
-from contract.profiles.entity_updates import Arrival
+from contract.events import Product, UserEvent
+from contract.features.columns import ProfileAggregates
+from contract.features.declaration import Block, FeatureSet
 from contract.profiles.record import ENTITY_KINDS
 from contract.profiles.store import FoldedBatch
 
@@ -21,13 +20,13 @@ EMPTY_AGGREGATES: Final = ProfileAggregates({}, {})
 
 
 class UnknownItem(NamedTuple):
-    """An item that is on no product topic: only its id is known."""
+    """An item that is not on the product topic: only its id is known."""
 
     item_id: str
 
 
 class Encoder:
-    """Turns what `memory` knew into the blocks of a feature set."""
+    """Turns the aggregates of a `FoldedBatch` into the blocks of a feature set."""
 
     def __init__(self, features: FeatureSet) -> None:
         self.features = features
@@ -52,7 +51,7 @@ class Encoder:
         return self.features.encode("item", products, EMPTY_AGGREGATES)  # type: ignore[arg-type]
 
     def gather_aggregates(self, folded: FoldedBatch, rows: Sequence[int]) -> ProfileAggregates:
-        """What profiles knew: of each kind the first entity that the event touches, NaN and 0 where there is none."""
+        """What profiles knew of the first entity of each kind that an event updates; NaN and 0 where there is none."""
         firsts = {kind: folded.updates.find_first(kind)[np.asarray(rows, np.int64)] for kind in self.kinds}
         return ProfileAggregates(
             {kind: gather_rows(folded.aggregates_before, first, np.nan) for kind, first in firsts.items()},
@@ -61,67 +60,17 @@ class Encoder:
 
 
 def gather_rows(rows: npt.NDArray[T], indices: npt.NDArray[np.int64], absent: float) -> npt.NDArray[T]:
-    """The rows (N, C) at these places, all `absent` where one is -1."""
+    """The rows (N, C) at `indices`, filled with `absent` where an index is -1."""
     is_absent = indices < 0
     if is_absent.all():
         return np.full((len(indices), rows.shape[1]), absent, rows.dtype)
-    gathered: npt.NDArray[T] = rows[indices]  # -1 takes the last one, for the moment
+    gathered: npt.NDArray[T] = rows[indices]  # -1 takes the last row, which is overwritten below
     gathered[is_absent] = absent
     return gathered
 
 
 def list_entities(folded: FoldedBatch, rows: Sequence[int]) -> list[tuple[str, ...]]:
-    """The entities (`kind:id`) that each of these arrivals of the batch touches."""
+    """The entities (`kind:id`) that each of these arrivals of the batch updates."""
     names, start = folded.updates.entities, folded.updates.start.tolist()
     update_entities = [names[entity] for entity in folded.updates.entity.tolist()]
     return [tuple(update_entities[start[row] : start[row + 1]]) for row in rows]
-
-
-def split_rows(blocks: Mapping[str, Block]) -> list[dict[str, PackedBlock]]:
-    """The row of each of N events by itself, as it is logged."""
-    groups = {group: pack_rows(block) for group, block in blocks.items()}
-    return [dict(zip(groups, row, strict=True)) for row in zip(*groups.values(), strict=True)]
-
-
-class ScoredRowBuilder(NamedTuple):
-    """What is common to the rows of one batch: the feature set and the model that answered (empty: none).
-
-    `shadow_version`: the model that was asked beside it; nobody acted on what it said.
-    """
-
-    features: str
-    model_version: str
-    shadow_version: str = ""
-
-    def build(
-        self,
-        kind: ScoredKind,
-        arrival: Arrival,
-        groups: Mapping[str, PackedBlock],
-        *,
-        event_id: str | None = None,
-        items: tuple[str, ...] = (),
-        scores: Mapping[str, tuple[float, ...]] | None = None,
-        entities: tuple[str, ...] = (),
-        shadow: Mapping[str, tuple[float, ...]] | None = None,
-    ) -> ScoredRow:
-        """One scored row; `groups` holds one row of each group, and of `item` one for each of `items`."""
-        event: Event = arrival.event
-        return ScoredRow(
-            event_id=event_id or event.event_id,
-            kind=kind,
-            user_id=event.user_id if isinstance(event, UserEvent) else "",
-            ts_ms=event.ts_ms,
-            topic=arrival.topic,
-            partition=arrival.partition,
-            offset=arrival.offset,
-            model_version=self.model_version,
-            features=self.features,
-            groups=dict(groups),
-            items=items,
-            scores=dict(scores or {}),
-            entities=entities,
-            query=event.query if isinstance(event, Search) else "",
-            shadow_version=self.shadow_version if shadow else "",
-            shadow=dict(shadow or {}),
-        )

@@ -1,7 +1,7 @@
-"""Rows as served become examples: one row of each group, and the labels of one stage.
+"""Scored rows become examples: one row of each group, and the labels of one stage.
 
-A revision is not a running number. It names what is known, so the same revision of an example always says the same, in
-whatever order its parts arrived and however often they are read again after a crash.
+A revision is not a running number. It encodes what is known, so the same revision of an example has the same content in
+whatever order its events arrived and however often they are re-read after a crash.
 """
 
 import math
@@ -10,20 +10,21 @@ from enum import IntEnum
 
 from msgspec.structs import replace
 
-from contract.messages import Example, PackedBlock, ScoredRow
+from contract.features.packing import PackedBlock
+from contract.messages import Example, ScoredRow
 
 
 class Stage(IntEnum):
-    """What is known of an item that was shown; the revision of its example."""
+    """What is known about an item that was shown; the revision of its example."""
 
     NOT_CLICKED = 0
     CLICKED = 1
-    NOT_BOUGHT = 2  # clicked, and not bought so far
+    NOT_BOUGHT = 2  # clicked, not bought so far
     BOUGHT = 3
 
 
 class Relevance(IntEnum):
-    """What is known of an item of a search that somebody clicked in; the revision of its example."""
+    """What is known about an item of a search with a click; the revision of its example."""
 
     NOT_CLICKED = 0
     CLICKED = 1
@@ -48,7 +49,7 @@ def row_at(block: PackedBlock, index: int) -> PackedBlock:
 def example_from_row(
     row: ScoredRow, labels: dict[str, float | str], known_ms: dict[str, int], revision: int
 ) -> Example:
-    """The example of a row that was judged as a whole."""
+    """The example of a row without items."""
     return Example(
         example_id=row.event_id,
         revision=revision,
@@ -68,14 +69,14 @@ def example_from_row(
 
 
 def scores_at(scores: Mapping[str, Sequence[float]], index: int) -> dict[str, float]:
-    """What a model said, by task, of the row at this place; what is not finite says nothing."""
+    """A model's finite scores, by task, of the row at this index."""
     return {
         task: values[index] for task, values in scores.items() if index < len(values) and math.isfinite(values[index])
     }
 
 
 def example_for_item(row: ScoredRow, item_id: str, ts_ms: int, groups: Sequence[str]) -> Example:
-    """The example, without labels yet, of one of a row's items; `groups` are those kept beside the item's."""
+    """The example, without labels yet, of one item of a row; `groups`: those to keep in addition to the item's."""
     context = {group: row.groups[group] for group in groups if group in row.groups}
     index = row.items.index(item_id)
     item = row_at(row.groups["item"], index)
@@ -93,7 +94,7 @@ def example_for_item(row: ScoredRow, item_id: str, ts_ms: int, groups: Sequence[
 
 
 def add_labels(example: Example, revision: int, labels: dict[str, tuple[float, int]]) -> Example:
-    """The example with further labels, each a value and the time at which it became known."""
+    """The example with more labels, each a value and the event time at which it became known."""
     return replace(
         example,
         revision=int(revision),

@@ -1,10 +1,10 @@
-"""The joiner: rows as served, and what happened after them, become examples with labels.
+"""The joiner: scored rows and the events after them become examples with labels.
 
-It knows neither Kafka nor a clock: time is what `advance` says. Input of one user may come in any order that keeps the
+It uses neither Kafka nor a clock: `advance` sets the watermark. A user's input may arrive in any order that keeps the
 order of each topic; the last revision of each example is the same.
 
-Memory is bounded: at most `rows_max` rows each of lists, clicked items, judged rows and searches, and at most
-`parked_max` events each of five kinds that wait for a row or a click. What has to leave is counted.
+Memory is bounded: at most `rows_max` rows each of lists, clicked items, labelled rows and searches, and at most
+`parked_max` events each of five kinds that wait for a row or a click. Evictions are counted.
 """
 
 from collections import Counter
@@ -21,11 +21,11 @@ from contract.tasks import Task
 
 
 class Joiner:
-    """Takes scored rows and events, gives examples and judgements.
+    """Turns scored rows and events into examples and judgements.
 
-    `tasks` are the model's: those of yes or no that judge an order or a review are 0 when its window passes without a
-    label, and `negative_rate` says which share of the negatives of lists (`click`) and searches (`relevance`) is kept.
-    `counts` has how many came to which fate (`contract.joining.output.FATES`), by task.
+    `tasks` are the model's: binary tasks of an order or a review are 0 when its window passes without a label, and
+    `negative_rate` is the share of negatives of lists (`click`) and searches (`relevance`) that is kept. `counts`: the
+    number of inputs by outcome (`contract.joining.output.JOIN_OUTCOMES`) and task.
     """
 
     def __init__(self, *, feedback: FeedbackSettings, tasks: Sequence[Task]) -> None:
@@ -36,7 +36,7 @@ class Joiner:
         self._searches = SearchJoin(feedback=feedback, tasks=tasks, output=self._output, counts=self.counts)
 
     def add_row(self, row: ScoredRow) -> None:
-        """Take a row as served; a click's own row waits for nothing."""
+        """Add a scored row; rows of clicks have no labels to wait for."""
         match row.kind:
             case "recommendation":
                 self._lists.add_row(row)
@@ -48,7 +48,7 @@ class Joiner:
                 pass
 
     def add_event(self, event: Event, origin: Origin | None = None) -> None:
-        """Take an impression, click, order or label; others say nothing about a row. `origin`: where it was read."""
+        """Add an impression, click, order or label; others are ignored. `origin`: its position in the log."""
         match event:
             case Impression():
                 self._lists.add_event(event)
@@ -58,23 +58,23 @@ class Joiner:
             case Order():
                 self._lists.add_order(event)
             case Judgement():
-                pass  # what this joiner has said itself
+                pass  # the joiner's own output
             case Label():
                 self._labels.add_label(event, origin)
             case _:
                 pass
 
     def advance(self, watermark_ms: int) -> None:
-        """Say what silence says: all that happened before `watermark_ms` has been given."""
+        """Advance to `watermark_ms`: emit negative labels for rows whose window has closed."""
         self._lists.advance(watermark_ms)
         self._labels.advance(watermark_ms)
         self._searches.advance(watermark_ms)
 
     def drain(self) -> JoinOutput:
-        """What is ready since it was last taken."""
+        """The output since the last call."""
         return self._output.drain()
 
     def oldest_pending_ms(self) -> int | None:
-        """The event time since which something waits that could still give an example; None if nothing does."""
+        """The event time of the oldest pending input that could still give an example; None without any."""
         times = [*self._lists.oldest_ms(), *self._labels.oldest_ms(), *self._searches.oldest_ms()]
         return min((ms for ms in times if ms is not None), default=None)

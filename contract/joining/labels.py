@@ -1,7 +1,7 @@
-"""Rows that are judged as a whole: what is said later of an order, a review or a product; and that nothing was said.
+"""Joins orders, reviews and products with labels that arrive later.
 
-Orders and reviews are honest when their window passes in silence, and not before. What a product is, silence does not
-tell: its row only waits for corrections of its category.
+Orders and reviews become negatives when their window passes without a label. Products have no default label: their rows
+only wait for corrections of the category.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,16 +19,16 @@ from contract.profiles.record import JUDGED_TASKS
 from contract.settings import FeedbackSettings
 from contract.tasks import Task
 
-LABELS_MAX: Final = 64  # for one row; a stream of ever new labels must not fill the memory
+LABELS_MAX: Final = 64  # for one row, so that endless labels cannot fill the memory
 GRAPH_BY_KIND: Final[Mapping[ScoredKind, str]] = {  # rows that get labels as a whole
     kind: graph.name for graph in GRAPHS.values() if not graph.is_paired for kind in graph.scored_kinds
 }
 
 
 def default_negative_tasks(tasks: Sequence[Task]) -> dict[ScoredKind, tuple[str, ...]]:
-    """For each kind of row the tasks that are 0 when its window passes without a label: yes or no, and never a class.
+    """For each kind of row the binary tasks that are 0 when its window passes without a label.
 
-    >>> silent_tasks([Task("fraud", "binary", ("order",), "decide"), Task("category", "multiclass", (), "classify")])
+    >>> default_negative_tasks([Task("fraud", "binary", (), "decide"), Task("category", "multiclass", (), "classify")])
     {'order': ('fraud',), 'review': (), 'product': ()}
     """
     return {
@@ -39,7 +39,7 @@ def default_negative_tasks(tasks: Sequence[Task]) -> dict[ScoredKind, tuple[str,
 
 @dataclass(frozen=True, slots=True)
 class ReceivedLabel:
-    """A label and where it was read."""
+    """A label and its position in the log."""
 
     label: Label
     origin: Origin | None
@@ -51,7 +51,7 @@ class ReceivedLabel:
 
 @dataclass(slots=True)
 class LabelledRow:
-    """A row as served, with the labels that came for it, and whether its window has passed."""
+    """A row as served, its labels so far, and whether its window has passed."""
 
     row: ScoredRow
     labels: list[Label] = field(default_factory=list)
@@ -62,14 +62,14 @@ class LabelledRow:
         return {label.task: label for label in self.labels}
 
     def is_repeat(self, label: Label) -> bool:
-        """Whether the label says nothing new."""
+        """Whether the label was received before, or repeats the newest value of its task."""
         newest = self.newest_labels().get(label.task)
         return label.event_id in (known.event_id for known in self.labels) or (
             newest is not None and newest.value == label.value
         )
 
     def is_of_other_user(self, label: Label) -> bool:
-        """Whether the label speaks of another user's event; a product is nobody's."""
+        """Whether the label names another user than the row; rows of products have no user."""
         return self.row.user_id not in ("", label.user_id)
 
 
@@ -79,12 +79,13 @@ class LabelJoin:
     def __init__(
         self, *, feedback: FeedbackSettings, tasks: Sequence[Task], output: JoinOutput, counts: OutcomeCounts
     ) -> None:
-        self._window_ms, self._grace_ms = feedback.fraud_window_s * 1000, feedback.grace_s * 1000
+        self._window_ms = feedback.fraud_window_s * 1000
+        self._grace_ms = feedback.grace_s * 1000
         self._default_negative = default_negative_tasks(tasks)
         self._task_names = {*(task.name for task in tasks), *JUDGED_TASKS}
         self._output, self._counts = output, counts
         self._rows = PendingStore[str, LabelledRow](limit=feedback.rows_max, removed_max=feedback.parked_max)
-        # A label waits for its row as long as a row for its labels.
+        # A label waits for its row as long as a row waits for labels.
         self._early = EarlyEvents[str, ReceivedLabel](wait_ms=self._window_ms, limit=feedback.parked_max)
 
     def add_row(self, row: ScoredRow) -> None:
@@ -137,12 +138,12 @@ class LabelJoin:
 
     def _report_orphan(self, received: ReceivedLabel) -> None:
         self._count("orphan", received.label)
-        task, row_id = self._task_name(received.label), received.label.judged_event_id
-        self._output.orphans.append(OrphanLabel(task, row_id, received.origin))
+        label = received.label
+        self._output.orphans.append(OrphanLabel(self._task_name(label), label.judged_event_id, received.origin))
 
     def _apply_label(self, pending: LabelledRow, label: Label) -> None:
         if label.ts_ms > pending.row.ts_ms + self._window_ms and not pending.window_passed:
-            self._expire(pending)  # said before the correction, whether or not a timer came by first
+            self._expire(pending)  # emitted before the correction, even if the timer has not fired yet
         pending.labels.append(label)
         self._rows.extend(pending.row.event_id, label.ts_ms)
         self._emit(pending)
@@ -159,24 +160,23 @@ class LabelJoin:
         )
 
     def _expire(self, pending: LabelledRow) -> None:
-        """The window has passed: what was not said by now did not happen, as far as anybody knows."""
+        """End the window: tasks without a label get their default negative."""
         pending.window_passed = True
         self._rows.reschedule(pending.row.event_id, pending.row.ts_ms + self._window_ms + self._grace_ms)
         if not set(self._default_negative[pending.row.kind]) <= pending.newest_labels().keys():
             self._emit(pending)
 
     def _emit(self, pending: LabelledRow) -> None:
-        """Say what is known. The revision names it: how many labels there are, and whether the window has passed."""
+        """Emit the labels so far. The revision encodes their number and whether the window has passed."""
         labels: dict[str, float | str] = {}
         known_ms: dict[str, int] = {}
         if pending.window_passed:
             default_negative = self._default_negative[pending.row.kind]
-            labels, known_ms = (
-                dict.fromkeys(default_negative, 0.0),
-                dict.fromkeys(default_negative, pending.row.ts_ms + self._window_ms),
-            )
+            labels = dict.fromkeys(default_negative, 0.0)
+            known_ms = dict.fromkeys(default_negative, pending.row.ts_ms + self._window_ms)
         for task, label in pending.newest_labels().items():
-            labels[task], known_ms[task] = label.value, label.ts_ms
+            labels[task] = label.value
+            known_ms[task] = label.ts_ms
         revision = 2 * len(pending.labels) + pending.window_passed
         self._output.examples.append(example_from_row(pending.row, labels, known_ms, revision))
 

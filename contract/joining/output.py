@@ -1,4 +1,4 @@
-"""What the parts of the joiner share: where examples and judgements go, and what is counted."""
+"""What the joins share: the output that they append to, and the outcomes that they count."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -11,20 +11,20 @@ JoinOutcome: TypeAlias = Literal[
     "parked", "orphan", "late", "duplicate", "foreign", "outside", "crowded", "unfit", "sampled"
 ]
 JOIN_OUTCOMES: Final[dict[JoinOutcome, str]] = {
-    "parked": "came before its row and was kept for it",
-    "orphan": "waited for a row that never came",
-    "late": "came after its row had left, or was dated after the window",
-    "duplicate": "had been counted already",
+    "parked": "arrived before its row and was buffered",
+    "orphan": "its row never arrived",
+    "late": "arrived after its row was removed, or is dated after the window",
+    "duplicate": "was received before",
     "foreign": "names a row of another user",
-    "outside": "names an item that its list does not have, or that was never shown",
-    "crowded": "had to leave because more waits than may wait",
+    "outside": "names an item that is not in its list, or that was never shown",
+    "crowded": "evicted because the limit of pending entries was reached",
     "unfit": "a scored row whose blocks do not have one row for each item",
-    "sampled": "a negative that was left out at random; see `contract.joining.sampling`",
+    "sampled": "a negative that sampling left out; see `contract.joining.sampling`",
 }
 
 
 class Origin(NamedTuple):
-    """Where an event was read."""
+    """The position of an event in the log."""
 
     topic: str
     partition: int
@@ -32,7 +32,7 @@ class Origin(NamedTuple):
 
 
 class OrphanLabel(NamedTuple):
-    """A label whose row never came, as far as this joiner can tell: task, the row that it names, where it was read."""
+    """A label whose row never arrived at this joiner: its task, the row that it names, its position in the log."""
 
     task: str
     row_id: str
@@ -41,17 +41,17 @@ class OrphanLabel(NamedTuple):
 
 @dataclass(slots=True)
 class JoinOutput:
-    """What is ready, in the order in which it became so: revisions of one example stand in rising order."""
+    """Output in the order of emission: revisions of one example are ascending."""
 
     examples: list[Example] = field(default_factory=list)
     judgements: list[Judgement] = field(default_factory=list)
     orphans: list[OrphanLabel] = field(default_factory=list)
 
     def drain(self) -> "JoinOutput":
-        """Everything that is ready; leaves this one empty."""
+        """The output so far; leaves this object empty."""
         drained = JoinOutput(self.examples, self.judgements, self.orphans)
         self.examples, self.judgements, self.orphans = [], [], []
         return drained
 
 
-OutcomeCounts: TypeAlias = Counter[tuple[JoinOutcome, str]]  # (what became of it, task)
+OutcomeCounts: TypeAlias = Counter[tuple[JoinOutcome, str]]  # by outcome and task

@@ -1,4 +1,4 @@
-"""A shelf: things that wait, each since a time and until a time, and never more than a stated number of them."""
+"""A bounded store of pending entries, each with the event time it started at and the time it is due."""
 
 from collections.abc import Hashable, Iterator
 from typing import Generic, TypeVar
@@ -10,9 +10,9 @@ T = TypeVar("T")
 
 
 class PendingStore(Generic[K, T]):
-    """Things by key. Each has the event time since which its parts have been arriving, and the time to look at it next.
+    """Entries by key. Each has the event time of its earliest part, and the event time at which it is due.
 
-    The oldest arrival leaves when there are more than `limit`; of the keys that left, the last `remembered` are known.
+    Beyond `limit`, the entry added first is evicted. The last `removed_max` removed keys are remembered.
     """
 
     def __init__(self, *, limit: int, removed_max: int) -> None:
@@ -22,7 +22,7 @@ class PendingStore(Generic[K, T]):
         self._since, self._due = Timers[K](), Timers[K]()
 
     def add(self, key: K, item: T, *, since_ms: int, due_ms: int) -> tuple[K, T] | None:
-        """Add a thing under a new key; returns what had to leave for it."""
+        """Add an entry under a new key; returns the entry that is evicted for it, if any."""
         self._items[key] = item
         self._since.schedule(key, since_ms)
         self._due.schedule(key, due_ms)
@@ -35,21 +35,21 @@ class PendingStore(Generic[K, T]):
         return self._items.get(key)
 
     def was_removed(self, key: K) -> bool:
-        """Whether a thing under this key was here and is gone, as far as this is remembered."""
+        """Whether an entry with this key was removed, as far as remembered."""
         return key in self._removed
 
     def extend(self, key: K, ms: int) -> None:
-        """Note a part of the thing that lies at `ms`, which may be before all others."""
+        """Add a part at `ms` to an entry, which moves its start if the part is the earliest."""
         since_ms = self._since.get(key)
         if since_ms is not None and ms < since_ms:
             self._since.schedule(key, ms)
 
     def reschedule(self, key: K, due_ms: int) -> None:
-        """Set the time to look at a thing."""
+        """Set when an entry is due."""
         self._due.schedule(key, due_ms)
 
     def due(self, watermark_ms: int) -> Iterator[tuple[K, T]]:
-        """Each thing whose time lies before the watermark; whoever takes one wakes it again or removes it."""
+        """Each entry that is due before the watermark; the caller reschedules or removes it."""
         for key in self._due.pop_before(watermark_ms):
             yield key, self._items[key]
 
@@ -62,5 +62,5 @@ class PendingStore(Generic[K, T]):
         return self._items.pop(key)
 
     def oldest_ms(self) -> int | None:
-        """The event time since which the oldest thing waits."""
+        """The earliest start of all entries."""
         return self._since.earliest_ms()

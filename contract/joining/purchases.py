@@ -1,51 +1,56 @@
-"""Purchases of what was clicked: an order of the same user with that item, within a window after the click."""
+"""Joins clicked items with purchases: orders of the same user with that item, within a window after the click."""
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from contract.events import Order
 from contract.joining.early_events import EarlyEvents
 from contract.joining.examples import Stage, add_labels
+from contract.joining.multi_index import MultiIndex
 from contract.joining.output import JoinOutput, OutcomeCounts
 from contract.joining.pending import PendingStore
 from contract.messages import Example
 from contract.settings import FeedbackSettings
 
+OrderKey: TypeAlias = tuple[str, str]  # user and item
+
 
 @dataclass(slots=True)
 class ClickedItem:
-    """An item that was clicked, as an example with its click."""
+    """A clicked item, as an example with its click label."""
 
     example: Example
-    is_settled: bool = False  # that it was not bought so far has been said
+    is_settled: bool = False  # the label "not bought so far" was emitted
 
     @property
     def clicked_ms(self) -> int:
         return self.example.known_ms["click"]
 
     @property
-    def order_key(self) -> tuple[str, str]:
-        """Which orders concern it: those of this user with this item."""
+    def order_key(self) -> OrderKey:
+        """The key of the orders that may buy it."""
         return self.example.user_id, self.example.item_id
 
 
 class PurchaseJoin:
-    """Waits for orders after clicks. An order may be read before the click, and is kept a grace for that."""
+    """Waits for orders after clicks. Orders are kept for the grace period, since the click may be read after them."""
 
     def __init__(self, *, feedback: FeedbackSettings, output: JoinOutput, counts: OutcomeCounts) -> None:
-        self._wait_ms, self._window_ms = feedback.purchase_wait_s * 1000, feedback.purchase_window_s * 1000
+        self._wait_ms = feedback.purchase_wait_s * 1000
+        self._window_ms = feedback.purchase_window_s * 1000
         self._grace_ms = feedback.grace_s * 1000
         self._output, self._counts = output, counts
         self._clicked = PendingStore[str, ClickedItem](limit=feedback.rows_max, removed_max=0)
-        self._waiting_by_order: dict[tuple[str, str], dict[str, None]] = {}  # example ids by user and item
+        self._by_order_key = MultiIndex[OrderKey, str, None]()  # example ids
         self._recent_orders = EarlyEvents[str, Order](wait_ms=self._grace_ms, limit=feedback.parked_max)
 
     def add_click(self, example: Example, since_ms: int) -> None:
-        """Wait for the purchase of an example whose click is known; its parts lie at `since_ms` and later."""
+        """Wait for the purchase of a clicked example; the events it was joined from are at `since_ms` or later."""
         clicked = ClickedItem(example)
         key = example.example_id
         due_ms = clicked.clicked_ms + self._wait_ms
         evicted = self._clicked.add(key, clicked, since_ms=since_ms, due_ms=due_ms)
-        self._waiting_by_order.setdefault(clicked.order_key, {})[key] = None
+        self._by_order_key.add(clicked.order_key, key, None)
         if evicted:
             self._counts["crowded", "purchase"] += 1
             self._unindex(*evicted)
@@ -57,7 +62,7 @@ class PurchaseJoin:
         if self._recent_orders.add(order.user_id, order):
             self._counts["crowded", "purchase"] += 1
         for item_id in dict.fromkeys(line.item_id for line in order.lines):
-            for key in tuple(self._waiting_by_order.get((order.user_id, item_id), ())):
+            for key in tuple(self._by_order_key.entries((order.user_id, item_id))):
                 self._apply_order(key, order.ts_ms)
 
     def advance(self, watermark_ms: int) -> None:
@@ -68,7 +73,7 @@ class PurchaseJoin:
                 self._emit_negative(clicked)
                 self._clicked.reschedule(key, clicked.clicked_ms + max(self._wait_ms, self._window_ms) + self._grace_ms)
         for _ in self._recent_orders.pop_expired(watermark_ms):
-            pass  # most orders are of items that no list of ours had shown
+            pass  # most orders are for items that no recommendation list showed
 
     def oldest_ms(self) -> list[int | None]:
         return [self._clicked.oldest_ms(), self._recent_orders.oldest_ms()]
@@ -78,7 +83,7 @@ class PurchaseJoin:
         if clicked is None or not clicked.clicked_ms <= ts_ms <= clicked.clicked_ms + self._window_ms:
             return
         if ts_ms > clicked.clicked_ms + self._wait_ms:
-            self._emit_negative(clicked)  # said before the correction, whether or not a timer came by first
+            self._emit_negative(clicked)  # emitted before the correction, even if the timer has not fired yet
         self._output.examples.append(add_labels(clicked.example, Stage.BOUGHT, {"purchase": (1.0, ts_ms)}))
         self._unindex(key, self._clicked.remove(key))
 
@@ -89,7 +94,4 @@ class PurchaseJoin:
             self._output.examples.append(add_labels(clicked.example, Stage.NOT_BOUGHT, labels))
 
     def _unindex(self, key: str, clicked: ClickedItem) -> None:
-        waiting = self._waiting_by_order[clicked.order_key]
-        del waiting[key]
-        if not waiting:
-            del self._waiting_by_order[clicked.order_key]
+        self._by_order_key.remove(clicked.order_key, key)

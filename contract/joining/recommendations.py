@@ -1,7 +1,7 @@
-"""Recommendation lists: what was shown of them, and what of that was clicked.
+"""Joins recommendation lists with impressions and clicks.
 
-A list's row, its impressions and its clicks come in any order; each item that was shown is an example. Items that were
-recommended and never seen are none.
+A list's row, its impressions and its clicks arrive in any order. Each item that was shown becomes an example; items
+that were recommended and never shown do not.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ ListEvent: TypeAlias = Impression | Click
 
 @dataclass(slots=True)
 class ShownItem:
-    """An item that was shown, and what has been said of it."""
+    """An item that was shown, and the last stage that was emitted for it."""
 
     ts_ms: int
     stage: Stage | None = None
@@ -33,7 +33,7 @@ class ShownItem:
 
 @dataclass(slots=True)
 class PendingList:
-    """A list as served, the items of it that were shown, and clicks that came before their impression."""
+    """A list as served, its items that were shown, and clicks that arrived before their impression."""
 
     row: ScoredRow
     shown: dict[str, ShownItem] = field(default_factory=dict)
@@ -41,12 +41,13 @@ class PendingList:
 
 
 class RecommendationJoin:
-    """Joins rows of lists with impressions and clicks; clicked items go on to `Purchases`."""
+    """Joins rows of lists with impressions and clicks; clicked items are passed to `PurchaseJoin`."""
 
     def __init__(
         self, *, feedback: FeedbackSettings, tasks: Sequence[Task], output: JoinOutput, counts: OutcomeCounts
     ) -> None:
-        self._impression_wait_ms, self._click_wait_ms = feedback.impression_wait_s * 1000, feedback.click_wait_s * 1000
+        self._impression_wait_ms = feedback.impression_wait_s * 1000
+        self._click_wait_ms = feedback.click_wait_s * 1000
         self._grace_ms = feedback.grace_s * 1000
         self._output, self._counts = output, counts
         self._lists = PendingStore[str, PendingList](limit=feedback.rows_max, removed_max=feedback.parked_max)
@@ -67,7 +68,7 @@ class RecommendationJoin:
                 self.add_event(event)
 
     def add_event(self, event: ListEvent) -> None:
-        """Take an impression or a click; one that names no list concerns none."""
+        """Add an impression or a click; those that name no list are ignored."""
         key = event.recommendation_id
         if key is None:
             return
@@ -138,9 +139,7 @@ class RecommendationJoin:
 
     def _emit_click(self, key: str, pending: PendingList, shown: ShownItem, click: Click) -> None:
         if click.ts_ms > shown.ts_ms + self._click_wait_ms:
-            self._emit_negative(
-                pending, click.item_id
-            )  # said before the correction, whether or not a timer came by first
+            self._emit_negative(pending, click.item_id)  # before the correction, even if the timer has not fired yet
         shown.stage = Stage.CLICKED
         example = add_labels(self._example(pending, click.item_id), Stage.CLICKED, {"click": (1.0, click.ts_ms)})
         self._output.examples.append(example)
@@ -148,7 +147,7 @@ class RecommendationJoin:
         self._lists.reschedule(key, self._next_due_ms(pending))
 
     def _emit_negative(self, pending: PendingList, item_id: str) -> None:
-        """Say that a shown item was neither clicked nor bought, once."""
+        """Emit once that a shown item was neither clicked nor bought."""
         shown = pending.shown[item_id]
         if shown.stage is None:
             shown.stage = Stage.NOT_CLICKED
@@ -161,7 +160,7 @@ class RecommendationJoin:
         return example_for_item(pending.row, item_id, pending.shown[item_id].ts_ms, RECOMMEND.event_groups)
 
     def _next_due_ms(self, pending: PendingList) -> int:
-        """When to look at a list again: when the next item's click has been waited for, at last when it leaves."""
+        """When a list is due next: at the end of the next item's click window, or else when the list is removed."""
         waiting = [shown.ts_ms for shown in pending.shown.values() if shown.stage is None]
         if waiting:
             return min(waiting) + self._click_wait_ms

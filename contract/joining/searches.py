@@ -1,4 +1,4 @@
-"""Searches: the items of a ranking that were clicked are relevant to its query, the others at its top are not."""
+"""Joins searches with clicks: clicked items of a ranking are relevant to its query, the others at its top are not."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -8,6 +8,7 @@ from contract.events import Click
 from contract.graphs import SEARCH
 from contract.joining.early_events import EarlyEvents
 from contract.joining.examples import Relevance, add_labels, example_for_item, is_well_formed
+from contract.joining.multi_index import MultiIndex
 from contract.joining.output import JoinOutput, OutcomeCounts
 from contract.joining.pending import PendingStore
 from contract.joining.sampling import NegativeSampler
@@ -15,23 +16,23 @@ from contract.messages import ScoredRow
 from contract.settings import FeedbackSettings
 from contract.tasks import Task
 
-EXAMINED_MAX: Final = 10  # what is assumed to have been looked at
-REPEATED_MAX: Final = 100  # searches of one user for one query that wait: more of them are no person's
+EXAMINED_MAX: Final = 10  # top ranks that the user is assumed to have seen
+REPEATED_MAX: Final = 100  # pending searches of one user for one query; no person repeats a query more often
 SearchKey: TypeAlias = tuple[str, str]  # user and query
 
 
 def make_search_key(user_id: str, query: str) -> SearchKey:
-    """What a search and its clicks have in common; case and spaces do not matter."""
+    """The key that a search and its clicks share; case and whitespace are ignored."""
     return user_id, " ".join(query.lower().split())
 
 
 @dataclass(slots=True)
 class PendingSearch:
-    """A search as served, and which of its items were clicked at what time."""
+    """A search as served, and the click times of its items."""
 
     row: ScoredRow
     clicked: dict[str, int] = field(default_factory=dict)
-    is_settled: bool = False
+    is_settled: bool = False  # the wait for clicks is over; later ones are corrections
 
     @property
     def key(self) -> SearchKey:
@@ -39,16 +40,17 @@ class PendingSearch:
 
 
 class SearchJoin:
-    """Joins rows of searches with clicks that name the same query, when the clicks have been waited for."""
+    """Joins rows of searches with clicks that name the same query, once the wait for clicks is over."""
 
     def __init__(
         self, *, feedback: FeedbackSettings, tasks: Sequence[Task], output: JoinOutput, counts: OutcomeCounts
     ) -> None:
-        self._wait_ms, self._grace_ms = feedback.click_wait_s * 1000, feedback.grace_s * 1000
+        self._wait_ms = feedback.click_wait_s * 1000
+        self._grace_ms = feedback.grace_s * 1000
         self._output, self._counts = output, counts
         self._searches = PendingStore[str, PendingSearch](limit=feedback.rows_max, removed_max=feedback.parked_max)
         self._negative_sampler = NegativeSampler(task="relevance", tasks=tasks, counts=counts)
-        self._by_key: dict[SearchKey, dict[str, PendingSearch]] = {}
+        self._by_key = MultiIndex[SearchKey, str, PendingSearch]()
         self._early_clicks = EarlyEvents[SearchKey, Click](
             wait_ms=self._wait_ms + self._grace_ms, limit=feedback.parked_max
         )
@@ -62,13 +64,13 @@ class SearchJoin:
             self._add(PendingSearch(row))
 
     def add_click(self, click: Click) -> None:
-        """Keep a click until the searches that it may belong to are settled; one without a query belongs to none."""
+        """Keep a click until the searches that it may belong to are settled; clicks without a query are ignored."""
         if not click.query:
             return
         key = make_search_key(click.user_id, click.query)
         origin = self._find_search(key, click)
         if origin and origin.is_settled:
-            self._correct(origin, click)  # it came out of order
+            self._correct(origin, click)  # arrived out of order
         elif self._early_clicks.add(key, click):
             self._counts["orphan", "relevance"] += 1
 
@@ -87,18 +89,17 @@ class SearchJoin:
 
     def _add(self, search: PendingSearch) -> None:
         key, ts_ms = search.row.event_id, search.row.ts_ms
-        same_key = self._by_key.setdefault(search.key, {})
-        same_key[key] = search
+        repeated = self._by_key.add(search.key, key, search)
         evicted = self._searches.add(key, search, since_ms=ts_ms, due_ms=ts_ms + self._wait_ms)
-        if evicted is None and len(same_key) > REPEATED_MAX:
-            oldest = next(iter(same_key))
+        if evicted is None and repeated > REPEATED_MAX:
+            oldest = self._by_key.oldest(search.key)
             evicted = oldest, self._searches.remove(oldest)
         if evicted:
             self._counts["crowded", "relevance"] += 1
             self._unindex(evicted[1])
 
     def _settle(self, search: PendingSearch) -> None:
-        """The clicks have been waited for; whatever comes now is a correction."""
+        """End the wait for clicks: emit the search's examples if it has any click."""
         search.is_settled = True
         for click in self._early_clicks.peek(search.key):
             if self._find_search(search.key, click) is search:
@@ -130,16 +131,13 @@ class SearchJoin:
         self._output.examples += [example] if relevance else self._negative_sampler.sample(example)
 
     def _find_search(self, key: SearchKey, click: Click) -> PendingSearch | None:
-        """The latest search before a click that had its item and still waits; of equal times the greater id."""
+        """The latest pending search before a click that has its item; of equal times the one with the greater id."""
         searches = [
             search
-            for search in self._by_key.get(key, {}).values()
+            for search in self._by_key.entries(key).values()
             if search.row.ts_ms <= click.ts_ms <= search.row.ts_ms + self._wait_ms and click.item_id in search.row.items
         ]
         return max(searches, key=lambda search: (search.row.ts_ms, search.row.event_id), default=None)
 
     def _unindex(self, search: PendingSearch) -> None:
-        same_key = self._by_key[search.key]
-        del same_key[search.row.event_id]
-        if not same_key:
-            del self._by_key[search.key]
+        self._by_key.remove(search.key, search.row.event_id)

@@ -1,4 +1,4 @@
-"""Timers in stream time: when each key is due, kept so that moving a time is cheap."""
+"""Event-time timers, one for each key; rescheduling is cheap."""
 
 import heapq
 from collections.abc import Hashable, Iterator
@@ -11,8 +11,8 @@ STALE_MIN: Final = 64
 class Timers(Generic[K]):
     """At most one time for each key, in milliseconds.
 
-    A time that was moved or cancelled stays in the heap until it comes up, or until the stale ones outnumber the
-    others: memory is bounded by the number of keys.
+    A time that was moved or cancelled stays in the heap until it is reached, or until stale entries outnumber the
+    others, so memory is bounded by the number of keys.
     """
 
     def __init__(self) -> None:
@@ -21,11 +21,11 @@ class Timers(Generic[K]):
         self._pushed = 0
 
     def schedule(self, key: K, ms: int) -> None:
-        """Set the key's time, in place of the one that it had."""
+        """Set the key's time, replacing an earlier one."""
         if self._ms.get(key) == ms:
             return
         self._ms[key] = ms
-        self._pushed += 1  # among equal times the first one set comes first, and keys need no order
+        self._pushed += 1  # equal times in the order of scheduling, so that keys need no order
         heapq.heappush(self._heap, (ms, self._pushed, key))
         if len(self._heap) > 2 * len(self._ms) + STALE_MIN:
             self._heap = [entry for entry in self._heap if self._ms.get(entry[2]) == entry[0]]
@@ -47,7 +47,7 @@ class Timers(Generic[K]):
         return None
 
     def pop_before(self, ms: int) -> Iterator[K]:
-        """Take out each key whose time lies before `ms`, earliest first; those set meanwhile come up as well."""
+        """Remove and yield each key whose time is before `ms`, earliest first; keys may be added in the loop."""
         while (earliest_ms := self.earliest_ms()) is not None and earliest_ms < ms:
             key = heapq.heappop(self._heap)[2]
             del self._ms[key]

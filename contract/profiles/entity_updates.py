@@ -1,4 +1,4 @@
-"""Which entities an event touches, with what amount and which linked ids: events become the columns that a fold reads.
+"""Which entities an event updates, by what amount and with which links: events become the columns that a fold reads.
 
 event        entities                             first links       second links
 Order        user                                 the last 8 items  device, ip, card
@@ -12,9 +12,9 @@ Review       user                                 item              device, ip
 Impression, Search   user                         -                 -
 Judgement    the entities of the judged event     -                 -
 
-An entity is linked only with others that its event touches: `RINGS` is this table for the fold. An order's user,
-device, ip and card are touched with its amount; an item and a seller with the total of their own lines, of which no
-more than a billion counts: sums are 64 bits wide.
+An entity is linked only with others of the same event: `LINK_SLOTS` is this table for the fold. An order updates its
+user, device, ip and card by its amount, and an item or a seller by the total of their own lines, at most a billion,
+since sums are 64 bits wide.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -25,7 +25,7 @@ from typing import Final, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from contract.events import Click, Event, Impression, Judgement, Order, Review, Search, UserEvent
+from contract.events import Click, Event, Impression, Judgement, Order, Review, Search
 from contract.hashing import buckets_of, hash_id, hash_texts
 from contract.profiles.erasures import NO_ERASURES, ErasedIds, Erasures
 from contract.profiles.record import ENTITY_KINDS, FAMILIES, JUDGED_TASKS, source_family
@@ -35,7 +35,7 @@ KIND_CODES: Final = {kind: code for code, kind in enumerate(ENTITY_KINDS)}
 TASK_CODES: Final = {task: code for code, task in enumerate(JUDGED_TASKS)}
 LINES_TOTAL_MAX: Final = 10**11
 
-# Whom an event's entities are linked with: the kinds that go to their first and to their second links.
+# The kinds that go to the first and to the second links of each kind of entity.
 DEVICE_AND_IP: Final = ("device", "ip")
 USER_ONLY: Final = (("user",), ())
 LINKED_KINDS: Final = {
@@ -59,7 +59,7 @@ LINKED_KINDS: Final = {
 
 
 def build_link_slots() -> npt.NDArray[np.int8]:
-    """`LINKED` by codes: (family, kind, linked kind) -> 0: first links, 1: second, -1: not linked."""
+    """`LINKED_KINDS` by codes: (family, kind, linked kind) -> 0: first links, 1: second, -1: not linked."""
     slots = np.full((len(FAMILIES), len(ENTITY_KINDS), len(ENTITY_KINDS)), -1, np.int8)
     for family, kinds in LINKED_KINDS.items():
         for kind, kinds_by_slot in kinds.items():
@@ -70,11 +70,11 @@ def build_link_slots() -> npt.NDArray[np.int8]:
 
 
 LINK_SLOTS: Final = build_link_slots()
-LINKED_MAX: Final = 5  # all but a user are linked only with entities among the first five that an event touches
+LINKED_MAX: Final = 5  # a user may link with all entities of an event, others only with its first five
 
 
 class Arrival(NamedTuple):
-    """A decoded event and where it stands in the log; `source` is its topic's kind and partition (`orders/3`)."""
+    """A decoded event and its position in the log; `source` is its topic's kind and partition (`orders/3`)."""
 
     source: str
     offset: int
@@ -83,16 +83,16 @@ class Arrival(NamedTuple):
     partition: int = 0
 
 
-EntityUpdate: TypeAlias = tuple[str, int]  # an entity (`kind:id`) and the amount that one event touches it with
+EntityUpdate: TypeAlias = tuple[str, int]  # an entity (`kind:id`) and the amount by which an event updates it
 
 
 def to_minor_units(money: float) -> int:
-    """Money in hundredths of its unit; floats added in another order differ, integers do not."""
+    """Money in hundredths of its unit: sums of integers do not depend on their order."""
     return round(money * 100)
 
 
 def ip_to_id(ip: str) -> str:
-    """An IP address as an id: lower case, and with hyphens, since colons structure keys."""
+    """An IP address as an id: lower case, with hyphens in place of colons, which separate the parts of keys."""
     return ip.lower().replace(":", "-")
 
 
@@ -159,51 +159,47 @@ EXTRACTORS: Final[dict[type[Event], Callable[..., list[EntityUpdate]]]] = {
 
 
 def extract_updates(event: Event) -> list[EntityUpdate]:
-    """Every entity that `event` touches, once each, the user first; events that no fold reads touch none."""
+    """Every entity that `event` updates, once each, the user first; none for events that are not folded."""
     extract = EXTRACTORS.get(type(event))
     return extract(event) if extract else []
 
 
 @dataclass(slots=True)
 class UpdateBatch:
-    """A batch as columns: N arrivals in batch order, T touches arrival by arrival, E entities."""
+    """A batch as columns: N arrivals in batch order, T updates arrival by arrival, E entities."""
 
     arrivals: Sequence[Arrival]
-    index: dict[str, int]  # entity -> its number, in order of first touch
+    index: dict[str, int]  # entity -> its number, in order of first update
     entities: list[str]  # the same by number
     kind: npt.NDArray[np.int64]  # (E) code of the entity's kind
-    id_hash: npt.NDArray[np.uint64]  # (E) `hash_id` of the entity, as it stands among links
+    id_hash: npt.NDArray[np.uint64]  # (E) `hash_id` of the entity, by which links name it
     bucket: npt.NDArray[np.int64]  # (E) `bucket_of` the entity
-    start: npt.NDArray[np.int64]  # (N+1) first touch of each arrival
+    start: npt.NDArray[np.int64]  # (N+1) first update of each arrival
     entity: npt.NDArray[np.int64]  # (T) index into `entities`
     amount: npt.NDArray[np.int64]  # (T)
-    event_columns: npt.NDArray[
-        np.int64
-    ]  # (N, 6) ts_ms, offset, family, hash of an order's id, judged task or -1, verdict
-    is_folded: npt.NDArray[np.bool_]  # (T) False: an erasure covers it; the entity is linked with, and not folded
-    erased_ids: ErasedIds  # who is no longer named where links are read
+    event_columns: npt.NDArray[np.int64]  # (N, 6); see `encode_event`
+    is_folded: npt.NDArray[np.bool_]  # (T) False: an erasure covers it; the entity is linked with, but not folded
+    erased_ids: ErasedIds  # left out where links are read
 
     def find_first(self, kind: str) -> npt.NDArray[np.int64]:
-        """(N) The first touch of each arrival that is of this kind, -1 where there is none."""
+        """(N) The first update of an entity of this kind by each arrival, -1 where there is none."""
         rows = np.flatnonzero(self.kind[self.entity] == KIND_CODES[kind])[::-1]
         first = np.full(len(self.arrivals), -1, np.int64)
-        first[np.searchsorted(self.start, rows, "right") - 1] = rows  # of several the one that is assigned last
+        first[np.searchsorted(self.start, rows, "right") - 1] = rows  # of several the first, since it is assigned last
         return first
 
 
 def to_updates(
     arrivals: Sequence[Arrival], extra_entities: Iterable[str] = (), erasures: Erasures = NO_ERASURES
 ) -> UpdateBatch:
-    """The columns of a batch; the order of `arrivals` is the order in which they are folded.
+    """The columns of a batch; `arrivals` are folded in their order.
 
-    `watched` entities are read with the batch though nothing in it need touch them. What `erasures` cover of a user is
-    skipped by that user's own slices alone: what the event tells of its device, card, items or seller stays told.
+    `extra_entities` are read with the batch even if no event updates them. An erased event is skipped only for its
+    user's own slices: it still counts for its device, card, items and sellers.
     """
     updates = [extract_updates(arrival.event) for arrival in arrivals]
-    names, amounts = (
-        [entity for event_updates in updates for entity, _ in event_updates],
-        [amount for event_updates in updates for _, amount in event_updates],
-    )
+    names = [entity for event_updates in updates for entity, _ in event_updates]
+    amounts = [amount for event_updates in updates for _, amount in event_updates]
     index = {entity: number for number, entity in enumerate(dict.fromkeys(chain(names, extra_entities)))}
     family_codes = {source: family_code(source) for source in {arrival.source for arrival in arrivals}}
     event_columns = np.array(
@@ -225,12 +221,12 @@ def to_updates(
         amount=np.array(amounts, np.int64),
         event_columns=event_columns,
         is_folded=ts_ms > find_cutoffs_ms(index, erasures)[entity_numbers],
-        erased_ids=erasures.erased_ids(),
+        erased_ids=erasures.to_erased_ids(),
     )
 
 
 def find_cutoffs_ms(index: dict[str, int], erasures: Erasures) -> npt.NDArray[np.int64]:
-    """(E) Up to which time an erasure covers what touches each entity; -1: none does."""
+    """(E) The time up to which an erasure covers each entity; -1: none does."""
     cutoffs_ms = np.full(len(index), -1, np.int64)
     for entity in index.keys() & erasures.until_ms.keys():
         cutoffs_ms[index[entity]] = erasures.until_ms[entity]
@@ -241,7 +237,7 @@ EventColumns: TypeAlias = tuple[int, int, int, int, int, int]
 
 
 def encode_event(arrival: Arrival, family: int) -> EventColumns:
-    """What every touch of an arrival has in common: a row of `Touches.head`."""
+    """A row of `event_columns`: ts_ms, offset, family, hash of an order's id, judged task or -1, verdict."""
     event = arrival.event
     if isinstance(event, Order):
         return event.ts_ms, arrival.offset, family, hash_id(event.event_id), -1, 0
@@ -249,17 +245,12 @@ def encode_event(arrival: Arrival, family: int) -> EventColumns:
 
 
 def family_code(source: str) -> int:
-    """The code of a source's family; -1: none that profiles know."""
+    """The code of a source's family; -1: one without profiles."""
     return FAMILY_CODES.get(source_family(source), -1)
 
 
 def encode_judgement(event: Event) -> tuple[int, int]:
-    """Which judged task an event speaks of (-1: none that profiles count) and 1 for bad, 0 for good."""
+    """The judged task of an event (-1: none that profiles count) and its verdict: 1 for bad, 0 for good."""
     if not isinstance(event, Judgement) or isinstance(event.value, str):
         return -1, 0
     return TASK_CODES.get(event.task, -1), int(event.value > 0)
-
-
-def user_of(event: Event) -> str:
-    """The user entity of an event, or an empty string for events without a user."""
-    return f"user:{event.user_id}" if isinstance(event, UserEvent) else ""

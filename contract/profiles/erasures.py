@@ -1,8 +1,8 @@
-"""Erasures: whom to forget, and up to which time. Pure.
+"""Erasures: which users to erase, and up to which event time.
 
-An erasure covers the person's events whose `ts_ms` is at or before its own. So what a fold skips depends on nothing but
-the events and the erasures themselves: not on who folds, when, or in which order partitions are read. Of several
-erasures of one person the latest time counts, so their order does not matter either, and none is ever taken back.
+An erasure covers the user's events whose `ts_ms` is at or before its own. So what a fold skips depends only on the
+events and the erasures: not on which process folds, when, or in which order partitions are read. Of several erasures of
+one user the latest time counts, so their order does not matter either, and none is ever revoked.
 """
 
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ from contract.hashing import hash_id
 
 
 class ErasedIds(NamedTuple):
-    """Erased people as they stand among links: hashes of their entities, rising, and the last second of each."""
+    """Erased users as links name them: hashes of their entities, ascending, and the last erased second of each."""
 
     idents: npt.NDArray[np.uint64]
     until_s: npt.NDArray[np.int64]
@@ -38,7 +38,7 @@ class Erasures:
         return len(self.until_ms)
 
     def add(self, erasure: Erasure) -> bool:
-        """Add one; whether it covers anything that was not covered before."""
+        """Add one; returns whether it covers anything new."""
         user = f"user:{erasure.user_id}"
         if erasure.ts_ms <= self.until_ms.get(user, -1):
             return False
@@ -47,15 +47,15 @@ class Erasures:
         return True
 
     def covers(self, user_id: str, ts_ms: int) -> bool:
-        """Whether what this user did at `ts_ms` is to be forgotten."""
+        """Whether an event of this user at `ts_ms` is erased."""
         return bool(self.until_ms) and ts_ms <= self.until_ms.get(f"user:{user_id}", -1)
 
     def covers_event(self, event: Event) -> bool:
-        """Whether an event is one of an erased person, up to their erasure; nothing else is anybody's."""
+        """Whether an event is erased; events without a user never are."""
         return isinstance(event, UserEvent) and self.covers(event.user_id, event.ts_ms)
 
-    def erased_ids(self) -> ErasedIds:
-        """All of them as a fold looks them up: links tell seconds, so what was in the last second is covered."""
+    def to_erased_ids(self) -> ErasedIds:
+        """All erasures as a fold searches them. Links have seconds, so the whole last second counts as erased."""
         if len(self._erased_ids.idents) < len(self.until_ms):
             idents = np.array([hash_id(user) for user in self.until_ms], np.uint64)
             order = np.argsort(idents)
@@ -64,4 +64,11 @@ class Erasures:
         return self._erased_ids
 
 
-NO_ERASURES: Final = Erasures()  # for those who fold where there are none; nobody adds to it
+class NoErasures(Erasures):
+    """The constant without erasures, for folds that erase nothing."""
+
+    def add(self, erasure: Erasure) -> bool:
+        raise TypeError("Erasures should be added to an `Erasures` of one's own. Found the constant `NO_ERASURES`.")
+
+
+NO_ERASURES: Final = NoErasures()

@@ -1,9 +1,9 @@
-"""Folding: how a batch of events changes slices, and what each event knew before it.
+"""Folding: how a batch of events changes slices, and the aggregates before each event.
 
-Written as one event at a time, because that is what the promise says (the second order of a burst sees the first, on
-every device, card and item they share), and compiled by numba, because that is fast: about the cost of a NumPy call per
-event, whatever share of the batch one hot entity has. `docs/decisions/` tells why this replaced segmented sums.
-Everything is integer arithmetic; only what readers derive (`look`) is floating point.
+Events are folded one at a time, because the second order of a burst must see the first, on every device, card and item
+that they share. The loop is compiled by numba: about the cost of a NumPy call per event, whatever share of the batch
+one hot entity has. `docs/decisions/` explains why this replaced segmented sums. Everything is integer arithmetic; only
+the aggregates that readers derive (`read_entity`) are floating point.
 """
 
 from typing import Final, NamedTuple
@@ -22,49 +22,56 @@ from contract.profiles.record import (
     HORIZON_MS,
     JUDGED_TASKS,
     LAYOUT,
+    LINK_STATS,
     RING_SIZE,
     WIDTHS_MS,
 )
 
-TS, OFFSET, FAMILY, EVENT, TASK, BAD = range(6)
+TS, OFFSET, FAMILY, EVENT, TASK, BAD = range(6)  # columns of an event; see `encode_event`
 ORDERS: Final = FAMILIES.index("orders")
 JUDGEMENTS: Final = FAMILIES.index("judgements")
 USER: Final = ENTITY_KINDS.index("user")
 ITEM: Final = ENTITY_KINDS.index("item")
 FRAUD: Final = JUDGED_TASKS.index("fraud")
+# Where the aggregates are: those of a family from the family's first column on, the others from their own first one.
 STATS_PER_FAMILY: Final = len(FAMILY_STATS)
-LINKS_START: Final = len(FAMILIES) * STATS_PER_FAMILY
-JUDGED_START: Final = LINKS_START + 4
+COUNT, AGE_S, GAP_S = FAMILY_STATS.index("count"), FAMILY_STATS.index("age_s"), FAMILY_STATS.index("gap_s")
+WINDOW_COUNT, WINDOW_SUM, STATS_PER_WINDOW = 0, 1, 2
+LINKS_START: Final = AGGREGATES.index(LINK_STATS[0])
+LINKS_1D, LINKS_ALL, STATS_PER_LINKS = 0, 1, 2
+JUDGED_START: Final = AGGREGATES.index(f"{JUDGED_TASKS[0]}.good")
+JUDGED_GOOD, JUDGED_BAD, STATS_PER_TASK = 0, 1, 2
 COLUMNS: Final = len(AGGREGATES)
 WINDOWS_COUNT: Final = len(WIDTHS_MS)
 TASKS_COUNT: Final = len(JUDGED_TASKS)
 DAY_S: Final = 86_400
 
+Aggregates = npt.NDArray[np.float64]
 jit = numba.njit(cache=True, nogil=True)
 
 
 class FoldState(NamedTuple):
-    """S slices of E entities; `order[start[e] : start[e + 1]]` are those of entity `e`, in the order of their names."""
+    """S slices of E entities; `order[start[e] : start[e + 1]]` are those of entity `e`, in the order of sources."""
 
     slices: npt.NDArray[np.void]  # (S) of RECORD
     family: npt.NDArray[np.int64]  # (S)
     order: npt.NDArray[np.int64]  # (S)
     start: npt.NDArray[np.int64]  # (E+1)
-    gone: ErasedIds  # erased people, whom no list of links names
+    erased: ErasedIds  # erased users, left out of all lists of links
 
 
 class Scratch(NamedTuple):
-    """Room to work in, so that nothing is allocated for each entity: links of one entity, and one point in time."""
+    """Buffers reused for each entity, so that the loop allocates nothing: its links, and one point in time."""
 
-    ids: npt.NDArray[np.uint64]
-    seen: npt.NDArray[np.int64]
-    table: npt.NDArray[np.int64]  # a hash table: 1 + index into `ids`, 0 for nothing
-    cell: npt.NDArray[np.int64]
-    left: npt.NDArray[np.float64]
+    ids: npt.NDArray[np.uint64]  # distinct linked ids
+    seen: npt.NDArray[np.int64]  # when each was seen last, in seconds
+    table: npt.NDArray[np.int64]  # a hash table: 1 + index into `ids`, 0 for a free slot
+    cell: npt.NDArray[np.int64]  # the current cell of each window
+    left: npt.NDArray[np.float64]  # the share of each previous cell that is still inside the window
 
 
 def make_scratch(state: FoldState) -> Scratch:
-    """Room for the entity with the most slices."""
+    """Buffers for the entity with the most slices."""
     ids_max = int(np.diff(state.start).max(initial=0)) * RING_SIZE
     windows = np.zeros(WINDOWS_COUNT, np.int64), np.zeros(WINDOWS_COUNT, np.float64)
     return Scratch(
@@ -77,9 +84,13 @@ def make_scratch(state: FoldState) -> Scratch:
 
 @jit
 def reset_slice(record, offset):  # type: ignore[no-untyped-def]
-    """Make a record new, keeping nothing but the position in the log."""
+    """Clear a record, keeping only the offset in the log."""
     record.layout, record.offset = LAYOUT, offset
-    record.count, record.sum, record.first_ms, record.last_ms, record.place = 0, 0, 0, 0, 0
+    record.count = 0
+    record.sum = 0
+    record.first_ms = 0
+    record.last_ms = 0
+    record.place = 0
     record.judged[:] = 0
     record.orders[:] = 0
     for slot in range(2):
@@ -87,7 +98,9 @@ def reset_slice(record, offset):  # type: ignore[no-untyped-def]
         record.links[slot].seen_s[:] = 0
     for w in range(WINDOWS_COUNT):
         cells = record.windows[w]
-        cells.index, cells.count[:], cells.sum[:] = 0, 0, 0
+        cells.index = 0
+        cells.count[:] = 0
+        cells.sum[:] = 0
 
 
 @jit
@@ -99,12 +112,15 @@ def count_event(record, ts_ms, amount):  # type: ignore[no-untyped-def]
     record.count += np.uint32(1)
     record.sum += amount
     for w in range(WINDOWS_COUNT):
-        cells, index = record.windows[w], ts_ms // WIDTHS_MS[w]
+        cells = record.windows[w]
+        index = ts_ms // WIDTHS_MS[w]
         ahead = index - np.int64(cells.index)
         if ahead > 0:
             cells.count[1] = cells.count[0] if ahead == 1 else 0
             cells.sum[1] = cells.sum[0] if ahead == 1 else 0
-            cells.count[0], cells.sum[0], cells.index = 0, 0, index
+            cells.count[0] = 0
+            cells.sum[0] = 0
+            cells.index = index
         if ahead >= -1:  # an event from before the previous cell is in the totals only
             cell = 1 if ahead == -1 else 0
             cells.count[cell] += np.uint32(1)
@@ -113,7 +129,7 @@ def count_event(record, ts_ms, amount):  # type: ignore[no-untyped-def]
 
 @jit
 def add_link(links, ident, seen_s):  # type: ignore[no-untyped-def]
-    """Remember that `ident` was seen: the most recent distinct ids stay, ties by id, free places (0, 0) go first."""
+    """Add a link: the most recent distinct ids stay, ties broken by id; free slots (0, 0) are replaced first."""
     oldest = 0
     for k in range(RING_SIZE):
         if links.id[k] == ident:
@@ -127,7 +143,7 @@ def add_link(links, ident, seen_s):  # type: ignore[no-untyped-def]
 
 @jit
 def fold_update(record, event_columns, amount):  # type: ignore[no-untyped-def]
-    """Fold one event into one slice; whether it counted. An offset at or below the slice's own is already in it."""
+    """Fold one event into one slice; returns whether it counted. Offsets up to the slice's own are folded already."""
     if event_columns[OFFSET] <= record.offset:
         return False
     record.offset = event_columns[OFFSET]
@@ -143,7 +159,7 @@ def fold_update(record, event_columns, amount):  # type: ignore[no-untyped-def]
         if event_columns[TASK] < 0:
             return False
         record.judged[event_columns[TASK], event_columns[BAD]] += np.uint32(1)
-        record.last_ms = max(record.last_ms, event_columns[TS])  # whatever the task: the entity was not silent
+        record.last_ms = max(record.last_ms, event_columns[TS])  # for every task: the entity was active
         if event_columns[TASK] != FRAUD:
             return False
         amount = event_columns[BAD]
@@ -153,7 +169,7 @@ def fold_update(record, event_columns, amount):  # type: ignore[no-untyped-def]
 
 @jit
 def add_links(record, link_slots, entity, kind, ident, seen_s):  # type: ignore[no-untyped-def]
-    """Link a slice with those of an event's entities that its kind is linked with; of items with the last ones."""
+    """Link a slice with the event's entities of the kinds that it is linked with; of many items, with the last ones."""
     items = 0
     for u in range(len(entity) - 1, -1, -1):
         other_kind = kind[entity[u]]
@@ -169,29 +185,31 @@ def add_windows(record, cell, left, out):  # type: ignore[no-untyped-def]
         cells = record.windows[w]
         behind = cell[w] - np.int64(cells.index)
         if behind == 0:
-            out[2 * w] += cells.count[0] + left[w] * cells.count[1]
-            out[2 * w + 1] += cells.sum[0] + left[w] * cells.sum[1]
+            out[STATS_PER_WINDOW * w + WINDOW_COUNT] += cells.count[0] + left[w] * cells.count[1]
+            out[STATS_PER_WINDOW * w + WINDOW_SUM] += cells.sum[0] + left[w] * cells.sum[1]
         elif behind == 1:
-            out[2 * w] += left[w] * cells.count[0]
-            out[2 * w + 1] += left[w] * cells.sum[0]
+            out[STATS_PER_WINDOW * w + WINDOW_COUNT] += left[w] * cells.count[0]
+            out[STATS_PER_WINDOW * w + WINDOW_SUM] += left[w] * cells.sum[0]
         elif behind == -1:
-            out[2 * w] += cells.count[1]
-            out[2 * w + 1] += cells.sum[1]
+            out[STATS_PER_WINDOW * w + WINDOW_COUNT] += cells.count[1]
+            out[STATS_PER_WINDOW * w + WINDOW_SUM] += cells.sum[1]
 
 
 @jit
 def add_totals(record, now_ms, out):  # type: ignore[no-untyped-def]
-    """Add a slice's count, age and gap; of several slices the greatest age and the least gap stand."""
-    age_s, gap_s = (now_ms - record.first_ms) / 1000.0, (now_ms - record.last_ms) / 1000.0
-    out[0] += record.count
-    out[1] = age_s if np.isnan(out[1]) else max(out[1], age_s)
-    out[2] = gap_s if np.isnan(out[2]) else min(out[2], gap_s)
+    """Add a slice's count, age and gap: over several slices the greatest age and the least gap."""
+    age_s = (now_ms - record.first_ms) / 1000.0
+    gap_s = (now_ms - record.last_ms) / 1000.0
+    out[COUNT] += record.count
+    out[AGE_S] = age_s if np.isnan(out[AGE_S]) else max(out[AGE_S], age_s)
+    out[GAP_S] = gap_s if np.isnan(out[GAP_S]) else min(out[GAP_S], gap_s)
 
 
 @jit
 def gather_links(slices, own_slices, slot, scratch):  # type: ignore[no-untyped-def]
-    """The distinct ids of the slices `own` and when each was seen last, into `scratch`; returns how many they are."""
-    ids, last_seen_s, table, distinct = scratch.ids, scratch.seen, scratch.table, 0
+    """Write the distinct ids of `own_slices` and when each was seen last to `scratch`; returns their number."""
+    ids, last_seen_s, table = scratch.ids, scratch.seen, scratch.table
+    distinct = 0
     size = 2 * RING_SIZE
     while size < 2 * RING_SIZE * len(own_slices):
         size *= 2
@@ -217,14 +235,14 @@ def gather_links(slices, own_slices, slot, scratch):  # type: ignore[no-untyped-
 
 @jit
 def is_erased(erased, ident, seen_s):  # type: ignore[no-untyped-def]
-    """Whether an id is that of an erased person who was not seen again later."""
+    """Whether an id is that of an erased user who was not seen after the erasure."""
     position = np.searchsorted(erased.idents, ident)
     return position < len(erased.idents) and erased.idents[position] == ident and seen_s <= erased.until_s[position]
 
 
 @jit
 def select_latest(ids, last_seen_s, erased, recent):  # type: ignore[no-untyped-def]
-    """Fill `recent` (RING) with the ids that were seen last, newest first, of two seen at once the greater one."""
+    """Fill `recent` (RING) with the ids that were seen last, newest first, ties by the greater id."""
     filled = 0
     for k in range(len(ids)):  # `recent` holds indices while it is being sorted
         if len(erased.idents) > 0 and is_erased(erased, ids[k], last_seen_s[k]):
@@ -246,19 +264,19 @@ def select_latest(ids, last_seen_s, erased, recent):  # type: ignore[no-untyped-
 
 @jit
 def count_links(slices, own_slices, now_s, erased, scratch, out, recent):  # type: ignore[no-untyped-def]
-    """How many distinct ids were seen within a day, and at all, in either ring; `recent` gets the latest first ones."""
+    """Count the distinct ids of each ring, within a day and in all; `recent` gets the latest first links."""
     for slot in range(2):
         distinct = gather_links(slices, own_slices, slot, scratch)
         for k in range(distinct):
-            out[2 * slot] += now_s - scratch.seen[k] <= DAY_S
-        out[2 * slot + 1] = distinct
+            out[STATS_PER_LINKS * slot + LINKS_1D] += now_s - scratch.seen[k] <= DAY_S
+        out[STATS_PER_LINKS * slot + LINKS_ALL] = distinct
         if slot == 0:
             select_latest(scratch.ids[:distinct], scratch.seen[:distinct], erased, recent)
 
 
 @jit
 def set_time(scratch, now_ms):  # type: ignore[no-untyped-def]
-    """Where `now_ms` lies in the cells of each window."""
+    """Set the point in time of `scratch`: where `now_ms` lies in the cells of each window."""
     for w in range(WINDOWS_COUNT):
         scratch.cell[w] = now_ms // WIDTHS_MS[w]
         scratch.left[w] = 1.0 - (now_ms % WIDTHS_MS[w]) / WIDTHS_MS[w]
@@ -266,25 +284,26 @@ def set_time(scratch, now_ms):  # type: ignore[no-untyped-def]
 
 @jit
 def read_entity(state, e, now_ms, scratch, out, recent):  # type: ignore[no-untyped-def]
-    """What entity `e` is at the time that is set: `out` (COLUMNS) and `recent` (RING), both zeroed by the caller."""
+    """The aggregates of entity `e` at the time of `scratch`: `out` (COLUMNS), `recent` (RING), zeroed by the caller."""
     for f in range(len(FAMILIES)):
-        out[f * STATS_PER_FAMILY + STATS_PER_FAMILY - 2] = np.nan
-        out[f * STATS_PER_FAMILY + STATS_PER_FAMILY - 1] = np.nan
+        out[f * STATS_PER_FAMILY + AGE_S] = np.nan
+        out[f * STATS_PER_FAMILY + GAP_S] = np.nan
     own_slices = state.order[state.start[e] : state.start[e + 1]]
     for s in own_slices:
-        record, column = state.slices[s], state.family[s] * STATS_PER_FAMILY
+        record = state.slices[s]
+        family_column = state.family[s] * STATS_PER_FAMILY
         for task in range(TASKS_COUNT):
-            out[JUDGED_START + 2 * task] += record.judged[task, 0]
-            out[JUDGED_START + 2 * task + 1] += record.judged[task, 1]
+            out[JUDGED_START + STATS_PER_TASK * task + JUDGED_GOOD] += record.judged[task, 0]
+            out[JUDGED_START + STATS_PER_TASK * task + JUDGED_BAD] += record.judged[task, 1]
         if record.count > 0:
-            add_windows(record, scratch.cell, scratch.left, out[column:])
-            add_totals(record, now_ms, out[column + STATS_PER_FAMILY - 3 :])
-    count_links(state.slices, own_slices, now_ms // 1000, state.gone, scratch, out[LINKS_START:], recent)
+            add_windows(record, scratch.cell, scratch.left, out[family_column:])
+            add_totals(record, now_ms, out[family_column:])
+    count_links(state.slices, own_slices, now_ms // 1000, state.erased, scratch, out[LINKS_START:], recent)
 
 
 @jit
-def fold_batch(state, scratch, start, entity, own_slice, is_folded, amount, event_columns, kind, id_hash):  # type: ignore[no-untyped-def]  # noqa: PLR0913 - the columns of `Touches`
-    """Fold N arrivals in order. Returns what each touch knew before its arrival: (T, COLUMNS) and (T, RING)."""
+def fold_batch(state, scratch, start, entity, own_slice, is_folded, amount, event_columns, kind, id_hash):  # type: ignore[no-untyped-def]  # noqa: PLR0913 - the columns of `UpdateBatch`
+    """Fold N arrivals in order. Returns each update's aggregates before its arrival: (T, COLUMNS) and (T, RING)."""
     before = np.zeros((len(entity), COLUMNS), np.float64)
     recent = np.zeros((len(entity), RING_SIZE), np.uint64)
     for i in range(len(event_columns)):
@@ -302,7 +321,7 @@ def fold_batch(state, scratch, start, entity, own_slice, is_folded, amount, even
 
 @jit
 def read_entities(state, scratch, entities, now_ms):  # type: ignore[no-untyped-def]
-    """What the given entities are, each at its own `now_ms`: (M, COLUMNS) and (M, RING)."""
+    """The aggregates of M entities, each at its own `now_ms`: (M, COLUMNS) and (M, RING)."""
     out = np.zeros((len(entities), COLUMNS), np.float64)
     recent = np.zeros((len(entities), RING_SIZE), np.uint64)
     for m in range(len(entities)):
@@ -313,15 +332,16 @@ def read_entities(state, scratch, entities, now_ms):  # type: ignore[no-untyped-
 
 @jit
 def assign_slices(entities, sources, entity, source, start, update_entity, arrival_source):  # type: ignore[no-untyped-def]
-    """Find the slice of every (entity, source) pair that exists or is touched, new ones behind those that exist.
+    """Number the slice of every (entity, source) pair that exists or is updated, new ones after existing ones.
 
-    Returns which slice each touch writes (T), the slices entity by entity in the order of sources (S), where each
-    entity's begin (E+1), and the entity and the source of each slice (S).
+    Returns the slice that each update writes (T), the slices entity by entity in the order of sources (S), the start
+    of each entity in that order (E+1), and the entity and the source of each slice (S).
     """
     slice_number = np.full((entities, sources), -1, np.int64)
     for s in range(len(entity)):
         slice_number[entity[s], source[s]] = s
-    own_slice, count = np.zeros(len(update_entity), np.int64), len(entity)
+    own_slice = np.zeros(len(update_entity), np.int64)
+    count = len(entity)
     for i in range(len(start) - 1):
         for t in range(start[i], start[i + 1]):
             if slice_number[update_entity[t], arrival_source[i]] < 0:
@@ -329,15 +349,15 @@ def assign_slices(entities, sources, entity, source, start, update_entity, arriv
                 count += 1
             own_slice[t] = slice_number[update_entity[t], arrival_source[i]]
     order, starts = np.zeros(count, np.int64), np.zeros(entities + 1, np.int64)
-    entity_of, source_of, position = np.zeros(count, np.int64), np.zeros(count, np.int64), 0
+    entity_of, source_of = np.zeros(count, np.int64), np.zeros(count, np.int64)
+    position = 0
     for e in range(entities):
         for k in range(sources):
             s = slice_number[e, k]
             if s >= 0:
-                order[position], entity_of[s], source_of[s] = s, e, k
+                order[position] = s
+                entity_of[s] = e
+                source_of[s] = k
                 position += 1
         starts[e + 1] = position
     return own_slice, order, starts, entity_of, source_of
-
-
-Aggregates = npt.NDArray[np.float64]

@@ -1,7 +1,7 @@
-"""Slices of many entities as columns: those that a store gave, and those that it is to keep.
+"""Slices of many entities as columns: loaded from a store, or to be written to it.
 
-A batch is folded over arrays; one object for each slice would cost more than the fold. Seen from outside both are the
-plain thing: a sequence, and a mapping, of the slices of each entity by source.
+A batch is folded over arrays; one object for each slice would cost more than the fold. To callers, `LoadedSlices` is a
+sequence and `SliceWrites` a mapping of the slices of each entity by source.
 """
 
 from collections.abc import ItemsView, Iterator, Mapping, Sequence
@@ -24,15 +24,15 @@ class LoadedSlices(Sequence[Slices]):
     """S slices of `length` entities, in any order; read as a sequence, it gives the slices of each entity by source."""
 
     length: int
-    sources: Sequence[str]  # the names that occur
-    entity: npt.NDArray[np.int64]  # (S) whose slice it is
+    sources: Sequence[str]  # the distinct source names
+    entity: npt.NDArray[np.int64]  # (S) the entity of each slice
     source: npt.NDArray[np.int64]  # (S) index into `sources`
     records: Sequence[bytes | memoryview]  # S records in all, one or more in each piece
 
     def to_array(self, extra: int) -> npt.NDArray[np.void]:
-        """The records, and `more` empty ones behind them, as a writable array (S + more) of RECORD.
+        """The records, followed by `extra` empty ones, as a writable array (S + extra) of RECORD.
 
-        Raises `BadProfile` for records of another layout. That each has a record's length is the store's promise.
+        Raises `BadProfile` for records of another layout. The store has checked their lengths.
         """
         slices = self._concatenate(extra)
         layouts = slices["layout"]
@@ -43,7 +43,8 @@ class LoadedSlices(Sequence[Slices]):
     def _concatenate(self, extra: int) -> npt.NDArray[np.void]:
         if len(self.records) != 1:
             return np.frombuffer(bytearray().join((*self.records, EMPTY_RECORD * extra)), RECORD)
-        slices, loaded_bytes = np.empty(len(self.entity) + extra, RECORD), len(self.records[0])
+        slices = np.empty(len(self.entity) + extra, RECORD)
+        loaded_bytes = len(self.records[0])
         record_bytes = slices.view(np.uint8)
         record_bytes[:loaded_bytes] = np.frombuffer(self.records[0], np.uint8)
         record_bytes[loaded_bytes:] = np.frombuffer(EMPTY_RECORD * extra, np.uint8)
@@ -72,7 +73,7 @@ class LoadedSlices(Sequence[Slices]):
 
 
 def to_columns(profiles: Sequence[Slices]) -> LoadedSlices:
-    """The columns of profiles that are at hand as mappings; raises `BadProfile` for a record that is cut."""
+    """The columns of profiles given as mappings; raises `BadProfile` for a truncated record."""
     if isinstance(profiles, LoadedSlices):
         return profiles
     names: dict[str, int] = {}
@@ -87,30 +88,30 @@ def to_columns(profiles: Sequence[Slices]) -> LoadedSlices:
 
 
 def check_lengths(lengths: npt.NDArray[np.int64]) -> None:
-    """Raise `BadProfile` unless each is the length of a record."""
+    """Raises `BadProfile` unless each is the length of a record."""
     wrong = lengths[lengths != RECORD.itemsize]
     if len(wrong):
         raise BadProfile(f"A slice should have {RECORD.itemsize} bytes. Found {wrong.min()}.")
 
 
 def split_records(records: bytes) -> list[bytes]:
-    """Records that stand end to end, one by one."""
+    """Concatenated records, one by one."""
     return [records[start : start + RECORD.itemsize] for start in range(0, len(records), RECORD.itemsize)]
 
 
 @dataclass(frozen=True, slots=True)
 class SliceWrites(Mapping[str, Slices]):
-    """W slices to be kept, in the order of buckets and in each of entities; as a mapping, by entity and source."""
+    """W slices to write, sorted by bucket and entity; as a mapping, by entity and source."""
 
     entities: Sequence[str]
     sources: Sequence[str]
     entity: npt.NDArray[np.int64]  # (W) index into `entities`
     source: npt.NDArray[np.int64]  # (W) index into `sources`
     bucket: npt.NDArray[np.int64]  # (W)
-    records: bytes  # end to end
+    records: bytes  # concatenated
 
     def buckets(self) -> set[int]:
-        """Those that something is written to."""
+        """The buckets that are written to."""
         return set(self.bucket.tolist())
 
     def to_mapping(self) -> dict[str, dict[str, bytes]]:
@@ -136,7 +137,7 @@ class SliceWrites(Mapping[str, Slices]):
 
 
 def to_slice_writes(slices: Mapping[str, Slices]) -> SliceWrites:
-    """The columns of slices that are at hand as mappings."""
+    """The columns of slices given as mappings."""
     if isinstance(slices, SliceWrites):
         return slices
     entities = sorted(slices, key=lambda entity: (bucket_of(entity), entity))

@@ -1,6 +1,6 @@
-"""Memory: the slices of a batch's entities, before and after its events, and the store they come from.
+"""The profile store, and a batch folded over the profiles that were read from it.
 
-`fold` is the pure middle of the worker: it knows nothing of Kafka, Redis or the clock.
+`fold` is pure: it knows nothing of Kafka, Redis or the clock.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,20 +21,20 @@ MergedOffsets = dict[int, dict[str, int]]  # bucket -> source -> the offset up t
 
 
 class ProfileStore(Protocol):
-    """Where profiles live; `contract.profiles.store.MemoryProfiles` and the worker's Redis store keep the same promises."""
+    """Stores profiles; implemented by `InMemoryProfileStore` and the worker's Redis store, under the same tests."""
 
     def read(self, entities: Sequence[str]) -> Sequence[Slices]:
-        """The slices of each entity, in the order asked; as `Recalled` where the store has them as columns."""
+        """The slices of each entity, in the order given; as `LoadedSlices` where the store has them as columns."""
 
-    def merged_offsets(self, sources: Iterable[str]) -> MergedOffsets:
-        """For every bucket, how far each of the sources is merged; a source that a bucket lacks is not in its dict."""
+    def read_offsets(self, sources: Iterable[str]) -> MergedOffsets:
+        """For every bucket, the merged offset of each of the sources that it has."""
 
     def merge(self, writes: Mapping[str, Slices], expected: MergedOffsets, after: MergedOffsets) -> None:
-        """Write slices and `after`, all of a bucket or nothing; `StaleState` where a bucket is not `expected`."""
+        """Write slices and offsets atomically by bucket; `StaleState` where a bucket's offsets are not `expected`."""
 
 
 class InMemoryProfileStore:
-    """Profiles in this process: for replaying history, and the twin that Redis is tested against."""
+    """Profiles in this process's memory: for replaying history, and as the reference for the Redis store in tests."""
 
     def __init__(self) -> None:
         self.slices: dict[str, dict[str, bytes]] = {}
@@ -43,7 +43,7 @@ class InMemoryProfileStore:
     def read(self, entities: Sequence[str]) -> list[Slices]:
         return [self.slices.get(entity, {}) for entity in entities]
 
-    def merged_offsets(self, sources: Iterable[str]) -> MergedOffsets:
+    def read_offsets(self, sources: Iterable[str]) -> MergedOffsets:
         wanted = set(sources)
         return {
             bucket: {source: offset for source, offset in offsets.items() if source in wanted}
@@ -56,7 +56,7 @@ class InMemoryProfileStore:
             if bucket_of(entity) not in stale:
                 self.slices.setdefault(entity, {}).update(slices)
         if stale:
-            raise StaleState(f"Buckets {stale} should be merged as this worker left them. Found other positions.")
+            raise StaleState(f"Buckets {stale} should be merged as this worker left them. Found other offsets.")
 
     def _advance(self, bucket: int, expected: Mapping[str, int], after: Mapping[str, int]) -> bool:
         offsets = self.offsets.setdefault(bucket, {})
@@ -68,26 +68,26 @@ class InMemoryProfileStore:
 
 @dataclass(slots=True)
 class FoldedBatch:
-    """What is remembered of a batch's entities: S slices after the batch, and what each touch knew before its event."""
+    """A batch folded over its entities' profiles: S slices after it, and each update's aggregates before its event."""
 
     updates: UpdateBatch
     state: FoldState
     sources: list[str]
-    slice_entity: npt.NDArray[np.int64]  # (S) whose slice it is
+    slice_entity: npt.NDArray[np.int64]  # (S) the entity of each slice
     slice_source: npt.NDArray[np.int64]  # (S) index into `sources`
-    own_slice: npt.NDArray[np.int64]  # (T) the slice that each touch writes
-    is_folded: npt.NDArray[np.bool_]  # (T) whether it does
-    aggregates_before: Aggregates  # (T, AGGREGATES) what each touch's entity was before its event
-    recent_ids: npt.NDArray[np.uint64]  # (T, RING) its latest first links, newest first
+    own_slice: npt.NDArray[np.int64]  # (T) the slice of each update
+    is_folded: npt.NDArray[np.bool_]  # (T) whether the update changes it
+    aggregates_before: Aggregates  # (T, AGGREGATES) of each update's entity before its event
+    recent_ids: npt.NDArray[np.uint64]  # (T, RING) the same entity's latest first links, newest first
 
     def read_at(self, entities: Sequence[str], now_ms: Sequence[int]) -> tuple[Aggregates, npt.NDArray[np.uint64]]:
-        """The same columns for some of the batch's entities as they are after it, each at its own time."""
+        """Aggregates and recent ids of some of the batch's entities after it, each at its own time."""
         numbers = np.array([self.updates.index[entity] for entity in entities], np.int64)
         out, recent = read_entities(self.state, make_scratch(self.state), numbers, np.array(now_ms, np.int64))
         return out, recent
 
     def slice_writes(self) -> SliceWrites:
-        """The slices that the batch touched."""
+        """The slices that the batch changed."""
         is_written = np.zeros(len(self.slice_entity), np.bool_)
         is_written[self.own_slice[self.is_folded]] = True
         written = np.flatnonzero(is_written)
@@ -99,9 +99,9 @@ class FoldedBatch:
 
 
 def fold(profiles: Sequence[Slices], updates: UpdateBatch, mask: npt.NDArray[np.bool_] | None = None) -> FoldedBatch:
-    """Fold a batch over what the store holds of `touches.entities`; pure, and bit-equal however the log was cut.
+    """Fold a batch over the profiles of `updates.entities`; pure, and bit-equal however the log was cut.
 
-    Touches that are not `kept`, or False in `keep` (T), are looked at and linked with, but change no slice.
+    Updates that are not `is_folded`, or False in `mask` (T), are read and linked with, but change no slice.
     """
     t, loaded = updates, to_columns(profiles)
     sources = sorted({*loaded.sources, *(arrival.source for arrival in t.arrivals)})
@@ -130,7 +130,7 @@ def fold(profiles: Sequence[Slices], updates: UpdateBatch, mask: npt.NDArray[np.
 
 
 def find_families(sources: Sequence[str], source: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """The family of each slice; raises `BadProfile` for a slice of one that another version has written."""
+    """The family of each slice; raises `BadProfile` for a family that only another version knows."""
     codes: npt.NDArray[np.int64] = np.array([family_code(name) for name in sources], np.int64)[source]
     if (codes < 0).any():
         unknown = sources[int(source[codes < 0][0])]

@@ -1,6 +1,6 @@
-"""`python -m contract.profiles.warmup` compiles the folds ahead, so that no process pays for it when it is started first.
+"""`python -m contract.profiles.warmup` compiles the folds ahead of time, so that no process has to at its first start.
 
-A process still loads what was compiled, for about a second: a worker does it before it joins its group.
+Loading the compiled code still takes about a second; a worker does it before it joins its consumer group.
 """
 
 from contract.events import Search
@@ -9,7 +9,7 @@ from contract.profiles.store import fold
 
 
 def load_folds() -> None:
-    """Fold one event and look at it: what numba compiles is kept beside the code, and loaded from there."""
+    """Fold one event and read its entity; numba caches the compiled code next to the module and loads it from there."""
     search = Search(event_id="compiled", ts_ms=0, user_id="compiled", query="")
     updates = to_updates([Arrival("searches/0", 0, search)])
     fold([{}], updates).read_at(updates.entities, [0])

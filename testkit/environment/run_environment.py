@@ -12,7 +12,7 @@ from contract.settings import TopicSettings
 from devservers.redis_server import RedisServer
 from testkit.checkout import CHECKOUT_VARIABLES
 
-TOPIC_KINDS: Final = tuple(kind for kind in TopicSettings.model_fields if kind != "partitions")
+TOPIC_KINDS: Final = tuple(TopicSettings().names_by_kind())
 BATCH_MAX: Final = 50  # small, so that few events make many batches to be killed in
 # Reasons reveal the profile's counts almost exactly, so a decision made again from another state differs.
 DISCRIMINATING_THRESHOLDS: Final = {

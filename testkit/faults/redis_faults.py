@@ -13,7 +13,7 @@ from contract.errors import BadConfig, BadProfile
 from testkit.faults.scenario import ORDERS_PER_SEND, FaultOptions, Scenario
 from testkit.faults.worker_faults import STEPS_WITH_FAULTS, Fault, expect_error, run_at_step
 from testkit.faults.worker_harness import FaultyWorker
-from worker.kafka.consumer import TopicPartition
+from transport.records import TopicPartition
 from worker.redis.client import to_pairs
 
 Commands = Sequence[Sequence[Any]]

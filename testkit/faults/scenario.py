@@ -21,7 +21,7 @@ from testkit.faults.worker_harness import LANE, FaultyWorker, WorkerDeath, build
 from testkit.oracle.profiles import ProfileOracle
 from testkit.traffic.event_generator import Traffic
 from testkit.traffic.producer import AcknowledgedRecord, TrafficProducer
-from worker.kafka.consumer import TopicPartition
+from transport.records import TopicPartition
 from worker.redis.client import RedisClient
 from worker.state.profile_store import open_profile_store
 
@@ -189,7 +189,7 @@ class Scenario:
             return uncommitted or [f"{len(sources)} of {len(ends)} partitions are owned"]
         profiles = open_profile_store(self.redis, self.environment.redis_prefix)
         profiles.refresh_generation()
-        merged = profiles.merged_offsets(sources.values())
+        merged = profiles.read_offsets(sources.values())
         unmerged = {
             source
             for offsets_by_source in merged.values()

@@ -13,7 +13,7 @@ from testkit.faults.scenario import TIMEOUT_S, FaultOptions, Scenario
 from testkit.faults.step_hooks import Callback
 from testkit.faults.worker_harness import FaultyWorker
 from testkit.metrics import read_metric
-from worker.kafka.consumer import TopicPartition
+from transport.records import TopicPartition
 from worker.ops import metrics
 from worker.ops.steps import STEPS
 

@@ -17,9 +17,9 @@ from contract.settings import ListSettings, RedisSettings, Settings, WorkerSetti
 from testkit.checkout import ROOT
 from testkit.environment.run_environment import RULES, RunEnvironment
 from testkit.faults.step_hooks import Callback, StepHooks
+from transport.records import TopicPartition
 from worker.assembly import assemble
 from worker.catalogue.catalogue import Catalogue
-from worker.kafka.consumer import TopicPartition
 from worker.records.lanes import LANES
 from worker.redis.client import RedisClient
 from worker.scoring.handlers import HANDLERS

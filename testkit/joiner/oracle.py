@@ -10,7 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from contract.messages import Example, PackedBlock, ScoredRow
+from contract.features.packing import PackedBlock
+from contract.messages import Example, ScoredRow
 from testkit.joiner.expected import ExpectedExample, LabelFact, TimedRecord
 
 

@@ -11,8 +11,9 @@ import numpy as np
 
 from contract.events import Click, Event, Impression, Label, Line, Order
 from contract.features.declaration import Block
+from contract.features.packing import pack
 from contract.graphs import GRAPHS
-from contract.messages import ScoredKind, ScoredRow, pack, to_json, to_msgpack
+from contract.messages import ScoredKind, ScoredRow, to_json, to_msgpack
 from contract.units import HOUR_MS, MINUTE_MS, SECOND_MS
 from testkit.joiner.expected import (
     CLICK_MS,

@@ -1,7 +1,7 @@
-"""What a reader should learn of an entity from the oracle's slices, rule by rule, in floating point.
+"""The aggregates of an entity from the oracle's slices, rule by rule, in floating point.
 
-A sliding window of width w at time t is estimated from two cells: all of the cell in which t lies, and of the one
-before it the share that the window still covers.
+A sliding window of width w at time t is estimated from two cells: the whole cell that contains t, and the share of the
+previous cell that the window still covers.
 """
 
 import math
@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from typing import Final
 
 from contract.hashing import hash_id
-from testkit.oracle.profiles import DAY_MS, RING, TASKS, WIDTHS_MS, OracleSlice
+from contract.units import DAY_MS
+from testkit.oracle.profiles import RING, TASKS, WIDTHS_MS, OracleSlice
 
 FAMILIES: Final = ("clicks", "impressions", "orders", "reviews", "searches", "judgements")
 
@@ -49,7 +50,7 @@ def family_aggregates(own: list[OracleSlice], now_ms: int) -> dict[str, float]:
 
 
 def estimate_window(entity_slice: OracleSlice, width: str, now_ms: int) -> tuple[float, float]:
-    """Count and sum of the window that ends at `now_ms`; a slice remembers its newest cell and the one before."""
+    """Count and sum of the window that ends at `now_ms`; a slice has its newest cell and the previous one."""
     now, newest = now_ms // WIDTHS_MS[width], entity_slice.newest_cell(width)
     still_inside = 1.0 - (now_ms % WIDTHS_MS[width]) / WIDTHS_MS[width]
     cells = {number: entity_slice.cell(width, number) for number in (newest, newest - 1)}
@@ -67,9 +68,9 @@ def merge_links(slices: Mapping[str, OracleSlice], ring: int) -> dict[int, int]:
 
 
 def recent_links(slices: Mapping[str, OracleSlice], erased_until: Mapping[str, int] | None = None) -> list[int]:
-    """The latest first links, newest first, the greater id first of two seen at once; zeros fill the rest.
+    """The latest first links, newest first, ties by the greater id; zeros fill the rest.
 
-    Who is `forgotten` (user entity -> last millisecond) is left out, unless they were seen in a later second.
+    Users in `erased_until` (user entity -> last erased millisecond) are left out, unless seen in a later second.
     """
     latest = merge_links(slices, 0)
     for user, until_ms in (erased_until or {}).items():

@@ -1,40 +1,39 @@
-"""Feeds a log to a store of profiles in batches, as a worker does: read, fold, merge under the guard."""
+"""Feeds a log to a profile store in batches, as a worker does: read, fold, merge with expected offsets."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
 from contract.hashing import bucket_of
 from contract.profiles.entity_updates import Arrival, to_updates
 from contract.profiles.erasures import NO_ERASURES, Erasures
-from contract.profiles.slices import Slices
 from contract.profiles.store import FoldedBatch, MergedOffsets, ProfileStore, fold
 from testkit.oracle.logs import SOURCES
 
 
 class ProfileFeeder:
-    """One life of a worker. It begins with what the store says is merged and expects nobody else to write."""
+    """One run of a worker, which starts at the store's offsets and expects no other writer."""
 
     def __init__(self, store: ProfileStore, erasures: Erasures = NO_ERASURES) -> None:
         self.store, self.erasures = store, erasures
-        self.merged = store.merged_offsets(SOURCES)
+        self.merged = store.read_offsets(SOURCES)
 
     def feed(self, batch: Sequence[Arrival]) -> FoldedBatch:
-        """Fold a batch and merge it; positions never go back."""
-        touches = to_updates(batch, erasures=self.erasures)
-        memory = fold(self.store.read(touches.entities), touches)
-        writes = memory.slice_writes()
+        """Fold a batch and merge it; offsets never go back."""
+        updates = to_updates(batch, erasures=self.erasures)
+        folded = fold(self.store.read(updates.entities), updates)
+        writes = folded.slice_writes()
         ends = self.positions_after(batch, {bucket_of(entity) for entity in writes})
         self.store.merge(writes, self.merged, ends)
-        for bucket, positions in ends.items():
-            self.merged.setdefault(bucket, {}).update(positions)
-        return memory
+        for bucket, offsets in ends.items():
+            self.merged.setdefault(bucket, {}).update(offsets)
+        return folded
 
     def positions_after(self, batch: Sequence[Arrival], buckets: Iterable[int]) -> MergedOffsets:
-        """Where these buckets stand when the batch is in them."""
+        """The offsets of these buckets after the batch."""
         last = {arrival.source: arrival.offset + 1 for arrival in batch}
         merged = {bucket: self.merged.get(bucket, {}) for bucket in buckets}
         return {
-            b: {source: max(end, positions.get(source, 0)) for source, end in last.items()}
-            for b, positions in merged.items()
+            b: {source: max(end, offsets.get(source, 0)) for source, end in last.items()}
+            for b, offsets in merged.items()
         }
 
 
@@ -48,10 +47,17 @@ def split_batches(arrivals: Sequence[Arrival], sizes: Iterator[int]) -> Iterator
 
 
 def list_entities(arrivals: Sequence[Arrival]) -> list[str]:
-    """Every entity that a log touches."""
+    """Every entity that a log updates."""
     return to_updates(arrivals).entities
 
 
-def read_slices(store: ProfileStore, entities: Sequence[str]) -> dict[str, Slices]:
-    """What a store holds of some entities, those without a slice left out."""
+def features_as_bytes(batches: Iterable[FoldedBatch]) -> bytes:
+    """Aggregates and recent ids before all events of some batches, for comparison bit by bit."""
+    batches = list(batches)
+    aggregates = b"".join(folded.aggregates_before.tobytes() for folded in batches)
+    return aggregates + b"".join(folded.recent_ids.tobytes() for folded in batches)
+
+
+def read_slices(store: ProfileStore, entities: Sequence[str]) -> dict[str, dict[str, bytes]]:
+    """The slices of some entities in a store; entities without slices are left out."""
     return {entity: dict(slices) for entity, slices in zip(entities, store.read(entities), strict=True) if slices}

@@ -1,6 +1,6 @@
-"""Logs that try a profile: few ids that meet often, times at the borders of cells, out of order and past the horizon.
+"""Test logs for profiles: few ids that meet often, times at the borders of cells, out of order and past the horizon.
 
-Hypothesis draws small ones and shrinks them; `random_log` draws large ones from a seed.
+Hypothesis draws small logs and shrinks them; `make_random_log` draws large ones from a seed.
 """
 
 import random
@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from contract.events import Click, Erasure, Event, Impression, Judgement, Line, Order, Review, Search
 from contract.profiles.entity_updates import Arrival
-from testkit.oracle.profiles import DAY_MS, HORIZON_MS, MINUTE_MS, WIDTHS_MS, ProfileOracle
+from contract.units import DAY_MS, MINUTE_MS
+from testkit.oracle.profiles import HORIZON_MS, WIDTHS_MS, ProfileOracle
 
-BASE_MS: Final = 210 * DAY_MS * 100  # A multiple of every width: all kinds of cells begin here.
+BASE_MS: Final = 210 * DAY_MS * 100  # a multiple of every width: cells of all widths start here
 SOURCES: Final = (
     "clicks/0",
     "clicks/1",
@@ -32,7 +33,7 @@ AMOUNTS: Final = (0.0, 0.005, 0.29, 1.0, 19.99, 1e6 + 0.01, 1e9)
 
 
 class EventGenerator:
-    """Makes events from few ids; `draw` is anything with `random.Random`'s `choice`."""
+    """Generates events from few ids."""
 
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng
@@ -44,7 +45,7 @@ class EventGenerator:
         return self.rng.choice((None, self.draw_id(kind, count), self.draw_id(kind, count)))
 
     def make_event(self, source: str, ts_ms: int) -> Event:
-        """One event that belongs on `source`; its id repeats now and then, as a producer that retries does."""
+        """One event of the kind of `source`; ids repeat sometimes, as with a producer that retries."""
         return getattr(self, source.partition("/")[0])(self.draw_id("e", 400), ts_ms)  # type: ignore[no-any-return]
 
     def clicks(self, event_id: str, ts_ms: int) -> Click:
@@ -81,7 +82,7 @@ class EventGenerator:
             event_id=self.draw_id("o", 30),
             ts_ms=ts_ms,
             user_id=self.draw_id("u", 12),
-            lines=tuple(self.line() for _ in range(self.rng.choice((1, 1, 2, 3, 12)))),
+            lines=tuple(self.make_line() for _ in range(self.rng.choice((1, 1, 2, 3, 12)))),
             amount=self.rng.choice(AMOUNTS),
             currency="EUR",
             payment_method="card",
@@ -90,7 +91,7 @@ class EventGenerator:
             ip=self.rng.choice((None, "10.0.0.1", "2001:DB8::1")),
         )
 
-    def line(self) -> Line:
+    def make_line(self) -> Line:
         return Line(
             item_id=self.draw_id("i", 15),
             quantity=self.rng.choice((1, 2, 3, 10_000_000)),
@@ -99,7 +100,7 @@ class EventGenerator:
         )
 
     def judgements(self, event_id: str, ts_ms: int) -> Judgement:
-        named = (
+        entities = (
             self.draw_id("user:u", 12),
             self.draw_id("device:d", 11),
             self.draw_id("card:c", 11),
@@ -113,23 +114,23 @@ class EventGenerator:
             judged_event_id=self.draw_id("o", 30),
             task=self.rng.choice(("fraud", "fraud", "brushing", "cancellation", "relevance")),
             value=self.rng.choice((0.0, 1.0, 1.0, "bad")),
-            entities=tuple(self.rng.choice(named) for _ in range(self.rng.choice(range(4)))),
+            entities=tuple(self.rng.choice(entities) for _ in range(self.rng.choice(range(4)))),
         )
 
 
 def make_log(generator: EventGenerator, steps: Sequence[tuple[str, int]]) -> list[Arrival]:
-    """A log of (source, step of event time) pairs: every source counts its own offsets, and leaves some out."""
+    """A log from (source, step of event time) pairs; every source has its own offsets, with gaps."""
     now_ms, offsets, arrivals = BASE_MS, dict.fromkeys(SOURCES, -1), list[Arrival]()
     for source, step_ms in steps:
         now_ms = max(0, now_ms + step_ms)
-        offsets[source] += generator.rng.choice((1, 1, 1, 2))  # markers of transactions take offsets, too
+        offsets[source] += generator.rng.choice((1, 1, 1, 2))  # transaction markers take offsets
         arrivals.append(Arrival(source, offsets[source], generator.make_event(source, now_ms)))
     return arrivals
 
 
 @st.composite
 def draw_logs(draw: st.DrawFn, *, size: int = 40) -> list[Arrival]:
-    """Short logs in which the most telling step of time is likely; they shrink to few events and small steps."""
+    """Short logs with time steps at critical values; they shrink to few events and small steps."""
     step = st.tuples(st.sampled_from(SOURCES), st.sampled_from(STEPS_MS), st.sampled_from((1, 1, 1, -1)))
     steps = draw(st.lists(step, min_size=1, max_size=size))
     generator = EventGenerator(random.Random(draw(st.integers(0, 2**32))))
@@ -137,7 +138,7 @@ def draw_logs(draw: st.DrawFn, *, size: int = 40) -> list[Arrival]:
 
 
 def make_random_log(seed: int, size: int) -> list[Arrival]:
-    """A long log: mostly seconds apart, now and then backwards or far ahead."""
+    """A long log: mostly seconds apart, sometimes backwards or far ahead."""
     rng = random.Random(seed)
     usual = (1, 17, 1_000, 30_000, -90_000, 45 * MINUTE_MS)
     steps = [rng.choice(STEPS_MS) if rng.random() < 0.01 else rng.choice(usual) for _ in range(size)]
@@ -146,18 +147,25 @@ def make_random_log(seed: int, size: int) -> list[Arrival]:
 
 @st.composite
 def draw_erasures(draw: st.DrawFn, arrivals: Sequence[Arrival]) -> list[Erasure]:
-    """A few erasures of people of a log, at, just before and just after the times of its events, some of them twice."""
+    """Erasures of some users of a log, at, just before and just after the times of its events, some of them twice."""
     times = st.sampled_from([arrival.event.ts_ms for arrival in arrivals])
-    erased = st.tuples(st.integers(0, 11), times, st.sampled_from((-1, 0, 0, 1)))
-    erased_events = draw(st.lists(erased, max_size=8))
+    erasure = st.tuples(st.integers(0, 11), times, st.sampled_from((-1, 0, 0, 1)))
+    erasures = draw(st.lists(erasure, max_size=8))
     return [
         Erasure(event_id=f"g{n}", ts_ms=max(0, ms + border), user_id=f"u{user}")
-        for n, (user, ms, border) in enumerate(erased_events)
+        for n, (user, ms, border) in enumerate(erasures)
     ]
 
 
+@st.composite
+def draw_logs_with_erasures(draw: st.DrawFn) -> tuple[list[Arrival], list[Erasure]]:
+    """A log, and erasures of some of its users."""
+    arrivals = draw(draw_logs())
+    return arrivals, draw(draw_erasures(arrivals))
+
+
 def latest_erasures(erasures: Sequence[Erasure]) -> dict[str, int]:
-    """What the oracle is told of erasures: the latest time of each person."""
+    """The erasures as the oracle takes them: the latest time of each user."""
     erased_until: dict[str, int] = {}
     for erasure in erasures:
         user = f"user:{erasure.user_id}"

@@ -1,7 +1,7 @@
-"""Profiles as their promise reads: one event at a time, dictionaries and whole numbers.
+"""The oracle of profiles: the specification as plain code, one event at a time, with dictionaries and integers.
 
-This judges the fold, so it shares no code with it: it takes nothing from the contract but the types of events and the
-hash of ids and states every rule anew. Its speed is of no concern, its plainness is.
+It is independent of the fold that it tests: it uses only the events, the hash of ids and the time units of the
+contract, and states every rule a second time. It is meant to be simple, not fast.
 """
 
 from collections import deque
@@ -11,12 +11,11 @@ from typing import Final, TypeAlias
 
 from contract.events import Click, Event, Impression, Judgement, Line, Order, Review, Search
 from contract.hashing import hash_id
+from contract.units import DAY_MS, HOUR_MS, MINUTE_MS
 
-MINUTE_MS: Final = 60_000
-DAY_MS: Final = 24 * 60 * MINUTE_MS
 WIDTHS_MS: Final = {
     "10m": 10 * MINUTE_MS,
-    "1h": 60 * MINUTE_MS,
+    "1h": HOUR_MS,
     "1d": DAY_MS,
     "7d": 7 * DAY_MS,
     "30d": 30 * DAY_MS,
@@ -33,7 +32,7 @@ Links: TypeAlias = dict[int, list[str]]
 
 @dataclass
 class OracleSlice:
-    """What one source partition has told of one entity. `cells[width][number]` is the count and the sum of a cell."""
+    """The contribution of one source partition to one entity. `cells[width][number]`: count and sum of a cell."""
 
     offset: int = -1
     count: int = 0
@@ -53,17 +52,17 @@ class OracleSlice:
 
 
 class ProfileOracle:
-    """All slices, by entity and source, after the records that it was told, of which some people are forgotten."""
+    """All slices, by entity and source, after the added records, without those of erased users."""
 
     def __init__(self, erased_until: dict[str, int] | None = None) -> None:
         self.slices: dict[tuple[str, str], OracleSlice] = {}
-        self.erased_until = erased_until or {}  # user entity -> the last millisecond that is to be forgotten
+        self.erased_until = erased_until or {}  # user entity -> the last erased millisecond
 
     def add(self, source: str, offset: int, event: Event) -> None:
-        """One record of a source (`orders/3`); the records of a source come in the order of their offsets."""
+        """Add a record of a source (`orders/3`), in the order of its offsets."""
         for entity, amount, links in entity_updates(event):
             if entity in self.erased_until and event.ts_ms <= self.erased_until[entity]:
-                continue  # to its own profile this never happened; the others keep it
+                continue  # skipped in the user's own profile, counted in all others
             old = self.slices.get((entity, source), OracleSlice())
             self.slices[entity, source] = fold_event(old, source, offset, event, amount, links)
 
@@ -73,7 +72,7 @@ class ProfileOracle:
 
 
 def fold_event(state: OracleSlice, source: str, offset: int, event: Event, amount: int, links: Links) -> OracleSlice:
-    """The slice that follows `found`: what is already in it is skipped, and what is too old for the rest is dropped."""
+    """The slice after an event; events that it includes already are skipped, and a slice past the horizon is reset."""
     if offset <= state.offset:
         return state
     if event.ts_ms - state.last_ms > HORIZON_MS:
@@ -101,7 +100,7 @@ def fold_event(state: OracleSlice, source: str, offset: int, event: Event, amoun
 
 
 def add_to_cells(state: OracleSlice, ts_ms: int, amount: int) -> None:
-    """Every event is in the totals, and in its cell unless that lies before the one before the newest."""
+    """Every event is in the totals, and in its cell if that is the newest or the previous one."""
     state.first_ms = min(state.first_ms, ts_ms) if state.count else ts_ms
     state.last_ms = max(state.last_ms, ts_ms)
     state.count += 1
@@ -114,7 +113,7 @@ def add_to_cells(state: OracleSlice, ts_ms: int, amount: int) -> None:
 
 
 def add_link(ring: dict[int, int], ident: int, seen_s: int) -> None:
-    """The most recent distinct ids stay; of two seen at once, the greater one."""
+    """The most recent distinct ids stay, ties by the greater id."""
     ring[ident] = max(seen_s, ring.get(ident, 0))
     if len(ring) > RING:
         del ring[min(ring, key=lambda key: (ring[key], key))]
@@ -125,7 +124,7 @@ def to_hundredths(number: float) -> int:
 
 
 def entity_updates(event: Event) -> Iterator[tuple[str, int, Links]]:
-    """The entities that an event speaks of, once each, with the amount and the linked ids of each."""
+    """The entities that an event updates, once each, with the amount and the linked ids of each."""
     for kind, update_entities in UPDATES_BY_TYPE.items():
         if type(event) is kind:
             yield from update_entities(event)

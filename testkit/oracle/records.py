@@ -1,27 +1,30 @@
-"""Records as bytes, read with `struct` alone, beside what the oracle says they should hold."""
+"""Records as bytes, parsed with `struct` alone and compared with the oracle."""
 
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Final
 
-from testkit.oracle.profiles import FIRST, RING, SECOND, TASKS, WIDTHS_MS, OracleSlice
+from testkit.oracle.profiles import FIRST, RING, SECOND, TASKS, WIDTHS_MS, OracleSlice, ProfileOracle
 
 # A record's bytes, little-endian and without gaps: layout; count, offset, first and last time, sum; five windows of
 # the current cell's number, two counts and two sums; two rings of eight ids and their seconds; four tasks' good and
-# bad; eight order ids and the place of the next.
+# bad; eight order ids and the slot of the next one.
 RECORD: Final = struct.Struct("<I" + "Iqqqq" + "I2I2q" * 5 + "8Q8I" * 2 + "8I" + "8QI")
 
 
 @dataclass
 class RecordFields:
-    """What one record says, in the oracle's words."""
+    """The fields of one record, in the oracle's form."""
 
     offset: int
     count: int
     sum: int
     first_ms: int
     last_ms: int
-    windows: dict[str, tuple[int, tuple[int, int], tuple[int, int]]]  # newest cell's number, it, the one before it
+    windows: dict[
+        str, tuple[int, tuple[int, int], tuple[int, int]]
+    ]  # number of the newest cell, its count and sum, those of the previous cell
     first_links: dict[int, int]
     second_links: dict[int, int]
     judged: dict[tuple[str, str], int]
@@ -30,7 +33,7 @@ class RecordFields:
 
 
 def parse_record(record: bytes) -> RecordFields:
-    """A record read with `struct`; raises ValueError where it contradicts itself."""
+    """A record parsed with `struct`; raises ValueError if it is inconsistent."""
     if len(record) != RECORD.size:
         raise ValueError(f"a record of {len(record)} bytes instead of {RECORD.size}")
     values = list(RECORD.unpack(record))
@@ -62,15 +65,15 @@ def parse_record(record: bytes) -> RecordFields:
 
 
 def parse_ring(idents: list[int], seconds: list[int]) -> dict[int, int]:
-    """A ring as a dictionary; each id stands in it once, and free places hold nothing."""
+    """A ring as a dictionary; each id occurs once, and free slots are zero."""
     pairs = [(ident, second) for ident, second in zip(idents, seconds, strict=True) if ident or second]
     if len(dict(pairs)) < len(pairs) or 0 in dict(pairs):
         raise ValueError(f"a ring with an id twice, or a time without an id: {pairs}")
     return dict(pairs)
 
 
-def expected_fields(oracle_slice: OracleSlice) -> RecordFields:
-    """What the record of a slice should say."""
+def compute_expected_fields(oracle_slice: OracleSlice) -> RecordFields:
+    """The expected fields of a slice's record."""
     windows = {}
     for width in WIDTHS_MS:
         newest = oracle_slice.newest_cell(width)
@@ -91,14 +94,22 @@ def expected_fields(oracle_slice: OracleSlice) -> RecordFields:
 
 
 def first_difference(oracle_slice: OracleSlice | None, record: bytes | None) -> str | None:
-    """In words, where a record first says something else than the oracle; None where they agree."""
+    """The first difference between a record and the oracle, in words; None if they agree."""
     if oracle_slice is None or record is None:
         return None if oracle_slice is None and record is None else f"slice should be {oracle_slice}, was {record!r}"
     try:
-        was, should = parse_record(record), expected_fields(oracle_slice)
+        actual, expected = parse_record(record), compute_expected_fields(oracle_slice)
     except ValueError as error:
         return str(error)
     for field in fields(RecordFields):
-        if getattr(was, field.name) != getattr(should, field.name):
-            return f"{field.name} should be {getattr(should, field.name)}, was {getattr(was, field.name)}"
+        if getattr(actual, field.name) != getattr(expected, field.name):
+            return f"{field.name} should be {getattr(expected, field.name)}, was {getattr(actual, field.name)}"
     return None
+
+
+def find_differences(oracle: ProfileOracle, slices: Mapping[str, Mapping[str, bytes]]) -> list[str]:
+    """The first difference of each slice, of those of the oracle and those stored (entity -> source -> record)."""
+    records = {(entity, source): record for entity, own in slices.items() for source, record in own.items()}
+    pairs = sorted(set(records) | set(oracle.slices))
+    compared = [(pair, first_difference(oracle.slices.get(pair), records.get(pair))) for pair in pairs]
+    return [f"{entity} of {source}: {difference}" for (entity, source), difference in compared if difference]

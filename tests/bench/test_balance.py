@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from msgspec.structs import replace
 
 from bench.quality.census.dataset import DataSplit
 from bench.quality.loss_balancing import command
@@ -124,7 +123,9 @@ def test_an_interrupted_bench_continues_until_the_code_changes(tmp_path: Path, m
 
 def test_a_trial_depends_on_its_method_and_seed(seed: int) -> None:
     examples = make_examples(160, seed)
-    source = BalanceDataset(lambda _: DataSplit(examples, make_examples(80, seed + 1)), SHAPE, replace(PLAN, epochs=1))
+    source = BalanceDataset(
+        lambda _: DataSplit(examples, make_examples(80, seed + 1)), SHAPE, PLAN.model_copy(update={"epochs": 1})
+    )
 
     static, again, upgrad = (fit_and_evaluate(source, name, 1) for name in ("static", "static", "upgrad"))
 

@@ -1,4 +1,4 @@
-"""Stores of profiles for the laws: each law runs over the in-memory one and over Redis."""
+"""Profile stores for the laws: each law runs over the in-memory store and over Redis."""
 
 import uuid
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ NewStore: TypeAlias = Callable[[], ProfileStore]
 
 @pytest.fixture(scope="module", params=["memory", "redis"])
 def new_store(request: pytest.FixtureRequest) -> Iterator[NewStore]:
-    """Makes empty stores. For the whole module, since a property test asks for many in one run."""
+    """Makes empty stores; module-scoped, since a property test needs many in one run."""
     if request.param == "memory":
         yield InMemoryProfileStore
         return

@@ -1,4 +1,4 @@
-"""Bundles: whole or not there, vouched for byte by byte, and pointed to at once."""
+"""Bundles: published atomically, checked by digests, and made current atomically."""
 
 import errno
 import json
@@ -25,7 +25,7 @@ def make_manifest(version: str = "v1", parent: str | None = None) -> Manifest:
     )
 
 
-def test_what_was_published_is_what_is_read(tmp_path: Path) -> None:
+def test_a_published_bundle_is_read_back(tmp_path: Path) -> None:
     # when
     written = publish(tmp_path, make_manifest(), FILES)
     # then
@@ -34,7 +34,7 @@ def test_what_was_published_is_what_is_read(tmp_path: Path) -> None:
     assert msgspec.structs.replace(actual.manifest, files={}) == make_manifest()
 
 
-def test_publishing_points_to_the_new_version_and_leaves_nothing_else_behind(tmp_path: Path) -> None:
+def test_publishing_makes_the_version_current_and_leaves_no_other_files(tmp_path: Path) -> None:
     # when
     publish(tmp_path, make_manifest("v1"), FILES)
     publish(tmp_path, make_manifest("v2", parent="v1"), FILES)
@@ -43,7 +43,7 @@ def test_publishing_points_to_the_new_version_and_leaves_nothing_else_behind(tmp
     assert sorted(path.name for path in tmp_path.iterdir()) == ["current.json", "v1", "v2"]
 
 
-def test_pointing_back_is_a_rollback(tmp_path: Path) -> None:
+def test_an_earlier_version_can_be_made_current(tmp_path: Path) -> None:
     # given
     publish(tmp_path, make_manifest("v1"), FILES)
     publish(tmp_path, make_manifest("v2"), FILES)
@@ -53,7 +53,7 @@ def test_pointing_back_is_a_rollback(tmp_path: Path) -> None:
     assert current_version(tmp_path) == "v1"
 
 
-def test_a_version_is_published_once(tmp_path: Path) -> None:
+def test_a_version_is_published_only_once(tmp_path: Path) -> None:
     # given
     publish(tmp_path, make_manifest(), FILES)
     # then
@@ -62,11 +62,11 @@ def test_a_version_is_published_once(tmp_path: Path) -> None:
     assert read_bundle(tmp_path, "v1").files == FILES
 
 
-SYNCS: Final = len(FILES) + 4  # each file, manifest, READY, the folder, the pointer; later it is replaced
+SYNCS: Final = len(FILES) + 4  # each file, the manifest, READY, the folder, the pointer
 
 
 def fail_fsync_from(monkeypatch: pytest.MonkeyPatch, first: int) -> None:
-    """From the `at`-th time on that something is to be durable, its content written already, there is no room."""
+    """The disk is full from the `first`-th fsync on, after the content was written."""
     count, sync = iter(range(1_000)), os.fsync
 
     def fsync(handle: int) -> None:
@@ -77,14 +77,14 @@ def fail_fsync_from(monkeypatch: pytest.MonkeyPatch, first: int) -> None:
     monkeypatch.setattr(os, "fsync", fsync)
 
 
-@pytest.mark.parametrize("at", range(SYNCS))
-def test_a_disk_that_fills_up_at_any_write_leaves_the_former_bundle_and_nothing_beside(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+@pytest.mark.parametrize("failing_sync", range(SYNCS))
+def test_a_disk_full_at_any_write_leaves_only_the_previous_bundle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing_sync: int
 ) -> None:
     # given
     publish(tmp_path, make_manifest("v1"), FILES)
     with monkeypatch.context() as full:
-        fail_fsync_from(full, at)
+        fail_fsync_from(full, failing_sync)
         # when
         with pytest.raises(BadBundle, match=r"v2 should be .*Found: .*No space left on device"):
             publish(tmp_path, make_manifest("v2"), FILES)
@@ -94,7 +94,7 @@ def test_a_disk_that_fills_up_at_any_write_leaves_the_former_bundle_and_nothing_
     assert sorted(path.name for path in tmp_path.iterdir()) == ["current.json", "v1"]
 
 
-def test_a_bundle_that_is_pointed_to_is_published_although_the_disk_cannot_promise_to_keep_the_pointer(
+def test_a_failed_fsync_after_the_pointer_was_replaced_is_ignored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # given
@@ -106,9 +106,7 @@ def test_a_bundle_that_is_pointed_to_is_published_although_the_disk_cannot_promi
     assert current_version(tmp_path) == "v2"
 
 
-def test_a_bundle_that_had_no_room_can_be_published_once_there_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_publishing_can_be_retried_after_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # given
     with monkeypatch.context() as full:
         fail_fsync_from(full, SYNCS - 1)
@@ -120,8 +118,8 @@ def test_a_bundle_that_had_no_room_can_be_published_once_there_is(
     assert read_bundle(tmp_path, "v1").files == FILES
 
 
-def test_a_file_of_which_half_has_room_leaves_nothing(tmp_path: Path) -> None:
-    # given a limit on files that ends within one of them
+def test_a_partially_written_file_leaves_nothing(tmp_path: Path) -> None:
+    # given a size limit below that of one file
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4_096, limits[1]))
     # when
@@ -134,19 +132,19 @@ def test_a_file_of_which_half_has_room_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_an_earlier_life_left_half_written_is_cleared_away(tmp_path: Path) -> None:
-    # given a publisher of the same process number that was killed
-    aside = tmp_path / f".v1.{os.getpid()}"
-    aside.mkdir()
-    (aside / "old.onnx").write_bytes(b"half")
+def test_a_stale_staging_folder_is_removed(tmp_path: Path) -> None:
+    # given the staging folder of a killed publisher with the same pid
+    staging = tmp_path / f".v1.{os.getpid()}"
+    staging.mkdir()
+    (staging / "old.onnx").write_bytes(b"half")
     # when
     publish(tmp_path, make_manifest(), FILES)
     # then
     assert sorted(path.name for path in (tmp_path / "v1").iterdir()) == sorted([*FILES, "READY", "manifest.json"])
-    assert not aside.exists()
+    assert not staging.exists()
 
 
-def test_a_pointer_that_has_no_room_stays_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_the_old_pointer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # given
     publish(tmp_path, make_manifest("v1"), FILES)
     publish(tmp_path, make_manifest("v2"), FILES)
@@ -160,44 +158,44 @@ def test_a_pointer_that_has_no_room_stays_whole(tmp_path: Path, monkeypatch: pyt
     assert sorted(path.name for path in tmp_path.iterdir()) == ["current.json", "v1", "v2"]
 
 
-def test_the_pointer_is_replaced_at_once(tmp_path: Path) -> None:
+def test_the_pointer_is_replaced_atomically(tmp_path: Path) -> None:
     # given a reader that has opened the old pointer
     publish(tmp_path, make_manifest("v1"), FILES)
     with (tmp_path / "current.json").open("rb") as reader:
         # when
         publish(tmp_path, make_manifest("v2"), FILES)
-        # then it still reads all of the old one, since the new one is another file
+        # then it still reads the complete old one, since the new one is another file
         assert json.loads(reader.read()) == {"version": "v1"}
         assert os.fstat(reader.fileno()).st_ino != (tmp_path / "current.json").stat().st_ino
 
 
-def test_there_is_no_version_before_the_first_bundle(tmp_path: Path) -> None:
+def test_there_is_no_current_version_before_the_first_bundle(tmp_path: Path) -> None:
     assert current_version(tmp_path) is None
     assert current_version(tmp_path / "nowhere") is None
 
 
 @pytest.mark.parametrize("pointer", [b"", b"{", b"[]", b"{}", b"3", b"\xff\xfe"])
-def test_a_broken_pointer_is_a_bad_bundle(tmp_path: Path, pointer: bytes) -> None:
+def test_a_broken_pointer_is_refused(tmp_path: Path, pointer: bytes) -> None:
     (tmp_path / "current.json").write_bytes(pointer)
     with pytest.raises(BadBundle, match="should name a version"):
         current_version(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["decide.onnx", "golden.npz"])
-@pytest.mark.parametrize("place", [0, -1])
-def test_one_other_byte_in_a_file_is_noticed(tmp_path: Path, name: str, place: int) -> None:
+@pytest.mark.parametrize("index", [0, -1])
+def test_a_changed_byte_in_a_file_is_refused(tmp_path: Path, name: str, index: int) -> None:
     # given
     publish(tmp_path, make_manifest(), FILES)
     path = tmp_path / "v1" / name
     content = bytearray(path.read_bytes())
-    content[place] ^= 1
+    content[index] ^= 1
     path.write_bytes(content)
     # then
     with pytest.raises(BadBundle, match=f"{name} should have the digest"):
         read_bundle(tmp_path, "v1")
 
 
-def test_a_file_cut_short_or_gone_is_noticed(tmp_path: Path) -> None:
+def test_a_truncated_or_missing_file_is_refused(tmp_path: Path) -> None:
     # given
     publish(tmp_path, make_manifest(), FILES)
     path = tmp_path / "v1" / "decide.onnx"
@@ -210,7 +208,7 @@ def test_a_file_cut_short_or_gone_is_noticed(tmp_path: Path) -> None:
         read_bundle(tmp_path, "v1")
 
 
-def test_a_bundle_without_ready_is_not_there_yet(tmp_path: Path) -> None:
+def test_a_bundle_without_ready_is_incomplete(tmp_path: Path) -> None:
     # given
     publish(tmp_path, make_manifest(), FILES)
     (tmp_path / "v1" / "READY").unlink()
@@ -219,7 +217,7 @@ def test_a_bundle_without_ready_is_not_there_yet(tmp_path: Path) -> None:
         read_bundle(tmp_path, "v1")
 
 
-def test_a_link_is_refused_even_to_the_right_bytes(tmp_path: Path) -> None:
+def test_a_symbolic_link_is_refused(tmp_path: Path) -> None:
     # given
     publish(tmp_path, make_manifest(), FILES)
     path = tmp_path / "v1" / "decide.onnx"
@@ -241,9 +239,7 @@ def test_a_file_outside_the_folder_is_refused(tmp_path: Path, name: str) -> None
         read_bundle(tmp_path, "v1")
 
 
-def test_a_larger_file_than_agreed_is_refused_before_it_is_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_above_the_size_limit_is_refused_before_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # given
     publish(tmp_path, make_manifest(), FILES)
     monkeypatch.setattr(bundle, "FILE_BYTES_MAX", len(FILES["decide.onnx"]) - 1)
@@ -253,7 +249,7 @@ def test_a_larger_file_than_agreed_is_refused_before_it_is_read(
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"\xff", msgspec.json.encode(make_manifest("v2"))])
-def test_a_manifest_that_is_broken_or_of_another_version_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_a_broken_manifest_or_one_of_another_version_is_refused(tmp_path: Path, content: bytes) -> None:
     # given
     publish(tmp_path, make_manifest(), FILES)
     (tmp_path / "v1" / "manifest.json").write_bytes(content)
@@ -263,7 +259,7 @@ def test_a_manifest_that_is_broken_or_of_another_version_is_refused(tmp_path: Pa
 
 
 @pytest.mark.parametrize("version", ["v9", "../v1", ""])
-def test_a_version_that_is_not_there_is_refused(tmp_path: Path, version: str) -> None:
+def test_a_missing_version_is_refused(tmp_path: Path, version: str) -> None:
     publish(tmp_path / "bundles", make_manifest(), FILES)
     with pytest.raises(BadBundle):
         read_bundle(tmp_path / "bundles", version)

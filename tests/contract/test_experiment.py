@@ -1,4 +1,4 @@
-"""Trials: a pointer beside the pointer, and who is in a canary."""
+"""Trials: their pointer, and the users of a canary."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from contract.experiment import Trial, end_trial, read_trial, set_trial
 USERS = [f"u{n}" for n in range(20_000)]
 
 
-def test_a_trial_is_what_it_was_pointed_to_until_it_ends(tmp_path: Path) -> None:
+def test_a_trial_is_active_until_it_ends(tmp_path: Path) -> None:
     # given
     actual = [read_trial(tmp_path)]
     # when
@@ -41,7 +41,7 @@ def test_a_trial_is_what_it_was_pointed_to_until_it_ends(tmp_path: Path) -> None
         b'{"version": "v2", "share": NaN}',
     ],
 )
-def test_a_broken_pointer_is_no_trial_and_can_be_ended(tmp_path: Path, content: bytes) -> None:
+def test_a_broken_pointer_is_refused_and_can_be_removed(tmp_path: Path, content: bytes) -> None:
     # given
     (tmp_path / "trial.json").write_bytes(content)
     # then
@@ -53,24 +53,24 @@ def test_a_broken_pointer_is_no_trial_and_can_be_ended(tmp_path: Path, content: 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.1, 0.5, 1.0])
 def test_a_canary_takes_its_share_of_users(share: float) -> None:
-    taken = sum(map(Trial(version="v2", share=share).includes, USERS)) / len(USERS)
+    actual = sum(map(Trial(version="v2", share=share).includes, USERS)) / len(USERS)
 
-    assert taken == pytest.approx(share, abs=0.01)
+    assert actual == pytest.approx(share, abs=0.01)
     assert Trial(version="v2", share=share).is_shadow == (share == 0)
 
 
-def test_a_growing_canary_keeps_its_users_and_the_next_trial_is_borne_by_others() -> None:
+def test_a_growing_canary_keeps_its_users_and_the_next_trial_has_others() -> None:
     # given
-    small, large, next_one = (
+    small, large, next_trial = (
         {user for user in USERS if Trial(version=version, share=share).includes(user)}
         for version, share in (("v2", 0.1), ("v2", 0.2), ("v3", 0.1))
     )
     # then
     assert small < large
-    assert len(small & next_one) == pytest.approx(0.01 * len(USERS), rel=0.3)
+    assert len(small & next_trial) == pytest.approx(0.01 * len(USERS), rel=0.3)
 
 
-def test_who_is_in_a_canary_is_the_same_everywhere_and_always() -> None:
+def test_the_users_of_a_canary_are_the_same_everywhere() -> None:
     trial = Trial(version="2026-11-28T10", share=0.3)
 
     assert [user for user in USERS[:20] if trial.includes(user)] == [

@@ -1,4 +1,4 @@
-"""The hash of ids is a promise to bundles and profiles: it is the same in every process, language and year."""
+"""The hash of ids is part of bundles and profiles, so it is the same in every process, language and version."""
 
 from collections import Counter
 
@@ -23,11 +23,11 @@ def test_known_ids_have_known_hashes(text: str, ident: int) -> None:
 
 
 @given(text=st.text())
-def test_a_hash_fits_signed_64_bits_and_is_never_absent(text: str) -> None:
+def test_an_id_fits_signed_64_bits_and_is_never_0(text: str) -> None:
     assert 1 <= hash_id(text) < 2**63
 
 
-def test_many_are_hashed_as_each_one_is() -> None:
+def test_many_texts_are_hashed_like_single_ones() -> None:
     texts = ["", "user:u1", "größe"]
 
     assert hash_texts(texts).tolist() == [hash_text(text) for text in texts]
@@ -35,6 +35,6 @@ def test_many_are_hashed_as_each_one_is() -> None:
 
 
 def test_entities_spread_over_all_buckets() -> None:
-    counted = Counter(bucket_of(f"user:{n}") for n in range(64 * 200))
-    assert set(counted) == set(range(BUCKETS))
-    assert max(counted.values()) < 2 * min(counted.values())
+    counts = Counter(bucket_of(f"user:{n}") for n in range(64 * 200))
+    assert set(counts) == set(range(BUCKETS))
+    assert max(counts.values()) < 2 * min(counts.values())

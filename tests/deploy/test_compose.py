@@ -9,10 +9,9 @@ import pytest
 import yaml
 from check_jsonschema.builtin_schemas import get_builtin_schema
 
-from contract.settings import Settings
+from contract.settings import MonitorConfig, Settings
 from tests.checkout import ROOT
 from tests.deploy.compose import read_document, read_services
-from training.monitor.config import MonitorConfig
 
 OUR_SERVICES = sorted(name for name, service in read_services().items() if service.is_ours)
 

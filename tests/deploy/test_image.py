@@ -52,7 +52,7 @@ def test_an_image_runs_as_a_user_without_rights_from_pinned_hashes(name: str) ->
 
 
 def test_a_folder_of_ours_in_an_image_has_the_folders_it_imports() -> None:
-    imports = {"worker": {"contract"}, "training": {"contract", "model", "export"}}
+    imports = {"worker": {"contract", "transport"}, "training": {"contract", "transport", "model", "export"}}
 
     for name, needed in imports.items():
         copied = {line.split()[1].rstrip("/") for line in instructions_of_stage(name) if line.startswith("COPY ")}

@@ -127,8 +127,7 @@ def test_every_field_of_an_answer_stands_there(heading: str, struct: type[msgspe
 
 def test_every_topic_stands_there_under_its_default_name_and_leads_to_its_record() -> None:
     # Given the topics of the settings
-    topics = TopicSettings()
-    names = {kind: topics.topic_name(kind) for kind in TopicSettings.model_fields if kind != "partitions"}
+    names = TopicSettings().names_by_kind()
 
     # When the table is read
     (table,) = EVENTS.tables("Topics")

@@ -16,8 +16,8 @@ from contract.profiles.store import fold
 from contract.settings import ListSettings, RedisSettings
 from tests.docs.pages import KEYS, Row, strip_code_marks
 from tests.worker.answers import make_answer
+from transport.records import TopicPartition
 from worker.erasure.progress import ErasureProgress, owner_field
-from worker.kafka.consumer import TopicPartition
 from worker.records.answers import DECISION, LIST, RANKING, Answer
 from worker.redis.client import RedisClient
 from worker.state.answer_cache import AnswerCache

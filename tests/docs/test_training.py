@@ -2,17 +2,15 @@
 
 import re
 
-import msgspec
 import numpy as np
 import pytest
 
-from model.config import ModelConfig
+from contract.settings import ModelConfig, TrainingConfig
 from tests.checkout import ROOT
 from tests.docs.pages import MarkdownPage, strip_code_marks
 from tests.model.small import CATEGORY, CLICK, DEMAND, FRAUD, RELEVANCE
 from training.__main__ import parse_arguments
 from training.analysis.baselines import METHODS, build_methods
-from training.trainer.config import TrainingConfig
 from training.trainer.evaluation import GroundTruth, compute_metrics
 
 PAGE = MarkdownPage(ROOT / "docs" / "training.md")
@@ -51,7 +49,7 @@ def test_every_field_of_updates_stands_there_with_its_default() -> None:
         for row in PAGE.tables(ONLINE_LEARNING)[0]
     }
 
-    fields = msgspec.structs.asdict(TrainingConfig())
+    fields = TrainingConfig().model_dump()
     assert told == {name: str(fields[name]) for name in told}
     assert {"update_rate", "update_batch", "replay", "distillation", "row_after", "unused_days", "keep"} == set(told)
 

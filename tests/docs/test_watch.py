@@ -4,12 +4,12 @@ import msgspec
 import pytest
 from prometheus_client.metrics import MetricWrapperBase
 
+from contract.settings import MonitorConfig
 from tests.checkout import ROOT
 from tests.docs.pages import METRICS, MarkdownPage, strip_code_marks
 from tests.docs.test_metrics import metric_name, metric_type
 from training.__main__ import parse_arguments
 from training.monitor import metrics
-from training.monitor.config import MonitorConfig
 
 PAGE = MarkdownPage(ROOT / "docs" / "training.md")
 REGISTERED = [value for value in vars(metrics).values() if isinstance(value, MetricWrapperBase)]
@@ -35,9 +35,7 @@ def test_all_metrics_of_the_watcher_are_declared_in_one_file() -> None:
 
 def test_every_setting_of_the_watcher_stands_there_with_its_default() -> None:
     table = PAGE.tables("What watch does")[1]
-    defaults = {
-        field.name: msgspec.json.encode(field.default).decode() for field in msgspec.structs.fields(MonitorConfig)
-    }
+    defaults = {name: msgspec.json.encode(default).decode() for name, default in MonitorConfig().model_dump().items()}
 
     assert {strip_code_marks(row["setting"]): strip_code_marks(row["default"]) for row in table} == defaults
 

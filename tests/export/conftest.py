@@ -1,4 +1,4 @@
-"""One bundle for all tests, and one thread of torch: with more, two runs on one machine wait for each other."""
+"""One bundle for all tests, and a single torch thread: with more, parallel test runs block each other."""
 
 from pathlib import Path
 
@@ -6,18 +6,11 @@ import pytest
 import torch
 
 from export.exporter import ExportResult, export
-from model.checkpoint import Checkpoint, make_metadata
-from model.network import Network
-from tests.model.small import make_network
+from tests.model.small import make_checkpoint, make_network
 
 torch.set_num_threads(1)
 
 THRESHOLDS = {"fraud": {"review": 0.3}, "brushing": {"review": 0.5}}
-
-
-def make_checkpoint(network: Network, created_ms: int = 10**12) -> Checkpoint:
-    about = make_metadata(network, parent=None, created_ms=created_ms, evaluation={}, positions={"shop.feedback/1": 7})
-    return Checkpoint(metadata=about, weights=network.state_dict())
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,6 @@
-"""Nothing that a batch may hold makes a graph fail: what is unknown, absent or out of range takes its learned place.
+"""No input makes a graph fail: unknown, absent and out-of-range values have learned representations.
 
-Run through onnxruntime alone, as a worker does: whatever defends the model lies inside the graph.
+Graphs are run by onnxruntime, as in the worker: all guards against bad input are part of the graph.
 """
 
 from pathlib import Path
@@ -25,8 +25,8 @@ SIDES: Final = {
     "classify": ("item",),
 }
 BOUNDS: Final = np.iinfo(np.int64)
-UNKNOWN_IDS: Final = (50, 10**6, -1, BOUNDS.min, BOUNDS.max)  # the small world knows the ids 1 to 49
-STRANGE_NUMBERS: Final = (np.nan, np.inf, -np.inf, 3.4e38, -3.4e38, 1e-45)
+UNKNOWN_IDS: Final = (50, 10**6, -1, BOUNDS.min, BOUNDS.max)  # tests.model.small has the ids 1 to 49
+EXTREME_NUMBERS: Final = (np.nan, np.inf, -np.inf, 3.4e38, -3.4e38, 1e-45)
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def bundle(bundles: Path, exported: ExportResult) -> Bundle:
 
 
 def make_usual_inputs(graph: str, rows: int, network: Network) -> Arrays:
-    """A batch of `rows` equal rows without anything strange in it, and whatever else the graph takes."""
+    """A batch of `rows` equal rows of usual values, and the other inputs that graphs take."""
     blocks = draw_blocks(1, 5)
     inputs: Arrays = {}
     for group in SIDES[graph]:
@@ -53,53 +53,53 @@ def make_usual_inputs(graph: str, rows: int, network: Network) -> Arrays:
 
 
 def run_graph(bundle: Bundle, graph: str, inputs: Arrays) -> npt.NDArray[Any]:
-    """The answers of a graph to each row, side by side (N, answers)."""
-    found = run(open_session(f"{graph}.onnx", bundle.files[f"{graph}.onnx"]), inputs)
-    return np.concatenate([answer[:, None] if answer.ndim == 1 else answer for answer in found.values()], 1)
+    """The outputs of a graph for each row, concatenated (N, outputs)."""
+    outputs = run(open_session(f"{graph}.onnx", bundle.files[f"{graph}.onnx"]), inputs)
+    return np.concatenate([answer[:, None] if answer.ndim == 1 else answer for answer in outputs.values()], 1)
 
 
-def add_strange_rows(inputs: Arrays) -> Arrays:
-    """The same rows, after the first each with something strange in one column, in the last ones in all columns."""
-    strange = {name: array.copy() for name, array in inputs.items()}
+def add_extreme_values(inputs: Arrays) -> Arrays:
+    """The rows after the first get an extreme value in one column each, the last seven rows in all columns."""
+    extreme = {name: array.copy() for name, array in inputs.items()}
     row = 1
     for name in (name for name in inputs if "." in name):
-        for value in STRANGE_NUMBERS if name.endswith("numbers") else (0, *UNKNOWN_IDS):
+        for value in EXTREME_NUMBERS if name.endswith("numbers") else (0, *UNKNOWN_IDS):
             for column in range(inputs[name].shape[1]):
-                strange[name][row, column] = value
+                extreme[name][row, column] = value
                 row += 1
-            strange[name][-1 - row % 7] = value
+            extreme[name][-1 - row % 7] = value
     assert row < len(inputs["user"]) - 7
-    return strange
+    return extreme
 
 
 @pytest.mark.parametrize("graph", SIDES)
-def test_a_batch_full_of_strange_rows_is_answered_and_no_row_touches_another(
+def test_extreme_rows_give_finite_outputs_and_do_not_change_other_rows(
     bundle: Bundle, network: Network, graph: str
 ) -> None:
     # given
     plain = make_usual_inputs(graph, 400, network)
-    strange = add_strange_rows(plain)
+    extreme = add_extreme_values(plain)
     # when
-    actual = run_graph(bundle, graph, strange)
+    actual = run_graph(bundle, graph, extreme)
     # then
     assert np.isfinite(actual).all()
     np.testing.assert_allclose(actual[0], run_graph(bundle, graph, plain)[0], atol=1e-6, rtol=1e-6)
     for row in (1, 57, 393, 399):
-        alone = {name: array[row : row + 1] for name, array in strange.items()}
+        alone = {name: array[row : row + 1] for name, array in extreme.items()}
         alone |= {"user": np.zeros(1, np.int64), "search": np.zeros(1, np.int64)}
         np.testing.assert_allclose(run_graph(bundle, graph, alone)[0], actual[row], atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize("graph", SIDES)
-def test_a_batch_of_nothing_is_answered_with_nothing(bundle: Bundle, network: Network, graph: str) -> None:
+def test_an_empty_batch_has_empty_outputs(bundle: Bundle, network: Network, graph: str) -> None:
     assert len(run_graph(bundle, graph, make_usual_inputs(graph, 0, network))) == 0
 
 
 @pytest.mark.parametrize("feature", ["surface", "payment", "recent"])
-def test_ids_that_nobody_met_take_learned_rows_of_the_unknown(bundle: Bundle, network: Network, feature: str) -> None:
-    # given rows of which each has one of: a known id, none, and some that were never met
-    group = next(one.group for one in FEATURES.features if one.name == feature)
-    span = next(one for one in FEATURES.spans(group) if one.feature.name == feature)
+def test_unseen_ids_use_the_out_of_vocabulary_rows(bundle: Bundle, network: Network, feature: str) -> None:
+    # given rows with a known id, without an id, and with out-of-vocabulary ids
+    group = next(declared.group for declared in FEATURES.features if declared.name == feature)
+    span = next(span for span in FEATURES.spans(group) if span.feature.name == feature)
     spare = network.statistics.known[table_name(span.feature)].spare
     inputs = make_usual_inputs("decide", 3 + len(UNKNOWN_IDS), network)
     ids = inputs[f"{group}.ids"]
@@ -107,7 +107,7 @@ def test_ids_that_nobody_met_take_learned_rows_of_the_unknown(bundle: Bundle, ne
     ids[:, span.start] = (7, 0, 10**9 * spare, *UNKNOWN_IDS)
     # when
     known, absent, first, *unknown = run_graph(bundle, "decide", inputs)[:, 0]
-    # then those that share a row are answered alike, which is neither a known one's nor that of none
+    # then ids that share a row have equal outputs, different from those of a known and of an absent id
     same = [answer for ident, answer in zip(UNKNOWN_IDS, unknown, strict=True) if ident % spare == 0]
     assert same
     np.testing.assert_allclose(same, first, atol=1e-6)
@@ -115,15 +115,15 @@ def test_ids_that_nobody_met_take_learned_rows_of_the_unknown(bundle: Bundle, ne
         assert min(abs(other - answer) for answer in (first, *unknown)) > 1e-5
 
 
-def test_a_number_that_is_not_known_has_a_learned_place_and_one_out_of_range_that_of_the_bound(
+def test_out_of_range_numbers_are_clipped_and_unknown_ones_have_their_own_value(
     bundle: Bundle, network: Network
 ) -> None:
     # given
-    at = [one.name for one in FEATURES.numbers("order")].index("amount")
-    bounds = network.statistics.numbers["order"][at]
+    column = [feature.name for feature in FEATURES.numbers("order")].index("amount")
+    bounds = network.statistics.numbers["order"][column]
     inputs = make_usual_inputs("decide", 8, network)
     low, high, mean = bounds.low, bounds.high, bounds.mean
-    inputs["order.numbers"][:, at] = (low, -np.inf, -3e38, high, np.inf, 3e38, np.nan, np.expm1(mean))
+    inputs["order.numbers"][:, column] = (low, -np.inf, -3e38, high, np.inf, 3e38, np.nan, np.expm1(mean))
     # when
     lowest, *too_low, highest, above, far_above, unknown, average = run_graph(bundle, "decide", inputs)[:, 0]
     # then
@@ -132,11 +132,9 @@ def test_a_number_that_is_not_known_has_a_learned_place_and_one_out_of_range_tha
     assert min(abs(unknown - other) for other in (lowest, highest, average)) > 1e-5
 
 
-def test_an_empty_sequence_takes_its_learned_row_and_gaps_in_one_count_for_nothing(
-    bundle: Bundle, network: Network
-) -> None:
+def test_an_empty_sequence_has_its_own_row_and_gaps_are_ignored(bundle: Bundle, network: Network) -> None:
     # given
-    span = next(one for one in FEATURES.spans("user") if one.feature.name == "recent")
+    span = next(span for span in FEATURES.spans("user") if span.feature.name == "recent")
     inputs = make_usual_inputs("decide", 3, network)
     recent = inputs["user.ids"][:, span.start : span.start + span.width]
     recent[:] = 0

@@ -1,4 +1,4 @@
-"""A bundle that may serve passes; each way of being bad is told in a sentence: what should hold, what was found."""
+"""Verification of a bundle: each defect is reported in a sentence with what should hold and what was found."""
 
 import io
 import json
@@ -20,8 +20,7 @@ from export.__main__ import main
 from export.exporter import ExportResult, export, to_npz
 from export.releases import explain_if_older, locate_bundle, rollback
 from export.verification import verify
-from tests.export.conftest import make_checkpoint
-from tests.model.small import CLICK, FEATURES, make_network
+from tests.model.small import CLICK, FEATURES, make_checkpoint, make_network
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +29,7 @@ def bundle(bundles: Path, exported: ExportResult) -> Bundle:
 
 
 def change_graph(bundle: Bundle, change: Callable[[onnx.ModelProto], None], name: str = "decide.onnx") -> Bundle:
-    """The bundle with a graph that somebody has changed, vouched for all the same."""
+    """The bundle with a changed graph, without the check of digests."""
     model = onnx.load_model_from_string(bundle.files[name])
     change(model)
     return Bundle(bundle.manifest, {**bundle.files, name: model.SerializeToString()})
@@ -63,7 +62,7 @@ def point_weights_outside(model: onnx.ModelProto) -> None:
     weights.external_data.add(key="location", value="/etc/passwd")
 
 
-def call_foreign_operator(model: onnx.ModelProto) -> None:
+def import_custom_operators(model: onnx.ModelProto) -> None:
     model.opset_import.add(domain="com.example", version=1)
 
 
@@ -71,11 +70,11 @@ def change_version(model: onnx.ModelProto) -> None:
     onnx.helper.set_model_props(model, {"version": "v0"})
 
 
-def rename_answer(model: onnx.ModelProto) -> None:
+def rename_output(model: onnx.ModelProto) -> None:
     model.graph.output[0].name = "trust"
 
 
-def test_a_bundle_as_exported_holds(bundle: Bundle) -> None:
+def test_an_exported_bundle_passes(bundle: Bundle) -> None:
     actual = verify(bundle, FEATURES)
 
     assert actual.differences.keys() == {"items", "recommend", "decide", "search", "classify"}
@@ -89,37 +88,35 @@ def test_a_bundle_as_exported_holds(bundle: Bundle) -> None:
         (poison_weights, r"decide\.onnx should have finite weights\. Found others in "),
         (scale_weights, r"decide\.onnx should reproduce its golden `fraud` to 0\.0001\. Found \d.*e.* between them"),
         (point_weights_outside, r"decide\.onnx should hold all of its data\. Found data in another file for "),
-        (call_foreign_operator, r"decide\.onnx should need ONNX's own operators alone\. Found \['com\.example'\]"),
-        (change_version, r"decide\.onnx should say `version` as the manifest does\. Found v0"),
-        (rename_answer, r"decide\.onnx should answer \['fraud'\]\. Found \['trust'\]"),
+        (import_custom_operators, r"decide\.onnx should need ONNX's own operators alone\. Found \['com\.example'\]"),
+        (change_version, r"decide\.onnx should have the `version` of the manifest\. Found v0"),
+        (rename_output, r"decide\.onnx should answer \['fraud'\]\. Found \['trust'\]"),
     ],
 )
-def test_a_graph_that_somebody_changed_is_refused(
-    bundle: Bundle, change: Callable[[onnx.ModelProto], None], sentence: str
-) -> None:
+def test_a_changed_graph_is_refused(bundle: Bundle, change: Callable[[onnx.ModelProto], None], sentence: str) -> None:
     with pytest.raises(BadBundle, match=sentence):
         verify(change_graph(bundle, change), FEATURES)
 
 
-def test_bytes_that_are_no_graph_are_refused(bundle: Bundle) -> None:
+def test_bytes_that_are_not_a_graph_are_refused(bundle: Bundle) -> None:
     with pytest.raises(BadBundle, match=r"decide\.onnx should be an ONNX model\. Found: "):
         verify(Bundle(bundle.manifest, {**bundle.files, "decide.onnx": b"\xff\xff"}), FEATURES)
 
 
 @pytest.mark.parametrize("lost", ["items.onnx", "decide.onnx", "golden.npz", "neighbours.npz"])
-def test_a_file_that_the_tasks_need_is_missed(bundle: Bundle, lost: str) -> None:
+def test_a_missing_file_is_reported(bundle: Bundle, lost: str) -> None:
     files = {name: content for name, content in bundle.files.items() if name != lost}
 
     with pytest.raises(BadBundle, match=rf"should have .*\. Found no {lost}"):
         verify(Bundle(bundle.manifest, files), FEATURES)
 
 
-def test_a_file_that_nobody_knows_is_refused(bundle: Bundle) -> None:
+def test_an_unknown_file_is_refused(bundle: Bundle) -> None:
     with pytest.raises(BadBundle, match=r"should have files that are known\. Found weights\.bin"):
         verify(Bundle(bundle.manifest, {**bundle.files, "weights.bin": b""}), FEATURES)
 
 
-def test_golden_outputs_that_are_missing_or_cannot_be_read_are_refused(bundle: Bundle) -> None:
+def test_missing_or_unreadable_golden_arrays_are_refused(bundle: Bundle) -> None:
     golden = dict(np.load(io.BytesIO(bundle.files["golden.npz"])))
     del golden["decide/in/order.ids"]
 
@@ -138,7 +135,7 @@ def test_golden_outputs_that_are_missing_or_cannot_be_read_are_refused(bundle: B
         ({"items": np.array([b"a", b"b", b"c"])}, r"Each of 3 items should have .*\. Found \(2, 1\)"),
     ],
 )
-def test_neighbours_that_are_no_items_are_refused(bundle: Bundle, change: dict[str, np.ndarray], sentence: str) -> None:
+def test_neighbours_outside_the_items_are_refused(bundle: Bundle, change: dict[str, np.ndarray], sentence: str) -> None:
     arrays = {
         "items": np.array([b"a", b"b"]),
         "neighbours": np.array([[1], [-1]]),
@@ -152,12 +149,10 @@ def test_neighbours_that_are_no_items_are_refused(bundle: Bundle, change: dict[s
         verify(Bundle(bundle.manifest, {**bundle.files, "neighbours.npz": to_npz(arrays | change)}), FEATURES)
 
 
-def test_features_have_to_be_declared_as_in_training(bundle: Bundle) -> None:
+def test_features_must_be_declared_as_in_training(bundle: Bundle) -> None:
     rest = [feature for feature in FEATURES.features if feature.name != "clicks"]
-    lost, other = (
-        FeatureSet(rest),
-        FeatureSet([*rest, Feature("clicks", "user", "number", "profile.user.clicks.count_1h")]),
-    )
+    lost = FeatureSet(rest)
+    other = FeatureSet([*rest, Feature("clicks", "user", "number", "profile.user.clicks.count_1h")])
 
     with pytest.raises(BadBundle, match=r"Feature `clicks` should be declared .*Found none of that name"):
         verify(bundle, lost)
@@ -165,7 +160,7 @@ def test_features_have_to_be_declared_as_in_training(bundle: Bundle) -> None:
         verify(bundle, other)
 
 
-def test_one_byte_that_changed_is_told_by_the_command_in_a_process_without_torch(
+def test_the_command_reports_a_changed_byte_without_loading_torch(
     bundles: Path, bundle: Bundle, tmp_path: Path
 ) -> None:
     # given
@@ -175,7 +170,7 @@ def test_one_byte_that_changed_is_told_by_the_command_in_a_process_without_torch
     content[len(content) // 2] ^= 1
     (folder / "decide.onnx").write_bytes(content)
     # when
-    told = subprocess.run(
+    process = subprocess.run(
         [
             *(sys.executable, "-c"),
             "import sys; from export.__main__ import main; code = main(['verify', sys.argv[1]]); "
@@ -187,32 +182,30 @@ def test_one_byte_that_changed_is_told_by_the_command_in_a_process_without_torch
         check=False,
     )
     # then
-    assert told.returncode == 1, told.stderr
+    assert process.returncode == 1, process.stderr
     digest = bundle.manifest.files["decide.onnx"][:12]
-    assert told.stderr.startswith(f"decide.onnx should have the digest {digest}…. Found "), told.stderr
-    assert len(told.stderr.splitlines()) == 1
+    assert process.stderr.startswith(f"decide.onnx should have the digest {digest}…. Found "), process.stderr
+    assert len(process.stderr.splitlines()) == 1
 
 
-def test_the_commands_name_a_bundle_by_version_by_folder_or_as_the_present_one(bundles: Path, bundle: Bundle) -> None:
-    here = (bundles, bundle.version)
+def test_a_bundle_is_located_by_version_folder_or_as_the_current_one(bundles: Path, bundle: Bundle) -> None:
+    expected = (bundles, bundle.version)
 
-    assert (
-        locate_bundle(bundles, None)
-        == locate_bundle(bundles, bundle.version)
-        == locate_bundle(Path("elsewhere"), str(bundles / here[1]))
-    )
-    with pytest.raises(BadBundle, match=r"should have a present bundle\. Found none"):
+    assert locate_bundle(bundles, None) == expected
+    assert locate_bundle(bundles, bundle.version) == expected
+    assert locate_bundle(Path("elsewhere"), str(bundles / bundle.version)) == expected
+    with pytest.raises(BadBundle, match=r"should have a current bundle\. Found none"):
         locate_bundle(bundles / "none", None)
 
 
-def test_a_bundle_is_shown_with_its_tasks_graphs_and_neighbours(
+def test_inspect_prints_tasks_graphs_and_neighbours(
     bundles: Path, bundle: Bundle, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
 
     assert main(["inspect", "--bundles", str(bundles)]) == 0
 
-    shown = capsys.readouterr().out
+    printed = capsys.readouterr().out
     for word in (
         bundle.version,
         "13 features",
@@ -222,10 +215,10 @@ def test_a_bundle_is_shown_with_its_tasks_graphs_and_neighbours(
         "order.numbers (N, 2)",
         "neighbours",
     ):
-        assert word in shown
+        assert word in printed
 
 
-def test_a_version_that_is_not_there_is_told(bundles: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_version_is_reported(bundles: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for command in ("inspect", "verify"):
         assert main([command, "v9", "--bundles", str(bundles)]) == 1
         assert capsys.readouterr().err == "Bundle v9 should be complete. Found no such folder.\n"
@@ -235,26 +228,26 @@ def make_manifest(version: str, created_ms: int, parent: str | None = None) -> M
     return Manifest(version=version, parent=parent, created_ms=created_ms, features={}, tasks=())
 
 
-def test_a_model_older_than_the_present_one_is_published_only_if_that_is_meant(tmp_path: Path) -> None:
+def test_a_model_older_than_the_current_one_needs_the_option_older(tmp_path: Path) -> None:
     # given
     publish(tmp_path, make_manifest("new", 2_000), {})
     checkpoint = make_checkpoint(make_network(tasks=(CLICK,)), 1_000)
     # when
-    with pytest.raises(BadBundle, match=r"no older than the present one, new\. Found .*`--older` publishes it"):
+    with pytest.raises(BadBundle, match=r"no older than the current one, new\. Found .*`--older` publishes it"):
         export(checkpoint, tmp_path, {})
     # then
     assert sorted(path.name for path in tmp_path.iterdir()) == ["current.json", "new"]
     assert export(checkpoint, tmp_path, {}, allow_older=True).manifest.version == current_version(tmp_path)
 
 
-def test_a_bundle_of_the_same_time_is_not_older_and_nothing_is_older_than_none(tmp_path: Path) -> None:
+def test_a_bundle_of_equal_time_is_not_older(tmp_path: Path) -> None:
     assert explain_if_older(tmp_path, "v", 0) is None
     publish(tmp_path, make_manifest("new", 2_000), {})
     assert explain_if_older(tmp_path, "v", 2_000) is None
     assert explain_if_older(tmp_path, "v", 1_999) is not None
 
 
-def test_a_present_bundle_that_is_damaged_can_be_left(tmp_path: Path) -> None:
+def test_rollback_works_from_a_damaged_bundle(tmp_path: Path) -> None:
     publish(tmp_path, make_manifest("v1", 1_000), {"decide.onnx": b"one"})
     publish(tmp_path, make_manifest("v2", 2_000, "v1"), {"decide.onnx": b"two"})
     (tmp_path / "v2" / "decide.onnx").write_bytes(b"too")
@@ -263,9 +256,9 @@ def test_a_present_bundle_that_is_damaged_can_be_left(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "current.json").read_bytes()) == {"version": "v1"}
 
 
-def test_there_is_no_way_back_from_the_first_bundle_or_to_a_broken_one(tmp_path: Path) -> None:
+def test_rollback_needs_an_intact_parent(tmp_path: Path) -> None:
     publish(tmp_path, make_manifest("v1", 1_000), {"items.onnx": b"one"})
-    with pytest.raises(BadBundle, match=r"Bundle v1 should have a parent to go back to\. Found none"):
+    with pytest.raises(BadBundle, match=r"Bundle v1 should have a parent to roll back to\. Found none"):
         rollback(tmp_path)
 
     publish(tmp_path, make_manifest("v2", 2_000, "v1"), {"items.onnx": b"two"})
@@ -275,7 +268,7 @@ def test_there_is_no_way_back_from_the_first_bundle_or_to_a_broken_one(tmp_path:
     assert current_version(tmp_path) == "v2"
 
 
-def test_the_manifest_itself_is_read_with_care(tmp_path: Path) -> None:
+def test_an_invalid_manifest_is_refused(tmp_path: Path) -> None:
     publish(tmp_path, make_manifest("v1", 1_000), {})
     path = tmp_path / "v1" / "manifest.json"
 

@@ -1,4 +1,4 @@
-"""One thread of torch for these tests: with more, two runs on one machine wait for each other for minutes."""
+"""A single torch thread for these tests: with more, parallel test runs block each other for minutes."""
 
 import torch
 

@@ -1,11 +1,12 @@
-"""A small world for tests of the model: a few features of each kind, the shop's tasks, a narrow network, drawn rows."""
+"""Small inputs for tests of the model: a few features of each kind, tasks, a narrow network, random rows."""
 
 import numpy as np
 import torch
 
 from contract.features.declaration import Block, Feature, FeatureSet
+from contract.settings import ModelConfig
 from contract.tasks import Task
-from model.config import ModelConfig
+from model.checkpoint import Checkpoint, make_metadata
 from model.feature_statistics import measure
 from model.network import Inputs, Network
 
@@ -36,10 +37,29 @@ TASKS = (CLICK, PURCHASE, FRAUD, RELEVANCE, CATEGORY)
 CLASSES = {"category": ("games", "shoes", "tea")}
 SHAPE = ModelConfig(embedding=4, hidden=8, factors=3, experts=2, expert=6, tower=5, rows=256)
 GROUPS = ("user", "context", "order", "item", "query")
+SHAPES = {
+    "single": SHAPE.model_copy(update={"architecture": "single"}),
+    "shared bottom": SHAPE.model_copy(update={"architecture": "shared_bottom"}),
+    "mmoe": SHAPE,
+    "ple": SHAPE.model_copy(update={"architecture": "ple", "own": 2, "levels": 3}),
+    "everything": SHAPE.model_copy(
+        update={
+            "architecture": "ple",
+            "levels": 2,
+            "cross": 2,
+            "cross_rank": 3,
+            "bins": 6,
+            "members": 3,
+            "dropout": 0.2,
+            "factors": 0,
+        }
+    ),
+    "full cross": SHAPE.model_copy(update={"cross": 1, "members": 2, "bins": 1}),
+}
 
 
 def draw_block(group: str, rows: int, rng: np.random.Generator, features: FeatureSet = FEATURES) -> Block:
-    """Usual numbers, a tenth of them unknown, and one of fifty ids or none."""
+    """Log-normal numbers, a tenth of them unknown, and ids from 1 to 49, or 0."""
     block = features.empty_block(group, rows)
     block.numbers[:] = rng.lognormal(0, 1, block.numbers.shape)
     block.numbers[rng.random(block.numbers.shape) < 0.1] = np.nan
@@ -53,7 +73,7 @@ def draw_blocks(rows: int, seed: int, features: FeatureSet = FEATURES) -> dict[s
 
 
 def draw_labels(rows: int, seed: int) -> dict[str, np.ndarray]:
-    """Every label of every row."""
+    """All labels of all rows."""
     rng = np.random.default_rng(seed)
     click = rng.integers(0, 2, rows).astype(np.float32)
     return {
@@ -69,7 +89,7 @@ def draw_labels(rows: int, seed: int) -> dict[str, np.ndarray]:
 def make_network(
     *, tasks: tuple[Task, ...] = TASKS, shape: ModelConfig = SHAPE, seed: int = 1, features: FeatureSet = FEATURES
 ) -> Network:
-    """A network whose embeddings are all drawn, as after some learning."""
+    """A network with random embeddings, as after some training."""
     torch.manual_seed(seed)
     statistics = measure(
         features, draw_blocks(200, seed, features), draw_labels(200, seed), tasks, CLASSES, shape.rows, shape.bins
@@ -79,6 +99,14 @@ def make_network(
         for table in network.tables.values():
             table.normal_()
     return network.eval()
+
+
+def make_checkpoint(network: Network, created_ms: int = 10**12) -> Checkpoint:
+    """A checkpoint of a network without evaluation, optimizer or data."""
+    metadata = make_metadata(
+        network, parent=None, created_ms=created_ms, evaluation={}, positions={"shop.feedback/1": 7}
+    )
+    return Checkpoint(metadata=metadata, weights=network.state_dict())
 
 
 def to_inputs(blocks: dict[str, Block]) -> Inputs:

@@ -3,26 +3,17 @@ from msgspec.structs import replace
 
 from contract.errors import BadConfig
 from contract.settings import read_settings
-from model.config import ModelConfig, check_tasks, read_model_config
+from model.config import check_sharing, check_tasks
 from tests.model.small import CATEGORY, CLICK, FEATURES, FRAUD, PURCHASE, RELEVANCE, TASKS
 
 
-def test_the_shop_s_own_tasks_and_shape_can_be_built() -> None:
+def test_the_tasks_and_the_network_of_shop_toml_can_be_built() -> None:
     settings, features = read_settings()
 
     check_tasks(settings.tasks, features)
+    check_sharing(settings.tasks, settings.model)
 
-    assert read_model_config(settings.model).experts == 4
-
-
-def test_values_from_the_environment_are_words_and_count_as_numbers() -> None:
-    assert read_model_config({"hidden": "32"}) == ModelConfig(hidden=32)
-
-
-@pytest.mark.parametrize("table", [{"hiden": 3}, {"hidden": 0}, {"hidden": "many"}, {"factors": -1}, {"rows": 8}])
-def test_a_shape_that_no_network_can_have_is_refused(table: dict[str, object]) -> None:
-    with pytest.raises(BadConfig, match=r"\[model\] should declare a network's shape"):
-        read_model_config(table)
+    assert settings.model.experts == 4
 
 
 @pytest.mark.parametrize(
@@ -39,25 +30,25 @@ def test_a_shape_that_no_network_can_have_is_refused(table: dict[str, object]) -
         (replace(PURCHASE, groups=("user", "item")), "should read what `click` reads"),
     ],
 )
-def test_a_task_that_cannot_be_answered_is_refused_with_the_reason(task: object, sentence: str) -> None:
-    tasks = [task if task.name == one.name else one for one in TASKS]  # type: ignore[attr-defined]
+def test_an_impossible_task_is_refused_with_the_reason(task: object, sentence: str) -> None:
+    tasks = [task if task.name == other.name else other for other in TASKS]  # type: ignore[attr-defined]
 
     with pytest.raises(BadConfig, match=sentence):
         check_tasks(tasks, FEATURES)  # type: ignore[arg-type]
 
 
-def test_tasks_that_go_through_each_other_are_refused() -> None:
+def test_a_cycle_of_tasks_is_refused() -> None:
     with pytest.raises(BadConfig, match="Found a circle"):
         check_tasks([replace(CLICK, through="purchase"), PURCHASE], FEATURES)
 
 
-def test_all_mistakes_are_told_at_once() -> None:
+def test_all_mistakes_are_reported_at_once() -> None:
     with pytest.raises(BadConfig) as caught:
         check_tasks([replace(FRAUD, groups=()), replace(CATEGORY, hide=("colour",))], FEATURES)
 
     assert len(caught.value.errors) == 2
 
 
-def test_no_task_at_all_is_a_mistake() -> None:
+def test_at_least_one_task_is_needed() -> None:
     with pytest.raises(BadConfig, match="At least one task"):
         check_tasks([], FEATURES)

@@ -20,7 +20,7 @@ def make_column(*values: float) -> np.ndarray:
     return np.array(values, np.float32)
 
 
-def test_mean_and_deviation_are_those_of_the_known_and_finite_values() -> None:
+def test_mean_and_deviation_use_finite_values() -> None:
     actual = measure_number(make_column(1, 2, 3, np.nan, np.inf, -np.inf))
 
     assert (actual.low, actual.high, actual.logarithmic) == (1, 3, False)
@@ -35,13 +35,13 @@ def test_an_outlier_does_not_set_the_bounds(seed: int) -> None:
     assert actual.high < 10
 
 
-def test_a_rare_count_is_not_clipped_away() -> None:
+def test_rare_counts_are_not_clipped() -> None:
     actual = measure_number(make_column(*[0.0] * 10_000, 1.0, 2.0))
 
     assert actual.high == 2
 
 
-def test_skewed_numbers_go_through_a_logarithm_and_others_do_not(seed: int) -> None:
+def test_only_skewed_numbers_get_a_logarithm(seed: int) -> None:
     rng = np.random.default_rng(seed)
 
     assert measure_number(rng.lognormal(3, 2, 1_000).astype(np.float32)).logarithmic
@@ -49,28 +49,30 @@ def test_skewed_numbers_go_through_a_logarithm_and_others_do_not(seed: int) -> N
 
 
 @pytest.mark.parametrize("values", [make_column(), make_column(np.nan, np.inf), make_column(5, 5, 5)])
-def test_a_number_that_says_nothing_has_a_deviation_to_divide_by(values: np.ndarray) -> None:
+def test_a_constant_or_unknown_number_has_deviation_1(values: np.ndarray) -> None:
     assert measure_number(values).deviation == 1
 
 
-def test_tables_grow_with_the_ids_of_the_training_part_within_their_bound(seed: int) -> None:
+def test_vocabularies_have_the_repeated_ids_within_the_limit(seed: int) -> None:
     blocks, labels = draw_blocks(300, seed), draw_labels(300, seed)
 
     wide = measure(FEATURES, blocks, labels, TASKS, CLASSES, 16_384).known
     narrow = measure(FEATURES, blocks, labels, TASKS, CLASSES, 32).known
 
     ids, times = np.unique(blocks["item"].ids[:, 0], return_counts=True)
-    assert wide["item"].rows == 1 + 1 + (times[ids != 0] > 1).sum()  # absent, unknown, what is met more than once
+    assert (
+        wide["item"].rows == 1 + 1 + (times[ids != 0] > 1).sum()
+    )  # absent, out-of-vocabulary, and ids seen more than once
     assert {known.rows for known in narrow.values()} == {32}
 
 
-def test_texts_share_a_table_and_other_features_have_their_own(seed: int) -> None:
+def test_texts_share_one_embedding_table(seed: int) -> None:
     rows = measure(FEATURES, draw_blocks(9, seed), draw_labels(9, seed), TASKS, CLASSES, 64).known
 
     assert set(rows) == {"recent", "surface", "payment", "item", "kind", "text"}
 
 
-def test_towers_begin_at_base_rates() -> None:
+def test_initial_biases_are_base_rates() -> None:
     labels = {
         "click": make_column(1, 1, 0, 0, np.nan),
         "purchase": make_column(1, 0, 0, 0, np.nan),
@@ -86,13 +88,13 @@ def test_towers_begin_at_base_rates() -> None:
     assert start["demand"] == (0.0,)
 
 
-def test_groups_are_measured_feature_by_feature_in_their_order(seed: int) -> None:
+def test_each_group_has_the_statistics_of_its_numbers(seed: int) -> None:
     numbers = measure(FEATURES, draw_blocks(50, seed), draw_labels(50, seed), TASKS, CLASSES, 64).numbers
 
-    assert {group: len(of) for group, of in numbers.items()} == {g: len(FEATURES.numbers(g)) for g in GROUPS}
+    assert {group: len(columns) for group, columns in numbers.items()} == {g: len(FEATURES.numbers(g)) for g in GROUPS}
 
 
-def test_bins_have_edges_where_values_are_even_if_most_of_them_are_equal() -> None:
+def test_bins_have_edges_even_if_most_values_are_equal() -> None:
     actual = measure_number(make_column(*[0.0] * 1_000, *range(1, 101)), bins=8)
 
     assert actual.bins[0] == 0
@@ -102,5 +104,5 @@ def test_bins_have_edges_where_values_are_even_if_most_of_them_are_equal() -> No
 
 
 @pytest.mark.parametrize("values", [make_column(), make_column(np.nan), make_column(5, 5, 5)])
-def test_a_number_that_says_nothing_has_no_bins(values: np.ndarray) -> None:
+def test_a_constant_or_unknown_number_has_no_bins(values: np.ndarray) -> None:
     assert measure_number(values, bins=8).bins == ()

@@ -2,7 +2,6 @@ import math
 
 import pytest
 import torch
-from msgspec.structs import replace
 from torch import Tensor
 
 from model.heads import average_members, compute_losses, compute_probabilities
@@ -31,11 +30,11 @@ def make_labels(seed: int, rows: int) -> dict[str, Tensor]:
 
 
 def mask_tasks(labels: dict[str, Tensor], *tasks: str) -> dict[str, Tensor]:
-    gone = {task: torch.full_like(label, -1 if task in CLASSES else NAN) for task, label in labels.items()}
-    return {task: gone[task] if task in tasks else label for task, label in labels.items()}
+    unlabelled = {task: torch.full_like(label, -1 if task in CLASSES else NAN) for task, label in labels.items()}
+    return {task: unlabelled[task] if task in tasks else label for task, label in labels.items()}
 
 
-def test_a_loss_is_taken_over_the_rows_that_have_the_label_alone() -> None:
+def test_rows_without_a_label_do_not_count() -> None:
     logits = {"click": torch.tensor([0.0, 5.0, -5.0])}
     labels = {"click": torch.tensor([1.0, NAN, NAN])}
 
@@ -44,7 +43,7 @@ def test_a_loss_is_taken_over_the_rows_that_have_the_label_alone() -> None:
     assert actual["click"].item() == pytest.approx(math.log(2))
 
 
-def test_weights_multiply_the_losses_of_rows_and_the_mean_stays_one_over_rows() -> None:
+def test_weights_multiply_row_losses_before_the_mean_over_rows() -> None:
     logits = {"click": torch.tensor([0.0, 0.0, 5.0])}
     labels = {"click": torch.tensor([1.0, 0.0, NAN])}
 
@@ -53,7 +52,7 @@ def test_weights_multiply_the_losses_of_rows_and_the_mean_stays_one_over_rows() 
     assert actual["click"].item() == pytest.approx(1.5 * math.log(2))
 
 
-def test_a_batch_without_any_label_gives_exactly_zero_and_gradients_of_zero(seed: int) -> None:
+def test_a_batch_without_labels_has_zero_loss_and_gradient(seed: int) -> None:
     network = make_network(seed=seed)
     labels = mask_tasks(make_labels(seed, 6), *(task.name for task in TASKS))
     inputs = to_inputs(draw_blocks(6, seed))
@@ -67,7 +66,7 @@ def test_a_batch_without_any_label_gives_exactly_zero_and_gradients_of_zero(seed
     assert all(weight.grad is None or not weight.grad.any() for weight in network.parameters())
 
 
-def test_a_row_without_a_label_has_a_gradient_of_exactly_zero(seed: int) -> None:
+def test_a_row_without_a_label_has_zero_gradient(seed: int) -> None:
     logits = {task.name: torch.randn(4, 3) if task == CATEGORY else torch.randn(4) for task in TASKS}
     for logit in logits.values():
         logit.requires_grad_()
@@ -83,30 +82,30 @@ def test_a_row_without_a_label_has_a_gradient_of_exactly_zero(seed: int) -> None
         assert logit.grad[0].any()
 
 
-def test_tasks_without_a_label_in_a_batch_do_not_change_the_losses_of_others(seed: int) -> None:
+def test_tasks_without_labels_do_not_change_other_losses(seed: int) -> None:
     network, inputs, labels = make_network(seed=seed), to_inputs(draw_blocks(9, seed)), make_labels(seed, 9)
 
-    everything = compute_task_losses(network, Batch(inputs, labels))
-    some = compute_task_losses(network, Batch(inputs, mask_tasks(labels, "fraud", "purchase")))
+    all_losses = compute_task_losses(network, Batch(inputs, labels))
+    losses = compute_task_losses(network, Batch(inputs, mask_tasks(labels, "fraud", "purchase")))
 
-    assert some.keys() == {"click", "relevance", "category"}
-    torch.testing.assert_close(some["click"], everything["click"])
-    torch.testing.assert_close(some["category"], everything["category"])
+    assert losses.keys() == {"click", "relevance", "category"}
+    torch.testing.assert_close(losses["click"], all_losses["click"])
+    torch.testing.assert_close(losses["category"], all_losses["category"])
 
 
-def test_a_purchase_is_learned_through_the_click_it_needs() -> None:
+def test_a_purchase_loss_is_that_of_the_product_with_its_click() -> None:
     logits = {"click": torch.tensor([0.3, -1.0]), "purchase": torch.tensor([-2.0, 1.5])}
-    rng = logits["click"].sigmoid() * logits["purchase"].sigmoid()
+    p_purchase = logits["click"].sigmoid() * logits["purchase"].sigmoid()
     label = torch.tensor([1.0, 0.0])
 
     actual = compute_losses(TASKS[:2], logits, {"click": torch.full((2,), NAN), "purchase": label}, {})
 
-    expected = torch.nn.functional.binary_cross_entropy(rng, label)
+    expected = torch.nn.functional.binary_cross_entropy(p_purchase, label)
     torch.testing.assert_close(actual["purchase"], expected)
     assert actual["click"].item() == 0
 
 
-def test_losses_stay_finite_for_logits_of_any_size() -> None:
+def test_losses_are_finite_for_large_logits() -> None:
     logits = {"click": torch.tensor([90.0, -90.0, 90.0]), "purchase": torch.tensor([-90.0, 90.0, 90.0])}
     labels = {"click": torch.tensor([0.0, 1.0, 0.0]), "purchase": torch.tensor([1.0, 1.0, 0.0])}
 
@@ -115,7 +114,7 @@ def test_losses_stay_finite_for_logits_of_any_size() -> None:
     assert all(loss.isfinite() for loss in actual.values())
 
 
-def test_the_order_in_which_tasks_are_declared_does_not_matter() -> None:
+def test_tasks_may_be_declared_in_any_order() -> None:
     logits = {"click": torch.tensor([0.5]), "purchase": torch.tensor([0.1])}
 
     actual = compute_probabilities((PURCHASE, TASKS[0]), logits, {})
@@ -124,7 +123,7 @@ def test_the_order_in_which_tasks_are_declared_does_not_matter() -> None:
     torch.testing.assert_close(actual["purchase"], logits["click"].sigmoid() * logits["purchase"].sigmoid())
 
 
-def test_a_regression_answers_in_the_units_of_its_labels() -> None:
+def test_a_regression_predicts_in_the_units_of_its_labels() -> None:
     logits, labels = {"demand": torch.tensor([0.0, 1.0])}, {"demand": torch.tensor([100.0, 160.0])}
 
     assert compute_probabilities((DEMAND,), logits, SCALE)["demand"].tolist() == [100.0, 120.0]
@@ -132,8 +131,8 @@ def test_a_regression_answers_in_the_units_of_its_labels() -> None:
 
 
 @pytest.mark.parametrize("members", [1, 3])
-def test_each_member_is_judged_by_itself_and_a_row_without_a_label_moves_none(members: int, seed: int) -> None:
-    shape = replace(SHAPE, members=members)
+def test_each_member_has_its_own_loss(members: int, seed: int) -> None:
+    shape = SHAPE.model_copy(update={"members": members})
     network, labels = make_network(seed=seed, shape=shape).train(), make_labels(seed, 6)
     for task, label in labels.items():
         label[2] = -1 if task in CLASSES else NAN
@@ -152,12 +151,12 @@ def test_each_member_is_judged_by_itself_and_a_row_without_a_label_moves_none(me
         assert not logit.grad[2].any()
         assert logit.grad[0].any()
     if members > 1:
-        alone = [compute_losses(TASKS, {n: x[:, k] for n, x in logits.items()}, labels, {}) for k in range(members)]
+        by_member = [compute_losses(TASKS, {n: x[:, k] for n, x in logits.items()}, labels, {}) for k in range(members)]
         for name, loss in actual.items():
-            torch.testing.assert_close(loss, torch.stack([one[name] for one in alone]).mean())
+            torch.testing.assert_close(loss, torch.stack([member[name] for member in by_member]).mean())
 
 
-def test_what_members_say_together_is_the_mean_of_their_probabilities(seed: int) -> None:
+def test_members_are_averaged_as_probabilities(seed: int) -> None:
     torch.manual_seed(seed)
     binary, classes, values = torch.randn(5, 4) * 30, torch.randn(5, 4, 3) * 30, torch.randn(5, 4)
 

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from contract.features.declaration import Block
+from contract.settings import ModelConfig
 from contract.tasks import Task
-from model.config import ModelConfig
 from model.feature_statistics import NumberStatistics
 from model.heads import compute_probabilities
 from model.network import NumberEncoder, VectorEncoder, mean_pool
@@ -21,8 +21,8 @@ from tests.model.small import (
     to_inputs,
 )
 
-STRANGE_NUMBERS = (np.nan, np.inf, -np.inf, 3.4e38, -3.4e38, 0.0)
-STRANGE_IDS = (0, -1, 1, 2**63 - 1, -(2**63))
+EXTREME_NUMBERS = (np.nan, np.inf, -np.inf, 3.4e38, -3.4e38, 0.0)
+EXTREME_IDS = (0, -1, 1, 2**63 - 1, -(2**63))
 
 
 def fill_blocks(blocks: dict[str, Block], number: float, ident: int) -> dict[str, Block]:
@@ -30,7 +30,7 @@ def fill_blocks(blocks: dict[str, Block], number: float, ident: int) -> dict[str
 
 
 @torch.no_grad()
-def test_every_task_answers_every_row_with_a_probability(seed: int) -> None:
+def test_every_task_gives_every_row_a_probability(seed: int) -> None:
     network = make_network(seed=seed)
 
     answers = network(to_inputs(draw_blocks(7, seed)))
@@ -46,10 +46,10 @@ def test_every_task_answers_every_row_with_a_probability(seed: int) -> None:
     torch.testing.assert_close(answers["category"].sum(1), torch.ones(7))
 
 
-@pytest.mark.parametrize("number", STRANGE_NUMBERS)
-@pytest.mark.parametrize("ident", STRANGE_IDS)
+@pytest.mark.parametrize("number", EXTREME_NUMBERS)
+@pytest.mark.parametrize("ident", EXTREME_IDS)
 @torch.no_grad()
-def test_whatever_a_row_holds_is_answered_with_finite_numbers(number: float, ident: int, seed: int) -> None:
+def test_extreme_inputs_give_finite_outputs(number: float, ident: int, seed: int) -> None:
     network = make_network(seed=seed, tasks=(*TASKS, DEMAND))
 
     answers = network(to_inputs(fill_blocks(draw_blocks(3, seed), number, ident)))
@@ -58,20 +58,20 @@ def test_whatever_a_row_holds_is_answered_with_finite_numbers(number: float, ide
 
 
 @torch.no_grad()
-def test_a_strange_row_does_not_change_its_neighbours(seed: int) -> None:
+def test_an_extreme_row_does_not_change_other_rows(seed: int) -> None:
     network, blocks = make_network(seed=seed), draw_blocks(4, seed)
     usual = network(to_inputs(blocks))
 
     for block in blocks.values():
         block.numbers[0], block.ids[0] = np.inf, -(2**63)
-    beside = network(to_inputs(blocks))
+    changed = network(to_inputs(blocks))
 
     for name, answer in usual.items():
-        torch.testing.assert_close(beside[name][1:], answer[1:])
+        torch.testing.assert_close(changed[name][1:], answer[1:])
 
 
 @torch.no_grad()
-def test_a_purchase_is_never_likelier_than_the_click_it_goes_through(seed: int) -> None:
+def test_a_purchase_is_never_more_likely_than_its_click(seed: int) -> None:
     network = make_network(seed=seed)
 
     answers = network(to_inputs(draw_blocks(500, seed)))
@@ -80,7 +80,7 @@ def test_a_purchase_is_never_likelier_than_the_click_it_goes_through(seed: int) 
 
 
 @torch.no_grad()
-def test_what_is_hidden_from_a_task_cannot_change_its_answer(seed: int) -> None:
+def test_hidden_features_do_not_change_an_output(seed: int) -> None:
     network, blocks = make_network(seed=seed), draw_blocks(20, seed)
     before = network(to_inputs(blocks))
 
@@ -92,7 +92,7 @@ def test_what_is_hidden_from_a_task_cannot_change_its_answer(seed: int) -> None:
 
 
 @torch.no_grad()
-def test_what_is_not_hidden_changes_the_answer(seed: int) -> None:
+def test_visible_features_change_an_output(seed: int) -> None:
     network, blocks = make_network(seed=seed), draw_blocks(20, seed)
     before = network(to_inputs(blocks))
 
@@ -104,7 +104,7 @@ def test_what_is_not_hidden_changes_the_answer(seed: int) -> None:
 
 
 @torch.no_grad()
-def test_a_hidden_number_is_seen_as_unknown(seed: int) -> None:
+def test_a_hidden_number_counts_as_unknown(seed: int) -> None:
     blind = Task("category", "multiclass", ("item",), "classify", hide=("item", "kind", "price"))
     network, blocks = make_network(seed=seed, tasks=(blind,)), draw_blocks(20, seed)
     before = network(to_inputs(blocks))
@@ -116,7 +116,7 @@ def test_a_hidden_number_is_seen_as_unknown(seed: int) -> None:
 
 
 @torch.no_grad()
-def test_a_part_made_once_for_each_item_gives_what_the_whole_network_gives(seed: int) -> None:
+def test_item_parts_computed_once_give_the_outputs_of_the_whole_network(seed: int) -> None:
     network, inputs = make_network(seed=seed), to_inputs(draw_blocks(40, seed))
     whole, view = network(inputs), network.views[0]
 
@@ -135,7 +135,7 @@ def test_a_part_made_once_for_each_item_gives_what_the_whole_network_gives(seed:
     "shape", [ModelConfig(experts=1), ModelConfig(factors=0), ModelConfig(embedding=1, hidden=1, tower=1)]
 )
 @torch.no_grad()
-def test_shared_bottom_and_a_network_without_products_are_configurations(shape: ModelConfig, seed: int) -> None:
+def test_degenerate_widths_are_valid(shape: ModelConfig, seed: int) -> None:
     network = make_network(seed=seed, shape=shape)
 
     answers = network(to_inputs(draw_blocks(5, seed)))
@@ -143,7 +143,7 @@ def test_shared_bottom_and_a_network_without_products_are_configurations(shape: 
     assert answers.keys() == {task.name for task in TASKS}
 
 
-def test_tasks_that_look_alike_share_their_view_and_others_do_not() -> None:
+def test_tasks_with_equal_inputs_share_a_view() -> None:
     network = make_network(tasks=(*TASKS, DEMAND))
 
     assert [tuple(task.name for task in view.tasks) for view in network.views] == [
@@ -156,7 +156,7 @@ def test_tasks_that_look_alike_share_their_view_and_others_do_not() -> None:
 
 
 @torch.no_grad()
-def test_an_absent_list_takes_row_0_and_rows_beside_zeros_are_averaged_alone() -> None:
+def test_mean_pool_ignores_zeros_and_gives_row_0_for_zeros_only() -> None:
     table = torch.arange(20.0).reshape(10, 2)
 
     actual = mean_pool(table, torch.tensor([[0, 0, 0], [4, 0, 0], [4, 6, 0], [0, 9, 0]]))
@@ -166,7 +166,7 @@ def test_an_absent_list_takes_row_0_and_rows_beside_zeros_are_averaged_alone() -
 
 
 @torch.no_grad()
-def test_numbers_are_clipped_and_standardised_and_unknown_ones_are_flagged() -> None:
+def test_numbers_are_clipped_standardised_and_flagged_if_unknown() -> None:
     numbers = NumberEncoder([NumberStatistics(0, 10, False, 5, 5), NumberStatistics(0, 100, True, 0, 1)])
 
     actual = numbers(torch.tensor([[5.0, 0.0], [1e9, 1e9], [float("nan"), float("inf")], [-1e9, -float("inf")]]))
@@ -178,7 +178,7 @@ def test_numbers_are_clipped_and_standardised_and_unknown_ones_are_flagged() -> 
     )
 
 
-def test_ids_that_were_never_met_say_nothing_until_they_are_learned(seed: int) -> None:
+def test_only_ids_of_the_inputs_get_random_embeddings(seed: int) -> None:
     network, blocks = make_network(seed=seed, tasks=(CLICK, CATEGORY)), draw_blocks(5, seed)
     with torch.no_grad():
         for table in network.tables.values():
@@ -186,20 +186,16 @@ def test_ids_that_were_never_met_say_nothing_until_they_are_learned(seed: int) -
 
     network.init_embeddings(to_inputs({"item": blocks["item"]}))
 
-    item, recent = (
-        network.embedding_table(FEATURES.spans("item")[0].feature),
-        network.embedding_table(FEATURES.spans("user")[0].feature),
-    )
-    met = set(
-        network.embedding_rows(FEATURES.spans("item")[0].feature, torch.from_numpy(blocks["item"].ids[:, 0])).tolist()
-    )
-    assert set(item.abs().sum(1).nonzero()[:, 0].tolist()) == met
+    item_feature, recent_feature = FEATURES.spans("item")[0].feature, FEATURES.spans("user")[0].feature
+    item, recent = network.embedding_table(item_feature), network.embedding_table(recent_feature)
+    seen_rows = network.embedding_rows(item_feature, torch.from_numpy(blocks["item"].ids[:, 0]))
+    assert set(item.abs().sum(1).nonzero()[:, 0].tolist()) == set(seen_rows.tolist())
     assert not recent.any()
     assert item.shape[1] == SHAPE.embedding
 
 
 @torch.no_grad()
-def test_bins_are_filled_from_below_and_an_unknown_number_fills_none() -> None:
+def test_bins_fill_from_below_and_stay_empty_for_unknown_numbers() -> None:
     numbers = NumberEncoder([NumberStatistics(0, 10, False, 0, 1, (0, 2, 4, 10)), NumberStatistics(0, 1)])
 
     actual = numbers(torch.tensor([[3.0, 1], [99.0, 1], [-1.0, 1], [float("nan"), 1], [-float("inf"), 1]]))[:, 4:]
@@ -208,7 +204,7 @@ def test_bins_are_filled_from_below_and_an_unknown_number_fills_none() -> None:
 
 
 @torch.no_grad()
-def test_a_vector_is_unknown_as_a_whole_and_does_not_touch_the_one_beside_it() -> None:
+def test_a_vector_with_an_unknown_component_is_unknown_as_a_whole() -> None:
     vectors = VectorEncoder([NumberStatistics(mean=1, deviation=2)] * 3, [2, 1])
     nan, inf = float("nan"), float("inf")
 

@@ -1,4 +1,4 @@
-"""What tasks share and what they do not, asked of gradients: by architecture, by groups, by experts."""
+"""Which parameters tasks share, by architecture, groups and experts, tested through gradients."""
 
 import pytest
 import torch
@@ -6,8 +6,9 @@ from msgspec.structs import replace
 from torch import Tensor
 
 from contract.errors import BadConfig
+from contract.settings import ModelConfig
 from contract.tasks import Task
-from model.config import ModelConfig, check_tasks
+from model.config import check_tasks
 from model.network import Network
 from tests.model.small import (
     CATEGORY,
@@ -18,26 +19,16 @@ from tests.model.small import (
     PURCHASE,
     RELEVANCE,
     SHAPE,
+    SHAPES,
     TASKS,
     draw_blocks,
     make_network,
     to_inputs,
 )
 
-SHAPES = {
-    "single": replace(SHAPE, architecture="single"),
-    "shared bottom": replace(SHAPE, architecture="shared_bottom"),
-    "mmoe": SHAPE,
-    "ple": replace(SHAPE, architecture="ple", own=2, levels=3),
-    "everything": replace(
-        SHAPE, architecture="ple", levels=2, cross=2, cross_rank=3, bins=6, members=3, dropout=0.2, factors=0
-    ),
-    "full cross": replace(SHAPE, cross=1, members=2, bins=1),
-}
-
 
 def find_reached_parameters(network: Network, *tasks: Task) -> set[str]:
-    """The parameters that the answers of these tasks depend on."""
+    """The parameters that the logits of these tasks depend on."""
     inputs = to_inputs(draw_blocks(20, 1))
     logits: dict[str, Tensor] = {}
     for view in network.views:
@@ -49,7 +40,7 @@ def find_reached_parameters(network: Network, *tasks: Task) -> set[str]:
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 @torch.no_grad()
-def test_every_architecture_answers_every_kind_of_task(shape: ModelConfig, seed: int) -> None:
+def test_every_architecture_predicts_every_kind_of_task(shape: ModelConfig, seed: int) -> None:
     network = make_network(seed=seed, shape=shape, tasks=(*TASKS, DEMAND))
 
     answers = network(to_inputs(draw_blocks(7, seed)))
@@ -63,7 +54,7 @@ def test_every_architecture_answers_every_kind_of_task(shape: ModelConfig, seed:
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 @torch.no_grad()
-def test_the_item_s_part_is_made_once_in_every_architecture(shape: ModelConfig, seed: int) -> None:
+def test_an_item_part_computed_once_gives_the_logits_of_the_whole_network(shape: ModelConfig, seed: int) -> None:
     network, inputs = make_network(seed=seed, shape=shape), to_inputs(draw_blocks(9, seed))
 
     items = network.item_parts(*inputs["item"])
@@ -76,7 +67,7 @@ def test_the_item_s_part_is_made_once_in_every_architecture(shape: ModelConfig, 
             torch.testing.assert_close(split[task.name], whole[task.name], rtol=0, atol=1e-5)
 
 
-def test_single_tasks_share_nothing_at_all(seed: int) -> None:
+def test_the_single_architecture_shares_no_parameters(seed: int) -> None:
     network = make_network(seed=seed, shape=SHAPES["single"])
 
     actual = {task.name: find_reached_parameters(network, task) for task in (FRAUD, RELEVANCE, CATEGORY, CLICK)}
@@ -85,7 +76,7 @@ def test_single_tasks_share_nothing_at_all(seed: int) -> None:
     assert all(not actual[a] & actual[b] for a in names for b in names if a < b)
 
 
-def test_mmoe_shares_experts_and_ple_keeps_some_for_each_task(seed: int) -> None:
+def test_mmoe_shares_experts_and_ple_adds_experts_of_each_task(seed: int) -> None:
     mmoe, ple = make_network(seed=seed), make_network(seed=seed, shape=SHAPES["ple"])
 
     assert "levels.0.shared.weight" in find_reached_parameters(mmoe, FRAUD) & find_reached_parameters(mmoe, CLICK)
@@ -93,7 +84,7 @@ def test_mmoe_shares_experts_and_ple_keeps_some_for_each_task(seed: int) -> None
     assert "levels.0.own.of_fraud.weight" in find_reached_parameters(ple, FRAUD) - find_reached_parameters(ple, CLICK)
 
 
-def test_a_group_that_a_task_reads_alone_is_read_by_layers_of_its_own(seed: int) -> None:
+def test_a_group_that_a_task_reads_alone_has_its_own_layers(seed: int) -> None:
     alone = replace(FRAUD, alone=("user",))
     network = make_network(seed=seed, tasks=(CLICK, PURCHASE, alone))
 
@@ -105,7 +96,7 @@ def test_a_group_that_a_task_reads_alone_is_read_by_layers_of_its_own(seed: int)
     assert "first.of_user.part.weight" in click - fraud
 
 
-def test_a_task_mixes_no_expert_beyond_those_it_may(seed: int) -> None:
+def test_a_task_mixes_only_its_allowed_experts(seed: int) -> None:
     limited = replace(FRAUD, experts=(1,))
     network = make_network(seed=seed, tasks=(CLICK, limited))
 
@@ -120,12 +111,12 @@ def test_a_task_mixes_no_expert_beyond_those_it_may(seed: int) -> None:
 @pytest.mark.parametrize(
     ("experts", "sentence"), [((5,), "should mix experts below 2. Found"), ((), "should have some expert")]
 )
-def test_limits_that_leave_no_expert_are_refused(experts: tuple[int, ...], sentence: str) -> None:
+def test_a_task_without_any_valid_expert_is_refused(experts: tuple[int, ...], sentence: str) -> None:
     with pytest.raises(BadConfig, match=sentence):
         make_network(tasks=(replace(FRAUD, experts=experts),))
 
 
-def test_reading_alone_what_is_not_read_is_refused() -> None:
+def test_groups_to_read_alone_must_be_read_by_the_task_and_its_chain() -> None:
     with pytest.raises(BadConfig, match="should read alone what it reads"):
         check_tasks([replace(FRAUD, alone=("item",))], FEATURES)
     with pytest.raises(BadConfig, match="should read alone what `click` does"):
@@ -133,21 +124,24 @@ def test_reading_alone_what_is_not_read_is_refused() -> None:
 
 
 @torch.no_grad()
-def test_members_differ_and_what_they_say_together_is_the_mean_of_their_probabilities(seed: int) -> None:
-    network, inputs = make_network(seed=seed, shape=replace(SHAPE, members=3)), to_inputs(draw_blocks(9, seed))
+def test_members_differ_and_their_joint_probability_is_the_mean(seed: int) -> None:
+    network, inputs = (
+        make_network(seed=seed, shape=SHAPE.model_copy(update={"members": 3})),
+        to_inputs(draw_blocks(9, seed)),
+    )
     view = network.views[1]
 
     together = network.logits(view, network.group_parts(view, inputs))["fraud"]
     alone = network.train().logits(view, network.group_parts(view, inputs))["fraud"]
 
     assert alone.shape == (9, 3)
-    assert alone.std(1).max() > 0  # of some rows; a narrow tower may say nothing but its bias of the others
+    assert alone.std(1).max() > 0  # for some rows: for the others a narrow tower may output only its bias
     torch.testing.assert_close(together.sigmoid(), alone.sigmoid().mean(1))
 
 
 @torch.no_grad()
-def test_nothing_is_dropped_while_answering(seed: int) -> None:
-    network = make_network(seed=seed, shape=replace(SHAPE, dropout=0.5))
+def test_dropout_is_off_in_evaluation_mode(seed: int) -> None:
+    network = make_network(seed=seed, shape=SHAPE.model_copy(update={"dropout": 0.5}))
     inputs = to_inputs(draw_blocks(9, seed))
 
     torch.testing.assert_close(network(inputs), network(inputs), rtol=0, atol=0)

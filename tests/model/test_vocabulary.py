@@ -10,13 +10,13 @@ BOUNDS = np.iinfo(np.int64)
 IDS = st.integers(BOUNDS.min, BOUNDS.max).filter(bool)
 
 
-def find_known_ids(ids: list[int], spare: int = 3) -> KnownIds:
+def make_known_ids(ids: list[int], spare: int = 3) -> KnownIds:
     return KnownIds(np.array(ids, "<i8").tobytes(), spare)
 
 
 @given(st.sets(IDS, max_size=400), IDS)
-def test_each_known_id_has_its_own_row_and_any_other_one_of_the_unknown(ids: set[int], other: int) -> None:
-    vocabulary = Vocabulary(find_known_ids(sorted(ids)))
+def test_known_ids_have_their_own_rows_and_others_share_the_spare_ones(ids: set[int], other: int) -> None:
+    vocabulary = Vocabulary(make_known_ids(sorted(ids)))
 
     rows = vocabulary(torch.tensor(sorted(ids), dtype=torch.int64)).tolist()
     unknown = int(vocabulary(torch.tensor(other)))
@@ -26,7 +26,7 @@ def test_each_known_id_has_its_own_row_and_any_other_one_of_the_unknown(ids: set
 
 
 @pytest.mark.parametrize("count", [0, 1, 50, 5_000])
-def test_a_slot_holds_few_ids(count: int, seed: int) -> None:
+def test_slots_have_few_ids(count: int, seed: int) -> None:
     ids = np.random.default_rng(seed).choice(2**62, count, replace=False) if count else np.array([], np.int64)
 
     slots, rows = build_slots(ids.astype(np.int64), 2)
@@ -35,13 +35,13 @@ def test_a_slot_holds_few_ids(count: int, seed: int) -> None:
     assert sorted(rows[rows > 0].tolist()) == list(range(2, 2 + count))
 
 
-def test_an_absent_id_has_row_0_in_any_shape() -> None:
-    rows = Vocabulary(find_known_ids([7, 9], spare=1))(torch.tensor([[0, 7], [9, 0], [8, -7]]))
+def test_absent_ids_have_row_0_in_any_shape() -> None:
+    rows = Vocabulary(make_known_ids([7, 9], spare=1))(torch.tensor([[0, 7], [9, 0], [8, -7]]))
 
     assert rows.tolist() == [[0, 2], [3, 0], [1, 1]]
 
 
-def test_ids_met_once_are_unknown_and_the_most_frequent_come_first() -> None:
+def test_ids_seen_once_are_unknown_and_frequent_ids_come_first() -> None:
     actual = select_known_ids(np.array([5, 5, 5, 8, 8, 3, 0, 0, 0, 0]), 64)
 
     assert COUNT_MIN == 2
@@ -49,7 +49,7 @@ def test_ids_met_once_are_unknown_and_the_most_frequent_come_first() -> None:
     assert (actual.spare, actual.rows) == (1, 4)
 
 
-def test_a_bound_keeps_the_most_frequent(seed: int) -> None:
+def test_the_limit_keeps_the_most_frequent_ids(seed: int) -> None:
     ids = np.repeat(np.arange(1, 101), np.arange(2, 102))
 
     actual = select_known_ids(np.random.default_rng(seed).permutation(ids), 11)
@@ -59,9 +59,9 @@ def test_a_bound_keeps_the_most_frequent(seed: int) -> None:
 
 
 @given(st.sets(IDS, min_size=6, max_size=60), st.integers(1, 5))
-def test_ids_that_come_and_go_leave_the_rows_of_all_others(ids: set[int], spare: int) -> None:
+def test_updates_keep_the_rows_of_all_other_ids(ids: set[int], spare: int) -> None:
     freed, added, stay = sorted(ids)[:2], sorted(ids)[2:4], sorted(ids)[4:]
-    before = find_known_ids(stay + freed, spare)
+    before = make_known_ids(stay + freed, spare)
 
     after, rows = update_known_ids(before, np.array(freed), np.array(added))
 

@@ -8,8 +8,9 @@ import pytest
 from msgspec.structs import replace
 
 from contract.events import decode
+from contract.features.packing import PackedBlock
 from contract.joining.joiner import Joiner
-from contract.messages import Example, PackedBlock, read_scored_row
+from contract.messages import Example, read_scored_row
 from contract.tasks import Task
 from contract.units import MINUTE_MS
 from devservers.apache_kafka import ApacheKafka

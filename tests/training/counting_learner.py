@@ -20,7 +20,7 @@ from training.online.update import UpdateResult
 
 FILES = {"items.onnx": b"x" * 100, "golden.npz": b"y"}
 SETTINGS = Settings(tasks=TASKS)
-SMALL_BATCH_CONFIG = replace(PLAN, records_max=4)
+SMALL_BATCH_CONFIG = PLAN.model_copy(update={"records_max": 4})
 POISON = b"!"
 
 

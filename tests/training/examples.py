@@ -3,13 +3,14 @@
 import numpy as np
 
 from contract.features.declaration import Block
-from contract.messages import Example, pack
+from contract.features.packing import pack
+from contract.messages import Example
+from contract.settings import TrainingConfig
 from contract.tasks import Task
 from contract.units import DAY_MS
 from tests.model.small import CLASSES, FEATURES, TASKS, draw_blocks
 from training.data.examples import Examples, from_rows
 from training.data.labels import RawLabel
-from training.trainer.config import TrainingConfig
 
 START_MS = 1_700_000_000_000
 PLAN = TrainingConfig(batch=64, epochs=3, keep=100, held_out=0.25)

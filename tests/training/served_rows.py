@@ -7,12 +7,11 @@ from msgspec.structs import replace
 
 from contract.bundle import Manifest, current_version, publish
 from contract.messages import Example
-from contract.settings import FeedbackSettings
+from contract.settings import FeedbackSettings, MonitorConfig
 from model.checkpoint import Checkpoint, make_metadata, write_checkpoint
 from model.network import Network
 from tests.model.small import TASKS
 from tests.training.examples import make_rows
-from training.monitor.config import MonitorConfig
 from training.monitor.live_metrics import LiveMetrics
 from training.monitor.rollback_test import predict_rows
 

@@ -107,8 +107,8 @@ def test_invalid_settings_are_all_listed(
 
     assert main(["fit", str(tmp_path / "e.parquet"), "--bundles", str(tmp_path)]) == 2
     printed = capsys.readouterr().err
-    assert "[model]" in printed
-    assert "[training]" in printed
+    assert "`model.hidden` should be a valid integer" in printed
+    assert "`training.epochs` should be greater than 0" in printed
 
 
 def test_follow_without_a_model_names_the_command_that_publishes_one(
@@ -123,9 +123,9 @@ def test_follow_without_a_model_names_the_command_that_publishes_one(
     [
         (["--latest"], 1, "should hold a checkpoint"),
         (["nowhere.pt"], 1, "should be a checkpoint"),
-        (["inspect"], 1, "should have a present bundle"),
+        (["inspect"], 1, "should have a current bundle"),
         (["inspect", "v1"], 1, "Bundle v1 should be complete"),
-        (["rollback"], 1, "should have a present bundle"),
+        (["rollback"], 1, "should have a current bundle"),
     ],
 )
 def test_export_without_input_exits_with_a_message(
@@ -136,13 +136,23 @@ def test_export_without_input_exits_with_a_message(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("words", [[], ["a.pt", "--latest"], ["rollback", "v1"], ["a.pt", "b.pt"]])
-def test_contradictory_export_arguments_are_rejected(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ([], "one of the arguments CHECKPOINT --latest is required"),
+        (["a.pt", "--latest"], "not allowed with argument"),
+        (["rollback", "v1"], "unrecognized arguments: v1"),
+        (["a.pt", "b.pt"], "unrecognized arguments: b.pt"),
+    ],
+)
+def test_contradictory_export_arguments_are_rejected(
+    words: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as raised:
         export_main(words)
 
     assert raised.value.code == 2
-    assert "name one checkpoint" in capsys.readouterr().err
+    assert sentence in capsys.readouterr().err
 
 
 def test_an_interrupted_fit_resumes_from_its_state_file(

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import torch
-from msgspec.structs import replace
 
 from tests.model.small import SHAPE
 from tests.training.examples import PLAN, make_examples
@@ -19,7 +18,7 @@ ROWS, SEED = 300, 3
 
 def fit_weights(balance: str, process_group: ProcessGroup) -> dict[str, torch.Tensor]:
     """The weights after two epochs."""
-    config = replace(PLAN, epochs=2, balance=balance)
+    config = PLAN.model_copy(update={"epochs": 2, "balance": balance})
     options = FitOptions(process_group=process_group)
     fitted = fit(make_examples(ROWS, SEED), SHAPE, config, lambda epoch: None, options)
     return fitted.network.state_dict()

@@ -6,8 +6,8 @@ from contract.profiles.store import InMemoryProfileStore, fold
 from contract.settings import ListSettings, Settings
 from tests.worker.events import FEATURES, KINDS, NOW_MS, make_click, make_product, make_record
 from tests.worker.tiny_bundle import ITEMS
+from transport.records import Record, TopicPartition
 from worker.catalogue.catalogue import Catalogue
-from worker.kafka.consumer import Record, TopicPartition
 from worker.records.batch import decode_records
 from worker.scoring.browsing import ListRefresher
 from worker.scoring.handlers import HANDLERS

@@ -20,9 +20,9 @@ from devservers.apache_kafka import ApacheKafka
 from tests.conftest import KafkaBroker
 from tests.kafka import BlockingProducer, read_topics
 from tests.worker.events import make_order
+from transport.records import Record, TopicPartition
 from worker.erasure.topic import decode_erasure
 from worker.kafka.admin import KafkaAdmin as Admin
-from worker.kafka.consumer import Record, TopicPartition
 from worker.records.batch import decode_records
 from worker.redis.cluster import connect
 from worker.state.profile_store import RedisProfileStore, open_profile_store, source_name
@@ -48,8 +48,7 @@ class WorkerEnvironment:
         self.broker, self.prefix = broker, prefix
         self.has_topic_ids = isinstance(broker, ApacheKafka)
         plain = topics or TopicSettings()
-        kinds = [kind for kind in type(plain).model_fields if kind != "partitions"]
-        names = {kind: prefix + plain.topic_name(kind) for kind in kinds}
+        names = {kind: prefix + name for kind, name in plain.names_by_kind().items()}
         self.settings = Settings().model_copy(
             update={
                 "kafka": KafkaSettings(
@@ -175,5 +174,5 @@ class WorkerEnvironment:
         sources = {source for ends in clean.offsets.values() for source in ends}
         own = [{source: slices[source] for source in slices if source in sources} for slices in stored]
         differing = [entity for entity, slices in zip(entities, own, strict=True) if slices != clean.slices[entity]]
-        merged = store.merged_offsets(sources)
+        merged = store.read_offsets(sources)
         return differing + [f"merged of bucket {b}" for b, ends in clean.offsets.items() if merged[b] != ends]

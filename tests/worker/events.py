@@ -9,7 +9,7 @@ from contract.messages import to_json
 from contract.profiles.entity_updates import Arrival
 from contract.settings import TopicSettings
 from tests.checkout import ROOT
-from worker.kafka.consumer import Record, TopicPartition
+from transport.records import Record, TopicPartition
 
 FEATURES: Final[FeatureSet] = read_features(ROOT / "features.toml")
 NOW_MS: Final = 1_700_000_000_000

@@ -18,11 +18,11 @@ from tests.contract.joining.builders import (
     make_row,
     minutes_to_ms,
 )
+from transport.records import TopicPartition
 from worker.joiner.commit_metadata import CommitMetadata
 from worker.joiner.dedup import PublishedOutputs, example_key, judgement_key
 from worker.joiner.partitioned_joiner import PartitionedJoiner
 from worker.joiner.recovered_state import OrphanCounter
-from worker.kafka.consumer import TopicPartition
 
 Input: TypeAlias = ScoredRow | Event
 TopicLogs: TypeAlias = dict[TopicPartition, list[Input]]

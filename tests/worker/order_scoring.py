@@ -6,8 +6,8 @@ from contract.profiles.entity_updates import to_updates
 from contract.profiles.store import FoldedBatch, fold
 from contract.settings import Rule, Settings
 from tests.worker.events import FEATURES, KINDS, make_record
+from transport.records import TopicPartition
 from worker.catalogue.catalogue import Catalogue
-from worker.kafka.consumer import TopicPartition
 from worker.records.batch import Batch, decode_records
 from worker.scoring.handlers import HANDLERS
 from worker.scoring.results import BatchResults

@@ -12,8 +12,8 @@ from contract.errors import StaleState, Unavailable
 from testkit.faults.step_hooks import StepHooks
 from tests.worker.environment import WorkerEnvironment
 from tests.worker.signing_scorer import SigningScorer
+from transport.records import TopicPartition
 from worker.assembly import assemble
-from worker.kafka.consumer import TopicPartition
 from worker.pipeline.membership import BatchRevoked
 from worker.records.lanes import LANES
 from worker.redis.cluster import connect

@@ -8,13 +8,12 @@ import msgspec
 import numpy as np
 
 from contract.errors import BadData
+from contract.settings import ModelConfig, TrainingConfig
 from contract.tasks import Task
-from model.config import ModelConfig
 from training.analysis.lightgbm_baseline import lightgbm_trees
 from training.data.arrays import Array, Mask, Predictions
 from training.data.examples import Examples
 from training.trainer.batching import FAMILY_SHARE_DIVISOR
-from training.trainer.config import TrainingConfig
 from training.trainer.fit import Epoch, fit
 from training.trainer.learner import predict
 
@@ -39,7 +38,7 @@ def multi_task_network(model_config: ModelConfig, config: TrainingConfig) -> Met
     """One network of the declared shape for all tasks."""
 
     def fit_predict(training: Examples, validation: Examples, seed: int) -> Predictions:
-        network = fit(training, model_config, msgspec.structs.replace(config, seed=seed), ignore_epoch).network
+        network = fit(training, model_config, config.model_copy(update={"seed": seed}), ignore_epoch).network
         rows = mask_labelled(validation, network.tasks)
         if not rows.any():
             return {}
@@ -50,7 +49,7 @@ def multi_task_network(model_config: ModelConfig, config: TrainingConfig) -> Met
 
 def single_task_networks(model_config: ModelConfig, config: TrainingConfig) -> Method:
     """A network for each task, of the declared width, trained on that task's labels alone."""
-    single = msgspec.structs.replace(model_config, architecture="single")
+    single = model_config.model_copy(update={"architecture": "single"})
 
     def fit_predict(training: Examples, validation: Examples, seed: int) -> Predictions:
         predictions = dict[str, Array]()
@@ -74,11 +73,12 @@ def match_steps(config: TrainingConfig, rows: int, total_rows: int) -> TrainingC
     """
     share = max(rows / total_rows, 1 / FAMILY_SHARE_DIVISOR)
     rounds = max(1, round(share * total_rows / max(rows, 1)))
-    return msgspec.structs.replace(
-        config,
-        batch=max(1, round(config.batch * share)),
-        epochs=config.epochs * rounds,
-        patience=config.patience * rounds,
+    return config.model_copy(
+        update={
+            "batch": max(1, round(config.batch * share)),
+            "epochs": config.epochs * rounds,
+            "patience": config.patience * rounds,
+        }
     )
 
 

@@ -10,9 +10,9 @@ from typing import Final
 
 import msgspec
 
+from contract.settings import ModelConfig, TrainingConfig
 from contract.tasks import Task
 from contract.units import SECOND_MS
-from model.config import ModelConfig
 from training.analysis.baselines import OURS, SINGLE, Method
 from training.analysis.cross_validation import CurveData, Run, cross_validate
 from training.analysis.cv_comparison import (
@@ -30,7 +30,6 @@ from training.data.folds import Fold, split_folds
 from training.data.labels import has_label
 from training.report.pages import encode_json, render_template
 from training.report.plots import plot_curves
-from training.trainer.config import TrainingConfig
 
 LIBRARIES: Final = ("torch", "lightgbm", "numpy", "scipy")
 

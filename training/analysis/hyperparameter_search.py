@@ -11,14 +11,12 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 import optuna
-from msgspec.structs import replace
 from optuna.storages.journal import JournalFileBackend, JournalStorage
 from optuna.trial import Trial, TrialState
 
 from contract.errors import BadConfig, BadData
-from model.config import ModelConfig
+from contract.settings import ModelConfig, TrainingConfig
 from training.data.examples import Examples
-from training.trainer.config import TrainingConfig
 from training.trainer.distributed import join_process_group
 from training.trainer.fit import Epoch, FitOptions, fit
 from training.trainer.training_state import compute_digest
@@ -99,7 +97,7 @@ class HyperparameterSearch:
     ) -> None:
         self._process_group = join_process_group(config.device)
         self._examples, self._model_config, self._config = examples, model_config, config
-        model_fields = ModelConfig.__struct_fields__
+        model_fields = ModelConfig.model_fields
         self._declared = {name: getattr(model_config if name in model_fields else config, name) for name in names}
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         storage = JournalStorage(JournalFileBackend(str(journal_path))) if journal_path else None
@@ -158,10 +156,10 @@ class HyperparameterSearch:
 
     def _apply(self, values: Mapping[str, Any]) -> tuple[ModelConfig, TrainingConfig]:
         """The declared configuration with these values."""
-        fields = set(ModelConfig.__struct_fields__)
+        fields = ModelConfig.model_fields
         model_values = {name: value for name, value in values.items() if name in fields}
         training_values = {name: value for name, value in values.items() if name not in fields}
-        return replace(self._model_config, **model_values), replace(self._config, **training_values)
+        return self._model_config.model_copy(update=model_values), self._config.model_copy(update=training_values)
 
 
 def to_trial_result(trial: optuna.trial.FrozenTrial) -> TrialResult:

@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from contract.features.declaration import Feature, FeatureSet
+from contract.settings import TrainingConfig
 from contract.tasks import Task
 from training.data.arrays import Array, Integers, Predictions
 from training.data.examples import Examples
 from training.data.split import find_learnable, split_by_time
-from training.trainer.config import TrainingConfig
 
 Columns = npt.NDArray[np.float32]
 

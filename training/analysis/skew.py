@@ -16,7 +16,7 @@ import numpy.typing as npt
 from contract.features.declaration import Block, Feature, FeatureSet
 from contract.features.encoder import Encoder
 from contract.graphs import DECIDE, RECOMMEND, SEARCH
-from contract.hashing import hash_text
+from contract.hashing import HASH_RANGE, hash_text
 from contract.messages import ScoredRow
 from contract.profiles.entity_updates import Arrival, to_updates
 from contract.profiles.store import InMemoryProfileStore, fold
@@ -66,7 +66,7 @@ class SkewReport:
 
 def is_sampled(user_id: str, share: float) -> bool:
     """Whether a user belongs to this share of all users, by a hash."""
-    return hash_text(f"compared={user_id}") < share * 2**64
+    return hash_text(f"compared={user_id}") < share * HASH_RANGE
 
 
 class SkewComparison:

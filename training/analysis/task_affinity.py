@@ -14,11 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.config import ModelConfig
+from contract.settings import ModelConfig, TrainingConfig
 from model.network import Network
 from training.data.arrays import Floats
 from training.data.examples import Examples
-from training.trainer.config import TrainingConfig
 from training.trainer.fit import Losses, build_network, train_epoch
 from training.trainer.learner import Learner
 from training.trainer.partition import prepare_data

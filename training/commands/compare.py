@@ -19,7 +19,6 @@ from training.report.pages import encode_json, find_output_errors, render_templa
 from training.stats.bootstrap import CONFIDENCE
 from training.stats.served_comparison import MetricComparison, ModelComparison, compare_models
 from training.stats.served_scores import ServedScoreStore, list_versions
-from training.trainer.config import read_training_config
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -39,8 +38,7 @@ def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
     scores = read_feedback(args, settings)
     settled_ms = time.time() * SECOND_MS - args.settle_days * DAY_MS
     rows = scores.rows(settled_ms if args.settle_days else float("inf"))
-    seed = read_training_config(settings.training).seed
-    comparisons = compare_models(rows, settings.tasks, serving, challenger, seed=seed)
+    comparisons = compare_models(rows, settings.tasks, serving, challenger, seed=settings.training.seed)
     if not comparisons:
         others = ", ".join(list_versions(rows)) or "none"
         raise BadData(

@@ -13,7 +13,7 @@ import torch
 from contract.bundle import current_version
 from contract.errors import BadConfig
 from contract.features.declaration import FeatureSet
-from contract.settings import Settings
+from contract.settings import ModelConfig, Settings, TrainingConfig
 from contract.tasks import Task
 from export.interactions import read_all, read_interactions
 from model.checkpoint import (
@@ -24,7 +24,7 @@ from model.checkpoint import (
     read_checkpoint,
     write_checkpoint,
 )
-from model.config import ModelConfig, check_tasks, read_model_config
+from model.config import check_tasks
 from training.data.examples import Examples, merge_examples
 from training.data.interactions import extract_interactions, merge_interactions
 from training.data.labels import Classes
@@ -33,7 +33,7 @@ from training.data.streaming import ExampleStream
 from training.online.replay_buffer import encode_buffer
 from training.report.console import print_evaluation, print_json, print_lines
 from training.report.progress import ProgressReporter
-from training.trainer.config import TrainingConfig, read_training_config
+from training.trainer.config import override_config
 from training.trainer.distributed import join_process_group
 from training.trainer.fit import FitOptions, FitResult, fit
 from training.trainer.transfer import RATE_SHARES, Transfer
@@ -175,14 +175,10 @@ def read_configs(
 ) -> tuple[ModelConfig, TrainingConfig]:
     """The declared network and training, with the overrides that are not None; `BadConfig` lists all errors."""
     errors = list[str]()
-    model_config, config = ModelConfig(), TrainingConfig()
+    config = settings.training
     given = {name: value for name, value in overrides.items() if value is not None}
     try:
-        model_config = read_model_config(settings.model)
-    except BadConfig as error:
-        errors += error.errors
-    try:
-        config = read_training_config({**settings.training, **given})
+        config = override_config(settings.training, given)
     except BadConfig as error:
         errors += error.errors
     try:
@@ -191,4 +187,4 @@ def read_configs(
         errors += error.errors
     if errors:
         raise BadConfig(errors)
-    return model_config, config
+    return settings.model, config

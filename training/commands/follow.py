@@ -11,7 +11,7 @@ import torch
 from contract.bundle import replace_durably
 from contract.errors import BadBundle, BadData, Unavailable
 from contract.features.declaration import FeatureSet
-from contract.settings import Settings
+from contract.settings import Settings, TrainingConfig
 from export.releases import require_current
 from model.checkpoint import Checkpoint
 from training.feedback.feedback_reader import FeedbackBatch, FeedbackReader
@@ -20,7 +20,7 @@ from training.online.publication import clean_up, publish
 from training.online.rejected_updates import STATE_FILE, RejectedUpdate, RejectedUpdateStore
 from training.online.update import UpdateResult, describe_update, read_serving_checkpoint, update
 from training.report.console import print_evaluation, print_json, print_lines
-from training.trainer.config import TrainingConfig, read_training_config
+from training.trainer.config import check_balance
 
 EXIT_REJECTED: Final = 3
 EXIT_FROZEN: Final = 4
@@ -43,7 +43,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
     """Update once, or until interrupted; exit code 3 for a rejected update, 4 for a frozen model."""
     bundles: Path = args.bundles or settings.bundles
-    config = read_training_config(settings.training)
+    config = settings.training
+    check_balance(config)
     if args.thaw:
         return thaw(bundles)
     torch.set_num_threads(config.threads)

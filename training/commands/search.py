@@ -74,7 +74,7 @@ def to_toml(result: SearchResult) -> str:
         default = type(table)()
         lines = [
             f"{key} = {msgspec.json.encode(value).decode()}"
-            for key, value in msgspec.structs.asdict(table).items()
+            for key, value in table.model_dump().items()
             if value != getattr(default, key)
         ]
         parts.append("\n".join([f"[{name}]", *lines]))

@@ -17,8 +17,8 @@ from contract.profiles.record import FAMILIES
 from contract.settings import Settings
 from training.analysis.skew import SkewComparison, SkewReport, is_sampled
 from training.feedback.chunked_reader import ChunkedReader
-from training.feedback.topic_reader import Record
 from training.report.console import print_json, print_lines
+from transport.records import Record
 
 CHUNK_RECORDS: Final = 20_000
 EXIT_DIFFERENT: Final = 1
@@ -99,7 +99,7 @@ def read_rows(settings: Settings, share: float, limit: int, left_out: Counter[st
     rows = deque[ScoredRow](maxlen=limit)
     for record in read_records(settings, "scored"):
         try:
-            row = read_scored_row(record.value)
+            row = read_scored_row(record.value or b"")
         except msgspec.MsgspecError:
             left_out["unreadable"] += 1
             continue
@@ -124,14 +124,14 @@ def read_log(settings: Settings, share: float) -> EventLog:
     for kind in FAMILIES:
         latest_ms = dict[int, int]()  # by partition: a running maximum keeps the partition's order
         for record in read_records(settings, kind):
-            if record.partition not in latest_ms and record.offset > 0:
-                truncated.append(f"{settings.topics.topic_name(kind)}/{record.partition}")
-            latest_ms[record.partition] = max(latest_ms.get(record.partition, 0), record.timestamp_ms)
+            partition = record.topic_partition.partition
+            if partition not in latest_ms and record.offset > 0:
+                truncated.append(str(record.topic_partition))
+            latest_ms[partition] = max(latest_ms.get(partition, 0), record.kafka_ms)
             event = decode_event(kind, record)
             if isinstance(event, UserEvent) and is_sampled(event.user_id, share):
-                source = f"{kind}/{record.partition}"
-                arrival = Arrival(source, record.offset, event, settings.topics.topic_name(kind), record.partition)
-                timed.append((latest_ms[record.partition], arrival))
+                arrival = Arrival(f"{kind}/{partition}", record.offset, event, *record.topic_partition)
+                timed.append((latest_ms[partition], arrival))
         partitions[kind] = count_partitions(settings, kind)
     timed.sort(key=lambda entry: entry[0])  # stable: a partition keeps its order
     return EventLog([arrival for _, arrival in timed], partitions, truncated)
@@ -148,7 +148,7 @@ def count_partitions(settings: Settings, kind: str) -> int:
 def decode_event(kind: str, record: Record) -> object:
     """The event as a worker decodes it; None for a dead letter."""
     try:
-        event, _ = clamp(decode(kind, record.value), record.timestamp_ms)
+        event, _ = clamp(decode(kind, record.value), record.kafka_ms)
     except BadEvent:
         return None
     return event

@@ -10,10 +10,9 @@ import torch
 
 from contract.errors import Unavailable
 from contract.features.declaration import FeatureSet
-from contract.settings import Settings
+from contract.settings import MonitorConfig, Settings
 from training.feedback.chunked_reader import ChunkedReader
 from training.monitor import metrics
-from training.monitor.config import MonitorConfig, read_monitor_config
 from training.monitor.metrics import MetricsServer
 from training.monitor.monitor import ModelMonitor, MonitorReport, to_json
 from training.report.console import print_evaluation, print_json, print_lines
@@ -27,7 +26,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
     """Check once, or until interrupted."""
     bundles: Path = args.bundles or settings.bundles
-    config = read_monitor_config(settings.watch)
+    config = settings.watch
     torch.set_num_threads(1)
     with open_monitor(settings, features, bundles, config) as monitor:
         if args.once:

@@ -11,7 +11,8 @@ import numpy as np
 
 from contract.errors import BadData
 from contract.features.declaration import GROUPS, Block, FeatureSet
-from contract.messages import Example, PackedBlock, pack_rows
+from contract.features.packing import PackedBlock, pack_rows
+from contract.messages import Example
 from contract.tasks import Task
 from training.data.arrays import Array, Integers, Mask, Strings
 from training.data.labels import Classes, RawLabel, collect_classes, encode_labels, has_any_label, has_label

@@ -14,10 +14,10 @@ import numpy as np
 from contract.errors import BadData
 from contract.units import DAY_MS
 from training.data.arrays import Integers, Mask
+from training.data.codes import factorize
 from training.data.examples import Examples
 from training.data.labels import has_any_label, has_label
 from training.data.split import assign_families
-from training.metrics.guard import factorize
 
 FIRST_ORIGIN_SHARE: Final = 0.5  # of the timed examples come before the first origin
 FOLDS_MIN: Final = 2

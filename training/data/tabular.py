@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from contract.errors import BadData
-from contract.features.declaration import GROUPS, Block, Feature, FeatureSet, encode_text
+from contract.features.columns import encode_text
+from contract.features.declaration import GROUPS, Block, Feature, FeatureSet
 from contract.hashing import hash_id
 from contract.profiles.record import RING_SIZE
 from contract.tasks import Task

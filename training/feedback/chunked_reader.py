@@ -1,15 +1,16 @@
-"""Any topic in portions, each record with its place: what lies between two looks may be too much for memory."""
+"""Any topic in chunks of bounded size: all records since the last read may be too many for memory."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from contract.settings import KafkaSettings
-from training.feedback.topic_reader import Record, TopicReader
+from transport.log_reader import LogReader
+from transport.records import OffsetRange, Record, TopicPartition
 
 
 @dataclass(frozen=True, slots=True)
 class RecordChunk:
-    """Records, those of one partition in their order; where to go on; and whether these were all that there are."""
+    """Records, each partition in its order; where to go on; `is_last`: the topic held no more when it was asked."""
 
     records: list[Record]
     positions: dict[str, int]
@@ -17,27 +18,49 @@ class RecordChunk:
 
 
 class ChunkedReader:
-    """Reads about `most` records of each partition at a time.
+    """Reads at most `limit` records of each partition at a time.
 
-    `behind`: a partition without a position is read from so many records before its end, and not from its beginning.
+    `tail`: a partition without a position is read from that many records before its end, not from its beginning.
     """
 
     def __init__(self, *, kafka: KafkaSettings, topic: str, limit: int, tail: int | None = None) -> None:
-        self._topic = TopicReader(kafka=kafka, topic=topic)
-        self._limit, self._tail = limit, tail
+        self._reader = LogReader(kafka=kafka, skips_gaps=True)
+        self._topic, self._limit, self._tail = topic, limit, tail
 
     def read(self, positions: Mapping[str, int]) -> RecordChunk:
-        """What comes next; a position that the topic no longer has is its beginning. Raises `Unavailable`."""
-        starts, high_offsets = self._topic.plan_read(positions, self._tail)
-        ends = {partition: min(high_offsets[partition], start + self._limit) for partition, start in starts.items()}
-        records = list[Record]()
-        at_end = self._topic.consume(starts, ends, records.append)
-        after = {**positions, **{f"{self._topic.name}/{partition}": offset for partition, offset in starts.items()}}
-        return RecordChunk(records, after, all(p in at_end or starts[p] >= high for p, high in high_offsets.items()))
+        """The next chunk; a position that the topic no longer holds counts as its beginning. Raises `Unavailable`."""
+        starts, highs = plan_read(self._reader.fetch_offset_ranges([self._topic]), positions, self._tail)
+        ends = {partition: min(highs[partition], start + self._limit) for partition, start in starts.items()}
+        records = [record for records in self._reader.read(ends, starts) for record in records]
+        return RecordChunk(records, {**positions, **to_positions(ends)}, ends == highs)
 
     def count_partitions(self) -> int:
-        """How many the topic has; raises `Unavailable`."""
-        return len(self._topic.list_partitions())
+        """The number of partitions of the topic; raises `Unavailable`."""
+        return len(self._reader.fetch_offset_ranges([self._topic]))
 
     def close(self) -> None:
-        self._topic.close()
+        self._reader.close()
+
+
+def plan_read(
+    offset_ranges: Mapping[TopicPartition, OffsetRange], positions: Mapping[str, int], tail: int | None = None
+) -> tuple[dict[TopicPartition, int], dict[TopicPartition, int]]:
+    """Start and end offsets of the partitions that hold something after their position.
+
+    A partition without a position starts at its beginning, or `tail` records before its end; one whose position the
+    topic no longer holds at its beginning.
+    """
+    starts, ends = dict[TopicPartition, int](), dict[TopicPartition, int]()
+    for partition, (low, high) in offset_ranges.items():
+        first = low if tail is None else max(low, high - tail)
+        start = positions.get(str(partition), first)
+        if not low <= start <= high:
+            start = low
+        if start < high:
+            starts[partition], ends[partition] = start, high
+    return starts, ends
+
+
+def to_positions(offsets: Mapping[TopicPartition, int]) -> dict[str, int]:
+    """Offsets as checkpoints hold them: by "topic/partition"."""
+    return {str(partition): offset for partition, offset in offsets.items()}

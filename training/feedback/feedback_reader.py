@@ -1,18 +1,22 @@
-"""The feedback topic, read from given positions to where it ended when asked."""
+"""The feedback topic, read from given positions to its present end."""
 
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from contract.settings import KafkaSettings
-from training.feedback.topic_reader import Record, RecordHandler, TopicReader
+from training.feedback.chunked_reader import plan_read, to_positions
+from transport.log_reader import LogReader
+from transport.records import Record
+
+RecordHandler = Callable[[Record], None]
 
 
 @dataclass(frozen=True, slots=True)
 class FeedbackBatch:
-    """The values of records, those of one partition in their order, and where to go on: "topic/partition" -> offset.
+    """The values of records, each partition in its order, and where to go on: "topic/partition" -> offset.
 
-    `newest_ms`: the latest time that Kafka has of these records, 0 if none. `more`: there was more than was asked for.
+    `newest_ms`: the latest Kafka timestamp of these records, 0 if none. `has_more`: the limit cut the read short.
     """
 
     values: list[bytes]
@@ -22,39 +26,50 @@ class FeedbackBatch:
 
 
 class FeedbackReader:
-    """Positions are kept by who asks."""
+    """Reads the topic; positions are kept by the caller, in a checkpoint."""
 
     def __init__(self, *, kafka: KafkaSettings, topic: str) -> None:
-        self._topic = TopicReader(kafka=kafka, topic=topic)
+        self._reader = LogReader(kafka=kafka, skips_gaps=True)
+        self._topic = topic
 
     def read(self, positions: Mapping[str, int], records_max: int = sys.maxsize) -> FeedbackBatch:
-        """What lies between `positions` (a partition without one: its beginning) and the present ends.
+        """The records between `positions` (a partition without one: its beginning) and the present ends.
 
-        At most so many records; the rest is for the next time. A position that the topic no longer has is taken as its
+        At most `records_max`; the next call returns the rest. A position that the topic no longer holds counts as its
         beginning. Raises `Unavailable`.
         """
         records = list[Record]()
         positions_after, has_more = self._read(positions, records.append, records_max)
         return FeedbackBatch(
-            [record.value for record in records],
+            [record.value or b"" for record in records],
             positions_after,
-            max((record.timestamp_ms for record in records), default=0),
+            max((record.kafka_ms for record in records), default=0),
             has_more,
         )
 
     def for_each(self, positions: Mapping[str, int], handle: Callable[[bytes], None]) -> dict[str, int]:
-        """The same, each value given to `take` as it comes and none kept; returns where to go on."""
-        return self._read(positions, lambda record: handle(record.value), sys.maxsize)[0]
+        """Pass each value to `handle` as it arrives and keep none; returns where to go on."""
+        return self._read(positions, lambda record: handle(record.value or b""), sys.maxsize)[0]
 
     def offsets_for_time(self, timestamp_ms: int) -> dict[str, int]:
-        """Where the first record of that time or later lies, its end where there is none; raises `Unavailable`."""
-        return self._topic.offsets_for_time(timestamp_ms)
+        """The first offset of that time or later in each partition, else its end; raises `Unavailable`."""
+        partitions = self._reader.fetch_offset_ranges([self._topic])
+        return to_positions(self._reader.offsets_for_time(partitions, timestamp_ms))
 
     def close(self) -> None:
-        self._topic.close()
+        self._reader.close()
 
     def _read(self, positions: Mapping[str, int], handle: RecordHandler, limit: int) -> tuple[dict[str, int], bool]:
-        """Give records to `take`; returns where to go on, and whether there were more than `most`."""
-        starts, ends = self._topic.plan_read(positions)
-        self._topic.consume(starts, ends, handle, limit)
-        return {**positions, **{f"{self._topic.name}/{p}": offset for p, offset in starts.items()}}, bool(ends)
+        """Pass records to `handle`; returns where to go on, and whether more than `limit` were there."""
+        starts, ends = plan_read(self._reader.fetch_offset_ranges([self._topic]), positions)
+        reached, count = dict(starts), 0
+        for records in self._reader.read(ends, starts):
+            for record in records[: limit - count]:
+                handle(record)
+                reached[record.topic_partition] = record.offset + 1
+            count += len(records)
+            if count >= limit:
+                break
+        else:
+            reached = ends
+        return {**positions, **to_positions(reached)}, reached != ends

@@ -11,7 +11,8 @@ from typing import Final
 import numpy as np
 
 from training.data.arrays import Array, Integers, Mask
-from training.metrics.guard import factorize, require_finite
+from training.data.codes import factorize
+from training.metrics.guard import require_finite
 
 CARDS_PER_DAY: Final = 100
 

@@ -1,13 +1,12 @@
-"""What all metrics share: a value of NaN where a metric is undefined, and dense codes for ids."""
+"""What all metrics share: a value of NaN where a metric is undefined, and default weights."""
 
 from collections.abc import Callable
 from functools import wraps
 from typing import Concatenate, ParamSpec
 
 import numpy as np
-import pyarrow as pa
 
-from training.data.arrays import Array, Floats, Integers
+from training.data.arrays import Array, Floats
 
 P = ParamSpec("P")
 
@@ -22,12 +21,6 @@ def require_finite(
         return metric(y, p, *args, **kwargs) if len(y) and np.isfinite(p).all() else float("nan")
 
     return guarded
-
-
-def factorize(ids: Array) -> Integers:
-    """A dense code (N,) of each id, equal for equal ids of any type."""
-    codes = pa.array(ids).dictionary_encode().indices
-    return np.asarray(codes.to_numpy(zero_copy_only=False), np.int64)
 
 
 def to_weights(weights: Array | None, rows: int) -> Floats:

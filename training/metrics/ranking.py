@@ -10,7 +10,8 @@ import numpy as np
 from sklearn.metrics import average_precision_score
 
 from training.data.arrays import Array, Floats, Integers, Mask
-from training.metrics.guard import factorize, require_finite, to_weights
+from training.data.codes import factorize
+from training.metrics.guard import require_finite, to_weights
 
 NDCG_RANKS: Final = 10
 FALSE_POSITIVE_RATE: Final = 0.01

@@ -14,7 +14,7 @@ import numpy as np
 
 from contract.features.declaration import FeatureSet
 from contract.messages import ScoredRow
-from training.monitor.config import MonitorConfig
+from contract.settings import MonitorConfig
 from training.monitor.drift_columns import (
     DriftColumn,
     extract_columns,

@@ -7,10 +7,9 @@ lists stay complete, and the sample does not depend on behaviour.
 from collections.abc import Iterator
 from typing import Final
 
-from contract.hashing import hash_text
+from contract.hashing import HASH_RANGE, hash_text
 from contract.messages import Example
 
-HASH_RANGE: Final = 2**64
 GROW_DIVISOR: Final = 4  # below this fraction of the limit the sample of users doubles
 
 

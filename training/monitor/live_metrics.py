@@ -9,14 +9,13 @@ import numpy.typing as npt
 
 from contract.graphs import GRAPHS
 from contract.messages import Example
-from contract.settings import FeedbackSettings
+from contract.settings import FeedbackSettings, MonitorConfig
 from contract.tasks import Task
+from training.data.codes import factorize
 from training.data.labels import find_label_error
 from training.metrics.calibration import calibration_error, predicted_to_observed
-from training.metrics.guard import factorize
 from training.metrics.losses import log_loss, root_mean_squared_error
 from training.metrics.ranking import auc, rates_at_threshold, recall_at_k
-from training.monitor.config import MonitorConfig
 from training.monitor.example_store import ExampleStore
 from training.trainer.evaluation import Evaluation
 

@@ -15,12 +15,11 @@ from contract.bundle import current_version, read_manifest
 from contract.errors import BadBundle, BadData
 from contract.features.declaration import FeatureSet
 from contract.messages import read_example, read_scored_row
-from contract.settings import Settings
+from contract.settings import MonitorConfig, Settings
 from model.checkpoint import checkpoint_path, read_checkpoint
 from training.feedback.chunked_reader import RecordChunk
 from training.monitor import metrics
 from training.monitor.alpha_spending import AlphaSpending
-from training.monitor.config import MonitorConfig
 from training.monitor.drift import Alarm, DriftDetector
 from training.monitor.live_metrics import LiveMetrics
 from training.monitor.rollback import Withdrawal, find_rollback_target, find_unfinished, finish_withdrawal, withdraw
@@ -93,7 +92,7 @@ class ModelMonitor:
             chunk = topic.read(self._positions[name])
             for record in chunk.records:
                 try:
-                    observe(record.value)
+                    observe(record.value or b"")
                 except msgspec.MsgspecError:
                     metrics.LEFT_OUT.labels("unreadable").inc()
             self._positions[name] = chunk.positions

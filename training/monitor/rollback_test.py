@@ -13,11 +13,11 @@ import numpy.typing as npt
 import torch
 
 from contract.messages import Example
+from contract.settings import MonitorConfig
 from contract.tasks import Task
 from model.network import Network
 from training.data.examples import stack_blocks
 from training.monitor.alpha_spending import AlphaSpending
-from training.monitor.config import MonitorConfig
 from training.monitor.live_metrics import LiveMetrics, MaturedRows
 from training.stats.paired_loss import ExcessLoss, LossDifferences, compare_losses, measure_excess_loss
 from training.trainer.learner import PREDICT_ROWS

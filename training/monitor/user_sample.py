@@ -9,9 +9,10 @@ from typing import Final
 
 import numpy as np
 
-from contract.hashing import hash_text
+from contract.features.packing import PackedBlock
+from contract.hashing import HASH_RANGE, hash_text
 from contract.joining.examples import row_at
-from contract.messages import PackedBlock, ScoredRow
+from contract.messages import ScoredRow
 
 OVERSAMPLING: Final = 2  # users kept before the sample is cut, as a multiple of its size
 
@@ -34,7 +35,7 @@ class UserSample:
         self.first_ms = self.last_ms = 0
         self.seed, self._size = seed, size
         self._rows_by_user: dict[str, tuple[int, SampledRow]] = {}
-        self._threshold = 2**64
+        self._threshold = HASH_RANGE
 
     def __len__(self) -> int:
         return min(len(self._rows_by_user), self._size)

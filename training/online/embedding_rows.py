@@ -16,13 +16,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from contract.settings import TrainingConfig
 from contract.units import DAY_MS
 from model.checkpoint import Checkpoint
 from model.feature_statistics import table_name
 from model.network import Network
 from model.vocabulary import KnownIds, update_known_ids
 from training.data.examples import Examples
-from training.trainer.config import TrainingConfig
 
 Integers = npt.NDArray[np.int64]
 ADAM_MOMENTS: Final = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")  # the state that AdamW has of each weight

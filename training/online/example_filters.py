@@ -13,8 +13,8 @@ import numpy.typing as npt
 from contract.events import AHEAD_MS_MAX
 from contract.tasks import Task
 from training.data.arrays import Integers
+from training.data.codes import factorize
 from training.data.examples import Examples, is_empty
-from training.metrics.guard import factorize
 
 Mask = npt.NDArray[np.bool_]
 NUMBER_MAX: Final = 1e18  # far above any count, amount or time in milliseconds

@@ -7,13 +7,13 @@ import numpy as np
 import numpy.typing as npt
 
 from contract.hashing import hash_texts
+from contract.settings import TrainingConfig
 from model.network import Network
 from training.data.examples import Examples, concatenate_examples
 from training.online.delayed_feedback import DelayedFeedback
 from training.online.distillation import add_teacher_targets
 from training.online.replay_buffer import ReplayBuffer
 from training.trainer.batching import to_batch
-from training.trainer.config import TrainingConfig
 from training.trainer.learner import Learner, predict
 
 Predictions: TypeAlias = dict[str, npt.NDArray[Any]]

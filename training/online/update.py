@@ -12,11 +12,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import msgspec
-
 from contract.bundle import current_version
 from contract.errors import BadBundle, BadData
-from contract.settings import LabelDelay
+from contract.settings import LabelDelay, TrainingConfig
 from export.interactions import read_interactions
 from model.checkpoint import Checkpoint, CheckpointMetadata, checkpoint_path, make_metadata, read_checkpoint
 from model.network import Network
@@ -31,7 +29,6 @@ from training.online.promotion_gate import check_finite_weights, check_update
 from training.online.replay_buffer import encode_buffer
 from training.online.update_inputs import UpdateInputs, decode_usable, read_buffer, read_deferred
 from training.stats.paired_predictions import PairedPredictions
-from training.trainer.config import TrainingConfig
 from training.trainer.evaluation import Evaluation, evaluate_predictions
 from training.trainer.learner import Learner, predict
 
@@ -121,7 +118,7 @@ def update(
 
 def create_update_learner(network: Network, optimizer: Mapping[str, Any], config: TrainingConfig) -> Learner:
     """A learner at the reduced learning rate of updates, whatever rate the optimizer's state has."""
-    config = msgspec.structs.replace(config, learning_rate=config.learning_rate * config.update_rate)
+    config = config.model_copy(update={"learning_rate": config.learning_rate * config.update_rate})
     return Learner(network=network.train(), config=config, state=optimizer)
 
 

@@ -10,8 +10,9 @@ from typing import Final
 from contract.events import Click, Event, Impression, Label, Order, Product
 from contract.features.declaration import FeatureSet
 from contract.features.encoder import Encoder
+from contract.features.packing import PackedBlock, pack
 from contract.joining.joiner import Joiner
-from contract.messages import Example, PackedBlock, pack
+from contract.messages import Example
 from contract.profiles.entity_updates import Arrival, to_updates
 from contract.profiles.store import InMemoryProfileStore, fold
 from contract.settings import FeedbackSettings

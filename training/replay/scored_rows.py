@@ -5,9 +5,10 @@ from typing import Final
 
 from contract.events import Click, Impression, Order, Product, Search
 from contract.features.declaration import FeatureSet
-from contract.features.encoder import Encoder, ScoredRowBuilder, UnknownItem, list_entities, split_rows
+from contract.features.encoder import Encoder, UnknownItem, list_entities
+from contract.features.packing import PackedBlock, pack, split_rows
 from contract.graphs import DECIDE, RECOMMEND, SEARCH
-from contract.messages import PackedBlock, ScoredRow, pack
+from contract.messages import ScoredRow, ScoredRowBuilder
 from contract.profiles.entity_updates import Arrival
 from contract.profiles.store import FoldedBatch
 

@@ -8,6 +8,7 @@ import jinja2
 import msgspec
 
 from contract.errors import BadData
+from contract.settings import encode_section
 from training.data.parquet import write_atomically
 from training.report.console import format_number
 
@@ -30,7 +31,7 @@ def render_template(template: str, **values: Any) -> str:
 
 def encode_json(value: Any) -> bytes:
     """A report as an indented JSON file."""
-    return msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n"
+    return msgspec.json.format(msgspec.json.encode(value, enc_hook=encode_section), indent=1) + b"\n"
 
 
 def find_output_errors(folder: Path) -> list[str]:

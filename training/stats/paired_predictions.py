@@ -13,9 +13,9 @@ import numpy as np
 
 from contract.tasks import Task
 from training.data.arrays import Floats, Integers, Predictions
+from training.data.codes import factorize
 from training.data.examples import Examples
 from training.metrics.calibration import BINS, assign_bins, to_top_class
-from training.metrics.guard import factorize
 from training.metrics.losses import constant_loss, row_losses
 from training.stats.bootstrap import Interval, bootstrap_interval, first_column
 

@@ -11,11 +11,11 @@ from contract.tasks import Task
 from contract.units import DAY_MS
 from model.network import Network
 from training.data.arrays import Array, Integers, Mask
+from training.data.codes import factorize
 from training.data.examples import Examples
 from training.metrics.calibration import calibration_error, predicted_to_observed, to_top_class
 from training.metrics.classification import accuracy, macro_f1
 from training.metrics.fraud import CARDS_PER_DAY, card_precision, mask_known_cards
-from training.metrics.guard import factorize
 from training.metrics.losses import constant_loss, log_loss, root_mean_squared_error
 from training.metrics.ranking import auc, average_precision, grouped_auc, ndcg, recall_at_fpr
 from training.trainer.learner import predict

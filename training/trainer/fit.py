@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from model.config import ModelConfig
+from contract.settings import ModelConfig, TrainingConfig
 from model.feature_statistics import measure
 from model.network import Network
 from training.data.examples import Examples
@@ -20,7 +20,6 @@ from training.data.split import assign_families
 from training.data.streaming import ExampleStream
 from training.trainer.batching import alternating_batches, mixed_batches, to_batch
 from training.trainer.calibration import calibrate
-from training.trainer.config import TrainingConfig
 from training.trainer.distributed import SINGLE_PROCESS, ProcessGroup
 from training.trainer.evaluation import Evaluation, evaluate, weighted_score
 from training.trainer.learner import Learner

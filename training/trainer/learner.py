@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from contract.errors import BadData
+from contract.settings import TrainingConfig
 from model.heads import compute_losses, compute_soft_losses
 from model.network import Network, TaskView
 from training.data.arrays import Array
 from training.data.examples import Examples
 from training.trainer.batching import Batch, label_mask, to_batch
-from training.trainer.config import TrainingConfig
 from training.trainer.distributed import SINGLE_PROCESS, ProcessGroup
 from training.trainer.loss_balancing import LossBalancer
 from training.trainer.shared_parameters import SharedParameters

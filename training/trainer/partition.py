@@ -7,11 +7,11 @@ import numpy as np
 import torch
 
 from contract.errors import BadData
+from contract.settings import TrainingConfig
 from model.config import check_tasks
 from training.data.examples import Examples
 from training.data.split import filter_learnable, find_learnable, split_by_time
 from training.data.streaming import HELD_OUT_ROWS, STATISTICS_ROWS, ExampleStream
-from training.trainer.config import TrainingConfig
 from training.trainer.transfer import Transfer
 
 ChunkSource = Callable[[np.random.Generator], Iterable[Examples]]

@@ -16,15 +16,13 @@ from typing import Any
 import msgspec
 import numpy as np
 import torch
-from msgspec.structs import replace
 from torch import Tensor
 
 from contract.bundle import replace_durably
 from contract.errors import BadData
-from model.config import ModelConfig
+from contract.settings import ModelConfig, TrainingConfig, encode_section
 from training.data.examples import Examples
 from training.data.streaming import ExampleStream
-from training.trainer.config import TrainingConfig
 from training.trainer.learner import Learner, copy_state
 
 UNREADABLE = (OSError, RuntimeError, EOFError, UnpicklingError, KeyError, TypeError, ValueError, AttributeError)
@@ -109,9 +107,11 @@ def compute_digest(
 
     `initial_name`: the name of the `Transfer` that training started from, or "".
     """
-    comparable = replace(config, epochs=1, patience=1)
+    comparable = config.model_copy(update={"epochs": 1, "patience": 1})
     digest = hashlib.sha256(
-        msgspec.json.encode((model_config, comparable, examples.tasks, examples.features.digest, initial_name))
+        msgspec.json.encode(
+            (model_config, comparable, examples.tasks, examples.features.digest, initial_name), enc_hook=encode_section
+        )
     )
     for part in examples.iterate_bytes():
         digest.update(part)

@@ -17,9 +17,9 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from contract.errors import BadConfig, BadData
+from contract.settings import ModelConfig
 from contract.tasks import Task
 from model.checkpoint import Checkpoint
-from model.config import ModelConfig
 from model.feature_statistics import FeatureStatistics
 from model.network import Network
 from training.data.examples import Examples

@@ -6,9 +6,9 @@ from typing import Final
 
 from contract.errors import BadEvent
 from contract.events import Product, clamp, decode
+from transport.log_reader import TopicTailer
+from transport.records import Record
 from worker.catalogue.catalogue import Catalogue
-from worker.kafka.consumer import Record
-from worker.kafka.log_reader import TopicTailer
 from worker.ops import metrics
 
 log = logging.getLogger(__name__)

@@ -13,18 +13,18 @@ from typing import Final
 
 from contract.messages import ErasureConfirmation, to_json
 from contract.settings import TopicSettings
+from transport.records import TopicPartition
 from worker.erasure.progress import NO_OFFSETS, ErasureOffsets, ErasureProgress, owner_field
 from worker.erasure.slice_eraser import plan_deletion
 from worker.erasure.topic import ErasureConsumer, ErasureRecord
 from worker.kafka.admin import KafkaAdmin
-from worker.kafka.consumer import TopicPartition
 from worker.kafka.producer import OutgoingRecord
 from worker.ops import metrics
 from worker.pipeline.batch_pipeline import BatchPipeline
 from worker.records.lanes import LANES
 from worker.redis.client import to_pairs
 from worker.state.offsets import OffsetTracker
-from worker.state.profile_store import RedisProfileStore, source_name
+from worker.state.profile_store import RedisProfileStore, name_sources
 
 log = logging.getLogger(__name__)
 CONFIRMATIONS_MAX: Final = 1_000
@@ -161,4 +161,4 @@ class ErasureConfirmer:
             self._topics.topic_name(kind): kind for lane in LANES.values() for kind in lane.folded_kinds
         }
         ids = self._admin.fetch_topic_ids(kinds)
-        return {source_name(kinds[p.topic], ids.get(p.topic), p.partition) for p in self._admin.list_partitions(kinds)}
+        return set(name_sources(self._admin.list_partitions(kinds), kinds, ids).values())

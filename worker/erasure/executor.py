@@ -13,10 +13,10 @@ from typing import Final
 from contract.errors import ShopstreamError
 from contract.profiles.erasures import Erasures
 from contract.profiles.store import MergedOffsets
+from transport.records import TopicPartition
 from worker.erasure.progress import NO_OFFSETS, ErasureOffsets, ErasureProgress, owner_field
 from worker.erasure.slice_eraser import SliceEraser
 from worker.erasure.topic import ErasureConsumer
-from worker.kafka.consumer import TopicPartition
 from worker.records.lanes import Lane
 from worker.state.answer_cache import AnswerCache
 from worker.state.decision_store import DecisionStore

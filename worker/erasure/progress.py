@@ -12,7 +12,7 @@ from typing import Final, TypeAlias
 import msgspec
 
 from contract.messages import to_json
-from worker.kafka.consumer import TopicPartition
+from transport.records import TopicPartition
 from worker.redis.client import to_pairs
 from worker.state.profile_store import RedisProfileStore, source_name
 

@@ -3,13 +3,13 @@
 from contract.errors import StaleState
 from contract.profiles.erasures import Erasures
 from contract.settings import Settings
+from transport.log_reader import LogReader, TopicTailer
 from worker.erasure.confirmation import ErasureConfirmer
 from worker.erasure.executor import ErasureExecutor, RefoldNeeded
 from worker.erasure.progress import ErasureProgress
 from worker.erasure.slice_eraser import SliceEraser
 from worker.erasure.topic import ErasureConsumer
 from worker.kafka.admin import KafkaAdmin
-from worker.kafka.log_reader import LogReader, TopicTailer
 from worker.ops.retry import Retry
 from worker.pipeline.batch_pipeline import BatchPipeline
 from worker.records.lanes import Lane

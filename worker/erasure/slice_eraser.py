@@ -17,7 +17,7 @@ from contract.events import AHEAD_MS_MAX
 from contract.hashing import bucket_of
 from contract.profiles.record import RECORD, source_family
 from contract.profiles.store import MergedOffsets
-from worker.kafka.consumer import TopicPartition
+from transport.records import TopicPartition
 from worker.state.profile_store import RedisProfileStore
 
 # KEYS: merged:{bucket}, then profiles. ARGV: number of sources; for each its name, the expected offset ('' for none)
@@ -150,7 +150,7 @@ class SliceEraser:
         self, bucket: int, deletions: Sequence[SliceDeletion], merged: Mapping[str, int], after: Mapping[str, int]
     ) -> tuple[list[str], list[Any]]:
         numbers = {user: n for n, user in enumerate(dict.fromkeys(deletion.user for deletion in deletions), 1)}
-        keys = [self._profiles.merged_key(bucket), *map(self._profiles.profile_key, numbers)]
+        keys = [self._profiles.offsets_key(bucket), *map(self._profiles.profile_key, numbers)]
         sources = sorted({deletion.source for deletion in deletions})
         guards = chain.from_iterable((s, merged.get(s, ""), after.get(s, "")) for s in sources)
         fields = chain.from_iterable((numbers[deletion.user], deletion.source) for deletion in deletions)

@@ -7,8 +7,8 @@ from typing import Final, NamedTuple
 from contract.errors import BadEvent
 from contract.events import Erasure, clamp, decode
 from contract.profiles.erasures import Erasures
-from worker.kafka.consumer import Record, TopicPartition
-from worker.kafka.log_reader import LogReader, TopicTailer
+from transport.log_reader import LogReader, TopicTailer
+from transport.records import Record, TopicPartition
 from worker.ops import metrics
 from worker.records.batch import Reject
 

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from contract.joining.labels import GRAPH_BY_KIND
 from contract.messages import ScoredRow
-from worker.kafka.consumer import PartitionOffsets, TopicPartition
+from transport.records import PartitionOffsets, TopicPartition
 
 
 class CommitMetadata(Struct, frozen=True, gc=False, omit_defaults=True):

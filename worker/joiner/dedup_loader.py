@@ -13,9 +13,9 @@ import msgspec
 from msgspec import Struct
 
 from contract.settings import Settings
+from transport.log_reader import LogReader
+from transport.records import PartitionOffsets, Record, TopicPartition
 from worker.joiner.dedup import PublishedOutputs, example_key, judgement_key
-from worker.kafka.consumer import PartitionOffsets, Record, TopicPartition
-from worker.kafka.log_reader import LogReader
 
 log = logging.getLogger(__name__)
 # Kafka timestamps of input records may be ahead of those of output records: by default a broker accepts records up to

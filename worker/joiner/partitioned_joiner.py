@@ -14,10 +14,10 @@ from contract.joining.output import JoinOutput, Origin, OutcomeCounts
 from contract.messages import ScoredRow
 from contract.settings import FeedbackSettings
 from contract.tasks import Task
+from transport.records import TopicPartition
 from worker.joiner.commit_metadata import EMPTY_METADATA, CommitMetadata
 from worker.joiner.offset_index import TimeOffsetIndex
 from worker.joiner.watermarks import Watermarks
-from worker.kafka.consumer import TopicPartition
 
 
 class PartitionedJoiner:

@@ -20,13 +20,14 @@ from contract.joining.output import JoinOutput, OutcomeCounts
 from contract.messages import ScoredRow, read_scored_row, to_json, to_msgpack
 from contract.profiles.record import JUDGED_TASKS
 from contract.settings import Settings
+from transport.records import PartitionOffsets, Record, TopicPartition
 from worker.joiner.dedup import PublishedOutputs
 from worker.joiner.dedup_loader import DedupLoader, start_offset
 from worker.joiner.membership import JoinerMembership, PartitionsChanged
 from worker.joiner.partitioned_joiner import PartitionedJoiner
 from worker.joiner.recovered_state import RecoveredState
 from worker.joiner.watermarks import IdlePartitions
-from worker.kafka.consumer import GroupConsumer, PartitionOffsets, Record, TopicPartition
+from worker.kafka.consumer import GroupConsumer
 from worker.kafka.producer import OutgoingRecord, TransactionalProducer
 from worker.ops import metrics
 from worker.ops.retry import Retry

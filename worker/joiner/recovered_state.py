@@ -9,11 +9,11 @@ from collections.abc import Iterable, Mapping
 
 from contract.joining.output import JoinOutput, OrphanLabel
 from contract.settings import FeedbackSettings
+from transport.records import PartitionOffsets, TopicPartition
 from worker.joiner.commit_metadata import CommitMetadata, decode_all_metadata, encode_metadata
 from worker.joiner.dedup import PublishedOutputs
 from worker.joiner.dedup_loader import start_offset
 from worker.joiner.partitioned_joiner import PartitionedJoiner
-from worker.kafka.consumer import PartitionOffsets, TopicPartition
 
 
 class RecoveredState:

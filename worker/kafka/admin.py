@@ -1,6 +1,8 @@
-"""Questions to the Kafka cluster itself: which topics there are, under which ids, who has worked; and making topics."""
+"""The Kafka admin client: which topics exist, their ids and committed offsets; creates topics."""
 
+import logging
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from confluent_kafka import (
     ConsumerGroupTopicPartitions,
@@ -15,30 +17,28 @@ from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-def
 
 from contract.errors import Unavailable
 from contract.settings import KafkaSettings, TopicSettings
-from worker.kafka.consumer import TopicPartition
+from transport.records import TopicPartition
 
-NOT_READ_BY_KEY = ("partitions",)
+client_log = logging.getLogger("librdkafka")  # of its own threads; written when this client polls
 
 
 class KafkaAdmin:
-    """An administrator's client of the cluster."""
+    """Queries a cluster and creates its topics."""
 
     def __init__(self, *, kafka: KafkaSettings) -> None:
-        self._admin = AdminClient({**kafka.connection(), "log_level": 3})
+        self._client = AdminClient({**kafka.connection(), "log_level": 3}, logger=client_log)
         self._has_topic_ids, self._group_id = kafka.topic_ids, kafka.group
 
     def fetch_topic_ids(self, topics: Iterable[str]) -> dict[str, str]:
-        """The id of each topic that exists; nothing from a broker that does not tell ids."""
+        """The id of each topic that exists; empty from a broker without topic ids."""
         return self.request_topic_ids(topics)()
 
     def request_topic_ids(self, topics: Iterable[str]) -> Callable[[], dict[str, str]]:
-        """Ask for `topic_ids`; what is returned waits for the answer."""
+        """Send the request of `fetch_topic_ids`; the returned function waits for the answer."""
         names = list(topics)
-        futures = (
-            self._admin.describe_topics(TopicCollection(names), request_timeout=10)
-            if self._has_topic_ids and names
-            else {}
-        )
+        futures: dict[str, Any] = {}
+        if self._has_topic_ids and names:
+            futures = self._admin.describe_topics(TopicCollection(names), request_timeout=10)
 
         def wait() -> dict[str, str]:
             try:
@@ -64,7 +64,7 @@ class KafkaAdmin:
         ]
 
     def filter_committed(self, lane: str, partitions: Iterable[TopicPartition]) -> set[TopicPartition]:
-        """In which of these partitions a lane has committed anything, ever; raises `Unavailable`."""
+        """Those of these partitions in which the lane's group has ever committed; raises `Unavailable`."""
         request = ConsumerGroupTopicPartitions(
             self._group_id(lane), [KafkaPartition(*partition) for partition in partitions]
         )
@@ -74,12 +74,14 @@ class KafkaAdmin:
             (future,) = self._admin.list_consumer_group_offsets([request], request_timeout=10).values()
             committed = future.result().topic_partitions
         except KafkaException as error:
-            raise Unavailable(f"Kafka should tell what {request.group_id} has committed. Found: {error}") from error
+            raise Unavailable(
+                f"Kafka should return the committed offsets of {request.group_id}. Found: {error}"
+            ) from error
         return {TopicPartition(offset.topic, offset.partition) for offset in committed if offset.offset >= 0}
 
     def create_topics(self, topics: TopicSettings, replication: int = 1) -> list[str]:
-        """Create the topics that do not exist yet; erasures are compacted. Returns the names of the new ones."""
-        names = [topics.topic_name(kind) for kind in type(topics).model_fields if kind != "partitions"]
+        """Create the topics that do not exist yet, erasures and products as compacted; returns the new names."""
+        names = list(topics.names_by_kind().values())
         compacted = {topics.erasures, topics.products}
         new = [
             NewTopic(
@@ -97,8 +99,15 @@ class KafkaAdmin:
                     raise Unavailable(f"Kafka should create `{name}`. Found: {error}") from error
         return created
 
-    def _exists(self, future: object) -> bool:
-        error = future.exception()  # type: ignore[attr-defined]
+    @property
+    def _admin(self) -> Any:
+        """The client, after the lines of its log so far were written: only a poll does that."""
+        self._client.poll(0)
+        return self._client
+
+    @staticmethod
+    def _exists(future: Any) -> bool:
+        error = future.exception()
         if error is not None and error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
             raise error
         return error is None

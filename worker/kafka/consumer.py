@@ -1,101 +1,68 @@
-"""The door through which events come in: a group's member that starts each partition where recovery says."""
+"""The group consumer: a member that starts each partition at the offset that recovery gives."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from types import MappingProxyType
-from typing import Any, Final, NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from confluent_kafka import OFFSET_END, OFFSET_INVALID, Consumer, KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as KafkaPartition
 
 from contract.errors import ShopstreamError, StaleState, Unavailable
 from contract.settings import KafkaSettings
+from transport.records import NO_METADATA, PartitionOffsets, Record, TopicPartition, as_bytes
 from worker.ops import metrics
 
 log = logging.getLogger(__name__)
+client_log = logging.getLogger("librdkafka")  # of its own threads; written when this client polls
 TIMEOUT_S: Final = 10.0
-START_PENDING: Final = OFFSET_END  # where a partition is begun whose start will be told by `seek`
+START_PENDING: Final = OFFSET_END  # of a partition whose start `seek` will set
 T = TypeVar("T")
 
 
-class TopicPartition(NamedTuple):
-    """One partition of one topic."""
-
-    topic: str
-    partition: int
-
-
-NO_METADATA: Final[Mapping[TopicPartition, str]] = MappingProxyType({})
-Headers: TypeAlias = Sequence[Any]  # pairs of a name and bytes, as the client gives and takes them
-
-
-class Record(NamedTuple):
-    """One record as it lies on a topic; `kafka_ms` is its own timestamp (-1: it has none)."""
-
-    topic_partition: TopicPartition
-    offset: int
-    key: bytes | None
-    value: bytes | None
-    headers: Headers
-    kafka_ms: int
-
-
-class PartitionOffsets(NamedTuple):
-    """What the cluster knows of a partition: the group's committed offset (None: never), its first, its next one.
-
-    `note`: what was committed along with the offset.
-    """
-
-    committed: int | None
-    low: int
-    high: int
-    metadata: str = ""
-
-
 class RebalanceListener(Protocol):
-    """Who is told of partitions that come and go, inside `Intake.poll` and `Intake.keep_alive` only."""
+    """Called for assigned and revoked partitions, within `GroupConsumer.poll` and `heartbeat` only."""
 
     def on_assigned(self, partitions: list[TopicPartition]) -> Mapping[TopicPartition, int]:
-        """Where to start in each new partition."""
+        """The start offset of each new partition."""
 
     def on_revoked(self, partitions: list[TopicPartition]) -> None:
-        """These partitions leave now."""
+        """These partitions are revoked now."""
 
 
 class InstanceFenced(ShopstreamError):
-    """Another process works under this instance's name; two cannot, so this one ends."""
+    """Another process runs under this instance's name; this one ends."""
 
 
 class GroupConsumer:
-    """Reads records of the partitions that this member holds, once it has subscribed."""
+    """Reads records of the assigned partitions."""
 
     def __init__(self, *, kafka: KafkaSettings, group: str, instance: str, skips_gaps: bool = True) -> None:
-        """`skips_gaps`: go on with the first record there is where those to be read are gone; else `StaleState`."""
+        """`skips_gaps`: where the next record was deleted, go on with the first one left; else `StaleState`."""
         self._skips_gaps = skips_gaps
         self.timeout_s = TIMEOUT_S
         self._listener: RebalanceListener | None = None
         self.assignment: set[TopicPartition] = set()
         self._partitions_by_name: dict[tuple[str, int], TopicPartition] = {}
         self.brokers_down = False
-        self._paused_for_heartbeat: set[TopicPartition] = set()  # while something else is waited for
+        self._paused_for_heartbeat: set[TopicPartition] = set()  # while the worker waits for a server
         self._paused_by_caller: set[TopicPartition] = set()
         self._closing = False
-        self.at_end: set[TopicPartition] = set()  # read to their ends, as far as was known at the last poll
-        self._consumer = Consumer(self._build_configuration(kafka, group, instance))
+        self.at_end: set[TopicPartition] = set()  # read to their ends as of the last poll
+        self._consumer = Consumer(self._build_configuration(kafka, group, instance), logger=client_log)
 
     def subscribe(self, topics: Iterable[str], listener: RebalanceListener) -> None:
-        """Join the group for these topics; a topic that appears later is taken up when it does."""
+        """Join the group for these topics; one that is created later is subscribed to then."""
         self._listener = listener
         self._consumer.subscribe(
             list(topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
         )
 
     def poll(self, records_max: int, wait_ms: int) -> list[Record]:
-        """At most `records_max` records: what there is, at once; where there is nothing, what comes first in `wait_ms`.
+        """At most `records_max` records: those that have arrived, else the first that arrive within `wait_ms`.
 
-        So a batch is as large as the load makes it, and nobody waits for it to fill. Raises `StaleState` where the next
-        record of a partition is gone, unless gaps are skipped.
+        So the load sets the size of a batch, and no record waits for it to fill. Raises `StaleState` where the next
+        record of a partition was deleted, unless gaps are skipped.
         """
         self._resume()
         if self.brokers_down:
@@ -103,22 +70,21 @@ class GroupConsumer:
         consume = self._consumer.consume
         messages = consume(records_max, 0) or consume(1, wait_ms / 1000)
         if len(messages) == 1 < records_max:
-            messages += consume(records_max - 1, 0)  # what came together with the first
+            messages += consume(records_max - 1, 0)  # those that arrived with the first
         records = [record for message in messages if (record := self._handle_message(message))]
-        return [
-            record for record in records if record.topic_partition in self.assignment
-        ]  # some may have left in this very call
+        # This very call may have revoked some partitions.
+        return [record for record in records if record.topic_partition in self.assignment]
 
     def heartbeat(self) -> None:
-        """Stay a member of the group while something else is waited for; no record is read."""
-        if unpaused := self.assignment - self._paused_for_heartbeat:  # also those that came while we wait
+        """Stay a member of the group while the worker waits for a server; reads no record."""
+        if unpaused := self.assignment - self._paused_for_heartbeat:  # also those assigned during the wait
             self._consumer.pause([KafkaPartition(*partition) for partition in unpaused])
             self._paused_for_heartbeat |= unpaused
         if (message := self._consumer.poll(0)) is not None:
-            self._handle_message(message)  # no record, since all is paused, but maybe the word that nothing will go on
+            self._handle_message(message)  # all partitions are paused, but it may be a fatal error
 
     def pause_only(self, partitions: Iterable[TopicPartition]) -> None:
-        """Read nothing from exactly these partitions, until told otherwise."""
+        """Pause exactly these partitions until the next call."""
         wanted = self.assignment.intersection(partitions)
         self._consumer.pause([KafkaPartition(*partition) for partition in wanted - self._paused_by_caller])
         self._consumer.resume(
@@ -127,37 +93,37 @@ class GroupConsumer:
         self._paused_by_caller = wanted
 
     def seek(self, offsets: Mapping[TopicPartition, int]) -> None:
-        """Go on reading elsewhere."""
+        """Go on reading at these offsets."""
         for partition, offset in offsets.items():
             self.at_end.discard(partition)
             try:
                 self._consumer.seek(KafkaPartition(*partition, offset))
-            except KafkaException:  # reading had stopped there: its records are gone, or its topic is another one
-                self._request("begin elsewhere", partial(self._reassign, KafkaPartition(*partition, offset)))
+            except KafkaException:  # the client had stopped there: records were deleted, or the topic was recreated
+                self._request("start at another offset", partial(self._reassign, KafkaPartition(*partition, offset)))
 
     def _reassign(self, partition: KafkaPartition) -> None:
         self._consumer.incremental_unassign([partition])
         self._consumer.incremental_assign([partition])
 
     def query_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, PartitionOffsets]:
-        """What the cluster knows of these partitions."""
+        """Committed offsets and offset ranges of these partitions."""
         requested = [KafkaPartition(*partition) for partition in partitions]
         if not requested:
-            return {}  # the client would wait in vain for an answer about nothing
+            return {}  # the client would wait in vain for an empty answer
         committed = self._request(
-            "tell committed offsets", lambda: self._consumer.committed(requested, timeout=self.timeout_s)
+            "return committed offsets", lambda: self._consumer.committed(requested, timeout=self.timeout_s)
         )
         offsets = {}
         for tp in committed:
             query = partial(self._consumer.get_watermark_offsets, tp, timeout=self.timeout_s)
-            low, high = self._request("tell a partition's ends", query)
+            low, high = self._request("return the ends of a partition", query)
             offsets[TopicPartition(tp.topic, tp.partition)] = PartitionOffsets(
                 tp.offset if tp.offset >= 0 else None, low, high, tp.metadata or ""
             )
         return offsets
 
     def end_offsets(self) -> dict[TopicPartition, int]:
-        """The end of each held partition as of the last fetch; asks nobody."""
+        """The end of each assigned partition as of the last fetch; sends no request."""
         offsets = {}
         for partition in self.assignment:
             watermarks = self._consumer.get_watermark_offsets(KafkaPartition(*partition), cached=True)
@@ -168,28 +134,27 @@ class GroupConsumer:
     def commit(
         self, positions: Mapping[TopicPartition, int], metadata: Mapping[TopicPartition, str] = NO_METADATA
     ) -> None:
-        """Store where to go on, when this is not part of a transaction."""
+        """Commit offsets outside a transaction."""
         offsets = [
             KafkaPartition(*partition, offset, metadata=metadata.get(partition, ""))
             for partition, offset in positions.items()
         ]
-        self._request("take committed offsets", lambda: self._consumer.commit(offsets=offsets, asynchronous=False))
+        self._request("commit offsets", lambda: self._consumer.commit(offsets=offsets, asynchronous=False))
 
     def group_metadata(self) -> Any:
-        """What a transactional producer needs to commit for this member, and only while it is one."""
+        """With it a transactional producer commits for this member, as long as it is one."""
         return self._consumer.consumer_group_metadata()
 
     def close(self) -> None:
-        """Leave; partitions that were about to come are not taken up, since nobody may be asked where they start.
+        """Leave the group; partitions assigned from now on are paused, since the listener may be gone.
 
-        A rebalance that waits for us is heard out first. The client's own close would hand it to us together with the
-        last revocation; it takes the answer to the first for the answer to both, ends its part in the group, and waits
-        for ever for somebody to take the second answer, with Python's lock in its hand.
+        First serves a pending rebalance. Otherwise `Consumer.close()` would trigger a second revocation callback, never
+        get its acknowledgement, and block forever while holding the GIL.
         """
         self._closing = True
         self._consumer.pause([KafkaPartition(*partition) for partition in self.assignment])
         while self._consumer.poll(0) is not None:
-            pass  # an error or an end: every partition is paused
+            pass  # an error or a partition's end: every partition is paused
         self._consumer.close()
 
     def _build_configuration(self, kafka: KafkaSettings, group: str, instance: str) -> dict[str, Any]:
@@ -197,7 +162,7 @@ class GroupConsumer:
             "isolation.level": "read_committed",
             "auto.offset.reset": "earliest" if self._skips_gaps else "error",
             "fetch.wait.max.ms": 50,
-            "topic.metadata.refresh.interval.ms": 10_000,  # how soon a topic that appears later is taken up
+            "topic.metadata.refresh.interval.ms": 10_000,  # how soon a topic created later is found
             **kafka.connection(),
             "group.id": group,
             "group.instance.id": f"{group}-{instance}",
@@ -205,7 +170,7 @@ class GroupConsumer:
             "partition.assignment.strategy": "cooperative-sticky",
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
-            "enable.partition.eof": True,  # an end cannot be told from offsets: markers of transactions take some too
+            "enable.partition.eof": True,  # offsets do not show an end: transaction markers have some too
             "error_cb": self._on_error,
             "log_level": 3,
         }
@@ -221,16 +186,16 @@ class GroupConsumer:
             self.at_end.add(partition)
             return None
         if error.fatal() or error.code() == KafkaError._FATAL:
-            raise InstanceFenced(f"One process should work under the name of an instance. Found: {error.str()}")
+            raise InstanceFenced(f"One process should run under the name of an instance. Found: {error.str()}")
         if error.code() == KafkaError._AUTO_OFFSET_RESET:
-            raise StaleState(
-                f"{partition.topic}/{partition.partition} should go on where it was read to. Found: {error.str()}"
-            )
-        log.warning("Kafka has no record now, reading goes on by itself: %s", error.str())
+            raise StaleState(f"{partition} should go on where it was read to. Found: {error.str()}")
+        log.warning(
+            "No record of %s for now, the client retries: %s", partition, error.str(), extra=partition._asdict()
+        )
         return None
 
     def _intern_partition(self, message: Message) -> TopicPartition:
-        """One object for each partition, since every record has one."""
+        """One object per partition, since every record refers to one."""
         name = (message.topic() or "", message.partition() or 0)
         return self._partitions_by_name.get(name) or self._partitions_by_name.setdefault(name, TopicPartition(*name))
 
@@ -243,7 +208,7 @@ class GroupConsumer:
         starts = self._listener.on_assigned(new) if self._listener else {}
         self.assignment.update(new)
         self._consumer.incremental_assign([KafkaPartition(*p, starts.get(p, OFFSET_INVALID)) for p in new])
-        # The client remembers that a partition was paused when it left, and would never read from it again.
+        # The client remembers that a partition was paused when it was revoked, and would not read from it again.
         self._consumer.resume(partitions)
 
     def _on_revoke(self, _: Consumer, partitions: list[KafkaPartition]) -> None:
@@ -257,12 +222,13 @@ class GroupConsumer:
         self._consumer.incremental_unassign(partitions)
 
     def _on_lost(self, consumer: Consumer, partitions: list[KafkaPartition]) -> None:
-        log.warning("Partitions were lost to another member: %s", [f"{tp.topic}/{tp.partition}" for tp in partitions])
+        names = ", ".join(f"{tp.topic}/{tp.partition}" for tp in partitions)
+        log.warning("Lost partitions to another member: %s", names)
         self._on_revoke(consumer, partitions)
 
     def _on_error(self, error: KafkaError) -> None:
         if error.code() == KafkaError._ALL_BROKERS_DOWN and not self.brokers_down:
-            log.warning("Waiting for Kafka; reading goes on by itself when it answers: %s", error.str())
+            log.warning("No Kafka broker answers, the client retries: %s", error.str())
             metrics.WAITING.labels("kafka").set(1)
             self.brokers_down = True
 
@@ -271,7 +237,7 @@ class GroupConsumer:
             self._consumer.list_topics(timeout=1)
         except KafkaException:
             return
-        log.warning("Kafka answers again; going on.")
+        log.info("Kafka answers again.")
         metrics.WAITING.labels("kafka").set(0)
         self.brokers_down = False
 
@@ -288,8 +254,3 @@ class GroupConsumer:
             return call()
         except KafkaException as error:
             raise Unavailable(f"Kafka should {action}. Found: {error.args[0].str()}") from error
-
-
-def as_bytes(value: bytes | str | None) -> bytes | None:
-    """What a client without deserialisers gives is bytes; its types allow more."""
-    return value.encode() if isinstance(value, str) else value

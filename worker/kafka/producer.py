@@ -1,7 +1,7 @@
-"""The door through which answers go out: publish and commit, by default as one transaction.
+"""The producer: publishes a batch's records and commits its offsets, by default in one transaction.
 
-Readers of committed records then see each answer exactly once, even if this process dies in between. Without
-transactions the records are acknowledged first and the positions committed after: a death in between repeats answers.
+Readers of committed records then see each answer exactly once, even if this process crashes in between. Without
+transactions the records are acknowledged first and the offsets committed after: a crash in between repeats answers.
 """
 
 import logging
@@ -14,17 +14,18 @@ from confluent_kafka import TopicPartition as KafkaPartition
 
 from contract.errors import ShopstreamError, Unavailable
 from contract.settings import KafkaSettings
-from worker.kafka.consumer import NO_METADATA, GroupConsumer, Headers, TopicPartition
-from worker.ops.profiler import PROFILER
+from transport.records import NO_METADATA, Headers, TopicPartition
+from worker.kafka.consumer import GroupConsumer
 from worker.ops.retry import Retry
-from worker.ops.steps import StepMarker
+from worker.ops.steps import PROFILER, Step, StepMarker
 
 log = logging.getLogger(__name__)
+client_log = logging.getLogger("librdkafka")  # of its own threads; written when this client polls
 TIMEOUT_S: Final = 10.0
 
 
 class OutgoingRecord(NamedTuple):
-    """One record to be written."""
+    """A record to write."""
 
     topic: str
     key: str | bytes | None
@@ -33,14 +34,14 @@ class OutgoingRecord(NamedTuple):
 
 
 class TransactionAborted(ShopstreamError):
-    """A transaction that came to nothing: the same records are published anew."""
+    """A transaction failed: the same records are published again."""
 
 
 class TransactionalProducer:
-    """Writes a batch's records and moves its positions. `transactional_id` None: without transactions.
+    """Publishes records and commits offsets. `transactional_id` None: without transactions.
 
-    Transactions take turns between two producers: for some milliseconds after a commit the coordinator still writes
-    its markers and lets the same producer begin nothing, and the client asks again only after 20 ms.
+    Transactions alternate between two producers: for some milliseconds after a commit the coordinator still writes its
+    markers and refuses a new transaction of the same producer, and the client retries only after 20 ms.
     """
 
     def __init__(
@@ -52,15 +53,19 @@ class TransactionalProducer:
             "compression.type": "lz4",
             "enable.idempotence": True,
             **kafka.connection(),
-            "delivery.report.only.error": True,  # with a flush this proves the same as a report of each record
+            "delivery.report.only.error": True,  # together with a flush as good as a report of each record
             "on_delivery": self._on_delivery,
             "log_level": 3,
-            "error_cb": lambda error: None,  # the intake tells of brokers that are away, once
+            "error_cb": lambda error: None,  # the consumer reports unreachable brokers, once
         }
         self._retry, self._mark_step = retry, step_marker
         self._delivery_errors: list[KafkaError] = []
-        self._has_begun, self._sent_count = False, 0  # records of what is begun that are on their way
-        self._producers, self._current = [self._create_producer(ident) for ident in self._transactional_ids], 0
+        self._has_begun, self._sent_count = (
+            False,
+            0,
+        )  # of the open transaction: the records already handed to the client
+        self._producers = [self._create_producer(ident) for ident in self._transactional_ids]
+        self._current = 0
 
     @property
     def _producer(self) -> Producer:
@@ -71,13 +76,13 @@ class TransactionalProducer:
         return self._transactional_ids[self._current] is not None
 
     def send(self, records: Sequence[OutgoingRecord]) -> None:
-        """Send what `publish` will be given first: it travels while the rest is made, and is nothing before that."""
+        """Send the first records of the next `publish`, to overlap with scoring; invisible before its commit."""
         try:
             if records:
                 self._begin()
                 self._produce(records)
         except TransactionAborted:
-            self._retry.call("kafka", self._reset)  # all of it goes with the rest
+            self._retry.call("kafka", self._reset)  # `publish` sends them again
 
     def publish(
         self,
@@ -86,21 +91,21 @@ class TransactionalProducer:
         consumer: GroupConsumer,
         metadata: Mapping[TopicPartition, str] = NO_METADATA,
     ) -> None:
-        """Write all records and commit `positions`; returns when both are done, however long Kafka makes it wait.
+        """Write all records and commit `positions`; retries until both are done.
 
-        `notes` are stored with their positions, and read with them: `Intake.held`.
+        `metadata` is committed with the offsets, and returned with them by `GroupConsumer.query_offsets`.
         """
         self._retry.call("kafka", lambda: self._publish_once(records, positions, consumer, metadata))
 
     def fence_predecessors(self) -> None:
-        """Become the only one who writes under this name: what others have begun under it is over when this returns."""
+        """Fence other producers with these transactional ids; their open transactions are aborted on return."""
         for producer in self._producers:
             producer.purge()
         self._producers = [self._create_producer(ident) for ident in self._transactional_ids]
         self._has_begun = False
 
     def abort(self) -> None:
-        """Take back what was begun and will not be finished, because the batch in hand is dropped."""
+        """Abort the open transaction of a batch that is dropped."""
         if self._has_begun:
             self._retry.call("kafka", self._reset)
 
@@ -116,19 +121,16 @@ class TransactionalProducer:
         consumer: GroupConsumer,
         metadata: Mapping[TopicPartition, str],
     ) -> None:
-        """Publish once. What comes to nothing is waited for like a server that is away.
+        """Publish once. An aborted transaction is retried like an unreachable server.
 
-        For the reason may be that this member lost its partitions, which it learns only while it waits.
+        The reason may be that this member lost its partitions, which it learns only from a heartbeat during the wait.
         """
+        publish = self._publish_transaction if self._is_transactional else self._publish_acknowledged
         try:
-            (self._publish_transaction if self._is_transactional else self._publish_acknowledged)(
-                records, positions, consumer, metadata
-            )
+            publish(records, positions, consumer, metadata)
         except TransactionAborted as error:
             self._retry.call("kafka", self._reset)
-            raise Unavailable(
-                f"Kafka should take the batch in hand, which is published anew. Found: {error}"
-            ) from error
+            raise Unavailable(f"Kafka should accept the batch, which is published again. Found: {error}") from error
 
     def _publish_transaction(
         self,
@@ -145,13 +147,13 @@ class TransactionalProducer:
             for partition, offset in positions.items()
         ]
         group_metadata = consumer.group_metadata()
-        with PROFILER("publish offsets"):  # while records travel
+        with PROFILER("publish offsets"):  # while records are on their way
             self._call_with_retry(
                 lambda: self._producer.send_offsets_to_transaction(offsets, group_metadata, TIMEOUT_S)
             )
         with PROFILER("publish flush"):
             self._retry.call("kafka", self._flush)
-        self._mark_step("commit")
+        self._mark_step(Step.COMMIT)
         with PROFILER("publish commit"):
             self._call_with_retry(lambda: self._producer.commit_transaction(TIMEOUT_S))
         self._has_begun, self._current = False, (self._current + 1) % len(self._producers)
@@ -167,10 +169,9 @@ class TransactionalProducer:
         self._produce(records)
         self._retry.call("kafka", self._flush)
         if self._delivery_errors:
-            raise TransactionAborted(
-                f"Every record should be acknowledged. Found {len(self._delivery_errors)} failed: {self._delivery_errors[0].str()}"
-            )
-        self._mark_step("commit")
+            count, error = len(self._delivery_errors), self._delivery_errors[0].str()
+            raise TransactionAborted(f"Every record should be acknowledged. Found {count} failed: {error}")
+        self._mark_step(Step.COMMIT)
         self._retry.call("kafka", lambda: consumer.commit(positions, metadata))
         self._has_begun = False
 
@@ -183,16 +184,16 @@ class TransactionalProducer:
         self._has_begun, self._sent_count = True, 0
 
     def _produce(self, records: Sequence[OutgoingRecord]) -> None:
-        """Hand over those that are not on their way yet."""
+        """Hand the client the records that it does not have yet."""
         produce = self._producer.produce
-        with abort_on_error("take records"):
+        with abort_on_error("accept records"):
             for topic, key, value, headers in records[self._sent_count :]:
                 while True:
                     try:
                         produce(topic, value, key, headers=list(headers))
                         break
                     except BufferError:
-                        self._producer.poll(0.1)  # the queue is full: let some of it go out
+                        self._producer.poll(0.1)  # the queue is full: wait for deliveries
                 self._sent_count += 1
 
     def _flush(self) -> None:
@@ -208,20 +209,20 @@ class TransactionalProducer:
         self._retry.call("kafka", lambda: self._call(call))
 
     def _call(self, call: Any) -> None:
-        """One step of a transaction, its failure by what has to follow."""
+        """One step of a transaction; raises `Unavailable` where it can be retried, else `TransactionAborted`."""
         try:
             call()
         except KafkaException as failure:
             error: KafkaError = failure.args[0]
             if error.retriable() and not error.txn_requires_abort() and not error.fatal():
-                raise Unavailable(f"Kafka should carry the transaction on. Found: {error.str()}") from failure
-            raise TransactionAborted(f"A transaction should end well. Found: {error.str()}") from failure
+                raise Unavailable(f"Kafka should continue the transaction. Found: {error.str()}") from failure
+            raise TransactionAborted(f"A transaction should be committed. Found: {error.str()}") from failure
 
     def _reset(self) -> None:
-        """Make the producer fit to publish again: abort what is open, or open a new one where it is beyond that.
+        """Make the producer usable again: abort its transaction, or create a new producer after a fatal error.
 
-        A transaction that took too long fences its producer just as a second process under this name would. Which of
-        the two it was, the intake knows: a member that another one replaced can neither commit nor poll.
+        A transaction past its timeout fences its producer just as a second process under this id would. The consumer
+        tells the two apart: a fenced member can neither commit nor poll.
         """
         if not self._is_transactional:
             self._producer.purge()
@@ -233,14 +234,14 @@ class TransactionalProducer:
             error: KafkaError = failure.args[0]
             if error.retriable() and not error.fatal():
                 raise Unavailable(f"Kafka should abort a transaction. Found: {error.str()}") from failure
-            log.warning("The producer is beyond use, opening another: %s", error.str())
+            log.warning("The producer failed for good, creating a new one: %s", error.str())
             self._producer.purge()
             self._producers[self._current] = self._create_producer(self._transactional_ids[self._current])
         self._has_begun = False
 
     def _create_producer(self, transactional_id: str | None) -> Producer:
         id_option = {} if transactional_id is None else {"transactional.id": transactional_id}
-        producer = Producer({**self._configuration, **id_option})
+        producer = Producer({**self._configuration, **id_option}, logger=client_log)
         if id_option:
             self._retry.call("kafka", lambda: self._call(lambda: producer.init_transactions(TIMEOUT_S)))
         return producer
@@ -248,7 +249,7 @@ class TransactionalProducer:
 
 @contextmanager
 def abort_on_error(action: str) -> Iterator[None]:
-    """What the client raises here is fatal to the producer; it is a SystemError where a delivery report came first."""
+    """Raise the client's errors as `TransactionAborted`; after a failed delivery report they are a SystemError."""
     try:
         yield
     except (KafkaException, SystemError) as error:

@@ -1,6 +1,6 @@
-"""`python -m worker profile KIND ID`: what is remembered of one entity, slice by slice and as features see it, in text.
+"""`python -m worker profile KIND ID`: prints one profile, slice by slice and as features see it.
 
-Linked entities and orders stand in profiles as 64-bit hashes of their names (`contract.hashing.hash_id`), and so here.
+Profiles hold linked entities and orders as 64-bit hashes of their names (`contract.hashing.hash_id`), printed as such.
 """
 
 import sys
@@ -28,13 +28,13 @@ from contract.settings import Settings
 from worker.redis.cluster import connect
 from worker.state.profile_store import open_profile_store
 
-# What sums of a family are hundredths of; the others are whole numbers.
+# The sums of these families are hundredths; the others are whole numbers.
 FAMILIES_IN_CENTS: Final = ("orders", "reviews")
 NO_VALUE: Final = "-"
 
 
 def print_profile(settings: Settings, kind: str, ident: str, at_time: datetime | None) -> int:
-    """Print the profile of an entity; 0, or 1 if there is none. `at` without a zone is UTC."""
+    """Print the profile of an entity; 0, or 1 if there is none. `at_time` without a zone is UTC."""
     entity = f"{kind}:{ident}"
     client = connect(settings.redis)
     profiles = open_profile_store(client, settings.redis.prefix)
@@ -44,10 +44,10 @@ def print_profile(settings: Settings, kind: str, ident: str, at_time: datetime |
     finally:
         client.close()
     if not slices:
-        print(f"Nothing is remembered of {entity} under {profiles.profile_key(entity)}.", file=sys.stderr)
+        print(f"No profile of {entity} under {profiles.profile_key(entity)}.", file=sys.stderr)
         return 1
     now_ms = to_epoch_ms(at_time) if at_time else time.time_ns() // 1_000_000
-    print(f"{entity}, as it stands under {profiles.profile_key(entity)}")
+    print(f"{entity}, stored under {profiles.profile_key(entity)}")
     print("\n".join(format_profile(entity, slices, now_ms)))
     return 0
 
@@ -57,7 +57,7 @@ def to_epoch_ms(when: datetime) -> int:
 
 
 def format_profile(entity: str, slices: Slices, now_ms: int) -> Iterator[str]:
-    """The lines of a profile: each slice in the order of names, then all of them as features see them at `now_ms`."""
+    """The lines of a profile: each slice in the order of sources, then the aggregates that features see at `now_ms`."""
     for source in sorted(slices):
         yield ""
         yield from format_slice(entity, source, np.frombuffer(slices[source], RECORD)[0])
@@ -70,9 +70,10 @@ def format_profile(entity: str, slices: Slices, now_ms: int) -> Iterator[str]:
 
 
 def format_slice(entity: str, source: str, fields: Any) -> Iterator[str]:
-    """One slice: its place in the log, its totals, its windows with their cells, links, labels and order ids."""
+    """One slice: its offset in the log, totals, windows with their cells, links, labels and order ids."""
     family = source_family(source)
-    yield f"{source}: up to offset {fields['offset']}, {fields['count']:,} events, sum {format_amount(family, fields['sum'])}"
+    total = format_amount(family, fields["sum"])
+    yield f"{source}: up to offset {fields['offset']}, {fields['count']:,} events, sum {total}"
     if fields["count"]:
         yield f"  seen from {format_time(fields['first_ms'])} to {format_time(fields['last_ms'])}"
         yield format_row("window", "cell since", "count", "sum", "count before", "sum before")
@@ -96,7 +97,7 @@ def format_slice(entity: str, source: str, fields: Any) -> Iterator[str]:
 
 
 def format_aggregates(values: dict[str, float]) -> Iterator[str]:
-    """The aggregates of an entity, those of families that it has met."""
+    """The aggregates of an entity, of those families that have events of it."""
     yield format_row("family", "", *WINDOWS, "ever")
     for family in FAMILIES:
         if ever := values[f"{family}.count"]:

@@ -1,7 +1,7 @@
-"""`python -m worker rebuild`: builds the state anew from the log, beside the workers, and then lets it serve.
+"""`python -m worker rebuild`: rebuilds the state from the log into a new generation while workers run, then switches.
 
-It folds into a generation of its own until it has all but caught up, lets that one serve, and deletes the former one.
-Workers go over by themselves, each between two batches, and fold what lacks: see docs/decisions/0007.
+It folds until it has almost caught up, makes the new generation serve, and deletes the former one. Workers switch by
+themselves, each between two batches, and fold the rest: see docs/decisions/0007.
 """
 
 import logging
@@ -16,33 +16,34 @@ from typing import Final, TypeVar
 from contract.errors import BadConfig, LostLog, ShopstreamError, StaleState, Unavailable
 from contract.profiles.record import FAMILIES
 from contract.settings import Settings, TopicSettings
+from transport.log_reader import LogReader
+from transport.records import OffsetRange, TopicPartition
 from worker.erasure.progress import ErasureProgress
 from worker.erasure.topic import read_erasures
 from worker.kafka.admin import KafkaAdmin
-from worker.kafka.consumer import TopicPartition
-from worker.kafka.log_reader import LogReader, OffsetRange
 from worker.maintenance.profile_report import to_epoch_ms
 from worker.maintenance.state_builder import StateBuilder
-from worker.ops.retry import Retry
+from worker.ops.retry import Retry, StopRequested
 from worker.redis.client import RedisClient
 from worker.redis.cluster import connect
 from worker.state.generations import LEASE_MS, Generations, LeaseLost, generation_prefix
-from worker.state.profile_store import RedisProfileStore, source_name
+from worker.state.profile_store import RedisProfileStore, name_sources
 
 log = logging.getLogger(__name__)
-BEHIND_MAX: Final = 2_000  # records behind: workers fold the rest when they go over
+BEHIND_MAX: Final = 2_000  # records that workers may have to fold when they switch
 STALLED_PASSES_MAX: Final = 5
 LOG_EVERY_S: Final = 10.0
+STOPPED: Final = "Asked to end before all records were folded. The former state serves on."
 T = TypeVar("T")
 
 
 class RebuildRefused(ShopstreamError):
-    """What was asked for should not be done; nothing has changed."""
+    """The rebuild is refused; nothing has changed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RebuildResult:
-    """What a rebuild did: which generation serves now and which did, what was read, and how many keys were deleted."""
+    """The new and the former generation, the records read and behind, and the number of deleted keys."""
 
     name: str
     previous: str
@@ -54,7 +55,7 @@ class RebuildResult:
 
 
 class Rebuild:
-    """One rebuild of the state, from the topics of these names."""
+    """One rebuild of the state from these topics."""
 
     def __init__(
         self,
@@ -68,21 +69,22 @@ class Rebuild:
         from_ms: int | None = None,
         accepts_loss: bool = False,
     ) -> None:
-        """`from_ms`: fold what Kafka was given since; None: everything."""
+        """`from_ms`: fold records with this Kafka timestamp or a later one; None: all records."""
         self._reader, self._admin, self._client, self._prefix = reader, admin, client, prefix
         self._topics, self._erasures = {topics.topic_name(kind): kind for kind in FAMILIES}, topics.erasures
         self._retry_policy = retry
         self._from_ms, self._accepts_loss = from_ms, accepts_loss
         self._generations, self._name = Generations(client=client, prefix=prefix), ""
+        self._may_have_switched = False
         self._logged_s = self._renewed_s = time.monotonic()
 
     def run(self) -> RebuildResult:
-        """The whole; raises `Refused`, `LostLog`, `Overtaken` or `Stopped`, and then the former state serves on."""
+        """Run it; raises `RebuildRefused`, `LostLog`, `LeaseLost` or `StopRequested`: the former state serves on."""
         started_s = time.monotonic()
-        self._fetch_offset_ranges()  # what has to be refused is refused before anything is written
+        self._fetch_offset_ranges()  # refuse before anything is written
         name = self._retry(self._generations.begin_build)
         if name is None:
-            raise RebuildRefused(f"One rebuild should run at a time under {self._prefix}. Found another one at work.")
+            raise RebuildRefused(f"One rebuild should run at a time under {self._prefix}. Found another one running.")
         self._name, collected = name, 0
         profiles = RedisProfileStore(client=self._client, prefix=generation_prefix(self._prefix, name))
         try:
@@ -90,15 +92,18 @@ class Rebuild:
             builder = StateBuilder(profiles=profiles, kinds=self._topics, erasures=erasures)
             collected = self._retry(self._collect)
             previous = self._retry(self._generations.read_serving)
-            log.info("Building generation %s beside %s.", name, previous or "the first one")
+            log.info("Building generation %s; %s serves until then.", name, previous or "the first one")
             behind = self._catch_up(builder)
             self._retry(lambda: self._inherit_erasure_progress(profiles, previous, read_offsets))
+            self._may_have_switched = True
             self._retry(lambda: self._generations.switch(name, previous))
-            log.info("Generation %s serves; workers go over within a second.", name)
+            log.info("Generation %s serves; workers switch to it within a second.", name)
             self._retry(lambda: self._generations.fence(previous))
         finally:
             collected += self._clean_up()
-        self._retry(lambda: self._generations.fence(previous))  # one that had asked just before may have begun in it
+        self._retry(
+            lambda: self._generations.fence(previous)
+        )  # a worker that read the former name may have started in it
         return RebuildResult(
             name=name,
             previous=previous,
@@ -110,20 +115,20 @@ class Rebuild:
         )
 
     def _catch_up(self, builder: StateBuilder) -> int:
-        """Fold until what is left is little; returns how many records that is. Raises `Refused` if it gets no less."""
+        """Fold until few records are left; returns their number. Raises `RebuildRefused` if it does not fall."""
         least, stalled_passes = sys.maxsize, 0
         while (behind := self._retry(lambda: self._fold_pass(builder))) > BEHIND_MAX:
             least, stalled_passes = (behind, 0) if behind < 0.9 * least else (least, stalled_passes + 1)
             if stalled_passes == STALLED_PASSES_MAX:
                 raise RebuildRefused(
-                    f"Folding should overtake what comes in. Found it {behind:,} records behind, again."
+                    f"Folding should be faster than new records arrive. Found it {behind:,} records behind again."
                 )
         return behind
 
     def _fold_pass(self, builder: StateBuilder) -> int:
-        """Fold up to the ends that the logs have now; returns how many records have come meanwhile."""
+        """Fold up to the present ends of the logs; returns the number of records that arrived during the pass."""
         offset_ranges = self._fetch_offset_ranges()
-        sources = self._name_sources(offset_ranges)
+        sources = name_sources(offset_ranges, self._topics, self._admin.fetch_topic_ids(self._topics))
         ends = {partition: offset_range.high for partition, offset_range in offset_ranges.items()}
         try:
             builder.open(sources, self._find_log_starts(offset_ranges))
@@ -132,8 +137,8 @@ class Rebuild:
                 builder.add(records)
                 self._heartbeat(builder, sum(ends.values()))
             builder.finish(ends)
-        except StaleState as error:  # Redis lost something, or a reply: what is there is gone on from
-            raise Unavailable(f"What was built should stand in Redis. Found: {error}") from error
+        except StaleState as error:  # Redis lost writes, or a reply: the next pass restarts from what is there
+            raise Unavailable(f"Redis should hold the new generation as written. Found: {error}") from error
         self._generations.renew_lease(self._name)
         ranges_now = self._reader.fetch_offset_ranges(self._topics)
         return sum(offset_range.high - ends.get(partition, 0) for partition, offset_range in ranges_now.items())
@@ -141,9 +146,9 @@ class Rebuild:
     def _inherit_erasure_progress(
         self, profiles: RedisProfileStore, previous: str, read_offsets: Mapping[TopicPartition, int]
     ) -> None:
-        """Note of each holder how far erasures are carried out in both what it holds and what was built.
+        """Record, for each holder, the erasures applied both in its own state and in the new generation.
 
-        So what came since the build began is carried out anew by whoever takes this generation up.
+        So workers that switch to it apply the erasures since the build began again.
         """
         topic = self._erasures
         former = RedisProfileStore(client=self._client, prefix=generation_prefix(self._prefix, previous))
@@ -152,21 +157,17 @@ class Rebuild:
         progress.inherit(ErasureProgress(profiles=former), read_offsets)
 
     def _fetch_offset_ranges(self) -> dict[TopicPartition, OffsetRange]:
-        """What there is of each partition; raises `Refused` where the log should hold more."""
+        """The offset range of each partition; raises `RebuildRefused` where retention deleted needed records."""
         offset_ranges = self._retry(lambda: self._reader.fetch_offset_ranges(self._topics))
         if not offset_ranges:
             raise RebuildRefused(f"There should be topics to fold. Found none of {', '.join(self._topics)}.")
-        truncated = {
-            topic_partition: offset_range.low
-            for topic_partition, offset_range in offset_ranges.items()
-            if offset_range.low > 0
-        }
+        truncated = {partition: low for partition, (low, _) in offset_ranges.items() if low > 0}
         if self._from_ms is None and truncated and not self._accepts_loss:
-            topic_partition, low = max(truncated.items(), key=lambda item: item[1])
+            partition, low = max(truncated.items(), key=lambda item: item[1])
             raise RebuildRefused(
-                f"Every log should hold its first record. Found {len(truncated)} that do not, as {topic_partition.topic}/"
-                f"{topic_partition.partition}, which begins at {low}: what the present state knows of records that are gone "
-                "would be lost. Say --accept-loss to build without them, or --from a time."
+                f"Every log should hold its first record. Found {len(truncated)} that do not, such as {partition}, "
+                f"which begins at {low}: the present state has the deleted records, the new one would lack them. Pass "
+                "--accept-loss to build without them, or --from a time."
             )
         return offset_ranges
 
@@ -178,15 +179,11 @@ class Rebuild:
             partition: max(offsets[partition], offset_range.low) for partition, offset_range in offset_ranges.items()
         }
 
-    def _name_sources(self, partitions: Mapping[TopicPartition, OffsetRange]) -> dict[TopicPartition, str]:
-        ids = self._admin.fetch_topic_ids({partition.topic for partition in partitions})
-        return {p: source_name(self._topics[p.topic], ids.get(p.topic), p.partition) for p in partitions}
-
     def _heartbeat(self, builder: StateBuilder, total: int) -> None:
-        """Keep the lease, and say how far it is."""
+        """Extend the lease, and log the progress."""
         now_s = time.monotonic()
         if self._retry_policy.stop.is_set():
-            raise RebuildRefused("Asked to end before all was folded. The former state serves on.")
+            raise RebuildRefused(STOPPED)
         if now_s > self._renewed_s + LEASE_MS / 4_000:
             self._renewed_s = now_s
             self._generations.renew_lease(self._name)
@@ -198,20 +195,25 @@ class Rebuild:
         return self._generations.delete_unused(lambda: self._generations.renew_lease(self._name))
 
     def _clean_up(self) -> int:
-        """Give the lease back and delete what serves nobody; what a Redis that is away keeps goes with the next one."""
+        """Give the lease back and delete unused generations; where Redis does not answer, the next rebuild does it."""
         try:
             self._generations.end_build(self._name)
             return self._generations.delete_unused()
         except Unavailable as error:
-            log.warning("Keys that serve nobody stay until the next rebuild, or `rebuild --collect`: %s", error)
+            log.warning("Unused generations stay until the next rebuild or `rebuild --collect`: %s", error)
             return 0
 
     def _retry(self, attempt: Callable[[], T]) -> T:
-        return self._retry_policy.call("kafka and redis", attempt)
+        try:
+            return self._retry_policy.call("kafka and redis", attempt)
+        except StopRequested as error:
+            if self._may_have_switched:
+                raise
+            raise RebuildRefused(STOPPED) from error
 
 
 def rebuild(settings: Settings, start: datetime | None, *, accepts_loss: bool, stop: threading.Event) -> int:
-    """Rebuild, and print what was done; 0: the new state serves, 3: refused, and nothing has changed."""
+    """Rebuild and print the result; 0: the new state serves, 3: refused, and nothing has changed."""
     from_ms = to_epoch_ms(start) if start else None
     if from_ms is not None and from_ms > time.time_ns() // 1_000_000:
         raise BadConfig([f"A state should begin in the past. Found {start}."])
@@ -239,7 +241,7 @@ def rebuild(settings: Settings, start: datetime | None, *, accepts_loss: bool, s
 
 
 def collect_garbage(settings: Settings, *, retires: bool) -> int:
-    """Delete what serves nobody, with `retires` also the states of other layouts, and print how much that was; 0."""
+    """Delete unused generations, with `retires` also those of other layouts, and print their number; 0."""
     client = connect(settings.redis)
     try:
         generations = Generations(client=client, prefix=settings.redis.prefix)
@@ -252,9 +254,9 @@ def collect_garbage(settings: Settings, *, retires: bool) -> int:
 
 
 def format_result(result: RebuildResult) -> Iterator[str]:
-    """What was done, for a reader."""
+    """The result as lines of text."""
     yield f"generation  {result.name:>12}   serves instead of {result.previous or 'the first one'}"
     yield f"sources     {result.sources:>12,}"
-    yield f"records     {result.records:>12,}   folded; {result.behind:,} had come meanwhile, which workers fold"
-    yield f"collected   {result.collected:>12,}   keys of what served before"
+    yield f"records     {result.records:>12,}   folded; {result.behind:,} arrived since, which workers fold"
+    yield f"collected   {result.collected:>12,}   keys of unused generations"
     yield f"seconds     {result.seconds:>12,.1f}"

@@ -1,4 +1,4 @@
-"""A recount: the slices of some entities as the log alone makes them, each up to a limit of its own. Pure."""
+"""Recomputes the slices of some entities from the log, each up to its own last offset. No I/O."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -11,32 +11,32 @@ from contract.profiles.store import fold
 
 
 class TimedArrival(NamedTuple):
-    """An arrival, and when Kafka was given its record."""
+    """An arrival, and its record's Kafka timestamp."""
 
     arrival: Arrival
     kafka_ms: int
 
 
 class Recomputation:
-    """Folds what it is told of a log with the code that workers fold with.
+    """Folds the records of a log with the workers' own fold.
 
-    `wanted` says whose slices are counted; `limit` says for an entity and a source the last offset that is folded. What
-    `erasures` cover is skipped.
+    `wanted` selects the entities; `last_offset` is, by entity and source, the last offset to fold. Events that
+    `erasures` cover are skipped.
     """
 
     def __init__(
         self,
         *,
         wanted: Callable[[str], bool],
-        limit: Callable[[str, str], int],
+        last_offset: Callable[[str, str], int],
         erasures: Erasures = NO_ERASURES,
     ) -> None:
-        self.wanted, self.limit, self._erasures = wanted, limit, erasures
+        self.wanted, self.last_offset, self._erasures = wanted, last_offset, erasures
         self.slices: dict[str, dict[str, bytes]] = {}
         self.last_kafka_ms: dict[tuple[str, str], int] = {}  # of the last event in each slice
 
     def add(self, arrivals: Sequence[TimedArrival]) -> None:
-        """Fold the next records of a log; those of a source come in the order of their offsets."""
+        """Fold the next records of the log; those of one source in the order of their offsets."""
         wanted_arrivals = [
             timed
             for timed in arrivals
@@ -54,7 +54,7 @@ class Recomputation:
 
     def _should_fold(self, entity: str, timed: TimedArrival) -> bool:
         source = timed.arrival.source
-        if not self.wanted(entity) or timed.arrival.offset > self.limit(entity, source):
+        if not self.wanted(entity) or timed.arrival.offset > self.last_offset(entity, source):
             return False
         self.last_kafka_ms[entity, source] = timed.kafka_ms
         return True

@@ -1,4 +1,4 @@
-"""Two records beside each other, field by field, in words."""
+"""Validates one record, and describes the first difference between two."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -12,7 +12,7 @@ RING_NAMES: Final = ("first", "second")
 
 
 def find_defect(source: str, record: bytes) -> str | None:
-    """Why bytes cannot be a slice of this source; None if they can."""
+    """Why these bytes cannot be a slice of this source; None if they can."""
     if source_family(source) not in FAMILIES:
         return f"the source should be of a family among {list(FAMILIES)}, is `{source}`"
     if len(record) != RECORD.itemsize:
@@ -22,7 +22,7 @@ def find_defect(source: str, record: bytes) -> str | None:
 
 
 def find_first_difference(expected_record: bytes, actual_record: bytes) -> str | None:
-    """The first field in which two records of the layout differ, None if they are equal."""
+    """The first field in which two records of the layout differ; None if they are equal."""
     for (name, expected), (_, actual) in zip(
         iterate_values(expected_record), iterate_values(actual_record), strict=True
     ):
@@ -32,7 +32,7 @@ def find_first_difference(expected_record: bytes, actual_record: bytes) -> str |
 
 
 def iterate_values(record: bytes) -> Iterator[tuple[str, int]]:
-    """Every number of a record with its name, the position in the log first."""
+    """Every number of a record with its name, the offset first."""
     fields = np.frombuffer(record, RECORD)[0]
     for name in ("offset", "count", "sum", "first_ms", "last_ms"):
         yield name, int(fields[name])

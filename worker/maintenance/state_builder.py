@@ -1,4 +1,4 @@
-"""A builder: folds logs into a generation of the state that nobody reads yet and nobody else writes."""
+"""Folds logs into a new generation of the state, which no worker reads or writes yet."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -7,7 +7,7 @@ from contract.hashing import BUCKETS
 from contract.profiles.entity_updates import to_updates
 from contract.profiles.erasures import NO_ERASURES, Erasures
 from contract.profiles.store import fold
-from worker.kafka.consumer import Record, TopicPartition
+from transport.records import Record, TopicPartition
 from worker.records.batch import decode_records
 from worker.state.offsets import OffsetTracker
 from worker.state.profile_store import RedisProfileStore
@@ -16,7 +16,7 @@ FOLD_BATCH_MAX: Final = 2_000
 
 
 class StateBuilder:
-    """Folds partitions as workers do, but answers nothing; it may go back to what is merged at any time."""
+    """Folds partitions as workers do, without answers; may restart from the merged offsets at any time."""
 
     def __init__(
         self, *, profiles: RedisProfileStore, kinds: Mapping[str, str], erasures: Erasures = NO_ERASURES
@@ -27,7 +27,7 @@ class StateBuilder:
         self.records = 0
 
     def open(self, sources: Mapping[TopicPartition, str], log_starts: Mapping[TopicPartition, int]) -> None:
-        """Fold these partitions from now on, each from where it begins; those of before are known by their names."""
+        """Fold these partitions from now on, new sources from `log_starts`, known ones from their merged offsets."""
         new = {source: log_starts[partition] for partition, source in sources.items() if source not in self._log_starts}
         self._profiles.write_log_starts({source: offset for source, offset in new.items() if offset > 0})
         self._log_starts |= new
@@ -35,9 +35,9 @@ class StateBuilder:
         self.rewind()
 
     def rewind(self) -> None:
-        """Go on from what is merged; raises `StaleState` if somebody else writes here."""
+        """Restart from the merged offsets; raises `StaleState` if another process writes this generation."""
         sources = set(self.offsets.sources.values())
-        merged = self._profiles.merged_offsets(sources)
+        merged = self._profiles.read_offsets(sources)
         initial = {
             bucket: {source: self._log_starts[source] for source in sources - merged[bucket].keys()}
             for bucket in range(BUCKETS)
@@ -52,12 +52,12 @@ class StateBuilder:
         }
 
     def add(self, records: Sequence[Record]) -> None:
-        """Fold the next records, those of a partition in their order; raises `StaleState`, `BadProfile`."""
+        """Fold the next records, each partition in its order; raises `StaleState`, `BadProfile`."""
         for start in range(0, len(records), FOLD_BATCH_MAX):
             self._fold(records[start : start + FOLD_BATCH_MAX])
 
     def finish(self, ends: Mapping[TopicPartition, int]) -> None:
-        """Everything below these ends has been added: note it in every bucket."""
+        """Advance every bucket to these ends, below which every record has been added."""
         self.offsets.record_folded(ends)
         after = self.offsets.find_lagging()
         if after:
@@ -69,7 +69,7 @@ class StateBuilder:
         batch = decode_records(records, self._kinds, tracker.sources, ())
         updates = to_updates(batch.arrivals, erasures=self._erasures)
         writes = fold(self._profiles.read(updates.entities), updates).slice_writes()
-        after = tracker.merged_after(batch.end_offsets, writes.buckets())
+        after = tracker.compute_merged(batch.end_offsets, writes.buckets())
         if after:
             self._profiles.merge(writes, tracker.merged, after)
             tracker.record_merged(after)

@@ -1,8 +1,7 @@
-"""`python -m worker verify`: slices in Redis beside what their log makes of them, byte for byte, while workers go on.
+"""`python -m worker verify`: compares slices in Redis byte for byte with what their log gives, while workers run.
 
-A slice holds everything of its partition up to an offset that stands in it, and everything that `merged` says is in
-Redis. So each is recounted up to the later of the two: an event that Redis lacks is found, one that came meanwhile is
-no mismatch.
+Each slice is recomputed up to the merged offsets that its bucket had when the slice was read. So an event that Redis
+lacks is found, and one that is folded during the scan is no mismatch.
 """
 
 import logging
@@ -13,31 +12,34 @@ from typing import Final, NamedTuple
 
 from contract.errors import BadConfig, BadEvent, LostLog, ShopstreamError, StaleState, Unavailable
 from contract.events import clamp, decode
-from contract.hashing import bucket_of, hash_id
+from contract.hashing import hash_id
 from contract.profiles.entity_updates import Arrival
-from contract.profiles.record import FAMILIES, entity_from_key, profile_key, source_family
+from contract.profiles.erasures import Erasures
+from contract.profiles.record import FAMILIES
 from contract.profiles.store import MergedOffsets
 from contract.settings import Settings
+from transport.log_reader import LogReader
+from transport.records import OffsetRange, Record, TopicPartition
+from worker.erasure.progress import NO_OFFSETS, ErasureProgress, owner_field
 from worker.erasure.topic import read_erasures
 from worker.kafka.admin import KafkaAdmin
-from worker.kafka.consumer import Record, TopicPartition
-from worker.kafka.log_reader import LogReader, OffsetRange
-from worker.maintenance.comparison import SliceKey, StateComparison, VerificationResult, slice_offset
+from worker.maintenance.comparison import StateComparison, VerificationResult
 from worker.maintenance.recomputation import Recomputation, TimedArrival
-from worker.maintenance.record_diff import find_defect
+from worker.maintenance.snapshot import ProfileSnapshot, read_snapshot
+from worker.records.lanes import LANES
 from worker.redis.cluster import connect
-from worker.state.profile_store import RETENTION_MIN_MS, RedisProfileStore, open_profile_store, source_name
+from worker.state.profile_store import RETENTION_MIN_MS, RedisProfileStore, name_sources, open_profile_store
 
 log = logging.getLogger(__name__)
 LOG_EVERY_S: Final = 10.0
 
 
 class InconsistentSnapshot(ShopstreamError):
-    """Redis went back to an earlier state meanwhile: what was read of it does not fit together."""
+    """Redis or the erasures changed during the scan in a way that leaves nothing to compare with."""
 
 
 class EntitySample(NamedTuple):
-    """A share of all entities, by their hash; parts 0, 1, 2 ... of one share are others, and together all."""
+    """A share of all entities, by their hash; parts 0, 1, 2 ... of one share are disjoint, and together all."""
 
     share: float = 1.0
     part: int = 0
@@ -46,10 +48,17 @@ class EntitySample(NamedTuple):
         return self.part <= hash_id(entity) / 2**63 / self.share < self.part + 1
 
 
+class Topology(NamedTuple):
+    """The sources at one moment: partition by source, and the offset range of each partition."""
+
+    partitions: dict[str, TopicPartition]
+    offset_ranges: dict[TopicPartition, OffsetRange]
+
+
 class Verification:
     """Compares the slices of a sample of entities with the logs of some topics (name -> kind of event).
 
-    `erasures` names the topic of those who are to be forgotten.
+    `erasures` is the name of the topic of erasures.
     """
 
     def __init__(
@@ -66,80 +75,46 @@ class Verification:
         self._topics, self._erasures, self._sample = topics, erasures, sample
 
     def run(self, now_ms: int) -> VerificationResult:
-        """Read Redis, then the log, then compare; raises `Moved`, `StaleState`, or `Unavailable`."""
-        erasures, erasure_offsets = read_erasures(self._reader, self._erasures)
-        offset_ranges = self._reader.fetch_offset_ranges(self._topics)
-        sources = self._name_sources(offset_ranges)
+        """Read Redis, then the log, then compare; raises `InconsistentSnapshot`, `StaleState`, or `Unavailable`."""
+        erasures, erasure_ends = read_erasures(self._reader, self._erasures)
         self._profiles.refresh_generation()
-        log_starts, merged = self._profiles.read_log_starts(), self._profiles.merged_offsets(sources)
-        snapshot = self._read_snapshot()
-        limits = SliceLimits(snapshot, merged)
-        recomputation = Recomputation(wanted=self._sample.contains, limit=limits.last_offset, erasures=erasures)
-        starts = {
-            partition: log_starts[source]
-            for source, partition in sources.items()
-            if log_starts.get(source, 0) > offset_ranges[partition].low
-        }
-        self._recompute(
-            recomputation,
-            sources,
-            {partition: min(limits.end_offset(s), offset_ranges[partition].high) for s, partition in sources.items()},
-            starts,
-        )
-        self._check_erasures(erasure_offsets)
-        check_positions(merged, self._profiles.merged_offsets(sources))
-        offset_ranges = self._reader.fetch_offset_ranges(self._topics)  # anew: retention may have gone on meanwhile
+        log_starts = self._profiles.read_log_starts()
+        erasing_sources = self._find_erasing_sources(erasure_ends)
+        sources = list(self._read_topology().partitions)
+        merged_before = self._profiles.read_offsets(sources)
+        ignored_families = set(FAMILIES) - set(self._topics.values())
+        snapshot = read_snapshot(self._profiles, self._sample.contains, merged_before, ignored_families)
+        recomputation = self._recompute(snapshot, log_starts, erasures)
+        self._check_erasures(erasure_ends)
+        check_positions(merged_before, self._profiles.read_offsets(sources))
+        partitions, offset_ranges = self._read_topology()  # retention may have deleted records during the scan
         return StateComparison(
-            actual=snapshot,
+            actual=snapshot.slices,
             expected={
                 (entity, source): record
                 for entity, slices in recomputation.slices.items()
                 for source, record in slices.items()
             },
-            offset_ranges={
-                s: remaining_range(offset_ranges[partition], log_starts.get(s, 0))
-                for s, partition in sources.items()
-                if partition in offset_ranges
-            },
+            offset_ranges={s: remaining_range(offset_ranges[p], log_starts.get(s, 0)) for s, p in partitions.items()},
             may_have_expired=lambda key: recomputation.last_kafka_ms[key] + RETENTION_MIN_MS < now_ms,
+            is_erasing=lambda key: key[0] in erasures.until_ms and key[1] in erasing_sources,
         ).compare()
 
-    def _check_erasures(self, erasure_offsets: Mapping[TopicPartition, int]) -> None:
-        """Raise `Moved` if someone was erased meanwhile: what was read of Redis may be older or newer than that."""
-        now = {
-            partition: offset_range.high
-            for partition, offset_range in self._reader.fetch_offset_ranges([self._erasures]).items()
-        }
-        if now != erasure_offsets:
-            raise InconsistentSnapshot(
-                f"{self._erasures} should stand still meanwhile. Found new erasures: verify again."
-            )
+    def _read_topology(self) -> Topology:
+        offset_ranges = self._reader.fetch_offset_ranges(self._topics)
+        sources = name_sources(offset_ranges, self._topics, self._admin.fetch_topic_ids(self._topics))
+        return Topology({source: partition for partition, source in sources.items()}, offset_ranges)
 
-    def _name_sources(self, partitions: Iterable[TopicPartition]) -> dict[str, TopicPartition]:
-        ids = self._admin.fetch_topic_ids(self._topics)
-        return {source_name(self._topics[p.topic], ids.get(p.topic), p.partition): p for p in partitions}
-
-    def _read_snapshot(self) -> dict[SliceKey, bytes]:
-        """The slices of the sample that come from these topics, and those that come from nowhere."""
-        snapshot, other_families = dict[SliceKey, bytes](), set(FAMILIES) - set(self._topics.values())
-        for key, slices in self._profiles.scan(self._sample.contains):
-            entity = entity_from_key(key)
-            name = entity if profile_key(entity) == key else key  # nobody would find it there
-            snapshot |= {
-                (name, source): record
-                for source, record in slices.items()
-                if source_family(source) not in other_families
-            }
-        return snapshot
-
-    def _recompute(
-        self,
-        recomputation: Recomputation,
-        sources: Mapping[str, TopicPartition],
-        ends: Mapping[TopicPartition, int],
-        starts: Mapping[TopicPartition, int],
-    ) -> None:
-        names = {partition: source for source, partition in sources.items()}
+    def _recompute(self, snapshot: ProfileSnapshot, log_starts: Mapping[str, int], erasures: Erasures) -> Recomputation:
+        """The slices that the log gives; its ends are asked for here, after the snapshot."""
+        recomputation = Recomputation(wanted=self._sample.contains, last_offset=snapshot.last_offset, erasures=erasures)
+        starts, ends, names = dict[TopicPartition, int](), dict[TopicPartition, int](), dict[TopicPartition, str]()
+        partitions, offset_ranges = self._read_topology()
+        for source, partition in partitions.items():
+            names[partition] = source
+            ends[partition] = min(snapshot.end_offsets.get(source, 0), offset_ranges[partition].high)
+            if log_starts.get(source, 0) > offset_ranges[partition].low:
+                starts[partition] = log_starts[source]
         count, logged_s = 0, time.monotonic()
         for records in self._reader.read(ends, starts):
             recomputation.add([timed for record in records if (timed := self._decode(record, names)) is not None])
@@ -147,58 +122,66 @@ class Verification:
             if time.monotonic() > logged_s + LOG_EVERY_S:
                 logged_s = time.monotonic()
                 log.info("Read %d of about %d records.", count, sum(ends.values()))
+        return recomputation
 
     def _decode(self, record: Record, names: Mapping[TopicPartition, str]) -> TimedArrival | None:
-        """What a worker makes of a record; None of one that it folds nowhere."""
-        topic_partition = record.topic_partition
+        """The event as workers fold it; None for a record that they do not fold."""
+        partition = record.topic_partition
         try:
-            event, _ = clamp(decode(self._topics[topic_partition.topic], record.value), record.kafka_ms)
+            event, _ = clamp(decode(self._topics[partition.topic], record.value), record.kafka_ms)
         except BadEvent:
             return None
-        return TimedArrival(Arrival(names[topic_partition], record.offset, event, *topic_partition), record.kafka_ms)
+        return TimedArrival(Arrival(names[partition], record.offset, event, *partition), record.kafka_ms)
+
+    def _find_erasing_sources(self, erasure_ends: Mapping[TopicPartition, int]) -> set[str]:
+        """The sources whose worker has not yet carried out every erasure below `erasure_ends`."""
+        topic = self._erasures
+        progress = ErasureProgress(
+            profiles=self._profiles, topic_id=lambda: self._admin.fetch_topic_ids([topic]).get(topic)
+        )
+        progress.open()
+        ends = {progress.partition_name(partition): end for partition, end in erasure_ends.items()}
+        offsets_by_holder = progress.read()
+        lanes = {kind: lane.name for lane in LANES.values() for kind in lane.folded_kinds}
+        erasing = set()
+        for source, partition in self._read_topology().partitions.items():
+            holder = owner_field(lanes[self._topics[partition.topic]], partition)
+            done = offsets_by_holder.get(holder, NO_OFFSETS)
+            if any(done.get(name, 0) < end for name, end in ends.items()):
+                erasing.add(source)
+        return erasing
+
+    def _check_erasures(self, erasure_ends: Mapping[TopicPartition, int]) -> None:
+        """Raise `InconsistentSnapshot` if there are new erasures: Redis was read before or after they were applied."""
+        ranges = self._reader.fetch_offset_ranges([self._erasures])
+        if {partition: high for partition, (_, high) in ranges.items()} != erasure_ends:
+            raise InconsistentSnapshot(
+                f"{self._erasures} should not grow during the scan. Found new erasures: verify again."
+            )
 
 
 def remaining_range(offset_range: OffsetRange, log_start: int) -> OffsetRange:
-    """What is left of a log of which a state needs the records from `begin` on; low 0: all of these."""
+    """What is left of a log of which the state needs the records from `log_start` on; low 0: all of these."""
     return OffsetRange(offset_range.low if offset_range.low > log_start else 0, offset_range.high)
 
 
-class SliceLimits:
-    """Up to which offset each slice has to be recounted."""
-
-    def __init__(self, snapshot: Mapping[SliceKey, bytes], merged: MergedOffsets) -> None:
-        self._merged = merged
-        self._offsets = {
-            key: slice_offset(record) for key, record in snapshot.items() if not find_defect(key[1], record)
-        }
-        self._ends: dict[str, int] = {}
-        for (_, source), offset in self._offsets.items():
-            self._ends[source] = max(offset + 1, self._ends.get(source, 0))
-
-    def last_offset(self, entity: str, source: str) -> int:
-        """The last offset that the slice should hold, if it is one of an event that touches it."""
-        return max(self._offsets.get((entity, source), -1), self._merged[bucket_of(entity)].get(source, 0) - 1)
-
-    def end_offset(self, source: str) -> int:
-        """Where (exclusive) reading a log for this may stop."""
-        return max(self._ends.get(source, 0), *(positions.get(source, 0) for positions in self._merged.values()))
-
-
 def check_positions(before: MergedOffsets, after: MergedOffsets) -> None:
-    """Raise `Moved` if any position is not what it was, or later."""
+    """Raise `InconsistentSnapshot` if a merged offset is lower than before."""
     for bucket, positions in before.items():
         for source, offset in positions.items():
             if after[bucket].get(source, -1) < offset:
                 raise InconsistentSnapshot(
-                    f"Bucket {bucket} should hold {source} up to {offset} or later. Found Redis gone back meanwhile: "
+                    f"Bucket {bucket} should hold {source} up to {offset} or later. Found that Redis has gone back: "
                     "verify again when workers have recovered."
                 )
 
 
 def verify(settings: Settings, sample: EntitySample, kinds: Iterable[str]) -> int:
-    """Verify, and print what was found; 0: nothing differs, 1: something does, 3: that could not be told."""
+    """Verify and print the result; 0: no mismatch, 1: mismatches, 3: the verification could not run."""
     if sample.part < 0 or sample.part * sample.share >= 1:
-        raise BadConfig([f"Parts of {sample.share:g} should be counted from 0 while they last. Found {sample.part}."])
+        raise BadConfig(
+            [f"Parts of {sample.share:g} should be counted from 0 and lie within the whole. Found {sample.part}."]
+        )
     client = connect(settings.redis)
     reader = LogReader(kafka=settings.kafka)
     verification = Verification(
@@ -212,7 +195,7 @@ def verify(settings: Settings, sample: EntitySample, kinds: Iterable[str]) -> in
     try:
         result = verification.run(time.time_ns() // 1_000_000)
     except (LostLog, InconsistentSnapshot, StaleState, Unavailable) as error:
-        print(f"Nothing can be told: {error}", file=sys.stderr)
+        print(f"Verification could not run: {error}", file=sys.stderr)
         return 3
     finally:
         reader.close()
@@ -222,13 +205,13 @@ def verify(settings: Settings, sample: EntitySample, kinds: Iterable[str]) -> in
 
 
 def format_result(result: VerificationResult) -> Iterator[str]:
-    """The verdict for a reader."""
+    """The result as lines of text."""
     yield from result.remarks
     yield f"entities    {result.entities:>12,}"
     yield f"slices      {result.slices:>12,}"
     yield f"mismatches  {result.mismatches:>12,}"
-    if result.unchecked:
-        yield f"unchecked   {result.unchecked:>12,}   their log lost its beginning, is gone, or they may have expired"
+    for reason, count in sorted(result.unchecked_by_reason.items()):
+        yield f"unchecked   {count:>12,}   {reason}"
     yield from result.differences
     if result.mismatches > len(result.differences):
         yield f"... and {result.mismatches - len(result.differences):,} more"

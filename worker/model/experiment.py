@@ -13,7 +13,7 @@ import numpy as np
 from contract.experiment import Trial
 from worker.model.onnx_model import Model, Scores
 from worker.ops import metrics
-from worker.ops.profiler import PROFILER
+from worker.ops.steps import PROFILER
 
 log = logging.getLogger(__name__)
 

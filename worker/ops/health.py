@@ -1,10 +1,10 @@
-"""`/livez`, `/readyz` and `/metrics` over HTTP, from a thread that never touches the work."""
+"""`/livez`, `/readyz` and `/metrics` over HTTP, from a thread of its own."""
 
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-Probe = Callable[[], str | None]  # None: well; otherwise what is wrong, as a sentence
+Probe = Callable[[], str | None]  # None: healthy; otherwise what is wrong, as a sentence
 
 
 class HealthServer:
@@ -21,10 +21,10 @@ class HealthServer:
                     case "/metrics":
                         self.answer(200, metrics())
                     case _:
-                        self.answer(404, b"Ask for /livez, /readyz or /metrics.\n")
+                        self.answer(404, b"Paths: /livez, /readyz, /metrics.\n")
 
-            def answer_probe(self, wrong: str | None) -> None:
-                self.answer(503 if wrong else 200, f"{wrong or 'ok'}\n".encode())
+            def answer_probe(self, problem: str | None) -> None:
+                self.answer(503 if problem else 200, f"{problem or 'ok'}\n".encode())
 
             def answer(self, status: int, body: bytes) -> None:
                 self.send_response(status)
@@ -34,7 +34,7 @@ class HealthServer:
                 self.wfile.write(body)
 
             def log_message(self, format: str, *args: object) -> None:
-                """Probes come every few seconds; they are not news."""
+                """No log: probes come every few seconds."""
 
         self._server = ThreadingHTTPServer(("", port), Handler)
         self._server.daemon_threads = True

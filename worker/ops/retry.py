@@ -1,4 +1,4 @@
-"""Patience: what to do while Kafka or Redis does not answer. Pause, try again with backoff, drop nothing, say so."""
+"""Retries while Kafka or Redis does not answer: exponential backoff with jitter, without a limit, logged."""
 
 import logging
 import random
@@ -15,26 +15,26 @@ T = TypeVar("T")
 
 
 class StopRequested(ShopstreamError):
-    """The process was asked to end while it waited; what was in hand is not committed and will be read again."""
+    """The process was asked to end during a retry; the batch is not committed and will be read again."""
 
 
 @dataclass(slots=True)
 class Retry:
-    """Tries again until it works or `stop` is set; waits 0.05 s at first, 5 s at most, give or take a half."""
+    """Retries until success or until `stop` is set; waits 0.05 s at first, 5 s at most, with a jitter of 50 %."""
 
     stop: threading.Event
-    on_wait: Callable[[], None] = lambda: None  # kept up while waiting, such as a membership in a consumer group
+    on_wait: Callable[[], None] = lambda: None  # called after each wait, such as a heartbeat of the group
     wait_max_s: float = 5.0
     rng: random.Random = field(default_factory=random.Random)
 
     def call(self, server: str, attempt: Callable[[], T]) -> T:
-        """The result of `attempt`, however long `server` makes it wait; raises `Stopped` if the process is to end."""
+        """The result of `attempt`, retried while it raises `Unavailable`; raises `StopRequested`."""
         wait_s, has_waited = 0.05, False
         while True:
             try:
                 result = attempt()
             except Unavailable as error:
-                log.warning("Waiting for %s, trying again in about %.1f s: %s", server, wait_s, error)
+                log.warning("Waiting for %s, next attempt in about %.1f s: %s", server, wait_s, error)
                 has_waited = True
                 metrics.RETRIES.labels(server).inc()
                 metrics.WAITING.labels(server).set(1)
@@ -42,11 +42,11 @@ class Retry:
                 wait_s = min(2 * wait_s, self.wait_max_s)
             else:
                 if has_waited:
-                    log.warning("%s answers again; going on.", server)
+                    log.info("%s answers again.", server)
                     metrics.WAITING.labels(server).set(0)
                 return result
 
     def _wait(self, wait_s: float, error: Unavailable) -> None:
         if self.stop.wait(wait_s):
-            raise StopRequested(f"Asked to end while waiting: {error}") from error
+            raise StopRequested(f"Asked to end during a retry: {error}") from error
         self.on_wait()

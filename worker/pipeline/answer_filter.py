@@ -10,7 +10,7 @@ from dataclasses import replace
 from contract.events import Event
 from contract.profiles.entity_updates import Arrival
 from contract.profiles.erasures import Erasures
-from worker.kafka.consumer import TopicPartition
+from transport.records import TopicPartition
 from worker.ops import metrics
 from worker.records.answers import AnswerKind
 from worker.records.batch import Batch

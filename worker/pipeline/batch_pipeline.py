@@ -9,21 +9,20 @@ events are the scorer's business: the pipeline treats all answers alike, by what
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 
 from contract.errors import BadProfile, ShopstreamError, StaleState
 from contract.profiles.entity_updates import UpdateBatch, to_updates
 from contract.profiles.store import FoldedBatch, fold
 from contract.settings import Settings
-from worker.kafka.consumer import START_PENDING, Record, TopicPartition
+from transport.records import Record, TopicPartition
+from worker.kafka.consumer import START_PENDING
 from worker.kafka.producer import OutgoingRecord
 from worker.model.experiment import TrialModel, model_version
 from worker.model.onnx_model import Model
 from worker.ops import metrics
-from worker.ops.profiler import PROFILER
 from worker.ops.retry import Retry
-from worker.ops.steps import StepMarker
+from worker.ops.steps import PROFILER, StepMarker, Timer
 from worker.pipeline.answer_filter import AnswerFilter
 from worker.pipeline.limits import AdaptiveBatchSize, DeadLetterBreaker
 from worker.pipeline.membership import BatchRevoked, KafkaClients
@@ -156,7 +155,7 @@ class BatchPipeline:
 
         Raises `StaleState` if Redis lost something, even where nothing is to be written: an idle worker notices too.
         """
-        self._offsets.check_merged(self._stores.profiles.merged_offsets(self._offsets.sources.values()))
+        self._offsets.check_merged(self._stores.profiles.read_offsets(self._offsets.sources.values()))
         after = self._offsets.find_lagging()
         if after:
             self._stores.profiles.merge({}, self._offsets.merged, after)
@@ -259,7 +258,7 @@ class BatchPipeline:
         with self._time_step("merge"):
             with PROFILER("merge pack"):
                 writes = memory.slice_writes()
-            after = self._offsets.merged_after(batch.end_offsets, writes.buckets())
+            after = self._offsets.compute_merged(batch.end_offsets, writes.buckets())
             if after:
                 self.retry.call("redis", lambda: self._stores.profiles.merge(writes, self._offsets.merged, after))
             self._offsets.record_merged(after)
@@ -268,8 +267,5 @@ class BatchPipeline:
                 {partition: offset for partition, offset in batch.end_offsets.items() if partition in sources}
             )
 
-    @contextmanager
-    def _time_step(self, step: str) -> Iterator[None]:
-        self._mark_step(step)
-        with metrics.STEP_SECONDS.labels(step).time(), PROFILER(step):
-            yield
+    def _time_step(self, step: str) -> Timer:
+        return self._mark_step.time(step)

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from contract.errors import ShopstreamError
-from worker.kafka.consumer import GroupConsumer, TopicPartition
+from transport.records import TopicPartition
+from worker.kafka.consumer import GroupConsumer
 from worker.kafka.producer import TransactionalProducer
 
 

@@ -12,12 +12,13 @@ from contract.hashing import BUCKETS
 from contract.profiles.erasures import NO_ERASURES, Erasures
 from contract.profiles.store import MergedOffsets
 from contract.settings import Settings
+from transport.records import PartitionOffsets, TopicPartition
 from worker.kafka.admin import KafkaAdmin
-from worker.kafka.consumer import GroupConsumer, PartitionOffsets, TopicPartition
+from worker.kafka.consumer import GroupConsumer
 from worker.ops import metrics
 from worker.records.lanes import Lane
 from worker.state.offsets import OffsetTracker, StartOffsets, find_start, raise_if_log_replaced, raise_if_lost
-from worker.state.profile_store import RedisProfileStore, source_name
+from worker.state.profile_store import RedisProfileStore, name_sources
 
 log = logging.getLogger(__name__)
 ApplyErasures = Callable[[Mapping[TopicPartition, str], MergedOffsets], None]
@@ -118,8 +119,7 @@ class Recovery:
         wait = self._admin.request_topic_ids({partition.topic for partition in partitions})
 
         def wait_for_sources() -> dict[TopicPartition, str]:
-            ids = wait()
-            return {p: source_name(self._kinds[p.topic], ids.get(p.topic), p.partition) for p in partitions}
+            return name_sources(partitions, self._kinds, wait())
 
         return wait_for_sources
 
@@ -131,7 +131,7 @@ class Recovery:
                 if not self.offsets.committed:
                     self._profiles.refresh_generation()
                 log_starts = self._profiles.read_log_starts()
-                return self._profiles.merged_offsets(source_names), log_starts
+                return self._profiles.read_offsets(source_names), log_starts
             except StaleState:  # another generation serves since then
                 if self.offsets.committed:
                     raise
@@ -185,4 +185,4 @@ class Recovery:
             self._profiles.merge({}, merged, log_starts)
         except StaleState as error:
             log.warning("Another worker recorded the begin of the same log first: %s", error)
-        merged.update(self._profiles.merged_offsets(sources.values()))
+        merged.update(self._profiles.read_offsets(sources.values()))

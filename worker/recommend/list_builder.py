@@ -9,10 +9,11 @@ from msgspec.structs import replace
 
 from contract.events import UserEvent
 from contract.features.declaration import Block
-from contract.features.encoder import Encoder, ScoredRowBuilder, split_rows
+from contract.features.encoder import Encoder
+from contract.features.packing import PackedBlock, pack_spans, split_rows
 from contract.graphs import RECOMMEND
 from contract.hashing import hash_id
-from contract.messages import PackedBlock, Recommendations, RecommendedItem, ScoredRow, pack_spans
+from contract.messages import Recommendations, RecommendedItem, ScoredRow, ScoredRowBuilder
 from contract.profiles.entity_updates import Arrival
 from contract.profiles.store import FoldedBatch
 from contract.settings import ListSettings

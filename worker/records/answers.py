@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from contract.features.declaration import encode_text
+from contract.features.columns import encode_text
 from contract.hashing import hash_id
 from contract.messages import Decision, Ranking, Recommendations, ScoredRow, to_json
 from contract.settings import ListSettings

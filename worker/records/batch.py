@@ -8,7 +8,7 @@ from contract.errors import BadEvent
 from contract.events import UserEvent, clamp, decode
 from contract.messages import DEAD_LETTER_HEADER, DeadLetter, to_json
 from contract.profiles.entity_updates import Arrival
-from worker.kafka.consumer import Record, TopicPartition
+from transport.records import Record, TopicPartition
 from worker.kafka.producer import OutgoingRecord
 from worker.ops import metrics
 

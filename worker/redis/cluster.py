@@ -1,7 +1,7 @@
-"""The door to a Redis Cluster: each command goes to the server that holds its key's slot, many at once.
+"""The client of a Redis Cluster: each command goes to the server that owns its key's slot, many at once.
 
-redis-py's own cluster client takes pipelines apart command by command, in Python; here a batch is one write and one
-read for each server. Source: https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec
+redis-py's own cluster client splits pipelines command by command, in Python; here a batch is one write and one read per
+server. Source: https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec
 """
 
 import random
@@ -17,25 +17,25 @@ from redis.crc import key_slot
 
 from contract.errors import BadConfig, Unavailable
 from contract.settings import RedisSettings
-from worker.redis.client import RedisClient, pack_commands, read_replies
+from worker.redis.client import RedisClient
 from worker.redis.resp import Hashes, to_hashes
+from worker.redis.wire import Commands, pack_commands
 
-REDIRECTS_MAX: Final = 8  # a slot may move again while its move is followed
+REDIRECTS_MAX: Final = 8  # a slot may move again during a redirect
 PAUSE_S: Final = 0.02
-NO_HOST: Final = (None, b"", b"?")  # that of whoever was asked
+NO_HOST: Final = (None, b"", b"?")  # the server that answered
 SCRIPT_CALLS: Final = ("EVALSHA", "EVAL")
-Commands = Sequence[Sequence[Any]]
 
 
 class Route(NamedTuple):
-    """Where a command goes; `asks`: to a server that does not own the slot yet, and has to be told that it is meant."""
+    """The server of a command; `is_ask`: it does not own the slot yet, so ASKING goes first."""
 
     server: RedisClient
     is_ask: bool = False
 
 
 class RedisCluster(RedisClient):
-    """Connections to all servers of a cluster, used by one thread. `url` is that of any of them."""
+    """Connections to all servers of a cluster, used by one thread. `url` is that of any server."""
 
     shell = "redis-cli -c"
 
@@ -43,10 +43,10 @@ class RedisCluster(RedisClient):
         super().__init__(url=url, timeout_s=timeout_s)
         self._url, self._timeout_s = url, timeout_s
         self._servers: dict[tuple[str, int], RedisClient] = {}
-        self._owners: dict[int, RedisClient] = {}  # by slot; empty when it has to be asked for
+        self._owners: dict[int, RedisClient] = {}  # by slot; empty: unknown
 
     def pipeline_then(self, commands: Commands, last: Sequence[Any]) -> list[Any]:
-        # Servers know nothing of one another's order, so the last command goes when all others are answered.
+        # There is no order between servers, so the last command is sent when all others are answered.
         return [*self.pipeline(commands), *self.pipeline([last])]
 
     def read_hashes(self, keys: Sequence[str], last: Sequence[Any] | None = None) -> tuple[Hashes, Any]:
@@ -73,12 +73,12 @@ class RedisCluster(RedisClient):
                 if not routes:
                     break
         except BaseException:
-            self._owners.clear()  # whoever did not answer may own nothing any more
+            self._owners.clear()  # a server that did not answer may have lost its slots
             raise
         return replies
 
     def _follow_redirects(self, replies: Sequence[Any], routes: Mapping[int, Route]) -> Iterator[tuple[int, Route]]:
-        """Where commands go next that were sent to a server which could not answer them."""
+        """The next route of each command that its server redirected."""
         must_wait = False
         for number, route in routes.items():
             match replies[number]:
@@ -87,7 +87,7 @@ class RedisCluster(RedisClient):
                     yield number, Route(server)
                 case redis.exceptions.AskError() as ask:
                     yield number, Route(self._get_server(ask.host or route.server.host, ask.port), is_ask=True)
-                case redis.exceptions.TryAgainError():  # some keys of a script have moved, and some have not yet
+                case redis.exceptions.TryAgainError():  # only some keys of a script have moved
                     must_wait = True
                     yield number, route
                 case redis.exceptions.ClusterDownError():
@@ -103,7 +103,7 @@ class RedisCluster(RedisClient):
         return self._owners[slot]
 
     def _refresh_slots(self) -> None:
-        """Ask who owns which slot: those that are known, in any order since each may be wrong, and `url` last."""
+        """Ask for the owners of all slots: the known servers in random order, since any may be wrong, `url` last."""
         candidates = [*random.sample([*self._servers.values()], len(self._servers)), self._seed_server()]
         for number, server in enumerate(candidates):
             try:
@@ -126,20 +126,20 @@ class RedisCluster(RedisClient):
         return self._get_server(self.host, urlsplit(self._url).port or 6379)
 
     def _get_server(self, host: str, port: int) -> RedisClient:
-        """The connection to one server, with the credentials and the security of `url`."""
+        """The client of one server, with the credentials and TLS settings of `url`."""
         if (host, port) not in self._servers:
             url = replace_address(self._url, host, port)
             self._servers[host, port] = RedisClient(url=url, timeout_s=self._timeout_s)
         return self._servers[host, port]
 
     def _raise_error(self, error: Exception) -> None:
-        if isinstance(error, redis.exceptions.AskError):  # which MOVED is, too
-            raise Unavailable(f"Redis {self.name} should tell who owns a slot. Found: {error}") from error
+        if isinstance(error, redis.exceptions.AskError):  # MOVED is one too
+            raise Unavailable(f"Redis {self.name} should name the owner of a slot. Found: {error}") from error
         super()._raise_error(error)
 
 
 def send_commands(commands: Commands, routes: Mapping[int, Route]) -> list[tuple[int, Any]]:
-    """Send each command on its way, all at once; returns each one's number and its reply."""
+    """Send all commands to their servers at once; returns the number of each command and its reply."""
     commands_by_server: dict[RedisClient, list[tuple[int, Sequence[Any]]]] = {}
     for number, (server, is_ask) in routes.items():
         server_commands = commands_by_server.setdefault(server, [])
@@ -151,12 +151,12 @@ def send_commands(commands: Commands, routes: Mapping[int, Route]) -> list[tuple
             connections[server].send_packed_command([pack_commands([command for _, command in server_commands])])
         for server, server_commands in commands_by_server.items():
             numbers = [number for number, _ in server_commands]
-            replies += zip(numbers, read_replies(connections[server], len(server_commands)), strict=True)
+            replies += zip(numbers, server.wire.read(connections[server], len(server_commands)), strict=True)
     return [(number, reply) for number, reply in replies if number >= 0]
 
 
 def command_slot(command: Sequence[Any]) -> int:
-    """The slot of a command's keys: the first one tells, since a command's keys share a hash tag."""
+    """The slot of a command's first key; all its keys share a hash tag."""
     return hash_slot(command[3] if command[0] in SCRIPT_CALLS else command[1])
 
 
@@ -174,12 +174,12 @@ def replace_address(url: str, host: str, port: int) -> str:
 
 
 def connect(settings: RedisSettings) -> RedisClient:
-    """The door to what holds profiles, positions and claims."""
+    """The client of the server with profiles, offsets and decisions."""
     return open_client(settings.url, settings.timeout_s, is_cluster=settings.cluster)
 
 
 def connect_cache(settings: RedisSettings, state_client: RedisClient) -> RedisClient:
-    """The door to what holds lists and rankings: `state` itself where that is no other server."""
+    """The client of the server with lists and rankings; `state_client` where that is the same server."""
     if settings.cache_url is None:
         return state_client
     return open_client(settings.cache_url, settings.timeout_s, is_cluster=settings.cache_cluster)

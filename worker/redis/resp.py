@@ -1,8 +1,8 @@
-"""Replies to HGETALL as columns, straight from the bytes of the wire.
+"""Parses replies to HGETALL into columns, straight from the bytes of the socket.
 
-A batch reads thousands of profiles with several slices each; one Python object for each field and each slice would cost
-more than the fold. So the bytes are counted while they come, cut once all are there, and only distinct names of fields
-become objects. Source: the Redis serialization protocol, version 2, https://redis.io/docs/latest/develop/reference/protocol-spec.
+A batch reads thousands of profiles with several slices each; a Python object for each field and slice would cost more
+than the fold. So the parser counts elements while bytes arrive, splits them once all have arrived, and makes objects of
+the distinct field names only. Source: the Redis serialization protocol, version 2, https://redis.io/docs/latest/develop/reference/protocol-spec.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,39 +14,40 @@ import numpy as np
 import numpy.typing as npt
 
 Bytes = npt.NDArray[np.uint8]
-POSITION, REPLIES, ELEMENTS, FIELDS, ERROR, ERROR_END, BROKEN = range(7)  # how far `follow` is
-BUFFER_BYTES: Final = 1 << 20  # bytes to begin with, doubled as needed
-BUFFER_KEPT_BYTES: Final = 1 << 25  # what a batch larger than others has needed is given back
+POSITION, REPLIES, ELEMENTS, FIELDS, ERROR, ERROR_END, BROKEN = range(7)  # the state of `scan_replies`
+BUFFER_BYTES: Final = 1 << 20  # at first; doubled as needed
+BUFFER_KEPT_BYTES: Final = 1 << 25  # a larger buffer is released after the batch that needed it
 STAR, DOLLAR, MINUS, RETURN, LINE, ZERO = (np.uint8(ord(sign)) for sign in "*$-\r\n0")
 
 jit = numba.njit(cache=True, nogil=True)
 
 
 class BrokenReply(Exception):
-    """What came is no reply to HGETALL."""
+    """The server sent no reply to HGETALL."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hashes:
-    """F fields of the hashes that were asked for, in the order of the replies."""
+    """F fields of the requested hashes, in the order of the replies."""
 
     names: list[str]  # the distinct names of fields
-    hash_index: npt.NDArray[np.int64]  # (F) which of the hashes
+    hash_index: npt.NDArray[np.int64]  # (F) index of the hash
     name_index: npt.NDArray[np.int64]  # (F) index into `names`
     lengths: npt.NDArray[np.int64]  # (F) of the values, in bytes
-    values: memoryview  # end to end
+    values: memoryview  # one after the other
 
 
 class ReplyReader:
-    """Reads replies into a buffer of its own, which is kept from one time to the next."""
+    """Parses replies in a buffer that it reuses."""
 
     def __init__(self) -> None:
         self._buffer: Bytes = np.empty(BUFFER_BYTES, np.uint8)
 
     def read(self, count: int, receive: Callable[[memoryview], int]) -> tuple[Hashes, str | None, bytes]:
-        """The next `count` replies, the first error among them, and what came behind them.
+        """The next `count` replies, the first error among them, and the bytes received after them.
 
-        `receive` fills bytes in and tells how many. Raises `BrokenReply` for what is neither a hash nor an error.
+        `receive` fills a buffer and returns the number of bytes. Raises `BrokenReply` for a reply that is neither a
+        hash nor an error.
         """
         state, end = np.zeros(BROKEN + 1, np.int64), 0
         state[REPLIES] = count
@@ -78,7 +79,7 @@ class ReplyReader:
 
 
 def to_hashes(replies: Sequence[Sequence[bytes]]) -> Hashes:
-    """The columns of hashes that are at hand as flat lists of names and values."""
+    """The columns of hashes given as flat lists of names and values."""
     names: dict[bytes, int] = {}
     name_index = [names.setdefault(field, len(names)) for reply in replies for field in reply[::2]]
     values = [value for reply in replies for value in reply[1::2]]
@@ -93,7 +94,7 @@ def to_hashes(replies: Sequence[Sequence[bytes]]) -> Hashes:
 
 @jit
 def find_line_end(buffer, position, end):  # type: ignore[no-untyped-def]
-    """Where the line that begins at `at` ends, or -1 if that has not come yet."""
+    """The end of the line that begins at `position`, or -1 if it has not arrived yet."""
     while position < end - 1:
         if buffer[position] == RETURN and buffer[position + 1] == LINE:
             return position
@@ -103,7 +104,7 @@ def find_line_end(buffer, position, end):  # type: ignore[no-untyped-def]
 
 @jit
 def parse_integer(buffer, start, end):  # type: ignore[no-untyped-def]
-    """The number that stands in decimal between two places."""
+    """The decimal number between two positions; -1 for a negative one."""
     if buffer[start] == MINUS:
         return np.int64(-1)
     value = np.int64(0)
@@ -114,7 +115,7 @@ def parse_integer(buffer, start, end):  # type: ignore[no-untyped-def]
 
 @jit
 def scan_replies(buffer, end, state):  # type: ignore[no-untyped-def]
-    """Go on over what has come, up to the last whole element before `end`."""
+    """Go on to the last whole element before `end`."""
     while state[REPLIES] > 0:
         position = state[POSITION]
         line_stop = find_line_end(buffer, position, end)
@@ -145,7 +146,7 @@ def scan_replies(buffer, end, state):  # type: ignore[no-untyped-def]
 
 @jit
 def locate_fields(buffer, count, spans):  # type: ignore[no-untyped-def]
-    """Where each field's name and value begin and how long they are (F, 4); returns whose field it is (F)."""
+    """Write start and length of each field's name and value (F, 4); returns the index of its hash (F)."""
     hash_index, position, field = np.empty(len(spans), np.int64), 0, 0
     for reply in range(count):
         line_stop = find_line_end(buffer, position, len(buffer))
@@ -171,7 +172,7 @@ def bytes_equal(buffer, a, b, size):  # type: ignore[no-untyped-def]
 
 @jit
 def number_names(buffer, spans):  # type: ignore[no-untyped-def]
-    """Number the distinct names; returns the number of each field's (F), and a field that has each name."""
+    """Number the distinct names; returns the number of each field's name (F), and one field for each name."""
     size = 16
     while size < 2 * len(spans):
         size *= 2
@@ -179,7 +180,7 @@ def number_names(buffer, spans):  # type: ignore[no-untyped-def]
     distinct = 0
     for f in range(len(spans)):
         start, length = spans[f, 0], spans[f, 1]
-        digest = np.uint64(14695981039346656037)  # FNV-1a: short names, and no need to withstand anybody
+        digest = np.uint64(14695981039346656037)  # FNV-1a: names are short and trusted
         for k in range(length):
             digest = (digest ^ np.uint64(buffer[start + k])) * np.uint64(1099511628211)
         slot = np.int64(digest & np.uint64(size - 1))
@@ -198,11 +199,11 @@ def number_names(buffer, spans):  # type: ignore[no-untyped-def]
 
 @jit
 def gather_values(buffer, spans):  # type: ignore[no-untyped-def]
-    """The values, end to end."""
+    """The values, one after the other."""
     values, position = np.empty(spans[:, 3].sum(), np.uint8), np.uint64(0)
     for f in range(len(spans)):
         start, size = np.uint64(spans[f, 2]), np.uint64(spans[f, 3])
-        for k in range(size):  # nine times faster than slices: unsigned places need no look whether they are negative
+        for k in range(size):  # nine times faster than slices: unsigned indexes need no check for negative values
             values[position + k] = buffer[start + k]
         position += size
     return values

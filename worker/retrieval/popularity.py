@@ -9,8 +9,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from contract.features.declaration import AGGREGATE_COLUMNS
 from contract.profiles.entity_updates import to_updates
+from contract.profiles.record import AGGREGATE_COLUMNS
 from contract.profiles.store import ProfileStore, fold
 from worker.catalogue.catalogue import Catalogue
 from worker.catalogue.item_index import ItemNumbers

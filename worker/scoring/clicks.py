@@ -5,8 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from contract.events import Click
-from contract.features.encoder import ScoredRowBuilder, list_entities, split_rows
+from contract.features.encoder import list_entities
+from contract.features.packing import split_rows
 from contract.graphs import RECOMMEND
+from contract.messages import ScoredRowBuilder
 from contract.profiles.store import FoldedBatch
 from worker.catalogue.catalogue import Catalogue
 from worker.catalogue.item_index import ItemNumbers

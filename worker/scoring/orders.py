@@ -3,9 +3,10 @@
 import numpy as np
 
 from contract.events import Order
-from contract.features.encoder import ScoredRowBuilder, list_entities, split_rows
+from contract.features.encoder import list_entities
+from contract.features.packing import split_rows
 from contract.graphs import DECIDE
-from contract.messages import Decision
+from contract.messages import Decision, ScoredRowBuilder
 from contract.profiles.entity_updates import Arrival
 from contract.profiles.store import FoldedBatch
 from worker.model.experiment import ActiveModels, check_finite, model_version

@@ -17,7 +17,7 @@ from contract.settings import Settings
 from worker.catalogue.catalogue import Catalogue
 from worker.model.experiment import ActiveModels, TrialModel
 from worker.model.onnx_model import Model
-from worker.ops.profiler import PROFILER
+from worker.ops.steps import PROFILER
 from worker.records.answers import Answer, AnswerKind
 from worker.records.batch import Batch
 from worker.scoring.canary_router import CanaryRouter

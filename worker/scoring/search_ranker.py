@@ -5,9 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from contract.events import Event, Search
-from contract.features.encoder import ScoredRowBuilder, list_entities, split_rows
+from contract.features.encoder import list_entities
+from contract.features.packing import pack, split_rows
 from contract.graphs import SEARCH
-from contract.messages import Ranking, ScoredRow, pack
+from contract.messages import Ranking, ScoredRow, ScoredRowBuilder
 from contract.profiles.store import FoldedBatch
 from worker.model.experiment import ActiveModels, model_version, select_finite
 from worker.model.onnx_model import Model, Scores

@@ -1,7 +1,7 @@
-"""Positions: how far each partition is committed (answers are out) and merged (state is in Redis). Pure bookkeeping.
+"""Offsets of each partition: committed (answers are published) and merged (state is in Redis). No I/O.
 
-For every source, `merged[bucket]` is the exclusive offset up to which all that concerns the bucket is in Redis. A batch
-writes it in the buckets that it touches; `advance` says what brings the untouched ones up.
+For every source, `merged[bucket]` is the exclusive offset up to which all events of the bucket are in Redis. A batch
+writes it in the buckets that it touches; `find_lagging` gives the others.
 """
 
 from collections.abc import Iterable, Mapping
@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from contract.errors import LostLog, StaleState
 from contract.hashing import BUCKETS
 from contract.profiles.store import MergedOffsets
-from worker.kafka.consumer import PartitionOffsets, TopicPartition
+from transport.records import PartitionOffsets, TopicPartition
 
 
 @dataclass(frozen=True, slots=True)
 class StartOffsets:
-    """Where to go on in a partition: fold from `offset`, answer from `committed`; `lost` records are gone."""
+    """Where to start in a partition: fold from `offset`, answer from `committed`; `lost` records were deleted."""
 
     offset: int
     committed: int
@@ -23,12 +23,12 @@ class StartOffsets:
 
 
 def find_start(offsets: PartitionOffsets, merged: Iterable[int | None], log_start: int = 0) -> StartOffsets:
-    """min(committed, merged of every bucket), `merged` being None for buckets that know nothing of the source.
+    """min(committed, merged of every bucket); `merged` is None for buckets without the source.
 
-    A group that never committed over a state that knows nothing is a first start: it begins with the first record there
-    is. Otherwise a bucket that knows nothing needs the log from where it `begins` for this state. Needed records that
-    are gone are `lost`. Where a state knows more than a group has ever committed, as one that was built beside it, the
-    group begins with the first record all the same: nobody has answered it.
+    A group that never committed, over a state without the source, is a first start: at the first record. Otherwise a
+    bucket without the source needs the log from `log_start` on, where this state begins. Needed records that were
+    deleted are `lost`. Where a rebuilt state has more than the group ever committed, the group still starts at the
+    first record, since that has no answer yet.
     """
     bucket_offsets = list(merged)
     committed = offsets.committed if offsets.committed is not None and offsets.committed <= offsets.high else None
@@ -43,31 +43,31 @@ def find_start(offsets: PartitionOffsets, merged: Iterable[int | None], log_star
 
 
 def raise_if_lost(partition: TopicPartition, start: StartOffsets) -> None:
-    """Raise `LostLog` if records that the state needs are gone."""
+    """Raise `LostLog` if records that the state needs were deleted."""
     if start.lost:
         raise LostLog(
-            f"{partition.topic}/{partition.partition} should still hold every record that is not merged. Found the first "
-            f'{start.lost} gone: set worker.on_lost_log to "accept" to go on without them, or rebuild the state.'
+            f"{partition} should still hold every record that is not merged. Found the first {start.lost} deleted: "
+            'set worker.on_lost_log to "accept" to go on without them, or rebuild the state.'
         )
 
 
 def raise_if_log_replaced(partition: TopicPartition, offsets: PartitionOffsets, merged: Iterable[int | None]) -> None:
-    """Raise `LostLog` if all buckets that know it have seen more than the log holds, as has what is committed, if any.
+    """Raise `LostLog` if the committed offset and the merged ones of all buckets lie beyond the log's end.
 
-    To go on would mix two logs in one slice.
+    Going on would mix two logs in one slice.
     """
     bucket_offsets = [offset for offset in merged if offset is not None]
     reached = min([*bucket_offsets, *([offsets.committed] if offsets.committed is not None else [])], default=0)
     if reached > offsets.high:
         raise LostLog(
-            f"{partition.topic}/{partition.partition} should reach {reached}, where its state ends. Found its end at "
-            f"{offsets.high}: it lost records, or the topic is another one of that name. Rebuild the state."
+            f"{partition} should reach {reached}, where its state ends. Found its end at {offsets.high}: it lost "
+            "records, or the topic was recreated. Rebuild the state."
         )
 
 
 @dataclass(slots=True)
 class OffsetTracker:
-    """What one worker knows of its partitions. `sources` has a name for each partition whose events it folds."""
+    """The offsets of one worker's partitions. `sources` names those whose events it folds."""
 
     sources: dict[TopicPartition, str] = field(default_factory=dict)
     committed: dict[TopicPartition, int] = field(default_factory=dict)
@@ -75,20 +75,18 @@ class OffsetTracker:
     merged: MergedOffsets = field(default_factory=lambda: {bucket: {} for bucket in range(BUCKETS)})
 
     def is_answered(self, partition: TopicPartition, offset: int) -> bool:
-        """Whether the answer of this record is out already, so that it is only folded."""
+        """Whether the answer to this record is published already, so that it is only folded."""
         return offset < self.committed.get(partition, 0)
 
     def check_order(self, first_offsets: Mapping[TopicPartition, int]) -> None:
-        """Raise `StaleState` if a partition went back by itself: its topic was deleted and created anew."""
+        """Raise `StaleState` if a partition has gone back: its topic was recreated."""
         for partition, offset in first_offsets.items():
             expected = self.folded[partition] if partition in self.folded else self.committed.get(partition, 0)
             if offset < expected:
-                raise StaleState(
-                    f"{partition.topic}/{partition.partition} should go on from {expected}. Found {offset}."
-                )
+                raise StaleState(f"{partition} should go on from {expected}. Found {offset}.")
 
     def check_merged(self, stored: MergedOffsets) -> None:
-        """Raise `StaleState` if a bucket of Redis is not where this worker left it."""
+        """Raise `StaleState` if the merged offsets of a bucket are not those that this worker wrote."""
         if lost := [
             b
             for b, expected in self.merged.items()
@@ -96,8 +94,8 @@ class OffsetTracker:
         ]:
             raise StaleState(f"Buckets {lost} should be merged as this worker left them. Found other positions.")
 
-    def merged_after(self, end_offsets: Mapping[TopicPartition, int], buckets: Iterable[int]) -> MergedOffsets:
-        """What `merged` becomes in the touched buckets, once the batch that ends at these positions is folded."""
+    def compute_merged(self, end_offsets: Mapping[TopicPartition, int], buckets: Iterable[int]) -> MergedOffsets:
+        """The merged offsets of the touched buckets after a batch with these end offsets."""
         ends_by_source = {
             self.sources[partition]: offset for partition, offset in end_offsets.items() if partition in self.sources
         }
@@ -109,7 +107,7 @@ class OffsetTracker:
         }
 
     def find_lagging(self) -> MergedOffsets:
-        """What brings every bucket up to what has been folded; empty if none lags."""
+        """The merged offsets of all buckets that lag behind the folded offsets; empty if none lags."""
         after = {
             bucket: {
                 source: self.folded[partition]

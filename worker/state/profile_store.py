@@ -1,10 +1,11 @@
-"""Profiles in Redis: read whole, written bucket by bucket with the positions that they stand for, under a guard."""
+"""Profiles in Redis: read whole; written per bucket together with its merged offsets, guarded by the former ones."""
 
 import logging
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,17 +15,17 @@ from contract.hashing import BUCKETS, bucket_of, buckets_of, hash_texts
 from contract.profiles.record import HORIZON_MS, LAYOUT, RECORD, entity_from_key, profile_key_prefix
 from contract.profiles.slices import LoadedSlices, Slices, SliceWrites, check_lengths, to_slice_writes
 from contract.profiles.store import MergedOffsets
+from transport.records import TopicPartition
 from worker.redis.client import RedisClient, to_pairs
 from worker.state.generations import FIRST, Generations, generation_prefix, parse_generation
 
 log = logging.getLogger(__name__)
 
-# KEYS: merged:{bucket}, then the profiles to write. ARGV: time to live in ms, what should be left of it, number of
-# sources; for each source its name, the offset that must be there ('' for none) and the new one; then, packed into
-# one string, the number of its key and of its source for each slice; then the slices end to end, since an argument for
-# each would cost the client more than all else of a write. The expiry is refreshed only when
-# days of it have gone: it costs a third of the write. `merged` comes last: should a slice be refused half-way (a key of
-# another type), its bucket does not count as written.
+# KEYS: merged:{bucket}, then the profiles to write. ARGV: time to live in ms, its minimum, number of sources; for each
+# source its name, the expected offset ('' for none) and the new one; then, packed into one string, the number of the
+# key and of the source for each slice; then all slices as one string, since an argument for each would cost the client
+# more than the rest of a write. The expiry is refreshed only when days of it have passed: it costs a third of the
+# write. `merged` is written last: where a slice fails half-way (a key of another type), its bucket stays unmerged.
 MERGE: Final = """
 local call, unpack, sub = redis.call, struct.unpack, string.sub
 local ttl, least, sources = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -44,19 +45,31 @@ end
 for at = 4, index - 1, 3 do call('HSET', KEYS[1], ARGV[at], ARGV[at + 2]) end
 return 1
 """
-# Redis' own expiry only collects garbage, so it is later than the fold's horizon by the longest retention we foresee.
+# KEYS: merged:{bucket}, then profiles of that bucket. Returns the fields of each; one script, so all of one moment.
+READ_PAGE: Final = """
+local hashes = {}
+for n = 1, #KEYS do hashes[n] = redis.call('HGETALL', KEYS[n]) end
+return hashes
+"""
+PAGE_KEYS: Final = 64  # Redis serves no other command while it copies them
+# Redis' expiry only collects garbage, so it exceeds the fold's horizon by the longest expected retention.
 TTL_MS: Final = HORIZON_MS + 30 * 86_400_000
-RETENTION_MIN_MS: Final = TTL_MS - 3 * 86_400_000  # a profile stays at least so long after it was written
-
-
+RETENTION_MIN_MS: Final = TTL_MS - 3 * 86_400_000  # a profile stays at least this long after a write
 NO_SOURCE: Final = 0xFFFF << 16
 
 
-class RedisProfileStore:
-    """The promises of `contract.profiles.store.Profiles` over a Redis or Valkey.
+class ProfilePage(NamedTuple):
+    """Profiles of one bucket by key (without the prefix), and the bucket's merged offsets at the same moment."""
 
-    With `generations` it follows the one that serves: `take_up` goes over to it, and a read while another one serves
-    raises `StaleState`. Without, it is what stands under `prefix`.
+    merged: Mapping[str, int]
+    profiles: Mapping[str, Slices]
+
+
+class RedisProfileStore:
+    """`contract.profiles.store.ProfileStore` in a Redis or Valkey.
+
+    With `generations` it uses the serving one: `refresh_generation` switches to it, and a read while another one serves
+    raises `StaleState`. Without, it uses the keys under `prefix`.
     """
 
     def __init__(self, *, client: RedisClient, prefix: str, generations: Generations | None = None) -> None:
@@ -65,25 +78,25 @@ class RedisProfileStore:
         self._set_prefix(prefix)
 
     def refresh_generation(self) -> None:
-        """Go over to the generation that serves; raises `BadProfile` where only other layouts have a state."""
+        """Switch to the serving generation; raises `BadProfile` where only other layouts have a state."""
         if self.generations is not None and (name := self.generations.open()) != self.generation:
-            log.warning("Going over to %s of the state.", name or "the first generation")
+            log.info("Switching to state generation %s.", name or "1 (unnamed)")
             self.generation = name
             self._set_prefix(generation_prefix(self.generations.prefix, name))
 
     def read_log_starts(self) -> dict[str, int]:
-        """Where the log of each source began for this state, if later than at its own beginning."""
+        """The offset at which this state begins, of each source whose log it does not have whole."""
         (fields,) = self.client.pipeline([("HGETALL", self.log_starts_key)])
         return {source.decode(): int(offset) for source, offset in to_pairs(fields)}
 
     def write_log_starts(self, log_starts: Mapping[str, int]) -> None:
-        """Note from where on this state knows the log of each source, before anything of it is merged."""
+        """Record the offset at which this state begins in each source, before anything of it is merged."""
         fields = list(chain.from_iterable(log_starts.items()))
         if fields:
             self.client.pipeline([("HSET", self.log_starts_key, *fields)])
 
     def read(self, entities: Sequence[str]) -> LoadedSlices:
-        # One HGETALL each: a script a bucket would have Redis copy every slice twice more, into Lua and out again.
+        # One HGETALL each: in a script Redis would copy every slice twice more, into Lua and out again.
         command = None if self.generations is None else self.generations.serving_command
         hashes, reply = self.client.read_hashes(self.profile_keys(entities), command)
         self._check_generation(reply)
@@ -97,20 +110,43 @@ class RedisProfileStore:
         )
 
     def scan(self, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Slices]]:
-        """The key (without the prefix) and the slices of each wanted entity's profile, unchecked, page by page.
+        """The key (without the prefix) and the slices of each wanted entity's profile; see `scan_pages`."""
+        for page in self.scan_pages(wanted):
+            yield from page.profiles.items()
 
-        What is there from the beginning to the end comes at least once, each profile as it is at that moment.
+    def scan_pages(self, wanted: Callable[[str], bool]) -> Iterator[ProfilePage]:
+        """The profiles of wanted entities, unchecked, in pages of one bucket each.
+
+        A profile that exists during the whole scan is returned at least once; a later page replaces an earlier one.
         """
+        keys_by_tag = defaultdict[str, list[str]](list)
         for page in self.client.scan(f"{self.prefix}profile:"):
-            keys = [key for key in page if wanted(entity_from_key(key))]
-            for key, fields in zip(keys, self.client.pipeline([("HGETALL", key) for key in keys]), strict=True):
-                yield key.removeprefix(self.prefix), {name.decode(): record for name, record in to_pairs(fields)}
+            for key in page:
+                if wanted(entity_from_key(key)):
+                    keys_by_tag[hash_tag(key, self.prefix)].append(key)
+            full = {tag: keys_by_tag.pop(tag) for tag, keys in list(keys_by_tag.items()) if len(keys) >= PAGE_KEYS}
+            yield from self._read_pages(full)
+        yield from self._read_pages(keys_by_tag)
 
-    def merged_offsets(self, sources: Iterable[str]) -> MergedOffsets:
+    def _read_pages(self, keys_by_tag: Mapping[str, Sequence[str]]) -> Iterator[ProfilePage]:
+        for tag, all_keys in keys_by_tag.items():
+            for start in range(0, len(all_keys), PAGE_KEYS):
+                keys = all_keys[start : start + PAGE_KEYS]
+                (reply,) = self.client.run_script(READ_PAGE, [([f"{self.prefix}merged:{tag}", *keys], [])])
+                offsets, *profiles = [to_pairs(fields) for fields in reply]
+                yield ProfilePage(
+                    merged={source.decode(): int(offset) for source, offset in offsets},
+                    profiles={
+                        key.removeprefix(self.prefix): {source.decode(): record for source, record in slices}
+                        for key, slices in zip(keys, profiles, strict=True)
+                    },
+                )
+
+    def read_offsets(self, sources: Iterable[str]) -> MergedOffsets:
         wanted = sorted(sources)
         if not wanted:
             return {bucket: {} for bucket in range(BUCKETS)}
-        replies = self._query([("HMGET", self.merged_key(bucket), *wanted) for bucket in range(BUCKETS)])
+        replies = self._query([("HMGET", self.offsets_key(bucket), *wanted) for bucket in range(BUCKETS)])
         return {
             bucket: {source: int(offset) for source, offset in zip(wanted, reply, strict=True) if offset is not None}
             for bucket, reply in enumerate(replies)
@@ -121,7 +157,7 @@ class RedisProfileStore:
         bounds = np.searchsorted(written.bucket, np.arange(BUCKETS + 1))
         keys, number = self._number_keys(written)
         key_numbers, records = number[:-1] - number[bounds[written.bucket]], memoryview(written.records)
-        addresses: dict[tuple[str, ...], bytes] = {}  # of all slices, mostly for one list of sources
+        addresses: dict[tuple[str, ...], bytes] = {}  # of all slices, by list of sources, mostly one
         calls = []
         for bucket, positions in after.items():
             first, last = int(bounds[bucket]), int(bounds[bucket + 1])
@@ -141,20 +177,20 @@ class RedisProfileStore:
                 addresses[sources][4 * first : 4 * last],
                 slices,
             ]
-            calls.append(([self.merged_key(bucket), *keys[number[first] : number[last]]], arguments))
+            calls.append(([self.offsets_key(bucket), *keys[number[first] : number[last]]], arguments))
         replies = self.client.run_script(MERGE, calls)
         if stale := [bucket for bucket, reply in zip(after, replies, strict=True) if not reply]:
             raise StaleState(f"Buckets {stale} should be merged as this worker left them. Found other positions.")
 
     def suggest_repair(self, entities: Sequence[str]) -> str:
-        """What to run where some of these profiles cannot be read, so that they are folded again from the log."""
+        """The commands that make the worker fold unreadable profiles among these again from the log."""
         replies = self.client.pipeline([("HGETALL", self.profile_key(entity)) for entity in entities])
         unreadable = [entity for entity, reply in zip(entities, replies, strict=True) if not is_readable(reply[1::2])]
         by_bucket: dict[int, list[str]] = {}
         for entity in unreadable:
             bucket = bucket_of(entity)
-            by_bucket.setdefault(bucket, [self.merged_key(bucket)]).append(self.profile_key(entity))
-        # A bucket's keys lie on one server of a cluster; those of several buckets cannot be deleted by one command.
+            by_bucket.setdefault(bucket, [self.offsets_key(bucket)]).append(self.profile_key(entity))
+        # A bucket's keys are on one server of a cluster; one command cannot delete those of several buckets.
         commands = [
             f"{self.client.shell} DEL {' '.join(map(quote_key, keys))}" for _, keys in sorted(by_bucket.items())
         ]
@@ -163,7 +199,7 @@ class RedisProfileStore:
             "Where it is every profile, run `python -m worker rebuild`."
         )
 
-    def merged_key(self, bucket: int) -> str:
+    def offsets_key(self, bucket: int) -> str:
         return f"{self.prefix}merged:{{{bucket}}}"
 
     @property
@@ -171,9 +207,9 @@ class RedisProfileStore:
         return f"{self.prefix}begins"
 
     def _query(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
-        """The replies to commands; raises `StaleState` if another generation serves when they have been carried out.
+        """The replies to commands; raises `StaleState` if another generation serves after they were executed.
 
-        Asked last: what is read of one that serves still is whole, since keys go only after another one serves.
+        This is checked last: while a generation serves its keys are complete, and they are deleted only afterwards.
         """
         if self.generations is None:
             return self.client.pipeline(commands)
@@ -182,7 +218,7 @@ class RedisProfileStore:
         return replies
 
     def _check_generation(self, reply: bytes | None) -> None:
-        """Raise `StaleState` if the answer to the question names another generation."""
+        """Raise `StaleState` if the reply to `Generations.serving_command` names another generation."""
         if self.generations is not None and (name := parse_generation(reply)) != self.generation:
             raise StaleState(f"Generation `{self.generation}` of the state should serve. Found that `{name}` does.")
 
@@ -191,7 +227,7 @@ class RedisProfileStore:
         self._key_prefixes = [f"{prefix}{profile_key_prefix(bucket)}" for bucket in range(BUCKETS)]
 
     def _number_keys(self, written: SliceWrites) -> tuple[list[str], npt.NDArray[np.int64]]:
-        """The distinct keys of W slices, and which of them each slice has (W+1): how many there are stands behind."""
+        """The distinct keys of W slices, and the index of each slice's key (W+1); the last one is their number."""
         is_first = np.diff(written.entity, prepend=-1) != 0
         entities, buckets = written.entity[is_first].tolist(), written.bucket[is_first].tolist()
         keys = [self._key_prefixes[b] + written.entities[entity] for entity, b in zip(entities, buckets, strict=True)]
@@ -208,13 +244,19 @@ class RedisProfileStore:
 
 
 def pack_source_indexes(sources: Sequence[str], positions: Sequence[str]) -> npt.NDArray[np.int64]:
-    """Where each source stands among `positions`, as it is packed; a slice of one that is not there is refused."""
+    """The packed index of each source among `positions`; a slice of a source that is not among them is refused."""
     packed = {source: number << 16 for number, source in enumerate(positions)}
     return np.array([packed.get(source, NO_SOURCE) for source in sources], np.int64)
 
 
+def hash_tag(key: str, prefix: str) -> str:
+    """The braces in a profile's key, by which a cluster places it; one without is placed by its whole name."""
+    match = re.match(r"profile:(\{[^{}]+\}):", key.removeprefix(prefix))
+    return match[1] if match else f"{{{key}}}"
+
+
 def open_profile_store(client: RedisClient, prefix: str) -> RedisProfileStore:
-    """The profiles of a shop, of whichever generation serves."""
+    """The profiles of the serving generation."""
     return RedisProfileStore(client=client, prefix=prefix, generations=Generations(client=client, prefix=prefix))
 
 
@@ -227,7 +269,14 @@ def quote_key(key: str) -> str:
     return f"'{key}'"
 
 
+def name_sources(
+    partitions: Iterable[TopicPartition], kinds: Mapping[str, str], topic_ids: Mapping[str, str]
+) -> dict[TopicPartition, str]:
+    """The source of each partition; `kinds` and `topic_ids` are by topic."""
+    return {p: source_name(kinds[p.topic], topic_ids.get(p.topic), p.partition) for p in partitions}
+
+
 def source_name(kind: str, topic_id: str | None, partition: int) -> str:
-    """What one partition's slices are called: a topic created anew has another id, hence another source."""
+    """The source of one partition's slices: a recreated topic has another id, hence other sources."""
     ident = f"~{re.sub('[^A-Za-z0-9_-]', '', topic_id)}" if topic_id else ""
     return f"{kind}{ident}/{partition}"

@@ -12,7 +12,8 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 
 from contract.events import Event
-from contract.features.declaration import DERIVED, Block, Feature, FeatureSet, to_number
+from contract.features.columns import DERIVED, to_number
+from contract.features.declaration import Block, Feature, FeatureSet
 from contract.hashing import hash_id
 from contract.profiles.entity_updates import LINKED_KINDS, Arrival, extract_updates
 from contract.profiles.record import HORIZON_MS, JUDGED_TASKS, LAYOUT, RING_SIZE, WIDTHS_MS, WINDOWS, source_family

@@ -13,7 +13,6 @@ import torch
 from contract.features.declaration import GROUPS, Block, FeatureSet
 from contract.settings import read_settings
 from contract.tasks import Task
-from model.config import read_model_config
 from model.feature_statistics import measure
 from model.network import Network
 
@@ -26,7 +25,7 @@ def draw_network(seed: int) -> Network:
     """The network that `shop.toml` and `features.toml` declare, in evaluation mode."""
     torch.manual_seed(seed)
     settings, features = read_settings()
-    model_config, rng = read_model_config(settings.model), np.random.default_rng(seed)
+    model_config, rng = settings.model, np.random.default_rng(seed)
     blocks = {group: draw_block(features, group, rng) for group in GROUPS}
     class_names = tuple(f"class {number}" for number in range(CLASSES))
     classes = {task.name: class_names for task in settings.tasks if task.kind == "multiclass"}

@@ -17,7 +17,6 @@ import lightgbm
 import msgspec
 import numpy as np
 import torch
-from msgspec.structs import replace
 
 from bench.quality.census.dataset import (
     FILE,
@@ -31,13 +30,12 @@ from bench.quality.census.dataset import (
 from bench.results.cache import ResultCache
 from bench.results.digest import digest_inputs
 from bench.results.report import print_json, print_missed, print_missing_data, print_progress
-from model.config import ModelConfig
+from contract.settings import ModelConfig, TrainingConfig
 from training.analysis.baselines import ignore_epoch
 from training.data.arrays import Array
 from training.data.examples import Examples
 from training.data.split import split_by_time
 from training.metrics.ranking import auc
-from training.trainer.config import TrainingConfig
 from training.trainer.fit import fit
 from training.trainer.learner import predict
 
@@ -78,15 +76,27 @@ PLAN: Final = TrainingConfig(
 )
 BASE_SHAPE: Final = ModelConfig(embedding=8, hidden=64, factors=0, experts=4, expert=32, tower=16)
 SHAPES: Final = {
-    "single_task": replace(BASE_SHAPE, architecture="single"),
-    "shared_bottom": replace(BASE_SHAPE, architecture="shared_bottom", expert=64),
+    "single_task": BASE_SHAPE.model_copy(update={"architecture": "single"}),
+    "shared_bottom": BASE_SHAPE.model_copy(update={"architecture": "shared_bottom", "expert": 64}),
     "mmoe": BASE_SHAPE,
-    "ple": replace(BASE_SHAPE, architecture="ple", experts=2, own=1, levels=2),
+    "ple": BASE_SHAPE.model_copy(update={"architecture": "ple", "experts": 2, "own": 1, "levels": 2}),
 }
-OUR_SHAPE: Final = replace(
-    BASE_SHAPE, hidden=128, experts=3, expert=48, tower=24, bins=32, cross=1, cross_rank=16, members=8, dropout=0.1
+OUR_SHAPE: Final = BASE_SHAPE.model_copy(
+    update={
+        "hidden": 128,
+        "experts": 3,
+        "expert": 48,
+        "tower": 24,
+        "bins": 32,
+        "cross": 1,
+        "cross_rank": 16,
+        "members": 8,
+        "dropout": 0.1,
+    }
 )
-OUR_PLAN: Final = replace(PLAN, batch=512, epochs=14, learning_rate=0.001, weight_decay=0.03, patience=4)
+OUR_PLAN: Final = PLAN.model_copy(
+    update={"batch": 512, "epochs": 14, "learning_rate": 0.001, "weight_decay": 0.03, "patience": 4}
+)
 
 
 def make_network_method(shape: ModelConfig, plan: TrainingConfig, mask: float = 0.0) -> Method:
@@ -97,7 +107,7 @@ def make_network_method(shape: ModelConfig, plan: TrainingConfig, mask: float = 
         task_groups = [(task,) for task in TASKS] if shape.architecture == "single" else [TASKS]
         auc_by_task, parameters = dict[str, float](), 0
         for tasks in task_groups:
-            fitted = fit(train.for_tasks(tasks), shape, replace(plan, seed=seed), ignore_epoch).network
+            fitted = fit(train.for_tasks(tasks), shape, plan.model_copy(update={"seed": seed}), ignore_epoch).network
             answers = predict(fitted, split.test.for_tasks(tasks))
             auc_by_task |= {name: auc(split.test.labels[name], p) for name, p in answers.items()}
             parameters += sum(parameter.numel() for parameter in fitted.parameters())

@@ -34,15 +34,14 @@ from bench.quality.delayed_feedback.stream import (
     simulate_stream,
 )
 from bench.results.report import print_json, print_progress
+from contract.settings import ModelConfig, TrainingConfig
 from contract.units import DAY_MS
 from model.calibration import IDENTITY
-from model.config import ModelConfig
 from training.metrics.calibration import predicted_to_observed
 from training.metrics.losses import log_loss
 from training.metrics.ranking import auc
 from training.online.delayed_feedback import DelayedFeedback
 from training.trainer.batching import to_batch
-from training.trainer.config import TrainingConfig
 from training.trainer.fit import FitResult, fit
 from training.trainer.learner import Learner, predict
 

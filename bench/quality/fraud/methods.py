@@ -20,14 +20,13 @@ from bench.quality.fraud.features import DECISION_GROUPS, Blocks
 from bench.quality.fraud.protocol import WeekSplit, build_examples, select_columns
 from contract.bundle import current_version, read_bundle
 from contract.features.declaration import Feature, FeatureSet
+from contract.settings import ModelConfig, TrainingConfig
 from contract.tasks import Task
 from export.exporter import export
 from model.checkpoint import Checkpoint, make_metadata
-from model.config import ModelConfig
 from model.network import Network
 from training.analysis.baselines import ignore_epoch
 from training.data.examples import Examples
-from training.trainer.config import TrainingConfig
 from training.trainer.fit import fit
 from worker.model.onnx_model import Model
 

@@ -5,24 +5,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import msgspec
 import numpy as np
 import torch
 
 from bench.quality.simulated_shop import SHOP_CODE_PATHS, load_or_simulate
 from bench.results.cache import load_or_make
 from bench.results.digest import digest_inputs
-from contract.settings import read_settings
+from contract.settings import ModelConfig, TrainingConfig, read_settings
 from contract.units import DAY_MS
 from model.checkpoint import Checkpoint, make_metadata, read_checkpoint, write_checkpoint
-from model.config import ModelConfig
 from training.analysis.baselines import ignore_epoch
 from training.commands.fit import read_configs
 from training.data.arrays import Predictions
 from training.data.examples import Examples
 from training.data.split import assign_families
 from training.online.replay_buffer import encode_buffer
-from training.trainer.config import TrainingConfig
 from training.trainer.fit import fit
 from training.trainer.learner import predict
 
@@ -48,7 +45,7 @@ def load_scenario(arguments: argparse.Namespace) -> GateScenario:
     """The shop's examples and the first model, both kept in the folder `kept`."""
     settings, features = read_settings()
     plan = read_configs(settings, features, {})[1]
-    plan = msgspec.structs.replace(plan, batch=256, epochs=3)
+    plan = plan.model_copy(update={"batch": 256, "epochs": 3})
     torch.set_num_threads(plan.threads)
     examples = load_or_simulate(arguments, settings, features)
     day = (examples.ts_ms - examples.ts_ms.min()) / DAY_MS / arguments.days

@@ -17,7 +17,6 @@ from typing import Final
 import msgspec
 import numpy as np
 import torch
-from msgspec.structs import replace
 
 from bench.quality.census.command import CODE_PATHS as CENSUS_CODE_PATHS
 from bench.quality.census.command import PLAN, SHAPES
@@ -27,8 +26,7 @@ from bench.quality.simulated_shop import SHOP_CODE_PATHS, TEST_SHARE, add_shop_a
 from bench.results.cache import ResultCache
 from bench.results.digest import digest_inputs
 from bench.results.report import print_json, print_missing_data, print_progress
-from contract.settings import read_settings
-from model.config import ModelConfig
+from contract.settings import ModelConfig, TrainingConfig, read_settings
 from model.network import Network
 from training.analysis.baselines import ignore_epoch
 from training.commands.fit import read_configs
@@ -36,7 +34,6 @@ from training.data.examples import Examples
 from training.data.folds import drop_unsettled
 from training.data.split import assign_families, split_by_time
 from training.trainer.batching import mixed_batches, to_batch
-from training.trainer.config import TrainingConfig
 from training.trainer.evaluation import evaluate
 from training.trainer.fit import fit
 from training.trainer.learner import Learner
@@ -85,7 +82,7 @@ class BalanceBench:
 def fit_and_evaluate(dataset: BalanceDataset, name: str, seed: int) -> BalanceTrial:
     """Train once with the method `name`, and evaluate."""
     started_s, split = time.process_time(), dataset.split(seed)
-    plan = replace(dataset.plan, seed=seed, balance=name)
+    plan = dataset.plan.model_copy(update={"seed": seed, "balance": name})
     network = fit(split.train, dataset.shape, plan, ignore_epoch).network
     figures_by_task = evaluate(network, split.test.for_tasks(network.tasks))
     gain = {task: figures["gain"] for task, figures in figures_by_task.items() if "gain" in figures}

@@ -7,8 +7,8 @@ import msgspec
 import numpy as np
 from scipy import stats
 
+from contract.settings import TrainingConfig
 from training.data.arrays import Array
-from training.trainer.config import TrainingConfig
 
 DEFAULT: Final = TrainingConfig().balance
 SIGNIFICANCE: Final = 0.05  # a p of at least this counts as chance

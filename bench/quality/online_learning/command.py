@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
 import numpy as np
 import torch
 
@@ -34,10 +33,9 @@ from bench.quality.online_learning.stream import RevisionStream, ShopSize, load_
 from bench.results.report import print_json, print_missed, print_progress
 from contract.errors import BadData
 from contract.messages import read_example
-from contract.settings import read_settings
+from contract.settings import ModelConfig, TrainingConfig, read_settings
 from contract.units import DAY_MS, HOUR_MS
 from model.checkpoint import Checkpoint, make_metadata
-from model.config import ModelConfig
 from training.analysis.baselines import ignore_epoch
 from training.commands.fit import read_configs
 from training.data.examples import Examples, from_rows
@@ -45,7 +43,7 @@ from training.data.interactions import extract_interactions, merge_interactions
 from training.feedback.feedback_reader import FeedbackBatch
 from training.online.replay_buffer import encode_buffer
 from training.online.update import update
-from training.trainer.config import TrainingConfig
+from training.trainer.config import override_config
 from training.trainer.fit import fit
 from training.trainer.learner import predict
 
@@ -194,7 +192,7 @@ def scale_size(size: ShopSize, factor: float) -> ShopSize:
 def override_plan(plan: TrainingConfig, assignments: Sequence[str]) -> TrainingConfig:
     """The training configuration with some fields replaced, given as `name=value`."""
     overrides = dict(word.split("=", 1) for word in assignments)
-    return msgspec.convert({**msgspec.structs.asdict(plan), **overrides}, TrainingConfig, strict=False)
+    return override_config(plan, overrides)
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:

@@ -1,4 +1,4 @@
-"""Features: what a declaration may say, and the arrays that it turns events and profiles into."""
+"""Features: valid declarations, and the arrays that they encode events and profiles as."""
 
 import itertools
 from collections.abc import Mapping
@@ -13,12 +13,14 @@ from hypothesis import strategies as st
 
 from contract.errors import BadConfig
 from contract.events import Click, Line, Order, Product, Search
-from contract.features.declaration import WIDTHS, Feature, FeatureSet, ProfileAggregates, encode_text, read_features
+from contract.features.columns import WIDTHS, ProfileAggregates, encode_text
+from contract.features.declaration import Feature, FeatureSet, read_features
 from contract.features.encoder import Encoder
 from contract.hashing import hash_id
 from contract.profiles.entity_updates import Arrival, to_updates
 from contract.profiles.record import AGGREGATES, RING_SIZE
 from contract.profiles.store import InMemoryProfileStore, fold
+from contract.units import MINUTE_MS
 from tests.checkout import ROOT
 
 NOTHING: Final = ProfileAggregates({}, {})
@@ -60,17 +62,17 @@ def encode_number(source: str, event: Any, group: str = "order") -> float:
     ],
 )
 def test_numbers_of_an_order(source: str, value: float) -> None:
-    whole = make_order(account_created_ms=1_700_000_000_000 - 60_000, shipping_country="DE", billing_country="FR")
+    whole = make_order(account_created_ms=1_700_000_000_000 - MINUTE_MS, shipping_country="DE", billing_country="FR")
     assert encode_number(source, whole) == value
 
 
 @pytest.mark.parametrize("source", ["event.account_age_s", "event.abroad", "event.account_created_ms", "event.rank"])
-def test_a_number_that_is_not_known_is_nan(source: str) -> None:
+def test_an_unknown_number_is_nan(source: str) -> None:
     assert np.isnan(encode_number(source, make_order()))
 
 
 @pytest.mark.parametrize("source", ["event.surface", "event.device_id"])
-def test_an_id_that_is_not_known_is_0_and_no_other_is(source: str) -> None:
+def test_only_an_unknown_id_is_0(source: str) -> None:
     # given
     features = declare_features(x=("context", "category", source))
     click = Click(event_id="e", ts_ms=1, user_id="u", item_id="i", surface="cart", device_id="d")
@@ -90,7 +92,7 @@ def test_equal_words_in_two_fields_have_two_ids() -> None:
     assert ids.tolist() == [[hash_id("shipping_country=EUR"), hash_id("currency=EUR")]]
 
 
-def test_columns_stand_in_the_order_of_declaration_numbers_apart_from_ids() -> None:
+def test_numbers_and_ids_have_columns_in_the_order_of_declaration() -> None:
     # given
     features = declare_features(
         second=("order", "category", "event.currency"),
@@ -129,28 +131,28 @@ def test_a_ratio_is_unknown_unless_its_denominator_is_positive(age_s: float | No
     np.testing.assert_array_equal(block.numbers[0, 2], np.float32(share))
 
 
-def test_profiles_speak_of_the_first_entity_of_a_kind_and_of_none_with_nan() -> None:
-    # given two orders with one card after one another, and a click that has none
+def test_profile_features_use_the_first_entity_of_a_kind_or_nan() -> None:
+    # given two consecutive orders with one card, and a click without a card
     features = declare_features(
         count=("order", "number", "profile.card.orders.count_10m"), recent=("user", "sequence", "profile.card.recent")
     )
     click = Click(event_id="e", ts_ms=1_700_000_009_000, user_id="u", item_id="i")
     log = [Arrival("orders/0", n, make_order(n, card_id="c", user_id=f"u{n}")) for n in range(2)]
-    touches = to_updates([*log, Arrival("clicks/0", 0, click)])
-    memory = fold(InMemoryProfileStore().read(touches.entities), touches)
+    updates = to_updates([*log, Arrival("clicks/0", 0, click)])
+    folded = fold(InMemoryProfileStore().read(updates.entities), updates)
     # when
-    blocks = Encoder(features).encode_before(memory, [0, 1, 2], ["order", "user"])
+    blocks = Encoder(features).encode_before(folded, [0, 1, 2], ["order", "user"])
     # then
     np.testing.assert_array_equal(blocks["order"].numbers[:, 0], [0.0, 1.0, np.nan])
     assert blocks["user"].ids[:, 0].tolist() == [0, hash_id("user:u0"), 0]
 
 
-def test_an_encoder_of_no_profile_feature_asks_profiles_nothing() -> None:
+def test_an_encoder_without_profile_features_gathers_no_aggregates() -> None:
     # given
-    touches = to_updates([Arrival("orders/0", 0, make_order())])
-    memory = fold(InMemoryProfileStore().read(touches.entities), touches)
+    updates = to_updates([Arrival("orders/0", 0, make_order())])
+    folded = fold(InMemoryProfileStore().read(updates.entities), updates)
     # then
-    assert Encoder(declare_features(x=("order", "number", "event.amount"))).gather_aggregates(memory, [0]) == NOTHING
+    assert Encoder(declare_features(x=("order", "number", "event.amount"))).gather_aggregates(folded, [0]) == NOTHING
 
 
 @pytest.mark.parametrize(
@@ -161,13 +163,13 @@ def test_a_digest_changes_with_every_part_of_a_declaration(changes: dict[str, st
     assert msgspec.structs.replace(feature, **changes).digest != feature.digest
 
 
-def test_a_digest_is_the_same_in_every_process_and_the_sets_digest_knows_the_order() -> None:
+def test_digests_are_stable_and_a_set_s_digest_depends_on_order() -> None:
     a, b = Feature("a", "order", "number", "event.amount"), Feature("b", "order", "number", "event.quantity")
     assert a.digest == Feature("a", "order", "number", "event.amount").digest
-    assert len({FeatureSet(chosen).digest for chosen in ([a], [b], [a, b], [b, a], [])}) == 5
+    assert len({FeatureSet(features).digest for features in ([a], [b], [a, b], [b, a], [])}) == 5
 
 
-def test_a_restricted_set_keeps_order_and_values() -> None:
+def test_a_selection_keeps_order_and_digests() -> None:
     # given
     whole = read_features(ROOT / "features.toml")
     names = [feature.name for feature in whole.features if feature.kind != "number"][::-1]
@@ -179,29 +181,29 @@ def test_a_restricted_set_keeps_order_and_values() -> None:
 
 
 WRONG: Final[dict[str, tuple[dict[str, tuple[str, str, str]], str]]] = {
-    "an aggregate nobody keeps": ({"x": ("user", "number", "profile.user.orders.count_2h")}, "count_2h"),
-    "a kind nobody keeps": ({"x": ("user", "number", "profile.planet.orders.count_1h")}, "planet"),
-    "a field nobody sends": ({"x": ("order", "number", "event.colour")}, "colour"),
-    "an attribute no item has": ({"x": ("item", "number", "item.colour")}, "colour"),
+    "an unknown aggregate": ({"x": ("user", "number", "profile.user.orders.count_2h")}, "count_2h"),
+    "an unknown entity kind": ({"x": ("user", "number", "profile.planet.orders.count_1h")}, "planet"),
+    "an unknown event field": ({"x": ("order", "number", "event.colour")}, "colour"),
+    "an unknown item field": ({"x": ("item", "number", "item.colour")}, "colour"),
     "a sequence of a number": ({"x": ("user", "sequence", "profile.user.orders.count_1h")}, "sequence"),
     "a sequence of an event": ({"x": ("user", "sequence", "event.amount")}, "sequence"),
-    "a category of what is computed": ({"x": ("context", "category", "event.hour")}, "category"),
+    "a category of a derived number": ({"x": ("context", "category", "event.hour")}, "category"),
     "a number of a query": ({"x": ("query", "number", "query.text")}, "query.text"),
     "a ratio of one": ({"a": ("order", "number", "event.amount"), "x": ("order", "number", "ratio a")}, "two others"),
-    "a ratio that is no number": ({**RATIO, "x": ("order", "category", "ratio top / bottom")}, "category"),
-    "a ratio of what comes later": ({"x": ("order", "number", "ratio top / bottom"), **RATIO}, "not before it"),
+    "a ratio that is not a number": ({**RATIO, "x": ("order", "category", "ratio top / bottom")}, "category"),
+    "a ratio of later features": ({"x": ("order", "number", "ratio top / bottom"), **RATIO}, "not before it"),
     "a ratio of another group": ({**RATIO, "x": ("user", "number", "ratio top / bottom")}, "of its group"),
 }
 
 
 @pytest.mark.parametrize("wrong", WRONG)
-def test_a_declaration_that_cannot_be_served_is_refused(wrong: str) -> None:
-    features, said = WRONG[wrong]
-    with pytest.raises(BadConfig, match=said):
+def test_an_invalid_declaration_is_refused(wrong: str) -> None:
+    features, words = WRONG[wrong]
+    with pytest.raises(BadConfig, match=words):
         declare_features(**features)
 
 
-def test_all_mistakes_are_told_at_once() -> None:
+def test_all_mistakes_are_reported_at_once() -> None:
     # given
     twice = Feature("x", "order", "number", "event.colour")
     # when
@@ -220,7 +222,7 @@ def test_all_mistakes_are_told_at_once() -> None:
         "[[features]]\nname='x'\ngroup='moon'\nkind='number'\nsource='a'",
     ],
 )
-def test_a_file_that_declares_no_features_is_refused(tmp_path: Path, text: str) -> None:
+def test_a_file_without_valid_features_is_refused(tmp_path: Path, text: str) -> None:
     # given
     path = tmp_path / "features.toml"
     path.write_text(text)
@@ -229,7 +231,7 @@ def test_a_file_that_declares_no_features_is_refused(tmp_path: Path, text: str) 
         read_features(path)
 
 
-def test_a_missing_or_foreign_file_is_refused(tmp_path: Path) -> None:
+def test_a_missing_or_binary_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadConfig, match=r"features\.toml"):
         read_features(tmp_path / "features.toml")
     (tmp_path / "features.toml").write_bytes(b"\xff\xfe")
@@ -237,7 +239,7 @@ def test_a_missing_or_foreign_file_is_refused(tmp_path: Path) -> None:
         read_features(tmp_path / "features.toml")
 
 
-def test_the_shops_own_features_encode_every_group_of_every_event() -> None:
+def test_features_toml_encodes_every_group_of_every_event() -> None:
     # given
     features = read_features(ROOT / "features.toml")
     events: list[Any] = [
@@ -246,14 +248,14 @@ def test_the_shops_own_features_encode_every_group_of_every_event() -> None:
         Click(event_id="k", ts_ms=1_700_000_000_000, user_id="u", item_id="i"),
     ]
     sources = ("orders/0", "searches/0", "clicks/0")
-    touches = to_updates([Arrival(source, 0, event) for source, event in zip(sources, events, strict=True)])
-    memory = fold(InMemoryProfileStore().read(touches.entities), touches)
+    updates = to_updates([Arrival(source, 0, event) for source, event in zip(sources, events, strict=True)])
+    folded = fold(InMemoryProfileStore().read(updates.entities), updates)
     product = Product(
         event_id="p", ts_ms=1, item_id="i", title="Red shoes", price=9.0, currency="EUR", available=True, stock=2**53
     )
     # when
     encoder = Encoder(features)
-    blocks = encoder.encode_before(memory, range(3), ["user", "context", "order", "query"])
+    blocks = encoder.encode_before(folded, range(3), ["user", "context", "order", "query"])
     blocks["item"] = encoder.encode_items([product])
     # then
     for group, block in blocks.items():
@@ -265,7 +267,7 @@ def test_the_shops_own_features_encode_every_group_of_every_event() -> None:
     assert not blocks["query"].ids[0].any()
 
 
-def test_text_becomes_its_words_and_their_trigrams() -> None:
+def test_text_is_encoded_as_words_and_their_trigrams() -> None:
     # when
     ids = encode_text("Red, RED  tie!")
     # then
@@ -277,10 +279,10 @@ def test_text_becomes_its_words_and_their_trigrams() -> None:
 def test_any_text_fits_the_width(text: str) -> None:
     ids = encode_text(text)
     assert len(ids) == WIDTHS["text"]
-    assert not any(itertools.dropwhile(bool, ids)), "free places should come last"
+    assert not any(itertools.dropwhile(bool, ids)), "zeros should come last"
 
 
-def test_aggregates_have_names_of_their_own() -> None:
+def test_aggregates_have_distinct_names() -> None:
     assert len(set(AGGREGATES)) == len(AGGREGATES)
 
 
@@ -290,7 +292,7 @@ def make_product(vector: tuple[float, ...] | None) -> Product:
     )
 
 
-def test_a_vector_stands_behind_the_numbers_and_one_of_another_length_is_unknown() -> None:
+def test_vectors_follow_the_numbers_and_other_lengths_are_unknown() -> None:
     # given
     features = FeatureSet(
         [Feature("look", "item", "vector", "item.vector", 2), Feature("price", "item", "number", "item.price")]
@@ -304,8 +306,8 @@ def test_a_vector_stands_behind_the_numbers_and_one_of_another_length_is_unknown
 
 
 def test_a_vector_of_another_size_has_another_digest() -> None:
-    one, other = (Feature("look", "item", "vector", "item.vector", size) for size in (2, 3))
-    assert one.digest != other.digest
+    short, long = (Feature("look", "item", "vector", "item.vector", size) for size in (2, 3))
+    assert short.digest != long.digest
 
 
 @pytest.mark.parametrize(
@@ -324,7 +326,7 @@ def test_a_vector_needs_its_size_and_a_column_its_name(feature: Feature) -> None
 
 
 @pytest.mark.parametrize("kind", ["number", "category", "text", "sequence"])
-def test_a_column_of_a_table_is_unknown_of_any_event(kind: str) -> None:
+def test_a_table_column_is_unknown_for_events(kind: str) -> None:
     # given
     features = declare_features(x=("order", kind, "column.years"))
     # when

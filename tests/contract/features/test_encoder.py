@@ -1,4 +1,4 @@
-"""What was known around a batch's events, as blocks and as rows that keep every bit of them."""
+"""A folded batch as blocks, and as logged rows that keep every bit of them."""
 
 from typing import Any, Final
 
@@ -7,18 +7,10 @@ import pytest
 
 from contract.events import Click, Product, Search
 from contract.features.declaration import Block, Feature, FeatureSet
-from contract.features.encoder import Encoder, ScoredRowBuilder, UnknownItem, list_entities, split_rows
+from contract.features.encoder import Encoder, UnknownItem, list_entities
+from contract.features.packing import pack, split_rows, unpack_blocks
 from contract.hashing import hash_id
-from contract.messages import (
-    Decision,
-    ScoredRow,
-    pack,
-    read_decision,
-    read_scored_row,
-    to_json,
-    to_msgpack,
-    unpack_blocks,
-)
+from contract.messages import Decision, ScoredRow, ScoredRowBuilder, read_decision, read_scored_row, to_json, to_msgpack
 from contract.profiles import warmup
 from contract.profiles.entity_updates import Arrival, to_updates
 from contract.profiles.store import FoldedBatch, InMemoryProfileStore, fold
@@ -41,19 +33,21 @@ def make_click(number: int, user: str = "u1") -> Click:
     return Click(event_id=f"e{number}", ts_ms=NOW_MS + number, user_id=user, item_id=f"i{number}", device_id="d")
 
 
-def fold_events(*events: Any, watched: tuple[str, ...] = (), store: InMemoryProfileStore | None = None) -> FoldedBatch:
+def fold_events(
+    *events: Any, extra_entities: tuple[str, ...] = (), store: InMemoryProfileStore | None = None
+) -> FoldedBatch:
     arrivals = [Arrival("clicks/0", n, event, "shop.clicks", 0) for n, event in enumerate(events)]
-    touches = to_updates(arrivals, watched)
-    return fold((store or InMemoryProfileStore()).read(touches.entities), touches)
+    updates = to_updates(arrivals, extra_entities)
+    return fold((store or InMemoryProfileStore()).read(updates.entities), updates)
 
 
 def test_a_user_is_encoded_before_an_event_and_after_the_batch() -> None:
     # given
-    memory = fold_events(make_click(0), make_click(1))
+    folded = fold_events(make_click(0), make_click(1))
     encoder = Encoder(FEATURES)
     # when
-    before = encoder.encode_before(memory, [0, 1], ["user"])["user"]
-    after = encoder.encode_after(memory, [make_click(1)], ["user"])["user"]
+    before = encoder.encode_before(folded, [0, 1], ["user"])["user"]
+    after = encoder.encode_after(folded, [make_click(1)], ["user"])["user"]
     # then
     assert before.numbers[:, 0].tolist() == [0.0, 1.0]
     assert before.ids[1, :2].tolist() == [hash_id("item:i0"), 0]
@@ -61,35 +55,33 @@ def test_a_user_is_encoded_before_an_event_and_after_the_batch() -> None:
     assert set(after.ids[0, :2].tolist()) == {hash_id("item:i0"), hash_id("item:i1")}
 
 
-def test_rows_are_encoded_alone_as_they_are_together() -> None:
+def test_single_rows_are_encoded_like_a_batch() -> None:
     # given
-    memory = fold_events(*(make_click(n, f"u{n % 3}") for n in range(9)))
+    folded = fold_events(*(make_click(n, f"u{n % 3}") for n in range(9)))
     encoder = Encoder(FEATURES)
     # when
-    together = encoder.encode_before(memory, range(9), ["user", "context"])
+    together = encoder.encode_before(folded, range(9), ["user", "context"])
     # then
     for row in range(9):
-        alone = encoder.encode_before(memory, [row], ["user", "context"])
+        alone = encoder.encode_before(folded, [row], ["user", "context"])
         for group, block in alone.items():
             np.testing.assert_array_equal(block.numbers[0], together[group].numbers[row])
             np.testing.assert_array_equal(block.ids[0], together[group].ids[row])
 
 
-def test_an_entity_that_is_only_watched_is_looked_at_and_not_written() -> None:
-    # given a user whose slices are in the store, and a batch that does not touch them
+def test_extra_entities_are_read_and_not_written() -> None:
+    # given a user whose slices are in the store, and a batch that does not update them
     store = InMemoryProfileStore()
-    store.merge(fold_events(make_click(0, "watched")).slice_writes(), {}, {})
+    store.merge(fold_events(make_click(0, "old")).slice_writes(), {}, {})
     # when
-    memory = fold_events(make_click(1), watched=("user:watched", "user:nobody"), store=store)
-    block = Encoder(FEATURES).encode_after(memory, [make_click(2, "watched"), make_click(2, "nobody")], ["user"])[
-        "user"
-    ]
+    folded = fold_events(make_click(1), extra_entities=("user:old", "user:new"), store=store)
+    block = Encoder(FEATURES).encode_after(folded, [make_click(2, "old"), make_click(2, "new")], ["user"])["user"]
     # then
     assert block.numbers[:, 0].tolist() == [1.0, 0.0]
-    assert not {"user:watched", "user:nobody"} & set(memory.slice_writes())
+    assert not {"user:old", "user:new"} & set(folded.slice_writes())
 
 
-def test_of_an_item_that_is_on_no_topic_only_the_id_is_known() -> None:
+def test_only_the_id_of_an_unknown_item_is_encoded() -> None:
     # given
     product = Product(event_id="p", ts_ms=1, item_id="i", title="Tea", price=2.5, currency="EUR", available=True)
     # when
@@ -101,22 +93,22 @@ def test_of_an_item_that_is_on_no_topic_only_the_id_is_known() -> None:
     assert not known.ids[1, :-1].any()
 
 
-def test_an_arrival_names_the_entities_that_it_touches() -> None:
-    memory = fold_events(make_click(0), make_click(1, "u2"))
-    assert list_entities(memory, [1]) == [("user:u2", "item:i1", "device:d")]
+def test_the_entities_of_an_arrival_are_listed() -> None:
+    folded = fold_events(make_click(0), make_click(1, "u2"))
+    assert list_entities(folded, [1]) == [("user:u2", "item:i1", "device:d")]
 
 
-def test_a_logged_row_gives_back_every_bit_of_what_was_served() -> None:
+def test_a_logged_row_restores_the_served_features_bit_by_bit() -> None:
     # given
-    memory = fold_events(make_click(0), make_click(1))
-    encoded = Encoder(FEATURES).encode_before(memory, [1], ["user", "context"])
+    folded = fold_events(make_click(0), make_click(1))
+    encoded = Encoder(FEATURES).encode_before(folded, [1], ["user", "context"])
     row = ScoredRowBuilder(FEATURES.digest, "v1").build(
         "click",
-        memory.updates.arrivals[1],
+        folded.updates.arrivals[1],
         split_rows(encoded)[0],
         items=("i1",),
         scores={"click": (0.125,)},
-        entities=list_entities(memory, [1])[0],
+        entities=list_entities(folded, [1])[0],
     )
     # when
     actual = read_scored_row(to_msgpack(row))
@@ -139,7 +131,7 @@ def test_a_row_of_other_features_is_refused() -> None:
         unpack_blocks({}, FEATURES, "another digest")
 
 
-def test_a_search_says_what_was_asked() -> None:
+def test_a_search_row_has_its_query() -> None:
     # given
     search = Search(event_id="s", ts_ms=NOW_MS, user_id="u", query="red shoes")
     # when
@@ -149,7 +141,7 @@ def test_a_search_says_what_was_asked() -> None:
 
 
 @pytest.mark.parametrize("rows", [0, 1, 3])
-def test_blocks_of_any_height_travel(rows: int) -> None:
+def test_blocks_with_any_number_of_rows_are_packed(rows: int) -> None:
     # given
     block = Block(
         np.arange(rows * 2, dtype=np.float32).reshape(rows, 2), np.arange(rows * 3, dtype=np.int64).reshape(rows, 3)
@@ -162,7 +154,7 @@ def test_blocks_of_any_height_travel(rows: int) -> None:
     assert actual.ids.tobytes() == block.ids.tobytes()
 
 
-def test_a_decision_is_plain_json_and_unknown_fields_of_it_are_ignored() -> None:
+def test_a_decision_is_plain_json_and_unknown_fields_are_ignored() -> None:
     # given
     decision = Decision(
         event_id="o1",
@@ -183,15 +175,15 @@ def test_a_decision_is_plain_json_and_unknown_fields_of_it_are_ignored() -> None
     assert read_decision(written[:-1] + b',"later":1}') == decision
 
 
-def test_a_batch_of_every_kind_of_event_is_encoded_without_a_warning(seed: int) -> None:
+def test_a_batch_of_all_kinds_of_events_is_encoded(seed: int) -> None:
     # given
-    touches = to_updates(make_random_log(seed, 300))
-    memory = fold(InMemoryProfileStore().read(touches.entities), touches)
+    updates = to_updates(make_random_log(seed, 300))
+    folded = fold(InMemoryProfileStore().read(updates.entities), updates)
     # when
-    encoded = Encoder(FEATURES).encode_before(memory, range(300), ["user", "context"])
+    encoded = Encoder(FEATURES).encode_before(folded, range(300), ["user", "context"])
     # then
     assert len(encoded["user"]) == len(encoded["context"]) == 300
 
 
-def test_folds_can_be_compiled_ahead() -> None:
+def test_folds_can_be_compiled_ahead_of_time() -> None:
     warmup.load_folds()

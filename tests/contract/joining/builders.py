@@ -1,4 +1,4 @@
-"""A shop in few words for the tests of the joiner: rows and events at minutes, of one user unless told otherwise."""
+"""Builders of rows and events for tests of the joiner: times in minutes, a single user by default."""
 
 from collections import Counter
 from typing import Final
@@ -7,13 +7,13 @@ import numpy as np
 
 from contract.events import Click, Event, Impression, Label, Line, Order
 from contract.features.declaration import Block
+from contract.features.packing import PackedBlock, pack
 from contract.joining.joiner import Joiner
-from contract.messages import Example, PackedBlock, ScoredRow, pack
+from contract.messages import Example, ScoredRow
 from contract.settings import FeedbackSettings
 from contract.tasks import Task
+from contract.units import MINUTE_MS
 
-MINUTE: Final = 60_000
-HOUR: Final = 60 * MINUTE
 # Click 30 min, purchase 60 min within 10 h, fraud 20 h; a grace of 15 min.
 FEEDBACK: Final = FeedbackSettings(
     impression_wait_s=2 * 3600,
@@ -28,11 +28,11 @@ BRUSHING: Final = Task("brushing", "binary", ("user", "order", "context"), "deci
 
 
 def minutes_to_ms(minutes: float) -> int:
-    return round(minutes * MINUTE)
+    return round(minutes * MINUTE_MS)
 
 
 def make_block(rows: int, mark: float) -> PackedBlock:
-    """Numbers and ids that tell which row they are."""
+    """Numbers and ids that identify their row."""
     marks = mark + np.arange(rows)
     return pack(Block(np.stack([marks, -marks], 1).astype(np.float32), marks.astype(np.int64).reshape(-1, 1)))
 
@@ -40,14 +40,14 @@ def make_block(rows: int, mark: float) -> PackedBlock:
 def make_row(
     kind: str, event_id: str, minutes: float, items: tuple[str, ...] = (), *, user: str = "u", query: str = ""
 ) -> ScoredRow:
-    groups_of_kind = {
+    groups_by_kind = {
         "recommendation": ("user", "context"),
         "order": ("user", "order", "context"),
         "search": ("user", "query"),
         "review": ("user", "review", "item"),
         "product": ("item",),
     }
-    groups = {group: make_block(1, 1000.0 + n) for n, group in enumerate(groups_of_kind.get(kind, ()))}
+    groups = {group: make_block(1, 1000.0 + n) for n, group in enumerate(groups_by_kind.get(kind, ()))}
     if items:
         groups["item"] = make_block(len(items), 1.0)
     return ScoredRow(
@@ -128,10 +128,10 @@ def make_label(
 def make_joiner(
     *inputs: ScoredRow | Event, feedback: FeedbackSettings = FEEDBACK, tasks: tuple[Task, ...] = (FRAUD,)
 ) -> Joiner:
-    """A joiner that was given these, in this order."""
-    new_joiner = Joiner(feedback=feedback, tasks=tasks)
-    feed_joiner(new_joiner, *inputs)
-    return new_joiner
+    """A joiner after these inputs, in this order."""
+    joiner = Joiner(feedback=feedback, tasks=tasks)
+    feed_joiner(joiner, *inputs)
+    return joiner
 
 
 def feed_joiner(joiner: Joiner, *inputs: ScoredRow | Event) -> None:
@@ -143,15 +143,15 @@ def feed_joiner(joiner: Joiner, *inputs: ScoredRow | Event) -> None:
 
 
 def take_labels(joiner: Joiner) -> list[tuple[str, int, dict[str, float | str]]]:
-    """Id, revision and labels of what is ready, in order."""
+    """Id, revision and labels of the emitted examples, in order."""
     return [(e.example_id, e.revision, e.labels) for e in joiner.drain().examples]
 
 
 def take_newest_examples(joiner: Joiner) -> dict[str, Example]:
-    """The newest revision of each example that is ready."""
+    """The newest revision of each emitted example."""
     return {e.example_id: e for e in sorted(joiner.drain().examples, key=lambda e: e.revision)}
 
 
 def count_outcomes(joiner: Joiner) -> dict[tuple[str, str], int]:
-    """What was counted, parking aside."""
+    """The outcomes that were counted, except "parked"."""
     return {(outcome, task): n for (outcome, task), n in Counter(joiner.counts).items() if outcome != "parked" and n}

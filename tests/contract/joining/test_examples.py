@@ -1,4 +1,4 @@
-"""What an example says of how it was served, and which negatives are kept."""
+"""Scores in examples, and sampling of negatives."""
 
 import math
 
@@ -7,8 +7,9 @@ import pytest
 from msgspec.structs import replace
 
 from contract.features.declaration import Block
+from contract.features.packing import pack
 from contract.hashing import hash_text
-from contract.messages import ScoredRow, pack, read_example, to_msgpack
+from contract.messages import ScoredRow, read_example, to_msgpack
 from contract.tasks import Task
 from tests.contract.joining.builders import (
     FRAUD,
@@ -36,40 +37,40 @@ HALF = (Task("click", "binary", (), "recommend", negative_rate=0.5), FRAUD)
 MANY = tuple(f"i{n}" for n in range(200))
 
 
-def test_an_item_of_a_list_carries_what_both_models_said_of_it() -> None:
+def test_a_list_item_has_the_scores_of_both_models() -> None:
     example = take_newest_examples(make_joiner(LIST, make_impression(1, "b"), make_click(2, "b")))["r~b"]
 
     assert example.served == {"click": 0.2, "purchase": 0.02}
     assert (example.shadow_version, example.shadow) == ("m2", {"click": 0.5})
 
 
-def test_an_item_of_a_search_carries_what_was_said_of_it() -> None:
+def test_a_search_item_has_its_scores() -> None:
     served = replace(make_row("search", "s", 0, ("a", "b"), query="q"), scores={"relevance": (0.3, 0.6)})
-    given = make_joiner(served, make_click(5, "b", recommendation_id=None, query="q"))
-    given.advance(minutes_to_ms(30) + 1)
+    joiner = make_joiner(served, make_click(5, "b", recommendation_id=None, query="q"))
+    joiner.advance(minutes_to_ms(30) + 1)
 
-    actual = take_newest_examples(given)
+    actual = take_newest_examples(joiner)
 
     assert [actual[f"s~{item}"].served for item in "ab"] == [{"relevance": 0.3}, {"relevance": 0.6}]
     assert actual["s~a"].shadow_version == ""
 
 
-def test_an_order_carries_what_was_said_of_it_in_every_revision() -> None:
-    given = make_joiner(ORDER, make_label(5, 1), make_label(6, 0))
+def test_every_revision_of_an_order_has_its_scores() -> None:
+    joiner = make_joiner(ORDER, make_label(5, 1), make_label(6, 0))
 
-    taken = given.drain().examples
+    output = joiner.drain().examples
 
-    assert [(e.served, e.shadow_version, e.shadow) for e in taken] == [({"fraud": 0.9}, "m2", {"fraud": 0.7})] * 2
+    assert [(e.served, e.shadow_version, e.shadow) for e in output] == [({"fraud": 0.9}, "m2", {"fraud": 0.7})] * 2
 
 
-def test_a_row_without_scores_says_nothing_of_them() -> None:
+def test_a_row_without_scores_gives_none() -> None:
     example = take_newest_examples(make_joiner(make_row("order", "o", 0), make_label(5, 1)))["o"]
 
     assert (example.served, example.shadow_version, example.shadow) == ({}, "", {})
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_a_score_that_is_not_finite_is_left_out_and_its_neighbours_stay(bad: float) -> None:
+def test_scores_that_are_not_finite_are_left_out(bad: float) -> None:
     served = replace(LIST, scores={"click": (0.1, bad, 0.3), "purchase": (bad, 0.02, 0.03)})
 
     actual = take_newest_examples(
@@ -79,7 +80,7 @@ def test_a_score_that_is_not_finite_is_left_out_and_its_neighbours_stay(bad: flo
     assert (actual["r~a"].served, actual["r~b"].served) == ({"click": 0.1}, {"purchase": 0.02})
 
 
-def test_scores_that_are_fewer_than_items_are_those_of_the_first() -> None:
+def test_missing_scores_are_those_of_the_last_items() -> None:
     served = replace(LIST, scores={"click": (0.1,)})
 
     actual = take_newest_examples(
@@ -89,7 +90,7 @@ def test_scores_that_are_fewer_than_items_are_those_of_the_first() -> None:
     assert (actual["r~a"].served, actual["r~b"].served) == ({"click": 0.1}, {})
 
 
-def test_features_that_are_not_finite_travel_byte_by_byte() -> None:
+def test_features_that_are_not_finite_are_kept_bit_by_bit() -> None:
     unknown = pack(Block(np.array([[math.nan, math.inf]], np.float32), np.array([[7]])))
     served = replace(make_row("order", "o", 0), groups={"order": unknown})
 
@@ -103,79 +104,79 @@ def make_long_list() -> ScoredRow:
     return make_row("recommendation", "r", 0, MANY)
 
 
-def test_a_share_of_the_negatives_is_kept_and_says_so() -> None:
-    given = make_joiner(make_long_list(), make_impression(1, *MANY), tasks=HALF)
-    given.advance(minutes_to_ms(40))
+def test_sampled_negatives_have_their_rate() -> None:
+    joiner = make_joiner(make_long_list(), make_impression(1, *MANY), tasks=HALF)
+    joiner.advance(minutes_to_ms(40))
 
-    actual = take_newest_examples(given)
+    actual = take_newest_examples(joiner)
 
     assert 70 < len(actual) < 130
     assert {e.negative_rate for e in actual.values()} == {0.5}
-    assert count_outcomes(given) == {("sampled", "click"): 200 - len(actual)}
+    assert count_outcomes(joiner) == {("sampled", "click"): 200 - len(actual)}
 
 
-def test_which_negatives_are_kept_is_the_hash_of_their_ids() -> None:
-    given = make_joiner(make_long_list(), make_impression(1, *MANY), tasks=HALF)
-    given.advance(minutes_to_ms(40))
+def test_negatives_are_sampled_by_the_hash_of_their_ids() -> None:
+    joiner = make_joiner(make_long_list(), make_impression(1, *MANY), tasks=HALF)
+    joiner.advance(minutes_to_ms(40))
 
-    assert take_newest_examples(given).keys() == {f"r~{item}" for item in MANY if hash_text(f"r~{item}") < 2**63}
+    assert take_newest_examples(joiner).keys() == {f"r~{item}" for item in MANY if hash_text(f"r~{item}") < 2**63}
 
 
-def test_every_positive_is_kept_for_sure() -> None:
-    given = make_joiner(
+def test_positives_are_never_sampled() -> None:
+    joiner = make_joiner(
         make_long_list(), make_impression(1, *MANY), *(make_click(2, item) for item in MANY), tasks=HALF
     )
 
-    actual = take_newest_examples(given)
+    actual = take_newest_examples(joiner)
 
     assert len(actual) == 200
     assert {e.negative_rate for e in actual.values()} == {1.0}
 
 
-def test_a_negative_that_was_left_out_and_is_clicked_later_is_clicked() -> None:
-    given = make_joiner(make_long_list(), make_impression(1, *MANY), tasks=HALF)
-    given.advance(minutes_to_ms(40))
-    kept = take_newest_examples(given)
-    left_out = next(item for item in MANY if f"r~{item}" not in kept)
+def test_a_negative_left_out_becomes_a_positive_if_clicked_later() -> None:
+    joiner = make_joiner(make_long_list(), make_impression(1, *MANY), tasks=HALF)
+    joiner.advance(minutes_to_ms(40))
+    sampled = take_newest_examples(joiner)
+    left_out = next(item for item in MANY if f"r~{item}" not in sampled)
 
-    feed_joiner(given, make_click(41, left_out))
+    feed_joiner(joiner, make_click(41, left_out))
 
-    assert take_labels(given) == [(f"r~{left_out}", 1, {"click": 1.0})]
+    assert take_labels(joiner) == [(f"r~{left_out}", 1, {"click": 1.0})]
 
 
-def test_what_was_clicked_and_not_bought_is_no_negative_that_could_be_left_out() -> None:
-    given = make_joiner(
+def test_clicked_items_that_are_not_bought_are_not_sampled() -> None:
+    joiner = make_joiner(
         make_long_list(), make_impression(1, *MANY), *(make_click(2, item) for item in MANY), tasks=HALF
     )
-    given.drain()
+    joiner.drain()
 
-    given.advance(minutes_to_ms(63))
+    joiner.advance(minutes_to_ms(63))
 
-    assert len(take_labels(given)) == 200
-
-
-def test_what_was_recommended_and_never_seen_is_neither_kept_nor_left_out() -> None:
-    given = make_joiner(make_long_list(), make_impression(1, *MANY[:20]), tasks=HALF)
-
-    given.advance(minutes_to_ms(1000))
-
-    kept = take_newest_examples(given)
-    assert kept.keys() <= {f"r~{item}" for item in MANY[:20]}
-    assert count_outcomes(given) == {("sampled", "click"): 20 - len(kept)}
+    assert len(take_labels(joiner)) == 200
 
 
-def test_items_of_a_search_that_were_passed_over_are_sampled_by_their_own_task() -> None:
+def test_items_that_were_never_shown_are_not_sampled() -> None:
+    joiner = make_joiner(make_long_list(), make_impression(1, *MANY[:20]), tasks=HALF)
+
+    joiner.advance(minutes_to_ms(1000))
+
+    sampled = take_newest_examples(joiner)
+    assert sampled.keys() <= {f"r~{item}" for item in MANY[:20]}
+    assert count_outcomes(joiner) == {("sampled", "click"): 20 - len(sampled)}
+
+
+def test_skipped_items_of_a_search_are_sampled_by_the_relevance_rate() -> None:
     tasks = (Task("relevance", "binary", (), "search", negative_rate=0.3),)
-    asked = [make_row("search", f"s{n}", n / 10, MANY[:10], query=f"q{n}") for n in range(20)]
+    searches = [make_row("search", f"s{n}", n / 10, MANY[:10], query=f"q{n}") for n in range(20)]
     clicks = [make_click(5, "i3", recommendation_id=None, query=f"q{n}", ident=f"c{n}") for n in range(20)]
-    given = make_joiner(*asked, *clicks, tasks=tasks)
-    given.advance(minutes_to_ms(33))
+    joiner = make_joiner(*searches, *clicks, tasks=tasks)
+    joiner.advance(minutes_to_ms(33))
 
-    actual = take_newest_examples(given).values()
+    actual = take_newest_examples(joiner).values()
 
-    chosen = [e for e in actual if e.labels == {"relevance": 1.0}]
-    passed_over = [e for e in actual if e.labels == {"relevance": 0.0}]
-    assert (len(chosen), {e.negative_rate for e in chosen}) == (20, {1.0})
-    assert 30 < len(passed_over) < 80
-    assert {e.negative_rate for e in passed_over} == {0.3}
-    assert count_outcomes(given) == {("sampled", "relevance"): 180 - len(passed_over)}
+    clicked = [e for e in actual if e.labels == {"relevance": 1.0}]
+    skipped = [e for e in actual if e.labels == {"relevance": 0.0}]
+    assert (len(clicked), {e.negative_rate for e in clicked}) == (20, {1.0})
+    assert 30 < len(skipped) < 80
+    assert {e.negative_rate for e in skipped} == {0.3}
+    assert count_outcomes(joiner) == {("sampled", "relevance"): 180 - len(skipped)}

@@ -1,10 +1,7 @@
-"""What is said later of an order, a review or a product."""
-
-from collections.abc import Callable
+"""Labels of orders, reviews and products."""
 
 from contract.events import Judgement
 from contract.joining.early_events import PER_KEY_MAX
-from contract.joining.joiner import Joiner
 from contract.joining.labels import LABELS_MAX
 from contract.joining.output import Origin, OrphanLabel
 from contract.tasks import Task
@@ -32,20 +29,20 @@ CATEGORY = Task("category", "multiclass", ("item",), "classify")
 WINDOW = 20 * 60  # minutes
 
 
-def test_a_label_makes_an_example_of_the_order_as_served() -> None:
-    given = make_joiner(ORDER, make_label(90, 1))
+def test_a_label_emits_an_example_with_the_served_features() -> None:
+    joiner = make_joiner(ORDER, make_label(90, 1))
 
-    example = take_newest_examples(given)["o"]
+    example = take_newest_examples(joiner)["o"]
 
     assert (example.labels, example.known_ms) == ({"fraud": 1.0}, {"fraud": minutes_to_ms(90)})
     assert (example.event_id, example.item_id, example.ts_ms) == ("o", "", 0)
     assert example.groups == {"user": make_block(1, 1000), "order": make_block(1, 1001), "context": make_block(1, 1002)}
 
 
-def test_a_label_is_sent_on_with_the_entities_of_what_it_judges() -> None:
-    given = make_joiner(ORDER, make_label(90, 1, ident="chargeback"))
+def test_a_label_emits_a_judgement_with_the_entities_of_its_row() -> None:
+    joiner = make_joiner(ORDER, make_label(90, 1, ident="chargeback"))
 
-    assert given.drain().judgements == [
+    assert joiner.drain().judgements == [
         Judgement(
             event_id="chargeback",
             ts_ms=minutes_to_ms(90),
@@ -58,55 +55,56 @@ def test_a_label_is_sent_on_with_the_entities_of_what_it_judges() -> None:
     ]
 
 
-def test_labels_of_several_tasks_gather_in_rising_revisions() -> None:
-    given = make_joiner(ORDER, make_label(5, 0), make_label(7, 1, task="brushing"), make_label(9, 1))
+def test_labels_of_several_tasks_accumulate_in_ascending_revisions() -> None:
+    joiner = make_joiner(ORDER, make_label(5, 0), make_label(7, 1, task="brushing"), make_label(9, 1))
 
-    assert take_labels(given) == [
+    assert take_labels(joiner) == [
         ("o", 2, {"fraud": 0.0}),
         ("o", 4, {"fraud": 0.0, "brushing": 1.0}),
         ("o", 6, {"fraud": 1.0, "brushing": 1.0}),
     ]
 
 
-def test_not_fraud_is_said_after_the_window_and_not_before() -> None:
-    given = make_joiner(ORDER, tasks=(FRAUD, BRUSHING))
+def test_the_negative_label_is_emitted_after_the_window() -> None:
+    joiner = make_joiner(ORDER, tasks=(FRAUD, BRUSHING))
 
-    given.advance(minutes_to_ms(WINDOW))
-    assert take_labels(given) == []
-    given.advance(minutes_to_ms(WINDOW) + 1)
+    joiner.advance(minutes_to_ms(WINDOW))
+    assert take_labels(joiner) == []
+    joiner.advance(minutes_to_ms(WINDOW) + 1)
 
-    example = take_newest_examples(given)["o"]
+    example = take_newest_examples(joiner)["o"]
     assert (example.revision, example.labels) == (1, {"fraud": 0.0, "brushing": 0.0})
     assert example.known_ms == {"fraud": minutes_to_ms(WINDOW), "brushing": minutes_to_ms(WINDOW)}
 
 
-def test_silence_is_no_judgement() -> None:
-    given = make_joiner(ORDER)
+def test_a_passed_window_emits_no_judgement() -> None:
+    joiner = make_joiner(ORDER)
 
-    given.advance(minutes_to_ms(WINDOW) + 1)
+    joiner.advance(minutes_to_ms(WINDOW) + 1)
 
-    assert given.drain().judgements == []
-
-
-def test_silence_speaks_only_of_tasks_without_a_label() -> None:
-    given = make_joiner(ORDER, make_label(90, 1), tasks=(FRAUD, BRUSHING))
-
-    given.advance(minutes_to_ms(WINDOW) + 1)
-
-    assert take_newest_examples(given)["o"].labels == {"fraud": 1.0, "brushing": 0.0}
+    assert joiner.drain().judgements == []
 
 
-def test_silence_says_nothing_of_an_order_that_is_labelled_in_full() -> None:
-    given = make_joiner(ORDER, make_label(90, 1))
-    given.drain()
+def test_a_passed_window_only_labels_tasks_without_a_label() -> None:
+    joiner = make_joiner(ORDER, make_label(90, 1), tasks=(FRAUD, BRUSHING))
 
-    given.advance(minutes_to_ms(WINDOW) + 1)
+    joiner.advance(minutes_to_ms(WINDOW) + 1)
 
-    assert take_labels(given) == []
+    assert take_newest_examples(joiner)["o"].labels == {"fraud": 1.0, "brushing": 0.0}
 
 
-def test_a_label_in_the_grace_corrects_and_one_after_it_is_late() -> None:
-    in_grace, past = make_joiner(ORDER, make_label(WINDOW + 15, 1)), make_joiner(ORDER, make_label(WINDOW + 15.1, 1))
+def test_a_passed_window_emits_nothing_for_a_fully_labelled_order() -> None:
+    joiner = make_joiner(ORDER, make_label(90, 1))
+    joiner.drain()
+
+    joiner.advance(minutes_to_ms(WINDOW) + 1)
+
+    assert take_labels(joiner) == []
+
+
+def test_a_label_within_the_grace_corrects_and_a_later_one_is_late() -> None:
+    in_grace = make_joiner(ORDER, make_label(WINDOW + 15, 1))
+    past = make_joiner(ORDER, make_label(WINDOW + 15.1, 1))
 
     assert [(revision, labels) for _, revision, labels in take_labels(in_grace)] == [
         (1, {"fraud": 0.0}),
@@ -116,217 +114,217 @@ def test_a_label_in_the_grace_corrects_and_one_after_it_is_late() -> None:
     assert count_outcomes(past) == {("late", "fraud"): 1}
 
 
-def test_the_same_revision_says_the_same_whether_the_timer_or_the_label_came_first() -> None:
+def test_a_revision_does_not_depend_on_the_order_of_timer_and_label() -> None:
     timer_first = make_joiner(ORDER, tasks=(FRAUD, BRUSHING))
     timer_first.advance(minutes_to_ms(WINDOW) + 1)
     feed_joiner(timer_first, make_label(90, 1))
     label_first = make_joiner(ORDER, make_label(90, 1), tasks=(FRAUD, BRUSHING))
     label_first.advance(minutes_to_ms(WINDOW) + 1)
 
-    ones, others = take_newest_examples(timer_first), take_newest_examples(label_first)
+    actual, expected = take_newest_examples(timer_first), take_newest_examples(label_first)
 
-    assert ones == others
-    assert ones["o"].revision == 3
-
-
-def test_an_order_waits_since_the_earliest_of_its_parts() -> None:
-    given = make_joiner(make_row("order", "o", 10))
-    assert given.oldest_pending_ms() == minutes_to_ms(10)
-
-    feed_joiner(given, make_label(9, 1))
-
-    assert given.oldest_pending_ms() == minutes_to_ms(9)
+    assert actual == expected
+    assert actual["o"].revision == 3
 
 
-def test_a_label_after_the_row_left_is_late() -> None:
-    given = make_joiner(ORDER)
-    given.advance(minutes_to_ms(WINDOW + 15) + 1)
-    given.drain()
+def test_an_order_is_pending_since_its_earliest_part() -> None:
+    joiner = make_joiner(make_row("order", "o", 10))
+    assert joiner.oldest_pending_ms() == minutes_to_ms(10)
 
-    feed_joiner(given, make_label(90, 1))
+    feed_joiner(joiner, make_label(9, 1))
 
-    assert take_labels(given) == []
-    assert count_outcomes(given) == {("late", "fraud"): 1}
+    assert joiner.oldest_pending_ms() == minutes_to_ms(9)
 
 
-def test_a_label_that_comes_before_its_row_is_kept_for_it() -> None:
-    given = make_joiner(make_label(90, 1))
-    assert take_labels(given) == []
+def test_a_label_after_the_removal_of_its_row_is_late() -> None:
+    joiner = make_joiner(ORDER)
+    joiner.advance(minutes_to_ms(WINDOW + 15) + 1)
+    joiner.drain()
 
-    feed_joiner(given, ORDER)
+    feed_joiner(joiner, make_label(90, 1))
 
-    assert take_newest_examples(given)["o"].labels == {"fraud": 1.0}
-    assert given.counts["parked", "fraud"] == 1
-
-
-def test_a_label_whose_row_never_comes_is_an_orphan_in_the_end() -> None:
-    given = make_joiner(make_label(0, 1))
-
-    given.advance(minutes_to_ms(WINDOW))
-    assert (given.oldest_pending_ms(), count_outcomes(given)) == (0, {})
-    given.advance(minutes_to_ms(WINDOW) + 1)
-    assert (given.oldest_pending_ms(), count_outcomes(given)) == (None, {("orphan", "fraud"): 1})
+    assert take_labels(joiner) == []
+    assert count_outcomes(joiner) == {("late", "fraud"): 1}
 
 
-def test_the_oldest_parked_labels_leave_as_orphans() -> None:
-    few = FEEDBACK.model_copy(update={"parked_max": 2})
+def test_a_label_before_its_row_is_buffered() -> None:
+    joiner = make_joiner(make_label(90, 1))
+    assert take_labels(joiner) == []
+
+    feed_joiner(joiner, ORDER)
+
+    assert take_newest_examples(joiner)["o"].labels == {"fraud": 1.0}
+    assert joiner.counts["parked", "fraud"] == 1
+
+
+def test_a_label_without_a_row_becomes_an_orphan() -> None:
+    joiner = make_joiner(make_label(0, 1))
+
+    joiner.advance(minutes_to_ms(WINDOW))
+    assert (joiner.oldest_pending_ms(), count_outcomes(joiner)) == (0, {})
+    joiner.advance(minutes_to_ms(WINDOW) + 1)
+    assert (joiner.oldest_pending_ms(), count_outcomes(joiner)) == (None, {("orphan", "fraud"): 1})
+
+
+def test_the_oldest_buffered_labels_are_evicted_as_orphans() -> None:
+    limits = FEEDBACK.model_copy(update={"parked_max": 2})
     labels = [make_label(n, 1, judged_event_id=f"o{n}") for n in range(3)]
 
-    given = make_joiner(*labels, *(make_row("order", f"o{n}", n) for n in range(3)), feedback=few)
+    joiner = make_joiner(*labels, *(make_row("order", f"o{n}", n) for n in range(3)), feedback=limits)
 
-    assert take_newest_examples(given).keys() == {"o1", "o2"}
-    assert count_outcomes(given) == {("orphan", "fraud"): 1}
-
-
-def test_a_label_for_another_users_order_is_refused() -> None:
-    given = make_joiner(ORDER, make_label(90, 1, user="v"))
-
-    taken = given.drain()
-    assert (taken.examples, taken.judgements) == ([], [])
-    assert count_outcomes(given) == {("foreign", "fraud"): 1}
+    assert take_newest_examples(joiner).keys() == {"o1", "o2"}
+    assert count_outcomes(joiner) == {("orphan", "fraud"): 1}
 
 
-def test_a_parked_label_of_another_user_is_refused_when_its_row_comes() -> None:
-    given = make_joiner(make_label(90, 1, user="v"), ORDER)
+def test_a_label_for_an_order_of_another_user_is_refused() -> None:
+    joiner = make_joiner(ORDER, make_label(90, 1, user="v"))
 
-    assert take_labels(given) == []
-    assert count_outcomes(given) == {("foreign", "fraud"): 1}
+    output = joiner.drain()
+    assert (output.examples, output.judgements) == ([], [])
+    assert count_outcomes(joiner) == {("foreign", "fraud"): 1}
 
 
-def test_a_label_that_says_nothing_new_is_a_duplicate() -> None:
+def test_a_buffered_label_of_another_user_is_refused_when_its_row_arrives() -> None:
+    joiner = make_joiner(make_label(90, 1, user="v"), ORDER)
+
+    assert take_labels(joiner) == []
+    assert count_outcomes(joiner) == {("foreign", "fraud"): 1}
+
+
+def test_a_redelivered_or_repeated_label_is_a_duplicate() -> None:
     first = make_label(90, 1, ident="l")
     redelivered, repeated = make_label(95, 0, ident="l"), make_label(96, 1, ident="m")
 
-    given = make_joiner(ORDER, first, redelivered, repeated)
+    joiner = make_joiner(ORDER, first, redelivered, repeated)
 
-    assert [labels for _, _, labels in take_labels(given)] == [{"fraud": 1.0}]
-    assert count_outcomes(given) == {("duplicate", "fraud"): 2}
+    assert [labels for _, _, labels in take_labels(joiner)] == [{"fraud": 1.0}]
+    assert count_outcomes(joiner) == {("duplicate", "fraud"): 2}
 
 
-def test_a_label_that_confirms_what_silence_said_is_a_judgement_all_the_same() -> None:
-    given = make_joiner(ORDER)
-    given.advance(minutes_to_ms(WINDOW) + 1)
-    given.drain()
+def test_a_label_that_confirms_the_negative_is_a_judgement() -> None:
+    joiner = make_joiner(ORDER)
+    joiner.advance(minutes_to_ms(WINDOW) + 1)
+    joiner.drain()
 
-    feed_joiner(given, make_label(WINDOW + 10, 0))
+    feed_joiner(joiner, make_label(WINDOW + 10, 0))
 
-    taken = given.drain()
-    assert [(e.revision, e.labels, e.known_ms) for e in taken.examples] == [
+    output = joiner.drain()
+    assert [(e.revision, e.labels, e.known_ms) for e in output.examples] == [
         (3, {"fraud": 0.0}, {"fraud": minutes_to_ms(WINDOW + 10)})
     ]
-    assert len(taken.judgements) == 1
+    assert len(output.judgements) == 1
 
 
-def test_a_label_of_a_task_that_nobody_declared_is_joined_and_counted_as_other() -> None:
-    given = make_joiner(ORDER, make_label(5, "x", task="novel"), make_label(6, "x", task="novel"))
+def test_a_label_of_an_undeclared_task_is_joined_and_counted_as_other() -> None:
+    joiner = make_joiner(ORDER, make_label(5, "x", task="novel"), make_label(6, "x", task="novel"))
 
-    assert take_newest_examples(given)["o"].labels == {"novel": "x"}
-    assert count_outcomes(given) == {("duplicate", "other"): 1}
+    assert take_newest_examples(joiner)["o"].labels == {"novel": "x"}
+    assert count_outcomes(joiner) == {("duplicate", "other"): 1}
 
 
-def test_an_order_takes_a_bounded_number_of_labels() -> None:
+def test_the_labels_of_an_order_are_bounded() -> None:
     flips = [make_label(n, n, ident=f"l{n}") for n in range(LABELS_MAX + 3)]
 
-    given = make_joiner(ORDER, *flips)
+    joiner = make_joiner(ORDER, *flips)
 
-    assert len(take_labels(given)) == LABELS_MAX
-    assert count_outcomes(given) == {("crowded", "fraud"): 3}
-
-
-def test_the_oldest_orders_leave_when_there_are_too_many() -> None:
-    few = FEEDBACK.model_copy(update={"rows_max": 2})
-
-    given = make_joiner(*(make_row("order", f"o{n}", n) for n in range(3)), feedback=few)
-    given.advance(minutes_to_ms(WINDOW + 3))
-
-    assert take_newest_examples(given).keys() == {"o1", "o2"}
-    assert count_outcomes(given) == {("crowded", "fraud"): 1}
+    assert len(take_labels(joiner)) == LABELS_MAX
+    assert count_outcomes(joiner) == {("crowded", "fraud"): 3}
 
 
-def test_judgements_and_rows_of_clicks_wait_for_nothing() -> None:
-    judged: Callable[[], Judgement] = make_joiner(ORDER, make_label(90, 1)).drain().judgements.pop
+def test_the_oldest_orders_are_evicted_beyond_the_limit() -> None:
+    limits = FEEDBACK.model_copy(update={"rows_max": 2})
 
-    given: Joiner = make_joiner(make_row("click", "c", 0), judged(), make_click(3, "a", recommendation_id=None))
+    joiner = make_joiner(*(make_row("order", f"o{n}", n) for n in range(3)), feedback=limits)
+    joiner.advance(minutes_to_ms(WINDOW + 3))
 
-    assert given.oldest_pending_ms() is None
-    assert count_outcomes(given) == {}
+    assert take_newest_examples(joiner).keys() == {"o1", "o2"}
+    assert count_outcomes(joiner) == {("crowded", "fraud"): 1}
 
 
-def test_a_flood_of_labels_for_one_order_that_has_not_come_waits_in_bounded_number() -> None:
+def test_judgements_and_rows_of_clicks_are_not_pending() -> None:
+    (judgement,) = make_joiner(ORDER, make_label(90, 1)).drain().judgements
+
+    joiner = make_joiner(make_row("click", "c", 0), judgement, make_click(3, "a", recommendation_id=None))
+
+    assert joiner.oldest_pending_ms() is None
+    assert count_outcomes(joiner) == {}
+
+
+def test_buffered_labels_of_one_order_are_bounded() -> None:
     flood = [make_label(n / 100, n, ident=f"l{n}") for n in range(100 * PER_KEY_MAX)]
 
-    given = make_joiner(*flood, ORDER)
+    joiner = make_joiner(*flood, ORDER)
 
-    assert len(take_labels(given)) == LABELS_MAX
-    assert count_outcomes(given) == {
+    assert len(take_labels(joiner)) == LABELS_MAX
+    assert count_outcomes(joiner) == {
         ("orphan", "fraud"): 99 * PER_KEY_MAX,
         ("crowded", "fraud"): PER_KEY_MAX - LABELS_MAX,
     }
 
 
-def test_a_review_is_honest_after_its_window_and_not_before() -> None:
-    given = make_joiner(REVIEW, tasks=(FRAUD, FAKE))
+def test_a_review_is_labelled_honest_after_its_window() -> None:
+    joiner = make_joiner(REVIEW, tasks=(FRAUD, FAKE))
 
-    given.advance(minutes_to_ms(WINDOW))
-    assert take_labels(given) == []
-    given.advance(minutes_to_ms(WINDOW) + 1)
+    joiner.advance(minutes_to_ms(WINDOW))
+    assert take_labels(joiner) == []
+    joiner.advance(minutes_to_ms(WINDOW) + 1)
 
-    assert take_labels(given) == [("v", 1, {"fake_review": 0.0})]
+    assert take_labels(joiner) == [("v", 1, {"fake_review": 0.0})]
 
 
-def test_a_fake_review_is_an_example_of_the_review_as_served_and_a_judgement_of_its_entities() -> None:
-    given = make_joiner(REVIEW, make_label(9, 1, judged_event_id="v", task="fake_review"), tasks=(FRAUD, FAKE))
+def test_a_fake_review_emits_an_example_and_a_judgement() -> None:
+    joiner = make_joiner(REVIEW, make_label(9, 1, judged_event_id="v", task="fake_review"), tasks=(FRAUD, FAKE))
 
-    taken = given.drain()
+    output = joiner.drain()
 
-    (example,) = taken.examples
+    (example,) = output.examples
     assert example.labels == {"fake_review": 1.0}
     assert example.groups.keys() == {"user", "review", "item"}
-    assert [(j.judged_event_id, j.task, j.entities) for j in taken.judgements] == [
+    assert [(j.judged_event_id, j.task, j.entities) for j in output.judgements] == [
         ("v", "fake_review", ("user:u", "device:d"))
     ]
 
 
-def test_a_corrected_category_is_a_label_of_the_product_whoever_corrects_it() -> None:
-    given = make_joiner(
+def test_any_user_may_correct_the_category_of_a_product() -> None:
+    joiner = make_joiner(
         PRODUCT, make_label(9, "kitchen", judged_event_id="p", task="category", user="editor"), tasks=(CATEGORY,)
     )
 
-    assert take_labels(given) == [("p", 2, {"category": "kitchen"})]
+    assert take_labels(joiner) == [("p", 2, {"category": "kitchen"})]
 
 
-def test_silence_says_nothing_of_a_product() -> None:
-    given = make_joiner(PRODUCT, tasks=(FRAUD, FAKE, CATEGORY))
+def test_a_passed_window_emits_nothing_for_a_product() -> None:
+    joiner = make_joiner(PRODUCT, tasks=(FRAUD, FAKE, CATEGORY))
 
-    given.advance(minutes_to_ms(WINDOW + 15) + 1)
+    joiner.advance(minutes_to_ms(WINDOW + 15) + 1)
 
-    assert take_labels(given) == []
-    assert given.oldest_pending_ms() is None
+    assert take_labels(joiner) == []
+    assert joiner.oldest_pending_ms() is None
 
 
-def test_silence_answers_yes_or_no_and_nothing_else() -> None:
+def test_a_passed_window_only_labels_binary_tasks() -> None:
     weight = Task("weight", "regression", ("order",), "decide")
-    given = make_joiner(ORDER, tasks=(FRAUD, weight))
+    joiner = make_joiner(ORDER, tasks=(FRAUD, weight))
 
-    given.advance(minutes_to_ms(WINDOW) + 1)
+    joiner.advance(minutes_to_ms(WINDOW) + 1)
 
-    assert take_labels(given) == [("o", 1, {"fraud": 0.0})]
-
-
-def test_an_order_and_a_review_of_one_id_are_told_apart_by_who_came_first() -> None:
-    given = make_joiner(ORDER, make_row("review", "o", 1), tasks=(FRAUD, FAKE))
-
-    given.advance(minutes_to_ms(WINDOW) + 1)
-
-    assert take_labels(given) == [("o", 1, {"fraud": 0.0})]
-    assert count_outcomes(given) == {("duplicate", "row"): 1}
+    assert take_labels(joiner) == [("o", 1, {"fraud": 0.0})]
 
 
-def test_a_label_whose_row_never_came_is_told_with_where_it_was_read() -> None:
-    given, origin = make_joiner(), Origin("shop.labels", 2, 7)
-    given.add_event(make_label(0, 1, judged_event_id="gone"), origin)
+def test_of_two_rows_with_one_id_the_first_counts() -> None:
+    joiner = make_joiner(ORDER, make_row("review", "o", 1), tasks=(FRAUD, FAKE))
 
-    given.advance(minutes_to_ms(WINDOW) + 1)
+    joiner.advance(minutes_to_ms(WINDOW) + 1)
 
-    assert given.drain().orphans == [OrphanLabel("fraud", "gone", origin)]
-    assert given.drain().orphans == []
+    assert take_labels(joiner) == [("o", 1, {"fraud": 0.0})]
+    assert count_outcomes(joiner) == {("duplicate", "row"): 1}
+
+
+def test_an_orphan_label_is_reported_with_its_origin() -> None:
+    joiner, origin = make_joiner(), Origin("shop.labels", 2, 7)
+    joiner.add_event(make_label(0, 1, judged_event_id="gone"), origin)
+
+    joiner.advance(minutes_to_ms(WINDOW) + 1)
+
+    assert joiner.drain().orphans == [OrphanLabel("fraud", "gone", origin)]
+    assert joiner.drain().orphans == []

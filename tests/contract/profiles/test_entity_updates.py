@@ -1,14 +1,14 @@
-"""Which entities each kind of event touches, with what amount and which links."""
+"""Which entities each kind of event updates, and by what amount."""
 
 import pytest
 
 from contract.events import Click, Erasure, Event, Impression, Judgement, Label, Line, Order, Product, Review, Search
 from contract.profiles.entity_updates import extract_updates, ip_to_id, to_minor_units
 
-AT = {"event_id": "e", "ts_ms": 1, "user_id": "u"}
+COMMON_FIELDS = {"event_id": "e", "ts_ms": 1, "user_id": "u"}
 
 
-def test_an_order_touches_its_user_places_card_items_and_sellers() -> None:
+def test_an_order_updates_user_device_ip_card_items_and_sellers() -> None:
     # given
     lines = (
         Line(item_id="i1", quantity=2, unit_price=1.25, seller_id="s"),
@@ -16,7 +16,7 @@ def test_an_order_touches_its_user_places_card_items_and_sellers() -> None:
         Line(item_id="i1", quantity=1, unit_price=1.0),
     )
     order = Order(
-        **AT,  # type: ignore[arg-type]
+        **COMMON_FIELDS,  # type: ignore[arg-type]
         lines=lines,
         amount=7.5,
         currency="EUR",
@@ -38,32 +38,32 @@ def test_an_order_touches_its_user_places_card_items_and_sellers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("event", "touched"),
+    ("event", "updates"),
     [
         (
-            Click(**AT, item_id="i", device_id="d", ip="10.0.0.1"),  # type: ignore[arg-type]
+            Click(**COMMON_FIELDS, item_id="i", device_id="d", ip="10.0.0.1"),  # type: ignore[arg-type]
             {"user:u": 0, "item:i": 0, "device:d": 0, "ip:10.0.0.1": 0},
         ),
-        (Click(**AT, item_id="i"), {"user:u": 0, "item:i": 0}),  # type: ignore[arg-type]
+        (Click(**COMMON_FIELDS, item_id="i"), {"user:u": 0, "item:i": 0}),  # type: ignore[arg-type]
         (
-            Review(**AT, item_id="i", rating=3.335, seller_id="s"),  # type: ignore[arg-type]
+            Review(**COMMON_FIELDS, item_id="i", rating=3.335, seller_id="s"),  # type: ignore[arg-type]
             {"user:u": 334, "item:i": 334, "seller:s": 334},
         ),
-        (Impression(**AT, items=("a", "b", "a")), {"user:u": 3}),  # type: ignore[arg-type]
-        (Search(**AT, query="q"), {"user:u": 0}),  # type: ignore[arg-type]
-        (Label(**AT, judged_event_id="o", task="fraud", value=1.0), {}),  # type: ignore[arg-type]
-        (Erasure(**AT), {}),  # type: ignore[arg-type]
+        (Impression(**COMMON_FIELDS, items=("a", "b", "a")), {"user:u": 3}),  # type: ignore[arg-type]
+        (Search(**COMMON_FIELDS, query="q"), {"user:u": 0}),  # type: ignore[arg-type]
+        (Label(**COMMON_FIELDS, judged_event_id="o", task="fraud", value=1.0), {}),  # type: ignore[arg-type]
+        (Erasure(**COMMON_FIELDS), {}),  # type: ignore[arg-type]
         (Product(event_id="e", ts_ms=1, item_id="i", title="t", price=1.0, currency="EUR", available=True), {}),
     ],
 )
-def test_each_kind_touches_its_own(event: Event, touched: dict[str, int]) -> None:
-    assert dict(extract_updates(event)) == touched
+def test_each_kind_updates_its_own_entities(event: Event, updates: dict[str, int]) -> None:
+    assert dict(extract_updates(event)) == updates
 
 
-def test_a_judgement_touches_the_entities_it_names_once_each_and_no_kind_that_profiles_lack() -> None:
+def test_a_judgement_updates_its_entities_of_known_kinds_once() -> None:
     # given
-    named = ("card:c", "planet:x", "user:a", "card:c", "")
-    judgement = Judgement(**AT, judged_event_id="o", task="fraud", value=1.0, entities=named)  # type: ignore[arg-type]
+    names = ("card:c", "planet:x", "user:a", "card:c", "")
+    judgement = Judgement(**COMMON_FIELDS, judged_event_id="o", task="fraud", value=1.0, entities=names)  # type: ignore[arg-type]
     # then
     assert list(extract_updates(judgement)) == [("card:c", 0), ("user:a", 0)]
 
@@ -73,5 +73,5 @@ def test_money_becomes_whole_hundredths(money: float, hundredths: int) -> None:
     assert to_minor_units(money) == hundredths
 
 
-def test_an_address_has_one_spelling_and_no_colons() -> None:
+def test_an_ip_has_one_spelling_without_colons() -> None:
     assert ip_to_id("2001:DB8::1") == ip_to_id("2001:db8::1") == "2001-db8--1"

@@ -1,9 +1,11 @@
-"""Erasures: the latest one of a person counts, from both sides of its time."""
+"""Erasures: the latest one of a user counts, from both sides of its time."""
 
 import itertools
 
+import pytest
+
 from contract.events import Erasure, Product, Search
-from contract.profiles.erasures import Erasures
+from contract.profiles.erasures import NO_ERASURES, Erasures
 
 PRODUCT = Product(event_id="p", ts_ms=5, item_id="u1", title="", price=1, currency="EUR", available=True)
 
@@ -12,7 +14,7 @@ def make_erasure(user_id: str, ts_ms: int) -> Erasure:
     return Erasure(event_id=f"g{ts_ms}", ts_ms=ts_ms, user_id=user_id)
 
 
-def test_what_lies_at_or_before_the_latest_erasure_is_covered_in_whatever_order_they_came() -> None:
+def test_the_latest_erasure_covers_events_up_to_its_time_in_any_order() -> None:
     for order in itertools.permutations([make_erasure("u1", 10), make_erasure("u1", 30), make_erasure("u1", 20)]):
         erasures = Erasures(order)
         assert erasures.covers("u1", 30)
@@ -20,12 +22,12 @@ def test_what_lies_at_or_before_the_latest_erasure_is_covered_in_whatever_order_
         assert not erasures.covers("u2", 30)
 
 
-def test_only_what_covers_more_is_news() -> None:
+def test_add_reports_whether_an_erasure_covers_more() -> None:
     erasures = Erasures()
     assert [erasures.add(make_erasure("u1", ms)) for ms in (10, 10, 9, 11)] == [True, False, False, True]
 
 
-def test_events_of_nobody_are_never_covered() -> None:
+def test_events_without_a_user_are_never_covered() -> None:
     # given
     erasures = Erasures([make_erasure("u1", 10)])
     # then
@@ -33,14 +35,20 @@ def test_events_of_nobody_are_never_covered() -> None:
     assert not erasures.covers_event(PRODUCT)
 
 
-def test_people_who_are_gone_are_looked_up_by_rising_hashes_to_the_second() -> None:
+def test_erased_ids_are_ascending_hashes_with_seconds() -> None:
     # given
     erasures = Erasures(make_erasure(f"u{n}", n * 1_000 + 999) for n in range(50))
-    first = erasures.erased_ids()
-    # when one is erased again later
+    first = erasures.to_erased_ids()
+    # when one user is erased again later
     erasures.add(make_erasure("u7", 90_000))
     # then
     assert (first.idents[:-1] < first.idents[1:]).all()
     assert sorted(first.until_s.tolist()) == list(range(50))
-    assert (erasures.erased_ids().idents == first.idents).all()
-    assert sorted(erasures.erased_ids().until_s.tolist()) == [*range(7), *range(8, 50), 90]
+    assert (erasures.to_erased_ids().idents == first.idents).all()
+    assert sorted(erasures.to_erased_ids().until_s.tolist()) == [*range(7), *range(8, 50), 90]
+
+
+def test_the_constant_without_erasures_cannot_be_changed() -> None:
+    with pytest.raises(TypeError, match="NO_ERASURES"):
+        NO_ERASURES.add(make_erasure("u1", 10))
+    assert len(NO_ERASURES) == 0

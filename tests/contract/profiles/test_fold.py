@@ -1,4 +1,4 @@
-"""What one slice does with an event at every border (offsets, cells, the horizon, rings), and what a reader sees."""
+"""A slice at every border (offsets, cells, the horizon, rings), and the aggregates of a reader."""
 
 import math
 from collections.abc import Sequence
@@ -13,10 +13,9 @@ from contract.profiles.entity_updates import Arrival, to_updates
 from contract.profiles.record import AGGREGATES, HORIZON_MS, RECORD, RING_SIZE, WIDTHS_MS, WINDOWS
 from contract.profiles.slices import EMPTY_RECORD
 from contract.profiles.store import FoldedBatch, InMemoryProfileStore, fold
+from contract.units import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
 from testkit.oracle.logs import BASE_MS
 from testkit.oracle.records import RecordFields, parse_record
-
-DAY_MS = 86_400_000
 
 
 def make_click(number: int = 0, ts_ms: int = BASE_MS, *, user: str = "u", item: str = "i") -> Click:
@@ -50,43 +49,43 @@ def make_judgement(task: str, value: float | str, ts_ms: int = BASE_MS) -> Judge
 
 
 def fold_batch(source: str, events: Sequence[Event], *, offsets: Sequence[int] | None = None) -> FoldedBatch:
-    """The memory of one batch over an empty store."""
-    at = offsets if offsets is not None else range(len(events))
-    touches = to_updates([Arrival(source, offset, event) for offset, event in zip(at, events, strict=True)])
-    return fold(InMemoryProfileStore().read(touches.entities), touches)
+    """One batch folded over an empty store."""
+    numbers = offsets if offsets is not None else range(len(events))
+    updates = to_updates([Arrival(source, offset, event) for offset, event in zip(numbers, events, strict=True)])
+    return fold(InMemoryProfileStore().read(updates.entities), updates)
 
 
-def read_slice(memory: FoldedBatch, entity: str, source: str) -> RecordFields:
-    return parse_record(memory.slice_writes()[entity][source])
+def read_slice(folded: FoldedBatch, entity: str, source: str) -> RecordFields:
+    return parse_record(folded.slice_writes()[entity][source])
 
 
-def read_aggregates(memory: FoldedBatch, now_ms: int, entity: str = "user:u") -> dict[str, float]:
-    return dict(zip(AGGREGATES, memory.read_at([entity], [now_ms])[0][0].tolist(), strict=True))
+def read_aggregates(folded: FoldedBatch, now_ms: int, entity: str = "user:u") -> dict[str, float]:
+    return dict(zip(AGGREGATES, folded.read_at([entity], [now_ms])[0][0].tolist(), strict=True))
 
 
-@pytest.mark.parametrize(("offset", "counted"), [(6, 1), (7, 1), (8, 2)])
-def test_an_offset_at_or_below_the_slices_own_is_already_in_it(offset: int, counted: int) -> None:
+@pytest.mark.parametrize(("offset", "count"), [(6, 1), (7, 1), (8, 2)])
+def test_offsets_up_to_the_slice_s_own_are_skipped(offset: int, count: int) -> None:
     # given a slice that ends at offset 7
     events = [make_click(0), make_click(1)]
     # when
     actual = read_slice(fold_batch("clicks/0", events, offsets=[7, offset]), "user:u", "clicks/0")
     # then
-    assert (actual.count, actual.offset) == (counted, max(7, offset))
+    assert (actual.count, actual.offset) == (count, max(7, offset))
 
 
-@pytest.mark.parametrize(("silence_ms", "counted"), [(HORIZON_MS, 2), (HORIZON_MS + 1, 1)])
-def test_a_slice_begins_anew_after_more_silence_than_the_horizon(silence_ms: int, counted: int) -> None:
+@pytest.mark.parametrize(("silence_ms", "count"), [(HORIZON_MS, 2), (HORIZON_MS + 1, 1)])
+def test_a_slice_is_reset_after_the_horizon_without_events(silence_ms: int, count: int) -> None:
     # given, when
     events = [make_click(0, item="old"), make_click(1, BASE_MS + silence_ms, item="new")]
     actual = read_slice(fold_batch("clicks/0", events), "user:u", "clicks/0")
     # then
-    assert actual.count == counted
+    assert actual.count == count
     assert actual.offset == 1
-    assert (hash_id("item:old") in actual.first_links) == (counted == 2)
-    assert actual.first_ms == (BASE_MS if counted == 2 else BASE_MS + silence_ms)
+    assert (hash_id("item:old") in actual.first_links) == (count == 2)
+    assert actual.first_ms == (BASE_MS if count == 2 else BASE_MS + silence_ms)
 
 
-def test_silence_is_measured_from_the_latest_event_and_not_from_the_last_one() -> None:
+def test_the_horizon_counts_from_the_latest_event_time() -> None:
     # given an event that comes late
     events = [make_click(0), make_click(1, BASE_MS - 5 * DAY_MS), make_click(2, BASE_MS + HORIZON_MS)]
     # when
@@ -95,7 +94,7 @@ def test_silence_is_measured_from_the_latest_event_and_not_from_the_last_one() -
     assert (actual.count, actual.first_ms, actual.last_ms) == (3, BASE_MS - 5 * DAY_MS, BASE_MS + HORIZON_MS)
 
 
-def test_a_slice_of_labels_that_are_not_fraud_meets_the_horizon_too() -> None:
+def test_the_horizon_applies_to_labels_of_other_tasks_than_fraud() -> None:
     # given, when
     events = [make_judgement("brushing", 1.0), make_judgement("brushing", 0.0, BASE_MS + HORIZON_MS + 1)]
     actual = read_slice(fold_batch("judgements/0", events), "user:u", "judgements/0")
@@ -106,30 +105,30 @@ def test_a_slice_of_labels_that_are_not_fraud_meets_the_horizon_too() -> None:
 @pytest.mark.parametrize(("window", "width_ms"), list(zip(WINDOWS, WIDTHS_MS.tolist(), strict=True)))
 def test_a_window_slides_over_the_borders_of_its_cells(window: str, width_ms: int) -> None:
     # given one event in the last millisecond of a cell
-    memory = fold_batch("clicks/0", [make_click(0, BASE_MS + width_ms - 1)])
+    folded = fold_batch("clicks/0", [make_click(0, BASE_MS + width_ms - 1)])
     name = f"clicks.count_{window}"
-    # then it counts wholly in its own cell, and its share falls from one to nothing over the next
-    assert read_aggregates(memory, BASE_MS + width_ms - 1)[name] == 1.0
-    assert read_aggregates(memory, BASE_MS + width_ms)[name] == 1.0
-    assert read_aggregates(memory, BASE_MS + width_ms + width_ms // 2)[name] == 0.5
-    assert read_aggregates(memory, BASE_MS + 2 * width_ms - 1)[name] == pytest.approx(1 / width_ms)
-    assert read_aggregates(memory, BASE_MS + 2 * width_ms)[name] == 0.0
+    # then it counts fully in its own cell, and its share falls from one to zero over the next
+    assert read_aggregates(folded, BASE_MS + width_ms - 1)[name] == 1.0
+    assert read_aggregates(folded, BASE_MS + width_ms)[name] == 1.0
+    assert read_aggregates(folded, BASE_MS + width_ms + width_ms // 2)[name] == 0.5
+    assert read_aggregates(folded, BASE_MS + 2 * width_ms - 1)[name] == pytest.approx(1 / width_ms)
+    assert read_aggregates(folded, BASE_MS + 2 * width_ms)[name] == 0.0
 
 
 @pytest.mark.parametrize(("window", "width_ms"), list(zip(WINDOWS, WIDTHS_MS.tolist(), strict=True)))
-def test_a_reader_that_is_a_cell_behind_sees_what_it_could_have_seen(window: str, width_ms: int) -> None:
+def test_a_reader_one_cell_behind_does_not_see_later_events(window: str, width_ms: int) -> None:
     # given an event in each of two cells
-    memory = fold_batch("clicks/0", [make_click(0, BASE_MS), make_click(1, BASE_MS + width_ms)])
+    folded = fold_batch("clicks/0", [make_click(0, BASE_MS), make_click(1, BASE_MS + width_ms)])
     name = f"clicks.count_{window}"
     # then
-    assert read_aggregates(memory, BASE_MS + width_ms - 1)[name] == 1.0
-    assert read_aggregates(memory, BASE_MS + width_ms)[name] == 2.0
-    assert read_aggregates(memory, BASE_MS - 1)[name] == 0.0
+    assert read_aggregates(folded, BASE_MS + width_ms - 1)[name] == 1.0
+    assert read_aggregates(folded, BASE_MS + width_ms)[name] == 2.0
+    assert read_aggregates(folded, BASE_MS - 1)[name] == 0.0
 
 
-@pytest.mark.parametrize(("late_ms", "in_cells"), [(1, True), (3_600_000, True), (3_600_001, False)])
-def test_an_event_from_before_the_previous_cell_is_in_the_totals_only(late_ms: int, in_cells: bool) -> None:
-    # given an event at the beginning of an hour, and one that is late
+@pytest.mark.parametrize(("late_ms", "in_cells"), [(1, True), (HOUR_MS, True), (HOUR_MS + 1, False)])
+def test_an_event_before_the_previous_cell_is_only_in_the_totals(late_ms: int, in_cells: bool) -> None:
+    # given an event at the start of an hour, and a late one
     events = [make_order("o1", BASE_MS), make_order("o2", BASE_MS - late_ms, amount=0.5)]
     # when
     actual = read_slice(fold_batch("orders/0", events), "user:u", "orders/0")
@@ -141,68 +140,68 @@ def test_an_event_from_before_the_previous_cell_is_in_the_totals_only(late_ms: i
 
 
 def test_money_is_summed_in_hundredths() -> None:
-    # given amounts of which ten make an inexact float
-    memory = fold_batch("orders/0", [make_order(f"o{n}", amount=0.1) for n in range(10)])
+    # given ten amounts whose sum is inexact as a float
+    folded = fold_batch("orders/0", [make_order(f"o{n}", amount=0.1) for n in range(10)])
     # then
-    assert read_slice(memory, "user:u", "orders/0").sum == 100
-    assert read_aggregates(memory, BASE_MS)["orders.sum_1d"] == 100.0
+    assert read_slice(folded, "user:u", "orders/0").sum == 100
+    assert read_aggregates(folded, BASE_MS)["orders.sum_1d"] == 100.0
 
 
-def test_a_producers_duplicate_of_an_order_counts_once() -> None:
+def test_a_duplicate_order_counts_once() -> None:
     # given
-    memory = fold_batch("orders/0", [make_order("o1"), make_order("o1"), make_order("o2"), make_order("o1")])
+    folded = fold_batch("orders/0", [make_order("o1"), make_order("o1"), make_order("o2"), make_order("o1")])
     # then
-    actual = read_slice(memory, "card:c", "orders/0")
+    actual = read_slice(folded, "card:c", "orders/0")
     assert (actual.count, actual.sum, actual.offset) == (2, 200, 3)
     assert actual.orders == [hash_id("o1"), hash_id("o2")]
 
 
-@pytest.mark.parametrize(("between", "counted"), [(RING_SIZE - 1, RING_SIZE), (RING_SIZE, RING_SIZE + 2)])
-def test_a_duplicate_is_known_for_as_long_as_its_order_is_among_the_last_eight(between: int, counted: int) -> None:
+@pytest.mark.parametrize(("between", "count"), [(RING_SIZE - 1, RING_SIZE), (RING_SIZE, RING_SIZE + 2)])
+def test_a_duplicate_is_detected_among_the_last_eight_orders(between: int, count: int) -> None:
     # given
     events = [make_order("first"), *(make_order(f"o{n}") for n in range(between)), make_order("first")]
     # when
     actual = read_slice(fold_batch("orders/0", events), "user:u", "orders/0")
     # then
-    assert actual.count == counted
+    assert actual.count == count
 
 
-def test_the_most_recent_eight_links_stay_and_the_greater_id_of_two_seen_at_once() -> None:
+def test_the_eight_most_recent_links_stay_with_ties_by_id() -> None:
     # given nine items seen in the same second, and one seen a second earlier
     idents = sorted(hash_id(f"item:{n}") for n in range(RING_SIZE + 1))
     events = [make_click(n, item=str(n)) for n in range(RING_SIZE + 1)] + [
         make_click(99, BASE_MS - 1_000, item="earlier")
     ]
     # when
-    memory = fold_batch("clicks/0", events)
+    folded = fold_batch("clicks/0", events)
     # then
-    assert set(read_slice(memory, "user:u", "clicks/0").first_links) == set(idents[1:])
-    _, recent = memory.read_at(["user:u"], [BASE_MS])
+    assert set(read_slice(folded, "user:u", "clicks/0").first_links) == set(idents[1:])
+    _, recent = folded.read_at(["user:u"], [BASE_MS])
     assert recent[0].tolist() == idents[:0:-1]
 
 
-def test_a_link_seen_again_is_the_most_recent_one() -> None:
+def test_a_link_seen_again_becomes_the_most_recent() -> None:
     # given
     events = [make_click(n, BASE_MS + 1_000 * n, item=str(n)) for n in range(RING_SIZE)]
-    events += [make_click(50, BASE_MS + 60_000, item="0"), make_click(51, BASE_MS + 61_000, item="new")]
+    events += [make_click(50, BASE_MS + MINUTE_MS, item="0"), make_click(51, BASE_MS + 61 * SECOND_MS, item="new")]
     # when
     links = read_slice(fold_batch("clicks/0", events), "user:u", "clicks/0").first_links
-    # then the second one had become the oldest
+    # then the second one has become the oldest and is replaced
     assert hash_id("item:1") not in links
-    assert links[hash_id("item:0")] == (BASE_MS + 60_000) // 1_000
+    assert links[hash_id("item:0")] == (BASE_MS + MINUTE_MS) // 1_000
 
 
 @pytest.mark.parametrize(("age_ms", "today"), [(DAY_MS, 1.0), (DAY_MS + 1_000, 0.0)])
-def test_links_of_a_day_are_those_seen_within_it(age_ms: int, today: float) -> None:
+def test_links_of_the_last_day_are_counted_separately(age_ms: int, today: float) -> None:
     # given
-    memory = fold_batch("clicks/0", [make_click(0)])
+    folded = fold_batch("clicks/0", [make_click(0)])
     # then
-    actual = read_aggregates(memory, BASE_MS + age_ms)
+    actual = read_aggregates(folded, BASE_MS + age_ms)
     assert (actual["first_links_1d"], actual["first_links"]) == (today, 1.0)
 
 
 def test_a_user_is_linked_with_the_last_eight_items_of_an_order() -> None:
-    # given an order of ten items, of which the first comes again at the end
+    # given an order of ten items, the first of them repeated at the end
     lines = tuple(Line(item_id=f"i{n}", quantity=1, unit_price=1.0) for n in [*range(10), 0])
     big = msgspec.structs.replace(make_order("o1"), lines=lines)
     # when
@@ -211,16 +210,16 @@ def test_a_user_is_linked_with_the_last_eight_items_of_an_order() -> None:
     assert set(actual.first_links) == {hash_id(f"item:i{n}") for n in range(2, 10)}
 
 
-def test_an_orders_entities_are_linked_with_one_another_by_their_kinds() -> None:
+def test_entities_of_an_order_are_linked_by_kind() -> None:
     # given
-    placed = msgspec.structs.replace(make_order("o1"), device_id="d", ip="10.0.0.1")
+    order = msgspec.structs.replace(make_order("o1"), device_id="d", ip="10.0.0.1")
     # when
-    memory = fold_batch("orders/0", [placed])
+    folded = fold_batch("orders/0", [order])
     # then
     linked = {
-        entity: (set(found.first_links), set(found.second_links))
-        for entity in memory.updates.entities
-        for found in [read_slice(memory, entity, "orders/0")]
+        entity: (set(fields.first_links), set(fields.second_links))
+        for entity in folded.updates.entities
+        for fields in [read_slice(folded, entity, "orders/0")]
     }
     user, device, ip, card, item = map(hash_id, ("user:u", "device:d", "ip:10.0.0.1", "card:c", "item:i"))
     assert linked == {
@@ -232,7 +231,7 @@ def test_an_orders_entities_are_linked_with_one_another_by_their_kinds() -> None
     }
 
 
-def test_labels_count_by_task_and_verdict_and_fraud_also_in_windows() -> None:
+def test_labels_count_by_task_and_verdict_and_fraud_in_windows() -> None:
     # given
     events = [
         make_judgement("fraud", 1.0),
@@ -250,16 +249,16 @@ def test_labels_count_by_task_and_verdict_and_fraud_also_in_windows() -> None:
 
 def test_the_second_order_of_a_burst_sees_the_first() -> None:
     # given two orders of two users with one card, in one batch and the same millisecond
-    memory = fold_batch("orders/0", [make_order("o1", user="u1"), make_order("o2", user="u2")])
+    folded = fold_batch("orders/0", [make_order("o1", user="u1"), make_order("o2", user="u2")])
     # when
-    touches = memory.updates
-    card = [t for t, e in enumerate(touches.entity) if touches.entities[e] == "card:c"]
-    known = [memory.aggregates_before[t][AGGREGATES.index("orders.count_10m")] for t in card]
+    updates = folded.updates
+    card = [t for t, e in enumerate(updates.entity) if updates.entities[e] == "card:c"]
+    known = [folded.aggregates_before[t][AGGREGATES.index("orders.count_10m")] for t in card]
     # then
     assert known == [0.0, 1.0]
 
 
-def test_a_label_is_known_from_its_arrival_on() -> None:
+def test_a_label_counts_from_its_arrival() -> None:
     # given an order, the label that judges it, another order, in the order of their arrival
     store = InMemoryProfileStore()
     log = [
@@ -267,45 +266,45 @@ def test_a_label_is_known_from_its_arrival_on() -> None:
         Arrival("judgements/0", 0, make_judgement("fraud", 1.0, BASE_MS + 5)),
         Arrival("orders/0", 1, make_order("o2", BASE_MS + 10)),
     ]
-    touches = to_updates(log)
+    updates = to_updates(log)
     # when
-    memory = fold(store.read(touches.entities), touches)
+    folded = fold(store.read(updates.entities), updates)
     # then
-    card = [t for t, e in enumerate(touches.entity) if touches.entities[e] == "card:c"]
-    assert [memory.aggregates_before[t][AGGREGATES.index("fraud.bad")] for t in card] == [0.0, 0.0, 1.0]
+    card = [t for t, e in enumerate(updates.entity) if updates.entities[e] == "card:c"]
+    assert [folded.aggregates_before[t][AGGREGATES.index("fraud.bad")] for t in card] == [0.0, 0.0, 1.0]
 
 
-def test_slices_of_an_entity_add_up() -> None:
+def test_aggregates_combine_the_slices_of_an_entity() -> None:
     # given
     log = [
         Arrival("orders/0", 0, make_order("o1", BASE_MS)),
         Arrival("orders/1", 0, make_order("o1", BASE_MS + 4_000)),
         Arrival("clicks/0", 0, make_click(0, BASE_MS + 6_000)),
     ]
-    touches = to_updates(log)
+    updates = to_updates(log)
     # when
-    actual = read_aggregates(fold(InMemoryProfileStore().read(touches.entities), touches), BASE_MS + 10_000)
+    actual = read_aggregates(fold(InMemoryProfileStore().read(updates.entities), updates), BASE_MS + 10_000)
     # then
     assert (actual["orders.count"], actual["orders.age_s"], actual["orders.gap_s"]) == (2.0, 10.0, 6.0)
     assert (actual["clicks.count"], actual["clicks.age_s"]) == (1.0, 4.0)
     assert math.isnan(actual["reviews.age_s"])
 
 
-def test_counts_and_sums_of_the_greatest_events_do_not_overflow() -> None:
+def test_the_largest_events_do_not_overflow() -> None:
     # given an order whose lines are worth more than 64 bits of hundredths
     lines = (Line(item_id="i", quantity=10_000_000, unit_price=1e9, seller_id="s"),) * 2_000
     greatest = Order(
         event_id="o", ts_ms=4_102_444_800_000, user_id="u", lines=lines, amount=1e9, currency="EUR", payment_method="c"
     )
     # when
-    memory = fold_batch("orders/0", [greatest])
+    folded = fold_batch("orders/0", [greatest])
     # then
-    assert read_slice(memory, "item:i", "orders/0").sum == read_slice(memory, "seller:s", "orders/0").sum == 10**11
-    assert read_slice(memory, "user:u", "orders/0").first_links == {hash_id("item:i"): 4_102_444_800}
+    assert read_slice(folded, "item:i", "orders/0").sum == read_slice(folded, "seller:s", "orders/0").sum == 10**11
+    assert read_slice(folded, "user:u", "orders/0").first_links == {hash_id("item:i"): 4_102_444_800}
 
 
 @pytest.mark.parametrize(
-    ("record", "said"),
+    ("record", "words"),
     [
         (EMPTY_RECORD[:-1], "Found 471"),
         (EMPTY_RECORD + b"\0", "Found 473"),
@@ -313,21 +312,21 @@ def test_counts_and_sums_of_the_greatest_events_do_not_overflow() -> None:
         (b"", "Found 0"),
     ],
 )
-def test_a_slice_that_is_cut_or_of_another_layout_is_refused(record: bytes, said: str) -> None:
+def test_a_truncated_slice_or_another_layout_is_refused(record: bytes, words: str) -> None:
     # given
-    touches = to_updates([Arrival("clicks/0", 1, make_click())])
+    updates = to_updates([Arrival("clicks/0", 1, make_click())])
     # then
     assert RECORD.itemsize == 472
-    with pytest.raises(BadProfile, match=said):
-        fold([{"clicks/0": record} for _ in touches.entities], touches)
+    with pytest.raises(BadProfile, match=words):
+        fold([{"clicks/0": record} for _ in updates.entities], updates)
 
 
-def test_an_event_leaves_the_slices_of_other_entities_and_sources_alone() -> None:
+def test_an_event_writes_only_its_own_entities_and_source() -> None:
     # given
     store = InMemoryProfileStore()
-    touches = to_updates([Arrival("clicks/0", 0, make_click()), Arrival("searches/0", 0, make_search())])
+    updates = to_updates([Arrival("clicks/0", 0, make_click()), Arrival("searches/0", 0, make_search())])
     # when
-    writes = fold(store.read(touches.entities), touches).slice_writes()
+    writes = fold(store.read(updates.entities), updates).slice_writes()
     # then
     assert {entity: set(slices) for entity, slices in writes.items()} == {
         "user:u": {"clicks/0", "searches/0"},

@@ -7,24 +7,20 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
-import msgspec
 import pytest
-from msgspec.structs import replace
 
 from contract.errors import BadConfig
-from contract.settings import Settings
-from model.config import read_model_config
+from contract.settings import ModelConfig, Settings, TrainingConfig
 from tests.model.small import FEATURES, SHAPE
 from tests.training.examples import PLAN, make_examples
 from training.analysis.hyperparameter_search import SPACE, HyperparameterSearch, TrialResult
 from training.commands.search import run
 from training.data.parquet import write_examples
-from training.trainer.config import read_training_config
 from training.trainer.fit import FitOptions, fit
 
 EXAMPLES = make_examples(300, 3)
 SEARCHED = ("hidden", "learning_rate", "dropout")
-SHORT_CONFIG = replace(PLAN, epochs=2)
+SHORT_CONFIG = PLAN.model_copy(update={"epochs": 2})
 
 
 def make_search(journal: Path | None = None) -> HyperparameterSearch:
@@ -59,8 +55,8 @@ def test_a_search_resumes_from_its_journal(tmp_path: Path) -> None:
 def test_declared_values_outside_the_space_are_tried() -> None:
     search = HyperparameterSearch(
         examples=EXAMPLES,
-        model_config=replace(SHAPE, hidden=24, experts=1),
-        config=replace(SHORT_CONFIG, learning_rate=0.05),
+        model_config=SHAPE.model_copy(update={"hidden": 24, "experts": 1}),
+        config=SHORT_CONFIG.model_copy(update={"learning_rate": 0.05}),
         names=("hidden", "experts", "learning_rate"),
     )
 
@@ -70,13 +66,13 @@ def test_declared_values_outside_the_space_are_tried() -> None:
 
 
 def test_every_name_of_the_space_is_a_setting() -> None:
-    assert set(SPACE) <= {*SHAPE.__struct_fields__, *PLAN.__struct_fields__}
+    assert set(SPACE) <= {*ModelConfig.model_fields, *TrainingConfig.model_fields}
 
 
 def run_search_command(folder: Path, **overrides: object) -> int:
     write_examples(folder / "made.parquet", EXAMPLES)
-    training = {"batch": 64, "epochs": 1}
-    settings = SimpleNamespace(tasks=EXAMPLES.tasks, model=msgspec.to_builtins(SHAPE), training=training)
+    training = TrainingConfig(batch=64, epochs=1)
+    settings = SimpleNamespace(tasks=EXAMPLES.tasks, model=SHAPE, training=training)
     words = {"data": [folder / "made.parquet"], "trials": 2, "over": ["tower"], "epochs": None, "kept": None}
     args = Namespace(**words | {"out": folder / "best.toml"} | overrides)
     return run(args, cast(Settings, settings), FEATURES)
@@ -89,8 +85,8 @@ def test_the_best_configuration_is_written_as_settings_tables(
 
     printed = json.loads(capsys.readouterr().out.splitlines()[-1])
     tables = tomllib.loads((tmp_path / "best.toml").read_text())
-    assert read_model_config(tables["model"]) == replace(SHAPE, tower=printed["values"]["tower"])
-    assert read_training_config(tables["training"]).batch == 64
+    assert ModelConfig.model_validate(tables["model"]) == SHAPE.model_copy(update={"tower": printed["values"]["tower"]})
+    assert TrainingConfig.model_validate(tables["training"]).batch == 64
     assert printed["trials"] == 2
 
 

@@ -11,7 +11,8 @@ from msgspec.structs import replace
 from contract.errors import BadConfig
 from contract.events import Click, Erasure, Event, Order
 from contract.features.encoder import Encoder
-from contract.messages import PackedBlock, ScoredRow, to_json, to_msgpack
+from contract.features.packing import PackedBlock
+from contract.messages import ScoredRow, to_json, to_msgpack
 from contract.profiles.entity_updates import Arrival, to_updates
 from contract.profiles.store import InMemoryProfileStore, fold
 from contract.settings import Settings
@@ -21,8 +22,8 @@ from tests.worker.events import FEATURES, KINDS, NOW_MS, make_click, make_order,
 from training.__main__ import parse_arguments
 from training.analysis.skew import SkewComparison, SkewReport, is_sampled
 from training.commands.skew import EXIT_DIFFERENT, run
+from transport.records import Record
 from worker.catalogue.catalogue import Catalogue
-from worker.kafka.consumer import Record
 from worker.records.batch import decode_records
 from worker.scoring.handlers import HANDLERS
 from worker.scoring.scorer import LaneScorer, ScoringResources
@@ -221,7 +222,7 @@ def test_the_command_reads_both_logs_and_reports_differences(
 ) -> None:
     # given topics with the rows and events of the shop, an unreadable record, and an erased user
     plain = Settings().topics
-    names = {kind: topic_prefix + plain.topic_name(kind) for kind in type(plain).model_fields if kind != "partitions"}
+    names = {kind: topic_prefix + name for kind, name in plain.names_by_kind().items()}
     embedded_kafka.create_topics(dict.fromkeys(names.values(), 4))
     kafka = {"bootstrap_servers": embedded_kafka.bootstrap}
     settings = Settings.model_validate({"topics": names, "kafka": kafka})

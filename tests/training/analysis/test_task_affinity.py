@@ -10,11 +10,10 @@ import msgspec
 import numpy as np
 import pytest
 import torch
-from msgspec.structs import replace
 from torch import Tensor
 
 from contract.errors import BadConfig
-from contract.settings import Settings
+from contract.settings import Settings, TrainingConfig
 from tests.model.small import FEATURES, SHAPE, make_network
 from tests.training.examples import PLAN, make_examples
 from training.analysis.task_affinity import GradientCosines, TaskAffinity, compute_cosines, measure_affinity
@@ -69,7 +68,7 @@ def test_measuring_does_not_change_training(seed: int) -> None:
 
 
 def test_tasks_of_single_task_nets_share_nothing(seed: int) -> None:
-    actual = fit_affinity(seed, replace(SHAPE, architecture="single"))
+    actual = fit_affinity(seed, SHAPE.model_copy(update={"architecture": "single"}))
 
     assert {value for index, row in enumerate(actual.mean) for value in row[:index]} <= {None, *purchase_values(actual)}
 
@@ -81,7 +80,7 @@ def purchase_values(affinity: TaskAffinity) -> set[float | None]:
 
 
 def fit_affinity(seed: int, model_config: Any = SHAPE) -> TaskAffinity:
-    config = replace(PLAN, seed=seed, epochs=2)
+    config = PLAN.model_copy(update={"seed": seed, "epochs": 2})
     return measure_affinity(make_examples(400, seed), model_config, config, lambda number, losses: None, every=2)
 
 
@@ -100,8 +99,8 @@ def test_equal_seeds_give_equal_cosines_by_epoch(seed: int) -> None:
 def run_command(folder: Path, seed: int) -> int:
     examples = make_examples(400, seed)
     write_examples(folder / "made.parquet", examples)
-    training = {"batch": 64, "epochs": 3}
-    settings = SimpleNamespace(tasks=examples.tasks, model=msgspec.to_builtins(SHAPE), training=training)
+    training = TrainingConfig(batch=64, epochs=3)
+    settings = SimpleNamespace(tasks=examples.tasks, model=SHAPE, training=training)
     args = Namespace(data=folder / "made.parquet", out=folder / "out", epochs=1, seed=seed)
     return run(args, cast(Settings, settings), FEATURES)
 

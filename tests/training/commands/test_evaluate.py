@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from contract.errors import BadConfig, BadData
-from contract.settings import Settings
+from contract.settings import Settings, TrainingConfig, decode_section
 from tests.model.small import CATEGORY, CLICK, FEATURES, SHAPE
 from tests.training.examples import make_examples
 from training.analysis.evaluation_report import EvaluationReport
@@ -22,7 +22,7 @@ EXAMPLES = make_examples(500, 9).for_tasks(TASKS)
 def run_evaluate(folder: Path, examples: Examples = EXAMPLES, **overrides: Any) -> int:
     write_examples(folder / "made.parquet", examples)
     settings = SimpleNamespace(
-        tasks=examples.tasks, model=msgspec.to_builtins(SHAPE), training={"batch": 64, "epochs": 1}, bundles=folder
+        tasks=examples.tasks, model=SHAPE, training=TrainingConfig(batch=64, epochs=1), bundles=folder
     )
     words = {
         "data": folder / "made.parquet",
@@ -43,7 +43,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_run_of_every_method_is_in_the_json(folder: Path) -> None:
-    actual = msgspec.json.decode((folder / "evaluation.json").read_bytes(), type=EvaluationReport)
+    actual = msgspec.json.decode(
+        (folder / "evaluation.json").read_bytes(), type=EvaluationReport, dec_hook=decode_section
+    )
 
     assert [(run.method, run.fold) for run in actual.runs] == [
         (method, fold) for fold in (1, 2) for method in ("ours", "single-task", "LightGBM")
@@ -55,7 +57,9 @@ def test_every_run_of_every_method_is_in_the_json(folder: Path) -> None:
 
 
 def test_the_pages_show_the_values_of_the_json(folder: Path) -> None:
-    actual = msgspec.json.decode((folder / "evaluation.json").read_bytes(), type=EvaluationReport)
+    actual = msgspec.json.decode(
+        (folder / "evaluation.json").read_bytes(), type=EvaluationReport, dec_hook=decode_section
+    )
     markdown, page = (folder / "evaluation.md").read_text(), (folder / "evaluation.html").read_text()
 
     for name, method in actual.methods.items():

@@ -9,7 +9,8 @@ from msgspec.structs import replace
 
 from contract.errors import BadData
 from contract.features.declaration import FeatureSet
-from contract.messages import Example, PackedBlock, read_example, to_msgpack
+from contract.features.packing import PackedBlock
+from contract.messages import Example, read_example, to_msgpack
 from tests.model.small import CATEGORY, CLASSES, CLICK, DEMAND, FEATURES, FRAUD, TASKS
 from tests.training.examples import make_examples, make_rows
 from training.data.examples import Examples, from_rows

@@ -6,7 +6,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from msgspec.structs import replace
 
 from contract.errors import BadData
 from tests.model.small import CLASSES, FEATURES, SHAPE, TASKS
@@ -89,7 +88,7 @@ def test_a_sample_is_bounded_and_spread_over_all_rows(stream: ExampleStream) -> 
 
 
 def test_training_on_a_stream_scores_like_training_in_memory(stream: ExampleStream) -> None:
-    config = replace(PLAN, epochs=8)
+    config = PLAN.model_copy(update={"epochs": 8})
 
     streamed = fit(stream, SHAPE, config, lambda epoch: None)
     in_memory = fit(EXAMPLES, SHAPE, config, lambda epoch: None)

@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from contract.errors import BadData
-from contract.features.declaration import Feature, FeatureSet, encode_text
+from contract.features.columns import encode_text
+from contract.features.declaration import Feature, FeatureSet
 from contract.hashing import hash_id
 from contract.tasks import Task
 from export.__main__ import main as export_main

@@ -1,4 +1,4 @@
-"""The feedback topic, read value by value and from a time on."""
+"""The feedback topic, read value by value, up to a limit, and from a given time."""
 
 import pytest
 from confluent_kafka import Producer
@@ -8,15 +8,15 @@ from devservers.apache_kafka import ApacheKafka
 from devservers.embedded import EmbeddedKafka
 from training.feedback.feedback_reader import FeedbackReader
 
-FILLED = 2  # partitions
+FILLED_PARTITIONS = 2
 OLD_MS, NEW_MS = 1_700_000_000_000, 1_700_000_100_000
 
 
 def fill_topic(broker: EmbeddedKafka | ApacheKafka, name: str) -> None:
-    """Five old values in each of two of its four partitions; the first has three new ones behind them."""
+    """Write five old values to each of two of the four partitions, then three new ones to the first."""
     producer = Producer({"bootstrap.servers": broker.bootstrap})
     for n in range(5):
-        for partition in range(FILLED):
+        for partition in range(FILLED_PARTITIONS):
             producer.produce(name, f"old {partition} {n}".encode(), partition=partition, timestamp=OLD_MS + n)
     producer.flush()
     for n in range(3):
@@ -24,41 +24,72 @@ def fill_topic(broker: EmbeddedKafka | ApacheKafka, name: str) -> None:
     producer.flush()
 
 
-def test_values_are_handed_over_as_they_come_and_none_is_kept(broker: EmbeddedKafka | ApacheKafka, topic: str) -> None:
+def test_each_value_is_passed_to_the_handler_once(broker: EmbeddedKafka | ApacheKafka, topic: str) -> None:
     # given
     fill_topic(broker, topic)
-    feed, taken = FeedbackReader(kafka=KafkaSettings(bootstrap_servers=broker.bootstrap), topic=topic), list[bytes]()
+    reader, values = FeedbackReader(kafka=KafkaSettings(bootstrap_servers=broker.bootstrap), topic=topic), list[bytes]()
     # when
     try:
-        positions = feed.for_each({}, taken.append)
-        again = feed.for_each(positions, taken.append)
+        positions = reader.for_each({}, values.append)
+        again = reader.for_each(positions, values.append)
     finally:
-        feed.close()
+        reader.close()
     # then
-    assert len(taken) == len(set(taken)) == 13
+    assert len(values) == len(set(values)) == 13
     assert positions == again == {f"{topic}/0": 8, f"{topic}/1": 5}
 
 
-@pytest.mark.apache_kafka
-def test_a_time_is_a_position_in_each_partition_and_its_end_where_nothing_came_since(
-    apache_kafka: ApacheKafka, topic_prefix: str
+def test_a_limit_cuts_the_read_and_the_next_one_returns_the_rest(
+    broker: EmbeddedKafka | ApacheKafka, topic: str
 ) -> None:
-    # given what the mock cluster does not tell
+    # given 13 records
+    fill_topic(broker, topic)
+    reader = FeedbackReader(kafka=KafkaSettings(bootstrap_servers=broker.bootstrap), topic=topic)
+    # when
+    try:
+        first = reader.read({}, 9)
+        second = reader.read(first.positions, 9)
+    finally:
+        reader.close()
+    # then
+    assert (len(first.values), first.has_more) == (9, True)
+    assert (len(second.values), second.has_more) == (4, False)
+    assert len({*first.values, *second.values}) == 13
+    assert max(first.newest_ms, second.newest_ms) == NEW_MS + 2
+
+
+def test_a_position_that_the_topic_no_longer_holds_counts_as_its_beginning(
+    broker: EmbeddedKafka | ApacheKafka, topic: str
+) -> None:
+    # given
+    fill_topic(broker, topic)
+    reader = FeedbackReader(kafka=KafkaSettings(bootstrap_servers=broker.bootstrap), topic=topic)
+    # when
+    try:
+        batch = reader.read({f"{topic}/0": 99, f"{topic}/1": 5})
+    finally:
+        reader.close()
+    # then
+    assert len(batch.values) == 8
+    assert batch.positions == {f"{topic}/0": 8, f"{topic}/1": 5}
+
+
+@pytest.mark.apache_kafka
+def test_a_time_maps_to_an_offset_of_each_partition_or_its_end(apache_kafka: ApacheKafka, topic_prefix: str) -> None:
+    # given timestamps that the mock cluster cannot search
     name = f"{topic_prefix}feedback"
     apache_kafka.create_topics({name: 4})
     fill_topic(apache_kafka, name)
-    feed, taken = (
-        FeedbackReader(kafka=KafkaSettings(bootstrap_servers=apache_kafka.bootstrap), topic=name),
-        list[bytes](),
-    )
+    reader = FeedbackReader(kafka=KafkaSettings(bootstrap_servers=apache_kafka.bootstrap), topic=name)
+    values = list[bytes]()
     # when
     try:
-        actual = [feed.offsets_for_time(ms) for ms in (OLD_MS - 1, OLD_MS + 10, NEW_MS + 10)]
-        feed.for_each(actual[1], taken.append)
+        actual = [reader.offsets_for_time(ms) for ms in (OLD_MS - 1, OLD_MS + 10, NEW_MS + 10)]
+        reader.for_each(actual[1], values.append)
     finally:
-        feed.close()
+        reader.close()
     # then
     assert actual == [
         {f"{name}/0": a, f"{name}/1": b, f"{name}/2": 0, f"{name}/3": 0} for a, b in ((0, 0), (5, 5), (8, 5))
     ]
-    assert taken == [b"new 0", b"new 1", b"new 2"]
+    assert values == [b"new 0", b"new 1", b"new 2"]

@@ -8,9 +8,10 @@ from msgspec.structs import replace
 
 from bench.quality.drift import FEATURES, SHIFTS, Population, count_false_alarms, draw_batch, measure_delay, to_scored
 from contract.features.declaration import Feature, FeatureSet
-from contract.messages import ScoredRow, pack
+from contract.features.packing import pack
+from contract.messages import ScoredRow
+from contract.settings import MonitorConfig
 from tests.model import small
-from training.monitor.config import MonitorConfig
 from training.monitor.drift import BlockComparison, DriftDetector
 from training.monitor.drift_columns import DriftColumn, extract_columns, has_declared_widths, strip_version
 from training.monitor.drift_reference import DriftReferences

@@ -4,12 +4,11 @@ import numpy as np
 import pytest
 
 from contract.messages import Example
-from contract.settings import FeedbackSettings
+from contract.settings import FeedbackSettings, MonitorConfig
 from tests.model.small import CATEGORY, CLICK, FEATURES, FRAUD, PURCHASE, RELEVANCE, TASKS
 from training.metrics.calibration import calibration_error
 from training.metrics.losses import log_loss
 from training.metrics.ranking import auc
-from training.monitor.config import MonitorConfig
 from training.monitor.example_store import GROW_DIVISOR, ExampleStore
 from training.monitor.live_metrics import (
     VERSIONS_MAX,

@@ -12,7 +12,7 @@ from prometheus_client import Counter, Gauge
 from contract.bundle import current_version
 from contract.errors import BadConfig, Unavailable
 from contract.messages import Example, ScoredRow, to_msgpack
-from contract.settings import KafkaSettings, Settings
+from contract.settings import KafkaSettings, MonitorConfig, Settings
 from contract.units import DAY_MS
 from devservers.apache_kafka import ApacheKafka
 from devservers.embedded import EmbeddedKafka
@@ -31,12 +31,11 @@ from tests.training.served_rows import (
 from training.__main__ import parse_arguments
 from training.commands.watch import check_with_retry, run
 from training.feedback.chunked_reader import ChunkedReader, RecordChunk
-from training.feedback.topic_reader import Record
 from training.monitor import metrics
-from training.monitor.config import MonitorConfig, read_monitor_config
 from training.monitor.metrics import MetricsServer
 from training.monitor.monitor import ModelMonitor, MonitorReport, to_json
 from training.monitor.rollback import Withdrawal, list_withdrawals, write_withdrawal
+from transport.records import Record, TopicPartition
 
 SETTINGS = Settings(tasks=TASKS, feedback=FEEDBACK)
 
@@ -58,7 +57,8 @@ class InMemoryTopic:
         begin = positions.get("t/0", 0)
         values = self.values[begin : begin + self.limit]
         end = begin + len(values)
-        records = [Record(0, begin + n, value, 0) for n, value in enumerate(values)]
+        partition = TopicPartition("t", 0)
+        records = [Record(partition, begin + n, None, value, (), 0) for n, value in enumerate(values)]
         return RecordChunk(records, {"t/0": end}, end == len(self.values))
 
 
@@ -165,7 +165,7 @@ def test_a_missing_parent_checkpoint_is_printed_and_the_bundle_stays(
 
 
 def test_with_rollback_off_a_worse_bundle_is_only_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    harness = MonitorHarness(tmp_path, 3.0, replace(MONITOR_CONFIG, rollback=False))
+    harness = MonitorHarness(tmp_path, 3.0, MONITOR_CONFIG.model_copy(update={"rollback": False}))
     harness.serve_rows(1_000)
 
     harness.monitor.check()
@@ -294,13 +294,6 @@ def test_a_drift_alarm_is_printed_and_counted(tmp_path: Path, capsys: pytest.Cap
     assert harness.monitor.check().alarms == []
 
 
-def test_unknown_or_invalid_settings_are_rejected() -> None:
-    assert read_monitor_config({"rollback": 0, "pause_s": 2}) == MonitorConfig(rollback=False, pause_s=2.0)
-    for table in ({"looks": 3}, {"risk": 2.0}, {"block": 5}):
-        with pytest.raises(BadConfig, match=r"\[watch\] should be settings of the monitor"):
-            read_monitor_config(table)
-
-
 def test_metrics_are_served_until_closed_and_a_port_in_use_is_an_error() -> None:
     server = MetricsServer(port=0)
     try:
@@ -335,7 +328,7 @@ def test_a_kafka_topic_is_read_in_chunks(broker: EmbeddedKafka | ApacheKafka, to
     chunks = [first, second, third, rest]
     records = [record for chunk in chunks for record in chunk.records]
     assert [record.value for record in records] == values
-    assert [(record.partition, record.offset) for record in records] == [(0, n) for n in range(4_500)]
+    assert [(record.topic_partition.partition, record.offset) for record in records] == [(0, n) for n in range(4_500)]
     assert [chunk.is_last for chunk in chunks] == [False, False, True, True]
     assert max(len(chunk.records) for chunk in chunks) < 3_500
     assert [record.value for record in last.records] == values[-100:]

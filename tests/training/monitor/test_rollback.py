@@ -39,7 +39,7 @@ SEEDS = 20
 
 @pytest.fixture(scope="module")
 def parent() -> Checkpoint:
-    fitted = fit(make_examples(1_000, 3), SHAPE, replace(PLAN, epochs=6), lambda epoch: None)
+    fitted = fit(make_examples(1_000, 3), SHAPE, PLAN.model_copy(update={"epochs": 6}), lambda epoch: None)
     return make_checkpoint(fitted.network, 10**12)
 
 

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from msgspec.structs import replace
 
 from model.heads import compute_probabilities, compute_soft_losses
 from model.network import Network
@@ -79,7 +78,7 @@ def test_a_higher_distillation_weight_keeps_the_network_nearer_to_its_teacher() 
 
     def prediction_change(distillation: float) -> float:
         network: Network = make_network()
-        learner = Learner(network=network, config=replace(PLAN, distillation=distillation))
+        learner = Learner(network=network, config=PLAN.model_copy(update={"distillation": distillation}))
         for _ in range(20):
             learner.train_step(add_teacher_targets(teacher, to_batch(wrong), labelled=0))
         return float(np.nanmean(np.abs(predict(network, examples)["click"] - before)))

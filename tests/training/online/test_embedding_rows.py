@@ -5,7 +5,6 @@ from dataclasses import replace as replace_fields
 import numpy as np
 import pytest
 import torch
-from msgspec.structs import replace
 
 from contract.units import DAY_MS
 from export.exporter import export
@@ -19,7 +18,7 @@ from training.trainer.learner import Learner
 
 NEW_ID, OTHER_ID = 777_001, 777_002
 ITEM_SPAN = next(span for span in FEATURES.spans("item") if span.feature.name == "item")
-QUICK_CONFIG = replace(PLAN, row_after=3, unused_days=2.0)
+QUICK_CONFIG = PLAN.model_copy(update={"row_after": 3, "unused_days": 2.0})
 
 
 def train_checkpoint() -> Checkpoint:
@@ -153,7 +152,7 @@ def test_tables_and_counts_stay_within_the_configured_rows() -> None:
         for block in examples.blocks.values():
             block.ids[:] = rng.integers(1, 2**62, block.ids.shape)
         examples.ts_ms[:] = START_MS + day * DAY_MS // 4
-        checkpoint = update_tables(checkpoint, examples, replace(QUICK_CONFIG, row_after=1))
+        checkpoint = update_tables(checkpoint, examples, QUICK_CONFIG.model_copy(update={"row_after": 1}))
 
     for table, vocabulary in checkpoint.metadata.statistics.known.items():
         assert vocabulary.rows <= SHAPE.rows

@@ -31,7 +31,7 @@ from training.online.lock import learner_lock
 from training.online.rejected_updates import CHECKPOINTS_MAX, RejectedUpdate, RejectedUpdateStore
 from training.online.update import UpdateResult
 
-ONE_RECORD_CONFIG = replace(PLAN, records_max=1)
+ONE_RECORD_CONFIG = PLAN.model_copy(update={"records_max": 1})
 
 
 @pytest.fixture

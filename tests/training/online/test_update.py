@@ -9,7 +9,8 @@ from msgspec.structs import replace
 
 from contract.bundle import current_version, read_bundle
 from contract.errors import BadData
-from contract.messages import Example, PackedBlock, to_msgpack
+from contract.features.packing import PackedBlock
+from contract.messages import Example, to_msgpack
 from contract.settings import KafkaSettings, Settings
 from devservers.apache_kafka import ApacheKafka
 from devservers.embedded import EmbeddedKafka
@@ -30,13 +31,15 @@ from training.trainer.fit import fit
 from training.trainer.learner import Learner
 
 SETTINGS = Settings(tasks=TASKS)
-LENIENT_CONFIG = replace(PLAN, margin=9.0)  # the gate passes: its result on a few dozen rows would be random
+LENIENT_CONFIG = PLAN.model_copy(
+    update={"margin": 9.0}
+)  # the gate passes: its result on a few dozen rows would be random
 
 
 @pytest.fixture(scope="module")
 def checkpoint() -> Checkpoint:
     examples = make_examples(1_000, 3)
-    fitted = fit(examples, SHAPE, replace(PLAN, epochs=8), lambda epoch: None)
+    fitted = fit(examples, SHAPE, PLAN.model_copy(update={"epochs": 8}), lambda epoch: None)
     metadata = make_metadata(fitted.network, parent=None, created_ms=10**12, evaluation={}, positions={})
     return Checkpoint(
         metadata=metadata,
@@ -207,7 +210,7 @@ def test_a_worse_model_is_rejected_with_the_reason_and_not_published(
         FixedFeed(make_feedback(*inverted)),
         bundles,
         SETTINGS,
-        replace(PLAN, update_batch=8, update_rate=1.0, distillation=0.0),
+        PLAN.model_copy(update={"update_batch": 8, "update_rate": 1.0, "distillation": 0.0}),
     )
 
     assert status == EXIT_REJECTED == 3
@@ -234,7 +237,7 @@ def test_implausible_labels_are_rejected_before_they_are_learned(
     clicks = [row for row in make_rows(400, 11, "n") if "click" in row.labels]
     all_clicked = [replace(row, labels={"click": 1.0}, user_id=f"u{n}") for n, row in enumerate(clicks)]
 
-    actual = update(checkpoint, make_feedback(*all_clicked), replace(LENIENT_CONFIG, jump=1.5))
+    actual = update(checkpoint, make_feedback(*all_clicked), LENIENT_CONFIG.model_copy(update={"jump": 1.5}))
 
     assert "`click` should happen 0.67 to 1.5 times as often" in actual.rejections[0]
     assert (actual.checkpoint, actual.rejected_checkpoint) == (None, None)

@@ -14,7 +14,7 @@ from training.trainer.partition import split_held_out
 
 
 def run_fit(examples: Examples, *, seed: int = 7, epochs: int = 3) -> FitResult:
-    return fit(examples, SHAPE, replace(PLAN, seed=seed, epochs=epochs), lambda epoch: None)
+    return fit(examples, SHAPE, PLAN.model_copy(update={"seed": seed, "epochs": epochs}), lambda epoch: None)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def test_equal_seeds_give_equal_weights_and_other_seeds_do_not() -> None:
 def test_training_stops_without_gain_and_returns_the_best_epoch() -> None:
     epochs, examples = list[Epoch](), make_examples(300, 3)
 
-    actual = fit(examples, SHAPE, replace(PLAN, epochs=40, learning_rate=0.03), epochs.append)
+    actual = fit(examples, SHAPE, PLAN.model_copy(update={"epochs": 40, "learning_rate": 0.03}), epochs.append)
 
     scores = [epoch.score for epoch in epochs]
     assert len(epochs) < 40
@@ -70,7 +70,7 @@ def test_training_stops_without_gain_and_returns_the_best_epoch() -> None:
 
 def test_calibration_changes_the_scores_of_epochs_but_not_training(monkeypatch: pytest.MonkeyPatch) -> None:
     examples, calibrated, uncalibrated = make_examples(300, 3), list[Epoch](), list[Epoch]()
-    config = replace(PLAN, epochs=2)
+    config = PLAN.model_copy(update={"epochs": 2})
 
     fit(examples, SHAPE, config, calibrated.append)
     monkeypatch.setattr("training.trainer.fit.calibrate", lambda network, rows: None)
@@ -142,7 +142,7 @@ def test_encoders_see_no_held_out_values(seed: int) -> None:
 
 
 def test_alternating_batches_learn_every_task() -> None:
-    config = replace(PLAN, epochs=20, turns=True)
+    config = PLAN.model_copy(update={"epochs": 20, "turns": True})
 
     actual = fit(make_examples(1_500, 3), SHAPE, config, lambda epoch: None)
 

@@ -6,6 +6,7 @@ from msgspec.structs import replace
 from torch import Tensor
 
 from contract.errors import BadConfig, BadData
+from contract.settings import TrainingConfig
 from contract.tasks import Task
 from model.checkpoint import hash_weights
 from model.network import Network
@@ -13,7 +14,7 @@ from tests.model.small import CATEGORY, CLICK, FRAUD, SHAPE, TASKS, make_network
 from tests.training.examples import PLAN, make_examples
 from training.data.examples import Examples
 from training.trainer.batching import Batch, to_batch
-from training.trainer.config import TrainingConfig, read_training_config
+from training.trainer.config import check_balance
 from training.trainer.fit import Epoch, fit
 from training.trainer.learner import Learner, compute_task_losses
 from training.trainer.loss_balancing import ALIASES, create_method, prioritize_tasks
@@ -23,8 +24,8 @@ OTHER_BALANCERS = ("Mean", "MGDA", "DWA(temperature=1.0)", "Constant(weights=[1.
 
 
 def make_learner(balance: str, seed: int, **changes: object) -> Learner:
-    network = make_network(seed=seed, shape=replace(SHAPE, **changes))
-    return Learner(network=network.train(), config=replace(PLAN, balance=balance))
+    network = make_network(seed=seed, shape=SHAPE.model_copy(update=changes))
+    return Learner(network=network.train(), config=PLAN.model_copy(update={"balance": balance}))
 
 
 def find_direction(learner: Learner, batch: Batch) -> dict[str, Tensor]:
@@ -146,7 +147,7 @@ def test_every_method_learns_and_equal_seeds_give_equal_weights(balance: str, se
 def test_a_priority_scales_the_gradient_of_its_task() -> None:
     batch = to_batch(make_examples(60, 3))
     doubled = tuple(replace(task, weight=2.0) if task.name == "fraud" else task for task in TASKS)
-    config = replace(PLAN, learning_rate=1e-9)
+    config = PLAN.model_copy(update={"learning_rate": 1e-9})
     learners = [Learner(network=make_task_network(tasks), config=config) for tasks in (TASKS, doubled)]
 
     norms = []
@@ -164,7 +165,10 @@ def test_dwa_changes_weights_from_the_third_epoch_on() -> None:
     examples = make_examples(120, 3)
 
     losses = {
-        balance: [epoch.losses for epoch in fit_epochs(examples, replace(PLAN, balance=balance, epochs=3, patience=9))]
+        balance: [
+            epoch.losses
+            for epoch in fit_epochs(examples, PLAN.model_copy(update={"balance": balance, "epochs": 3, "patience": 9}))
+        ]
         for balance in ("static", "dwa")
     }
 
@@ -218,7 +222,7 @@ def test_tasks_without_shared_parameters_need_no_balancing(balance: str, seed: i
 
 
 def test_finding_shared_parameters_leaves_the_random_state_unchanged() -> None:
-    network = make_network(shape=replace(SHAPE, dropout=0.5)).train()
+    network = make_network(shape=SHAPE.model_copy(update={"dropout": 0.5})).train()
     before = torch.get_rng_state()
 
     SharedParameters(network)
@@ -230,7 +234,7 @@ def test_finding_shared_parameters_leaves_the_random_state_unchanged() -> None:
 @pytest.mark.parametrize("balance", ["nonsense", "Aggregator", "TrimmedMean", "DWA(cold=1)", "Sum()()", ""])
 def test_an_unknown_balance_is_rejected_when_settings_are_read(balance: str) -> None:
     with pytest.raises(BadConfig, match="`balance` should"):
-        read_training_config({"balance": balance})
+        check_balance(TrainingConfig(balance=balance))
 
 
 @pytest.mark.parametrize("balance", [*ALIASES, *OTHER_BALANCERS])
@@ -290,10 +294,10 @@ def test_focus_0_keeps_the_declared_weights() -> None:
 
 
 def test_focus_changes_training_from_the_second_epoch_on(seed: int) -> None:
-    config = replace(PLAN, epochs=2, batch=16)
+    config = PLAN.model_copy(update={"epochs": 2, "batch": 16})
 
     first, second = fit_epochs(make_examples(600, seed), config)
-    focused_first, focused_second = fit_epochs(make_examples(600, seed), replace(config, focus=4.0))
+    focused_first, focused_second = fit_epochs(make_examples(600, seed), config.model_copy(update={"focus": 4.0}))
 
     assert first.losses == focused_first.losses
     assert second.losses != focused_second.losses

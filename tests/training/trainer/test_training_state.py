@@ -3,17 +3,16 @@
 from pathlib import Path
 
 import pytest
-from msgspec.structs import replace
 
 from contract.errors import BadConfig, BadData
+from contract.settings import TrainingConfig
 from model.checkpoint import hash_weights
 from tests.model.small import SHAPE
 from tests.training.examples import PLAN, make_examples
-from training.trainer.config import TrainingConfig
 from training.trainer.fit import Epoch, FitOptions, FitResult, fit
 
-DROPOUT_SHAPE = replace(SHAPE, dropout=0.2)
-SHORT_CONFIG = replace(PLAN, epochs=3, patience=9)
+DROPOUT_SHAPE = SHAPE.model_copy(update={"dropout": 0.2})
+SHORT_CONFIG = PLAN.model_copy(update={"epochs": 3, "patience": 9})
 
 
 class SimulatedCrash(Exception):
@@ -37,7 +36,7 @@ def fit_epochs(
     ("balance", "focus"), [("static", 0.0), ("uncertainty", 0.0), ("dwa", 0.0), ("pcgrad", 0.0), ("static", 2.0)]
 )
 def test_an_interrupted_run_resumes_to_the_same_weights(balance: str, focus: float, tmp_path: Path) -> None:
-    config, path = replace(SHORT_CONFIG, balance=balance, focus=focus), tmp_path / "state.pt"
+    config, path = SHORT_CONFIG.model_copy(update={"balance": balance, "focus": focus}), tmp_path / "state.pt"
     whole, epochs = fit_epochs(config, None)
 
     with pytest.raises(SimulatedCrash):
@@ -52,20 +51,20 @@ def test_an_interrupted_run_resumes_to_the_same_weights(balance: str, focus: flo
 
 def test_a_finished_run_trains_only_when_given_more_epochs(tmp_path: Path) -> None:
     path = tmp_path / "state.pt"
-    fit_epochs(replace(SHORT_CONFIG, epochs=1), path)
+    fit_epochs(SHORT_CONFIG.model_copy(update={"epochs": 1}), path)
 
-    assert fit_epochs(replace(SHORT_CONFIG, epochs=1), path)[1] == []
-    assert [epoch.number for epoch in fit_epochs(replace(SHORT_CONFIG, epochs=2), path)[1]] == [2]
+    assert fit_epochs(SHORT_CONFIG.model_copy(update={"epochs": 1}), path)[1] == []
+    assert [epoch.number for epoch in fit_epochs(SHORT_CONFIG.model_copy(update={"epochs": 2}), path)[1]] == [2]
 
 
 @pytest.mark.parametrize(("seed_shift", "rows"), [(1, 120), (0, 121)])
 def test_a_state_of_another_config_or_other_examples_is_rejected(seed_shift: int, rows: int, tmp_path: Path) -> None:
     path = tmp_path / "state.pt"
-    fit_epochs(replace(SHORT_CONFIG, epochs=1), path)
+    fit_epochs(SHORT_CONFIG.model_copy(update={"epochs": 1}), path)
     before = path.read_bytes()
 
     with pytest.raises(BadData, match="should be the training state of this configuration on these examples"):
-        fit_epochs(replace(SHORT_CONFIG, seed=SHORT_CONFIG.seed + seed_shift), path, rows=rows)
+        fit_epochs(SHORT_CONFIG.model_copy(update={"seed": SHORT_CONFIG.seed + seed_shift}), path, rows=rows)
 
     assert path.read_bytes() == before
 
@@ -73,7 +72,7 @@ def test_a_state_of_another_config_or_other_examples_is_rejected(seed_shift: int
 @pytest.mark.parametrize("cut", [0, 100, -1])
 def test_a_truncated_state_file_is_rejected(cut: int, tmp_path: Path) -> None:
     path = tmp_path / "state.pt"
-    fit_epochs(replace(SHORT_CONFIG, epochs=1), path)
+    fit_epochs(SHORT_CONFIG.model_copy(update={"epochs": 1}), path)
     path.write_bytes(path.read_bytes()[:cut])
 
     with pytest.raises(BadData, match=r"state.pt should be a training state. Found"):
@@ -81,7 +80,7 @@ def test_a_truncated_state_file_is_rejected(cut: int, tmp_path: Path) -> None:
 
 
 def test_a_balancer_with_a_complex_state_is_rejected_before_anything_is_written(tmp_path: Path) -> None:
-    config, path = replace(SHORT_CONFIG, epochs=1, balance="FAMO"), tmp_path / "state.pt"
+    config, path = SHORT_CONFIG.model_copy(update={"epochs": 1, "balance": "FAMO"}), tmp_path / "state.pt"
 
     with pytest.raises(BadConfig, match="`balance` should hold plain numbers"):
         fit_epochs(config, path)

@@ -21,7 +21,7 @@ EXAMPLES = make_examples(1_200, 3)
 
 
 def fit_network(examples: Examples, options: FitOptions = DEFAULT_OPTIONS, **changes: int) -> FitResult:
-    return fit(examples, SHAPE, replace(PLAN, **{"epochs": 4} | changes), lambda epoch: None, options)
+    return fit(examples, SHAPE, PLAN.model_copy(update={"epochs": 4} | changes), lambda epoch: None, options)
 
 
 def make_checkpoint(fitted: FitResult) -> Checkpoint:
@@ -78,7 +78,7 @@ def test_a_warm_start_has_a_lower_loss_in_the_first_epoch(former: Checkpoint) ->
     epochs_by_start: dict[bool, list[Epoch]] = {True: [], False: []}
     for transferred, epochs in epochs_by_start.items():
         transfer = Transfer(checkpoint=former, carried="free") if transferred else None
-        fit(EXAMPLES, SHAPE, replace(PLAN, epochs=1), epochs.append, FitOptions(transfer=transfer))
+        fit(EXAMPLES, SHAPE, PLAN.model_copy(update={"epochs": 1}), epochs.append, FitOptions(transfer=transfer))
 
     assert epochs_by_start[True][0].losses["click"] < epochs_by_start[False][0].losses["click"]
 
@@ -88,7 +88,13 @@ def test_another_shape_task_or_no_new_task_is_rejected(former: Checkpoint) -> No
     other = tuple(replace(task, groups=("user", "item")) if task.name == "click" else task for task in TASKS)
 
     with pytest.raises(BadConfig, match=r"\[model\] should be that of"):
-        fit(EXAMPLES, replace(SHAPE, hidden=2 * SHAPE.hidden), PLAN, lambda epoch: None, FitOptions(transfer=transfer))
+        fit(
+            EXAMPLES,
+            SHAPE.model_copy(update={"hidden": 2 * SHAPE.hidden}),
+            PLAN,
+            lambda epoch: None,
+            FitOptions(transfer=transfer),
+        )
     with pytest.raises(BadConfig, match="`click` should be declared as in"):
         fit_network(make_task_examples(other), FitOptions(transfer=transfer))
     with pytest.raises(BadData, match="Some task should be new"):

@@ -8,9 +8,9 @@ import pytest
 from contract.features.encoder import Encoder
 from contract.messages import to_json
 from tests.worker.events import FEATURES, NOW_MS, make_product
+from transport.records import Record, TopicPartition
 from worker.catalogue.catalogue import Catalogue
 from worker.catalogue.product_consumer import ProductConsumer
-from worker.kafka.consumer import Record, TopicPartition
 from worker.ops import metrics
 
 PARTITION: Final = TopicPartition("shop.products", 0)

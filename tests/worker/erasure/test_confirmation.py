@@ -12,12 +12,12 @@ from contract.messages import to_json
 from contract.profiles.erasures import Erasures
 from contract.profiles.record import LAYOUT, RECORD, profile_key
 from contract.settings import TopicSettings
+from transport.log_reader import TopicTailer
+from transport.records import Record, TopicPartition
 from worker.erasure.confirmation import ErasureConfirmer
 from worker.erasure.progress import ErasureProgress, owner_field
 from worker.erasure.topic import ErasureConsumer
 from worker.kafka.admin import KafkaAdmin
-from worker.kafka.consumer import Record, TopicPartition
-from worker.kafka.log_reader import TopicTailer
 from worker.kafka.producer import OutgoingRecord
 from worker.redis.client import RedisClient
 from worker.state.offsets import OffsetTracker

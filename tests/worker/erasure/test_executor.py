@@ -8,7 +8,7 @@ from contract.messages import ErasureConfirmation, read_erasure_confirmation, to
 from contract.profiles.slices import Slices
 from tests.worker.environment import WorkerEnvironment
 from tests.worker.events import make_order
-from tests.worker.maintenance.test_rebuild import run_rebuild, serving_generation
+from tests.worker.maintenance.runs import run_rebuild, serving_generation
 from tests.worker.worker_lifecycle import InProcessWorker, StepEvent, raise_killed
 from worker.ops import metrics
 

@@ -17,11 +17,10 @@ from contract.profiles.erasures import Erasures
 from contract.profiles.store import MergedOffsets
 from devservers.redis_server import RedisServer
 from testkit.oracle.feeder import ProfileFeeder, list_entities, read_slices, split_batches
-from testkit.oracle.logs import SOURCES, latest_erasures, make_oracle
-from tests.contract.test_erasure_laws import logs_with_erasures
-from tests.contract.test_profile_laws import find_differences
+from testkit.oracle.logs import SOURCES, draw_logs_with_erasures, latest_erasures, make_oracle
+from testkit.oracle.records import find_differences
+from transport.records import TopicPartition
 from worker.erasure.slice_eraser import SliceEraser
-from worker.kafka.consumer import TopicPartition
 from worker.redis.client import RedisClient
 from worker.state.profile_store import RedisProfileStore
 
@@ -69,7 +68,7 @@ def fold_log(store: RedisProfileStore, arrivals: Sequence[Arrival], sizes: Itera
         feeder.feed(batch)
     after = feeder.positions_after(arrivals, range(BUCKETS))
     store.merge({}, feeder.merged, after)
-    return store.merged_offsets(SOURCES)
+    return store.read_offsets(SOURCES)
 
 
 def fold_remaining(
@@ -80,7 +79,7 @@ def fold_remaining(
     ProfileFeeder(store, erasures).feed([arrival for arrival in arrivals if arrival.offset >= starts[arrival.source]])
 
 
-@given(log=logs_with_erasures(), sizes=st.lists(st.integers(1, 9), min_size=1), data=st.data())
+@given(log=draw_logs_with_erasures(), sizes=st.lists(st.integers(1, 9), min_size=1), data=st.data())
 @settings(max_examples=60, deadline=None)
 def test_erasing_and_refolding_equals_a_pass_that_knew_the_erasures(
     new_store: NewStore, log: tuple[list[Arrival], list[Erasure]], sizes: list[int], data: st.DataObject
@@ -93,13 +92,13 @@ def test_erasing_and_refolding_equals_a_pass_that_knew_the_erasures(
     eraser = SliceEraser(profiles=store, offsets_at=OffsetsByTime(arrivals).offsets_for_time)
     # when
     eraser.erase(known.until_ms, SOURCE_BY_PARTITION, merged, include_ambiguous=True)
-    assert merged == store.merged_offsets(SOURCES)
+    assert merged == store.read_offsets(SOURCES)
     fold_remaining(store, arrivals, merged, known)
     # then
     actual = {entity: dict(slices) for entity, slices in read_slices(store, list_entities(arrivals)).items()}
     assert find_differences(make_oracle(arrivals, erasures), actual) == []
     # and a second call has nothing to do
-    assert not eraser.erase(known.until_ms, SOURCE_BY_PARTITION, store.merged_offsets(SOURCES), include_ambiguous=False)
+    assert not eraser.erase(known.until_ms, SOURCE_BY_PARTITION, store.read_offsets(SOURCES), include_ambiguous=False)
     after_second = {entity: dict(slices) for entity, slices in read_slices(store, list_entities(arrivals)).items()}
     assert after_second == actual
     assert latest_erasures(erasures) == known.until_ms

@@ -3,9 +3,9 @@
 import pytest
 
 from tests.contract.joining.builders import FEEDBACK, FRAUD, make_label, make_row, minutes_to_ms
+from transport.records import TopicPartition
 from worker.joiner.commit_metadata import EMPTY_METADATA, CommitMetadata, decode_metadata, encode_metadata
 from worker.joiner.partitioned_joiner import PartitionedJoiner
-from worker.kafka.consumer import TopicPartition
 
 SCORED, LABELS = TopicPartition("shop.scored", 0), TopicPartition("shop.labels", 0)
 WINDOW = 20 * 60  # minutes

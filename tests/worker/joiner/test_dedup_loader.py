@@ -11,10 +11,10 @@ from contract.messages import to_json, to_msgpack
 from contract.settings import FeedbackSettings, KafkaSettings, Settings, TopicSettings
 from devservers.apache_kafka import ApacheKafka
 from tests.contract.joining.builders import make_joiner, make_label, make_row
+from transport.log_reader import LogReader
+from transport.records import PartitionOffsets, TopicPartition
 from worker.joiner.dedup import PublishedOutputs
 from worker.joiner.dedup_loader import TIMESTAMP_LEAD_MS, DedupLoader
-from worker.kafka.consumer import PartitionOffsets, TopicPartition
-from worker.kafka.log_reader import LogReader
 
 pytestmark = pytest.mark.apache_kafka
 HOUR_MS: Final = 3_600_000

@@ -10,11 +10,12 @@ from contract.events import AHEAD_MS_MAX
 from contract.messages import read_example, to_json, to_msgpack
 from contract.settings import Settings
 from tests.contract.joining.builders import FEEDBACK, make_click, make_impression, make_label, make_row, minutes_to_ms
+from transport.records import PartitionOffsets, Record, TopicPartition
 from worker.joiner.commit_metadata import CommitMetadata, decode_metadata, encode_metadata
 from worker.joiner.dedup import PublishedOutputs, example_key
 from worker.joiner.membership import JoinerMembership
 from worker.joiner.pipeline import JoinerPipeline, decode_record
-from worker.kafka.consumer import GroupConsumer, PartitionOffsets, Record, TopicPartition
+from worker.kafka.consumer import GroupConsumer
 from worker.kafka.producer import OutgoingRecord, TransactionalProducer
 from worker.ops import metrics
 from worker.ops.retry import Retry

@@ -1,8 +1,8 @@
 """Orphans are counted once: final counts are handed to the next run, others are read again by it."""
 
 from contract.joining.output import Origin, OrphanLabel
+from transport.records import TopicPartition
 from worker.joiner.recovered_state import OrphanCounter
-from worker.kafka.consumer import TopicPartition
 
 LABELS, OTHERS = TopicPartition("shop.labels", 0), TopicPartition("shop.labels", 1)
 

@@ -20,7 +20,7 @@ from tests.checkout import ROOT
 from tests.conftest import KafkaBroker
 from tests.contract.joining.builders import FEEDBACK, make_click, make_impression, make_label, make_row, minutes_to_ms
 from tests.worker.joiner_simulation import Input, TopicLogs, compute_expected_labels, simulate_shop
-from worker.kafka.consumer import TopicPartition
+from transport.records import TopicPartition
 
 TOPICS = ("scored", "impressions", "clicks", "orders", "labels", "feedback", "judgements")
 TIMEOUT_S = 60.0

@@ -1,4 +1,4 @@
-"""Members of a consumer group on Apache Kafka that leave at any moment."""
+"""Members of a consumer group on Apache Kafka that leave at random moments."""
 
 import threading
 import time
@@ -7,15 +7,16 @@ from random import Random
 
 from contract.settings import KafkaSettings
 from tests.conftest import KafkaBroker
-from tests.worker.worker_lifecycle import wait_until
-from worker.kafka.consumer import GroupConsumer, TopicPartition
+from tests.polling import wait_until
+from transport.records import TopicPartition
+from worker.kafka.consumer import GroupConsumer
 
 MEMBERS = 24
-JOINED_AFTER_S = 4.0  # the broker waits three seconds for a group's other members
+JOINED_AFTER_S = 4.0  # the broker waits three seconds for other members of the group
 
 
 class StaticAssignment:
-    """Reads every partition from its setting."""
+    """Starts every partition at offset 0."""
 
     def on_assigned(self, partitions: list[TopicPartition]) -> Mapping[TopicPartition, int]:
         return dict.fromkeys(partitions, 0)
@@ -25,20 +26,20 @@ class StaticAssignment:
 
 
 def test_a_member_can_leave_at_any_moment_of_joining(apache_kafka: KafkaBroker, topic_prefix: str, seed: int) -> None:
-    # given a topic, and members of as many groups
+    # given a topic, and each member in a group of its own
     topic = f"{topic_prefix}orders"
     apache_kafka.create_topics({topic: 4})
-    random = Random(seed)
-    began = time.monotonic()
+    rng = Random(seed)
+    started_s = time.monotonic()
     leaving: list[threading.Thread] = []
-    for moment in sorted(random.uniform(0, JOINED_AFTER_S) for _ in range(MEMBERS)):
+    for moment in sorted(rng.uniform(0, JOINED_AFTER_S) for _ in range(MEMBERS)):
         kafka = KafkaSettings(bootstrap_servers=apache_kafka.bootstrap, group_prefix=f"{topic_prefix}{len(leaving)}")
         member = GroupConsumer(kafka=kafka, group=kafka.group_prefix, instance="0")
         member.subscribe([topic], StaticAssignment())
-        # when each leaves at its own moment, without having read
-        due = threading.Timer(max(0.0, began + moment - time.monotonic()), member.close)
-        due.daemon = True
-        due.start()
-        leaving.append(due)
+        # when each leaves at its own moment, without having polled
+        timer = threading.Timer(max(0.0, started_s + moment - time.monotonic()), member.close)
+        timer.daemon = True
+        timer.start()
+        leaving.append(timer)
     # then
     wait_until(lambda: not any(thread.is_alive() for thread in leaving))

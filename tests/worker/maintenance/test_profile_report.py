@@ -1,4 +1,4 @@
-"""One profile for a human: everything that stands in it, and what features make of it."""
+"""One profile as text: all its fields, and the aggregates that features see."""
 
 from datetime import UTC, datetime, timedelta, timezone
 
@@ -33,22 +33,22 @@ LOG = (
 
 
 def fold_slices(entity: str) -> dict[str, bytes]:
-    touches = to_updates(LOG)
-    return fold(InMemoryProfileStore().read(touches.entities), touches).slice_writes().to_mapping()[entity]
+    updates = to_updates(LOG)
+    return fold(InMemoryProfileStore().read(updates.entities), updates).slice_writes().to_mapping()[entity]
 
 
 def split_words(line: str) -> list[str]:
     return line.split()
 
 
-def test_each_slice_tells_its_place_its_totals_and_its_windows() -> None:
+def test_each_slice_shows_its_offset_totals_and_windows() -> None:
     # when
     lines = list(format_profile("user:u", fold_slices("user:u"), NOW_MS + 3_000))
     # then
-    at = lines.index("orders/1: up to offset 5, 2 events, sum 24.75")
-    assert lines[at + 1] == "  seen from 2023-11-14 22:13:20Z to 2023-11-14 22:13:21Z"
-    assert split_words(lines[at + 3]) == ["10m", "2023-11-14", "22:10:00Z", "2", "24.75", "0", "0.00"]
-    assert [split_words(line)[0] for line in lines[at + 3 : at + 8]] == ["10m", "1h", "1d", "7d", "30d"]
+    line = lines.index("orders/1: up to offset 5, 2 events, sum 24.75")
+    assert lines[line + 1] == "  seen from 2023-11-14 22:13:20Z to 2023-11-14 22:13:21Z"
+    assert split_words(lines[line + 3]) == ["10m", "2023-11-14", "22:10:00Z", "2", "24.75", "0", "0.00"]
+    assert [split_words(row)[0] for row in lines[line + 3 : line + 8]] == ["10m", "1h", "1d", "7d", "30d"]
 
 
 def test_links_order_ids_and_labels_are_shown() -> None:
@@ -65,16 +65,16 @@ def test_links_order_ids_and_labels_are_shown() -> None:
     assert f"linked device {hash_id('device:d'):016x}" in card
 
 
-def test_what_features_see_is_told_as_of_a_time() -> None:
-    # given all slices of a user, the half of an hour cell later
+def test_the_aggregates_are_those_at_a_given_time() -> None:
+    # given all slices of a user, half an hour into the next cell
     at_ms = (NOW_MS // 3_600_000 + 1) * 3_600_000 + 1_800_000
     # when
     lines = list(format_profile("user:u", fold_slices("user:u"), at_ms))
-    # then half of the hour before is still inside
+    # then half of the former hour still counts
     seen = lines[lines.index("As features see it at 2023-11-14 23:30:00Z") :]
-    at = [split_words(line)[:2] for line in seen].index(["orders", "count"])
-    assert split_words(seen[at]) == ["orders", "count", "0", "1", "2", "2", "2", "2"]
-    assert split_words(seen[at + 1]) == ["sum", "0.00", "12.38", "24.75", "24.75", "24.75"]
+    count = [split_words(line)[:2] for line in seen].index(["orders", "count"])
+    assert split_words(seen[count]) == ["orders", "count", "0", "1", "2", "2", "2", "2"]
+    assert split_words(seen[count + 1]) == ["sum", "0.00", "12.38", "24.75", "24.75", "24.75"]
     assert any(split_words(line) == ["first_links", "3"] for line in seen)
     assert any(split_words(line) == ["fraud", "0", "good,", "1", "bad"] for line in seen)
     assert seen[-1] == "  latest first links " + " ".join(
@@ -97,13 +97,13 @@ def test_a_profile_is_read_from_redis(settings: Settings, capsys: pytest.Capture
     # then
     assert print_profile(settings, "user", "u", None) == 0
     out = capsys.readouterr().out
-    assert out.startswith(f"user:u, as it stands under shop:{profile_key('user:u')}\n")
+    assert out.startswith(f"user:u, stored under shop:{profile_key('user:u')}\n")
     assert "\nclicks/0: up to offset 9, 1 events, sum 0\n" in out
 
 
-def test_of_whom_nothing_is_known_is_said_so(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
-    assert print_profile(settings, "user", "nobody", None) == 1
-    assert "Nothing is remembered of user:nobody" in capsys.readouterr().err
+def test_an_unknown_entity_is_reported(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    assert print_profile(settings, "user", "unknown", None) == 1
+    assert "No profile of user:unknown" in capsys.readouterr().err
 
 
 def test_a_time_without_a_zone_is_utc() -> None:

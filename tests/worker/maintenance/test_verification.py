@@ -1,55 +1,39 @@
-"""Profiles beside their log, over real servers: what was changed by hand is found, what flows meanwhile is not."""
+"""Profiles compared with their log over real servers: corruption is found, traffic during the scan is no mismatch."""
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
+import numpy as np
 import pytest
 from confluent_kafka import TopicPartition as KafkaPartition
 from confluent_kafka.admin import AdminClient
 
 from contract.errors import BadConfig
 from contract.messages import to_json
-from contract.profiles.record import FAMILIES, profile_key
+from contract.profiles.record import FAMILIES, RECORD, profile_key
 from contract.settings import KafkaSettings, RedisSettings, Settings
 from tests.worker.environment import WorkerEnvironment
 from tests.worker.events import make_order
+from tests.worker.maintenance.runs import NOW_MS, run_verification
 from tests.worker.worker_lifecycle import InProcessWorker
-from worker.kafka.admin import KafkaAdmin as Admin
-from worker.kafka.consumer import Record, TopicPartition
-from worker.kafka.log_reader import LogReader
-from worker.maintenance.comparison import VerificationResult
-from worker.maintenance.verification import EntitySample, InconsistentSnapshot, Verification, verify
+from transport.log_reader import LogReader
+from transport.records import OffsetRange, Record, TopicPartition
+from worker.maintenance.comparison import Unchecked, VerificationResult
+from worker.maintenance.verification import EntitySample, InconsistentSnapshot, verify
 from worker.state.profile_store import RETENTION_MIN_MS
 
-NOW_MS = time.time_ns() // 1_000_000
 KEY = profile_key("device:d1")
+WRONG_KEY = "profile:{64}:device:d1"  # there is no bucket 64
 
 
 def send_orders(stage: WorkerEnvironment, numbers: range) -> None:
-    """Orders of seven users on three devices."""
+    """Send orders of seven users on three devices."""
     stage.send(
         "orders", [(f"u{n % 7}", to_json(make_order(f"o{n}", user=f"u{n % 7}", device=f"d{n % 3}"))) for n in numbers]
     )
-
-
-def run_verification(
-    stage: WorkerEnvironment, sample: EntitySample | None = None, *, log: LogReader | None = None, now_ms: int = NOW_MS
-) -> VerificationResult:
-    settings, reader = stage.settings, log or LogReader(kafka=stage.settings.kafka)
-    try:
-        return Verification(
-            reader=reader,
-            admin=Admin(kafka=settings.kafka),
-            profiles=stage.open_profiles(),
-            topics={settings.topics.topic_name(kind): kind for kind in FAMILIES},
-            erasures=settings.topics.erasures,
-            sample=sample or EntitySample(),
-        ).run(now_ms)
-    finally:
-        reader.close()
 
 
 def read_slices(stage: WorkerEnvironment, key: str = KEY) -> dict[str, bytes]:
@@ -63,11 +47,11 @@ def write_slice(stage: WorkerEnvironment, source: str, record: bytes, key: str =
 
 
 def run_worker(stage: WorkerEnvironment, numbers: range) -> WorkerEnvironment:
-    """The stage once a worker has folded these orders, and met a bad record."""
+    """The environment after a worker has folded these orders and an unreadable record."""
     send_orders(stage, numbers)
     stage.send("orders", [("u1", b"not JSON")])
-    with InProcessWorker(stage) as life:
-        life.process_all(stage.end_offsets("orders"))
+    with InProcessWorker(stage) as worker:
+        worker.process_all(stage.end_offsets("orders"))
     return stage
 
 
@@ -103,81 +87,169 @@ def write_slice_of_unknown_partition(stage: WorkerEnvironment) -> None:
 
 
 def write_to_wrong_bucket(stage: WorkerEnvironment) -> None:
-    write_slice(stage, *min(read_slices(stage).items()), key="profile:{64}:device:d1")
+    write_slice(stage, *min(read_slices(stage).items()), key=WRONG_KEY)
+
+
+def shift_offset(stage: WorkerEnvironment, by: int) -> None:
+    source, record = min(read_slices(stage).items())
+    fields = np.frombuffer(bytearray(record), RECORD)
+    fields["offset"] += by
+    write_slice(stage, source, fields.tobytes())
+
+
+def shift_offset_within_the_log(stage: WorkerEnvironment) -> None:
+    shift_offset(stage, -1)
+
+
+def shift_offset_beyond_the_log(stage: WorkerEnvironment) -> None:
+    shift_offset(stage, 1_000)
+
+
+def write_slice_of_unknown_entity(stage: WorkerEnvironment) -> None:
+    write_slice(stage, *min(read_slices(stage).items()), key=profile_key("device:d9"))
 
 
 CORRUPTIONS: Final = {
     flip_bit: "order id",
+    shift_offset_within_the_log: "offset should be",
+    shift_offset_beyond_the_log: "offset should be below the log's end",
+    write_slice_of_unknown_entity: "should not be there",
     delete_slice: "missing",
     swap_slice: "should be",
     truncate_slice: "has 471",
     write_slice_of_unknown_partition: "/99",
-    write_to_wrong_bucket: "profile:{64}:device:d1",
+    write_to_wrong_bucket: WRONG_KEY,
 }
 
 
-def test_one_slice_that_was_changed_by_hand_is_found(stage: WorkerEnvironment) -> None:
+def test_every_kind_of_corruption_is_found(stage: WorkerEnvironment) -> None:
     # given
     run_worker(stage, range(40))
     (whole,) = stage.redis.pipeline([("DUMP", stage.prefix + KEY)])
-    for harm, said in CORRUPTIONS.items():
+    for corrupt, problem in CORRUPTIONS.items():
         before = run_verification(stage)
         assert (before.mismatches, before.unchecked) == (0, 0)
         assert before.entities == 7 + 3 + 1  # users, devices, the item
         # when
-        harm(stage)
+        corrupt(stage)
         # then
         after = run_verification(stage)
-        assert (after.mismatches, after.unchecked) == (1, 0), harm.__name__
-        assert said in after.differences[0]
-        stage.redis.pipeline([("DEL", f"{stage.prefix}profile:{{64}}:device:d1")])
+        assert (after.mismatches, after.unchecked) == (1, 0), corrupt.__name__
+        assert problem in after.differences[0]
+        stage.redis.pipeline([("DEL", stage.prefix + key) for key in (profile_key("device:d9"), WRONG_KEY)])
         stage.redis.pipeline([("RESTORE", stage.prefix + KEY, 0, whole, "REPLACE")])
 
 
-def test_the_last_event_of_a_slice_cannot_be_lost_unseen(apache_stage: WorkerEnvironment) -> None:
+def test_a_lost_last_event_of_a_slice_is_found(apache_stage: WorkerEnvironment) -> None:
     # given the slices of a device before and after one more order
     stage = apache_stage
     send_orders(stage, range(40))
-    with InProcessWorker(stage) as life:
-        life.process_all(stage.end_offsets("orders"))
+    with InProcessWorker(stage) as worker:
+        worker.process_all(stage.end_offsets("orders"))
         before = read_slices(stage)
         send_orders(stage, range(61, 62))
-        life.process_all(stage.end_offsets("orders"))
+        worker.process_all(stage.end_offsets("orders"))
     (source,) = [source for source, record in read_slices(stage).items() if record != before.get(source)]
-    # when Redis has the former one back, whose own offset is consistent
+    # when Redis holds the former slice, which is consistent in itself
     write_slice(stage, source, before[source])
     # then
     assert "offset should be" in run_verification(stage).differences[0]
 
 
-def test_what_flows_meanwhile_is_no_mismatch(stage: WorkerEnvironment) -> None:
-    # given a worker that goes on
-    send_orders(stage, range(100))
-    with InProcessWorker(stage) as life, ThreadPoolExecutor(1) as pool:
-        life.run_until(lambda: bool(stage.open_profiles().read(["user:u0"])[0]))
-        done, sent = threading.Event(), 100
-        verdicts = pool.submit(lambda: [run_verification(stage) for _ in range(5)])
-        verdicts.add_done_callback(lambda _: done.set())
-        # when it is verified again and again
+def verify_during_traffic(stage: WorkerEnvironment, worker: InProcessWorker, runs: int) -> list[VerificationResult]:
+    """Verify again and again while a worker folds five orders per step."""
+    done, sent = threading.Event(), 100
+    with ThreadPoolExecutor(1) as pool:
+        results = pool.submit(lambda: [run_verification(stage) for _ in range(runs)])
+        results.add_done_callback(lambda _: done.set())
         while not done.is_set():
             send_orders(stage, range(sent, sent + 5))
             sent += 5
-            life.step()
-        # then
-        assert [verdict.mismatches for verdict in verdicts.result()] == [0] * 5
-        assert verdicts.result()[-1].slices > 0
+            worker.step()
+        return results.result()
 
 
-def test_parts_of_a_share_are_together_all(worked: WorkerEnvironment) -> None:
+def test_traffic_during_the_scan_is_no_mismatch(stage: WorkerEnvironment) -> None:
+    # given a running worker
+    send_orders(stage, range(100))
+    with InProcessWorker(stage) as worker:
+        worker.run_until(lambda: bool(stage.open_profiles().read(["user:u0"])[0]))
+        # when
+        results = verify_during_traffic(stage, worker, runs=5)
+    # then
+    assert [(result.mismatches, result.unchecked) for result in results] == [(0, 0)] * 5
+    assert results[-1].slices > 0
+
+
+def test_corruption_is_found_during_traffic(stage: WorkerEnvironment) -> None:
+    # given a device whose slice no later order touches
+    idle = make_order("idle", user="u0", device="idle")
+    stage.send("orders", [("u0", to_json(idle))])
+    with InProcessWorker(stage) as worker:
+        worker.process_all(stage.end_offsets("orders"))
+        key = profile_key("device:idle")
+        ((source, record),) = read_slices(stage, key).items()
+        # when
+        write_slice(stage, source, record[:-5] + bytes([record[-5] ^ 16]) + record[-4:], key)
+        results = verify_during_traffic(stage, worker, runs=3)
+    # then
+    assert [(result.mismatches, result.unchecked) for result in results] == [(1, 0)] * 3
+    assert results[0].differences[0].startswith("device:idle, orders")
+
+
+class DelayedLogReader(LogReader):
+    """A log reader that calls `event` after it has fetched the ends of the event topics for the first time."""
+
+    def __init__(self, stage: WorkerEnvironment, event: Callable[[], object]) -> None:
+        super().__init__(kafka=stage.settings.kafka)
+        self._events = [event]
+
+    def fetch_offset_ranges(self, topics: Iterable[str]) -> dict[TopicPartition, OffsetRange]:
+        offset_ranges = super().fetch_offset_ranges(topics)
+        if len(list(topics)) > 1 and self._events:  # the topic of erasures is fetched alone
+            self._events.pop()()
+        return offset_ranges
+
+
+def test_orders_folded_between_log_ends_and_snapshot_are_no_mismatch(stage: WorkerEnvironment) -> None:
+    # given
+    send_orders(stage, range(20))
+    with InProcessWorker(stage) as worker:
+        worker.process_all(stage.end_offsets("orders"))
+
+        def fold_more() -> None:
+            send_orders(stage, range(20, 40))
+            worker.process_all(stage.end_offsets("orders"))
+
+        # when
+        result = run_verification(stage, reader=DelayedLogReader(stage, fold_more))
+    # then
+    assert (result.mismatches, result.unchecked) == (0, 0)
+    assert result.entities == 7 + 3 + 1
+
+
+def test_a_user_whose_erasure_is_pending_cannot_be_checked(worked: WorkerEnvironment) -> None:
+    # given an erasure that no worker has read
+    worked.send_erasure("u1", time.time_ns() // 1_000_000)
     # when
-    parts = [run_verification(worked, EntitySample(0.25, part)) for part in range(4)]
+    result = run_verification(worked)
+    # then
+    assert (result.mismatches, result.unchecked_by_reason) == (0, {Unchecked.ERASING: 1})
+    # and the slices of other entities are still checked
+    flip_bit(worked)
+    assert run_verification(worked).mismatches == 1
+
+
+def test_the_parts_of_a_share_cover_all_entities(worked: WorkerEnvironment) -> None:
+    # when
+    results = [run_verification(worked, EntitySample(0.25, part)) for part in range(4)]
     # then
     whole = run_verification(worked)
-    assert sum(part.entities for part in parts) == whole.entities
-    assert sum(part.slices for part in parts) == whole.slices
+    assert sum(part.entities for part in results) == whole.entities
+    assert sum(part.slices for part in results) == whole.slices
 
 
-def test_slices_of_kinds_that_were_not_asked_for_are_left_alone(worked: WorkerEnvironment) -> None:
+def test_slices_of_other_kinds_are_ignored(worked: WorkerEnvironment) -> None:
     # given
     settings = worked.settings
     delete_slice(worked)
@@ -186,7 +258,7 @@ def test_slices_of_kinds_that_were_not_asked_for_are_left_alone(worked: WorkerEn
     assert verify(settings, EntitySample(), ("orders",)) == 1
 
 
-def test_the_verdict_is_printed(worked: WorkerEnvironment, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_result_is_printed(worked: WorkerEnvironment, capsys: pytest.CaptureFixture[str]) -> None:
     # given
     delete_slice(worked)
     # when
@@ -198,13 +270,13 @@ def test_the_verdict_is_printed(worked: WorkerEnvironment, capsys: pytest.Captur
 
 
 @pytest.mark.parametrize("sample", [EntitySample(0.1, 10), EntitySample(1.0, 1), EntitySample(0.1, -1)])
-def test_a_part_that_holds_nobody_is_refused(sample: EntitySample) -> None:
+def test_a_part_outside_the_whole_is_refused(sample: EntitySample) -> None:
     with pytest.raises(BadConfig, match="counted from 0"):
         verify(None, sample, FAMILIES)  # type: ignore[arg-type]
 
 
 class InterruptedLogReader(LogReader):
-    """A log during whose reading something happens."""
+    """A log reader that calls `event` before it reads records."""
 
     def __init__(self, stage: WorkerEnvironment, event: Callable[[], object]) -> None:
         super().__init__(kafka=stage.settings.kafka)
@@ -213,27 +285,27 @@ class InterruptedLogReader(LogReader):
     def read(
         self, ends: Mapping[TopicPartition, int], starts: Mapping[TopicPartition, int] | None = None
     ) -> Iterator[list[Record]]:
-        if ends:  # of erasures there are none
+        if ends:  # the topic of erasures is empty
             self._event()
         return super().read(ends, starts)
 
 
-def test_a_redis_that_loses_its_state_meanwhile_gives_no_verdict(worked: WorkerEnvironment) -> None:
+def test_a_redis_flushed_during_the_scan_gives_no_result(worked: WorkerEnvironment) -> None:
     with pytest.raises(InconsistentSnapshot, match="gone back"):
-        run_verification(worked, log=InterruptedLogReader(worked, lambda: worked.redis.pipeline([("FLUSHALL",)])))
+        run_verification(worked, reader=InterruptedLogReader(worked, lambda: worked.redis.pipeline([("FLUSHALL",)])))
 
 
-def test_profiles_that_nobody_wrote_for_longer_than_redis_keeps_them_may_be_gone(worked: WorkerEnvironment) -> None:
+def test_a_missing_profile_past_its_retention_may_have_expired(worked: WorkerEnvironment) -> None:
     # given
     delete_slice(worked)
     # when
-    much_later = run_verification(worked, now_ms=NOW_MS + RETENTION_MIN_MS + 3_600_000)
+    result = run_verification(worked, now_ms=NOW_MS + RETENTION_MIN_MS + 3_600_000)
     # then
-    assert (much_later.mismatches, much_later.unchecked) == (0, 1)
+    assert (result.mismatches, result.unchecked) == (0, 1)
 
 
-def test_without_its_beginning_a_log_tells_what_it_can(apache_stage: WorkerEnvironment) -> None:
-    # given a log of which retention has taken the first half, and a worker that knew it whole
+def test_a_truncated_log_still_verifies_what_it_holds(apache_stage: WorkerEnvironment) -> None:
+    # given a log whose first half was deleted by retention after a worker had folded it
     stage = run_worker(apache_stage, range(40))
     ends = stage.end_offsets("orders")
     admin = AdminClient({"bootstrap.servers": stage.broker.bootstrap})
@@ -242,36 +314,36 @@ def test_without_its_beginning_a_log_tells_what_it_can(apache_stage: WorkerEnvir
     ).values():
         deleted.result()
     # when
-    verdict = run_verification(stage)
+    result = run_verification(stage)
     # then
-    assert verdict.mismatches == 0
-    assert verdict.unchecked > 0
-    assert len(verdict.remarks) == len(ends)
+    assert result.mismatches == 0
+    assert result.unchecked > 0
+    assert len(result.remarks) == len(ends)
     # and what the rest of the log holds of an entity should still be there
     user = f"user:u{39 % 7}"
     stage.redis.pipeline([("DEL", stage.prefix + profile_key(user))])
     assert user in run_verification(stage).differences[0]
 
 
-def test_slices_of_a_topic_that_was_made_anew_cannot_be_checked(apache_stage: WorkerEnvironment) -> None:
+def test_slices_of_a_recreated_topic_cannot_be_checked(apache_stage: WorkerEnvironment) -> None:
     # given
     stage = run_worker(apache_stage, range(10))
     slices = run_verification(stage).slices
-    # when a slice says that it comes from a topic of another id
+    # when a slice is of a topic with another id
     source, record = min(read_slices(stage).items())
     write_slice(stage, f"orders~{'A' * 22}/0", record)
     # then
-    verdict = run_verification(stage)
-    assert (verdict.slices, verdict.mismatches, verdict.unchecked) == (slices + 1, 0, 1)
+    result = run_verification(stage)
+    assert (result.slices, result.mismatches, result.unchecked) == (slices + 1, 0, 1)
     assert source in read_slices(stage)
 
 
-def test_a_kafka_that_does_not_answer_gives_no_verdict(
+def test_an_unreachable_broker_gives_no_result(
     redis_url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # given
-    monkeypatch.setattr("worker.kafka.log_reader.TIMEOUT_S", 0.2)
+    monkeypatch.setattr("transport.log_reader.TIMEOUT_S", 0.2)
     kafka, redis = KafkaSettings(bootstrap_servers="127.0.0.1:1", topic_ids=False), RedisSettings(url=redis_url)
     # then
     assert verify(Settings(kafka=kafka, redis=redis), EntitySample(), FAMILIES) == 3
-    assert "Nothing can be told" in capsys.readouterr().err
+    assert "Verification could not run" in capsys.readouterr().err

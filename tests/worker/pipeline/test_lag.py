@@ -2,7 +2,7 @@
 
 import pytest
 
-from worker.kafka.consumer import TopicPartition
+from transport.records import TopicPartition
 from worker.ops import metrics
 from worker.pipeline.lag import LagMonitor
 

@@ -11,9 +11,10 @@ import msgspec
 import pytest
 
 from contract.events import Review
-from contract.features.encoder import ScoredRowBuilder, list_entities, split_rows
+from contract.features.encoder import list_entities
+from contract.features.packing import split_rows
 from contract.graphs import REVIEW
-from contract.messages import read_scored_row, to_json
+from contract.messages import ScoredRowBuilder, read_scored_row, to_json
 from contract.profiles.store import FoldedBatch
 from contract.settings import TopicSettings
 from tests.conftest import KafkaBroker

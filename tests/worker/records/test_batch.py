@@ -6,7 +6,7 @@ from contract.messages import DEAD_LETTER_HEADER, DeadLetter, read_dead_letter
 from contract.profiles.entity_updates import Arrival
 from tests.metrics import assert_increases
 from tests.worker.events import KINDS, NOW_MS, make_click, make_order, make_record
-from worker.kafka.consumer import Record, TopicPartition
+from transport.records import Record, TopicPartition
 from worker.ops import metrics
 from worker.records.batch import Batch, Reject, decode_records
 

@@ -1,8 +1,7 @@
-"""The door to Redis: what a server says becomes what the caller does next. Each test has a server of its own."""
+"""The Redis client sorts the errors of servers by what the caller does next. Each test has its own server."""
 
 import shutil
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
@@ -12,6 +11,7 @@ import redis
 from contract.errors import BadConfig, Unavailable
 from devservers.embedded import EmbeddedValkey
 from devservers.redis_server import RedisServer
+from tests.polling import wait_until
 from worker.redis.client import RedisClient, to_pairs
 
 WRITE: Final = "redis.call('SET', KEYS[1], ARGV[1]); return 1"
@@ -26,24 +26,17 @@ def server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
 
 @pytest.fixture
 def client(server: RedisServer) -> Iterator[RedisClient]:
-    made = RedisClient(url=server.url, timeout_s=TIMEOUT_S)
-    yield made
-    made.close()
+    client = RedisClient(url=server.url, timeout_s=TIMEOUT_S)
+    yield client
+    client.close()
 
 
 @pytest.fixture
 def operator(server: RedisServer) -> Iterator[Callable[..., Any]]:
-    """Sends commands as whoever runs the server would."""
+    """Sends commands as an operator of the server would."""
     connection = redis.Redis.from_url(server.url)
     yield connection.execute_command
     connection.close()
-
-
-def wait_until(condition: Callable[[], Any], timeout_s: float = TIMEOUT_S) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "It should have come to pass by now."
-        time.sleep(0.01)
 
 
 def is_write_refused(client: RedisClient) -> bool:
@@ -62,21 +55,21 @@ def list_write_calls(client: RedisClient) -> list[Callable[[], Any]]:
     ]
 
 
-def test_a_full_server_is_waited_for(client: RedisClient, operator: Callable[..., Any]) -> None:
-    # given a server that may not throw anything away and has no room
+def test_a_full_server_is_unavailable(client: RedisClient, operator: Callable[..., Any]) -> None:
+    # given a server that may not evict keys and has no memory left
     client.run_script(WRITE, [(["key"], ["value"])])
     operator("CONFIG", "SET", "maxmemory", "1")
     # then
     for write in list_write_calls(client):
         with pytest.raises(Unavailable, match=r"should take commands.*maxmemory"):
             write()
-    # and when there is room again
+    # and when there is memory again
     operator("CONFIG", "SET", "maxmemory", "0")
     for write in list_write_calls(client):
         write()
 
 
-def test_a_server_that_became_a_replica_is_waited_for(
+def test_a_server_that_became_a_replica_is_unavailable(
     server: RedisServer, client: RedisClient, operator: Callable[..., Any]
 ) -> None:
     client.run_script(WRITE, [(["key"], ["value"])])
@@ -87,7 +80,7 @@ def test_a_server_that_became_a_replica_is_waited_for(
         for write in list_write_calls(client):
             with pytest.raises(Unavailable, match=r"should take commands.*replica"):
                 write()
-        # and when it may not even be read
+        # and when it refuses reads too
         operator("CONFIG", "SET", "replica-serve-stale-data", "no")
         primary.kill()
 
@@ -104,8 +97,8 @@ def test_a_server_that_became_a_replica_is_waited_for(
     assert client.pipeline([("SET", "key", "value"), ("GET", "key")]) == [b"OK", b"value"]
 
 
-def test_a_server_that_cannot_save_is_waited_for(client: RedisClient, operator: Callable[..., Any]) -> None:
-    # given a server that takes no writes while it cannot save them, and whose folder is gone
+def test_a_server_that_cannot_save_is_unavailable(client: RedisClient, operator: Callable[..., Any]) -> None:
+    # given a server that refuses writes while it cannot save, without its folder
     client.pipeline([("SET", "key", "value")])
     operator("CONFIG", "SET", "save", "3600 1")
     shutil.rmtree(dict(to_pairs(operator("CONFIG", "GET", "dir")))[b"dir"])
@@ -115,41 +108,41 @@ def test_a_server_that_cannot_save_is_waited_for(client: RedisClient, operator: 
     for write in list_write_calls(client):
         with pytest.raises(Unavailable, match="should take commands"):
             write()
-    # and when it need not save any more
+    # and when it does not save any more
     operator("CONFIG", "SET", "save", "")
     assert not is_write_refused(client)
 
 
-def test_a_server_that_is_busy_with_a_script_is_waited_for(
+def test_a_server_busy_with_a_script_is_unavailable(
     server: RedisServer, client: RedisClient, operator: Callable[..., Any]
 ) -> None:
     # given
     operator("CONFIG", "SET", "lua-time-limit", "20")
     looping = RedisClient(url=server.url, timeout_s=TIMEOUT_S)
-    ended: list[BaseException] = []
+    errors: list[BaseException] = []
 
     def loop() -> None:
         try:
             looping.run_script("while true do end", [([], [])])
         except redis.ResponseError as error:
-            ended.append(error)
+            errors.append(error)
 
     thread = threading.Thread(target=loop)
     thread.start()
     # then
     wait_until(lambda: is_write_refused(client))
-    # and when the script is over
+    # and when the script has ended
     operator("SCRIPT", "KILL")
     thread.join(TIMEOUT_S)
-    assert len(ended) == 1
+    assert len(errors) == 1
     assert not is_write_refused(client)
     looping.close()
 
 
-def test_a_server_that_loads_its_data_is_waited_for() -> None:
-    # given a server with data that it takes a while to load
+def test_a_server_that_loads_its_data_is_unavailable() -> None:
+    # given a server that takes a while to load its data
     with RedisServer(settings={"key-load-delay": "200", "loading-process-events-interval-bytes": "1024"}) as server:
-        client, said = RedisClient(url=server.url, timeout_s=TIMEOUT_S), set[str]()
+        client, reasons = RedisClient(url=server.url, timeout_s=TIMEOUT_S), set[str]()
         client.pipeline([("SET", f"key{n}", "x" * 100) for n in range(3_000)])
         server.stop()
 
@@ -157,7 +150,7 @@ def test_a_server_that_loads_its_data_is_waited_for() -> None:
             try:
                 return client.pipeline([("GET", "key7")]) == [b"x" * 100]
             except Unavailable as error:
-                said.add("loading" if "loading" in str(error) else "away")
+                reasons.add("loading" if "loading" in str(error) else "away")
                 return False
 
         # when
@@ -165,12 +158,12 @@ def test_a_server_that_loads_its_data_is_waited_for() -> None:
         server.process.start()
         wait_until(answers)
         # then
-        assert said == {"away", "loading"}
+        assert reasons == {"away", "loading"}
         client.close()
 
 
-def test_a_server_that_is_away_or_frozen_is_waited_for(server: RedisServer) -> None:
-    # given a client with little patience for a single answer
+def test_an_unreachable_or_frozen_server_is_unavailable(server: RedisServer) -> None:
+    # given a client with a short timeout
     client = RedisClient(url=server.url, timeout_s=0.2)
     client.pipeline([("SET", "key", "value")])
     # when
@@ -188,10 +181,10 @@ def test_a_server_that_is_away_or_frozen_is_waited_for(server: RedisServer) -> N
     client.close()
 
 
-def test_a_connection_that_is_cut_in_the_middle_is_a_server_that_does_not_answer(
+def test_a_connection_cut_during_a_command_is_unavailable(
     server: RedisServer, client: RedisClient, operator: Callable[..., Any]
 ) -> None:
-    # given a command that waits at the server
+    # given a command that blocks at the server
     failures: list[Unavailable] = []
 
     def block() -> None:
@@ -211,8 +204,8 @@ def test_a_connection_that_is_cut_in_the_middle_is_a_server_that_does_not_answer
     assert not is_write_refused(client)
 
 
-@pytest.mark.parametrize("credentials", ["", ":wrong@", "nobody:secret@"])
-def test_a_wrong_password_is_waited_for_and_never_logged(
+@pytest.mark.parametrize("credentials", ["", ":wrong@", "unknown:secret@"])
+def test_a_wrong_password_is_unavailable_and_never_logged(
     server: RedisServer, operator: Callable[..., Any], credentials: str
 ) -> None:
     # given
@@ -223,23 +216,23 @@ def test_a_wrong_password_is_waited_for_and_never_logged(
         client.pipeline([("GET", "key")])
     # then
     assert "wrong" not in str(raised.value)
-    assert "nobody:secret" not in str(raised.value)
-    # and when the password is what the client believes
+    assert "unknown:secret" not in str(raised.value)
+    # and when the server's password is that of the client
     operator("CONFIG", "SET", "requirepass", "")
     client.close()
 
 
-def test_a_password_in_the_query_of_an_address_is_no_part_of_its_name() -> None:
+def test_a_password_is_no_part_of_the_client_s_name() -> None:
     assert RedisClient(url="redis://host:1/0?password=secret", timeout_s=1).name == "redis://host:1/0"
     assert RedisClient(url="redis://me:secret@host:1/0", timeout_s=1).name == "host:1/0"
 
 
-def test_a_right_that_is_missing_is_waited_for(server: RedisServer, operator: Callable[..., Any]) -> None:
+def test_a_missing_permission_is_unavailable(server: RedisServer, operator: Callable[..., Any]) -> None:
     # given
     operator("ACL", "SETUSER", "worker", "on", ">pass", "~*", "+@all", "-set")
     client = RedisClient(url=server.url.replace("//", "//worker:pass@"), timeout_s=TIMEOUT_S)
     # then
-    with pytest.raises(Unavailable, match="should allow what a worker does"):
+    with pytest.raises(Unavailable, match="should permit a worker's commands"):
         client.pipeline([("SET", "key", "value")])
     # and when it is granted
     operator("ACL", "SETUSER", "worker", "+set")
@@ -247,7 +240,7 @@ def test_a_right_that_is_missing_is_waited_for(server: RedisServer, operator: Ca
     client.close()
 
 
-def test_a_script_that_the_server_forgot_is_loaded_again(client: RedisClient, operator: Callable[..., Any]) -> None:
+def test_a_flushed_script_is_loaded_again(client: RedisClient, operator: Callable[..., Any]) -> None:
     # given
     client.run_script(WRITE, [(["key"], ["before"])])
     operator("SCRIPT", "FLUSH")
@@ -258,7 +251,7 @@ def test_a_script_that_the_server_forgot_is_loaded_again(client: RedisClient, op
     assert client.pipeline([("MGET", "key", "other")]) == [[b"after", b"after"]]
 
 
-def test_an_error_of_our_own_command_is_no_reason_to_wait(client: RedisClient) -> None:
+def test_an_error_of_the_command_itself_is_not_retried(client: RedisClient) -> None:
     # given
     client.pipeline([("LPUSH", "list", "x")])
     # then
@@ -267,7 +260,7 @@ def test_an_error_of_our_own_command_is_no_reason_to_wait(client: RedisClient) -
             client.pipeline([mistake])
 
 
-def test_only_absent_keys_are_set_and_the_rest_is_told(client: RedisClient) -> None:
+def test_only_absent_keys_are_set_and_former_values_returned(client: RedisClient) -> None:
     # given
     client.pipeline([("SET", "held", "first")])
     # when
@@ -278,10 +271,10 @@ def test_only_absent_keys_are_set_and_the_rest_is_told(client: RedisClient) -> N
 
 
 @pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl"])
-def test_a_server_that_may_throw_keys_away_is_refused(
+def test_a_server_that_may_evict_keys_is_refused(
     client: RedisClient, operator: Callable[..., Any], policy: str
 ) -> None:
-    # given a policy alone, which throws nothing away while there is no limit
+    # given a policy alone, which evicts nothing without a limit
     operator("CONFIG", "SET", "maxmemory-policy", policy)
     client.check()
     # when
@@ -294,7 +287,7 @@ def test_a_server_that_may_throw_keys_away_is_refused(
     client.check()
 
 
-def test_a_server_that_does_not_tell_its_policy_is_accepted_with_a_warning(
+def test_a_server_with_an_unreadable_policy_is_accepted_with_a_warning(
     server: RedisServer, operator: Callable[..., Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     # given
@@ -304,27 +297,25 @@ def test_a_server_that_does_not_tell_its_policy_is_accepted_with_a_warning(
     client.check()
     # then
     (message,) = caplog.messages
-    assert "should run `noeviction`, and does not tell" in message
+    assert "should run `noeviction`. Its policy cannot be read" in message
     client.close()
 
 
-def test_a_check_waits_for_a_server_that_is_away(server: RedisServer, client: RedisClient) -> None:
+def test_a_check_of_an_unreachable_server_is_unavailable(server: RedisServer, client: RedisClient) -> None:
     server.kill()
 
     with pytest.raises(Unavailable):
         client.check()
 
 
-def test_a_connection_that_is_reset_while_replies_are_read_is_a_server_that_does_not_answer(
-    client: RedisClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # given a socket that tells of a reset under its own name
+def test_a_connection_reset_during_a_read_is_unavailable(client: RedisClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    # given a socket that raises its own error at a reset
     def reset(*_: object) -> None:
         raise ConnectionResetError(104, "Connection reset by peer")
 
     # when
     with monkeypatch.context() as patched:
-        patched.setattr("worker.redis.client.read_replies", reset)
+        patched.setattr("worker.redis.wire.RawWire.read", reset)
         with pytest.raises(Unavailable, match="Connection reset by peer"):
             client.pipeline([("PING",)])
     # then

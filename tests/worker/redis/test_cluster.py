@@ -1,4 +1,4 @@
-"""The door to a Redis Cluster, over one of three real servers: slots move while they are read and written."""
+"""The client of a Redis Cluster, over three real servers: slots move while they are read and written."""
 
 import re
 import shlex
@@ -15,8 +15,9 @@ from contract.profiles.record import new_slice, profile_key
 from contract.settings import RedisSettings
 from devservers.redis_cluster import LocalRedisCluster as Servers
 from tests.conftest import KafkaBroker
+from tests.polling import wait_until
 from tests.worker.environment import WorkerEnvironment
-from tests.worker.worker_lifecycle import InProcessWorker, wait_until
+from tests.worker.worker_lifecycle import InProcessWorker
 from worker.redis.client import RedisClient
 from worker.redis.cluster import RedisCluster, command_slot, connect, connect_cache, hash_slot, replace_address
 from worker.state.generations import FIRST, Generations
@@ -35,16 +36,16 @@ def servers() -> Iterator[Servers]:
 
 @pytest.fixture
 def cluster(servers: Servers) -> Servers:
-    """Without any key."""
+    """The servers without any key."""
     servers.flush()
     return servers
 
 
 @pytest.fixture
 def client(cluster: Servers) -> Iterator[RedisCluster]:
-    made = RedisCluster(url=cluster.url, timeout_s=20)
-    yield made
-    made.close()
+    client = RedisCluster(url=cluster.url, timeout_s=20)
+    yield client
+    client.close()
 
 
 def other_server(cluster: Servers, slot: int) -> int:
@@ -58,7 +59,7 @@ def is_answered(client: RedisCluster, command: Sequence[str]) -> bool:
         return False
 
 
-def test_replies_come_in_the_order_of_the_commands_whoever_gives_them(client: RedisCluster) -> None:
+def test_replies_come_in_the_order_of_the_commands(client: RedisCluster) -> None:
     # when
     written = client.pipeline([("SET", key, n) for n, key in enumerate(KEYS)])
     # then
@@ -71,7 +72,7 @@ def test_replies_come_in_the_order_of_the_commands_whoever_gives_them(client: Re
     assert len({client._find_owner(hash_slot(key)) for key in KEYS}) == 3
 
 
-def test_slots_are_reckoned_as_servers_do(cluster: Servers) -> None:
+def test_slots_are_computed_as_servers_do(cluster: Servers) -> None:
     for key in ("key", "shop:profile:{47}:user:ü", "shop:merged:{47}", "{}x", "a{b}{c}", "a{b", "}{x}"):
         assert (
             command_slot(("GET", key))
@@ -80,12 +81,12 @@ def test_slots_are_reckoned_as_servers_do(cluster: Servers) -> None:
         )
 
 
-def test_a_slot_that_has_moved_is_followed(client: RedisCluster, cluster: Servers) -> None:
-    # given a client that knows who owns what
+def test_a_moved_slot_is_followed(client: RedisCluster, cluster: Servers) -> None:
+    # given a client that knows the owners
     client.pipeline([("SET", key, n) for n, key in enumerate(KEYS)])
     slot = hash_slot("key7")
     for _ in range(3):
-        # when it moves to a server that has forgotten every script
+        # when it moves to a server without scripts
         cluster.migrate_slot(slot, other_server(cluster, slot))
         cluster.execute(cluster.owner_of(slot), "SCRIPT FLUSH")
         # then
@@ -94,10 +95,10 @@ def test_a_slot_that_has_moved_is_followed(client: RedisCluster, cluster: Server
         assert cluster.execute(cluster.owner_of(slot), "GET", "key7") == "x"
 
 
-def test_a_slot_that_is_moving_is_read_and_written_on_both_servers(
+def test_a_moving_slot_is_read_and_written_on_both_servers(
     client: RedisCluster, cluster: Servers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # given half of a slot's keys that have moved
+    # given a slot with half of its keys moved
     keys = [f"{{t}}{n}" for n in range(6)]
     client.pipeline([("SET", key, n) for n, key in enumerate(keys)])
     slot = hash_slot("{t}")
@@ -108,11 +109,11 @@ def test_a_slot_that_is_moving_is_read_and_written_on_both_servers(
     assert client.pipeline([("GET", key) for key in keys]) == [b"%d" % n for n in range(6)]
     assert client.set_if_absent([(key, b"x") for key in ("{t}0", "{t}5", "{t}new")], 60) == [b"0", b"5", None]
     assert client.run_script(SUM, [(["{t}3", "{t}4"], []), (["{t}1", "{t}2"], [])]) == [7, 3]
-    # and what needs keys of both is waited for
+    # and a script that needs keys of both is unavailable
     with pytest.raises(Unavailable, match=r"should take commands\. Found: Multiple keys"):
         client.run_script(SUM, [(["{t}2", "{t}3"], [])])
 
-    # and when the move is over before the next try
+    # and when the move ends before the next attempt
     def end(_: float) -> None:
         cluster.migrate_keys(slot, target)
         cluster.end_migration(slot, target)
@@ -122,8 +123,8 @@ def test_a_slot_that_is_moving_is_read_and_written_on_both_servers(
     assert client.pipeline([("GET", "{t}new")]) == [b"x"]
 
 
-def test_one_server_that_does_not_answer_is_waited_for(cluster: Servers) -> None:
-    # given a client with little patience for a single answer
+def test_one_frozen_server_makes_the_cluster_unavailable(cluster: Servers) -> None:
+    # given a client with a short timeout
     client = RedisCluster(url=cluster.url, timeout_s=0.3)
     client.pipeline([("SET", key, "x") for key in KEYS])
     # when
@@ -131,13 +132,13 @@ def test_one_server_that_does_not_answer_is_waited_for(cluster: Servers) -> None
     with pytest.raises(Unavailable, match="should answer"):
         client.pipeline([("GET", key) for key in KEYS])
     cluster.servers[2].resume()
-    # then nothing that was still to come is taken for an answer
+    # then no late reply is taken for an answer
     assert client.pipeline([("SET", key, key) for key in KEYS]) == [b"OK"] * len(KEYS)
     assert client.pipeline([("GET", key) for key in KEYS]) == [key.encode() for key in KEYS]
     client.close()
 
 
-def test_the_others_tell_of_the_cluster_when_the_first_one_is_away(cluster: Servers) -> None:
+def test_other_servers_return_the_slots_when_the_first_is_frozen(cluster: Servers) -> None:
     # given
     client = RedisCluster(url=cluster.url, timeout_s=0.3)
     others = [key for key in KEYS if cluster.owner_of(hash_slot(key)) != 0]
@@ -152,12 +153,12 @@ def test_the_others_tell_of_the_cluster_when_the_first_one_is_away(cluster: Serv
     client.close()
 
 
-def test_a_slot_that_another_server_took_over_from_a_dead_one_is_found_there(cluster: Servers) -> None:
+def test_a_slot_taken_over_from_a_frozen_server_is_found(cluster: Servers) -> None:
     # given
     client = RedisCluster(url=cluster.url, timeout_s=0.3)
     key = next(key for key in KEYS if cluster.owner_of(hash_slot(key)) == 2)
     client.pipeline([("SET", key, "x")])
-    # when its owner is away, and the others agree on another one
+    # when its owner is frozen, and the others agree on another one
     cluster.servers[2].pause()
     cluster.reassign_slot(hash_slot(key), 0)
     # then
@@ -167,7 +168,7 @@ def test_a_slot_that_another_server_took_over_from_a_dead_one_is_found_there(clu
     client.close()
 
 
-def test_every_server_of_a_cluster_should_keep_its_keys(client: RedisCluster, cluster: Servers) -> None:
+def test_every_server_of_a_cluster_is_checked_for_eviction(client: RedisCluster, cluster: Servers) -> None:
     client.check()
     cluster.execute(2, "CONFIG SET", "maxmemory", "100mb", "maxmemory-policy", "allkeys-lru")
     with pytest.raises(BadConfig) as raised:
@@ -176,14 +177,14 @@ def test_every_server_of_a_cluster_should_keep_its_keys(client: RedisCluster, cl
     assert [str(cluster.servers[2].port) in error for error in raised.value.errors] == [True]
 
 
-def test_a_setting_that_is_not_what_the_servers_are_is_a_mistake(cluster: Servers, redis_url: str) -> None:
+def test_a_wrong_cluster_setting_is_an_error(cluster: Servers, redis_url: str) -> None:
     with pytest.raises(BadConfig, match=r"`redis.cluster` should be true"):
         connect(RedisSettings(url=cluster.url)).pipeline([("GET", key) for key in KEYS])
     with pytest.raises(BadConfig, match=r"`redis.cluster` should be true of a Redis Cluster. Found: .*disabled"):
         connect(RedisSettings(url=redis_url, cluster=True)).pipeline([("GET", "key")])
 
 
-def test_caches_have_a_door_of_their_own_only_where_they_are_elsewhere() -> None:
+def test_caches_have_their_own_client_only_on_another_server() -> None:
     state = connect(RedisSettings())
     assert connect_cache(RedisSettings(), state) is state
     assert type(connect_cache(RedisSettings(cache_url="redis://caches"), state)) is RedisClient
@@ -198,28 +199,28 @@ def test_caches_have_a_door_of_their_own_only_where_they_are_elsewhere() -> None
         ("redis://:secret@one", "::1", "redis://:secret@[::1]:2"),
     ],
 )
-def test_other_servers_are_reached_as_the_first_one_is(url: str, host: str, expected: str) -> None:
+def test_other_servers_are_reached_with_the_same_credentials(url: str, host: str, expected: str) -> None:
     assert replace_address(url, host, 2) == expected
 
 
-def test_what_to_run_for_unreadable_profiles_can_be_run(client: RedisCluster) -> None:
+def test_the_suggested_repair_of_unreadable_profiles_works(client: RedisCluster) -> None:
     # given profiles in several buckets, cut short
     profiles, users = RedisProfileStore(client=client, prefix="shop:"), [f"user:u{n}" for n in range(6)]
     short = bytes(new_slice().tobytes())[:-1]
     client.pipeline([("HSET", f"shop:{profile_key(user)}", "orders/3", short) for user in users])
-    client.pipeline([("HSET", profiles.merged_key(bucket), "orders/3", 7) for bucket in range(BUCKETS)])
+    client.pipeline([("HSET", profiles.offsets_key(bucket), "orders/3", 7) for bucket in range(BUCKETS)])
     # when
     runs = re.findall("redis-cli -c (.*?);", profiles.suggest_repair(users))
     client.pipeline([shlex.split(run) for run in runs])
     # then
     assert set(profiles.read(users)[0]) == set()
-    assert set(range(BUCKETS)) - {b for b, of in profiles.merged_offsets(["orders/3"]).items() if of} == set(
+    assert set(range(BUCKETS)) - {b for b, offsets in profiles.read_offsets(["orders/3"]).items() if offsets} == set(
         map(bucket_of, users)
     )
 
 
-def test_a_state_that_serves_no_more_is_collected_from_every_server(client: RedisCluster) -> None:
-    # given a state in every bucket, and another one that is built beside it
+def test_an_unused_generation_is_deleted_from_every_server(client: RedisCluster) -> None:
+    # given a state in every bucket, and another one that is being built
     generations = Generations(client=client, prefix="shop:")
     profiles = RedisProfileStore(client=client, prefix="shop:", generations=generations)
     profiles.refresh_generation()
@@ -237,25 +238,27 @@ def test_a_state_that_serves_no_more_is_collected_from_every_server(client: Redi
     assert [key for page in client.scan("shop:") for key in page] == ["shop:generations"]
 
 
-def test_a_worker_keeps_its_promises_while_slots_move_and_a_server_forgets(
+def test_a_worker_keeps_its_guarantees_during_slot_moves_and_a_flush(
     apache_kafka: KafkaBroker, cluster: Servers, topic_prefix: str, seed: int
 ) -> None:
     # given
     stage = WorkerEnvironment(broker=apache_kafka, redis_url=cluster.url, prefix=topic_prefix, is_cluster=True)
     sent = stage.send_orders(seed, 40)
-    with InProcessWorker(stage, erases=True) as life:
-        life.run_until(lambda: bool(life.offsets.folded))
+    with InProcessWorker(stage, erases=True) as worker:
+        worker.run_until(lambda: bool(worker.offsets.folded))
         # when
         for bucket in range(0, BUCKETS, 7):
             slot = hash_slot(f"{{{bucket}}}")
             cluster.migrate_slot(slot, other_server(cluster, slot))
-        life.process_all(stage.end_offsets("orders"))
+        worker.process_all(stage.end_offsets("orders"))
         cluster.execute(1, "FLUSHALL")
         sent |= stage.send_orders(seed, 10, first=40)
         stage.send_erasure("u3", time.time_ns() // 1_000_000)
         erased = stage.end_offsets("erasures")
-        life.run_until(lambda: all(life.offsets.committed.get(partition) == end for partition, end in erased.items()))
-        life.process_all(stage.end_offsets("orders"))
+        worker.run_until(
+            lambda: all(worker.offsets.committed.get(partition) == end for partition, end in erased.items())
+        )
+        worker.process_all(stage.end_offsets("orders"))
     # then
     assert Counter(decision.event_id for decision in stage.read_decisions()) == Counter(sent)
     assert stage.find_differences("orders") == []

@@ -1,4 +1,4 @@
-"""Replies to HGETALL as columns: however the bytes come, they are what hiredis reads."""
+"""Replies to HGETALL as columns equal what hiredis parses, however the bytes arrive."""
 
 import random
 from collections.abc import Callable
@@ -19,14 +19,15 @@ def encode_reply(fields: dict[bytes, bytes]) -> bytes:
 
 
 def make_receive(wire: bytes, sizes: list[int]) -> Receive:
-    """Hands out the next piece at each call, and no more than there is room for."""
+    """A function that fills its buffer with the next piece of `wire` at each call."""
     left = memoryview(wire)
 
-    def receive(room: memoryview) -> int:
+    def receive(buffer: memoryview) -> int:
         nonlocal left
-        size = min(sizes.pop() if sizes else len(left), len(room), len(left))
-        assert size, "Nothing should be asked for when all has come."
-        room[:size], left = left[:size], left[size:]
+        size = min(sizes.pop() if sizes else len(left), len(buffer), len(left))
+        assert size, "No bytes should be requested after the last."
+        buffer[:size] = left[:size]
+        left = left[size:]
         return size
 
     return receive
@@ -34,11 +35,11 @@ def make_receive(wire: bytes, sizes: list[int]) -> Receive:
 
 def parse_replies(hashes: Hashes, count: int) -> list[dict[str, bytes]]:
     replies: list[dict[str, bytes]] = [{} for _ in range(count)]
-    at = 0
+    start = 0
     for entity, name, length in zip(hashes.hash_index, hashes.name_index, hashes.lengths, strict=True):
-        replies[entity][hashes.names[name]] = bytes(hashes.values[at : at + length])
-        at += length
-    assert at == len(hashes.values)
+        replies[entity][hashes.names[name]] = bytes(hashes.values[start : start + length])
+        start += length
+    assert start == len(hashes.values)
     return replies
 
 
@@ -51,8 +52,8 @@ def draw_hashes(seed: int) -> list[dict[bytes, bytes]]:
 
 
 @pytest.mark.parametrize("piece", [1, 7, 1_000])
-def test_replies_are_the_same_however_their_bytes_come(seed: int, piece: int) -> None:
-    # given hashes whose values hold anything, line ends too
+def test_replies_are_the_same_however_their_bytes_arrive(seed: int, piece: int) -> None:
+    # given hashes with any bytes as values, line ends too
     hashes = [*draw_hashes(seed), {b"end": b"\r\n*2\r\n$1\r\n"}]
     wire = b"".join(map(encode_reply, hashes))
     # when
@@ -66,18 +67,18 @@ def test_replies_are_the_same_however_their_bytes_come(seed: int, piece: int) ->
     assert (error, left) == (None, b"")
 
 
-def test_a_reader_is_used_again_and_grows(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reader_is_reusable_and_grows(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("worker.redis.resp.BUFFER_BYTES", 16)
     monkeypatch.setattr("worker.redis.resp.BUFFER_KEPT_BYTES", 1_000)
     reader = ReplyReader()
     for value in (b"short", bytes(2_000), b"again"):
         read, _, left = reader.read(1, make_receive(encode_reply({b"a": value}) + b"+more", []))
-        # then what has come behind it is not lost
+        # then the bytes after the reply are not lost
         assert parse_replies(read, 1) == [{"a": value}]
         assert b"+more".startswith(left)
 
 
-def test_the_first_error_is_told_and_the_other_replies_are_read() -> None:
+def test_the_first_error_is_returned_and_the_other_replies_are_read() -> None:
     wire = encode_reply({b"a": b"1"}) + b"-WRONGTYPE no hash\r\n-ERR other\r\n*0\r\n" + encode_reply({b"b": b"2"})
 
     read, error, _ = ReplyReader().read(5, make_receive(wire, []))
@@ -89,10 +90,10 @@ def test_the_first_error_is_told_and_the_other_replies_are_read() -> None:
 @pytest.mark.parametrize(
     "wire", [b":1\r\n", b"+OK\r\n", b"*2\r\n:1\r\n:2\r\n", b"*2\r\n$-1\r\n$-1\r\n", b"HTTP/1.1\r\n"]
 )
-def test_what_is_no_hash_is_refused(wire: bytes) -> None:
+def test_a_reply_that_is_no_hash_is_refused(wire: bytes) -> None:
     with pytest.raises(BrokenReply, match="no hash"):
         ReplyReader().read(1, make_receive(wire, []))
 
 
-def test_all_that_is_compiled_can_be_loaded_ahead() -> None:
+def test_compiled_functions_can_be_warmed_up() -> None:
     warm_up()

@@ -7,7 +7,8 @@ import pytest
 from msgspec.structs import replace
 
 from contract.features.declaration import Block
-from contract.messages import Action, Decision, Ranking, ScoredRow, pack, read_decision
+from contract.features.packing import pack
+from contract.messages import Action, Decision, Ranking, ScoredRow, read_decision
 from tests.metrics import assert_increases
 from tests.worker.answers import make_answer
 from worker.ops import metrics

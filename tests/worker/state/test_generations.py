@@ -1,4 +1,4 @@
-"""Generations of the state: which one serves whom, who may build, and what is left when nobody needs it."""
+"""Generations of the state: which one serves, which process may build, and which keys are deleted."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -19,9 +19,9 @@ EVERYWHERE: Final = {bucket: {"orders/0": 7} for bucket in range(BUCKETS)}
 
 @pytest.fixture
 def client(redis_url: str) -> Iterator[RedisClient]:
-    made = RedisClient(url=redis_url, timeout_s=20)
-    yield made
-    made.close()
+    client = RedisClient(url=redis_url, timeout_s=20)
+    yield client
+    client.close()
 
 
 @pytest.fixture
@@ -35,8 +35,8 @@ def fill_generation(client: RedisClient, name: str) -> None:
     )
 
 
-def find_keys(client: RedisClient, beginning: str = "shop:") -> set[str]:
-    return {key for page in client.scan(beginning) for key in page}
+def find_keys(client: RedisClient, key_prefix: str = "shop:") -> set[str]:
+    return {key for page in client.scan(key_prefix) for key in page}
 
 
 def begin_generation(generations: Generations) -> str:
@@ -49,9 +49,7 @@ def expire_lease(client: RedisClient) -> None:
     client.pipeline([("HSET", "shop:generations", "until", 0)])
 
 
-def test_a_reader_is_told_that_another_generation_serves_and_goes_over(
-    client: RedisClient, generations: Generations
-) -> None:
+def test_a_reader_of_a_former_generation_is_refused_and_switches(client: RedisClient, generations: Generations) -> None:
     # given
     fill_generation(client, FIRST)
     profiles = open_profile_store(client, "shop:")
@@ -61,17 +59,15 @@ def test_a_reader_is_told_that_another_generation_serves_and_goes_over(
     name = begin_generation(generations)
     generations.switch(name, FIRST)
     # then
-    for ask in (lambda: profiles.read([USER]), lambda: profiles.merged_offsets(["orders/0"])):
+    for read in (lambda: profiles.read([USER]), lambda: profiles.read_offsets(["orders/0"])):
         with pytest.raises(StaleState, match=f"Found that `{name}` does"):
-            ask()
+            read()
     profiles.refresh_generation()
     assert list(profiles.read([USER])) == [{}]
-    assert profiles.merged_offsets(["orders/0"])[3] == {}
+    assert profiles.read_offsets(["orders/0"])[3] == {}
 
 
-def test_the_late_merge_of_one_who_is_in_the_former_generation_is_refused(
-    client: RedisClient, generations: Generations
-) -> None:
+def test_a_late_merge_into_the_former_generation_is_refused(client: RedisClient, generations: Generations) -> None:
     # given
     fill_generation(client, FIRST)
     zombie, bucket = open_profile_store(client, "shop:"), bucket_of(USER)
@@ -85,12 +81,12 @@ def test_the_late_merge_of_one_who_is_in_the_former_generation_is_refused(
     assert not any("merged" in key for key in find_keys(client))
 
 
-def test_one_builds_at_a_time_until_it_is_taken_for_dead(client: RedisClient, generations: Generations) -> None:
+def test_one_build_runs_at_a_time_until_its_lease_ends(client: RedisClient, generations: Generations) -> None:
     # given
     first = begin_generation(generations)
     assert generations.begin_build() is None
     generations.renew_lease(first)
-    # when the first one is not heard of for longer than its lease, and another one begins
+    # when the lease of the first one expires, and another one begins
     expire_lease(client)
     second = begin_generation(generations)
     # then
@@ -104,22 +100,22 @@ def test_one_builds_at_a_time_until_it_is_taken_for_dead(client: RedisClient, ge
     assert generations.read_serving() == FIRST
 
 
-def test_a_build_goes_on_after_its_lease_where_nobody_else_began(client: RedisClient, generations: Generations) -> None:
+def test_a_build_goes_on_after_its_lease_without_another_build(client: RedisClient, generations: Generations) -> None:
     name = begin_generation(generations)
     expire_lease(client)
     generations.renew_lease(name)
     assert generations.begin_build() is None
 
 
-def test_a_switch_that_is_told_twice_is_one(generations: Generations) -> None:
+def test_a_repeated_switch_has_no_effect(generations: Generations) -> None:
     name = begin_generation(generations)
     generations.switch(name, FIRST)
     generations.switch(name, FIRST)
     assert generations.read_serving() == name
 
 
-def test_a_switch_over_another_generation_than_was_found_is_refused(generations: Generations) -> None:
-    # given a build that began while the first one served, and was overtaken by a whole other build
+def test_a_switch_from_another_serving_generation_is_refused(generations: Generations) -> None:
+    # given a build that began while the first generation served, overtaken by another build
     generations.open()
     name = begin_generation(generations)
     # then
@@ -128,15 +124,15 @@ def test_a_switch_over_another_generation_than_was_found_is_refused(generations:
     assert generations.read_serving() == FIRST
 
 
-def test_what_serves_nobody_is_collected_and_nothing_else(client: RedisClient, generations: Generations) -> None:
-    # given the state that serves, what a dead build left, one that is being built, and keys of others
+def test_unused_generations_and_no_other_keys_are_deleted(client: RedisClient, generations: Generations) -> None:
+    # given a serving generation, one of a crashed build, one that is being built, and other keys
     generations.open()
-    dead = begin_generation(generations)
+    crashed = begin_generation(generations)
     expire_lease(client)
     alive = begin_generation(generations)
-    for name in (FIRST, dead, alive):
+    for name in (FIRST, crashed, alive):
         fill_generation(client, name)
-    RedisProfileStore(client=client, prefix=generation_prefix("shop:", dead)).write_log_starts({"orders/0": 3})
+    RedisProfileStore(client=client, prefix=generation_prefix("shop:", crashed)).write_log_starts({"orders/0": 3})
     others = [
         "shop:rec:g1:profile:{3}",
         "shop:decision:o-1",
@@ -149,33 +145,31 @@ def test_what_serves_nobody_is_collected_and_nothing_else(client: RedisClient, g
     # when
     count = generations.delete_unused()
     # then
-    assert {key for key in before if key.startswith(f"shop:{dead}:")} - {"shop:g1:other"} == before - find_keys(
+    assert {key for key in before if key.startswith(f"shop:{crashed}:")} - {"shop:g1:other"} == before - find_keys(
         client, "shop"
     )
     assert count == BUCKETS + 2
-    # and when the one that was built serves
+    # and when the built one serves
     generations.switch(alive, FIRST)
     generations.delete_unused()
-    left = {key for key in find_keys(client) if ":profile:{" in key}
-    assert left == {f"shop:{alive}:profile:{{{bucket_of(USER)}}}:{USER}", "shop:rec:g1:profile:{3}"}
+    remaining = {key for key in find_keys(client) if ":profile:{" in key}
+    assert remaining == {f"shop:{alive}:profile:{{{bucket_of(USER)}}}:{USER}", "shop:rec:g1:profile:{3}"}
 
 
-def test_before_anybody_said_what_serves_the_first_generation_is_kept(
-    client: RedisClient, generations: Generations
-) -> None:
+def test_the_first_generation_is_kept_before_any_is_recorded(client: RedisClient, generations: Generations) -> None:
     fill_generation(client, FIRST)
     assert generations.delete_unused() == 0
 
 
-def test_each_layout_has_its_own_generation_until_it_is_retired(client: RedisClient) -> None:
-    # given the state of a release that serves
+def test_each_layout_has_its_own_generation_until_retired(client: RedisClient) -> None:
+    # given the serving state of a release
     former, latter = (Generations(client=client, prefix="shop:", layout=layout) for layout in (111, 222))
     assert former.open() == FIRST
     fill_generation(client, FIRST)
-    # then the next release does not mistake it for its own
+    # then the next release does not take it for its own
     with pytest.raises(BadProfile, match=r"should have layout 222.*python -m worker rebuild"):
         latter.open()
-    # and when that has built one
+    # and when that release has built its own
     name = begin_generation(latter)
     fill_generation(client, name)
     latter.switch(name, FIRST)
@@ -185,7 +179,7 @@ def test_each_layout_has_its_own_generation_until_it_is_retired(client: RedisCli
     # then both serve
     assert (former.open(), latter.open()) == (FIRST, name)
     assert len([key for key in find_keys(client) if "merged" in key]) == 2 * BUCKETS
-    # and when the former is retired
+    # and when the former layout is retired
     assert latter.delete_other_layouts() == [111]
     assert latter.delete_unused() == BUCKETS + 1
     assert latter.open() == name

@@ -1,4 +1,4 @@
-"""Positions: where recovery starts, what a batch writes down, what brings the other buckets up."""
+"""Where recovery starts, which merged offsets a batch writes, and which buckets lag."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ import pytest
 
 from contract.errors import LostLog, StaleState
 from contract.hashing import BUCKETS
-from worker.kafka.consumer import PartitionOffsets, TopicPartition
+from transport.records import PartitionOffsets, TopicPartition
 from worker.state.offsets import OffsetTracker, StartOffsets, find_start, raise_if_log_replaced, raise_if_lost
 
 ORDERS = TopicPartition("shop.orders", 3)
@@ -27,31 +27,31 @@ def make_bucket_offsets(offset: int | None, **others: int | None) -> Sequence[in
         (10, make_bucket_offsets(12, b0=4), StartOffsets(4, 10)),
     ],
 )
-def test_folding_starts_at_the_least_of_committed_and_merged_and_answering_at_committed(
+def test_folding_starts_at_the_lowest_offset_and_answering_at_the_committed_one(
     committed: int, merged: Sequence[int | None], start: StartOffsets
 ) -> None:
     assert find_start(PartitionOffsets(committed, 0, 20), merged) == start
 
 
-def test_a_first_start_begins_with_the_first_record_there_is() -> None:
+def test_a_first_start_is_at_the_first_record() -> None:
     assert find_start(PartitionOffsets(None, 7, 20), make_bucket_offsets(None)) == StartOffsets(7, 7)
 
 
-def test_a_bucket_that_knows_nothing_needs_the_log_from_its_beginning() -> None:
+def test_a_bucket_without_the_source_needs_the_log_from_its_beginning() -> None:
     assert find_start(PartitionOffsets(10, 0, 20), make_bucket_offsets(10, b5=None)) == StartOffsets(0, 10)
 
 
-def test_a_group_that_never_committed_answers_all_there_is_over_a_state_that_is_there() -> None:
+def test_a_group_that_never_committed_answers_all_records_over_an_existing_state() -> None:
     assert find_start(PartitionOffsets(None, 0, 20), make_bucket_offsets(8)) == StartOffsets(0, 0)
 
 
 @pytest.mark.parametrize(("committed", "answered"), [(20, 20), (21, 0)])
-def test_a_committed_position_beyond_the_end_speaks_of_another_log(committed: int, answered: int) -> None:
+def test_a_committed_offset_beyond_the_end_is_of_another_log(committed: int, answered: int) -> None:
     assert find_start(PartitionOffsets(committed, 0, 20), make_bucket_offsets(0)).committed == answered
 
 
 @pytest.mark.parametrize(
-    ("held", "merged", "lost"),
+    ("offsets", "merged", "lost"),
     [
         (PartitionOffsets(10, 9, 20), make_bucket_offsets(9), 0),
         (PartitionOffsets(10, 9, 20), make_bucket_offsets(8), 1),
@@ -59,118 +59,118 @@ def test_a_committed_position_beyond_the_end_speaks_of_another_log(committed: in
         (PartitionOffsets(2, 3, 20), make_bucket_offsets(5), 1),
     ],
 )
-def test_records_that_are_needed_and_gone_are_lost(
-    held: PartitionOffsets, merged: Sequence[int | None], lost: int
+def test_needed_records_that_were_deleted_are_lost(
+    offsets: PartitionOffsets, merged: Sequence[int | None], lost: int
 ) -> None:
-    start = find_start(held, merged)
+    start = find_start(offsets, merged)
 
     assert start.lost == lost
-    assert (start.offset, start.committed) >= (held.low, held.low)
+    assert (start.offset, start.committed) >= (offsets.low, offsets.low)
 
 
-def test_a_lost_log_is_refused_and_a_whole_one_is_not() -> None:
+def test_lost_records_are_refused() -> None:
     raise_if_lost(ORDERS, StartOffsets(5, 5, 0))
-    with pytest.raises(LostLog, match=r"shop\.orders/3 .* first 2 gone.*on_lost_log"):
+    with pytest.raises(LostLog, match=r"shop\.orders/3 .* first 2 deleted.*on_lost_log"):
         raise_if_lost(ORDERS, StartOffsets(5, 5, 2))
 
 
 @pytest.mark.parametrize("end", [20, 19])
-def test_a_log_that_ends_before_its_state_does_is_another_one(end: int) -> None:
-    held, merged = PartitionOffsets(None, 0, end), make_bucket_offsets(20, b3=25)
+def test_a_log_that_ends_before_its_state_was_replaced(end: int) -> None:
+    offsets, merged = PartitionOffsets(None, 0, end), make_bucket_offsets(20, b3=25)
 
     if end == 20:
-        raise_if_log_replaced(ORDERS, held, merged)
+        raise_if_log_replaced(ORDERS, offsets, merged)
         return
     with pytest.raises(LostLog, match=r"shop\.orders/3 should reach 20, .*Found its end at 19"):
-        raise_if_log_replaced(ORDERS, held, merged)
+        raise_if_log_replaced(ORDERS, offsets, merged)
 
 
-def make_owner(offset: int) -> OffsetTracker:
-    """Somebody who owns one partition of orders, merged and folded up to `at`, and watches one of clicks."""
-    positions = OffsetTracker(sources={ORDERS: "orders/3"})
-    positions.committed |= {ORDERS: offset, WATCHED: offset}
-    positions.folded[ORDERS] = offset
-    positions.record_merged({bucket: {"orders/3": offset} for bucket in range(BUCKETS)})
-    return positions
+def make_tracker(offset: int) -> OffsetTracker:
+    """The offsets of a worker that folded one partition of orders up to `offset`, and watches one of clicks."""
+    tracker = OffsetTracker(sources={ORDERS: "orders/3"})
+    tracker.committed |= {ORDERS: offset, WATCHED: offset}
+    tracker.folded[ORDERS] = offset
+    tracker.record_merged({bucket: {"orders/3": offset} for bucket in range(BUCKETS)})
+    return tracker
 
 
-def test_only_what_lies_below_committed_is_answered() -> None:
-    positions = make_owner(5)
+def test_only_records_below_the_committed_offset_are_answered() -> None:
+    tracker = make_tracker(5)
 
-    assert positions.is_answered(ORDERS, 4)
-    assert not positions.is_answered(ORDERS, 5)
-    assert not positions.is_answered(TopicPartition("shop.orders", 0), 0)
-
-
-def test_a_batch_writes_its_ends_into_the_buckets_it_touches() -> None:
-    assert make_owner(5).merged_after({ORDERS: 9, WATCHED: 30}, [1, 2]) == {1: {"orders/3": 9}, 2: {"orders/3": 9}}
+    assert tracker.is_answered(ORDERS, 4)
+    assert not tracker.is_answered(ORDERS, 5)
+    assert not tracker.is_answered(TopicPartition("shop.orders", 0), 0)
 
 
-def test_a_bucket_that_is_further_than_the_batch_stays_there() -> None:
-    positions = make_owner(5)
-    positions.record_merged({1: {"orders/3": 12}})
-
-    assert positions.merged_after({ORDERS: 9}, [1, 2]) == {1: {"orders/3": 12}, 2: {"orders/3": 9}}
+def test_a_batch_writes_its_ends_to_the_buckets_it_touches() -> None:
+    assert make_tracker(5).compute_merged({ORDERS: 9, WATCHED: 30}, [1, 2]) == {1: {"orders/3": 9}, 2: {"orders/3": 9}}
 
 
-def test_every_bucket_that_lags_is_brought_up_to_what_is_folded() -> None:
+def test_a_bucket_ahead_of_the_batch_stays_there() -> None:
+    tracker = make_tracker(5)
+    tracker.record_merged({1: {"orders/3": 12}})
+
+    assert tracker.compute_merged({ORDERS: 9}, [1, 2]) == {1: {"orders/3": 12}, 2: {"orders/3": 9}}
+
+
+def test_lagging_buckets_are_advanced_to_the_folded_offset() -> None:
     # given a batch that touched one bucket
-    positions = make_owner(5)
-    after = positions.merged_after({ORDERS: 9}, [1])
-    positions.record_merged(after)
-    positions.record_folded({ORDERS: 9})
+    tracker = make_tracker(5)
+    after = tracker.compute_merged({ORDERS: 9}, [1])
+    tracker.record_merged(after)
+    tracker.record_folded({ORDERS: 9})
     # when
-    lagging = positions.find_lagging()
+    lagging = tracker.find_lagging()
     # then
     assert lagging == {bucket: {"orders/3": 9} for bucket in range(BUCKETS) if bucket != 1}
-    positions.record_merged(lagging)
-    assert positions.find_lagging() == {}
+    tracker.record_merged(lagging)
+    assert tracker.find_lagging() == {}
 
 
-def test_a_bucket_that_redis_forgot_is_noticed_also_where_nothing_is_to_be_written() -> None:
+def test_a_bucket_lost_by_redis_is_found_without_any_write() -> None:
     # given
-    positions = make_owner(5)
+    tracker = make_tracker(5)
     actual = {bucket: {"orders/3": 5} for bucket in range(BUCKETS)}
-    positions.check_merged(actual)
+    tracker.check_merged(actual)
     # when
     actual[7] = {}
     # then
-    assert positions.find_lagging() == {}
+    assert tracker.find_lagging() == {}
     with pytest.raises(StaleState, match=r"Buckets \[7\] should be merged as this worker left them"):
-        positions.check_merged(actual)
+        tracker.check_merged(actual)
 
 
-def test_positions_never_go_back() -> None:
-    positions = make_owner(5)
+def test_offsets_never_go_back() -> None:
+    tracker = make_tracker(5)
 
-    positions.record_committed({ORDERS: 3})
-    positions.record_folded({ORDERS: 3})
+    tracker.record_committed({ORDERS: 3})
+    tracker.record_folded({ORDERS: 3})
 
-    assert (positions.committed[ORDERS], positions.folded[ORDERS]) == (5, 5)
-
-
-@pytest.mark.parametrize("place", [ORDERS, WATCHED])
-def test_a_partition_that_went_back_by_itself_is_noticed(place: TopicPartition) -> None:
-    positions = make_owner(5)
-
-    positions.check_order({place: 5})
-    with pytest.raises(StaleState, match=f"{place.topic}/{place.partition} should go on from 5. Found 4"):
-        positions.check_order({place: 4})
+    assert (tracker.committed[ORDERS], tracker.folded[ORDERS]) == (5, 5)
 
 
-def test_what_is_committed_and_not_yet_merged_may_be_read_again() -> None:
-    # given a recovery that folds from 5 on what is answered up to 8
-    positions = make_owner(5)
-    positions.committed[ORDERS] = 8
+@pytest.mark.parametrize("partition", [ORDERS, WATCHED])
+def test_a_partition_that_went_back_is_found(partition: TopicPartition) -> None:
+    tracker = make_tracker(5)
+
+    tracker.check_order({partition: 5})
+    with pytest.raises(StaleState, match=f"{partition} should go on from 5. Found 4"):
+        tracker.check_order({partition: 4})
+
+
+def test_committed_but_unmerged_records_may_be_read_again() -> None:
+    # given a recovery that folds from 5, with answers up to 8
+    tracker = make_tracker(5)
+    tracker.committed[ORDERS] = 8
     # then
-    positions.check_order({ORDERS: 5})
+    tracker.check_order({ORDERS: 5})
 
 
-def test_nothing_is_known_of_a_partition_that_left() -> None:
+def test_a_dropped_partition_leaves_no_offsets() -> None:
     # given
-    positions = make_owner(5)
+    tracker = make_tracker(5)
     # when
-    positions.drop_partitions([ORDERS, WATCHED])
+    tracker.drop_partitions([ORDERS, WATCHED])
     # then
-    assert (positions.sources, positions.committed, positions.folded) == ({}, {}, {})
-    assert set(map(len, positions.merged.values())) == {0}
+    assert (tracker.sources, tracker.committed, tracker.folded) == ({}, {}, {})
+    assert set(map(len, tracker.merged.values())) == {0}

@@ -1,8 +1,9 @@
-"""Profiles in Redis, as far as only Redis can tell: keys, expiry, a forgotten script, names of sources.
+"""Profiles in Redis: keys, expiry, a flushed script, pages of a scan, names of sources.
 
-What every store promises is proved in tests/contract/test_profile_laws.py.
+tests/contract/test_profile_laws.py has the laws of every store.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
@@ -10,8 +11,9 @@ import pytest
 from contract.errors import StaleState
 from contract.hashing import BUCKETS, bucket_of
 from contract.profiles.record import RECORD, new_slice, profile_key
+from contract.profiles.slices import Slices
 from worker.redis.client import RedisClient
-from worker.state.profile_store import TTL_MS, RedisProfileStore, source_name
+from worker.state.profile_store import PAGE_KEYS, TTL_MS, RedisProfileStore, hash_tag, source_name
 
 USER = "user:ü"
 SLICE, OTHER = (b"\x00slice\xff".ljust(RECORD.itemsize), b"other".ljust(RECORD.itemsize))
@@ -20,9 +22,9 @@ BUCKET = bucket_of(USER)
 
 @pytest.fixture
 def client(redis_url: str) -> Iterator[RedisClient]:
-    made = RedisClient(url=redis_url, timeout_s=20)
-    yield made
-    made.close()
+    client = RedisClient(url=redis_url, timeout_s=20)
+    yield client
+    client.close()
 
 
 @pytest.fixture
@@ -30,7 +32,7 @@ def profiles(client: RedisClient) -> RedisProfileStore:
     return RedisProfileStore(client=client, prefix="shop:")
 
 
-def test_a_slice_and_its_position_stand_where_the_docs_say(profiles: RedisProfileStore, client: RedisClient) -> None:
+def test_slices_and_merged_offsets_have_the_documented_keys(profiles: RedisProfileStore, client: RedisClient) -> None:
     # when
     profiles.merge({USER: {"orders/3": SLICE}}, {}, {BUCKET: {"orders/3": 7}})
     # then
@@ -40,9 +42,7 @@ def test_a_slice_and_its_position_stand_where_the_docs_say(profiles: RedisProfil
     ]
 
 
-def test_profiles_expire_when_nobody_writes_them_and_positions_never(
-    profiles: RedisProfileStore, client: RedisClient
-) -> None:
+def test_unwritten_profiles_expire_and_merged_offsets_never(profiles: RedisProfileStore, client: RedisClient) -> None:
     # given
     profiles.merge({USER: {"orders/3": SLICE}}, {}, {BUCKET: {"orders/3": 1}})
     key = f"shop:{profile_key(USER)}"
@@ -51,15 +51,14 @@ def test_profiles_expire_when_nobody_writes_them_and_positions_never(
     # when it is written again after some time, and after a long time
     for left, refreshed in ((0.99, False), (0.5, True)):
         client.pipeline([("PEXPIRE", key, round(TTL_MS * left))])
-        at = profiles.merged_offsets(["orders/3"])
-        profiles.merge({USER: {"orders/3": OTHER}}, at, {BUCKET: {"orders/3": at[BUCKET]["orders/3"] + 1}})
+        merged = profiles.read_offsets(["orders/3"])
+        after = {BUCKET: {"orders/3": merged[BUCKET]["orders/3"] + 1}}
+        profiles.merge({USER: {"orders/3": OTHER}}, merged, after)
         # then
         assert (client.pipeline([("PTTL", key)])[0] > 0.995 * TTL_MS) == refreshed
 
 
-def test_a_flush_of_the_scripts_costs_neither_reads_nor_writes(
-    profiles: RedisProfileStore, client: RedisClient
-) -> None:
+def test_a_script_flush_loses_neither_reads_nor_writes(profiles: RedisProfileStore, client: RedisClient) -> None:
     # given
     profiles.merge({USER: {"orders/3": SLICE}}, {}, {BUCKET: {"orders/3": 1}})
     # when
@@ -67,10 +66,10 @@ def test_a_flush_of_the_scripts_costs_neither_reads_nor_writes(
     profiles.merge({USER: {"orders/3": OTHER}}, {BUCKET: {"orders/3": 1}}, {BUCKET: {"orders/3": 2}})
     client.pipeline([("SCRIPT", "FLUSH")])
     # then
-    assert list(profiles.read([USER, "user:nobody"])) == [{"orders/3": OTHER}, {}]
+    assert list(profiles.read([USER, "user:unknown"])) == [{"orders/3": OTHER}, {}]
 
 
-def test_a_flush_of_everything_is_noticed_by_the_next_write(profiles: RedisProfileStore, client: RedisClient) -> None:
+def test_a_flush_is_found_by_the_next_write(profiles: RedisProfileStore, client: RedisClient) -> None:
     # given
     profiles.merge({}, {}, {bucket: {"orders/3": 1} for bucket in range(BUCKETS)})
     # when
@@ -81,18 +80,18 @@ def test_a_flush_of_everything_is_noticed_by_the_next_write(profiles: RedisProfi
     assert client.pipeline([("DBSIZE",)]) == [0]
 
 
-def test_no_source_is_no_question(profiles: RedisProfileStore) -> None:
-    assert profiles.merged_offsets([]) == {bucket: {} for bucket in range(BUCKETS)}
+def test_no_sources_need_no_request(profiles: RedisProfileStore) -> None:
+    assert profiles.read_offsets([]) == {bucket: {} for bucket in range(BUCKETS)}
 
 
-def test_many_entities_are_read_in_the_order_asked(profiles: RedisProfileStore) -> None:
+def test_entities_are_read_in_the_requested_order(profiles: RedisProfileStore) -> None:
     # given
     users = [f"user:{n}" for n in range(300)]
     after = {bucket: {"orders/0": 1} for bucket in range(BUCKETS)}
     profiles.merge({user: {"orders/0": user.encode().ljust(RECORD.itemsize)} for user in users}, {}, after)
     # then
-    asked = [*reversed(users), "user:nobody", users[7]]
-    assert [slices.get("orders/0", b"").decode().rstrip() for slices in profiles.read(asked)] == [
+    requested = [*reversed(users), "user:unknown", users[7]]
+    assert [slices.get("orders/0", b"").decode().rstrip() for slices in profiles.read(requested)] == [
         *reversed(users),
         "",
         users[7],
@@ -103,14 +102,14 @@ def test_many_entities_are_read_in_the_order_asked(profiles: RedisProfileStore) 
     ("topic_id", "name"),
     [(None, "orders/3"), ("", "orders/3"), ("MkTng_5-Q", "orders~MkTng_5-Q/3"), ("a/b~c=", "orders~abc/3")],
 )
-def test_a_source_is_named_by_its_topic_s_id_where_that_is_known(topic_id: str | None, name: str) -> None:
+def test_a_source_is_named_by_its_topic_id_if_known(topic_id: str | None, name: str) -> None:
     assert source_name("orders", topic_id, 3) == name
 
 
-def test_a_slice_that_is_refused_half_way_leaves_its_bucket_unmerged(
+def test_a_merge_that_fails_half_way_leaves_its_bucket_unmerged(
     profiles: RedisProfileStore, client: RedisClient
 ) -> None:
-    # given a key that somebody has given another type
+    # given a key of another type
     client.pipeline([("SET", f"shop:{profile_key(USER)}", "no hash")])
     # when
     with pytest.raises(Exception, match="wrong kind of value"):
@@ -119,7 +118,7 @@ def test_a_slice_that_is_refused_half_way_leaves_its_bucket_unmerged(
     assert client.pipeline([("EXISTS", f"shop:merged:{{{BUCKET}}}")]) == [0]
 
 
-def test_what_to_run_names_the_keys_of_unreadable_profiles_and_no_others(
+def test_the_suggested_repair_names_only_the_keys_of_unreadable_profiles(
     profiles: RedisProfileStore, client: RedisClient
 ) -> None:
     # given
@@ -127,7 +126,39 @@ def test_what_to_run_names_the_keys_of_unreadable_profiles_and_no_others(
     client.pipeline([("HSET", f"shop:{profile_key(USER)}", "orders/3", whole[:-1])])
     profiles.merge({"user:v": {"orders/3": whole}}, {}, {bucket_of("user:v"): {"orders/3": 7}})
     # when
-    said = profiles.suggest_repair([USER, "user:v"])
+    repair = profiles.suggest_repair([USER, "user:v"])
     # then
-    assert f"redis-cli DEL 'shop:merged:{{{BUCKET}}}' 'shop:{profile_key(USER)}';" in said
-    assert "user:v" not in said
+    assert f"redis-cli DEL 'shop:merged:{{{BUCKET}}}' 'shop:{profile_key(USER)}';" in repair
+    assert "user:v" not in repair
+
+
+def test_a_page_of_a_scan_has_the_merged_offsets_of_its_bucket(
+    profiles: RedisProfileStore, client: RedisClient
+) -> None:
+    # given more profiles than a page has, a key in a wrong bucket, and one without a bucket
+    users = [f"user:{n}" for n in range(70 * BUCKETS)]
+    after = {bucket: {"orders/0": bucket + 1} for bucket in range(BUCKETS)}
+    profiles.merge({user: {"orders/0": SLICE} for user in users}, {}, after)
+    client.pipeline([("HSET", f"shop:{key}", "orders/0", OTHER) for key in ("profile:{64}:user:x", "profile:stray")])
+    # when
+    pages = list(profiles.scan_pages(lambda entity: entity not in ("user:0", "user:1")))
+    # then
+    keys = Counter(key for page in pages for key in page.profiles)
+    assert keys.keys() == {*map(profile_key, users[2:]), "profile:{64}:user:x", "profile:stray"}
+    for page in pages:
+        tags = {hash_tag(key, "") for key in page.profiles}
+        assert len(tags) == 1
+        assert page.merged == after.get(int(tags.pop().strip("{}")) if "profile:stray" not in page.profiles else -1, {})
+
+
+def test_a_profile_deleted_during_a_scan_is_returned_empty(profiles: RedisProfileStore, client: RedisClient) -> None:
+    # given two pages of one bucket, the second of which is deleted when the first is read
+    users = [user for n in range(100 * BUCKETS) if bucket_of(user := f"user:{n}") == 3]
+    profiles.merge({user: {"orders/0": SLICE} for user in users}, {}, {3: {"orders/0": 1}})
+    # when
+    slices = dict[str, Slices]()
+    for page in profiles.scan_pages(lambda _: True):
+        slices |= page.profiles
+        client.pipeline([("DEL", *(f"shop:{profile_key(user)}" for user in users))])
+    # then
+    assert sum(map(bool, slices.values())) == min(PAGE_KEYS, len(users))

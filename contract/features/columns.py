@@ -1,0 +1,133 @@
+"""Column encoders: how the source of a declared feature becomes numbers or ids of a block.
+
+Numbers that are not known are NaN, ids that are not known are 0. `contract.features.declaration` calls these for each
+feature of a group; they know sources and kinds, not declarations.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import chain, islice
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from contract.events import KINDS, Event, Order
+from contract.hashing import hash_id
+from contract.profiles.record import AGGREGATE_COLUMNS, RING_SIZE
+from contract.units import DAY_MS, HOUR_MS
+
+ENCODING_VERSION: Final = 1  # increment when a change below gives the same declaration other values
+WIDTHS: Final = {"number": 1, "category": 1, "sequence": RING_SIZE, "text": 32}
+WORD: Final = re.compile(r"[^\W_]+")
+QUERY_TEXT: Final = ("query.text", "text")
+VECTOR_FIELDS: Final = ("vector",)
+EVENT_FIELDS: Final = frozenset(field for struct in KINDS.values() for field in struct.__struct_fields__)
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileAggregates:
+    """What profiles knew about each of N events, by entity kind: aggregates (N, AGGREGATES), recent ids (N, RING)."""
+
+    aggregates: Mapping[str, npt.NDArray[np.float64]]
+    recent_ids: Mapping[str, npt.NDArray[np.uint64]]
+
+
+def total_quantity(event: Event) -> float:
+    return float(sum([line.quantity for line in event.lines])) if isinstance(event, Order) else np.nan
+
+
+def account_age_s(event: Event) -> float:
+    created = getattr(event, "account_created_ms", None)
+    return np.nan if created is None else (event.ts_ms - created) / 1000.0
+
+
+def is_abroad(event: Event) -> float:
+    shipping, billing = getattr(event, "shipping_country", None), getattr(event, "billing_country", None)
+    return np.nan if shipping is None or billing is None else float(shipping != billing)
+
+
+# Sources `event.NAME` that are computed from an event's fields.
+DERIVED: Final[Mapping[str, Callable[[Event], float]]] = {
+    "lines_count": lambda event: float(len(event.lines)) if isinstance(event, Order) else np.nan,
+    "quantity": total_quantity,
+    "account_age_s": account_age_s,
+    "abroad": is_abroad,
+    "hour": lambda event: float(event.ts_ms // HOUR_MS % 24),
+    "weekday": lambda event: float(event.ts_ms // DAY_MS % 7),
+}
+
+
+def encode_number(
+    source: str,
+    events: Sequence[Event],
+    aggregates: ProfileAggregates,
+    numbers: npt.NDArray[np.float32],
+    columns: Mapping[str, int],
+) -> npt.NDArray[np.floating] | list[float]:
+    """One number for each event; `numbers` has the group's columns so far, which ratios find by name in `columns`."""
+    if source.startswith("ratio "):
+        top, bottom = (numbers[:, columns[name]] for name in source.removeprefix("ratio ").split(" / "))
+        return np.divide(top, bottom, out=np.full(len(top), np.nan, np.float32), where=bottom > 0)
+    prefix, _, rest = source.partition(".")
+    if prefix == "profile":
+        kind, _, aggregate = rest.partition(".")
+        return aggregates.aggregates[kind][:, AGGREGATE_COLUMNS[aggregate]]
+    if prefix == "column":
+        return np.full(len(events), np.nan)
+    if rest in DERIVED:
+        return [DERIVED[rest](event) for event in events]
+    return [to_number(getattr(event, rest, None)) for event in events]
+
+
+NUMBERS: Final = (bool, int, float)  # a constant, since `bool | int | float` would build a union at each call
+
+
+def to_number(value: object) -> float:
+    return float(value) if isinstance(value, NUMBERS) else np.nan
+
+
+def encode_vector(source: str, size: int, events: Sequence[Event]) -> npt.NDArray[np.float32]:
+    """The numbers (N, size) of a vector; NaN where it is absent or of another length, so from another embedder."""
+    vectors = np.full((len(events), size), np.nan, np.float32)
+    field = source.partition(".")[2]
+    for row, event in enumerate(events):
+        value = getattr(event, field, None)
+        if isinstance(value, tuple) and len(value) == size:
+            vectors[row] = value
+    return vectors
+
+
+def encode_ids(kind: str, source: str, events: Sequence[Event], aggregates: ProfileAggregates) -> npt.NDArray[np.int64]:
+    """The ids (N, width) of a category, sequence or text."""
+    prefix, _, rest = source.partition(".")
+    if prefix == "column":
+        return np.zeros((len(events), WIDTHS[kind]), np.int64)
+    if kind == "sequence":
+        return aggregates.recent_ids[rest.partition(".")[0]].astype(np.int64)
+    field = "query" if source == "query.text" else rest
+    values = [getattr(event, field, None) for event in events]
+    if kind == "text":
+        rows = [encode_text(str(value or "")) for value in values]
+        return np.array(rows, np.int64).reshape(len(events), WIDTHS[kind])
+    texts = [None if value is None else str(value) for value in values]
+    ids = {text: 0 if text is None else hash_id(f"{field}={text}") for text in set(texts)}  # few distinct, many rows
+    return np.array([ids[text] for text in texts], np.int64).reshape(-1, 1)
+
+
+@lru_cache(maxsize=4_096)  # for frequent searches; titles hardly repeat
+def encode_text(text: str) -> tuple[int, ...]:
+    """Hashed words and character trigrams of a text, words first, up to the width; 0 fills the rest."""
+    words = [hash_word(word) for word in WORD.findall(text.lower())]
+    grams = dict.fromkeys(chain((word_hash for word_hash, _ in words), *(trigrams for _, trigrams in words)))
+    ids = list(islice(grams, WIDTHS["text"]))
+    return tuple(ids + [0] * (WIDTHS["text"] - len(ids)))
+
+
+@lru_cache(maxsize=65_536)  # a million titles have far fewer distinct words
+def hash_word(word: str) -> tuple[int, tuple[int, ...]]:
+    """A word's own id, and those of its trigrams."""
+    padded = f"_{word}_"
+    return hash_id(f"w{word}"), tuple(hash_id(f"c{padded[i : i + 3]}") for i in range(len(padded) - 2))

@@ -1,0 +1,75 @@
+"""[kafka], [redis], [topics]: the servers, and the names of what is on them."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from contract.events import KINDS
+from contract.settings.section import Positive, Section
+
+
+class KafkaSettings(Section):
+    """The brokers. `client`: librdkafka's own settings, passed through unchanged (TLS, SASL, ...)."""
+
+    bootstrap_servers: str = "localhost:9092"
+    client: dict[str, str | int | float | bool] = Field(default={})
+    transactions: bool = True
+    topic_ids: bool = True  # off for brokers that do not report them (librdkafka's mock cluster)
+    session_timeout_ms: Positive = 45_000
+    group_prefix: str = "shopstream"
+
+    def group(self, lane: str) -> str:
+        """The consumer group of a lane's workers."""
+        return f"{self.group_prefix}-{lane}"
+
+    def connection(self) -> dict[str, str | int | float | bool]:
+        """The configuration of every client of these brokers."""
+        return {**self.client, "bootstrap.servers": self.bootstrap_servers}
+
+
+class RedisSettings(Section):
+    """Profiles, offsets and decision claims are stored at `url`; caches at `cache_url` if that is another server.
+
+    `cluster`: `url` is one node of a Redis Cluster, from which the others are discovered; `cache_cluster`: the same for
+    `cache_url`.
+    """
+
+    url: str = "redis://localhost:6379/0"
+    cluster: bool = False
+    cache_url: str | None = None
+    cache_cluster: bool = False
+    prefix: str = "shop:"
+    timeout_s: Annotated[float, Field(gt=0)] = 5.0
+
+
+class TopicSettings(Section):
+    """The names of the topics, by the kind of event or answer; `partitions`: of topics that the worker creates."""
+
+    clicks: str = "shop.clicks"
+    impressions: str = "shop.impressions"
+    orders: str = "shop.orders"
+    reviews: str = "shop.reviews"
+    searches: str = "shop.searches"
+    products: str = "shop.products"
+    labels: str = "shop.labels"
+    erasures: str = "shop.erasures"
+    judgements: str = "shop.judgements"
+    decisions: str = "shop.decisions"
+    rankings: str = "shop.rankings"
+    classifications: str = "shop.classifications"
+    scored: str = "shop.scored"
+    feedback: str = "shop.feedback"
+    erased: str = "shop.erased"
+    dead_letters: str = "shop.dead-letters"
+    partitions: Positive = 4
+
+    def topic_name(self, kind: str) -> str:
+        return str(getattr(self, kind))
+
+    def names_by_kind(self) -> dict[str, str]:
+        """Kind -> name of its topic, for all topics."""
+        return {kind: getattr(self, kind) for kind in type(self).model_fields if kind != "partitions"}
+
+    def kinds_by_topic(self) -> dict[str, str]:
+        """Topic name -> kind of event, for the topics that are read."""
+        return {self.topic_name(kind): kind for kind in KINDS}

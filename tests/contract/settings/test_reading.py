@@ -1,0 +1,242 @@
+"""Settings: one file, the environment takes precedence, and all errors are reported at once."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeAlias
+
+import pytest
+
+from contract.errors import BadConfig
+from contract.settings import ModelConfig, MonitorConfig, Settings, TopicSettings, TrainingConfig, read_settings
+from tests.checkout import ROOT
+
+Write: TypeAlias = Callable[[str], None]
+
+
+@pytest.fixture
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
+    """Makes a text the configuration, with the features of `features.toml`."""
+    path = tmp_path / "shop.toml"
+    monkeypatch.setenv("SHOPSTREAM_CONFIG", str(path))
+    monkeypatch.setenv("SHOPSTREAM_FEATURES", str(ROOT / "features.toml"))
+
+    def write_text(text: str) -> None:
+        path.write_text(text)
+
+    return write_text
+
+
+def read_errors() -> list[str]:
+    with pytest.raises(BadConfig) as caught:
+        read_settings()
+    return caught.value.errors
+
+
+def test_shop_toml_is_valid(monkeypatch: pytest.MonkeyPatch) -> None:
+    # given
+    monkeypatch.setenv("SHOPSTREAM_CONFIG", str(ROOT / "shop.toml"))
+    monkeypatch.chdir(ROOT)
+    # when
+    settings, features = read_settings()
+    # then
+    assert {task.name for task in settings.tasks} >= {"click", "purchase", "fraud", "relevance", "category"}
+    assert all(rule.feature in features.digests for rule in settings.rules)
+
+
+def test_an_empty_file_gives_the_defaults(write: Write) -> None:
+    write("")
+    settings, _ = read_settings()
+    assert settings.kafka.bootstrap_servers == "localhost:9092"
+    assert settings.topics.topic_name("clicks") == "shop.clicks"
+    assert settings.topics.kinds_by_topic()["shop.orders"] == "orders"
+    assert (settings.model, settings.training, settings.watch) == (ModelConfig(), TrainingConfig(), MonitorConfig())
+
+
+def test_topic_names_by_kind_leave_the_number_of_partitions_out() -> None:
+    names = TopicSettings(clicks="c", partitions=9).names_by_kind()
+    assert names["clicks"] == "c"
+    assert names.keys() == TopicSettings.model_fields.keys() - {"partitions"}
+
+
+def test_the_environment_takes_precedence_over_the_file(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    # given
+    write("[worker]\nbatch_max = 7\nwait_ms = 9\n[kafka]\nbootstrap_servers = 'file:1'\n[model]\ntower = 8\n")
+    monkeypatch.setenv("SHOPSTREAM_WORKER__BATCH_MAX", "50")
+    monkeypatch.setenv("SHOPSTREAM_KAFKA__CLIENT", '{"security.protocol": "SSL"}')
+    monkeypatch.setenv("SHOPSTREAM_MODEL__HIDDEN", "32")
+    monkeypatch.setenv("SHOPSTREAM_WATCH__ROLLBACK", "0")
+    # when
+    settings, _ = read_settings()
+    # then
+    assert (settings.worker.batch_max, settings.worker.wait_ms) == (50, 9)
+    assert settings.kafka.bootstrap_servers == "file:1"
+    assert settings.kafka.client == {"security.protocol": "SSL"}
+    assert settings.model == ModelConfig(hidden=32, tower=8)
+    assert settings.watch == MonitorConfig(rollback=False)
+
+
+def test_wrong_values_of_all_sections_are_reported_at_once(write: Write) -> None:
+    # given
+    write(
+        """
+        [worker]
+        batch_max = 0
+        nope = 1
+        [redis]
+        timeout_s = -1
+        [kafka]
+        transactions = 'perhaps'
+        [model]
+        hiden = 3
+        [training]
+        held_out = 1.5
+        [watch]
+        looks = 3
+        [unknown]
+        """
+    )
+    # when
+    actual = read_errors()
+    # then
+    named = {"worker.batch_max", "worker.nope", "redis.timeout_s", "kafka.transactions", "unknown"}
+    named |= {"model.hiden", "training.held_out", "watch.looks"}
+    assert {error.split("`")[1] for error in actual} == named
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("model.hidden = 0", "`model.hidden` should be greater than or equal to 1. Found 0."),
+        ("training.jump = 1", "`training.jump` should be greater than 1. Found 1."),
+        ("watch.http_port = 70000", "`watch.http_port` should be less than or equal to 65535. Found 70000."),
+        ("training.device = 'tpu'", "`training.device` should be 'cpu' or 'cuda'. Found 'tpu'."),
+        ("watch.pause = 1", "`watch.pause` should be one of the settings http_port, pause_s, portion, "),
+        ("rules = [{above = 1}]", "`rules.0.feature` should be given. Found {'above': 1}."),
+        ("rules = [{over = 1}]", "`rules.0.over` should be one of the settings feature, above, action, reason. "),
+        ("wacth = 1", "`wacth` should be one of the settings kafka, redis, topics, worker, lists, feedback, "),
+    ],
+)
+def test_an_error_names_the_setting_and_what_it_accepts(write: Write, text: str, error: str) -> None:
+    write(text)
+    assert any(actual.startswith(error) for actual in read_errors())
+
+
+@pytest.mark.parametrize(
+    ("section", "values"),
+    [
+        (ModelConfig, [{"hiden": 3}, {"hidden": 0}, {"hidden": "many"}, {"factors": -1}, {"rows": 8}]),
+        (ModelConfig, [{"levels": 9}, {"dropout": 1.0}, {"dropout": float("nan")}, {"members": 65}, {"bins": 257}]),
+        (TrainingConfig, [{"epochs": -1}, {"epochs": True}, {"held_out": 1}, {"update_rate": 1.01}, {"jump": 1}]),
+        (TrainingConfig, [{"margin": float("nan")}, {"precision": "float16"}, {"learning_rate": 0}, {"plan": 1}]),
+        (MonitorConfig, [{"looks": 3}, {"risk": 2.0}, {"block": 5}, {"rows_min": 99}, {"rollback": "perhaps"}]),
+    ],
+)
+def test_values_outside_a_section_s_limits_are_refused(
+    section: type[ModelConfig | TrainingConfig | MonitorConfig], values: list[dict[str, object]]
+) -> None:
+    for value in values:
+        with pytest.raises(ValueError, match=r"1 validation error"):
+            section.model_validate(value)
+
+
+def test_all_mistakes_between_values_are_reported_at_once(write: Write) -> None:
+    # given
+    write(
+        """
+        [lists]
+        length = 200
+        [topics]
+        clicks = "shop.orders"
+        [[rules]]
+        feature = "colour"
+        above = 1
+        action = "review"
+        reason = "r"
+        [[tasks]]
+        name = "buy"
+        kind = "binary"
+        groups = ["moon"]
+        graph = "recommend"
+        through = "look"
+        [[tasks]]
+        name = "buy"
+        kind = "binary"
+        groups = ["user"]
+        graph = "recommend"
+        """
+    )
+    # when
+    actual = " ".join(read_errors())
+    # then
+    for words in ("no longer", "a topic of its own", "`colour`", "names of their own", "`look`", "moon"):
+        assert words in actual
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("x = [", "should be TOML"),
+        ("tasks = 3", "tasks"),
+        ("worker = 3", "worker"),
+        ("[[tasks]]\nname = 'a'", "missing required field `kind`"),
+        ("[[tasks]]\nname='a'\nkind='binary'\ngroups=[]\ngraph='recommend'\ncolour=1", "colour"),
+        ("[[rules]]\nfeature = 'order_amount'\nabove = 1\naction = 'approve'\nreason = ''", "rules.0.action"),
+        ("[thresholds.fraud]\nreview = 'high'", "thresholds.fraud.review"),
+    ],
+)
+def test_an_invalid_file_is_reported_with_its_reason(write: Write, text: str, words: str) -> None:
+    write(text)
+    assert words in " ".join(read_errors())
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("SHOPSTREAM_WORKER__HTTP_PORT", "70000", "worker.http_port"),
+        ("SHOPSTREAM_WORKER__NOPE", "1", "worker.nope"),
+        ("SHOPSTREAM_MODEL__HIDDEN", "wide", "model.hidden"),
+        ("SHOPSTREAM_WORKER", "not JSON", '"worker"'),
+        ("SHOPSTREAM_KAFKA__CLIENT", "not JSON", '"kafka"'),
+    ],
+)
+def test_an_invalid_environment_is_reported_with_its_reason(
+    write: Write, monkeypatch: pytest.MonkeyPatch, name: str, value: str, words: str
+) -> None:
+    write("")
+    monkeypatch.setenv(name, value)
+    assert words in " ".join(read_errors())
+
+
+def test_wrong_features_are_reported_together_with_wrong_values(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    # given
+    write("[lists]\nlength = 200")
+    monkeypatch.setenv("SHOPSTREAM_FEATURES", "nowhere.toml")
+    # then
+    assert len(read_errors()) == 2
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe"])
+def test_a_file_that_cannot_be_read_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None
+) -> None:
+    # given a folder, or bytes that are not text
+    path = tmp_path / "shop.toml"
+    if content is None:
+        path.mkdir()
+    else:
+        path.write_bytes(content)
+    monkeypatch.setenv("SHOPSTREAM_CONFIG", str(path))
+    # then
+    assert "shop.toml" in read_errors()[0]
+
+
+def test_a_missing_file_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHOPSTREAM_CONFIG", str(tmp_path / "none.toml"))
+    assert read_errors() == [f"The configuration should be a file. Found none at {tmp_path / 'none.toml'}."]
+
+
+def test_settings_cannot_be_changed(write: Write) -> None:
+    write("")
+    settings: Settings = read_settings()[0]
+    with pytest.raises(ValueError, match="frozen"):
+        settings.worker.batch_max = 3

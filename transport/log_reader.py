@@ -1,0 +1,220 @@
+"""Kafka readers outside any group: one that tails topics from their beginning, one that reads ranges of offsets."""
+
+import logging
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message
+from confluent_kafka import TopicPartition as KafkaPartition
+
+from contract.errors import LostLog, Unavailable
+from contract.settings import KafkaSettings
+from transport.records import OffsetRange, Record, TopicPartition, as_bytes
+
+log = logging.getLogger(__name__)
+client_log = logging.getLogger("librdkafka")  # of its own threads; written when this client polls
+TIMEOUT_S: Final = 10.0
+IDLE_TIMEOUT_S: Final = 60.0  # of a read that should still return records
+CHUNK_RECORDS: Final = 2_000
+CHUNK_WAIT_S: Final = 0.05
+
+
+class TopicTailer:
+    """Reads all partitions of some topics from their beginning, and goes on with new records."""
+
+    def __init__(self, *, kafka: KafkaSettings, topics: Sequence[str]) -> None:
+        self._consumer = create_consumer(kafka)
+        self._topics = topics
+        self._initial_ends: dict[TopicPartition, int] = {}  # of the partitions that are not yet read that far
+        self._has_all_topics = False
+
+    def open(self) -> None:
+        """Start at the beginning; raises `Unavailable`. A topic that does not exist yet is read once it does."""
+        offset_ranges = fetch_offset_ranges(self._consumer, self._topics)
+        self._initial_ends = {partition: high for partition, (low, high) in offset_ranges.items() if high > low}
+        self._consumer.assign([KafkaPartition(*partition, OFFSET_BEGINNING) for partition in offset_ranges])
+        self._has_all_topics = len({partition.topic for partition in offset_ranges}) == len(self._topics)
+
+    @property
+    def partitions_behind(self) -> int:
+        """The number of partitions not yet read to the end that they had when opened."""
+        return len(self._initial_ends)
+
+    def poll(self, records_max: int, wait_ms: int) -> list[Record]:
+        """The next records; looks again for topics that did not exist."""
+        if not self._has_all_topics:
+            self.open()
+        records = []
+        for message in self._consumer.consume(records_max, wait_ms / 1000):
+            partition, position = position_after(message)
+            if message.error() is None:
+                records.append(to_record(message))
+            if position >= self._initial_ends.get(partition, position + 1):
+                del self._initial_ends[partition]
+        return records
+
+    def close(self) -> None:
+        self._consumer.close()
+
+
+class LogReader:
+    """Reads ranges of partitions once."""
+
+    def __init__(self, *, kafka: KafkaSettings, skips_gaps: bool = False) -> None:
+        """`skips_gaps`: go on with the first record there is where retention deleted the next; else `LostLog`."""
+        # A short wait: the end behind a transaction's marker is known only from the broker's next answer.
+        overrides = {"auto.offset.reset": "earliest" if skips_gaps else "error", "fetch.wait.max.ms": 10}
+        self._consumer = create_consumer(kafka, overrides)
+
+    def fetch_offset_ranges(self, topics: Iterable[str]) -> dict[TopicPartition, OffsetRange]:
+        """The present range of each partition of those topics that exist; raises `Unavailable`."""
+        return fetch_offset_ranges(self._consumer, topics)
+
+    def offsets_for_time(self, partitions: Iterable[TopicPartition], timestamp_ms: int) -> dict[TopicPartition, int]:
+        """The first offset in each partition with a Kafka timestamp of `timestamp_ms` or later; else its end."""
+        requested = [KafkaPartition(*partition, timestamp_ms) for partition in partitions]
+        if not requested:
+            return {}
+        with translate_errors("find the offsets of a time"):
+            replies = self._consumer.offsets_for_times(requested, TIMEOUT_S)
+        offsets = {TopicPartition(tp.topic, tp.partition): tp.offset for tp in replies}
+        topics_at_end = {partition.topic for partition, offset in offsets.items() if offset < 0}
+        ends = fetch_offset_ranges(self._consumer, topics_at_end)
+        return {partition: offset if offset >= 0 else ends[partition].high for partition, offset in offsets.items()}
+
+    def earliest_timestamp_ms(self, starts: Mapping[TopicPartition, int]) -> int | None:
+        """The earliest Kafka timestamp among the first records at or after these offsets, one of each partition.
+
+        0 where a record has no timestamp; None where there is no record. Raises `Unavailable`.
+        """
+        offset_ranges = self.fetch_offset_ranges({partition.topic for partition in starts})
+        remaining = {
+            partition: max(start, offset_ranges[partition].low)
+            for partition, start in starts.items()
+            if partition in offset_ranges and offset_ranges[partition].high > start
+        }
+        self._consumer.assign([KafkaPartition(*partition, start) for partition, start in remaining.items()])
+        timestamps_ms = [
+            max(0, message.timestamp()[1])
+            for messages in self._consume_until(remaining)
+            for _, _, message in messages
+            if message.error() is None
+        ]
+        return min(timestamps_ms, default=None)
+
+    def read(
+        self, ends: Mapping[TopicPartition, int], starts: Mapping[TopicPartition, int] | None = None
+    ) -> Iterator[list[Record]]:
+        """Every record below `ends` (exclusive), in chunks, each partition in its order; raises `Unavailable`.
+
+        `starts`: where to begin in a partition, if not at its first record.
+        """
+        start_offsets = starts or {}
+        remaining = {partition: end for partition, end in ends.items() if end > start_offsets.get(partition, 0)}
+        self._consumer.assign(
+            [KafkaPartition(*partition, start_offsets.get(partition, OFFSET_BEGINNING)) for partition in remaining]
+        )
+        for messages in self._consume_until(remaining):
+            records = []
+            for partition, position, message in messages:
+                raise_if_truncated(message, partition)
+                if message.error() is None and position <= ends[partition]:
+                    records.append(to_record(message))
+            if records:
+                yield records
+
+    def close(self) -> None:
+        self._consumer.close()
+
+    def _consume_until(
+        self, remaining: dict[TopicPartition, int]
+    ) -> Iterator[list[tuple[TopicPartition, int, Message]]]:
+        """The messages of each poll with their position, until every partition has reached its offset in `remaining`.
+
+        A partition that has reached it leaves `remaining` and is read no further. Raises `Unavailable`.
+        """
+        last_message_s = time.monotonic()
+        while remaining:
+            wanted = []
+            for message in self._consumer.consume(CHUNK_RECORDS, CHUNK_WAIT_S):
+                last_message_s = time.monotonic()
+                partition, position = position_after(message)
+                if partition not in remaining:
+                    continue
+                wanted.append((partition, position, message))
+                if position >= remaining[partition]:
+                    del remaining[partition]
+                    self._consumer.incremental_unassign([KafkaPartition(*partition)])
+            if time.monotonic() > last_message_s + IDLE_TIMEOUT_S:
+                unread = ", ".join(map(str, sorted(remaining)))
+                raise Unavailable(f"Kafka should return records of {unread}. Found none for {IDLE_TIMEOUT_S:g} s.")
+            yield wanted
+
+
+def create_consumer(kafka: KafkaSettings, overrides: Mapping[str, Any] | None = None) -> Consumer:
+    """A consumer of committed records that belongs to no group and reports the end of a partition."""
+    configuration: dict[str, Any] = {
+        "isolation.level": "read_committed",
+        **kafka.connection(),
+        "group.id": f"{kafka.group_prefix}-unused",
+        "enable.auto.commit": False,
+        "enable.partition.eof": True,
+        "log_level": 3,
+        "error_cb": lambda error: None,  # an unreachable broker is reported by the request that fails
+        **(overrides or {}),
+    }
+    return Consumer(configuration, logger=client_log)
+
+
+def fetch_offset_ranges(consumer: Consumer, topics: Iterable[str]) -> dict[TopicPartition, OffsetRange]:
+    with translate_errors("return the ends of topics"):
+        metadata_by_topic = consumer.list_topics(timeout=TIMEOUT_S).topics
+        partitions = [
+            TopicPartition(topic, number)
+            for topic in topics
+            if topic in metadata_by_topic
+            for number in metadata_by_topic[topic].partitions
+        ]
+        return {
+            partition: OffsetRange(*consumer.get_watermark_offsets(KafkaPartition(*partition), timeout=TIMEOUT_S))
+            for partition in partitions
+        }
+
+
+@contextmanager
+def translate_errors(action: str) -> Iterator[None]:
+    try:
+        yield
+    except KafkaException as error:
+        raise Unavailable(f"Kafka should {action}. Found: {error.args[0].str()}") from error
+
+
+def raise_if_truncated(message: Message, partition: TopicPartition) -> None:
+    """Raise `LostLog` where retention deleted the record that should be read next."""
+    error = message.error()
+    if error is not None and error.code() == KafkaError._AUTO_OFFSET_RESET:
+        raise LostLog(f"{partition} should hold every record to its end. Found: {error.str()}")
+
+
+def position_after(message: Message) -> tuple[TopicPartition, int]:
+    """The offset (exclusive) up to which a partition is read with this message; -1 for an error.
+
+    The last offsets of a partition may be transaction markers, which are no records; only its end event covers them.
+    """
+    partition = TopicPartition(message.topic() or "", message.partition() or 0)
+    error = message.error()
+    if error is None:
+        return partition, (message.offset() or 0) + 1
+    if error.code() == KafkaError._PARTITION_EOF:
+        return partition, message.offset() or 0
+    log.warning("No record of %s for now, the client retries: %s", partition, error.str())
+    return partition, -1
+
+
+def to_record(message: Message) -> Record:
+    """The record in a message, without its headers, which no caller needs."""
+    partition = TopicPartition(message.topic() or "", message.partition() or 0)
+    key, value = as_bytes(message.key()), as_bytes(message.value())
+    return Record(partition, message.offset() or 0, key, value, [], message.timestamp()[1])

@@ -1,0 +1,75 @@
+"""A snapshot of some profiles while workers go on writing them.
+
+A slice is comparable with the log only together with the merged offsets of its bucket at the same moment, so both are
+read in one script, page by page. The log has to be asked for its ends after that.
+"""
+
+from collections.abc import Callable, Collection, Mapping
+
+from contract.hashing import bucket_of
+from contract.profiles.record import entity_from_key, profile_key, source_family
+from contract.profiles.store import MergedOffsets
+from worker.maintenance.comparison import SliceKey, slice_offset
+from worker.maintenance.record_diff import find_defect
+from worker.state.profile_store import ProfilePage, RedisProfileStore
+
+
+class ProfileSnapshot:
+    """The slices of some entities, and the last offset that each of them should hold.
+
+    `merged_before`: the merged offsets before the scan began. They bound the entities that the scan did not return.
+    `ignored_families`: families of sources to leave out.
+    """
+
+    def __init__(self, merged_before: MergedOffsets, ignored_families: Collection[str] = ()) -> None:
+        self._merged_before, self._ignored_families = merged_before, ignored_families
+        self._merged_at_read: dict[str, Mapping[str, int]] = {}  # by entity
+        self._sources: dict[str, list[str]] = {}  # by entity
+        self.slices: dict[SliceKey, bytes] = {}
+        self.end_offsets: dict[str, int] = {}  # by source, the offset (exclusive) up to which its log is needed
+        for merged in merged_before.values():
+            self._extend_ends(merged)
+
+    def add(self, page: ProfilePage) -> None:
+        """Add a page; a profile that the scan returns again replaces the earlier one."""
+        self._extend_ends(page.merged)
+        for key, slices in page.profiles.items():
+            entity = entity_from_key(key)
+            name = entity if profile_key(entity) == key else key  # under a wrong key it belongs to no entity
+            for source in self._sources.get(name, ()):
+                del self.slices[name, source]
+            self._sources[name] = [s for s in slices if source_family(s) not in self._ignored_families]
+            self._merged_at_read[name] = page.merged
+            for source in self._sources[name]:
+                self.slices[name, source] = slices[source]
+                self._extend_ends({source: self._slice_offset(name, source) + 1})
+
+    def last_offset(self, entity: str, source: str) -> int:
+        """The last offset that the slice should hold, if that event concerns it.
+
+        A slice may be ahead of its bucket: recovery folds a bucket again whose merged offsets were deleted.
+        """
+        merged = self._merged_at_read.get(entity)
+        if merged is None:
+            merged = self._merged_before[bucket_of(entity)]
+        return max(self._slice_offset(entity, source), merged.get(source, 0) - 1)
+
+    def _slice_offset(self, entity: str, source: str) -> int:
+        record = self.slices.get((entity, source))
+        return -1 if record is None or find_defect(source, record) else slice_offset(record)
+
+    def _extend_ends(self, ends: Mapping[str, int]) -> None:
+        for source, end in ends.items():
+            self.end_offsets[source] = max(end, self.end_offsets.get(source, 0))
+
+
+def read_snapshot(
+    profiles: RedisProfileStore,
+    wanted: Callable[[str], bool],
+    merged_before: MergedOffsets,
+    ignored_families: Collection[str],
+) -> ProfileSnapshot:
+    snapshot = ProfileSnapshot(merged_before, ignored_families)
+    for page in profiles.scan_pages(wanted):
+        snapshot.add(page)
+    return snapshot
