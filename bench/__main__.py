@@ -1,47 +1,120 @@
-"""`python -m bench NAME`: figures and proofs, each printed by a command; `--help` after the name tells its options."""
+"""`python -m bench NAME`: runs one bench; `python -m bench NAME --help` lists its options."""
 
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import Final
+from types import ModuleType
+from typing import Final, NamedTuple, TextIO
+
+
+class Bench(NamedTuple):
+    """One bench: its module below `bench`, and what it measures."""
+
+    module: str
+    description: str
+
+    def load(self) -> ModuleType:
+        """Import the module; it has `main(argv) -> int` and `parse(argv)`."""
+        return import_module(f"bench.{self.module}")
+
 
 BENCHES: Final = {
-    "fold": "what remembering an event costs, beside a plain loop over dictionaries",
-    "memory": "bytes in Redis for each entity, beside the formula, and what might make profiles grow",
-    "ledger": "workers die by SIGKILL while events flow; nothing is lost, nothing contradicts, profiles are exact",
-    "state": "two workers meet every fault of the log, of Redis and of the group; profiles are exact, answers agree",
-    "join": "the joiner dies by SIGKILL while a shop goes on; every label is joined once, with the features as served",
-    "erasure": "people are erased while events flow: how long until they are gone, and whether they stay so",
-    "census": "the multi-task network on Census-Income, beside single-task nets and LightGBM",
-    "calibration": "whether probabilities say what happens, for each task, on the simulated shop",
-    "gate": "harmful updates of many kinds are refused, healthy ones are not",
-    "delay": "purchases that come days late: how much of what they cost who learns at once, weights give back",
-    "export": "graphs beside the network that they are of: how far apart, how much faster, what splitting is worth",
-    "fraud": "four weeks of card payments with truths seven days late, beside LightGBM and a network without profiles",
-    "balance": "ways of balancing tasks, on Census-Income and on the simulated shop: mean ranks and the cost of a step",
-    "throughput": "events a second of one worker process and their CPU, beside a bare and a naive loop",
-    "latency": "how old an event is when its decision is out and its list in Redis, beside a bare loop",
-    "scale": "one, two and four workers on a queue of a million events: what an event costs, what a worker holds",
-    "catalogue": "a worker of a million items: how long until it is ready, in how much memory, also during a swap",
-    "learning": "what learning on is worth where the world changes, beside a frozen model and a daily retrain",
-    "swap": "models are swapped under load: nothing lost, no batch mixed, how long work stands still, label to serving",
-    "recommend": "lists as they are cached, on two real shops, beside popularity, co-occurrence and a library",
-    "drift": "how rare false alarms of drift are, beside what was asked for, and how soon a shift is found",
-    "rollback": "how often a sound bundle is taken back, and how soon a harmful one",
-    "replay": "the whole of Online Retail through Kafka, workers and Redis; each order answered or dead for its reason",
+    "fold": Bench(
+        "performance.fold", "cost of updating the profiles of one event, compared with a plain loop over dictionaries"
+    ),
+    "memory": Bench(
+        "performance.memory",
+        "bytes in Redis per entity, compared with the formula, and inputs that could make profiles grow",
+    ),
+    "ledger": Bench(
+        "guarantees.ledger",
+        "score workers are killed while events flow: no answer is lost or contradicted, profiles stay exact",
+    ),
+    "state": Bench(
+        "guarantees.state",
+        "two workers meet every fault of Kafka, Redis and the consumer group: profiles stay exact, answers agree",
+    ),
+    "join": Bench(
+        "guarantees.join",
+        "the joiner is killed while a shop runs: each label is joined once, to the features as served",
+    ),
+    "erasure": Bench(
+        "guarantees.erasure",
+        "users are erased while events flow: time until their data is gone, and whether it stays gone",
+    ),
+    "census": Bench(
+        "quality.census.command",
+        "the multi-task network on Census-Income, compared with single-task networks and LightGBM",
+    ),
+    "calibration": Bench("quality.calibration", "calibration of each task's probabilities on the simulated shop"),
+    "gate": Bench("quality.gate.command", "promotion gate: harmful updates of many kinds are refused, sound ones pass"),
+    "delay": Bench(
+        "quality.delayed_feedback.command",
+        "delayed feedback: share of the loss from late purchases that importance weights recover",
+    ),
+    "export": Bench(
+        "performance.export", "ONNX graphs compared with their network: difference, speed-up, gain of splitting"
+    ),
+    "fraud": Bench(
+        "quality.fraud.command",
+        "four weeks of card payments, labels seven days late, compared with LightGBM and a network without profiles",
+    ),
+    "balance": Bench(
+        "quality.loss_balancing.command",
+        "loss balancing methods on Census-Income and the simulated shop: mean ranks and cost of a step",
+    ),
+    "throughput": Bench(
+        "performance.throughput",
+        "events per second and CPU of one worker process, compared with a bare and a naive loop",
+    ),
+    "latency": Bench(
+        "performance.latency",
+        "age of an event when its decision is published and its list is in Redis, compared with a bare loop",
+    ),
+    "scale": Bench(
+        "performance.scale",
+        "one, two and four workers on a queue of a million events: cost per event, memory per worker",
+    ),
+    "catalogue": Bench(
+        "performance.catalogue", "a worker with a million items: time until ready and memory, also during a swap"
+    ),
+    "learning": Bench(
+        "quality.online_learning.command",
+        "gain of incremental training under drift, compared with a frozen model and a daily retrain",
+    ),
+    "swap": Bench(
+        "performance.swap",
+        "bundle swaps under load: no event lost, no mixed batch, pause per swap, time from label to serving",
+    ),
+    "recommend": Bench(
+        "quality.recommend.command",
+        "recommendation lists on two real shops, compared with popularity, co-occurrence and a library",
+    ),
+    "drift": Bench(
+        "quality.drift", "false alarm rate of the drift tests compared with alpha, and time until a shift is detected"
+    ),
+    "rollback": Bench("quality.rollback", "how often a sound bundle is rolled back, and how soon a harmful one"),
+    "replay": Bench(
+        "performance.replay",
+        "all of Online Retail through Kafka, workers and Redis: each order is answered or dead-lettered",
+    ),
 }
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the named bench with the rest of the words; 0: it showed what it promises, 1: not so, 2: no such bench."""
-    if not argv or argv[0] not in BENCHES:
-        is_help = bool(argv) and argv[0] in ("-h", "--help")
-        print("python -m bench NAME, where NAME is one of\n", file=sys.stdout if is_help else sys.stderr)
-        for name, description in BENCHES.items():
-            print(f"    {name:10} {description}", file=sys.stdout if is_help else sys.stderr)
-        return 0 if is_help else 2
-    run: Callable[[Sequence[str]], int] = import_module(f"bench.{argv[0]}").main
-    return run(argv[1:])
+    """Run the named bench with the remaining words. 0: its aims are met; 1: they are not; 2: no such bench."""
+    if argv and argv[0] in BENCHES:
+        run: Callable[[Sequence[str]], int] = BENCHES[argv[0]].load().main
+        return run(argv[1:])
+    is_help = bool(argv) and argv[0] in ("-h", "--help")
+    print_help(sys.stdout if is_help else sys.stderr)
+    return 0 if is_help else 2
+
+
+def print_help(output: TextIO) -> None:
+    print("python -m bench NAME, where NAME is one of\n", file=output)
+    for name, bench in BENCHES.items():
+        print(f"    {name:12} {bench.description}", file=output)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,15 @@
-"""`python -m bench erasure`: people are erased while events flow; how long until nothing of them is left in Redis.
+"""`python -m bench erasure`: users are erased while events flow; measures the time until Redis holds no data of them.
 
-On Apache Kafka and Redis, with a worker for each lane. One person after the other is erased; from the moment at which
-Kafka has the request, Redis is asked again and again whether it still holds something covered: slices, decisions,
-lists, rankings. Then everything is folded again over an empty Redis, then the state is rebuilt: each time every slice
-is compared with a plain oracle that knows the erasures, and what is left of the erased is counted.
+On Apache Kafka and Redis, with a worker for each lane. One user after the other is erased. From the acknowledgement of
+the request on, Redis is polled for covered data: slices, decisions, lists, rankings. Then everything is folded again
+over an empty Redis, and then the state is rebuilt. Each time every slice is compared with a plain oracle that applies
+the erasures, and the remaining data of the erased users is counted.
 """
 
 import argparse
 import json
 import random
-import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -20,24 +20,29 @@ from typing import Final, NamedTuple
 import msgspec
 from confluent_kafka import Producer
 
-from bench.guarantees.ledger import KillPlan, KillRun, print_progress
+from bench.results.report import print_progress, print_result
+from bench.results.statistics import min_median_max
 from contract.events import AHEAD_MS_MAX, Erasure
 from contract.messages import read_erasure_confirmation, read_recommendations, to_json
 from contract.profiles.record import profile_key
+from contract.units import HOUR_MS
 from devservers.apache_kafka import ApacheKafka
 from devservers.process import ChildProcess
 from devservers.redis_server import RedisServer
 from testkit.audits.state_audit import StateAudit
 from testkit.environment.kafka_log import KafkaLog
 from testkit.environment.run_environment import RunEnvironment
+from testkit.kills.score_worker_kills import KillPlan, KillRun
 from testkit.oracle.profiles import ProfileOracle
+from testkit.traffic.event_generator import USERS
 from worker.erasure.slice_eraser import plan_deletion
 from worker.redis.client import RedisClient, to_pairs
 from worker.state.profile_store import open_profile_store
 
 POLL_S: Final = 0.01
-EVENTS_PER_POLL: Final = 2  # events of each lane, at each look at Redis
+EVENTS_PER_POLL: Final = 2  # events of each lane that are sent at each poll of Redis
 TIMEOUT_S: Final = 120.0
+GONE_MAX_S: Final = 60.0
 
 
 class ErasureTimes(msgspec.Struct, frozen=True):
@@ -48,7 +53,7 @@ class ErasureTimes(msgspec.Struct, frozen=True):
 
 
 class ErasureOutcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run has shown. `gone_s`, `confirmed_s`: from the request until then. `left`: keys that should not be."""
+    """Figures of a run. `gone_s`, `confirmed_s`: time since the request. `left`: keys that should have been deleted."""
 
     people: int
     events: int
@@ -63,13 +68,13 @@ class ErasureOutcome(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def passed(self) -> bool:
-        """Whether everybody is gone, stays so, is confirmed once, and nobody else's slice has changed."""
+        """Whether erased data is gone for good, each erasure was confirmed once, and no other slice has changed."""
         left = self.left + self.left_after_replay + self.left_after_rebuild
-        return left + self.mismatches == 0 and self.confirmations == self.people and self.gone_s.max <= 60
+        return left + self.mismatches == 0 and self.confirmations == self.people and self.gone_s.max <= GONE_MAX_S
 
 
 class ErasedUser(NamedTuple):
-    """Somebody, and the orders before that which are covered; `whole`: nothing that was sent before is of later."""
+    """An erased user and the covered orders; `covers_all`: the erasure covers every event sent before it."""
 
     erasure: Erasure
     orders: list[str]
@@ -82,7 +87,9 @@ class ErasureRun:
     def __init__(
         self, *, environment: RunEnvironment, events: int, people: int, seed: int, report: Callable[[str], None]
     ) -> None:
-        self.environment, self.people, self.report = environment, people, report
+        self.environment = environment
+        self.people = people
+        self.report = report
         self.rng = random.Random(seed)
         self.workers = KillRun(
             environment=environment, plan=KillPlan(orders=events, clicks=events, kills=0, seed=seed), report=report
@@ -93,14 +100,14 @@ class ErasureRun:
         self.erased_users: list[ErasedUser] = []
 
     def run(self) -> ErasureOutcome:
-        """The whole; raises RuntimeError where a worker ends by itself, or somebody is not gone in two minutes."""
+        """Run and evaluate; raises RuntimeError if a worker ends by itself or data remains for two minutes."""
         started_s = time.monotonic()
         self.environment.create_topics()
         try:
             for process in self.workers.processes.values():
                 process.start()
             self.check_state("before")
-            gone_s = [self.erase(f"u{user}") for user in self.rng.sample(range(400), self.people)]
+            gone_s = [self.erase(f"u{user}") for user in self.rng.sample(range(USERS), self.people)]
             checks = [self.check_state("erased")]
             self.redis.pipeline([("FLUSHALL",)])
             checks.append(self.check_state("folded again"))
@@ -126,7 +133,7 @@ class ErasureRun:
         )
 
     def erase(self, user: str) -> float:
-        """Ask for it while events flow; returns the seconds until nothing that is covered is found."""
+        """Request an erasure while events flow; returns the seconds until no covered key is left."""
         erased_user = self.create_erasure(user, covers_all=len(self.erased_users) % 2 == 0)
         erasure, before = erased_user.erasure, self.count_left(erased_user)
         self.producer.produce(self.environment.topics.erasures, to_json(erasure), user)
@@ -135,7 +142,7 @@ class ErasureRun:
         while self.count_left(erased_user):
             if time.monotonic() > started_s + TIMEOUT_S:
                 raise RuntimeError(
-                    f"{user} should be gone in {TIMEOUT_S:g} s. Found {self.count_left(erased_user)} keys."
+                    f"The data of {user} should be gone in {TIMEOUT_S:g} s. Found {self.count_left(erased_user)} keys."
                 )
             for producer in self.workers.producers.values():
                 producer.send(EVENTS_PER_POLL)
@@ -145,8 +152,8 @@ class ErasureRun:
         return time.monotonic() - started_s
 
     def create_erasure(self, user: str, *, covers_all: bool) -> ErasedUser:
-        """Whose erasure covers all until now, or what is older than an hour: the rest has to be folded again alone."""
-        until_ms = time.time_ns() // 1_000_000 + (AHEAD_MS_MAX if covers_all else -3_600_000)
+        """An erasure of everything until now, or of events older than an hour: then the rest is folded again."""
+        until_ms = time.time_ns() // 1_000_000 + (AHEAD_MS_MAX if covers_all else -HOUR_MS)
         user_orders = [
             json.loads(record.value)
             for record, _ in self.workers.producers["orders"].acknowledged
@@ -156,7 +163,7 @@ class ErasureRun:
         return ErasedUser(Erasure(event_id=f"e-{user}", ts_ms=until_ms, user_id=user), orders, covers_all)
 
     def count_left(self, erased_user: ErasedUser) -> int:
-        """How much Redis still holds of somebody that their erasure covers."""
+        """The number of covered keys and slices that Redis still holds."""
         user, prefix = erased_user.erasure.user_id, self.environment.redis_prefix
         profiles = open_profile_store(self.redis, prefix)
         profiles.refresh_generation()
@@ -174,11 +181,12 @@ class ErasureRun:
             for source, record in to_pairs(reply)
         ]
         has_list = list_value is not None and read_recommendations(list_value).source_ms <= until_ms
-        is_covered = [covered is not None for covered in slices]
-        return sum(map(int, [*is_covered, has_list, *decisions])) + (len(rankings) if erased_user.covers_all else 0)
+        covered_slices = sum(covered is not None for covered in slices)
+        covered_rankings = len(rankings) if erased_user.covers_all else 0
+        return covered_slices + has_list + sum(map(int, decisions)) + covered_rankings
 
     def check_state(self, phase: str) -> tuple[int, int]:
-        """Wait until all is answered, confirmed and remembered; what is left of all, and the slices that are wrong."""
+        """Wait until everything is committed and merged; returns the keys left of all users, and the wrong slices."""
         for producer in self.workers.producers.values():
             producer.flush()
         audit = StateAudit(self.environment)
@@ -193,9 +201,9 @@ class ErasureRun:
         return left, len(mismatches)
 
     def rebuild(self) -> None:
-        """As an operator does, beside the workers."""
+        """Run `python -m worker rebuild` next to the running workers, as an operator does."""
         output = self.environment.folder / "rebuild.log"
-        command = [*self.environment.worker_command("orders")[:-3], "rebuild"]
+        command = [sys.executable, "-m", "worker", "rebuild"]
         child = ChildProcess(command=command, output=output, environment=self.environment.env_variables())
         child.start()
         while child.is_running:
@@ -204,7 +212,7 @@ class ErasureRun:
             raise RuntimeError(f"The state should be rebuilt. Found status {status}:\n{child.tail()}")
 
     def read_confirmations(self) -> list[float]:
-        """The seconds between the two records in Kafka, by Kafka's own clock, of each confirmation."""
+        """The seconds between each request and its confirmation, by Kafka's timestamps."""
         requested_ms = {record.key: record.kafka_ms for record in self.log.read(self.environment.topics.erasures)}
         confirmations = list(self.log.read(self.environment.topics.erased))
         assert {read_erasure_confirmation(record.value or b"").event_id for record in confirmations} <= {
@@ -214,15 +222,14 @@ class ErasureRun:
 
 
 def summarize_seconds(seconds: Sequence[float]) -> ErasureTimes:
-    return (
-        ErasureTimes(round(statistics.median(seconds), 2), round(max(seconds), 2))
-        if seconds
-        else ErasureTimes(0.0, 0.0)
-    )
+    if not seconds:
+        return ErasureTimes(0.0, 0.0)
+    _, median, largest = min_median_max(seconds, 2)
+    return ErasureTimes(median, largest)
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run it on servers of its own; 0 if everybody is gone within a minute and stays so."""
+    """Run on its own servers. 0: all erased data is gone within a minute and stays gone."""
     arguments = parse(argv)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="shopstream-erasure-")))
@@ -236,11 +243,7 @@ def main(argv: Sequence[str]) -> int:
             report=print_progress,
         )
         outcome = run.run()
-    if arguments.json:
-        print(msgspec.json.encode(outcome).decode())
-    else:
-        for name, value in msgspec.structs.asdict(outcome).items():
-            print(f"{name:20} {value}")
+    print_result(outcome, as_json=arguments.json)
     return 0 if outcome.passed else 1
 
 
@@ -248,8 +251,10 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m bench erasure", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--people", type=int, default=40, help="how many of 400 are erased")
-    parser.add_argument("--events", type=int, default=4_000, help="orders, and clicks, that lie there before")
-    parser.add_argument("--seed", type=int, default=20111209, help="of the traffic and of who is erased")
-    parser.add_argument("--json", action="store_true", help="the outcome as one line of JSON, the last one")
+    parser.add_argument("--people", type=int, default=40, help=f"number of erased users, of {USERS}")
+    parser.add_argument(
+        "--events", type=int, default=4_000, help="orders, and as many clicks, before the first erasure"
+    )
+    parser.add_argument("--seed", type=int, default=20111209, help="seed of the traffic and of the choice of users")
+    parser.add_argument("--json", action="store_true", help="print the outcome as one line of JSON, the last one")
     return parser.parse_args(argv)

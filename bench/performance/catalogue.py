@@ -1,17 +1,15 @@
-"""`python -m bench catalogue`: a worker whose catalogue is large: how long until it is ready, and in how much memory.
+"""`python -m bench catalogue`: a worker with a large catalogue: time until it is ready, and its memory.
 
-A worker of the browsing lane starts beside a products topic of a thousand items, then of a million: they are read
-whole, encoded, and the model's part of each is made before it says that it is ready. Then another bundle comes while
-clicks arrive, and every part is made anew beside the one that serves. Memory is what the kernel counts as resident.
+A worker of the browsing lane starts with a products topic of a thousand items, then of a million: it reads and encodes
+all of them and computes their item embeddings before it is ready. Then another bundle is published while clicks arrive,
+and all embeddings are computed again next to those that serve. Memory is what the kernel counts as resident.
 """
 
 import argparse
-import functools
 import re
 import sys
 import tempfile
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -21,10 +19,10 @@ from typing import Final
 
 import msgspec
 
-from bench.performance.baselines.contenders import LARGE_BATCHES
 from bench.performance.load.workload import LoadGenerator, LoadRecord, produce, publish_bundle
 from bench.performance.measure.drain import read_cpu_s
-from bench.performance.measure.environment import BenchEnvironment
+from bench.performance.measure.environment import LARGE_BATCHES, BenchEnvironment
+from bench.results.report import print_missed, print_progress, print_result
 from contract.events import Product
 from contract.messages import to_json
 from devservers.apache_kafka import ApacheKafka
@@ -35,13 +33,13 @@ ITEMS_FEW, ITEMS_MANY = 1_000, 1_000_000
 CATEGORIES, SELLERS, BRANDS = 2_000, 50_000, 5_000
 ANSWER_TIMEOUT_S: Final = 5.0
 TIMEOUT_S: Final = 600.0
-CLICKS_S: Final = 0.2  # between two portions of clicks during a swap
+CLICKS_S: Final = 0.2  # interval between portions of clicks during a swap
 CLICKS: Final = 100
 READY_MAX_S, ITEMS_MAX_GB = 60.0, 1.5
 
 
 class CatalogueRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One size of catalogue. Seconds of wall and CPU from the start until it is ready, and of a swap; MB resident."""
+    """A catalogue of `items` items: wall and CPU seconds until ready, seconds of a swap, and resident MB."""
 
     items: int
     ready_s: float
@@ -54,7 +52,7 @@ class CatalogueRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CatalogueFigures(msgspec.Struct, frozen=True, kw_only=True):
-    """`items_gb`: what the many items take, besides a worker of few. `swap_peak_gb`: the same at a swap's peak."""
+    """`items_gb`: memory of the many items in excess of the few. `swap_peak_gb`: the same at a swap's peak."""
 
     rows: list[CatalogueRow]
     items_gb: float
@@ -62,7 +60,7 @@ class CatalogueFigures(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def missed_aims(self) -> Iterator[str]:
-        """The aims that were not reached, in words."""
+        """The missed aims."""
         if self.rows[-1].ready_s > READY_MAX_S:
             yield f"ready in {READY_MAX_S:g} s"
         if self.items_gb > ITEMS_MAX_GB:
@@ -70,13 +68,16 @@ class CatalogueFigures(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CatalogueBench:
-    """Workers over products topics of several sizes, on servers that run."""
+    """Measures workers with products topics of several sizes."""
 
     def __init__(self, *, kafka: ApacheKafka, server: RedisServer, folder: Path, seed: int) -> None:
-        self._kafka, self._server, self._folder, self._seed = kafka, server, folder, seed
+        self._kafka = kafka
+        self._server = server
+        self._folder = folder
+        self._seed = seed
 
     def measure_row(self, items: int, report: Callable[[str], None]) -> CatalogueRow:
-        """Start a worker, wait until it is ready, give it another bundle, end it."""
+        """Start a worker, wait until it is ready, swap its bundle, stop it."""
         environment = self._create_environment(f"of{items}.")
         environment.create_topics()
         produce(self._kafka.bootstrap, {"products": environment.topics.products}, generate_products(items))
@@ -96,20 +97,19 @@ class CatalogueBench:
         swap_mb, swap_peak_mb = read_resident_mb(child), read_peak_mb(child)
         report(f"{items:,} items: swapped in {swap_s:.1f} s, {swap_peak_mb:.0f} MB at most")
         child.stop(timeout_s=60)
-        round_1 = functools.partial(round, ndigits=1)
         return CatalogueRow(
             items=items,
-            ready_s=round_1(ready_s),
-            ready_cpu_s=round_1(ready_cpu_s),
-            ready_mb=round_1(ready_mb),
-            ready_peak_mb=round_1(ready_peak_mb),
-            swap_s=round_1(swap_s),
-            swap_mb=round_1(swap_mb),
-            swap_peak_mb=round_1(swap_peak_mb),
+            ready_s=round(ready_s, 1),
+            ready_cpu_s=round(ready_cpu_s, 1),
+            ready_mb=round(ready_mb, 1),
+            ready_peak_mb=round(ready_peak_mb, 1),
+            swap_s=round(swap_s, 1),
+            swap_mb=round(swap_mb, 1),
+            swap_peak_mb=round(swap_peak_mb, 1),
         )
 
     def _measure_swap(self, child: ChildProcess, environment: BenchEnvironment) -> float:
-        """Seconds until another bundle serves, while clicks come."""
+        """Seconds until another bundle serves, while clicks arrive."""
         version = publish_bundle(self._folder / "bundles", self._seed + 1)
         clicks = LoadGenerator(self._seed, None).generate(sys.maxsize, 0)
         started_s = time.monotonic()
@@ -133,7 +133,7 @@ class CatalogueBench:
 
 
 def generate_products(items: int) -> Iterator[LoadRecord]:
-    """So many items of a large shop."""
+    """Product records of a large shop."""
     for item in range(items):
         product = Product(
             event_id=f"p{item}",
@@ -151,7 +151,7 @@ def generate_products(items: int) -> Iterator[LoadRecord]:
 
 
 def is_ok(child: ChildProcess, path: str) -> bool:
-    """Whether a worker answers well; False as long as it says no port or is not ready."""
+    """Whether a worker answers with success; False before it has logged its port or is ready."""
     try:
         return bool(fetch(child, path))
     except (OSError, LookupError):
@@ -159,9 +159,9 @@ def is_ok(child: ChildProcess, path: str) -> bool:
 
 
 def fetch(child: ChildProcess, path: str) -> str:
-    """What a worker says on the port that its log names; raises `LookupError` before that, `OSError` if not well."""
+    """A worker's answer on the port in its log; raises `LookupError` without a port, `OSError` on an HTTP error."""
     if (port := re.search(r"metrics on port (\d+)", child.output.read_text(errors="replace"))) is None:
-        raise LookupError("its port")
+        raise LookupError(f"The log should name the port. Found none in {child.output}.")
     with urllib.request.urlopen(f"http://127.0.0.1:{port[1]}/{path}", timeout=ANSWER_TIMEOUT_S) as response:
         return str(response.read().decode())
 
@@ -171,7 +171,7 @@ def read_resident_mb(child: ChildProcess) -> float:
 
 
 def read_peak_mb(child: ChildProcess) -> float:
-    """The most that was resident since the start, or since `forget_peak`."""
+    """The peak of resident memory since the start, or since `reset_peak`."""
     return read_status_mb(child, "VmHWM")
 
 
@@ -182,7 +182,7 @@ def read_status_mb(child: ChildProcess, name: str) -> float:
 
 
 def reset_peak(child: ChildProcess) -> None:
-    """Let the kernel count a process's peak from now on."""
+    """Reset the kernel's count of a process's peak memory."""
     Path(f"/proc/{child.pid}/clear_refs").write_text("5")
 
 
@@ -196,23 +196,21 @@ def build_figures(rows: list[CatalogueRow]) -> CatalogueFigures:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Measure on servers of its own; 0 whatever was found."""
+    """Measure on its own servers; always 0."""
     arguments = parse(argv)
-    report: Callable[[str], None] = functools.partial(print, file=sys.stderr, flush=True)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="shopstream-catalogue-")))
         kafka, server = stack.enter_context(ApacheKafka()), stack.enter_context(RedisServer())
         bench = CatalogueBench(kafka=kafka, server=server, folder=folder, seed=arguments.seed)
-        figures = build_figures([bench.measure_row(items, report) for items in (ITEMS_FEW, arguments.items)])
-    for aim in figures.missed_aims:
-        report(f"Missed: {aim}.")
-    print(msgspec.json.encode(figures).decode() if arguments.json else figures)
+        figures = build_figures([bench.measure_row(items, print_progress) for items in (ITEMS_FEW, arguments.items)])
+    print_missed(figures.missed_aims)
+    print_result(figures, as_json=arguments.json)
     return 0
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench catalogue", description=__doc__)
-    parser.add_argument("--json", action="store_true", help="one line of JSON, the last one")
-    parser.add_argument("--items", type=int, default=ITEMS_MANY, help="of the large catalogue")
+    parser.add_argument("--json", action="store_true", help="print the figures as one line of JSON, the last one")
+    parser.add_argument("--items", type=int, default=ITEMS_MANY, help="items of the large catalogue")
     parser.add_argument("--seed", type=int, default=20111209)
     return parser.parse_args(argv)

@@ -1,9 +1,9 @@
-"""`python -m bench export`: do graphs answer as the network does, and what is it worth that recommend is split?
+"""`python -m bench export`: parity of the exported graphs with their network, and the gain of splitting `recommend`.
 
-Parity: every graph against torch for batches of 1 to 500 rows, among them ids that nobody knows, NaN, infinities; the
-largest difference of any answer, of values over 1 relative to them. Speed: the candidates of one user, by the split
-graph, which takes the items' finished parts, and by a graph of the same network that takes the features of each pair.
-Microseconds of CPU on one thread; ways take turns, so that noise meets all alike, and medians are compared.
+Parity: every graph against torch for batches of 1 to 500 rows, with out-of-vocabulary ids, NaN and infinities; the
+largest difference of any output, relative for values over 1. Speed: the candidates of one user, by the split graph,
+which takes item embeddings, and by a graph of the same network that takes the features of each user-item pair.
+Microseconds of CPU on one thread; variants take turns, so noise affects all, and medians are compared.
 """
 
 import argparse
@@ -20,6 +20,7 @@ import numpy.typing as npt
 import torch
 
 from bench.performance.load.synthetic_network import draw_network
+from bench.results.report import print_json, print_missed
 from contract.errors import BadBundle
 from contract.graphs import RECOMMEND
 from export.fuzz_inputs import draw_inputs
@@ -36,7 +37,7 @@ TimedCall = Callable[[], object]
 
 
 class ExportFigures(msgspec.Struct, frozen=True):
-    """`split_speedup`: candidates -> times faster than the plain graph; `onnxruntime_to_eager`: than torch, split."""
+    """`split_speedup`: candidates -> speed-up over the plain graph; `onnxruntime_to_eager`: over torch, both split."""
 
     max_abs_difference: float
     split_speedup: dict[str, float]
@@ -45,7 +46,8 @@ class ExportFigures(msgspec.Struct, frozen=True):
     @property
     def missed_aims(self) -> Iterator[str]:
         if not self.max_abs_difference <= PARITY_AIM:
-            yield f"Graphs should answer as torch does, to {PARITY_AIM:g}. Found {self.max_abs_difference:.1e} between."
+            difference = f"{self.max_abs_difference:.1e}"
+            yield f"Graphs should equal torch within {PARITY_AIM:g}. Found a difference of {difference}."
         for candidates, times in self.split_speedup.items():
             if not times >= SPEEDUP_AIM:
                 yield (
@@ -54,7 +56,7 @@ class ExportFigures(msgspec.Struct, frozen=True):
 
 
 def main(argv: Sequence[str]) -> int:
-    """Measure; 0: every aim is reached, 1: some is not, 2: the checkpoint cannot be read."""
+    """Measure. 0: every aim is met; 1: one is missed; 2: the checkpoint cannot be read."""
     arguments = parse(argv)
     torch.set_num_threads(1)
     try:
@@ -74,10 +76,9 @@ def main(argv: Sequence[str]) -> int:
         },
         onnxruntime_to_eager=round(times[100]["split, torch"] / times[100]["split graph"], 2),
     )
-    for sentence in figures.missed_aims:
-        print(f"Missed: {sentence}", file=sys.stderr)
+    is_missed = print_missed(figures.missed_aims)
     print_figures(figures, largest_by_graph, times, as_json=arguments.json)
-    return 1 if list(figures.missed_aims) else 0
+    return 1 if is_missed else 0
 
 
 def load_networks(arguments: argparse.Namespace) -> list[Network]:
@@ -88,23 +89,22 @@ def load_networks(arguments: argparse.Namespace) -> list[Network]:
 
 
 def measure_differences(networks: Sequence[Network]) -> dict[str, float]:
-    """Graph -> its largest difference from torch in any network and batch."""
+    """Graph -> its largest difference from torch over all networks and batches."""
     largest_by_graph = dict[str, float]()
     for network in networks:
         for subgraph in build_subgraphs(network):
             difference = measure_parity(subgraph, to_onnx(subgraph, network, {}), network)
-            largest_by_graph[subgraph.name] = float(
-                np.maximum(largest_by_graph.get(subgraph.name, 0.0), difference)
-            )  # NaN stays
+            previous = largest_by_graph.get(subgraph.name, 0.0)
+            largest_by_graph[subgraph.name] = float(np.maximum(previous, difference))  # keeps NaN
     return largest_by_graph
 
 
 def find_largest(largest_by_graph: Mapping[str, float]) -> float:
-    return float(np.max(list(largest_by_graph.values())))  # NaN where one is, as the built-in `max` would not say
+    return float(np.max(list(largest_by_graph.values())))  # NaN if there is one, unlike the built-in `max`
 
 
 def make_calls(network: Network, candidates: int) -> dict[str, TimedCall]:
-    """The same candidates of the same user, answered in each way, checked to be answered alike."""
+    """Calls that answer the same candidates of the same user by each variant, after a check that the answers agree."""
     items, split = (
         next(subgraph for subgraph in build_subgraphs(network) if subgraph.name == name)
         for name in ("items", "recommend")
@@ -136,7 +136,7 @@ def make_calls(network: Network, candidates: int) -> dict[str, TimedCall]:
 
 
 def make_plain_slice(network: Network) -> Subgraph:
-    """What recommend would be without its split: the features of each pair -> the same answers."""
+    """The `recommend` graph without its split: the features of each pair -> the same answers."""
     views = [view for view in network.views if view.graph == "recommend"]
     groups = [group for group in RECOMMEND.groups if any(group in view.groups for view in views)]
     outputs = tuple(task.name for view in views for task in view.tasks)
@@ -146,7 +146,7 @@ def make_plain_slice(network: Network) -> Subgraph:
 def check_equal_answers(answers: Mapping[str, Arrays]) -> None:
     for name, actual in answers.items():
         for task, expected in answers["split graph"].items():
-            np.testing.assert_allclose(actual[task], expected, atol=1e-5, err_msg=f"{name} should answer {task} alike")
+            np.testing.assert_allclose(actual[task], expected, atol=1e-5, err_msg=f"{name} should give the same {task}")
 
 
 def to_tensors(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, torch.Tensor]:
@@ -158,7 +158,7 @@ def to_arrays(values: Mapping[str, Any]) -> Arrays:
 
 
 def measure_times(calls: Mapping[str, TimedCall], rounds: int) -> dict[str, float]:
-    """Median CPU of one call of each way, microseconds."""
+    """Median CPU of one call of each variant, in microseconds."""
     times_by_name: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
@@ -177,17 +177,20 @@ def print_figures(
     as_json: bool,
 ) -> None:
     for graph, difference in largest_by_graph.items():
-        print(f"{graph:10} at most {difference:.1e} from torch, over batches of {', '.join(map(str, PARITY_ROWS))}")
+        rows = ", ".join(map(str, PARITY_ROWS))
+        print(f"{graph:10} differs from torch by at most {difference:.1e} over batches of {rows} rows")
     for candidates, us in times.items():
         print(f"{candidates:10} candidates: " + ", ".join(f"{name} {call_us:,.0f} us" for name, call_us in us.items()))
     if as_json:
-        print(msgspec.json.encode(figures).decode())
+        print_json(figures)
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench export", description=__doc__)
-    parser.add_argument("--json", action="store_true", help="the figures as JSON, in the last line")
-    parser.add_argument("--seeds", type=int, default=5, help="drawn networks whose graphs are compared with torch")
-    parser.add_argument("--checkpoint", type=Path, help="a learned network in place of the drawn ones")
-    parser.add_argument("--rounds", type=int, default=100, help="turns of ten calls that each way has")
+    parser.add_argument("--json", action="store_true", help="print the figures as one line of JSON, the last one")
+    parser.add_argument(
+        "--seeds", type=int, default=5, help="number of random networks whose graphs are compared with torch"
+    )
+    parser.add_argument("--checkpoint", type=Path, help="a trained network in place of the random ones")
+    parser.add_argument("--rounds", type=int, default=100, help="rounds of ten calls of each variant")
     return parser.parse_args(argv)

@@ -1,45 +1,39 @@
-"""`python -m bench fold`: what remembering costs: microseconds of client CPU an event, beside a plain loop.
+"""`python -m bench fold`: client CPU per event of updating profiles, compared with a plain loop over dictionaries.
 
-A batch of orders or clicks is turned into columns, its profiles are read from a real Redis, folded, encoded as features
-and written back, as a worker does; the plain loop does the same over dictionaries with the same Redis commands. CPU is
-that of this process, waiting excluded; Redis' own is shown beside it. Rows take turns, so that noise meets all alike.
+A batch of orders or clicks is turned into columns; its profiles are read from a real Redis, folded, encoded as features
+and written back, as a worker does. The plain loop does the same with dictionaries and the same Redis commands. The CPU
+is this process's own, without waiting; that of Redis is reported separately. Rows take turns, so noise affects all.
 """
 
 import argparse
 import gc
-import statistics
-import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import msgspec
 import redis
 
-from bench.performance.baselines.dict_fold import PlainEncoder, process_batch
 from bench.performance.load.synthetic_shop import SyntheticShop
+from bench.performance.measure.fold_runner import FoldRunner
+from bench.results.report import print_json, print_missed, print_progress
+from bench.results.statistics import min_median_max
 from contract.events import decode
-from contract.features.encoder import Encoder
 from contract.graphs import DECIDE, RECOMMEND
-from contract.hashing import bucket_of
 from contract.messages import to_json
-from contract.profiles.entity_updates import Arrival, extract_updates, to_updates
-from contract.profiles.slices import Slices, SliceWrites
-from contract.profiles.store import MergedOffsets, fold
-from contract.settings import read_settings
+from contract.profiles.entity_updates import Arrival, to_updates
 from devservers.redis_server import RedisServer
 from worker.redis.client import RedisClient
-from worker.state.profile_store import RedisProfileStore
 
-WARM_BATCHES: Final = 20  # of each kind: then most entities have a history, as in a shop that has run for a while
+WARM_BATCHES: Final = 20  # of each kind, so that most entities have a history
 ORDERS_MAX_US, CLICKS_MAX_US, HOT_MAX, FASTER_MIN = 60.0, 30.0, 2.0, 5.0  # the aims
 
 
 class FoldFigures(msgspec.Struct, frozen=True, kw_only=True):
-    """Medians; `spread` has minimum, median and maximum of the repetitions of each row. Times are CPU an event.
+    """Medians; `spread` has minimum, median and maximum over the repetitions of each row. Times are CPU per event.
 
     `orders_us`: five entities (user, device, address, card, one item). `orders_with_items_us`: four lines, with
-    sellers. `clicks_us`: three entities. `hot_ratio`: half of a batch on one device, against `orders_us`.
+    sellers. `clicks_us`: three entities. `hot_ratio`: half of the batch on one device, relative to `orders_us`.
     """
 
     orders_us: float
@@ -58,7 +52,7 @@ class FoldFigures(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def missed_aims(self) -> list[str]:
-        """The aims that were not reached, in words; a machine that others use, too, misses them easily."""
+        """The missed aims; a machine with other load misses them easily."""
         is_reached_by_aim = {
             f"orders in {ORDERS_MAX_US:g} us": self.orders_us <= ORDERS_MAX_US,
             f"clicks in {CLICKS_MAX_US:g} us": self.clicks_us <= CLICKS_MAX_US,
@@ -68,48 +62,8 @@ class FoldFigures(msgspec.Struct, frozen=True, kw_only=True):
         return [aim for aim, is_reached in is_reached_by_aim.items() if not is_reached]
 
 
-class FoldRunner:
-    """One way through a store of its own: reads, folds, encodes and writes batches that follow one another."""
-
-    def __init__(self, *, client: RedisClient, prefix: str) -> None:
-        _, self.features = read_settings()
-        self.encoder = Encoder(self.features)
-        self.store = RedisProfileStore(client=client, prefix=prefix)
-        self.merged: MergedOffsets = {}
-
-    def process_batch(self, arrivals: Sequence[Arrival], groups: Sequence[str], *, plain: bool = False) -> None:
-        """Everything that a batch costs between its decoding and the model."""
-        writes: Mapping[str, Slices]
-        if plain:
-            writes = self._fold_plainly(arrivals, groups)
-            buckets = {bucket_of(entity) for entity in writes}
-        else:
-            writes = written = self._fold(arrivals, groups)
-            buckets = written.buckets()
-        end_offsets = {arrival.source: arrival.offset + 1 for arrival in arrivals}
-        offsets_after = {bucket: dict(end_offsets) for bucket in buckets}
-        self.store.merge(writes, self.merged, offsets_after)
-        for bucket, positions in offsets_after.items():
-            self.merged.setdefault(bucket, {}).update(positions)
-
-    def _fold(self, arrivals: Sequence[Arrival], groups: Sequence[str]) -> SliceWrites:
-        touches = to_updates(arrivals)
-        memory = fold(self.store.read(touches.entities), touches)
-        self.encoder.encode_before(memory, range(len(arrivals)), groups)
-        return memory.slice_writes()
-
-    def _fold_plainly(self, arrivals: Sequence[Arrival], groups: Sequence[str]) -> Mapping[str, Mapping[str, bytes]]:
-        touched = (entity for arrival in arrivals for entity, _ in extract_updates(arrival.event))
-        entities = list(dict.fromkeys(touched))
-        encoder = PlainEncoder(self.features, groups)
-        profiles = dict(zip(entities, self.store.read(entities), strict=True))
-        writes = process_batch(profiles, arrivals, encoder)
-        encoder.to_blocks()
-        return writes
-
-
 class FoldBench:
-    """Rows of batches that take turns, each timed in both ways."""
+    """Times every row with the compiled fold, and some with the plain loop, in turns."""
 
     def __init__(self, *, server: RedisServer, seed: int, batch: int) -> None:
         client = RedisClient(url=server.url, timeout_s=60)
@@ -129,7 +83,7 @@ class FoldBench:
         gc.freeze()
 
     def run_rows(self) -> None:
-        """One batch of every row."""
+        """Run one batch of every row."""
         shop, n = self.shop, self.size
         self._run_row("orders_us", shop.draw_orders(n), DECIDE.event_groups, plain_name="plain_orders_us")
         self._run_row("orders_with_items_us", shop.draw_orders(n, lines=4, sellers=True), DECIDE.event_groups)
@@ -139,7 +93,7 @@ class FoldBench:
         self._time("decode_us", lambda: [decode("orders", record) for record in records])
 
     def summarize(self) -> FoldFigures:
-        spread = {name: summarize_spread(times) for name, times in self.times_by_row.items()}
+        spread = {name: min_median_max(times, 2) for name, times in self.times_by_row.items()}
         median = {name: middle for name, (_, middle, _) in spread.items()}
         return FoldFigures(
             hot_ratio=round(median["hot_us"] / median["orders_us"], 2),
@@ -152,7 +106,7 @@ class FoldBench:
         )
 
     def count_differing(self) -> int:
-        """In how many profiles the two ways have left other bytes."""
+        """The number of profiles in which the two have left different bytes."""
         ours, plain = (self._read_profiles(runner.store.prefix) for runner in (self.ours, self.plain))
         return sum(ours.get(key) != plain.get(key) for key in {*ours, *plain})
 
@@ -184,17 +138,12 @@ class FoldBench:
         return len(profiles.entity) / len(profiles)
 
     def draw_entities(self) -> list[str]:
-        """Those of a batch of orders, as a measure of how much history they have."""
+        """The entities of a new batch of orders."""
         return to_updates(self.shop.draw_orders(self.size)).entities
 
 
-def summarize_spread(times: Sequence[float]) -> tuple[float, float, float]:
-    """Minimum, median and maximum, in hundredths."""
-    return round(min(times), 2), round(statistics.median(times), 2), round(max(times), 2)
-
-
 def main(argv: Sequence[str]) -> int:
-    """Run it on a Redis of its own; 0 if both ways left the same bytes, however fast they were."""
+    """Run on its own Redis. 0: both have left the same bytes, however fast they were."""
     arguments = parse(argv)
     with RedisServer() as server:
         bench = FoldBench(server=server, seed=arguments.seed, batch=arguments.batch)
@@ -203,16 +152,15 @@ def main(argv: Sequence[str]) -> int:
             bench.run_rows()
         figures, differing = bench.summarize(), bench.count_differing()
     if differing:
-        print(f"The plain loop should leave the same bytes. Found {differing} profiles that differ.", file=sys.stderr)
-    for aim in figures.missed_aims:
-        print(f"Missed: {aim}.", file=sys.stderr)
+        print_progress(f"The plain loop should leave the same bytes. Found {differing} profiles that differ.")
+    print_missed(figures.missed_aims)
     print_figures(figures, as_json=arguments.json)
     return 1 if differing else 0
 
 
 def print_figures(figures: FoldFigures, *, as_json: bool) -> None:
     if as_json:
-        print(msgspec.json.encode(figures).decode())
+        print_json(figures)
         return
     for name, (least, middle, most) in figures.spread.items():
         print(f"{name:22} {middle:8.2f}   ({least:.2f} to {most:.2f})")
@@ -222,8 +170,8 @@ def print_figures(figures: FoldFigures, *, as_json: bool) -> None:
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench fold", description=__doc__)
-    parser.add_argument("--json", action="store_true", help="one line of JSON")
+    parser.add_argument("--json", action="store_true", help="print the figures as one line of JSON")
     parser.add_argument("--repetitions", type=int, default=15, help="batches of each row")
-    parser.add_argument("--batch", type=int, default=500, help="events in a batch")
+    parser.add_argument("--batch", type=int, default=500, help="events per batch")
     parser.add_argument("--seed", type=int, default=20111209)
     return parser.parse_args(argv)

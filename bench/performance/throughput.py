@@ -1,17 +1,15 @@
-"""`python -m bench throughput`: events a second of one worker process, and their CPU, beside a bare and a naive loop.
+"""`python -m bench throughput`: events per second and CPU of one worker process, compared with a bare and a naive loop.
 
-Each load lies on its topics of an Apache Kafka before a process starts; then it is worked off, by ours and by the bare
-loop in turn. Figures are taken once a process is warm: events a second over spans of a second (minimum, median and
-maximum of all rounds), microseconds of its CPU for each event (the median round), and those of Kafka and Redis, which
-use the same cores. `bare` (bench/performance/baselines/bare.py) moves as many bytes, runs the same graphs over as many rows and does nothing
-else; `naive` (bench/performance/baselines/naive.py) is the loop of tutorials, which flushes and commits each record. Ours runs as usual, with
-transactions, but for batches of up to 200 ms: nobody waits for the first event of a backlog.
+Each load is on its topics of an Apache Kafka before a process starts; then our worker and the bare loop process it in
+turn. Figures are taken after a warm-up: events per second over spans of a second (minimum, median and maximum of all
+rounds), CPU microseconds per event (the median round), also of Kafka and Redis, which use the same cores. `bare`
+(`baselines/bare.py`) moves as many bytes, runs the same graphs over as many rows and does nothing else; `naive`
+(`baselines/naive.py`) flushes and commits each record, as in tutorials. Our worker has its usual settings, with
+transactions, except for batches of up to 200 ms: the latency of a backlog does not matter.
 """
 
 import argparse
-import functools
 import statistics
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -21,7 +19,9 @@ from typing import Final
 import msgspec
 
 from bench.performance.baselines.contenders import CONTENDERS, WORKLOADS, BytesPerEvent, Contenders, LoadResults
-from bench.performance.measure.drain import DrainResult, summarize_spread
+from bench.performance.measure.drain import DrainResult
+from bench.results.report import print_missed, print_progress, print_result
+from bench.results.statistics import min_median_max
 from devservers.apache_kafka import ApacheKafka
 from devservers.redis_server import RedisServer
 
@@ -31,7 +31,7 @@ LISTS_MIN: Final = 500
 
 
 class ThroughputRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One way through one load. CPU is microseconds an event, `moved` bytes an event."""
+    """A contender on a load. CPU is in microseconds per event, `moved` in bytes per event."""
 
     events_per_second: tuple[float, float, float]
     cpu_us_per_event: float
@@ -43,7 +43,7 @@ class ThroughputRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ThroughputFigures(msgspec.Struct, frozen=True, kw_only=True):
-    """What was found. `apart`: by how much bare and ours differ in bytes, the largest share of any door and load."""
+    """All rows. `apart`: the largest relative difference in bytes between bare and ours, of any channel and load."""
 
     rows: dict[str, ThroughputRow]
     ours_to_bare_cpu: float
@@ -54,22 +54,22 @@ class ThroughputFigures(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def missed_aims(self) -> list[str]:
-        """The aims that were not reached, in words."""
+        """The missed aims."""
         is_reached_by_aim = {
             f"at most {BARE_MAX} times the CPU of the bare loop": self.ours_to_bare_cpu <= BARE_MAX,
             f"{NAIVE_MIN:g} times as fast as the naive loop": self.ours_to_naive >= NAIVE_MIN,
             f"bytes of ours and bare within {APART_MAX:.0%}": self.apart <= APART_MAX,
-            f"{LISTS_MIN} lists a second": self.rows["ours_clicks"].lists_per_second >= LISTS_MIN,
+            f"{LISTS_MIN} lists per second": self.rows["ours_clicks"].lists_per_second >= LISTS_MIN,
         }
         for load, least in EVENTS_PER_S_MIN.items():
-            is_reached_by_aim[f"{least:,} {load} a second"] = self.rows[f"ours_{load}"].events_per_second[1] >= least
+            is_reached_by_aim[f"{least:,} {load} per second"] = self.rows[f"ours_{load}"].events_per_second[1] >= least
         return [aim for aim, is_reached in is_reached_by_aim.items() if not is_reached]
 
 
 def build_row(results: LoadResults, contender: str) -> ThroughputRow:
-    """One way through one load, all rounds together."""
+    """A contender on a load, all rounds together."""
     drains, events = results.drains[contender], results.drains[contender][0].events
-    speeds = summarize_spread([speed for run in drains for speed in run.speeds])
+    speeds = min_median_max([speed for run in drains for speed in run.speeds])
     return ThroughputRow(
         events_per_second=speeds,
         cpu_us_per_event=find_median_cpu_us(drains, "self"),
@@ -82,18 +82,18 @@ def build_row(results: LoadResults, contender: str) -> ThroughputRow:
 
 
 def round_bytes(rounds: Sequence[BytesPerEvent]) -> dict[str, float]:
-    """Bytes for each event by door, in the last round: by then the bare loop knows what it fell short of."""
+    """Bytes per event by channel, in the last round: there the bare loop moves as many bytes as ours."""
     return {channel: round(size, 1) for channel, size in rounds[-1]._asdict().items()}
 
 
 def compare_to_bare(results: LoadResults) -> float:
-    """How many times the bare loop's CPU, in the median round: what else the machine does meets both of a round."""
+    """CPU relative to the bare loop in the median round: other load on the machine affects both of a round."""
     pairs = zip(results.drains["ours"], results.drains["bare"], strict=True)
     return statistics.median(ours.cpu_us_per_event("self") / bare.cpu_us_per_event("self") for ours, bare in pairs)
 
 
 def find_regressions(ratios: Mapping[str, float], baseline: Path) -> Iterator[str]:
-    """Loads whose ratio to the bare loop is worse than what is kept, in words."""
+    """Loads whose ratio to the bare loop is worse than in the baseline file."""
     for load, before in msgspec.json.decode(baseline.read_bytes(), type=dict[str, float]).items():
         if ratios[load] > before * (1 + REGRESSION_MAX):
             limit = f"{before * (1 + REGRESSION_MAX):.2f} times the CPU of the bare loop"
@@ -101,11 +101,11 @@ def find_regressions(ratios: Mapping[str, float], baseline: Path) -> Iterator[st
 
 
 def find_median_cpu_us(drains: Sequence[DrainResult], process: str) -> float:
-    return summarize_spread([run.cpu_us_per_event(process) for run in drains])[1]
+    return min_median_max([run.cpu_us_per_event(process) for run in drains])[1]
 
 
 def build_figures(results: Mapping[str, LoadResults]) -> ThroughputFigures:
-    """All rows, and how they stand to one another."""
+    """All rows and their ratios."""
     rows = {
         f"{contender}_{load}": build_row(load_results, contender)
         for contender in CONTENDERS
@@ -114,9 +114,9 @@ def build_figures(results: Mapping[str, LoadResults]) -> ThroughputFigures:
     to_bare = {load: compare_to_bare(load_results) for load, load_results in results.items()}
     to_naive = {n: rows[f"ours_{n}"].events_per_second[1] / rows[f"naive_{n}"].events_per_second[1] for n in results}
     differences = [
-        abs(load_results / rows[f"ours_{n}"].moved[channel] - 1)
-        for n in results
-        for channel, load_results in rows[f"bare_{n}"].moved.items()
+        abs(size / rows[f"ours_{load}"].moved[channel] - 1)
+        for load in results
+        for channel, size in rows[f"bare_{load}"].moved.items()
     ]
     return ThroughputFigures(
         rows=rows,
@@ -129,32 +129,30 @@ def build_figures(results: Mapping[str, LoadResults]) -> ThroughputFigures:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Measure on servers of its own; 0, or 1 where the ratio to the bare loop is worse than the one to be kept."""
+    """Measure on its own servers. 1: a ratio to the bare loop is worse than in `--against`."""
     arguments = parse(argv)
-    report = functools.partial(print, file=sys.stderr, flush=True)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="shopstream-throughput-")))
         kafka, server = stack.enter_context(ApacheKafka()), stack.enter_context(RedisServer())
-        contenders = Contenders(kafka=kafka, server=server, folder=folder, report=report)
+        contenders = Contenders(kafka=kafka, server=server, folder=folder, report=print_progress)
         contenders.prepare(arguments.seed, arguments.scale)
         for contender in [*("ours", "bare") * arguments.rounds, "naive"]:
             for workload in WORKLOADS:
                 contenders.run(workload, contender)
     figures = build_figures(contenders.results)
-    for aim in figures.missed_aims:
-        report(f"Missed: {aim}.")
-    print(msgspec.json.encode(figures).decode() if arguments.json else figures)
+    print_missed(figures.missed_aims)
+    print_result(figures, as_json=arguments.json)
     sentences = list(find_regressions(figures.ours_to_bare_cpu_by_load, arguments.against)) if arguments.against else []
     for sentence in sentences:
-        report(sentence)
+        print_progress(sentence)
     return 1 if sentences else 0
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench throughput", description=__doc__)
-    parser.add_argument("--json", action="store_true", help="one line of JSON, the last one")
-    parser.add_argument("--rounds", type=int, default=3, help="how often each load is worked off by ours and by bare")
-    parser.add_argument("--scale", type=float, default=1.0, help="of the loads: 0.1 for a tenth of the events")
-    parser.add_argument("--against", type=Path, help="fail where a ratio to the bare loop is worse than in this file")
+    parser.add_argument("--json", action="store_true", help="print the figures as one line of JSON, the last one")
+    parser.add_argument("--rounds", type=int, default=3, help="runs of ours and of bare on each load")
+    parser.add_argument("--scale", type=float, default=1.0, help="factor on the number of events")
+    parser.add_argument("--against", type=Path, help="fail if a ratio to the bare loop is worse than in this file")
     parser.add_argument("--seed", type=int, default=20111209)
     return parser.parse_args(argv)

@@ -1,16 +1,15 @@
-"""`python -m bench calibration`: do probabilities say what happens, for each task, on the simulated shop?
+"""`python -m bench calibration`: calibration error of each task's probabilities on the simulated shop.
 
-A shop lives through its days; its events become examples by the code that serves, the network of `shop.toml` learns
-from the earlier ones and calibrates itself within them, and the later ones judge it, all of them old enough for their
-labels to be final. The calibration error of a model that is right about every probability is not 0: labels are drawn.
-What that alone gives on as many rows stands beside each figure, so that too few rows are not taken for a fault.
+The shop's events become examples by the serving code; the network of `shop.toml` is trained and calibrated on the
+earlier ones and evaluated on the later ones, all of them old enough for their labels to be final. Even perfect
+probabilities have a calibration error above 0, since labels are random. The expected error of perfect probabilities on
+the same number of rows is reported with each figure, so that a small sample is not mistaken for miscalibration.
 """
 
 import argparse
-import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -18,31 +17,26 @@ import msgspec
 import numpy as np
 import torch
 
-from contract.errors import BadData
-from contract.features.declaration import FeatureSet
-from contract.settings import Settings, read_settings
+from bench.quality.simulated_shop import TEST_SHARE, add_shop_arguments, load_or_simulate
+from bench.results.report import print_json, print_missed
+from contract.settings import read_settings
 from contract.tasks import Task
-from demo.simulator.shop import ShopSimulator
 from training.analysis.baselines import ignore_epoch
 from training.commands.fit import read_configs
 from training.data.arrays import Array
-from training.data.examples import Examples, from_rows
+from training.data.examples import Examples
 from training.data.folds import drop_unsettled
-from training.data.parquet import read_examples, write_examples
 from training.data.split import split_by_time
 from training.metrics.calibration import calibration_error, to_top_class
-from training.replay.event_reader import HistoricEvent
-from training.replay.replay import Replay
 from training.trainer.fit import fit
 from training.trainer.learner import predict
 
 AIM: Final = 0.01
-TEST_SHARE: Final = 0.4  # the latest share of each family of examples
 DRAWS: Final = 20
 
 
 class CalibrationRow(msgspec.Struct, frozen=True):
-    """A task's calibration error over `rows` that judge, and what chance alone would make of it."""
+    """A task's calibration error over `rows` test rows; `of_chance`: that of perfect probabilities."""
 
     calibration_error: float
     of_chance: float
@@ -50,7 +44,7 @@ class CalibrationRow(msgspec.Struct, frozen=True):
 
 
 def main(argv: Sequence[str]) -> int:
-    """Measure; 0: every task is within the aim, 1: some is not."""
+    """Measure. 0: every task is within the aim; 1: one is not, or could not be learned."""
     arguments, started_s = parse(argv), time.process_time()
     settings, features = read_settings()
     shape, plan = read_configs(settings, features, {} if arguments.seed is None else {"seed": arguments.seed})
@@ -62,36 +56,13 @@ def main(argv: Sequence[str]) -> int:
     fitted = fit(examples.take(split.training), shape, plan, ignore_epoch)
     test = examples.take(split.validation).for_tasks(fitted.network.tasks)
     rows = evaluate_tasks(fitted.network.tasks, test, predict(fitted.network, test))
-    for sentence in (*find_missed_aims(rows), *fitted.left_out.values()):
-        print(f"Missed: {sentence}", file=sys.stderr)
+    is_missed = print_missed([*find_missed_aims(rows), *fitted.left_out.values()])
     print_rows(rows, len(examples), time.process_time() - started_s, as_json=arguments.json)
-    return 1 if list(find_missed_aims(rows)) or fitted.left_out else 0
-
-
-def load_or_simulate(arguments: argparse.Namespace, settings: Settings, features: FeatureSet) -> Examples:
-    """The examples of the shop's days, made once and then kept beside the name of what they were made by."""
-    name = f"shop-{arguments.days:g}-{arguments.people}-{arguments.items}-{features.digest}.parquet"
-    path: Path = arguments.kept / name
-    if path.is_file():
-        return read_examples(path, features, settings.tasks)
-    shop = ShopSimulator(5, users=arguments.people, items=arguments.items)
-    replay = Replay(features=features, tasks=settings.tasks, feedback=settings.feedback)
-    examples = from_rows(replay.run(simulate_events(shop, arguments.days)), features, settings.tasks)
-    if not len(examples):
-        raise BadData(f"{arguments.days:g} days of the shop should give examples. Found none.")
-    write_examples(path, examples)
-    return examples
-
-
-def simulate_events(shop: ShopSimulator, days: float) -> Iterator[HistoricEvent]:
-    """What the shop lived through, decoded as it would come."""
-    for record in shop.simulate_history(days):
-        if not isinstance(record.event, bytes):  # history has nothing malformed in it
-            yield HistoricEvent(record.kind, record.event)
+    return 1 if is_missed else 0
 
 
 def evaluate_tasks(tasks: Sequence[Task], test: Examples, predictions: dict[str, Array]) -> dict[str, CalibrationRow]:
-    """Of a task with classes: how sure the network is of the class that it chooses."""
+    """Calibration of each classification task; of a multiclass task, of the probability of the predicted class."""
     rows = dict[str, CalibrationRow]()
     for task in tasks:
         if task.kind == "regression" or not (is_known := test.has_label(task)).any():
@@ -104,7 +75,7 @@ def evaluate_tasks(tasks: Sequence[Task], test: Examples, predictions: dict[str,
 
 
 def estimate_chance_error(p: Array) -> float:
-    """The mean calibration error of probabilities (N,) that are right, on labels drawn by them."""
+    """The mean calibration error of probabilities (N,) on labels drawn from them."""
     rng = np.random.default_rng(0)
     return float(np.mean([calibration_error((rng.random(len(p)) < p).astype(np.float64), p) for _ in range(DRAWS)]))
 
@@ -113,14 +84,14 @@ def find_missed_aims(rows: dict[str, CalibrationRow]) -> Iterable[str]:
     for task, row in rows.items():
         if row.calibration_error > AIM:
             yield (
-                f"The calibration error of `{task}` should be at most {AIM}. Found {row.calibration_error}, of which "
-                f"chance makes {row.of_chance} with {row.rows} rows."
+                f"The calibration error of `{task}` should be at most {AIM}. Found {row.calibration_error}, "
+                f"where perfect probabilities have {row.of_chance} on {row.rows} rows."
             )
 
 
 def print_rows(rows: dict[str, CalibrationRow], examples: int, seconds: float, *, as_json: bool) -> None:
     if as_json:
-        print(msgspec.json.encode({"tasks": rows, "examples": examples, "seconds": round(seconds, 1)}).decode())
+        print_json({"tasks": rows, "examples": examples, "seconds": round(seconds, 1)})
         return
     for name, row in rows.items():
         print(f"{name:10} {row.calibration_error:.4f}   by chance {row.of_chance:.4f}   {row.rows:9,} rows")
@@ -128,11 +99,9 @@ def print_rows(rows: dict[str, CalibrationRow], examples: int, seconds: float, *
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench calibration", description=__doc__)
-    parser.add_argument("--json", action="store_true", help="one line of JSON")
-    parser.add_argument("--days", type=float, default=40, help="how long the shop lives")
-    parser.add_argument("--people", type=int, default=1_500)
-    parser.add_argument("--items", type=int, default=2_500)
-    parser.add_argument("--seed", type=int, help="of learning, in place of the settings' own")
+    parser.add_argument("--json", action="store_true", help="print the figures as one line of JSON")
+    add_shop_arguments(parser, days=40, people=1_500, items=2_500)
+    parser.add_argument("--seed", type=int, help="seed of the training, instead of the settings' own")
     cache_folder = Path(tempfile.gettempdir()) / "shopstream-bench-calibration"
-    parser.add_argument("--kept", type=Path, default=cache_folder, help="where the examples are kept for the next time")
+    parser.add_argument("--kept", type=Path, default=cache_folder, help="the folder that keeps the shop's examples")
     return parser.parse_args(argv)

@@ -1,14 +1,11 @@
-"""`python -m bench drift`: are false alarms as rare as was asked for, and how soon is a shift found?
+"""`python -m bench drift`: the false alarm rate of the monitor's drift tests, and their delay in detecting a shift.
 
-Scored rows of a shop that does not change: people of very different activity, whose rows are alike (each has habits of
-their own), numbers with ties and gaps, categories, lists of ids, and a score. They go through the watcher's own code.
-The events for each alarm are measured over many blocks; then one thing at a time is shifted, and events are counted
-until its own alarm.
+Scored rows of a stationary shop: users of very different activity with correlated rows (each user has habits), numbers
+with ties and missing values, categories, lists of ids, and a score. They go through the monitor's own code. The events
+per alarm are measured over many blocks; then one column at a time is shifted, and the events until its alarm counted.
 """
 
 import argparse
-import json
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import chi2
 
+from bench.results.report import print_progress, print_result
 from contract.features.declaration import Block, Feature, FeatureSet
 from contract.features.packing import PackedBlock
 from contract.messages import ScoredRow
@@ -38,7 +36,7 @@ FEATURES: Final = FeatureSet(
 )
 PEOPLE: Final = 4_000
 BLOCK: Final = 500
-ROWS: Final = 2_000  # drawn at a time
+ROWS: Final = 2_000  # per batch
 EVENTS_PER_ALARM: Final = 16_000
 EVENTS: Final = 800_000
 SEEDS: Final = 8
@@ -49,7 +47,7 @@ Shift = Callable[[Rows, np.random.Generator], None]
 
 @dataclass(frozen=True, slots=True)
 class Population:
-    """People with habits: how often they come, how much they spend, what they like; all (PEOPLE,)."""
+    """Users with habits: activity, spending and preferences; all (PEOPLE,)."""
 
     activity: npt.NDArray[np.float64]
     habit: npt.NDArray[np.float64]
@@ -62,7 +60,7 @@ class Population:
 
 
 def draw_batch(population: Population, rows: int, rng: np.random.Generator) -> Rows:
-    """What is served to people who come by chance; a person's own rows are alike."""
+    """Rows of randomly drawn users; the rows of one user are correlated."""
     user = rng.choice(PEOPLE, rows, p=population.activity)
     habit = population.habit[user]
     return {
@@ -96,7 +94,7 @@ def make_missing(name: str, share: float) -> Shift:
 
 
 def make_new_value(name: str, share: float) -> Shift:
-    """A share of the rows has a value that was never there before."""
+    """A share of the rows gets a value that did not occur before."""
 
     def shift(rows: Rows, rng: np.random.Generator) -> None:
         rows[name][rng.random(len(rows[name])) < share] = 7.0
@@ -114,7 +112,7 @@ SHIFTS: Final[dict[str, tuple[str, Shift]]] = {
 
 
 def to_scored(rows: Rows, begin: int) -> Iterator[ScoredRow]:
-    """The rows as they are logged."""
+    """The rows as scored rows."""
     n = len(rows["user"])
     ids = np.zeros((n, FEATURES.widths("user")[1]), np.int64)
     ids[:, 0] = rows["recent"]
@@ -154,9 +152,11 @@ def create_drift(events_per_alarm: int) -> DriftDetector:
 
 
 def count_false_alarms(events: int, events_per_alarm: int, seed: int) -> tuple[int, int]:
-    """Alarms and blocks where nothing changes."""
+    """The numbers of alarms and blocks on stationary data."""
     rng = np.random.default_rng(seed)
-    population, drift, comparisons = Population.draw(rng), create_drift(events_per_alarm), list[BlockComparison]()
+    population = Population.draw(rng)
+    drift = create_drift(events_per_alarm)
+    comparisons = list[BlockComparison]()
     for begin in range(0, events, ROWS):
         rows = to_scored(draw_batch(population, ROWS, rng), begin)
         comparisons += [comparison for row in rows if (comparison := drift.observe(row)) is not None]
@@ -164,7 +164,7 @@ def count_false_alarms(events: int, events_per_alarm: int, seed: int) -> tuple[i
 
 
 def measure_delay(column: str, shift: Shift, events_per_alarm: int, seed: int) -> int | None:
-    """Events from a shift to its alarm; None where twenty blocks do not show it."""
+    """Events from a shift to its alarm; None if forty blocks do not show it."""
     rng = np.random.default_rng(seed)
     population, drift = Population.draw(rng), create_drift(events_per_alarm)
     for row in to_scored(draw_batch(population, 3 * ROWS, rng), 0):
@@ -180,22 +180,22 @@ def measure_delay(column: str, shift: Shift, events_per_alarm: int, seed: int) -
 
 
 def main(argv: Sequence[str]) -> int:
-    """Measure; 0: no more false alarms than asked for (by more than chance), and every shift was found."""
+    """Measure. 0: false alarms are not significantly more frequent than asked for, and every shift is detected."""
     arguments, started_s = parse(argv), time.process_time()
     events, events_per_alarm = int(EVENTS * arguments.scale), arguments.asked
     alarms, blocks = count_false_alarms(events, events_per_alarm, arguments.seed)
-    at_least = 2 * events / chi2.ppf(0.95, 2 * alarms + 2)  # events for each alarm, at a confidence of 95 %
-    print(f"{alarms} alarms in {events:,} events, {blocks} blocks.", file=sys.stderr)
+    at_least = 2 * events / chi2.ppf(0.95, 2 * alarms + 2)  # events per alarm, at 95 % confidence
+    print_progress(f"{alarms} alarms in {events:,} events, {blocks} blocks")
     detected = dict[str, dict[str, float | None]]()
     for name, (column, shift) in SHIFTS.items():
         delays = [
             measure_delay(column, shift, events_per_alarm, seed)
             for seed in range(max(1, round(SEEDS * arguments.scale)))
         ]
-        found_delays = [event_count for event_count in delays if event_count is not None]
-        median = float(np.median(found_delays)) if found_delays else None
-        detected[name] = {"share": round(len(found_delays) / len(delays), 3), "events": median}
-        print(f"{name}: {detected[name]}", file=sys.stderr)
+        known_delays = [delay for delay in delays if delay is not None]
+        median = float(np.median(known_delays)) if known_delays else None
+        detected[name] = {"share": round(len(known_delays) / len(delays), 3), "events": median}
+        print_progress(f"{name}: {detected[name]}")
     figures = {
         "events_per_false_alarm": round(events / max(alarms, 1)),
         "asked": events_per_alarm,
@@ -207,15 +207,15 @@ def main(argv: Sequence[str]) -> int:
         "detected": detected,
         "seconds": round(time.process_time() - started_s, 1),
     }
-    print(json.dumps(figures) if arguments.json else "\n".join(f"{key}: {value}" for key, value in figures.items()))
+    print_result(figures, as_json=arguments.json)
     is_rare = figures["at_most_one_in"] >= events_per_alarm
-    return 0 if is_rare and all(event_count["share"] == 1 for event_count in detected.values()) else 1
+    return 0 if is_rare and all(figures_of_shift["share"] == 1 for figures_of_shift in detected.values()) else 1
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench drift", description=__doc__)
-    parser.add_argument("--json", action="store_true", help="one line of JSON")
-    parser.add_argument("--scale", type=float, default=1.0, help="of how much is measured")
-    parser.add_argument("--asked", type=int, default=EVENTS_PER_ALARM, help="one false alarm in so many events")
+    parser.add_argument("--json", action="store_true", help="print the figures as one line of JSON")
+    parser.add_argument("--scale", type=float, default=1.0, help="factor on the number of events")
+    parser.add_argument("--asked", type=int, default=EVENTS_PER_ALARM, help="events per false alarm")
     parser.add_argument("--seed", type=int, default=1)
     return parser.parse_args(argv)

@@ -1,6 +1,6 @@
-"""A ledger of guarantees: told what went in, shown what came out, and asked at the end what was lost or contradicted.
+"""The delivery ledger: records what was produced and what was published, and lists what was lost or contradicted.
 
-It knows neither Kafka nor the worker; whoever moves the records tells it. Every broken promise is a sentence.
+It knows neither Kafka nor the worker; its caller moves the records. Every broken promise is one sentence.
 """
 
 from collections import Counter
@@ -9,16 +9,9 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
 from contract.messages import DeadLetter, Decision, ScoredRow, to_json
+from testkit.environment.kafka_log import RecordPosition
 
 T = TypeVar("T")
-
-
-class RecordPosition(NamedTuple):
-    """Where a record lies."""
-
-    topic: str
-    partition: int
-    offset: int
 
 
 class BadRecord(NamedTuple):
@@ -45,15 +38,15 @@ class DeliveryLedger:
     _dead_letters: dict[RecordPosition, list[tuple[BadRecord, str]]] = field(default_factory=dict)
 
     def record_order(self, event_id: str) -> None:
-        """An order was produced, and acknowledged."""
+        """An order was produced and acknowledged."""
         self.orders[event_id] += 1
 
     def record_click(self, event_id: str) -> None:
-        """A click was produced, and acknowledged."""
+        """A click was produced and acknowledged."""
         self.clicks[event_id] += 1
 
     def record_bad_record(self, position: RecordPosition, record: BadRecord) -> None:
-        """A bad record was produced, and acknowledged to lie at `place`."""
+        """A bad record was produced and acknowledged at `position`."""
         self.bad_records[position] = record
 
     def record_decision(self, decision: Decision) -> None:
@@ -61,7 +54,7 @@ class DeliveryLedger:
         self._decisions.setdefault(decision.event_id, []).append(decision)
 
     def record_cached(self, decisions: Iterable[Decision]) -> None:
-        """These decisions stand in the cache, where an order service reads them."""
+        """These decisions are in Redis, where an order service reads them."""
         self._cached |= {decision.event_id: decision for decision in decisions}
 
     def record_scored_row(self, row: ScoredRow) -> None:
@@ -74,58 +67,53 @@ class DeliveryLedger:
         self._dead_letters.setdefault(position, []).append((BadRecord(key, value, letter.reason), letter.detail))
 
     def find_lost(self) -> list[str]:
-        """What was promised and did not come."""
-        missing = [f"order {event_id} has no decision" for event_id in self.orders if event_id not in self._decisions]
-        missing += [
-            f"order {event_id} has no cached decision" for event_id in self.orders if event_id not in self._cached
-        ]
-        missing += [
-            f"order {event_id} has no scored row" for event_id in self.orders if ("order", event_id) not in self._scored
-        ]
-        missing += [
-            f"click {event_id} has no scored row" for event_id in self.clicks if ("click", event_id) not in self._scored
-        ]
-        return missing + [
-            f"bad record {position} has no dead letter"
-            for position in self.bad_records
-            if position not in self._dead_letters
+        """Promised outputs that are missing."""
+        return [
+            *(f"order {event_id} has no decision" for event_id in self.orders if event_id not in self._decisions),
+            *(f"order {event_id} has no cached decision" for event_id in self.orders if event_id not in self._cached),
+            *(f"order {id_} has no scored row" for id_ in self.orders if ("order", id_) not in self._scored),
+            *(f"click {id_} has no scored row" for id_ in self.clicks if ("click", id_) not in self._scored),
+            *(f"bad record {p} has no dead letter" for p in self.bad_records if p not in self._dead_letters),
         ]
 
     def find_conflicts(self) -> list[str]:
-        """Answers that contradict one another, what was produced, or that nobody asked for."""
-        conflicts = []
-        for event_id, published in self._decisions.items():
-            copies = {to_json(copy) for copy in [*published, self._cached.get(event_id, published[0])]}
-            if len(copies) > 1:
-                conflicts.append(f"order {event_id} has decisions that differ: {copies}")
-        conflicts += [
-            f"nobody made the order {event_id} that was decided"
-            for event_id in self._decisions
-            if event_id not in self.orders
+        """Answers that contradict one another or what was produced, and answers to events that were never produced."""
+        return [
+            *self._find_differing_decisions(),
+            *(f"order {id_} was decided and never produced" for id_ in self._decisions if id_ not in self.orders),
+            *self._find_wrong_dead_letters(),
         ]
-        for position, letters in self._dead_letters.items():
-            produced = self.bad_records.get(position)
-            for buried, detail in letters:
-                if produced is None:
-                    conflicts.append(f"{position} was no bad record, its dead letter says: {buried.reason}: {detail}")
-                elif buried != produced:
-                    conflicts.append(
-                        f"{position} should be buried as {summarize_record(produced)}, was {summarize_record(buried)}"
-                    )
-        return conflicts
 
     def count_duplicates(self) -> int:
-        """How many answers came more often than what they answer."""
+        """Answers in excess of what was produced."""
         decisions = {event_id: len(copies) for event_id, copies in self._decisions.items()}
         letters = {position: len(copies) for position, copies in self._dead_letters.items()}
         rows_of_orders = {event_id: count for (kind, event_id), count in self._scored.items() if kind == "order"}
         rows_of_clicks = {event_id: count for (kind, event_id), count in self._scored.items() if kind == "click"}
-        answers = count_surplus(decisions, self.orders) + count_surplus(rows_of_orders, self.orders)
         return (
-            answers
+            count_surplus(decisions, self.orders)
+            + count_surplus(rows_of_orders, self.orders)
             + count_surplus(rows_of_clicks, self.clicks)
             + count_surplus(letters, dict.fromkeys(self.bad_records, 1))
         )
+
+    def _find_differing_decisions(self) -> Iterable[str]:
+        for event_id, published in self._decisions.items():
+            copies = {to_json(copy) for copy in [*published, self._cached.get(event_id, published[0])]}
+            if len(copies) > 1:
+                yield f"order {event_id} has decisions that differ: {copies}"
+
+    def _find_wrong_dead_letters(self) -> Iterable[str]:
+        for position, letters in self._dead_letters.items():
+            expected = self.bad_records.get(position)
+            for record, detail in letters:
+                if expected is None:
+                    yield f"{position} was no bad record; its dead letter gives {record.reason}: {detail}"
+                elif record != expected:
+                    yield (
+                        f"the dead letter of {position} should hold {summarize_record(expected)}, "
+                        f"holds {summarize_record(record)}"
+                    )
 
 
 def count_surplus(answers: Mapping[T, int], questions: Mapping[T, int]) -> int:

@@ -1,4 +1,4 @@
-"""The audit of what Redis holds: every slice beside the plain oracle of the tests, which reads the log from Kafka."""
+"""The state audit: compares every slice in Redis with a plain oracle that folds the same log from Kafka."""
 
 from collections.abc import Iterator, Sequence
 from typing import Final, TypeAlias
@@ -6,7 +6,7 @@ from typing import Final, TypeAlias
 import msgspec
 
 from contract.errors import BadEvent
-from contract.events import Event, decode
+from contract.events import AHEAD_MS_MAX, Event, decode
 from contract.hashing import BUCKETS
 from contract.profiles.record import profile_key
 from testkit.environment.kafka_log import KafkaLog, LoggedRecord
@@ -18,12 +18,11 @@ from worker.redis.client import RedisClient, to_pairs
 from worker.state.profile_store import open_profile_store, source_name
 
 FOLDED_KINDS: Final = ("orders", "reviews", "judgements", "clicks", "impressions", "searches")
-AHEAD_MS: Final = 5 * 60_000
 SliceName: TypeAlias = tuple[str, str]  # entity and source
 
 
 class StateAudit:
-    """Compares the profiles of a stage with its log."""
+    """Compares the profiles of one run with its log."""
 
     def __init__(self, environment: RunEnvironment, kinds: Sequence[str] = FOLDED_KINDS) -> None:
         self._environment, self._kinds = environment, kinds
@@ -33,13 +32,13 @@ class StateAudit:
         self._topic_ids = KafkaAdmin(kafka=environment.kafka_settings).fetch_topic_ids(topics)
 
     def build_source_name(self, kind: str, partition: int) -> str:
-        """What a partition's slices are called."""
+        """The source name of a partition's slices."""
         return source_name(kind, self._topic_ids[self._environment.topics.topic_name(kind)], partition)
 
     def find_mismatches(self, prior: ProfileOracle | None = None) -> list[str]:
-        """Each slice that is not what the oracle makes of the log, in words; also those too many or missing.
+        """Each slice that differs from the oracle's, is missing or should not exist, as a sentence.
 
-        `begun`: an oracle that knows of records which are in the log no more.
+        `prior`: an oracle that has folded records which are no longer in the log.
         """
         expected, stored = self.build_oracle(prior).slices, dict(self.read_slices())
         return [
@@ -49,7 +48,7 @@ class StateAudit:
         ]
 
     def build_oracle(self, prior: ProfileOracle | None = None) -> ProfileOracle:
-        """The oracle after every partition of every topic that is folded; `begun` goes on, if given."""
+        """The oracle after every partition of every folded topic; continues `prior`, if given."""
         oracle = prior or ProfileOracle()
         for kind in self._kinds:
             for record in self._log.read(self._environment.topics.topic_name(kind)):
@@ -58,22 +57,18 @@ class StateAudit:
         return oracle
 
     def read_slices(self) -> Iterator[tuple[SliceName, bytes]]:
-        """Every slice in Redis by entity and source; a profile under a key that nobody would ask for has no entity."""
-        prefix, cursor, is_started = self._read_prefix(), 0, False
-        while cursor or not is_started:
-            ((next_cursor, keys),) = self._redis.pipeline(
-                [("SCAN", cursor, "MATCH", f"{prefix}profile:*", "COUNT", 1_000)]
-            )
-            cursor, is_started = int(next_cursor), True
-            for raw_key, fields in zip(keys, self._redis.pipeline([("HGETALL", key) for key in keys]), strict=True):
-                key = raw_key.decode().removeprefix(prefix)
+        """Every slice in Redis by entity and source; a profile under a wrong key is named `misplaced KEY`."""
+        prefix = self._read_prefix()
+        for keys in self._redis.scan(f"{prefix}profile:"):
+            for full_key, fields in zip(keys, self._redis.pipeline([("HGETALL", key) for key in keys]), strict=True):
+                key = full_key.removeprefix(prefix)
                 entity = key.partition("}:")[2]
                 for source, record in to_pairs(fields):
                     yield (entity if key == profile_key(entity) else f"misplaced {key}", source.decode()), record
 
     def find_unmerged(self) -> list[str]:
-        """Sources that some bucket does not hold to their end."""
-        ends = self._log.end_offsets(self._environment.topics.topic_name(kind) for kind in self._kinds)
+        """Sources that are not merged to their end in every bucket."""
+        ends = self._log.read_end_offsets(self._environment.topics.topic_name(kind) for kind in self._kinds)
         kinds = {self._environment.topics.topic_name(kind): kind for kind in self._kinds}
         expected_ends = {
             self.build_source_name(kinds[topic], partition).encode(): end for (topic, partition), end in ends.items()
@@ -87,25 +82,25 @@ class StateAudit:
         return sorted(unmerged)
 
     def read_decisions(self, event_ids: list[str]) -> Iterator[bytes | None]:
-        """What stands in Redis as the decision on each of these events."""
-        keys = [f"{self._environment.redis_prefix}decision:{ident}" for ident in event_ids]
+        """The stored decision of each of these events."""
+        keys = [f"{self._environment.redis_prefix}decision:{event_id}" for event_id in event_ids]
         yield from self._redis.pipeline([("GET", key) for key in keys])
 
     def close(self) -> None:
         self._redis.close()
 
     def _read_prefix(self) -> str:
-        """What the keys of the state begin with that serves."""
+        """The key prefix of the serving generation."""
         profiles = open_profile_store(self._redis, self._environment.redis_prefix)
         profiles.refresh_generation()
         return profiles.prefix
 
 
 def decode_event(kind: str, record: LoggedRecord) -> Event | None:
-    """The event of a record, its time at most five minutes ahead of the record's own; None for a bad record."""
+    """The event of a record, its time clamped if it is too far ahead of the record's own; None for a bad record."""
     try:
         event = decode(kind, record.value)
     except BadEvent:
         return None
-    is_ahead = record.kafka_ms >= 0 and event.ts_ms > record.kafka_ms + AHEAD_MS
+    is_ahead = record.kafka_ms >= 0 and event.ts_ms > record.kafka_ms + AHEAD_MS_MAX
     return msgspec.structs.replace(event, ts_ms=record.kafka_ms) if is_ahead else event

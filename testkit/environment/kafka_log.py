@@ -1,25 +1,33 @@
-"""Reads topics whole, as readers of committed records see them, and asks how far a group has come."""
+"""Reads topics from beginning to end with read-committed isolation, and queries the offsets of consumer groups."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from testkit.audits.delivery_ledger import RecordPosition
-
 TIMEOUT_S: Final = 20.0
 RETRY_S: Final = 0.1
+POLL_S: Final = 0.1
 NO_COORDINATOR: Final = (
     KafkaError.NOT_COORDINATOR,
     KafkaError.COORDINATOR_NOT_AVAILABLE,
     KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
 )
-CONSUME_S: Final = 0.05  # `consume` waits that long for the rest of a portion, even after the end was told
+CONSUME_S: Final = 0.05  # `consume` waits that long for a full batch, even after the end of a partition was reported
+Offsets = dict[tuple[str, int], int]  # (topic, partition) -> offset
+
+
+class RecordPosition(NamedTuple):
+    """Topic, partition and offset of a record."""
+
+    topic: str
+    partition: int
+    offset: int
 
 
 class LoggedRecord(NamedTuple):
-    """One record of a topic; `kafka_ms` is its own timestamp."""
+    """One record of a topic; `kafka_ms` is the record's own timestamp."""
 
     position: RecordPosition
     key: bytes | None
@@ -29,7 +37,7 @@ class LoggedRecord(NamedTuple):
 
 
 class KafkaLog:
-    """A reader of one cluster, member of no group."""
+    """A reader of one cluster, without membership in a group."""
 
     def __init__(self, *, bootstrap: str) -> None:
         self._settings = {"bootstrap.servers": bootstrap, "enable.auto.commit": False, "log_level": 3}
@@ -44,7 +52,7 @@ class KafkaLog:
         finally:
             consumer.close()
 
-    def end_offsets(self, topics: Iterable[str]) -> dict[tuple[str, int], int]:
+    def read_end_offsets(self, topics: Iterable[str]) -> Offsets:
         """The next offset of each partition."""
         consumer = Consumer({**self._settings, "group.id": "reader"})
         try:
@@ -56,14 +64,29 @@ class KafkaLog:
         finally:
             consumer.close()
 
-    def committed_offsets(self, group: str, partitions: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int]:
-        """How far a group has committed each partition; -1001: never."""
+    def read_committed_offsets(self, group: str, partitions: Iterable[tuple[str, int]]) -> Offsets:
+        """The committed offset of each partition; -1001 where the group has committed none."""
         consumer = Consumer({**self._settings, "group.id": group})
         try:
             requested = [TopicPartition(*partition) for partition in partitions]
             return {(tp.topic, tp.partition): tp.offset for tp in query_committed(consumer, requested)}
         finally:
             consumer.close()
+
+    def find_uncommitted(self, group: str, ends: Mapping[tuple[str, int], int]) -> Offsets:
+        """The committed offsets of those partitions that the group has not committed to their ends."""
+        committed = self.read_committed_offsets(group, ends)
+        return {partition: committed[partition] for partition, end in ends.items() if committed[partition] < end > 0}
+
+    def wait_until_committed(self, group: str, topics: Iterable[str], timeout_s: float) -> None:
+        """Return when the group has committed the present ends; raises RuntimeError after `timeout_s`."""
+        ends, deadline = self.read_end_offsets(topics), time.monotonic() + timeout_s
+        while uncommitted := self.find_uncommitted(group, ends):
+            if time.monotonic() > deadline:
+                raise RuntimeError(
+                    f"{group} should commit everything in {timeout_s:g} s. Found {uncommitted} of {ends}."
+                )
+            time.sleep(POLL_S)
 
     @staticmethod
     def _list_partitions(consumer: Consumer, topic: str) -> list[int]:
@@ -87,7 +110,7 @@ class KafkaLog:
 
 
 def query_committed(consumer: Consumer, partitions: list[TopicPartition]) -> list[TopicPartition]:
-    """The group's offsets; a coordinator that has only just been chosen is asked again."""
+    """The group's committed offsets; retries while the group's coordinator is being elected."""
     deadline = time.monotonic() + TIMEOUT_S
     while True:
         try:
@@ -99,7 +122,7 @@ def query_committed(consumer: Consumer, partitions: list[TopicPartition]) -> lis
 
 
 def to_logged_record(message: Message) -> LoggedRecord:
-    """A message as a value; what a client without deserialisers gives is bytes, its types allow more."""
+    """Convert a message; a client without deserialisers returns bytes, although its types allow more."""
     position = RecordPosition(message.topic() or "", message.partition() or 0, message.offset() or 0)
     headers: list[Any] = list(message.headers() or [])
     return LoggedRecord(position, message.key(), message.value(), dict(headers), message.timestamp()[1])

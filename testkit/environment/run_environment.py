@@ -1,4 +1,4 @@
-"""Where the ledger plays: servers, names that no other run uses, and the environment of the workers."""
+"""The environment of a run: servers, names that no other run uses, and the settings of its workers."""
 
 import json
 import sys
@@ -10,11 +10,11 @@ from typing import Final, Protocol
 from contract.settings import KafkaSettings as KafkaSettings
 from contract.settings import TopicSettings
 from devservers.redis_server import RedisServer
+from testkit.checkout import CHECKOUT_VARIABLES
 
-ROOT: Final = Path(__file__).parents[1]
 TOPIC_KINDS: Final = tuple(TopicSettings().names_by_kind())
-BATCH_MAX: Final = 50  # small, so that few events make many batches to die in
-# Reasons that tell what was known, almost to the number: a decision that is made twice with other knowledge differs.
+BATCH_MAX: Final = 50  # small, so that few events make many batches to be killed in
+# Reasons reveal the profile's counts almost exactly, so a decision made again from another state differs.
 DISCRIMINATING_THRESHOLDS: Final = {
     "card_orders_count_1d": range(40),
     "device_orders_count_1d": range(40),
@@ -29,7 +29,7 @@ RULES: Final = [
 
 
 class KafkaServer(Protocol):
-    """A broker that runs."""
+    """A running broker."""
 
     @property
     def bootstrap(self) -> str:
@@ -41,7 +41,7 @@ class KafkaServer(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunEnvironment:
-    """Running servers and the names of one run on them. `folder` takes logs, step files and no bundle."""
+    """Running servers and the names of one run on them; `folder` is for logs, step files and bundles."""
 
     kafka: KafkaServer
     redis: RedisServer
@@ -57,7 +57,7 @@ class RunEnvironment:
 
     @property
     def kafka_settings(self) -> KafkaSettings:
-        """The brokers as workers are told of them."""
+        """The workers' Kafka settings."""
         return KafkaSettings(bootstrap_servers=self.kafka.bootstrap, group_prefix=f"{self.prefix}shopstream")
 
     @property
@@ -68,7 +68,7 @@ class RunEnvironment:
         return f"{self.kafka_settings.group_prefix}-{lane}"
 
     def create_topics(self) -> None:
-        """Make every topic; records stay however old they claim to be."""
+        """Create every topic, without retention by time: some records have old timestamps."""
         names = {self.topics.topic_name(kind): self.topics.partitions for kind in TOPIC_KINDS}
         self.kafka.create_topics(names, {"retention.ms": "-1"})
 
@@ -76,13 +76,11 @@ class RunEnvironment:
         return [sys.executable, "-m", "worker", "score", "--lane", lane]
 
     def env_variables(self) -> Mapping[str, str]:
-        """What a worker of this run is told; it has no bundle, so rules and popular items answer."""
+        """Environment variables of a worker of this run; there is no bundle, so rules and popular items answer."""
         topics = {f"SHOPSTREAM_TOPICS__{kind.upper()}": name for kind, name in self.topics.model_dump().items()}
         return {
             **{name: str(value) for name, value in topics.items()},
-            "PYTHONPATH": str(ROOT),
-            "SHOPSTREAM_CONFIG": str(ROOT / "shop.toml"),
-            "SHOPSTREAM_FEATURES": str(ROOT / "features.toml"),
+            **CHECKOUT_VARIABLES,
             "SHOPSTREAM_BUNDLES": str(self.folder / "bundles"),
             "SHOPSTREAM_KAFKA__BOOTSTRAP_SERVERS": self.kafka.bootstrap,
             "SHOPSTREAM_KAFKA__GROUP_PREFIX": self.kafka_settings.group_prefix,

@@ -1,7 +1,7 @@
-"""Redis that answers, but not as it should: full, read-only, slow, locked, cut off, evicting, with half a record.
+"""Faults of Redis: full, read-only, slow, locked, disconnected, evicting, with a corrupted record.
 
-A worker holds the batch in hand, says so, and goes on when the server is well again; where waiting would not help, it
-ends and says what to do.
+A worker retries its batch, logs it, and continues when the server has recovered. Where waiting would not help, it ends
+with an error that states the remedy.
 """
 
 import re
@@ -27,7 +27,7 @@ UNLOCKED: Final[Commands] = [("CONFIG", "SET", "requirepass", "")]
 
 
 def break_redis(scenario: Scenario, *, breaking: Commands, repair: Commands) -> None:
-    """The server is in trouble from some step of a worker on, until workers have waited some times."""
+    """Break the server at some step of a worker, and repair it after a number of waits."""
     worker = scenario.rng.choice(scenario.workers)
     waited: list[int] = []
 
@@ -37,18 +37,18 @@ def break_redis(scenario: Scenario, *, breaking: Commands, repair: Commands) -> 
             scenario.redis.pipeline(repair)
 
     def start() -> None:
-        for other in scenario.workers:  # who waits first keeps the others from going on
+        for other in scenario.workers:  # the first one to wait stops the others
             other.stop.on_wait = repair_after_waits
         scenario.redis.pipeline(breaking)
 
     run_at_step(scenario, worker, scenario.rng.choice(("claim", "merge")), start)
     scenario.redis.pipeline(repair)
     if len(waited) < WAITS_MIN:
-        raise RuntimeError(f"A worker should wait for a Redis in trouble. Found that it waited {len(waited)} times.")
+        raise RuntimeError(f"A worker should wait for a faulty Redis. Found {len(waited)} waits.")
 
 
 def rebalance_while_locked(scenario: Scenario) -> None:
-    """Partitions move to a third worker while their owner waits for Redis, and go on waiting after that."""
+    """Partitions move to a third worker while their owner waits for Redis; the new owner waits as well."""
     worker = scenario.rng.choice(scenario.workers)
     owned, waits_after_move = set[TopicPartition](), list[int]()
 
@@ -68,18 +68,18 @@ def rebalance_while_locked(scenario: Scenario) -> None:
     run_at_step(scenario, worker, scenario.rng.choice(("claim", "merge")), start)
     scenario.run_until(scenario.is_balanced, sending=True)
     if len(waits_after_move) < WAITS_MIN:
-        raise RuntimeError(f"A worker should wait on after its partitions moved. Found {len(waits_after_move)} waits.")
+        raise RuntimeError(f"A worker should wait after its partitions moved. Found {len(waits_after_move)} waits.")
 
 
 def pause_redis(scenario: Scenario) -> None:
-    """Half a second for an answer, more often than not in the middle of a batch."""
+    """Redis answers after half a second, mostly in the middle of a batch."""
     for _ in range(2):
         pause: Callable[[], Any] = partial(scenario.redis.pipeline, [("CLIENT", "PAUSE", 500, "ALL")])
         run_at_step(scenario, scenario.rng.choice(scenario.workers), scenario.rng.choice(STEPS_WITH_FAULTS), pause)
 
 
 def disconnect_within_merge(scenario: Scenario) -> None:
-    """Connections are reset when half of a merge was carried out."""
+    """Connections are reset when half of a merge was executed."""
     worker = scenario.rng.choice(scenario.workers)
 
     def disconnect() -> None:
@@ -90,7 +90,7 @@ def disconnect_within_merge(scenario: Scenario) -> None:
 
 
 def enable_eviction(scenario: Scenario) -> None:
-    """A server that may throw profiles away is refused when a worker starts."""
+    """A worker refuses to start on a server that may evict profiles."""
     scenario.redis.pipeline(
         [("CONFIG", "SET", "maxmemory-policy", "allkeys-lru"), ("CONFIG", "SET", "maxmemory", "1gb")]
     )
@@ -111,7 +111,7 @@ def expect_refusal(worker: FaultyWorker) -> None:
 
 
 def corrupt_profiles(scenario: Scenario, corrupt: Callable[[bytes], bytes]) -> None:
-    """A seller's slices are not what this release wrote: a worker ends and says what to run, which is done."""
+    """A seller's slices are unreadable: a worker ends with the command that removes them, which is run."""
     scenario.drain()
     (keys,) = scenario.redis.pipeline([("KEYS", f"{scenario.environment.redis_prefix}profile:*seller:*")])
     key = scenario.rng.choice(sorted(keys))

@@ -1,7 +1,7 @@
-"""Plays the fault matrix: which runs there are, one run on its stage, and many at once in processes of their own.
+"""Runs the fault matrix: lists its runs, plays one in this process, or many at once in child processes.
 
-A run mostly waits: for sessions to end, for groups to settle, for a Redis in trouble. So several are played at a time,
-on one broker; each player has a Redis of its own, since faults concern all of a Redis.
+A run mostly waits: for session timeouts, rebalances, a faulty Redis. So several run at a time on one broker; each
+process has its own Redis, since a fault affects the whole server.
 """
 
 import logging
@@ -24,17 +24,19 @@ from testkit.faults.redis_faults import REDIS_FAULTS
 from testkit.faults.scenario import FaultOptions, Scenario
 from testkit.faults.worker_faults import FAULTS, KILL_STEPS, Fault, kill_at_every_step
 
-RUNS_MIN: Final = 5  # runs of each fault that is no death
+log = logging.getLogger(__name__)
+
+RUNS_MIN: Final = 5  # of each fault other than a death
 SENTENCES_MAX: Final = 5
 SENTENCE_LENGTH_MAX: Final = 300
 KILL_AT_EACH_STEP: Final = "death at each step"
 ALL_FAULTS: Final = {**FAULTS, **REDIS_FAULTS}
-# About so many: clients that died with their workers are never taken apart, so a player keeps their threads.
+# Approximate limit: the Kafka clients of abandoned workers are never closed, so their threads accumulate.
 RUNS_PER_PROCESS: Final = 12
 
 
 class MatrixRun(NamedTuple):
-    """One scene: which fault, and from which seed."""
+    """One run: the fault's name and the seed."""
 
     name: str
     seed: int
@@ -45,12 +47,12 @@ class MatrixRun(NamedTuple):
 
     @property
     def outcome_names(self) -> Sequence[str]:
-        """What the outcome counts this run as."""
+        """The fault names under which the outcome counts this run."""
         return [f"death at {step}" for step in KILL_STEPS] if self.name == KILL_AT_EACH_STEP else [self.name]
 
 
 class RunResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What one run has shown. `failed`: it came to no end, or a worker did what it should not; `said`: in words."""
+    """Result of one run. `failed`: it did not end, or a worker did what it should not. `sentences`: broken promises."""
 
     slices: int = 0
     mismatches: int = 0
@@ -61,13 +63,13 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def list_runs(seeds: int) -> Iterator[MatrixRun]:
-    """Every run: the deaths from each seed, every other fault from a tenth of them, at least five."""
+    """All runs: the deaths from each seed, every other fault from a tenth of the seeds, at least five."""
     yield from (MatrixRun(name, seed) for name in ALL_FAULTS for seed in range(max(RUNS_MIN, seeds // 10)))
     yield from (MatrixRun(KILL_AT_EACH_STEP, seed) for seed in range(seeds))
 
 
 def run_scenario(run: MatrixRun, environment: RunEnvironment) -> RunResult:
-    """One run, in this process."""
+    """Play one run in this process."""
     environment.redis.flush()
     scenario = Scenario(environment=environment, seed=f"{run.name} {run.seed}", options=run.fault.options)
     try:
@@ -75,7 +77,8 @@ def run_scenario(run: MatrixRun, environment: RunEnvironment) -> RunResult:
         run.fault.inject(scenario)
         scenario.drain()
         result = scenario.evaluate()
-    except Exception as error:  # whatever a worker ended with concerns this run alone, and is counted
+    except Exception as error:  # any error of a worker fails this run only, and is counted
+        log.warning("Run %s/%d failed.", run.name, run.seed, exc_info=True)
         return RunResult(failed=True, sentences=[f"{type(error).__name__}: {error}"])
     finally:
         scenario.close()
@@ -90,7 +93,7 @@ def run_scenario(run: MatrixRun, environment: RunEnvironment) -> RunResult:
 
 @dataclass(frozen=True, slots=True)
 class RemoteKafka:
-    """A broker that another process keeps running."""
+    """A broker that runs in another process."""
 
     bootstrap: str
 
@@ -99,7 +102,7 @@ class RemoteKafka:
 
 
 class ScenarioPool:
-    """Processes that play runs at the same time on one broker. `level`: from which on workers' warnings are shown."""
+    """Processes that play runs at the same time on one broker. `level`: minimum level of the workers' logs."""
 
     def __init__(self, *, kafka: KafkaServer, count: int, level: int) -> None:
         self._count, self._init_args = count, (kafka.bootstrap, level)
@@ -107,11 +110,8 @@ class ScenarioPool:
         self._context.set_forkserver_preload([__name__])
 
     def run_all(self, runs: Sequence[MatrixRun]) -> Iterator[tuple[MatrixRun, RunResult]]:
-        """Each run with its result, as they end.
-
-        Raises `BrokenProcessPool` if a player was killed.
-        """
-        # Not `max_tasks_per_child`: in Python 3.11 nobody follows a process that has done its share.
+        """Each run with its result, in order of completion; raises `BrokenProcessPool` if a process was killed."""
+        # Not `max_tasks_per_child`: Python 3.11 does not replace a process that has reached it.
         for chunk in split_chunks(runs, self._count * RUNS_PER_PROCESS):
             with ProcessPoolExecutor(
                 self._count, mp_context=self._context, initializer=start_resources, initargs=self._init_args
@@ -125,7 +125,7 @@ def split_chunks(runs: Sequence[MatrixRun], size: int) -> Iterator[Sequence[Matr
 
 
 class ProcessResources(NamedTuple):
-    """What a player has."""
+    """The servers and the folder of one process."""
 
     kafka: RemoteKafka
     redis: RedisServer
@@ -136,8 +136,9 @@ PROCESS_RESOURCES: list[ProcessResources] = []
 
 
 def start_resources(bootstrap: str, level: int) -> None:
-    """The first thing that a player does."""
-    logging.getLogger("worker").setLevel(level)
+    """Initialise a process of the pool."""
+    for name in ("worker", __name__):
+        logging.getLogger(name).setLevel(level)
     redis, folder = RedisServer().start(), tempfile.TemporaryDirectory(prefix="shopstream-state-")
     Finalize(None, redis.close, exitpriority=1)
     Finalize(None, folder.cleanup, exitpriority=1)
@@ -145,7 +146,7 @@ def start_resources(bootstrap: str, level: int) -> None:
 
 
 def run_in_process(run: MatrixRun, prefix: str) -> RunResult:
-    """One run, with what this player has."""
+    """Play one run with this process's resources."""
     (resources,) = PROCESS_RESOURCES
     return run_scenario(
         run, RunEnvironment(kafka=resources.kafka, redis=resources.redis, folder=resources.folder, prefix=prefix)

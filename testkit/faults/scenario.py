@@ -1,4 +1,4 @@
-"""A scene: two workers on topics and a Redis prefix of their own, a fault, and the count of what came of it."""
+"""A scenario: two workers on their own topics and Redis prefix, a fault, and the count of broken promises."""
 
 import gc
 import random
@@ -12,15 +12,15 @@ from typing import Any, Final
 from confluent_kafka import TopicPartition as KafkaPartition
 from confluent_kafka.admin import AdminClient, NewPartitions  # type: ignore[attr-defined]
 
-from contract.messages import DEAD_LETTER_HEADER, Decision, read_dead_letter, read_decision, read_scored_row
 from testkit.audits.delivery_ledger import DeliveryLedger
+from testkit.audits.published_outputs import record_outputs
 from testkit.audits.state_audit import StateAudit
 from testkit.environment.kafka_log import KafkaLog
 from testkit.environment.run_environment import RunEnvironment
 from testkit.faults.worker_harness import LANE, FaultyWorker, WorkerDeath, build_settings
 from testkit.oracle.profiles import ProfileOracle
 from testkit.traffic.event_generator import Traffic
-from testkit.traffic.producer import TrafficProducer
+from testkit.traffic.producer import AcknowledgedRecord, TrafficProducer
 from transport.records import TopicPartition
 from worker.redis.client import RedisClient
 from worker.state.profile_store import open_profile_store
@@ -33,7 +33,7 @@ INSTANCES: Final = ("0", "1")
 
 @dataclass(frozen=True, slots=True)
 class ScenarioResult:
-    """What a scene has shown: sentences for each promise that was broken."""
+    """Result of a scenario: one sentence for each broken promise."""
 
     slices: int
     mismatches: list[str]
@@ -48,10 +48,10 @@ class ScenarioResult:
 
 @dataclass(slots=True)
 class FaultOptions:
-    """What a fault asks of its scene.
+    """Options that a fault needs.
 
-    `keeps_claims`: Redis loses no claim, so the cached decisions are asked for. Else no order is produced twice: its
-    second copy would be decided anew, by what is known then.
+    `keeps_claims`: Redis loses no claim, so cached decisions are compared. Otherwise no order may be produced twice:
+    its second copy would be decided again, from a later state.
     """
 
     keeps_claims: bool = True
@@ -61,7 +61,7 @@ class FaultOptions:
 
 
 class Scenario:
-    """Sends orders and what goes along, moves the workers, and counts at the end."""
+    """Sends orders and accompanying events, steps the workers, and evaluates the result."""
 
     def __init__(self, *, environment: RunEnvironment, seed: str, options: FaultOptions) -> None:
         self.environment, self.options = environment, options
@@ -71,8 +71,8 @@ class Scenario:
         self.redis = RedisClient(url=environment.redis.url, timeout_s=30)
         self.log = KafkaLog(bootstrap=environment.kafka.bootstrap)
         self.on_lost_log = options.on_lost_log
-        self.removed_offsets: dict[TopicPartition, range] = {}  # records that retention took before they were answered
-        self.prior_oracle: ProfileOracle | None = None  # knows of records that are in the log no more
+        self.removed_offsets: dict[TopicPartition, range] = {}  # deleted by retention before they were answered
+        self.prior_oracle: ProfileOracle | None = None  # has folded records that are no longer in the log
         names = [
             *self.topics,
             *(environment.topics.topic_name(kind) for kind in ("decisions", "scored", "dead_letters")),
@@ -85,14 +85,14 @@ class Scenario:
         self.workers: list[FaultyWorker] = []
 
     def open(self) -> None:
-        """Both workers at work, with a share of the partitions each."""
+        """Start both workers and wait until each owns a share of the partitions."""
         self.send()
         for instance in INSTANCES:
             self.workers.append(self.create_worker(instance))
         self.run_until(self.is_balanced)
 
     def create_worker(self, instance: str) -> FaultyWorker:
-        """A new life."""
+        """Start a worker, or its successor."""
         options = self.options
         settings = build_settings(
             self.environment, instance, on_lost_log=self.on_lost_log, client_settings=options.client_settings
@@ -114,7 +114,7 @@ class Scenario:
         return all_own_some and len(owned) == len(set(owned)) == len(self.list_partitions())
 
     def list_partitions(self) -> list[TopicPartition]:
-        """Every partition that is read."""
+        """Every partition of the topics that the workers read."""
         topics = self.admin.list_topics(timeout=10).topics
         return [
             TopicPartition(topic, partition)
@@ -124,12 +124,12 @@ class Scenario:
         ]
 
     def send(self, count: int = ORDERS_PER_SEND) -> None:
-        """So many more orders and what goes along, acknowledged."""
+        """Send `count` more orders and accompanying events; returns when they are acknowledged."""
         self.producers[-1].send(count)
         self.producers[-1].flush()
 
     def step_workers(self) -> None:
-        """A step of each worker, in any order; who dies comes back."""
+        """One step of each worker in random order; a worker that dies is restarted."""
         for number in self.rng.sample(range(len(self.workers)), len(self.workers)):
             with self.restart_on_death(number):
                 self.workers[number].step()
@@ -141,24 +141,24 @@ class Scenario:
 
     @contextmanager
     def restart_on_death(self, number: int) -> Iterator[None]:
-        """A worker that dies meanwhile is followed by its next life."""
+        """Restart the worker if it dies in the block."""
         try:
             yield
         except WorkerDeath:
             self.restart_worker(number)
 
     def restart_worker(self, number: int) -> FaultyWorker:
-        """Abandon a worker; its next life takes its place."""
+        """Abandon a worker and start its successor."""
         self.workers[number].close(in_order=False)
         self.workers[number] = self.create_worker(self.workers[number].instance)
         return self.workers[number]
 
     def run_until(self, is_reached: Callable[[], bool], *, sending: bool = False) -> None:
-        """Turn until then; raises RuntimeError if it takes too long."""
+        """Step the workers until the condition holds; raises RuntimeError on a timeout."""
         deadline = time.monotonic() + TIMEOUT_S
         while not is_reached():
             if time.monotonic() > deadline:
-                raise RuntimeError(f"{is_reached} should come true in {TIMEOUT_S:g} s. Found {self.find_lagging()}.")
+                raise RuntimeError(f"{is_reached} should hold within {TIMEOUT_S:g} s. Found {self.find_lagging()}.")
             if sending and not self.rng.randrange(3):
                 self.send(ORDERS_PER_SEND // 2)
             self.step_workers()
@@ -166,32 +166,35 @@ class Scenario:
                 self.run_periodic()
 
     def drain(self) -> None:
-        """Everything sent is answered, and remembered in every bucket of Redis; the workers notice what lacks."""
-        ends = self.log.end_offsets(self.topics)
+        """Step the workers until every record is committed and merged into every bucket of Redis."""
+        ends = self.log.read_end_offsets(self.topics)
         deadline = time.monotonic() + TIMEOUT_S
         while lagging := self.find_lagging(ends):
             if time.monotonic() > deadline:
-                raise RuntimeError(f"Everything should be done in {TIMEOUT_S:g} s. Found behind: {lagging}.")
+                raise RuntimeError(f"Everything should be committed and merged in {TIMEOUT_S:g} s. Found {lagging}.")
             self.step_workers()
             self.run_periodic()
 
     def find_lagging(self, ends: Mapping[tuple[str, int], int] | None = None) -> list[str]:
-        """What is not answered, or not merged in some bucket of Redis."""
-        ends = self.log.end_offsets(self.topics) if ends is None else ends
+        """Partitions that are not committed to their ends, or else sources not merged into every bucket."""
+        ends = self.log.read_end_offsets(self.topics) if ends is None else ends
         committed = {partition: offset for w in self.workers for partition, offset in w.positions.committed.items()}
         sources = {partition: source for w in self.workers for partition, source in w.positions.sources.items()}
-        uncommitted = [f"{partition} at {committed.get(TopicPartition(*partition))} of {end}" for partition, end in ends.items()
-                 if committed.get(TopicPartition(*partition), -1) < end and end]  # fmt: skip
+        uncommitted = [
+            f"{partition} at {committed.get(TopicPartition(*partition))} of {end}"
+            for partition, end in ends.items()
+            if committed.get(TopicPartition(*partition), -1) < end > 0
+        ]
         if uncommitted or len(sources) < len(ends):
             return uncommitted or [f"{len(sources)} of {len(ends)} partitions are owned"]
         profiles = open_profile_store(self.redis, self.environment.redis_prefix)
         profiles.refresh_generation()
         merged = profiles.read_offsets(sources.values())
         unmerged = {
-            s
+            source
             for offsets_by_source in merged.values()
-            for partition, s in sources.items()
-            if offsets_by_source.get(s) != ends[partition]
+            for partition, source in sources.items()
+            if offsets_by_source.get(source) != ends[partition]
         }
         return [f"{source} is not merged everywhere" for source in sorted(unmerged)]
 
@@ -202,19 +205,19 @@ class Scenario:
         self._wait_for_all(self.admin.create_partitions([NewPartitions(topic, total)]))
 
     def delete_records_before(self, offsets: Mapping[TopicPartition, int]) -> None:
-        """What retention does: records before these offsets are gone."""
+        """Delete the records before these offsets, as retention does."""
         self._wait_for_all(
             self.admin.delete_records([KafkaPartition(*partition, offset) for partition, offset in offsets.items()])
         )
 
     def save_expected_slices(self) -> None:
-        """What the log says now will be in the slices, also when it is gone."""
+        """Fold the present log into the oracle, before its records are deleted."""
         audit = StateAudit(self.environment, LANE.folded_kinds)
         self.prior_oracle = audit.build_oracle()
         audit.close()
 
     def recreate_topic(self, topic: str, before_creation: Callable[[], None] = lambda: None) -> None:
-        """Delete a topic and create it again; its slices so far stay as they are."""
+        """Delete a topic and create it again; its earlier slices stay as they are."""
         self.save_expected_slices()
         for name, future in self.admin.delete_topics([topic], operation_timeout=30).items():
             future.result()
@@ -225,7 +228,7 @@ class Scenario:
         self.producers.append(self._create_producer())
 
     def close(self) -> None:
-        """Abandon everything; clients whose last reference goes with a cycle would try to reach the broker for ever."""
+        """Abandon everything; clients in a reference cycle would otherwise go on trying to reach the broker."""
         for worker in self.workers:
             worker.close(in_order=False)
         self.workers.clear()
@@ -233,7 +236,7 @@ class Scenario:
         gc.collect()
 
     def evaluate(self) -> ScenarioResult:
-        """Everything, counted."""
+        """Compare the answers and the state with what was produced."""
         ledger, audit = DeliveryLedger(), StateAudit(self.environment, LANE.folded_kinds)
         self._fill_ledger(ledger, audit)
         slices, mismatches = len(dict(audit.read_slices())), audit.find_mismatches(self.prior_oracle)
@@ -242,22 +245,13 @@ class Scenario:
 
     def _fill_ledger(self, ledger: DeliveryLedger, audit: StateAudit) -> None:
         for producer in self.producers:
-            producer.acknowledged = [a for a in producer.acknowledged
-                                 if a.position.offset not in self.removed_offsets.get(TopicPartition(*a.position[:2]), ())]  # fmt: skip
+            producer.acknowledged = [sent for sent in producer.acknowledged if not self._was_removed(sent)]
             producer.fill_ledger(ledger)
-        topics, published = self.environment.topics, list[Decision]()
-        for record in self.log.read(topics.decisions):
-            published.append(read_decision(record.value or b""))
-            ledger.record_decision(published[-1])
-        for record in self.log.read(topics.scored):
-            ledger.record_scored_row(read_scored_row(record.value or b""))
-        for record in self.log.read(topics.dead_letters):
-            ledger.record_dead_letter(read_dead_letter(record.headers[DEAD_LETTER_HEADER]), record.key, record.value)
-        if not self.options.keeps_claims:
-            ledger.record_cached(published)
-        ledger.record_cached(
-            read_decision(value) for value in audit.read_decisions(list(ledger.orders)) if value is not None
-        )
+        record_outputs(ledger, self.environment, audit, keeps_claims=self.options.keeps_claims)
+
+    def _was_removed(self, sent: AcknowledgedRecord) -> bool:
+        topic, partition, offset = sent.position
+        return offset in self.removed_offsets.get(TopicPartition(topic, partition), ())
 
     def _create_producer(self) -> TrafficProducer:
         return TrafficProducer(

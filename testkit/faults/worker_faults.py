@@ -1,6 +1,6 @@
-"""The faults of the matrix: each a function that lets one thing go wrong in a scene, at a moment that the seed chooses.
+"""The faults of workers, Kafka and the consumer group; each function injects one at a seeded moment.
 
-A fault returns when it has happened; what came of it is counted afterwards by the scene.
+A fault returns when it has happened; the scenario evaluates the consequences afterwards.
 """
 
 import time
@@ -10,7 +10,9 @@ from typing import Final, NamedTuple
 from contract.errors import LostLog, ShopstreamError
 from contract.hashing import BUCKETS
 from testkit.faults.scenario import TIMEOUT_S, FaultOptions, Scenario
-from testkit.faults.worker_harness import Callback, FaultyWorker
+from testkit.faults.step_hooks import Callback
+from testkit.faults.worker_harness import FaultyWorker
+from testkit.metrics import read_metric
 from transport.records import TopicPartition
 from worker.ops import metrics
 from worker.ops.steps import STEPS
@@ -22,14 +24,14 @@ SHORT_SESSION_AND_POLL: Final = {"session.timeout.ms": 1_500, "max.poll.interval
 
 
 class Fault(NamedTuple):
-    """What goes wrong, and on which terms."""
+    """An injected fault and the scenario options that it needs."""
 
     inject: Callable[[Scenario], None]
     options: FaultOptions
 
 
 def kill_at(scenario: Scenario, step: str) -> None:
-    """One of the workers dies when it begins `step`; in `recover` of the life after one that died with a batch."""
+    """A worker dies when it begins `step`; for `recover`, in the restart after a death with a batch."""
     number = scenario.rng.randrange(len(scenario.workers))
     worker = scenario.workers[number]
     if step == "recover":
@@ -39,19 +41,19 @@ def kill_at(scenario: Scenario, step: str) -> None:
 
 
 def run_at_step(scenario: Scenario, worker: FaultyWorker, step: str, callback: Callback) -> None:
-    """Let it happen when this worker begins `step`, with orders to do so."""
+    """Run `callback` when this worker begins `step`, and send orders until then."""
     worker.hooks.add(step, callback, scenario.rng.randint(1, 2) if step != "recover" else 1)
     scenario.run_until(lambda: not worker.hooks.is_pending, sending=True)
 
 
 def kill_at_every_step(scenario: Scenario) -> None:
-    """A death in each step, in any order."""
+    """A death in each step, in random order."""
     for step in scenario.rng.sample(KILL_STEPS, len(KILL_STEPS)):
         kill_at(scenario, step)
 
 
 def kill_within_pipeline(scenario: Scenario, *, merging: bool) -> None:
-    """A worker dies when half of a pipeline was carried out."""
+    """A worker dies when half of a pipeline was executed."""
     worker = scenario.rng.choice(scenario.workers)
     worker.redis.interrupt_next(merging=merging, callback=worker.die)
     scenario.run_until(lambda: worker.redis.is_uninterrupted, sending=True)
@@ -77,15 +79,15 @@ def flush_within_merge(scenario: Scenario) -> None:
 
 
 def flush_while_idle(scenario: Scenario) -> None:
-    """Nothing comes in any more, and Redis forgets everything: the workers notice by themselves."""
+    """Redis loses everything while no events arrive: the workers detect it in their periodic tasks."""
     scenario.drain()
     flush_redis(scenario)
 
 
 def restore_older_snapshot(scenario: Scenario) -> None:
-    """Redis goes back to what it held some batches ago."""
+    """Redis is restored to the state of some batches ago."""
     keys = ("KEYS", f"{scenario.environment.redis_prefix}*")
-    ((keys_before),) = scenario.redis.pipeline([keys])
+    (keys_before,) = scenario.redis.pipeline([keys])
     dumps = scenario.redis.pipeline([("DUMP", key) for key in keys_before])
     for _ in range(scenario.rng.randint(1, 3)):
         scenario.send()
@@ -109,32 +111,31 @@ def delete_bucket(scenario: Scenario) -> None:
 
 
 def pause_and_resume(scenario: Scenario, step: str) -> None:
-    """A worker falls asleep when `step` begins; the other one takes over and goes on; the zombie wakes and goes on."""
-    asleep, awake = scenario.rng.sample(scenario.workers, 2)
+    """A worker pauses when `step` begins; the other one takes over; then the zombie resumes."""
+    paused, running = scenario.rng.sample(scenario.workers, 2)
 
-    def sleep() -> None:
-        own_partitions = set(asleep.consumer.assignment)
-        awake_only = [awake]
-        all_workers, scenario.workers = scenario.workers, awake_only
-        scenario.run_until(lambda: own_partitions <= awake.consumer.assignment)
+    def pause() -> None:
+        own_partitions = set(paused.consumer.assignment)
+        all_workers, scenario.workers = scenario.workers, [running]
+        scenario.run_until(lambda: own_partitions <= running.consumer.assignment)
         scenario.send()
         for _ in range(scenario.rng.randint(0, 6)):
             scenario.step_workers()
         scenario.workers = all_workers
 
-    run_at_step(scenario, asleep, step, sleep)
+    run_at_step(scenario, paused, step, pause)
     scenario.run_until(scenario.is_balanced, sending=True)
 
 
 def add_worker(scenario: Scenario) -> None:
-    """A third worker comes while events flow."""
+    """A third worker joins while events flow."""
     scenario.send()
     scenario.workers.append(scenario.create_worker("2"))
     scenario.run_until(scenario.is_balanced, sending=True)
 
 
 def remove_worker(scenario: Scenario) -> None:
-    """One of the workers goes for good while events flow: in order, or by dying in some step."""
+    """A worker leaves for good while events flow: by an orderly shutdown, or by dying in some step."""
     scenario.send()
     leaving = scenario.rng.choice(scenario.workers)
     for _ in range(scenario.rng.randint(0, 3)):
@@ -145,7 +146,7 @@ def remove_worker(scenario: Scenario) -> None:
 
 
 def add_partitions(scenario: Scenario) -> None:
-    """A topic gets more partitions while events flow."""
+    """Partitions are added to a topic while events flow."""
     kind = scenario.rng.choice(("orders", "orders", "reviews"))
     scenario.add_partitions(scenario.environment.topics.topic_name(kind), 6)
     scenario.run_until(scenario.is_balanced, sending=True)
@@ -153,7 +154,7 @@ def add_partitions(scenario: Scenario) -> None:
 
 
 def recreate_topic(scenario: Scenario) -> None:
-    """A topic is deleted, and created again under its name, with less or more in it than before."""
+    """A topic is deleted and recreated under its name, with fewer or more records than before."""
     topic = scenario.environment.topics.topic_name(scenario.rng.choice(("orders", "reviews")))
     scenario.drain()
     scenario.recreate_topic(topic)
@@ -161,7 +162,7 @@ def recreate_topic(scenario: Scenario) -> None:
 
 
 def send_duplicates(scenario: Scenario) -> None:
-    """A producer that retries: some orders come again, next to one another and batches later."""
+    """A producer that retries: some orders are repeated, at once and batches later."""
     for _ in range(6):
         scenario.send(6)
         scenario.producers[-1].resend(scenario.rng.randint(1, 4))
@@ -169,9 +170,9 @@ def send_duplicates(scenario: Scenario) -> None:
 
 
 def delete_read_records(scenario: Scenario) -> None:
-    """The log has lost its beginning and Redis everything: the workers refuse, and go on when they are told to."""
+    """The log has lost its beginning and Redis everything: workers stop, and continue once the loss is accepted."""
     scenario.drain()
-    ends = scenario.log.end_offsets(scenario.topics)
+    ends = scenario.log.read_end_offsets(scenario.topics)
     low = {TopicPartition(*partition): scenario.rng.randint(1, end) for partition, end in ends.items() if end}
     scenario.delete_records_before(low)
     flush_redis(scenario)
@@ -179,15 +180,20 @@ def delete_read_records(scenario: Scenario) -> None:
     accept_loss(scenario, sum(low.values()))
 
 
+def read_ends(scenario: Scenario) -> dict[TopicPartition, int]:
+    ends = scenario.log.read_end_offsets(scenario.topics)
+    return {TopicPartition(*partition): end for partition, end in ends.items()}
+
+
 def delete_unread_records(scenario: Scenario) -> None:
-    """Retention removes what a running worker has not read yet."""
+    """Retention deletes records that a running worker has not read yet."""
     scenario.drain()
     scenario.save_expected_slices()
-    ends = {TopicPartition(*partition): end for partition, end in scenario.log.end_offsets(scenario.topics).items()}
+    ends = read_ends(scenario)
     for worker in scenario.workers:
         worker.consumer.pause_only(worker.consumer.assignment)
     scenario.send(60)
-    ends_now = {TopicPartition(*partition): end for partition, end in scenario.log.end_offsets(scenario.topics).items()}
+    ends_now = read_ends(scenario)
     low = {
         partition: scenario.rng.randint(end + 1, ends_now[partition])
         for partition, end in ends.items()
@@ -202,7 +208,7 @@ def delete_unread_records(scenario: Scenario) -> None:
 
 
 def expect_error(scenario: Scenario, kind: type[ShopstreamError], expected_text: str) -> str:
-    """Some worker ends with this error, which says what to do; returns its words."""
+    """Step until a worker ends with this error, whose text states the remedy; returns the text."""
     deadline = time.monotonic() + TIMEOUT_S
     while time.monotonic() < deadline:
         try:
@@ -211,24 +217,24 @@ def expect_error(scenario: Scenario, kind: type[ShopstreamError], expected_text:
         except kind as error:
             if expected_text in str(error):
                 return str(error)
-            raise RuntimeError(f"A refusal should say {expected_text!r}. Found: {error}") from error
-    raise RuntimeError(f"A worker should end with {kind.__name__} in {TIMEOUT_S:g} s. Found that none did.")
+            raise RuntimeError(f"The error should state {expected_text!r}. Found: {error}") from error
+    raise RuntimeError(f"A worker should end with {kind.__name__} in {TIMEOUT_S:g} s. Found none that did.")
 
 
 def accept_loss(scenario: Scenario, lost: int) -> None:
-    """Both workers come back and go on without what is gone, which they count."""
+    """Restart both workers with the loss accepted; they count the lost records."""
     scenario.on_lost_log = "accept"
-    before = metrics.LOST_LOG_RECORDS._value.get()
+    before = read_metric(metrics.LOST_LOG_RECORDS)
     for number in range(len(scenario.workers)):
         scenario.restart_worker(number)
     scenario.run_until(scenario.is_balanced)
-    counted = metrics.LOST_LOG_RECORDS._value.get() - before
+    counted = read_metric(metrics.LOST_LOG_RECORDS) - before
     if counted != lost:
         raise RuntimeError(f"{lost} records should be counted as lost. Found {counted}.")
 
 
 def inject_several(scenario: Scenario) -> None:
-    """Some of everything that needs no terms of its own, with Redis forgetting all of it in between."""
+    """Several faults that need no options of their own, one after the other."""
     candidates: list[Callable[[Scenario], None]] = [
         lambda s: flush_at_random_step(s, flush_redis),
         lambda s: flush_at_random_step(s, flush_and_disconnect),

@@ -1,8 +1,8 @@
-"""A score worker in this process, stepped by hand, to which things happen when a chosen step of the protocol begins.
+"""A score worker in this process, stepped by its caller, into which faults are injected when a chosen step begins.
 
-It has all of a worker's own parts and dies by being abandoned. What differs from SIGKILL, which `bench ledger` covers:
-its connections are closed in order, its stack is unwound, and what librdkafka holds is thrown away in order.
-Nothing is committed, merged or published on the way, and its place in the group is kept for the next life, as then.
+It consists of a worker's own components and dies by being abandoned. Differences from SIGKILL, which `bench ledger`
+covers: connections are closed, the stack is unwound, and librdkafka's buffers are discarded in order. As with SIGKILL,
+nothing is committed, merged or published on the way, and its group membership is left to its successor.
 """
 
 import threading
@@ -14,11 +14,12 @@ from contract.errors import StaleState, Unavailable
 from contract.features.declaration import read_features
 from contract.features.encoder import Encoder
 from contract.settings import ListSettings, RedisSettings, Settings, WorkerSettings
-from testkit.environment.run_environment import ROOT, RULES, RunEnvironment
+from testkit.checkout import ROOT
+from testkit.environment.run_environment import RULES, RunEnvironment
+from testkit.faults.step_hooks import Callback, StepHooks
 from transport.records import TopicPartition
 from worker.assembly import assemble
 from worker.catalogue.catalogue import Catalogue
-from worker.ops.steps import StepMarker
 from worker.records.lanes import LANES
 from worker.redis.client import RedisClient
 from worker.scoring.handlers import HANDLERS
@@ -31,63 +32,35 @@ FEATURES: Final = read_features(ROOT / "features.toml")
 BATCH_MAX: Final = 12
 WAIT_MS: Final = 15
 WAIT_MAX_S: Final = 0.02
-WAITS_MAX: Final = 3_000  # in one life: a minute of it
-QUERY_TIMEOUT_S: Final = (
-    1.0  # while a worker asks during a rebalance, the broker waits for the others, which wait for it here
-)
-# A rebalance, a topic that has changed and a partition that was added are noticed as soon as possible.
+WAITS_MAX: Final = 3_000  # of one worker: a minute
+# A worker that queries offsets during a rebalance blocks the others in this thread, for which the broker waits.
+QUERY_TIMEOUT_S: Final = 1.0
+# Rebalances, recreated topics and added partitions are detected as soon as possible.
 FAST_CLIENT_SETTINGS: Final[Mapping[str, int]] = {
     "heartbeat.interval.ms": 100,
     "topic.metadata.refresh.interval.ms": 250,
     "retry.backoff.ms": 50,
     "reconnect.backoff.max.ms": 200,
 }
-Callback = Callable[[], None]
 
 
 class WorkerDeath(Exception):
-    """The end of a worker's life, at the moment that was chosen for it."""
-
-
-class StepHooks(StepMarker):
-    """Marks steps, and lets something happen once when a chosen one begins."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._pending: dict[str, tuple[int, Callback]] = {}
-
-    def add(self, step: str, callback: Callback, occurrence: int = 1) -> None:
-        """Let it happen when `step` begins for that time from now on."""
-        self._pending[step] = (occurrence, callback)
-
-    @property
-    def is_pending(self) -> bool:
-        """Whether something has not happened yet."""
-        return bool(self._pending)
-
-    def __call__(self, step: str) -> None:
-        super().__call__(step)
-        if step in self._pending:
-            remaining, callback = self._pending.pop(step)
-            if remaining > 1:
-                self._pending[step] = (remaining - 1, callback)
-            else:
-                callback()
+    """Raised in a worker at the moment chosen for its death."""
 
 
 class BoundedStop(threading.Event):
-    """The stop of a worker that waits briefly; `on_wait` is told how often it has waited, and may end the trouble."""
+    """A stop event with shortened waits. `on_wait(count)` is called on each wait and may clear the injected fault."""
 
     def __init__(self) -> None:
         super().__init__()
         self.waits, self.is_waiting = 0, False
         self.on_wait: Callable[[int], None] = lambda waits: None
-        self.while_waiting: Callback = lambda: None  # the others live on while this one waits
+        self.while_waiting: Callback = lambda: None  # lets the other workers send heartbeats
 
     def wait(self, timeout: float | None = None) -> bool:
         self.waits += 1
         if self.waits > WAITS_MAX:
-            raise RuntimeError(f"A worker should not wait more than {WAITS_MAX} times. Found that it does.")
+            raise RuntimeError(f"A worker should wait at most {WAITS_MAX} times. Found more.")
         self.on_wait(self.waits)
         was_waiting, self.is_waiting = self.is_waiting, True
         try:
@@ -98,13 +71,13 @@ class BoundedStop(threading.Event):
 
 
 class PartialPipelineRedis(RedisClient):
-    """A client of which one pipeline of merges or claims can be torn in two, with something happening between."""
+    """A client that can interrupt one pipeline of merges or claims halfway with a callback."""
 
     _between_claims: Callback | None = None
     _between_merges: Callback | None = None
 
     def interrupt_next(self, *, merging: bool, callback: Callback) -> None:
-        """Tear the next pipeline of that sort that has two commands or more."""
+        """Interrupt the next such pipeline with at least two commands."""
         if merging:
             self._between_merges = callback
         else:
@@ -112,7 +85,7 @@ class PartialPipelineRedis(RedisClient):
 
     @property
     def is_uninterrupted(self) -> bool:
-        """Whether nothing is left to be torn."""
+        """Whether no interruption is pending."""
         return self._between_claims is None and self._between_merges is None
 
     def run_script(self, source: str, calls: Sequence[tuple[Sequence[Any], Sequence[Any]]]) -> list[Any]:
@@ -139,14 +112,14 @@ class PartialPipelineRedis(RedisClient):
 def build_settings(
     environment: RunEnvironment, instance: str, *, on_lost_log: str, client_settings: Mapping[str, int]
 ) -> Settings:
-    """What a worker of this stage is told; `session.timeout.ms` in `client` is its time to be missed."""
-    passed = {
+    """Settings of a worker; `session.timeout.ms` in `client_settings` sets the session timeout."""
+    client = {
         name: value
         for name, value in {**FAST_CLIENT_SETTINGS, **client_settings}.items()
         if name != "session.timeout.ms"
     }
     kafka = environment.kafka_settings.model_copy(
-        update={"client": passed, "session_timeout_ms": client_settings.get("session.timeout.ms", 45_000)}
+        update={"client": client, "session_timeout_ms": client_settings.get("session.timeout.ms", 45_000)}
     )
     worker = {"instance": instance, "batch_max": BATCH_MAX, "wait_ms": WAIT_MS, "on_lost_log": on_lost_log}
     return Settings(
@@ -155,7 +128,7 @@ def build_settings(
         topics=environment.topics,
         worker=WorkerSettings.model_validate({**worker, "dead_letter_share_max": 1.0}),
         lists=ListSettings(),
-        rules=RULES,  # type: ignore[arg-type]  # validated into rules
+        rules=RULES,  # type: ignore[arg-type]  # validated by pydantic
     )
 
 
@@ -165,12 +138,14 @@ def build_resources(settings: Settings) -> ScoringResources:
 
 
 class FaultyWorker:
-    """One life of one worker of the orders lane."""
+    """A worker of the orders lane, from joining its group to its end or death."""
 
     def __init__(self, *, environment: RunEnvironment, settings: Settings) -> None:
         self.environment, self.settings = environment, settings
         self.instance = settings.worker.instance
-        self.is_alive, self.is_busy, self._is_rebalancing = True, False, False
+        self.is_alive = True
+        self.is_busy = False
+        self._is_rebalancing = False
         self.hooks, self.stop = StepHooks(), BoundedStop()
         self.redis = PartialPipelineRedis(url=settings.redis.url, timeout_s=settings.redis.timeout_s)
         scorer = LaneScorer(HANDLERS[LANE.name], build_resources(settings))
@@ -182,7 +157,7 @@ class FaultyWorker:
         self.consumer.subscribe([settings.topics.topic_name(kind) for kind in LANE.folded_kinds], self)
 
     def step(self) -> int:
-        """One batch at most; returns the number of records read."""
+        """Process at most one batch; returns the number of records read."""
         self.is_busy = True
         try:
             return self.pipeline.step(lambda: time.time_ns() // 1_000_000)
@@ -190,12 +165,12 @@ class FaultyWorker:
             self.is_busy = False
 
     def heartbeat(self) -> None:
-        """What a process does by itself while another one waits: take part in rebalances, also if it waits, too."""
+        """Take part in rebalances while another worker waits, as a separate process would."""
         if not self._is_rebalancing and (not self.is_busy or self.stop.is_waiting):
             self.consumer.heartbeat()
 
     def run_periodic(self) -> None:
-        """What the process does once a second."""
+        """The periodic tasks of the pipeline."""
         try:
             self.pipeline.advance()
         except StaleState as error:
@@ -204,7 +179,7 @@ class FaultyWorker:
             pass
 
     def on_assigned(self, partitions: list[TopicPartition]) -> Mapping[TopicPartition, int]:
-        self._is_rebalancing = True  # inside of a poll, which cannot be entered twice
+        self._is_rebalancing = True  # within a poll, which is not reentrant
         try:
             return self.pipeline.on_assigned(partitions)
         finally:
@@ -219,11 +194,11 @@ class FaultyWorker:
                 self._is_rebalancing = False
 
     def die(self) -> None:
-        """To be raised out of any step."""
+        """Raise `WorkerDeath`, as a callback of any step."""
         raise WorkerDeath(f"worker {self.instance}")
 
     def close(self, *, in_order: bool) -> None:
-        """End this life, in order (its buckets are brought up) or by abandoning it."""
+        """End by an orderly shutdown, which advances all buckets, or by abandoning the worker."""
         self.is_alive = in_order
         self.pipeline.close()
         self.is_alive = False

@@ -1,4 +1,4 @@
-"""What `python -m bench join` knows of a shop: its records on their way to Kafka, and what each example should say."""
+"""The simulated shop of the joiner's kill test: its records with their arrival times, and the expected examples."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -7,10 +7,8 @@ from typing import Final
 from contract.events import Click, Event, Impression, Label, Line, Order
 from contract.messages import ScoredRow
 from contract.settings import FeedbackSettings
+from contract.units import HOUR_MS, MINUTE_MS
 
-SECOND_MS: Final = 1_000
-MINUTE_MS: Final = 60_000
-HOUR_MS: Final = 60 * MINUTE_MS
 USERS: Final = 2_000
 PARTITIONS: Final = 4
 ITEMS_PER_LIST: Final = 4  # of a list or search
@@ -29,12 +27,12 @@ PURCHASE_MS: Final = HOUR_MS
 PURCHASE_WINDOW_MS: Final = 10 * HOUR_MS
 WINDOW_MS: Final = 20 * HOUR_MS
 GRACE_MS: Final = 15 * MINUTE_MS
-TAIL_MS: Final = 60 * HOUR_MS  # by then everything has been waited for
+TAIL_MS: Final = 60 * HOUR_MS  # after which every window has closed
 
 
 @dataclass(frozen=True, slots=True)
 class TimedRecord:
-    """A record, and when it reaches Kafka in the shop's own time."""
+    """A record and its arrival at Kafka in simulated time."""
 
     arrival_ms: int
     kind: str
@@ -47,7 +45,7 @@ class TimedRecord:
 
 @dataclass(frozen=True, slots=True)
 class LabelFact:
-    """A label that an event brought; `in_window`: before silence would have said something."""
+    """A label that came from an event; `in_window`: before the negative label would have been emitted."""
 
     task: str
     value: float
@@ -58,26 +56,26 @@ class LabelFact:
 
 @dataclass(slots=True)
 class ExpectedExample:
-    """What an example should say in the end, of which row (and item of it), and what it should have told on the way."""
+    """The final labels of an example of a row (or one of its items), and the facts that its revisions should show."""
 
     row: ScoredRow
     item_index: int | None
     labels: dict[str, float] = field(default_factory=dict)
     known_ms: dict[str, int] = field(default_factory=dict)
-    negative_from_ms: dict[str, int] = field(default_factory=dict)  # before then silence says nothing of a task
+    negative_from_ms: dict[str, int] = field(default_factory=dict)  # earliest time of a negative label by task
     facts: list[LabelFact] = field(default_factory=list)
 
     def expect(self, task: str, value: float, known_ms: int) -> None:
         self.labels[task], self.known_ms[task] = value, known_ms
 
     def add_fact(self, task: str, value: float, event: Event, *, in_window: bool = True) -> None:
-        """A fact, which is the last word on its task so far."""
+        """Add a fact, which replaces the expected label of its task."""
         self.facts.append(LabelFact(task, value, event.ts_ms, event.event_id, in_window))
         self.expect(task, value, event.ts_ms)
 
 
 def make_last_record(kind: str, event_id: str, ts_ms: int) -> ScoredRow | Event:
-    """Something that says nothing but how late it is."""
+    """A record without labels that only advances the watermark."""
     match kind:
         case "scored":
             return ScoredRow(
@@ -114,7 +112,7 @@ def make_last_record(kind: str, event_id: str, ts_ms: int) -> ScoredRow | Event:
 
 
 def split_portions(records: list[TimedRecord], count: int) -> Iterator[list[TimedRecord]]:
-    """The records in `count` parts of about the same length, in their order."""
+    """The records in order, in `count` portions of about the same length."""
     size = -(-len(records) // count)
     for begin in range(0, len(records), size):
         yield records[begin : begin + size]

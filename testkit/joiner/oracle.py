@@ -1,7 +1,7 @@
-"""What the examples of `python -m bench join` should be, judged by what the simulator knows and by plain rules.
+"""Checks the published examples of the joiner's kill test against the simulator's expected examples.
 
-It looks at every revision that readers of committed records see: whether it was said too early, twice, or with features
-other than those of its row; and at the newest one of each example, whether it is true.
+Every revision that read-committed consumers see is checked: whether it was published too early, twice, or with features
+other than those of its row. The newest revision of each example should have the expected labels.
 """
 
 from bisect import bisect_left
@@ -16,14 +16,14 @@ from testkit.joiner.expected import ExpectedExample, LabelFact, TimedRecord
 
 
 class SentPortion(NamedTuple):
-    """When a portion of the records began to be sent, by the clock, and the latest event time in it."""
+    """A portion of the records: wall-clock time when sending began, and its latest event time."""
 
     start_ms: int
     latest_ms: int
 
 
 class PublishedExample(NamedTuple):
-    """An example, and when Kafka was given it."""
+    """An example and the timestamp of its Kafka record."""
 
     example: Example
     kafka_ms: int
@@ -31,18 +31,20 @@ class PublishedExample(NamedTuple):
 
 @dataclass(slots=True)
 class JoinCounts:
-    """Counts of what was found."""
+    """Counts of the check."""
 
     in_window: int = 0
     joined: int = 0
     early: int = 0
     duplicates: int = 0
     wrong_features: int = 0
-    wrong_examples: list[str] = field(default_factory=list)  # examples whose newest revision is not the truth, or lacks
+    wrong_examples: list[str] = field(
+        default_factory=list
+    )  # examples whose newest revision is missing or not as expected
 
 
 class JoinOracle:
-    """Judges what was published of `truths`, when `records` were sent in their order, in these portions."""
+    """Checks published examples against `expected`, given the sent `records` in order and their portions."""
 
     def __init__(
         self, *, expected: dict[str, ExpectedExample], records: Sequence[TimedRecord], portions: Sequence[SentPortion]
@@ -69,11 +71,11 @@ class JoinOracle:
     def _compare(
         self, example_id: str, expected: ExpectedExample, revisions: dict[int, Example], counts: JoinCounts
     ) -> None:
-        """The newest revision, and whether each fact was told in some revision with the features of its row."""
+        """Check the newest revision, and that each fact in its window is in a revision with the features of its row."""
         newest = revisions[max(revisions)] if revisions else None
         is_true = newest is not None and (newest.labels, newest.known_ms) == (expected.labels, expected.known_ms)
         if not is_true:
-            counts.wrong_examples.append(f"{example_id}: {newest and newest.labels}, should be {expected.labels}")
+            counts.wrong_examples.append(f"{example_id}: {newest and newest.labels}, expected {expected.labels}")
         with_features = [example for example in revisions.values() if has_features(example, expected)]
         for fact in expected.facts:
             if fact.in_window:
@@ -81,26 +83,26 @@ class JoinOracle:
                 counts.joined += is_true and any(has_fact(example, fact) for example in with_features)
 
     def _is_early(self, example: Example, task: str, expected: ExpectedExample, kafka_ms: int) -> bool:
-        """Whether a label was known before it could be."""
+        """Whether a label was published before it could be known."""
         known_ms, value = example.known_ms[task], example.labels[task]
         if any(has_fact(example, fact) for fact in expected.facts if fact.task == task):
-            return False  # an event brought it, at the time that it says
+            return False  # it came from an event, at that event's time
         if value != 0.0 or known_ms < expected.negative_from_ms[task] or known_ms >= self._latest_sent_ms(kafka_ms):
             return True
         return any(self._contradicts(fact, task, known_ms) for fact in expected.facts)
 
     def _contradicts(self, fact: LabelFact, task: str, known_ms: int) -> bool:
-        """Whether time cannot have passed `known_ms` before this fact was read: nothing later lay before it."""
+        """Whether the watermark cannot have passed `known_ms` before this fact was read: no later record came first."""
         return fact.task == task and fact.ts_ms <= known_ms and self._before_ms[fact.event_id] <= known_ms
 
     def _latest_sent_ms(self, kafka_ms: int) -> int:
-        """The latest event time of all that had begun to be sent by then."""
+        """The latest event time of all portions whose sending had begun by then."""
         portions = bisect_left(self._start_ms, kafka_ms)
         return self._latest_ms[portions - 1] if portions else 0
 
 
 def find_latest_before(records: Iterable[TimedRecord]) -> dict[str, int]:
-    """For each event the latest event time that lies before it in its partition."""
+    """For each event the latest event time that precedes it in its partition."""
     latest, latest_by_event = Counter[tuple[str, int]](), dict[str, int]()
     for record in records:
         partition = record.kind, record.partition
@@ -114,7 +116,7 @@ def has_fact(example: Example, fact: LabelFact) -> bool:
 
 
 def has_features(example: Example, expected: ExpectedExample) -> bool:
-    """Whether the example holds exactly the bytes of its row, and what was said of it."""
+    """Whether the example holds exactly the bytes, scores and ids of its row."""
     row, item_index = expected.row, expected.item_index
     groups = {group: block for group, block in row.groups.items() if group != "item"}
     if item_index is not None:

@@ -1,7 +1,7 @@
-"""A simulated shop for `python -m bench join`: records in the order in which Kafka gets them, and what is true of them.
+"""A simulated shop for the joiner's kill test: records in their order of arrival, and the expected examples.
 
-The simulator decides what happens and when it is known, so it knows what each example should say in the end; nothing of
-it comes from the joiner. Items, searches and orders are of one visit each, so no two truths can be mixed up.
+The simulator decides what happens and when, so it knows the final labels of each example without asking the joiner.
+Items, searches and orders belong to one visit each, so no label can belong to two examples.
 """
 
 import random
@@ -14,18 +14,16 @@ from contract.features.declaration import Block
 from contract.features.packing import pack
 from contract.graphs import GRAPHS
 from contract.messages import ScoredKind, ScoredRow, to_json, to_msgpack
+from contract.units import HOUR_MS, MINUTE_MS, SECOND_MS
 from testkit.joiner.expected import (
     CLICK_MS,
     GRACE_MS,
-    HOUR_MS,
     ITEMS_PER_LIST,
     ITEMS_SHOWN,
     KINDS,
-    MINUTE_MS,
     PARTITIONS,
     PURCHASE_MS,
     PURCHASE_WINDOW_MS,
-    SECOND_MS,
     TAIL_MS,
     USERS,
     WINDOW_MS,
@@ -36,21 +34,22 @@ from testkit.joiner.expected import (
 
 
 class JoinSimulator:
-    """Visits at an even pace over `hours`, until there are `events` records."""
+    """Simulates visits, evenly spread over `hours`, until there are `events` records."""
 
     def __init__(self, *, events: int, hours: float, begin_ms: int, seed: int) -> None:
         self._rng, self._array_rng = random.Random(f"join {seed}"), np.random.default_rng(seed)
-        self._begin_ms, self._span_ms, self._events = begin_ms, round(hours * HOUR_MS), events
+        self._begin_ms = begin_ms
+        self._span_ms = round(hours * HOUR_MS)
+        self._events = events
         self.records: list[TimedRecord] = []
         self.expected: dict[str, ExpectedExample] = {}
-        self.orphans = 0  # labels that name an order that never was
-        self.label_counts: dict[str, int] = dict.fromkeys(
-            ("early", "late", "duplicated", "foreign", "orphaned"), 0
-        )  # labels by what is odd about them
+        self.orphans = 0  # labels of orders that never existed
+        anomalies = ("early", "late", "duplicated", "foreign", "orphaned")
+        self.label_counts: dict[str, int] = dict.fromkeys(anomalies, 0)
         self._visit = 0
 
     def run(self) -> None:
-        """Let everything happen; records are in the order of their arrival, with a last one in each partition."""
+        """Simulate; records end in their order of arrival, with a final one in each partition."""
         visits = (
             self._simulate_list,
             self._simulate_list,
@@ -90,7 +89,7 @@ class JoinSimulator:
             self._simulate_click(expected, item, shown_ms)
 
     def _simulate_click(self, expected: ExpectedExample, item: str, shown_ms: int) -> None:
-        """What becomes of an item that was shown: nothing mostly, or a click in time, in the grace, or too late."""
+        """The outcome of a shown item: mostly nothing, or a click in time, in the grace period, or too late."""
         outcome = self._rng.choices(
             ("none", "in time", "in grace", "too late", "foreign", "orphan"), (55, 33, 4, 3, 3, 2)
         )[0]
@@ -115,7 +114,7 @@ class JoinSimulator:
 
     def _simulate_purchase(self, expected: ExpectedExample, item: str, clicked_ms: int) -> None:
         expected.expect("purchase", 0.0, clicked_ms + PURCHASE_MS)
-        if expected.facts[0].in_window:  # else silence has spoken of both before the click
+        if expected.facts[0].in_window:  # else both negative labels were emitted before the click
             expected.negative_from_ms["purchase"] = clicked_ms + PURCHASE_MS
         outcome = self._rng.choices(("none", "soon", "later", "too late"), (60, 20, 15, 5))[0]
         if outcome == "none":
@@ -130,7 +129,7 @@ class JoinSimulator:
             expected.add_fact("purchase", 1.0, order)
 
     def _simulate_order(self, user: str, ts_ms: int) -> None:
-        """An order, and what is said of it later."""
+        """An order and its later labels."""
         order = self._create_order(f"o{self._visit}", user, ts_ms, f"i{self._visit}")
         expected = self.expected[order.event_id]
         outcomes = ("none", "in time", "twice", "early", "in grace", "too late", "foreign", "orphan")
@@ -151,7 +150,7 @@ class JoinSimulator:
                 expected.add_fact("fraud", float(1 - n), label, in_window=outcome != "in grace")
 
     def _draw_label_delays(self, outcome: str) -> list[int]:
-        """When labels are dated, after their order."""
+        """Event times of the labels, relative to their order."""
         rng = self._rng
         within = sorted(rng.sample(range(MINUTE_MS, WINDOW_MS, MINUTE_MS), 2))  # a minute apart
         return {
@@ -177,7 +176,7 @@ class JoinSimulator:
             self.label_counts[counts_by_outcome[outcome]] += 1 + is_repeated
 
     def _create_order(self, event_id: str, user: str, ts_ms: int, item: str) -> Order:
-        """The order, its row as served, and that it is honest unless somebody says otherwise."""
+        """The order and its scored row; without labels it becomes a negative example."""
         order = Order(
             event_id=event_id,
             ts_ms=ts_ms,
@@ -215,7 +214,7 @@ class JoinSimulator:
     def _create_row(
         self, kind: ScoredKind, event_id: str, user: str, ts_ms: int, items: tuple[str, ...], *, query: str = ""
     ) -> ScoredRow:
-        """A row as served, logged within a minute; some twice, as by a worker without transactions that died."""
+        """A scored row, logged within a minute; some twice, as by a killed worker without transactions."""
         graph = next(graph for graph in GRAPHS.values() if kind in graph.scored_kinds)
         rng = self._array_rng
         groups = {
@@ -253,7 +252,7 @@ class JoinSimulator:
         repeat_share: float = 0.0,
         partition: int | None = None,
     ) -> None:
-        """Put it on its way, some more than once."""
+        """Append a record with its arrival time; a share of them twice."""
         user = message.user_id if isinstance(message, ScoredRow) else str(getattr(message, "user_id", ""))
         value = to_msgpack(message) if isinstance(message, ScoredRow) else to_json(message)
         for _ in range(1 + (self._rng.random() < repeat_share)):

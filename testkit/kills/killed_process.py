@@ -1,4 +1,4 @@
-"""A worker that is killed at seeded moments and started again, and the byte that tells in which step it died."""
+"""A score worker process that is killed at seeded moments and restarted; a step file shows the step it died in."""
 
 import math
 import os
@@ -16,11 +16,11 @@ from worker.ops.steps import STEPS
 
 POLL_S: Final = 0.0002
 START_TIMEOUT_S: Final = 60.0
-TARGET_TIMEOUT_S: Final = 4.0  # how long a chosen step is waited for before another one has to do
+TARGET_TIMEOUT_S: Final = 4.0  # after which any step with a batch replaces the chosen one
 SEND_WHEN_IDLE_S: Final = 0.02
 STEPS_WITH_BATCH: Final = ("read", "score", "claim", "send", "refresh", "publish", "commit", "merge", "cache")
-# Each lane's steps that last long enough to be met, the short ones more often, since they are missed more often.
-# `recover` is met right after a start, None is any moment.
+# Steps to kill each lane in; short steps are missed more often, so they are listed more often.
+# `recover` comes right after a start, None is any moment.
 TARGET_STEPS: Final[Mapping[str, Sequence[str | None]]] = {
     "orders": (*("read", "score", "publish", "commit", "merge") * 2, *("claim",) * 5, "recover", None),
     "browsing": (
@@ -35,16 +35,18 @@ OCCURRENCE_MAX: Final = 3
 
 
 class KilledProcess:
-    """One lane's worker: at most one process at a time, each life with a step file of its own."""
+    """One lane's worker: at most one process at a time, each with its own step file."""
 
     def __init__(self, *, command: Sequence[str], environment: Mapping[str, str], folder: Path, lane: str) -> None:
-        self.lane, self._folder, self._start_count = lane, folder, 0
+        self.lane = lane
+        self._folder = folder
+        self._start_count = 0
         self._command, self._environment = command, environment
         self._step_file = -1
         self.child = self._create_child()
 
     def start(self) -> None:
-        """Begin a new life; of the thread that calls this, since the process ends with it."""
+        """Start a new process; it ends with the calling thread."""
         self.close()
         self._start_count += 1
         self.child = self._create_child()
@@ -55,17 +57,17 @@ class KilledProcess:
 
     @property
     def step(self) -> str | None:
-        """The step in which the worker is, or was when it died; None before its first one."""
+        """The step that the worker is in, or was in when it died; None before its first one."""
         byte = os.pread(self._step_file, 1, 0)
         return STEPS[byte[0]] if byte else None
 
     def kill(self) -> str:
-        """SIGKILL, and the step that it ended."""
+        """Send SIGKILL; returns the step that the worker died in."""
         self.child.kill()
         return self.step or "start"
 
     def stop(self) -> int | None:
-        """SIGTERM, and the exit status."""
+        """Send SIGTERM; returns the exit status."""
         return self.child.stop()
 
     def close(self) -> None:
@@ -80,18 +82,20 @@ class KilledProcess:
 
 
 class Killer:
-    """Ends a victim again and again, each time in a step and at an occurrence of it that the seed has chosen.
+    """Kills a process repeatedly, each time in a seeded step and at a seeded occurrence of it.
 
-    A worker that has caught up is fed, so that there is a batch to die with.
+    Sends events to an idle worker, so that there is a batch to be killed with.
     """
 
     def __init__(self, *, process: KilledProcess, producer: TrafficProducer, kills: int, seed: int) -> None:
-        self.process, self.producer, self.kills = process, producer, kills
+        self.process = process
+        self.producer = producer
+        self.kills = kills
         self.rng = random.Random(f"{process.lane} {seed}")
         self.kills_by_step: Counter[str] = Counter()
 
     def run(self, report: Callable[[str], None]) -> Counter[str]:
-        """All lives but the last; returns how many ended in each step."""
+        """Every run of the process that ends by a kill; returns the kills by step."""
         events_per_kill = max(BATCH_MAX, self.producer.total // max(1, self.kills))
         for number in range(self.kills):
             self.producer.send(events_per_kill)
@@ -103,7 +107,7 @@ class Killer:
         return self.kills_by_step
 
     def _wait_for_moment(self, target: str | None, occurrence: int) -> None:
-        """Return when the victim is in the chosen step for that time, or in any with a batch in hand if it never is."""
+        """Return at the chosen occurrence of the step, or in any step with a batch if it does not occur in time."""
         if target is None:
             self._wait(lambda: False, within_s=self.rng.uniform(0, TARGET_TIMEOUT_S))
             return
@@ -127,7 +131,7 @@ class Killer:
 
 
 class StepEntries:
-    """Counts how often a step was entered, as far as somebody who looks now and then can tell."""
+    """Counts how often a step was entered, as seen by polling."""
 
     def __init__(self, target: str, occurrence: int) -> None:
         self.target, self.remaining = target, occurrence
@@ -138,7 +142,7 @@ class StepEntries:
         return self.remaining <= 0
 
     def observe(self, step: str | None) -> bool:
-        """Whether `step` is the chosen one, entered for the chosen time."""
+        """Whether the target step has been entered often enough."""
         entered = step == self.target and not self._inside
         self._inside = step == self.target
         self.remaining -= entered

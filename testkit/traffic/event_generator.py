@@ -1,6 +1,6 @@
-"""The traffic of the ledger: few entities that meet often, retries of producers, odd times, all kinds of bad records.
+"""Generates events of few entities that occur together often, producer retries, odd timestamps and bad records.
 
-The same seed gives the same records; only the times follow `now_ms`.
+The same seed gives the same records; only the timestamps follow `now_ms`.
 """
 
 import json
@@ -8,16 +8,18 @@ import random
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
+from contract.units import DAY_MS
+
 Fields = dict[str, Any]
 
-DAY_MS: Final = 86_400_000
 AGES_MS: Final = (0, 0, 0, 1_000, 60_000, 1_800_000, 7_200_000, DAY_MS, 9 * DAY_MS, 40 * DAY_MS)
+USERS: Final = 400
 YEAR_3000_MS: Final = 32_503_680_000_000
 RETRY_SHARE, ODD_TIME_SHARE, BAD_SHARE = 0.01, 0.005, 0.02  # shares of the events
 
 
 class TrafficRecord(NamedTuple):
-    """A record to be produced. `reason`: why it is a bad one, None for an event."""
+    """A record to produce. `reason`: the dead-letter reason of a bad record, None for a valid event."""
 
     kind: str
     key: str
@@ -30,14 +32,14 @@ def corrupt_json(change: Callable[[Fields], Fields]) -> Callable[[Fields], bytes
     return lambda fields: json.dumps(change(fields)).encode()
 
 
-# How a whole event is spoilt, and the reason that its dead letter gives; some kinds of event are spoilt differently.
+# How a valid event is corrupted, and the reason that its dead letter should give.
 BAD_RECORDS: Final[Mapping[str, tuple[Callable[[Fields], bytes | None], str]]] = {
     "no value": (lambda fields: None, "empty"),
     "empty": (lambda fields: b"", "empty"),
     "not JSON": (lambda fields: b"hello", "not_json"),
     "NaN": (corrupt_json(lambda fields: {**fields, "extra": float("nan")}), "not_json"),
     "not UTF-8": (lambda fields: b'{"event_id": "\xff"}', "not_utf8"),
-    "10,000 deep": (lambda fields: b'{"x":' + b"[" * 10_000 + b"]" * 10_000 + b"}", "too_deep"),
+    "10,000 levels deep": (lambda fields: b'{"x":' + b"[" * 10_000 + b"]" * 10_000 + b"}", "too_deep"),
     "300 KiB": (corrupt_json(lambda fields: {**fields, "extra": "x" * 300 * 1_024}), "too_large"),
     "1e400": (lambda fields: json.dumps(fields).encode()[:-1] + b', "ts_ms": 1e400}', "out_of_range"),
     "a negative time": (corrupt_json(lambda fields: {**fields, "ts_ms": -1}), "out_of_range"),
@@ -53,16 +55,18 @@ ORDERS_ONLY: Final[Mapping[str, tuple[Callable[[Fields], bytes | None], str]]] =
 
 
 class Traffic:
-    """Makes one lane's records, one after the other, from a seed. `retried`: the share that is sent twice."""
+    """Generates one lane's records from a seed. `retry_share`: the share of events that is sent twice."""
 
     def __init__(self, *, lane: str, seed: int, now_ms: Callable[[], int], retry_share: float = RETRY_SHARE) -> None:
-        self.lane, self.now_ms, self.retry_share = lane, now_ms, retry_share
+        self.lane = lane
+        self.now_ms = now_ms
+        self.retry_share = retry_share
         self.rng = random.Random(f"{lane} {seed}")
         self.event_count = 0
         self.recent: list[TrafficRecord] = []
 
     def next_records(self) -> list[TrafficRecord]:
-        """One order or click, and now and then what goes along: a retry, a bad record, a review, a judgement."""
+        """One order or click, sometimes followed by a retry, a bad record or another kind of event."""
         kind = "orders" if self.lane == "orders" else "clicks"
         event = self.create_record(kind)
         self.recent = [*self.recent[-200:], event]
@@ -86,11 +90,11 @@ class Traffic:
         return TrafficRecord(kind, fields["user_id"], corrupt(fields), fields["event_id"], reason)
 
     def create_fields(self, kind: str) -> Fields:
-        """A whole event. Devices and cards are shared by many users, so that one batch's events know of one another."""
+        """A valid event. Many users share devices and cards, so the events of a batch touch the same profiles."""
         self.event_count += 1
         rng = self.rng
         ts_ms = YEAR_3000_MS if rng.random() < ODD_TIME_SHARE else self.now_ms() - rng.choice(AGES_MS)
-        fields = {"event_id": f"{kind}-{self.event_count}", "ts_ms": ts_ms, "user_id": f"u{rng.randrange(400)}"}
+        fields = {"event_id": f"{kind}-{self.event_count}", "ts_ms": ts_ms, "user_id": f"u{rng.randrange(USERS)}"}
         return fields | FIELDS_BY_KIND[kind](self)
 
     def draw_device_and_ip(self) -> Fields:
@@ -136,7 +140,7 @@ class Traffic:
 
     def draw_judgement(self) -> Fields:
         rng = self.rng
-        entities = [f"user:u{rng.randrange(400)}", f"device:d{rng.randrange(60)}", f"card:c{rng.randrange(60)}"]
+        entities = [f"user:u{rng.randrange(USERS)}", f"device:d{rng.randrange(60)}", f"card:c{rng.randrange(60)}"]
         verdict = {"task": rng.choice(("fraud", "fraud", "cancellation")), "value": rng.choice((0, 1))}
         return {"judged_event_id": f"orders-{rng.randint(1, self.event_count)}", "entities": entities, **verdict}
 

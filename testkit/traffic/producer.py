@@ -1,4 +1,4 @@
-"""One lane's traffic on its way into Kafka, with a memory of what the broker has acknowledged."""
+"""Produces one lane's traffic and remembers which records the broker has acknowledged."""
 
 from collections.abc import Callable
 from functools import partial
@@ -7,21 +7,22 @@ from typing import NamedTuple
 from confluent_kafka import KafkaError, Message, Producer
 
 from contract.settings import TopicSettings
-from testkit.audits.delivery_ledger import BadRecord, DeliveryLedger, RecordPosition
+from testkit.audits.delivery_ledger import BadRecord, DeliveryLedger
+from testkit.environment.kafka_log import RecordPosition
 from testkit.traffic.event_generator import Traffic, TrafficRecord
 
 FLUSH_TIMEOUT_S = 60.0
 
 
 class AcknowledgedRecord(NamedTuple):
-    """A record that lies in the log, and where."""
+    """A record in the log, and its position."""
 
     record: TrafficRecord
     position: RecordPosition
 
 
 class TrafficProducer:
-    """Sends a lane's events in portions: as many as asked for, `total` in the end."""
+    """Sends a lane's events in the requested portions, and at least `total` by the final flush."""
 
     def __init__(self, *, bootstrap: str, topics: TopicSettings, traffic: Traffic, total: int) -> None:
         self.traffic, self.total = traffic, total
@@ -33,35 +34,29 @@ class TrafficProducer:
         self._producer = Producer(settings)
 
     def send(self, count: int) -> None:
-        """Send this many more orders or clicks, and what goes along with them."""
+        """Send `count` more orders or clicks and the records that accompany them."""
         for _ in range(count):
             self.event_count += 1
             for record in self.traffic.next_records():
-                on_delivery: Callable[[KafkaError | None, Message], None] = partial(self._on_delivery, record)
-                self._producer.produce(
-                    self._topics.topic_name(record.kind), record.value, record.key, on_delivery=on_delivery
-                )
+                self._produce(record)
         self._producer.poll(0)
 
     def resend(self, count: int) -> None:
-        """Send some of the last orders or clicks again, as a producer does that got no answer."""
+        """Send `count` of the last orders or clicks again, as a producer does after a lost acknowledgement."""
         repeated = self.traffic.rng.choices(self.traffic.recent[-20:], k=count)
         for record in repeated:
-            on_delivery: Callable[[KafkaError | None, Message], None] = partial(self._on_delivery, record)
-            self._producer.produce(
-                self._topics.topic_name(record.kind), record.value, record.key, on_delivery=on_delivery
-            )
+            self._produce(record)
         self.flush()
 
     def flush(self) -> None:
-        """Send the rest and wait until everything lies in the log; raises RuntimeError if something does not."""
+        """Send the rest of `total` and wait; raises RuntimeError if a record is not acknowledged."""
         self.send(max(0, self.total - self.event_count))
         waiting = self._producer.flush(FLUSH_TIMEOUT_S)
         if waiting or self._errors:
             raise RuntimeError(f"Kafka should take every record. Found {waiting} waiting, and {self._errors[:3]}.")
 
     def fill_ledger(self, ledger: DeliveryLedger) -> None:
-        """Tell the ledger of all that was acknowledged."""
+        """Record every acknowledged record in the ledger."""
         for record, position in self.acknowledged:
             if record.reason is not None:
                 ledger.record_bad_record(position, BadRecord(record.key.encode(), record.value, record.reason))
@@ -69,6 +64,11 @@ class TrafficProducer:
                 ledger.record_order(record.event_id)
             elif record.kind == "clicks":
                 ledger.record_click(record.event_id)
+
+    def _produce(self, record: TrafficRecord) -> None:
+        on_delivery: Callable[[KafkaError | None, Message], None] = partial(self._on_delivery, record)
+        topic = self._topics.topic_name(record.kind)
+        self._producer.produce(topic, record.value, record.key, on_delivery=on_delivery)
 
     def _on_delivery(self, record: TrafficRecord, error: KafkaError | None, message: Message) -> None:
         if error is not None:

@@ -5,7 +5,7 @@ import pytest
 from bench.quality.drift import SHIFTS, main
 
 
-def test_a_small_run_tells_the_rate_of_false_alarms_and_how_soon_shifts_are_found(
+def test_a_small_run_reports_false_alarms_and_detection_delays(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main(["--json", "--scale", "0.02"]) == 0
@@ -15,4 +15,4 @@ def test_a_small_run_tells_the_rate_of_false_alarms_and_how_soon_shifts_are_foun
     assert printed["events"] == 16_000
     assert printed["events_per_false_alarm"] == round(printed["events"] / max(printed["alarms"], 1))
     assert printed["detected"].keys() == SHIFTS.keys()
-    assert all(one["share"] == 1 for one in printed["detected"].values())
+    assert all(shift["share"] == 1 for shift in printed["detected"].values())

@@ -1,4 +1,4 @@
-"""The bench of the fold: the plain loop that it is compared with does the same work."""
+"""The fold bench: the plain loop does the same work as the compiled fold."""
 
 import json
 
@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 
 from bench.performance.baselines.dict_fold import PlainEncoder, process_batch
-from bench.performance.fold import FoldBench, FoldRunner, main
+from bench.performance.fold import FoldBench, main
 from bench.performance.load.synthetic_shop import SyntheticShop
+from bench.performance.measure.fold_runner import FoldRunner
 from contract.graphs import DECIDE
 from contract.profiles.entity_updates import to_updates
 from contract.profiles.store import InMemoryProfileStore, fold
 from devservers.redis_server import RedisServer
 
 
-def test_the_plain_loop_leaves_the_same_bytes_and_the_same_features(seed: int, redis_server: RedisServer) -> None:
+def test_the_plain_loop_gives_the_same_bytes_and_features(seed: int, redis_server: RedisServer) -> None:
     # given profiles with a history
     shop, store = SyntheticShop(seed), InMemoryProfileStore()
     for arrivals in (shop.draw_orders(150, lines=3, sellers=True), shop.draw_clicks(150), shop.draw_hot_orders(80)):
@@ -36,7 +37,7 @@ def test_the_plain_loop_leaves_the_same_bytes_and_the_same_features(seed: int, r
         np.testing.assert_allclose(block.numbers, ours[group].numbers, rtol=1e-6)
 
 
-def test_a_difference_between_the_two_is_noticed(seed: int, redis_server: RedisServer) -> None:
+def test_a_difference_between_the_two_is_detected(seed: int, redis_server: RedisServer) -> None:
     # given
     redis_server.flush()
     bench = FoldBench(server=redis_server, seed=seed, batch=20)

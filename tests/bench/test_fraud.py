@@ -1,4 +1,4 @@
-"""The fraud bench: when truths arrive, what a week learns from and is judged by, and what is kept."""
+"""The fraud bench: arrival of labels, training and test payments of a week, and kept results."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bench.quality.fraud import features as fraud_replay
+from bench.quality.fraud import features as features_module
 from bench.quality.fraud.command import AIMS, FraudBench, find_leaks, find_missed_aims, main
-from bench.quality.fraud.dataset import DAY_MS, DELAY_MS, FILE, Payments, iterate_arrivals, read_payments
-from bench.quality.fraud.features import DECISION_GROUPS, ROOT, load_or_replay, replay_blocks
+from bench.quality.fraud.dataset import DELAY_MS, FILE, Payments, iterate_arrivals, read_payments
+from bench.quality.fraud.features import DECISION_GROUPS, load_or_replay, replay_blocks
 from bench.quality.fraud.methods import FraudData, predict_with_trees, sample_negatives, select_features
 from bench.quality.fraud.protocol import (
     FraudFigures,
@@ -23,8 +23,11 @@ from bench.quality.fraud.protocol import (
     select_columns,
     split_week,
 )
+from bench.results.cache import ResultCache
 from contract.features.declaration import FeatureSet, read_features
 from contract.profiles.entity_updates import extract_updates
+from contract.units import DAY_MS
+from testkit.checkout import ROOT
 
 START: int = parse_day("2018-04-01")
 
@@ -37,11 +40,11 @@ def make_payments(*payment: tuple[float, int, int, float, int]) -> Payments:
 
 
 def make_many_payments(rows: int, seed: int, days: float = 40) -> Payments:
-    """Payments of which those above 200 are frauds."""
+    """Random payments; those above 200 are frauds."""
     rng = np.random.default_rng(seed)
     amount = rng.uniform(1, 250, rows).round(2)
-    each = (np.sort(rng.uniform(0, days, rows)), rng.integers(0, 60, rows), rng.integers(0, 30, rows))
-    return make_payments(*zip(*each, amount, amount > 200, strict=True))
+    columns = (np.sort(rng.uniform(0, days, rows)), rng.integers(0, 60, rows), rng.integers(0, 30, rows))
+    return make_payments(*zip(*columns, amount, amount > 200, strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -49,18 +52,18 @@ def features() -> FeatureSet:
     return read_features(ROOT / "features.toml")
 
 
-def read_column(features: FeatureSet, name: str, blocks: fraud_replay.Blocks) -> list[float]:
+def read_column(features: FeatureSet, name: str, blocks: features_module.Blocks) -> list[float]:
     group = next(feature.group for feature in features.features if feature.name == name)
-    at = [feature.name for feature in features.numbers(group)].index(name)
-    return list(blocks[group].numbers[:, at].tolist())
+    column = [feature.name for feature in features.numbers(group)].index(name)
+    return list(blocks[group].numbers[:, column].tolist())
 
 
-def test_a_truth_arrives_seven_days_after_its_payment_and_before_a_payment_of_that_millisecond() -> None:
+def test_a_label_arrives_after_seven_days_and_before_a_payment_of_that_millisecond() -> None:
     history = make_payments((0, 1, 1, 5.0, 1), (6.9, 2, 2, 5.0, 0), (7, 3, 3, 5.0, 0), (8, 1, 1, 5.0, 0))
 
-    stretches = list(iterate_arrivals(history, 2))
+    chunks = list(iterate_arrivals(history, 2))
 
-    arrivals = [arrival for stretch in stretches for arrival in stretch.arrivals]
+    arrivals = [arrival for chunk in chunks for arrival in chunk.arrivals]
     assert [arrival.event.event_id for arrival in arrivals] == [
         "payment-0",
         "payment-1",
@@ -76,19 +79,19 @@ def test_a_truth_arrives_seven_days_after_its_payment_and_before_a_payment_of_th
         ("orders/0", 3),
     ]
     assert arrivals[2].event.ts_ms == history.ts_ms[0] + DELAY_MS
-    assert [stretch.order_indices.tolist() for stretch in stretches] == [[0, 1], [1], [0]]
-    assert [stretch.payment_rows.tolist() for stretch in stretches] == [[0, 1], [2], [3]]
+    assert [chunk.order_indices.tolist() for chunk in chunks] == [[0, 1], [1], [0]]
+    assert [chunk.payment_rows.tolist() for chunk in chunks] == [[0, 1], [2], [3]]
 
 
-def test_a_truth_judges_all_that_its_payment_touches() -> None:
+def test_a_label_names_all_entities_of_its_payment() -> None:
     history = make_payments((0, 4, 9, 12.34, 1))
 
-    touched = {entity for entity, _ in extract_updates(history.to_order(0))}
+    entities = {entity for entity, _ in extract_updates(history.to_order(0))}
 
-    assert set(history.to_judgement(0).entities) == touched == {"user:4", "card:4", "item:payment", "seller:9"}
+    assert set(history.to_judgement(0).entities) == entities == {"user:4", "card:4", "item:payment", "seller:9"}
 
 
-def test_no_payment_is_known_as_fraud_a_millisecond_before_its_truth_arrives(features: FeatureSet) -> None:
+def test_no_feature_shows_a_fraud_before_its_label_arrives(features: FeatureSet) -> None:
     before = 7 - 1 / DAY_MS
     history = make_payments((0, 1, 5, 20.0, 1), (before, 2, 5, 10.0, 0), (7, 3, 5, 10.0, 0))
 
@@ -98,37 +101,37 @@ def test_no_payment_is_known_as_fraud_a_millisecond_before_its_truth_arrives(fea
     assert read_column(features, "order_amount", blocks) == [10, 10]
 
 
-def test_what_profiles_knew_does_not_depend_on_how_much_is_folded_at_once(
+def test_features_do_not_depend_on_the_chunk_size(
     features: FeatureSet, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     history = make_many_payments(120, seed)
     whole = replay_blocks(history, features, 20)
 
-    monkeypatch.setattr(fraud_replay, "CHUNK_ARRIVALS", 13)
-    cut = replay_blocks(history, features, 20)
+    monkeypatch.setattr(features_module, "CHUNK_ARRIVALS", 13)
+    chunked = replay_blocks(history, features, 20)
 
     for group in DECISION_GROUPS:
-        np.testing.assert_array_equal(cut[group].numbers, whole[group].numbers)
-        np.testing.assert_array_equal(cut[group].ids, whole[group].ids)
+        np.testing.assert_array_equal(chunked[group].numbers, whole[group].numbers)
+        np.testing.assert_array_equal(chunked[group].ids, whole[group].ids)
 
 
-def test_what_profiles_knew_is_kept_until_the_data_change(
+def test_features_are_kept_until_the_data_change(
     features: FeatureSet, tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     history, calls = make_many_payments(50, seed), list[int]()
 
-    def counted(*given: object) -> fraud_replay.Blocks:
+    def replay_and_count(*arguments: object) -> features_module.Blocks:
         calls.append(1)
-        return replay_blocks(*given)  # type: ignore[arg-type]
+        return replay_blocks(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(fraud_replay, "replay_blocks", counted)
+    monkeypatch.setattr(features_module, "replay_blocks", replay_and_count)
     (tmp_path / FILE.parent).mkdir()
-    (tmp_path / FILE).write_bytes(b"some")
+    (tmp_path / FILE).write_bytes(b"one")
 
-    made = load_or_replay(history, features, 10, tmp_path, tmp_path / "kept")
-    again = load_or_replay(history, features, 10, tmp_path, tmp_path / "kept")
+    first = load_or_replay(history, features, 10, tmp_path, tmp_path / "kept")
+    second = load_or_replay(history, features, 10, tmp_path, tmp_path / "kept")
 
-    np.testing.assert_array_equal(made["order"].numbers, again["order"].numbers)
+    np.testing.assert_array_equal(first["order"].numbers, second["order"].numbers)
     assert len(calls) == 1
     (tmp_path / FILE).write_bytes(b"other")
     load_or_replay(history, features, 10, tmp_path, tmp_path / "kept")
@@ -136,7 +139,7 @@ def test_what_profiles_knew_is_kept_until_the_data_change(
     assert len(calls) == 3
 
 
-def test_payments_are_read_in_the_order_of_time_until_a_moment(tmp_path: Path) -> None:
+def test_payments_before_a_time_are_read_in_order(tmp_path: Path) -> None:
     (tmp_path / FILE.parent).mkdir()
     table = {
         "ts_ms": [30, 10, 20],
@@ -155,7 +158,7 @@ def test_payments_are_read_in_the_order_of_time_until_a_moment(tmp_path: Path) -
     assert (actual.amount.tolist(), actual.fraud.tolist()) == ([1.0, 2.0], [1.0, 0.0])
 
 
-def test_a_week_learns_from_days_whose_truths_had_all_arrived() -> None:
+def test_a_week_is_trained_on_days_whose_labels_had_all_arrived() -> None:
     history = make_payments(*((day + 0.5, day, 1, 1.0, 0) for day in range(40)))
 
     week = split_week(history, START + 30, 10)
@@ -164,17 +167,17 @@ def test_a_week_learns_from_days_whose_truths_had_all_arrived() -> None:
     assert history.customer[week.test].tolist() == list(range(30, 37))
 
 
-def test_a_card_is_left_out_from_the_day_on_which_its_fraud_is_known() -> None:
+def test_a_card_is_excluded_from_the_day_its_fraud_is_known() -> None:
     frauds = [(15.5, 1, 1, 1.0, 1), (16, 2, 1, 1.0, 1), (24, 3, 1, 1.0, 1), (24.1, 4, 1, 1.0, 1)]
     later = [(day, customer, 1, 1.0, 0) for day in (30.5, 31.5) for customer in (1, 2, 3, 4)]
 
     week = split_week(history := make_payments(*frauds, *later), START + 30, 10)
 
-    judged = [(int(history.customer[row]), int(history.day[row]) - START) for row in week.test]
-    assert judged == [(1, 30), (3, 30), (4, 30), (1, 31), (4, 31)]
+    tested = [(int(history.customer[row]), int(history.day[row]) - START) for row in week.test]
+    assert tested == [(1, 30), (3, 30), (4, 30), (1, 31), (4, 31)]
 
 
-def test_figures_are_those_of_the_judged_rows_and_their_mean_over_weeks() -> None:
+def test_figures_are_of_the_test_rows_and_averaged_over_weeks() -> None:
     history = make_payments((0, 1, 1, 1.0, 0), (0.1, 2, 1, 1.0, 1), (0.2, 3, 1, 1.0, 0))
 
     right = evaluate_predictions(history, np.array([1, 2]), np.array([0.9, 0.1]))
@@ -184,33 +187,33 @@ def test_figures_are_those_of_the_judged_rows_and_their_mean_over_weeks() -> Non
     assert average_figures([right, wrong]) == FraudFigures(0.75, 0.5, 0.01)
 
 
-def make_known(payments: Payments, features: FeatureSet) -> FraudData:
+def make_data(payments: Payments, features: FeatureSet) -> FraudData:
     return FraudData(payments, features, replay_blocks(payments, features, 0), 0)
 
 
-def test_features_that_are_the_same_for_all_payments_are_not_learned_from(features: FeatureSet, seed: int) -> None:
-    known = make_known(make_many_payments(200, seed), features)
+def test_constant_features_are_not_selected(features: FeatureSet, seed: int) -> None:
+    data = make_data(make_many_payments(200, seed), features)
 
-    all_of = {feature.name for feature in select_features(known, np.arange(200), profiles=True).features}
-    alone = {feature.name for feature in select_features(known, np.arange(200), profiles=False).features}
+    all_names = {feature.name for feature in select_features(data, np.arange(200), profiles=True).features}
+    alone = {feature.name for feature in select_features(data, np.arange(200), profiles=False).features}
 
-    assert {"order_amount", "hour", "seller_bad_share_7d", "amount_to_user_mean_30d"} <= all_of
-    assert not {"order_currency", "device_bad_share", "order_lines_count"} & all_of
+    assert {"order_amount", "hour", "seller_bad_share_7d", "amount_to_user_mean_30d"} <= all_names
+    assert not {"order_currency", "device_bad_share", "order_lines_count"} & all_names
     assert alone == {"order_amount", "hour", "weekday"}
 
 
-def test_narrowed_blocks_have_the_columns_that_are_wanted(features: FeatureSet, seed: int) -> None:
-    known = make_known(make_many_payments(40, seed), features)
+def test_selected_blocks_have_the_wanted_columns(features: FeatureSet, seed: int) -> None:
+    data = make_data(make_many_payments(40, seed), features)
     wanted = features.select(["seller_fraud_bad", "order_amount", "user_recent_items"])
 
-    actual = select_columns(known.blocks, features, wanted, np.array([30, 20]))
+    actual = select_columns(data.blocks, features, wanted, np.array([30, 20]))
 
     assert {group: block.numbers.shape for group, block in actual.items()}["order"] == (2, 2)
-    assert actual["order"].numbers[:, 0].tolist() == known.payments.amount[[30, 20]].astype(np.float32).tolist()
-    np.testing.assert_array_equal(actual["user"].ids, known.blocks["user"].ids[[30, 20]])
+    assert actual["order"].numbers[:, 0].tolist() == data.payments.amount[[30, 20]].astype(np.float32).tolist()
+    np.testing.assert_array_equal(actual["user"].ids, data.blocks["user"].ids[[30, 20]])
 
 
-def test_all_frauds_and_a_share_of_the_others_teach(seed: int) -> None:
+def test_training_rows_are_all_frauds_and_a_share_of_the_others(seed: int) -> None:
     fraud = (np.random.default_rng(seed).random(20_000) < 0.1).astype(float)
 
     actual = sample_negatives(np.arange(20_000), fraud, 0.3)
@@ -220,45 +223,43 @@ def test_all_frauds_and_a_share_of_the_others_teach(seed: int) -> None:
 
 
 def test_trees_tell_frauds_that_amounts_tell(features: FeatureSet, seed: int) -> None:
-    known = make_known(make_many_payments(1_500, seed), features)
+    data = make_data(make_many_payments(1_500, seed), features)
     week = WeekSplit(train=np.arange(1_000), test=np.arange(1_100, 1_500))
 
-    p = predict_with_trees(known, week)
+    p = predict_with_trees(data, week)
 
     assert p.shape == (400,)
-    assert evaluate_predictions(known.payments, week.test, p).auc > 0.95
+    assert evaluate_predictions(data.payments, week.test, p).auc > 0.95
 
 
 def make_counting_method(calls: list[int], value: float) -> Callable[[FraudData, WeekSplit], np.ndarray]:
-    def method(known: FraudData, week: WeekSplit) -> np.ndarray:
+    def method(data: FraudData, week: WeekSplit) -> np.ndarray:
         calls.append(len(week.test))
         return np.full(len(week.test), value)
 
     return method
 
 
-def test_a_week_that_is_measured_is_not_measured_again_by_the_same_code(
-    features: FeatureSet, tmp_path: Path, seed: int
-) -> None:
-    known, calls = FraudData(make_many_payments(500, seed, 170), features, {}, 0), list[int]()
+def test_a_week_is_measured_again_only_after_the_code_changed(features: FeatureSet, tmp_path: Path, seed: int) -> None:
+    # given
+    data, calls = FraudData(make_many_payments(500, seed, 170), features, {}, 0), list[int]()
     dates = ["2018-07-25", "2018-08-01"]
 
-    first = FraudBench(data=known, path=tmp_path / "rows", digest="one").measure_row(
-        "some", make_counting_method(calls, 0.5), dates
-    )
-    second = FraudBench(data=known, path=tmp_path / "rows", digest="one").measure_row(
-        "some", make_counting_method(calls, 0.1), dates
-    )
+    def measure(digest: str, value: float) -> FraudFigures:
+        cache = ResultCache(path=tmp_path / "rows", digest=digest, result_type=FraudFigures)
+        return FraudBench(data=data, cache=cache).measure_row("name", make_counting_method(calls, value), dates)
 
+    # when
+    first, second = measure("one", 0.5), measure("one", 0.1)
+
+    # then
     assert first == second
     assert len(calls) == 2
-    FraudBench(data=known, path=tmp_path / "rows", digest="two").measure_row(
-        "some", make_counting_method(calls, 0.5), dates
-    )
+    measure("two", 0.5)
     assert len(calls) == 4
 
 
-def test_figures_beyond_what_can_be_true_are_told_as_leaks_and_low_ones_as_missed() -> None:
+def test_too_good_figures_are_leaks_and_low_ones_are_missed_aims() -> None:
     good = msgspec.structs.replace(AIMS, auc=0.93)
 
     assert not list(find_leaks({"ours": good, "lightgbm": good}))
@@ -267,6 +268,6 @@ def test_figures_beyond_what_can_be_true_are_told_as_leaks_and_low_ones_as_misse
     assert len(list(find_missed_aims({"ours": FraudFigures(0.69, 0.8, 0.3)}))) == 3
 
 
-def test_without_its_data_it_says_so_and_stops(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_data_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--data", str(tmp_path)]) == 1
     assert "SHOPSTREAM_DATA" in capsys.readouterr().err

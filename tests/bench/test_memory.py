@@ -1,4 +1,4 @@
-"""The bench of memory: it counts what is in Redis, and says where that is not what the page promises."""
+"""The memory bench: it counts bytes in Redis and reports rows that differ from the documented formula."""
 
 import json
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ def bench(seed: int, redis_server: RedisServer) -> Iterator[MemoryBench]:
     opened.close()
 
 
-def test_a_flood_brings_nothing_but_new_ids() -> None:
+def test_the_flood_contains_only_new_ids() -> None:
     # given
     arrivals = list(generate_new_ids(60))
     # when
@@ -28,7 +28,7 @@ def test_a_flood_brings_nothing_but_new_ids() -> None:
 
 
 def test_entities_slices_and_keys_are_counted(bench: MemoryBench) -> None:
-    # given an order and the same one in capital letters, beside what the row began with
+    # given an order and a copy of it in upper case
     (order,) = generate_new_ids(6)
     # when
     row = bench.measure_row("two", mix_case([order, order._replace(offset=order.offset + 1)]))
@@ -38,19 +38,17 @@ def test_entities_slices_and_keys_are_counted(bench: MemoryBench) -> None:
     assert keys == 4
 
 
-def test_what_stands_in_a_profile_beside_its_slices_is_noticed(
-    bench: MemoryBench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # given a profile that keeps to its size
+def test_a_profile_larger_than_its_formula_is_detected(bench: MemoryBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    # given a profile within its formula
     assert bench.measure_row("good", generate_new_ids(6)).largest < 1
-    # when slices are larger than the page says
+    # when the formula gives less for a slice
     monkeypatch.setattr("bench.performance.memory.SLICE_BYTES", 300)
     # then
     assert bench.measure_row("bad", generate_new_ids(6)).largest > 1
 
 
 @pytest.mark.parametrize(("kind", "slices"), [("user", 6), ("item", 16), ("seller", 12), ("card", 8)])
-def test_an_entity_has_a_slice_of_each_partition_that_may_meet_it(kind: str, slices: int) -> None:
+def test_an_entity_has_a_slice_of_each_partition_that_may_update_it(kind: str, slices: int) -> None:
     assert len(list_sources(kind)) == slices
 
 

@@ -1,4 +1,4 @@
-"""Recommend: cases of real shops, how lists are judged, and lists as the worker's parts cache them."""
+"""The recommendation bench: test cases, list quality, and lists as the worker caches them."""
 
 import gzip
 from pathlib import Path
@@ -13,43 +13,43 @@ from worker.redis.client import RedisClient
 BEGIN_MS = 1_700_000_000_000
 
 
-def make_case(*history: str, wanted: str = "x", left_out: str = "") -> Case:
-    taken = [(item, BEGIN_MS + at * 1_000) for at, item in enumerate(history)]
-    return Case(taken, frozenset(wanted.split()), frozenset(left_out.split()))
+def make_case(*items: str, targets: str = "x", excluded: str = "") -> Case:
+    history = [(item, BEGIN_MS + number * 1_000) for number, item in enumerate(items)]
+    return Case(history, frozenset(targets.split()), frozenset(excluded.split()))
 
 
 def make_data(*sessions: str, cases: list[Case]) -> RecommendDataset:
-    taken = [
-        (f"u{user}", item, BEGIN_MS + user * 100_000 + at * 1_000)
+    interactions = [
+        (f"u{user}", item, BEGIN_MS + user * 100_000 + number * 1_000)
         for user, session in enumerate(sessions)
-        for at, item in enumerate(session.split())
+        for number, item in enumerate(session.split())
     ]
-    return RecommendDataset("shop", "mrr", taken, cases)
+    return RecommendDataset("shop", "mrr", interactions, cases)
 
 
-def test_a_list_is_judged_by_what_was_taken_next_and_where_it_stands() -> None:
-    data = make_data("a b c d", cases=[make_case("a", wanted="b"), make_case("a", wanted="c")])
+def test_list_quality_depends_on_targets_and_their_ranks() -> None:
+    data = make_data("a b c d", cases=[make_case("a", targets="b"), make_case("a", targets="c")])
 
     actual = evaluate_lists([["b", "c"], ["a", "c"]], data)
 
     assert actual == ListQuality(recall_20=1.0, rank_20=0.75, coverage=0.75)
 
 
-def test_what_is_left_out_takes_no_place_of_a_list() -> None:
-    data = make_data("a b", cases=[make_case("a", wanted="b", left_out=" ".join(f"n{n}" for n in range(30)))])
+def test_excluded_items_take_no_place_of_a_list() -> None:
+    data = make_data("a b", cases=[make_case("a", targets="b", excluded=" ".join(f"n{n}" for n in range(30)))])
 
     assert evaluate_lists([[*(f"n{n}" for n in range(30)), "b"]], data).rank_20 == 1.0
     assert evaluate_lists([[*(f"m{n}" for n in range(20)), "b"]], data).recall_20 == 0.0
 
 
-def test_of_several_wanted_items_the_ideal_order_counts_as_one() -> None:
-    data = make_data("a b", cases=[make_case("a", wanted="b c")])._replace(rank_metric="ndcg")
+def test_the_ideal_order_of_several_targets_has_ndcg_one() -> None:
+    data = make_data("a b", cases=[make_case("a", targets="b c")])._replace(rank_metric="ndcg")
 
     assert evaluate_lists([["b", "c"]], data).rank_20 == pytest.approx(1.0)
     assert 0.5 < evaluate_lists([["n", "b", "c"]], data).rank_20 < 0.7
 
 
-def test_each_prefix_of_a_session_is_a_case_of_its_own(tmp_path: Path) -> None:
+def test_each_prefix_of_a_session_is_a_case(tmp_path: Path) -> None:
     # given
     folder = tmp_path / "diginetica"
     folder.mkdir()
@@ -66,15 +66,15 @@ def test_each_prefix_of_a_session_is_a_case_of_its_own(tmp_path: Path) -> None:
     ]
 
 
-def test_data_that_is_not_there_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_data_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--data", str(tmp_path), "--sets", "diginetica"]) == 2
     assert "Diginetica should be at" in capsys.readouterr().err
 
 
-def test_lists_come_from_redis_and_hold_what_followed_in_training(redis_url: str, tmp_path: Path) -> None:
+def test_cached_lists_hold_items_that_followed_in_training(redis_url: str, tmp_path: Path) -> None:
     # given a shop in which b follows a, and y follows x
     data = make_data(
-        *["a b"] * 150, *["x y x"] * 3, cases=[make_case("a", wanted="b"), make_case("y", "x", wanted="x")]
+        *["a b"] * 150, *["x y x"] * 3, cases=[make_case("a", targets="b"), make_case("y", "x", targets="x")]
     )
     client = RedisClient(url=redis_url, timeout_s=10)
     # when
@@ -85,19 +85,21 @@ def test_lists_come_from_redis_and_hold_what_followed_in_training(redis_url: str
     assert client.pipeline([("EXISTS", "shop:rec:c0"), ("EXISTS", "shop:rec:c1")]) == [1, 1]
 
 
-def test_rivals_see_the_training_part_alone() -> None:
+def test_baselines_use_the_training_part_only() -> None:
     # given
-    data = make_data(*["a b"] * 3, "c d", cases=[make_case("a", "unheard of", wanted="b"), make_case("c", wanted="d")])
-    rivals = RecommendBaselines(data)
+    data = make_data(
+        *["a b"] * 3, "c d", cases=[make_case("a", "unheard of", targets="b"), make_case("c", targets="d")]
+    )
+    baselines = RecommendBaselines(data)
     # when
-    lists = {name: [made[:2] for made in way] for name, way in rivals.rank_by_cooccurrence().items()}
+    lists = {name: [ranked[:2] for ranked in variant] for name, variant in baselines.rank_by_cooccurrence().items()}
     # then
-    assert [made[0] for made in lists["without"]] == ["b", "d"]
-    assert [set(made) for made in lists["with own"]] == [{"a", "b"}, {"c", "d"}]
-    assert [made[:2] for made in next(iter(rivals.rank_by_popularity().values()))] == [["a", "b"]] * 2
+    assert [ranked[0] for ranked in lists["without"]] == ["b", "d"]
+    assert [set(ranked) for ranked in lists["with own"]] == [{"a", "b"}, {"c", "d"}]
+    assert [ranked[:2] for ranked in next(iter(baselines.rank_by_popularity().values()))] == [["a", "b"]] * 2
 
 
-def test_noise_is_the_spread_over_seeds_and_a_lead_within_it_is_none() -> None:
+def test_a_lead_within_the_spread_over_seeds_does_not_count() -> None:
     rows = {
         "ours": summarize_quality([ListQuality(0.30, 0.2, 1.0)]),
         "popularity": summarize_quality([ListQuality(0.10, 0.1, 1.0)]),

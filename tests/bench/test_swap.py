@@ -1,4 +1,4 @@
-"""Swaps under load: a transaction is told from another one, a mixed batch and a pause are found, nothing is lost."""
+"""Swaps under load: transactions are separated, mixed batches and pauses are found, nothing is lost."""
 
 import struct
 from pathlib import Path
@@ -16,15 +16,15 @@ from tests.worker.tiny_bundle import publish_tiny
 
 
 def make_segment_batch(base: int, records: int, producer: int, at_ms: int, *, ends: bool = False) -> bytes:
-    """A batch of so many records as it lies in a segment; `ends`: the marker of a transaction."""
+    """A record batch as in a segment file; `ends`: a control batch that ends a transaction."""
     content = b"\0" * 10
     attributes = 0x10 | (CONTROL if ends else 0)
     length = HEADER.size - 12 + len(content)
     return HEADER.pack(base, length, 0, 2, 0, attributes, records - 1, at_ms, at_ms, producer, 0, 0, records) + content
 
 
-def test_transactions_are_told_apart_where_producers_take_turns_and_markers_come_late() -> None:
-    # given two producers, of which the second begins before the first one's marker is written
+def test_interleaved_transactions_of_two_producers_are_separated() -> None:
+    # given two producers; the second begins before the first one's control batch
     segment = b"".join(
         [
             make_segment_batch(0, 3, 7, 100),
@@ -37,14 +37,14 @@ def test_transactions_are_told_apart_where_producers_take_turns_and_markers_come
             make_segment_batch(11, 5, 8, 140),
         ]
     )
-    # then what is open is left out, and so is what is written only in part
+    # then open and incomplete transactions are left out
     expected = [Transaction((0, 1, 2, 3), 110), Transaction((4, 5), 120), Transaction((8, 9), 130)]
     assert list(parse_transactions(segment)) == expected
     assert list(parse_transactions(segment + make_segment_batch(16, 1, 8, 150, ends=True)[:-1])) == expected
     assert list(parse_transactions(segment + bytes(200))) == expected
 
 
-def test_a_header_is_as_kafka_writes_it() -> None:
+def test_the_batch_header_has_kafkas_size() -> None:
     assert HEADER.size == 61
     assert struct.calcsize(">qi") == 12
 
@@ -64,7 +64,7 @@ def make_row(kind: ScoredKind, version: str) -> ScoredRow:
     )
 
 
-def test_a_batch_of_two_models_is_mixed_and_one_that_was_aborted_is_none() -> None:
+def test_a_batch_of_two_models_is_mixed_and_an_aborted_one_has_no_lane() -> None:
     # given
     rows = {
         0: make_row("click", "v1"),
@@ -81,17 +81,17 @@ def test_a_batch_of_two_models_is_mixed_and_one_that_was_aborted_is_none() -> No
     assert (aborted.lane, len(aborted.versions)) == ("", 0)
 
 
-def test_the_longest_gap_of_either_lane_that_begins_in_a_window_is_its_pause() -> None:
+def test_the_pause_of_a_window_is_the_longest_gap_that_begins_in_it() -> None:
     # given
-    one = frozenset({"v1"})
-    at = {"orders": (0, 10, 20, 90, 100, 110), "browsing": (0, 15, 30, 45, 60, 75, 130)}
-    batches = [PublishedBatch(lane, ms, one) for lane, times in at.items() for ms in times]
+    version = frozenset({"v1"})
+    times_by_lane = {"orders": (0, 10, 20, 90, 100, 110), "browsing": (0, 15, 30, 45, 60, 75, 130)}
+    batches = [PublishedBatch(lane, ms, version) for lane, times in times_by_lane.items() for ms in times]
     # then
     windows = [TimeWindow(0, 9), TimeWindow(15, 25), TimeWindow(21, 29), TimeWindow(75, 90)]
     assert find_longest_gaps(batches, windows) == [15, 70, 0, 55]
 
 
-SWAPPED = SwapResult(
+SWAP_RESULT = SwapResult(
     swaps=200,
     events=1,
     lost=0,
@@ -107,7 +107,7 @@ SWAPPED = SwapResult(
 )
 
 
-def figures(**changes: object) -> SwapFigures:
+def make_figures(**changes: object) -> SwapFigures:
     values: dict[str, object] = {
         "swaps": 200,
         "lost": 0,
@@ -116,7 +116,7 @@ def figures(**changes: object) -> SwapFigures:
         "rss_mb": [300.0, 320.0],
         "label_to_serving_s": {"p50": 60.0, "p99": 90.0},
         "model_mb": 10.0,
-        "detail": SWAPPED,
+        "detail": SWAP_RESULT,
     }
     return SwapFigures(**{**values, **changes})  # type: ignore[arg-type]
 
@@ -131,31 +131,31 @@ def figures(**changes: object) -> SwapFigures:
         {"label_to_serving_s": {"p50": 60.1, "p99": 90.0}},
     ],
 )
-def test_each_aim_is_looked_at(worse: dict[str, object]) -> None:
-    assert list(figures().missed_aims) == []
-    assert len(list(figures(**worse).missed_aims)) == 1
+def test_each_aim_can_be_missed(worse: dict[str, object]) -> None:
+    assert list(make_figures().missed_aims) == []
+    assert len(list(make_figures(**worse).missed_aims)) == 1
 
 
 @pytest.mark.apache_kafka
 @pytest.mark.timeout(300)
-def test_swaps_under_load_lose_nothing_and_mix_nothing(
+def test_swaps_under_load_lose_no_event_and_mix_no_batch(
     apache_kafka: ApacheKafka, redis_server: RedisServer, topic_prefix: str, tmp_path: Path, seed: int
 ) -> None:
     # given
     for version in ("v1", "v2"):
         publish_tiny(tmp_path / "bundles", version)
-    told = {"SHOPSTREAM_WORKER__SWAP_POLL_MS": "20"}
-    track = BenchEnvironment(
+    overrides = {"SHOPSTREAM_WORKER__SWAP_POLL_MS": "20"}
+    environment = BenchEnvironment(
         kafka=apache_kafka,
         redis=redis_server,
         folder=tmp_path,
         prefix=topic_prefix,
         load_prefix=topic_prefix,
         shared_kinds=(),
-        overrides=told,
+        overrides=overrides,
     )
     # when
-    actual = SwapRun(kafka=apache_kafka, environment=track, versions=["v1", "v2"], seed=seed).run(3, 1.0, print)
+    actual = SwapRun(kafka=apache_kafka, environment=environment, versions=["v1", "v2"], seed=seed).run(3, 1.0, print)
     # then
     assert (actual.swaps, actual.lost, actual.contradicting, actual.mixed_batches) == (3, 0, 0, 0)
     assert actual.events > 100

@@ -1,70 +1,70 @@
-"""Throughput: figures from looks at a process, and what is worse than before."""
+"""Throughput: figures from samples of a process, and regressions against a baseline."""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from bench.performance.baselines.contenders import WORKLOADS, LoadResults, Workload, measure_event_bytes
-from bench.performance.measure.drain import DrainResult, ProgressSample, summarize_spread
+from bench.performance.baselines.contenders import WORKLOADS, LoadResults
+from bench.performance.load.workload import LoadGenerator, Workload
+from bench.performance.measure.drain import DrainResult, ProgressSample
 from bench.performance.throughput import compare_to_bare, find_regressions
+from bench.results.statistics import min_median_max
 
 
-def make_drained(*speeds: float, cpu_us: float = 50.0) -> DrainResult:
-    """A run that was looked at once a second, at these speeds; slow and dear until it is warm."""
-    looks, events, at_s, cpu_s = [ProgressSample(0.0, 0, {"self": 0.0, "kafka": 0.0})], 0.0, 0.0, 0.0
+def make_drain_result(*speeds: float, cpu_us: float = 50.0) -> DrainResult:
+    """A drain sampled once a second, with these speeds."""
+    samples, events, at_s, cpu_s = [ProgressSample(0.0, 0, {"self": 0.0, "kafka": 0.0})], 0.0, 0.0, 0.0
     for speed in speeds:
         at_s, events, cpu_s = at_s + 1.0, events + speed, cpu_s + speed * cpu_us / 1e6
-        looks.append(ProgressSample(at_s, int(events), {"self": cpu_s, "kafka": cpu_s / 2}))
-    return DrainResult(looks)
+        samples.append(ProgressSample(at_s, int(events), {"self": cpu_s, "kafka": cpu_s / 2}))
+    return DrainResult(samples)
 
 
-def test_a_speed_is_told_for_each_second_after_it_is_warm() -> None:
+def test_each_second_after_the_warmup_has_a_speed() -> None:
     # given a run whose first second has less than a seventh of the events
-    run = make_drained(100, 900, 1_000, 1_100)
+    run = make_drain_result(100, 900, 1_000, 1_100)
     # then
     assert run.speeds == pytest.approx([1_000, 1_100])
     assert run.seconds == pytest.approx(2)
 
 
-def test_cpu_is_that_of_the_events_after_it_is_warm() -> None:
-    run = make_drained(1_000, 1_000, 1_000, 1_000, cpu_us=80.0)
+def test_cpu_per_event_counts_events_after_the_warmup() -> None:
+    run = make_drain_result(1_000, 1_000, 1_000, 1_000, cpu_us=80.0)
 
     assert run.cpu_us_per_event("self") == pytest.approx(80)
     assert run.cpu_us_per_event("kafka") == pytest.approx(40)
 
 
-def test_a_run_that_was_seen_twice_has_one_speed() -> None:
-    assert make_drained(500).speeds == pytest.approx([500])
+def test_a_drain_with_two_samples_has_one_speed() -> None:
+    assert make_drain_result(500).speeds == pytest.approx([500])
 
 
-def test_a_spread_is_the_least_the_middle_and_the_most() -> None:
-    assert summarize_spread([3, 1, 2.04]) == (1, 2.0, 3)
+def test_a_spread_is_minimum_median_and_maximum() -> None:
+    assert min_median_max([3, 1, 2.04]) == (1, 2.0, 3)
 
 
-def test_the_ratio_to_the_bare_loop_is_taken_round_by_round() -> None:
-    # given three rounds, in one of which the machine was busy for both and in one for ours alone
+def test_the_ratio_to_the_bare_loop_is_a_median_over_rounds() -> None:
+    # given three rounds; other load slowed both in the second and ours alone in the third
     runs = LoadResults()
-    runs.drains["ours"] = [make_drained(1_000, 1_000, cpu_us=us) for us in (60.0, 120.0, 300.0)]
-    runs.drains["bare"] = [make_drained(1_000, 1_000, cpu_us=us) for us in (40.0, 80.0, 40.0)]
+    runs.drains["ours"] = [make_drain_result(1_000, 1_000, cpu_us=us) for us in (60.0, 120.0, 300.0)]
+    runs.drains["bare"] = [make_drain_result(1_000, 1_000, cpu_us=us) for us in (40.0, 80.0, 40.0)]
     # then
     assert compare_to_bare(runs) == pytest.approx(1.5)
 
 
-@pytest.mark.parametrize(("ratio", "found"), [(1.64, 0), (1.66, 1)])
-def test_more_than_a_tenth_worse_than_what_is_kept_is_told(ratio: float, found: int, tmp_path: Path) -> None:
-    kept = tmp_path / "baseline.json"
-    kept.write_text(json.dumps({"orders": 1.5}))
+@pytest.mark.parametrize(("ratio", "regressions"), [(1.64, 0), (1.66, 1)])
+def test_a_ratio_a_tenth_above_the_baseline_is_a_regression(ratio: float, regressions: int, tmp_path: Path) -> None:
+    baseline = tmp_path / "baseline.json"
+    baseline.write_text(json.dumps({"orders": 1.5}))
 
-    assert len(list(find_regressions({"orders": ratio, "clicks": 9.0}, kept))) == found
+    assert len(list(find_regressions({"orders": ratio, "clicks": 9.0}, baseline))) == regressions
 
 
-@pytest.mark.parametrize("lane", WORKLOADS, ids=lambda lane: lane.name)
-def test_a_load_has_the_kinds_that_it_says(lane: Workload) -> None:
-    from bench.performance.load.workload import LoadGenerator
+@pytest.mark.parametrize("workload", WORKLOADS, ids=lambda workload: workload.name)
+def test_a_workload_generates_exactly_its_kinds(workload: Workload) -> None:
+    kinds = [record.kind for record in workload.generate(LoadGenerator(1, 0), 400)]
 
-    kinds = [one.kind for one in lane.generate(LoadGenerator(1, 0), 400)]
-
-    assert set(kinds) == set(lane.kinds) - {"products"}
-    assert kinds.count("clicks") == round(400 * lane.click_share)
-    assert 150 < measure_event_bytes(lane) < 500
+    assert set(kinds) == set(workload.kinds) - {"products"}
+    assert kinds.count("clicks") == round(400 * workload.click_share)
+    assert 150 < workload.measure_event_bytes() < 500

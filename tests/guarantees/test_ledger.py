@@ -1,13 +1,13 @@
-"""The guarantees across processes and faults: workers of both lanes die by SIGKILL while events flow."""
+"""Guarantees across processes: workers of both lanes are killed by SIGKILL while events flow."""
 
 from pathlib import Path
 
 import pytest
 
-from bench.guarantees.ledger import KillPlan, KillRun
 from devservers.apache_kafka import ApacheKafka
 from devservers.redis_server import RedisServer
 from testkit.environment.run_environment import RunEnvironment
+from testkit.kills.score_worker_kills import KillPlan, KillRun
 
 
 @pytest.mark.apache_kafka
@@ -15,7 +15,7 @@ from testkit.environment.run_environment import RunEnvironment
 @pytest.mark.parametrize(
     ("transactions", "events", "kills"), [(True, 750, 6), (False, 400, 4)], ids=["transactions", "no transactions"]
 )
-def test_workers_that_are_killed_lose_nothing_contradict_nothing_and_remember_exactly(
+def test_killed_workers_lose_nothing_and_keep_profiles_exact(
     apache_kafka: ApacheKafka,
     redis_server: RedisServer,
     topic_prefix: str,
@@ -26,12 +26,12 @@ def test_workers_that_are_killed_lose_nothing_contradict_nothing_and_remember_ex
     kills: int,
 ) -> None:
     # given
-    stage = RunEnvironment(
+    environment = RunEnvironment(
         kafka=apache_kafka, redis=redis_server, folder=tmp_path, prefix=topic_prefix, transactions=transactions
     )
     plan = KillPlan(orders=events, clicks=events, kills=kills, seed=seed)
     # when
-    outcome = KillRun(environment=stage, plan=plan, report=print).run()
+    outcome = KillRun(environment=environment, plan=plan, report=print).run()
     # then
     assert (outcome.lost, outcome.conflicting, outcome.profile_mismatches) == (0, 0, 0)
     assert outcome.orders >= events
@@ -40,4 +40,4 @@ def test_workers_that_are_killed_lose_nothing_contradict_nothing_and_remember_ex
     assert outcome.bad_records > 0
     assert outcome.kills_in_hand >= kills // 2
     if transactions:
-        assert outcome.duplicates == 0, "readers of committed records should see each answer once"
+        assert outcome.duplicates == 0, "read-committed consumers should see each answer once"

@@ -1,4 +1,4 @@
-"""The ledger of guarantees notices whatever it promises to notice."""
+"""The delivery ledger detects every kind of lost, contradicting or duplicate answer."""
 
 from typing import Any
 
@@ -6,14 +6,15 @@ import msgspec
 import pytest
 
 from contract.messages import DeadLetter, Decision, ScoredRow
-from testkit.audits.delivery_ledger import BadRecord, DeliveryLedger, RecordPosition
+from testkit.audits.delivery_ledger import BadRecord, DeliveryLedger
+from testkit.environment.kafka_log import RecordPosition
 
-RECORD_AT = RecordPosition("shop.orders", 1, 7)
+POSITION = RecordPosition("shop.orders", 1, 7)
 BAD_RECORD = BadRecord(b"u1", b"hello", "not_json")
 
 
 def make_decision(event_id: str = "o1", **changes: Any) -> Decision:
-    whole = Decision(
+    decision = Decision(
         event_id=event_id,
         user_id="u1",
         ts_ms=1,
@@ -22,7 +23,7 @@ def make_decision(event_id: str = "o1", **changes: Any) -> Decision:
         reasons=(),
         model_version="v1",
     )
-    return msgspec.structs.replace(whole, **changes)
+    return msgspec.structs.replace(decision, **changes)
 
 
 def make_row(kind: str, event_id: str) -> ScoredRow:
@@ -40,8 +41,8 @@ def make_row(kind: str, event_id: str) -> ScoredRow:
     )
 
 
-def make_dead_letter(record_at: RecordPosition = RECORD_AT, reason: str = "not_json") -> DeadLetter:
-    topic, partition, offset = record_at
+def make_dead_letter(position: RecordPosition = POSITION, reason: str = "not_json") -> DeadLetter:
+    topic, partition, offset = position
     return DeadLetter(
         reason=reason,
         error="BadEvent",
@@ -55,12 +56,12 @@ def make_dead_letter(record_at: RecordPosition = RECORD_AT, reason: str = "not_j
 
 
 @pytest.fixture
-def kept() -> DeliveryLedger:
-    """A ledger in which every promise was kept."""
+def complete_ledger() -> DeliveryLedger:
+    """A ledger in which every promise is kept."""
     ledger = DeliveryLedger()
     ledger.record_order("o1")
     ledger.record_click("c1")
-    ledger.record_bad_record(RECORD_AT, BAD_RECORD)
+    ledger.record_bad_record(POSITION, BAD_RECORD)
     ledger.record_decision(make_decision())
     ledger.record_cached([make_decision()])
     ledger.record_scored_row(make_row("order", "o1"))
@@ -69,77 +70,83 @@ def kept() -> DeliveryLedger:
     return ledger
 
 
-def test_kept_promises_are_not_complained_of(kept: DeliveryLedger) -> None:
-    assert (kept.find_lost(), kept.find_conflicts(), kept.count_duplicates()) == ([], [], 0)
+def test_a_complete_ledger_has_no_violations(complete_ledger: DeliveryLedger) -> None:
+    assert (complete_ledger.find_lost(), complete_ledger.find_conflicts(), complete_ledger.count_duplicates()) == (
+        [],
+        [],
+        0,
+    )
 
 
-def test_everything_that_did_not_come_is_lost() -> None:
+def test_every_missing_output_is_lost() -> None:
     # given
     ledger = DeliveryLedger()
     ledger.record_order("o1")
     ledger.record_click("c1")
-    ledger.record_bad_record(RECORD_AT, BAD_RECORD)
+    ledger.record_bad_record(POSITION, BAD_RECORD)
     # then
     assert ledger.find_lost() == [
         "order o1 has no decision",
         "order o1 has no cached decision",
         "order o1 has no scored row",
         "click c1 has no scored row",
-        f"bad record {RECORD_AT} has no dead letter",
+        f"bad record {POSITION} has no dead letter",
     ]
 
 
 @pytest.mark.parametrize(
     "changes", [{"action": "review"}, {"probability": {"fraud": 0.26}}, {"reasons": ("r",)}, {"model_version": "v2"}]
 )
-def test_copies_of_a_decision_that_differ_are_in_conflict(kept: DeliveryLedger, changes: dict[str, Any]) -> None:
-    kept.record_decision(make_decision(**changes))
-    assert len(kept.find_conflicts()) == 1
+def test_copies_of_a_decision_that_differ_are_in_conflict(
+    complete_ledger: DeliveryLedger, changes: dict[str, Any]
+) -> None:
+    complete_ledger.record_decision(make_decision(**changes))
+    assert len(complete_ledger.find_conflicts()) == 1
 
 
-def test_a_cache_that_says_something_else_is_in_conflict(kept: DeliveryLedger) -> None:
-    kept.record_cached([make_decision(action="decline")])
-    assert len(kept.find_conflicts()) == 1
+def test_a_differing_cached_decision_is_in_conflict(complete_ledger: DeliveryLedger) -> None:
+    complete_ledger.record_cached([make_decision(action="decline")])
+    assert len(complete_ledger.find_conflicts()) == 1
 
 
-def test_an_answer_that_nobody_asked_for_is_in_conflict(kept: DeliveryLedger) -> None:
-    kept.record_decision(make_decision("o9"))
-    assert kept.find_conflicts() == ["nobody made the order o9 that was decided"]
+def test_a_decision_without_an_order_is_in_conflict(complete_ledger: DeliveryLedger) -> None:
+    complete_ledger.record_decision(make_decision("o9"))
+    assert complete_ledger.find_conflicts() == ["order o9 was decided and never produced"]
 
 
 @pytest.mark.parametrize(
-    ("place", "reason", "key", "value"),
+    ("position", "reason", "key", "value"),
     [
         (RecordPosition("shop.orders", 1, 8), "not_json", b"u1", b"hello"),
-        (RECORD_AT, "empty", b"u1", b"hello"),
-        (RECORD_AT, "not_json", None, b"hello"),
-        (RECORD_AT, "not_json", b"u1", b"hell"),
-        (RECORD_AT, "not_json", b"u1", None),
+        (POSITION, "empty", b"u1", b"hello"),
+        (POSITION, "not_json", None, b"hello"),
+        (POSITION, "not_json", b"u1", b"hell"),
+        (POSITION, "not_json", b"u1", None),
     ],
     ids=["of another record", "for another reason", "without its key", "cut short", "without its bytes"],
 )
-def test_a_dead_letter_that_does_not_tell_the_truth_is_in_conflict(
-    kept: DeliveryLedger, place: RecordPosition, reason: str, key: bytes | None, value: bytes | None
+def test_a_dead_letter_that_differs_from_its_record_is_in_conflict(
+    complete_ledger: DeliveryLedger, position: RecordPosition, reason: str, key: bytes | None, value: bytes | None
 ) -> None:
-    kept.record_dead_letter(make_dead_letter(place, reason), key, value)
-    assert len(kept.find_conflicts()) == 1
+    complete_ledger.record_dead_letter(make_dead_letter(position, reason), key, value)
+    assert len(complete_ledger.find_conflicts()) == 1
 
 
-def test_identical_copies_are_duplicates_and_no_conflict(kept: DeliveryLedger) -> None:
-    # when every answer comes once more
-    kept.record_decision(make_decision())
-    kept.record_scored_row(make_row("order", "o1"))
-    kept.record_scored_row(make_row("click", "c1"))
-    kept.record_dead_letter(make_dead_letter(), BAD_RECORD.key, BAD_RECORD.value)
+def test_identical_copies_are_duplicates_and_not_conflicts(complete_ledger: DeliveryLedger) -> None:
+    # when every answer is published again
+    complete_ledger.record_decision(make_decision())
+    complete_ledger.record_scored_row(make_row("order", "o1"))
+    complete_ledger.record_scored_row(make_row("click", "c1"))
+    complete_ledger.record_dead_letter(make_dead_letter(), BAD_RECORD.key, BAD_RECORD.value)
     # then
-    assert (kept.count_duplicates(), kept.find_conflicts()) == (4, [])
+    assert (complete_ledger.count_duplicates(), complete_ledger.find_conflicts()) == (4, [])
 
 
-def test_an_order_that_was_produced_twice_may_be_answered_twice(kept: DeliveryLedger) -> None:
+def test_an_order_produced_twice_may_be_answered_twice(complete_ledger: DeliveryLedger) -> None:
     # given
-    kept.record_order("o1")
+    complete_ledger.record_order("o1")
     # when
-    kept.record_decision(make_decision())
-    kept.record_scored_row(make_row("order", "o1"))
+    complete_ledger.record_decision(make_decision())
+    complete_ledger.record_scored_row(make_row("order", "o1"))
     # then
-    assert kept.count_duplicates() == 0
+    assert complete_ledger.count_duplicates() == 0

@@ -102,8 +102,7 @@ def test_a_batch_whose_partitions_move_while_redis_is_away_is_dropped_and_not_lo
     with WorkerThread(first):
         sent = stage.send_orders(seed, 20)
         wait_until(lambda: first.has_processed(stage.end_offsets("orders")))
-        occurrence = first.step_marker.entry_counts["idle"] + 5
-        first.step_marker.events.append(StepEvent("idle", occurrence, pause_point.pause))
+        first.step_marker.add("idle", pause_point.pause, occurrence=5)
         wait_until(pause_point.reached.is_set)
         sent |= stage.send_orders(seed, 20, first=20)
         # until they are fetched and wait for a poll

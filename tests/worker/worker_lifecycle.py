@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 from contract.errors import StaleState, Unavailable
+from testkit.faults.step_hooks import StepHooks
 from tests.worker.environment import WorkerEnvironment
 from tests.worker.signing_scorer import SigningScorer
 from transport.records import TopicPartition
 from worker.assembly import assemble
-from worker.ops.steps import StepMarker
 from worker.pipeline.membership import BatchRevoked
 from worker.records.lanes import LANES
 from worker.redis.cluster import connect
@@ -29,7 +29,7 @@ class WorkerKilled(BaseException):
 
 @dataclass(frozen=True, slots=True)
 class StepEvent:
-    """An action at the beginning of a step's n-th occurrence in a run."""
+    """An action at the beginning of a step's n-th occurrence, counted from the start of the run."""
 
     step: str
     occurrence: int
@@ -38,22 +38,6 @@ class StepEvent:
 
 def raise_killed() -> None:
     raise WorkerKilled
-
-
-class ScriptedStepMarker(StepMarker):
-    """A step marker that runs the actions of its events."""
-
-    def __init__(self, events: Sequence[StepEvent]) -> None:
-        super().__init__()
-        self.events = list(events)
-        self.entry_counts = dict[str, int]()
-
-    def __call__(self, step: str) -> None:
-        super().__call__(step)
-        self.entry_counts[step] = self.entry_counts.get(step, 0) + 1
-        for event in [e for e in self.events if (e.step, e.occurrence) == (step, self.entry_counts[step])]:
-            self.events.remove(event)
-            event.action()
 
 
 class InProcessWorker:
@@ -75,7 +59,9 @@ class InProcessWorker:
         settings = environment.settings_for(instance)
         self.runs_periodic = runs_periodic
         self.stop = threading.Event()
-        self.step_marker = ScriptedStepMarker(step_events)
+        self.step_marker = StepHooks()
+        for event in step_events:
+            self.step_marker.add(event.step, event.action, event.occurrence)
         self.scorer = scorer or SigningScorer(name)
         self.client = connect(settings.redis)
         stores = open_stores(settings, self.scorer.answer_kinds, self.client)

@@ -1,10 +1,11 @@
-"""The bare loop: what a lane costs without features and without safety; what throughput and latency compare ours with.
+"""The bare loop: the cost of a lane without features and safety; the baseline of throughput and latency.
 
 It consumes, decodes with msgspec, reads and writes as many keys and bytes in Redis, runs the same graphs over as many
-rows, produces the same bytes and commits. Where its own keys fall short of the bytes that ours moved through Redis in
-the round before, one more value makes up for them. It knows nothing of what it reads: rows of the graphs are drawn
-once, answers are copies of real ones, nothing is merged, claimed, checked, counted or tried again. Redis is spoken to
-by hand-packed pipelines, which cost a fraction of redis-py's own. A process of its own: `python -m bench.performance.baselines.bare FILE`.
+rows, produces the same bytes and commits. If it moves fewer bytes through Redis than our worker did in the round
+before, one more value makes up the difference. It ignores the content of events: graph inputs are fixed, answers are
+copies of recorded ones, nothing is merged, claimed, checked, counted or retried. It sends hand-packed pipelines to
+Redis, which cost a fraction of redis-py's own. It is a separate process:
+`python -m bench.performance.baselines.bare CONFIG`.
 """
 
 import signal
@@ -27,20 +28,20 @@ from contract.profiles.record import RECORD
 from worker.model.onnx_model import load_arrays, open_graph
 
 WAIT_S: Final = 0.02
-SLICE: Final = np.random.default_rng(1).bytes(RECORD.itemsize)  # as long as a slice
+SLICE: Final = np.random.default_rng(1).bytes(RECORD.itemsize)  # the size of a slice
 CANDIDATES: Final = 100
-PADDING: Final = 1_000_000  # bytes, at most, of one batch
+PADDING: Final = 1_000_000  # maximum bytes of one batch
 
 
 class RecordedAnswer(msgspec.Struct, frozen=True):
-    """What one event or one list is answered with: records by the kind of their topic, and what is set in Redis."""
+    """The answer to one event, or one list: records by the kind of their topic, and the value to set in Redis."""
 
     produced: list[tuple[str, bytes]]
     cached: bytes = b""
 
 
 class BareConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """What a bare loop is told: where its servers are, and copies of real answers to go round in."""
+    """Configuration of a bare loop: its servers, topics and graphs, and recorded answers to repeat."""
 
     bootstrap: str
     redis_port: int
@@ -50,15 +51,15 @@ class BareConfig(msgspec.Struct, frozen=True, kw_only=True):
     bundles: str
     batch_max: int
     graphs: dict[str, str]  # kind -> graph
-    answers: dict[str, list[RecordedAnswer]]  # kind -> answers; `lists`: of lists
+    answers: dict[str, list[RecordedAnswer]]  # kind -> answers; key `lists` for lists
     lists_per_event: float
-    padding: tuple[float, float] = (0.0, 0.0)  # bytes sent to and got from Redis for each event, besides its own
+    padding: tuple[float, float] = (0.0, 0.0)  # further bytes to send to and read from Redis per event
     written: dict[str, str] = {}  # kind -> topic
-    latest: bool = False  # begin with what comes from now on
+    latest: bool = False  # begin at the end of the topics
 
 
 class RedisPipeline:
-    """One connection to Redis: commands out together, replies in together."""
+    """One connection to Redis, for pipelines of commands."""
 
     def __init__(self, port: int) -> None:
         self._socket = socket.create_connection(("127.0.0.1", port))
@@ -77,22 +78,21 @@ class RedisPipeline:
 
 
 class GraphRunner:
-    """A graph over drawn rows, as many as asked for."""
+    """Runs a graph over the bundle's golden rows, repeated as often as needed."""
 
     def __init__(self, session: ort.InferenceSession, golden: Mapping[str, Any]) -> None:
         self._session, self._golden = session, golden
 
     def run(self, rows: int, pairs: int) -> Any:
-        """`pairs` for each of so many rows; of a graph without pairs the rows alone."""
+        """Run for `rows` rows with `pairs` items each; a graph without items ignores `pairs`."""
         inputs = {}
         for graph_input in self._session.get_inputs():
             if graph_input.name == "user":
                 inputs["user"] = np.repeat(np.arange(rows), pairs)
             else:
                 golden_rows = self._golden[graph_input.name]
-                inputs[graph_input.name] = np.resize(
-                    golden_rows, (rows * (pairs if graph_input.name == "item_part" else 1), golden_rows.shape[1])
-                )
+                count = rows * pairs if graph_input.name == "item_part" else rows
+                inputs[graph_input.name] = np.resize(golden_rows, (count, golden_rows.shape[1]))
         return self._session.run(None, inputs)
 
 
@@ -109,7 +109,7 @@ def open_graphs(config: BareConfig) -> dict[str, GraphRunner]:
 
 
 class BareLoop:
-    """The loop."""
+    """Consumes, answers from recorded answers, and commits, batch by batch."""
 
     def __init__(self, config: BareConfig) -> None:
         self._config = config
@@ -183,7 +183,7 @@ class BareLoop:
         self._redis.run([*commands, *self._padding_commands(len(messages))])
 
     def _padding_commands(self, events: int) -> Iterator[tuple[Any, ...]]:
-        """What else is moved for so many events."""
+        """Commands that move the missing bytes of this many events."""
         sent, got = (min(int(events * bytes_per_event), PADDING) for bytes_per_event in self._config.padding)
         if sent:
             yield "SETRANGE", self._padding, 0, bytes(sent)
@@ -191,7 +191,7 @@ class BareLoop:
             yield "GETRANGE", self._padding, 0, got - 1
 
     def _produce(self, answers: Sequence[tuple[str, RecordedAnswer]], messages: Sequence[Message]) -> None:
-        """Each answer is dated as the event that it might be of, so that a reader can tell how late it is."""
+        """Produce the answers with the timestamps of events, from which the latency probe measures their age."""
         produce, users = self._producer.produce, [message.key() for message in messages]
         times = [message.timestamp()[1] for message in messages]
         for n, (_, answer) in enumerate(answers):
@@ -201,7 +201,7 @@ class BareLoop:
         self._consumer.commit(asynchronous=False)
 
     def _count_due_lists(self, events: int) -> int:
-        """How many lists are made with so many events."""
+        """The number of lists to make with this many events."""
         self._lists_owed += events * self._config.lists_per_event
         count, self._lists_owed = int(self._lists_owed), self._lists_owed % 1
         return count
@@ -221,7 +221,7 @@ class BareLoop:
 
 
 def list_keys(event: Event, prefix: str) -> list[str]:
-    """A key for each entity that a worker would read, the user's first."""
+    """A key for each entity whose profile a worker would read, the user's first."""
     entities: list[tuple[str, str | None]] = []
     if isinstance(event, Click | Order):
         entities += [("user", event.user_id), ("device", event.device_id), ("ip", event.ip)]
@@ -234,7 +234,7 @@ def list_keys(event: Event, prefix: str) -> list[str]:
 
 
 def list_slices(keys: Sequence[Sequence[str]], messages: Sequence[Message]) -> list[tuple[str, str, int]]:
-    """Each slice once: its key, and the topic and partition that it is of."""
+    """The distinct slices of a batch: key, topic and partition."""
     partitions = [(message.topic() or "", message.partition() or 0) for message in messages]
     return list(
         dict.fromkeys(
@@ -244,7 +244,7 @@ def list_slices(keys: Sequence[Sequence[str]], messages: Sequence[Message]) -> l
 
 
 def main() -> int:
-    """Work until SIGTERM."""
+    """Run until SIGTERM."""
     signals: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: signals.append(number))
     bare = BareLoop(msgspec.msgpack.decode(Path(sys.argv[1]).read_bytes(), type=BareConfig))

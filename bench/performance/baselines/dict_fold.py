@@ -1,8 +1,7 @@
-"""The plain loop: profiles and features with dictionaries, one event at a time, over the same Redis commands.
+"""The plain loop: profiles and features with dictionaries, one event at a time; the baseline of the compiled fold.
 
-It keeps the promises of `contract/`: the same slices, byte for byte, and the same features, in plain Python and no more
-of it than is asked for (`struct` for records, only the aggregates that a declared feature reads). It is what the
-compiled fold is compared with.
+It produces the same slices as `contract/`, byte for byte, and the same features, in plain Python that does no more than
+necessary (`struct` for records, only the aggregates that a declared feature reads), with the same Redis commands.
 """
 
 import math
@@ -24,14 +23,14 @@ RECORD: Final = struct.Struct(
 )
 WIDTHS: Final = tuple(WIDTHS_MS.tolist())
 ORDER_IDS: Final = 6 + 5 * len(WINDOWS) + 4 * RING_SIZE + 8
-PlainSlice: TypeAlias = dict[str, Any]  # one slice
+PlainSlice: TypeAlias = dict[str, Any]
 SlicesByEntity: TypeAlias = dict[str, dict[str, PlainSlice]]  # entity -> source -> slice
 FeatureReader: TypeAlias = Callable[[Event, Mapping[str, "PlainAggregates"], Mapping[str, float]], float]
 DAY_S: Final = 86_400
 
 
 def unpack_slice(source: str, record: bytes) -> PlainSlice:
-    """A slice from its bytes."""
+    """Decode a slice."""
     values = RECORD.unpack(record)
     position = 6 + 5 * len(WINDOWS)
     rings = []
@@ -55,7 +54,7 @@ def unpack_slice(source: str, record: bytes) -> PlainSlice:
 
 
 def pack_slice(state: PlainSlice) -> bytes:
-    """The bytes of a slice."""
+    """Encode a slice."""
     values = [LAYOUT, state["count"], state["offset"], state["first_ms"], state["last_ms"], state["sum"]]
     for cells in state["windows"]:
         values += cells
@@ -66,7 +65,7 @@ def pack_slice(state: PlainSlice) -> bytes:
 
 
 def make_slice(family: str, offset: int) -> PlainSlice:
-    """A slice of nothing."""
+    """An empty slice."""
     return {
         "family": family,
         "count": 0,
@@ -111,7 +110,7 @@ def add_link(ring: PlainSlice, ident: int, seen_s: int) -> None:
 
 
 def list_links(family: str, kind: str, entities: Sequence[str]) -> list[list[str]]:
-    """The first and the second links of an entity among those of its event, of items the last eight."""
+    """The first and second linked entities of an entity in its event; of items, the last eight."""
     links = []
     for kinds in LINKED_KINDS.get(family, {}).get(kind, ((), ())):
         linked = [entity for entity in reversed(entities) if entity.partition(":")[0] in kinds]
@@ -120,12 +119,12 @@ def list_links(family: str, kind: str, entities: Sequence[str]) -> list[list[str
 
 
 def fold_event(profiles: SlicesByEntity, arrival: Arrival) -> None:
-    """Fold an order or a click into the slices of the entities it touches."""
+    """Fold an order or a click into the slices of its entities."""
     source, event = arrival.source, arrival.event
     family, ts_ms = source_family(source), event.ts_ms
-    touches = list(extract_updates(event))
-    entities = [entity for entity, _ in touches]
-    for entity, amount in touches:
+    updates = list(extract_updates(event))
+    entities = [entity for entity, _ in updates]
+    for entity, amount in updates:
         state = profiles[entity].get(source) or profiles[entity].setdefault(source, make_slice(family, -1))
         if arrival.offset <= state["offset"]:
             continue
@@ -145,8 +144,10 @@ def fold_event(profiles: SlicesByEntity, arrival: Arrival) -> None:
 
 
 def sum_window(slices: Sequence[PlainSlice], w: int, cell: int, now_ms: int) -> float:
-    """The count (part 1) or sum (part 3) of a sliding window over some slices."""
-    now, remaining_share, total = now_ms // WIDTHS[w], 1.0 - (now_ms % WIDTHS[w]) / WIDTHS[w], 0.0
+    """The count (`cell` 1) or sum (`cell` 3) of a sliding window over some slices."""
+    now = now_ms // WIDTHS[w]
+    remaining_share = 1.0 - (now_ms % WIDTHS[w]) / WIDTHS[w]
+    total = 0.0
     for state in slices:
         cells = state["windows"][w]
         blocks_behind = now - cells[0]
@@ -160,14 +161,14 @@ def sum_window(slices: Sequence[PlainSlice], w: int, cell: int, now_ms: int) -> 
 
 
 class PlainAggregates:
-    """What is known of one entity before an event; links are gathered when they are first asked for."""
+    """Aggregates of one entity before an event; links are collected on first use."""
 
     def __init__(self, slices: Mapping[str, PlainSlice]) -> None:
         self.slices = [slices[source] for source in sorted(slices)]
         self._links: dict[int, dict[int, int]] = {}
 
-    def linked_ids(self, ring: int) -> dict[int, int]:
-        """The distinct ids of a ring and when each was seen last."""
+    def find_linked_ids(self, ring: int) -> dict[int, int]:
+        """The distinct ids of a ring, each with its latest time."""
         if ring not in self._links:
             latest = self._links[ring] = {}
             for state in self.slices:
@@ -177,14 +178,14 @@ class PlainAggregates:
         return self._links[ring]
 
     def recent_ids(self) -> list[int]:
-        latest = self.linked_ids(0)
+        latest = self.find_linked_ids(0)
         order = sorted(latest, key=lambda ident: (latest[ident], ident), reverse=True)[:RING_SIZE]
         return order + [0] * (RING_SIZE - len(order))
 
     def aggregate(self, family: str, stat: str, now_ms: int) -> float:
-        """One aggregate by the two parts of its name; links have only one."""
+        """One aggregate by its family and statistic; links have no statistic."""
         if family.startswith(("first_links", "second_links")):
-            seen_times = self.linked_ids(int(family.startswith("second"))).values()
+            seen_times = self.find_linked_ids(int(family.startswith("second"))).values()
             return float(
                 sum(now_ms // 1000 - s <= DAY_S for s in seen_times) if family.endswith("_1d") else len(seen_times)
             )
@@ -203,7 +204,7 @@ class PlainAggregates:
 
 
 class PlainEncoder:
-    """Fills the rows of feature groups, one event at a time."""
+    """Encodes the rows of feature groups, one event at a time."""
 
     def __init__(self, features: FeatureSet, groups: Sequence[str]) -> None:
         self.numbers = {group: [(f, make_reader(f)) for f in features.numbers(group)] for group in groups}
@@ -212,7 +213,7 @@ class PlainEncoder:
         self.rows: dict[str, tuple[list[list[float]], list[list[int]]]] = {group: ([], []) for group in groups}
 
     def encode(self, event: Event, profiles: SlicesByEntity) -> None:
-        """Add the row of an event, as known before it."""
+        """Append the row of an event, from the profiles before it."""
         aggregates = dict[str, PlainAggregates]()
         for entity, _ in extract_updates(event):
             kind = entity.partition(":")[0]
@@ -226,7 +227,7 @@ class PlainEncoder:
             ids.append([ident for feature in self.ids[group] for ident in read_ids(feature, event, aggregates)])
 
     def to_blocks(self) -> dict[str, Block]:
-        """The rows so far."""
+        """The encoded rows."""
         return {
             group: Block(np.array(numbers, np.float32), np.array(ids, np.int64))
             for group, (numbers, ids) in self.rows.items()
@@ -234,7 +235,7 @@ class PlainEncoder:
 
 
 def make_reader(feature: Feature) -> FeatureReader:
-    """How a number feature is read, found once."""
+    """Build the reader of a number feature."""
     head, _, field = feature.source.partition(".")
     if feature.source.startswith("ratio "):
         top, bottom = feature.source.removeprefix("ratio ").split(" / ")
@@ -261,7 +262,7 @@ def read_ids(feature: Feature, event: Event, aggregates: Mapping[str, PlainAggre
 def process_batch(
     profiles: Mapping[str, Mapping[str, bytes]], arrivals: Sequence[Arrival], encoder: PlainEncoder
 ) -> dict[str, dict[str, bytes]]:
-    """Fold and encode a batch; returns the slices to write."""
+    """Encode and fold a batch; returns the slices to write."""
     slices = {
         entity: {source: unpack_slice(source, record) for source, record in records.items()}
         for entity, records in profiles.items()

@@ -1,7 +1,7 @@
-"""The naive loop: one record at a time, as tutorials do it; what throughput is compared with.
+"""The naive loop: one record at a time, as in tutorials; a baseline of throughput.
 
-For each record: JSON, one GET and one SET for each entity, the graph over one row, an answer that is flushed and a
-position that is committed. It makes no lists. A process of its own: `python -m bench.performance.baselines.naive FILE`, as `bench.bare` is.
+For each record: JSON, one GET and one SET per entity, the graph over one row, a flushed answer and a committed offset.
+It makes no lists. It is a separate process, like the bare loop: `python -m bench.performance.baselines.naive CONFIG`.
 """
 
 import json
@@ -20,7 +20,7 @@ ENTITIES: Final = ("user_id", "item_id", "device_id", "ip", "card_id")
 
 
 def main() -> int:
-    """Work until SIGTERM."""
+    """Run until SIGTERM."""
     signals: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: signals.append(number))
     config = msgspec.msgpack.decode(Path(sys.argv[1]).read_bytes(), type=BareConfig)
@@ -53,7 +53,7 @@ def list_entities(event: dict[str, Any]) -> list[str]:
 
 
 def update_profile(store: Any, key: str, event: dict[str, Any]) -> None:
-    """Count the event."""
+    """Count the event in a profile."""
     stored = store.get(key)
     profile = json.loads(stored) if stored else {"count": 0, "sum": 0.0, "first_ms": event["ts_ms"]}
     profile["count"] += 1

@@ -1,4 +1,4 @@
-"""Copies of real answers, for the bare loop to give: what a worker has just published and cached."""
+"""Records the answers that a worker has published and cached, for the bare loop to repeat."""
 
 import itertools
 import json
@@ -12,19 +12,19 @@ from contract.messages import ScoredRow, read_scored_row
 from testkit.environment.kafka_log import KafkaLog
 
 ANSWERS_MAX: Final = 500
-ROWS_MAX: Final = 40 * ANSWERS_MAX  # scored rows, among which lists are rare
+ROWS_MAX: Final = 40 * ANSWERS_MAX  # scored rows to read; lists are rare among them
 KINDS: Final = {"click": "clicks", "order": "orders", "recommendation": "lists"}
 
 
 class AnswerRecorder:
-    """Reads the answers of one run; raises RuntimeError where Redis has lost what was published."""
+    """Reads the answers of one run; raises RuntimeError if Redis lacks a published answer."""
 
     def __init__(self, environment: BenchEnvironment) -> None:
         self._environment, self._log = environment, KafkaLog(bootstrap=environment.kafka.bootstrap)
         self._store: Any = redis.Redis(port=environment.redis.port)
 
     def read_answers(self, decides: bool) -> dict[str, list[RecordedAnswer]]:
-        """Up to `COPIES` of each kind: `clicks`, `orders` and `lists`."""
+        """Up to `ANSWERS_MAX` of each kind: `clicks`, `orders` and `lists`."""
         answers, decisions = dict[str, list[RecordedAnswer]](), self._read_decisions() if decides else {}
         for record in itertools.islice(self._log.read(self._environment.topics.scored), ROWS_MAX):
             value = record.value or b""
@@ -42,7 +42,7 @@ class AnswerRecorder:
         return {json.loads(record.value or b"")["event_id"]: record.value or b"" for record in decisions}
 
     def _read_cached(self, scored: ScoredRow) -> bytes:
-        """What Redis has of it: the claim of an order, the user's list as it is by now."""
+        """The value in Redis: an order's decision, or the user's present list."""
         match scored.kind:
             case "order":
                 key = f"decision:{scored.event_id}"
@@ -52,5 +52,5 @@ class AnswerRecorder:
                 return b""
         value: bytes | None = self._store.get(self._environment.redis_prefix + key)
         if value is None:
-            raise RuntimeError(f"Redis should hold what was published. Found no {key}.")
+            raise RuntimeError(f"Redis should hold every published answer. Found no {key}.")
         return value

@@ -1,4 +1,4 @@
-"""Streams of events that might make profiles grow, for the bench of memory."""
+"""Streams of events that might make profiles grow, for the memory bench."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
@@ -9,16 +9,17 @@ from bench.performance.load.synthetic_shop import PARTITIONS, START_MS, TOPIC_ID
 from contract.events import Judgement, Line, Order, clamp
 from contract.profiles.entity_updates import LINKED_KINDS, Arrival
 from contract.profiles.record import FAMILIES
+from contract.units import DAY_MS
 
 NEW_PER_ORDER: Final = 6  # a user, a device, an address, a card, an item and a seller
 ENTITIES_PER_JUDGEMENT: Final = 50
-YEAR_MS: Final = 365 * 86_400_000
+YEAR_MS: Final = 365 * DAY_MS
 WARMUP_USERS: Final = 1_000
 WARMUP_SOURCE: Final = f"judgements~{TOPIC_ID}/99"
 
 
 def list_sources(kind: str) -> list[str]:
-    """As many as an entity of this kind may have slices of; a user has one partition of each of its topics."""
+    """Every source that an entity of this kind may have a slice of; a user has one partition of each topic."""
     if kind == "user":
         return [f"{family}~{TOPIC_ID}/0" for family in FAMILIES]
     touching = [family for family, kinds in LINKED_KINDS.items() if kind in kinds]
@@ -26,9 +27,9 @@ def list_sources(kind: str) -> list[str]:
 
 
 def generate_judgements(kind: str, count: int, sources: Sequence[str]) -> Iterator[Arrival]:
-    """`count` entities of one kind alone, in each of the sources: only a judgement names just whom it likes.
+    """Updates of `count` entities of a single kind in each source, as judgements: these may name any entities.
 
-    Which family a source is of decides what its slices mean, and not how large they are.
+    The family of a source determines the meaning of its slices, not their size.
     """
     for source in sources:
         for offset, first in enumerate(range(0, count, ENTITIES_PER_JUDGEMENT)):
@@ -43,12 +44,12 @@ def make_judgement(entities: tuple[str, ...]) -> Judgement:
 
 
 def make_warmup() -> list[Arrival]:
-    """Users of every bucket, with one slice each."""
+    """Users in every bucket, with one slice each."""
     return [Arrival(WARMUP_SOURCE, 0, make_judgement(tuple(f"user:warm{n}" for n in range(WARMUP_USERS))))]
 
 
 def generate_new_ids(ids: int) -> Iterator[Arrival]:
-    """Orders that bring nothing but new ids, at least so many in all."""
+    """Orders whose ids are all new, at least `ids` of them in total."""
     for n in range(-(-ids // NEW_PER_ORDER)):
         ip = f"2001:db8::{n >> 16:x}:{n & 0xFFFF:x}"
         line = Line(item_id=f"i{n}", quantity=1, unit_price=9.99, seller_id=f"s{n}")
@@ -68,7 +69,7 @@ def generate_new_ids(ids: int) -> Iterator[Arrival]:
 
 
 def move_to_future(arrivals: Iterable[Arrival], *, clamped: bool = True) -> Iterator[Arrival]:
-    """Every second event a year in the future; clamped as decoding does, or as a fold would meet it if it did not."""
+    """Move every second event a year into the future; `clamped`: as decoding clamps it."""
     for number, arrival in enumerate(arrivals):
         if number % 2:
             event = msgspec.structs.replace(arrival.event, ts_ms=arrival.event.ts_ms + YEAR_MS)
@@ -77,7 +78,7 @@ def move_to_future(arrivals: Iterable[Arrival], *, clamped: bool = True) -> Iter
 
 
 def mix_case(arrivals: Iterable[Arrival]) -> Iterator[Arrival]:
-    """Every second event with its device and its card in upper case: to a fold these are other entities."""
+    """Put device and card of every second event into upper case; for the fold these are other entities."""
     for number, arrival in enumerate(arrivals):
         event: Any = arrival.event
         if number % 2:

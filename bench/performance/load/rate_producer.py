@@ -1,4 +1,4 @@
-"""A pump: events of now at a steady rate, from a thread, until it is closed; it remembers what it has sent."""
+"""Produces events at a steady rate from a thread until it is closed, and records what it has sent."""
 
 import threading
 import time
@@ -17,7 +17,7 @@ PAUSE_S: Final = 0.002
 
 
 class EventId(msgspec.Struct):
-    """An event as it is told apart."""
+    """The id of an event."""
 
     event_id: str
 
@@ -26,16 +26,18 @@ DECODE_EVENT_ID: Final = msgspec.json.Decoder(EventId).decode
 
 
 class RateProducer:
-    """Sends while it is open; `orders` and `clicks`: the ids of what was sent, and orders' users."""
+    """Sends while it is open. `orders`: event id -> user of each sent order; `clicks`: event ids."""
 
     def __init__(
         self, *, bootstrap: str, topics: TopicSettings, load: LoadGenerator, rate: float, orders_every: int
     ) -> None:
         self._producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 0, "log_level": 3})
         self._topics: Mapping[str, str] = {kind: topics.topic_name(kind) for kind in ("clicks", "orders")}
-        self._load, self._rate, self._orders_every = load, rate, orders_every
+        self._load = load
+        self._rate = rate
+        self._orders_every = orders_every
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="pump", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="rate-producer", daemon=True)
         self.orders = dict[str, str]()
         self.clicks = set[str]()
 
@@ -49,7 +51,7 @@ class RateProducer:
         self.close()
 
     def close(self) -> None:
-        """Send no more; what was sent is acknowledged. Raises RuntimeError where Kafka does not take all."""
+        """Stop sending; raises RuntimeError if Kafka does not acknowledge every event."""
         self._stop.set()
         self._thread.join()
         if waiting := self._producer.flush(FLUSH_TIMEOUT_S):

@@ -1,6 +1,7 @@
-"""A network of the shop's own features, tasks and shape that has learned from drawn rows what statistics there are.
+"""A network with the shop's features, tasks and configuration, feature statistics of random rows and random weights.
 
-Its weights are drawn, wider than learned ones, which makes rounding larger; its speed does not hang on them.
+The embeddings have a larger variance than trained ones, which makes rounding errors larger; speed does not depend on
+the weights.
 """
 
 from typing import Any, Final
@@ -15,20 +16,19 @@ from contract.tasks import Task
 from model.feature_statistics import measure
 from model.network import Network
 
-ROWS: Final = 20_000  # of the training part
-IDS: Final = 3_000  # different ones of each feature, the later ones rarer
+ROWS: Final = 20_000  # from which statistics are measured
+IDS: Final = 3_000  # distinct ids of each feature; higher ones are rarer
 CLASSES: Final = 24
 
 
 def draw_network(seed: int) -> Network:
-    """The network that `shop.toml` and `features.toml` declare, ready to answer."""
+    """The network that `shop.toml` and `features.toml` declare, in evaluation mode."""
     torch.manual_seed(seed)
     settings, features = read_settings()
     model_config, rng = settings.model, np.random.default_rng(seed)
     blocks = {group: draw_block(features, group, rng) for group in GROUPS}
-    classes = {
-        t.name: tuple(f"class {number}" for number in range(CLASSES)) for t in settings.tasks if t.kind == "multiclass"
-    }
+    class_names = tuple(f"class {number}" for number in range(CLASSES))
+    classes = {task.name: class_names for task in settings.tasks if task.kind == "multiclass"}
     labels = {task.name: draw_labels(task, rng) for task in settings.tasks}
     statistics = measure(features, blocks, labels, settings.tasks, classes, model_config.rows, model_config.bins)
     network = Network(features=features, tasks=settings.tasks, config=model_config, statistics=statistics)
@@ -39,7 +39,7 @@ def draw_network(seed: int) -> Network:
 
 
 def draw_block(features: FeatureSet, group: str, rng: np.random.Generator) -> Block:
-    """Skewed numbers, a tenth of them unknown; ids of which few are frequent and some are absent."""
+    """Skewed numbers, a tenth of them missing; ids with few frequent values and some missing."""
     block = features.empty_block(group, ROWS)
     block.numbers[:] = rng.lognormal(1, 1, block.numbers.shape)
     block.numbers[rng.random(block.numbers.shape) < 0.1] = np.nan

@@ -1,7 +1,7 @@
-"""Seeded batches of orders and clicks of one shop, as a worker meets them.
+"""Seeded batches of orders and clicks of one shop, as a worker reads them.
 
 Nine in ten devices and cards belong to one user; four users share an address; few items are bought often. Users are
-spread over four partitions, so an entity has a slice of each partition whose users touched it.
+spread over four partitions, so an entity has a slice for each partition whose users' events update it.
 """
 
 import random
@@ -19,7 +19,7 @@ TOPIC_ID: Final = "AAAAAAAAAAAAAAAAAAAAAA"  # as long as Apache Kafka's
 
 
 class SyntheticShop:
-    """Makes events and places them in their logs; the same seed makes the same ones."""
+    """Generates events and assigns their offsets; the same seed gives the same events."""
 
     def __init__(self, seed: int) -> None:
         self.rng = random.Random(seed)
@@ -27,18 +27,18 @@ class SyntheticShop:
         self.offsets: dict[str, int] = {}
 
     def draw_orders(self, count: int, *, lines: int = 1, sellers: bool = False) -> list[Arrival]:
-        """Orders that touch a user, a device, an address, a card, each line's item and, if told, its seller."""
+        """Orders that update a user, device, address, card, each line's item and, with `sellers`, its seller."""
         return [self.append("orders", user, self.draw_order(user, lines, sellers)) for user in self.draw_users(count)]
 
     def draw_hot_orders(self, count: int) -> list[Arrival]:
-        """Orders of one line, every second one of one device."""
+        """Orders of one line, every second one from the same device."""
         return [
             self.append("orders", user, self.draw_order(user, 1, False, "hot" if number % 2 else ""))
             for number, user in enumerate(self.draw_users(count))
         ]
 
     def draw_clicks(self, count: int) -> list[Arrival]:
-        """Clicks that touch a user, an item and a device."""
+        """Clicks that update a user, an item and a device."""
         return [self.append("clicks", user, self.draw_click(user)) for user in self.draw_users(count)]
 
     def draw_users(self, count: int) -> list[int]:
@@ -89,9 +89,9 @@ class SyntheticShop:
         return START_MS + self.event_count * 5_000
 
     def draw_own_id(self, user: int) -> int:
-        """The user's own, or in one of ten cases anybody's."""
+        """The number of the user's own device or card, or in one of ten cases of a random user."""
         return user if self.rng.random() < 0.9 else self.rng.randrange(USERS)
 
     def draw_item(self) -> int:
-        """Few items often: the square of a uniform draw."""
+        """The square of a uniform draw, so few items are frequent."""
         return int(ITEMS * self.rng.random() ** 2)

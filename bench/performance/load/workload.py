@@ -1,11 +1,10 @@
-"""The load of throughput, latency and scale: a shop's records as they lie on topics, and a bundle that answers them.
+"""The load of the performance benches: a shop's records as they are on topics, and a bundle to answer them.
 
-The network is drawn (`bench.drawn`): its speed does not hang on its weights. Times of events go at a steady
-pace.
+The network has random weights (`synthetic_network.py`); speed does not depend on them. Event times advance steadily.
 """
 
 import time
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -22,16 +21,16 @@ from contract.messages import to_json
 from export.exporter import export
 from export.interactions import SCHEMA
 from model.checkpoint import Checkpoint, make_metadata
+from testkit.environment.batch_producer import OutgoingRecord, produce_all
 
 CATEGORIES: Final = 40
-EVENTS_PER_S: Final = 15_000  # events a second, as their own times say
-ORDER_SHARE: Final = 0.05  # of a mixed load
-BASKETS: Final = 20_000  # which the bundle's neighbours are counted from
-FLUSH_TIMEOUT_S: Final = 120.0
+EVENTS_PER_S: Final = 15_000  # by the event times
+BASKETS: Final = 20_000  # from which the bundle's neighbours are counted
+SIZE_SAMPLE: Final = 1_000  # records by which the size of an event is estimated
 
 
 class LoadRecord(NamedTuple):
-    """A record to be produced."""
+    """A record to produce."""
 
     kind: str
     key: str
@@ -39,16 +38,16 @@ class LoadRecord(NamedTuple):
 
 
 class LoadGenerator(SyntheticShop):
-    """The seeded shop of the other benches: its events go at a pace of their own, or happen when they are made."""
+    """The seeded shop with event times at a steady rate, or at the time of generation."""
 
     def __init__(self, seed: int, begin_ms: int | None, *, users: int = USERS) -> None:
-        """`begin_ms`: when the first event happened; None: events happen now."""
+        """`begin_ms`: time of the first event; None: each event has the current time."""
         super().__init__(seed)
         self._begin_ms, self._users = begin_ms, users
         self._first_number = 0
 
     def start_from(self, number: int) -> None:
-        """No event has the id of one that was made before this number."""
+        """Number the following events from here, so that no id repeats that of an earlier generator."""
         self.event_count = self._first_number = number
 
     def next_ms(self) -> int:
@@ -58,7 +57,7 @@ class LoadGenerator(SyntheticShop):
         return self._begin_ms + (self.event_count - self._first_number) * 1000 // EVENTS_PER_S
 
     def generate(self, clicks: int, orders: int) -> Iterator[LoadRecord]:
-        """So many of each, evenly mixed."""
+        """The given numbers of clicks and orders, evenly mixed."""
         total, due = clicks + orders, 0
         for _ in range(total):
             due += orders
@@ -70,7 +69,7 @@ class LoadGenerator(SyntheticShop):
 
 
 def generate_products(now_ms: int) -> Iterator[LoadRecord]:
-    """Every item that is clicked or bought."""
+    """Product records of every item that is clicked or bought."""
     for item in range(ITEMS):
         product = Product(
             event_id=f"p{item}",
@@ -87,33 +86,64 @@ def generate_products(now_ms: int) -> Iterator[LoadRecord]:
         yield LoadRecord("products", product.item_id, to_json(product))
 
 
+class Workload(NamedTuple):
+    """A load of `events` events, a share of them clicks, for a worker of one lane."""
+
+    name: str
+    lane: str
+    click_share: float
+    events: int
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of records on its topics."""
+        if not self.click_share:
+            return ("orders",)
+        return ("clicks", "products") if self.click_share == 1 else ("clicks", "products", "orders")
+
+    @property
+    def graphs(self) -> dict[str, str]:
+        """Kind of event -> the graph that answers it."""
+        return {"orders": "decide"} if self.lane == "orders" else {"clicks": "recommend"}
+
+    def generate(self, load: LoadGenerator, events: int) -> list[LoadRecord]:
+        clicks = round(events * self.click_share)
+        return list(load.generate(clicks, events - clicks))
+
+    def measure_event_bytes(self) -> float:
+        """Mean size of an event on its topic, key included."""
+        records = self.generate(LoadGenerator(1, time.time_ns() // 1_000_000), SIZE_SAMPLE)
+        return sum(len(record.key) + len(record.value) for record in records) / SIZE_SAMPLE
+
+
 def produce(bootstrap: str, topics: Mapping[str, str], records: Iterable[LoadRecord]) -> dict[str, int]:
-    """Write records to the topics of their kinds and return how many of each kind lie there, acknowledged."""
+    """Write records to the topics of their kinds; returns how many of each kind were acknowledged."""
     producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 20, "compression.type": "lz4", "log_level": 0})
-    sent: dict[str, int] = defaultdict(int)
-    for kind, key, value in records:
-        sent[kind] += 1
-        while True:
-            try:
-                producer.produce(topics[kind], value, key)
-                break
-            except BufferError:
-                producer.poll(0.1)
-    if waiting := producer.flush(FLUSH_TIMEOUT_S):
-        raise RuntimeError(f"Kafka should take every record. Found {waiting} waiting.")
-    return dict(sent)
+    counts = Counter[str]()
+
+    def route() -> Iterator[OutgoingRecord]:
+        for record in records:
+            counts[record.kind] += 1
+            yield OutgoingRecord(topics[record.kind], record.key, record.value)
+
+    produce_all(producer, route())
+    return dict(counts)
+
+
+def make_checkpoint(seed: int, basket_seed: int) -> Checkpoint:
+    """A random network with interactions from random baskets."""
+    network = draw_network(seed)
+    metadata = make_metadata(network, parent=None, created_ms=time.time_ns() // 1_000_000, evaluation={}, positions={})
+    return Checkpoint(metadata=metadata, weights=network.state_dict(), interactions=draw_baskets(basket_seed))
 
 
 def publish_bundle(bundles: Path, seed: int) -> str:
-    """A drawn network with neighbours from drawn baskets, published as any other; its version."""
-    network = draw_network(seed)
-    about = make_metadata(network, parent=None, created_ms=time.time_ns() // 1_000_000, evaluation={}, positions={})
-    checkpoint = Checkpoint(metadata=about, weights=network.state_dict(), interactions=draw_baskets(seed))
-    return export(checkpoint, bundles, {}).manifest.version
+    """Export and publish the checkpoint of this seed; returns its version."""
+    return export(make_checkpoint(seed, seed), bundles, {}).manifest.version
 
 
 def draw_baskets(seed: int) -> bytes:
-    """Users who took some items each, neighbours by number more often than others, as Parquet."""
+    """Users with five items each, mostly neighbours by number, as Parquet."""
     rng = np.random.default_rng(seed)
     first = (ITEMS * rng.random(BASKETS) ** 2).astype(np.int64)
     items = (first[:, None] + rng.integers(0, 30, (BASKETS, 5))) % ITEMS

@@ -1,7 +1,6 @@
-"""Draining: processes of one group work off what lies on its topics; how fast, on whose CPU, in how much memory."""
+"""Measures how the processes of a consumer group process a backlog: events per second, CPU and memory."""
 
 import math
-import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,14 +12,14 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from devservers.process import ChildProcess
 
 SAMPLE_S: Final = 0.25
-WARMUP_SHARE: Final = 0.15  # of the events: until then caches are cold and code is being compiled
-SPAN_S: Final = 1.0  # over which one figure of speed is taken
+WARMUP_SHARE: Final = 0.15  # of the events; until then caches are cold and code is compiled
+SPAN_S: Final = 1.0  # over which one speed is measured
 TIMEOUT_S: Final = 600.0
 STOP_TIMEOUT_S: Final = 60.0
 
 
 class ProgressSample(NamedTuple):
-    """A moment: events answered so far, and the CPU seconds of each process."""
+    """Events committed so far and CPU seconds of each process, at one time."""
 
     time_s: float
     events: int
@@ -29,10 +28,10 @@ class ProgressSample(NamedTuple):
 
 @dataclass(slots=True)
 class DrainResult:
-    """What a drain has shown, from the look at which it was warm to its last one."""
+    """The samples of a drain; figures are of the time after the warm-up."""
 
     samples: list[ProgressSample] = field(default_factory=list)
-    rss_mb: float = 0.0  # of the largest process, at its largest look
+    rss_mb: float = 0.0  # maximum over processes and samples
 
     @property
     def events(self) -> int:
@@ -40,7 +39,7 @@ class DrainResult:
 
     @property
     def speeds(self) -> list[float]:
-        """Events a second, span by span."""
+        """Events per second, span by span."""
         speeds, begin = list[float](), self.warm_samples[0]
         for sample in self.warm_samples[1:]:
             if sample.time_s - begin.time_s >= SPAN_S and sample.events > begin.events:
@@ -51,7 +50,7 @@ class DrainResult:
 
     @property
     def warm_samples(self) -> list[ProgressSample]:
-        """The looks from when it was warm; the first of a drain that was too short for it."""
+        """The samples after the warm-up; the first and last one of a drain that was too short."""
         warm = [sample for sample in self.samples if sample.events >= WARMUP_SHARE * self.events]
         return warm if len(warm) > 1 else [self.samples[0], self.samples[-1]]
 
@@ -60,16 +59,16 @@ class DrainResult:
         return self.warm_samples[-1].time_s - self.warm_samples[0].time_s
 
     def cpu_us_per_event(self, name: str) -> float:
-        """Microseconds of a process for each event."""
+        """CPU microseconds of a process per event."""
         first, last = self.warm_samples[0], self.warm_samples[-1]
         return 1e6 * (last.cpu_s[name] - first.cpu_s[name]) / max(last.events - first.events, 1)
 
 
 class Drain:
-    """Watches the processes of a group until it has committed the ends of its topics, or enough of them."""
+    """Watches the processes of a group until the group has committed the ends of its topics."""
 
     def __init__(self, *, bootstrap: str, group: str, servers: Mapping[str, ChildProcess]) -> None:
-        """`beside`: the servers, whose CPU is told too."""
+        """`servers`: processes whose CPU is measured as well, by name."""
         self._consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": group, "log_level": 0})
         self._servers = servers
 
@@ -81,9 +80,9 @@ class Drain:
         stop_after_s: float = math.inf,
         on_sample: Callable[[], object] = lambda: None,
     ) -> DrainResult:
-        """Start them, wait until all is done, end them. `while_it` is called at each look, for what else is to be seen.
+        """Start the children, wait until everything is committed or `stop_after_s` has passed, stop them.
 
-        `enough`: seconds after which they need not go on. Raises RuntimeError where one ends by itself or all stall.
+        `on_sample` is called at each sample. Raises RuntimeError if a child ends by itself or all stall.
         """
         result, total = DrainResult(), sum(ends.values())
         for child in children:
@@ -92,9 +91,9 @@ class Drain:
         while (done := self._count_committed(ends)) < total and time.monotonic() - started_s < stop_after_s:
             for child in children:
                 if not child.is_running:
-                    raise RuntimeError(f"`{' '.join(child.command[:4])}` should go on. Found:\n{child.tail()}")
+                    raise RuntimeError(f"`{' '.join(child.command[:4])}` should keep running. Found:\n{child.tail()}")
             if time.monotonic() - started_s > TIMEOUT_S:
-                raise RuntimeError(f"{total} events should be done in {TIMEOUT_S:g} s. Found {done}.")
+                raise RuntimeError(f"{total} events should be committed in {TIMEOUT_S:g} s. Found {done}.")
             if done:
                 self._sample(result, children, done)
                 on_sample()
@@ -102,7 +101,7 @@ class Drain:
         self._sample(result, children, done)
         for child in children:
             if child.stop(timeout_s=STOP_TIMEOUT_S):
-                raise RuntimeError(f"It should end with 0 when asked to. Found:\n{child.tail()}")
+                raise RuntimeError(f"A stopped process should end with 0. Found:\n{child.tail()}")
         self._consumer.close()
         return result
 
@@ -119,7 +118,7 @@ class Drain:
         partitions = [TopicPartition(*partition) for partition in ends]
         try:
             committed = self._consumer.committed(partitions, 10)
-        except KafkaException:  # its coordinator is still being chosen
+        except KafkaException:  # its coordinator is still being elected
             return 0
         return sum(max(tp.offset, 0) for tp in committed)
 
@@ -128,8 +127,3 @@ def read_cpu_s(child: ChildProcess) -> float:
     """User and system time of a process so far."""
     times = psutil.Process(child.pid).cpu_times()
     return times.user + times.system
-
-
-def summarize_spread(values: Sequence[float]) -> tuple[float, float, float]:
-    """Minimum, median and maximum."""
-    return round(min(values), 1), round(statistics.median(values), 1), round(max(values), 1)

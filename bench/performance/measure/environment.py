@@ -1,7 +1,7 @@
-"""A track: one run of a worker, or of what it is compared with, over a load that several runs share.
+"""The environment of one run of a worker, or of a baseline, over a load that several runs share.
 
-What is read lies on topics of the load; what is written, the group and the keys in Redis are the run's own, so that
-what one run has moved can be counted afterwards.
+Input topics belong to the load; output topics, consumer group and Redis keys belong to the run, so that the records and
+bytes of one run can be counted afterwards.
 """
 
 import sys
@@ -16,11 +16,17 @@ from testkit.environment.kafka_log import KafkaLog
 from testkit.environment.run_environment import TOPIC_KINDS, RunEnvironment
 
 WRITTEN_KINDS: Final = ("scored", "decisions", "rankings", "dead_letters")
+BATCH_MAX: Final = 4_000
+LARGE_BATCHES: Final = {
+    "SHOPSTREAM_WORKER__BATCH_MAX": str(BATCH_MAX),
+    "SHOPSTREAM_WORKER__LATENCY_MS": "200",
+    "SHOPSTREAM_LISTS__BATCH_MAX": "110",
+}  # for a backlog, where latency does not matter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchEnvironment(RunEnvironment):
-    """`load`: what the topics of the shared kinds begin with. `told`: further settings, by their environment names."""
+    """`load_prefix`: prefix of the topics of `shared_kinds`. `overrides`: further environment variables."""
 
     load_prefix: str
     shared_kinds: tuple[str, ...]
@@ -28,7 +34,7 @@ class BenchEnvironment(RunEnvironment):
 
     @property
     def topics(self) -> TopicSettings:
-        """Those of the load, and the run's own."""
+        """The topics of the load and the run's own."""
         defaults = TopicSettings()
         return TopicSettings.model_validate(
             {
@@ -41,13 +47,13 @@ class BenchEnvironment(RunEnvironment):
         return [sys.executable, "-m", "worker", "score", "--lane", lane, "--profile"]
 
     def env_variables(self) -> Mapping[str, str]:
-        """A worker as anybody runs it, with no rules but the shop's."""
+        """Variables of a worker with default batches and the shop's own rules."""
         variables: dict[str, str] = dict(RunEnvironment.env_variables(self))
         del variables["SHOPSTREAM_WORKER__BATCH_MAX"], variables["SHOPSTREAM_RULES"]
         return variables | dict(self.overrides)
 
     def count_written(self) -> dict[str, list[int]]:
-        """Topic -> how many records were written to it, and their bytes."""
+        """Kind -> number of written records, and their bytes."""
         log, counts = KafkaLog(bootstrap=self.kafka.bootstrap), dict[str, list[int]]()
         for kind in WRITTEN_KINDS:
             sizes = [
@@ -58,6 +64,6 @@ class BenchEnvironment(RunEnvironment):
 
 
 def read_redis_bytes(port: int) -> tuple[int, int]:
-    """What Redis has received and sent so far."""
+    """Bytes that Redis has received and sent so far."""
     stats: Any = redis.Redis(port=port).info("stats")
     return int(stats["total_net_input_bytes"]), int(stats["total_net_output_bytes"])

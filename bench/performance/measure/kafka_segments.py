@@ -1,6 +1,6 @@
-"""Which records of a partition one transaction wrote, as the broker's own log file tells: readers are not told.
+"""Finds the records of each transaction in a broker's log files; consumers cannot see transaction boundaries.
 
-A segment is a row of record batches, each with a header of its own; a control batch of the same producer ends its
+A segment is a sequence of record batches, each with its own header; a control batch of the same producer ends its
 transaction. Source: Kafka's message format, https://kafka.apache.org/documentation/#recordbatch.
 """
 
@@ -12,28 +12,27 @@ from typing import Final, NamedTuple
 # baseOffset, batchLength, leaderEpoch, magic, crc, attributes, lastOffsetDelta, baseTimestamp, maxTimestamp,
 # producerId, producerEpoch, baseSequence, records
 HEADER: Final = struct.Struct(">qiibIhiqqqhii")
-BEFORE_LENGTH: Final = 12  # `batchLength` counts what stands behind it
+BEFORE_LENGTH: Final = 12  # `batchLength` counts the bytes after it
 CONTROL: Final = 0x20
 MAGIC: Final = 2
 
 
 class Transaction(NamedTuple):
-    """What one transaction wrote to the partition: its offsets, and when the last of it was sent (ms since 1970)."""
+    """The offsets that a transaction wrote to the partition, and the timestamp of its last record."""
 
     offsets: tuple[int, ...]
     last_ms: int
 
 
 def parse_transactions(segment: bytes) -> Iterator[Transaction]:
-    """The transactions of a segment in the order in which they ended; what is open at its end is left out."""
+    """The transactions of a segment in the order of their ends, without those still open at its end."""
     open_: dict[int, Transaction] = {}
     position = 0
     while position + HEADER.size <= len(segment):
         base, length, _, magic, _, attributes, delta, _, max_ms, producer, *_ = HEADER.unpack_from(segment, position)
         position += BEFORE_LENGTH + length
-        if magic != MAGIC or position > len(
-            segment
-        ):  # room that the broker has reserved, or a batch that is being written
+        is_incomplete = position > len(segment)
+        if magic != MAGIC or is_incomplete:  # preallocated space, or a batch that is being written
             return
         if attributes & CONTROL:
             if (written := open_.pop(producer, None)) is not None:
@@ -46,6 +45,6 @@ def parse_transactions(segment: bytes) -> Iterator[Transaction]:
 
 
 def read_transactions(logs: Path, topic: str, partition: int = 0) -> list[Transaction]:
-    """Those of a partition in a broker's folder of logs."""
+    """The transactions of a partition in a broker's log folder."""
     segments = sorted((logs / f"{topic}-{partition}").glob("*.log"))
     return [transaction for segment in segments for transaction in parse_transactions(segment.read_bytes())]

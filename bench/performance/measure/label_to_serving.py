@@ -1,8 +1,8 @@
-"""From a label's event to the first decision by a model that has learned from it, through every process in between.
+"""Measures the time from a label to the first decision by a model that has learned from it, through all processes.
 
-A worker decides orders; labels of some come; the joiner makes examples of them; `training follow` learns and
-publishes; the worker takes the bundle up. A round ends with the first decision of a model whose positions cover the
-examples of the round's labels.
+A score worker decides orders; labels of some arrive; the joiner publishes their examples; the learner (`training
+follow`) updates the model and publishes it; the worker activates the bundle. A round ends with the first decision of a
+model whose positions cover the examples of the round's labels.
 """
 
 import random
@@ -19,23 +19,23 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
 from bench.performance.load.rate_producer import RateProducer
 from bench.performance.load.workload import LoadGenerator
 from bench.performance.measure.environment import BenchEnvironment
+from bench.performance.measure.worker_processes import start_process
 from contract.bundle import read_manifest
 from contract.events import Label
 from contract.messages import read_decision, read_example, to_json
-from demo.health_probe import HealthProbe
-from devservers.process import ChildProcess, find_free_ports
+from devservers.process import ChildProcess
 
-RATE: Final = 20.0  # orders a second
-LABELS: Final = 100  # a round
-PAUSE_S: Final = 5.0  # of `training follow` between two looks; 30 by default
-READY_TIMEOUT_S: Final = 120.0
+RATE: Final = 20.0  # orders per second
+LABELS: Final = 100  # per round
+PAUSE_S: Final = 5.0  # of the learner between two polls; 30 by default
+FLUSH_TIMEOUT_S: Final = 60.0
 ROUND_TIMEOUT_S: Final = 180.0
 POLL_S: Final = 0.05
 
 
 @dataclass(slots=True)
 class ServingTimes:
-    """When each model first decided (seconds since 1970), and where the examples of orders lie."""
+    """First decision of each model (seconds since 1970), and the partition and offset of each order's example."""
 
     first_decision_s: dict[str, float] = field(default_factory=dict)
     examples: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -43,7 +43,7 @@ class ServingTimes:
 
 
 class LabelToServingRun:
-    """One worker, the joiner and the learner, on topics of their own; `track.folder` holds a bundle's checkpoint."""
+    """A score worker, the joiner and the learner on their own topics; the environment's folder holds a checkpoint."""
 
     def __init__(self, *, environment: BenchEnvironment, seed: int) -> None:
         self._environment, self._seed = environment, seed
@@ -51,7 +51,7 @@ class LabelToServingRun:
         environment.create_topics()
 
     def run(self, rounds: int, report: Callable[[str], None]) -> list[float]:
-        """Seconds of each round; raises RuntimeError where one takes too long."""
+        """The seconds of each round; raises RuntimeError if one takes too long."""
         bootstrap, topics = self._environment.kafka.bootstrap, self._environment.topics
         producer = RateProducer(
             bootstrap=bootstrap, topics=topics, load=LoadGenerator(self._seed, None), rate=RATE, orders_every=1
@@ -64,8 +64,8 @@ class LabelToServingRun:
             children = [
                 self._start_process(stack, "worker", "score", "--lane", "orders"),
                 self._start_process(stack, "worker", "feedback"),
+                self._start_process(stack, "training", "follow"),
             ]
-            children.append(self._start_process(stack, "training", "follow"))
             stack.enter_context(producer)
             rounds_s = list[float]()
             for number in range(rounds):
@@ -74,22 +74,17 @@ class LabelToServingRun:
         return rounds_s
 
     def _start_process(self, stack: ExitStack, module: str, *arguments: str) -> ChildProcess:
-        (port,) = find_free_ports(1)
-        variables = {
-            **self._environment.env_variables(),
-            "SHOPSTREAM_WORKER__HTTP_PORT": str(port),
-            "SHOPSTREAM_TRAINING__PAUSE_S": str(PAUSE_S),
-        }
-        output = self._environment.folder / f"{self._environment.prefix}{arguments[0]}.log"
-        child = ChildProcess(command=[sys.executable, "-m", module, *arguments], output=output, environment=variables)
-        child.start()
-        stack.callback(child.stop)
-        if module == "worker":
-            child.wait_until(HealthProbe(port).is_ready, timeout_s=READY_TIMEOUT_S)
-        return child
+        return start_process(
+            stack,
+            self._environment,
+            [sys.executable, "-m", module, *arguments],
+            log_name=arguments[0],
+            overrides={"SHOPSTREAM_TRAINING__PAUSE_S": str(PAUSE_S)},
+            has_probe=module == "worker",
+        )
 
     def _run_round(self, producer: RateProducer, number: int, children: Sequence[ChildProcess]) -> float:
-        """Label decided orders that have no label yet, and wait for a model that knows of it."""
+        """Label decided orders that have no label yet, and wait for a model that has learned from the labels."""
         deadline = time.monotonic() + ROUND_TIMEOUT_S
         begin = number * LABELS
         while len(self._times.decided_orders) < begin + LABELS:
@@ -98,14 +93,12 @@ class LabelToServingRun:
         self._send_labels([(order, producer.orders[order]) for order in chosen], at_s, number)
         while not any(self._has_learned(version, chosen) for version in list(self._times.first_decision_s)):
             self._wait(deadline, children, "a model that has learned from the labels")
-        return (
-            min(
-                self._times.first_decision_s[v]
-                for v in list(self._times.first_decision_s)
-                if self._has_learned(v, chosen)
-            )
-            - at_s
-        )
+        first_decisions_s = [
+            decided_s
+            for version, decided_s in list(self._times.first_decision_s.items())
+            if self._has_learned(version, chosen)
+        ]
+        return min(first_decisions_s) - at_s
 
     def _wait(self, deadline: float, children: Sequence[ChildProcess], expected: str) -> None:
         dead = [child.tail() for child in children if not child.is_running]
@@ -127,10 +120,10 @@ class LabelToServingRun:
                 value=float(rng.random() < 0.2),
             )
             producer.produce(self._environment.topics.labels, to_json(label), user)
-        producer.flush(READY_TIMEOUT_S)
+        producer.flush(FLUSH_TIMEOUT_S)
 
     def _has_learned(self, version: str, orders: Sequence[str]) -> bool:
-        """Whether a model was taught with the examples of all these orders."""
+        """Whether a model has learned from the examples of all these orders."""
         positions_of_examples = [self._times.examples.get(order) for order in orders]
         positions = read_manifest(self._environment.folder / "bundles", version).positions
         topic = self._environment.topics.feedback
@@ -140,10 +133,14 @@ class LabelToServingRun:
         )
 
     def _watch(self) -> None:
-        """Look at decisions and at feedback as they come."""
+        """Read decisions and examples as they come."""
         topics = self._environment.topics
         consumer = Consumer(
-            {"bootstrap.servers": self._environment.kafka.bootstrap, "group.id": "watcher", "enable.auto.commit": False}
+            {
+                "bootstrap.servers": self._environment.kafka.bootstrap,
+                "group.id": "label-to-serving",
+                "enable.auto.commit": False,
+            }
         )
         partitions = [(topic, p) for topic in (topics.decisions, topics.feedback) for p in range(topics.partitions)]
         consumer.assign([TopicPartition(topic, p, OFFSET_BEGINNING) for topic, p in partitions])

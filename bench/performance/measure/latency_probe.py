@@ -1,7 +1,7 @@
-"""Watches answers come out, and notes how old the event of each is by then: decisions on Kafka, lists in Redis.
+"""Observes answers as they appear, decisions on Kafka and lists in Redis, with the age of each one's event.
 
-A process of its own, so that nothing else keeps it from looking: `python -m bench.performance.measure.latency_probe FILE`. It writes what it saw
-when it is asked to end, and has its plan's `ready` file there as soon as it looks.
+It is a separate process, so that nothing delays it: `python -m bench.performance.measure.latency_probe CONFIG`. It
+creates the config's `ready` file when it has begun to observe, and writes its observations on SIGTERM.
 """
 
 import json
@@ -22,20 +22,20 @@ WAIT_S: Final = 0.05
 
 
 class ProbeConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """`of`: decisions of ours, answers that are dated as their events, or lists. `found`: where what was seen goes."""
+    """`kind`: a worker's decisions, answers that carry their event's timestamp, or lists. `output`: the result file."""
 
-    of: Literal["decisions", "dated", "lists"]
+    kind: Literal["decisions", "dated", "lists"]
     bootstrap: str
     topic: str
     partitions: int
     redis_port: int
     prefix: str
     ready: str
-    found: str
+    output: str
 
 
 class AnswerTime(msgspec.Struct, frozen=True, array_like=True):
-    """An answer: when it was there, and the time of its event; both in milliseconds since 1970."""
+    """When an answer was observed, and the time of its event; both in milliseconds since 1970."""
 
     at_ms: float
     event_ms: float
@@ -46,36 +46,38 @@ class AnswerTime(msgspec.Struct, frozen=True, array_like=True):
 
 
 def main() -> int:
-    """Look until SIGTERM."""
+    """Observe until SIGTERM."""
     signals: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: signals.append(number))
     config = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=ProbeConfig)
     times = list[AnswerTime]()
-    for new_times in lists(config) if config.of == "lists" else records(config):
+    for new_times in observe_lists(config) if config.kind == "lists" else observe_records(config):
         times += new_times
         if signals:
             break
-    Path(config.found).write_bytes(msgspec.json.encode(times))
+    Path(config.output).write_bytes(msgspec.json.encode(times))
     return 0
 
 
-def records(config: ProbeConfig) -> Iterator[list[AnswerTime]]:
-    """Records of one topic, as readers of committed ones get them."""
-    consumer = Consumer({"bootstrap.servers": config.bootstrap, "group.id": "watcher", "enable.auto.commit": False})
+def observe_records(config: ProbeConfig) -> Iterator[list[AnswerTime]]:
+    """Records of one topic as read-committed consumers get them."""
+    consumer = Consumer(
+        {"bootstrap.servers": config.bootstrap, "group.id": "latency-probe", "enable.auto.commit": False}
+    )
     consumer.assign([TopicPartition(config.topic, partition, OFFSET_END) for partition in range(config.partitions)])
-    consumer.consume(1, 1.0)  # it is where it begins
+    consumer.consume(1, 1.0)  # waits for the assignment
     Path(config.ready).touch()
     while True:
         messages = [m for m in consumer.consume(1_000, 0) or consumer.consume(1, WAIT_S) if m.error() is None]
         now_ms = time.time() * 1000
-        if config.of == "decisions":
+        if config.kind == "decisions":
             yield [AnswerTime(now_ms, read_decision(message.value() or b"").ts_ms) for message in messages]
         else:
             yield [AnswerTime(now_ms, message.timestamp()[1]) for message in messages]
 
 
-def lists(config: ProbeConfig) -> Iterator[list[AnswerTime]]:
-    """Users' lists as they are set: Redis tells of the key, and the list says which event it reflects."""
+def observe_lists(config: ProbeConfig) -> Iterator[list[AnswerTime]]:
+    """Users' lists as they are set: a keyspace notification gives the key, the list the time of its event."""
     store = redis.Redis(port=config.redis_port)
     store.config_set("notify-keyspace-events", "K$")
     subscription = store.pubsub()  # type: ignore[no-untyped-call]
@@ -92,7 +94,7 @@ def lists(config: ProbeConfig) -> Iterator[list[AnswerTime]]:
 
 
 def read_answer_times(path: Path) -> list[AnswerTime]:
-    """What a watcher has written."""
+    """Read the output of a probe."""
     return [AnswerTime(*pair) for pair in json.loads(path.read_bytes())]
 
 

@@ -1,19 +1,15 @@
-"""`python -m bench census`: the multi-task network on a table everybody has, beside single-task nets and LightGBM.
+"""`python -m bench census`: the multi-task network on Census-Income, compared with single-task networks and LightGBM.
 
-AUC of income over 50,000 and of never having married, mean and standard deviation over seeds; each seed cuts the
-table anew (`bench.census_data`). Our rows go through the shop's own statistics, network and fitting; shapes and plans
-were chosen by validation. A row that is measured is kept, so a run that was ended goes on where it was; what was
-measured by other code is measured again.
+AUC of income over 50,000 and of never having married, mean and standard deviation over seeds; each seed splits the
+table differently (`dataset.py`). Our rows use the project's statistics, network and training; configurations were
+chosen by validation. Results are kept, so an interrupted bench continues; those of other code are measured again.
 """
 
 import argparse
-import hashlib
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
@@ -31,12 +27,16 @@ from bench.quality.census.dataset import (
     read_census,
     split_examples,
 )
+from bench.results.cache import ResultCache
+from bench.results.digest import digest_inputs
+from bench.results.report import print_json, print_missed, print_missing_data, print_progress
 from contract.settings import ModelConfig, TrainingConfig
+from training.analysis.baselines import ignore_epoch
 from training.data.arrays import Array
 from training.data.examples import Examples
 from training.data.split import split_by_time
 from training.metrics.ranking import auc
-from training.trainer.fit import Epoch, fit
+from training.trainer.fit import fit
 from training.trainer.learner import predict
 
 AIMS: Final = {"income": 0.9445, "married": 0.9940}
@@ -48,6 +48,7 @@ CODE_PATHS: Final = (
     "bench/quality/census/command.py",
     "bench/quality/census/dataset.py",
 )
+LIBRARIES: Final = ("torch", "lightgbm", "numpy")
 TREE_PARAMETERS: Final = {
     "learning_rate": 0.03,
     "num_leaves": 31,
@@ -56,12 +57,12 @@ TREE_PARAMETERS: Final = {
     "cat_smooth": 50,
     "verbose": -1,
     "num_threads": 1,
-}  # better than its own defaults on these data
+}  # better than the defaults on these data
 TREE_COUNT_MAX, TREE_PATIENCE = 2_000, 60
 
 
 class CensusTrial(msgspec.Struct, frozen=True, kw_only=True):
-    """One row with one seed: the AUC of each task, how many numbers were learned, and seconds of CPU."""
+    """One row with one seed: AUC by task, number of parameters, and CPU seconds."""
 
     auc: dict[str, float]
     parameters: int
@@ -99,7 +100,7 @@ OUR_PLAN: Final = PLAN.model_copy(
 
 
 def make_network_method(shape: ModelConfig, plan: TrainingConfig, mask: float = 0.0) -> Method:
-    """A row of our own network: fitted on all tasks, or one after the other where nothing is shared."""
+    """A row of our network, fitted on all tasks at once, or one after the other for the single-task architecture."""
 
     def fit_and_evaluate(split: DataSplit, seed: int) -> CensusTrial:
         started_s, train = time.process_time(), mask_labels(split.train, mask, seed) if mask else split.train
@@ -115,13 +116,11 @@ def make_network_method(shape: ModelConfig, plan: TrainingConfig, mask: float = 
     return fit_and_evaluate
 
 
-def ignore_epoch(_: Epoch) -> None:
-    """What an epoch has to say is not wanted here."""
-
-
 def fit_trees(data: DataSplit, seed: int) -> CensusTrial:
-    """Gradient-boosted trees, one ensemble for each task, their number chosen on the same rows that choose for us."""
-    started_s, auc_by_task, leaves = time.process_time(), dict[str, float](), 0
+    """Gradient-boosted trees, one ensemble per task, their number chosen on the validation rows of our networks."""
+    started_s = time.process_time()
+    auc_by_task = dict[str, float]()
+    leaves = 0
     split = split_by_time(data.train, VALIDATION_SHARE)
     train, validation = data.train.take(split.training), data.train.take(split.validation)
     codes = [np.unique(column) for column in train.blocks["user"].ids.T]
@@ -150,7 +149,7 @@ def fit_trees(data: DataSplit, seed: int) -> CensusTrial:
 
 
 def to_matrix(examples: Examples, codes: Sequence[Array]) -> Array:
-    """Numbers and coded categories (N, columns) as LightGBM reads them; a category not met is unknown."""
+    """Numbers and coded categories (N, columns) for LightGBM; an out-of-vocabulary category is NaN."""
     block = examples.blocks["user"]
     positions = [
         np.searchsorted(code, ids).clip(max=len(code) - 1) for code, ids in zip(codes, block.ids.T, strict=True)
@@ -171,7 +170,7 @@ MASKED_METHODS: Final[dict[str, Method]] = {"mmoe_masked": make_network_method(S
 
 
 class CensusRow(msgspec.Struct, frozen=True, kw_only=True):
-    """Mean and standard deviation over seeds; `parameters` (of trees: leaves) and CPU `seconds` of one fit."""
+    """Mean and standard deviation over seeds; `parameters` (leaves, for trees) and CPU `seconds` of one fit."""
 
     income: tuple[float, float]
     married: tuple[float, float]
@@ -179,63 +178,36 @@ class CensusRow(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
 
 
-class CensusCache(msgspec.Struct, kw_only=True):
-    """What is measured already, by row and seed, and by which code."""
-
-    code: str
-    tries: dict[str, CensusTrial] = {}
-
-
 class CensusBench:
-    """Measures rows one seed after the other and keeps each figure as soon as it is there."""
+    """Measures rows seed by seed and keeps each result at once."""
 
-    def __init__(self, *, examples: Examples, path: Path) -> None:
-        self.examples, self.path = examples, path
-        self.cache = CensusCache(code=digest_code())
-        if (
-            path.is_file()
-            and (stored := msgspec.json.decode(path.read_bytes(), type=CensusCache)).code == self.cache.code
-        ):
-            self.cache = stored
+    def __init__(self, *, examples: Examples, cache: ResultCache[CensusTrial]) -> None:
+        self.examples, self.cache = examples, cache
 
     def measure_row(self, name: str, method: Method, seeds: int) -> CensusRow:
-        tries = [self.measure(name, method, seed) for seed in range(seeds)]
-        aucs = {task.name: np.array([trial.auc[task.name] for trial in tries]) for task in TASKS}
+        trials = [self.measure(name, method, seed) for seed in range(seeds)]
+        aucs = {task.name: np.array([trial.auc[task.name] for trial in trials]) for task in TASKS}
         spread = {
             task: (round(float(a.mean()), 5), round(float(a.std(ddof=len(a) > 1)), 5)) for task, a in aucs.items()
         }
-        parameters, seconds = (
-            float(np.mean([getattr(result, attribute) for result in tries])) for attribute in ("parameters", "seconds")
-        )
         return CensusRow(
-            income=spread["income"], married=spread["married"], parameters=round(parameters), seconds=round(seconds, 1)
+            income=spread["income"],
+            married=spread["married"],
+            parameters=round(float(np.mean([trial.parameters for trial in trials]))),
+            seconds=round(float(np.mean([trial.seconds for trial in trials])), 1),
         )
 
     def measure(self, name: str, method: Method, seed: int) -> CensusTrial:
-        key = f"{name}/{seed}"
-        if key not in self.cache.tries:
-            self.cache.tries[key] = method(split_examples(self.examples, seed), seed)
-            part_path = self.path.with_suffix(".part")
-            part_path.write_bytes(msgspec.json.encode(self.cache))
-            part_path.replace(self.path)
-            print(f"{key}: {self.cache.tries[key]}", file=sys.stderr)
-        return self.cache.tries[key]
+        def measure() -> CensusTrial:
+            trial = method(split_examples(self.examples, seed), seed)
+            print_progress(f"{name}, seed {seed}: {trial}")
+            return trial
 
-
-def digest_code(root: Path = Path(__file__).parents[1]) -> str:
-    """Of the code and libraries that measure."""
-    digest = hashlib.sha256("".join(version(name) for name in ("torch", "lightgbm", "numpy")).encode())
-    for path in sorted(file for entry in CODE_PATHS for file in list_sources(root / entry)):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
-
-
-def list_sources(path: Path) -> Iterable[Path]:
-    return path.rglob("*.py") if path.is_dir() else [path]
+        return self.cache.get_or_measure(f"{name}/{seed}", measure)
 
 
 def find_missed_aims(rows: dict[str, CensusRow]) -> Iterable[str]:
-    """The aims that these rows do not reach, as sentences."""
+    """The missed aims, as sentences."""
     for task, aim in AIMS.items():
         if "ours" in rows and (value := getattr(rows["ours"], task)[0]) < aim:
             yield f"ours should reach {aim} on {task}. Found {value}."
@@ -246,27 +218,25 @@ def find_missed_aims(rows: dict[str, CensusRow]) -> Iterable[str]:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Measure what is asked for; 0: it was measured, 1: the data is not there."""
+    """Measure the selected rows. 0: done; 1: the data is missing."""
     arguments = parse(argv)
     if not (arguments.data / FILE).is_file():
-        print(
-            f"The data should be at {arguments.data / FILE}: set SHOPSTREAM_DATA or --data. Found none.",
-            file=sys.stderr,
-        )
+        print_missing_data(arguments.data / FILE)
         return 1
     torch.set_num_threads(1)
-    bench = CensusBench(examples=read_census(arguments.data), path=arguments.kept)
+    digest = digest_inputs(CODE_PATHS, libraries=LIBRARIES, files=[arguments.data / FILE])
+    cache = ResultCache(path=arguments.kept, digest=digest, result_type=CensusTrial)
+    bench = CensusBench(examples=read_census(arguments.data), cache=cache)
     methods = METHODS | (MASKED_METHODS if arguments.masked else {})
     rows = {name: bench.measure_row(name, methods[name], arguments.seeds) for name in arguments.rows or methods}
-    for sentence in find_missed_aims(rows):
-        print(f"Missed: {sentence}", file=sys.stderr)
+    print_missed(find_missed_aims(rows))
     print_rows(rows, as_json=arguments.json)
     return 0
 
 
 def print_rows(rows: dict[str, CensusRow], *, as_json: bool) -> None:
     if as_json:
-        print(msgspec.json.encode({"rows": rows}).decode())
+        print_json({"rows": rows})
         return
     for name, row in rows.items():
         aucs = "   ".join(
@@ -277,12 +247,12 @@ def print_rows(rows: dict[str, CensusRow], *, as_json: bool) -> None:
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench census", description=__doc__)
-    parser.add_argument("--json", action="store_true", help="one line of JSON")
-    parser.add_argument("--seeds", type=int, default=5, help="how often each row is measured")
-    parser.add_argument("--rows", nargs="+", choices=[*METHODS, *MASKED_METHODS], help="these rows alone")
-    parser.add_argument("--masked", action="store_true", help="a further row, that learns from half of the labels")
+    parser.add_argument("--json", action="store_true", help="print the rows as one line of JSON")
+    parser.add_argument("--seeds", type=int, default=5, help="seeds of each row")
+    parser.add_argument("--rows", nargs="+", choices=[*METHODS, *MASKED_METHODS], help="measure only these rows")
+    parser.add_argument("--masked", action="store_true", help="add a row that learns from half of the labels")
     data = Path(os.environ.get("SHOPSTREAM_DATA", "data"))
-    parser.add_argument("--data", type=Path, default=data, help="the folder of data sets")
+    parser.add_argument("--data", type=Path, default=data, help="the folder with the datasets")
     cache_path = Path(tempfile.gettempdir()) / "shopstream-bench-census.json"
-    parser.add_argument("--kept", type=Path, default=cache_path, help="where measured rows are kept")
+    parser.add_argument("--kept", type=Path, default=cache_path, help="the file that keeps results")
     return parser.parse_args(argv)

@@ -1,7 +1,7 @@
 """The UCI Census-Income table as examples: two tasks over a person's 38 other answers, split at random.
 
-Protocol: all 42 columns of `test_full42.parquet`; education and marital status are no features, nor is the instance
-weight; income is a task and marital status ("Never married") the other one. 60 % teach, 20 % choose, 20 % judge.
+Protocol: all 42 columns of `test_full42.parquet`; education, marital status and instance weight are not features;
+income is one task and marital status ("Never married") the other. 60 % train, 20 % validation, 20 % test.
 """
 
 from pathlib import Path
@@ -19,7 +19,7 @@ from training.data.labels import has_any_label
 from training.data.tabular import examples_from_table
 
 FILE: Final = Path("census_income") / "test_full42.parquet"
-VALIDATION_SHARE: Final = 0.25  # of what does not judge: 20 % of all
+VALIDATION_SHARE: Final = 0.25  # of the rows outside the test set: 20 % of all
 TEST_SHARE: Final = 0.2
 NUMBERS: Final = (
     "age",
@@ -35,14 +35,14 @@ TASKS: Final = tuple(Task(name, "binary", ("user",), "decide") for name in ("inc
 
 
 class DataSplit(NamedTuple):
-    """One seed's cut: `learning` holds what teaches and what chooses, `judging` what no step has seen."""
+    """One seed's split: `train` includes the validation rows; `test` is used by no step of training."""
 
     train: Examples
     test: Examples
 
 
 def read_census(folder: Path) -> Examples:
-    """All people of the file, whose labels are both known."""
+    """All rows of the file, with both labels."""
     table = pq.read_table(folder / FILE)
     labels = {
         "label.income": pc.match_substring(table["income_50k"], "+"),
@@ -63,14 +63,14 @@ def declare_features(table: Any) -> FeatureSet:
 
 
 def split_examples(examples: Examples, seed: int) -> DataSplit:
-    """The seed's random fifth that judges, and the rest."""
+    """A random fifth as the test set, and the rest."""
     order = np.random.default_rng(seed).permutation(len(examples))
     test_count = round(len(examples) * TEST_SHARE)
     return DataSplit(examples.take(np.sort(order[test_count:])), examples.take(np.sort(order[:test_count])))
 
 
 def mask_labels(examples: Examples, share: float, seed: int) -> Examples:
-    """The same with a random share of each task's labels unknown; who has no label left is not there."""
+    """The examples with a random share of each task's labels missing; rows without any label are dropped."""
     rng = np.random.default_rng(seed)
     labels = {task: np.where(rng.random(len(label)) < share, np.nan, label) for task, label in examples.labels.items()}
     labels = {task: label.astype(np.float32) for task, label in labels.items()}

@@ -1,20 +1,20 @@
-"""`python -m bench delay`: what late purchases cost who learns at once, and how much of it weights give back.
+"""`python -m bench delay`: delayed feedback: the share of the loss from late purchases that importance weights recover.
 
-The same small network goes on from the same first days, by a step for each two hours of a stream whose truth is known:
+The same small network continues from the same first days, with a training step for each two hours of a stream whose
+final labels are known:
 
-    oracle     is told after the wait what will turn out to be true, which nobody can know
-    naive      takes "not so far" at its face value, and each correction as a further success
-    waiting    learns from labels alone that can change no more, a window late
-    ours       as the naive one, with the weights of `training/online/delayed_feedback.py`
+    oracle     gets the final label after the wait, which is not possible in practice
+    naive      takes "not yet" as a negative label, and each correction as a further positive one
+    waiting    learns from final labels only, a window late
+    ours       as naive, with the importance weights of `training/online/delayed_feedback.py`
 
-Each row is predicted before anything is learned of it and judged by what turned out to be true. `gap_closed` is the
-share of what naive learning loses to the oracle (log loss) that is won back, on a stream of clicks: the rows that
-delays are about. Beside it stands a stream of lists, where purchases go through clicks and most rows see none.
+Each row is predicted before it is learned from, and evaluated by its final label. `gap_closed` is the share of naive
+learning's loss to the oracle (log loss) that is recovered, on a stream of clicks, the rows that have delays. A stream
+of lists is reported as well, where purchases follow clicks and most rows are never clicked.
 """
 
 import argparse
 import copy
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +25,6 @@ import numpy as np
 import torch
 
 from bench.quality.delayed_feedback.stream import (
-    DAY_MS,
     DELAY,
     DelayStream,
     Floats,
@@ -34,7 +33,9 @@ from bench.quality.delayed_feedback.stream import (
     build_examples,
     simulate_stream,
 )
+from bench.results.report import print_json, print_progress
 from contract.settings import ModelConfig, TrainingConfig
+from contract.units import DAY_MS
 from model.calibration import IDENTITY
 from training.metrics.calibration import predicted_to_observed
 from training.metrics.losses import log_loss
@@ -48,7 +49,7 @@ AIM: Final = 0.6
 LEVEL_MAX: Final = 0.03  # how far predicted to observed may be from 1
 STEP_MS: Final = DAY_MS // 12
 HISTORY_DAYS: Final = 10
-WARMUP_DAYS: Final = 8  # until corrections come as they will from then on
+WARMUP_DAYS: Final = 8  # until the rate of corrections is stationary
 SHAPE: Final = ModelConfig(
     architecture="shared_bottom", embedding=8, hidden=32, factors=4, experts=1, expert=32, rows=64
 )
@@ -67,7 +68,7 @@ class SeedSpread(msgspec.Struct, frozen=True):
 
 
 class StreamSummary(msgspec.Struct, frozen=True):
-    """What came of one kind of stream."""
+    """Figures of one kind of stream."""
 
     ways: dict[Method, dict[str, SeedSpread]]
     gap_closed: SeedSpread
@@ -75,7 +76,7 @@ class StreamSummary(msgspec.Struct, frozen=True):
 
 
 class DelayResult(msgspec.Struct, frozen=True):
-    """What is printed."""
+    """The printed result."""
 
     gap_closed: float
     streams: dict[StreamKind, StreamSummary]
@@ -85,7 +86,7 @@ class DelayResult(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class StreamSize:
-    """How long a stream is judged, and how many rows it has a day."""
+    """Evaluated days of a stream, rows per day, and the drift of its purchase rate."""
 
     days: int
     rows_a_day: int
@@ -93,7 +94,7 @@ class StreamSize:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Measure; 0: the gap closes as far as aimed at, and the level is right."""
+    """Measure. 0: the gap closes as far as aimed at, and the mean prediction is right."""
     arguments, started_s = parse(argv), time.process_time()
     torch.set_num_threads(1)
     size = StreamSize(arguments.days, max(1, round(4_000 * arguments.scale)), arguments.drift)
@@ -107,13 +108,13 @@ def main(argv: Sequence[str]) -> int:
         seeds=arguments.seeds,
         seconds=round(time.process_time() - started_s, 1),
     )
-    print(msgspec.json.encode(result).decode())
+    print_json(result)
     level = streams["clicks"].ways["ours"]["predicted_to_observed"].mean
     return 0 if result.gap_closed >= AIM and abs(level - 1) <= LEVEL_MAX else 1
 
 
 def compare_methods(kind: StreamKind, seed: int, size: StreamSize) -> dict[Method, Figures]:
-    """The figures of each way on one stream."""
+    """The figures of each method on one stream."""
     history = simulate_stream(kind, 1_000 + seed, -HISTORY_DAYS, HISTORY_DAYS, size.rows_a_day, drift=size.drift)
     stream = simulate_stream(kind, seed, 0, WARMUP_DAYS + size.days, size.rows_a_day, drift=size.drift)
     first = fit(history.select_final_examples(np.arange(len(history.ts_ms))), SHAPE, PLAN, lambda epoch: None)
@@ -121,44 +122,41 @@ def compare_methods(kind: StreamKind, seed: int, size: StreamSize) -> dict[Metho
         method: evaluate_predictions(stream, predict_online(first, stream, method)) for method in METHODS
     }
     losses = ", ".join(f"{method} {figures['log_loss']:.5f}" for method, figures in figures_by_method.items())
-    print(f"{kind}, seed {seed}: log loss {losses}", file=sys.stderr, flush=True)
+    print_progress(f"{kind}, seed {seed}: log loss {losses}")
     return figures_by_method
 
 
 def predict_online(first: FitResult, stream: DelayStream, method: Method) -> Floats:
-    """What a network says of each row's purchase (N,) before it has learned anything of it."""
+    """The purchase probability of each row (N,), predicted before the row is learned from."""
     network = copy.deepcopy(first.network)
-    for task in network.tasks:  # what is fitted once stays behind what goes on learning; here all are judged bare
+    for task in network.tasks:  # a calibration fitted once would lag behind, so predictions are not calibrated
         calibrator = network.calibrator(task)
         calibrator.set_values([IDENTITY[name] for name in calibrator.names])
     learner = Learner(network=network, config=PLAN, state=first.optimizer)
-    late = DelayedFeedback({"purchase": DELAY}) if method == "ours" else DelayedFeedback()
+    delayed_feedback = DelayedFeedback({"purchase": DELAY}) if method == "ours" else DelayedFeedback()
     examples, known_ms = build_examples(stream, method)
     edges = np.arange(0, int(stream.ts_ms[-1]) + STEP_MS, STEP_MS)
-    shown_count, known_count, predictions = (
-        np.searchsorted(stream.ts_ms, edges),
-        np.searchsorted(known_ms, edges),
-        np.zeros(len(stream.ts_ms)),
-    )
+    shown_count, known_count = np.searchsorted(stream.ts_ms, edges), np.searchsorted(known_ms, edges)
+    predictions = np.zeros(len(stream.ts_ms))
     for step in range(len(edges) - 1):
         rows = np.arange(shown_count[step], shown_count[step + 1])
         predictions[rows] = predict(network, stream.select_final_examples(rows))["purchase"]
         new = examples.take(np.arange(known_count[step], known_count[step + 1]))
         if len(new):
-            learner.train_step(late.weigh(network, to_batch(new), new, len(new)))
+            learner.train_step(delayed_feedback.weigh(network, to_batch(new), new, len(new)))
     return predictions
 
 
 def evaluate_predictions(stream: DelayStream, predictions: Floats) -> Figures:
-    """What is said of purchases (N,), judged by what turned out to be true."""
+    """The figures of purchase probabilities (N,), by the final labels."""
     rows = stream.ts_ms >= WARMUP_DAYS * DAY_MS
-    rows &= stream.ts_ms < stream.ts_ms[-1] // STEP_MS * STEP_MS  # the last step is not whole
+    rows &= stream.ts_ms < stream.ts_ms[-1] // STEP_MS * STEP_MS  # the last step is incomplete
     y, p = stream.buy[rows].astype(float), predictions[rows]
     return {"log_loss": log_loss(y, p), "auc": auc(y, p), "predicted_to_observed": predicted_to_observed(y, p)}
 
 
 def summarize_runs(runs: Sequence[dict[Method, Figures]]) -> StreamSummary:
-    """Each way's figures over the seeds, and how much of what naive learning loses each of the others wins back."""
+    """Each method's figures over the seeds, and the closed share of the gap between naive and oracle."""
     figures_by_method = {
         method: {name: summarize_seeds([run[method][name] for run in runs]) for name in runs[0][method]}
         for method in runs[0]
@@ -181,9 +179,9 @@ def summarize_seeds(values: Sequence[float]) -> SeedSpread:
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench delay", description=__doc__)
-    parser.add_argument("--json", action="store_true", help="one line of JSON, which it prints anyway")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--days", type=int, default=18, help="that are judged; 18 are a cycle of the rate of purchases")
-    parser.add_argument("--scale", type=float, default=1.0, help="of the rows a day")
-    parser.add_argument("--drift", type=float, default=0.4, help="of the rate of purchases, in logits")
+    parser.add_argument("--json", action="store_true", help="print one line of JSON, which is always done")
+    parser.add_argument("--seeds", type=int, default=3, help="number of streams of each kind")
+    parser.add_argument("--days", type=int, default=18, help="evaluated days; 18 are a cycle of the purchase rate")
+    parser.add_argument("--scale", type=float, default=1.0, help="factor on the rows per day")
+    parser.add_argument("--drift", type=float, default=0.4, help="drift of the purchase rate, in logits")
     return parser.parse_args(argv)

@@ -1,8 +1,8 @@
-"""A stream whose truth is known: features decide whether somebody buys, and how long after the click.
+"""A stream with known final labels: features determine the probability of a purchase and its delay after the click.
 
-Impulse purchases come within minutes, considered ones within days; which kind it is, and how many days, depends on the
-features as well, some of which also decide whether somebody buys at all. The rate of purchases rises and falls. A
-stream of clicks has a purchase or none for each of its rows; in a stream of lists most rows are never clicked.
+Impulse purchases come within minutes, considered ones within days; the kind and the delay depend on the features, some
+of which also influence the probability of a purchase. The purchase rate oscillates. In a stream of clicks each row has
+a purchase or none; in a stream of lists most rows are never clicked.
 """
 
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ from scipy.special import expit
 from contract.features.declaration import GROUPS, Block, Feature, FeatureSet
 from contract.settings import FeedbackSettings
 from contract.tasks import Task
+from contract.units import DAY_MS, MINUTE_MS
 from training.data.examples import Examples
 
 StreamKind: TypeAlias = Literal["clicks", "lists"]
@@ -23,13 +24,11 @@ Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
-MINUTE_MS: Final = 60_000
-DAY_MS: Final = 24 * 60 * MINUTE_MS
 FEEDBACK: Final = FeedbackSettings()
 DELAY: Final = FEEDBACK.delays_by_task()["purchase"]
 SILENCE_MS: Final = FEEDBACK.click_wait_s * 1_000
-CYCLE_DAYS: Final = 18  # of the rate of purchases: up by half and down by a third in logits of 0.4
-ITEM_KINDS: Final = 8  # of items
+CYCLE_DAYS: Final = 18  # of the purchase rate
+ITEM_KINDS: Final = 8
 FEATURES: Final = FeatureSet(
     [
         Feature("eager", "user", "number", "column.eager"),
@@ -49,19 +48,19 @@ TASKS: Final[dict[StreamKind, tuple[Task, ...]]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DelayStream:
-    """N rows in the order in which they were shown: what is seen of them, and all that comes of them; arrays (N,)."""
+    """N rows in the order of their times, with features and all outcomes; arrays (N,)."""
 
     kind: StreamKind
     numbers: npt.NDArray[np.float32]  # (N, 4)
     item: Integers
     ts_ms: Integers
     click: Mask
-    click_ms: Integers  # of rows without a click, when that is said
+    click_ms: Integers  # of rows without a click, the time of the negative label
     buy: Mask
     buy_ms: Integers
 
     def select_examples(self, rows: Integers, purchase: Floats, known_at_ms: Integers, *, is_click: Mask) -> Examples:
-        """Some rows as examples: with their click where `is_click`, and a purchase that became known at `told_ms`."""
+        """Some rows as examples, with click labels where `is_click`, and purchase labels known at `known_at_ms`."""
         ids = rows.astype(str).astype(object)
         blocks = {group: FEATURES.empty_block(group, len(rows)) for group in GROUPS}
         blocks["user"] = Block(self.numbers[rows, :2], np.zeros((len(rows), 0), np.int64))
@@ -85,7 +84,7 @@ class DelayStream:
         )
 
     def select_final_examples(self, rows: Integers) -> Examples:
-        """Some rows with the labels that turned out to be true."""
+        """Some rows with their final labels."""
         return self.select_examples(
             rows, self.buy[rows].astype(float), self.buy_ms[rows], is_click=np.ones(len(rows), bool)
         )
@@ -94,7 +93,7 @@ class DelayStream:
 def simulate_stream(
     kind: StreamKind, seed: int, first_day: int, days: int, rows_a_day: int, *, drift: float = 0.4
 ) -> DelayStream:
-    """So many days of a stream, from its `first_day` on. `drift`: how far the rate of purchases goes, in logits."""
+    """`days` days of a stream from `first_day` on. `drift`: amplitude of the purchase rate, in logits."""
     rng, count = np.random.default_rng(seed), days * rows_a_day
     ts_ms = np.sort(rng.integers(first_day * DAY_MS, (first_day + days) * DAY_MS, count))
     numbers, item = rng.normal(0, 1, (count, 4)).astype(np.float32), rng.integers(0, ITEM_KINDS, count)
@@ -104,7 +103,7 @@ def simulate_stream(
     cycle = drift * np.sin(2 * np.pi * ts_ms / (CYCLE_DAYS * DAY_MS))
     buy = click & (rng.random(count) < expit(0.7 * rich - 0.5 * price + 0.6 * eager + item_effect + cycle - 1.6))
     thinking_ms = 1.5 * DAY_MS * np.exp(0.4 * price)
-    quantile = rng.random(count) * -np.expm1(-(DELAY.window_ms - 1) / thinking_ms)  # later ones are no purchases of it
+    quantile = rng.random(count) * -np.expm1(-(DELAY.window_ms - 1) / thinking_ms)  # within the window
     is_impulse = rng.random(count) < expit(1.1 * eager - 0.9 * price + item_effect - 0.8)
     delay_ms = np.where(is_impulse, rng.exponential(20 * MINUTE_MS, count), -thinking_ms * np.log1p(-quantile))
     lag_ms = rng.integers(5_000, 10 * MINUTE_MS, count) if kind == "lists" else 0
@@ -122,11 +121,15 @@ def simulate_stream(
 
 
 def build_examples(stream: DelayStream, method: Method) -> tuple[Examples, Integers]:
-    """What is learned of a world, and when (M,), in this order: each label once, and corrections for who takes them."""
-    all_rows, click, buy = np.arange(len(stream.ts_ms)), stream.click, stream.buy
+    """The labels that a method learns from, in order of their times (M,); `naive` and `ours` get corrections, too."""
+    all_rows = np.arange(len(stream.ts_ms))
+    click = stream.click
+    buy = stream.buy
     no_labels, due_ms = np.full(len(all_rows), np.nan), stream.click_ms + DELAY.wait_ms
     is_late = buy & (stream.buy_ms > due_ms)
-    unclicked, waiting, bought = ~click, click & (is_late | ~buy), buy
+    unclicked = ~click
+    waiting = click & (is_late | ~buy)
+    bought = buy
     parts = [(all_rows, no_labels, stream.click_ms, True)] if stream.kind == "lists" else []
     if method == "waiting":
         parts += [(all_rows, buy.astype(float), stream.ts_ms + SILENCE_MS + DELAY.window_ms, False)]

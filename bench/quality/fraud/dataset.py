@@ -1,8 +1,8 @@
-"""The card payments of the Reproducible Fraud Detection Handbook as a shop's stream, truths arriving seven days late.
+"""The card payments of the Reproducible Fraud Detection Handbook as a shop's stream, with labels seven days late.
 
-A payment is an order: the Handbook's customer is its user and card, the terminal its seller. Each has a judgement,
-seven days later to the millisecond, whatever it says; so a fold can know nothing of a payment before that. Of payment
-and judgement at one millisecond the judgement stands first.
+A payment is an order: the Handbook's customer is its user and card, the terminal its seller. Each has a judgement
+exactly seven days later, fraud or not, so profiles contain no label of a payment before that. Of a payment and a
+judgement at the same millisecond the judgement comes first.
 """
 
 from collections.abc import Iterator
@@ -16,18 +16,18 @@ import pyarrow.parquet as pq
 
 from contract.events import Judgement, Line, Order
 from contract.profiles.entity_updates import Arrival
+from contract.units import DAY_MS
 
 FILE: Final = Path("fraud_handbook") / "transactions.parquet"
-DAY_MS: Final = 24 * 3_600_000
-DELAY_MS: Final = 7 * DAY_MS  # until a payment is judged
-ITEM: Final = "payment"  # the Handbook does not say what was bought
+DELAY_MS: Final = 7 * DAY_MS  # from a payment to its label
+ITEM: Final = "payment"  # the Handbook has no items
 Integers = npt.NDArray[np.int64]
 Numbers = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class Payments:
-    """N payments in the order of time; `fraud` is 0 or 1, `ts_ms` that of the payment."""
+    """N payments in order of time; `fraud` is 0 or 1."""
 
     ts_ms: Integers
     customer: Integers
@@ -40,12 +40,14 @@ class Payments:
 
     @property
     def day(self) -> Integers:
-        """The day of each payment (N,), counted from 1970 as `ts_ms` is."""
+        """The day of each payment (N,), counted from 1970."""
         return self.ts_ms // DAY_MS
 
     def to_order(self, row: int) -> Order:
         """The payment as its order."""
-        user, seller, amount = str(self.customer[row]), str(self.terminal[row]), float(self.amount[row])
+        user = str(self.customer[row])
+        seller = str(self.terminal[row])
+        amount = float(self.amount[row])
         return Order(
             event_id=f"payment-{row}",
             ts_ms=int(self.ts_ms[row]),
@@ -58,7 +60,7 @@ class Payments:
         )
 
     def to_judgement(self, row: int) -> Judgement:
-        """What is said of the payment when its delay has passed, with the entities that its order touches."""
+        """The payment's label after its delay, with the entities of its order."""
         user, seller = str(self.customer[row]), str(self.terminal[row])
         return Judgement(
             event_id=f"truth-{row}",
@@ -72,7 +74,7 @@ class Payments:
 
 
 def read_payments(folder: Path, until_ms: int) -> Payments:
-    """All payments of the file before `until_ms`."""
+    """All payments of the file before `until_ms`, in order of time."""
     table = pq.read_table(folder / FILE, columns=["ts_ms", "customer_id", "terminal_id", "amount", "is_fraud"])
     ts_ms, customer, terminal, amount, fraud = (column.to_numpy() for column in table.columns)
     order = np.argsort(ts_ms, kind="stable")
@@ -88,7 +90,7 @@ def read_payments(folder: Path, until_ms: int) -> Payments:
 
 @dataclass(frozen=True, slots=True)
 class ArrivalChunk:
-    """Some arrivals that follow one another; `orders` are the numbers of those that are payments, `rows` which ones."""
+    """Consecutive arrivals; `order_indices`: positions of payments among them; `payment_rows`: these payments' rows."""
 
     arrivals: list[Arrival]
     order_indices: Integers
@@ -96,7 +98,7 @@ class ArrivalChunk:
 
 
 def iterate_arrivals(payments: Payments, size: int) -> Iterator[ArrivalChunk]:
-    """Payments and judgements in the order of time until the last payment, `size` arrivals at once."""
+    """Payments and judgements in order of time until the last payment, in chunks of `size` arrivals."""
     count, offsets = len(payments), {"orders/0": 0, "judgements/0": 0}
     times_ms = np.concatenate([payments.ts_ms + DELAY_MS, payments.ts_ms])
     order = np.argsort(times_ms, kind="stable")

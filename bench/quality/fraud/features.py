@@ -1,26 +1,25 @@
-"""What profiles knew of each payment when it came: the stream goes through the worker's own fold and encoder once.
+"""Features of each payment from the profiles before it, by one pass through the worker's own fold and encoder.
 
-That is the long part of the bench and the same for every row, so its blocks are kept in a folder until the code that
-makes them, the declared features or the data change.
+This is the longest part of the bench and the same for every row, so the feature blocks are kept in a folder until their
+code, the declared features or the data change.
 """
 
-import hashlib
 import shutil
-import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
 from bench.quality.fraud.dataset import FILE, Payments, iterate_arrivals
+from bench.results.cache import load_or_make
+from bench.results.digest import digest_inputs
+from bench.results.report import print_progress
 from contract.features.declaration import Block, FeatureSet
 from contract.features.encoder import Encoder
 from contract.graphs import DECIDE
 from contract.profiles.entity_updates import to_updates
 from contract.profiles.store import InMemoryProfileStore, fold
 
-ROOT: Final = Path(__file__).parents[1]
 BLOCK_CODE_PATHS: Final = (
     "contract",
     "features.toml",
@@ -28,53 +27,52 @@ BLOCK_CODE_PATHS: Final = (
     "bench/quality/fraud/features.py",
 )
 DECISION_GROUPS: Final = DECIDE.groups
-CHUNK_ARRIVALS: Final = 20_000  # folded at once: a profile is the same however the log was cut
+CHUNK_ARRIVALS: Final = 20_000  # folded at once; profiles do not depend on it
 Blocks = dict[str, Block]
 
 
 def replay_blocks(payments: Payments, features: FeatureSet, first: int) -> Blocks:
-    """The blocks of the payments from number `first` on, each as known before its payment."""
+    """The blocks of the payments from row `first` on, each from the profiles before its payment."""
     encoder, profiles = Encoder(features), InMemoryProfileStore()
     blocks = {group: features.empty_block(group, len(payments) - first) for group in DECISION_GROUPS}
     for chunk in iterate_arrivals(payments, CHUNK_ARRIVALS):
-        touches = to_updates(chunk.arrivals)
-        memory = fold(profiles.read(touches.entities), touches)
+        updates = to_updates(chunk.arrivals)
+        folded = fold(profiles.read(updates.entities), updates)
         is_wanted = chunk.payment_rows >= first
         if is_wanted.any():
-            for group, block in encoder.encode_before(
-                memory, chunk.order_indices[is_wanted].tolist(), DECISION_GROUPS
-            ).items():
-                rows = chunk.payment_rows[is_wanted] - first
-                blocks[group].numbers[rows], blocks[group].ids[rows] = block.numbers, block.ids
-        profiles.merge(memory.slice_writes(), {}, {})
+            rows = chunk.payment_rows[is_wanted] - first
+            encoded = encoder.encode_before(folded, chunk.order_indices[is_wanted].tolist(), DECISION_GROUPS)
+            for group, block in encoded.items():
+                blocks[group].numbers[rows] = block.numbers
+                blocks[group].ids[rows] = block.ids
+        profiles.merge(folded.slice_writes(), {}, {})
     return blocks
 
 
 def load_or_replay(payments: Payments, features: FeatureSet, first: int, data: Path, folder: Path) -> Blocks:
-    """The same, read from `folder` if it holds what this code makes of these data, or made and kept there."""
-    digest = f"{digest_files(BLOCK_CODE_PATHS, data / FILE)} from {first} to {len(payments)}"
-    digest_path = folder / "digest"
-    if not (digest_path.is_file() and digest_path.read_text() == digest):
-        print(f"{len(payments)} payments and their truths go through the fold: some minutes.", file=sys.stderr)
-        blocks = replay_blocks(payments, features, first)
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        for group, block in blocks.items():
-            np.save(folder / f"{group}.numbers.npy", block.numbers)
-            np.save(folder / f"{group}.ids.npy", block.ids)
-        digest_path.write_text(digest)  # last: a folder without it is made again
+    """The same blocks, read from `folder` if this code has made them of these data."""
+
+    def replay() -> None:
+        print_progress(f"{len(payments)} payments and their labels are folded, which takes some minutes")
+        write_blocks(replay_blocks(payments, features, first), folder)
+
+    digest = f"{digest_inputs(BLOCK_CODE_PATHS, files=[data / FILE])} from {first} to {len(payments)}"
+    return load_or_make(folder, digest, replay, read=read_blocks)
+
+
+def write_blocks(blocks: Blocks, folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for group, block in blocks.items():
+        np.save(folder / f"{group}.numbers.npy", block.numbers)
+        np.save(folder / f"{group}.ids.npy", block.ids)
+
+
+def read_blocks(folder: Path) -> Blocks:
+    """The blocks, mapped into memory."""
     return {
         group: Block(
-            *(np.load(folder / f"{group}.{array_name}.npy", mmap_mode="r") for array_name in ("numbers", "ids"))
+            np.load(folder / f"{group}.numbers.npy", mmap_mode="r"), np.load(folder / f"{group}.ids.npy", mmap_mode="r")
         )
         for group in DECISION_GROUPS
     }
-
-
-def digest_files(entries: Iterable[str], *files: Path) -> str:
-    """Of the named code and of further files."""
-    digest = hashlib.sha256()
-    paths = (file for entry in entries for file in (sorted((ROOT / entry).rglob("*.py")) or [ROOT / entry]))
-    for path in [*paths, *files]:
-        digest.update(path.read_bytes())
-    return digest.hexdigest()

@@ -1,8 +1,8 @@
-"""The rows of the fraud bench: each learns from a week's past payments and says how likely each judged one is a fraud.
+"""The methods of the fraud bench: each is trained on the payments before a week and predicts its test payments.
 
-Ours goes the whole way: fitted as `python -m training fit` does, kept as a checkpoint, exported, and the bundle answers
-in the worker's own runtime, from blocks as the worker would give them. Settings were chosen on weeks before the first
-one that is tested.
+Our network goes through all stages: training as by `python -m training fit`, checkpoint, export, and prediction by the
+bundle in the worker's own runtime, from feature blocks as in the worker. Hyperparameters were chosen on weeks before
+the first test week.
 """
 
 from collections.abc import Callable
@@ -25,11 +25,12 @@ from contract.tasks import Task
 from export.exporter import export
 from model.checkpoint import Checkpoint, make_metadata
 from model.network import Network
+from training.analysis.baselines import ignore_epoch
 from training.data.examples import Examples
-from training.trainer.fit import Epoch, fit
+from training.trainer.fit import fit
 from worker.model.onnx_model import Model
 
-NEGATIVE_RATE: Final = 0.1  # of honest payments, that teach the network; frauds all do
+NEGATIVE_RATE: Final = 0.1  # share of the honest payments that the network is trained on
 TASK: Final = Task("fraud", "binary", DECISION_GROUPS, "decide", negative_rate=NEGATIVE_RATE)
 SHAPE: Final = ModelConfig(
     embedding=8,
@@ -58,14 +59,14 @@ TREE_PARAMETERS: Final = {
     "num_threads": 1,
     "seed": 1,
 }
-TREE_COUNT, TREE_NEGATIVE_RATE = 200, 0.2  # ranks better than all of them
+TREE_COUNT, TREE_NEGATIVE_RATE = 200, 0.2  # ranks better than training on all honest payments
 HISTORY_DAYS: Final = 84
 PREDICT_BATCH: Final = 4_096
 
 
 @dataclass(frozen=True, slots=True)
 class FraudData:
-    """What all rows may read: payments, and blocks of those from number `first` on, in the columns of `features`."""
+    """Inputs of all methods: payments, and blocks of those from row `first` on, in the columns of `features`."""
 
     payments: Payments
     features: FeatureSet
@@ -73,18 +74,18 @@ class FraudData:
     first: int
 
     def select_examples(self, rows: Integers, wanted: FeatureSet) -> Examples:
-        """The payments with these numbers as examples, in the columns of `wanted`."""
+        """The payments of these rows as examples, in the columns of `wanted`."""
         blocks = select_columns(self.blocks, self.features, wanted, rows - self.first)
         groups = {feature.group for feature in wanted.features}
         task = replace(TASK, groups=tuple(group for group in DECISION_GROUPS if group in groups))
         return build_examples(self.payments, rows, blocks, wanted, task)
 
 
-Method = Callable[[FraudData, WeekSplit], Numbers]  # probabilities (N,) of the week's judged payments
+Method = Callable[[FraudData, WeekSplit], Numbers]  # probabilities (N,) of the week's test payments
 
 
 def make_network_method(*, profiles: bool) -> Method:
-    """The row of our network, with what profiles knew or without."""
+    """Our network, with or without profile features."""
 
     def predict(data: FraudData, week: WeekSplit) -> Numbers:
         wanted = select_features(data, week.train, profiles=profiles)
@@ -98,7 +99,7 @@ def make_network_method(*, profiles: bool) -> Method:
 
 
 def predict_with_trees(data: FraudData, week: WeekSplit) -> Numbers:
-    """Gradient-boosted trees on the same numbers."""
+    """Gradient-boosted trees on the same number features."""
     wanted = select_features(data, week.train, profiles=True)
     rows = sample_negatives(week.train, data.payments.fraud, TREE_NEGATIVE_RATE)
     train_set = lightgbm.Dataset(to_matrix(data, rows, wanted), data.payments.fraud[rows])
@@ -114,7 +115,7 @@ METHODS: Final[dict[str, Method]] = {
 
 
 def select_features(data: FraudData, rows: Integers, *, profiles: bool) -> FeatureSet:
-    """The features that are not the same for all of these payments; without `profiles`, those of the event alone."""
+    """The features that vary over these payments; without `profiles`, only those of the event itself."""
     varying = set[str]()
     for group, block in data.blocks.items():
         selected = block.take(rows - data.first)
@@ -128,8 +129,9 @@ def select_features(data: FraudData, rows: Integers, *, profiles: bool) -> Featu
             span.feature.name for span in spans if varies(selected.ids[:, span.start : span.start + span.width])
         }
     wanted = varying if profiles else varying & list_event_features(data.features)
-    for feature in reversed(data.features.features):  # a ratio stands behind what it is of
-        wanted |= list_ratio_operands(feature) if feature.name in wanted else set()
+    for feature in reversed(data.features.features):  # a ratio comes after its operands
+        if feature.name in wanted:
+            wanted |= list_ratio_operands(feature)
     return data.features.select(wanted)
 
 
@@ -140,7 +142,7 @@ def varies(column: Numbers | Integers) -> bool:
 
 
 def list_event_features(features: FeatureSet) -> set[str]:
-    """The features that no profile has a part in."""
+    """The features that use no profile, directly or by a ratio."""
     names = set[str]()
     for feature in features.features:
         if not feature.source.startswith("profile.") and list_ratio_operands(feature) <= names:
@@ -149,18 +151,20 @@ def list_event_features(features: FeatureSet) -> set[str]:
 
 
 def list_ratio_operands(feature: Feature) -> set[str]:
-    """The features that a ratio is of; none for others."""
-    return set(feature.source.removeprefix("ratio ").split(" / ")) if feature.source.startswith("ratio ") else set()
+    """The two features of a ratio; empty for other features."""
+    if not feature.source.startswith("ratio "):
+        return set()
+    return set(feature.source.removeprefix("ratio ").split(" / "))
 
 
 def sample_negatives(rows: Integers, fraud: Numbers, rate: float) -> Integers:
-    """All frauds among the rows, and of the others a random share."""
+    """The rows of all frauds, and a random share of the others."""
     draws = np.random.default_rng(PLAN.seed).random(len(rows))
     return rows[(fraud[rows] > 0) | (draws < rate)]
 
 
 def export_and_load(network: Network, bundles: Path, features: FeatureSet) -> Model:
-    """The network as a worker has it that serves `features`: checkpoint, export, bundle, runtime."""
+    """The network as a worker with `features` loads it: checkpoint, export, bundle, runtime."""
     about = make_metadata(network, parent=None, created_ms=0, evaluation={}, positions={})
     export(Checkpoint(metadata=about, weights=network.state_dict()), bundles, {})
     version = current_version(bundles)
@@ -169,7 +173,7 @@ def export_and_load(network: Network, bundles: Path, features: FeatureSet) -> Mo
 
 
 def predict_served(model: Model, data: FraudData, rows: Integers) -> Numbers:
-    """What the bundle answers to these payments (N,)."""
+    """The bundle's fraud probabilities of these payments (N,)."""
     predictions = list[Numbers]()
     for start in range(0, len(rows), PREDICT_BATCH):
         chunk = rows[start : start + PREDICT_BATCH] - data.first
@@ -179,10 +183,6 @@ def predict_served(model: Model, data: FraudData, rows: Integers) -> Numbers:
 
 
 def to_matrix(data: FraudData, rows: Integers, wanted: FeatureSet) -> Numbers:
-    """The numbers (N, columns) as LightGBM reads them."""
+    """The number features (N, columns) for LightGBM."""
     blocks = select_columns(data.blocks, data.features, wanted, rows - data.first)
     return np.concatenate([blocks[group].numbers for group in DECISION_GROUPS], 1).astype(np.float32)
-
-
-def ignore_epoch(_: Epoch) -> None:
-    """What an epoch has to say is not wanted here."""

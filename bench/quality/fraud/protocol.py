@@ -1,8 +1,8 @@
-"""The Handbook's protocol: what a week's model may learn from, which payments judge it, and by what figures.
+"""The Handbook's protocol: training and test payments of a week, and the figures.
 
-A week is judged by its payments, without those of cards that are known as compromised when their day begins (by truths
-that have arrived, of payments since the Handbook's own week of training, which ends seven days before). A model learns
-from days whose truths had all arrived when the week began.
+The test payments of a week exclude those of cards that are known as compromised when their day begins (by labels that
+have arrived, of payments since the Handbook's own training week, which ends seven days before). A model is trained on
+days whose labels had all arrived when the week began.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,9 +13,10 @@ from typing import Final
 import numpy as np
 from msgspec import Struct
 
-from bench.quality.fraud.dataset import DAY_MS, DELAY_MS, Integers, Numbers, Payments
+from bench.quality.fraud.dataset import DELAY_MS, Integers, Numbers, Payments
 from contract.features.declaration import GROUPS, Block, FeatureSet
 from contract.tasks import Task
+from contract.units import DAY_MS
 from training.data.examples import Examples
 from training.metrics.fraud import card_precision, mask_known_cards
 from training.metrics.ranking import auc, average_precision
@@ -26,7 +27,7 @@ DELAY_DAYS: Final = DELAY_MS // DAY_MS
 
 
 class FraudFigures(Struct, frozen=True):
-    """How well some probabilities tell the frauds of a week, or of several: then the mean."""
+    """Quality of the probabilities of a week, or the mean over weeks."""
 
     average_precision: float
     auc: float
@@ -35,19 +36,19 @@ class FraudFigures(Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class WeekSplit:
-    """Numbers of payments: those that teach, the latest of them a whole delay older than the week, and those judged."""
+    """Rows of the training payments, the latest of them one label delay before the week, and of the test payments."""
 
     train: Integers
     test: Integers
 
 
 def parse_day(date: str) -> int:
-    """The number of a date, YYYY-MM-DD, as `Payments.day` counts."""
+    """The day number of a date, YYYY-MM-DD, as in `Payments.day`."""
     return int(datetime.fromisoformat(date).replace(tzinfo=UTC).timestamp()) * 1_000 // DAY_MS
 
 
 def split_week(payments: Payments, start: int, history: int) -> WeekSplit:
-    """The week that begins on day `start`, learning from `history` days."""
+    """The week that begins on day `start`, with `history` days of training payments."""
     day, train_end = payments.day, start - DELAY_DAYS
     learning = np.flatnonzero((day >= train_end - history) & (day < train_end))
     recent = np.flatnonzero((day >= train_end - WEEK_DAYS) & (day < start + WEEK_DAYS))
@@ -61,8 +62,10 @@ def split_week(payments: Payments, start: int, history: int) -> WeekSplit:
 
 
 def evaluate_predictions(payments: Payments, rows: Integers, p: Numbers) -> FraudFigures:
-    """The figures of probabilities (N,) for the payments with these numbers (N,)."""
-    y, customer, day = payments.fraud[rows], payments.customer[rows], payments.day[rows]
+    """The figures of probabilities (N,) for the payments of these rows (N,)."""
+    y = payments.fraud[rows]
+    customer = payments.customer[rows]
+    day = payments.day[rows]
     return FraudFigures(average_precision(y, p), auc(y, p), card_precision(y, p, customer, day))
 
 
@@ -75,7 +78,7 @@ def average_figures(weeks: Sequence[FraudFigures]) -> FraudFigures:
 def select_columns(
     blocks: Mapping[str, Block], features: FeatureSet, wanted: FeatureSet, rows: Integers
 ) -> dict[str, Block]:
-    """Some rows of blocks of `features`, in the columns of `wanted`, which are some of them; other groups are empty."""
+    """Some rows of blocks of `features`, in the columns of the subset `wanted`; other groups are empty."""
     selected = {group: wanted.empty_block(group, len(rows)) for group in GROUPS}
     for group, block in blocks.items():
         columns_by_name = {feature.name: column for column, feature in enumerate(features.numbers(group))}
@@ -92,7 +95,7 @@ def select_columns(
 def build_examples(
     payments: Payments, rows: Integers, blocks: Mapping[str, Block], features: FeatureSet, task: Task
 ) -> Examples:
-    """The payments with these numbers (N,) as examples; `blocks` are theirs, in the columns of `features`."""
+    """The payments of these rows (N,) as examples; `blocks` (N rows) are in the columns of `features`."""
     names = np.array([f"payment-{row}" for row in rows.tolist()], np.object_)
     return Examples(
         features=features,

@@ -1,15 +1,14 @@
-"""`python -m bench gate`: are all harmful updates refused, and healthy ones not?
+"""`python -m bench gate`: whether the promotion gate refuses all harmful updates and passes the sound ones.
 
-A shop lives through its days; a network learns from the earlier ones, and updates come from later ones. Healthy ones
-follow one another, each from the model that the one before it made. Harmful ones (`bench.gate_poisons`) all begin from
-the first model. One counts as refused if it does not serve: because its labels were `doubted` before anything was
-learned, because the `gate` refused it, or because checks `dropped` its poison and what then served lost no more of its
-gain than the margin, in any task, on the shop's last days, which nobody learned from. `--harm` adds what the same
-updates do there unguarded: the mean loss of gain of the task that each hurts most.
+A network is trained on the earlier days of the simulated shop; updates come from later days. Sound updates follow one
+another, each from the model of the one before. Harmful ones (`poisons.py`) all start from the first model. An update
+counts as refused if it does not serve: its labels were `doubted` before training, the `gate` refused it, or checks
+`dropped` its poisoned rows and the resulting model lost at most the margin of gain in every task, on the shop's last
+days, which no model was trained on. `--harm` adds what the same updates do without checks: the mean loss of gain of the
+task that each harms most.
 """
 
 import argparse
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -19,55 +18,30 @@ from typing import Any, Final
 
 import msgspec
 import numpy as np
-import torch
 
-from bench.quality.calibration import load_or_simulate
 from bench.quality.gate.poisons import POISONS, Rows
+from bench.quality.gate.scenario import GateScenario, load_scenario
+from bench.quality.simulated_shop import add_shop_arguments
+from bench.results.report import print_progress, print_result
 from contract.errors import BadData
 from contract.messages import Example, to_msgpack
-from contract.settings import ModelConfig, TrainingConfig, read_settings
-from model.checkpoint import Checkpoint, make_metadata, read_checkpoint, write_checkpoint
 from model.network import Network
-from training.analysis.baselines import ignore_epoch
-from training.commands.fit import read_configs
-from training.data.arrays import Predictions
 from training.data.examples import Examples, from_rows
-from training.data.split import assign_families
 from training.feedback.feedback_reader import FeedbackBatch
 from training.online.incremental_pass import IncrementalPass
 from training.online.promotion_gate import ROWS_MIN
-from training.online.replay_buffer import encode_buffer, split_buffer
+from training.online.replay_buffer import split_buffer
 from training.online.update import TrainFunction, UpdateResult, create_update_learner, update
 from training.online.update_inputs import read_buffer
 from training.stats.paired_predictions import PairedPredictions
-from training.trainer.fit import fit
 from training.trainer.learner import predict
 
-SHAPE: Final = ModelConfig(embedding=8, hidden=32, factors=8, experts=2, expert=32, tower=16, rows=4_096)
-TRAIN_SHARE: Final = 0.5  # of the days
-TRUTH_FROM: Final = 0.86
-TRUTH_ROWS: Final = 1_500  # of each family
 PASSED_SHARE_MIN: Final = 0.95
-CHAIN_LENGTH: Final = 10  # healthy updates one after the other
-DAY_MS: Final = 86_400_000
-
-
-@dataclass(frozen=True, slots=True)
-class GateScenario:
-    """The first model, what updates are cut from in the order of time, what turned out to be true later.
-
-    `said`: what the first model says of the truth.
-    """
-
-    base: Checkpoint
-    update_examples: Examples
-    truth: Examples
-    base_predictions: Predictions
-    plan: TrainingConfig
+CHAIN_LENGTH: Final = 10  # consecutive sound updates
 
 
 def main(argv: Sequence[str]) -> int:
-    """Measure; 0: all that is harmful is refused and 95 % of what is healthy passes, 1: not so."""
+    """Measure. 0: every harmful update is refused and 95 % of the sound ones pass; 1: not so."""
     arguments, started_s = parse(argv), time.process_time()
     scenario, trial_count = load_scenario(arguments), max(1, round(100 * arguments.scale))
     harmful = [try_harmful(scenario, number, arguments.rows, harm=arguments.harm) for number in range(trial_count)]
@@ -76,21 +50,15 @@ def main(argv: Sequence[str]) -> int:
     if not arguments.harm:
         del figures["harm"]
     figures |= {"examples": len(scenario.update_examples), "seconds": round(time.process_time() - started_s, 1)}
-    print(
-        msgspec.json.encode(figures).decode()
-        if arguments.json
-        else "\n".join(f"{key:10} {value}" for key, value in figures.items())
-    )
-    return (
-        0
-        if figures["refused"] == figures["harmful"] and figures["passed"] >= PASSED_SHARE_MIN * figures["healthy"]
-        else 1
-    )
+    print_result(figures, as_json=arguments.json)
+    all_refused = figures["refused"] == figures["harmful"]
+    enough_passed = figures["passed"] >= PASSED_SHARE_MIN * figures["healthy"]
+    return 0 if all_refused and enough_passed else 1
 
 
 @dataclass(frozen=True, slots=True)
 class HarmfulTrial:
-    """A harmful update: what became of it (`doubted`, `gate`, `dropped`, or `served`), and its harm if unguarded."""
+    """A harmful update: its outcome (`doubted`, `gate`, `dropped`, or `served`), and its harm without checks."""
 
     kind: str
     outcome: str
@@ -102,15 +70,13 @@ def try_harmful(scenario: GateScenario, number: int, rows: int, *, harm: bool) -
     kind = list(POISONS)[number % len(POISONS)]
     poison, make_learn = POISONS[kind]
     clean_rows = sample_window(scenario.update_examples, np.random.default_rng(number), rows).to_rows()
-    poisoned = poison(clean_rows, np.random.default_rng(number))
-    result = update(
-        scenario.base,
-        make_feedback(poisoned, clean_rows),
-        scenario.plan,
-        train=make_learn(scenario.plan, np.random.default_rng(number)),
-    )
-    harmful_learn = make_learn(scenario.plan, np.random.default_rng(number))
-    harm_done = measure_unguarded_harm(scenario, poisoned, harmful_learn) if harm else 0.0
+    poisoned_rows = poison(clean_rows, np.random.default_rng(number))
+    learn = make_learn(scenario.plan, np.random.default_rng(number))
+    result = update(scenario.base, make_feedback(poisoned_rows, clean_rows), scenario.plan, train=learn)
+    harm_done = 0.0
+    if harm:
+        learn_again = make_learn(scenario.plan, np.random.default_rng(number))
+        harm_done = measure_unguarded_harm(scenario, poisoned_rows, learn_again)
     trial = HarmfulTrial(kind, classify_outcome(scenario, result), harm_done, "; ".join(result.rejections)[:200])
     harm_text = f"harm {trial.harm:.3f} " if harm else ""
     print_progress(f"{number:4} {kind:26} {trial.outcome:8} {harm_text}{trial.reason or result.left_out}")
@@ -121,13 +87,13 @@ def classify_outcome(scenario: GateScenario, result: UpdateResult) -> str:
     if result.rejections:
         return "gate" if result.rejected_checkpoint else "doubted"
     if result.checkpoint is None:
-        return "dropped"  # nothing was left to learn from
+        return "dropped"  # no rows were left to learn from
     harmless = measure_worst_loss(scenario, result.checkpoint.build_network()) <= scenario.plan.margin
     return "dropped" if harmless and set(result.left_out) - {"without a label"} else "served"
 
 
 def measure_unguarded_harm(scenario: GateScenario, rows: Rows, learn: TrainFunction) -> float:
-    """What the task that loses most loses of its gain on the truth, where nothing is checked."""
+    """The loss of gain of the task that loses most, on the test examples, without checks."""
     network, buffer = scenario.base.build_network(), read_buffer(scenario.base)
     try:
         examples = from_rows(rows, *scenario.base.metadata.schema())
@@ -142,7 +108,7 @@ def measure_unguarded_harm(scenario: GateScenario, rows: Rows, learn: TrainFunct
 
 
 def measure_worst_loss(scenario: GateScenario, network: Network) -> float:
-    """The most that a task loses of its gain on the truth; infinite where an answer is no number."""
+    """The largest loss of gain of a task on the test examples; infinite if a prediction is not a number."""
     predictions = PairedPredictions("true", scenario.truth, scenario.base_predictions, predict(network, scenario.truth))
     evaluated_tasks = [task for task in network.tasks if scenario.truth.has_label(task).sum() >= ROWS_MIN]
     losses = [float(predictions.pair_losses(task).loss_increase.mean()) for task in evaluated_tasks]
@@ -150,7 +116,7 @@ def measure_worst_loss(scenario: GateScenario, network: Network) -> float:
 
 
 def try_healthy(scenario: GateScenario, count: int, rows: int) -> Iterator[UpdateResult]:
-    """Chains of updates in the order of time, each from where the last one that passed left off."""
+    """Chains of updates in order of time, each from the last model that passed."""
     for first in range(0, count, CHAIN_LENGTH):
         checkpoint, rng = scenario.base, np.random.default_rng(1_000 + first)
         ends = np.sort(rng.integers(rows, len(scenario.update_examples) + 1, CHAIN_LENGTH))
@@ -161,36 +127,35 @@ def try_healthy(scenario: GateScenario, count: int, rows: int) -> Iterator[Updat
             result = update(checkpoint, make_feedback(sampled_rows, sampled_rows), scenario.plan)
             checkpoint = result.checkpoint or checkpoint
             passed = "passed" if result.checkpoint else "REFUSED"
-            print_progress(f"{first + number:4} healthy of {size} {passed} {'; '.join(result.rejections)}")
+            print_progress(f"{first + number:4} sound update of {size} {passed} {'; '.join(result.rejections)}")
             yield result
-        print_progress(
-            f"     after them the task that lost most has lost {measure_worst_loss(scenario, checkpoint.build_network()):.3f}"
-        )
+        worst_loss = measure_worst_loss(scenario, checkpoint.build_network())
+        print_progress(f"     largest loss of a task after this chain: {worst_loss:.3f}")
 
 
 def sample_window(examples: Examples, rng: np.random.Generator, rows: int) -> Examples:
-    """Half of what happened in some hours."""
+    """A random half of the examples of some hours."""
     start = int(rng.integers(0, len(examples) - 2 * rows))
     return examples.take(np.sort(start + rng.permutation(2 * rows)[:rows]))
 
 
 def make_feedback(rows: Rows, clean_rows: Rows) -> FeedbackBatch:
-    """Rows as the topic gives them; its newest record is as new as the newest honest label."""
+    """Rows as read from the topic; its newest record has the time of the newest unpoisoned label."""
     newest_ms = max(ms for row in clean_rows for ms in (row.ts_ms, *row.known_ms.values()))
     values = [to_msgpack(revision) for row in rows for revision in list_revisions(row)]
     return FeedbackBatch(values, {"shop.feedback/0": len(values)}, newest_ms)
 
 
 def list_revisions(row: Example) -> Iterator[Example]:
-    """What the joiner said of an example: a click at once, and what came of it as a revision."""
+    """The joiner's revisions of an example: a click at once, its purchase label as a second revision."""
     if row.labels.get("click") == 1 and "purchase" in row.labels:
         yield msgspec.structs.replace(row, revision=1, labels={"click": 1.0}, known_ms={"click": row.known_ms["click"]})
     yield row
 
 
 def summarize_trials(harmful: Sequence[HarmfulTrial], healthy: Sequence[UpdateResult]) -> dict[str, Any]:
-    names = [kind for kind in POISONS if any(trials.kind == kind for trials in harmful)]
-    trials_by_kind = {kind: [trials for trials in harmful if trials.kind == kind] for kind in names}
+    names = [kind for kind in POISONS if any(trial.kind == kind for trial in harmful)]
+    trials_by_kind = {kind: [trial for trial in harmful if trial.kind == kind] for kind in names}
     counts_by_kind = {
         kind: {
             outcome: n
@@ -201,84 +166,33 @@ def summarize_trials(harmful: Sequence[HarmfulTrial], healthy: Sequence[UpdateRe
     }
     return {
         "harmful": len(harmful),
-        "refused": sum(trials.outcome != "served" for trials in harmful),
+        "refused": sum(trial.outcome != "served" for trial in harmful),
         "healthy": len(healthy),
         "passed": sum(result.checkpoint is not None for result in healthy),
-        "kinds": {
-            kind: sum(trials.outcome != "served" for trials in kind_trials)
-            for kind, kind_trials in trials_by_kind.items()
-        },
-        "tried": {kind: len(kind_trials) for kind, kind_trials in trials_by_kind.items()},
+        "kinds": {kind: sum(trial.outcome != "served" for trial in trials) for kind, trials in trials_by_kind.items()},
+        "tried": {kind: len(trials) for kind, trials in trials_by_kind.items()},
         "by": counts_by_kind,
         "harm": {
-            kind: round_finite(float(np.mean([trials.harm for trials in kind_trials])))
-            for kind, kind_trials in trials_by_kind.items()
+            kind: round_finite(float(np.mean([trial.harm for trial in trials])))
+            for kind, trials in trials_by_kind.items()
         },
     }
 
 
 def round_finite(value: float) -> float | str:
-    """Rounded; JSON has no infinity."""
+    """Rounded, or a text, since JSON has no infinity."""
     return round(value, 3) if np.isfinite(value) else "not finite"
-
-
-def load_scenario(arguments: argparse.Namespace) -> GateScenario:
-    """The shop's examples and the first model, both made once and kept for the next time."""
-    settings, features = read_settings()
-    plan = read_configs(settings, features, {})[1]
-    plan = plan.model_copy(update={"batch": 256, "epochs": 3})
-    torch.set_num_threads(plan.threads)
-    examples = load_or_simulate(arguments, settings, features)
-    day = (examples.ts_ms - examples.ts_ms.min()) / DAY_MS / arguments.days
-    is_later = np.random.default_rng(0).random(len(examples)) < 0.3  # of products, which have no day of their own
-    is_product = examples.user_id == ""
-    day = np.where(is_product, np.where(is_later, np.random.default_rng(1).uniform(TRAIN_SHARE, 1, len(day)), 0.0), day)
-    order = np.argsort(day, kind="stable")
-    examples, day = examples.take(order), day[order]
-    path = arguments.kept / f"gate-{arguments.days:g}-{arguments.people}-{arguments.items}.pt"
-    base = load_or_fit_base(examples.take(day < TRAIN_SHARE), plan, path)
-    later, truth = (
-        examples.take((day >= TRAIN_SHARE) & (day < TRUTH_FROM)),
-        cap_per_family(examples.take(day >= TRUTH_FROM)),
-    )
-    return GateScenario(base, later, truth, predict(base.build_network(), truth), plan)
-
-
-def load_or_fit_base(examples: Examples, plan: TrainingConfig, path: Path) -> Checkpoint:
-    if path.is_file():
-        return read_checkpoint(path)
-    fitted = fit(examples, SHAPE, plan, ignore_epoch)
-    about = make_metadata(fitted.network, parent=None, created_ms=1_000, evaluation=fitted.evaluation, positions={})
-    base = Checkpoint(
-        metadata=about,
-        weights=fitted.network.state_dict(),
-        optimizer=fitted.optimizer,
-        replay_buffer=encode_buffer(examples.for_tasks(fitted.network.tasks), plan.keep, plan.seed),
-    )
-    write_checkpoint(path.parent, base).rename(path)
-    return base
-
-
-def cap_per_family(examples: Examples) -> Examples:
-    """At most so many rows of each family."""
-    family, shuffled = assign_families(examples), np.random.default_rng(0).permutation(len(examples))
-    chosen = [shuffled[family[shuffled] == family_id][:TRUTH_ROWS] for family_id in np.unique(family)]
-    return examples.take(np.sort(np.concatenate(chosen)))
-
-
-def print_progress(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench gate", description=__doc__)
-    parser.add_argument("--json", action="store_true", help="one line of JSON")
-    parser.add_argument("--scale", type=float, default=1.0, help="1: a hundred updates of either sort")
-    parser.add_argument("--harm", action="store_true", help="learn from harmful updates unguarded as well")
-    parser.add_argument("--rows", type=int, default=1_500, help="examples of an update, at most")
-    parser.add_argument("--days", type=float, default=14, help="how long the shop lives")
-    parser.add_argument("--people", type=int, default=600)
-    parser.add_argument("--items", type=int, default=400)
+    parser.add_argument("--json", action="store_true", help="print the figures as one line of JSON")
+    parser.add_argument("--scale", type=float, default=1.0, help="factor on the hundred updates of either kind")
+    parser.add_argument("--harm", action="store_true", help="also train on harmful updates without checks")
+    parser.add_argument("--rows", type=int, default=1_500, help="maximum number of examples of an update")
+    add_shop_arguments(parser, days=14, people=600, items=400)
     cache_folder = Path(tempfile.gettempdir()) / "shopstream-bench-gate"
-    parser.add_argument("--kept", type=Path, default=cache_folder, help="where examples and the first model are kept")
+    parser.add_argument(
+        "--kept", type=Path, default=cache_folder, help="the folder of kept examples and the first model"
+    )
     return parser.parse_args(argv)

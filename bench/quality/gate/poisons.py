@@ -1,7 +1,7 @@
-"""Ways in which an update can do harm: what is fed is wrong, or what learns from it goes wrong.
+"""Harmful updates: poisoned rows, or training that goes wrong.
 
-Each is drawn by a seed, mild to wild. What is wrong with data is made in rows as they travel, so that everything that
-reads them is tried; what goes wrong with learning is made behind it, in the network that the gate then sees.
+Each is drawn by a seed, mild to severe. Data is poisoned in the rows as published, so that every check that reads them
+is tested; training faults act on the network that the gate then evaluates.
 """
 
 import dataclasses
@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from contract.features.packing import PackedBlock
 from contract.messages import Example
 from contract.settings import TrainingConfig
+from contract.units import DAY_MS
 from model.network import module_key
 from training.online.incremental_pass import IncrementalPass, Predictions, learn_progressively
 from training.online.update import TrainFunction
@@ -22,16 +23,12 @@ from training.trainer.learner import Learner
 
 Rows: TypeAlias = list[Example]
 Rng: TypeAlias = np.random.Generator
-YEAR_MS: Final = 365 * 86_400_000
-FREQUENT_TASKS: Final = (
-    "click",
-    "purchase",
-    "relevance",
-)  # tasks with enough labels in one update to do harm by themselves
+YEAR_MS: Final = 365 * DAY_MS
+FREQUENT_TASKS: Final = ("click", "purchase", "relevance")  # with enough labels in one update to do harm alone
 
 
 def flip_share(rows: Rows, rng: Rng, share: float, tasks: Sequence[str] = ()) -> Rows:
-    """A share of the labels (of some tasks, or all) says the opposite, or another class."""
+    """Invert a share of the labels (of some tasks, or all), or replace them by a random class."""
     classes = sorted({value for row in rows for value in row.labels.values() if isinstance(value, str)})
 
     def flip(row: Example) -> Example:
@@ -56,14 +53,14 @@ def flip_one_task(rows: Rows, rng: Rng) -> Rows:
 
 
 def shuffle_labels(rows: Rows, rng: Rng) -> Rows:
-    """The rows of a family get one another's labels."""
+    """Exchange the labels of rows of the same family."""
     return [
         replace(row, labels=rows[partner].labels) for row, partner in zip(rows, match_partners(rows, rng), strict=True)
     ]
 
 
 def shuffle_features(rows: Rows, rng: Rng) -> Rows:
-    """The rows of a family get one another's features, each group from another row."""
+    """Exchange the features of rows of the same family, each group with another row."""
     groups_by_row = [dict(row.groups) for row in rows]
     for group in sorted({group for row in rows for group in row.groups}):
         for index, partner in enumerate(match_partners(rows, rng)):
@@ -73,7 +70,7 @@ def shuffle_features(rows: Rows, rng: Rng) -> Rows:
 
 
 def match_partners(rows: Rows, rng: Rng) -> list[int]:
-    """For each row another one that has labels of the same tasks."""
+    """For each row a random one that has labels of the same tasks."""
     families: dict[tuple[str, ...], list[int]] = {}
     for index, row in enumerate(rows):
         families.setdefault(tuple(sorted(row.labels)), []).append(index)
@@ -85,7 +82,7 @@ def match_partners(rows: Rows, rng: Rng) -> list[int]:
 
 
 def set_extreme_features(rows: Rows, rng: Rng) -> Rows:
-    """Infinite or enormous numbers, under labels that are wrong as well."""
+    """Infinite or huge numbers, with inverted labels."""
     share, number = rng.uniform(0.2, 0.6), float(rng.choice([np.inf, -np.inf, 1e30]))
     chosen = rng.random(len(rows)) < share
     flipped_rows = flip_share(rows, rng, 1.0)
@@ -96,7 +93,7 @@ def set_extreme_features(rows: Rows, rng: Rng) -> Rows:
 
 
 def drop_features(rows: Rows, rng: Rng) -> Rows:
-    """What rows say is gone, numbers and ids, under labels that are another row's."""
+    """Missing numbers and ids, with inverted labels."""
     share = rng.uniform(0.3, 0.8)
     chosen, flipped_rows = rng.random(len(rows)) < share, flip_share(rows, rng, 1.0)
     return [
@@ -106,7 +103,7 @@ def drop_features(rows: Rows, rng: Rng) -> Rows:
 
 
 def fill_features(row: Example, number: float) -> Example:
-    """The row with one number everywhere, and where that is NaN without ids."""
+    """The row with one number everywhere; with NaN, also without ids."""
     groups = {}
     for group, packed in row.groups.items():
         numbers = np.full(len(packed.numbers) // 4, number, "<f4").tobytes()
@@ -115,7 +112,7 @@ def fill_features(row: Example, number: float) -> Example:
 
 
 def repeat_user(rows: Rows, rng: Rng) -> Rows:
-    """One user's examples a hundred times over, under names of their own and with labels that are wrong."""
+    """A hundred copies of one user's examples, under new ids and with inverted labels."""
     users = [row.user_id for row in rows if row.user_id]
     user = str(rng.choice(users))
     user_rows = [row for row in rows if row.user_id == user]
@@ -126,7 +123,7 @@ def repeat_user(rows: Rows, rng: Rng) -> Rows:
 
 
 def shift_known_times(rows: Rows, rng: Rng) -> Rows:
-    """Wrong labels that became known after now, or before what they speak of happened."""
+    """Inverted labels with times in the future, or before their event."""
     chosen, offset_ms = rng.random(len(rows)) < rng.uniform(0.2, 0.6), int(rng.choice([YEAR_MS, -YEAR_MS]))
     shifted_rows = [
         replace(row, known_ms={task: ms + offset_ms for task, ms in row.known_ms.items()})
@@ -136,8 +133,10 @@ def shift_known_times(rows: Rows, rng: Rng) -> Rows:
 
 
 def thin_or_inflate(rows: Rows, rng: Rng) -> Rows:
-    """Most of what happened is not told, or as much again and more is told that did not happen."""
-    is_thinned, drop_share, inflate_share = rng.random() < 0.5, rng.uniform(0.5, 0.9), rng.uniform(0.2, 0.6)
+    """Most positive labels removed, or many false positive labels added."""
+    is_thinned = rng.random() < 0.5
+    drop_share = rng.uniform(0.5, 0.9)
+    inflate_share = rng.uniform(0.2, 0.6)
 
     def change(value: float | str) -> float | str:
         if isinstance(value, str):
@@ -154,13 +153,13 @@ def leave_unchanged(rows: Rows, rng: Rng) -> Rows:
 
 
 def drop_task(rows: Rows, rng: Rng) -> Rows:
-    """No label of one kind of rows comes any more."""
+    """Drop all rows of one task."""
     dropped_tasks = {"fraud"} if rng.random() < 0.5 else {"relevance"}
     return [row for row in rows if not dropped_tasks & set(row.labels)]
 
 
 def keep_few_users(rows: Rows, rng: Rng) -> Rows:
-    """What a handful of people did, and no more."""
+    """Keep only the rows of a few users."""
     users = sorted({row.user_id for row in rows if row.user_id})
     chosen_users = set(rng.permutation(users)[: max(len(users) // 20, 5)].tolist())
     return [row for row in rows if row.user_id in chosen_users]
@@ -171,7 +170,7 @@ def learn_as_usual(plan: TrainingConfig, rng: Rng) -> TrainFunction:
 
 
 def raise_learning_rate(plan: TrainingConfig, rng: Rng) -> TrainFunction:
-    """A learning rate that throws the weights about."""
+    """A learning rate that is far too high."""
     rate = plan.learning_rate * float(10 ** rng.uniform(1.5, 3))
     return learn_with_damage(
         lambda learner: [group.update(lr=rate) for group in learner.optimizer.param_groups], early=True
@@ -179,7 +178,7 @@ def raise_learning_rate(plan: TrainingConfig, rng: Rng) -> TrainFunction:
 
 
 def zero_tower(plan: TrainingConfig, rng: Rng) -> TrainFunction:
-    """One task's own layers are lost."""
+    """Set one task's own layers to zero."""
 
     def damage(learner: Learner) -> None:
         task = str(rng.choice([task.name for task in learner.network.tasks]))
@@ -190,7 +189,7 @@ def zero_tower(plan: TrainingConfig, rng: Rng) -> TrainFunction:
 
 
 def break_weight(plan: TrainingConfig, rng: Rng) -> TrainFunction:
-    """One weight is not a number, somewhere."""
+    """Set one random weight to NaN or infinity."""
 
     def damage(learner: Learner) -> None:
         weights = [w for w in learner.network.parameters() if w.numel()]
@@ -201,7 +200,7 @@ def break_weight(plan: TrainingConfig, rng: Rng) -> TrainFunction:
 
 
 def add_weight_noise(plan: TrainingConfig, rng: Rng) -> TrainFunction:
-    """All weights are off by a little, as after a bad disk or a bad merge."""
+    """Add noise to all weights, as after a corrupted disk or a bad merge."""
     share = rng.uniform(0.3, 1.0)
 
     def damage(learner: Learner) -> None:
@@ -214,30 +213,30 @@ def add_weight_noise(plan: TrainingConfig, rng: Rng) -> TrainFunction:
 
 
 def forget_history(plan: TrainingConfig, rng: Rng) -> TrainFunction:
-    """The whole rate, over and over, and nothing of what was before."""
+    """Many passes at the full learning rate without the replay buffer."""
 
-    def learn(learner: Learner, lesson: IncrementalPass, plan: TrainingConfig) -> Predictions:
+    def learn(learner: Learner, incremental_pass: IncrementalPass, plan: TrainingConfig) -> Predictions:
         for group in learner.optimizer.param_groups:
             group["lr"] = plan.learning_rate
-        guesses = [
-            learn_progressively(learner, dataclasses.replace(lesson, replay_buffer=None), plan)
+        predictions = [
+            learn_progressively(learner, dataclasses.replace(incremental_pass, replay_buffer=None), plan)
             for _ in range(int(rng.integers(10, 20)))
         ]
-        return guesses[0]
+        return predictions[0]
 
     return learn
 
 
 def learn_with_damage(damage: Callable[[Learner], Any], *, early: bool = False) -> TrainFunction:
-    """Learning as usual, with something done to the learner before or after."""
+    """Train as usual, with damage to the learner before or after."""
 
-    def learn(learner: Learner, lesson: IncrementalPass, plan: TrainingConfig) -> Predictions:
+    def learn(learner: Learner, incremental_pass: IncrementalPass, plan: TrainingConfig) -> Predictions:
         if early:
             damage(learner)
-        guesses = learn_progressively(learner, lesson, plan)
+        predictions = learn_progressively(learner, incremental_pass, plan)
         if not early:
             damage(learner)
-        return guesses
+        return predictions
 
     return learn
 

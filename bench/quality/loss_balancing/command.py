@@ -1,14 +1,13 @@
-"""`python -m bench balance`: which way of balancing tasks learns best, and what a step of it costs.
+"""`python -m bench balance`: which loss balancing method learns best, and the cost of its training step.
 
-The same network learns from the same rows by each way, on Census-Income and on the simulated shop, once for each seed.
-What ranks them is the gain of every task (the share of the best constant's loss that is saved) on rows that neither
-taught nor chose an epoch. Since a default may follow from it, the people who judge a seed of `bench census` are not
-among the rows of that seed here. Seeds are the outer loop: a run that was ended can be told of by the seeds it has.
+The same network is trained on the same rows by each method, on Census-Income and on the simulated shop, once per seed.
+Methods are ranked by the gain of every task (the share of the best constant's loss that is saved) on test rows. Since
+the default may be chosen by these ranks, the test rows of a seed of `bench census` are not used by that seed here.
+Seeds are the outer loop, so an interrupted bench has complete results for its first seeds.
 """
 
 import argparse
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,12 +18,14 @@ import msgspec
 import numpy as np
 import torch
 
-from bench.quality.calibration import TEST_SHARE, load_or_simulate
 from bench.quality.census.command import CODE_PATHS as CENSUS_CODE_PATHS
 from bench.quality.census.command import PLAN, SHAPES
 from bench.quality.census.dataset import FILE, DataSplit, read_census, split_examples
-from bench.quality.fraud.features import digest_files
 from bench.quality.loss_balancing.ranks import DEFAULT, BalanceRow, BalanceTrial, TrialKey, choose_default, rank_methods
+from bench.quality.simulated_shop import SHOP_CODE_PATHS, TEST_SHARE, add_shop_arguments, load_or_simulate
+from bench.results.cache import ResultCache
+from bench.results.digest import digest_inputs
+from bench.results.report import print_json, print_missing_data, print_progress
 from contract.settings import ModelConfig, TrainingConfig, read_settings
 from model.network import Network
 from training.analysis.baselines import ignore_epoch
@@ -41,54 +42,45 @@ from training.trainer.loss_balancing import ALIASES
 WARMUP_STEPS, STEPS = 3, 30
 CODE_PATHS: Final = (
     *CENSUS_CODE_PATHS,
-    "bench/quality/loss_balancing/command.py",
-    "bench/quality/calibration.py",
-    "shop.toml",
-    "features.toml",
+    *SHOP_CODE_PATHS,
+    "bench/quality/loss_balancing",
+    "export/interactions.py",
 )
 
 
 class BalanceDataset(msgspec.Struct, frozen=True):
-    """A data set: the rows of each seed, and the network and plan that learn from them."""
+    """A dataset: the rows of each seed, and the network and training configurations."""
 
     split: Callable[[int], DataSplit]
     shape: ModelConfig
     plan: TrainingConfig
 
 
-class BalanceCache(msgspec.Struct, kw_only=True):
-    """What is measured already, by "seed/data/name", and by which code on what."""
-
-    digest: str
-    tries: dict[str, BalanceTrial] = {}
-
-
 class BalanceBench:
-    """Measures one way after the other and keeps each figure as soon as it is there."""
+    """Measures one method after the other and keeps each result at once."""
 
-    def __init__(self, *, datasets: Mapping[str, BalanceDataset], path: Path, digest: str) -> None:
-        self.datasets, self.path, self.cache = datasets, path, BalanceCache(digest=digest)
-        if path.is_file() and (stored := msgspec.json.decode(path.read_bytes(), type=BalanceCache)).digest == digest:
-            self.cache = stored
+    def __init__(self, *, datasets: Mapping[str, BalanceDataset], cache: ResultCache[BalanceTrial]) -> None:
+        self.datasets, self.cache = datasets, cache
 
     def measure_rows(self, names: Sequence[str], seeds: int) -> dict[str, BalanceRow]:
-        """Measure what is not measured yet, then rank."""
+        """Measure what is missing, then rank."""
         keys = [(seed, data, name) for seed in range(seeds) for data in self.datasets for name in names]
         return rank_methods({key: self.measure(key) for key in keys}, list(self.datasets), names, seeds)
 
     def measure(self, key: TrialKey) -> BalanceTrial:
-        (seed, data, name), cache_key = key, "/".join(map(str, key))
-        if cache_key not in self.cache.tries:
-            self.cache.tries[cache_key] = fit_and_evaluate(self.datasets[data], name, seed)
-            part_path = self.path.with_suffix(".part")
-            part_path.write_bytes(msgspec.json.encode(self.cache))
-            part_path.replace(self.path)
-            print(f"{cache_key}: {self.cache.tries[cache_key]}", file=sys.stderr)
-        return self.cache.tries[cache_key]
+        seed, data, name = key
+        cache_key = f"{seed}/{data}/{name}"
+
+        def measure() -> BalanceTrial:
+            trial = fit_and_evaluate(self.datasets[data], name, seed)
+            print_progress(f"{cache_key}: {trial}")
+            return trial
+
+        return self.cache.get_or_measure(cache_key, measure)
 
 
 def fit_and_evaluate(dataset: BalanceDataset, name: str, seed: int) -> BalanceTrial:
-    """Learn once by that name, and be judged."""
+    """Train once with the method `name`, and evaluate."""
     started_s, split = time.process_time(), dataset.split(seed)
     plan = dataset.plan.model_copy(update={"seed": seed, "balance": name})
     network = fit(split.train, dataset.shape, plan, ignore_epoch).network
@@ -99,8 +91,10 @@ def fit_and_evaluate(dataset: BalanceDataset, name: str, seed: int) -> BalanceTr
 
 
 def measure_step_seconds(network: Network, train: Examples, plan: TrainingConfig) -> float:
-    """The median CPU time of a step, without making its batch. The network goes on learning meanwhile."""
-    learner, order, durations_s = Learner(network=network, config=plan), np.random.default_rng(plan.seed), list[float]()
+    """The median CPU time of a training step, without building its batch; trains the network further."""
+    learner = Learner(network=network, config=plan)
+    order = np.random.default_rng(plan.seed)
+    durations_s = list[float]()
     for rows, _ in zip(
         mixed_batches(assign_families(train), plan.batch, order), range(WARMUP_STEPS + STEPS), strict=False
     ):
@@ -111,33 +105,30 @@ def measure_step_seconds(network: Network, train: Examples, plan: TrainingConfig
 
 
 def main(argv: Sequence[str]) -> int:
-    """Measure what is asked for; 0: it was measured, 1: the data is not there."""
+    """Measure the selected methods. 0: done; 1: the data is missing."""
     arguments = parse(argv)
     if "census" in arguments.sets and not (arguments.data / FILE).is_file():
-        print(
-            f"The data should be at {arguments.data / FILE}: set SHOPSTREAM_DATA or --data. Found none.",
-            file=sys.stderr,
-        )
+        print_missing_data(arguments.data / FILE)
         return 1
     torch.set_num_threads(1)
-    arguments.kept.mkdir(parents=True, exist_ok=True)
-    made_by = f"torch {torch.__version__} {arguments.days:g} {arguments.people} {arguments.items}"
     input_files = [arguments.data / FILE] if "census" in arguments.sets else []
-    digest = f"{made_by} {digest_files(CODE_PATHS, *input_files)}"  # first: what is kept is of the code that was read
+    code_digest = digest_inputs(CODE_PATHS, libraries=("torch", "numpy"), files=input_files)
+    digest = f"{code_digest} {arguments.days:g} {arguments.people} {arguments.items}"
+    cache = ResultCache(path=arguments.kept / "tries.json", digest=digest, result_type=BalanceTrial)
     datasets = {data: DATASETS[data](arguments) for data in arguments.sets}
-    bench = BalanceBench(datasets=datasets, path=arguments.kept / "tries.json", digest=digest)
+    bench = BalanceBench(datasets=datasets, cache=cache)
     print_rows(bench.measure_rows(arguments.rows, arguments.seeds), arguments.seeds, as_json=arguments.json)
     return 0
 
 
 def load_census(arguments: argparse.Namespace) -> BalanceDataset:
-    """The people who do not judge a seed of the census bench, cut once more."""
+    """The rows outside the census bench's test set of the same seed, split once more."""
     people = read_census(arguments.data)
     return BalanceDataset(lambda seed: split_examples(split_examples(people, seed).train, seed), SHAPES["mmoe"], PLAN)
 
 
 def load_shop(arguments: argparse.Namespace) -> BalanceDataset:
-    """The shop's earlier days teach and the later ones judge, whatever the seed; network and plan are `shop.toml`'s."""
+    """The shop's earlier days for training, the later ones for the test, for every seed; configured by `shop.toml`."""
     settings, features = read_settings()
     shape, plan = read_configs(settings, features, {})
     examples = drop_unsettled(
@@ -154,7 +145,7 @@ DATASETS: Final = {"census": load_census, "shop": load_shop}
 def print_rows(rows: Mapping[str, BalanceRow], seeds: int, *, as_json: bool) -> None:
     if as_json:
         report = {"rows": rows, "seeds": seeds, "default": DEFAULT, "advised": choose_default(rows)}
-        print(msgspec.json.encode(report).decode())
+        print_json(report)
         return
     for name, row in rows.items():
         columns = "   ".join(f"{data} {row.rank[data]:.2f} {1e3 * row.step_s[data]:.1f} ms" for data in row.rank)
@@ -163,21 +154,22 @@ def print_rows(rows: Mapping[str, BalanceRow], seeds: int, *, as_json: bool) -> 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench balance", description=__doc__)
-    parser.add_argument("--json", action="store_true", help="one line of JSON")
-    parser.add_argument("--seeds", type=int, default=5, help="how often each way learns from each data set")
+    parser.add_argument("--json", action="store_true", help="print the rows as one line of JSON")
+    parser.add_argument("--seeds", type=int, default=5, help="trainings of each method on each dataset")
     parser.add_argument(
-        "--rows", nargs="+", default=list(ALIASES), help="these alone, by any name that `balance` takes"
+        "--rows",
+        nargs="+",
+        default=list(ALIASES),
+        help="only these methods, by any name that `balance` accepts",
     )
     parser.add_argument(
-        "--sets", nargs="+", default=list(DATASETS), choices=list(DATASETS), help="these data sets alone"
+        "--sets", nargs="+", default=list(DATASETS), choices=list(DATASETS), help="use only these datasets"
     )
-    parser.add_argument("--days", type=float, default=14, help="how long the simulated shop lives")
-    parser.add_argument("--people", type=int, default=600)
-    parser.add_argument("--items", type=int, default=400)
+    add_shop_arguments(parser, days=14, people=600, items=400)
     data = Path(os.environ.get("SHOPSTREAM_DATA", "data"))
-    parser.add_argument("--data", type=Path, default=data, help="the folder of data sets")
+    parser.add_argument("--data", type=Path, default=data, help="the folder with the datasets")
     cache_folder = Path(tempfile.gettempdir()) / "shopstream-bench-balance"
     parser.add_argument(
-        "--kept", type=Path, default=cache_folder, help="where the shop's examples and measured tries are kept"
+        "--kept", type=Path, default=cache_folder, help="the folder that keeps the shop's examples and the results"
     )
     return parser.parse_args(argv)

@@ -1,4 +1,4 @@
-"""From measured tries to ranks: which way of balancing is best over tasks, data sets and seeds, and is that chance?"""
+"""Ranks of loss balancing methods over tasks, datasets and seeds, and whether the differences are significant."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final, TypeAlias
@@ -11,11 +11,11 @@ from contract.settings import TrainingConfig
 from training.data.arrays import Array
 
 DEFAULT: Final = TrainingConfig().balance
-SIGNIFICANCE: Final = 0.05  # a p of at least this is taken for chance
+SIGNIFICANCE: Final = 0.05  # a p of at least this counts as chance
 
 
 class BalanceTrial(msgspec.Struct, frozen=True, kw_only=True):
-    """One fit: the gain of each task, and seconds of CPU, of a step and of the whole."""
+    """One training: gain by task, and CPU seconds of a step and of the whole."""
 
     gain: dict[str, float]
     step_s: float
@@ -23,9 +23,9 @@ class BalanceTrial(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BalanceRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A way of balancing. `mean_rank`: of the data sets' mean ranks, 1 is best; the others by data set.
+    """A method. `mean_rank`: mean over datasets, 1 is best; the other figures are by dataset.
 
-    `p`: of ranks that differ from the default's by chance alone, by a paired t test over seeds; None without meaning.
+    `p`: p-value of a paired t-test of its ranks against the default's, over seeds; None if undefined.
     """
 
     mean_rank: float
@@ -35,16 +35,14 @@ class BalanceRow(msgspec.Struct, frozen=True, kw_only=True):
     step_s: dict[str, float]
 
 
-TrialKey: TypeAlias = tuple[int, str, str]  # seed, data set, name
+TrialKey: TypeAlias = tuple[int, str, str]  # seed, dataset, name
 Trials: TypeAlias = Mapping[TrialKey, BalanceTrial]
 
 
 def rank_methods(trials: Trials, sets: Sequence[str], names: Sequence[str], seeds: int) -> dict[str, BalanceRow]:
-    """What the tries say of each name, those of lower mean rank first."""
+    """The row of each method, in order of its mean rank."""
     ranks_by_set = {data: compute_ranks(trials, data, names, seeds) for data in sets}
-    overall = np.mean(
-        [ranks_by_set[data] for data in sets], axis=0
-    )  # (seeds, names): many tasks do not make a data set count more
+    overall = np.mean([ranks_by_set[data] for data in sets], axis=0)  # (seeds, names); each dataset weighs the same
     rows = dict[str, BalanceRow]()
     for index in np.argsort(overall.mean(0), kind="stable"):
         own_trials = {data: [trials[seed, data, names[index]] for seed in range(seeds)] for data in sets}
@@ -59,7 +57,7 @@ def rank_methods(trials: Trials, sets: Sequence[str], names: Sequence[str], seed
 
 
 def compute_ranks(trials: Trials, data: str, names: Sequence[str], seeds: int) -> Array:
-    """The rank of each name, a mean over tasks, (seeds, names); of tasks that each of them has learned."""
+    """The rank of each method (seeds, names), a mean over the tasks that all of them have learned."""
     ranks_by_seed = []
     for seed in range(seeds):
         gain = [trials[seed, data, name].gain for name in names]
@@ -71,7 +69,7 @@ def compute_ranks(trials: Trials, data: str, names: Sequence[str], seeds: int) -
 
 
 def average_gains(trials: Sequence[BalanceTrial]) -> dict[str, float]:
-    """The mean gain of each task that all of them have learned."""
+    """The mean gain of each task that all trials have learned."""
     tasks = sorted(set.intersection(*(set(trial.gain) for trial in trials)))
     return {task: round_mean([trial.gain[task] for trial in trials], 5) for task in tasks}
 
@@ -81,16 +79,16 @@ def round_mean(values: Array | Sequence[float], digits: int) -> float:
 
 
 def compute_p_value(differences: Array) -> float | None:
-    """How likely so large a mean is where there is no difference; None of one alone, or of equal ones."""
+    """p-value of a t-test that the mean is 0; None for a single value or equal ones."""
     if len(differences) < 2 or not np.ptp(differences):
         return None
     return round(float(stats.ttest_1samp(differences, 0).pvalue), 4)
 
 
 def choose_default(rows: Mapping[str, BalanceRow]) -> str:
-    """What should be the default: the first row if it is ahead by more than chance, else what is the default now.
+    """The advised default: the first row if it is significantly better, else the present default.
 
-    Each other row is one more chance to be ahead by luck, so `p` must be as many times smaller (Bonferroni).
+    The threshold is divided by the number of compared rows (Bonferroni).
     """
     best, row = next(iter(rows.items()))
     return best if row.p is not None and row.p < SIGNIFICANCE / (len(rows) - 1) else DEFAULT

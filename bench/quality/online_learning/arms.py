@@ -1,4 +1,4 @@
-"""What `bench learning` measures of each way of going on, and what it aims at."""
+"""The arms of `bench learning`: their figures, comparison and aims."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,6 +7,7 @@ from typing import Any, Final
 import numpy as np
 
 from bench.quality.online_learning.stream import RevisionStream
+from contract.units import HOUR_MS
 from model.checkpoint import Checkpoint
 from training.data.arrays import Array
 from training.data.examples import Examples
@@ -15,10 +16,9 @@ from training.metrics.losses import log_loss
 from training.metrics.ranking import auc
 from training.trainer.learner import predict
 
-HOUR_MS: Final = 3_600_000
-CADENCES: Final = {"5h": 5.0, "1h": 1.0, "30min": 0.5}
+CADENCES: Final = {"5h": 5.0, "1h": 1.0, "30min": 0.5}  # hours between updates
 BLOCK_MS: Final = 6 * HOUR_MS
-LABELS_MIN: Final = 5  # of either label, for a block to have an AUC
+LABELS_MIN: Final = 5  # of either value, for a block to have an AUC
 TASKS: Final = ("click", "purchase", "relevance", "fraud")
 AUC_GAIN_MIN, CPU_RATIO_MAX, AUC_RATIO_MIN, FORGETTING_MAX = 0.003, 0.1, 0.995, 0.003
 
@@ -27,7 +27,7 @@ PredictionsByTask = dict[str, Array]
 
 @dataclass(slots=True)
 class Arm:
-    """One way of going on: what it said of each coming example before anybody knew, and what it cost."""
+    """One strategy: its predictions of each example before the label was known, and its cost."""
 
     name: str
     predictions: PredictionsByTask = field(default_factory=dict)
@@ -35,13 +35,11 @@ class Arm:
     wall_s: list[float] = field(default_factory=list)
     rejected_count: int = 0
     examples: int = 0
-    predictions_before_drift: PredictionsByTask = field(
-        default_factory=dict
-    )  # what its last model says of the old examples
+    predictions_before_drift: PredictionsByTask = field(default_factory=dict)  # by its last model
     reasons: list[str] = field(default_factory=list)
 
     def serve(self, checkpoint: Checkpoint, examples: Examples, since_ms: int, until_ms: int) -> None:
-        """Serve that time."""
+        """Predict the examples of this period with this checkpoint."""
         rows = np.flatnonzero((examples.ts_ms >= since_ms) & (examples.ts_ms < until_ms))
         if len(rows):
             for task, answers in predict(checkpoint.build_network(), examples.take(rows)).items():
@@ -51,7 +49,7 @@ class Arm:
 
 
 def evaluate_arm(stream: RevisionStream, arm: Arm) -> dict[str, Any]:
-    """Of each task: AUC in each block of hours, and their mean weighted by what a block tells; log loss and level."""
+    """By task: AUC in each block of hours and its weighted mean, log loss, and calibration error."""
     examples = stream.during_drift
     figures: dict[str, Any] = {"auc": {}, "log_loss": {}, "ece": {}, "blocks": {}, "old_auc": {}}
     for task in TASKS:
@@ -79,16 +77,16 @@ def evaluate_arm(stream: RevisionStream, arm: Arm) -> dict[str, Any]:
 
 
 def compute_block_auc(y: Array, p: Array) -> tuple[float, float]:
-    """The AUC, and how much it can tell: the harmonic mean of both labels' counts."""
-    yes = float((y >= 0.5).sum())
-    no = len(y) - yes
-    if min(yes, no) < LABELS_MIN:
+    """The AUC and its weight: half the harmonic mean of the counts of positives and negatives."""
+    positives = float((y >= 0.5).sum())
+    negatives = len(y) - positives
+    if min(positives, negatives) < LABELS_MIN:
         return float("nan"), 0.0
-    return auc(y, p.astype(np.float64)), yes * no / (yes + no)
+    return auc(y, p.astype(np.float64)), positives * negatives / (positives + negatives)
 
 
 def compare_arms(figures: Mapping[str, Any]) -> dict[str, Any]:
-    """The figures that the aims are about; the differences are means over tasks."""
+    """The figures of the aims; differences are means over tasks."""
     updated_arms = [name for name in CADENCES if name in figures]
     auc_by_arm = {name: average_tasks(arm["auc"]) for name, arm in figures.items()}
     differences: dict[str, Any] = {
@@ -122,12 +120,12 @@ def compare_arms(figures: Mapping[str, Any]) -> dict[str, Any]:
     return differences
 
 
-def average_tasks(of_tasks: Mapping[str, float]) -> float:
-    return float(np.mean(list(of_tasks.values()))) if of_tasks else float("nan")
+def average_tasks(figures_by_task: Mapping[str, float]) -> float:
+    return float(np.mean(list(figures_by_task.values()))) if figures_by_task else float("nan")
 
 
 def average_seeds(figures_by_seed: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The mean over seeds of what is compared; the figures of the arms are those of the first seed."""
+    """The comparison averaged over seeds; the figures of the arms are of the first seed."""
 
     def average(values: Sequence[Any]) -> Any:
         if isinstance(values[0], Mapping):
@@ -143,15 +141,15 @@ def average_seeds(figures_by_seed: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def find_missed_aims(figures: Mapping[str, Any]) -> Iterator[str]:
     gains = list(figures["online_minus_frozen_auc"].values())
     if not gains or min(gains) < AUC_GAIN_MIN:
-        yield f"Each way of learning on should gain {AUC_GAIN_MIN} of AUC over standing still. Found {gains}."
+        yield f"Each cadence of updates should gain {AUC_GAIN_MIN} of AUC over the frozen model. Found {gains}."
     if sorted(gains) != gains:
-        yield f"Learning on more often should gain more. Found {gains}."
+        yield f"More frequent updates should gain more. Found {gains}."
     if figures.get("update_to_retrain_cpu", 1.0) > CPU_RATIO_MAX:
         yield f"An update should cost {CPU_RATIO_MAX} of a retrain's CPU. Found {figures.get('update_to_retrain_cpu')}."
     if figures.get("auc_to_retrain", 0.0) < AUC_RATIO_MIN:
         yield f"Updates should keep {AUC_RATIO_MIN} of a retrain's AUC. Found {figures.get('auc_to_retrain')}."
     if figures.get("forgetting", 1.0) > FORGETTING_MAX:
-        yield f"At most {FORGETTING_MAX} of AUC should be forgotten. Found {figures.get('forgetting')}."
+        yield f"At most {FORGETTING_MAX} of AUC should be lost before the drift. Found {figures.get('forgetting')}."
 
 
 def format_figures(figures: Mapping[str, Any]) -> str:

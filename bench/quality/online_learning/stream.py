@@ -1,7 +1,7 @@
-"""The stream of `bench learning`: a shop whose world begins to change, as the learner is fed with it.
+"""The stream of `bench learning`: a shop that begins to drift, as the learner receives it.
 
-Its events become examples by the code that serves. Each revision is fed at the time when its newest label became known,
-and an example is judged by its last revision, which nobody has seen before.
+The shop's events become examples by the serving code. Each revision arrives when its newest label becomes known; an
+example is evaluated by its last revision.
 """
 
 from collections.abc import Sequence
@@ -13,26 +13,29 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from bench.quality.calibration import simulate_events
+from bench.quality.simulated_shop import LIBRARIES, SHOP_CODE_PATHS, simulate_events
+from bench.results.cache import load_or_make
+from bench.results.digest import digest_inputs
 from contract.features.declaration import FeatureSet
 from contract.hashing import hash_texts
 from contract.messages import Example, to_msgpack
 from contract.settings import Settings
+from contract.units import DAY_MS
 from demo.simulator.concept_drift import ConceptDrift
 from demo.simulator.shop import OPENED_MS, ShopSimulator
 from training.data.examples import Examples, from_rows
 from training.replay.replay import Replay
 
-DAY_MS: Final = 86_400_000
-HELD_OUT_ONE_IN: Final = 8  # one in so many examples from before the drift is learned by nobody
-SETTLING_DAYS: Final = 1.0  # after the end, so that labels of the last hours are known
+HELD_OUT_ONE_IN: Final = 8  # one in eight examples from before the drift is held out from training
+SETTLING_DAYS: Final = 1.0  # simulated after the end, for the labels of the last hours
 
+CODE_PATHS: Final = (*SHOP_CODE_PATHS, "bench/quality/online_learning/stream.py")
 Integers = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
 class ShopSize:
-    """How large the shop is, and how long it stays the same and then changes."""
+    """Size of the shop, and its days before and during the drift."""
 
     people: int
     items: int
@@ -50,9 +53,9 @@ class ShopSize:
 
 @dataclass(frozen=True, slots=True)
 class RevisionStream:
-    """Revisions as bytes in the order in which they became known, at `told_ms` (N,), and how all turned out.
+    """N encoded revisions in the order of `known_ms` (N,), when each became known, and the test examples.
 
-    `old`: held out from before the drift. `coming`: the examples of the drifting days, which are judged.
+    `before_drift`: held out from before the drift. `during_drift`: all examples of the drifting days.
     """
 
     size: ShopSize
@@ -64,7 +67,7 @@ class RevisionStream:
     during_drift: Examples
 
     def select_between(self, after_ms: int, until_ms: int) -> list[bytes]:
-        """What became known in that time, the end included."""
+        """The revisions that became known after `after_ms`, until `until_ms` inclusive."""
         first, end = np.searchsorted(self.known_ms, [after_ms, until_ms], side="right")
         return list(self.revisions[first:end])
 
@@ -72,21 +75,27 @@ class RevisionStream:
 def load_or_simulate(
     size: ShopSize, seed: int, settings: Settings, features: FeatureSet, cache_folder: Path | None = None
 ) -> RevisionStream:
-    """Let the shop live; `kept`: a folder that has what it lived through, by its name, for the next time."""
-    name = f"drift-{seed}-{size.people}-{size.items}-{size.stable_days:g}-{size.drifting_days:g}-{features.digest}"
-    path = cache_folder / f"{name}.msgpack" if cache_folder else None
-    if path and path.is_file():
-        rows = msgspec.msgpack.decode(path.read_bytes(), type=list[Example])
-    else:
-        rows = simulate_revisions(size, seed, settings, features)
-        if path:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(to_msgpack(rows))
+    """Simulate the shop; `cache_folder` keeps the revisions while their code stays the same."""
+    if cache_folder is None:
+        return build_stream(simulate_revisions(size, seed, settings, features), size, settings, features)
+    name = f"drift-{seed}-{size.people}-{size.items}-{size.stable_days:g}-{size.drifting_days:g}.msgpack"
+    path = cache_folder / name
+    digest = f"{digest_inputs(CODE_PATHS, libraries=LIBRARIES)} {features.digest}"
+    rows = load_or_make(
+        path,
+        digest,
+        lambda: path.write_bytes(to_msgpack(simulate_revisions(size, seed, settings, features))),
+        read=read_revisions,
+    )
     return build_stream(rows, size, settings, features)
 
 
+def read_revisions(path: Path) -> list[Example]:
+    return msgspec.msgpack.decode(path.read_bytes(), type=list[Example])
+
+
 def simulate_revisions(size: ShopSize, seed: int, settings: Settings, features: FeatureSet) -> list[Example]:
-    """Every revision of every example of the shop's days."""
+    """Every revision of every example of the simulated days."""
     drift = ConceptDrift(seed=seed, start_days=size.stable_days)
     shop = ShopSimulator(seed, users=size.people, items=size.items, drift=drift)
     replay = Replay(features=features, tasks=settings.tasks, feedback=settings.feedback)
@@ -113,5 +122,5 @@ def build_stream(rows: Sequence[Example], size: ShopSize, settings: Settings, fe
 
 
 def get_known_ms(row: Example) -> int:
-    """When a revision could first be said."""
+    """When a revision could be published at the earliest."""
     return max(row.known_ms.values(), default=row.ts_ms)

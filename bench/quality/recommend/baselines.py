@@ -1,7 +1,7 @@
-"""What lists are compared with: popular items, item-to-item co-occurrence, and the models of a library (`implicit`).
+"""Baselines of recommendation lists: popularity, item-to-item co-occurrence, and models of a library (`implicit`).
 
-Each sees the whole history of a case, where a worker knows the latest eight items. Of several variants the best on the
-very cases that are judged is told, which is to their advantage.
+Each uses the whole history of a case, where a worker knows the latest eight items. Of several variants the one that is
+best on the test cases is reported, which is to the baselines' advantage.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +23,7 @@ RankedItems = Iterator[Sequence[str]]
 
 
 class RecommendBaselines:
-    """One shop's training part as users by items, and its cases as histories by items."""
+    """One dataset's training part as a users-by-items matrix, and its cases as a histories-by-items matrix."""
 
     def __init__(self, data: RecommendDataset) -> None:
         self._data, self._item_ids = data, data.items
@@ -35,10 +35,10 @@ class RecommendBaselines:
         )
         self.histories = self._build_matrix(
             [
-                (n, self._item_index[i])
-                for n, case in enumerate(data.cases)
-                for i, _ in case.history
-                if i in self._item_index
+                (row, self._item_index[item])
+                for row, case in enumerate(data.cases)
+                for item, _ in case.history
+                if item in self._item_index
             ],
             len(data.cases),
         )
@@ -49,7 +49,7 @@ class RecommendBaselines:
         return {"users": iter([best] * len(self._data.cases))}
 
     def rank_by_cooccurrence(self) -> Mapping[str, RankedItems]:
-        """The cosine of items that users have together, summed over a history; with and without its own items."""
+        """Cosine similarity of items by common users, summed over a history; with and without its own items."""
         counts = (self.interactions.T @ self.interactions).tocsr()
         norms = np.sqrt(np.maximum(counts.diagonal(), 1))
         cosine = sparse.diags(1 / norms) @ counts @ sparse.diags(1 / norms)
@@ -61,7 +61,7 @@ class RecommendBaselines:
         }
 
     def rank_by_neighbours(self) -> Mapping[str, RankedItems]:
-        """The library's item-based neighbours."""
+        """The library's item-based nearest neighbours."""
         variants = {}
         for name, model in (("cosine", CosineRecommender(K=NEIGHBOURS)), ("bm25", BM25Recommender(K=NEIGHBOURS))):
             model.fit(self.interactions, show_progress=False)
@@ -69,7 +69,7 @@ class RecommendBaselines:
         return variants
 
     def rank_by_factors(self, seed: int) -> Mapping[str, RankedItems]:
-        """The library's matrix factorisation, the user's factors made from the history of the case."""
+        """The library's matrix factorisation, with user factors computed from the history of each case."""
         variants = {}
         with threadpool_limits(1, "blas"):
             for factors in FACTORS:
@@ -85,7 +85,7 @@ class RecommendBaselines:
             yield from self._select_top(scores)
 
     def _select_top(self, scores: npt.NDArray[Any]) -> RankedItems:
-        """The names of the best of each row, as many as are enough when those are gone that the user has."""
+        """The ids of the best items of each row, enough for a full list without excluded items."""
         depth = min(self._depth, scores.shape[1] - 1)
         for values in scores:
             top = np.argpartition(-values, depth)[:depth]

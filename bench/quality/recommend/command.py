@@ -1,28 +1,24 @@
-"""`python -m bench recommend`: how good the lists are that a worker caches, beside popular items and a library.
+"""`python -m bench recommend`: quality of the lists that a worker caches, compared with popularity and a library.
 
-Neighbours and popular items are exported from the training part; then the worker's own parts draw, rank and cache a
-list for each case, and what is judged is read back from Redis. What runs of a worker are profiles and their fold,
-candidates, the list maker and the caches, without Kafka between them; a case is a user of its own, and nothing is
-learned from it. The bundle has no network, so lists are in the order of candidates: there is no chance in them, and so
-no spread. Exploration is off. Recall@20, NDCG@20 (Online Retail) or MRR@20 (Diginetica), and the share of items that
-are on any list.
+Neighbours and popular items are exported from the training part; then the worker's own components generate, rank and
+cache a list for each case, and the lists are read back from Redis. Of a worker run the fold, candidate generator, list
+builder and answer cache, without Kafka; each case is a separate user, and nothing is learned from it. The bundle has no
+network, so lists are in candidate order, without randomness. Exploration is off. Figures: Recall@20, NDCG@20 (Online
+Retail) or MRR@20 (Diginetica), and the share of items that are on any list.
 """
 
 import argparse
 import functools
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
 import numpy as np
 
-from bench.quality.recommend.baselines import RankedItems as Made
-from bench.quality.recommend.baselines import RecommendBaselines
+from bench.quality.recommend.baselines import RankedItems, RecommendBaselines
 from bench.quality.recommend.datasets import (
     Case,
     ListQuality,
@@ -31,6 +27,7 @@ from bench.quality.recommend.datasets import (
     read_diginetica,
     read_online_retail,
 )
+from bench.results.report import print_json, print_missed, print_progress, print_result
 from contract.bundle import Manifest, publish, read_bundle
 from contract.errors import BadData
 from contract.events import Click, Product
@@ -58,13 +55,13 @@ DATASETS: Final[Mapping[str, Callable[[Path], RecommendDataset]]] = {
 }
 LISTS: Final = ListSettings(length=100, candidates=100, explore=0.0)
 CHUNK_CASES: Final = 500
-HISTORY_MAX: Final = 100  # of a history: more than a profile keeps
+HISTORY_MAX: Final = 100  # events of a history; more than a profile keeps
 SEEDS: Final = 3
 MEASURES: Final = ("recall_20", "rank_20", "coverage")
 
 
 class OfflineRecommender:
-    """The worker's parts over one shop and one Redis."""
+    """The worker's components on one dataset and one Redis."""
 
     def __init__(self, data: RecommendDataset, client: RedisClient, folder: Path) -> None:
         _, features = read_settings()
@@ -75,38 +72,38 @@ class OfflineRecommender:
         files = {"neighbours.npz": to_npz(find_neighbours(data.to_table())), "golden.npz": to_npz({})}
         publish(folder, Manifest(version=data.name, parent=None, created_ms=0, features={}, tasks=()), files)
         neighbours = Model(read_bundle(folder, data.name), features).neighbours
-        nearby, popularity = ItemNeighbours(self._catalogue), Popularity(self._catalogue, LISTS.purchase_value)
-        nearby.activate(neighbours)
+        item_neighbours, popularity = ItemNeighbours(self._catalogue), Popularity(self._catalogue, LISTS.purchase_value)
+        item_neighbours.activate(neighbours)
         popularity.seed(self._catalogue.find_hashes(neighbours.hashes[neighbours.popular]))
         popularity.rank()
         candidates = CandidateGenerator(
             catalogue=self._catalogue,
-            neighbours=nearby,
+            neighbours=item_neighbours,
             popularity=popularity,
             fresh_items=FreshItems(self._catalogue, LISTS),
             candidates_max=LISTS.candidates,
         )
-        self._maker = ListBuilder(
+        self._list_builder = ListBuilder(
             lists=LISTS, encoder=self._encoder, catalogue=self._catalogue, candidate_generator=candidates
         )
-        self._caches = AnswerCache(client=client, prefix="shop:", lists=LISTS)
+        self._answer_cache = AnswerCache(client=client, prefix="shop:", lists=LISTS)
 
     def make_lists(self, cases: Sequence[Case]) -> Iterator[Sequence[str]]:
-        """What Redis has for each case."""
+        """The cached list of each case."""
         for begin in range(0, len(cases), CHUNK_CASES):
             yield from self._make_chunk(begin, cases[begin : begin + CHUNK_CASES])
 
     def _make_chunk(self, first_number: int, cases: Sequence[Case]) -> Iterator[Sequence[str]]:
-        arrivals, wishes = list[Arrival](), list[ListRequest]()
+        arrivals, requests = list[Arrival](), list[ListRequest]()
         for number, case in enumerate(cases, first_number):
             for item, ts_ms in case.history[-HISTORY_MAX:]:
                 click = Click(event_id=f"e{len(arrivals)}", ts_ms=ts_ms, user_id=f"c{number}", item_id=item)
                 arrivals.append(Arrival("clicks/0", len(arrivals), click))
-            wishes.append(ListRequest(arrivals[-1], frozenset()))
-        touches = to_updates(arrivals)
-        memory = fold([{} for _ in touches.entities], touches)
-        ranked_lists = self._maker.build(wishes, memory, time.time_ns() // 1_000_000)
-        self._caches.write(ranked_lists)
+            requests.append(ListRequest(arrivals[-1], frozenset()))
+        updates = to_updates(arrivals)
+        folded = fold([{} for _ in updates.entities], updates)
+        ranked_lists = self._list_builder.build(requests, folded, time.time_ns() // 1_000_000)
+        self._answer_cache.write(ranked_lists)
         keys = [f"shop:rec:c{number}" for number in range(first_number, first_number + len(cases))]
         for value in self._client.pipeline([("GET", key) for key in keys]):
             yield [item.item_id for item in read_recommendations(value).items] if value else []
@@ -119,13 +116,13 @@ def make_product(item: str) -> Product:
 def measure_dataset(
     data: RecommendDataset, client: RedisClient, folder: Path, report: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Every row of one shop: each measure as its mean and standard deviation over seeds."""
+    """Every row of one dataset: each figure as mean and standard deviation over seeds."""
     baselines = RecommendBaselines(data)
     rows: dict[str, list[ListQuality]] = {
         "ours": [evaluate_lists(OfflineRecommender(data, client, folder).make_lists(data.cases), data)]
     }
     report(f"{data.name}, ours: {rows['ours'][0]}")
-    variants_by_name: dict[str, Callable[[], Mapping[str, Made]]] = {
+    variants_by_name: dict[str, Callable[[], Mapping[str, RankedItems]]] = {
         "popularity": baselines.rank_by_popularity,
         "cooccurrence": baselines.rank_by_cooccurrence,
     }
@@ -143,7 +140,7 @@ def measure_dataset(
             select_best(variants, data, functools.partial(report_variant, report, f"{data.name}, library, seed {seed}"))
         )
         if data.rank_metric != "ndcg":
-            break  # neighbours know no chance
+            break  # neighbours are deterministic
     rows["library"] = library
     return {name: summarize_quality(qualities) for name, qualities in rows.items()}
 
@@ -153,9 +150,9 @@ def report_variant(report: Callable[[str], None], label: str, name: str, quality
 
 
 def select_best(
-    variants: Mapping[str, Made], data: RecommendDataset, report: Callable[[str, ListQuality], None]
+    variants: Mapping[str, RankedItems], data: RecommendDataset, report: Callable[[str, ListQuality], None]
 ) -> ListQuality:
-    """The best by recall."""
+    """The variant with the best recall."""
     qualities = []
     for name, lists in variants.items():
         qualities.append(evaluate_lists(lists, data))
@@ -164,7 +161,7 @@ def select_best(
 
 
 def summarize_quality(qualities: Sequence[ListQuality]) -> dict[str, list[float]]:
-    """Mean and standard deviation of each measure."""
+    """Mean and standard deviation of each figure."""
     columns = dict(zip(MEASURES, zip(*qualities, strict=True), strict=True))
     return {
         name: [round(float(np.mean(values)), 4), round(float(np.std(values)), 4)] for name, values in columns.items()
@@ -172,36 +169,36 @@ def summarize_quality(qualities: Sequence[ListQuality]) -> dict[str, list[float]
 
 
 def find_missed_aims(sets: Mapping[str, Any]) -> Iterator[str]:
-    """Rows that are not behind ours, in words."""
+    """Baselines that ours does not beat, as sentences."""
     for name, rows in sets.items():
-        for rival in ("popularity", "cooccurrence", "library"):
+        for baseline in ("popularity", "cooccurrence", "library"):
             for measure in ("recall_20", "rank_20"):
-                (ours, noise), (theirs, spread) = rows["ours"][measure], rows[rival][measure]
+                (ours, noise), (theirs, spread) = rows["ours"][measure], rows[baseline][measure]
                 if ours - theirs <= noise + spread:
-                    yield f"{name}: {measure} of ours {ours} should be above that of {rival}. Found {theirs}."
+                    yield f"{name}: {measure} of ours {ours} should be above that of {baseline}. Found {theirs}."
 
 
 def main(argv: Sequence[str]) -> int:
-    """Judge on a Redis of its own; 0, or 2 if the data is not here."""
+    """Measure on its own Redis. 0: done; 2: the data is missing."""
     arguments = parse(argv)
-    report = functools.partial(print, file=sys.stderr, flush=True)
     try:
         datasets = [DATASETS[name](arguments.data) for name in arguments.sets]
     except BadData as error:
-        report(f"{error} Set SHOPSTREAM_DATA or --data.")
+        print_progress(f"{error} Set SHOPSTREAM_DATA or --data.")
         return 2
     figures_by_set = {}
     with tempfile.TemporaryDirectory(prefix="shopstream-recommend-") as folder, RedisServer() as server:
         client = RedisClient(url=server.url, timeout_s=60)
         for data in datasets:
-            report(
-                f"{data.name}: {len(data.interactions):,} taken, {len(data.items):,} items, {len(data.cases):,} cases"
-            )
-            figures_by_set[data.name] = measure_dataset(data, client, Path(folder), report)
+            counts = f"{len(data.interactions):,} interactions, {len(data.items):,} items, {len(data.cases):,} cases"
+            print_progress(f"{data.name}: {counts}")
+            figures_by_set[data.name] = measure_dataset(data, client, Path(folder), print_progress)
             server.flush()
-    for sentence in find_missed_aims(figures_by_set):
-        report(f"Missed: {sentence}")
-    print(msgspec.json.encode({"sets": figures_by_set}).decode() if arguments.json else figures_by_set)
+    print_missed(find_missed_aims(figures_by_set))
+    if arguments.json:
+        print_json({"sets": figures_by_set})
+    else:
+        print_result(figures_by_set, as_json=False)
     return 0
 
 
@@ -209,6 +206,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench recommend", description=__doc__)
     data = Path(os.environ.get("SHOPSTREAM_DATA", "data"))
     parser.add_argument("--data", type=Path, default=data, help="the folder with online_retail and diginetica")
-    parser.add_argument("--sets", nargs="+", choices=sorted(DATASETS), default=list(DATASETS))
-    parser.add_argument("--json", action="store_true", help="one line of JSON, the last one")
+    parser.add_argument(
+        "--sets", nargs="+", choices=sorted(DATASETS), default=list(DATASETS), help="use only these datasets"
+    )
+    parser.add_argument("--json", action="store_true", help="print the figures as one line of JSON, the last one")
     return parser.parse_args(argv)

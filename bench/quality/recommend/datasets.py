@@ -1,7 +1,7 @@
-"""Two real shops as cases: what users did before, and what they took next, split by time or as the data comes split.
+"""Two real shops as test cases: a user's history and the items that followed, split by time or as published.
 
-Online Retail: the last tenth of the days is the test; a case is a user with invoices before it, and the new items of
-their next invoice. Diginetica: its own sessions and prefixes; a case is a prefix, and the item that was clicked next.
+Online Retail: the last tenth of the days is the test period; a case is a user with earlier invoices, and the new items
+of their first invoice in it. Diginetica: its own sessions and prefixes; a case is a prefix and the next clicked item.
 """
 
 import gzip
@@ -13,19 +13,19 @@ import numpy as np
 import pyarrow as pa
 
 from contract.errors import BadData
+from contract.units import DAY_MS, HOUR_MS
 from demo.online_retail.invoices import read_invoices
 from export.interactions import SCHEMA
 
 TEST_SHARE: Final = 0.1
 LENGTH: Final = 20  # of a list
-DAY_MS: Final = 86_400_000
-STEP_MS: Final = 1_000  # between the clicks of a session, which have no times
-SESSION_MS: Final = 3_600_000
+STEP_MS: Final = 1_000  # between the clicks of a session, which have no timestamps
+SESSION_MS: Final = HOUR_MS
 BEGIN_MS: Final = 1_700_000_000_000
 
 
 class Case(NamedTuple):
-    """`history`: what the user took and when, oldest first; `wanted`: what came next; `left_out`: is no answer."""
+    """`history`: items and times, oldest first; `targets`: items that followed; `excluded`: items that do not count."""
 
     history: Sequence[tuple[str, int]]
     targets: frozenset[str]
@@ -33,7 +33,7 @@ class Case(NamedTuple):
 
 
 class RecommendDataset(NamedTuple):
-    """A shop. `taken`: (user, item, ts_ms) of the training part. `rank`: NDCG, or MRR where one item is wanted."""
+    """A dataset. `interactions`: (user, item, ts_ms) of the training part. `rank_metric`: MRR for a single target."""
 
     name: str
     rank_metric: Literal["ndcg", "mrr"]
@@ -51,12 +51,14 @@ class RecommendDataset(NamedTuple):
 
 
 def read_online_retail(folder: Path) -> RecommendDataset:
-    """Raises `BadData` where the file is not there."""
+    """Raises `BadData` if the file is missing."""
     invoices = [i for i in read_invoices(folder / "online_retail") if i.is_clean and not i.is_cancellation]
     invoices.sort(key=lambda invoice: invoice.ts_ms)
     days = sorted({invoice.ts_ms // DAY_MS for invoice in invoices})
     begin_ms = days[int(len(days) * (1 - TEST_SHARE))] * DAY_MS
-    interactions, history, cases = list[tuple[str, str, int]](), dict[str, list[tuple[str, int]]](), dict[str, Case]()
+    interactions = list[tuple[str, str, int]]()
+    history = dict[str, list[tuple[str, int]]]()
+    cases = dict[str, Case]()
     for invoice in invoices:
         user, items = invoice.customer, list(dict.fromkeys(to_item_id(row.stock_code) for row in invoice.lines))
         if invoice.ts_ms < begin_ms:
@@ -70,7 +72,7 @@ def read_online_retail(folder: Path) -> RecommendDataset:
 
 
 def read_diginetica(folder: Path) -> RecommendDataset:
-    """Raises `BadData` where the files are not there."""
+    """Raises `BadData` if the files are missing."""
     names = ("train_sessions", "test_prefix_target")
     train, test = (read_lines(folder / "diginetica" / f"{name}.txt.gz") for name in names)
     interactions = [
@@ -95,12 +97,12 @@ def read_lines(path: Path) -> list[str]:
 
 
 def to_item_id(stock_code: str) -> str:
-    """A stock code as an id: those of the file have spaces, but nothing that ids may not have."""
+    """A stock code as an item id; codes contain spaces, but no characters that ids exclude."""
     return stock_code.strip().upper() or "none"
 
 
 class ListQuality(NamedTuple):
-    """`coverage`: the share of all items that are on any list."""
+    """Recall@20, NDCG@20 or MRR@20, and the share of all items that are on any list."""
 
     recall_20: float
     rank_20: float
@@ -108,8 +110,10 @@ class ListQuality(NamedTuple):
 
 
 def evaluate_lists(lists: Iterable[Sequence[str]], data: RecommendDataset) -> ListQuality:
-    """How good lists are, one for each case, each cut to `LENGTH` without what is left out for it."""
-    recalls, ranks, shown = list[float](), list[float](), set[str]()
+    """The quality of ranked lists, one per case, each cut to `LENGTH` after removing the excluded items."""
+    recalls = list[float]()
+    ranks = list[float]()
+    shown = set[str]()
     for ranked, case in zip(lists, data.cases, strict=True):
         top_items = [item for item in ranked if item not in case.excluded][:LENGTH]
         shown.update(top_items)

@@ -101,7 +101,7 @@ def test_the_late_merge_of_a_zombie_is_rejected(apache_stage: WorkerEnvironment,
         raise WorkerKilled
 
     zombie = InProcessWorker(stage, "zombie")
-    zombie.step_marker.events.append(StepEvent("merge", 2, lambda: setattr(zombie.profiles, "merge", hang)))
+    zombie.step_marker.add("merge", lambda: setattr(zombie.profiles, "merge", hang), occurrence=2)
     zombie.run_until_killed()
     with InProcessWorker(stage, "owner") as owner:
         owner.process_all(stage.end_offsets("orders"))
@@ -131,7 +131,7 @@ def test_a_worker_notices_a_merge_that_it_did_not_expect(apache_stage: WorkerEnv
 
         worker.profiles.merge = merge_twice  # type: ignore[method-assign]
 
-    worker.step_marker.events.append(StepEvent("merge", 2, repeat_next_merge))
+    worker.step_marker.add("merge", repeat_next_merge, occurrence=2)
     # when
     with worker:
         worker.process_all(stage.end_offsets("orders"))
