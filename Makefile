@@ -34,6 +34,7 @@ check: env
 	$(PY) -m ruff check .
 	$(PY) -m mypy
 	$(VENV)/bin/lint-imports
+	$(PY) -m checks.wording
 
 format: env
 	$(PY) -m ruff format .

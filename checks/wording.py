@@ -27,6 +27,8 @@ DIALECT: Final = {
     r"heed(?:s|ed)?": "use",
     r"meanwhiles?": "during this time, or: in the meantime",
 }
+# Texts that readers of `--json` rely on, and that therefore keep their words.
+PROMISED: Final = ("topic created anew",)
 # Base forms that end in -ed.
 VERBS: Final = frozenset(
     [
@@ -153,6 +155,8 @@ def find_duplicate_classes(trees: Iterable[tuple[str, ast.Module]]) -> Iterator[
 
 def find_dialect(path: str, text: str) -> Iterator[Finding]:
     """Listed words in code, comments and pages."""
+    for promised in PROMISED:
+        text = text.replace(promised, "")
     for number, line in enumerate(text.splitlines(), start=1):
         for words, instead in DIALECT.items():
             for match in re.finditer(rf"(?<![\w-])(?:{words})(?![\w-])", line, re.IGNORECASE):

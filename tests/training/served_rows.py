@@ -26,7 +26,7 @@ def serve_rows(network: Network, version: str, rows: int, seed: int) -> list[Exa
     unserved = make_rows(rows, seed, f"s{seed}-")
     scores = [dict[str, float]() for _ in unserved]
     for task in (task for task in network.tasks if task.name in NAMES):
-        indexes = [n for n, row in enumerate(unserved) if task.graph in labelled_graphs(row)]
+        indexes = [n for n, row in enumerate(unserved) if task.graph in list_labelled_graphs(row)]
         for n, value in zip(indexes, predict_rows(network, task, [unserved[n] for n in indexes]).tolist(), strict=True):
             scores[n][task.name] = value
     return [
@@ -35,7 +35,7 @@ def serve_rows(network: Network, version: str, rows: int, seed: int) -> list[Exa
     ]
 
 
-def labelled_graphs(row: Example) -> set[str]:
+def list_labelled_graphs(row: Example) -> set[str]:
     return {task.graph for task in TASKS if task.name in row.labels}
 
 

@@ -11,7 +11,7 @@ from training.analysis.baselines import Method
 from training.data.arrays import Predictions
 from training.data.examples import Examples
 from training.data.folds import Fold
-from training.trainer.evaluation import Evaluation, evaluate_predictions, weighted_score
+from training.trainer.evaluation import Evaluation, compute_weighted_score, evaluate_predictions
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,7 +58,7 @@ def cross_validate(
 def evaluate_run(method: str, fold: Fold, seed: int, predictions: Predictions, seconds: float) -> Run:
     tasks = [task for task in fold.validation.tasks if task.name in predictions]
     evaluation = evaluate_predictions(tasks, fold.validation, predictions)
-    score = weighted_score(tasks, evaluation)
+    score = compute_weighted_score(tasks, evaluation)
     return Run(
         method=method,
         fold=fold.number,

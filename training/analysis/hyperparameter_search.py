@@ -116,10 +116,10 @@ class HyperparameterSearch:
         if not self._study.trials:
             self._study.enqueue_trial(self._declared)
         self._fail_interrupted()
-        for _ in range(trials - len(self._finished_trials())):
+        for _ in range(trials - len(self._list_finished_trials())):
             self._study.optimize(self._evaluate_trial, n_trials=1)
             report(to_trial_result(self._study.trials[-1]))
-        results = [to_trial_result(trial) for trial in self._finished_trials()]
+        results = [to_trial_result(trial) for trial in self._list_finished_trials()]
         scored = [(result.score, result) for result in results if result.score is not None]
         if not scored:
             raise BadData(f"Some trial should have a score. Found none in {len(results)}.")
@@ -134,7 +134,7 @@ class HyperparameterSearch:
             trials=results,
         )
 
-    def _finished_trials(self) -> list[optuna.trial.FrozenTrial]:
+    def _list_finished_trials(self) -> list[optuna.trial.FrozenTrial]:
         return self._study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED))
 
     def _fail_interrupted(self) -> None:

@@ -13,10 +13,10 @@ BINS: Final = 10
 @require_finite
 def calibration_error(y: Array, p: Array, weights: Array | None = None) -> float:
     """Expected calibration error: the mean gap between predicted and observed over the bins of `assign_bins`."""
-    return binned_error(y, p, assign_bins(p, weights), to_weights(weights, len(y)))
+    return bin_error(y, p, assign_bins(p, weights), to_weights(weights, len(y)))
 
 
-def binned_error(y: Array, p: Array, number: Integers, weights: Floats) -> float:
+def bin_error(y: Array, p: Array, number: Integers, weights: Floats) -> float:
     """The calibration error over given bins (N,)."""
     gap = np.bincount(number, weights=weights * (np.asarray(p, np.float64) - y), minlength=BINS)
     return float(np.abs(gap).sum() / weights.sum())
@@ -49,7 +49,7 @@ def reliability_bins(y: Array, p: Array) -> tuple[Floats, Floats, Integers]:
 
 
 @require_finite
-def predicted_to_observed(y: Array, p: Array, weights: Array | None = None) -> float:
+def ratio_to_observed(y: Array, p: Array, weights: Array | None = None) -> float:
     """The sum of the predictions over the sum of the labels: 2 means twice too high; NaN without any positive."""
     w = to_weights(weights, len(y))
     observed = float((w * y).sum())

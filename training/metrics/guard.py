@@ -17,10 +17,10 @@ def require_finite(
     """Make a metric return NaN for no rows and for predictions that are not finite: a sort would rank NaN first."""
 
     @wraps(metric)
-    def guarded(y: Array, p: Array, /, *args: P.args, **kwargs: P.kwargs) -> float:
+    def call_if_finite(y: Array, p: Array, /, *args: P.args, **kwargs: P.kwargs) -> float:
         return metric(y, p, *args, **kwargs) if len(y) and np.isfinite(p).all() else float("nan")
 
-    return guarded
+    return call_if_finite
 
 
 def to_weights(weights: Array | None, rows: int) -> Floats:

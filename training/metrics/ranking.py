@@ -77,7 +77,7 @@ def auc(y: Array, p: Array, weights: Array | None = None) -> float:
 
 
 @require_finite
-def grouped_auc(y: Array, p: Array, user: Array) -> float:
+def auc_by_group(y: Array, p: Array, user: Array) -> float:
     """The mean AUC of the users that have both labels, weighted by their rows (GAUC, Zhu et al. 2017).
 
     It measures the order within a user's list; differences between users do not count.
@@ -105,7 +105,7 @@ def recall_at_fpr(
 def rates_at_threshold(y: Array, p: Array, weights: Array, threshold: float) -> tuple[float, float]:
     """The shares of positives and of negatives with p >= threshold in float64, the comparison that the worker makes."""
     flagged = p.astype(np.float64) >= threshold
-    return weighted_share(flagged, weights * y), weighted_share(flagged, weights * (1 - y))
+    return share_by_weight(flagged, weights * y), share_by_weight(flagged, weights * (1 - y))
 
 
 def recall_at_k(y: Array, p: Array, weights: Array, group: Integers, k: int) -> float:
@@ -122,10 +122,10 @@ def recall_at_k(y: Array, p: Array, weights: Array, group: Integers, k: int) -> 
     length = np.bincount(sorted_group, weights=weight)
     rank = ahead - (np.cumsum(length) - length)[sorted_group]
     is_long = length[sorted_group] > k
-    return weighted_share(rank < k, (weights * y)[order] * is_long)
+    return share_by_weight(rank < k, (weights * y)[order] * is_long)
 
 
-def weighted_share(chosen: Mask, weights: Array) -> float:
+def share_by_weight(chosen: Mask, weights: Array) -> float:
     """The weight of the chosen rows as a share of the total; NaN for a total of 0."""
     total = float(weights.sum(dtype=np.float64))
     return float(weights[chosen].sum(dtype=np.float64)) / total if total > 0 else float("nan")
@@ -138,11 +138,11 @@ def ndcg(y: Array, p: Array, query: Array) -> float:
     All queries in one pass: scikit-learn's `ndcg_score` takes one query at a time, about 0.3 ms each.
     """
     group = factorize(query)
-    gains, best = discounted_gain(y, p, group), discounted_gain(y, y, group)
+    gains, best = dcg(y, p, group), dcg(y, y, group)
     return float((gains[best > 0] / best[best > 0]).mean()) if (best > 0).any() else float("nan")
 
 
-def discounted_gain(y: Array, by: Array, group: Integers) -> Floats:
+def dcg(y: Array, by: Array, group: Integers) -> Floats:
     """The discounted gain of each group's first ten rows, sorted by `by` descending; ties share their mean gain."""
     order = np.lexsort((-by, group))
     sorted_group, counts = group[order], np.bincount(group)

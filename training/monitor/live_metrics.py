@@ -13,7 +13,7 @@ from contract.settings import FeedbackSettings, MonitorConfig
 from contract.tasks import Task
 from training.data.codes import factorize
 from training.data.labels import find_label_error
-from training.metrics.calibration import calibration_error, predicted_to_observed
+from training.metrics.calibration import calibration_error, ratio_to_observed
 from training.metrics.losses import log_loss, root_mean_squared_error
 from training.metrics.ranking import auc, rates_at_threshold, recall_at_k
 from training.monitor.example_store import ExampleStore
@@ -152,7 +152,7 @@ def compute_metrics(task: Task, matured: MaturedRows, thresholds: Mapping[str, f
         "auc": auc(y, p, w),
         "log_loss": log_loss(y, p, w),
         "ece": calibration_error(y, p, w),
-        "predicted_to_observed": predicted_to_observed(y, p, w),
+        "predicted_to_observed": ratio_to_observed(y, p, w),
     }
     for action, threshold in thresholds.items():
         recall, false_positives = rates_at_threshold(y, p, w, threshold)

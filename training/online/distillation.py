@@ -24,7 +24,7 @@ def add_teacher_targets(teacher: Network, batch: Batch, labelled: int) -> Batch:
     """
     targets = dict[str, Tensor]()
     for view in teacher.views:
-        rows = batch.labelled_rows(view)
+        rows = batch.find_labelled_rows(view)
         if not len(rows):
             continue
         logits = teacher.logits(view, teacher.group_parts(view, batch.take(rows, view.groups).inputs))

@@ -13,7 +13,7 @@ import numpy as np
 from contract.graphs import GRAPHS
 from contract.tasks import Task
 from training.data.arrays import Floats, Integers
-from training.metrics.calibration import assign_bins, binned_error
+from training.metrics.calibration import assign_bins, bin_error
 from training.metrics.losses import row_log_losses
 from training.metrics.ranking import RankedRows
 from training.stats.bootstrap import percentile_interval, resample
@@ -75,7 +75,7 @@ class WeightedMetrics:
         auc = float(self._ranked.aucs(weights)[0])
         metrics = {
             "log_loss": float(np.average(self._loss, weights=weights)),
-            "ece": binned_error(y, p, self._bin_number, weights),
+            "ece": bin_error(y, p, self._bin_number, weights),
             "auc": auc,
         }
         if self._is_alarm:

@@ -43,7 +43,7 @@ class Batch:
             {task: target[rows] for task, target in self.soft_targets.items()},
         )
 
-    def labelled_rows(self, view: TaskView) -> Tensor:
+    def find_labelled_rows(self, view: TaskView) -> Tensor:
         """The numbers of the rows that have a label of some task of the view."""
         masks = [label_mask(self.labels[task.name]) for task in view.tasks]
         return torch.stack(masks).any(0).nonzero()[:, 0]
@@ -64,7 +64,7 @@ def to_batch(examples: Examples, rows: Integers | None = None) -> Batch:
     )
 
 
-def mixed_batches(family: Integers, batch: int, rng: np.random.Generator) -> Iterator[Integers]:
+def mix_batches(family: Integers, batch: int, rng: np.random.Generator) -> Iterator[Integers]:
     """Row numbers in batches of about `batch` rows of all families.
 
     A large family passes once. A small one is repeated up to its least share of every batch, so that no task's
@@ -80,7 +80,7 @@ def mixed_batches(family: Integers, batch: int, rng: np.random.Generator) -> Ite
         yield np.concatenate([part[step] for part in parts])
 
 
-def alternating_batches(family: Integers, batch: int, rng: np.random.Generator) -> Iterator[Integers]:
+def alternate_batches(family: Integers, batch: int, rng: np.random.Generator) -> Iterator[Integers]:
     """Row numbers in batches of one family each; small families are repeated as in `mixed_batches`.
 
     The batches of each family are spread evenly over the epoch, so that no family is learned first and then forgotten.

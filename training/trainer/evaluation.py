@@ -13,11 +13,11 @@ from model.network import Network
 from training.data.arrays import Array, Integers, Mask
 from training.data.codes import factorize
 from training.data.examples import Examples
-from training.metrics.calibration import calibration_error, predicted_to_observed, to_top_class
+from training.metrics.calibration import calibration_error, ratio_to_observed, to_top_class
 from training.metrics.classification import accuracy, macro_f1
 from training.metrics.fraud import CARDS_PER_DAY, card_precision, mask_known_cards
 from training.metrics.losses import constant_loss, log_loss, root_mean_squared_error
-from training.metrics.ranking import auc, average_precision, grouped_auc, ndcg, recall_at_fpr
+from training.metrics.ranking import auc, auc_by_group, average_precision, ndcg, recall_at_fpr
 from training.trainer.learner import predict
 
 Evaluation: TypeAlias = dict[str, dict[str, float]]  # task -> metric -> value; undefined metrics are absent
@@ -94,12 +94,12 @@ def compute_probability_metrics(task: Task, truth: GroundTruth, p: Array) -> dic
         "log_loss": loss,
         "gain": relative_gain(loss, constant_loss(task, y)),
         "ece": calibration_error(y, p),
-        "predicted_to_observed": predicted_to_observed(y, p),
+        "predicted_to_observed": ratio_to_observed(y, p),
     }
     if GRAPHS[task.graph].is_rare_positive:
         metrics |= compute_alarm_metrics(truth, p)
     else:
-        metrics["grouped_auc"] = grouped_auc(is_relevant, p, truth.user_id)
+        metrics["grouped_auc"] = auc_by_group(is_relevant, p, truth.user_id)
     if task.kind == "graded":
         metrics["ndcg_10"] = ndcg(y, p, truth.event_id)
     return metrics | {"mean_label": float(y.mean()), "mean_prediction": float(p.mean())}
@@ -132,7 +132,7 @@ def relative_gain(loss: float, constant: float) -> float:
     return 1 - loss / constant if constant > CONSTANT_LOSS_MIN else float("nan")
 
 
-def weighted_score(tasks: Sequence[Task], evaluation: Evaluation) -> float:
+def compute_weighted_score(tasks: Sequence[Task], evaluation: Evaluation) -> float:
     """The mean gain weighted by the tasks' priorities, over the tasks that have one; NaN without any."""
     gains = [(task.weight, evaluation[task.name]["gain"]) for task in tasks if "gain" in evaluation.get(task.name, {})]
     total = sum(weight for weight, _ in gains)

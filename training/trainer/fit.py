@@ -18,10 +18,10 @@ from model.network import Network
 from training.data.examples import Examples
 from training.data.split import assign_families
 from training.data.streaming import ExampleStream
-from training.trainer.batching import alternating_batches, mixed_batches, to_batch
+from training.trainer.batching import alternate_batches, mix_batches, to_batch
 from training.trainer.calibration import calibrate
 from training.trainer.distributed import SINGLE_PROCESS, ProcessGroup
-from training.trainer.evaluation import Evaluation, evaluate, weighted_score
+from training.trainer.evaluation import Evaluation, compute_weighted_score, evaluate
 from training.trainer.learner import Learner
 from training.trainer.loss_balancing import prioritize_tasks
 from training.trainer.partition import TrainingData, prepare_data, split_held_out
@@ -126,7 +126,7 @@ def run_epoch(
     losses = train_epoch(learner, data, config, state.rng, progress)
     calibrate(learner.network.eval(), calibrating)  # training losses ignore calibrators, so training is unaffected
     evaluation = evaluate(learner.network, validation)
-    score = weighted_score(learner.network.tasks, evaluation)
+    score = compute_weighted_score(learner.network.tasks, evaluation)
     state.epochs_done += 1
     state.best.update(score, learner)
     learner.weights = prioritize_tasks(learner.network.tasks, evaluation, config.focus)
@@ -159,7 +159,7 @@ def train_epoch(
 ) -> Losses:
     """One pass over the training part in a new order; returns each task's mean loss."""
     losses_by_task: dict[str, list[float]] = {}
-    sample_batches = alternating_batches if config.turns else mixed_batches
+    sample_batches = alternate_batches if config.turns else mix_batches
     steps = -(-data.rows // config.batch)
     done = 0
     for chunk in data.chunks(rng):

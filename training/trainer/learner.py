@@ -39,7 +39,7 @@ def compute_task_losses(
     """
     losses_by_task: dict[str, Tensor] = {}
     for view in network.views:
-        rows = batch.labelled_rows(view)
+        rows = batch.find_labelled_rows(view)
         if len(rows):
             part = batch.take(rows, view.groups)
             for task, loss in compute_view_losses(network, view, part, precision, distillation):
@@ -171,7 +171,7 @@ def collect_outputs(
     """
     outputs, batch, device = dict[str, Array](), to_batch(examples), get_device(network)
     for view in network.views:
-        rows = batch.labelled_rows(view)
+        rows = batch.find_labelled_rows(view)
         for start in range(0, len(rows), PREDICT_ROWS):
             part = rows[start : start + PREDICT_ROWS]
             inputs = batch.take(part, view.groups).to(device).inputs

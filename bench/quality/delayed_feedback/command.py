@@ -37,7 +37,7 @@ from bench.results.report import print_json, print_progress
 from contract.settings import ModelConfig, TrainingConfig
 from contract.units import DAY_MS
 from model.calibration import IDENTITY
-from training.metrics.calibration import predicted_to_observed
+from training.metrics.calibration import ratio_to_observed
 from training.metrics.losses import log_loss
 from training.metrics.ranking import auc
 from training.online.delayed_feedback import DelayedFeedback
@@ -152,7 +152,7 @@ def evaluate_predictions(stream: DelayStream, predictions: Floats) -> Figures:
     rows = stream.ts_ms >= WARMUP_DAYS * DAY_MS
     rows &= stream.ts_ms < stream.ts_ms[-1] // STEP_MS * STEP_MS  # the last step is incomplete
     y, p = stream.buy[rows].astype(float), predictions[rows]
-    return {"log_loss": log_loss(y, p), "auc": auc(y, p), "predicted_to_observed": predicted_to_observed(y, p)}
+    return {"log_loss": log_loss(y, p), "auc": auc(y, p), "predicted_to_observed": ratio_to_observed(y, p)}
 
 
 def summarize_runs(runs: Sequence[dict[Method, Figures]]) -> StreamSummary:

@@ -33,7 +33,7 @@ from training.commands.fit import read_configs
 from training.data.examples import Examples
 from training.data.folds import drop_unsettled
 from training.data.split import assign_families, split_by_time
-from training.trainer.batching import mixed_batches, to_batch
+from training.trainer.batching import mix_batches, to_batch
 from training.trainer.evaluation import evaluate
 from training.trainer.fit import fit
 from training.trainer.learner import Learner
@@ -96,7 +96,7 @@ def measure_step_seconds(network: Network, train: Examples, plan: TrainingConfig
     order = np.random.default_rng(plan.seed)
     durations_s = list[float]()
     for rows, _ in zip(
-        mixed_batches(assign_families(train), plan.batch, order), range(WARMUP_STEPS + STEPS), strict=False
+        mix_batches(assign_families(train), plan.batch, order), range(WARMUP_STEPS + STEPS), strict=False
     ):
         batch, started_s = to_batch(train, rows), time.process_time()
         learner.train_step(batch)

@@ -9,7 +9,7 @@ from training.metrics.calibration import (
     BINS,
     assign_bins,
     calibration_error,
-    predicted_to_observed,
+    ratio_to_observed,
     reliability_bins,
     to_top_class,
 )
@@ -55,11 +55,11 @@ def test_split_ties_gives_bins_of_equal_size_in_row_order() -> None:
 def test_predicted_to_observed_is_the_ratio_of_the_means(rows: GroupedRows) -> None:
     y, p, _ = rows
 
-    assert predicted_to_observed(y, p) == pytest.approx(p.mean() / y.mean() if y.any() else np.nan, nan_ok=True)
+    assert ratio_to_observed(y, p) == pytest.approx(p.mean() / y.mean() if y.any() else np.nan, nan_ok=True)
 
 
 def test_predicted_to_observed_is_nan_without_positives() -> None:
-    assert np.isnan(predicted_to_observed(np.zeros(3), np.full(3, 0.1), np.ones(3)))
+    assert np.isnan(ratio_to_observed(np.zeros(3), np.full(3, 0.1), np.ones(3)))
 
 
 def test_top_class_is_the_likeliest_one_and_whether_it_was_right() -> None:

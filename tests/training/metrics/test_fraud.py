@@ -27,10 +27,12 @@ def to_columns(payments: list[Payment]) -> tuple[np.ndarray, np.ndarray, np.ndar
 def test_each_day_checks_the_most_suspicious_cards_and_blocks_the_compromised_ones(
     payments: list[Payment], cards: int
 ) -> None:
-    assert card_precision(*to_columns(payments), cards=cards) == pytest.approx(expected_precision(payments, cards))
+    assert card_precision(*to_columns(payments), cards=cards) == pytest.approx(
+        compute_expected_precision(payments, cards)
+    )
 
 
-def expected_precision(payments: list[Payment], cards: int) -> float:
+def compute_expected_precision(payments: list[Payment], cards: int) -> float:
     blocked, days = set[str](), list[float]()
     for day in sorted({payment[3] for payment in payments}):
         highest, fraud = dict[str, float](), set[str]()

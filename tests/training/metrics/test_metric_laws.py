@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.training.metrics.draws import GroupedRows, draw_grouped_rows, draw_weighted_rows
-from training.metrics.calibration import calibration_error, predicted_to_observed
+from training.metrics.calibration import calibration_error, ratio_to_observed
 from training.metrics.losses import log_loss, root_mean_squared_error
-from training.metrics.ranking import auc, average_precision, grouped_auc, ndcg, recall_at_fpr
+from training.metrics.ranking import auc, auc_by_group, average_precision, ndcg, recall_at_fpr
 
 Metric = Callable[[np.ndarray, np.ndarray], float]
 METRICS: list[Metric] = [
@@ -19,15 +19,15 @@ METRICS: list[Metric] = [
     recall_at_fpr,
     log_loss,
     calibration_error,
-    predicted_to_observed,
+    ratio_to_observed,
     root_mean_squared_error,
 ]
-GROUP_METRICS: list[Callable[[np.ndarray, np.ndarray, np.ndarray], float]] = [grouped_auc, ndcg]
+GROUP_METRICS: list[Callable[[np.ndarray, np.ndarray, np.ndarray], float]] = [auc_by_group, ndcg]
 WEIGHTED_METRICS: list[Callable[[np.ndarray, np.ndarray, np.ndarray], float]] = [
     auc,
     log_loss,
     calibration_error,
-    predicted_to_observed,
+    ratio_to_observed,
     root_mean_squared_error,
 ]
 
@@ -77,7 +77,7 @@ def test_weights_compensate_for_sampled_negatives(seed: int) -> None:
     y = (rng.random(len(p)) < p).astype(np.float64)
     is_kept = (y > 0) | (rng.random(len(y)) < 0.1)
     w = np.where(y > 0, 1.0, 10.0)
-    metrics: list[Callable[..., float]] = [auc, log_loss, calibration_error, predicted_to_observed]
+    metrics: list[Callable[..., float]] = [auc, log_loss, calibration_error, ratio_to_observed]
 
     # when metrics of the kept rows are weighted
     sampled = [metric(y[is_kept], p[is_kept], w[is_kept]) for metric in metrics]

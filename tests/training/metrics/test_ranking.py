@@ -66,7 +66,7 @@ def test_grouped_auc_is_the_mean_auc_of_users_weighted_by_rows(rows: GroupedRows
         if has_both_classes(y[user == u])
     ]
 
-    actual = ranking.grouped_auc(y, p, user)
+    actual = ranking.auc_by_group(y, p, user)
 
     expected = sum(value * n for value, n in aucs) / sum(n for _, n in aucs) if aucs else np.nan
     assert actual == pytest.approx(expected, nan_ok=True)
@@ -128,7 +128,7 @@ def test_undefined_metrics_of_groups_and_thresholds_are_nan() -> None:
     zeros, p, query = np.zeros(3), np.array([0.1, 0.5, 0.9]), np.array(["a", "a", "b"], object)
 
     assert np.isnan(ranking.ndcg(zeros, p, query))
-    assert np.isnan(ranking.grouped_auc(zeros, p, query))
+    assert np.isnan(ranking.auc_by_group(zeros, p, query))
     assert np.isnan(ranking.ndcg(zeros[:0], p[:0], query[:0]))
     assert np.isnan(ranking.auc(zeros, p, np.ones(3)))
     assert np.isnan(ranking.rates_at_threshold(zeros, p, np.ones(3), 0.5)[0])

@@ -31,7 +31,7 @@ def test_soft_targets_are_set_on_replayed_rows_and_for_missing_labels() -> None:
 def test_predictions_equal_to_the_teachers_have_no_gradient() -> None:
     network = make_network(tasks=TASKS)
     view = network.views[0]
-    rows = BATCH.labelled_rows(view)
+    rows = BATCH.find_labelled_rows(view)
     logits = {
         task: logit.detach().requires_grad_()
         for task, logit in network.logits(view, network.group_parts(view, BATCH.take(rows, view.groups).inputs)).items()

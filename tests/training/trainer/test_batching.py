@@ -1,12 +1,12 @@
 import numpy as np
 
-from training.trainer.batching import alternating_batches, mixed_batches
+from training.trainer.batching import alternate_batches, mix_batches
 
 
 def test_mixed_batches_have_rows_of_every_family_and_pass_large_ones_once(seed: int) -> None:
     family = np.repeat([0, 1], [1_000, 10])
 
-    batches = list(mixed_batches(family, 128, np.random.default_rng(seed)))
+    batches = list(mix_batches(family, 128, np.random.default_rng(seed)))
 
     assert all(8 <= (family[rows] == 1).sum() <= 9 for rows in batches)
     rows_of_epoch = np.concatenate(batches)
@@ -16,7 +16,7 @@ def test_mixed_batches_have_rows_of_every_family_and_pass_large_ones_once(seed: 
 def test_alternating_batches_have_one_family_and_spread_each_over_the_epoch() -> None:
     family = np.array([0] * 1_000 + [1] * 300 + [2] * 5)
 
-    batches = list(alternating_batches(family, 50, np.random.default_rng(1)))
+    batches = list(alternate_batches(family, 50, np.random.default_rng(1)))
 
     families = [set(family[rows].tolist()) for rows in batches]
     assert all(len(batch_families) == 1 for batch_families in families)

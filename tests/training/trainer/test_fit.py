@@ -8,7 +8,7 @@ from tests.model.small import CLICK, FRAUD, PURCHASE, SHAPE, TASKS
 from tests.training.examples import PLAN, make_examples, make_rows
 from training.data.examples import Examples, from_rows
 from training.data.split import find_learnable, split_by_time
-from training.trainer.evaluation import evaluate, weighted_score
+from training.trainer.evaluation import compute_weighted_score, evaluate
 from training.trainer.fit import Epoch, FitResult, fit
 from training.trainer.partition import split_held_out
 
@@ -42,7 +42,7 @@ def test_each_task_has_the_metrics_of_its_kind(fitted: FitResult) -> None:
 
 
 def test_the_score_is_the_mean_gain_weighted_by_priority(fitted: FitResult) -> None:
-    assert fitted.score == pytest.approx(weighted_score(TASKS, fitted.evaluation))
+    assert fitted.score == pytest.approx(compute_weighted_score(TASKS, fitted.evaluation))
     assert fitted.score == pytest.approx(np.mean([metrics["gain"] for metrics in fitted.evaluation.values()]))
 
 
@@ -64,7 +64,11 @@ def test_training_stops_without_gain_and_returns_the_best_epoch() -> None:
     scores = [epoch.score for epoch in epochs]
     assert len(epochs) < 40
     held_out = examples.take(split_by_time(examples, PLAN.held_out).validation)
-    assert actual.score == max(scores) == weighted_score(TASKS, evaluate(actual.network, split_held_out(held_out)[1]))
+    assert (
+        actual.score
+        == max(scores)
+        == compute_weighted_score(TASKS, evaluate(actual.network, split_held_out(held_out)[1]))
+    )
     assert scores.index(max(scores)) == len(scores) - 1 - PLAN.patience
 
 
