@@ -1,166 +1,21 @@
-"""`python -m checks.wording`: reports names and words that the style rules out.
+"""`python -m checks.wording`: reports names and words that the style rules out; part of `make check`.
 
-Three counts, each of which should be 0: functions named by a participle (a function name is a verb), classes that a
-top-level package defines twice (a class name should identify one class), and words that are not plain technical
-English. The word list is short: it contains the words that were common in this repository.
+Four counts, each of which should be 0; the rules are in `checks.names` and `checks.words`.
 """
 
 import ast
-import re
 import subprocess
 import sys
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
-# Words, as regular expressions, and what to write instead.
-DIALECT: Final = {
-    r"nobody|anybody|somebody|whoever": "name the subject: the worker, the group, the reader",
-    r"anew": "again, or: recreated",
-    r"aside": "separately, or: the name of the place",
-    r"beside": "next to, in addition to, compared with",
-    r"by and by": "over time",
-    r"for ever": "forever, or: without end",
-    r"so many|so-manieth": "a number, or: as many as",
-    r"reckon(?:s|ed|ing)?": "compute",
-    r"heed(?:s|ed)?": "use",
-    r"meanwhiles?": "during this time, or: in the meantime",
-}
-# Texts that readers of `--json` rely on, and that therefore keep their words.
-PROMISED: Final = ("topic created anew",)
-# Base forms that end in -ed.
-VERBS: Final = frozenset(
-    [
-        "bleed",
-        "embed",
-        "exceed",
-        "feed",
-        "need",
-        "proceed",
-        "seed",
-        "shed",
-        "speed",
-        "succeed",
-        "weed",
-        "wed",
-        "bed",
-        "red",
-        "sled",
-        "thread",
-    ]
-)
-# Participles that do not end in -ed, except those that are also base forms (read, set, put, cut, split, let, hit).
-IRREGULAR: Final = frozenset(
-    [
-        "become",
-        "begun",
-        "bought",
-        "broken",
-        "brought",
-        "built",
-        "caught",
-        "chosen",
-        "done",
-        "drawn",
-        "driven",
-        "fallen",
-        "felt",
-        "found",
-        "frozen",
-        "given",
-        "gone",
-        "grown",
-        "heard",
-        "held",
-        "hidden",
-        "kept",
-        "known",
-        "laid",
-        "learnt",
-        "led",
-        "left",
-        "lent",
-        "lost",
-        "made",
-        "meant",
-        "met",
-        "paid",
-        "proven",
-        "said",
-        "seen",
-        "sent",
-        "shaken",
-        "shown",
-        "shrunk",
-        "sold",
-        "sought",
-        "spent",
-        "spoken",
-        "stolen",
-        "sworn",
-        "taken",
-        "taught",
-        "thought",
-        "thrown",
-        "told",
-        "torn",
-        "understood",
-        "won",
-        "worn",
-        "written",
-    ]
-)
+from checks.finding import Finding
+from checks.names import find_duplicate_classes, find_empty_names, find_participles
+from checks.words import find_dialect
+
 TEXTS: Final = (".py", ".md", ".yml", ".yaml", ".toml", "Makefile", "Dockerfile")
 UNCHECKED: Final = ("checks/", "tests/checks/", "CHANGELOG.md", "LICENSE")
-
-
-class Finding(NamedTuple):
-    """A line that should be reworded."""
-
-    path: str
-    line: int
-    text: str
-
-    def __str__(self) -> str:
-        return f"{self.path}:{self.line}: {self.text}"
-
-
-def is_participle(name: str) -> bool:
-    """Whether a function name is a participle (`moved`, `kept_rows`) and not a verb (`move`)."""
-    word = name.strip("_").split("_")[0]
-    return word in IRREGULAR or (len(word) > 3 and word.endswith("ed") and word not in VERBS)
-
-
-def find_participles(path: str, tree: ast.Module) -> Iterator[Finding]:
-    """Functions and methods named by a participle, except properties and pytest fixtures."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and is_participle(node.name):
-            decorators = " ".join(ast.unparse(decorator) for decorator in node.decorator_list)
-            if not re.search(r"property|fixture|setter", decorators):
-                yield Finding(path, node.lineno, f"function `{node.name}` should be named by a verb")
-
-
-def find_duplicate_classes(trees: Iterable[tuple[str, ast.Module]]) -> Iterator[Finding]:
-    """Classes with the name of an earlier class of the same top-level package."""
-    first = defaultdict[str, dict[str, str]](dict)
-    for path, tree in trees:
-        package = path.partition("/")[0]
-        for node in ast.walk(tree):
-            if isinstance(node, ast.ClassDef):
-                before = first[package].setdefault(node.name, f"{path}:{node.lineno}")
-                if before != f"{path}:{node.lineno}":
-                    yield Finding(path, node.lineno, f"class `{node.name}` is also defined at {before}")
-
-
-def find_dialect(path: str, text: str) -> Iterator[Finding]:
-    """Listed words in code, comments and pages."""
-    for promised in PROMISED:
-        text = text.replace(promised, "")
-    for number, line in enumerate(text.splitlines(), start=1):
-        for words, instead in DIALECT.items():
-            for match in re.finditer(rf"(?<![\w-])(?:{words})(?![\w-])", line, re.IGNORECASE):
-                yield Finding(path, number, f"`{match.group()}`: {instead}")
 
 
 def list_files(root: Path) -> list[str]:
@@ -178,6 +33,9 @@ def check(root: Path) -> dict[str, list[Finding]]:
     return {
         "participle-named functions": [finding for path, tree in trees for finding in find_participles(path, tree)],
         "classes defined twice in a package": list(find_duplicate_classes(trees)),
+        "variables that do not say what they hold": [
+            finding for path, tree in trees for finding in find_empty_names(path, tree)
+        ],
         "words that are not plain English": [
             finding for path, text in texts.items() for finding in find_dialect(path, text)
         ],

@@ -10,7 +10,7 @@ from typing import Final, TextIO
 
 from pythonjsonlogger.json import JsonFormatter
 
-from contract.settings import LogSettings
+from contract.settings.worker import LogSettings
 
 TEXT_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 JSON_FORMAT: Final = "%(levelname)s %(name)s %(message)s"  # the fields; their order in the line

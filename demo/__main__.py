@@ -11,7 +11,8 @@ from pathlib import Path
 
 from contract.errors import BadConfig, ShopstreamError
 from contract.logs import configure_logging
-from contract.settings import LogSettings, read_settings
+from contract.settings.reading import read_settings
+from contract.settings.worker import LogSettings
 
 INTERRUPTED = 130
 

@@ -10,7 +10,7 @@ import redis
 
 from contract.events import KINDS
 from contract.messages import Recommendations, read_recommendations
-from contract.settings import Settings, read_settings
+from contract.settings.reading import Settings, read_settings
 from demo.output_consumer import OutputConsumer
 from demo.processes import ProcessManager
 from demo.producer import RecordProducer

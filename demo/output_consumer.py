@@ -8,7 +8,7 @@ from contextlib import closing
 from confluent_kafka import OFFSET_BEGINNING, Consumer, Message, TopicPartition
 
 from contract.messages import DEAD_LETTER_HEADER, Decision, Example, read_dead_letter, read_decision, read_example
-from contract.settings import KafkaSettings, TopicSettings
+from contract.settings.servers import KafkaSettings, TopicSettings
 
 BATCH_MAX = 2_000
 TIMEOUT_S = 5.0

@@ -6,7 +6,7 @@ from collections import Counter
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from contract.errors import Unavailable
-from contract.settings import KafkaSettings, TopicSettings
+from contract.settings.servers import KafkaSettings, TopicSettings
 from demo.simulator.records import SourceRecord
 
 FLUSH_S = 30.0

@@ -7,7 +7,7 @@ from typing import Final
 
 from rich.console import Console
 
-from contract.settings import Settings
+from contract.settings.reading import Settings
 from demo.online_retail.events import OnlineRetail
 from demo.producer import RecordProducer, ReplayClock
 from demo.simulator.records import SourceRecord

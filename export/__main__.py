@@ -20,7 +20,7 @@ from contract.errors import BadBundle, BadConfig, BadData
 from contract.experiment import Trial
 from contract.features.declaration import FeatureSet
 from contract.logs import configure_logging
-from contract.settings import Settings, read_settings
+from contract.settings.reading import Settings, read_settings
 
 COMMANDS: Final = ("inspect", "verify", "rollback", "serve", "trial")
 EXPORT: Final = "export"  # the command of arguments that name none

@@ -25,7 +25,8 @@ from torch import Tensor
 from contract.bundle import replace_durably
 from contract.errors import BadBundle
 from contract.features.declaration import Feature, FeatureSet
-from contract.settings import ModelConfig, decode_section, encode_section
+from contract.settings.model import ModelConfig
+from contract.settings.section import decode_section, encode_section
 from contract.tasks import Task
 from model.feature_statistics import FeatureStatistics
 from model.network import Network

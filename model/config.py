@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from contract.errors import BadConfig
 from contract.features.declaration import FeatureSet
 from contract.graphs import GRAPHS
-from contract.settings import ModelConfig
+from contract.settings.model import ModelConfig
 from contract.tasks import Task
 
 

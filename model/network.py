@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from contract.features.declaration import Feature, FeatureSet
 from contract.graphs import GRAPHS
-from contract.settings import ModelConfig
+from contract.settings.model import ModelConfig
 from contract.tasks import Task
 from model.calibration import Calibrator
 from model.config import check_sharing

@@ -19,7 +19,7 @@ from typing import Final
 
 from contract.errors import BadBundle, BadConfig, BadData, Unavailable
 from contract.logs import configure_logging
-from contract.settings import read_settings
+from contract.settings.reading import read_settings
 
 PROCESSES: Final = {"follow": "learner", "watch": "monitor"}  # the commands that run for good
 COMMANDS: Final = {

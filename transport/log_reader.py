@@ -10,7 +10,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from confluent_kafka import TopicPartition as KafkaPartition
 
 from contract.errors import LostLog, Unavailable
-from contract.settings import KafkaSettings
+from contract.settings.servers import KafkaSettings
 from transport.records import OffsetRange, Record, TopicPartition, as_bytes
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from contract.errors import BadConfig, ShopstreamError
 from contract.features.declaration import FeatureSet
 from contract.logs import configure_logging
 from contract.profiles.record import ENTITY_KINDS, FAMILIES
-from contract.settings import Settings, read_settings
+from contract.settings.reading import Settings, read_settings
 from worker.records.lanes import LANES
 
 log = logging.getLogger("worker")

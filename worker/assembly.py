@@ -7,7 +7,7 @@ import threading
 from dataclasses import dataclass
 
 from contract.profiles.erasures import NO_ERASURES
-from contract.settings import Settings
+from contract.settings.reading import Settings
 from worker.erasure.service import ErasureService
 from worker.kafka.admin import KafkaAdmin
 from worker.kafka.consumer import GroupConsumer

@@ -10,7 +10,7 @@ from typing import Final
 from contract.errors import StaleState, Unavailable
 from contract.features.declaration import FeatureSet
 from contract.features.encoder import Encoder
-from contract.settings import Settings
+from contract.settings.reading import Settings
 from transport.log_reader import TopicTailer
 from worker.assembly import assemble
 from worker.catalogue.catalogue import Catalogue

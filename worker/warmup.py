@@ -6,7 +6,7 @@ from contract.features.declaration import FeatureSet
 from contract.features.encoder import Encoder
 from contract.profiles.record import RING_SIZE
 from contract.profiles.warmup import load_folds
-from contract.settings import ListSettings
+from contract.settings.worker import ListSettings
 from worker.catalogue.catalogue import Catalogue
 from worker.redis.resp import ReplyReader
 from worker.retrieval.candidate_generator import CandidateGenerator

@@ -24,7 +24,7 @@ from bench.performance.measure.swap_run import POLL_MS, SwapResult, SwapRun
 from bench.results.report import print_missed, print_progress, print_result
 from bench.results.statistics import percentiles
 from contract.bundle import read_bundle, set_current
-from contract.settings import read_settings
+from contract.settings.reading import read_settings
 from devservers.apache_kafka import ApacheKafka
 from devservers.redis_server import RedisServer
 from export.exporter import export

@@ -19,7 +19,7 @@ import torch
 
 from bench.quality.simulated_shop import TEST_SHARE, add_shop_arguments, load_or_simulate
 from bench.results.report import print_json, print_missed
-from contract.settings import read_settings
+from contract.settings.reading import read_settings
 from contract.tasks import Task
 from training.analysis.baselines import ignore_epoch
 from training.commands.fit import read_configs

@@ -19,7 +19,7 @@ from bench.results.report import print_progress, print_result
 from contract.features.declaration import Block, Feature, FeatureSet
 from contract.features.packing import PackedBlock
 from contract.messages import ScoredRow
-from contract.settings import MonitorConfig
+from contract.settings.monitor import MonitorConfig
 from training.monitor.drift import BlockComparison, DriftDetector
 
 FEATURES: Final = FeatureSet(

@@ -9,7 +9,7 @@ from bench.results.cache import load_or_make
 from bench.results.digest import digest_inputs
 from contract.errors import BadData
 from contract.features.declaration import FeatureSet
-from contract.settings import Settings
+from contract.settings.reading import Settings
 from demo.simulator.shop import ShopSimulator
 from training.data.examples import Examples, from_rows
 from training.data.parquet import read_examples, write_examples

@@ -16,7 +16,7 @@ from contract.joining.output import JoinOutput, Origin, OutcomeCounts
 from contract.joining.recommendations import RecommendationJoin
 from contract.joining.searches import SearchJoin
 from contract.messages import ScoredRow
-from contract.settings import FeedbackSettings
+from contract.settings.worker import FeedbackSettings
 from contract.tasks import Task
 
 

@@ -16,7 +16,7 @@ from contract.joining.output import JoinOutcome, JoinOutput, Origin, OrphanLabel
 from contract.joining.pending import PendingStore
 from contract.messages import ScoredKind, ScoredRow
 from contract.profiles.record import JUDGED_TASKS
-from contract.settings import FeedbackSettings
+from contract.settings.worker import FeedbackSettings
 from contract.tasks import Task
 
 LABELS_MAX: Final = 64  # for one row, so that endless labels cannot fill the memory

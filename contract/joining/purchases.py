@@ -10,7 +10,7 @@ from contract.joining.multi_index import MultiIndex
 from contract.joining.output import JoinOutput, OutcomeCounts
 from contract.joining.pending import PendingStore
 from contract.messages import Example
-from contract.settings import FeedbackSettings
+from contract.settings.worker import FeedbackSettings
 
 OrderKey: TypeAlias = tuple[str, str]  # user and item
 

@@ -17,7 +17,7 @@ from contract.joining.pending import PendingStore
 from contract.joining.purchases import PurchaseJoin
 from contract.joining.sampling import NegativeSampler
 from contract.messages import Example, ScoredRow
-from contract.settings import FeedbackSettings
+from contract.settings.worker import FeedbackSettings
 from contract.tasks import Task
 
 ListEvent: TypeAlias = Impression | Click

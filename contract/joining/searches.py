@@ -13,7 +13,7 @@ from contract.joining.output import JoinOutput, OutcomeCounts
 from contract.joining.pending import PendingStore
 from contract.joining.sampling import NegativeSampler
 from contract.messages import ScoredRow
-from contract.settings import FeedbackSettings
+from contract.settings.worker import FeedbackSettings
 from contract.tasks import Task
 
 EXAMINED_MAX: Final = 10  # top ranks that the user is assumed to have seen

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
-from contract.settings import KafkaSettings as KafkaSettings
-from contract.settings import TopicSettings
+from contract.settings.servers import KafkaSettings as KafkaSettings
+from contract.settings.servers import TopicSettings
 from devservers.redis_server import RedisServer
 from testkit.checkout import CHECKOUT_VARIABLES
 

@@ -13,7 +13,9 @@ from typing import Any, Final
 from contract.errors import StaleState, Unavailable
 from contract.features.declaration import read_features
 from contract.features.encoder import Encoder
-from contract.settings import ListSettings, RedisSettings, Settings, WorkerSettings
+from contract.settings.reading import Settings
+from contract.settings.servers import RedisSettings
+from contract.settings.worker import ListSettings, WorkerSettings
 from testkit.checkout import ROOT
 from testkit.environment.run_environment import RULES, RunEnvironment
 from testkit.faults.step_hooks import Callback, StepHooks

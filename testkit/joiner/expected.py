@@ -6,7 +6,7 @@ from typing import Final
 
 from contract.events import Click, Event, Impression, Label, Line, Order
 from contract.messages import ScoredRow
-from contract.settings import FeedbackSettings
+from contract.settings.worker import FeedbackSettings
 from contract.units import HOUR_MS, MINUTE_MS
 
 USERS: Final = 2_000

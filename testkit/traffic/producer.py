@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from confluent_kafka import KafkaError, Message, Producer
 
-from contract.settings import TopicSettings
+from contract.settings.servers import TopicSettings
 from testkit.audits.delivery_ledger import BadRecord, DeliveryLedger
 from testkit.environment.kafka_log import RecordPosition
 from testkit.traffic.event_generator import Traffic, TrafficRecord

@@ -11,7 +11,7 @@ from bench.quality.online_learning.arms import compare_arms, compute_block_auc, 
 from bench.quality.online_learning.command import main
 from bench.quality.online_learning.stream import RevisionStream, ShopSize, load_or_simulate
 from contract.messages import read_example
-from contract.settings import read_settings
+from contract.settings.reading import read_settings
 
 SMALL = ShopSize(people=40, items=64, stable_days=1, drifting_days=1)
 
@@ -80,8 +80,8 @@ def test_revisions_are_kept_while_their_code_stays_the_same(tmp_path: Path, monk
     first = load_or_simulate(SMALL, 5, settings, features, tmp_path)
     monkeypatch.setattr(stream_module, "simulate_revisions", lambda *_: [])
     # when
-    kept = load_or_simulate(SMALL, 5, settings, features, tmp_path)
+    cached = load_or_simulate(SMALL, 5, settings, features, tmp_path)
     monkeypatch.setattr(stream_module, "CODE_PATHS", ("bench/results",))
     # then
-    assert list(kept.revisions) == list(first.revisions)
+    assert list(cached.revisions) == list(first.revisions)
     assert load_or_simulate(SMALL, 5, settings, features, tmp_path).revisions == []

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from checks.wording import check, find_dialect, find_duplicate_classes, find_participles, is_participle, main
+from checks.names import find_duplicate_classes, find_empty_names, find_participles, is_participle
+from checks.wording import check, main
+from checks.words import find_dialect
 
 
 @pytest.mark.parametrize("name", ["moved", "_kept", "screened", "said_now", "found_rows"])
@@ -35,6 +37,14 @@ def test_a_class_name_may_repeat_only_in_another_package() -> None:
     assert [str(finding) for finding in find_duplicate_classes(trees)] == [
         "worker/b.py:1: class `Log` is also defined at worker/a.py:1"
     ]
+
+
+def test_a_variable_named_by_a_preposition_is_found_and_an_attribute_is_not() -> None:
+    source = "def add(of, total):\n    one = total\n    total.at = of\n"
+
+    names = [(finding.line, finding.text.split("`")[1]) for finding in find_empty_names("a.py", ast.parse(source))]
+
+    assert sorted(names) == [(1, "of"), (2, "one")]
 
 
 def test_listed_words_are_found_as_whole_words_in_any_case() -> None:

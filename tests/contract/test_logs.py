@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from contract.logs import create_handler
-from contract.settings import LogSettings
+from contract.settings.worker import LogSettings
 
 
 def write_lines(settings: LogSettings, write: Callable[[logging.Logger], object], **origin: str) -> list[str]:
@@ -77,7 +77,8 @@ def test_a_traceback_is_part_of_the_json_line() -> None:
 def test_a_process_writes_lines_of_its_level_and_above(level: str, count: int) -> None:
     # given
     program = (
-        "import logging; from contract.logs import configure_logging; from contract.settings import LogSettings\n"
+        "import logging; from contract.logs import configure_logging\n"
+        "from contract.settings.worker import LogSettings\n"
         f"configure_logging(LogSettings(format='json', level='{level}'), process='joiner')\n"
         "log = logging.getLogger('x'); log.debug('a'); log.info('b'); log.error('c')"
     )

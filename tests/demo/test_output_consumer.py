@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from contract.messages import DEAD_LETTER_HEADER, DeadLetter, Decision, Example, to_json, to_msgpack
-from contract.settings import KafkaSettings, TopicSettings
+from contract.settings.servers import KafkaSettings, TopicSettings
 from demo.health_probe import HealthProbe
 from demo.output_consumer import OutputConsumer
 from demo.sent_counts import SentCounts

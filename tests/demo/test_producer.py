@@ -3,7 +3,7 @@
 import pytest
 
 from contract.errors import Unavailable
-from contract.settings import KafkaSettings, TopicSettings
+from contract.settings.servers import KafkaSettings, TopicSettings
 from demo.producer import RecordProducer, ReplayClock
 from demo.simulator.records import SourceRecord
 from demo.simulator.shop import ShopSimulator

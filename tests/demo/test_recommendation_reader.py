@@ -6,7 +6,7 @@ import pytest
 import redis
 
 from contract.messages import Recommendations, RecommendedItem
-from contract.settings import ListSettings
+from contract.settings.worker import ListSettings
 from demo.recommendation_reader import EMPTY_PAGE, Page, RecommendationReader
 from tests.worker.answers import make_answer
 from worker.records.answers import LIST

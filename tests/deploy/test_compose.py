@@ -9,7 +9,8 @@ import pytest
 import yaml
 from check_jsonschema.builtin_schemas import get_builtin_schema
 
-from contract.settings import MonitorConfig, Settings
+from contract.settings.monitor import MonitorConfig
+from contract.settings.reading import Settings
 from tests.checkout import ROOT
 from tests.deploy.compose import read_document, read_services
 

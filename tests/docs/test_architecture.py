@@ -44,10 +44,10 @@ def test_both_walks_name_a_definition_in_every_step() -> None:
 
 
 def test_constants_that_where_is_what_names_are_in_their_modules() -> None:
-    found = CONSTANTS_IN_FILE.findall(WHERE_IS_WHAT.text)
+    constants = CONSTANTS_IN_FILE.findall(WHERE_IS_WHAT.text)
 
-    assert len(found) >= 8
-    for names, path in found:
+    assert len(constants) >= 8
+    for names, path in constants:
         assert set(re.findall(r"[A-Z_]+", names)) <= find_definitions(path), path
 
 

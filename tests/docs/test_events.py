@@ -27,7 +27,7 @@ from contract.events import (
     decode,
 )
 from contract.messages import DEAD_LETTER_HEADER, DeadLetter, Decision, Example, Ranking, ScoredRow
-from contract.settings import TopicSettings
+from contract.settings.servers import TopicSettings
 from tests.docs.pages import EVENTS, strip_code_marks
 
 NAME_BY_TYPE: Final = [

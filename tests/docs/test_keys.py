@@ -13,7 +13,8 @@ from contract.messages import Decision, Ranking, Recommendations, RecommendedIte
 from contract.profiles.entity_updates import Arrival, to_updates
 from contract.profiles.record import FAMILIES, HORIZON_MS, LAYOUT, RECORD, WINDOWS
 from contract.profiles.store import fold
-from contract.settings import ListSettings, RedisSettings
+from contract.settings.servers import RedisSettings
+from contract.settings.worker import ListSettings
 from tests.docs.pages import KEYS, Row, strip_code_marks
 from tests.worker.answers import make_answer
 from transport.records import TopicPartition
@@ -99,11 +100,11 @@ def write_claims(claims: DecisionStore) -> None:
 
 def write_caches(caches: AnswerCache) -> None:
     item = RecommendedItem(item_id="mug-blue", score=1.0, probability={}, why="popular")
-    made = Recommendations(
+    recommendations = Recommendations(
         user_id="u-17", recommendation_id="r-1", items=(item,), model_version="", computed_ms=0, source_ms=0
     )
     ranking = Ranking(event_id="s-1", user_id="u-17", query="mug", items=(), relevance=(), model_version="")
-    caches.write([make_answer(LIST, made), make_answer(RANKING, ranking)])
+    caches.write([make_answer(LIST, recommendations), make_answer(RANKING, ranking)])
     caches.write_popular({"": ["mug-blue"], "kitchen": ["mug-blue"]}, now_ms=0)
 
 

@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from contract.settings import MonitorConfig
+from contract.settings.monitor import MonitorConfig
 from tests.checkout import ROOT
 from tests.docs.pages import MarkdownPage, strip_code_marks
 from training.__main__ import parse_arguments

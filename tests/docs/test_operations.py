@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from pydantic import BaseModel
 
-from contract.settings import Settings
+from contract.settings.reading import Settings
 from tests.docs.pages import OPERATIONS, PAGES, MarkdownPage, strip_code_marks
 from worker.records.lanes import LANES
 

@@ -12,7 +12,8 @@ from confluent_kafka import Producer
 
 from contract.events import Click, Impression, decode
 from contract.messages import Recommendations, RecommendedItem
-from contract.settings import ListSettings, TopicSettings
+from contract.settings.servers import TopicSettings
+from contract.settings.worker import ListSettings
 from devservers.embedded import EmbeddedKafka
 from tests.docs.pages import READING
 from tests.kafka import read_topics

@@ -16,7 +16,8 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from bench.__main__ import BENCHES
 from contract.events import Order, decode
 from contract.messages import Decision, Recommendations, RecommendedItem, ScoredRow
-from contract.settings import ListSettings, TopicSettings
+from contract.settings.servers import TopicSettings
+from contract.settings.worker import ListSettings
 from devservers.embedded import EmbeddedKafka
 from tests.docs.pages import PAGES, README
 from tests.worker.answers import make_answer
@@ -50,10 +51,10 @@ def run_code_block(info: str, addresses: dict[str, str], variables: dict[str, An
 def test_the_example_reads_a_users_list(client: RedisClient, redis_url: str) -> None:
     # given a user with a list, and one without
     item = RecommendedItem(item_id="mug-blue", score=1.0, probability={}, why="popular")
-    made = Recommendations(
+    recommendations = Recommendations(
         user_id="u-17", recommendation_id="r-1", items=(item,), model_version="", computed_ms=0, source_ms=0
     )
-    AnswerCache(client=client, prefix="shop:", lists=ListSettings()).write([make_answer(LIST, made)])
+    AnswerCache(client=client, prefix="shop:", lists=ListSettings()).write([make_answer(LIST, recommendations)])
 
     # when the page's code is run
     actual = {

@@ -5,7 +5,8 @@ import re
 import numpy as np
 import pytest
 
-from contract.settings import ModelConfig, TrainingConfig
+from contract.settings.model import ModelConfig
+from contract.settings.training import TrainingConfig
 from tests.checkout import ROOT
 from tests.docs.pages import MarkdownPage, strip_code_marks
 from tests.model.small import CATEGORY, CLICK, DEMAND, FRAUD, RELEVANCE
@@ -27,9 +28,10 @@ def test_every_metric_of_evaluate_is_documented_and_no_other(seed: int) -> None:
     rng, actual = np.random.default_rng(seed), {"rows"}
     ids = np.array([f"{n}" for n in range(200)], object)
     for task in (CLICK, FRAUD, RELEVANCE, CATEGORY, DEMAND):
-        y, at = rng.integers(0, 2, 200), np.zeros(200, np.int64)
+        y = rng.integers(0, 2, 200)
+        ts_ms = np.zeros(200, np.int64)
         p = rng.dirichlet(np.ones(2), 200) if task.kind == "multiclass" else rng.random(200)
-        actual |= set(compute_metrics(task, GroundTruth(y, ids, ids, at + 1, at + 2), p))
+        actual |= set(compute_metrics(task, GroundTruth(y, ids, ids, ts_ms + 1, ts_ms + 2), p))
     assert documented == actual
 
 

@@ -4,7 +4,7 @@ import pytest
 from msgspec.structs import replace
 
 from contract.features.declaration import Feature, FeatureSet
-from contract.settings import ModelConfig
+from contract.settings.model import ModelConfig
 from export.onnx_export import check_parity, to_onnx
 from export.subgraphs import build_subgraphs
 from model.network import Network

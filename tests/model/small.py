@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from contract.features.declaration import Block, Feature, FeatureSet
-from contract.settings import ModelConfig
+from contract.settings.model import ModelConfig
 from contract.tasks import Task
 from model.checkpoint import Checkpoint, make_metadata
 from model.feature_statistics import measure

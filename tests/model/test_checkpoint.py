@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from contract.errors import BadBundle
-from contract.settings import ModelConfig
+from contract.settings.model import ModelConfig
 from model.checkpoint import (
     Checkpoint,
     checkpoint_path,

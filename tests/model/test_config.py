@@ -2,7 +2,7 @@ import pytest
 from msgspec.structs import replace
 
 from contract.errors import BadConfig
-from contract.settings import read_settings
+from contract.settings.reading import read_settings
 from model.config import check_sharing, check_tasks
 from tests.model.small import CATEGORY, CLICK, FEATURES, FRAUD, PURCHASE, RELEVANCE, TASKS
 

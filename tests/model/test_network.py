@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from contract.features.declaration import Block
-from contract.settings import ModelConfig
+from contract.settings.model import ModelConfig
 from contract.tasks import Task
 from model.feature_statistics import NumberStatistics
 from model.heads import compute_probabilities

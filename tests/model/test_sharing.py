@@ -6,7 +6,7 @@ from msgspec.structs import replace
 from torch import Tensor
 
 from contract.errors import BadConfig
-from contract.settings import ModelConfig
+from contract.settings.model import ModelConfig
 from contract.tasks import Task
 from model.config import check_tasks
 from model.network import Network

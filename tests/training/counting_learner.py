@@ -8,7 +8,7 @@ import torch
 from msgspec.structs import replace
 
 from contract.bundle import Manifest, current_version, publish
-from contract.settings import Settings
+from contract.settings.reading import Settings
 from export.exporter import ExportResult
 from model.checkpoint import Checkpoint, checkpoint_path, make_metadata, read_checkpoint, write_checkpoint
 from tests.model.small import TASKS, make_network

@@ -5,7 +5,7 @@ import numpy as np
 from contract.features.declaration import Block
 from contract.features.packing import pack
 from contract.messages import Example
-from contract.settings import TrainingConfig
+from contract.settings.training import TrainingConfig
 from contract.tasks import Task
 from contract.units import DAY_MS
 from tests.model.small import CLASSES, FEATURES, TASKS, draw_blocks

@@ -7,7 +7,8 @@ from msgspec.structs import replace
 
 from contract.bundle import Manifest, current_version, publish
 from contract.messages import Example
-from contract.settings import FeedbackSettings, MonitorConfig
+from contract.settings.monitor import MonitorConfig
+from contract.settings.worker import FeedbackSettings
 from model.checkpoint import Checkpoint, make_metadata, write_checkpoint
 from model.network import Network
 from tests.model.small import TASKS

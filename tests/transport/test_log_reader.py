@@ -8,7 +8,7 @@ import pytest
 from confluent_kafka import Producer
 
 from contract.errors import Unavailable
-from contract.settings import KafkaSettings
+from contract.settings.servers import KafkaSettings
 from devservers.apache_kafka import ApacheKafka
 from tests.conftest import KafkaBroker
 from tests.kafka import BlockingProducer

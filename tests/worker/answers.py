@@ -33,7 +33,7 @@ def read_answers(results: BatchResults, message: type[M]) -> list[tuple[M, Score
 
 
 def read_messages(results: BatchResults, message: type[M]) -> list[M]:
-    return [made for made, _ in read_answers(results, message)]
+    return [answer for answer, _ in read_answers(results, message)]
 
 
 def read_rows(results: BatchResults, *kinds: AnswerKind) -> list[ScoredRow]:

@@ -3,7 +3,8 @@
 from contract.features.encoder import Encoder
 from contract.profiles.entity_updates import to_updates
 from contract.profiles.store import InMemoryProfileStore, fold
-from contract.settings import ListSettings, Settings
+from contract.settings.reading import Settings
+from contract.settings.worker import ListSettings
 from tests.worker.events import FEATURES, KINDS, NOW_MS, make_click, make_product, make_record
 from tests.worker.tiny_bundle import ITEMS
 from transport.records import Record, TopicPartition

@@ -15,7 +15,8 @@ from contract.messages import Decision, read_decision, to_json
 from contract.profiles.entity_updates import to_updates
 from contract.profiles.erasures import Erasures
 from contract.profiles.store import InMemoryProfileStore, fold
-from contract.settings import KafkaSettings, RedisSettings, Settings, TopicSettings
+from contract.settings.reading import Settings
+from contract.settings.servers import KafkaSettings, RedisSettings, TopicSettings
 from devservers.apache_kafka import ApacheKafka
 from tests.conftest import KafkaBroker
 from tests.kafka import BlockingProducer, read_topics

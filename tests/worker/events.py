@@ -7,7 +7,7 @@ from contract.events import Click, Event, Line, Order, Product, Search
 from contract.features.declaration import FeatureSet, read_features
 from contract.messages import to_json
 from contract.profiles.entity_updates import Arrival
-from contract.settings import TopicSettings
+from contract.settings.servers import TopicSettings
 from tests.checkout import ROOT
 from transport.records import Record, TopicPartition
 

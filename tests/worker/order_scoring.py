@@ -4,7 +4,8 @@ from contract.events import Order
 from contract.features.encoder import Encoder
 from contract.profiles.entity_updates import to_updates
 from contract.profiles.store import FoldedBatch, fold
-from contract.settings import Rule, Settings
+from contract.settings.reading import Settings
+from contract.settings.worker import Rule
 from tests.worker.events import FEATURES, KINDS, make_record
 from transport.records import TopicPartition
 from worker.catalogue.catalogue import Catalogue

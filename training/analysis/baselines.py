@@ -8,7 +8,8 @@ import msgspec
 import numpy as np
 
 from contract.errors import BadData
-from contract.settings import ModelConfig, TrainingConfig
+from contract.settings.model import ModelConfig
+from contract.settings.training import TrainingConfig
 from contract.tasks import Task
 from training.analysis.lightgbm_baseline import lightgbm_trees
 from training.data.arrays import Array, Mask, Predictions

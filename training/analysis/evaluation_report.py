@@ -10,7 +10,8 @@ from typing import Final
 
 import msgspec
 
-from contract.settings import ModelConfig, TrainingConfig
+from contract.settings.model import ModelConfig
+from contract.settings.training import TrainingConfig
 from contract.tasks import Task
 from contract.units import SECOND_MS
 from training.analysis.baselines import OURS, SINGLE, Method

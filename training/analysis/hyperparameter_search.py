@@ -15,7 +15,8 @@ from optuna.storages.journal import JournalFileBackend, JournalStorage
 from optuna.trial import Trial, TrialState
 
 from contract.errors import BadConfig, BadData
-from contract.settings import ModelConfig, TrainingConfig
+from contract.settings.model import ModelConfig
+from contract.settings.training import TrainingConfig
 from training.data.examples import Examples
 from training.trainer.distributed import join_process_group
 from training.trainer.fit import Epoch, FitOptions, fit

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from contract.features.declaration import Feature, FeatureSet
-from contract.settings import TrainingConfig
+from contract.settings.training import TrainingConfig
 from contract.tasks import Task
 from training.data.arrays import Array, Integers, Predictions
 from training.data.examples import Examples

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from contract.settings import ModelConfig, TrainingConfig
+from contract.settings.model import ModelConfig
+from contract.settings.training import TrainingConfig
 from model.network import Network
 from training.data.arrays import Floats
 from training.data.examples import Examples

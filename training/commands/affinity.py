@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 
 from contract.errors import BadConfig
 from contract.features.declaration import FeatureSet
-from contract.settings import Settings
+from contract.settings.reading import Settings
 from training.analysis.task_affinity import Matrix, TaskAffinity, measure_affinity
 from training.commands.fit import read_configs
 from training.data.parquet import read_examples

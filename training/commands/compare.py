@@ -11,7 +11,7 @@ from contract.bundle import current_version
 from contract.errors import BadConfig, BadData
 from contract.experiment import read_trial
 from contract.features.declaration import FeatureSet
-from contract.settings import Settings
+from contract.settings.reading import Settings
 from contract.units import DAY_MS, HOUR_MS, SECOND_MS
 from training.feedback.feedback_reader import FeedbackReader
 from training.report.console import CONSOLE, format_number, print_json, print_lines

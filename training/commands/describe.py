@@ -15,7 +15,7 @@ from rich.table import Table
 
 from contract.errors import BadConfig
 from contract.features.declaration import FeatureSet
-from contract.settings import Settings
+from contract.settings.reading import Settings
 from training.analysis.data_profile import ColumnSummary, DatasetSummary, LabelSummary, summarize_examples
 from training.data.parquet import read_examples
 from training.report.console import CONSOLE, format_number, print_json, print_lines

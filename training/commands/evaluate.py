@@ -9,7 +9,7 @@ import torch
 
 from contract.errors import BadConfig
 from contract.features.declaration import FeatureSet
-from contract.settings import Settings
+from contract.settings.reading import Settings
 from contract.units import DAY_MS
 from training.analysis.baselines import METHODS, build_methods
 from training.analysis.cross_validation import Run

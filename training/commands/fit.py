@@ -13,7 +13,9 @@ import torch
 from contract.bundle import current_version
 from contract.errors import BadConfig
 from contract.features.declaration import FeatureSet
-from contract.settings import ModelConfig, Settings, TrainingConfig
+from contract.settings.model import ModelConfig
+from contract.settings.reading import Settings
+from contract.settings.training import TrainingConfig
 from contract.tasks import Task
 from export.interactions import read_all, read_interactions
 from model.checkpoint import (

@@ -11,7 +11,8 @@ import torch
 from contract.bundle import replace_durably
 from contract.errors import BadBundle, BadData, Unavailable
 from contract.features.declaration import FeatureSet
-from contract.settings import Settings, TrainingConfig
+from contract.settings.reading import Settings
+from contract.settings.training import TrainingConfig
 from export.releases import require_current
 from model.checkpoint import Checkpoint
 from training.feedback.feedback_reader import FeedbackBatch, FeedbackReader

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from contract.errors import BadData
 from contract.features.declaration import FeatureSet
-from contract.settings import Settings
+from contract.settings.reading import Settings
 from training.data.examples import from_rows
 from training.data.interactions import write_interactions
 from training.data.parquet import write_examples

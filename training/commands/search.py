@@ -9,7 +9,7 @@ import msgspec
 import torch
 
 from contract.features.declaration import FeatureSet
-from contract.settings import Settings
+from contract.settings.reading import Settings
 from training.analysis.hyperparameter_search import SPACE, HyperparameterSearch, SearchResult, TrialResult, check_space
 from training.commands.fit import read_configs
 from training.data.parquet import read_files, write_atomically

@@ -14,7 +14,7 @@ from contract.features.declaration import FeatureSet
 from contract.messages import ScoredRow, read_scored_row
 from contract.profiles.entity_updates import Arrival
 from contract.profiles.record import FAMILIES
-from contract.settings import Settings
+from contract.settings.reading import Settings
 from training.analysis.skew import SkewComparison, SkewReport, is_sampled
 from training.feedback.chunked_reader import ChunkedReader
 from training.report.console import print_json, print_lines

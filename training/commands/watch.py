@@ -10,7 +10,8 @@ import torch
 
 from contract.errors import Unavailable
 from contract.features.declaration import FeatureSet
-from contract.settings import MonitorConfig, Settings
+from contract.settings.monitor import MonitorConfig
+from contract.settings.reading import Settings
 from training.feedback.chunked_reader import ChunkedReader
 from training.monitor import metrics
 from training.monitor.metrics import MetricsServer

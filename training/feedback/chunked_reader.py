@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from contract.settings import KafkaSettings
+from contract.settings.servers import KafkaSettings
 from transport.log_reader import LogReader
 from transport.records import OffsetRange, Record, TopicPartition
 

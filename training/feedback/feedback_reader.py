@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from contract.settings import KafkaSettings
+from contract.settings.servers import KafkaSettings
 from training.feedback.chunked_reader import plan_read, to_positions
 from transport.log_reader import LogReader
 from transport.records import Record

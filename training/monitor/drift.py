@@ -14,7 +14,7 @@ import numpy as np
 
 from contract.features.declaration import FeatureSet
 from contract.messages import ScoredRow
-from contract.settings import MonitorConfig
+from contract.settings.monitor import MonitorConfig
 from training.monitor.drift_columns import (
     DriftColumn,
     extract_columns,

@@ -9,7 +9,8 @@ import numpy.typing as npt
 
 from contract.graphs import GRAPHS
 from contract.messages import Example
-from contract.settings import FeedbackSettings, MonitorConfig
+from contract.settings.monitor import MonitorConfig
+from contract.settings.worker import FeedbackSettings
 from contract.tasks import Task
 from training.data.codes import factorize
 from training.data.labels import find_label_error

@@ -15,7 +15,8 @@ from contract.bundle import current_version, read_manifest
 from contract.errors import BadBundle, BadData
 from contract.features.declaration import FeatureSet
 from contract.messages import read_example, read_scored_row
-from contract.settings import MonitorConfig, Settings
+from contract.settings.monitor import MonitorConfig
+from contract.settings.reading import Settings
 from model.checkpoint import checkpoint_path, read_checkpoint
 from training.feedback.chunked_reader import RecordChunk
 from training.monitor import metrics

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from contract.messages import Example
-from contract.settings import MonitorConfig
+from contract.settings.monitor import MonitorConfig
 from contract.tasks import Task
 from model.network import Network
 from training.data.examples import stack_blocks

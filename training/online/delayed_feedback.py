@@ -30,7 +30,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from contract.settings import LabelDelay
+from contract.settings.worker import LabelDelay
 from contract.tasks import Task
 from model.heads import compute_probabilities
 from model.network import Network

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from contract.settings import TrainingConfig
+from contract.settings.training import TrainingConfig
 from contract.units import DAY_MS
 from model.checkpoint import Checkpoint
 from model.feature_statistics import table_name

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from contract.hashing import hash_texts
-from contract.settings import TrainingConfig
+from contract.settings.training import TrainingConfig
 from model.network import Network
 from training.data.examples import Examples, concatenate_examples
 from training.online.delayed_feedback import DelayedFeedback

@@ -14,7 +14,8 @@ from typing import Any
 
 from contract.bundle import current_version
 from contract.errors import BadBundle, BadData
-from contract.settings import LabelDelay, TrainingConfig
+from contract.settings.training import TrainingConfig
+from contract.settings.worker import LabelDelay
 from export.interactions import read_interactions
 from model.checkpoint import Checkpoint, CheckpointMetadata, checkpoint_path, make_metadata, read_checkpoint
 from model.network import Network

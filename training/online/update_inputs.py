@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from contract.messages import Example, read_example
-from contract.settings import LabelDelay
+from contract.settings.worker import LabelDelay
 from contract.tasks import Task
 from model.checkpoint import Checkpoint
 from model.network import Network

@@ -15,7 +15,7 @@ from contract.joining.joiner import Joiner
 from contract.messages import Example
 from contract.profiles.entity_updates import Arrival, to_updates
 from contract.profiles.store import InMemoryProfileStore, fold
-from contract.settings import FeedbackSettings
+from contract.settings.worker import FeedbackSettings
 from contract.tasks import Task
 from training.replay.event_reader import HistoricEvent
 from training.replay.impression_attribution import ImpressionAttributor

@@ -8,7 +8,7 @@ import jinja2
 import msgspec
 
 from contract.errors import BadData
-from contract.settings import encode_section
+from contract.settings.section import encode_section
 from training.data.parquet import write_atomically
 from training.report.console import format_number
 

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from pydantic import ValidationError
 
 from contract.errors import BadConfig
-from contract.settings import TrainingConfig, describe_errors
+from contract.settings.reading import describe_errors
+from contract.settings.training import TrainingConfig
 from training.trainer.loss_balancing import create_method
 
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from contract.settings import ModelConfig, TrainingConfig
+from contract.settings.model import ModelConfig
+from contract.settings.training import TrainingConfig
 from model.feature_statistics import measure
 from model.network import Network
 from training.data.examples import Examples

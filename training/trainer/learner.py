@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from contract.errors import BadData
-from contract.settings import TrainingConfig
+from contract.settings.training import TrainingConfig
 from model.heads import compute_losses, compute_soft_losses
 from model.network import Network, TaskView
 from training.data.arrays import Array

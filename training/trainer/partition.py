@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from contract.errors import BadData
-from contract.settings import TrainingConfig
+from contract.settings.training import TrainingConfig
 from model.config import check_tasks
 from training.data.examples import Examples
 from training.data.split import filter_learnable, find_learnable, split_by_time

@@ -20,7 +20,9 @@ from torch import Tensor
 
 from contract.bundle import replace_durably
 from contract.errors import BadData
-from contract.settings import ModelConfig, TrainingConfig, encode_section
+from contract.settings.model import ModelConfig
+from contract.settings.section import encode_section
+from contract.settings.training import TrainingConfig
 from training.data.examples import Examples
 from training.data.streaming import ExampleStream
 from training.trainer.learner import Learner, copy_state

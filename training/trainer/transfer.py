@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from contract.errors import BadConfig, BadData
-from contract.settings import ModelConfig
+from contract.settings.model import ModelConfig
 from contract.tasks import Task
 from model.checkpoint import Checkpoint
 from model.feature_statistics import FeatureStatistics

@@ -12,7 +12,7 @@ from itertools import islice
 from typing import Final
 
 from contract.messages import ErasureConfirmation, to_json
-from contract.settings import TopicSettings
+from contract.settings.servers import TopicSettings
 from transport.records import TopicPartition
 from worker.erasure.progress import NO_OFFSETS, ErasureOffsets, ErasureProgress, owner_field
 from worker.erasure.slice_eraser import plan_deletion

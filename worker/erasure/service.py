@@ -2,7 +2,7 @@
 
 from contract.errors import StaleState
 from contract.profiles.erasures import Erasures
-from contract.settings import Settings
+from contract.settings.reading import Settings
 from transport.log_reader import LogReader, TopicTailer
 from worker.erasure.confirmation import ErasureConfirmer
 from worker.erasure.executor import ErasureExecutor, RefoldNeeded

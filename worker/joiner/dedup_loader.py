@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from contract.settings import Settings
+from contract.settings.reading import Settings
 from transport.log_reader import LogReader
 from transport.records import PartitionOffsets, Record, TopicPartition
 from worker.joiner.dedup import PublishedOutputs, example_key, judgement_key

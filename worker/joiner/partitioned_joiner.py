@@ -12,7 +12,7 @@ from contract.events import Event
 from contract.joining.joiner import Joiner
 from contract.joining.output import JoinOutput, Origin, OutcomeCounts
 from contract.messages import ScoredRow
-from contract.settings import FeedbackSettings
+from contract.settings.worker import FeedbackSettings
 from contract.tasks import Task
 from transport.records import TopicPartition
 from worker.joiner.commit_metadata import EMPTY_METADATA, CommitMetadata

@@ -19,7 +19,7 @@ from contract.events import Event, clamp, decode
 from contract.joining.output import JoinOutput, OutcomeCounts
 from contract.messages import ScoredRow, read_scored_row, to_json, to_msgpack
 from contract.profiles.record import JUDGED_TASKS
-from contract.settings import Settings
+from contract.settings.reading import Settings
 from transport.records import PartitionOffsets, Record, TopicPartition
 from worker.joiner.dedup import PublishedOutputs
 from worker.joiner.dedup_loader import DedupLoader, start_offset

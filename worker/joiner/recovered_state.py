@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 
 from contract.joining.output import JoinOutput, OrphanLabel
-from contract.settings import FeedbackSettings
+from contract.settings.worker import FeedbackSettings
 from transport.records import PartitionOffsets, TopicPartition
 from worker.joiner.commit_metadata import CommitMetadata, decode_all_metadata, encode_metadata
 from worker.joiner.dedup import PublishedOutputs

@@ -5,7 +5,7 @@ import threading
 import time
 from typing import Final
 
-from contract.settings import Settings
+from contract.settings.reading import Settings
 from worker.joiner.membership import JoinerMembership
 from worker.joiner.pipeline import JoinerPipeline
 from worker.kafka.consumer import GroupConsumer

@@ -16,7 +16,7 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
 from contract.errors import Unavailable
-from contract.settings import KafkaSettings, TopicSettings
+from contract.settings.servers import KafkaSettings, TopicSettings
 from transport.records import TopicPartition
 
 client_log = logging.getLogger("librdkafka")  # of its own threads; written when this client polls

@@ -9,7 +9,7 @@ from confluent_kafka import OFFSET_END, OFFSET_INVALID, Consumer, KafkaError, Ka
 from confluent_kafka import TopicPartition as KafkaPartition
 
 from contract.errors import ShopstreamError, StaleState, Unavailable
-from contract.settings import KafkaSettings
+from contract.settings.servers import KafkaSettings
 from transport.records import NO_METADATA, PartitionOffsets, Record, TopicPartition, as_bytes
 from worker.ops import metrics
 

@@ -13,7 +13,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from confluent_kafka import TopicPartition as KafkaPartition
 
 from contract.errors import ShopstreamError, Unavailable
-from contract.settings import KafkaSettings
+from contract.settings.servers import KafkaSettings
 from transport.records import NO_METADATA, Headers, TopicPartition
 from worker.kafka.consumer import GroupConsumer
 from worker.ops.retry import Retry

@@ -24,7 +24,7 @@ from contract.profiles.record import (
 )
 from contract.profiles.slices import Slices
 from contract.profiles.store import fold
-from contract.settings import Settings
+from contract.settings.reading import Settings
 from worker.redis.cluster import connect
 from worker.state.profile_store import open_profile_store
 

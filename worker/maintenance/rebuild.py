@@ -15,7 +15,8 @@ from typing import Final, TypeVar
 
 from contract.errors import BadConfig, LostLog, ShopstreamError, StaleState, Unavailable
 from contract.profiles.record import FAMILIES
-from contract.settings import Settings, TopicSettings
+from contract.settings.reading import Settings
+from contract.settings.servers import TopicSettings
 from transport.log_reader import LogReader
 from transport.records import OffsetRange, TopicPartition
 from worker.erasure.progress import ErasureProgress

@@ -17,7 +17,7 @@ from contract.profiles.entity_updates import Arrival
 from contract.profiles.erasures import Erasures
 from contract.profiles.record import FAMILIES
 from contract.profiles.store import MergedOffsets
-from contract.settings import Settings
+from contract.settings.reading import Settings
 from transport.log_reader import LogReader
 from transport.records import OffsetRange, Record, TopicPartition
 from worker.erasure.progress import NO_OFFSETS, ErasureProgress, owner_field

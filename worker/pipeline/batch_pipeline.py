@@ -15,7 +15,7 @@ from typing import Final
 from contract.errors import BadProfile, ShopstreamError, StaleState
 from contract.profiles.entity_updates import UpdateBatch, to_updates
 from contract.profiles.store import FoldedBatch, fold
-from contract.settings import Settings
+from contract.settings.reading import Settings
 from transport.records import Record, TopicPartition
 from worker.kafka.consumer import START_PENDING
 from worker.kafka.producer import OutgoingRecord

@@ -11,7 +11,7 @@ from contract.errors import StaleState, Unavailable
 from contract.hashing import BUCKETS
 from contract.profiles.erasures import NO_ERASURES, Erasures
 from contract.profiles.store import MergedOffsets
-from contract.settings import Settings
+from contract.settings.reading import Settings
 from transport.records import PartitionOffsets, TopicPartition
 from worker.kafka.admin import KafkaAdmin
 from worker.kafka.consumer import GroupConsumer

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
-from contract.settings import ListSettings
+from contract.settings.worker import ListSettings
 from worker.catalogue.catalogue import Catalogue
 from worker.retrieval.candidate_generator import FRESH, UserCandidates
 

@@ -16,7 +16,7 @@ from contract.hashing import hash_id
 from contract.messages import Recommendations, RecommendedItem, ScoredRow, ScoredRowBuilder
 from contract.profiles.entity_updates import Arrival
 from contract.profiles.store import FoldedBatch
-from contract.settings import ListSettings
+from contract.settings.worker import ListSettings
 from worker.catalogue.catalogue import Catalogue
 from worker.catalogue.item_index import ItemNumbers
 from worker.model.experiment import ActiveModels, model_version, select_finite

@@ -13,7 +13,7 @@ import msgspec
 from contract.features.columns import encode_text
 from contract.hashing import hash_id
 from contract.messages import Decision, Ranking, Recommendations, ScoredRow, to_json
-from contract.settings import ListSettings
+from contract.settings.worker import ListSettings
 from worker.ops import metrics
 
 SEARCH_TTL_S: Final = 3_600

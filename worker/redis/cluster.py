@@ -16,7 +16,7 @@ import redis
 from redis.crc import key_slot
 
 from contract.errors import BadConfig, Unavailable
-from contract.settings import RedisSettings
+from contract.settings.servers import RedisSettings
 from worker.redis.client import RedisClient
 from worker.redis.resp import Hashes, to_hashes
 from worker.redis.wire import Commands, pack_commands

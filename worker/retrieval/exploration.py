@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from contract.settings import ListSettings
+from contract.settings.worker import ListSettings
 from worker.catalogue.catalogue import Catalogue
 from worker.catalogue.item_index import ItemNumbers
 

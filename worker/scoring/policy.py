@@ -8,7 +8,7 @@ import numpy as np
 from contract.features.declaration import Block, FeatureSet
 from contract.graphs import DECIDE
 from contract.messages import ACTIONS, Action
-from contract.settings import Rule
+from contract.settings.worker import Rule
 from worker.model.onnx_model import Scores
 
 APPROVE, REVIEW, _ = range(len(ACTIONS))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 
 from contract.messages import to_msgpack
-from contract.settings import TopicSettings
+from contract.settings.servers import TopicSettings
 from worker.kafka.producer import OutgoingRecord
 from worker.ops import metrics
 from worker.records.answers import Answer, AnswerKind

@@ -13,7 +13,7 @@ from contract.events import Event
 from contract.features.encoder import Encoder
 from contract.graphs import Graph
 from contract.profiles.store import FoldedBatch, ProfileStore
-from contract.settings import Settings
+from contract.settings.reading import Settings
 from worker.catalogue.catalogue import Catalogue
 from worker.model.experiment import ActiveModels, TrialModel
 from worker.model.onnx_model import Model

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from contract.messages import to_json
-from contract.settings import ListSettings
+from contract.settings.worker import ListSettings
 from worker.records.answers import ANSWER_KINDS, Answer, AnswerKind, CachePolicy, kinds_among
 from worker.redis.client import RedisClient
 from worker.state.user_key_index import UserKeyIndex

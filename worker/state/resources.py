@@ -6,7 +6,7 @@ A module of its own, so that `worker.erasure` and `worker.recommend` get the sam
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from contract.settings import Settings
+from contract.settings.reading import Settings
 from worker.records.answers import AnswerKind
 from worker.redis.client import RedisClient
 from worker.redis.cluster import connect, connect_cache

@@ -10,7 +10,7 @@ import msgspec
 from confluent_kafka import Producer
 
 from bench.performance.load.workload import LoadGenerator
-from contract.settings import TopicSettings
+from contract.settings.servers import TopicSettings
 
 FLUSH_TIMEOUT_S: Final = 30.0
 PAUSE_S: Final = 0.002

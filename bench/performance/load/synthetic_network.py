@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from contract.features.declaration import GROUPS, Block, FeatureSet
-from contract.settings import read_settings
+from contract.settings.reading import read_settings
 from contract.tasks import Task
 from model.feature_statistics import measure
 from model.network import Network

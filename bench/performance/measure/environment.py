@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import redis
 
-from contract.settings import TopicSettings
+from contract.settings.servers import TopicSettings
 from testkit.environment.kafka_log import KafkaLog
 from testkit.environment.run_environment import TOPIC_KINDS, RunEnvironment
 

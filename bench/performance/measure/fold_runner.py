@@ -8,7 +8,7 @@ from contract.hashing import bucket_of
 from contract.profiles.entity_updates import Arrival, extract_updates, to_updates
 from contract.profiles.slices import Slices, SliceWrites
 from contract.profiles.store import MergedOffsets, fold
-from contract.settings import read_settings
+from contract.settings.reading import read_settings
 from worker.redis.client import RedisClient
 from worker.state.profile_store import RedisProfileStore
 

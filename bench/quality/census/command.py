@@ -30,7 +30,8 @@ from bench.quality.census.dataset import (
 from bench.results.cache import ResultCache
 from bench.results.digest import digest_inputs
 from bench.results.report import print_json, print_missed, print_missing_data, print_progress
-from contract.settings import ModelConfig, TrainingConfig
+from contract.settings.model import ModelConfig
+from contract.settings.training import TrainingConfig
 from training.analysis.baselines import ignore_epoch
 from training.data.arrays import Array
 from training.data.examples import Examples

@@ -34,7 +34,8 @@ from bench.quality.delayed_feedback.stream import (
     simulate_stream,
 )
 from bench.results.report import print_json, print_progress
-from contract.settings import ModelConfig, TrainingConfig
+from contract.settings.model import ModelConfig
+from contract.settings.training import TrainingConfig
 from contract.units import DAY_MS
 from model.calibration import IDENTITY
 from training.metrics.calibration import ratio_to_observed

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from scipy.special import expit
 
 from contract.features.declaration import GROUPS, Block, Feature, FeatureSet
-from contract.settings import FeedbackSettings
+from contract.settings.worker import FeedbackSettings
 from contract.tasks import Task
 from contract.units import DAY_MS, MINUTE_MS
 from training.data.examples import Examples

@@ -20,7 +20,8 @@ from bench.quality.fraud.features import DECISION_GROUPS, Blocks
 from bench.quality.fraud.protocol import WeekSplit, build_examples, select_columns
 from contract.bundle import current_version, read_bundle
 from contract.features.declaration import Feature, FeatureSet
-from contract.settings import ModelConfig, TrainingConfig
+from contract.settings.model import ModelConfig
+from contract.settings.training import TrainingConfig
 from contract.tasks import Task
 from export.exporter import export
 from model.checkpoint import Checkpoint, make_metadata

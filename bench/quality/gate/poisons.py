@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from contract.features.packing import PackedBlock
 from contract.messages import Example
-from contract.settings import TrainingConfig
+from contract.settings.training import TrainingConfig
 from contract.units import DAY_MS
 from model.network import module_key
 from training.online.incremental_pass import IncrementalPass, Predictions, learn_progressively

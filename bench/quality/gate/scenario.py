@@ -11,7 +11,9 @@ import torch
 from bench.quality.simulated_shop import SHOP_CODE_PATHS, load_or_simulate
 from bench.results.cache import load_or_make
 from bench.results.digest import digest_inputs
-from contract.settings import ModelConfig, TrainingConfig, read_settings
+from contract.settings.model import ModelConfig
+from contract.settings.reading import read_settings
+from contract.settings.training import TrainingConfig
 from contract.units import DAY_MS
 from model.checkpoint import Checkpoint, make_metadata, read_checkpoint, write_checkpoint
 from training.analysis.baselines import ignore_epoch

@@ -26,7 +26,9 @@ from bench.quality.simulated_shop import SHOP_CODE_PATHS, TEST_SHARE, add_shop_a
 from bench.results.cache import ResultCache
 from bench.results.digest import digest_inputs
 from bench.results.report import print_json, print_missing_data, print_progress
-from contract.settings import ModelConfig, TrainingConfig, read_settings
+from contract.settings.model import ModelConfig
+from contract.settings.reading import read_settings
+from contract.settings.training import TrainingConfig
 from model.network import Network
 from training.analysis.baselines import ignore_epoch
 from training.commands.fit import read_configs

@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 from scipy import stats
 
-from contract.settings import TrainingConfig
+from contract.settings.training import TrainingConfig
 from training.data.arrays import Array
 
 DEFAULT: Final = TrainingConfig().balance

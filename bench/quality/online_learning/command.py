@@ -33,7 +33,9 @@ from bench.quality.online_learning.stream import RevisionStream, ShopSize, load_
 from bench.results.report import print_json, print_missed, print_progress
 from contract.errors import BadData
 from contract.messages import read_example
-from contract.settings import ModelConfig, TrainingConfig, read_settings
+from contract.settings.model import ModelConfig
+from contract.settings.reading import read_settings
+from contract.settings.training import TrainingConfig
 from contract.units import DAY_MS, HOUR_MS
 from model.checkpoint import Checkpoint, make_metadata
 from training.analysis.baselines import ignore_epoch

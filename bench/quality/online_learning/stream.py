@@ -19,7 +19,7 @@ from bench.results.digest import digest_inputs
 from contract.features.declaration import FeatureSet
 from contract.hashing import hash_texts
 from contract.messages import Example, to_msgpack
-from contract.settings import Settings
+from contract.settings.reading import Settings
 from contract.units import DAY_MS
 from demo.simulator.concept_drift import ConceptDrift
 from demo.simulator.shop import OPENED_MS, ShopSimulator

@@ -35,7 +35,8 @@ from contract.features.encoder import Encoder
 from contract.messages import read_recommendations
 from contract.profiles.entity_updates import Arrival, to_updates
 from contract.profiles.store import fold
-from contract.settings import ListSettings, read_settings
+from contract.settings.reading import read_settings
+from contract.settings.worker import ListSettings
 from devservers.redis_server import RedisServer
 from export.exporter import to_npz
 from export.neighbours import find_neighbours

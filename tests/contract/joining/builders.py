@@ -10,7 +10,7 @@ from contract.features.declaration import Block
 from contract.features.packing import PackedBlock, pack
 from contract.joining.joiner import Joiner
 from contract.messages import Example, ScoredRow
-from contract.settings import FeedbackSettings
+from contract.settings.worker import FeedbackSettings
 from contract.tasks import Task
 from contract.units import MINUTE_MS
 

@@ -7,7 +7,11 @@ from typing import TypeAlias
 import pytest
 
 from contract.errors import BadConfig
-from contract.settings import ModelConfig, MonitorConfig, Settings, TopicSettings, TrainingConfig, read_settings
+from contract.settings.model import ModelConfig
+from contract.settings.monitor import MonitorConfig
+from contract.settings.reading import Settings, read_settings
+from contract.settings.servers import TopicSettings
+from contract.settings.training import TrainingConfig
 from tests.checkout import ROOT
 
 Write: TypeAlias = Callable[[str], None]

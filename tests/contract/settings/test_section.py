@@ -3,7 +3,9 @@
 import msgspec
 import pytest
 
-from contract.settings import ModelConfig, Section, TrainingConfig, decode_section, encode_section
+from contract.settings.model import ModelConfig
+from contract.settings.section import Section, decode_section, encode_section
+from contract.settings.training import TrainingConfig
 
 # As written by a version whose sections were msgspec Structs.
 EARLIER_MODEL = (

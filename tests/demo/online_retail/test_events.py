@@ -13,7 +13,8 @@ import pytest
 
 from contract.errors import BadData, BadEvent
 from contract.events import Label, Order, Product, decode
-from contract.settings import KafkaSettings, Settings, TopicSettings
+from contract.settings.reading import Settings
+from contract.settings.servers import KafkaSettings, TopicSettings
 from demo.online_retail.events import OnlineRetail, count_expected_dead_letters
 from demo.replay import replay
 from demo.simulator.records import SourceRecord

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from contract.errors import BadConfig
-from contract.settings import Settings
+from contract.settings.reading import Settings
 from contract.units import DAY_MS
 from tests.model.small import CATEGORY, CLICK, FEATURES, FRAUD
 from tests.training.examples import make_examples

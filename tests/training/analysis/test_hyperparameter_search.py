@@ -10,7 +10,9 @@ from typing import cast
 import pytest
 
 from contract.errors import BadConfig
-from contract.settings import ModelConfig, Settings, TrainingConfig
+from contract.settings.model import ModelConfig
+from contract.settings.reading import Settings
+from contract.settings.training import TrainingConfig
 from tests.model.small import FEATURES, SHAPE
 from tests.training.examples import PLAN, make_examples
 from training.analysis.hyperparameter_search import SPACE, HyperparameterSearch, TrialResult

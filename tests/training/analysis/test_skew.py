@@ -15,7 +15,7 @@ from contract.features.packing import PackedBlock
 from contract.messages import ScoredRow, to_json, to_msgpack
 from contract.profiles.entity_updates import Arrival, to_updates
 from contract.profiles.store import InMemoryProfileStore, fold
-from contract.settings import Settings
+from contract.settings.reading import Settings
 from devservers.embedded import EmbeddedKafka
 from tests.kafka import BlockingProducer
 from tests.worker.events import FEATURES, KINDS, NOW_MS, make_click, make_order, make_record

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from contract.errors import BadConfig
-from contract.settings import Settings, TrainingConfig
+from contract.settings.reading import Settings
+from contract.settings.training import TrainingConfig
 from tests.model.small import FEATURES, SHAPE, make_network
 from tests.training.examples import PLAN, make_examples
 from training.analysis.task_affinity import GradientCosines, TaskAffinity, compute_cosines, measure_affinity

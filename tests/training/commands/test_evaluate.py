@@ -7,7 +7,9 @@ import msgspec
 import pytest
 
 from contract.errors import BadConfig, BadData
-from contract.settings import Settings, TrainingConfig, decode_section
+from contract.settings.reading import Settings
+from contract.settings.section import decode_section
+from contract.settings.training import TrainingConfig
 from tests.model.small import CATEGORY, CLICK, FEATURES, SHAPE
 from tests.training.examples import make_examples
 from training.analysis.evaluation_report import EvaluationReport

@@ -3,7 +3,7 @@
 import pytest
 from confluent_kafka import Producer
 
-from contract.settings import KafkaSettings
+from contract.settings.servers import KafkaSettings
 from devservers.apache_kafka import ApacheKafka
 from devservers.embedded import EmbeddedKafka
 from training.feedback.feedback_reader import FeedbackReader

@@ -10,7 +10,7 @@ from bench.quality.drift import FEATURES, SHIFTS, Population, count_false_alarms
 from contract.features.declaration import Feature, FeatureSet
 from contract.features.packing import pack
 from contract.messages import ScoredRow
-from contract.settings import MonitorConfig
+from contract.settings.monitor import MonitorConfig
 from tests.model import small
 from training.monitor.drift import BlockComparison, DriftDetector
 from training.monitor.drift_columns import DriftColumn, extract_columns, has_declared_widths, strip_version

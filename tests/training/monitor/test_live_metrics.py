@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from contract.messages import Example
-from contract.settings import FeedbackSettings, MonitorConfig
+from contract.settings.monitor import MonitorConfig
+from contract.settings.worker import FeedbackSettings
 from tests.model.small import CATEGORY, CLICK, FEATURES, FRAUD, PURCHASE, RELEVANCE, TASKS
 from training.metrics.calibration import calibration_error
 from training.metrics.losses import log_loss

@@ -12,7 +12,9 @@ from prometheus_client import Counter, Gauge
 from contract.bundle import current_version
 from contract.errors import BadConfig, Unavailable
 from contract.messages import Example, ScoredRow, to_msgpack
-from contract.settings import KafkaSettings, MonitorConfig, Settings
+from contract.settings.monitor import MonitorConfig
+from contract.settings.reading import Settings
+from contract.settings.servers import KafkaSettings
 from contract.units import DAY_MS
 from devservers.apache_kafka import ApacheKafka
 from devservers.embedded import EmbeddedKafka

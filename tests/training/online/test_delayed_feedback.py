@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from contract.settings import FeedbackSettings, LabelDelay
+from contract.settings.worker import FeedbackSettings, LabelDelay
 from contract.tasks import Task
 from model.network import Network
 from tests.model.small import CLICK, PURCHASE, make_network

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from contract.bundle import current_version
 from contract.errors import BadBundle, BadConfig
 from contract.features.declaration import FeatureSet
-from contract.settings import Settings
+from contract.settings.reading import Settings
 from export.releases import rollback
 from model.checkpoint import Checkpoint, read_checkpoint
 from tests.training.counting_learner import (

@@ -11,7 +11,8 @@ from contract.bundle import current_version, read_bundle
 from contract.errors import BadData
 from contract.features.packing import PackedBlock
 from contract.messages import Example, to_msgpack
-from contract.settings import KafkaSettings, Settings
+from contract.settings.reading import Settings
+from contract.settings.servers import KafkaSettings
 from devservers.apache_kafka import ApacheKafka
 from devservers.embedded import EmbeddedKafka
 from export.exporter import export

@@ -13,7 +13,8 @@ from contract.errors import BadData
 from contract.events import Click, Event, Impression, Label, Line, Order, Product, Search
 from contract.features.declaration import FeatureSet
 from contract.messages import Example
-from contract.settings import FeedbackSettings, read_settings
+from contract.settings.reading import read_settings
+from contract.settings.worker import FeedbackSettings
 from training.replay.event_reader import HistoricEvent, read_history
 from training.replay.impression_attribution import ImpressionAttributor
 from training.replay.replay import Replay

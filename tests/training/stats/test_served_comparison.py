@@ -12,7 +12,7 @@ from contract.bundle import set_current
 from contract.errors import BadConfig
 from contract.experiment import Trial, set_trial
 from contract.messages import Example, to_msgpack
-from contract.settings import Settings
+from contract.settings.reading import Settings
 from contract.tasks import Task
 from tests.model.small import CLICK, FRAUD
 from training.__main__ import parse_arguments

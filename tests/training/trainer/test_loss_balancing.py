@@ -6,7 +6,7 @@ from msgspec.structs import replace
 from torch import Tensor
 
 from contract.errors import BadConfig, BadData
-from contract.settings import TrainingConfig
+from contract.settings.training import TrainingConfig
 from contract.tasks import Task
 from model.checkpoint import hash_weights
 from model.network import Network

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from contract.errors import BadConfig, BadData
-from contract.settings import TrainingConfig
+from contract.settings.training import TrainingConfig
 from model.checkpoint import hash_weights
 from tests.model.small import SHAPE
 from tests.training.examples import PLAN, make_examples

@@ -11,7 +11,7 @@ from contract.events import Erasure
 from contract.messages import to_json
 from contract.profiles.erasures import Erasures
 from contract.profiles.record import LAYOUT, RECORD, profile_key
-from contract.settings import TopicSettings
+from contract.settings.servers import TopicSettings
 from transport.log_reader import TopicTailer
 from transport.records import Record, TopicPartition
 from worker.erasure.confirmation import ErasureConfirmer

@@ -8,7 +8,9 @@ from confluent_kafka import Producer
 
 from contract.joining.output import JoinOutput, OrphanLabel
 from contract.messages import to_json, to_msgpack
-from contract.settings import FeedbackSettings, KafkaSettings, Settings, TopicSettings
+from contract.settings.reading import Settings
+from contract.settings.servers import KafkaSettings, TopicSettings
+from contract.settings.worker import FeedbackSettings
 from devservers.apache_kafka import ApacheKafka
 from tests.contract.joining.builders import make_joiner, make_label, make_row
 from transport.log_reader import LogReader

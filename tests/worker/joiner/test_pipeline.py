@@ -8,7 +8,7 @@ import pytest
 
 from contract.events import AHEAD_MS_MAX
 from contract.messages import read_example, to_json, to_msgpack
-from contract.settings import Settings
+from contract.settings.reading import Settings
 from tests.contract.joining.builders import FEEDBACK, make_click, make_impression, make_label, make_row, minutes_to_ms
 from transport.records import PartitionOffsets, Record, TopicPartition
 from worker.joiner.commit_metadata import CommitMetadata, decode_metadata, encode_metadata

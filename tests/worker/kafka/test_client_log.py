@@ -42,7 +42,7 @@ CLIENTS = {
 PROGRAM = """
 import logging
 logging.basicConfig(format="logged %(name)s", level=logging.INFO)
-from contract.settings import KafkaSettings
+from contract.settings.servers import KafkaSettings
 kafka = KafkaSettings(bootstrap_servers="127.0.0.1:1")
 try:
     exec({client!r})

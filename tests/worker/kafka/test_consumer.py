@@ -5,7 +5,7 @@ import time
 from collections.abc import Mapping
 from random import Random
 
-from contract.settings import KafkaSettings
+from contract.settings.servers import KafkaSettings
 from tests.conftest import KafkaBroker
 from tests.polling import wait_until
 from transport.records import TopicPartition

@@ -9,7 +9,8 @@ from contract.hashing import BUCKETS, hash_id
 from contract.profiles.entity_updates import Arrival, to_updates
 from contract.profiles.record import profile_key
 from contract.profiles.store import InMemoryProfileStore, fold
-from contract.settings import RedisSettings, Settings
+from contract.settings.reading import Settings
+from contract.settings.servers import RedisSettings
 from tests.worker.events import NOW_MS, make_click, make_order
 from worker.maintenance.profile_report import format_profile, print_profile, to_epoch_ms
 from worker.redis.client import RedisClient

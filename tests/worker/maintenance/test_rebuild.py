@@ -12,7 +12,7 @@ import pytest
 
 from contract.errors import BadConfig, StaleState
 from contract.profiles.record import profile_key
-from contract.settings import Settings
+from contract.settings.reading import Settings
 from tests.polling import wait_until
 from tests.worker.environment import WorkerEnvironment
 from tests.worker.maintenance.runs import run_rebuild, run_verification, serving_generation
@@ -86,9 +86,10 @@ def test_orders_folded_by_a_rebuild_before_any_worker_ran_are_answered(stage: Wo
 class ScriptedLogReader(LogReader):
     """A log reader that returns five records at a time, and calls `event` before the `at`-th time."""
 
-    def __init__(self, stage: WorkerEnvironment, at: int, event: Callable[[], object]) -> None:
+    def __init__(self, stage: WorkerEnvironment, chunks: int, event: Callable[[], object]) -> None:
         super().__init__(kafka=stage.settings.kafka)
-        self._chunks_left, self._event = at, event
+        self._chunks_left = chunks
+        self._event = event
 
     def read(
         self, ends: Mapping[TopicPartition, int], starts: Mapping[TopicPartition, int] | None = None
@@ -184,24 +185,24 @@ def test_partitions_assigned_after_a_switch_start_with_all_others(apache_stage: 
     # given two workers, and a switch that the idle one has not seen yet
     stage = apache_stage
     sent = stage.send_orders(seed, 40)
-    with InProcessWorker(stage, "one", instance="1", runs_periodic=False) as one:
-        with InProcessWorker(stage, "two", instance="2") as two:
+    with InProcessWorker(stage, "one", instance="1", runs_periodic=False) as first:
+        with InProcessWorker(stage, "two", instance="2") as second:
 
             def is_balanced() -> bool:
-                two.step()
+                second.step()
                 return (
-                    bool(one.consumer.assignment and two.consumer.assignment)
-                    and len(one.consumer.assignment | two.consumer.assignment) == 4
+                    bool(first.consumer.assignment and second.consumer.assignment)
+                    and len(first.consumer.assignment | second.consumer.assignment) == 4
                 )
 
-            one.run_until(lambda: is_balanced() and is_decided_once(stage, sent))
+            first.run_until(lambda: is_balanced() and is_decided_once(stage, sent))
             run_rebuild(stage)
         # when the other one has left, and its partitions are assigned
-        one.run_until(lambda: len(one.consumer.assignment) == 4)
+        first.run_until(lambda: len(first.consumer.assignment) == 4)
         # then
-        assert one.profiles.generation == "g1"
+        assert first.profiles.generation == "g1"
         sent |= stage.send_orders(seed, 20, first=40)
-        one.process_all(stage.end_offsets("orders"))
+        first.process_all(stage.end_offsets("orders"))
     assert is_decided_once(stage, sent)
     assert stage.find_differences("orders") == []
 

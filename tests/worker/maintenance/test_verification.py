@@ -14,7 +14,8 @@ from confluent_kafka.admin import AdminClient
 from contract.errors import BadConfig
 from contract.messages import to_json
 from contract.profiles.record import FAMILIES, RECORD, profile_key
-from contract.settings import KafkaSettings, RedisSettings, Settings
+from contract.settings.reading import Settings
+from contract.settings.servers import KafkaSettings, RedisSettings
 from tests.worker.environment import WorkerEnvironment
 from tests.worker.events import make_order
 from tests.worker.maintenance.runs import NOW_MS, run_verification

@@ -16,7 +16,7 @@ from contract.features.packing import split_rows
 from contract.graphs import REVIEW
 from contract.messages import ScoredRowBuilder, read_scored_row, to_json
 from contract.profiles.store import FoldedBatch
-from contract.settings import TopicSettings
+from contract.settings.servers import TopicSettings
 from tests.conftest import KafkaBroker
 from tests.metrics import assert_increases
 from tests.worker.environment import WorkerEnvironment

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from contract.features.encoder import Encoder
-from contract.settings import ListSettings
+from contract.settings.worker import ListSettings
 from tests.worker.events import FEATURES, make_product
 from worker.catalogue.catalogue import Catalogue
 from worker.recommend.diversity import diversify

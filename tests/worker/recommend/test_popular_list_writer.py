@@ -6,7 +6,7 @@ import pytest
 
 from contract.errors import Unavailable
 from contract.features.encoder import Encoder
-from contract.settings import ListSettings
+from contract.settings.worker import ListSettings
 from tests.worker.events import FEATURES, NOW_MS, make_product
 from worker.catalogue.catalogue import Catalogue
 from worker.recommend.popular_list_writer import REWRITE_CYCLE, PopularListWriter

@@ -12,7 +12,7 @@ import pytest
 from contract.errors import BadConfig, StaleState, Unavailable
 from contract.hashing import BUCKETS, bucket_of
 from contract.profiles.record import new_slice, profile_key
-from contract.settings import RedisSettings
+from contract.settings.servers import RedisSettings
 from devservers.redis_cluster import LocalRedisCluster as Servers
 from tests.conftest import KafkaBroker
 from tests.polling import wait_until

@@ -7,7 +7,7 @@ import pytest
 
 from contract.features.encoder import Encoder
 from contract.hashing import item_hash
-from contract.settings import ListSettings
+from contract.settings.worker import ListSettings
 from tests.worker.events import FEATURES, NOW_MS, make_product
 from worker.catalogue.catalogue import Catalogue
 from worker.model.onnx_model import NeighbourTable

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from contract.features.declaration import Block
-from contract.settings import Rule
+from contract.settings.worker import Rule
 from tests.worker.events import FEATURES
 from worker.scoring.policy import DecisionPolicy, Outcome
 

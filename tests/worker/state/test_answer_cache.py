@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from contract.messages import Ranking, Recommendations, read_recommendations
-from contract.settings import ListSettings
+from contract.settings.worker import ListSettings
 from tests.worker.answers import make_answer
 from worker.records.answers import DECISION, LIST, RANKING, Answer
 from worker.redis.client import RedisClient
