@@ -23,7 +23,7 @@ from worker.model.experiment import TrialModel, model_version
 from worker.model.onnx_model import Model
 from worker.ops import metrics
 from worker.ops.retry import Retry
-from worker.ops.steps import PROFILER, StepMarker, Timer
+from worker.ops.steps import PROFILER, Step, StepMarker
 from worker.pipeline.answer_filter import AnswerFilter
 from worker.pipeline.limits import AdaptiveBatchSize, DeadLetterBreaker
 from worker.pipeline.membership import BatchRevoked, KafkaClients
@@ -105,7 +105,7 @@ class BatchPipeline:
         if not partitions:
             return {}
         try:
-            with self._membership.rebalance(), self._time_step("recover"):
+            with self._membership.rebalance(), self._mark_step.time(Step.RECOVER):
                 return self.retry.call(
                     "kafka and redis", lambda: self._recovery.recover_offsets(partitions, self.consumer)
                 )
@@ -125,7 +125,7 @@ class BatchPipeline:
 
     def step(self, now_ms: Callable[[], int]) -> int:
         """Answer and merge one batch; returns the number of records that were read."""
-        self._mark_step("idle")
+        self._mark_step(Step.IDLE)
         batch = Batch()
         try:
             with PROFILER("poll"):
@@ -150,7 +150,7 @@ class BatchPipeline:
         metrics.RECOVERIES.labels(RECOVERY_LABELS.get(error, error)).inc()
         self._membership.drop_batch()
         self._stale_state = None
-        with self._time_step("recover"):
+        with self._mark_step.time(Step.RECOVER):
             self.producer.abort()
             self.retry.call("kafka and redis", self._restart_partitions)
 
@@ -195,7 +195,7 @@ class BatchPipeline:
         if not batch and not extra_entities:
             return
         metrics.BATCH_RECORDS.observe(len(batch))
-        with self._time_step("read"):
+        with self._mark_step.time(Step.READ):
             updates = to_updates(batch.arrivals, extra_entities, self._erasures)
             memory = self.retry.call("redis", lambda: self._fold(updates))
         results, outgoing = self._answer(batch, memory, now_ms, check_topics)
@@ -204,7 +204,7 @@ class BatchPipeline:
         if claims:  # before the merge, so that a crash here is repeated
             self.retry.call("redis", lambda: self._stores.decision_store.delete_answered(claims))
         self._merge(batch, memory)
-        with self._time_step("cache"):
+        with self._mark_step.time(Step.CACHE):
             self.retry.call("redis", lambda: self._stores.answer_cache.write(results.answers))
 
     def _fold(self, updates: UpdateBatch) -> FoldedBatch:
@@ -222,15 +222,15 @@ class BatchPipeline:
     ) -> tuple[BatchResults, list[OutgoingRecord]]:
         """The batch's answers, and their records, most of which are on their way to Kafka by then."""
         topics = self._settings.topics
-        with self._time_step("score"):
+        with self._mark_step.time(Step.SCORE):
             results = self._scorer.answer(batch, self._answer_filter.rows_to_answer(batch), memory, now_ms())
-        with self._time_step("claim"):
+        with self._mark_step.time(Step.CLAIM):
             results.answers = self.retry.call("redis", lambda: self._stores.decision_store.claim(results.answers))
         self.retry.call("kafka", check_topics)
-        with self._time_step("send"):
+        with self._mark_step.time(Step.SEND):
             outgoing = results.to_records(topics)
             self.producer.send(outgoing)
-        with self._time_step("refresh"):
+        with self._mark_step.time(Step.REFRESH):
             refreshed = self._scorer.refresh(memory, now_ms())
             self._answer_filter.drop_erased(refreshed)
             outgoing += refreshed.to_records(topics)
@@ -239,7 +239,7 @@ class BatchPipeline:
 
     def _publish(self, batch: Batch, results: BatchResults, outgoing: list[OutgoingRecord]) -> None:
         """Publish all records of the batch and commit its offsets."""
-        with self._time_step("publish"):
+        with self._mark_step.time(Step.PUBLISH):
             end_offsets = {
                 partition: offset
                 for partition, offset in batch.end_offsets.items()
@@ -259,7 +259,7 @@ class BatchPipeline:
 
     def _merge(self, batch: Batch, memory: FoldedBatch) -> None:
         """Merge the slices of the batch, together with the offsets that they contain."""
-        with self._time_step("merge"):
+        with self._mark_step.time(Step.MERGE):
             with PROFILER("merge pack"):
                 writes = memory.slice_writes()
             after = self._offsets.compute_merged(batch.end_offsets, writes.buckets())
@@ -270,6 +270,3 @@ class BatchPipeline:
             self._offsets.record_folded(
                 {partition: offset for partition, offset in batch.end_offsets.items() if partition in sources}
             )
-
-    def _time_step(self, step: str) -> Timer:
-        return self._mark_step.time(step)
