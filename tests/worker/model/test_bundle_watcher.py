@@ -17,6 +17,7 @@ from contract.bundle import Bundle, publish, read_bundle, set_current
 from contract.errors import BadBundle
 from contract.features.declaration import Feature, FeatureSet
 from contract.hashing import item_hash
+from testkit.metrics import read_metric
 from tests.worker.events import FEATURES
 from tests.worker.tiny_bundle import (
     ITEMS,
@@ -263,7 +264,7 @@ def test_an_invalid_bundle_is_rejected_once_and_the_present_model_stays(
     if has_model:
         publish_tiny(tmp_path, "v1")
         assert watcher.poll(wait=True)
-    before, rejected = watcher.serving, metrics.BUNDLES_REFUSED._value.get()
+    before, rejected = watcher.serving, read_metric(metrics.BUNDLES_REFUSED)
     publish_tiny(tmp_path, "v2")
     damage(tmp_path)
     # when
@@ -273,7 +274,7 @@ def test_an_invalid_bundle_is_rejected_once_and_the_present_model_stays(
     assert (polled, watcher.serving) == ([None, None], before)
     (message,) = caplog.messages
     assert ("Model v1 keeps answering" if has_model else "Rules and popular items answer") in message
-    assert metrics.BUNDLES_REFUSED._value.get() == rejected + 1
+    assert read_metric(metrics.BUNDLES_REFUSED) == rejected + 1
 
 
 def test_a_valid_bundle_after_an_invalid_one_is_activated(watcher: BundleWatcher, tmp_path: Path) -> None:

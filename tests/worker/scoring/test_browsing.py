@@ -7,7 +7,7 @@ import pytest
 
 from contract.bundle import read_bundle
 from contract.messages import Ranking, Recommendations
-from tests.metrics import read_metric
+from testkit.metrics import read_metric
 from tests.worker.answers import read_answers, read_messages, read_rows
 from tests.worker.browsing_harness import PURCHASE_VALUE, BrowsingHarness, make_click_record
 from tests.worker.events import FEATURES, NOW_MS, make_click, make_order, make_product, make_record, make_search
