@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from contract.messages import ErasureConfirmation, read_erasure_confirmation, to_json
 from contract.profiles.slices import Slices
+from contract.units import HOUR_MS
 from testkit.metrics import read_metric
 from tests.worker.environment import WorkerEnvironment
 from tests.worker.events import make_order
@@ -13,7 +14,7 @@ from tests.worker.maintenance.runs import run_rebuild, serving_generation
 from tests.worker.worker_lifecycle import InProcessWorker, StepEvent, raise_killed
 from worker.ops import metrics
 
-BEGAN_MS = time.time_ns() // 1_000_000 - 3_600_000
+BEGAN_MS = time.time_ns() // 1_000_000 - HOUR_MS
 STEPS = ("read", "claim", "publish", "commit", "merge", "cache")
 
 
