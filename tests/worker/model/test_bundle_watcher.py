@@ -167,11 +167,11 @@ def test_weights_in_a_separate_file_are_rejected_although_it_exists(
     # given a graph that would be right with a file in the working directory of the worker
     files = tiny_files()
     graph = onnx.load_model_from_string(files["decide.onnx"])
-    doubt = next(tensor for tensor in graph.graph.initializer if tensor.name == "doubt")
-    (tmp_path / "doubt.bin").write_bytes(onnx.numpy_helper.to_array(doubt).tobytes())
-    doubt.ClearField("raw_data")
-    doubt.data_location = onnx.TensorProto.EXTERNAL
-    doubt.external_data.add(key="location", value="doubt.bin")
+    threshold = next(tensor for tensor in graph.graph.initializer if tensor.name == "threshold")
+    (tmp_path / "threshold.bin").write_bytes(onnx.numpy_helper.to_array(threshold).tobytes())
+    threshold.ClearField("raw_data")
+    threshold.data_location = onnx.TensorProto.EXTERNAL
+    threshold.external_data.add(key="location", value="threshold.bin")
     monkeypatch.chdir(tmp_path)
     # then
     with pytest.raises(BadBundle, match=r"decide\.onnx should be a graph that onnxruntime runs.*External data"):

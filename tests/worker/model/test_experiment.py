@@ -33,8 +33,8 @@ CANARY_USERS = {user for user in USERS if HALF.includes(user)}
 @pytest.fixture
 def models(tmp_path: Path) -> tuple[Model, Model]:
     """Two models: fraud is likely above an amount of 100 for the first, above 50 for the second."""
-    publish_tiny(tmp_path, "v1", doubt=100.0)
-    publish_tiny(tmp_path, "v2", doubt=50.0)
+    publish_tiny(tmp_path, "v1", threshold=100.0)
+    publish_tiny(tmp_path, "v2", threshold=50.0)
     return Model(read_bundle(tmp_path, "v1"), FEATURES), Model(read_bundle(tmp_path, "v2"), FEATURES)
 
 
