@@ -1,7 +1,7 @@
 """The smallest bundle that serves: graphs of a few nodes, written by hand, with predictable answers.
 
-An order is fraud with a probability of sigmoid(amount - `threshold`). An item's part is its price: the higher the price,
-the more likely the item is clicked, bought and relevant. Unknown values count as 0.
+An order is fraud with a probability of sigmoid(amount - `threshold`). An item's part is its price: the higher the
+price, the more likely the item is clicked, bought and relevant. Unknown values count as 0.
 """
 
 import io
