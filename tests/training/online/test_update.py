@@ -13,6 +13,7 @@ from contract.features.packing import PackedBlock
 from contract.messages import Example, to_msgpack
 from contract.settings.reading import Settings
 from contract.settings.servers import KafkaSettings
+from contract.units import HOUR_MS
 from devservers.apache_kafka import ApacheKafka
 from devservers.embedded import EmbeddedKafka
 from export.exporter import export
@@ -107,7 +108,7 @@ def test_delayed_tasks_change_the_weight_of_corrections(checkpoint: Checkpoint) 
     rows = make_rows(200, 11, "n")
     clicked = [n for n, row in enumerate(rows) if row.labels.get("click") == 1 and "purchase" in row.labels][:10]
     for n in clicked:
-        known_ms = rows[n].known_ms | {"purchase": rows[n].known_ms["click"] + 2 * 3_600_000}
+        known_ms = rows[n].known_ms | {"purchase": rows[n].known_ms["click"] + 2 * HOUR_MS}
         rows[n] = replace(rows[n], revision=3, labels=rows[n].labels | {"purchase": 1.0}, known_ms=known_ms)
 
     plain, weighted = (
