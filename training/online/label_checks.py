@@ -12,13 +12,13 @@ from typing import Final, NamedTuple
 import numpy as np
 from scipy.stats import chi2
 
+from contract.arrays import Array, Floats, Mask, Predictions
 from contract.graphs import GRAPHS
 from contract.tasks import Task
-from training.data.arrays import Array, Floats, Predictions
 from training.data.examples import Examples
 from training.metrics.losses import PROBABILITY_MIN
 from training.metrics.ranking import auc
-from training.online.new_labels import LABEL_THRESHOLD, Mask
+from training.online.new_labels import LABEL_THRESHOLD
 from training.online.promotion_gate import ROWS_MIN
 from training.stats.bootstrap import Interval, bootstrap_interval, first_column
 from training.stats.paired_predictions import index_users

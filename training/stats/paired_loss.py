@@ -12,8 +12,8 @@ from typing import Any, Final
 
 import numpy as np
 
+from contract.arrays import Floats, Integers
 from contract.tasks import Task
-from training.data.arrays import Floats, Integers
 from training.metrics.losses import PROBABILITY_MIN, constant_loss, row_losses
 from training.stats.bootstrap import assign_cells, resample, sum_by_unit, t_tail_probability
 

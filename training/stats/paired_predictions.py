@@ -11,8 +11,8 @@ from typing import Final
 
 import numpy as np
 
+from contract.arrays import Floats, Integers, Predictions
 from contract.tasks import Task
-from training.data.arrays import Floats, Integers, Predictions
 from training.data.codes import factorize
 from training.data.examples import Examples
 from training.metrics.calibration import BINS, assign_bins, to_top_class

@@ -10,9 +10,9 @@ from typing import Final, Literal
 import msgspec
 import numpy as np
 
+from contract.arrays import Floats, Integers
 from contract.graphs import GRAPHS
 from contract.tasks import Task
-from training.data.arrays import Floats, Integers
 from training.metrics.calibration import assign_bins, bin_error
 from training.metrics.losses import row_log_losses
 from training.metrics.ranking import RankedRows

@@ -6,11 +6,11 @@ from typing import Final, TypeAlias
 
 import numpy as np
 
+from contract.arrays import Array, Integers, Mask
 from contract.graphs import GRAPHS
 from contract.tasks import Task
 from contract.units import DAY_MS
 from model.network import Network
-from training.data.arrays import Array, Integers, Mask
 from training.data.codes import factorize
 from training.data.examples import Examples
 from training.metrics.calibration import calibration_error, ratio_to_observed, to_top_class
