@@ -76,8 +76,12 @@ def pair_by_sequence(history: Interactions) -> WeightedPairs:
     often. A repeated item weighs `SELF_WEIGHT` times its closest neighbour for itself; in a shop where repetition is
     usual, every item does.
     """
-    item, user, items = history.item, history.user, history.items
-    codes, amounts, repeats = [np.zeros(0, np.int64)], [np.zeros(0)], [np.zeros(0, np.int64)]
+    item = history.item
+    user = history.user
+    items = history.items
+    codes = [np.zeros(0, np.int64)]
+    amounts = [np.zeros(0)]
+    repeats = [np.zeros(0, np.int64)]
     for lag in range(1, min(LAG_MAX, len(item) - 1) + 1):
         same = user[:-lag] == user[lag:]
         a, b = item[:-lag][same], item[lag:][same]

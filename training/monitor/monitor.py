@@ -62,7 +62,10 @@ class ModelMonitor:
         scored: RecordSource,
         feedback: RecordSource,
     ) -> None:
-        self._settings, self._features, self._bundles, self._config = settings, features, bundles, config
+        self._settings = settings
+        self._features = features
+        self._bundles = bundles
+        self._config = config
         self._topics = {"scored": scored, "feedback": feedback}
         self._positions: dict[str, dict[str, int]] = {"scored": {}, "feedback": {}}
         self._live_metrics = LiveMetrics(tasks=settings.tasks, feedback=settings.feedback, config=config)
