@@ -45,8 +45,8 @@ def check_labels(
     """The reasons to reject an update for its labels, as sentences.
 
     `evaluation`: the serving model's held-out metrics by task. Its skill on replayed examples alone would be an
-    overestimate, because it has learned most of them. Of alarms only the ranking is checked, as their base rate is
-    unreliable: fraud is labelled within days, its absence after weeks.
+    overestimate, because it has learned most of them. Of rare positives only the ranking is checked, as their base
+    rate is unreliable: fraud is labelled within days, its absence after weeks.
     """
     for task in tasks:
         if task.kind == "regression" or new[0].has_label(task).sum() < ROWS_MIN:

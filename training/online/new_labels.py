@@ -128,7 +128,8 @@ def merge_new_labels(parts: Sequence[NewLabels]) -> NewLabels:
 def estimate_negative_delays(parts: Sequence[Examples]) -> dict[str, int]:
     """The time from event to negative label, in ms, of each binary or graded task: nearly the longest seen.
 
-    Alarms are left out: fraud is labelled within days and its absence after weeks, too long for updates to wait.
+    Rare-positive tasks are left out: fraud is labelled within days and its absence after weeks, too long for
+    updates to wait.
     """
     delays = dict[str, int]()
     for task in parts[0].tasks:

@@ -19,12 +19,13 @@ import numpy as np
 
 from contract.arrays import Floats, Integers, Mask, Strings
 from contract.hashing import hash_texts
+from contract.units import DAY_MS
 from model.checkpoint import CheckpointMetadata
 from training.data.examples import Examples
 from training.data.parquet import read_examples, read_table, to_parquet
 from training.data.split import assign_families
 
-DECAY_MS: Final = 86_400_000.0  # the recency factor falls to 1/e in this time
+DECAY_MS: Final = float(DAY_MS)  # the recency factor falls to 1/e in this time
 FLOOR_SHARE: Final = 0.4  # of the buffer, reserved in equal parts for the labels
 FAMILY_SHARE_MIN: Final = 1 / 16  # of the replayed rows, for each family of examples
 HOLDOUT_MODULUS: Final = 5  # one in five users is held out

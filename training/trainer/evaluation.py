@@ -97,7 +97,7 @@ def compute_probability_metrics(task: Task, truth: GroundTruth, p: Array) -> dic
         "predicted_to_observed": ratio_to_observed(y, p),
     }
     if GRAPHS[task.graph].is_rare_positive:
-        metrics |= compute_alarm_metrics(truth, p)
+        metrics |= compute_rare_positive_metrics(truth, p)
     else:
         metrics["grouped_auc"] = auc_by_group(is_relevant, p, truth.user_id)
     if task.kind == "graded":
@@ -105,7 +105,7 @@ def compute_probability_metrics(task: Task, truth: GroundTruth, p: Array) -> dic
     return metrics | {"mean_label": float(y.mean()), "mean_prediction": float(p.mean())}
 
 
-def compute_alarm_metrics(truth: GroundTruth, p: Array) -> dict[str, float]:
+def compute_rare_positive_metrics(truth: GroundTruth, p: Array) -> dict[str, float]:
     """Metrics of the rows with the highest predictions."""
     is_positive = truth.y > RELEVANT_MIN
     return {
