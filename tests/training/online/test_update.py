@@ -1,5 +1,6 @@
 """One update of the serving model, from feedback to the published bundle."""
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -189,18 +190,19 @@ def test_the_next_update_reads_on_from_the_former_positions(bundles: Path) -> No
     assert feed.requested == [{}, {"shop.feedback/0": 300}]
 
 
-def test_without_new_examples_nothing_is_published(bundles: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_new_examples_nothing_is_published(bundles: Path, caplog: pytest.LogCaptureFixture) -> None:
     before = current_version(bundles)
 
-    status = learn_once(FixedFeed(FeedbackBatch([], {})), bundles, SETTINGS, PLAN)
+    with caplog.at_level(logging.INFO):
+        status = learn_once(FixedFeed(FeedbackBatch([], {})), bundles, SETTINGS, PLAN)
 
     assert status == 0
     assert current_version(bundles) == before
-    assert "No new examples" in capsys.readouterr().err
+    assert "No new examples" in caplog.text
 
 
 def test_a_worse_model_is_rejected_with_the_reason_and_not_published(
-    bundles: Path, capsys: pytest.CaptureFixture[str]
+    bundles: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     before = current_version(bundles)
     inverted = [
@@ -218,7 +220,7 @@ def test_a_worse_model_is_rejected_with_the_reason_and_not_published(
     assert status == EXIT_REJECTED == 3
     assert current_version(bundles) == before
     assert len(list((bundles / "checkpoints").iterdir())) == 1
-    assert "`click` should lose at most 0.05 of its gain" in capsys.readouterr().err
+    assert "`click` should lose at most 0.05 of its gain" in caplog.text
 
 
 def test_implausible_examples_are_left_out_and_the_others_learned(checkpoint: Checkpoint) -> None:
@@ -254,12 +256,10 @@ def test_a_failure_while_learning_is_a_rejection_and_no_crash(checkpoint: Checkp
     assert actual.rejections == ["The loss of `click` should be finite. Found inf."]
 
 
-def test_a_learner_without_a_serving_model_tries_again_later(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_learner_without_a_serving_model_tries_again_later(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     learn_with_retry(FixedFeed(FeedbackBatch([], {})), tmp_path, SETTINGS, PLAN)
 
-    assert "Trying again in 30 s" in capsys.readouterr().err
+    assert "Trying again in 30 s" in caplog.text
 
 
 def produce_rows(broker: EmbeddedKafka | ApacheKafka, topic: str, rows: list[Example]) -> None:
