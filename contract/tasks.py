@@ -3,6 +3,12 @@
 from typing import Annotated, Literal, TypeAlias
 
 from msgspec import Meta, Struct
+from pydantic import Field
+
+# limits stand twice: `Meta` for manifests, `Field` for the settings
+Weight: TypeAlias = Annotated[float, Meta(ge=0), Field(ge=0)]
+Rate: TypeAlias = Annotated[float, Meta(gt=0, le=1), Field(gt=0, le=1)]
+ExpertNumber: TypeAlias = Annotated[int, Meta(ge=0), Field(ge=0)]
 
 TaskKind: TypeAlias = Literal["binary", "graded", "multiclass", "regression"]
 
@@ -26,7 +32,7 @@ class Task(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     graph: Literal["recommend", "decide", "review", "search", "classify"]
     hide: tuple[str, ...] = ()
     through: str | None = None
-    weight: Annotated[float, Meta(ge=0)] = 1.0
-    negative_rate: Annotated[float, Meta(gt=0, le=1)] = 1.0
+    weight: Weight = 1.0
+    negative_rate: Rate = 1.0
     alone: tuple[str, ...] = ()
-    experts: tuple[Annotated[int, Meta(ge=0)], ...] | None = None
+    experts: tuple[ExpertNumber, ...] | None = None

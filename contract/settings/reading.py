@@ -1,18 +1,23 @@
 """Reading `shop.toml`, the one configuration file, validated as a whole when a process starts.
 
 Every value can also come from the environment as `SHOPSTREAM_SECTION__NAME` (addresses and secrets belong there),
-which takes precedence over the file. All errors are reported at once, as `BadConfig`. `SHOPSTREAM_CONFIG` names the
-file, by default `shop.toml`.
+which takes precedence over the file. `SHOPSTREAM_CONFIG` names the file, by default `shop.toml`.
+
+All errors are reported at once, as `BadConfig`: wrong values in the order of the sections, then unknown sections, then
+mistakes between values, then those of the features file. Mistakes between the values of `[topics]` or `[lists]` are
+looked for if each value is valid. A file or a variable that cannot be parsed is reported alone. Of `training.balance`
+only the type is checked here: a method may be any class of TorchJD, which score workers do not install, so the training
+commands check its name (`training.trainer.config`).
 """
 
 import os
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Self, get_args
 
-import msgspec
-from pydantic import ValidationError, field_validator
+from msgspec import Struct
+from pydantic import ModelWrapValidatorHandler, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
@@ -27,13 +32,26 @@ from contract.features.declaration import GROUPS, FeatureSet, read_features
 from contract.settings.model import ModelConfig
 from contract.settings.monitor import MonitorConfig
 from contract.settings.servers import KafkaSettings, RedisSettings, TopicSettings
+from contract.settings.tasks import Probability, ThresholdAction, list_task_names, read_tasks
 from contract.settings.training import TrainingConfig
 from contract.settings.worker import FeedbackSettings, ListSettings, LogSettings, Rule, WorkerSettings
 from contract.tasks import Task
 
 
+class WrongValues(BadConfig):
+    """Some values are wrong. `settings`: the others, see `drop_wrong_values`; `task_names`: the names of all tasks."""
+
+    def __init__(self, errors: list[str], settings: "Settings", task_names: list[str]) -> None:
+        super().__init__(errors)
+        self.settings = settings
+        self.task_names = task_names
+
+
 class Settings(BaseSettings):
-    """All settings of all processes. `tasks` are the `[[tasks]]` tables; see `contract.tasks.Task`."""
+    """All settings of all processes; raises `WrongValues`.
+
+    `tasks` are the `[[tasks]]` tables; see `contract.tasks.Task`. `thresholds`: task -> action -> least probability.
+    """
 
     model_config = SettingsConfigDict(
         env_prefix="SHOPSTREAM_", env_nested_delimiter="__", extra="forbid", frozen=True, arbitrary_types_allowed=True
@@ -48,7 +66,7 @@ class Settings(BaseSettings):
     log: LogSettings = LogSettings()
     rules: tuple[Rule, ...] = ()
     tasks: tuple[Task, ...] = ()
-    thresholds: dict[str, dict[str, float]] = {}
+    thresholds: dict[str, dict[ThresholdAction, Probability]] = {}
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
     watch: MonitorConfig = MonitorConfig()
@@ -57,11 +75,20 @@ class Settings(BaseSettings):
 
     @field_validator("tasks", mode="before")
     @classmethod
-    def _as_tasks(cls, value: object) -> object:
+    def _read_tasks(cls, value: object) -> object:
+        is_read = isinstance(value, tuple) and all(isinstance(task, Task) for task in value)
+        return value if is_read else read_tasks(value)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _keep_valid_values(cls, values: dict[str, Any], validate: ModelWrapValidatorHandler[Self]) -> Self:
         try:
-            return msgspec.convert(value, tuple[Task, ...])
-        except msgspec.ValidationError as error:
-            raise ValueError(str(error)) from error
+            return validate(values)
+        except ValidationError as error:
+            names = list_task_names(values.get("tasks"))
+            errors = describe_errors(error, cls, task_names=names)
+            settings = validate(drop_wrong_values(values, error))
+            raise WrongValues(errors, settings, [name for name in names if name]) from error
 
     @classmethod
     def settings_customise_sources(
@@ -83,20 +110,22 @@ def read_settings() -> tuple[Settings, FeatureSet]:
     """The settings and the features that they name; raises `BadConfig` with every error of both."""
     if not config_path().is_file():
         raise BadConfig([f"The configuration should be a file. Found none at {config_path()}."])
+    errors: list[str] = []
     try:
         settings = Settings()
-    except ValidationError as error:
-        raise BadConfig(describe_errors(error, Settings)) from error
+        task_names = [task.name for task in settings.tasks]
+    except WrongValues as wrong:
+        errors += wrong.errors
+        settings = wrong.settings
+        task_names = wrong.task_names
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadConfig([f"{config_path()} should be TOML. Found: {error}"]) from error
     except SettingsError as error:
         raise BadConfig([f"The environment should hold values of the settings' types. Found: {error}."]) from error
-    errors = list(find_mistakes(settings))
+    errors += find_mistakes(settings, task_names)
     try:
         features = read_features(settings.features)
-        errors += [
-            f"A rule's feature should be declared. Found `{r.feature}`." for r in find_unknown_rules(settings, features)
-        ]
+        errors += find_unknown_features(settings.rules, features)
     except BadConfig as error:
         errors += error.errors
     if errors:
@@ -104,47 +133,69 @@ def read_settings() -> tuple[Settings, FeatureSet]:
     return settings, features
 
 
-def describe_errors(error: ValidationError, root: type, prefix: str = "") -> list[str]:
+def drop_wrong_values(values: Mapping[str, Any], error: ValidationError) -> dict[str, Any]:
+    """The values without wrong sections; of `[[rules]]` and `[thresholds]`, only what is wrong is left out."""
+    locations = {details["loc"][:2] for details in error.errors()}
+    valid: dict[str, Any] = {}
+    for name, value in values.items():
+        wrong = {location[1:] for location in locations if location[0] == name}
+        if not wrong:
+            valid[name] = value
+        elif name == "rules" and isinstance(value, list):
+            valid[name] = [table for number, table in enumerate(value) if (number,) not in wrong]
+        elif name == "thresholds" and isinstance(value, dict):
+            valid[name] = {task: {} if (task,) in wrong else by_action for task, by_action in value.items()}
+    return valid
+
+
+def describe_errors(
+    error: ValidationError, root: type, prefix: str = "", task_names: Sequence[str | None] = ()
+) -> list[str]:
     """Each invalid value as a sentence: its name, what is accepted there, what was found."""
-    return [describe_error(details, root, prefix) for details in error.errors()]
+    return [describe_error(details, root, prefix, task_names) for details in error.errors()]
 
 
-def describe_error(details: ErrorDetails, root: type, prefix: str) -> str:
-    location = details["loc"]
-    name = prefix + ".".join(map(str, location))
+def describe_error(details: ErrorDetails, root: type, prefix: str, task_names: Sequence[str | None]) -> str:
+    location = tuple(step for step in details["loc"] if step != "[key]")
+    name = f"`{prefix}{'.'.join(map(str, location))}`"
+    if len(location) > 1 and location[0] == "tasks" and (task := task_names[int(location[1])]):
+        name += f" of task `{task}`"
     if details["type"] == "extra_forbidden":
         accepted = ", ".join(list_accepted_names(root, location[:-1]))
-        return f"`{name}` should be one of the settings {accepted}. Found none of that name."
+        return f"{name} should be one of the settings {accepted}. Found none of that name."
     if details["type"] == "missing":
-        return f"`{name}` should be given. Found {details['input']!r}."
+        return f"{name} should be given. Found {details['input']!r}."
     message = details["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    return f"`{name}` {message}. Found {details['input']!r}."
+    return f"{name} {message}. Found {details['input']!r}."
 
 
 def list_accepted_names(root: Any, location: tuple[int | str, ...]) -> Iterator[str]:
     """The names that the table at `location` may have."""
     for step in location:
         root = get_args(root)[0] if isinstance(step, int) else root.model_fields[step].annotation
-    yield from root.model_fields
+    yield from root.__struct_fields__ if issubclass(root, Struct) else root.model_fields
 
 
-def find_unknown_rules(settings: Settings, features: FeatureSet) -> list[Rule]:
+def find_unknown_features(rules: Sequence[Rule], features: FeatureSet) -> Iterator[str]:
     declared = {feature.name for group in GROUPS for feature in features.numbers(group)}
-    return [rule for rule in settings.rules if rule.feature not in declared]
+    for rule in rules:
+        if rule.feature not in declared:
+            yield f"A rule's feature should be declared. Found `{rule.feature}`."
 
 
-def find_mistakes(settings: Settings) -> Iterator[str]:
-    """What is wrong between values: names used twice, tasks that refer to undeclared ones."""
-    names = [task.name for task in settings.tasks]
-    if len(set(names)) < len(names):
-        yield f"Tasks should have names of their own. Found {names}."
-    for task in settings.tasks:
-        if task.through is not None and task.through not in names:
-            yield f"Task `{task.name}` should go through a declared task. Found `{task.through}`."
-        if not set(task.groups) <= set(GROUPS):
-            yield f"Task `{task.name}` should read groups among {GROUPS}. Found {task.groups}."
+def find_mistakes(settings: Settings, task_names: Sequence[str]) -> Iterator[str]:
+    """What is wrong between values: names used twice, thresholds of undeclared tasks. `task_names`: of all `[[tasks]]`.
+
+    Thresholds need no declared tasks if none is declared: they may be for the tasks of a bundle.
+    """
     topics = sorted(settings.topics.names_by_kind().values())
     if len(set(topics)) < len(topics):
         yield f"Each kind should have a topic of its own. Found {topics}."
     if settings.lists.length > settings.lists.candidates:
         yield "A list should be no longer than its candidates. Found it longer."
+    if len(set(task_names)) < len(task_names):
+        yield f"Tasks should have names of their own. Found {task_names}."
+    declared = ", ".join(dict.fromkeys(task_names))
+    for name in settings.thresholds:
+        if task_names and name not in task_names:
+            yield f"`thresholds.{name}` should be of a declared task: {declared}. Found none of that name."

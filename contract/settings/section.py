@@ -10,6 +10,12 @@ Port = Annotated[int, Field(ge=0, le=65_535)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 
 
+def refuse_bool(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("should be a number")
+    return value
+
+
 class Section(BaseModel):
     """A table of the file, frozen; an unknown name in it is an error."""
 
@@ -19,9 +25,7 @@ class Section(BaseModel):
     @classmethod
     def _refuse_bool_as_number(cls, value: object, info: ValidationInfo) -> object:
         field = cls.model_fields[info.field_name or ""]
-        if isinstance(value, bool) and field.annotation in (int, float):
-            raise ValueError("should be a number")
-        return value
+        return refuse_bool(value) if field.annotation in (int, float) else value
 
 
 def encode_section(value: object) -> dict[str, Any]:

@@ -71,7 +71,10 @@ class Rebuild:
         accepts_loss: bool = False,
     ) -> None:
         """`from_ms`: fold records with this Kafka timestamp or a later one; None: all records."""
-        self._reader, self._admin, self._client, self._prefix = reader, admin, client, prefix
+        self._reader = reader
+        self._admin = admin
+        self._client = client
+        self._prefix = prefix
         self._topics, self._erasures = {topics.topic_name(kind): kind for kind in FAMILIES}, topics.erasures
         self._retry_policy = retry
         self._from_ms, self._accepts_loss = from_ms, accepts_loss

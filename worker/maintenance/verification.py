@@ -71,8 +71,12 @@ class Verification:
         erasures: str,
         sample: EntitySample,
     ) -> None:
-        self._reader, self._admin, self._profiles = reader, admin, profiles
-        self._topics, self._erasures, self._sample = topics, erasures, sample
+        self._reader = reader
+        self._admin = admin
+        self._profiles = profiles
+        self._topics = topics
+        self._erasures = erasures
+        self._sample = sample
 
     def run(self, now_ms: int) -> VerificationResult:
         """Read Redis, then the log, then compare; raises `InconsistentSnapshot`, `StaleState`, or `Unavailable`."""
@@ -108,7 +112,9 @@ class Verification:
     def _recompute(self, snapshot: ProfileSnapshot, log_starts: Mapping[str, int], erasures: Erasures) -> Recomputation:
         """The slices that the log gives; its ends are asked for here, after the snapshot."""
         recomputation = Recomputation(wanted=self._sample.contains, last_offset=snapshot.last_offset, erasures=erasures)
-        starts, ends, names = dict[TopicPartition, int](), dict[TopicPartition, int](), dict[TopicPartition, str]()
+        starts: dict[TopicPartition, int] = {}
+        ends: dict[TopicPartition, int] = {}
+        names: dict[TopicPartition, str] = {}
         partitions, offset_ranges = self._read_topology()
         for source, partition in partitions.items():
             names[partition] = source

@@ -33,7 +33,10 @@ class AnswerFilter:
         kinds: Mapping[str, str],
         kind_of: Callable[[Event], AnswerKind | None],
     ) -> None:
-        self._offsets, self._erasures, self._kinds, self._kind_of = offsets, erasures, kinds, kind_of
+        self._offsets = offsets
+        self._erasures = erasures
+        self._kinds = kinds
+        self._kind_of = kind_of
 
     def without_answered(self, batch: Batch) -> Batch:
         """The batch without watched events and rejects that are answered already, or watched ones of erased users."""

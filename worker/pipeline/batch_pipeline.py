@@ -57,10 +57,15 @@ class BatchPipeline:
         retry: Retry,
         step_marker: StepMarker,
     ) -> None:
-        self._settings, self._lane, self._scorer, self._stores = settings, lane, scorer, stores
+        self._settings = settings
+        self._lane = lane
+        self._scorer = scorer
+        self._stores = stores
         self.consumer, self.producer = kafka_clients.consumer, kafka_clients.producer
         self._membership = kafka_clients.membership
-        self._recovery, self._offsets, self._erasures = recovery, recovery.offsets, recovery.erasures
+        self._recovery = recovery
+        self._offsets = recovery.offsets
+        self._erasures = recovery.erasures
         self._confirmed_topics = {settings.topics.topic_name(kind) for kind in lane.confirmed_kinds}
         self.retry, self._mark_step = retry, step_marker
         self._kinds = settings.topics.kinds_by_topic()

@@ -98,7 +98,8 @@ class Recovery:
         requests = [self._request_sources(folded)]
 
         def check() -> None:
-            names = (requests.pop() if requests else self._request_sources(folded))()
+            wait_for_names = requests.pop() if requests else self._request_sources(folded)
+            names = wait_for_names()
             for partition, name in names.items():
                 if name != (expected := self.offsets.sources.get(partition, name)):
                     raise StaleState(f"{partition.topic}/{partition.partition} should be {expected}. Found {name}.")

@@ -24,7 +24,10 @@ class UserKeyIndex:
         self, *, client: RedisClient, prefix: str, ttl_s: int, clock_s: Callable[[], float] = time.time
     ) -> None:
         """`prefix`: of the keys of these sets."""
-        self._client, self._prefix, self._ttl_s, self._clock_s = client, prefix, ttl_s, clock_s
+        self._client = client
+        self._prefix = prefix
+        self._ttl_s = ttl_s
+        self._clock_s = clock_s
         self._span_s = -(-ttl_s // SPANS)
 
     def add_commands(self, entries: Iterable[tuple[str, str]]) -> list[tuple[Any, ...]]:

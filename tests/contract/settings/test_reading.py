@@ -4,17 +4,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
+import msgspec
 import pytest
 
 from contract.errors import BadConfig
+from contract.features.declaration import GROUPS
 from contract.settings.model import ModelConfig
 from contract.settings.monitor import MonitorConfig
 from contract.settings.reading import Settings, read_settings
 from contract.settings.servers import TopicSettings
+from contract.settings.tasks import read_tasks
 from contract.settings.training import TrainingConfig
+from contract.tasks import Task
 from tests.checkout import ROOT
 
 Write: TypeAlias = Callable[[str], None]
+
+FRAUD = '[[tasks]]\nname = "fraud"\nkind = "binary"\ngroups = ["user"]\ngraph = "decide"'
+CHARGEBACK = FRAUD.replace('"fraud"', '"chargeback"') + '\nthrough = "fraud"'
 
 
 @pytest.fixture
@@ -172,8 +179,138 @@ def test_all_mistakes_between_values_are_reported_at_once(write: Write) -> None:
     # when
     actual = " ".join(read_errors())
     # then
-    for words in ("no longer", "a topic of its own", "`colour`", "names of their own", "`look`", "moon"):
+    for words in ("no longer", "a topic of its own", "`colour`", "names of their own", "'look'", "moon"):
         assert words in actual
+
+
+def test_one_mistake_in_every_section_gives_all_errors_in_order(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    # given
+    monkeypatch.setenv("SHOPSTREAM_FEATURES", "nowhere.toml")
+    write(
+        """
+        unknown = 1
+        bundles = 3
+        [watch]
+        rollback = "perhaps"
+        [training]
+        held_out = 1.5
+        [model]
+        hidden = 0
+        [thresholds.fraud]
+        review = 1.5
+        approve = 0.1
+        decline = true
+        [thresholds.frod]
+        review = 0.5
+        [[tasks]]
+        name = "fraud"
+        kind = "binry"
+        groups = ["user", "moon"]
+        graph = "decide"
+        through = "look"
+        weight = -1
+        experts = [true]
+        [[tasks]]
+        kind = "binary"
+        groups = "user"
+        graph = "decide"
+        [[tasks]]
+        name = "fraud"
+        kind = "binary"
+        groups = ["user"]
+        graph = "decide"
+        [[rules]]
+        feature = "order_amount"
+        above = 1
+        action = "approve"
+        reason = "r"
+        [log]
+        level = "loud"
+        [feedback]
+        rows_max = 0
+        [lists]
+        length = 200
+        [worker]
+        batch_max = 0
+        [topics]
+        clicks = "shop.orders"
+        [redis]
+        timeout_s = -1
+        [kafka]
+        transactions = "perhaps"
+        """
+    )
+    # when
+    actual = read_errors()
+    # then
+    sections = "kafka, redis, topics, worker, lists, feedback, log, rules, tasks, thresholds, model, training, watch"
+    table = {"kind": "binary", "groups": "user", "graph": "decide"}
+    topics = sorted(TopicSettings(clicks="shop.orders").names_by_kind().values())
+    assert actual == [
+        "`kafka.transactions` should be a valid boolean, unable to interpret input. Found 'perhaps'.",
+        "`redis.timeout_s` should be greater than 0. Found -1.",
+        "`worker.batch_max` should be greater than 0. Found 0.",
+        "`feedback.rows_max` should be greater than 0. Found 0.",
+        "`log.level` should be 'debug', 'info', 'warning' or 'error'. Found 'loud'.",
+        "`rules.0.action` should be 'review' or 'decline'. Found 'approve'.",
+        "`tasks.0.kind` of task `fraud` should be 'binary', 'graded', 'multiclass' or 'regression'. Found 'binry'.",
+        f"`tasks.0.groups` of task `fraud` should be groups among {', '.join(GROUPS)}. Found ['user', 'moon'].",
+        "`tasks.0.through` of task `fraud` should be a declared task. Found 'look'.",
+        "`tasks.0.weight` of task `fraud` should be greater than or equal to 0. Found -1.",
+        "`tasks.0.experts.0` of task `fraud` should be a valid integer. Found True.",
+        f"`tasks.1.name` should be given. Found {table}.",
+        "`tasks.1.groups` should be a valid tuple. Found 'user'.",
+        "`thresholds.fraud.review` should be less than or equal to 1. Found 1.5.",
+        "`thresholds.fraud.approve` should be 'review' or 'decline'. Found 'approve'.",
+        "`thresholds.fraud.decline` should be a number. Found True.",
+        "`model.hidden` should be greater than or equal to 1. Found 0.",
+        "`training.held_out` should be less than 1. Found 1.5.",
+        "`watch.rollback` should be a valid boolean, unable to interpret input. Found 'perhaps'.",
+        "`bundles` is not a valid path for <class 'pathlib.Path'>. Found 3.",
+        f"`unknown` should be one of the settings {sections}, bundles, features. Found none of that name.",
+        f"Each kind should have a topic of its own. Found {topics}.",
+        "A list should be no longer than its candidates. Found it longer.",
+        "Tasks should have names of their own. Found ['fraud', 'fraud'].",
+        "`thresholds.frod` should be of a declared task: fraud. Found none of that name.",
+        "nowhere.toml should declare features. Found: [Errno 2] No such file or directory: 'nowhere.toml'",
+    ]
+
+
+def test_thresholds_without_declared_tasks_are_for_the_tasks_of_a_bundle(write: Write) -> None:
+    write("[thresholds.fraud]\nreview = 0\ndecline = 1")
+    assert read_settings()[0].thresholds == {"fraud": {"review": 0, "decline": 1}}
+
+
+def test_thresholds_of_an_undeclared_task_are_refused(write: Write) -> None:
+    write(f"[thresholds.frod]\nreview = 0.5\n{FRAUD}")
+    assert read_errors() == ["`thresholds.frod` should be of a declared task: fraud. Found none of that name."]
+
+
+def test_a_task_with_a_wrong_value_still_counts_as_declared(write: Write) -> None:
+    write(f"[thresholds.fraud]\nreview = 0.5\n{FRAUD}\nweight = -1\n{CHARGEBACK}")
+    assert read_errors() == ["`tasks.0.weight` of task `fraud` should be greater than or equal to 0. Found -1."]
+
+
+@pytest.mark.parametrize(
+    ("name", "accepted", "refused"),
+    [
+        ("weight", [0, 0.5], [-0.1, "1", True]),
+        ("negative_rate", [0.01, 1], [0, 1.01]),
+        ("experts", [[], [0, 7]], [[-1], [True], 3]),
+        ("hide", [[], ["item_id"]], ["item_id", [1]]),
+    ],
+)
+def test_settings_accept_the_tasks_that_a_manifest_accepts(
+    name: str, accepted: list[object], refused: list[object]
+) -> None:
+    table = {"name": "fraud", "kind": "binary", "groups": ["user"], "graph": "decide"}
+    for value in accepted:
+        assert read_tasks([{**table, name: value}]) == (msgspec.convert({**table, name: value}, Task),)
+    for value in refused:
+        with pytest.raises(ValueError, match=name):
+            read_tasks([{**table, name: value}])
+        with pytest.raises(msgspec.ValidationError, match=name):
+            msgspec.convert({**table, name: value}, Task)
 
 
 @pytest.mark.parametrize(
@@ -182,10 +319,11 @@ def test_all_mistakes_between_values_are_reported_at_once(write: Write) -> None:
         ("x = [", "should be TOML"),
         ("tasks = 3", "tasks"),
         ("worker = 3", "worker"),
-        ("[[tasks]]\nname = 'a'", "missing required field `kind`"),
+        ("[[tasks]]\nname = 'a'", "`tasks.0.kind` of task `a` should be given"),
         ("[[tasks]]\nname='a'\nkind='binary'\ngroups=[]\ngraph='recommend'\ncolour=1", "colour"),
         ("[[rules]]\nfeature = 'order_amount'\nabove = 1\naction = 'approve'\nreason = ''", "rules.0.action"),
         ("[thresholds.fraud]\nreview = 'high'", "thresholds.fraud.review"),
+        ("thresholds = 3", "thresholds"),
     ],
 )
 def test_an_invalid_file_is_reported_with_its_reason(write: Write, text: str, words: str) -> None:
