@@ -2,7 +2,7 @@
 #
 #   make demo           the whole system on this machine: make demo ARGS="--keep"
 #   make test           all tests, or some: make test ARGS="tests/worker -k batch"
-#   make check          formatting, lint, types, import contracts
+#   make check          formatting, lint, types, import contracts, names and words
 #   make format         format the code and apply lint fixes
 #   make bench          list the benches, or run one: make bench ARGS="fold --json"
 #   make bench-check    compare the CPU per event with a baseline, relative to a bare loop

@@ -17,6 +17,8 @@ DIALECT: Final = {
     r"so many|so-manieth": "a number, or: as many as",
     r"reckon(?:s|ed|ing)?": "compute",
     r"heed(?:s|ed)?": "use",
+    r"for good": "permanently, or: without end",
+    r"in good order": "gracefully",
     r"meanwhiles?": "during this time, or: in the meantime",
 }
 # Texts that readers of `--json` rely on, and that therefore keep their words.

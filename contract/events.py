@@ -137,7 +137,7 @@ class Review(UserEvent, frozen=True, gc=False, kw_only=True):
 
 
 class Search(UserEvent, frozen=True, gc=False, kw_only=True):
-    """A query, with the search engine's result to re-rank; without `items` the worker retrieves candidates."""
+    """A query, with the search engine's result to re-rank; without `items` it gets no answer yet."""
 
     query: str
     items: Ids | None = None

@@ -5,13 +5,13 @@ from collections import Counter
 from collections.abc import Iterable
 from contextlib import closing
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, Message, TopicPartition
-
 from contract.messages import DEAD_LETTER_HEADER, Decision, Example, read_dead_letter, read_decision, read_example
 from contract.settings.servers import KafkaSettings, TopicSettings
+from transport.log_reader import LogReader, TopicTailer
+from transport.records import Record
 
 BATCH_MAX = 2_000
-TIMEOUT_S = 5.0
+POLL_MS = 20
 
 
 class OutputConsumer:
@@ -28,18 +28,14 @@ class OutputConsumer:
         self.last_example_s: float | None = None
         self._topics = topics
         self._kafka = kafka
-        self._consumer = self._open_consumer()
         output_topics = (topics.decisions, topics.dead_letters, topics.scored, topics.feedback)
-        self._consumer.assign(
-            [TopicPartition(topic, p, OFFSET_BEGINNING) for topic in output_topics for p in range(topics.partitions)]
-        )
+        self._tailer = TopicTailer(kafka=kafka, topics=output_topics)
 
     def poll(self) -> None:
         """Read all new records."""
-        while messages := self._consumer.consume(BATCH_MAX, 0.02):
-            for message in messages:
-                if message.error() is None:
-                    self._record(message)
+        while records := self._tailer.poll(BATCH_MAX, POLL_MS):
+            for record in records:
+                self._record(record)
 
     def count_labels(self) -> Counter[str]:
         """Number of examples with a label, by task."""
@@ -47,32 +43,15 @@ class OutputConsumer:
 
     def find_trimmed_partitions(self, topics: Iterable[str]) -> list[str]:
         """Partitions whose first records the broker has already deleted."""
-        # A consumer without an assignment: the broker answers after a pending fetch, which waits for records.
-        with closing(self._open_consumer()) as consumer:
-            partitions = [TopicPartition(topic, n) for topic in topics for n in range(self._topics.partitions)]
-            return [
-                f"{partition.topic}/{partition.partition}"
-                for partition in partitions
-                if consumer.get_watermark_offsets(partition, timeout=TIMEOUT_S)[0] > 0
-            ]
+        with closing(LogReader(kafka=self._kafka)) as reader:
+            ranges = reader.fetch_offset_ranges(topics)
+        return [str(partition) for partition, offsets in sorted(ranges.items()) if offsets.low > 0]
 
     def close(self) -> None:
-        self._consumer.close()
+        self._tailer.close()
 
-    def _open_consumer(self) -> Consumer:
-        return Consumer(
-            {
-                **self._kafka.connection(),
-                "group.id": "demo-outputs",  # required by the client; never created, because nothing is committed
-                "enable.auto.commit": False,
-                "isolation.level": "read_committed",
-                "log_level": 3,
-                "error_cb": lambda error: None,
-            }
-        )
-
-    def _record(self, message: Message) -> None:
-        topic, value = message.topic(), message.value() or b""
+    def _record(self, record: Record) -> None:
+        topic, value = record.topic_partition.topic, record.value or b""
         if topic == self._topics.scored:
             self.scored += 1
         elif topic == self._topics.decisions:
@@ -85,5 +64,5 @@ class OutputConsumer:
             if previous is None or example.revision >= previous.revision:
                 self.examples[example.example_id] = example
         else:
-            headers = dict(message.headers() or ())
+            headers = dict(record.headers)
             self.dead_letters[read_dead_letter(headers[DEAD_LETTER_HEADER] or b"").reason] += 1

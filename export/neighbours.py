@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from contract.arrays import Array, Floats, Integers, Mask
 from export.ease import ITEMS_MAX, fit_ease
 
 NEIGHBOURS_MAX: Final = 50
@@ -26,31 +27,29 @@ CASES_MIN: Final = 100
 RECENT_MAX: Final = 8  # recent items in a user's profile
 TOP_K: Final = 20
 
-Ints = npt.NDArray[np.int64]
-
 
 class WeightedPairs(NamedTuple):
     """Weights from items `a` to items `b` (N,); a user's k-th latest item is weighted by k ** -recency_exponent."""
 
-    a: Ints
-    b: Ints
-    weight: npt.NDArray[np.float64]
+    a: Integers
+    b: Integers
+    weight: Floats
     recency_exponent: float
 
 
 class Interactions(NamedTuple):
     """Interactions, by user and time: numbers of users and items, and times; all (N,)."""
 
-    user: Ints
-    item: Ints
-    ts_ms: Ints
+    user: Integers
+    item: Integers
+    ts_ms: Integers
     items: int
 
-    def select(self, mask: npt.NDArray[np.bool_]) -> "Interactions":
+    def select(self, mask: Mask) -> "Interactions":
         return Interactions(self.user[mask], self.item[mask], self.ts_ms[mask], self.items)
 
 
-def find_neighbours(interactions: Any) -> dict[str, npt.NDArray[Any]]:
+def find_neighbours(interactions: Any) -> dict[str, Array]:
     """The arrays of neighbours.npz from a table (user_id, item_id, ts_ms); see `contract.bundle`."""
     names, item = np.unique(interactions.column("item_id").to_numpy().astype("S"), return_inverse=True)
     user = np.unique(interactions.column("user_id").to_numpy().astype("S"), return_inverse=True)[1]
@@ -77,8 +76,12 @@ def pair_by_sequence(history: Interactions) -> WeightedPairs:
     often. A repeated item weighs `SELF_WEIGHT` times its closest neighbour for itself; in a shop where repetition is
     usual, every item does.
     """
-    item, user, items = history.item, history.user, history.items
-    codes, amounts, repeats = [np.zeros(0, np.int64)], [np.zeros(0)], [np.zeros(0, np.int64)]
+    item = history.item
+    user = history.user
+    items = history.items
+    codes = [np.zeros(0, np.int64)]
+    amounts = [np.zeros(0)]
+    repeats = [np.zeros(0, np.int64)]
     for lag in range(1, min(LAG_MAX, len(item) - 1) + 1):
         same = user[:-lag] == user[lag:]
         a, b = item[:-lag][same], item[lag:][same]
@@ -97,7 +100,7 @@ def pair_by_sequence(history: Interactions) -> WeightedPairs:
     return WeightedPairs(np.append(a, repeated), np.append(b, repeated), np.append(weight, self_weight), 1.0)
 
 
-def find_repeated_items(repeats: Ints, other_steps: int, items: int) -> Ints:
+def find_repeated_items(repeats: Integers, other_steps: int, items: int) -> Integers:
     """The items that users repeat; all items if repeats are a large share of all steps."""
     is_usual = len(repeats) > REPEAT_SHARE_MIN * (len(repeats) + other_steps)
     return np.arange(items) if is_usual else np.unique(repeats)

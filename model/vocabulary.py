@@ -11,17 +11,16 @@ confused, and every id has a row.
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from msgspec import Struct
 from torch import Tensor, nn
+
+from contract.arrays import Integers
 
 COUNT_MIN: Final = 2  # ids seen once train the out-of-vocabulary rows
 SPARE_MAX: Final = 1_024
 SMALL_MAX: Final = 256  # up to this number of ids, slots of one id each are searched for
 CANDIDATES_COUNT: Final = 48  # numbers of slots to try
-
-Integers = npt.NDArray[np.int64]
 
 
 class KnownIds(Struct, frozen=True):

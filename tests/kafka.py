@@ -1,15 +1,16 @@
 """Kafka clients for tests: they print nothing, and are closed before their broker stops."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from types import TracebackType
 from typing import Any, Final, Self
 
-from confluent_kafka import Consumer, KafkaError, Message, Producer
-from confluent_kafka import TopicPartition as KafkaPartition
+from confluent_kafka import Consumer, Producer
 
+from contract.settings.servers import KafkaSettings
 from devservers.librdkafka import SILENT
-from transport.records import Record, TopicPartition, as_bytes
+from transport.log_reader import LogReader
+from transport.records import Record, TopicPartition
 
 FLUSH_S: Final = 30.0
 METADATA_S: Final = 20.0
@@ -17,20 +18,10 @@ METADATA_S: Final = 20.0
 
 def read_topics(bootstrap: str, *topics: str) -> list[Record]:
     """All committed records of these topics, from beginning to end, partition by partition."""
-    with open_consumer(bootstrap) as consumer:
-        partitions = list_partitions(consumer, topics)
-        consumer.assign([KafkaPartition(*partition, 0) for partition in partitions])
-        records_by_partition: dict[TopicPartition, list[Record]] = {partition: [] for partition in partitions}
-        unfinished = set(partitions)
-        while unfinished:
-            for message in consumer.consume(1_000, 0.02):
-                partition = TopicPartition(message.topic() or "", message.partition() or 0)
-                error = message.error()
-                if error is None:
-                    records_by_partition[partition].append(to_record(message))
-                elif error.code() == KafkaError._PARTITION_EOF:
-                    unfinished.discard(partition)
-        return [record for partition in sorted(partitions) for record in records_by_partition[partition]]
+    with closing(LogReader(kafka=KafkaSettings(bootstrap_servers=bootstrap), skips_gaps=True)) as reader:
+        ends = {partition: offsets.high for partition, offsets in reader.fetch_offset_ranges(topics).items()}
+        records = [record for chunk in reader.read(ends) for record in chunk]
+    return sorted(records, key=lambda record: (record.topic_partition, record.offset))
 
 
 @contextmanager
@@ -57,12 +48,6 @@ def list_partitions(consumer: Consumer, topics: Iterable[str]) -> list[TopicPart
     """The partitions of those of the topics that exist."""
     metadata = consumer.list_topics(timeout=METADATA_S).topics
     return [TopicPartition(topic, n) for topic in topics if topic in metadata for n in metadata[topic].partitions]
-
-
-def to_record(message: Message) -> Record:
-    partition = TopicPartition(message.topic() or "", message.partition() or 0)
-    key, value, headers = as_bytes(message.key()), as_bytes(message.value()), list(message.headers() or ())
-    return Record(partition, message.offset() or 0, key, value, headers, message.timestamp()[1])
 
 
 class BlockingProducer:

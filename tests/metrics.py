@@ -1,15 +1,11 @@
-"""Reads metrics of `prometheus_client` by its public interface."""
+"""Asserts how metrics of this process change."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from prometheus_client import Counter, Gauge
+from prometheus_client import Counter
 
-
-def read_metric(metric: Counter | Gauge, *labels: str) -> float:
-    """The value of a counter or gauge; `labels` in the order of its declaration."""
-    child = metric.labels(*labels) if labels else metric
-    return float(next(iter(child.collect())).samples[0].value)
+from testkit.metrics import read_metric
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from contract.errors import BadBundle, BadConfig, BadData, Unavailable
 from contract.logs import configure_logging
 from contract.settings.reading import read_settings
 
-PROCESSES: Final = {"follow": "learner", "watch": "monitor"}  # the commands that run for good
+PROCESSES: Final = {"follow": "learner", "watch": "monitor"}  # the commands that run until a signal
 COMMANDS: Final = {
     "fit": "train on examples and write a checkpoint",
     "describe": "profile examples: missing values, outliers, constant columns",

@@ -219,7 +219,6 @@ def position_after(message: Message) -> tuple[TopicPartition, int]:
 
 
 def to_record(message: Message) -> Record:
-    """The record in a message, without its headers, which no caller needs."""
     partition = TopicPartition(message.topic() or "", message.partition() or 0)
-    key, value = as_bytes(message.key()), as_bytes(message.value())
-    return Record(partition, message.offset() or 0, key, value, [], message.timestamp()[1])
+    key, value, headers = as_bytes(message.key()), as_bytes(message.value()), list(message.headers() or ())
+    return Record(partition, message.offset() or 0, key, value, headers, message.timestamp()[1])

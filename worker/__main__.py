@@ -16,7 +16,7 @@ from contract.settings.reading import Settings, read_settings
 from worker.records.lanes import LANES
 
 log = logging.getLogger("worker")
-LONG_RUNNING: Final = ("score", "feedback", "rebuild")  # a signal ends these in good order
+LONG_RUNNING: Final = ("score", "feedback", "rebuild")  # a signal stops these gracefully
 PROCESSES: Final = {"score": "score worker", "feedback": "joiner"}
 
 

@@ -68,7 +68,7 @@ class ErasureOutcome(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def passed(self) -> bool:
-        """Whether erased data is gone for good, each erasure was confirmed once, and no other slice has changed."""
+        """Whether erased data is gone permanently, each erasure was confirmed once, and no other slice has changed."""
         left = self.left + self.left_after_replay + self.left_after_rebuild
         return left + self.mismatches == 0 and self.confirmations == self.people and self.gone_s.max <= GONE_MAX_S
 

@@ -109,9 +109,9 @@ def make_calls(network: Network, candidates: int) -> dict[str, TimedCall]:
         next(subgraph for subgraph in build_subgraphs(network) if subgraph.name == name)
         for name in ("items", "recommend")
     )
-    plain_graph_slice = make_plain_slice(network)
+    plain_subgraph = make_plain_subgraph(network)
     split_graph, plain_graph = (
-        open_session(subgraph.name, to_onnx(subgraph, network, {})) for subgraph in (split, plain_graph_slice)
+        open_session(subgraph.name, to_onnx(subgraph, network, {})) for subgraph in (split, plain_subgraph)
     )
     catalogue = to_arrays(draw_inputs(items, network, rows=CATALOGUE, seed=1))
     user = to_arrays(draw_inputs(split, network, rows=2, seed=2))
@@ -135,7 +135,7 @@ def make_calls(network: Network, candidates: int) -> dict[str, TimedCall]:
     return dict(calls)
 
 
-def make_plain_slice(network: Network) -> Subgraph:
+def make_plain_subgraph(network: Network) -> Subgraph:
     """The `recommend` graph without its split: the features of each pair -> the same answers."""
     views = [view for view in network.views if view.graph == "recommend"]
     groups = [group for group in RECOMMEND.groups if any(group in view.groups for view in views)]

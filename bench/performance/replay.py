@@ -136,7 +136,7 @@ class RetailReplay:
             answered.add(read_decision(record.value or b"").event_id)
             times.append(record.kafka_ms)
         letters = [
-            read_dead_letter(record.headers[DEAD_LETTER_HEADER]) for record in self.log.read(topics.dead_letters)
+            read_dead_letter(dict(record.headers)[DEAD_LETTER_HEADER]) for record in self.log.read(topics.dead_letters)
         ]
         audit = StateAudit(self.environment)
         mismatches = audit.find_mismatches()

@@ -19,11 +19,11 @@ import torch
 
 from bench.quality.simulated_shop import TEST_SHARE, add_shop_arguments, load_or_simulate
 from bench.results.report import print_json, print_missed
+from contract.arrays import Array
 from contract.settings.reading import read_settings
 from contract.tasks import Task
 from training.analysis.baselines import ignore_epoch
 from training.commands.fit import read_configs
-from training.data.arrays import Array
 from training.data.examples import Examples
 from training.data.folds import drop_unsettled
 from training.data.split import split_by_time

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 from scipy.special import expit
 from scipy.stats import binom
 
@@ -34,7 +33,6 @@ ROWS_MAX: Final = 16_000
 PEOPLE: Final = 300
 BUNDLES: Final = 200
 ERROR: Final = 0.4  # size of the parent's errors, in logits
-Floats = npt.NDArray[np.float64]
 
 
 def compute_lost_gain(error: float, level: float) -> float:

@@ -250,7 +250,7 @@ def family_code(source: str) -> int:
 
 
 def encode_judgement(event: Event) -> tuple[int, int]:
-    """The judged task of an event (-1: none that profiles count) and its verdict: 1 for bad, 0 for good."""
+    """The judged task of an event (-1: none that profiles count) and its verdict: 1 if bad, 0 if good."""
     if not isinstance(event, Judgement) or isinstance(event.value, str):
         return -1, 0
     return TASK_CODES.get(event.task, -1), int(event.value > 0)

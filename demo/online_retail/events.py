@@ -18,13 +18,14 @@ import pyarrow.parquet as pq
 from msgspec.structs import replace
 
 from contract.events import Product
+from contract.units import DAY_MS
 from demo.online_retail.cancellations import CancellationMatcher
 from demo.online_retail.invoices import Invoice, InvoiceLine, parquet_path, read_invoices
 from demo.simulator.records import SourceRecord, encode_json
 
 CURRENCY: Final = "GBP"
 # Prices vary between invoices with the quantity, so a product that followed every invoice would change all the time.
-PRICE_CHANGE_MIN_MS: Final = 30 * 86_400_000
+PRICE_CHANGE_MIN_MS: Final = 30 * DAY_MS
 
 
 class OnlineRetail:

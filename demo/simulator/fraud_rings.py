@@ -5,13 +5,13 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from contract.events import Click, Label, Line
+from contract.units import DAY_MS, HOUR_MS
 from demo.simulator.catalogue import Item
 from demo.simulator.records import SourceRecord
 from demo.simulator.state import Payment, SimulationState, make_order
-from demo.simulator.users import COUNTRIES, DAY_MS, FAR_COUNTRIES, User, make_user
+from demo.simulator.users import COUNTRIES, FAR_COUNTRIES, User, make_user
 
 FIRST_MEMBER_NUMBER: Final = 5_000  # user numbers from here on belong to rings
-HOUR_MS: Final = 3_600_000
 STOLEN_SHARE: Final = 0.3
 BROWSE_S: Final = 420.0  # a member clicks on items for up to this long before an order
 

@@ -4,9 +4,10 @@ from collections.abc import Callable
 from typing import Final, NamedTuple, TypeAlias
 
 from contract.events import Click, Impression, Review, Search, Surface
+from contract.units import DAY_MS
 from demo.simulator.records import SourceRecord
 from demo.simulator.state import PAYMENT_METHODS, Payment, SimulationState, make_order
-from demo.simulator.users import DAY_MS, FAR_COUNTRIES, User
+from demo.simulator.users import FAR_COUNTRIES, User
 
 PAGE_ITEMS: Final = 8  # items on one page
 SEARCH_RESULTS: Final = 16  # items in a search result

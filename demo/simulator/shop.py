@@ -12,14 +12,15 @@ from itertools import count
 from typing import Final, TypeAlias
 
 from contract.events import Order, Product
+from contract.units import DAY_MS, HOUR_MS
 from demo.simulator.catalogue import ItemCatalogue
 from demo.simulator.concept_drift import ConceptDrift
-from demo.simulator.fraud_rings import HOUR_MS, FraudRing, label_fraud
+from demo.simulator.fraud_rings import FraudRing, label_fraud
 from demo.simulator.malformed import make_malformed
 from demo.simulator.records import SourceRecord
 from demo.simulator.sessions import PAGE_ITEMS, HomePage, ReadHomePage, UserSession
 from demo.simulator.state import SimulationState
-from demo.simulator.users import DAY_MS, User, make_users
+from demo.simulator.users import User, make_users
 
 OPENED_MS: Final = 1_735_689_600_000  # 2025-01-01, fixed so that no run depends on the current day
 MALFORMED_EVERY: Final = 150

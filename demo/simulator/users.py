@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from contract.events import Platform
+from contract.units import DAY_MS
 
-DAY_MS: Final = 86_400_000
 COUNTRIES: Final = ("DE", "FR", "GB", "NL", "ES", "PL")
 FAR_COUNTRIES: Final = ("US", "SG", "BR")  # destinations of gifts and of fraudulent orders
 HOUSEHOLD_SHARE: Final = 0.25

@@ -23,7 +23,8 @@ def record_outputs(
     for record in log.read(topics.scored):
         ledger.record_scored_row(read_scored_row(record.value or b""))
     for record in log.read(topics.dead_letters):
-        ledger.record_dead_letter(read_dead_letter(record.headers[DEAD_LETTER_HEADER]), record.key, record.value)
+        header = dict(record.headers)[DEAD_LETTER_HEADER]
+        ledger.record_dead_letter(read_dead_letter(header), record.key, record.value)
     if not keeps_claims:
         ledger.record_cached(published)
     stored = audit.read_decisions(list(ledger.orders))

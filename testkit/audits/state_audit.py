@@ -9,10 +9,11 @@ from contract.errors import BadEvent
 from contract.events import AHEAD_MS_MAX, Event, decode
 from contract.hashing import BUCKETS
 from contract.profiles.record import profile_key
-from testkit.environment.kafka_log import KafkaLog, LoggedRecord
+from testkit.environment.kafka_log import KafkaLog
 from testkit.environment.run_environment import RunEnvironment
 from testkit.oracle.profiles import ProfileOracle
 from testkit.oracle.records import first_difference
+from transport.records import Record
 from worker.kafka.admin import KafkaAdmin
 from worker.redis.client import RedisClient, to_pairs
 from worker.state.profile_store import open_profile_store, source_name
@@ -53,7 +54,7 @@ class StateAudit:
         for kind in self._kinds:
             for record in self._log.read(self._environment.topics.topic_name(kind)):
                 if (event := decode_event(kind, record)) is not None:
-                    oracle.add(self.build_source_name(kind, record.position.partition), record.position.offset, event)
+                    oracle.add(self.build_source_name(kind, record.topic_partition.partition), record.offset, event)
         return oracle
 
     def read_slices(self) -> Iterator[tuple[SliceName, bytes]]:
@@ -96,7 +97,7 @@ class StateAudit:
         return profiles.prefix
 
 
-def decode_event(kind: str, record: LoggedRecord) -> Event | None:
+def decode_event(kind: str, record: Record) -> Event | None:
     """The event of a record, its time clamped if it is too far ahead of the record's own; None for a bad record."""
     try:
         event = decode(kind, record.value)

@@ -110,8 +110,8 @@ class Scenario:
     def is_balanced(self) -> bool:
         """Whether every partition has one owner, and every worker owns some."""
         owned = [partition for worker in self.workers for partition in worker.consumer.assignment]
-        all_own_some = all(worker.consumer.assignment for worker in self.workers)
-        return all_own_some and len(owned) == len(set(owned)) == len(self.list_partitions())
+        all_own_partitions = all(worker.consumer.assignment for worker in self.workers)
+        return all_own_partitions and len(owned) == len(set(owned)) == len(self.list_partitions())
 
     def list_partitions(self) -> list[TopicPartition]:
         """Every partition of the topics that the workers read."""
@@ -178,8 +178,8 @@ class Scenario:
     def find_lagging(self, ends: Mapping[tuple[str, int], int] | None = None) -> list[str]:
         """Partitions that are not committed to their ends, or else sources not merged into every bucket."""
         ends = self.log.read_end_offsets(self.topics) if ends is None else ends
-        committed = {partition: offset for w in self.workers for partition, offset in w.positions.committed.items()}
-        sources = {partition: source for w in self.workers for partition, source in w.positions.sources.items()}
+        committed = {partition: offset for w in self.workers for partition, offset in w.offsets.committed.items()}
+        sources = {partition: source for w in self.workers for partition, source in w.offsets.sources.items()}
         uncommitted = [
             f"{partition} at {committed.get(TopicPartition(*partition))} of {end}"
             for partition, end in ends.items()

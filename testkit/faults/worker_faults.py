@@ -135,7 +135,7 @@ def add_worker(scenario: Scenario) -> None:
 
 
 def remove_worker(scenario: Scenario) -> None:
-    """A worker leaves for good while events flow: by an orderly shutdown, or by dying in some step."""
+    """A worker leaves permanently while events flow: by an orderly shutdown, or by dying in some step."""
     scenario.send()
     leaving = scenario.rng.choice(scenario.workers)
     for _ in range(scenario.rng.randint(0, 3)):

@@ -153,8 +153,8 @@ class FaultyWorker:
         scorer = LaneScorer(HANDLERS[LANE.name], build_resources(settings))
         stores = open_stores(settings, scorer.answer_kinds, self.redis)
         worker = assemble(settings, LANE, self.stop, scorer=scorer, stores=stores, step_marker=self.hooks, erases=False)
-        self.positions, self.pipeline = worker.offsets, worker.open_pipeline()
-        self.consumer, self.publisher = self.pipeline.consumer, self.pipeline.producer
+        self.offsets, self.pipeline = worker.offsets, worker.open_pipeline()
+        self.consumer = self.pipeline.consumer
         self.consumer.timeout_s = QUERY_TIMEOUT_S
         self.consumer.subscribe([settings.topics.topic_name(kind) for kind in LANE.folded_kinds], self)
 

@@ -4,6 +4,7 @@ import pytest
 
 from contract.errors import Unavailable
 from contract.settings.servers import KafkaSettings, TopicSettings
+from contract.units import MINUTE_MS
 from demo.producer import RecordProducer, ReplayClock
 from demo.simulator.records import SourceRecord
 from demo.simulator.shop import ShopSimulator
@@ -91,7 +92,7 @@ def test_the_clock_runs_at_the_requested_speed(clock: FakeTime) -> None:
 
     # when
     for minute in (5, 6, 6, 15):
-        replay_clock.wait_until(minute * 60_000)
+        replay_clock.wait_until(minute * MINUTE_MS)
 
     # then
     assert clock.now_s == 110.0

@@ -58,11 +58,15 @@ def test_the_map_of_folders_has_every_package_of_the_checkout() -> None:
     assert packages <= {strip_code_marks(row["folder"]).rstrip("/") for row in table}
 
 
-def test_the_map_of_the_worker_has_every_sub_package() -> None:
-    (table,) = ARCHITECTURE.tables("Inside the worker")
-    documented = {path for row in table for path in re.findall(r"`(worker/\w+)/`", row["folder"])}
+@pytest.mark.parametrize(
+    ("heading", "package"),
+    [("Inside the worker", "worker"), ("Inside training", "training"), ("Inside the contract", "contract")],
+)
+def test_the_map_of_a_package_has_every_sub_package(heading: str, package: str) -> None:
+    (table,) = ARCHITECTURE.tables(heading)
+    documented = {path for row in table for path in re.findall(rf"`({package}/\w+)/`", row["folder"])}
 
-    assert documented == {f"worker/{path.parent.name}" for path in (ROOT / "worker").glob("*/__init__.py")}
+    assert documented == {f"{package}/{path.parent.name}" for path in (ROOT / package).glob("*/__init__.py")}
 
 
 def test_allowed_imports_are_those_of_the_layers() -> None:

@@ -8,6 +8,7 @@ from typing import Final, TypeAlias
 
 from contract.events import Event, Judgement, Order
 from contract.messages import Example, ScoredRow
+from contract.units import MINUTE_MS
 from tests.contract.joining.builders import (
     FEEDBACK,
     FRAUD,
@@ -44,7 +45,7 @@ def simulate_shop(seed: int, *, disorder: float = 0.0, hours: int = 20) -> Topic
             user_id = value.user_id if isinstance(value, ScoredRow) else getattr(value, "user_id", "")
             logs[TopicPartition(topic, USERS.index(user_id) % 2)].append(value)
     for (topic, n), values in logs.items():
-        values.sort(key=lambda value: value.ts_ms + rng.uniform(0, disorder) * 60_000)
+        values.sort(key=lambda value: value.ts_ms + rng.uniform(0, disorder) * MINUTE_MS)
         values.append(make_last_record(topic, USERS[n]))
     return logs
 

@@ -9,8 +9,8 @@ from confluent_kafka import ConsumerGroupState
 from confluent_kafka.admin import AdminClient
 
 from devservers.redis_server import RedisServer
+from testkit.metrics import read_metric
 from tests.conftest import KafkaBroker
-from tests.metrics import read_metric
 from tests.worker.environment import WorkerEnvironment
 from tests.worker.worker_lifecycle import TIMEOUT_S, InProcessWorker, StepEvent, WorkerThread, raise_killed, wait_until
 from worker.kafka.consumer import InstanceFenced

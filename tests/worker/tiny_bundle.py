@@ -1,7 +1,7 @@
 """The smallest bundle that serves: graphs of a few nodes, written by hand, with predictable answers.
 
-An order is fraud with a probability of sigmoid(amount - `doubt`). An item's part is its price: the higher the price,
-the more likely the item is clicked, bought and relevant. Unknown values count as 0.
+An order is fraud with a probability of sigmoid(amount - `threshold`). An item's part is its price: the higher the
+price, the more likely the item is clicked, bought and relevant. Unknown values count as 0.
 """
 
 import io
@@ -39,10 +39,15 @@ def make_graph(
     inputs: Mapping[str, tuple[int, int | None]],
     outputs: Mapping[str, int],
     nodes: Sequence[onnx.NodeProto],
-    doubt: float,
+    threshold: float,
 ) -> bytes:
     """A model; `inputs` by name: element type and number of columns, `outputs`: dimensions."""
-    constants = {"zero": np.float32(0), "zero_at": np.int64(0), "doubt": np.float32(doubt), "one": np.array([1])}
+    constants = {
+        "zero": np.float32(0),
+        "zero_at": np.int64(0),
+        "threshold": np.float32(threshold),
+        "one": np.array([1]),
+    }
     shape: list[str | int | None] = ["N", 1]
     graph = helper.make_graph(
         list(nodes),
@@ -56,13 +61,13 @@ def make_graph(
     return bytes(model.SerializeToString())
 
 
-def make_graphs(doubt: float, amounts: int = 1) -> dict[str, bytes]:
+def make_graphs(threshold: float, amounts: int = 1) -> dict[str, bytes]:
     """The graphs by file name. `amounts`: the number of columns of decide.onnx, of which it reads the first."""
     numbers, part = (TensorProto.FLOAT, 1), {"item_part": (TensorProto.FLOAT, 1)}
     node = helper.make_node
     decide = [
         *first_column_nodes("order.numbers", "amount"),
-        node("Sub", ["amount", "doubt"], ["logit"]),
+        node("Sub", ["amount", "threshold"], ["logit"]),
         node("Sigmoid", ["logit"], ["fraud"]),
     ]
     items = [*first_column_nodes("item.numbers", "price"), node("Unsqueeze", ["price", "one"], ["item_part"])]
@@ -73,20 +78,20 @@ def make_graphs(doubt: float, amounts: int = 1) -> dict[str, bytes]:
     ]
     search = [*first_column_nodes("item_part", "price"), node("Sigmoid", ["price"], ["relevance"])]
     return {
-        "decide.onnx": make_graph({"order.numbers": (TensorProto.FLOAT, amounts)}, {"fraud": 1}, decide, doubt),
-        "items.onnx": make_graph({"item.numbers": numbers}, {"item_part": 2}, items, doubt),
-        "recommend.onnx": make_graph(part, {"click": 1, "purchase": 1}, recommend, doubt),
-        "search.onnx": make_graph(part, {"relevance": 1}, search, doubt),
+        "decide.onnx": make_graph({"order.numbers": (TensorProto.FLOAT, amounts)}, {"fraud": 1}, decide, threshold),
+        "items.onnx": make_graph({"item.numbers": numbers}, {"item_part": 2}, items, threshold),
+        "recommend.onnx": make_graph(part, {"click": 1, "purchase": 1}, recommend, threshold),
+        "search.onnx": make_graph(part, {"relevance": 1}, search, threshold),
     }
 
 
-def make_golden(doubt: float) -> Arrays:
+def make_golden(threshold: float) -> Arrays:
     values = np.array([[-1.5], [np.nan], [2.0]], np.float32)
     logits = np.nan_to_num(values[:, 0])
     click = sigmoid(logits)
     return {
-        "decide/in/order.numbers": values + np.float32(doubt),
-        "decide/out/fraud": sigmoid(np.nan_to_num(values[:, 0] + np.float32(doubt)) - np.float32(doubt)),
+        "decide/in/order.numbers": values + np.float32(threshold),
+        "decide/out/fraud": sigmoid(np.nan_to_num(values[:, 0] + np.float32(threshold)) - np.float32(threshold)),
         "items/in/item.numbers": values,
         "items/out/item_part": logits.reshape(-1, 1),
         "recommend/in/item_part": values,
@@ -127,14 +132,14 @@ def make_manifest(version: str, needed: Sequence[str] = NEEDED) -> Manifest:
     )
 
 
-def tiny_files(doubt: float = 100.0) -> dict[str, bytes]:
+def tiny_files(threshold: float = 100.0) -> dict[str, bytes]:
     return {
-        **make_graphs(doubt),
-        "golden.npz": pack_npz(make_golden(doubt)),
+        **make_graphs(threshold),
+        "golden.npz": pack_npz(make_golden(threshold)),
         "neighbours.npz": pack_npz(make_neighbours()),
     }
 
 
-def publish_tiny(bundles: Path, version: str, doubt: float = 100.0) -> Manifest:
+def publish_tiny(bundles: Path, version: str, threshold: float = 100.0) -> Manifest:
     """Publish a good bundle and point to it."""
-    return publish(bundles, make_manifest(version), tiny_files(doubt))
+    return publish(bundles, make_manifest(version), tiny_files(threshold))

@@ -7,12 +7,12 @@ from typing import Final, TypeAlias
 import msgspec
 import numpy as np
 
+from contract.arrays import Array, Mask, Predictions
 from contract.errors import BadData
 from contract.settings.model import ModelConfig
 from contract.settings.training import TrainingConfig
 from contract.tasks import Task
 from training.analysis.lightgbm_baseline import lightgbm_trees
-from training.data.arrays import Array, Mask, Predictions
 from training.data.examples import Examples
 from training.trainer.batching import FAMILY_SHARE_DIVISOR
 from training.trainer.fit import Epoch, fit

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import msgspec
 
+from contract.arrays import Predictions
 from training.analysis.baselines import Method
-from training.data.arrays import Predictions
 from training.data.examples import Examples
 from training.data.folds import Fold
 from training.trainer.evaluation import Evaluation, compute_weighted_score, evaluate_predictions

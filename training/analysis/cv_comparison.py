@@ -13,10 +13,10 @@ import msgspec
 import numpy as np
 from scipy import stats
 
+from contract.arrays import Floats
 from contract.graphs import GRAPHS
 from contract.tasks import Task
 from training.analysis.cross_validation import Run
-from training.data.arrays import Floats
 
 FoldAndSeed = tuple[int, int]
 SCORE: Final = "score"

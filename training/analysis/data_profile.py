@@ -15,11 +15,11 @@ import numpy as np
 import xxhash
 from msgspec.structs import replace
 
+from contract.arrays import Array, Mask
 from contract.features.declaration import GROUPS, Feature
 from contract.tasks import Task
 from contract.units import DAY_MS, SECOND_MS
 from model.feature_statistics import measure_number
-from training.data.arrays import Array, Mask
 from training.data.examples import Examples, is_empty
 from training.data.parquet import read_table
 

@@ -97,7 +97,9 @@ class HyperparameterSearch:
         journal_path: Path | None = None,
     ) -> None:
         self._process_group = join_process_group(config.device)
-        self._examples, self._model_config, self._config = examples, model_config, config
+        self._examples = examples
+        self._model_config = model_config
+        self._config = config
         model_fields = ModelConfig.model_fields
         self._declared = {name: getattr(model_config if name in model_fields else config, name) for name in names}
         optuna.logging.set_verbosity(optuna.logging.WARNING)

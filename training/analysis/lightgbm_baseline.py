@@ -13,10 +13,10 @@ import lightgbm
 import numpy as np
 import numpy.typing as npt
 
+from contract.arrays import Array, Integers, Predictions
 from contract.features.declaration import Feature, FeatureSet
 from contract.settings.training import TrainingConfig
 from contract.tasks import Task
-from training.data.arrays import Array, Integers, Predictions
 from training.data.examples import Examples
 from training.data.split import find_learnable, split_by_time
 

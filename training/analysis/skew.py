@@ -15,18 +15,21 @@ import numpy.typing as npt
 
 from contract.features.declaration import Block, Feature, FeatureSet
 from contract.features.encoder import Encoder
-from contract.graphs import DECIDE, RECOMMEND, SEARCH
+from contract.graphs import GRAPHS
 from contract.hashing import HASH_RANGE, hash_text
-from contract.messages import ScoredRow
+from contract.messages import ScoredKind, ScoredRow
 from contract.profiles.entity_updates import Arrival, to_updates
 from contract.profiles.store import InMemoryProfileStore, fold
 
 BATCH: Final = 500
 Dependence = Literal["exact", "timing"]
 RecordPosition = tuple[str, int, int]  # kind of topic, partition, offset
-# By kind of row. Lists are not compared: they use the profile after a batch, and the log does not record batches.
-GROUPS: Final = {"order": DECIDE.event_groups, "click": RECOMMEND.event_groups, "search": SEARCH.event_groups}
-EVENT_FAMILY: Final = {"order": "orders", "click": "clicks", "search": "searches"}  # the event kind of a row
+# By kind of compared row: the family of its event. Lists are not compared: they use the profile after a batch, and the
+# log does not record batches. The worker scores no reviews and products.
+EVENT_FAMILY: Final[Mapping[ScoredKind, str]] = {"order": "orders", "click": "clicks", "search": "searches"}
+GROUPS: Final[Mapping[ScoredKind, tuple[str, ...]]] = {
+    kind: graph.event_groups for graph in GRAPHS.values() for kind in graph.scored_kinds if kind in EVENT_FAMILY
+}
 
 
 @dataclass(slots=True)
@@ -102,7 +105,7 @@ class SkewComparison:
         comparable = dict[RecordPosition, ScoredRow]()
         for row in rows:
             if row.kind not in GROUPS:
-                self.report.left_out["lists"] += 1
+                self.report.left_out["lists" if row.kind == "recommendation" else f"of kind {row.kind}"] += 1
             elif row.features != self._encoder.features.digest:
                 self.report.left_out["of other features"] += 1
             else:
@@ -160,7 +163,7 @@ def equal_or_nan(left: npt.NDArray[np.float32], right: npt.NDArray[np.float32]) 
 
 
 def classify_feature(
-    feature: Feature, kind: str, features: FeatureSet, partitions: Mapping[str, int], is_whole: bool
+    feature: Feature, kind: ScoredKind, features: FeatureSet, partitions: Mapping[str, int], is_whole: bool
 ) -> Dependence | None:
     """What a feature of a row of this kind depends on: its own partition alone, or also the timing of other merges.
 

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from contract.arrays import Floats
 from contract.settings.model import ModelConfig
 from contract.settings.training import TrainingConfig
 from model.network import Network
-from training.data.arrays import Floats
 from training.data.examples import Examples
 from training.trainer.fit import Losses, build_network, train_epoch
 from training.trainer.learner import Learner

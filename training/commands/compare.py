@@ -1,5 +1,6 @@
 """`python -m training compare`: a model on trial against the serving model, by labels of served rows."""
 
+import math
 import time
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
@@ -61,9 +62,9 @@ def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
 
 def find_argument_errors(args: Namespace) -> list[str]:
     errors = list[str]()
-    if args.since is not None and not args.since > 0:  # rejects NaN, too
+    if args.since is not None and (math.isnan(args.since) or args.since <= 0):
         errors.append(f"`--since` should be above 0. Found {args.since}.")
-    if not args.settle_days >= 0:  # rejects NaN, too
+    if math.isnan(args.settle_days) or args.settle_days < 0:
         errors.append(f"`--settle-days` should be 0 or more. Found {args.settle_days:g}.")
     return errors
 

@@ -53,7 +53,7 @@ def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
 
 def build_columns_table(columns: Sequence[ColumnSummary]) -> Table:
     """A row for each feature."""
-    headers = ("group", "feature", "kind", "rows", "missing", "distinct", "median", "outliers", "look at")
+    headers = ("group", "feature", "kind", "rows", "missing", "distinct", "median", "outliers", "findings")
     table = Table(*headers, title="Features", title_justify="left")
     for column in columns:
         table.add_row(
@@ -72,7 +72,7 @@ def build_columns_table(columns: Sequence[ColumnSummary]) -> Table:
 
 def build_labels_table(labels: Sequence[LabelSummary]) -> Table:
     """A row for each task."""
-    table = Table("task", "kind", "rows", "mean", "first", "last", "known after", "look at", title="Labels")
+    table = Table("task", "kind", "rows", "mean", "first", "last", "known after", "findings", title="Labels")
     for label in labels:
         table.add_row(
             label.task,

@@ -1,5 +1,6 @@
 """`python -m training evaluate`: the network against single-task nets and LightGBM, by cross-validation."""
 
+import math
 import shlex
 import time
 from argparse import ArgumentParser, Namespace
@@ -70,7 +71,7 @@ def check_arguments(args: Namespace) -> None:
         errors.append(f"`--folds` should be at least {FOLDS_MIN}. Found {args.folds}.")
     if args.epochs is not None and args.epochs < 1:
         errors.append(f"`--epochs` should be at least 1. Found {args.epochs}.")
-    if not args.settle_days >= 0:  # rejects NaN, too
+    if math.isnan(args.settle_days) or args.settle_days < 0:
         errors.append(f"`--settle-days` should be 0 or more. Found {args.settle_days:g}.")
     errors += find_output_errors(args.out)
     if errors:

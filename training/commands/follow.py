@@ -1,5 +1,6 @@
 """`python -m training follow`: incremental updates from the feedback topic, published as bundles."""
 
+import logging
 import time
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
@@ -22,6 +23,8 @@ from training.online.rejected_updates import STATE_FILE, RejectedUpdate, Rejecte
 from training.online.update import UpdateResult, describe_update, read_serving_checkpoint, update
 from training.report.console import print_evaluation, print_json, print_lines
 from training.trainer.config import check_balance
+
+log = logging.getLogger(__name__)
 
 EXIT_REJECTED: Final = 3
 EXIT_FROZEN: Final = 4
@@ -51,7 +54,7 @@ def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
     torch.set_num_threads(config.threads)
     with learner_lock(bundles):
         if removed := clean_up(bundles):
-            print_lines(f"{removed} was not completely published: its files are deleted, and it is learned again.")
+            log.info("%s was not completely published: its files are deleted, and it is learned again.", removed)
         reader = FeedbackReader(kafka=settings.kafka, topic=settings.topics.feedback)
         try:
             if args.once:
@@ -75,7 +78,7 @@ def learn_with_retry(reader: FeedbackReader, bundles: Path, settings: Settings, 
     try:
         return run_update(reader, bundles, settings, config).has_more
     except (Unavailable, BadBundle, BadData) as error:
-        print_lines(f"{error} Trying again in {config.pause_s:g} s.")
+        log.warning("%s Trying again in %g s.", error, config.pause_s)
         return False
 
 
@@ -89,7 +92,7 @@ def run_update(reader: FeedbackReader, bundles: Path, settings: Settings, config
         return report_frozen(bundles, rejected, parent)
     batch = reader.read(rejected.resume_positions(parent, checkpoint.metadata.positions), config.records_max)
     outcome = update(checkpoint, batch, config, settings.feedback.delays_by_task())
-    print_update(outcome, settings)
+    report_update(outcome, settings)
     version = publish(outcome.checkpoint, bundles, settings.thresholds) if outcome.checkpoint else None
     if version is None and batch.values:
         rejected.add(build_rejection(outcome, checkpoint, batch), outcome.rejected_checkpoint)
@@ -110,13 +113,14 @@ def run_update(reader: FeedbackReader, bundles: Path, settings: Settings, config
     return UpdateStatus(EXIT_REJECTED if outcome.rejections else 0, batch.has_more)
 
 
-def print_update(outcome: UpdateResult, settings: Settings) -> None:
+def report_update(outcome: UpdateResult, settings: Settings) -> None:
+    """Log what became of the examples, and print the tables of the metrics."""
     for reason, count in outcome.left_out.items():
-        print_lines(f"{count} examples are left out: {reason}.")
+        log.info("%d examples are left out: %s.", count, reason)
     if not outcome.examples:
-        print_lines("No new examples: the serving model stays.")
+        log.info("No new examples: the serving model stays.")
     for sentence in outcome.rejections:
-        print_lines(f"The update is rejected, the serving model stays. {sentence}")
+        log.warning("The update is rejected, the serving model stays. %s", sentence)
     if outcome.examples:
         print_evaluation(settings.tasks, outcome.progressive, "before learning from each example (progressive)")
         print_evaluation(settings.tasks, outcome.held_out, "after learning, on the newest examples")
@@ -159,13 +163,16 @@ def build_rejection(outcome: UpdateResult, checkpoint: Checkpoint, batch: Feedba
 
 
 def report_frozen(bundles: Path, rejected: RejectedUpdateStore, version: str) -> UpdateStatus:
-    """Print and record that the model is frozen, with the reasons."""
+    """Log and record that the model is frozen, with the reasons."""
     rejections = rejected.list_unsettled(version)
     reasons = [sentence for rejection in rejections for sentence in rejection.reasons]
-    print_lines(
-        f"FROZEN: {version} keeps serving without updates, because {len(rejections)} updates in a row were rejected. "
-        f"Inspect {bundles / 'refused'}, then unfreeze it with `python -m training follow --thaw`.",
-        *(f"{rejection.version}: {sentence}" for rejection in rejections for sentence in rejection.reasons),
+    log.error(
+        "FROZEN: %s keeps serving without updates, because %d updates in a row were rejected. "
+        "Inspect %s, then unfreeze it with `python -m training follow --thaw`. %s",
+        version,
+        len(rejections),
+        bundles / "refused",
+        " ".join(f"{rejection.version}: {sentence}" for rejection in rejections for sentence in rejection.reasons),
     )
     write_state(bundles, version=version, frozen=True, refused_in_a_row=len(rejections), reasons=reasons)
     return UpdateStatus(EXIT_FROZEN, has_more=False)

@@ -120,7 +120,9 @@ def read_erased_users(settings: Settings) -> set[str]:
 
 def read_log(settings: Settings, share: float) -> EventLog:
     """The sampled users' events that profiles aggregate."""
-    timed, partitions, truncated = list[tuple[int, Arrival]](), dict[str, int](), list[str]()
+    timed = list[tuple[int, Arrival]]()
+    partitions = dict[str, int]()
+    truncated = list[str]()
     for kind in FAMILIES:
         latest_ms = dict[int, int]()  # by partition: a running maximum keeps the partition's order
         for record in read_records(settings, kind):

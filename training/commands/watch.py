@@ -1,5 +1,6 @@
 """`python -m training watch`: monitors the serving model by served scores and labels, and rolls it back."""
 
+import logging
 import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
@@ -16,7 +17,9 @@ from training.feedback.chunked_reader import ChunkedReader
 from training.monitor import metrics
 from training.monitor.metrics import MetricsServer
 from training.monitor.monitor import ModelMonitor, MonitorReport, to_json
-from training.report.console import print_evaluation, print_json, print_lines
+from training.report.console import print_evaluation, print_json
+
+log = logging.getLogger(__name__)
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -60,8 +63,9 @@ def open_monitor(
 
 def run_forever(monitor: ModelMonitor, settings: Settings, config: MonitorConfig) -> int:
     """Check periodically until interrupted, and serve metrics."""
-    server, last = MetricsServer(port=config.http_port), MonitorReport()
-    print_lines(f"Metrics are served on port {server.port}.")
+    server = MetricsServer(port=config.http_port)
+    last = MonitorReport()
+    log.info("Metrics are served on port %d.", server.port)
     try:
         while True:
             last = check_with_retry(monitor, settings, config, last)
@@ -80,7 +84,7 @@ def check_with_retry(
         report = monitor.check()
     except Unavailable as error:
         metrics.RETRIES.inc()
-        print_lines(f"{error} Trying again in {config.pause_s:g} s.")
+        log.warning("%s Trying again in %g s.", error, config.pause_s)
         return last
     for version, evaluation in report.figures.items():
         if evaluation != last.figures.get(version):

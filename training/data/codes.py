@@ -3,7 +3,7 @@
 import numpy as np
 import pyarrow as pa
 
-from training.data.arrays import Array, Integers
+from contract.arrays import Array, Integers
 
 
 def factorize(ids: Array) -> Integers:

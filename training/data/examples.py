@@ -9,12 +9,12 @@ from typing import Any, Self
 
 import numpy as np
 
+from contract.arrays import Array, Integers, Mask, Strings
 from contract.errors import BadData
 from contract.features.declaration import GROUPS, Block, FeatureSet
 from contract.features.packing import PackedBlock, pack_rows
 from contract.messages import Example
 from contract.tasks import Task
-from training.data.arrays import Array, Integers, Mask, Strings
 from training.data.labels import Classes, RawLabel, collect_classes, encode_labels, has_any_label, has_label
 
 COLUMNS = ("example_id", "revision", "event_id", "user_id", "item_id", "ts_ms")

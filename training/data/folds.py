@@ -11,9 +11,9 @@ from typing import Final
 
 import numpy as np
 
+from contract.arrays import Integers, Mask
 from contract.errors import BadData
 from contract.units import DAY_MS
-from training.data.arrays import Integers, Mask
 from training.data.codes import factorize
 from training.data.examples import Examples
 from training.data.labels import has_any_label, has_label

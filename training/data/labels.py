@@ -5,9 +5,9 @@ from typing import TypeAlias
 
 import numpy as np
 
+from contract.arrays import Array, Mask
 from contract.errors import BadData
 from contract.tasks import Task
-from training.data.arrays import Array, Mask
 
 Classes: TypeAlias = Mapping[str, tuple[str, ...]]
 RawLabel: TypeAlias = float | str | None

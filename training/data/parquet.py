@@ -20,11 +20,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from contract.arrays import Array, Mask
 from contract.bundle import write_durably
 from contract.errors import BadData
 from contract.features.declaration import GROUPS, Block, FeatureSet
 from contract.tasks import Task
-from training.data.arrays import Array, Mask
 from training.data.examples import COLUMNS, Examples, build_examples, is_empty, to_array
 from training.data.labels import Classes, has_label
 from training.data.tabular import examples_from_table

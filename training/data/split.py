@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from contract.arrays import Integers, Mask
 from contract.tasks import Task
-from training.data.arrays import Integers, Mask
 from training.data.examples import Examples
 
 

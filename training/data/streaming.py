@@ -14,9 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from contract.arrays import Integers, Mask
 from contract.features.declaration import FeatureSet
 from contract.tasks import Task
-from training.data.arrays import Integers, Mask
 from training.data.examples import Examples
 from training.data.labels import Classes
 from training.data.parquet import check_same_features, merge_tables, open_parquet, parse_examples, parse_table

@@ -13,13 +13,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from contract.arrays import Array, Integers
 from contract.errors import BadData
 from contract.features.columns import encode_text
 from contract.features.declaration import GROUPS, Block, Feature, FeatureSet
 from contract.hashing import hash_id
 from contract.profiles.record import RING_SIZE
 from contract.tasks import Task
-from training.data.arrays import Array, Integers
 from training.data.examples import COLUMNS, Examples, build_examples, to_array
 from training.data.labels import Classes
 

@@ -4,7 +4,7 @@ from typing import Final
 
 import numpy as np
 
-from training.data.arrays import Array, Floats, Integers
+from contract.arrays import Array, Floats, Integers
 from training.metrics.guard import require_finite, to_weights
 
 BINS: Final = 10

@@ -3,7 +3,7 @@
 import numpy as np
 from sklearn.metrics import f1_score
 
-from training.data.arrays import Array
+from contract.arrays import Array
 from training.metrics.guard import require_finite
 
 

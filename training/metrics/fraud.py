@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from training.data.arrays import Array, Integers, Mask
+from contract.arrays import Array, Integers, Mask
 from training.data.codes import factorize
 from training.metrics.guard import require_finite
 

@@ -6,7 +6,7 @@ from typing import Concatenate, ParamSpec
 
 import numpy as np
 
-from training.data.arrays import Array, Floats
+from contract.arrays import Array, Floats
 
 P = ParamSpec("P")
 

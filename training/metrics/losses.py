@@ -8,8 +8,8 @@ from typing import Final
 import numpy as np
 from scipy.special import entr
 
+from contract.arrays import Array, Floats
 from contract.tasks import Task
-from training.data.arrays import Array, Floats
 from training.metrics.guard import require_finite, to_weights
 
 PROBABILITY_MIN: Final = 1e-7

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 from sklearn.metrics import average_precision_score
 
-from training.data.arrays import Array, Floats, Integers, Mask
+from contract.arrays import Array, Floats, Integers, Mask
 from training.data.codes import factorize
 from training.metrics.guard import require_finite, to_weights
 

@@ -30,7 +30,8 @@ class ExampleStore:
     def add(self, example: Example) -> None:
         """Store an example, unless a newer revision is stored or its user is not sampled."""
         previous = self._rows.get(example.example_id)
-        if hash_fraction(example.user_id) < self.share and (previous is None or previous.revision <= example.revision):
+        is_newest = previous is None or previous.revision <= example.revision
+        if is_newest and sampling_fraction(example.user_id) < self.share:
             self._rows[example.example_id] = example
             while len(self._rows) > self._rows_max:
                 self._halve_sample()
@@ -44,9 +45,9 @@ class ExampleStore:
     def _halve_sample(self) -> None:
         """Keep half of the sampled users."""
         self.share /= 2
-        self._rows = {key: row for key, row in self._rows.items() if hash_fraction(row.user_id) < self.share}
+        self._rows = {key: row for key, row in self._rows.items() if sampling_fraction(row.user_id) < self.share}
 
 
-def hash_fraction(user_id: str) -> float:
-    """A user's hash from 0 to 1; salted, so that the sample is independent of a canary's."""
+def sampling_fraction(user_id: str) -> float:
+    """A user is sampled while this number, from 0 to 1, is below the share; independent of the fraction of a canary."""
     return hash_text(f"watched={user_id}") / HASH_RANGE

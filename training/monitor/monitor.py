@@ -4,6 +4,7 @@ It is independent of the workers, the joiner and the learner. Its inputs are two
 thing it changes is the pointer, from a bundle that is worse to that bundle's parent.
 """
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,8 +27,9 @@ from training.monitor.live_metrics import LiveMetrics
 from training.monitor.rollback import Withdrawal, find_rollback_target, find_unfinished, finish_withdrawal, withdraw
 from training.monitor.rollback_test import RollbackTest, RollbackTestResult
 from training.online.rejected_updates import is_frozen
-from training.report.console import print_lines
 from training.trainer.evaluation import Evaluation
+
+log = logging.getLogger(__name__)
 
 
 class RecordSource(Protocol):
@@ -60,7 +62,10 @@ class ModelMonitor:
         scored: RecordSource,
         feedback: RecordSource,
     ) -> None:
-        self._settings, self._features, self._bundles, self._config = settings, features, bundles, config
+        self._settings = settings
+        self._features = features
+        self._bundles = bundles
+        self._config = config
         self._topics = {"scored": scored, "feedback": feedback}
         self._positions: dict[str, dict[str, int]] = {"scored": {}, "feedback": {}}
         self._live_metrics = LiveMetrics(tasks=settings.tasks, feedback=settings.feedback, config=config)
@@ -112,8 +117,8 @@ class ModelMonitor:
         self._alarms += comparison.alarms
         for alarm in comparison.alarms:
             metrics.DRIFT_ALARMS.labels(alarm.kind, alarm.column).inc()
-            print_lines(
-                f"Drift: the distribution of `{alarm.column}` in {alarm.kind} rows changed (p = {alarm.p:.1g})."
+            log.warning(
+                "Drift: the distribution of `%s` in %s rows changed (p = %.1g).", alarm.column, alarm.kind, alarm.p
             )
 
     def _thresholds(self) -> dict[str, dict[str, float]]:
@@ -133,18 +138,18 @@ class ModelMonitor:
             metrics.USER_SHARE.labels(graph).set(share)
 
     def _test_serving(self) -> tuple[RollbackTestResult | None, Withdrawal | None]:
-        """Compare the serving bundle with its parent, and roll it back if it is worse; obstacles are printed."""
+        """Compare the serving bundle with its parent, and roll it back if it is worse; obstacles are logged."""
         try:
             version = current_version(self._bundles)
             if version is None:
-                self._print_once(f"{self._bundles} has no serving bundle yet: there is none to monitor.")
+                self._log_once(logging.INFO, f"{self._bundles} has no serving bundle yet: there is none to monitor.")
                 return None, None
             if withdrawal := find_unfinished(self._bundles, version):
                 return None, self._report_rollback(finish_withdrawal(self._bundles, withdrawal))
             parent = find_rollback_target(self._bundles, version)
             result = self._load_rollback_test(version, parent).run(self._live_metrics)
         except (BadBundle, BadData) as error:
-            self._print_once(str(error))
+            self._log_once(logging.WARNING, str(error))
             return None, None
         for question, loss in result.losses.items():
             metrics.GAIN_LOST.labels(question).set(loss.gain_lost)
@@ -162,30 +167,36 @@ class ModelMonitor:
     def _roll_back_if_worse(self, result: RollbackTestResult, parent: str) -> Withdrawal | None:
         if not result.reasons:
             return None
-        is_worse = f"Bundle {result.version} is worse than its parent"
+        reasons = " ".join(result.reasons)
         if not self._config.rollback:
-            print_lines(f"{is_worse} and stays, as `watch.rollback` is off.", *result.reasons)
+            log.warning(
+                "Bundle %s is worse than its parent and stays, as `watch.rollback` is off. %s", result.version, reasons
+            )
             return None
         try:
             return self._report_rollback(withdraw(self._bundles, result.version, parent, result.reasons))
         except BadBundle as error:
-            print_lines(f"{is_worse} and cannot be rolled back. {error}", *result.reasons)
+            log.error(
+                "Bundle %s is worse than its parent and cannot be rolled back. %s %s", result.version, error, reasons
+            )
             return None
 
     def _report_rollback(self, withdrawal: Withdrawal | None) -> Withdrawal | None:
         if withdrawal is not None:
             metrics.ROLLBACKS.inc()
-            print_lines(
-                f"ROLLBACK: bundle {withdrawal.version} is withdrawn, {withdrawal.to} serves again.",
-                *withdrawal.reasons,
+            log.error(
+                "ROLLBACK: bundle %s is withdrawn, %s serves again. %s",
+                withdrawal.version,
+                withdrawal.to,
+                " ".join(withdrawal.reasons),
             )
         return withdrawal
 
-    def _print_once(self, sentence: str) -> None:
-        """Print a message, unless the last check printed the same."""
-        if sentence != self._last_message:
-            print_lines(sentence)
-        self._last_message = sentence
+    def _log_once(self, level: int, message: str) -> None:
+        """Log a message, unless the last check logged the same."""
+        if message != self._last_message:
+            log.log(level, message)
+        self._last_message = message
 
 
 def to_json(report: MonitorReport) -> dict[str, Any]:

@@ -23,13 +23,14 @@ wait was never published as a negative.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from contract.arrays import Array, Mask
 from contract.settings.worker import LabelDelay
 from contract.tasks import Task
 from model.heads import compute_probabilities
@@ -40,7 +41,6 @@ from training.trainer.batching import Batch, to_batch
 from training.trainer.learner import get_device
 
 CORRECTION_MAX: Final = 10.0  # exact up to a probability of 0.9
-Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ def find_corrections(examples: Examples, task: Task, wait_ms: int) -> Mask:
     return is_correction
 
 
-def weigh_corrections(probability: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+def weigh_corrections(probability: Array) -> npt.NDArray[np.float32]:
     """The weights (N,) of corrections with these probabilities π (N,): 1 / (1 - π), at most `CORRECTION_MAX`."""
     weights = 1 / np.maximum(1 - np.nan_to_num(probability.astype(np.float64), nan=0.0), 1 / CORRECTION_MAX)
     return np.asarray(weights, np.float32)

@@ -12,10 +12,10 @@ from typing import Any, Final
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from contract.arrays import Array, Integers
 from contract.settings.training import TrainingConfig
 from contract.units import DAY_MS
 from model.checkpoint import Checkpoint
@@ -24,7 +24,6 @@ from model.network import Network
 from model.vocabulary import KnownIds, update_known_ids
 from training.data.examples import Examples
 
-Integers = npt.NDArray[np.int64]
 ADAM_MOMENTS: Final = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")  # the state that AdamW has of each weight
 
 
@@ -36,7 +35,7 @@ class IdCounts:
     count: Integers
     last_ms: Integers
 
-    def take(self, rows: npt.NDArray[Any]) -> "IdCounts":
+    def take(self, rows: Array) -> "IdCounts":
         return IdCounts(self.ids[rows], self.count[rows], self.last_ms[rows])
 
     def to_tensor(self) -> Tensor:

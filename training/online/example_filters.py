@@ -8,15 +8,13 @@ from collections.abc import Callable
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
+from contract.arrays import Integers, Mask
 from contract.events import AHEAD_MS_MAX
 from contract.tasks import Task
-from training.data.arrays import Integers
 from training.data.codes import factorize
 from training.data.examples import Examples, is_empty
 
-Mask = npt.NDArray[np.bool_]
 NUMBER_MAX: Final = 1e18  # far above any count, amount or time in milliseconds
 MISSING_SHARE_MAX: Final = 0.01  # of replayed rows without a group, for new rows to be required to have it
 USER_ROWS_MIN: Final = 100  # rows that each user may have, however few rows others have

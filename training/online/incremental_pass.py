@@ -1,11 +1,10 @@
 """One incremental training pass: new examples mixed with replayed ones, with distillation from the serving model."""
 
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
+from contract.arrays import Array, Predictions
 from contract.hashing import hash_texts
 from contract.settings.training import TrainingConfig
 from model.network import Network
@@ -15,8 +14,6 @@ from training.online.distillation import add_teacher_targets
 from training.online.replay_buffer import ReplayBuffer
 from training.trainer.batching import to_batch
 from training.trainer.learner import Learner, predict
-
-Predictions: TypeAlias = dict[str, npt.NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +29,7 @@ class IncrementalPass:
 def learn_progressively(learner: Learner, increment: IncrementalPass, config: TrainingConfig) -> Predictions:
     """One pass over the new examples, replayed ones in each batch; returns the predictions made before learning."""
     new_examples, buffer = increment.new_examples, increment.replay_buffer
-    predictions = Predictions()
+    predictions = dict[str, Array]()
     rng = create_replay_rng(new_examples, config)
     probabilities = buffer.probabilities() if buffer else np.zeros(0)
     batches = max(-(-len(new_examples) // config.update_batch), 1)

@@ -12,13 +12,13 @@ from typing import Final, NamedTuple
 import numpy as np
 from scipy.stats import chi2
 
+from contract.arrays import Array, Floats, Mask, Predictions
 from contract.graphs import GRAPHS
 from contract.tasks import Task
-from training.data.arrays import Array, Floats, Predictions
 from training.data.examples import Examples
 from training.metrics.losses import PROBABILITY_MIN
 from training.metrics.ranking import auc
-from training.online.new_labels import LABEL_THRESHOLD, Mask
+from training.online.new_labels import LABEL_THRESHOLD
 from training.online.promotion_gate import ROWS_MIN
 from training.stats.bootstrap import Interval, bootstrap_interval, first_column
 from training.stats.paired_predictions import index_users
@@ -45,8 +45,8 @@ def check_labels(
     """The reasons to reject an update for its labels, as sentences.
 
     `evaluation`: the serving model's held-out metrics by task. Its skill on replayed examples alone would be an
-    overestimate, because it has learned most of them. Of alarms only the ranking is checked, as their base rate is
-    unreliable: fraud is labelled within days, its absence after weeks.
+    overestimate, because it has learned most of them. Of rare positives only the ranking is checked, as their base
+    rate is unreliable: fraud is labelled within days, its absence after weeks.
     """
     for task in tasks:
         if task.kind == "regression" or new[0].has_label(task).sum() < ROWS_MIN:

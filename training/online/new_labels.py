@@ -15,12 +15,11 @@ from types import MappingProxyType
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
+from contract.arrays import Integers, Mask
 from contract.graphs import GRAPHS
 from contract.messages import Example
 from model.checkpoint import CheckpointMetadata
-from training.data.arrays import Integers
 from training.data.examples import Examples, concatenate_examples, merge_examples
 from training.data.labels import has_any_label, has_label
 from training.data.parquet import read_examples, read_table, to_parquet
@@ -29,8 +28,6 @@ from training.data.split import assign_families, select_latest
 NEW_SINCE: Final = "told_ms"
 LABEL_THRESHOLD: Final = 0.5  # between the negative and the positive label of a task
 DELAY_QUANTILE: Final = 0.99
-
-Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +40,7 @@ class NewLabels:
     def __len__(self) -> int:
         return len(self.examples)
 
-    def take(self, rows: Integers | npt.NDArray[np.bool_]) -> "NewLabels":
+    def take(self, rows: Integers | Mask) -> "NewLabels":
         return NewLabels(self.examples.take(rows), self.new_since_ms[rows])
 
     def pending(self, negative_delays: Mapping[str, int] = MappingProxyType({})) -> Examples:
@@ -131,7 +128,8 @@ def merge_new_labels(parts: Sequence[NewLabels]) -> NewLabels:
 def estimate_negative_delays(parts: Sequence[Examples]) -> dict[str, int]:
     """The time from event to negative label, in ms, of each binary or graded task: nearly the longest seen.
 
-    Alarms are left out: fraud is labelled within days and its absence after weeks, too long for updates to wait.
+    Rare-positive tasks are left out: fraud is labelled within days and its absence after weeks, too long for
+    updates to wait.
     """
     delays = dict[str, int]()
     for task in parts[0].tasks:

@@ -16,23 +16,20 @@ from typing import Any, Final, NamedTuple
 from zlib import crc32
 
 import numpy as np
-import numpy.typing as npt
 
+from contract.arrays import Floats, Integers, Mask, Strings
 from contract.hashing import hash_texts
+from contract.units import DAY_MS
 from model.checkpoint import CheckpointMetadata
-from training.data.arrays import Integers
 from training.data.examples import Examples
 from training.data.parquet import read_examples, read_table, to_parquet
 from training.data.split import assign_families
 
-DECAY_MS: Final = 86_400_000.0  # the recency factor falls to 1/e in this time
+DECAY_MS: Final = float(DAY_MS)  # the recency factor falls to 1/e in this time
 FLOOR_SHARE: Final = 0.4  # of the buffer, reserved in equal parts for the labels
 FAMILY_SHARE_MIN: Final = 1 / 16  # of the replayed rows, for each family of examples
 HOLDOUT_MODULUS: Final = 5  # one in five users is held out
 WEIGHT: Final = "weight"
-
-Floats = npt.NDArray[np.float64]
-Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +107,7 @@ def draw_buffer(examples: Examples, rows_max: int, seed: int) -> ReplayBuffer:
     return ReplayBuffer(examples.take(chosen), weight[chosen])
 
 
-def draw_exponentials(ids: npt.NDArray[np.object_], seed: int) -> Floats:
+def draw_exponentials(ids: Strings, seed: int) -> Floats:
     """A number from the exponential distribution for each id (N,), derived from a hash of the id."""
     uniform = (hash_texts(f"{seed}~{ident}" for ident in ids.tolist()) >> np.uint64(11)) / 2.0**53
     draws: Floats = -np.log1p(-uniform.clip(1e-16, 1 - 1e-16))

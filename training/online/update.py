@@ -12,6 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from contract.arrays import Predictions
 from contract.bundle import current_version
 from contract.errors import BadBundle, BadData
 from contract.settings.training import TrainingConfig
@@ -24,7 +25,7 @@ from training.data.interactions import extract_interactions, merge_interactions
 from training.feedback.feedback_reader import FeedbackBatch
 from training.online.embedding_rows import update_embedding_rows
 from training.online.example_filters import filter_examples
-from training.online.incremental_pass import IncrementalPass, Predictions, learn_progressively
+from training.online.incremental_pass import IncrementalPass, learn_progressively
 from training.online.label_checks import check_labels
 from training.online.promotion_gate import check_finite_weights, check_update
 from training.online.replay_buffer import encode_buffer

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
+from contract.arrays import Mask, Predictions
 from contract.messages import Example, read_example
 from contract.settings.worker import LabelDelay
 from contract.tasks import Task
@@ -15,7 +15,7 @@ from model.network import Network
 from training.data.examples import Examples, from_rows
 from training.data.labels import find_label_error
 from training.online.delayed_feedback import collect_delayed_feedback
-from training.online.incremental_pass import IncrementalPass, Predictions
+from training.online.incremental_pass import IncrementalPass
 from training.online.new_labels import (
     NewLabels,
     concatenate_pending,
@@ -26,8 +26,6 @@ from training.online.new_labels import (
 )
 from training.online.replay_buffer import ReplayBuffer, decode_buffer, split_buffer
 from training.trainer.learner import predict
-
-Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

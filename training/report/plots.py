@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
 
+from contract.arrays import Array
 from contract.tasks import Task
-from training.data.arrays import Array
 from training.metrics.calibration import reliability_bins, to_top_class
 
 POINTS_MAX: Final = 400  # of one curve: more are not visible

@@ -11,8 +11,8 @@ from typing import Final, Literal, NamedTuple
 import numpy as np
 from scipy.stats import t as student
 
+from contract.arrays import Floats, Integers
 from contract.hashing import hash_text
-from training.data.arrays import Floats, Integers
 
 Scheme = Literal["multinomial", "poisson"]
 TAIL: Final = 0.025  # the share of draws beyond each bound

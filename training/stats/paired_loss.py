@@ -6,14 +6,15 @@ need probabilities down to a millionth, which a thousand draws cannot resolve, s
 degrees of freedom of the cells.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 
+from contract.arrays import Floats, Integers
 from contract.tasks import Task
-from training.data.arrays import Floats, Integers
 from training.metrics.losses import PROBABILITY_MIN, constant_loss, row_losses
 from training.stats.bootstrap import assign_cells, resample, sum_by_unit, t_tail_probability
 
@@ -49,7 +50,7 @@ def compare_losses(
 ) -> LossDifferences | None:
     """The losses of two models' predictions (N,) for labels y (N,); None where all labels are equal."""
     constant = constant_loss(task, y, w)
-    if not constant > PROBABILITY_MIN:
+    if math.isnan(constant) or constant <= PROBABILITY_MIN:
         return None
     difference = row_losses(task, y, candidate) - row_losses(task, y, baseline)
     return LossDifferences(difference, w, assign_cells(users, CELLS), constant)

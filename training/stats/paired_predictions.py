@@ -11,15 +11,15 @@ from typing import Final
 
 import numpy as np
 
+from contract.arrays import Floats, Integers, Predictions
 from contract.tasks import Task
-from training.data.arrays import Floats, Integers, Predictions
 from training.data.codes import factorize
 from training.data.examples import Examples
 from training.metrics.calibration import BINS, assign_bins, to_top_class
 from training.metrics.losses import constant_loss, row_losses
 from training.stats.bootstrap import Interval, bootstrap_interval, first_column
 
-CONSTANT_LOSS_MIN: Final = 0.05  # labels that are nearly all equal would make any change a large share
+LOSS_SCALE_MIN: Final = 0.05  # labels that are nearly all equal would make any change a large share
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class PairedPredictions:
         y = self.examples.labels[task.name][rows]
         old = self.before[task.name][rows]
         new = self.after[task.name][rows]
-        scale = max(constant_loss(task, y), CONSTANT_LOSS_MIN)
+        scale = max(constant_loss(task, y), LOSS_SCALE_MIN)
         is_multiclass = task.kind == "multiclass"
         old_truth, old_p = to_top_class(y, old) if is_multiclass else (y, old)
         new_truth, new_p = to_top_class(y, new) if is_multiclass else (y, new)

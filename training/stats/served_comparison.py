@@ -10,9 +10,9 @@ from typing import Final, Literal
 import msgspec
 import numpy as np
 
+from contract.arrays import Floats, Integers
 from contract.graphs import GRAPHS
 from contract.tasks import Task
-from training.data.arrays import Floats, Integers
 from training.metrics.calibration import assign_bins, bin_error
 from training.metrics.losses import row_log_losses
 from training.metrics.ranking import RankedRows
@@ -60,8 +60,8 @@ class ModelComparison(msgspec.Struct, frozen=True, kw_only=True):
 class WeightedMetrics:
     """Metrics of one model's scores for any weighting of the users; sorting and binning are done once."""
 
-    def __init__(self, scores: LabelledScores, *, is_alarm: bool) -> None:
-        self._scores, self._is_alarm = scores, is_alarm
+    def __init__(self, scores: LabelledScores, *, is_rare_positive: bool) -> None:
+        self._scores, self._is_rare_positive = scores, is_rare_positive
         self._loss = row_log_losses(scores.y, scores.p)
         self._ranked = RankedRows(scores.y, scores.p)
         self._bin_number = assign_bins(scores.p)
@@ -78,7 +78,7 @@ class WeightedMetrics:
             "ece": bin_error(y, p, self._bin_number, weights),
             "auc": auc,
         }
-        if self._is_alarm:
+        if self._is_rare_positive:
             metrics["recall_fpr_1"] = self._ranked.recall_at_fpr(weights)
         return metrics
 
@@ -142,8 +142,9 @@ def compare_task(
     """The metrics of one task; None where a model has no rows."""
     if not len(serving.y) or not len(challenger.y):
         return None
-    is_alarm = GRAPHS[task.graph].is_rare_positive
-    first, second = WeightedMetrics(serving, is_alarm=is_alarm), WeightedMetrics(challenger, is_alarm=is_alarm)
+    is_rare_positive = GRAPHS[task.graph].is_rare_positive
+    first = WeightedMetrics(serving, is_rare_positive=is_rare_positive)
+    second = WeightedMetrics(challenger, is_rare_positive=is_rare_positive)
     estimates = first.evaluate(np.ones(serving.users, np.int64)), second.evaluate(np.ones(challenger.users, np.int64))
     samples = draw_metrics(first.evaluate, second.evaluate, (serving.users, challenger.users), mode, seed, draws)
     return TaskComparison(

@@ -8,8 +8,8 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
+from contract.arrays import Floats, Integers
 from contract.tasks import Task
-from training.data.arrays import Floats, Integers
 from training.data.labels import find_label_error
 
 KEEP_RATE_MIN: Final = 1e-6  # bounds the weight of one row

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from contract.arrays import Integers
 from model.network import TaskView
-from training.data.arrays import Integers
 from training.data.examples import Examples
 
 FAMILY_SHARE_DIVISOR = 16  # each family has at least a sixteenth of a batch

@@ -13,10 +13,10 @@ from scipy.optimize import minimize
 from scipy.special import expit, log_softmax, xlogy
 from torch import Tensor
 
+from contract.arrays import Array, Floats
 from model.calibration import IDENTITY, SLOPE_MIN
 from model.heads import sort_by_dependency
 from model.network import Network, TaskView
-from training.data.arrays import Array, Floats
 from training.data.examples import Examples
 from training.trainer.learner import collect_outputs
 

@@ -15,8 +15,8 @@ import torch.distributed
 from torch import Tensor
 from torch.nn import Parameter
 
+from contract.arrays import Integers
 from contract.errors import BadConfig
-from training.data.arrays import Integers
 
 CPU: Final = torch.device("cpu")
 

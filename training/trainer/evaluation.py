@@ -6,11 +6,11 @@ from typing import Final, TypeAlias
 
 import numpy as np
 
+from contract.arrays import Array, Integers, Mask
 from contract.graphs import GRAPHS
 from contract.tasks import Task
 from contract.units import DAY_MS
 from model.network import Network
-from training.data.arrays import Array, Integers, Mask
 from training.data.codes import factorize
 from training.data.examples import Examples
 from training.metrics.calibration import calibration_error, ratio_to_observed, to_top_class
@@ -97,7 +97,7 @@ def compute_probability_metrics(task: Task, truth: GroundTruth, p: Array) -> dic
         "predicted_to_observed": ratio_to_observed(y, p),
     }
     if GRAPHS[task.graph].is_rare_positive:
-        metrics |= compute_alarm_metrics(truth, p)
+        metrics |= compute_rare_positive_metrics(truth, p)
     else:
         metrics["grouped_auc"] = auc_by_group(is_relevant, p, truth.user_id)
     if task.kind == "graded":
@@ -105,7 +105,7 @@ def compute_probability_metrics(task: Task, truth: GroundTruth, p: Array) -> dic
     return metrics | {"mean_label": float(y.mean()), "mean_prediction": float(p.mean())}
 
 
-def compute_alarm_metrics(truth: GroundTruth, p: Array) -> dict[str, float]:
+def compute_rare_positive_metrics(truth: GroundTruth, p: Array) -> dict[str, float]:
     """Metrics of the rows with the highest predictions."""
     is_positive = truth.y > RELEVANT_MIN
     return {

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from contract.arrays import Array
 from contract.errors import BadData
 from contract.settings.training import TrainingConfig
 from model.heads import compute_losses, compute_soft_losses
 from model.network import Network, TaskView
-from training.data.arrays import Array
 from training.data.examples import Examples
 from training.trainer.batching import Batch, label_mask, to_batch
 from training.trainer.distributed import SINGLE_PROCESS, ProcessGroup

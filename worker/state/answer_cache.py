@@ -11,9 +11,9 @@ from worker.state.user_key_index import UserKeyIndex
 
 # An entry never goes backwards: it is written only over one whose source is not newer.
 PUT: Final = """
-local held = redis.call('GET', KEYS[1])
-if held then
-  local ok, list = pcall(cjson.decode, held)
+local cached = redis.call('GET', KEYS[1])
+if cached then
+  local ok, list = pcall(cjson.decode, cached)
   if ok and type(list) == 'table' and (tonumber(list['source_ms']) or 0) > tonumber(ARGV[1]) then return 0 end
 end
 redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])

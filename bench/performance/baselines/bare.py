@@ -134,7 +134,7 @@ class BareLoop:
         )
         self._redis = RedisPipeline(config.redis_port)
         self._graphs = open_graphs(config)
-        self._lists_owed, self._answer_count = 0.0, 0
+        self._due_lists, self._answer_count = 0.0, 0
         self._padding = f"{config.prefix}padding"
         self._redis.run([("SET", self._padding, bytes(PADDING))])
 
@@ -202,8 +202,8 @@ class BareLoop:
 
     def _count_due_lists(self, events: int) -> int:
         """The number of lists to make with this many events."""
-        self._lists_owed += events * self._config.lists_per_event
-        count, self._lists_owed = int(self._lists_owed), self._lists_owed % 1
+        self._due_lists += events * self._config.lists_per_event
+        count, self._due_lists = int(self._due_lists), self._due_lists % 1
         return count
 
     def _make_lists(self, count: int) -> list[RecordedAnswer]:

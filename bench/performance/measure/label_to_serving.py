@@ -10,11 +10,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from typing import Final
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
+from confluent_kafka import Producer
 
 from bench.performance.load.rate_producer import RateProducer
 from bench.performance.load.workload import LoadGenerator
@@ -24,6 +24,8 @@ from contract.bundle import read_manifest
 from contract.events import Label
 from contract.messages import read_decision, read_example, to_json
 from devservers.process import ChildProcess
+from transport.log_reader import TopicTailer
+from transport.records import Record
 
 RATE: Final = 20.0  # orders per second
 LABELS: Final = 100  # per round
@@ -31,6 +33,7 @@ PAUSE_S: Final = 5.0  # of the learner between two polls; 30 by default
 FLUSH_TIMEOUT_S: Final = 60.0
 ROUND_TIMEOUT_S: Final = 180.0
 POLL_S: Final = 0.05
+POLL_MS: Final = 50
 
 
 @dataclass(slots=True)
@@ -135,23 +138,17 @@ class LabelToServingRun:
     def _watch(self) -> None:
         """Read decisions and examples as they come."""
         topics = self._environment.topics
-        consumer = Consumer(
-            {
-                "bootstrap.servers": self._environment.kafka.bootstrap,
-                "group.id": "label-to-serving",
-                "enable.auto.commit": False,
-            }
-        )
-        partitions = [(topic, p) for topic in (topics.decisions, topics.feedback) for p in range(topics.partitions)]
-        consumer.assign([TopicPartition(topic, p, OFFSET_BEGINNING) for topic, p in partitions])
-        while not self._stop.is_set():
-            for message in consumer.consume(500, POLL_S):
-                if message.error() is not None:
-                    continue
-                if message.topic() == topics.decisions:
-                    decision = read_decision(message.value() or b"")
-                    self._times.decided_orders.append(decision.event_id)
-                    self._times.first_decision_s.setdefault(decision.model_version, time.time())
-                elif (example := read_example(message.value() or b"")).labels:
-                    self._times.examples[example.event_id] = (message.partition() or 0, message.offset() or 0)
-        consumer.close()
+        tailer = TopicTailer(kafka=self._environment.kafka_settings, topics=[topics.decisions, topics.feedback])
+        with closing(tailer):
+            while not self._stop.is_set():
+                for record in tailer.poll(500, POLL_MS):
+                    self._record(record)
+
+    def _record(self, record: Record) -> None:
+        value = record.value or b""
+        if record.topic_partition.topic == self._environment.topics.decisions:
+            decision = read_decision(value)
+            self._times.decided_orders.append(decision.event_id)
+            self._times.first_decision_s.setdefault(decision.model_version, time.time())
+        elif (example := read_example(value)).labels:
+            self._times.examples[example.event_id] = (record.topic_partition.partition, record.offset)

@@ -164,7 +164,7 @@ class SwapRun:
         started_s: float,
     ) -> SwapResult:
         log, topics = KafkaLog(bootstrap=self._kafka.bootstrap), self._environment.topics
-        rows = {record.position.offset: read_scored_row(record.value or b"") for record in log.read(topics.scored)}
+        rows = {record.offset: read_scored_row(record.value or b"") for record in log.read(topics.scored)}
         decisions = [read_decision(record.value or b"") for record in log.read(topics.decisions)]
         transactions = read_transactions(self._kafka.log_folder, topics.scored)
         batches = [PublishedBatch.from_transaction(transaction, rows) for transaction in transactions]

@@ -30,10 +30,10 @@ from bench.quality.census.dataset import (
 from bench.results.cache import ResultCache
 from bench.results.digest import digest_inputs
 from bench.results.report import print_json, print_missed, print_missing_data, print_progress
+from contract.arrays import Array
 from contract.settings.model import ModelConfig
 from contract.settings.training import TrainingConfig
 from training.analysis.baselines import ignore_epoch
-from training.data.arrays import Array
 from training.data.examples import Examples
 from training.data.split import split_by_time
 from training.metrics.ranking import auc

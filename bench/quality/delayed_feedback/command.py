@@ -27,13 +27,13 @@ import torch
 from bench.quality.delayed_feedback.stream import (
     DELAY,
     DelayStream,
-    Floats,
     Method,
     StreamKind,
     build_examples,
     simulate_stream,
 )
 from bench.results.report import print_json, print_progress
+from contract.arrays import Floats
 from contract.settings.model import ModelConfig
 from contract.settings.training import TrainingConfig
 from contract.units import DAY_MS

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import expit
 
+from contract.arrays import Floats, Integers, Mask
 from contract.features.declaration import GROUPS, Block, Feature, FeatureSet
 from contract.settings.worker import FeedbackSettings
 from contract.tasks import Task
@@ -20,9 +21,6 @@ from training.data.examples import Examples
 
 StreamKind: TypeAlias = Literal["clicks", "lists"]
 Method: TypeAlias = Literal["oracle", "naive", "waiting", "ours"]
-Floats = npt.NDArray[np.float64]
-Integers = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
 
 FEEDBACK: Final = FeedbackSettings()
 DELAY: Final = FEEDBACK.delays_by_task()["purchase"]

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow.parquet as pq
 
+from contract.arrays import Floats, Integers
 from contract.events import Judgement, Line, Order
 from contract.profiles.entity_updates import Arrival
 from contract.units import DAY_MS
@@ -21,8 +21,6 @@ from contract.units import DAY_MS
 FILE: Final = Path("fraud_handbook") / "transactions.parquet"
 DELAY_MS: Final = 7 * DAY_MS  # from a payment to its label
 ITEM: Final = "payment"  # the Handbook has no items
-Integers = npt.NDArray[np.int64]
-Numbers = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +30,8 @@ class Payments:
     ts_ms: Integers
     customer: Integers
     terminal: Integers
-    amount: Numbers
-    fraud: Numbers
+    amount: Floats
+    fraud: Floats
 
     def __len__(self) -> int:
         return len(self.ts_ms)

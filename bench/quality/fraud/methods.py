@@ -15,9 +15,10 @@ import lightgbm
 import numpy as np
 from msgspec.structs import replace
 
-from bench.quality.fraud.dataset import Integers, Numbers, Payments
+from bench.quality.fraud.dataset import Payments
 from bench.quality.fraud.features import DECISION_GROUPS, Blocks
 from bench.quality.fraud.protocol import WeekSplit, build_examples, select_columns
+from contract.arrays import Floats, Integers
 from contract.bundle import current_version, read_bundle
 from contract.features.declaration import Feature, FeatureSet
 from contract.settings.model import ModelConfig
@@ -82,13 +83,13 @@ class FraudData:
         return build_examples(self.payments, rows, blocks, wanted, task)
 
 
-Method = Callable[[FraudData, WeekSplit], Numbers]  # probabilities (N,) of the week's test payments
+Method = Callable[[FraudData, WeekSplit], Floats]  # probabilities (N,) of the week's test payments
 
 
 def make_network_method(*, profiles: bool) -> Method:
     """Our network, with or without profile features."""
 
-    def predict(data: FraudData, week: WeekSplit) -> Numbers:
+    def predict(data: FraudData, week: WeekSplit) -> Floats:
         wanted = select_features(data, week.train, profiles=profiles)
         train = data.select_examples(sample_negatives(week.train, data.payments.fraud, NEGATIVE_RATE), wanted)
         fitted = fit(train, SHAPE, PLAN, ignore_epoch)
@@ -99,7 +100,7 @@ def make_network_method(*, profiles: bool) -> Method:
     return predict
 
 
-def predict_with_trees(data: FraudData, week: WeekSplit) -> Numbers:
+def predict_with_trees(data: FraudData, week: WeekSplit) -> Floats:
     """Gradient-boosted trees on the same number features."""
     wanted = select_features(data, week.train, profiles=True)
     rows = sample_negatives(week.train, data.payments.fraud, TREE_NEGATIVE_RATE)
@@ -136,7 +137,7 @@ def select_features(data: FraudData, rows: Integers, *, profiles: bool) -> Featu
     return data.features.select(wanted)
 
 
-def varies(column: Numbers | Integers) -> bool:
+def varies(column: Floats | Integers) -> bool:
     """Whether a column (N,) or columns (N, w) hold more than one known value."""
     values = column[~np.isnan(column)]
     return bool(len(values)) and bool((values != values[0]).any())
@@ -158,7 +159,7 @@ def list_ratio_operands(feature: Feature) -> set[str]:
     return set(feature.source.removeprefix("ratio ").split(" / "))
 
 
-def sample_negatives(rows: Integers, fraud: Numbers, rate: float) -> Integers:
+def sample_negatives(rows: Integers, fraud: Floats, rate: float) -> Integers:
     """The rows of all frauds, and a random share of the others."""
     draws = np.random.default_rng(PLAN.seed).random(len(rows))
     return rows[(fraud[rows] > 0) | (draws < rate)]
@@ -173,9 +174,9 @@ def export_and_load(network: Network, bundles: Path, features: FeatureSet) -> Mo
     return Model(read_bundle(bundles, version), features)
 
 
-def predict_served(model: Model, data: FraudData, rows: Integers) -> Numbers:
+def predict_served(model: Model, data: FraudData, rows: Integers) -> Floats:
     """The bundle's fraud probabilities of these payments (N,)."""
-    predictions = list[Numbers]()
+    predictions = list[Floats]()
     for start in range(0, len(rows), PREDICT_BATCH):
         chunk = rows[start : start + PREDICT_BATCH] - data.first
         blocks = {group: block.take(chunk) for group, block in data.blocks.items()}
@@ -183,7 +184,7 @@ def predict_served(model: Model, data: FraudData, rows: Integers) -> Numbers:
     return np.concatenate(predictions)
 
 
-def to_matrix(data: FraudData, rows: Integers, wanted: FeatureSet) -> Numbers:
+def to_matrix(data: FraudData, rows: Integers, wanted: FeatureSet) -> Floats:
     """The number features (N, columns) for LightGBM."""
     blocks = select_columns(data.blocks, data.features, wanted, rows - data.first)
     return np.concatenate([blocks[group].numbers for group in DECISION_GROUPS], 1).astype(np.float32)

@@ -13,7 +13,8 @@ from typing import Final
 import numpy as np
 from msgspec import Struct
 
-from bench.quality.fraud.dataset import DELAY_MS, Integers, Numbers, Payments
+from bench.quality.fraud.dataset import DELAY_MS, Payments
+from contract.arrays import Floats, Integers
 from contract.features.declaration import GROUPS, Block, FeatureSet
 from contract.tasks import Task
 from contract.units import DAY_MS
@@ -61,7 +62,7 @@ def split_week(payments: Payments, start: int, history: int) -> WeekSplit:
     return WeekSplit(learning, recent[(day[recent] >= start) & ~is_known])
 
 
-def evaluate_predictions(payments: Payments, rows: Integers, p: Numbers) -> FraudFigures:
+def evaluate_predictions(payments: Payments, rows: Integers, p: Floats) -> FraudFigures:
     """The figures of probabilities (N,) for the payments of these rows (N,)."""
     y = payments.fraud[rows]
     customer = payments.customer[rows]

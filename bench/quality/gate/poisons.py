@@ -12,12 +12,13 @@ import numpy as np
 import torch
 from msgspec.structs import replace
 
+from contract.arrays import Predictions
 from contract.features.packing import PackedBlock
 from contract.messages import Example
 from contract.settings.training import TrainingConfig
 from contract.units import DAY_MS
 from model.network import module_key
-from training.online.incremental_pass import IncrementalPass, Predictions, learn_progressively
+from training.online.incremental_pass import IncrementalPass, learn_progressively
 from training.online.update import TrainFunction
 from training.trainer.learner import Learner
 

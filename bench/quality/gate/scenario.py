@@ -11,6 +11,7 @@ import torch
 from bench.quality.simulated_shop import SHOP_CODE_PATHS, load_or_simulate
 from bench.results.cache import load_or_make
 from bench.results.digest import digest_inputs
+from contract.arrays import Predictions
 from contract.settings.model import ModelConfig
 from contract.settings.reading import read_settings
 from contract.settings.training import TrainingConfig
@@ -18,7 +19,6 @@ from contract.units import DAY_MS
 from model.checkpoint import Checkpoint, make_metadata, read_checkpoint, write_checkpoint
 from training.analysis.baselines import ignore_epoch
 from training.commands.fit import read_configs
-from training.data.arrays import Predictions
 from training.data.examples import Examples
 from training.data.split import assign_families
 from training.online.replay_buffer import encode_buffer

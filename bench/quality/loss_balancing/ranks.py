@@ -7,8 +7,8 @@ import msgspec
 import numpy as np
 from scipy import stats
 
+from contract.arrays import Array
 from contract.settings.training import TrainingConfig
-from training.data.arrays import Array
 
 DEFAULT: Final = TrainingConfig().balance
 SIGNIFICANCE: Final = 0.05  # a p of at least this counts as chance

@@ -7,9 +7,9 @@ from typing import Any, Final
 import numpy as np
 
 from bench.quality.online_learning.stream import RevisionStream
+from contract.arrays import Array
 from contract.units import HOUR_MS
 from model.checkpoint import Checkpoint
-from training.data.arrays import Array
 from training.data.examples import Examples
 from training.metrics.calibration import calibration_error
 from training.metrics.losses import log_loss

@@ -11,11 +11,11 @@ from typing import Final
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from bench.quality.simulated_shop import LIBRARIES, SHOP_CODE_PATHS, simulate_events
 from bench.results.cache import load_or_make
 from bench.results.digest import digest_inputs
+from contract.arrays import Integers
 from contract.features.declaration import FeatureSet
 from contract.hashing import hash_texts
 from contract.messages import Example, to_msgpack
@@ -30,7 +30,6 @@ HELD_OUT_ONE_IN: Final = 8  # one in eight examples from before the drift is hel
 SETTLING_DAYS: Final = 1.0  # simulated after the end, for the labels of the last hours
 
 CODE_PATHS: Final = (*SHOP_CODE_PATHS, "bench/quality/online_learning/stream.py")
-Integers = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from contract.errors import BadData, BadEvent
 from contract.events import Label, Order, Product, decode
 from contract.settings.reading import Settings
 from contract.settings.servers import KafkaSettings, TopicSettings
+from contract.units import DAY_MS
 from demo.online_retail.events import OnlineRetail, count_expected_dead_letters
 from demo.replay import replay
 from demo.simulator.records import SourceRecord
@@ -79,7 +80,7 @@ def test_an_invoice_is_one_order_with_a_line_for_each_row(tmp_path: Path) -> Non
     ]
     assert (first.event_id, first.user_id, first.amount) == ("1", "1", 15.0)
     assert (first.currency, first.payment_method, first.shipping_country) == ("GBP", "invoice", "France")
-    assert second.ts_ms - first.ts_ms == 86_400_000
+    assert second.ts_ms - first.ts_ms == DAY_MS
     assert [record.key for record in orders] == ["1", "1"]
 
 
@@ -128,7 +129,7 @@ def test_a_label_has_the_time_of_the_cancelling_invoice(tmp_path: Path) -> None:
     assert [record.kind for record in records] == ["products", "orders", "labels", "orders"]
     assert isinstance(label, Label)
     assert (label.task, label.value, label.user_id) == ("cancellation", 1.0, "1")
-    assert label.ts_ms - records[1].ts_ms == 3 * 86_400_000
+    assert label.ts_ms - records[1].ts_ms == 3 * DAY_MS
 
 
 def test_an_invoice_makes_one_label_for_each_cancelled_order(tmp_path: Path) -> None:

@@ -188,9 +188,11 @@ def test_with_a_sample_of_users_only_user_features_are_compared(one_partition: S
 
 
 def test_rows_that_cannot_be_compared_are_counted_by_reason(one_partition: ScoringHarness) -> None:
-    row, other, missing, truncated, *_ = one_partition.rows
+    row, review, product, other, missing, truncated, *_ = one_partition.rows
     rows = [
         replace(row, kind="recommendation"),
+        replace(review, kind="review"),
+        replace(product, kind="product"),
         replace(other, features="another"),
         replace(missing, offset=999),
         replace(truncated, groups=truncated.groups | {"user": PackedBlock(1, b"123", b"")}),
@@ -199,7 +201,14 @@ def test_rows_that_cannot_be_compared_are_counted_by_reason(one_partition: Scori
     actual = compare_logs(one_partition, rows)
 
     assert actual.rows == 0
-    assert actual.left_out == {"lists": 1, "of other features": 1, "event not found": 1, "unreadable": 1}
+    assert actual.left_out == {
+        "lists": 1,
+        "of kind review": 1,
+        "of kind product": 1,
+        "of other features": 1,
+        "event not found": 1,
+        "unreadable": 1,
+    }
 
 
 def test_a_block_of_another_width_differs_in_every_feature(one_partition: ScoringHarness) -> None:

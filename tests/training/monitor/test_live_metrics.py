@@ -6,6 +6,7 @@ import pytest
 from contract.messages import Example
 from contract.settings.monitor import MonitorConfig
 from contract.settings.worker import FeedbackSettings
+from contract.units import DAY_MS, HOUR_MS
 from tests.model.small import CATEGORY, CLICK, FEATURES, FRAUD, PURCHASE, RELEVANCE, TASKS
 from training.metrics.calibration import calibration_error
 from training.metrics.losses import log_loss
@@ -20,7 +21,6 @@ from training.monitor.live_metrics import (
 )
 
 FEEDBACK = FeedbackSettings()
-HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 
 
 def make_row(number: int, labels: dict[str, float], **fields: object) -> Example:

@@ -1,5 +1,6 @@
 """The model monitor over in-memory topics and real checkpoints, and its readers over Kafka."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.request import urlopen
@@ -102,9 +103,7 @@ def read_metric(metric: Counter | Gauge, *labels: str) -> float:
     return float(family.samples[0].value)
 
 
-def test_a_harmful_bundle_is_rolled_back_reported_and_counted(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_harmful_bundle_is_rolled_back_reported_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     # given a bundle that differs from its calibrated parent
     harness, before = MonitorHarness(tmp_path, 3.0), read_metric(metrics.ROLLBACKS)
     harness.serve_rows(1_000)
@@ -118,11 +117,12 @@ def test_a_harmful_bundle_is_rolled_back_reported_and_counted(
     assert report.withdrawal == list_withdrawals(tmp_path)[0]
     assert to_json(report)["withdrawn"] == harness.version
     assert read_metric(metrics.ROLLBACKS) == before + 1
-    assert f"ROLLBACK: bundle {harness.version} is withdrawn, {harness.parent} serves again." in capsys.readouterr().err
+    message = f"ROLLBACK: bundle {harness.version} is withdrawn, {harness.parent} serves again."
+    assert [record.levelname for record in caplog.records if message in record.message] == ["ERROR"]
 
 
-def test_the_target_of_a_rollback_stays_and_this_is_printed_once(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_the_target_of_a_rollback_stays_and_this_is_logged_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     harness = MonitorHarness(tmp_path, 3.0)
     harness.serve_rows(1_000)
@@ -132,7 +132,7 @@ def test_the_target_of_a_rollback_stays_and_this_is_printed_once(
     harness.monitor.check()
 
     assert current_version(tmp_path) == harness.parent
-    assert capsys.readouterr().err.count("has no parent to compare it with") == 1
+    assert caplog.text.count("has no parent to compare it with") == 1
 
 
 def test_a_sound_bundle_stays_and_its_metrics_are_exported(tmp_path: Path) -> None:
@@ -152,8 +152,8 @@ def test_a_sound_bundle_stays_and_its_metrics_are_exported(tmp_path: Path) -> No
     assert {"recall_review", "fpr_review"} <= set(report.figures[harness.version]["fraud"])
 
 
-def test_a_missing_parent_checkpoint_is_printed_and_the_bundle_stays(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_missing_parent_checkpoint_is_logged_and_the_bundle_stays(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     harness = MonitorHarness(tmp_path, 3.0)
     checkpoint_path(tmp_path, harness.parent).unlink()
@@ -163,20 +163,20 @@ def test_a_missing_parent_checkpoint_is_printed_and_the_bundle_stays(
 
     assert current_version(tmp_path) == harness.version
     assert report.figures[harness.version]
-    assert f"{harness.parent}.pt should be a checkpoint" in " ".join(capsys.readouterr().err.split())
+    assert f"{harness.parent}.pt should be a checkpoint" in caplog.text
 
 
-def test_with_rollback_off_a_worse_bundle_is_only_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_with_rollback_off_a_worse_bundle_is_only_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     harness = MonitorHarness(tmp_path, 3.0, MONITOR_CONFIG.model_copy(update={"rollback": False}))
     harness.serve_rows(1_000)
 
     harness.monitor.check()
 
     assert current_version(tmp_path) == harness.version
-    assert "is worse than its parent and stays" in capsys.readouterr().err
+    assert "is worse than its parent and stays" in caplog.text
 
 
-def test_a_damaged_parent_is_reported_and_the_bundle_stays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_parent_is_reported_and_the_bundle_stays(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     harness = MonitorHarness(tmp_path, 3.0)
     (tmp_path / harness.parent / "decide.onnx").write_bytes(b"cut")
     harness.serve_rows(1_000)
@@ -184,7 +184,7 @@ def test_a_damaged_parent_is_reported_and_the_bundle_stays(tmp_path: Path, capsy
     harness.monitor.check()
 
     assert current_version(tmp_path) == harness.version
-    assert "cannot be rolled back" in capsys.readouterr().err
+    assert [record.levelname for record in caplog.records if "cannot be rolled back" in record.message] == ["ERROR"]
 
 
 def test_a_withdrawal_recorded_before_a_crash_is_completed(tmp_path: Path) -> None:
@@ -208,23 +208,24 @@ def test_a_frozen_learner_is_exported_as_metric(tmp_path: Path, content: bytes, 
     assert read_metric(metrics.LEARNER_FROZEN) == value
 
 
-def test_without_a_serving_bundle_a_message_is_printed_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_serving_bundle_a_message_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     harness = MonitorHarness(tmp_path, 0.1)
     (tmp_path / "current.json").unlink()
 
-    harness.monitor.check()
-    harness.monitor.check()
+    with caplog.at_level(logging.INFO):
+        harness.monitor.check()
+        harness.monitor.check()
 
-    assert capsys.readouterr().err.count("no serving bundle yet") == 1
+    assert caplog.text.count("no serving bundle yet") == 1
 
 
-def test_a_broken_pointer_is_printed_and_metrics_continue(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_broken_pointer_is_logged_and_metrics_continue(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     harness = MonitorHarness(tmp_path, 0.1)
     (tmp_path / "current.json").write_text("junk")
     harness.serve_rows(300)
 
     assert harness.monitor.check().figures
-    assert "current.json should name a version" in capsys.readouterr().err
+    assert "current.json should name a version" in caplog.text
 
 
 def test_unusable_records_are_counted_and_left_out(tmp_path: Path) -> None:
@@ -251,13 +252,15 @@ def test_each_check_reads_a_topic_from_the_last_position_to_its_end(tmp_path: Pa
     assert read_metric(metrics.RECORDS, "feedback") == before + 1_235
 
 
-def test_an_unavailable_kafka_is_retried(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unavailable_kafka_is_retried(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
     harness, former = MonitorHarness(tmp_path, 0.001), MonitorReport()
     harness.serve_rows(300)
     harness.feedback.is_unavailable = True
 
     assert check_with_retry(harness.monitor, SETTINGS, MONITOR_CONFIG, former) is former
-    assert "Trying again in 10 s" in capsys.readouterr().err
+    assert "Trying again in 10 s" in caplog.text
 
     harness.feedback.is_unavailable = False
     report = check_with_retry(harness.monitor, SETTINGS, MONITOR_CONFIG, former)
@@ -283,7 +286,7 @@ def make_scored_row(n: int, scale: float = 1.0, features: str = FEATURES.digest)
     )
 
 
-def test_a_drift_alarm_is_printed_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_drift_alarm_is_logged_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     harness, before = MonitorHarness(tmp_path, 0.001), read_metric(metrics.DRIFT_ALARMS, "order", "score.fraud")
     harness.scored.add([make_scored_row(n, 1.0 if n < 200 else 0.1) for n in range(300)])
 
@@ -292,7 +295,7 @@ def test_a_drift_alarm_is_printed_and_counted(tmp_path: Path, capsys: pytest.Cap
     assert (alarm.kind, alarm.column) == ("order", "score.fraud")
     assert read_metric(metrics.DRIFT_ALARMS, "order", "score.fraud") == before + 1
     assert read_metric(metrics.DRIFT_BLOCKS, "order") >= 2
-    assert "the distribution of `score.fraud` in order rows changed" in capsys.readouterr().err
+    assert "the distribution of `score.fraud` in order rows changed" in caplog.text
     assert harness.monitor.check().alarms == []
 
 

@@ -9,6 +9,7 @@ import torch
 
 from contract.settings.worker import FeedbackSettings, LabelDelay
 from contract.tasks import Task
+from contract.units import DAY_MS, HOUR_MS, MINUTE_MS
 from model.network import Network
 from tests.model.small import CLICK, PURCHASE, make_network
 from tests.training.examples import PLAN, make_examples
@@ -26,7 +27,6 @@ from training.online.new_labels import NewLabels, find_new_labels
 from training.trainer.batching import to_batch
 from training.trainer.learner import Learner, compute_task_losses
 
-HOUR_MS, DAY_MS = 3_600_000, 24 * 3_600_000
 DELAY = LabelDelay(HOUR_MS, 7 * DAY_MS)
 DELAYS = {"purchase": DELAY}
 DIRECT = Task("purchase", "binary", ("user", "context", "item"), "recommend")
@@ -38,7 +38,7 @@ SHARES = {0: (5, 3, 10, 2), 1: (0, 1, 9, 10), 2: (12, 0, 1, 7)}
 def make_rows_at_stages(tasks: tuple[Task, ...], kinds: list[int], stages: list[int]) -> Examples:
     """Rows of these kinds, each with the labels that are known at its stage, and since when."""
     base = make_examples(60, 3, tasks).take(np.array(kinds, np.int64))
-    stage, click_ms = np.array(stages), base.ts_ms + 60_000
+    stage, click_ms = np.array(stages), base.ts_ms + MINUTE_MS
     wait = np.choose(stage, [0, HOUR_MS // 2, HOUR_MS, 3 * DAY_MS])
     labels = {
         "click": (stage != UNCLICKED).astype(np.float32),
@@ -199,4 +199,4 @@ def test_without_corrections_the_learned_weights_are_bit_equal() -> None:
 def test_the_delays_by_task_follow_from_the_settings() -> None:
     delayed = FeedbackSettings(purchase_wait_s=60, purchase_window_s=3_600).delays_by_task()
 
-    assert delayed == {"purchase": LabelDelay(60_000, 3_600_000)}
+    assert delayed == {"purchase": LabelDelay(MINUTE_MS, HOUR_MS)}

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from contract.tasks import Task
+from contract.units import MINUTE_MS
 from tests.model.small import CATEGORY, CLICK, FRAUD
 from tests.training.examples import make_examples
 from training.data.examples import Examples
@@ -38,9 +39,6 @@ def reject(task: Task, new: tuple[Examples, dict[str, np.ndarray]], seed: int = 
 @pytest.mark.parametrize("times", [0.9, 1.0, 1.1])
 def test_labels_that_the_model_expects_are_accepted(times: float) -> None:
     assert reject(CLICK, draw_labels(CLICK, 600, 1, times=times)) == []
-
-
-MINUTE_MS = 60_000
 
 
 @pytest.mark.parametrize(("since", "until"), [(0, 25), (120, 185), (170, 230), (200, 260)])

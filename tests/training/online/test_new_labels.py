@@ -4,6 +4,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from contract.messages import Example, to_msgpack
+from contract.units import MINUTE_MS
 from model.checkpoint import Checkpoint, make_metadata
 from tests.model.small import make_network
 from tests.training.examples import START_MS, make_rows
@@ -15,8 +16,6 @@ from training.online.new_labels import (
     read_new_labels,
 )
 from training.online.update_inputs import decode_usable
-
-MINUTE_MS = 60_000
 
 
 def make_checkpoint() -> Checkpoint:

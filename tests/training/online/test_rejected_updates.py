@@ -70,7 +70,7 @@ def test_the_learner_skips_a_poisoned_batch_and_learns_the_rest_once(bundles: Pa
 
 
 def test_several_rejections_in_a_row_freeze_the_model_and_report_it(
-    bundles: Path, capsys: pytest.CaptureFixture[str]
+    bundles: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     log = InMemoryFeed([POISON] * PLAN.refusals_max + [b"honest"])
 
@@ -79,7 +79,7 @@ def test_several_rejections_in_a_row_freeze_the_model_and_report_it(
     assert actual == [EXIT_REJECTED] * (PLAN.refusals_max - 1) + [EXIT_FROZEN] * 3
     assert EXIT_FROZEN == 4
     assert count_learned(read_serving(bundles)) == 0
-    assert "FROZEN" in capsys.readouterr().err
+    assert [record.levelname for record in caplog.records if "FROZEN" in record.message] == ["ERROR"] * 3
     assert read_state(bundles)["frozen"] is True
     assert read_state(bundles)["refused_in_a_row"] == PLAN.refusals_max
 

@@ -1,5 +1,6 @@
 """One update of the serving model, from feedback to the published bundle."""
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from contract.features.packing import PackedBlock
 from contract.messages import Example, to_msgpack
 from contract.settings.reading import Settings
 from contract.settings.servers import KafkaSettings
+from contract.units import HOUR_MS
 from devservers.apache_kafka import ApacheKafka
 from devservers.embedded import EmbeddedKafka
 from export.exporter import export
@@ -107,7 +109,7 @@ def test_delayed_tasks_change_the_weight_of_corrections(checkpoint: Checkpoint) 
     rows = make_rows(200, 11, "n")
     clicked = [n for n, row in enumerate(rows) if row.labels.get("click") == 1 and "purchase" in row.labels][:10]
     for n in clicked:
-        known_ms = rows[n].known_ms | {"purchase": rows[n].known_ms["click"] + 2 * 3_600_000}
+        known_ms = rows[n].known_ms | {"purchase": rows[n].known_ms["click"] + 2 * HOUR_MS}
         rows[n] = replace(rows[n], revision=3, labels=rows[n].labels | {"purchase": 1.0}, known_ms=known_ms)
 
     plain, weighted = (
@@ -188,18 +190,19 @@ def test_the_next_update_reads_on_from_the_former_positions(bundles: Path) -> No
     assert feed.requested == [{}, {"shop.feedback/0": 300}]
 
 
-def test_without_new_examples_nothing_is_published(bundles: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_new_examples_nothing_is_published(bundles: Path, caplog: pytest.LogCaptureFixture) -> None:
     before = current_version(bundles)
 
-    status = learn_once(FixedFeed(FeedbackBatch([], {})), bundles, SETTINGS, PLAN)
+    with caplog.at_level(logging.INFO):
+        status = learn_once(FixedFeed(FeedbackBatch([], {})), bundles, SETTINGS, PLAN)
 
     assert status == 0
     assert current_version(bundles) == before
-    assert "No new examples" in capsys.readouterr().err
+    assert "No new examples" in caplog.text
 
 
 def test_a_worse_model_is_rejected_with_the_reason_and_not_published(
-    bundles: Path, capsys: pytest.CaptureFixture[str]
+    bundles: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     before = current_version(bundles)
     inverted = [
@@ -217,7 +220,7 @@ def test_a_worse_model_is_rejected_with_the_reason_and_not_published(
     assert status == EXIT_REJECTED == 3
     assert current_version(bundles) == before
     assert len(list((bundles / "checkpoints").iterdir())) == 1
-    assert "`click` should lose at most 0.05 of its gain" in capsys.readouterr().err
+    assert "`click` should lose at most 0.05 of its gain" in caplog.text
 
 
 def test_implausible_examples_are_left_out_and_the_others_learned(checkpoint: Checkpoint) -> None:
@@ -253,12 +256,10 @@ def test_a_failure_while_learning_is_a_rejection_and_no_crash(checkpoint: Checkp
     assert actual.rejections == ["The loss of `click` should be finite. Found inf."]
 
 
-def test_a_learner_without_a_serving_model_tries_again_later(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_learner_without_a_serving_model_tries_again_later(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     learn_with_retry(FixedFeed(FeedbackBatch([], {})), tmp_path, SETTINGS, PLAN)
 
-    assert "Trying again in 30 s" in capsys.readouterr().err
+    assert "Trying again in 30 s" in caplog.text
 
 
 def produce_rows(broker: EmbeddedKafka | ApacheKafka, topic: str, rows: list[Example]) -> None:

@@ -15,11 +15,11 @@ from contract.features.declaration import FeatureSet
 from contract.messages import Example
 from contract.settings.reading import read_settings
 from contract.settings.worker import FeedbackSettings
+from contract.units import DAY_MS, MINUTE_MS
 from training.replay.event_reader import HistoricEvent, read_history
 from training.replay.impression_attribution import ImpressionAttributor
 from training.replay.replay import Replay
 
-MINUTE_MS = 60_000
 START_MS = 1_700_000_000_000
 SETTINGS, FEATURES = read_settings()
 FEEDBACK = FeedbackSettings()
@@ -75,7 +75,7 @@ def read_number(example: Example, group: str, feature: str, features: FeatureSet
     return float(example.groups[group].unpack().numbers[0, index])
 
 
-def make_late_event(ts_ms: int = START_MS + 40 * 86_400_000) -> HistoricEvent:
+def make_late_event(ts_ms: int = START_MS + 40 * DAY_MS) -> HistoricEvent:
     """An event long after the others, so that every wait for labels has ended."""
     return click_event("late", ts_ms, "x", user_id="other")
 

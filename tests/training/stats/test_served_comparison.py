@@ -78,7 +78,7 @@ def test_every_metric_equals_that_of_evaluations(seed: int) -> None:
     rng = np.random.default_rng(seed)
     y, p = (rng.random(500) < 0.3).astype(float), np.round(rng.random(500), 2)
     rows = [make_served_score(f"e{n}", f"u{n}", float(label)) for n, label in enumerate(y)]
-    weighted = WeightedMetrics(collect_labelled_scores(FRAUD, rows, p.tolist()), is_alarm=True)
+    weighted = WeightedMetrics(collect_labelled_scores(FRAUD, rows, p.tolist()), is_rare_positive=True)
     # then
     assert weighted.evaluate(np.ones(500, np.int64)) == pytest.approx(
         {
@@ -98,7 +98,7 @@ def test_a_user_drawn_twice_counts_like_rows_that_occur_twice(seed: int) -> None
     count = np.array([2, 0, 1, 1, 3, 0])
     repeated = np.repeat(np.arange(60), count[np.arange(60) % 6])
     # when
-    actual = WeightedMetrics(collect_labelled_scores(FRAUD, rows, p.tolist()), is_alarm=True).evaluate(count)
+    actual = WeightedMetrics(collect_labelled_scores(FRAUD, rows, p.tolist()), is_rare_positive=True).evaluate(count)
     # then
     assert actual["auc"] == pytest.approx(auc(y[repeated], p[repeated]))
     assert actual["log_loss"] == pytest.approx(log_loss(y[repeated], p[repeated]))
@@ -112,10 +112,10 @@ def test_weights_compensate_for_sampled_negatives(seed: int) -> None:
     y = rng.random(len(p)) < p
     is_kept = y | (rng.random(len(p)) < 0.1)
     rows = [make_served_score(f"e{n}", f"u{n}", float(label), rate=0.1) for n, label in enumerate(y[is_kept])]
+    scores = collect_labelled_scores(FRAUD, rows, p[is_kept].tolist())
+    # when
+    actual = WeightedMetrics(scores, is_rare_positive=False).evaluate(np.ones(len(rows), np.int64))
     # then
-    actual = WeightedMetrics(collect_labelled_scores(FRAUD, rows, p[is_kept].tolist()), is_alarm=False).evaluate(
-        np.ones(len(rows), np.int64)
-    )
     assert actual["ece"] < 0.01
     assert calibration_error(y[is_kept].astype(float), p[is_kept]) > 0.2
     assert actual["log_loss"] == pytest.approx(log_loss(y.astype(float), p), rel=0.03)

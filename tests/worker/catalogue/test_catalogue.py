@@ -10,6 +10,7 @@ from contract.bundle import read_bundle
 from contract.features.declaration import Block
 from contract.features.encoder import Encoder, UnknownItem
 from contract.hashing import item_hash
+from testkit.metrics import read_metric
 from tests.worker.events import FEATURES, NOW_MS, make_product
 from tests.worker.tiny_bundle import publish_tiny
 from worker.catalogue.catalogue import Catalogue
@@ -131,7 +132,7 @@ def test_item_attributes_are_stored_in_columns(catalogue: Catalogue) -> None:
 def test_a_full_catalogue_counts_new_items_and_logs_once(caplog: pytest.LogCaptureFixture) -> None:
     # given
     catalogue = Catalogue(Encoder(FEATURES), items_max=2)
-    rejected = metrics.BAD_PRODUCTS.labels("beyond_items_max")._value.get()
+    rejected = read_metric(metrics.BAD_PRODUCTS, "beyond_items_max")
     # when
     with caplog.at_level(logging.ERROR):
         for item in ("a", "b", "c", "d", "a"):
@@ -140,7 +141,7 @@ def test_a_full_catalogue_counts_new_items_and_logs_once(caplog: pytest.LogCaptu
     assert len(catalogue) == 2
     assert read_prices(catalogue.item_block(["a", "b"])) == [7, 7]
     assert [catalogue.is_available(item) for item in "abcd"] == [True, True, False, False]
-    assert metrics.BAD_PRODUCTS.labels("beyond_items_max")._value.get() - rejected == 2
+    assert read_metric(metrics.BAD_PRODUCTS, "beyond_items_max") - rejected == 2
     (message,) = caplog.messages
     assert "`worker.items_max` should be at least the number of items. Found 2" in message
 

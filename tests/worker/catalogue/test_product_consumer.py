@@ -7,6 +7,7 @@ import pytest
 
 from contract.features.encoder import Encoder
 from contract.messages import to_json
+from testkit.metrics import read_metric
 from tests.worker.events import FEATURES, NOW_MS, make_product
 from transport.records import Record, TopicPartition
 from worker.catalogue.catalogue import Catalogue
@@ -77,12 +78,12 @@ def test_two_records_of_an_item_make_one_item(catalogue: Catalogue) -> None:
 
 
 def test_invalid_products_are_counted_and_skipped(catalogue: Catalogue) -> None:
-    rejected = metrics.BAD_PRODUCTS.labels("not_json")._value.get()
+    rejected = read_metric(metrics.BAD_PRODUCTS, "not_json")
 
     make_consumer(catalogue, [make_record("a", b"{"), make_product_record("b")]).poll()
 
     assert catalogue.item_ids(catalogue.find(["b"])) == ["b"]
-    assert metrics.BAD_PRODUCTS.labels("not_json")._value.get() == rejected + 1
+    assert read_metric(metrics.BAD_PRODUCTS, "not_json") == rejected + 1
 
 
 def test_a_tombstone_makes_an_item_unavailable(catalogue: Catalogue) -> None:

@@ -6,13 +6,15 @@ from collections.abc import Iterable
 
 from contract.messages import ErasureConfirmation, read_erasure_confirmation, to_json
 from contract.profiles.slices import Slices
+from contract.units import HOUR_MS
+from testkit.metrics import read_metric
 from tests.worker.environment import WorkerEnvironment
 from tests.worker.events import make_order
 from tests.worker.maintenance.runs import run_rebuild, serving_generation
 from tests.worker.worker_lifecycle import InProcessWorker, StepEvent, raise_killed
 from worker.ops import metrics
 
-BEGAN_MS = time.time_ns() // 1_000_000 - 3_600_000
+BEGAN_MS = time.time_ns() // 1_000_000 - HOUR_MS
 STEPS = ("read", "claim", "publish", "commit", "merge", "cache")
 
 
@@ -70,7 +72,7 @@ def test_an_erased_user_stays_erased_over_a_replay_and_a_rebuild(apache_stage: W
     environment = apache_stage
     sent = send_orders(environment, range(40))
     refolds, bad = metrics.RECOVERIES.labels("FoldAgain"), metrics.BAD_ERASURES.labels("not_json")
-    counts = [refolds._value.get(), bad._value.get()]
+    counts = [read_metric(refolds), read_metric(bad)]
     with InProcessWorker(environment, erases=True) as worker:
         worker.process_all(environment.end_offsets("orders"))
         before = read_profiles(environment)
@@ -91,7 +93,7 @@ def test_an_erased_user_stays_erased_over_a_replay_and_a_rebuild(apache_stage: W
         assert read_decision_ids(environment) == {
             f"o{n}" for n in range(40) if n % 5 != 1 and not (n % 5 == 3 and n <= 22)
         }
-        assert [refolds._value.get(), bad._value.get()] == [counts[0] + 1, counts[1] + 1]
+        assert [read_metric(refolds), read_metric(bad)] == [counts[0] + 1, counts[1] + 1]
         # and each erasure is confirmed once
         assert count_confirmations(environment) == {"g1": 1, "g3": 2, "g3-earlier": 1, "g0": 1}
         confirmations = [

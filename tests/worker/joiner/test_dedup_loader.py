@@ -11,6 +11,7 @@ from contract.messages import to_json, to_msgpack
 from contract.settings.reading import Settings
 from contract.settings.servers import KafkaSettings, TopicSettings
 from contract.settings.worker import FeedbackSettings
+from contract.units import HOUR_MS
 from devservers.apache_kafka import ApacheKafka
 from tests.contract.joining.builders import make_joiner, make_label, make_row
 from transport.log_reader import LogReader
@@ -19,7 +20,6 @@ from worker.joiner.dedup import PublishedOutputs
 from worker.joiner.dedup_loader import TIMESTAMP_LEAD_MS, DedupLoader
 
 pytestmark = pytest.mark.apache_kafka
-HOUR_MS: Final = 3_600_000
 NOW_MS: Final = 1_764_000_000_000
 
 

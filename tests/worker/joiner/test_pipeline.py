@@ -9,6 +9,7 @@ import pytest
 from contract.events import AHEAD_MS_MAX
 from contract.messages import read_example, to_json, to_msgpack
 from contract.settings.reading import Settings
+from testkit.metrics import read_metric
 from tests.contract.joining.builders import FEEDBACK, make_click, make_impression, make_label, make_row, minutes_to_ms
 from transport.records import PartitionOffsets, Record, TopicPartition
 from worker.joiner.commit_metadata import CommitMetadata, decode_metadata, encode_metadata
@@ -339,19 +340,19 @@ def test_orphan_counts_continue_those_of_earlier_runs(harness: JoinerHarness) ->
     harness.pass_idle_time()
     harness.pipeline.step()
 
-    assert metrics.ORPHAN_LABELS.labels("fraud")._value.get() == 5
+    assert read_metric(metrics.ORPHAN_LABELS, "fraud") == 5
     assert decode_metadata(harness.producer.metadata[LABELS]).orphans == {"fraud": 5}
 
 
 def test_a_label_from_the_future_is_clamped_to_its_kafka_time() -> None:
-    clamped = metrics.CLAMPED_TIMESTAMPS._value.get()
+    clamped = read_metric(metrics.CLAMPED_TIMESTAMPS)
     label = to_json(make_label(600, 1))
     kafka_times = [minutes_to_ms(600) - AHEAD_MS_MAX, minutes_to_ms(600) - AHEAD_MS_MAX - 1]
 
     events = [decode_record("labels", Record(LABELS, 0, None, label, (), ms)) for ms in kafka_times]
 
     assert [event.ts_ms for event in events if event] == [minutes_to_ms(600), minutes_to_ms(600) - AHEAD_MS_MAX - 1]
-    assert metrics.CLAMPED_TIMESTAMPS._value.get() == clamped + 1
+    assert read_metric(metrics.CLAMPED_TIMESTAMPS) == clamped + 1
 
 
 def test_partitions_assigned_later_are_joined_with_earlier_records(harness: JoinerHarness) -> None:

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import Consumer, Producer
-from confluent_kafka import TopicPartition as KafkaPartition
+from confluent_kafka import Producer
 
 from contract.events import Judgement, decode
 from contract.messages import Example, ScoredRow, read_example, to_json, to_msgpack
@@ -19,6 +18,7 @@ from devservers.process import ChildProcess, find_free_ports
 from tests.checkout import ROOT
 from tests.conftest import KafkaBroker
 from tests.contract.joining.builders import FEEDBACK, make_click, make_impression, make_label, make_row, minutes_to_ms
+from tests.kafka import read_topics
 from tests.worker.joiner_simulation import Input, TopicLogs, compute_expected_labels, simulate_shop
 from transport.records import TopicPartition
 
@@ -45,17 +45,7 @@ class JoinerTopics:
 
     def read_topic(self, kind: str) -> list[tuple[bytes | None, bytes]]:
         """Key and value of each record on a topic now."""
-        consumer = Consumer({"bootstrap.servers": self.bootstrap, "group.id": "unused", "enable.partition.eof": True})
-        consumer.assign([KafkaPartition(f"{self.prefix}{kind}", n, 0) for n in range(4)])
-        records: list[tuple[bytes | None, bytes]] = []
-        partitions_at_end = 0
-        while partitions_at_end < 4:
-            for message in consumer.consume(1_000, 1):
-                partitions_at_end += message.error() is not None
-                if message.error() is None:
-                    records.append((as_bytes(message.key()), as_bytes(message.value()) or b""))
-        consumer.close()
-        return records
+        return [(record.key, record.value or b"") for record in read_topics(self.bootstrap, f"{self.prefix}{kind}")]
 
     def read_examples(self) -> list[Example]:
         return [read_example(value) for _, value in self.read_topic("feedback")]
@@ -72,10 +62,6 @@ def encode(message: Input | bytes) -> bytes:
     if isinstance(message, bytes):
         return message
     return to_msgpack(message) if isinstance(message, ScoredRow) else to_json(message)
-
-
-def as_bytes(value: bytes | str | None) -> bytes | None:
-    return value.encode() if isinstance(value, str) else value
 
 
 @pytest.fixture

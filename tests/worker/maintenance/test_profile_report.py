@@ -11,6 +11,7 @@ from contract.profiles.record import profile_key
 from contract.profiles.store import InMemoryProfileStore, fold
 from contract.settings.reading import Settings
 from contract.settings.servers import RedisSettings
+from contract.units import HOUR_MS, MINUTE_MS
 from tests.worker.events import NOW_MS, make_click, make_order
 from worker.maintenance.profile_report import format_profile, print_profile, to_epoch_ms
 from worker.redis.client import RedisClient
@@ -68,7 +69,7 @@ def test_links_order_ids_and_labels_are_shown() -> None:
 
 def test_the_aggregates_are_those_at_a_given_time() -> None:
     # given all slices of a user, half an hour into the next cell
-    at_ms = (NOW_MS // 3_600_000 + 1) * 3_600_000 + 1_800_000
+    at_ms = (NOW_MS // HOUR_MS + 1) * HOUR_MS + 30 * MINUTE_MS
     # when
     lines = list(format_profile("user:u", fold_slices("user:u"), at_ms))
     # then half of the former hour still counts
@@ -112,4 +113,4 @@ def test_a_time_without_a_zone_is_utc() -> None:
     plain = datetime(2023, 11, 14, 22, 13, 20)
     # then
     assert to_epoch_ms(plain) == to_epoch_ms(plain.replace(tzinfo=UTC)) == NOW_MS
-    assert to_epoch_ms(plain.replace(tzinfo=timezone(timedelta(hours=1)))) == NOW_MS - 3_600_000
+    assert to_epoch_ms(plain.replace(tzinfo=timezone(timedelta(hours=1)))) == NOW_MS - HOUR_MS

@@ -16,6 +16,7 @@ from contract.messages import to_json
 from contract.profiles.record import FAMILIES, RECORD, profile_key
 from contract.settings.reading import Settings
 from contract.settings.servers import KafkaSettings, RedisSettings
+from contract.units import HOUR_MS
 from tests.worker.environment import WorkerEnvironment
 from tests.worker.events import make_order
 from tests.worker.maintenance.runs import NOW_MS, run_verification
@@ -300,7 +301,7 @@ def test_a_missing_profile_past_its_retention_may_have_expired(worked: WorkerEnv
     # given
     delete_slice(worked)
     # when
-    result = run_verification(worked, now_ms=NOW_MS + RETENTION_MIN_MS + 3_600_000)
+    result = run_verification(worked, now_ms=NOW_MS + RETENTION_MIN_MS + HOUR_MS)
     # then
     assert (result.mismatches, result.unchecked) == (0, 1)
 

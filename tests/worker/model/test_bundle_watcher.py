@@ -17,6 +17,7 @@ from contract.bundle import Bundle, publish, read_bundle, set_current
 from contract.errors import BadBundle
 from contract.features.declaration import Feature, FeatureSet
 from contract.hashing import item_hash
+from testkit.metrics import read_metric
 from tests.worker.events import FEATURES
 from tests.worker.tiny_bundle import (
     ITEMS,
@@ -166,11 +167,11 @@ def test_weights_in_a_separate_file_are_rejected_although_it_exists(
     # given a graph that would be right with a file in the working directory of the worker
     files = tiny_files()
     graph = onnx.load_model_from_string(files["decide.onnx"])
-    doubt = next(tensor for tensor in graph.graph.initializer if tensor.name == "doubt")
-    (tmp_path / "doubt.bin").write_bytes(onnx.numpy_helper.to_array(doubt).tobytes())
-    doubt.ClearField("raw_data")
-    doubt.data_location = onnx.TensorProto.EXTERNAL
-    doubt.external_data.add(key="location", value="doubt.bin")
+    threshold = next(tensor for tensor in graph.graph.initializer if tensor.name == "threshold")
+    (tmp_path / "threshold.bin").write_bytes(onnx.numpy_helper.to_array(threshold).tobytes())
+    threshold.ClearField("raw_data")
+    threshold.data_location = onnx.TensorProto.EXTERNAL
+    threshold.external_data.add(key="location", value="threshold.bin")
     monkeypatch.chdir(tmp_path)
     # then
     with pytest.raises(BadBundle, match=r"decide\.onnx should be a graph that onnxruntime runs.*External data"):
@@ -263,7 +264,7 @@ def test_an_invalid_bundle_is_rejected_once_and_the_present_model_stays(
     if has_model:
         publish_tiny(tmp_path, "v1")
         assert watcher.poll(wait=True)
-    before, rejected = watcher.serving, metrics.BUNDLES_REFUSED._value.get()
+    before, rejected = watcher.serving, read_metric(metrics.BUNDLES_REFUSED)
     publish_tiny(tmp_path, "v2")
     damage(tmp_path)
     # when
@@ -273,7 +274,7 @@ def test_an_invalid_bundle_is_rejected_once_and_the_present_model_stays(
     assert (polled, watcher.serving) == ([None, None], before)
     (message,) = caplog.messages
     assert ("Model v1 keeps answering" if has_model else "Rules and popular items answer") in message
-    assert metrics.BUNDLES_REFUSED._value.get() == rejected + 1
+    assert read_metric(metrics.BUNDLES_REFUSED) == rejected + 1
 
 
 def test_a_valid_bundle_after_an_invalid_one_is_activated(watcher: BundleWatcher, tmp_path: Path) -> None:

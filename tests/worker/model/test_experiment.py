@@ -11,6 +11,7 @@ import pytest
 from contract.bundle import publish, read_bundle, set_current
 from contract.experiment import Trial, end_trial, set_trial
 from contract.messages import Decision, Ranking, Recommendations, ScoredRow
+from testkit.metrics import read_metric
 from tests.worker.answers import read_answers, read_messages, read_rows
 from tests.worker.browsing_harness import BrowsingHarness, make_click_record
 from tests.worker.events import FEATURES, make_click, make_order, make_product, make_record, make_search
@@ -32,8 +33,8 @@ CANARY_USERS = {user for user in USERS if HALF.includes(user)}
 @pytest.fixture
 def models(tmp_path: Path) -> tuple[Model, Model]:
     """Two models: fraud is likely above an amount of 100 for the first, above 50 for the second."""
-    publish_tiny(tmp_path, "v1", doubt=100.0)
-    publish_tiny(tmp_path, "v2", doubt=50.0)
+    publish_tiny(tmp_path, "v1", threshold=100.0)
+    publish_tiny(tmp_path, "v2", threshold=50.0)
     return Model(read_bundle(tmp_path, "v1"), FEATURES), Model(read_bundle(tmp_path, "v2"), FEATURES)
 
 
@@ -310,7 +311,7 @@ def test_an_invalid_trial_is_rejected_once_and_the_serving_model_stays(
     # given an active trial
     set_trial(tmp_path, Trial(version="v2"))
     assert active_versions(watcher.poll(wait=True)) == ("v1", "v2", 0.0)
-    rejected = metrics.BUNDLES_REFUSED._value.get()
+    rejected = read_metric(metrics.BUNDLES_REFUSED)
     publish_tiny(tmp_path, "v3")
     set_current(tmp_path, "v1")
     (tmp_path / "v3" / "decide.onnx").write_bytes(b"")
@@ -323,7 +324,7 @@ def test_an_invalid_trial_is_rejected_once_and_the_serving_model_stays(
     assert list(map(active_versions, actual)) == [("v1", "", None), None]
     (message,) = caplog.messages
     assert "No trial is active" in message
-    assert metrics.BUNDLES_REFUSED._value.get() == rejected + 1
+    assert read_metric(metrics.BUNDLES_REFUSED) == rejected + 1
     # and a valid trial after it is activated
     set_trial(tmp_path, Trial(version="v2"))
     assert active_versions(watcher.poll(wait=True)) == ("v1", "v2", 0.0)

@@ -6,8 +6,8 @@ import pytest
 from confluent_kafka import Producer
 
 from contract.messages import Decision
+from testkit.metrics import read_metric
 from tests.conftest import KafkaBroker
-from tests.metrics import read_metric
 from tests.worker.environment import WorkerEnvironment
 from tests.worker.signing_scorer import SigningScorer
 from tests.worker.worker_lifecycle import InProcessWorker, StepEvent, raise_killed

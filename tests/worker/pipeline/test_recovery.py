@@ -11,8 +11,8 @@ from contract.errors import LostLog, StaleState
 from contract.profiles.slices import Slices
 from contract.profiles.store import MergedOffsets
 from devservers.redis_server import RedisServer
+from testkit.metrics import read_metric
 from tests.conftest import KafkaBroker
-from tests.metrics import read_metric
 from tests.worker.environment import WorkerEnvironment
 from tests.worker.worker_lifecycle import InProcessWorker, StepEvent, WorkerKilled, wait_until
 from worker.ops import metrics

@@ -7,12 +7,12 @@ import numpy as np
 
 from contract.hashing import item_hash
 from contract.messages import Recommendations
+from contract.units import HOUR_MS
 from tests.worker.answers import read_messages
 from tests.worker.browsing_harness import BrowsingHarness, make_click_record
 from tests.worker.events import NOW_MS, make_click, make_order, make_product, make_record
 from worker.model.onnx_model import NeighbourTable
 
-HOUR_MS = 3_600_000
 CLICKS = 100_000
 
 

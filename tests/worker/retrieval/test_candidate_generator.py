@@ -8,6 +8,7 @@ import pytest
 from contract.features.encoder import Encoder
 from contract.hashing import item_hash
 from contract.settings.worker import ListSettings
+from contract.units import DAY_MS
 from tests.worker.events import FEATURES, NOW_MS, make_product
 from worker.catalogue.catalogue import Catalogue
 from worker.model.onnx_model import NeighbourTable
@@ -17,7 +18,6 @@ from worker.retrieval.exploration import FreshItems
 from worker.retrieval.popularity import Popularity
 
 ITEMS = [f"i{n}" for n in range(12)]
-DAY_MS = 86_400_000
 
 
 def make_neighbours(fading: float = 1.0, **neighbours: Sequence[str]) -> NeighbourTable:

@@ -6,12 +6,12 @@ from contract.events import Click, Event, Order
 from contract.features.encoder import Encoder
 from contract.profiles.entity_updates import to_updates
 from contract.profiles.store import InMemoryProfileStore, fold
+from contract.units import DAY_MS
 from tests.worker.events import FEATURES, NOW_MS, make_arrivals, make_click, make_order, make_product
 from worker.catalogue.catalogue import Catalogue
 from worker.retrieval.popularity import Popularity
 
 ITEMS = ("a", "b", "c", "d")
-DAY_MS = 86_400_000
 
 
 @pytest.fixture

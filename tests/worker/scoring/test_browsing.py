@@ -7,7 +7,8 @@ import pytest
 
 from contract.bundle import read_bundle
 from contract.messages import Ranking, Recommendations
-from tests.metrics import read_metric
+from contract.units import DAY_MS, MINUTE_MS
+from testkit.metrics import read_metric
 from tests.worker.answers import read_answers, read_messages, read_rows
 from tests.worker.browsing_harness import PURCHASE_VALUE, BrowsingHarness, make_click_record
 from tests.worker.events import FEATURES, NOW_MS, make_click, make_order, make_product, make_record, make_search
@@ -105,7 +106,7 @@ def test_items_visited_or_bought_together_become_neighbours() -> None:
 
 def test_an_event_that_waited_too_long_is_scored_but_brings_no_list() -> None:
     # given
-    lane = BrowsingHarness(shed_ms=60_000)
+    lane = BrowsingHarness(shed_ms=MINUTE_MS)
     shed = read_metric(metrics.LISTS_SHED)
     # when
     late = lane.answer(make_click_record("c1", "i0"), make_record(make_order("o1", "i1")), now_ms=NOW_MS + 60_001)
@@ -122,7 +123,7 @@ def test_an_event_that_waited_too_long_is_scored_but_brings_no_list() -> None:
 def test_a_fresh_item_is_shown_and_logged_with_its_propensity(lane: BrowsingHarness) -> None:
     # given a new item in an old shop
     lane = BrowsingHarness(explore=0.5, length=4)
-    late = NOW_MS + 30 * 86_400_000
+    late = NOW_MS + 30 * DAY_MS
     lane.catalogue.put(make_product("new", ts_ms=late))
     lane.answer(make_record(make_click("c1", "i0", ts_ms=late), topic="shop.clicks"))
     lane.run_periodic()

@@ -19,7 +19,7 @@ from worker.scoring.scorer import LaneScorer
 @pytest.fixture
 def model(tmp_path: Path) -> Model:
     """Fraud is likely above an amount of 100."""
-    publish_tiny(tmp_path, "v1", doubt=100.0)
+    publish_tiny(tmp_path, "v1", threshold=100.0)
     return Model(read_bundle(tmp_path, "v1"), FEATURES)
 
 

@@ -1,4 +1,4 @@
-"""Names for the array types that training code passes around. Shapes are written where the arrays are used."""
+"""Names for the array types that are passed around. Shapes are written where the arrays are used."""
 
 from collections.abc import Mapping
 from typing import Any, TypeAlias
