@@ -66,10 +66,9 @@ class ReviewHandler:
         for row, groups, entities in zip(rows, split_rows(blocks), list_entities(memory, rows), strict=True):
             review = batch.arrivals[row].event
             assert isinstance(review, Review)
-            score = ReviewScore(
-                event_id=review.event_id, user_id=review.user_id, fake_review=review.rating / self.stars_max
-            )
-            scores = {"fake_review": (score.fake_review,)}
+            fake_review = review.rating / self.stars_max
+            score = ReviewScore(event_id=review.event_id, user_id=review.user_id, fake_review=fake_review)
+            scores = {"fake_review": (fake_review,)}
             scored = builder.build("review", batch.arrivals[row], groups, scores=scores, entities=entities)
             answers.append(Answer(self.kind, scored, score))
         return answers
@@ -157,7 +156,7 @@ def test_a_registered_answer_is_published_cached_logged_and_counted(review_stage
 def test_a_registered_answer_with_a_claim_is_claimed_once_over_a_replay(review_stage: WorkerEnvironment) -> None:
     # given a worker that dies between the claim and the publication
     stage = review_stage
-    send_reviews(stage, ("u1", 5), ("u2", 1))
+    send_reviews(stage, ("u1", 5))
     killed = [StepEvent("send", 1, raise_killed)]
     open_worker(stage, handler=ClaimingHandler, step_events=killed).run_until_killed()
     assert stage.read_records("review_scores") == []
@@ -168,9 +167,9 @@ def test_a_registered_answer_with_a_claim_is_claimed_once_over_a_replay(review_s
     published = [
         msgspec.json.decode(record.value or b"", type=ReviewScore) for record in stage.read_records("review_scores")
     ]
-    assert sorted((score.event_id, score.fake_review) for score in published) == [("r0", 1.0), ("r1", 0.2)]
+    assert [(score.event_id, score.fake_review) for score in published] == [("r0", 1.0)]
     rows = [read_scored_row(record.value or b"") for record in stage.read_records("scored")]
-    assert sorted((row.event_id, row.scores["fake_review"]) for row in rows) == [("r0", (1.0,)), ("r1", (0.2,))]
+    assert [(row.event_id, row.scores["fake_review"]) for row in rows] == [("r0", (1.0,))]
 
 
 def test_a_registered_answer_is_erased_with_its_user(
