@@ -48,7 +48,7 @@ class KeyedCache(FunctionCache):
 def describe(function: Callable[..., Any]) -> Iterator[str]:
     """The function's code, and the values of the globals that it uses, down through the functions that it calls."""
     names = set()
-    for code in nested_codes(function.__code__):
+    for code in iterate_codes(function.__code__):
         constants = [constant for constant in code.co_consts if not isinstance(constant, CodeType)]
         yield repr((code.co_code, code.co_names, code.co_varnames, constants))
         names |= {step.argval for step in dis.get_instructions(code) if step.opname == "LOAD_GLOBAL"}
@@ -65,8 +65,8 @@ def describe(function: Callable[..., Any]) -> Iterator[str]:
             yield repr(value)
 
 
-def nested_codes(code: CodeType) -> Iterator[CodeType]:
+def iterate_codes(code: CodeType) -> Iterator[CodeType]:
     yield code
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
-            yield from nested_codes(constant)
+            yield from iterate_codes(constant)
