@@ -121,7 +121,7 @@ def corrupt_profiles(scenario: Scenario, corrupt: Callable[[bytes], bytes]) -> N
     scenario.send(5 * ORDERS_PER_SEND)
     expect_error(scenario, BadProfile, "redis-cli DEL")
     profiles = RedisProfileStore(client=scenario.redis, prefix=scenario.environment.redis_prefix)
-    unreadable = profiles.find_unreadable_keys([entity_from_key(key)])
+    unreadable = profiles.find_unreadable_keys([entity_from_key(key.decode())])
     scenario.redis.pipeline([("DEL", *keys) for keys in unreadable.values()])
     for number in range(len(scenario.workers)):
         scenario.restart_worker(number)
