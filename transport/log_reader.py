@@ -209,7 +209,12 @@ def position_after(message: Message) -> tuple[TopicPartition, int]:
         return partition, (message.offset() or 0) + 1
     if error.code() == KafkaError._PARTITION_EOF:
         return partition, message.offset() or 0
-    log.warning("No record of %s for now, the client retries: %s", partition, error.str())
+    log.warning(
+        "No record of %s for now, the client retries: %s",
+        partition.log_text(),
+        error.str(),
+        extra=partition.log_fields(),
+    )
     return partition, -1
 
 

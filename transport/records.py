@@ -16,6 +16,15 @@ class TopicPartition(NamedTuple):
     def __str__(self) -> str:
         return f"{self.topic}/{self.partition}"
 
+    def log_text(self, offset: int | None = None) -> str:
+        """`topic[partition]@offset`, as log lines name a position."""
+        return f"{self.topic}[{self.partition}]" + ("" if offset is None else f"@{offset}")
+
+    def log_fields(self, offset: int | None = None) -> dict[str, str | int]:
+        """The position as fields of a JSON log line: what a logger takes as `extra`."""
+        fields: dict[str, str | int] = {"topic": self.topic, "partition": self.partition}
+        return fields if offset is None else {**fields, "offset": offset}
+
 
 NO_METADATA: Final[Mapping[TopicPartition, str]] = MappingProxyType({})
 

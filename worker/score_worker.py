@@ -68,7 +68,12 @@ class ScoreWorker:
         health = HealthServer(
             port=worker.http_port, live=self._check_live, ready=self._check_ready, metrics=metrics.render
         )
-        log.info("Lane %s, instance %s: health and metrics on port %d.", self._lane.name, worker.instance, health.port)
+        log.info(
+            "Score worker started, lane %s, instance %s: health and metrics on port %d.",
+            self._lane.name,
+            worker.instance,
+            health.port,
+        )
         try:
             self._prepare()
             pipeline = self._open_pipeline()

@@ -8,10 +8,10 @@ the aggregates that readers derive (`read_entity`) are floating point.
 
 from typing import Final, NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from contract.compilation import jit
 from contract.profiles.entity_updates import LINK_SLOTS, LINKED_MAX
 from contract.profiles.erasures import ErasedIds
 from contract.profiles.record import (
@@ -47,7 +47,6 @@ TASKS_COUNT: Final = len(JUDGED_TASKS)
 DAY_S: Final = 86_400
 
 Aggregates = npt.NDArray[np.float64]
-jit = numba.njit(cache=True, nogil=True)
 
 
 class FoldState(NamedTuple):

@@ -4,17 +4,18 @@ A worker retries its batch, logs it, and continues when the server has recovered
 with an error that states the remedy.
 """
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
 from contract.errors import BadConfig, BadProfile
+from contract.profiles.record import entity_from_key
 from testkit.faults.scenario import ORDERS_PER_SEND, FaultOptions, Scenario
 from testkit.faults.worker_faults import STEPS_WITH_FAULTS, Fault, expect_error, run_at_step
 from testkit.faults.worker_harness import FaultyWorker
 from transport.records import TopicPartition
 from worker.redis.client import to_pairs
+from worker.state.profile_store import RedisProfileStore
 
 Commands = Sequence[Sequence[Any]]
 WAITS_MIN: Final = 3
@@ -111,15 +112,17 @@ def expect_refusal(worker: FaultyWorker) -> None:
 
 
 def corrupt_profiles(scenario: Scenario, corrupt: Callable[[bytes], bytes]) -> None:
-    """A seller's slices are unreadable: a worker ends with the command that removes them, which is run."""
+    """A seller's slices are unreadable: a worker ends with an error that states the repair, which is carried out."""
     scenario.drain()
     (keys,) = scenario.redis.pipeline([("KEYS", f"{scenario.environment.redis_prefix}profile:*seller:*")])
     key = scenario.rng.choice(sorted(keys))
     (slices,) = scenario.redis.pipeline([("HGETALL", key)])
     scenario.redis.pipeline([("HSET", key, source, corrupt(record)) for source, record in to_pairs(slices)])
     scenario.send(5 * ORDERS_PER_SEND)
-    message = expect_error(scenario, BadProfile, "redis-cli DEL")
-    scenario.redis.pipeline([("DEL", *re.findall("'([^']+)'", message))])
+    expect_error(scenario, BadProfile, "redis-cli DEL")
+    profiles = RedisProfileStore(client=scenario.redis, prefix=scenario.environment.redis_prefix)
+    unreadable = profiles.find_unreadable_keys([entity_from_key(key.decode())])
+    scenario.redis.pipeline([("DEL", *keys) for keys in unreadable.values()])
     for number in range(len(scenario.workers)):
         scenario.restart_worker(number)
 

@@ -22,7 +22,7 @@ from worker.erasure.progress import ErasureProgress, owner_field
 from worker.records.answers import DECISION, LIST, RANKING, Answer
 from worker.redis.client import RedisClient
 from worker.state.answer_cache import AnswerCache
-from worker.state.decision_store import DecisionStore
+from worker.state.claim_store import ClaimStore
 from worker.state.generations import Generations, generation_prefix
 from worker.state.profile_store import TTL_MS, RedisProfileStore
 
@@ -61,7 +61,7 @@ def server(redis_url: str) -> redis.Redis:
     """A Redis with the keys of every writer of the worker."""
     prefix, client = RedisSettings().prefix, RedisClient(url=redis_url, timeout_s=5)
     lists = ListSettings()
-    write_claims(DecisionStore(client=client, prefix=prefix, ttl_s=lists.decision_ttl_s))
+    write_claims(ClaimStore(client=client, prefix=prefix, ttl_s=lists.decision_ttl_s))
     write_caches(AnswerCache(client=client, prefix=prefix, lists=lists))
     search = Search(event_id="s-1", ts_ms=0, user_id="u-17", query="mug")
     memory = fold([{}], to_updates([Arrival("searches/0", 0, search)]))
@@ -79,7 +79,7 @@ def server(redis_url: str) -> redis.Redis:
     return redis.Redis.from_url(redis_url, decode_responses=True)
 
 
-def write_claims(claims: DecisionStore) -> None:
+def write_claims(claims: ClaimStore) -> None:
     decision = Decision(
         event_id="o-1", user_id="u-17", ts_ms=0, probability={}, action="approve", reasons=(), model_version=""
     )

@@ -24,7 +24,7 @@ from tests.worker.answers import make_answer
 from worker.records.answers import DECISION, LIST, Answer
 from worker.redis.client import RedisClient
 from worker.state.answer_cache import AnswerCache
-from worker.state.decision_store import DecisionStore
+from worker.state.claim_store import ClaimStore
 
 REDIS: Final = "redis://localhost:6379/0"
 KAFKA: Final = "localhost:29092"
@@ -120,7 +120,7 @@ def test_the_example_reads_a_decision(client: RedisClient, redis_url: str) -> No
         features="",
         groups={},
     )
-    DecisionStore(client=client, prefix="shop:", ttl_s=60).claim([Answer(DECISION, row, decision)])
+    ClaimStore(client=client, prefix="shop:", ttl_s=60).claim([Answer(DECISION, row, decision)])
 
     # when the page's code is run
     after = run_code_block("python decision", {}, {"json": json, "shop": shop})

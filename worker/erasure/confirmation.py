@@ -145,8 +145,12 @@ class ErasureConfirmer:
             self._delete_orphaned(user, [source for source in slices if source not in live])
             until_ms = self._erasure_consumer.erasures.until_ms[user]
             if any(plan_deletion(user, s, until_ms, record, False) for s, record in slices.items() if s in live):
-                position = (*erasure_record.topic_partition, erasure_record.offset)
-                log.warning("Erasure %s[%d]@%d is not confirmed yet: Redis still holds older slices.", *position)
+                partition, offset = erasure_record.topic_partition, erasure_record.offset
+                log.warning(
+                    "Erasure %s is not confirmed yet: Redis still holds older slices.",
+                    partition.log_text(offset),
+                    extra=partition.log_fields(offset),
+                )
             else:
                 erased.append(erasure_record)
         return erased

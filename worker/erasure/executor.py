@@ -19,7 +19,7 @@ from worker.erasure.slice_eraser import SliceEraser
 from worker.erasure.topic import ErasureConsumer
 from worker.records.lanes import Lane
 from worker.state.answer_cache import AnswerCache
-from worker.state.decision_store import DecisionStore
+from worker.state.claim_store import ClaimStore
 from worker.state.offsets import OffsetTracker
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class ErasureExecutor:
         erasure_consumer: ErasureConsumer,
         eraser: SliceEraser,
         progress: ErasureProgress,
-        decision_store: DecisionStore,
+        claim_store: ClaimStore,
         answer_cache: AnswerCache,
         offsets: OffsetTracker,
         clock_s: Callable[[], float] = time.monotonic,
@@ -49,7 +49,7 @@ class ErasureExecutor:
         self._erasure_consumer = erasure_consumer
         self._eraser = eraser
         self._progress = progress
-        self._decision_store = decision_store
+        self._claim_store = claim_store
         self._answer_cache = answer_cache
         self._offsets = offsets
         self._clock_s = clock_s
@@ -126,7 +126,7 @@ class ErasureExecutor:
         users = {user.removeprefix("user:"): ms for user, ms in behind.items()}
         if not users:
             return
-        self._decision_store.delete_erased(
+        self._claim_store.delete_erased(
             users, lambda topic, n, offset: self._offsets.is_answered(TopicPartition(topic, n), offset)
         )
         self._answer_cache.delete_users(users)

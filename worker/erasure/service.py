@@ -34,7 +34,7 @@ class ErasureService:
             erasure_consumer=self.consumer,
             eraser=SliceEraser(profiles=stores.profiles, offsets_at=self._log_reader.offsets_for_time),
             progress=self._progress,
-            decision_store=stores.decision_store,
+            claim_store=stores.claim_store,
             answer_cache=stores.answer_cache,
             offsets=offsets,
         )

@@ -66,8 +66,12 @@ class ErasureConsumer:
             self.erasures.add(record.erasure)
             self.last_by_user[record.erasure.user_id] = record
         elif record.reject:
-            position = (*record.topic_partition, record.offset)
-            log.error("Unreadable erasure %s[%d]@%d is not carried out: %s", *position, record.reject.detail)
+            log.error(
+                "Unreadable erasure %s is not carried out: %s",
+                record.topic_partition.log_text(record.offset),
+                record.reject.detail,
+                extra=record.topic_partition.log_fields(record.offset),
+            )
             metrics.BAD_ERASURES.labels(record.reject.reason).inc()
 
 

@@ -231,6 +231,11 @@ def decode_record(kind: str, record: Record) -> ScoredRow | Event | None:
         metrics.CLAMPED_TIMESTAMPS.inc(was_clamped)
         return event
     except (BadEvent, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        log.warning("Skipping unreadable record %s[%d]@%d: %s", *record.topic_partition, record.offset, error)
+        log.warning(
+            "Skipping unreadable record %s: %s",
+            record.topic_partition.log_text(record.offset),
+            error,
+            extra=record.topic_partition.log_fields(record.offset),
+        )
         metrics.UNREADABLE_RECORDS.labels(kind).inc()
         return None

@@ -190,7 +190,10 @@ class GroupConsumer:
         if error.code() == KafkaError._AUTO_OFFSET_RESET:
             raise StaleState(f"{partition} should go on where it was read to. Found: {error.str()}")
         log.warning(
-            "No record of %s for now, the client retries: %s", partition, error.str(), extra=partition._asdict()
+            "No record of %s for now, the client retries: %s",
+            partition.log_text(),
+            error.str(),
+            extra=partition.log_fields(),
         )
         return None
 
@@ -222,8 +225,9 @@ class GroupConsumer:
         self._consumer.incremental_unassign(partitions)
 
     def _on_lost(self, consumer: Consumer, partitions: list[KafkaPartition]) -> None:
-        names = ", ".join(f"{tp.topic}/{tp.partition}" for tp in partitions)
-        log.warning("Lost partitions to another member: %s", names)
+        for tp in partitions:
+            partition = TopicPartition(tp.topic, tp.partition)
+            log.warning("Lost %s to another member.", partition.log_text(), extra=partition.log_fields())
         self._on_revoke(consumer, partitions)
 
     def _on_error(self, error: KafkaError) -> None:

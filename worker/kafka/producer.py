@@ -234,7 +234,7 @@ class TransactionalProducer:
             error: KafkaError = failure.args[0]
             if error.retriable() and not error.fatal():
                 raise Unavailable(f"Kafka should abort a transaction. Found: {error.str()}") from failure
-            log.warning("The producer failed permanently, creating a new one: %s", error.str())
+            log.warning("Creating a new producer after a fatal producer error: %s", error.str())
             self._producer.purge()
             self._producers[self._current] = self._create_producer(self._transactional_ids[self._current])
         self._has_begun = False

@@ -81,7 +81,8 @@ class BundleWatcher:
             consequence = (
                 f"Model {self.serving.version} keeps answering" if self.serving else "Rules and popular items answer"
             )
-            self._serving_loader.reject(version or BROKEN_POINTER, f"Bundle rejected. {consequence}. {error}")
+            rejected = f"Bundle {version}" if version else "The pointer to the bundle"
+            self._serving_loader.reject(version or BROKEN_POINTER, f"{rejected} was rejected: {error} {consequence}.")
             return None
 
     def _poll_trial(self, serving: Model | None, wait: bool) -> TrialModel | None:
@@ -168,7 +169,7 @@ class BundleLoader:
         if name != self._rejected:
             self._rejected = name
             metrics.BUNDLES_REFUSED.inc()
-            log.error(reason)
+            log.error("%s", reason)
 
     def clear_rejection(self) -> None:
         """Load whatever the pointer names next; called while there is no pointer."""

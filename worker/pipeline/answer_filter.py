@@ -15,7 +15,7 @@ from worker.ops import metrics
 from worker.records.answers import AnswerKind
 from worker.records.batch import Batch
 from worker.scoring.results import BatchResults
-from worker.state.decision_store import ClaimKey
+from worker.state.claim_store import ClaimKey
 from worker.state.offsets import OffsetTracker
 
 

@@ -207,7 +207,7 @@ class BatchPipeline:
         self._publish(batch, results, outgoing)
         claims = self._answer_filter.claims_to_delete(batch)
         if claims:  # before the merge, so that a crash here is repeated
-            self.retry.call("redis", lambda: self._stores.decision_store.delete_answered(claims))
+            self.retry.call("redis", lambda: self._stores.claim_store.delete_answered(claims))
         self._merge(batch, memory)
         with self._mark_step.time(Step.CACHE):
             self.retry.call("redis", lambda: self._stores.answer_cache.write(results.answers))
@@ -230,7 +230,7 @@ class BatchPipeline:
         with self._mark_step.time(Step.SCORE):
             results = self._scorer.answer(batch, self._answer_filter.rows_to_answer(batch), memory, now_ms())
         with self._mark_step.time(Step.CLAIM):
-            results.answers = self.retry.call("redis", lambda: self._stores.decision_store.claim(results.answers))
+            results.answers = self.retry.call("redis", lambda: self._stores.claim_store.claim(results.answers))
         self.retry.call("kafka", check_topics)
         with self._mark_step.time(Step.SEND):
             outgoing = results.to_records(topics)

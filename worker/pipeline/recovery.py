@@ -80,7 +80,12 @@ class Recovery:
         }
         self._record_log_starts(sources, partition_offsets, starts, merged)
         for partition, start in starts.items():
-            log.info("Starting %s/%d at %d, answering from %d.", *partition, start.offset, start.committed)
+            log.info(
+                "Starting at %s, answering from %d.",
+                partition.log_text(start.offset),
+                start.committed,
+                extra=partition.log_fields(start.offset),
+            )
             self.offsets.committed[partition] = start.committed
             if partition in sources:
                 self.offsets.sources[partition] = sources[partition]
@@ -155,7 +160,12 @@ class Recovery:
         if start.lost:
             if not self._accepts_loss:
                 raise_if_lost(partition, start)
-            log.error("Continuing without %d records of %s/%d, which are gone from Kafka.", start.lost, *partition)
+            log.error(
+                "Continuing without %d records of %s, which are gone from Kafka.",
+                start.lost,
+                partition.log_text(),
+                extra=partition.log_fields(),
+            )
             metrics.LOST_LOG_RECORDS.inc(start.lost)
         return start
 
@@ -166,7 +176,7 @@ class Recovery:
         starts: Mapping[TopicPartition, StartOffsets],
         merged: MergedOffsets,
     ) -> None:
-        """Record the begin of each log as merged, before anything is committed.
+        """Record where each log begins as merged, before anything is committed.
 
         Then a bucket without an offset always means lost state. The end of records that are gone is recorded likewise.
         """
@@ -185,5 +195,5 @@ class Recovery:
         try:
             self._profiles.merge({}, merged, log_starts)
         except StaleState as error:
-            log.warning("Another worker recorded the begin of the same log first: %s", error)
+            log.warning("Another worker has already recorded where this log begins: %s", error)
         merged.update(self._profiles.read_offsets(sources.values()))

@@ -125,9 +125,9 @@ def report_rejects(rejects: Sequence[Reject]) -> None:
     if rejects:
         first = rejects[0].record
         log.warning(
-            "Published %d dead letters, the first of %s/%d offset %d: %s",
+            "Published %d dead letters, the first of %s: %s",
             len(rejects),
-            *first.topic_partition,
-            first.offset,
+            first.topic_partition.log_text(first.offset),
             rejects[0].detail,
+            extra=first.topic_partition.log_fields(first.offset),
         )

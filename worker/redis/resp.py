@@ -9,17 +9,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-import numba
 import numpy as np
 import numpy.typing as npt
+
+from contract.compilation import jit
 
 Bytes = npt.NDArray[np.uint8]
 POSITION, REPLIES, ELEMENTS, FIELDS, ERROR, ERROR_END, BROKEN = range(7)  # the state of `scan_replies`
 BUFFER_BYTES: Final = 1 << 20  # at first; doubled as needed
 BUFFER_KEPT_BYTES: Final = 1 << 25  # a larger buffer is released after the batch that needed it
 STAR, DOLLAR, MINUS, RETURN, LINE, ZERO = (np.uint8(ord(sign)) for sign in "*$-\r\n0")
-
-jit = numba.njit(cache=True, nogil=True)
 
 
 class BrokenReply(Exception):

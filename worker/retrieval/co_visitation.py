@@ -6,10 +6,11 @@ own (`fading`).
 
 from typing import Final, NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from contract.compilation import jit
+from contract.units import DAY_MS
 from worker.catalogue.catalogue import Catalogue
 from worker.catalogue.item_index import ItemNumbers
 from worker.model.onnx_model import NeighbourTable
@@ -17,11 +18,10 @@ from worker.model.onnx_model import NeighbourTable
 SLOTS: Final = 8  # co-visited items that are kept of each item
 RECENCY_EXPONENT: Final = 1.0  # of co-visits: neighbours of the k-th latest item weigh 1 / k
 PRIOR_VISITS: Final = 20.0  # pseudo-count: with as many visits of an item its co-visit shares are halved
-HALF_LIFE_MS: Final = 7 * 24 * 3_600_000
+HALF_LIFE_MS: Final = 7 * DAY_MS
 HALF_LIVES_MAX: Final = 100.0  # after this age weights are rescaled to the present, long before they overflow
 
 Weights = npt.NDArray[np.float32]
-jit = numba.njit(cache=True, nogil=True)
 
 
 class WeightedNeighbours(NamedTuple):

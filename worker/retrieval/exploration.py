@@ -9,11 +9,11 @@ from typing import Final
 import numpy as np
 
 from contract.settings.worker import ListSettings
+from contract.units import DAY_MS
 from worker.catalogue.catalogue import Catalogue
 from worker.catalogue.item_index import ItemNumbers
 
 POOL_MAX: Final = 1_000
-DAY_MS: Final = 86_400_000
 NO_ITEMS: Final[ItemNumbers] = np.zeros(0, np.int64)
 
 

@@ -6,11 +6,19 @@ codes are indexes of `worker.retrieval.candidate_generator.SOURCES`.
 
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
-jit = numba.njit(cache=True, nogil=True)
+from contract.compilation import jit
+
+
+@jit
+def hash_table_size(count):  # type: ignore[no-untyped-def]
+    """The length of a hash table for `count` items: a power of two, at most half full."""
+    size = 16
+    while size < 2 * count + 2:
+        size *= 2
+    return size
 
 
 @jit
@@ -64,43 +72,11 @@ class CandidateSources(NamedTuple):
 
 
 @jit
-def select_candidates(recent, sources, bought, bought_start, count_max):  # type: ignore[no-untyped-def]
-    """Item numbers (U, count_max), -1 after the last, their source codes (U, count_max), and counts (U,).
-
-    recent (U, R): recent items of each user, newest first. sources: CandidateSources.
-    bought[bought_start[u] : bought_start[u + 1]]: items that are excluded for user u.
-    """
-    users = len(recent)
-    in_stock = sources.in_stock
-    table_size = hash_table_size(sources.neighbours.shape[1])
-    table = np.zeros(table_size, np.int64)
-    total = np.zeros(table_size, np.float32)
-    selected = np.zeros(hash_table_size(count_max), np.int64)
-    numbers = np.full((users, count_max), -1, np.int64)
-    codes = np.zeros((users, count_max), np.int8)
-    counts = np.zeros(users, np.int64)
-    for u in range(users):
-        selected[:] = 0
-        out = (numbers[u], codes[u])
-        excluded = bought[bought_start[u] : bought_start[u + 1]]
-        neighbours = sort_by_total_weight(sources.neighbours[u], sources.neighbour_weights[u], table, total)
-        count = add_from_source(neighbours, 0, in_stock, excluded, selected, out, 0)
-        for n in range(count):
-            codes[u, n] = 1 if is_among(numbers[u, n], recent[u]) else 0  # a neighbour that is itself a recent item
-        count = add_from_source(recent[u], 1, in_stock, excluded, selected, out, count)
-        in_categories = select_popular_of_categories(recent[u], sources)
-        count = add_from_source(in_categories, 2, in_stock, excluded, selected, out, count)
-        counts[u] = add_from_source(sources.popular, 3, in_stock, excluded, selected, out, count)
-    return numbers, codes, counts
-
-
-@jit
-def hash_table_size(count):  # type: ignore[no-untyped-def]
-    """The length of a hash table for `count` items: a power of two, at most half full."""
-    size = 16
-    while size < 2 * count + 2:
-        size *= 2
-    return size
+def is_among(item, others):  # type: ignore[no-untyped-def]
+    is_equal = False
+    for other in others:
+        is_equal = is_equal or other == item
+    return is_equal
 
 
 @jit
@@ -119,14 +95,6 @@ def add_from_source(items, code, in_stock, excluded, selected, out, count):  # t
             codes[count] = code
             count += 1
     return count
-
-
-@jit
-def is_among(item, others):  # type: ignore[no-untyped-def]
-    is_equal = False
-    for other in others:
-        is_equal = is_equal or other == item
-    return is_equal
 
 
 @jit
@@ -176,3 +144,34 @@ def concatenate_lists(lists: list[npt.NDArray[np.int64]]) -> tuple[npt.NDArray[n
     """The lists end to end, and the start of each, followed by the end of the last."""
     start = np.cumsum([0, *map(len, lists)]).astype(np.int64)
     return np.concatenate([np.zeros(0, np.int64), *lists]), start
+
+
+@jit
+def select_candidates(recent, sources, bought, bought_start, count_max):  # type: ignore[no-untyped-def]
+    """Item numbers (U, count_max), -1 after the last, their source codes (U, count_max), and counts (U,).
+
+    recent (U, R): recent items of each user, newest first. sources: CandidateSources.
+    bought[bought_start[u] : bought_start[u + 1]]: items that are excluded for user u.
+    """
+    users = len(recent)
+    in_stock = sources.in_stock
+    table_size = hash_table_size(sources.neighbours.shape[1])
+    table = np.zeros(table_size, np.int64)
+    total = np.zeros(table_size, np.float32)
+    selected = np.zeros(hash_table_size(count_max), np.int64)
+    numbers = np.full((users, count_max), -1, np.int64)
+    codes = np.zeros((users, count_max), np.int8)
+    counts = np.zeros(users, np.int64)
+    for u in range(users):
+        selected[:] = 0
+        out = (numbers[u], codes[u])
+        excluded = bought[bought_start[u] : bought_start[u + 1]]
+        neighbours = sort_by_total_weight(sources.neighbours[u], sources.neighbour_weights[u], table, total)
+        count = add_from_source(neighbours, 0, in_stock, excluded, selected, out, 0)
+        for n in range(count):
+            codes[u, n] = 1 if is_among(numbers[u, n], recent[u]) else 0  # a neighbour that is itself a recent item
+        count = add_from_source(recent[u], 1, in_stock, excluded, selected, out, count)
+        in_categories = select_popular_of_categories(recent[u], sources)
+        count = add_from_source(in_categories, 2, in_stock, excluded, selected, out, count)
+        counts[u] = add_from_source(sources.popular, 3, in_stock, excluded, selected, out, count)
+    return numbers, codes, counts

@@ -13,6 +13,7 @@ from contract.events import Click, Event, Order
 from contract.graphs import RECOMMEND
 from contract.profiles.entity_updates import Arrival
 from contract.profiles.store import FoldedBatch, ProfileStore
+from transport.records import TopicPartition
 from worker.catalogue.item_index import ItemNumbers
 from worker.model.experiment import ActiveModels
 from worker.model.onnx_model import NeighbourTable
@@ -116,13 +117,7 @@ class ListRefresher:
             list(range(len(requests))),
             lambda n: requests[n].event.user_id,
             lambda builder, chunk: results.answers.extend(builder.build([requests[n] for n in chunk], memory, now_ms)),
-            lambda n, error, _: log.error(
-                "A user keeps the former list, the new one could not be built for the event at %s/%d offset %d: %r",
-                requests[n].arrival.topic,
-                requests[n].arrival.partition,
-                requests[n].arrival.offset,
-                error,
-            ),
+            lambda n, error, _: log_failed_list(requests[n].arrival, error),
         )
         return results
 
@@ -164,3 +159,13 @@ class ListRefresher:
                 numbers = self._catalogue.find(list(dict.fromkeys(line.item_id for line in event.lines)))
                 self.popularity.mark_active(numbers)
                 self.item_neighbours.co_visits.record(numbers[:-1], numbers[1:], self._stream_ms)
+
+
+def log_failed_list(arrival: Arrival, error: Exception) -> None:
+    partition = TopicPartition(arrival.topic, arrival.partition)
+    log.error(
+        "A user keeps the former list, the new one could not be built for the event at %s: %r",
+        partition.log_text(arrival.offset),
+        error,
+        extra=partition.log_fields(arrival.offset),
+    )

@@ -15,6 +15,7 @@ from contract.hashing import BUCKETS, bucket_of, buckets_of, hash_texts
 from contract.profiles.record import HORIZON_MS, LAYOUT, RECORD, entity_from_key, profile_key_prefix
 from contract.profiles.slices import LoadedSlices, Slices, SliceWrites, check_lengths, to_slice_writes
 from contract.profiles.store import MergedOffsets
+from contract.units import DAY_MS
 from transport.records import TopicPartition
 from worker.redis.client import RedisClient, to_pairs
 from worker.state.generations import FIRST, Generations, generation_prefix, parse_generation
@@ -53,8 +54,8 @@ return hashes
 """
 PAGE_KEYS: Final = 64  # Redis serves no other command while it copies them
 # Redis' expiry only collects garbage, so it exceeds the fold's horizon by the longest expected retention.
-TTL_MS: Final = HORIZON_MS + 30 * 86_400_000
-RETENTION_MIN_MS: Final = TTL_MS - 3 * 86_400_000  # a profile stays at least this long after a write
+TTL_MS: Final = HORIZON_MS + 30 * DAY_MS
+RETENTION_MIN_MS: Final = TTL_MS - 3 * DAY_MS  # a profile stays at least this long after a write
 NO_SOURCE: Final = 0xFFFF << 16
 
 
@@ -182,20 +183,27 @@ class RedisProfileStore:
         if stale := [bucket for bucket, reply in zip(after, replies, strict=True) if not reply]:
             raise StaleState(f"Buckets {stale} should be merged as this worker left them. Found other positions.")
 
-    def suggest_repair(self, entities: Sequence[str]) -> str:
-        """The commands that make the worker fold unreadable profiles among these again from the log."""
+    def find_unreadable_keys(self, entities: Sequence[str]) -> dict[int, list[str]]:
+        """By bucket, the keys to delete so that the worker folds the unreadable ones of these profiles again.
+
+        The first key is that of the bucket's merged offsets. A bucket's keys are on one server of a cluster.
+        """
         replies = self.client.pipeline([("HGETALL", self.profile_key(entity)) for entity in entities])
-        unreadable = [entity for entity, reply in zip(entities, replies, strict=True) if not is_readable(reply[1::2])]
-        by_bucket: dict[int, list[str]] = {}
-        for entity in unreadable:
-            bucket = bucket_of(entity)
-            by_bucket.setdefault(bucket, [self.offsets_key(bucket)]).append(self.profile_key(entity))
-        # A bucket's keys are on one server of a cluster; one command cannot delete those of several buckets.
-        commands = [
-            f"{self.client.shell} DEL {' '.join(map(quote_key, keys))}" for _, keys in sorted(by_bucket.items())
-        ]
+        keys: dict[int, list[str]] = {}
+        for entity, reply in zip(entities, replies, strict=True):
+            if not is_readable(reply[1::2]):
+                bucket = bucket_of(entity)
+                keys.setdefault(bucket, [self.offsets_key(bucket)]).append(self.profile_key(entity))
+        return dict(sorted(keys.items()))
+
+    def suggest_repair(self, entities: Sequence[str]) -> str:
+        """How many of these profiles are unreadable and how to repair them; names no entity, as it is logged."""
+        keys = self.find_unreadable_keys(entities)
+        count = sum(len(bucket_keys) - 1 for bucket_keys in keys.values())
         return (
-            f"Run: {'; '.join(commands)}; the worker then folds them again from the log. "
+            f"Unreadable profiles: {count}, in buckets {list(keys)}; `python -m worker verify --all` prints the first. "
+            f"Run for each: {self.client.shell} DEL '{self.prefix}merged:{{BUCKET}}' "
+            f"'{self.prefix}profile:{{BUCKET}}:ENTITY'; the worker then folds it again from the log. "
             "Where it is every profile, run `python -m worker rebuild`."
         )
 
@@ -263,10 +271,6 @@ def open_profile_store(client: RedisClient, prefix: str) -> RedisProfileStore:
 def is_readable(records: Iterable[bytes]) -> bool:
     layout = LAYOUT.to_bytes(4, "little")
     return all(len(record) == RECORD.itemsize and record[:4] == layout for record in records)
-
-
-def quote_key(key: str) -> str:
-    return f"'{key}'"
 
 
 def name_sources(

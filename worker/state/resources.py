@@ -11,7 +11,7 @@ from worker.records.answers import AnswerKind
 from worker.redis.client import RedisClient
 from worker.redis.cluster import connect, connect_cache
 from worker.state.answer_cache import AnswerCache
-from worker.state.decision_store import DecisionStore
+from worker.state.claim_store import ClaimStore
 from worker.state.profile_store import RedisProfileStore, open_profile_store
 
 
@@ -20,7 +20,7 @@ class Stores:
     """What one worker reads and writes in Redis."""
 
     profiles: RedisProfileStore
-    decision_store: DecisionStore
+    claim_store: ClaimStore
     answer_cache: AnswerCache
 
 
@@ -30,9 +30,7 @@ def open_stores(settings: Settings, kinds: Iterable[AnswerKind], client: RedisCl
     client = client or connect(redis)
     return Stores(
         profiles=open_profile_store(client, redis.prefix),
-        decision_store=DecisionStore(
-            client=client, prefix=redis.prefix, ttl_s=lists.decision_ttl_s, kinds=answer_kinds
-        ),
+        claim_store=ClaimStore(client=client, prefix=redis.prefix, ttl_s=lists.decision_ttl_s, kinds=answer_kinds),
         answer_cache=AnswerCache(
             client=connect_cache(redis, client), prefix=redis.prefix, lists=lists, kinds=answer_kinds
         ),

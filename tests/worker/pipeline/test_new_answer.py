@@ -4,7 +4,8 @@ The answer is the probability that a review is fake. Nothing in `worker.pipeline
 knows it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Final
 
 import msgspec
@@ -22,10 +23,10 @@ from tests.metrics import assert_increases
 from tests.worker.environment import WorkerEnvironment
 from tests.worker.events import NOW_MS
 from tests.worker.order_scoring import make_scorer
-from tests.worker.worker_lifecycle import InProcessWorker
+from tests.worker.worker_lifecycle import InProcessWorker, StepEvent, raise_killed
 from worker.model.experiment import ActiveModels
 from worker.ops import metrics
-from worker.records.answers import Answer, AnswerKind, CachePolicy
+from worker.records.answers import Answer, AnswerKind, CachePolicy, ClaimPolicy
 from worker.records.batch import Batch
 from worker.scoring.handlers import HANDLERS
 from worker.scoring.scorer import EventHandling, LaneHandlers, ScoringResources
@@ -47,10 +48,14 @@ REVIEW_SCORE: Final = AnswerKind(
     topic="review_scores",
     cache=CachePolicy("review", lambda lists: 60, entry_id=lambda score: score.event_id, index_key="reviewed"),
 )
+CLAIMED_SCORE: Final = replace(REVIEW_SCORE, claim=ClaimPolicy("review-claim", "claimed-reviews"))
 
 
 class ReviewHandler:
     """Scores a review by its stars, as no bundle of the tests has the graph."""
+
+    kind = REVIEW_SCORE
+    stars_max = 5
 
     def __init__(self, resources: ScoringResources, models: ActiveModels, is_canary: bool) -> None:
         self._encoder = resources.encoder
@@ -61,16 +66,28 @@ class ReviewHandler:
         for row, groups, entities in zip(rows, split_rows(blocks), list_entities(memory, rows), strict=True):
             review = batch.arrivals[row].event
             assert isinstance(review, Review)
-            score = ReviewScore(event_id=review.event_id, user_id=review.user_id, fake_review=review.rating / 5)
-            scores = {"fake_review": (score.fake_review,)}
+            fake_review = review.rating / self.stars_max
+            score = ReviewScore(event_id=review.event_id, user_id=review.user_id, fake_review=fake_review)
+            scores = {"fake_review": (fake_review,)}
             scored = builder.build("review", batch.arrivals[row], groups, scores=scores, entities=entities)
-            answers.append(Answer(REVIEW_SCORE, scored, score))
+            answers.append(Answer(self.kind, scored, score))
         return answers
 
 
-HANDLERS_WITH_REVIEWS: Final = LaneHandlers(
-    (*HANDLERS["orders"].events, EventHandling(event=Review, kind=REVIEW_SCORE, graph=REVIEW, build=ReviewHandler))
-)
+class ClaimingHandler(ReviewHandler):
+    kind = CLAIMED_SCORE
+
+
+class HalvingHandler(ClaimingHandler):
+    """Gives half the score, as another model might after a restart."""
+
+    stars_max = 10
+
+
+def handle_reviews(build: type[ReviewHandler]) -> LaneHandlers:
+    """The handlers of the orders lane, and this one."""
+    handling = EventHandling(event=Review, kind=build.kind, graph=REVIEW, build=build)
+    return LaneHandlers((*HANDLERS["orders"].events, handling))
 
 
 @pytest.fixture
@@ -88,9 +105,15 @@ def send_reviews(stage: WorkerEnvironment, *stars_by_user: tuple[str, int], firs
     stage.send("reviews", [(review.user_id, to_json(review)) for review in reviews])
 
 
-def open_worker(stage: WorkerEnvironment, *, erases: bool = False) -> InProcessWorker:
-    scorer = make_scorer(stage.settings, HANDLERS_WITH_REVIEWS)
-    return InProcessWorker(stage, scorer=scorer, kinds=("orders", "reviews"), erases=erases)
+def open_worker(
+    stage: WorkerEnvironment,
+    *,
+    handler: type[ReviewHandler] = ReviewHandler,
+    erases: bool = False,
+    step_events: Sequence[StepEvent] = (),
+) -> InProcessWorker:
+    scorer = make_scorer(stage.settings, handle_reviews(handler))
+    return InProcessWorker(stage, scorer=scorer, kinds=("orders", "reviews"), erases=erases, step_events=step_events)
 
 
 def process_all(stage: WorkerEnvironment, worker: InProcessWorker) -> None:
@@ -128,6 +151,25 @@ def test_a_registered_answer_is_published_cached_logged_and_counted(review_stage
     # and orders are answered as before
     assert stage.is_decided_once(sent)
     assert stage.find_differences("orders", "reviews") == []
+
+
+def test_a_registered_answer_with_a_claim_is_claimed_once_over_a_replay(review_stage: WorkerEnvironment) -> None:
+    # given a worker that dies between the claim and the publication
+    stage = review_stage
+    send_reviews(stage, ("u1", 5))
+    killed = [StepEvent("send", 1, raise_killed)]
+    open_worker(stage, handler=ClaimingHandler, step_events=killed).run_until_killed()
+    assert stage.read_records("review_scores") == []
+    # when the next one would answer differently
+    with open_worker(stage, handler=HalvingHandler) as worker:
+        process_all(stage, worker)
+    # then
+    published = [
+        msgspec.json.decode(record.value or b"", type=ReviewScore) for record in stage.read_records("review_scores")
+    ]
+    assert [(score.event_id, score.fake_review) for score in published] == [("r0", 1.0)]
+    rows = [read_scored_row(record.value or b"") for record in stage.read_records("scored")]
+    assert [(row.event_id, row.scores["fake_review"]) for row in rows] == [("r0", (1.0,))]
 
 
 def test_a_registered_answer_is_erased_with_its_user(

@@ -1,14 +1,20 @@
 """A batch: records become arrivals, or rejects with everything that a dead letter states."""
 
+import io
+import json
+import logging
+
 import pytest
 
+from contract.logs import create_handler
 from contract.messages import DEAD_LETTER_HEADER, DeadLetter, read_dead_letter
 from contract.profiles.entity_updates import Arrival
+from contract.settings.worker import LogSettings
 from tests.metrics import assert_increases
 from tests.worker.events import KINDS, NOW_MS, make_click, make_order, make_record
 from transport.records import Record, TopicPartition
 from worker.ops import metrics
-from worker.records.batch import Batch, Reject, decode_records
+from worker.records.batch import Batch, Reject, decode_records, report_rejects
 
 ORDERS, CLICKS = TopicPartition("shop.orders", 0), TopicPartition("shop.clicks", 1)
 
@@ -121,3 +127,19 @@ def test_the_reject_of_an_unscored_event_has_its_record_and_attempts() -> None:
         "by zero",
         4,
     )
+
+
+def test_the_first_dead_letter_has_its_position_in_the_fields_of_a_log_line() -> None:
+    # given
+    stream, logger = io.StringIO(), logging.getLogger("worker.records.batch")
+    handler = create_handler(LogSettings(format="json"), stream, process="score worker")
+    logger.addHandler(handler)
+    # when
+    try:
+        report_rejects(decode_batch(make_record(make_order("o1"), 7), make_record(b"{", 8)).rejects)
+    finally:
+        logger.removeHandler(handler)
+    # then
+    line = json.loads(stream.getvalue())
+    assert (line["topic"], line["partition"], line["offset"]) == ("shop.orders", 0, 8)
+    assert "shop.orders[0]@8" in line["message"]

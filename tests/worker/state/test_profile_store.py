@@ -118,7 +118,7 @@ def test_a_merge_that_fails_half_way_leaves_its_bucket_unmerged(
     assert client.pipeline([("EXISTS", f"shop:merged:{{{BUCKET}}}")]) == [0]
 
 
-def test_the_suggested_repair_names_only_the_keys_of_unreadable_profiles(
+def test_only_the_keys_of_unreadable_profiles_are_to_be_deleted(
     profiles: RedisProfileStore, client: RedisClient
 ) -> None:
     # given
@@ -126,10 +126,22 @@ def test_the_suggested_repair_names_only_the_keys_of_unreadable_profiles(
     client.pipeline([("HSET", f"shop:{profile_key(USER)}", "orders/3", whole[:-1])])
     profiles.merge({"user:v": {"orders/3": whole}}, {}, {bucket_of("user:v"): {"orders/3": 7}})
     # when
-    repair = profiles.suggest_repair([USER, "user:v"])
+    keys, repair = profiles.find_unreadable_keys([USER, "user:v"]), profiles.suggest_repair([USER, "user:v"])
     # then
-    assert f"redis-cli DEL 'shop:merged:{{{BUCKET}}}' 'shop:{profile_key(USER)}';" in repair
-    assert "user:v" not in repair
+    assert keys == {BUCKET: [f"shop:merged:{{{BUCKET}}}", f"shop:{profile_key(USER)}"]}
+    assert f"Unreadable profiles: 1, in buckets [{BUCKET}];" in repair
+    assert "redis-cli DEL 'shop:merged:{BUCKET}' 'shop:profile:{BUCKET}:ENTITY';" in repair
+
+
+def test_the_suggested_repair_names_no_entity(profiles: RedisProfileStore, client: RedisClient) -> None:
+    # given
+    entities = ["user:anna", "card:4929-17", "ip:203.0.113.9"]
+    client.pipeline([("HSET", f"shop:{profile_key(entity)}", "orders/3", b"short") for entity in entities])
+    # when
+    repair = profiles.suggest_repair(entities)
+    # then
+    assert "Unreadable profiles: 3," in repair
+    assert not [entity for entity in entities if entity in repair or entity.partition(":")[2] in repair]
 
 
 def test_a_page_of_a_scan_has_the_merged_offsets_of_its_bucket(

@@ -37,7 +37,7 @@ class ClaimKey(NamedTuple):
     event_id: str
 
 
-class DecisionStore:
+class ClaimStore:
     """Claims of the kinds that have a `ClaimPolicy`, kept for `ttl_s`: longer than a crashed batch waits for its retry.
 
     `kinds`: those whose claims this worker deletes for erased users.

@@ -14,8 +14,8 @@ from tests.worker.answers import make_answer
 from worker.ops import metrics
 from worker.records.answers import CLICK, DECISION, RANKING, Answer
 from worker.redis.client import RedisClient
-from worker.state import decision_store
-from worker.state.decision_store import ClaimKey, DecisionStore
+from worker.state import claim_store
+from worker.state.claim_store import ClaimKey, ClaimStore
 
 
 def make_decision(
@@ -56,17 +56,17 @@ def client(redis_url: str) -> Iterator[RedisClient]:
 
 
 @pytest.fixture
-def store(client: RedisClient) -> DecisionStore:
-    return DecisionStore(client=client, prefix="shop:", ttl_s=60)
+def store(client: RedisClient) -> ClaimStore:
+    return ClaimStore(client=client, prefix="shop:", ttl_s=60)
 
 
 def test_a_stored_claim_is_read_back_unchanged() -> None:
     answer = make_decision("o1", "decline")
 
-    assert decision_store.from_stored(DECISION, decision_store.to_stored(answer)) == answer
+    assert claim_store.from_stored(DECISION, claim_store.to_stored(answer)) == answer
 
 
-def test_the_first_decision_is_returned_to_every_later_claim(store: DecisionStore) -> None:
+def test_the_first_decision_is_returned_to_every_later_claim(store: ClaimStore) -> None:
     # given
     first, second = make_decision("o1", "decline", "v1"), make_decision("o1", "approve", "v2")
     # when
@@ -76,7 +76,7 @@ def test_the_first_decision_is_returned_to_every_later_claim(store: DecisionStor
     assert actual == [[first]] * 3
 
 
-def test_a_batch_may_mix_new_orders_and_orders_decided_before(store: DecisionStore) -> None:
+def test_a_batch_may_mix_new_orders_and_orders_decided_before(store: ClaimStore) -> None:
     # given
     old, new = make_decision("o1", "decline"), make_decision("o2")
     store.claim([old])
@@ -84,13 +84,13 @@ def test_a_batch_may_mix_new_orders_and_orders_decided_before(store: DecisionSto
     assert store.claim([new, make_decision("o1", "approve", "v2")]) == [new, old]
 
 
-def test_an_order_that_is_twice_in_a_batch_is_decided_once(store: DecisionStore) -> None:
+def test_an_order_that_is_twice_in_a_batch_is_decided_once(store: ClaimStore) -> None:
     first, second = make_decision("o1", "decline"), make_decision("o1", "approve")
 
     assert store.claim([first, second]) == [first, first]
 
 
-def test_answers_of_kinds_without_claims_pass_unchanged(store: DecisionStore, client: RedisClient) -> None:
+def test_answers_of_kinds_without_claims_pass_unchanged(store: ClaimStore, client: RedisClient) -> None:
     # given
     ranking = Ranking(event_id="o1", user_id="u", query="q", items=(), relevance=(), model_version="")
     unclaimed = [make_answer(RANKING, ranking), Answer(CLICK, make_decision("o1").scored)]
@@ -103,7 +103,7 @@ def test_answers_of_kinds_without_claims_pass_unchanged(store: DecisionStore, cl
     assert len(client.pipeline([("KEYS", "shop:decision:*")])[0]) == 1
 
 
-def test_a_claim_is_the_public_decision_and_expires(store: DecisionStore, client: RedisClient) -> None:
+def test_a_claim_is_the_public_decision_and_expires(store: ClaimStore, client: RedisClient) -> None:
     # when
     store.claim([make_decision("o1", "review")])
     # then
@@ -117,7 +117,7 @@ def find_remaining(client: RedisClient, *event_ids: str) -> list[int]:
     return client.pipeline([("EXISTS", f"shop:decision:{event}") for event in event_ids])
 
 
-def test_published_decisions_up_to_an_erasure_are_deleted(store: DecisionStore, client: RedisClient) -> None:
+def test_published_decisions_up_to_an_erasure_are_deleted(store: ClaimStore, client: RedisClient) -> None:
     # given one at the erasure's time, a later one, one that is not published yet, and one of another user
     store.claim(
         [
@@ -139,17 +139,17 @@ def test_published_decisions_up_to_an_erasure_are_deleted(store: DecisionStore, 
     assert find_remaining(client, "o1", "o2", "o3", "o4") == [0, 0, 0, 1]
 
 
-def test_a_lane_deletes_no_claims_of_another_lane(store: DecisionStore, client: RedisClient) -> None:
+def test_a_lane_deletes_no_claims_of_another_lane(store: ClaimStore, client: RedisClient) -> None:
     # given
     store.claim([make_decision("o1", user="u1", ts_ms=100)])
-    other_lane = DecisionStore(client=client, prefix="shop:", ttl_s=60, kinds=(RANKING, CLICK))
+    other_lane = ClaimStore(client=client, prefix="shop:", ttl_s=60, kinds=(RANKING, CLICK))
     # when
     other_lane.delete_erased({"u1": 100}, lambda topic, partition, offset: True)
     # then
     assert find_remaining(client, "o1") == [1]
 
 
-def test_a_decision_lost_by_redis_is_also_removed_from_the_index(store: DecisionStore, client: RedisClient) -> None:
+def test_a_decision_lost_by_redis_is_also_removed_from_the_index(store: ClaimStore, client: RedisClient) -> None:
     # given
     store.claim([make_decision("o1", user="u1", ts_ms=100)])
     client.pipeline([("DEL", "shop:decision:o1")])
@@ -159,7 +159,7 @@ def test_a_decision_lost_by_redis_is_also_removed_from_the_index(store: Decision
     assert client.pipeline([("KEYS", "shop:decided:*")]) == [[]]
 
 
-def test_a_shadow_s_scores_are_claimed_with_the_decision(store: DecisionStore) -> None:
+def test_a_shadow_s_scores_are_claimed_with_the_decision(store: ClaimStore) -> None:
     # given an attempt with a shadow, and a later one without it
     without = make_decision("o1", "decline", "v1")
     with_shadow = without._replace(scored=replace(without.scored, shadow_version="v2", shadow={"fraud": (0.9,)}))
