@@ -26,7 +26,7 @@ from worker.redis.client import RedisClient
 from worker.state.profile_store import open_profile_store
 
 PARTITIONS: Final = 4
-TIMEOUT_S: Final = 90.0
+TIMEOUT_S: Final = 180.0  # the open transaction of a zombie holds the offsets of the group back for 60 s and more
 ORDERS_PER_SEND: Final = 24
 INSTANCES: Final = ("0", "1")
 
