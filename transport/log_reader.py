@@ -16,6 +16,9 @@ from transport.records import OffsetRange, Record, TopicPartition, as_bytes
 log = logging.getLogger(__name__)
 client_log = logging.getLogger("librdkafka")  # of its own threads; written when this client polls
 TIMEOUT_S: Final = 10.0
+LEADER_POLL_S: Final = 0.1
+# A partition of a topic that was just created, or whose broker went away, has no leader for a moment.
+LEADER_CHANGES: Final = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
 IDLE_TIMEOUT_S: Final = 60.0  # of a read that should still return records
 CHUNK_RECORDS: Final = 2_000
 CHUNK_WAIT_S: Final = 0.05
@@ -177,10 +180,22 @@ def fetch_offset_ranges(consumer: Consumer, topics: Iterable[str]) -> dict[Topic
             if topic in metadata_by_topic
             for number in metadata_by_topic[topic].partitions
         ]
-        return {
-            partition: OffsetRange(*consumer.get_watermark_offsets(KafkaPartition(*partition), timeout=TIMEOUT_S))
-            for partition in partitions
-        }
+        return {partition: fetch_offset_range(consumer, partition) for partition in partitions}
+
+
+def fetch_offset_range(consumer: Consumer, partition: TopicPartition) -> OffsetRange:
+    """The first and the next offset of a partition; while its leader changes, ask again for up to `TIMEOUT_S`.
+
+    librdkafka refreshes its metadata after such an error, but does not repeat this request.
+    """
+    deadline_s = time.monotonic() + TIMEOUT_S
+    while True:
+        try:
+            return OffsetRange(*consumer.get_watermark_offsets(KafkaPartition(*partition), timeout=TIMEOUT_S))
+        except KafkaException as error:
+            if error.args[0].code() not in LEADER_CHANGES or time.monotonic() > deadline_s:
+                raise
+        time.sleep(LEADER_POLL_S)
 
 
 @contextmanager

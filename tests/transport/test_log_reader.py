@@ -2,18 +2,18 @@
 
 import time
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 
 from contract.errors import Unavailable
 from contract.settings.servers import KafkaSettings
 from devservers.apache_kafka import ApacheKafka
 from tests.conftest import KafkaBroker
 from tests.kafka import BlockingProducer
-from transport.log_reader import LogReader, TopicTailer
-from transport.records import TopicPartition
+from transport.log_reader import LogReader, TopicTailer, fetch_offset_range
+from transport.records import OffsetRange, TopicPartition
 
 TIMEOUT_S = 30.0
 T = TypeVar("T")
@@ -156,3 +156,30 @@ def test_a_tailer_returns_records_written_after_it_was_opened(broker: KafkaBroke
     # then
     run_until(lambda: actual == [b"a", b"b"], lambda: actual.extend(r.value for r in tailer.poll(10, 50)))
     tailer.close()
+
+
+class ChangingLeader:
+    """Answers a request for offsets as a broker does that is not the leader yet, `failures` times."""
+
+    def __init__(self, failures: int, code: int) -> None:
+        self.failures, self.code = failures, code
+
+    def get_watermark_offsets(self, partition: object, timeout: float) -> tuple[int, int]:
+        if self.failures:
+            self.failures -= 1
+            raise KafkaException(KafkaError(self.code))
+        return 3, 9
+
+
+def test_a_partition_whose_leader_changes_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transport.log_reader.LEADER_POLL_S", 0.0)
+    consumer: Any = ChangingLeader(2, KafkaError.NOT_LEADER_FOR_PARTITION)
+
+    assert fetch_offset_range(consumer, TopicPartition("orders", 0)) == OffsetRange(3, 9)
+
+
+def test_another_error_than_a_change_of_leader_is_not_repeated() -> None:
+    consumer: Any = ChangingLeader(1, KafkaError.TOPIC_AUTHORIZATION_FAILED)
+
+    with pytest.raises(KafkaException):
+        fetch_offset_range(consumer, TopicPartition("orders", 0))
