@@ -32,6 +32,15 @@ DECISIONS: Final = counter("decisions_total", "Decisions by action; repeated one
 DECISIONS_REPEATED: Final = counter(
     "decisions_repeated_total", "Decisions already made, by an earlier attempt or process."
 )
+DECISION_CONFLICTS: Final = counter(
+    "decision_conflicts_total", "Decisions of orders whose id another order has; repeated ones are counted again."
+)
+WRITES_FENCED: Final = counter(
+    "writes_fenced_total", "Answers not written since others carry out an erasure that this worker has not read yet."
+)
+UNREADABLE_KEYS: Final = counter(
+    "unreadable_keys_total", "Keys in Redis of another type or content than written, replaced or deleted.", "kind"
+)
 DEAD_LETTERS: Final = counter("dead_letters_total", "Records that could not be answered, by reason.", "reason")
 CLAMPED_TIMESTAMPS: Final = counter(
     "clamped_timestamps_total", "Events with a time too far ahead, set to their record's timestamp."
