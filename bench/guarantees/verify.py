@@ -50,7 +50,7 @@ class VerifyOutcome(msgspec.Struct, kw_only=True):
     slices: int = 0
     false: int = 0
     injected: dict[str, int] = msgspec.field(default_factory=lambda: dict.fromkeys(ERROR_KINDS, 0))
-    found: int = 0
+    errors_found: int = msgspec.field(default=0, name="found")
     overwritten: int = 0
     unchecked: dict[str, int] = msgspec.field(default_factory=dict)
     look_s: tuple[float, float, float] = (0.0, 0.0, 0.0)  # minimum, median, maximum
@@ -60,7 +60,7 @@ class VerifyOutcome(msgspec.Struct, kw_only=True):
     @property
     def passed(self) -> bool:
         """Whether nothing false was found, and every injected error was."""
-        return self.false == 0 and self.found == sum(self.injected.values()) > 0
+        return self.false == 0 and self.errors_found == sum(self.injected.values()) > 0
 
 
 class VerifyRound:
@@ -105,7 +105,7 @@ class VerifyRound:
         sent = sum(producer.event_count for producer in self.workers.producers.values())
         self.outcome.events += sent
         print_progress(
-            f"{self.outcome.looks} looks, {self.outcome.found} errors found, {self.outcome.false} false; "
+            f"{self.outcome.looks} looks, {self.outcome.errors_found} errors found, {self.outcome.false} false; "
             f"{sent / (time.monotonic() - started_s):.0f} events/s in this round"
         )
 
@@ -129,22 +129,22 @@ class VerifyRound:
         outcome.slices += result.slices
         for reason, count in result.unchecked_by_reason.items():
             outcome.unchecked[reason] = outcome.unchecked.get(reason, 0) + count
-        found = parse_differences(result)
-        false = found.keys() - {error.name for error in self.standing}
+        differences = parse_differences(result)
+        false = differences.keys() - {error.name for error in self.standing}
         outcome.false += len(false)
         for name in sorted(false):
-            print_progress(f"False: {found[name]}")
-        return set(found)
+            print_progress(f"False: {differences[name]}")
+        return set(differences)
 
     def _look_after(self, error: InjectedError) -> bool:
         """Look once after an error; whether it stood, so that it counts."""
         self.standing.append(error)
-        found = error.name in self._look(find_part(error.name[0]))
-        has_stood = found or error.is_standing()
+        is_found = error.name in self._look(find_part(error.name[0]))
+        has_stood = is_found or error.is_standing()
         if has_stood:
             self.outcome.injected[error.kind] += 1
-            self.outcome.found += found
-            if not found:
+            self.outcome.errors_found += is_found
+            if not is_found:
                 print_progress(f"Not found: {error.kind} of {error.name}")
         else:
             self.outcome.overwritten += 1

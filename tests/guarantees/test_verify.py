@@ -23,6 +23,6 @@ def test_a_verification_under_traffic_finds_each_injected_error_and_nothing_else
     # when
     VerifyRound(environment=environment, rate=300, seed=seed, outcome=outcome).run(looks=20, errors=10)
     # then
-    assert (outcome.false, outcome.found) == (0, 10)
+    assert (outcome.false, outcome.errors_found) == (0, 10)
     assert outcome.injected == dict.fromkeys(ERROR_KINDS, 2)
     assert outcome.slices > 0
