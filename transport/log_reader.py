@@ -11,6 +11,7 @@ from confluent_kafka import TopicPartition as KafkaPartition
 
 from contract.errors import LostLog, Unavailable
 from contract.settings.servers import KafkaSettings
+from transport.headers import decode_headers
 from transport.records import OffsetRange, Record, TopicPartition, as_bytes
 
 log = logging.getLogger(__name__)
@@ -235,5 +236,5 @@ def position_after(message: Message) -> tuple[TopicPartition, int]:
 
 def to_record(message: Message) -> Record:
     partition = TopicPartition(message.topic() or "", message.partition() or 0)
-    key, value, headers = as_bytes(message.key()), as_bytes(message.value()), list(message.headers() or ())
-    return Record(partition, message.offset() or 0, key, value, headers, message.timestamp()[1])
+    key, value = as_bytes(message.key()), as_bytes(message.value())
+    return Record(partition, message.offset() or 0, key, value, decode_headers(message), message.timestamp()[1])

@@ -10,6 +10,7 @@ from confluent_kafka import TopicPartition as KafkaPartition
 
 from contract.errors import ShopstreamError, StaleState, Unavailable
 from contract.settings.servers import KafkaSettings
+from transport.headers import decode_headers
 from transport.records import NO_METADATA, PartitionOffsets, Record, TopicPartition, as_bytes
 from worker.ops import metrics
 
@@ -180,7 +181,8 @@ class GroupConsumer:
         if error is None:
             if self.at_end:
                 self.at_end.discard(partition)
-            key, value, headers = as_bytes(message.key()), as_bytes(message.value()), list(message.headers() or ())
+            key, value = as_bytes(message.key()), as_bytes(message.value())
+            headers = decode_headers(message, metrics.DROPPED_HEADERS.inc)
             return Record(partition, message.offset() or 0, key, value, headers, message.timestamp()[1])
         if error.code() == KafkaError._PARTITION_EOF:
             self.at_end.add(partition)
