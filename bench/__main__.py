@@ -42,6 +42,10 @@ BENCHES: Final = {
         "guarantees.join",
         "the joiner is killed while a shop runs: each label is joined once, to the features as served",
     ),
+    "chaos": Bench(
+        "guarantees.chaos",
+        "seeded mixtures of more than 30 kinds of faults while events flow: after each round every promise is audited",
+    ),
     "erasure": Bench(
         "guarantees.erasure",
         "users are erased while events flow: time until their data is gone, and whether it stays gone",
