@@ -67,6 +67,18 @@ class RedisServer:
         """Kill it."""
         self.process.kill()
 
+    def save(self) -> bytes:
+        """Save all keys, as `restore` takes them."""
+        if self._execute("SAVE") != b"+OK":
+            raise Unavailable(f"Redis on port {self.port} should save its keys. Found no `OK`.")
+        return self._snapshot_path.read_bytes()
+
+    def restore(self, snapshot: bytes) -> None:
+        """Kill it, and start it with the keys of a snapshot and no others, as an operator restores a backup."""
+        self.kill()
+        self._snapshot_path.write_bytes(snapshot)
+        self.start()
+
     def pause(self) -> None:
         """Suspend it: its connections stay open, but it does not answer."""
         self.process.pause()
@@ -92,6 +104,10 @@ class RedisServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    @property
+    def _snapshot_path(self) -> Path:
+        return Path(self._folder.name, "dump.rdb")
 
     def _is_ready(self) -> bool:
         return is_port_open(self.port) and self._execute("PING") == b"+PONG"
