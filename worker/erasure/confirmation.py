@@ -18,7 +18,7 @@ from worker.erasure.progress import NO_OFFSETS, ErasureOffsets, ErasureProgress,
 from worker.erasure.slice_eraser import plan_deletion
 from worker.erasure.topic import ErasureConsumer, ErasureRecord
 from worker.kafka.admin import KafkaAdmin
-from worker.kafka.producer import OutgoingRecord
+from worker.kafka.outgoing import OutgoingRecord
 from worker.ops import metrics
 from worker.pipeline.batch_pipeline import BatchPipeline
 from worker.records.lanes import LANES

@@ -33,6 +33,12 @@ DECISIONS_REPEATED: Final = counter(
     "decisions_repeated_total", "Decisions already made, by an earlier attempt or process."
 )
 DEAD_LETTERS: Final = counter("dead_letters_total", "Records that could not be answered, by reason.", "reason")
+REFUSED_RECORDS: Final = counter(
+    "refused_records_total",
+    "Records that their topic did not take, by topic and what became of them.",
+    "topic",
+    "outcome",
+)
 DROPPED_HEADERS: Final = counter(
     "dropped_headers_total", "Headers that were left out, because their name is not UTF-8."
 )

@@ -18,7 +18,7 @@ from worker.erasure.confirmation import ErasureConfirmer
 from worker.erasure.progress import ErasureProgress, owner_field
 from worker.erasure.topic import ErasureConsumer
 from worker.kafka.admin import KafkaAdmin
-from worker.kafka.producer import OutgoingRecord
+from worker.kafka.outgoing import OutgoingRecord
 from worker.redis.client import RedisClient
 from worker.state.offsets import OffsetTracker
 from worker.state.profile_store import RedisProfileStore
