@@ -28,7 +28,8 @@ from worker.joiner.partitioned_joiner import PartitionedJoiner
 from worker.joiner.recovered_state import RecoveredState
 from worker.joiner.watermarks import IdlePartitions
 from worker.kafka.consumer import GroupConsumer
-from worker.kafka.producer import OutgoingRecord, TransactionalProducer
+from worker.kafka.outgoing import OutgoingRecord, leave_out
+from worker.kafka.producer import TransactionalProducer
 from worker.ops import metrics
 from worker.ops.retry import Retry
 
@@ -147,10 +148,12 @@ class JoinerPipeline:
     def _publish(self, output: JoinOutput) -> None:
         topics = self._settings.topics
         outgoing = [
-            OutgoingRecord(topics.feedback, example.user_id, to_msgpack(example)) for example in output.examples
+            OutgoingRecord(topics.feedback, example.user_id, to_msgpack(example), (), leave_out)
+            for example in output.examples
         ]
         outgoing += [
-            OutgoingRecord(topics.judgements, judgement.user_id, to_json(judgement)) for judgement in output.judgements
+            OutgoingRecord(topics.judgements, judgement.user_id, to_json(judgement), (), leave_out)
+            for judgement in output.judgements
         ]
         positions = self._joiner.safe_offsets()
         if outgoing or positions != self._committed:

@@ -42,6 +42,12 @@ UNREADABLE_KEYS: Final = counter(
     "unreadable_keys_total", "Keys in Redis of another type or content than written, replaced or deleted.", "kind"
 )
 DEAD_LETTERS: Final = counter("dead_letters_total", "Records that could not be answered, by reason.", "reason")
+REFUSED_RECORDS: Final = counter(
+    "refused_records_total",
+    "Records that their topic did not take, by topic and what became of them.",
+    "topic",
+    "outcome",
+)
 DROPPED_HEADERS: Final = counter(
     "dropped_headers_total", "Headers that were left out, because their name is not UTF-8."
 )

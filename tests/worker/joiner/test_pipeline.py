@@ -17,7 +17,8 @@ from worker.joiner.dedup import PublishedOutputs, example_key
 from worker.joiner.membership import JoinerMembership
 from worker.joiner.pipeline import JoinerPipeline, decode_record
 from worker.kafka.consumer import GroupConsumer
-from worker.kafka.producer import OutgoingRecord, TransactionalProducer
+from worker.kafka.outgoing import OutgoingRecord
+from worker.kafka.producer import TransactionalProducer
 from worker.ops import metrics
 from worker.ops.retry import Retry
 
