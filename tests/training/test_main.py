@@ -11,7 +11,7 @@ from export.interactions import read_interactions
 from model.checkpoint import checkpoint_path, read_checkpoint
 from training.__main__ import main
 from training.erasure.arguments import OPTION
-from training.erasure.learner import LearnerErasures
+from training.erasure.execution import ErasureExecution
 from training.trainer.fit import Epoch
 
 
@@ -118,7 +118,7 @@ def test_invalid_settings_are_all_listed(
 def test_follow_without_a_model_names_the_command_that_publishes_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(LearnerErasures, "apply", lambda erasures: None)
+    monkeypatch.setattr(ErasureExecution, "apply", lambda erasures: None)
 
     assert main(["follow", "--once", "--bundles", str(tmp_path)]) == 1
     assert "`export` publishes one" in capsys.readouterr().err

@@ -18,7 +18,8 @@ from contract.settings.reading import Settings
 from contract.settings.training import TrainingConfig
 from export.releases import require_current
 from model.checkpoint import Checkpoint
-from training.erasure.learner import LearnerErasures
+from training.erasure.checkpoints import CheckpointEraser
+from training.erasure.execution import ErasureExecution
 from training.feedback.feedback_reader import FeedbackBatch, FeedbackReader
 from training.online.lock import learner_lock
 from training.online.publication import clean_up, publish
@@ -59,7 +60,7 @@ def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
     with learner_lock(bundles):
         if removed := clean_up(bundles):
             log.info("%s was not completely published: its files are deleted, and it is learned again.", removed)
-        erasures = LearnerErasures(settings=settings, bundles=bundles)
+        erasures = ErasureExecution(settings=settings, process="learner", erase=CheckpointEraser(bundles=bundles).erase)
         reader = FeedbackReader(kafka=settings.kafka, topic=settings.topics.feedback, erasures=erasures.erasures)
         try:
             if args.once:

@@ -33,7 +33,7 @@ class CheckpointEraser:
         self._bundles = bundles
         self._checked: dict[Path, os.stat_result] = {}
 
-    def erase(self, erasures: Erasures, *, has_new: bool) -> bool:
+    def erase(self, erasures: Erasures, has_new: bool) -> bool:
         """Rewrite the files that hold rows of erased people; whether none is left, on the disk. Raises `BadBundle`.
 
         `has_new`: there are erasures that the last successful call did not have; else only changed files are read.

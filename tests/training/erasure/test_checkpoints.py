@@ -1,4 +1,4 @@
-"""Checkpoints lose the rows of erased people, and nothing else, whatever happens meanwhile."""
+"""Checkpoints lose the rows of erased people, and nothing else, whatever interrupts it."""
 
 from pathlib import Path
 
@@ -101,7 +101,7 @@ def test_every_checkpoint_of_the_folder_is_erased(tmp_path: Path) -> None:
     paths = [write_checkpoint(tmp_path, make_checkpoint(START_MS + n)) for n in range(3)]
     paths.append(write_checkpoint(tmp_path / "refused", make_checkpoint()))
 
-    assert CheckpointEraser(bundles=tmp_path).erase(make_erasures(), has_new=True)
+    assert CheckpointEraser(bundles=tmp_path).erase(make_erasures(), True)
 
     assert all(map(is_free, paths))
 
@@ -109,12 +109,12 @@ def test_every_checkpoint_of_the_folder_is_erased(tmp_path: Path) -> None:
 def test_a_file_that_is_added_later_is_erased_too(tmp_path: Path) -> None:
     # given
     eraser = CheckpointEraser(bundles=tmp_path)
-    assert eraser.erase(make_erasures(), has_new=True)
+    assert eraser.erase(make_erasures(), True)
     # when a backup is restored
     path = write_checkpoint(tmp_path, make_checkpoint())
     assert not is_free(path)
     # then
-    assert eraser.erase(make_erasures(), has_new=False)
+    assert eraser.erase(make_erasures(), False)
     assert is_free(path)
 
 
@@ -124,7 +124,7 @@ def test_an_eraser_killed_at_any_moment_leaves_whole_files_and_the_next_complete
     eraser = CheckpointEraser(bundles=tmp_path)
     kill_points = 0
     # when
-    for kill_point in each_kill_point(tmp_path, lambda: eraser.erase(make_erasures(), has_new=True)):
+    for kill_point in each_kill_point(tmp_path, lambda: eraser.erase(make_erasures(), True)):
         kill_points = kill_point
         # then every file is a whole checkpoint
         assert all(len(list_rows(read_checkpoint(path))) > 100 for path in paths)
@@ -139,7 +139,7 @@ def test_an_unfinished_file_of_a_crashed_process_is_deleted(tmp_path: Path) -> N
     unfinished = path.with_name(f".{path.stem}.123")
     unfinished.write_bytes(path.read_bytes()[:1000])
 
-    assert CheckpointEraser(bundles=tmp_path).erase(make_erasures(), has_new=True)
+    assert CheckpointEraser(bundles=tmp_path).erase(make_erasures(), True)
 
     assert not unfinished.exists()
 
@@ -151,13 +151,13 @@ def test_an_unreadable_file_is_named_and_prevents_completion(tmp_path: Path, cap
     broken.write_bytes(path.read_bytes()[:-1000])
     eraser = CheckpointEraser(bundles=tmp_path)
     # when
-    assert not eraser.erase(make_erasures(), has_new=True)
+    assert not eraser.erase(make_erasures(), True)
     # then the others are erased
     assert is_free(path)
     assert "broken.pt should be a checkpoint" in caplog.text
     # and with the file deleted it is complete
     broken.unlink()
-    assert eraser.erase(make_erasures(), has_new=False)
+    assert eraser.erase(make_erasures(), False)
 
 
 def test_a_disk_that_cannot_be_synchronised_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,4 +169,4 @@ def test_a_disk_that_cannot_be_synchronised_raises(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr("training.erasure.checkpoints.fsync_folder", fail)
 
     with pytest.raises(BadBundle, match="should be written to the disk"):
-        CheckpointEraser(bundles=tmp_path).erase(make_erasures(), has_new=True)
+        CheckpointEraser(bundles=tmp_path).erase(make_erasures(), True)

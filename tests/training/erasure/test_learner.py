@@ -22,7 +22,8 @@ from tests.training.erasure.test_checkpoints import ALL_MS, is_free, make_checkp
 from tests.training.examples import make_rows
 from training.__main__ import parse_arguments
 from training.commands import follow
-from training.erasure.learner import LearnerErasures
+from training.erasure.checkpoints import CheckpointEraser
+from training.erasure.execution import ErasureExecution
 from training.erasure.topic import ErasureTopic
 from training.feedback.feedback_reader import FeedbackBatch
 from training.online.rejected_updates import RejectedUpdate
@@ -52,6 +53,10 @@ def erase(producer: BlockingProducer, settings: Settings, users: Iterable[str], 
     producer.send(settings.topics.erasures, values)
 
 
+def open_execution(settings: Settings, bundles: Path) -> ErasureExecution:
+    return ErasureExecution(settings=settings, process="learner", erase=CheckpointEraser(bundles=bundles).erase)
+
+
 def begin_learner(bundles: Path) -> Path:
     """The folder of bundles, in which a first model serves."""
     checkpoint = make_checkpoint()
@@ -72,7 +77,7 @@ def test_the_learner_commits_what_it_has_erased_from_its_files(
 ) -> None:
     # given a learner that started before any erasure
     path = write_checkpoint(tmp_path, make_checkpoint())
-    with closing(LearnerErasures(settings=settings, bundles=tmp_path)) as erasures:
+    with closing(open_execution(settings, tmp_path)) as erasures:
         erasures.apply()
         assert set(read_committed(settings).values()) == {0}
         assert not is_free(path)
@@ -92,7 +97,7 @@ def test_nothing_is_committed_before_the_files_are_free(
     broken = path.with_name("broken.pt")
     broken.write_bytes(b"half")
     erase(producer, settings, ["u3"])
-    with closing(LearnerErasures(settings=settings, bundles=tmp_path)) as erasures:
+    with closing(open_execution(settings, tmp_path)) as erasures:
         # when
         erasures.apply()
         # then
