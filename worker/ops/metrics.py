@@ -33,6 +33,9 @@ DECISIONS_REPEATED: Final = counter(
     "decisions_repeated_total", "Decisions already made, by an earlier attempt or process."
 )
 DEAD_LETTERS: Final = counter("dead_letters_total", "Records that could not be answered, by reason.", "reason")
+DROPPED_HEADERS: Final = counter(
+    "dropped_headers_total", "Headers that were left out, because their name is not UTF-8."
+)
 CLAMPED_TIMESTAMPS: Final = counter(
     "clamped_timestamps_total", "Events with a time too far ahead, set to their record's timestamp."
 )
