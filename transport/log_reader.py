@@ -39,7 +39,7 @@ class TopicTailer:
         # By default the client goes on at the end of a log that lacks the next offset.
         self._consumer = create_consumer(kafka, {"auto.offset.reset": "error"})
         self._watcher = TopicWatcher(kafka=kafka, topics=topics)
-        self._topics = topics
+        self.topics = topics
         self._states: dict[str, TopicState] | None = None  # of the topics as they are read; None before `open`
         self._deleted: set[str] = set()  # topics that were read, and did not exist when last asked
         self._out_of_range: set[TopicPartition] = set()  # their next offset is not in the log
@@ -49,7 +49,7 @@ class TopicTailer:
 
     def open(self) -> None:
         """Start at the beginning; raises `Unavailable`. A topic that does not exist yet is read once it does."""
-        offset_ranges = fetch_offset_ranges(self._consumer, self._topics)
+        offset_ranges = fetch_offset_ranges(self._consumer, self.topics)
         self._initial_ends = {partition: high for partition, (low, high) in offset_ranges.items() if high > low}
         self._consumer.assign([KafkaPartition(*partition, OFFSET_BEGINNING) for partition in offset_ranges])
         partitions = Counter(partition.topic for partition in offset_ranges)
@@ -65,6 +65,11 @@ class TopicTailer:
         """The id of a topic as it is read now; None if it is not known yet, or the broker has no topic ids."""
         state = (self._states or {}).get(topic)
         return state.topic_id if state else None
+
+    def has_partition(self, partition: TopicPartition) -> bool:
+        """Whether a partition is read."""
+        state = (self._states or {}).get(partition.topic)
+        return state is not None and partition.partition < state.partitions
 
     def take_restarted(self) -> set[str]:
         """The recreated topics that the last `poll` began to read again; what it returned of them is of the new one."""

@@ -65,11 +65,15 @@ class KafkaAdmin:
 
     def filter_committed(self, lane: str, partitions: Iterable[TopicPartition]) -> set[TopicPartition]:
         """Those of these partitions in which the lane's group has ever committed; raises `Unavailable`."""
+        return set(self.fetch_committed(lane, partitions))
+
+    def fetch_committed(self, lane: str, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        """The offsets that the lane's group has committed in these partitions; raises `Unavailable`."""
         request = ConsumerGroupTopicPartitions(
             self._group_id(lane), [KafkaPartition(*partition) for partition in partitions]
         )
         if not request.topic_partitions:
-            return set()
+            return {}
         try:
             (future,) = self._admin.list_consumer_group_offsets([request], request_timeout=10).values()
             committed = future.result().topic_partitions
@@ -77,7 +81,7 @@ class KafkaAdmin:
             raise Unavailable(
                 f"Kafka should return the committed offsets of {request.group_id}. Found: {error}"
             ) from error
-        return {TopicPartition(offset.topic, offset.partition) for offset in committed if offset.offset >= 0}
+        return {TopicPartition(tp.topic, tp.partition): tp.offset for tp in committed if tp.offset >= 0}
 
     def create_topics(self, topics: TopicSettings, replication: int = 1) -> list[str]:
         """Create the topics that do not exist yet, erasures and products as compacted; returns the new names."""

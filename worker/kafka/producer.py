@@ -25,12 +25,13 @@ TIMEOUT_S: Final = 10.0
 
 
 class OutgoingRecord(NamedTuple):
-    """A record to write."""
+    """A record to write; `partition` -1: the one of its key."""
 
     topic: str
     key: str | bytes | None
     value: bytes | None
     headers: Headers = ()
+    partition: int = -1
 
 
 class TransactionAborted(ShopstreamError):
@@ -187,10 +188,10 @@ class TransactionalProducer:
         """Hand the client the records that it does not have yet."""
         produce = self._producer.produce
         with abort_on_error("accept records"):
-            for topic, key, value, headers in records[self._sent_count :]:
+            for topic, key, value, headers, partition in records[self._sent_count :]:
                 while True:
                     try:
-                        produce(topic, value, key, headers=list(headers))
+                        produce(topic, value, key, partition, headers=list(headers))
                         break
                     except BufferError:
                         self._producer.poll(0.1)  # the queue is full: wait for deliveries

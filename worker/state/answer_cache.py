@@ -31,7 +31,7 @@ class AnswerCache:
     def __init__(
         self, *, client: RedisClient, prefix: str, lists: ListSettings, kinds: Iterable[AnswerKind] = ANSWER_KINDS
     ) -> None:
-        self._client, self._prefix, self._lists = client, prefix, lists
+        self.client, self._prefix, self._lists = client, prefix, lists
         self._policies = [kind.cache for kind in kinds if kind.cache]
         self._indexes: dict[str, UserKeyIndex] = {}
 
@@ -55,9 +55,9 @@ class AnswerCache:
         for policy, entries in index_entries.values():
             commands = [*self._index(policy).add_commands(entries), *commands]
         if commands:
-            self._client.pipeline(commands)
+            self.client.pipeline(commands)
         if guarded:
-            self._client.run_script(PUT, guarded)
+            self.client.run_script(PUT, guarded)
 
     def delete_users(self, users: Iterable[str]) -> None:
         """Delete the entries of these users."""
@@ -78,7 +78,7 @@ class AnswerCache:
             payload = to_json({"items": items, "computed_ms": now_ms})
             commands.append(("SET", key, payload, "EX", self._lists.ttl_s) if items else ("DEL", key))
         if commands:
-            self._client.pipeline(commands)
+            self.client.pipeline(commands)
 
     def key(self, answer: Answer) -> str:
         """The key at which an answer is cached; its kind must have a `CachePolicy`."""
@@ -91,11 +91,11 @@ class AnswerCache:
 
     def _delete(self, keys: Sequence[str]) -> None:
         if keys:
-            self._client.pipeline([("DEL", key) for key in keys])
+            self.client.pipeline([("DEL", key) for key in keys])
 
     def _index(self, policy: CachePolicy) -> UserKeyIndex:
         if policy.index_key not in self._indexes:
             self._indexes[policy.index_key] = UserKeyIndex(
-                client=self._client, prefix=f"{self._prefix}{policy.index_key}:", ttl_s=policy.ttl_s(self._lists)
+                client=self.client, prefix=f"{self._prefix}{policy.index_key}:", ttl_s=policy.ttl_s(self._lists)
             )
         return self._indexes[policy.index_key]
