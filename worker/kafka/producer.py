@@ -7,6 +7,7 @@ transactions the records are acknowledged first and the offsets committed after:
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -15,6 +16,7 @@ from confluent_kafka import TopicPartition as KafkaPartition
 from contract.errors import ShopstreamError, Unavailable
 from contract.settings.servers import KafkaSettings
 from transport.records import NO_METADATA, Headers, TopicPartition
+from worker.kafka.bounded_calls import BoundedCalls, CallAbandoned
 from worker.kafka.consumer import GroupConsumer
 from worker.ops.retry import Retry
 from worker.ops.steps import PROFILER, Step, StepMarker
@@ -22,6 +24,8 @@ from worker.ops.steps import PROFILER, Step, StepMarker
 log = logging.getLogger(__name__)
 client_log = logging.getLogger("librdkafka")  # of its own threads; written when this client polls
 TIMEOUT_S: Final = 10.0
+SEND_OFFSETS_S: Final = 5.0
+ABANDON_S: Final = SEND_OFFSETS_S + 2.0  # the client does not always keep that time-out
 
 
 class OutgoingRecord(NamedTuple):
@@ -66,6 +70,7 @@ class TransactionalProducer:
         )  # of the open transaction: the records already handed to the client
         self._producers = [self._create_producer(ident) for ident in self._transactional_ids]
         self._current = 0
+        self._bounded_calls, self._is_abandoned = BoundedCalls(timeout_s=ABANDON_S), False
 
     @property
     def _producer(self) -> Producer:
@@ -110,6 +115,7 @@ class TransactionalProducer:
             self._retry.call("kafka", self._reset)
 
     def close(self) -> None:
+        self._bounded_calls.close()
         for producer in self._producers:
             producer.purge()
             producer.flush(1)
@@ -148,15 +154,21 @@ class TransactionalProducer:
         ]
         group_metadata = consumer.group_metadata()
         with PROFILER("publish offsets"):  # while records are on their way
-            self._call_with_retry(
-                lambda: self._producer.send_offsets_to_transaction(offsets, group_metadata, TIMEOUT_S)
-            )
+            self._send_offsets(offsets, group_metadata)
         with PROFILER("publish flush"):
             self._retry.call("kafka", self._flush)
         self._mark_step(Step.COMMIT)
         with PROFILER("publish commit"):
             self._call_with_retry(lambda: self._producer.commit_transaction(TIMEOUT_S))
         self._has_begun, self._current = False, (self._current + 1) % len(self._producers)
+
+    def _send_offsets(self, offsets: list[KafkaPartition], group_metadata: Any) -> None:
+        send = partial(self._producer.send_offsets_to_transaction, offsets, group_metadata, SEND_OFFSETS_S)
+        try:
+            self._call_with_retry(lambda: self._bounded_calls.run(send))
+        except CallAbandoned as error:
+            self._is_abandoned = True
+            raise TransactionAborted(f"Offsets should be sent to the transaction. Found: {error}") from error
 
     def _publish_acknowledged(
         self,
@@ -227,6 +239,11 @@ class TransactionalProducer:
         if not self._is_transactional:
             self._producer.purge()
             self._has_begun = False
+            return
+        if self._is_abandoned:  # the other producer waits for the same coordinator
+            log.warning("Creating new producers: the Kafka client does not return from a call.")
+            self.fence_predecessors()
+            self._is_abandoned = False
             return
         try:
             self._producer.abort_transaction(TIMEOUT_S)
