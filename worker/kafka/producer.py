@@ -24,6 +24,7 @@ from worker.ops.steps import PROFILER, Step, StepMarker
 log = logging.getLogger(__name__)
 client_log = logging.getLogger("librdkafka")  # of its own threads; written when this client polls
 TIMEOUT_S: Final = 10.0
+TRANSACTION_MS_MIN: Final = 20_000  # a batch outlives a short absence of the broker
 SEND_OFFSETS_S: Final = 5.0
 ABANDON_S: Final = SEND_OFFSETS_S + 2.0  # the client does not always keep that time-out
 
@@ -56,6 +57,9 @@ class TransactionalProducer:
             "linger.ms": 2,
             "compression.type": "lz4",
             "enable.idempotence": True,
+            # The offsets in the open transaction of a dead worker hold the next owner of its partitions back: no longer
+            # than its membership did.
+            "transaction.timeout.ms": max(kafka.session_timeout_ms, TRANSACTION_MS_MIN),
             **kafka.connection(),
             "delivery.report.only.error": True,  # together with a flush as good as a report of each record
             "on_delivery": self._on_delivery,
