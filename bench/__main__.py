@@ -34,6 +34,10 @@ BENCHES: Final = {
         "guarantees.state",
         "two workers meet every fault of Kafka, Redis and the consumer group: profiles stay exact, answers agree",
     ),
+    "verify": Bench(
+        "guarantees.verify",
+        "`worker verify` under traffic: no mismatch that is none, and every injected error is found",
+    ),
     "join": Bench(
         "guarantees.join",
         "the joiner is killed while a shop runs: each label is joined once, to the features as served",

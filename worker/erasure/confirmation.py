@@ -7,14 +7,16 @@ see each confirmation once, whatever process crashes and whatever Redis loses.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import Final
 
 from contract.messages import ErasureConfirmation, to_json
 from contract.settings.servers import TopicSettings
 from transport.records import TopicPartition
-from worker.erasure.progress import NO_OFFSETS, ErasureOffsets, ErasureProgress, owner_field
+from worker.erasure.owners import ErasureOwners, OwnerOffsets, describe_owners, read_owner_offsets
+from worker.erasure.progress import ErasureProgress
 from worker.erasure.slice_eraser import plan_deletion
 from worker.erasure.topic import ErasureConsumer, ErasureRecord
 from worker.kafka.admin import KafkaAdmin
@@ -28,6 +30,8 @@ from worker.state.profile_store import RedisProfileStore, name_sources
 
 log = logging.getLogger(__name__)
 CONFIRMATIONS_MAX: Final = 1_000
+WAITING_LOG_S: Final = 60.0
+NO_OWNER_OFFSETS: Final = OwnerOffsets({})
 
 
 class ErasureConfirmer:
@@ -42,13 +46,19 @@ class ErasureConfirmer:
         profiles: RedisProfileStore,
         offsets: OffsetTracker,
         admin: KafkaAdmin,
+        owners: Sequence[ErasureOwners],
+        clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`owners`: all that have to execute an erasure before it is confirmed."""
         self._topics = topics
         self._erasure_consumer = erasure_consumer
         self._progress = progress
         self._profiles = profiles
         self._offsets = offsets
         self._admin = admin
+        self._owners = owners
+        self._clock_s = clock_s
+        self._waiting_since_s: float | None = None
 
     def confirm(self, pipeline: BatchPipeline) -> None:
         """Publish the confirmations that are due from this worker; raises `Unavailable`, or `BatchRevoked`."""
@@ -64,8 +74,11 @@ class ErasureConfirmer:
         waiting = self._find_unconfirmed()
         metrics.ERASURES_PENDING.set(sum(record.erasure is not None for record in waiting))
         if not waiting:
+            self._report_waiting([], NO_OWNER_OFFSETS)
             return []
-        completed = self.find_completed_offsets()
+        owner_offsets = self.find_completed_offsets()
+        completed = owner_offsets.find_completed()
+        self._report_waiting(waiting, owner_offsets)
         passed = [
             record
             for record in waiting
@@ -89,28 +102,9 @@ class ErasureConfirmer:
         outgoing += [record.reject.to_dead_letter(self._topics.dead_letters, "") for record in ready if record.reject]
         return outgoing
 
-    def find_completed_offsets(self) -> ErasureOffsets:
-        """The offset up to which all owners have carried out each partition of the erasures topic.
-
-        A partition without progress in Redis and without a commit in Kafka was never processed. Redis alone is no
-        proof: it may have lost the progress of a lane whose lists are on another server. Progress of partitions that no
-        longer exist does not count.
-        """
-        progress = self._progress.read()
-        by_owner = list[ErasureOffsets]()
-        for lane in LANES.values():
-            partitions = self._admin.list_partitions(
-                [self._topics.topic_name(kind) for kind in lane.folded_kinds + lane.watched_kinds]
-            )
-            partitions_worked = self._admin.filter_committed(lane.name, partitions)
-            fields = {partition: owner_field(lane.name, partition) for partition in partitions}
-            by_owner += [
-                progress.get(field, NO_OFFSETS)
-                for partition, field in fields.items()
-                if field in progress or partition in partitions_worked
-            ]
-        names = {name for offsets in by_owner for name in offsets}
-        return {name: min(offsets.get(name, 0) for offsets in by_owner) for name in names}
+    def find_completed_offsets(self) -> OwnerOffsets:
+        """How far all owners have executed the erasures topic; raises `Unavailable`."""
+        return read_owner_offsets(self._owners)
 
     def _find_unconfirmed(self) -> list[ErasureRecord]:
         """The records of owned partitions that are not confirmed yet."""
@@ -121,6 +115,23 @@ class ErasureConfirmer:
                     records.popleft()
                 unconfirmed += islice(records, CONFIRMATIONS_MAX)
         return unconfirmed
+
+    def _report_waiting(self, waiting: Sequence[ErasureRecord], owner_offsets: OwnerOffsets) -> None:
+        """Show for which owners the pending erasures wait; log it for each `WAITING_LOG_S` that they do."""
+        needed = dict[str, int]()
+        for record in waiting:
+            if record.erasure:
+                needed[self._progress.partition_name(record.topic_partition)] = record.offset + 1
+        lagging = owner_offsets.find_lagging(needed)
+        for owners in self._owners:
+            metrics.ERASURES_WAITING.labels(owners.name).set(len(lagging.get(owners.name, ())))
+        if not any(lagging.values()):
+            self._waiting_since_s = None
+        elif self._waiting_since_s is None:
+            self._waiting_since_s = self._clock_s()
+        elif self._clock_s() >= self._waiting_since_s + WAITING_LOG_S:
+            self._waiting_since_s = self._clock_s()
+            log.warning("Erasures cannot be confirmed yet; they wait for %s.", describe_owners(lagging))
 
     def _drop_blocked(self, waiting: Sequence[ErasureRecord], done: Sequence[ErasureRecord]) -> list[ErasureRecord]:
         """The records in `done` before which no record of their partition still waits."""

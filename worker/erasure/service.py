@@ -6,13 +6,14 @@ from contract.settings.reading import Settings
 from transport.log_reader import LogReader, TopicTailer
 from worker.erasure.confirmation import ErasureConfirmer
 from worker.erasure.executor import ErasureExecutor, RefoldNeeded
+from worker.erasure.owners import LaneOwners
 from worker.erasure.progress import ErasureProgress
 from worker.erasure.slice_eraser import SliceEraser
 from worker.erasure.topic import ErasureConsumer
 from worker.kafka.admin import KafkaAdmin
 from worker.ops.retry import Retry
 from worker.pipeline.batch_pipeline import BatchPipeline
-from worker.records.lanes import Lane
+from worker.records.lanes import LANES, Lane
 from worker.state.offsets import OffsetTracker
 from worker.state.resources import Stores
 
@@ -45,6 +46,10 @@ class ErasureService:
             profiles=stores.profiles,
             offsets=offsets,
             admin=admin,
+            owners=[
+                LaneOwners(lane=other, topics=settings.topics, progress=self._progress, admin=admin)
+                for other in LANES.values()
+            ],
         )
 
     def open(self) -> None:

@@ -99,7 +99,7 @@ class JoinerPipeline:
     def progress(self) -> tuple[dict[TopicPartition, int], dict[TopicPartition, int]]:
         """Position and end offset of each partition; ends only of those that are not paused."""
         ends = self._consumer.end_offsets()
-        at_end = {partition: end for partition, end in ends.items() if partition in self._consumer.at_end}
+        at_end = {partition: end for partition, end in self._consumer.at_end.items() if partition in ends}
         return self._joiner.next_offsets() | at_end, {
             partition: end for partition, end in ends.items() if partition not in self._paused
         }
@@ -123,7 +123,9 @@ class JoinerPipeline:
 
     def _join(self, records: list[Record]) -> JoinOutput:
         read = {record.topic_partition for record in records}
-        idle = self._idle_partitions.update(self._consumer.at_end, read, self._clock_s())
+        # Behind an open transaction a partition is silent, and yet its records are to come.
+        at_end = self._consumer.at_end.keys() - self._consumer.held_back.keys()
+        idle = self._idle_partitions.update(at_end, read, self._clock_s())
         counts_before = self._joiner.counts.copy()
         for record in records:
             kind = self._kinds[record.topic_partition.topic]

@@ -94,7 +94,7 @@ class BatchPipeline:
             for partition, end in self.consumer.end_offsets().items()
             if partition.topic not in self._confirmed_topics
         }
-        at_end = {partition: end for partition, end in ends.items() if partition in self.consumer.at_end}
+        at_end = {partition: end for partition, end in self.consumer.at_end.items() if partition in ends}
         return self._offsets.committed | at_end, ends
 
     def close(self) -> None:

@@ -28,11 +28,11 @@ class BatchResults:
         """The messages and scored rows to publish; dead letters are made of all rejects of the batch."""
         records = [
             OutgoingRecord(topics.topic_name(kind.topic), kind.record_key(message), kind.encode(message))
-            for kind, _, message in self.answers
+            for kind, _, message, _ in self.answers
             if kind.topic
         ]
         scored = topics.scored
-        return records + [OutgoingRecord(scored, row.user_id, to_msgpack(row)) for _, row, _ in self.answers]
+        return records + [OutgoingRecord(scored, row.user_id, to_msgpack(row)) for _, row, _, _ in self.answers]
 
     def record_metrics(self, kinds: Iterable[AnswerKind]) -> None:
         """Count published answers. `kinds`: those of this worker, so that each has a series from the start."""
