@@ -7,6 +7,7 @@ transactions the records are acknowledged first and the offsets committed after:
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -16,6 +17,7 @@ from contract.errors import ShopstreamError, Unavailable
 from contract.settings.servers import KafkaSettings
 from transport.records import NO_METADATA, TopicPartition, as_bytes
 from worker.kafka.admin import KafkaAdmin
+from worker.kafka.bounded_calls import BoundedCalls, CallAbandoned
 from worker.kafka.consumer import GroupConsumer
 from worker.kafka.outgoing import OutgoingRecord
 from worker.kafka.record_limits import RecordLimits
@@ -27,6 +29,9 @@ log = logging.getLogger(__name__)
 client_log = logging.getLogger("librdkafka")  # of its own threads; written when this client polls
 TIMEOUT_S: Final = 10.0
 DISCARD_S: Final = 1.0
+TRANSACTION_MS_MIN: Final = 20_000  # a batch outlives a short absence of the broker
+SEND_OFFSETS_S: Final = 5.0
+ABANDON_S: Final = SEND_OFFSETS_S + 2.0  # the client does not always keep that time-out
 
 
 class TransactionAborted(ShopstreamError):
@@ -48,6 +53,9 @@ class TransactionalProducer:
             "linger.ms": 2,
             "compression.type": "lz4",
             "enable.idempotence": True,
+            # The offsets in the open transaction of a dead worker hold the next owner of its partitions back: no longer
+            # than its membership did.
+            "transaction.timeout.ms": max(kafka.session_timeout_ms, TRANSACTION_MS_MIN),
             **kafka.connection(),
             "delivery.report.only.error": True,  # together with a flush as good as a report of each record
             "on_delivery": self._on_delivery,
@@ -67,6 +75,7 @@ class TransactionalProducer:
         self._producers = [self._create_producer(ident) for ident in self._transactional_ids]
         self._options = [self._limits.client_options() for _ in self._producers]
         self._current = 0
+        self._bounded_calls, self._is_abandoned = BoundedCalls(timeout_s=ABANDON_S), False
 
     @property
     def _producer(self) -> Producer:
@@ -112,6 +121,7 @@ class TransactionalProducer:
             self._retry.call("kafka", self._reset)
 
     def close(self) -> None:
+        self._bounded_calls.close()
         for producer in self._producers:
             discard(producer)
 
@@ -151,9 +161,7 @@ class TransactionalProducer:
         ]
         group_metadata = consumer.group_metadata()
         with PROFILER("publish offsets"):  # while records are on their way
-            self._call_with_retry(
-                lambda: self._producer.send_offsets_to_transaction(offsets, group_metadata, TIMEOUT_S)
-            )
+            self._send_offsets(offsets, group_metadata)
         with PROFILER("publish flush"):
             self._retry.call("kafka", self._flush)
         self._mark_step(Step.COMMIT)
@@ -161,6 +169,14 @@ class TransactionalProducer:
             self._call_with_retry(lambda: self._producer.commit_transaction(TIMEOUT_S))
         self._has_begun, self._current = False, (self._current + 1) % len(self._producers)
         self._refused.commit()
+
+    def _send_offsets(self, offsets: list[KafkaPartition], group_metadata: Any) -> None:
+        send = partial(self._producer.send_offsets_to_transaction, offsets, group_metadata, SEND_OFFSETS_S)
+        try:
+            self._call_with_retry(lambda: self._bounded_calls.run(send))
+        except CallAbandoned as error:
+            self._is_abandoned = True
+            raise TransactionAborted(f"Offsets should be sent to the transaction. Found: {error}") from error
 
     def _publish_acknowledged(
         self,
@@ -248,6 +264,11 @@ class TransactionalProducer:
         if not self._is_transactional:
             discard(self._producer)
             self._has_begun = False
+            return
+        if self._is_abandoned:  # the other producer waits for the same coordinator
+            log.warning("Creating new producers: the Kafka client does not return from a call.")
+            self.fence_predecessors()
+            self._is_abandoned = False
             return
         try:
             self._producer.abort_transaction(TIMEOUT_S)
