@@ -87,6 +87,7 @@ class ShopTraffic:
         self._due_labels: list[DueLabel] = []
         self._label_count = 0
         self._seen_orders = 0
+        self._known_orders: set[str] = set()
         self._debt = 0.0
         self._last_s = time.monotonic()
         self._producer = Producer(
@@ -156,7 +157,10 @@ class ShopTraffic:
         """Plan labels for new orders that are dated now."""
         orders = self.producers["orders"].acknowledged
         for record, _ in orders[self._seen_orders :]:
-            if record.kind != "orders" or record.reason is not None or self.rng.random() > LABEL_SHARE:
+            if record.kind != "orders" or record.reason is not None or record.event_id in self._known_orders:
+                continue
+            self._known_orders.add(record.event_id)  # an order that is sent again gets no labels of its own
+            if self.rng.random() > LABEL_SHARE:
                 continue
             order = json.loads(record.value or b"")
             if abs(order["ts_ms"] - self.clock.now_ms()) < FRESH_MS:

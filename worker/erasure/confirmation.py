@@ -20,7 +20,7 @@ from worker.erasure.slice_eraser import plan_deletion
 from worker.erasure.surviving import build_copy
 from worker.erasure.topic import ErasureConsumer, ErasureRecord
 from worker.kafka.admin import KafkaAdmin
-from worker.kafka.producer import OutgoingRecord
+from worker.kafka.outgoing import OutgoingRecord
 from worker.ops import metrics
 from worker.pipeline.batch_pipeline import BatchPipeline
 from worker.records.batch import Reject, report_rejects
@@ -126,7 +126,7 @@ class ErasureConfirmer:
         return read_owner_offsets(self._owners)
 
     def _find_rejects(self, ready: Sequence[ErasureRecord]) -> list[Reject]:
-        """The records that are no valid erasure, without those that were dead-lettered before the group was set back."""
+        """The records that are no valid erasure, without those dead-lettered before the group was set back."""
         return [
             record.reject
             for record in ready
