@@ -29,7 +29,7 @@ class LogFollower:
         return records
 
     def forget(self, topic: str) -> None:
-        """Start at the beginning of a topic that was created anew."""
+        """Start at the beginning of a topic that was recreated."""
         for partition in [partition for partition in self._positions if partition.topic == topic]:
             del self._positions[partition]
             self.record_ends.pop((partition.topic, partition.partition), None)
