@@ -6,8 +6,9 @@ from contract.settings.reading import Settings
 from transport.log_reader import LogReader, TopicTailer
 from worker.erasure.confirmation import ErasureConfirmer
 from worker.erasure.executor import ErasureExecutor, RefoldNeeded
+from worker.erasure.marks import ErasureMarks, list_places
 from worker.erasure.owners import LaneOwners
-from worker.erasure.progress import ErasureProgress
+from worker.erasure.progress import ErasureOffsets, ErasureProgress
 from worker.erasure.slice_eraser import SliceEraser
 from worker.erasure.topic import ErasureConsumer
 from worker.kafka.admin import KafkaAdmin
@@ -24,8 +25,8 @@ class ErasureService:
     def __init__(self, *, settings: Settings, lane: Lane, stores: Stores, offsets: OffsetTracker, retry: Retry) -> None:
         self._retry = retry
         self._log_reader = LogReader(kafka=settings.kafka)
-        topic = settings.topics.erasures
-        admin = KafkaAdmin(kafka=settings.kafka)
+        self._topic = topic = settings.topics.erasures
+        self._admin = admin = KafkaAdmin(kafka=settings.kafka)
         self._progress = ErasureProgress(
             profiles=stores.profiles, topic_id=lambda: admin.fetch_topic_ids([topic]).get(topic)
         )
@@ -34,7 +35,11 @@ class ErasureService:
             lane=lane,
             erasure_consumer=self.consumer,
             eraser=SliceEraser(profiles=stores.profiles, offsets_at=self._log_reader.offsets_for_time),
-            progress=self._progress,
+            marks=ErasureMarks(
+                progress=self._progress,
+                places=list_places(stores.profiles.client, stores.answer_cache.client, settings.redis.prefix),
+                fetch_confirmed=self._fetch_confirmed,
+            ),
             claim_store=stores.claim_store,
             answer_cache=stores.answer_cache,
             offsets=offsets,
@@ -76,3 +81,9 @@ class ErasureService:
     def close(self) -> None:
         self.consumer.close()
         self._log_reader.close()
+
+    def _fetch_confirmed(self) -> ErasureOffsets:
+        """The offsets up to which erasures are confirmed, by partition name; raises `Unavailable`."""
+        (lane,) = (lane.name for lane in LANES.values() if "erasures" in lane.confirmed_kinds)
+        committed = self._admin.fetch_committed(lane, self._admin.list_partitions([self._topic]))
+        return {self._progress.partition_name(partition): offset for partition, offset in committed.items()}
