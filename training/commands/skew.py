@@ -130,7 +130,7 @@ def read_log(settings: Settings, share: float) -> EventLog:
             if partition not in latest_ms and record.offset > 0:
                 truncated.append(str(record.topic_partition))
             latest_ms[partition] = max(latest_ms.get(partition, 0), record.kafka_ms)
-            event = decode_event(kind, record)
+            event = decode_event(kind, record, kafka_times)
             if isinstance(event, UserEvent) and is_sampled(event.user_id, share):
                 arrival = Arrival(f"{kind}/{partition}", record.offset, event, *record.topic_partition)
                 timed.append((latest_ms[partition], arrival))
@@ -147,10 +147,11 @@ def count_partitions(settings: Settings, kind: str) -> int:
         reader.close()
 
 
-def decode_event(kind: str, record: Record) -> object:
+def decode_event(kind: str, record: Record, kafka_times: KafkaTimes) -> object:
     """The event as a worker decodes it; None for a dead letter."""
     try:
-        event, _ = clamp(decode(kind, record.value), record.kafka_ms)
+        (kafka_ms,) = kafka_times.fill(record.topic_partition, [record.kafka_ms])
+        event, _ = clamp(decode(kind, record.value), kafka_ms)
     except BadEvent:
         return None
     return event
