@@ -27,7 +27,8 @@ from worker.joiner.dedup_loader import DedupLoader, make_shard_header, start_off
 from worker.joiner.membership import JoinerMembership, PartitionsChanged
 from worker.joiner.shard import JoinerShard, ShardSet
 from worker.kafka.consumer import GroupConsumer
-from worker.kafka.producer import OutgoingRecord, TransactionalProducer
+from worker.kafka.outgoing import OutgoingRecord, leave_out
+from worker.kafka.producer import TransactionalProducer
 from worker.ops import metrics
 from worker.ops.retry import Retry
 from worker.ops.steps import Step, StepMarker
@@ -117,7 +118,7 @@ class JoinerPipeline:
     def progress(self) -> tuple[Positions, Positions]:
         """Position and end offset of each partition; ends only of those that are not paused."""
         ends = self._consumer.end_offsets()
-        positions = {partition: end for partition, end in ends.items() if partition in self._consumer.at_end}
+        positions = {partition: end for partition, end in self._consumer.at_end.items() if partition in ends}
         for shard in self._shards:
             positions = shard.joiner.next_offsets() | positions
         return positions, {partition: end for partition, end in ends.items() if partition not in self._paused}
@@ -142,6 +143,8 @@ class JoinerPipeline:
         self._producer.close()
 
     def _join(self, records: list[Record]) -> list[OutgoingRecord]:
+        # Behind an open transaction a partition is silent, and yet its records are to come.
+        at_end = self._consumer.at_end.keys() - self._consumer.held_back.keys()
         self._mark_step(Step.READ)
         for record in records:
             metrics.EVENTS.labels(self._decoder.kinds_by_topic[record.topic_partition.topic]).inc()
@@ -149,7 +152,7 @@ class JoinerPipeline:
         outgoing: list[OutgoingRecord] = []
         outcomes: OutcomeCounts = Counter()
         for shard in self._shards:
-            output, withheld = shard.advance(self._consumer.at_end, self._clocks.steady_s())
+            output, withheld = shard.advance(at_end, self._clocks.steady_s())
             outgoing += self._encode(output, shard.number)
             outcomes += shard.take_outcomes()
             metrics.EXAMPLES_WITHHELD.inc(withheld)
@@ -163,8 +166,8 @@ class JoinerPipeline:
     def _encode(self, output: JoinOutput, shard: int) -> list[OutgoingRecord]:
         topics, headers = self._settings.topics, [make_shard_header(shard)]
         return [
-            *(OutgoingRecord(topics.feedback, e.user_id, to_msgpack(e), headers) for e in output.examples),
-            *(OutgoingRecord(topics.judgements, j.user_id, to_json(j), headers) for j in output.judgements),
+            *(OutgoingRecord(topics.feedback, e.user_id, to_msgpack(e), headers, leave_out) for e in output.examples),
+            *(OutgoingRecord(topics.judgements, j.user_id, to_json(j), headers, leave_out) for j in output.judgements),
         ]
 
     def _publish(self, outgoing: list[OutgoingRecord]) -> None:
