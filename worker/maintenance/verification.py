@@ -18,8 +18,8 @@ from contract.profiles.erasures import Erasures
 from contract.profiles.record import FAMILIES
 from contract.profiles.store import MergedOffsets
 from contract.settings.reading import Settings
-from transport.log_reader import LogReader
 from transport.kafka_times import KafkaTimes
+from transport.log_reader import LogReader
 from transport.records import OffsetRange, Record, TopicPartition
 from worker.erasure.progress import NO_OFFSETS, ErasureProgress, owner_field
 from worker.erasure.topic import read_erasures
@@ -86,6 +86,7 @@ class Verification:
         self._erasures = erasures
         self._sample = sample
         self._differences_max = differences_max
+        self._kafka_times = KafkaTimes()
 
     def run(self, now_ms: int) -> VerificationResult:
         """Read Redis, then the log, then compare; raises `InconsistentSnapshot`, `StaleState`, or `Unavailable`."""

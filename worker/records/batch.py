@@ -81,12 +81,13 @@ def decode_records(
     watched_kinds: Sequence[str],
     inspected_kinds: Sequence[str] = (),
     *,
-    kafka_times: KafkaTimes,
+    kafka_times: KafkaTimes | None = None,
 ) -> Batch:
     """Decode each record by itself. `kinds`: the kind of events by topic. Inspected kinds leave only their rejects.
 
-    `kafka_times`: of the records before.
+    `kafka_times`: of the records before, for records without one.
     """
+    kafka_times = kafka_times or KafkaTimes()
     batch, records_by_partition = Batch(records), dict[TopicPartition, list[Record]]()
     for record in records:
         records_by_partition.setdefault(record.topic_partition, []).append(record)

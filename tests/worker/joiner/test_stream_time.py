@@ -9,20 +9,10 @@ from confluent_kafka import Consumer, Producer
 from confluent_kafka import TopicPartition as KafkaPartition
 from msgspec.structs import replace
 
-from contract.messages import to_json
+from contract.messages import to_json, to_msgpack
 from devservers.apache_kafka import ApacheKafka
 from testkit.metrics import read_metric
 from tests.contract.joining.builders import make_click, make_impression, make_label, make_order, make_row, minutes_to_ms
-from tests.worker.joiner.test_pipeline import (
-    CLICKS,
-    IMPRESSIONS,
-    LABELS,
-    SCORED,
-    WALL_MS,
-    JoinerHarness,
-    harness,  # noqa: F401
-    to_msgpack,
-)
 from tests.worker.joiner.test_worker import JoinerProcess, JoinerTopics
 from tests.worker.joiner_simulation import Input
 from transport.records import Record, TopicPartition
@@ -30,6 +20,8 @@ from worker.joiner.commit_metadata import CommitMetadata, encode_metadata
 from worker.joiner.decoding import RecordDecoder
 from worker.ops import metrics
 
+CLICKS, SCORED = TopicPartition("shop.clicks", 0), TopicPartition("shop.scored", 0)
+WALL_MS: Final = 1_764_000_000_000
 FAR_MS: Final = 4_000_000_000_000
 FAR_MINUTES: Final = FAR_MS / 60_000
 NO_TIME: Final = -1
@@ -128,9 +120,7 @@ def test_a_stream_time_committed_in_the_future_is_reset(shop: PoisonedShop, proc
     group = f"{shop.kafka.prefix}group-feedback"
     metadata = encode_metadata(CommitMetadata({}, 2, FAR_MS, FAR_MS))
     consumer = Consumer({"bootstrap.servers": shop.kafka.bootstrap, "group.id": group, "log_level": 0})
-    consumer.commit(
-        offsets=[KafkaPartition(f"{shop.kafka.prefix}scored", 0, 0, metadata=metadata)], asynchronous=False
-    )
+    consumer.commit(offsets=[KafkaPartition(f"{shop.kafka.prefix}scored", 0, 0, metadata=metadata)], asynchronous=False)
     consumer.close()
     # when this one starts
     process.start()
@@ -183,33 +173,3 @@ def test_a_plausible_time_without_a_kafka_time_is_kept_but_does_not_confirm_itse
     assert message
     assert message.ts_ms == WALL_MS
     assert time == (WALL_MS, None)
-
-
-def test_a_label_topic_in_seconds_does_not_hold_the_others_back(harness: JoinerHarness) -> None:  # noqa: F811
-    # given labels that are dated in 1970, one in each poll
-    start = 100_000
-    harness.consumer.records_per_poll = 1
-    harness.consumer.put(SCORED, to_msgpack(make_row("recommendation", "r", start, ("a",))))
-    harness.consumer.put(IMPRESSIONS, to_json(make_impression(start + 1, "a")))
-    for user in USERS:
-        harness.consumer.put(CLICKS, to_json(make_click(start + 100, "x", recommendation_id=None, user=user)))
-    # when the others are read
-    for number in range(40):
-        harness.consumer.put(LABELS, to_json(make_label(0, 1, judged_event_id="gone", ident=f"l{number}")))
-        harness.now_s += 0.5
-        harness.pipeline.step()
-    # then the stream time is theirs
-    assert harness.list_published_revisions() == [("r~a", 0)]
-
-
-def test_a_record_without_a_time_does_not_keep_the_position_behind_it(harness: JoinerHarness) -> None:  # noqa: F811
-    harness.consumer.kafka_ms = NO_TIME
-    for user in USERS:
-        harness.consumer.put(CLICKS, to_json(make_click(2, "x", recommendation_id=None, user=user)))
-    harness.consumer.put(CLICKS, to_json(CLICK[1]))
-    harness.consumer.put(SCORED, to_msgpack(make_row("order", "o", 100)))
-    for user in USERS:
-        harness.consumer.put(CLICKS, to_json(make_click(101, "x", recommendation_id=None, user=user)))
-    harness.pipeline.step()
-
-    assert harness.producer.committed[CLICKS] == len(USERS) + 1
