@@ -40,8 +40,8 @@ class JoinerErasures:
         """How far the topic is read, as it is committed once all of that is executed."""
         if not self._consumer or not self._consumer.read_offsets:
             return NOTHING_ERASED
-        offsets = {partition.partition: offset for partition, offset in self._consumer.read_offsets.items()}
-        return ErasedOffsets(self._consumer.topic_id or "", dict(sorted(offsets.items())))
+        offsets = {f"{partition.partition}": offset for partition, offset in self._consumer.read_offsets.items()}
+        return ErasedOffsets(self._consumer.topic_id or "", offsets)
 
     def close(self) -> None:
         if self._consumer:
