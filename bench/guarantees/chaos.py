@@ -2,7 +2,7 @@
 
 On Apache Kafka and Redis, with workers of both lanes and joiners. A round has about ten faults in a minute, one after
 another and overlapping: processes killed, frozen and scaled in every step, Kafka and Redis away, paused, full, flushed
-or set back, topics missing or created anew, poison, wrong clocks, erasures, new bundles. Then the faults are healed,
+or set back, topics missing or recreated, poison, wrong clocks, erasures, new bundles. Then the faults are healed,
 everything has to catch up, and is audited. A round that fails prints its seed, what differs, what each process waits
 for and all stacks.
 """
@@ -14,7 +14,8 @@ from pathlib import Path
 
 from bench.results.report import print_progress, print_result
 from testkit.chaos.catalogue import CHAOS_FAULTS
-from testkit.chaos.chaos_run import ChaosPlan, ChaosRun
+from testkit.chaos.chaos_run import ChaosRun
+from testkit.chaos.outcome import ChaosPlan
 
 
 def main(argv: Sequence[str]) -> int:

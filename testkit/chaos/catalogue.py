@@ -36,7 +36,7 @@ CHAOS_FAULTS: Final[dict[str, ChaosFault]] = {
     "broker stopped": ChaosFault(kafka_faults.stop_broker, KAFKA),
     "broker paused": ChaosFault(kafka_faults.pause_broker, KAFKA),
     "partitions added": ChaosFault(kafka_faults.add_partitions, KAFKA),
-    "topic created anew": ChaosFault(kafka_faults.recreate_topic, KAFKA, begins_drained=True),
+    "topic recreated": ChaosFault(kafka_faults.recreate_topic, KAFKA, begins_drained=True),
     "dead-letter topic missing": ChaosFault(kafka_faults.lose_dead_letter_topic, KAFKA, begins_drained=True),
     "dead-letter topic too small": ChaosFault(kafka_faults.shrink_dead_letter_topic, KAFKA),
     "too few replicas": ChaosFault(kafka_faults.require_replicas, KAFKA),

@@ -149,7 +149,7 @@ class Fleet:
                 process.start()
 
     def _record_end(self, process: FleetProcess, now_s: float) -> None:
-        """Record an end that nobody asked for, and how long a requested one took."""
+        """Record an end that the run did not request, and how long a requested one took."""
         child = process.process.child
         if process.terminated_at_s is not None:
             self.worst_shutdown_s = max(self.worst_shutdown_s, now_s - process.terminated_at_s)

@@ -60,7 +60,7 @@ def fill_disk(scene: Scene) -> Course:
     scene.record("disk full for a bundle")
     version = f"v{len(scene.bundle_thresholds)}-unfinished"
     files = tiny_files(0.0)
-    with suppress(BadBundle), limited_files(scene.rng.choice(DISK_BYTES)):
+    with suppress(BadBundle), limit_files(scene.rng.choice(DISK_BYTES)):
         publish(scene.environment.bundles, make_manifest(version), files)
     yield 0
 
@@ -73,7 +73,7 @@ def publish_version(scene: Scene) -> None:
 
 
 @contextmanager
-def limited_files(bytes_max: int) -> Iterator[None]:
+def limit_files(bytes_max: int) -> Iterator[None]:
     """No file of this process may grow above this size, as on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_max, hard))

@@ -70,10 +70,10 @@ def add_partitions(scene: Scene) -> Course:
 def recreate_topic(scene: Scene) -> Course:
     """Begins where everything sent is folded: what a deleted topic still had unread is gone with it."""
     topic = scene.topic(scene.rng.choice(RECREATED))
-    scene.record("topic created anew")
+    scene.record("topic recreated")
     delete_topic(scene, topic)
     scene.kafka.create_topics({topic: scene.environment.topics.partitions}, {"retention.ms": "-1"})
-    scene.topics_created_anew.append(topic)
+    scene.recreated_topics.append(topic)
     yield 0
 
 
@@ -86,7 +86,7 @@ def lose_dead_letter_topic(scene: Scene) -> Course:
         yield scene.rng.uniform(4, 12)
     finally:
         scene.kafka.create_topics({topic: scene.environment.topics.partitions}, {"retention.ms": "-1"})
-        scene.topics_created_anew.append(topic)
+        scene.recreated_topics.append(topic)
 
 
 def delete_topic(scene: Scene, topic: str) -> None:

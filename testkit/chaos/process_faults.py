@@ -24,7 +24,7 @@ def draw_down_s(scene: Scene) -> float:
 def hunt(scene: Scene, process: FleetProcess, step: str | None) -> None:
     """Return while the process is in the step, in any step with a batch if that does not come in time.
 
-    A step takes less than a millisecond, so nothing else is done meanwhile but sending events.
+    A step takes less than a millisecond, so this waits for it and does nothing else but send events.
     """
     if step is None:
         return

@@ -87,9 +87,9 @@ class PromiseAudit:
 
     def collect(self) -> None:
         """Read what was produced and published since the last call; raises `Unavailable`."""
-        for topic in self._scene.topics_created_anew:
+        for topic in self._scene.recreated_topics:
             self._follower.forget(topic)
-        self._scene.topics_created_anew.clear()
+        self._scene.recreated_topics.clear()
         self._collect_produced()
         topics = {self._environment.topics.topic_name(kind): kind for kind in (*INPUT_KINDS, *OUTPUT_KINDS)}
         records = self._follower.read_new(topics)
@@ -200,7 +200,7 @@ class PromiseAudit:
             self._ledger.record_cached(read_decision(value) for value in stored if value is not None)
 
     def _fold(self) -> ProfileOracle:
-        """The oracle of everything collected; begins anew after an erasure, which changes what earlier events gave."""
+        """The oracle of everything collected; begins again after an erasure, which changes what earlier events gave."""
         until_ms = {f"user:{user}": erasure.ts_ms for user, erasure in self._scene.traffic.erasures.items()}
         if self._oracle.erased_until != until_ms:
             self._oracle, self._folded_count = ProfileOracle(until_ms), 0

@@ -6,7 +6,8 @@ from typing import Final
 import pytest
 
 from devservers.apache_kafka import unavailable_reason
-from testkit.chaos.chaos_run import ChaosPlan, ChaosRun
+from testkit.chaos.chaos_run import ChaosRun
+from testkit.chaos.outcome import ChaosPlan
 
 FAULTS: Final = (
     "SIGKILL",

@@ -26,7 +26,7 @@ PAUSE_MAX_S: Final = 10.0
 class ErasedOffsets(Struct, frozen=True, gc=False, omit_defaults=True):
     """How far the erasures topic is executed, as it is committed along with an offset (at most 4,096 bytes).
 
-    `offsets`: by the number of the partition, without those that are at 0. `topic_id` is empty where the broker has no topic ids.
+    `offsets`: by the number of the partition, without those that are at 0. `topic_id`: empty where the broker has none.
     """
 
     topic_id: str = ""

@@ -46,7 +46,7 @@ class ErasureService:
             answer_cache=stores.answer_cache,
             offsets=offsets,
         )
-        self._confirmer = ErasureConfirmer(
+        self.confirmer = ErasureConfirmer(
             topics=settings.topics,
             erasure_consumer=self.consumer,
             progress=self._progress,
@@ -87,7 +87,7 @@ class ErasureService:
 
     def confirm(self, pipeline: BatchPipeline) -> None:
         """Confirm erasures that all workers have carried out; raises `Unavailable`."""
-        self._confirmer.confirm(pipeline)
+        self.confirmer.confirm(pipeline)
 
     def close(self) -> None:
         self.consumer.close()
