@@ -12,7 +12,8 @@ from tests.kafka import read_topics
 from tests.polling import wait_until
 from worker.kafka import producer as producer_module
 from worker.kafka.consumer import GroupConsumer
-from worker.kafka.producer import OutgoingRecord, TransactionalProducer
+from worker.kafka.outgoing import OutgoingRecord
+from worker.kafka.producer import TransactionalProducer
 from worker.ops.retry import Retry
 from worker.ops.steps import Step, StepMarker
 from worker.pipeline.membership import BatchRevoked
