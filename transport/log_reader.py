@@ -139,11 +139,12 @@ class TopicTailer:
 
     def _reread(self, truncated: Iterable[TopicPartition]) -> None:
         for partition in truncated:
-            log.warning(
-                "%s lost records that were not read yet: it is read from its beginning again.",
-                partition.log_text(),
-                extra=partition.log_fields(),
-            )
+            if partition not in self._before_end:  # else a late reply about the log before it was recreated
+                log.warning(
+                    "%s lost records that were not read yet: it is read from its beginning again.",
+                    partition.log_text(),
+                    extra=partition.log_fields(),
+                )
             self._consumer.incremental_unassign([KafkaPartition(*partition)])
             self._consumer.incremental_assign([KafkaPartition(*partition, OFFSET_BEGINNING)])
 

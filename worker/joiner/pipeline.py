@@ -10,7 +10,7 @@ import logging
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -22,7 +22,7 @@ from contract.settings.reading import Settings
 from transport.records import PartitionOffsets, Record, TopicPartition
 from worker.joiner.decoding import RecordDecoder, read_clock_ms
 from worker.joiner.dedup import PublishedOutputs
-from worker.joiner.dedup_loader import DedupLoader, start_offset
+from worker.joiner.dedup_loader import DedupLoader, make_shard_header, start_offset
 from worker.joiner.membership import JoinerMembership, PartitionsChanged
 from worker.joiner.shard import JoinerShard, ShardSet
 from worker.kafka.consumer import GroupConsumer
@@ -59,9 +59,10 @@ class JoinerPipeline:
         retry: Retry,
         step_marker: StepMarker | None = None,
         clocks: Clocks | None = None,
-        load_published: Callable[[Mapping[TopicPartition, PartitionOffsets]], PublishedOutputs] | None = None,
+        load_published: Callable[[Mapping[TopicPartition, PartitionOffsets]], Mapping[int, PublishedOutputs]]
+        | None = None,
     ) -> None:
-        """`load_published` returns the outputs that earlier runs published of records from the given offsets on."""
+        """`load_published` returns what earlier runs published of records from the given offsets on, by shard."""
         self._settings = self._shard_settings = settings
         self._clocks = clocks or Clocks()
         self._load_published = load_published or DedupLoader(settings=settings, on_poll=membership.heartbeat).load
@@ -140,39 +141,39 @@ class JoinerPipeline:
         self._consumer.close()
         self._producer.close()
 
-    def _join(self, records: list[Record]) -> JoinOutput:
+    def _join(self, records: list[Record]) -> list[OutgoingRecord]:
         # Behind an open transaction a partition is silent, and yet its records are to come.
         at_end = self._consumer.at_end.keys() - self._consumer.held_back.keys()
         self._mark_step(Step.READ)
         for record in records:
             metrics.EVENTS.labels(self._decoder.kinds_by_topic[record.topic_partition.topic]).inc()
             self._shards[record.topic_partition.partition].push(record, self._decoder)
-        joined = JoinOutput()
+        outgoing: list[OutgoingRecord] = []
         outcomes: OutcomeCounts = Counter()
         for shard in self._shards:
             output, withheld = shard.advance(at_end, self._clocks.steady_s())
-            joined.extend(output)
-            self._have_orphans_changed |= bool(output.orphans)
+            outgoing += self._encode(output, shard.number)
             outcomes += shard.take_outcomes()
             metrics.EXAMPLES_WITHHELD.inc(withheld)
+            self._have_orphans_changed |= bool(output.orphans)
+            count_output(output, self._tasks)
+        for (outcome, task), n in outcomes.items():
+            metrics.JOINS.labels(outcome, task).inc(n)
         self._pause_only({partition for shard in self._shards for partition in shard.joiner.partitions_ahead()})
-        self._count(joined, outcomes)
-        return joined
+        return outgoing
 
-    def _publish(self, output: JoinOutput) -> None:
-        self._mark_step(Step.PUBLISH)
-        topics = self._settings.topics
-        outgoing = [
-            OutgoingRecord(topics.feedback, example.user_id, to_msgpack(example), (), leave_out)
-            for example in output.examples
+    def _encode(self, output: JoinOutput, shard: int) -> list[OutgoingRecord]:
+        topics, headers = self._settings.topics, [make_shard_header(shard)]
+        return [
+            *(OutgoingRecord(topics.feedback, e.user_id, to_msgpack(e), headers, leave_out) for e in output.examples),
+            *(OutgoingRecord(topics.judgements, j.user_id, to_json(j), headers, leave_out) for j in output.judgements),
         ]
-        outgoing += [
-            OutgoingRecord(topics.judgements, judgement.user_id, to_json(judgement), (), leave_out)
-            for judgement in output.judgements
-        ]
+
+    def _publish(self, outgoing: list[OutgoingRecord]) -> None:
         if outgoing or any(shard.has_moved() for shard in self._shards):
             commits = [(shard, shard.make_commits(self._writer)) for shard in self._shards]
             merged = {partition: commit for _, each in commits for partition, commit in each.items()}
+            self._mark_step(Step.PUBLISH)
             self._producer.publish(
                 outgoing,
                 {partition: offset for partition, (offset, _) in merged.items()},
@@ -182,13 +183,6 @@ class JoinerPipeline:
             for shard, shard_commits in commits:
                 shard.mark_committed(shard_commits)
         self._set_metrics()
-
-    def _count(self, output: JoinOutput, outcomes: OutcomeCounts) -> None:
-        for task, n in Counter(task for example in output.examples for task in example.labels).items():
-            metrics.EXAMPLES.labels(task if task in self._tasks else "other").inc(n)
-        metrics.JUDGEMENTS.inc(len(output.judgements))
-        for (outcome, task), n in outcomes.items():
-            metrics.JOINS.labels(outcome, task).inc(n)
 
     def _pause_only(self, partitions: set[TopicPartition]) -> None:
         if partitions != self._paused:
@@ -240,8 +234,8 @@ class JoinerPipeline:
         offsets = {partition: known for _, own in shards for partition, known in own.items()}
         published = self._retry.call("kafka", partial(self._load_published, offsets))
         for shard, own in shards:
-            shard.recover(own, published, self._clocks.wall_ms())
-        metrics.EXAMPLES_UNREMEMBERED.set(published.evicted)
+            shard.recover(own, published[shard.number], self._clocks.wall_ms())
+        metrics.EXAMPLES_UNREMEMBERED.set(sum(outputs.evicted for outputs in published.values()))
 
     def _find_mismatch(self) -> str | None:
         """Why the topics cannot be joined by partition number, or None; sets the limits of each shard."""
@@ -296,6 +290,13 @@ class JoinerPipeline:
         self._pause_only(set())
         partitions = set(self._consumer.assignment)
         self._seek(self._retry.call("kafka", partial(self._consumer.query_offsets, partitions)))
+
+
+def count_output(output: JoinOutput, tasks: Set[str]) -> None:
+    """Count what is published; tasks that are not the model's count together."""
+    for task, n in Counter(task for example in output.examples for task in example.labels).items():
+        metrics.EXAMPLES.labels(task if task in tasks else "other").inc(n)
+    metrics.JUDGEMENTS.inc(len(output.judgements))
 
 
 def divide_limits(settings: Settings, shards: int) -> Settings:

@@ -35,6 +35,11 @@ class JoinerShard:
         self._committed: dict[TopicPartition, tuple[int | None, str]] = {}
 
     @property
+    def number(self) -> int:
+        """The number of its partitions."""
+        return next(iter(self.partitions)).partition
+
+    @property
     def is_recovered(self) -> bool:
         return self._recovered is not None
 
@@ -158,9 +163,8 @@ class ShardSet:
 
     def replace(self, shard: JoinerShard) -> JoinerShard:
         """Drop the waiting rows of a shard; returns the empty one in its place."""
-        (number,) = {partition.partition for partition in shard.partitions}
-        self._shards[number] = self._create(shard.partitions)
-        return self._shards[number]
+        self._shards[shard.number] = self._create(shard.partitions)
+        return self._shards[shard.number]
 
     def reset(self) -> None:
         """Drop all waiting rows."""

@@ -72,6 +72,13 @@ class KafkaAdmin:
 
     def fetch_committed(self, lane: str, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         """The offsets that the lane's group has committed in these partitions; raises `Unavailable`."""
+        return {partition: offset for partition, (offset, _) in self.fetch_commits(lane, partitions).items()}
+
+    def fetch_commits(self, lane: str, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, tuple[int, str]]:
+        """The offsets that the lane's group has committed in these partitions, with their metadata.
+
+        Raises `Unavailable`.
+        """
         request = ConsumerGroupTopicPartitions(
             self._group_id(lane), [KafkaPartition(*partition) for partition in partitions]
         )
@@ -82,7 +89,9 @@ class KafkaAdmin:
             committed = future.result().topic_partitions
         except KafkaException as error:
             raise self._to_unavailable(f"return the committed offsets of {request.group_id}", error) from error
-        return {TopicPartition(tp.topic, tp.partition): tp.offset for tp in committed if tp.offset >= 0}
+        return {
+            TopicPartition(tp.topic, tp.partition): (tp.offset, tp.metadata or "") for tp in committed if tp.offset >= 0
+        }
 
     def fetch_record_limits(self, topics: Iterable[str]) -> dict[str, int]:
         """The largest batch of records, in bytes, that each of these topics takes; raises `Unavailable`."""

@@ -147,7 +147,7 @@ class JoinerHarness:
             producer=cast(TransactionalProducer, self.producer),
             retry=Retry(threading.Event(), on_wait=membership.heartbeat),
             clocks=Clocks(lambda: self.now_s, lambda: WALL_MS),
-            load_published=lambda offsets: self.published_before,
+            load_published=lambda offsets: dict.fromkeys({p.partition for p in offsets}, self.published_before),
         )
         self.pipeline.on_assigned(sorted(self.consumer.assignment))
 
