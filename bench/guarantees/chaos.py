@@ -52,7 +52,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--rate", type=float, default=150, help="orders and clicks per second")
     parser.add_argument("--workers", type=int, default=2, help="workers of each lane")
-    parser.add_argument("--joiners", type=int, default=1, help="joiners")
+    parser.add_argument("--joiners", type=int, default=2, help="joiners")
     parser.add_argument("--faults-per-round", type=int, default=10, help="faults of a round")
     parser.add_argument("--round-s", type=float, default=60, help="seconds of faults before everything is healed")
     parser.add_argument("--rounds-per-environment", type=int, default=5, help="rounds before all servers are new")

@@ -20,7 +20,7 @@ class ChaosPlan(msgspec.Struct, frozen=True, kw_only=True):
     catch_up_s: float = 90.0
     events_per_s: float = 150.0
     workers_per_lane: int = 2
-    joiners: int = 1
+    joiners: int = 2
 
 
 class ChaosOutcome(msgspec.Struct, kw_only=True):
