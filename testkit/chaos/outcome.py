@@ -13,7 +13,7 @@ class ChaosPlan(msgspec.Struct, frozen=True, kw_only=True):
     minutes: float
     seed: int
     faults: Sequence[str]
-    faults_per_round: int = 10
+    faults_per_round: int = 12
     round_s: float = 60.0
     rounds_per_environment: int = 5
     rounds_max: int = 1_000_000
