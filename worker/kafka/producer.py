@@ -267,15 +267,16 @@ class TransactionalProducer:
             discard(self._producer)
             self._has_begun = False
             return
-        if self._is_abandoned:  # the other producer waits for the same coordinator
-            log.warning("Creating new producers: the Kafka client does not return from a call.")
-            self.fence_predecessors()
-            self._is_abandoned = False
+        if self._is_abandoned:
+            self._replace_all("the client does not return from a call")
             return
         try:
             self._producer.abort_transaction(self._retry.bound(TIMEOUT_S))
         except KafkaException as failure:
             error: KafkaError = failure.args[0]
+            if error.code() == KafkaError._CONFLICT:  # a commit that timed out can be resumed and not aborted
+                self._replace_all(error.str())
+                return
             if error.retriable() and not error.fatal():
                 raise Unavailable(f"Kafka should abort a transaction. Found: {error.str()}") from failure
             log.warning("Creating a new producer after a fatal producer error: %s", error.str())
@@ -286,6 +287,12 @@ class TransactionalProducer:
         discard(self._producer)
         self._producers[self._current] = self._create_producer(self._transactional_ids[self._current])
         self._options[self._current] = self._limits.client_options()
+
+    def _replace_all(self, reason: str) -> None:
+        """Create new producers, before which a commit in progress ends either way; they wait for one coordinator."""
+        log.warning("Creating new producers: %s.", reason)
+        self.fence_predecessors()
+        self._is_abandoned = False
 
     def _create_producer(self, transactional_id: str | None) -> Producer:
         id_option = {} if transactional_id is None else {"transactional.id": transactional_id}
