@@ -6,14 +6,15 @@ Each generation of the state has such a hash, next to its profiles.
 ID is the id of the erasures topic, so that progress on a deleted topic does not count for a new topic of that name.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Final, TypeAlias
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
 from contract.messages import to_json
 from transport.records import TopicPartition
-from worker.redis.client import to_pairs
+from worker.ops import metrics
+from worker.redis.client import WrongType, to_pairs
 from worker.state.profile_store import RedisProfileStore, source_name
 
 ErasureOffsets: TypeAlias = Mapping[str, int]  # partition of the erasures topic -> offset (exclusive)
@@ -44,14 +45,23 @@ class ErasureProgress:
 
     def read(self) -> dict[str, ErasureOffsets]:
         """The offsets by field; empty for a field that cannot be decoded."""
-        (reply,) = self._profiles.client.pipeline([("HGETALL", self.key)])
+        (reply,) = self._query(("HGETALL", self.key))
         return {field.decode(errors="replace"): decode_offsets(value) for field, value in to_pairs(reply)}
 
     def write(self, fields: Iterable[str], offsets: ErasureOffsets) -> None:
         """Set these fields to `offsets`."""
         flat = [part for field in fields for part in (field, to_json(offsets))]
         if flat:
-            self._profiles.client.pipeline([("HSET", self.key, *flat)])
+            self._query(("HSET", self.key, *flat))
+
+    def _query(self, command: Sequence[Any]) -> list[Any]:
+        """The reply; a key of another type is deleted, and its progress counts as lost."""
+        client = self._profiles.client
+        while True:
+            try:
+                return client.pipeline([command])
+            except WrongType:
+                metrics.UNREADABLE_KEYS.labels("erasures").inc(client.delete_other_type(self.key, "hash"))
 
     def inherit(self, former: "ErasureProgress", built: Mapping[TopicPartition, int]) -> None:
         """Set every field to the lower of its former progress and of `built`, the erasures applied by a rebuild."""
