@@ -33,7 +33,9 @@ DECISIONS_REPEATED: Final = counter(
     "decisions_repeated_total", "Decisions already made, by an earlier attempt or process."
 )
 DEAD_LETTERS: Final = counter("dead_letters_total", "Records that could not be answered, by reason.", "reason")
-REJOINS: Final = counter("rejoins_total", "Times that the broker fenced this member, which then joined its group again.")
+REJOINS: Final = counter(
+    "rejoins_total", "Times that the broker fenced this member, which then joined its group again."
+)
 REFUSED_RECORDS: Final = counter(
     "refused_records_total",
     "Records that their topic did not take, by topic and what became of them.",
