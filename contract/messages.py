@@ -76,7 +76,8 @@ class ScoredRow(Struct, frozen=True, gc=False, kw_only=True):
     `groups` has one row for user, context, order and query; `item` has one row for each of `items`. For a
     recommendation list `event_id` is its recommendation_id. `scores` by task, one for each row scored. `ts_ms` is the
     event's time; `entities` (`kind:id`) are those that the event updated. `shadow`: the scores of the shadow model
-    `shadow_version` for the same rows, by task; they are logged and not acted on.
+    `shadow_version` for the same rows, by task; they are logged and not acted on. `is_conflict`: another event has this
+    id, so no label belongs to the row.
     """
 
     event_id: str
@@ -96,6 +97,7 @@ class ScoredRow(Struct, frozen=True, gc=False, kw_only=True):
     propensities: tuple[float, ...] = ()  # of a list, by item; see `RecommendedItem`
     shadow_version: str = ""
     shadow: dict[str, tuple[float, ...]] = {}
+    is_conflict: bool = False
 
 
 class ScoredRowBuilder(NamedTuple):

@@ -36,7 +36,9 @@ class Joiner:
         self._searches = SearchJoin(feedback=feedback, tasks=tasks, output=self._output, counts=self.counts)
 
     def add_row(self, row: ScoredRow) -> None:
-        """Add a scored row; rows of clicks have no labels to wait for."""
+        """Add a scored row; those of clicks and of events with another one's id have no labels to wait for."""
+        if row.is_conflict:
+            return
         match row.kind:
             case "recommendation":
                 self._lists.add_row(row)
@@ -63,6 +65,12 @@ class Joiner:
                 self._labels.add_label(event, origin)
             case _:
                 pass
+
+    def erase(self, user_id: str, until_ms: int) -> None:
+        """Remove what waits for more input of a user and has a part at or before this time; it emits nothing more."""
+        self._lists.erase(user_id, until_ms)
+        self._labels.erase(user_id, until_ms)
+        self._searches.erase(user_id, until_ms)
 
     def advance(self, watermark_ms: int) -> None:
         """Advance to `watermark_ms`: emit negative labels for rows whose window has closed."""

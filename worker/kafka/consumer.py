@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Literal, Protocol, TypeVar
 
 from confluent_kafka import OFFSET_END, OFFSET_INVALID, Consumer, KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as KafkaPartition
@@ -43,8 +43,21 @@ class MemberFenced(ShopstreamError):
 class GroupConsumer:
     """Reads records of the assigned partitions."""
 
-    def __init__(self, *, kafka: KafkaSettings, group: str, instance: str, skips_gaps: bool = True) -> None:
-        """`skips_gaps`: where the next record was deleted, go on with the first one left; else `StaleState`."""
+    def __init__(
+        self,
+        *,
+        kafka: KafkaSettings,
+        group: str,
+        instance: str,
+        skips_gaps: bool = True,
+        strategy: Literal["cooperative-sticky", "range"] = "cooperative-sticky",
+    ) -> None:
+        """`skips_gaps`: where the next record was deleted, go on with the first one left; else `StaleState`.
+
+        `strategy`: "range" gives one member the same partitions of all topics that have as many, and revokes all
+        partitions at each rebalance; "cooperative-sticky" revokes only those that move.
+        """
+        self._is_eager = strategy == "range"
         self._name = InstanceName(group=group, instance=instance, session_s=kafka.session_timeout_ms / 1000)
         self.timeout_s = TIMEOUT_S
         self._listener: RebalanceListener | None = None
@@ -58,7 +71,10 @@ class GroupConsumer:
         self._rejoin_due_s: float | None = None  # of a fenced member
         self._rejoin_wait_s = REJOIN_WAIT_S
         self.at_end: dict[TopicPartition, int] = {}  # read to this end as of the last poll: the last stable offset
-        self._configuration = build_configuration(kafka, self._name, skips_gaps=skips_gaps, on_error=self._on_error)
+        self._just_assigned: set[TopicPartition] = set()
+        self._configuration = build_configuration(
+            kafka, self._name, skips_gaps=skips_gaps, strategy=strategy, on_error=self._on_error
+        )
         self._consumer = create_client(self._configuration)
 
     def subscribe(self, topics: Iterable[str], listener: RebalanceListener) -> None:
@@ -84,7 +100,10 @@ class GroupConsumer:
         try:
             messages = consume(records_max, 0) or consume(1, wait_ms / 1000)
             if len(messages) == 1 < records_max:
-                messages += consume(records_max - 1, 0)  # those that arrived with the first
+                self._just_assigned.clear()
+                arrived = consume(records_max - 1, 0)  # those that arrived with the first
+                # A partition that was assigned again in between goes on at its start.
+                messages = [m for m in messages if self._intern_partition(m) not in self._just_assigned] + arrived
         except MemberFenced as fenced:
             self._replace_client(str(fenced))
             return []
@@ -124,6 +143,11 @@ class GroupConsumer:
                 self._request("start at another offset", partial(self._reassign, KafkaPartition(*partition, offset)))
 
     def _reassign(self, partition: KafkaPartition) -> None:
+        if self._is_eager:
+            others = self.assignment - {TopicPartition(partition.topic, partition.partition)}
+            positions = self._consumer.position([KafkaPartition(*other) for other in others])
+            self._consumer.assign([*positions, partition])
+            return
         self._consumer.incremental_unassign([partition])
         self._consumer.incremental_assign([partition])
 
@@ -143,6 +167,11 @@ class GroupConsumer:
                 tp.offset if tp.offset >= 0 else None, low, high, tp.metadata or ""
             )
         return offsets
+
+    def count_partitions(self, topics: Iterable[str]) -> dict[str, int]:
+        """The number of partitions of those of the topics that exist."""
+        metadata = self._request("list its topics", lambda: self._consumer.list_topics(timeout=self.timeout_s))
+        return {topic: len(metadata.topics[topic].partitions) for topic in topics if topic in metadata.topics}
 
     def end_offsets(self) -> dict[TopicPartition, int]:
         """The high watermark of each assigned partition as of the last fetch; sends no request.
@@ -252,8 +281,9 @@ class GroupConsumer:
         return self._partitions_by_name.get(name) or self._partitions_by_name.setdefault(name, TopicPartition(*name))
 
     def _on_assign(self, _: Consumer, partitions: list[KafkaPartition]) -> None:
+        assign = self._consumer.assign if self._is_eager else self._consumer.incremental_assign
         if self._closing:
-            self._consumer.incremental_assign(partitions)
+            assign(partitions)
             self._consumer.pause(partitions)
             return
         new = [TopicPartition(tp.topic, tp.partition) for tp in partitions]
@@ -264,13 +294,17 @@ class GroupConsumer:
             self._is_in_callback = False
         self._rejoin_wait_s = REJOIN_WAIT_S
         self.assignment.update(new)
-        self._consumer.incremental_assign([KafkaPartition(*p, starts.get(p, OFFSET_INVALID)) for p in new])
+        self._just_assigned.update(new)
+        assign([KafkaPartition(*p, starts.get(p, OFFSET_INVALID)) for p in new])
         # The client remembers that a partition was paused when it was revoked, and would not read from it again.
         self._consumer.resume(partitions)
 
     def _on_revoke(self, _: Consumer, partitions: list[KafkaPartition]) -> None:
         self._forget([TopicPartition(tp.topic, tp.partition) for tp in partitions])
-        self._consumer.incremental_unassign(partitions)
+        if self._is_eager:
+            self._consumer.unassign()
+        else:
+            self._consumer.incremental_unassign(partitions)
 
     def _forget(self, leaving: list[TopicPartition]) -> None:
         if self._listener:

@@ -16,7 +16,12 @@ CLOSING_POLLS_MAX: Final = 1_000
 
 
 def build_configuration(
-    kafka: KafkaSettings, name: InstanceName, *, skips_gaps: bool, on_error: Callable[[KafkaError], None]
+    kafka: KafkaSettings,
+    name: InstanceName,
+    *,
+    skips_gaps: bool,
+    strategy: str,
+    on_error: Callable[[KafkaError], None],
 ) -> dict[str, Any]:
     """The options of a static member that commits by itself and reports the ends of partitions."""
     return {
@@ -28,7 +33,7 @@ def build_configuration(
         "group.id": name.group,
         "group.instance.id": name.instance_id,
         "session.timeout.ms": kafka.session_timeout_ms,
-        "partition.assignment.strategy": "cooperative-sticky",
+        "partition.assignment.strategy": strategy,
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
         "enable.partition.eof": True,  # offsets do not show an end: transaction markers have some too

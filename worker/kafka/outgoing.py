@@ -19,7 +19,7 @@ class Refusal(NamedTuple):
 class OutgoingRecord(NamedTuple):
     """A record to write. `replace` gives what is written instead of one that its topic refuses.
 
-    Without `replace` the producer waits until the topic takes the record.
+    Without `replace` the producer waits until the topic takes the record. `partition` -1: the one of its key.
     """
 
     topic: str
@@ -27,6 +27,7 @@ class OutgoingRecord(NamedTuple):
     value: bytes | None
     headers: Headers = ()
     replace: "Replacement | None" = None  # called with this record
+    partition: int = -1
 
     def count_bytes(self) -> int:
         """The bytes that the record has in a batch of its own, before compression; never too few."""

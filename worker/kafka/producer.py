@@ -7,6 +7,7 @@ transactions the records are acknowledged first and the offsets committed after:
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -16,6 +17,7 @@ from contract.errors import ShopstreamError, Unavailable
 from contract.settings.servers import KafkaSettings
 from transport.records import NO_METADATA, TopicPartition, as_bytes
 from worker.kafka.admin import KafkaAdmin
+from worker.kafka.bounded_calls import BoundedCalls, CallAbandoned
 from worker.kafka.consumer import GroupConsumer
 from worker.kafka.outgoing import OutgoingRecord
 from worker.kafka.record_limits import RecordLimits
@@ -27,6 +29,9 @@ log = logging.getLogger(__name__)
 client_log = logging.getLogger("librdkafka")  # of its own threads; written when this client polls
 TIMEOUT_S: Final = 10.0
 DISCARD_S: Final = 1.0
+TRANSACTION_MS_MIN: Final = 20_000  # a batch outlives a short absence of the broker
+SEND_OFFSETS_S: Final = 5.0
+ABANDON_S: Final = SEND_OFFSETS_S + 2.0  # the client does not always keep that time-out
 
 
 class TransactionAborted(ShopstreamError):
@@ -48,6 +53,9 @@ class TransactionalProducer:
             "linger.ms": 2,
             "compression.type": "lz4",
             "enable.idempotence": True,
+            # The offsets in the open transaction of a dead worker hold the next owner of its partitions back: no longer
+            # than its membership did.
+            "transaction.timeout.ms": max(kafka.session_timeout_ms, TRANSACTION_MS_MIN),
             **kafka.connection(),
             "delivery.report.only.error": True,  # together with a flush as good as a report of each record
             "on_delivery": self._on_delivery,
@@ -67,6 +75,7 @@ class TransactionalProducer:
         self._producers = [self._create_producer(ident) for ident in self._transactional_ids]
         self._options = [self._limits.client_options() for _ in self._producers]
         self._current = 0
+        self._bounded_calls, self._is_abandoned = BoundedCalls(timeout_s=ABANDON_S), False
 
     @property
     def _producer(self) -> Producer:
@@ -112,6 +121,7 @@ class TransactionalProducer:
             self._retry.call("kafka", self._reset)
 
     def close(self) -> None:
+        self._bounded_calls.close()
         for producer in self._producers:
             discard(producer)
 
@@ -151,11 +161,7 @@ class TransactionalProducer:
         ]
         group_metadata = consumer.group_metadata()
         with PROFILER("publish offsets"):  # while records are on their way
-            self._call_with_retry(
-                lambda: self._producer.send_offsets_to_transaction(
-                    offsets, group_metadata, self._retry.bound(TIMEOUT_S)
-                )
-            )
+            self._send_offsets(offsets, group_metadata)
         with PROFILER("publish flush"):
             self._retry.call("kafka", self._flush)
         self._mark_step(Step.COMMIT)
@@ -163,6 +169,16 @@ class TransactionalProducer:
             self._call_with_retry(lambda: self._producer.commit_transaction(self._retry.bound(TIMEOUT_S)))
         self._has_begun, self._current = False, (self._current + 1) % len(self._producers)
         self._refused.commit()
+
+    def _send_offsets(self, offsets: list[KafkaPartition], group_metadata: Any) -> None:
+        send = partial(
+            self._producer.send_offsets_to_transaction, offsets, group_metadata, self._retry.bound(SEND_OFFSETS_S)
+        )
+        try:
+            self._call_with_retry(lambda: self._bounded_calls.run(send))
+        except CallAbandoned as error:
+            self._is_abandoned = True
+            raise TransactionAborted(f"Offsets should be sent to the transaction. Found: {error}") from error
 
     def _publish_acknowledged(
         self,
@@ -199,19 +215,19 @@ class TransactionalProducer:
         has_suspects = self._refused.has_suspects
         with abort_on_error("accept records"):
             for record in records[self._sent_count :]:
-                topic, key, value, headers, _ = record
+                topic, key, value, headers, _, partition = record
                 if headers or value is None or len(value) > small_bytes:
                     fitted = self._refused.fit(record)
                     if fitted is None:
                         self._sent_count += 1
                         continue
-                    topic, key, value, headers, _ = fitted
+                    topic, key, value, headers, _, partition = fitted
                 is_alone = has_suspects and self._refused.is_suspect(topic, value)
                 if is_alone:  # records that are sent together are refused together
                     self._producer.flush(self._retry.bound(TIMEOUT_S))
                 while True:
                     try:
-                        produce(topic, value, key, headers=list(headers))
+                        produce(topic, value, key, partition, headers=list(headers))
                         break
                     except BufferError:
                         self._producer.poll(0.1)  # the queue is full: wait for deliveries
@@ -251,10 +267,16 @@ class TransactionalProducer:
             discard(self._producer)
             self._has_begun = False
             return
+        if self._is_abandoned:
+            self._replace_all("the client does not return from a call")
+            return
         try:
             self._producer.abort_transaction(self._retry.bound(TIMEOUT_S))
         except KafkaException as failure:
             error: KafkaError = failure.args[0]
+            if error.code() == KafkaError._CONFLICT:  # a commit that timed out can be resumed and not aborted
+                self._replace_all(error.str())
+                return
             if error.retriable() and not error.fatal():
                 raise Unavailable(f"Kafka should abort a transaction. Found: {error.str()}") from failure
             log.warning("Creating a new producer after a fatal producer error: %s", error.str())
@@ -265,6 +287,12 @@ class TransactionalProducer:
         discard(self._producer)
         self._producers[self._current] = self._create_producer(self._transactional_ids[self._current])
         self._options[self._current] = self._limits.client_options()
+
+    def _replace_all(self, reason: str) -> None:
+        """Create new producers, before which a commit in progress ends either way; they wait for one coordinator."""
+        log.warning("Creating new producers: %s.", reason)
+        self.fence_predecessors()
+        self._is_abandoned = False
 
     def _create_producer(self, transactional_id: str | None) -> Producer:
         id_option = {} if transactional_id is None else {"transactional.id": transactional_id}

@@ -32,6 +32,15 @@ DECISIONS: Final = counter("decisions_total", "Decisions by action; repeated one
 DECISIONS_REPEATED: Final = counter(
     "decisions_repeated_total", "Decisions already made, by an earlier attempt or process."
 )
+DECISION_CONFLICTS: Final = counter(
+    "decision_conflicts_total", "Decisions of orders whose id another order has; repeated ones are counted again."
+)
+WRITES_FENCED: Final = counter(
+    "writes_fenced_total", "Answers not written since others carry out an erasure that this worker has not read yet."
+)
+UNREADABLE_KEYS: Final = counter(
+    "unreadable_keys_total", "Keys in Redis of another type or content than written, replaced or deleted.", "kind"
+)
 DEAD_LETTERS: Final = counter("dead_letters_total", "Records that could not be answered, by reason.", "reason")
 REJOINS: Final = counter(
     "rejoins_total", "Times that the broker fenced this member, which then joined its group again."
@@ -96,7 +105,17 @@ EXAMPLES_UNREMEMBERED: Final = gauge(
 )
 ORPHAN_LABELS: Final = gauge("orphan_labels", "Labels without a row, each counted once over all restarts.", "task")
 UNREADABLE_RECORDS: Final = counter("unreadable_records_total", "Records that the joiner could not decode.", "kind")
-STREAM_TIME_SECONDS: Final = gauge("stream_time_seconds", "The watermark (event time) that drives the joiner's timers.")
+UNTRUSTED_TIMES: Final = counter(
+    "untrusted_times_total",
+    "Records dated in the future without a Kafka time that confirms it; they do not move the stream time.",
+    "kind",
+)
+MISPLACED_ROWS: Final = counter(
+    "misplaced_rows_total", "Scored rows with another partition number than their event; the joiner may miss labels."
+)
+STREAM_TIMES_RESET: Final = counter("stream_times_reset_total", "Committed stream times in the future that were reset.")
+JOINER_SHARDS: Final = gauge("joiner_shards", "Partition numbers that this joiner joins.")
+STREAM_TIME_SECONDS: Final = gauge("stream_time_seconds", "The watermark (event time) of the joiner's slowest shard.")
 OLDEST_OPEN_SECONDS: Final = gauge("oldest_open_seconds", "Event time of the oldest row that waits for a label.")
 
 

@@ -16,6 +16,7 @@ from contract.errors import BadProfile, ShopstreamError, StaleState
 from contract.profiles.entity_updates import UpdateBatch, to_updates
 from contract.profiles.store import FoldedBatch, fold
 from contract.settings.reading import Settings
+from transport.kafka_times import KafkaTimes
 from transport.records import Record, TopicPartition
 from worker.kafka.consumer import START_PENDING
 from worker.kafka.outgoing import OutgoingRecord
@@ -69,6 +70,7 @@ class BatchPipeline:
         self._confirmed_topics = {settings.topics.topic_name(kind) for kind in lane.confirmed_kinds}
         self.retry, self._mark_step = retry, step_marker
         self._kinds = settings.topics.kinds_by_topic()
+        self._kafka_times, self._partition_counts = KafkaTimes(), dict[str, int]()
         self._answer_filter = AnswerFilter(
             offsets=self._offsets, erasures=self._erasures, kinds=self._kinds, kind_of=scorer.kind_of
         )
@@ -111,6 +113,8 @@ class BatchPipeline:
             return {}
         try:
             with self._membership.rebalance(), self._mark_step.time(Step.RECOVER):
+                counted = [*self._kinds, self._settings.topics.scored]
+                self._partition_counts = self.retry.call("kafka", lambda: self.consumer.count_partitions(counted))
                 return self.retry.call(
                     "kafka and redis", lambda: self._recovery.recover_offsets(partitions, self.consumer)
                 )
@@ -186,7 +190,14 @@ class BatchPipeline:
 
     def _decode(self, records: Sequence[Record]) -> Batch:
         lane = self._lane
-        return decode_records(records, self._kinds, self._offsets.sources, lane.watched_kinds, lane.inspected_kinds)
+        return decode_records(
+            records,
+            self._kinds,
+            self._offsets.sources,
+            lane.watched_kinds,
+            lane.inspected_kinds,
+            kafka_times=self._kafka_times,
+        )
 
     def _restart_partitions(self) -> None:
         """One attempt; partitions may come and go between two attempts, but not within one."""
@@ -233,12 +244,12 @@ class BatchPipeline:
             results.answers = self.retry.call("redis", lambda: self._stores.claim_store.claim(results.answers))
         self.retry.call("kafka", check_topics)
         with self._mark_step.time(Step.SEND):
-            outgoing = results.to_records(topics)
+            outgoing = results.to_records(topics, self._partition_counts)
             self.producer.send(outgoing)
         with self._mark_step.time(Step.REFRESH):
             refreshed = self._scorer.refresh(memory, now_ms())
             self._answer_filter.drop_erased(refreshed)
-            outgoing += refreshed.to_records(topics)
+            outgoing += refreshed.to_records(topics, self._partition_counts)
         results.extend(refreshed)
         return results, outgoing
 
