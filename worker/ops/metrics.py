@@ -110,6 +110,9 @@ UNTRUSTED_TIMES: Final = counter(
     "Records dated in the future without a Kafka time that confirms it; they do not move the stream time.",
     "kind",
 )
+MISPLACED_ROWS: Final = counter(
+    "misplaced_rows_total", "Scored rows with another partition number than their event; the joiner may miss labels."
+)
 STREAM_TIMES_RESET: Final = counter("stream_times_reset_total", "Committed stream times in the future that were reset.")
 JOINER_SHARDS: Final = gauge("joiner_shards", "Partition numbers that this joiner joins.")
 STREAM_TIME_SECONDS: Final = gauge("stream_time_seconds", "The watermark (event time) of the joiner's slowest shard.")

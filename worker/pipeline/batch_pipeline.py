@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from contract.errors import BadProfile, ShopstreamError, StaleState
+from contract.errors import ShopstreamError, StaleState
 from contract.profiles.entity_updates import UpdateBatch, to_updates
 from contract.profiles.store import FoldedBatch, fold
 from contract.settings.reading import Settings
@@ -70,7 +70,7 @@ class BatchPipeline:
         self._confirmed_topics = {settings.topics.topic_name(kind) for kind in lane.confirmed_kinds}
         self.retry, self._mark_step = retry, step_marker
         self._kinds = settings.topics.kinds_by_topic()
-        self._kafka_times = KafkaTimes()
+        self._kafka_times, self._partition_counts = KafkaTimes(), dict[str, int]()
         self._answer_filter = AnswerFilter(
             offsets=self._offsets, erasures=self._erasures, kinds=self._kinds, kind_of=scorer.kind_of
         )
@@ -113,6 +113,8 @@ class BatchPipeline:
             return {}
         try:
             with self._membership.rebalance(), self._mark_step.time(Step.RECOVER):
+                counted = [*self._kinds, self._settings.topics.scored]
+                self._partition_counts = self.retry.call("kafka", lambda: self.consumer.count_partitions(counted))
                 return self.retry.call(
                     "kafka and redis", lambda: self._recovery.recover_offsets(partitions, self.consumer)
                 )
@@ -159,7 +161,9 @@ class BatchPipeline:
         self._stale_state = None
         with self._mark_step.time(Step.RECOVER):
             self.producer.abort()
-            self.retry.call("kafka and redis", self._restart_partitions)
+            self._repair(reason)
+            while not self._is_restarted():
+                pass
 
     def advance(self) -> None:
         """Record all folded offsets as merged in buckets that no batch touched; one attempt.
@@ -201,6 +205,22 @@ class BatchPipeline:
         """One attempt; partitions may come and go between two attempts, but not within one."""
         self.consumer.seek(self._recovery.recover_offsets(set(self.consumer.assignment), self.consumer))
 
+    def _is_restarted(self) -> bool:
+        """Restart all partitions, unless that meets an unreadable profile, which is repaired instead."""
+        try:
+            self.retry.call("kafka and redis", self._restart_partitions)
+        except StaleState as error:
+            if not self._repair(error):
+                raise
+            return False
+        return True
+
+    def _repair(self, reason: Exception) -> bool:
+        """Delete the profiles that a step found unreadable; whether there were any."""
+        return self.retry.call(
+            "kafka and redis", lambda: self._recovery.delete_unreadable_profiles(reason, self.consumer)
+        )
+
     def _process(self, batch: Batch, now_ms: Callable[[], int]) -> None:
         self._offsets.check_order(batch.first_offsets)
         check_topics = self._recovery.request_topic_check(batch.first_offsets)
@@ -222,14 +242,10 @@ class BatchPipeline:
             self.retry.call("redis", lambda: self._stores.answer_cache.write(results.answers))
 
     def _fold(self, updates: UpdateBatch) -> FoldedBatch:
-        profiles = self._stores.profiles
-        try:
-            with PROFILER("read profiles"):
-                slices = profiles.read(updates.entities)
-            with PROFILER("read fold"):
-                return fold(slices, updates)
-        except BadProfile as error:
-            raise BadProfile(f"{error} {profiles.suggest_repair(updates.entities)}") from error
+        with PROFILER("read profiles"):
+            slices = self._stores.profiles.read(updates.entities)
+        with PROFILER("read fold"):
+            return fold(slices, updates)
 
     def _answer(
         self, batch: Batch, memory: FoldedBatch, now_ms: Callable[[], int], check_topics: Callable[[], None]
@@ -242,12 +258,12 @@ class BatchPipeline:
             results.answers = self.retry.call("redis", lambda: self._stores.claim_store.claim(results.answers))
         self.retry.call("kafka", check_topics)
         with self._mark_step.time(Step.SEND):
-            outgoing = results.to_records(topics)
+            outgoing = results.to_records(topics, self._partition_counts)
             self.producer.send(outgoing)
         with self._mark_step.time(Step.REFRESH):
             refreshed = self._scorer.refresh(memory, now_ms())
             self._answer_filter.drop_erased(refreshed)
-            outgoing += refreshed.to_records(topics)
+            outgoing += refreshed.to_records(topics, self._partition_counts)
         results.extend(refreshed)
         return results, outgoing
 

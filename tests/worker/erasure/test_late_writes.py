@@ -24,7 +24,7 @@ class WriteObserver:
     def __init__(self, url: str, text: str) -> None:
         self._operator = redis.Redis.from_url(url, decode_responses=True)
         self._operator.config_set("notify-keyspace-events", "KA")
-        self._writes = self._operator.pubsub(ignore_subscribe_messages=True)
+        self._writes = self._operator.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
         self._writes.psubscribe(f"__keyspace@0__:*{text}*")
         self.read_writes()  # the reply to the subscription
 
