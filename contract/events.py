@@ -34,6 +34,7 @@ REASONS: Final = {
     "out_of_range": "a number is outside its bounds, or not finite",
     "bad_time": "the time lies after 2099, even by the record's own Kafka timestamp",
     "cannot_score": "the event was folded, but no answer could be computed for it",
+    "too_large_to_keep": "the dead letter or the decision is larger than its topic takes; its value is cut",
 }
 
 # Letters, digits and these marks; neither braces nor colons (they structure Redis keys) nor control characters.

@@ -183,7 +183,7 @@ class DeadLetter(Struct, frozen=True, gc=False, kw_only=True):
     """Why a record could not be answered.
 
     The dead-letter record has the value, key and headers of the original; this struct is an additional header,
-    `shopstream-dead-letter`, as JSON.
+    `shopstream-dead-letter`, as JSON. `value_bytes` and `value_sha256` are those of a value that was cut.
     """
 
     reason: str
@@ -194,6 +194,8 @@ class DeadLetter(Struct, frozen=True, gc=False, kw_only=True):
     offset: int
     attempts: int
     model_version: str
+    value_bytes: int | None = None
+    value_sha256: str | None = None
 
 
 DEAD_LETTER_HEADER: Final = "shopstream-dead-letter"

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -39,7 +39,7 @@ class TopicTailer:
         # By default the client goes on at the end of a log that lacks the next offset.
         self._consumer = create_consumer(kafka, {"auto.offset.reset": "error"})
         self._watcher = TopicWatcher(kafka=kafka, topics=topics)
-        self._topics = topics
+        self.topics = topics
         self._states: dict[str, TopicState] | None = None  # of the topics as they are read; None before `open`
         self._deleted: set[str] = set()  # topics that were read, and did not exist when last asked
         self._out_of_range: set[TopicPartition] = set()  # their next offset is not in the log
@@ -49,7 +49,7 @@ class TopicTailer:
 
     def open(self) -> None:
         """Start at the beginning; raises `Unavailable`. A topic that does not exist yet is read once it does."""
-        offset_ranges = fetch_offset_ranges(self._consumer, self._topics)
+        offset_ranges = fetch_offset_ranges(self._consumer, self.topics)
         self._initial_ends = {partition: high for partition, (low, high) in offset_ranges.items() if high > low}
         self._consumer.assign([KafkaPartition(*partition, OFFSET_BEGINNING) for partition in offset_ranges])
         partitions = Counter(partition.topic for partition in offset_ranges)
@@ -65,6 +65,11 @@ class TopicTailer:
         """The id of a topic as it is read now; None if it is not known yet, or the broker has no topic ids."""
         state = (self._states or {}).get(topic)
         return state.topic_id if state else None
+
+    def has_partition(self, partition: TopicPartition) -> bool:
+        """Whether a partition is read."""
+        state = (self._states or {}).get(partition.topic)
+        return state is not None and partition.partition < state.partitions
 
     def take_restarted(self) -> set[str]:
         """The recreated topics that the last `poll` began to read again; what it returned of them is of the new one."""
@@ -134,11 +139,12 @@ class TopicTailer:
 
     def _reread(self, truncated: Iterable[TopicPartition]) -> None:
         for partition in truncated:
-            log.warning(
-                "%s lost records that were not read yet: it is read from its beginning again.",
-                partition.log_text(),
-                extra=partition.log_fields(),
-            )
+            if partition not in self._before_end:  # else a late reply about the log before it was recreated
+                log.warning(
+                    "%s lost records that were not read yet: it is read from its beginning again.",
+                    partition.log_text(),
+                    extra=partition.log_fields(),
+                )
             self._consumer.incremental_unassign([KafkaPartition(*partition)])
             self._consumer.incremental_assign([KafkaPartition(*partition, OFFSET_BEGINNING)])
 
@@ -146,8 +152,14 @@ class TopicTailer:
 class LogReader:
     """Reads ranges of partitions once."""
 
-    def __init__(self, *, kafka: KafkaSettings, skips_gaps: bool = False) -> None:
-        """`skips_gaps`: go on with the first record there is where retention deleted the next; else `LostLog`."""
+    def __init__(
+        self, *, kafka: KafkaSettings, skips_gaps: bool = False, on_poll: Callable[[], None] = lambda: None
+    ) -> None:
+        """`skips_gaps`: go on with the first record there is where retention deleted the next; else `LostLog`.
+
+        `on_poll` is called after each poll, also while there is no record.
+        """
+        self._kafka, self._on_poll = kafka, on_poll
         # A short wait: the end behind a transaction's marker is known only from the broker's next answer.
         overrides = {"auto.offset.reset": "earliest" if skips_gaps else "error", "fetch.wait.max.ms": 10}
         self._consumer = create_consumer(kafka, overrides)
@@ -155,6 +167,17 @@ class LogReader:
     def fetch_offset_ranges(self, topics: Iterable[str]) -> dict[TopicPartition, OffsetRange]:
         """The present range of each partition of those topics that exist; raises `Unavailable`."""
         return fetch_offset_ranges(self._consumer, topics)
+
+    def fetch_written_ends(self, topics: Iterable[str]) -> dict[TopicPartition, int]:
+        """The end of each partition behind the records of open transactions; raises `Unavailable`.
+
+        A read up to there waits until each of these transactions is committed or aborted.
+        """
+        consumer = create_consumer(self._kafka, {"isolation.level": "read_uncommitted"})
+        try:
+            return {partition: ends.high for partition, ends in fetch_offset_ranges(consumer, topics).items()}
+        finally:
+            consumer.close()
 
     def offsets_for_time(self, partitions: Iterable[TopicPartition], timestamp_ms: int) -> dict[TopicPartition, int]:
         """The first offset in each partition with a Kafka timestamp of `timestamp_ms` or later; else its end."""
@@ -168,10 +191,10 @@ class LogReader:
         ends = fetch_offset_ranges(self._consumer, topics_at_end)
         return {partition: offset if offset >= 0 else ends[partition].high for partition, offset in offsets.items()}
 
-    def earliest_timestamp_ms(self, starts: Mapping[TopicPartition, int]) -> int | None:
+    def earliest_timestamp_ms(self, starts: Mapping[TopicPartition, int], *, latest_ms: int) -> int | None:
         """The earliest Kafka timestamp among the first records at or after these offsets, one of each partition.
 
-        0 where a record has no timestamp; None where there is no record. Raises `Unavailable`.
+        0 where a record has no timestamp or one after `latest_ms`; None where there is no record. Raises `Unavailable`.
         """
         offset_ranges = self.fetch_offset_ranges({partition.topic for partition in starts})
         remaining = {
@@ -181,7 +204,7 @@ class LogReader:
         }
         self._consumer.assign([KafkaPartition(*partition, start) for partition, start in remaining.items()])
         timestamps_ms = [
-            max(0, message.timestamp()[1])
+            timestamp_ms if 0 <= (timestamp_ms := message.timestamp()[1]) <= latest_ms else 0
             for messages in self._consume_until(remaining)
             for _, _, message in messages
             if message.error() is None
@@ -234,6 +257,7 @@ class LogReader:
             if time.monotonic() > last_message_s + IDLE_TIMEOUT_S:
                 unread = ", ".join(map(str, sorted(remaining)))
                 raise Unavailable(f"Kafka should return records of {unread}. Found none for {IDLE_TIMEOUT_S:g} s.")
+            self._on_poll()
             yield wanted
 
 

@@ -1,6 +1,7 @@
 """A chaos run: rounds of seeded faults on running processes; after each, all has to catch up and is audited."""
 
 import random
+import shutil
 import tempfile
 import time
 from collections import Counter
@@ -9,20 +10,17 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
 from contract.errors import Unavailable
-from contract.messages import to_json
 from contract.units import HOUR_MS
 from devservers.apache_kafka import ApacheKafka
 from devservers.redis_server import RedisServer
 from testkit.chaos.diagnosis import describe_processes
 from testkit.chaos.fault_schedule import FaultDeck, RoundSchedule
 from testkit.chaos.fleet import Fleet
-from testkit.chaos.promise_audit import Findings, PromiseAudit
+from testkit.chaos.outcome import ChaosOutcome, ChaosPlan
+from testkit.chaos.promise_audit import PromiseAudit
 from testkit.chaos.scene import Scene
 from testkit.chaos.shop_traffic import ShopTraffic
-from testkit.environment.batch_producer import OutgoingRecord, produce_all
 from testkit.environment.run_environment import RunEnvironment
 
 TICK_S: Final = 0.002
@@ -31,78 +29,12 @@ SENTENCES_MAX: Final = 10
 SESSION_MS: Final = 6_000
 WINDOW_MS: Final = 2 * HOUR_MS  # of labels, in event time: no stall is longer than it
 TAIL_S: Final = 4.0
-WAIT_MAX_S: Final = 120.0  # for processes to be ready at the beginning
-PRODUCTS: Final = 300
 WORKER_VARIABLES: Final = {
     "SHOPSTREAM_KAFKA__SESSION_TIMEOUT_MS": str(SESSION_MS),
     "SHOPSTREAM_FEEDBACK__FRAUD_WINDOW_S": str(WINDOW_MS // 1000),
     "SHOPSTREAM_FEEDBACK__GRACE_S": "900",
     "SHOPSTREAM_FEEDBACK__IDLE_MS": "5000",
 }
-
-
-class ChaosPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """How long, and how much at once. An environment has `rounds_per_environment` rounds, then a new one is made."""
-
-    minutes: float
-    seed: int
-    faults: Sequence[str]
-    faults_per_round: int = 10
-    round_s: float = 60.0
-    rounds_per_environment: int = 5
-    rounds_max: int = 1_000_000
-    catch_up_s: float = 90.0
-    events_per_s: float = 150.0
-    workers_per_lane: int = 2
-    joiners: int = 1
-
-
-class ChaosOutcome(msgspec.Struct, kw_only=True):
-    """Counts over all rounds. `own_exits`: processes that ended by themselves. `errors`: rounds that broke off."""
-
-    runs: int = 0
-    environments: int = 0
-    events: int = 0
-    faults: dict[str, int] = {}
-    lost: int = 0
-    conflicting: int = 0
-    mismatches: int = 0
-    order_inversions: int = 0
-    erased_back: int = 0
-    not_caught_up: int = 0
-    worst_recovery_s: float = 0.0
-    early_labels: int = 0
-    wrong_features: int = 0
-    foreign_keys: int = 0
-    half_bundles: int = 0
-    repeated: int = 0
-    duplicates: int = 0
-    own_exits: int = 0
-    worst_shutdown_s: float = 0.0
-    errors: int = 0
-    seconds: float = 0.0
-
-    @property
-    def passed(self) -> bool:
-        """Whether every promise was kept and everything caught up in time."""
-        return not (
-            self.lost
-            or self.conflicting
-            or self.mismatches
-            or self.order_inversions
-            or self.erased_back
-            or self.not_caught_up
-            or self.early_labels
-            or self.wrong_features
-            or self.foreign_keys
-            or self.half_bundles
-            or self.repeated
-            or self.errors
-        )
-
-    def add(self, findings: Findings) -> None:
-        for name, sentences in findings.items():
-            setattr(self, name, getattr(self, name) + len(sentences))
 
 
 class ChaosRun:
@@ -121,8 +53,9 @@ class ChaosRun:
             self.outcome.environments += 1
             with ExitStack() as stack:
                 folder = Path(tempfile.mkdtemp(dir=self.folder, prefix=f"environment-{self.outcome.environments}-"))
-                scene = self._open_scene(stack, folder)
-                self._play(scene)
+                is_ok = self._play(self._open_scene(stack, folder))
+            if is_ok:  # the logs of a failure are kept
+                shutil.rmtree(folder)
         self.outcome.seconds = round(time.monotonic() - self._begin_s, 1)
         return self.outcome
 
@@ -137,7 +70,7 @@ class ChaosRun:
         environment.create_topics()
         seed = self._rng.randrange(2**32)
         traffic = ShopTraffic(environment=environment, seed=seed, events_per_s=plan.events_per_s)
-        send_products(environment, traffic.clock.now_ms())
+        traffic.fill_catalogue()
         fleet = Fleet(
             environment=environment,
             variables=WORKER_VARIABLES,
@@ -154,9 +87,9 @@ class ChaosRun:
             report=self.report,
         )
 
-    def _play(self, scene: Scene) -> None:
-        """The rounds of one environment; ends early after one that fails."""
-        audit = PromiseAudit(scene)
+    def _play(self, scene: Scene) -> bool:
+        """The rounds of one environment; ends early after one that fails, and returns whether none did."""
+        audit, is_ok = PromiseAudit(scene), True
         for number in range(self.plan.rounds_per_environment):
             if not self._has_time():
                 break
@@ -172,6 +105,7 @@ class ChaosRun:
         self.outcome.faults = dict(sorted((Counter(self.outcome.faults) + scene.counts).items()))
         self.outcome.own_exits += len(scene.fleet.own_exits)
         self.outcome.worst_shutdown_s = round(max(self.outcome.worst_shutdown_s, scene.fleet.worst_shutdown_s), 1)
+        return is_ok
 
     def _play_round(self, scene: Scene, audit: PromiseAudit, names: Sequence[str], *, is_last: bool) -> bool:
         """One round: faults, healing, catching up, audit; returns whether every promise was kept."""
@@ -278,24 +212,3 @@ def wait_ticking(scene: Scene, seconds: float) -> None:
     while time.monotonic() < end_s:
         scene.fleet.tick()
         time.sleep(TICK_S)
-
-
-def send_products(environment: RunEnvironment, now_ms: int) -> None:
-    """Fill the catalogue, so that there are lists."""
-    from confluent_kafka import Producer
-
-    products = [
-        {
-            "event_id": f"p{number}",
-            "ts_ms": now_ms,
-            "item_id": f"i{number}",
-            "title": f"item {number}",
-            "price": 9.99,
-            "currency": "EUR",
-            "available": True,
-        }
-        for number in range(PRODUCTS)
-    ]
-    producer = Producer({"bootstrap.servers": environment.kafka.bootstrap, "log_level": 0})
-    topic = environment.topics.products
-    produce_all(producer, (OutgoingRecord(topic, p["item_id"], to_json(p)) for p in products))  # type: ignore[arg-type]

@@ -149,12 +149,12 @@ class Fleet:
                 process.start()
 
     def _record_end(self, process: FleetProcess, now_s: float) -> None:
-        """Record an end that nobody asked for, and how long a requested one took."""
+        """Record an end that the run did not request, and how long a requested one took."""
         child = process.process.child
         if process.terminated_at_s is not None:
             self.worst_shutdown_s = max(self.worst_shutdown_s, now_s - process.terminated_at_s)
             process.terminated_at_s = None
-            if child.stop() != 0:
+            if child.stop() not in (0, -signal.SIGTERM):  # by the signal itself: it had only just begun
                 self.own_exits.append(
                     OwnExit(f"{process.name} after SIGTERM", child.stop(), child.tail(TAIL_CHARACTERS))
                 )

@@ -1,5 +1,6 @@
 """Faults of the workers and the joiner: killed, asked to end, frozen, in any step; members that come and go."""
 
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -7,7 +8,9 @@ from testkit.chaos.fleet import JOINER, FleetProcess
 from testkit.chaos.scene import Course, Scene, wait_for
 from testkit.kills.killed_process import STEPS_WITH_BATCH
 
-HUNT_S: Final = 4.0
+HUNT_S: Final = 1.0
+POLL_S: Final = 0.0001
+SEND_EVERY_S: Final = 0.01
 BRIEF_S: Final = (0.5, 3.0)
 BEYOND_SESSION_S: Final = (8.0, 11.0)  # the run's session time-out is 6 s
 DOWN_S: Final = (0.0, 0.0, 2.0, 8.0)  # short: its successor takes its place; long: another member does
@@ -18,13 +21,22 @@ def draw_down_s(scene: Scene) -> float:
     return scene.rng.choice(DOWN_S)
 
 
-def hunt(process: FleetProcess, step: str | None) -> Course:
-    """Go on while the process is in the step, in any step with a batch if that does not come in time."""
+def hunt(scene: Scene, process: FleetProcess, step: str | None) -> None:
+    """Return while the process is in the step, in any step with a batch if that does not come in time.
+
+    A step takes less than a millisecond, so this waits for it and does nothing else but send events.
+    """
     if step is None:
         return
-    yield from wait_for(lambda: process.process.step == step, within_s=HUNT_S)
-    if process.process.step != step:
-        yield from wait_for(lambda: process.process.step in STEPS_WITH_BATCH, within_s=HUNT_S)
+    for wanted in ((step,), STEPS_WITH_BATCH):
+        deadline_s = time.monotonic() + HUNT_S
+        while (now_s := time.monotonic()) < deadline_s:
+            send_s = now_s + SEND_EVERY_S
+            while time.monotonic() < send_s:
+                if process.process.step in wanted:
+                    return
+                time.sleep(POLL_S)
+            scene.traffic.tick()
 
 
 def kill(step: str | None) -> Callable[[Scene], Course]:
@@ -32,7 +44,8 @@ def kill(step: str | None) -> Callable[[Scene], Course]:
         with scene.borrow(*(SCORE_ROLES if step else ())) as process:
             if process is None:
                 return
-            yield from hunt(process, step)
+            yield 0
+            hunt(scene, process, step)
             if process.is_running:
                 died_in = process.kill(draw_down_s(scene))
                 scene.record(f"SIGKILL of the {process.role}" if process.role == JOINER else f"SIGKILL in {died_in}")
@@ -45,7 +58,7 @@ def freeze(step: str | None, durations_s: tuple[float, float]) -> Callable[[Scen
         with scene.borrow(*(SCORE_ROLES if step else ())) as process:
             if process is None:
                 return
-            yield from hunt(process, step)
+            hunt(scene, process, step)
             frozen_in = process.freeze()
             is_long = durations_s == BEYOND_SESSION_S
             where = f"the {JOINER}" if process.role == JOINER else frozen_in

@@ -12,7 +12,7 @@ from typing import Final
 
 from confluent_kafka import KafkaError, Message, Producer
 
-from contract.events import Erasure, Label
+from contract.events import Erasure, Label, Product
 from contract.messages import to_json
 from contract.units import HOUR_MS
 from testkit.environment.run_environment import RunEnvironment
@@ -25,6 +25,7 @@ LABEL_SHARE: Final = 0.3
 CORRECTED_SHARE: Final = 0.1  # of the labels; a second one says the opposite
 LABEL_DELAYS_S: Final = (0.0, 0.2, 1.0, 4.0)
 FLUSH_TIMEOUT_S: Final = 60.0
+PRODUCTS: Final = 300
 LANES: Final = ("orders", "browsing")
 
 
@@ -87,6 +88,7 @@ class ShopTraffic:
         self._due_labels: list[DueLabel] = []
         self._label_count = 0
         self._seen_orders = 0
+        self._known_orders: set[str] = set()
         self._debt = 0.0
         self._last_s = time.monotonic()
         self._producer = Producer(
@@ -94,6 +96,7 @@ class ShopTraffic:
                 "bootstrap.servers": environment.kafka.bootstrap,
                 "enable.idempotence": True,
                 "linger.ms": 1,
+                "topic.metadata.refresh.interval.ms": 2_000,  # added partitions are written to soon
                 "log_level": 0,
             }
         )
@@ -102,6 +105,21 @@ class ShopTraffic:
     def acknowledged(self) -> list[AcknowledgedRecord]:
         """Every record of events that Kafka has taken."""
         return [sent for producer in self.producers.values() for sent in producer.acknowledged]
+
+    def fill_catalogue(self) -> None:
+        """Send the products that users click and buy, so that there are lists."""
+        for number in range(PRODUCTS):
+            product = Product(
+                event_id=f"p{number}",
+                ts_ms=self.clock.now_ms(),
+                item_id=f"i{number}",
+                title=f"item {number}",
+                price=9.99,
+                currency="EUR",
+                available=True,
+            )
+            self._produce("products", product.item_id, to_json(product), None)
+        self.flush()
 
     def pause(self) -> None:
         """Owe nothing for the time until the next tick."""
@@ -156,7 +174,10 @@ class ShopTraffic:
         """Plan labels for new orders that are dated now."""
         orders = self.producers["orders"].acknowledged
         for record, _ in orders[self._seen_orders :]:
-            if record.kind != "orders" or record.reason is not None or self.rng.random() > LABEL_SHARE:
+            if record.kind != "orders" or record.reason is not None or record.event_id in self._known_orders:
+                continue
+            self._known_orders.add(record.event_id)  # an order that is sent again gets no labels of its own
+            if self.rng.random() > LABEL_SHARE:
                 continue
             order = json.loads(record.value or b"")
             if abs(order["ts_ms"] - self.clock.now_ms()) < FRESH_MS:

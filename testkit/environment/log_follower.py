@@ -24,12 +24,12 @@ class LogFollower:
             ends = {partition: offsets.high for partition, offsets in reader.fetch_offset_ranges(topics).items()}
             records = [record for chunk in reader.read(ends, self._positions) for record in chunk]
         for record in records:
-            self.record_ends[tuple(record.topic_partition)] = record.offset + 1
+            self.record_ends[record.topic_partition.topic, record.topic_partition.partition] = record.offset + 1
         self._positions.update(ends)
         return records
 
     def forget(self, topic: str) -> None:
-        """Start at the beginning of a topic that was created anew."""
+        """Start at the beginning of a topic that was recreated."""
         for partition in [partition for partition in self._positions if partition.topic == topic]:
             del self._positions[partition]
-            self.record_ends.pop(tuple(partition), None)
+            self.record_ends.pop((partition.topic, partition.partition), None)

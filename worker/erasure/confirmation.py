@@ -9,7 +9,6 @@ see each confirmation once, whatever process crashes and whatever Redis loses.
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from itertools import islice
 from typing import Final
 
 from contract.messages import ErasureConfirmation, to_json
@@ -18,11 +17,13 @@ from transport.records import TopicPartition
 from worker.erasure.owners import ErasureOwners, OwnerOffsets, describe_owners, read_owner_offsets
 from worker.erasure.progress import ErasureProgress
 from worker.erasure.slice_eraser import plan_deletion
+from worker.erasure.surviving import build_copy
 from worker.erasure.topic import ErasureConsumer, ErasureRecord
 from worker.kafka.admin import KafkaAdmin
-from worker.kafka.producer import OutgoingRecord
+from worker.kafka.outgoing import OutgoingRecord
 from worker.ops import metrics
 from worker.pipeline.batch_pipeline import BatchPipeline
+from worker.records.batch import Reject, report_rejects
 from worker.records.lanes import LANES
 from worker.redis.client import to_pairs
 from worker.state.offsets import OffsetTracker
@@ -59,20 +60,24 @@ class ErasureConfirmer:
         self._owners = owners
         self._clock_s = clock_s
         self._waiting_since_s: float | None = None
+        self._topics_read = erasure_consumer.topics_read
+        self._rewound_from = dict[TopicPartition, int]()  # records before were dead-lettered already
 
     def confirm(self, pipeline: BatchPipeline) -> None:
         """Publish the confirmations that are due from this worker; raises `Unavailable`, or `BatchRevoked`."""
+        self._rewind(pipeline)
         ready = self.find_confirmable()
         if ready:
             pipeline.publish_extra(
                 self.build_records(ready), {record.topic_partition: record.offset + 1 for record in ready}
             )
-            metrics.ERASURES_CONFIRMED.inc(sum(record.erasure is not None for record in ready))
+            report_rejects(self._find_rejects(ready))
+            metrics.ERASURES_CONFIRMED.inc(sum(record.requested_erasure is not None for record in ready))
 
     def find_confirmable(self) -> list[ErasureRecord]:
         """The records that this worker can confirm now, in the order of each partition; raises `Unavailable`."""
         waiting = self._find_unconfirmed()
-        metrics.ERASURES_PENDING.set(sum(record.erasure is not None for record in waiting))
+        metrics.ERASURES_PENDING.set(sum(record.requested_erasure is not None for record in waiting))
         if not waiting:
             self._report_waiting([], NO_OWNER_OFFSETS)
             return []
@@ -89,32 +94,76 @@ class ErasureConfirmer:
         return self._drop_blocked(waiting, [*without_erasure, *self._filter_erased(passed)])[:CONFIRMATIONS_MAX]
 
     def build_records(self, ready: Sequence[ErasureRecord]) -> list[OutgoingRecord]:
-        """The confirmations, and a dead letter for each record that is not a valid erasure."""
+        """The confirmations, a dead letter for each record that is no valid erasure, and copies of erasures.
+
+        Compaction may remove the erasure of a `displaced_user`: unless it survives under another key, it is written
+        once more, by the only worker that may commit past this record, in the transaction that does.
+        """
         confirmations = [
             ErasureConfirmation(event_id=erasure.event_id, user_id=erasure.user_id, ts_ms=erasure.ts_ms)
             for record in ready
-            if (erasure := record.erasure)
+            if (erasure := record.requested_erasure)
         ]
         outgoing = [
             OutgoingRecord(self._topics.erased, confirmation.user_id, to_json(confirmation))
             for confirmation in confirmations
         ]
-        outgoing += [record.reject.to_dead_letter(self._topics.dead_letters, "") for record in ready if record.reject]
+        outgoing += [reject.to_dead_letter(self._topics.dead_letters, "") for reject in self._find_rejects(ready)]
+        surviving = self._erasure_consumer.surviving
+        displaced = {user: record for record in ready if (user := record.displaced_user) is not None}
+        for user, record in displaced.items():
+            if not surviving.survives(user):
+                log.warning(
+                    "Record %s would make compaction remove a wider erasure: this is written once more.",
+                    record.topic_partition.log_text(record.offset),
+                    extra=record.topic_partition.log_fields(record.offset),
+                )
+                outgoing.append(build_copy(surviving.widest[user], record.topic_partition))
         return outgoing
 
     def find_completed_offsets(self) -> OwnerOffsets:
         """How far all owners have executed the erasures topic; raises `Unavailable`."""
         return read_owner_offsets(self._owners)
 
+    def _find_rejects(self, ready: Sequence[ErasureRecord]) -> list[Reject]:
+        """The records that are no valid erasure, without those dead-lettered before the group was set back."""
+        return [
+            record.reject
+            for record in ready
+            if record.reject and record.offset >= self._rewound_from.get(record.topic_partition, 0)
+        ]
+
+    def _rewind(self, pipeline: BatchPipeline) -> None:
+        """Set the group back where erasures have to be confirmed again; raises `Unavailable`, or `BatchRevoked`."""
+        owned = [partition for partition in self._offsets.committed if partition.topic == self._topics.erasures]
+        rewound = dict[TopicPartition, int]()
+        if self._topics_read != self._erasure_consumer.topics_read:  # recreated
+            rewound = {partition: 0 for partition in owned if self._erasure_consumer.has_partition(partition)}
+            self._rewound_from.clear()
+        requests = self._progress.read_requests() if owned else {}
+        partitions = {name: p for p in owned if (name := self._progress.partition_name(p)) in requests}
+        for name, partition in partitions.items():
+            if requests[name] < self._offsets.committed[partition] and partition not in rewound:
+                rewound[partition] = requests[name]
+                self._rewound_from[partition] = self._offsets.committed[partition]
+        if rewound:
+            log.warning(
+                "Erasures are confirmed again from %s on.", ", ".join(p.log_text(o) for p, o in rewound.items())
+            )
+            pipeline.publish_extra([], rewound)
+            self._offsets.committed |= rewound
+        served = {name: requests[name] for name in partitions}
+        self._progress.remove_requests(served)
+        self._topics_read = self._erasure_consumer.topics_read
+
     def _find_unconfirmed(self) -> list[ErasureRecord]:
         """The records of owned partitions that are not confirmed yet."""
-        unconfirmed = list[ErasureRecord]()
-        for partition, records in self._erasure_consumer.unconfirmed.items():
-            if partition in self._offsets.committed:
-                while records and self._offsets.is_answered(partition, records[0].offset):
-                    records.popleft()
-                unconfirmed += islice(records, CONFIRMATIONS_MAX)
-        return unconfirmed
+        return [
+            record
+            for partition, committed in self._offsets.committed.items()
+            if partition.topic == self._topics.erasures
+            for record in self._erasure_consumer.records_since(partition, committed, CONFIRMATIONS_MAX)
+        ]
 
     def _report_waiting(self, waiting: Sequence[ErasureRecord], owner_offsets: OwnerOffsets) -> None:
         """Show for which owners the pending erasures wait; log it for each `WAITING_LOG_S` that they do."""

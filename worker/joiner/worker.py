@@ -5,7 +5,11 @@ import threading
 import time
 from typing import Final
 
+from contract.profiles.erasures import Erasures
 from contract.settings.reading import Settings
+from transport.log_reader import TopicTailer
+from worker.erasure.topic import ErasureConsumer
+from worker.joiner.erasures import JoinerErasures
 from worker.joiner.membership import JoinerMembership
 from worker.joiner.pipeline import JoinerPipeline
 from worker.kafka.consumer import GroupConsumer
@@ -21,7 +25,7 @@ PERIODIC_INTERVAL_S: Final = 1.0
 
 
 class JoinerWorker:
-    """Joins until `stop` is set. A shop needs one such process: it joins the shop's topics in memory."""
+    """Joins until `stop` is set. Several such processes share the topics by partition number."""
 
     def __init__(self, *, settings: Settings, stop: threading.Event) -> None:
         self._settings = settings
@@ -49,17 +53,32 @@ class JoinerWorker:
 
     def _open_pipeline(self) -> JoinerPipeline:
         kafka = self._settings.kafka
-        consumer = GroupConsumer(kafka=kafka, group=kafka.group("feedback"), instance=self._settings.worker.instance)
+        group, instance = kafka.group("feedback"), self._settings.worker.instance
+        # Eager, but it gives one joiner the same partitions of each topic, which joining by user needs.
+        consumer = GroupConsumer(kafka=kafka, group=group, instance=instance, strategy="range")
         membership = JoinerMembership(consumer)
-        retry = Retry(self._stop, on_wait=membership.heartbeat)
-        # All joiners of a shop share one transactional id, so a new one aborts the open transaction of the last.
-        transactional_id = kafka.group("feedback") if kafka.transactions else None
+        retry, step_marker = Retry(self._stop, on_wait=membership.heartbeat), StepMarker()
         producer = TransactionalProducer(
-            kafka=kafka, transactional_id=transactional_id, retry=retry, step_marker=StepMarker()
+            kafka=kafka,
+            transactional_id=f"{group}-{instance}" if kafka.transactions else None,
+            retry=retry,
+            step_marker=step_marker,
+        )
+        erasures = JoinerErasures(
+            ErasureConsumer(
+                tailer=TopicTailer(kafka=kafka, topics=[self._settings.topics.erasures]), erasures=Erasures()
+            )
         )
         pipeline = JoinerPipeline(
-            settings=self._settings, consumer=consumer, membership=membership, producer=producer, retry=retry
+            settings=self._settings,
+            consumer=consumer,
+            membership=membership,
+            producer=producer,
+            retry=retry,
+            step_marker=step_marker,
+            erasures=erasures,
         )
+        erasures.load(retry)  # before any partition is assigned
         consumer.subscribe(pipeline.topics, pipeline)
         return pipeline
 

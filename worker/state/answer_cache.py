@@ -31,7 +31,7 @@ class AnswerCache:
         fence: ErasureFence | None = None,
         clock_s: Callable[[], float] = time.time,
     ) -> None:
-        self._client, self._prefix, self._lists = client, prefix, lists
+        self.client, self._prefix, self._lists = client, prefix, lists
         self._clients = [client, *([former_client] if former_client not in (None, client) else [])]
         self._fence = fence or ErasureFence(prefix=prefix)
         self._writer = GuardedWriter(client=client, fence=self._fence, kind="cache")
@@ -60,7 +60,7 @@ class AnswerCache:
                     ttl_s=policy.ttl_s(self._lists),
                     mode=Mode.NEWEST if policy.keeps_newer else Mode.LATEST,
                     source_ms=message.source_ms if policy.keeps_newer else 0,
-                    user_index=self._index(self._client, policy) if policy.index_key else None,
+                    user_index=self._index(self.client, policy) if policy.index_key else None,
                     entry=entry_id,
                 )
             )
@@ -94,7 +94,7 @@ class AnswerCache:
             payload = to_json({"items": items, "computed_ms": now_ms})
             commands.append(("SET", key, payload, "EX", self._lists.ttl_s) if items else ("DEL", key))
         if commands:
-            self._client.pipeline(commands)
+            self.client.pipeline(commands)
 
     def key(self, answer: Answer) -> str:
         """The key at which an answer is cached; its kind must have a `CachePolicy`."""

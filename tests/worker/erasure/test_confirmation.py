@@ -20,7 +20,7 @@ from worker.erasure.owners import LaneOwners
 from worker.erasure.progress import ErasureProgress, owner_field
 from worker.erasure.topic import ErasureConsumer
 from worker.kafka.admin import KafkaAdmin
-from worker.kafka.producer import OutgoingRecord
+from worker.kafka.outgoing import OutgoingRecord
 from worker.ops import metrics
 from worker.records.lanes import LANES
 from worker.redis.client import RedisClient
@@ -55,7 +55,7 @@ class FakeErasureTailer(TopicTailer):
 
     def __init__(self, *values: bytes | None) -> None:
         partition = TopicPartition(TOPICS.erasures, 0)
-        self._records = [Record(partition, n, b"", value, [], ERASED_MS) for n, value in enumerate(values)]
+        self._records = [Record(partition, n, b"%d" % n, value, [], ERASED_MS) for n, value in enumerate(values)]
 
     @property
     def partitions_behind(self) -> int:
@@ -63,6 +63,9 @@ class FakeErasureTailer(TopicTailer):
 
     def poll(self, records_max: int, wait_ms: int) -> list[Record]:
         return self._records
+
+    def take_restarted(self) -> set[str]:
+        return set()
 
 
 @pytest.fixture
@@ -199,13 +202,13 @@ def test_invalid_erasures_are_rejected_in_their_order(client: RedisClient) -> No
     set_progress(client, ORDERS_OWNERS, end=2)
     # then the dead letter is published, and no record after the waiting erasure
     assert confirmable_offsets(confirmer) == [0, 1]
-    assert count_topics(confirmer.build_records(confirmer.find_confirmable())) == {TOPICS.dead_letters: 1}
+    assert count_topics(confirmer.build_records(confirmer.find_confirmable())) == {TOPICS.dead_letters: 2}
     # when
     set_progress(client, ORDERS_OWNERS, end=3)
     # then
     assert confirmable_offsets(confirmer) == [0, 1, 2, 3]
     assert count_topics(confirmer.build_records(confirmer.find_confirmable())) == {
-        TOPICS.dead_letters: 1,
+        TOPICS.dead_letters: 3,
         TOPICS.erased: 1,
     }
 
