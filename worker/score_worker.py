@@ -28,6 +28,7 @@ from worker.records.lanes import LANES
 from worker.scoring.handlers import HANDLERS
 from worker.scoring.scorer import LaneScorer, ScoringResources
 from worker.state.resources import open_stores
+from worker.state.settings_record import report_changed_settings
 from worker.warmup import warm_up
 
 log = logging.getLogger(__name__)
@@ -92,7 +93,9 @@ class ScoreWorker:
     def _prepare(self) -> None:
         """Before the first event: check Redis, read erasures and the catalogue, load a model, compile."""
         retry = self._worker.retry
-        retry.call("redis", self._worker.stores.profiles.client.check)
+        client = self._worker.stores.profiles.client
+        retry.call("redis", client.check)
+        retry.call("redis", lambda: report_changed_settings(client, self._settings))
         self._worker.load_erasures()
         retry.call("kafka", self._products.open)
         while not self._products.is_ready and not self._stop.is_set():

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from contract.events import Event, Order
+from contract.events import Event, Order, digest_content
 from contract.messages import Decision, ScoredRow
 from contract.profiles.entity_updates import Arrival
 from contract.profiles.store import FoldedBatch, ProfileStore
@@ -17,7 +17,7 @@ from worker.scoring.scorer import Scorer
 class SigningScorer(Scorer):
     """Approves every order, with its own name in place of a model version."""
 
-    answer_kinds: Sequence[AnswerKind] = (DECISION,)
+    answer_kinds: tuple[AnswerKind, ...] = (DECISION,)
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -71,4 +71,4 @@ class SigningScorer(Scorer):
             features="",
             groups={},
         )
-        return Answer(DECISION, scored, decision)
+        return Answer(DECISION, scored, decision, digest_content(event))
