@@ -41,11 +41,16 @@ class StateAudit:
 
         `prior`: an oracle that has folded records which are no longer in the log.
         """
-        expected, stored = self.build_oracle(prior).slices, dict(self.read_slices())
+        oracle, stored = self.build_oracle(prior), dict(self.read_slices())
+        expected, erased_until = oracle.slices, oracle.erased_until
         return [
             f"{entity} of {source}: {difference}"
             for entity, source in sorted(set(stored) | set(expected))
-            if (difference := first_difference(expected.get((entity, source)), stored.get((entity, source))))
+            if (
+                difference := first_difference(
+                    expected.get((entity, source)), stored.get((entity, source)), erased_until
+                )
+            )
         ]
 
     def build_oracle(self, prior: ProfileOracle | None = None) -> ProfileOracle:

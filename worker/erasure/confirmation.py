@@ -126,7 +126,7 @@ class ErasureConfirmer:
         return read_owner_offsets(self._owners)
 
     def _find_rejects(self, ready: Sequence[ErasureRecord]) -> list[Reject]:
-        """The records that are no valid erasure, without those that were dead-lettered before the group was set back."""
+        """The records that are no valid erasure, without those dead-lettered before the group was set back."""
         return [
             record.reject
             for record in ready

@@ -45,42 +45,43 @@ class ErasureMarks:
         self._written: dict[str, ErasureOffsets] = {}  # by field; what this worker does not own is left out
 
     def find_behind(self, fields: Sequence[str]) -> list[ErasureOffsets]:
-        """For each field that is behind what was executed, the offsets from which on that has to be done again.
+        """For each field that is behind what was executed, the offsets from which on that has to be done again, once.
 
         Where Redis went back, another confirmation is requested; where it lost everything, no data came back. Raises
         `Unavailable`.
         """
         if not fields:
+            self._written = {}
             return []
         stored, *marks = self._read_marks(fields)
-        written = {field: self._written[field] for field in fields if field in self._written}
-        taken_over = [field for field in fields if field not in written and field in stored]
-        confirmed = self._fetch_confirmed() if taken_over else NO_OFFSETS
-        written |= {field: raise_offsets(stored[field], confirmed) for field in taken_over}
+        expected = {field: self._written[field] for field in fields if field in self._written}
+        if taken_over := [field for field in fields if field not in expected and field in stored]:
+            confirmed = self._fetch_confirmed()
+            expected |= {field: raise_offsets(stored[field], confirmed) for field in taken_over}
         behind, reverted = dict[str, ErasureOffsets](), dict[str, ErasureOffsets]()
-        for field, expected in written.items():
+        for field, offsets_expected in expected.items():
             for offsets in (stored.get(field), *(mark.get(field) for mark in marks)):
-                if lower := find_lower(offsets or NO_OFFSETS, expected):
-                    behind[field] = {**expected, **behind.get(field, NO_OFFSETS), **lower}
+                if lower := find_lower(offsets or NO_OFFSETS, offsets_expected):
+                    behind[field] = lower_offsets(behind.get(field, offsets_expected), lower)
                     if offsets is not None:
                         reverted[field] = lower_offsets(reverted.get(field, NO_OFFSETS), lower)
         self._request_confirmation(reverted, stored)
+        self._written = expected | behind
         return list(behind.values())
 
-    def write(self, fields: Sequence[str], offsets: ErasureOffsets, *, is_behind: bool) -> None:
-        """Record that erasures before these offsets are executed; `is_behind`: Redis lacks some of what was written.
+    def offsets(self, field: str) -> ErasureOffsets:
+        """What Redis holds of an owned field, as of the last `find_behind` or `write`."""
+        return self._written.get(field, NO_OFFSETS)
 
-        Raises `Unavailable`.
-        """
-        written = dict.fromkeys(fields, offsets)
-        if written == self._written and not is_behind:
-            return
-        flat = [part for field in fields for part in (field, to_json(offsets))]
+    def write(self, fields: Sequence[str], offsets: ErasureOffsets) -> None:
+        """Record that erasures before these offsets are executed; raises `Unavailable`."""
+        changed = [field for field in fields if self._written.get(field) != offsets]
+        flat = [part for field in changed for part in (field, to_json(offsets))]
         if flat:
             for place in self._marks:
                 place.client.pipeline([("HSET", place.key, *flat)])
-        self.progress.write(fields, offsets)  # last: a mark below it has gone back
-        self._written = written
+            self.progress.write(changed, offsets)  # last: a mark below it has gone back
+            self._written |= dict.fromkeys(changed, offsets)
 
     @property
     def _places(self) -> list[MarkPlace]:

@@ -56,18 +56,18 @@ class ErasureConsumer:
         self._tailer.open()
 
     def poll(self) -> set[str]:
-        """Read new records; returns the ids of the users whom they erase."""
+        """Read new records; returns the ids of the users of whom they erase more than is known."""
         records = self._tailer.poll(RECORDS_MAX, 0 if self.is_ready else 200)
         if self._tailer.take_restarted():
             self.topics_read += 1
             self._clear()
-        erasure_records = [self._add(record) for record in records]
+        users = {user for record in records if (user := self._add(record)) is not None}
         if records:
             metrics.ERASED_PEOPLE.set(len(self.erasures))
         if not self.is_ready and not self._tailer.partitions_behind:
             self.is_ready = True
             log.info("Erasures loaded: %d users.", len(self.erasures))
-        return {erasure_record.erasure.user_id for erasure_record in erasure_records if erasure_record.erasure}
+        return users
 
     def records_since(self, topic_partition: TopicPartition, offset: int, records_max: int) -> list[ErasureRecord]:
         """The first records of a partition from this offset on."""
@@ -95,16 +95,17 @@ class ErasureConsumer:
         self._records = defaultdict[TopicPartition, list[ErasureRecord]](list)  # in offset order
         self.read_offsets: dict[TopicPartition, int] = {}  # the offset after the last record read, by partition
 
-    def _add(self, record: Record) -> ErasureRecord:
+    def _add(self, record: Record) -> str | None:
+        """Add the next record of its partition; returns the user if it erases more than is known."""
         erasure_record = decode_erasure(record)
         erasure, reject = erasure_record.erasure, erasure_record.reject
         erasure_record = erasure_record._replace(displaced_user=self.surviving.add(record, erasure))
         self._records[record.topic_partition].append(erasure_record)
         self.read_offsets[record.topic_partition] = record.offset + 1
         if erasure:
-            self.erasures.add(erasure)
             self.last_by_user[erasure.user_id] = erasure_record
-        elif reject:
+            return erasure.user_id if self.erasures.add(erasure) else None
+        if reject:
             log.error(
                 "Record %s is no erasure, and revokes none: %s",
                 record.topic_partition.log_text(record.offset),
@@ -112,7 +113,7 @@ class ErasureConsumer:
                 extra=record.topic_partition.log_fields(record.offset),
             )
             metrics.BAD_ERASURES.labels(reject.reason).inc()
-        return erasure_record
+        return None
 
 
 def decode_erasure(record: Record) -> ErasureRecord:
