@@ -67,18 +67,6 @@ class RedisServer:
         """Kill it."""
         self.process.kill()
 
-    def save(self) -> bytes:
-        """Save all keys, as `restore` takes them."""
-        if self._execute("SAVE") != b"+OK":
-            raise Unavailable(f"Redis on port {self.port} should save its keys. Found no `OK`.")
-        return self._snapshot_path.read_bytes()
-
-    def restore(self, snapshot: bytes) -> None:
-        """Kill it, and start it with the keys of a snapshot and no others, as an operator restores a backup."""
-        self.kill()
-        self._snapshot_path.write_bytes(snapshot)
-        self.start()
-
     def pause(self) -> None:
         """Suspend it: its connections stay open, but it does not answer."""
         self.process.pause()
@@ -91,6 +79,18 @@ class RedisServer:
         """Delete every key."""
         if self._execute("FLUSHALL") != b"+OK":
             raise Unavailable(f"Redis on port {self.port} should flush its keys. Found no `OK`.")
+
+    def save_snapshot(self) -> bytes:
+        """Save the present data to disk; returns the file."""
+        if self._execute("SAVE") != b"+OK":
+            raise Unavailable(f"Redis on port {self.port} should save its keys. Found no `OK`.")
+        return self._snapshot.read_bytes()
+
+    def restore_snapshot(self, snapshot: bytes) -> None:
+        """Kill it, and start it with the data of a snapshot, as a restore of a backup does."""
+        self.kill()
+        self._snapshot.write_bytes(snapshot)
+        self.start()
 
     def close(self) -> None:
         """Kill it and remove its data."""
@@ -106,7 +106,7 @@ class RedisServer:
         self.close()
 
     @property
-    def _snapshot_path(self) -> Path:
+    def _snapshot(self) -> Path:
         return Path(self._folder.name, "dump.rdb")
 
     def _is_ready(self) -> bool:

@@ -20,7 +20,7 @@ from worker.erasure.slice_eraser import plan_deletion
 from worker.erasure.surviving import build_copy
 from worker.erasure.topic import ErasureConsumer, ErasureRecord
 from worker.kafka.admin import KafkaAdmin
-from worker.kafka.producer import OutgoingRecord
+from worker.kafka.outgoing import OutgoingRecord
 from worker.ops import metrics
 from worker.pipeline.batch_pipeline import BatchPipeline
 from worker.records.batch import Reject, report_rejects

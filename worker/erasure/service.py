@@ -3,12 +3,14 @@
 from contract.errors import StaleState
 from contract.profiles.erasures import Erasures
 from contract.settings.reading import Settings
+from contract.settings.servers import TopicSettings
 from transport.log_reader import LogReader, TopicTailer
 from worker.erasure.confirmation import ErasureConfirmer
 from worker.erasure.executor import ErasureExecutor, RefoldNeeded
+from worker.erasure.kafka_owners import TRAINING_PROCESSES, GroupOwners, JoinerOwners, RarelyAskedOwners
 from worker.erasure.link_sweeper import LinkSweeper
 from worker.erasure.marks import ErasureMarks, list_places
-from worker.erasure.owners import LaneOwners
+from worker.erasure.owners import ErasureOwners, LaneOwners
 from worker.erasure.progress import ErasureOffsets, ErasureProgress
 from worker.erasure.slice_eraser import SliceEraser
 from worker.erasure.topic import ErasureConsumer
@@ -52,11 +54,20 @@ class ErasureService:
             profiles=stores.profiles,
             offsets=offsets,
             admin=admin,
-            owners=[
-                LaneOwners(lane=other, topics=settings.topics, progress=self._progress, admin=admin)
-                for other in LANES.values()
-            ],
+            owners=self._list_owners(settings.topics),
         )
+
+    def _list_owners(self, topics: TopicSettings) -> list[ErasureOwners]:
+        """All that have to execute an erasure before it is confirmed."""
+        progress, admin = self._progress, self._admin
+        in_kafka: list[ErasureOwners] = [
+            JoinerOwners(topics=topics, admin=admin),
+            *(GroupOwners(process=p, topics=topics, progress=progress, admin=admin) for p in TRAINING_PROCESSES),
+        ]
+        return [
+            *(LaneOwners(lane=lane, topics=topics, progress=progress, admin=admin) for lane in LANES.values()),
+            *(RarelyAskedOwners(owners) for owners in in_kafka),
+        ]
 
     def open(self) -> None:
         """Query topic id and end offsets; waits until Kafka answers."""

@@ -11,7 +11,7 @@ from typing import Final
 from contract.events import Erasure
 from contract.messages import to_json
 from transport.records import Headers, Record, TopicPartition
-from worker.kafka.producer import OutgoingRecord
+from worker.kafka.outgoing import OutgoingRecord
 
 COPY_HEADER: Final = "shopstream-copy"  # of records that the confirmer wrote: nobody requested them
 RecordKey = tuple[TopicPartition, bytes | int]  # a record without a key has its offset: compaction never removes it
@@ -56,7 +56,7 @@ def build_copy(erasure: Erasure, topic_partition: TopicPartition) -> OutgoingRec
         erasure.user_id,
         to_json(erasure),
         [(COPY_HEADER, b"")],
-        topic_partition.partition,
+        partition=topic_partition.partition,
     )
 
 

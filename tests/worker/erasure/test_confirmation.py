@@ -20,7 +20,7 @@ from worker.erasure.owners import LaneOwners
 from worker.erasure.progress import ErasureProgress, owner_field
 from worker.erasure.topic import ErasureConsumer
 from worker.kafka.admin import KafkaAdmin
-from worker.kafka.producer import OutgoingRecord
+from worker.kafka.outgoing import OutgoingRecord
 from worker.ops import metrics
 from worker.records.lanes import LANES
 from worker.redis.client import RedisClient

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.apache_kafka
 class ListingScorer(SigningScorer):
     """A scorer of a lane that also caches lists, whose entries an erasure deletes."""
 
-    answer_kinds = (DECISION, LIST)  # type: ignore[assignment]
+    answer_kinds = (DECISION, LIST)
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_a_snapshot_from_before_an_erasure_brings_nobody_back(
     environment.send_erasure("u4", order_ms(99), "before")
     worker = open_worker(environment)
     process_all(worker, environment)
-    snapshot, merged = redis.save(), deepcopy(worker.offsets.merged)
+    snapshot, merged = redis.save_snapshot(), deepcopy(worker.offsets.merged)
     environment.send_erasure("u1", order_ms(99), "g1")
     environment.send_erasure("u2", order_ms(99), "g2")
     process_all(worker, environment)
@@ -78,7 +78,7 @@ def test_a_snapshot_from_before_an_erasure_brings_nobody_back(
         worker.pipeline.close()
         worker.abandon()
     # when Redis goes back
-    redis.restore(snapshot)
+    redis.restore_snapshot(snapshot)
     assert {"user:u1", "user:u2"} <= read_profiles(environment).keys()
     assert "o1" in read_decision_ids(environment)
     worker = worker if is_running else open_worker(environment)
@@ -102,10 +102,10 @@ def test_a_crash_between_erasing_again_and_confirming_loses_no_confirmation(
     send_orders(environment, range(20))
     worker = open_worker(environment)
     process_all(worker, environment)
-    snapshot = redis.save()
+    snapshot = redis.save_snapshot()
     environment.send_erasure("u1", order_ms(99), "g1")
     process_all(worker, environment)
-    redis.restore(snapshot)
+    redis.restore_snapshot(snapshot)
     worker.runs_periodic = False
     worker.run_until(lambda: "user:u1" not in read_profiles(environment))
     worker.abandon()
@@ -128,12 +128,12 @@ def test_a_cache_server_that_goes_back_alone_shows_no_list_of_an_erased_user(
         process_all(worker, environment)
         lists = worker.answer_cache.client
         lists.pipeline([("SET", key, b"{}")])
-        snapshot = cache.save()
+        snapshot = cache.save_snapshot()
         environment.send_erasure("u1", order_ms(99), "g1")
         process_all(worker, environment)
         assert lists.pipeline([("EXISTS", key)]) == [0]
         # when
-        cache.restore(snapshot)
+        cache.restore_snapshot(snapshot)
         worker.run_until(lambda: is_confirmed_again(environment, g1=2))
         # then
         assert lists.pipeline([("EXISTS", key)]) == [0]
