@@ -11,7 +11,7 @@ from testkit.oracle.profiles import FIRST, RING, SECOND, TASKS, WIDTHS_MS, Oracl
 # A record's bytes, little-endian and without gaps: layout; count, offset, first and last time, sum; five windows of
 # the current cell's number, two counts and two sums; two rings of eight ids and their seconds; four tasks' good and
 # bad; eight order ids and the slot of the next one.
-NOBODY: Final[Mapping[str, int]] = {}
+NO_ERASURES: Final[Mapping[str, int]] = {}
 RECORD: Final = struct.Struct("<I" + "Iqqqq" + "I2I2q" * 5 + "8Q8I" * 2 + "8I" + "8QI")
 
 
@@ -108,7 +108,7 @@ def compute_expected_fields(oracle_slice: OracleSlice, erased_until: Mapping[str
 
 
 def first_difference(
-    oracle_slice: OracleSlice | None, record: bytes | None, erased_until: Mapping[str, int] = NOBODY
+    oracle_slice: OracleSlice | None, record: bytes | None, erased_until: Mapping[str, int] = NO_ERASURES
 ) -> str | None:
     """The first difference between a record and the oracle, in words; None if they agree."""
     if oracle_slice is None or record is None:

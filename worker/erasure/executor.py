@@ -147,7 +147,7 @@ class ErasureExecutor:
         return owner_field(self._lane.name, partition)
 
     def _poll(self) -> None:
-        """Read new records; those of another topic of that name count their offsets anew."""
+        """Read new records; a recreated topic has another id."""
         self._new_users |= self._erasure_consumer.poll()
         self._progress.set_topic_id(self._erasure_consumer.topic_id)
 

@@ -43,7 +43,7 @@ for at = last + 1, #ARGV, 3 do
 end
 return 1
 """
-PAGE_MAX: Final = 100  # profiles that one request reads
+PAGE_MAX: Final = 50  # profiles that one request reads
 STEP_S: Final = 0.004  # of scanning between two batches; a page more may begin within it
 Slice = tuple[str, str, bytes]  # entity, source, record
 

@@ -130,7 +130,7 @@ def list_places(client: RedisClient, cache_client: RedisClient, prefix: str) -> 
     """
     places = []
     if isinstance(client, RedisCluster):
-        places += [MarkPlace(client, f"{prefix}erased:{{{bucket}}}") for bucket in range(BUCKETS)]
+        places += [MarkPlace(client, f"{prefix}erasures:{{{bucket}}}") for bucket in range(BUCKETS)]
     if cache_client is not client:
-        places.append(MarkPlace(cache_client, f"{prefix}erased"))
+        places.append(MarkPlace(cache_client, f"{prefix}erasures"))
     return places

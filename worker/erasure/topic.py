@@ -21,7 +21,7 @@ RECORDS_MAX: Final = 5_000
 class ErasureRecord(NamedTuple):
     """One record of the topic: an erasure, or the reason why it is none.
 
-    `is_copy`: nobody requested it, the confirmer wrote it. `displaced_user`: the user whose earlier record on the topic
+    `is_copy`: the confirmer wrote it, it is no request. `displaced_user`: the user whose earlier record on the topic
     compaction may remove because of this one.
     """
 
@@ -34,7 +34,7 @@ class ErasureRecord(NamedTuple):
 
     @property
     def requested_erasure(self) -> Erasure | None:
-        """The erasure, if somebody requested it."""
+        """The erasure, if the record is a request."""
         return None if self.is_copy else self.erasure
 
 

@@ -80,7 +80,7 @@ def test_no_stored_slice_contains_the_hash_of_an_erased_user(apache_stage: Worke
         # then
         assert find_linked(environment, "u1") == set()
         assert find_differences(environment) == []
-    # when everything is built anew
+    # when everything is rebuilt
     stored = read_profiles(environment)
     run_rebuild(environment)
     # then the bytes are the same
