@@ -25,8 +25,10 @@ from contract.profiles.record import RECORD, entity_from_key, source_family
 from transport.records import TopicPartition
 from worker.erasure.progress import ErasureOffsets
 from worker.ops import metrics
+from worker.redis.client import WrongType
 from worker.state.offsets import OffsetTracker
-from worker.state.profile_store import RedisProfileStore, is_readable
+from worker.state.profile_repair import is_readable
+from worker.state.profile_store import RedisProfileStore
 
 log = logging.getLogger(__name__)
 # KEYS: merged:{bucket}, then profiles. ARGV: number of sources; for each its name and the expected offset ('' for
@@ -110,6 +112,7 @@ class LinkSweeper:
                 page = next(sweep.pages, None)
                 if page is not None:
                     self._mask_page(page, sweep)
+                    sweep.profiles += len(page)
             except Exception:
                 self._sweep = None  # the page is lost: begin again
                 raise
@@ -157,16 +160,20 @@ class LinkSweeper:
 
     def _mask_page(self, entities: Sequence[str], sweep: Sweep) -> None:
         names = [s for partition, s in sweep.sources.items() if self._offsets.sources.get(partition) == s]
-        sweep.profiles += len(entities)
         if not entities or not names:
             return
         keys = self._profiles.profile_keys(entities)
-        replies = self._profiles.client.pipeline([("HMGET", key, *names) for key in keys])
+        try:
+            replies = self._profiles.client.pipeline([("HMGET", key, *names) for key in keys])
+        except WrongType:  # holds no links, and is repaired when its entity is folded
+            for entity in entities if len(entities) > 1 else ():
+                self._mask_page([entity], sweep)
+            return
         read = [
             (entity, source, record)
             for entity, records in zip(entities, replies, strict=True)
             for source, record in zip(names, records, strict=True)
-            if record is not None and is_readable([record])
+            if record is not None and is_readable(record)
         ]
         self._write(mask_slices(read, sweep.erased_ids), sweep)
 

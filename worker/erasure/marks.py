@@ -7,12 +7,13 @@ over. Where the data of persons lie on several servers, each of them has a copy 
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from contract.hashing import BUCKETS
 from contract.messages import to_json
 from worker.erasure.progress import NO_OFFSETS, ErasureOffsets, ErasureProgress, decode_offsets, find_lower
-from worker.redis.client import RedisClient
+from worker.ops import metrics
+from worker.redis.client import RedisClient, WrongType
 from worker.redis.cluster import RedisCluster
 
 log = logging.getLogger(__name__)
@@ -106,8 +107,17 @@ class ErasureMarks:
         marks = list[dict[str, ErasureOffsets]]()
         for client in dict.fromkeys(place.client for place in self._places):
             keys = [place.key for place in self._places if place.client is client]
-            marks += [read_fields(values, fields) for values in client.pipeline([("HMGET", k, *fields) for k in keys])]
+            marks += [read_fields(values, fields) for values in read_hashes(client, keys, fields)]
         return marks
+
+
+def read_hashes(client: RedisClient, keys: Sequence[str], fields: Sequence[str]) -> list[Any]:
+    """The values of fields of each hash; a key of another type is deleted, and what it held counts as lost."""
+    while True:
+        try:
+            return client.pipeline([("HMGET", key, *fields) for key in keys])
+        except WrongType as error:
+            metrics.UNREADABLE_KEYS.labels("erasures").inc(client.delete_other_type(error.key, "hash"))
 
 
 def read_fields(values: Sequence[bytes | None], fields: Sequence[str]) -> dict[str, ErasureOffsets]:

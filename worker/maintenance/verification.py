@@ -18,6 +18,7 @@ from contract.profiles.erasures import Erasures
 from contract.profiles.record import FAMILIES
 from contract.profiles.store import MergedOffsets
 from contract.settings.reading import Settings
+from transport.kafka_times import KafkaTimes
 from transport.log_reader import LogReader
 from transport.records import OffsetRange, Record, TopicPartition
 from worker.erasure.link_sweeper import mask_slices
@@ -29,10 +30,10 @@ from worker.maintenance.recomputation import Recomputation, TimedArrival
 from worker.maintenance.snapshot import ProfileSnapshot, read_snapshot
 from worker.records.lanes import LANES
 from worker.redis.cluster import connect
+from worker.state.profile_repair import is_readable
 from worker.state.profile_store import (
     RETENTION_MIN_MS,
     RedisProfileStore,
-    is_readable,
     name_sources,
     open_profile_store,
 )
@@ -92,6 +93,7 @@ class Verification:
         self._erasures = erasures
         self._sample = sample
         self._differences_max = differences_max
+        self._kafka_times = KafkaTimes()
 
     def run(self, now_ms: int) -> VerificationResult:
         """Read Redis, then the log, then compare; raises `InconsistentSnapshot`, `StaleState`, or `Unavailable`."""
@@ -155,7 +157,8 @@ class Verification:
         """The event as workers fold it; None for a record that they do not fold."""
         partition = record.topic_partition
         try:
-            event, _ = clamp(decode(self._topics[partition.topic], record.value), record.kafka_ms)
+            (kafka_ms,) = self._kafka_times.fill(partition, [record.kafka_ms])
+            event, _ = clamp(decode(self._topics[partition.topic], record.value), kafka_ms)
         except BadEvent:
             return None
         return TimedArrival(Arrival(names[partition], record.offset, event, *partition), record.kafka_ms)
@@ -189,7 +192,7 @@ class Verification:
 
 def mask_unswept(slices: dict[SliceKey, bytes], erasing_sources: set[str], erasures: Erasures) -> None:
     """Mask links of erased users where a worker is about to do it."""
-    unswept = [(*key, record) for key, record in slices.items() if key[1] in erasing_sources and is_readable([record])]
+    unswept = [(*key, record) for key, record in slices.items() if key[1] in erasing_sources and is_readable(record)]
     slices.update(
         {(entity, source): record for entity, source, record in mask_slices(unswept, erasures.to_erased_ids())}
     )
