@@ -32,11 +32,13 @@ class TopicTailer:
         self._topics = topics
         self._initial_ends: dict[TopicPartition, int] = {}  # of the partitions that are not yet read that far
         self._has_all_topics = False
+        self.positions: dict[TopicPartition, int] = {}  # the offset up to which each partition is read
 
     def open(self) -> None:
         """Start at the beginning; raises `Unavailable`. A topic that does not exist yet is read once it does."""
         offset_ranges = fetch_offset_ranges(self._consumer, self._topics)
         self._initial_ends = {partition: high for partition, (low, high) in offset_ranges.items() if high > low}
+        self.positions = {partition: low for partition, (low, _) in offset_ranges.items()}
         self._consumer.assign([KafkaPartition(*partition, OFFSET_BEGINNING) for partition in offset_ranges])
         self._has_all_topics = len({partition.topic for partition in offset_ranges}) == len(self._topics)
 
@@ -54,6 +56,8 @@ class TopicTailer:
             partition, position = position_after(message)
             if message.error() is None:
                 records.append(to_record(message))
+            if position >= 0:
+                self.positions[partition] = position
             if position >= self._initial_ends.get(partition, position + 1):
                 del self._initial_ends[partition]
         return records

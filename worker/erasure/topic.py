@@ -40,6 +40,11 @@ class ErasureConsumer:
         self.read_offsets: dict[TopicPartition, int] = {}  # the offset after the last record read, by partition
         self.is_ready = False
 
+    @property
+    def positions(self) -> dict[TopicPartition, int]:
+        """The offset up to which each partition is read, transaction markers included."""
+        return self._tailer.positions
+
     def open(self) -> None:
         """Query where the topic ends now; raises `Unavailable`."""
         self._tailer.open()

@@ -49,11 +49,16 @@ class JoinerPipeline:
         retry: Retry,
         clock_s: Callable[[], float] = time.monotonic,
         load_published: Callable[[Mapping[TopicPartition, PartitionOffsets]], PublishedOutputs] | None = None,
+        on_progress: Callable[[], None] = lambda: None,
     ) -> None:
-        """`load_published` returns the outputs that earlier runs published of records from the given offsets on."""
+        """`load_published` returns the outputs that earlier runs published of records from the given offsets on.
+
+        `on_progress` is called while that takes its time.
+        """
         self._settings = settings
         self._clock_s = clock_s
-        self._load_published = load_published or DedupLoader(settings=settings, on_chunk=membership.heartbeat).load
+        self._on_progress = on_progress
+        self._load_published = load_published or DedupLoader(settings=settings, on_chunk=self._on_chunk).load
         self._kinds = {settings.topics.topic_name(kind): kind for kind in KINDS}
         self._tasks = {*JUDGED_TASKS, *(task.name for task in settings.tasks)}
         self._consumer = consumer
@@ -135,6 +140,10 @@ class JoinerPipeline:
         self._pause_only(self._joiner.partitions_ahead())
         self._count(output, self._joiner.counts - counts_before)
         return output
+
+    def _on_chunk(self) -> None:
+        self._on_progress()
+        self._membership.heartbeat()
 
     def _drop_published(self, output: JoinOutput) -> JoinOutput:
         """The outputs that no run has published."""

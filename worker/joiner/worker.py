@@ -7,14 +7,14 @@ from typing import Final
 
 from contract.settings.reading import Settings
 from worker.joiner.membership import JoinerMembership
-from worker.joiner.pipeline import JoinerPipeline
+from worker.joiner.pipeline import KINDS, JoinerPipeline
 from worker.kafka.consumer import GroupConsumer
 from worker.kafka.producer import TransactionalProducer
-from worker.ops import metrics
 from worker.ops.health import HealthServer
 from worker.ops.retry import Retry, StopRequested
 from worker.ops.steps import StepMarker
-from worker.pipeline.lag import LagMonitor
+from worker.probes.progress import Progress
+from worker.probes.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 PERIODIC_INTERVAL_S: Final = 1.0
@@ -26,16 +26,25 @@ class JoinerWorker:
     def __init__(self, *, settings: Settings, stop: threading.Event) -> None:
         self._settings = settings
         self._stop = stop
-        self._progress = LagMonitor(settings.worker.stall_s)
+        self._step_marker = StepMarker()
+        self._progress = Progress(step=lambda: self._step_marker.current)
+        self._watchdog = Watchdog(
+            settings=settings,
+            group=settings.kafka.group("feedback"),
+            topics=settings.topics.names_of([*KINDS, "feedback", "judgements"]),
+            group_topics=settings.topics.names_of(KINDS).values(),
+            progress=self._progress,
+        )
         self._not_ready_reason: str | None = "The joiner has no partitions yet."
 
     def run(self) -> None:
         """Run until `stop` is set; raises the error of a fatal failure."""
         worker = self._settings.worker
         health = HealthServer(
-            port=worker.http_port, live=self._check_live, ready=self._check_ready, metrics=metrics.render
+            port=worker.http_port, live=self._check_live, ready=self._check_ready, metrics=self._watchdog.render_metrics
         )
         log.info("Joiner started, instance %s: health and metrics on port %d.", worker.instance, health.port)
+        self._watchdog.start()
         try:
             pipeline = self._open_pipeline()
             try:
@@ -45,6 +54,7 @@ class JoinerWorker:
         except StopRequested as stopped:
             log.info("Joiner stopped before the current batch was committed; it will be read again. %s", stopped)
         finally:
+            self._watchdog.close()
             health.close()
 
     def _open_pipeline(self) -> JoinerPipeline:
@@ -55,10 +65,15 @@ class JoinerWorker:
         # All joiners of a shop share one transactional id, so a new one aborts the open transaction of the last.
         transactional_id = kafka.group("feedback") if kafka.transactions else None
         producer = TransactionalProducer(
-            kafka=kafka, transactional_id=transactional_id, retry=retry, step_marker=StepMarker()
+            kafka=kafka, transactional_id=transactional_id, retry=retry, step_marker=self._step_marker
         )
         pipeline = JoinerPipeline(
-            settings=self._settings, consumer=consumer, membership=membership, producer=producer, retry=retry
+            settings=self._settings,
+            consumer=consumer,
+            membership=membership,
+            producer=producer,
+            retry=retry,
+            on_progress=self._progress.touch,
         )
         consumer.subscribe(pipeline.topics, pipeline)
         return pipeline
@@ -70,7 +85,7 @@ class JoinerWorker:
             pipeline.step()
             if (now_s := time.monotonic()) >= due_s:
                 due_s = now_s + PERIODIC_INTERVAL_S
-                self._progress.update(*pipeline.progress(), now_s)
+                self._progress.publish(*pipeline.progress())
                 self._update_readiness(pipeline.not_ready_reason())
         log.info("Joiner stopped; all records read are joined, and open rows will be read again.")
 
@@ -80,7 +95,7 @@ class JoinerWorker:
         self._not_ready_reason = not_ready_reason
 
     def _check_live(self) -> str | None:
-        return self._progress.stall
+        return self._watchdog.find_dead()
 
     def _check_ready(self) -> str | None:
-        return self._not_ready_reason
+        return self._watchdog.find_unready() or self._not_ready_reason
