@@ -16,6 +16,7 @@ from transport.records import TopicPartition
 from worker.assembly import assemble
 from worker.catalogue.catalogue import Catalogue
 from worker.catalogue.product_consumer import ProductConsumer
+from worker.doctor.examination import start_checks
 from worker.model.bundle_watcher import BundleWatcher
 from worker.model.experiment import ActiveModels
 from worker.ops.health import HealthServer
@@ -67,12 +68,11 @@ class ScoreWorker:
         )
         self._worker = assemble(settings, self._lane, stop, scorer=self._scorer, stores=stores)
         self._progress = Progress(followed=self._collect_followed, step=lambda: self._worker.step_marker.current)
+        self._needed_kinds = [*self._lane.kinds, *FOLLOWED_KINDS, *list_written_kinds(self._lane, handlers)]
         self._watchdog = Watchdog(
             settings=settings,
             group=settings.kafka.group(lane),
-            topics=settings.topics.names_of(
-                [*self._lane.kinds, *FOLLOWED_KINDS, *list_written_kinds(self._lane, handlers)]
-            ),
+            topics=settings.topics.names_of(self._needed_kinds),
             group_topics=settings.topics.names_of(self._lane.kinds).values(),
             followed_topics=settings.topics.names_of(FOLLOWED_KINDS),
             progress=self._progress,
@@ -93,6 +93,7 @@ class ScoreWorker:
             health.port,
         )
         self._watchdog.start()
+        start_checks(self._settings, dict.fromkeys(self._needed_kinds))
         try:
             self._prepare()
             pipeline = self._open_pipeline()

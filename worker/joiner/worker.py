@@ -3,9 +3,12 @@
 import logging
 import threading
 import time
+from collections.abc import Mapping
 from typing import Final
 
 from contract.settings.reading import Settings
+from worker.doctor.examination import start_checks
+from worker.doctor.topic_checks import find_different_partitions
 from worker.joiner.membership import JoinerMembership
 from worker.joiner.pipeline import KINDS, JoinerPipeline
 from worker.kafka.consumer import GroupConsumer
@@ -18,6 +21,7 @@ from worker.probes.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 PERIODIC_INTERVAL_S: Final = 1.0
+NEEDED_KINDS: Final = (*KINDS, "feedback", "judgements")
 
 
 class JoinerWorker:
@@ -31,9 +35,10 @@ class JoinerWorker:
         self._watchdog = Watchdog(
             settings=settings,
             group=settings.kafka.group("feedback"),
-            topics=settings.topics.names_of([*KINDS, "feedback", "judgements"]),
+            topics=settings.topics.names_of(NEEDED_KINDS),
             group_topics=settings.topics.names_of(KINDS).values(),
             progress=self._progress,
+            check_topics=self._explain_different_partitions,
         )
         self._not_ready_reason: str | None = "The joiner has no partitions yet."
 
@@ -45,6 +50,7 @@ class JoinerWorker:
         )
         log.info("Joiner started, instance %s: health and metrics on port %d.", worker.instance, health.port)
         self._watchdog.start()
+        start_checks(self._settings, NEEDED_KINDS, uses_redis=False)
         try:
             pipeline = self._open_pipeline()
             try:
@@ -93,6 +99,11 @@ class JoinerWorker:
         if not_ready_reason and not_ready_reason != self._not_ready_reason:
             log.warning("Not ready: %s", not_ready_reason)
         self._not_ready_reason = not_ready_reason
+
+    def _explain_different_partitions(self, partition_counts: Mapping[str, int]) -> str | None:
+        counts = {name: partition_counts[name] for name in self._settings.topics.names_of(KINDS).values()}
+        findings = find_different_partitions(counts, self._settings.kafka.bootstrap_servers)
+        return "; ".join(f"{finding.subject}: {finding.text} {finding.command}" for finding in findings) or None
 
     def _check_live(self) -> str | None:
         return self._watchdog.find_dead()

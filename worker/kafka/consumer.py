@@ -127,7 +127,7 @@ class GroupConsumer:
 
         An open transaction holds back what follows it, but not the high watermark.
         """
-        return self._cached_ends(self.assignment)
+        return self._read_cached_ends(self.assignment)
 
     @property
     def held_back(self) -> dict[TopicPartition, tuple[int, int]]:
@@ -135,14 +135,14 @@ class GroupConsumer:
 
         A transaction is open there, or records have arrived since the last poll. The end is as of the last fetch.
         """
-        ends = self._cached_ends(self.at_end)
+        ends = self._read_cached_ends(self.at_end)
         return {
             partition: (position, ends[partition])
             for partition, position in self.at_end.items()
             if ends.get(partition, position) > position
         }
 
-    def _cached_ends(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+    def _read_cached_ends(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         offsets = {}
         for partition in partitions:
             watermarks = self._consumer.get_watermark_offsets(KafkaPartition(*partition), cached=True)

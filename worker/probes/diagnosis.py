@@ -66,7 +66,7 @@ class Diagnosis:
             )
         if wait is not None and not has_partitions:
             yield Block(*self._classify_wait(wait, view), stands=False)
-        if wait is None and (frozen_since_s := self._frozen_since_s()) is not None:
+        if wait is None and (frozen_since_s := self._find_frozen_since_s()) is not None:
             yield Block(Reason.FROZEN_STEP, frozen_since_s, explain_frozen_step(self._progress))
 
     def find_partition_blocks(
@@ -96,7 +96,7 @@ class Diagnosis:
             return reason, text
         if not lag.is_end_known:
             return Reason.KAFKA, view.error or "Kafka should answer. Found no answer so far."
-        if self._frozen_since_s() is not None:
+        if self._find_frozen_since_s() is not None:
             return Reason.FROZEN_STEP, explain_frozen_step(self._progress)
         if partition.topic in self._followed:
             return Reason.FOLLOWER, "The worker should read this topic to its end, outside its group. Found it behind."
@@ -123,7 +123,7 @@ class Diagnosis:
         waits = [wait for (thread_id, _), wait in list(WAITS.items()) if thread_id == self._progress.thread_id]
         return min(waits, default=None)
 
-    def _frozen_since_s(self) -> float | None:
+    def _find_frozen_since_s(self) -> float | None:
         """Since when the worker's thread is inside one step; None while it goes from batch to batch, or starts."""
         latest = self._progress.latest
         since_s = max(latest.at_s, self._progress.worked_s) if latest else time.monotonic()

@@ -188,3 +188,21 @@ def test_erasures_behind_an_open_transaction_are_named(environment: RunEnvironme
     # when it ends
     foreign.abort_transaction(30)
     worker.wait_for(worker.is_ready)
+
+
+def test_a_worker_whose_topic_does_not_exist_is_not_ready_until_it_does(environment: RunEnvironment) -> None:
+    # given a misspelt name
+    topic = f"{environment.prefix}shop.order"
+    worker = WorkerProcess(environment, variables={"SHOPSTREAM_TOPICS__ORDERS": topic})
+    worker.start()
+    try:
+        # then
+        create = f"--create --topic {topic} --partitions 4"
+        worker.wait_for(lambda: worker.says("/readyz", "topic_missing", f"`{topic}` (topics.orders)", create))
+        worker.wait_for(lambda: worker.has_logged("Start check", topic, create))
+        assert worker.fetch("/livez")[0] == 200
+        # when it is created
+        environment.kafka.create_topics({topic: 4})
+        worker.wait_for(worker.is_ready)
+    finally:
+        worker.kill()
