@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import Final, NamedTuple
 
 from contract.settings.reading import Settings
-from worker.kafka.admin import TopicState
+from worker.kafka.admin import TopicSetup
 
 DAY_MS: Final = 86_400_000
 COMPACTED_KINDS: Final = ("products", "erasures")
@@ -36,7 +36,7 @@ class Finding(NamedTuple):
 class TopicChecks:
     """The checks of topics, by kind; `states` are the topics that exist, by name."""
 
-    def __init__(self, settings: Settings, states: Mapping[str, TopicState], brokers: int) -> None:
+    def __init__(self, settings: Settings, states: Mapping[str, TopicSetup], brokers: int) -> None:
         self._settings, self._brokers = settings, brokers
         self._servers = settings.kafka.bootstrap_servers
         self._names = settings.topics.names_by_kind()

@@ -9,6 +9,7 @@ from typing import Final
 from contract.settings.reading import Settings
 from worker.doctor.examination import start_checks
 from worker.doctor.topic_checks import find_different_partitions
+from worker.joiner.dedup_loader import DedupLoader
 from worker.joiner.membership import JoinerMembership
 from worker.joiner.pipeline import KINDS, JoinerPipeline
 from worker.kafka.consumer import GroupConsumer
@@ -25,7 +26,7 @@ NEEDED_KINDS: Final = (*KINDS, "feedback", "judgements")
 
 
 class JoinerWorker:
-    """Joins until `stop` is set. A shop needs one such process: it joins the shop's topics in memory."""
+    """Joins until `stop` is set. Several such processes share the topics by partition number."""
 
     def __init__(self, *, settings: Settings, stop: threading.Event) -> None:
         self._settings = settings
@@ -65,21 +66,26 @@ class JoinerWorker:
 
     def _open_pipeline(self) -> JoinerPipeline:
         kafka = self._settings.kafka
-        consumer = GroupConsumer(kafka=kafka, group=kafka.group("feedback"), instance=self._settings.worker.instance)
+        group, instance = kafka.group("feedback"), self._settings.worker.instance
+        # Eager, but it gives one joiner the same partitions of each topic, which joining by user needs.
+        consumer = GroupConsumer(kafka=kafka, group=group, instance=instance, strategy="range")
         membership = JoinerMembership(consumer)
         retry = Retry(self._stop, on_wait=membership.heartbeat)
-        # All joiners of a shop share one transactional id, so a new one aborts the open transaction of the last.
-        transactional_id = kafka.group("feedback") if kafka.transactions else None
         producer = TransactionalProducer(
-            kafka=kafka, transactional_id=transactional_id, retry=retry, step_marker=self._step_marker
+            kafka=kafka,
+            transactional_id=f"{group}-{instance}" if kafka.transactions else None,
+            retry=retry,
+            step_marker=self._step_marker,
         )
+        loader = DedupLoader(settings=self._settings, on_poll=membership.heartbeat, on_records=self._progress.touch)
         pipeline = JoinerPipeline(
             settings=self._settings,
             consumer=consumer,
             membership=membership,
             producer=producer,
             retry=retry,
-            on_progress=self._progress.touch,
+            step_marker=self._step_marker,
+            load_published=loader.load,
         )
         consumer.subscribe(pipeline.topics, pipeline)
         return pipeline

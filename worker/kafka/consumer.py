@@ -3,13 +3,14 @@
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Literal, Protocol, TypeVar
 
 from confluent_kafka import OFFSET_END, OFFSET_INVALID, Consumer, KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as KafkaPartition
 
 from contract.errors import ShopstreamError, StaleState, Unavailable
 from contract.settings.servers import KafkaSettings
+from transport.headers import decode_headers
 from transport.records import NO_METADATA, PartitionOffsets, Record, TopicPartition, as_bytes
 from worker.ops import metrics
 
@@ -37,9 +38,22 @@ class InstanceFenced(ShopstreamError):
 class GroupConsumer:
     """Reads records of the assigned partitions."""
 
-    def __init__(self, *, kafka: KafkaSettings, group: str, instance: str, skips_gaps: bool = True) -> None:
-        """`skips_gaps`: where the next record was deleted, go on with the first one left; else `StaleState`."""
+    def __init__(
+        self,
+        *,
+        kafka: KafkaSettings,
+        group: str,
+        instance: str,
+        skips_gaps: bool = True,
+        strategy: Literal["cooperative-sticky", "range"] = "cooperative-sticky",
+    ) -> None:
+        """`skips_gaps`: where the next record was deleted, go on with the first one left; else `StaleState`.
+
+        `strategy`: "range" gives one member the same partitions of all topics that have as many, and revokes all
+        partitions at each rebalance; "cooperative-sticky" revokes only those that move.
+        """
         self._skips_gaps = skips_gaps
+        self._strategy, self._is_eager = strategy, strategy == "range"
         self.timeout_s = TIMEOUT_S
         self._listener: RebalanceListener | None = None
         self.assignment: set[TopicPartition] = set()
@@ -49,6 +63,7 @@ class GroupConsumer:
         self._paused_by_caller: set[TopicPartition] = set()
         self._closing = False
         self.at_end: dict[TopicPartition, int] = {}  # read to this end as of the last poll: the last stable offset
+        self._just_assigned: set[TopicPartition] = set()
         self._consumer = Consumer(self._build_configuration(kafka, group, instance), logger=client_log)
 
     def subscribe(self, topics: Iterable[str], listener: RebalanceListener) -> None:
@@ -70,7 +85,11 @@ class GroupConsumer:
         consume = self._consumer.consume
         messages = consume(records_max, 0) or consume(1, wait_ms / 1000)
         if len(messages) == 1 < records_max:
-            messages += consume(records_max - 1, 0)  # those that arrived with the first
+            self._just_assigned.clear()
+            arrived = consume(records_max - 1, 0)  # those that arrived with the first
+            # A partition that was assigned again in between goes on at its start.
+            messages = [message for message in messages if self._intern_partition(message) not in self._just_assigned]
+            messages += arrived
         records = [record for message in messages if (record := self._handle_message(message))]
         # This very call may have revoked some partitions.
         return [record for record in records if record.topic_partition in self.assignment]
@@ -102,6 +121,11 @@ class GroupConsumer:
                 self._request("start at another offset", partial(self._reassign, KafkaPartition(*partition, offset)))
 
     def _reassign(self, partition: KafkaPartition) -> None:
+        if self._is_eager:
+            others = self.assignment - {TopicPartition(partition.topic, partition.partition)}
+            positions = self._consumer.position([KafkaPartition(*other) for other in others])
+            self._consumer.assign([*positions, partition])
+            return
         self._consumer.incremental_unassign([partition])
         self._consumer.incremental_assign([partition])
 
@@ -121,6 +145,11 @@ class GroupConsumer:
                 tp.offset if tp.offset >= 0 else None, low, high, tp.metadata or ""
             )
         return offsets
+
+    def count_partitions(self, topics: Iterable[str]) -> dict[str, int]:
+        """The number of partitions of those of the topics that exist."""
+        metadata = self._request("list its topics", lambda: self._consumer.list_topics(timeout=self.timeout_s))
+        return {topic: len(metadata.topics[topic].partitions) for topic in topics if topic in metadata.topics}
 
     def end_offsets(self) -> dict[TopicPartition, int]:
         """The high watermark of each assigned partition as of the last fetch; sends no request.
@@ -186,7 +215,7 @@ class GroupConsumer:
             "group.id": group,
             "group.instance.id": f"{group}-{instance}",
             "session.timeout.ms": kafka.session_timeout_ms,
-            "partition.assignment.strategy": "cooperative-sticky",
+            "partition.assignment.strategy": self._strategy,
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
             "enable.partition.eof": True,  # offsets do not show an end: transaction markers have some too
@@ -199,7 +228,8 @@ class GroupConsumer:
         if error is None:
             if self.at_end:
                 self.at_end.pop(partition, None)
-            key, value, headers = as_bytes(message.key()), as_bytes(message.value()), list(message.headers() or ())
+            key, value = as_bytes(message.key()), as_bytes(message.value())
+            headers = decode_headers(message, metrics.DROPPED_HEADERS.inc)
             return Record(partition, message.offset() or 0, key, value, headers, message.timestamp()[1])
         if error.code() == KafkaError._PARTITION_EOF:
             self.at_end[partition] = message.offset() or 0
@@ -222,14 +252,16 @@ class GroupConsumer:
         return self._partitions_by_name.get(name) or self._partitions_by_name.setdefault(name, TopicPartition(*name))
 
     def _on_assign(self, _: Consumer, partitions: list[KafkaPartition]) -> None:
+        assign = self._consumer.assign if self._is_eager else self._consumer.incremental_assign
         if self._closing:
-            self._consumer.incremental_assign(partitions)
+            assign(partitions)
             self._consumer.pause(partitions)
             return
         new = [TopicPartition(tp.topic, tp.partition) for tp in partitions]
         starts = self._listener.on_assigned(new) if self._listener else {}
         self.assignment.update(new)
-        self._consumer.incremental_assign([KafkaPartition(*p, starts.get(p, OFFSET_INVALID)) for p in new])
+        self._just_assigned.update(new)
+        assign([KafkaPartition(*p, starts.get(p, OFFSET_INVALID)) for p in new])
         # The client remembers that a partition was paused when it was revoked, and would not read from it again.
         self._consumer.resume(partitions)
 
@@ -242,7 +274,10 @@ class GroupConsumer:
             self.at_end.pop(partition, None)
         self._paused_by_caller.difference_update(leaving)
         self._paused_for_heartbeat.difference_update(leaving)
-        self._consumer.incremental_unassign(partitions)
+        if self._is_eager:
+            self._consumer.unassign()
+        else:
+            self._consumer.incremental_unassign(partitions)
 
     def _on_lost(self, consumer: Consumer, partitions: list[KafkaPartition]) -> None:
         for tp in partitions:

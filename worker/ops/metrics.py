@@ -32,7 +32,25 @@ DECISIONS: Final = counter("decisions_total", "Decisions by action; repeated one
 DECISIONS_REPEATED: Final = counter(
     "decisions_repeated_total", "Decisions already made, by an earlier attempt or process."
 )
+DECISION_CONFLICTS: Final = counter(
+    "decision_conflicts_total", "Decisions of orders whose id another order has; repeated ones are counted again."
+)
+WRITES_FENCED: Final = counter(
+    "writes_fenced_total", "Answers not written since others carry out an erasure that this worker has not read yet."
+)
+UNREADABLE_KEYS: Final = counter(
+    "unreadable_keys_total", "Keys in Redis of another type or content than written, replaced or deleted.", "kind"
+)
 DEAD_LETTERS: Final = counter("dead_letters_total", "Records that could not be answered, by reason.", "reason")
+REFUSED_RECORDS: Final = counter(
+    "refused_records_total",
+    "Records that their topic did not take, by topic and what became of them.",
+    "topic",
+    "outcome",
+)
+DROPPED_HEADERS: Final = counter(
+    "dropped_headers_total", "Headers that were left out, because their name is not UTF-8."
+)
 CLAMPED_TIMESTAMPS: Final = counter(
     "clamped_timestamps_total", "Events with a time too far ahead, set to their record's timestamp."
 )
@@ -71,6 +89,9 @@ BAD_ERASURES: Final = counter("bad_erasures_total", "Rejected erasure records, b
 ERASED_PEOPLE: Final = gauge("erased_people", "Users with a known erasure.")
 ERASED_EVENTS: Final = counter("erased_events_total", "Events covered by an erasure, by kind.", "kind")
 ERASURES_PENDING: Final = gauge("erasures_pending", "Erasures that this worker has not confirmed yet.")
+ERASURES_WAITING: Final = gauge(
+    "erasures_waiting_for", "Owners of data that pending erasures of this worker wait for, by kind of owner.", "owners"
+)
 ERASURES_CONFIRMED: Final = counter("erasures_confirmed_total", "Confirmed erasures; repeated ones count again.")
 CATALOGUE_ITEMS: Final = gauge("catalogue_items", "Items in the catalogue.")
 LIST_AGE_SECONDS: Final = histogram(
@@ -91,7 +112,14 @@ EXAMPLES_UNREMEMBERED: Final = gauge(
 )
 ORPHAN_LABELS: Final = gauge("orphan_labels", "Labels without a row, each counted once over all restarts.", "task")
 UNREADABLE_RECORDS: Final = counter("unreadable_records_total", "Records that the joiner could not decode.", "kind")
-STREAM_TIME_SECONDS: Final = gauge("stream_time_seconds", "The watermark (event time) that drives the joiner's timers.")
+UNTRUSTED_TIMES: Final = counter(
+    "untrusted_times_total",
+    "Records dated in the future without a Kafka time that confirms it; they do not move the stream time.",
+    "kind",
+)
+STREAM_TIMES_RESET: Final = counter("stream_times_reset_total", "Committed stream times in the future that were reset.")
+JOINER_SHARDS: Final = gauge("joiner_shards", "Partition numbers that this joiner joins.")
+STREAM_TIME_SECONDS: Final = gauge("stream_time_seconds", "The watermark (event time) of the joiner's slowest shard.")
 OLDEST_OPEN_SECONDS: Final = gauge("oldest_open_seconds", "Event time of the oldest row that waits for a label.")
 
 

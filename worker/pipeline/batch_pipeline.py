@@ -18,7 +18,7 @@ from contract.profiles.store import FoldedBatch, fold
 from contract.settings.reading import Settings
 from transport.records import Record, TopicPartition
 from worker.kafka.consumer import START_PENDING
-from worker.kafka.producer import OutgoingRecord
+from worker.kafka.outgoing import OutgoingRecord
 from worker.model.experiment import TrialModel, model_version
 from worker.model.onnx_model import Model
 from worker.ops import metrics

@@ -8,7 +8,7 @@ import pytest
 
 from contract.settings.reading import Settings
 from worker.doctor.topic_checks import Finding, Severity, TopicChecks, build_configs
-from worker.kafka.admin import TopicState
+from worker.kafka.admin import TopicSetup
 
 SETTINGS: Final = Settings()
 NAMES: Final = SETTINGS.topics.names_by_kind()
@@ -21,15 +21,15 @@ DEFAULTS: Final = {
     "min.compaction.lag.ms": "0",
 }
 CREATED: Final = {
-    NAMES[kind]: TopicState(4, 3, "an id", {**DEFAULTS, **config}) for kind, config in build_configs(SETTINGS).items()
+    NAMES[kind]: TopicSetup(4, 3, "an id", {**DEFAULTS, **config}) for kind, config in build_configs(SETTINGS).items()
 }
 
 
-def check(states: Mapping[str, TopicState]) -> list[Finding]:
+def check(states: Mapping[str, TopicSetup]) -> list[Finding]:
     return TopicChecks(SETTINGS, states, brokers=3).run(NAMES)
 
 
-def change(kind: str, **config: str) -> dict[str, TopicState]:
+def change(kind: str, **config: str) -> dict[str, TopicSetup]:
     """The topics as created, but for some settings of one."""
     state = CREATED[NAMES[kind]]
     settings = {name.replace("_", "."): value for name, value in config.items()}
@@ -91,7 +91,7 @@ def test_joined_topics_with_fewer_partitions_are_errors_with_the_command_that_ad
     ],
 )
 def test_a_setting_that_loses_or_blocks_records_is_found_with_the_command_that_mends_it(
-    states: Mapping[str, TopicState], severity: str, subject: str, mended: str
+    states: Mapping[str, TopicSetup], severity: str, subject: str, mended: str
 ) -> None:
     (finding,) = check(states)
 

@@ -1,7 +1,7 @@
 """The joiner's published outputs are loaded from its own topics, from the earliest record that is read again."""
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
 import pytest
 from confluent_kafka import Producer
@@ -17,7 +17,7 @@ from tests.contract.joining.builders import make_joiner, make_label, make_row
 from transport.log_reader import LogReader
 from transport.records import PartitionOffsets, TopicPartition
 from worker.joiner.dedup import PublishedOutputs
-from worker.joiner.dedup_loader import TIMESTAMP_LEAD_MS, DedupLoader
+from worker.joiner.dedup_loader import TIMESTAMP_LEAD_MS, DedupLoader, make_shard_header
 
 pytestmark = pytest.mark.apache_kafka
 NOW_MS: Final = 1_764_000_000_000
@@ -37,25 +37,41 @@ class DedupTopics:
         )
         self._transactional = {"bootstrap.servers": kafka.bootstrap, "transactional.id": prefix, "log_level": 0}
 
-    def load_published(self, committed: int | None, end: int) -> PublishedOutputs:
-        loader = DedupLoader(settings=self.settings, on_chunk=lambda: None)
-        return loader.load({self.labels: PartitionOffsets(committed, 0, end)})
+    def load_published(
+        self, committed: int | None, end: int, *, on_poll: Callable[[], None] = lambda: None
+    ) -> PublishedOutputs:
+        loader = DedupLoader(settings=self.settings, on_poll=on_poll)
+        return loader.load({self.labels: PartitionOffsets(committed, 0, end)})[0]
 
-    def send(self, topic: str, values: Sequence[tuple[bytes, int]], *, commits: bool = True) -> None:
+    def send(
+        self, topic: str, values: Sequence[tuple[bytes, int]], *, commits: bool = True, shard: int | None = None
+    ) -> None:
         producer = Producer(self._transactional)
         producer.init_transactions(30)
         producer.begin_transaction()
         for value, ms in values:
-            producer.produce(topic, value, partition=0, timestamp=ms)
+            headers: Any = [] if shard is None else [make_shard_header(shard)]
+            producer.produce(topic, value, partition=0, timestamp=ms, headers=headers)
         assert producer.flush(30) == 0
         if commits:
             producer.commit_transaction(30)
         else:
             producer.abort_transaction(30)
 
-    def send_output(self, output: JoinOutput, ms: int, *, commits: bool = True) -> None:
-        self.send(self.settings.topics.feedback, [(to_msgpack(e), ms) for e in output.examples], commits=commits)
-        self.send(self.settings.topics.judgements, [(to_json(j), ms) for j in output.judgements], commits=commits)
+    def begin(self, records: Sequence[tuple[str, bytes]]) -> Producer:
+        """Write records in a transaction that stays open."""
+        producer = Producer(self._transactional)
+        producer.init_transactions(30)
+        producer.begin_transaction()
+        for topic, value in records:
+            producer.produce(topic, value, partition=0)
+        assert producer.flush(30) == 0
+        return producer
+
+    def send_output(self, output: JoinOutput, ms: int, *, commits: bool = True, shard: int | None = None) -> None:
+        topics = self.settings.topics
+        self.send(topics.feedback, [(to_msgpack(e), ms) for e in output.examples], commits=commits, shard=shard)
+        self.send(topics.judgements, [(to_json(j), ms) for j in output.judgements], commits=commits, shard=shard)
 
 
 @pytest.fixture
@@ -102,6 +118,35 @@ def test_outputs_of_aborted_transactions_are_not_loaded(topics: DedupTopics) -> 
     assert topics.load_published(0, 1).without_published(make_judgement_output("o")) == make_judgement_output("o")
 
 
+def test_outputs_of_other_shards_are_not_loaded(topics: DedupTopics) -> None:
+    topics.send(topics.labels.topic, [(b"{}", NOW_MS)])
+    topics.send_output(make_judgement_output("own"), NOW_MS, shard=0)
+    topics.send_output(make_judgement_output("other"), NOW_MS, shard=1)
+
+    published = topics.load_published(0, 1)
+
+    assert published.without_published(make_judgement_output("own")) == JoinOutput()
+    assert published.without_published(JoinOutput(orphans=[make_orphan("other")])).orphans == [make_orphan("other")]
+
+
+def test_a_transaction_that_is_still_open_is_waited_for(topics: DedupTopics) -> None:
+    # given an earlier joiner, whose offsets are committed before its outputs are readable
+    topics.send(topics.labels.topic, [(b"{}", NOW_MS)])
+    output = make_judgement_output("o")
+    producer = topics.begin([(topics.settings.topics.judgements, to_json(j)) for j in output.judgements])
+    polls = list[int]()
+    # when the outputs are loaded, and its transaction ends only later
+    published = topics.load_published(0, 1, on_poll=lambda: end_once(producer, polls))
+    # then they are known
+    assert published.without_published(output).judgements == []
+
+
+def end_once(producer: Producer, polls: list[int]) -> None:
+    polls.append(1)
+    if len(polls) == 5:
+        producer.commit_transaction(30)
+
+
 def test_without_records_to_reread_nothing_is_loaded(topics: DedupTopics) -> None:
     topics.send(topics.labels.topic, [(b"{}", NOW_MS)])
     topics.send_output(make_judgement_output("o"), NOW_MS)
@@ -125,10 +170,13 @@ def test_earliest_timestamp_is_the_lowest_over_all_partitions(topics: DedupTopic
     reader = LogReader(kafka=topics.settings.kafka)
 
     earliest = [
-        reader.earliest_timestamp_ms(starts)
+        reader.earliest_timestamp_ms(starts, latest_ms=2 * NOW_MS)
         for starts in ({topics.labels: 0, feedback: 0}, {topics.labels: 1, feedback: 0})
     ]
-    without_records = [reader.earliest_timestamp_ms(starts) for starts in ({topics.labels: 2}, {topics.labels: 3}, {})]
+    without_records = [
+        reader.earliest_timestamp_ms(starts, latest_ms=2 * NOW_MS)
+        for starts in ({topics.labels: 2}, {topics.labels: 3}, {})
+    ]
 
     reader.close()
     assert earliest == [NOW_MS + 5, NOW_MS + 6]

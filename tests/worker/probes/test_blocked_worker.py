@@ -5,8 +5,14 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka import Consumer, Producer
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    ResourceType,
+)
 
-from devservers.apache_kafka import ApacheKafka
+from devservers.apache_kafka import ApacheKafka, make_admin_client
 from devservers.redis_server import RedisServer
 from testkit.environment.run_environment import RunEnvironment
 from tests.polling import wait_until
@@ -97,6 +103,32 @@ def test_a_missing_dead_letter_topic_is_named_until_it_exists(
 
     # then the worker goes on
     worker.wait_for(lambda: worker.is_ready() and worker.lag("orders") == 0)
+
+
+def test_a_dead_letter_that_kafka_does_not_take_is_named(environment: RunEnvironment, worker: WorkerProcess) -> None:
+    # given a topic of dead letters that takes transaction markers alone
+    topic = environment.topics.dead_letters
+    set_topic(environment, topic, "max.message.bytes", "150")
+    send_bad_order(environment)
+
+    # then
+    place = f"{environment.topics.orders}[0] stands at 1 of 2"
+    worker.wait_for(lambda: worker.says("/readyz", "unwritable", place))
+    worker.wait_for(lambda: worker.says("/livez", "unwritable", place))
+    assert worker.lag("orders") == 1
+    worker.wait_for(lambda: worker.has_logged("Blocked (unwritable)", place))
+
+    # when it takes records again
+    set_topic(environment, topic, "max.message.bytes", "1000000")
+    worker.wait_for(lambda: worker.is_ready() and worker.lag("orders") == 0)
+
+
+def set_topic(environment: RunEnvironment, topic: str, name: str, value: str) -> None:
+    entry = ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
+    admin = make_admin_client(environment.kafka.bootstrap)
+    for reply in admin.incremental_alter_configs([resource]).values():
+        reply.result()
 
 
 def send_bad_order(environment: RunEnvironment) -> None:
