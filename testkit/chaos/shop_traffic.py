@@ -96,6 +96,7 @@ class ShopTraffic:
                 "bootstrap.servers": environment.kafka.bootstrap,
                 "enable.idempotence": True,
                 "linger.ms": 1,
+                "topic.metadata.refresh.interval.ms": 2_000,  # added partitions are written to soon
                 "log_level": 0,
             }
         )

@@ -1,7 +1,6 @@
 """Decodes the joiner's records, and finds out what each says about event time."""
 
 import logging
-import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -12,6 +11,7 @@ from contract.errors import BadEvent
 from contract.events import AHEAD_MS_MAX, Event, clamp, decode
 from contract.messages import ScoredRow, read_scored_row
 from contract.units import DAY_MS, HOUR_MS, MINUTE_MS
+from transport.kafka_times import read_clock_ms
 from transport.records import Record, TopicPartition
 from worker.joiner.watermarks import RecordTime
 from worker.ops import metrics
@@ -21,10 +21,6 @@ log = logging.getLogger(__name__)
 CLOCK_LEAD_MS: Final = 70 * MINUTE_MS
 # A row was written after its event, whose Kafka time may be an hour ahead of the row's.
 ROW_AHEAD_MS_MAX: Final = HOUR_MS + 2 * AHEAD_MS_MAX
-
-
-def read_clock_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 class RecordDecoder:

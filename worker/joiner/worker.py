@@ -6,10 +6,14 @@ import time
 from collections.abc import Mapping
 from typing import Final
 
+from contract.profiles.erasures import Erasures
 from contract.settings.reading import Settings
+from transport.log_reader import TopicTailer
 from worker.doctor.examination import start_checks
 from worker.doctor.topic_checks import find_different_partitions
+from worker.erasure.topic import ErasureConsumer
 from worker.joiner.dedup_loader import DedupLoader
+from worker.joiner.erasures import JoinerErasures
 from worker.joiner.membership import JoinerMembership
 from worker.joiner.pipeline import KINDS, JoinerPipeline
 from worker.kafka.consumer import GroupConsumer
@@ -22,7 +26,7 @@ from worker.probes.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 PERIODIC_INTERVAL_S: Final = 1.0
-NEEDED_KINDS: Final = (*KINDS, "feedback", "judgements")
+NEEDED_KINDS: Final = (*KINDS, "erasures", "feedback", "judgements")
 
 
 class JoinerWorker:
@@ -38,6 +42,7 @@ class JoinerWorker:
             group=settings.kafka.group("feedback"),
             topics=settings.topics.names_of(NEEDED_KINDS),
             group_topics=settings.topics.names_of(KINDS).values(),
+            followed_topics=settings.topics.names_of(["erasures"]),
             progress=self._progress,
             check_topics=self._explain_different_partitions,
         )
@@ -78,6 +83,11 @@ class JoinerWorker:
             step_marker=self._step_marker,
         )
         loader = DedupLoader(settings=self._settings, on_poll=membership.heartbeat, on_records=self._progress.touch)
+        erasures = ErasureConsumer(
+            tailer=TopicTailer(kafka=kafka, topics=[self._settings.topics.erasures]), erasures=Erasures()
+        )
+        self._progress.followed = lambda: erasures.positions
+        joiner_erasures = JoinerErasures(erasures)
         pipeline = JoinerPipeline(
             settings=self._settings,
             consumer=consumer,
@@ -86,7 +96,9 @@ class JoinerWorker:
             retry=retry,
             step_marker=self._step_marker,
             load_published=loader.load,
+            erasures=joiner_erasures,
         )
+        joiner_erasures.load(retry)  # before any partition is assigned
         consumer.subscribe(pipeline.topics, pipeline)
         return pipeline
 

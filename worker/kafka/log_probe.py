@@ -33,7 +33,10 @@ IDLE_GROUP_STATES: Final = ("EMPTY", "DEAD", "UNKNOWN")
 
 
 class LogProbe:
-    """Queries of at most `TIMEOUT_S` each; each raises `Unavailable` if Kafka does not answer. Not for two threads."""
+    """Queries of at most `TIMEOUT_S` each; each raises `Unavailable` if Kafka does not answer. Not for two threads.
+
+    After an error it should be replaced: its admin client keeps leaders of partitions that changed in an outage.
+    """
 
     def __init__(self, *, kafka: KafkaSettings) -> None:
         quiet: dict[str, Any] = {**kafka.connection(), "log_level": 0, "error_cb": lambda error: None}
@@ -70,7 +73,10 @@ class LogProbe:
         level = IsolationLevel.READ_COMMITTED if stable else IsolationLevel.READ_UNCOMMITTED
         replies = self._admin.list_offsets(requests, isolation_level=level, request_timeout=TIMEOUT_S)
         ends = {TopicPartition(tp.topic, tp.partition): wait_for(reply) for tp, reply in replies.items()}
-        return {partition: end.offset for partition, end in ends.items() if end is not None}
+        offsets = {partition: end.offset for partition, end in ends.items() if end is not None}
+        if unknown := [partition.log_text() for partition, offset in offsets.items() if offset < 0]:
+            raise Unavailable(f"Kafka should return the ends of partitions. Found none of {', '.join(unknown)}.")
+        return offsets
 
     def fetch_times(self, positions: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
         """The Kafka time (ms) of the first record at or after each position; committed or not.

@@ -16,6 +16,7 @@ from contract.errors import BadProfile, ShopstreamError, StaleState
 from contract.profiles.entity_updates import UpdateBatch, to_updates
 from contract.profiles.store import FoldedBatch, fold
 from contract.settings.reading import Settings
+from transport.kafka_times import KafkaTimes
 from transport.records import Record, TopicPartition
 from worker.kafka.consumer import START_PENDING
 from worker.kafka.outgoing import OutgoingRecord
@@ -70,6 +71,7 @@ class BatchPipeline:
         self._confirmed_topics = {settings.topics.topic_name(kind) for kind in lane.confirmed_kinds}
         self.retry, self._mark_step = retry, step_marker
         self._kinds = settings.topics.kinds_by_topic()
+        self._kafka_times = KafkaTimes()
         self._answer_filter = AnswerFilter(
             offsets=self._offsets, erasures=self._erasures, kinds=self._kinds, kind_of=scorer.kind_of
         )
@@ -193,7 +195,14 @@ class BatchPipeline:
 
     def _decode(self, records: Sequence[Record]) -> Batch:
         lane = self._lane
-        return decode_records(records, self._kinds, self._offsets.sources, lane.watched_kinds, lane.inspected_kinds)
+        return decode_records(
+            records,
+            self._kinds,
+            self._offsets.sources,
+            lane.watched_kinds,
+            lane.inspected_kinds,
+            kafka_times=self._kafka_times,
+        )
 
     def _restart_partitions(self) -> None:
         """One attempt; partitions may come and go between two attempts, but not within one."""

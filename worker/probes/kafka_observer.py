@@ -75,10 +75,12 @@ class KafkaObserver:
         while not self._closed.is_set():
             try:
                 self._observe(probe)
-            except Unavailable as error:
+            except Exception as error:
                 self.view.error = str(error)
-            except Exception:
-                log.exception("A look at Kafka failed and is repeated.")
+                if not isinstance(error, Unavailable):
+                    log.exception("A look at Kafka failed and is repeated.")
+                probe.close()
+                probe = LogProbe(kafka=self._kafka)
             self._closed.wait(PROBE_S)
         probe.close()
 
