@@ -29,6 +29,7 @@ from worker.pipeline.answer_filter import AnswerFilter
 from worker.pipeline.limits import AdaptiveBatchSize, DeadLetterBreaker
 from worker.pipeline.membership import BatchRevoked, KafkaClients
 from worker.pipeline.recovery import Recovery
+from worker.probes.progress import Progress
 from worker.records.batch import Batch, decode_records, report_rejects
 from worker.records.lanes import Lane
 from worker.scoring.results import BatchResults
@@ -80,6 +81,7 @@ class BatchPipeline:
         )
         self._batch_size = AdaptiveBatchSize(batch_max=settings.worker.batch_max, latency_ms=settings.worker.latency_ms)
         self._model_version = ""
+        self.recoveries = 0
 
     def activate(self, model: Model | None, trial_model: TrialModel | None = None) -> None:
         """Use these models from the next batch on; one batch never mixes line-ups."""
@@ -98,6 +100,10 @@ class BatchPipeline:
         }
         at_end = {partition: end for partition, end in self.consumer.at_end.items() if partition in ends}
         return self._offsets.committed | at_end, ends
+
+    def publish_progress(self, progress: Progress) -> None:
+        """Tell the threads that watch this one how far it is."""
+        progress.publish(*self.progress(), self._offsets.folded.copy(), self.recoveries)
 
     def close(self) -> None:
         """Leave the group with every bucket advanced; records that are not committed will be read again."""
@@ -155,6 +161,7 @@ class BatchPipeline:
     def recover(self, reason: Exception) -> None:
         """Restart all partitions from the state in Redis; some events are folded again, none is answered twice."""
         log.warning("Recovering from the state in Redis: %s", reason)
+        self.recoveries += 1
         error = type(reason).__name__
         metrics.RECOVERIES.labels(RECOVERY_LABELS.get(error, error)).inc()
         self._membership.drop_batch()
