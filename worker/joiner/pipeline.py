@@ -19,8 +19,9 @@ from contract.joining.output import JoinOutput, OutcomeCounts
 from contract.messages import to_json, to_msgpack
 from contract.profiles.record import JUDGED_TASKS
 from contract.settings.reading import Settings
+from transport.kafka_times import read_clock_ms
 from transport.records import PartitionOffsets, Record, TopicPartition
-from worker.joiner.decoding import RecordDecoder, read_clock_ms
+from worker.joiner.decoding import RecordDecoder
 from worker.joiner.dedup import PublishedOutputs
 from worker.joiner.dedup_loader import DedupLoader, make_shard_header, start_offset
 from worker.joiner.erasures import JoinerErasures

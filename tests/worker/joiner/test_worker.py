@@ -30,10 +30,10 @@ TIMEOUT_S = 60.0
 class JoinerTopics:
     """The joiner's topics on a broker."""
 
-    def __init__(self, broker: KafkaBroker, prefix: str) -> None:
+    def __init__(self, broker: KafkaBroker, prefix: str, config: Mapping[str, str] | None = None) -> None:
         self.bootstrap, self.prefix = broker.bootstrap, prefix
         self.has_topic_ids = isinstance(broker, ApacheKafka)
-        broker.create_topics({f"{prefix}{kind}": 4 for kind in TOPICS})
+        broker.create_topics({f"{prefix}{kind}": 4 for kind in TOPICS}, *([config] if config else []))
         self._producer = Producer({"bootstrap.servers": self.bootstrap, "log_level": 0})
 
     def send(self, logs: Mapping[TopicPartition, Sequence[Input | bytes]]) -> None:
