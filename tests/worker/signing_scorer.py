@@ -1,6 +1,6 @@
 """A scorer whose decisions state by which run of a worker they were made."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from contract.events import Event, Order, digest_content
 from contract.messages import Decision, ScoredRow
@@ -46,6 +46,9 @@ class SigningScorer(Scorer):
 
     def refresh(self, memory: FoldedBatch, now_ms: int) -> BatchResults:
         return BatchResults()
+
+    def forget(self, is_reread: Callable[[Arrival], bool]) -> None:
+        """Nothing waits for an answer by the clock."""
 
     def _sign(self, arrival: Arrival) -> Answer:
         event = arrival.event

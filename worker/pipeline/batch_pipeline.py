@@ -9,11 +9,11 @@ events are the scorer's business: the pipeline treats all answers alike, by what
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from contract.errors import ShopstreamError, StaleState
-from contract.profiles.entity_updates import UpdateBatch, to_updates
+from contract.profiles.entity_updates import Arrival, UpdateBatch, to_updates
 from contract.profiles.store import FoldedBatch, fold
 from contract.settings.reading import Settings
 from transport.kafka_times import KafkaTimes
@@ -136,6 +136,7 @@ class BatchPipeline:
                 self.advance()
         except ShopstreamError as error:
             log.warning("Partitions leave before their buckets were advanced; the next owner folds more: %s", error)
+        self._forget_unanswered(partitions)
         self._offsets.drop_partitions(partitions)
 
     def step(self, now_ms: Callable[[], int]) -> int:
@@ -165,6 +166,7 @@ class BatchPipeline:
         error = type(reason).__name__
         metrics.RECOVERIES.labels(RECOVERY_LABELS.get(error, error)).inc()
         self._membership.drop_batch()
+        self._forget_unanswered(self._offsets.committed)
         self._stale_state = None
         with self._mark_step.time(Step.RECOVER):
             self.producer.abort()
@@ -207,6 +209,16 @@ class BatchPipeline:
             lane.inspected_kinds,
             kafka_times=self._kafka_times,
         )
+
+    def _forget_unanswered(self, partitions: Iterable[TopicPartition]) -> None:
+        """Let the scorer forget what it has seen of these partitions and not published: it will be read again."""
+        rereading = set(partitions)
+
+        def is_reread(arrival: Arrival) -> bool:
+            partition = TopicPartition(arrival.topic, arrival.partition)
+            return partition in rereading and not self._offsets.is_answered(partition, arrival.offset)
+
+        self._scorer.forget(is_reread)
 
     def _restart_partitions(self) -> None:
         """One attempt; partitions may come and go between two attempts, but not within one."""
