@@ -74,6 +74,7 @@ def server(redis_url: str) -> redis.Redis:
     marks = ErasureProgress(profiles=RedisProfileStore(client=client, prefix=prefix))
     marks.write([owner_field("orders", TopicPartition("shop.orders", 0))], {"erasures/0": 1})
     report_changed_settings(client, Settings())
+    marks.request_confirmation({"erasures/0": 0})
     generations = Generations(client=client, prefix=prefix)
     generations.open()
     RedisProfileStore(client=client, prefix=generation_prefix(prefix, str(generations.begin_build()))).write_log_starts(

@@ -36,6 +36,7 @@ class RecordDecoder:
         self._clock_ms = clock_ms
         self._highest_ms: dict[TopicPartition, int] = {}
         self._reported: set[TopicPartition] = set()
+        self._has_misplaced = False
 
     def decode(self, record: Record) -> tuple[ScoredRow | Event | None, RecordTime | None]:
         """The message of a record, None if it is unreadable; and its time, None if that says nothing.
@@ -78,10 +79,23 @@ class RecordDecoder:
             metrics.CLAMPED_TIMESTAMPS.inc(was_clamped)
             return event, was_clamped
         row = read_scored_row(record.value or b"")
+        if row.topic in self.kinds_by_topic and row.partition != record.topic_partition.partition:
+            self._report_misplaced(record)
         if row.ts_ms <= reference_ms + ROW_AHEAD_MS_MAX:
             return row, False
         metrics.CLAMPED_TIMESTAMPS.inc()
         return replace(row, ts_ms=reference_ms), True
+
+    def _report_misplaced(self, record: Record) -> None:
+        metrics.MISPLACED_ROWS.inc()
+        if not self._has_misplaced:
+            self._has_misplaced = True
+            log.warning(
+                "%s should have the partition number of its event. Found another one: labels of its user may not be "
+                "joined. The topics that are joined need as many partitions, and their producers one partitioner.",
+                record.topic_partition.log_text(record.offset),
+                extra=record.topic_partition.log_fields(record.offset),
+            )
 
     def _report(self, kind: str, record: Record) -> None:
         metrics.UNTRUSTED_TIMES.labels(kind).inc()

@@ -17,10 +17,12 @@ from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic  # type:
 
 from contract.errors import Unavailable
 from contract.settings.servers import KafkaSettings, TopicSettings
+from contract.units import DAY_MS
 from transport.records import TopicPartition
 
 client_log = logging.getLogger("librdkafka")  # of its own threads; written when this client polls
 TIMEOUT_S: Final = 10.0
+ERASURES_LAG_MS: Final = 7 * DAY_MS  # longer than a lane is down: until then a worker copies what compaction removes
 
 
 class KafkaAdmin:
@@ -93,15 +95,6 @@ class KafkaAdmin:
             TopicPartition(tp.topic, tp.partition): (tp.offset, tp.metadata or "") for tp in committed if tp.offset >= 0
         }
 
-    def find_static_member(self, group: str, instance_id: str) -> str | None:
-        """The client id of the member of this name in a group, None if there is none; raises `Unavailable`."""
-        try:
-            (future,) = self._admin.describe_consumer_groups([group], request_timeout=TIMEOUT_S).values()
-            members = future.result().members
-        except KafkaException as error:
-            raise Unavailable(f"Kafka should describe the group {group}. Found: {error}") from error
-        return next((member.client_id for member in members if member.group_instance_id == instance_id), None)
-
     def fetch_record_limits(self, topics: Iterable[str]) -> dict[str, int]:
         """The largest batch of records, in bytes, that each of these topics takes; raises `Unavailable`."""
         if not self._has_topic_ids:  # the mock cluster never answers this request
@@ -118,13 +111,11 @@ class KafkaAdmin:
     def create_topics(self, topics: TopicSettings, replication: int = 1) -> list[str]:
         """Create the topics that do not exist yet, erasures and products as compacted; returns the new names."""
         names = list(topics.names_by_kind().values())
-        compacted = {topics.erasures, topics.products}
-        new = [
-            NewTopic(
-                name, topics.partitions, replication, config={"cleanup.policy": "compact"} if name in compacted else {}
-            )
-            for name in names
-        ]
+        configs = {
+            topics.products: {"cleanup.policy": "compact"},
+            topics.erasures: {"cleanup.policy": "compact", "min.compaction.lag.ms": str(ERASURES_LAG_MS)},
+        }
+        new = [NewTopic(name, topics.partitions, replication, config=configs.get(name, {})) for name in names]
         created = []
         for name, future in self._admin.create_topics(new, request_timeout=30).items():
             try:

@@ -82,6 +82,7 @@ BAD_ERASURES: Final = counter("bad_erasures_total", "Rejected erasure records, b
 ERASED_PEOPLE: Final = gauge("erased_people", "Users with a known erasure.")
 ERASED_EVENTS: Final = counter("erased_events_total", "Events covered by an erasure, by kind.", "kind")
 ERASURES_PENDING: Final = gauge("erasures_pending", "Erasures that this worker has not confirmed yet.")
+LINKS_MASKED: Final = counter("links_masked_total", "Slices in which links with erased users were masked.")
 ERASURES_WAITING: Final = gauge(
     "erasures_waiting_for", "Owners of data that pending erasures of this worker wait for, by kind of owner.", "owners"
 )
@@ -109,6 +110,9 @@ UNTRUSTED_TIMES: Final = counter(
     "untrusted_times_total",
     "Records dated in the future without a Kafka time that confirms it; they do not move the stream time.",
     "kind",
+)
+MISPLACED_ROWS: Final = counter(
+    "misplaced_rows_total", "Scored rows with another partition number than their event; the joiner may miss labels."
 )
 STREAM_TIMES_RESET: Final = counter("stream_times_reset_total", "Committed stream times in the future that were reset.")
 JOINER_SHARDS: Final = gauge("joiner_shards", "Partition numbers that this joiner joins.")

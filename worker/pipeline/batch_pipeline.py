@@ -70,7 +70,7 @@ class BatchPipeline:
         self._confirmed_topics = {settings.topics.topic_name(kind) for kind in lane.confirmed_kinds}
         self.retry, self._mark_step = retry, step_marker
         self._kinds = settings.topics.kinds_by_topic()
-        self._kafka_times = KafkaTimes()
+        self._kafka_times, self._partition_counts = KafkaTimes(), dict[str, int]()
         self._answer_filter = AnswerFilter(
             offsets=self._offsets, erasures=self._erasures, kinds=self._kinds, kind_of=scorer.kind_of
         )
@@ -113,6 +113,8 @@ class BatchPipeline:
             return {}
         try:
             with self._membership.rebalance(), self._mark_step.time(Step.RECOVER):
+                counted = [*self._kinds, self._settings.topics.scored]
+                self._partition_counts = self.retry.call("kafka", lambda: self.consumer.count_partitions(counted))
                 return self.retry.call(
                     "kafka and redis", lambda: self._recovery.recover_offsets(partitions, self.consumer)
                 )
@@ -256,12 +258,12 @@ class BatchPipeline:
             results.answers = self.retry.call("redis", lambda: self._stores.claim_store.claim(results.answers))
         self.retry.call("kafka", check_topics)
         with self._mark_step.time(Step.SEND):
-            outgoing = results.to_records(topics)
+            outgoing = results.to_records(topics, self._partition_counts)
             self.producer.send(outgoing)
         with self._mark_step.time(Step.REFRESH):
             refreshed = self._scorer.refresh(memory, now_ms())
             self._answer_filter.drop_erased(refreshed)
-            outgoing += refreshed.to_records(topics)
+            outgoing += refreshed.to_records(topics, self._partition_counts)
         results.extend(refreshed)
         return results, outgoing
 

@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import cast
 
 import pytest
+from msgspec.structs import replace
 
 from contract.events import AHEAD_MS_MAX
 from contract.messages import read_example, to_json, to_msgpack
 from contract.settings.reading import Settings
 from testkit.metrics import read_metric
 from tests.contract.joining.builders import FEEDBACK, make_click, make_impression, make_label, make_row, minutes_to_ms
+from tests.metrics import assert_increases
 from transport.records import PartitionOffsets, Record, TopicPartition
 from worker.joiner.commit_metadata import CommitMetadata, decode_metadata, encode_metadata
 from worker.joiner.decoding import RecordDecoder
@@ -555,3 +557,12 @@ def test_a_record_without_a_time_does_not_keep_the_position_behind_it(harness: J
     harness.pipeline.step()
 
     assert harness.producer.committed[CLICKS] == len(USERS) + 1
+
+
+def test_a_row_in_another_partition_than_its_event_is_counted(harness: JoinerHarness) -> None:
+    row = make_row("order", "o", 0)
+    harness.consumer.put(SCORED, to_msgpack(row), to_msgpack(replace(row, partition=1)))
+    harness.consumer.put(SCORED, to_msgpack(replace(row, partition=1, topic="shop.searches")))
+
+    with assert_increases(metrics.MISPLACED_ROWS):
+        harness.pipeline.step()
