@@ -52,6 +52,11 @@ class ErasureConsumer:
         self.topics_read = 1  # one more for each time that the topic was recreated
         self._clear()
 
+    @property
+    def positions(self) -> dict[TopicPartition, int]:
+        """The offset up to which each partition is read, transaction markers included."""
+        return self._tailer.positions
+
     def open(self) -> None:
         """Query where the topic ends now; raises `Unavailable`."""
         self._tailer.open()

@@ -47,13 +47,18 @@ decode_judgement: Final = msgspec.json.Decoder(JudgementIdentity).decode
 
 
 class DedupLoader:
-    """Reads published outputs. `on_poll` is called after each poll, also while there is no record."""
+    """Reads published outputs. `on_poll` is called after each poll, also while there is no record.
 
-    def __init__(self, *, settings: Settings, on_poll: Callable[[], None]) -> None:
+    `on_records` is called when there are some: the load advances.
+    """
+
+    def __init__(
+        self, *, settings: Settings, on_poll: Callable[[], None], on_records: Callable[[], None] = lambda: None
+    ) -> None:
         self._topics = (settings.topics.feedback, settings.topics.judgements)
         self._kafka = settings.kafka
         self._limit = settings.feedback.said_max
-        self._on_poll = on_poll
+        self._on_poll, self._on_records = on_poll, on_records
 
     def load(self, offsets: Mapping[TopicPartition, PartitionOffsets]) -> dict[int, PublishedOutputs]:
         """The published outputs of records at or after the group's offsets, by shard; raises `Unavailable`.
@@ -74,6 +79,7 @@ class DedupLoader:
             if first_ms is not None:
                 for records in self._read_outputs(reader, first_ms - TIMESTAMP_LEAD_MS):
                     self._add(published, records)
+                    self._on_records()
         finally:
             reader.close()
         for outputs in published.values():
