@@ -6,14 +6,31 @@ It is written back with each commit, for the next run.
 import heapq
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
+from typing import Final
+
+import msgspec
+from msgspec import Struct
 
 from contract.joining.output import JoinOutput, OrphanLabel
+from contract.joining.row_store import RowStore
 from contract.settings.worker import FeedbackSettings
 from transport.records import PartitionOffsets, TopicPartition
 from worker.joiner.commit_metadata import CommitMetadata, decode_all_metadata, encode_metadata
 from worker.joiner.dedup import PublishedOutputs
 from worker.joiner.dedup_loader import start_offset
 from worker.joiner.partitioned_joiner import PartitionedJoiner
+
+
+class OrphanState(Struct, frozen=True):
+    """Counts of orphans as they are stored; `open`: topic, partition, and the offset and task of each open one."""
+
+    final: dict[str, int]
+    open: list[tuple[str, int, list[tuple[int, str]]]]
+
+
+ORPHAN_STATE: Final = "orphans"
+encode_orphans: Final = msgspec.msgpack.Encoder().encode
+decode_orphans: Final = msgspec.msgpack.Decoder(OrphanState).decode
 
 
 class RecoveredState:
@@ -80,11 +97,26 @@ class OrphanCounter:
     become final; beyond it the oldest is taken as final.
     """
 
-    def __init__(self, *, final: Iterable[Mapping[str, int]], limit: int) -> None:
-        """`final`: the counts committed with each partition's position; the largest is the latest."""
-        self._final: Counter[str] = max(map(Counter[str], final), key=Counter.total, default=Counter())
+    def __init__(self, *, final: Iterable[Mapping[str, int]], limit: int, rows: RowStore | None = None) -> None:
+        """`final`: the counts committed with each partition's position; the largest is the latest.
+
+        A run that goes on with stored rows starts with the orphans that they reflect, and counts those after them
+        again. Until then `final` is what it commits.
+        """
+        self._committed: Counter[str] = max(map(Counter[str], final), key=Counter.total, default=Counter())
+        self._final = self._committed.copy()
         self._limit = limit
         self._open: defaultdict[TopicPartition, list[tuple[int, str]]] = defaultdict(list)
+        if rows and (state := rows.read_state(ORPHAN_STATE)):
+            saved = decode_orphans(state)
+            self._final = Counter(saved.final)
+            for topic, partition, waiting in saved.open:
+                self._open[TopicPartition(topic, partition)] = waiting
+
+    def states(self) -> dict[str, bytes]:
+        """The counts, to be committed with the rows that they belong to."""
+        waiting = [(*partition, entries) for partition, entries in self._open.items()]
+        return {ORPHAN_STATE: encode_orphans(OrphanState(dict(self._final), waiting))}
 
     def add(self, orphans: Iterable[OrphanLabel]) -> None:
         for task, _, origin in orphans:
@@ -102,8 +134,8 @@ class OrphanCounter:
             waiting = self._open[partition]
             while waiting and waiting[0][0] < position:
                 self._final[heapq.heappop(waiting)[1]] += 1
-        return dict(self._final)
+        return dict(self._final | self._committed)
 
     def total(self) -> Counter[str]:
         """All known orphans, final or not."""
-        return self._final + Counter(task for waiting in self._open.values() for _, task in waiting)
+        return (self._final + Counter(task for waiting in self._open.values() for _, task in waiting)) | self._committed

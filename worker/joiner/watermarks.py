@@ -5,7 +5,7 @@ before the slower topics have delivered their events up to that time. When every
 watermark is the highest event time: no earlier event can follow.
 """
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Generic, TypeVar
 
 P = TypeVar("P", bound=Hashable)
@@ -18,6 +18,15 @@ class Watermarks(Generic[P]):
         self._highest: dict[P, int | None] = {}
         self._at_end: set[P] = set()
         self._now_ms: int | None = None
+
+    def restore(self, highest: Mapping[P, int | None], now_ms: int | None) -> None:
+        """Go on with the times that `highest_by_partition` and `now_ms` returned."""
+        self._highest.update(highest)
+        self._now_ms = now_ms
+
+    def highest_by_partition(self) -> Mapping[P, int | None]:
+        """The highest event time of each partition."""
+        return self._highest
 
     def add_partitions(self, partitions: Iterable[P]) -> None:
         """Hold the watermark back for these partitions from now on."""
