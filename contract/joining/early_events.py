@@ -35,21 +35,21 @@ class EarlyEvents(Generic[E]):
         number = str(self.pending.next_number)
         evicted = self.pending.add(number, event, since_ms=event.ts_ms, due_ms=due_ms, owner=owner, group=key)
         if evicted is None and self.pending.group_size(key) > PER_KEY_MAX:
-            oldest, _ = next(iter(self.pending.in_group(owner, key).items()))
+            oldest, _ = next(iter(self.pending.in_group(key).items()))
             return self.pending.remove(oldest)
         return evicted[1] if evicted else None
 
     def peek(self, key: str) -> Sequence[E]:
         """The events that wait for `key`."""
-        return tuple(self.pending.in_group("", key).values())
+        return tuple(self.pending.in_group(key).values())
 
     def pop(self, key: str) -> Sequence[E]:
         """Remove and return the events that wait for `key`."""
-        return tuple(self.pending.remove(number) for number in self.pending.in_group("", key))
+        return tuple(self.pending.remove(number) for number in self.pending.in_group(key))
 
     def remove(self, key: str, event: E) -> None:
         """Remove one event."""
-        for number, waiting_event in self.pending.in_group("", key).items():
+        for number, waiting_event in self.pending.in_group(key).items():
             if waiting_event is event:
                 self.pending.remove(number)
                 return

@@ -109,14 +109,14 @@ class PendingStore(Generic[T]):
 
     def get(self, key: str) -> T | None:
         if key not in self._entries and self._on_disk_only and self._table:
-            self._admit(self._table.read_key(hash_id(key)))
+            self._admit(self._table.find(hash_key(key)))
         entry = self._entries.get(key)
         return entry.item if entry else None
 
-    def in_group(self, owner: str, group: str) -> dict[str, T]:
+    def in_group(self, group: str) -> dict[str, T]:
         """The entries of a group by key, in the order of addition."""
         if self._on_disk_only and self._table:
-            self._admit(self._table.read_group(hash_owner(owner), hash_owner(group)))
+            self._admit(self._table.find(hash_group(group)))
         entries = self._groups.entries(group)
         if len(entries) < 2:
             return {key: entry.item for key, entry in entries.items()}
@@ -128,7 +128,7 @@ class PendingStore(Generic[T]):
 
     def was_removed(self, key: str) -> bool:
         """Whether an entry with this key was removed, as far as remembered."""
-        return hash_id(key) in self._removed
+        return hash_key(key) in self._removed
 
     def update(self, key: str, *, part_ms: int | None = None, due_ms: int | None = None) -> None:
         """An entry has changed: `part_ms` is the time of a new part, `due_ms` when it is due from now on."""
@@ -164,7 +164,7 @@ class PendingStore(Generic[T]):
         self._dirty.pop(key, None)
         if self._table and entry.number < self._uncommitted_from:
             self._deleted.add(entry.number)
-        self._removed[hash_id(key)] = None
+        self._removed[hash_key(key)] = None
         if len(self._removed) > self._removed_max:
             del self._removed[next(iter(self._removed))]
         return entry.item
@@ -172,7 +172,7 @@ class PendingStore(Generic[T]):
     def of_owner(self, owner: str) -> dict[str, T]:
         """The entries of a user by key."""
         if self._on_disk_only and self._table:
-            self._admit(self._table.read_owner(hash_owner(owner)))
+            self._admit(self._table.find(hash_owner(owner)))
         return {key: entry.item for key, entry in self._entries.items() if entry.owner == owner}
 
     def oldest_ms(self) -> int | None:
@@ -183,8 +183,13 @@ class PendingStore(Generic[T]):
         """What the next commit writes."""
         removed = list(self._removed)
         state = PendingState(self._next_number, len(self), removed, self._since.buckets())
-        rows = [encode_entry(self._entries[key]) for key in self._dirty]
-        return TableChanges(self._name, encode(state), rows, list(self._deleted))
+        changes = TableChanges(self._name, encode(state), deleted=list(self._deleted))
+        for entry in map(self._entries.__getitem__, self._dirty):
+            if entry.number < self._uncommitted_from:
+                changes.updated.append(StoredRow(entry.number, entry.due_ms, encode(entry)))
+            else:
+                changes.added.append(StoredRow(entry.number, entry.due_ms, encode(entry), self._hashes(entry)))
+        return changes
 
     def committed(self) -> None:
         """The changes were committed: entries beyond the limit leave the memory, those that came first before others."""
@@ -222,6 +227,14 @@ class PendingStore(Generic[T]):
         if entry.group:
             self._groups.add(entry.group, entry.key, entry)
 
+    def _hashes(self, entry: Entry[T]) -> tuple[int, ...]:
+        """What an entry can be found by on disk; nothing if all are in memory."""
+        if self._evicts:
+            return ()
+        if entry.group:
+            return hash_key(entry.key), hash_owner(entry.owner), hash_group(entry.group)
+        return hash_key(entry.key), hash_owner(entry.owner)
+
     def _forget(self, entry: Entry[T]) -> None:
         """Drop an entry from memory."""
         del self._entries[entry.key]
@@ -231,11 +244,13 @@ class PendingStore(Generic[T]):
             self._groups.remove(entry.group, entry.key)
 
 
-def encode_entry(entry: Entry[T]) -> StoredRow:
-    owner, group = hash_owner(entry.owner), hash_owner(entry.group)
-    return StoredRow(entry.number, hash_id(entry.key), owner, group, entry.due_ms, encode(entry))
+def hash_key(key: str) -> int:
+    return hash_id(key)
 
 
-def hash_owner(text: str) -> int:
-    """The hash of a user or a group; 0 for none."""
-    return hash_id(text) if text else 0
+def hash_owner(owner: str) -> int:
+    return hash_id(f"owner\0{owner}")
+
+
+def hash_group(group: str) -> int:
+    return hash_id(f"group\0{group}")

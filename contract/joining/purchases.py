@@ -63,7 +63,7 @@ class PurchaseJoin:
         if self._recent_orders.add(order.user_id, order, owner=order.user_id):
             self._counts["crowded", "purchase"] += 1
         for item_id in dict.fromkeys(line.item_id for line in order.lines):
-            for key in self._clicked.in_group(order.user_id, make_order_key(order.user_id, item_id)):
+            for key in self._clicked.in_group(make_order_key(order.user_id, item_id)):
                 self._apply_order(key, order.ts_ms)
 
     def advance(self, watermark_ms: int) -> None:

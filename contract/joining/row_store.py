@@ -17,28 +17,20 @@ class BrokenStore(ShopstreamError):
 class StoredRow(NamedTuple):
     """A row that waits. `number` rises in the order of addition and is unique in its table.
 
-    `key`, `owner` and `group` are 63-bit hashes of the row's key, of its user and of what it is looked up by besides.
+    `hashes`: 63-bit hashes of what it can be found by; empty for a row that was read.
     """
 
     number: int
-    key: int
-    owner: int
-    group: int
     due_ms: int
     body: bytes
+    hashes: tuple[int, ...] = ()
 
 
 class RowTable(Protocol):
     """The committed rows of one kind. Each call raises `BrokenStore` for rows that cannot be read."""
 
-    def read_key(self, key: int) -> Sequence[StoredRow]:
-        """The rows with this key."""
-
-    def read_group(self, owner: int, group: int) -> Sequence[StoredRow]:
-        """The rows of a group, in the order of addition."""
-
-    def read_owner(self, owner: int) -> Sequence[StoredRow]:
-        """The rows of a user, in the order of addition."""
+    def find(self, value: int) -> Sequence[StoredRow]:
+        """The rows that have this hash, in the order of addition."""
 
     def read_due(self, before_ms: int, after: tuple[int, int], limit: int) -> Sequence[StoredRow]:
         """The first rows that are due before a time, by due time and number, after those of `after`."""
@@ -56,7 +48,8 @@ class TableChanges:
 
     table: str
     state: bytes
-    rows: list[StoredRow] = field(default_factory=list)
+    added: list[StoredRow] = field(default_factory=list)
+    updated: list[StoredRow] = field(default_factory=list)
     deleted: list[int] = field(default_factory=list)  # numbers
 
 

@@ -101,7 +101,7 @@ class SearchJoin:
             owner=search.row.user_id,
             group=search.key,
         )
-        if evicted is None and len(repeated := self._in_group(search.key)) > REPEATED_MAX:
+        if evicted is None and len(repeated := self._searches.in_group(search.key)) > REPEATED_MAX:
             evicted = next(iter(repeated.items()))
             self._searches.remove(evicted[0])
         if evicted:
@@ -144,11 +144,7 @@ class SearchJoin:
         """The latest pending search before a click that has its item; of equal times the one with the greater id."""
         searches = [
             search
-            for search in self._in_group(key).values()
+            for search in self._searches.in_group(key).values()
             if search.row.ts_ms <= click.ts_ms <= search.row.ts_ms + self._wait_ms and click.item_id in search.row.items
         ]
         return max(searches, key=lambda search: (search.row.ts_ms, search.row.event_id), default=None)
-
-    def _in_group(self, key: str) -> dict[str, PendingSearch]:
-        """The pending searches of one user for one query."""
-        return self._searches.in_group(key.partition("\0")[0], key)

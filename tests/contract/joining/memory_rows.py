@@ -13,14 +13,8 @@ class MemoryTable:
     rows: dict[int, StoredRow] = field(default_factory=dict)
     reads: int = 0
 
-    def read_key(self, key: int) -> Sequence[StoredRow]:
-        return self._select(row for row in self.rows.values() if row.key == key)
-
-    def read_group(self, owner: int, group: int) -> Sequence[StoredRow]:
-        return self._select(row for row in self.rows.values() if (row.owner, row.group) == (owner, group))
-
-    def read_owner(self, owner: int) -> Sequence[StoredRow]:
-        return self._select(row for row in self.rows.values() if row.owner == owner)
+    def find(self, value: int) -> Sequence[StoredRow]:
+        return self._select(row for row in self.rows.values() if value in row.hashes)
 
     def read_due(self, before_ms: int, after: tuple[int, int], limit: int) -> Sequence[StoredRow]:
         self.reads += 1
@@ -56,6 +50,7 @@ class MemoryRows:
             rows = self.tables.setdefault(change.table, MemoryTable()).rows
             for number in change.deleted:
                 del rows[number]
-            rows |= {row.number: row for row in change.rows}
+            rows |= {row.number: row for row in change.added}
+            rows |= {row.number: row._replace(hashes=rows[row.number].hashes) for row in change.updated}
             self.states[change.table] = change.state
         self.states |= states

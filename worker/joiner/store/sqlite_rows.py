@@ -1,11 +1,12 @@
 """A row store in one SQLite file. The only file that uses SQLite.
 
 Rows are in the order of addition, so those that wait for the same time are next to each other: they are written at the
-end, and deleted at the beginning. Each row has a checksum.
+end, and deleted at the beginning. Each row has a checksum. Their index by hash has two levels, see `SqliteTable.settle`.
 """
 
 import sqlite3
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from contract.errors import Unavailable
 from contract.joining.row_store import BrokenStore, StoredRow, TableChanges
 
 CACHE_KIB: Final = 64 * 1024
+RECENT_MAX: Final = 2_000_000  # entries of an index, 14 bytes each
 CHECKPOINT_PAGES: Final = 16_384  # the write-ahead log is copied into the file after 64 MiB
 PRAGMAS: Final = (
     "locking_mode = EXCLUSIVE",  # one process; also, the index of the write-ahead log needs no shared memory
@@ -25,18 +27,22 @@ PRAGMAS: Final = (
     "cell_size_check = ON",
 )
 TABLE: Final = """
-CREATE TABLE IF NOT EXISTS "{0}" (
-    number INTEGER PRIMARY KEY, key INTEGER, owner INTEGER, grp INTEGER, due INTEGER, checksum INTEGER, body BLOB
-);
-CREATE INDEX IF NOT EXISTS "{0} key" ON "{0}" (key);
-CREATE INDEX IF NOT EXISTS "{0} owner" ON "{0}" (owner, grp);
+CREATE TABLE IF NOT EXISTS "{0}" (number INTEGER PRIMARY KEY, due INTEGER, checksum INTEGER, body BLOB);
 CREATE INDEX IF NOT EXISTS "{0} due" ON "{0}" (due);
+CREATE TABLE IF NOT EXISTS "{0} recent" (hash INTEGER, number INTEGER, PRIMARY KEY (hash, number)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS "{0} settled" (hash INTEGER, number INTEGER, PRIMARY KEY (hash, number)) WITHOUT ROWID;
 """
-WRITE: Final = """
-INSERT INTO "{0}" VALUES (?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (number) DO UPDATE SET due = excluded.due, checksum = excluded.checksum, body = excluded.body
+SELECT: Final = 'SELECT number, due, body, checksum FROM "{0}" '
+FIND: Final = """JOIN (
+    SELECT number FROM "{0} recent" WHERE hash = ?1 UNION SELECT number FROM "{0} settled" WHERE hash = ?1
+) USING (number) ORDER BY number"""
+ADD: Final = 'INSERT OR REPLACE INTO "{0}" VALUES (?, ?, ?, ?)'
+UPDATE: Final = 'UPDATE "{0}" SET due = ?2, checksum = ?3, body = ?4 WHERE number = ?1'
+INDEX: Final = 'INSERT OR IGNORE INTO "{0} recent" VALUES (?, ?)'
+SETTLE: Final = """
+INSERT OR IGNORE INTO "{0} settled" SELECT * FROM "{0} recent" ORDER BY hash, number;
+DELETE FROM "{0} recent";
 """
-SELECT: Final = 'SELECT number, key, owner, grp, due, body, checksum FROM "{0}" '
 # Errors that end when there is room, or when another process has ended.
 TRANSIENT: Final = ("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_BUSY", "SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_PERM")
 
@@ -45,18 +51,11 @@ class SqliteTable:
     """The rows of one kind."""
 
     def __init__(self, connection: sqlite3.Connection, name: str) -> None:
-        self._connection, self._select = connection, SELECT.format(name)
-        self._first_due = f'SELECT min(due) FROM "{name}" WHERE due >= ?'
-        self._name = name
+        self._connection, self._name = connection, name
+        self._select, self._find = SELECT.format(name), FIND.format(name)
 
-    def read_key(self, key: int) -> Sequence[StoredRow]:
-        return self._read("WHERE key = ?", key)
-
-    def read_group(self, owner: int, group: int) -> Sequence[StoredRow]:
-        return self._read("WHERE owner = ? AND grp = ? ORDER BY number", owner, group)
-
-    def read_owner(self, owner: int) -> Sequence[StoredRow]:
-        return self._read("WHERE owner = ? ORDER BY number", owner)
+    def find(self, value: int) -> Sequence[StoredRow]:
+        return self._read(self._find, value)
 
     def read_due(self, before_ms: int, after: tuple[int, int], limit: int) -> Sequence[StoredRow]:
         condition = "WHERE (due, number) > (?, ?) AND due < ? ORDER BY due, number LIMIT ?"
@@ -64,25 +63,49 @@ class SqliteTable:
 
     def first_due_ms(self, from_ms: int) -> int | None:
         with translate_errors("be read"):
-            first_ms: int | None = self._connection.execute(self._first_due, (from_ms,)).fetchone()[0]
+            query = f'SELECT min(due) FROM "{self._name}" WHERE due >= ?'
+            first_ms: int | None = self._connection.execute(query, (from_ms,)).fetchone()[0]
             return first_ms
 
     def read_all(self) -> Sequence[StoredRow]:
         return self._read("ORDER BY number")
 
+    def write(self, changes: TableChanges) -> None:
+        """Write changes within the caller's transaction."""
+        name, write_many = self._name, self._connection.executemany
+        write_many(f'DELETE FROM "{name}" WHERE number = ?', [(number,) for number in changes.deleted])
+        write_many(ADD.format(name), map(with_checksum, changes.added))
+        write_many(UPDATE.format(name), map(with_checksum, changes.updated))
+        write_many(INDEX.format(name), ((value, row.number) for row in changes.added for value in row.hashes))
+
+    def settle(self) -> None:
+        """Move the recent entries of the index to the settled ones, within the caller's transaction.
+
+        A settled page is written again for many entries at a time: hashes have no order, so each new one would
+        otherwise cost a page of its own. Entries of deleted rows are deleted with those of the rows before them.
+        """
+        name, execute = self._name, self._connection.execute
+        for statement in SETTLE.format(name).split(";"):
+            execute(statement)
+        first, count = execute(f'SELECT min(number), max(number) - min(number) + 1 FROM "{name}"').fetchone()
+        stale = execute(f'SELECT count(*) FROM (SELECT 1 FROM "{name} settled" WHERE number < ? LIMIT ?)', (first or 0, count or 1))
+        if first is None or stale.fetchone()[0] == (count or 1):
+            execute(f'DELETE FROM "{name} settled" WHERE number < ?', (2**62 if first is None else first,))
+
     def _read(self, condition: str, *values: int) -> list[StoredRow]:
         with translate_errors("be read"):
             rows = self._connection.execute(self._select + condition, values).fetchall()
-        for row in rows:
-            check(row[5], row[6], f"Row {row[0]} of {self._name}")
-        return [StoredRow(*row[:6]) for row in rows]
+        for number, _, body, checksum in rows:
+            check(body, checksum, f"Row {number} of {self._name}")
+        return [StoredRow(number, due_ms, body) for number, due_ms, body, _ in rows]
 
 
 class SqliteRows:
     """Tables and states in a file. Raises `Unavailable` where it cannot be opened or written for now."""
 
     def __init__(self, path: Path) -> None:
-        self._tables: set[str] = set()
+        self._tables: dict[str, SqliteTable] = {}
+        self._recent: Counter[str] = Counter()  # entries of the index that are not settled, at most
         with translate_errors("be opened"):
             self._connection = sqlite3.connect(path, isolation_level=None, timeout=0, check_same_thread=False)
             for pragma in PRAGMAS:
@@ -92,9 +115,13 @@ class SqliteRows:
             )
 
     def table(self, name: str) -> SqliteTable:
-        with translate_errors("be written"):
-            self._connection.executescript(TABLE.format(name))
-        return SqliteTable(self._connection, name)
+        if name not in self._tables:
+            with translate_errors("be written"):
+                self._connection.executescript(TABLE.format(name))
+                count = self._connection.execute(f'SELECT count(*) FROM "{name} recent"').fetchone()[0]
+            self._recent[name] = count
+            self._tables[name] = SqliteTable(self._connection, name)
+        return self._tables[name]
 
     def read_state(self, name: str) -> bytes | None:
         with translate_errors("be read"):
@@ -122,18 +149,23 @@ class SqliteRows:
             self._connection.close()
 
     def _write(self, changes: Iterable[TableChanges], states: Mapping[str, bytes]) -> None:
-        write_many = self._connection.executemany
         new_states = dict(states)
         for change in changes:
             new_states[change.table] = change.state
-            deleted = [(number,) for number in change.deleted]
-            write_many(f'DELETE FROM "{change.table}" WHERE number = ?', deleted)
-            rows = ((*row[:5], zlib.crc32(row.body), row.body) for row in change.rows)
-            write_many(WRITE.format(change.table), rows)
-        write_many(
+            table = self._tables[change.table]
+            table.write(change)
+            self._recent[change.table] += sum(len(row.hashes) for row in change.added)
+            if self._recent[change.table] > RECENT_MAX:
+                table.settle()
+                self._recent[change.table] = 0
+        self._connection.executemany(
             "INSERT OR REPLACE INTO states VALUES (?, ?, ?)",
             [(name, zlib.crc32(value), value) for name, value in new_states.items()],
         )
+
+
+def with_checksum(row: StoredRow) -> tuple[int, int, int, bytes]:
+    return row.number, row.due_ms, zlib.crc32(row.body), row.body
 
 
 def check(value: Any, checksum: Any, name: str) -> None:
