@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -65,8 +65,14 @@ class TopicTailer:
 class LogReader:
     """Reads ranges of partitions once."""
 
-    def __init__(self, *, kafka: KafkaSettings, skips_gaps: bool = False) -> None:
-        """`skips_gaps`: go on with the first record there is where retention deleted the next; else `LostLog`."""
+    def __init__(
+        self, *, kafka: KafkaSettings, skips_gaps: bool = False, on_poll: Callable[[], None] = lambda: None
+    ) -> None:
+        """`skips_gaps`: go on with the first record there is where retention deleted the next; else `LostLog`.
+
+        `on_poll` is called after each poll, also while there is no record.
+        """
+        self._kafka, self._on_poll = kafka, on_poll
         # A short wait: the end behind a transaction's marker is known only from the broker's next answer.
         overrides = {"auto.offset.reset": "earliest" if skips_gaps else "error", "fetch.wait.max.ms": 10}
         self._consumer = create_consumer(kafka, overrides)
@@ -74,6 +80,17 @@ class LogReader:
     def fetch_offset_ranges(self, topics: Iterable[str]) -> dict[TopicPartition, OffsetRange]:
         """The present range of each partition of those topics that exist; raises `Unavailable`."""
         return fetch_offset_ranges(self._consumer, topics)
+
+    def fetch_written_ends(self, topics: Iterable[str]) -> dict[TopicPartition, int]:
+        """The end of each partition behind the records of open transactions; raises `Unavailable`.
+
+        A read up to there waits until each of these transactions is committed or aborted.
+        """
+        consumer = create_consumer(self._kafka, {"isolation.level": "read_uncommitted"})
+        try:
+            return {partition: ends.high for partition, ends in fetch_offset_ranges(consumer, topics).items()}
+        finally:
+            consumer.close()
 
     def offsets_for_time(self, partitions: Iterable[TopicPartition], timestamp_ms: int) -> dict[TopicPartition, int]:
         """The first offset in each partition with a Kafka timestamp of `timestamp_ms` or later; else its end."""
@@ -87,10 +104,10 @@ class LogReader:
         ends = fetch_offset_ranges(self._consumer, topics_at_end)
         return {partition: offset if offset >= 0 else ends[partition].high for partition, offset in offsets.items()}
 
-    def earliest_timestamp_ms(self, starts: Mapping[TopicPartition, int]) -> int | None:
+    def earliest_timestamp_ms(self, starts: Mapping[TopicPartition, int], *, latest_ms: int) -> int | None:
         """The earliest Kafka timestamp among the first records at or after these offsets, one of each partition.
 
-        0 where a record has no timestamp; None where there is no record. Raises `Unavailable`.
+        0 where a record has no timestamp or one after `latest_ms`; None where there is no record. Raises `Unavailable`.
         """
         offset_ranges = self.fetch_offset_ranges({partition.topic for partition in starts})
         remaining = {
@@ -100,7 +117,7 @@ class LogReader:
         }
         self._consumer.assign([KafkaPartition(*partition, start) for partition, start in remaining.items()])
         timestamps_ms = [
-            max(0, message.timestamp()[1])
+            timestamp_ms if 0 <= (timestamp_ms := message.timestamp()[1]) <= latest_ms else 0
             for messages in self._consume_until(remaining)
             for _, _, message in messages
             if message.error() is None
@@ -153,6 +170,7 @@ class LogReader:
             if time.monotonic() > last_message_s + IDLE_TIMEOUT_S:
                 unread = ", ".join(map(str, sorted(remaining)))
                 raise Unavailable(f"Kafka should return records of {unread}. Found none for {IDLE_TIMEOUT_S:g} s.")
+            self._on_poll()
             yield wanted
 
 

@@ -43,7 +43,7 @@ class JoinSimulator:
         self._events = events
         self.records: list[TimedRecord] = []
         self.expected: dict[str, ExpectedExample] = {}
-        self.orphans = 0  # labels of orders that never existed
+        self.orphans = 0  # labels of orders that never existed, or of an order in partitions of another number
         anomalies = ("early", "late", "duplicated", "foreign", "orphaned")
         self.label_counts: dict[str, int] = dict.fromkeys(anomalies, 0)
         self._visit = 0
@@ -145,7 +145,8 @@ class JoinSimulator:
             )
             is_repeated = self._rng.random() < 0.15
             self._send("labels", label, repeat_share=float(is_repeated))
-            self._count_label(outcome, is_repeated)
+            is_elsewhere = find_partition(label.user_id) != find_partition(user)  # no row in its shard has its id
+            self._count_label("orphan" if is_elsewhere else outcome, is_repeated)
             if outcome in ("in time", "twice", "early", "in grace"):
                 expected.add_fact("fraud", float(1 - n), label, in_window=outcome != "in grace")
 
@@ -260,7 +261,7 @@ class JoinSimulator:
                 TimedRecord(
                     message.ts_ms + self._rng.randrange(delay_ms),
                     kind,
-                    zlib.crc32(user.encode()) % PARTITIONS if partition is None else partition,
+                    find_partition(user) if partition is None else partition,
                     message.ts_ms,
                     message.event_id,
                     user,
@@ -272,3 +273,7 @@ class JoinSimulator:
         while (user := f"u{self._rng.randrange(USERS)}") == other_than:
             pass
         return user
+
+
+def find_partition(user: str) -> int:
+    return zlib.crc32(user.encode()) % PARTITIONS

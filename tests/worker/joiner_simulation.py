@@ -26,6 +26,7 @@ from worker.joiner.commit_metadata import CommitMetadata
 from worker.joiner.dedup import PublishedOutputs, example_key, judgement_key
 from worker.joiner.partitioned_joiner import PartitionedJoiner
 from worker.joiner.recovered_state import OrphanCounter
+from worker.joiner.watermarks import RecordTime
 
 Input: TypeAlias = ScoredRow | Event
 TopicLogs: TypeAlias = dict[TopicPartition, list[Input]]
@@ -148,7 +149,7 @@ class JoinerSimulation:
             partition = self.rng.choice(unread)
             log = self.logs[partition]
             for offset in range(positions[partition], min(positions[partition] + self.batch_max, len(log))):
-                joiner.push(partition, offset, log[offset])
+                joiner.push(partition, offset, log[offset], RecordTime(log[offset].ts_ms, log[offset].ts_ms))
                 positions[partition] = offset + 1
             at_end = [p for p in positions if positions[p] == len(self.logs[p])]
             output = published.without_published(joiner.advance(at_end))
@@ -162,7 +163,7 @@ class JoinerSimulation:
             orphans.add(output.orphans)
             safe = joiner.safe_offsets()
             committed |= {partition: max(offset, committed[partition]) for partition, offset in safe.items()}
-            self.metadata.update(joiner.commit_metadata(orphans.finalize(committed)))
+            self.metadata.update(joiner.commit_metadata(orphans.finalize(committed), "writer"))
             if self.rows and self.rng.random() < 0.3:
                 self.rows.commit(joiner.changes(), joiner.states() | orphans.states())
                 joiner.committed()

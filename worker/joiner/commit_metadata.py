@@ -12,21 +12,27 @@ from transport.records import PartitionOffsets, TopicPartition
 
 
 class CommitMetadata(Struct, frozen=True, gc=False, omit_defaults=True):
-    """`orphans`: final counts of labels without a row by task, over all partitions.
+    """`orphans`: final counts of labels without a row by task, over the partitions of this number.
 
     Rows of this partition below offset `read` are closed if their event is before `since_ms`, and rows that are
-    labelled as a whole (not item by item) also if it is before `judged_ms`.
+    labelled as a whole (not item by item) also if it is before `judged_ms`. `writer` is the process that committed;
+    without one it was a release whose single joiner counted `orphans` over all partitions.
     """
 
     orphans: dict[str, int] = {}
     read: int = 0
     since_ms: int = 0
     judged_ms: int = 0
+    writer: str = ""
 
     def is_closed(self, offset: int, row: ScoredRow) -> bool:
         """Whether a row that is read again can emit nothing more."""
         before_ms = max(self.since_ms, self.judged_ms) if row.kind in GRAPH_BY_KIND else self.since_ms
         return offset < self.read and row.ts_ms < before_ms
+
+    def is_ahead_of(self, ms: int) -> bool:
+        """Whether a record dated in the future moved the stream time of the run that committed this."""
+        return max(self.since_ms, self.judged_ms) > ms
 
     def supersedes(self, other: "CommitMetadata") -> bool:
         """Whether it closes at least every row that `other` closes."""

@@ -6,6 +6,7 @@ finds every output that may recur.
 """
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
@@ -44,29 +45,31 @@ decode_judgement: Final = msgspec.json.Decoder(JudgementIdentity).decode
 
 
 class DedupLoader:
-    """Reads published outputs. `on_chunk` is called after each chunk of records."""
+    """Reads published outputs. `on_poll` is called after each poll, also while there is no record."""
 
-    def __init__(self, *, settings: Settings, on_chunk: Callable[[], None]) -> None:
+    def __init__(self, *, settings: Settings, on_poll: Callable[[], None]) -> None:
         self._topics = (settings.topics.feedback, settings.topics.judgements)
         self._kafka = settings.kafka
         self._limit = settings.feedback.said_max
-        self._on_chunk = on_chunk
+        self._on_poll = on_poll
 
     def load(self, offsets: Mapping[TopicPartition, PartitionOffsets]) -> PublishedOutputs:
         """The published outputs of records at or after the group's offsets; raises `Unavailable`.
 
-        The producers of earlier runs should be fenced before, or they may still write.
+        The offsets should be stable, so that an earlier run can no longer commit others. Its last transaction may have
+        outputs that are not readable yet, so the output topics are read to the end that they have now, behind the
+        records of transactions that are still open.
         """
         published = PublishedOutputs(limit=self._limit)
-        reader = LogReader(kafka=self._kafka)
+        reader = LogReader(kafka=self._kafka, on_poll=self._on_poll)
         try:
             first_ms = reader.earliest_timestamp_ms(
-                {partition: start_offset(partition_offsets) for partition, partition_offsets in offsets.items()}
+                {partition: start_offset(partition_offsets) for partition, partition_offsets in offsets.items()},
+                latest_ms=time.time_ns() // 1_000_000 + TIMESTAMP_LEAD_MS,
             )
             if first_ms is not None:
                 for records in self._read_outputs(reader, first_ms - TIMESTAMP_LEAD_MS):
                     self._add(published, records)
-                    self._on_chunk()
         finally:
             reader.close()
         published.freeze()
@@ -74,9 +77,7 @@ class DedupLoader:
         return published
 
     def _read_outputs(self, reader: LogReader, begin_ms: int) -> Iterable[list[Record]]:
-        ends = {
-            partition: offset_range.high for partition, offset_range in reader.fetch_offset_ranges(self._topics).items()
-        }
+        ends = reader.fetch_written_ends(self._topics)
         return reader.read(ends, reader.offsets_for_time(ends, max(0, begin_ms)))
 
     def _add(self, published: PublishedOutputs, records: Iterable[Record]) -> None:

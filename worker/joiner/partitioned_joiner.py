@@ -21,16 +21,17 @@ from contract.tasks import Task
 from transport.records import TopicPartition
 from worker.joiner.commit_metadata import EMPTY_METADATA, CommitMetadata
 from worker.joiner.offset_index import OffsetIndexState, TimeOffsetIndex
-from worker.joiner.watermarks import Watermarks
+from worker.joiner.watermarks import RecordTime, UserTimes, Watermarks
 
 
 class PartitionState(Struct, frozen=True):
-    """A partition as it is stored: where it was read to, and its highest event time."""
+    """A partition as it is stored: where it was read to, and the times of its latest users."""
 
     topic: str
     partition: int
     index: OffsetIndexState | None
-    highest_ms: int | None
+    by_user: dict[str, RecordTime]
+    earliest: RecordTime | None
 
 
 class ReadState(Struct, frozen=True):
@@ -57,6 +58,9 @@ class PartitionedJoiner:
         # Records further ahead than this would only be kept as early events until the slower topics have caught up.
         self._lead_ms = feedback.grace_s * 1000
         self._judged_wait_ms = (feedback.fraud_window_s + feedback.grace_s) * 1000  # how long a labelled row stays open
+        longest_s = max(feedback.fraud_window_s, feedback.purchase_window_s, feedback.impression_wait_s)
+        self._longest_wait_ms = (longest_s + feedback.grace_s) * 1000
+        self._timely_from_ms: int | None = None
         if rows and (state := rows.read_state(READ_STATE)):
             self._load(decode_read(state))
 
@@ -92,20 +96,29 @@ class PartitionedJoiner:
         """Hold the watermark back for these partitions from now on."""
         self._watermarks.add_partitions(partitions)
 
-    def push(self, partition: TopicPartition, offset: int, message: ScoredRow | Event | None) -> None:
-        """Join the next record of a partition; None for one that could not be decoded."""
+    def push(
+        self, partition: TopicPartition, offset: int, message: ScoredRow | Event | None, time: RecordTime | None
+    ) -> bool:
+        """Join the next record of a partition; None for one that could not be decoded.
+
+        `time` moves the watermark, None does not. Returns whether the record is timely: near the time of the other
+        partitions, so that more of its kind may have to be waited for.
+        """
         index = self._offset_indexes.setdefault(partition, TimeOffsetIndex())
         if message is None:
             index.skip(offset)
-            return
-        index.observe(offset, message.ts_ms)
-        self._watermarks.observe(partition, message.ts_ms)
+            return False
+        # A time that cannot be trusted would keep the position here until it has come.
+        index.observe(offset, message.ts_ms if time else min(message.ts_ms, index.highest_ms))
+        if time:
+            self._watermarks.observe(partition, name_user(message), time)
         if isinstance(message, ScoredRow):
             # A closed row may be read again without all of its events, and would be joined to fewer of them.
             if not self._closed.get(partition, EMPTY_METADATA).is_closed(offset, message):
                 self._joiner.add_row(message)
         else:
             self._joiner.add_event(message, Origin(*partition, offset))
+        return time is not None and (self._timely_from_ms is None or time.ms >= self._timely_from_ms)
 
     def advance(self, idle: Iterable[TopicPartition]) -> JoinOutput:
         """The outputs that are ready, with exactly the partitions in `idle` holding no watermark back."""
@@ -113,6 +126,8 @@ class PartitionedJoiner:
         now_ms = self.now_ms
         if now_ms is not None:
             self._joiner.advance(now_ms)
+        latest_ms = self._watermarks.find_latest_ms()
+        self._timely_from_ms = None if latest_ms is None else latest_ms - self._longest_wait_ms
         return self._joiner.drain()
 
     def safe_offsets(self) -> dict[TopicPartition, int]:
@@ -136,8 +151,13 @@ class PartitionedJoiner:
     def states(self) -> dict[str, bytes]:
         """The input that the rows reflect, to be committed with them."""
         partitions = [
-            PartitionState(*partition, index.state() if (index := self._offset_indexes.get(partition)) else None, ms)
-            for partition, ms in self._watermarks.highest_by_partition().items()
+            PartitionState(
+                *partition,
+                index.state() if (index := self._offset_indexes.get(partition)) else None,
+                times.by_user,
+                times.earliest,
+            )
+            for partition, times in self._watermarks.times_by_partition().items()
         ]
         return {READ_STATE: encode_read(ReadState(partitions, self.now_ms))}
 
@@ -145,31 +165,40 @@ class PartitionedJoiner:
         """The changes and states were committed to the store."""
         self._joiner.committed()
 
-    def commit_metadata(self, orphans: Mapping[str, int]) -> dict[TopicPartition, CommitMetadata]:
+    def commit_metadata(self, orphans: Mapping[str, int], writer: str) -> dict[TopicPartition, CommitMetadata]:
         """The metadata to commit for each partition that was read; never closes fewer rows than before."""
         oldest_ms = self.oldest_ms
         judged_ms = max(0, (self.now_ms or 0) - self._judged_wait_ms)
         for partition, index in self._offset_indexes.items():
             since_ms = index.highest_ms + 1 if oldest_ms is None else oldest_ms
-            current = CommitMetadata({}, index.next_offset, since_ms, judged_ms)
+            current = CommitMetadata(read=index.next_offset, since_ms=since_ms, judged_ms=judged_ms)
             earlier = self._metadata.get(partition, EMPTY_METADATA)
             latest = current if current.supersedes(earlier) else earlier
-            self._metadata[partition] = replace(latest, orphans=dict(orphans))
+            self._metadata[partition] = replace(latest, orphans=dict(orphans), writer=writer)
         return {partition: self._metadata[partition] for partition in self._offset_indexes}
 
     def next_offsets(self) -> dict[TopicPartition, int]:
         """The offset after the last record that was read of each partition."""
         return {partition: index.next_offset for partition, index in self._offset_indexes.items()}
 
+    def next_offset(self, partition: TopicPartition) -> int:
+        """The offset after the last record that was read of a partition; 0 before the first."""
+        index = self._offset_indexes.get(partition)
+        return index.next_offset if index else 0
+
     def partitions_ahead(self) -> set[TopicPartition]:
         """Partitions to pause until the slower ones have caught up."""
         return self._watermarks.partitions_ahead(self._lead_ms)
 
     def _load(self, state: ReadState) -> None:
-        highest = dict[TopicPartition, int | None]()
+        times_by_partition = dict[TopicPartition, UserTimes]()
         for saved in state.partitions:
             partition = TopicPartition(saved.topic, saved.partition)
-            highest[partition] = saved.highest_ms
+            times_by_partition[partition] = UserTimes(saved.by_user, saved.earliest)
             if saved.index:
                 self._offset_indexes[partition] = TimeOffsetIndex(saved.index)
-        self._watermarks.restore(highest, state.now_ms)
+        self._watermarks.restore(times_by_partition, state.now_ms)
+
+def name_user(message: ScoredRow | Event) -> str:
+    """The user of a record; a product has none, and stands for itself."""
+    return str(getattr(message, "user_id", "")) or message.event_id

@@ -4,12 +4,15 @@ It is written back with each commit, for the next run.
 """
 
 import heapq
+import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Final
 
 import msgspec
 from msgspec import Struct
+
+from msgspec.structs import replace
 
 from contract.joining.output import JoinOutput, OrphanLabel
 from contract.joining.row_store import RowStore
@@ -19,6 +22,10 @@ from worker.joiner.commit_metadata import CommitMetadata, decode_all_metadata, e
 from worker.joiner.dedup import PublishedOutputs
 from worker.joiner.dedup_loader import start_offset
 from worker.joiner.partitioned_joiner import PartitionedJoiner
+from worker.ops import metrics
+
+log = logging.getLogger(__name__)
+LEGACY_PARTITION = 0  # an earlier release committed the counts of all partitions with each
 
 
 class OrphanState(Struct, frozen=True):
@@ -34,7 +41,8 @@ decode_orphans: Final = msgspec.msgpack.Decoder(OrphanState).decode
 
 
 class RecoveredState:
-    """Outputs that earlier runs published, rows that they closed, and labels without a row that they counted."""
+    """Outputs that earlier runs published of the partitions of one number, rows that they closed, and labels without a
+    row that they counted."""
 
     def __init__(
         self,
@@ -42,11 +50,23 @@ class RecoveredState:
         feedback: FeedbackSettings,
         offsets: Mapping[TopicPartition, PartitionOffsets],
         published: PublishedOutputs,
+        clock_limit_ms: int | None = None,
     ) -> None:
-        """`offsets`: where this run starts to read, with the metadata committed there."""
-        self.metadata: Mapping[TopicPartition, CommitMetadata] = decode_all_metadata(offsets)
+        """`offsets`: where this run starts to read, with the metadata committed there.
+
+        Committed times after `clock_limit_ms` are not believed.
+        """
+        decoded = decode_all_metadata(offsets)
+        self.metadata: Mapping[TopicPartition, CommitMetadata] = {
+            partition: repair_times(partition, metadata, clock_limit_ms) for partition, metadata in decoded.items()
+        }
         self._orphan_counter = OrphanCounter(
-            final=[metadata.orphans for metadata in self.metadata.values()], limit=feedback.parked_max
+            final=[
+                metadata.orphans
+                for partition, metadata in self.metadata.items()
+                if metadata.writer or partition.partition == LEGACY_PARTITION
+            ],
+            limit=feedback.parked_max,
         )
         self._published = published
         self._nothing_published = PublishedOutputs(limit=feedback.said_max)
@@ -75,18 +95,37 @@ class RecoveredState:
         return unpublished, withheld
 
     def commit_metadata(
-        self, joiner: PartitionedJoiner, positions: Mapping[TopicPartition, int]
+        self, joiner: PartitionedJoiner, positions: Mapping[TopicPartition, int], writer: str
     ) -> dict[TopicPartition, str]:
-        """The metadata to commit with these positions."""
+        """The metadata to commit with these positions; `writer` names this process."""
+        orphans = self._orphan_counter.finalize(positions)
         return {
             partition: encode_metadata(metadata)
-            for partition, metadata in joiner.commit_metadata(self._orphan_counter.finalize(positions)).items()
+            for partition, metadata in joiner.commit_metadata(orphans, writer).items()
         }
 
     def release_published(self, positions: Mapping[TopicPartition, int]) -> None:
         """Free the recovered outputs once the positions have passed every record that an earlier run may have read."""
         if len(self._published) and all(positions.get(partition, 0) >= end for partition, end in self._ends.items()):
             self._published = self._nothing_published
+
+
+def repair_times(partition: TopicPartition, metadata: CommitMetadata, clock_limit_ms: int | None) -> CommitMetadata:
+    """The metadata without times that no clock has reached: then rows that are read again may be joined again.
+
+    A record dated in the future had moved the stream time of an earlier release, which closed every open row at once.
+    """
+    if clock_limit_ms is None or not metadata.is_ahead_of(clock_limit_ms):
+        return metadata
+    log.warning(
+        "The stream time committed for %s should not be in the future. Found %d ms since 1970; it is reset. Rows that "
+        "an earlier release closed because of it got negative labels too early; their later labels are orphans.",
+        partition.log_text(),
+        max(metadata.since_ms, metadata.judged_ms),
+        extra=partition.log_fields(),
+    )
+    metrics.STREAM_TIMES_RESET.inc()
+    return replace(metadata, read=0, since_ms=0, judged_ms=0)
 
 
 class OrphanCounter:

@@ -21,7 +21,7 @@ PERIODIC_INTERVAL_S: Final = 1.0
 
 
 class JoinerWorker:
-    """Joins until `stop` is set. A shop needs one such process: it joins the shop's topics in memory."""
+    """Joins until `stop` is set. Several such processes share the topics by partition number."""
 
     def __init__(self, *, settings: Settings, stop: threading.Event) -> None:
         self._settings = settings
@@ -49,16 +49,24 @@ class JoinerWorker:
 
     def _open_pipeline(self) -> JoinerPipeline:
         kafka = self._settings.kafka
-        consumer = GroupConsumer(kafka=kafka, group=kafka.group("feedback"), instance=self._settings.worker.instance)
+        group, instance = kafka.group("feedback"), self._settings.worker.instance
+        # Eager, but it gives one joiner the same partitions of each topic, which joining by user needs.
+        consumer = GroupConsumer(kafka=kafka, group=group, instance=instance, strategy="range")
         membership = JoinerMembership(consumer)
-        retry = Retry(self._stop, on_wait=membership.heartbeat)
-        # All joiners of a shop share one transactional id, so a new one aborts the open transaction of the last.
-        transactional_id = kafka.group("feedback") if kafka.transactions else None
+        retry, step_marker = Retry(self._stop, on_wait=membership.heartbeat), StepMarker()
         producer = TransactionalProducer(
-            kafka=kafka, transactional_id=transactional_id, retry=retry, step_marker=StepMarker()
+            kafka=kafka,
+            transactional_id=f"{group}-{instance}" if kafka.transactions else None,
+            retry=retry,
+            step_marker=step_marker,
         )
         pipeline = JoinerPipeline(
-            settings=self._settings, consumer=consumer, membership=membership, producer=producer, retry=retry
+            settings=self._settings,
+            consumer=consumer,
+            membership=membership,
+            producer=producer,
+            retry=retry,
+            step_marker=step_marker,
         )
         consumer.subscribe(pipeline.topics, pipeline)
         return pipeline

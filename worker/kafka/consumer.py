@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Literal, Protocol, TypeVar
 
 from confluent_kafka import OFFSET_END, OFFSET_INVALID, Consumer, KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as KafkaPartition
@@ -37,9 +37,22 @@ class InstanceFenced(ShopstreamError):
 class GroupConsumer:
     """Reads records of the assigned partitions."""
 
-    def __init__(self, *, kafka: KafkaSettings, group: str, instance: str, skips_gaps: bool = True) -> None:
-        """`skips_gaps`: where the next record was deleted, go on with the first one left; else `StaleState`."""
+    def __init__(
+        self,
+        *,
+        kafka: KafkaSettings,
+        group: str,
+        instance: str,
+        skips_gaps: bool = True,
+        strategy: Literal["cooperative-sticky", "range"] = "cooperative-sticky",
+    ) -> None:
+        """`skips_gaps`: where the next record was deleted, go on with the first one left; else `StaleState`.
+
+        `strategy`: "range" gives one member the same partitions of all topics that have as many, and revokes all
+        partitions at each rebalance; "cooperative-sticky" revokes only those that move.
+        """
         self._skips_gaps = skips_gaps
+        self._strategy, self._is_eager = strategy, strategy == "range"
         self.timeout_s = TIMEOUT_S
         self._listener: RebalanceListener | None = None
         self.assignment: set[TopicPartition] = set()
@@ -48,6 +61,7 @@ class GroupConsumer:
         self._paused_for_heartbeat: set[TopicPartition] = set()  # while the worker waits for a server
         self._paused_by_caller: set[TopicPartition] = set()
         self._closing = False
+        self._just_assigned: set[TopicPartition] = set()
         self.at_end: set[TopicPartition] = set()  # read to their ends as of the last poll
         self._consumer = Consumer(self._build_configuration(kafka, group, instance), logger=client_log)
 
@@ -70,7 +84,11 @@ class GroupConsumer:
         consume = self._consumer.consume
         messages = consume(records_max, 0) or consume(1, wait_ms / 1000)
         if len(messages) == 1 < records_max:
-            messages += consume(records_max - 1, 0)  # those that arrived with the first
+            self._just_assigned.clear()
+            arrived = consume(records_max - 1, 0)  # those that arrived with the first
+            # A partition that was assigned again in between goes on at its start.
+            messages = [message for message in messages if self._intern_partition(message) not in self._just_assigned]
+            messages += arrived
         records = [record for message in messages if (record := self._handle_message(message))]
         # This very call may have revoked some partitions.
         return [record for record in records if record.topic_partition in self.assignment]
@@ -102,6 +120,11 @@ class GroupConsumer:
                 self._request("start at another offset", partial(self._reassign, KafkaPartition(*partition, offset)))
 
     def _reassign(self, partition: KafkaPartition) -> None:
+        if self._is_eager:
+            others = self.assignment - {TopicPartition(partition.topic, partition.partition)}
+            positions = self._consumer.position([KafkaPartition(*other) for other in others])
+            self._consumer.assign([*positions, partition])
+            return
         self._consumer.incremental_unassign([partition])
         self._consumer.incremental_assign([partition])
 
@@ -121,6 +144,11 @@ class GroupConsumer:
                 tp.offset if tp.offset >= 0 else None, low, high, tp.metadata or ""
             )
         return offsets
+
+    def count_partitions(self, topics: Iterable[str]) -> dict[str, int]:
+        """The number of partitions of those of the topics that exist."""
+        metadata = self._request("list its topics", lambda: self._consumer.list_topics(timeout=self.timeout_s))
+        return {topic: len(metadata.topics[topic].partitions) for topic in topics if topic in metadata.topics}
 
     def end_offsets(self) -> dict[TopicPartition, int]:
         """The end of each assigned partition as of the last fetch; sends no request."""
@@ -167,7 +195,7 @@ class GroupConsumer:
             "group.id": group,
             "group.instance.id": f"{group}-{instance}",
             "session.timeout.ms": kafka.session_timeout_ms,
-            "partition.assignment.strategy": "cooperative-sticky",
+            "partition.assignment.strategy": self._strategy,
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
             "enable.partition.eof": True,  # offsets do not show an end: transaction markers have some too
@@ -203,14 +231,16 @@ class GroupConsumer:
         return self._partitions_by_name.get(name) or self._partitions_by_name.setdefault(name, TopicPartition(*name))
 
     def _on_assign(self, _: Consumer, partitions: list[KafkaPartition]) -> None:
+        assign = self._consumer.assign if self._is_eager else self._consumer.incremental_assign
         if self._closing:
-            self._consumer.incremental_assign(partitions)
+            assign(partitions)
             self._consumer.pause(partitions)
             return
         new = [TopicPartition(tp.topic, tp.partition) for tp in partitions]
         starts = self._listener.on_assigned(new) if self._listener else {}
         self.assignment.update(new)
-        self._consumer.incremental_assign([KafkaPartition(*p, starts.get(p, OFFSET_INVALID)) for p in new])
+        self._just_assigned.update(new)
+        assign([KafkaPartition(*p, starts.get(p, OFFSET_INVALID)) for p in new])
         # The client remembers that a partition was paused when it was revoked, and would not read from it again.
         self._consumer.resume(partitions)
 
@@ -222,7 +252,10 @@ class GroupConsumer:
         self.at_end.difference_update(leaving)
         self._paused_by_caller.difference_update(leaving)
         self._paused_for_heartbeat.difference_update(leaving)
-        self._consumer.incremental_unassign(partitions)
+        if self._is_eager:
+            self._consumer.unassign()
+        else:
+            self._consumer.incremental_unassign(partitions)
 
     def _on_lost(self, consumer: Consumer, partitions: list[KafkaPartition]) -> None:
         for tp in partitions:

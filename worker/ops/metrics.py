@@ -81,7 +81,14 @@ EXAMPLES_UNREMEMBERED: Final = gauge(
 )
 ORPHAN_LABELS: Final = gauge("orphan_labels", "Labels without a row, each counted once over all restarts.", "task")
 UNREADABLE_RECORDS: Final = counter("unreadable_records_total", "Records that the joiner could not decode.", "kind")
-STREAM_TIME_SECONDS: Final = gauge("stream_time_seconds", "The watermark (event time) that drives the joiner's timers.")
+UNTRUSTED_TIMES: Final = counter(
+    "untrusted_times_total",
+    "Records dated in the future without a Kafka time that confirms it; they do not move the stream time.",
+    "kind",
+)
+STREAM_TIMES_RESET: Final = counter("stream_times_reset_total", "Committed stream times in the future that were reset.")
+JOINER_SHARDS: Final = gauge("joiner_shards", "Partition numbers that this joiner joins.")
+STREAM_TIME_SECONDS: Final = gauge("stream_time_seconds", "The watermark (event time) of the joiner's slowest shard.")
 OLDEST_OPEN_SECONDS: Final = gauge("oldest_open_seconds", "Event time of the oldest row that waits for a label.")
 
 

@@ -2,10 +2,13 @@
 
 import pytest
 
+from contract.events import Event
+from contract.messages import ScoredRow
 from tests.contract.joining.builders import FEEDBACK, FRAUD, make_label, make_row, minutes_to_ms
 from transport.records import TopicPartition
 from worker.joiner.commit_metadata import EMPTY_METADATA, CommitMetadata, decode_metadata, encode_metadata
 from worker.joiner.partitioned_joiner import PartitionedJoiner
+from worker.joiner.watermarks import RecordTime
 
 SCORED, LABELS = TopicPartition("shop.scored", 0), TopicPartition("shop.labels", 0)
 WINDOW = 20 * 60  # minutes
@@ -15,6 +18,10 @@ def make_joiner() -> PartitionedJoiner:
     joiner = PartitionedJoiner(feedback=FEEDBACK, tasks=[FRAUD])
     joiner.add_partitions([SCORED])
     return joiner
+
+
+def push(joiner: PartitionedJoiner, partition: TopicPartition, offset: int, message: ScoredRow | Event) -> None:
+    joiner.push(partition, offset, message, RecordTime(message.ts_ms, message.ts_ms))
 
 
 def test_encoded_metadata_decodes_to_the_same_value() -> None:
@@ -38,30 +45,30 @@ def test_metadata_of_many_tasks_fits_the_broker_limit() -> None:
 def test_a_closed_row_is_not_joined_again_by_the_next_run() -> None:
     # given a run that closed one order while another is still open
     first = make_joiner()
-    first.push(SCORED, 0, make_row("order", "open", 60))
-    first.push(SCORED, 1, make_row("order", "done", 0))
-    first.push(SCORED, 2, make_row("click", "c", WINDOW + 20))
-    assert [e.example_id for e in first.advance(()).examples] == ["done"]
-    metadata = first.commit_metadata({})
-    assert metadata == {SCORED: CommitMetadata({}, 3, minutes_to_ms(60), minutes_to_ms(5))}
+    push(first, SCORED, 0, make_row("order", "open", 60))
+    push(first, SCORED, 1, make_row("order", "done", 0))
+    push(first, SCORED, 2, make_row("click", "c", WINDOW + 20))
+    assert [e.example_id for e in first.advance([SCORED, LABELS]).examples] == ["done"]
+    metadata = first.commit_metadata({}, "writer")
+    assert metadata == {SCORED: CommitMetadata({}, 3, minutes_to_ms(60), minutes_to_ms(5), "writer")}
     # when the next run reads from there
     second = make_joiner()
     second.restore(metadata)
-    second.push(SCORED, 0, make_row("order", "open", 60))
-    second.push(SCORED, 1, make_row("order", "done", 0))
-    second.push(SCORED, 2, make_row("click", "c", WINDOW + 70))
+    push(second, SCORED, 0, make_row("order", "open", 60))
+    push(second, SCORED, 1, make_row("order", "done", 0))
+    push(second, SCORED, 2, make_row("click", "c", WINDOW + 70))
     # then
-    assert [e.example_id for e in second.advance(()).examples] == ["open"]
+    assert [e.example_id for e in second.advance([SCORED, LABELS]).examples] == ["open"]
 
 
 def test_a_late_row_that_was_not_read_before_is_joined() -> None:
     joiner = make_joiner()
     joiner.restore({SCORED: CommitMetadata({}, 3, minutes_to_ms(60))})
 
-    joiner.push(SCORED, 3, make_row("order", "late", 0))
-    joiner.push(LABELS, 0, make_label(5, 1, judged_event_id="late"))
+    push(joiner, SCORED, 3, make_row("order", "late", 0))
+    push(joiner, LABELS, 0, make_label(5, 1, judged_event_id="late"))
 
-    assert [e.example_id for e in joiner.advance(()).examples] == ["late"]
+    assert [e.example_id for e in joiner.advance([SCORED, LABELS]).examples] == ["late"]
 
 
 def test_a_run_that_has_not_caught_up_keeps_the_restored_metadata() -> None:
@@ -69,39 +76,45 @@ def test_a_run_that_has_not_caught_up_keeps_the_restored_metadata() -> None:
     restored = {SCORED: CommitMetadata({"fraud": 1}, 3, minutes_to_ms(60))}
     joiner.restore(restored)
 
-    joiner.push(SCORED, 0, make_row("order", "o", 70))
-    assert joiner.commit_metadata({"fraud": 2}) == {SCORED: CommitMetadata({"fraud": 2}, 3, minutes_to_ms(60))}
+    push(joiner, SCORED, 0, make_row("order", "o", 70))
+    assert joiner.commit_metadata({"fraud": 2}, "writer") == {
+        SCORED: CommitMetadata({"fraud": 2}, 3, minutes_to_ms(60), writer="writer")
+    }
 
-    joiner.push(SCORED, 3, make_row("order", "p", 80))
-    assert joiner.commit_metadata({"fraud": 2}) == {SCORED: CommitMetadata({"fraud": 2}, 4, minutes_to_ms(70))}
+    push(joiner, SCORED, 3, make_row("order", "p", 80))
+    assert joiner.commit_metadata({"fraud": 2}, "writer") == {
+        SCORED: CommitMetadata({"fraud": 2}, 4, minutes_to_ms(70), writer="writer")
+    }
 
 
 def test_without_open_rows_all_rows_read_are_closed() -> None:
     joiner = make_joiner()
 
-    joiner.push(SCORED, 0, make_row("click", "c", 10))
+    push(joiner, SCORED, 0, make_row("click", "c", 10))
 
-    assert joiner.commit_metadata({}) == {SCORED: CommitMetadata({}, 1, minutes_to_ms(10) + 1)}
+    assert joiner.commit_metadata({}, "writer") == {
+        SCORED: CommitMetadata({}, 1, minutes_to_ms(10) + 1, writer="writer")
+    }
 
 
 def test_a_closed_order_gets_no_negative_label_when_its_early_label_is_not_reread() -> None:
     # given two orders whose labels are dated before them; the first is closed, the second open
     first = make_joiner()
-    first.push(LABELS, 0, make_label(94, 1, judged_event_id="done"))
-    first.push(SCORED, 0, make_row("order", "done", 100))
-    first.push(LABELS, 1, make_label(95, 1, judged_event_id="open"))
-    first.push(SCORED, 1, make_row("order", "open", 104))
-    first.push(SCORED, 2, make_row("click", "c", WINDOW + 117))
-    first.push(LABELS, 2, make_label(WINDOW + 117, 1, judged_event_id="gone"))
-    assert {e.example_id for e in first.advance(()).examples} == {"done", "open"}
+    push(first, LABELS, 0, make_label(94, 1, judged_event_id="done"))
+    push(first, SCORED, 0, make_row("order", "done", 100))
+    push(first, LABELS, 1, make_label(95, 1, judged_event_id="open"))
+    push(first, SCORED, 1, make_row("order", "open", 104))
+    push(first, SCORED, 2, make_row("click", "c", WINDOW + 117))
+    push(first, LABELS, 2, make_label(WINDOW + 117, 1, judged_event_id="gone"))
+    assert {e.example_id for e in first.advance([SCORED, LABELS]).examples} == {"done", "open"}
     assert first.safe_offsets() == {SCORED: 0, LABELS: 1}
     # when the next run reads from there
     second = make_joiner()
-    second.restore(first.commit_metadata({}))
-    second.push(SCORED, 0, make_row("order", "done", 100))
-    second.push(LABELS, 1, make_label(95, 1, judged_event_id="open"))
-    second.push(SCORED, 1, make_row("order", "open", 104))
-    second.push(SCORED, 2, make_row("click", "c", WINDOW + 117))
-    second.push(LABELS, 2, make_label(WINDOW + 117, 1, judged_event_id="gone"))
+    second.restore(first.commit_metadata({}, "writer"))
+    push(second, SCORED, 0, make_row("order", "done", 100))
+    push(second, LABELS, 1, make_label(95, 1, judged_event_id="open"))
+    push(second, SCORED, 1, make_row("order", "open", 104))
+    push(second, SCORED, 2, make_row("click", "c", WINDOW + 117))
+    push(second, LABELS, 2, make_label(WINDOW + 117, 1, judged_event_id="gone"))
     # then
-    assert {e.example_id for e in second.advance(()).examples} == {"open"}
+    assert {e.example_id for e in second.advance([SCORED, LABELS]).examples} == {"open"}

@@ -1,6 +1,6 @@
 """The joiner's published outputs are loaded from its own topics, from the earliest record that is read again."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import pytest
@@ -37,8 +37,10 @@ class DedupTopics:
         )
         self._transactional = {"bootstrap.servers": kafka.bootstrap, "transactional.id": prefix, "log_level": 0}
 
-    def load_published(self, committed: int | None, end: int) -> PublishedOutputs:
-        loader = DedupLoader(settings=self.settings, on_chunk=lambda: None)
+    def load_published(
+        self, committed: int | None, end: int, *, on_poll: Callable[[], None] = lambda: None
+    ) -> PublishedOutputs:
+        loader = DedupLoader(settings=self.settings, on_poll=on_poll)
         return loader.load({self.labels: PartitionOffsets(committed, 0, end)})
 
     def send(self, topic: str, values: Sequence[tuple[bytes, int]], *, commits: bool = True) -> None:
@@ -52,6 +54,16 @@ class DedupTopics:
             producer.commit_transaction(30)
         else:
             producer.abort_transaction(30)
+
+    def begin(self, records: Sequence[tuple[str, bytes]]) -> Producer:
+        """Write records in a transaction that stays open."""
+        producer = Producer(self._transactional)
+        producer.init_transactions(30)
+        producer.begin_transaction()
+        for topic, value in records:
+            producer.produce(topic, value, partition=0)
+        assert producer.flush(30) == 0
+        return producer
 
     def send_output(self, output: JoinOutput, ms: int, *, commits: bool = True) -> None:
         self.send(self.settings.topics.feedback, [(to_msgpack(e), ms) for e in output.examples], commits=commits)
@@ -102,6 +114,24 @@ def test_outputs_of_aborted_transactions_are_not_loaded(topics: DedupTopics) -> 
     assert topics.load_published(0, 1).without_published(make_judgement_output("o")) == make_judgement_output("o")
 
 
+def test_a_transaction_that_is_still_open_is_waited_for(topics: DedupTopics) -> None:
+    # given an earlier joiner, whose offsets are committed before its outputs are readable
+    topics.send(topics.labels.topic, [(b"{}", NOW_MS)])
+    output = make_judgement_output("o")
+    producer = topics.begin([(topics.settings.topics.judgements, to_json(j)) for j in output.judgements])
+    polls = list[int]()
+    # when the outputs are loaded, and its transaction ends only later
+    published = topics.load_published(0, 1, on_poll=lambda: end_once(producer, polls))
+    # then they are known
+    assert published.without_published(output).judgements == []
+
+
+def end_once(producer: Producer, polls: list[int]) -> None:
+    polls.append(1)
+    if len(polls) == 5:
+        producer.commit_transaction(30)
+
+
 def test_without_records_to_reread_nothing_is_loaded(topics: DedupTopics) -> None:
     topics.send(topics.labels.topic, [(b"{}", NOW_MS)])
     topics.send_output(make_judgement_output("o"), NOW_MS)
@@ -125,10 +155,13 @@ def test_earliest_timestamp_is_the_lowest_over_all_partitions(topics: DedupTopic
     reader = LogReader(kafka=topics.settings.kafka)
 
     earliest = [
-        reader.earliest_timestamp_ms(starts)
+        reader.earliest_timestamp_ms(starts, latest_ms=2 * NOW_MS)
         for starts in ({topics.labels: 0, feedback: 0}, {topics.labels: 1, feedback: 0})
     ]
-    without_records = [reader.earliest_timestamp_ms(starts) for starts in ({topics.labels: 2}, {topics.labels: 3}, {})]
+    without_records = [
+        reader.earliest_timestamp_ms(starts, latest_ms=2 * NOW_MS)
+        for starts in ({topics.labels: 2}, {topics.labels: 3}, {})
+    ]
 
     reader.close()
     assert earliest == [NOW_MS + 5, NOW_MS + 6]

@@ -1,6 +1,7 @@
 """The joiner's loop over an in-memory consumer and producer."""
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import cast
 
@@ -13,9 +14,10 @@ from testkit.metrics import read_metric
 from tests.contract.joining.builders import FEEDBACK, make_click, make_impression, make_label, make_row, minutes_to_ms
 from transport.records import PartitionOffsets, Record, TopicPartition
 from worker.joiner.commit_metadata import CommitMetadata, decode_metadata, encode_metadata
+from worker.joiner.decoding import RecordDecoder
 from worker.joiner.dedup import PublishedOutputs, example_key
 from worker.joiner.membership import JoinerMembership
-from worker.joiner.pipeline import JoinerPipeline, decode_record
+from worker.joiner.pipeline import Clocks, JoinerPipeline
 from worker.kafka.consumer import GroupConsumer
 from worker.kafka.producer import OutgoingRecord, TransactionalProducer
 from worker.ops import metrics
@@ -24,6 +26,8 @@ from worker.ops.retry import Retry
 SCORED, IMPRESSIONS, CLICKS, LABELS = (
     TopicPartition(f"shop.{kind}", 0) for kind in ("scored", "impressions", "clicks", "labels")
 )
+ALL = (SCORED, IMPRESSIONS, CLICKS, LABELS)
+WALL_MS = 1_764_000_000_000
 LIST = to_msgpack(make_row("recommendation", "r", 0, ("a", "b")))
 
 
@@ -39,7 +43,9 @@ class FakeConsumer:
         self.at_end: set[TopicPartition] = set()
         self.paused: set[TopicPartition] = set()
         self.heartbeats = 0
-        self.metadata = ""
+        self.metadata: dict[TopicPartition, str] = {}
+        self.committed: dict[TopicPartition, int] = {}
+        self.kafka_ms = WALL_MS
         self.records_per_poll = 1_000  # records of one partition in one poll
 
     def put(self, partition: TopicPartition, *values: bytes | None) -> None:
@@ -51,7 +57,7 @@ class FakeConsumer:
             log = self.logs[partition]
             start = self.next[partition]
             end = min(start + self.records_per_poll, len(log))
-            records += [Record(partition, n, None, log[n], (), -1) for n in range(start, end)]
+            records += [Record(partition, n, None, log[n], (), self.kafka_ms) for n in range(start, end)]
             self.next[partition] = end
         self.at_end = {partition for partition in self.assignment if self.next[partition] == len(self.logs[partition])}
         return records[:records_max]
@@ -61,8 +67,15 @@ class FakeConsumer:
 
     def query_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, PartitionOffsets]:
         return {
-            partition: PartitionOffsets(None, 0, len(self.logs[partition]), self.metadata) for partition in partitions
+            partition: PartitionOffsets(
+                self.committed.get(partition), 0, len(self.logs[partition]), self.metadata.get(partition, "")
+            )
+            for partition in partitions
         }
+
+    def count_partitions(self, topics: Iterable[str]) -> dict[str, int]:
+        counts = Counter(partition.topic for partition in self.logs)
+        return {topic: counts[topic] for topic in topics if topic in counts}
 
     def seek(self, starts: Mapping[TopicPartition, int]) -> None:
         self.next.update(starts)
@@ -78,8 +91,8 @@ class FakeConsumer:
 class FakeProducer:
     """Records what is published. `interrupt` runs once during a publish, which then waits for Kafka once."""
 
-    def __init__(self, on_wait: Callable[[], None]) -> None:
-        self._on_wait = on_wait
+    def __init__(self, consumer: FakeConsumer, on_wait: Callable[[], None]) -> None:
+        self._consumer, self._on_wait = consumer, on_wait
         self.published: list[OutgoingRecord] = []
         self.committed: dict[TopicPartition, int] = {}
         self.fences = 0
@@ -107,6 +120,8 @@ class FakeProducer:
         self.published += records
         self.committed.update(positions)
         self.metadata.update(metadata)
+        self._consumer.committed.update(positions)
+        self._consumer.metadata.update(metadata)
 
 
 class JoinerHarness:
@@ -116,7 +131,7 @@ class JoinerHarness:
         self.consumer = FakeConsumer()
         consumer = cast(GroupConsumer, self.consumer)
         membership = JoinerMembership(consumer)
-        self.producer = FakeProducer(membership.heartbeat)
+        self.producer = FakeProducer(self.consumer, membership.heartbeat)
         self.now_s = 0.0
         self.published_before = PublishedOutputs(limit=100)
         self.pipeline = JoinerPipeline(
@@ -125,10 +140,20 @@ class JoinerHarness:
             membership=membership,
             producer=cast(TransactionalProducer, self.producer),
             retry=Retry(threading.Event(), on_wait=membership.heartbeat),
-            clock_s=lambda: self.now_s,
+            clocks=Clocks(lambda: self.now_s, lambda: WALL_MS),
             load_published=lambda offsets: self.published_before,
         )
         self.pipeline.on_assigned(sorted(self.consumer.assignment))
+
+    def rebalance(self, *partitions: TopicPartition, revoke: bool = True) -> None:
+        """Revoke all partitions, as an eager rebalance does, and assign these."""
+        if revoke:
+            self.pipeline.on_revoked(sorted(self.consumer.assignment))
+        self.consumer.assignment, self.consumer.at_end, self.consumer.paused = set(partitions), set(), set()
+        starts = self.pipeline.on_assigned(list(partitions))
+        for partition in partitions:
+            self.consumer.logs.setdefault(partition, [])
+            self.consumer.next[partition] = starts.get(partition, self.consumer.committed.get(partition, 0))
 
     def pass_idle_time(self) -> None:
         """Step, then advance the clock so that partitions at their ends become idle."""
@@ -171,17 +196,107 @@ def test_without_outputs_or_new_positions_nothing_is_published(harness: JoinerHa
     assert harness.producer.committed == {}
 
 
-def test_when_partitions_are_revoked_open_rows_are_read_again(harness: JoinerHarness) -> None:
+def test_rows_of_a_shard_that_is_assigned_again_are_kept(harness: JoinerHarness) -> None:
+    harness.consumer.put(SCORED, LIST)
+    harness.consumer.put(IMPRESSIONS, to_json(make_impression(1, "a")))
+    harness.pipeline.step()
+    harness.rebalance(*ALL)
+    assert harness.consumer.next[SCORED] == 1  # the row is not read again
+
+    harness.consumer.put(CLICKS, to_json(make_click(2, "a")))
+    harness.pipeline.step()
+
+    assert harness.list_published_revisions() == [("r~a", 1)]
+
+
+def test_a_shard_that_another_joiner_had_in_between_is_read_again(harness: JoinerHarness) -> None:
+    # given a shard with a waiting row
+    harness.consumer.put(SCORED, LIST)
+    harness.consumer.put(IMPRESSIONS, to_json(make_impression(1, "a")))
+    harness.pipeline.step()
+    # when another joiner has committed the same position before the shard comes back
+    harness.consumer.metadata[SCORED] = encode_metadata(CommitMetadata(writer="another"))
+    harness.published_before = make_published(example_key("r~a", 1))
+    harness.rebalance(*ALL)
+    harness.consumer.put(CLICKS, to_json(make_click(2, "a")), to_json(make_click(3, "b")))
+    harness.consumer.put(IMPRESSIONS, to_json(make_impression(1, "b")))
+    for _ in range(2):
+        harness.pipeline.step()
+    # then what it published is known
+    assert harness.list_published_revisions() == [("r~b", 1)]
+
+
+def test_a_shard_that_was_away_for_a_rebalance_is_read_again(harness: JoinerHarness) -> None:
     harness.consumer.put(SCORED, LIST)
     harness.consumer.put(IMPRESSIONS, to_json(make_impression(1, "a")))
     harness.pipeline.step()
 
-    harness.pipeline.on_revoked([LABELS])
-    harness.consumer.assignment.remove(LABELS)
+    harness.rebalance()
     harness.pipeline.step()
-    harness.consumer.put(CLICKS, to_json(make_click(2, "a")))
+    assert harness.pipeline.not_ready_reason() is not None
+    harness.rebalance(*ALL)
+
+    assert harness.consumer.next[SCORED] == 0
+
+
+def test_records_fetched_again_after_a_rebalance_are_skipped(harness: JoinerHarness) -> None:
+    harness.consumer.put(LABELS, to_json(make_label(0, 1, judged_event_id="gone")))
+    harness.consumer.put(LABELS, to_json(make_label(0, 1, judged_event_id="gone", ident="second")))
     harness.pipeline.step()
 
+    harness.rebalance(*ALL)
+    harness.consumer.next[LABELS] = 1
+    harness.consumer.put(LABELS, to_json(make_label(5000, 1, judged_event_id="gone, too")))
+    harness.pass_idle_time()
+    harness.pipeline.step()
+    harness.pass_idle_time()
+    harness.pipeline.step()
+
+    assert read_metric(metrics.ORPHAN_LABELS, "fraud") == 2
+
+
+def test_shards_are_joined_by_themselves(harness: JoinerHarness) -> None:
+    # given two shards, of which the second has no later record
+    second = {partition: partition._replace(partition=1) for partition in ALL}
+    harness.rebalance(*ALL, *second.values())
+    for number, name in ((0, "r"), (1, "q")):
+        harness.consumer.put(SCORED._replace(partition=number), to_msgpack(make_row("recommendation", name, 0, ("a",))))
+        shown = make_impression(1, "a", recommendation_id=name)
+        harness.consumer.put(IMPRESSIONS._replace(partition=number), to_json(shown))
+    harness.consumer.put(CLICKS, to_json(make_click(100, "x", recommendation_id=None)))
+    # when everything was read
+    harness.pass_idle_time()
+    harness.pipeline.step()
+    # then only the time of the first has passed
+    assert harness.list_published_revisions() == [("r~a", 0)]
+    # and when the second is revoked, the first keeps its rows
+    harness.rebalance(*ALL)
+    assert {harness.consumer.next[partition] for partition in (SCORED, IMPRESSIONS, CLICKS)} == {1}
+    harness.rebalance(*second.values())
+    assert harness.consumer.next[second[SCORED]] == 0
+
+
+def test_topics_with_other_numbers_of_partitions_are_not_joined(harness: JoinerHarness) -> None:
+    # given a topic with one partition more than the others
+    wide = [LABELS, LABELS._replace(partition=1)]
+    harness.rebalance(*ALL, *wide)
+    harness.consumer.put(SCORED, LIST)
+    harness.consumer.put(IMPRESSIONS, to_json(make_impression(1, "a")))
+    harness.consumer.put(CLICKS, to_json(make_click(2, "a")))
+    # when it is read
+    harness.pipeline.step()
+    # then nothing is published, with the reason and the command
+    assert harness.list_published_revisions() == []
+    reason = harness.pipeline.not_ready_reason() or ""
+    assert "shop.labels: 2" in reason
+    assert "--alter --partitions 2 --topic" in reason
+    assert harness.consumer.paused == harness.consumer.assignment
+    # and when the others have as many, all is joined
+    for partition in ALL:
+        harness.consumer.logs.setdefault(partition._replace(partition=1), [])
+    harness.now_s += 2
+    for _ in range(2):
+        harness.pipeline.step()
     assert harness.list_published_revisions() == [("r~a", 1)]
 
 
@@ -190,7 +305,7 @@ def test_a_batch_revoked_while_kafka_is_down_is_not_published_but_reread(harness
     harness.consumer.put(IMPRESSIONS, to_json(make_impression(1, "a")))
     harness.consumer.put(CLICKS, to_json(make_click(2, "a")))
 
-    harness.producer.interrupt = lambda: harness.pipeline.on_revoked([LABELS])
+    harness.producer.interrupt = lambda: harness.rebalance(*ALL)
     harness.pipeline.step()
     assert (harness.list_published_revisions(), harness.producer.committed) == ([], {})
     assert not harness.producer.has_begun  # fenced before the offsets were queried
@@ -200,18 +315,32 @@ def test_a_batch_revoked_while_kafka_is_down_is_not_published_but_reread(harness
     assert harness.consumer.heartbeats == 1
 
 
+def test_a_shard_revoked_during_a_batch_is_read_again_when_it_comes_back(harness: JoinerHarness) -> None:
+    harness.consumer.put(SCORED, LIST)
+    harness.consumer.put(IMPRESSIONS, to_json(make_impression(1, "a")))
+    harness.consumer.put(CLICKS, to_json(make_click(2, "a")))
+
+    harness.producer.interrupt = lambda: harness.pipeline.on_revoked(list(ALL))
+    harness.pipeline.step()
+    harness.rebalance(*ALL, revoke=False)
+    harness.pipeline.step()
+
+    assert harness.list_published_revisions() == [("r~a", 1)]
+
+
 def test_a_partition_ahead_is_paused_until_the_others_catch_up(harness: JoinerHarness) -> None:
     harness.consumer.records_per_poll = 1
     harness.consumer.put(LABELS, to_json(make_label(100, 1)), to_json(make_label(101, 1)))
-    harness.consumer.put(SCORED, *(to_msgpack(make_row("order", f"o{n}", n)) for n in (0, 84, 86, 120)))
+    rows = [make_row("order", f"o{n}", n, user=f"u{index % 3}") for index, n in enumerate((0, 84, 84, 86, 86, 86))]
+    harness.consumer.put(SCORED, *map(to_msgpack, rows))
 
     states = []
-    for _ in range(4):
+    for _ in range(6):
         harness.pipeline.step()
         states.append((harness.consumer.next[SCORED], harness.consumer.next[LABELS], harness.consumer.paused))
 
-    # A lead of 15 minutes is allowed; at the end labels between 101 and 120 may still follow.
-    assert states == [(1, 1, {LABELS}), (2, 1, {LABELS}), (3, 1, set()), (4, 2, {SCORED})]
+    # A lead of 15 minutes is allowed, and three users have to agree on the time of the rows.
+    assert states == [(n, 1, {LABELS}) for n in range(1, 6)] + [(6, 1, set())]
 
 
 def test_no_partition_is_paused_for_an_idle_one(harness: JoinerHarness) -> None:
@@ -293,22 +422,20 @@ def test_outputs_of_an_earlier_run_are_not_published_again(harness: JoinerHarnes
     assert harness.list_published_revisions() == [("r~b", 1)]
 
 
-def test_older_producers_are_fenced_before_publishing_and_at_each_rebalance(harness: JoinerHarness) -> None:
+def test_older_producers_are_fenced_before_a_new_shard_is_published(harness: JoinerHarness) -> None:
     harness.consumer.put(SCORED, LIST)
     harness.pipeline.step()
     harness.pipeline.step()
     assert harness.producer.fences == 1
 
-    harness.pipeline.on_assigned([TopicPartition("shop.orders", 0)])
+    harness.rebalance(*ALL, LABELS._replace(partition=1))
     harness.pipeline.step()
-    harness.pipeline.step()
-    fences = harness.producer.fences
-    assert fences > 1
+    assert harness.producer.fences == 1  # the topics cannot be joined
 
-    harness.pipeline.on_revoked([LABELS])
+    harness.rebalance(*(partition._replace(partition=number) for partition in ALL for number in (0, 1)))
     harness.pipeline.step()
     harness.pipeline.step()
-    assert harness.producer.fences > fences
+    assert harness.producer.fences > 1
 
 
 def test_published_outputs_are_kept_until_their_records_are_passed(harness: JoinerHarness) -> None:
@@ -330,7 +457,7 @@ def test_published_outputs_are_kept_until_their_records_are_passed(harness: Join
 
 
 def test_orphan_counts_continue_those_of_earlier_runs(harness: JoinerHarness) -> None:
-    harness.consumer.metadata = encode_metadata(CommitMetadata({"fraud": 4}))
+    harness.consumer.metadata[LABELS] = encode_metadata(CommitMetadata({"fraud": 4}))
     harness.consumer.put(
         LABELS,
         to_json(make_label(0, 1, judged_event_id="gone")),
@@ -349,21 +476,21 @@ def test_a_label_from_the_future_is_clamped_to_its_kafka_time() -> None:
     label = to_json(make_label(600, 1))
     kafka_times = [minutes_to_ms(600) - AHEAD_MS_MAX, minutes_to_ms(600) - AHEAD_MS_MAX - 1]
 
-    events = [decode_record("labels", Record(LABELS, 0, None, label, (), ms)) for ms in kafka_times]
+    decoder = RecordDecoder(kinds_by_topic={LABELS.topic: "labels"}, clock_ms=lambda: WALL_MS)
+    events = [decoder.decode(Record(LABELS, 0, None, label, (), ms))[0] for ms in kafka_times]
 
     assert [event.ts_ms for event in events if event] == [minutes_to_ms(600), minutes_to_ms(600) - AHEAD_MS_MAX - 1]
     assert read_metric(metrics.CLAMPED_TIMESTAMPS) == clamped + 1
 
 
 def test_partitions_assigned_later_are_joined_with_earlier_records(harness: JoinerHarness) -> None:
-    harness.consumer.assignment.remove(CLICKS)
+    harness.rebalance(*(partition for partition in ALL if partition != CLICKS))
     harness.consumer.put(SCORED, LIST)
     harness.consumer.put(IMPRESSIONS, to_json(make_impression(1, "a")))
     harness.consumer.put(LABELS, to_json(make_label(0, 1, judged_event_id="gone")))
     harness.pipeline.step()
 
-    harness.consumer.assignment.add(CLICKS)
-    harness.pipeline.on_assigned([CLICKS])
+    harness.rebalance(*ALL)
     harness.consumer.put(CLICKS, to_json(make_click(2, "a")), to_json(make_click(5000, "x", recommendation_id=None)))
     harness.consumer.put(LABELS, to_json(make_label(5000, 1, judged_event_id="gone, too")))
     for _ in range(2):
