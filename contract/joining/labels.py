@@ -105,9 +105,7 @@ class LabelJoin:
             self._counts["duplicate", "row"] += 1
             return
         due_ms = row.ts_ms + self._window_ms
-        evicted = self._rows.add(
-            row.event_id, LabelledRow(row), since_ms=row.ts_ms, due_ms=due_ms, owner=row.user_id
-        )
+        evicted = self._rows.add(row.event_id, LabelledRow(row), since_ms=row.ts_ms, due_ms=due_ms, owner=row.user_id)
         if evicted:
             for task in self._default_negative[evicted[1].row.kind] or ("other",):
                 self._counts["crowded", task] += 1

@@ -1,6 +1,6 @@
 """Rows and events that wait, each with the event time it starts at and the time it is due: in memory, and on disk."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final, Generic, TypeVar
 
 import msgspec

@@ -42,9 +42,7 @@ class PurchaseJoin:
         self._output, self._counts = output, counts
         # Keys are ids of examples.
         self._clicked = PendingStore("clicked", ClickedItem, limit=feedback.rows_max, removed_max=0, rows=rows)
-        self._recent_orders = EarlyEvents(
-            "orders", Order, wait_ms=self._grace_ms, limit=feedback.parked_max, rows=rows
-        )
+        self._recent_orders = EarlyEvents("orders", Order, wait_ms=self._grace_ms, limit=feedback.parked_max, rows=rows)
         self.stores: list[PendingStore[Any]] = [self._clicked, self._recent_orders.pending]
 
     def add_click(self, example: Example, since_ms: int) -> None:

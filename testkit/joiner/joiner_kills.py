@@ -67,7 +67,7 @@ class JoinerProcess:
         (self._port,) = find_free_ports(1)
         command = [sys.executable, "-m", "worker", "feedback"]
         self.child = ChildProcess(
-            command=command, output=folder / "joiner.log", environment=self._env_variables(kafka, prefix)
+            command=command, output=folder / "joiner.log", environment=self._env_variables(kafka, prefix, folder)
         )
 
     def wait_for_stream_time(self, ms: int) -> None:
@@ -84,9 +84,15 @@ class JoinerProcess:
             return 0.0
         return sum(map(float, re.findall(rf"^shopstream_{name}(?:{{.*}})? (\S+)$", text, re.MULTILINE)))
 
-    def _env_variables(self, kafka: KafkaServer, prefix: str) -> Mapping[str, str]:
+    def _env_variables(self, kafka: KafkaServer, prefix: str, folder: Path) -> Mapping[str, str]:
         # A partition that only waits for a slow machine should not count as idle.
-        feedback = {**FEEDBACK_SETTINGS.model_dump(), "idle_ms": 5_000}
+        feedback = {
+            **FEEDBACK_SETTINGS.model_dump(),
+            "idle_ms": 5_000,
+            "store": str(folder / f"{prefix}rows"),
+            "save_ms": 500,
+            "rows_max": 2_000,  # so that most rows wait on disk
+        }
         return {
             **CHECKOUT_VARIABLES,
             "SHOPSTREAM_KAFKA__BOOTSTRAP_SERVERS": kafka.bootstrap,

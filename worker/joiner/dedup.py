@@ -4,7 +4,8 @@ An example or judgement is identified by a 64-bit hash. With n stored and m quer
 expected to be taken for duplicates by collision (a ten-thousandth of one, with 50 million of each).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Final, TypeVar
 
 import numpy as np
@@ -13,9 +14,11 @@ import numpy.typing as npt
 from contract.events import Judgement
 from contract.hashing import hash_texts
 from contract.joining.output import JoinOutput
+from transport.records import TopicPartition
 
 T = TypeVar("T")
 Hashes = npt.NDArray[np.uint64]
+NO_STARTS: Final[Mapping[TopicPartition, int]] = MappingProxyType({})
 NO_HASHES: Final[Hashes] = np.empty(0, np.uint64)
 
 
@@ -72,7 +75,9 @@ class HashSet:
 class PublishedOutputs:
     """Keys of published examples and judgements, and ids of rows that have an example; the latest `limit` of each."""
 
-    def __init__(self, *, limit: int) -> None:
+    def __init__(self, *, limit: int, starts: Mapping[TopicPartition, int] = NO_STARTS) -> None:
+        """`starts`: from where on the output topics were read."""
+        self.starts = starts
         self._keys = HashSet(limit=limit)
         self._row_ids = HashSet(limit=limit)
 

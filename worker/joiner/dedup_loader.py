@@ -8,6 +8,7 @@ finds every output that may recur.
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
 from typing import Final
 
 import msgspec
@@ -60,25 +61,42 @@ class DedupLoader:
         outputs that are not readable yet, so the output topics are read to the end that they have now, behind the
         records of transactions that are still open.
         """
-        published = PublishedOutputs(limit=self._limit)
-        reader = LogReader(kafka=self._kafka, on_poll=self._on_poll)
-        try:
+        with closing(LogReader(kafka=self._kafka, on_poll=self._on_poll)) as reader:
             first_ms = reader.earliest_timestamp_ms(
                 {partition: start_offset(partition_offsets) for partition, partition_offsets in offsets.items()},
                 latest_ms=time.time_ns() // 1_000_000 + TIMESTAMP_LEAD_MS,
             )
-            if first_ms is not None:
-                for records in self._read_outputs(reader, first_ms - TIMESTAMP_LEAD_MS):
-                    self._add(published, records)
-        finally:
-            reader.close()
+            if first_ms is None:
+                return self._read(reader, {}, {})
+            ends = reader.fetch_written_ends(self._topics)
+            return self._read(reader, ends, reader.offsets_for_time(ends, max(0, first_ms - TIMESTAMP_LEAD_MS)))
+
+    def load_from(self, starts: Mapping[TopicPartition, int]) -> PublishedOutputs:
+        """The published outputs at or after these offsets, and all in partitions without one; raises `Unavailable`."""
+        with closing(LogReader(kafka=self._kafka, on_poll=self._on_poll)) as reader:
+            ends = reader.fetch_written_ends(self._topics)
+            ranges = reader.fetch_offset_ranges(self._topics)
+            # A topic that is shorter was recreated.
+            first = {
+                partition: max(ranges[partition].low, start if (start := starts.get(partition, 0)) <= end else 0)
+                for partition, end in ends.items()
+            }
+            return self._read(reader, ends, first)
+
+    def fetch_ends(self) -> dict[TopicPartition, int]:
+        """The present ends of the output topics; raises `Unavailable`."""
+        with closing(LogReader(kafka=self._kafka)) as reader:
+            return {partition: ends.high for partition, ends in reader.fetch_offset_ranges(self._topics).items()}
+
+    def _read(
+        self, reader: LogReader, ends: Mapping[TopicPartition, int], starts: Mapping[TopicPartition, int]
+    ) -> PublishedOutputs:
+        published = PublishedOutputs(limit=self._limit, starts=starts)
+        for records in reader.read(ends, starts):
+            self._add(published, records)
         published.freeze()
         log.info("Loaded %d published examples and judgements; none of them is published twice.", len(published))
         return published
-
-    def _read_outputs(self, reader: LogReader, begin_ms: int) -> Iterable[list[Record]]:
-        ends = reader.fetch_written_ends(self._topics)
-        return reader.read(ends, reader.offsets_for_time(ends, max(0, begin_ms)))
 
     def _add(self, published: PublishedOutputs, records: Iterable[Record]) -> None:
         keys = list[str]()

@@ -199,6 +199,7 @@ class PartitionedJoiner:
                 self._offset_indexes[partition] = TimeOffsetIndex(saved.index)
         self._watermarks.restore(times_by_partition, state.now_ms)
 
+
 def name_user(message: ScoredRow | Event) -> str:
     """The user of a record; a product has none, and stands for itself."""
     return str(getattr(message, "user_id", "")) or message.event_id

@@ -13,9 +13,10 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Final, Protocol
 
 from contract.joining.output import JoinOutput, OutcomeCounts
+from contract.joining.row_store import BrokenStore
 from contract.messages import to_json, to_msgpack
 from contract.profiles.record import JUDGED_TASKS
 from contract.settings.reading import Settings
@@ -24,7 +25,10 @@ from worker.joiner.decoding import RecordDecoder, read_clock_ms
 from worker.joiner.dedup import PublishedOutputs
 from worker.joiner.dedup_loader import DedupLoader, start_offset
 from worker.joiner.membership import JoinerMembership, PartitionsChanged
+from worker.joiner.recovered_state import read_output_starts
 from worker.joiner.shard import JoinerShard, ShardSet
+from worker.joiner.store.shard_store import ShardStore
+from worker.joiner.store.store_folder import StoreFolder, number_of
 from worker.kafka.consumer import GroupConsumer
 from worker.kafka.producer import OutgoingRecord, TransactionalProducer
 from worker.ops import metrics
@@ -34,6 +38,7 @@ from worker.ops.steps import Step, StepMarker
 log = logging.getLogger(__name__)
 KINDS: Final = ("scored", "impressions", "clicks", "orders", "labels")
 MISMATCH_CHECK_S: Final = 1.0
+UNSAVED_MAX: Final = 50_000  # changed rows and events that are in memory until they are saved
 Positions = dict[TopicPartition, int]
 
 
@@ -43,6 +48,19 @@ class Clocks:
 
     steady_s: Callable[[], float] = time.monotonic
     wall_ms: Callable[[], int] = read_clock_ms
+
+
+class PublishedLog(Protocol):
+    """Reads the output topics; each call raises `Unavailable`."""
+
+    def load(self, offsets: Mapping[TopicPartition, PartitionOffsets]) -> PublishedOutputs:
+        """The outputs that earlier runs published of records at or after these offsets of the input."""
+
+    def load_from(self, starts: Positions) -> PublishedOutputs:
+        """The outputs at or after these offsets of the output."""
+
+    def fetch_ends(self) -> Positions:
+        """The present ends of the output."""
 
 
 class JoinerPipeline:
@@ -58,12 +76,15 @@ class JoinerPipeline:
         retry: Retry,
         step_marker: StepMarker | None = None,
         clocks: Clocks | None = None,
-        load_published: Callable[[Mapping[TopicPartition, PartitionOffsets]], PublishedOutputs] | None = None,
+        outputs: PublishedLog | None = None,
+        stores: StoreFolder | None = None,
     ) -> None:
-        """`load_published` returns the outputs that earlier runs published of records from the given offsets on."""
+        """`outputs` reads what earlier runs published; `stores` keeps waiting rows on disk."""
         self._settings = self._shard_settings = settings
         self._clocks = clocks or Clocks()
-        self._load_published = load_published or DedupLoader(settings=settings, on_poll=membership.heartbeat).load
+        self._outputs = outputs or DedupLoader(settings=settings, on_poll=membership.heartbeat)
+        self._stores = stores
+        self._save_due_s = 0.0
         kinds_by_topic = {settings.topics.topic_name(kind): kind for kind in KINDS}
         self._topics = list(kinds_by_topic)
         self._decoder = RecordDecoder(kinds_by_topic=kinds_by_topic, clock_ms=self._clocks.wall_ms)
@@ -110,6 +131,12 @@ class JoinerPipeline:
         except PartitionsChanged as changed:
             log.warning("Restarting the join from the committed positions: %s", changed)
             self._restart()
+        except BrokenStore as broken:
+            log.error("The stored rows are thrown away, and the log is read again: %s", broken)
+            metrics.STORES_DISCARDED.inc()
+            for shard in self._shards:
+                shard.discard_store()
+            self._drop_rows()
         return len(records)
 
     def progress(self) -> tuple[Positions, Positions]:
@@ -138,6 +165,7 @@ class JoinerPipeline:
         """Leave the group; records after the committed positions will be read again."""
         self._consumer.close()
         self._producer.close()
+        self._shards.close()
 
     def _join(self, records: list[Record]) -> JoinOutput:
         self._mark_step(Step.READ)
@@ -165,7 +193,8 @@ class JoinerPipeline:
         outgoing += [
             OutgoingRecord(topics.judgements, judgement.user_id, to_json(judgement)) for judgement in output.judgements
         ]
-        if outgoing or any(shard.has_moved() for shard in self._shards):
+        saved = self._list_saved()
+        if outgoing or saved or any(shard.has_moved() for shard in self._shards):
             commits = [(shard, shard.make_commits(self._writer)) for shard in self._shards]
             merged = {partition: commit for _, each in commits for partition, commit in each.items()}
             self._producer.publish(
@@ -176,7 +205,23 @@ class JoinerPipeline:
             )
             for shard, shard_commits in commits:
                 shard.mark_committed(shard_commits)
+        if saved:
+            self._save(saved)
         self._set_metrics()
+
+    def _list_saved(self) -> list[JoinerShard]:
+        """The shards to save after this batch: all that have changed, from time to time or when much has."""
+        is_due = self._clocks.steady_s() >= self._save_due_s
+        unsaved = [shard for shard in self._shards if shard.has_unsaved()]
+        return unsaved if is_due or sum(shard.uncommitted for shard in unsaved) > UNSAVED_MAX else []
+
+    def _save(self, shards: list[JoinerShard]) -> None:
+        """Save shards after their commit to Kafka, never before: outputs that are not published would be lost."""
+        output_ends = self._retry.call("kafka", self._outputs.fetch_ends)
+        for shard in shards:
+            shard.save(self._consumer.at_end, output_ends, self._retry)
+        metrics.STORE_BYTES.set(sum(shard.store.size_bytes() for shard in self._shards if shard.store))
+        self._save_due_s = self._clocks.steady_s() + self._settings.feedback.save_ms / 1000
 
     def _count(self, output: JoinOutput, outcomes: OutcomeCounts) -> None:
         for task, n in Counter(task for example in output.examples for task in example.labels).items():
@@ -225,18 +270,43 @@ class JoinerPipeline:
                 restarted |= shard.partitions
             new.append((self._shards.replace(shard), own))
         if new:
+            self._open_stores(new)
             self._load(new)
             self._have_orphans_changed = True
-        self._seek({partition: offsets[partition] for partition in restarted})
+            restarted |= {p for shard, _ in new if shard.joiner.next_offsets() for p in shard.partitions}
+        starts = {partition: start for shard, own in new for partition, start in shard.starts(own).items()}
+        self._seek({partition: starts[partition] for partition in restarted})
         return restarted
+
+    def _open_stores(self, shards: list[tuple[JoinerShard, dict[TopicPartition, PartitionOffsets]]]) -> None:
+        """Let the shards go on with their stored rows, and delete those of shards that have moved away."""
+        if self._stores:
+            self._stores.keep_only({number_of(shard.partitions) for shard in self._shards})
+            for shard, own in shards:
+                shard.use_store(self._retry.call("kafka", partial(self._stores.open, shard.partitions, own)))
 
     def _load(self, shards: list[tuple[JoinerShard, dict[TopicPartition, PartitionOffsets]]]) -> None:
         """Load what earlier runs published of these shards, which start at these offsets."""
-        offsets = {partition: known for _, own in shards for partition, known in own.items()}
-        published = self._retry.call("kafka", partial(self._load_published, offsets))
+        from_log = {
+            partition: known for shard, own in shards if not shard.is_stored for partition, known in own.items()
+        }
+        published = PublishedOutputs(limit=1)
+        if from_log:
+            published = self._retry.call("kafka", partial(self._outputs.load, from_log))
+        published_after = self._load_after([shard.store for shard, _ in shards if shard.is_stored and shard.store])
         for shard, own in shards:
-            shard.recover(own, published, self._clocks.wall_ms())
-        metrics.EXAMPLES_UNREMEMBERED.set(published.evicted)
+            shard.recover(own, published_after if shard.is_stored else published, self._clocks.wall_ms())
+        metrics.EXAMPLES_UNREMEMBERED.set(published.evicted + published_after.evicted)
+
+    def _load_after(self, stores: list[ShardStore]) -> PublishedOutputs:
+        """Load what was published after these stores were written."""
+        if not stores:
+            return PublishedOutputs(limit=1)
+        starts: Positions = {}
+        for store in stores:
+            for partition, offset in read_output_starts(store.rows).items():
+                starts[partition] = min(offset, starts.get(partition, offset))
+        return self._retry.call("kafka", partial(self._outputs.load_from, starts))
 
     def _find_mismatch(self) -> str | None:
         """Why the topics cannot be joined by partition number, or None; sets the limits of each shard."""
@@ -252,17 +322,14 @@ class JoinerPipeline:
         self._shard_settings = divide_limits(self._settings, max(counts.values(), default=1))
         return None
 
-    def _seek(self, offsets: Mapping[TopicPartition, PartitionOffsets]) -> None:
-        starts = {
-            partition: start_offset(known)
-            for partition, known in offsets.items()
-            if partition in self._consumer.assignment
-        }
-        self._retry.call("kafka", partial(self._consumer.seek, starts))
+    def _seek(self, starts: Positions) -> None:
+        assigned = {partition: start for partition, start in starts.items() if partition in self._consumer.assignment}
+        self._retry.call("kafka", partial(self._consumer.seek, assigned))
 
     def _set_metrics(self) -> None:
         shards = [shard for shard in self._shards if not shard.is_empty(self._consumer.at_end)]
         metrics.JOINER_SHARDS.set(len(self._shards))
+        metrics.WAITING_ROWS.set(sum(len(shard.joiner) for shard in self._shards))
         metrics.STREAM_TIME_SECONDS.set(min((shard.joiner.now_ms or 0 for shard in shards), default=0) / 1000)
         open_ms = [shard.joiner.oldest_ms for shard in shards]
         metrics.OLDEST_OPEN_SECONDS.set(min((ms for ms in open_ms if ms is not None), default=0) / 1000)
@@ -290,7 +357,8 @@ class JoinerPipeline:
         self._shards.reset()
         self._pause_only(set())
         partitions = set(self._consumer.assignment)
-        self._seek(self._retry.call("kafka", partial(self._consumer.query_offsets, partitions)))
+        offsets = self._retry.call("kafka", partial(self._consumer.query_offsets, partitions))
+        self._seek({partition: start_offset(known) for partition, known in offsets.items()})
 
 
 def divide_limits(settings: Settings, shards: int) -> Settings:

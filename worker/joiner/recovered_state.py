@@ -11,7 +11,6 @@ from typing import Final
 
 import msgspec
 from msgspec import Struct
-
 from msgspec.structs import replace
 
 from contract.joining.output import JoinOutput, OrphanLabel
@@ -36,7 +35,9 @@ class OrphanState(Struct, frozen=True):
 
 
 ORPHAN_STATE: Final = "orphans"
-encode_orphans: Final = msgspec.msgpack.Encoder().encode
+OUTPUT_STATE: Final = "outputs"
+to_msgpack: Final = msgspec.msgpack.Encoder().encode
+decode_starts: Final = msgspec.msgpack.Decoder(list[tuple[str, int, int]]).decode
 decode_orphans: Final = msgspec.msgpack.Decoder(OrphanState).decode
 
 
@@ -51,8 +52,9 @@ class RecoveredState:
         offsets: Mapping[TopicPartition, PartitionOffsets],
         published: PublishedOutputs,
         clock_limit_ms: int | None = None,
+        rows: RowStore | None = None,
     ) -> None:
-        """`offsets`: where this run starts to read, with the metadata committed there.
+        """`offsets`: what earlier runs committed, from where this run reads unless it goes on with stored `rows`.
 
         Committed times after `clock_limit_ms` are not believed.
         """
@@ -67,8 +69,10 @@ class RecoveredState:
                 if metadata.writer or partition.partition == LEGACY_PARTITION
             ],
             limit=feedback.parked_max,
+            rows=rows,
         )
         self._published = published
+        self._repeats_until_ms: int | None = None  # known once everything that earlier runs read was read
         self._nothing_published = PublishedOutputs(limit=feedback.said_max)
         self._ends = {
             partition: partition_offsets.high
@@ -104,10 +108,49 @@ class RecoveredState:
             for partition, metadata in joiner.commit_metadata(orphans, writer).items()
         }
 
+    def states(
+        self,
+        joiner: PartitionedJoiner,
+        at_end: Iterable[TopicPartition],
+        output_ends: Mapping[TopicPartition, int],
+    ) -> dict[str, bytes]:
+        """What is committed to the store with the rows; `output_ends`: the present ends of the output topics.
+
+        A run that goes on with the store reads back the outputs that earlier runs may have published and the stored
+        rows may emit: those after these ends, or all that this run has read back if it may still repeat them.
+        """
+        starts = self._published.starts if self._may_repeat(joiner, set(at_end)) else output_ends
+        return self._orphan_counter.states() | {OUTPUT_STATE: encode_starts(starts)}
+
     def release_published(self, positions: Mapping[TopicPartition, int]) -> None:
         """Free the recovered outputs once the positions have passed every record that an earlier run may have read."""
         if len(self._published) and all(positions.get(partition, 0) >= end for partition, end in self._ends.items()):
             self._published = self._nothing_published
+
+    def _may_repeat(self, joiner: PartitionedJoiner, at_end: set[TopicPartition]) -> bool:
+        """Whether this run may still emit what an earlier one published.
+
+        No longer, once it has read all that was there when it started, and the watermark has passed all of it: each
+        event and each timer of the earlier runs has come then.
+        """
+        if not len(self._published):
+            return False
+        read = joiner.next_offsets()
+        if self._repeats_until_ms is None and all(
+            read.get(partition, 0) >= end or partition in at_end for partition, end in self._ends.items()
+        ):
+            self._repeats_until_ms = joiner.highest_ms
+        return self._repeats_until_ms is None or (joiner.now_ms or 0) < self._repeats_until_ms
+
+
+def encode_starts(starts: Mapping[TopicPartition, int]) -> bytes:
+    return to_msgpack([(*partition, offset) for partition, offset in starts.items()])
+
+
+def read_output_starts(rows: RowStore) -> dict[TopicPartition, int]:
+    """From where to read back the outputs that stored rows may emit again."""
+    starts = decode_starts(rows.read_state(OUTPUT_STATE) or to_msgpack([]))
+    return {TopicPartition(topic, partition): offset for topic, partition, offset in starts}
 
 
 def repair_times(partition: TopicPartition, metadata: CommitMetadata, clock_limit_ms: int | None) -> CommitMetadata:
@@ -155,7 +198,7 @@ class OrphanCounter:
     def states(self) -> dict[str, bytes]:
         """The counts, to be committed with the rows that they belong to."""
         waiting = [(*partition, entries) for partition, entries in self._open.items()]
-        return {ORPHAN_STATE: encode_orphans(OrphanState(dict(self._final), waiting))}
+        return {ORPHAN_STATE: to_msgpack(OrphanState(dict(self._final), waiting))}
 
     def add(self, orphans: Iterable[OrphanLabel]) -> None:
         for task, _, origin in orphans:

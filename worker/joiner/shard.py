@@ -6,15 +6,19 @@ same partitioner. So a shard can move to another joiner, and the other shards of
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 
 from contract.joining.output import JoinOutput, OutcomeCounts
 from contract.settings.reading import Settings
 from transport.records import PartitionOffsets, Record, TopicPartition
 from worker.joiner.decoding import CLOCK_LEAD_MS, RecordDecoder
 from worker.joiner.dedup import PublishedOutputs
+from worker.joiner.dedup_loader import start_offset
 from worker.joiner.partitioned_joiner import PartitionedJoiner
 from worker.joiner.recovered_state import RecoveredState
+from worker.joiner.store.shard_store import ShardStore
 from worker.joiner.watermarks import IdlePartitions
+from worker.ops.retry import Retry
 
 Commits = Mapping[TopicPartition, tuple[int, str]]  # position and metadata
 
@@ -24,6 +28,8 @@ class JoinerShard:
 
     def __init__(self, *, settings: Settings, partitions: frozenset[TopicPartition]) -> None:
         self.partitions = partitions
+        self.store: ShardStore | None = None  # without one, rows wait in memory only
+        self._settings = settings
         self.is_verified = False  # nothing was committed by another process since this one's last commit
         self.joiner = PartitionedJoiner(feedback=settings.feedback, tasks=settings.tasks)
         self.joiner.add_partitions(partitions)
@@ -33,6 +39,7 @@ class JoinerShard:
         self._timely: set[TopicPartition] = set()
         self._untimely: set[TopicPartition] = set()
         self._committed: dict[TopicPartition, tuple[int | None, str]] = {}
+        self._saved: dict[TopicPartition, int] = {}
 
     @property
     def is_recovered(self) -> bool:
@@ -44,12 +51,34 @@ class JoinerShard:
         assert self._recovered is not None
         return self._recovered
 
+    def use_store(self, store: ShardStore | None) -> None:
+        """Keep the waiting rows in this store from now on, and go on with those that are there."""
+        self.store = store
+        if store:
+            feedback, tasks = self._settings.feedback, self._settings.tasks
+            self.joiner = PartitionedJoiner(feedback=feedback, tasks=tasks, rows=store.rows)
+            self.joiner.add_partitions(self.partitions)
+            self._saved = self.joiner.next_offsets()
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether it goes on with stored rows; else it reads the log from the committed positions."""
+        return self.store is not None and not self.store.is_new
+
+    def starts(self, offsets: Mapping[TopicPartition, PartitionOffsets]) -> dict[TopicPartition, int]:
+        """Where to read on: after what the stored rows reflect, else at these committed offsets."""
+        return {partition: start_offset(known) for partition, known in offsets.items()} | self.joiner.next_offsets()
+
     def recover(
         self, offsets: Mapping[TopicPartition, PartitionOffsets], published: PublishedOutputs, now_ms: int
     ) -> None:
         """Continue earlier runs, which committed `offsets` and published these outputs of records after them."""
         self._recovered = RecoveredState(
-            feedback=self._feedback, offsets=offsets, published=published, clock_limit_ms=now_ms + CLOCK_LEAD_MS
+            feedback=self._feedback,
+            offsets=offsets,
+            published=published,
+            clock_limit_ms=now_ms + CLOCK_LEAD_MS,
+            rows=self.store.rows if self.store else None,
         )
         self.joiner.restore(self._recovered.metadata)
         self._committed = {partition: (known.committed, known.metadata) for partition, known in offsets.items()}
@@ -94,18 +123,57 @@ class JoinerShard:
 
     def has_moved(self) -> bool:
         """Whether a position is not yet committed."""
-        positions = self.joiner.safe_offsets()
-        return any(self._committed.get(partition, (None,))[0] != offset for partition, offset in positions.items())
+        return any(self._committed_offset(partition) != offset for partition, offset in self._positions().items())
 
     def make_commits(self, writer: str) -> Commits:
         """The positions of the partitions that were read, with their metadata; `writer` names this process."""
-        positions = self.joiner.safe_offsets()
+        positions = self._positions()
         metadata = self.recovered.commit_metadata(self.joiner, positions, writer)
         return {partition: (offset, metadata[partition]) for partition, offset in positions.items()}
 
     def mark_committed(self, commits: Commits) -> None:
         self._committed.update(commits)
         self.recovered.release_published({partition: offset for partition, (offset, _) in commits.items()})
+
+    @property
+    def uncommitted(self) -> int:
+        """The number of rows and events that the next commit of the store writes or deletes; 0 without a store."""
+        return self.joiner.uncommitted if self.store else 0
+
+    def has_unsaved(self) -> bool:
+        """Whether the store lacks records that were read, or outputs that were emitted."""
+        return self.store is not None and (self.uncommitted > 0 or self.joiner.next_offsets() != self._saved)
+
+    def save(self, at_end: Iterable[TopicPartition], output_ends: Mapping[TopicPartition, int], retry: Retry) -> None:
+        """Write to the store what was committed to Kafka; `output_ends`: of the output topics since that commit."""
+        if self.store:
+            changes = self.joiner.changes()
+            states = self.joiner.states() | self.recovered.states(self.joiner, at_end, output_ends)
+            retry.call("store", partial(self.store.commit, changes, states))
+            self.joiner.committed()
+            self._saved = self.joiner.next_offsets()
+
+    def close(self) -> None:
+        """Close the store, for the next shard of this number to go on with."""
+        if self.store:
+            self.store.close()
+            self.store = None
+
+    def discard_store(self) -> None:
+        """Throw the store away: its rows cannot be read."""
+        if self.store:
+            self.store.discard()
+            self.store = None
+
+    def _positions(self) -> dict[TopicPartition, int]:
+        """The positions to commit; never before committed ones, which a store may be behind for a while."""
+        return {
+            partition: max(offset, self._committed_offset(partition) or 0)
+            for partition, offset in self.joiner.safe_offsets().items()
+        }
+
+    def _committed_offset(self, partition: TopicPartition) -> int | None:
+        return self._committed.get(partition, (None,))[0]
 
     def is_empty(self, at_end: Iterable[TopicPartition]) -> bool:
         """Whether its partitions hold no record."""
@@ -134,6 +202,7 @@ class ShardSet:
         by_number = defaultdict[int, set[TopicPartition]](set)
         for partition in partitions:
             by_number[partition.partition].add(partition)
+        leaving = self._shards | self._revoked
         self._shards = {}
         starts: dict[TopicPartition, int] = {}
         for number, members in by_number.items():
@@ -144,6 +213,9 @@ class ShardSet:
             else:
                 shard = self._create(frozenset(members))
             self._shards[number] = shard
+        for shard in leaving.values():
+            if shard not in self._shards.values():
+                shard.close()
         self._revoked = {}
         return starts
 
@@ -158,12 +230,24 @@ class ShardSet:
 
     def replace(self, shard: JoinerShard) -> JoinerShard:
         """Drop the waiting rows of a shard; returns the empty one in its place."""
+        shard.close()
         (number,) = {partition.partition for partition in shard.partitions}
         self._shards[number] = self._create(shard.partitions)
         return self._shards[number]
 
     def reset(self) -> None:
         """Drop all waiting rows."""
-        self._revoked = {}
+        self.close_revoked()
         for shard in list(self._shards.values()):
             self.replace(shard)
+
+    def close(self) -> None:
+        """Close the stores of all shards."""
+        self.close_revoked()
+        for shard in self:
+            shard.close()
+
+    def close_revoked(self) -> None:
+        for shard in self._revoked.values():
+            shard.close()
+        self._revoked = {}

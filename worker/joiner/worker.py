@@ -8,6 +8,8 @@ from typing import Final
 from contract.settings.reading import Settings
 from worker.joiner.membership import JoinerMembership
 from worker.joiner.pipeline import JoinerPipeline
+from worker.joiner.store.store_folder import StoreFolder
+from worker.kafka.admin import KafkaAdmin
 from worker.kafka.consumer import GroupConsumer
 from worker.kafka.producer import TransactionalProducer
 from worker.ops import metrics
@@ -60,6 +62,9 @@ class JoinerWorker:
             retry=retry,
             step_marker=step_marker,
         )
+        stores = None
+        if self._settings.feedback.store:
+            stores = StoreFolder(settings=self._settings, fetch_topic_ids=KafkaAdmin(kafka=kafka).fetch_topic_ids)
         pipeline = JoinerPipeline(
             settings=self._settings,
             consumer=consumer,
@@ -67,6 +72,7 @@ class JoinerWorker:
             producer=producer,
             retry=retry,
             step_marker=step_marker,
+            stores=stores,
         )
         consumer.subscribe(pipeline.topics, pipeline)
         return pipeline

@@ -158,9 +158,7 @@ def test_with_stored_rows_a_crash_loses_and_repeats_no_output(seed: int, run: in
 
 
 @pytest.mark.parametrize("run", range(4))
-def test_crashes_among_late_events_leave_the_same_labels_of_stored_rows(
-    seed: int, run: int, rows: StoredRows
-) -> None:
+def test_crashes_among_late_events_leave_the_same_labels_of_stored_rows(seed: int, run: int, rows: StoredRows) -> None:
     broken = run_simulation(seed, run=run, disorder=10, crashes=4, rows=rows, feedback=FEW_IN_MEMORY)
 
     assert final_labels(broken) == compute_expected_labels(simulate_shop(seed, disorder=10))

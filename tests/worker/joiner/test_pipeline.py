@@ -124,6 +124,22 @@ class FakeProducer:
         self._consumer.metadata.update(metadata)
 
 
+class FakeOutputs:
+    """What the test says that earlier runs published."""
+
+    def __init__(self, harness: "JoinerHarness") -> None:
+        self._harness = harness
+
+    def load(self, offsets: object) -> PublishedOutputs:
+        return self._harness.published_before
+
+    def load_from(self, starts: object) -> PublishedOutputs:
+        return self._harness.published_before
+
+    def fetch_ends(self) -> dict[TopicPartition, int]:
+        return {}
+
+
 class JoinerHarness:
     """The joiner's pipeline with its fake consumer and producer."""
 
@@ -141,7 +157,7 @@ class JoinerHarness:
             producer=cast(TransactionalProducer, self.producer),
             retry=Retry(threading.Event(), on_wait=membership.heartbeat),
             clocks=Clocks(lambda: self.now_s, lambda: WALL_MS),
-            load_published=lambda offsets: self.published_before,
+            outputs=FakeOutputs(self),
         )
         self.pipeline.on_assigned(sorted(self.consumer.assignment))
 

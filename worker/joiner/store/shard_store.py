@@ -4,11 +4,9 @@ A store is used only if it was written for the same group, topics, partitions an
 they were, and if it is not ahead of what Kafka has committed. Anything else is thrown away, and the log is read again.
 """
 
-import fcntl
 import json
 import logging
 import os
-import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import IO, Any, Final
@@ -18,18 +16,17 @@ from msgspec import Struct
 
 from contract.errors import Unavailable
 from contract.joining.row_store import BrokenStore, TableChanges
-from contract.settings.reading import Settings
 from transport.records import TopicPartition
 from worker.joiner.partitioned_joiner import READ_STATE, decode_read
 from worker.joiner.store.sqlite_rows import SqliteRows
 
 log = logging.getLogger(__name__)
-LAYOUT: Final = 1  # of tables, rows and states
 ROWS_FILE: Final = "rows.sqlite"
 LOG_FILE: Final = "rows.sqlite-wal"
 IDENTITY_STATE: Final = "identity"
+LOCK_FILE: Final = "lock"
+RECORD_FILE: Final = "commit.json"
 COMMIT_STATE: Final = "commit"
-LIMITS: Final = {"rows_max", "parked_max", "said_max", "idle_ms", "store"}  # settings that no stored row depends on
 
 
 class CommitRecord(Struct, frozen=True):
@@ -39,25 +36,14 @@ class CommitRecord(Struct, frozen=True):
     sizes: dict[str, int] = {}
 
 
-def make_identity(
-    settings: Settings, topic_ids: Mapping[str, str], partitions: Iterable[TopicPartition]
-) -> dict[str, Any]:
-    """What a store was written for; another one cannot be used."""
-    return {
-        "layout": LAYOUT,
-        "group": settings.kafka.group("feedback"),
-        "topics": dict(topic_ids),
-        "partitions": sorted(f"{partition.topic}/{partition.partition}" for partition in partitions),
-        "feedback": settings.feedback.model_dump(exclude=LIMITS),
-        "tasks": msgspec.to_builtins(settings.tasks),
-    }
-
-
 class ShardStore:
     """An open store; `positions`: where to go on reading, empty for a new store."""
 
     def __init__(self, folder: Path, identity: Mapping[str, Any], lock: IO[str]) -> None:
-        """Open what is in the folder; raises `BrokenStore` if it cannot be used, `Unavailable` if it cannot be opened."""
+        """Open what is in the folder; `lock` is the open lock of it, which the store closes.
+
+        Raises `BrokenStore` if it cannot be used, `Unavailable` if it cannot be opened.
+        """
         self._folder, self._lock = folder, lock
         record = self._read_record()
         self._commit = record.commit
@@ -84,9 +70,10 @@ class ShardStore:
         """Raise `BrokenStore` if it reflects more than the records before `read`, as committed to Kafka."""
         for partition, position in self.positions.items():
             if position > read.get(partition, 0):
+                self.rows.close()
                 raise BrokenStore(
-                    f"It should not be ahead of what Kafka has committed. Found {partition.topic}/{partition.partition} "
-                    f"read to {position}, and {read.get(partition, 0)} committed."
+                    f"It should not be ahead of what Kafka has committed. Found {partition.log_text()} read to "
+                    f"{position}, and {read.get(partition, 0)} committed."
                 )
 
     def commit(self, changes: Iterable[TableChanges], states: Mapping[str, bytes]) -> None:
@@ -108,6 +95,15 @@ class ShardStore:
             self._write_record(self._commit)  # closing has emptied the write-ahead log
         self._lock.close()
 
+    def discard(self) -> None:
+        """Throw a store away that cannot be read."""
+        try:
+            self.rows.close()
+        except (BrokenStore, Unavailable) as error:
+            log.warning("A broken store was not closed: %s", error)
+        clear(self._folder)
+        self._lock.close()
+
     def _check(self, record: CommitRecord, identity: Mapping[str, Any]) -> None:
         found = self.rows.read_state(IDENTITY_STATE)
         commit = int(self.rows.read_state(COMMIT_STATE) or b"0")
@@ -119,7 +115,7 @@ class ShardStore:
             raise BrokenStore(f"It should be of the same {', '.join(wrong)} as this joiner. Found others.")
 
     def _read_record(self) -> CommitRecord:
-        path = self._folder / "commit.json"
+        path = self._folder / RECORD_FILE
         try:
             record = msgspec.json.decode(path.read_bytes(), type=CommitRecord)
         except FileNotFoundError:
@@ -134,7 +130,7 @@ class ShardStore:
 
     def _write_record(self, commit: int) -> None:
         sizes = {name: size_of(self._folder / name) for name in (ROWS_FILE, LOG_FILE)}
-        path = self._folder / "commit.json"
+        path = self._folder / RECORD_FILE
         temporary = path.with_suffix(".new")
         try:
             temporary.write_bytes(msgspec.json.encode(CommitRecord(commit, sizes)))
@@ -143,66 +139,10 @@ class ShardStore:
             raise Unavailable(f"The store of waiting rows should be written. Found: {error}.") from error
 
 
-def open_store(folder: Path, identity: Mapping[str, Any], read: Mapping[TopicPartition, int]) -> ShardStore | None:
-    """The store in this folder, a new one if there is none that may be used; None if the folder cannot be used.
-
-    `read`: the end of what each partition was read to, as committed to Kafka.
-    """
-    lock = lock_folder(folder)
-    if lock is None:
-        return None
-    try:
-        try:
-            store = ShardStore(folder, identity, lock)
-            try:
-                store.check_not_ahead(read)
-                return store
-            except BrokenStore:
-                store.rows.close()
-                raise
-        except BrokenStore as error:
-            log.warning("The stored rows in %s are thrown away, and the log is read again: %s", folder, error)
-            clear(folder)
-            return ShardStore(folder, identity, lock)
-    except (Unavailable, BrokenStore, OSError) as error:
-        lock.close()
-        log.error("Waiting rows are in memory only, and the log is read again: %s", error)
-        return None
-
-
-def discard(store: ShardStore, folder: Path) -> None:
-    """Throw a broken store away."""
-    try:
-        store.rows.close()
-    except (BrokenStore, Unavailable) as error:
-        log.warning("A broken store was not closed: %s", error)
-    clear(folder)
-    store._lock.close()
-
-
-def lock_folder(folder: Path) -> IO[str] | None:
-    """The open lock of a folder, which is created; None if another process has it or it cannot be written."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / "lock").open("w")
-    except OSError as error:
-        log.error("Waiting rows are in memory only: their folder should be writable. Found: %s", error)
-        return None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        lock.close()
-        log.error("Waiting rows are in memory only: %s should be used by one process. Found another one.", folder)
-        return None
-    return lock
-
-
 def clear(folder: Path) -> None:
     """Delete what is in the folder, but for its lock."""
     for path in folder.iterdir():
-        if path.is_dir():
-            shutil.rmtree(path)
-        elif path.name != "lock":
+        if path.name != LOCK_FILE:
             path.unlink()
 
 

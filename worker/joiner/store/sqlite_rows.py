@@ -1,7 +1,7 @@
 """A row store in one SQLite file. The only file that uses SQLite.
 
 Rows are in the order of addition, so those that wait for the same time are next to each other: they are written at the
-end, and deleted at the beginning. Each row has a checksum. Their index by hash has two levels, see `SqliteTable.settle`.
+end, and deleted at the beginning. Each row has a checksum. The index by hash has two levels, see `SqliteTable.settle`.
 """
 
 import sqlite3
@@ -88,7 +88,9 @@ class SqliteTable:
         for statement in SETTLE.format(name).split(";"):
             execute(statement)
         first, count = execute(f'SELECT min(number), max(number) - min(number) + 1 FROM "{name}"').fetchone()
-        stale = execute(f'SELECT count(*) FROM (SELECT 1 FROM "{name} settled" WHERE number < ? LIMIT ?)', (first or 0, count or 1))
+        stale = execute(
+            f'SELECT count(*) FROM (SELECT 1 FROM "{name} settled" WHERE number < ? LIMIT ?)', (first or 0, count or 1)
+        )
         if first is None or stale.fetchone()[0] == (count or 1):
             execute(f'DELETE FROM "{name} settled" WHERE number < ?', (2**62 if first is None else first,))
 
