@@ -192,7 +192,7 @@ class PendingStore(Generic[T]):
         return changes
 
     def committed(self) -> None:
-        """The changes were committed: entries beyond the limit leave the memory, those that came first before others."""
+        """The changes were committed. Entries beyond the limit leave the memory, the first ones first."""
         self._numbers |= {self._entries[key].number for key in self._dirty}
         self._dirty.clear()
         self._deleted.clear()

@@ -9,7 +9,7 @@ SinceBucket: TypeAlias = tuple[int, int, int]  # its number, the count of its ti
 
 
 class SinceIndex:
-    """Times by bucket of a minute. The earliest is exact unless its bucket lost a time; then it is up to a minute early.
+    """Times by bucket of a minute. The earliest is exact, or up to a minute early once its bucket has lost a time.
 
     Too early is safe: it only means that a little more of the log is kept, and read again after a crash.
     """
