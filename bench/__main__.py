@@ -34,9 +34,17 @@ BENCHES: Final = {
         "guarantees.state",
         "two workers meet every fault of Kafka, Redis and the consumer group: profiles stay exact, answers agree",
     ),
+    "verify": Bench(
+        "guarantees.verify",
+        "`worker verify` under traffic: no mismatch that is none, and every injected error is found",
+    ),
     "join": Bench(
         "guarantees.join",
         "the joiner is killed while a shop runs: each label is joined once, to the features as served",
+    ),
+    "chaos": Bench(
+        "guarantees.chaos",
+        "seeded mixtures of more than 30 kinds of faults while events flow: after each round every promise is audited",
     ),
     "erasure": Bench(
         "guarantees.erasure",

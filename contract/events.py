@@ -4,6 +4,7 @@
 fields are ignored and missing optional ones have defaults, so that producers can be upgraded first.
 """
 
+import hashlib
 from collections.abc import Mapping
 from typing import Annotated, Final, Literal, TypeAlias
 
@@ -33,6 +34,7 @@ REASONS: Final = {
     "out_of_range": "a number is outside its bounds, or not finite",
     "bad_time": "the time lies after 2099, even by the record's own Kafka timestamp",
     "cannot_score": "the event was folded, but no answer could be computed for it",
+    "too_large_to_keep": "the dead letter or the decision is larger than its topic takes; its value is cut",
 }
 
 # Letters, digits and these marks; neither braces nor colons (they structure Redis keys) nor control characters.
@@ -196,6 +198,8 @@ KINDS: Final[Mapping[str, type[Event]]] = {
     "judgements": Judgement,
     "erasures": Erasure,
 }
+DIGEST_BYTES: Final = 12
+to_msgpack: Final = msgspec.msgpack.Encoder().encode
 DECODERS: Final = {kind: msgspec.json.Decoder(struct) for kind, struct in KINDS.items()}
 
 
@@ -217,6 +221,19 @@ def decode(kind: str, value: bytes | None) -> Event:
         raise BadEvent(classify_violation(str(error)), str(error)) from error
     except msgspec.DecodeError as error:
         raise BadEvent("not_json", str(error)) from error
+
+
+def digest_content(event: Event) -> str:
+    """A digest of an event's fields except its id and time: a producer that sends an event again may change its time.
+
+    Absent fields do not count, so that a release with a further optional field computes the same.
+    """
+    content = {
+        name: value
+        for name in event.__struct_fields__
+        if name not in ("event_id", "ts_ms") and (value := getattr(event, name)) is not None
+    }
+    return hashlib.blake2b(to_msgpack(content), digest_size=DIGEST_BYTES).hexdigest()
 
 
 def classify_violation(message: str) -> str:

@@ -76,7 +76,8 @@ class ScoredRow(Struct, frozen=True, gc=False, kw_only=True):
     `groups` has one row for user, context, order and query; `item` has one row for each of `items`. For a
     recommendation list `event_id` is its recommendation_id. `scores` by task, one for each row scored. `ts_ms` is the
     event's time; `entities` (`kind:id`) are those that the event updated. `shadow`: the scores of the shadow model
-    `shadow_version` for the same rows, by task; they are logged and not acted on.
+    `shadow_version` for the same rows, by task; they are logged and not acted on. `is_conflict`: another event has this
+    id, so no label belongs to the row.
     """
 
     event_id: str
@@ -96,6 +97,7 @@ class ScoredRow(Struct, frozen=True, gc=False, kw_only=True):
     propensities: tuple[float, ...] = ()  # of a list, by item; see `RecommendedItem`
     shadow_version: str = ""
     shadow: dict[str, tuple[float, ...]] = {}
+    is_conflict: bool = False
 
 
 class ScoredRowBuilder(NamedTuple):
@@ -181,7 +183,7 @@ class DeadLetter(Struct, frozen=True, gc=False, kw_only=True):
     """Why a record could not be answered.
 
     The dead-letter record has the value, key and headers of the original; this struct is an additional header,
-    `shopstream-dead-letter`, as JSON.
+    `shopstream-dead-letter`, as JSON. `value_bytes` and `value_sha256` are those of a value that was cut.
     """
 
     reason: str
@@ -192,6 +194,8 @@ class DeadLetter(Struct, frozen=True, gc=False, kw_only=True):
     offset: int
     attempts: int
     model_version: str
+    value_bytes: int | None = None
+    value_sha256: str | None = None
 
 
 DEAD_LETTER_HEADER: Final = "shopstream-dead-letter"

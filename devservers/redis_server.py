@@ -80,6 +80,18 @@ class RedisServer:
         if self._execute("FLUSHALL") != b"+OK":
             raise Unavailable(f"Redis on port {self.port} should flush its keys. Found no `OK`.")
 
+    def save_snapshot(self) -> bytes:
+        """Save the present data to disk; returns the file."""
+        if self._execute("SAVE") != b"+OK":
+            raise Unavailable(f"Redis on port {self.port} should save its keys. Found no `OK`.")
+        return self._snapshot.read_bytes()
+
+    def restore_snapshot(self, snapshot: bytes) -> None:
+        """Kill it, and start it with the data of a snapshot, as a restore of a backup does."""
+        self.kill()
+        self._snapshot.write_bytes(snapshot)
+        self.start()
+
     def close(self) -> None:
         """Kill it and remove its data."""
         self.kill()
@@ -92,6 +104,10 @@ class RedisServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    @property
+    def _snapshot(self) -> Path:
+        return Path(self._folder.name, "dump.rdb")
 
     def _is_ready(self) -> bool:
         return is_port_open(self.port) and self._execute("PING") == b"+PONG"

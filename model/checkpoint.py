@@ -131,6 +131,13 @@ def find_latest(bundles: Path) -> Path:
 def write_checkpoint(bundles: Path, checkpoint: Checkpoint) -> Path:
     """Write a checkpoint atomically under its version; raises `BadBundle` if the disk is full."""
     path = checkpoint_path(bundles, checkpoint.metadata.version)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_checkpoint(path, checkpoint)
+    return path
+
+
+def replace_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint to a file, atomically; raises `BadBundle`, with the former file unchanged."""
     content = io.BytesIO()
     state = {
         "about": msgspec.json.encode(checkpoint.metadata, enc_hook=encode_section).decode(),
@@ -142,15 +149,16 @@ def write_checkpoint(bundles: Path, checkpoint: Checkpoint) -> Path:
         "met": dict(checkpoint.id_counts),
     }
     torch.save(state, content)
-    path.parent.mkdir(parents=True, exist_ok=True)
     replace_durably(path, content.getvalue())
-    return path
 
 
-def read_checkpoint(path: Path) -> Checkpoint:
-    """The checkpoint at `path`; raises `BadBundle` if it is incomplete or of an unknown format."""
+def read_checkpoint(path: Path, *, is_lazy: bool = False) -> Checkpoint:
+    """The checkpoint at `path`; raises `BadBundle` if it is incomplete or of an unknown format.
+
+    `is_lazy`: weights and optimizer state are mapped and only read from the disk where they are used.
+    """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=is_lazy)
         return Checkpoint(
             metadata=msgspec.json.decode(state["about"], type=CheckpointMetadata, dec_hook=decode_section),
             weights=state["weights"],

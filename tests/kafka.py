@@ -1,19 +1,24 @@
 """Kafka clients for tests: they print nothing, and are closed before their broker stops."""
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from types import TracebackType
 from typing import Any, Final, Self
 
 from confluent_kafka import Consumer, Producer
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource  # type: ignore[attr-defined]
 
 from contract.settings.servers import KafkaSettings
+from devservers.apache_kafka import make_admin_client
 from devservers.librdkafka import SILENT
+from tests.polling import wait_until
 from transport.log_reader import LogReader
 from transport.records import Record, TopicPartition
 
 FLUSH_S: Final = 30.0
 METADATA_S: Final = 20.0
+CHANGES: Final = itertools.count()
 
 
 def read_topics(bootstrap: str, *topics: str) -> list[Record]:
@@ -22,6 +27,26 @@ def read_topics(bootstrap: str, *topics: str) -> list[Record]:
         ends = {partition: offsets.high for partition, offsets in reader.fetch_offset_ranges(topics).items()}
         records = [record for chunk in reader.read(ends) for record in chunk]
     return sorted(records, key=lambda record: (record.topic_partition, record.offset))
+
+
+def set_topic_option(bootstrap: str, topic: str, name: str, value: object) -> None:
+    """Change one setting of a topic, such as `max.message.bytes`; it is in effect on return.
+
+    A broker describes a setting shortly before it obeys it, and changes one after the other: a second change that is
+    described proves the first.
+    """
+    admin = make_admin_client(bootstrap)
+    for option, setting in ((name, str(value)), ("file.delete.delay.ms", str(60_000 + next(CHANGES)))):
+        entry = ConfigEntry(option, setting, incremental_operation=AlterConfigOpType.SET)
+        resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=[entry])
+        (changed,) = admin.incremental_alter_configs([resource]).values()
+        changed.result()
+        wait_until(lambda: _describe_topic(admin, topic)[option].value == setting)  # noqa: B023 - called at once
+
+
+def _describe_topic(admin: AdminClient, topic: str) -> Any:
+    (described,) = admin.describe_configs([ConfigResource(ConfigResource.Type.TOPIC, topic)]).values()
+    return described.result()
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
@@ -11,7 +12,9 @@ from confluent_kafka import TopicPartition as KafkaPartition
 
 from contract.errors import LostLog, Unavailable
 from contract.settings.servers import KafkaSettings
+from transport.headers import decode_headers
 from transport.records import OffsetRange, Record, TopicPartition, as_bytes
+from transport.topic_watcher import TopicState, TopicWatcher
 
 log = logging.getLogger(__name__)
 client_log = logging.getLogger("librdkafka")  # of its own threads; written when this client polls
@@ -25,41 +28,125 @@ CHUNK_WAIT_S: Final = 0.05
 
 
 class TopicTailer:
-    """Reads all partitions of some topics from their beginning, and goes on with new records."""
+    """Reads all partitions of some topics from their beginning, and goes on with new records.
+
+    Partitions and topics that are created later are read from their beginning too. A topic that is deleted and
+    recreated is read from its beginning again: by its id where the broker reports ids, else once the next offset lies
+    beyond its end. A thread asks for that every few seconds, so `poll` waits for no metadata.
+    """
 
     def __init__(self, *, kafka: KafkaSettings, topics: Sequence[str]) -> None:
-        self._consumer = create_consumer(kafka)
-        self._topics = topics
+        # By default the client goes on at the end of a log that lacks the next offset.
+        self._consumer = create_consumer(kafka, {"auto.offset.reset": "error"})
+        self._watcher = TopicWatcher(kafka=kafka, topics=topics)
+        self.topics = topics
+        self._states: dict[str, TopicState] | None = None  # of the topics as they are read; None before `open`
+        self._deleted: set[str] = set()  # topics that were read, and did not exist when last asked
+        self._out_of_range: set[TopicPartition] = set()  # their next offset is not in the log
         self._initial_ends: dict[TopicPartition, int] = {}  # of the partitions that are not yet read that far
-        self._has_all_topics = False
+        self._before_end: set[TopicPartition] = set()  # of recreated topics, not yet read to an end
+        self._restarted: set[str] = set()
 
     def open(self) -> None:
         """Start at the beginning; raises `Unavailable`. A topic that does not exist yet is read once it does."""
-        offset_ranges = fetch_offset_ranges(self._consumer, self._topics)
+        offset_ranges = fetch_offset_ranges(self._consumer, self.topics)
         self._initial_ends = {partition: high for partition, (low, high) in offset_ranges.items() if high > low}
         self._consumer.assign([KafkaPartition(*partition, OFFSET_BEGINNING) for partition in offset_ranges])
-        self._has_all_topics = len({partition.topic for partition in offset_ranges}) == len(self._topics)
+        partitions = Counter(partition.topic for partition in offset_ranges)
+        self._states = {topic: TopicState(None, count) for topic, count in partitions.items()}
+        self._watcher.start()
 
     @property
     def partitions_behind(self) -> int:
-        """The number of partitions not yet read to the end that they had when opened."""
-        return len(self._initial_ends)
+        """The number of partitions not yet read to the end that they had when opened, or since their topic is new."""
+        return len(self._initial_ends) + len(self._before_end)
+
+    def topic_id(self, topic: str) -> str | None:
+        """The id of a topic as it is read now; None if it is not known yet, or the broker has no topic ids."""
+        state = (self._states or {}).get(topic)
+        return state.topic_id if state else None
+
+    def has_partition(self, partition: TopicPartition) -> bool:
+        """Whether a partition is read."""
+        state = (self._states or {}).get(partition.topic)
+        return state is not None and partition.partition < state.partitions
+
+    def take_restarted(self) -> set[str]:
+        """The recreated topics that the last `poll` began to read again; what it returned of them is of the new one."""
+        restarted, self._restarted = self._restarted, set()
+        return restarted
 
     def poll(self, records_max: int, wait_ms: int) -> list[Record]:
-        """The next records; looks again for topics that did not exist."""
-        if not self._has_all_topics:
+        """The next records; raises `Unavailable` only where it has to open first."""
+        if self._states is None:
             self.open()
+        if (states := self._watcher.take()) is not None:
+            self._follow(states)
         records = []
         for message in self._consumer.consume(records_max, wait_ms / 1000):
+            error = message.error()
+            if error is not None and error.code() == KafkaError._AUTO_OFFSET_RESET:
+                self._out_of_range.add(TopicPartition(message.topic() or "", message.partition() or 0))
+                self._watcher.query_soon()
+                continue
             partition, position = position_after(message)
-            if message.error() is None:
+            if error is None:
                 records.append(to_record(message))
+            elif error.code() == KafkaError._PARTITION_EOF:
+                self._before_end.discard(partition)
             if position >= self._initial_ends.get(partition, position + 1):
                 del self._initial_ends[partition]
         return records
 
     def close(self) -> None:
+        self._watcher.close()
         self._consumer.close()
+
+    def _follow(self, states: Mapping[str, TopicState]) -> None:
+        """Read what the topics have now; `states` lacks the topics that do not exist."""
+        known = self._states
+        assert known is not None
+        self._deleted |= known.keys() - states.keys()
+        for topic, state in states.items():
+            before = known.get(topic, TopicState(state.topic_id, 0))
+            lost = {partition for partition in self._out_of_range if partition.topic == topic}
+            has_other_id = before.topic_id is not None and state.topic_id != before.topic_id
+            is_replaced = has_other_id or state.partitions < before.partitions
+            if is_replaced or (state.topic_id is None and (lost or topic in self._deleted)):
+                self._restart(topic, before, state)
+            else:
+                self._assign_added(topic, before, state)
+                self._reread(lost)
+            self._deleted.discard(topic)
+            self._out_of_range -= lost
+            known[topic] = state
+
+    def _restart(self, topic: str, before: TopicState, state: TopicState) -> None:
+        log.warning("%s was deleted and recreated: it is read from its beginning again.", topic, extra={"topic": topic})
+        old, new = list_partitions({topic: before}), list_partitions({topic: state})
+        self._consumer.incremental_unassign([KafkaPartition(*partition) for partition in old])
+        self._consumer.incremental_assign([KafkaPartition(*partition, OFFSET_BEGINNING) for partition in new])
+        for partition in old:
+            self._initial_ends.pop(partition, None)
+        self._before_end = self._before_end.difference(old) | set(new)
+        self._restarted.add(topic)
+
+    def _assign_added(self, topic: str, before: TopicState, state: TopicState) -> None:
+        added = [TopicPartition(topic, number) for number in range(before.partitions, state.partitions)]
+        if added:
+            log.info("%s has %d new partitions: they are read from their beginning.", topic, len(added))
+            self._consumer.incremental_assign([KafkaPartition(*partition, OFFSET_BEGINNING) for partition in added])
+
+    def _reread(self, truncated: Iterable[TopicPartition]) -> None:
+        for partition in truncated:
+            if partition not in self._before_end:  # else a late reply about the log before it was recreated
+                log.warning(
+                    "%s lost records that were not read yet: it is read from its beginning again.",
+                    partition.log_text(),
+                    extra=partition.log_fields(),
+                )
+            self._consumer.incremental_unassign([KafkaPartition(*partition)])
+            self._consumer.incremental_assign([KafkaPartition(*partition, OFFSET_BEGINNING)])
 
 
 class LogReader:
@@ -174,6 +261,11 @@ class LogReader:
             yield wanted
 
 
+def list_partitions(states: Mapping[str, TopicState]) -> list[TopicPartition]:
+    """Every partition of these topics."""
+    return [TopicPartition(topic, number) for topic, state in states.items() for number in range(state.partitions)]
+
+
 def create_consumer(kafka: KafkaSettings, overrides: Mapping[str, Any] | None = None) -> Consumer:
     """A consumer of committed records that belongs to no group and reports the end of a partition."""
     configuration: dict[str, Any] = {
@@ -253,5 +345,5 @@ def position_after(message: Message) -> tuple[TopicPartition, int]:
 
 def to_record(message: Message) -> Record:
     partition = TopicPartition(message.topic() or "", message.partition() or 0)
-    key, value, headers = as_bytes(message.key()), as_bytes(message.value()), list(message.headers() or ())
-    return Record(partition, message.offset() or 0, key, value, headers, message.timestamp()[1])
+    key, value = as_bytes(message.key()), as_bytes(message.value())
+    return Record(partition, message.offset() or 0, key, value, decode_headers(message), message.timestamp()[1])

@@ -1,6 +1,7 @@
 """The worker's commands: `score`, `feedback`, `topics`, and for the state `rebuild`, `verify`, `profile`."""
 
 import argparse
+import faulthandler
 import logging
 import signal
 import sys
@@ -23,6 +24,7 @@ PROCESSES: Final = {"score": "score worker", "feedback": "joiner"}
 def main() -> int:
     """Run one command; 0: ended as asked, 1: ended by a failure, 2: the settings are wrong, all errors listed."""
     arguments = parse()
+    faulthandler.register(signal.SIGUSR2)  # a process that stands still shows where, without being ended
     stop = threading.Event()
     if arguments.command in LONG_RUNNING:
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -100,6 +100,7 @@ def assemble(
     erasure_service = None
     if erases:
         erasure_service = ErasureService(settings=settings, lane=lane, stores=stores, offsets=offsets, retry=retry)
+        stores.fence.erasures = erasure_service.executor.erasures
     return AssembledWorker(
         settings=settings,
         lane=lane,

@@ -20,7 +20,12 @@ from testkit.joiner.joiner_kills import JoinerKillPlan, JoinerKillRun
 def main(argv: Sequence[str]) -> int:
     """Run on its own broker. 0: every promise was kept and every example is correct in the end."""
     arguments = parse(argv)
-    plan = JoinerKillPlan(events=round(arguments.events * arguments.scale), kills=arguments.kills, seed=arguments.seed)
+    plan = JoinerKillPlan(
+        events=round(arguments.events * arguments.scale),
+        kills=arguments.kills,
+        seed=arguments.seed,
+        joiners=arguments.joiners,
+    )
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="shopstream-join-")))
         kafka = stack.enter_context(ApacheKafka())
@@ -36,6 +41,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--events", type=int, default=200_000, help="minimum number of input records")
     parser.add_argument("--kills", type=int, default=6, help="number of kills")
+    parser.add_argument(
+        "--joiners", type=int, default=1, help="number of joiners; several are suspended and lose shards too"
+    )
     parser.add_argument("--scale", type=float, default=1.0, help="factor on the number of events")
     parser.add_argument("--seed", type=int, default=20111209, help="seed of the simulated shop and of the kills")
     parser.add_argument("--json", action="store_true", help="print the outcome as one line of JSON, the last one")

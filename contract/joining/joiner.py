@@ -45,7 +45,9 @@ class Joiner:
         return sum(map(len, self._stores))
 
     def add_row(self, row: ScoredRow) -> None:
-        """Add a scored row; rows of clicks have no labels to wait for."""
+        """Add a scored row; those of clicks and of events with another one's id have no labels to wait for."""
+        if row.is_conflict:
+            return
         match row.kind:
             case "recommendation":
                 self._lists.add_row(row)

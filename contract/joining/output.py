@@ -47,12 +47,6 @@ class JoinOutput:
     judgements: list[Judgement] = field(default_factory=list)
     orphans: list[OrphanLabel] = field(default_factory=list)
 
-    def extend(self, other: "JoinOutput") -> None:
-        """Append another output."""
-        self.examples += other.examples
-        self.judgements += other.judgements
-        self.orphans += other.orphans
-
     def drain(self) -> "JoinOutput":
         """The output so far; leaves this object empty."""
         drained = JoinOutput(self.examples, self.judgements, self.orphans)

@@ -32,6 +32,8 @@ class DeliveryLedger:
     orders: Counter[str] = field(default_factory=Counter)
     clicks: Counter[str] = field(default_factory=Counter)
     bad_records: dict[RecordPosition, BadRecord] = field(default_factory=dict)
+    erased: set[str] = field(default_factory=set)  # events whose user was erased: only an order is owed a decision
+    unclaimed: set[str] = field(default_factory=set)  # orders that may be decided twice: Redis may have lost the claim
     _decisions: dict[str, list[Decision]] = field(default_factory=dict)
     _cached: dict[str, Decision] = field(default_factory=dict)
     _scored: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -70,9 +72,9 @@ class DeliveryLedger:
         """Promised outputs that are missing."""
         return [
             *(f"order {event_id} has no decision" for event_id in self.orders if event_id not in self._decisions),
-            *(f"order {event_id} has no cached decision" for event_id in self.orders if event_id not in self._cached),
-            *(f"order {id_} has no scored row" for id_ in self.orders if ("order", id_) not in self._scored),
-            *(f"click {id_} has no scored row" for id_ in self.clicks if ("click", id_) not in self._scored),
+            *(f"order {id_} has no cached decision" for id_ in self.orders.keys() - self._cached.keys() - self.erased),
+            *self._find_unscored("order", self.orders),
+            *self._find_unscored("click", self.clicks),
             *(f"bad record {p} has no dead letter" for p in self.bad_records if p not in self._dead_letters),
         ]
 
@@ -97,8 +99,15 @@ class DeliveryLedger:
             + count_surplus(letters, dict.fromkeys(self.bad_records, 1))
         )
 
+    def _find_unscored(self, kind: str, produced: Iterable[str]) -> Iterable[str]:
+        for event_id in produced:
+            if (kind, event_id) not in self._scored and event_id not in self.erased:
+                yield f"{kind} {event_id} has no scored row"
+
     def _find_differing_decisions(self) -> Iterable[str]:
         for event_id, published in self._decisions.items():
+            if event_id in self.erased or event_id in self.unclaimed:
+                continue
             copies = {to_json(copy) for copy in [*published, self._cached.get(event_id, published[0])]}
             if len(copies) > 1:
                 yield f"order {event_id} has decisions that differ: {copies}"

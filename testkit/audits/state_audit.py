@@ -1,5 +1,6 @@
 """The state audit: compares every slice in Redis with a plain oracle that folds the same log from Kafka."""
 
+import operator
 from collections.abc import Iterator, Sequence
 from typing import Final, TypeAlias
 
@@ -9,7 +10,7 @@ from contract.errors import BadEvent
 from contract.events import AHEAD_MS_MAX, Event, decode
 from contract.hashing import BUCKETS
 from contract.profiles.record import profile_key
-from testkit.environment.kafka_log import KafkaLog
+from testkit.environment.kafka_log import KafkaLog, Offsets
 from testkit.environment.run_environment import RunEnvironment
 from testkit.oracle.profiles import ProfileOracle
 from testkit.oracle.records import first_difference
@@ -41,7 +42,11 @@ class StateAudit:
 
         `prior`: an oracle that has folded records which are no longer in the log.
         """
-        expected, stored = self.build_oracle(prior).slices, dict(self.read_slices())
+        return self.compare(self.build_oracle(prior))
+
+    def compare(self, oracle: ProfileOracle) -> list[str]:
+        """Each slice that differs from the oracle's, is missing or should not exist, as a sentence."""
+        expected, stored = oracle.slices, dict(self.read_slices())
         return [
             f"{entity} of {source}: {difference}"
             for entity, source in sorted(set(stored) | set(expected))
@@ -67,19 +72,25 @@ class StateAudit:
                 for source, record in to_pairs(fields):
                     yield (entity if key == profile_key(entity) else f"misplaced {key}", source.decode()), record
 
-    def find_unmerged(self) -> list[str]:
-        """Sources that are not merged to their end in every bucket."""
-        ends = self._log.read_end_offsets(self._environment.topics.topic_name(kind) for kind in self._kinds)
+    def find_unmerged(self, ends: Offsets | None = None) -> list[str]:
+        """Sources that are not merged to their end in every bucket; `ends`: those of records, if markers follow."""
+        is_behind = operator.ne if ends is None else operator.lt
+        if ends is None:
+            ends = self._log.read_end_offsets(self._environment.topics.topic_name(kind) for kind in self._kinds)
         kinds = {self._environment.topics.topic_name(kind): kind for kind in self._kinds}
         expected_ends = {
-            self.build_source_name(kinds[topic], partition).encode(): end for (topic, partition), end in ends.items()
+            self.build_source_name(kinds[topic], partition).encode(): end
+            for (topic, partition), end in ends.items()
+            if topic in kinds
         }
         unmerged = set[str]()
         prefix = self._read_prefix()
         keys = [f"{prefix}merged:{{{bucket}}}" for bucket in range(BUCKETS)]
         for fields in self._redis.pipeline([("HGETALL", key) for key in keys]):
             merged = dict(to_pairs(fields))
-            unmerged |= {source.decode() for source, end in expected_ends.items() if int(merged.get(source, -1)) != end}
+            unmerged |= {
+                source.decode() for source, end in expected_ends.items() if is_behind(int(merged.get(source, -1)), end)
+            }
         return sorted(unmerged)
 
     def read_decisions(self, event_ids: list[str]) -> Iterator[bytes | None]:

@@ -64,6 +64,11 @@ class RunEnvironment:
     def redis_prefix(self) -> str:
         return f"{self.prefix}shop:"
 
+    @property
+    def bundles(self) -> Path:
+        """The folder of bundles; empty unless a run publishes some."""
+        return self.folder / "bundles"
+
     def group_id(self, lane: str) -> str:
         return f"{self.kafka_settings.group_prefix}-{lane}"
 
@@ -76,12 +81,12 @@ class RunEnvironment:
         return [sys.executable, "-m", "worker", "score", "--lane", lane]
 
     def env_variables(self) -> Mapping[str, str]:
-        """Environment variables of a worker of this run; there is no bundle, so rules and popular items answer."""
+        """Environment variables of a worker of this run; without a bundle, rules and popular items answer."""
         topics = {f"SHOPSTREAM_TOPICS__{kind.upper()}": name for kind, name in self.topics.model_dump().items()}
         return {
             **{name: str(value) for name, value in topics.items()},
             **CHECKOUT_VARIABLES,
-            "SHOPSTREAM_BUNDLES": str(self.folder / "bundles"),
+            "SHOPSTREAM_BUNDLES": str(self.bundles),
             "SHOPSTREAM_KAFKA__BOOTSTRAP_SERVERS": self.kafka.bootstrap,
             "SHOPSTREAM_KAFKA__GROUP_PREFIX": self.kafka_settings.group_prefix,
             "SHOPSTREAM_KAFKA__TRANSACTIONS": str(self.transactions).lower(),

@@ -26,6 +26,7 @@ from worker.records.lanes import LANES
 from worker.redis.client import RedisClient
 from worker.scoring.handlers import HANDLERS
 from worker.scoring.scorer import LaneScorer, ScoringResources
+from worker.state.guarded_writer import WRITE
 from worker.state.profile_store import MERGE
 from worker.state.resources import open_stores
 
@@ -75,6 +76,7 @@ class BoundedStop(threading.Event):
 class PartialPipelineRedis(RedisClient):
     """A client that can interrupt one pipeline of merges or claims halfway with a callback."""
 
+    script_items_max = BATCH_MAX // 4  # so that the claims of a batch take several calls
     _between_claims: Callback | None = None
     _between_merges: Callback | None = None
 
@@ -91,24 +93,17 @@ class PartialPipelineRedis(RedisClient):
         return self._between_claims is None and self._between_merges is None
 
     def run_script(self, source: str, calls: Sequence[tuple[Sequence[Any], Sequence[Any]]]) -> list[Any]:
-        callback = self._between_merges
-        if callback is None or source != MERGE or len(calls) < 2:
+        callback = {MERGE: self._between_merges, WRITE: self._between_claims}.get(source)
+        if callback is None or len(calls) < 2:
             return super().run_script(source, calls)
-        self._between_merges, half = None, len(calls) // 2
+        if source == MERGE:
+            self._between_merges = None
+        else:
+            self._between_claims = None
+        half = len(calls) // 2
         replies = super().run_script(source, calls[:half])
         callback()
         return replies + super().run_script(source, calls[half:])
-
-    def set_if_absent(
-        self, items: Sequence[tuple[str, bytes]], ttl_s: int, first: Sequence[Sequence[Any]] = ()
-    ) -> list[bytes | None]:
-        callback = self._between_claims
-        if callback is None or len(items) < 2:
-            return super().set_if_absent(items, ttl_s, first)
-        self._between_claims, half = None, len(items) // 2
-        replies = super().set_if_absent(items[:half], ttl_s, first)
-        callback()
-        return replies + super().set_if_absent(items[half:], ttl_s)
 
 
 def build_settings(

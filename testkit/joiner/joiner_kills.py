@@ -1,11 +1,12 @@
-"""Kills the joiner again and again while a simulated shop runs; then compares every example with the expected one."""
+"""Kills joiners again and again while a simulated shop runs; then compares every example with the expected one.
+
+Several joiners are also suspended in the middle of a commit until the others have taken their shards over, and go on
+then; and shards move when a joiner that was killed stays away.
+"""
 
 import random
-import re
-import sys
 import time
-import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -15,34 +16,35 @@ from confluent_kafka import Producer
 from contract.events import Judgement, decode
 from contract.messages import read_example
 from contract.units import HOUR_MS
-from devservers.process import ChildProcess, find_free_ports
-from testkit.checkout import CHECKOUT_VARIABLES
 from testkit.environment.batch_producer import OutgoingRecord, produce_all
 from testkit.environment.kafka_log import KafkaLog
 from testkit.environment.run_environment import KafkaServer
-from testkit.joiner.expected import FEEDBACK_SETTINGS, KINDS, PARTITIONS, TimedRecord, split_portions
+from testkit.joiner.expected import KINDS, PARTITIONS, TimedRecord, split_portions
+from testkit.joiner.joiner_process import OUTPUT_KINDS, JoinerGroup, JoinerProcess
 from testkit.joiner.oracle import JoinOracle, PublishedExample, SentPortion
 from testkit.joiner.simulator import JoinSimulator
 
 HOURS: Final = 120.0
-OUTPUT_KINDS: Final = ("feedback", "judgements")
-RUN_TIMEOUT_S: Final = 600.0
-POLL_S: Final = 0.05
 JOINED_SHARE_MIN: Final = 0.9999
 KILLS_MIN: Final = 5
 SENTENCES_MAX: Final = 5
+PAUSE_STEPS: Final = ("publish", "commit")
 
 
 class JoinerKillPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """The numbers of records and kills."""
+    """The numbers of records, kills and joiners."""
 
     events: int
     kills: int
     seed: int
+    joiners: int = 1
 
 
 class JoinerKillOutcome(msgspec.Struct, frozen=True, kw_only=True):
-    """Counts of a run. `orphans`: the joiner's own metric; `orphans_expected`: the simulator's count."""
+    """Counts of a run. `orphans`: the joiners' own metric; `orphans_expected`: the simulator's count.
+
+    `pauses`: joiners that were suspended until their shards had moved; `moves`: kills after which the shards moved.
+    """
 
     in_window: int
     joined_share: float
@@ -52,56 +54,15 @@ class JoinerKillOutcome(msgspec.Struct, frozen=True, kw_only=True):
     orphans: int
     orphans_expected: int
     kills: int
+    joiners: int = 1
+    pauses: int = 0
+    moves: int = 0
 
     @property
     def passed(self) -> bool:
         """Whether every promise was kept, with enough kills that could have broken one."""
         violations = self.early + self.duplicates + self.wrong_features + abs(self.orphans - self.orphans_expected)
         return violations == 0 and self.joined_share >= JOINED_SHARE_MIN and self.kills >= KILLS_MIN
-
-
-class JoinerProcess:
-    """The process `python -m worker feedback` on the topics of a run, restarted after each kill."""
-
-    def __init__(self, *, kafka: KafkaServer, prefix: str, folder: Path) -> None:
-        (self._port,) = find_free_ports(1)
-        command = [sys.executable, "-m", "worker", "feedback"]
-        self.child = ChildProcess(
-            command=command, output=folder / "joiner.log", environment=self._env_variables(kafka, prefix, folder)
-        )
-
-    def wait_for_stream_time(self, ms: int) -> None:
-        """Return when the joiner has published everything up to this stream time."""
-        self.child.wait_until(lambda: self.read_metric("stream_time_seconds") * 1000 >= ms, timeout_s=RUN_TIMEOUT_S)
-
-    def read_metric(self, name: str) -> float:
-        """The sum of a metric's series; 0 while the joiner does not answer."""
-        time.sleep(POLL_S)
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self._port}/metrics", timeout=5) as answer:
-                text = answer.read().decode()
-        except OSError:
-            return 0.0
-        return sum(map(float, re.findall(rf"^shopstream_{name}(?:{{.*}})? (\S+)$", text, re.MULTILINE)))
-
-    def _env_variables(self, kafka: KafkaServer, prefix: str, folder: Path) -> Mapping[str, str]:
-        # A partition that only waits for a slow machine should not count as idle.
-        feedback = {
-            **FEEDBACK_SETTINGS.model_dump(),
-            "idle_ms": 5_000,
-            "store": str(folder / f"{prefix}rows"),
-            "save_ms": 500,
-            "rows_max": 2_000,  # so that most rows wait on disk
-        }
-        return {
-            **CHECKOUT_VARIABLES,
-            "SHOPSTREAM_KAFKA__BOOTSTRAP_SERVERS": kafka.bootstrap,
-            "SHOPSTREAM_KAFKA__GROUP_PREFIX": f"{prefix}join",
-            "SHOPSTREAM_KAFKA__SESSION_TIMEOUT_MS": "6000",
-            "SHOPSTREAM_WORKER__HTTP_PORT": str(self._port),
-            **{f"SHOPSTREAM_TOPICS__{kind.upper()}": f"{prefix}{kind}" for kind in (*KINDS, *OUTPUT_KINDS)},
-            **{f"SHOPSTREAM_FEEDBACK__{name.upper()}": str(value) for name, value in feedback.items()},
-        }
 
 
 class JoinerKillRun:
@@ -116,7 +77,8 @@ class JoinerKillRun:
         self._prefix = prefix
         begin_ms = round(time.time() * 1000) - 20 * 24 * HOUR_MS
         self.simulator = JoinSimulator(events=plan.events, hours=HOURS, begin_ms=begin_ms, seed=plan.seed)
-        self.joiner = JoinerProcess(kafka=kafka, prefix=prefix, folder=folder)
+        self.joiners = JoinerGroup(kafka=kafka, prefix=prefix, folder=folder, count=plan.joiners, partitions=PARTITIONS)
+        self._pauses = self._moves = 0
         self._rng = random.Random(f"kills {plan.seed}")
         self._portions: list[SentPortion] = []
         self.wrong_examples: list[str] = []
@@ -131,7 +93,7 @@ class JoinerKillRun:
         try:
             orphans = self._run_processes()
         finally:
-            self.joiner.child.kill()
+            self.joiners.kill()
         return self._evaluate(orphans)
 
     def _run_processes(self) -> int:
@@ -139,17 +101,35 @@ class JoinerKillRun:
         *kill_portions, final = split_portions(self.simulator.records, self.plan.kills + 1)
         for number, portion in enumerate(kill_portions):
             self._send(portion)
-            self.joiner.child.start()
+            self.joiners.start()
+            if self.plan.joiners > 1 and number % 2 == 0:
+                self._pause(self._rng.choice(self.joiners.members), PAUSE_STEPS[number // 2 % len(PAUSE_STEPS)])
             self._wait_for_moment(number, portion)
-            self.joiner.child.kill()
-            self.report(f"kill {number + 1} of {self.plan.kills}")
+            self._kill(number)
         self._send(final)
-        self.joiner.child.start()
-        self.joiner.wait_for_stream_time(final[-1].ts_ms)
-        orphans = round(self.joiner.read_metric("orphan_labels"))
-        self.report(f"examples withheld by the last process: {self.joiner.read_metric('examples_withheld_total'):.0f}")
-        self.joiner.child.stop()
+        self.joiners.start()
+        self.joiners.wait_for_end(final[-1].ts_ms)
+        orphans = self.joiners.read_sum("orphan_labels")
+        self.report(f"examples withheld by the last processes: {self.joiners.read_sum('examples_withheld_total')}")
+        self.joiners.stop()
         return orphans
+
+    def _kill(self, number: int) -> None:
+        """Kill a joiner; of several, leave every second one away until its shards have moved."""
+        killed = self._rng.choice(self.joiners.members)
+        killed.child.kill()
+        self.report(f"kill {number + 1} of {self.plan.kills}")
+        if self.plan.joiners > 1 and number % 2 == 1:
+            self.joiners.wait_for_takeover(killed)
+            self._moves += 1
+
+    def _pause(self, joiner: JoinerProcess, step: str) -> None:
+        """Suspend a joiner, preferably in a transaction, and let it go on when the others have its shards."""
+        self.joiners.wait_for_shards()
+        self.report(f"suspended a joiner in {joiner.pause_in(step)}")
+        self.joiners.wait_for_takeover(joiner)
+        joiner.child.resume()
+        self._pauses += 1
 
     def _wait_for_moment(self, number: int, portion: Sequence[TimedRecord]) -> None:
         """Wait for a point within the new portion; every third kill comes early, perhaps before any output."""
@@ -157,7 +137,7 @@ class JoinerKillRun:
             time.sleep(self._rng.uniform(0.5, 4.0))
             return
         begin_ms, end_ms = portion[0].ts_ms, portion[-1].arrival_ms
-        self.joiner.wait_for_stream_time(begin_ms + round(self._rng.uniform(0.1, 0.9) * (end_ms - begin_ms)))
+        self.joiners.wait_for_stream_time(begin_ms + round(self._rng.uniform(0.1, 0.9) * (end_ms - begin_ms)))
 
     def _send(self, portion: Sequence[TimedRecord]) -> None:
         """Produce a portion, each partition in the order of arrival."""
@@ -199,4 +179,7 @@ class JoinerKillRun:
             orphans=orphans,
             orphans_expected=self.simulator.orphans,
             kills=self.plan.kills,
+            joiners=self.plan.joiners,
+            pauses=self._pauses,
+            moves=self._moves,
         )

@@ -24,13 +24,24 @@ class AcknowledgedRecord(NamedTuple):
 class TrafficProducer:
     """Sends a lane's events in the requested portions, and at least `total` by the final flush."""
 
-    def __init__(self, *, bootstrap: str, topics: TopicSettings, traffic: Traffic, total: int) -> None:
+    def __init__(
+        self, *, bootstrap: str, topics: TopicSettings, traffic: Traffic, total: int, stamps_event_time: bool = False
+    ) -> None:
+        """`stamps_event_time`: the records' timestamps follow the clock of `traffic`, not that of this machine."""
         self.traffic, self.total = traffic, total
+        self._stamps_event_time = stamps_event_time
         self.event_count = 0
         self.acknowledged: list[AcknowledgedRecord] = []
         self._topics = topics
         self._errors: list[str] = []
-        settings = {"bootstrap.servers": bootstrap, "enable.idempotence": True, "linger.ms": 1, "log_level": 0}
+        settings = {
+            "bootstrap.servers": bootstrap,
+            "enable.idempotence": True,
+            "linger.ms": 1,
+            "topic.metadata.refresh.interval.ms": 2_000,  # added partitions are written to soon
+            "reconnect.backoff.max.ms": 500,
+            "log_level": 0,
+        }
         self._producer = Producer(settings)
 
     def send(self, count: int) -> None:
@@ -38,15 +49,19 @@ class TrafficProducer:
         for _ in range(count):
             self.event_count += 1
             for record in self.traffic.next_records():
-                self._produce(record)
+                self.produce(record)
         self._producer.poll(0)
 
     def resend(self, count: int) -> None:
         """Send `count` of the last orders or clicks again, as a producer does after a lost acknowledgement."""
         repeated = self.traffic.rng.choices(self.traffic.recent[-20:], k=count)
         for record in repeated:
-            self._produce(record)
+            self.produce(record)
         self.flush()
+
+    def poll(self) -> None:
+        """Serve the acknowledgements that have arrived."""
+        self._producer.poll(0)
 
     def flush(self) -> None:
         """Send the rest of `total` and wait; raises RuntimeError if a record is not acknowledged."""
@@ -65,10 +80,12 @@ class TrafficProducer:
             elif record.kind == "clicks":
                 ledger.record_click(record.event_id)
 
-    def _produce(self, record: TrafficRecord) -> None:
+    def produce(self, record: TrafficRecord) -> None:
+        """Send one record."""
         on_delivery: Callable[[KafkaError | None, Message], None] = partial(self._on_delivery, record)
         topic = self._topics.topic_name(record.kind)
-        self._producer.produce(topic, record.value, record.key, on_delivery=on_delivery)
+        timestamp_ms = self.traffic.now_ms() if self._stamps_event_time else 0
+        self._producer.produce(topic, record.value, record.key, on_delivery=on_delivery, timestamp=timestamp_ms)
 
     def _on_delivery(self, record: TrafficRecord, error: KafkaError | None, message: Message) -> None:
         if error is not None:

@@ -12,7 +12,7 @@ from bench.performance.swap import SwapFigures
 from contract.messages import ScoredKind, ScoredRow
 from devservers.apache_kafka import ApacheKafka
 from devservers.redis_server import RedisServer
-from tests.worker.tiny_bundle import publish_tiny
+from testkit.environment.tiny_bundle import publish_tiny
 
 
 def make_segment_batch(base: int, records: int, producer: int, at_ms: int, *, ends: bool = False) -> bytes:

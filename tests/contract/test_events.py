@@ -7,6 +7,7 @@ from typing import Any, Final
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from contract.errors import BadEvent
 from contract.events import (
@@ -23,6 +24,7 @@ from contract.events import (
     Review,
     clamp,
     decode,
+    digest_content,
 )
 
 LINE: Final[dict[str, Any]] = {"item_id": "i1", "quantity": 1, "unit_price": 2.5}
@@ -307,3 +309,14 @@ def test_an_event_cannot_be_changed() -> None:
     assert isinstance(review, Review)
     with pytest.raises(AttributeError):
         review.rating = 1.0  # type: ignore[misc]
+
+
+def test_the_digest_of_a_content_ignores_id_and_time_and_nothing_else() -> None:
+    # given
+    order = decode("orders", json.dumps(VALID["orders"]).encode())
+    same = replace(order, event_id="o-2", ts_ms=order.ts_ms + 1)
+    changes: list[dict[str, Any]] = [{"user_id": "u-9"}, {"amount": 1.5}, {"card_id": "c"}]
+    others = [replace(order, **change) for change in changes]
+    # then
+    assert digest_content(order) == digest_content(same)
+    assert len({digest_content(event) for event in [order, *others]}) == 4

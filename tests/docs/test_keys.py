@@ -6,6 +6,7 @@ from typing import Final
 import numpy as np
 import pytest
 import redis
+from msgspec.structs import replace
 
 from bench.performance.memory import ENTITY_BYTES, OFF_MAX, SLICE_BYTES
 from contract.events import Search
@@ -95,7 +96,9 @@ def write_claims(claims: ClaimStore) -> None:
         features="",
         groups={},
     )
-    claims.claim([Answer(DECISION, scored, decision)])
+    claims.claim([Answer(DECISION, scored, decision, "aa")])
+    claims.claim([Answer(DECISION, replace(scored, offset=1), decision, "bb")])
+    claims.delete_erased({"u-18": 0}, lambda *_: True)
 
 
 def write_caches(caches: AnswerCache) -> None:

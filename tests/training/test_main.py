@@ -10,6 +10,8 @@ from export.__main__ import main as export_main
 from export.interactions import read_interactions
 from model.checkpoint import checkpoint_path, read_checkpoint
 from training.__main__ import main
+from training.erasure.arguments import OPTION
+from training.erasure.execution import ErasureExecution
 from training.trainer.fit import Epoch
 
 
@@ -28,7 +30,7 @@ def examples_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> Path:
     path = folder / "examples.parquet"
     if not path.exists():
         interactions = ["--interactions", str(folder / "interactions.parquet")]
-        assert main(["replay", str(folder / "history.jsonl"), "--out", str(path), *interactions]) == 0
+        assert main(["replay", OPTION, str(folder / "history.jsonl"), "--out", str(path), *interactions]) == 0
         printed = json.loads(capsys.readouterr().out)
         assert printed["examples"] > 500
         assert all(count > 0 for count in printed["labels"].values())
@@ -41,7 +43,7 @@ def test_history_becomes_a_bundle_in_three_commands(
 ) -> None:
     interactions = ["--interactions", str(folder / "interactions.parquet")]
 
-    assert main(["fit", str(examples_file), "--bundles", str(tmp_path), "--epochs", "1", *interactions]) == 0
+    assert main(["fit", OPTION, str(examples_file), "--bundles", str(tmp_path), "--epochs", "1", *interactions]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert export_main(["--latest", "--bundles", str(tmp_path)]) == 0
     assert export_main(["inspect", "--bundles", str(tmp_path)]) == 0
@@ -60,7 +62,9 @@ def test_the_same_seed_gives_the_same_weights_from_the_command_line(
 ) -> None:
     versions = []
     for seed in ("1", "1", "2"):
-        assert main(["fit", str(examples_file), "--bundles", str(tmp_path), "--epochs", "1", "--seed", seed]) == 0
+        assert (
+            main(["fit", OPTION, str(examples_file), "--bundles", str(tmp_path), "--epochs", "1", "--seed", seed]) == 0
+        )
         versions.append(json.loads(capsys.readouterr().out)["version"].rpartition("-")[2])
 
     assert versions[0] == versions[1] != versions[2]
@@ -73,7 +77,7 @@ def test_fit_of_an_unreadable_file_exits_with_a_message(
     if content is not None:
         (tmp_path / "e.parquet").write_bytes(content)
 
-    assert main(["fit", str(tmp_path / "e.parquet"), "--bundles", str(tmp_path / "bundles")]) == 1
+    assert main(["fit", OPTION, str(tmp_path / "e.parquet"), "--bundles", str(tmp_path / "bundles")]) == 1
     assert "should be Parquet" in capsys.readouterr().err
     assert not (tmp_path / "bundles").exists()
 
@@ -86,7 +90,7 @@ def test_reports_of_an_unreadable_file_exit_with_a_message_and_no_page(
     if content is not None:
         (tmp_path / "e.parquet").write_bytes(content)
 
-    assert main([command, str(tmp_path / "e.parquet"), "--out", str(tmp_path / "out")]) == 1
+    assert main([command, OPTION, str(tmp_path / "e.parquet"), "--out", str(tmp_path / "out")]) == 1
     assert "should be Parquet" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
@@ -94,7 +98,7 @@ def test_reports_of_an_unreadable_file_exit_with_a_message_and_no_page(
 def test_a_history_without_examples_exits_with_a_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "h.jsonl").write_text("")
 
-    assert main(["replay", str(tmp_path / "h.jsonl"), "--out", str(tmp_path / "e.parquet")]) == 1
+    assert main(["replay", OPTION, str(tmp_path / "h.jsonl"), "--out", str(tmp_path / "e.parquet")]) == 1
     assert "History should give examples" in capsys.readouterr().err
     assert not (tmp_path / "e.parquet").exists()
 
@@ -105,15 +109,17 @@ def test_invalid_settings_are_all_listed(
     monkeypatch.setenv("SHOPSTREAM_MODEL__HIDDEN", "wide")
     monkeypatch.setenv("SHOPSTREAM_TRAINING__EPOCHS", "-1")
 
-    assert main(["fit", str(tmp_path / "e.parquet"), "--bundles", str(tmp_path)]) == 2
+    assert main(["fit", OPTION, str(tmp_path / "e.parquet"), "--bundles", str(tmp_path)]) == 2
     printed = capsys.readouterr().err
     assert "`model.hidden` should be a valid integer" in printed
     assert "`training.epochs` should be greater than 0" in printed
 
 
 def test_follow_without_a_model_names_the_command_that_publishes_one(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(ErasureExecution, "apply", lambda erasures: None)
+
     assert main(["follow", "--once", "--bundles", str(tmp_path)]) == 1
     assert "`export` publishes one" in capsys.readouterr().err
 
@@ -167,7 +173,17 @@ def test_an_interrupted_fit_resumes_from_its_state_file(
 
     monkeypatch.setattr("training.report.progress.ProgressReporter.on_epoch", lambda _, epoch: interrupt_once(epoch))
     state_path = tmp_path / "state.pt"
-    words = ["fit", str(examples_file), "--bundles", str(tmp_path), "--epochs", "2", "--resume", str(state_path)]
+    words = [
+        "fit",
+        OPTION,
+        str(examples_file),
+        "--bundles",
+        str(tmp_path),
+        "--epochs",
+        "2",
+        "--resume",
+        str(state_path),
+    ]
 
     with pytest.raises(KeyboardInterrupt):
         main(words)
@@ -182,7 +198,7 @@ def test_an_interrupted_fit_resumes_from_its_state_file(
 def test_fit_starts_from_a_trained_network(
     examples_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fit_words = ["fit", str(examples_file), "--bundles", str(tmp_path), "--epochs", "1"]
+    fit_words = ["fit", OPTION, str(examples_file), "--bundles", str(tmp_path), "--epochs", "1"]
     assert main(fit_words) == 0
     former = json.loads(capsys.readouterr().out)["version"]
 
@@ -205,7 +221,10 @@ def test_fit_logs_a_json_object_for_each_epoch(
 ) -> None:
     log = tmp_path / "logs" / "fit.jsonl"
     for epochs in ("2", "1"):
-        assert main(["fit", str(examples_file), "--bundles", str(tmp_path), "--epochs", epochs, "--log", str(log)]) == 0
+        assert (
+            main(["fit", OPTION, str(examples_file), "--bundles", str(tmp_path), "--epochs", epochs, "--log", str(log)])
+            == 0
+        )
 
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2, 1]
@@ -213,7 +232,7 @@ def test_fit_logs_a_json_object_for_each_epoch(
     assert f"epoch 2  score {lines[1]['score']:.4f}" in capsys.readouterr().err
 
     (tmp_path / "folder").mkdir()
-    assert main(["fit", str(examples_file), "--bundles", str(tmp_path), "--log", str(tmp_path / "folder")]) == 2
+    assert main(["fit", OPTION, str(examples_file), "--bundles", str(tmp_path), "--log", str(tmp_path / "folder")]) == 2
     assert "`--log` should be a file that can be written" in capsys.readouterr().err
 
 
@@ -225,7 +244,7 @@ def test_more_than_stream_rows_are_trained_on_in_chunks(
     (tmp_path / "files").mkdir()
     (tmp_path / "files" / "one.parquet").hardlink_to(examples_file)
 
-    assert main(["fit", str(tmp_path / "files"), "--bundles", str(tmp_path), "--epochs", "1"]) == 0
+    assert main(["fit", OPTION, str(tmp_path / "files"), "--bundles", str(tmp_path), "--epochs", "1"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert export_main(["--latest", "--bundles", str(tmp_path)]) == 0
 

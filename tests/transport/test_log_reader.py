@@ -1,17 +1,20 @@
 """Topics read by assignment, to their end even where it is a transaction marker instead of a record."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka.admin import NewPartitions  # type: ignore[attr-defined]
 
 from contract.errors import Unavailable
 from contract.settings.servers import KafkaSettings
-from devservers.apache_kafka import ApacheKafka
+from devservers.apache_kafka import ApacheKafka, make_admin_client
 from tests.conftest import KafkaBroker
 from tests.kafka import BlockingProducer
+from transport import topic_watcher
 from transport.log_reader import LogReader, TopicTailer, fetch_offset_range
 from transport.records import OffsetRange, TopicPartition
 
@@ -155,6 +158,150 @@ def test_a_tailer_returns_records_written_after_it_was_opened(broker: KafkaBroke
     send(broker, topic, b"b", partition=3)
     # then
     run_until(lambda: actual == [b"a", b"b"], lambda: actual.extend(r.value for r in tailer.poll(10, 50)))
+    tailer.close()
+
+
+def open_tailer(broker: KafkaBroker, *topics: str, has_topic_ids: bool = True) -> TopicTailer:
+    settings = make_settings(broker).model_copy(
+        update={"topic_ids": has_topic_ids, "client": {"topic.metadata.refresh.interval.ms": 50}}
+    )
+    tailer = TopicTailer(kafka=settings, topics=topics)
+    tailer.open()
+    return tailer
+
+
+def read_into(actual: list[bytes | None], tailer: TopicTailer, count: int) -> None:
+    """Poll until there are `count` values."""
+    run_until(lambda: len(actual) >= count, lambda: actual.extend(r.value for r in tailer.poll(10, 20)))
+
+
+def recreate(kafka: ApacheKafka, topic: str, partitions: int = 1) -> None:
+    admin = make_admin_client(kafka.bootstrap)
+    for future in admin.delete_topics([topic], operation_timeout=30).values():
+        future.result()
+    run_until(lambda: topic not in admin.list_topics(timeout=10).topics, lambda: None)
+    kafka.create_topics({topic: partitions})
+
+
+@pytest.mark.apache_kafka
+def test_added_partitions_are_read_from_their_beginning(apache_kafka: ApacheKafka, topic_prefix: str) -> None:
+    # given
+    topic, actual = f"{topic_prefix}topic", list[bytes | None]()
+    apache_kafka.create_topics({topic: 1})
+    send(apache_kafka, topic, b"a")
+    tailer = open_tailer(apache_kafka, topic)
+    read_into(actual, tailer, 1)
+    # when
+    admin = make_admin_client(apache_kafka.bootstrap)
+    for future in admin.create_partitions([NewPartitions(topic, 3)], operation_timeout=30).values():
+        future.result()
+    send(apache_kafka, topic, b"b", b"c", partition=2)
+    # then
+    read_into(actual, tailer, 3)
+    assert actual == [b"a", b"b", b"c"]
+    assert tailer.take_restarted() == set()
+    tailer.close()
+
+
+@pytest.mark.apache_kafka
+@pytest.mark.parametrize("has_topic_ids", [True, False])
+@pytest.mark.parametrize("records", [1, 5], ids=["shorter", "longer"])
+def test_a_recreated_topic_is_read_from_its_beginning(
+    apache_kafka: ApacheKafka,
+    topic_prefix: str,
+    caplog: pytest.LogCaptureFixture,
+    has_topic_ids: bool,
+    records: int,
+) -> None:
+    # given
+    topic, actual = f"{topic_prefix}topic", list[bytes | None]()
+    apache_kafka.create_topics({topic: 2})
+    send(apache_kafka, topic, b"a", b"b", b"c")
+    tailer = open_tailer(apache_kafka, topic, has_topic_ids=has_topic_ids)
+    read_into(actual, tailer, 3)
+    run_until(lambda: not has_topic_ids or tailer.topic_id(topic) is not None, lambda: tailer.poll(10, 20))
+    # when
+    recreate(apache_kafka, topic)
+    expected = [b"%d" % n for n in range(records)]
+    send(apache_kafka, topic, *expected)
+    actual.clear()
+    restarted = set[str]()
+
+    def poll() -> None:
+        polled = tailer.poll(10, 20)
+        restarted.update(tailer.take_restarted())
+        if restarted:
+            actual.extend(record.value for record in polled)
+
+    run_until(lambda: len(actual) >= records and not tailer.partitions_behind, poll)
+    # then
+    assert actual == expected
+    assert restarted == {topic}
+    assert caplog.messages.count(f"{topic} was deleted and recreated: it is read from its beginning again.") == 1
+    # and it goes on
+    send(apache_kafka, topic, b"next")
+    read_into(actual, tailer, records + 1)
+    assert actual == [*expected, b"next"]
+    tailer.close()
+
+
+@pytest.mark.apache_kafka
+def test_an_empty_recreated_topic_is_at_its_end(apache_kafka: ApacheKafka, topic_prefix: str) -> None:
+    # given
+    topic, actual = f"{topic_prefix}topic", list[bytes | None]()
+    apache_kafka.create_topics({topic: 1})
+    send(apache_kafka, topic, b"a")
+    tailer = open_tailer(apache_kafka, topic)
+    read_into(actual, tailer, 1)
+    run_until(lambda: tailer.topic_id(topic) is not None, lambda: tailer.poll(10, 20))
+    # when
+    recreate(apache_kafka, topic)
+    restarted = set[str]()
+
+    def poll() -> None:
+        tailer.poll(10, 20)
+        restarted.update(tailer.take_restarted())
+
+    run_until(lambda: bool(restarted), poll)
+    # then
+    run_until(lambda: not tailer.partitions_behind, lambda: tailer.poll(10, 20))
+    tailer.close()
+
+
+@pytest.mark.apache_kafka
+def test_a_missing_topic_does_not_make_others_be_read_again(apache_kafka: ApacheKafka, topic_prefix: str) -> None:
+    # given two topics of which one does not exist
+    present, later, actual = f"{topic_prefix}present", f"{topic_prefix}later", list[bytes | None]()
+    apache_kafka.create_topics({present: 1})
+    send(apache_kafka, present, b"a")
+    tailer = open_tailer(apache_kafka, present, later)
+    # when
+    read_into(actual, tailer, 1)
+    send(apache_kafka, present, b"b")
+    read_into(actual, tailer, 2)
+    apache_kafka.create_topics({later: 2})
+    send(apache_kafka, later, b"c", partition=1)
+    read_into(actual, tailer, 3)
+    # then
+    assert actual == [b"a", b"b", b"c"]
+    tailer.close()
+
+
+def test_topics_are_described_outside_the_polling_thread(
+    broker: KafkaBroker, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given
+    tailer, threads = open_tailer(broker, topic, has_topic_ids=False), list[str]()
+    fetch = topic_watcher.fetch_topic_states
+
+    def record_thread(*arguments: Any, **options: Any) -> Any:
+        threads.append(threading.current_thread().name)
+        return fetch(*arguments, **options)
+
+    monkeypatch.setattr(topic_watcher, "fetch_topic_states", record_thread)
+    # then
+    run_until(lambda: len(threads) >= 2, lambda: tailer.poll(10, 0))
+    assert set(threads) == {"topic-watcher"}
     tailer.close()
 
 

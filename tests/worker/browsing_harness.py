@@ -5,8 +5,8 @@ from contract.profiles.entity_updates import to_updates
 from contract.profiles.store import InMemoryProfileStore, fold
 from contract.settings.reading import Settings
 from contract.settings.worker import ListSettings
+from testkit.environment.tiny_bundle import ITEMS
 from tests.worker.events import FEATURES, KINDS, NOW_MS, make_click, make_product, make_record
-from tests.worker.tiny_bundle import ITEMS
 from transport.records import Record, TopicPartition
 from worker.catalogue.catalogue import Catalogue
 from worker.records.batch import decode_records

@@ -110,6 +110,11 @@ class WorkerEnvironment:
         worker = self.settings.worker.model_copy(update={"instance": instance})
         return self.settings.model_copy(update={"worker": worker})
 
+    def set_transactions(self, transactions: bool) -> None:
+        """Whether workers publish in transactions from now on."""
+        kafka = self.settings.kafka.model_copy(update={"transactions": transactions})
+        self.settings = self.settings.model_copy(update={"kafka": kafka})
+
     def with_accepted_loss(self) -> "WorkerEnvironment":
         """The same environment for workers that continue although records are gone."""
         other = copy.copy(self)

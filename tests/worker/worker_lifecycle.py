@@ -76,6 +76,7 @@ class InProcessWorker:
             erases=erases,
         )
         worker.load_erasures()
+        self.answer_cache = stores.answer_cache
         self.profiles, self.offsets, self.erasure_service = stores.profiles, worker.offsets, worker.erasure_service
         self.pipeline = worker.open_pipeline()
         self.consumer = self.pipeline.consumer

@@ -16,6 +16,7 @@ from contract.settings.reading import Settings
 from training.analysis.task_affinity import Matrix, TaskAffinity, measure_affinity
 from training.commands.fit import read_configs
 from training.data.parquet import read_examples
+from training.erasure.arguments import add_erasures_argument, read_erasures
 from training.report.console import print_json, print_lines
 from training.report.pages import encode_json, find_output_errors, render_template, write_pages
 from training.report.plots import render_svg
@@ -28,6 +29,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=Path("reports"), help="the folder of the report")
     parser.add_argument("--epochs", type=int, help="passes over the data, instead of the setting")
     parser.add_argument("--seed", type=int, help="the seed, instead of the setting")
+    add_erasures_argument(parser)
 
 
 def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
@@ -37,7 +39,7 @@ def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
         raise BadConfig(errors)
     model_config, config = read_configs(settings, features, {"epochs": args.epochs, "seed": args.seed})
     torch.set_num_threads(config.threads)
-    examples = read_examples(args.data, features, settings.tasks)
+    examples = read_examples(args.data, features, settings.tasks, erasures=read_erasures(args, settings))
     affinity = measure_affinity(examples, model_config, config, print_epoch)
     subtitle = f"{args.data.name}, seed {config.seed}, {model_config.architecture}"
     pages = write_pages(args.out, render_pages(affinity, subtitle))

@@ -14,6 +14,7 @@ from contract.experiment import read_trial
 from contract.features.declaration import FeatureSet
 from contract.settings.reading import Settings
 from contract.units import DAY_MS, HOUR_MS, SECOND_MS
+from training.erasure.arguments import fetch_erasures
 from training.feedback.feedback_reader import FeedbackReader
 from training.report.console import CONSOLE, format_number, print_json, print_lines
 from training.report.pages import encode_json, find_output_errors, render_template, write_pages
@@ -81,8 +82,9 @@ def read_versions(args: Namespace, settings: Settings) -> tuple[str, str]:
 
 
 def read_feedback(args: Namespace, settings: Settings) -> ServedScoreStore:
-    """The examples of the last hours, or of the whole topic; raises `Unavailable`."""
-    reader, scores = FeedbackReader(kafka=settings.kafka, topic=settings.topics.feedback), ServedScoreStore()
+    """The examples of the last hours, or of the whole topic, without erased people's; raises `Unavailable`."""
+    erasures, scores = fetch_erasures(settings), ServedScoreStore()
+    reader = FeedbackReader(kafka=settings.kafka, topic=settings.topics.feedback, erasures=erasures)
     try:
         since = dict[str, int]()
         if args.since is not None:

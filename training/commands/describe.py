@@ -18,6 +18,7 @@ from contract.features.declaration import FeatureSet
 from contract.settings.reading import Settings
 from training.analysis.data_profile import ColumnSummary, DatasetSummary, LabelSummary, summarize_examples
 from training.data.parquet import read_examples
+from training.erasure.arguments import add_erasures_argument, read_erasures
 from training.report.console import CONSOLE, format_number, print_json, print_lines
 from training.report.pages import encode_json, find_output_errors, render_template, write_pages
 from training.report.plots import render_svg
@@ -29,6 +30,7 @@ TABLE_WIDTH: Final = 160  # where the output is not a terminal
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("data", type=Path, help="examples as Parquet")
     parser.add_argument("--out", type=Path, default=Path("reports"), help="the folder of the report")
+    add_erasures_argument(parser)
 
 
 def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
@@ -36,7 +38,9 @@ def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
     started_s = time.monotonic()
     if errors := find_output_errors(args.out):
         raise BadConfig(errors)
-    summary = summarize_examples(args.data, read_examples(args.data, features, settings.tasks))
+    summary = summarize_examples(
+        args.data, read_examples(args.data, features, settings.tasks, erasures=read_erasures(args, settings))
+    )
     pages = write_pages(args.out, render_pages(summary))
     console = CONSOLE if CONSOLE.is_terminal else Console(stderr=True, width=TABLE_WIDTH)
     console.print(build_columns_table(summary.columns), build_labels_table(summary.labels))

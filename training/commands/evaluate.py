@@ -18,6 +18,7 @@ from training.analysis.evaluation_report import EvaluationReport, evaluate_metho
 from training.commands.fit import read_configs
 from training.data.folds import FOLDS_MIN, drop_unsettled
 from training.data.parquet import read_examples
+from training.erasure.arguments import add_erasures_argument, read_erasures
 from training.report.console import format_number, print_json, print_lines
 from training.report.pages import find_output_errors, write_pages
 
@@ -32,6 +33,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--epochs", type=int, help="passes over the data, instead of the setting")
     parser.add_argument("--methods", nargs="+", choices=METHODS, help="only these methods")
+    add_erasures_argument(parser)
 
 
 def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
@@ -42,9 +44,10 @@ def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
     torch.set_num_threads(config.threads)
     available = build_methods(model_config, config)
     methods = {name: available[name] for name in args.methods or available}
+    examples = read_examples(args.data, features, settings.tasks, erasures=read_erasures(args, settings))
     report, curve_data = evaluate_methods(
         args.data,
-        drop_unsettled(read_examples(args.data, features, settings.tasks), round(args.settle_days * DAY_MS)),
+        drop_unsettled(examples, round(args.settle_days * DAY_MS)),
         methods,
         (model_config, config),
         folds=args.folds,

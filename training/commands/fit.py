@@ -13,6 +13,7 @@ import torch
 from contract.bundle import current_version
 from contract.errors import BadConfig
 from contract.features.declaration import FeatureSet
+from contract.profiles.erasures import Erasures
 from contract.settings.model import ModelConfig
 from contract.settings.reading import Settings
 from contract.settings.training import TrainingConfig
@@ -32,6 +33,8 @@ from training.data.interactions import extract_interactions, merge_interactions
 from training.data.labels import Classes
 from training.data.parquet import count_rows, find_files, read_examples, read_files
 from training.data.streaming import ExampleStream
+from training.erasure.arguments import add_erasures_argument, read_erasures
+from training.erasure.checkpoints import checkpoint_lock, erase_rows
 from training.online.replay_buffer import encode_buffer
 from training.report.console import print_evaluation, print_json, print_lines
 from training.report.progress import ProgressReporter
@@ -58,6 +61,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         default="slow",
         help="how layers from there are trained (slow: at a tenth of the learning rate)",
     )
+    add_erasures_argument(parser)
 
 
 def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
@@ -66,10 +70,11 @@ def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
     model_config, config = read_configs(settings, features, {"epochs": args.epochs, "seed": args.seed})
     torch.set_num_threads(config.threads)
     process_group = join_process_group(config.device)
-    initial = read_checkpoint(checkpoint_path(bundles, args.former)) if args.former else None
+    erasures = process_group.broadcast(lambda: read_erasures(args, settings))
+    initial = read_initial(bundles, args.former, erasures)
     transfer = Transfer(checkpoint=initial, carried=args.carried) if initial else None
     classes = initial.metadata.statistics.classes if initial else None
-    examples = read_data(args.data, features, settings.tasks, classes, config)
+    examples = read_data(args.data, features, settings.tasks, classes, config, erasures)
     options = FitOptions(args.resume, transfer, process_group)
     fitted = fit_with_progress(examples, model_config, config, options, args.log)
     process_group.close()
@@ -78,7 +83,8 @@ def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
     print_lines(*fitted.left_out.values())
     parent = initial.metadata.version if initial else current_version(bundles)
     checkpoint = build_checkpoint(fitted, examples, config, initial, parent, args.interactions)
-    path = write_checkpoint(bundles, checkpoint)
+    with checkpoint_lock(bundles):  # so that no erasure of the meantime is missed
+        path = write_checkpoint(bundles, erase_rows(checkpoint, read_erasures(args, settings)))
     if args.resume:
         args.resume.unlink(missing_ok=True)  # the checkpoint replaces it; the next run starts from the beginning
     version = checkpoint.metadata.version
@@ -109,14 +115,24 @@ def fit_with_progress(
         return fit(examples, model_config, config, reporter.on_epoch, replace(options, progress=reporter.on_step))
 
 
+def read_initial(bundles: Path, version: str | None, erasures: Erasures) -> Checkpoint | None:
+    """The checkpoint to start from, without the rows of erased people."""
+    return erase_rows(read_checkpoint(checkpoint_path(bundles, version)), erasures) if version else None
+
+
 def read_data(
-    paths: Sequence[Path], features: FeatureSet, tasks: Sequence[Task], classes: Classes | None, config: TrainingConfig
+    paths: Sequence[Path],
+    features: FeatureSet,
+    tasks: Sequence[Task],
+    classes: Classes | None,
+    config: TrainingConfig,
+    erasures: Erasures,
 ) -> Examples | ExampleStream:
     """The examples of files or folders of files: in memory, or as a stream for more than `stream_rows` rows."""
     files = find_files(paths)
     if sum(count_rows(path) for path in files) > config.stream_rows:
-        return ExampleStream(paths=files, features=features, tasks=tasks, classes=classes)
-    return read_files(files, features, tasks, classes)
+        return ExampleStream(paths=files, features=features, tasks=tasks, classes=classes, erasures=erasures)
+    return read_files(files, features, tasks, classes, erasures)
 
 
 def build_checkpoint(

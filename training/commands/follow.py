@@ -3,6 +3,8 @@
 import logging
 import time
 from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -16,6 +18,8 @@ from contract.settings.reading import Settings
 from contract.settings.training import TrainingConfig
 from export.releases import require_current
 from model.checkpoint import Checkpoint
+from training.erasure.checkpoints import CheckpointEraser
+from training.erasure.execution import ErasureExecution
 from training.feedback.feedback_reader import FeedbackBatch, FeedbackReader
 from training.online.lock import learner_lock
 from training.online.publication import clean_up, publish
@@ -28,6 +32,7 @@ log = logging.getLogger(__name__)
 
 EXIT_REJECTED: Final = 3
 EXIT_FROZEN: Final = 4
+ERASED: Final = "of erased people"
 NO_EXAMPLES: Final = "There should be examples to learn from. Found none that can be used."
 
 
@@ -55,17 +60,20 @@ def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
     with learner_lock(bundles):
         if removed := clean_up(bundles):
             log.info("%s was not completely published: its files are deleted, and it is learned again.", removed)
-        reader = FeedbackReader(kafka=settings.kafka, topic=settings.topics.feedback)
+        erasures = ErasureExecution(settings=settings, process="learner", erase=CheckpointEraser(bundles=bundles).erase)
+        reader = FeedbackReader(kafka=settings.kafka, topic=settings.topics.feedback, erasures=erasures.erasures)
         try:
             if args.once:
+                erasures.apply()
                 return learn_once(reader, bundles, settings, config)
             while True:
-                if not learn_with_retry(reader, bundles, settings, config):
+                if not learn_with_retry(reader, bundles, settings, config, erasures.apply):
                     time.sleep(config.pause_s)
         except KeyboardInterrupt:
             return 0
         finally:
             reader.close()
+            erasures.close()
 
 
 def learn_once(reader: FeedbackReader, bundles: Path, settings: Settings, config: TrainingConfig) -> int:
@@ -73,9 +81,19 @@ def learn_once(reader: FeedbackReader, bundles: Path, settings: Settings, config
     return run_update(reader, bundles, settings, config).exit_code
 
 
-def learn_with_retry(reader: FeedbackReader, bundles: Path, settings: Settings, config: TrainingConfig) -> bool:
-    """One update, without failing where Kafka or a first bundle is missing; returns whether there is more to read."""
+def learn_with_retry(
+    reader: FeedbackReader,
+    bundles: Path,
+    settings: Settings,
+    config: TrainingConfig,
+    prepare: Callable[[], None] = lambda: None,
+) -> bool:
+    """One update, without failing where Kafka or a first bundle is missing; returns whether there is more to read.
+
+    `prepare` is called before; without its success nothing is learned.
+    """
     try:
+        prepare()
         return run_update(reader, bundles, settings, config).has_more
     except (Unavailable, BadBundle, BadData) as error:
         log.warning("%s Trying again in %g s.", error, config.pause_s)
@@ -92,9 +110,11 @@ def run_update(reader: FeedbackReader, bundles: Path, settings: Settings, config
         return report_frozen(bundles, rejected, parent)
     batch = reader.read(rejected.resume_positions(parent, checkpoint.metadata.positions), config.records_max)
     outcome = update(checkpoint, batch, config, settings.feedback.delays_by_task())
+    if batch.erased:
+        outcome = replace(outcome, left_out={**outcome.left_out, ERASED: batch.erased})
     report_update(outcome, settings)
     version = publish(outcome.checkpoint, bundles, settings.thresholds) if outcome.checkpoint else None
-    if version is None and batch.values:
+    if version is None and (batch.values or batch.erased):
         rejected.add(build_rejection(outcome, checkpoint, batch), outcome.rejected_checkpoint)
     rejections = 0 if version else len(rejected.list_unsettled(parent))
     is_frozen = rejections >= config.refusals_max

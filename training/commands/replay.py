@@ -3,15 +3,18 @@
 import time
 from argparse import ArgumentParser, Namespace
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from contract.errors import BadData
 from contract.features.declaration import FeatureSet
+from contract.profiles.erasures import Erasures
 from contract.settings.reading import Settings
 from training.data.examples import from_rows
 from training.data.interactions import write_interactions
 from training.data.parquet import write_examples
-from training.replay.event_reader import read_history
+from training.erasure.arguments import add_erasures_argument, read_erasures
+from training.replay.event_reader import HistoricEvent, read_history
 from training.replay.replay import Replay
 from training.report.console import print_json
 
@@ -20,13 +23,15 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("events", type=Path, nargs="+", help='lines of {"kind": ..., "event": ...} in time order')
     parser.add_argument("--out", type=Path, required=True, help="where to write the examples, as Parquet")
     parser.add_argument("--interactions", type=Path, help="where to write user-item interactions, as Parquet")
+    add_erasures_argument(parser)
 
 
 def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
     """Replay historic events into a Parquet file of examples."""
     started_s, rejected = time.monotonic(), Counter[str]()
+    erasures = read_erasures(args, settings)
     replay = Replay(features=features, tasks=settings.tasks, feedback=settings.feedback)
-    rows = replay.run(read_history(args.events, rejected))
+    rows = replay.run(drop_erased_events(read_history(args.events, rejected), erasures, rejected))
     examples = from_rows(rows, features, settings.tasks)
     if not len(examples):
         names = [task.name for task in settings.tasks]
@@ -41,3 +46,14 @@ def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
         seconds=round(time.monotonic() - started_s, 2),
     )
     return 0
+
+
+def drop_erased_events(
+    history: Iterable[HistoricEvent], erasures: Erasures, rejected: Counter[str]
+) -> Iterator[HistoricEvent]:
+    """The events that no erasure covers; the others are counted."""
+    for historic in history:
+        if erasures.covers_event(historic.event):
+            rejected["of erased people"] += 1
+        else:
+            yield historic

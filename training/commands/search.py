@@ -13,6 +13,7 @@ from contract.settings.reading import Settings
 from training.analysis.hyperparameter_search import SPACE, HyperparameterSearch, SearchResult, TrialResult, check_space
 from training.commands.fit import read_configs
 from training.data.parquet import read_files, write_atomically
+from training.erasure.arguments import add_erasures_argument, read_erasures
 from training.report.console import format_number, print_json, print_lines
 
 
@@ -23,6 +24,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--epochs", type=int, help="passes over the data, instead of the setting")
     parser.add_argument("--kept", type=Path, help="a file to save trials to, and to continue from")
     parser.add_argument("--out", type=Path, help="where to write the best [model] and [training], as TOML")
+    add_erasures_argument(parser)
 
 
 def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
@@ -33,7 +35,7 @@ def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
     model_config, config = read_configs(settings, features, {"epochs": args.epochs})
     torch.set_num_threads(config.threads)
     search = HyperparameterSearch(
-        examples=read_files(args.data, features, settings.tasks),
+        examples=read_files(args.data, features, settings.tasks, erasures=read_erasures(args, settings)),
         model_config=model_config,
         config=config,
         names=names,

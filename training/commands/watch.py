@@ -3,16 +3,17 @@
 import logging
 import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import torch
 
-from contract.errors import Unavailable
+from contract.errors import BadBundle, Unavailable
 from contract.features.declaration import FeatureSet
 from contract.settings.monitor import MonitorConfig
 from contract.settings.reading import Settings
+from training.erasure.execution import ErasureExecution
 from training.feedback.chunked_reader import ChunkedReader
 from training.monitor import metrics
 from training.monitor.metrics import MetricsServer
@@ -32,11 +33,15 @@ def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
     bundles: Path = args.bundles or settings.bundles
     config = settings.watch
     torch.set_num_threads(1)
-    with open_monitor(settings, features, bundles, config) as monitor:
+    with (
+        open_monitor(settings, features, bundles, config) as monitor,
+        closing(ErasureExecution(settings=settings, process="monitor", erase=monitor.erase)) as erasures,
+    ):
         if args.once:
+            erasures.apply()
             print_json(**to_json(monitor.check()))
             return 0
-        return run_forever(monitor, settings, config)
+        return run_forever(monitor, erasures, settings, config)
 
 
 @contextmanager
@@ -61,14 +66,14 @@ def open_monitor(
         feedback.close()
 
 
-def run_forever(monitor: ModelMonitor, settings: Settings, config: MonitorConfig) -> int:
+def run_forever(monitor: ModelMonitor, erasures: ErasureExecution, settings: Settings, config: MonitorConfig) -> int:
     """Check periodically until interrupted, and serve metrics."""
     server = MetricsServer(port=config.http_port)
     last = MonitorReport()
     log.info("Metrics are served on port %d.", server.port)
     try:
         while True:
-            last = check_with_retry(monitor, settings, config, last)
+            last = check_with_retry(monitor, settings, config, last, erasures.apply)
             time.sleep(config.pause_s)
     except KeyboardInterrupt:
         return 0
@@ -77,12 +82,20 @@ def run_forever(monitor: ModelMonitor, settings: Settings, config: MonitorConfig
 
 
 def check_with_retry(
-    monitor: ModelMonitor, settings: Settings, config: MonitorConfig, last: MonitorReport
+    monitor: ModelMonitor,
+    settings: Settings,
+    config: MonitorConfig,
+    last: MonitorReport,
+    prepare: Callable[[], None] = lambda: None,
 ) -> MonitorReport:
-    """Check once and print metrics that have changed; returns the last report while Kafka is unavailable."""
+    """Check once and print metrics that have changed; returns the last report while Kafka is unavailable.
+
+    `prepare` is called before; without its success nothing is checked.
+    """
     try:
+        prepare()
         report = monitor.check()
-    except Unavailable as error:
+    except (Unavailable, BadBundle) as error:
         metrics.RETRIES.inc()
         log.warning("%s Trying again in %g s.", error, config.pause_s)
         return last

@@ -1,6 +1,5 @@
 """User–item interactions of examples, counted at export; see `export.interactions`."""
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -8,11 +7,10 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from export.interactions import SCHEMA
 from training.data.examples import Examples
-from training.data.parquet import write_atomically
+from training.data.parquet import encode_table, write_atomically
 
 INTERACTIONS_MAX: Final = 500_000  # the latest interactions that a checkpoint carries
 
@@ -39,6 +37,4 @@ def merge_interactions(*tables: Any) -> bytes:
     """The distinct interactions of all tables as Parquet, the latest `INTERACTIONS_MAX` of them."""
     merged = pa.concat_tables(tables).group_by(SCHEMA.names).aggregate([])
     order = pc.sort_indices(merged, sort_keys=[(name, "ascending") for name in ("ts_ms", "user_id", "item_id")])
-    sink = io.BytesIO()
-    pq.write_table(merged.take(order[-INTERACTIONS_MAX:]).select(SCHEMA.names), sink, compression="zstd")
-    return sink.getvalue()
+    return encode_table(merged.take(order[-INTERACTIONS_MAX:]).select(SCHEMA.names))

@@ -24,7 +24,9 @@ from contract.arrays import Array, Mask
 from contract.bundle import write_durably
 from contract.errors import BadData
 from contract.features.declaration import GROUPS, Block, FeatureSet
+from contract.profiles.erasures import NO_ERASURES, Erasures
 from contract.tasks import Task
+from training.data.erased_rows import drop_erased
 from training.data.examples import COLUMNS, Examples, build_examples, is_empty, to_array
 from training.data.labels import Classes, has_label
 from training.data.tabular import examples_from_table
@@ -33,18 +35,26 @@ DIGEST_KEY: Final = b"shopstream.features"
 
 
 def read_examples(
-    source: Path | bytes, features: FeatureSet, tasks: Sequence[Task], classes: Classes | None = None
+    source: Path | bytes,
+    features: FeatureSet,
+    tasks: Sequence[Task],
+    classes: Classes | None = None,
+    erasures: Erasures = NO_ERASURES,
 ) -> Examples:
     """The examples of a Parquet file or of its bytes; raises `BadData` for any other content."""
     name = source.name if isinstance(source, Path) else "the table"
-    return parse_examples(name, read_table(source), features, tasks, classes)
+    return parse_examples(name, drop_erased(read_table(source), erasures), features, tasks, classes)
 
 
 def read_files(
-    paths: Sequence[Path], features: FeatureSet, tasks: Sequence[Task], classes: Classes | None = None
+    paths: Sequence[Path],
+    features: FeatureSet,
+    tasks: Sequence[Task],
+    classes: Classes | None = None,
+    erasures: Erasures = NO_ERASURES,
 ) -> Examples:
     """The examples of several files as one set; a label without a column in a file is unknown there."""
-    tables = [read_table(path) for path in paths]
+    tables = [drop_erased(read_table(path), erasures) for path in paths]
     names = [path.name for path in paths]
     check_same_features(names, tables, features)
     return parse_examples(" + ".join(names), merge_tables(names, tables), features, tasks, classes)
@@ -194,9 +204,13 @@ def to_parquet(examples: Examples, extra_columns: Mapping[str, Array] = MappingP
     for task in examples.tasks:
         columns[f"label.{task.name}"] = to_label_column(examples, task)
         columns[f"known_ms.{task.name}"] = examples.known_ms[task.name]
-    table = pa.table(columns | dict(extra_columns)).replace_schema_metadata(
-        {DIGEST_KEY: examples.features.digest.encode()}
+    return encode_table(
+        pa.table(columns | dict(extra_columns)).replace_schema_metadata({DIGEST_KEY: examples.features.digest.encode()})
     )
+
+
+def encode_table(table: Any) -> bytes:
+    """The bytes of a Parquet file of a table."""
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd")
     return sink.getvalue()

@@ -16,7 +16,9 @@ import pyarrow.compute as pc
 
 from contract.arrays import Integers, Mask
 from contract.features.declaration import FeatureSet
+from contract.profiles.erasures import NO_ERASURES, Erasures
 from contract.tasks import Task
+from training.data.erased_rows import IDENTITY, drop_erased, find_erased
 from training.data.examples import Examples
 from training.data.labels import Classes
 from training.data.parquet import check_same_features, merge_tables, open_parquet, parse_examples, parse_table
@@ -29,7 +31,7 @@ HELD_OUT_ROWS: Final = 200_000  # the sample for calibration and validation
 
 
 class RowGroup(NamedTuple):
-    """A row group of a file; its first row is number `begin` of all files."""
+    """A row group of a file: `rows` that are used, the first of which is number `begin` of all files."""
 
     path: Path
     number: int
@@ -38,17 +40,27 @@ class RowGroup(NamedTuple):
 
 
 class ExampleStream:
-    """The examples of some files. `classes`: of some tasks; for other tasks they are collected from the labels."""
+    """The examples of some files. `classes`: of some tasks; for other tasks they are collected from the labels.
+
+    N is the number of rows that `erasures` do not cover: the others are dropped wherever a row group is read.
+    """
 
     def __init__(
-        self, *, paths: Sequence[Path], features: FeatureSet, tasks: Sequence[Task], classes: Classes | None = None
+        self,
+        *,
+        paths: Sequence[Path],
+        features: FeatureSet,
+        tasks: Sequence[Task],
+        classes: Classes | None = None,
+        erasures: Erasures = NO_ERASURES,
     ) -> None:
         self.features, self.tasks = features, tuple(tasks)
         self._name = " + ".join(path.name for path in paths)
         schemas = [open_parquet(path).schema_arrow.empty_table() for path in paths]
         check_same_features([path.name for path in paths], schemas, features)
-        self._groups = list(list_row_groups(paths))
-        self._metadata = RowMetadata.read(self._groups, self.tasks)
+        self._erasures = erasures
+        self._groups = list(list_row_groups(paths, erasures))
+        self._metadata = RowMetadata.read(self._groups, self.tasks, erasures)
         class_names = {
             task.name: self._metadata.distinct_labels[task.name] for task in tasks if task.kind == "multiclass"
         }
@@ -65,11 +77,12 @@ class ExampleStream:
         return self._metadata.distinct_labels
 
     def iterate_bytes(self) -> Iterator[bytes]:
-        """All bytes of the files, for a digest."""
+        """All bytes of the files, and the times of the rows that are used, for a digest."""
         for path in dict.fromkeys(group.path for group in self._groups):
             with path.open("rb") as file:
                 while part := file.read(1 << 20):
                     yield part
+        yield self._metadata.ts_ms.tobytes()
 
     def select_held_out(self, share: float) -> Mask:
         """Which rows (N,) are the latest of their family."""
@@ -112,13 +125,10 @@ class ExampleStream:
         start = group.begin
         file = open_parquet(group.path)
         for batch in file.iter_batches(batch_size=CHUNK_ROWS // OPEN_GROUPS, row_groups=[group.number]):
-            mask = rows[start : start + len(batch)]
-            start += len(batch)
-            yield (
-                pa.Table.from_batches([batch])
-                .filter(pa.array(mask))
-                .replace_schema_metadata(file.schema_arrow.metadata)
-            )
+            table = drop_erased(pa.Table.from_batches([batch]), self._erasures)
+            mask = rows[start : start + len(table)]
+            start += len(table)
+            yield table.filter(pa.array(mask)).replace_schema_metadata(file.schema_arrow.metadata)
 
 
 class RowMetadata(NamedTuple):
@@ -129,11 +139,12 @@ class RowMetadata(NamedTuple):
     distinct_labels: Mapping[str, set[Any]]
 
     @classmethod
-    def read(cls, groups: Sequence[RowGroup], tasks: Sequence[Task]) -> "RowMetadata":
+    def read(cls, groups: Sequence[RowGroup], tasks: Sequence[Task], erasures: Erasures) -> "RowMetadata":
         ts_ms, family = list[Integers](), list[Integers]()
         distinct_labels: dict[str, set[Any]] = {task.name: set() for task in tasks}
         for group in groups:
-            table = read_columns(group, ["ts_ms", *(f"label.{task.name}" for task in tasks)])
+            columns = (*IDENTITY, *(f"label.{task.name}" for task in tasks))
+            table = drop_erased(read_columns(group.path, group.number, columns), erasures)
             ts_ms.append(read_times(table))
             labelled = [np.zeros(len(table), np.bool_) for _ in tasks]
             for number, task in enumerate(tasks):
@@ -158,17 +169,20 @@ def read_times(table: Any) -> Integers:
     return np.asarray(table.column("ts_ms").to_numpy(), np.int64)
 
 
-def list_row_groups(paths: Sequence[Path]) -> Iterator[RowGroup]:
+def list_row_groups(paths: Sequence[Path], erasures: Erasures) -> Iterator[RowGroup]:
     """The row groups of the files, in order; raises `BadData` for a file that is not Parquet."""
     begin = 0
     for path in paths:
         metadata = open_parquet(path).metadata
         for number in range(metadata.num_row_groups):
             rows = metadata.row_group(number).num_rows
+            if len(erasures):
+                rows -= int(find_erased(read_columns(path, number, IDENTITY), erasures).sum())
             yield RowGroup(path, number, begin, rows)
             begin += rows
 
 
-def read_columns(group: RowGroup, names: Sequence[str]) -> Any:
-    file = open_parquet(group.path)
-    return file.read_row_group(group.number, columns=[name for name in names if name in file.schema_arrow.names])
+def read_columns(path: Path, group: int, names: Sequence[str]) -> Any:
+    """Those of the columns that the file has, of one row group."""
+    file = open_parquet(path)
+    return file.read_row_group(group, columns=[name for name in names if name in file.schema_arrow.names])

@@ -14,6 +14,7 @@ import numpy as np
 
 from contract.features.declaration import FeatureSet
 from contract.messages import ScoredRow
+from contract.profiles.erasures import Erasures
 from contract.settings.monitor import MonitorConfig
 from training.monitor.drift_columns import (
     DriftColumn,
@@ -68,6 +69,12 @@ class DriftDetector:
             return None
         del self._open_blocks[row.kind]
         return self._compare(row.kind, block)
+
+    def erase(self, erasures: Erasures) -> None:
+        """Remove the rows of erased people from open blocks and references; raises `BadBundle`."""
+        for block in self._open_blocks.values():
+            block.erase(erasures)
+        self._references.erase(erasures)
 
     def _compare(self, kind: str, block: UserSample) -> BlockComparison | None:
         """Test every column of the block; None if the block becomes the first reference."""

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from contract.features.declaration import Block, FeatureSet, Span
+from contract.hashing import hash_texts
 from training.monitor.user_sample import SampledRow
 
 BINS: Final = 15  # in addition to that of no id
@@ -19,11 +20,29 @@ CLOCK_SOURCES: Final = ("event.hour", "event.weekday")
 SCORE: Final = "score"
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class RowOwners:
+    """Hashes of the users (as entities) of N rows, and the rows' times; columns of the same rows share one object."""
+
+    users: npt.NDArray[np.uint64]
+    ts_ms: npt.NDArray[np.int64]
+
+    @classmethod
+    def of_rows(cls, rows: Sequence[SampledRow]) -> "RowOwners":
+        return cls(hash_texts(f"user:{row.user_id}" for row in rows), np.array([row.ts_ms for row in rows], np.int64))
+
+    def find_erased(self, until_ms: Mapping[int, int]) -> npt.NDArray[np.bool_]:
+        """The rows (N,) that erasures cover, given the times of these by the hash of the user."""
+        pairs = zip(self.users.tolist(), self.ts_ms.tolist(), strict=True)
+        return np.array([ts_ms <= until_ms.get(user, -1) for user, ts_ms in pairs], np.bool_)
+
+
 @dataclass(frozen=True, slots=True)
 class DriftColumn:
-    """Values (N,): float64 numbers, NaN where unknown; or int64 bins."""
+    """Values (N,): float64 numbers, NaN where unknown; or int64 bins; and whose they are."""
 
     values: npt.NDArray[Any]
+    owners: RowOwners
 
     @property
     def is_binned(self) -> bool:
@@ -34,12 +53,15 @@ def extract_columns(rows: Sequence[SampledRow], features: FeatureSet) -> dict[st
     """Every column of rows of one kind, by name; scores as `score.TASK@VERSION`."""
     columns = dict[str, DriftColumn]()
     for group in {group: None for row in rows for group in row.groups}:
-        columns |= extract_group_columns(unpack_block(group, rows, features), group, features)
+        owners = RowOwners.of_rows([row for row in rows if group in row.groups])
+        values_by_name = extract_group_columns(unpack_block(group, rows, features), group, features)
+        columns |= {name: DriftColumn(values, owners) for name, values in values_by_name.items()}
     for version in {row.version: None for row in rows if row.version}:
-        version_scores = [row.scores for row in rows if row.version == version]
-        for task in {task: None for scores in version_scores for task in scores}:
-            values = [scores.get(task, np.nan) for scores in version_scores]
-            columns[f"{SCORE}.{task}@{version}"] = DriftColumn(np.array(values, np.float64))
+        version_rows = [row for row in rows if row.version == version]
+        owners = RowOwners.of_rows(version_rows)
+        for task in {task: None for row in version_rows for task in row.scores}:
+            scores = np.array([row.scores.get(task, np.nan) for row in version_rows], np.float64)
+            columns[f"{SCORE}.{task}@{version}"] = DriftColumn(scores, owners)
     return columns
 
 
@@ -61,27 +83,27 @@ def has_declared_widths(row: SampledRow, features: FeatureSet) -> bool:
     )
 
 
-def extract_group_columns(block: Block, group: str, features: FeatureSet) -> dict[str, DriftColumn]:
-    """The columns of one group's features."""
+def extract_group_columns(block: Block, group: str, features: FeatureSet) -> dict[str, npt.NDArray[Any]]:
+    """The values of the columns of one group's features."""
     columns = {
-        feature.name: DriftColumn(block.numbers[:, position].astype(np.float64))
+        feature.name: block.numbers[:, position].astype(np.float64)
         for position, feature in enumerate(features.numbers(group))
         if feature.source not in CLOCK_SOURCES
     }
     for span in features.vectors(group):
         part = block.numbers[:, span.start : span.start + span.width].astype(np.float64)
-        columns[f"{span.feature.name}.length"] = DriftColumn(np.sqrt(np.square(part).sum(1)))
+        columns[f"{span.feature.name}.length"] = np.sqrt(np.square(part).sum(1))
     for span in features.spans(group):
         columns |= dict(extract_span_columns(block.ids[:, span.start : span.start + span.width], span))
     return columns
 
 
-def extract_span_columns(ids: npt.NDArray[np.int64], span: Span) -> Iterator[tuple[str, DriftColumn]]:
+def extract_span_columns(ids: npt.NDArray[np.int64], span: Span) -> Iterator[tuple[str, npt.NDArray[Any]]]:
     """The id of a category; the first id of a text or sequence, and its length."""
     name = span.feature.name
-    yield name, DriftColumn(np.where(ids[:, 0] == 0, 0, 1 + ids[:, 0] % BINS))
+    yield name, np.where(ids[:, 0] == 0, 0, 1 + ids[:, 0] % BINS)
     if span.width > 1:
-        yield f"{name}.length", DriftColumn((ids != 0).sum(1).astype(np.float64))
+        yield f"{name}.length", (ids != 0).sum(1).astype(np.float64)
 
 
 def strip_version(column: str) -> str:

@@ -9,6 +9,7 @@ from typing import Final
 
 from contract.hashing import HASH_RANGE, hash_text
 from contract.messages import Example
+from contract.profiles.erasures import Erasures
 
 GROW_DIVISOR: Final = 4  # below this fraction of the limit the sample of users doubles
 
@@ -41,6 +42,10 @@ class ExampleStore:
         self._rows = {key: row for key, row in self._rows.items() if row.ts_ms >= before_ms}
         if len(self._rows) * GROW_DIVISOR < self._rows_max:
             self.share = min(2 * self.share, 1.0)
+
+    def erase(self, erasures: Erasures) -> None:
+        """Remove the examples that an erasure covers."""
+        self._rows = {key: row for key, row in self._rows.items() if not erasures.covers(row.user_id, row.ts_ms)}
 
     def _halve_sample(self) -> None:
         """Keep half of the sampled users."""

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from contract.graphs import GRAPHS
 from contract.messages import Example
+from contract.profiles.erasures import Erasures
 from contract.settings.monitor import MonitorConfig
 from contract.settings.worker import FeedbackSettings
 from contract.tasks import Task
@@ -69,6 +70,12 @@ class LiveMetrics:
         for graph, store in self._stores.items():
             longest = max(self._maturity_delays_ms[task.name] for task in self._tasks if task.graph == graph)
             store.evict_before(self.now_ms - longest - self._window_ms)
+        self._rows_by_version.clear()
+
+    def erase(self, erasures: Erasures) -> None:
+        """Remove the examples of erased people."""
+        for store in self._stores.values():
+            store.erase(erasures)
         self._rows_by_version.clear()
 
     def user_shares(self) -> dict[str, float]:

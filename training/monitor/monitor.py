@@ -16,6 +16,7 @@ from contract.bundle import current_version, read_manifest
 from contract.errors import BadBundle, BadData
 from contract.features.declaration import FeatureSet
 from contract.messages import read_example, read_scored_row
+from contract.profiles.erasures import NO_ERASURES, Erasures
 from contract.settings.monitor import MonitorConfig
 from contract.settings.reading import Settings
 from model.checkpoint import checkpoint_path, read_checkpoint
@@ -73,11 +74,23 @@ class ModelMonitor:
         self._alarms = list[Alarm]()
         self._rollback_test: RollbackTest | None = None
         self._last_message = ""
+        self._erasures: Erasures = NO_ERASURES
+
+    def erase(self, erasures: Erasures, has_new: bool) -> bool:
+        """Remove erased people from all that is kept, and leave them out from now on; raises `BadBundle`.
+
+        An `EraseFunction` of `training.erasure`.
+        """
+        self._erasures = erasures
+        if has_new:
+            self._live_metrics.erase(erasures)
+            self._drift_detector.erase(erasures)
+        return True
 
     def check(self) -> MonitorReport:
         """Read both topics to their ends, export metrics, and test the serving bundle. Raises `Unavailable`."""
         self._read_to_end("scored", self._observe_scored)
-        self._read_to_end("feedback", lambda value: self._live_metrics.observe(read_example(value)))
+        self._read_to_end("feedback", self._observe_example)
         self._live_metrics.evict_old()
         alarms, self._alarms = self._alarms, []
         thresholds = self._thresholds()
@@ -105,8 +118,18 @@ class ModelMonitor:
             is_last = chunk.is_last
             metrics.RECORDS.labels(name).inc(len(chunk.records))
 
+    def _observe_example(self, value: bytes) -> None:
+        example = read_example(value)
+        if self._erasures.covers(example.user_id, example.ts_ms):
+            metrics.LEFT_OUT.labels("of erased people").inc()
+        else:
+            self._live_metrics.observe(example)
+
     def _observe_scored(self, value: bytes) -> None:
         row = read_scored_row(value)
+        if self._erasures.covers(row.user_id, row.ts_ms):
+            metrics.LEFT_OUT.labels("of erased people").inc()
+            return
         if row.features != self._features.digest:
             metrics.LEFT_OUT.labels("of other features").inc()
             return

@@ -13,6 +13,7 @@ from contract.features.packing import PackedBlock
 from contract.hashing import HASH_RANGE, hash_text
 from contract.joining.examples import row_at
 from contract.messages import ScoredRow
+from contract.profiles.erasures import Erasures
 
 OVERSAMPLING: Final = 2  # users kept before the sample is cut, as a multiple of its size
 
@@ -22,6 +23,8 @@ class SampledRow:
     """One row of each group, with its scores and the version that made them. `order`: the hash of its event."""
 
     order: int
+    user_id: str
+    ts_ms: int
     groups: Mapping[str, PackedBlock]
     scores: Mapping[str, float]
     version: str
@@ -62,6 +65,12 @@ class UserSample:
             if len(self._rows_by_user) >= OVERSAMPLING * self._size:
                 self._tighten_threshold()
 
+    def erase(self, erasures: Erasures) -> None:
+        """Remove the rows that an erasure covers; they still count in `rows` and in the span."""
+        self._rows_by_user = {
+            user: entry for user, entry in self._rows_by_user.items() if not erasures.covers(user, entry[1].ts_ms)
+        }
+
     def _tighten_threshold(self) -> None:
         """Keep the `size` users of the lowest hashes, and none above from now on."""
         user_hashes = np.array([user_hash for user_hash, _ in self._rows_by_user.values()], np.uint64)
@@ -79,4 +88,4 @@ def sample_row(row: ScoredRow, order: int) -> SampledRow:
     scores = {
         task: values[item_number if item_number < len(values) else 0] for task, values in row.scores.items() if values
     }
-    return SampledRow(order, groups, scores, row.model_version)
+    return SampledRow(order, row.user_id, row.ts_ms, groups, scores, row.model_version)

@@ -6,9 +6,9 @@ step that one process would take, up to rounding. A single process skips all col
 """
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar, cast
 
 import torch
 import torch.distributed
@@ -18,6 +18,7 @@ from torch.nn import Parameter
 from contract.arrays import Integers
 from contract.errors import BadConfig
 
+T = TypeVar("T")
 CPU: Final = torch.device("cpu")
 
 
@@ -37,6 +38,14 @@ class ProcessGroup:
     def close(self) -> None:
         if self.size > 1:
             torch.distributed.destroy_process_group()
+
+    def broadcast(self, read: Callable[[], T]) -> T:
+        """What `read` returns in the main process, in all processes; it is called there alone."""
+        if self.size == 1:
+            return read()
+        values = [read() if self.is_main else None]
+        torch.distributed.broadcast_object_list(values, device=self.device)
+        return cast(T, values[0])
 
     def local_rows(self, rows: Integers) -> Integers:
         """This process's rows of a batch."""

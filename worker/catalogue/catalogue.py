@@ -34,6 +34,7 @@ class Catalogue:
         self._item_ids: list[str] = []
         self._pending: dict[int, Product] = {}  # products that are not encoded yet
         self._rejected = 0
+        self._not_reloaded: npt.NDArray[np.bool_] | None = None  # (N) items that a recreated topic has not had so far
         self.categories = Vocabulary()
         self.sellers = Vocabulary()
         self.category = np.zeros(items_max, np.int32)
@@ -57,11 +58,25 @@ class Catalogue:
         self.price[n] = product.price
         self.in_stock[n] = product.available and product.stock != 0
         self._pending[n] = product
+        if self._not_reloaded is not None and n < len(self._not_reloaded):
+            self._not_reloaded[n] = False
 
     def delist(self, item_id: str) -> None:
         """Mark an item as unavailable after a tombstone; lists that contain it stay readable."""
         if (n := self._index.get(item_hash(item_id))) >= 0:
             self.in_stock[n] = False
+
+    def begin_reload(self) -> None:
+        """The products topic is new: note from now on which items it has; the others stay as they are meanwhile."""
+        self._not_reloaded = np.ones(len(self), np.bool_)
+
+    def end_reload(self) -> int:
+        """The new topic is read: mark the items that it lacks as unavailable; returns their number."""
+        if self._not_reloaded is None:
+            return 0
+        lacking = np.flatnonzero(self._not_reloaded)
+        self.in_stock[lacking], self._not_reloaded = False, None
+        return len(lacking)
 
     def encode_pending(self) -> None:
         """Encode the products that arrived since the last call; only their rows are kept."""

@@ -17,12 +17,16 @@ PROGRESS_LOG_S: Final = 5.0  # between two log lines while the topic is loaded
 
 
 class ProductConsumer:
-    """Reads the whole topic at start, then follows it; `is_ready` once everything that it held at start is read."""
+    """Reads the whole topic at start, then follows it; `is_ready` once everything that it held at start is read.
+
+    Where the topic is recreated, the items that the new one lacks become unavailable once it is read.
+    """
 
     def __init__(self, *, tailer: TopicTailer, catalogue: Catalogue) -> None:
         self._tailer = tailer
         self._catalogue = catalogue
         self._next_log_s = time.monotonic() + PROGRESS_LOG_S
+        self._is_reloading = False
         self.is_ready = False
 
     @property
@@ -40,6 +44,9 @@ class ProductConsumer:
     def poll(self) -> int:
         """Apply new records; returns their number."""
         records = self._tailer.poll(RECORDS_MAX, 0 if self.is_ready else 200)
+        if self._tailer.take_restarted():
+            self._catalogue.begin_reload()
+            self._is_reloading = True
         for record in records:
             if record.value is None and record.key:
                 self._catalogue.delist(record.key.decode(errors="replace"))
@@ -47,6 +54,9 @@ class ProductConsumer:
                 self._catalogue.put(product)
         self._catalogue.encode_pending()
         metrics.CATALOGUE_ITEMS.set(len(self._catalogue))
+        if self._is_reloading and not self._tailer.partitions_behind:
+            self._is_reloading = False
+            log.info("Catalogue loaded again: %d items that the new topic lacks left it.", self._catalogue.end_reload())
         if not self.is_ready:
             self._log_progress()
         return len(records)

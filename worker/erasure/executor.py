@@ -14,7 +14,8 @@ from contract.errors import ShopstreamError
 from contract.profiles.erasures import Erasures
 from contract.profiles.store import MergedOffsets
 from transport.records import TopicPartition
-from worker.erasure.progress import NO_OFFSETS, ErasureOffsets, ErasureProgress, owner_field
+from worker.erasure.marks import ErasureMarks
+from worker.erasure.progress import NO_OFFSETS, ErasureOffsets, owner_field
 from worker.erasure.slice_eraser import SliceEraser
 from worker.erasure.topic import ErasureConsumer
 from worker.records.lanes import Lane
@@ -23,7 +24,7 @@ from worker.state.claim_store import ClaimStore
 from worker.state.offsets import OffsetTracker
 
 log = logging.getLogger(__name__)
-PROGRESS_EVERY_S: Final = 10.0
+CHECK_EVERY_S: Final = 1.0
 
 
 class RefoldNeeded(ShopstreamError):
@@ -39,7 +40,7 @@ class ErasureExecutor:
         lane: Lane,
         erasure_consumer: ErasureConsumer,
         eraser: SliceEraser,
-        progress: ErasureProgress,
+        marks: ErasureMarks,
         claim_store: ClaimStore,
         answer_cache: AnswerCache,
         offsets: OffsetTracker,
@@ -48,14 +49,14 @@ class ErasureExecutor:
         self._lane = lane
         self._erasure_consumer = erasure_consumer
         self._eraser = eraser
-        self._progress = progress
+        self._progress, self._marks = marks.progress, marks
         self._claim_store = claim_store
         self._answer_cache = answer_cache
         self._offsets = offsets
         self._clock_s = clock_s
         self._new_users: set[str] = set()
         self._is_up_to_date = False
-        self._progress_written_s = float("-inf")
+        self._checked_s = float("-inf")
 
     @property
     def erasures(self) -> Erasures:
@@ -63,7 +64,7 @@ class ErasureExecutor:
 
     def load(self) -> bool:
         """Read more of the topic; whether everything it held at start is read."""
-        self._new_users |= self._erasure_consumer.poll()
+        self._poll()
         return self._erasure_consumer.is_ready
 
     def apply_before_start(self, sources: Mapping[TopicPartition, str], merged: MergedOffsets) -> None:
@@ -86,25 +87,29 @@ class ErasureExecutor:
     def apply_pending(self) -> bool:
         """Carry out new erasures; whether the caller has to start a recovery, so that events are folded again.
 
-        Raises `StaleState` or `Unavailable`; pending erasures are then carried out by the next call.
+        Once a second also those that a Redis which went back has lost. Raises `StaleState` or `Unavailable`; pending
+        erasures are then carried out by the next call.
         """
-        self._new_users |= self._erasure_consumer.poll()
+        self._poll()
         now_s = self._clock_s()
-        if not self._new_users and self._is_up_to_date and now_s < self._progress_written_s + PROGRESS_EVERY_S:
+        if not self._new_users and self._is_up_to_date and now_s < self._checked_s + CHECK_EVERY_S:
             return False
         partitions = list(self._offsets.committed)
+        fields = [owner_field(self._lane.name, partition) for partition in partitions]
+        behind = self._marks.find_behind(fields)
+        self._new_users |= {user.removeprefix("user:") for user in self._users_behind(behind)} if behind else set()
         until_ms = self.erasures.until_ms
         new_until_ms = {f"user:{user}": until_ms[f"user:{user}"] for user in self._new_users}
         needs_refold = self._eraser.erase(
             new_until_ms, self._offsets.sources, self._offsets.merged, include_ambiguous=True
         )
         self._delete_answers(new_until_ms, partitions)
-        self._progress.write([owner_field(self._lane.name, partition) for partition in partitions], self.read_offsets())
+        self._marks.write(fields, self.read_offsets(), is_behind=bool(behind))
         if new_until_ms:
             log.info("Erased the data of %d users in this worker's partitions.", len(new_until_ms))
         self._new_users = set()
         self._is_up_to_date = True
-        self._progress_written_s = now_s
+        self._checked_s = now_s
         return needs_refold
 
     def read_offsets(self) -> ErasureOffsets:
@@ -113,6 +118,11 @@ class ErasureExecutor:
             self._progress.partition_name(partition): offset
             for partition, offset in self._erasure_consumer.read_offsets.items()
         }
+
+    def _poll(self) -> None:
+        """Read new records; those of another topic of that name count their offsets anew."""
+        self._new_users |= self._erasure_consumer.poll()
+        self._progress.set_topic_id(self._erasure_consumer.topic_id)
 
     def _delete_answers(self, new_until_ms: Mapping[str, int], partitions: list[TopicPartition]) -> None:
         """Delete claims and cached answers of new users, and of users whose erasure some owner has not recorded."""

@@ -3,16 +3,20 @@
 from contract.errors import StaleState
 from contract.profiles.erasures import Erasures
 from contract.settings.reading import Settings
+from contract.settings.servers import TopicSettings
 from transport.log_reader import LogReader, TopicTailer
 from worker.erasure.confirmation import ErasureConfirmer
 from worker.erasure.executor import ErasureExecutor, RefoldNeeded
-from worker.erasure.progress import ErasureProgress
+from worker.erasure.kafka_owners import TRAINING_PROCESSES, GroupOwners, JoinerOwners, RarelyAskedOwners
+from worker.erasure.marks import ErasureMarks, list_places
+from worker.erasure.owners import ErasureOwners, LaneOwners
+from worker.erasure.progress import ErasureOffsets, ErasureProgress
 from worker.erasure.slice_eraser import SliceEraser
 from worker.erasure.topic import ErasureConsumer
 from worker.kafka.admin import KafkaAdmin
 from worker.ops.retry import Retry
 from worker.pipeline.batch_pipeline import BatchPipeline
-from worker.records.lanes import Lane
+from worker.records.lanes import LANES, Lane
 from worker.state.offsets import OffsetTracker
 from worker.state.resources import Stores
 
@@ -23,8 +27,8 @@ class ErasureService:
     def __init__(self, *, settings: Settings, lane: Lane, stores: Stores, offsets: OffsetTracker, retry: Retry) -> None:
         self._retry = retry
         self._log_reader = LogReader(kafka=settings.kafka)
-        topic = settings.topics.erasures
-        admin = KafkaAdmin(kafka=settings.kafka)
+        self._topic = topic = settings.topics.erasures
+        self._admin = admin = KafkaAdmin(kafka=settings.kafka)
         self._progress = ErasureProgress(
             profiles=stores.profiles, topic_id=lambda: admin.fetch_topic_ids([topic]).get(topic)
         )
@@ -33,19 +37,36 @@ class ErasureService:
             lane=lane,
             erasure_consumer=self.consumer,
             eraser=SliceEraser(profiles=stores.profiles, offsets_at=self._log_reader.offsets_for_time),
-            progress=self._progress,
+            marks=ErasureMarks(
+                progress=self._progress,
+                places=list_places(stores.profiles.client, stores.answer_cache.client, settings.redis.prefix),
+                fetch_confirmed=self._fetch_confirmed,
+            ),
             claim_store=stores.claim_store,
             answer_cache=stores.answer_cache,
             offsets=offsets,
         )
-        self._confirmer = ErasureConfirmer(
+        self.confirmer = ErasureConfirmer(
             topics=settings.topics,
             erasure_consumer=self.consumer,
             progress=self._progress,
             profiles=stores.profiles,
             offsets=offsets,
             admin=admin,
+            owners=self._list_owners(settings.topics),
         )
+
+    def _list_owners(self, topics: TopicSettings) -> list[ErasureOwners]:
+        """All that have to execute an erasure before it is confirmed."""
+        progress, admin = self._progress, self._admin
+        in_kafka: list[ErasureOwners] = [
+            JoinerOwners(topics=topics, admin=admin),
+            *(GroupOwners(process=p, topics=topics, progress=progress, admin=admin) for p in TRAINING_PROCESSES),
+        ]
+        return [
+            *(LaneOwners(lane=lane, topics=topics, progress=progress, admin=admin) for lane in LANES.values()),
+            *(RarelyAskedOwners(owners) for owners in in_kafka),
+        ]
 
     def open(self) -> None:
         """Query topic id and end offsets; waits until Kafka answers."""
@@ -66,8 +87,14 @@ class ErasureService:
 
     def confirm(self, pipeline: BatchPipeline) -> None:
         """Confirm erasures that all workers have carried out; raises `Unavailable`."""
-        self._confirmer.confirm(pipeline)
+        self.confirmer.confirm(pipeline)
 
     def close(self) -> None:
         self.consumer.close()
         self._log_reader.close()
+
+    def _fetch_confirmed(self) -> ErasureOffsets:
+        """The offsets up to which erasures are confirmed, by partition name; raises `Unavailable`."""
+        (lane,) = (lane.name for lane in LANES.values() if "erasures" in lane.confirmed_kinds)
+        committed = self._admin.fetch_committed(lane, self._admin.list_partitions([self._topic]))
+        return {self._progress.partition_name(partition): offset for partition, offset in committed.items()}

@@ -1,7 +1,8 @@
 """The erasures topic: read from the beginning before any event is folded or answered, then followed."""
 
 import logging
-from collections import defaultdict, deque
+from bisect import bisect_left
+from collections import defaultdict
 from typing import Final, NamedTuple
 
 from contract.errors import BadEvent
@@ -9,6 +10,7 @@ from contract.events import Erasure, clamp, decode
 from contract.profiles.erasures import Erasures
 from transport.log_reader import LogReader, TopicTailer
 from transport.records import Record, TopicPartition
+from worker.erasure.surviving import SurvivingErasures, is_copy
 from worker.ops import metrics
 from worker.records.batch import Reject
 
@@ -17,28 +19,37 @@ RECORDS_MAX: Final = 5_000
 
 
 class ErasureRecord(NamedTuple):
-    """One record of the topic: an erasure, or the reason why it is none; neither for a tombstone."""
+    """One record of the topic: an erasure, or the reason why it is none.
+
+    `is_copy`: nobody requested it, the confirmer wrote it. `displaced_user`: the user whose earlier record on the topic
+    compaction may remove because of this one.
+    """
 
     topic_partition: TopicPartition
     offset: int
     erasure: Erasure | None = None
     reject: Reject | None = None
+    is_copy: bool = False
+    displaced_user: str | None = None
+
+    @property
+    def requested_erasure(self) -> Erasure | None:
+        """The erasure, if somebody requested it."""
+        return None if self.is_copy else self.erasure
 
 
 class ErasureConsumer:
     """Keeps `erasures` in step with the topic; `is_ready` once everything that the topic held at start is read.
 
-    A tombstone revokes no erasure: it only removes one from the topic that is no longer needed.
+    No record revokes an erasure, and neither does a topic that is recreated: it is read from its beginning again.
     """
 
     def __init__(self, *, tailer: TopicTailer, erasures: Erasures) -> None:
         self._tailer = tailer
         self.erasures = erasures
-        self.last_by_user: dict[str, ErasureRecord] = {}  # the last record by user id
-        # In offset order; the confirmer removes records from the left.
-        self.unconfirmed = defaultdict[TopicPartition, deque[ErasureRecord]](deque)
-        self.read_offsets: dict[TopicPartition, int] = {}  # the offset after the last record read, by partition
         self.is_ready = False
+        self.topics_read = 1  # one more for each time that the topic was recreated
+        self._clear()
 
     def open(self) -> None:
         """Query where the topic ends now; raises `Unavailable`."""
@@ -46,47 +57,75 @@ class ErasureConsumer:
 
     def poll(self) -> set[str]:
         """Read new records; returns the ids of the users whom they erase."""
-        records = [decode_erasure(record) for record in self._tailer.poll(RECORDS_MAX, 0 if self.is_ready else 200)]
-        for erasure_record in records:
-            self._add(erasure_record)
+        records = self._tailer.poll(RECORDS_MAX, 0 if self.is_ready else 200)
+        if self._tailer.take_restarted():
+            self.topics_read += 1
+            self._clear()
+        erasure_records = [self._add(record) for record in records]
         if records:
             metrics.ERASED_PEOPLE.set(len(self.erasures))
         if not self.is_ready and not self._tailer.partitions_behind:
             self.is_ready = True
             log.info("Erasures loaded: %d users.", len(self.erasures))
-        return {erasure_record.erasure.user_id for erasure_record in records if erasure_record.erasure}
+        return {erasure_record.erasure.user_id for erasure_record in erasure_records if erasure_record.erasure}
+
+    def records_since(self, topic_partition: TopicPartition, offset: int, records_max: int) -> list[ErasureRecord]:
+        """The first records of a partition from this offset on."""
+        records = self._records[topic_partition]
+        first = bisect_left(records, offset, key=lambda record: record.offset)
+        return records[first : first + records_max]
+
+    @property
+    def topic_id(self) -> str | None:
+        """The id of the topic that is read now; None if it is not known yet, or the broker has no topic ids."""
+        (topic,) = self._tailer.topics
+        return self._tailer.topic_id(topic)
+
+    def has_partition(self, topic_partition: TopicPartition) -> bool:
+        """Whether the topic that is read now has this partition."""
+        return self._tailer.has_partition(topic_partition)
 
     def close(self) -> None:
         self._tailer.close()
 
-    def _add(self, record: ErasureRecord) -> None:
-        self.unconfirmed[record.topic_partition].append(record)
+    def _clear(self) -> None:
+        """Forget offsets and records of the topic, but no erasure."""
+        self.last_by_user: dict[str, ErasureRecord] = {}  # the last record by user id
+        self.surviving = SurvivingErasures()
+        self._records = defaultdict[TopicPartition, list[ErasureRecord]](list)  # in offset order
+        self.read_offsets: dict[TopicPartition, int] = {}  # the offset after the last record read, by partition
+
+    def _add(self, record: Record) -> ErasureRecord:
+        erasure_record = decode_erasure(record)
+        erasure, reject = erasure_record.erasure, erasure_record.reject
+        erasure_record = erasure_record._replace(displaced_user=self.surviving.add(record, erasure))
+        self._records[record.topic_partition].append(erasure_record)
         self.read_offsets[record.topic_partition] = record.offset + 1
-        if record.erasure:
-            self.erasures.add(record.erasure)
-            self.last_by_user[record.erasure.user_id] = record
-        elif record.reject:
+        if erasure:
+            self.erasures.add(erasure)
+            self.last_by_user[erasure.user_id] = erasure_record
+        elif reject:
             log.error(
-                "Unreadable erasure %s is not carried out: %s",
+                "Record %s is no erasure, and revokes none: %s",
                 record.topic_partition.log_text(record.offset),
-                record.reject.detail,
+                reject.detail,
                 extra=record.topic_partition.log_fields(record.offset),
             )
-            metrics.BAD_ERASURES.labels(record.reject.reason).inc()
+            metrics.BAD_ERASURES.labels(reject.reason).inc()
+        return erasure_record
 
 
 def decode_erasure(record: Record) -> ErasureRecord:
     """The erasure of a record, or why it holds none."""
     topic_partition, offset = record.topic_partition, record.offset
-    if record.value is None:
-        return ErasureRecord(topic_partition, offset)
     try:
         event, _ = clamp(decode("erasures", record.value), record.kafka_ms)
     except BadEvent as error:
         return ErasureRecord(
             topic_partition, offset, reject=Reject(record, error.reason, type(error).__name__, str(error))
         )
-    return ErasureRecord(topic_partition, offset, erasure=event if isinstance(event, Erasure) else None)
+    erasure = event if isinstance(event, Erasure) else None
+    return ErasureRecord(topic_partition, offset, erasure=erasure, is_copy=is_copy(record.headers))
 
 
 def read_erasures(reader: LogReader, topic: str) -> tuple[Erasures, dict[TopicPartition, int]]:

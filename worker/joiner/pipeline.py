@@ -10,7 +10,7 @@ import logging
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, Protocol
@@ -23,14 +23,15 @@ from contract.settings.reading import Settings
 from transport.records import PartitionOffsets, Record, TopicPartition
 from worker.joiner.decoding import RecordDecoder, read_clock_ms
 from worker.joiner.dedup import PublishedOutputs
-from worker.joiner.dedup_loader import DedupLoader, start_offset
+from worker.joiner.dedup_loader import DedupLoader, make_shard_header, start_offset
 from worker.joiner.membership import JoinerMembership, PartitionsChanged
 from worker.joiner.recovered_state import read_output_starts
 from worker.joiner.shard import JoinerShard, ShardSet
 from worker.joiner.store.shard_store import ShardStore
-from worker.joiner.store.store_folder import StoreFolder, number_of
+from worker.joiner.store.store_folder import StoreFolder
 from worker.kafka.consumer import GroupConsumer
-from worker.kafka.producer import OutgoingRecord, TransactionalProducer
+from worker.kafka.outgoing import OutgoingRecord, leave_out
+from worker.kafka.producer import TransactionalProducer
 from worker.ops import metrics
 from worker.ops.retry import Retry
 from worker.ops.steps import Step, StepMarker
@@ -53,11 +54,11 @@ class Clocks:
 class PublishedLog(Protocol):
     """Reads the output topics; each call raises `Unavailable`."""
 
-    def load(self, offsets: Mapping[TopicPartition, PartitionOffsets]) -> PublishedOutputs:
-        """The outputs that earlier runs published of records at or after these offsets of the input."""
+    def load(self, offsets: Mapping[TopicPartition, PartitionOffsets]) -> Mapping[int, PublishedOutputs]:
+        """By shard, the outputs that earlier runs published of records at or after these offsets of the input."""
 
-    def load_from(self, starts: Positions) -> PublishedOutputs:
-        """The outputs at or after these offsets of the output."""
+    def load_from(self, numbers: Set[int], starts: Positions) -> Mapping[int, PublishedOutputs]:
+        """By shard, the outputs at or after these offsets of the output."""
 
     def fetch_ends(self) -> Positions:
         """The present ends of the output."""
@@ -142,7 +143,7 @@ class JoinerPipeline:
     def progress(self) -> tuple[Positions, Positions]:
         """Position and end offset of each partition; ends only of those that are not paused."""
         ends = self._consumer.end_offsets()
-        positions = {partition: end for partition, end in ends.items() if partition in self._consumer.at_end}
+        positions = {partition: end for partition, end in self._consumer.at_end.items() if partition in ends}
         for shard in self._shards:
             positions = shard.joiner.next_offsets() | positions
         return positions, {partition: end for partition, end in ends.items() if partition not in self._paused}
@@ -167,36 +168,40 @@ class JoinerPipeline:
         self._producer.close()
         self._shards.close()
 
-    def _join(self, records: list[Record]) -> JoinOutput:
+    def _join(self, records: list[Record]) -> list[OutgoingRecord]:
+        # Behind an open transaction a partition is silent, and yet its records are to come.
+        at_end = self._consumer.at_end.keys() - self._consumer.held_back.keys()
         self._mark_step(Step.READ)
         for record in records:
             metrics.EVENTS.labels(self._decoder.kinds_by_topic[record.topic_partition.topic]).inc()
             self._shards[record.topic_partition.partition].push(record, self._decoder)
-        joined = JoinOutput()
+        outgoing: list[OutgoingRecord] = []
         outcomes: OutcomeCounts = Counter()
         for shard in self._shards:
-            output, withheld = shard.advance(self._consumer.at_end, self._clocks.steady_s())
-            joined.extend(output)
-            self._have_orphans_changed |= bool(output.orphans)
+            output, withheld = shard.advance(at_end, self._clocks.steady_s())
+            outgoing += self._encode(output, shard.number)
             outcomes += shard.take_outcomes()
             metrics.EXAMPLES_WITHHELD.inc(withheld)
+            self._have_orphans_changed |= bool(output.orphans)
+            count_output(output, self._tasks)
+        for (outcome, task), n in outcomes.items():
+            metrics.JOINS.labels(outcome, task).inc(n)
         self._pause_only({partition for shard in self._shards for partition in shard.joiner.partitions_ahead()})
-        self._count(joined, outcomes)
-        return joined
+        return outgoing
 
-    def _publish(self, output: JoinOutput) -> None:
-        self._mark_step(Step.PUBLISH)
-        topics = self._settings.topics
-        outgoing = [
-            OutgoingRecord(topics.feedback, example.user_id, to_msgpack(example)) for example in output.examples
+    def _encode(self, output: JoinOutput, shard: int) -> list[OutgoingRecord]:
+        topics, headers = self._settings.topics, [make_shard_header(shard)]
+        return [
+            *(OutgoingRecord(topics.feedback, e.user_id, to_msgpack(e), headers, leave_out) for e in output.examples),
+            *(OutgoingRecord(topics.judgements, j.user_id, to_json(j), headers, leave_out) for j in output.judgements),
         ]
-        outgoing += [
-            OutgoingRecord(topics.judgements, judgement.user_id, to_json(judgement)) for judgement in output.judgements
-        ]
+
+    def _publish(self, outgoing: list[OutgoingRecord]) -> None:
         saved = self._list_saved()
         if outgoing or saved or any(shard.has_moved() for shard in self._shards):
             commits = [(shard, shard.make_commits(self._writer)) for shard in self._shards]
             merged = {partition: commit for _, each in commits for partition, commit in each.items()}
+            self._mark_step(Step.PUBLISH)
             self._producer.publish(
                 outgoing,
                 {partition: offset for partition, (offset, _) in merged.items()},
@@ -219,16 +224,9 @@ class JoinerPipeline:
         """Save shards after their commit to Kafka, never before: outputs that are not published would be lost."""
         output_ends = self._retry.call("kafka", self._outputs.fetch_ends)
         for shard in shards:
-            shard.save(self._consumer.at_end, output_ends, self._retry)
+            shard.save(self._consumer.at_end.keys(), output_ends, self._retry)
         metrics.STORE_BYTES.set(sum(shard.store.size_bytes() for shard in self._shards if shard.store))
         self._save_due_s = self._clocks.steady_s() + self._settings.feedback.save_ms / 1000
-
-    def _count(self, output: JoinOutput, outcomes: OutcomeCounts) -> None:
-        for task, n in Counter(task for example in output.examples for task in example.labels).items():
-            metrics.EXAMPLES.labels(task if task in self._tasks else "other").inc(n)
-        metrics.JUDGEMENTS.inc(len(output.judgements))
-        for (outcome, task), n in outcomes.items():
-            metrics.JOINS.labels(outcome, task).inc(n)
 
     def _pause_only(self, partitions: set[TopicPartition]) -> None:
         if partitions != self._paused:
@@ -281,32 +279,29 @@ class JoinerPipeline:
     def _open_stores(self, shards: list[tuple[JoinerShard, dict[TopicPartition, PartitionOffsets]]]) -> None:
         """Let the shards go on with their stored rows, and delete those of shards that have moved away."""
         if self._stores:
-            self._stores.keep_only({number_of(shard.partitions) for shard in self._shards})
+            self._stores.keep_only({shard.number for shard in self._shards})
             for shard, own in shards:
-                shard.use_store(self._retry.call("kafka", partial(self._stores.open, shard.partitions, own)))
+                shard.use_store(self._retry.call("kafka", partial(self._stores.open, own)))
 
     def _load(self, shards: list[tuple[JoinerShard, dict[TopicPartition, PartitionOffsets]]]) -> None:
         """Load what earlier runs published of these shards, which start at these offsets."""
         from_log = {
             partition: known for shard, own in shards if not shard.is_stored for partition, known in own.items()
         }
-        published = PublishedOutputs(limit=1)
+        published = dict(self._load_after({s.number: s.store for s, _ in shards if s.store and s.is_stored}))
         if from_log:
-            published = self._retry.call("kafka", partial(self._outputs.load, from_log))
-        published_after = self._load_after([shard.store for shard, _ in shards if shard.is_stored and shard.store])
+            published |= self._retry.call("kafka", partial(self._outputs.load, from_log))
         for shard, own in shards:
-            shard.recover(own, published_after if shard.is_stored else published, self._clocks.wall_ms())
-        metrics.EXAMPLES_UNREMEMBERED.set(published.evicted + published_after.evicted)
+            shard.recover(own, published[shard.number], self._clocks.wall_ms())
+        metrics.EXAMPLES_UNREMEMBERED.set(sum(outputs.evicted for outputs in published.values()))
 
-    def _load_after(self, stores: list[ShardStore]) -> PublishedOutputs:
-        """Load what was published after these stores were written."""
-        if not stores:
-            return PublishedOutputs(limit=1)
+    def _load_after(self, stores: Mapping[int, ShardStore]) -> Mapping[int, PublishedOutputs]:
+        """Load what was published after the stores of these shards were written."""
         starts: Positions = {}
-        for store in stores:
+        for store in stores.values():
             for partition, offset in read_output_starts(store.rows).items():
                 starts[partition] = min(offset, starts.get(partition, offset))
-        return self._retry.call("kafka", partial(self._outputs.load_from, starts))
+        return self._retry.call("kafka", partial(self._outputs.load_from, stores.keys(), starts)) if stores else {}
 
     def _find_mismatch(self) -> str | None:
         """Why the topics cannot be joined by partition number, or None; sets the limits of each shard."""
@@ -316,8 +311,8 @@ class JoinerPipeline:
             smaller = [topic for topic, count in counts.items() if count < max(counts.values())]
             return (
                 f"The joined topics should have the same number of partitions. Found {count_texts}. "
-                f"Nothing is joined until `kafka-topics.sh --alter --partitions {max(counts.values())} --topic` has been run for "
-                f"{' and '.join(smaller)}."
+                f"Nothing is joined until `kafka-topics.sh --alter --partitions {max(counts.values())} --topic` "
+                f"has been run for {' and '.join(smaller)}."
             )
         self._shard_settings = divide_limits(self._settings, max(counts.values(), default=1))
         return None
@@ -359,6 +354,13 @@ class JoinerPipeline:
         partitions = set(self._consumer.assignment)
         offsets = self._retry.call("kafka", partial(self._consumer.query_offsets, partitions))
         self._seek({partition: start_offset(known) for partition, known in offsets.items()})
+
+
+def count_output(output: JoinOutput, tasks: Set[str]) -> None:
+    """Count what is published; tasks that are not the model's count together."""
+    for task, n in Counter(task for example in output.examples for task in example.labels).items():
+        metrics.EXAMPLES.labels(task if task in tasks else "other").inc(n)
+    metrics.JUDGEMENTS.inc(len(output.judgements))
 
 
 def divide_limits(settings: Settings, shards: int) -> Settings:

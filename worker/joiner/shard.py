@@ -42,6 +42,11 @@ class JoinerShard:
         self._saved: dict[TopicPartition, int] = {}
 
     @property
+    def number(self) -> int:
+        """The number of its partitions."""
+        return next(iter(self.partitions)).partition
+
+    @property
     def is_recovered(self) -> bool:
         return self._recovered is not None
 
@@ -231,9 +236,8 @@ class ShardSet:
     def replace(self, shard: JoinerShard) -> JoinerShard:
         """Drop the waiting rows of a shard; returns the empty one in its place."""
         shard.close()
-        (number,) = {partition.partition for partition in shard.partitions}
-        self._shards[number] = self._create(shard.partitions)
-        return self._shards[number]
+        self._shards[shard.number] = self._create(shard.partitions)
+        return self._shards[shard.number]
 
     def reset(self) -> None:
         """Drop all waiting rows."""

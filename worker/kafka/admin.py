@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Final
 
 from confluent_kafka import (
     ConsumerGroupTopicPartitions,
@@ -13,13 +13,14 @@ from confluent_kafka import (
 from confluent_kafka import (
     TopicPartition as KafkaPartition,
 )
-from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic  # type: ignore[attr-defined]
 
 from contract.errors import Unavailable
 from contract.settings.servers import KafkaSettings, TopicSettings
 from transport.records import TopicPartition
 
 client_log = logging.getLogger("librdkafka")  # of its own threads; written when this client polls
+TIMEOUT_S: Final = 10.0
 
 
 class KafkaAdmin:
@@ -38,7 +39,7 @@ class KafkaAdmin:
         names = list(topics)
         futures: dict[str, Any] = {}
         if self._has_topic_ids and names:
-            futures = self._admin.describe_topics(TopicCollection(names), request_timeout=10)
+            futures = self._admin.describe_topics(TopicCollection(names), request_timeout=TIMEOUT_S)
 
         def wait() -> dict[str, str]:
             try:
@@ -53,7 +54,7 @@ class KafkaAdmin:
     def list_partitions(self, topics: Iterable[str]) -> list[TopicPartition]:
         """Every partition of those topics that exist; raises `Unavailable`."""
         try:
-            metadata_by_topic = self._admin.list_topics(timeout=10).topics
+            metadata_by_topic = self._admin.list_topics(timeout=TIMEOUT_S).topics
         except KafkaException as error:
             raise Unavailable(f"Kafka should list its topics. Found: {error}") from error
         return [
@@ -65,19 +66,45 @@ class KafkaAdmin:
 
     def filter_committed(self, lane: str, partitions: Iterable[TopicPartition]) -> set[TopicPartition]:
         """Those of these partitions in which the lane's group has ever committed; raises `Unavailable`."""
+        return set(self.fetch_committed(lane, partitions))
+
+    def fetch_committed(self, lane: str, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        """The offsets that the lane's group has committed in these partitions; raises `Unavailable`."""
+        return {partition: offset for partition, (offset, _) in self.fetch_commits(lane, partitions).items()}
+
+    def fetch_commits(self, lane: str, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, tuple[int, str]]:
+        """The offsets that the lane's group has committed in these partitions, with their metadata.
+
+        Raises `Unavailable`.
+        """
         request = ConsumerGroupTopicPartitions(
             self._group_id(lane), [KafkaPartition(*partition) for partition in partitions]
         )
         if not request.topic_partitions:
-            return set()
+            return {}
         try:
-            (future,) = self._admin.list_consumer_group_offsets([request], request_timeout=10).values()
+            (future,) = self._admin.list_consumer_group_offsets([request], request_timeout=TIMEOUT_S).values()
             committed = future.result().topic_partitions
         except KafkaException as error:
             raise Unavailable(
                 f"Kafka should return the committed offsets of {request.group_id}. Found: {error}"
             ) from error
-        return {TopicPartition(offset.topic, offset.partition) for offset in committed if offset.offset >= 0}
+        return {
+            TopicPartition(tp.topic, tp.partition): (tp.offset, tp.metadata or "") for tp in committed if tp.offset >= 0
+        }
+
+    def fetch_record_limits(self, topics: Iterable[str]) -> dict[str, int]:
+        """The largest batch of records, in bytes, that each of these topics takes; raises `Unavailable`."""
+        if not self._has_topic_ids:  # the mock cluster never answers this request
+            return {}
+        resources = [ConfigResource(ConfigResource.Type.TOPIC, topic) for topic in topics]
+        try:
+            replies = self._admin.describe_configs(resources, request_timeout=TIMEOUT_S)
+            return {
+                resource.name: int(future.result()["max.message.bytes"].value) for resource, future in replies.items()
+            }
+        except KafkaException as error:
+            raise Unavailable(f"Kafka should return the settings of its topics. Found: {error}") from error
 
     def create_topics(self, topics: TopicSettings, replication: int = 1) -> list[str]:
         """Create the topics that do not exist yet, erasures and products as compacted; returns the new names."""

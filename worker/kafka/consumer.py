@@ -10,6 +10,7 @@ from confluent_kafka import TopicPartition as KafkaPartition
 
 from contract.errors import ShopstreamError, StaleState, Unavailable
 from contract.settings.servers import KafkaSettings
+from transport.headers import decode_headers
 from transport.records import NO_METADATA, PartitionOffsets, Record, TopicPartition, as_bytes
 from worker.ops import metrics
 
@@ -61,8 +62,8 @@ class GroupConsumer:
         self._paused_for_heartbeat: set[TopicPartition] = set()  # while the worker waits for a server
         self._paused_by_caller: set[TopicPartition] = set()
         self._closing = False
+        self.at_end: dict[TopicPartition, int] = {}  # read to this end as of the last poll: the last stable offset
         self._just_assigned: set[TopicPartition] = set()
-        self.at_end: set[TopicPartition] = set()  # read to their ends as of the last poll
         self._consumer = Consumer(self._build_configuration(kafka, group, instance), logger=client_log)
 
     def subscribe(self, topics: Iterable[str], listener: RebalanceListener) -> None:
@@ -113,7 +114,7 @@ class GroupConsumer:
     def seek(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Go on reading at these offsets."""
         for partition, offset in offsets.items():
-            self.at_end.discard(partition)
+            self.at_end.pop(partition, None)
             try:
                 self._consumer.seek(KafkaPartition(*partition, offset))
             except KafkaException:  # the client had stopped there: records were deleted, or the topic was recreated
@@ -151,9 +152,28 @@ class GroupConsumer:
         return {topic: len(metadata.topics[topic].partitions) for topic in topics if topic in metadata.topics}
 
     def end_offsets(self) -> dict[TopicPartition, int]:
-        """The end of each assigned partition as of the last fetch; sends no request."""
+        """The high watermark of each assigned partition as of the last fetch; sends no request.
+
+        An open transaction holds back what follows it, but not the high watermark.
+        """
+        return self._cached_ends(self.assignment)
+
+    @property
+    def held_back(self) -> dict[TopicPartition, tuple[int, int]]:
+        """Position and end of partitions that are read as far as they can be now, while their logs go on.
+
+        A transaction is open there, or records have arrived since the last poll. The end is as of the last fetch.
+        """
+        ends = self._cached_ends(self.at_end)
+        return {
+            partition: (position, ends[partition])
+            for partition, position in self.at_end.items()
+            if ends.get(partition, position) > position
+        }
+
+    def _cached_ends(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         offsets = {}
-        for partition in self.assignment:
+        for partition in partitions:
             watermarks = self._consumer.get_watermark_offsets(KafkaPartition(*partition), cached=True)
             if watermarks[1] >= 0:
                 offsets[partition] = watermarks[1]
@@ -207,11 +227,12 @@ class GroupConsumer:
         error, partition = message.error(), self._intern_partition(message)
         if error is None:
             if self.at_end:
-                self.at_end.discard(partition)
-            key, value, headers = as_bytes(message.key()), as_bytes(message.value()), list(message.headers() or ())
+                self.at_end.pop(partition, None)
+            key, value = as_bytes(message.key()), as_bytes(message.value())
+            headers = decode_headers(message, metrics.DROPPED_HEADERS.inc)
             return Record(partition, message.offset() or 0, key, value, headers, message.timestamp()[1])
         if error.code() == KafkaError._PARTITION_EOF:
-            self.at_end.add(partition)
+            self.at_end[partition] = message.offset() or 0
             return None
         if error.fatal() or error.code() == KafkaError._FATAL:
             raise InstanceFenced(f"One process should run under the name of an instance. Found: {error.str()}")
@@ -249,7 +270,8 @@ class GroupConsumer:
         if self._listener:
             self._listener.on_revoked(leaving)
         self.assignment.difference_update(leaving)
-        self.at_end.difference_update(leaving)
+        for partition in leaving:
+            self.at_end.pop(partition, None)
         self._paused_by_caller.difference_update(leaving)
         self._paused_for_heartbeat.difference_update(leaving)
         if self._is_eager:

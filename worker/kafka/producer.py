@@ -6,31 +6,32 @@ transactions the records are acknowledged first and the offsets committed after:
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any, Final, NamedTuple
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from confluent_kafka import TopicPartition as KafkaPartition
 
 from contract.errors import ShopstreamError, Unavailable
 from contract.settings.servers import KafkaSettings
-from transport.records import NO_METADATA, Headers, TopicPartition
+from transport.records import NO_METADATA, TopicPartition, as_bytes
+from worker.kafka.admin import KafkaAdmin
+from worker.kafka.bounded_calls import BoundedCalls, CallAbandoned
 from worker.kafka.consumer import GroupConsumer
+from worker.kafka.outgoing import OutgoingRecord
+from worker.kafka.record_limits import RecordLimits
+from worker.kafka.refused_records import FailedDelivery, RecordRefused, RefusedRecords
 from worker.ops.retry import Retry
 from worker.ops.steps import PROFILER, Step, StepMarker
 
 log = logging.getLogger(__name__)
 client_log = logging.getLogger("librdkafka")  # of its own threads; written when this client polls
 TIMEOUT_S: Final = 10.0
-
-
-class OutgoingRecord(NamedTuple):
-    """A record to write."""
-
-    topic: str
-    key: str | bytes | None
-    value: bytes | None
-    headers: Headers = ()
+DISCARD_S: Final = 1.0
+TRANSACTION_MS_MIN: Final = 20_000  # a batch outlives a short absence of the broker
+SEND_OFFSETS_S: Final = 5.0
+ABANDON_S: Final = SEND_OFFSETS_S + 2.0  # the client does not always keep that time-out
 
 
 class TransactionAborted(ShopstreamError):
@@ -52,6 +53,9 @@ class TransactionalProducer:
             "linger.ms": 2,
             "compression.type": "lz4",
             "enable.idempotence": True,
+            # The offsets in the open transaction of a dead worker hold the next owner of its partitions back: no longer
+            # than its membership did.
+            "transaction.timeout.ms": max(kafka.session_timeout_ms, TRANSACTION_MS_MIN),
             **kafka.connection(),
             "delivery.report.only.error": True,  # together with a flush as good as a report of each record
             "on_delivery": self._on_delivery,
@@ -59,13 +63,19 @@ class TransactionalProducer:
             "error_cb": lambda error: None,  # the consumer reports unreachable brokers, once
         }
         self._retry, self._mark_step = retry, step_marker
-        self._delivery_errors: list[KafkaError] = []
+        self._limits = RecordLimits(
+            kafka=kafka, fetch=lambda topics: KafkaAdmin(kafka=kafka).fetch_record_limits(topics)
+        )
+        self._refused = RefusedRecords(self._limits)
+        self._failures: list[FailedDelivery] = []
         self._has_begun, self._sent_count = (
             False,
             0,
         )  # of the open transaction: the records already handed to the client
         self._producers = [self._create_producer(ident) for ident in self._transactional_ids]
+        self._options = [self._limits.client_options() for _ in self._producers]
         self._current = 0
+        self._bounded_calls, self._is_abandoned = BoundedCalls(timeout_s=ABANDON_S), False
 
     @property
     def _producer(self) -> Producer:
@@ -100,8 +110,9 @@ class TransactionalProducer:
     def fence_predecessors(self) -> None:
         """Fence other producers with these transactional ids; their open transactions are aborted on return."""
         for producer in self._producers:
-            producer.purge()
+            discard(producer)
         self._producers = [self._create_producer(ident) for ident in self._transactional_ids]
+        self._options = [self._limits.client_options() for _ in self._producers]
         self._has_begun = False
 
     def abort(self) -> None:
@@ -110,9 +121,9 @@ class TransactionalProducer:
             self._retry.call("kafka", self._reset)
 
     def close(self) -> None:
+        self._bounded_calls.close()
         for producer in self._producers:
-            producer.purge()
-            producer.flush(1)
+            discard(producer)
 
     def _publish_once(
         self,
@@ -129,8 +140,10 @@ class TransactionalProducer:
         try:
             publish(records, positions, consumer, metadata)
         except TransactionAborted as error:
+            serve_reports(self._producer)
+            reason = self._refused.learn(self._failures) or error
             self._retry.call("kafka", self._reset)
-            raise Unavailable(f"Kafka should accept the batch, which is published again. Found: {error}") from error
+            raise Unavailable(f"Kafka should accept the batch, which is published again. Found: {reason}") from error
 
     def _publish_transaction(
         self,
@@ -148,15 +161,22 @@ class TransactionalProducer:
         ]
         group_metadata = consumer.group_metadata()
         with PROFILER("publish offsets"):  # while records are on their way
-            self._call_with_retry(
-                lambda: self._producer.send_offsets_to_transaction(offsets, group_metadata, TIMEOUT_S)
-            )
+            self._send_offsets(offsets, group_metadata)
         with PROFILER("publish flush"):
             self._retry.call("kafka", self._flush)
         self._mark_step(Step.COMMIT)
         with PROFILER("publish commit"):
             self._call_with_retry(lambda: self._producer.commit_transaction(TIMEOUT_S))
         self._has_begun, self._current = False, (self._current + 1) % len(self._producers)
+        self._refused.commit()
+
+    def _send_offsets(self, offsets: list[KafkaPartition], group_metadata: Any) -> None:
+        send = partial(self._producer.send_offsets_to_transaction, offsets, group_metadata, SEND_OFFSETS_S)
+        try:
+            self._call_with_retry(lambda: self._bounded_calls.run(send))
+        except CallAbandoned as error:
+            self._is_abandoned = True
+            raise TransactionAborted(f"Offsets should be sent to the transaction. Found: {error}") from error
 
     def _publish_acknowledged(
         self,
@@ -168,32 +188,49 @@ class TransactionalProducer:
         self._begin()
         self._produce(records)
         self._retry.call("kafka", self._flush)
-        if self._delivery_errors:
-            count, error = len(self._delivery_errors), self._delivery_errors[0].str()
+        if self._failures:
+            count, error = len(self._failures), self._failures[0].error.str()
             raise TransactionAborted(f"Every record should be acknowledged. Found {count} failed: {error}")
         self._mark_step(Step.COMMIT)
         self._retry.call("kafka", lambda: consumer.commit(positions, metadata))
         self._has_begun = False
+        self._refused.commit()
 
     def _begin(self) -> None:
         if self._has_begun:
             return
-        self._delivery_errors.clear()
+        self._failures.clear()
+        self._refused.begin()
+        if self._options[self._current] != self._limits.client_options():
+            self._replace_producer()
         if self._is_transactional:
             self._call_with_retry(self._producer.begin_transaction)
         self._has_begun, self._sent_count = True, 0
 
     def _produce(self, records: Sequence[OutgoingRecord]) -> None:
         """Hand the client the records that it does not have yet."""
-        produce = self._producer.produce
+        produce, small_bytes = self._producer.produce, self._refused.small_bytes
+        has_suspects = self._refused.has_suspects
         with abort_on_error("accept records"):
-            for topic, key, value, headers in records[self._sent_count :]:
+            for record in records[self._sent_count :]:
+                topic, key, value, headers, _, partition = record
+                if headers or value is None or len(value) > small_bytes:
+                    fitted = self._refused.fit(record)
+                    if fitted is None:
+                        self._sent_count += 1
+                        continue
+                    topic, key, value, headers, _, partition = fitted
+                is_alone = has_suspects and self._refused.is_suspect(topic, value)
+                if is_alone:
+                    self._producer.flush(TIMEOUT_S)  # records that are sent together are refused together
                 while True:
                     try:
-                        produce(topic, value, key, headers=list(headers))
+                        produce(topic, value, key, partition, headers=list(headers))
                         break
                     except BufferError:
                         self._producer.poll(0.1)  # the queue is full: wait for deliveries
+                if is_alone:
+                    self._producer.flush(TIMEOUT_S)
                 self._sent_count += 1
 
     def _flush(self) -> None:
@@ -202,8 +239,8 @@ class TransactionalProducer:
         if unacknowledged:
             raise Unavailable(f"Kafka should acknowledge a batch. Found {unacknowledged} records waiting.")
 
-    def _on_delivery(self, error: KafkaError, _: Message) -> None:
-        self._delivery_errors.append(error)
+    def _on_delivery(self, error: KafkaError, message: Message) -> None:
+        self._failures.append(FailedDelivery(error, message.topic() or "", as_bytes(message.value())))
 
     def _call_with_retry(self, call: Any) -> None:
         self._retry.call("kafka", lambda: self._call(call))
@@ -225,8 +262,13 @@ class TransactionalProducer:
         tells the two apart: a fenced member can neither commit nor poll.
         """
         if not self._is_transactional:
-            self._producer.purge()
+            discard(self._producer)
             self._has_begun = False
+            return
+        if self._is_abandoned:  # the other producer waits for the same coordinator
+            log.warning("Creating new producers: the Kafka client does not return from a call.")
+            self.fence_predecessors()
+            self._is_abandoned = False
             return
         try:
             self._producer.abort_transaction(TIMEOUT_S)
@@ -235,13 +277,18 @@ class TransactionalProducer:
             if error.retriable() and not error.fatal():
                 raise Unavailable(f"Kafka should abort a transaction. Found: {error.str()}") from failure
             log.warning("Creating a new producer after a fatal producer error: %s", error.str())
-            self._producer.purge()
-            self._producers[self._current] = self._create_producer(self._transactional_ids[self._current])
+            self._replace_producer()
         self._has_begun = False
+
+    def _replace_producer(self) -> None:
+        discard(self._producer)
+        self._producers[self._current] = self._create_producer(self._transactional_ids[self._current])
+        self._options[self._current] = self._limits.client_options()
 
     def _create_producer(self, transactional_id: str | None) -> Producer:
         id_option = {} if transactional_id is None else {"transactional.id": transactional_id}
-        producer = Producer({**self._configuration, **id_option}, logger=client_log)
+        options = {**self._configuration, **self._limits.client_options(), **id_option}
+        producer = Producer(options, logger=client_log)
         if id_option:
             self._retry.call("kafka", lambda: self._call(lambda: producer.init_transactions(TIMEOUT_S)))
         return producer
@@ -254,3 +301,17 @@ def abort_on_error(action: str) -> Iterator[None]:
         yield
     except (KafkaException, SystemError) as error:
         raise TransactionAborted(f"Kafka should {action}. Found: {error}") from error
+    except RecordRefused as refused:
+        raise TransactionAborted(str(refused)) from refused
+
+
+def discard(producer: Producer) -> None:
+    """Drop the records of a producer; their reports are served, or the client would keep them without end."""
+    producer.purge()
+    serve_reports(producer, DISCARD_S)
+
+
+def serve_reports(producer: Producer, timeout_s: float = 0.0) -> None:
+    """Serve the reports of failed deliveries, also those of a producer that was fenced."""
+    with suppress(KafkaException, SystemError):
+        producer.flush(timeout_s)

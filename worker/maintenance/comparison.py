@@ -8,6 +8,7 @@ from typing import Final, TypeAlias
 
 import numpy as np
 
+from contract.hashing import bucket_of
 from contract.profiles.record import RECORD
 from transport.records import OffsetRange
 from worker.maintenance.record_diff import find_defect, find_first_difference
@@ -23,12 +24,14 @@ class Unchecked(StrEnum):
     ORPHANED = "their topic was deleted"
     EXPIRED = "not written for so long that Redis may have expired them"
     ERASING = "a worker has not yet carried out an erasure"
+    BEYOND_LOG = "the merged offset of their bucket is beyond the log"
 
 
 @dataclass(slots=True)
 class VerificationResult:
     """Counts of compared entities and slices, the first mismatches in words, and remarks for the reader."""
 
+    differences_max: int = DIFFERENCES_MAX
     entities: int = 0
     slices: int = 0
     mismatches: int = 0
@@ -46,30 +49,46 @@ class VerificationResult:
         if isinstance(outcome, Unchecked):
             self.unchecked_by_reason[outcome] += 1
         elif outcome is not None:
-            self.mismatches += 1
-            if len(self.differences) < DIFFERENCES_MAX:
-                self.differences.append(f"{key[0]}, {key[1]}: {outcome}")
+            self.add_mismatch(*key, outcome)
+
+    def add_mismatch(self, name: str, source: str, problem: str) -> None:
+        """Count a mismatch of an entity or a bucket."""
+        self.mismatches += 1
+        if len(self.differences) < self.differences_max:
+            self.differences.append(f"{name}, {source}: {problem}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateComparison:
-    """The `actual` slices, the `expected` ones recomputed from the log, and the offset range of each source."""
+    """The `actual` slices, the `expected` ones recomputed from the log, and the offset range of each source.
+
+    `merged_beyond`: the merged offsets beyond the end of their log, by bucket and source. How many events a slice of
+    these buckets should hold is unknown.
+    """
 
     actual: Mapping[SliceKey, bytes]
     expected: Mapping[SliceKey, bytes]
     offset_ranges: Mapping[str, OffsetRange]
     may_have_expired: Callable[[SliceKey], bool]
     is_erasing: Callable[[SliceKey], bool] = lambda _: False
+    merged_beyond: Mapping[tuple[int, str], int] = field(default_factory=dict)
+    differences_max: int = DIFFERENCES_MAX
 
     def compare(self) -> VerificationResult:
         """Compare all slices, in the order of entities and sources."""
         result = VerificationResult(
+            differences_max=self.differences_max,
             remarks=[
                 f"The log of {source} begins at {low}, no longer at 0: older slices of it cannot be checked."
                 for source, (low, _) in sorted(self.offset_ranges.items())
                 if low > 0
-            ]
+            ],
         )
+        for (bucket, source), offset in sorted(self.merged_beyond.items()):
+            end = self.offset_ranges[source].high
+            result.add_mismatch(
+                f"bucket {bucket}", source, f"its merged offset should be at most the log's end at {end}, is {offset}"
+            )
         keys = sorted({*self.actual, *self.expected})
         for key in keys:
             result.add(key, self.check_slice(key))
@@ -83,6 +102,8 @@ class StateComparison:
         problem = self._find_problem(key)
         if problem is not None and self.is_erasing(key):
             return Unchecked.ERASING
+        if problem is not None and (bucket_of(key[0]), key[1]) in self.merged_beyond:
+            return Unchecked.BEYOND_LOG
         return problem
 
     def _find_problem(self, key: SliceKey) -> str | None:

@@ -25,6 +25,9 @@ class ProfileSnapshot:
         self._merged_before, self._ignored_families = merged_before, ignored_families
         self._merged_at_read: dict[str, Mapping[str, int]] = {}  # by entity
         self._sources: dict[str, list[str]] = {}  # by entity
+        self._merged_by_bucket: dict[int, list[Mapping[str, int]]] = {
+            bucket: [merged] for bucket, merged in merged_before.items()
+        }
         self.slices: dict[SliceKey, bytes] = {}
         self.end_offsets: dict[str, int] = {}  # by source, the offset (exclusive) up to which its log is needed
         for merged in merged_before.values():
@@ -36,6 +39,8 @@ class ProfileSnapshot:
         for key, slices in page.profiles.items():
             entity = entity_from_key(key)
             name = entity if profile_key(entity) == key else key  # under a wrong key it belongs to no entity
+            if name == entity and self._merged_by_bucket[bucket_of(entity)][-1] is not page.merged:
+                self._merged_by_bucket[bucket_of(entity)].append(page.merged)
             for source in self._sources.get(name, ()):
                 del self.slices[name, source]
             self._sources[name] = [s for s in slices if source_family(s) not in self._ignored_families]
@@ -53,6 +58,16 @@ class ProfileSnapshot:
         if merged is None:
             merged = self._merged_before[bucket_of(entity)]
         return max(self._slice_offset(entity, source), merged.get(source, 0) - 1)
+
+    def find_merged_beyond(self, ends: Mapping[str, int]) -> dict[tuple[int, str], int]:
+        """The merged offsets, by bucket and source, beyond `ends`: the ends of the logs after the scan, by source."""
+        return {
+            (bucket, source): offset
+            for bucket, snapshots in self._merged_by_bucket.items()
+            for merged in snapshots
+            for source, offset in merged.items()
+            if offset > ends.get(source, offset)
+        }
 
     def _slice_offset(self, entity: str, source: str) -> int:
         record = self.slices.get((entity, source))

@@ -23,7 +23,7 @@ from transport.records import OffsetRange, Record, TopicPartition
 from worker.erasure.progress import NO_OFFSETS, ErasureProgress, owner_field
 from worker.erasure.topic import read_erasures
 from worker.kafka.admin import KafkaAdmin
-from worker.maintenance.comparison import StateComparison, VerificationResult
+from worker.maintenance.comparison import DIFFERENCES_MAX, StateComparison, VerificationResult
 from worker.maintenance.recomputation import Recomputation, TimedArrival
 from worker.maintenance.snapshot import ProfileSnapshot, read_snapshot
 from worker.records.lanes import LANES
@@ -32,6 +32,8 @@ from worker.state.profile_store import RETENTION_MIN_MS, RedisProfileStore, name
 
 log = logging.getLogger(__name__)
 LOG_EVERY_S: Final = 10.0
+ATTEMPTS_MAX: Final = 4
+ATTEMPT_INTERVAL_S: Final = 2.0
 
 
 class InconsistentSnapshot(ShopstreamError):
@@ -54,6 +56,10 @@ class Topology(NamedTuple):
     partitions: dict[str, TopicPartition]
     offset_ranges: dict[TopicPartition, OffsetRange]
 
+    def ends(self) -> dict[str, int]:
+        """The end of each log by source."""
+        return {source: self.offset_ranges[partition].high for source, partition in self.partitions.items()}
+
 
 class Verification:
     """Compares the slices of a sample of entities with the logs of some topics (name -> kind of event).
@@ -70,6 +76,7 @@ class Verification:
         topics: Mapping[str, str],
         erasures: str,
         sample: EntitySample,
+        differences_max: int = DIFFERENCES_MAX,
     ) -> None:
         self._reader = reader
         self._admin = admin
@@ -77,6 +84,7 @@ class Verification:
         self._topics = topics
         self._erasures = erasures
         self._sample = sample
+        self._differences_max = differences_max
 
     def run(self, now_ms: int) -> VerificationResult:
         """Read Redis, then the log, then compare; raises `InconsistentSnapshot`, `StaleState`, or `Unavailable`."""
@@ -88,7 +96,8 @@ class Verification:
         merged_before = self._profiles.read_offsets(sources)
         ignored_families = set(FAMILIES) - set(self._topics.values())
         snapshot = read_snapshot(self._profiles, self._sample.contains, merged_before, ignored_families)
-        recomputation = self._recompute(snapshot, log_starts, erasures)
+        topology = self._read_topology()  # after the snapshot, so nothing in Redis can rightly be beyond its ends
+        recomputation = self._recompute(snapshot, topology, log_starts, erasures)
         self._check_erasures(erasure_ends)
         check_positions(merged_before, self._profiles.read_offsets(sources))
         partitions, offset_ranges = self._read_topology()  # retention may have deleted records during the scan
@@ -102,6 +111,8 @@ class Verification:
             offset_ranges={s: remaining_range(offset_ranges[p], log_starts.get(s, 0)) for s, p in partitions.items()},
             may_have_expired=lambda key: recomputation.last_kafka_ms[key] + RETENTION_MIN_MS < now_ms,
             is_erasing=lambda key: key[0] in erasures.until_ms and key[1] in erasing_sources,
+            merged_beyond=snapshot.find_merged_beyond(topology.ends()),
+            differences_max=self._differences_max,
         ).compare()
 
     def _read_topology(self) -> Topology:
@@ -109,13 +120,15 @@ class Verification:
         sources = name_sources(offset_ranges, self._topics, self._admin.fetch_topic_ids(self._topics))
         return Topology({source: partition for partition, source in sources.items()}, offset_ranges)
 
-    def _recompute(self, snapshot: ProfileSnapshot, log_starts: Mapping[str, int], erasures: Erasures) -> Recomputation:
-        """The slices that the log gives; its ends are asked for here, after the snapshot."""
+    def _recompute(
+        self, snapshot: ProfileSnapshot, topology: Topology, log_starts: Mapping[str, int], erasures: Erasures
+    ) -> Recomputation:
+        """The slices that the log gives, up to the offsets of the snapshot."""
         recomputation = Recomputation(wanted=self._sample.contains, last_offset=snapshot.last_offset, erasures=erasures)
         starts: dict[TopicPartition, int] = {}
         ends: dict[TopicPartition, int] = {}
         names: dict[TopicPartition, str] = {}
-        partitions, offset_ranges = self._read_topology()
+        partitions, offset_ranges = topology
         for source, partition in partitions.items():
             names[partition] = source
             ends[partition] = min(snapshot.end_offsets.get(source, 0), offset_ranges[partition].high)
@@ -199,7 +212,7 @@ def verify(settings: Settings, sample: EntitySample, kinds: Iterable[str]) -> in
         sample=sample,
     )
     try:
-        result = verification.run(time.time_ns() // 1_000_000)
+        result = run_repeatedly(verification)
     except (LostLog, InconsistentSnapshot, StaleState, Unavailable) as error:
         print(f"Verification could not run: {error}", file=sys.stderr)
         return 3
@@ -208,6 +221,17 @@ def verify(settings: Settings, sample: EntitySample, kinds: Iterable[str]) -> in
         client.close()
     print("\n".join(format_result(result)))
     return 1 if result.mismatches else 0
+
+
+def run_repeatedly(verification: Verification) -> VerificationResult:
+    """Verify again, a few times, where Redis went back or another generation began to serve during the scan."""
+    for _ in range(ATTEMPTS_MAX - 1):
+        try:
+            return verification.run(time.time_ns() // 1_000_000)
+        except (InconsistentSnapshot, StaleState) as error:
+            log.warning("Verifying again in %g s: %s", ATTEMPT_INTERVAL_S, error)
+            time.sleep(ATTEMPT_INTERVAL_S)
+    return verification.run(time.time_ns() // 1_000_000)
 
 
 def format_result(result: VerificationResult) -> Iterator[str]:

@@ -32,7 +32,25 @@ DECISIONS: Final = counter("decisions_total", "Decisions by action; repeated one
 DECISIONS_REPEATED: Final = counter(
     "decisions_repeated_total", "Decisions already made, by an earlier attempt or process."
 )
+DECISION_CONFLICTS: Final = counter(
+    "decision_conflicts_total", "Decisions of orders whose id another order has; repeated ones are counted again."
+)
+WRITES_FENCED: Final = counter(
+    "writes_fenced_total", "Answers not written since others carry out an erasure that this worker has not read yet."
+)
+UNREADABLE_KEYS: Final = counter(
+    "unreadable_keys_total", "Keys in Redis of another type or content than written, replaced or deleted.", "kind"
+)
 DEAD_LETTERS: Final = counter("dead_letters_total", "Records that could not be answered, by reason.", "reason")
+REFUSED_RECORDS: Final = counter(
+    "refused_records_total",
+    "Records that their topic did not take, by topic and what became of them.",
+    "topic",
+    "outcome",
+)
+DROPPED_HEADERS: Final = counter(
+    "dropped_headers_total", "Headers that were left out, because their name is not UTF-8."
+)
 CLAMPED_TIMESTAMPS: Final = counter(
     "clamped_timestamps_total", "Events with a time too far ahead, set to their record's timestamp."
 )
@@ -61,6 +79,9 @@ BAD_ERASURES: Final = counter("bad_erasures_total", "Rejected erasure records, b
 ERASED_PEOPLE: Final = gauge("erased_people", "Users with a known erasure.")
 ERASED_EVENTS: Final = counter("erased_events_total", "Events covered by an erasure, by kind.", "kind")
 ERASURES_PENDING: Final = gauge("erasures_pending", "Erasures that this worker has not confirmed yet.")
+ERASURES_WAITING: Final = gauge(
+    "erasures_waiting_for", "Owners of data that pending erasures of this worker wait for, by kind of owner.", "owners"
+)
 ERASURES_CONFIRMED: Final = counter("erasures_confirmed_total", "Confirmed erasures; repeated ones count again.")
 CATALOGUE_ITEMS: Final = gauge("catalogue_items", "Items in the catalogue.")
 LIST_AGE_SECONDS: Final = histogram(

@@ -7,7 +7,7 @@ kinds of answers that are given to them too; their claims are deleted after publ
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from contract.events import Event
+from contract.events import Event, digest_content
 from contract.profiles.entity_updates import Arrival
 from contract.profiles.erasures import Erasures
 from transport.records import TopicPartition
@@ -74,7 +74,7 @@ class AnswerFilter:
         if not self._erasures:
             return []
         return [
-            ClaimKey(kind, batch.user_id(row), arrival.event.event_id)
+            ClaimKey(kind, batch.user_id(row), arrival.event.event_id, digest_content(arrival.event))
             for row, arrival in enumerate(batch.arrivals)
             if self._erasures.covers_event(arrival.event)
             and (kind := self._kind_of(arrival.event)) is not None

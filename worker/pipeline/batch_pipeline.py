@@ -18,7 +18,7 @@ from contract.profiles.store import FoldedBatch, fold
 from contract.settings.reading import Settings
 from transport.records import Record, TopicPartition
 from worker.kafka.consumer import START_PENDING
-from worker.kafka.producer import OutgoingRecord
+from worker.kafka.outgoing import OutgoingRecord
 from worker.model.experiment import TrialModel, model_version
 from worker.model.onnx_model import Model
 from worker.ops import metrics
@@ -94,7 +94,7 @@ class BatchPipeline:
             for partition, end in self.consumer.end_offsets().items()
             if partition.topic not in self._confirmed_topics
         }
-        at_end = {partition: end for partition, end in ends.items() if partition in self.consumer.at_end}
+        at_end = {partition: end for partition, end in self.consumer.at_end.items() if partition in ends}
         return self._offsets.committed | at_end, ends
 
     def close(self) -> None:

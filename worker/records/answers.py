@@ -9,24 +9,28 @@ from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
 from contract.features.columns import encode_text
 from contract.hashing import hash_id
-from contract.messages import Decision, Ranking, Recommendations, ScoredRow, to_json
+from contract.messages import ACTIONS, Decision, Ranking, Recommendations, ScoredRow, to_json
 from contract.settings.worker import ListSettings
 from worker.ops import metrics
 
 SEARCH_TTL_S: Final = 3_600
+ID_TAKEN: Final = "order id already used by another order"
 
 
 class ClaimPolicy(NamedTuple):
     """The first answer to an event is final: it is stored at `{key}:{event_id}` before it is published.
 
-    `index_key`: the key of the sets that list each user's claims.
+    `index_key`: the key of the sets that list each user's claims. `to_conflict`: the message for an event with the
+    id of another one that is answered.
     """
 
     key: str
     index_key: str
+    to_conflict: Callable[[Any], Any] = lambda message: message
 
 
 class CachePolicy(NamedTuple):
@@ -65,11 +69,15 @@ class AnswerKind:
 
 
 class Answer(NamedTuple):
-    """One answer: its scored row, and its message where the kind has one."""
+    """One answer: its scored row, and its message where the kind has one.
+
+    `digest`: of the event's content, for kinds that are claimed; empty if it is not known.
+    """
 
     kind: AnswerKind
     scored: ScoredRow
     message: Any = None
+    digest: str = ""
 
 
 def kinds_among(answers: Iterable[Answer]) -> set[AnswerKind]:
@@ -82,6 +90,12 @@ def digest_query(ranking: Ranking) -> str:
     return f"{hash_id(' '.join(map(str, encode_text(ranking.query)))):016x}"
 
 
+def decide_conflict(decision: Decision) -> Decision:
+    """The decision of an order whose id is another order's: for review."""
+    action = max("review", decision.action, key=ACTIONS.index)
+    return replace(decision, action=action, reasons=(*decision.reasons, ID_TAKEN))
+
+
 def count_decision(decision: Decision) -> None:
     metrics.DECISIONS.labels(decision.action).inc()
 
@@ -90,7 +104,7 @@ DECISION: Final = AnswerKind(
     name="decision",
     message=Decision,
     topic="decisions",
-    claim=ClaimPolicy("decision", "decided"),
+    claim=ClaimPolicy("decision", "decided", decide_conflict),
     answers_erased=True,  # the shop waits for it
     count=count_decision,
 )

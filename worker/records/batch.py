@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 
 from contract.errors import BadEvent
 from contract.events import UserEvent, clamp, decode
-from contract.messages import DEAD_LETTER_HEADER, DeadLetter, to_json
+from contract.messages import DeadLetter
 from contract.profiles.entity_updates import Arrival
 from transport.records import Record, TopicPartition
-from worker.kafka.producer import OutgoingRecord
+from worker.kafka.outgoing import OutgoingRecord
 from worker.ops import metrics
+from worker.records.dead_letters import DETAIL_CHARS_MAX, build_dead_letter
 
 log = logging.getLogger(__name__)
 
@@ -31,15 +32,14 @@ class Reject:
         dead_letter = DeadLetter(
             reason=self.reason,
             error=self.error,
-            detail=self.detail[:1_000],
+            detail=self.detail[:DETAIL_CHARS_MAX],
             topic=topic_partition.topic,
             partition=topic_partition.partition,
             offset=offset,
             attempts=self.attempts,
             model_version=model_version,
         )
-        headers = [*self.record.headers, (DEAD_LETTER_HEADER, to_json(dead_letter))]
-        return OutgoingRecord(topic, self.record.key, self.record.value, headers)
+        return build_dead_letter(topic, dead_letter, self.record.key, self.record.value, self.record.headers)
 
 
 @dataclass(slots=True)

@@ -14,13 +14,13 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from contract.errors import BadConfig, Unavailable
+from contract.errors import BadConfig, StaleState, Unavailable
 from worker.redis.resp import BrokenReply, Hashes
 from worker.redis.wire import Commands, Wire, open_wire, pack_commands, pack_hgetall
 
 # These pass, or an operator repairs them while the worker waits: see docs/keys.md. redis-py has no class for the errors
 # that begin with these words.
-TRANSIENT_PREFIXES = ("BUSY", "MISCONF", "NOREPLICAS", "UNKILLABLE")
+TRANSIENT_PREFIXES = ("BUSY", "MISCONF", "NOMASTERLINK", "NOREPLICAS", "UNKILLABLE")
 TRANSIENT_ERRORS = (
     redis.ConnectionError,
     redis.TimeoutError,
@@ -32,7 +32,16 @@ TRANSIENT_ERRORS = (
     redis.exceptions.OutOfMemoryError,
     redis.exceptions.TryAgainError,
 )
+# After a failover the name or virtual address leads to another server, while this one still answers so.
+DEMOTED_ERRORS = (redis.ReadOnlyError, redis.BusyLoadingError, redis.exceptions.MasterDownError)
+DEMOTED_PREFIXES = ("NOMASTERLINK", "NOREPLICAS")
 PAGE_SIZE: Final = 1_000  # keys that one call of a scan examines
+# Without this condition, a key that another process has just replaced would be deleted.
+DELETE_OTHER_TYPE: Final = """
+local held = redis.call('TYPE', KEYS[1]).ok
+if held == 'none' or held == ARGV[1] then return 0 end
+return redis.call('UNLINK', KEYS[1])
+"""
 log = logging.getLogger(__name__)
 
 
@@ -40,10 +49,20 @@ class PermissionDenied(Unavailable):
     """This user lacks a permission: retried like an unreachable server, since an operator may grant it."""
 
 
+class WrongType(StaleState):
+    """A key holds another type than workers write; `key` is empty where a script met it."""
+
+    def __init__(self, message: str, key: str = "") -> None:
+        super().__init__(message)
+        self.key = key
+
+
 class RedisClient:
     """A connection to one Redis, used by one thread."""
 
     shell = "redis-cli"  # with which an operator sends it commands
+    spans_slots = True  # whether one script may use any keys
+    script_items_max = 256  # of a script that works item by item: Redis serves no other command in the meantime
 
     def __init__(self, *, url: str, timeout_s: float) -> None:
         self.name = url.rpartition("@")[2].partition("?")[0]
@@ -56,7 +75,11 @@ class RedisClient:
 
     def pipeline(self, commands: Commands) -> list[Any]:
         """Send all commands at once and return their replies; raises `Unavailable` if a server could not serve one."""
-        return self._check_replies(self._send(commands))
+        return self._check_replies(self._send(commands), commands)
+
+    def delete_other_type(self, key: str, expected: str) -> bool:
+        """Delete a key that holds another type than `expected`; whether it did."""
+        return bool(self.run_script(DELETE_OTHER_TYPE, [([key], [expected])])[0])
 
     def run_script(self, source: str, calls: Sequence[tuple[Sequence[Any], Sequence[Any]]]) -> list[Any]:
         """Call one script with each pair of keys and arguments, all at once; returns the replies."""
@@ -81,7 +104,8 @@ class RedisClient:
         with self._translate_errors(), self.connection() as connection:
             connection.send_packed_command([pack_hgetall(keys), pack_commands(last_commands)])
             hashes, replies = self.wire.read_hashes(connection, len(keys), len(last_commands))
-        self._check_replies(replies)
+            disconnect_if_demoted(connection, replies)
+        self._check_replies(replies, last_commands)
         return hashes, replies[0] if replies else None
 
     def scan(self, prefix: str) -> Iterator[list[str]]:
@@ -97,11 +121,6 @@ class RedisClient:
             yield [key.decode(errors="replace") for key in page]
             if cursor == b"0":
                 return
-
-    def set_if_absent(self, items: Sequence[tuple[str, bytes]], ttl_s: int, first: Commands = ()) -> list[bytes | None]:
-        """Set each absent key; the reply is the value that it had, or None. `first`: commands to send before."""
-        sets = [("SET", key, value, "NX", "GET", "EX", ttl_s) for key, value in items]
-        return self.pipeline([*first, *sets])[len(first) :]
 
     def check(self) -> None:
         """Raise `BadConfig` if a server may evict keys; `Unavailable` if one does not answer."""
@@ -173,16 +192,21 @@ class RedisClient:
     def _exchange(self, commands: Commands) -> list[Any]:
         with self.connection() as connection:
             connection.send_packed_command([pack_commands(commands)])
-            return self.wire.read(connection, len(commands))
+            replies = self.wire.read(connection, len(commands))
+            disconnect_if_demoted(connection, replies)
+            return replies
 
-    def _check_replies(self, replies: list[Any]) -> list[Any]:
-        for reply in replies:
+    def _check_replies(self, replies: list[Any], commands: Commands = ()) -> list[Any]:
+        """The replies; raises the first error among them. `commands`: those that have a key in the second place."""
+        for number, reply in enumerate(replies):
             if isinstance(reply, Exception):
-                self._raise_error(reply)
+                self._raise_error(reply, "".join(map(str, commands[number][1:2])) if number < len(commands) else "")
         return replies
 
-    def _raise_error(self, error: Exception) -> None:
+    def _raise_error(self, error: Exception, key: str = "") -> None:
         """Raise the error of a reply as what the caller does next."""
+        if str(error).startswith("WRONGTYPE"):
+            raise WrongType("A key in Redis should have the type that workers write. Found another.", key) from error
         if isinstance(error, redis.exceptions.NoPermissionError):
             raise PermissionDenied(f"Redis {self.name} should permit a worker's commands. Found: {error}") from error
         if isinstance(error, TRANSIENT_ERRORS) or str(error).startswith(TRANSIENT_PREFIXES):
@@ -190,6 +214,20 @@ class RedisClient:
         if isinstance(error, redis.exceptions.MovedError):
             raise BadConfig([f"`redis.cluster` should be true where {self.name} is one. Found false."]) from error
         raise error
+
+
+def is_demoted(replies: Sequence[Any]) -> bool:
+    """Whether a server says that it is not the one to write to."""
+    return any(
+        isinstance(reply, DEMOTED_ERRORS) or (isinstance(reply, Exception) and str(reply).startswith(DEMOTED_PREFIXES))
+        for reply in replies
+    )
+
+
+def disconnect_if_demoted(connection: Any, replies: Sequence[Any]) -> None:
+    """Drop the connection to a demoted server: the next attempt resolves the address again."""
+    if is_demoted(replies):
+        connection.disconnect()
 
 
 def to_pairs(reply: Any) -> list[tuple[bytes, bytes]]:

@@ -17,7 +17,7 @@ from redis.crc import key_slot
 
 from contract.errors import BadConfig, Unavailable
 from contract.settings.servers import RedisSettings
-from worker.redis.client import RedisClient
+from worker.redis.client import RedisClient, disconnect_if_demoted, is_demoted
 from worker.redis.resp import Hashes, to_hashes
 from worker.redis.wire import Commands, pack_commands
 
@@ -38,6 +38,7 @@ class RedisCluster(RedisClient):
     """Connections to all servers of a cluster, used by one thread. `url` is that of any server."""
 
     shell = "redis-cli -c"
+    spans_slots = False
 
     def __init__(self, *, url: str, timeout_s: float) -> None:
         super().__init__(url=url, timeout_s=timeout_s)
@@ -72,6 +73,8 @@ class RedisCluster(RedisClient):
                 routes = dict(self._follow_redirects(replies, routes))
                 if not routes:
                     break
+            if is_demoted(replies):
+                self._owners.clear()
         except BaseException:
             self._owners.clear()  # a server that did not answer may have lost its slots
             raise
@@ -132,10 +135,10 @@ class RedisCluster(RedisClient):
             self._servers[host, port] = RedisClient(url=url, timeout_s=self._timeout_s)
         return self._servers[host, port]
 
-    def _raise_error(self, error: Exception) -> None:
+    def _raise_error(self, error: Exception, key: str = "") -> None:
         if isinstance(error, redis.exceptions.AskError):  # MOVED is one too
             raise Unavailable(f"Redis {self.name} should name the owner of a slot. Found: {error}") from error
-        super()._raise_error(error)
+        super()._raise_error(error, key)
 
 
 def send_commands(commands: Commands, routes: Mapping[int, Route]) -> list[tuple[int, Any]]:
@@ -151,7 +154,9 @@ def send_commands(commands: Commands, routes: Mapping[int, Route]) -> list[tuple
             connections[server].send_packed_command([pack_commands([command for _, command in server_commands])])
         for server, server_commands in commands_by_server.items():
             numbers = [number for number, _ in server_commands]
-            replies += zip(numbers, server.wire.read(connections[server], len(server_commands)), strict=True)
+            server_replies = server.wire.read(connections[server], len(server_commands))
+            disconnect_if_demoted(connections[server], server_replies)
+            replies += zip(numbers, server_replies, strict=True)
     return [(number, reply) for number, reply in replies if number >= 0]
 
 

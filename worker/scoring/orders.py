@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from contract.events import Order
+from contract.events import Order, digest_content
 from contract.features.encoder import list_entities
 from contract.features.packing import split_rows
 from contract.graphs import DECIDE
@@ -67,7 +67,8 @@ class OrderHandler:
                 shadow=row_shadow,
                 entities=entities,
             )
-            answers.append(Answer(DECISION, scored, self._build_decision(arrival, outcome, probability)))
+            decision = self._build_decision(arrival, outcome, probability)
+            answers.append(Answer(DECISION, scored, decision, digest_content(arrival.event)))
         self._count(scores, len(rows))
         return answers
 

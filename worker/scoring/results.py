@@ -3,14 +3,16 @@
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from operator import attrgetter
 
 from contract.messages import to_msgpack
 from contract.settings.servers import TopicSettings
-from worker.kafka.producer import OutgoingRecord
+from worker.kafka.outgoing import OutgoingRecord, leave_out
 from worker.ops import metrics
 from worker.records.answers import Answer, AnswerKind
 from worker.records.batch import Reject
+from worker.records.dead_letters import report_undeliverable
 
 
 @dataclass(slots=True)
@@ -25,14 +27,25 @@ class BatchResults:
         self.rejects += later.rejects
 
     def to_records(self, topics: TopicSettings) -> list[OutgoingRecord]:
-        """The messages and scored rows to publish; dead letters are made of all rejects of the batch."""
+        """The messages and scored rows to publish; dead letters are made of all rejects of the batch.
+
+        A claimed answer that its topic does not take becomes a dead letter; others are left out.
+        """
         records = [
-            OutgoingRecord(topics.topic_name(kind.topic), kind.record_key(message), kind.encode(message))
-            for kind, _, message in self.answers
+            OutgoingRecord(
+                topics.topic_name(kind.topic),
+                kind.record_key(message),
+                kind.encode(message),
+                (),
+                partial(report_undeliverable, topics.dead_letters, row) if kind.claim else leave_out,
+            )
+            for kind, row, message, _ in self.answers
             if kind.topic
         ]
         scored = topics.scored
-        return records + [OutgoingRecord(scored, row.user_id, to_msgpack(row)) for _, row, _ in self.answers]
+        return records + [
+            OutgoingRecord(scored, row.user_id, to_msgpack(row), (), leave_out) for _, row, _, _ in self.answers
+        ]
 
     def record_metrics(self, kinds: Iterable[AnswerKind]) -> None:
         """Count published answers. `kinds`: those of this worker, so that each has a series from the start."""

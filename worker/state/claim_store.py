@@ -1,40 +1,49 @@
 """Claims in Redis: the first answer to an event is stored, and a later attempt publishes the stored one.
 
-A claim is the public message at `decision:{event_id}` (for orders) as JSON, with its scored row in one more field. So
-every attempt publishes both from the same bytes.
+A claim is the public message at `decision:{event_id}` (for orders) as JSON, with its scored row and a digest of the
+event in two more fields. So every attempt publishes both from the same bytes, and another event with the same id is
+noticed: it gets a claim of its own, at `decision:{event_id}:{digest}`.
 """
 
 import base64
-from collections import defaultdict
+import hashlib
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import groupby
-from operator import attrgetter
 from typing import Final, NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
+from contract.events import DIGEST_BYTES
 from contract.messages import ScoredRow, read_scored_row, to_msgpack
 from worker.ops import metrics
 from worker.records.answers import ANSWER_KINDS, Answer, AnswerKind, ClaimPolicy, kinds_among
-from worker.redis.client import RedisClient
+from worker.redis.client import RedisClient, WrongType
+from worker.state.erasure_fence import ErasureFence
+from worker.state.guarded_writer import GuardedWrite, GuardedWriter, Mode, Reply
 from worker.state.user_key_index import UserKeyIndex
 
+DEFAULT_TTL_S: Final = 7 * 86_400
+UNREADABLE: Final = (msgspec.MsgspecError, ValueError)  # what decoding raises
 
-class StoredRow(msgspec.Struct, frozen=True, gc=False):
-    """The field of a claim that its public message lacks: the scored row, MessagePack in base64."""
+
+class StoredFields(msgspec.Struct, frozen=True, gc=False):
+    """The fields of a claim that its public message lacks: the scored row, MessagePack in base64, and the digest."""
 
     scored: str
+    digest: str = ""  # claims of the former release have none
 
 
-READ_STORED_ROW: Final = msgspec.json.Decoder(StoredRow).decode
+READ_STORED: Final = msgspec.json.Decoder(StoredFields).decode
 
 
 class ClaimKey(NamedTuple):
-    """Names one claim."""
+    """Names the claims of one event: the one of its id, if that is the event's own, and the one of its digest."""
 
     kind: AnswerKind
     user_id: str
     event_id: str
+    digest: str = ""
 
 
 class ClaimStore:
@@ -44,76 +53,139 @@ class ClaimStore:
     """
 
     def __init__(
-        self, *, client: RedisClient, prefix: str, ttl_s: int, kinds: Iterable[AnswerKind] = ANSWER_KINDS
+        self,
+        *,
+        client: RedisClient,
+        prefix: str,
+        ttl_s: int,
+        kinds: Iterable[AnswerKind] = ANSWER_KINDS,
+        fence: ErasureFence | None = None,
+        clock_s: Callable[[], float] = time.time,
     ) -> None:
         self.client, self.prefix, self.ttl_s = client, prefix, ttl_s
+        self._fence = fence or ErasureFence(prefix=prefix)
+        self._writer = GuardedWriter(client=client, fence=self._fence, kind="claim")
+        self._clock_s = clock_s
         self._kinds = tuple(kind for kind in kinds if kind.claim)
         self._indexes: dict[str, UserKeyIndex] = {}
 
     def claim(self, answers: list[Answer]) -> list[Answer]:
         """Each answer that needs a claim, replaced by the stored one if its event was answered before; others as given.
 
-        Raises `Unavailable`; then it may be called again.
+        Another event with the id of an answered one gets the answer that the policy has for it. An event that an
+        erasure covers gets no claim. Raises `UnknownErasure` or `Unavailable`; then it may be called again.
         """
         if not any(kind.claim for kind in kinds_among(answers)):
             return answers
-        claimed = [number for number, answer in enumerate(answers) if answer.kind.claim]
-        items = [(self._key(answers[number]), to_stored(answers[number])) for number in claimed]
-        existing = self.client.set_if_absent(items, self.ttl_s, self._index_commands([answers[n] for n in claimed]))
-        metrics.DECISIONS_REPEATED.inc(sum(value is not None for value in existing))
         result = list(answers)
-        for number, value in zip(claimed, existing, strict=True):
-            if value is not None:
-                result[number] = from_stored(answers[number].kind, value)
+        pending = [self._to_write(number, answer) for number, answer in enumerate(answers) if answer.kind.claim]
+        while pending:
+            replies = self._writer.write([write for _, write in pending], int(self._clock_s()))
+            pending = list(self._settle(result, pending, replies))
         return result
+
+    def _settle(
+        self, result: list[Answer], claims: Sequence[tuple[int, GuardedWrite]], replies: Sequence[Reply]
+    ) -> Iterable[tuple[int, GuardedWrite]]:
+        """Put what is stored into `result`; returns the claims to write again, under another key or over a value."""
+        first_numbers = dict[str, int]()  # an event without a claim may be twice in a batch
+        for (number, write), reply in zip(claims, replies, strict=True):
+            answer = result[number]
+            if not isinstance(reply, bytes):
+                first = result[first_numbers.setdefault(write.key, number)]
+                if first.scored.user_id == answer.scored.user_id:
+                    result[number] = first
+                continue
+            try:
+                stored = from_stored(answer.kind, reply)
+            except UNREADABLE:
+                yield number, write._replace(unreadable=reply)
+                continue
+            if is_same_event(stored, answer):
+                metrics.DECISIONS_REPEATED.inc()
+                result[number] = stored
+            elif write.entry != answer.scored.event_id:  # the key of a digest, with a claim that has another one
+                yield number, write._replace(unreadable=reply)
+            else:
+                result[number] = to_conflict(answer)
+                yield self._to_write(number, result[number])
 
     def delete_erased(self, until_ms: Mapping[str, int], is_answered: Callable[[str, int, int], bool]) -> None:
         """Delete claims of users (by id) on events up to a time, once `is_answered` (topic, partition, offset).
 
-        A claim that is not published yet stays until it is: a repeated batch must find it.
+        A claim that is not published yet stays until it is: a repeated batch must find it. Late claims of these users
+        are kept out from now on.
         """
+        self._fence.mark(self.client, until_ms, self.ttl_s)
         for kind in self._kinds:
             for user, until in until_ms.items():
-                events = sorted(self._index(kind).find(user))
-                values = self.client.pipeline([("GET", self._event_key(kind, event)) for event in events])
-                deletable = [
-                    event
-                    for event, value in zip(events, values, strict=True)
-                    if not value or is_deletable(value, until, is_answered)
-                ]
-                self._delete(kind, user, deletable)
+                entries = sorted(self._index(kind).find(user))
+                values = self._read([self._key(kind, entry) for entry in entries])
+                deleted, foreign = list[str](), list[str]()
+                for entry, value in zip(entries, values, strict=True):
+                    row = None if value is None else try_read_row(value)
+                    if row is not None and row.user_id != user:
+                        foreign.append(entry)
+                    elif row is None or (row.ts_ms <= until and is_answered(row.topic, row.partition, row.offset)):
+                        deleted.append(entry)
+                self._index(kind).remove(user, foreign)
+                self._delete(kind, user, deleted)
 
     def delete_answered(self, keys: Iterable[ClaimKey]) -> None:
         """Delete these claims, whose answers are published."""
-        events_by_owner = defaultdict[tuple[AnswerKind, str], list[str]](list)
-        for kind, user, event_id in keys:
-            if kind.claim:
-                events_by_owner[kind, user].append(event_id)
-        for (kind, user), events in events_by_owner.items():
-            self._delete(kind, user, events)
+        wanted = [
+            (kind, user, entry)
+            for kind, user, event_id, digest in keys
+            if kind.claim
+            for entry in (event_id, conflict_entry(event_id, digest, user))
+        ]
+        values = self._read([self._key(kind, entry) for kind, _, entry in wanted])
+        for (kind, user, entry), value in zip(wanted, values, strict=True):
+            row = None if value is None else try_read_row(value)
+            if row is not None and row.user_id == user:
+                self._delete(kind, user, [entry])
 
-    def _delete(self, kind: AnswerKind, user: str, events: Sequence[str]) -> None:
-        if events:
-            self.client.pipeline([("DEL", self._event_key(kind, event)) for event in events])
-            self._index(kind).remove(user, events)
+    def _to_write(self, number: int, answer: Answer) -> tuple[int, GuardedWrite]:
+        """The claim of an answer, with the number of the answer."""
+        kind, row = answer.kind, answer.scored
+        entry = conflict_entry(row.event_id, answer.digest, row.user_id) if row.is_conflict else row.event_id
+        return number, GuardedWrite(
+            key=self._key(kind, entry),
+            value=to_stored(answer),
+            user=row.user_id,
+            ts_ms=row.ts_ms,
+            ttl_s=self.ttl_s,
+            mode=Mode.FIRST,
+            user_index=self._index(kind),
+            entry=entry,
+        )
 
-    def _index_commands(self, answers: Sequence[Answer]) -> list[tuple[object, ...]]:
-        commands = list[tuple[object, ...]]()
-        for kind, group in groupby(answers, key=attrgetter("kind")):
-            commands += self._index(kind).add_commands((a.scored.user_id, a.scored.event_id) for a in group)
-        return commands
+    def _read(self, keys: Sequence[str]) -> list[bytes | None]:
+        """The claims at these keys; a key of another type is deleted: it is no claim."""
+        while True:
+            try:
+                return self.client.pipeline([("GET", key) for key in keys])
+            except WrongType as error:
+                metrics.UNREADABLE_KEYS.labels("claim").inc(self.client.delete_other_type(error.key, "string"))
+
+    def _delete(self, kind: AnswerKind, user: str, entries: Sequence[str]) -> None:
+        if entries:
+            self.client.pipeline([("DEL", self._key(kind, entry)) for entry in entries])
+            self._index(kind).remove(user, entries)
 
     def _index(self, kind: AnswerKind) -> UserKeyIndex:
         name = claim_policy(kind).index_key
         if name not in self._indexes:
-            self._indexes[name] = UserKeyIndex(client=self.client, prefix=f"{self.prefix}{name}:", ttl_s=self.ttl_s)
+            self._indexes[name] = UserKeyIndex(
+                client=self.client,
+                prefix=f"{self.prefix}{name}:",
+                former_ttls_s=(self.ttl_s, DEFAULT_TTL_S),
+                clock_s=self._clock_s,
+            )
         return self._indexes[name]
 
-    def _key(self, answer: Answer) -> str:
-        return self._event_key(answer.kind, answer.scored.event_id)
-
-    def _event_key(self, kind: AnswerKind, event_id: str) -> str:
-        return f"{self.prefix}{claim_policy(kind).key}:{event_id}"
+    def _key(self, kind: AnswerKind, entry: str) -> str:
+        return f"{self.prefix}{claim_policy(kind).key}:{entry}"
 
 
 def claim_policy(kind: AnswerKind) -> ClaimPolicy:
@@ -121,21 +193,43 @@ def claim_policy(kind: AnswerKind) -> ClaimPolicy:
     return kind.claim
 
 
-def is_deletable(value: bytes, until_ms: int, is_answered: Callable[[str, int, int], bool]) -> bool:
-    """Whether a claim is of an event up to that time, and published."""
-    scored = read_stored_row(value)
-    return scored.ts_ms <= until_ms and is_answered(scored.topic, scored.partition, scored.offset)
+def to_conflict(answer: Answer) -> Answer:
+    """The answer to an event whose id another event has."""
+    metrics.DECISION_CONFLICTS.inc()
+    message = claim_policy(answer.kind).to_conflict(answer.message)
+    return answer._replace(scored=replace(answer.scored, is_conflict=True), message=message)
+
+
+def conflict_entry(event_id: str, digest: str, user: str) -> str:
+    """Names the claim of an event whose id another event has; by its user where its content is not known."""
+    return f"{event_id}:{digest or hashlib.blake2b(user.encode(), digest_size=DIGEST_BYTES).hexdigest()}"
+
+
+def is_same_event(stored: Answer, answer: Answer) -> bool:
+    """Whether both answer one event: one record, or two with the same content."""
+    first, second = stored.scored, answer.scored
+    if first.user_id != second.user_id:
+        return False
+    is_same_record = (first.topic, first.partition, first.offset) == (second.topic, second.partition, second.offset)
+    return is_same_record or not stored.digest or not answer.digest or stored.digest == answer.digest
 
 
 def to_stored(answer: Answer) -> bytes:
-    """The public message with `scored` as its last field."""
-    message = answer.kind.encode(answer.message)
-    return b'%b,"scored":"%b"}' % (message[:-1], base64.b64encode(to_msgpack(answer.scored)))
+    """The public message with `scored` and `digest` as its last fields."""
+    message, row = answer.kind.encode(answer.message), base64.b64encode(to_msgpack(answer.scored))
+    return b'%b,"scored":"%b","digest":"%b"}' % (message[:-1], row, answer.digest.encode())
 
 
 def from_stored(kind: AnswerKind, value: bytes) -> Answer:
-    return Answer(kind, read_stored_row(value), msgspec.json.decode(value, type=kind.message))
+    """The answer of a claim; raises one of `UNREADABLE`."""
+    fields = READ_STORED(value)
+    row = read_scored_row(base64.b64decode(fields.scored))
+    return Answer(kind, row, msgspec.json.decode(value, type=kind.message), fields.digest)
 
 
-def read_stored_row(value: bytes) -> ScoredRow:
-    return read_scored_row(base64.b64decode(READ_STORED_ROW(value).scored))
+def try_read_row(value: bytes) -> ScoredRow | None:
+    """The scored row of a claim; None if it is unreadable."""
+    try:
+        return read_scored_row(base64.b64decode(READ_STORED(value).scored))
+    except UNREADABLE:
+        return None

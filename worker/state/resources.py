@@ -12,6 +12,7 @@ from worker.redis.client import RedisClient
 from worker.redis.cluster import connect, connect_cache
 from worker.state.answer_cache import AnswerCache
 from worker.state.claim_store import ClaimStore
+from worker.state.erasure_fence import ErasureFence
 from worker.state.profile_store import RedisProfileStore, open_profile_store
 
 
@@ -22,16 +23,25 @@ class Stores:
     profiles: RedisProfileStore
     claim_store: ClaimStore
     answer_cache: AnswerCache
+    fence: ErasureFence
 
 
 def open_stores(settings: Settings, kinds: Iterable[AnswerKind], client: RedisClient | None = None) -> Stores:
     """The stores of these settings; `kinds` are the kinds of answers that the worker gives."""
     redis, lists, answer_kinds = settings.redis, settings.lists, tuple(kinds)
-    client = client or connect(redis)
+    client, fence = client or connect(redis), ErasureFence(prefix=redis.prefix)
     return Stores(
         profiles=open_profile_store(client, redis.prefix),
-        claim_store=ClaimStore(client=client, prefix=redis.prefix, ttl_s=lists.decision_ttl_s, kinds=answer_kinds),
-        answer_cache=AnswerCache(
-            client=connect_cache(redis, client), prefix=redis.prefix, lists=lists, kinds=answer_kinds
+        claim_store=ClaimStore(
+            client=client, prefix=redis.prefix, ttl_s=lists.decision_ttl_s, kinds=answer_kinds, fence=fence
         ),
+        answer_cache=AnswerCache(
+            client=connect_cache(redis, client),
+            prefix=redis.prefix,
+            lists=lists,
+            kinds=answer_kinds,
+            former_client=client,
+            fence=fence,
+        ),
+        fence=fence,
     )

@@ -1,5 +1,7 @@
 """Labels of orders, reviews and products."""
 
+from msgspec.structs import replace
+
 from contract.events import Judgement
 from contract.joining.early_events import PER_KEY_MAX
 from contract.joining.labels import LABELS_MAX
@@ -328,3 +330,14 @@ def test_an_orphan_label_is_reported_with_its_origin() -> None:
 
     assert joiner.drain().orphans == [OrphanLabel("fraud", "gone", origin)]
     assert joiner.drain().orphans == []
+
+
+def test_a_row_whose_id_is_another_event_s_gets_no_label_and_no_example() -> None:
+    # given the row of another user's order with the same id, which comes first
+    conflict = replace(make_row("order", "o", 0, user="w"), is_conflict=True)
+    # when
+    joiner = make_joiner(conflict, ORDER, make_label(90, 1))
+    joiner.advance(minutes_to_ms(WINDOW + 1))
+    # then
+    (example,) = joiner.drain().examples
+    assert (example.user_id, example.labels) == ("u", {"fraud": 1.0})

@@ -76,7 +76,7 @@ def run_search_command(folder: Path, **overrides: object) -> int:
     training = TrainingConfig(batch=64, epochs=1)
     settings = SimpleNamespace(tasks=EXAMPLES.tasks, model=SHAPE, training=training)
     words = {"data": [folder / "made.parquet"], "trials": 2, "over": ["tower"], "epochs": None, "kept": None}
-    args = Namespace(**words | {"out": folder / "best.toml"} | overrides)
+    args = Namespace(**words | {"out": folder / "best.toml", "without_erasures": True} | overrides)
     return run(args, cast(Settings, settings), FEATURES)
 
 

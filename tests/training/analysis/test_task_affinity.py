@@ -102,7 +102,7 @@ def run_command(folder: Path, seed: int) -> int:
     write_examples(folder / "made.parquet", examples)
     training = TrainingConfig(batch=64, epochs=3)
     settings = SimpleNamespace(tasks=examples.tasks, model=SHAPE, training=training)
-    args = Namespace(data=folder / "made.parquet", out=folder / "out", epochs=1, seed=seed)
+    args = Namespace(data=folder / "made.parquet", out=folder / "out", epochs=1, seed=seed, without_erasures=True)
     return run(args, cast(Settings, settings), FEATURES)
 
 

@@ -34,7 +34,11 @@ def run_evaluate(folder: Path, examples: Examples = EXAMPLES, **overrides: Any) 
         "epochs": None,
         "settle_days": 0,
     }
-    return run(Namespace(**(words | {"methods": None} | overrides)), cast(Settings, settings), FEATURES)
+    return run(
+        Namespace(**(words | {"methods": None, "without_erasures": True} | overrides)),
+        cast(Settings, settings),
+        FEATURES,
+    )
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ from export.__main__ import main as export_main
 from training.__main__ import main
 from training.data.parquet import read_examples, to_parquet
 from training.data.tabular import examples_from_table
+from training.erasure.arguments import OPTION
 
 FEATURES = FeatureSet(
     [
@@ -113,7 +114,7 @@ def test_a_plain_table_is_trained_and_exported_by_the_same_commands(
     )
     monkeypatch.setenv("SHOPSTREAM_CONFIG", str(tmp_path / "shop.toml"))
 
-    assert main(["fit", str(tmp_path / "t.parquet")]) == 0
+    assert main(["fit", OPTION, str(tmp_path / "t.parquet")]) == 0
     printed = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert export_main(["--latest"]) == 0
 

@@ -1,19 +1,25 @@
 """Drift detection: false alarms as configured, and alarms of real shifts."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from msgspec.structs import replace
 
 from bench.quality.drift import FEATURES, SHIFTS, Population, count_false_alarms, draw_batch, measure_delay, to_scored
+from contract.errors import BadBundle
+from contract.events import Erasure
 from contract.features.declaration import Feature, FeatureSet
 from contract.features.packing import pack
+from contract.hashing import hash_text, hash_texts
 from contract.messages import ScoredRow
+from contract.profiles.erasures import Erasures
 from contract.settings.monitor import MonitorConfig
 from tests.model import small
 from training.monitor.drift import BlockComparison, DriftDetector
-from training.monitor.drift_columns import DriftColumn, extract_columns, has_declared_widths, strip_version
+from training.monitor.drift_columns import DriftColumn, RowOwners, extract_columns, has_declared_widths, strip_version
 from training.monitor.drift_reference import DriftReferences
 from training.monitor.two_sample_tests import compare_column, fisher_p_value
 from training.monitor.user_sample import UserSample, sample_row
@@ -52,7 +58,7 @@ def test_p_values_are_uniform_with_ties_missing_and_rare_values() -> None:
         gaps[rng.random(gaps.shape) < 0.05] = np.nan
         bins = rng.choice(3, (2, 150), p=[0.9, 0.07, 0.03])
         for name, (left, right) in {"tied": tied, "gaps": gaps, "bins": bins.astype(np.int64)}.items():
-            for test, p in compare_column(name, DriftColumn(left), DriftColumn(right), rng):
+            for test, p in compare_column(name, make_column(left), make_column(right), rng):
                 actual.setdefault(test, []).append(p)
 
     # then their p-values are uniform, within the noise of the sample
@@ -192,9 +198,14 @@ def test_rows_of_another_width_are_left_out_of_a_block() -> None:
     assert compare_rows(make_detector(), [cut, *rows])
 
 
+def make_column(values: npt.NDArray[Any]) -> DriftColumn:
+    """A column with a row of each user u0, u1, ..., at the times 0, 1, ..."""
+    return DriftColumn(values, RowOwners(hash_texts(f"user:u{n}" for n in range(len(values))), np.arange(len(values))))
+
+
 def test_a_constant_or_empty_column_has_no_test() -> None:
-    rng, same = np.random.default_rng(1), DriftColumn(np.full(100, 3.0))
-    empty = DriftColumn(np.full(100, np.nan))
+    rng, same = np.random.default_rng(1), make_column(np.full(100, 3.0))
+    empty = make_column(np.full(100, np.nan))
 
     assert list(compare_column("x", same, same, rng)) == []
     assert list(compare_column("x", empty, empty, rng)) == []
@@ -218,7 +229,7 @@ def test_a_restarted_monitor_uses_the_stored_reference(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"junk", b"", None])
 def test_an_unreadable_or_foreign_reference_is_ignored(tmp_path: Path, content: bytes | None) -> None:
     references = DriftReferences(digest="a", folder=tmp_path)
-    references.write("order", {"amount": DriftColumn(np.arange(3.0)), "score.fraud@1 ": DriftColumn(np.arange(3))})
+    references.write("order", {"amount": make_column(np.arange(3.0)), "score.fraud@1 ": make_column(np.arange(3))})
     assert set(DriftReferences(digest="a", folder=tmp_path).read("order") or ()) == {"amount", "score.fraud@1 "}
     if content is not None:
         (tmp_path / "order.npz").write_bytes(content)
@@ -230,6 +241,64 @@ def test_a_reference_that_cannot_be_stored_is_still_used(tmp_path: Path) -> None
     (tmp_path / "taken").write_text("a file where a folder should be")
     references = DriftReferences(digest="a", folder=tmp_path / "taken")
 
-    references.write("order", {"amount": DriftColumn(np.arange(3.0))})
+    references.write("order", {"amount": make_column(np.arange(3.0))})
 
     assert references.read("order") is not None
+
+
+def test_a_reference_loses_the_covered_rows_here_and_on_the_disk(tmp_path: Path) -> None:
+    # given a reference of the users u0 to u4, at the times 0 to 4
+    references = DriftReferences(digest="a", folder=tmp_path)
+    column = make_column(np.arange(5.0))
+    references.write("order", {"amount": column, "other": make_column(np.arange(5.0))})
+    (tmp_path / ".order.123").write_bytes(b"left by a crashed monitor")
+    # when u2 is erased, and u3 up to a time before its row
+    references.erase(make_erasures(("u2", 2), ("u3", 2)))
+    # then
+    for actual in (references, DriftReferences(digest="a", folder=tmp_path)):
+        columns = actual.read("order") or {}
+        assert set(columns) == {"amount", "other"}
+        assert all(c.values.tolist() == [0, 1, 3, 4] for c in columns.values())
+        assert all(hash_text("user:u2") not in c.owners.users for c in columns.values())
+    assert [path.name for path in tmp_path.iterdir()] == ["order.npz"]
+
+
+@pytest.mark.parametrize("digest", ["a", "b"])
+def test_a_reference_without_owners_or_of_other_features_is_deleted_by_an_erasure(tmp_path: Path, digest: str) -> None:
+    np.savez(tmp_path / "order.npz", digest=np.array(digest), amount=np.arange(3.0))
+
+    references = DriftReferences(digest="a", folder=tmp_path)
+    references.erase(make_erasures(("u2", 2)))
+
+    assert references.read("order") is None
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_reference_that_cannot_be_rewritten_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    references = DriftReferences(digest="a", folder=tmp_path)
+    references.write("order", {"amount": make_column(np.arange(5.0))})
+
+    def fail(path: Path, content: bytes) -> None:
+        raise BadBundle("order.npz should be written whole. Found: a full disk")
+
+    monkeypatch.setattr("training.monitor.drift_reference.replace_durably", fail)
+    with pytest.raises(BadBundle, match="full disk"):
+        references.erase(make_erasures(("u2", 2)))
+
+
+def test_an_open_block_loses_the_rows_of_an_erased_user() -> None:
+    rows = draw_rows(1, 100)
+    detector = DriftDetector(features=FEATURES, config=MonitorConfig(block=BLOCK, block_s=0))
+    for row in rows[: BLOCK // 2]:
+        detector.observe(row)
+    (block,) = detector._open_blocks.values()
+    user = rows[0].user_id
+    assert user in {row.user_id for row in block}
+
+    detector.erase(make_erasures((user, max(row.ts_ms for row in rows))))
+
+    assert user not in {row.user_id for row in block}
+
+
+def make_erasures(*users: tuple[str, int]) -> Erasures:
+    return Erasures(Erasure(event_id=user, user_id=user, ts_ms=ts_ms) for user, ts_ms in users)

@@ -12,6 +12,7 @@ from contract.bundle import set_current
 from contract.errors import BadConfig
 from contract.experiment import Trial, set_trial
 from contract.messages import Example, to_msgpack
+from contract.profiles.erasures import NO_ERASURES
 from contract.settings.reading import Settings
 from contract.tasks import Task
 from tests.model.small import CLICK, FRAUD
@@ -260,6 +261,7 @@ class FakeFeedbackTopic:
 @pytest.fixture
 def topic(monkeypatch: pytest.MonkeyPatch) -> type[FakeFeedbackTopic]:
     monkeypatch.setattr(compare, "FeedbackReader", FakeFeedbackTopic)
+    monkeypatch.setattr(compare, "fetch_erasures", lambda settings: NO_ERASURES)
     FakeFeedbackTopic.values = tuple(
         to_msgpack(make_example(f"e{n}", 0, {"fraud": float(n % 3 == 0)})) for n in range(30)
     )

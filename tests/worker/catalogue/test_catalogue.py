@@ -10,9 +10,9 @@ from contract.bundle import read_bundle
 from contract.features.declaration import Block
 from contract.features.encoder import Encoder, UnknownItem
 from contract.hashing import item_hash
+from testkit.environment.tiny_bundle import publish_tiny
 from testkit.metrics import read_metric
 from tests.worker.events import FEATURES, NOW_MS, make_product
-from tests.worker.tiny_bundle import publish_tiny
 from worker.catalogue.catalogue import Catalogue
 from worker.model.onnx_model import Model
 from worker.ops import metrics

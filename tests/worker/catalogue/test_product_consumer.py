@@ -20,15 +20,20 @@ PARTITION: Final = TopicPartition("shop.products", 0)
 class FakeProductTailer:
     """A tailer that returns the next of the given lists of records at each poll."""
 
-    def __init__(self, *polls: list[Record]) -> None:
-        self._polls = list(polls)
+    def __init__(self, *polls: list[Record], restarts_at: int | None = None) -> None:
+        """`restarts_at`: the number of the poll at which the topic is a new one."""
+        self._polls, self._count, self._restarts_at = list(polls), 0, restarts_at
 
     @property
     def partitions_behind(self) -> int:
         return 1 if self._polls else 0
 
     def poll(self, records_max: int, wait_ms: int) -> list[Record]:
+        self._count += 1
         return self._polls.pop(0) if self._polls else []
+
+    def take_restarted(self) -> set[str]:
+        return {PARTITION.topic} if self._count == self._restarts_at else set()
 
 
 def make_record(item: str, value: bytes | None) -> Record:
@@ -90,3 +95,22 @@ def test_a_tombstone_makes_an_item_unavailable(catalogue: Catalogue) -> None:
     make_consumer(catalogue, [make_product_record("a"), make_record("a", None), make_record("unknown", None)]).poll()
 
     assert catalogue.in_stock[catalogue.find(["a"])].tolist() == [False]
+
+
+def test_items_that_a_recreated_topic_lacks_become_unavailable(catalogue: Catalogue) -> None:
+    # given
+    old, new = (
+        [make_product_record("a"), make_product_record("b")],
+        [make_product_record("b"), make_product_record("c")],
+    )
+    tailer = FakeProductTailer(old, new[:1], new[1:], restarts_at=2)
+    consumer = ProductConsumer(tailer=tailer, catalogue=catalogue)  # type: ignore[arg-type]
+    consumer.poll()
+    # when the new topic is read half
+    consumer.poll()
+    # then nothing has left the catalogue
+    assert catalogue.is_available("a")
+    # when it is read
+    consumer.poll()
+    # then
+    assert [catalogue.is_available(item) for item in ("a", "b", "c")] == [False, True, True]

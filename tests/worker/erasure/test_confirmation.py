@@ -1,7 +1,7 @@
 """An erasure is confirmed once every worker that ever ran has carried it out, and not before."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 import numpy as np
@@ -12,13 +12,17 @@ from contract.messages import to_json
 from contract.profiles.erasures import Erasures
 from contract.profiles.record import LAYOUT, RECORD, profile_key
 from contract.settings.servers import TopicSettings
+from testkit.metrics import read_metric
 from transport.log_reader import TopicTailer
 from transport.records import Record, TopicPartition
 from worker.erasure.confirmation import ErasureConfirmer
+from worker.erasure.owners import LaneOwners
 from worker.erasure.progress import ErasureProgress, owner_field
 from worker.erasure.topic import ErasureConsumer
 from worker.kafka.admin import KafkaAdmin
-from worker.kafka.producer import OutgoingRecord
+from worker.kafka.outgoing import OutgoingRecord
+from worker.ops import metrics
+from worker.records.lanes import LANES
 from worker.redis.client import RedisClient
 from worker.state.offsets import OffsetTracker
 from worker.state.profile_store import RedisProfileStore
@@ -28,7 +32,6 @@ ERASED_MS: Final = 1_700_000_000_000
 ORDERS, JUDGED, CLICKS = (TopicPartition(topic, 0) for topic in (TOPICS.orders, TOPICS.judgements, TOPICS.clicks))
 ORDERS_OWNERS: Final = (owner_field("orders", ORDERS), owner_field("orders", JUDGED))
 ALL_OWNERS: Final = (*ORDERS_OWNERS, owner_field("browsing", CLICKS), owner_field("browsing", ORDERS))
-LANES: Final = ("orders", "browsing")
 
 
 class FakeKafkaAdmin(KafkaAdmin):
@@ -52,7 +55,7 @@ class FakeErasureTailer(TopicTailer):
 
     def __init__(self, *values: bytes | None) -> None:
         partition = TopicPartition(TOPICS.erasures, 0)
-        self._records = [Record(partition, n, b"", value, [], ERASED_MS) for n, value in enumerate(values)]
+        self._records = [Record(partition, n, b"%d" % n, value, [], ERASED_MS) for n, value in enumerate(values)]
 
     @property
     def partitions_behind(self) -> int:
@@ -60,6 +63,9 @@ class FakeErasureTailer(TopicTailer):
 
     def poll(self, records_max: int, wait_ms: int) -> list[Record]:
         return self._records
+
+    def take_restarted(self) -> set[str]:
+        return set()
 
 
 @pytest.fixture
@@ -74,19 +80,26 @@ def encode_erasure(user: str) -> bytes:
 
 
 def make_confirmer(
-    client: RedisClient, admin: FakeKafkaAdmin, *values: bytes | None, is_owner: bool = True
+    client: RedisClient,
+    admin: FakeKafkaAdmin,
+    *values: bytes | None,
+    is_owner: bool = True,
+    clock_s: Callable[[], float] = lambda: 0.0,
 ) -> ErasureConfirmer:
     """The confirmer of a worker that owns, or not, the only erasures partition, which holds these values."""
     profiles = RedisProfileStore(client=client, prefix="shop:")
     consumer = ErasureConsumer(tailer=FakeErasureTailer(*values), erasures=Erasures())
     consumer.poll()
+    progress = ErasureProgress(profiles=profiles)
     return ErasureConfirmer(
         topics=TOPICS,
         erasure_consumer=consumer,
-        progress=ErasureProgress(profiles=profiles),
+        progress=progress,
         profiles=profiles,
         offsets=OffsetTracker(committed={TopicPartition(TOPICS.erasures, 0): 0} if is_owner else {}),
         admin=admin,
+        owners=[LaneOwners(lane=LANES[lane], topics=TOPICS, progress=progress, admin=admin) for lane in LANES],
+        clock_s=clock_s,
     )
 
 
@@ -189,13 +202,13 @@ def test_invalid_erasures_are_rejected_in_their_order(client: RedisClient) -> No
     set_progress(client, ORDERS_OWNERS, end=2)
     # then the dead letter is published, and no record after the waiting erasure
     assert confirmable_offsets(confirmer) == [0, 1]
-    assert count_topics(confirmer.build_records(confirmer.find_confirmable())) == {TOPICS.dead_letters: 1}
+    assert count_topics(confirmer.build_records(confirmer.find_confirmable())) == {TOPICS.dead_letters: 2}
     # when
     set_progress(client, ORDERS_OWNERS, end=3)
     # then
     assert confirmable_offsets(confirmer) == [0, 1, 2, 3]
     assert count_topics(confirmer.build_records(confirmer.find_confirmable())) == {
-        TOPICS.dead_letters: 1,
+        TOPICS.dead_letters: 3,
         TOPICS.erased: 1,
     }
 
@@ -210,3 +223,25 @@ def test_a_worker_without_an_erasures_partition_confirms_nothing(client: RedisCl
     confirmer = make_confirmer(client, FakeKafkaAdmin(*LANES), encode_erasure("u1"), is_owner=False)
 
     assert confirmable_offsets(confirmer) == []
+
+
+def test_a_pending_erasure_names_the_owners_that_it_waits_for(
+    client: RedisClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    # given an erasure that one lane has executed, and the other one in none of its partitions
+    now_s = 0.0
+    set_progress(client, ORDERS_OWNERS)
+    confirmer = make_confirmer(client, FakeKafkaAdmin(*LANES), encode_erasure("u1"), clock_s=lambda: now_s)
+    # when it has waited for a minute
+    assert confirmable_offsets(confirmer) == []
+    assert "wait for" not in caplog.text
+    now_s = 60.0
+    assert confirmable_offsets(confirmer) == []
+    # then
+    assert f"they wait for {owner_field('browsing', CLICKS)} and 1 more of browsing." in caplog.text
+    assert [read_metric(metrics.ERASURES_WAITING.labels(lane)) for lane in ("orders", "browsing")] == [0, 2]
+    # when
+    set_progress(client, ALL_OWNERS)
+    # then
+    assert confirmable_offsets(confirmer) == [0]
+    assert read_metric(metrics.ERASURES_WAITING.labels("browsing")) == 0

@@ -100,7 +100,7 @@ def test_an_erased_user_stays_erased_over_a_replay_and_a_rebuild(apache_stage: W
             read_erasure_confirmation(record.value or b"") for record in environment.read_records("erased")
         ]
         assert ErasureConfirmation(event_id="g1", user_id="u1", ts_ms=first.ts_ms) in confirmations
-        assert len(environment.read_records("dead_letters")) == 1
+        assert len(environment.read_records("dead_letters")) == 2
 
         # when orders of erased users arrive late, and Redis loses all data, so that the whole log is folded again
         sent += send_orders(environment, [41, 46])

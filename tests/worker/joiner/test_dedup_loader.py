@@ -1,7 +1,7 @@
 """The joiner's published outputs are loaded from its own topics, from the earliest record that is read again."""
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
 import pytest
 from confluent_kafka import Producer
@@ -17,7 +17,7 @@ from tests.contract.joining.builders import make_joiner, make_label, make_row
 from transport.log_reader import LogReader
 from transport.records import PartitionOffsets, TopicPartition
 from worker.joiner.dedup import PublishedOutputs
-from worker.joiner.dedup_loader import TIMESTAMP_LEAD_MS, DedupLoader
+from worker.joiner.dedup_loader import TIMESTAMP_LEAD_MS, DedupLoader, make_shard_header
 
 pytestmark = pytest.mark.apache_kafka
 NOW_MS: Final = 1_764_000_000_000
@@ -41,14 +41,17 @@ class DedupTopics:
         self, committed: int | None, end: int, *, on_poll: Callable[[], None] = lambda: None
     ) -> PublishedOutputs:
         loader = DedupLoader(settings=self.settings, on_poll=on_poll)
-        return loader.load({self.labels: PartitionOffsets(committed, 0, end)})
+        return loader.load({self.labels: PartitionOffsets(committed, 0, end)})[0]
 
-    def send(self, topic: str, values: Sequence[tuple[bytes, int]], *, commits: bool = True) -> None:
+    def send(
+        self, topic: str, values: Sequence[tuple[bytes, int]], *, commits: bool = True, shard: int | None = None
+    ) -> None:
         producer = Producer(self._transactional)
         producer.init_transactions(30)
         producer.begin_transaction()
         for value, ms in values:
-            producer.produce(topic, value, partition=0, timestamp=ms)
+            headers: Any = [] if shard is None else [make_shard_header(shard)]
+            producer.produce(topic, value, partition=0, timestamp=ms, headers=headers)
         assert producer.flush(30) == 0
         if commits:
             producer.commit_transaction(30)
@@ -65,9 +68,10 @@ class DedupTopics:
         assert producer.flush(30) == 0
         return producer
 
-    def send_output(self, output: JoinOutput, ms: int, *, commits: bool = True) -> None:
-        self.send(self.settings.topics.feedback, [(to_msgpack(e), ms) for e in output.examples], commits=commits)
-        self.send(self.settings.topics.judgements, [(to_json(j), ms) for j in output.judgements], commits=commits)
+    def send_output(self, output: JoinOutput, ms: int, *, commits: bool = True, shard: int | None = None) -> None:
+        topics = self.settings.topics
+        self.send(topics.feedback, [(to_msgpack(e), ms) for e in output.examples], commits=commits, shard=shard)
+        self.send(topics.judgements, [(to_json(j), ms) for j in output.judgements], commits=commits, shard=shard)
 
 
 @pytest.fixture
@@ -112,6 +116,17 @@ def test_outputs_of_aborted_transactions_are_not_loaded(topics: DedupTopics) -> 
     topics.send_output(make_judgement_output("o"), NOW_MS, commits=False)
 
     assert topics.load_published(0, 1).without_published(make_judgement_output("o")) == make_judgement_output("o")
+
+
+def test_outputs_of_other_shards_are_not_loaded(topics: DedupTopics) -> None:
+    topics.send(topics.labels.topic, [(b"{}", NOW_MS)])
+    topics.send_output(make_judgement_output("own"), NOW_MS, shard=0)
+    topics.send_output(make_judgement_output("other"), NOW_MS, shard=1)
+
+    published = topics.load_published(0, 1)
+
+    assert published.without_published(make_judgement_output("own")) == JoinOutput()
+    assert published.without_published(JoinOutput(orphans=[make_orphan("other")])).orphans == [make_orphan("other")]
 
 
 def test_a_transaction_that_is_still_open_is_waited_for(topics: DedupTopics) -> None:

@@ -2,7 +2,7 @@
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import cast
 
 import pytest
@@ -19,7 +19,8 @@ from worker.joiner.dedup import PublishedOutputs, example_key
 from worker.joiner.membership import JoinerMembership
 from worker.joiner.pipeline import Clocks, JoinerPipeline
 from worker.kafka.consumer import GroupConsumer
-from worker.kafka.producer import OutgoingRecord, TransactionalProducer
+from worker.kafka.outgoing import OutgoingRecord
+from worker.kafka.producer import TransactionalProducer
 from worker.ops import metrics
 from worker.ops.retry import Retry
 
@@ -40,7 +41,8 @@ class FakeConsumer:
         }
         self.next = dict.fromkeys(self.logs, 0)
         self.assignment = set(self.logs)
-        self.at_end: set[TopicPartition] = set()
+        self.at_end: dict[TopicPartition, int] = {}
+        self.held_back: dict[TopicPartition, tuple[int, int]] = {}
         self.paused: set[TopicPartition] = set()
         self.heartbeats = 0
         self.metadata: dict[TopicPartition, str] = {}
@@ -59,7 +61,12 @@ class FakeConsumer:
             end = min(start + self.records_per_poll, len(log))
             records += [Record(partition, n, None, log[n], (), self.kafka_ms) for n in range(start, end)]
             self.next[partition] = end
-        self.at_end = {partition for partition in self.assignment if self.next[partition] == len(self.logs[partition])}
+        # Each partition ends with a transaction marker.
+        self.at_end = {
+            partition: end + 1
+            for partition in self.assignment
+            if self.next[partition] == (end := len(self.logs[partition]))
+        }
         return records[:records_max]
 
     def pause_only(self, partitions: Iterable[TopicPartition]) -> None:
@@ -81,7 +88,6 @@ class FakeConsumer:
         self.next.update(starts)
 
     def end_offsets(self) -> dict[TopicPartition, int]:
-        # Each partition ends with a transaction marker.
         return {partition: len(self.logs[partition]) + 1 for partition in self.assignment}
 
     def heartbeat(self) -> None:
@@ -130,11 +136,11 @@ class FakeOutputs:
     def __init__(self, harness: "JoinerHarness") -> None:
         self._harness = harness
 
-    def load(self, offsets: object) -> PublishedOutputs:
-        return self._harness.published_before
+    def load(self, offsets: Mapping[TopicPartition, PartitionOffsets]) -> dict[int, PublishedOutputs]:
+        return dict.fromkeys({partition.partition for partition in offsets}, self._harness.published_before)
 
-    def load_from(self, starts: object) -> PublishedOutputs:
-        return self._harness.published_before
+    def load_from(self, numbers: Set[int], starts: object) -> dict[int, PublishedOutputs]:
+        return dict.fromkeys(numbers, self._harness.published_before)
 
     def fetch_ends(self) -> dict[TopicPartition, int]:
         return {}
@@ -165,7 +171,7 @@ class JoinerHarness:
         """Revoke all partitions, as an eager rebalance does, and assign these."""
         if revoke:
             self.pipeline.on_revoked(sorted(self.consumer.assignment))
-        self.consumer.assignment, self.consumer.at_end, self.consumer.paused = set(partitions), set(), set()
+        self.consumer.assignment, self.consumer.at_end, self.consumer.paused = set(partitions), {}, set()
         starts = self.pipeline.on_assigned(list(partitions))
         for partition in partitions:
             self.consumer.logs.setdefault(partition, [])
@@ -384,6 +390,22 @@ def test_a_topic_holds_timers_back_until_it_is_idle(harness: JoinerHarness) -> N
     harness.now_s += 2
     harness.pipeline.step()
 
+    assert harness.list_published_revisions() == [("r~a", 0)]
+
+
+def test_no_silent_label_is_published_behind_an_open_transaction(harness: JoinerHarness) -> None:
+    # given a list that was displayed, and clicks that a transaction holds back
+    harness.consumer.put(SCORED, LIST)
+    harness.consumer.put(IMPRESSIONS, to_json(make_impression(1, "a")), to_json(make_impression(100, "x")))
+    harness.consumer.held_back = {CLICKS: (1, 2)}
+    for harness.now_s in (0, 2, 4):
+        harness.pipeline.step()
+    assert harness.list_published_revisions() == []
+    # when the transaction is aborted
+    harness.consumer.held_back = {}
+    for harness.now_s in (5, 7):
+        harness.pipeline.step()
+    # then
     assert harness.list_published_revisions() == [("r~a", 0)]
 
 

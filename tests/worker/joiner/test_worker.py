@@ -13,6 +13,7 @@ from confluent_kafka import Producer
 
 from contract.events import Judgement, decode
 from contract.messages import Example, ScoredRow, read_example, to_json, to_msgpack
+from contract.settings.worker import FeedbackSettings
 from devservers.apache_kafka import ApacheKafka
 from devservers.process import ChildProcess, find_free_ports
 from tests.checkout import ROOT
@@ -72,7 +73,7 @@ def kafka(broker: KafkaBroker, topic_prefix: str) -> JoinerTopics:
 class JoinerProcess(ChildProcess):
     """`python -m worker feedback` on a test's topics."""
 
-    def __init__(self, kafka: JoinerTopics, output: Path) -> None:
+    def __init__(self, kafka: JoinerTopics, output: Path, feedback: FeedbackSettings = FEEDBACK) -> None:
         (self.port,) = find_free_ports(1)
         environment = {
             "PYTHONPATH": str(ROOT),
@@ -83,7 +84,7 @@ class JoinerProcess(ChildProcess):
             "SHOPSTREAM_KAFKA__SESSION_TIMEOUT_MS": "6000",
             "SHOPSTREAM_WORKER__HTTP_PORT": str(self.port),
             **{f"SHOPSTREAM_TOPICS__{kind.upper()}": f"{kafka.prefix}{kind}" for kind in TOPICS},
-            **{f"SHOPSTREAM_FEEDBACK__{name.upper()}": str(value) for name, value in FEEDBACK.model_dump().items()},
+            **{f"SHOPSTREAM_FEEDBACK__{name.upper()}": str(value) for name, value in feedback.model_dump().items()},
         }
         super().__init__(command=[sys.executable, "-m", "worker", "feedback"], output=output, environment=environment)
 
@@ -200,6 +201,36 @@ def test_transaction_markers_do_not_hold_timers_back(
     assert [(e.example_id, e.revision) for e in kafka.read_examples()] == [("r~a", 0)]
 
 
+@pytest.mark.apache_kafka
+def test_no_silent_label_is_published_while_a_transaction_is_open(
+    apache_kafka: ApacheKafka, topic_prefix: str, tmp_path: Path
+) -> None:
+    # given an order whose chargeback is in an open transaction, and a partition without a wait for silence
+    kafka = JoinerTopics(apache_kafka, topic_prefix)
+    chargebacks = Producer(
+        {"bootstrap.servers": kafka.bootstrap, "transactional.id": topic_prefix, "transaction.timeout.ms": 900_000}
+    )
+    chargebacks.init_transactions(30)
+    chargebacks.begin_transaction()
+    chargebacks.produce(f"{topic_prefix}labels", to_json(make_label(4, 1)), partition=0)
+    assert chargebacks.flush(30) == 0
+    later = make_row("order", "later", 60 * 24 * 10)  # its event time is past the window of the first order
+    kafka.send({TopicPartition("scored", 0): [make_row("order", "o", 1), later]})
+    process = JoinerProcess(kafka, tmp_path / "joiner.log", FEEDBACK.model_copy(update={"idle_ms": 0}))
+    process.start()
+    try:
+        # when everything else is read
+        process.wait_for(partial(has_lag, process, f"{topic_prefix}scored", 0))
+        process.wait_for(partial(has_lag, process, f"{topic_prefix}labels", 1))
+        assert kafka.read_examples() == []
+        chargebacks.commit_transaction(30)
+        # then the order's only example has the label of the transaction
+        process.wait_for(lambda: kafka.read_topic("feedback"))
+    finally:
+        process.kill()
+    assert [(e.example_id, e.labels) for e in kafka.read_examples()] == [("o", {"fraud": 1.0})]
+
+
 def test_a_killed_joiner_loses_no_example(kafka: JoinerTopics, process: JoinerProcess, seed: int) -> None:
     before, after = split_at(simulate_shop(seed), minutes=700)
     kafka.send(before)
@@ -214,6 +245,11 @@ def test_a_killed_joiner_loses_no_example(kafka: JoinerTopics, process: JoinerPr
     process.wait_for(lambda: {ident: e.labels for ident, e in kafka.read_newest_examples().items()} == expected)
     revisions = {(e.example_id, e.revision): e for e in kafka.read_examples()}
     assert all(e == revisions[e.example_id, e.revision] for e in kafka.read_examples())
+
+
+def has_lag(process: JoinerProcess, topic: str, records: int) -> bool:
+    """Whether partition 0 of the topic has this lag."""
+    return f'shopstream_lag_records{{partition="0",topic="{topic}"}} {records}.0' in process.fetch("/metrics")[1]
 
 
 def has_more_examples(kafka: JoinerTopics, count: int) -> bool:

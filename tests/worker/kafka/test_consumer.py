@@ -5,8 +5,11 @@ import time
 from collections.abc import Mapping
 from random import Random
 
+from confluent_kafka import Producer
+
 from contract.settings.servers import KafkaSettings
 from tests.conftest import KafkaBroker
+from tests.kafka import BlockingProducer
 from tests.polling import wait_until
 from transport.records import TopicPartition
 from worker.kafka.consumer import GroupConsumer
@@ -43,3 +46,39 @@ def test_a_member_can_leave_at_any_moment_of_joining(apache_kafka: KafkaBroker, 
         leaving.append(timer)
     # then
     wait_until(lambda: not any(thread.is_alive() for thread in leaving))
+
+
+def test_a_partition_behind_an_open_transaction_is_held_back_at_its_last_stable_offset(
+    apache_kafka: KafkaBroker, topic_prefix: str
+) -> None:
+    # given a partition that is read to its end
+    topic = TopicPartition(f"{topic_prefix}orders", 0)
+    apache_kafka.create_topics({topic.topic: 1})
+    kafka = KafkaSettings(bootstrap_servers=apache_kafka.bootstrap, group_prefix=topic_prefix)
+    member = GroupConsumer(kafka=kafka, group=kafka.group_prefix, instance="0")
+    member.subscribe([topic.topic], StaticAssignment())
+    foreign = Producer({"bootstrap.servers": apache_kafka.bootstrap, "transactional.id": topic_prefix, "log_level": 0})
+    foreign.init_transactions(30)
+    offsets: list[int] = []
+
+    def poll() -> bool:
+        offsets.extend(record.offset for record in member.poll(100, 50))
+        return True
+
+    with BlockingProducer(apache_kafka.bootstrap) as producer:
+        producer.send(topic.topic, [(None, b"order")] * 2)
+        wait_until(lambda: poll() and member.at_end == {topic: 2} and not member.held_back)
+        # when a transaction stays open there, and others go on writing
+        foreign.begin_transaction()
+        foreign.produce(topic.topic, b"order")
+        assert foreign.flush(30) == 0
+        producer.send(topic.topic, [(None, b"order")] * 3)
+        # then the end is the high watermark
+        wait_until(lambda: poll() and member.held_back == {topic: (2, 6)})
+        assert (offsets, member.at_end, member.end_offsets()) == ([0, 1], {topic: 2}, {topic: 6})
+        # when it is aborted
+        foreign.abort_transaction(30)
+        # then everything else is read, up to the marker
+        wait_until(lambda: poll() and member.at_end == {topic: 7})
+        assert (offsets, member.held_back) == ([0, 1, 3, 4, 5], {})
+    member.close()

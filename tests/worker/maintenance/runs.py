@@ -25,18 +25,23 @@ def run_verification(
     reader: LogReader | None = None,
     now_ms: int = NOW_MS,
 ) -> VerificationResult:
-    settings, reader = stage.settings, reader or LogReader(kafka=stage.settings.kafka)
+    reader = reader or LogReader(kafka=stage.settings.kafka)
     try:
-        return Verification(
-            reader=reader,
-            admin=KafkaAdmin(kafka=settings.kafka),
-            profiles=stage.open_profiles(),
-            topics={settings.topics.topic_name(kind): kind for kind in FAMILIES},
-            erasures=settings.topics.erasures,
-            sample=sample or EntitySample(),
-        ).run(now_ms)
+        return open_verification(stage, reader, sample).run(now_ms)
     finally:
         reader.close()
+
+
+def open_verification(stage: WorkerEnvironment, reader: LogReader, sample: EntitySample | None = None) -> Verification:
+    settings = stage.settings
+    return Verification(
+        reader=reader,
+        admin=KafkaAdmin(kafka=settings.kafka),
+        profiles=stage.open_profiles(),
+        topics={settings.topics.topic_name(kind): kind for kind in FAMILIES},
+        erasures=settings.topics.erasures,
+        sample=sample or EntitySample(),
+    )
 
 
 def run_rebuild(

@@ -12,6 +12,7 @@ from confluent_kafka import TopicPartition as KafkaPartition
 from confluent_kafka.admin import AdminClient
 
 from contract.errors import BadConfig
+from contract.hashing import bucket_of
 from contract.messages import to_json
 from contract.profiles.record import FAMILIES, RECORD, profile_key
 from contract.settings.reading import Settings
@@ -19,12 +20,12 @@ from contract.settings.servers import KafkaSettings, RedisSettings
 from contract.units import HOUR_MS
 from tests.worker.environment import WorkerEnvironment
 from tests.worker.events import make_order
-from tests.worker.maintenance.runs import NOW_MS, run_verification
+from tests.worker.maintenance.runs import NOW_MS, open_verification, run_verification
 from tests.worker.worker_lifecycle import InProcessWorker
 from transport.log_reader import LogReader
 from transport.records import OffsetRange, Record, TopicPartition
 from worker.maintenance.comparison import Unchecked, VerificationResult
-from worker.maintenance.verification import EntitySample, InconsistentSnapshot, verify
+from worker.maintenance.verification import EntitySample, InconsistentSnapshot, run_repeatedly, verify
 from worker.state.profile_store import RETENTION_MIN_MS
 
 KEY = profile_key("device:d1")
@@ -290,6 +291,54 @@ class InterruptedLogReader(LogReader):
         if ends:  # the topic of erasures is empty
             self._event()
         return super().read(ends, starts)
+
+
+def test_a_merged_offset_beyond_the_log_is_found(worked: WorkerEnvironment) -> None:
+    # given a bucket of which Redis claims more than the log holds, while orders wait to be folded
+    profiles, bucket = worked.open_profiles(), bucket_of("device:d1")
+    source = min(read_slices(worked))
+    worked.redis.pipeline([("HINCRBY", profiles.offsets_key(bucket), source, 1_000)])
+    send_orders(worked, range(40, 60))
+    # when
+    result = run_verification(worked)
+    # then what the bucket's slices should hold is unknown, and the bucket is reported once
+    assert result.mismatches == 1
+    assert result.differences[0].startswith(f"bucket {bucket}, {source}: its merged offset should be at most")
+    assert set(result.unchecked_by_reason) == {Unchecked.BEYOND_LOG}
+
+
+class GoneBackReader(LogReader):
+    """A log reader that calls `event` before it reads records, the first time."""
+
+    def __init__(self, stage: WorkerEnvironment, event: Callable[[], object]) -> None:
+        super().__init__(kafka=stage.settings.kafka)
+        self._events = [event]
+
+    def read(
+        self, ends: Mapping[TopicPartition, int], starts: Mapping[TopicPartition, int] | None = None
+    ) -> Iterator[list[Record]]:
+        if ends and self._events:  # the topic of erasures is empty
+            self._events.pop()()
+        return super().read(ends, starts)
+
+
+def test_a_state_that_went_back_during_the_scan_is_verified_again(
+    worked: WorkerEnvironment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given a source that a worker sets back during the first scan, as for an erasure
+    monkeypatch.setattr("worker.maintenance.verification.ATTEMPT_INTERVAL_S", 0.0)
+    key, source = worked.open_profiles().offsets_key(bucket_of("device:d1")), min(read_slices(worked))
+
+    def set_back() -> None:
+        worked.redis.pipeline([("HINCRBY", key, source, -1)])
+
+    reader = GoneBackReader(worked, set_back)
+    # when
+    result = run_repeatedly(open_verification(worked, reader))
+    reader.close()
+    # then
+    assert (result.mismatches, result.unchecked) == (0, 0)
+    assert result.slices > 0
 
 
 def test_a_redis_flushed_during_the_scan_gives_no_result(worked: WorkerEnvironment) -> None:

@@ -17,9 +17,7 @@ from contract.bundle import Bundle, publish, read_bundle, set_current
 from contract.errors import BadBundle
 from contract.features.declaration import Feature, FeatureSet
 from contract.hashing import item_hash
-from testkit.metrics import read_metric
-from tests.worker.events import FEATURES
-from tests.worker.tiny_bundle import (
+from testkit.environment.tiny_bundle import (
     ITEMS,
     NEEDED,
     first_column_nodes,
@@ -33,6 +31,8 @@ from tests.worker.tiny_bundle import (
     sigmoid,
     tiny_files,
 )
+from testkit.metrics import read_metric
+from tests.worker.events import FEATURES
 from worker.model.bundle_watcher import BundleWatcher
 from worker.model.experiment import TrialModel
 from worker.model.onnx_model import Model

@@ -11,12 +11,12 @@ import pytest
 from contract.bundle import publish, read_bundle, set_current
 from contract.experiment import Trial, end_trial, set_trial
 from contract.messages import Decision, Ranking, Recommendations, ScoredRow
+from testkit.environment.tiny_bundle import ITEMS, make_manifest, publish_tiny, sigmoid, tiny_files
 from testkit.metrics import read_metric
 from tests.worker.answers import read_answers, read_messages, read_rows
 from tests.worker.browsing_harness import BrowsingHarness, make_click_record
 from tests.worker.events import FEATURES, make_click, make_order, make_product, make_record, make_search
 from tests.worker.order_scoring import decide_orders, make_scorer
-from tests.worker.tiny_bundle import ITEMS, make_manifest, publish_tiny, sigmoid, tiny_files
 from worker.model.bundle_watcher import BundleWatcher
 from worker.model.experiment import ActiveModels, TrialModel
 from worker.model.onnx_model import Model, Scores

@@ -12,7 +12,7 @@ from contract.errors import BadConfig, Unavailable
 from devservers.embedded import EmbeddedValkey
 from devservers.redis_server import RedisServer
 from tests.polling import wait_until
-from worker.redis.client import RedisClient, to_pairs
+from worker.redis.client import RedisClient, WrongType, to_pairs
 
 WRITE: Final = "redis.call('SET', KEYS[1], ARGV[1]); return 1"
 TIMEOUT_S: Final = 20.0
@@ -51,7 +51,6 @@ def list_write_calls(client: RedisClient) -> list[Callable[[], Any]]:
     return [
         lambda: client.pipeline([("SET", "key", "value")]),
         lambda: client.run_script(WRITE, [(["key"], ["value"])]),
-        lambda: client.set_if_absent([("key", b"value")], 60),
     ]
 
 
@@ -255,19 +254,22 @@ def test_an_error_of_the_command_itself_is_not_retried(client: RedisClient) -> N
     # given
     client.pipeline([("LPUSH", "list", "x")])
     # then
-    for mistake in (("GET", "list"), ("NONSENSE",), ("SET", "key")):
+    for mistake in (("NONSENSE",), ("SET", "key")):
         with pytest.raises(redis.ResponseError):
             client.pipeline([mistake])
+    with pytest.raises(WrongType, match="should have the type that workers write") as raised:
+        client.pipeline([("PING",), ("GET", "list")])
+    assert raised.value.key == "list"
 
 
-def test_only_absent_keys_are_set_and_former_values_returned(client: RedisClient) -> None:
+def test_only_a_key_of_another_type_is_deleted(client: RedisClient) -> None:
     # given
-    client.pipeline([("SET", "held", "first")])
+    client.pipeline([("LPUSH", "list", "x"), ("SET", "text", "y")])
     # when
-    replies = client.set_if_absent([("held", b"second"), ("free", b"one"), ("free", b"two")], 60)
+    deleted = [client.delete_other_type(key, "string") for key in ("list", "text", "absent")]
     # then
-    assert replies == [b"first", None, b"one"]
-    assert client.pipeline([("MGET", "held", "free")]) == [[b"first", b"one"]]
+    assert deleted == [True, False, False]
+    assert client.pipeline([("EXISTS", "list"), ("EXISTS", "text")]) == [0, 1]
 
 
 @pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl"])

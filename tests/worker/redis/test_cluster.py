@@ -64,7 +64,6 @@ def test_replies_come_in_the_order_of_the_commands(client: RedisCluster) -> None
     assert written == [b"OK"] * len(KEYS)
     assert client.pipeline([("GET", key) for key in KEYS]) == [b"%d" % n for n in range(len(KEYS))]
     assert client.run_script(PUT, [([key], [n]) for n, key in enumerate(KEYS)]) == [b"%d" % n for n in range(len(KEYS))]
-    assert client.set_if_absent([(key, b"x") for key in (*KEYS, "new")], 60)[-2:] == [b"199", None]
     assert client.pipeline_then([("GET", "key1"), ("GET", "key2")], ("GET", "key3")) == [b"1", b"2", b"3"]
     assert Counter(key for page in client.scan("key") for key in page) == Counter(KEYS)
     assert len({client._find_owner(hash_slot(key)) for key in KEYS}) == 3
@@ -105,7 +104,7 @@ def test_a_moving_slot_is_read_and_written_on_both_servers(
     cluster.migrate_keys(slot, target, keys[:3])
     # then
     assert client.pipeline([("GET", key) for key in keys]) == [b"%d" % n for n in range(6)]
-    assert client.set_if_absent([(key, b"x") for key in ("{t}0", "{t}5", "{t}new")], 60) == [b"0", b"5", None]
+    assert client.pipeline([("SET", key, "x", "NX", "GET") for key in ("{t}0", "{t}5", "{t}new")]) == [b"0", b"5", None]
     assert client.run_script(SUM, [(["{t}3", "{t}4"], []), (["{t}1", "{t}2"], [])]) == [7, 3]
     # and a script that needs keys of both is unavailable
     with pytest.raises(Unavailable, match=r"should take commands\. Found: Multiple keys"):

@@ -8,11 +8,11 @@ import pytest
 from contract.bundle import read_bundle
 from contract.messages import Ranking, Recommendations
 from contract.units import DAY_MS, MINUTE_MS
+from testkit.environment.tiny_bundle import publish_tiny, sigmoid
 from testkit.metrics import read_metric
 from tests.worker.answers import read_answers, read_messages, read_rows
 from tests.worker.browsing_harness import PURCHASE_VALUE, BrowsingHarness, make_click_record
 from tests.worker.events import FEATURES, NOW_MS, make_click, make_order, make_product, make_record, make_search
-from tests.worker.tiny_bundle import publish_tiny, sigmoid
 from worker.catalogue.item_index import ItemNumbers
 from worker.model.onnx_model import Model
 from worker.ops import metrics

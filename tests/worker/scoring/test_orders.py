@@ -8,10 +8,10 @@ import pytest
 from contract.bundle import read_bundle
 from contract.features.declaration import Block
 from contract.messages import Decision
+from testkit.environment.tiny_bundle import publish_tiny
 from tests.worker.answers import read_answers, read_messages
 from tests.worker.events import FEATURES, make_order
 from tests.worker.order_scoring import SETTINGS, decide_orders, fold_batch, make_batch, make_scorer
-from tests.worker.tiny_bundle import publish_tiny
 from worker.model.onnx_model import Model, Scores
 from worker.scoring.scorer import LaneScorer
 

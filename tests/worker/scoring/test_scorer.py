@@ -6,11 +6,11 @@ from contract.bundle import publish, read_bundle
 from contract.events import KINDS
 from contract.experiment import Trial
 from contract.messages import Ranking, Recommendations
+from testkit.environment.tiny_bundle import make_manifest, publish_tiny, tiny_files
 from tests.worker.answers import read_messages
 from tests.worker.browsing_harness import BrowsingHarness, make_click_record
 from tests.worker.events import FEATURES, make_click, make_order, make_record, make_search
 from tests.worker.order_scoring import make_scorer
-from tests.worker.tiny_bundle import make_manifest, publish_tiny, tiny_files
 from worker.model.experiment import TrialModel
 from worker.model.onnx_model import Model
 from worker.records.answers import ANSWER_KINDS, DECISION

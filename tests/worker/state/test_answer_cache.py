@@ -7,7 +7,10 @@ import pytest
 
 from contract.messages import Ranking, Recommendations, read_recommendations
 from contract.settings.worker import ListSettings
+from devservers.embedded import EmbeddedValkey
+from tests.metrics import assert_increases
 from tests.worker.answers import make_answer
+from worker.ops import metrics
 from worker.records.answers import DECISION, LIST, RANKING, Answer
 from worker.redis.client import RedisClient
 from worker.state.answer_cache import AnswerCache
@@ -116,7 +119,7 @@ def test_the_entries_of_an_erased_user_are_deleted_and_no_others(cache: AnswerCa
     others = [make_list("u11", 5), make_ranking("red", "u11")]
     cache.write([*answers, *others])
     # when
-    cache.delete_users(["u1", "unknown"])
+    cache.delete_users({"u1": 5, "unknown": 5})
     # then
     assert client.pipeline([("EXISTS", cache.key(answer)) for answer in [*answers, *others]]) == [0, 0, 0, 1, 1]
     assert not [key for key in client.pipeline([("KEYS", "*")])[0] if b":u1:" in key]
@@ -127,6 +130,38 @@ def test_a_lane_deletes_no_entries_of_another_lane(cache: AnswerCache, client: R
     answer = make_list("u1", 5)
     cache.write([answer])
     # when
-    AnswerCache(client=client, prefix="shop:", lists=ListSettings(), kinds=(DECISION,)).delete_users(["u1"])
+    AnswerCache(client=client, prefix="shop:", lists=ListSettings(), kinds=(DECISION,)).delete_users({"u1": 5})
     # then
     assert client.pipeline([("EXISTS", cache.key(answer))]) == [1]
+
+
+@pytest.mark.parametrize("spoil", [("HSET", "a", "b"), ("SET", "nonsense"), ("LPUSH", "x")])
+def test_an_unreadable_entry_is_replaced(cache: AnswerCache, client: RedisClient, spoil: tuple[str, ...]) -> None:
+    # given
+    answers = [make_list("u", 5), make_ranking("red")]
+    client.pipeline([(spoil[0], cache.key(answer), *spoil[1:]) for answer in answers])
+    client.pipeline([("HSET", "shop:rec:popular", "a", "b")])
+    # when
+    with assert_increases(metrics.UNREADABLE_KEYS.labels("cache")):
+        cache.write(answers)
+    cache.write_popular({"": ["a"]}, now_ms=7)
+    # then
+    assert read_cached_list(client, "u").source_ms == 5
+    assert client.pipeline([("TYPE", cache.key(answers[1])), ("TYPE", "shop:rec:popular")]) == [b"string"] * 2
+
+
+def test_entries_from_before_the_caches_got_their_own_server_are_deleted_too(
+    client: RedisClient, valkey: EmbeddedValkey
+) -> None:
+    # given
+    valkey.flush()
+    cache_client, answers = RedisClient(url=valkey.url, timeout_s=20), [make_list("u1", 5), make_ranking("red", "u1")]
+    AnswerCache(client=client, prefix="shop:", lists=ListSettings()).write(answers)
+    cache = AnswerCache(client=cache_client, prefix="shop:", lists=ListSettings(), former_client=client)
+    cache.write(answers)
+    # when
+    cache.delete_users({"u1": 5})
+    # then
+    for server in (client, cache_client):
+        assert server.pipeline([("EXISTS", cache.key(answer)) for answer in answers]) == [0, 0]
+    cache_client.close()

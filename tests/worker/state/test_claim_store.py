@@ -12,14 +12,21 @@ from contract.messages import Action, Decision, Ranking, ScoredRow, read_decisio
 from tests.metrics import assert_increases
 from tests.worker.answers import make_answer
 from worker.ops import metrics
-from worker.records.answers import CLICK, DECISION, RANKING, Answer
+from worker.records.answers import CLICK, DECISION, ID_TAKEN, RANKING, Answer
 from worker.redis.client import RedisClient
 from worker.state import claim_store
 from worker.state.claim_store import ClaimKey, ClaimStore
+from worker.state.user_key_index import UserKeyIndex
 
 
 def make_decision(
-    event_id: str, action: Action = "approve", version: str = "v1", user: str = "ü", ts_ms: int = 2**52, offset: int = 7
+    event_id: str,
+    action: Action = "approve",
+    version: str = "v1",
+    user: str = "ü",
+    ts_ms: int = 2**52,
+    offset: int = 7,
+    digest: str = "",
 ) -> Answer:
     decision = Decision(
         event_id=event_id,
@@ -45,7 +52,7 @@ def make_decision(
         scores={"fraud": (0.1 + 0.2,)},
         entities=(f"user:{user}",),
     )
-    return Answer(DECISION, scored, decision)
+    return Answer(DECISION, scored, decision, digest)
 
 
 @pytest.fixture
@@ -167,3 +174,159 @@ def test_a_shadow_s_scores_are_claimed_with_the_decision(store: ClaimStore) -> N
     actual = [store.claim([with_shadow]), store.claim([without])]
     # then
     assert actual == [[with_shadow], [with_shadow]]
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        make_decision("o1", user="u2", offset=8, digest="bb"),
+        make_decision("o1", user="u2", offset=8),
+        make_decision("o1", user="u1", offset=8, digest="bb"),
+    ],
+    ids=["another user and content", "another user, content unknown", "another content of the same user"],
+)
+def test_another_order_with_the_same_id_is_reviewed_over_all_attempts(
+    store: ClaimStore, client: RedisClient, second: Answer
+) -> None:
+    # given
+    first = make_decision("o1", user="u1", digest="aa")
+    store.claim([first])
+    # when
+    with assert_increases(metrics.DECISION_CONFLICTS):
+        (conflict,) = store.claim([second])
+    # then it has its own decision, which is the same after a crash
+    assert conflict.message == replace(second.message, action="review", reasons=("a", "b", ID_TAKEN))
+    assert conflict.scored == replace(second.scored, is_conflict=True)
+    later = second._replace(message=replace(second.message, action="decline", model_version="v2"))
+    assert store.claim([later]) == [conflict]
+    # and the first one's claim remains, also for a copy of it
+    assert store.claim([first]) == [first]
+    assert store.claim([make_decision("o1", "decline", "v2", "u1", offset=9, digest="aa")]) == [first]
+    assert read_decision(client.pipeline([("GET", "shop:decision:o1")])[0]) == first.message
+
+
+def test_a_declined_order_stays_declined_if_its_id_is_taken(store: ClaimStore) -> None:
+    store.claim([make_decision("o1", user="u1", digest="aa")])
+
+    (conflict,) = store.claim([make_decision("o1", "decline", user="u2", offset=8, digest="bb")])
+
+    assert conflict.message.action == "decline"
+    assert conflict.message.reasons[-1] == ID_TAKEN
+
+
+def test_two_orders_with_one_id_in_a_batch_are_decided_apart(store: ClaimStore) -> None:
+    # given
+    first, second = make_decision("o1", user="u1", digest="aa"), make_decision("o1", user="u2", offset=8, digest="bb")
+    # when
+    answers = store.claim([first, second, first, second])
+    # then
+    assert answers[0] == answers[2] == first
+    assert answers[1] == answers[3]
+    assert (answers[1].message.user_id, answers[1].message.action) == ("u2", "review")
+
+
+def test_a_repeated_record_is_no_conflict_although_a_release_reads_it_otherwise(store: ClaimStore) -> None:
+    store.claim([make_decision("o1", "decline", digest="aa")])
+
+    assert store.claim([make_decision("o1", digest="bb")])[0].message.action == "decline"
+
+
+def test_a_claim_of_the_former_release_is_read(store: ClaimStore, client: RedisClient) -> None:
+    # given one without a digest
+    first = make_decision("o1", "decline", user="u1")
+    value = claim_store.to_stored(first).replace(b',"digest":""', b"")
+    client.pipeline([("SET", "shop:decision:o1", value)])
+    # then it is the answer to its user's order, and to no other one's
+    assert store.claim([make_decision("o1", user="u1", offset=8, digest="aa")]) == [first]
+    assert store.claim([make_decision("o1", user="u2", offset=9, digest="bb")])[0].message.action == "review"
+
+
+def test_an_erasure_deletes_the_claims_of_its_user_and_not_those_of_others_with_the_same_id(
+    store: ClaimStore, client: RedisClient
+) -> None:
+    # given
+    first, second = (
+        make_decision("o1", user="u1", ts_ms=5, digest="aa"),
+        make_decision("o1", user="u2", ts_ms=5, offset=8, digest="bb"),
+    )
+    store.claim([first, second])
+    # when
+    store.delete_answered([ClaimKey(DECISION, "u2", "o1", "bb")])
+    assert client.pipeline([("KEYS", "shop:decision:*")]) == [[b"shop:decision:o1"]]
+    store.claim([second])
+    store.delete_erased({"u2": 5}, lambda topic, partition, offset: True)
+    # then
+    assert client.pipeline([("KEYS", "shop:decision:*")]) == [[b"shop:decision:o1"]]
+    # and when the first one is erased too
+    store.delete_erased({"u1": 5}, lambda topic, partition, offset: True)
+    assert client.pipeline([("KEYS", "shop:deci*")]) == [[]]
+
+
+def test_a_user_listed_for_another_one_s_claim_does_not_delete_it(store: ClaimStore, client: RedisClient) -> None:
+    # given a list of the former release, which listed every user who sent an id
+    store.claim([make_decision("o1", user="u1", ts_ms=5)])
+    bucket = UserKeyIndex(client=client, prefix="shop:decided:").key("u2")
+    client.pipeline([("ZADD", bucket, 2**40, "u2:o1")])
+    # when
+    store.delete_erased({"u2": 5}, lambda topic, partition, offset: True)
+    # then
+    assert find_remaining(client, "o1") == [1]
+    assert client.pipeline([("ZSCORE", bucket, "u2:o1")]) == [None]
+
+
+@pytest.mark.parametrize("former_ttl_s", [60, 86_400, 90 * 86_400])
+def test_an_erasure_finds_what_was_claimed_under_a_former_setting(client: RedisClient, former_ttl_s: int) -> None:
+    # given
+    former = ClaimStore(client=client, prefix="shop:", ttl_s=former_ttl_s)
+    former.claim([make_decision("o1", user="u1", ts_ms=5)])
+    # when
+    ClaimStore(client=client, prefix="shop:", ttl_s=3_600).delete_erased({"u1": 5}, lambda *_: True)
+    # then
+    assert find_remaining(client, "o1") == [0]
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        ("SET", "shop:decision:o1", '{"old":1}'),
+        ("SET", "shop:decision:o1", b"\xff\xfe"),
+        ("SET", "shop:decision:o1", '{"scored":"@@"}'),
+        ("SET", "shop:decision:o1", '{"scored":"wKg="}'),
+        ("SET", "shop:decision:o1", ""),
+        ("HSET", "shop:decision:o1", "a", "b"),
+        ("LPUSH", "shop:decision:o1", "a"),
+    ],
+)
+def test_an_unreadable_claim_is_none_and_is_replaced(
+    store: ClaimStore, client: RedisClient, spoil: tuple[str, ...]
+) -> None:
+    # given
+    client.pipeline([spoil])
+    answers = [make_decision("o1", "decline"), make_decision("o2")]
+    # when
+    with assert_increases(metrics.UNREADABLE_KEYS.labels("claim")):
+        assert store.claim(answers) == answers
+    # then
+    assert store.claim([make_decision("o1")])[0].message.action == "decline"
+    assert 0 < client.pipeline([("TTL", "shop:decision:o1")])[0] <= 60
+
+
+def test_an_unreadable_claim_listed_for_an_erased_user_is_deleted(store: ClaimStore, client: RedisClient) -> None:
+    # given
+    store.claim([make_decision("o1", user="u1", ts_ms=5), make_decision("o2", user="u1", ts_ms=5)])
+    client.pipeline([("SET", "shop:decision:o1", "x"), ("DEL", "shop:decision:o2"), ("HSET", "shop:decision:o2", 1, 2)])
+    # when
+    store.delete_erased({"u1": 5}, lambda *_: True)
+    # then
+    assert find_remaining(client, "o1", "o2") == [0, 0]
+
+
+def test_an_index_of_another_type_is_replaced(store: ClaimStore, client: RedisClient) -> None:
+    # given
+    key = UserKeyIndex(client=client, prefix="shop:decided:").key("u1")
+    client.pipeline([("SET", key, "x")])
+    # when
+    with assert_increases(metrics.UNREADABLE_KEYS.labels("index")):
+        store.claim([make_decision("o1", user="u1")])
+    # then
+    assert client.pipeline([("ZRANGE", key, 0, -1)]) == [[b"u1:o1"]]

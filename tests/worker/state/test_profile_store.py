@@ -12,7 +12,7 @@ from contract.errors import StaleState
 from contract.hashing import BUCKETS, bucket_of
 from contract.profiles.record import RECORD, new_slice, profile_key
 from contract.profiles.slices import Slices
-from worker.redis.client import RedisClient
+from worker.redis.client import RedisClient, WrongType
 from worker.state.profile_store import PAGE_KEYS, TTL_MS, RedisProfileStore, hash_tag, source_name
 
 USER = "user:ü"
@@ -112,7 +112,7 @@ def test_a_merge_that_fails_half_way_leaves_its_bucket_unmerged(
     # given a key of another type
     client.pipeline([("SET", f"shop:{profile_key(USER)}", "no hash")])
     # when
-    with pytest.raises(Exception, match="wrong kind of value"):
+    with pytest.raises(WrongType):
         profiles.merge({USER: {"orders/3": SLICE}}, {}, {BUCKET: {"orders/3": 7}})
     # then
     assert client.pipeline([("EXISTS", f"shop:merged:{{{BUCKET}}}")]) == [0]

@@ -43,16 +43,15 @@ class StoreFolder:
             "tasks": msgspec.to_builtins(settings.tasks),
         }
 
-    def open(
-        self, partitions: Iterable[TopicPartition], offsets: Mapping[TopicPartition, PartitionOffsets]
-    ) -> ShardStore | None:
+    def open(self, offsets: Mapping[TopicPartition, PartitionOffsets]) -> ShardStore | None:
         """The store of a shard, empty if there is none that may be used; None if its folder cannot be used.
 
-        `offsets`: what is committed to Kafka. Raises `Unavailable` while Kafka does not answer.
+        `offsets`: of its partitions, as committed to Kafka. Raises `Unavailable` while Kafka does not answer.
         """
-        folder = self._folder / str(number_of(partitions))
-        topic_ids = self._fetch_topic_ids({partition.topic for partition in partitions})
-        names = sorted(f"{partition.topic}/{partition.partition}" for partition in partitions)
+        (number,) = {partition.partition for partition in offsets}
+        folder = self._folder / str(number)
+        topic_ids = self._fetch_topic_ids({partition.topic for partition in offsets})
+        names = sorted(f"{partition.topic}/{partition.partition}" for partition in offsets)
         identity = {**self._identity, "topics": dict(topic_ids), "partitions": names}
         read = {partition: metadata.read for partition, metadata in decode_all_metadata(offsets).items()}
         if (lock := lock_folder(folder)) is None:
@@ -103,9 +102,3 @@ def lock_folder(folder: Path) -> IO[str] | None:
         log.error("Waiting rows are in memory only: one process should use %s. Found another one.", folder)
         return None
     return lock
-
-
-def number_of(partitions: Iterable[TopicPartition]) -> int:
-    """The number that all partitions of a shard have."""
-    (number,) = {partition.partition for partition in partitions}
-    return number

@@ -15,8 +15,10 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from contract.bundle import Manifest, publish
-from tests.worker.events import FEATURES
+from contract.features.declaration import read_features
+from testkit.checkout import ROOT
 
+FEATURES: Final = read_features(ROOT / "features.toml")
 NEEDED: Final = ("user_clicks_count_1d", "order_amount", "item_price", "item_category")
 ITEMS: Final = ("i0", "i1", "i2", "i3")
 Arrays = dict[str, npt.NDArray[Any]]

@@ -1,0 +1,76 @@
+"""Faults of Redis: away, paused, slow, full, read-only, locked, disconnected, flushed, set back to a snapshot."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from testkit.chaos.scene import Course, Scene
+from testkit.faults.redis_faults import FULL, LOCKED, READ_ONLY, UNLIMITED, UNLOCKED, WRITABLE
+
+AWAY_S: Final = (1.0, 8.0)
+
+
+def stop_redis(scene: Scene) -> Course:
+    scene.record("Redis away")
+    scene.environment.redis.stop()
+    try:
+        yield scene.rng.uniform(*AWAY_S)
+    finally:
+        scene.environment.redis.start()
+
+
+def pause_redis(scene: Scene) -> Course:
+    scene.record("Redis paused")
+    scene.environment.redis.pause()
+    try:
+        yield scene.rng.uniform(*AWAY_S)
+    finally:
+        scene.environment.redis.resume()
+
+
+def slow_redis(scene: Scene) -> Course:
+    scene.record("Redis slow")
+    for _ in range(scene.rng.randint(5, 15)):
+        scene.run_redis(("CLIENT", "PAUSE", scene.rng.choice((50, 300, 800)), "ALL"))
+        yield 1.0
+
+
+def disconnect(scene: Scene) -> Course:
+    scene.record("Redis connections reset")
+    for _ in range(scene.rng.randint(1, 5)):
+        scene.run_redis(("CLIENT", "KILL", "TYPE", "normal"))
+        yield scene.rng.uniform(0.0, 0.5)
+
+
+def flush(scene: Scene) -> Course:
+    scene.loses_claims = True
+    scene.record("Redis flushed")
+    scene.environment.redis.flush()
+    yield 0
+
+
+def set_back(scene: Scene) -> Course:
+    """A snapshot is taken, events go on, then Redis is restored from it."""
+    snapshot = scene.environment.redis.save_snapshot()
+    yield scene.rng.uniform(1, 20)
+    scene.loses_claims = True
+    scene.record("Redis set back to a snapshot")
+    scene.environment.redis.restore_snapshot(snapshot)
+
+
+def refuse(name: str, breaking: Sequence[Sequence[Any]], repair: Sequence[Sequence[Any]]) -> Callable[[Scene], Course]:
+    """Redis answers, but refuses commands until it is repaired."""
+
+    def course(scene: Scene) -> Course:
+        scene.record(f"Redis {name}")
+        scene.run_redis(*breaking)
+        try:
+            yield scene.rng.uniform(*AWAY_S)
+        finally:
+            scene.run_redis(*repair)
+
+    return course
+
+
+fill = refuse("full", FULL, UNLIMITED)
+demote = refuse("read-only", READ_ONLY, WRITABLE)
+lock = refuse("locked", LOCKED, [("AUTH", "another"), *UNLOCKED])

@@ -1,0 +1,28 @@
+"""Guarantees across processes: a verification under traffic finds every injected error and nothing else."""
+
+from pathlib import Path
+
+import pytest
+
+from bench.guarantees.verify import VerifyOutcome, VerifyRound
+from devservers.apache_kafka import ApacheKafka
+from devservers.redis_server import RedisServer
+from testkit.audits.injected_errors import ERROR_KINDS
+from testkit.environment.run_environment import RunEnvironment
+
+
+@pytest.mark.apache_kafka
+@pytest.mark.timeout(300)
+def test_a_verification_under_traffic_finds_each_injected_error_and_nothing_else(
+    apache_kafka: ApacheKafka, redis_server: RedisServer, topic_prefix: str, tmp_path: Path, seed: int
+) -> None:
+    # given
+    redis_server.flush()
+    environment = RunEnvironment(kafka=apache_kafka, redis=redis_server, folder=tmp_path, prefix=topic_prefix)
+    outcome = VerifyOutcome()
+    # when
+    VerifyRound(environment=environment, rate=300, seed=seed, outcome=outcome).run(looks=20, errors=10)
+    # then
+    assert (outcome.false, outcome.errors_found) == (0, 10)
+    assert outcome.injected == dict.fromkeys(ERROR_KINDS, 2)
+    assert outcome.slices > 0

@@ -1,0 +1,29 @@
+"""Records that the client cannot represent or that are too large to keep: none blocks its partition."""
+
+from contract.messages import DEAD_LETTER_HEADER, read_dead_letter, to_json
+from testkit.metrics import read_metric
+from tests.raw_records import send_raw
+from tests.worker.environment import WorkerEnvironment
+from tests.worker.events import make_order
+from tests.worker.worker_lifecycle import InProcessWorker
+from worker.ops import metrics
+
+NOT_UTF8 = [(b"trace", b"1"), (b"\xff\xfe", b"2")]
+
+
+def test_an_order_with_a_header_name_that_is_not_utf8_is_decided(stage: WorkerEnvironment) -> None:
+    # given such an order, a bad record with such a header, and a plain order
+    bootstrap, topic = stage.broker.bootstrap, stage.topics.orders
+    send_raw(bootstrap, topic, to_json(make_order("o1", "i1")), key=b"\xff", headers=NOT_UTF8)
+    send_raw(bootstrap, topic, b"no order", headers=NOT_UTF8)
+    send_raw(bootstrap, topic, to_json(make_order("o2", "i1")))
+    dropped = read_metric(metrics.DROPPED_HEADERS)
+    # when
+    with InProcessWorker(stage) as worker:
+        worker.process_all(stage.end_offsets("orders"))
+    # then
+    assert stage.is_decided_once({"o1", "o2"})
+    (dead_letter,) = stage.read_records("dead_letters")
+    assert [name for name, _ in dead_letter.headers] == ["trace", DEAD_LETTER_HEADER]
+    assert read_dead_letter(dict(dead_letter.headers)[DEAD_LETTER_HEADER]).reason == "not_json"
+    assert read_metric(metrics.DROPPED_HEADERS) == dropped + 2

@@ -1,0 +1,60 @@
+"""The erasures topic as training reads it: always up to its present end, before examples are used."""
+
+import logging
+from collections.abc import Mapping
+
+from contract.errors import BadEvent
+from contract.events import Erasure, clamp, decode
+from contract.profiles.erasures import Erasures
+from contract.settings.servers import KafkaSettings
+from training.feedback.chunked_reader import plan_read, to_positions
+from transport.log_reader import LogReader
+from transport.records import Record, TopicPartition
+
+log = logging.getLogger(__name__)
+
+
+class ErasureTopic:
+    """Keeps `erasures` in step with the topic; `offsets`: how far each partition is read."""
+
+    def __init__(self, *, kafka: KafkaSettings, topic: str) -> None:
+        self.erasures = Erasures()
+        self.offsets: Mapping[TopicPartition, int] = {}
+        self._reader = LogReader(kafka=kafka, skips_gaps=True)
+        self._topic = topic
+
+    def poll(self) -> bool:
+        """Read up to the present end; whether an erasure was added. Raises `Unavailable`.
+
+        A topic that does not exist has no erasures. One that was deleted and created again adds to those known.
+        """
+        offset_ranges = self._reader.fetch_offset_ranges([self._topic])
+        starts, ends = plan_read(offset_ranges, to_positions(self.offsets))
+        added = [
+            self.erasures.add(erasure)
+            for records in self._reader.read(ends, starts)
+            for record in records
+            if (erasure := decode_erasure(record))
+        ]
+        self.offsets = {partition: offset_range.high for partition, offset_range in offset_ranges.items()}
+        return any(added)
+
+    def close(self) -> None:
+        self._reader.close()
+
+
+def decode_erasure(record: Record) -> Erasure | None:
+    """The erasure of a record; None for a tombstone, and for an invalid record, whose dead letter a worker writes."""
+    if record.value is None:
+        return None
+    try:
+        event, _ = clamp(decode("erasures", record.value), record.kafka_ms)
+    except BadEvent as error:
+        log.error(
+            "Unreadable erasure %s is not carried out: %s",
+            record.topic_partition.log_text(record.offset),
+            error,
+            extra=record.topic_partition.log_fields(record.offset),
+        )
+        return None
+    return event if isinstance(event, Erasure) else None

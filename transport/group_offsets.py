@@ -1,0 +1,60 @@
+"""Offsets that a process commits for its group without being a member: how far it has got in a topic that it tails."""
+
+import logging
+import time
+from collections.abc import Mapping
+from contextlib import closing
+from typing import Any, Final
+
+from confluent_kafka import Consumer, KafkaError, KafkaException
+from confluent_kafka import TopicPartition as KafkaPartition
+
+from contract.settings.servers import KafkaSettings
+from transport.log_reader import translate_errors
+from transport.records import TopicPartition
+
+client_log = logging.getLogger("librdkafka")
+TIMEOUT_S: Final = 10.0
+COORDINATOR_POLL_S: Final = 0.1
+# A group has no coordinator for a moment while the broker creates its topic of offsets, or loads it.
+COORDINATOR_CHANGES: Final = (
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+)
+
+
+def commit_offsets(kafka: KafkaSettings, group: str, offsets: Mapping[TopicPartition, int]) -> None:
+    """Commit these offsets under a group without members; returns once the broker has them. Raises `Unavailable`.
+
+    The client lives for this call only: one of a group asks for its coordinator as long as it exists.
+    """
+    requested = [KafkaPartition(*partition, offset) for partition, offset in offsets.items()]
+    if not requested:
+        return
+    configuration: dict[str, Any] = {
+        **kafka.connection(),
+        "group.id": group,
+        "enable.auto.commit": False,
+        "log_level": 3,
+        "error_cb": lambda error: None,  # an unreachable broker is reported by the request that fails
+    }
+    with closing(Consumer(configuration, logger=client_log)) as consumer, translate_errors("store committed offsets"):
+        wait_for_coordinator(consumer, requested[:1])  # a commit waits for it without a limit
+        consumer.commit(offsets=requested, asynchronous=False)
+
+
+def wait_for_coordinator(consumer: Consumer, partitions: list[KafkaPartition]) -> None:
+    """Return once the group's coordinator answers; while it changes, ask again for up to `TIMEOUT_S`.
+
+    librdkafka looks for the new one after such an error, but does not repeat this request.
+    """
+    deadline_s = time.monotonic() + TIMEOUT_S
+    while True:
+        try:
+            consumer.committed(partitions, timeout=TIMEOUT_S)
+            return
+        except KafkaException as error:
+            if error.args[0].code() not in COORDINATOR_CHANGES or time.monotonic() > deadline_s:
+                raise
+        time.sleep(COORDINATOR_POLL_S)
