@@ -64,6 +64,14 @@ class PublishedLog(Protocol):
         """The present ends of the output."""
 
 
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """What a restarted joiner goes on with: earlier outputs (by default read from Kafka), and rows on disk, if any."""
+
+    outputs: PublishedLog | None = None
+    stores: StoreFolder | None = None
+
+
 class JoinerPipeline:
     """Moves batches from the consumer through the shards to the producer; the rebalance listener of the consumer."""
 
@@ -77,14 +85,13 @@ class JoinerPipeline:
         retry: Retry,
         step_marker: StepMarker | None = None,
         clocks: Clocks | None = None,
-        outputs: PublishedLog | None = None,
-        stores: StoreFolder | None = None,
+        recovery: Recovery | None = None,
     ) -> None:
-        """`outputs` reads what earlier runs published; `stores` keeps waiting rows on disk."""
         self._settings = self._shard_settings = settings
         self._clocks = clocks or Clocks()
-        self._outputs = outputs or DedupLoader(settings=settings, on_poll=membership.heartbeat)
-        self._stores = stores
+        recovery = recovery or Recovery()
+        self._outputs = recovery.outputs or DedupLoader(settings=settings, on_poll=membership.heartbeat)
+        self._stores = recovery.stores
         self._save_due_s = 0.0
         kinds_by_topic = {settings.topics.topic_name(kind): kind for kind in KINDS}
         self._topics = list(kinds_by_topic)

@@ -7,7 +7,7 @@ from typing import cast
 
 import pytest
 
-from contract.events import AHEAD_MS_MAX
+from contract.events import AHEAD_MS_MAX, Judgement, decode
 from contract.messages import read_example, to_json, to_msgpack
 from contract.settings.reading import Settings
 from testkit.metrics import read_metric
@@ -15,9 +15,10 @@ from tests.contract.joining.builders import FEEDBACK, make_click, make_impressio
 from transport.records import PartitionOffsets, Record, TopicPartition
 from worker.joiner.commit_metadata import CommitMetadata, decode_metadata, encode_metadata
 from worker.joiner.decoding import RecordDecoder
-from worker.joiner.dedup import PublishedOutputs, example_key
+from worker.joiner.dedup import PublishedOutputs, example_key, judgement_key
 from worker.joiner.membership import JoinerMembership
-from worker.joiner.pipeline import Clocks, JoinerPipeline
+from worker.joiner.pipeline import Clocks, JoinerPipeline, Recovery
+from worker.joiner.store.store_folder import StoreFolder
 from worker.kafka.consumer import GroupConsumer
 from worker.kafka.outgoing import OutgoingRecord
 from worker.kafka.producer import TransactionalProducer
@@ -45,6 +46,7 @@ class FakeConsumer:
         self.held_back: dict[TopicPartition, tuple[int, int]] = {}
         self.paused: set[TopicPartition] = set()
         self.heartbeats = 0
+        self.starts: dict[TopicPartition, int] = {}  # that were sought
         self.metadata: dict[TopicPartition, str] = {}
         self.committed: dict[TopicPartition, int] = {}
         self.kafka_ms = WALL_MS
@@ -85,6 +87,7 @@ class FakeConsumer:
         return {topic: counts[topic] for topic in topics if topic in counts}
 
     def seek(self, starts: Mapping[TopicPartition, int]) -> None:
+        self.starts.update(starts)
         self.next.update(starts)
 
     def end_offsets(self) -> dict[TopicPartition, int]:
@@ -92,6 +95,9 @@ class FakeConsumer:
 
     def heartbeat(self) -> None:
         self.heartbeats += 1
+
+    def close(self) -> None:
+        pass
 
 
 class FakeProducer:
@@ -105,6 +111,9 @@ class FakeProducer:
         self.has_begun = False
         self.metadata: dict[TopicPartition, str] = {}
         self.interrupt: Callable[[], None] | None = None
+
+    def close(self) -> None:
+        pass
 
     def fence_predecessors(self) -> None:
         self.fences += 1
@@ -147,23 +156,29 @@ class FakeOutputs:
 
 
 class JoinerHarness:
-    """The joiner's pipeline with its fake consumer and producer."""
+    """The joiner's pipeline with its fake consumer and producer; `log`: of an earlier one, which was killed."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, *, settings: Settings | None = None, stores: StoreFolder | None = None, log: FakeConsumer | None = None
+    ) -> None:
         self.consumer = FakeConsumer()
+        if log:
+            self.consumer.logs, self.consumer.metadata = log.logs, log.metadata
+            self.consumer.committed = log.committed
+            self.consumer.next = {partition: log.committed.get(partition, 0) for partition in log.logs}
         consumer = cast(GroupConsumer, self.consumer)
         membership = JoinerMembership(consumer)
         self.producer = FakeProducer(self.consumer, membership.heartbeat)
         self.now_s = 0.0
         self.published_before = PublishedOutputs(limit=100)
         self.pipeline = JoinerPipeline(
-            settings=Settings(feedback=FEEDBACK),
+            settings=settings or Settings(feedback=FEEDBACK),
             consumer=consumer,
             membership=membership,
             producer=cast(TransactionalProducer, self.producer),
             retry=Retry(threading.Event(), on_wait=membership.heartbeat),
             clocks=Clocks(lambda: self.now_s, lambda: WALL_MS),
-            outputs=FakeOutputs(self),
+            recovery=Recovery(FakeOutputs(self), stores),
         )
         self.pipeline.on_assigned(sorted(self.consumer.assignment))
 
@@ -181,6 +196,17 @@ class JoinerHarness:
         """Step, then advance the clock so that partitions at their ends become idle."""
         self.pipeline.step()
         self.now_s += 2
+
+    def remember_published(self, earlier: "JoinerHarness") -> None:
+        """Find in the output topics what an earlier joiner published."""
+        keys = [example_key(*revision) for revision in earlier.list_published_revisions()]
+        for record in earlier.producer.published:
+            if record.topic == "shop.judgements":
+                judgement = decode("judgements", record.value)
+                assert isinstance(judgement, Judgement)
+                keys.append(judgement_key(judgement.judged_event_id, judgement.event_id, judgement.task))
+        self.published_before.add(keys, [])
+        self.published_before.freeze()
 
     def list_published_revisions(self) -> list[tuple[str, int]]:
         examples = [read_example(r.value or b"") for r in self.producer.published if r.topic == "shop.feedback"]

@@ -107,7 +107,7 @@ class ShardStore:
     def _check(self, record: CommitRecord, identity: Mapping[str, Any]) -> None:
         found = self.rows.read_state(IDENTITY_STATE)
         commit = int(self.rows.read_state(COMMIT_STATE) or b"0")
-        if commit not in (record.commit, record.commit + 1):
+        if commit not in (record.commit, record.commit + bool(record.commit)):
             raise BrokenStore(f"Its last commit should be {record.commit}. Found {commit}.")
         self._commit = commit
         stored = json.loads(found) if found else identity
