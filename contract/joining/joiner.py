@@ -81,6 +81,10 @@ class Joiner:
         self._labels.advance(watermark_ms)
         self._searches.advance(watermark_ms)
 
+    def erase(self, user_id: str, until_ms: int) -> int:
+        """Remove what waits of a user and has a part at or before `until_ms`; returns how many rows and events."""
+        return sum(store.erase(user_id, until_ms) for store in self._stores)
+
     def drain(self) -> JoinOutput:
         """The output since the last call."""
         return self._output.drain()

@@ -7,6 +7,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from devservers.process import ChildProcess, find_free_ports
@@ -20,19 +21,29 @@ RUN_TIMEOUT_S: Final = 600.0
 POLL_S: Final = 0.05
 STEP_POLL_S: Final = 0.0002
 STEP_TIMEOUT_S: Final = 4.0
+NO_OVERRIDES: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class JoinerProcess:
     """One joiner on the topics of a run, restarted after each kill."""
 
-    def __init__(self, *, kafka: KafkaServer, prefix: str, folder: Path, instance: str = "0") -> None:
+    def __init__(
+        self,
+        *,
+        kafka: KafkaServer,
+        prefix: str,
+        folder: Path,
+        instance: str = "0",
+        overrides: Mapping[str, str] = NO_OVERRIDES,
+    ) -> None:
+        """`overrides`: further environment variables."""
         (self._port,) = find_free_ports(1)
         self._step_path = folder / f"joiner-{instance}.step"
         self._step_path.write_bytes(b"\0")
         self.child = ChildProcess(
             command=[sys.executable, "-m", "worker", "feedback"],
             output=folder / f"joiner-{instance}.log",
-            environment=self._env_variables(kafka, prefix, instance, folder),
+            environment={**self._env_variables(kafka, prefix, instance, folder), **overrides},
         )
 
     def read_metrics(self, *names: str) -> list[float]:
@@ -77,9 +88,19 @@ class JoinerProcess:
 class JoinerGroup:
     """All joiners of a run."""
 
-    def __init__(self, *, kafka: KafkaServer, prefix: str, folder: Path, count: int, partitions: int) -> None:
+    def __init__(
+        self,
+        *,
+        kafka: KafkaServer,
+        prefix: str,
+        folder: Path,
+        count: int,
+        partitions: int,
+        overrides: Mapping[str, str] = NO_OVERRIDES,
+    ) -> None:
         self.members = [
-            JoinerProcess(kafka=kafka, prefix=prefix, folder=folder, instance=str(number)) for number in range(count)
+            JoinerProcess(kafka=kafka, prefix=prefix, folder=folder, instance=str(number), overrides=overrides)
+            for number in range(count)
         ]
         self._partitions = partitions
 

@@ -62,6 +62,14 @@ class HashSet:
         self._sorted = np.sort(np.concatenate([NO_HASHES, *self._parts]))
         self._parts = []
 
+    def merge(self, hashes: Hashes) -> None:
+        """Add hashes after `freeze`."""
+        self._sorted = np.union1d(self._sorted, hashes)
+
+    def hashes(self) -> Hashes:
+        """All hashes, sorted; only after `freeze`."""
+        return self._sorted
+
     def contains(self, texts: Sequence[str]) -> npt.NDArray[np.bool_]:
         """Whether each text is in the set; only after `freeze`."""
         hashes = hash_texts(texts)
@@ -98,6 +106,14 @@ class PublishedOutputs:
         """Make the keys searchable; nothing can be added afterwards."""
         self._keys.freeze()
         self._row_ids.freeze()
+
+    def row_hashes(self) -> bytes:
+        """The hashes of the ids of rows."""
+        return self._row_ids.hashes().tobytes()
+
+    def merge_row_hashes(self, hashes: bytes) -> None:
+        """Add what `row_hashes` returned; only after `freeze`."""
+        self._row_ids.merge(np.frombuffer(hashes, np.uint64))
 
     def without_published(self, output: JoinOutput) -> JoinOutput:
         """The unpublished part of `output`; a label whose row an earlier run had is not an orphan."""

@@ -36,6 +36,7 @@ class OrphanState(Struct, frozen=True):
 
 ORPHAN_STATE: Final = "orphans"
 OUTPUT_STATE: Final = "outputs"
+ROW_ID_STATE: Final = "row ids"  # of rows that earlier runs closed, so that their late labels are not orphans
 to_msgpack: Final = msgspec.msgpack.Encoder().encode
 decode_starts: Final = msgspec.msgpack.Decoder(list[tuple[str, int, int]]).decode
 decode_orphans: Final = msgspec.msgpack.Decoder(OrphanState).decode
@@ -72,6 +73,9 @@ class RecoveredState:
             rows=rows,
         )
         self._published = published
+        if rows and (row_ids := rows.read_state(ROW_ID_STATE)):
+            published.merge_row_hashes(row_ids)
+        self._are_row_ids_stored = False
         self._repeats_until_ms: int | None = None  # known once everything that earlier runs read was read
         self._nothing_published = PublishedOutputs(limit=feedback.said_max)
         self._ends = {
@@ -120,12 +124,19 @@ class RecoveredState:
         rows may emit: those after these ends, or all that this run has read back if it may still repeat them.
         """
         starts = self._published.starts if self._may_repeat(joiner, set(at_end)) else output_ends
-        return self._orphan_counter.states() | {OUTPUT_STATE: encode_starts(starts)}
+        states = self._orphan_counter.states() | {OUTPUT_STATE: encode_starts(starts)}
+        if not self._are_row_ids_stored:
+            self._are_row_ids_stored = True
+            states[ROW_ID_STATE] = self._published.row_hashes()
+        return states
 
     def release_published(self, positions: Mapping[TopicPartition, int]) -> None:
         """Free the recovered outputs once the positions have passed every record that an earlier run may have read."""
-        if len(self._published) and all(positions.get(partition, 0) >= end for partition, end in self._ends.items()):
+        if self._published is not self._nothing_published and all(
+            positions.get(partition, 0) >= end for partition, end in self._ends.items()
+        ):
             self._published = self._nothing_published
+            self._are_row_ids_stored = False
 
     def _may_repeat(self, joiner: PartitionedJoiner, at_end: set[TopicPartition]) -> bool:
         """Whether this run may still emit what an earlier one published.

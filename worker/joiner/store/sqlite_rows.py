@@ -25,6 +25,7 @@ PRAGMAS: Final = (
     f"cache_size = -{CACHE_KIB}",
     f"wal_autocheckpoint = {CHECKPOINT_PAGES}",
     "cell_size_check = ON",
+    "secure_delete = ON",  # rows of an erased user do not stay in free pages
 )
 TABLE: Final = """
 CREATE TABLE IF NOT EXISTS "{0}" (number INTEGER PRIMARY KEY, due INTEGER, checksum INTEGER, body BLOB);
