@@ -157,7 +157,7 @@ class WaitingBench:
         return (psutil.Process().memory_info().rss - before) / rows
 
     def fill(self, rows: int) -> float:
-        """Add orders until there are so many; returns the CPU per row in microseconds."""
+        """Add orders up to this number of them; returns the CPU per row in microseconds."""
         store = SqliteRows(self._path)
         joiner, before = Joiner(feedback=self._feedback, tasks=[FRAUD], rows=store), self._count
         begin_s = time.process_time()
@@ -166,7 +166,7 @@ class WaitingBench:
                 joiner.add_row(self._create_row(number, WAITING[-1]))
             self._count = min(rows, self._count + COMMIT_ROWS)
             store.commit(joiner.changes(), {})
-            joiner.committed()
+            joiner.confirm_commit()
         cpu_s = time.process_time() - begin_s
         store.close()
         return cpu_s / (rows - before) * 1e6
@@ -190,7 +190,7 @@ class WaitingBench:
         )
 
     def _create_row(self, number: int, rows: int) -> ScoredRow:
-        """One order of a week of so many."""
+        """One of `rows` orders of a week."""
         user = f"user-{number * 7919 % (rows // 10 + 1)}"
         return ScoredRow(
             event_id=f"{number * 2654435761 % 2**32:08x}-{number}",

@@ -102,7 +102,7 @@ class Joiner:
         """What has changed since the last commit of the store."""
         return [store.changes() for store in self._stores]
 
-    def committed(self) -> None:
+    def confirm_commit(self) -> None:
         """The changes were committed; rows beyond `rows_max` leave the memory."""
         for store in self._stores:
-            store.committed()
+            store.confirm_commit()

@@ -46,9 +46,9 @@ class PendingStore(Generic[T]):
     """Entries by key and by group. The last `removed_max` removed keys are remembered.
 
     Without `rows` entries are in memory only: beyond `limit`, the entry added first is evicted. With `rows` every entry
-    is written to the table `name` too, by the commit that `changes` and `committed` are part of; then entries beyond
+    is written to the table `name` too, by the commit that `changes` and `confirm_commit` belong to; then entries beyond
     `limit` leave the memory and are read again when they are needed. `is_resident` keeps all in memory, and evicts.
-    An item may be changed until the next commit by whoever got it, followed by `update`.
+    The caller may change an item that it got, and then calls `update`.
     """
 
     def __init__(
@@ -197,7 +197,7 @@ class PendingStore(Generic[T]):
                 changes.added.append(StoredRow(entry.number, entry.due_ms, encode(entry), self._hashes(entry)))
         return changes
 
-    def committed(self) -> None:
+    def confirm_commit(self) -> None:
         """The changes were committed. Entries beyond the limit leave the memory, the first ones first."""
         self._numbers |= {self._entries[key].number for key in self._dirty}
         self._dirty.clear()

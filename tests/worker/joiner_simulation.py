@@ -166,7 +166,7 @@ class JoinerSimulation:
             self.metadata.update(joiner.commit_metadata(orphans.finalize(committed), "writer"))
             if self.rows and self.rng.random() < 0.3:
                 self.rows.commit(joiner.changes(), joiner.states() | orphans.states())
-                joiner.committed()
+                joiner.confirm_commit()
         self.orphans = orphans.total()
 
     def _load_published(self) -> PublishedOutputs:

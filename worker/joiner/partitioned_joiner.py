@@ -161,9 +161,9 @@ class PartitionedJoiner:
         ]
         return {READ_STATE: encode_read(ReadState(partitions, self.now_ms))}
 
-    def committed(self) -> None:
+    def confirm_commit(self) -> None:
         """The changes and states were committed to the store."""
-        self._joiner.committed()
+        self._joiner.confirm_commit()
 
     def commit_metadata(self, orphans: Mapping[str, int], writer: str) -> dict[TopicPartition, CommitMetadata]:
         """The metadata to commit for each partition that was read; never closes fewer rows than before."""

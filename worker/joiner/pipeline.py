@@ -65,7 +65,7 @@ class PublishedLog(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Recovery:
+class JoinerRecovery:
     """What a restarted joiner goes on with: earlier outputs (by default read from Kafka), and rows on disk, if any."""
 
     outputs: PublishedLog | None = None
@@ -85,11 +85,11 @@ class JoinerPipeline:
         retry: Retry,
         step_marker: StepMarker | None = None,
         clocks: Clocks | None = None,
-        recovery: Recovery | None = None,
+        recovery: JoinerRecovery | None = None,
     ) -> None:
         self._settings = self._shard_settings = settings
         self._clocks = clocks or Clocks()
-        recovery = recovery or Recovery()
+        recovery = recovery or JoinerRecovery()
         self._outputs = recovery.outputs or DedupLoader(settings=settings, on_poll=membership.heartbeat)
         self._stores = recovery.stores
         self._save_due_s = 0.0

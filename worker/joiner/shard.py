@@ -128,7 +128,7 @@ class JoinerShard:
 
     def has_moved(self) -> bool:
         """Whether a position is not yet committed."""
-        return any(self._committed_offset(partition) != offset for partition, offset in self._positions().items())
+        return any(self._get_committed(partition) != offset for partition, offset in self._positions().items())
 
     def make_commits(self, writer: str) -> Commits:
         """The positions of the partitions that were read, with their metadata; `writer` names this process."""
@@ -155,7 +155,7 @@ class JoinerShard:
             changes = self.joiner.changes()
             states = self.joiner.states() | self.recovered.states(self.joiner, at_end, output_ends)
             retry.call("store", partial(self.store.commit, changes, states))
-            self.joiner.committed()
+            self.joiner.confirm_commit()
             self._saved = self.joiner.next_offsets()
 
     def close(self) -> None:
@@ -173,11 +173,11 @@ class JoinerShard:
     def _positions(self) -> dict[TopicPartition, int]:
         """The positions to commit; never before committed ones, which a store may be behind for a while."""
         return {
-            partition: max(offset, self._committed_offset(partition) or 0)
+            partition: max(offset, self._get_committed(partition) or 0)
             for partition, offset in self.joiner.safe_offsets().items()
         }
 
-    def _committed_offset(self, partition: TopicPartition) -> int | None:
+    def _get_committed(self, partition: TopicPartition) -> int | None:
         return self._committed.get(partition, (None,))[0]
 
     def is_empty(self, at_end: Iterable[TopicPartition]) -> bool:

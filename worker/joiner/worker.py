@@ -7,7 +7,7 @@ from typing import Final
 
 from contract.settings.reading import Settings
 from worker.joiner.membership import JoinerMembership
-from worker.joiner.pipeline import JoinerPipeline, Recovery
+from worker.joiner.pipeline import JoinerPipeline, JoinerRecovery
 from worker.joiner.store.store_folder import StoreFolder
 from worker.kafka.admin import KafkaAdmin
 from worker.kafka.consumer import GroupConsumer
@@ -72,7 +72,7 @@ class JoinerWorker:
             producer=producer,
             retry=retry,
             step_marker=step_marker,
-            recovery=Recovery(stores=stores),
+            recovery=JoinerRecovery(stores=stores),
         )
         consumer.subscribe(pipeline.topics, pipeline)
         return pipeline

@@ -27,7 +27,7 @@ def open_pending(rows: MemoryRows, *, limit: int = 2) -> PendingStore[list[int]]
 def commit(rows: MemoryRows, *stores: PendingStore[list[int]]) -> None:
     rows.commit([store.changes() for store in stores], {})
     for store in stores:
-        store.committed()
+        store.confirm_commit()
 
 
 def test_entries_beyond_the_limit_leave_the_memory_and_none_is_evicted() -> None:
@@ -116,7 +116,7 @@ def test_a_correction_of_a_settled_search_is_stored() -> None:
     feed_joiner(joiner, make_row("search", "s", 0, ("a", "b"), query="q"))
     joiner.advance(minutes_to_ms(31))
     rows.commit(joiner.changes(), {})
-    joiner.committed()
+    joiner.confirm_commit()
     feed_joiner(joiner, make_click(5, "a", recommendation_id=None, query="q"))
     rows.commit(joiner.changes(), {})
 
@@ -146,12 +146,12 @@ def test_an_erased_user_leaves_nothing_that_waits(in_memory: int) -> None:
             make_click(7, "a", recommendation_id=f"later-{user}", user=user),
         )
     rows.commit(joiner.changes(), {})
-    joiner.committed()
+    joiner.confirm_commit()
     waiting = len(joiner)
 
     assert joiner.erase("gone", minutes_to_ms(7)) == waiting // 3
     rows.commit(joiner.changes(), {})
-    joiner.committed()
+    joiner.confirm_commit()
 
     assert len(joiner) == 2 * waiting // 3
     stored = b"".join(row.body for table in rows.tables.values() for row in table.rows.values())

@@ -17,7 +17,7 @@ from worker.joiner.commit_metadata import CommitMetadata, decode_metadata, encod
 from worker.joiner.decoding import RecordDecoder
 from worker.joiner.dedup import PublishedOutputs, example_key, judgement_key
 from worker.joiner.membership import JoinerMembership
-from worker.joiner.pipeline import Clocks, JoinerPipeline, Recovery
+from worker.joiner.pipeline import Clocks, JoinerPipeline, JoinerRecovery
 from worker.joiner.store.store_folder import StoreFolder
 from worker.kafka.consumer import GroupConsumer
 from worker.kafka.outgoing import OutgoingRecord
@@ -178,7 +178,7 @@ class JoinerHarness:
             producer=cast(TransactionalProducer, self.producer),
             retry=Retry(threading.Event(), on_wait=membership.heartbeat),
             clocks=Clocks(lambda: self.now_s, lambda: WALL_MS),
-            recovery=Recovery(FakeOutputs(self), stores),
+            recovery=JoinerRecovery(FakeOutputs(self), stores),
         )
         self.pipeline.on_assigned(sorted(self.consumer.assignment))
 

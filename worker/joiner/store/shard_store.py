@@ -105,12 +105,12 @@ class ShardStore:
         self._lock.close()
 
     def _check(self, record: CommitRecord, identity: Mapping[str, Any]) -> None:
-        found = self.rows.read_state(IDENTITY_STATE)
+        stored_identity = self.rows.read_state(IDENTITY_STATE)
         commit = int(self.rows.read_state(COMMIT_STATE) or b"0")
         if commit not in (record.commit, record.commit + bool(record.commit)):
             raise BrokenStore(f"Its last commit should be {record.commit}. Found {commit}.")
         self._commit = commit
-        stored = json.loads(found) if found else identity
+        stored = json.loads(stored_identity) if stored_identity else identity
         if wrong := [name for name, value in identity.items() if stored.get(name) != value]:
             raise BrokenStore(f"It should be of the same {', '.join(wrong)} as this joiner. Found others.")
 
@@ -124,8 +124,7 @@ class ShardStore:
             raise BrokenStore(f"{path.name} should be readable. Found: {error}") from error
         for name, size in record.sizes.items():
             if size_of(self._folder / name) < size:
-                found = size_of(self._folder / name)
-                raise BrokenStore(f"{name} should have at least {size} bytes. Found {found}.")
+                raise BrokenStore(f"{name} should have at least {size} bytes. Found {size_of(self._folder / name)}.")
         return record
 
     def _write_record(self, commit: int) -> None:

@@ -128,11 +128,11 @@ class SqliteRows:
 
     def read_state(self, name: str) -> bytes | None:
         with translate_errors("be read"):
-            found = self._connection.execute("SELECT value, checksum FROM states WHERE name = ?", (name,)).fetchone()
-        if found is None:
+            row = self._connection.execute("SELECT value, checksum FROM states WHERE name = ?", (name,)).fetchone()
+        if row is None:
             return None
-        value: bytes = found[0]
-        check(value, found[1], f"The state {name}")
+        value: bytes = row[0]
+        check(value, row[1], f"The state {name}")
         return value
 
     def commit(self, changes: Iterable[TableChanges], states: Mapping[str, bytes]) -> None:
