@@ -121,7 +121,6 @@ class JoinersBench:
         begin_s = time.monotonic()
         try:
             group.start()
-            group.wait_for_shards()
             group.wait_for_end(max(record.ts_ms for record in self.records))
             seconds = time.monotonic() - begin_s
             cpu_s = math.fsum(self._read_cpu_s(member.child.pid) for member in group.members)

@@ -125,7 +125,6 @@ class JoinerKillRun:
 
     def _pause(self, joiner: JoinerProcess, step: str) -> None:
         """Suspend a joiner, preferably in a transaction, and let it go on when the others have its shards."""
-        self.joiners.wait_for_shards()
         self.report(f"suspended a joiner in {joiner.pause_in(step)}")
         self.joiners.wait_for_takeover(joiner)
         joiner.child.resume()

@@ -20,7 +20,7 @@ OUTPUT_KINDS: Final = ("feedback", "judgements")
 RUN_TIMEOUT_S: Final = 600.0
 POLL_S: Final = 0.05
 STEP_POLL_S: Final = 0.0002
-STEP_TIMEOUT_S: Final = 4.0
+STEP_TIMEOUT_S: Final = 20.0
 NO_OVERRIDES: Final[Mapping[str, str]] = MappingProxyType({})
 
 
@@ -122,10 +122,6 @@ class JoinerGroup:
             return shards == self._partitions and all(ms <= time_s * 1000 for _, time_s in states)
 
         self._wait(self.members, is_done)
-
-    def wait_for_shards(self) -> None:
-        """Return when each joiner has a shard."""
-        self._wait(self.members, lambda: all(count for count, _ in self._read(self.members)))
 
     def wait_for_takeover(self, away: JoinerProcess) -> None:
         """Return when the other joiners have all shards."""

@@ -193,3 +193,18 @@ def test_a_joiner_that_is_killed_joins_every_label_once(
     assert outcome.orphans == outcome.orphans_expected > 0
     assert (outcome.kills, run.wrong_examples) == (2, [])
     assert outcome.in_window > 300
+
+
+@pytest.mark.apache_kafka
+@pytest.mark.timeout(600)
+def test_joiners_that_are_suspended_in_a_transaction_while_their_shards_move_join_every_label_once(
+    apache_kafka: ApacheKafka, topic_prefix: str, tmp_path: Path, seed: int
+) -> None:
+    plan = JoinerKillPlan(events=6_000, kills=3, seed=seed, joiners=2)
+
+    run = JoinerKillRun(kafka=apache_kafka, plan=plan, folder=tmp_path, report=print, prefix=topic_prefix)
+    outcome = run.run()
+
+    assert (outcome.joined_share, outcome.early, outcome.duplicates, outcome.wrong_features) == (1.0, 0, 0, 0)
+    assert outcome.orphans == outcome.orphans_expected > 0
+    assert (outcome.pauses, outcome.moves, run.wrong_examples) == (2, 1, [])

@@ -18,6 +18,7 @@ from contract.settings.reading import Settings
 from training.analysis.skew import SkewComparison, SkewReport, is_sampled
 from training.feedback.chunked_reader import ChunkedReader
 from training.report.console import print_json, print_lines
+from transport.kafka_times import KafkaTimes
 from transport.records import Record
 
 CHUNK_RECORDS: Final = 20_000
@@ -111,8 +112,9 @@ def read_rows(settings: Settings, share: float, limit: int, left_out: Counter[st
 def read_erased_users(settings: Settings) -> set[str]:
     """The erased users: their history has changed since their rows were scored."""
     user_ids = set[str]()
+    kafka_times = KafkaTimes()
     for record in read_records(settings, "erasures"):
-        event = decode_event("erasures", record)
+        event = decode_event("erasures", record, kafka_times)
         if isinstance(event, UserEvent):
             user_ids.add(event.user_id)
     return user_ids
@@ -123,6 +125,7 @@ def read_log(settings: Settings, share: float) -> EventLog:
     timed = list[tuple[int, Arrival]]()
     partitions = dict[str, int]()
     truncated = list[str]()
+    kafka_times = KafkaTimes()
     for kind in FAMILIES:
         latest_ms = dict[int, int]()  # by partition: a running maximum keeps the partition's order
         for record in read_records(settings, kind):
@@ -130,7 +133,7 @@ def read_log(settings: Settings, share: float) -> EventLog:
             if partition not in latest_ms and record.offset > 0:
                 truncated.append(str(record.topic_partition))
             latest_ms[partition] = max(latest_ms.get(partition, 0), record.kafka_ms)
-            event = decode_event(kind, record)
+            event = decode_event(kind, record, kafka_times)
             if isinstance(event, UserEvent) and is_sampled(event.user_id, share):
                 arrival = Arrival(f"{kind}/{partition}", record.offset, event, *record.topic_partition)
                 timed.append((latest_ms[partition], arrival))
@@ -147,10 +150,11 @@ def count_partitions(settings: Settings, kind: str) -> int:
         reader.close()
 
 
-def decode_event(kind: str, record: Record) -> object:
+def decode_event(kind: str, record: Record, kafka_times: KafkaTimes) -> object:
     """The event as a worker decodes it; None for a dead letter."""
     try:
-        event, _ = clamp(decode(kind, record.value), record.kafka_ms)
+        (kafka_ms,) = kafka_times.fill(record.topic_partition, [record.kafka_ms])
+        event, _ = clamp(decode(kind, record.value), kafka_ms)
     except BadEvent:
         return None
     return event

@@ -6,6 +6,7 @@ from typing import Final
 
 from contract.errors import BadEvent
 from contract.events import Product, clamp, decode
+from transport.kafka_times import KafkaTimes
 from transport.log_reader import TopicTailer
 from transport.records import Record
 from worker.catalogue.catalogue import Catalogue
@@ -27,6 +28,7 @@ class ProductConsumer:
         self._catalogue = catalogue
         self._next_log_s = time.monotonic() + PROGRESS_LOG_S
         self._is_reloading = False
+        self._kafka_times = KafkaTimes()
         self.is_ready = False
 
     @property
@@ -50,7 +52,7 @@ class ProductConsumer:
         for record in records:
             if record.value is None and record.key:
                 self._catalogue.delist(record.key.decode(errors="replace"))
-            elif (product := parse_product(record)) is not None:
+            elif (product := parse_product(record, self._kafka_times)) is not None:
                 self._catalogue.put(product)
         self._catalogue.encode_pending()
         metrics.CATALOGUE_ITEMS.set(len(self._catalogue))
@@ -71,10 +73,14 @@ class ProductConsumer:
         self._tailer.close()
 
 
-def parse_product(record: Record) -> Product | None:
-    """The product of a record; None for an invalid one, which is only counted because every worker reads the topic."""
+def parse_product(record: Record, kafka_times: KafkaTimes) -> Product | None:
+    """The product of a record; None for an invalid one, which is only counted because every worker reads the topic.
+
+    `kafka_times`: of the records before it.
+    """
     try:
-        event, _ = clamp(decode("products", record.value), record.kafka_ms)
+        (kafka_ms,) = kafka_times.fill(record.topic_partition, [record.kafka_ms])
+        event, _ = clamp(decode("products", record.value), kafka_ms)
     except BadEvent as error:
         metrics.BAD_PRODUCTS.labels(error.reason).inc()
         return None

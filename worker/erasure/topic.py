@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 from contract.errors import BadEvent
 from contract.events import Erasure, clamp, decode
 from contract.profiles.erasures import Erasures
+from transport.kafka_times import KafkaTimes
 from transport.log_reader import LogReader, TopicTailer
 from transport.records import Record, TopicPartition
 from worker.erasure.surviving import SurvivingErasures, is_copy
@@ -45,7 +46,7 @@ class ErasureConsumer:
     """
 
     def __init__(self, *, tailer: TopicTailer, erasures: Erasures) -> None:
-        self._tailer = tailer
+        self._tailer, self._kafka_times = tailer, KafkaTimes()
         self.erasures = erasures
         self.is_ready = False
         self.topics_read = 1  # one more for each time that the topic was recreated
@@ -96,7 +97,7 @@ class ErasureConsumer:
         self.read_offsets: dict[TopicPartition, int] = {}  # the offset after the last record read, by partition
 
     def _add(self, record: Record) -> ErasureRecord:
-        erasure_record = decode_erasure(record)
+        erasure_record = decode_erasure(record, self._kafka_times)
         erasure, reject = erasure_record.erasure, erasure_record.reject
         erasure_record = erasure_record._replace(displaced_user=self.surviving.add(record, erasure))
         self._records[record.topic_partition].append(erasure_record)
@@ -115,11 +116,12 @@ class ErasureConsumer:
         return erasure_record
 
 
-def decode_erasure(record: Record) -> ErasureRecord:
-    """The erasure of a record, or why it holds none."""
+def decode_erasure(record: Record, kafka_times: KafkaTimes | None = None) -> ErasureRecord:
+    """The erasure of a record, or why it holds none; `kafka_times` of the records before it."""
     topic_partition, offset = record.topic_partition, record.offset
     try:
-        event, _ = clamp(decode("erasures", record.value), record.kafka_ms)
+        (kafka_ms,) = (kafka_times or KafkaTimes()).fill(topic_partition, [record.kafka_ms])
+        event, _ = clamp(decode("erasures", record.value), kafka_ms)
     except BadEvent as error:
         return ErasureRecord(
             topic_partition, offset, reject=Reject(record, error.reason, type(error).__name__, str(error))
@@ -136,7 +138,8 @@ def read_erasures(reader: LogReader, topic: str) -> tuple[Erasures, dict[TopicPa
         for topic_partition, offset_range in offset_ranges.items()
         if offset_range.high > offset_range.low
     }
-    erasure_records = [decode_erasure(record) for records in reader.read(ends) for record in records]
+    kafka_times = KafkaTimes()
+    erasure_records = [decode_erasure(record, kafka_times) for records in reader.read(ends) for record in records]
     return Erasures(erasure_record.erasure for erasure_record in erasure_records if erasure_record.erasure), {
         topic_partition: offset_range.high for topic_partition, offset_range in offset_ranges.items()
     }

@@ -1,7 +1,6 @@
 """Decodes the joiner's records, and finds out what each says about event time."""
 
 import logging
-import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -12,6 +11,7 @@ from contract.errors import BadEvent
 from contract.events import AHEAD_MS_MAX, Event, clamp, decode
 from contract.messages import ScoredRow, read_scored_row
 from contract.units import DAY_MS, HOUR_MS, MINUTE_MS
+from transport.kafka_times import read_clock_ms
 from transport.records import Record, TopicPartition
 from worker.joiner.watermarks import RecordTime
 from worker.ops import metrics
@@ -21,10 +21,6 @@ log = logging.getLogger(__name__)
 CLOCK_LEAD_MS: Final = 70 * MINUTE_MS
 # A row was written after its event, whose Kafka time may be an hour ahead of the row's.
 ROW_AHEAD_MS_MAX: Final = HOUR_MS + 2 * AHEAD_MS_MAX
-
-
-def read_clock_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 class RecordDecoder:
@@ -40,6 +36,7 @@ class RecordDecoder:
         self._clock_ms = clock_ms
         self._highest_ms: dict[TopicPartition, int] = {}
         self._reported: set[TopicPartition] = set()
+        self._has_misplaced = False
 
     def decode(self, record: Record) -> tuple[ScoredRow | Event | None, RecordTime | None]:
         """The message of a record, None if it is unreadable; and its time, None if that says nothing.
@@ -82,10 +79,23 @@ class RecordDecoder:
             metrics.CLAMPED_TIMESTAMPS.inc(was_clamped)
             return event, was_clamped
         row = read_scored_row(record.value or b"")
+        if row.topic in self.kinds_by_topic and row.partition != record.topic_partition.partition:
+            self._report_misplaced(record)
         if row.ts_ms <= reference_ms + ROW_AHEAD_MS_MAX:
             return row, False
         metrics.CLAMPED_TIMESTAMPS.inc()
         return replace(row, ts_ms=reference_ms), True
+
+    def _report_misplaced(self, record: Record) -> None:
+        metrics.MISPLACED_ROWS.inc()
+        if not self._has_misplaced:
+            self._has_misplaced = True
+            log.warning(
+                "%s should have the partition number of its event. Found another one: labels of its user may not be "
+                "joined. The topics that are joined need as many partitions, and their producers one partitioner.",
+                record.topic_partition.log_text(record.offset),
+                extra=record.topic_partition.log_fields(record.offset),
+            )
 
     def _report(self, kind: str, record: Record) -> None:
         metrics.UNTRUSTED_TIMES.labels(kind).inc()

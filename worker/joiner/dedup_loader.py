@@ -6,7 +6,6 @@ finds every output that may recur.
 """
 
 import logging
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Set
 from contextlib import closing
@@ -16,6 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from contract.settings.reading import Settings
+from transport.kafka_times import read_clock_ms
 from transport.log_reader import LogReader
 from transport.records import Headers, PartitionOffsets, Record, TopicPartition
 from worker.joiner.dedup import PublishedOutputs, example_key, judgement_key
@@ -69,7 +69,7 @@ class DedupLoader:
         with closing(LogReader(kafka=self._kafka, on_poll=self._on_poll)) as reader:
             first_ms = reader.earliest_timestamp_ms(
                 {partition: start_offset(partition_offsets) for partition, partition_offsets in offsets.items()},
-                latest_ms=time.time_ns() // 1_000_000 + TIMESTAMP_LEAD_MS,
+                latest_ms=read_clock_ms() + TIMESTAMP_LEAD_MS,
             )
             if first_ms is None:
                 return self._read(reader, numbers, {}, {})

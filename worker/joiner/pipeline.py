@@ -20,10 +20,13 @@ from contract.joining.row_store import BrokenStore
 from contract.messages import to_json, to_msgpack
 from contract.profiles.record import JUDGED_TASKS
 from contract.settings.reading import Settings
+from transport.kafka_times import read_clock_ms
 from transport.records import PartitionOffsets, Record, TopicPartition
-from worker.joiner.decoding import RecordDecoder, read_clock_ms
+from worker.erasure.kafka_owners import NOTHING_ERASED
+from worker.joiner.decoding import RecordDecoder
 from worker.joiner.dedup import PublishedOutputs
 from worker.joiner.dedup_loader import DedupLoader, make_shard_header, start_offset
+from worker.joiner.erasures import JoinerErasures
 from worker.joiner.membership import JoinerMembership, PartitionsChanged
 from worker.joiner.recovered_state import read_output_starts
 from worker.joiner.shard import JoinerShard, ShardSet
@@ -75,7 +78,7 @@ class JoinerRecovery:
 class JoinerPipeline:
     """Moves batches from the consumer through the shards to the producer; the rebalance listener of the consumer."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts that it connects
         self,
         *,
         settings: Settings,
@@ -84,6 +87,7 @@ class JoinerPipeline:
         producer: TransactionalProducer,
         retry: Retry,
         step_marker: StepMarker | None = None,
+        erasures: JoinerErasures | None = None,
         clocks: Clocks | None = None,
         recovery: JoinerRecovery | None = None,
     ) -> None:
@@ -93,6 +97,7 @@ class JoinerPipeline:
         self._outputs = recovery.outputs or DedupLoader(settings=settings, on_poll=membership.heartbeat)
         self._stores = recovery.stores
         self._save_due_s = 0.0
+        self._saved_erased = NOTHING_ERASED
         kinds_by_topic = {settings.topics.topic_name(kind): kind for kind in KINDS}
         self._topics = list(kinds_by_topic)
         self._decoder = RecordDecoder(kinds_by_topic=kinds_by_topic, clock_ms=self._clocks.wall_ms)
@@ -102,7 +107,12 @@ class JoinerPipeline:
         self._producer = producer
         self._retry = retry
         self._mark_step = step_marker or StepMarker()
-        self._shards = ShardSet(lambda partitions: JoinerShard(settings=self._shard_settings, partitions=partitions))
+        self._erasures = erasures or JoinerErasures()
+        self._shards = ShardSet(
+            lambda partitions: JoinerShard(
+                settings=self._shard_settings, partitions=partitions, erasures=self._erasures.known
+            )
+        )
         self._writer = uuid.uuid4().hex[:12]
         self._paused: set[TopicPartition] = set()
         self._mismatch: str | None = None
@@ -135,6 +145,9 @@ class JoinerPipeline:
                 if self._is_held():
                     return 0
                 restarted = self._recover()
+                for user_id, until_ms in self._erasures.poll():
+                    self._shards.erase(user_id, until_ms)
+                    self._save_due_s = 0.0  # an erasure is executed once the stores lack the user's rows
                 self._publish(self._join([record for record in records if record.topic_partition not in restarted]))
         except PartitionsChanged as changed:
             log.warning("Restarting the join from the committed positions: %s", changed)
@@ -174,6 +187,7 @@ class JoinerPipeline:
         self._consumer.close()
         self._producer.close()
         self._shards.close()
+        self._erasures.close()
 
     def _join(self, records: list[Record]) -> list[OutgoingRecord]:
         # Behind an open transaction a partition is silent, and yet its records are to come.
@@ -204,9 +218,11 @@ class JoinerPipeline:
         ]
 
     def _publish(self, outgoing: list[OutgoingRecord]) -> None:
+        executed = self._erasures.read_offsets()
         saved = self._list_saved()
-        if outgoing or saved or any(shard.has_moved() for shard in self._shards):
-            commits = [(shard, shard.make_commits(self._writer)) for shard in self._shards]
+        erased = self._saved_erased if self._stores else executed
+        if outgoing or saved or any(shard.has_moved(erased) for shard in self._shards):
+            commits = [(shard, shard.make_commits(self._writer, erased)) for shard in self._shards]
             merged = {partition: commit for _, each in commits for partition, commit in each.items()}
             self._mark_step(Step.PUBLISH)
             self._producer.publish(
@@ -216,9 +232,11 @@ class JoinerPipeline:
                 {partition: metadata for partition, (_, metadata) in merged.items()},
             )
             for shard, shard_commits in commits:
-                shard.mark_committed(shard_commits)
+                shard.mark_committed(shard_commits, erased)
         if saved:
             self._save(saved)
+        if not any(shard.has_unsaved() for shard in self._shards):
+            self._saved_erased = executed
         self._set_metrics()
 
     def _list_saved(self) -> list[JoinerShard]:

@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 
 from contract.joining.output import JoinOutput, OutcomeCounts
+from contract.profiles.erasures import NO_ERASURES, Erasures
 from contract.settings.reading import Settings
 from transport.records import PartitionOffsets, Record, TopicPartition
+from worker.erasure.kafka_owners import NOTHING_ERASED, ErasedOffsets
 from worker.joiner.decoding import CLOCK_LEAD_MS, RecordDecoder
 from worker.joiner.dedup import PublishedOutputs
 from worker.joiner.dedup_loader import start_offset
@@ -26,12 +28,15 @@ Commits = Mapping[TopicPartition, tuple[int, str]]  # position and metadata
 class JoinerShard:
     """One shard: its waiting rows, and what earlier runs published and committed of it."""
 
-    def __init__(self, *, settings: Settings, partitions: frozenset[TopicPartition]) -> None:
+    def __init__(
+        self, *, settings: Settings, partitions: frozenset[TopicPartition], erasures: Erasures = NO_ERASURES
+    ) -> None:
+        """`erasures`: those known so far; they are not joined."""
         self.partitions = partitions
         self.store: ShardStore | None = None  # without one, rows wait in memory only
-        self._settings = settings
+        self._settings, self._erasures = settings, erasures
         self.is_verified = False  # nothing was committed by another process since this one's last commit
-        self.joiner = PartitionedJoiner(feedback=settings.feedback, tasks=settings.tasks)
+        self.joiner = PartitionedJoiner(feedback=settings.feedback, tasks=settings.tasks, erasures=erasures)
         self.joiner.add_partitions(partitions)
         self._feedback = settings.feedback
         self._recovered: RecoveredState | None = None
@@ -40,6 +45,7 @@ class JoinerShard:
         self._untimely: set[TopicPartition] = set()
         self._committed: dict[TopicPartition, tuple[int | None, str]] = {}
         self._saved: dict[TopicPartition, int] = {}
+        self._committed_erased = NOTHING_ERASED
 
     @property
     def number(self) -> int:
@@ -61,8 +67,10 @@ class JoinerShard:
         self.store = store
         if store:
             feedback, tasks = self._settings.feedback, self._settings.tasks
-            self.joiner = PartitionedJoiner(feedback=feedback, tasks=tasks, rows=store.rows)
+            self.joiner = PartitionedJoiner(feedback=feedback, tasks=tasks, erasures=self._erasures, rows=store.rows)
             self.joiner.add_partitions(self.partitions)
+            for entity, until_ms in self._erasures.until_ms.items():  # some were published after the store was written
+                self.joiner.erase(entity.removeprefix("user:"), until_ms)
             self._saved = self.joiner.next_offsets()
 
     @property
@@ -126,18 +134,23 @@ class JoinerShard:
         self.joiner.counts.clear()
         return outcomes
 
-    def has_moved(self) -> bool:
-        """Whether a position is not yet committed."""
-        return any(self._get_committed(partition) != offset for partition, offset in self._positions().items())
+    def has_moved(self, erased: ErasedOffsets) -> bool:
+        """Whether a position, or how far erasures are executed, is not yet committed."""
+        positions = self._find_positions()
+        return bool(positions) and (
+            erased != self._committed_erased
+            or any(self._get_committed(partition) != offset for partition, offset in positions.items())
+        )
 
-    def make_commits(self, writer: str) -> Commits:
-        """The positions of the partitions that were read, with their metadata; `writer` names this process."""
-        positions = self._positions()
-        metadata = self.recovered.commit_metadata(self.joiner, positions, writer)
+    def make_commits(self, writer: str, erased: ErasedOffsets) -> Commits:
+        """The positions with their metadata; `writer` names this process, which has executed erasures to `erased`."""
+        positions = self._find_positions()
+        metadata = self.recovered.commit_metadata(self.joiner, positions, writer, erased)
         return {partition: (offset, metadata[partition]) for partition, offset in positions.items()}
 
-    def mark_committed(self, commits: Commits) -> None:
+    def mark_committed(self, commits: Commits, erased: ErasedOffsets) -> None:
         self._committed.update(commits)
+        self._committed_erased = erased
         self.recovered.release_published({partition: offset for partition, (offset, _) in commits.items()})
 
     @property
@@ -170,12 +183,14 @@ class JoinerShard:
             self.store.discard()
             self.store = None
 
-    def _positions(self) -> dict[TopicPartition, int]:
-        """The positions to commit; never before committed ones, which a store may be behind for a while."""
-        return {
-            partition: max(offset, self._get_committed(partition) or 0)
-            for partition, offset in self.joiner.safe_offsets().items()
-        }
+    def _find_positions(self) -> dict[TopicPartition, int]:
+        """The positions of the partitions that were read, by this process or an earlier one.
+
+        Never before committed ones, which a store may be behind for a while.
+        """
+        committed = {partition: offset for partition, (offset, _) in self._committed.items() if offset is not None}
+        safe = self.joiner.safe_offsets()
+        return committed | {partition: max(offset, committed.get(partition, 0)) for partition, offset in safe.items()}
 
     def _get_committed(self, partition: TopicPartition) -> int | None:
         return self._committed.get(partition, (None,))[0]
@@ -228,6 +243,11 @@ class ShardSet:
         """No partition is assigned until the next assignment."""
         self._revoked |= self._shards
         self._shards = {}
+
+    def erase(self, user_id: str, until_ms: int) -> None:
+        """Remove what a user's erasure covers from all shards, also from those that wait for the next assignment."""
+        for shard in (*self._shards.values(), *self._revoked.values()):
+            shard.joiner.erase(user_id, until_ms)
 
     def list_unverified(self) -> list[JoinerShard]:
         """The shards that are new, or that another process may have joined in between."""

@@ -5,7 +5,11 @@ import threading
 import time
 from typing import Final
 
+from contract.profiles.erasures import Erasures
 from contract.settings.reading import Settings
+from transport.log_reader import TopicTailer
+from worker.erasure.topic import ErasureConsumer
+from worker.joiner.erasures import JoinerErasures
 from worker.joiner.membership import JoinerMembership
 from worker.joiner.pipeline import JoinerPipeline, JoinerRecovery
 from worker.joiner.store.store_folder import StoreFolder
@@ -65,6 +69,11 @@ class JoinerWorker:
         stores = None
         if self._settings.feedback.store:
             stores = StoreFolder(settings=self._settings, fetch_topic_ids=KafkaAdmin(kafka=kafka).fetch_topic_ids)
+        erasures = JoinerErasures(
+            ErasureConsumer(
+                tailer=TopicTailer(kafka=kafka, topics=[self._settings.topics.erasures]), erasures=Erasures()
+            )
+        )
         pipeline = JoinerPipeline(
             settings=self._settings,
             consumer=consumer,
@@ -73,7 +82,9 @@ class JoinerWorker:
             retry=retry,
             step_marker=step_marker,
             recovery=JoinerRecovery(stores=stores),
+            erasures=erasures,
         )
+        erasures.load(retry)  # before any partition is assigned
         consumer.subscribe(pipeline.topics, pipeline)
         return pipeline
 

@@ -7,6 +7,7 @@ from contract.hashing import BUCKETS
 from contract.profiles.entity_updates import to_updates
 from contract.profiles.erasures import NO_ERASURES, Erasures
 from contract.profiles.store import fold
+from transport.kafka_times import KafkaTimes
 from transport.records import Record, TopicPartition
 from worker.records.batch import decode_records
 from worker.state.offsets import OffsetTracker
@@ -23,6 +24,7 @@ class StateBuilder:
     ) -> None:
         self._profiles, self._kinds, self._erasures = profiles, kinds, erasures
         self._log_starts: dict[str, int] = {}
+        self._kafka_times = KafkaTimes()
         self.offsets = OffsetTracker()
         self.records = 0
 
@@ -66,7 +68,7 @@ class StateBuilder:
 
     def _fold(self, records: Sequence[Record]) -> None:
         tracker = self.offsets
-        batch = decode_records(records, self._kinds, tracker.sources, ())
+        batch = decode_records(records, self._kinds, tracker.sources, (), kafka_times=self._kafka_times)
         updates = to_updates(batch.arrivals, erasures=self._erasures)
         writes = fold(self._profiles.read(updates.entities), updates).slice_writes()
         after = tracker.compute_merged(batch.end_offsets, writes.buckets())

@@ -18,6 +18,7 @@ from contract.profiles.erasures import Erasures
 from contract.profiles.record import FAMILIES
 from contract.profiles.store import MergedOffsets
 from contract.settings.reading import Settings
+from transport.kafka_times import KafkaTimes
 from transport.log_reader import LogReader
 from transport.records import OffsetRange, Record, TopicPartition
 from worker.erasure.progress import NO_OFFSETS, ErasureProgress, owner_field
@@ -85,6 +86,7 @@ class Verification:
         self._erasures = erasures
         self._sample = sample
         self._differences_max = differences_max
+        self._kafka_times = KafkaTimes()
 
     def run(self, now_ms: int) -> VerificationResult:
         """Read Redis, then the log, then compare; raises `InconsistentSnapshot`, `StaleState`, or `Unavailable`."""
@@ -147,7 +149,8 @@ class Verification:
         """The event as workers fold it; None for a record that they do not fold."""
         partition = record.topic_partition
         try:
-            event, _ = clamp(decode(self._topics[partition.topic], record.value), record.kafka_ms)
+            (kafka_ms,) = self._kafka_times.fill(partition, [record.kafka_ms])
+            event, _ = clamp(decode(self._topics[partition.topic], record.value), kafka_ms)
         except BadEvent:
             return None
         return TimedArrival(Arrival(names[partition], record.offset, event, *partition), record.kafka_ms)

@@ -42,6 +42,9 @@ UNREADABLE_KEYS: Final = counter(
     "unreadable_keys_total", "Keys in Redis of another type or content than written, replaced or deleted.", "kind"
 )
 DEAD_LETTERS: Final = counter("dead_letters_total", "Records that could not be answered, by reason.", "reason")
+REJOINS: Final = counter(
+    "rejoins_total", "Times that the broker fenced this member, which then joined its group again."
+)
 REFUSED_RECORDS: Final = counter(
     "refused_records_total",
     "Records that their topic did not take, by topic and what became of them.",
@@ -106,6 +109,9 @@ UNTRUSTED_TIMES: Final = counter(
     "untrusted_times_total",
     "Records dated in the future without a Kafka time that confirms it; they do not move the stream time.",
     "kind",
+)
+MISPLACED_ROWS: Final = counter(
+    "misplaced_rows_total", "Scored rows with another partition number than their event; the joiner may miss labels."
 )
 STREAM_TIMES_RESET: Final = counter("stream_times_reset_total", "Committed stream times in the future that were reset.")
 WAITING_ROWS: Final = gauge("waiting_rows", "Rows and events that wait in the joiner, in memory or on disk.")

@@ -12,10 +12,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from contract.errors import BadProfile, ShopstreamError, StaleState
+from contract.errors import ShopstreamError, StaleState
 from contract.profiles.entity_updates import UpdateBatch, to_updates
 from contract.profiles.store import FoldedBatch, fold
 from contract.settings.reading import Settings
+from transport.kafka_times import KafkaTimes
 from transport.records import Record, TopicPartition
 from worker.kafka.consumer import START_PENDING
 from worker.kafka.outgoing import OutgoingRecord
@@ -69,6 +70,7 @@ class BatchPipeline:
         self._confirmed_topics = {settings.topics.topic_name(kind) for kind in lane.confirmed_kinds}
         self.retry, self._mark_step = retry, step_marker
         self._kinds = settings.topics.kinds_by_topic()
+        self._kafka_times, self._partition_counts = KafkaTimes(), dict[str, int]()
         self._answer_filter = AnswerFilter(
             offsets=self._offsets, erasures=self._erasures, kinds=self._kinds, kind_of=scorer.kind_of
         )
@@ -111,6 +113,8 @@ class BatchPipeline:
             return {}
         try:
             with self._membership.rebalance(), self._mark_step.time(Step.RECOVER):
+                counted = [*self._kinds, self._settings.topics.scored]
+                self._partition_counts = self.retry.call("kafka", lambda: self.consumer.count_partitions(counted))
                 return self.retry.call(
                     "kafka and redis", lambda: self._recovery.recover_offsets(partitions, self.consumer)
                 )
@@ -157,7 +161,9 @@ class BatchPipeline:
         self._stale_state = None
         with self._mark_step.time(Step.RECOVER):
             self.producer.abort()
-            self.retry.call("kafka and redis", self._restart_partitions)
+            self._repair(reason)
+            while not self._is_restarted():
+                pass
 
     def advance(self) -> None:
         """Record all folded offsets as merged in buckets that no batch touched; one attempt.
@@ -186,11 +192,34 @@ class BatchPipeline:
 
     def _decode(self, records: Sequence[Record]) -> Batch:
         lane = self._lane
-        return decode_records(records, self._kinds, self._offsets.sources, lane.watched_kinds, lane.inspected_kinds)
+        return decode_records(
+            records,
+            self._kinds,
+            self._offsets.sources,
+            lane.watched_kinds,
+            lane.inspected_kinds,
+            kafka_times=self._kafka_times,
+        )
 
     def _restart_partitions(self) -> None:
         """One attempt; partitions may come and go between two attempts, but not within one."""
         self.consumer.seek(self._recovery.recover_offsets(set(self.consumer.assignment), self.consumer))
+
+    def _is_restarted(self) -> bool:
+        """Restart all partitions, unless that meets an unreadable profile, which is repaired instead."""
+        try:
+            self.retry.call("kafka and redis", self._restart_partitions)
+        except StaleState as error:
+            if not self._repair(error):
+                raise
+            return False
+        return True
+
+    def _repair(self, reason: Exception) -> bool:
+        """Delete the profiles that a step found unreadable; whether there were any."""
+        return self.retry.call(
+            "kafka and redis", lambda: self._recovery.delete_unreadable_profiles(reason, self.consumer)
+        )
 
     def _process(self, batch: Batch, now_ms: Callable[[], int]) -> None:
         self._offsets.check_order(batch.first_offsets)
@@ -213,14 +242,10 @@ class BatchPipeline:
             self.retry.call("redis", lambda: self._stores.answer_cache.write(results.answers))
 
     def _fold(self, updates: UpdateBatch) -> FoldedBatch:
-        profiles = self._stores.profiles
-        try:
-            with PROFILER("read profiles"):
-                slices = profiles.read(updates.entities)
-            with PROFILER("read fold"):
-                return fold(slices, updates)
-        except BadProfile as error:
-            raise BadProfile(f"{error} {profiles.suggest_repair(updates.entities)}") from error
+        with PROFILER("read profiles"):
+            slices = self._stores.profiles.read(updates.entities)
+        with PROFILER("read fold"):
+            return fold(slices, updates)
 
     def _answer(
         self, batch: Batch, memory: FoldedBatch, now_ms: Callable[[], int], check_topics: Callable[[], None]
@@ -233,12 +258,12 @@ class BatchPipeline:
             results.answers = self.retry.call("redis", lambda: self._stores.claim_store.claim(results.answers))
         self.retry.call("kafka", check_topics)
         with self._mark_step.time(Step.SEND):
-            outgoing = results.to_records(topics)
+            outgoing = results.to_records(topics, self._partition_counts)
             self.producer.send(outgoing)
         with self._mark_step.time(Step.REFRESH):
             refreshed = self._scorer.refresh(memory, now_ms())
             self._answer_filter.drop_erased(refreshed)
-            outgoing += refreshed.to_records(topics)
+            outgoing += refreshed.to_records(topics, self._partition_counts)
         results.extend(refreshed)
         return results, outgoing
 

@@ -8,6 +8,7 @@ from contract.errors import BadEvent
 from contract.events import UserEvent, clamp, decode
 from contract.messages import DeadLetter
 from contract.profiles.entity_updates import Arrival
+from transport.kafka_times import KafkaTimes
 from transport.records import Record, TopicPartition
 from worker.kafka.outgoing import OutgoingRecord
 from worker.ops import metrics
@@ -79,8 +80,14 @@ def decode_records(
     sources: Mapping[TopicPartition, str],
     watched_kinds: Sequence[str],
     inspected_kinds: Sequence[str] = (),
+    *,
+    kafka_times: KafkaTimes | None = None,
 ) -> Batch:
-    """Decode each record by itself. `kinds`: the kind of events by topic. Inspected kinds leave only their rejects."""
+    """Decode each record by itself. `kinds`: the kind of events by topic. Inspected kinds leave only their rejects.
+
+    `kafka_times`: of the records before, for records without one.
+    """
+    kafka_times = kafka_times or KafkaTimes()
     batch, records_by_partition = Batch(records), dict[TopicPartition, list[Record]]()
     for record in records:
         records_by_partition.setdefault(record.topic_partition, []).append(record)
@@ -91,7 +98,8 @@ def decode_records(
         batch.end_offsets[partition] = partition_records[-1].offset + 1
         if kind in inspected_kinds:  # a tombstone of a compacted topic is no bad record
             partition_records = [record for record in partition_records if record.value is not None]
-        arrivals, rejects = decode_partition(partition_records, kind, sources.get(partition, kind))
+        times_ms = kafka_times.fill(partition, [record.kafka_ms for record in partition_records])
+        arrivals, rejects = decode_partition(partition_records, times_ms, kind, sources.get(partition, kind))
         if kind in watched_kinds:
             batch.watched += arrivals
             continue  # the lane that folds this kind writes its dead letters
@@ -101,10 +109,12 @@ def decode_records(
     return batch
 
 
-def decode_partition(records: Sequence[Record], kind: str, source: str) -> tuple[list[Arrival], list[Reject]]:
-    """The events of one partition's records, and its bad records."""
+def decode_partition(
+    records: Sequence[Record], times_ms: Sequence[int], kind: str, source: str
+) -> tuple[list[Arrival], list[Reject]]:
+    """The events of one partition's records, clamped by these times, and its bad records."""
     arrivals, rejects, clamped = list[Arrival](), list[Reject](), 0
-    for topic_partition, offset, _, value, _, kafka_ms in records:
+    for (topic_partition, offset, _, value, _, _), kafka_ms in zip(records, times_ms, strict=True):
         try:
             event, was_clamped = clamp(decode(kind, value), kafka_ms)
         except BadEvent as error:

@@ -1,10 +1,11 @@
 """The results of one batch: its answers in the order in which they were computed, and the events that got none."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from operator import attrgetter
+from types import MappingProxyType
 
 from contract.messages import to_msgpack
 from contract.settings.servers import TopicSettings
@@ -26,10 +27,14 @@ class BatchResults:
         self.answers += later.answers
         self.rejects += later.rejects
 
-    def to_records(self, topics: TopicSettings) -> list[OutgoingRecord]:
+    def to_records(
+        self, topics: TopicSettings, partition_counts: Mapping[str, int] = MappingProxyType({})
+    ) -> list[OutgoingRecord]:
         """The messages and scored rows to publish; dead letters are made of all rejects of the batch.
 
         A claimed answer that its topic does not take becomes a dead letter; others are left out.
+        A row goes to the partition of its event if both topics have as many partitions: the joiner joins by partition,
+        and the event's producer may use another partitioner than this one.
         """
         records = [
             OutgoingRecord(
@@ -42,9 +47,13 @@ class BatchResults:
             for kind, row, message, _ in self.answers
             if kind.topic
         ]
-        scored = topics.scored
+        scored, scored_count = topics.scored, partition_counts.get(topics.scored)
+        like_scored = {topic for topic, count in partition_counts.items() if count == scored_count}
         return records + [
-            OutgoingRecord(scored, row.user_id, to_msgpack(row), (), leave_out) for _, row, _, _ in self.answers
+            OutgoingRecord(
+                scored, row.user_id, to_msgpack(row), (), leave_out, row.partition if row.topic in like_scored else -1
+            )
+            for _, row, _, _ in self.answers
         ]
 
     def record_metrics(self, kinds: Iterable[AnswerKind]) -> None:

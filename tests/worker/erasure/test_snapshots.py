@@ -28,7 +28,7 @@ pytestmark = pytest.mark.apache_kafka
 class ListingScorer(SigningScorer):
     """A scorer of a lane that also caches lists, whose entries an erasure deletes."""
 
-    answer_kinds = (DECISION, LIST)  # type: ignore[assignment]
+    answer_kinds = (DECISION, LIST)
 
 
 @pytest.fixture

@@ -6,16 +6,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import cast
 
 import pytest
+from msgspec.structs import replace
 
 from contract.events import AHEAD_MS_MAX, Judgement, decode
 from contract.messages import read_example, to_json, to_msgpack
 from contract.settings.reading import Settings
 from testkit.metrics import read_metric
 from tests.contract.joining.builders import FEEDBACK, make_click, make_impression, make_label, make_row, minutes_to_ms
+from tests.metrics import assert_increases
 from transport.records import PartitionOffsets, Record, TopicPartition
 from worker.joiner.commit_metadata import CommitMetadata, decode_metadata, encode_metadata
 from worker.joiner.decoding import RecordDecoder
 from worker.joiner.dedup import PublishedOutputs, example_key, judgement_key
+from worker.joiner.erasures import JoinerErasures
 from worker.joiner.membership import JoinerMembership
 from worker.joiner.pipeline import Clocks, JoinerPipeline, JoinerRecovery
 from worker.joiner.store.store_folder import StoreFolder
@@ -29,6 +32,7 @@ SCORED, IMPRESSIONS, CLICKS, LABELS = (
     TopicPartition(f"shop.{kind}", 0) for kind in ("scored", "impressions", "clicks", "labels")
 )
 ALL = (SCORED, IMPRESSIONS, CLICKS, LABELS)
+USERS = ("u", "v", "w", "x")
 WALL_MS = 1_764_000_000_000
 LIST = to_msgpack(make_row("recommendation", "r", 0, ("a", "b")))
 
@@ -159,7 +163,12 @@ class JoinerHarness:
     """The joiner's pipeline with its fake consumer and producer; `log`: of an earlier one, which was killed."""
 
     def __init__(
-        self, *, settings: Settings | None = None, stores: StoreFolder | None = None, log: FakeConsumer | None = None
+        self,
+        erasures: JoinerErasures | None = None,
+        *,
+        settings: Settings | None = None,
+        stores: StoreFolder | None = None,
+        log: FakeConsumer | None = None,
     ) -> None:
         self.consumer = FakeConsumer()
         if log:
@@ -179,6 +188,7 @@ class JoinerHarness:
             retry=Retry(threading.Event(), on_wait=membership.heartbeat),
             clocks=Clocks(lambda: self.now_s, lambda: WALL_MS),
             recovery=JoinerRecovery(FakeOutputs(self), stores),
+            erasures=erasures,
         )
         self.pipeline.on_assigned(sorted(self.consumer.assignment))
 
@@ -564,3 +574,42 @@ def test_partitions_assigned_later_are_joined_with_earlier_records(harness: Join
 
     assert harness.list_published_revisions() == [("r~a", 1), ("r~a", 2)]
     assert decode_metadata(harness.producer.metadata[LABELS]).orphans == {"fraud": 1}
+
+
+def test_a_label_topic_in_seconds_does_not_hold_the_others_back(harness: JoinerHarness) -> None:
+    # given labels that are dated in 1970, one in each poll
+    start = 100_000
+    harness.consumer.records_per_poll = 1
+    harness.consumer.put(SCORED, to_msgpack(make_row("recommendation", "r", start, ("a",))))
+    harness.consumer.put(IMPRESSIONS, to_json(make_impression(start + 1, "a")))
+    for user in USERS:
+        harness.consumer.put(CLICKS, to_json(make_click(start + 100, "x", recommendation_id=None, user=user)))
+    # when the others are read
+    for number in range(40):
+        harness.consumer.put(LABELS, to_json(make_label(0, 1, judged_event_id="gone", ident=f"l{number}")))
+        harness.now_s += 0.5
+        harness.pipeline.step()
+    # then the stream time is theirs
+    assert harness.list_published_revisions() == [("r~a", 0)]
+
+
+def test_a_record_without_a_time_does_not_keep_the_position_behind_it(harness: JoinerHarness) -> None:
+    harness.consumer.kafka_ms = -1
+    for user in USERS:
+        harness.consumer.put(CLICKS, to_json(make_click(2, "x", recommendation_id=None, user=user)))
+    harness.consumer.put(CLICKS, to_json(make_click(60_000_000, "x", recommendation_id=None, user="stranger")))
+    harness.consumer.put(SCORED, to_msgpack(make_row("order", "o", 100)))
+    for user in USERS:
+        harness.consumer.put(CLICKS, to_json(make_click(101, "x", recommendation_id=None, user=user)))
+    harness.pipeline.step()
+
+    assert harness.producer.committed[CLICKS] == len(USERS) + 1
+
+
+def test_a_row_in_another_partition_than_its_event_is_counted(harness: JoinerHarness) -> None:
+    row = make_row("order", "o", 0)
+    harness.consumer.put(SCORED, to_msgpack(row), to_msgpack(replace(row, partition=1)))
+    harness.consumer.put(SCORED, to_msgpack(replace(row, partition=1, topic="shop.searches")))
+
+    with assert_increases(metrics.MISPLACED_ROWS):
+        harness.pipeline.step()

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from random import Random
 
 from confluent_kafka import Producer
@@ -82,3 +82,90 @@ def test_a_partition_behind_an_open_transaction_is_held_back_at_its_last_stable_
         wait_until(lambda: poll() and member.at_end == {topic: 7})
         assert (offsets, member.held_back) == ([0, 1, 3, 4, 5], {})
     member.close()
+
+
+class RecordedAssignment:
+    """Starts every partition at its committed offset, and remembers what is assigned."""
+
+    def __init__(self) -> None:
+        self.assigned: list[set[TopicPartition]] = []
+
+    def on_assigned(self, partitions: list[TopicPartition]) -> Mapping[TopicPartition, int]:
+        self.assigned.append(set(partitions))
+        return {}
+
+    def on_revoked(self, partitions: list[TopicPartition]) -> None:
+        pass
+
+
+def open_members(kafka: KafkaSettings, count: int) -> list[GroupConsumer]:
+    return [
+        GroupConsumer(kafka=kafka, group=kafka.group_prefix, instance=str(n), strategy="range") for n in range(count)
+    ]
+
+
+def numbers_by_topic(member: GroupConsumer, topics: list[str]) -> list[set[int]]:
+    return [{p.partition for p in member.assignment if p.topic == topic} for topic in topics]
+
+
+def poll_until(members: list[GroupConsumer], condition: Callable[[], bool]) -> None:
+    def is_reached() -> bool:
+        for member in members:
+            member.poll(10, 1)
+        return condition()
+
+    wait_until(is_reached)
+
+
+def test_the_range_strategy_gives_a_member_the_same_partitions_of_each_topic(
+    apache_kafka: KafkaBroker, topic_prefix: str
+) -> None:
+    # given topics with as many partitions, and three members
+    topics = [f"{topic_prefix}{kind}" for kind in ("scored", "clicks", "orders", "labels")]
+    apache_kafka.create_topics(dict.fromkeys(topics, 7))
+    kafka = KafkaSettings(bootstrap_servers=apache_kafka.bootstrap, group_prefix=topic_prefix, session_timeout_ms=6_000)
+    members = open_members(kafka, 3)
+    for member in members:
+        member.subscribe(topics, RecordedAssignment())
+
+    def is_shared(group: list[GroupConsumer]) -> bool:
+        numbers = [numbers_by_topic(member, topics) for member in group]
+        assert all(len(set(map(frozenset, of_member))) == 1 for of_member in numbers)
+        return sorted(n for of_member in numbers for n in of_member[0]) == list(range(7))
+
+    # when they share them, one leaves, and comes back
+    poll_until(members, lambda: is_shared(members))
+    assert all(member.assignment for member in members)
+    members.pop().close()
+    poll_until(members, lambda: is_shared(members))
+    third = GroupConsumer(kafka=kafka, group=kafka.group_prefix, instance="2", strategy="range")
+    third.subscribe(topics, RecordedAssignment())
+    members.append(third)
+    # then each has the same numbers of every topic
+    poll_until(members, lambda: is_shared(members) and bool(third.assignment))
+    for member in members:
+        member.close()
+
+
+def test_a_range_member_goes_on_where_the_listener_says_and_may_seek(
+    apache_kafka: KafkaBroker, topic_prefix: str
+) -> None:
+    topic = f"{topic_prefix}orders"
+    apache_kafka.create_topics({topic: 1})
+    kafka = KafkaSettings(bootstrap_servers=apache_kafka.bootstrap, group_prefix=topic_prefix)
+    with BlockingProducer(apache_kafka.bootstrap) as producer:
+        producer.send(topic, [(None, str(n).encode()) for n in range(5)])
+    (member,) = open_members(kafka, 1)
+    member.subscribe([topic], StaticAssignment())
+    values: list[bytes | None] = []
+
+    def has_read(count: int) -> bool:
+        values.extend(record.value for record in member.poll(10, 10))
+        return len(values) >= count
+
+    wait_until(lambda: has_read(5))
+    member.seek({TopicPartition(topic, 0): 3})
+    wait_until(lambda: has_read(7))
+    member.close()
+
+    assert values == [b"0", b"1", b"2", b"3", b"4", b"3", b"4"]

@@ -77,6 +77,15 @@ def test_a_time_far_ahead_is_clamped_to_the_record_and_counted() -> None:
     assert [arrival.event.ts_ms for arrival in batch.arrivals] == [NOW_MS]
 
 
+def test_a_time_far_ahead_without_a_kafka_time_is_clamped_to_the_record_before() -> None:
+    # given a record of a raw client, which has no Kafka time
+    far = make_record(make_order("o1", ts_ms=4_000_000_000_000), 1)._replace(kafka_ms=-1)
+    # when
+    batch = decode_batch(make_record(make_order("o0")), far)
+    # then
+    assert [arrival.event.ts_ms for arrival in batch.arrivals][1:] == [NOW_MS]
+
+
 def test_a_dead_letter_carries_the_original_record_and_the_reason() -> None:
     # given
     (reject,) = decode_batch(make_record(b'{"event_id": 7}', 8)).rejects
