@@ -61,10 +61,10 @@ class JoinerProcess:
         """Suspend it in this step, or in any one if it does not come in time; returns the step that it is in."""
         deadline = time.monotonic() + STEP_TIMEOUT_S
         with self._step_path.open("rb") as file:
-            while STEPS[os.pread(file.fileno(), 1, 0)[0]] != step and time.monotonic() < deadline:
+            while read_step(file.fileno()) != step and time.monotonic() < deadline:
                 time.sleep(STEP_POLL_S)
             self.child.pause()
-            return STEPS[os.pread(file.fileno(), 1, 0)[0]]
+            return read_step(file.fileno())
 
     def _env_variables(self, kafka: KafkaServer, prefix: str, instance: str, folder: Path) -> Mapping[str, str]:
         # A partition that only waits for a slow machine should not count as idle.
@@ -83,6 +83,11 @@ class JoinerProcess:
             **{f"SHOPSTREAM_TOPICS__{kind.upper()}": f"{prefix}{kind}" for kind in (*KINDS, *OUTPUT_KINDS)},
             **{f"SHOPSTREAM_FEEDBACK__{name.upper()}": str(value) for name, value in feedback.items()},
         }
+
+
+def read_step(descriptor: int) -> str:
+    """The step in a step file; a process that starts has none in it for a moment."""
+    return STEPS[(os.pread(descriptor, 1, 0) or b"\0")[0]]
 
 
 class JoinerGroup:

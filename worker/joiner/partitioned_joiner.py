@@ -12,6 +12,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from contract.events import Event
+from contract.hashing import hash_text
 from contract.joining.joiner import Joiner
 from contract.joining.output import JoinOutput, Origin, OutcomeCounts
 from contract.joining.row_store import RowStore, TableChanges
@@ -133,9 +134,9 @@ class PartitionedJoiner:
             self._joiner.add_event(message, Origin(*partition, offset))
         return time is not None and (self._timely_from_ms is None or time.ms >= self._timely_from_ms)
 
-    def erase(self, user_id: str, until_ms: int) -> None:
-        """Remove what a user's erasure covers from what waits."""
-        self._joiner.erase(user_id, until_ms)
+    def erase(self, user_id: str, until_ms: int) -> int:
+        """Remove what a user's erasure covers from what waits; returns how many rows and events."""
+        return self._joiner.erase(user_id, until_ms)
 
     def advance(self, idle: Iterable[TopicPartition]) -> JoinOutput:
         """The outputs that are ready, with exactly the partitions in `idle` holding no watermark back."""
@@ -225,5 +226,5 @@ class PartitionedJoiner:
 
 
 def name_user(message: ScoredRow | Event) -> str:
-    """The user of a record; a product has none, and stands for itself."""
-    return str(getattr(message, "user_id", "")) or message.event_id
+    """A hash of the user of a record, since it is stored; a product has none, and stands for itself."""
+    return f"{hash_text(str(getattr(message, 'user_id', '')) or message.event_id):x}"

@@ -45,6 +45,7 @@ class JoinerShard:
         self._untimely: set[TopicPartition] = set()
         self._committed: dict[TopicPartition, tuple[int | None, str]] = {}
         self._saved: dict[TopicPartition, int] = {}
+        self._has_erased = False  # since the last save
         self._committed_erased = NOTHING_ERASED
 
     @property
@@ -70,7 +71,7 @@ class JoinerShard:
             self.joiner = PartitionedJoiner(feedback=feedback, tasks=tasks, erasures=self._erasures, rows=store.rows)
             self.joiner.add_partitions(self.partitions)
             for entity, until_ms in self._erasures.until_ms.items():  # some were published after the store was written
-                self.joiner.erase(entity.removeprefix("user:"), until_ms)
+                self.erase(entity.removeprefix("user:"), until_ms)
             self._saved = self.joiner.next_offsets()
 
     @property
@@ -106,6 +107,10 @@ class JoinerShard:
         self.is_verified = self.is_recovered and committed == self._committed
         self._idle = IdlePartitions(after_s=self._feedback.idle_ms / 1000)
         return self.is_verified
+
+    def erase(self, user_id: str, until_ms: int) -> None:
+        """Remove what a user's erasure covers from what waits."""
+        self._has_erased |= self.joiner.erase(user_id, until_ms) > 0
 
     def push(self, record: Record, decoder: RecordDecoder) -> None:
         """Join a record; one that is fetched again after a rebalance is skipped."""
@@ -168,6 +173,9 @@ class JoinerShard:
             changes = self.joiner.changes()
             states = self.joiner.states() | self.recovered.states(self.joiner, at_end, output_ends)
             retry.call("store", partial(self.store.commit, changes, states))
+            if self._has_erased:
+                retry.call("store", self.store.purge)
+                self._has_erased = False
             self.joiner.confirm_commit()
             self._saved = self.joiner.next_offsets()
 
@@ -247,7 +255,7 @@ class ShardSet:
     def erase(self, user_id: str, until_ms: int) -> None:
         """Remove what a user's erasure covers from all shards, also from those that wait for the next assignment."""
         for shard in (*self._shards.values(), *self._revoked.values()):
-            shard.joiner.erase(user_id, until_ms)
+            shard.erase(user_id, until_ms)
 
     def list_unverified(self) -> list[JoinerShard]:
         """The shards that are new, or that another process may have joined in between."""

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
@@ -11,14 +12,45 @@ import pytest
 from contract.errors import Unavailable
 from contract.joining.row_store import TableChanges
 from contract.messages import to_json, to_msgpack
+from contract.profiles.erasures import Erasures
 from contract.settings.reading import Settings
 from contract.settings.worker import FeedbackSettings
+from contract.units import DAY_MS
 from tests.contract.joining.builders import FEEDBACK, FRAUD, make_click, make_impression, make_label, make_row
+from tests.worker.joiner.test_erasures import FakeTailer, read_committed
 from tests.worker.joiner.test_pipeline import CLICKS, IMPRESSIONS, LABELS, SCORED, JoinerHarness
+from transport.records import Record
+from worker.erasure.topic import ErasureConsumer
+from worker.joiner.erasures import JoinerErasures
 from worker.joiner.store.sqlite_rows import SqliteRows
 from worker.joiner.store.store_folder import StoreFolder
+from worker.ops.retry import Retry
 
 ORDERS: Final = 50
+
+
+class ErasureLog(FakeTailer):
+    """An erasures topic that each joiner reads from its beginning."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.all: list[Record] = []
+
+    def restart(self) -> "ErasureLog":
+        """The same topic for another joiner."""
+        again = ErasureLog()
+        again.all, again.new, again.count = self.all, list(self.all), self.count
+        return again
+
+    def open(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+    def erase(self, user: str, ts_ms: int = 10 * DAY_MS) -> None:
+        super().erase(user, ts_ms)
+        self.all.append(self.new[-1])
 
 
 class StoredRun:
@@ -27,25 +59,32 @@ class StoredRun:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.topic_ids = "1"
+        self.tailer = ErasureLog()
         self.harness = self.start()
 
-    def start(
-        self, feedback: FeedbackSettings = FEEDBACK, earlier: JoinerHarness | None = None, name: str = ""
-    ) -> JoinerHarness:
+    def start(self, feedback: FeedbackSettings = FEEDBACK, earlier: JoinerHarness | None = None) -> JoinerHarness:
         settings = Settings(
-            feedback=feedback.model_copy(update={"store": str(self.folder / name), "save_ms": 0, "rows_max": 5}),
+            feedback=feedback.model_copy(update={"store": str(self.folder), "save_ms": 0, "rows_max": 5}),
             tasks=(FRAUD,),
         )
         stores = StoreFolder(
             settings=settings, fetch_topic_ids=lambda topics: dict.fromkeys(sorted(topics), self.topic_ids)
         )
-        self.harness = JoinerHarness(settings=settings, stores=stores, log=earlier.consumer if earlier else None)
+        log = earlier.consumer if earlier else None
+        self.tailer = self.tailer.restart()
+        erasures = JoinerErasures(ErasureConsumer(tailer=self.tailer, erasures=Erasures()))
+        erasures.load(Retry(threading.Event()))
+        self.harness = JoinerHarness(erasures, settings=settings, stores=stores, log=log)
         return self.harness
 
     @property
     def store(self) -> Path:
         (path,) = self.folder.glob("*/0")
         return path
+
+    def contains(self, text: bytes) -> bool:
+        """Whether any file of the store has this text."""
+        return any(text in path.read_bytes() for path in self.store.iterdir())
 
     def kill(self) -> JoinerHarness:
         """Drop the process as a SIGKILL does: files stay as they are, locks are released."""
@@ -228,6 +267,32 @@ def test_a_store_in_use_leaves_the_rows_in_memory(run: StoredRun, caplog: pytest
     assert "one process should use" in caplog.text
     assert second.list_published_revisions() == [(f"o{ORDERS - 1}", 2)]
     first.pipeline.close()
+
+
+def test_an_erased_user_is_in_no_file_before_the_erasure_counts_as_executed(run: StoredRun) -> None:
+    run.harness.consumer.put(SCORED, to_msgpack(make_row("order", "secret-order", ORDERS, user="secret-user")))
+    run.harness.pipeline.step()
+    assert run.contains(b"secret-user")
+
+    run.tailer.erase("secret-user")
+    run.harness.pipeline.step()
+    assert not run.contains(b"secret-user")
+    assert read_committed(run.harness)[SCORED].offsets == {}
+
+    run.harness.pipeline.step()
+    assert read_committed(run.harness)[SCORED].offsets == {"2": 1}
+
+
+def test_a_user_who_was_erased_after_the_last_save_is_erased_from_the_stored_rows(run: StoredRun) -> None:
+    killed = run.kill()
+    assert run.contains(b"o7")
+    run.tailer.erase("u")
+
+    harness = run.start(earlier=killed)
+    join_label(harness, 7)
+
+    assert harness.list_published_revisions() == []
+    assert not run.contains(b"o7")
 
 
 def test_a_full_disk_keeps_the_changes_and_what_was_written(tmp_path: Path) -> None:

@@ -84,6 +84,11 @@ class ShardStore:
         self._write_record(number)
         self._commit = number
 
+    def purge(self) -> None:
+        """Leave nothing of deleted rows in the files; raises `Unavailable`."""
+        self.rows.purge()
+        self._write_record(self._commit)
+
     def size_bytes(self) -> int:
         """What its files take on disk."""
         return sum(size for name in (ROWS_FILE, LOG_FILE) if (size := size_of(self._folder / name)))

@@ -147,6 +147,11 @@ class SqliteRows:
                     self._connection.execute("ROLLBACK")
                 raise
 
+    def purge(self) -> None:
+        """Empty the write-ahead log, which has rows that were deleted since."""
+        with translate_errors("be written"):
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
     def close(self) -> None:
         with translate_errors("be closed"):
             self._connection.close()
