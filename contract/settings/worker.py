@@ -79,8 +79,9 @@ class FeedbackSettings(Section):
 
     `grace_s`: how much longer a row is kept for labels that arrive out of order. `idle_ms`, in wall time: a partition
     silent for this long no longer holds back the watermark. More than `rows_max` rows of a kind, or more than
-    `parked_max` events that came before their row, evict the oldest, which is counted; each partition number has its share of both. `said_max`: published examples
-    and judgements that a restarted joiner remembers to avoid duplicates; 8 bytes each.
+    `parked_max` events that came before their row, evict the oldest, which is counted; each partition number has its
+    share of both. `said_max`: published examples and judgements that a restarted joiner remembers for each partition
+    number to avoid duplicates; 8 bytes each.
     """
 
     impression_wait_s: Positive = 86_400
