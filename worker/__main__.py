@@ -14,6 +14,7 @@ from contract.features.declaration import FeatureSet
 from contract.logs import configure_logging
 from contract.profiles.record import ENTITY_KINDS, FAMILIES
 from contract.settings.reading import Settings, read_settings
+from worker.ops.shutdown import Shutdown
 from worker.records.lanes import LANES
 
 log = logging.getLogger("worker")
@@ -22,22 +23,27 @@ PROCESSES: Final = {"score": "score worker", "feedback": "joiner"}
 
 
 def main() -> int:
-    """Run one command; 0: ended as asked, 1: ended by a failure, 2: the settings are wrong, all errors listed."""
+    """Run one command; the exit statuses are listed in docs/operations.md."""
     arguments = parse()
     faulthandler.register(signal.SIGUSR2)  # a process that stands still shows where, without being ended
-    stop = threading.Event()
+    shutdown = Shutdown(threading.Event())
     if arguments.command in LONG_RUNNING:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: stop.set())
+        shutdown.install()
+    return shutdown.finish(run_reporting_errors(arguments, shutdown))
+
+
+def run_reporting_errors(arguments: argparse.Namespace, shutdown: Shutdown) -> int:
+    """0: ended as asked, 1: ended by a failure, 2: the settings are wrong, all errors listed."""
     try:
         settings, features = read_settings()
+        shutdown.limit_s = settings.worker.stop_s
         configure_logging(
             settings.log,
             process=PROCESSES.get(arguments.command, arguments.command),
             lane=getattr(arguments, "lane", None),
             instance=settings.worker.instance if arguments.command in PROCESSES else None,
         )
-        return run(arguments, settings, features, stop)
+        return run(arguments, settings, features, shutdown.stop)
     except BadConfig as error:
         for sentence in error.errors:
             print(f"Configuration: {sentence}", file=sys.stderr)

@@ -1,6 +1,6 @@
 """`python -m bench chaos`: seeded mixtures of faults while events flow; after each round every promise is audited.
 
-On Apache Kafka and Redis, with workers of both lanes and joiners. A round has about ten faults in a minute, one after
+On Apache Kafka and Redis, with workers of both lanes and joiners. A round has a dozen faults in a minute, one after
 another and overlapping: processes killed, frozen and scaled in every step, Kafka and Redis away, paused, full, flushed
 or set back, topics missing or recreated, poison, wrong clocks, erasures, new bundles. Then the faults are healed,
 everything has to catch up, and is audited. A round that fails prints its seed, what differs, what each process waits
@@ -52,8 +52,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--rate", type=float, default=150, help="orders and clicks per second")
     parser.add_argument("--workers", type=int, default=2, help="workers of each lane")
-    parser.add_argument("--joiners", type=int, default=1, help="joiners")
-    parser.add_argument("--faults-per-round", type=int, default=10, help="faults of a round")
+    parser.add_argument("--joiners", type=int, default=2, help="joiners")
+    parser.add_argument("--faults-per-round", type=int, default=12, help="faults of a round")
     parser.add_argument("--round-s", type=float, default=60, help="seconds of faults before everything is healed")
     parser.add_argument("--rounds-per-environment", type=int, default=5, help="rounds before all servers are new")
     parser.add_argument("--catch-up-s", type=float, default=90, help="seconds in which everything has to catch up")

@@ -1,9 +1,11 @@
-"""`python -m bench erasure`: users are erased while events flow; measures the time until Redis holds no data of them.
+"""`python -m bench erasure`: users are erased while events flow; measures the time until no data of them is left.
 
-On Apache Kafka and Redis, with a worker for each lane. One user after the other is erased. From the acknowledgement of
-the request on, Redis is polled for covered data: slices, decisions, lists, rankings. Then everything is folded again
-over an empty Redis, and then the state is rebuilt. Each time every slice is compared with a plain oracle that applies
-the erasures, and the remaining data of the erased users is counted.
+On Apache Kafka and Redis, with a worker for each lane, a joiner and a learner. One user after the other is erased. From
+the acknowledgement of the request on, Redis is polled for covered data: slices, decisions, lists, rankings. Once all
+erasures are confirmed, the samples in the learner's checkpoints are counted; then the other orders are labelled, those
+of erased users too, and what the joiner publishes and the learner learns of them is counted. Then everything is folded
+again over an empty Redis, and then the state is rebuilt. Each time every slice is compared with a plain oracle that
+applies the erasures, and the remaining data of the erased users is counted.
 """
 
 import argparse
@@ -20,6 +22,7 @@ from typing import Final, NamedTuple
 import msgspec
 from confluent_kafka import Producer
 
+from bench.guarantees.erasure_training import TrainingProcesses
 from bench.results.report import print_progress, print_result
 from bench.results.statistics import min_median_max
 from contract.events import AHEAD_MS_MAX, Erasure
@@ -53,14 +56,21 @@ class ErasureTimes(msgspec.Struct, frozen=True):
 
 
 class ErasureOutcome(msgspec.Struct, frozen=True, kw_only=True):
-    """Figures of a run. `gone_s`, `confirmed_s`: time since the request. `left`: keys that should have been deleted."""
+    """Figures of a run. `gone_s`: time until Redis holds nothing; `confirmed_s`: until all owners are done.
+
+    `samples`: covered rows in checkpoints before the erasures, `left_in_samples` after them; `left`: covered keys.
+    """
 
     people: int
     events: int
     gone_s: ErasureTimes
     confirmed_s: ErasureTimes
     confirmations: int
+    samples: int
     left: int
+    left_in_samples: int
+    emitted_afterwards: int
+    learned_afterwards: int
     left_after_replay: int
     left_after_rebuild: int
     mismatches: int
@@ -70,7 +80,13 @@ class ErasureOutcome(msgspec.Struct, frozen=True, kw_only=True):
     def passed(self) -> bool:
         """Whether erased data is gone permanently, each erasure was confirmed once, and no other slice has changed."""
         left = self.left + self.left_after_replay + self.left_after_rebuild
-        return left + self.mismatches == 0 and self.confirmations == self.people and self.gone_s.max <= GONE_MAX_S
+        left += self.left_in_samples + self.emitted_afterwards + self.learned_afterwards
+        return (
+            self.samples > 0
+            and left + self.mismatches == 0
+            and self.confirmations == self.people
+            and self.gone_s.max <= GONE_MAX_S
+        )
 
 
 class ErasedUser(NamedTuple):
@@ -97,7 +113,9 @@ class ErasureRun:
         self.redis = RedisClient(url=environment.redis.url, timeout_s=60)
         self.log = KafkaLog(bootstrap=environment.kafka.bootstrap)
         self.producer = Producer({"bootstrap.servers": environment.kafka.bootstrap, "linger.ms": 0, "log_level": 0})
+        self.training = TrainingProcesses(environment=environment, seed=seed)
         self.erased_users: list[ErasedUser] = []
+        self.labelled: set[str] = set()
 
     def run(self) -> ErasureOutcome:
         """Run and evaluate; raises RuntimeError if a worker ends by itself or data remains for two minutes."""
@@ -106,14 +124,21 @@ class ErasureRun:
         try:
             for process in self.workers.processes.values():
                 process.start()
+            self.training.start()
             self.check_state("before")
-            gone_s = [self.erase(f"u{user}") for user in self.rng.sample(range(USERS), self.people)]
+            self.label_orders()
+            erased = [f"u{user}" for user in self.rng.sample(range(USERS), self.people)]
+            everything = [self.create_erasure(user, covers_all=True).erasure for user in erased]
+            samples = self.training.count_samples(everything)
+            gone_s = [self.erase(user) for user in erased]
             checks = [self.check_state("erased")]
+            left_in_samples, emitted, learned = self.check_training()
             self.redis.pipeline([("FLUSHALL",)])
             checks.append(self.check_state("folded again"))
             self.rebuild()
             checks.append(self.check_state("rebuilt"))
         finally:
+            self.training.close()
             for process in self.workers.processes.values():
                 process.child.kill()
                 process.close()
@@ -125,7 +150,11 @@ class ErasureRun:
             gone_s=summarize_seconds(gone_s),
             confirmed_s=summarize_seconds(confirmed_s),
             confirmations=len(confirmed_s),
+            samples=samples,
             left=lefts[0],
+            left_in_samples=left_in_samples,
+            emitted_afterwards=emitted,
+            learned_afterwards=learned,
             left_after_replay=lefts[1],
             left_after_rebuild=lefts[2],
             mismatches=sum(mismatches),
@@ -161,6 +190,26 @@ class ErasureRun:
         ]
         orders = [order["event_id"] for order in user_orders if covers_all or order["ts_ms"] <= until_ms]
         return ErasedUser(Erasure(event_id=f"e-{user}", ts_ms=until_ms, user_id=user), orders, covers_all)
+
+    def label_orders(self) -> None:
+        """Label the orders that have none; returns once the learner has learned from them."""
+        acknowledged = self.workers.producers["orders"].acknowledged
+        records = [record for record, _ in acknowledged if record.kind == "orders" and record.reason is None]
+        orders = {record.event_id: record for record in records if record.event_id not in self.labelled}
+        chosen = list(orders.values())[: max(1, len(orders) // 2)]
+        self.labelled |= {order.event_id for order in chosen}
+        self.training.label(chosen, [order for user in self.erased_users for order in user.orders])
+        self.report(f"{len(chosen)} orders labelled and learned")
+
+    def check_training(self) -> tuple[int, int, int]:
+        """Wait for the confirmations; returns the samples left then, and the examples emitted and learned later."""
+        self.training.wait_until(lambda: len(self.read_confirmations()) >= self.people, "all confirmations")
+        erasures = [erased_user.erasure for erased_user in self.erased_users]
+        left, since_ms = self.training.count_samples(erasures), time.time_ns() // 1_000_000
+        self.label_orders()
+        emitted, learned = self.training.count_examples(erasures, since_ms), self.training.count_samples(erasures)
+        self.report(f"samples left {left}, examples emitted {emitted}, learned {learned}")
+        return left, emitted, learned
 
     def count_left(self, erased_user: ErasedUser) -> int:
         """The number of covered keys and slices that Redis still holds."""

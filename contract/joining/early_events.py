@@ -29,12 +29,13 @@ class EarlyEvents(Generic[K, E]):
         self._numbers_by_key = MultiIndex[K, int, E]()
         self._next_number = 0
 
-    def add(self, key: K, event: E) -> E | None:
-        """Keep an event until `wait_ms` after its own time; returns the event that is evicted for it, if any."""
+    def add(self, key: K, event: E, *, owner: str = "") -> E | None:
+        """Keep a user's event until `wait_ms` after its own time; returns the event that is evicted for it, if any."""
         number = self._next_number
         self._next_number += 1
         count = self._numbers_by_key.add(key, number, event)
-        evicted = self._pending.add(number, (key, event), since_ms=event.ts_ms, due_ms=event.ts_ms + self._wait_ms)
+        due_ms = event.ts_ms + self._wait_ms
+        evicted = self._pending.add(number, (key, event), since_ms=event.ts_ms, due_ms=due_ms, owner=owner)
         if evicted is None and count > PER_KEY_MAX:
             oldest = self._numbers_by_key.oldest(key)
             evicted = oldest, self._pending.remove(oldest)
@@ -62,6 +63,12 @@ class EarlyEvents(Generic[K, E]):
                 self._pending.remove(number)
                 self._numbers_by_key.remove(key, number)
                 return
+
+    def erase(self, owner: str, until_ms: int) -> None:
+        """Remove the events of a user at or before this time."""
+        for number in self._pending.find_covered(owner, until_ms):
+            key, _ = self._pending.remove(number)
+            self._numbers_by_key.remove(key, number)
 
     def pop_expired(self, watermark_ms: int) -> Iterator[E]:
         """Remove and yield the events whose wait is over."""

@@ -66,6 +66,12 @@ class Joiner:
             case _:
                 pass
 
+    def erase(self, user_id: str, until_ms: int) -> None:
+        """Remove what waits for more input of a user and has a part at or before this time; it emits nothing more."""
+        self._lists.erase(user_id, until_ms)
+        self._labels.erase(user_id, until_ms)
+        self._searches.erase(user_id, until_ms)
+
     def advance(self, watermark_ms: int) -> None:
         """Advance to `watermark_ms`: emit negative labels for rows whose window has closed."""
         self._lists.advance(watermark_ms)

@@ -93,7 +93,7 @@ class LabelJoin:
             self._counts["duplicate", "row"] += 1
             return
         due_ms = row.ts_ms + self._window_ms
-        evicted = self._rows.add(row.event_id, LabelledRow(row), since_ms=row.ts_ms, due_ms=due_ms)
+        evicted = self._rows.add(row.event_id, LabelledRow(row), since_ms=row.ts_ms, due_ms=due_ms, owner=row.user_id)
         if evicted:
             for task in self._default_negative[evicted[1].row.kind] or ("other",):
                 self._counts["crowded", task] += 1
@@ -124,6 +124,12 @@ class LabelJoin:
         for received in self._early.pop_expired(watermark_ms):
             self._report_orphan(received)
 
+    def erase(self, user_id: str, until_ms: int) -> None:
+        """See `Joiner.erase`."""
+        for key in self._rows.find_covered(user_id, until_ms):
+            self._rows.remove(key)
+        self._early.erase(user_id, until_ms)
+
     def oldest_ms(self) -> list[int | None]:
         return [self._rows.oldest_ms(), self._early.oldest_ms()]
 
@@ -133,7 +139,7 @@ class LabelJoin:
             self._count("late", label)
             return
         self._count("parked", label)
-        if evicted := self._early.add(label.judged_event_id, received):
+        if evicted := self._early.add(label.judged_event_id, received, owner=label.user_id):
             self._report_orphan(evicted)
 
     def _report_orphan(self, received: ReceivedLabel) -> None:

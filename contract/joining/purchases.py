@@ -49,7 +49,7 @@ class PurchaseJoin:
         clicked = ClickedItem(example)
         key = example.example_id
         due_ms = clicked.clicked_ms + self._wait_ms
-        evicted = self._clicked.add(key, clicked, since_ms=since_ms, due_ms=due_ms)
+        evicted = self._clicked.add(key, clicked, since_ms=since_ms, due_ms=due_ms, owner=example.user_id)
         self._by_order_key.add(clicked.order_key, key, None)
         if evicted:
             self._counts["crowded", "purchase"] += 1
@@ -59,7 +59,7 @@ class PurchaseJoin:
                 self._apply_order(key, order.ts_ms)
 
     def add_order(self, order: Order) -> None:
-        if self._recent_orders.add(order.user_id, order):
+        if self._recent_orders.add(order.user_id, order, owner=order.user_id):
             self._counts["crowded", "purchase"] += 1
         for item_id in dict.fromkeys(line.item_id for line in order.lines):
             for key in tuple(self._by_order_key.entries((order.user_id, item_id))):
@@ -74,6 +74,12 @@ class PurchaseJoin:
                 self._clicked.reschedule(key, clicked.clicked_ms + max(self._wait_ms, self._window_ms) + self._grace_ms)
         for _ in self._recent_orders.pop_expired(watermark_ms):
             pass  # most orders are for items that no recommendation list showed
+
+    def erase(self, user_id: str, until_ms: int) -> None:
+        """See `Joiner.erase`."""
+        for key in self._clicked.find_covered(user_id, until_ms):
+            self._unindex(key, self._clicked.remove(key))
+        self._recent_orders.erase(user_id, until_ms)
 
     def oldest_ms(self) -> list[int | None]:
         return [self._clicked.oldest_ms(), self._recent_orders.oldest_ms()]

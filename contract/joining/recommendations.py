@@ -62,7 +62,8 @@ class RecommendationJoin:
             self._counts["duplicate", "row"] += 1
         else:
             due_ms = row.ts_ms + self._impression_wait_ms
-            if self._lists.add(row.event_id, PendingList(row), since_ms=row.ts_ms, due_ms=due_ms):
+            pending = PendingList(row)
+            if self._lists.add(row.event_id, pending, since_ms=row.ts_ms, due_ms=due_ms, owner=row.user_id):
                 self._counts["crowded", "click"] += 1
             for event in self._early.pop(row.event_id):
                 self.add_event(event)
@@ -101,6 +102,13 @@ class RecommendationJoin:
             self._counts["orphan", "click"] += 1
         self._purchases.advance(watermark_ms)
 
+    def erase(self, user_id: str, until_ms: int) -> None:
+        """See `Joiner.erase`."""
+        for key in self._lists.find_covered(user_id, until_ms):
+            self._lists.remove(key)
+        self._early.erase(user_id, until_ms)
+        self._purchases.erase(user_id, until_ms)
+
     def oldest_ms(self) -> list[int | None]:
         return [self._lists.oldest_ms(), self._early.oldest_ms(), *self._purchases.oldest_ms()]
 
@@ -109,7 +117,7 @@ class RecommendationJoin:
             self._counts["late", "click"] += 1
             return
         self._counts["parked", "click"] += 1
-        if self._early.add(key, event):
+        if self._early.add(key, event, owner=event.user_id):
             self._counts["orphan", "click"] += 1
 
     def _add_impression(self, key: str, pending: PendingList, impression: Impression) -> None:

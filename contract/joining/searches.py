@@ -71,7 +71,7 @@ class SearchJoin:
         origin = self._find_search(key, click)
         if origin and origin.is_settled:
             self._correct(origin, click)  # arrived out of order
-        elif self._early_clicks.add(key, click):
+        elif self._early_clicks.add(key, click, owner=click.user_id):
             self._counts["orphan", "relevance"] += 1
 
     def advance(self, watermark_ms: int) -> None:
@@ -84,13 +84,20 @@ class SearchJoin:
         for _ in self._early_clicks.pop_expired(watermark_ms):
             self._counts["orphan", "relevance"] += 1
 
+    def erase(self, user_id: str, until_ms: int) -> None:
+        """See `Joiner.erase`."""
+        for key in self._searches.find_covered(user_id, until_ms):
+            self._unindex(self._searches.remove(key))
+        self._early_clicks.erase(user_id, until_ms)
+
     def oldest_ms(self) -> list[int | None]:
         return [self._searches.oldest_ms(), self._early_clicks.oldest_ms()]
 
     def _add(self, search: PendingSearch) -> None:
         key, ts_ms = search.row.event_id, search.row.ts_ms
         repeated = self._by_key.add(search.key, key, search)
-        evicted = self._searches.add(key, search, since_ms=ts_ms, due_ms=ts_ms + self._wait_ms)
+        due_ms = ts_ms + self._wait_ms
+        evicted = self._searches.add(key, search, since_ms=ts_ms, due_ms=due_ms, owner=search.row.user_id)
         if evicted is None and repeated > REPEATED_MAX:
             oldest = self._by_key.oldest(search.key)
             evicted = oldest, self._searches.remove(oldest)

@@ -11,7 +11,7 @@ class WorkerSettings(Section):
     """How a score worker works. `instance` identifies a worker within its lane and must be stable over restarts.
 
     A batch has the records that are there, at most `batch_max`, and fewer if they would take longer than `latency_ms`.
-    `wait_ms`: how long to wait for the first record.
+    `wait_ms`: how long to wait for the first record. `stop_s`: the process ends at the latest so long after SIGTERM.
     """
 
     instance: str = "0"
@@ -20,6 +20,7 @@ class WorkerSettings(Section):
     wait_ms: Positive = 20
     http_port: Port = 9100
     swap_poll_ms: Positive = 1_000
+    stop_s: Positive = 20
     stall_s: Positive = 120
     on_lost_log: Literal["stop", "accept"] = "stop"
     dead_letter_share_max: Annotated[float, Field(gt=0, le=1)] = 0.5

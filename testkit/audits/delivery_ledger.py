@@ -37,6 +37,7 @@ class DeliveryLedger:
     _decisions: dict[str, list[Decision]] = field(default_factory=dict)
     _cached: dict[str, Decision] = field(default_factory=dict)
     _scored: Counter[tuple[str, str]] = field(default_factory=Counter)
+    _lists: Counter[tuple[str, str, int, int]] = field(default_factory=Counter)  # by id and the event's position
     _dead_letters: dict[RecordPosition, list[tuple[BadRecord, str]]] = field(default_factory=dict)
 
     def record_order(self, event_id: str) -> None:
@@ -62,6 +63,8 @@ class DeliveryLedger:
     def record_scored_row(self, row: ScoredRow) -> None:
         """A scored row was published."""
         self._scored[row.kind, row.event_id] += 1
+        if row.kind not in ("order", "click"):
+            self._lists[row.event_id, row.topic, row.partition, row.offset] += 1
 
     def record_dead_letter(self, letter: DeadLetter, key: bytes | None, value: bytes | None) -> None:
         """A dead letter was published."""
@@ -97,6 +100,7 @@ class DeliveryLedger:
             + count_surplus(rows_of_orders, self.orders)
             + count_surplus(rows_of_clicks, self.clicks)
             + count_surplus(letters, dict.fromkeys(self.bad_records, 1))
+            + count_surplus(self._lists, dict.fromkeys(self._lists, 1))
         )
 
     def _find_unscored(self, kind: str, produced: Iterable[str]) -> Iterable[str]:

@@ -7,7 +7,7 @@ from testkit.chaos import input_faults, kafka_faults, process_faults, redis_faul
 from testkit.chaos.scene import Course, Scene
 from testkit.kills.killed_process import STEPS_WITH_BATCH
 
-KAFKA, REDIS, CLOCK = "kafka", "redis", "clock"
+KAFKA, REDIS, CLOCK, REBUILD = "kafka", "redis", "clock", "rebuild"
 SHARED: Final = ""
 
 
@@ -54,6 +54,7 @@ CHAOS_FAULTS: Final[dict[str, ChaosFault]] = {
     "events repeated": ChaosFault(input_faults.repeat_events),
     "clock stepped": ChaosFault(input_faults.step_clock, CLOCK),
     "users erased": ChaosFault(input_faults.erase_users),
+    "state rebuilt": ChaosFault(input_faults.rebuild_state, REBUILD),
     "bundle swapped": ChaosFault(input_faults.swap_bundle),
     "disk full for a bundle": ChaosFault(input_faults.fill_disk),
 }

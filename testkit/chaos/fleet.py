@@ -154,7 +154,7 @@ class Fleet:
         if process.terminated_at_s is not None:
             self.worst_shutdown_s = max(self.worst_shutdown_s, now_s - process.terminated_at_s)
             process.terminated_at_s = None
-            if child.stop() != 0:
+            if child.stop() not in (0, -signal.SIGTERM):  # by the signal itself: it had only just begun
                 self.own_exits.append(
                     OwnExit(f"{process.name} after SIGTERM", child.stop(), child.tail(TAIL_CHARACTERS))
                 )

@@ -1,6 +1,7 @@
 """What comes in wrongly: poison, repeated events, wrong clocks; and what operators ask for: erasures, new bundles."""
 
 import resource
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
@@ -8,14 +9,16 @@ from typing import Final
 from contract.bundle import publish
 from contract.errors import BadBundle
 from contract.units import MINUTE_MS
+from devservers.process import ChildProcess
 from testkit.chaos.kafka_faults import send_poison
-from testkit.chaos.scene import Course, Scene
+from testkit.chaos.scene import Course, Scene, wait_for
 from testkit.environment.tiny_bundle import make_manifest, publish_tiny, tiny_files
 
 STEPS_MS: Final = (-4 * MINUTE_MS, -30_000, 30_000, 4 * MINUTE_MS)
 DISK_BYTES: Final = (0, 100, 700)  # of a file, after which the disk is full
 THRESHOLD: Final = 20.0  # near the price of two frequent lines
 THRESHOLD_STEP: Final = 0.1
+REBUILD_S: Final = 40.0
 
 
 def poison(scene: Scene) -> Course:
@@ -53,6 +56,26 @@ def swap_bundle(scene: Scene) -> Course:
     scene.record("bundle swapped")
     publish_version(scene)
     yield 0
+
+
+def rebuild_state(scene: Scene) -> Course:
+    """The state is rebuilt into a new generation; what ends it early leaves the present one serving.
+
+    Not after a topic was recreated: the rebuilt state lacks what the deleted one had.
+    """
+    if scene.has_recreated_topics:
+        return
+    scene.record("state rebuilt")
+    child = ChildProcess(
+        command=[sys.executable, "-m", "worker", "rebuild"],
+        output=scene.environment.folder / "rebuild.log",
+        environment=scene.environment.env_variables(),
+    )
+    child.start()
+    try:
+        yield from wait_for(lambda: not child.is_running, within_s=REBUILD_S, step_s=0.2)
+    finally:
+        child.kill()
 
 
 def fill_disk(scene: Scene) -> Course:

@@ -23,7 +23,7 @@ START_S: Final = 60.0
 OPEN_S: Final = (4.0, 12.0)
 REQUEST_S: Final = 20.0
 PARTITIONS_MAX: Final = 8
-GROWING: Final = ("reviews", "searches")  # nothing joins these by partition, so they may grow while users act
+GROWING: Final = ("reviews", "searches", "erasures", "products")  # nothing joins these by partition
 RECREATED: Final = ("reviews", "searches", "impressions")  # their events get no decision, so nothing is owed for them
 FOREIGN_TIMEOUT_MS: Final = 60_000
 FOREIGN_RECORDS: Final = 3
@@ -71,6 +71,7 @@ def recreate_topic(scene: Scene) -> Course:
     """Begins where everything sent is folded: what a deleted topic still had unread is gone with it."""
     topic = scene.topic(scene.rng.choice(RECREATED))
     scene.record("topic recreated")
+    scene.has_recreated_topics = True
     delete_topic(scene, topic)
     scene.kafka.create_topics({topic: scene.environment.topics.partitions}, {"retention.ms": "-1"})
     scene.recreated_topics.append(topic)

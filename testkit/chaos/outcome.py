@@ -13,14 +13,14 @@ class ChaosPlan(msgspec.Struct, frozen=True, kw_only=True):
     minutes: float
     seed: int
     faults: Sequence[str]
-    faults_per_round: int = 10
+    faults_per_round: int = 12
     round_s: float = 60.0
     rounds_per_environment: int = 5
     rounds_max: int = 1_000_000
     catch_up_s: float = 90.0
     events_per_s: float = 150.0
     workers_per_lane: int = 2
-    joiners: int = 1
+    joiners: int = 2
 
 
 class ChaosOutcome(msgspec.Struct, kw_only=True):

@@ -4,6 +4,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from hashlib import sha256
 from typing import Final
 
 import msgspec
@@ -23,10 +24,11 @@ from testkit.audits.key_order import KeyOrderAudit
 from testkit.audits.label_audit import LabelAudit
 from testkit.audits.state_audit import FOLDED_KINDS, StateAudit, decode_event
 from testkit.chaos.scene import Scene
-from testkit.environment.kafka_log import KafkaLog
+from testkit.environment.kafka_log import KafkaLog, RecordPosition
 from testkit.environment.log_follower import LogFollower
 from testkit.oracle.profiles import ProfileOracle
 from transport.records import Record
+from worker.records.dead_letters import TOO_LARGE_TO_KEEP
 from worker.records.lanes import LANES
 from worker.redis.client import RedisClient
 
@@ -180,8 +182,7 @@ class PromiseAudit:
                 if row.kind == "order" and row.event_id in self._order_bytes:
                     self._bundles.record_order(row, self._order_bytes[row.event_id])
             case "dead_letters":
-                letter = read_dead_letter(dict(record.headers)[DEAD_LETTER_HEADER])
-                self._ledger.record_dead_letter(letter, record.key, record.value)
+                self._record_dead_letter(record)
             case "feedback":
                 self._labels.record_example(read_example(value), record.kafka_ms)
             case "erased":
@@ -189,6 +190,14 @@ class PromiseAudit:
             case _ if kind in FOLDED_KINDS and (event := decode_event(kind, record)) is not None:
                 source = state.build_source_name(kind, record.topic_partition.partition)
                 self._folded.append((source, record.offset, event))
+
+    def _record_dead_letter(self, record: Record) -> None:
+        letter, value = read_dead_letter(dict(record.headers)[DEAD_LETTER_HEADER]), record.value
+        bad = self._ledger.bad_records.get(RecordPosition(letter.topic, letter.partition, letter.offset))
+        is_shortened = letter.reason == TOO_LARGE_TO_KEEP and letter.detail.startswith(bad.reason if bad else "")
+        if bad and is_shortened and letter.value_sha256 == sha256(bad.value or b"").hexdigest():
+            letter, value = msgspec.structs.replace(letter, reason=bad.reason), bad.value
+        self._ledger.record_dead_letter(letter, record.key, value)
 
     def _read_cached(self) -> None:
         """Read the decisions of new orders in Redis, and again some of earlier rounds."""

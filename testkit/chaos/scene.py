@@ -35,6 +35,7 @@ class Scene:
     counts: Counter[str] = field(default_factory=Counter)
     loses_claims: bool = False  # Redis may have lost decisions
     recreated_topics: list[str] = field(default_factory=list)  # since the last audit
+    has_recreated_topics: bool = False  # of which profiles are made
     bundle_thresholds: dict[str, float] = field(default_factory=dict)  # by version
 
     def record(self, fault: str) -> None:

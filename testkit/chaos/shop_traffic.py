@@ -4,8 +4,10 @@ Event time is the machine's clock less half a day, so that it can run ahead at t
 """
 
 import json
+import math
 import random
 import time
+from bisect import bisect_right
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -50,8 +52,8 @@ class EventClock:
 
     def latest_ms_until(self, wall_ms: int) -> int:
         """The latest event time that was sent until a moment."""
-        earlier = [latest_ms for at_ms, latest_ms in self._latest_ms if at_ms <= wall_ms]
-        return max(earlier, default=0)
+        count = bisect_right(self._latest_ms, (wall_ms, math.inf))
+        return self._latest_ms[count - 1][1] if count else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,7 @@ class ShopTraffic:
                 "bootstrap.servers": environment.kafka.bootstrap,
                 "enable.idempotence": True,
                 "linger.ms": 1,
+                "topic.metadata.refresh.interval.ms": 2_000,  # added partitions are written to soon
                 "log_level": 0,
             }
         )

@@ -13,7 +13,7 @@ from testkit.metrics import read_metric
 from tests.conftest import KafkaBroker
 from tests.worker.environment import WorkerEnvironment
 from tests.worker.worker_lifecycle import TIMEOUT_S, InProcessWorker, StepEvent, WorkerThread, raise_killed, wait_until
-from worker.kafka.consumer import InstanceFenced
+from worker.kafka.instance_name import InstanceFenced
 from worker.ops import metrics
 
 

@@ -6,11 +6,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Final, Protocol, Self
 
 from contract.errors import StaleState, Unavailable
+from contract.settings.reading import Settings
+from contract.settings.servers import TopicSettings
 from testkit.faults.step_hooks import StepHooks
-from tests.worker.environment import WorkerEnvironment
 from tests.worker.signing_scorer import SigningScorer
 from transport.records import TopicPartition
 from worker.assembly import assemble
@@ -40,12 +41,21 @@ def raise_killed() -> None:
     raise WorkerKilled
 
 
+class WorkerSource(Protocol):
+    """What a run needs of its environment."""
+
+    @property
+    def topics(self) -> TopicSettings: ...
+
+    def settings_for(self, instance: str) -> Settings: ...
+
+
 class InProcessWorker:
     """One run of a worker of the orders lane, from joining its group to its end or death."""
 
     def __init__(
         self,
-        environment: WorkerEnvironment,
+        environment: WorkerSource,
         name: str = "worker",
         *,
         instance: str = "0",

@@ -26,15 +26,15 @@ PAUSE_MAX_S: Final = 10.0
 class ErasedOffsets(Struct, frozen=True, gc=False, omit_defaults=True):
     """How far the erasures topic is executed, as it is committed along with an offset (at most 4,096 bytes).
 
-    `offsets`: by partition, without those that are at 0. `topic_id` is empty where the broker has no topic ids.
+    `offsets`: by the number of the partition, without those that are at 0. `topic_id`: empty where the broker has none.
     """
 
     topic_id: str = ""
-    offsets: dict[int, int] = {}
+    offsets: dict[str, int] = {}
 
     def by_name(self) -> dict[str, int]:
         """The offsets by the name of the partition in progress records."""
-        return {source_name("erasures", self.topic_id or None, n): offset for n, offset in self.offsets.items()}
+        return {source_name("erasures", self.topic_id or None, int(n)): offset for n, offset in self.offsets.items()}
 
 
 NOTHING_ERASED: Final = ErasedOffsets()
@@ -110,5 +110,5 @@ def decode_erased(metadata: str) -> dict[str, int]:
     """The offsets in the joiner's commit metadata; none if an earlier version wrote it."""
     try:
         return decode_json(metadata or "{}").erased.by_name()
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, ValueError):
         return {}

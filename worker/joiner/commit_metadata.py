@@ -9,6 +9,7 @@ from msgspec import Struct
 from contract.joining.labels import GRAPH_BY_KIND
 from contract.messages import ScoredRow
 from transport.records import PartitionOffsets, TopicPartition
+from worker.erasure.kafka_owners import NOTHING_ERASED, ErasedOffsets
 
 
 class CommitMetadata(Struct, frozen=True, gc=False, omit_defaults=True):
@@ -16,7 +17,8 @@ class CommitMetadata(Struct, frozen=True, gc=False, omit_defaults=True):
 
     Rows of this partition below offset `read` are closed if their event is before `since_ms`, and rows that are
     labelled as a whole (not item by item) also if it is before `judged_ms`. `writer` is the process that committed;
-    without one it was a release whose single joiner counted `orphans` over all partitions.
+    without one it was a release whose single joiner counted `orphans` over all partitions. `erased`: how far that
+    process had executed erasures, which confirmations wait for.
     """
 
     orphans: dict[str, int] = {}
@@ -24,6 +26,7 @@ class CommitMetadata(Struct, frozen=True, gc=False, omit_defaults=True):
     since_ms: int = 0
     judged_ms: int = 0
     writer: str = ""
+    erased: ErasedOffsets = NOTHING_ERASED
 
     def is_closed(self, offset: int, row: ScoredRow) -> bool:
         """Whether a row that is read again can emit nothing more."""

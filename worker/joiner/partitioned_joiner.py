@@ -12,9 +12,11 @@ from contract.events import Event
 from contract.joining.joiner import Joiner
 from contract.joining.output import JoinOutput, Origin, OutcomeCounts
 from contract.messages import ScoredRow
+from contract.profiles.erasures import NO_ERASURES, Erasures
 from contract.settings.worker import FeedbackSettings
 from contract.tasks import Task
 from transport.records import TopicPartition
+from worker.erasure.kafka_owners import NOTHING_ERASED, ErasedOffsets
 from worker.joiner.commit_metadata import EMPTY_METADATA, CommitMetadata
 from worker.joiner.offset_index import TimeOffsetIndex
 from worker.joiner.watermarks import RecordTime, Watermarks
@@ -23,7 +25,9 @@ from worker.joiner.watermarks import RecordTime, Watermarks
 class PartitionedJoiner:
     """Joins partitions that are read at different speeds."""
 
-    def __init__(self, *, feedback: FeedbackSettings, tasks: Sequence[Task]) -> None:
+    def __init__(self, *, feedback: FeedbackSettings, tasks: Sequence[Task], erasures: Erasures = NO_ERASURES) -> None:
+        """`erasures`: those known so far; a record that one covers is not joined."""
+        self._erasures = erasures
         self._joiner = Joiner(feedback=feedback, tasks=tasks)
         self._watermarks = Watermarks[TopicPartition]()
         self._offset_indexes: dict[TopicPartition, TimeOffsetIndex] = {}
@@ -69,13 +73,19 @@ class PartitionedJoiner:
         index.observe(offset, message.ts_ms if time else min(message.ts_ms, index.highest_ms))
         if time:
             self._watermarks.observe(partition, name_user(message), time)
-        if isinstance(message, ScoredRow):
+        if self._is_erased(message):
+            pass  # as if it were not there
+        elif isinstance(message, ScoredRow):
             # A closed row may be read again without all of its events, and would be joined to fewer of them.
             if not self._metadata.get(partition, EMPTY_METADATA).is_closed(offset, message):
                 self._joiner.add_row(message)
         else:
             self._joiner.add_event(message, Origin(*partition, offset))
         return time is not None and (self._timely_from_ms is None or time.ms >= self._timely_from_ms)
+
+    def erase(self, user_id: str, until_ms: int) -> None:
+        """Remove what a user's erasure covers from what waits."""
+        self._joiner.erase(user_id, until_ms)
 
     def advance(self, idle: Iterable[TopicPartition]) -> JoinOutput:
         """The outputs that are ready, with exactly the partitions in `idle` holding no watermark back."""
@@ -96,7 +106,9 @@ class PartitionedJoiner:
         """Leave out rows that an earlier run closed."""
         self._metadata = dict(metadata)
 
-    def commit_metadata(self, orphans: Mapping[str, int], writer: str) -> dict[TopicPartition, CommitMetadata]:
+    def commit_metadata(
+        self, orphans: Mapping[str, int], writer: str, erased: ErasedOffsets = NOTHING_ERASED
+    ) -> dict[TopicPartition, CommitMetadata]:
         """The metadata to commit for each partition that was read; never closes fewer rows than before."""
         oldest_ms = self.oldest_ms
         judged_ms = max(0, (self.now_ms or 0) - self._judged_wait_ms)
@@ -105,7 +117,7 @@ class PartitionedJoiner:
             current = CommitMetadata(read=index.next_offset, since_ms=since_ms, judged_ms=judged_ms)
             earlier = self._metadata.get(partition, EMPTY_METADATA)
             latest = current if current.supersedes(earlier) else earlier
-            self._metadata[partition] = replace(latest, orphans=dict(orphans), writer=writer)
+            self._metadata[partition] = replace(latest, orphans=dict(orphans), writer=writer, erased=erased)
         return {partition: self._metadata[partition] for partition in self._offset_indexes}
 
     def next_offsets(self) -> dict[TopicPartition, int]:
@@ -116,6 +128,11 @@ class PartitionedJoiner:
         """The offset after the last record that was read of a partition; 0 before the first."""
         index = self._offset_indexes.get(partition)
         return index.next_offset if index else 0
+
+    def _is_erased(self, message: ScoredRow | Event) -> bool:
+        if isinstance(message, ScoredRow):
+            return self._erasures.covers(message.user_id, message.ts_ms)
+        return self._erasures.covers_event(message)
 
     def partitions_ahead(self) -> set[TopicPartition]:
         """Partitions to pause until the slower ones have caught up."""

@@ -24,6 +24,7 @@ from transport.records import PartitionOffsets, Record, TopicPartition
 from worker.joiner.decoding import RecordDecoder
 from worker.joiner.dedup import PublishedOutputs
 from worker.joiner.dedup_loader import DedupLoader, make_shard_header, start_offset
+from worker.joiner.erasures import JoinerErasures
 from worker.joiner.membership import JoinerMembership, PartitionsChanged
 from worker.joiner.shard import JoinerShard, ShardSet
 from worker.kafka.consumer import GroupConsumer
@@ -50,7 +51,7 @@ class Clocks:
 class JoinerPipeline:
     """Moves batches from the consumer through the shards to the producer; the rebalance listener of the consumer."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts that it connects
         self,
         *,
         settings: Settings,
@@ -59,6 +60,7 @@ class JoinerPipeline:
         producer: TransactionalProducer,
         retry: Retry,
         step_marker: StepMarker | None = None,
+        erasures: JoinerErasures | None = None,
         clocks: Clocks | None = None,
         load_published: Callable[[Mapping[TopicPartition, PartitionOffsets]], Mapping[int, PublishedOutputs]]
         | None = None,
@@ -76,7 +78,12 @@ class JoinerPipeline:
         self._producer = producer
         self._retry = retry
         self._mark_step = step_marker or StepMarker()
-        self._shards = ShardSet(lambda partitions: JoinerShard(settings=self._shard_settings, partitions=partitions))
+        self._erasures = erasures or JoinerErasures()
+        self._shards = ShardSet(
+            lambda partitions: JoinerShard(
+                settings=self._shard_settings, partitions=partitions, erasures=self._erasures.known
+            )
+        )
         self._writer = uuid.uuid4().hex[:12]
         self._paused: set[TopicPartition] = set()
         self._mismatch: str | None = None
@@ -109,6 +116,8 @@ class JoinerPipeline:
                 if self._is_held():
                     return 0
                 restarted = self._recover()
+                for user_id, until_ms in self._erasures.poll():
+                    self._shards.erase(user_id, until_ms)
                 self._publish(self._join([record for record in records if record.topic_partition not in restarted]))
         except PartitionsChanged as changed:
             log.warning("Restarting the join from the committed positions: %s", changed)
@@ -141,6 +150,7 @@ class JoinerPipeline:
         """Leave the group; records after the committed positions will be read again."""
         self._consumer.close()
         self._producer.close()
+        self._erasures.close()
 
     def _join(self, records: list[Record]) -> list[OutgoingRecord]:
         # Behind an open transaction a partition is silent, and yet its records are to come.
@@ -171,8 +181,9 @@ class JoinerPipeline:
         ]
 
     def _publish(self, outgoing: list[OutgoingRecord]) -> None:
-        if outgoing or any(shard.has_moved() for shard in self._shards):
-            commits = [(shard, shard.make_commits(self._writer)) for shard in self._shards]
+        erased = self._erasures.read_offsets()
+        if outgoing or any(shard.has_moved(erased) for shard in self._shards):
+            commits = [(shard, shard.make_commits(self._writer, erased)) for shard in self._shards]
             merged = {partition: commit for _, each in commits for partition, commit in each.items()}
             self._mark_step(Step.PUBLISH)
             self._producer.publish(
@@ -182,7 +193,7 @@ class JoinerPipeline:
                 {partition: metadata for partition, (_, metadata) in merged.items()},
             )
             for shard, shard_commits in commits:
-                shard.mark_committed(shard_commits)
+                shard.mark_committed(shard_commits, erased)
         self._set_metrics()
 
     def _pause_only(self, partitions: set[TopicPartition]) -> None:

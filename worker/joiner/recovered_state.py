@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from contract.joining.output import JoinOutput, OrphanLabel
 from contract.settings.worker import FeedbackSettings
 from transport.records import PartitionOffsets, TopicPartition
+from worker.erasure.kafka_owners import ErasedOffsets
 from worker.joiner.commit_metadata import CommitMetadata, decode_all_metadata, encode_metadata
 from worker.joiner.dedup import PublishedOutputs
 from worker.joiner.dedup_loader import start_offset
@@ -78,14 +79,18 @@ class RecoveredState:
         return unpublished, withheld
 
     def commit_metadata(
-        self, joiner: PartitionedJoiner, positions: Mapping[TopicPartition, int], writer: str
+        self, joiner: PartitionedJoiner, positions: Mapping[TopicPartition, int], writer: str, erased: ErasedOffsets
     ) -> dict[TopicPartition, str]:
-        """The metadata to commit with these positions; `writer` names this process."""
+        """The metadata to commit with these positions; `writer` names this process.
+
+        Of partitions that were not read since the start, what an earlier run committed, with `erased` of this one.
+        """
         orphans = self._orphan_counter.finalize(positions)
-        return {
-            partition: encode_metadata(metadata)
-            for partition, metadata in joiner.commit_metadata(orphans, writer).items()
+        unread = {
+            partition: replace(metadata, writer=writer, erased=erased) for partition, metadata in self.metadata.items()
         }
+        metadata = unread | joiner.commit_metadata(orphans, writer, erased)
+        return {partition: encode_metadata(latest) for partition, latest in metadata.items()}
 
     def release_published(self, positions: Mapping[TopicPartition, int]) -> None:
         """Free the recovered outputs once the positions have passed every record that an earlier run may have read."""

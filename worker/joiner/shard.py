@@ -8,8 +8,10 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from contract.joining.output import JoinOutput, OutcomeCounts
+from contract.profiles.erasures import NO_ERASURES, Erasures
 from contract.settings.reading import Settings
 from transport.records import PartitionOffsets, Record, TopicPartition
+from worker.erasure.kafka_owners import NOTHING_ERASED, ErasedOffsets
 from worker.joiner.decoding import CLOCK_LEAD_MS, RecordDecoder
 from worker.joiner.dedup import PublishedOutputs
 from worker.joiner.partitioned_joiner import PartitionedJoiner
@@ -22,10 +24,13 @@ Commits = Mapping[TopicPartition, tuple[int, str]]  # position and metadata
 class JoinerShard:
     """One shard: its waiting rows, and what earlier runs published and committed of it."""
 
-    def __init__(self, *, settings: Settings, partitions: frozenset[TopicPartition]) -> None:
+    def __init__(
+        self, *, settings: Settings, partitions: frozenset[TopicPartition], erasures: Erasures = NO_ERASURES
+    ) -> None:
+        """`erasures`: those known so far; they are not joined."""
         self.partitions = partitions
         self.is_verified = False  # nothing was committed by another process since this one's last commit
-        self.joiner = PartitionedJoiner(feedback=settings.feedback, tasks=settings.tasks)
+        self.joiner = PartitionedJoiner(feedback=settings.feedback, tasks=settings.tasks, erasures=erasures)
         self.joiner.add_partitions(partitions)
         self._feedback = settings.feedback
         self._recovered: RecoveredState | None = None
@@ -33,6 +38,7 @@ class JoinerShard:
         self._timely: set[TopicPartition] = set()
         self._untimely: set[TopicPartition] = set()
         self._committed: dict[TopicPartition, tuple[int | None, str]] = {}
+        self._committed_erased = NOTHING_ERASED
 
     @property
     def number(self) -> int:
@@ -97,20 +103,29 @@ class JoinerShard:
         self.joiner.counts.clear()
         return outcomes
 
-    def has_moved(self) -> bool:
-        """Whether a position is not yet committed."""
-        positions = self.joiner.safe_offsets()
-        return any(self._committed.get(partition, (None,))[0] != offset for partition, offset in positions.items())
+    def has_moved(self, erased: ErasedOffsets) -> bool:
+        """Whether a position, or how far erasures are executed, is not yet committed."""
+        positions = self._find_positions()
+        return bool(positions) and (
+            erased != self._committed_erased
+            or any(self._committed.get(partition, (None,))[0] != offset for partition, offset in positions.items())
+        )
 
-    def make_commits(self, writer: str) -> Commits:
-        """The positions of the partitions that were read, with their metadata; `writer` names this process."""
-        positions = self.joiner.safe_offsets()
-        metadata = self.recovered.commit_metadata(self.joiner, positions, writer)
+    def make_commits(self, writer: str, erased: ErasedOffsets) -> Commits:
+        """The positions with their metadata; `writer` names this process, which has executed erasures to `erased`."""
+        positions = self._find_positions()
+        metadata = self.recovered.commit_metadata(self.joiner, positions, writer, erased)
         return {partition: (offset, metadata[partition]) for partition, offset in positions.items()}
 
-    def mark_committed(self, commits: Commits) -> None:
+    def mark_committed(self, commits: Commits, erased: ErasedOffsets) -> None:
         self._committed.update(commits)
+        self._committed_erased = erased
         self.recovered.release_published({partition: offset for partition, (offset, _) in commits.items()})
+
+    def _find_positions(self) -> dict[TopicPartition, int]:
+        """The positions of the partitions that were read, by this process or an earlier one."""
+        committed = {partition: offset for partition, (offset, _) in self._committed.items() if offset is not None}
+        return committed | self.joiner.safe_offsets()
 
     def is_empty(self, at_end: Iterable[TopicPartition]) -> bool:
         """Whether its partitions hold no record."""
@@ -156,6 +171,11 @@ class ShardSet:
         """No partition is assigned until the next assignment."""
         self._revoked |= self._shards
         self._shards = {}
+
+    def erase(self, user_id: str, until_ms: int) -> None:
+        """Remove what a user's erasure covers from all shards, also from those that wait for the next assignment."""
+        for shard in (*self._shards.values(), *self._revoked.values()):
+            shard.joiner.erase(user_id, until_ms)
 
     def list_unverified(self) -> list[JoinerShard]:
         """The shards that are new, or that another process may have joined in between."""

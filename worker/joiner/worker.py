@@ -5,7 +5,11 @@ import threading
 import time
 from typing import Final
 
+from contract.profiles.erasures import Erasures
 from contract.settings.reading import Settings
+from transport.log_reader import TopicTailer
+from worker.erasure.topic import ErasureConsumer
+from worker.joiner.erasures import JoinerErasures
 from worker.joiner.membership import JoinerMembership
 from worker.joiner.pipeline import JoinerPipeline
 from worker.kafka.consumer import GroupConsumer
@@ -60,6 +64,11 @@ class JoinerWorker:
             retry=retry,
             step_marker=step_marker,
         )
+        erasures = JoinerErasures(
+            ErasureConsumer(
+                tailer=TopicTailer(kafka=kafka, topics=[self._settings.topics.erasures]), erasures=Erasures()
+            )
+        )
         pipeline = JoinerPipeline(
             settings=self._settings,
             consumer=consumer,
@@ -67,7 +76,9 @@ class JoinerWorker:
             producer=producer,
             retry=retry,
             step_marker=step_marker,
+            erasures=erasures,
         )
+        erasures.load(retry)  # before any partition is assigned
         consumer.subscribe(pipeline.topics, pipeline)
         return pipeline
 

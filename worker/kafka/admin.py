@@ -27,7 +27,8 @@ class KafkaAdmin:
     """Queries a cluster and creates its topics."""
 
     def __init__(self, *, kafka: KafkaSettings) -> None:
-        self._client = AdminClient({**kafka.connection(), "log_level": 3}, logger=client_log)
+        self._configuration = {**kafka.connection(), "log_level": 3}
+        self._client = self._connect()
         self._has_topic_ids, self._group_id = kafka.topic_ids, kafka.group
 
     def fetch_topic_ids(self, topics: Iterable[str]) -> dict[str, str]:
@@ -38,16 +39,17 @@ class KafkaAdmin:
         """Send the request of `fetch_topic_ids`; the returned function waits for the answer."""
         names = list(topics)
         futures: dict[str, Any] = {}
+        client = self._admin  # until its futures are done, also if another request fails
         if self._has_topic_ids and names:
-            futures = self._admin.describe_topics(TopicCollection(names), request_timeout=TIMEOUT_S)
+            futures = client.describe_topics(TopicCollection(names), request_timeout=TIMEOUT_S)
 
-        def wait() -> dict[str, str]:
+        def wait(_: AdminClient = client) -> dict[str, str]:
             try:
                 return {
                     topic: str(future.result().topic_id) for topic, future in futures.items() if self._exists(future)
                 }
             except KafkaException as error:
-                raise Unavailable(f"Kafka should describe its topics. Found: {error}") from error
+                raise self._to_unavailable("describe its topics", error) from error
 
         return wait
 
@@ -56,7 +58,7 @@ class KafkaAdmin:
         try:
             metadata_by_topic = self._admin.list_topics(timeout=TIMEOUT_S).topics
         except KafkaException as error:
-            raise Unavailable(f"Kafka should list its topics. Found: {error}") from error
+            raise self._to_unavailable("list its topics", error) from error
         return [
             TopicPartition(topic, number)
             for topic in topics
@@ -86,12 +88,19 @@ class KafkaAdmin:
             (future,) = self._admin.list_consumer_group_offsets([request], request_timeout=TIMEOUT_S).values()
             committed = future.result().topic_partitions
         except KafkaException as error:
-            raise Unavailable(
-                f"Kafka should return the committed offsets of {request.group_id}. Found: {error}"
-            ) from error
+            raise self._to_unavailable(f"return the committed offsets of {request.group_id}", error) from error
         return {
             TopicPartition(tp.topic, tp.partition): (tp.offset, tp.metadata or "") for tp in committed if tp.offset >= 0
         }
+
+    def find_static_member(self, group: str, instance_id: str) -> str | None:
+        """The client id of the member of this name in a group, None if there is none; raises `Unavailable`."""
+        try:
+            (future,) = self._admin.describe_consumer_groups([group], request_timeout=TIMEOUT_S).values()
+            members = future.result().members
+        except KafkaException as error:
+            raise Unavailable(f"Kafka should describe the group {group}. Found: {error}") from error
+        return next((member.client_id for member in members if member.group_instance_id == instance_id), None)
 
     def fetch_record_limits(self, topics: Iterable[str]) -> dict[str, int]:
         """The largest batch of records, in bytes, that each of these topics takes; raises `Unavailable`."""
@@ -104,7 +113,7 @@ class KafkaAdmin:
                 resource.name: int(future.result()["max.message.bytes"].value) for resource, future in replies.items()
             }
         except KafkaException as error:
-            raise Unavailable(f"Kafka should return the settings of its topics. Found: {error}") from error
+            raise self._to_unavailable("return the settings of its topics", error) from error
 
     def create_topics(self, topics: TopicSettings, replication: int = 1) -> list[str]:
         """Create the topics that do not exist yet, erasures and products as compacted; returns the new names."""
@@ -123,7 +132,7 @@ class KafkaAdmin:
                 created.append(name)
             except KafkaException as error:
                 if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                    raise Unavailable(f"Kafka should create `{name}`. Found: {error}") from error
+                    raise self._to_unavailable(f"create `{name}`", error) from error
         return created
 
     @property
@@ -131,6 +140,18 @@ class KafkaAdmin:
         """The client, after the lines of its log so far were written: only a poll does that."""
         self._client.poll(0)
         return self._client
+
+    def _connect(self) -> AdminClient:
+        return AdminClient(self._configuration, logger=client_log)
+
+    def _to_unavailable(self, action: str, error: KafkaException) -> Unavailable:
+        """The error to raise. After a time-out the next request has a new client.
+
+        Where a coordinator went away, librdkafka may go on waiting for it when it is back.
+        """
+        if error.args[0].code() == KafkaError._TIMED_OUT:
+            self._client = self._connect()
+        return Unavailable(f"Kafka should {action}. Found: {error}")
 
     @staticmethod
     def _exists(future: Any) -> bool:

@@ -1,7 +1,9 @@
 """The group consumer: a member that starts each partition at the offset that recovery gives."""
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final, Literal, Protocol, TypeVar
 
@@ -12,11 +14,14 @@ from contract.errors import ShopstreamError, StaleState, Unavailable
 from contract.settings.servers import KafkaSettings
 from transport.headers import decode_headers
 from transport.records import NO_METADATA, PartitionOffsets, Record, TopicPartition, as_bytes
+from worker.kafka.consumer_client import build_configuration, close_client, create_client
+from worker.kafka.instance_name import InstanceName
 from worker.ops import metrics
 
 log = logging.getLogger(__name__)
-client_log = logging.getLogger("librdkafka")  # of its own threads; written when this client polls
 TIMEOUT_S: Final = 10.0
+REJOIN_WAIT_S: Final = 1.0
+REJOIN_WAIT_MAX_S: Final = 16.0
 START_PENDING: Final = OFFSET_END  # of a partition whose start `seek` will set
 T = TypeVar("T")
 
@@ -31,8 +36,8 @@ class RebalanceListener(Protocol):
         """These partitions are revoked now."""
 
 
-class InstanceFenced(ShopstreamError):
-    """Another process runs under this instance's name; this one ends."""
+class MemberFenced(ShopstreamError):
+    """The broker fenced this member while it was being assigned partitions; it has to join again."""
 
 
 class GroupConsumer:
@@ -52,8 +57,8 @@ class GroupConsumer:
         `strategy`: "range" gives one member the same partitions of all topics that have as many, and revokes all
         partitions at each rebalance; "cooperative-sticky" revokes only those that move.
         """
-        self._skips_gaps = skips_gaps
-        self._strategy, self._is_eager = strategy, strategy == "range"
+        self._is_eager = strategy == "range"
+        self._name = InstanceName(kafka=kafka, group=group, instance=instance)
         self.timeout_s = TIMEOUT_S
         self._listener: RebalanceListener | None = None
         self.assignment: set[TopicPartition] = set()
@@ -61,16 +66,22 @@ class GroupConsumer:
         self.brokers_down = False
         self._paused_for_heartbeat: set[TopicPartition] = set()  # while the worker waits for a server
         self._paused_by_caller: set[TopicPartition] = set()
-        self._closing = False
+        self._closing = self._is_in_callback = False
+        self._topics: list[str] = []
+        self._rejoin_due_s: float | None = None  # of a fenced member
+        self._rejoin_wait_s = REJOIN_WAIT_S
         self.at_end: dict[TopicPartition, int] = {}  # read to this end as of the last poll: the last stable offset
         self._just_assigned: set[TopicPartition] = set()
-        self._consumer = Consumer(self._build_configuration(kafka, group, instance), logger=client_log)
+        self._configuration = build_configuration(
+            kafka, self._name, skips_gaps=skips_gaps, strategy=strategy, on_error=self._on_error
+        )
+        self._consumer = create_client(self._configuration)
 
     def subscribe(self, topics: Iterable[str], listener: RebalanceListener) -> None:
         """Join the group for these topics; one that is created later is subscribed to then."""
-        self._listener = listener
+        self._listener, self._topics = listener, list(topics)
         self._consumer.subscribe(
-            list(topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+            self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
         )
 
     def poll(self, records_max: int, wait_ms: int) -> list[Record]:
@@ -79,28 +90,39 @@ class GroupConsumer:
         So the load sets the size of a batch, and no record waits for it to fill. Raises `StaleState` where the next
         record of a partition was deleted, unless gaps are skipped.
         """
+        if self._rejoin_due_s is not None and not self._rejoin():
+            time.sleep(wait_ms / 1000)
+            return []
         self._resume()
         if self.brokers_down:
             self._check_brokers()
         consume = self._consumer.consume
-        messages = consume(records_max, 0) or consume(1, wait_ms / 1000)
-        if len(messages) == 1 < records_max:
-            self._just_assigned.clear()
-            arrived = consume(records_max - 1, 0)  # those that arrived with the first
-            # A partition that was assigned again in between goes on at its start.
-            messages = [message for message in messages if self._intern_partition(message) not in self._just_assigned]
-            messages += arrived
+        try:
+            messages = consume(records_max, 0) or consume(1, wait_ms / 1000)
+            if len(messages) == 1 < records_max:
+                self._just_assigned.clear()
+                arrived = consume(records_max - 1, 0)  # those that arrived with the first
+                # A partition that was assigned again in between goes on at its start.
+                messages = [m for m in messages if self._intern_partition(m) not in self._just_assigned] + arrived
+        except MemberFenced as fenced:
+            self._replace_client(str(fenced))
+            return []
         records = [record for message in messages if (record := self._handle_message(message))]
         # This very call may have revoked some partitions.
         return [record for record in records if record.topic_partition in self.assignment]
 
     def heartbeat(self) -> None:
         """Stay a member of the group while the worker waits for a server; reads no record."""
+        if self._rejoin_due_s is not None and not self._rejoin():
+            return
         if unpaused := self.assignment - self._paused_for_heartbeat:  # also those assigned during the wait
             self._consumer.pause([KafkaPartition(*partition) for partition in unpaused])
             self._paused_for_heartbeat |= unpaused
-        if (message := self._consumer.poll(0)) is not None:
-            self._handle_message(message)  # all partitions are paused, but it may be a fatal error
+        try:
+            if (message := self._consumer.poll(0)) is not None:
+                self._handle_message(message)  # all partitions are paused, but it may be a fatal error
+        except MemberFenced as fenced:
+            self._replace_client(str(fenced))
 
     def pause_only(self, partitions: Iterable[TopicPartition]) -> None:
         """Pause exactly these partitions until the next call."""
@@ -200,28 +222,34 @@ class GroupConsumer:
         get its acknowledgement, and block forever while holding the GIL.
         """
         self._closing = True
-        self._consumer.pause([KafkaPartition(*partition) for partition in self.assignment])
-        while self._consumer.poll(0) is not None:
-            pass  # an error or a partition's end: every partition is paused
-        self._consumer.close()
+        close_client(self._consumer, self.assignment)
 
-    def _build_configuration(self, kafka: KafkaSettings, group: str, instance: str) -> dict[str, Any]:
-        return {
-            "isolation.level": "read_committed",
-            "auto.offset.reset": "earliest" if self._skips_gaps else "error",
-            "fetch.wait.max.ms": 50,
-            "topic.metadata.refresh.interval.ms": 10_000,  # how soon a topic created later is found
-            **kafka.connection(),
-            "group.id": group,
-            "group.instance.id": f"{group}-{instance}",
-            "session.timeout.ms": kafka.session_timeout_ms,
-            "partition.assignment.strategy": self._strategy,
-            "enable.auto.commit": False,
-            "enable.auto.offset.store": False,
-            "enable.partition.eof": True,  # offsets do not show an end: transaction markers have some too
-            "error_cb": self._on_error,
-            "log_level": 3,
-        }
+    def _replace_client(self, reason: str) -> None:
+        """Drop the partitions of a fenced member, whose client is of no more use, and plan to join with a new one."""
+        log.warning("Joining the group again in %.0f s, the broker fenced this member: %s", self._rejoin_wait_s, reason)
+        metrics.REJOINS.inc()
+        with suppress(KafkaException):
+            close_client(self._consumer, self.assignment)  # which revokes the partitions
+        if self.assignment:
+            self._forget(list(self.assignment))
+        self._paused_by_caller.clear()
+        self._paused_for_heartbeat.clear()
+        self._consumer = create_client(self._configuration)
+        self._rejoin_due_s = time.monotonic() + self._rejoin_wait_s
+        self._rejoin_wait_s = min(2 * self._rejoin_wait_s, REJOIN_WAIT_MAX_S)
+
+    def _rejoin(self) -> bool:
+        """Join once it is due and no other process has this instance's name; else raises `InstanceFenced`."""
+        now_s = time.monotonic()
+        if self._rejoin_due_s is None or now_s < self._rejoin_due_s:
+            return False
+        if not self._name.is_free():
+            self._rejoin_due_s = now_s + REJOIN_WAIT_S
+            return False
+        self._rejoin_due_s = None
+        if self._listener:
+            self.subscribe(self._topics, self._listener)
+        return True
 
     def _handle_message(self, message: Message) -> Record | None:
         error, partition = message.error(), self._intern_partition(message)
@@ -235,7 +263,8 @@ class GroupConsumer:
             self.at_end[partition] = message.offset() or 0
             return None
         if error.fatal() or error.code() == KafkaError._FATAL:
-            raise InstanceFenced(f"One process should run under the name of an instance. Found: {error.str()}")
+            self._replace_client(error.str())
+            return None
         if error.code() == KafkaError._AUTO_OFFSET_RESET:
             raise StaleState(f"{partition} should go on where it was read to. Found: {error.str()}")
         log.warning(
@@ -258,7 +287,12 @@ class GroupConsumer:
             self._consumer.pause(partitions)
             return
         new = [TopicPartition(tp.topic, tp.partition) for tp in partitions]
-        starts = self._listener.on_assigned(new) if self._listener else {}
+        self._is_in_callback = True
+        try:
+            starts = self._listener.on_assigned(new) if self._listener else {}
+        finally:
+            self._is_in_callback = False
+        self._rejoin_wait_s = REJOIN_WAIT_S
         self.assignment.update(new)
         self._just_assigned.update(new)
         assign([KafkaPartition(*p, starts.get(p, OFFSET_INVALID)) for p in new])
@@ -266,7 +300,13 @@ class GroupConsumer:
         self._consumer.resume(partitions)
 
     def _on_revoke(self, _: Consumer, partitions: list[KafkaPartition]) -> None:
-        leaving = [TopicPartition(tp.topic, tp.partition) for tp in partitions]
+        self._forget([TopicPartition(tp.topic, tp.partition) for tp in partitions])
+        if self._is_eager:
+            self._consumer.unassign()
+        else:
+            self._consumer.incremental_unassign(partitions)
+
+    def _forget(self, leaving: list[TopicPartition]) -> None:
         if self._listener:
             self._listener.on_revoked(leaving)
         self.assignment.difference_update(leaving)
@@ -274,10 +314,6 @@ class GroupConsumer:
             self.at_end.pop(partition, None)
         self._paused_by_caller.difference_update(leaving)
         self._paused_for_heartbeat.difference_update(leaving)
-        if self._is_eager:
-            self._consumer.unassign()
-        else:
-            self._consumer.incremental_unassign(partitions)
 
     def _on_lost(self, consumer: Consumer, partitions: list[KafkaPartition]) -> None:
         for tp in partitions:
@@ -307,9 +343,10 @@ class GroupConsumer:
             )
             self._paused_for_heartbeat.clear()
 
-    @staticmethod
-    def _request(action: str, call: Callable[[], T]) -> T:
+    def _request(self, action: str, call: Callable[[], T]) -> T:
         try:
             return call()
         except KafkaException as error:
+            if error.args[0].fatal() and self._is_in_callback:  # within which no retry ends
+                raise MemberFenced(error.args[0].str()) from error
             raise Unavailable(f"Kafka should {action}. Found: {error.args[0].str()}") from error

@@ -166,12 +166,14 @@ class TransactionalProducer:
             self._retry.call("kafka", self._flush)
         self._mark_step(Step.COMMIT)
         with PROFILER("publish commit"):
-            self._call_with_retry(lambda: self._producer.commit_transaction(TIMEOUT_S))
+            self._call_with_retry(lambda: self._producer.commit_transaction(self._retry.bound(TIMEOUT_S)))
         self._has_begun, self._current = False, (self._current + 1) % len(self._producers)
         self._refused.commit()
 
     def _send_offsets(self, offsets: list[KafkaPartition], group_metadata: Any) -> None:
-        send = partial(self._producer.send_offsets_to_transaction, offsets, group_metadata, SEND_OFFSETS_S)
+        send = partial(
+            self._producer.send_offsets_to_transaction, offsets, group_metadata, self._retry.bound(SEND_OFFSETS_S)
+        )
         try:
             self._call_with_retry(lambda: self._bounded_calls.run(send))
         except CallAbandoned as error:
@@ -221,8 +223,8 @@ class TransactionalProducer:
                         continue
                     topic, key, value, headers, _, partition = fitted
                 is_alone = has_suspects and self._refused.is_suspect(topic, value)
-                if is_alone:
-                    self._producer.flush(TIMEOUT_S)  # records that are sent together are refused together
+                if is_alone:  # records that are sent together are refused together
+                    self._producer.flush(self._retry.bound(TIMEOUT_S))
                 while True:
                     try:
                         produce(topic, value, key, partition, headers=list(headers))
@@ -230,12 +232,12 @@ class TransactionalProducer:
                     except BufferError:
                         self._producer.poll(0.1)  # the queue is full: wait for deliveries
                 if is_alone:
-                    self._producer.flush(TIMEOUT_S)
+                    self._producer.flush(self._retry.bound(TIMEOUT_S))
                 self._sent_count += 1
 
     def _flush(self) -> None:
         with abort_on_error("acknowledge a batch"):
-            unacknowledged = self._producer.flush(TIMEOUT_S)
+            unacknowledged = self._producer.flush(self._retry.bound(TIMEOUT_S))
         if unacknowledged:
             raise Unavailable(f"Kafka should acknowledge a batch. Found {unacknowledged} records waiting.")
 
@@ -265,15 +267,16 @@ class TransactionalProducer:
             discard(self._producer)
             self._has_begun = False
             return
-        if self._is_abandoned:  # the other producer waits for the same coordinator
-            log.warning("Creating new producers: the Kafka client does not return from a call.")
-            self.fence_predecessors()
-            self._is_abandoned = False
+        if self._is_abandoned:
+            self._replace_all("the client does not return from a call")
             return
         try:
-            self._producer.abort_transaction(TIMEOUT_S)
+            self._producer.abort_transaction(self._retry.bound(TIMEOUT_S))
         except KafkaException as failure:
             error: KafkaError = failure.args[0]
+            if error.code() == KafkaError._CONFLICT:  # a commit that timed out can be resumed and not aborted
+                self._replace_all(error.str())
+                return
             if error.retriable() and not error.fatal():
                 raise Unavailable(f"Kafka should abort a transaction. Found: {error.str()}") from failure
             log.warning("Creating a new producer after a fatal producer error: %s", error.str())
@@ -285,12 +288,20 @@ class TransactionalProducer:
         self._producers[self._current] = self._create_producer(self._transactional_ids[self._current])
         self._options[self._current] = self._limits.client_options()
 
+    def _replace_all(self, reason: str) -> None:
+        """Create new producers, before which a commit in progress ends either way; they wait for one coordinator."""
+        log.warning("Creating new producers: %s.", reason)
+        self.fence_predecessors()
+        self._is_abandoned = False
+
     def _create_producer(self, transactional_id: str | None) -> Producer:
         id_option = {} if transactional_id is None else {"transactional.id": transactional_id}
         options = {**self._configuration, **self._limits.client_options(), **id_option}
         producer = Producer(options, logger=client_log)
         if id_option:
-            self._retry.call("kafka", lambda: self._call(lambda: producer.init_transactions(TIMEOUT_S)))
+            self._retry.call(
+                "kafka", lambda: self._call(lambda: producer.init_transactions(self._retry.bound(TIMEOUT_S)))
+            )
         return producer
 
 

@@ -42,6 +42,9 @@ UNREADABLE_KEYS: Final = counter(
     "unreadable_keys_total", "Keys in Redis of another type or content than written, replaced or deleted.", "kind"
 )
 DEAD_LETTERS: Final = counter("dead_letters_total", "Records that could not be answered, by reason.", "reason")
+REJOINS: Final = counter(
+    "rejoins_total", "Times that the broker fenced this member, which then joined its group again."
+)
 REFUSED_RECORDS: Final = counter(
     "refused_records_total",
     "Records that their topic did not take, by topic and what became of them.",

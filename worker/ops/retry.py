@@ -5,12 +5,13 @@ import random
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from contract.errors import ShopstreamError, Unavailable
 from worker.ops import metrics
 
 log = logging.getLogger(__name__)
+STOP_TIMEOUT_S: Final = 3.0
 T = TypeVar("T")
 
 
@@ -26,6 +27,10 @@ class Retry:
     on_wait: Callable[[], None] = lambda: None  # called after each wait, such as a heartbeat of the group
     wait_max_s: float = 5.0
     rng: random.Random = field(default_factory=random.Random)
+
+    def bound(self, timeout_s: float) -> float:
+        """How long one request may wait for a server that otherwise may take `timeout_s`: less during a shutdown."""
+        return min(timeout_s, STOP_TIMEOUT_S) if self.stop.is_set() else timeout_s
 
     def call(self, server: str, attempt: Callable[[], T]) -> T:
         """The result of `attempt`, retried while it raises `Unavailable`; raises `StopRequested`."""

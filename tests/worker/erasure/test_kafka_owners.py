@@ -26,7 +26,7 @@ from worker.kafka.admin import KafkaAdmin
 from worker.redis.client import RedisClient
 from worker.state.profile_store import RedisProfileStore
 
-ERASED: Final = ErasedOffsets("an-id", {0: 7, 2: 1})
+ERASED: Final = ErasedOffsets("an-id", {"0": 7, "2": 1})
 
 
 @pytest.fixture
@@ -128,6 +128,6 @@ def test_metadata_of_another_program_counts_as_no_progress(kafka: KafkaSettings,
 
 
 def test_the_progress_of_two_hundred_partitions_fits_into_the_metadata_of_an_offset() -> None:
-    erased = ErasedOffsets("x" * 22, {n: 10**9 + n for n in range(200)})
+    erased = ErasedOffsets("x" * 22, {f"{n}": 10**9 + n for n in range(200)})
 
     assert len(to_json(ErasedMetadata(erased))) < 3_500

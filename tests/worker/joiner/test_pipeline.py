@@ -18,6 +18,7 @@ from transport.records import PartitionOffsets, Record, TopicPartition
 from worker.joiner.commit_metadata import CommitMetadata, decode_metadata, encode_metadata
 from worker.joiner.decoding import RecordDecoder
 from worker.joiner.dedup import PublishedOutputs, example_key
+from worker.joiner.erasures import JoinerErasures
 from worker.joiner.membership import JoinerMembership
 from worker.joiner.pipeline import Clocks, JoinerPipeline
 from worker.kafka.consumer import GroupConsumer
@@ -136,7 +137,7 @@ class FakeProducer:
 class JoinerHarness:
     """The joiner's pipeline with its fake consumer and producer."""
 
-    def __init__(self) -> None:
+    def __init__(self, erasures: JoinerErasures | None = None) -> None:
         self.consumer = FakeConsumer()
         consumer = cast(GroupConsumer, self.consumer)
         membership = JoinerMembership(consumer)
@@ -151,6 +152,7 @@ class JoinerHarness:
             retry=Retry(threading.Event(), on_wait=membership.heartbeat),
             clocks=Clocks(lambda: self.now_s, lambda: WALL_MS),
             load_published=lambda offsets: dict.fromkeys({p.partition for p in offsets}, self.published_before),
+            erasures=erasures,
         )
         self.pipeline.on_assigned(sorted(self.consumer.assignment))
 

@@ -23,7 +23,7 @@ from tests.kafka import read_topics
 from tests.worker.joiner_simulation import Input, TopicLogs, compute_expected_labels, simulate_shop
 from transport.records import TopicPartition
 
-TOPICS = ("scored", "impressions", "clicks", "orders", "labels", "feedback", "judgements")
+TOPICS = ("scored", "impressions", "clicks", "orders", "labels", "erasures", "feedback", "judgements")
 TIMEOUT_S = 60.0
 
 
@@ -32,6 +32,7 @@ class JoinerTopics:
 
     def __init__(self, broker: KafkaBroker, prefix: str, config: Mapping[str, str] | None = None) -> None:
         self.bootstrap, self.prefix = broker.bootstrap, prefix
+        self.has_topic_ids = isinstance(broker, ApacheKafka)
         broker.create_topics({f"{prefix}{kind}": 4 for kind in TOPICS}, *([config] if config else []))
         self._producer = Producer({"bootstrap.servers": self.bootstrap, "log_level": 0})
 
@@ -81,6 +82,7 @@ class JoinerProcess(ChildProcess):
             "SHOPSTREAM_FEATURES": str(ROOT / "features.toml"),
             "SHOPSTREAM_KAFKA__BOOTSTRAP_SERVERS": kafka.bootstrap,
             "SHOPSTREAM_KAFKA__GROUP_PREFIX": f"{kafka.prefix}group",
+            "SHOPSTREAM_KAFKA__TOPIC_IDS": str(kafka.has_topic_ids).lower(),
             "SHOPSTREAM_KAFKA__SESSION_TIMEOUT_MS": "6000",
             "SHOPSTREAM_WORKER__HTTP_PORT": str(self.port),
             **{f"SHOPSTREAM_TOPICS__{kind.upper()}": f"{kafka.prefix}{kind}" for kind in TOPICS},

@@ -1,0 +1,86 @@
+"""Transactions whose outcome stays unknown because the broker goes away while they are committed."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from contract.settings.servers import KafkaSettings
+from devservers.apache_kafka import ApacheKafka, unavailable_reason
+from tests.kafka import read_topics
+from tests.polling import wait_until
+from worker.kafka import producer as producer_module
+from worker.kafka.consumer import GroupConsumer
+from worker.kafka.outgoing import OutgoingRecord
+from worker.kafka.producer import TransactionalProducer
+from worker.ops.retry import Retry
+from worker.ops.steps import Step, StepMarker
+from worker.pipeline.membership import BatchRevoked
+
+TIMEOUT_S = 60.0
+
+
+@pytest.fixture
+def own_kafka() -> Iterator[ApacheKafka]:
+    """A broker that the test may pause."""
+    if reason := unavailable_reason():
+        pytest.skip(reason)
+    with ApacheKafka() as kafka:
+        yield kafka
+
+
+class PausingMarker(StepMarker):
+    """Pauses the broker when the first commit begins."""
+
+    def __init__(self, kafka: ApacheKafka) -> None:
+        super().__init__()
+        self.kafka, self.is_armed = kafka, True
+
+    def __call__(self, step: str) -> None:
+        super().__call__(step)
+        if step == Step.COMMIT and self.is_armed:
+            self.is_armed = False
+            self.kafka.pause()
+            wait_until(lambda: is_stopped(self.kafka.process.pid or 0))
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether every thread of a process is suspended."""
+    states = [path.read_text().rpartition(")")[2].split()[0] for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+    return set(states) == {"T"}
+
+
+@pytest.mark.apache_kafka
+def test_a_batch_revoked_during_its_commit_can_be_dropped_and_the_next_one_published(
+    own_kafka: ApacheKafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given a producer whose first commit is interrupted by a revocation, and times out
+    monkeypatch.setattr(producer_module, "TIMEOUT_S", 1.0)
+    own_kafka.create_topics({"out": 1})
+    kafka = KafkaSettings(bootstrap_servers=own_kafka.bootstrap, session_timeout_ms=6_000)
+    marker, stop = PausingMarker(own_kafka), threading.Event()
+
+    revoked: list[bool] = []
+
+    def revoke() -> None:
+        if not marker.is_armed and not revoked:
+            revoked.append(True)
+            raise BatchRevoked("A batch should stay. Found it revoked.")
+
+    retry = Retry(stop, on_wait=revoke)
+    consumer = GroupConsumer(kafka=kafka, group="g", instance="0")
+    producer = TransactionalProducer(kafka=kafka, transactional_id="t", retry=retry, step_marker=marker)
+    with pytest.raises(BatchRevoked):
+        producer.publish([OutgoingRecord("out", "k", b"first")], {}, consumer)
+    # when
+    own_kafka.resume()
+    timer = threading.Timer(TIMEOUT_S, stop.set)
+    timer.start()
+    producer.abort()
+    producer.publish([OutgoingRecord("out", "k", b"second")], {}, consumer)
+    # then
+    timer.cancel()
+    assert [record.value for record in read_topics(own_kafka.bootstrap, "out")][-1] == b"second"
+    producer.close()
+    consumer.close()

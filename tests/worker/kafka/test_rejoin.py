@@ -1,0 +1,178 @@
+"""A member that the broker fences joins again, unless another process runs under its name."""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+
+import pytest
+from confluent_kafka import Consumer
+
+from contract.settings.servers import KafkaSettings
+from devservers.apache_kafka import ApacheKafka
+from tests.kafka import BlockingProducer
+from tests.polling import wait_until
+from tests.worker.environment import WorkerEnvironment
+from tests.worker.worker_lifecycle import InProcessWorker, StepEvent, WorkerThread
+from transport.records import TopicPartition
+from worker.kafka.admin import KafkaAdmin
+from worker.kafka.consumer import GroupConsumer
+from worker.kafka.instance_name import InstanceFenced
+
+SESSION_MS = 6_000
+
+
+class FromCommitted:
+    """Starts every partition where the group has committed."""
+
+    def on_assigned(self, partitions: list[TopicPartition]) -> Mapping[TopicPartition, int]:
+        return {}
+
+    def on_revoked(self, partitions: list[TopicPartition]) -> None:
+        pass
+
+
+def make_settings(broker: ApacheKafka, prefix: str) -> KafkaSettings:
+    return KafkaSettings(
+        bootstrap_servers=broker.bootstrap,
+        group_prefix=prefix,
+        session_timeout_ms=SESSION_MS,
+        client={"heartbeat.interval.ms": 300},
+    )
+
+
+def fence(kafka: KafkaSettings, group: str, topic: str, instance: str = "0") -> None:
+    """Join in the name and with the client id of a member, as its own late request would after an outage."""
+    admin, instance_id = KafkaAdmin(kafka=kafka), f"{group}-{instance}"
+    client_id = admin.find_static_member(group, instance_id)
+    assert client_id
+    consumer = Consumer(
+        {
+            **kafka.connection(),
+            "client.id": client_id,
+            "group.id": group,
+            "group.instance.id": instance_id,
+            "session.timeout.ms": kafka.session_timeout_ms,
+            "partition.assignment.strategy": "cooperative-sticky",
+            "enable.auto.commit": False,
+            "log_level": 0,
+        }
+    )
+    consumer.subscribe([topic])
+    wait_until(lambda: consumer.poll(0.05) is not None or consumer.memberid())
+    consumer.close()
+
+
+class PolledMember:
+    """A member in its own thread, until it is stopped or fails."""
+
+    def __init__(self, kafka: KafkaSettings, topic: str) -> None:
+        self.consumer = GroupConsumer(kafka=kafka, group=kafka.group_prefix, instance="0")
+        self.consumer.subscribe([topic], FromCommitted())
+        self.values = list[bytes | None]()
+        self.error: Exception | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    @property
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join()
+        self.consumer.close()
+
+    def _run(self) -> None:
+        try:
+            while not self._stop.is_set():
+                self.values += [record.value for record in self.consumer.poll(10, 20)]
+        except InstanceFenced as error:
+            self.error = error
+
+
+def test_a_member_that_the_broker_fenced_joins_again(apache_kafka: ApacheKafka, topic_prefix: str) -> None:
+    # given
+    topic, kafka = f"{topic_prefix}orders", make_settings(apache_kafka, topic_prefix)
+    apache_kafka.create_topics({topic: 4})
+    member = PolledMember(kafka, topic)
+    wait_until(lambda: len(member.consumer.assignment) == 4)
+    # when it is fenced again and again
+    for round_number in range(3):
+        fence(kafka, topic_prefix, topic)
+        wait_until(lambda: not member.consumer.assignment)
+        wait_until(lambda: len(member.consumer.assignment) == 4)
+        # then it reads on
+        with BlockingProducer(apache_kafka.bootstrap) as producer:
+            producer.send(topic, [(None, b"%d" % round_number)])
+        wait_until(lambda: b"%d" % round_number in member.values)  # noqa: B023 - called at once
+    member.stop()
+
+
+def test_of_two_living_members_of_one_name_exactly_one_ends(apache_kafka: ApacheKafka, topic_prefix: str) -> None:
+    # given
+    topic, kafka = f"{topic_prefix}orders", make_settings(apache_kafka, topic_prefix)
+    apache_kafka.create_topics({topic: 4})
+    members = [PolledMember(kafka, topic)]
+    wait_until(lambda: len(members[0].consumer.assignment) == 4)
+    # when
+    members.append(PolledMember(kafka, topic))
+    wait_until(lambda: not all(member.is_alive for member in members))
+    # then the other one stays, for longer than a member needs to be sure
+    ended, living = sorted(members, key=lambda member: member.is_alive)
+    wait_until(lambda: len(living.consumer.assignment) == 4)
+    until_s = time.monotonic() + 2 * SESSION_MS / 1000
+    wait_until(lambda: time.monotonic() > until_s)
+    assert living.is_alive
+    assert "Found another one" in str(ended.error)
+    living.stop()
+
+
+@pytest.mark.parametrize("step", ["read", "publish", "commit", "merge"])
+def test_a_worker_that_is_fenced_in_any_step_decides_each_order_once(
+    apache_stage: WorkerEnvironment, seed: int, step: str
+) -> None:
+    # given
+    stage = apache_stage
+    kafka = stage.settings.kafka
+    sent = stage.send_orders(seed, 30)
+    action = StepEvent(step, 2, lambda: fence(kafka, kafka.group("orders"), stage.topics.orders))
+    # when
+    with InProcessWorker(stage, step_events=[action]) as worker:
+        worker.process_all(stage.end_offsets("orders"))
+        sent |= stage.send_orders(seed, 20, first=30)
+        worker.process_all(stage.end_offsets("orders"))
+    # then
+    assert Counter(decision.event_id for decision in stage.read_decisions()) == Counter(sent)
+    assert stage.find_differences("orders") == []
+
+
+@pytest.fixture
+def own_kafka(apache_kafka: ApacheKafka) -> Iterator[ApacheKafka]:
+    """A broker that a test may pause and kill; after `apache_kafka`, which skips where there is none."""
+    with ApacheKafka() as kafka:
+        yield kafka
+
+
+@pytest.mark.parametrize("outage", ["pause", "kill"])
+def test_a_worker_outlives_a_broker_that_is_away_for_longer_than_a_session(
+    own_kafka: ApacheKafka, redis_url: str, topic_prefix: str, seed: int, outage: str
+) -> None:
+    # given
+    stage = WorkerEnvironment(broker=own_kafka, redis_url=redis_url, prefix=topic_prefix)
+    sent = stage.send_orders(seed, 20)
+    with WorkerThread(InProcessWorker(stage)) as worker:
+        wait_until(lambda: worker.has_processed(stage.end_offsets("orders")))
+        # when
+        for number in range(2):
+            (own_kafka.pause if outage == "pause" else own_kafka.kill)()
+            until_s = time.monotonic() + 1.5 * SESSION_MS / 1000
+            wait_until(lambda: time.monotonic() > until_s)  # noqa: B023 - called at once
+            (own_kafka.resume if outage == "pause" else own_kafka.start)()
+            sent |= stage.send_orders(seed, 20, first=20 * (number + 1))
+            wait_until(lambda: worker.has_processed(stage.end_offsets("orders")), timeout_s=120)
+    # then
+    assert stage.is_decided_once(sent)
+    assert stage.find_differences("orders") == []
+    stage.close()

@@ -1,0 +1,85 @@
+"""A signal ends a process within a set time, whatever its servers do."""
+
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from devservers.apache_kafka import ApacheKafka
+from devservers.process import ChildProcess
+from devservers.redis_server import RedisServer
+from testkit.environment.run_environment import RunEnvironment
+from tests.checkout import ROOT
+from worker.ops.shutdown import EXIT_GAVE_UP
+
+COMMANDS = {
+    "orders": ["score", "--lane", "orders"],
+    "browsing": ["score", "--lane", "browsing"],
+    "joiner": ["feedback"],
+}
+STARTED = {"orders": "Starting at", "browsing": "Starting at", "joiner": "Loaded 0 published"}
+HANGS = """
+import ctypes, logging, threading, time
+from worker.ops.shutdown import Shutdown
+logging.basicConfig()
+shutdown = Shutdown(threading.Event())
+shutdown.limit_s = 0.2
+shutdown.install()
+print("ready", flush=True)
+shutdown.stop.wait()
+{call}
+"""
+LOCK_TWICE = "mutex = ctypes.create_string_buffer(64); lib.pthread_mutex_lock(mutex); lib.pthread_mutex_lock(mutex)"
+CALLS = {
+    "a call in C": f"lib = ctypes.CDLL(None); {LOCK_TWICE}",
+    "a call that holds the GIL": f"lib = ctypes.PyDLL(None); {LOCK_TWICE}",
+}
+
+
+@pytest.mark.parametrize(("call", "status"), [("a call in C", EXIT_GAVE_UP), ("a call that holds the GIL", 1)])
+def test_a_process_that_hangs_ends_by_force_and_says_where(call: str, status: int, tmp_path: Path) -> None:
+    # given
+    process = ChildProcess(
+        command=[sys.executable, "-u", "-c", HANGS.format(call=CALLS[call])],
+        output=tmp_path / "log",
+        environment={"PYTHONPATH": str(ROOT)},
+    )
+    process.start()
+    process.wait_until(lambda: "ready" in process.tail(), timeout_s=60)
+    # when
+    ended = process.stop(timeout_s=60)
+    # then
+    assert ended == status
+    assert "<module>" in process.tail()
+
+
+@pytest.fixture
+def servers(apache_kafka: ApacheKafka) -> Iterator[Mapping[str, Any]]:
+    """A broker and a Redis that a test may pause; after `apache_kafka`, which skips where there is none."""
+    with ApacheKafka() as kafka, RedisServer() as redis:
+        yield {"kafka": kafka, "redis": redis}
+
+
+@pytest.mark.parametrize("server", ["kafka", "redis"])
+@pytest.mark.parametrize("process_name", COMMANDS)
+def test_a_worker_ends_after_a_signal_while_a_server_does_not_answer(
+    servers: Mapping[str, Any], process_name: str, server: str, tmp_path: Path
+) -> None:
+    # given a worker that has started
+    environment = RunEnvironment(kafka=servers["kafka"], redis=servers["redis"], folder=tmp_path)
+    environment.create_topics()
+    process = ChildProcess(
+        command=[sys.executable, "-m", "worker", *COMMANDS[process_name]],
+        output=tmp_path / "log",
+        environment={**environment.env_variables(), "SHOPSTREAM_WORKER__STOP_S": "15"},
+    )
+    process.start()
+    process.wait_until(lambda: STARTED[process_name] in process.tail(100_000), timeout_s=60)
+    servers[server].pause()
+    # when
+    status = process.stop(timeout_s=90)
+    # then
+    assert status in (0, EXIT_GAVE_UP), process.tail()
+    assert status == 0 or "should end within 15 s" in process.tail()
