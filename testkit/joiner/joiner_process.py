@@ -50,10 +50,10 @@ class JoinerProcess:
         """Suspend it in this step, or in any one if it does not come in time; returns the step that it is in."""
         deadline = time.monotonic() + STEP_TIMEOUT_S
         with self._step_path.open("rb") as file:
-            while STEPS[os.pread(file.fileno(), 1, 0)[0]] != step and time.monotonic() < deadline:
+            while read_step(file.fileno()) != step and time.monotonic() < deadline:
                 time.sleep(STEP_POLL_S)
             self.child.pause()
-            return STEPS[os.pread(file.fileno(), 1, 0)[0]]
+            return read_step(file.fileno())
 
     def _env_variables(self, kafka: KafkaServer, prefix: str, instance: str) -> Mapping[str, str]:
         # A partition that only waits for a slow machine should not count as idle.
@@ -130,3 +130,9 @@ class JoinerGroup:
         if ended := [member for member in members if not member.child.is_running]:
             ended[0].child.wait_until(lambda: False, timeout_s=0)
         members[0].child.wait_until(is_reached, timeout_s=RUN_TIMEOUT_S)
+
+
+def read_step(file: int) -> str:
+    """The step in an open step file, which is empty for a moment when its process starts."""
+    byte = os.pread(file, 1, 0)
+    return STEPS[byte[0]] if byte else "start"
