@@ -5,7 +5,7 @@
     ├── Unavailable     Kafka or Redis does not answer         -> retry with backoff, drop nothing
     ├── StaleState      Redis is not what was last written     -> reload the state of Redis (recovery)
     ├── LostLog         retention removed records still needed -> stop, or accept the loss by configuration
-    ├── BadProfile      a slice is truncated or of another layout -> exit with the command that repairs it
+    ├── BadProfile      state that neither Redis nor the log has -> exit with the command that repairs it
     ├── BadBundle       a model cannot be trusted              -> keep the current one, count and log the reason
     ├── BadData         training data breaks a promise         -> exit with what was found
     └── BadConfig       settings are invalid                   -> exit 2 with every error listed
@@ -39,7 +39,7 @@ class LostLog(ShopstreamError):
 
 
 class BadProfile(ShopstreamError):
-    """A slice in Redis that this version cannot read: of another layout, or truncated."""
+    """State in Redis that this version cannot read, and that the log cannot restore by itself."""
 
 
 class BadBundle(ShopstreamError):

@@ -90,6 +90,8 @@ class TopicTailer:
                 self._watcher.query_soon()
                 continue
             partition, position = position_after(message)
+            if position >= 0:  # what was out of range is a late reply about the log before it was recreated
+                self._out_of_range.discard(partition)
             if error is None:
                 records.append(to_record(message))
             elif error.code() == KafkaError._PARTITION_EOF:

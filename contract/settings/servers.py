@@ -23,8 +23,12 @@ class KafkaSettings(Section):
         return f"{self.group_prefix}-{lane}"
 
     def connection(self) -> dict[str, str | int | float | bool]:
-        """The configuration of every client of these brokers."""
-        return {**self.client, "bootstrap.servers": self.bootstrap_servers}
+        """The configuration of every client of these brokers.
+
+        By default librdkafka replaces its brokers once none of them answers. A transactional producer then may wait for
+        a replaced one without end, whatever the time-out of the call.
+        """
+        return {"metadata.recovery.strategy": "none", **self.client, "bootstrap.servers": self.bootstrap_servers}
 
 
 class RedisSettings(Section):

@@ -101,7 +101,7 @@ class ChaosRun:
             if not is_ok:
                 break
         self.outcome.events += audit.events
-        self.outcome.duplicates += audit.duplicates
+        self.outcome.duplicates += sum(audit.duplicates.values())
         self.outcome.faults = dict(sorted((Counter(self.outcome.faults) + scene.counts).items()))
         self.outcome.own_exits += len(scene.fleet.own_exits)
         self.outcome.worst_shutdown_s = round(max(self.outcome.worst_shutdown_s, scene.fleet.worst_shutdown_s), 1)
@@ -133,7 +133,7 @@ class ChaosRun:
             return self._fail(scene, f"the audit broke off: {error!r}")
         self.outcome.add(findings)
         broken = [(name, sentences) for name, sentences in findings.items() if sentences]
-        self.report(f"{audit.events} events, {audit.duplicates} duplicates; broken: {[name for name, _ in broken]}")
+        self.report(f"{audit.events} events, duplicates {audit.duplicates}; broken: {[name for name, _ in broken]}")
         for name, sentences in broken:
             for sentence in sentences[:SENTENCES_MAX]:
                 self.report(f"{name}: {sentence}")

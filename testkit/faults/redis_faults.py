@@ -8,14 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
-from contract.errors import BadConfig, BadProfile
-from contract.profiles.record import entity_from_key
-from testkit.faults.scenario import ORDERS_PER_SEND, FaultOptions, Scenario
-from testkit.faults.worker_faults import STEPS_WITH_FAULTS, Fault, expect_error, run_at_step
+from contract.errors import BadConfig
+from testkit.faults.scenario import FaultOptions, Scenario
+from testkit.faults.worker_faults import STEPS_WITH_FAULTS, Fault, run_at_step
 from testkit.faults.worker_harness import FaultyWorker
+from testkit.metrics import read_metric
 from transport.records import TopicPartition
+from worker.ops import metrics
 from worker.redis.client import to_pairs
-from worker.state.profile_store import RedisProfileStore
 
 Commands = Sequence[Sequence[Any]]
 WAITS_MIN: Final = 3
@@ -111,20 +111,24 @@ def expect_refusal(worker: FaultyWorker) -> None:
     raise RuntimeError("A worker should refuse a Redis that evicts. Found that it starts.")
 
 
-def corrupt_profiles(scenario: Scenario, corrupt: Callable[[bytes], bytes]) -> None:
-    """A seller's slices are unreadable: a worker ends with an error that states the repair, which is carried out."""
+def corrupt_profiles(scenario: Scenario, spoil: Callable[[str], Commands]) -> None:
+    """A seller's profile is unreadable: a worker deletes it and folds it again."""
     scenario.drain()
     (keys,) = scenario.redis.pipeline([("KEYS", f"{scenario.environment.redis_prefix}profile:*seller:*")])
-    key = scenario.rng.choice(sorted(keys))
-    (slices,) = scenario.redis.pipeline([("HGETALL", key)])
-    scenario.redis.pipeline([("HSET", key, source, corrupt(record)) for source, record in to_pairs(slices)])
-    scenario.send(5 * ORDERS_PER_SEND)
-    expect_error(scenario, BadProfile, "redis-cli DEL")
-    profiles = RedisProfileStore(client=scenario.redis, prefix=scenario.environment.redis_prefix)
-    unreadable = profiles.find_unreadable_keys([entity_from_key(key.decode())])
-    scenario.redis.pipeline([("DEL", *keys) for keys in unreadable.values()])
-    for number in range(len(scenario.workers)):
-        scenario.restart_worker(number)
+    repaired = metrics.UNREADABLE_KEYS.labels("profile")
+    before = read_metric(repaired)
+    scenario.redis.pipeline(spoil(scenario.rng.choice(sorted(keys)).decode()))
+    scenario.run_until(lambda: read_metric(repaired) > before, sending=True)
+
+
+def rewrite_slices(scenario: Scenario, change: Callable[[bytes], bytes]) -> None:
+    """Change each slice of the seller."""
+
+    def spoil(key: str) -> Commands:
+        (slices,) = scenario.redis.pipeline([("HGETALL", key)])
+        return [("HSET", key, source, change(record)) for source, record in to_pairs(slices)]
+
+    corrupt_profiles(scenario, spoil)
 
 
 def make_fault(breaking: Commands, repair: Commands) -> Fault:
@@ -139,8 +143,11 @@ REDIS_FAULTS: Final[Mapping[str, Fault]] = {
     "Redis slow": Fault(pause_redis, FaultOptions()),
     "connection reset within a merge": Fault(disconnect_within_merge, FaultOptions()),
     "Redis evicting": Fault(enable_eviction, FaultOptions()),
-    "record cut short": Fault(lambda scene: corrupt_profiles(scene, lambda record: record[:-1]), FaultOptions()),
+    "profile of another type": Fault(
+        lambda scene: corrupt_profiles(scene, lambda key: [("SET", key, "x")]), FaultOptions()
+    ),
+    "record cut short": Fault(lambda scene: rewrite_slices(scene, lambda record: record[:-1]), FaultOptions()),
     "record of another layout": Fault(
-        lambda scene: corrupt_profiles(scene, lambda record: b"\x01" * 4 + record[4:]), FaultOptions()
+        lambda scene: rewrite_slices(scene, lambda record: b"\x01" * 4 + record[4:]), FaultOptions()
     ),
 }

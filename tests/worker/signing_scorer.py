@@ -17,7 +17,7 @@ from worker.scoring.scorer import Scorer
 class SigningScorer(Scorer):
     """Approves every order, with its own name in place of a model version."""
 
-    answer_kinds: tuple[AnswerKind, ...] = (DECISION,)
+    answer_kinds: Sequence[AnswerKind] = (DECISION,)
 
     def __init__(self, name: str) -> None:
         self.name = name

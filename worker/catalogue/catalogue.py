@@ -67,7 +67,7 @@ class Catalogue:
             self.in_stock[n] = False
 
     def begin_reload(self) -> None:
-        """The products topic is new: note from now on which items it has; the others stay as they are meanwhile."""
+        """The products topic is new: note from now on which items it has; the others stay as they are until then."""
         self._not_reloaded = np.ones(len(self), np.bool_)
 
     def end_reload(self) -> int:

@@ -8,13 +8,14 @@ ID is the id of the erasures topic, so that progress on a deleted topic does not
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
 from contract.messages import to_json
 from transport.records import TopicPartition
-from worker.redis.client import RedisClient, to_pairs
+from worker.ops import metrics
+from worker.redis.client import RedisClient, WrongType, to_pairs
 from worker.state.profile_store import RedisProfileStore, source_name
 
 ErasureOffsets: TypeAlias = Mapping[str, int]  # partition of the erasures topic -> offset (exclusive)
@@ -75,14 +76,14 @@ class ErasureProgress:
 
     def read(self) -> dict[str, ErasureOffsets]:
         """The offsets by field; empty for a field that cannot be decoded."""
-        (reply,) = self._profiles.client.pipeline([("HGETALL", self.key)])
+        (reply,) = self._repair(self.key, lambda: self.client.pipeline([("HGETALL", self.key)]))
         return {field.decode(errors="replace"): decode_offsets(value) for field, value in to_pairs(reply)}
 
     def write(self, fields: Iterable[str], offsets: ErasureOffsets) -> None:
         """Set these fields to `offsets`."""
         flat = [part for field in fields for part in (field, to_json(offsets))]
         if flat:
-            self._profiles.client.pipeline([("HSET", self.key, *flat)])
+            self._repair(self.key, lambda: self.client.pipeline([("HSET", self.key, *flat)]))
 
     def request_confirmation(self, offsets: ErasureOffsets) -> None:
         """Ask for another confirmation of the erasures from these offsets on."""
@@ -90,8 +91,9 @@ class ErasureProgress:
 
     def read_requests(self) -> dict[str, int]:
         """From which offset on erasures have to be confirmed again, by partition."""
-        (reply,) = self._profiles.client.pipeline([("HGETALL", self.unconfirmed_key)])
-        return {field.decode(errors="replace"): int(value) for field, value in to_pairs(reply)}
+        key = self.unconfirmed_key
+        (reply,) = self._repair(key, lambda: self.client.pipeline([("HGETALL", key)]))
+        return {field.decode(errors="replace"): int(value) for field, value in to_pairs(reply) if value.isdigit()}
 
     def remove_requests(self, offsets: ErasureOffsets) -> None:
         """The position of the consumer group is back at these offsets; requests that came since stay."""
@@ -105,8 +107,16 @@ class ErasureProgress:
 
     def _run_script(self, script: str, offsets: ErasureOffsets) -> None:
         if offsets:
-            flat = [part for item in offsets.items() for part in item]
-            self._profiles.client.run_script(script, [([self.unconfirmed_key], flat)])
+            key, flat = self.unconfirmed_key, [part for item in offsets.items() for part in item]
+            self._repair(key, lambda: self.client.run_script(script, [([key], flat)]))
+
+    def _repair(self, key: str, attempt: Callable[[], list[Any]]) -> list[Any]:
+        """The replies; a key of another type is deleted, and what it held counts as lost."""
+        while True:
+            try:
+                return attempt()
+            except WrongType:
+                metrics.UNREADABLE_KEYS.labels("erasures").inc(self.client.delete_other_type(key, "hash"))
 
 
 def decode_offsets(value: bytes) -> ErasureOffsets:

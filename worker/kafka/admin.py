@@ -93,15 +93,6 @@ class KafkaAdmin:
             TopicPartition(tp.topic, tp.partition): (tp.offset, tp.metadata or "") for tp in committed if tp.offset >= 0
         }
 
-    def find_static_member(self, group: str, instance_id: str) -> str | None:
-        """The client id of the member of this name in a group, None if there is none; raises `Unavailable`."""
-        try:
-            (future,) = self._admin.describe_consumer_groups([group], request_timeout=TIMEOUT_S).values()
-            members = future.result().members
-        except KafkaException as error:
-            raise Unavailable(f"Kafka should describe the group {group}. Found: {error}") from error
-        return next((member.client_id for member in members if member.group_instance_id == instance_id), None)
-
     def fetch_record_limits(self, topics: Iterable[str]) -> dict[str, int]:
         """The largest batch of records, in bytes, that each of these topics takes; raises `Unavailable`."""
         if not self._has_topic_ids:  # the mock cluster never answers this request

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from contract.errors import BadProfile, ShopstreamError, StaleState
+from contract.errors import ShopstreamError, StaleState
 from contract.profiles.entity_updates import UpdateBatch, to_updates
 from contract.profiles.store import FoldedBatch, fold
 from contract.settings.reading import Settings
@@ -161,7 +161,9 @@ class BatchPipeline:
         self._stale_state = None
         with self._mark_step.time(Step.RECOVER):
             self.producer.abort()
-            self.retry.call("kafka and redis", self._restart_partitions)
+            self._repair(reason)
+            while not self._is_restarted():
+                pass
 
     def advance(self) -> None:
         """Record all folded offsets as merged in buckets that no batch touched; one attempt.
@@ -203,6 +205,22 @@ class BatchPipeline:
         """One attempt; partitions may come and go between two attempts, but not within one."""
         self.consumer.seek(self._recovery.recover_offsets(set(self.consumer.assignment), self.consumer))
 
+    def _is_restarted(self) -> bool:
+        """Restart all partitions, unless that meets an unreadable profile, which is repaired instead."""
+        try:
+            self.retry.call("kafka and redis", self._restart_partitions)
+        except StaleState as error:
+            if not self._repair(error):
+                raise
+            return False
+        return True
+
+    def _repair(self, reason: Exception) -> bool:
+        """Delete the profiles that a step found unreadable; whether there were any."""
+        return self.retry.call(
+            "kafka and redis", lambda: self._recovery.delete_unreadable_profiles(reason, self.consumer)
+        )
+
     def _process(self, batch: Batch, now_ms: Callable[[], int]) -> None:
         self._offsets.check_order(batch.first_offsets)
         check_topics = self._recovery.request_topic_check(batch.first_offsets)
@@ -224,14 +242,10 @@ class BatchPipeline:
             self.retry.call("redis", lambda: self._stores.answer_cache.write(results.answers))
 
     def _fold(self, updates: UpdateBatch) -> FoldedBatch:
-        profiles = self._stores.profiles
-        try:
-            with PROFILER("read profiles"):
-                slices = profiles.read(updates.entities)
-            with PROFILER("read fold"):
-                return fold(slices, updates)
-        except BadProfile as error:
-            raise BadProfile(f"{error} {profiles.suggest_repair(updates.entities)}") from error
+        with PROFILER("read profiles"):
+            slices = self._stores.profiles.read(updates.entities)
+        with PROFILER("read fold"):
+            return fold(slices, updates)
 
     def _answer(
         self, batch: Batch, memory: FoldedBatch, now_ms: Callable[[], int], check_topics: Callable[[], None]

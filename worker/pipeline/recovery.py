@@ -5,9 +5,9 @@ is not answered again.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 
-from contract.errors import StaleState, Unavailable
+from contract.errors import BadProfile, StaleState, Unavailable
 from contract.hashing import BUCKETS
 from contract.profiles.erasures import NO_ERASURES, Erasures
 from contract.profiles.store import MergedOffsets
@@ -16,8 +16,9 @@ from transport.records import PartitionOffsets, TopicPartition
 from worker.kafka.admin import KafkaAdmin
 from worker.kafka.consumer import GroupConsumer
 from worker.ops import metrics
-from worker.records.lanes import Lane
+from worker.records.lanes import LANES, Lane
 from worker.state.offsets import OffsetTracker, StartOffsets, find_start, raise_if_log_replaced, raise_if_lost
+from worker.state.profile_repair import ProfileRepair
 from worker.state.profile_store import RedisProfileStore, name_sources
 
 log = logging.getLogger(__name__)
@@ -46,6 +47,7 @@ class Recovery:
         self._kinds, self._lane = settings.topics.kinds_by_topic(), lane
         self._admin, self._profiles = admin, profiles
         self.offsets = offsets
+        self._repair = ProfileRepair(profiles)
         self._accepts_loss = settings.worker.on_lost_log == "accept"
 
     def recover_offsets(
@@ -92,6 +94,35 @@ class Recovery:
                 self.offsets.folded[partition] = start.offset
         self.offsets.record_merged(merged)
         return {partition: start.offset for partition, start in starts.items()}
+
+    def delete_unreadable_profiles(self, reason: Exception, consumer: GroupConsumer) -> bool:
+        """Delete the profiles that `reason` is about, if they are unreadable; whether there were any.
+
+        They are folded again from the log. Raises `BadProfile`, with the command that deletes them, where the log
+        lacks records for it and loss is not accepted.
+        """
+        unreadable = self._repair.find(self._repair.entities_of(reason))
+        if not unreadable:
+            return False
+        missing = self._find_missing_logs(self._repair.find_sources(unreadable), consumer)
+        if missing and not self._accepts_loss:
+            raise BadProfile(
+                f"Unreadable profiles should be folded again from the log. Found its first records deleted in "
+                f"{', '.join(partition.log_text() for partition in missing)}. {self._repair.suggest(unreadable)}"
+            )
+        self._repair.delete(unreadable)
+        return True
+
+    def _find_missing_logs(self, sources: Container[str], consumer: GroupConsumer) -> list[TopicPartition]:
+        """The partitions of these sources whose first records are gone; deleted topics have none."""
+        topics = [
+            topic for topic, kind in self._kinds.items() if any(kind in lane.folded_kinds for lane in LANES.values())
+        ]
+        partitions = self._admin.list_partitions(topics)
+        names = name_sources(partitions, self._kinds, self._admin.fetch_topic_ids(topics))
+        needed = [partition for partition, name in names.items() if name in sources]
+        log_starts, offsets = self._profiles.read_log_starts(), consumer.query_offsets(needed)
+        return [partition for partition in needed if offsets[partition].low > log_starts.get(names[partition], 0)]
 
     def request_topic_check(self, partitions: Iterable[TopicPartition]) -> Callable[[], None]:
         """Ask Kafka whether the topics of these partitions are still those that were assigned.

@@ -5,15 +5,20 @@ the first one, which has no name, with PREFIX alone. A worker that switches star
 so nothing is lost or counted twice, wherever workers wrote at the moment of the switch. See docs/decisions/0007.
 """
 
+import logging
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from contract.errors import BadProfile, ShopstreamError
 from contract.hashing import BUCKETS
 from contract.profiles.record import LAYOUT
-from worker.redis.client import RedisClient, to_pairs
+from worker.ops import metrics
+from worker.redis.client import RedisClient, WrongType, to_pairs
 
+log = logging.getLogger(__name__)
+GENERATION: Final = re.compile(rb"(?:g\d+)?")
 FIRST: Final = ""  # the generation without a name
 LEASE_MS: Final = 60_000
 
@@ -26,11 +31,22 @@ for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do if tonumber(field) then 
 redis.call('HSET', KEYS[1], ARGV[1], '')
 return ''
 """
+# ARGV: the layout, its generation, the value that is unreadable, the number of generations.
+RESTORE: Final = """
+if redis.call('TYPE', KEYS[1]).ok ~= 'hash' then redis.call('DEL', KEYS[1]) end
+local held = redis.call('HGET', KEYS[1], ARGV[1])
+if held and held ~= ARGV[3] then return held end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+if tonumber(ARGV[4]) > (tonumber(redis.call('HGET', KEYS[1], 'last')) or 0) then
+  redis.call('HSET', KEYS[1], 'last', ARGV[4])
+end
+return ARGV[2]
+"""
 NOW: Final = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local building = redis.call('HGET', KEYS[1], 'building')
-local leased = building and now < tonumber(redis.call('HGET', KEYS[1], 'until'))
+local leased = building and now < (tonumber(redis.call('HGET', KEYS[1], 'until')) or 0)
 """
 BEGIN: Final = f"""{NOW}
 if leased then return nil end
@@ -75,13 +91,32 @@ class Generations:
 
     def open(self) -> str:
         """The serving generation of this layout; raises `BadProfile` where only other layouts have a state."""
-        reply = self._run_script(OPEN, self.layout)
+        try:
+            reply = self._run_script(OPEN, self.layout)
+        except WrongType:
+            reply = self._restore(b"")
+        if reply is not None and not GENERATION.fullmatch(reply):
+            reply = self._restore(reply)
         if reply is None:
             raise BadProfile(
                 f"The state under {self.prefix} should have layout {self.layout}. Found one of another release: run "
                 "`python -m worker rebuild` of this release first; workers of the other release may go on until then."
             )
         return str(reply.decode())
+
+    def _restore(self, unreadable: bytes) -> bytes:
+        """Write which generation serves where it cannot be read: the one with the most merged offsets.
+
+        Any generation is complete with the log from its offsets on, so a wrong choice costs time.
+        """
+        counts, merged_key = Counter[str](), re.compile(re.escape(self.prefix) + r"(?:(g\d+):)?merged:\{")
+        for page in self.client.scan(self.prefix):
+            counts.update(match[1] or FIRST for key in page if (match := merged_key.match(key)))
+        name = max(counts, key=lambda name: (counts[name], number_of(name)), default=FIRST)
+        self._run_script(RESTORE, self.layout, name, unreadable, max(map(number_of, counts), default=0))
+        metrics.UNREADABLE_KEYS.labels("generations").inc()
+        log.error("%s should name the serving generation. Found it unreadable, going on with `%s`.", self.key, name)
+        return name.encode()
 
     def begin_build(self) -> str | None:
         """The name of a new generation that only the caller builds; None while another build holds its lease."""
@@ -150,9 +185,14 @@ class Generations:
         return self.client.run_script(script, [([self.key], arguments)])[0]
 
 
+def number_of(name: str) -> int:
+    """The number in the name of a generation; 0 for the first one."""
+    return int(name[1:] or 0)
+
+
 def parse_generation(reply: bytes | None) -> str:
     """The generation in the reply to `Generations.serving_command`; the first one where none is recorded yet."""
-    return FIRST if reply is None else reply.decode()
+    return FIRST if reply is None else reply.decode(errors="replace")
 
 
 def generation_prefix(prefix: str, generation: str) -> str:

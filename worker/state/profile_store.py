@@ -10,14 +10,15 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from contract.errors import StaleState
+from contract.errors import BadProfile, StaleState
 from contract.hashing import BUCKETS, bucket_of, buckets_of, hash_texts
 from contract.profiles.record import HORIZON_MS, LAYOUT, RECORD, entity_from_key, profile_key_prefix
 from contract.profiles.slices import LoadedSlices, Slices, SliceWrites, check_lengths, to_slice_writes
 from contract.profiles.store import MergedOffsets
 from contract.units import DAY_MS
 from transport.records import TopicPartition
-from worker.redis.client import RedisClient, to_pairs
+from worker.ops import metrics
+from worker.redis.client import RedisClient, WrongType, to_pairs
 from worker.state.generations import FIRST, Generations, generation_prefix, parse_generation
 
 log = logging.getLogger(__name__)
@@ -56,6 +57,7 @@ PAGE_KEYS: Final = 64  # Redis serves no other command while it copies them
 # Redis' expiry only collects garbage, so it exceeds the fold's horizon by the longest expected retention.
 TTL_MS: Final = HORIZON_MS + 30 * DAY_MS
 RETENTION_MIN_MS: Final = TTL_MS - 3 * DAY_MS  # a profile stays at least this long after a write
+OFFSET_MAX: Final = 2**63 - 1
 NO_SOURCE: Final = 0xFFFF << 16
 
 
@@ -64,6 +66,14 @@ class ProfilePage(NamedTuple):
 
     merged: Mapping[str, int]
     profiles: Mapping[str, Slices]
+
+
+class UnreadableProfiles(StaleState):
+    """Some profiles cannot be read; `entities` are those that were asked for. See `worker.state.profile_repair`."""
+
+    def __init__(self, message: str, entities: Sequence[str]) -> None:
+        super().__init__(message)
+        self.entities = entities
 
 
 class RedisProfileStore:
@@ -87,8 +97,14 @@ class RedisProfileStore:
 
     def read_log_starts(self) -> dict[str, int]:
         """The offset at which this state begins, of each source whose log it does not have whole."""
-        (fields,) = self.client.pipeline([("HGETALL", self.log_starts_key)])
-        return {source.decode(): int(offset) for source, offset in to_pairs(fields)}
+        try:
+            (fields,) = self.client.pipeline([("HGETALL", self.log_starts_key)])
+        except WrongType:
+            self._delete_other_type(self.log_starts_key, "begins")
+            return {}
+        return {
+            source.decode(errors="replace"): int(offset) for source, offset in to_pairs(fields) if is_offset(offset)
+        }
 
     def write_log_starts(self, log_starts: Mapping[str, int]) -> None:
         """Record the offset at which this state begins in each source, before anything of it is merged."""
@@ -99,9 +115,13 @@ class RedisProfileStore:
     def read(self, entities: Sequence[str]) -> LoadedSlices:
         # One HGETALL each: in a script Redis would copy every slice twice more, into Lua and out again.
         command = None if self.generations is None else self.generations.serving_command
-        hashes, reply = self.client.read_hashes(self.profile_keys(entities), command)
-        self._check_generation(reply)
-        check_lengths(hashes.lengths)
+        try:
+            hashes, reply = self.client.read_hashes(self.profile_keys(entities), command)
+            self._check_generation(reply)
+            check_lengths(hashes.lengths)
+            check_layouts(hashes.values)
+        except (WrongType, BadProfile) as error:
+            raise UnreadableProfiles(f"Profiles should be readable. Found: {error}", entities) from error
         return LoadedSlices(
             length=len(entities),
             sources=hashes.names,
@@ -136,7 +156,7 @@ class RedisProfileStore:
                 (reply,) = self.client.run_script(READ_PAGE, [([f"{self.prefix}merged:{tag}", *keys], [])])
                 offsets, *profiles = [to_pairs(fields) for fields in reply]
                 yield ProfilePage(
-                    merged={source.decode(): int(offset) for source, offset in offsets},
+                    merged={source.decode(): int(offset) for source, offset in offsets if is_offset(offset)},
                     profiles={
                         key.removeprefix(self.prefix): {source.decode(): record for source, record in slices}
                         for key, slices in zip(keys, profiles, strict=True)
@@ -147,11 +167,18 @@ class RedisProfileStore:
         wanted = sorted(sources)
         if not wanted:
             return {bucket: {} for bucket in range(BUCKETS)}
-        replies = self._query([("HMGET", self.offsets_key(bucket), *wanted) for bucket in range(BUCKETS)])
+        replies = self._query_offsets([("HMGET", self.offsets_key(bucket), *wanted) for bucket in range(BUCKETS)])
+        read = [{s: offset for s, offset in zip(wanted, reply, strict=True) if offset is not None} for reply in replies]
+        self._delete_unreadable_offsets(read)
         return {
-            bucket: {source: int(offset) for source, offset in zip(wanted, reply, strict=True) if offset is not None}
-            for bucket, reply in enumerate(replies)
+            bucket: {source: int(offset) for source, offset in offsets.items() if is_offset(offset)}
+            for bucket, offsets in enumerate(read)
         }
+
+    def read_merged_sources(self, bucket: int) -> set[str]:
+        """The sources that have a merged offset in a bucket."""
+        (sources,) = self._query_offsets([("HKEYS", self.offsets_key(bucket))])
+        return {source.decode(errors="replace") for source in sources}
 
     def merge(self, writes: Mapping[str, Slices], expected: MergedOffsets, after: MergedOffsets) -> None:
         written = to_slice_writes(writes)
@@ -183,36 +210,39 @@ class RedisProfileStore:
         if stale := [bucket for bucket, reply in zip(after, replies, strict=True) if not reply]:
             raise StaleState(f"Buckets {stale} should be merged as this worker left them. Found other positions.")
 
-    def find_unreadable_keys(self, entities: Sequence[str]) -> dict[int, list[str]]:
-        """By bucket, the keys to delete so that the worker folds the unreadable ones of these profiles again.
-
-        The first key is that of the bucket's merged offsets. A bucket's keys are on one server of a cluster.
-        """
-        replies = self.client.pipeline([("HGETALL", self.profile_key(entity)) for entity in entities])
-        keys: dict[int, list[str]] = {}
-        for entity, reply in zip(entities, replies, strict=True):
-            if not is_readable(reply[1::2]):
-                bucket = bucket_of(entity)
-                keys.setdefault(bucket, [self.offsets_key(bucket)]).append(self.profile_key(entity))
-        return dict(sorted(keys.items()))
-
-    def suggest_repair(self, entities: Sequence[str]) -> str:
-        """How many of these profiles are unreadable and how to repair them; names no entity, as it is logged."""
-        keys = self.find_unreadable_keys(entities)
-        count = sum(len(bucket_keys) - 1 for bucket_keys in keys.values())
-        return (
-            f"Unreadable profiles: {count}, in buckets {list(keys)}; `python -m worker verify --all` prints the first. "
-            f"Run for each: {self.client.shell} DEL '{self.prefix}merged:{{BUCKET}}' "
-            f"'{self.prefix}profile:{{BUCKET}}:ENTITY'; the worker then folds it again from the log. "
-            "Where it is every profile, run `python -m worker rebuild`."
-        )
-
     def offsets_key(self, bucket: int) -> str:
         return f"{self.prefix}merged:{{{bucket}}}"
 
     @property
     def log_starts_key(self) -> str:
         return f"{self.prefix}begins"
+
+    def _query_offsets(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        """The replies to commands on merged offsets; a key of another type counts as lost."""
+        while True:
+            try:
+                return self._query(commands)
+            except WrongType as error:
+                if error.key not in [command[1] for command in commands]:
+                    raise
+                self._delete_other_type(error.key, "merged")
+
+    def _delete_unreadable_offsets(self, read: Sequence[Mapping[str, bytes]]) -> None:
+        """Delete offsets that are no numbers: they count as lost."""
+        commands = [
+            ("HDEL", self.offsets_key(bucket), source)
+            for bucket, offsets in enumerate(read)
+            for source, offset in offsets.items()
+            if not is_offset(offset)
+        ]
+        if commands:
+            log.error("Deleted %d merged offsets that are no numbers; events are folded again.", len(commands))
+            self.client.pipeline(commands)
+            metrics.UNREADABLE_KEYS.labels("merged").inc(len(commands))
+
+    def _delete_other_type(self, key: str, kind: str) -> None:
+        log.error("Deleting %s, which should be a hash.", key)
+        metrics.UNREADABLE_KEYS.labels(kind).inc(self.client.delete_other_type(key, "hash"))
 
     def _query(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
         """The replies to commands; raises `StaleState` if another generation serves after they were executed.
@@ -251,6 +281,18 @@ class RedisProfileStore:
         return self._key_prefixes[bucket_of(entity)] + entity
 
 
+def is_offset(value: bytes) -> bool:
+    """Whether a stored offset is a number that Kafka can have."""
+    return value.isdigit() and int(value) <= OFFSET_MAX
+
+
+def check_layouts(records: memoryview) -> None:
+    """Raises `BadProfile` unless all records have this layout. Their lengths are checked."""
+    layouts = np.frombuffer(records, "<u4")[:: RECORD.itemsize // 4]
+    if (layouts != LAYOUT).any():
+        raise BadProfile(f"A slice should have layout {LAYOUT}. Found others.")
+
+
 def pack_source_indexes(sources: Sequence[str], positions: Sequence[str]) -> npt.NDArray[np.int64]:
     """The packed index of each source among `positions`; a slice of a source that is not among them is refused."""
     packed = {source: number << 16 for number, source in enumerate(positions)}
@@ -266,11 +308,6 @@ def hash_tag(key: str, prefix: str) -> str:
 def open_profile_store(client: RedisClient, prefix: str) -> RedisProfileStore:
     """The profiles of the serving generation."""
     return RedisProfileStore(client=client, prefix=prefix, generations=Generations(client=client, prefix=prefix))
-
-
-def is_readable(records: Iterable[bytes]) -> bool:
-    layout = LAYOUT.to_bytes(4, "little")
-    return all(len(record) == RECORD.itemsize and record[:4] == layout for record in records)
 
 
 def name_sources(

@@ -19,7 +19,8 @@ from tests.worker.worker_lifecycle import InProcessWorker
 from worker.redis.client import RedisClient
 from worker.redis.cluster import RedisCluster, command_slot, connect, connect_cache, hash_slot, replace_address
 from worker.state.generations import FIRST, Generations
-from worker.state.profile_store import RedisProfileStore
+from worker.state.profile_repair import ProfileRepair
+from worker.state.profile_store import RedisProfileStore, UnreadableProfiles
 
 KEYS: Final = [f"key{n}" for n in range(200)]
 PUT: Final = "redis.call('SET', KEYS[1], ARGV[1]); return ARGV[1]"
@@ -207,8 +208,12 @@ def test_unreadable_profiles_are_repaired_by_deleting_their_keys(client: RedisCl
     client.pipeline([("HSET", f"shop:{profile_key(user)}", "orders/3", short) for user in users])
     client.pipeline([("HSET", profiles.offsets_key(bucket), "orders/3", 7) for bucket in range(BUCKETS)])
     # when
-    assert "redis-cli -c DEL" in profiles.suggest_repair(users)
-    client.pipeline([("DEL", *keys) for keys in profiles.find_unreadable_keys(users).values()])
+    with pytest.raises(UnreadableProfiles):
+        profiles.read(users)
+    repair = ProfileRepair(profiles)
+    unreadable = repair.find(users)
+    assert "redis-cli -c DEL" in repair.suggest(unreadable)
+    repair.delete(unreadable)
     # then
     assert set(profiles.read(users)[0]) == set()
     assert set(range(BUCKETS)) - {b for b, offsets in profiles.read_offsets(["orders/3"]).items() if offsets} == set(

@@ -10,13 +10,15 @@ import pytest
 
 from contract.errors import StaleState
 from contract.hashing import BUCKETS, bucket_of
-from contract.profiles.record import RECORD, new_slice, profile_key
+from contract.profiles.record import LAYOUT, RECORD, new_slice, profile_key
 from contract.profiles.slices import Slices
 from worker.redis.client import RedisClient, WrongType
+from worker.state.profile_repair import ProfileRepair, UnreadableProfile
 from worker.state.profile_store import PAGE_KEYS, TTL_MS, RedisProfileStore, hash_tag, source_name
 
 USER = "user:ü"
-SLICE, OTHER = (b"\x00slice\xff".ljust(RECORD.itemsize), b"other".ljust(RECORD.itemsize))
+LAYOUT_BYTES = LAYOUT.to_bytes(4, "little")
+SLICE, OTHER = [(LAYOUT_BYTES + text).ljust(RECORD.itemsize) for text in (b"\x00slice\xff", b"other")]
 BUCKET = bucket_of(USER)
 
 
@@ -88,10 +90,12 @@ def test_entities_are_read_in_the_requested_order(profiles: RedisProfileStore) -
     # given
     users = [f"user:{n}" for n in range(300)]
     after = {bucket: {"orders/0": 1} for bucket in range(BUCKETS)}
-    profiles.merge({user: {"orders/0": user.encode().ljust(RECORD.itemsize)} for user in users}, {}, after)
+    profiles.merge(
+        {user: {"orders/0": (LAYOUT_BYTES + user.encode()).ljust(RECORD.itemsize)} for user in users}, {}, after
+    )
     # then
     requested = [*reversed(users), "user:unknown", users[7]]
-    assert [slices.get("orders/0", b"").decode().rstrip() for slices in profiles.read(requested)] == [
+    assert [slices.get("orders/0", b"")[4:].decode().rstrip() for slices in profiles.read(requested)] == [
         *reversed(users),
         "",
         users[7],
@@ -126,9 +130,11 @@ def test_only_the_keys_of_unreadable_profiles_are_to_be_deleted(
     client.pipeline([("HSET", f"shop:{profile_key(USER)}", "orders/3", whole[:-1])])
     profiles.merge({"user:v": {"orders/3": whole}}, {}, {bucket_of("user:v"): {"orders/3": 7}})
     # when
-    keys, repair = profiles.find_unreadable_keys([USER, "user:v"]), profiles.suggest_repair([USER, "user:v"])
+    repairer = ProfileRepair(profiles)
+    unreadable = repairer.find([USER, "user:v"])
+    repair = repairer.suggest(unreadable)
     # then
-    assert keys == {BUCKET: [f"shop:merged:{{{BUCKET}}}", f"shop:{profile_key(USER)}"]}
+    assert unreadable == [UnreadableProfile(USER, ("orders/3",))]
     assert f"Unreadable profiles: 1, in buckets [{BUCKET}];" in repair
     assert "redis-cli DEL 'shop:merged:{BUCKET}' 'shop:profile:{BUCKET}:ENTITY';" in repair
 
@@ -138,7 +144,8 @@ def test_the_suggested_repair_names_no_entity(profiles: RedisProfileStore, clien
     entities = ["user:anna", "card:4929-17", "ip:203.0.113.9"]
     client.pipeline([("HSET", f"shop:{profile_key(entity)}", "orders/3", b"short") for entity in entities])
     # when
-    repair = profiles.suggest_repair(entities)
+    repairer = ProfileRepair(profiles)
+    repair = repairer.suggest(repairer.find(entities))
     # then
     assert "Unreadable profiles: 3," in repair
     assert not [entity for entity in entities if entity in repair or entity.partition(":")[2] in repair]

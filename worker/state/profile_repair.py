@@ -1,0 +1,102 @@
+"""Deletes unreadable profiles with the merged offsets of what was in them, so that recovery folds them again.
+
+A profile is unreadable if its key holds another type, or if a slice is truncated or of another layout. A slice is a
+pure fold of its log, so deleting it loses nothing that the log still has.
+"""
+
+import logging
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, NamedTuple
+
+from contract.hashing import bucket_of
+from contract.profiles.record import LAYOUT, RECORD, entity_from_key
+from worker.ops import metrics
+from worker.redis.client import WrongType, to_pairs
+from worker.state.profile_store import RedisProfileStore, UnreadableProfiles
+
+log = logging.getLogger(__name__)
+# KEYS: merged:{bucket}, a profile. ARGV: the sources of its unreadable slices; none: all of it, and the whole bucket's
+# offsets, since it is unknown what was in it.
+DELETE_UNREADABLE: Final = """
+if #ARGV == 0 then return redis.call('UNLINK', KEYS[1], KEYS[2]) end
+for n = 1, 2 do
+  if redis.call('TYPE', KEYS[n]).ok == 'hash' then redis.call('HDEL', KEYS[n], unpack(ARGV)) end
+end
+return 1
+"""
+
+
+class UnreadableProfile(NamedTuple):
+    """`sources` of the slices that are unreadable; empty if the key is no hash."""
+
+    entity: str
+    sources: tuple[str, ...]
+
+
+class ProfileRepair:
+    """Finds and deletes unreadable profiles of one store."""
+
+    def __init__(self, profiles: RedisProfileStore) -> None:
+        self._profiles = profiles
+
+    def find(self, entities: Iterable[str]) -> list[UnreadableProfile]:
+        """Those of these profiles that are unreadable."""
+        wanted, client = list(entities), self._profiles.client
+        keys = [self._profiles.profile_key(entity) for entity in wanted]
+        types = client.pipeline([("TYPE", key) for key in keys])
+        unreadable = [
+            UnreadableProfile(entity, ())
+            for entity, kind in zip(wanted, types, strict=True)
+            if kind not in (b"hash", b"none")
+        ]
+        hashes = [(entity, key) for entity, key, kind in zip(wanted, keys, types, strict=True) if kind == b"hash"]
+        replies = client.pipeline([("HGETALL", key) for _, key in hashes])
+        for (entity, _), reply in zip(hashes, replies, strict=True):
+            sources = [
+                source.decode(errors="surrogateescape") for source, record in to_pairs(reply) if not is_readable(record)
+            ]
+            if sources:
+                unreadable.append(UnreadableProfile(entity, tuple(sources)))
+        return unreadable
+
+    def find_sources(self, unreadable: Iterable[UnreadableProfile]) -> set[str]:
+        """The sources whose logs are folded again once these profiles are deleted."""
+        sources = set[str]()
+        for entity, own_sources in unreadable:
+            sources.update(own_sources or self._profiles.read_merged_sources(bucket_of(entity)))
+        return sources
+
+    def delete(self, unreadable: Sequence[UnreadableProfile]) -> None:
+        """Delete them, each with its merged offsets in one script; the owners of its sources notice and recover."""
+        calls: list[tuple[list[str], Sequence[Any]]] = [
+            (
+                [self._profiles.offsets_key(bucket_of(entity)), self._profiles.profile_key(entity)],
+                [source.encode(errors="surrogateescape") for source in sources],
+            )
+            for entity, sources in unreadable
+        ]
+        self._profiles.client.run_script(DELETE_UNREADABLE, calls)
+        metrics.UNREADABLE_KEYS.labels("profile").inc(len(unreadable))
+        log.error("Deleted %d unreadable profiles; they are folded again from the log.", len(unreadable))
+
+    def suggest(self, unreadable: Sequence[UnreadableProfile]) -> str:
+        """How many profiles are unreadable and how to repair them; names no entity, as it is logged."""
+        buckets = sorted({bucket_of(entity) for entity, _ in unreadable})
+        prefix, shell = self._profiles.prefix, self._profiles.client.shell
+        return (
+            f"Unreadable profiles: {len(unreadable)}, in buckets {buckets}; `python -m worker verify --all` prints the "
+            f"first. Run for each: {shell} DEL '{prefix}merged:{{BUCKET}}' '{prefix}profile:{{BUCKET}}:ENTITY'; the "
+            "worker then folds it again from the log. Where it is every profile, run `python -m worker rebuild`."
+        )
+
+    def entities_of(self, error: Exception) -> Sequence[str]:
+        """The entities whose profiles may be unreadable by this error."""
+        if isinstance(error, UnreadableProfiles):
+            return error.entities
+        if isinstance(error, WrongType) and error.key.startswith(f"{self._profiles.prefix}profile:"):
+            return [entity_from_key(error.key)]
+        return []
+
+
+def is_readable(record: bytes) -> bool:
+    return len(record) == RECORD.itemsize and record[:4] == LAYOUT.to_bytes(4, "little")
