@@ -86,7 +86,8 @@ class FeedbackSettings(Section):
     wait in the folder `store` on disk. Without one (empty), the oldest are evicted, which is counted, and so are events
     that came before their row, beyond `parked_max` of a kind; each partition number has its share of both. `save_ms`,
     in wall time: how often the store is written; a restart reads again what was read since. `said_max`: published
-    examples and judgements that a restarted joiner remembers to avoid duplicates; 8 bytes each.
+    examples and judgements that a restarted joiner remembers for each partition number to avoid duplicates; 8 bytes
+    each.
     """
 
     impression_wait_s: Positive = 86_400
