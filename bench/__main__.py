@@ -44,7 +44,7 @@ BENCHES: Final = {
     ),
     "chaos": Bench(
         "guarantees.chaos",
-        "seeded mixtures of more than 30 kinds of faults while events flow: after each round every promise is audited",
+        "seeded mixtures of fifty kinds of faults while events flow: after each round every promise is audited",
     ),
     "join-scale": Bench(
         "performance.join_scale",

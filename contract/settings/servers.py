@@ -1,5 +1,6 @@
 """[kafka], [redis], [topics]: the servers, and the names of what is on them."""
 
+from collections.abc import Iterable
 from typing import Annotated
 
 from pydantic import Field
@@ -23,8 +24,12 @@ class KafkaSettings(Section):
         return f"{self.group_prefix}-{lane}"
 
     def connection(self) -> dict[str, str | int | float | bool]:
-        """The configuration of every client of these brokers."""
-        return {**self.client, "bootstrap.servers": self.bootstrap_servers}
+        """The configuration of every client of these brokers.
+
+        By default librdkafka replaces its brokers once none of them answers. A transactional producer then may wait for
+        a replaced one without end, whatever the time-out of the call.
+        """
+        return {"metadata.recovery.strategy": "none", **self.client, "bootstrap.servers": self.bootstrap_servers}
 
 
 class RedisSettings(Section):
@@ -65,6 +70,10 @@ class TopicSettings(Section):
 
     def topic_name(self, kind: str) -> str:
         return str(getattr(self, kind))
+
+    def names_of(self, kinds: Iterable[str]) -> dict[str, str]:
+        """Kind -> name of its topic, for these kinds."""
+        return {kind: self.topic_name(kind) for kind in kinds}
 
     def names_by_kind(self) -> dict[str, str]:
         """Kind -> name of its topic, for all topics."""

@@ -11,7 +11,9 @@ class WorkerSettings(Section):
     """How a score worker works. `instance` identifies a worker within its lane and must be stable over restarts.
 
     A batch has the records that are there, at most `batch_max`, and fewer if they would take longer than `latency_ms`.
-    `wait_ms`: how long to wait for the first record. `stop_s`: the process ends at the latest so long after SIGTERM.
+    `wait_ms`: how long to wait for the first record. `stop_s`: the process ends at the latest so long after SIGTERM. A
+    partition that does not advance although it has records makes the worker not ready after `blocked_s`, and not live
+    after `stall_s`.
     """
 
     instance: str = "0"
@@ -21,6 +23,7 @@ class WorkerSettings(Section):
     http_port: Port = 9100
     swap_poll_ms: Positive = 1_000
     stop_s: Positive = 20
+    blocked_s: Positive = 30
     stall_s: Positive = 120
     on_lost_log: Literal["stop", "accept"] = "stop"
     dead_letter_share_max: Annotated[float, Field(gt=0, le=1)] = 0.5

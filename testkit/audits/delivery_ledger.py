@@ -91,17 +91,21 @@ class DeliveryLedger:
 
     def count_duplicates(self) -> int:
         """Answers in excess of what was produced."""
+        return sum(self.count_duplicates_by_kind().values())
+
+    def count_duplicates_by_kind(self) -> dict[str, int]:
+        """Answers in excess of what was produced: decisions, scored rows by kind, dead letters."""
         decisions = {event_id: len(copies) for event_id, copies in self._decisions.items()}
         letters = {position: len(copies) for position, copies in self._dead_letters.items()}
         rows_of_orders = {event_id: count for (kind, event_id), count in self._scored.items() if kind == "order"}
         rows_of_clicks = {event_id: count for (kind, event_id), count in self._scored.items() if kind == "click"}
-        return (
-            count_surplus(decisions, self.orders)
-            + count_surplus(rows_of_orders, self.orders)
-            + count_surplus(rows_of_clicks, self.clicks)
-            + count_surplus(letters, dict.fromkeys(self.bad_records, 1))
-            + count_surplus(self._lists, dict.fromkeys(self._lists, 1))
-        )
+        return {
+            "decisions": count_surplus(decisions, self.orders),
+            "orders": count_surplus(rows_of_orders, self.orders),
+            "clicks": count_surplus(rows_of_clicks, self.clicks),
+            "dead letters": count_surplus(letters, dict.fromkeys(self.bad_records, 1)),
+            "lists": count_surplus(self._lists, dict.fromkeys(self._lists, 1)),
+        }
 
     def _find_unscored(self, kind: str, produced: Iterable[str]) -> Iterable[str]:
         for event_id in produced:

@@ -83,9 +83,9 @@ class PromiseAudit:
         return sum(self._seen.values()) + self._seen_labels
 
     @property
-    def duplicates(self) -> int:
-        """Answers in excess of what was produced."""
-        return self._ledger.count_duplicates()
+    def duplicates(self) -> dict[str, int]:
+        """Answers in excess of what was produced, by kind."""
+        return {kind: count for kind, count in self._ledger.count_duplicates_by_kind().items() if count}
 
     def collect(self) -> None:
         """Read what was produced and published since the last call; raises `Unavailable`."""

@@ -48,13 +48,18 @@ decode_judgement: Final = msgspec.json.Decoder(JudgementIdentity).decode
 
 
 class DedupLoader:
-    """Reads published outputs. `on_poll` is called after each poll, also while there is no record."""
+    """Reads published outputs. `on_poll` is called after each poll, also while there is no record.
 
-    def __init__(self, *, settings: Settings, on_poll: Callable[[], None]) -> None:
+    `on_records` is called when there are some: the load advances.
+    """
+
+    def __init__(
+        self, *, settings: Settings, on_poll: Callable[[], None], on_records: Callable[[], None] = lambda: None
+    ) -> None:
         self._topics = (settings.topics.feedback, settings.topics.judgements)
         self._kafka = settings.kafka
         self._limit = settings.feedback.said_max
-        self._on_poll = on_poll
+        self._on_poll, self._on_records = on_poll, on_records
 
     def load(self, offsets: Mapping[TopicPartition, PartitionOffsets]) -> dict[int, PublishedOutputs]:
         """The published outputs of records at or after the group's offsets, by shard; raises `Unavailable`.
@@ -107,6 +112,7 @@ class DedupLoader:
         published = {number: PublishedOutputs(limit=self._limit, starts=starts) for number in numbers}
         for records in reader.read(ends, starts):
             self._add(published, records)
+            self._on_records()
         for outputs in published.values():
             outputs.freeze()
         log.info(

@@ -1,7 +1,9 @@
 """The Kafka admin client: which topics exist, their ids and committed offsets; creates topics."""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final
 
 from confluent_kafka import (
@@ -13,7 +15,7 @@ from confluent_kafka import (
 from confluent_kafka import (
     TopicPartition as KafkaPartition,
 )
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic  # type: ignore[attr-defined]
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType  # type: ignore[attr-defined]
 
 from contract.errors import Unavailable
 from contract.settings.servers import KafkaSettings, TopicSettings
@@ -21,6 +23,22 @@ from transport.records import TopicPartition
 
 client_log = logging.getLogger("librdkafka")  # of its own threads; written when this client polls
 TIMEOUT_S: Final = 10.0
+NO_CONFIGS: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType({})
+DENIED: Final = (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED)
+UNSUPPORTED: Final = (KafkaError._UNSUPPORTED_FEATURE, KafkaError.UNSUPPORTED_VERSION)
+
+
+@dataclass(frozen=True, slots=True)
+class TopicSetup:
+    """A topic as it is: `replicas` of its first partition, `config` as in effect (None: the user may not read it).
+
+    `topic_id` is empty if the broker has none for any topic.
+    """
+
+    partitions: int
+    replicas: int
+    topic_id: str
+    config: Mapping[str, str] | None
 
 
 class KafkaAdmin:
@@ -66,6 +84,48 @@ class KafkaAdmin:
             for number in metadata_by_topic[topic].partitions
         ]
 
+    def count_brokers(self) -> int:
+        try:
+            return len(self._admin.list_topics(timeout=TIMEOUT_S).brokers)
+        except KafkaException as error:
+            raise Unavailable(f"Kafka should name its brokers. Found: {error}") from error
+
+    def describe_topics(self, topics: Iterable[str]) -> dict[str, TopicSetup]:
+        """Each of these topics that exists; raises `Unavailable`."""
+        names = list(topics)
+        if not names:
+            return {}
+        futures = self._admin.describe_topics(TopicCollection(names), request_timeout=TIMEOUT_S)
+        try:
+            descriptions = {topic: future.result() for topic, future in futures.items() if self._exists(future)}
+        except KafkaException as error:
+            raise Unavailable(f"Kafka should describe its topics. Found: {error}") from error
+        configs = self._read_configs(descriptions)
+        return {
+            topic: TopicSetup(
+                len(description.partitions),
+                len(description.partitions[0].replicas) if description.partitions else 0,
+                str(description.topic_id).strip("A="),  # an absent id is zero, in base64
+                configs[topic],
+            )
+            for topic, description in descriptions.items()
+        }
+
+    def _read_configs(self, topics: Iterable[str]) -> dict[str, Mapping[str, str] | None]:
+        resources = {ConfigResource(ResourceType.TOPIC, topic): topic for topic in topics}
+        if not resources:
+            return {}
+        replies = self._admin.describe_configs(list(resources), request_timeout=TIMEOUT_S)
+        configs: dict[str, Mapping[str, str] | None] = {}
+        for resource, reply in replies.items():
+            try:
+                configs[resource.name] = {name: entry.value or "" for name, entry in reply.result().items()}
+            except KafkaException as error:
+                if error.args[0].code() not in (*DENIED, *UNSUPPORTED):
+                    raise Unavailable(f"Kafka should return the settings of its topics. Found: {error}") from error
+                configs[resource.name] = None
+        return configs
+
     def filter_committed(self, lane: str, partitions: Iterable[TopicPartition]) -> set[TopicPartition]:
         """Those of these partitions in which the lane's group has ever committed; raises `Unavailable`."""
         return set(self.fetch_committed(lane, partitions))
@@ -93,15 +153,6 @@ class KafkaAdmin:
             TopicPartition(tp.topic, tp.partition): (tp.offset, tp.metadata or "") for tp in committed if tp.offset >= 0
         }
 
-    def find_static_member(self, group: str, instance_id: str) -> str | None:
-        """The client id of the member of this name in a group, None if there is none; raises `Unavailable`."""
-        try:
-            (future,) = self._admin.describe_consumer_groups([group], request_timeout=TIMEOUT_S).values()
-            members = future.result().members
-        except KafkaException as error:
-            raise Unavailable(f"Kafka should describe the group {group}. Found: {error}") from error
-        return next((member.client_id for member in members if member.group_instance_id == instance_id), None)
-
     def fetch_record_limits(self, topics: Iterable[str]) -> dict[str, int]:
         """The largest batch of records, in bytes, that each of these topics takes; raises `Unavailable`."""
         if not self._has_topic_ids:  # the mock cluster never answers this request
@@ -115,15 +166,13 @@ class KafkaAdmin:
         except KafkaException as error:
             raise self._to_unavailable("return the settings of its topics", error) from error
 
-    def create_topics(self, topics: TopicSettings, replication: int = 1) -> list[str]:
-        """Create the topics that do not exist yet, erasures and products as compacted; returns the new names."""
-        names = list(topics.names_by_kind().values())
-        compacted = {topics.erasures, topics.products}
+    def create_topics(
+        self, topics: TopicSettings, replication: int = 1, configs: Mapping[str, Mapping[str, str]] = NO_CONFIGS
+    ) -> list[str]:
+        """Create the topics that do not exist yet; returns the new names. `configs`: settings by kind."""
         new = [
-            NewTopic(
-                name, topics.partitions, replication, config={"cleanup.policy": "compact"} if name in compacted else {}
-            )
-            for name in names
+            NewTopic(name, topics.partitions, replication, config=dict(configs.get(kind, {})))
+            for kind, name in topics.names_by_kind().items()
         ]
         created = []
         for name, future in self._admin.create_topics(new, request_timeout=30).items():

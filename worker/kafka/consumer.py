@@ -58,7 +58,7 @@ class GroupConsumer:
         partitions at each rebalance; "cooperative-sticky" revokes only those that move.
         """
         self._is_eager = strategy == "range"
-        self._name = InstanceName(kafka=kafka, group=group, instance=instance)
+        self._name = InstanceName(group=group, instance=instance, session_s=kafka.session_timeout_ms / 1000)
         self.timeout_s = TIMEOUT_S
         self._listener: RebalanceListener | None = None
         self.assignment: set[TopicPartition] = set()
@@ -225,7 +225,11 @@ class GroupConsumer:
         close_client(self._consumer, self.assignment)
 
     def _replace_client(self, reason: str) -> None:
-        """Drop the partitions of a fenced member, whose client is of no more use, and plan to join with a new one."""
+        """Drop the partitions of a fenced member, whose client is of no more use, and plan to join with a new one.
+
+        Raises `InstanceFenced` if another process has this instance's name.
+        """
+        self._name.record_fence()
         log.warning("Joining the group again in %.0f s, the broker fenced this member: %s", self._rejoin_wait_s, reason)
         metrics.REJOINS.inc()
         with suppress(KafkaException):
@@ -239,12 +243,8 @@ class GroupConsumer:
         self._rejoin_wait_s = min(2 * self._rejoin_wait_s, REJOIN_WAIT_MAX_S)
 
     def _rejoin(self) -> bool:
-        """Join once it is due and no other process has this instance's name; else raises `InstanceFenced`."""
-        now_s = time.monotonic()
-        if self._rejoin_due_s is None or now_s < self._rejoin_due_s:
-            return False
-        if not self._name.is_free():
-            self._rejoin_due_s = now_s + REJOIN_WAIT_S
+        """Join once it is due; whether it is."""
+        if self._rejoin_due_s is None or time.monotonic() < self._rejoin_due_s:
             return False
         self._rejoin_due_s = None
         if self._listener:

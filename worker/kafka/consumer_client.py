@@ -30,7 +30,6 @@ def build_configuration(
         "fetch.wait.max.ms": 50,
         "topic.metadata.refresh.interval.ms": 10_000,  # how soon a topic created later is found
         **kafka.connection(),
-        "client.id": name.client_id,
         "group.id": name.group,
         "group.instance.id": name.instance_id,
         "session.timeout.ms": kafka.session_timeout_ms,

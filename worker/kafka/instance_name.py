@@ -1,19 +1,19 @@
-"""The name under which a process is a static member of its group, and whether another process has taken it.
+"""The name under which a process is a static member of its group, and whether another process has it too.
 
-A broker that was away for longer than a session may fence a member although no other process exists: an earlier request
-of the same member is answered late. Only a client of another id under the same name is another process.
+A broker that was away for longer than a session may fence a member although no other process exists: it answers an
+earlier request of the same member late. Another living process joins again whenever it is fenced itself, so both are
+fenced in turn, and the one that was fenced first reaches the limit first. The broker's description of the group cannot
+tell the two cases apart: it names the client that had the name first.
 """
 
-import logging
-import uuid
+import time
+from collections.abc import Callable
 from typing import Final
 
-from contract.errors import ShopstreamError, Unavailable
-from contract.settings.servers import KafkaSettings
-from worker.kafka.admin import KafkaAdmin
+from contract.errors import ShopstreamError
 
-log = logging.getLogger(__name__)
-SIGHTINGS_MAX: Final = 3  # of another process in a row: one look may see what a late request changes back
+FENCES_MAX: Final = 3
+WINDOW_S: Final = 60.0  # or two sessions, if they are longer; older fences do not count
 
 
 class InstanceFenced(ShopstreamError):
@@ -21,28 +21,22 @@ class InstanceFenced(ShopstreamError):
 
 
 class InstanceName:
-    """The ids of one process in a group; `client_id` is different in every process."""
+    """The ids of a process in its group, and when it was fenced."""
 
-    def __init__(self, *, kafka: KafkaSettings, group: str, instance: str) -> None:
+    def __init__(
+        self, *, group: str, instance: str, session_s: float, clock_s: Callable[[], float] = time.monotonic
+    ) -> None:
         self.group, self.instance_id = group, f"{group}-{instance}"
-        self.client_id = f"{kafka.client.get('client.id', self.instance_id)}-{uuid.uuid4().hex[:12]}"
-        self._kafka, self._instance = kafka, instance
-        self._sightings = 0
+        self._instance, self._clock_s = instance, clock_s
+        self._window_s = max(WINDOW_S, 2 * session_s)
+        self._fences_s: list[float] = []
 
-    def is_free(self) -> bool:
-        """Whether no other process has the name; False where that is not sure. Raises `InstanceFenced` if one has."""
-        try:
-            holder = KafkaAdmin(kafka=self._kafka).find_static_member(self.group, self.instance_id)
-        except Unavailable as error:
-            log.warning("Waiting to join the group again: %s", error)
-            return False
-        if holder in (None, self.client_id):
-            self._sightings = 0
-            return True
-        self._sightings += 1
-        if self._sightings >= SIGHTINGS_MAX:
+    def record_fence(self) -> None:
+        """Raise `InstanceFenced` if this member was fenced so often that another living process has its name."""
+        now_s = self._clock_s()
+        self._fences_s = [fence_s for fence_s in self._fences_s if fence_s > now_s - self._window_s] + [now_s]
+        if len(self._fences_s) >= FENCES_MAX:
             raise InstanceFenced(
-                f"One process should run under the name of an instance. Found another one of {self.group} "
-                f"with `worker.instance = {self._instance}`; its client id is {holder}."
+                f"One process should run under the name of an instance. Found that another one joins {self.group} "
+                f"with `worker.instance = {self._instance}` again and again."
             )
-        return False

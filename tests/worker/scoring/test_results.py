@@ -4,8 +4,7 @@ from msgspec.structs import replace
 
 from contract.settings.servers import TopicSettings
 from tests.contract.joining.builders import make_row
-from worker.records.answers import Answer
-from worker.scoring.clicks import CLICK
+from worker.records.answers import CLICK, Answer
 from worker.scoring.results import BatchResults
 
 TOPICS = TopicSettings()
