@@ -85,10 +85,10 @@ class JoinerProcess(ChildProcess):
             "SHOPSTREAM_KAFKA__GROUP_PREFIX": f"{kafka.prefix}group",
             "SHOPSTREAM_KAFKA__TOPIC_IDS": str(kafka.has_topic_ids).lower(),
             "SHOPSTREAM_KAFKA__SESSION_TIMEOUT_MS": "6000",
-            "SHOPSTREAM_FEEDBACK__STORE": str(output.parent / "rows"),
             "SHOPSTREAM_WORKER__HTTP_PORT": str(self.port),
             **{f"SHOPSTREAM_TOPICS__{kind.upper()}": f"{kafka.prefix}{kind}" for kind in TOPICS},
             **{f"SHOPSTREAM_FEEDBACK__{name.upper()}": str(value) for name, value in feedback.model_dump().items()},
+            "SHOPSTREAM_FEEDBACK__STORE": str(output.parent / "rows"),
         }
         super().__init__(command=[sys.executable, "-m", "worker", "feedback"], output=output, environment=environment)
 
