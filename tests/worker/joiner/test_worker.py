@@ -88,6 +88,7 @@ class JoinerProcess(ChildProcess):
             "SHOPSTREAM_WORKER__HTTP_PORT": str(self.port),
             **{f"SHOPSTREAM_TOPICS__{kind.upper()}": f"{kafka.prefix}{kind}" for kind in TOPICS},
             **{f"SHOPSTREAM_FEEDBACK__{name.upper()}": str(value) for name, value in feedback.model_dump().items()},
+            "SHOPSTREAM_FEEDBACK__STORE": str(output.parent / "rows"),
         }
         super().__init__(command=[sys.executable, "-m", "worker", "feedback"], output=output, environment=environment)
 
