@@ -46,6 +46,10 @@ BENCHES: Final = {
         "guarantees.chaos",
         "seeded mixtures of fifty kinds of faults while events flow: after each round every promise is audited",
     ),
+    "join-scale": Bench(
+        "performance.join_scale",
+        "one, two and four joiners: cost per record; waiting rows: bytes in memory and on disk, time of a restart",
+    ),
     "erasure": Bench(
         "guarantees.erasure",
         "users are erased while events flow: time until their data is gone, and whether it stays gone",

@@ -8,6 +8,7 @@ them by as much as Kafka's own time has passed since, and by `LONE_STEP_MS`.
 """
 
 from collections.abc import Hashable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Final, Generic, NamedTuple, TypeVar
 
 from contract.units import DAY_MS
@@ -27,9 +28,11 @@ class RecordTime(NamedTuple):
 class UserTimes:
     """The latest times of the users of one partition; of more than `AGREEING_USERS` those of the latest ones."""
 
-    def __init__(self) -> None:
-        self.by_user: dict[str, RecordTime] = {}
-        self.earliest: RecordTime | None = None
+    def __init__(
+        self, by_user: Mapping[str, RecordTime] = MappingProxyType({}), earliest: RecordTime | None = None
+    ) -> None:
+        self.by_user = dict(by_user)
+        self.earliest = earliest
 
     def observe(self, user: str, time: RecordTime) -> None:
         if self.earliest is None or time.ms < self.earliest.ms:
@@ -64,6 +67,15 @@ class Watermarks(Generic[P]):
         self._times: dict[P, UserTimes] = {}
         self._at_end: set[P] = set()
         self._now_ms: int | None = None
+
+    def restore(self, times_by_partition: Mapping[P, UserTimes], now_ms: int | None) -> None:
+        """Go on with the times that `times_by_partition` and `now_ms` returned."""
+        self._times.update(times_by_partition)
+        self._now_ms = now_ms
+
+    def times_by_partition(self) -> Mapping[P, UserTimes]:
+        """The times of the latest users of each partition."""
+        return self._times
 
     def add_partitions(self, partitions: Iterable[P]) -> None:
         """Hold the watermark back for these partitions from now on."""

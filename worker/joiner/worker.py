@@ -15,7 +15,9 @@ from worker.erasure.topic import ErasureConsumer
 from worker.joiner.dedup_loader import DedupLoader
 from worker.joiner.erasures import JoinerErasures
 from worker.joiner.membership import JoinerMembership
-from worker.joiner.pipeline import KINDS, JoinerPipeline
+from worker.joiner.pipeline import KINDS, JoinerPipeline, JoinerRecovery
+from worker.joiner.store.store_folder import StoreFolder
+from worker.kafka.admin import KafkaAdmin
 from worker.kafka.consumer import GroupConsumer
 from worker.kafka.producer import TransactionalProducer
 from worker.ops.health import HealthServer
@@ -82,6 +84,9 @@ class JoinerWorker:
             retry=retry,
             step_marker=self._step_marker,
         )
+        stores = None
+        if self._settings.feedback.store:
+            stores = StoreFolder(settings=self._settings, fetch_topic_ids=KafkaAdmin(kafka=kafka).fetch_topic_ids)
         loader = DedupLoader(settings=self._settings, on_poll=membership.heartbeat, on_records=self._progress.touch)
         erasures = ErasureConsumer(
             tailer=TopicTailer(kafka=kafka, topics=[self._settings.topics.erasures]), erasures=Erasures()
@@ -95,7 +100,7 @@ class JoinerWorker:
             producer=producer,
             retry=retry,
             step_marker=self._step_marker,
-            load_published=loader.load,
+            recovery=JoinerRecovery(outputs=loader, stores=stores),
             erasures=joiner_erasures,
         )
         joiner_erasures.load(retry)  # before any partition is assigned

@@ -125,6 +125,11 @@ MISPLACED_ROWS: Final = counter(
     "misplaced_rows_total", "Scored rows with another partition number than their event; the joiner may miss labels."
 )
 STREAM_TIMES_RESET: Final = counter("stream_times_reset_total", "Committed stream times in the future that were reset.")
+WAITING_ROWS: Final = gauge("waiting_rows", "Rows and events that wait in the joiner, in memory or on disk.")
+STORE_BYTES: Final = gauge("store_bytes", "Size of the stores of waiting rows on disk.")
+STORES_DISCARDED: Final = counter(
+    "stores_discarded_total", "Stores of waiting rows that could not be used; the log was read again."
+)
 JOINER_SHARDS: Final = gauge("joiner_shards", "Partition numbers that this joiner joins.")
 STREAM_TIME_SECONDS: Final = gauge("stream_time_seconds", "The watermark (event time) of the joiner's slowest shard.")
 OLDEST_OPEN_SECONDS: Final = gauge("oldest_open_seconds", "Event time of the oldest row that waits for a label.")

@@ -19,9 +19,9 @@ def test_a_changed_setting_is_told_once_without_a_password(redis_url: str, caplo
     )
     client.pipeline([("SET", "shop:settings", "x")])
     # when
-    told = [report_changed_settings(client, settings) for settings in (former, former, changed, changed)]
+    reported_names = [report_changed_settings(client, settings) for settings in (former, former, changed, changed)]
     # then
-    assert told == [[], [], ["lists.decision_ttl_s", "redis.cache_url"], []]
+    assert reported_names == [[], [], ["lists.decision_ttl_s", "redis.cache_url"], []]
     assert "`lists.decision_ttl_s` has changed from `604800` to `60`" in caplog.text
     assert "secret" not in caplog.text
     assert b"secret" not in b"".join(client.pipeline([("HGETALL", "shop:settings")])[0])
