@@ -1,6 +1,7 @@
 """The Kafka admin client: which topics exist, their ids and committed offsets; creates topics."""
 
 import logging
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -23,6 +24,7 @@ from transport.records import TopicPartition
 
 client_log = logging.getLogger("librdkafka")  # of its own threads; written when this client polls
 TIMEOUT_S: Final = 10.0
+FORMER_CLIENTS_MAX: Final = 6
 NO_CONFIGS: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType({})
 DENIED: Final = (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED)
 UNSUPPORTED: Final = (KafkaError._UNSUPPORTED_FEATURE, KafkaError.UNSUPPORTED_VERSION)
@@ -47,6 +49,7 @@ class KafkaAdmin:
     def __init__(self, *, kafka: KafkaSettings) -> None:
         self._configuration = {**kafka.connection(), "log_level": 3}
         self._client = self._connect()
+        self._former_clients: deque[AdminClient] = deque(maxlen=FORMER_CLIENTS_MAX)
         self._has_topic_ids, self._group_id = kafka.topic_ids, kafka.group
 
     def fetch_topic_ids(self, topics: Iterable[str]) -> dict[str, str]:
@@ -67,7 +70,7 @@ class KafkaAdmin:
                     topic: str(future.result().topic_id) for topic, future in futures.items() if self._exists(future)
                 }
             except KafkaException as error:
-                raise self._to_unavailable("describe its topics", error) from error
+                raise Unavailable(f"Kafka should describe its topics. Found: {error}") from error
 
         return wait
 
@@ -76,7 +79,7 @@ class KafkaAdmin:
         try:
             metadata_by_topic = self._admin.list_topics(timeout=TIMEOUT_S).topics
         except KafkaException as error:
-            raise self._to_unavailable("list its topics", error) from error
+            raise Unavailable(f"Kafka should list its topics. Found: {error}") from error
         return [
             TopicPartition(topic, number)
             for topic in topics
@@ -148,7 +151,10 @@ class KafkaAdmin:
             (future,) = self._admin.list_consumer_group_offsets([request], request_timeout=TIMEOUT_S).values()
             committed = future.result().topic_partitions
         except KafkaException as error:
-            raise self._to_unavailable(f"return the committed offsets of {request.group_id}", error) from error
+            self._replace_client()
+            raise Unavailable(
+                f"Kafka should return the committed offsets of {request.group_id}. Found: {error}"
+            ) from error
         return {
             TopicPartition(tp.topic, tp.partition): (tp.offset, tp.metadata or "") for tp in committed if tp.offset >= 0
         }
@@ -164,7 +170,7 @@ class KafkaAdmin:
                 resource.name: int(future.result()["max.message.bytes"].value) for resource, future in replies.items()
             }
         except KafkaException as error:
-            raise self._to_unavailable("return the settings of its topics", error) from error
+            raise Unavailable(f"Kafka should return the settings of its topics. Found: {error}") from error
 
     def create_topics(
         self, topics: TopicSettings, replication: int = 1, configs: Mapping[str, Mapping[str, str]] = NO_CONFIGS
@@ -181,7 +187,7 @@ class KafkaAdmin:
                 created.append(name)
             except KafkaException as error:
                 if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                    raise self._to_unavailable(f"create `{name}`", error) from error
+                    raise Unavailable(f"Kafka should create `{name}`. Found: {error}") from error
         return created
 
     @property
@@ -193,14 +199,13 @@ class KafkaAdmin:
     def _connect(self) -> AdminClient:
         return AdminClient(self._configuration, logger=client_log)
 
-    def _to_unavailable(self, action: str, error: KafkaException) -> Unavailable:
-        """The error to raise. After a time-out the next request has a new client.
+    def _replace_client(self) -> None:
+        """Use a new client from now on: where a coordinator went away, the old one may wait for it when it is back.
 
-        Where a coordinator went away, librdkafka may go on waiting for it when it is back.
+        The old one is kept for a while, since librdkafka may crash when it is freed while it still waits.
         """
-        if error.args[0].code() == KafkaError._TIMED_OUT:
-            self._client = self._connect()
-        return Unavailable(f"Kafka should {action}. Found: {error}")
+        self._former_clients.append(self._client)
+        self._client = self._connect()
 
     @staticmethod
     def _exists(future: Any) -> bool:
