@@ -158,9 +158,3 @@ class JoinerGroup:
         if ended := [member for member in members if not member.child.is_running]:
             ended[0].child.wait_until(lambda: False, timeout_s=0)
         members[0].child.wait_until(is_reached, timeout_s=RUN_TIMEOUT_S)
-
-
-def read_step(file: int) -> str:
-    """The step in an open step file, which is empty for a moment when its process starts."""
-    byte = os.pread(file, 1, 0)
-    return STEPS[byte[0]] if byte else "start"
