@@ -18,12 +18,12 @@ RUN pip install --no-cache-dir --no-deps --require-hashes -r /tmp/training.txt -
 
 FROM python AS base
 # A new volume gets the owner of the folder it is mounted over.
-RUN useradd --uid 10001 --no-create-home shopstream && install -d -o shopstream -g shopstream /bundles
+RUN useradd --uid 10001 --no-create-home shopstream && install -d -o shopstream -g shopstream /bundles /joiner
 WORKDIR /shopstream
 COPY features.toml shop.toml ./
 COPY contract/ contract/
 COPY transport/ transport/
-ENV SHOPSTREAM_BUNDLES=/bundles
+ENV SHOPSTREAM_BUNDLES=/bundles SHOPSTREAM_FEEDBACK__STORE=/joiner
 USER shopstream
 
 FROM base AS training

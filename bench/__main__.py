@@ -44,7 +44,11 @@ BENCHES: Final = {
     ),
     "chaos": Bench(
         "guarantees.chaos",
-        "seeded mixtures of more than 30 kinds of faults while events flow: after each round every promise is audited",
+        "seeded mixtures of fifty kinds of faults while events flow: after each round every promise is audited",
+    ),
+    "join-scale": Bench(
+        "performance.join_scale",
+        "one, two and four joiners: cost per record; waiting rows: bytes in memory and on disk, time of a restart",
     ),
     "erasure": Bench(
         "guarantees.erasure",

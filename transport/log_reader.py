@@ -46,11 +46,13 @@ class TopicTailer:
         self._initial_ends: dict[TopicPartition, int] = {}  # of the partitions that are not yet read that far
         self._before_end: set[TopicPartition] = set()  # of recreated topics, not yet read to an end
         self._restarted: set[str] = set()
+        self.positions: dict[TopicPartition, int] = {}  # the offset up to which each partition is read
 
     def open(self) -> None:
         """Start at the beginning; raises `Unavailable`. A topic that does not exist yet is read once it does."""
         offset_ranges = fetch_offset_ranges(self._consumer, self.topics)
         self._initial_ends = {partition: high for partition, (low, high) in offset_ranges.items() if high > low}
+        self.positions = {partition: low for partition, (low, _) in offset_ranges.items()}
         self._consumer.assign([KafkaPartition(*partition, OFFSET_BEGINNING) for partition in offset_ranges])
         partitions = Counter(partition.topic for partition in offset_ranges)
         self._states = {topic: TopicState(None, count) for topic, count in partitions.items()}
@@ -96,6 +98,8 @@ class TopicTailer:
                 records.append(to_record(message))
             elif error.code() == KafkaError._PARTITION_EOF:
                 self._before_end.discard(partition)
+            if position >= 0:
+                self.positions[partition] = position
             if position >= self._initial_ends.get(partition, position + 1):
                 del self._initial_ends[partition]
         return records
@@ -130,6 +134,7 @@ class TopicTailer:
         self._consumer.incremental_assign([KafkaPartition(*partition, OFFSET_BEGINNING) for partition in new])
         for partition in old:
             self._initial_ends.pop(partition, None)
+            self.positions.pop(partition, None)
         self._before_end = self._before_end.difference(old) | set(new)
         self._restarted.add(topic)
 

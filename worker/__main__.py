@@ -1,4 +1,4 @@
-"""The worker's commands: `score`, `feedback`, `topics`, and for the state `rebuild`, `verify`, `profile`."""
+"""The worker's commands: `score`, `feedback`, `topics`, `doctor`, and for the state `rebuild`, `verify`, `profile`."""
 
 import argparse
 import faulthandler
@@ -63,10 +63,16 @@ def run(arguments: argparse.Namespace, settings: Settings, features: FeatureSet,
 
             JoinerWorker(settings=settings, stop=stop).run()
         case "topics":
+            from worker.doctor.topic_checks import build_configs
             from worker.kafka.admin import KafkaAdmin
 
-            created = KafkaAdmin(kafka=settings.kafka).create_topics(settings.topics, arguments.replication)
+            admin, configs = KafkaAdmin(kafka=settings.kafka), build_configs(settings)
+            created = admin.create_topics(settings.topics, arguments.replication, configs)
             print(f"Created {len(created)} topics: {', '.join(created) or 'all exist already'}.")
+        case "doctor":
+            from worker.doctor.examination import run_doctor
+
+            return run_doctor(settings, as_json=arguments.json)
         case "verify":
             from worker.maintenance.verification import EntitySample, verify
 
@@ -106,6 +112,8 @@ def parse() -> argparse.Namespace:
     commands.add_parser("feedback", help="join scored rows with the events that label them into training examples")
     topics = commands.add_parser("topics", help="create the topics that do not exist yet")
     topics.add_argument("--replication", type=int, default=1, help="copies of each partition")
+    doctor = commands.add_parser("doctor", help="check topics and Redis; status 1 if there is an error")
+    doctor.add_argument("--json", action="store_true", help="print a list of objects instead of a table")
     add_rebuild(commands)
     add_state_commands(commands)
     return parser.parse_args()

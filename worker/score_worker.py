@@ -12,27 +12,31 @@ from contract.features.declaration import FeatureSet
 from contract.features.encoder import Encoder
 from contract.settings.reading import Settings
 from transport.log_reader import TopicTailer
+from transport.records import TopicPartition
 from worker.assembly import assemble
 from worker.catalogue.catalogue import Catalogue
 from worker.catalogue.product_consumer import ProductConsumer
+from worker.doctor.examination import start_checks
 from worker.model.bundle_watcher import BundleWatcher
 from worker.model.experiment import ActiveModels
-from worker.ops import metrics
 from worker.ops.health import HealthServer
 from worker.ops.retry import StopRequested
 from worker.ops.steps import PROFILER
 from worker.pipeline.batch_pipeline import BatchPipeline
-from worker.pipeline.lag import LagMonitor
 from worker.pipeline.membership import BatchRevoked
-from worker.records.lanes import LANES
+from worker.probes.progress import Progress
+from worker.probes.watchdog import Watchdog
+from worker.records.lanes import LANES, Lane
 from worker.scoring.handlers import HANDLERS
-from worker.scoring.scorer import LaneScorer, ScoringResources
+from worker.scoring.scorer import LaneHandlers, LaneScorer, ScoringResources
 from worker.state.resources import open_stores
+from worker.state.settings_record import report_changed_settings
 from worker.warmup import warm_up
 
 log = logging.getLogger(__name__)
 PERIODIC_INTERVAL_S: Final = 1.0
 GC_INTERVAL_S: Final = 10.0
+FOLLOWED_KINDS: Final = ("products", "erasures")  # read by every worker, outside its group
 SWITCH_INTERVAL_S: Final = 0.001  # a batch waits this long for the GIL while a bundle loads; 5 ms by default
 
 
@@ -40,12 +44,17 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+def list_written_kinds(lane: Lane, handlers: LaneHandlers) -> list[str]:
+    """The kinds of topics that a lane writes."""
+    confirmations = ["erased"] if lane.confirmed_kinds else []
+    return [*(kind.topic for kind in handlers.answer_kinds if kind.topic), "scored", "dead_letters", *confirmations]
+
+
 class ScoreWorker:
     """Scores one lane's events until `stop` is set."""
 
     def __init__(self, *, settings: Settings, features: FeatureSet, lane: str, stop: threading.Event) -> None:
         self._settings, self._lane, self._stop = settings, LANES[lane], stop
-        self._lag = LagMonitor(settings.worker.stall_s)
         self._bundle_watcher = BundleWatcher(folder=settings.bundles, features=features)
         encoder = Encoder(features)
         catalogue = Catalogue(encoder, settings.worker.items_max)
@@ -59,6 +68,16 @@ class ScoreWorker:
             ScoringResources(settings=settings, encoder=encoder, catalogue=catalogue, answer_cache=stores.answer_cache),
         )
         self._worker = assemble(settings, self._lane, stop, scorer=self._scorer, stores=stores)
+        self._progress = Progress(followed=self._collect_followed, step=lambda: self._worker.step_marker.current)
+        self._needed_kinds = [*self._lane.kinds, *FOLLOWED_KINDS, *list_written_kinds(self._lane, handlers)]
+        self._watchdog = Watchdog(
+            settings=settings,
+            group=settings.kafka.group(lane),
+            topics=settings.topics.names_of(self._needed_kinds),
+            group_topics=settings.topics.names_of(self._lane.kinds).values(),
+            followed_topics=settings.topics.names_of(FOLLOWED_KINDS),
+            progress=self._progress,
+        )
         self._has_started = False
         self._pending_models: ActiveModels | None = None
 
@@ -66,7 +85,7 @@ class ScoreWorker:
         """Work until `stop` is set; whatever else ends the work is raised."""
         worker = self._settings.worker
         health = HealthServer(
-            port=worker.http_port, live=self._check_live, ready=self._check_ready, metrics=metrics.render
+            port=worker.http_port, live=self._check_live, ready=self._check_ready, metrics=self._watchdog.render_metrics
         )
         log.info(
             "Score worker started, lane %s, instance %s: health and metrics on port %d.",
@@ -74,6 +93,8 @@ class ScoreWorker:
             worker.instance,
             health.port,
         )
+        self._watchdog.start()
+        start_checks(self._settings, dict.fromkeys(self._needed_kinds))
         try:
             self._prepare()
             pipeline = self._open_pipeline()
@@ -87,12 +108,15 @@ class ScoreWorker:
             self._products.close()
             self._bundle_watcher.close()
             self._worker.close()
+            self._watchdog.close()
             health.close()
 
     def _prepare(self) -> None:
         """Before the first event: check Redis, read erasures and the catalogue, load a model, compile."""
         retry = self._worker.retry
-        retry.call("redis", self._worker.stores.profiles.client.check)
+        client = self._worker.stores.profiles.client
+        retry.call("redis", client.check)
+        retry.call("redis", lambda: report_changed_settings(client, self._settings))
         self._worker.load_erasures()
         retry.call("kafka", self._products.open)
         while not self._products.is_ready and not self._stop.is_set():
@@ -138,11 +162,11 @@ class ScoreWorker:
             if now_s >= periodic_due_s:
                 periodic_due_s = now_s + PERIODIC_INTERVAL_S
                 with PROFILER("periodic"):
-                    self._run_periodic(pipeline, now_s)
+                    self._run_periodic(pipeline)
         log.info("Stopping as requested; everything read is answered and merged.")
 
-    def _run_periodic(self, pipeline: BatchPipeline, now_s: float) -> None:
-        self._lag.update(*pipeline.progress(), now_s)
+    def _run_periodic(self, pipeline: BatchPipeline) -> None:
+        pipeline.publish_progress(self._progress)
         try:
             pipeline.advance()
             if self._worker.erasure_service:
@@ -160,10 +184,17 @@ class ScoreWorker:
         self._bundle_watcher.mark_active()
         self._pending_models = None
 
+    def _collect_followed(self) -> dict[TopicPartition, int]:
+        """How far the topics outside the group are read; other threads call this."""
+        erasures = self._worker.erasure_service
+        return self._products.positions | (erasures.consumer.positions if erasures else {})
+
     def _check_live(self) -> str | None:
-        return self._lag.stall
+        return self._watchdog.find_dead()
 
     def _check_ready(self) -> str | None:
+        block = self._watchdog.find_unready()
         if self._has_started:
-            return None
-        return f"Starting: erasures, the catalogue and a model are loaded first. {self._products.progress}"
+            return block
+        starting = f"Starting: erasures, the catalogue and a model are loaded first. {self._products.progress}"
+        return f"{starting} {block}" if block else starting

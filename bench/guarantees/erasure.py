@@ -19,12 +19,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final, NamedTuple
 
-import msgspec
 from confluent_kafka import Producer
 
+from bench.guarantees.erasure_outcome import ErasureOutcome, summarize_seconds
 from bench.guarantees.erasure_training import TrainingProcesses
 from bench.results.report import print_progress, print_result
-from bench.results.statistics import min_median_max
 from contract.events import AHEAD_MS_MAX, Erasure
 from contract.messages import read_erasure_confirmation, read_recommendations, to_json
 from contract.profiles.record import profile_key
@@ -45,48 +44,6 @@ from worker.state.profile_store import open_profile_store
 POLL_S: Final = 0.01
 EVENTS_PER_POLL: Final = 2  # events of each lane that are sent at each poll of Redis
 TIMEOUT_S: Final = 120.0
-GONE_MAX_S: Final = 60.0
-
-
-class ErasureTimes(msgspec.Struct, frozen=True):
-    """Seconds."""
-
-    median: float
-    max: float
-
-
-class ErasureOutcome(msgspec.Struct, frozen=True, kw_only=True):
-    """Figures of a run. `gone_s`: time until Redis holds nothing; `confirmed_s`: until all owners are done.
-
-    `samples`: covered rows in checkpoints before the erasures, `left_in_samples` after them; `left`: covered keys.
-    """
-
-    people: int
-    events: int
-    gone_s: ErasureTimes
-    confirmed_s: ErasureTimes
-    confirmations: int
-    samples: int
-    left: int
-    left_in_samples: int
-    emitted_afterwards: int
-    learned_afterwards: int
-    left_after_replay: int
-    left_after_rebuild: int
-    mismatches: int
-    seconds: float
-
-    @property
-    def passed(self) -> bool:
-        """Whether erased data is gone permanently, each erasure was confirmed once, and no other slice has changed."""
-        left = self.left + self.left_after_replay + self.left_after_rebuild
-        left += self.left_in_samples + self.emitted_afterwards + self.learned_afterwards
-        return (
-            self.samples > 0
-            and left + self.mismatches == 0
-            and self.confirmations == self.people
-            and self.gone_s.max <= GONE_MAX_S
-        )
 
 
 class ErasedUser(NamedTuple):
@@ -268,13 +225,6 @@ class ErasureRun:
             erased_user.erasure.event_id for erased_user in self.erased_users
         }
         return [(record.kafka_ms - requested_ms[record.key]) / 1000 for record in confirmations]
-
-
-def summarize_seconds(seconds: Sequence[float]) -> ErasureTimes:
-    if not seconds:
-        return ErasureTimes(0.0, 0.0)
-    _, median, largest = min_median_max(seconds, 2)
-    return ErasureTimes(median, largest)
 
 
 def main(argv: Sequence[str]) -> int:

@@ -4,7 +4,8 @@ It uses neither Kafka nor a clock: `advance` sets the watermark. A user's input 
 order of each topic; the last revision of each example is the same.
 
 Memory is bounded: at most `rows_max` rows each of lists, clicked items, labelled rows and searches, and at most
-`parked_max` events each of five kinds that wait for a row or a click. Evictions are counted.
+`parked_max` events each of four kinds that wait for a row or a click. Further rows wait in a `RowStore`, if there is
+one; else the oldest are evicted, as events are, and counted.
 """
 
 from collections import Counter
@@ -14,6 +15,7 @@ from contract.events import Click, Event, Impression, Judgement, Label, Order
 from contract.joining.labels import LabelJoin
 from contract.joining.output import JoinOutput, Origin, OutcomeCounts
 from contract.joining.recommendations import RecommendationJoin
+from contract.joining.row_store import RowStore, TableChanges
 from contract.joining.searches import SearchJoin
 from contract.messages import ScoredRow
 from contract.settings.worker import FeedbackSettings
@@ -28,12 +30,19 @@ class Joiner:
     number of inputs by outcome (`contract.joining.output.JOIN_OUTCOMES`) and task.
     """
 
-    def __init__(self, *, feedback: FeedbackSettings, tasks: Sequence[Task]) -> None:
-        self._output = JoinOutput()
+    def __init__(self, *, feedback: FeedbackSettings, tasks: Sequence[Task], rows: RowStore | None = None) -> None:
+        """With `rows` the joiner goes on with what was committed there."""
+        self._output = output = JoinOutput()
         self.counts: OutcomeCounts = Counter()
-        self._lists = RecommendationJoin(feedback=feedback, tasks=tasks, output=self._output, counts=self.counts)
-        self._labels = LabelJoin(feedback=feedback, tasks=tasks, output=self._output, counts=self.counts)
-        self._searches = SearchJoin(feedback=feedback, tasks=tasks, output=self._output, counts=self.counts)
+        counts = self.counts
+        self._lists = RecommendationJoin(feedback=feedback, tasks=tasks, output=output, counts=counts, rows=rows)
+        self._labels = LabelJoin(feedback=feedback, tasks=tasks, output=output, counts=counts, rows=rows)
+        self._searches = SearchJoin(feedback=feedback, tasks=tasks, output=output, counts=counts, rows=rows)
+        self._stores = [*self._lists.stores, *self._labels.stores, *self._searches.stores]
+
+    def __len__(self) -> int:
+        """The number of rows and events that wait."""
+        return sum(map(len, self._stores))
 
     def add_row(self, row: ScoredRow) -> None:
         """Add a scored row; those of clicks and of events with another one's id have no labels to wait for."""
@@ -66,17 +75,15 @@ class Joiner:
             case _:
                 pass
 
-    def erase(self, user_id: str, until_ms: int) -> None:
-        """Remove what waits for more input of a user and has a part at or before this time; it emits nothing more."""
-        self._lists.erase(user_id, until_ms)
-        self._labels.erase(user_id, until_ms)
-        self._searches.erase(user_id, until_ms)
-
     def advance(self, watermark_ms: int) -> None:
         """Advance to `watermark_ms`: emit negative labels for rows whose window has closed."""
         self._lists.advance(watermark_ms)
         self._labels.advance(watermark_ms)
         self._searches.advance(watermark_ms)
+
+    def erase(self, user_id: str, until_ms: int) -> int:
+        """Remove what waits of a user and has a part at or before `until_ms`; returns how many rows and events."""
+        return sum(store.erase(user_id, until_ms) for store in self._stores)
 
     def drain(self) -> JoinOutput:
         """The output since the last call."""
@@ -84,5 +91,18 @@ class Joiner:
 
     def oldest_pending_ms(self) -> int | None:
         """The event time of the oldest pending input that could still give an example; None without any."""
-        times = [*self._lists.oldest_ms(), *self._labels.oldest_ms(), *self._searches.oldest_ms()]
-        return min((ms for ms in times if ms is not None), default=None)
+        return min((ms for store in self._stores if (ms := store.oldest_ms()) is not None), default=None)
+
+    @property
+    def uncommitted(self) -> int:
+        """The number of rows and events that the next commit of the store writes or deletes."""
+        return sum(store.uncommitted for store in self._stores)
+
+    def changes(self) -> list[TableChanges]:
+        """What has changed since the last commit of the store."""
+        return [store.changes() for store in self._stores]
+
+    def confirm_commit(self) -> None:
+        """The changes were committed; rows beyond `rows_max` leave the memory."""
+        for store in self._stores:
+            store.confirm_commit()

@@ -6,7 +6,7 @@ only wait for corrections of the category.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from contract.events import Judgement, Label
 from contract.graphs import GRAPHS
@@ -14,6 +14,7 @@ from contract.joining.early_events import EarlyEvents
 from contract.joining.examples import example_from_row
 from contract.joining.output import JoinOutcome, JoinOutput, Origin, OrphanLabel, OutcomeCounts
 from contract.joining.pending import PendingStore
+from contract.joining.row_store import RowStore
 from contract.messages import ScoredKind, ScoredRow
 from contract.profiles.record import JUDGED_TASKS
 from contract.settings.worker import FeedbackSettings
@@ -77,16 +78,27 @@ class LabelJoin:
     """Joins rows of orders, reviews and products with labels."""
 
     def __init__(
-        self, *, feedback: FeedbackSettings, tasks: Sequence[Task], output: JoinOutput, counts: OutcomeCounts
+        self,
+        *,
+        feedback: FeedbackSettings,
+        tasks: Sequence[Task],
+        output: JoinOutput,
+        counts: OutcomeCounts,
+        rows: RowStore | None = None,
     ) -> None:
         self._window_ms = feedback.fraud_window_s * 1000
         self._grace_ms = feedback.grace_s * 1000
         self._default_negative = default_negative_tasks(tasks)
         self._task_names = {*(task.name for task in tasks), *JUDGED_TASKS}
         self._output, self._counts = output, counts
-        self._rows = PendingStore[str, LabelledRow](limit=feedback.rows_max, removed_max=feedback.parked_max)
+        self._rows = PendingStore(
+            "labelled", LabelledRow, limit=feedback.rows_max, removed_max=feedback.parked_max, rows=rows
+        )
         # A label waits for its row as long as a row waits for labels.
-        self._early = EarlyEvents[str, ReceivedLabel](wait_ms=self._window_ms, limit=feedback.parked_max)
+        self._early = EarlyEvents(
+            "early_labels", ReceivedLabel, wait_ms=self._window_ms, limit=feedback.parked_max, rows=rows
+        )
+        self.stores: list[PendingStore[Any]] = [self._rows, self._early.pending]
 
     def add_row(self, row: ScoredRow) -> None:
         if self._rows.get(row.event_id) or self._rows.was_removed(row.event_id):
@@ -124,15 +136,6 @@ class LabelJoin:
         for received in self._early.pop_expired(watermark_ms):
             self._report_orphan(received)
 
-    def erase(self, user_id: str, until_ms: int) -> None:
-        """See `Joiner.erase`."""
-        for key in self._rows.find_covered(user_id, until_ms):
-            self._rows.remove(key)
-        self._early.erase(user_id, until_ms)
-
-    def oldest_ms(self) -> list[int | None]:
-        return [self._rows.oldest_ms(), self._early.oldest_ms()]
-
     def _buffer(self, received: ReceivedLabel) -> None:
         label = received.label
         if self._rows.was_removed(label.judged_event_id):
@@ -151,7 +154,7 @@ class LabelJoin:
         if label.ts_ms > pending.row.ts_ms + self._window_ms and not pending.window_passed:
             self._expire(pending)  # emitted before the correction, even if the timer has not fired yet
         pending.labels.append(label)
-        self._rows.extend(pending.row.event_id, label.ts_ms)
+        self._rows.update(pending.row.event_id, part_ms=label.ts_ms)
         self._emit(pending)
         self._output.judgements.append(
             Judgement(
@@ -168,7 +171,7 @@ class LabelJoin:
     def _expire(self, pending: LabelledRow) -> None:
         """End the window: tasks without a label get their default negative."""
         pending.window_passed = True
-        self._rows.reschedule(pending.row.event_id, pending.row.ts_ms + self._window_ms + self._grace_ms)
+        self._rows.update(pending.row.event_id, due_ms=pending.row.ts_ms + self._window_ms + self._grace_ms)
         if not set(self._default_negative[pending.row.kind]) <= pending.newest_labels().keys():
             self._emit(pending)
 

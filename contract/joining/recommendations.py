@@ -6,7 +6,7 @@ that were recommended and never shown do not.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from contract.events import Click, Impression, Order
 from contract.graphs import RECOMMEND
@@ -15,12 +15,31 @@ from contract.joining.examples import Stage, add_labels, example_for_item, is_we
 from contract.joining.output import JoinOutput, OutcomeCounts
 from contract.joining.pending import PendingStore
 from contract.joining.purchases import PurchaseJoin
+from contract.joining.row_store import RowStore
 from contract.joining.sampling import NegativeSampler
 from contract.messages import Example, ScoredRow
 from contract.settings.worker import FeedbackSettings
 from contract.tasks import Task
 
 ListEvent: TypeAlias = Impression | Click
+
+
+@dataclass(frozen=True, slots=True)
+class EarlyListEvent:
+    """An impression or a click that waits for its list, in a form that tells which when it is stored."""
+
+    impression: Impression | None = None
+    click: Click | None = None
+
+    @property
+    def event(self) -> ListEvent:
+        event = self.impression or self.click
+        assert event is not None
+        return event
+
+    @property
+    def ts_ms(self) -> int:
+        return self.event.ts_ms
 
 
 @dataclass(slots=True)
@@ -44,16 +63,27 @@ class RecommendationJoin:
     """Joins rows of lists with impressions and clicks; clicked items are passed to `PurchaseJoin`."""
 
     def __init__(
-        self, *, feedback: FeedbackSettings, tasks: Sequence[Task], output: JoinOutput, counts: OutcomeCounts
+        self,
+        *,
+        feedback: FeedbackSettings,
+        tasks: Sequence[Task],
+        output: JoinOutput,
+        counts: OutcomeCounts,
+        rows: RowStore | None = None,
     ) -> None:
         self._impression_wait_ms = feedback.impression_wait_s * 1000
         self._click_wait_ms = feedback.click_wait_s * 1000
         self._grace_ms = feedback.grace_s * 1000
         self._output, self._counts = output, counts
-        self._lists = PendingStore[str, PendingList](limit=feedback.rows_max, removed_max=feedback.parked_max)
-        self._early = EarlyEvents[str, ListEvent](wait_ms=self._impression_wait_ms, limit=feedback.parked_max)
+        self._lists = PendingStore(
+            "lists", PendingList, limit=feedback.rows_max, removed_max=feedback.parked_max, rows=rows
+        )
+        self._early = EarlyEvents(
+            "list_events", EarlyListEvent, wait_ms=self._impression_wait_ms, limit=feedback.parked_max, rows=rows
+        )
         self._negative_sampler = NegativeSampler(task="click", tasks=tasks, counts=counts)
-        self._purchases = PurchaseJoin(feedback=feedback, output=output, counts=counts)
+        self._purchases = PurchaseJoin(feedback=feedback, output=output, counts=counts, rows=rows)
+        self.stores: list[PendingStore[Any]] = [self._lists, self._early.pending, *self._purchases.stores]
 
     def add_row(self, row: ScoredRow) -> None:
         if not is_well_formed(row):
@@ -66,7 +96,7 @@ class RecommendationJoin:
             if self._lists.add(row.event_id, pending, since_ms=row.ts_ms, due_ms=due_ms, owner=row.user_id):
                 self._counts["crowded", "click"] += 1
             for event in self._early.pop(row.event_id):
-                self.add_event(event)
+                self.add_event(event.event)
 
     def add_event(self, event: ListEvent) -> None:
         """Add an impression or a click; those that name no list are ignored."""
@@ -97,31 +127,22 @@ class RecommendationJoin:
                 for _ in pending.early_clicks:
                     self._counts["outside", "click"] += 1
             else:
-                self._lists.reschedule(key, due_ms)
+                self._lists.update(key, due_ms=due_ms)
         for _ in self._early.pop_expired(watermark_ms):
             self._counts["orphan", "click"] += 1
         self._purchases.advance(watermark_ms)
-
-    def erase(self, user_id: str, until_ms: int) -> None:
-        """See `Joiner.erase`."""
-        for key in self._lists.find_covered(user_id, until_ms):
-            self._lists.remove(key)
-        self._early.erase(user_id, until_ms)
-        self._purchases.erase(user_id, until_ms)
-
-    def oldest_ms(self) -> list[int | None]:
-        return [self._lists.oldest_ms(), self._early.oldest_ms(), *self._purchases.oldest_ms()]
 
     def _buffer(self, key: str, event: ListEvent) -> None:
         if self._lists.was_removed(key):
             self._counts["late", "click"] += 1
             return
         self._counts["parked", "click"] += 1
-        if self._early.add(key, event, owner=event.user_id):
+        early = EarlyListEvent(impression=event) if isinstance(event, Impression) else EarlyListEvent(click=event)
+        if self._early.add(key, early, owner=event.user_id):
             self._counts["orphan", "click"] += 1
 
     def _add_impression(self, key: str, pending: PendingList, impression: Impression) -> None:
-        self._lists.extend(key, impression.ts_ms)
+        self._lists.update(key, part_ms=impression.ts_ms)
         for item_id in impression.items:
             if item_id not in pending.row.items:
                 self._counts["outside", "click"] += 1
@@ -129,7 +150,7 @@ class RecommendationJoin:
                 pending.shown[item_id] = ShownItem(impression.ts_ms)
                 if click := pending.early_clicks.pop(item_id, None):
                     self._add_click(key, pending, click)
-        self._lists.reschedule(key, self._next_due_ms(pending))
+        self._lists.update(key, due_ms=self._next_due_ms(pending))
 
     def _add_click(self, key: str, pending: PendingList, click: Click) -> None:
         shown = pending.shown.get(click.item_id)
@@ -138,7 +159,7 @@ class RecommendationJoin:
         elif (shown and shown.stage == Stage.CLICKED) or click.item_id in pending.early_clicks:
             self._counts["duplicate", "click"] += 1
         elif shown is None:
-            self._lists.extend(key, click.ts_ms)
+            self._lists.update(key, part_ms=click.ts_ms)
             pending.early_clicks[click.item_id] = click
         elif click.ts_ms > shown.ts_ms + self._click_wait_ms + self._grace_ms:
             self._counts["late", "click"] += 1
@@ -152,7 +173,7 @@ class RecommendationJoin:
         example = add_labels(self._example(pending, click.item_id), Stage.CLICKED, {"click": (1.0, click.ts_ms)})
         self._output.examples.append(example)
         self._purchases.add_click(example, min(pending.row.ts_ms, shown.ts_ms, click.ts_ms))
-        self._lists.reschedule(key, self._next_due_ms(pending))
+        self._lists.update(key, due_ms=self._next_due_ms(pending))
 
     def _emit_negative(self, pending: PendingList, item_id: str) -> None:
         """Emit once that a shown item was neither clicked nor bought."""

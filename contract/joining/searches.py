@@ -2,15 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final, TypeAlias
+from typing import Any, Final
 
 from contract.events import Click
 from contract.graphs import SEARCH
 from contract.joining.early_events import EarlyEvents
 from contract.joining.examples import Relevance, add_labels, example_for_item, is_well_formed
-from contract.joining.multi_index import MultiIndex
 from contract.joining.output import JoinOutput, OutcomeCounts
 from contract.joining.pending import PendingStore
+from contract.joining.row_store import RowStore
 from contract.joining.sampling import NegativeSampler
 from contract.messages import ScoredRow
 from contract.settings.worker import FeedbackSettings
@@ -18,12 +18,11 @@ from contract.tasks import Task
 
 EXAMINED_MAX: Final = 10  # top ranks that the user is assumed to have seen
 REPEATED_MAX: Final = 100  # pending searches of one user for one query; no person repeats a query more often
-SearchKey: TypeAlias = tuple[str, str]  # user and query
 
 
-def make_search_key(user_id: str, query: str) -> SearchKey:
-    """The key that a search and its clicks share; case and whitespace are ignored."""
-    return user_id, " ".join(query.lower().split())
+def make_search_key(user_id: str, query: str) -> str:
+    """The user and the query, which a search and its clicks share; case and whitespace are ignored."""
+    return f"{user_id}\0{' '.join(query.lower().split())}"
 
 
 @dataclass(slots=True)
@@ -35,7 +34,7 @@ class PendingSearch:
     is_settled: bool = False  # the wait for clicks is over; later ones are corrections
 
     @property
-    def key(self) -> SearchKey:
+    def key(self) -> str:
         return make_search_key(self.row.user_id, self.row.query)
 
 
@@ -43,17 +42,25 @@ class SearchJoin:
     """Joins rows of searches with clicks that name the same query, once the wait for clicks is over."""
 
     def __init__(
-        self, *, feedback: FeedbackSettings, tasks: Sequence[Task], output: JoinOutput, counts: OutcomeCounts
+        self,
+        *,
+        feedback: FeedbackSettings,
+        tasks: Sequence[Task],
+        output: JoinOutput,
+        counts: OutcomeCounts,
+        rows: RowStore | None = None,
     ) -> None:
         self._wait_ms = feedback.click_wait_s * 1000
         self._grace_ms = feedback.grace_s * 1000
         self._output, self._counts = output, counts
-        self._searches = PendingStore[str, PendingSearch](limit=feedback.rows_max, removed_max=feedback.parked_max)
-        self._negative_sampler = NegativeSampler(task="relevance", tasks=tasks, counts=counts)
-        self._by_key = MultiIndex[SearchKey, str, PendingSearch]()
-        self._early_clicks = EarlyEvents[SearchKey, Click](
-            wait_ms=self._wait_ms + self._grace_ms, limit=feedback.parked_max
+        self._searches = PendingStore(
+            "searches", PendingSearch, limit=feedback.rows_max, removed_max=feedback.parked_max, rows=rows
         )
+        self._negative_sampler = NegativeSampler(task="relevance", tasks=tasks, counts=counts)
+        self._early_clicks = EarlyEvents(
+            "search_clicks", Click, wait_ms=self._wait_ms + self._grace_ms, limit=feedback.parked_max, rows=rows
+        )
+        self.stores: list[PendingStore[Any]] = [self._searches, self._early_clicks.pending]
 
     def add_row(self, row: ScoredRow) -> None:
         if not is_well_formed(row):
@@ -77,33 +84,28 @@ class SearchJoin:
     def advance(self, watermark_ms: int) -> None:
         for key, search in self._searches.due(watermark_ms):
             if search.is_settled:
-                self._unindex(self._searches.remove(key))
+                self._searches.remove(key)
             else:
                 self._settle(search)
-                self._searches.reschedule(key, search.row.ts_ms + self._wait_ms + self._grace_ms)
+                self._searches.update(key, due_ms=search.row.ts_ms + self._wait_ms + self._grace_ms)
         for _ in self._early_clicks.pop_expired(watermark_ms):
             self._counts["orphan", "relevance"] += 1
 
-    def erase(self, user_id: str, until_ms: int) -> None:
-        """See `Joiner.erase`."""
-        for key in self._searches.find_covered(user_id, until_ms):
-            self._unindex(self._searches.remove(key))
-        self._early_clicks.erase(user_id, until_ms)
-
-    def oldest_ms(self) -> list[int | None]:
-        return [self._searches.oldest_ms(), self._early_clicks.oldest_ms()]
-
     def _add(self, search: PendingSearch) -> None:
         key, ts_ms = search.row.event_id, search.row.ts_ms
-        repeated = self._by_key.add(search.key, key, search)
-        due_ms = ts_ms + self._wait_ms
-        evicted = self._searches.add(key, search, since_ms=ts_ms, due_ms=due_ms, owner=search.row.user_id)
-        if evicted is None and repeated > REPEATED_MAX:
-            oldest = self._by_key.oldest(search.key)
-            evicted = oldest, self._searches.remove(oldest)
+        evicted = self._searches.add(
+            key,
+            search,
+            since_ms=ts_ms,
+            due_ms=ts_ms + self._wait_ms,
+            owner=search.row.user_id,
+            group=search.key,
+        )
+        if evicted is None and len(repeated := self._searches.in_group(search.key)) > REPEATED_MAX:
+            evicted = next(iter(repeated.items()))
+            self._searches.remove(evicted[0])
         if evicted:
             self._counts["crowded", "relevance"] += 1
-            self._unindex(evicted[1])
 
     def _settle(self, search: PendingSearch) -> None:
         """End the wait for clicks: emit the search's examples if it has any click."""
@@ -120,6 +122,7 @@ class SearchJoin:
             self._counts["duplicate", "relevance"] += 1
             return
         search.clicked[click.item_id] = click.ts_ms
+        self._searches.update(search.row.event_id)
         if len(search.clicked) == 1:
             self._emit_all(search)
         else:
@@ -137,14 +140,11 @@ class SearchJoin:
         example = add_labels(unlabelled, relevance, {"relevance": (float(relevance), known_ms)})
         self._output.examples += [example] if relevance else self._negative_sampler.sample(example)
 
-    def _find_search(self, key: SearchKey, click: Click) -> PendingSearch | None:
+    def _find_search(self, key: str, click: Click) -> PendingSearch | None:
         """The latest pending search before a click that has its item; of equal times the one with the greater id."""
         searches = [
             search
-            for search in self._by_key.entries(key).values()
+            for search in self._searches.in_group(key).values()
             if search.row.ts_ms <= click.ts_ms <= search.row.ts_ms + self._wait_ms and click.item_id in search.row.items
         ]
         return max(searches, key=lambda search: (search.row.ts_ms, search.row.event_id), default=None)
-
-    def _unindex(self, search: PendingSearch) -> None:
-        self._by_key.remove(search.key, search.row.event_id)

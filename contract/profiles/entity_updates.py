@@ -180,6 +180,7 @@ class UpdateBatch:
     event_columns: npt.NDArray[np.int64]  # (N, 6); see `encode_event`
     is_folded: npt.NDArray[np.bool_]  # (T) False: an erasure covers it; the entity is linked with, but not folded
     erased_ids: ErasedIds  # left out where links are read
+    erased_until_s: npt.NDArray[np.int64]  # (E) up to which links with a user are masked; or -1
 
     def find_first(self, kind: str) -> npt.NDArray[np.int64]:
         """(N) The first update of an entity of this kind by each arrival, -1 where there is none."""
@@ -195,7 +196,7 @@ def to_updates(
     """The columns of a batch; `arrivals` are folded in their order.
 
     `extra_entities` are read with the batch even if no event updates them. An erased event is skipped only for its
-    user's own slices: it still counts for its device, card, items and sellers.
+    user's own slices: it still counts for its device, card, items and sellers, which are linked with a masked id.
     """
     updates = [extract_updates(arrival.event) for arrival in arrivals]
     names = [entity for event_updates in updates for entity, _ in event_updates]
@@ -209,6 +210,7 @@ def to_updates(
     start = np.cumsum([0, *map(len, updates)], dtype=np.int64)
     hashes = hash_texts(index)
     ts_ms = np.repeat(event_columns[:, 0], np.diff(start))
+    cutoffs_ms = find_cutoffs_ms(index, erasures)
     return UpdateBatch(
         arrivals=arrivals,
         index=index,
@@ -220,8 +222,9 @@ def to_updates(
         entity=entity_numbers,
         amount=np.array(amounts, np.int64),
         event_columns=event_columns,
-        is_folded=ts_ms > find_cutoffs_ms(index, erasures)[entity_numbers],
+        is_folded=ts_ms > cutoffs_ms[entity_numbers],
         erased_ids=erasures.to_erased_ids(),
+        erased_until_s=cutoffs_ms // 1000,
     )
 
 

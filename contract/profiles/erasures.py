@@ -30,6 +30,7 @@ class Erasures:
 
     def __init__(self, erasures: Iterable[Erasure] = ()) -> None:
         self.until_ms: dict[str, int] = {}  # by entity, `user:ID`
+        self.changes = 0  # the number of erasures that covered anything new
         self._erased_ids = NO_ERASED_IDS
         for erasure in erasures:
             self.add(erasure)
@@ -43,6 +44,7 @@ class Erasures:
         if erasure.ts_ms <= self.until_ms.get(user, -1):
             return False
         self.until_ms[user] = erasure.ts_ms
+        self.changes += 1
         self._erased_ids = NO_ERASED_IDS
         return True
 

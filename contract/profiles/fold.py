@@ -14,6 +14,7 @@ import numpy.typing as npt
 from contract.compilation import jit
 from contract.profiles.entity_updates import LINK_SLOTS, LINKED_MAX
 from contract.profiles.erasures import ErasedIds
+from contract.profiles.link_masks import IDENT_BITS, MASKED, mask_ident
 from contract.profiles.record import (
     AGGREGATES,
     ENTITY_KINDS,
@@ -57,6 +58,7 @@ class FoldState(NamedTuple):
     order: npt.NDArray[np.int64]  # (S)
     start: npt.NDArray[np.int64]  # (E+1)
     erased: ErasedIds  # erased users, left out of all lists of links
+    until_s: npt.NDArray[np.int64]  # (E) the last erased second of each user, -1 for other entities
 
 
 class Scratch(NamedTuple):
@@ -127,17 +129,23 @@ def count_event(record, ts_ms, amount):  # type: ignore[no-untyped-def]
 
 
 @jit
-def add_link(links, ident, seen_s):  # type: ignore[no-untyped-def]
-    """Add a link: the most recent distinct ids stay, ties broken by id; free slots (0, 0) are replaced first."""
+def add_link(links, ident, seen_s, until_s):  # type: ignore[no-untyped-def]
+    """Add a link: the most recent distinct ids stay, ties broken by id; free slots (0, 0) are replaced first.
+
+    `until_s`: the last erased second of a user, -1 for another entity. Up to it the ring has the masked id, in the slot
+    and with the rank of the id: so masking a ring later gives the same bytes.
+    """
+    masked = mask_ident(ident)
     oldest = 0
     for k in range(RING_SIZE):
-        if links.id[k] == ident:
+        if links.id[k] == ident or (until_s >= 0 and links.id[k] == masked):
             links.seen_s[k] = max(np.int64(links.seen_s[k]), seen_s)
+            links.id[k] = masked if np.int64(links.seen_s[k]) <= until_s else ident
             return
-        if (links.seen_s[k], links.id[k]) < (links.seen_s[oldest], links.id[oldest]):
+        if (links.seen_s[k], links.id[k] & IDENT_BITS) < (links.seen_s[oldest], links.id[oldest] & IDENT_BITS):
             oldest = k
-    if (seen_s, ident) > (np.int64(links.seen_s[oldest]), links.id[oldest]):
-        links.id[oldest], links.seen_s[oldest] = ident, seen_s
+    if (seen_s, ident) > (np.int64(links.seen_s[oldest]), links.id[oldest] & IDENT_BITS):
+        links.id[oldest], links.seen_s[oldest] = (masked if seen_s <= until_s else ident), seen_s
 
 
 @jit
@@ -167,14 +175,14 @@ def fold_update(record, event_columns, amount):  # type: ignore[no-untyped-def]
 
 
 @jit
-def add_links(record, link_slots, entity, kind, ident, seen_s):  # type: ignore[no-untyped-def]
+def add_links(record, link_slots, entity, kind, ident, seen_s, until_s):  # type: ignore[no-untyped-def]
     """Link a slice with the event's entities of the kinds that it is linked with; of many items, with the last ones."""
     items = 0
     for u in range(len(entity) - 1, -1, -1):
         other_kind = kind[entity[u]]
         items += other_kind == ITEM
         if link_slots[other_kind] >= 0 and (other_kind != ITEM or items <= RING_SIZE):
-            add_link(record.links[link_slots[other_kind]], ident[entity[u]], seen_s)
+            add_link(record.links[link_slots[other_kind]], ident[entity[u]], seen_s, until_s[entity[u]])
 
 
 @jit
@@ -234,7 +242,9 @@ def gather_links(slices, own_slices, slot, scratch):  # type: ignore[no-untyped-
 
 @jit
 def is_erased(erased, ident, seen_s):  # type: ignore[no-untyped-def]
-    """Whether an id is that of an erased user who was not seen after the erasure."""
+    """Whether an id is that of an erased user who was not seen after the erasure, masked or not yet."""
+    if ident >= MASKED:
+        return True
     position = np.searchsorted(erased.idents, ident)
     return position < len(erased.idents) and erased.idents[position] == ident and seen_s <= erased.until_s[position]
 
@@ -244,7 +254,7 @@ def select_latest(ids, last_seen_s, erased, recent):  # type: ignore[no-untyped-
     """Fill `recent` (RING) with the ids that were seen last, newest first, ties by the greater id."""
     filled = 0
     for k in range(len(ids)):  # `recent` holds indices while it is being sorted
-        if len(erased.idents) > 0 and is_erased(erased, ids[k], last_seen_s[k]):
+        if is_erased(erased, ids[k], last_seen_s[k]):
             continue
         position = filled
         while position > 0 and (last_seen_s[k], ids[k]) > (
@@ -314,7 +324,8 @@ def fold_batch(state, scratch, start, entity, own_slice, is_folded, amount, even
             if is_folded[t] and fold_update(state.slices[own_slice[t]], event_columns[i], amount[t]):
                 linked = entity[a:b] if kind[entity[t]] == USER else entity[a : min(b, a + LINKED_MAX)]
                 link_slots = LINK_SLOTS[event_columns[i, FAMILY], kind[entity[t]]]
-                add_links(state.slices[own_slice[t]], link_slots, linked, kind, id_hash, event_columns[i, TS] // 1000)
+                seen_s = event_columns[i, TS] // 1000
+                add_links(state.slices[own_slice[t]], link_slots, linked, kind, id_hash, seen_s, state.until_s)
     return before, recent
 
 

@@ -112,7 +112,7 @@ def fold(profiles: Sequence[Slices], updates: UpdateBatch, mask: npt.NDArray[np.
         len(t.entities), len(sources), loaded.entity, loaded_source, t.start, t.entity, arrival_source
     )
     slices = loaded.to_array(len(order) - len(loaded_source))
-    state = FoldState(slices, find_families(sources, source), order, start, t.erased_ids)
+    state = FoldState(slices, find_families(sources, source), order, start, t.erased_ids, t.erased_until_s)
     is_folded = t.is_folded if mask is None else t.is_folded & mask
     aggregates, recent = fold_batch(
         state,

@@ -1,5 +1,6 @@
 """[kafka], [redis], [topics]: the servers, and the names of what is on them."""
 
+from collections.abc import Iterable
 from typing import Annotated
 
 from pydantic import Field
@@ -69,6 +70,10 @@ class TopicSettings(Section):
 
     def topic_name(self, kind: str) -> str:
         return str(getattr(self, kind))
+
+    def names_of(self, kinds: Iterable[str]) -> dict[str, str]:
+        """Kind -> name of its topic, for these kinds."""
+        return {kind: self.topic_name(kind) for kind in kinds}
 
     def names_by_kind(self) -> dict[str, str]:
         """Kind -> name of its topic, for all topics."""

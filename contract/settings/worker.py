@@ -11,7 +11,9 @@ class WorkerSettings(Section):
     """How a score worker works. `instance` identifies a worker within its lane and must be stable over restarts.
 
     A batch has the records that are there, at most `batch_max`, and fewer if they would take longer than `latency_ms`.
-    `wait_ms`: how long to wait for the first record. `stop_s`: the process ends at the latest so long after SIGTERM.
+    `wait_ms`: how long to wait for the first record. `stop_s`: the process ends at the latest so long after SIGTERM. A
+    partition that does not advance although it has records makes the worker not ready after `blocked_s`, and not live
+    after `stall_s`.
     """
 
     instance: str = "0"
@@ -21,6 +23,7 @@ class WorkerSettings(Section):
     http_port: Port = 9100
     swap_poll_ms: Positive = 1_000
     stop_s: Positive = 20
+    blocked_s: Positive = 30
     stall_s: Positive = 120
     on_lost_log: Literal["stop", "accept"] = "stop"
     dead_letter_share_max: Annotated[float, Field(gt=0, le=1)] = 0.5
@@ -79,10 +82,12 @@ class FeedbackSettings(Section):
     """How long the joiner waits for labels, in event time, and how much may be pending.
 
     `grace_s`: how much longer a row is kept for labels that arrive out of order. `idle_ms`, in wall time: a partition
-    silent for this long no longer holds back the watermark. More than `rows_max` rows of a kind, or more than
-    `parked_max` events that came before their row, evict the oldest, which is counted; each partition number has its
-    share of both. `said_max`: published examples and judgements that a restarted joiner remembers to avoid duplicates;
-    8 bytes each.
+    silent for this long no longer holds back the watermark. At most `rows_max` rows of a kind are in memory; the others
+    wait in the folder `store` on disk. Without one (empty), the oldest are evicted, which is counted, and so are events
+    that came before their row, beyond `parked_max` of a kind; each partition number has its share of both. `save_ms`,
+    in wall time: how often the store is written; a restart reads again what was read since. `said_max`: published
+    examples and judgements that a restarted joiner remembers for each partition number to avoid duplicates; 8 bytes
+    each.
     """
 
     impression_wait_s: Positive = 86_400
@@ -95,6 +100,8 @@ class FeedbackSettings(Section):
     rows_max: Positive = 200_000
     parked_max: Positive = 100_000
     said_max: Positive = 50_000_000
+    store: str = "joiner-rows"
+    save_ms: NonNegative = 10_000
 
     def delays_by_task(self) -> dict[str, LabelDelay]:
         """The tasks whose first label may be corrected, by name; times count from the label they go through."""

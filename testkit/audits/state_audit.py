@@ -46,11 +46,15 @@ class StateAudit:
 
     def compare(self, oracle: ProfileOracle) -> list[str]:
         """Each slice that differs from the oracle's, is missing or should not exist, as a sentence."""
-        expected, stored = oracle.slices, dict(self.read_slices())
+        expected, stored, erased_until = oracle.slices, dict(self.read_slices()), oracle.erased_until
         return [
             f"{entity} of {source}: {difference}"
             for entity, source in sorted(set(stored) | set(expected))
-            if (difference := first_difference(expected.get((entity, source)), stored.get((entity, source))))
+            if (
+                difference := first_difference(
+                    expected.get((entity, source)), stored.get((entity, source)), erased_until
+                )
+            )
         ]
 
     def build_oracle(self, prior: ProfileOracle | None = None) -> ProfileOracle:

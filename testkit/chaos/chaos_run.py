@@ -4,11 +4,14 @@ import random
 import shutil
 import tempfile
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
+
+from confluent_kafka import KafkaException
 
 from contract.errors import Unavailable
 from contract.units import HOUR_MS
@@ -53,11 +56,20 @@ class ChaosRun:
             self.outcome.environments += 1
             with ExitStack() as stack:
                 folder = Path(tempfile.mkdtemp(dir=self.folder, prefix=f"environment-{self.outcome.environments}-"))
-                is_ok = self._play(self._open_scene(stack, folder))
+                is_ok = self._play_or_report(stack, folder)
             if is_ok:  # the logs of a failure are kept
                 shutil.rmtree(folder)
         self.outcome.seconds = round(time.monotonic() - self._begin_s, 1)
         return self.outcome
+
+    def _play_or_report(self, stack: ExitStack, folder: Path) -> bool:
+        """Play one environment; what breaks it off is reported with its traceback, and the run goes on."""
+        try:
+            return self._play(self._open_scene(stack, folder))
+        except Exception:
+            self.outcome.errors += 1
+            self.report(f"FAILED, seed {self.plan.seed}: the environment broke off.\n{traceback.format_exc()}")
+            return False
 
     def _has_time(self) -> bool:
         spent_s = time.monotonic() - self._begin_s
@@ -170,7 +182,7 @@ class ChaosRun:
             scene.fleet.tick()
             try:
                 lagging = list(audit.find_lagging(labelled_before_ms=labelled_before_ms))
-            except Unavailable as error:
+            except (Unavailable, KafkaException) as error:
                 lagging = [str(error)]
             spent_s = time.monotonic() - begin_s
             if not lagging or spent_s > self.plan.catch_up_s:

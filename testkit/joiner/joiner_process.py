@@ -7,6 +7,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from devservers.process import ChildProcess, find_free_ports
@@ -20,19 +21,29 @@ RUN_TIMEOUT_S: Final = 600.0
 POLL_S: Final = 0.05
 STEP_POLL_S: Final = 0.0002
 STEP_TIMEOUT_S: Final = 20.0
+NO_OVERRIDES: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class JoinerProcess:
     """One joiner on the topics of a run, restarted after each kill."""
 
-    def __init__(self, *, kafka: KafkaServer, prefix: str, folder: Path, instance: str = "0") -> None:
+    def __init__(
+        self,
+        *,
+        kafka: KafkaServer,
+        prefix: str,
+        folder: Path,
+        instance: str = "0",
+        overrides: Mapping[str, str] = NO_OVERRIDES,
+    ) -> None:
+        """`overrides`: further environment variables."""
         (self._port,) = find_free_ports(1)
         self._step_path = folder / f"joiner-{instance}.step"
         self._step_path.write_bytes(b"\0")
         self.child = ChildProcess(
             command=[sys.executable, "-m", "worker", "feedback"],
             output=folder / f"joiner-{instance}.log",
-            environment=self._env_variables(kafka, prefix, instance),
+            environment={**self._env_variables(kafka, prefix, instance, folder), **overrides},
         )
 
     def read_metrics(self, *names: str) -> list[float]:
@@ -50,14 +61,16 @@ class JoinerProcess:
         """Suspend it in this step, or in any one if it does not come in time; returns the step that it is in."""
         deadline = time.monotonic() + STEP_TIMEOUT_S
         with self._step_path.open("rb") as file:
-            while STEPS[os.pread(file.fileno(), 1, 0)[0]] != step and time.monotonic() < deadline:
+            while read_step(file.fileno()) != step and time.monotonic() < deadline:
                 time.sleep(STEP_POLL_S)
             self.child.pause()
-            return STEPS[os.pread(file.fileno(), 1, 0)[0]]
+            return read_step(file.fileno())
 
-    def _env_variables(self, kafka: KafkaServer, prefix: str, instance: str) -> Mapping[str, str]:
+    def _env_variables(self, kafka: KafkaServer, prefix: str, instance: str, folder: Path) -> Mapping[str, str]:
         # A partition that only waits for a slow machine should not count as idle.
-        feedback = {**FEEDBACK_SETTINGS.model_dump(), "idle_ms": 5_000}
+        # Few rows fit in memory, so that most wait on disk.
+        store = {"store": str(folder / f"{prefix}rows"), "save_ms": 300, "rows_max": 2_000}
+        feedback = {**FEEDBACK_SETTINGS.model_dump(), "idle_ms": 5_000, **store}
         return {
             **CHECKOUT_VARIABLES,
             "SHOPSTREAM_STEP_FILE": str(self._step_path),
@@ -72,12 +85,27 @@ class JoinerProcess:
         }
 
 
+def read_step(descriptor: int) -> str:
+    """The step in a step file; a process that starts has none in it for a moment."""
+    return STEPS[(os.pread(descriptor, 1, 0) or b"\0")[0]]
+
+
 class JoinerGroup:
     """All joiners of a run."""
 
-    def __init__(self, *, kafka: KafkaServer, prefix: str, folder: Path, count: int, partitions: int) -> None:
+    def __init__(
+        self,
+        *,
+        kafka: KafkaServer,
+        prefix: str,
+        folder: Path,
+        count: int,
+        partitions: int,
+        overrides: Mapping[str, str] = NO_OVERRIDES,
+    ) -> None:
         self.members = [
-            JoinerProcess(kafka=kafka, prefix=prefix, folder=folder, instance=str(number)) for number in range(count)
+            JoinerProcess(kafka=kafka, prefix=prefix, folder=folder, instance=str(number), overrides=overrides)
+            for number in range(count)
         ]
         self._partitions = partitions
 

@@ -12,6 +12,7 @@ from testkit.audits.delivery_ledger import DeliveryLedger
 from testkit.audits.published_outputs import record_outputs
 from testkit.audits.state_audit import StateAudit
 from testkit.environment.kafka_log import KafkaLog
+from testkit.environment.log_follower import LogFollower
 from testkit.environment.run_environment import RunEnvironment
 from testkit.kills.killed_process import STEPS_WITH_BATCH, KilledProcess, Killer
 from testkit.traffic.event_generator import Traffic
@@ -113,8 +114,9 @@ class KillRun:
 
     def wait_until_drained(self, audit: StateAudit) -> None:
         """Return when everything is committed and merged; raises RuntimeError on a timeout or if a worker ends."""
-        deadline, log = time.monotonic() + DRAIN_TIMEOUT_S, KafkaLog(bootstrap=self.environment.kafka.bootstrap)
-        while lagging := [*self._find_uncommitted(log), *audit.find_unmerged()]:
+        deadline, bootstrap = time.monotonic() + DRAIN_TIMEOUT_S, self.environment.kafka.bootstrap
+        log, follower = KafkaLog(bootstrap=bootstrap), LogFollower(bootstrap=bootstrap)
+        while lagging := [*self._find_uncommitted(log, follower), *audit.find_unmerged(follower.record_ends)]:
             for process in self.processes.values():
                 if not process.child.is_running:
                     raise RuntimeError(f"The last process should keep running. Found:\n{process.child.tail()}")
@@ -125,10 +127,13 @@ class KillRun:
                 )
             time.sleep(0.1)
 
-    def _find_uncommitted(self, log: KafkaLog) -> list[str]:
+    def _find_uncommitted(self, log: KafkaLog, follower: LogFollower) -> list[str]:
+        """The partitions with records that are not committed; the joiner's judgements end with transaction markers."""
         lagging = []
-        for lane in LANES.values():
-            ends = log.read_end_offsets(self.environment.topics.topic_name(kind) for kind in lane.kinds)
+        topics = {lane: {self.environment.topics.topic_name(kind) for kind in lane.kinds} for lane in LANES.values()}
+        follower.read_new(set().union(*topics.values()))
+        for lane, own in topics.items():
+            ends = {partition: end for partition, end in follower.record_ends.items() if partition[0] in own}
             uncommitted = log.find_uncommitted(self.environment.group_id(lane.name), ends)
             lagging += [f"{lane.name} at {offset} of {ends[p]} in {p}" for p, offset in uncommitted.items()]
         return lagging

@@ -52,7 +52,7 @@ class OracleSlice:
 
 
 class ProfileOracle:
-    """All slices, by entity and source, after the added records, without those of erased users."""
+    """All slices, by entity and source, after the added records, without those of erased users; links are unmasked."""
 
     def __init__(self, erased_until: dict[str, int] | None = None) -> None:
         self.slices: dict[tuple[str, str], OracleSlice] = {}

@@ -5,11 +5,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Final
 
+from contract.hashing import hash_id
 from testkit.oracle.profiles import FIRST, RING, SECOND, TASKS, WIDTHS_MS, OracleSlice, ProfileOracle
 
 # A record's bytes, little-endian and without gaps: layout; count, offset, first and last time, sum; five windows of
 # the current cell's number, two counts and two sums; two rings of eight ids and their seconds; four tasks' good and
 # bad; eight order ids and the slot of the next one.
+NO_ERASURES: Final[Mapping[str, int]] = {}
 RECORD: Final = struct.Struct("<I" + "Iqqqq" + "I2I2q" * 5 + "8Q8I" * 2 + "8I" + "8QI")
 
 
@@ -72,7 +74,19 @@ def parse_ring(idents: list[int], seconds: list[int]) -> dict[int, int]:
     return dict(pairs)
 
 
-def compute_expected_fields(oracle_slice: OracleSlice) -> RecordFields:
+def mask_links(ring: Mapping[int, int], erased_until: Mapping[str, int]) -> dict[int, int]:
+    """A ring in which only the first 20 of 63 bits are left of each erased user's id, and bit 64 is set.
+
+    `erased_until`: user entity -> last erased millisecond; a user who was seen in a later second stays.
+    """
+    until_s = {hash_id(user): until_ms // 1000 for user, until_ms in erased_until.items()}
+    return {
+        2**63 + (ident >> 43 << 43) if seen_s <= until_s.get(ident, -1) else ident: seen_s
+        for ident, seen_s in ring.items()
+    }
+
+
+def compute_expected_fields(oracle_slice: OracleSlice, erased_until: Mapping[str, int]) -> RecordFields:
     """The expected fields of a slice's record."""
     windows = {}
     for width in WIDTHS_MS:
@@ -85,20 +99,22 @@ def compute_expected_fields(oracle_slice: OracleSlice) -> RecordFields:
         first_ms=oracle_slice.first_ms,
         last_ms=oracle_slice.last_ms,
         windows=windows,
-        first_links=oracle_slice.links[FIRST],
-        second_links=oracle_slice.links[SECOND],
+        first_links=mask_links(oracle_slice.links[FIRST], erased_until),
+        second_links=mask_links(oracle_slice.links[SECOND], erased_until),
         judged=oracle_slice.judged,
         orders=list(oracle_slice.orders),
         next_slot=oracle_slice.count % RING if oracle_slice.orders else 0,
     )
 
 
-def first_difference(oracle_slice: OracleSlice | None, record: bytes | None) -> str | None:
+def first_difference(
+    oracle_slice: OracleSlice | None, record: bytes | None, erased_until: Mapping[str, int] = NO_ERASURES
+) -> str | None:
     """The first difference between a record and the oracle, in words; None if they agree."""
     if oracle_slice is None or record is None:
         return None if oracle_slice is None and record is None else f"slice should be {oracle_slice}, was {record!r}"
     try:
-        actual, expected = parse_record(record), compute_expected_fields(oracle_slice)
+        actual, expected = parse_record(record), compute_expected_fields(oracle_slice, erased_until)
     except ValueError as error:
         return str(error)
     for field in fields(RecordFields):
@@ -111,5 +127,7 @@ def find_differences(oracle: ProfileOracle, slices: Mapping[str, Mapping[str, by
     """The first difference of each slice, of those of the oracle and those stored (entity -> source -> record)."""
     records = {(entity, source): record for entity, own in slices.items() for source, record in own.items()}
     pairs = sorted(set(records) | set(oracle.slices))
-    compared = [(pair, first_difference(oracle.slices.get(pair), records.get(pair))) for pair in pairs]
+    compared = [
+        (pair, first_difference(oracle.slices.get(pair), records.get(pair), oracle.erased_until)) for pair in pairs
+    ]
     return [f"{entity} of {source}: {difference}" for (entity, source), difference in compared if difference]

@@ -1,13 +1,19 @@
-"""Laws of profiles with erasures: they depend only on the log and change only the erased users' own slices."""
+"""Laws of profiles with erasures: they depend only on the log, and change only slices of erased users and links."""
 
 import itertools
+from collections.abc import Sequence
 
+import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contract.events import Erasure
+from contract.hashing import BUCKETS
 from contract.profiles.entity_updates import Arrival
 from contract.profiles.erasures import Erasures
+from contract.profiles.link_masks import mask_erased_links
+from contract.profiles.record import RECORD
+from contract.profiles.store import ProfileStore
 from testkit.oracle.aggregates import recent_links
 from testkit.oracle.feeder import ProfileFeeder, features_as_bytes, list_entities, read_slices, split_batches
 from testkit.oracle.logs import SOURCES, draw_logs_with_erasures, latest_erasures, make_oracle
@@ -62,15 +68,45 @@ def test_aggregates_do_not_depend_on_batch_sizes_and_name_no_erased_users(
     assert features_as_bytes(in_parts) == features_as_bytes([at_once])
 
 
-@given(log=draw_logs_with_erasures())
+@given(log=draw_logs_with_erasures(), data=st.data())
 @examples
-def test_only_profiles_of_erased_users_change(new_store: NewStore, log: tuple[list[Arrival], list[Erasure]]) -> None:
-    # given
+def test_masked_slices_equal_those_of_a_fold_that_knew_the_erasures(
+    new_store: NewStore, log: tuple[list[Arrival], list[Erasure]], data: st.DataObject
+) -> None:
+    # given a log that is folded while erasures become known, and in between all links are masked
     arrivals, erasures = log
-    store, store_without_erasures, entities = new_store(), new_store(), list_entities(arrivals)
+    store, store_that_knew, entities = new_store(), new_store(), list_entities(arrivals)
+    count = len(erasures)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(arrivals)), min_size=count, max_size=count)))
+    known = Erasures()
     # when
-    ProfileFeeder(store, Erasures(erasures)).feed(arrivals)
-    ProfileFeeder(store_without_erasures).feed(arrivals)
-    # then
-    others = [entity for entity in entities if entity not in latest_erasures(erasures)]
-    assert read_slices(store, others) == read_slices(store_without_erasures, others)
+    feeder = ProfileFeeder(store, known)
+    for erasure, (start, end) in zip(erasures, itertools.pairwise([0, *cuts]), strict=True):
+        feeder.feed(arrivals[start:end])
+        known.add(erasure)
+        mask_all(store, entities, known)
+    feeder.feed(arrivals[cuts[-1] if cuts else 0 :])
+    ProfileFeeder(store_that_knew, known).feed(arrivals)
+    # then only the slices of erased users differ
+    others = [entity for entity in entities if entity not in known.until_ms]
+    masked = read_slices(store, others)
+    assert masked == read_slices(store_that_knew, others)
+    # and no slice names them by events up to the erasure
+    erased = known.to_erased_ids()
+    assert not any(
+        mask_erased_links(np.frombuffer(record, RECORD).copy(), erased).any()
+        for slices in masked.values()
+        for record in slices.values()
+    )
+
+
+def mask_all(store: ProfileStore, entities: Sequence[str], erasures: Erasures) -> None:
+    """Mask the links of erased users in all slices, as their owners do."""
+    writes = dict[str, dict[str, bytes]]()
+    for entity, slices in read_slices(store, entities).items():
+        for source, record in slices.items():
+            rows = np.frombuffer(record, RECORD).copy()
+            mask_erased_links(rows, erasures.to_erased_ids())
+            writes.setdefault(entity, {})[source] = rows.tobytes()
+    offsets = store.read_offsets(SOURCES)
+    store.merge(writes, offsets, {bucket: offsets.get(bucket, {}) for bucket in range(BUCKETS)})

@@ -48,4 +48,5 @@ def test_pages_name_only_alerts_that_exist_and_operations_all_of_the_monitor() -
         NAMES
     )
     documented = set(pattern.findall(OPERATIONS.section("Model monitoring")))
-    assert documented == set(NAMES) - {"ShopstreamProcessDown", "ShopstreamLearnerFrozen"}
+    of_workers = {"ShopstreamProcessDown", "ShopstreamBlocked", "ShopstreamOpenTransaction"}
+    assert documented == set(NAMES) - of_workers - {"ShopstreamLearnerFrozen"}

@@ -156,6 +156,17 @@ def test_redis_with_an_append_only_file_keeps_its_data_over_a_kill() -> None:
         assert client.get("key") == b"value"
 
 
+def test_redis_goes_back_to_a_snapshot() -> None:
+    with RedisServer() as server, redis.Redis.from_url(server.url) as client:
+        client.set("key", "then")
+        snapshot = server.save_snapshot()
+        client.set("key", "later")
+
+        server.restore_snapshot(snapshot)
+
+        assert client.get("key") == b"then"
+
+
 def test_a_suspended_redis_keeps_connections_and_answers_after_resume() -> None:
     with RedisServer() as server, redis.Redis.from_url(server.url, socket_timeout=0.05, retry=None) as client:
         assert client.ping()

@@ -14,6 +14,7 @@ from contract.messages import Decision, Ranking, Recommendations, RecommendedIte
 from contract.profiles.entity_updates import Arrival, to_updates
 from contract.profiles.record import FAMILIES, HORIZON_MS, LAYOUT, RECORD, WINDOWS
 from contract.profiles.store import fold
+from contract.settings.reading import Settings
 from contract.settings.servers import RedisSettings
 from contract.settings.worker import ListSettings
 from tests.docs.pages import KEYS, Row, strip_code_marks
@@ -26,6 +27,7 @@ from worker.state.answer_cache import AnswerCache
 from worker.state.claim_store import ClaimStore
 from worker.state.generations import Generations, generation_prefix
 from worker.state.profile_store import TTL_MS, RedisProfileStore
+from worker.state.settings_record import report_changed_settings
 
 SECONDS: Final = {"days": 86_400, "hours": 3_600, "hour": 3_600, "minutes": 60}
 SLACK_S: Final = 60
@@ -71,6 +73,8 @@ def server(redis_url: str) -> redis.Redis:
     )
     marks = ErasureProgress(profiles=RedisProfileStore(client=client, prefix=prefix))
     marks.write([owner_field("orders", TopicPartition("shop.orders", 0))], {"erasures/0": 1})
+    report_changed_settings(client, Settings())
+    marks.request_confirmation({"erasures/0": 0})
     generations = Generations(client=client, prefix=prefix)
     generations.open()
     RedisProfileStore(client=client, prefix=generation_prefix(prefix, str(generations.begin_build()))).write_log_starts(

@@ -18,7 +18,7 @@ from devservers.process import ChildProcess
 from tests.worker.signing_scorer import SigningScorer
 from tests.worker.worker_lifecycle import InProcessWorker, StepEvent, WorkerSource
 from worker.ops.steps import STEPS
-from worker.records.answers import DECISION, RANKING, Answer, AnswerKind
+from worker.records.answers import DECISION, RANKING, Answer
 from worker.records.batch import Batch
 from worker.scoring.results import BatchResults
 
@@ -26,7 +26,7 @@ from worker.scoring.results import BatchResults
 class RankingScorer(SigningScorer):
     """Answers every order with a decision, which is claimed, and a ranking, which is cached."""
 
-    answer_kinds: Sequence[AnswerKind] = (DECISION, RANKING)
+    answer_kinds = (DECISION, RANKING)
 
     def answer(self, batch: Batch, rows: Sequence[int], memory: FoldedBatch, now_ms: int) -> BatchResults:
         results = super().answer(batch, rows, memory, now_ms)

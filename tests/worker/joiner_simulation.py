@@ -2,12 +2,14 @@
 
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Final, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 from contract.events import Event, Judgement, Order
+from contract.joining.row_store import RowStore, TableChanges
 from contract.messages import Example, ScoredRow
+from contract.settings.worker import FeedbackSettings
 from contract.units import MINUTE_MS
 from tests.contract.joining.builders import (
     FEEDBACK,
@@ -97,11 +99,18 @@ def simulate_session(rng: random.Random, name: str, hours: int) -> Iterator[tupl
                 yield "labels", make_label(start, 1, judged_event_id=f"gone{name}", user=user, ident=f"l{name}-gone")
 
 
+class StoredRows(RowStore, Protocol):
+    """A row store that can be written."""
+
+    def commit(self, changes: Iterable[TableChanges], states: Mapping[str, bytes]) -> None: ...
+
+
 @dataclass
 class JoinerSimulation:
     """Joins logs in batches from partitions drawn at random; after a crash it restarts at the committed positions.
 
     `transactions`: outputs of the batch that crashes are aborted, and the next run loads the published outputs.
+    `rows`: a store on disk or its twin, which is committed after some of the batches; a run goes on with it.
     """
 
     logs: TopicLogs
@@ -112,6 +121,8 @@ class JoinerSimulation:
     judgements: list[Judgement] = field(default_factory=list)
     orphans: Counter[str] = field(default_factory=Counter)
     metadata: dict[TopicPartition, CommitMetadata] = field(default_factory=dict)
+    rows: StoredRows | None = None
+    feedback: FeedbackSettings = FEEDBACK
 
     def run(self, *, crashes: int = 0, batches: int = 40) -> "JoinerSimulation":
         """Run to the end after this number of crashes, each after fewer than `batches` batches."""
@@ -126,10 +137,12 @@ class JoinerSimulation:
 
     def _run_once(self, committed: dict[TopicPartition, int], batches: int | None) -> None:
         """Read to the end, or crash when the last of `batches` is published and not committed."""
-        joiner = PartitionedJoiner(feedback=FEEDBACK, tasks=[FRAUD])
-        positions = dict(committed)
+        joiner = PartitionedJoiner(feedback=self.feedback, tasks=[FRAUD], rows=self.rows)
+        positions = committed | joiner.next_offsets()
         published = self._load_published()
-        orphans = OrphanCounter(final=[metadata.orphans for metadata in self.metadata.values()], limit=1_000)
+        orphans = OrphanCounter(
+            final=[metadata.orphans for metadata in self.metadata.values()], limit=1_000, rows=self.rows
+        )
         joiner.restore(self.metadata)
         joiner.add_partitions(self.logs)
         while unread := [partition for partition, offset in positions.items() if offset < len(self.logs[partition])]:
@@ -148,8 +161,12 @@ class JoinerSimulation:
             if batches == 0:
                 return
             orphans.add(output.orphans)
-            committed.update(joiner.safe_offsets())
+            safe = joiner.safe_offsets()
+            committed |= {partition: max(offset, committed[partition]) for partition, offset in safe.items()}
             self.metadata.update(joiner.commit_metadata(orphans.finalize(committed), "writer"))
+            if self.rows and self.rng.random() < 0.3:
+                self.rows.commit(joiner.changes(), joiner.states() | orphans.states())
+                joiner.confirm_commit()
         self.orphans = orphans.total()
 
     def _load_published(self) -> PublishedOutputs:

@@ -1,8 +1,8 @@
 """A scorer whose decisions state by which run of a worker they were made."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from contract.events import Event, Order
+from contract.events import Event, Order, digest_content
 from contract.messages import Decision, ScoredRow
 from contract.profiles.entity_updates import Arrival
 from contract.profiles.store import FoldedBatch, ProfileStore
@@ -17,7 +17,7 @@ from worker.scoring.scorer import Scorer
 class SigningScorer(Scorer):
     """Approves every order, with its own name in place of a model version."""
 
-    answer_kinds: Sequence[AnswerKind] = (DECISION,)
+    answer_kinds: tuple[AnswerKind, ...] = (DECISION,)
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -47,6 +47,9 @@ class SigningScorer(Scorer):
     def refresh(self, memory: FoldedBatch, now_ms: int) -> BatchResults:
         return BatchResults()
 
+    def forget(self, is_reread: Callable[[Arrival], bool]) -> None:
+        """Nothing waits for an answer by the clock."""
+
     def _sign(self, arrival: Arrival) -> Answer:
         event = arrival.event
         user_id = getattr(event, "user_id", "")
@@ -71,4 +74,4 @@ class SigningScorer(Scorer):
             features="",
             groups={},
         )
-        return Answer(DECISION, scored, decision)
+        return Answer(DECISION, scored, decision, digest_content(event))

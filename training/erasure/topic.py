@@ -10,6 +10,7 @@ from contract.settings.servers import KafkaSettings
 from training.feedback.chunked_reader import plan_read, to_positions
 from transport.log_reader import LogReader
 from transport.records import Record, TopicPartition
+from transport.topic_watcher import TopicState, create_admin, fetch_topic_states
 
 log = logging.getLogger(__name__)
 
@@ -21,13 +22,17 @@ class ErasureTopic:
         self.erasures = Erasures()
         self.offsets: Mapping[TopicPartition, int] = {}
         self._reader = LogReader(kafka=kafka, skips_gaps=True)
+        self._admin, self._has_topic_ids = create_admin(kafka), kafka.topic_ids
         self._topic = topic
+        self._state: TopicState | None = None
 
     def poll(self) -> bool:
         """Read up to the present end; whether an erasure was added. Raises `Unavailable`.
 
-        A topic that does not exist has no erasures. One that was deleted and created again adds to those known.
+        A topic that does not exist has no erasures. One that was deleted and recreated is read from its beginning, and
+        adds to those known.
         """
+        self._restart_if_recreated()
         offset_ranges = self._reader.fetch_offset_ranges([self._topic])
         starts, ends = plan_read(offset_ranges, to_positions(self.offsets))
         added = [
@@ -41,6 +46,13 @@ class ErasureTopic:
 
     def close(self) -> None:
         self._reader.close()
+
+    def _restart_if_recreated(self) -> None:
+        state = fetch_topic_states(self._admin, [self._topic], has_topic_ids=self._has_topic_ids).get(self._topic)
+        if state and self._state and state.topic_id != self._state.topic_id:
+            log.warning("%s was deleted and recreated: it is read from its beginning again.", self._topic)
+            self.offsets = {}
+        self._state = state or self._state
 
 
 def decode_erasure(record: Record) -> Erasure | None:

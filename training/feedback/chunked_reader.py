@@ -1,11 +1,14 @@
 """Any topic in chunks of bounded size: all records since the last read may be too many for memory."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from contract.settings.servers import KafkaSettings
 from transport.log_reader import LogReader
 from transport.records import OffsetRange, Record, TopicPartition
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +53,22 @@ def plan_read(
     A partition without a position starts at its beginning, or `tail` records before its end; one whose position the
     topic no longer holds at its beginning.
     """
+    replaced = list[str]()
     starts, ends = dict[TopicPartition, int](), dict[TopicPartition, int]()
     for partition, (low, high) in offset_ranges.items():
         first = low if tail is None else max(low, high - tail)
         start = positions.get(str(partition), first)
         if not low <= start <= high:
+            replaced.append(f"{partition.log_text(start)} (it has {low} to {high})")
             start = low
         if start < high:
             starts[partition], ends[partition] = start, high
+    if replaced:
+        log.warning(
+            "Topics should hold what was not read yet. "
+            "Found that they were recreated, or lost records; they are read from their beginning: %s.",
+            ", ".join(replaced),
+        )
     return starts, ends
 
 

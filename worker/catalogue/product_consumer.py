@@ -8,7 +8,7 @@ from contract.errors import BadEvent
 from contract.events import Product, clamp, decode
 from transport.kafka_times import KafkaTimes
 from transport.log_reader import TopicTailer
-from transport.records import Record
+from transport.records import Record, TopicPartition
 from worker.catalogue.catalogue import Catalogue
 from worker.ops import metrics
 
@@ -38,6 +38,11 @@ class ProductConsumer:
         if self.is_ready:
             return f"Catalogue loaded: {items} items."
         return f"Catalogue loading: {items} items, {self._tailer.partitions_behind} partitions not read to their ends."
+
+    @property
+    def positions(self) -> dict[TopicPartition, int]:
+        """The offset up to which each partition is read."""
+        return self._tailer.positions
 
     def open(self) -> None:
         """Query where the topic ends now; raises `Unavailable`."""

@@ -1,8 +1,9 @@
 """Carries erasures out, between two batches, on the data that this worker alone writes.
 
 Each worker deletes slices of its own sources, stored decisions of its own partitions, and answers that its lane caches;
-then it records its progress for each partition that it owns. Once it has read an erasure it answers and folds no event
-that the erasure covers, so nothing comes back. `worker.erasure.confirmation` checks that all workers have done so.
+it masks the links with the person in other slices of its sources; then it records its progress for each partition that
+it owns. Once it has read an erasure it answers and folds no event that the erasure covers, so nothing comes back.
+`worker.erasure.confirmation` checks that all workers have done so.
 """
 
 import logging
@@ -14,14 +15,14 @@ from contract.errors import ShopstreamError
 from contract.profiles.erasures import Erasures
 from contract.profiles.store import MergedOffsets
 from transport.records import TopicPartition
+from worker.erasure.link_sweeper import LinkSweeper
 from worker.erasure.marks import ErasureMarks
-from worker.erasure.progress import NO_OFFSETS, ErasureOffsets, owner_field
+from worker.erasure.progress import NO_OFFSETS, ErasureOffsets, find_lower, owner_field
 from worker.erasure.slice_eraser import SliceEraser
 from worker.erasure.topic import ErasureConsumer
 from worker.records.lanes import Lane
-from worker.state.answer_cache import AnswerCache
-from worker.state.claim_store import ClaimStore
 from worker.state.offsets import OffsetTracker
+from worker.state.resources import Stores
 
 log = logging.getLogger(__name__)
 CHECK_EVERY_S: Final = 1.0
@@ -40,18 +41,17 @@ class ErasureExecutor:
         lane: Lane,
         erasure_consumer: ErasureConsumer,
         eraser: SliceEraser,
+        sweeper: LinkSweeper,
         marks: ErasureMarks,
-        claim_store: ClaimStore,
-        answer_cache: AnswerCache,
+        stores: Stores,
         offsets: OffsetTracker,
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._lane = lane
         self._erasure_consumer = erasure_consumer
         self._eraser = eraser
-        self._progress, self._marks = marks.progress, marks
-        self._claim_store = claim_store
-        self._answer_cache = answer_cache
+        self._sweeper, self._progress, self._marks = sweeper, marks.progress, marks
+        self._claim_store, self._answer_cache = stores.claim_store, stores.answer_cache
         self._offsets = offsets
         self._clock_s = clock_s
         self._new_users: set[str] = set()
@@ -95,22 +95,35 @@ class ErasureExecutor:
         if not self._new_users and self._is_up_to_date and now_s < self._checked_s + CHECK_EVERY_S:
             return False
         partitions = list(self._offsets.committed)
-        fields = [owner_field(self._lane.name, partition) for partition in partitions]
-        behind = self._marks.find_behind(fields)
-        self._new_users |= {user.removeprefix("user:") for user in self._users_behind(behind)} if behind else set()
+        fields = [self._field(partition) for partition in partitions]
+        if behind := self._marks.find_behind(fields):
+            self._new_users |= {user.removeprefix("user:") for user in self._users_behind(behind)}
+            self._sweeper.restart()
         until_ms = self.erasures.until_ms
         new_until_ms = {f"user:{user}": until_ms[f"user:{user}"] for user in self._new_users}
         needs_refold = self._eraser.erase(
             new_until_ms, self._offsets.sources, self._offsets.merged, include_ambiguous=True
         )
         self._delete_answers(new_until_ms, partitions)
-        self._marks.write(fields, self.read_offsets(), is_behind=bool(behind))
+        self._record(partitions)
         if new_until_ms:
             log.info("Erased the data of %d users in this worker's partitions.", len(new_until_ms))
         self._new_users = set()
         self._is_up_to_date = True
         self._checked_s = now_s
         return needs_refold
+
+    def mask_links(self) -> None:
+        """Mask links with erased users for some milliseconds, if any may be left.
+
+        Raises `StaleState` or `Unavailable`.
+        """
+        if self._new_users or not self._is_up_to_date:
+            return
+        if (sweep := self._sweeper.step(self.read_offsets())) is not None:
+            owned = [partition for partition in sweep.sources if partition in self._offsets.committed]
+            self._marks.write([self._field(partition) for partition in owned], sweep.read_offsets)
+            self._record(list(self._offsets.committed))
 
     def read_offsets(self) -> ErasureOffsets:
         """How far the erasures topic is read, by partition name as in the progress hash."""
@@ -119,8 +132,22 @@ class ErasureExecutor:
             for partition, offset in self._erasure_consumer.read_offsets.items()
         }
 
+    def _record(self, partitions: list[TopicPartition]) -> None:
+        """Record the progress of those partitions whose links are masked; of the others `mask_links` will."""
+        read_offsets = self.read_offsets()
+        self._sweeper.record_swept(
+            partition
+            for partition in partitions
+            if not find_lower(self._marks.offsets(self._field(partition)), read_offsets)
+        )
+        done = [self._field(partition) for partition in partitions if self._sweeper.is_swept(partition)]
+        self._marks.write(done, read_offsets)
+
+    def _field(self, partition: TopicPartition) -> str:
+        return owner_field(self._lane.name, partition)
+
     def _poll(self) -> None:
-        """Read new records; those of another topic of that name count their offsets anew."""
+        """Read new records; a recreated topic has another id."""
         self._new_users |= self._erasure_consumer.poll()
         self._progress.set_topic_id(self._erasure_consumer.topic_id)
 

@@ -7,12 +7,13 @@ over. Where the data of persons lie on several servers, each of them has a copy 
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from contract.hashing import BUCKETS
 from contract.messages import to_json
 from worker.erasure.progress import NO_OFFSETS, ErasureOffsets, ErasureProgress, decode_offsets, find_lower
-from worker.redis.client import RedisClient
+from worker.ops import metrics
+from worker.redis.client import RedisClient, WrongType
 from worker.redis.cluster import RedisCluster
 
 log = logging.getLogger(__name__)
@@ -45,42 +46,43 @@ class ErasureMarks:
         self._written: dict[str, ErasureOffsets] = {}  # by field; what this worker does not own is left out
 
     def find_behind(self, fields: Sequence[str]) -> list[ErasureOffsets]:
-        """For each field that is behind what was executed, the offsets from which on that has to be done again.
+        """For each field that is behind what was executed, the offsets from which on that has to be done again, once.
 
         Where Redis went back, another confirmation is requested; where it lost everything, no data came back. Raises
         `Unavailable`.
         """
         if not fields:
+            self._written = {}
             return []
         stored, *marks = self._read_marks(fields)
-        written = {field: self._written[field] for field in fields if field in self._written}
-        taken_over = [field for field in fields if field not in written and field in stored]
-        confirmed = self._fetch_confirmed() if taken_over else NO_OFFSETS
-        written |= {field: raise_offsets(stored[field], confirmed) for field in taken_over}
+        expected = {field: self._written[field] for field in fields if field in self._written}
+        if taken_over := [field for field in fields if field not in expected and field in stored]:
+            confirmed = self._fetch_confirmed()
+            expected |= {field: raise_offsets(stored[field], confirmed) for field in taken_over}
         behind, reverted = dict[str, ErasureOffsets](), dict[str, ErasureOffsets]()
-        for field, expected in written.items():
+        for field, offsets_expected in expected.items():
             for offsets in (stored.get(field), *(mark.get(field) for mark in marks)):
-                if lower := find_lower(offsets or NO_OFFSETS, expected):
-                    behind[field] = {**expected, **behind.get(field, NO_OFFSETS), **lower}
+                if lower := find_lower(offsets or NO_OFFSETS, offsets_expected):
+                    behind[field] = lower_offsets(behind.get(field, offsets_expected), lower)
                     if offsets is not None:
                         reverted[field] = lower_offsets(reverted.get(field, NO_OFFSETS), lower)
         self._request_confirmation(reverted, stored)
+        self._written = expected | behind
         return list(behind.values())
 
-    def write(self, fields: Sequence[str], offsets: ErasureOffsets, *, is_behind: bool) -> None:
-        """Record that erasures before these offsets are executed; `is_behind`: Redis lacks some of what was written.
+    def offsets(self, field: str) -> ErasureOffsets:
+        """What Redis holds of an owned field, as of the last `find_behind` or `write`."""
+        return self._written.get(field, NO_OFFSETS)
 
-        Raises `Unavailable`.
-        """
-        written = dict.fromkeys(fields, offsets)
-        if written == self._written and not is_behind:
-            return
-        flat = [part for field in fields for part in (field, to_json(offsets))]
+    def write(self, fields: Sequence[str], offsets: ErasureOffsets) -> None:
+        """Record that erasures before these offsets are executed; raises `Unavailable`."""
+        changed = [field for field in fields if self._written.get(field) != offsets]
+        flat = [part for field in changed for part in (field, to_json(offsets))]
         if flat:
             for place in self._marks:
                 place.client.pipeline([("HSET", place.key, *flat)])
-        self.progress.write(fields, offsets)  # last: a mark below it has gone back
-        self._written = written
+            self.progress.write(changed, offsets)  # last: a mark below it has gone back
+            self._written |= dict.fromkeys(changed, offsets)
 
     @property
     def _places(self) -> list[MarkPlace]:
@@ -105,8 +107,17 @@ class ErasureMarks:
         marks = list[dict[str, ErasureOffsets]]()
         for client in dict.fromkeys(place.client for place in self._places):
             keys = [place.key for place in self._places if place.client is client]
-            marks += [read_fields(values, fields) for values in client.pipeline([("HMGET", k, *fields) for k in keys])]
+            marks += [read_fields(values, fields) for values in read_hashes(client, keys, fields)]
         return marks
+
+
+def read_hashes(client: RedisClient, keys: Sequence[str], fields: Sequence[str]) -> list[Any]:
+    """The values of fields of each hash; a key of another type is deleted, and what it held counts as lost."""
+    while True:
+        try:
+            return client.pipeline([("HMGET", key, *fields) for key in keys])
+        except WrongType as error:
+            metrics.UNREADABLE_KEYS.labels("erasures").inc(client.delete_other_type(error.key, "hash"))
 
 
 def read_fields(values: Sequence[bytes | None], fields: Sequence[str]) -> dict[str, ErasureOffsets]:
@@ -129,7 +140,7 @@ def list_places(client: RedisClient, cache_client: RedisClient, prefix: str) -> 
     """
     places = []
     if isinstance(client, RedisCluster):
-        places += [MarkPlace(client, f"{prefix}erased:{{{bucket}}}") for bucket in range(BUCKETS)]
+        places += [MarkPlace(client, f"{prefix}erasures:{{{bucket}}}") for bucket in range(BUCKETS)]
     if cache_client is not client:
-        places.append(MarkPlace(cache_client, f"{prefix}erased"))
+        places.append(MarkPlace(cache_client, f"{prefix}erasures"))
     return places

@@ -76,14 +76,14 @@ class ErasureProgress:
 
     def read(self) -> dict[str, ErasureOffsets]:
         """The offsets by field; empty for a field that cannot be decoded."""
-        (reply,) = self._repair(self.key, lambda: self.client.pipeline([("HGETALL", self.key)]))
+        (reply,) = self._call(self.key, lambda: self.client.pipeline([("HGETALL", self.key)]))
         return {field.decode(errors="replace"): decode_offsets(value) for field, value in to_pairs(reply)}
 
     def write(self, fields: Iterable[str], offsets: ErasureOffsets) -> None:
         """Set these fields to `offsets`."""
         flat = [part for field in fields for part in (field, to_json(offsets))]
         if flat:
-            self._repair(self.key, lambda: self.client.pipeline([("HSET", self.key, *flat)]))
+            self._call(self.key, lambda: self.client.pipeline([("HSET", self.key, *flat)]))
 
     def request_confirmation(self, offsets: ErasureOffsets) -> None:
         """Ask for another confirmation of the erasures from these offsets on."""
@@ -92,7 +92,7 @@ class ErasureProgress:
     def read_requests(self) -> dict[str, int]:
         """From which offset on erasures have to be confirmed again, by partition."""
         key = self.unconfirmed_key
-        (reply,) = self._repair(key, lambda: self.client.pipeline([("HGETALL", key)]))
+        (reply,) = self._call(key, lambda: self.client.pipeline([("HGETALL", key)]))
         return {field.decode(errors="replace"): int(value) for field, value in to_pairs(reply) if value.isdigit()}
 
     def remove_requests(self, offsets: ErasureOffsets) -> None:
@@ -107,14 +107,14 @@ class ErasureProgress:
 
     def _run_script(self, script: str, offsets: ErasureOffsets) -> None:
         if offsets:
-            key, flat = self.unconfirmed_key, [part for item in offsets.items() for part in item]
-            self._repair(key, lambda: self.client.run_script(script, [([key], flat)]))
+            flat, key = [part for item in offsets.items() for part in item], self.unconfirmed_key
+            self._call(key, lambda: self.client.run_script(script, [([key], flat)]))
 
-    def _repair(self, key: str, attempt: Callable[[], list[Any]]) -> list[Any]:
-        """The replies; a key of another type is deleted, and what it held counts as lost."""
+    def _call(self, key: str, call: Callable[[], list[Any]]) -> list[Any]:
+        """The reply to a call; a key of another type is deleted, and what it should hold counts as lost."""
         while True:
             try:
-                return attempt()
+                return call()
             except WrongType:
                 metrics.UNREADABLE_KEYS.labels("erasures").inc(self.client.delete_other_type(key, "hash"))
 

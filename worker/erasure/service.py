@@ -8,6 +8,7 @@ from transport.log_reader import LogReader, TopicTailer
 from worker.erasure.confirmation import ErasureConfirmer
 from worker.erasure.executor import ErasureExecutor, RefoldNeeded
 from worker.erasure.kafka_owners import TRAINING_PROCESSES, GroupOwners, JoinerOwners, RarelyAskedOwners
+from worker.erasure.link_sweeper import LinkSweeper
 from worker.erasure.marks import ErasureMarks, list_places
 from worker.erasure.owners import ErasureOwners, LaneOwners
 from worker.erasure.progress import ErasureOffsets, ErasureProgress
@@ -37,13 +38,13 @@ class ErasureService:
             lane=lane,
             erasure_consumer=self.consumer,
             eraser=SliceEraser(profiles=stores.profiles, offsets_at=self._log_reader.offsets_for_time),
+            sweeper=LinkSweeper(profiles=stores.profiles, offsets=offsets, erasures=self.consumer.erasures),
             marks=ErasureMarks(
                 progress=self._progress,
                 places=list_places(stores.profiles.client, stores.answer_cache.client, settings.redis.prefix),
                 fetch_confirmed=self._fetch_confirmed,
             ),
-            claim_store=stores.claim_store,
-            answer_cache=stores.answer_cache,
+            stores=stores,
             offsets=offsets,
         )
         self.confirmer = ErasureConfirmer(
@@ -82,6 +83,7 @@ class ErasureService:
         try:
             if pipeline.retry.call("kafka and redis", self.executor.apply_pending):
                 pipeline.recover(RefoldNeeded("Events of erased users after their erasure have to be folded again."))
+            pipeline.retry.call("redis", self.executor.mask_links)
         except StaleState as error:
             pipeline.recover(error)
 

@@ -13,7 +13,7 @@ from contract.messages import to_json
 from transport.records import Headers, Record, TopicPartition
 from worker.kafka.outgoing import OutgoingRecord
 
-COPY_HEADER: Final = "shopstream-copy"  # of records that the confirmer wrote: nobody requested them
+COPY_HEADER: Final = "shopstream-copy"  # of records that the confirmer wrote, which are no requests
 RecordKey = tuple[TopicPartition, bytes | int]  # a record without a key has its offset: compaction never removes it
 
 

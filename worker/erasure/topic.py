@@ -22,7 +22,7 @@ RECORDS_MAX: Final = 5_000
 class ErasureRecord(NamedTuple):
     """One record of the topic: an erasure, or the reason why it is none.
 
-    `is_copy`: nobody requested it, the confirmer wrote it. `displaced_user`: the user whose earlier record on the topic
+    `is_copy`: the confirmer wrote it, it is no request. `displaced_user`: the user whose earlier record on the topic
     compaction may remove because of this one.
     """
 
@@ -35,7 +35,7 @@ class ErasureRecord(NamedTuple):
 
     @property
     def requested_erasure(self) -> Erasure | None:
-        """The erasure, if somebody requested it."""
+        """The erasure, if the record is a request."""
         return None if self.is_copy else self.erasure
 
 
@@ -46,29 +46,34 @@ class ErasureConsumer:
     """
 
     def __init__(self, *, tailer: TopicTailer, erasures: Erasures) -> None:
-        self._tailer, self._kafka_times = tailer, KafkaTimes()
+        self._tailer = tailer
         self.erasures = erasures
         self.is_ready = False
         self.topics_read = 1  # one more for each time that the topic was recreated
         self._clear()
+
+    @property
+    def positions(self) -> dict[TopicPartition, int]:
+        """The offset up to which each partition is read, transaction markers included."""
+        return self._tailer.positions
 
     def open(self) -> None:
         """Query where the topic ends now; raises `Unavailable`."""
         self._tailer.open()
 
     def poll(self) -> set[str]:
-        """Read new records; returns the ids of the users whom they erase."""
+        """Read new records; returns the ids of the users of whom they erase more than is known."""
         records = self._tailer.poll(RECORDS_MAX, 0 if self.is_ready else 200)
         if self._tailer.take_restarted():
             self.topics_read += 1
             self._clear()
-        erasure_records = [self._add(record) for record in records]
+        users = {user for record in records if (user := self._add(record)) is not None}
         if records:
             metrics.ERASED_PEOPLE.set(len(self.erasures))
         if not self.is_ready and not self._tailer.partitions_behind:
             self.is_ready = True
             log.info("Erasures loaded: %d users.", len(self.erasures))
-        return {erasure_record.erasure.user_id for erasure_record in erasure_records if erasure_record.erasure}
+        return users
 
     def records_since(self, topic_partition: TopicPartition, offset: int, records_max: int) -> list[ErasureRecord]:
         """The first records of a partition from this offset on."""
@@ -92,20 +97,21 @@ class ErasureConsumer:
     def _clear(self) -> None:
         """Forget offsets and records of the topic, but no erasure."""
         self.last_by_user: dict[str, ErasureRecord] = {}  # the last record by user id
-        self.surviving = SurvivingErasures()
+        self.surviving, self._kafka_times = SurvivingErasures(), KafkaTimes()
         self._records = defaultdict[TopicPartition, list[ErasureRecord]](list)  # in offset order
         self.read_offsets: dict[TopicPartition, int] = {}  # the offset after the last record read, by partition
 
-    def _add(self, record: Record) -> ErasureRecord:
+    def _add(self, record: Record) -> str | None:
+        """Add the next record of its partition; returns the user if it erases more than is known."""
         erasure_record = decode_erasure(record, self._kafka_times)
         erasure, reject = erasure_record.erasure, erasure_record.reject
         erasure_record = erasure_record._replace(displaced_user=self.surviving.add(record, erasure))
         self._records[record.topic_partition].append(erasure_record)
         self.read_offsets[record.topic_partition] = record.offset + 1
         if erasure:
-            self.erasures.add(erasure)
             self.last_by_user[erasure.user_id] = erasure_record
-        elif reject:
+            return erasure.user_id if self.erasures.add(erasure) else None
+        if reject:
             log.error(
                 "Record %s is no erasure, and revokes none: %s",
                 record.topic_partition.log_text(record.offset),
@@ -113,7 +119,7 @@ class ErasureConsumer:
                 extra=record.topic_partition.log_fields(record.offset),
             )
             metrics.BAD_ERASURES.labels(reject.reason).inc()
-        return erasure_record
+        return None
 
 
 def decode_erasure(record: Record, kafka_times: KafkaTimes | None = None) -> ErasureRecord:

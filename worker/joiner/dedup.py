@@ -4,7 +4,8 @@ An example or judgement is identified by a 64-bit hash. With n stored and m quer
 expected to be taken for duplicates by collision (a ten-thousandth of one, with 50 million of each).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Final, TypeVar
 
 import numpy as np
@@ -13,9 +14,11 @@ import numpy.typing as npt
 from contract.events import Judgement
 from contract.hashing import hash_texts
 from contract.joining.output import JoinOutput
+from transport.records import TopicPartition
 
 T = TypeVar("T")
 Hashes = npt.NDArray[np.uint64]
+NO_STARTS: Final[Mapping[TopicPartition, int]] = MappingProxyType({})
 NO_HASHES: Final[Hashes] = np.empty(0, np.uint64)
 
 
@@ -59,6 +62,14 @@ class HashSet:
         self._sorted = np.sort(np.concatenate([NO_HASHES, *self._parts]))
         self._parts = []
 
+    def merge(self, hashes: Hashes) -> None:
+        """Add hashes after `freeze`."""
+        self._sorted = np.union1d(self._sorted, hashes)
+
+    def hashes(self) -> Hashes:
+        """All hashes, sorted; only after `freeze`."""
+        return self._sorted
+
     def contains(self, texts: Sequence[str]) -> npt.NDArray[np.bool_]:
         """Whether each text is in the set; only after `freeze`."""
         hashes = hash_texts(texts)
@@ -72,7 +83,9 @@ class HashSet:
 class PublishedOutputs:
     """Keys of published examples and judgements, and ids of rows that have an example; the latest `limit` of each."""
 
-    def __init__(self, *, limit: int) -> None:
+    def __init__(self, *, limit: int, starts: Mapping[TopicPartition, int] = NO_STARTS) -> None:
+        """`starts`: from where on the output topics were read."""
+        self.starts = starts
         self._keys = HashSet(limit=limit)
         self._row_ids = HashSet(limit=limit)
 
@@ -93,6 +106,14 @@ class PublishedOutputs:
         """Make the keys searchable; nothing can be added afterwards."""
         self._keys.freeze()
         self._row_ids.freeze()
+
+    def row_hashes(self) -> bytes:
+        """The hashes of the ids of rows."""
+        return self._row_ids.hashes().tobytes()
+
+    def merge_row_hashes(self, hashes: bytes) -> None:
+        """Add what `row_hashes` returned; only after `freeze`."""
+        self._row_ids.merge(np.frombuffer(hashes, np.uint64))
 
     def without_published(self, output: JoinOutput) -> JoinOutput:
         """The unpublished part of `output`; a label whose row an earlier run had is not an orphan."""

@@ -7,7 +7,8 @@ finds every output that may recur.
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
+from contextlib import closing
 from typing import Final
 
 import msgspec
@@ -47,13 +48,18 @@ decode_judgement: Final = msgspec.json.Decoder(JudgementIdentity).decode
 
 
 class DedupLoader:
-    """Reads published outputs. `on_poll` is called after each poll, also while there is no record."""
+    """Reads published outputs. `on_poll` is called after each poll, also while there is no record.
 
-    def __init__(self, *, settings: Settings, on_poll: Callable[[], None]) -> None:
+    `on_records` is called when there are some: the load advances.
+    """
+
+    def __init__(
+        self, *, settings: Settings, on_poll: Callable[[], None], on_records: Callable[[], None] = lambda: None
+    ) -> None:
         self._topics = (settings.topics.feedback, settings.topics.judgements)
         self._kafka = settings.kafka
         self._limit = settings.feedback.said_max
-        self._on_poll = on_poll
+        self._on_poll, self._on_records = on_poll, on_records
 
     def load(self, offsets: Mapping[TopicPartition, PartitionOffsets]) -> dict[int, PublishedOutputs]:
         """The published outputs of records at or after the group's offsets, by shard; raises `Unavailable`.
@@ -64,18 +70,49 @@ class DedupLoader:
         outputs that are not readable yet, so the output topics are read to the end that they have now, behind the
         records of transactions that are still open.
         """
-        published = {partition.partition: PublishedOutputs(limit=self._limit) for partition in offsets}
-        reader = LogReader(kafka=self._kafka, on_poll=self._on_poll)
-        try:
+        numbers = {partition.partition for partition in offsets}
+        with closing(LogReader(kafka=self._kafka, on_poll=self._on_poll)) as reader:
             first_ms = reader.earliest_timestamp_ms(
                 {partition: start_offset(partition_offsets) for partition, partition_offsets in offsets.items()},
                 latest_ms=read_clock_ms() + TIMESTAMP_LEAD_MS,
             )
-            if first_ms is not None:
-                for records in self._read_outputs(reader, first_ms - TIMESTAMP_LEAD_MS):
-                    self._add(published, records)
-        finally:
-            reader.close()
+            if first_ms is None:
+                return self._read(reader, numbers, {}, {})
+            ends = reader.fetch_written_ends(self._topics)
+            starts = reader.offsets_for_time(ends, max(0, first_ms - TIMESTAMP_LEAD_MS))
+            return self._read(reader, numbers, ends, starts)
+
+    def load_from(self, numbers: Set[int], starts: Mapping[TopicPartition, int]) -> dict[int, PublishedOutputs]:
+        """What these shards published at or after these offsets, and all in partitions without one.
+
+        Raises `Unavailable`.
+        """
+        with closing(LogReader(kafka=self._kafka, on_poll=self._on_poll)) as reader:
+            ends = reader.fetch_written_ends(self._topics)
+            ranges = reader.fetch_offset_ranges(self._topics)
+            # A topic that is shorter was recreated.
+            first = {
+                partition: max(ranges[partition].low, start if (start := starts.get(partition, 0)) <= end else 0)
+                for partition, end in ends.items()
+            }
+            return self._read(reader, numbers, ends, first)
+
+    def fetch_ends(self) -> dict[TopicPartition, int]:
+        """The present ends of the output topics; raises `Unavailable`."""
+        with closing(LogReader(kafka=self._kafka)) as reader:
+            return {partition: ends.high for partition, ends in reader.fetch_offset_ranges(self._topics).items()}
+
+    def _read(
+        self,
+        reader: LogReader,
+        numbers: Set[int],
+        ends: Mapping[TopicPartition, int],
+        starts: Mapping[TopicPartition, int],
+    ) -> dict[int, PublishedOutputs]:
+        published = {number: PublishedOutputs(limit=self._limit, starts=starts) for number in numbers}
+        for records in reader.read(ends, starts):
+            self._add(published, records)
+            self._on_records()
         for outputs in published.values():
             outputs.freeze()
         log.info(
@@ -83,10 +120,6 @@ class DedupLoader:
             sum(map(len, published.values())),
         )
         return published
-
-    def _read_outputs(self, reader: LogReader, begin_ms: int) -> Iterable[list[Record]]:
-        ends = reader.fetch_written_ends(self._topics)
-        return reader.read(ends, reader.offsets_for_time(ends, max(0, begin_ms)))
 
     def _add(self, published: Mapping[int, PublishedOutputs], records: Iterable[Record]) -> None:
         keys = defaultdict[int | None, list[str]](list)

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Final
 
+from msgspec import Struct
+
 ENTRIES_MAX: Final = 4_096
 
 
@@ -15,15 +17,29 @@ class OffsetEntry:
     offset: int
 
 
+class OffsetIndexState(Struct, frozen=True):
+    """An index as it is stored; `entries`: first_ms, highest_ms and offset of each."""
+
+    entries: list[tuple[int, int, int]]
+    width_ms: int
+    highest_ms: int
+    next_offset: int
+
+
 class TimeOffsetIndex:
     """The index of one partition: at most `entries_max` entries, which grow coarser with the time that they span."""
 
-    def __init__(self, *, entries_max: int = ENTRIES_MAX) -> None:
+    def __init__(self, state: OffsetIndexState | None = None, *, entries_max: int = ENTRIES_MAX) -> None:
         self._entries_max = entries_max
-        self._entries: list[OffsetEntry] = []
-        self._width_ms = 1
-        self.highest_ms = 0
-        self.next_offset = 0  # the offset after the last record that was read, 0 before the first
+        self._entries = [OffsetEntry(*entry) for entry in state.entries] if state else []
+        self._width_ms = state.width_ms if state else 1
+        self.highest_ms = state.highest_ms if state else 0
+        # The offset after the last record that was read, 0 before the first.
+        self.next_offset = state.next_offset if state else 0
+
+    def state(self) -> OffsetIndexState:
+        entries = [(entry.first_ms, entry.highest_ms, entry.offset) for entry in self._entries]
+        return OffsetIndexState(entries, self._width_ms, self.highest_ms, self.next_offset)
 
     def observe(self, offset: int, ts_ms: int) -> None:
         """Record that an event of that time was read."""

@@ -1,16 +1,21 @@
 """The joiner over partitions, and the offset from which each has to be read again after a crash. Pure.
 
-Rows that wait for labels are in memory only. So the position committed for a partition is that of its earliest record
-that an open row may need.
+The log is what a joiner without a store of waiting rows is restored from. So the position committed for a partition is
+that of its earliest record that an open row may need.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
 
+import msgspec
+from msgspec import Struct
 from msgspec.structs import replace
 
 from contract.events import Event
+from contract.hashing import hash_text
 from contract.joining.joiner import Joiner
 from contract.joining.output import JoinOutput, Origin, OutcomeCounts
+from contract.joining.row_store import RowStore, TableChanges
 from contract.messages import ScoredRow
 from contract.profiles.erasures import NO_ERASURES, Erasures
 from contract.settings.worker import FeedbackSettings
@@ -18,26 +23,58 @@ from contract.tasks import Task
 from transport.records import TopicPartition
 from worker.erasure.kafka_owners import NOTHING_ERASED, ErasedOffsets
 from worker.joiner.commit_metadata import EMPTY_METADATA, CommitMetadata
-from worker.joiner.offset_index import TimeOffsetIndex
-from worker.joiner.watermarks import RecordTime, Watermarks
+from worker.joiner.offset_index import OffsetIndexState, TimeOffsetIndex
+from worker.joiner.watermarks import RecordTime, UserTimes, Watermarks
+
+
+class PartitionState(Struct, frozen=True):
+    """A partition as it is stored: where it was read to, and the times of its latest users."""
+
+    topic: str
+    partition: int
+    index: OffsetIndexState | None
+    by_user: dict[str, RecordTime]
+    earliest: RecordTime | None
+
+
+class ReadState(Struct, frozen=True):
+    """The input that the stored rows reflect: its partitions and the watermark."""
+
+    partitions: list[PartitionState] = []
+    now_ms: int | None = None
+
+
+READ_STATE: Final = "read"
+encode_read: Final = msgspec.msgpack.Encoder().encode
+decode_read: Final = msgspec.msgpack.Decoder(ReadState).decode
 
 
 class PartitionedJoiner:
-    """Joins partitions that are read at different speeds."""
+    """Joins partitions that are read at different speeds. With `rows` it goes on with what was committed there."""
 
-    def __init__(self, *, feedback: FeedbackSettings, tasks: Sequence[Task], erasures: Erasures = NO_ERASURES) -> None:
+    def __init__(
+        self,
+        *,
+        feedback: FeedbackSettings,
+        tasks: Sequence[Task],
+        erasures: Erasures = NO_ERASURES,
+        rows: RowStore | None = None,
+    ) -> None:
         """`erasures`: those known so far; a record that one covers is not joined."""
         self._erasures = erasures
-        self._joiner = Joiner(feedback=feedback, tasks=tasks)
+        self._joiner = Joiner(feedback=feedback, tasks=tasks, rows=rows)
         self._watermarks = Watermarks[TopicPartition]()
         self._offset_indexes: dict[TopicPartition, TimeOffsetIndex] = {}
-        self._metadata: dict[TopicPartition, CommitMetadata] = {}
+        self._metadata: dict[TopicPartition, CommitMetadata] = {}  # the latest that was committed
+        self._closed: Mapping[TopicPartition, CommitMetadata] = {}  # of a run whose rows this one lacks
         # Records further ahead than this would only be kept as early events until the slower topics have caught up.
         self._lead_ms = feedback.grace_s * 1000
         self._judged_wait_ms = (feedback.fraud_window_s + feedback.grace_s) * 1000  # how long a labelled row stays open
         longest_s = max(feedback.fraud_window_s, feedback.purchase_window_s, feedback.impression_wait_s)
         self._longest_wait_ms = (longest_s + feedback.grace_s) * 1000
         self._timely_from_ms: int | None = None
+        if rows and (state := rows.read_state(READ_STATE)):
+            self._load(decode_read(state))
 
     @property
     def counts(self) -> OutcomeCounts:
@@ -52,6 +89,20 @@ class PartitionedJoiner:
     def oldest_ms(self) -> int | None:
         """The event time of the oldest row or event that is open; None if none is."""
         return self._joiner.oldest_pending_ms()
+
+    @property
+    def highest_ms(self) -> int:
+        """The highest event time of all partitions; 0 without any."""
+        return max((index.highest_ms for index in self._offset_indexes.values()), default=0)
+
+    @property
+    def uncommitted(self) -> int:
+        """The number of rows and events that the next commit of the store writes or deletes."""
+        return self._joiner.uncommitted
+
+    def __len__(self) -> int:
+        """The number of rows and events that wait."""
+        return len(self._joiner)
 
     def add_partitions(self, partitions: Iterable[TopicPartition]) -> None:
         """Hold the watermark back for these partitions from now on."""
@@ -77,15 +128,15 @@ class PartitionedJoiner:
             pass  # as if it were not there
         elif isinstance(message, ScoredRow):
             # A closed row may be read again without all of its events, and would be joined to fewer of them.
-            if not self._metadata.get(partition, EMPTY_METADATA).is_closed(offset, message):
+            if not self._closed.get(partition, EMPTY_METADATA).is_closed(offset, message):
                 self._joiner.add_row(message)
         else:
             self._joiner.add_event(message, Origin(*partition, offset))
         return time is not None and (self._timely_from_ms is None or time.ms >= self._timely_from_ms)
 
-    def erase(self, user_id: str, until_ms: int) -> None:
-        """Remove what a user's erasure covers from what waits."""
-        self._joiner.erase(user_id, until_ms)
+    def erase(self, user_id: str, until_ms: int) -> int:
+        """Remove what a user's erasure covers from what waits; returns how many rows and events."""
+        return self._joiner.erase(user_id, until_ms)
 
     def advance(self, idle: Iterable[TopicPartition]) -> JoinOutput:
         """The outputs that are ready, with exactly the partitions in `idle` holding no watermark back."""
@@ -103,8 +154,34 @@ class PartitionedJoiner:
         return {partition: index.safe_offset(oldest_ms) for partition, index in self._offset_indexes.items()}
 
     def restore(self, metadata: Mapping[TopicPartition, CommitMetadata]) -> None:
-        """Leave out rows that an earlier run closed."""
+        """Commit nothing that closes fewer rows than `metadata` does, which an earlier run committed.
+
+        Rows that it closed are left out. A joiner that goes on with stored rows has all of them, as of their positions,
+        and joins what follows as the earlier run did.
+        """
         self._metadata = dict(metadata)
+        self._closed = {} if self._offset_indexes else metadata
+
+    def changes(self) -> list[TableChanges]:
+        """The rows that have changed since the last commit of the store."""
+        return self._joiner.changes()
+
+    def states(self) -> dict[str, bytes]:
+        """The input that the rows reflect, to be committed with them."""
+        partitions = [
+            PartitionState(
+                *partition,
+                index.state() if (index := self._offset_indexes.get(partition)) else None,
+                times.by_user,
+                times.earliest,
+            )
+            for partition, times in self._watermarks.times_by_partition().items()
+        ]
+        return {READ_STATE: encode_read(ReadState(partitions, self.now_ms))}
+
+    def confirm_commit(self) -> None:
+        """The changes and states were committed to the store."""
+        self._joiner.confirm_commit()
 
     def commit_metadata(
         self, orphans: Mapping[str, int], writer: str, erased: ErasedOffsets = NOTHING_ERASED
@@ -138,7 +215,16 @@ class PartitionedJoiner:
         """Partitions to pause until the slower ones have caught up."""
         return self._watermarks.partitions_ahead(self._lead_ms)
 
+    def _load(self, state: ReadState) -> None:
+        times_by_partition = dict[TopicPartition, UserTimes]()
+        for saved in state.partitions:
+            partition = TopicPartition(saved.topic, saved.partition)
+            times_by_partition[partition] = UserTimes(saved.by_user, saved.earliest)
+            if saved.index:
+                self._offset_indexes[partition] = TimeOffsetIndex(saved.index)
+        self._watermarks.restore(times_by_partition, state.now_ms)
+
 
 def name_user(message: ScoredRow | Event) -> str:
-    """The user of a record; a product has none, and stands for itself."""
-    return str(getattr(message, "user_id", "")) or message.event_id
+    """A hash of the user of a record, since it is stored; a product has none, and stands for itself."""
+    return f"{hash_text(str(getattr(message, 'user_id', '')) or message.event_id):x}"

@@ -13,20 +13,25 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Final, Protocol
 
 from contract.joining.output import JoinOutput, OutcomeCounts
+from contract.joining.row_store import BrokenStore
 from contract.messages import to_json, to_msgpack
 from contract.profiles.record import JUDGED_TASKS
 from contract.settings.reading import Settings
 from transport.kafka_times import read_clock_ms
 from transport.records import PartitionOffsets, Record, TopicPartition
+from worker.erasure.kafka_owners import NOTHING_ERASED
 from worker.joiner.decoding import RecordDecoder
 from worker.joiner.dedup import PublishedOutputs
 from worker.joiner.dedup_loader import DedupLoader, make_shard_header, start_offset
 from worker.joiner.erasures import JoinerErasures
 from worker.joiner.membership import JoinerMembership, PartitionsChanged
+from worker.joiner.recovered_state import read_output_starts
 from worker.joiner.shard import JoinerShard, ShardSet
+from worker.joiner.store.shard_store import ShardStore
+from worker.joiner.store.store_folder import StoreFolder
 from worker.kafka.consumer import GroupConsumer
 from worker.kafka.outgoing import OutgoingRecord, leave_out
 from worker.kafka.producer import TransactionalProducer
@@ -37,6 +42,7 @@ from worker.ops.steps import Step, StepMarker
 log = logging.getLogger(__name__)
 KINDS: Final = ("scored", "impressions", "clicks", "orders", "labels")
 MISMATCH_CHECK_S: Final = 1.0
+UNSAVED_MAX: Final = 50_000  # changed rows and events that are in memory until they are saved
 Positions = dict[TopicPartition, int]
 
 
@@ -46,6 +52,27 @@ class Clocks:
 
     steady_s: Callable[[], float] = time.monotonic
     wall_ms: Callable[[], int] = read_clock_ms
+
+
+class PublishedLog(Protocol):
+    """Reads the output topics; each call raises `Unavailable`."""
+
+    def load(self, offsets: Mapping[TopicPartition, PartitionOffsets]) -> Mapping[int, PublishedOutputs]:
+        """By shard, the outputs that earlier runs published of records at or after these offsets of the input."""
+
+    def load_from(self, numbers: Set[int], starts: Positions) -> Mapping[int, PublishedOutputs]:
+        """By shard, the outputs at or after these offsets of the output."""
+
+    def fetch_ends(self) -> Positions:
+        """The present ends of the output."""
+
+
+@dataclass(frozen=True, slots=True)
+class JoinerRecovery:
+    """What a restarted joiner goes on with: earlier outputs (by default read from Kafka), and rows on disk, if any."""
+
+    outputs: PublishedLog | None = None
+    stores: StoreFolder | None = None
 
 
 class JoinerPipeline:
@@ -62,13 +89,15 @@ class JoinerPipeline:
         step_marker: StepMarker | None = None,
         erasures: JoinerErasures | None = None,
         clocks: Clocks | None = None,
-        load_published: Callable[[Mapping[TopicPartition, PartitionOffsets]], Mapping[int, PublishedOutputs]]
-        | None = None,
+        recovery: JoinerRecovery | None = None,
     ) -> None:
-        """`load_published` returns what earlier runs published of records from the given offsets on, by shard."""
         self._settings = self._shard_settings = settings
         self._clocks = clocks or Clocks()
-        self._load_published = load_published or DedupLoader(settings=settings, on_poll=membership.heartbeat).load
+        recovery = recovery or JoinerRecovery()
+        self._outputs = recovery.outputs or DedupLoader(settings=settings, on_poll=membership.heartbeat)
+        self._stores = recovery.stores
+        self._save_due_s = 0.0
+        self._saved_erased = NOTHING_ERASED
         kinds_by_topic = {settings.topics.topic_name(kind): kind for kind in KINDS}
         self._topics = list(kinds_by_topic)
         self._decoder = RecordDecoder(kinds_by_topic=kinds_by_topic, clock_ms=self._clocks.wall_ms)
@@ -118,10 +147,17 @@ class JoinerPipeline:
                 restarted = self._recover()
                 for user_id, until_ms in self._erasures.poll():
                     self._shards.erase(user_id, until_ms)
+                    self._save_due_s = 0.0  # an erasure is executed once the stores lack the user's rows
                 self._publish(self._join([record for record in records if record.topic_partition not in restarted]))
         except PartitionsChanged as changed:
             log.warning("Restarting the join from the committed positions: %s", changed)
             self._restart()
+        except BrokenStore as broken:
+            log.error("The stored rows are thrown away, and the log is read again: %s", broken)
+            metrics.STORES_DISCARDED.inc()
+            for shard in self._shards:
+                shard.discard_store()
+            self._drop_rows()
         return len(records)
 
     def progress(self) -> tuple[Positions, Positions]:
@@ -150,6 +186,7 @@ class JoinerPipeline:
         """Leave the group; records after the committed positions will be read again."""
         self._consumer.close()
         self._producer.close()
+        self._shards.close()
         self._erasures.close()
 
     def _join(self, records: list[Record]) -> list[OutgoingRecord]:
@@ -181,8 +218,10 @@ class JoinerPipeline:
         ]
 
     def _publish(self, outgoing: list[OutgoingRecord]) -> None:
-        erased = self._erasures.read_offsets()
-        if outgoing or any(shard.has_moved(erased) for shard in self._shards):
+        executed = self._erasures.read_offsets()
+        saved = self._list_saved()
+        erased = self._saved_erased if self._stores else executed
+        if outgoing or saved or any(shard.has_moved(erased) for shard in self._shards):
             commits = [(shard, shard.make_commits(self._writer, erased)) for shard in self._shards]
             merged = {partition: commit for _, each in commits for partition, commit in each.items()}
             self._mark_step(Step.PUBLISH)
@@ -194,7 +233,25 @@ class JoinerPipeline:
             )
             for shard, shard_commits in commits:
                 shard.mark_committed(shard_commits, erased)
+        if saved:
+            self._save(saved)
+        if not any(shard.has_unsaved() for shard in self._shards):
+            self._saved_erased = executed
         self._set_metrics()
+
+    def _list_saved(self) -> list[JoinerShard]:
+        """The shards to save after this batch: all that have changed, from time to time or when much has."""
+        is_due = self._clocks.steady_s() >= self._save_due_s
+        unsaved = [shard for shard in self._shards if shard.has_unsaved()]
+        return unsaved if is_due or sum(shard.uncommitted for shard in unsaved) > UNSAVED_MAX else []
+
+    def _save(self, shards: list[JoinerShard]) -> None:
+        """Save shards after their commit to Kafka, never before: outputs that are not published would be lost."""
+        output_ends = self._retry.call("kafka", self._outputs.fetch_ends)
+        for shard in shards:
+            shard.save(self._consumer.at_end.keys(), output_ends, self._retry)
+        metrics.STORE_BYTES.set(sum(shard.store.size_bytes() for shard in self._shards if shard.store))
+        self._save_due_s = self._clocks.steady_s() + self._settings.feedback.save_ms / 1000
 
     def _pause_only(self, partitions: set[TopicPartition]) -> None:
         if partitions != self._paused:
@@ -236,18 +293,40 @@ class JoinerPipeline:
                 restarted |= shard.partitions
             new.append((self._shards.replace(shard), own))
         if new:
+            self._open_stores(new)
             self._load(new)
             self._have_orphans_changed = True
-        self._seek({partition: offsets[partition] for partition in restarted})
+            restarted |= {p for shard, _ in new if shard.joiner.next_offsets() for p in shard.partitions}
+        starts = {partition: start for shard, own in new for partition, start in shard.starts(own).items()}
+        self._seek({partition: starts[partition] for partition in restarted})
         return restarted
+
+    def _open_stores(self, shards: list[tuple[JoinerShard, dict[TopicPartition, PartitionOffsets]]]) -> None:
+        """Let the shards go on with their stored rows, and delete those of shards that have moved away."""
+        if self._stores:
+            self._stores.keep_only({shard.number for shard in self._shards})
+            for shard, own in shards:
+                shard.use_store(self._retry.call("kafka", partial(self._stores.open, own)))
 
     def _load(self, shards: list[tuple[JoinerShard, dict[TopicPartition, PartitionOffsets]]]) -> None:
         """Load what earlier runs published of these shards, which start at these offsets."""
-        offsets = {partition: known for _, own in shards for partition, known in own.items()}
-        published = self._retry.call("kafka", partial(self._load_published, offsets))
+        from_log = {
+            partition: known for shard, own in shards if not shard.is_stored for partition, known in own.items()
+        }
+        published = dict(self._load_after({s.number: s.store for s, _ in shards if s.store and s.is_stored}))
+        if from_log:
+            published |= self._retry.call("kafka", partial(self._outputs.load, from_log))
         for shard, own in shards:
             shard.recover(own, published[shard.number], self._clocks.wall_ms())
         metrics.EXAMPLES_UNREMEMBERED.set(sum(outputs.evicted for outputs in published.values()))
+
+    def _load_after(self, stores: Mapping[int, ShardStore]) -> Mapping[int, PublishedOutputs]:
+        """Load what was published after the stores of these shards were written."""
+        starts: Positions = {}
+        for store in stores.values():
+            for partition, offset in read_output_starts(store.rows).items():
+                starts[partition] = min(offset, starts.get(partition, offset))
+        return self._retry.call("kafka", partial(self._outputs.load_from, stores.keys(), starts)) if stores else {}
 
     def _find_mismatch(self) -> str | None:
         """Why the topics cannot be joined by partition number, or None; sets the limits of each shard."""
@@ -263,17 +342,14 @@ class JoinerPipeline:
         self._shard_settings = divide_limits(self._settings, max(counts.values(), default=1))
         return None
 
-    def _seek(self, offsets: Mapping[TopicPartition, PartitionOffsets]) -> None:
-        starts = {
-            partition: start_offset(known)
-            for partition, known in offsets.items()
-            if partition in self._consumer.assignment
-        }
-        self._retry.call("kafka", partial(self._consumer.seek, starts))
+    def _seek(self, starts: Positions) -> None:
+        assigned = {partition: start for partition, start in starts.items() if partition in self._consumer.assignment}
+        self._retry.call("kafka", partial(self._consumer.seek, assigned))
 
     def _set_metrics(self) -> None:
         shards = [shard for shard in self._shards if not shard.is_empty(self._consumer.at_end)]
         metrics.JOINER_SHARDS.set(len(self._shards))
+        metrics.WAITING_ROWS.set(sum(len(shard.joiner) for shard in self._shards))
         metrics.STREAM_TIME_SECONDS.set(min((shard.joiner.now_ms or 0 for shard in shards), default=0) / 1000)
         open_ms = [shard.joiner.oldest_ms for shard in shards]
         metrics.OLDEST_OPEN_SECONDS.set(min((ms for ms in open_ms if ms is not None), default=0) / 1000)
@@ -301,7 +377,8 @@ class JoinerPipeline:
         self._shards.reset()
         self._pause_only(set())
         partitions = set(self._consumer.assignment)
-        self._seek(self._retry.call("kafka", partial(self._consumer.query_offsets, partitions)))
+        offsets = self._retry.call("kafka", partial(self._consumer.query_offsets, partitions))
+        self._seek({partition: start_offset(known) for partition, known in offsets.items()})
 
 
 def count_output(output: JoinOutput, tasks: Set[str]) -> None:

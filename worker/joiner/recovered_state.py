@@ -7,10 +7,14 @@ import heapq
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
+from typing import Final
 
+import msgspec
+from msgspec import Struct
 from msgspec.structs import replace
 
 from contract.joining.output import JoinOutput, OrphanLabel
+from contract.joining.row_store import RowStore
 from contract.settings.worker import FeedbackSettings
 from transport.records import PartitionOffsets, TopicPartition
 from worker.erasure.kafka_owners import ErasedOffsets
@@ -24,6 +28,21 @@ log = logging.getLogger(__name__)
 LEGACY_PARTITION = 0  # an earlier release committed the counts of all partitions with each
 
 
+class OrphanState(Struct, frozen=True):
+    """Counts of orphans as they are stored; `open`: topic, partition, and the offset and task of each open one."""
+
+    final: dict[str, int]
+    open: list[tuple[str, int, list[tuple[int, str]]]]
+
+
+ORPHAN_STATE: Final = "orphans"
+OUTPUT_STATE: Final = "outputs"
+ROW_ID_STATE: Final = "row ids"  # of rows that earlier runs closed, so that their late labels are not orphans
+to_msgpack: Final = msgspec.msgpack.Encoder().encode
+decode_starts: Final = msgspec.msgpack.Decoder(list[tuple[str, int, int]]).decode
+decode_orphans: Final = msgspec.msgpack.Decoder(OrphanState).decode
+
+
 class RecoveredState:
     """Outputs that earlier runs published of the partitions of one number, rows that they closed, and labels without a
     row that they counted."""
@@ -35,8 +54,9 @@ class RecoveredState:
         offsets: Mapping[TopicPartition, PartitionOffsets],
         published: PublishedOutputs,
         clock_limit_ms: int | None = None,
+        rows: RowStore | None = None,
     ) -> None:
-        """`offsets`: where this run starts to read, with the metadata committed there.
+        """`offsets`: what earlier runs committed, from where this run reads unless it goes on with stored `rows`.
 
         Committed times after `clock_limit_ms` are not believed.
         """
@@ -51,8 +71,13 @@ class RecoveredState:
                 if metadata.writer or partition.partition == LEGACY_PARTITION
             ],
             limit=feedback.parked_max,
+            rows=rows,
         )
         self._published = published
+        if rows and (row_ids := rows.read_state(ROW_ID_STATE)):
+            published.merge_row_hashes(row_ids)
+        self._are_row_ids_stored = False
+        self._repeats_until_ms: int | None = None  # known once everything that earlier runs read was read
         self._nothing_published = PublishedOutputs(limit=feedback.said_max)
         self._ends = {
             partition: partition_offsets.high
@@ -92,10 +117,56 @@ class RecoveredState:
         metadata = unread | joiner.commit_metadata(orphans, writer, erased)
         return {partition: encode_metadata(latest) for partition, latest in metadata.items()}
 
+    def states(
+        self,
+        joiner: PartitionedJoiner,
+        at_end: Iterable[TopicPartition],
+        output_ends: Mapping[TopicPartition, int],
+    ) -> dict[str, bytes]:
+        """What is committed to the store with the rows; `output_ends`: the present ends of the output topics.
+
+        A run that goes on with the store reads back the outputs that earlier runs may have published and the stored
+        rows may emit: those after these ends, or all that this run has read back if it may still repeat them.
+        """
+        starts = self._published.starts if self._may_repeat(joiner, set(at_end)) else output_ends
+        states = self._orphan_counter.states() | {OUTPUT_STATE: encode_starts(starts)}
+        if not self._are_row_ids_stored:
+            self._are_row_ids_stored = True
+            states[ROW_ID_STATE] = self._published.row_hashes()
+        return states
+
     def release_published(self, positions: Mapping[TopicPartition, int]) -> None:
         """Free the recovered outputs once the positions have passed every record that an earlier run may have read."""
-        if len(self._published) and all(positions.get(partition, 0) >= end for partition, end in self._ends.items()):
+        if self._published is not self._nothing_published and all(
+            positions.get(partition, 0) >= end for partition, end in self._ends.items()
+        ):
             self._published = self._nothing_published
+            self._are_row_ids_stored = False
+
+    def _may_repeat(self, joiner: PartitionedJoiner, at_end: set[TopicPartition]) -> bool:
+        """Whether this run may still emit what an earlier one published.
+
+        No longer, once it has read all that was there when it started, and the watermark has passed all of it: each
+        event and each timer of the earlier runs has come then.
+        """
+        if not len(self._published):
+            return False
+        read = joiner.next_offsets()
+        if self._repeats_until_ms is None and all(
+            read.get(partition, 0) >= end or partition in at_end for partition, end in self._ends.items()
+        ):
+            self._repeats_until_ms = joiner.highest_ms
+        return self._repeats_until_ms is None or (joiner.now_ms or 0) < self._repeats_until_ms
+
+
+def encode_starts(starts: Mapping[TopicPartition, int]) -> bytes:
+    return to_msgpack([(*partition, offset) for partition, offset in starts.items()])
+
+
+def read_output_starts(rows: RowStore) -> dict[TopicPartition, int]:
+    """From where to read back the outputs that stored rows may emit again."""
+    starts = decode_starts(rows.read_state(OUTPUT_STATE) or to_msgpack([]))
+    return {TopicPartition(topic, partition): offset for topic, partition, offset in starts}
 
 
 def repair_times(partition: TopicPartition, metadata: CommitMetadata, clock_limit_ms: int | None) -> CommitMetadata:
@@ -124,11 +195,26 @@ class OrphanCounter:
     become final; beyond it the oldest is taken as final.
     """
 
-    def __init__(self, *, final: Iterable[Mapping[str, int]], limit: int) -> None:
-        """`final`: the counts committed with each partition's position; the largest is the latest."""
-        self._final: Counter[str] = max(map(Counter[str], final), key=Counter.total, default=Counter())
+    def __init__(self, *, final: Iterable[Mapping[str, int]], limit: int, rows: RowStore | None = None) -> None:
+        """`final`: the counts committed with each partition's position; the largest is the latest.
+
+        A run that goes on with stored rows starts with the orphans that they reflect, and counts those after them
+        again. Until then `final` is what it commits.
+        """
+        self._committed: Counter[str] = max(map(Counter[str], final), key=Counter.total, default=Counter())
+        self._final = self._committed.copy()
         self._limit = limit
         self._open: defaultdict[TopicPartition, list[tuple[int, str]]] = defaultdict(list)
+        if rows and (state := rows.read_state(ORPHAN_STATE)):
+            saved = decode_orphans(state)
+            self._final = Counter(saved.final)
+            for topic, partition, waiting in saved.open:
+                self._open[TopicPartition(topic, partition)] = waiting
+
+    def states(self) -> dict[str, bytes]:
+        """The counts, to be committed with the rows that they belong to."""
+        waiting = [(*partition, entries) for partition, entries in self._open.items()]
+        return {ORPHAN_STATE: to_msgpack(OrphanState(dict(self._final), waiting))}
 
     def add(self, orphans: Iterable[OrphanLabel]) -> None:
         for task, _, origin in orphans:
@@ -146,8 +232,8 @@ class OrphanCounter:
             waiting = self._open[partition]
             while waiting and waiting[0][0] < position:
                 self._final[heapq.heappop(waiting)[1]] += 1
-        return dict(self._final)
+        return dict(self._final | self._committed)
 
     def total(self) -> Counter[str]:
         """All known orphans, final or not."""
-        return self._final + Counter(task for waiting in self._open.values() for _, task in waiting)
+        return (self._final + Counter(task for waiting in self._open.values() for _, task in waiting)) | self._committed

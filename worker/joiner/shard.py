@@ -6,6 +6,7 @@ same partitioner. So a shard can move to another joiner, and the other shards of
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 
 from contract.joining.output import JoinOutput, OutcomeCounts
 from contract.profiles.erasures import NO_ERASURES, Erasures
@@ -14,9 +15,12 @@ from transport.records import PartitionOffsets, Record, TopicPartition
 from worker.erasure.kafka_owners import NOTHING_ERASED, ErasedOffsets
 from worker.joiner.decoding import CLOCK_LEAD_MS, RecordDecoder
 from worker.joiner.dedup import PublishedOutputs
+from worker.joiner.dedup_loader import start_offset
 from worker.joiner.partitioned_joiner import PartitionedJoiner
 from worker.joiner.recovered_state import RecoveredState
+from worker.joiner.store.shard_store import ShardStore
 from worker.joiner.watermarks import IdlePartitions
+from worker.ops.retry import Retry
 
 Commits = Mapping[TopicPartition, tuple[int, str]]  # position and metadata
 
@@ -29,6 +33,8 @@ class JoinerShard:
     ) -> None:
         """`erasures`: those known so far; they are not joined."""
         self.partitions = partitions
+        self.store: ShardStore | None = None  # without one, rows wait in memory only
+        self._settings, self._erasures = settings, erasures
         self.is_verified = False  # nothing was committed by another process since this one's last commit
         self.joiner = PartitionedJoiner(feedback=settings.feedback, tasks=settings.tasks, erasures=erasures)
         self.joiner.add_partitions(partitions)
@@ -38,6 +44,8 @@ class JoinerShard:
         self._timely: set[TopicPartition] = set()
         self._untimely: set[TopicPartition] = set()
         self._committed: dict[TopicPartition, tuple[int | None, str]] = {}
+        self._saved: dict[TopicPartition, int] = {}
+        self._has_erased = False  # since the last save
         self._committed_erased = NOTHING_ERASED
 
     @property
@@ -55,12 +63,36 @@ class JoinerShard:
         assert self._recovered is not None
         return self._recovered
 
+    def use_store(self, store: ShardStore | None) -> None:
+        """Keep the waiting rows in this store from now on, and go on with those that are there."""
+        self.store = store
+        if store:
+            feedback, tasks = self._settings.feedback, self._settings.tasks
+            self.joiner = PartitionedJoiner(feedback=feedback, tasks=tasks, erasures=self._erasures, rows=store.rows)
+            self.joiner.add_partitions(self.partitions)
+            for entity, until_ms in self._erasures.until_ms.items():  # some were published after the store was written
+                self.erase(entity.removeprefix("user:"), until_ms)
+            self._saved = self.joiner.next_offsets()
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether it goes on with stored rows; else it reads the log from the committed positions."""
+        return self.store is not None and not self.store.is_new
+
+    def starts(self, offsets: Mapping[TopicPartition, PartitionOffsets]) -> dict[TopicPartition, int]:
+        """Where to read on: after what the stored rows reflect, else at these committed offsets."""
+        return {partition: start_offset(known) for partition, known in offsets.items()} | self.joiner.next_offsets()
+
     def recover(
         self, offsets: Mapping[TopicPartition, PartitionOffsets], published: PublishedOutputs, now_ms: int
     ) -> None:
         """Continue earlier runs, which committed `offsets` and published these outputs of records after them."""
         self._recovered = RecoveredState(
-            feedback=self._feedback, offsets=offsets, published=published, clock_limit_ms=now_ms + CLOCK_LEAD_MS
+            feedback=self._feedback,
+            offsets=offsets,
+            published=published,
+            clock_limit_ms=now_ms + CLOCK_LEAD_MS,
+            rows=self.store.rows if self.store else None,
         )
         self.joiner.restore(self._recovered.metadata)
         self._committed = {partition: (known.committed, known.metadata) for partition, known in offsets.items()}
@@ -75,6 +107,10 @@ class JoinerShard:
         self.is_verified = self.is_recovered and committed == self._committed
         self._idle = IdlePartitions(after_s=self._feedback.idle_ms / 1000)
         return self.is_verified
+
+    def erase(self, user_id: str, until_ms: int) -> None:
+        """Remove what a user's erasure covers from what waits."""
+        self._has_erased |= self.joiner.erase(user_id, until_ms) > 0
 
     def push(self, record: Record, decoder: RecordDecoder) -> None:
         """Join a record; one that is fetched again after a rebalance is skipped."""
@@ -108,7 +144,7 @@ class JoinerShard:
         positions = self._find_positions()
         return bool(positions) and (
             erased != self._committed_erased
-            or any(self._committed.get(partition, (None,))[0] != offset for partition, offset in positions.items())
+            or any(self._get_committed(partition) != offset for partition, offset in positions.items())
         )
 
     def make_commits(self, writer: str, erased: ErasedOffsets) -> Commits:
@@ -122,10 +158,50 @@ class JoinerShard:
         self._committed_erased = erased
         self.recovered.release_published({partition: offset for partition, (offset, _) in commits.items()})
 
+    @property
+    def uncommitted(self) -> int:
+        """The number of rows and events that the next commit of the store writes or deletes; 0 without a store."""
+        return self.joiner.uncommitted if self.store else 0
+
+    def has_unsaved(self) -> bool:
+        """Whether the store lacks records that were read, or outputs that were emitted."""
+        return self.store is not None and (self.uncommitted > 0 or self.joiner.next_offsets() != self._saved)
+
+    def save(self, at_end: Iterable[TopicPartition], output_ends: Mapping[TopicPartition, int], retry: Retry) -> None:
+        """Write to the store what was committed to Kafka; `output_ends`: of the output topics since that commit."""
+        if self.store:
+            changes = self.joiner.changes()
+            states = self.joiner.states() | self.recovered.states(self.joiner, at_end, output_ends)
+            retry.call("store", partial(self.store.commit, changes, states))
+            if self._has_erased:
+                retry.call("store", self.store.purge)
+                self._has_erased = False
+            self.joiner.confirm_commit()
+            self._saved = self.joiner.next_offsets()
+
+    def close(self) -> None:
+        """Close the store, for the next shard of this number to go on with."""
+        if self.store:
+            self.store.close()
+            self.store = None
+
+    def discard_store(self) -> None:
+        """Throw the store away: its rows cannot be read."""
+        if self.store:
+            self.store.discard()
+            self.store = None
+
     def _find_positions(self) -> dict[TopicPartition, int]:
-        """The positions of the partitions that were read, by this process or an earlier one."""
+        """The positions of the partitions that were read, by this process or an earlier one.
+
+        Never before committed ones, which a store may be behind for a while.
+        """
         committed = {partition: offset for partition, (offset, _) in self._committed.items() if offset is not None}
-        return committed | self.joiner.safe_offsets()
+        safe = self.joiner.safe_offsets()
+        return committed | {partition: max(offset, committed.get(partition, 0)) for partition, offset in safe.items()}
+
+    def _get_committed(self, partition: TopicPartition) -> int | None:
+        return self._committed.get(partition, (None,))[0]
 
     def is_empty(self, at_end: Iterable[TopicPartition]) -> bool:
         """Whether its partitions hold no record."""
@@ -154,6 +230,7 @@ class ShardSet:
         by_number = defaultdict[int, set[TopicPartition]](set)
         for partition in partitions:
             by_number[partition.partition].add(partition)
+        leaving = self._shards | self._revoked
         self._shards = {}
         starts: dict[TopicPartition, int] = {}
         for number, members in by_number.items():
@@ -164,6 +241,9 @@ class ShardSet:
             else:
                 shard = self._create(frozenset(members))
             self._shards[number] = shard
+        for shard in leaving.values():
+            if shard not in self._shards.values():
+                shard.close()
         self._revoked = {}
         return starts
 
@@ -175,7 +255,7 @@ class ShardSet:
     def erase(self, user_id: str, until_ms: int) -> None:
         """Remove what a user's erasure covers from all shards, also from those that wait for the next assignment."""
         for shard in (*self._shards.values(), *self._revoked.values()):
-            shard.joiner.erase(user_id, until_ms)
+            shard.erase(user_id, until_ms)
 
     def list_unverified(self) -> list[JoinerShard]:
         """The shards that are new, or that another process may have joined in between."""
@@ -183,11 +263,23 @@ class ShardSet:
 
     def replace(self, shard: JoinerShard) -> JoinerShard:
         """Drop the waiting rows of a shard; returns the empty one in its place."""
+        shard.close()
         self._shards[shard.number] = self._create(shard.partitions)
         return self._shards[shard.number]
 
     def reset(self) -> None:
         """Drop all waiting rows."""
-        self._revoked = {}
+        self.close_revoked()
         for shard in list(self._shards.values()):
             self.replace(shard)
+
+    def close(self) -> None:
+        """Close the stores of all shards."""
+        self.close_revoked()
+        for shard in self:
+            shard.close()
+
+    def close_revoked(self) -> None:
+        for shard in self._revoked.values():
+            shard.close()
+        self._revoked = {}

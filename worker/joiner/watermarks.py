@@ -8,6 +8,7 @@ them by as much as Kafka's own time has passed since, and by `LONE_STEP_MS`.
 """
 
 from collections.abc import Hashable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Final, Generic, NamedTuple, TypeVar
 
 from contract.units import DAY_MS
@@ -27,9 +28,11 @@ class RecordTime(NamedTuple):
 class UserTimes:
     """The latest times of the users of one partition; of more than `AGREEING_USERS` those of the latest ones."""
 
-    def __init__(self) -> None:
-        self.by_user: dict[str, RecordTime] = {}
-        self.earliest: RecordTime | None = None
+    def __init__(
+        self, by_user: Mapping[str, RecordTime] = MappingProxyType({}), earliest: RecordTime | None = None
+    ) -> None:
+        self.by_user = dict(by_user)
+        self.earliest = earliest
 
     def observe(self, user: str, time: RecordTime) -> None:
         if self.earliest is None or time.ms < self.earliest.ms:
@@ -65,6 +68,15 @@ class Watermarks(Generic[P]):
         self._at_end: set[P] = set()
         self._now_ms: int | None = None
 
+    def restore(self, times_by_partition: Mapping[P, UserTimes], now_ms: int | None) -> None:
+        """Go on with the times that `times_by_partition` and `now_ms` returned."""
+        self._times.update(times_by_partition)
+        self._now_ms = now_ms
+
+    def times_by_partition(self) -> Mapping[P, UserTimes]:
+        """The times of the latest users of each partition."""
+        return self._times
+
     def add_partitions(self, partitions: Iterable[P]) -> None:
         """Hold the watermark back for these partitions from now on."""
         for partition in partitions:
@@ -83,14 +95,18 @@ class Watermarks(Generic[P]):
         reading = [self._find_agreed_ms(partition) for partition in self._times if partition not in self._at_end]
         if None in reading:
             return self._now_ms
-        watermark_ms = min(ms for ms in reading if ms is not None) if reading else self._at_end_ms()
-        if watermark_ms is not None:
+        bound_ms = self._find_bound_ms()
+        if bound_ms is not None:
+            # The bound is lower where a partition has too few users of its own.
+            watermark_ms = min([bound_ms, *(ms for ms in reading if ms is not None)])
             self._now_ms = watermark_ms if self._now_ms is None else max(watermark_ms, self._now_ms)
         return self._now_ms
 
     def find_latest_ms(self) -> int | None:
-        """The time of the partition that is furthest ahead."""
-        return max((ms for ms in map(self._find_agreed_ms, self._times) if ms is not None), default=None)
+        """The latest time that users of any partitions agree on, or that a lone one has reached; None without any."""
+        by_user = self._merge_users()
+        latest = find_agreed(by_user, self._times.values()) if len(by_user) > 1 else next(iter(by_user.values()), None)
+        return latest.ms if latest else None
 
     def partitions_ahead(self, lead_ms: int) -> set[P]:
         """Partitions more than `lead_ms` ahead of the slowest partition that has more to read."""
@@ -104,17 +120,22 @@ class Watermarks(Generic[P]):
         agreed = self._times[partition].find_agreed()
         return agreed.ms if agreed else None
 
-    def _at_end_ms(self) -> int | None:
-        """The watermark when everything was read; None without any time."""
+    def _find_bound_ms(self) -> int | None:
+        """The watermark when everything was read, which no other is above; None without any time."""
+        by_user = self._merge_users()
+        agreed = find_agreed(by_user, self._times.values())
+        if agreed is None:
+            return None
+        return max(find_lone_ms(time, agreed) for time in (agreed, *by_user.values()))
+
+    def _merge_users(self) -> dict[str, RecordTime]:
+        """The latest times of the users of all partitions."""
         by_user: dict[str, RecordTime] = {}
         for times in self._times.values():
             for user, time in times.by_user.items():
                 if user not in by_user or time.ms > by_user[user].ms:
                     by_user[user] = time
-        agreed = find_agreed(by_user, self._times.values())
-        if agreed is None:
-            return None
-        return max(find_lone_ms(time, agreed) for time in (agreed, *by_user.values()))
+        return by_user
 
 
 def find_lone_ms(lone: RecordTime, agreed: RecordTime) -> int:

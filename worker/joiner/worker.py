@@ -3,25 +3,32 @@
 import logging
 import threading
 import time
+from collections.abc import Mapping
 from typing import Final
 
 from contract.profiles.erasures import Erasures
 from contract.settings.reading import Settings
 from transport.log_reader import TopicTailer
+from worker.doctor.examination import start_checks
+from worker.doctor.topic_checks import find_different_partitions
 from worker.erasure.topic import ErasureConsumer
+from worker.joiner.dedup_loader import DedupLoader
 from worker.joiner.erasures import JoinerErasures
 from worker.joiner.membership import JoinerMembership
-from worker.joiner.pipeline import JoinerPipeline
+from worker.joiner.pipeline import KINDS, JoinerPipeline, JoinerRecovery
+from worker.joiner.store.store_folder import StoreFolder
+from worker.kafka.admin import KafkaAdmin
 from worker.kafka.consumer import GroupConsumer
 from worker.kafka.producer import TransactionalProducer
-from worker.ops import metrics
 from worker.ops.health import HealthServer
 from worker.ops.retry import Retry, StopRequested
 from worker.ops.steps import StepMarker
-from worker.pipeline.lag import LagMonitor
+from worker.probes.progress import Progress
+from worker.probes.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 PERIODIC_INTERVAL_S: Final = 1.0
+NEEDED_KINDS: Final = (*KINDS, "erasures", "feedback", "judgements")
 
 
 class JoinerWorker:
@@ -30,16 +37,28 @@ class JoinerWorker:
     def __init__(self, *, settings: Settings, stop: threading.Event) -> None:
         self._settings = settings
         self._stop = stop
-        self._progress = LagMonitor(settings.worker.stall_s)
+        self._step_marker = StepMarker()
+        self._progress = Progress(step=lambda: self._step_marker.current)
+        self._watchdog = Watchdog(
+            settings=settings,
+            group=settings.kafka.group("feedback"),
+            topics=settings.topics.names_of(NEEDED_KINDS),
+            group_topics=settings.topics.names_of(KINDS).values(),
+            followed_topics=settings.topics.names_of(["erasures"]),
+            progress=self._progress,
+            check_topics=self._explain_different_partitions,
+        )
         self._not_ready_reason: str | None = "The joiner has no partitions yet."
 
     def run(self) -> None:
         """Run until `stop` is set; raises the error of a fatal failure."""
         worker = self._settings.worker
         health = HealthServer(
-            port=worker.http_port, live=self._check_live, ready=self._check_ready, metrics=metrics.render
+            port=worker.http_port, live=self._check_live, ready=self._check_ready, metrics=self._watchdog.render_metrics
         )
         log.info("Joiner started, instance %s: health and metrics on port %d.", worker.instance, health.port)
+        self._watchdog.start()
+        start_checks(self._settings, NEEDED_KINDS, uses_redis=False)
         try:
             pipeline = self._open_pipeline()
             try:
@@ -49,6 +68,7 @@ class JoinerWorker:
         except StopRequested as stopped:
             log.info("Joiner stopped before the current batch was committed; it will be read again. %s", stopped)
         finally:
+            self._watchdog.close()
             health.close()
 
     def _open_pipeline(self) -> JoinerPipeline:
@@ -57,28 +77,33 @@ class JoinerWorker:
         # Eager, but it gives one joiner the same partitions of each topic, which joining by user needs.
         consumer = GroupConsumer(kafka=kafka, group=group, instance=instance, strategy="range")
         membership = JoinerMembership(consumer)
-        retry, step_marker = Retry(self._stop, on_wait=membership.heartbeat), StepMarker()
+        retry = Retry(self._stop, on_wait=membership.heartbeat)
         producer = TransactionalProducer(
             kafka=kafka,
             transactional_id=f"{group}-{instance}" if kafka.transactions else None,
             retry=retry,
-            step_marker=step_marker,
+            step_marker=self._step_marker,
         )
-        erasures = JoinerErasures(
-            ErasureConsumer(
-                tailer=TopicTailer(kafka=kafka, topics=[self._settings.topics.erasures]), erasures=Erasures()
-            )
+        stores = None
+        if self._settings.feedback.store:
+            stores = StoreFolder(settings=self._settings, fetch_topic_ids=KafkaAdmin(kafka=kafka).fetch_topic_ids)
+        loader = DedupLoader(settings=self._settings, on_poll=membership.heartbeat, on_records=self._progress.touch)
+        erasures = ErasureConsumer(
+            tailer=TopicTailer(kafka=kafka, topics=[self._settings.topics.erasures]), erasures=Erasures()
         )
+        self._progress.followed = lambda: erasures.positions
+        joiner_erasures = JoinerErasures(erasures)
         pipeline = JoinerPipeline(
             settings=self._settings,
             consumer=consumer,
             membership=membership,
             producer=producer,
             retry=retry,
-            step_marker=step_marker,
-            erasures=erasures,
+            step_marker=self._step_marker,
+            recovery=JoinerRecovery(outputs=loader, stores=stores),
+            erasures=joiner_erasures,
         )
-        erasures.load(retry)  # before any partition is assigned
+        joiner_erasures.load(retry)  # before any partition is assigned
         consumer.subscribe(pipeline.topics, pipeline)
         return pipeline
 
@@ -89,7 +114,7 @@ class JoinerWorker:
             pipeline.step()
             if (now_s := time.monotonic()) >= due_s:
                 due_s = now_s + PERIODIC_INTERVAL_S
-                self._progress.update(*pipeline.progress(), now_s)
+                self._progress.publish(*pipeline.progress())
                 self._update_readiness(pipeline.not_ready_reason())
         log.info("Joiner stopped; all records read are joined, and open rows will be read again.")
 
@@ -98,8 +123,13 @@ class JoinerWorker:
             log.warning("Not ready: %s", not_ready_reason)
         self._not_ready_reason = not_ready_reason
 
+    def _explain_different_partitions(self, partition_counts: Mapping[str, int]) -> str | None:
+        counts = {name: partition_counts[name] for name in self._settings.topics.names_of(KINDS).values()}
+        findings = find_different_partitions(counts, self._settings.kafka.bootstrap_servers)
+        return "; ".join(f"{finding.subject}: {finding.text} {finding.command}" for finding in findings) or None
+
     def _check_live(self) -> str | None:
-        return self._progress.stall
+        return self._watchdog.find_dead()
 
     def _check_ready(self) -> str | None:
-        return self._not_ready_reason
+        return self._watchdog.find_unready() or self._not_ready_reason

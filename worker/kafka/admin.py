@@ -1,7 +1,10 @@
 """The Kafka admin client: which topics exist, their ids and committed offsets; creates topics."""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final
 
 from confluent_kafka import (
@@ -13,7 +16,7 @@ from confluent_kafka import (
 from confluent_kafka import (
     TopicPartition as KafkaPartition,
 )
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic  # type: ignore[attr-defined]
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType  # type: ignore[attr-defined]
 
 from contract.errors import Unavailable
 from contract.settings.servers import KafkaSettings, TopicSettings
@@ -21,6 +24,23 @@ from transport.records import TopicPartition
 
 client_log = logging.getLogger("librdkafka")  # of its own threads; written when this client polls
 TIMEOUT_S: Final = 10.0
+FORMER_CLIENTS_MAX: Final = 6
+NO_CONFIGS: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType({})
+DENIED: Final = (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED)
+UNSUPPORTED: Final = (KafkaError._UNSUPPORTED_FEATURE, KafkaError.UNSUPPORTED_VERSION)
+
+
+@dataclass(frozen=True, slots=True)
+class TopicSetup:
+    """A topic as it is: `replicas` of its first partition, `config` as in effect (None: the user may not read it).
+
+    `topic_id` is empty if the broker has none for any topic.
+    """
+
+    partitions: int
+    replicas: int
+    topic_id: str
+    config: Mapping[str, str] | None
 
 
 class KafkaAdmin:
@@ -29,6 +49,7 @@ class KafkaAdmin:
     def __init__(self, *, kafka: KafkaSettings) -> None:
         self._configuration = {**kafka.connection(), "log_level": 3}
         self._client = self._connect()
+        self._former_clients: deque[AdminClient] = deque(maxlen=FORMER_CLIENTS_MAX)
         self._has_topic_ids, self._group_id = kafka.topic_ids, kafka.group
 
     def fetch_topic_ids(self, topics: Iterable[str]) -> dict[str, str]:
@@ -49,7 +70,7 @@ class KafkaAdmin:
                     topic: str(future.result().topic_id) for topic, future in futures.items() if self._exists(future)
                 }
             except KafkaException as error:
-                raise self._to_unavailable("describe its topics", error) from error
+                raise Unavailable(f"Kafka should describe its topics. Found: {error}") from error
 
         return wait
 
@@ -58,13 +79,55 @@ class KafkaAdmin:
         try:
             metadata_by_topic = self._admin.list_topics(timeout=TIMEOUT_S).topics
         except KafkaException as error:
-            raise self._to_unavailable("list its topics", error) from error
+            raise Unavailable(f"Kafka should list its topics. Found: {error}") from error
         return [
             TopicPartition(topic, number)
             for topic in topics
             if topic in metadata_by_topic
             for number in metadata_by_topic[topic].partitions
         ]
+
+    def count_brokers(self) -> int:
+        try:
+            return len(self._admin.list_topics(timeout=TIMEOUT_S).brokers)
+        except KafkaException as error:
+            raise Unavailable(f"Kafka should name its brokers. Found: {error}") from error
+
+    def describe_topics(self, topics: Iterable[str]) -> dict[str, TopicSetup]:
+        """Each of these topics that exists; raises `Unavailable`."""
+        names = list(topics)
+        if not names:
+            return {}
+        futures = self._admin.describe_topics(TopicCollection(names), request_timeout=TIMEOUT_S)
+        try:
+            descriptions = {topic: future.result() for topic, future in futures.items() if self._exists(future)}
+        except KafkaException as error:
+            raise Unavailable(f"Kafka should describe its topics. Found: {error}") from error
+        configs = self._read_configs(descriptions)
+        return {
+            topic: TopicSetup(
+                len(description.partitions),
+                len(description.partitions[0].replicas) if description.partitions else 0,
+                str(description.topic_id).strip("A="),  # an absent id is zero, in base64
+                configs[topic],
+            )
+            for topic, description in descriptions.items()
+        }
+
+    def _read_configs(self, topics: Iterable[str]) -> dict[str, Mapping[str, str] | None]:
+        resources = {ConfigResource(ResourceType.TOPIC, topic): topic for topic in topics}
+        if not resources:
+            return {}
+        replies = self._admin.describe_configs(list(resources), request_timeout=TIMEOUT_S)
+        configs: dict[str, Mapping[str, str] | None] = {}
+        for resource, reply in replies.items():
+            try:
+                configs[resource.name] = {name: entry.value or "" for name, entry in reply.result().items()}
+            except KafkaException as error:
+                if error.args[0].code() not in (*DENIED, *UNSUPPORTED):
+                    raise Unavailable(f"Kafka should return the settings of its topics. Found: {error}") from error
+                configs[resource.name] = None
+        return configs
 
     def filter_committed(self, lane: str, partitions: Iterable[TopicPartition]) -> set[TopicPartition]:
         """Those of these partitions in which the lane's group has ever committed; raises `Unavailable`."""
@@ -88,7 +151,10 @@ class KafkaAdmin:
             (future,) = self._admin.list_consumer_group_offsets([request], request_timeout=TIMEOUT_S).values()
             committed = future.result().topic_partitions
         except KafkaException as error:
-            raise self._to_unavailable(f"return the committed offsets of {request.group_id}", error) from error
+            self._replace_client()
+            raise Unavailable(
+                f"Kafka should return the committed offsets of {request.group_id}. Found: {error}"
+            ) from error
         return {
             TopicPartition(tp.topic, tp.partition): (tp.offset, tp.metadata or "") for tp in committed if tp.offset >= 0
         }
@@ -104,17 +170,15 @@ class KafkaAdmin:
                 resource.name: int(future.result()["max.message.bytes"].value) for resource, future in replies.items()
             }
         except KafkaException as error:
-            raise self._to_unavailable("return the settings of its topics", error) from error
+            raise Unavailable(f"Kafka should return the settings of its topics. Found: {error}") from error
 
-    def create_topics(self, topics: TopicSettings, replication: int = 1) -> list[str]:
-        """Create the topics that do not exist yet, erasures and products as compacted; returns the new names."""
-        names = list(topics.names_by_kind().values())
-        compacted = {topics.erasures, topics.products}
+    def create_topics(
+        self, topics: TopicSettings, replication: int = 1, configs: Mapping[str, Mapping[str, str]] = NO_CONFIGS
+    ) -> list[str]:
+        """Create the topics that do not exist yet; returns the new names. `configs`: settings by kind."""
         new = [
-            NewTopic(
-                name, topics.partitions, replication, config={"cleanup.policy": "compact"} if name in compacted else {}
-            )
-            for name in names
+            NewTopic(name, topics.partitions, replication, config=dict(configs.get(kind, {})))
+            for kind, name in topics.names_by_kind().items()
         ]
         created = []
         for name, future in self._admin.create_topics(new, request_timeout=30).items():
@@ -123,7 +187,7 @@ class KafkaAdmin:
                 created.append(name)
             except KafkaException as error:
                 if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                    raise self._to_unavailable(f"create `{name}`", error) from error
+                    raise Unavailable(f"Kafka should create `{name}`. Found: {error}") from error
         return created
 
     @property
@@ -135,14 +199,13 @@ class KafkaAdmin:
     def _connect(self) -> AdminClient:
         return AdminClient(self._configuration, logger=client_log)
 
-    def _to_unavailable(self, action: str, error: KafkaException) -> Unavailable:
-        """The error to raise. After a time-out the next request has a new client.
+    def _replace_client(self) -> None:
+        """Use a new client from now on: where a coordinator went away, the old one may wait for it when it is back.
 
-        Where a coordinator went away, librdkafka may go on waiting for it when it is back.
+        The old one is kept for a while, since librdkafka may crash when it is freed while it still waits.
         """
-        if error.args[0].code() == KafkaError._TIMED_OUT:
-            self._client = self._connect()
-        return Unavailable(f"Kafka should {action}. Found: {error}")
+        self._former_clients.append(self._client)
+        self._client = self._connect()
 
     @staticmethod
     def _exists(future: Any) -> bool:

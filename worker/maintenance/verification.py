@@ -21,15 +21,22 @@ from contract.settings.reading import Settings
 from transport.kafka_times import KafkaTimes
 from transport.log_reader import LogReader
 from transport.records import OffsetRange, Record, TopicPartition
+from worker.erasure.link_sweeper import mask_slices
 from worker.erasure.progress import NO_OFFSETS, ErasureProgress, owner_field
 from worker.erasure.topic import read_erasures
 from worker.kafka.admin import KafkaAdmin
-from worker.maintenance.comparison import DIFFERENCES_MAX, StateComparison, VerificationResult
+from worker.maintenance.comparison import DIFFERENCES_MAX, SliceKey, StateComparison, VerificationResult
 from worker.maintenance.recomputation import Recomputation, TimedArrival
 from worker.maintenance.snapshot import ProfileSnapshot, read_snapshot
 from worker.records.lanes import LANES
 from worker.redis.cluster import connect
-from worker.state.profile_store import RETENTION_MIN_MS, RedisProfileStore, name_sources, open_profile_store
+from worker.state.profile_repair import is_readable
+from worker.state.profile_store import (
+    RETENTION_MIN_MS,
+    RedisProfileStore,
+    name_sources,
+    open_profile_store,
+)
 
 log = logging.getLogger(__name__)
 LOG_EVERY_S: Final = 10.0
@@ -98,6 +105,7 @@ class Verification:
         merged_before = self._profiles.read_offsets(sources)
         ignored_families = set(FAMILIES) - set(self._topics.values())
         snapshot = read_snapshot(self._profiles, self._sample.contains, merged_before, ignored_families)
+        mask_unswept(snapshot.slices, erasing_sources, erasures)
         topology = self._read_topology()  # after the snapshot, so nothing in Redis can rightly be beyond its ends
         recomputation = self._recompute(snapshot, topology, log_starts, erasures)
         self._check_erasures(erasure_ends)
@@ -180,6 +188,14 @@ class Verification:
             raise InconsistentSnapshot(
                 f"{self._erasures} should not grow during the scan. Found new erasures: verify again."
             )
+
+
+def mask_unswept(slices: dict[SliceKey, bytes], erasing_sources: set[str], erasures: Erasures) -> None:
+    """Mask links of erased users where a worker is about to do it."""
+    unswept = [(*key, record) for key, record in slices.items() if key[1] in erasing_sources and is_readable(record)]
+    slices.update(
+        {(entity, source): record for entity, source, record in mask_slices(unswept, erasures.to_erased_ids())}
+    )
 
 
 def remaining_range(offset_range: OffsetRange, log_start: int) -> OffsetRange:

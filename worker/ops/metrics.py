@@ -68,7 +68,17 @@ RETRIES: Final = counter("retries_total", "Failed attempts to reach a server.", 
 RECOVERIES: Final = counter("recoveries_total", "Recoveries from the state in Redis, by reason.", "reason")
 LOST_LOG_RECORDS: Final = counter("lost_log_records_total", "Records that retention deleted before they were merged.")
 LAG_RECORDS: Final = gauge(
-    "lag_records", "Records from the committed offset to a partition's end.", "topic", "partition"
+    "lag_records",
+    "Records from the answered offset to a partition's end; at least 1 while the end is not known.",
+    "topic",
+    "partition",
+)
+LAG_SECONDS: Final = gauge("lag_seconds", "Age of the next record of a partition, 0 without lag.", "topic", "partition")
+BLOCKED_SECONDS: Final = gauge(
+    "blocked_seconds", "How long a partition or the worker stands still for this reason.", "reason"
+)
+OPEN_TRANSACTION_OFFSET: Final = gauge(
+    "open_transaction_offset", "First offset of an open transaction that holds a partition back.", "topic", "partition"
 )
 MODEL_INFO: Final = gauge("model_info", "1 for the serving model.", "version")
 BUNDLES_REFUSED: Final = counter("bundles_refused_total", "Bundles rejected as unfit to serve.")
@@ -82,6 +92,7 @@ BAD_ERASURES: Final = counter("bad_erasures_total", "Rejected erasure records, b
 ERASED_PEOPLE: Final = gauge("erased_people", "Users with a known erasure.")
 ERASED_EVENTS: Final = counter("erased_events_total", "Events covered by an erasure, by kind.", "kind")
 ERASURES_PENDING: Final = gauge("erasures_pending", "Erasures that this worker has not confirmed yet.")
+LINKS_MASKED: Final = counter("links_masked_total", "Slices in which links with erased users were masked.")
 ERASURES_WAITING: Final = gauge(
     "erasures_waiting_for", "Owners of data that pending erasures of this worker wait for, by kind of owner.", "owners"
 )
@@ -114,6 +125,11 @@ MISPLACED_ROWS: Final = counter(
     "misplaced_rows_total", "Scored rows with another partition number than their event; the joiner may miss labels."
 )
 STREAM_TIMES_RESET: Final = counter("stream_times_reset_total", "Committed stream times in the future that were reset.")
+WAITING_ROWS: Final = gauge("waiting_rows", "Rows and events that wait in the joiner, in memory or on disk.")
+STORE_BYTES: Final = gauge("store_bytes", "Size of the stores of waiting rows on disk.")
+STORES_DISCARDED: Final = counter(
+    "stores_discarded_total", "Stores of waiting rows that could not be used; the log was read again."
+)
 JOINER_SHARDS: Final = gauge("joiner_shards", "Partition numbers that this joiner joins.")
 STREAM_TIME_SECONDS: Final = gauge("stream_time_seconds", "The watermark (event time) of the joiner's slowest shard.")
 OLDEST_OPEN_SECONDS: Final = gauge("oldest_open_seconds", "Event time of the oldest row that waits for a label.")

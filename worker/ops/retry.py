@@ -3,9 +3,10 @@
 import logging
 import random
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from contract.errors import ShopstreamError, Unavailable
 from worker.ops import metrics
@@ -17,6 +18,16 @@ T = TypeVar("T")
 
 class StopRequested(ShopstreamError):
     """The process was asked to end during a retry; the batch is not committed and will be read again."""
+
+
+class Wait(NamedTuple):
+    """A wait of this process for a server: since when (monotonic), and the error of the last attempt."""
+
+    since_s: float
+    error: str
+
+
+WAITS: Final[dict[tuple[int, str], Wait]] = {}  # now, by the id of the thread and the server; other threads read it
 
 
 @dataclass(slots=True)
@@ -34,22 +45,34 @@ class Retry:
 
     def call(self, server: str, attempt: Callable[[], T]) -> T:
         """The result of `attempt`, retried while it raises `Unavailable`; raises `StopRequested`."""
-        wait_s, has_waited = 0.05, False
-        while True:
-            try:
-                result = attempt()
-            except Unavailable as error:
+        try:
+            return attempt()
+        except Unavailable as error:
+            return self._retry(server, attempt, error)
+
+    def _retry(self, server: str, attempt: Callable[[], T], error: Unavailable) -> T:
+        wait_s, key = 0.05, (threading.get_ident(), server)
+        outer_wait = WAITS.get(key)
+        since_s = outer_wait.since_s if outer_wait else time.monotonic()
+        metrics.WAITING.labels(server).set(1)
+        try:
+            while True:
                 log.warning("Waiting for %s, next attempt in about %.1f s: %s", server, wait_s, error)
-                has_waited = True
                 metrics.RETRIES.labels(server).inc()
-                metrics.WAITING.labels(server).set(1)
+                WAITS[key] = Wait(since_s, str(error))
                 self._wait(wait_s * self.rng.uniform(0.5, 1.5), error)
                 wait_s = min(2 * wait_s, self.wait_max_s)
-            else:
-                if has_waited:
+                try:
+                    result = attempt()
+                except Unavailable as next_error:
+                    error = next_error
+                else:
                     log.info("%s answers again.", server)
-                    metrics.WAITING.labels(server).set(0)
-                return result
+                    return result
+        finally:
+            if outer_wait is None:
+                del WAITS[key]
+                metrics.WAITING.labels(server).set(0)
 
     def _wait(self, wait_s: float, error: Unavailable) -> None:
         if self.stop.wait(wait_s):

@@ -9,11 +9,11 @@ events are the scorer's business: the pipeline treats all answers alike, by what
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from contract.errors import ShopstreamError, StaleState
-from contract.profiles.entity_updates import UpdateBatch, to_updates
+from contract.profiles.entity_updates import Arrival, UpdateBatch, to_updates
 from contract.profiles.store import FoldedBatch, fold
 from contract.settings.reading import Settings
 from transport.kafka_times import KafkaTimes
@@ -29,6 +29,7 @@ from worker.pipeline.answer_filter import AnswerFilter
 from worker.pipeline.limits import AdaptiveBatchSize, DeadLetterBreaker
 from worker.pipeline.membership import BatchRevoked, KafkaClients
 from worker.pipeline.recovery import Recovery
+from worker.probes.progress import Progress
 from worker.records.batch import Batch, decode_records, report_rejects
 from worker.records.lanes import Lane
 from worker.scoring.results import BatchResults
@@ -80,6 +81,7 @@ class BatchPipeline:
         )
         self._batch_size = AdaptiveBatchSize(batch_max=settings.worker.batch_max, latency_ms=settings.worker.latency_ms)
         self._model_version = ""
+        self.recoveries = 0
 
     def activate(self, model: Model | None, trial_model: TrialModel | None = None) -> None:
         """Use these models from the next batch on; one batch never mixes line-ups."""
@@ -98,6 +100,10 @@ class BatchPipeline:
         }
         at_end = {partition: end for partition, end in self.consumer.at_end.items() if partition in ends}
         return self._offsets.committed | at_end, ends
+
+    def publish_progress(self, progress: Progress) -> None:
+        """Tell the threads that watch this one how far it is."""
+        progress.publish(*self.progress(), self._offsets.folded.copy(), self.recoveries)
 
     def close(self) -> None:
         """Leave the group with every bucket advanced; records that are not committed will be read again."""
@@ -130,6 +136,7 @@ class BatchPipeline:
                 self.advance()
         except ShopstreamError as error:
             log.warning("Partitions leave before their buckets were advanced; the next owner folds more: %s", error)
+        self._forget_unanswered(partitions)
         self._offsets.drop_partitions(partitions)
 
     def step(self, now_ms: Callable[[], int]) -> int:
@@ -155,9 +162,11 @@ class BatchPipeline:
     def recover(self, reason: Exception) -> None:
         """Restart all partitions from the state in Redis; some events are folded again, none is answered twice."""
         log.warning("Recovering from the state in Redis: %s", reason)
+        self.recoveries += 1
         error = type(reason).__name__
         metrics.RECOVERIES.labels(RECOVERY_LABELS.get(error, error)).inc()
         self._membership.drop_batch()
+        self._forget_unanswered(self._offsets.committed)
         self._stale_state = None
         with self._mark_step.time(Step.RECOVER):
             self.producer.abort()
@@ -200,6 +209,16 @@ class BatchPipeline:
             lane.inspected_kinds,
             kafka_times=self._kafka_times,
         )
+
+    def _forget_unanswered(self, partitions: Iterable[TopicPartition]) -> None:
+        """Let the scorer forget what it has seen of these partitions and not published: it will be read again."""
+        rereading = set(partitions)
+
+        def is_reread(arrival: Arrival) -> bool:
+            partition = TopicPartition(arrival.topic, arrival.partition)
+            return partition in rereading and not self._offsets.is_answered(partition, arrival.offset)
+
+        self._scorer.forget(is_reread)
 
     def _restart_partitions(self) -> None:
         """One attempt; partitions may come and go between two attempts, but not within one."""

@@ -1,6 +1,6 @@
 """Queue of users whose recommendation list needs a refresh, each at most once per `refresh_ms`."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final
@@ -48,6 +48,10 @@ class RefreshQueue:
         self._bought.setdefault(order.user_id, set()).update(line.item_id for line in order.lines)
         while len(self._bought) > PURCHASERS_MAX:
             del self._bought[next(iter(self._bought))]
+
+    def forget(self, is_reread: Callable[[Arrival], bool]) -> None:
+        """Remove the users whose latest event will be read again."""
+        self._events = {user: arrival for user, arrival in self._events.items() if not is_reread(arrival)}
 
     def due(self, now_ms: int) -> list[str]:
         """The users whose list may be refreshed now, those that wait longest first."""

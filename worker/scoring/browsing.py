@@ -5,7 +5,7 @@ co-visitation, whichever model answers.
 """
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -120,6 +120,10 @@ class ListRefresher:
             lambda n, error, _: log_failed_list(requests[n].arrival, error),
         )
         return results
+
+    def forget(self, is_reread: Callable[[Arrival], bool]) -> None:
+        """Let no user wait for a list because of an event that will be read again: it would be logged twice."""
+        self._queue.forget(is_reread)
 
     def _build_builder(self, models: ActiveModels) -> ListBuilder:
         return ListBuilder(

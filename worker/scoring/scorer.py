@@ -12,6 +12,7 @@ from typing import Protocol
 from contract.events import Event
 from contract.features.encoder import Encoder
 from contract.graphs import Graph
+from contract.profiles.entity_updates import Arrival
 from contract.profiles.store import FoldedBatch, ProfileStore
 from contract.settings.reading import Settings
 from worker.catalogue.catalogue import Catalogue
@@ -54,6 +55,9 @@ class Scorer(Protocol):
 
     def refresh(self, memory: FoldedBatch, now_ms: int) -> BatchResults:
         """The answers that are due by the clock to users who were read with the batch."""
+
+    def forget(self, is_reread: Callable[[Arrival], bool]) -> None:
+        """Forget the events that will be read again, here or by another worker: those give the answers by the clock."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +110,8 @@ class Refresher(Protocol):
         """Take note of these arrivals of the batch, and of its watched events."""
 
     def refresh(self, memory: FoldedBatch, now_ms: int) -> BatchResults: ...
+
+    def forget(self, is_reread: Callable[[Arrival], bool]) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +186,10 @@ class LaneScorer:
 
     def refresh(self, memory: FoldedBatch, now_ms: int) -> BatchResults:
         return self.refresher.refresh(memory, now_ms) if self.refresher else BatchResults()
+
+    def forget(self, is_reread: Callable[[Arrival], bool]) -> None:
+        if self.refresher:
+            self.refresher.forget(is_reread)
 
     def _build_routers(self, models: ActiveModels) -> list[CanaryRouter[EventHandler]]:
         return [self._build_router(handling, models) for handling in self._handlings]

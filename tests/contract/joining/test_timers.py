@@ -5,6 +5,7 @@ import random
 from contract.events import Order
 from contract.joining.early_events import PER_KEY_MAX, EarlyEvents
 from contract.joining.pending import PendingStore
+from contract.joining.since_index import BUCKET_MS, SinceIndex
 from contract.joining.timers import STALE_MIN, Timers
 from tests.contract.joining.builders import make_order, minutes_to_ms
 
@@ -61,21 +62,41 @@ def test_timers_agree_with_a_dictionary_and_keep_few_stale_entries(seed: int) ->
 
 
 def test_the_oldest_start_follows_the_earliest_part() -> None:
-    pending = PendingStore[str, int](limit=9, removed_max=9)
-    pending.add("a", 1, since_ms=30, due_ms=99)
-    pending.add("b", 2, since_ms=20, due_ms=99)
-    assert pending.oldest_ms() == 20
+    pending = PendingStore("rows", int, limit=9, removed_max=9)
+    pending.add("a", 1, since_ms=minutes_to_ms(3), due_ms=99)
+    pending.add("b", 2, since_ms=minutes_to_ms(2), due_ms=99)
+    assert pending.oldest_ms() == minutes_to_ms(2)
 
-    pending.extend("a", 10)
-    pending.extend("a", 40)
-    assert pending.oldest_ms() == 10
+    pending.update("a", part_ms=minutes_to_ms(1))
+    pending.update("a", part_ms=minutes_to_ms(4))
+    assert pending.oldest_ms() == minutes_to_ms(1)
 
     pending.remove("a")
-    assert pending.oldest_ms() == 20
+    assert pending.oldest_ms() == minutes_to_ms(2)
+
+
+def test_the_oldest_start_is_at_most_a_minute_early(seed: int) -> None:
+    draw, index, plain = random.Random(seed), SinceIndex(), list[int]()
+
+    for n in range(5_000):
+        if plain and draw.random() < 0.5:
+            index.remove(plain.pop(draw.randrange(len(plain))))
+        else:
+            plain.append(draw.randrange(10 * BUCKET_MS))
+            index.add(plain[-1])
+        if n % 1_000 == 0:
+            index = SinceIndex(index.buckets())
+        earliest_ms, exact_ms = index.earliest_ms(), min(plain, default=None)
+        if exact_ms is None or earliest_ms is None:
+            assert earliest_ms == exact_ms
+        else:
+            assert exact_ms - BUCKET_MS < earliest_ms <= exact_ms
+
+    assert len(index._heap) <= 10
 
 
 def test_a_full_store_evicts_the_entry_added_first() -> None:
-    pending = PendingStore[str, int](limit=2, removed_max=9)
+    pending = PendingStore("rows", int, limit=2, removed_max=9)
 
     evicted = [pending.add(key, n, since_ms=-n, due_ms=9) for n, key in enumerate("abc")]
 
@@ -85,27 +106,27 @@ def test_a_full_store_evicts_the_entry_added_first() -> None:
 
 
 def test_a_bounded_number_of_removed_keys_is_remembered() -> None:
-    pending = PendingStore[int, int](limit=9, removed_max=2)
+    pending = PendingStore("rows", int, limit=9, removed_max=2)
     for n in range(3):
-        pending.add(n, n, since_ms=0, due_ms=0)
-        pending.remove(n)
+        pending.add(str(n), n, since_ms=0, due_ms=0)
+        pending.remove(str(n))
 
-    assert [pending.was_removed(n) for n in range(3)] == [False, True, True]
+    assert [pending.was_removed(str(n)) for n in range(3)] == [False, True, True]
 
 
 def test_early_events_are_popped_once_in_the_order_of_arrival() -> None:
-    early_events = EarlyEvents[str, Order](wait_ms=1, limit=9)
+    early_events = EarlyEvents("early", Order, wait_ms=1, limit=9)
     first, second = make_order(2, "a"), make_order(1, "b")
     early_events.add("k", first)
     early_events.add("k", second)
 
     assert early_events.peek("k") == (first, second)
     assert early_events.pop("k") == (first, second)
-    assert (early_events.pop("k"), early_events.oldest_ms()) == ((), None)
+    assert (early_events.pop("k"), early_events.pending.oldest_ms()) == ((), None)
 
 
 def test_early_events_expire_by_their_own_time() -> None:
-    early_events = EarlyEvents[str, Order](wait_ms=minutes_to_ms(5), limit=9)
+    early_events = EarlyEvents("early", Order, wait_ms=minutes_to_ms(5), limit=9)
     early, late = make_order(1, "a"), make_order(2, "b")
     early_events.add("k", late)
     early_events.add("k", early)
@@ -117,7 +138,7 @@ def test_early_events_expire_by_their_own_time() -> None:
 
 
 def test_early_events_of_one_key_are_bounded() -> None:
-    early_events = EarlyEvents[str, Order](wait_ms=1, limit=10_000)
+    early_events = EarlyEvents("early", Order, wait_ms=1, limit=10_000)
 
     evicted = [early_events.add("k", make_order(n, "a")) for n in range(PER_KEY_MAX + 1)]
 

@@ -20,6 +20,7 @@ from tests.model.small import TASKS
 from tests.training.counting_learner import export_without_graphs
 from tests.training.erasure.test_checkpoints import ALL_MS, is_free, make_checkpoint
 from tests.training.examples import make_rows
+from tests.transport.test_log_reader import recreate
 from training.__main__ import parse_arguments
 from training.commands import follow
 from training.erasure.checkpoints import CheckpointEraser
@@ -28,6 +29,7 @@ from training.erasure.topic import ErasureTopic
 from training.feedback.feedback_reader import FeedbackBatch
 from training.online.rejected_updates import RejectedUpdate
 from training.online.update import UpdateResult
+from transport.group_offsets import wait_for_coordinator
 from transport.records import TopicPartition
 
 
@@ -69,6 +71,7 @@ def read_committed(settings: Settings) -> Mapping[TopicPartition, int]:
     """What the learner has committed in the partitions of the erasures topic."""
     with open_consumer(settings.kafka.bootstrap_servers, settings.kafka.group("learner")) as consumer:
         partitions = [KafkaPartition(settings.topics.erasures, n) for n in range(4)]
+        wait_for_coordinator(consumer, partitions)
         return {TopicPartition(tp.topic, tp.partition): tp.offset for tp in consumer.committed(partitions, 20)}
 
 
@@ -156,7 +159,8 @@ def test_a_topic_that_is_created_later_is_read_from_its_beginning(
     broker: KafkaBroker, producer: BlockingProducer, topic_prefix: str
 ) -> None:
     name = f"{topic_prefix}late"
-    with closing(ErasureTopic(kafka=KafkaSettings(bootstrap_servers=broker.bootstrap), topic=name)) as topic:
+    kafka = KafkaSettings(bootstrap_servers=broker.bootstrap, topic_ids=isinstance(broker, ApacheKafka))
+    with closing(ErasureTopic(kafka=kafka, topic=name)) as topic:
         assert not topic.poll()
         broker.create_topics({name: 4})
         producer.send(name, [("u1", to_json(Erasure(event_id="e", user_id="u1", ts_ms=5))), ("u1", None), ("u1", b"{")])
@@ -165,3 +169,27 @@ def test_a_topic_that_is_created_later_is_read_from_its_beginning(
         assert topic.erasures.covers("u1", 5)
         assert not topic.erasures.covers("u1", 6)
         assert sum(topic.offsets.values()) == 3
+
+
+@pytest.mark.apache_kafka
+def test_a_recreated_topic_is_read_from_its_beginning_and_adds_to_what_is_known(
+    apache_kafka: ApacheKafka, topic_prefix: str
+) -> None:
+    # given a topic with one erasure
+    name = f"{topic_prefix}erasures"
+    apache_kafka.create_topics({name: 1})
+    kafka = KafkaSettings(bootstrap_servers=apache_kafka.bootstrap)
+    with (
+        BlockingProducer(apache_kafka.bootstrap) as producer,
+        closing(ErasureTopic(kafka=kafka, topic=name)) as topic,
+    ):
+        producer.send(name, [("u1", to_json(Erasure(event_id="e1", user_id="u1", ts_ms=5)))])
+        topic.poll()
+        # when it is recreated, and has more erasures than before
+        recreate(apache_kafka, name)
+        for user in ("u2", "u3"):
+            producer.send(name, [(user, to_json(Erasure(event_id=user, user_id=user, ts_ms=5)))])
+        topic.poll()
+        # then
+        assert [topic.erasures.covers(user, 5) for user in ("u1", "u2", "u3")] == [True] * 3
+        assert topic.offsets == {TopicPartition(name, 0): 2}

@@ -344,7 +344,7 @@ def test_the_command_checks_once_and_prints_a_line_of_json(
 ) -> None:
     topics = {"scored": f"{topic_prefix}scored", "feedback": f"{topic_prefix}feedback"}
     embedded_kafka.create_topics(dict.fromkeys(topics.values(), 4))
-    kafka = {"bootstrap_servers": embedded_kafka.bootstrap}
+    kafka = {"bootstrap_servers": embedded_kafka.bootstrap, "topic_ids": False}
     watch = {"window_s": MONITOR_CONFIG.window_s}
     settings = Settings.model_validate(
         {"tasks": TASKS, "feedback": FEEDBACK, "topics": topics, "kafka": kafka, "watch": watch}

@@ -98,14 +98,14 @@ def test_no_record_makes_compaction_remove_a_wider_erasure(
         records = environment.read_records("erasures")
         copies = [record for record in records if is_copy(record.headers)]
         assert (widest.topic_partition, b"u1") in {(record.topic_partition, record.key) for record in copies}
-        # then there is no end of copies, and no confirmation that nobody requested
+        # then there is no end of copies, and no confirmation without a request
         assert len(copies) <= len(narrower) + 1  # the copy may displace the erasure that used its key
         process_all(worker, environment)
         assert len(environment.read_records("erasures")) == len(records)
         assert count_confirmations(environment)["g1"] == 1
         refused = sum(value is None or value == b"not JSON" for _, value in narrower)
         assert len(environment.read_records("dead_letters")) == refused
-    # when compaction has removed the erasure, and everything is built anew by processes that never read it
+    # when compaction has removed the erasure, and everything is rebuilt by processes that never read it
     clean_segments(environment, [widest])
     environment.redis.pipeline([("FLUSHALL",)])
     run_rebuild(environment)

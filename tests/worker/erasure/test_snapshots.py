@@ -89,7 +89,7 @@ def test_a_snapshot_from_before_an_erasure_brings_nobody_back(
         assert not {"user:u1", "user:u2"} & read_profiles(environment).keys()
         assert not {"o1", "o2"} & read_decision_ids(environment)
         assert find_differences(environment) == []
-        # and it is confirmed once more, not for ever
+        # and it is confirmed once more, and no further
         environment.send_erasure("u3", order_ms(99), "g3")
         worker.run_until(lambda: is_confirmed_again(environment, before=1, g1=2, g2=2, g3=1))
 

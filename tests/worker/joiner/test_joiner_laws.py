@@ -1,11 +1,20 @@
 """Laws of joining: final labels depend on the events alone, not on arrival order, batches or crashes."""
 
 import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
 
 import pytest
 
 from contract.messages import Example
-from tests.worker.joiner_simulation import JoinerSimulation, compute_expected_labels, simulate_shop
+from contract.settings.worker import FeedbackSettings
+from tests.contract.joining.builders import FEEDBACK
+from tests.contract.joining.memory_rows import MemoryRows
+from tests.worker.joiner_simulation import JoinerSimulation, StoredRows, compute_expected_labels, simulate_shop
+from worker.joiner.store.sqlite_rows import SqliteRows
+
+FEW_IN_MEMORY: Final = FEEDBACK.model_copy(update={"rows_max": 2})
 
 
 def run_simulation(
@@ -16,9 +25,12 @@ def run_simulation(
     disorder: float = 0.0,
     crashes: int = 0,
     transactions: bool = False,
+    rows: StoredRows | None = None,
+    feedback: FeedbackSettings = FEEDBACK,
 ) -> JoinerSimulation:
-    rng = random.Random(f"{seed}-{run}")
-    return JoinerSimulation(simulate_shop(seed, disorder=disorder), rng, batch_max, transactions).run(crashes=crashes)
+    logs, rng = simulate_shop(seed, disorder=disorder), random.Random(f"{seed}-{run}")
+    simulation = JoinerSimulation(logs, rng, batch_max, transactions, rows=rows, feedback=feedback)
+    return simulation.run(crashes=crashes)
 
 
 def final_labels(simulation: JoinerSimulation) -> dict[str, dict[str, float | str]]:
@@ -103,3 +115,65 @@ def test_with_transactions_each_orphan_counts_once_over_all_crashes(seed: int, r
     )
     assert expected > 5
     assert broken.orphans == {"fraud": expected}
+
+
+@pytest.fixture(params=["memory", "disk"])
+def rows(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[StoredRows]:
+    """A row store; each kind of row leaves the memory after the second one."""
+    if request.param == "memory":
+        yield MemoryRows()
+        return
+    store = SqliteRows(tmp_path / "rows")
+    yield store
+    store.close()
+
+
+@pytest.mark.parametrize("disorder", [0.0, 10.0])
+def test_rows_that_wait_on_disk_get_the_labels_of_a_simple_full_scan(
+    seed: int, disorder: float, rows: StoredRows
+) -> None:
+    simulation = run_simulation(seed, disorder=disorder, rows=rows, feedback=FEW_IN_MEMORY)
+
+    assert final_labels(simulation) == compute_expected_labels(simulate_shop(seed, disorder=disorder))
+
+
+@pytest.mark.parametrize("run", range(4))
+def test_rows_that_wait_on_disk_emit_the_revisions_of_rows_in_memory(seed: int, run: int, rows: StoredRows) -> None:
+    first = run_simulation(seed)
+    second = run_simulation(seed, run=run, batch_max=1 + 10 * run, rows=rows, feedback=FEW_IN_MEMORY)
+
+    assert examples_by_revision(second) == examples_by_revision(first)
+    assert len(second.examples) == len(examples_by_revision(second))
+
+
+@pytest.mark.parametrize("run", range(6))
+def test_with_stored_rows_a_crash_loses_and_repeats_no_output(seed: int, run: int, rows: StoredRows) -> None:
+    unbroken = run_simulation(seed)
+    broken = run_simulation(seed, run=run, crashes=6, transactions=True, rows=rows, feedback=FEW_IN_MEMORY)
+
+    assert examples_by_revision(broken) == examples_by_revision(unbroken)
+    assert len(broken.examples) == len(examples_by_revision(broken))
+    judged = [(j.judged_event_id, j.event_id, j.task) for j in broken.judgements]
+    assert len(judged) == len(set(judged)) == len(unbroken.judgements)
+
+
+@pytest.mark.parametrize("run", range(4))
+def test_crashes_among_late_events_leave_the_same_labels_of_stored_rows(seed: int, run: int, rows: StoredRows) -> None:
+    broken = run_simulation(seed, run=run, disorder=10, crashes=4, rows=rows, feedback=FEW_IN_MEMORY)
+
+    assert final_labels(broken) == compute_expected_labels(simulate_shop(seed, disorder=10))
+
+
+@pytest.mark.parametrize("run", range(4))
+def test_with_stored_rows_each_orphan_counts_once_over_all_crashes(seed: int, run: int, rows: StoredRows) -> None:
+    logs = simulate_shop(seed, hours=70)
+    rng = random.Random(f"{seed}-{run}")
+    simulation = JoinerSimulation(logs, rng, 7, transactions=True, rows=rows, feedback=FEW_IN_MEMORY)
+
+    simulation.run(crashes=8, batches=110)
+
+    expected = sum(
+        getattr(value, "judged_event_id", "").startswith("gone") for values in logs.values() for value in values
+    )
+    assert expected > 5
+    assert simulation.orphans == {"fraud": expected}

@@ -2,13 +2,13 @@
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import cast
 
 import pytest
 from msgspec.structs import replace
 
-from contract.events import AHEAD_MS_MAX
+from contract.events import AHEAD_MS_MAX, Judgement, decode
 from contract.messages import read_example, to_json, to_msgpack
 from contract.settings.reading import Settings
 from testkit.metrics import read_metric
@@ -17,10 +17,11 @@ from tests.metrics import assert_increases
 from transport.records import PartitionOffsets, Record, TopicPartition
 from worker.joiner.commit_metadata import CommitMetadata, decode_metadata, encode_metadata
 from worker.joiner.decoding import RecordDecoder
-from worker.joiner.dedup import PublishedOutputs, example_key
+from worker.joiner.dedup import PublishedOutputs, example_key, judgement_key
 from worker.joiner.erasures import JoinerErasures
 from worker.joiner.membership import JoinerMembership
-from worker.joiner.pipeline import Clocks, JoinerPipeline
+from worker.joiner.pipeline import Clocks, JoinerPipeline, JoinerRecovery
+from worker.joiner.store.store_folder import StoreFolder
 from worker.kafka.consumer import GroupConsumer
 from worker.kafka.outgoing import OutgoingRecord
 from worker.kafka.producer import TransactionalProducer
@@ -49,6 +50,7 @@ class FakeConsumer:
         self.held_back: dict[TopicPartition, tuple[int, int]] = {}
         self.paused: set[TopicPartition] = set()
         self.heartbeats = 0
+        self.starts: dict[TopicPartition, int] = {}  # that were sought
         self.metadata: dict[TopicPartition, str] = {}
         self.committed: dict[TopicPartition, int] = {}
         self.kafka_ms = WALL_MS
@@ -89,6 +91,7 @@ class FakeConsumer:
         return {topic: counts[topic] for topic in topics if topic in counts}
 
     def seek(self, starts: Mapping[TopicPartition, int]) -> None:
+        self.starts.update(starts)
         self.next.update(starts)
 
     def end_offsets(self) -> dict[TopicPartition, int]:
@@ -96,6 +99,9 @@ class FakeConsumer:
 
     def heartbeat(self) -> None:
         self.heartbeats += 1
+
+    def close(self) -> None:
+        pass
 
 
 class FakeProducer:
@@ -109,6 +115,9 @@ class FakeProducer:
         self.has_begun = False
         self.metadata: dict[TopicPartition, str] = {}
         self.interrupt: Callable[[], None] | None = None
+
+    def close(self) -> None:
+        pass
 
     def fence_predecessors(self) -> None:
         self.fences += 1
@@ -134,24 +143,51 @@ class FakeProducer:
         self._consumer.metadata.update(metadata)
 
 
-class JoinerHarness:
-    """The joiner's pipeline with its fake consumer and producer."""
+class FakeOutputs:
+    """What the test says that earlier runs published."""
 
-    def __init__(self, erasures: JoinerErasures | None = None) -> None:
+    def __init__(self, harness: "JoinerHarness") -> None:
+        self._harness = harness
+
+    def load(self, offsets: Mapping[TopicPartition, PartitionOffsets]) -> dict[int, PublishedOutputs]:
+        return dict.fromkeys({partition.partition for partition in offsets}, self._harness.published_before)
+
+    def load_from(self, numbers: Set[int], starts: object) -> dict[int, PublishedOutputs]:
+        return dict.fromkeys(numbers, self._harness.published_before)
+
+    def fetch_ends(self) -> dict[TopicPartition, int]:
+        return {}
+
+
+class JoinerHarness:
+    """The joiner's pipeline with its fake consumer and producer; `log`: of an earlier one, which was killed."""
+
+    def __init__(
+        self,
+        erasures: JoinerErasures | None = None,
+        *,
+        settings: Settings | None = None,
+        stores: StoreFolder | None = None,
+        log: FakeConsumer | None = None,
+    ) -> None:
         self.consumer = FakeConsumer()
+        if log:
+            self.consumer.logs, self.consumer.metadata = log.logs, log.metadata
+            self.consumer.committed = log.committed
+            self.consumer.next = {partition: log.committed.get(partition, 0) for partition in log.logs}
         consumer = cast(GroupConsumer, self.consumer)
         membership = JoinerMembership(consumer)
         self.producer = FakeProducer(self.consumer, membership.heartbeat)
         self.now_s = 0.0
         self.published_before = PublishedOutputs(limit=100)
         self.pipeline = JoinerPipeline(
-            settings=Settings(feedback=FEEDBACK),
+            settings=settings or Settings(feedback=FEEDBACK),
             consumer=consumer,
             membership=membership,
             producer=cast(TransactionalProducer, self.producer),
             retry=Retry(threading.Event(), on_wait=membership.heartbeat),
             clocks=Clocks(lambda: self.now_s, lambda: WALL_MS),
-            load_published=lambda offsets: dict.fromkeys({p.partition for p in offsets}, self.published_before),
+            recovery=JoinerRecovery(FakeOutputs(self), stores),
             erasures=erasures,
         )
         self.pipeline.on_assigned(sorted(self.consumer.assignment))
@@ -170,6 +206,17 @@ class JoinerHarness:
         """Step, then advance the clock so that partitions at their ends become idle."""
         self.pipeline.step()
         self.now_s += 2
+
+    def remember_published(self, earlier: "JoinerHarness") -> None:
+        """Find in the output topics what an earlier joiner published."""
+        keys = [example_key(*revision) for revision in earlier.list_published_revisions()]
+        for record in earlier.producer.published:
+            if record.topic == "shop.judgements":
+                judgement = decode("judgements", record.value)
+                assert isinstance(judgement, Judgement)
+                keys.append(judgement_key(judgement.judged_event_id, judgement.event_id, judgement.task))
+        self.published_before.add(keys, [])
+        self.published_before.freeze()
 
     def list_published_revisions(self) -> list[tuple[str, int]]:
         examples = [read_example(r.value or b"") for r in self.producer.published if r.topic == "shop.feedback"]

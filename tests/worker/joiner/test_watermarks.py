@@ -74,6 +74,16 @@ def test_one_user_does_not_advance_the_watermark_of_partitions_that_are_read(
     assert watermarks.now_ms() == 20
 
 
+def test_the_first_record_of_a_partition_does_not_advance_the_watermark_of_the_others() -> None:
+    watermarks = make_watermarks("clicks", "orders")
+    observe(watermarks, "orders", 20)
+    watermarks.set_at_end({"orders"})
+
+    observe(watermarks, "clicks", FAR_MS, "stranger")
+
+    assert watermarks.now_ms() == 20
+
+
 def test_one_user_without_a_kafka_time_never_advances_the_watermark() -> None:
     watermarks = make_watermarks("clicks")
     observe(watermarks, "clicks", 20)

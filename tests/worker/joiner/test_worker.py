@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Producer
+from confluent_kafka.admin import NewPartitions  # type: ignore[attr-defined]
 
 from contract.events import Judgement, decode
 from contract.messages import Example, ScoredRow, read_example, to_json, to_msgpack
 from contract.settings.worker import FeedbackSettings
-from devservers.apache_kafka import ApacheKafka
+from devservers.apache_kafka import ApacheKafka, make_admin_client
 from devservers.process import ChildProcess, find_free_ports
 from tests.checkout import ROOT
 from tests.conftest import KafkaBroker
@@ -87,6 +88,7 @@ class JoinerProcess(ChildProcess):
             "SHOPSTREAM_WORKER__HTTP_PORT": str(self.port),
             **{f"SHOPSTREAM_TOPICS__{kind.upper()}": f"{kafka.prefix}{kind}" for kind in TOPICS},
             **{f"SHOPSTREAM_FEEDBACK__{name.upper()}": str(value) for name, value in feedback.model_dump().items()},
+            "SHOPSTREAM_FEEDBACK__STORE": str(output.parent / "rows"),
         }
         super().__init__(command=[sys.executable, "-m", "worker", "feedback"], output=output, environment=environment)
 
@@ -231,6 +233,30 @@ def test_no_silent_label_is_published_while_a_transaction_is_open(
     finally:
         process.kill()
     assert [(e.example_id, e.labels) for e in kafka.read_examples()] == [("o", {"fraud": 1.0})]
+
+
+@pytest.mark.apache_kafka
+def test_a_joiner_of_topics_with_different_partitions_names_the_command_until_it_is_run(
+    apache_kafka: ApacheKafka, topic_prefix: str, tmp_path: Path
+) -> None:
+    # given labels with one partition, and four of everything else
+    apache_kafka.create_topics({f"{topic_prefix}labels": 1})
+    kafka = JoinerTopics(apache_kafka, topic_prefix)
+    process = JoinerProcess(kafka, tmp_path / "joiner.log")
+    process.start()
+    command = (
+        f"kafka-topics.sh --bootstrap-server {kafka.bootstrap} --alter --topic {topic_prefix}labels --partitions 4"
+    )
+    try:
+        process.wait_for(lambda: process.fetch("/readyz")[0] == 503 and command in process.fetch("/readyz")[1])
+        process.wait_for(lambda: f"Start check of {topic_prefix}labels" in process.output.read_text())
+        # when partitions are added
+        admin = make_admin_client(kafka.bootstrap)
+        admin.create_partitions([NewPartitions(f"{topic_prefix}labels", 4)])[f"{topic_prefix}labels"].result()
+        # then
+        process.wait_for(lambda: process.fetch("/readyz") == (200, "ok\n"))
+    finally:
+        process.kill()
 
 
 def test_a_killed_joiner_loses_no_example(kafka: JoinerTopics, process: JoinerProcess, seed: int) -> None:

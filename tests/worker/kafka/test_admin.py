@@ -16,7 +16,7 @@ from worker.kafka.admin import KafkaAdmin
 
 
 class StuckOnceClient:
-    """The first client of a test times out for ever, as after the loss of a coordinator; later ones answer."""
+    """The first client of a test times out without end, as after the loss of a coordinator; later ones answer."""
 
     count = 0
 

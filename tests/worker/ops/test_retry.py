@@ -10,7 +10,7 @@ import pytest
 
 from contract.errors import BadEvent, Unavailable
 from worker.ops import metrics
-from worker.ops.retry import Retry, StopRequested
+from worker.ops.retry import WAITS, Retry, StopRequested
 
 SERVER_NAME: Final = "test server"
 
@@ -121,3 +121,31 @@ def test_any_other_error_is_not_retried(clock: InstantEvent) -> None:
     with pytest.raises(ZeroDivisionError):
         Retry(clock).call(SERVER_NAME, defect)
     assert clock.waits == []
+
+
+def test_a_wait_is_visible_to_other_threads_from_the_first_failure_to_the_end(clock: InstantEvent) -> None:
+    seen: list[tuple[float, str]] = []
+
+    def record_waits() -> None:
+        seen.extend(WAITS.values())
+
+    outer = Retry(clock, on_wait=record_waits)
+    inner = Retry(clock, on_wait=record_waits)
+    server = FlakyServer(2)
+    # when a retry runs inside another one, for the same server
+    outer.call(
+        SERVER_NAME, lambda: (FlakyServer(0).call(), server.call(), inner.call(SERVER_NAME, FlakyServer(1).call))
+    )
+
+    # then the wait begins with the first failure, and is over with the last
+    assert [error[-11:] for _, error in seen] == ["es to come.", "es to come.", "es to come."]
+    assert len({since_s for since_s, _ in seen}) == 1
+    assert (WAITS, read_gauge("waiting")) == ({}, 0)
+
+
+def test_a_wait_that_a_stop_ends_is_over(clock: InstantEvent) -> None:
+    clock.set()
+    with pytest.raises(StopRequested):
+        Retry(clock).call(SERVER_NAME, FlakyServer(1).call)
+
+    assert (WAITS, read_gauge("waiting")) == ({}, 0)

@@ -32,6 +32,7 @@ def spoil_commands(environment: WorkerEnvironment, worker: InProcessWorker, faul
         "an offset that is negative": [("HSET", merged, source, "-5")],
         "generations that are text": [("SET", f"{prefix}generations", "x")],
         "progress of erasures that is text": [("SET", f"{prefix}erasures", "x")],
+        "confirmations to repeat that are text": [("SET", f"{prefix}unconfirmed", "x")],
         "progress of erasures that is no JSON": [("HSET", f"{prefix}erasures", "orders>x/0", "x")],
         "beginnings of logs that are text": [("SET", f"{prefix}begins", "x"), ("SET", merged, "x")],
     }
@@ -49,6 +50,7 @@ FAULTS = [
     ("an offset that is negative", MERGED),
     ("generations that are text", "generations"),
     ("progress of erasures that is text", "erasures"),
+    ("confirmations to repeat that are text", "erasures"),
     ("progress of erasures that is no JSON", ""),
     ("beginnings of logs that are text", "begins"),
 ]

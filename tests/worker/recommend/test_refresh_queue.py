@@ -86,3 +86,13 @@ def test_expired_refresh_times_are_not_kept() -> None:
     assert set(queue._refreshed_ms) == {"late"}
     queue.push(make_arrivals(make_click("c", user="late")))
     assert queue.due(NOW_MS + 5_500) == []
+
+
+def test_users_whose_events_will_be_read_again_are_forgotten_and_no_others() -> None:
+    # given
+    queue = RefreshQueue(refresh_ms=1_000, batch_max=100, waiting_max=100)
+    queue.push(make_arrivals(make_click("c1", user="a"), make_click("c2", user="b")))
+    # when
+    queue.forget(lambda arrival: arrival.event.event_id == "c1")
+    # then
+    assert queue.due(NOW_MS) == ["b"]

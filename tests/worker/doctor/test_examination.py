@@ -1,0 +1,90 @@
+"""`python -m worker doctor` on Apache Kafka and Redis."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from devservers.apache_kafka import ApacheKafka
+from devservers.redis_server import RedisServer
+from testkit.environment.run_environment import RunEnvironment
+from worker.doctor.redis_checks import check_info
+
+pytestmark = pytest.mark.apache_kafka
+
+
+@pytest.fixture
+def environment(
+    apache_kafka: ApacheKafka, redis_server: RedisServer, topic_prefix: str, tmp_path: Path
+) -> RunEnvironment:
+    return RunEnvironment(kafka=apache_kafka, redis=redis_server, folder=tmp_path, prefix=topic_prefix)
+
+
+def run_worker(environment: RunEnvironment, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "worker", *arguments]
+    return subprocess.run(command, env=dict(environment.env_variables()), capture_output=True, text=True, check=False)
+
+
+def run_doctor(environment: RunEnvironment) -> tuple[int, list[dict[str, Any]]]:
+    done = run_worker(environment, "doctor", "--json")
+    return done.returncode, json.loads(done.stdout)
+
+
+def test_the_topics_that_the_worker_creates_pass(environment: RunEnvironment) -> None:
+    # given nothing, then every missing topic is an error
+    status, findings = run_doctor(environment)
+    missing = {finding["subject"] for finding in findings if finding["severity"] == "error"}
+    assert (status, missing) == (1, set(environment.topics.names_by_kind().values()))
+    # when the worker creates them
+    assert run_worker(environment, "topics").returncode == 0
+    # then only Redis, which does not persist, has a finding
+    status, findings = run_doctor(environment)
+    assert (status, [finding["subject"][:5] for finding in findings]) == (0, ["redis"])
+
+
+def test_products_that_expire_are_found(environment: RunEnvironment) -> None:
+    # given a topic of products that were created by hand, with a retention
+    limited = {"cleanup.policy": "delete", "retention.ms": "60000"}
+    environment.kafka.create_topics({environment.topics.products: 4}, limited)
+    run_worker(environment, "topics")
+    # when
+    done = run_worker(environment, "doctor")
+    # then
+    assert done.returncode == 1
+    assert "cleanup.policy=delete with retention.ms=60000" in done.stdout
+    assert f"--entity-name {environment.topics.products} --add-config cleanup.policy=compact" in done.stdout
+
+
+def test_servers_that_do_not_answer_are_errors_and_no_traceback(environment: RunEnvironment) -> None:
+    variables = {
+        **environment.env_variables(),
+        "SHOPSTREAM_KAFKA__BOOTSTRAP_SERVERS": "127.0.0.1:9",
+        "SHOPSTREAM_REDIS__URL": "redis://127.0.0.1:9/0",
+    }
+    command = [sys.executable, "-m", "worker", "doctor", "--json"]
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 1
+    assert [finding["severity"] for finding in json.loads(done.stdout)] == ["error", "error"]
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("info", "ahead_s", "words"),
+    [
+        ({"redis_version": "6.2.14", "aof_enabled": "1"}, 0.0, ["7.0 or later"]),
+        ({"redis_version": "7.2.4", "aof_enabled": "0"}, 0.0, ["appendonly yes"]),
+        ({"redis_version": "7.2.4", "aof_enabled": "1"}, -60.0, ["-60.0 s"]),
+        ({"redis_version": "8.0.1", "aof_enabled": "1"}, 1.0, []),
+    ],
+)
+def test_a_redis_that_is_old_forgets_or_has_another_time_is_found(
+    info: dict[str, str], ahead_s: float, words: list[str]
+) -> None:
+    findings = list(check_info("redis", info, ahead_s))
+
+    assert len(findings) == len(words)
+    assert all(word in finding.text for word, finding in zip(words, findings, strict=True))

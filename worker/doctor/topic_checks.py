@@ -1,0 +1,239 @@
+"""What is wrong with the topics of a shop, from their description. Pure."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+from contract.settings.reading import Settings
+from worker.kafka.admin import TopicSetup
+
+DAY_MS: Final = 86_400_000
+COMPACTED_KINDS: Final = ("products", "erasures")
+JOINED_KINDS: Final = ("scored", "impressions", "clicks", "orders", "labels")
+JOINER_OUTPUTS: Final = ("feedback", "judgements")
+FOLDED_KINDS: Final = ("orders", "reviews", "judgements", "clicks", "impressions", "searches")
+READ_KINDS: Final = (*FOLDED_KINDS, "labels", "products", "erasures")
+COMPACTION_LAG_MS: Final = 7 * DAY_MS  # longer than a lane is down: until then a worker copies what compaction removes
+FOLDED_MS: Final = DAY_MS  # a worker may be down this long
+
+
+class Severity(StrEnum):
+    """`error`: data are lost or something cannot work; `warning`: that may become so."""
+
+    ERROR = "error"
+    WARNING = "warning"
+
+
+class Finding(NamedTuple):
+    """One mistake: what it concerns, what should hold and what was found, and the command that mends it, if any."""
+
+    severity: Severity
+    subject: str
+    text: str
+    command: str = ""
+
+
+class TopicChecks:
+    """The checks of topics, by kind; `states` are the topics that exist, by name."""
+
+    def __init__(self, settings: Settings, states: Mapping[str, TopicSetup], brokers: int) -> None:
+        self._settings, self._brokers = settings, brokers
+        self._servers = settings.kafka.bootstrap_servers
+        self._names = settings.topics.names_by_kind()
+        self._states = {kind: states[name] for kind, name in self._names.items() if name in states}
+
+    def run(self, kinds: Iterable[str]) -> list[Finding]:
+        """All findings about the topics of these kinds."""
+        wanted = list(kinds)
+        present = [kind for kind in wanted if kind in self._states]
+        findings = [self._describe_missing(kind) for kind in wanted if kind not in self._states]
+        if set(JOINED_KINDS) <= set(wanted):
+            counts = {self._names[kind]: self._states[kind].partitions for kind in JOINED_KINDS if kind in present}
+            findings += find_different_partitions(counts, self._servers)
+        findings += self._find_unreadable(present)
+        for kind in present:
+            config = self._states[kind].config
+            if config is not None:
+                findings += [*self._check_cleanup(kind, config), *self._check_retention(kind, config)]
+                findings += self._check_durability(kind, config)
+        findings += self._check_dead_letters()
+        findings += self._check_ids(present)
+        return findings
+
+    def _describe_missing(self, kind: str) -> Finding:
+        name = self._names[kind]
+        options = " ".join(f"--config {key}={value}" for key, value in build_configs(self._settings)[kind].items())
+        return Finding(
+            Severity.ERROR,
+            name,
+            f"The topic should exist (topics.{kind}). Found none of that name, or no permission to see it.",
+            f"kafka-topics.sh --bootstrap-server {self._servers} --create --topic {name}"
+            f" --partitions {self._settings.topics.partitions} {options}".rstrip(),
+        )
+
+    def _find_unreadable(self, kinds: list[str]) -> Iterator[Finding]:
+        unreadable = [self._names[kind] for kind in kinds if self._states[kind].config is None]
+        if unreadable:
+            yield Finding(
+                Severity.WARNING,
+                "permissions",
+                "The user should be allowed to read the settings of topics (DESCRIBE_CONFIGS). Found it denied: "
+                f"they are not checked for {', '.join(unreadable)}.",
+            )
+
+    def _check_cleanup(self, kind: str, config: Mapping[str, str]) -> Iterator[Finding]:
+        policies = set(config.get("cleanup.policy", "delete").split(","))
+        name = self._names[kind]
+        if kind in COMPACTED_KINDS:
+            if "delete" in policies and is_limited(config):
+                yield Finding(
+                    Severity.ERROR,
+                    name,
+                    "The topic should be compacted, because workers read it from its beginning. Found "
+                    f"cleanup.policy={config.get('cleanup.policy')} with {describe_retention(config)}: what is older "
+                    "is lost.",
+                    self._format_alter(name, "cleanup.policy=compact"),
+                )
+            lag_ms = int(config.get("min.compaction.lag.ms", "0"))
+            if kind == "erasures" and "compact" in policies and lag_ms < COMPACTION_LAG_MS:
+                yield Finding(
+                    Severity.WARNING,
+                    name,
+                    f"Every erasure should stay for {COMPACTION_LAG_MS} ms before a later one of the same user "
+                    f"replaces it. Found min.compaction.lag.ms={lag_ms}.",
+                    self._format_alter(name, f"min.compaction.lag.ms={COMPACTION_LAG_MS}"),
+                )
+        elif "compact" in policies:
+            yield Finding(
+                Severity.ERROR,
+                name,
+                "The topic should keep every record: its keys repeat. Found "
+                f"cleanup.policy={config.get('cleanup.policy')}: compaction deletes all but the last of a key.",
+                self._format_alter(name, "cleanup.policy=delete"),
+            )
+
+    def _check_retention(self, kind: str, config: Mapping[str, str]) -> Iterator[Finding]:
+        needed_ms = compute_retention_ms(self._settings, kind)
+        retention_ms = int(config.get("retention.ms", "-1"))
+        if kind in COMPACTED_KINDS or not needed_ms:
+            return
+        name = self._names[kind]
+        if 0 <= retention_ms < needed_ms:
+            reader = "the joiner" if kind in (*JOINED_KINDS, *JOINER_OUTPUTS) else "a worker that was down"
+            yield Finding(
+                Severity.WARNING,
+                name,
+                f"Records should stay for {needed_ms} ms, as long as {reader} reads back. "
+                f"Found retention.ms={retention_ms}.",
+                self._format_alter(name, f"retention.ms={needed_ms}"),
+            )
+        if int(config.get("retention.bytes", "-1")) >= 0:
+            yield Finding(
+                Severity.WARNING,
+                name,
+                "Records should be deleted by age alone. Found "
+                f"retention.bytes={config['retention.bytes']}: a busy day shortens what is kept.",
+                self._format_alter(name, "retention.bytes=-1"),
+            )
+
+    def _check_durability(self, kind: str, config: Mapping[str, str]) -> Iterator[Finding]:
+        replicas, in_sync = self._states[kind].replicas, int(config.get("min.insync.replicas", "1"))
+        name = self._names[kind]
+        if replicas == 1 and self._brokers > 1:
+            yield Finding(
+                Severity.WARNING, name, f"Each partition should have copies on {self._brokers} brokers. Found 1 copy."
+            )
+        elif replicas > 1 and in_sync >= replicas:
+            yield Finding(
+                Severity.WARNING,
+                name,
+                f"One broker should be able to be away. Found min.insync.replicas={in_sync} of {replicas} copies.",
+                self._format_alter(name, f"min.insync.replicas={replicas - 1}"),
+            )
+        elif replicas > 2 and in_sync < 2:
+            yield Finding(
+                Severity.WARNING,
+                name,
+                f"What is acknowledged should be on two brokers. Found min.insync.replicas={in_sync}.",
+                self._format_alter(name, "min.insync.replicas=2"),
+            )
+
+    def _check_dead_letters(self) -> Iterator[Finding]:
+        sizes = {
+            kind: int(size)
+            for kind, state in self._states.items()
+            if state.config and (size := state.config.get("max.message.bytes"))
+        }
+        largest = max((sizes[kind] for kind in READ_KINDS if kind in sizes), default=0)
+        if "dead_letters" in sizes and sizes["dead_letters"] < largest:
+            name = self._names["dead_letters"]
+            yield Finding(
+                Severity.WARNING,
+                name,
+                f"A dead letter should take every record that is read, up to {largest} bytes. Found "
+                f"max.message.bytes={sizes['dead_letters']}.",
+                self._format_alter(name, f"max.message.bytes={largest}"),
+            )
+
+    def _check_ids(self, kinds: list[str]) -> Iterator[Finding]:
+        if self._settings.kafka.topic_ids and kinds and not any(self._states[kind].topic_id for kind in kinds):
+            yield Finding(
+                Severity.WARNING,
+                "topic ids",
+                "Brokers should give topics ids (Kafka 2.8 or later). Found none: a topic that is deleted and created "
+                "again cannot be told from the one before. Set kafka.topic_ids = false to accept that.",
+            )
+
+    def _format_alter(self, name: str, setting: str) -> str:
+        return (
+            f"kafka-configs.sh --bootstrap-server {self._servers} --alter --entity-type topics --entity-name {name}"
+            f" --add-config {setting}"
+        )
+
+
+def find_different_partitions(counts: Mapping[str, int], servers: str) -> Iterator[Finding]:
+    """Topics of the joiner with fewer partitions than another one. `counts`: partitions by name."""
+    most = max(counts.values(), default=0)
+    for name, count in counts.items():
+        if count < most:
+            yield Finding(
+                Severity.ERROR,
+                name,
+                f"The topics that the joiner reads should have the same number of partitions, {most}. Found {count}. "
+                "Records that are already there stay in their partitions.",
+                f"kafka-topics.sh --bootstrap-server {servers} --alter --topic {name} --partitions {most}",
+            )
+
+
+def compute_retention_ms(settings: Settings, kind: str) -> int:
+    """How long records of this kind are read back; 0: no process depends on it."""
+    feedback = settings.feedback
+    windows = (feedback.impression_wait_s, feedback.click_wait_s, feedback.purchase_window_s, feedback.fraud_window_s)
+    joined_ms = (max(windows) + feedback.grace_s) * 1000
+    if kind in (*JOINED_KINDS, *JOINER_OUTPUTS):
+        return joined_ms
+    return FOLDED_MS if kind in FOLDED_KINDS else 0
+
+
+def build_configs(settings: Settings) -> dict[str, dict[str, str]]:
+    """The settings of topics that the worker creates, by kind, so that these checks find nothing."""
+    configs: dict[str, dict[str, str]] = {}
+    for kind in settings.topics.names_by_kind():
+        config = configs[kind] = {}
+        if kind in COMPACTED_KINDS:
+            config["cleanup.policy"] = "compact"
+        elif kind in (*JOINED_KINDS, *JOINER_OUTPUTS):
+            # A day more: records are deleted by the time of their segment.
+            config["retention.ms"] = str(compute_retention_ms(settings, kind) + DAY_MS)
+        if kind == "erasures":
+            config["min.compaction.lag.ms"] = str(COMPACTION_LAG_MS)
+    return configs
+
+
+def is_limited(config: Mapping[str, str]) -> bool:
+    """Whether records are deleted after some time or beyond some size."""
+    return int(config.get("retention.ms", "-1")) >= 0 or int(config.get("retention.bytes", "-1")) >= 0
+
+
+def describe_retention(config: Mapping[str, str]) -> str:
+    return f"retention.ms={config.get('retention.ms')} and retention.bytes={config.get('retention.bytes')}"
