@@ -3,12 +3,12 @@
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from contract.events import Label
+from contract.events import Label, UserEvent
 from contract.messages import read_decision, read_example, to_json
 from devservers.apache_kafka import ApacheKafka, unavailable_reason
 from devservers.process import ChildProcess
@@ -50,7 +50,7 @@ class ShopRun:
         """Send orders from o`first` on, their labels, and as many clicks."""
         now_ms, topics = time.time_ns() // 1_000_000, self.environment.topics
         numbers = range(first, first + count)
-        events = {
+        events: dict[str, Sequence[UserEvent]] = {
             topics.orders: [make_order(f"o{n}", user=f"u{n}", ts_ms=now_ms) for n in numbers],
             topics.clicks: [make_click(f"c{n}", user=f"u{n}", ts_ms=now_ms) for n in numbers],
             topics.labels: [

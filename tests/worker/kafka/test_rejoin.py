@@ -16,6 +16,7 @@ from tests.worker.environment import WorkerEnvironment
 from tests.worker.worker_lifecycle import InProcessWorker, StepEvent, WorkerThread
 from transport.records import TopicPartition
 from worker.kafka import consumer as consumer_module
+from worker.kafka import instance_name
 from worker.kafka.consumer import GroupConsumer
 from worker.kafka.instance_name import FENCES_MAX, InstanceFenced
 
@@ -185,9 +186,10 @@ def test_a_worker_outlives_a_broker_that_is_away_for_longer_than_a_session(
 
 @pytest.mark.apache_kafka
 def test_a_lone_member_that_is_fenced_after_each_of_many_outages_joins_again(
-    own_kafka: ApacheKafka, topic_prefix: str
+    own_kafka: ApacheKafka, topic_prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # given
+    # given outages that are all within one window
+    monkeypatch.setattr(instance_name, "WINDOW_S", 600.0)
     topic, kafka = f"{topic_prefix}orders", make_settings(own_kafka, topic_prefix)
     own_kafka.create_topics({topic: 4})
     member = PolledMember(kafka, topic)
@@ -195,6 +197,7 @@ def test_a_lone_member_that_is_fenced_after_each_of_many_outages_joins_again(
     # when
     for _ in range(FENCES_MAX + 1):
         be_away(own_kafka, "paused")
+        wait_until(lambda: len(member.consumer.assignment) == 4, timeout_s=120)
         fence(kafka, topic_prefix, topic)
         # then
         wait_until(lambda: not member.consumer.assignment or not member.is_alive)
