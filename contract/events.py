@@ -198,6 +198,7 @@ KINDS: Final[Mapping[str, type[Event]]] = {
     "judgements": Judgement,
     "erasures": Erasure,
 }
+DELETABLE_KINDS: Final = frozenset({"products"})  # a key without a value is a tombstone there, which deletes
 DIGEST_BYTES: Final = 12
 to_msgpack: Final = msgspec.msgpack.Encoder().encode
 DECODERS: Final = {kind: msgspec.json.Decoder(struct) for kind, struct in KINDS.items()}

@@ -14,12 +14,14 @@ python -m training replay EVENTS.jsonl... --out DATA.parquet   make examples fro
 
 import argparse
 import sys
+import threading
 from importlib import import_module
 from typing import Final
 
 from contract.errors import BadBundle, BadConfig, BadData, Unavailable
 from contract.logs import configure_logging
 from contract.settings.reading import read_settings
+from contract.shutdown import Shutdown
 
 PROCESSES: Final = {"follow": "learner", "watch": "monitor"}  # the commands that run until a signal
 COMMANDS: Final = {
@@ -37,10 +39,23 @@ COMMANDS: Final = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit codes: 0 done, 1 bad data or model, 2 wrong settings or arguments, 3 update rejected, 4 frozen."""
+    """Exit codes: 0 done, 1 bad data or model, 2 wrong settings or arguments, 3 update rejected, 4 frozen.
+
+    5: given up after a signal.
+    """
     args = parse_arguments(arguments)
+    shutdown = Shutdown(threading.Event())
+    if args.command in PROCESSES and not args.once:
+        shutdown.install()
+        args.stop = shutdown.stop
+    return shutdown.finish(run_reporting_errors(args, shutdown))
+
+
+def run_reporting_errors(args: argparse.Namespace, shutdown: Shutdown) -> int:
+    """Run a command; returns its exit code."""
     try:
         settings, features = read_settings()
+        shutdown.limit_s = settings.worker.stop_s
         configure_logging(settings.log, process=PROCESSES.get(args.command, "training"))
         status: int = args.run(args, settings, features)
     except BadConfig as error:

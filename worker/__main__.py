@@ -14,7 +14,7 @@ from contract.features.declaration import FeatureSet
 from contract.logs import configure_logging
 from contract.profiles.record import ENTITY_KINDS, FAMILIES
 from contract.settings.reading import Settings, read_settings
-from worker.ops.shutdown import Shutdown
+from contract.shutdown import Shutdown
 from worker.records.lanes import LANES
 
 log = logging.getLogger("worker")

@@ -167,15 +167,16 @@ class WorkerThread:
         if error is not None:
             self.worker.stop.set()  # it may wait for what the test would have done next
         self._thread.join(TIMEOUT_S)
+        if self._error is not None:
+            raise self._error  # also where the block failed: it may have waited for what this worker did not do
         if error is None:
             assert not self._thread.is_alive(), "A worker should end when it is asked to."
-            if self._error is not None:
-                raise self._error
 
     def _run(self) -> None:
         try:
             with self.worker:
-                self.worker.run_until(self._stop.is_set)
+                while not self._stop.is_set():
+                    self.worker.step()
         except BaseException as error:
             self._error = error
 

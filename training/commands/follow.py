@@ -50,7 +50,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
-    """Update once, or until interrupted; exit code 3 for a rejected update, 4 for a frozen model."""
+    """Update once, or until `args.stop` is set; exit code 3 for a rejected update, 4 for a frozen model."""
     bundles: Path = args.bundles or settings.bundles
     config = settings.training
     check_balance(config)
@@ -66,10 +66,9 @@ def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
             if args.once:
                 erasures.apply()
                 return learn_once(reader, bundles, settings, config)
-            while True:
+            while not args.stop.is_set():
                 if not learn_with_retry(reader, bundles, settings, config, erasures.apply):
-                    time.sleep(config.pause_s)
-        except KeyboardInterrupt:
+                    args.stop.wait(config.pause_s)
             return 0
         finally:
             reader.close()

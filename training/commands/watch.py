@@ -1,7 +1,7 @@
 """`python -m training watch`: monitors the serving model by served scores and labels, and rolls it back."""
 
 import logging
-import time
+import threading
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -29,7 +29,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
-    """Check once, or until interrupted."""
+    """Check once, or until `args.stop` is set."""
     bundles: Path = args.bundles or settings.bundles
     config = settings.watch
     torch.set_num_threads(1)
@@ -41,7 +41,7 @@ def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
             erasures.apply()
             print_json(**to_json(monitor.check()))
             return 0
-        return run_forever(monitor, erasures, settings, config)
+        return run_until_stopped(monitor, erasures, settings, config, args.stop)
 
 
 @contextmanager
@@ -66,19 +66,24 @@ def open_monitor(
         feedback.close()
 
 
-def run_forever(monitor: ModelMonitor, erasures: ErasureExecution, settings: Settings, config: MonitorConfig) -> int:
-    """Check periodically until interrupted, and serve metrics."""
+def run_until_stopped(
+    monitor: ModelMonitor,
+    erasures: ErasureExecution,
+    settings: Settings,
+    config: MonitorConfig,
+    stop: threading.Event,
+) -> int:
+    """Check periodically until `stop` is set, and serve metrics."""
     server = MetricsServer(port=config.http_port)
     last = MonitorReport()
     log.info("Metrics are served on port %d.", server.port)
     try:
-        while True:
+        while not stop.is_set():
             last = check_with_retry(monitor, settings, config, last, erasures.apply)
-            time.sleep(config.pause_s)
-    except KeyboardInterrupt:
-        return 0
+            stop.wait(config.pause_s)
     finally:
         server.close()
+    return 0
 
 
 def check_with_retry(

@@ -22,6 +22,9 @@ log = logging.getLogger(__name__)
 TIMEOUT_S: Final = 10.0
 REJOIN_WAIT_S: Final = 1.0
 REJOIN_WAIT_MAX_S: Final = 16.0
+# A client forgets brokers that their cluster does not list, such as one that has just started, and never asks again.
+CLIENT_AWAY_S: Final = 10.0
+AWAY: Final = (KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError._MSG_TIMED_OUT, KafkaError._ALL_BROKERS_DOWN)
 START_PENDING: Final = OFFSET_END  # of a partition whose start `seek` will set
 T = TypeVar("T")
 
@@ -64,9 +67,10 @@ class GroupConsumer:
         self.assignment: set[TopicPartition] = set()
         self._partitions_by_name: dict[tuple[str, int], TopicPartition] = {}
         self.brokers_down = False
+        self._client_due_s = 0.0  # while no broker answers: when to try a new client
         self._paused_for_heartbeat: set[TopicPartition] = set()  # while the worker waits for a server
         self._paused_by_caller: set[TopicPartition] = set()
-        self._closing = self._is_in_callback = False
+        self._closing = self._is_in_callback = self._is_fenced = False
         self._topics: list[str] = []
         self._rejoin_due_s: float | None = None  # of a fenced member
         self._rejoin_wait_s = REJOIN_WAIT_S
@@ -96,6 +100,8 @@ class GroupConsumer:
         self._resume()
         if self.brokers_down:
             self._check_brokers()
+            if self._rejoin_due_s is not None:
+                return []
         consume = self._consumer.consume
         try:
             messages = consume(records_max, 0) or consume(1, wait_ms / 1000)
@@ -105,7 +111,7 @@ class GroupConsumer:
                 # A partition that was assigned again in between goes on at its start.
                 messages = [m for m in messages if self._intern_partition(m) not in self._just_assigned] + arrived
         except MemberFenced as fenced:
-            self._replace_client(str(fenced))
+            self._leave_fenced(str(fenced))
             return []
         records = [record for message in messages if (record := self._handle_message(message))]
         # This very call may have revoked some partitions.
@@ -115,6 +121,10 @@ class GroupConsumer:
         """Stay a member of the group while the worker waits for a server; reads no record."""
         if self._rejoin_due_s is not None and not self._rejoin():
             return
+        if self.brokers_down:
+            self._check_brokers()
+            if self._rejoin_due_s is not None:
+                return
         if unpaused := self.assignment - self._paused_for_heartbeat:  # also those assigned during the wait
             self._consumer.pause([KafkaPartition(*partition) for partition in unpaused])
             self._paused_for_heartbeat |= unpaused
@@ -122,7 +132,7 @@ class GroupConsumer:
             if (message := self._consumer.poll(0)) is not None:
                 self._handle_message(message)  # all partitions are paused, but it may be a fatal error
         except MemberFenced as fenced:
-            self._replace_client(str(fenced))
+            self._leave_fenced(str(fenced))
 
     def pause_only(self, partitions: Iterable[TopicPartition]) -> None:
         """Pause exactly these partitions until the next call."""
@@ -224,13 +234,14 @@ class GroupConsumer:
         self._closing = True
         close_client(self._consumer, self.assignment)
 
-    def _replace_client(self, reason: str) -> None:
-        """Drop the partitions of a fenced member, whose client is of no more use, and plan to join with a new one.
-
-        Raises `InstanceFenced` if another process has this instance's name.
-        """
+    def _leave_fenced(self, reason: str) -> None:
+        """Replace the client of a fenced member; raises `InstanceFenced` if another process has its name."""
         self._name.record_fence()
-        log.warning("Joining the group again in %.0f s, the broker fenced this member: %s", self._rejoin_wait_s, reason)
+        self._replace_client(f"the broker fenced this member: {reason}")
+
+    def _replace_client(self, reason: str) -> None:
+        """Drop the partitions of a client that is of no more use, and plan to join with a new one."""
+        log.warning("Joining the group again in %.0f s, %s", self._rejoin_wait_s, reason)
         metrics.REJOINS.inc()
         with suppress(KafkaException):
             close_client(self._consumer, self.assignment)  # which revokes the partitions
@@ -239,6 +250,8 @@ class GroupConsumer:
         self._paused_by_caller.clear()
         self._paused_for_heartbeat.clear()
         self._consumer = create_client(self._configuration)
+        self._is_fenced, self._client_due_s = False, time.monotonic() + CLIENT_AWAY_S
+        self._name.record_client()
         self._rejoin_due_s = time.monotonic() + self._rejoin_wait_s
         self._rejoin_wait_s = min(2 * self._rejoin_wait_s, REJOIN_WAIT_MAX_S)
 
@@ -263,7 +276,7 @@ class GroupConsumer:
             self.at_end[partition] = message.offset() or 0
             return None
         if error.fatal() or error.code() == KafkaError._FATAL:
-            self._replace_client(error.str())
+            self._leave_fenced(error.str())
             return None
         if error.code() == KafkaError._AUTO_OFFSET_RESET:
             raise StaleState(f"{partition} should go on where it was read to. Found: {error.str()}")
@@ -316,21 +329,33 @@ class GroupConsumer:
         self._paused_for_heartbeat.difference_update(leaving)
 
     def _on_lost(self, consumer: Consumer, partitions: list[KafkaPartition]) -> None:
+        if not self._is_fenced:  # the session ran out
+            self._name.record_outage()
         for tp in partitions:
             partition = TopicPartition(tp.topic, tp.partition)
-            log.warning("Lost %s to another member.", partition.log_text(), extra=partition.log_fields())
+            log.warning(
+                "Lost %s: the session ran out, or another member joined under this name.",
+                partition.log_text(),
+                extra=partition.log_fields(),
+            )
         self._on_revoke(consumer, partitions)
 
     def _on_error(self, error: KafkaError) -> None:
+        if error.fatal() or error.code() == KafkaError._FATAL:
+            self._is_fenced = True
+        elif error.code() in AWAY:
+            self._name.record_outage()
         if error.code() == KafkaError._ALL_BROKERS_DOWN and not self.brokers_down:
             log.warning("No Kafka broker answers, the client retries: %s", error.str())
             metrics.WAITING.labels("kafka").set(1)
-            self.brokers_down = True
+            self.brokers_down, self._client_due_s = True, time.monotonic() + CLIENT_AWAY_S
 
     def _check_brokers(self) -> None:
         try:
             self._consumer.list_topics(timeout=1)
-        except KafkaException:
+        except KafkaException as error:
+            if not self.assignment and time.monotonic() >= self._client_due_s:
+                self._replace_client(f"no broker answers this client: {error.args[0].str()}")
             return
         log.info("Kafka answers again.")
         metrics.WAITING.labels("kafka").set(0)

@@ -5,6 +5,7 @@ transactions the records are acknowledged first and the offsets committed after:
 """
 
 import logging
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -21,7 +22,7 @@ from worker.kafka.bounded_calls import BoundedCalls, CallAbandoned
 from worker.kafka.consumer import GroupConsumer
 from worker.kafka.outgoing import OutgoingRecord
 from worker.kafka.record_limits import RecordLimits
-from worker.kafka.refused_records import FailedDelivery, RecordRefused, RefusedRecords
+from worker.kafka.refused_records import FailedDelivery, RecordRefused, RefusedRecords, describe_missing_topics
 from worker.ops.retry import Retry
 from worker.ops.steps import PROFILER, Step, StepMarker
 
@@ -31,6 +32,7 @@ TIMEOUT_S: Final = 10.0
 DISCARD_S: Final = 1.0
 TRANSACTION_MS_MIN: Final = 20_000  # a batch outlives a short absence of the broker
 SEND_OFFSETS_S: Final = 5.0
+ABORT_S: Final = 30.0  # like a consumer, the client may have no broker any more
 ABANDON_S: Final = SEND_OFFSETS_S + 2.0  # the client does not always keep that time-out
 
 
@@ -68,13 +70,11 @@ class TransactionalProducer:
         )
         self._refused = RefusedRecords(self._limits)
         self._failures: list[FailedDelivery] = []
-        self._has_begun, self._sent_count = (
-            False,
-            0,
-        )  # of the open transaction: the records already handed to the client
+        self._has_begun, self._sent_count = False, 0  # of the open transaction: the records that the client has
         self._producers = [self._create_producer(ident) for ident in self._transactional_ids]
         self._options = [self._limits.client_options() for _ in self._producers]
         self._current = 0
+        self._abort_due_s: float | None = None  # while an abort does not succeed
         self._bounded_calls, self._is_abandoned = BoundedCalls(timeout_s=ABANDON_S), False
 
     @property
@@ -163,7 +163,7 @@ class TransactionalProducer:
         with PROFILER("publish offsets"):  # while records are on their way
             self._send_offsets(offsets, group_metadata)
         with PROFILER("publish flush"):
-            self._retry.call("kafka", self._flush)
+            self._retry.call("kafka", lambda: self._flush(records))
         self._mark_step(Step.COMMIT)
         with PROFILER("publish commit"):
             self._call_with_retry(lambda: self._producer.commit_transaction(self._retry.bound(TIMEOUT_S)))
@@ -189,7 +189,7 @@ class TransactionalProducer:
     ) -> None:
         self._begin()
         self._produce(records)
-        self._retry.call("kafka", self._flush)
+        self._retry.call("kafka", lambda: self._flush(records))
         if self._failures:
             count, error = len(self._failures), self._failures[0].error.str()
             raise TransactionAborted(f"Every record should be acknowledged. Found {count} failed: {error}")
@@ -235,11 +235,12 @@ class TransactionalProducer:
                     self._producer.flush(self._retry.bound(TIMEOUT_S))
                 self._sent_count += 1
 
-    def _flush(self) -> None:
+    def _flush(self, records: Sequence[OutgoingRecord]) -> None:
         with abort_on_error("acknowledge a batch"):
             unacknowledged = self._producer.flush(self._retry.bound(TIMEOUT_S))
         if unacknowledged:
-            raise Unavailable(f"Kafka should acknowledge a batch. Found {unacknowledged} records waiting.")
+            missing = describe_missing_topics(self._producer, {record.topic for record in records})
+            raise Unavailable(f"Kafka should acknowledge a batch. Found {unacknowledged} records waiting{missing}.")
 
     def _on_delivery(self, error: KafkaError, message: Message) -> None:
         self._failures.append(FailedDelivery(error, message.topic() or "", as_bytes(message.value())))
@@ -278,10 +279,15 @@ class TransactionalProducer:
                 self._replace_all(error.str())
                 return
             if error.retriable() and not error.fatal():
+                if self._abort_due_s is None:
+                    self._abort_due_s = time.monotonic() + ABORT_S
+                elif time.monotonic() >= self._abort_due_s:
+                    self._replace_all(error.str())
+                    return
                 raise Unavailable(f"Kafka should abort a transaction. Found: {error.str()}") from failure
             log.warning("Creating a new producer after a fatal producer error: %s", error.str())
             self._replace_producer()
-        self._has_begun = False
+        self._has_begun, self._abort_due_s = False, None
 
     def _replace_producer(self) -> None:
         discard(self._producer)
@@ -292,7 +298,7 @@ class TransactionalProducer:
         """Create new producers, before which a commit in progress ends either way; they wait for one coordinator."""
         log.warning("Creating new producers: %s.", reason)
         self.fence_predecessors()
-        self._is_abandoned = False
+        self._is_abandoned, self._abort_due_s = False, None
 
     def _create_producer(self, transactional_id: str | None) -> Producer:
         id_option = {} if transactional_id is None else {"transactional.id": transactional_id}

@@ -2,10 +2,10 @@
 
 import logging
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from typing import Final, NamedTuple
 
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, KafkaException, Producer
 
 from contract.errors import ShopstreamError
 from worker.kafka.outgoing import OutgoingRecord, Refusal
@@ -17,6 +17,7 @@ TOO_LARGE: Final = (KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LA
 REFUSED: Final = (KafkaError.INVALID_RECORD, KafkaError.INVALID_TIMESTAMP)  # this record, not those sent with it
 # What happens to the other records of a batch, or of a producer that is reset.
 NO_REASON: Final = (KafkaError._INVALID_DIFFERENT_RECORD, KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT)
+METADATA_S: Final = 2.0
 SMALL_RECORD_MARGIN: Final = 2_000  # for a key and what surrounds a record
 
 
@@ -102,3 +103,16 @@ class RefusedRecords:
         return Refusal(
             bytes_max, f"`{record.topic}` should take a record of {size} bytes. Found a limit of {bytes_max}."
         )
+
+
+def describe_missing_topics(client: Producer, topics: Set[str]) -> str:
+    """Which of these topics the brokers do not list for this client, for the end of a message; nothing: all, or none.
+
+    The client waits half a minute for a topic before it fails a record for it.
+    """
+    try:
+        missing = topics - client.list_topics(timeout=METADATA_S).topics.keys()
+    except KafkaException:
+        return ""
+    names = ", ".join(f"`{topic}`" for topic in sorted(missing))
+    return f", and no topic {names}: it should exist, and this client be authorised for it" if missing else ""

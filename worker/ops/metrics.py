@@ -43,7 +43,7 @@ UNREADABLE_KEYS: Final = counter(
 )
 DEAD_LETTERS: Final = counter("dead_letters_total", "Records that could not be answered, by reason.", "reason")
 REJOINS: Final = counter(
-    "rejoins_total", "Times that the broker fenced this member, which then joined its group again."
+    "rejoins_total", "Times that this member joined its group again with a new client, fenced or without a broker."
 )
 REFUSED_RECORDS: Final = counter(
     "refused_records_total",

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from contract.errors import BadEvent
-from contract.events import UserEvent, clamp, decode
+from contract.events import DELETABLE_KINDS, UserEvent, clamp, decode
 from contract.messages import DeadLetter
 from contract.profiles.entity_updates import Arrival
 from transport.kafka_times import KafkaTimes
@@ -96,8 +96,8 @@ def decode_records(
         metrics.EVENTS.labels(kind).inc(len(partition_records))
         batch.first_offsets[partition] = min(record.offset for record in partition_records)
         batch.end_offsets[partition] = partition_records[-1].offset + 1
-        if kind in inspected_kinds:  # a tombstone of a compacted topic is no bad record
-            partition_records = [record for record in partition_records if record.value is not None]
+        if kind in DELETABLE_KINDS:
+            partition_records = [record for record in partition_records if record.value is not None or not record.key]
         times_ms = kafka_times.fill(partition, [record.kafka_ms for record in partition_records])
         arrivals, rejects = decode_partition(partition_records, times_ms, kind, sources.get(partition, kind))
         if kind in watched_kinds:

@@ -37,7 +37,7 @@ class JoinerTopics:
         broker.create_topics({f"{prefix}{kind}": 4 for kind in TOPICS}, *([config] if config else []))
         self._producer = Producer({"bootstrap.servers": self.bootstrap, "log_level": 0})
 
-    def send(self, logs: Mapping[TopicPartition, Sequence[Input | bytes]]) -> None:
+    def send(self, logs: Mapping[TopicPartition, Sequence[Input | bytes | None]]) -> None:
         """Append to the partitions in the given order."""
         for partition, messages in logs.items():
             for message in messages:
@@ -61,8 +61,8 @@ class JoinerTopics:
         return {e.example_id: e for e in sorted(self.read_examples(), key=lambda e: e.revision)}
 
 
-def encode(message: Input | bytes) -> bytes:
-    if isinstance(message, bytes):
+def encode(message: Input | bytes | None) -> bytes | None:
+    if message is None or isinstance(message, bytes):
         return message
     return to_msgpack(message) if isinstance(message, ScoredRow) else to_json(message)
 
@@ -144,7 +144,7 @@ def test_a_click_and_a_label_become_examples_and_a_judgement(kafka: JoinerTopics
 
 
 def test_unreadable_records_are_counted_and_the_others_are_joined(kafka: JoinerTopics, process: JoinerProcess) -> None:
-    junk = [b"", b"\xff\xfe", b"{", b"[" * 10_000, b"x" * 1_000, b"null"]
+    junk = [None, b"", b"\xff\xfe", b"{", b"[" * 10_000, b"x" * 1_000, b"null"]
     kafka.send({TopicPartition(kind, 0): junk for kind in ("scored", "labels")})
     kafka.send(
         {TopicPartition("scored", 0): [make_row("order", "o", 1)], TopicPartition("labels", 0): [make_label(4, 1)]}

@@ -84,3 +84,29 @@ def test_a_batch_revoked_during_its_commit_can_be_dropped_and_the_next_one_publi
     assert [record.value for record in read_topics(own_kafka.bootstrap, "out")][-1] == b"second"
     producer.close()
     consumer.close()
+
+
+@pytest.mark.apache_kafka
+def test_a_batch_that_waits_for_a_topic_that_does_not_exist_names_it(
+    apache_kafka: ApacheKafka, topic_prefix: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    # given a batch for a topic that exists and one that does not
+    monkeypatch.setattr(producer_module, "TIMEOUT_S", 1.0)
+    present, missing = f"{topic_prefix}present", f"{topic_prefix}missing"
+    apache_kafka.create_topics({present: 1})
+    kafka = KafkaSettings(bootstrap_servers=apache_kafka.bootstrap, group_prefix=topic_prefix)
+
+    def create_once_named() -> None:
+        if f"no topic `{missing}`:" in caplog.text:
+            apache_kafka.create_topics({missing: 1})
+
+    retry = Retry(threading.Event(), on_wait=create_once_named)
+    consumer = GroupConsumer(kafka=kafka, group=topic_prefix, instance="0")
+    producer = TransactionalProducer(kafka=kafka, transactional_id=topic_prefix, retry=retry, step_marker=StepMarker())
+    # when
+    producer.publish([OutgoingRecord(topic, "k", b"value") for topic in (present, missing)], {}, consumer)
+    # then
+    assert f"`{present}`" not in caplog.text
+    assert [record.value for record in read_topics(kafka.bootstrap_servers, present, missing)] == [b"value"] * 2
+    producer.close()
+    consumer.close()

@@ -9,14 +9,15 @@ import pytest
 from confluent_kafka import Consumer
 
 from contract.settings.servers import KafkaSettings
-from devservers.apache_kafka import ApacheKafka
+from devservers.apache_kafka import ApacheKafka, unavailable_reason
 from tests.kafka import BlockingProducer
 from tests.polling import wait_until
 from tests.worker.environment import WorkerEnvironment
 from tests.worker.worker_lifecycle import InProcessWorker, StepEvent, WorkerThread
 from transport.records import TopicPartition
+from worker.kafka import consumer as consumer_module
 from worker.kafka.consumer import GroupConsumer
-from worker.kafka.instance_name import InstanceFenced
+from worker.kafka.instance_name import FENCES_MAX, InstanceFenced
 
 SESSION_MS = 6_000
 
@@ -145,14 +146,26 @@ def test_a_worker_that_is_fenced_in_any_step_decides_each_order_once(
 
 
 @pytest.fixture
-def own_kafka(apache_kafka: ApacheKafka) -> Iterator[ApacheKafka]:
-    """A broker that a test may pause and kill; after `apache_kafka`, which skips where there is none."""
+def own_kafka() -> Iterator[ApacheKafka]:
+    """A broker that a test may pause and kill."""
+    if reason := unavailable_reason():
+        pytest.skip(reason)
     with ApacheKafka() as kafka:
         yield kafka
 
 
+def be_away(broker: ApacheKafka, how: str) -> None:
+    """Let a broker be away for longer than a session: paused, or killed and started again."""
+    broker.pause() if how == "paused" else broker.kill()
+    until_s = time.monotonic() + 1.5 * SESSION_MS / 1000
+    wait_until(lambda: time.monotonic() > until_s)
+    broker.resume() if how == "paused" else broker.start()
+
+
+@pytest.mark.apache_kafka
+@pytest.mark.parametrize("how", ["paused", "killed"])
 def test_a_worker_outlives_a_broker_that_is_away_for_longer_than_a_session(
-    own_kafka: ApacheKafka, redis_url: str, topic_prefix: str, seed: int
+    own_kafka: ApacheKafka, redis_url: str, topic_prefix: str, seed: int, how: str
 ) -> None:
     # given
     stage = WorkerEnvironment(broker=own_kafka, redis_url=redis_url, prefix=topic_prefix)
@@ -161,13 +174,51 @@ def test_a_worker_outlives_a_broker_that_is_away_for_longer_than_a_session(
         wait_until(lambda: worker.has_processed(stage.end_offsets("orders")))
         # when
         for number in range(2):
-            own_kafka.pause()
-            until_s = time.monotonic() + 1.5 * SESSION_MS / 1000
-            wait_until(lambda: time.monotonic() > until_s)  # noqa: B023 - called at once
-            own_kafka.resume()
+            be_away(own_kafka, how)
             sent |= stage.send_orders(seed, 20, first=20 * (number + 1))
             wait_until(lambda: worker.has_processed(stage.end_offsets("orders")), timeout_s=120)
     # then
     assert stage.is_decided_once(sent)
     assert stage.find_differences("orders") == []
     stage.close()
+
+
+@pytest.mark.apache_kafka
+def test_a_lone_member_that_is_fenced_after_each_of_many_outages_joins_again(
+    own_kafka: ApacheKafka, topic_prefix: str
+) -> None:
+    # given
+    topic, kafka = f"{topic_prefix}orders", make_settings(own_kafka, topic_prefix)
+    own_kafka.create_topics({topic: 4})
+    member = PolledMember(kafka, topic)
+    wait_until(lambda: len(member.consumer.assignment) == 4)
+    # when
+    for _ in range(FENCES_MAX + 1):
+        be_away(own_kafka, "paused")
+        fence(kafka, topic_prefix, topic)
+        # then
+        wait_until(lambda: not member.consumer.assignment or not member.is_alive)
+        wait_until(lambda: len(member.consumer.assignment) == 4 or not member.is_alive, timeout_s=120)
+        assert member.error is None
+    member.stop()
+
+
+@pytest.mark.apache_kafka
+def test_a_member_whose_client_finds_no_broker_joins_with_a_new_one(
+    own_kafka: ApacheKafka, topic_prefix: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    # given
+    monkeypatch.setattr(consumer_module, "CLIENT_AWAY_S", 1.0)
+    topic, kafka = f"{topic_prefix}orders", make_settings(own_kafka, topic_prefix)
+    own_kafka.create_topics({topic: 4})
+    member = PolledMember(kafka, topic)
+    wait_until(lambda: len(member.consumer.assignment) == 4)
+    # when
+    own_kafka.kill()
+    wait_until(lambda: "no broker answers this client" in caplog.text)
+    own_kafka.start()
+    # then it reads on
+    with BlockingProducer(own_kafka.bootstrap) as producer:
+        producer.send(topic, [(None, b"after")])
+    wait_until(lambda: b"after" in member.values)
+    member.stop()

@@ -27,3 +27,22 @@ def test_an_order_with_a_header_name_that_is_not_utf8_is_decided(stage: WorkerEn
     assert [name for name, _ in dead_letter.headers] == ["trace", DEAD_LETTER_HEADER]
     assert read_dead_letter(dict(dead_letter.headers)[DEAD_LETTER_HEADER]).reason == "not_json"
     assert read_metric(metrics.DROPPED_HEADERS) == dropped + 2
+
+
+def test_a_label_without_a_value_is_a_dead_letter_with_its_key(stage: WorkerEnvironment) -> None:
+    # given labels without a value and an order without one, each before a good order
+    send_raw(stage.broker.bootstrap, stage.topics.labels, None, key=b"u1")
+    send_raw(stage.broker.bootstrap, stage.topics.orders, None, key=b"u2")
+    send_raw(stage.broker.bootstrap, stage.topics.orders, to_json(make_order("o1", "i1")))
+    # when
+    with InProcessWorker(stage, kinds=("orders", "labels")) as worker:
+        worker.run_until(lambda: len(stage.read_records("dead_letters")) == 2)
+        worker.run_until(lambda: stage.is_decided_once({"o1"}))
+    # then
+    letters = stage.read_records("dead_letters")
+    headers = [read_dead_letter(dict(letter.headers)[DEAD_LETTER_HEADER]) for letter in letters]
+    assert {(letter.key, header.topic, header.reason) for letter, header in zip(letters, headers, strict=True)} == {
+        (b"u1", stage.topics.labels, "empty"),
+        (b"u2", stage.topics.orders, "empty"),
+    }
+    assert [letter.value for letter in letters] == [None, None]

@@ -43,18 +43,35 @@ def test_a_watched_event_is_separate_and_a_bad_one_is_left_to_the_folding_lane()
     assert (batch.arrivals, batch.rejects, batch.end_offsets) == ([], [], {ORDERS: 2})
 
 
-def test_an_inspected_kind_leaves_only_bad_records_and_a_tombstone_is_not_bad() -> None:
+@pytest.mark.parametrize(
+    ("topic", "key", "reasons"),
+    [
+        ("shop.orders", b"key", ["not_json", "empty"]),
+        ("shop.labels", b"key", ["not_json", "empty"]),
+        ("shop.products", b"key", ["not_json"]),
+        ("shop.products", None, ["not_json", "empty"]),
+    ],
+)
+def test_an_inspected_kind_leaves_only_bad_records_and_a_tombstone_of_a_product_is_not_bad(
+    topic: str, key: bytes | None, reasons: list[str]
+) -> None:
     # when
     batch = decode_batch(
-        make_record(make_order("o1")),
-        make_record(b"{", 1),
-        make_record(b"", 2)._replace(value=None),
-        inspects=("orders",),
+        make_record(b"{", 1, topic=topic),
+        make_record(b"", 2, topic=topic)._replace(key=key, value=None),
+        inspects=(KINDS[topic],),
     )
     # then
     assert (batch.arrivals, batch.watched) == ([], [])
-    assert [(r.record.offset, r.reason) for r in batch.rejects] == [(1, "not_json")]
-    assert batch.end_offsets == {ORDERS: 3}
+    assert [reject.reason for reject in batch.rejects] == reasons
+    assert batch.end_offsets == {TopicPartition(topic, 0): 3}
+
+
+def test_an_inspected_kind_leaves_no_arrivals() -> None:
+    # when
+    batch = decode_batch(make_record(make_order("o1")), inspects=("orders",))
+    # then
+    assert (batch.arrivals, batch.watched, batch.rejects) == ([], [], [])
 
 
 def test_each_partition_of_a_batch_has_its_own_offsets() -> None:

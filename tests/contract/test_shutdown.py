@@ -7,22 +7,30 @@ from typing import Any
 
 import pytest
 
+from contract.shutdown import EXIT_GAVE_UP
 from devservers.apache_kafka import ApacheKafka
 from devservers.process import ChildProcess
 from devservers.redis_server import RedisServer
 from testkit.environment.run_environment import RunEnvironment
 from tests.checkout import ROOT
-from worker.ops.shutdown import EXIT_GAVE_UP
 
 COMMANDS = {
-    "orders": ["score", "--lane", "orders"],
-    "browsing": ["score", "--lane", "browsing"],
-    "joiner": ["feedback"],
+    "orders": ["worker", "score", "--lane", "orders"],
+    "browsing": ["worker", "score", "--lane", "browsing"],
+    "joiner": ["worker", "feedback"],
+    "learner": ["training", "follow"],
+    "monitor": ["training", "watch"],
 }
-STARTED = {"orders": "Starting at", "browsing": "Starting at", "joiner": "Loaded 0 published"}
+STARTED = {
+    "orders": "Starting at",
+    "browsing": "Starting at",
+    "joiner": "Loaded 0 published",
+    "learner": "Trying again",
+    "monitor": "Metrics are served",
+}
 HANGS = """
 import ctypes, logging, threading, time
-from worker.ops.shutdown import Shutdown
+from contract.shutdown import Shutdown
 logging.basicConfig()
 shutdown = Shutdown(threading.Event())
 shutdown.limit_s = 0.2
@@ -64,14 +72,14 @@ def servers(apache_kafka: ApacheKafka) -> Iterator[Mapping[str, Any]]:
 
 @pytest.mark.parametrize("server", ["kafka", "redis"])
 @pytest.mark.parametrize("process_name", COMMANDS)
-def test_a_worker_ends_after_a_signal_while_a_server_does_not_answer(
+def test_a_process_ends_after_a_signal_while_a_server_does_not_answer(
     servers: Mapping[str, Any], process_name: str, server: str, tmp_path: Path
 ) -> None:
     # given a worker that has started
     environment = RunEnvironment(kafka=servers["kafka"], redis=servers["redis"], folder=tmp_path)
     environment.create_topics()
     process = ChildProcess(
-        command=[sys.executable, "-m", "worker", *COMMANDS[process_name]],
+        command=[sys.executable, "-m", *COMMANDS[process_name]],
         output=tmp_path / "log",
         environment={**environment.env_variables(), "SHOPSTREAM_WORKER__STOP_S": "15"},
     )

@@ -51,8 +51,8 @@ class Shutdown:
         self.stop.set()
         threading.Event().wait(self.limit_s)
         log.critical(
-            "The process should end within %g s of a signal (`worker.stop_s`). Found it at %s; it ends now, and "
-            "what it has not committed will be read again.",
+            "The process should end within %g s of a signal (`worker.stop_s`). Found it at %s; it ends now; "
+            "the next start goes on from what is committed.",
             self.limit_s,
             describe_main_thread(),
         )
