@@ -7,7 +7,7 @@ lacks is found, and one that is folded during the scan is no mismatch.
 import logging
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
 from contract.errors import BadConfig, BadEvent, LostLog, ShopstreamError, StaleState, Unavailable
@@ -22,7 +22,7 @@ from transport.kafka_times import KafkaTimes
 from transport.log_reader import LogReader
 from transport.records import OffsetRange, Record, TopicPartition
 from worker.erasure.link_sweeper import mask_slices
-from worker.erasure.progress import NO_OFFSETS, ErasureProgress, owner_field
+from worker.erasure.progress import NO_OFFSETS, ErasureOffsets, ErasureProgress, owner_field
 from worker.erasure.topic import read_erasures
 from worker.kafka.admin import KafkaAdmin
 from worker.maintenance.comparison import DIFFERENCES_MAX, SliceKey, StateComparison, VerificationResult
@@ -96,20 +96,29 @@ class Verification:
         self._kafka_times = KafkaTimes()
 
     def run(self, now_ms: int) -> VerificationResult:
-        """Read Redis, then the log, then compare; raises `InconsistentSnapshot`, `StaleState`, or `Unavailable`."""
-        erasures, erasure_ends = read_erasures(self._reader, self._erasures)
+        """Read Redis, then the log, then compare; raises `InconsistentSnapshot`, `StaleState`, or `Unavailable`.
+
+        Erasures are read after Redis, so they include all that a worker can have executed in the snapshot; which of
+        them each worker had executed is read before it.
+        """
+        self._kafka_times = KafkaTimes()
         self._profiles.refresh_generation()
         log_starts = self._profiles.read_log_starts()
-        erasing_sources = self._find_erasing_sources(erasure_ends)
+        progress = self._open_erasure_progress()
+        executed = progress.read()
         sources = list(self._read_topology().partitions)
         merged_before = self._profiles.read_offsets(sources)
         ignored_families = set(FAMILIES) - set(self._topics.values())
         snapshot = read_snapshot(self._profiles, self._sample.contains, merged_before, ignored_families)
+        erasures, erasure_ends = read_erasures(self._reader, self._erasures)
+        erasing_sources = self._find_erasing_sources(
+            executed, {progress.partition_name(partition): end for partition, end in erasure_ends.items()}
+        )
         mask_unswept(snapshot.slices, erasing_sources, erasures)
         topology = self._read_topology()  # after the snapshot, so nothing in Redis can rightly be beyond its ends
         recomputation = self._recompute(snapshot, topology, log_starts, erasures)
-        self._check_erasures(erasure_ends)
-        check_positions(merged_before, self._profiles.read_offsets(sources))
+        # An erasure sets merged offsets back, too.
+        check_positions(merged_before, self._profiles.read_offsets(sources), erasing_sources)
         partitions, offset_ranges = self._read_topology()  # retention may have deleted records during the scan
         return StateComparison(
             actual=snapshot.slices,
@@ -163,31 +172,24 @@ class Verification:
             return None
         return TimedArrival(Arrival(names[partition], record.offset, event, *partition), record.kafka_ms)
 
-    def _find_erasing_sources(self, erasure_ends: Mapping[TopicPartition, int]) -> set[str]:
-        """The sources whose worker has not yet carried out every erasure below `erasure_ends`."""
+    def _open_erasure_progress(self) -> ErasureProgress:
         topic = self._erasures
         progress = ErasureProgress(
             profiles=self._profiles, topic_id=lambda: self._admin.fetch_topic_ids([topic]).get(topic)
         )
         progress.open()
-        ends = {progress.partition_name(partition): end for partition, end in erasure_ends.items()}
-        offsets_by_holder = progress.read()
+        return progress
+
+    def _find_erasing_sources(self, executed: Mapping[str, ErasureOffsets], ends: ErasureOffsets) -> set[str]:
+        """The sources whose worker had not yet executed every erasure below `ends`."""
         lanes = {kind: lane.name for lane in LANES.values() for kind in lane.folded_kinds}
         erasing = set()
         for source, partition in self._read_topology().partitions.items():
             holder = owner_field(lanes[self._topics[partition.topic]], partition)
-            done = offsets_by_holder.get(holder, NO_OFFSETS)
+            done = executed.get(holder, NO_OFFSETS)
             if any(done.get(name, 0) < end for name, end in ends.items()):
                 erasing.add(source)
         return erasing
-
-    def _check_erasures(self, erasure_ends: Mapping[TopicPartition, int]) -> None:
-        """Raise `InconsistentSnapshot` if there are new erasures: Redis was read before or after they were applied."""
-        ranges = self._reader.fetch_offset_ranges([self._erasures])
-        if {partition: high for partition, (_, high) in ranges.items()} != erasure_ends:
-            raise InconsistentSnapshot(
-                f"{self._erasures} should not grow during the scan. Found new erasures: verify again."
-            )
 
 
 def mask_unswept(slices: dict[SliceKey, bytes], erasing_sources: set[str], erasures: Erasures) -> None:
@@ -203,11 +205,11 @@ def remaining_range(offset_range: OffsetRange, log_start: int) -> OffsetRange:
     return OffsetRange(offset_range.low if offset_range.low > log_start else 0, offset_range.high)
 
 
-def check_positions(before: MergedOffsets, after: MergedOffsets) -> None:
+def check_positions(before: MergedOffsets, after: MergedOffsets, ignored_sources: Collection[str]) -> None:
     """Raise `InconsistentSnapshot` if a merged offset is lower than before."""
     for bucket, positions in before.items():
         for source, offset in positions.items():
-            if after[bucket].get(source, -1) < offset:
+            if source not in ignored_sources and after[bucket].get(source, -1) < offset:
                 raise InconsistentSnapshot(
                     f"Bucket {bucket} should hold {source} up to {offset} or later. Found that Redis has gone back: "
                     "verify again when workers have recovered."

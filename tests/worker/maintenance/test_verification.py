@@ -243,6 +243,24 @@ def test_a_user_whose_erasure_is_pending_cannot_be_checked(worked: WorkerEnviron
     assert run_verification(worked).mismatches == 1
 
 
+@pytest.mark.parametrize("is_executed", [False, True], ids=["pending", "executed"])
+def test_an_erasure_during_the_scan_is_no_mismatch(worked: WorkerEnvironment, is_executed: bool) -> None:
+    # given an erasure that is requested, and perhaps executed, after the scan began
+    def erase() -> None:
+        worked.send_erasure("u1", time.time_ns() // 1_000_000)
+        if is_executed:
+            with InProcessWorker(worked, "eraser", erases=True) as worker:
+                worker.run_until(lambda: not read_slices(worked, profile_key("user:u1")))
+
+    # when
+    result = run_verification(worked, reader=DelayedLogReader(worked, erase))
+    # then only the person cannot be checked
+    assert result.mismatches == 0
+    assert result.unchecked_by_reason == ({} if is_executed else {Unchecked.ERASING: 1})
+    # and the slices of other entities are checked
+    assert result.slices > 1
+
+
 def test_the_parts_of_a_share_cover_all_entities(worked: WorkerEnvironment) -> None:
     # when
     results = [run_verification(worked, EntitySample(0.25, part)) for part in range(4)]
