@@ -63,8 +63,14 @@ class RoundSchedule:
                 self._planned.remove(planned)
 
     def begin_drained(self) -> None:
-        """Begin the faults that need an environment where everything is folded and answered."""
+        """Begin the faults that need an environment where everything is folded and answered.
+
+        One whose server is busy with another is left out: once events flow it would delete records that are not read.
+        """
         self.tick()
+        self._planned = [
+            planned for planned in self._planned if planned.course is not None or not planned.fault.begins_drained
+        ]
         self._begin_s = time.monotonic()
 
     @property
