@@ -18,7 +18,7 @@ from demo.recommendation_reader import RecommendationReader
 from devservers.embedded import PARTITIONS, EmbeddedKafka, EmbeddedValkey
 
 DAY_S: Final = 86_400
-OUTPUT_KINDS: Final = ("decisions", "rankings", "classifications", "scored", "feedback", "dead_letters")
+OUTPUT_KINDS: Final = ("decisions", "rankings", "classifications", "scored", "feedback", "erased", "dead_letters")
 
 
 class DemoEnvironment:
@@ -63,6 +63,7 @@ def environment_variables(bootstrap: str, redis_url: str, folder: Path) -> dict[
         "REDIS__CACHE_URL": redis_url,
         "TOPICS__PARTITIONS": str(PARTITIONS),
         "BUNDLES": str(folder / "bundles"),
+        "FEEDBACK__STORE": str(folder / "joiner-rows"),
         "FEEDBACK__IMPRESSION_WAIT_S": str(3 * DAY_S),
         "FEEDBACK__FRAUD_WINDOW_S": str(DAY_S),
         # Simulated hours pass while a worker scores a batch, so an impression may arrive after its click.

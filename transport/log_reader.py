@@ -21,7 +21,11 @@ client_log = logging.getLogger("librdkafka")  # of its own threads; written when
 TIMEOUT_S: Final = 10.0
 LEADER_POLL_S: Final = 0.1
 # A partition of a topic that was just created, or whose broker went away, has no leader for a moment.
-LEADER_CHANGES: Final = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
+LEADER_CHANGES: Final = (
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError._UNKNOWN_PARTITION,
+)
 IDLE_TIMEOUT_S: Final = 60.0  # of a read that should still return records
 CHUNK_RECORDS: Final = 2_000
 CHUNK_WAIT_S: Final = 0.05

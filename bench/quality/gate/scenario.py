@@ -29,7 +29,7 @@ SHAPE: Final = ModelConfig(embedding=8, hidden=32, factors=8, experts=2, expert=
 TRAIN_SHARE: Final = 0.5  # of the days, for the first model
 TRUTH_FROM: Final = 0.86  # of the days; the rest tests every model
 TRUTH_ROWS: Final = 1_500  # maximum of each family
-CODE_PATHS: Final = (*SHOP_CODE_PATHS, "bench/quality/gate/scenario.py", "export", "model", "training")
+CODE_PATHS: Final = (*SHOP_CODE_PATHS, "bench/quality/gate/scenario.py", "export", "model", "training", "transport")
 
 
 @dataclass(frozen=True, slots=True)

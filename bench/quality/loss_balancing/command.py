@@ -47,6 +47,7 @@ CODE_PATHS: Final = (
     *SHOP_CODE_PATHS,
     "bench/quality/loss_balancing",
     "export/interactions.py",
+    "transport",
 )
 
 

@@ -86,7 +86,7 @@ def test_a_topic_with_too_few_partitions_is_named_and_joined_once_it_has_them(
     with run_joiner(kafka, tmp_path / "joiner.log") as process:
         # when the joiner starts, it says what is wrong
         process.wait_for(lambda: "same number of partitions" in process.fetch("/readyz")[1])
-        assert f"--partitions 4 --topic` has been run for {topic_prefix}labels" in process.fetch("/readyz")[1]
+        assert f"--alter --topic {topic_prefix}labels --partitions 4" in process.fetch("/readyz")[1]
         # and when the topic has as many partitions
         admin = AdminClient({"bootstrap.servers": kafka.bootstrap, "log_level": 0})
         admin.create_partitions([NewPartitions(f"{topic_prefix}labels", 4)])[f"{topic_prefix}labels"].result(30)
