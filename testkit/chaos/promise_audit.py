@@ -120,7 +120,7 @@ class PromiseAudit:
         """Every promise that is broken now that everything has caught up."""
         environment = self._environment
         with open_state_audit(self._scene) as state:
-            mismatches = state.compare(self._fold())
+            mismatches = state.compare(self._fold(), only_existing_topics=self._scene.loses_claims)
         with closing(RedisClient(url=environment.redis.url, timeout_s=60)) as client:
             keys = [key for page in client.scan("") for key in page]
             left = self._erasures.find_left(

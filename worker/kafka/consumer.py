@@ -76,6 +76,7 @@ class GroupConsumer:
         self._rejoin_wait_s = REJOIN_WAIT_S
         self.at_end: dict[TopicPartition, int] = {}  # read to this end as of the last poll: the last stable offset
         self._just_assigned: set[TopicPartition] = set()
+        self._gap: StaleState | None = None  # found by a heartbeat
         self._configuration = build_configuration(
             kafka, self._name, skips_gaps=skips_gaps, strategy=strategy, on_error=self._on_error
         )
@@ -97,6 +98,9 @@ class GroupConsumer:
         if self._rejoin_due_s is not None and not self._rejoin():
             time.sleep(wait_ms / 1000)
             return []
+        if (gap := self._gap) is not None:
+            self._gap = None
+            raise gap
         self._resume()
         if self.brokers_down:
             self._check_brokers()
@@ -131,6 +135,8 @@ class GroupConsumer:
         try:
             if (message := self._consumer.poll(0)) is not None:
                 self._handle_message(message)  # all partitions are paused, but it may be a fatal error
+        except StaleState as error:  # the next poll raises it: a wait has no way to recover
+            self._gap = error
         except MemberFenced as fenced:
             self._leave_fenced(str(fenced))
 

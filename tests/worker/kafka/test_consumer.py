@@ -5,8 +5,10 @@ import time
 from collections.abc import Callable, Mapping
 from random import Random
 
-from confluent_kafka import Producer
+import pytest
+from confluent_kafka import KafkaError, Producer
 
+from contract.errors import StaleState
 from contract.settings.servers import KafkaSettings
 from tests.conftest import KafkaBroker
 from tests.kafka import BlockingProducer
@@ -46,6 +48,48 @@ def test_a_member_can_leave_at_any_moment_of_joining(apache_kafka: KafkaBroker, 
         leaving.append(timer)
     # then
     wait_until(lambda: not any(thread.is_alive() for thread in leaving))
+
+
+class GapMessage:
+    """What the client returns instead of a record that was deleted."""
+
+    def topic(self) -> str:
+        return "orders"
+
+    def partition(self) -> int:
+        return 0
+
+    def error(self) -> KafkaError:
+        return KafkaError(KafkaError._AUTO_OFFSET_RESET)
+
+
+class GapClient:
+    """A Kafka client that finds a gap at once, and nothing afterwards."""
+
+    def __init__(self) -> None:
+        self.messages = [GapMessage()]
+
+    def poll(self, timeout_s: float) -> GapMessage | None:
+        return self.messages.pop() if self.messages else None
+
+    def consume(self, records_max: int, timeout_s: float) -> list[GapMessage]:
+        return []
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_gap_that_a_heartbeat_finds_is_raised_by_the_next_poll(monkeypatch: pytest.MonkeyPatch) -> None:
+    # given a member that waits for a server, perhaps in a recovery
+    kafka = KafkaSettings(bootstrap_servers="127.0.0.1:1")
+    member = GroupConsumer(kafka=kafka, group=kafka.group("orders"), instance="0", skips_gaps=False)
+    monkeypatch.setattr(member, "_consumer", GapClient())
+    # when
+    member.heartbeat()
+    # then it is raised where it can be recovered from, once
+    with pytest.raises(StaleState, match="should go on where it was read to"):
+        member.poll(10, 1)
+    assert member.poll(10, 1) == []
 
 
 def test_a_partition_behind_an_open_transaction_is_held_back_at_its_last_stable_offset(
