@@ -36,6 +36,7 @@ from worker.warmup import warm_up
 log = logging.getLogger(__name__)
 PERIODIC_INTERVAL_S: Final = 1.0
 GC_INTERVAL_S: Final = 10.0
+REBALANCE_INTERVAL_S: Final = 30.0
 FOLLOWED_KINDS: Final = ("products", "erasures")  # read by every worker, outside its group
 SWITCH_INTERVAL_S: Final = 0.001  # a batch waits this long for the GIL while a bundle loads; 5 ms by default
 
@@ -79,6 +80,7 @@ class ScoreWorker:
             progress=self._progress,
         )
         self._has_started = False
+        self._rebalance_due_s = 0.0
         self._pending_models: ActiveModels | None = None
 
     def run(self) -> None:
@@ -167,6 +169,9 @@ class ScoreWorker:
 
     def _run_periodic(self, pipeline: BatchPipeline) -> None:
         pipeline.publish_progress(self._progress)
+        if self._watchdog.needs_rebalance() and time.monotonic() >= self._rebalance_due_s:
+            self._rebalance_due_s = time.monotonic() + REBALANCE_INTERVAL_S
+            pipeline.consumer.request_rebalance()
         try:
             pipeline.advance()
             if self._worker.erasure_service:

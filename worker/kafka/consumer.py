@@ -140,6 +140,18 @@ class GroupConsumer:
         except MemberFenced as fenced:
             self._leave_fenced(str(fenced))
 
+    def request_rebalance(self) -> None:
+        """Have the group assign its partitions again.
+
+        A cooperative rebalance takes two rounds, and a static member that restarts between them gets what the first one
+        gave it: the partitions that were moving then stay without a member. The broker begins another rebalance for a
+        member whose subscription or partitions have changed since it joined.
+        """
+        if self._listener and len(self._topics) > 1 and self._rejoin_due_s is None:
+            log.warning("Some partitions of the group have no member: asking for another rebalance.")
+            self._consumer.unsubscribe()
+            self.subscribe(self._topics, self._listener)
+
     def pause_only(self, partitions: Iterable[TopicPartition]) -> None:
         """Pause exactly these partitions until the next call."""
         wanted = self.assignment.intersection(partitions)

@@ -24,7 +24,8 @@ class KafkaView:
     """What Kafka said last; each field is replaced as a whole, so that readers need no lock.
 
     `partition_counts`: of the topics that exist; None before the first answer. `stable_ends`: of partitions that lag.
-    `error`: why the last query failed, empty if it did not. Times are monotonic.
+    `error`: why the last query failed, empty if it did not. `unassigned_since_s`: since when a stable group has
+    partitions that none of its members has. Times are monotonic.
     """
 
     answered_s: float
@@ -33,6 +34,7 @@ class KafkaView:
     ends: Mapping[TopicPartition, int] = field(default_factory=dict)
     stable_ends: Mapping[TopicPartition, int] = field(default_factory=dict)
     rebalancing_since_s: float | None = None
+    unassigned_since_s: float | None = None
 
 
 class KafkaObserver:
@@ -99,11 +101,12 @@ class KafkaObserver:
 
     def _observe_group(self, probe: LogProbe) -> None:
         """A group rebalances as long as some partitions of its topics have no member."""
-        assigned = probe.fetch_assigned(self._group)
+        assigned, now_s = probe.fetch_assigned(self._group), time.monotonic()
         if assigned is None or self._list_all(self._group_topics) <= assigned:
-            self.view.rebalancing_since_s = None
-        elif self.view.rebalancing_since_s is None:
-            self.view.rebalancing_since_s = time.monotonic()
+            self.view.rebalancing_since_s = self.view.unassigned_since_s = None
+            return
+        self.view.rebalancing_since_s = self.view.rebalancing_since_s or now_s
+        self.view.unassigned_since_s = (self.view.unassigned_since_s or now_s) if assigned else None
 
     def _list_all(self, topics: Set[str]) -> set[TopicPartition]:
         """All partitions of those topics that exist, also those that the worker does not know yet."""

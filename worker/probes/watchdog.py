@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 EVALUATE_S: Final = 1.0
 LOG_S: Final = 60.0
 CLOSE_S: Final = 1.0
+UNASSIGNED_S: Final = 10.0
 UNKNOWN_AFTER_S: Final = 10.0  # without an answer of Kafka the ends may have moved
 
 
@@ -89,6 +90,11 @@ class Watchdog:
         """What makes no progress for longer than `worker.stall_s`, as a sentence; None if all does."""
         blocks = [b for b in self.evaluate() if b.stands and self._is_over(b, self._limits.stall_s)]
         return f"{blocks[0].reason}: {blocks[0].text}" if blocks else None
+
+    def needs_rebalance(self) -> bool:
+        """Whether the group is stable, and partitions have had no member for some time."""
+        since_s = self._observer.view.unassigned_since_s
+        return since_s is not None and time.monotonic() > since_s + UNASSIGNED_S
 
     def find_unready(self) -> str | None:
         """Why the worker cannot work, or what stands for longer than `worker.blocked_s`; None if nothing does."""
