@@ -29,7 +29,7 @@ CLIENTS = {
         "made = TransactionalProducer(\n"
         "    kafka=kafka, transactional_id=None, retry=Retry(threading.Event()), step_marker=StepMarker())\n"
         "made.send([OutgoingRecord('orders', b'k', b'v')])\n"
-        "made._flush()"
+        "made._flush([])"
     ),
     "admin client": (
         "from worker.kafka import admin\n"

@@ -161,6 +161,39 @@ def poll_until(members: list[GroupConsumer], condition: Callable[[], bool]) -> N
     wait_until(is_reached)
 
 
+class KilledInRevocation(StaticAssignment):
+    """Interrupts its member when partitions leave it, before the group hears of that."""
+
+    def on_revoked(self, partitions: list[TopicPartition]) -> None:
+        raise InterruptedError
+
+
+def test_partitions_that_a_restart_left_without_a_member_are_assigned_by_another_rebalance(
+    apache_kafka: KafkaBroker, topic_prefix: str
+) -> None:
+    # given a member with all partitions
+    topics = [f"{topic_prefix}{kind}" for kind in ("orders", "labels")]
+    apache_kafka.create_topics(dict.fromkeys(topics, 4))
+    kafka = KafkaSettings(bootstrap_servers=apache_kafka.bootstrap, group_prefix=topic_prefix)
+    killed, second = (GroupConsumer(kafka=kafka, group=kafka.group_prefix, instance=name) for name in ("0", "1"))
+    killed.subscribe(topics, KilledInRevocation())
+    poll_until([killed], lambda: len(killed.assignment) == 8)
+    # when it should give some to a second one, and is killed and restarted in between
+    second.subscribe(topics, StaticAssignment())
+    with pytest.raises(InterruptedError):
+        poll_until([killed, second], lambda: False)
+    first = GroupConsumer(kafka=kafka, group=kafka.group_prefix, instance="0")
+    first.subscribe(topics, StaticAssignment())
+    poll_until([first, second], lambda: bool(first.assignment))
+    assert len(first.assignment | second.assignment) < 8
+    # then both ask for another rebalance, and share all partitions
+    for member in (first, second):
+        member.request_rebalance()
+    poll_until([first, second], lambda: len(first.assignment | second.assignment) == 8)
+    first.close()
+    second.close()
+
+
 def test_the_range_strategy_gives_a_member_the_same_partitions_of_each_topic(
     apache_kafka: KafkaBroker, topic_prefix: str
 ) -> None:
