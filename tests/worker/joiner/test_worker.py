@@ -1,8 +1,6 @@
 """The joiner process, over Kafka."""
 
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -21,6 +19,7 @@ from tests.checkout import ROOT
 from tests.conftest import KafkaBroker
 from tests.contract.joining.builders import FEEDBACK, make_click, make_impression, make_label, make_row, minutes_to_ms
 from tests.kafka import read_topics
+from tests.probes import fetch_answer
 from tests.worker.joiner_simulation import Input, TopicLogs, compute_expected_labels, simulate_shop
 from transport.records import TopicPartition
 
@@ -94,14 +93,7 @@ class JoinerProcess(ChildProcess):
 
     def fetch(self, path: str) -> tuple[int, str]:
         """Status and body; status 0 while the port does not answer."""
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
-                return answer.status, answer.read().decode()
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, error.read().decode()
-        except OSError:
-            return 0, ""
+        return fetch_answer(self.port, path)
 
     def wait_for(self, condition: Callable[[], Any]) -> None:
         self.wait_until(lambda: bool(condition()), timeout_s=TIMEOUT_S)

@@ -297,17 +297,17 @@ def test_a_part_outside_the_whole_is_refused(sample: EntitySample) -> None:
 
 
 class InterruptedLogReader(LogReader):
-    """A log reader that calls `event` before it reads records."""
+    """A log reader that calls `event` before it reads records for the first time."""
 
     def __init__(self, stage: WorkerEnvironment, event: Callable[[], object]) -> None:
         super().__init__(kafka=stage.settings.kafka)
-        self._event = event
+        self._events = [event]
 
     def read(
         self, ends: Mapping[TopicPartition, int], starts: Mapping[TopicPartition, int] | None = None
     ) -> Iterator[list[Record]]:
-        if ends:  # the topic of erasures is empty
-            self._event()
+        if ends and self._events:  # the topic of erasures is empty
+            self._events.pop()()
         return super().read(ends, starts)
 
 
@@ -325,21 +325,6 @@ def test_a_merged_offset_beyond_the_log_is_found(worked: WorkerEnvironment) -> N
     assert set(result.unchecked_by_reason) == {Unchecked.BEYOND_LOG}
 
 
-class GoneBackReader(LogReader):
-    """A log reader that calls `event` before it reads records, the first time."""
-
-    def __init__(self, stage: WorkerEnvironment, event: Callable[[], object]) -> None:
-        super().__init__(kafka=stage.settings.kafka)
-        self._events = [event]
-
-    def read(
-        self, ends: Mapping[TopicPartition, int], starts: Mapping[TopicPartition, int] | None = None
-    ) -> Iterator[list[Record]]:
-        if ends and self._events:  # the topic of erasures is empty
-            self._events.pop()()
-        return super().read(ends, starts)
-
-
 def test_a_state_that_went_back_during_the_scan_is_verified_again(
     worked: WorkerEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -350,7 +335,7 @@ def test_a_state_that_went_back_during_the_scan_is_verified_again(
     def set_back() -> None:
         worked.redis.pipeline([("HINCRBY", key, source, -1)])
 
-    reader = GoneBackReader(worked, set_back)
+    reader = InterruptedLogReader(worked, set_back)
     # when
     result = run_repeatedly(open_verification(worked, reader))
     reader.close()

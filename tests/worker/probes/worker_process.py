@@ -2,8 +2,6 @@
 
 import re
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,6 +11,7 @@ from contract.messages import to_json
 from devservers.process import ChildProcess, find_free_ports
 from testkit.environment.run_environment import RunEnvironment
 from tests.kafka import BlockingProducer, read_topics
+from tests.probes import fetch_answer
 from tests.worker.events import make_order
 
 TIMEOUT_S = 60.0
@@ -42,14 +41,7 @@ class WorkerProcess(ChildProcess):
 
     def fetch(self, path: str) -> tuple[int, str]:
         """Status and body; status 0 while the port does not answer."""
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
-                return answer.status, answer.read().decode()
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, error.read().decode()
-        except OSError:
-            return 0, ""
+        return fetch_answer(self.port, path)
 
     def metric(self, name: str, **labels: str) -> float | None:
         """The value of a sample; None without one."""
