@@ -93,7 +93,6 @@ class Verification:
         self._erasures = erasures
         self._sample = sample
         self._differences_max = differences_max
-        self._kafka_times = KafkaTimes()
 
     def run(self, now_ms: int) -> VerificationResult:
         """Read Redis, then the log, then compare; raises `InconsistentSnapshot`, `StaleState`, or `Unavailable`.
@@ -101,7 +100,6 @@ class Verification:
         Erasures are read after Redis, so they include all that a worker can have executed in the snapshot; which of
         them each worker had executed is read before it.
         """
-        self._kafka_times = KafkaTimes()
         self._profiles.refresh_generation()
         log_starts = self._profiles.read_log_starts()
         progress = self._open_erasure_progress()
@@ -153,20 +151,22 @@ class Verification:
             ends[partition] = min(snapshot.end_offsets.get(source, 0), offset_ranges[partition].high)
             if log_starts.get(source, 0) > offset_ranges[partition].low:
                 starts[partition] = log_starts[source]
-        count, logged_s = 0, time.monotonic()
+        kafka_times, count, logged_s = KafkaTimes(), 0, time.monotonic()
         for records in self._reader.read(ends, starts):
-            recomputation.add([timed for record in records if (timed := self._decode(record, names)) is not None])
+            recomputation.add([timed for record in records if (timed := self._decode(record, names, kafka_times))])
             count += len(records)
             if time.monotonic() > logged_s + LOG_EVERY_S:
                 logged_s = time.monotonic()
                 log.info("Read %d of about %d records.", count, sum(ends.values()))
         return recomputation
 
-    def _decode(self, record: Record, names: Mapping[TopicPartition, str]) -> TimedArrival | None:
+    def _decode(
+        self, record: Record, names: Mapping[TopicPartition, str], kafka_times: KafkaTimes
+    ) -> TimedArrival | None:
         """The event as workers fold it; None for a record that they do not fold."""
         partition = record.topic_partition
         try:
-            (kafka_ms,) = self._kafka_times.fill(partition, [record.kafka_ms])
+            (kafka_ms,) = kafka_times.fill(partition, [record.kafka_ms])
             event, _ = clamp(decode(self._topics[partition.topic], record.value), kafka_ms)
         except BadEvent:
             return None
