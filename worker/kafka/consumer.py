@@ -147,7 +147,7 @@ class GroupConsumer:
         gave it: the partitions that were moving then stay without a member. The broker begins another rebalance for a
         member whose subscription or partitions have changed since it joined.
         """
-        if self._listener and len(self._topics) > 1 and self._rejoin_due_s is None:
+        if self._listener and self._rejoin_due_s is None:
             log.warning("Some partitions of the group have no member: asking for another rebalance.")
             self._consumer.unsubscribe()
             self.subscribe(self._topics, self._listener)
