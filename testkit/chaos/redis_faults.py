@@ -9,24 +9,6 @@ from testkit.faults.redis_faults import FULL, LOCKED, READ_ONLY, UNLIMITED, UNLO
 AWAY_S: Final = (1.0, 8.0)
 
 
-def stop_redis(scene: Scene) -> Course:
-    scene.record("Redis away")
-    scene.environment.redis.stop()
-    try:
-        yield scene.rng.uniform(*AWAY_S)
-    finally:
-        scene.environment.redis.start()
-
-
-def pause_redis(scene: Scene) -> Course:
-    scene.record("Redis paused")
-    scene.environment.redis.pause()
-    try:
-        yield scene.rng.uniform(*AWAY_S)
-    finally:
-        scene.environment.redis.resume()
-
-
 def slow_redis(scene: Scene) -> Course:
     scene.record("Redis slow")
     for _ in range(scene.rng.randint(5, 15)):
@@ -57,20 +39,31 @@ def set_back(scene: Scene) -> Course:
     scene.environment.redis.restore_snapshot(snapshot)
 
 
-def refuse(name: str, breaking: Sequence[Sequence[Any]], repair: Sequence[Sequence[Any]]) -> Callable[[Scene], Course]:
-    """Redis answers, but refuses commands until it is repaired."""
+def interrupt(name: str, begin: Callable[[Scene], object], end: Callable[[Scene], object]) -> Callable[[Scene], Course]:
+    """Redis is in another state for some seconds."""
 
     def course(scene: Scene) -> Course:
         scene.record(f"Redis {name}")
-        scene.run_redis(*breaking)
+        begin(scene)
         try:
             yield scene.rng.uniform(*AWAY_S)
         finally:
-            scene.run_redis(*repair)
+            end(scene)
 
     return course
 
 
+def refuse(name: str, breaking: Sequence[Sequence[Any]], repair: Sequence[Sequence[Any]]) -> Callable[[Scene], Course]:
+    """Redis answers, but refuses commands until it is repaired."""
+    return interrupt(name, lambda scene: scene.run_redis(*breaking), lambda scene: scene.run_redis(*repair))
+
+
+stop_redis = interrupt(
+    "away", lambda scene: scene.environment.redis.stop(), lambda scene: scene.environment.redis.start()
+)
+pause_redis = interrupt(
+    "paused", lambda scene: scene.environment.redis.pause(), lambda scene: scene.environment.redis.resume()
+)
 fill = refuse("full", FULL, UNLIMITED)
 demote = refuse("read-only", READ_ONLY, WRITABLE)
 lock = refuse("locked", LOCKED, [("AUTH", "another"), *UNLOCKED])
