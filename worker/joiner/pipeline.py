@@ -34,7 +34,7 @@ from worker.joiner.store.shard_store import ShardStore
 from worker.joiner.store.store_folder import StoreFolder
 from worker.kafka.consumer import GroupConsumer
 from worker.kafka.outgoing import OutgoingRecord, leave_out
-from worker.kafka.producer import TransactionalProducer
+from worker.kafka.producer import OutcomeUnknown, TransactionalProducer
 from worker.ops import metrics
 from worker.ops.retry import Retry
 from worker.ops.steps import Step, StepMarker
@@ -149,7 +149,8 @@ class JoinerPipeline:
                     self._shards.erase(user_id, until_ms)
                     self._save_due_s = 0.0  # an erasure is executed once the stores lack the user's rows
                 self._publish(self._join([record for record in records if record.topic_partition not in restarted]))
-        except PartitionsChanged as changed:
+        except (PartitionsChanged, OutcomeUnknown) as changed:
+            self._membership.has_changed = True
             log.warning("Restarting the join from the committed positions: %s", changed)
             self._restart()
         except BrokenStore as broken:

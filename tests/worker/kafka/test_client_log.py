@@ -20,8 +20,8 @@ CLIENTS = {
     ),
     "producer": (
         "import threading\n"
-        "from worker.kafka import producer\n"
-        "producer.TIMEOUT_S = 1\n"
+        "from worker.kafka import producer_clients\n"
+        "producer_clients.TIMEOUT_S = 1\n"
         "from worker.kafka.outgoing import OutgoingRecord\n"
         "from worker.kafka.producer import TransactionalProducer\n"
         "from worker.ops.retry import Retry\n"

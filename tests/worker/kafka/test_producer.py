@@ -10,7 +10,7 @@ from contract.settings.servers import KafkaSettings
 from devservers.apache_kafka import ApacheKafka, unavailable_reason
 from tests.kafka import read_topics
 from tests.polling import wait_until
-from worker.kafka import producer as producer_module
+from worker.kafka import producer_clients
 from worker.kafka.consumer import GroupConsumer
 from worker.kafka.outgoing import OutgoingRecord
 from worker.kafka.producer import TransactionalProducer
@@ -56,7 +56,7 @@ def test_a_batch_revoked_during_its_commit_can_be_dropped_and_the_next_one_publi
     own_kafka: ApacheKafka, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # given a producer whose first commit is interrupted by a revocation, and times out
-    monkeypatch.setattr(producer_module, "TIMEOUT_S", 1.0)
+    monkeypatch.setattr(producer_clients, "TIMEOUT_S", 1.0)
     own_kafka.create_topics({"out": 1})
     kafka = KafkaSettings(bootstrap_servers=own_kafka.bootstrap, session_timeout_ms=6_000)
     marker, stop = PausingMarker(own_kafka), threading.Event()
@@ -91,7 +91,7 @@ def test_a_batch_that_waits_for_a_topic_that_does_not_exist_names_it(
     apache_kafka: ApacheKafka, topic_prefix: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     # given a batch for a topic that exists and one that does not
-    monkeypatch.setattr(producer_module, "TIMEOUT_S", 1.0)
+    monkeypatch.setattr(producer_clients, "TIMEOUT_S", 1.0)
     present, missing = f"{topic_prefix}present", f"{topic_prefix}missing"
     apache_kafka.create_topics({present: 1})
     kafka = KafkaSettings(bootstrap_servers=apache_kafka.bootstrap, group_prefix=topic_prefix)
