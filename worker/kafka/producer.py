@@ -143,9 +143,9 @@ class TransactionalProducer:
         if not publication.tells_outcome:
             raise OutcomeUnknown("A commit should be answered, or show in the committed offsets. Found neither.")
         query = partial(publication.consumer.query_offsets, publication.commits)
-        found = self._retry.call("kafka", query)
+        offsets = self._retry.call("kafka", query)
         return publication.commits == {
-            partition: (offsets.committed, offsets.metadata) for partition, offsets in found.items()
+            partition: (known.committed, known.metadata) for partition, known in offsets.items()
         }
 
     def _publish_transaction(self, publication: Publication) -> None:

@@ -3,7 +3,7 @@
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from typing import cast
+from typing import Any, cast
 
 import pytest
 from msgspec.structs import replace
@@ -24,7 +24,7 @@ from worker.joiner.pipeline import Clocks, JoinerPipeline, JoinerRecovery
 from worker.joiner.store.store_folder import StoreFolder
 from worker.kafka.consumer import GroupConsumer
 from worker.kafka.outgoing import OutgoingRecord
-from worker.kafka.producer import TransactionalProducer
+from worker.kafka.producer import OutcomeUnknown, TransactionalProducer
 from worker.ops import metrics
 from worker.ops.retry import Retry
 
@@ -383,6 +383,34 @@ def test_a_shard_revoked_during_a_batch_is_read_again_when_it_comes_back(harness
     harness.rebalance(*ALL, revoke=False)
     harness.pipeline.step()
 
+    assert harness.list_published_revisions() == [("r~a", 1)]
+
+
+@pytest.mark.parametrize("is_committed", [False, True])
+def test_outputs_are_published_once_where_the_producer_cannot_tell_whether_they_were_committed(
+    harness: JoinerHarness, monkeypatch: pytest.MonkeyPatch, is_committed: bool
+) -> None:
+    # given
+    harness.consumer.put(SCORED, LIST)
+    harness.consumer.put(IMPRESSIONS, to_json(make_impression(1, "a")))
+    harness.consumer.put(CLICKS, to_json(make_click(2, "a")))
+    publish = harness.producer.publish
+
+    def publish_unanswered(*publication: Any) -> None:
+        monkeypatch.undo()
+        monkeypatch.setenv("SHOPSTREAM_CONFIG", "shop.toml")
+        if is_committed:
+            publish(*publication)
+            harness.remember_published(harness)
+        raise OutcomeUnknown("A commit should be answered. Found no answer.")
+
+    monkeypatch.setattr(harness.producer, "publish", publish_unanswered)
+    fences = harness.producer.fences
+    # when
+    for _ in range(3):
+        harness.pipeline.step()
+    # then
+    assert harness.producer.fences > fences
     assert harness.list_published_revisions() == [("r~a", 1)]
 
 

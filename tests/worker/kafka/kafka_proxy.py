@@ -1,4 +1,4 @@
-"""A way to a broker that ends for good at a chosen request: its clients are left without any broker."""
+"""A way to a broker that ends at a chosen request: its clients are left without any broker."""
 
 import socket
 import threading
