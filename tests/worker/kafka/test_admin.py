@@ -10,8 +10,8 @@ from confluent_kafka import TopicPartition as KafkaPartition
 
 from contract.errors import Unavailable
 from contract.settings.servers import KafkaSettings
+from transport import admin_connection
 from transport.records import TopicPartition
-from worker.kafka import admin
 from worker.kafka.admin import KafkaAdmin
 
 
@@ -41,7 +41,7 @@ class StuckOnceClient:
 def test_after_a_request_timed_out_the_next_one_has_a_new_client(monkeypatch: pytest.MonkeyPatch) -> None:
     # given
     monkeypatch.setattr(StuckOnceClient, "count", 0)
-    monkeypatch.setattr(admin, "AdminClient", StuckOnceClient)
+    monkeypatch.setattr(admin_connection, "AdminClient", StuckOnceClient)
     kafka_admin, partition = KafkaAdmin(kafka=KafkaSettings()), TopicPartition("orders", 0)
     # when
     with pytest.raises(Unavailable, match="committed offsets"):
