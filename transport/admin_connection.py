@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -21,7 +21,8 @@ FORMER_CLIENTS_MAX: Final = 24  # of the process; each has a few threads
 class FormerClients:
     """Clients that are no longer used, until none of their requests waits: freed earlier, librdkafka may crash."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, clock_s: Callable[[], float] = time.monotonic) -> None:
+        self._clock_s = clock_s
         self._clients: deque[tuple[float, AdminClient]] = deque()
         self._lock = threading.Lock()
 
@@ -30,14 +31,14 @@ class FormerClients:
         with self._lock:
             has_space = len(self._clients) < FORMER_CLIENTS_MAX
             if has_space:
-                self._clients.append((time.monotonic() + KEEP_S, client))
+                self._clients.append((self._clock_s() + KEEP_S, client))
         return has_space
 
     def free(self) -> None:
         """Free those that were kept long enough."""
         due = []
         with self._lock:
-            while self._clients and self._clients[0][0] <= time.monotonic():
+            while self._clients and self._clients[0][0] <= self._clock_s():
                 due.append(self._clients.popleft())
         due.clear()  # which waits for threads of librdkafka
 

@@ -16,24 +16,33 @@ KNOWN: Final = (
     KafkaError._UNSUPPORTED_FEATURE,
     KafkaError._INVALID_ARG,
 )
+# The client asks the wrong broker, or with an old epoch: an admin client does so for ever after some outages.
+OUTDATED: Final = (
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.FENCED_LEADER_EPOCH,
+    KafkaError.UNKNOWN_LEADER_EPOCH,
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.NOT_CONTROLLER,
+)
 
 
-def is_answer(error: KafkaError) -> bool:
-    """Whether a broker answered; after another error the client should be replaced.
+def needs_new_client(error: KafkaError) -> bool:
+    """Whether a client got no answer, or none that helps; it should be replaced then.
 
     librdkafka removes each broker that a metadata reply does not list. While a cluster has fenced all its brokers a
     reply lists none: the client then has no broker left to ask, and each of its requests times out, without end.
     """
-    return error.code() not in CLIENT_CODES or error.code() in KNOWN
+    code = error.code()
+    return code in OUTDATED or (code in CLIENT_CODES and code not in KNOWN)
 
 
 @contextmanager
 def translate_errors(action: str, on_loss: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Raise `Unavailable` for an error of the client; `on_loss` is called first if no broker answered."""
+    """Raise `Unavailable` for an error of the client; `on_loss` is called first if it should be replaced."""
     try:
         yield
     except KafkaException as error:
-        if not is_answer(error.args[0]):
+        if needs_new_client(error.args[0]):
             on_loss()
         raise Unavailable(f"Kafka should {action}. Found: {error.args[0].str()}") from error
     except TimeoutError as error:  # of a future
