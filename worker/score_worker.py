@@ -24,6 +24,7 @@ from worker.ops.retry import StopRequested
 from worker.ops.steps import PROFILER
 from worker.pipeline.batch_pipeline import BatchPipeline
 from worker.pipeline.membership import BatchRevoked
+from worker.probes.group_remedy import GroupRemedy
 from worker.probes.progress import Progress
 from worker.probes.watchdog import Watchdog
 from worker.records.lanes import LANES, Lane
@@ -36,7 +37,6 @@ from worker.warmup import warm_up
 log = logging.getLogger(__name__)
 PERIODIC_INTERVAL_S: Final = 1.0
 GC_INTERVAL_S: Final = 10.0
-REBALANCE_INTERVAL_S: Final = 30.0
 FOLLOWED_KINDS: Final = ("products", "erasures")  # read by every worker, outside its group
 SWITCH_INTERVAL_S: Final = 0.001  # a batch waits this long for the GIL while a bundle loads; 5 ms by default
 
@@ -80,7 +80,7 @@ class ScoreWorker:
             progress=self._progress,
         )
         self._has_started = False
-        self._rebalance_due_s = 0.0
+        self._remedy = GroupRemedy(self._watchdog)
         self._pending_models: ActiveModels | None = None
 
     def run(self) -> None:
@@ -169,9 +169,7 @@ class ScoreWorker:
 
     def _run_periodic(self, pipeline: BatchPipeline) -> None:
         pipeline.publish_progress(self._progress)
-        if self._watchdog.needs_rebalance() and time.monotonic() >= self._rebalance_due_s:
-            self._rebalance_due_s = time.monotonic() + REBALANCE_INTERVAL_S
-            pipeline.consumer.request_rebalance()
+        self._remedy.apply(pipeline.consumer)
         try:
             pipeline.advance()
             if self._worker.erasure_service:

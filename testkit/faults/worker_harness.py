@@ -176,15 +176,11 @@ class FaultyWorker:
             pass
 
     def on_assigned(self, partitions: list[TopicPartition]) -> Mapping[TopicPartition, int]:
-        self._is_rebalancing = True  # within a poll, which is not reentrant
-        try:
-            return self.pipeline.on_assigned(partitions)
-        finally:
-            self._is_rebalancing = False
+        return self.pipeline.on_assigned(partitions)
 
     def on_revoked(self, partitions: list[TopicPartition]) -> None:
         if self.is_alive:
-            self._is_rebalancing = True
+            self._is_rebalancing = True  # within a poll, which is not reentrant
             try:
                 self.pipeline.on_revoked(partitions)
             finally:

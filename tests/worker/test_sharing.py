@@ -13,6 +13,8 @@ from testkit.metrics import read_metric
 from tests.conftest import KafkaBroker
 from tests.worker.environment import WorkerEnvironment
 from tests.worker.worker_lifecycle import TIMEOUT_S, InProcessWorker, StepEvent, WorkerThread, raise_killed, wait_until
+from transport.records import TopicPartition
+from worker.kafka.consumer import START_PENDING
 from worker.kafka.instance_name import InstanceFenced
 from worker.ops import metrics
 
@@ -122,7 +124,7 @@ def test_a_batch_whose_partitions_move_while_redis_is_away_is_dropped_and_not_lo
     stage.close()
 
 
-def test_a_member_that_gets_no_new_partition_does_not_wait_for_a_server(
+def test_an_assignment_waits_for_no_server(
     apache_kafka: KafkaBroker, own_redis: RedisServer, topic_prefix: str
 ) -> None:
     # given a member that would stop if it waited for Redis
@@ -130,8 +132,9 @@ def test_a_member_that_gets_no_new_partition_does_not_wait_for_a_server(
     with InProcessWorker(stage) as worker:
         own_redis.stop()
         worker.stop.set()
-        # when a rebalance ends that only took partitions from it, then
-        assert worker.pipeline.on_assigned([]) == {}
+        # when it gets a partition, then its start is found outside the client's callback
+        partition = TopicPartition(stage.topics.orders, 0)
+        assert worker.pipeline.on_assigned([partition]) == {partition: START_PENDING}
     stage.close()
 
 

@@ -102,7 +102,7 @@ class JoinerPipeline:
         self._topics = list(kinds_by_topic)
         self._decoder = RecordDecoder(kinds_by_topic=kinds_by_topic, clock_ms=self._clocks.wall_ms)
         self._tasks = {*JUDGED_TASKS, *(task.name for task in settings.tasks)}
-        self._consumer = consumer
+        self.consumer = consumer
         self._membership = membership
         self._producer = producer
         self._retry = retry
@@ -138,7 +138,7 @@ class JoinerPipeline:
         """Join one batch and publish the outputs that are ready; returns the number of records read."""
         worker = self._settings.worker
         self._mark_step(Step.IDLE)
-        records = self._consumer.poll(worker.batch_max, worker.wait_ms)
+        records = self.consumer.poll(worker.batch_max, worker.wait_ms)
         self._membership.has_changed = False  # no batch was in flight during the poll
         try:
             with self._membership.batch():
@@ -162,10 +162,11 @@ class JoinerPipeline:
 
     def progress(self) -> tuple[Positions, Positions]:
         """Position and end offset of each partition; ends only of those that are not paused."""
-        ends = self._consumer.end_offsets()
-        positions = {partition: end for partition, end in self._consumer.at_end.items() if partition in ends}
+        ends = self.consumer.end_offsets()
+        positions = {partition: max(0, start) for partition, start in self.consumer.starts.items()}
         for shard in self._shards:
-            positions = shard.joiner.next_offsets() | positions
+            positions |= shard.joiner.next_offsets()
+        positions |= {partition: end for partition, end in self.consumer.at_end.items() if partition in ends}
         return positions, {partition: end for partition, end in ends.items() if partition not in self._paused}
 
     def not_ready_reason(self) -> str | None:
@@ -173,9 +174,9 @@ class JoinerPipeline:
         if self._mismatch:
             return self._mismatch
         partitions = {
-            topic: {p.partition for p in self._consumer.assignment if p.topic == topic} for topic in self._topics
+            topic: {p.partition for p in self.consumer.assignment if p.topic == topic} for topic in self._topics
         }
-        if not self._consumer.assignment:
+        if not self.consumer.assignment:
             return "The joiner should have partitions to read. Found none so far."
         if len(set(map(frozenset, partitions.values()))) > 1:
             assignment = ", ".join(f"{topic}: {sorted(numbers)}" for topic, numbers in partitions.items())
@@ -184,14 +185,14 @@ class JoinerPipeline:
 
     def close(self) -> None:
         """Leave the group; records after the committed positions will be read again."""
-        self._consumer.close()
+        self.consumer.close()
         self._producer.close()
         self._shards.close()
         self._erasures.close()
 
     def _join(self, records: list[Record]) -> list[OutgoingRecord]:
         # Behind an open transaction a partition is silent, and yet its records are to come.
-        at_end = self._consumer.at_end.keys() - self._consumer.held_back.keys()
+        at_end = self.consumer.at_end.keys() - self.consumer.held_back.keys()
         self._mark_step(Step.READ)
         for record in records:
             metrics.EVENTS.labels(self._decoder.kinds_by_topic[record.topic_partition.topic]).inc()
@@ -228,7 +229,7 @@ class JoinerPipeline:
             self._producer.publish(
                 outgoing,
                 {partition: offset for partition, (offset, _) in merged.items()},
-                self._consumer,
+                self.consumer,
                 {partition: metadata for partition, (_, metadata) in merged.items()},
             )
             for shard, shard_commits in commits:
@@ -249,13 +250,13 @@ class JoinerPipeline:
         """Save shards after their commit to Kafka, never before: outputs that are not published would be lost."""
         output_ends = self._retry.call("kafka", self._outputs.fetch_ends)
         for shard in shards:
-            shard.save(self._consumer.at_end.keys(), output_ends, self._retry)
+            shard.save(self.consumer.at_end.keys(), output_ends, self._retry)
         metrics.STORE_BYTES.set(sum(shard.store.size_bytes() for shard in self._shards if shard.store))
         self._save_due_s = self._clocks.steady_s() + self._settings.feedback.save_ms / 1000
 
     def _pause_only(self, partitions: set[TopicPartition]) -> None:
         if partitions != self._paused:
-            self._consumer.pause_only(partitions)
+            self.consumer.pause_only(partitions)
             self._paused = partitions
 
     def _is_held(self) -> bool:
@@ -265,7 +266,7 @@ class JoinerPipeline:
             self._mismatch_due_s = now_s + MISMATCH_CHECK_S
             was_held, self._mismatch = bool(self._mismatch), self._retry.call("kafka", self._find_mismatch)
             if self._mismatch:
-                self._pause_only(set(self._consumer.assignment))
+                self._pause_only(set(self.consumer.assignment))
             elif was_held:
                 self._drop_rows()  # records that were polled until now have to be read again
                 return True
@@ -283,7 +284,7 @@ class JoinerPipeline:
             # Ends a commit in flight of an earlier process of this instance either way.
             self._producer.fence_predecessors()
         partitions = {partition for shard in unverified for partition in shard.partitions}
-        offsets = self._retry.call("kafka", partial(self._consumer.query_offsets, partitions))
+        offsets = self._retry.call("kafka", partial(self.consumer.query_offsets, partitions))
         new = []
         for shard in unverified:
             own = {partition: offsets[partition] for partition in shard.partitions}
@@ -330,7 +331,7 @@ class JoinerPipeline:
 
     def _find_mismatch(self) -> str | None:
         """Why the topics cannot be joined by partition number, or None; sets the limits of each shard."""
-        counts = self._consumer.count_partitions(self._topics)
+        counts = self.consumer.count_partitions(self._topics)
         if len(set(counts.values())) > 1:
             count_texts = ", ".join(f"{topic}: {count}" for topic, count in counts.items())
             smaller = [topic for topic, count in counts.items() if count < max(counts.values())]
@@ -343,11 +344,11 @@ class JoinerPipeline:
         return None
 
     def _seek(self, starts: Positions) -> None:
-        assigned = {partition: start for partition, start in starts.items() if partition in self._consumer.assignment}
-        self._retry.call("kafka", partial(self._consumer.seek, assigned))
+        assigned = {partition: start for partition, start in starts.items() if partition in self.consumer.assignment}
+        self._retry.call("kafka", partial(self.consumer.seek, assigned))
 
     def _set_metrics(self) -> None:
-        shards = [shard for shard in self._shards if not shard.is_empty(self._consumer.at_end)]
+        shards = [shard for shard in self._shards if not shard.is_empty(self.consumer.at_end)]
         metrics.JOINER_SHARDS.set(len(self._shards))
         metrics.WAITING_ROWS.set(sum(len(shard.joiner) for shard in self._shards))
         metrics.STREAM_TIME_SECONDS.set(min((shard.joiner.now_ms or 0 for shard in shards), default=0) / 1000)
@@ -376,8 +377,8 @@ class JoinerPipeline:
         self._producer.fence_predecessors()  # ends a commit in flight either way, before the positions are queried
         self._shards.reset()
         self._pause_only(set())
-        partitions = set(self._consumer.assignment)
-        offsets = self._retry.call("kafka", partial(self._consumer.query_offsets, partitions))
+        partitions = set(self.consumer.assignment)
+        offsets = self._retry.call("kafka", partial(self.consumer.query_offsets, partitions))
         self._seek({partition: start_offset(known) for partition, known in offsets.items()})
 
 

@@ -23,6 +23,7 @@ from worker.kafka.producer import TransactionalProducer
 from worker.ops.health import HealthServer
 from worker.ops.retry import Retry, StopRequested
 from worker.ops.steps import StepMarker
+from worker.probes.group_remedy import GroupRemedy
 from worker.probes.progress import Progress
 from worker.probes.watchdog import Watchdog
 
@@ -109,12 +110,13 @@ class JoinerWorker:
 
     def _run_loop(self, pipeline: JoinerPipeline) -> None:
         """Join batch after batch; update lag and readiness once a second."""
-        due_s = 0.0
+        remedy, due_s = GroupRemedy(self._watchdog, asks_for_rebalance=False), 0.0
         while not self._stop.is_set():
             pipeline.step()
             if (now_s := time.monotonic()) >= due_s:
                 due_s = now_s + PERIODIC_INTERVAL_S
                 self._progress.publish(*pipeline.progress())
+                remedy.apply(pipeline.consumer)
                 self._update_readiness(pipeline.not_ready_reason())
         log.info("Joiner stopped; all records read are joined, and open rows will be read again.")
 

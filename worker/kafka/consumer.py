@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, Protocol, TypeVar
 from confluent_kafka import OFFSET_END, OFFSET_INVALID, Consumer, KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as KafkaPartition
 
-from contract.errors import ShopstreamError, StaleState, Unavailable
+from contract.errors import StaleState, Unavailable
 from contract.settings.servers import KafkaSettings
 from transport.headers import decode_headers
 from transport.records import NO_METADATA, PartitionOffsets, Record, TopicPartition, as_bytes
@@ -30,17 +30,16 @@ T = TypeVar("T")
 
 
 class RebalanceListener(Protocol):
-    """Called for assigned and revoked partitions, within `GroupConsumer.poll` and `heartbeat` only."""
+    """Called for assigned and revoked partitions, within `GroupConsumer.poll` and `heartbeat` only.
+
+    It may not call the consumer: the client would end the process at its next callback within the same poll.
+    """
 
     def on_assigned(self, partitions: list[TopicPartition]) -> Mapping[TopicPartition, int]:
-        """The start offset of each new partition."""
+        """The start offset of each new partition; `START_PENDING` where `seek` will set it."""
 
     def on_revoked(self, partitions: list[TopicPartition]) -> None:
         """These partitions are revoked now."""
-
-
-class MemberFenced(ShopstreamError):
-    """The broker fenced this member while it was being assigned partitions; it has to join again."""
 
 
 class GroupConsumer:
@@ -70,11 +69,12 @@ class GroupConsumer:
         self._client_due_s = 0.0  # while no broker answers: when to try a new client
         self._paused_for_heartbeat: set[TopicPartition] = set()  # while the worker waits for a server
         self._paused_by_caller: set[TopicPartition] = set()
-        self._closing = self._is_in_callback = self._is_fenced = False
+        self._closing = self._is_fenced = False
         self._topics: list[str] = []
         self._rejoin_due_s: float | None = None  # of a fenced member
         self._rejoin_wait_s = REJOIN_WAIT_S
         self.at_end: dict[TopicPartition, int] = {}  # read to this end as of the last poll: the last stable offset
+        self.starts: dict[TopicPartition, int] = {}  # where each assigned partition was started or sought last
         self._just_assigned: set[TopicPartition] = set()
         self._gap: StaleState | None = None  # found by a heartbeat
         self._configuration = build_configuration(
@@ -107,16 +107,12 @@ class GroupConsumer:
             if self._rejoin_due_s is not None:
                 return []
         consume = self._consumer.consume
-        try:
-            messages = consume(records_max, 0) or consume(1, wait_ms / 1000)
-            if len(messages) == 1 < records_max:
-                self._just_assigned.clear()
-                arrived = consume(records_max - 1, 0)  # those that arrived with the first
-                # A partition that was assigned again in between goes on at its start.
-                messages = [m for m in messages if self._intern_partition(m) not in self._just_assigned] + arrived
-        except MemberFenced as fenced:
-            self._leave_fenced(str(fenced))
-            return []
+        messages = consume(records_max, 0) or consume(1, wait_ms / 1000)
+        if len(messages) == 1 < records_max:
+            self._just_assigned.clear()
+            arrived = consume(records_max - 1, 0)  # those that arrived with the first
+            # A partition that was assigned again in between goes on at its start.
+            messages = [m for m in messages if self._intern_partition(m) not in self._just_assigned] + arrived
         records = [record for message in messages if (record := self._handle_message(message))]
         # This very call may have revoked some partitions.
         return [record for record in records if record.topic_partition in self.assignment]
@@ -137,8 +133,6 @@ class GroupConsumer:
                 self._handle_message(message)  # all partitions are paused, but it may be a fatal error
         except StaleState as error:  # the next poll raises it: a wait has no way to recover
             self._gap = error
-        except MemberFenced as fenced:
-            self._leave_fenced(str(fenced))
 
     def request_rebalance(self) -> None:
         """Have the group assign its partitions again.
@@ -151,6 +145,11 @@ class GroupConsumer:
             log.warning("Some partitions of the group have no member: asking for another rebalance.")
             self._consumer.unsubscribe()
             self.subscribe(self._topics, self._listener)
+
+    def replace_client(self, reason: str) -> None:
+        """Join with a new client, which reads on where the group has committed; not within a batch."""
+        if self._rejoin_due_s is None:
+            self._replace_client(reason)
 
     def pause_only(self, partitions: Iterable[TopicPartition]) -> None:
         """Pause exactly these partitions until the next call."""
@@ -165,6 +164,7 @@ class GroupConsumer:
         """Go on reading at these offsets."""
         for partition, offset in offsets.items():
             self.at_end.pop(partition, None)
+            self.starts[partition] = offset
             try:
                 self._consumer.seek(KafkaPartition(*partition, offset))
             except KafkaException:  # the client had stopped there: records were deleted, or the topic was recreated
@@ -204,9 +204,11 @@ class GroupConsumer:
     def end_offsets(self) -> dict[TopicPartition, int]:
         """The high watermark of each assigned partition as of the last fetch; sends no request.
 
-        An open transaction holds back what follows it, but not the high watermark.
+        Where no fetch has been answered so far, it is the offset at which the partition starts. An open transaction
+        holds back what follows it, but not the high watermark.
         """
-        return self._read_cached_ends(self.assignment)
+        starts = {partition: max(0, self.starts.get(partition, 0)) for partition in self.assignment}
+        return starts | self._read_cached_ends(self.assignment)
 
     @property
     def held_back(self) -> dict[TopicPartition, tuple[int, int]]:
@@ -318,14 +320,11 @@ class GroupConsumer:
             self._consumer.pause(partitions)
             return
         new = [TopicPartition(tp.topic, tp.partition) for tp in partitions]
-        self._is_in_callback = True
-        try:
-            starts = self._listener.on_assigned(new) if self._listener else {}
-        finally:
-            self._is_in_callback = False
+        starts = self._listener.on_assigned(new) if self._listener else {}
         self._rejoin_wait_s = REJOIN_WAIT_S
         self.assignment.update(new)
         self._just_assigned.update(new)
+        self.starts.update((partition, starts.get(partition, OFFSET_INVALID)) for partition in new)
         assign([KafkaPartition(*p, starts.get(p, OFFSET_INVALID)) for p in new])
         # The client remembers that a partition was paused when it was revoked, and would not read from it again.
         self._consumer.resume(partitions)
@@ -343,6 +342,7 @@ class GroupConsumer:
         self.assignment.difference_update(leaving)
         for partition in leaving:
             self.at_end.pop(partition, None)
+            self.starts.pop(partition, None)
         self._paused_by_caller.difference_update(leaving)
         self._paused_for_heartbeat.difference_update(leaving)
 
@@ -390,6 +390,4 @@ class GroupConsumer:
         try:
             return call()
         except KafkaException as error:
-            if error.args[0].fatal() and self._is_in_callback:  # within which no retry ends
-                raise MemberFenced(error.args[0].str()) from error
             raise Unavailable(f"Kafka should {action}. Found: {error.args[0].str()}") from error

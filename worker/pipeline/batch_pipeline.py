@@ -75,7 +75,7 @@ class BatchPipeline:
         self._answer_filter = AnswerFilter(
             offsets=self._offsets, erasures=self._erasures, kinds=self._kinds, kind_of=scorer.kind_of
         )
-        self._stale_state: StaleState | None = None  # new partitions can only start together with all others
+        self._unstarted: set[TopicPartition] = set()  # assigned since the last step
         self._breaker = DeadLetterBreaker(
             share_max=settings.worker.dead_letter_share_max, window=settings.worker.dead_letter_window
         )
@@ -111,22 +111,9 @@ class BatchPipeline:
         self.producer.close()
 
     def on_assigned(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
-        """The start offsets of new partitions; waits until Kafka and Redis answer.
-
-        Without partitions it returns at once: a member that only lost some must drop its batch now.
-        """
-        if not partitions:
-            return {}
-        try:
-            with self._membership.rebalance(), self._mark_step.time(Step.RECOVER):
-                counted = [*self._kinds, self._settings.topics.scored]
-                self._partition_counts = self.retry.call("kafka", lambda: self.consumer.count_partitions(counted))
-                return self.retry.call(
-                    "kafka and redis", lambda: self._recovery.recover_offsets(partitions, self.consumer)
-                )
-        except StaleState as error:
-            self._stale_state = error
-            return dict.fromkeys(partitions, START_PENDING)  # the next step restarts all partitions
+        """Leave it to the next step to start new partitions: a client may not be asked within its own callback."""
+        self._unstarted.update(partitions)
+        return dict.fromkeys(partitions, START_PENDING)
 
     def on_revoked(self, partitions: list[TopicPartition]) -> None:
         """Advance every bucket once for the next owner, unless a batch is in flight, which is dropped."""
@@ -136,6 +123,7 @@ class BatchPipeline:
                 self.advance()
         except ShopstreamError as error:
             log.warning("Partitions leave before their buckets were advanced; the next owner folds more: %s", error)
+        self._unstarted.difference_update(partitions)
         self._forget_unanswered(partitions)
         self._offsets.drop_partitions(partitions)
 
@@ -147,8 +135,9 @@ class BatchPipeline:
             with PROFILER("poll"):
                 records = self._poll()
             began_s = time.monotonic()
-            if self._stale_state:
-                raise self._stale_state
+            if self._unstarted:
+                started = self._start_partitions()
+                records = [record for record in records if record.topic_partition not in started]
             with PROFILER("decode"):
                 batch = self._decode(records)
             with self._membership.batch(batch.end_offsets):
@@ -167,7 +156,6 @@ class BatchPipeline:
         metrics.RECOVERIES.labels(RECOVERY_LABELS.get(error, error)).inc()
         self._membership.drop_batch()
         self._forget_unanswered(self._offsets.committed)
-        self._stale_state = None
         with self._mark_step.time(Step.RECOVER):
             self.producer.abort()
             self._repair(reason)
@@ -220,14 +208,28 @@ class BatchPipeline:
 
         self._scorer.forget(is_reread)
 
-    def _restart_partitions(self) -> None:
+    def _start_partitions(self) -> set[TopicPartition]:
+        """Start the new partitions, and return them; waits until Kafka and Redis answer.
+
+        Raises `StaleState` if they can only start together with all others.
+        """
+        with self._mark_step.time(Step.RECOVER):
+            return self.retry.call("kafka and redis", lambda: self._start(self._unstarted))
+
+    def _start(self, partitions: Iterable[TopicPartition]) -> set[TopicPartition]:
         """One attempt; partitions may come and go between two attempts, but not within one."""
-        self.consumer.seek(self._recovery.recover_offsets(set(self.consumer.assignment), self.consumer))
+        started = self.consumer.assignment.intersection(partitions)
+        if not started:
+            return started
+        self._partition_counts = self.consumer.count_partitions([*self._kinds, self._settings.topics.scored])
+        self.consumer.seek(self._recovery.recover_offsets(started, self.consumer))
+        self._unstarted -= started
+        return started
 
     def _is_restarted(self) -> bool:
         """Restart all partitions, unless that meets an unreadable profile, which is repaired instead."""
         try:
-            self.retry.call("kafka and redis", self._restart_partitions)
+            self.retry.call("kafka and redis", lambda: self._start(self.consumer.assignment))
         except StaleState as error:
             if not self._repair(error):
                 raise

@@ -24,7 +24,7 @@ class GroupMembership:
     def __init__(self, consumer: GroupConsumer) -> None:
         self._consumer = consumer
         self._in_flight: frozenset[TopicPartition] = frozenset()
-        self._is_revoked = self._is_rebalancing = False
+        self._is_revoked = False
 
     @property
     def has_batch(self) -> bool:
@@ -43,23 +43,12 @@ class GroupMembership:
         """No batch is in flight: a revocation concerns none."""
         self._in_flight, self._is_revoked = frozenset(), False
 
-    @contextmanager
-    def rebalance(self) -> Iterator[None]:
-        """A rebalance is served, inside a poll, which cannot be entered twice."""
-        self._is_rebalancing = True
-        try:
-            yield
-        finally:
-            self._is_rebalancing = False
-
     def revoke(self, partitions: Iterable[TopicPartition]) -> None:
         """These partitions leave this member."""
         self._is_revoked = self._is_revoked or not self._in_flight.isdisjoint(partitions)
 
     def heartbeat(self) -> None:
         """Stay a member while a server does not answer; raises `BatchRevoked` if the batch in flight was revoked."""
-        if self._is_rebalancing:
-            return
         self._consumer.heartbeat()
         if self._is_revoked:
             raise BatchRevoked(

@@ -96,6 +96,11 @@ class Watchdog:
         since_s = self._observer.view.unassigned_since_s
         return since_s is not None and time.monotonic() > since_s + UNASSIGNED_S
 
+    def find_unread(self) -> str | None:
+        """A partition that has records which the client has not returned for `worker.blocked_s`, without any reason."""
+        unread = (b for b in self._blocks if b.reason == Reason.UNREAD and self._is_over(b, self._limits.blocked_s))
+        return next((block.text for block in unread), None)
+
     def find_unready(self) -> str | None:
         """Why the worker cannot work, or what stands for longer than `worker.blocked_s`; None if nothing does."""
         blocks = [b for b in self.evaluate() if b.is_unfit or self._is_over(b, self._limits.blocked_s)]

@@ -1,0 +1,133 @@
+"""A member whose client returns no records joins with a new client, and reads on where the group has committed."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+from confluent_kafka import Consumer
+from confluent_kafka import TopicPartition as KafkaPartition
+
+from contract.settings.reading import Settings
+from contract.settings.servers import KafkaSettings
+from devservers.apache_kafka import ApacheKafka
+from tests.kafka import BlockingProducer
+from tests.polling import wait_until
+from transport.records import TopicPartition
+from worker.kafka.consumer import GroupConsumer
+from worker.ops import metrics
+from worker.probes.group_remedy import GroupRemedy
+from worker.probes.progress import Progress
+from worker.probes.watchdog import Watchdog
+
+
+class PausingClient:
+    """A client that pauses each partition before it has fetched anything."""
+
+    def __init__(self, client: Consumer) -> None:
+        self._client = client
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, {"resume": "pause"}.get(name, name))
+
+
+class WatchedMember:
+    """A member of a group that a watchdog watches, as a worker without anything to answer."""
+
+    def __init__(self, kafka: KafkaSettings, topic: str) -> None:
+        self.consumer = GroupConsumer(kafka=kafka, group=kafka.group_prefix, instance="0")
+        self.positions: dict[TopicPartition, int] = {}
+        self.values: list[bytes | None] = []
+        worker = Settings().worker.model_copy(update={"blocked_s": 1.0})
+        self._progress = Progress()
+        self.watchdog = Watchdog(
+            settings=Settings().model_copy(update={"kafka": kafka, "worker": worker}),
+            group=kafka.group_prefix,
+            topics={"orders": topic},
+            group_topics=[topic],
+            progress=self._progress,
+        )
+        self._remedy = GroupRemedy(self.watchdog)
+        self.watchdog.start()
+        self.consumer.subscribe([topic], self)
+
+    def on_assigned(self, partitions: list[TopicPartition]) -> Mapping[TopicPartition, int]:
+        return {partition: self.positions.setdefault(partition, 0) for partition in partitions}
+
+    def on_revoked(self, partitions: list[TopicPartition]) -> None:
+        pass
+
+    def step(self, *, applies_remedy: bool = True) -> list[bytes | None]:
+        """One poll; returns all values read so far."""
+        for record in self.consumer.poll(10, 20):
+            self.values.append(record.value)
+            self.positions[record.topic_partition] = record.offset + 1
+        self._progress.publish(self.positions | self.consumer.at_end, self.consumer.end_offsets())
+        if applies_remedy:
+            self._remedy.apply(self.consumer)
+        return self.values
+
+    def find_blocked(self) -> str | None:
+        """Why the member is not ready after another poll, without a remedy."""
+        self.step(applies_remedy=False)
+        return self.watchdog.find_unready()
+
+    def close(self) -> None:
+        self.watchdog.close()
+        self.consumer.close()
+
+
+@pytest.fixture
+def member(apache_kafka: ApacheKafka, topic_prefix: str) -> Iterator[WatchedMember]:
+    """A member with one partition that has read one record."""
+    topic = f"{topic_prefix}orders"
+    apache_kafka.create_topics({topic: 1})
+    kafka = KafkaSettings(
+        bootstrap_servers=apache_kafka.bootstrap,
+        group_prefix=topic_prefix,
+        session_timeout_ms=6_000,
+        client={"heartbeat.interval.ms": 300},
+    )
+    member = WatchedMember(kafka, topic)
+    with BlockingProducer(apache_kafka.bootstrap) as producer:
+        producer.send(topic, [(None, b"first")])
+        wait_until(lambda: member.step() == [b"first"])
+        # a client that returns nothing from now on: nothing of ours has paused it
+        member.consumer._consumer.pause([KafkaPartition(topic, 0)])
+        producer.send(topic, [(None, b"second"), (None, b"third")])
+    try:
+        yield member
+    finally:
+        member.close()
+
+
+def test_a_partition_that_the_client_does_not_return_shows_in_the_lag(member: WatchedMember) -> None:
+    wait_until(member.find_blocked)
+    assert "unread: " in (member.watchdog.find_unready() or "")
+    (partition,) = member.positions
+    assert metrics.LAG_RECORDS.labels(partition.topic, "0")._value.get() == 2
+
+
+def test_a_member_whose_client_returns_no_records_joins_with_a_new_one(
+    member: WatchedMember, caplog: pytest.LogCaptureFixture
+) -> None:
+    # when the remedy may be applied, then each record is read once
+    wait_until(lambda: member.step() == [b"first", b"second", b"third"])
+    assert "this client returns no records" in caplog.text
+    wait_until(lambda: member.step() and member.watchdog.find_unready() is None)
+
+
+def test_a_partition_that_was_never_fetched_has_an_end(apache_kafka: ApacheKafka, topic_prefix: str) -> None:
+    # given a member whose partition has records, and a client that does not fetch them
+    topic = f"{topic_prefix}orders"
+    apache_kafka.create_topics({topic: 1})
+    kafka = KafkaSettings(bootstrap_servers=apache_kafka.bootstrap, group_prefix=topic_prefix, session_timeout_ms=6_000)
+    with BlockingProducer(apache_kafka.bootstrap) as producer:
+        producer.send(topic, [(None, b"first")] * 3)
+    member = WatchedMember(kafka, topic)
+    member.consumer._consumer = PausingClient(member.consumer._consumer)  # type: ignore[assignment]
+    try:
+        # then
+        wait_until(member.find_blocked)
+        assert "stands at 0 of 3" in (member.watchdog.find_unready() or "")
+    finally:
+        member.close()

@@ -1,0 +1,28 @@
+"""What a worker does by itself about partitions that stand: it asks for a rebalance, or joins with a new client."""
+
+import time
+from typing import Final
+
+from worker.kafka.consumer import GroupConsumer
+from worker.probes.watchdog import Watchdog
+
+INTERVAL_S: Final = 30.0  # between two remedies of one kind: each needs some time to work
+
+
+class GroupRemedy:
+    """Applies the remedies of one worker, between two batches."""
+
+    def __init__(self, watchdog: Watchdog, *, asks_for_rebalance: bool = True) -> None:
+        """`asks_for_rebalance`: of a cooperative group, whose members may have restarted between its two rounds."""
+        self._watchdog, self._asks_for_rebalance = watchdog, asks_for_rebalance
+        self._rebalance_due_s = self._client_due_s = 0.0
+
+    def apply(self, consumer: GroupConsumer) -> None:
+        """Ask for a rebalance where partitions have no member, replace a client that does not return records."""
+        now_s = time.monotonic()
+        if self._asks_for_rebalance and now_s >= self._rebalance_due_s and self._watchdog.needs_rebalance():
+            self._rebalance_due_s = now_s + INTERVAL_S
+            consumer.request_rebalance()
+        if now_s >= self._client_due_s and (unread := self._watchdog.find_unread()):
+            self._client_due_s = now_s + INTERVAL_S
+            consumer.replace_client(f"this client returns no records: {unread}")
