@@ -43,8 +43,8 @@ class ProcessManager:
     def run(self, name: str, *arguments: str, timeout_s: float, statuses: Collection[int] = (0,)) -> CommandResult:
         """Run `python -m ARGUMENTS` to its end; raises `DemoError` on a timeout or a status not in `statuses`."""
         process = self._make_process(name, arguments, {})
-        process.start()
         try:
+            process.start()
             deadline = time.monotonic() + timeout_s
             while process.is_running:
                 self.raise_if_ended()
@@ -66,7 +66,9 @@ class ProcessManager:
         """Raise `DemoError`, with the end of its log, if a started process has ended."""
         for name, process in self._processes.items():
             if not process.is_running:
-                raise DemoError(f"`{name}` should keep running. Found that it ended:\n{process.tail(TAIL_CHARS)}")
+                raise DemoError(
+                    f"`{name}` should keep running. Found that it {process.describe_end()}:\n{process.tail(TAIL_CHARS)}"
+                )
 
     def wait_until(self, condition: Callable[[], bool], expectation: str, timeout_s: float) -> None:
         """Wait for `condition`; raises `DemoError` with `expectation` on a timeout, or when a process ends."""

@@ -1,7 +1,9 @@
 """Apache Kafka on this machine: a single KRaft node from the published jars, for tests and benches."""
 
+import math
 import shutil
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +21,7 @@ from devservers.process import ChildProcess, find_free_ports, is_port_open
 __all__ = ["ApacheKafka", "unavailable_reason"]
 
 START_TIMEOUT_S = 90.0
+STEADY_S = 1.0  # two heartbeats to its controller
 # Only the C1 compiler and the serial collector: on few cores the broker starts in 2 s instead of 3 s, and leaves more
 # CPU time for what is measured.
 JAVA = ("java", "-Xmx512m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
@@ -83,9 +86,15 @@ class ApacheKafka:
         self.process.start()
         self.process.wait_until(lambda: is_port_open(self.port), timeout_s=START_TIMEOUT_S)
         # The port opens shortly before the node answers requests.
-        admin = make_admin_client(self.bootstrap)
-        self.process.wait_until(lambda: _is_ready(admin), timeout_s=START_TIMEOUT_S)
+        self.process.wait_until(self.is_ready, timeout_s=START_TIMEOUT_S)
         return self
+
+    def is_ready(self) -> bool:
+        """Whether it answers a new client, and lists itself."""
+        try:
+            return bool(make_admin_client(self.bootstrap).list_topics(timeout=2).brokers)
+        except KafkaException:
+            return False
 
     def create_topics(self, partitions: Mapping[str, int], config: Mapping[str, str] | None = None) -> None:
         """Create topics with these numbers of partitions, all with `config`; existing topics are not changed.
@@ -107,8 +116,22 @@ class ApacheKafka:
         self.process.pause()
 
     def resume(self) -> None:
-        """Continue it after `pause`."""
+        """Continue it after `pause`; it may answer that it has no broker for a moment, until `wait_until_steady`."""
         self.process.resume()
+
+    def wait_until_steady(self) -> None:
+        """Wait until it lists itself for longer than its controller takes to notice that its session ran out.
+
+        A client that asks before that may lose its brokers permanently. Raises `Unavailable`.
+        """
+        steady_since_s = math.inf
+
+        def is_steady() -> bool:
+            nonlocal steady_since_s
+            steady_since_s = min(steady_since_s, time.monotonic()) if self.is_ready() else math.inf
+            return time.monotonic() - steady_since_s > STEADY_S
+
+        self.process.wait_until(is_steady, timeout_s=START_TIMEOUT_S)
 
     def close(self) -> None:
         """Kill it and remove its records."""
@@ -116,7 +139,11 @@ class ApacheKafka:
         self._folder.cleanup()
 
     def __enter__(self) -> Self:
-        return self.start()
+        try:
+            return self.start()
+        except BaseException:  # also an interrupt: the block, which would end it, is not entered
+            self.close()
+            raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -139,10 +166,3 @@ def create_topics(bootstrap: str, partitions: Mapping[str, int], config: Mapping
 def make_admin_client(bootstrap: str) -> AdminClient:
     settings: dict[str, Any] = {"bootstrap.servers": bootstrap, "reconnect.backoff.max.ms": 200, **SILENT}
     return AdminClient(settings)
-
-
-def _is_ready(admin: AdminClient) -> bool:
-    try:
-        return bool(admin.list_topics(timeout=2).brokers)
-    except KafkaException:
-        return False

@@ -7,8 +7,11 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from contract.errors import Unavailable
@@ -48,12 +51,21 @@ class ChildProcess:
         """Whether the process exists, also when it is suspended."""
         return self.pid is not None
 
+    def describe_end(self) -> str:
+        """A verb for messages: "ended with status 5", "ended with SIGSEGV", "is running" or "was not started"."""
+        if self._process is None:
+            return "was not started"
+        if (status := self._process.poll()) is None:
+            return "is running"
+        return f"ended with {signal.Signals(-status).name if status < 0 else f'status {status}'}"
+
     def start(self) -> None:
         """Start the process unless it is running; its output is appended to the file."""
         if self.is_running:
             return
         wrapper = [sys.executable, "-I", "-S", "-c", _EXEC_BOUND_TO_PARENT, str(os.getpid())]
-        with self.output.open("ab") as output:
+        # An interrupt inside `Popen` would leave a process that no object refers to.
+        with self.output.open("ab") as output, postpone_interrupts():
             self._process = subprocess.Popen(
                 wrapper + self.command,
                 stdin=subprocess.DEVNULL,
@@ -94,7 +106,9 @@ class ChildProcess:
         deadline = time.monotonic() + timeout_s
         while not is_ready():
             if not self.is_running:
-                raise Unavailable(f"`{self.command[0]}` should start. Found that it ended:\n{self.tail()}")
+                raise Unavailable(
+                    f"`{self.command[0]}` should start. Found that it {self.describe_end()}:\n{self.tail()}"
+                )
             if time.monotonic() > deadline:
                 raise Unavailable(f"`{self.command[0]}` should be ready in {timeout_s:g} s. Found:\n{self.tail()}")
             time.sleep(POLL_S)
@@ -106,6 +120,27 @@ class ChildProcess:
     def _send_signal(self, number: signal.Signals) -> None:
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(number)
+
+
+@contextmanager
+def postpone_interrupts() -> Iterator[None]:
+    """Run the handlers of SIGINT and SIGTERM after the block; Python runs them in the main thread only."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    arrived: list[Callable[[], object]] = []
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number, handler in handlers.items():
+        if callable(handler):
+            signal.signal(number, lambda *arguments, handler=handler: arrived.append(partial(handler, *arguments)))
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            if callable(handler):
+                signal.signal(number, handler)
+    for call in arrived:
+        call()
 
 
 def find_free_ports(count: int) -> list[int]:

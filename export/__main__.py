@@ -10,6 +10,7 @@ python -m export trial --end               end the trial
 """
 
 import argparse
+import faulthandler
 import sys
 import time
 from collections.abc import Sequence
@@ -189,4 +190,5 @@ def run_trial(args: argparse.Namespace, settings: Settings, features: FeatureSet
 
 
 if __name__ == "__main__":
+    faulthandler.enable()  # a fault in a library ends the process; the stacks on stderr say where
     raise SystemExit(main())

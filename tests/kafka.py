@@ -6,17 +6,18 @@ from contextlib import closing, contextmanager
 from types import TracebackType
 from typing import Any, Final, Self
 
-from confluent_kafka import Consumer, Producer
+from confluent_kafka import Consumer
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource  # type: ignore[attr-defined]
 
 from contract.settings.servers import KafkaSettings
 from devservers.apache_kafka import make_admin_client
 from devservers.librdkafka import SILENT
+from testkit.environment.steady_producer import SteadyProducer
 from tests.polling import wait_until
 from transport.log_reader import LogReader
 from transport.records import Record, TopicPartition
 
-FLUSH_S: Final = 30.0
+FLUSH_S: Final = 60.0
 METADATA_S: Final = 20.0
 CHANGES: Final = itertools.count()
 
@@ -79,7 +80,7 @@ class BlockingProducer:
     """Writes records to topics; `send` returns once the broker has them."""
 
     def __init__(self, bootstrap: str) -> None:
-        self._producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 1, **SILENT})
+        self._producer = SteadyProducer(bootstrap=bootstrap)
 
     def send(
         self,
@@ -92,10 +93,8 @@ class BlockingProducer:
     ) -> None:
         """Append keys and values to a topic. `partition` -1: by key; `timestamp_ms` 0: the current time."""
         for key, value in values:
-            self._producer.produce(
-                topic, value, key, headers=list(headers), partition=partition, timestamp=timestamp_ms
-            )
-        assert self._producer.flush(FLUSH_S) == 0
+            self._producer.produce(topic, value, key, headers=headers, partition=partition, timestamp_ms=timestamp_ms)
+        assert (self._producer.flush(FLUSH_S), self._producer.errors) == (0, [])
 
     def close(self) -> None:
         self._producer.close()

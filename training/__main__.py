@@ -13,6 +13,7 @@ python -m training replay EVENTS.jsonl... --out DATA.parquet   make examples fro
 """
 
 import argparse
+import faulthandler
 import sys
 import threading
 from importlib import import_module
@@ -82,4 +83,5 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
+    faulthandler.enable()  # a fault in a library ends the process; the stacks on stderr say where
     raise SystemExit(main())

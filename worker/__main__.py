@@ -25,6 +25,7 @@ PROCESSES: Final = {"score": "score worker", "feedback": "joiner"}
 def main() -> int:
     """Run one command; the exit statuses are listed in docs/operations.md."""
     arguments = parse()
+    faulthandler.enable()  # a fault in a client library ends the process; the stacks on stderr say where
     faulthandler.register(signal.SIGUSR2)  # a process that stands still shows where, without being ended
     shutdown = Shutdown(threading.Event())
     if arguments.command in LONG_RUNNING:

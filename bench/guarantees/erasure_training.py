@@ -83,7 +83,7 @@ class TrainingProcesses:
         """Wait for `condition`; raises RuntimeError on a timeout or if a process ends."""
         deadline_s = time.monotonic() + TIMEOUT_S
         while not condition():
-            dead = [child.tail() for child in self._children if not child.is_running]
+            dead = [f"{child.describe_end()}: {child.tail()}" for child in self._children if not child.is_running]
             if dead or time.monotonic() > deadline_s:
                 tails = "\n".join(dead or [child.tail() for child in self._children])
                 raise RuntimeError(f"There should be {expected} in {TIMEOUT_S:g} s. Found:\n{tails}")

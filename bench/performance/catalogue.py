@@ -117,7 +117,10 @@ class CatalogueBench:
             produce(self._kafka.bootstrap, {"clicks": environment.topics.clicks}, islice(clicks, CLICKS))
             time.sleep(CLICKS_S)
             if time.monotonic() - started_s > TIMEOUT_S or not child.is_running:
-                raise RuntimeError(f"A bundle should serve in {TIMEOUT_S:g} s. Found:\n{child.tail()}")
+                raise RuntimeError(
+                    f"A bundle should serve in {TIMEOUT_S:g} s. "
+                    f"Found that its worker {child.describe_end()}:\n{child.tail()}"
+                )
         return time.monotonic() - started_s
 
     def _create_environment(self, prefix: str) -> BenchEnvironment:

@@ -123,7 +123,9 @@ class RetailReplay:
                 return sum(map(read_cpu_s, workers)) - (started_s or 0.0)
             for worker in workers:
                 if not worker.is_running:
-                    raise RuntimeError(f"A worker should keep running. Found:\n{worker.tail()}")
+                    raise RuntimeError(
+                        f"A worker should keep running. Found that it {worker.describe_end()}:\n{worker.tail()}"
+                    )
             if time.monotonic() > deadline:
                 raise RuntimeError(f"Every order should be committed in {DRAIN_TIMEOUT_S:g} s. Found {committed}")
             time.sleep(POLL_S)

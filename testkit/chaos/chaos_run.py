@@ -17,13 +17,13 @@ from contract.errors import Unavailable
 from contract.units import HOUR_MS
 from devservers.apache_kafka import ApacheKafka
 from devservers.redis_server import RedisServer
-from testkit.chaos.diagnosis import describe_processes
+from testkit.chaos.diagnosis import describe_groups, describe_processes
 from testkit.chaos.fault_schedule import FaultDeck, RoundSchedule
 from testkit.chaos.fleet import Fleet
 from testkit.chaos.outcome import ChaosOutcome, ChaosPlan
 from testkit.chaos.promise_audit import PromiseAudit
 from testkit.chaos.scene import Scene
-from testkit.chaos.shop_traffic import ShopTraffic
+from testkit.chaos.shop_traffic import LANES, ShopTraffic
 from testkit.environment.run_environment import RunEnvironment
 
 TICK_S: Final = 0.002
@@ -200,7 +200,9 @@ class ChaosRun:
 
     def _describe(self, scene: Scene, sentence: str) -> None:
         self.report(f"FAILED, seed {self.plan.seed}, run {self.outcome.runs + 1}: {sentence}")
-        for line in describe_processes(scene.fleet):
+        environment = scene.environment
+        groups = [environment.group_id(lane) for lane in (*LANES, "feedback")]
+        for line in (*describe_groups(scene.kafka.bootstrap, groups), *describe_processes(scene.fleet)):
             self.report(line)
 
 

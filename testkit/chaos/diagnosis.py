@@ -1,8 +1,12 @@
-"""What a run that stands still says: for what each process waits, and the stacks of all threads."""
+"""What a run that stands still says: who has which partitions, for what each process waits, and all stacks."""
 
-from collections.abc import Iterator
-from typing import Final
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
 
+from confluent_kafka import KafkaException
+
+from devservers.apache_kafka import make_admin_client
 from testkit.chaos.fleet import Fleet, FleetProcess
 
 METRICS: Final = (
@@ -15,6 +19,7 @@ METRICS: Final = (
     "shopstream_orphan_labels",
 )
 LOG_LINES: Final = 12
+REQUEST_S: Final = 10.0
 
 
 def describe_processes(fleet: Fleet) -> Iterator[str]:
@@ -27,6 +32,27 @@ def describe_processes(fleet: Fleet) -> Iterator[str]:
         yield from process.read_stacks().splitlines()
 
 
+def describe_groups(bootstrap: str, groups: Sequence[str]) -> Iterator[str]:
+    """The state of each group, and the partitions of each member as the broker knows them."""
+    admin = make_admin_client(bootstrap)
+    for group, reply in admin.describe_consumer_groups(list(groups), request_timeout=REQUEST_S).items():
+        try:
+            description = reply.result()
+        except KafkaException as error:
+            yield f"--- group {group}: {error}"
+            continue
+        yield f"--- group {group}: {description.state.name}"
+        for member in description.members:
+            yield f"{member.group_instance_id}: {describe_partitions(member.assignment.topic_partitions)}"
+
+
+def describe_partitions(partitions: Sequence[Any]) -> str:
+    numbers = defaultdict[str, list[int]](list)
+    for partition in partitions:
+        numbers[partition.topic].append(partition.partition)
+    return ", ".join(f"{topic} {sorted(numbers[topic])}" for topic in sorted(numbers)) or "no partition"
+
+
 def describe_state(process: FleetProcess) -> str:
     if not process.is_running:
         return "not running"
@@ -34,4 +60,4 @@ def describe_state(process: FleetProcess) -> str:
 
 
 def is_telling(line: str) -> bool:
-    return line.startswith(METRICS) and not line.endswith(" 0.0")
+    return line.startswith(METRICS) and (not line.endswith(" 0.0") or line.startswith("shopstream_lag_records"))

@@ -56,6 +56,7 @@ def pause_broker(scene: Scene) -> Course:
         yield scene.rng.uniform(*PAUSED_S)
     finally:
         scene.kafka.resume()
+    yield from wait_for(scene.kafka.is_ready, within_s=START_S, step_s=0.2)
 
 
 def add_partitions(scene: Scene) -> Course:

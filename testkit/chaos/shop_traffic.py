@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from confluent_kafka import KafkaError, Message, Producer
-
 from contract.events import Erasure, Label, Product
 from contract.messages import to_json
 from contract.units import HOUR_MS
+from testkit.environment.kafka_log import RecordPosition
 from testkit.environment.run_environment import RunEnvironment
+from testkit.environment.steady_producer import SteadyProducer
 from testkit.traffic.event_generator import USERS, Traffic, TrafficRecord
 from testkit.traffic.producer import AcknowledgedRecord, TrafficProducer
 
@@ -85,7 +85,6 @@ class ShopTraffic:
         }
         self.labels: list[Label] = []  # acknowledged
         self.erasures: dict[str, Erasure] = {}  # acknowledged, by user id
-        self.errors: list[str] = []
         self._topics = environment.topics
         self._due_labels: list[DueLabel] = []
         self._label_count = 0
@@ -93,14 +92,12 @@ class ShopTraffic:
         self._known_orders: set[str] = set()
         self._debt = 0.0
         self._last_s = time.monotonic()
-        self._producer = Producer(
-            {
-                "bootstrap.servers": environment.kafka.bootstrap,
+        self._producer = SteadyProducer(
+            bootstrap=environment.kafka.bootstrap,
+            settings={
                 "enable.idempotence": True,
-                "linger.ms": 1,
                 "topic.metadata.refresh.interval.ms": 2_000,  # added partitions are written to soon
-                "log_level": 0,
-            }
+            },
         )
 
     @property
@@ -140,7 +137,7 @@ class ShopTraffic:
             producer.poll()
         self._plan_labels(now_s)
         self._send_labels(now_s)
-        self._producer.poll(0)
+        self._producer.poll()
 
     def erase(self, count: int) -> list[str]:
         """Request the erasure of all events until now of some users; returns the users."""
@@ -169,8 +166,10 @@ class ShopTraffic:
         self._plan_labels(time.monotonic())
         self._send_labels(float("inf"))
         waiting = self._producer.flush(FLUSH_TIMEOUT_S)
-        if waiting or self.errors:
-            raise RuntimeError(f"Kafka should take every record. Found {waiting} waiting, and {self.errors[:3]}.")
+        if waiting or self._producer.errors:
+            raise RuntimeError(
+                f"Kafka should take every record. Found {waiting} waiting, and {self._producer.errors[:3]}."
+            )
 
     def _plan_labels(self, now_s: float) -> None:
         """Plan labels for new orders that are dated now."""
@@ -209,12 +208,10 @@ class ShopTraffic:
             self._topics.topic_name(kind),
             value,
             key,
-            timestamp=self.clock.now_ms(),
-            on_delivery=partial(self._on_delivery, label),
+            timestamp_ms=self.clock.now_ms(),
+            on_taken=partial(self._on_taken, label),
         )
 
-    def _on_delivery(self, label: Label | None, error: KafkaError | None, _: Message) -> None:
-        if error is not None:
-            self.errors.append(error.str())
-        elif label is not None:
+    def _on_taken(self, label: Label | None, _: RecordPosition) -> None:
+        if label is not None:
             self.labels.append(label)

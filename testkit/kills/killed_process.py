@@ -126,7 +126,10 @@ class Killer:
                 self.producer.send(self.rng.randint(5, 15))
                 busy_until = now
             if not self.process.child.is_running:
-                raise RuntimeError(f"A worker should run until it is killed. Found:\n{self.process.child.tail()}")
+                child = self.process.child
+                raise RuntimeError(
+                    f"A worker should run until it is killed. Found that it {child.describe_end()}:\n{child.tail()}"
+                )
             time.sleep(POLL_S)
 
 

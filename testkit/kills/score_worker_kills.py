@@ -119,7 +119,10 @@ class KillRun:
         while lagging := [*self._find_uncommitted(log, follower), *audit.find_unmerged(follower.record_ends)]:
             for process in self.processes.values():
                 if not process.child.is_running:
-                    raise RuntimeError(f"The last process should keep running. Found:\n{process.child.tail()}")
+                    end = process.child.describe_end()
+                    raise RuntimeError(
+                        f"The last process should keep running. Found that it {end}:\n{process.child.tail()}"
+                    )
             if time.monotonic() > deadline:
                 tails = "\n".join(process.child.tail() for process in self.processes.values())
                 raise RuntimeError(

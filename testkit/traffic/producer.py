@@ -1,14 +1,12 @@
 """Produces one lane's traffic and remembers which records the broker has acknowledged."""
 
-from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
-
-from confluent_kafka import KafkaError, Message, Producer
 
 from contract.settings.servers import TopicSettings
 from testkit.audits.delivery_ledger import BadRecord, DeliveryLedger
 from testkit.environment.kafka_log import RecordPosition
+from testkit.environment.steady_producer import SteadyProducer
 from testkit.traffic.event_generator import Traffic, TrafficRecord
 
 FLUSH_TIMEOUT_S = 60.0
@@ -33,16 +31,12 @@ class TrafficProducer:
         self.event_count = 0
         self.acknowledged: list[AcknowledgedRecord] = []
         self._topics = topics
-        self._errors: list[str] = []
         settings = {
-            "bootstrap.servers": bootstrap,
             "enable.idempotence": True,
-            "linger.ms": 1,
             "topic.metadata.refresh.interval.ms": 2_000,  # added partitions are written to soon
             "reconnect.backoff.max.ms": 500,
-            "log_level": 0,
         }
-        self._producer = Producer(settings)
+        self._producer = SteadyProducer(bootstrap=bootstrap, settings=settings)
 
     def send(self, count: int) -> None:
         """Send `count` more orders or clicks and the records that accompany them."""
@@ -50,7 +44,7 @@ class TrafficProducer:
             self.event_count += 1
             for record in self.traffic.next_records():
                 self.produce(record)
-        self._producer.poll(0)
+        self._producer.poll()
 
     def resend(self, count: int) -> None:
         """Send `count` of the last orders or clicks again, as a producer does after a lost acknowledgement."""
@@ -61,14 +55,16 @@ class TrafficProducer:
 
     def poll(self) -> None:
         """Serve the acknowledgements that have arrived."""
-        self._producer.poll(0)
+        self._producer.poll()
 
     def flush(self) -> None:
         """Send the rest of `total` and wait; raises RuntimeError if a record is not acknowledged."""
         self.send(max(0, self.total - self.event_count))
         waiting = self._producer.flush(FLUSH_TIMEOUT_S)
-        if waiting or self._errors:
-            raise RuntimeError(f"Kafka should take every record. Found {waiting} waiting, and {self._errors[:3]}.")
+        if waiting or self._producer.errors:
+            raise RuntimeError(
+                f"Kafka should take every record. Found {waiting} waiting, and {self._producer.errors[:3]}."
+            )
 
     def fill_ledger(self, ledger: DeliveryLedger) -> None:
         """Record every acknowledged record in the ledger."""
@@ -82,14 +78,13 @@ class TrafficProducer:
 
     def produce(self, record: TrafficRecord) -> None:
         """Send one record."""
-        on_delivery: Callable[[KafkaError | None, Message], None] = partial(self._on_delivery, record)
-        topic = self._topics.topic_name(record.kind)
-        timestamp_ms = self.traffic.now_ms() if self._stamps_event_time else 0
-        self._producer.produce(topic, record.value, record.key, on_delivery=on_delivery, timestamp=timestamp_ms)
+        self._producer.produce(
+            self._topics.topic_name(record.kind),
+            record.value,
+            record.key,
+            timestamp_ms=self.traffic.now_ms() if self._stamps_event_time else 0,
+            on_taken=partial(self._on_taken, record),
+        )
 
-    def _on_delivery(self, record: TrafficRecord, error: KafkaError | None, message: Message) -> None:
-        if error is not None:
-            self._errors.append(error.str())
-            return
-        position = RecordPosition(message.topic() or "", message.partition() or 0, message.offset() or 0)
+    def _on_taken(self, record: TrafficRecord, position: RecordPosition) -> None:
         self.acknowledged.append(AcknowledgedRecord(record, position))

@@ -1,5 +1,7 @@
-"""A signal ends a process within a set time, whatever its servers do."""
+"""A signal ends a process within a set time, whatever its servers do; a fault ends it with a trace."""
 
+import os
+import signal
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,8 +13,10 @@ from contract.shutdown import EXIT_GAVE_UP
 from devservers.apache_kafka import ApacheKafka
 from devservers.process import ChildProcess
 from devservers.redis_server import RedisServer
+from testkit.checkout import CHECKOUT_VARIABLES
 from testkit.environment.run_environment import RunEnvironment
 from tests.checkout import ROOT
+from tests.polling import wait_until
 
 COMMANDS = {
     "orders": ["worker", "score", "--lane", "orders"],
@@ -27,6 +31,11 @@ STARTED = {
     "joiner": "Loaded 0 published",
     "learner": "Trying again",
     "monitor": "Metrics are served",
+}
+UNREACHABLE = {
+    "SHOPSTREAM_KAFKA__BOOTSTRAP_SERVERS": "127.0.0.1:9",
+    "SHOPSTREAM_REDIS__URL": "redis://127.0.0.1:9/0",
+    "SHOPSTREAM_WORKER__HTTP_PORT": "0",
 }
 HANGS = """
 import ctypes, logging, threading, time
@@ -91,3 +100,31 @@ def test_a_process_ends_after_a_signal_while_a_server_does_not_answer(
     # then
     assert status in (0, EXIT_GAVE_UP), process.tail()
     assert status == 0 or "should end within 15 s" in process.tail()
+
+
+@pytest.mark.parametrize("process_name", COMMANDS)
+@pytest.mark.parametrize("fault", [signal.SIGABRT, signal.SIGSEGV], ids=lambda number: number.name)
+def test_a_process_that_a_fault_ends_writes_the_stacks_of_its_threads(
+    process_name: str, fault: signal.Signals, tmp_path: Path
+) -> None:
+    # given a process that waits for its servers
+    process = ChildProcess(
+        command=[sys.executable, "-m", *COMMANDS[process_name]],
+        output=tmp_path / "log",
+        environment={**CHECKOUT_VARIABLES, **UNREACHABLE, "SHOPSTREAM_BUNDLES": str(tmp_path)},
+    )
+    process.start()
+    process.wait_until(lambda: handles(process, signal.SIGTERM), timeout_s=60)
+    # when
+    os.kill(process.pid or 0, fault)
+    # then
+    wait_until(lambda: not process.is_running)
+    assert process.describe_end() == f"ended with {fault.name}"
+    assert "Fatal Python error" in process.tail(100_000)
+    assert "(most recent call first)" in process.tail(100_000)
+
+
+def handles(process: ChildProcess, number: signal.Signals) -> bool:
+    """Whether a process has a handler of this signal, which it sets once its libraries are loaded."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    return bool(int(status.partition("SigCgt:")[2].split()[0], base=16) >> (number - 1) & 1)

@@ -6,6 +6,7 @@ import psutil
 import pytest
 
 from demo.processes import DemoError, ProcessManager
+from tests.processes import interrupt_starts
 
 # A module that runs until it is stopped, and one that ends at once.
 LASTING_COMMAND = ("http.server", "--bind", "127.0.0.1", "0")
@@ -65,6 +66,18 @@ def test_a_command_that_times_out_is_killed(tmp_path: Path) -> None:
         # when
         with pytest.raises(DemoError):
             manager.run("lasting", *LASTING_COMMAND, timeout_s=0)
+
+        # then
+        assert not find_processes(tmp_path)
+
+
+def test_a_command_whose_start_is_interrupted_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # given
+    interrupt_starts(monkeypatch)
+    with ProcessManager(folder=tmp_path) as manager:
+        # when
+        with pytest.raises(KeyboardInterrupt):
+            manager.run("lasting", *LASTING_COMMAND, timeout_s=30)
 
         # then
         assert not find_processes(tmp_path)

@@ -4,8 +4,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -14,6 +14,7 @@ import pytest
 from demo.__main__ import INTERRUPTED
 from tests.checkout import ROOT
 from tests.polling import wait_until
+from tests.processes import is_process_gone
 
 DEMO_TIMEOUT_S = 400.0
 
@@ -35,8 +36,18 @@ class DemoProcess:
 
         wait_until(has_text, lambda: f"no `{text}` in:\n{self.output_text}", timeout_s)
 
-    def children(self) -> list[psutil.Process]:
-        return psutil.Process(self.process.pid).children(recursive=True)
+    def children(self) -> dict[psutil.Process, str]:
+        """Its present child processes, and what they start, each with its command."""
+        commands = dict[psutil.Process, str]()
+        for child in psutil.Process(self.process.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                commands[child] = " ".join(child.cmdline())
+        return commands
+
+
+def find_running(children: Mapping[psutil.Process, str]) -> list[str]:
+    """The commands of those that have not ended."""
+    return [command for child, command in children.items() if not is_process_gone(child.pid)]
 
 
 @contextmanager
@@ -68,7 +79,7 @@ def test_the_demo_runs_the_whole_cycle_and_an_interrupt_cleans_up(tmp_path: Path
         # then it ends, and so does everything it started
         assert demo.process.wait(60) == INTERRUPTED
         assert len(children) >= 4
-        assert not any(child.is_running() for child in children)
+        assert find_running(children) == []
         assert not list((tmp_path / "tmp").glob("shopstream-*"))
 
     # and its output had every section
@@ -90,5 +101,5 @@ def test_an_interrupt_during_the_cycle_stops_everything(tmp_path: Path) -> None:
         # then
         assert demo.process.wait(60) == INTERRUPTED
         assert "everything that was started has been stopped" in demo.output_text
-        assert not any(child.is_running() for child in children)
+        assert find_running(children) == []
         assert not list((tmp_path / "tmp").glob("shopstream-*"))

@@ -22,6 +22,7 @@ from devservers.redis_server import RedisServer, valkey_binary
 from tests.conftest import KafkaBroker
 from tests.kafka import list_partitions, open_consumer, read_topics
 from tests.polling import wait_until
+from tests.processes import interrupt_starts, is_process_gone
 
 TIMEOUT_S = 30
 
@@ -52,10 +53,6 @@ def consume(bootstrap: str, topic: str, group: str, count: int) -> set[str]:
 
         wait_until(has_read_all, lambda: values)
     return values
-
-
-def is_process_gone(pid: int) -> bool:
-    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
 @pytest.fixture
@@ -242,17 +239,41 @@ def test_a_suspended_child_can_be_stopped(sleeper: ChildProcess) -> None:
     assert sleeper.stop() == -signal.SIGTERM
 
 
-def test_a_child_that_ends_before_it_is_ready_raises_with_its_output(tmp_path: Path) -> None:
-    child = ChildProcess(command=["sh", "-c", "echo invalid option; exit 3"], output=tmp_path / "output")
+@pytest.mark.parametrize("end", ["status 3", "SIGSEGV"])
+def test_a_child_that_ends_before_it_is_ready_raises_with_its_output_and_how_it_ended(tmp_path: Path, end: str) -> None:
+    action = {"status 3": "exit 3", "SIGSEGV": "kill -SEGV $$"}[end]
+    child = ChildProcess(command=["sh", "-c", f"echo invalid option; {action}"], output=tmp_path / "output")
     child.start()
 
-    with pytest.raises(Unavailable, match="invalid option"):
+    with pytest.raises(Unavailable, match=f"Found that it ended with {end}:\ninvalid option"):
         child.wait_until(lambda: False, timeout_s=TIMEOUT_S)
 
 
 def test_a_child_that_is_not_ready_in_time_raises(sleeper: ChildProcess) -> None:
     with pytest.raises(Unavailable, match=r"should be ready in 0\.02 s"):
         sleeper.wait_until(lambda: False, timeout_s=0.02)
+
+
+def test_a_child_whose_start_is_interrupted_can_be_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupt_starts(monkeypatch)
+    child = ChildProcess(command=["sleep", "600"], output=tmp_path / "output")
+
+    with pytest.raises(KeyboardInterrupt):
+        child.start()
+
+    assert child.is_running
+    child.kill()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_server_whose_start_is_interrupted_leaves_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupt_starts(monkeypatch)
+    before = set(psutil.Process().children())
+
+    with pytest.raises(KeyboardInterrupt), EmbeddedValkey():
+        pass
+
+    assert set(psutil.Process().children()) <= before
 
 
 def test_free_ports_are_distinct_and_below_the_ephemeral_range() -> None:

@@ -22,7 +22,8 @@ log = logging.getLogger(__name__)
 TIMEOUT_S: Final = 10.0
 REJOIN_WAIT_S: Final = 1.0
 REJOIN_WAIT_MAX_S: Final = 16.0
-# A client forgets brokers that their cluster does not list, such as one that has just started, and never asks again.
+# A client forgets brokers that their cluster does not list, such as one that has just started, and never asks again:
+# https://github.com/confluentinc/librdkafka/issues/5301
 CLIENT_AWAY_S: Final = 10.0
 AWAY: Final = (KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError._MSG_TIMED_OUT, KafkaError._ALL_BROKERS_DOWN)
 START_PENDING: Final = OFFSET_END  # of a partition whose start `seek` will set
@@ -66,7 +67,7 @@ class GroupConsumer:
         self.assignment: set[TopicPartition] = set()
         self._partitions_by_name: dict[tuple[str, int], TopicPartition] = {}
         self.brokers_down = False
-        self._client_due_s = 0.0  # while no broker answers: when to try a new client
+        self._client_due_s = time.monotonic() + CLIENT_AWAY_S  # when to try a new client if no broker answers this one
         self._paused_for_heartbeat: set[TopicPartition] = set()  # while the worker waits for a server
         self._paused_by_caller: set[TopicPartition] = set()
         self._closing = self._is_fenced = False
@@ -102,7 +103,7 @@ class GroupConsumer:
             self._gap = None
             raise gap
         self._resume()
-        if self.brokers_down:
+        if self._needs_broker_check():
             self._check_brokers()
             if self._rejoin_due_s is not None:
                 return []
@@ -121,7 +122,7 @@ class GroupConsumer:
         """Stay a member of the group while the worker waits for a server; reads no record."""
         if self._rejoin_due_s is not None and not self._rejoin():
             return
-        if self.brokers_down:
+        if self._needs_broker_check():
             self._check_brokers()
             if self._rejoin_due_s is not None:
                 return
@@ -340,6 +341,8 @@ class GroupConsumer:
         if self._listener:
             self._listener.on_revoked(leaving)
         self.assignment.difference_update(leaving)
+        if not self.assignment:
+            self._client_due_s = time.monotonic() + CLIENT_AWAY_S
         for partition in leaving:
             self.at_end.pop(partition, None)
             self.starts.pop(partition, None)
@@ -368,6 +371,10 @@ class GroupConsumer:
             metrics.WAITING.labels("kafka").set(1)
             self.brokers_down, self._client_due_s = True, time.monotonic() + CLIENT_AWAY_S
 
+    def _needs_broker_check(self) -> bool:
+        """Also of a member without partitions: a client that has forgotten all brokers may not report that."""
+        return self.brokers_down or (not self.assignment and time.monotonic() >= self._client_due_s)
+
     def _check_brokers(self) -> None:
         try:
             self._consumer.list_topics(timeout=1)
@@ -375,9 +382,11 @@ class GroupConsumer:
             if not self.assignment and time.monotonic() >= self._client_due_s:
                 self._replace_client(f"no broker answers this client: {error.args[0].str()}")
             return
-        log.info("Kafka answers again.")
-        metrics.WAITING.labels("kafka").set(0)
-        self.brokers_down = False
+        self._client_due_s = time.monotonic() + CLIENT_AWAY_S
+        if self.brokers_down:
+            log.info("Kafka answers again.")
+            metrics.WAITING.labels("kafka").set(0)
+            self.brokers_down = False
 
     def _resume(self) -> None:
         if self._paused_for_heartbeat:

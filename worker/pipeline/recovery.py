@@ -64,9 +64,12 @@ class Recovery:
         }
         self.offsets.drop_partitions(requested)
         partition_offsets, sources = self._query_partitions(requested, consumer)
-        # Offsets that the group committed for a deleted topic mean nothing for a new one of that name.
-        for partition in (p for p in previous_sources if previous_sources[p] != sources[p]):
-            partition_offsets[partition] = partition_offsets[partition]._replace(committed=None)
+        # Offsets that the group committed for a deleted topic mean nothing for a new one of that name. Kafka deletes
+        # them with the topic, but not those of a commit that was in flight.
+        for partition, source in sources.items():
+            committed_source = partition_offsets[partition].metadata or previous_sources.get(partition, source)
+            if committed_source != source:
+                partition_offsets[partition] = partition_offsets[partition]._replace(committed=None)
         merged, log_starts = self._read_merged(sources.values())
         if self._apply_erasures_before_start:
             self._apply_erasures_before_start(sources, merged)

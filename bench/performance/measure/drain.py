@@ -91,7 +91,10 @@ class Drain:
         while (done := self._count_committed(ends)) < total and time.monotonic() - started_s < stop_after_s:
             for child in children:
                 if not child.is_running:
-                    raise RuntimeError(f"`{' '.join(child.command[:4])}` should keep running. Found:\n{child.tail()}")
+                    raise RuntimeError(
+                        f"`{' '.join(child.command[:4])}` should keep running. "
+                        f"Found that it {child.describe_end()}:\n{child.tail()}"
+                    )
             if time.monotonic() - started_s > TIMEOUT_S:
                 raise RuntimeError(f"{total} events should be committed in {TIMEOUT_S:g} s. Found {done}.")
             if done:

@@ -104,7 +104,7 @@ class LabelToServingRun:
         return min(first_decisions_s) - at_s
 
     def _wait(self, deadline: float, children: Sequence[ChildProcess], expected: str) -> None:
-        dead = [child.tail() for child in children if not child.is_running]
+        dead = [f"{child.describe_end()}: {child.tail()}" for child in children if not child.is_running]
         if dead or time.monotonic() > deadline:
             tails = "\n".join(dead or [child.tail() for child in children])
             raise RuntimeError(f"There should be {expected} in {ROUND_TIMEOUT_S:g} s. Found:\n{tails}")

@@ -139,7 +139,10 @@ class SwapRun:
         ):
             for reader in readers:
                 if not reader.child.is_running or time.monotonic() > deadline:
-                    raise RuntimeError(f"A bundle should serve in {SWAP_TIMEOUT_S:g} s. Found:\n{reader.child.tail()}")
+                    raise RuntimeError(
+                        f"A bundle should serve in {SWAP_TIMEOUT_S:g} s. "
+                        f"Found that its worker {reader.child.describe_end()}:\n{reader.child.tail()}"
+                    )
             time.sleep(LOG_POLL_S)
         return TimeWindow(begin_ms, time.time() * 1000)
 

@@ -71,7 +71,7 @@ class ShopRun:
 
         def is_processed() -> bool:
             for process in self.processes:
-                assert process.is_running, process.tail()
+                assert process.is_running, f"{process.describe_end()}: {process.tail()}"
             return len(self.read_values(topics.decisions)) >= count and len(self.read_values(topics.feedback)) >= count
 
         wait_until(is_processed, timeout_s=TIMEOUT_S)

@@ -206,19 +206,22 @@ def test_the_range_strategy_gives_a_member_the_same_partitions_of_each_topic(
 
     def is_shared(group: list[GroupConsumer]) -> bool:
         numbers = [numbers_by_topic(member, topics) for member in group]
-        assert all(len(set(map(frozenset, of_member))) == 1 for of_member in numbers)
-        return sorted(n for of_member in numbers for n in of_member[0]) == list(range(7))
+        # The leader of the group may not know of a topic yet that was just created, and then assigns none of it.
+        known = [[of_topic for of_topic in of_member if of_topic] for of_member in numbers]
+        assert all(of_topic == of_member[0] for of_member in known for of_topic in of_member), numbers
+        shares = [of_member[0] for of_member in numbers]
+        is_equal = all(shares) and numbers == [[share] * len(topics) for share in shares]
+        return is_equal and sorted(n for share in shares for n in share) == list(range(7))
 
     # when they share them, one leaves, and comes back
     poll_until(members, lambda: is_shared(members))
-    assert all(member.assignment for member in members)
     members.pop().close()
     poll_until(members, lambda: is_shared(members))
     third = GroupConsumer(kafka=kafka, group=kafka.group_prefix, instance="2", strategy="range")
     third.subscribe(topics, RecordedAssignment())
     members.append(third)
     # then each has the same numbers of every topic
-    poll_until(members, lambda: is_shared(members) and bool(third.assignment))
+    poll_until(members, lambda: is_shared(members))
     for member in members:
         member.close()
 

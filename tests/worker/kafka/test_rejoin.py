@@ -225,3 +225,21 @@ def test_a_member_whose_client_finds_no_broker_joins_with_a_new_one(
         producer.send(topic, [(None, b"after")])
     wait_until(lambda: b"after" in member.values)
     member.stop()
+
+
+@pytest.mark.apache_kafka
+def test_a_member_without_partitions_whose_client_has_no_broker_joins_with_a_new_one(
+    own_kafka: ApacheKafka, topic_prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given a client that has forgotten all its brokers, and does not report it
+    monkeypatch.setattr(consumer_module, "CLIENT_AWAY_S", 1.0)
+    topic, kafka = f"{topic_prefix}orders", make_settings(own_kafka, topic_prefix)
+    own_kafka.create_topics({topic: 4})
+    member = GroupConsumer(kafka=kafka, group=kafka.group_prefix, instance="0")
+    member._consumer = Consumer(
+        {"bootstrap.servers": "127.0.0.1:1", "group.id": topic_prefix, "log_level": 0, "error_cb": lambda error: None}
+    )
+    member.subscribe([topic], FromCommitted())
+    # when, then
+    wait_until(lambda: member.poll(10, 20) or len(member.assignment) == 4)
+    member.close()

@@ -7,9 +7,9 @@ import pytest
 from contract.events import Order
 from contract.messages import Decision, read_scored_row, to_json
 from tests.metrics import assert_increases
-from tests.worker.environment import WorkerEnvironment
+from tests.worker.environment import PARTITIONS, WorkerEnvironment
 from tests.worker.events import make_order
-from tests.worker.worker_lifecycle import InProcessWorker, StepEvent, raise_killed
+from tests.worker.worker_lifecycle import InProcessWorker, StepEvent, raise_killed, wait_until
 from worker.ops import metrics
 from worker.records.answers import ID_TAKEN
 
@@ -22,6 +22,12 @@ def find_decisions(environment: WorkerEnvironment, user: str) -> Sequence[Decisi
     return [decision for decision in environment.read_decisions() if decision.user_id == user]
 
 
+def has_fetched_all(environment: WorkerEnvironment, worker: InProcessWorker) -> bool:
+    """Whether the next poll returns every order that is on the topic."""
+    ends = worker.consumer.end_offsets()
+    return {partition: end for partition, end in ends.items() if end} == environment.end_offsets("orders")
+
+
 @pytest.mark.apache_kafka
 def test_an_order_with_another_order_s_id_is_reviewed_and_never_gets_its_answer(
     apache_stage: WorkerEnvironment,
@@ -32,8 +38,11 @@ def test_an_order_with_another_order_s_id_is_reviewed_and_never_gets_its_answer(
     send_orders(environment, first)
     with InProcessWorker(environment, "first") as worker:
         worker.process_all(environment.end_offsets("orders"))
+    second = InProcessWorker(environment, "second", step_events=[StepEvent("publish", 1, raise_killed)])
+    second.run_until(lambda: len(second.consumer.assignment) == PARTITIONS)
     send_orders(environment, *others, make_order("o1", user="u1", amount=5, card="c1", ts_ms=3_000))
-    InProcessWorker(environment, "second", step_events=[StepEvent("publish", 1, raise_killed)]).run_until_killed()
+    wait_until(lambda: has_fetched_all(environment, second))  # so that it dies with all of them in one batch
+    second.run_until_killed()
     # when another one answers the batch again
     with assert_increases(metrics.DECISIONS.labels("review"), by=2), InProcessWorker(environment, "third") as worker:
         worker.process_all(environment.end_offsets("orders"))

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from functools import partial
 
 import pytest
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException
+from confluent_kafka import TopicPartition as KafkaPartition
 from confluent_kafka.admin import AdminClient
 
 from contract.errors import LostLog, StaleState
@@ -178,3 +180,35 @@ def test_a_topic_that_was_deleted_and_recreated_gets_new_sources(
     assert len(after) == len(before)
     assert stage.is_decided_once(sent)
     assert stage.find_differences("orders") == []
+
+
+def test_offsets_that_a_late_commit_left_of_a_deleted_topic_are_not_those_of_the_new_one(
+    apache_stage: WorkerEnvironment, seed: int
+) -> None:
+    # given offsets of a topic, and a new topic of its name with more records
+    stage = apache_stage
+    sent = stage.send_orders(seed, 40)
+    with InProcessWorker(stage) as worker:
+        worker.process_all(stage.end_offsets("orders"))
+        partitions = {p: source for p, source in worker.offsets.sources.items() if p.topic == stage.topics.orders}
+    recreate_topic(stage, "orders")
+    sent |= stage.send_orders(seed, 200, first=40)
+    # when a commit that was in flight comes after the deletion
+    group = f"{stage.settings.kafka.group_prefix}-orders"
+    late = [KafkaPartition(*partition, 5, metadata=source) for partition, source in partitions.items()]
+    admin = AdminClient({"bootstrap.servers": stage.broker.bootstrap, "log_level": 0})
+    wait_until(lambda: is_altered(admin, ConsumerGroupTopicPartitions(group, late)))
+    # then every record of the new topic is answered
+    with InProcessWorker(stage) as worker:
+        worker.process_all(stage.end_offsets("orders"))
+    assert stage.is_decided_once(sent)
+    assert stage.find_differences("orders") == []
+
+
+def is_altered(admin: AdminClient, offsets: ConsumerGroupTopicPartitions) -> bool:
+    """Whether a group has these offsets now; it has to be without members for that."""
+    (reply,) = admin.alter_consumer_group_offsets([offsets]).values()
+    try:
+        return all(partition.error is None for partition in reply.result().topic_partitions)
+    except KafkaException:
+        return False

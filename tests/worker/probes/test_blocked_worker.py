@@ -168,6 +168,7 @@ def test_the_lag_is_not_zero_while_the_broker_does_not_answer(
         assert worker.has_logged("Blocked (kafka)")
     finally:
         apache_kafka.resume()
+        apache_kafka.wait_until_steady()
     worker.wait_for(lambda: worker.is_ready() and worker.lag("orders") == 0)
 
 

@@ -1,0 +1,105 @@
+"""A producer whose client is replaced sends each record once, and knows where it is."""
+
+import random
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from devservers.apache_kafka import ApacheKafka
+from testkit.environment.kafka_log import RecordPosition
+from testkit.environment.steady_producer import SteadyProducer
+from tests.conftest import KafkaBroker
+from tests.kafka import read_topics
+from tests.polling import wait_until
+
+FLUSH_S = 60.0
+SESSION_S = 2.0  # of a broker of `devservers` with its controller
+
+
+@pytest.fixture
+def own_kafka(apache_kafka: ApacheKafka) -> Iterator[ApacheKafka]:
+    """A broker that a test may pause; after `apache_kafka`, which skips where there is none."""
+    with ApacheKafka() as kafka:
+        yield kafka
+
+
+class SentRecords:
+    """Numbered records, most of them equal but for their time, and the positions that the producer reports."""
+
+    def __init__(self, broker: KafkaBroker, topic: str, **options: float) -> None:
+        self.producer = SteadyProducer(bootstrap=broker.bootstrap, settings={"enable.idempotence": True}, **options)
+        self.broker, self.topic = broker, topic
+        self.count = 0
+        self.positions: list[RecordPosition] = []
+
+    def send(self, count: int) -> None:
+        for number in range(count):
+            value = str(number % 3).encode()
+            self.producer.produce(self.topic, value, f"k{number % 5}", on_taken=self.positions.append)
+        self.count += count
+
+    def has_other_client(self) -> bool:
+        self.producer.poll()
+        return self.producer.clients > 1
+
+    def check(self) -> None:
+        """Each is on the topic once, at a position that was reported."""
+        records = read_topics(self.broker.bootstrap, self.topic)
+        assert len(records) == self.count
+        assert sorted(self.positions) == sorted(RecordPosition(*r.topic_partition, r.offset) for r in records)
+        assert self.producer.errors == []
+
+
+def test_records_are_reported_at_their_positions(broker: KafkaBroker, topic: str) -> None:
+    sent = SentRecords(broker, topic)
+    sent.send(50)
+
+    assert sent.producer.flush(FLUSH_S) == 0
+    sent.check()
+    assert sent.producer.clients == 1
+    sent.producer.close()
+
+
+def test_a_client_without_brokers_is_replaced_and_every_record_is_sent_once(
+    own_kafka: ApacheKafka, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    # given a producer whose acknowledgements are lost while Kafka takes some of its records
+    own_kafka.create_topics({"out": 4})
+    sent = SentRecords(own_kafka, "out", silence_s=0.3)
+    sent.send(10)
+    assert sent.producer.flush(FLUSH_S) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(sent.producer, "_on_delivery", lambda *_: None)
+        sent.send(random.Random(seed).randrange(5, 40))
+        wait_until(lambda: len(read_topics(own_kafka.bootstrap, "out")) == sent.count)
+        own_kafka.pause()
+        sent.send(20)
+        # when the broker answers others again
+        own_kafka.resume()
+        wait_until(sent.has_other_client)
+    # then
+    sent.send(10)
+    assert sent.producer.flush(FLUSH_S) == 0
+    sent.check()
+    sent.producer.close()
+
+
+def test_a_producer_outlives_a_broker_that_is_fenced_by_its_own_controller(own_kafka: ApacheKafka) -> None:
+    # given
+    own_kafka.create_topics({"out": 4})
+    sent = SentRecords(own_kafka, "out", silence_s=3.0)
+    sent.send(10)
+    # when the broker is paused for longer than its session
+    own_kafka.pause()
+    sent.send(10)
+    until_s = time.monotonic() + 2 * SESSION_S
+    wait_until(lambda: time.monotonic() > until_s)
+    own_kafka.resume()
+    # then
+    assert sent.producer.flush(FLUSH_S) == 0
+    own_kafka.wait_until_steady()
+    sent.send(10)
+    assert sent.producer.flush(FLUSH_S) == 0
+    sent.check()
+    sent.producer.close()
