@@ -16,7 +16,7 @@ KNOWN: Final = (
     KafkaError._UNSUPPORTED_FEATURE,
     KafkaError._INVALID_ARG,
 )
-# The client asks the wrong broker, or with an old epoch: an admin client does so for ever after some outages.
+# The client asks the wrong broker, or with an old epoch: an admin client does so without end after some outages.
 OUTDATED: Final = (
     KafkaError.NOT_LEADER_FOR_PARTITION,
     KafkaError.FENCED_LEADER_EPOCH,

@@ -6,7 +6,7 @@ from transport.stall_detector import STALL_S, StallDetector
 FIRST, SECOND = TopicPartition("erasures", 0), TopicPartition("erasures", 1)
 
 
-class Clock:
+class StalledClock:
     """A clock that is set by hand."""
 
     now_s = 100.0
@@ -16,7 +16,7 @@ class Clock:
 
 
 def test_a_reader_at_every_end_is_never_stalled() -> None:
-    clock = Clock()
+    clock = StalledClock()
     detector = StallDetector(clock_s=clock)
 
     for _ in range(3):
@@ -28,7 +28,7 @@ def test_a_reader_at_every_end_is_never_stalled() -> None:
 
 def test_a_reader_is_stalled_while_nothing_arrives_that_is_there() -> None:
     # given
-    clock = Clock()
+    clock = StalledClock()
     detector = StallDetector(clock_s=clock)
     detector.compare({FIRST: 3, SECOND: 1}, {FIRST: 3, SECOND: 0})
     # when
@@ -45,7 +45,7 @@ def test_a_reader_is_stalled_while_nothing_arrives_that_is_there() -> None:
 
 
 def test_a_reader_of_a_long_log_is_not_stalled() -> None:
-    clock = Clock()
+    clock = StalledClock()
     detector = StallDetector(clock_s=clock)
 
     for position in range(5):
@@ -56,7 +56,7 @@ def test_a_reader_of_a_long_log_is_not_stalled() -> None:
 
 
 def test_an_empty_partition_counts_until_its_end_is_reported() -> None:
-    clock = Clock()
+    clock = StalledClock()
     detector = StallDetector(clock_s=clock)
     detector.compare({FIRST: 0}, {})
 
