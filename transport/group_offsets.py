@@ -10,7 +10,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException
 from confluent_kafka import TopicPartition as KafkaPartition
 
 from contract.settings.servers import KafkaSettings
-from transport.log_reader import translate_errors
+from transport.client_errors import translate_errors
 from transport.records import TopicPartition
 
 client_log = logging.getLogger("librdkafka")

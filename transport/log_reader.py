@@ -4,28 +4,20 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any, Final
+from contextlib import closing
+from typing import Final
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message
+from confluent_kafka import OFFSET_BEGINNING, KafkaError, Message
 from confluent_kafka import TopicPartition as KafkaPartition
 
-from contract.errors import LostLog, Unavailable
+from contract.errors import Unavailable
 from contract.settings.servers import KafkaSettings
-from transport.headers import decode_headers
-from transport.records import OffsetRange, Record, TopicPartition, as_bytes
-from transport.topic_watcher import TopicState, TopicWatcher
+from transport.log_consumer import TIMEOUT_S, LogConsumer, position_after, raise_if_truncated, to_record
+from transport.records import OffsetRange, Record, TopicPartition
+from transport.stall_detector import STALL_S, StallDetector
+from transport.topic_watcher import TopicState, TopicWatcher, list_partitions
 
 log = logging.getLogger(__name__)
-client_log = logging.getLogger("librdkafka")  # of its own threads; written when this client polls
-TIMEOUT_S: Final = 10.0
-LEADER_POLL_S: Final = 0.1
-# A partition of a topic that was just created, or whose broker went away, has no leader for a moment.
-LEADER_CHANGES: Final = (
-    KafkaError.NOT_LEADER_FOR_PARTITION,
-    KafkaError.LEADER_NOT_AVAILABLE,
-    KafkaError._UNKNOWN_PARTITION,
-)
 IDLE_TIMEOUT_S: Final = 60.0  # of a read that should still return records
 CHUNK_RECORDS: Final = 2_000
 CHUNK_WAIT_S: Final = 0.05
@@ -41,7 +33,8 @@ class TopicTailer:
 
     def __init__(self, *, kafka: KafkaSettings, topics: Sequence[str]) -> None:
         # By default the client goes on at the end of a log that lacks the next offset.
-        self._consumer = create_consumer(kafka, {"auto.offset.reset": "error"})
+        self._consumer = LogConsumer(kafka=kafka, overrides={"auto.offset.reset": "error"})
+        self._stall = StallDetector()
         self._watcher = TopicWatcher(kafka=kafka, topics=topics)
         self.topics = topics
         self._states: dict[str, TopicState] | None = None  # of the topics as they are read; None before `open`
@@ -54,10 +47,10 @@ class TopicTailer:
 
     def open(self) -> None:
         """Start at the beginning; raises `Unavailable`. A topic that does not exist yet is read once it does."""
-        offset_ranges = fetch_offset_ranges(self._consumer, self.topics)
+        offset_ranges = self._consumer.fetch_offset_ranges(self.topics)
         self._initial_ends = {partition: high for partition, (low, high) in offset_ranges.items() if high > low}
         self.positions = {partition: low for partition, (low, _) in offset_ranges.items()}
-        self._consumer.assign([KafkaPartition(*partition, OFFSET_BEGINNING) for partition in offset_ranges])
+        self._consumer.client.assign([KafkaPartition(*partition, OFFSET_BEGINNING) for partition in offset_ranges])
         partitions = Counter(partition.topic for partition in offset_ranges)
         self._states = {topic: TopicState(None, count) for topic, count in partitions.items()}
         self._watcher.start()
@@ -88,29 +81,51 @@ class TopicTailer:
             self.open()
         if (states := self._watcher.take()) is not None:
             self._follow(states)
-        records = []
-        for message in self._consumer.consume(records_max, wait_ms / 1000):
-            error = message.error()
-            if error is not None and error.code() == KafkaError._AUTO_OFFSET_RESET:
-                self._out_of_range.add(TopicPartition(message.topic() or "", message.partition() or 0))
-                self._watcher.query_soon()
-                continue
-            partition, position = position_after(message)
-            if position >= 0:  # what was out of range is a late reply about the log before it was recreated
-                self._out_of_range.discard(partition)
-            if error is None:
-                records.append(to_record(message))
-            elif error.code() == KafkaError._PARTITION_EOF:
-                self._before_end.discard(partition)
-            if position >= 0:
-                self.positions[partition] = position
-            if position >= self._initial_ends.get(partition, position + 1):
-                del self._initial_ends[partition]
+            self._stall.compare(self._watcher.ends, self.positions)
+        messages = self._consumer.client.consume(records_max, wait_ms / 1000)
+        records = [record for message in messages if (record := self._handle_message(message))]
+        if self._stall.is_stalled():
+            self._replace_consumer()
         return records
 
     def close(self) -> None:
         self._watcher.close()
         self._consumer.close()
+
+    def _handle_message(self, message: Message) -> Record | None:
+        error = message.error()
+        if error is not None and error.code() == KafkaError._AUTO_OFFSET_RESET:
+            self._out_of_range.add(TopicPartition(message.topic() or "", message.partition() or 0))
+            self._watcher.query_soon()
+            return None
+        partition, position = position_after(message)
+        if position < 0:
+            return None
+        self._out_of_range.discard(partition)  # it was a late reply about the log before it was recreated
+        if error is not None:  # the partition's end
+            self._before_end.discard(partition)
+        self.positions[partition] = position
+        self._stall.reset()
+        if position >= self._initial_ends.get(partition, position + 1):
+            del self._initial_ends[partition]
+        return to_record(message) if error is None else None
+
+    def _replace_consumer(self) -> None:
+        """Go on at `positions` with a new consumer: the present one may have lost its brokers."""
+        log.warning(
+            "%s should be read on. Found no record for %.0f s, though there are more: they are read with a new client.",
+            ", ".join(self.topics),
+            STALL_S,
+        )
+        self._consumer.replace()
+        self._consumer.client.assign(
+            [
+                KafkaPartition(*partition, self.positions.get(partition, OFFSET_BEGINNING))
+                for partition in list_partitions(self._states or {})
+            ]
+        )
+        self._out_of_range.clear()
+        self._stall.reset()
 
     def _follow(self, states: Mapping[str, TopicState]) -> None:
         """Read what the topics have now; `states` lacks the topics that do not exist."""
@@ -134,8 +149,8 @@ class TopicTailer:
     def _restart(self, topic: str, before: TopicState, state: TopicState) -> None:
         log.warning("%s was deleted and recreated: it is read from its beginning again.", topic, extra={"topic": topic})
         old, new = list_partitions({topic: before}), list_partitions({topic: state})
-        self._consumer.incremental_unassign([KafkaPartition(*partition) for partition in old])
-        self._consumer.incremental_assign([KafkaPartition(*partition, OFFSET_BEGINNING) for partition in new])
+        self._consumer.client.incremental_unassign([KafkaPartition(*partition) for partition in old])
+        self._consumer.client.incremental_assign([KafkaPartition(*partition, OFFSET_BEGINNING) for partition in new])
         for partition in old:
             self._initial_ends.pop(partition, None)
             self.positions.pop(partition, None)
@@ -146,7 +161,9 @@ class TopicTailer:
         added = [TopicPartition(topic, number) for number in range(before.partitions, state.partitions)]
         if added:
             log.info("%s has %d new partitions: they are read from their beginning.", topic, len(added))
-            self._consumer.incremental_assign([KafkaPartition(*partition, OFFSET_BEGINNING) for partition in added])
+            self._consumer.client.incremental_assign(
+                [KafkaPartition(*partition, OFFSET_BEGINNING) for partition in added]
+            )
 
     def _reread(self, truncated: Iterable[TopicPartition]) -> None:
         for partition in truncated:
@@ -156,8 +173,8 @@ class TopicTailer:
                     partition.log_text(),
                     extra=partition.log_fields(),
                 )
-            self._consumer.incremental_unassign([KafkaPartition(*partition)])
-            self._consumer.incremental_assign([KafkaPartition(*partition, OFFSET_BEGINNING)])
+            self._consumer.client.incremental_unassign([KafkaPartition(*partition)])
+            self._consumer.client.incremental_assign([KafkaPartition(*partition, OFFSET_BEGINNING)])
 
 
 class LogReader:
@@ -173,33 +190,31 @@ class LogReader:
         self._kafka, self._on_poll = kafka, on_poll
         # A short wait: the end behind a transaction's marker is known only from the broker's next answer.
         overrides = {"auto.offset.reset": "earliest" if skips_gaps else "error", "fetch.wait.max.ms": 10}
-        self._consumer = create_consumer(kafka, overrides)
+        self._consumer = LogConsumer(kafka=kafka, overrides=overrides)
 
     def fetch_offset_ranges(self, topics: Iterable[str]) -> dict[TopicPartition, OffsetRange]:
         """The present range of each partition of those topics that exist; raises `Unavailable`."""
-        return fetch_offset_ranges(self._consumer, topics)
+        return self._consumer.fetch_offset_ranges(topics)
 
     def fetch_written_ends(self, topics: Iterable[str]) -> dict[TopicPartition, int]:
         """The end of each partition behind the records of open transactions; raises `Unavailable`.
 
         A read up to there waits until each of these transactions is committed or aborted.
         """
-        consumer = create_consumer(self._kafka, {"isolation.level": "read_uncommitted"})
-        try:
-            return {partition: ends.high for partition, ends in fetch_offset_ranges(consumer, topics).items()}
-        finally:
-            consumer.close()
+        overrides = {"isolation.level": "read_uncommitted"}
+        with closing(LogConsumer(kafka=self._kafka, overrides=overrides)) as consumer:
+            return {partition: ends.high for partition, ends in consumer.fetch_offset_ranges(topics).items()}
 
     def offsets_for_time(self, partitions: Iterable[TopicPartition], timestamp_ms: int) -> dict[TopicPartition, int]:
         """The first offset in each partition with a Kafka timestamp of `timestamp_ms` or later; else its end."""
         requested = [KafkaPartition(*partition, timestamp_ms) for partition in partitions]
         if not requested:
             return {}
-        with translate_errors("find the offsets of a time"):
-            replies = self._consumer.offsets_for_times(requested, TIMEOUT_S)
+        with self._consumer.request("find the offsets of a time") as consumer:
+            replies = consumer.offsets_for_times(requested, TIMEOUT_S)
         offsets = {TopicPartition(tp.topic, tp.partition): tp.offset for tp in replies}
         topics_at_end = {partition.topic for partition, offset in offsets.items() if offset < 0}
-        ends = fetch_offset_ranges(self._consumer, topics_at_end)
+        ends = self.fetch_offset_ranges(topics_at_end)
         return {partition: offset if offset >= 0 else ends[partition].high for partition, offset in offsets.items()}
 
     def earliest_timestamp_ms(self, starts: Mapping[TopicPartition, int], *, latest_ms: int) -> int | None:
@@ -213,7 +228,7 @@ class LogReader:
             for partition, start in starts.items()
             if partition in offset_ranges and offset_ranges[partition].high > start
         }
-        self._consumer.assign([KafkaPartition(*partition, start) for partition, start in remaining.items()])
+        self._consumer.client.assign([KafkaPartition(*partition, start) for partition, start in remaining.items()])
         timestamps_ms = [
             timestamp_ms if 0 <= (timestamp_ms := message.timestamp()[1]) <= latest_ms else 0
             for messages in self._consume_until(remaining)
@@ -231,7 +246,7 @@ class LogReader:
         """
         start_offsets = starts or {}
         remaining = {partition: end for partition, end in ends.items() if end > start_offsets.get(partition, 0)}
-        self._consumer.assign(
+        self._consumer.client.assign(
             [KafkaPartition(*partition, start_offsets.get(partition, OFFSET_BEGINNING)) for partition in remaining]
         )
         for messages in self._consume_until(remaining):
@@ -256,7 +271,7 @@ class LogReader:
         last_message_s = time.monotonic()
         while remaining:
             wanted = []
-            for message in self._consumer.consume(CHUNK_RECORDS, CHUNK_WAIT_S):
+            for message in self._consumer.client.consume(CHUNK_RECORDS, CHUNK_WAIT_S):
                 last_message_s = time.monotonic()
                 partition, position = position_after(message)
                 if partition not in remaining:
@@ -264,97 +279,10 @@ class LogReader:
                 wanted.append((partition, position, message))
                 if position >= remaining[partition]:
                     del remaining[partition]
-                    self._consumer.incremental_unassign([KafkaPartition(*partition)])
+                    self._consumer.client.incremental_unassign([KafkaPartition(*partition)])
             if time.monotonic() > last_message_s + IDLE_TIMEOUT_S:
                 unread = ", ".join(map(str, sorted(remaining)))
+                self._consumer.replace()
                 raise Unavailable(f"Kafka should return records of {unread}. Found none for {IDLE_TIMEOUT_S:g} s.")
             self._on_poll()
             yield wanted
-
-
-def list_partitions(states: Mapping[str, TopicState]) -> list[TopicPartition]:
-    """Every partition of these topics."""
-    return [TopicPartition(topic, number) for topic, state in states.items() for number in range(state.partitions)]
-
-
-def create_consumer(kafka: KafkaSettings, overrides: Mapping[str, Any] | None = None) -> Consumer:
-    """A consumer of committed records that belongs to no group and reports the end of a partition."""
-    configuration: dict[str, Any] = {
-        "isolation.level": "read_committed",
-        **kafka.connection(),
-        "group.id": f"{kafka.group_prefix}-unused",
-        "enable.auto.commit": False,
-        "enable.partition.eof": True,
-        "log_level": 3,
-        "error_cb": lambda error: None,  # an unreachable broker is reported by the request that fails
-        **(overrides or {}),
-    }
-    return Consumer(configuration, logger=client_log)
-
-
-def fetch_offset_ranges(consumer: Consumer, topics: Iterable[str]) -> dict[TopicPartition, OffsetRange]:
-    with translate_errors("return the ends of topics"):
-        metadata_by_topic = consumer.list_topics(timeout=TIMEOUT_S).topics
-        partitions = [
-            TopicPartition(topic, number)
-            for topic in topics
-            if topic in metadata_by_topic
-            for number in metadata_by_topic[topic].partitions
-        ]
-        return {partition: fetch_offset_range(consumer, partition) for partition in partitions}
-
-
-def fetch_offset_range(consumer: Consumer, partition: TopicPartition) -> OffsetRange:
-    """The first and the next offset of a partition; while its leader changes, ask again for up to `TIMEOUT_S`.
-
-    librdkafka refreshes its metadata after such an error, but does not repeat this request.
-    """
-    deadline_s = time.monotonic() + TIMEOUT_S
-    while True:
-        try:
-            return OffsetRange(*consumer.get_watermark_offsets(KafkaPartition(*partition), timeout=TIMEOUT_S))
-        except KafkaException as error:
-            if error.args[0].code() not in LEADER_CHANGES or time.monotonic() > deadline_s:
-                raise
-        time.sleep(LEADER_POLL_S)
-
-
-@contextmanager
-def translate_errors(action: str) -> Iterator[None]:
-    try:
-        yield
-    except KafkaException as error:
-        raise Unavailable(f"Kafka should {action}. Found: {error.args[0].str()}") from error
-
-
-def raise_if_truncated(message: Message, partition: TopicPartition) -> None:
-    """Raise `LostLog` where retention deleted the record that should be read next."""
-    error = message.error()
-    if error is not None and error.code() == KafkaError._AUTO_OFFSET_RESET:
-        raise LostLog(f"{partition} should hold every record to its end. Found: {error.str()}")
-
-
-def position_after(message: Message) -> tuple[TopicPartition, int]:
-    """The offset (exclusive) up to which a partition is read with this message; -1 for an error.
-
-    The last offsets of a partition may be transaction markers, which are no records; only its end event covers them.
-    """
-    partition = TopicPartition(message.topic() or "", message.partition() or 0)
-    error = message.error()
-    if error is None:
-        return partition, (message.offset() or 0) + 1
-    if error.code() == KafkaError._PARTITION_EOF:
-        return partition, message.offset() or 0
-    log.warning(
-        "No record of %s for now, the client retries: %s",
-        partition.log_text(),
-        error.str(),
-        extra=partition.log_fields(),
-    )
-    return partition, -1
-
-
-def to_record(message: Message) -> Record:
-    partition = TopicPartition(message.topic() or "", message.partition() or 0)
-    key, value = as_bytes(message.key()), as_bytes(message.value())
-    return Record(partition, message.offset() or 0, key, value, decode_headers(message), message.timestamp()[1])

@@ -1,18 +1,20 @@
-"""Asks a cluster, again and again, which partitions some topics have and which id: for readers outside any group."""
+"""Asks a cluster, again and again, which partitions some topics have, which id and how long their logs are.
 
-import logging
+It is for readers outside any group.
+"""
+
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
-from confluent_kafka.admin import AdminClient
 
 from contract.errors import Unavailable
 from contract.settings.servers import KafkaSettings
+from transport.admin_connection import AdminConnection
+from transport.log_ends import fetch_log_ends
+from transport.records import TopicPartition
 
-log = logging.getLogger(__name__)
-client_log = logging.getLogger("librdkafka")  # of its own threads; written when this client polls
 TIMEOUT_S: Final = 10.0
 CLOSE_S: Final = 1.0  # a query in flight ends by itself
 REFRESH_S: Final = 5.0  # at most; the client's own setting may be shorter
@@ -30,10 +32,11 @@ class TopicWatcher:
     """Queries topics in a thread of its own, so that a broker that does not answer delays no reader."""
 
     def __init__(self, *, kafka: KafkaSettings, topics: Sequence[str]) -> None:
-        self._admin = create_admin(kafka)
+        self._connection = AdminConnection(kafka=kafka)
         self._has_topic_ids, self._topics = kafka.topic_ids, topics
         self._interval_s = min(REFRESH_S, float(kafka.client.get(REFRESH_SETTING, REFRESH_S * 1000)) / 1000)
         self._latest: dict[str, TopicState] | None = None
+        self.ends: dict[TopicPartition, int] = {}  # last stable offsets as of the latest answer
         self._wake, self._is_closed = threading.Event(), False
         self._thread: threading.Thread | None = None
 
@@ -67,33 +70,41 @@ class TopicWatcher:
                 return
             self._wake.clear()
             try:
-                states = fetch_topic_states(self._admin, self._topics, has_topic_ids=self._has_topic_ids)
+                states = fetch_topic_states(self._connection, self._topics, has_topic_ids=self._has_topic_ids)
             except Unavailable:
                 continue  # what reads the records reports an unreachable broker
             if not self._wake.is_set():
                 self._latest = states
+            self.ends = self._fetch_ends(states)
+
+    def _fetch_ends(self, states: Mapping[str, TopicState]) -> dict[TopicPartition, int]:
+        """Empty where a partition has no leader for longer: the topics are watched all the same."""
+        try:
+            return fetch_log_ends(self._connection, list_partitions(states), stable=True, timeout_s=TIMEOUT_S)
+        except Unavailable:
+            return {}
 
 
-def create_admin(kafka: KafkaSettings) -> AdminClient:
-    return AdminClient({**kafka.connection(), "log_level": 3}, logger=client_log)
+def list_partitions(states: Mapping[str, TopicState]) -> list[TopicPartition]:
+    """Every partition of these topics."""
+    return [TopicPartition(topic, number) for topic, state in states.items() for number in range(state.partitions)]
 
 
-def fetch_topic_states(admin: AdminClient, topics: Iterable[str], *, has_topic_ids: bool) -> dict[str, TopicState]:
+def fetch_topic_states(
+    connection: AdminConnection, topics: Iterable[str], *, has_topic_ids: bool
+) -> dict[str, TopicState]:
     """The state of those topics that exist; raises `Unavailable`."""
     names = list(topics)
-    admin.poll(0)  # writes the lines of its log so far
-    try:
+    with connection.request("describe topics") as client:
         if not has_topic_ids:
-            metadata = admin.list_topics(timeout=TIMEOUT_S).topics
+            metadata = client.list_topics(timeout=TIMEOUT_S).topics
             return {name: TopicState(None, len(metadata[name].partitions)) for name in names if name in metadata}
-        futures: dict[str, Any] = admin.describe_topics(TopicCollection(names), request_timeout=TIMEOUT_S)
+        futures: dict[str, Any] = client.describe_topics(TopicCollection(names), request_timeout=TIMEOUT_S)
         return {
             name: TopicState(str(description.topic_id), len(description.partitions))
             for name, future in futures.items()
             if (description := describe(future)) is not None
         }
-    except KafkaException as error:
-        raise Unavailable(f"Kafka should describe topics. Found: {error.args[0].str()}") from error
 
 
 def describe(future: Any) -> Any:

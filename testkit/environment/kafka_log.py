@@ -8,7 +8,8 @@ from typing import Final, NamedTuple
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from contract.settings.servers import KafkaSettings
-from transport.log_reader import LogReader, create_consumer
+from transport.log_consumer import create_consumer
+from transport.log_reader import LogReader
 from transport.records import Record
 
 TIMEOUT_S: Final = 20.0

@@ -15,7 +15,8 @@ from devservers.apache_kafka import ApacheKafka, make_admin_client
 from tests.conftest import KafkaBroker
 from tests.kafka import BlockingProducer
 from transport import topic_watcher
-from transport.log_reader import LogReader, TopicTailer, fetch_offset_range
+from transport.log_consumer import fetch_offset_range
+from transport.log_reader import LogReader, TopicTailer
 from transport.records import OffsetRange, TopicPartition
 
 TIMEOUT_S = 30.0
@@ -92,7 +93,7 @@ def test_offset_ranges_cover_every_partition_of_a_topic(broker: KafkaBroker, top
 
 def test_an_unreachable_broker_raises_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
     # given
-    monkeypatch.setattr("transport.log_reader.TIMEOUT_S", 0.2)
+    monkeypatch.setattr("transport.log_consumer.TIMEOUT_S", 0.2)
     reader = LogReader(kafka=KafkaSettings(bootstrap_servers="127.0.0.1:1"))
     # then
     with pytest.raises(Unavailable, match="ends of topics"):
@@ -319,7 +320,7 @@ class ChangingLeader:
 
 
 def test_a_partition_whose_leader_changes_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("transport.log_reader.LEADER_POLL_S", 0.0)
+    monkeypatch.setattr("transport.log_consumer.LEADER_POLL_S", 0.0)
     consumer: Any = ChangingLeader(2, KafkaError.NOT_LEADER_FOR_PARTITION)
 
     assert fetch_offset_range(consumer, TopicPartition("orders", 0)) == OffsetRange(3, 9)

@@ -8,9 +8,10 @@ from contract.events import Erasure, clamp, decode
 from contract.profiles.erasures import Erasures
 from contract.settings.servers import KafkaSettings
 from training.feedback.chunked_reader import plan_read, to_positions
+from transport.admin_connection import AdminConnection
 from transport.log_reader import LogReader
 from transport.records import Record, TopicPartition
-from transport.topic_watcher import TopicState, create_admin, fetch_topic_states
+from transport.topic_watcher import TopicState, fetch_topic_states
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +23,7 @@ class ErasureTopic:
         self.erasures = Erasures()
         self.offsets: Mapping[TopicPartition, int] = {}
         self._reader = LogReader(kafka=kafka, skips_gaps=True)
-        self._admin, self._has_topic_ids = create_admin(kafka), kafka.topic_ids
+        self._connection, self._has_topic_ids = AdminConnection(kafka=kafka), kafka.topic_ids
         self._topic = topic
         self._state: TopicState | None = None
 
@@ -48,7 +49,8 @@ class ErasureTopic:
         self._reader.close()
 
     def _restart_if_recreated(self) -> None:
-        state = fetch_topic_states(self._admin, [self._topic], has_topic_ids=self._has_topic_ids).get(self._topic)
+        states = fetch_topic_states(self._connection, [self._topic], has_topic_ids=self._has_topic_ids)
+        state = states.get(self._topic)
         if state and self._state and state.topic_id != self._state.topic_id:
             log.warning("%s was deleted and recreated: it is read from its beginning again.", self._topic)
             self.offsets = {}

@@ -1,7 +1,5 @@
 """The Kafka admin client: which topics exist, their ids and committed offsets; creates topics."""
 
-import logging
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -16,15 +14,16 @@ from confluent_kafka import (
 from confluent_kafka import (
     TopicPartition as KafkaPartition,
 )
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType  # type: ignore[attr-defined]
+from confluent_kafka.admin import ConfigResource, NewTopic, ResourceType  # type: ignore[attr-defined]
 
-from contract.errors import Unavailable
 from contract.settings.servers import KafkaSettings, TopicSettings
+from transport.admin_connection import AdminConnection
 from transport.records import TopicPartition
 
-client_log = logging.getLogger("librdkafka")  # of its own threads; written when this client polls
 TIMEOUT_S: Final = 10.0
-FORMER_CLIENTS_MAX: Final = 6
+CREATE_TIMEOUT_S: Final = 30.0
+DESCRIBE: Final = "describe its topics"
+READ_CONFIGS: Final = "return the settings of its topics"
 NO_CONFIGS: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType({})
 DENIED: Final = (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED)
 UNSUPPORTED: Final = (KafkaError._UNSUPPORTED_FEATURE, KafkaError.UNSUPPORTED_VERSION)
@@ -47,9 +46,7 @@ class KafkaAdmin:
     """Queries a cluster and creates its topics."""
 
     def __init__(self, *, kafka: KafkaSettings) -> None:
-        self._configuration = {**kafka.connection(), "log_level": 3}
-        self._client = self._connect()
-        self._former_clients: deque[AdminClient] = deque(maxlen=FORMER_CLIENTS_MAX)
+        self._connection = AdminConnection(kafka=kafka)
         self._has_topic_ids, self._group_id = kafka.topic_ids, kafka.group
 
     def fetch_topic_ids(self, topics: Iterable[str]) -> dict[str, str]:
@@ -60,26 +57,22 @@ class KafkaAdmin:
         """Send the request of `fetch_topic_ids`; the returned function waits for the answer."""
         names = list(topics)
         futures: dict[str, Any] = {}
-        client = self._admin  # until its futures are done, also if another request fails
-        if self._has_topic_ids and names:
-            futures = client.describe_topics(TopicCollection(names), request_timeout=TIMEOUT_S)
+        with self._connection.request(DESCRIBE) as client:
+            if self._has_topic_ids and names:
+                futures = client.describe_topics(TopicCollection(names), request_timeout=TIMEOUT_S)
 
-        def wait(_: AdminClient = client) -> dict[str, str]:
-            try:
+        def wait() -> dict[str, str]:
+            with self._connection.request(DESCRIBE, client):  # which exists until its futures are done
                 return {
                     topic: str(future.result().topic_id) for topic, future in futures.items() if self._exists(future)
                 }
-            except KafkaException as error:
-                raise Unavailable(f"Kafka should describe its topics. Found: {error}") from error
 
         return wait
 
     def list_partitions(self, topics: Iterable[str]) -> list[TopicPartition]:
         """Every partition of those topics that exist; raises `Unavailable`."""
-        try:
-            metadata_by_topic = self._admin.list_topics(timeout=TIMEOUT_S).topics
-        except KafkaException as error:
-            raise Unavailable(f"Kafka should list its topics. Found: {error}") from error
+        with self._connection.request("list its topics") as client:
+            metadata_by_topic = client.list_topics(timeout=TIMEOUT_S).topics
         return [
             TopicPartition(topic, number)
             for topic in topics
@@ -88,21 +81,17 @@ class KafkaAdmin:
         ]
 
     def count_brokers(self) -> int:
-        try:
-            return len(self._admin.list_topics(timeout=TIMEOUT_S).brokers)
-        except KafkaException as error:
-            raise Unavailable(f"Kafka should name its brokers. Found: {error}") from error
+        with self._connection.request("name its brokers") as client:
+            return len(client.list_topics(timeout=TIMEOUT_S).brokers)
 
     def describe_topics(self, topics: Iterable[str]) -> dict[str, TopicSetup]:
         """Each of these topics that exists; raises `Unavailable`."""
         names = list(topics)
         if not names:
             return {}
-        futures = self._admin.describe_topics(TopicCollection(names), request_timeout=TIMEOUT_S)
-        try:
+        with self._connection.request(DESCRIBE) as client:
+            futures = client.describe_topics(TopicCollection(names), request_timeout=TIMEOUT_S)
             descriptions = {topic: future.result() for topic, future in futures.items() if self._exists(future)}
-        except KafkaException as error:
-            raise Unavailable(f"Kafka should describe its topics. Found: {error}") from error
         configs = self._read_configs(descriptions)
         return {
             topic: TopicSetup(
@@ -118,15 +107,16 @@ class KafkaAdmin:
         resources = {ConfigResource(ResourceType.TOPIC, topic): topic for topic in topics}
         if not resources:
             return {}
-        replies = self._admin.describe_configs(list(resources), request_timeout=TIMEOUT_S)
         configs: dict[str, Mapping[str, str] | None] = {}
-        for resource, reply in replies.items():
-            try:
-                configs[resource.name] = {name: entry.value or "" for name, entry in reply.result().items()}
-            except KafkaException as error:
-                if error.args[0].code() not in (*DENIED, *UNSUPPORTED):
-                    raise Unavailable(f"Kafka should return the settings of its topics. Found: {error}") from error
-                configs[resource.name] = None
+        with self._connection.request(READ_CONFIGS) as client:
+            replies = client.describe_configs(list(resources), request_timeout=TIMEOUT_S)
+            for resource, reply in replies.items():
+                try:
+                    configs[resource.name] = {name: entry.value or "" for name, entry in reply.result().items()}
+                except KafkaException as error:
+                    if error.args[0].code() not in (*DENIED, *UNSUPPORTED):
+                        raise
+                    configs[resource.name] = None
         return configs
 
     def filter_committed(self, lane: str, partitions: Iterable[TopicPartition]) -> set[TopicPartition]:
@@ -147,14 +137,9 @@ class KafkaAdmin:
         )
         if not request.topic_partitions:
             return {}
-        try:
-            (future,) = self._admin.list_consumer_group_offsets([request], request_timeout=TIMEOUT_S).values()
+        with self._connection.request(f"return the committed offsets of {request.group_id}") as client:
+            (future,) = client.list_consumer_group_offsets([request], request_timeout=TIMEOUT_S).values()
             committed = future.result().topic_partitions
-        except KafkaException as error:
-            self._replace_client()
-            raise Unavailable(
-                f"Kafka should return the committed offsets of {request.group_id}. Found: {error}"
-            ) from error
         return {
             TopicPartition(tp.topic, tp.partition): (tp.offset, tp.metadata or "") for tp in committed if tp.offset >= 0
         }
@@ -164,13 +149,11 @@ class KafkaAdmin:
         if not self._has_topic_ids:  # the mock cluster never answers this request
             return {}
         resources = [ConfigResource(ConfigResource.Type.TOPIC, topic) for topic in topics]
-        try:
-            replies = self._admin.describe_configs(resources, request_timeout=TIMEOUT_S)
+        with self._connection.request(READ_CONFIGS) as client:
+            replies = client.describe_configs(resources, request_timeout=TIMEOUT_S)
             return {
                 resource.name: int(future.result()["max.message.bytes"].value) for resource, future in replies.items()
             }
-        except KafkaException as error:
-            raise Unavailable(f"Kafka should return the settings of its topics. Found: {error}") from error
 
     def create_topics(
         self, topics: TopicSettings, replication: int = 1, configs: Mapping[str, Mapping[str, str]] = NO_CONFIGS
@@ -180,32 +163,20 @@ class KafkaAdmin:
             NewTopic(name, topics.partitions, replication, config=dict(configs.get(kind, {})))
             for kind, name in topics.names_by_kind().items()
         ]
-        created = []
-        for name, future in self._admin.create_topics(new, request_timeout=30).items():
+        with self._connection.request("create topics") as client:
+            created = client.create_topics(new, request_timeout=CREATE_TIMEOUT_S)
+        return [name for name, future in created.items() if self._is_created(client, name, future)]
+
+    def _is_created(self, client: Any, name: str, future: Any) -> bool:
+        """Whether a topic is new, not one that exists already."""
+        with self._connection.request(f"create `{name}`", client):
             try:
                 future.result()
-                created.append(name)
             except KafkaException as error:
                 if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                    raise Unavailable(f"Kafka should create `{name}`. Found: {error}") from error
-        return created
-
-    @property
-    def _admin(self) -> Any:
-        """The client, after the lines of its log so far were written: only a poll does that."""
-        self._client.poll(0)
-        return self._client
-
-    def _connect(self) -> AdminClient:
-        return AdminClient(self._configuration, logger=client_log)
-
-    def _replace_client(self) -> None:
-        """Use a new client from now on: where a coordinator went away, the old one may wait for it when it is back.
-
-        The old one is kept for a while, since librdkafka may crash when it is freed while it still waits.
-        """
-        self._former_clients.append(self._client)
-        self._client = self._connect()
+                    raise
+                return False
+        return True
 
     @staticmethod
     def _exists(future: Any) -> bool:

@@ -81,8 +81,6 @@ class KafkaObserver:
                 self.view.error = str(error)
                 if not isinstance(error, Unavailable):
                     log.exception("A look at Kafka failed and is repeated.")
-                probe.close()
-                probe = LogProbe(kafka=self._kafka)
             self._closed.wait(PROBE_S)
         probe.close()
 

@@ -37,7 +37,7 @@ CLIENTS = {
         "import time; time.sleep(0.5)\n"
         "client.filter_committed('orders', [])\n"
         "client.fetch_topic_ids([])\n"
-        "client._admin"
+        "client._connection.client"
     ),
 }
 PROGRAM = """

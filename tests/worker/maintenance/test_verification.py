@@ -396,7 +396,7 @@ def test_an_unreachable_broker_gives_no_result(
     redis_url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # given
-    monkeypatch.setattr("transport.log_reader.TIMEOUT_S", 0.2)
+    monkeypatch.setattr("transport.log_consumer.TIMEOUT_S", 0.2)
     kafka, redis = KafkaSettings(bootstrap_servers="127.0.0.1:1", topic_ids=False), RedisSettings(url=redis_url)
     # then
     assert verify(Settings(kafka=kafka, redis=redis), EntitySample(), FAMILIES) == 3
