@@ -5,6 +5,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Mapping
+from concurrent.futures import wait
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,6 +22,7 @@ from devservers.process import ChildProcess, find_free_ports, is_port_open
 __all__ = ["ApacheKafka", "unavailable_reason"]
 
 START_TIMEOUT_S = 90.0
+REQUEST_S = 20.0
 STEADY_S = 1.0  # two heartbeats to its controller
 # Only the C1 compiler and the serial collector: on few cores the broker starts in 2 s instead of 3 s, and leaves more
 # CPU time for what is measured.
@@ -47,8 +49,9 @@ share.coordinator.state.topic.min.isr=1
 group.initial.rebalance.delay.ms=0
 # The default forbids session timeouts below 6 s.
 group.min.session.timeout.ms=500
-# A killed broker may rejoin only once its old session has expired: after 9 s by default.
-broker.session.timeout.ms=2000
+# A killed broker may rejoin only once its old session has expired: after 9 s by default. A broker that is starved of
+# CPU for that long is fenced, and clients that ask it then lose it.
+broker.session.timeout.ms=5000
 broker.heartbeat.interval.ms=500
 # Old data are replayed with their original timestamps, and the broker would delete them by those.
 log.retention.ms=-1
@@ -102,6 +105,13 @@ class ApacheKafka:
         Raises `Unavailable` if the broker rejects the request or does not answer.
         """
         create_topics(self.bootstrap, partitions, config)
+
+    def delete_topics(self, prefix: str) -> None:
+        """Delete the topics whose names begin with `prefix`; returns before their records are gone."""
+        admin = make_admin_client(self.bootstrap)
+        names = [name for name in admin.list_topics(timeout=REQUEST_S).topics if name.startswith(prefix)]
+        if names:
+            wait(admin.delete_topics(names, request_timeout=REQUEST_S).values())
 
     def stop(self) -> None:
         """Shut it down cleanly."""

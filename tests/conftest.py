@@ -25,11 +25,19 @@ def embedded_kafka() -> Iterator[EmbeddedKafka]:
 
 
 @pytest.fixture(scope="session")
-def apache_kafka() -> Iterator[ApacheKafka]:
+def shared_brokers() -> list[ApacheKafka]:
+    """The brokers that tests share, as far as they were started."""
+    return []
+
+
+@pytest.fixture(scope="session")
+def apache_kafka(shared_brokers: list[ApacheKafka]) -> Iterator[ApacheKafka]:
     if reason := unavailable_reason():
         pytest.skip(reason)
     with ApacheKafka() as kafka:
+        shared_brokers.append(kafka)
         yield kafka
+        shared_brokers.remove(kafka)
 
 
 @pytest.fixture(params=["embedded_kafka", pytest.param("apache_kafka", marks=pytest.mark.apache_kafka)])
@@ -59,9 +67,15 @@ def redis_url(redis_server: RedisServer) -> str:
 
 
 @pytest.fixture
-def topic_prefix() -> str:
-    """A unique prefix for the topics, groups and transactional ids of a test, because tests share a broker."""
-    return f"t{uuid.uuid4().hex[:8]}."
+def topic_prefix(shared_brokers: list[ApacheKafka]) -> Iterator[str]:
+    """A unique prefix for the topics, groups and transactional ids of a test, because tests share a broker.
+
+    The topics are deleted afterwards: thousands of partitions would slow the broker down, until it fences itself.
+    """
+    prefix = f"t{uuid.uuid4().hex[:8]}."
+    yield prefix
+    for broker in shared_brokers:
+        broker.delete_topics(prefix)
 
 
 @pytest.fixture

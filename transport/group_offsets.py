@@ -1,8 +1,8 @@
-"""Offsets that a process commits for its group without being a member: how far it has got in a topic that it tails."""
+"""Offsets of a group as a process sees them without being a member: read, or committed for a topic that it tails."""
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 from typing import Any, Final
 
@@ -32,6 +32,33 @@ def commit_offsets(kafka: KafkaSettings, group: str, offsets: Mapping[TopicParti
     requested = [KafkaPartition(*partition, offset) for partition, offset in offsets.items()]
     if not requested:
         return
+    with closing(open_client(kafka, group)) as consumer, translate_errors("store committed offsets"):
+        query_committed(consumer, requested[:1])  # a commit waits for the coordinator without a limit
+        consumer.commit(offsets=requested, asynchronous=False)
+
+
+def fetch_commits(
+    kafka: KafkaSettings, group: str, partitions: Iterable[TopicPartition]
+) -> dict[TopicPartition, tuple[int, str]]:
+    """The offsets that a group has committed in these partitions, with their metadata. Raises `Unavailable`.
+
+    An admin client would ask for less, but librdkafka may end the process where a connection breaks while it asks a
+    coordinator: https://github.com/confluentinc/librdkafka/pull/5397
+    """
+    requested = [KafkaPartition(*partition) for partition in partitions]
+    if not requested:
+        return {}
+    with (
+        closing(open_client(kafka, group)) as consumer,
+        translate_errors(f"return the committed offsets of {group}"),
+    ):
+        committed = query_committed(consumer, requested)
+    return {
+        TopicPartition(tp.topic, tp.partition): (tp.offset, tp.metadata or "") for tp in committed if tp.offset >= 0
+    }
+
+
+def open_client(kafka: KafkaSettings, group: str) -> Consumer:
     configuration: dict[str, Any] = {
         **kafka.connection(),
         "group.id": group,
@@ -39,21 +66,18 @@ def commit_offsets(kafka: KafkaSettings, group: str, offsets: Mapping[TopicParti
         "log_level": 3,
         "error_cb": lambda error: None,  # an unreachable broker is reported by the request that fails
     }
-    with closing(Consumer(configuration, logger=client_log)) as consumer, translate_errors("store committed offsets"):
-        wait_for_coordinator(consumer, requested[:1])  # a commit waits for it without a limit
-        consumer.commit(offsets=requested, asynchronous=False)
+    return Consumer(configuration, logger=client_log)
 
 
-def wait_for_coordinator(consumer: Consumer, partitions: list[KafkaPartition]) -> None:
-    """Return once the group's coordinator answers; while it changes, ask again for up to `TIMEOUT_S`.
+def query_committed(consumer: Consumer, partitions: list[KafkaPartition]) -> list[KafkaPartition]:
+    """What the group has committed; while its coordinator changes, ask again for up to `TIMEOUT_S`.
 
     librdkafka looks for the new one after such an error, but does not repeat this request.
     """
     deadline_s = time.monotonic() + TIMEOUT_S
     while True:
         try:
-            consumer.committed(partitions, timeout=TIMEOUT_S)
-            return
+            return consumer.committed(partitions, timeout=TIMEOUT_S)
         except KafkaException as error:
             if error.args[0].code() not in COORDINATOR_CHANGES or time.monotonic() > deadline_s:
                 raise

@@ -81,6 +81,14 @@ def test_a_tailer_whose_consumer_lost_its_brokers_reads_each_later_record_once(
         assert tailer.take_restarted() == set()
 
 
+def is_opened(tailer: TopicTailer) -> bool:
+    try:
+        tailer.open()
+    except Unavailable:
+        return False
+    return True
+
+
 def test_a_tailer_that_is_opened_without_brokers_opens_with_a_new_consumer(
     broker: KafkaBroker, topic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -93,7 +101,8 @@ def test_a_tailer_that_is_opened_without_brokers_opens_with_a_new_consumer(
         with pytest.raises(Unavailable):
             tailer.open()
         monkeypatch.undo()
-        # then
+        # then, as soon as the new one knows a broker
+        wait_until(lambda: is_opened(tailer))
         values = list[bytes | None]()
         read_until(tailer, values, {b"a"})
         assert values == [b"a"]

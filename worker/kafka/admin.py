@@ -5,19 +5,12 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
 
-from confluent_kafka import (
-    ConsumerGroupTopicPartitions,
-    KafkaError,
-    KafkaException,
-    TopicCollection,
-)
-from confluent_kafka import (
-    TopicPartition as KafkaPartition,
-)
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import ConfigResource, NewTopic, ResourceType  # type: ignore[attr-defined]
 
 from contract.settings.servers import KafkaSettings, TopicSettings
 from transport.admin_connection import AdminConnection
+from transport.group_offsets import fetch_commits
 from transport.records import TopicPartition
 
 TIMEOUT_S: Final = 10.0
@@ -47,7 +40,7 @@ class KafkaAdmin:
 
     def __init__(self, *, kafka: KafkaSettings) -> None:
         self._connection = AdminConnection(kafka=kafka)
-        self._has_topic_ids, self._group_id = kafka.topic_ids, kafka.group
+        self._kafka, self._has_topic_ids = kafka, kafka.topic_ids
 
     def fetch_topic_ids(self, topics: Iterable[str]) -> dict[str, str]:
         """The id of each topic that exists; empty from a broker without topic ids."""
@@ -132,17 +125,7 @@ class KafkaAdmin:
 
         Raises `Unavailable`.
         """
-        request = ConsumerGroupTopicPartitions(
-            self._group_id(lane), [KafkaPartition(*partition) for partition in partitions]
-        )
-        if not request.topic_partitions:
-            return {}
-        with self._connection.request(f"return the committed offsets of {request.group_id}") as client:
-            (future,) = client.list_consumer_group_offsets([request], request_timeout=TIMEOUT_S).values()
-            committed = future.result().topic_partitions
-        return {
-            TopicPartition(tp.topic, tp.partition): (tp.offset, tp.metadata or "") for tp in committed if tp.offset >= 0
-        }
+        return fetch_commits(self._kafka, self._kafka.group(lane), partitions)
 
     def fetch_record_limits(self, topics: Iterable[str]) -> dict[str, int]:
         """The largest batch of records, in bytes, that each of these topics takes; raises `Unavailable`."""

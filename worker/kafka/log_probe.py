@@ -7,17 +7,21 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+from confluent_kafka import KafkaException
 from confluent_kafka import TopicPartition as KafkaPartition
 
 from contract.settings.servers import KafkaSettings
 from transport.admin_connection import AdminConnection
 from transport.log_consumer import LogConsumer
-from transport.log_ends import fetch_log_ends, wait_for
+from transport.log_ends import DENIED, UNSUPPORTED, fetch_log_ends
 from transport.records import TopicPartition
+from worker.kafka.group_assignment import decode_assignment
 
 TIMEOUT_S: Final = 5.0
 RECORD_TIMEOUT_S: Final = 2.0  # there may be only transaction markers
-IDLE_GROUP_STATES: Final = ("EMPTY", "DEAD", "UNKNOWN")
+IDLE_GROUP_STATES: Final = ("Empty", "Dead", "")
+STABLE: Final = "Stable"
+UNTOLD: Final = (*UNSUPPORTED, *DENIED)
 
 
 class LogProbe:
@@ -80,18 +84,20 @@ class LogProbe:
 
         None for a group without members, and where the broker does not tell.
         """
+        # Deprecated for requests to the coordinator, by which librdkafka may end the process where a connection breaks:
+        # https://github.com/confluentinc/librdkafka/pull/5397
         with self._admin.request("describe its groups") as client:
-            (reply,) = client.describe_consumer_groups([group], request_timeout=TIMEOUT_S).values()
-            description = wait_for(reply, TIMEOUT_S)
-        if description is None or description.state.name in IDLE_GROUP_STATES:
+            try:
+                groups = client.list_groups(group, timeout=TIMEOUT_S)
+            except KafkaException as error:
+                if error.args[0].code() not in UNTOLD:
+                    raise
+                return None
+        if not groups or groups[0].error or groups[0].state in IDLE_GROUP_STATES:
             return None
-        if description.state.name != "STABLE":
+        if groups[0].state != STABLE:
             return set()
-        return {
-            TopicPartition(tp.topic, tp.partition)
-            for member in description.members
-            for tp in member.assignment.topic_partitions
-        }
+        return {partition for member in groups[0].members for partition in decode_assignment(member.assignment)}
 
     def close(self) -> None:
         self._consumer.close()

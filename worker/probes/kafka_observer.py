@@ -17,6 +17,7 @@ log = logging.getLogger(__name__)
 PROBE_S: Final = 2.0
 TOPICS_S: Final = 30.0  # between two looks at the topics while nothing is wrong
 AGES_S: Final = 5.0  # between two looks at the records that come next
+GROUP_S: Final = 6.0  # between two looks at the group while all its partitions have members
 
 
 @dataclass(slots=True)
@@ -60,7 +61,7 @@ class KafkaObserver:
         self._group_topics, self._followed_topics = group_topics, followed_topics
         self._lag, self._list_partitions, self._is_blocked = lag, list_partitions, is_blocked
         self.view = KafkaView(answered_s=time.monotonic())
-        self._topics_due_s = self._ages_due_s = 0.0
+        self._topics_due_s = self._ages_due_s = self._group_due_s = 0.0
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="kafka-observer", daemon=True)
 
@@ -95,7 +96,9 @@ class KafkaObserver:
         if now_s >= self._ages_due_s and (positions := self._lag.lagging()):
             self._ages_due_s = now_s + AGES_S
             self._lag.record_ages(probe.fetch_times(positions), positions, time.time_ns() // 1_000_000, now_s)
-        self._observe_group(probe)
+        if now_s >= self._group_due_s or self.view.rebalancing_since_s is not None or self._is_blocked():
+            self._group_due_s = now_s + GROUP_S
+            self._observe_group(probe)
 
     def _observe_group(self, probe: LogProbe) -> None:
         """A group rebalances as long as some partitions of its topics have no member."""

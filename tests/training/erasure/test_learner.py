@@ -29,7 +29,7 @@ from training.erasure.topic import ErasureTopic
 from training.feedback.feedback_reader import FeedbackBatch
 from training.online.rejected_updates import RejectedUpdate
 from training.online.update import UpdateResult
-from transport.group_offsets import wait_for_coordinator
+from transport.group_offsets import query_committed
 from transport.records import TopicPartition
 
 
@@ -71,7 +71,7 @@ def read_committed(settings: Settings) -> Mapping[TopicPartition, int]:
     """What the learner has committed in the partitions of the erasures topic."""
     with open_consumer(settings.kafka.bootstrap_servers, settings.kafka.group("learner")) as consumer:
         partitions = [KafkaPartition(settings.topics.erasures, n) for n in range(4)]
-        wait_for_coordinator(consumer, partitions)
+        query_committed(consumer, partitions)
         return {TopicPartition(tp.topic, tp.partition): tp.offset for tp in consumer.committed(partitions, 20)}
 
 

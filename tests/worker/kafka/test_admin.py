@@ -6,23 +6,19 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException
-from confluent_kafka import TopicPartition as KafkaPartition
+from confluent_kafka import KafkaError, KafkaException
 
 from contract.errors import Unavailable
 from contract.settings.servers import KafkaSettings, TopicSettings
 from transport import admin_connection
 from transport.admin_connection import FormerClients
-from transport.records import TopicPartition
 from worker.kafka.admin import KafkaAdmin
 
-ORDERS = TopicPartition("orders", 0)
 QUERIES: dict[str, Callable[[KafkaAdmin], object]] = {
     "topic ids": lambda admin: admin.fetch_topic_ids(["orders"]),
     "partitions": lambda admin: admin.list_partitions(["orders"]),
     "brokers": lambda admin: admin.count_brokers(),
     "topics": lambda admin: admin.describe_topics(["orders"]),
-    "commits": lambda admin: admin.fetch_commits("orders", [ORDERS]),
     "record limits": lambda admin: admin.fetch_record_limits(["orders"]),
     "creation": lambda admin: admin.create_topics(TopicSettings()),
 }
@@ -45,7 +41,6 @@ class StuckOnceClient:
             if name == "list_topics":
                 return self.answer(SimpleNamespace(topics={}, brokers={1: "a"})).result()
             answers = {
-                "list_consumer_group_offsets": ConsumerGroupTopicPartitions("g", [KafkaPartition("orders", 0, 7)]),
                 "describe_topics": SimpleNamespace(topic_id="id", partitions=[]),
             }
             subject = arguments[0][0] if name == "describe_configs" else "orders"
@@ -77,7 +72,7 @@ def test_after_a_request_timed_out_the_next_one_has_a_new_client(kafka_admin: Ka
         QUERIES[query](kafka_admin)
     # then
     assert StuckOnceClient.count == 2
-    assert kafka_admin.fetch_committed("orders", [ORDERS]) == {ORDERS: 7}
+    assert kafka_admin.fetch_topic_ids(["orders"]) == {"orders": "id"}
 
 
 def test_a_request_that_was_sent_is_answered_although_its_client_was_replaced(
