@@ -1,19 +1,18 @@
 """Offsets of a group as a process sees them without being a member: read, or committed for a topic that it tails."""
 
-import logging
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import closing
-from typing import Any, Final
+from typing import Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException
 from confluent_kafka import TopicPartition as KafkaPartition
 
 from contract.settings.servers import KafkaSettings
 from transport.client_errors import translate_errors
+from transport.log_consumer import create_consumer
 from transport.records import TopicPartition
 
-client_log = logging.getLogger("librdkafka")
 TIMEOUT_S: Final = 10.0
 COORDINATOR_POLL_S: Final = 0.1
 # A group has no coordinator for a moment while the broker creates its topic of offsets, or loads it.
@@ -32,7 +31,7 @@ def commit_offsets(kafka: KafkaSettings, group: str, offsets: Mapping[TopicParti
     requested = [KafkaPartition(*partition, offset) for partition, offset in offsets.items()]
     if not requested:
         return
-    with closing(open_client(kafka, group)) as consumer, translate_errors("store committed offsets"):
+    with closing(create_consumer(kafka, {"group.id": group})) as consumer, translate_errors("store committed offsets"):
         query_committed(consumer, requested[:1])  # a commit waits for the coordinator without a limit
         consumer.commit(offsets=requested, asynchronous=False)
 
@@ -49,7 +48,7 @@ def fetch_commits(
     if not requested:
         return {}
     with (
-        closing(open_client(kafka, group)) as consumer,
+        closing(create_consumer(kafka, {"group.id": group})) as consumer,
         translate_errors(f"return the committed offsets of {group}"),
     ):
         committed = query_committed(consumer, requested)
@@ -58,26 +57,17 @@ def fetch_commits(
     }
 
 
-def open_client(kafka: KafkaSettings, group: str) -> Consumer:
-    configuration: dict[str, Any] = {
-        **kafka.connection(),
-        "group.id": group,
-        "enable.auto.commit": False,
-        "log_level": 3,
-        "error_cb": lambda error: None,  # an unreachable broker is reported by the request that fails
-    }
-    return Consumer(configuration, logger=client_log)
-
-
-def query_committed(consumer: Consumer, partitions: list[KafkaPartition]) -> list[KafkaPartition]:
-    """What the group has committed; while its coordinator changes, ask again for up to `TIMEOUT_S`.
+def query_committed(
+    consumer: Consumer, partitions: list[KafkaPartition], timeout_s: float = TIMEOUT_S
+) -> list[KafkaPartition]:
+    """What the group has committed; while its coordinator changes, ask again for up to `timeout_s`.
 
     librdkafka looks for the new one after such an error, but does not repeat this request.
     """
-    deadline_s = time.monotonic() + TIMEOUT_S
+    deadline_s = time.monotonic() + timeout_s
     while True:
         try:
-            return consumer.committed(partitions, timeout=TIMEOUT_S)
+            return consumer.committed(partitions, timeout=timeout_s)
         except KafkaException as error:
             if error.args[0].code() not in COORDINATOR_CHANGES or time.monotonic() > deadline_s:
                 raise

@@ -5,21 +5,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from typing import Final, NamedTuple
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import TopicPartition
 
 from contract.settings.servers import KafkaSettings
+from transport.group_offsets import query_committed
 from transport.log_consumer import create_consumer
 from transport.log_reader import LogReader
 from transport.records import Record
 
 TIMEOUT_S: Final = 20.0
-RETRY_S: Final = 0.1
 POLL_S: Final = 0.1
-NO_COORDINATOR: Final = (
-    KafkaError.NOT_COORDINATOR,
-    KafkaError.COORDINATOR_NOT_AVAILABLE,
-    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
-)
 Offsets = dict[tuple[str, int], int]  # (topic, partition) -> offset
 
 
@@ -54,7 +49,7 @@ class KafkaLog:
         """The committed offset of each partition; -1001 where the group has committed none."""
         requested = [TopicPartition(*partition) for partition in partitions]
         with closing(create_consumer(self._kafka, {"group.id": group})) as consumer:
-            return {(tp.topic, tp.partition): tp.offset for tp in query_committed(consumer, requested)}
+            return {(tp.topic, tp.partition): tp.offset for tp in query_committed(consumer, requested, TIMEOUT_S)}
 
     def find_uncommitted(self, group: str, ends: Mapping[tuple[str, int], int]) -> Offsets:
         """The committed offsets of those partitions that the group has not committed to their ends."""
@@ -70,15 +65,3 @@ class KafkaLog:
                     f"{group} should commit everything in {timeout_s:g} s. Found {uncommitted} of {ends}."
                 )
             time.sleep(POLL_S)
-
-
-def query_committed(consumer: Consumer, partitions: list[TopicPartition]) -> list[TopicPartition]:
-    """The group's committed offsets; retries while the group's coordinator is being elected."""
-    deadline = time.monotonic() + TIMEOUT_S
-    while True:
-        try:
-            return consumer.committed(partitions, TIMEOUT_S)
-        except KafkaException as failure:
-            if failure.args[0].code() not in NO_COORDINATOR or time.monotonic() > deadline:
-                raise
-            time.sleep(RETRY_S)

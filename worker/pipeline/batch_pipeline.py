@@ -179,8 +179,7 @@ class BatchPipeline:
         Raises `BatchRevoked` if the partitions were revoked in the meantime: their next owner publishes.
         """
         with self._membership.batch(end_offsets):
-            self.producer.publish(records, end_offsets, self.consumer, self._name_sources(end_offsets))
-            self._offsets.record_committed(end_offsets)
+            self._commit(records, end_offsets)
 
     def _poll(self) -> list[Record]:
         """The next records. Of confirmed topics only positions are kept here: they are read by assignment."""
@@ -302,16 +301,16 @@ class BatchPipeline:
             ]
             if not outgoing and not end_offsets:
                 return
-            self.producer.publish(outgoing, end_offsets, self.consumer, self._name_sources(end_offsets))
-            self._offsets.record_committed(end_offsets)
+            self._commit(outgoing, end_offsets)
         results.record_metrics(self._scorer.answer_kinds)
         report_rejects(rejects)
         self._breaker.record(len(batch), len(rejects))
 
-    def _name_sources(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, str]:
-        """The metadata of a commit: of which topic, by its id, these offsets are."""
-        sources = self._offsets.sources
-        return {partition: sources[partition] for partition in partitions if partition in sources}
+    def _commit(self, records: Sequence[OutgoingRecord], end_offsets: Mapping[TopicPartition, int]) -> None:
+        """Publish records and commit offsets with them; the metadata names the topic of each by its id."""
+        sources = {p: source for p, source in self._offsets.sources.items() if p in end_offsets}
+        self.producer.publish(records, end_offsets, self.consumer, sources)
+        self._offsets.record_committed(end_offsets)
 
     def _merge(self, batch: Batch, memory: FoldedBatch) -> None:
         """Merge the slices of the batch, together with the offsets that they contain."""

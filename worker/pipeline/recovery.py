@@ -64,12 +64,7 @@ class Recovery:
         }
         self.offsets.drop_partitions(requested)
         partition_offsets, sources = self._query_partitions(requested, consumer)
-        # Offsets that the group committed for a deleted topic mean nothing for a new one of that name. Kafka deletes
-        # them with the topic, but not those of a commit that was in flight.
-        for partition, source in sources.items():
-            committed_source = partition_offsets[partition].metadata or previous_sources.get(partition, source)
-            if committed_source != source:
-                partition_offsets[partition] = partition_offsets[partition]._replace(committed=None)
+        partition_offsets = drop_commits_of_other_topics(partition_offsets, sources, previous_sources)
         merged, log_starts = self._read_merged(sources.values())
         if self._apply_erasures_before_start:
             self._apply_erasures_before_start(sources, merged)
@@ -231,3 +226,19 @@ class Recovery:
         except StaleState as error:
             log.warning("Another worker has already recorded where this log begins: %s", error)
         merged.update(self._profiles.read_offsets(sources.values()))
+
+
+def drop_commits_of_other_topics(
+    offsets: Mapping[TopicPartition, PartitionOffsets],
+    sources: Mapping[TopicPartition, str],
+    previous_sources: Mapping[TopicPartition, str],
+) -> dict[TopicPartition, PartitionOffsets]:
+    """The offsets without commits that are of a deleted topic: they mean nothing for a new one of that name.
+
+    Kafka deletes them with the topic, but not those of a commit that was in flight.
+    """
+    valid = dict(offsets)
+    for partition, source in sources.items():
+        if (offsets[partition].metadata or previous_sources.get(partition, source)) != source:
+            valid[partition] = offsets[partition]._replace(committed=None)
+    return valid
