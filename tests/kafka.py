@@ -9,13 +9,14 @@ from typing import Any, Final, Self
 from confluent_kafka import Consumer
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource  # type: ignore[attr-defined]
 
+from contract.errors import Unavailable
 from contract.settings.servers import KafkaSettings
 from devservers.apache_kafka import make_admin_client
 from devservers.librdkafka import SILENT
 from testkit.environment.steady_producer import SteadyProducer
 from tests.polling import wait_until
 from transport.log_reader import LogReader
-from transport.records import Record, TopicPartition
+from transport.records import OffsetRange, Record, TopicPartition
 
 FLUSH_S: Final = 60.0
 METADATA_S: Final = 20.0
@@ -25,9 +26,18 @@ CHANGES: Final = itertools.count()
 def read_topics(bootstrap: str, *topics: str) -> list[Record]:
     """All committed records of these topics, from beginning to end, partition by partition."""
     with closing(LogReader(kafka=KafkaSettings(bootstrap_servers=bootstrap), skips_gaps=True)) as reader:
-        ends = {partition: offsets.high for partition, offsets in reader.fetch_offset_ranges(topics).items()}
+        ranges = _fetch_offset_ranges(reader, topics)
+        ends = {partition: offsets.high for partition, offsets in ranges.items()}
         records = [record for chunk in reader.read(ends) for record in chunk]
     return sorted(records, key=lambda record: (record.topic_partition, record.offset))
+
+
+def _fetch_offset_ranges(reader: LogReader, topics: Sequence[str]) -> dict[TopicPartition, OffsetRange]:
+    """Ask twice: the first client may have lost a broker that was away a moment ago."""
+    try:
+        return reader.fetch_offset_ranges(topics)
+    except Unavailable:
+        return reader.fetch_offset_ranges(topics)
 
 
 def set_topic_option(bootstrap: str, topic: str, name: str, value: object) -> None:

@@ -45,6 +45,7 @@ def translate_errors(action: str, on_loss: Callable[[], None] = lambda: None) ->
         if needs_new_client(error.args[0]):
             on_loss()
         raise Unavailable(f"Kafka should {action}. Found: {error.args[0].str()}") from error
-    except TimeoutError as error:  # of a future
+    except TimeoutError as error:  # of a future, or of a request that was repeated until now
         on_loss()
-        raise Unavailable(f"Kafka should {action}. Found no answer in time.") from error
+        last_error = f" ({error})" if str(error) else ""
+        raise Unavailable(f"Kafka should {action}. Found no answer in time{last_error}.") from error

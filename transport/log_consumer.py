@@ -79,15 +79,18 @@ def create_consumer(kafka: KafkaSettings, overrides: Mapping[str, Any] | None = 
 def fetch_offset_range(consumer: Consumer, partition: TopicPartition) -> OffsetRange:
     """The first and the next offset of a partition; while its leader changes, ask again for up to `TIMEOUT_S`.
 
-    librdkafka refreshes its metadata after such an error, but does not repeat this request.
+    librdkafka refreshes its metadata after such an error, but does not repeat this request. Raises TimeoutError where
+    it still knows no leader: it may have lost its brokers.
     """
     deadline_s = time.monotonic() + TIMEOUT_S
     while True:
         try:
             return OffsetRange(*consumer.get_watermark_offsets(KafkaPartition(*partition), timeout=TIMEOUT_S))
         except KafkaException as error:
-            if error.args[0].code() not in LEADER_CHANGES or time.monotonic() > deadline_s:
+            if error.args[0].code() not in LEADER_CHANGES:
                 raise
+            if time.monotonic() > deadline_s:
+                raise TimeoutError(f"{partition.log_text()}: {error.args[0].str()}") from error
         time.sleep(LEADER_POLL_S)
 
 

@@ -19,6 +19,7 @@ from transport.topic_watcher import TopicState, TopicWatcher, list_partitions
 
 log = logging.getLogger(__name__)
 IDLE_TIMEOUT_S: Final = 60.0  # of a read that should still return records
+IDLE_CLIENT_S: Final = 15.0  # a client whose broker is back connects to it within 10 s
 CHUNK_RECORDS: Final = 2_000
 CHUNK_WAIT_S: Final = 0.05
 
@@ -228,10 +229,9 @@ class LogReader:
             for partition, start in starts.items()
             if partition in offset_ranges and offset_ranges[partition].high > start
         }
-        self._consumer.client.assign([KafkaPartition(*partition, start) for partition, start in remaining.items()])
         timestamps_ms = [
             timestamp_ms if 0 <= (timestamp_ms := message.timestamp()[1]) <= latest_ms else 0
-            for messages in self._consume_until(remaining)
+            for messages in self._consume_until(remaining, starts=remaining)
             for _, _, message in messages
             if message.error() is None
         ]
@@ -246,10 +246,7 @@ class LogReader:
         """
         start_offsets = starts or {}
         remaining = {partition: end for partition, end in ends.items() if end > start_offsets.get(partition, 0)}
-        self._consumer.client.assign(
-            [KafkaPartition(*partition, start_offsets.get(partition, OFFSET_BEGINNING)) for partition in remaining]
-        )
-        for messages in self._consume_until(remaining):
+        for messages in self._consume_until(remaining, start_offsets):
             records = []
             for partition, position, message in messages:
                 raise_if_truncated(message, partition)
@@ -262,27 +259,41 @@ class LogReader:
         self._consumer.close()
 
     def _consume_until(
-        self, remaining: dict[TopicPartition, int]
+        self, remaining: dict[TopicPartition, int], starts: Mapping[TopicPartition, int]
     ) -> Iterator[list[tuple[TopicPartition, int, Message]]]:
         """The messages of each poll with their position, until every partition has reached its offset in `remaining`.
 
-        A partition that has reached it leaves `remaining` and is read no further. Raises `Unavailable`.
+        A partition that has reached it leaves `remaining` and is read no further. A client that returns nothing for
+        `IDLE_CLIENT_S` may have lost its brokers: a new one goes on. Raises `Unavailable` after `IDLE_TIMEOUT_S`.
         """
-        last_message_s = time.monotonic()
+        positions = {partition: starts.get(partition, OFFSET_BEGINNING) for partition in remaining}
+        self._assign(positions)
+        last_message_s = client_since_s = time.monotonic()
         while remaining:
             wanted = []
             for message in self._consumer.client.consume(CHUNK_RECORDS, CHUNK_WAIT_S):
-                last_message_s = time.monotonic()
+                last_message_s = client_since_s = time.monotonic()
                 partition, position = position_after(message)
                 if partition not in remaining:
                     continue
                 wanted.append((partition, position, message))
+                if position >= 0:
+                    positions[partition] = position
                 if position >= remaining[partition]:
-                    del remaining[partition]
+                    del remaining[partition], positions[partition]
                     self._consumer.client.incremental_unassign([KafkaPartition(*partition)])
-            if time.monotonic() > last_message_s + IDLE_TIMEOUT_S:
+            now_s = time.monotonic()
+            if now_s > last_message_s + IDLE_TIMEOUT_S:
                 unread = ", ".join(map(str, sorted(remaining)))
                 self._consumer.replace()
                 raise Unavailable(f"Kafka should return records of {unread}. Found none for {IDLE_TIMEOUT_S:g} s.")
+            if now_s > client_since_s + IDLE_CLIENT_S:
+                log.warning("Kafka should return records. Found none for %.0f s: a new client asks.", IDLE_CLIENT_S)
+                self._consumer.replace()
+                self._assign(positions)
+                client_since_s = now_s
             self._on_poll()
             yield wanted
+
+    def _assign(self, positions: Mapping[TopicPartition, int]) -> None:
+        self._consumer.client.assign([KafkaPartition(*partition, offset) for partition, offset in positions.items()])

@@ -1,5 +1,6 @@
 """Topics read by assignment, to their end even where it is a transaction marker instead of a record."""
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from devservers.apache_kafka import ApacheKafka, make_admin_client
 from tests.conftest import KafkaBroker
 from tests.kafka import BlockingProducer
 from transport import topic_watcher
+from transport.client_errors import translate_errors
 from transport.log_consumer import fetch_offset_range
 from transport.log_reader import LogReader, TopicTailer
 from transport.records import OffsetRange, TopicPartition
@@ -331,3 +333,20 @@ def test_another_error_than_a_change_of_leader_is_not_repeated() -> None:
 
     with pytest.raises(KafkaException):
         fetch_offset_range(consumer, TopicPartition("orders", 0))
+
+
+@pytest.mark.parametrize("code", [KafkaError._UNKNOWN_PARTITION, KafkaError.NOT_LEADER_FOR_PARTITION])
+def test_a_client_that_knows_no_leader_for_long_is_replaced(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    # given a client that lost its brokers after it learned of the partition
+    monkeypatch.setattr("transport.log_consumer.LEADER_POLL_S", 0.0)
+    monkeypatch.setattr("transport.log_consumer.TIMEOUT_S", 0.1)
+    consumer: Any = ChangingLeader(sys.maxsize, code)
+    replaced = list[bool]()
+    # when
+    with (
+        pytest.raises(Unavailable, match=r"no answer in time \(.*orders"),
+        translate_errors("return the ends of topics", lambda: replaced.append(True)),
+    ):
+        fetch_offset_range(consumer, TopicPartition("orders", 0))
+    # then
+    assert replaced == [True]

@@ -1,5 +1,6 @@
 """Readers whose clients have lost their brokers go on with new ones."""
 
+import itertools
 from contextlib import closing
 
 import pytest
@@ -151,6 +152,27 @@ def test_a_reader_that_lost_its_brokers_reads_with_a_new_consumer(
         monkeypatch.undo()
         # then
         assert reader.fetch_offset_ranges([topic])[partition].high == 1
+
+
+def test_a_read_whose_consumer_lost_its_brokers_goes_on_where_it_was(
+    broker: KafkaBroker, topic: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    # given a read that has returned the records of one partition, and the first record of another
+    monkeypatch.setattr(log_reader, "IDLE_CLIENT_S", 3.0)
+    monkeypatch.setattr(log_reader, "CHUNK_RECORDS", 1)
+    first, second = TopicPartition(topic, 0), TopicPartition(topic, 1)
+    producer = BlockingProducer(broker.bootstrap)
+    producer.send(topic, [("key", b"a")], partition=0)
+    producer.send(topic, [("key", value) for value in (b"b", b"c", b"d")], partition=1)
+    with closing(LogReader(kafka=make_settings(broker))) as reader:
+        chunks = reader.read({first: 1, second: 3})
+        values = [record.value for record in itertools.chain(next(chunks), next(chunks))]
+        # when
+        lose_brokers(reader._consumer)
+        values += [record.value for chunk in chunks for record in chunk]
+    # then
+    assert sorted(map(str, values)) == [str(b"%c" % letter) for letter in b"abcd"]
+    assert "a new client asks" in caplog.text
 
 
 def test_a_watcher_whose_admin_client_lost_its_brokers_answers_again(
