@@ -27,6 +27,7 @@ REASONS: Final = {
     "not_utf8": "the bytes are not UTF-8",
     "not_json": "the text is not one JSON document (NaN and Infinity are not JSON)",
     "too_deep": "the document is nested too deeply to be read",
+    "bad_schema": "the record is not data of its schema in the registry, or the registry lacks the schema",
     "missing_field": "a required field is absent",
     "wrong_type": "a field has another type than agreed",
     "bad_id": "an id is empty, longer than 128 characters, or outside the alphabet",
@@ -198,6 +199,7 @@ KINDS: Final[Mapping[str, type[Event]]] = {
     "judgements": Judgement,
     "erasures": Erasure,
 }
+KIND_BY_TYPE: Final = {struct: kind for kind, struct in KINDS.items()}
 DELETABLE_KINDS: Final = frozenset({"products"})  # a key without a value is a tombstone there, which deletes
 DIGEST_BYTES: Final = 12
 to_msgpack: Final = msgspec.msgpack.Encoder().encode

@@ -5,9 +5,10 @@ import time
 from typing import Final
 
 from contract.errors import BadEvent
-from contract.events import Product, clamp, decode
+from contract.events import Product, clamp
 from transport.kafka_times import KafkaTimes
 from transport.log_reader import TopicTailer
+from transport.record_reader import RecordReader, Skipped, decode_named
 from transport.records import Record, TopicPartition
 from worker.catalogue.catalogue import Catalogue
 from worker.ops import metrics
@@ -23,8 +24,9 @@ class ProductConsumer:
     Where the topic is recreated, the items that the new one lacks become unavailable once it is read.
     """
 
-    def __init__(self, *, tailer: TopicTailer, catalogue: Catalogue) -> None:
-        self._tailer = tailer
+    def __init__(self, *, tailer: TopicTailer, catalogue: Catalogue, reader: RecordReader | None = None) -> None:
+        """`reader`: of the topics that maps read."""
+        self._tailer, self._reader = tailer, reader
         self._catalogue = catalogue
         self._next_log_s = time.monotonic() + PROGRESS_LOG_S
         self._is_reloading = False
@@ -56,8 +58,9 @@ class ProductConsumer:
             self._is_reloading = True
         for record in records:
             if record.value is None and record.key:
-                self._catalogue.delist(record.key.decode(errors="replace"))
-            elif (product := parse_product(record, self._kafka_times)) is not None:
+                if self._reader is None or self._reader.is_deletion(record):
+                    self._catalogue.delist(record.key.decode(errors="replace"))
+            elif (product := parse_product(record, self._kafka_times, self._reader)) is not None:
                 self._catalogue.put(product)
         self._catalogue.encode_pending()
         metrics.CATALOGUE_ITEMS.set(len(self._catalogue))
@@ -78,14 +81,17 @@ class ProductConsumer:
         self._tailer.close()
 
 
-def parse_product(record: Record, kafka_times: KafkaTimes) -> Product | None:
+def parse_product(record: Record, kafka_times: KafkaTimes, reader: RecordReader | None = None) -> Product | None:
     """The product of a record; None for an invalid one, which is only counted because every worker reads the topic.
 
     `kafka_times`: of the records before it.
     """
     try:
         (kafka_ms,) = kafka_times.fill(record.topic_partition, [record.kafka_ms])
-        event, _ = clamp(decode("products", record.value), kafka_ms)
+        _, product = reader.read(record) if reader else ("", decode_named("products", record.value))
+        event, _ = clamp(product, kafka_ms)
+    except Skipped:
+        return None
     except BadEvent as error:
         metrics.BAD_PRODUCTS.labels(error.reason).inc()
         return None

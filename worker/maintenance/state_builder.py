@@ -8,6 +8,7 @@ from contract.profiles.entity_updates import to_updates
 from contract.profiles.erasures import NO_ERASURES, Erasures
 from contract.profiles.store import fold
 from transport.kafka_times import KafkaTimes
+from transport.record_reader import RecordReader
 from transport.records import Record, TopicPartition
 from worker.records.batch import decode_records
 from worker.state.offsets import OffsetTracker
@@ -20,9 +21,16 @@ class StateBuilder:
     """Folds partitions as workers do, without answers; may restart from the merged offsets at any time."""
 
     def __init__(
-        self, *, profiles: RedisProfileStore, kinds: Mapping[str, str], erasures: Erasures = NO_ERASURES
+        self,
+        *,
+        profiles: RedisProfileStore,
+        kinds: Mapping[str, str],
+        erasures: Erasures = NO_ERASURES,
+        reader: RecordReader | None = None,
     ) -> None:
-        self._profiles, self._kinds, self._erasures = profiles, kinds, erasures
+        """`kinds`: what is folded of each topic. `reader`: of the topics that maps read."""
+        self.kinds = kinds
+        self._profiles, self._erasures, self._reader = profiles, erasures, reader
         self._log_starts: dict[str, int] = {}
         self._kafka_times = KafkaTimes()
         self.offsets = OffsetTracker()
@@ -68,7 +76,9 @@ class StateBuilder:
 
     def _fold(self, records: Sequence[Record]) -> None:
         tracker = self.offsets
-        batch = decode_records(records, self._kinds, tracker.sources, (), kafka_times=self._kafka_times)
+        batch = decode_records(
+            records, self.kinds, tracker.sources, (), kafka_times=self._kafka_times, reader=self._reader
+        )
         updates = to_updates(batch.arrivals, erasures=self._erasures)
         writes = fold(self._profiles.read(updates.entities), updates).slice_writes()
         after = tracker.compute_merged(batch.end_offsets, writes.buckets())

@@ -42,6 +42,9 @@ UNREADABLE_KEYS: Final = counter(
     "unreadable_keys_total", "Keys in Redis of another type or content than written, replaced or deleted.", "kind"
 )
 DEAD_LETTERS: Final = counter("dead_letters_total", "Records that could not be answered, by reason.", "reason")
+SKIPPED_RECORDS: Final = counter(
+    "skipped_records_total", "Records of a map's topic that are none of those that the map reads.", "topic"
+)
 REJOINS: Final = counter(
     "rejoins_total", "Times that this member joined its group again with a new client, fenced or without a broker."
 )

@@ -3,7 +3,7 @@
 import logging
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, Final, NamedTuple
 
@@ -311,13 +311,22 @@ def open_profile_store(client: RedisClient, prefix: str) -> RedisProfileStore:
 
 
 def name_sources(
-    partitions: Iterable[TopicPartition], kinds: Mapping[str, str], topic_ids: Mapping[str, str]
+    partitions: Iterable[TopicPartition],
+    kinds: Mapping[str, str],
+    topic_ids: Mapping[str, str],
+    added: Container[str] = (),
 ) -> dict[TopicPartition, str]:
-    """The source of each partition; `kinds` and `topic_ids` are by topic."""
-    return {p: source_name(kinds[p.topic], topic_ids.get(p.topic), p.partition) for p in partitions}
+    """The source of each partition; `kinds` and `topic_ids` are by topic. `added`: topics that maps add to a kind's."""
+    return {
+        p: source_name(kinds[p.topic], topic_ids.get(p.topic), p.partition, p.topic if p.topic in added else "")
+        for p in partitions
+    }
 
 
-def source_name(kind: str, topic_id: str | None, partition: int) -> str:
-    """The source of one partition's slices: a recreated topic has another id, hence other sources."""
-    ident = f"~{re.sub('[^A-Za-z0-9_-]', '', topic_id)}" if topic_id else ""
+def source_name(kind: str, topic_id: str | None, partition: int, added_topic: str = "") -> str:
+    """The source of one partition's slices: a recreated topic has another id, hence other sources.
+
+    Without ids, a topic that a map adds to the one of its kind goes by its name.
+    """
+    ident = f"~{re.sub('[^A-Za-z0-9_-]', '', topic_id)}" if topic_id else f"~={added_topic}" if added_topic else ""
     return f"{kind}{ident}/{partition}"

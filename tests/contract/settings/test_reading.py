@@ -244,6 +244,7 @@ def test_one_mistake_in_every_section_gives_all_errors_in_order(write: Write, mo
     actual = read_errors()
     # then
     sections = "kafka, redis, topics, worker, lists, feedback, log, rules, tasks, thresholds, model, training, watch"
+    sections += ", map, registry"
     table = {"kind": "binary", "groups": "user", "graph": "decide"}
     topics = sorted(TopicSettings(clicks="shop.orders").names_by_kind().values())
     assert actual == [
