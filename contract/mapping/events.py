@@ -11,6 +11,10 @@ from contract.events import KINDS, Event, classify_violation
 def read_document(kind: str, document: object) -> Event:
     """The event of a document in our form; raises `BadEvent`."""
     try:
+        return msgspec.convert(document, KINDS[kind], strict=False)
+    except msgspec.ValidationError:
+        pass  # an id may be a number, which few documents have
+    try:
         return msgspec.convert(write_ids(document), KINDS[kind], strict=False)
     except msgspec.ValidationError as error:
         raise BadEvent(classify_violation(str(error)), str(error)) from error

@@ -117,7 +117,7 @@ def test_protobuf_is_read_without_generated_classes(deserializer: Deserializer) 
     view = deserializer.read(TOPIC, serialize(view_class(id="c1", at_ms=5, visitor=visitor_class(user_id="u"))))
     visitor = deserializer.read(TOPIC, serialize(visitor_class(user_id="u")))
     # then
-    assert view == {"id": "c1", "at_ms": "5", "is_new": False, "visitor": {"user_id": "u"}}
+    assert view == {"id": "c1", "at_ms": 5, "is_new": False, "visitor": {"user_id": "u"}}
     assert visitor == {"user_id": "u"}
 
 
