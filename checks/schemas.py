@@ -1,4 +1,4 @@
-"""`python -m checks.schemas`: writes docs/schemas/, JSON Schemas of all records and an AsyncAPI document, from the code.
+"""`python -m checks.schemas`: writes docs/schemas/ from the code, JSON Schemas of all records and an AsyncAPI document.
 
 A test compares the files with the code.
 """

@@ -1,4 +1,4 @@
-"""`python -m bench map`: time of a mapped nested order, of Avro and of Protobuf, beside our own JSON.
+"""`python -m bench map`: time of a mapped nested order, of Avro, of Protobuf and of our own JSON.
 
 One record of each form holds the same order of three lines; each is read to an event, as a worker does. The forms take
 turns, so that noise affects all. Avro and Protobuf need the packages of the group `schemas`; without, they are null.
