@@ -27,6 +27,7 @@ from worker.pipeline.membership import BatchRevoked
 from worker.probes.group_remedy import GroupRemedy
 from worker.probes.progress import Progress
 from worker.probes.watchdog import Watchdog
+from worker.records.intake import make_event_readers
 from worker.records.lanes import LANES, Lane
 from worker.scoring.handlers import HANDLERS
 from worker.scoring.scorer import LaneHandlers, LaneScorer, ScoringResources
@@ -60,7 +61,9 @@ class ScoreWorker:
         encoder = Encoder(features)
         catalogue = Catalogue(encoder, settings.worker.items_max)
         self._products = ProductConsumer(
-            tailer=TopicTailer(kafka=settings.kafka, topics=[settings.topics.products]), catalogue=catalogue
+            tailer=TopicTailer(kafka=settings.kafka, topics=[settings.topics.products]),
+            catalogue=catalogue,
+            reader=make_event_readers(settings)["products"],
         )
         handlers = HANDLERS[lane]
         stores = open_stores(settings, handlers.answer_kinds)

@@ -5,7 +5,9 @@ import time
 from typing import Final
 
 from contract.errors import BadEvent
-from contract.events import Product, clamp, decode
+from contract.events import READERS, EventReader, Product, clamp
+from contract.events.reading import decode_document
+from contract.events.values import Unreadable, read_text
 from transport.kafka_times import KafkaTimes
 from transport.log_reader import TopicTailer
 from transport.records import Record, TopicPartition
@@ -23,8 +25,9 @@ class ProductConsumer:
     Where the topic is recreated, the items that the new one lacks become unavailable once it is read.
     """
 
-    def __init__(self, *, tailer: TopicTailer, catalogue: Catalogue) -> None:
+    def __init__(self, *, tailer: TopicTailer, catalogue: Catalogue, reader: EventReader = READERS["products"]) -> None:
         self._tailer = tailer
+        self._reader = reader
         self._catalogue = catalogue
         self._next_log_s = time.monotonic() + PROGRESS_LOG_S
         self._is_reloading = False
@@ -57,8 +60,10 @@ class ProductConsumer:
         for record in records:
             if record.value is None and record.key:
                 self._catalogue.delist(record.key.decode(errors="replace"))
-            elif (product := parse_product(record, self._kafka_times)) is not None:
+            elif (product := parse_product(record, self._kafka_times, self._reader)) is not None:
                 self._catalogue.put(product)
+            elif item_id := find_item_id(record):
+                self._catalogue.delist(item_id)  # what is known of it is out of date: it may be sold out
         self._catalogue.encode_pending()
         metrics.CATALOGUE_ITEMS.set(len(self._catalogue))
         if self._is_reloading and not self._tailer.partitions_behind:
@@ -78,14 +83,23 @@ class ProductConsumer:
         self._tailer.close()
 
 
-def parse_product(record: Record, kafka_times: KafkaTimes) -> Product | None:
+def find_item_id(record: Record) -> str | None:
+    """The item that a record is about which cannot be read: that of its document, else its key."""
+    try:
+        document = decode_document(record.value or b"")
+        return read_text(document["item_id"]) if isinstance(document, dict) else None
+    except (BadEvent, Unreadable, KeyError, UnicodeDecodeError):
+        return record.key.decode(errors="replace") if record.key else None
+
+
+def parse_product(record: Record, kafka_times: KafkaTimes, reader: EventReader) -> Product | None:
     """The product of a record; None for an invalid one, which is only counted because every worker reads the topic.
 
     `kafka_times`: of the records before it.
     """
     try:
         (kafka_ms,) = kafka_times.fill(record.topic_partition, [record.kafka_ms])
-        event, _ = clamp(decode("products", record.value), kafka_ms)
+        event, _ = clamp(reader.read(record.value), kafka_ms)
     except BadEvent as error:
         metrics.BAD_PRODUCTS.labels(error.reason).inc()
         return None

@@ -8,7 +8,7 @@ import msgspec
 from msgspec.structs import replace
 
 from contract.errors import BadEvent
-from contract.events import AHEAD_MS_MAX, Event, clamp, decode
+from contract.events import AHEAD_MS_MAX, READERS, Event, EventReaders, clamp
 from contract.messages import ScoredRow, read_scored_row
 from contract.units import DAY_MS, HOUR_MS, MINUTE_MS
 from transport.kafka_times import read_clock_ms
@@ -31,7 +31,14 @@ class RecordDecoder:
     there is none.
     """
 
-    def __init__(self, *, kinds_by_topic: Mapping[str, str], clock_ms: Callable[[], int] = read_clock_ms) -> None:
+    def __init__(
+        self,
+        *,
+        kinds_by_topic: Mapping[str, str],
+        clock_ms: Callable[[], int] = read_clock_ms,
+        readers: EventReaders = READERS,
+    ) -> None:
+        self._readers = readers
         self.kinds_by_topic = kinds_by_topic
         self._clock_ms = clock_ms
         self._highest_ms: dict[TopicPartition, int] = {}
@@ -75,7 +82,7 @@ class RecordDecoder:
 
     def _decode(self, kind: str, record: Record, reference_ms: int) -> tuple[ScoredRow | Event, bool]:
         if kind != "scored":
-            event, was_clamped = clamp(decode(kind, record.value), reference_ms)
+            event, was_clamped = clamp(self._readers[kind].read(record.value), reference_ms)
             metrics.CLAMPED_TIMESTAMPS.inc(was_clamped)
             return event, was_clamped
         row = read_scored_row(record.value or b"")

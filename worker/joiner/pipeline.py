@@ -38,6 +38,7 @@ from worker.kafka.producer import OutcomeUnknown, TransactionalProducer
 from worker.ops import metrics
 from worker.ops.retry import Retry
 from worker.ops.steps import Step, StepMarker
+from worker.records.intake import make_event_readers
 
 log = logging.getLogger(__name__)
 KINDS: Final = ("scored", "impressions", "clicks", "orders", "labels")
@@ -100,7 +101,9 @@ class JoinerPipeline:
         self._saved_erased = NOTHING_ERASED
         kinds_by_topic = {settings.topics.topic_name(kind): kind for kind in KINDS}
         self._topics = list(kinds_by_topic)
-        self._decoder = RecordDecoder(kinds_by_topic=kinds_by_topic, clock_ms=self._clocks.wall_ms)
+        self._decoder = RecordDecoder(
+            kinds_by_topic=kinds_by_topic, clock_ms=self._clocks.wall_ms, readers=make_event_readers(settings)
+        )
         self._tasks = {*JUDGED_TASKS, *(task.name for task in settings.tasks)}
         self.consumer = consumer
         self._membership = membership

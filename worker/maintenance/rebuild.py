@@ -14,6 +14,8 @@ from datetime import datetime
 from typing import Final, TypeVar
 
 from contract.errors import BadConfig, LostLog, ShopstreamError, StaleState, Unavailable
+from contract.events import READERS, EventReaders
+from contract.profiles.erasures import Erasures
 from contract.profiles.record import FAMILIES
 from contract.settings.reading import Settings
 from contract.settings.servers import TopicSettings
@@ -25,6 +27,7 @@ from worker.kafka.admin import KafkaAdmin
 from worker.maintenance.profile_report import to_epoch_ms
 from worker.maintenance.state_builder import StateBuilder
 from worker.ops.retry import Retry, StopRequested
+from worker.records.intake import make_event_readers
 from worker.redis.client import RedisClient
 from worker.redis.cluster import connect
 from worker.state.generations import LEASE_MS, Generations, LeaseLost, generation_prefix
@@ -58,7 +61,7 @@ class RebuildResult:
 class Rebuild:
     """One rebuild of the state from these topics."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts that it connects
         self,
         *,
         reader: LogReader,
@@ -69,6 +72,7 @@ class Rebuild:
         retry: Retry,
         from_ms: int | None = None,
         accepts_loss: bool = False,
+        readers: EventReaders = READERS,
     ) -> None:
         """`from_ms`: fold records with this Kafka timestamp or a later one; None: all records."""
         self._reader = reader
@@ -76,7 +80,7 @@ class Rebuild:
         self._client = client
         self._prefix = prefix
         self._topics, self._erasures = {topics.topic_name(kind): kind for kind in FAMILIES}, topics.erasures
-        self._retry_policy = retry
+        self._retry_policy, self._readers = retry, readers
         self._from_ms, self._accepts_loss = from_ms, accepts_loss
         self._generations, self._name = Generations(client=client, prefix=prefix), ""
         self._may_have_switched = False
@@ -92,8 +96,8 @@ class Rebuild:
         self._name, collected = name, 0
         profiles = RedisProfileStore(client=self._client, prefix=generation_prefix(self._prefix, name))
         try:
-            erasures, read_offsets = self._retry(lambda: read_erasures(self._reader, self._erasures))
-            builder = StateBuilder(profiles=profiles, kinds=self._topics, erasures=erasures)
+            erasures, read_offsets = self._retry(lambda: self._read_erasures())
+            builder = StateBuilder(profiles=profiles, kinds=self._topics, erasures=erasures, readers=self._readers)
             collected = self._retry(self._collect)
             previous = self._retry(self._generations.read_serving)
             log.info("Building generation %s; %s serves until then.", name, previous or "the first one")
@@ -117,6 +121,9 @@ class Rebuild:
             collected=collected,
             seconds=time.monotonic() - started_s,
         )
+
+    def _read_erasures(self) -> tuple[Erasures, dict[TopicPartition, int]]:
+        return read_erasures(self._reader, self._erasures, self._readers["erasures"])
 
     def _catch_up(self, builder: StateBuilder) -> int:
         """Fold until few records are left; returns their number. Raises `RebuildRefused` if it does not fall."""
@@ -230,6 +237,7 @@ def rebuild(settings: Settings, start: datetime | None, *, accepts_loss: bool, s
             client=client,
             prefix=settings.redis.prefix,
             topics=settings.topics,
+            readers=make_event_readers(settings),
             retry=Retry(stop),
             from_ms=from_ms,
             accepts_loss=accepts_loss,

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from contract.events import READERS, EventReaders
 from contract.hashing import BUCKETS
 from contract.profiles.entity_updates import to_updates
 from contract.profiles.erasures import NO_ERASURES, Erasures
@@ -20,9 +21,14 @@ class StateBuilder:
     """Folds partitions as workers do, without answers; may restart from the merged offsets at any time."""
 
     def __init__(
-        self, *, profiles: RedisProfileStore, kinds: Mapping[str, str], erasures: Erasures = NO_ERASURES
+        self,
+        *,
+        profiles: RedisProfileStore,
+        kinds: Mapping[str, str],
+        erasures: Erasures = NO_ERASURES,
+        readers: EventReaders = READERS,
     ) -> None:
-        self._profiles, self._kinds, self._erasures = profiles, kinds, erasures
+        self._profiles, self._kinds, self._erasures, self._readers = profiles, kinds, erasures, readers
         self._log_starts: dict[str, int] = {}
         self._kafka_times = KafkaTimes()
         self.offsets = OffsetTracker()
@@ -68,7 +74,9 @@ class StateBuilder:
 
     def _fold(self, records: Sequence[Record]) -> None:
         tracker = self.offsets
-        batch = decode_records(records, self._kinds, tracker.sources, (), kafka_times=self._kafka_times)
+        batch = decode_records(
+            records, self._kinds, tracker.sources, (), kafka_times=self._kafka_times, readers=self._readers
+        )
         updates = to_updates(batch.arrivals, erasures=self._erasures)
         writes = fold(self._profiles.read(updates.entities), updates).slice_writes()
         after = tracker.compute_merged(batch.end_offsets, writes.buckets())

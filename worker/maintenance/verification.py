@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
 from contract.errors import BadConfig, BadEvent, LostLog, ShopstreamError, StaleState, Unavailable
-from contract.events import clamp, decode
+from contract.events import READERS, EventReaders, clamp
 from contract.hashing import hash_id
 from contract.profiles.entity_updates import Arrival
 from contract.profiles.erasures import Erasures
@@ -28,6 +28,7 @@ from worker.kafka.admin import KafkaAdmin
 from worker.maintenance.comparison import DIFFERENCES_MAX, SliceKey, StateComparison, VerificationResult
 from worker.maintenance.recomputation import Recomputation, TimedArrival
 from worker.maintenance.snapshot import ProfileSnapshot, read_snapshot
+from worker.records.intake import make_event_readers
 from worker.records.lanes import LANES
 from worker.redis.cluster import connect
 from worker.state.profile_repair import is_readable
@@ -85,6 +86,7 @@ class Verification:
         erasures: str,
         sample: EntitySample,
         differences_max: int = DIFFERENCES_MAX,
+        readers: EventReaders = READERS,
     ) -> None:
         self._reader = reader
         self._admin = admin
@@ -93,6 +95,7 @@ class Verification:
         self._erasures = erasures
         self._sample = sample
         self._differences_max = differences_max
+        self._readers = readers
 
     def run(self, now_ms: int) -> VerificationResult:
         """Read Redis, then the log, then compare; raises `InconsistentSnapshot`, `StaleState`, or `Unavailable`.
@@ -108,7 +111,7 @@ class Verification:
         merged_before = self._profiles.read_offsets(sources)
         ignored_families = set(FAMILIES) - set(self._topics.values())
         snapshot = read_snapshot(self._profiles, self._sample.contains, merged_before, ignored_families)
-        erasures, erasure_ends = read_erasures(self._reader, self._erasures)
+        erasures, erasure_ends = read_erasures(self._reader, self._erasures, self._readers["erasures"])
         erasing_sources = self._find_erasing_sources(
             executed, {progress.partition_name(partition): end for partition, end in erasure_ends.items()}
         )
@@ -167,7 +170,7 @@ class Verification:
         partition = record.topic_partition
         try:
             (kafka_ms,) = kafka_times.fill(partition, [record.kafka_ms])
-            event, _ = clamp(decode(self._topics[partition.topic], record.value), kafka_ms)
+            event, _ = clamp(self._readers[self._topics[partition.topic]].read(record.value), kafka_ms)
         except BadEvent:
             return None
         return TimedArrival(Arrival(names[partition], record.offset, event, *partition), record.kafka_ms)
@@ -231,6 +234,7 @@ def verify(settings: Settings, sample: EntitySample, kinds: Iterable[str]) -> in
         topics={settings.topics.topic_name(kind): kind for kind in kinds},
         erasures=settings.topics.erasures,
         sample=sample,
+        readers=make_event_readers(settings),
     )
     try:
         result = run_repeatedly(verification)

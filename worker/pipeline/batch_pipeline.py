@@ -31,6 +31,7 @@ from worker.pipeline.membership import BatchRevoked, KafkaClients
 from worker.pipeline.recovery import Recovery
 from worker.probes.progress import Progress
 from worker.records.batch import Batch, decode_records, report_rejects
+from worker.records.intake import make_event_readers
 from worker.records.lanes import Lane
 from worker.scoring.results import BatchResults
 from worker.scoring.scorer import Scorer
@@ -71,6 +72,7 @@ class BatchPipeline:
         self._confirmed_topics = {settings.topics.topic_name(kind) for kind in lane.confirmed_kinds}
         self.retry, self._mark_step = retry, step_marker
         self._kinds = settings.topics.kinds_by_topic()
+        self._readers = make_event_readers(settings)
         self._kafka_times, self._partition_counts = KafkaTimes(), dict[str, int]()
         self._answer_filter = AnswerFilter(
             offsets=self._offsets, erasures=self._erasures, kinds=self._kinds, kind_of=scorer.kind_of
@@ -196,6 +198,7 @@ class BatchPipeline:
             lane.watched_kinds,
             lane.inspected_kinds,
             kafka_times=self._kafka_times,
+            readers=self._readers,
         )
 
     def _forget_unanswered(self, partitions: Iterable[TopicPartition]) -> None:

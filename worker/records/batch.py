@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from contract.errors import BadEvent
-from contract.events import DELETABLE_KINDS, UserEvent, clamp, decode
+from contract.events import DELETABLE_KINDS, READERS, EventReader, EventReaders, UserEvent, clamp
 from contract.messages import DeadLetter
 from contract.profiles.entity_updates import Arrival
 from transport.kafka_times import KafkaTimes
@@ -82,6 +82,7 @@ def decode_records(
     inspected_kinds: Sequence[str] = (),
     *,
     kafka_times: KafkaTimes | None = None,
+    readers: EventReaders = READERS,
 ) -> Batch:
     """Decode each record by itself. `kinds`: the kind of events by topic. Inspected kinds leave only their rejects.
 
@@ -99,7 +100,7 @@ def decode_records(
         if kind in DELETABLE_KINDS:
             partition_records = [record for record in partition_records if record.value is not None or not record.key]
         times_ms = kafka_times.fill(partition, [record.kafka_ms for record in partition_records])
-        arrivals, rejects = decode_partition(partition_records, times_ms, kind, sources.get(partition, kind))
+        arrivals, rejects = decode_partition(partition_records, times_ms, readers[kind], sources.get(partition, kind))
         if kind in watched_kinds:
             batch.watched += arrivals
             continue  # the lane that folds this kind writes its dead letters
@@ -110,13 +111,13 @@ def decode_records(
 
 
 def decode_partition(
-    records: Sequence[Record], times_ms: Sequence[int], kind: str, source: str
+    records: Sequence[Record], times_ms: Sequence[int], reader: EventReader, source: str
 ) -> tuple[list[Arrival], list[Reject]]:
     """The events of one partition's records, clamped by these times, and its bad records."""
     arrivals, rejects, clamped = list[Arrival](), list[Reject](), 0
     for (topic_partition, offset, _, value, _, _), kafka_ms in zip(records, times_ms, strict=True):
         try:
-            event, was_clamped = clamp(decode(kind, value), kafka_ms)
+            event, was_clamped = clamp(reader.read(value), kafka_ms)
         except BadEvent as error:
             rejects.append(
                 Reject(records[len(arrivals) + len(rejects)], error.reason, type(error).__name__, str(error))

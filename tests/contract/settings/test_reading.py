@@ -124,7 +124,7 @@ def test_wrong_values_of_all_sections_are_reported_at_once(write: Write) -> None
         ("watch.pause = 1", "`watch.pause` should be one of the settings http_port, pause_s, portion, "),
         ("rules = [{above = 1}]", "`rules.0.feature` should be given. Found {'above': 1}."),
         ("rules = [{over = 1}]", "`rules.0.over` should be one of the settings feature, above, action, reason. "),
-        ("wacth = 1", "`wacth` should be one of the settings kafka, redis, topics, worker, lists, feedback, "),
+        ("wacth = 1", "`wacth` should be one of the settings kafka, redis, topics, intake, worker, lists, feedback, "),
     ],
 )
 def test_an_error_names_the_setting_and_what_it_accepts(write: Write, text: str, error: str) -> None:
