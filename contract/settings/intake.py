@@ -74,10 +74,10 @@ class IntakeSettings(Section):
         "fe80::/10",
         "ff00::/8",
     )
-    times: dict[KindName, TimeUnit] = Field(default_factory=dict)
+    times: dict[KindName, TimeUnit] = Field(default={})
     doubtful_times: Literal["accept", "refuse"] = "accept"
-    money: dict[KindName, MoneyUnit] = Field(default_factory=dict)
-    rates: dict[str, Rate] = Field(default_factory=dict)
+    money: dict[KindName, MoneyUnit] = Field(default={})
+    rates: dict[str, Rate] = Field(default={})
 
     def time_unit(self, kind: str) -> str:
         """The declared unit of the times of a kind."""

@@ -127,7 +127,7 @@ BAD: Final[Mapping[str, tuple[str, bytes | None, str]]] = {
     "an id of 129 characters": ("orders", encode_event("orders", event_id="a" * 129), "bad_id"),
     "a placeholder for an order's id": ("orders", encode_event("orders", event_id="null"), "placeholder_id"),
     "an empty item": ("clicks", encode_event("clicks", item_id=""), "placeholder_id"),
-    "an erasure of nobody": ("erasures", encode_event("erasures", user_id="guest"), "placeholder_id"),
+    "an erasure without a user": ("erasures", encode_event("erasures", user_id="guest"), "placeholder_id"),
     "a label of 2 for a task of yes or no": ("labels", encode_event("labels", value=2), "bad_label"),
 }
 

@@ -203,9 +203,9 @@ def test_placeholders_are_no_ids() -> None:
 
 
 def test_the_list_of_placeholders_is_a_setting() -> None:
-    intake = Intake("clicks", placeholders=["nobody"])
+    intake = Intake("clicks", placeholders=["tester"])
     assert intake.read(user_id="guest", session_id="0").user_id == "guest"
-    assert intake.read(user_id="Nobody").user_id == ""
+    assert intake.read(user_id="Tester").user_id == ""
 
 
 def test_items_of_a_list_that_are_no_ids_are_left_out() -> None:
