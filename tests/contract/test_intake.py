@@ -38,7 +38,7 @@ class Intake:
             IntakeSettings(**settings),
             tasks=TASKS,
             on_ignored=lambda kind, field: self.ignored.update([field]),
-            on_doubtful=lambda kind, field, found: self.doubtful.update([(field, found)]),
+            on_doubtful=lambda kind, field, unit: self.doubtful.update([(field, unit)]),
         )
 
     def read(self, **changes: Any) -> Any:

@@ -23,13 +23,13 @@ class IntakeCounts:
     def count_ignored(self, kind: str, field: str) -> None:
         metrics.FIELDS_IGNORED.labels(kind, field).inc()
 
-    def count_doubtful(self, kind: str, field: str, found: str) -> None:
-        metrics.FIELDS_DOUBTFUL.labels(kind, field, found).inc()
+    def count_doubtful(self, kind: str, field: str, unit: str) -> None:
+        metrics.FIELDS_DOUBTFUL.labels(kind, field, unit).inc()
         now_s = self._clock_s()
-        if now_s < self._next_warning_s.get((kind, field, found), now_s):
+        if now_s < self._next_warning_s.get((kind, field, unit), now_s):
             return
-        self._next_warning_s[kind, field, found] = now_s + WARN_EVERY_S
-        if found == "no_rate":
+        self._next_warning_s[kind, field, unit] = now_s + WARN_EVERY_S
+        if unit == "no_rate":
             log.warning(
                 "Amounts of %s should be in a currency of `intake.rates`. Found others, taken as they are.", kind
             )
@@ -38,7 +38,7 @@ class IntakeCounts:
                 "`%s` of %s should be in the unit that `intake.times` declares. Found times that look like `%s`.",
                 field,
                 kind,
-                found,
+                unit,
             )
 
 
