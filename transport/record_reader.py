@@ -1,17 +1,15 @@
 """Records to events, whatever their form: ours, one that a map reads, one of a schema registry.
 
 Every reader of events uses this one, so that all read the same. Topics of our own form in JSON need nothing of it but
-`kinds`: `contract.events.decode` reads them.
+`kinds` and `readers`.
 """
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from contract.errors import BadEvent
-from contract.events import DELETABLE_KINDS, Event, decode
-from contract.mapping.envelopes import Skipped, describe_framing, is_framed, parse
+from contract.events import DELETABLE_KINDS, READERS, Event, EventReaders
+from contract.mapping.envelopes import Skipped, is_framed, parse
 from contract.mapping.event_topics import EventTopics
-from contract.mapping.events import read_document
 from contract.settings.reading import Settings
 from transport.records import Record
 
@@ -25,14 +23,18 @@ Call = Callable[[str, Callable[[], Any]], Any]  # with the name of the server
 class RecordReader:
     """Reads the records of the topics of events. `kinds`: of events by topic, for topics that hold one kind.
 
-    `deserializer`: of values with the framing of a schema registry, if one is set. `retry` calls it until the registry
-    answers.
+    `readers`: of documents in our form, by kind. `deserializer`: of values with the framing of a schema registry, where
+    one is set; `retry` calls it until the registry answers.
     """
 
     def __init__(
-        self, topics: EventTopics, deserializer: "Deserializer | None" = None, retry: Call = lambda name, call: call()
+        self,
+        topics: EventTopics,
+        readers: EventReaders = READERS,
+        deserializer: "Deserializer | None" = None,
+        retry: Call = lambda name, call: call(),
     ) -> None:
-        self.topics = topics
+        self.topics, self.readers = topics, readers
         self._deserializer, self._retry = deserializer, retry
         self.kinds = {topic: kinds[0] for topic, kinds in self.topics.kinds.items() if len(kinds) == 1}
 
@@ -74,28 +76,20 @@ class RecordReader:
         topic = record.topic_partition.topic
         if not self.is_plain(topic):
             kind, document = self.find_kind(record)
-            return kind, read_document(kind, document)
-        return (kind := self.kinds[topic]), decode_named(kind, record.value)
+            return kind, self.readers[kind].read_document(document)
+        return (kind := self.kinds[topic]), self.readers[kind].read(record.value)
 
 
-def open_record_reader(settings: Settings, retry: Call = lambda name, call: call()) -> RecordReader:
+def open_record_reader(
+    settings: Settings, readers: EventReaders, retry: Call = lambda name, call: call()
+) -> RecordReader:
     """The reader of these settings; raises `BadConfig` where the packages of a registry are missing."""
     deserializer = None
     if settings.registry.url:
         from transport.schemas.deserializer import Deserializer
 
         deserializer = Deserializer(settings.registry)
-    return RecordReader(settings.event_topics(), deserializer, retry)
+    return RecordReader(settings.event_topics(), readers, deserializer, retry)
 
 
-def decode_named(kind: str, value: bytes | None) -> Event:
-    """As `decode`; a record with the framing of a schema registry is named as such."""
-    try:
-        return decode(kind, value)
-    except BadEvent as error:
-        if value and is_framed(value):
-            raise BadEvent("not_json", describe_framing(value)) from error
-        raise
-
-
-__all__ = ["RecordReader", "Skipped", "decode_named", "open_record_reader"]
+__all__ = ["RecordReader", "Skipped", "open_record_reader"]

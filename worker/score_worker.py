@@ -28,6 +28,7 @@ from worker.pipeline.membership import BatchRevoked
 from worker.probes.group_remedy import GroupRemedy
 from worker.probes.progress import Progress
 from worker.probes.watchdog import Watchdog
+from worker.records.intake import make_event_readers
 from worker.records.lanes import LANES, Lane
 from worker.scoring.handlers import HANDLERS
 from worker.scoring.scorer import LaneHandlers, LaneScorer, ScoringResources
@@ -59,12 +60,13 @@ class ScoreWorker:
         self._settings, self._lane, self._stop = settings, LANES[lane], stop
         self._bundle_watcher = BundleWatcher(folder=settings.bundles, features=features)
         encoder = Encoder(features)
-        self._event_topics = settings.event_topics()
+        self._event_topics, readers = settings.event_topics(), make_event_readers(settings)
         catalogue = Catalogue(encoder, settings.worker.items_max)
         self._products = ProductConsumer(
             tailer=TopicTailer(kafka=settings.kafka, topics=self._event_topics.names_of(["products"])),
             catalogue=catalogue,
-            reader=open_record_reader(settings, Retry(stop).call),
+            reader=readers["products"],
+            record_reader=open_record_reader(settings, readers, Retry(stop).call),
         )
         handlers = HANDLERS[lane]
         stores = open_stores(settings, handlers.answer_kinds)

@@ -138,7 +138,7 @@ def open_reads() -> dict[str, Callable[[], object]]:
         from transport.schemas.deserializer import Deserializer
 
         deserializer = Deserializer(RegistrySettings(url="mock://bench"))
-        framed = RecordReader(topics, deserializer)
+        framed = RecordReader(topics, deserializer=deserializer)
         values["avro"] = ("acme.avro", serialize_avro(deserializer.client))
         values["protobuf"] = ("acme.protobuf", serialize_protobuf(deserializer.client))
         readers |= {"avro": framed, "protobuf": framed}

@@ -30,6 +30,7 @@ from pydantic_settings import (
 from contract.errors import BadConfig
 from contract.features.declaration import GROUPS, FeatureSet, read_features
 from contract.mapping.event_topics import EventTopics
+from contract.settings.intake import IntakeSettings
 from contract.settings.model import ModelConfig
 from contract.settings.monitor import MonitorConfig
 from contract.settings.servers import KafkaSettings, RedisSettings, RegistrySettings, TopicSettings
@@ -62,6 +63,7 @@ class Settings(BaseSettings):
     kafka: KafkaSettings = KafkaSettings()
     redis: RedisSettings = RedisSettings()
     topics: TopicSettings = TopicSettings()
+    intake: IntakeSettings = IntakeSettings()
     worker: WorkerSettings = WorkerSettings()
     lists: ListSettings = ListSettings()
     feedback: FeedbackSettings = FeedbackSettings()

@@ -9,9 +9,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from contract.events import READERS
 from contract.mapping.envelopes import Skipped
 from contract.mapping.event_topics import EventTopics
-from contract.mapping.events import read_document
 from contract.settings.mapping import (
     CHANGES,
     ENVELOPES,
@@ -51,7 +51,7 @@ def test_a_recipe_reads_its_records_as_it_says(path: Path) -> None:
             kind, document = topic_map.read(json.dumps(record).encode())
         except Skipped:
             continue
-        events.append(drop_absent(msgspec.to_builtins(read_document(kind, document))))
+        events.append(drop_absent(msgspec.to_builtins(READERS[kind].read_document(document))))
     # then
     assert events == expected
 

@@ -7,6 +7,7 @@ group `schemas` installs. Only this package imports them.
 import datetime
 import decimal
 import io
+import math
 import uuid
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -94,7 +95,7 @@ def open_plain_avro(schema_text: str) -> Read:
     import fastavro
 
     schema = fastavro.parse_schema(msgspec.json.decode(schema_text))
-    is_plain = not any(name in schema_text for name in ('"logicalType"', '"bytes"', '"fixed"'))
+    is_plain = not any(name in schema_text for name in NOT_PLAIN)
 
     def read(value: bytes, topic: str) -> Any:
         document = fastavro.schemaless_reader(io.BytesIO(value[FRAMING_BYTES:]), schema, None)
@@ -141,12 +142,14 @@ def read_datetime(value: datetime.datetime) -> int:
     return round((value if value.tzinfo else value.replace(tzinfo=datetime.UTC)).timestamp() * 1_000)
 
 
-PLAIN: Final = frozenset({str, int, float, bool, type(None)})
+PLAIN: Final = frozenset({str, int, bool, type(None)})
+NOT_PLAIN: Final = ('"logicalType"', '"bytes"', '"fixed"', '"float"', '"double"')  # types in the text of an Avro schema
 CONVERSIONS: Final[Mapping[type, Callable[[Any], Any]]] = {
     datetime.datetime: read_datetime,
     datetime.date: datetime.date.isoformat,
     datetime.time: datetime.time.isoformat,
     decimal.Decimal: str,
     uuid.UUID: str,
+    float: lambda value: value if math.isfinite(value) else None,  # JSON has no other numbers
     bytes: lambda value: value.decode(errors="replace"),
 }

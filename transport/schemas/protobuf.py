@@ -1,6 +1,7 @@
 """Protobuf without generated classes: the classes of messages are made from the descriptors that a registry keeps."""
 
 import base64
+import math
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ from google.protobuf.message_factory import GetMessageClass
 SERIALIZED: Final = "serialized"  # the form of a schema that is a descriptor instead of its text
 KNOWN: Final = "google.protobuf."  # Timestamp, wrappers and the like, which have forms of their own in JSON
 NO_CONTEXT: Final = SerializationContext("", MessageField.VALUE)
+FRACTIONS: Final = (FieldDescriptor.TYPE_FLOAT, FieldDescriptor.TYPE_DOUBLE)
 Convert = Callable[[Any], Any]
 
 
@@ -79,8 +81,8 @@ def compile_message(descriptor: Descriptor) -> Convert:
 
 def is_simple(field: FieldDescriptor) -> bool:
     """Whether a value of a field is part of a document as it is."""
-    has_other_form = field.type in (FieldDescriptor.TYPE_MESSAGE, FieldDescriptor.TYPE_ENUM, FieldDescriptor.TYPE_BYTES)
-    return not (has_other_form or field.is_repeated or field.has_presence or field.type == FieldDescriptor.TYPE_GROUP)
+    has_other_form = field.message_type or field.enum_type or field.type in (FieldDescriptor.TYPE_BYTES, *FRACTIONS)
+    return not (has_other_form or field.is_repeated or field.has_presence)
 
 
 def compile_field(field: FieldDescriptor) -> Convert:
@@ -111,6 +113,8 @@ def compile_value(field: FieldDescriptor) -> Convert:
         return lambda number: names.get(number, number)
     if field.type == FieldDescriptor.TYPE_BYTES:
         return lambda value: value.decode(errors="replace")
+    if field.type in FRACTIONS:
+        return lambda value: value if math.isfinite(value) else None
     return lambda value: value
 
 

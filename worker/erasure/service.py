@@ -16,6 +16,7 @@ from worker.erasure.topic import ErasureConsumer
 from worker.kafka.admin import KafkaAdmin
 from worker.ops.retry import Retry
 from worker.pipeline.batch_pipeline import BatchPipeline
+from worker.records.intake import make_event_readers
 from worker.records.lanes import LANES, Lane
 from worker.state.offsets import OffsetTracker
 from worker.state.resources import Stores
@@ -32,7 +33,11 @@ class ErasureService:
         self._progress = ErasureProgress(
             profiles=stores.profiles, topic_id=lambda: admin.fetch_topic_ids([topic]).get(topic)
         )
-        self.consumer = ErasureConsumer(tailer=TopicTailer(kafka=settings.kafka, topics=[topic]), erasures=Erasures())
+        self.consumer = ErasureConsumer(
+            tailer=TopicTailer(kafka=settings.kafka, topics=[topic]),
+            erasures=Erasures(),
+            reader=make_event_readers(settings)["erasures"],
+        )
         self.executor = ErasureExecutor(
             lane=lane,
             erasure_consumer=self.consumer,

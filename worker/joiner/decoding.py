@@ -8,11 +8,11 @@ import msgspec
 from msgspec.structs import replace
 
 from contract.errors import BadEvent
-from contract.events import AHEAD_MS_MAX, Event, clamp
+from contract.events import AHEAD_MS_MAX, READERS, Event, EventReaders, clamp
 from contract.messages import ScoredRow, read_scored_row
 from contract.units import DAY_MS, HOUR_MS, MINUTE_MS
 from transport.kafka_times import read_clock_ms
-from transport.record_reader import RecordReader, Skipped, decode_named
+from transport.record_reader import RecordReader, Skipped
 from transport.records import Record, TopicPartition
 from worker.joiner.watermarks import RecordTime
 from worker.ops import metrics
@@ -38,11 +38,13 @@ class RecordDecoder:
         *,
         kinds_by_topic: Mapping[str, str],
         clock_ms: Callable[[], int] = read_clock_ms,
-        reader: RecordReader | None = None,
+        readers: EventReaders = READERS,
+        record_reader: RecordReader | None = None,
     ) -> None:
-        """`reader`: of the topics that maps read; the kind by topic is then the first of them."""
+        """`record_reader`: of the topics that maps read; the kind by topic is then the first of them."""
+        self._readers = readers
         self.kinds_by_topic = kinds_by_topic
-        self._reader = reader
+        self._record_reader = record_reader
         self._clock_ms = clock_ms
         self._highest_ms: dict[TopicPartition, int] = {}
         self._reported: set[TopicPartition] = set()
@@ -99,11 +101,11 @@ class RecordDecoder:
         return replace(row, ts_ms=reference_ms), True
 
     def _read_event(self, kind: str, record: Record) -> Event:
-        if self._reader is None or self._reader.is_plain(record.topic_partition.topic):
-            return decode_named(kind, record.value)
-        if self._reader.is_tombstone(record):
+        if self._record_reader is None or self._record_reader.is_plain(record.topic_partition.topic):
+            return self._readers[kind].read(record.value)
+        if self._record_reader.is_tombstone(record):
             raise Skipped("The record deletes what its key names.")
-        kind, event = self._reader.read(record)
+        kind, event = self._record_reader.read(record)
         if kind not in JOINED_EVENTS:
             raise Skipped(f"{kind} are not joined.")
         return event

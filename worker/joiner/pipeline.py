@@ -39,6 +39,7 @@ from worker.kafka.producer import OutcomeUnknown, TransactionalProducer
 from worker.ops import metrics
 from worker.ops.retry import Retry
 from worker.ops.steps import Step, StepMarker
+from worker.records.intake import make_event_readers
 
 log = logging.getLogger(__name__)
 KINDS: Final = ("scored", *JOINED_EVENTS)
@@ -99,13 +100,15 @@ class JoinerPipeline:
         self._stores = recovery.stores
         self._save_due_s = 0.0
         self._saved_erased = NOTHING_ERASED
-        reader = open_record_reader(settings, retry.call)
+        readers = make_event_readers(settings)
+        reader = open_record_reader(settings, readers, retry.call)
         self._topics = [settings.topics.scored, *reader.topics.names_of(JOINED_EVENTS)]
         kinds_by_topic = {topic: reader.topics.kinds[topic][0] for topic in self._topics[1:]}
         self._decoder = RecordDecoder(
             kinds_by_topic={settings.topics.scored: "scored", **kinds_by_topic},
             clock_ms=self._clocks.wall_ms,
-            reader=reader,
+            readers=readers,
+            record_reader=reader,
         )
         self._tasks = {*JUDGED_TASKS, *(task.name for task in settings.tasks)}
         self.consumer = consumer

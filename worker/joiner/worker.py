@@ -27,6 +27,7 @@ from worker.ops.steps import StepMarker
 from worker.probes.group_remedy import GroupRemedy
 from worker.probes.progress import Progress
 from worker.probes.watchdog import Watchdog
+from worker.records.intake import make_event_readers
 
 log = logging.getLogger(__name__)
 PERIODIC_INTERVAL_S: Final = 1.0
@@ -93,7 +94,9 @@ class JoinerWorker:
             stores = StoreFolder(settings=self._settings, fetch_topic_ids=KafkaAdmin(kafka=kafka).fetch_topic_ids)
         loader = DedupLoader(settings=self._settings, on_poll=membership.heartbeat, on_records=self._progress.touch)
         erasures = ErasureConsumer(
-            tailer=TopicTailer(kafka=kafka, topics=[self._settings.topics.erasures]), erasures=Erasures()
+            tailer=TopicTailer(kafka=kafka, topics=[self._settings.topics.erasures]),
+            erasures=Erasures(),
+            reader=make_event_readers(self._settings)["erasures"],
         )
         self._progress.followed = lambda: erasures.positions
         joiner_erasures = JoinerErasures(erasures)

@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Final, TypeVar
 
 from contract.errors import BadConfig, LostLog, ShopstreamError, StaleState, Unavailable
+from contract.profiles.erasures import Erasures
 from contract.profiles.record import FAMILIES
 from contract.settings.reading import Settings
 from transport.log_reader import LogReader
@@ -25,6 +26,7 @@ from worker.kafka.admin import KafkaAdmin
 from worker.maintenance.profile_report import to_epoch_ms
 from worker.maintenance.state_builder import StateBuilder
 from worker.ops.retry import Retry, StopRequested
+from worker.records.intake import make_event_readers
 from worker.records.lanes import LANES
 from worker.redis.client import RedisClient
 from worker.redis.cluster import connect
@@ -79,7 +81,7 @@ class Rebuild:
         self._record_reader, self._event_topics = record_reader, record_reader.topics
         self._erasures = self._event_topics.settings.erasures
         self._topics = self._event_topics.names_of(FAMILIES)
-        self._retry_policy = retry
+        self._retry_policy, self._readers = retry, record_reader.readers
         self._from_ms, self._accepts_loss = from_ms, accepts_loss
         self._generations, self._name = Generations(client=client, prefix=prefix), ""
         self._may_have_switched = False
@@ -95,13 +97,14 @@ class Rebuild:
         self._name, collected = name, 0
         profiles = RedisProfileStore(client=self._client, prefix=generation_prefix(self._prefix, name))
         try:
-            erasures, read_offsets = self._retry(lambda: read_erasures(self._reader, self._erasures))
+            erasures, read_offsets = self._retry(lambda: self._read_erasures())
             builders = [
                 StateBuilder(
                     profiles=profiles,
                     kinds=self._event_topics.kinds_folded(lane.folded_kinds),
                     erasures=erasures,
-                    reader=self._record_reader,
+                    record_reader=self._record_reader,
+                    readers=self._readers,
                 )
                 for lane in LANES.values()  # a topic that both lanes read is two sources
             ]
@@ -128,6 +131,9 @@ class Rebuild:
             collected=collected,
             seconds=time.monotonic() - started_s,
         )
+
+    def _read_erasures(self) -> tuple[Erasures, dict[TopicPartition, int]]:
+        return read_erasures(self._reader, self._erasures, self._readers["erasures"])
 
     def _catch_up(self, builders: Sequence[StateBuilder]) -> int:
         """Fold until few records are left; returns their number. Raises `RebuildRefused` if it does not fall."""
@@ -246,7 +252,7 @@ def rebuild(settings: Settings, start: datetime | None, *, accepts_loss: bool, s
             admin=KafkaAdmin(kafka=settings.kafka),
             client=client,
             prefix=settings.redis.prefix,
-            record_reader=open_record_reader(settings, Retry(stop).call),
+            record_reader=open_record_reader(settings, make_event_readers(settings), Retry(stop).call),
             retry=Retry(stop),
             from_ms=from_ms,
             accepts_loss=accepts_loss,

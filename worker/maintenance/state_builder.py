@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from contract.events import READERS, EventReaders
 from contract.hashing import BUCKETS
 from contract.profiles.entity_updates import to_updates
 from contract.profiles.erasures import NO_ERASURES, Erasures
@@ -26,11 +27,12 @@ class StateBuilder:
         profiles: RedisProfileStore,
         kinds: Mapping[str, str],
         erasures: Erasures = NO_ERASURES,
-        reader: RecordReader | None = None,
+        readers: EventReaders = READERS,
+        record_reader: RecordReader | None = None,
     ) -> None:
-        """`kinds`: what is folded of each topic. `reader`: of the topics that maps read."""
-        self.kinds = kinds
-        self._profiles, self._erasures, self._reader = profiles, erasures, reader
+        """`kinds`: what is folded of each topic. `record_reader`: of the topics that maps read."""
+        self.kinds, self._readers, self._record_reader = kinds, readers, record_reader
+        self._profiles, self._erasures = profiles, erasures
         self._log_starts: dict[str, int] = {}
         self._kafka_times = KafkaTimes()
         self.offsets = OffsetTracker()
@@ -77,7 +79,13 @@ class StateBuilder:
     def _fold(self, records: Sequence[Record]) -> None:
         tracker = self.offsets
         batch = decode_records(
-            records, self.kinds, tracker.sources, (), kafka_times=self._kafka_times, reader=self._reader
+            records,
+            self.kinds,
+            tracker.sources,
+            (),
+            kafka_times=self._kafka_times,
+            readers=self._readers,
+            record_reader=self._record_reader,
         )
         updates = to_updates(batch.arrivals, erasures=self._erasures)
         writes = fold(self._profiles.read(updates.entities), updates).slice_writes()

@@ -29,6 +29,7 @@ from worker.kafka.admin import KafkaAdmin
 from worker.maintenance.comparison import DIFFERENCES_MAX, SliceKey, StateComparison, VerificationResult
 from worker.maintenance.recomputation import Recomputation, TimedArrival
 from worker.maintenance.snapshot import ProfileSnapshot, read_snapshot
+from worker.records.intake import make_event_readers
 from worker.records.lanes import LANES
 from worker.redis.cluster import connect
 from worker.state.profile_repair import is_readable
@@ -96,6 +97,7 @@ class Verification:
         self._erasures = erasures
         self._sample = sample
         self._differences_max = differences_max
+        self._readers = record_reader.readers
 
     def run(self, now_ms: int) -> VerificationResult:
         """Read Redis, then the log, then compare; raises `InconsistentSnapshot`, `StaleState`, or `Unavailable`.
@@ -111,7 +113,7 @@ class Verification:
         merged_before = self._profiles.read_offsets(sources)
         ignored_families = set(FAMILIES) - set(self._kinds)
         snapshot = read_snapshot(self._profiles, self._sample.contains, merged_before, ignored_families)
-        erasures, erasure_ends = read_erasures(self._reader, self._erasures)
+        erasures, erasure_ends = read_erasures(self._reader, self._erasures, self._readers["erasures"])
         erasing_sources = self._find_erasing_sources(
             executed, {progress.partition_name(partition): end for partition, end in erasure_ends.items()}
         )
@@ -241,7 +243,7 @@ def verify(settings: Settings, sample: EntitySample, kinds: Iterable[str]) -> in
         reader=reader,
         admin=KafkaAdmin(kafka=settings.kafka),
         profiles=open_profile_store(client, settings.redis.prefix),
-        record_reader=open_record_reader(settings),
+        record_reader=open_record_reader(settings, make_event_readers(settings)),
         kinds=kinds,
         erasures=settings.topics.erasures,
         sample=sample,

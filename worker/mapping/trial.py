@@ -16,13 +16,13 @@ from contract.errors import BadConfig, BadEvent
 from contract.events import KINDS, Event
 from contract.mapping.builder import Document
 from contract.mapping.event_topics import EventTopics
-from contract.mapping.events import read_document
 from contract.mapping.topic_map import TopicMap
 from contract.settings.mapping import list_required, suggest
 from contract.settings.reading import Settings
 from transport.log_reader import LogReader
 from transport.record_reader import RecordReader, Skipped, open_record_reader
 from transport.records import Record, TopicPartition
+from worker.records.intake import make_event_readers
 
 KCAT_NAMES: Final = {"topic", "partition", "offset", "tstype", "ts", "broker", "headers", "key", "payload"}
 
@@ -52,7 +52,7 @@ def try_map(settings: Settings, source: str, name: str | None, count: int, *, as
         records: Iterable[Record] = read_file(path, topic, count)
     else:
         records = read_topic(settings, source, count)
-    reader = open_record_reader(chosen)
+    reader = open_record_reader(chosen, make_event_readers(chosen))
     trials = [try_record(reader, record) for record in records]
     if not trials:
         raise BadConfig([f"{source} should be a file or a topic with records. Found none there."])
@@ -134,7 +134,7 @@ def try_record(reader: RecordReader, record: Record) -> Trial:
     kind = ""
     try:
         kind, document = reader.find_kind(record) if not reader.is_plain(record.topic_partition.topic) else ("", {})
-        kind, event = (kind, read_document(kind, document)) if kind else reader.read(record)
+        kind, event = (kind, reader.readers[kind].read_document(document)) if kind else reader.read(record)
     except Skipped as skipped:
         return Trial(place=place, skipped=str(skipped))
     except BadEvent as error:

@@ -32,6 +32,7 @@ from worker.pipeline.membership import BatchRevoked, KafkaClients
 from worker.pipeline.recovery import Recovery
 from worker.probes.progress import Progress
 from worker.records.batch import Batch, decode_records, report_rejects
+from worker.records.intake import make_event_readers
 from worker.records.lanes import Lane
 from worker.scoring.results import BatchResults
 from worker.scoring.scorer import Scorer
@@ -71,7 +72,8 @@ class BatchPipeline:
         self._erasures = recovery.erasures
         self._confirmed_topics = {settings.topics.topic_name(kind) for kind in lane.confirmed_kinds}
         self.retry, self._mark_step = retry, step_marker
-        self._reader = open_record_reader(settings, retry.call)
+        self._readers = make_event_readers(settings)
+        self._record_reader = open_record_reader(settings, self._readers, retry.call)
         self._kafka_times, self._partition_counts = KafkaTimes(), dict[str, int]()
         self._answer_filter = AnswerFilter(offsets=self._offsets, erasures=self._erasures, kind_of=scorer.kind_of)
         self._unstarted: set[TopicPartition] = set()  # assigned since the last step
@@ -190,12 +192,13 @@ class BatchPipeline:
         lane = self._lane
         return decode_records(
             records,
-            self._reader.kinds,
+            self._record_reader.kinds,
             self._offsets.sources,
             lane.watched_kinds,
             lane.inspected_kinds,
             kafka_times=self._kafka_times,
-            reader=self._reader,
+            readers=self._readers,
+            record_reader=self._record_reader,
         )
 
     def _forget_unanswered(self, partitions: Iterable[TopicPartition]) -> None:
@@ -222,7 +225,7 @@ class BatchPipeline:
         if not started:
             return started
         self._partition_counts = self.consumer.count_partitions(
-            [*self._reader.topics.kinds, self._settings.topics.scored]
+            [*self._record_reader.topics.kinds, self._settings.topics.scored]
         )
         self.consumer.seek(self._recovery.recover_offsets(started, self.consumer))
         self._unstarted -= started

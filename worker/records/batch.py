@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from contract.errors import BadEvent
-from contract.events import DELETABLE_KINDS, UserEvent, clamp
-from contract.mapping.events import read_document
+from contract.events import DELETABLE_KINDS, READERS, EventReader, EventReaders, UserEvent, clamp
+from contract.mapping.envelopes import describe_framing, is_framed
 from contract.messages import DeadLetter
 from contract.profiles.entity_updates import Arrival
 from contract.profiles.record import source_family
 from transport.kafka_times import KafkaTimes
-from transport.record_reader import RecordReader, Skipped, decode_named
+from transport.record_reader import RecordReader, Skipped
 from transport.records import Record, TopicPartition
 from worker.kafka.outgoing import OutgoingRecord
 from worker.ops import metrics
@@ -86,11 +86,12 @@ def decode_records(
     inspected_kinds: Sequence[str] = (),
     *,
     kafka_times: KafkaTimes | None = None,
-    reader: RecordReader | None = None,
+    readers: EventReaders = READERS,
+    record_reader: RecordReader | None = None,
 ) -> Batch:
     """Decode each record by itself. `kinds`: the kind of events by topic. Inspected kinds leave only their rejects.
 
-    `kafka_times`: of the records before, for records without one. `reader`: of the topics that maps read.
+    `kafka_times`: of the records before, for records without one. `record_reader`: of the topics that maps read.
     """
     kafka_times = kafka_times or KafkaTimes()
     batch, records_by_partition = Batch(records), dict[TopicPartition, list[Record]]()
@@ -99,11 +100,11 @@ def decode_records(
     for partition, partition_records in records_by_partition.items():
         batch.first_offsets[partition] = min(record.offset for record in partition_records)
         batch.end_offsets[partition] = partition_records[-1].offset + 1
-        if reader and not reader.is_plain(partition.topic):
+        if record_reader and not record_reader.is_plain(partition.topic):
             times_ms = kafka_times.fill(partition, [record.kafka_ms for record in partition_records])
             source = sources.get(partition, "")
             folded_kinds = [source_family(source)] if source else []
-            for kind, (arrivals, rejects) in decode_mapped(partition_records, times_ms, reader, source).items():
+            for kind, (arrivals, rejects) in decode_mapped(partition_records, times_ms, record_reader, source).items():
                 if kind in (*folded_kinds, *watched_kinds, *inspected_kinds):
                     metrics.EVENTS.labels(kind).inc(len(arrivals) + len(rejects))
                     batch.arrivals += arrivals if kind in folded_kinds else ()
@@ -115,7 +116,7 @@ def decode_records(
         if kind in DELETABLE_KINDS:
             partition_records = [record for record in partition_records if record.value is not None or not record.key]
         times_ms = kafka_times.fill(partition, [record.kafka_ms for record in partition_records])
-        arrivals, rejects = decode_partition(partition_records, times_ms, kind, sources.get(partition, kind))
+        arrivals, rejects = decode_partition(partition_records, times_ms, readers[kind], sources.get(partition, kind))
         if kind in watched_kinds:
             batch.watched += arrivals
             continue  # the lane that folds this kind writes its dead letters
@@ -126,17 +127,16 @@ def decode_records(
 
 
 def decode_partition(
-    records: Sequence[Record], times_ms: Sequence[int], kind: str, source: str
+    records: Sequence[Record], times_ms: Sequence[int], reader: EventReader, source: str
 ) -> tuple[list[Arrival], list[Reject]]:
     """The events of one partition's records, clamped by these times, and its bad records."""
     arrivals, rejects, clamped = list[Arrival](), list[Reject](), 0
     for (topic_partition, offset, _, value, _, _), kafka_ms in zip(records, times_ms, strict=True):
         try:
-            event, was_clamped = clamp(decode_named(kind, value), kafka_ms)
+            event, was_clamped = clamp(reader.read(value), kafka_ms)
         except BadEvent as error:
-            rejects.append(
-                Reject(records[len(arrivals) + len(rejects)], error.reason, type(error).__name__, str(error))
-            )
+            detail = describe_framing(value) if value and is_framed(value) else str(error)
+            rejects.append(Reject(records[len(arrivals) + len(rejects)], error.reason, type(error).__name__, detail))
             continue
         clamped += was_clamped
         arrivals.append(Arrival(source, offset, event, topic_partition.topic, topic_partition.partition))
@@ -159,7 +159,7 @@ def decode_mapped(
         kind = reader.first_kind(topic)
         try:
             kind, document = reader.find_kind(record)
-            event, was_clamped = clamp(read_document(kind, document), kafka_ms)
+            event, was_clamped = clamp(reader.readers[kind].read_document(document), kafka_ms)
         except Skipped:
             metrics.SKIPPED_RECORDS.labels(topic).inc()
             continue

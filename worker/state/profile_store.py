@@ -15,6 +15,7 @@ from contract.hashing import BUCKETS, bucket_of, buckets_of, hash_texts
 from contract.profiles.record import HORIZON_MS, LAYOUT, RECORD, entity_from_key, profile_key_prefix
 from contract.profiles.slices import LoadedSlices, Slices, SliceWrites, check_lengths, to_slice_writes
 from contract.profiles.store import MergedOffsets
+from contract.redis_keys import escape_entities, escape_entity
 from contract.units import DAY_MS
 from transport.records import TopicPartition
 from worker.ops import metrics
@@ -268,17 +269,19 @@ class RedisProfileStore:
         """The distinct keys of W slices, and the index of each slice's key (W+1); the last one is their number."""
         is_first = np.diff(written.entity, prepend=-1) != 0
         entities, buckets = written.entity[is_first].tolist(), written.bucket[is_first].tolist()
-        keys = [self._key_prefixes[b] + written.entities[entity] for entity, b in zip(entities, buckets, strict=True)]
+        parts = escape_entities([written.entities[entity] for entity in entities])
+        keys = [self._key_prefixes[bucket] + part for bucket, part in zip(buckets, parts, strict=True)]
         return keys, np.append(np.cumsum(is_first) - 1, len(keys))
 
     def profile_keys(self, entities: Sequence[str]) -> list[str]:
         """The keys of entities' profiles."""
         buckets = buckets_of(hash_texts(entities)).tolist()
-        return [self._key_prefixes[bucket] + entity for bucket, entity in zip(buckets, entities, strict=True)]
+        parts = escape_entities(entities)
+        return [self._key_prefixes[bucket] + part for bucket, part in zip(buckets, parts, strict=True)]
 
     def profile_key(self, entity: str) -> str:
         """The key of an entity's profile."""
-        return self._key_prefixes[bucket_of(entity)] + entity
+        return self._key_prefixes[bucket_of(entity)] + escape_entity(entity)
 
 
 def is_offset(value: bytes) -> bool:

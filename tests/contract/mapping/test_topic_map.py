@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from contract.errors import BadConfig, BadEvent
+from contract.events import READERS
 from contract.mapping.envelopes import Skipped
-from contract.mapping.events import read_document
 from contract.mapping.topic_map import TopicMap, compile_maps
 from contract.settings.mapping import read_maps
 
@@ -74,7 +74,7 @@ def test_a_nested_order_becomes_an_order_of_ours() -> None:
         "device_id": "d-1",
         "shipping_country": "DE",
     }
-    order: Any = read_document(kind, document)
+    order: Any = READERS[kind].read_document(document)
     assert (order.event_id, order.lines[1].item_id, order.amount) == ("5001", "7", 44.8)
 
 
@@ -193,7 +193,7 @@ def test_a_record_in_the_framing_of_a_schema_registry_is_named_as_such() -> None
 def test_a_document_of_another_shape_lacks_fields_and_raises_nothing(value: object) -> None:
     kind, document = read(open_map(ORDER_FIELDS), value)
     with pytest.raises(BadEvent):
-        read_document(kind, document)
+        READERS[kind].read_document(document)
 
 
 def test_every_mistake_is_listed_with_its_place_and_the_nearest_name() -> None:

@@ -65,7 +65,7 @@ def test_avro_becomes_a_plain_document(deserializer: Deserializer) -> None:
 
 
 def test_avro_is_mapped_like_json(deserializer: Deserializer) -> None:
-    reader = RecordReader(EventTopics(TopicSettings(), {"views": MAP}), deserializer)
+    reader = RecordReader(EventTopics(TopicSettings(), {"views": MAP}), deserializer=deserializer)
     value = serialize_avro(deserializer, VIEW)
     kind, event = reader.read(Record(TopicPartition(TOPIC, 0), 0, None, value, (), -1))
     click: Any = event
@@ -85,7 +85,7 @@ def test_json_of_a_registry_is_read_and_plain_json_beside_it(deserializer: Deser
     serializer: Any = JSONSerializer(json.dumps(JSON_SCHEMA), deserializer.client)
     framed = serializer({"id": "c1"}, SerializationContext(TOPIC, MessageField.VALUE))
     assert deserializer.read(TOPIC, framed) == {"id": "c1"}
-    reader = RecordReader(EventTopics(TopicSettings()), deserializer)
+    reader = RecordReader(EventTopics(TopicSettings()), deserializer=deserializer)
     plain = b'{"event_id":"c1","ts_ms":1,"user_id":"u","item_id":"A"}'
     assert reader.read(Record(TopicPartition("shop.clicks", 0), 0, None, plain, (), -1))[1].event_id == "c1"
 
@@ -135,3 +135,14 @@ def test_data_that_are_cut_are_a_dead_letter(deserializer: Deserializer) -> None
         with pytest.raises(BadEvent) as caught:
             deserializer.read(TOPIC, framed[:end])
         assert caught.value.reason == "bad_schema"
+
+
+def test_a_number_that_json_does_not_have_is_absent(deserializer: Deserializer) -> None:
+    from confluent_kafka.schema_registry.avro import AvroSerializer
+    from confluent_kafka.serialization import MessageField, SerializationContext
+
+    schema = {"type": "record", "name": "Price", "fields": [{"name": "price", "type": "double"}]}
+    serializer: Any = AvroSerializer(deserializer.client, json.dumps(schema))
+    for price, expected in ((1.5, 1.5), (float("nan"), None), (float("inf"), None)):
+        value = serializer({"price": price}, SerializationContext(TOPIC, MessageField.VALUE))
+        assert deserializer.read(TOPIC, value) == {"price": expected}
