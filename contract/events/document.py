@@ -245,7 +245,7 @@ def fold_placeholders(intake: IntakeSettings) -> frozenset[str]:
 def read_country_code(value: object) -> str:
     country = read_country(read_text(value))
     if country is None:
-        raise Unreadable("Expected a country's code of two or three letters")
+        raise Unreadable("Expected a country")
     return country
 
 
