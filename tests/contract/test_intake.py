@@ -134,7 +134,12 @@ def test_an_amount_that_says_no_number_is_refused(amount: object) -> None:
     assert Intake("orders").find_reason(amount=amount) in ("wrong_type", "out_of_range")
 
 
-@pytest.mark.parametrize("ts_ms", [1.5, "1.5", "soon", "", True, [1]])
+@pytest.mark.parametrize("ident", [1.5, True, ["u"], {}, 1e300])
+def test_what_is_neither_text_nor_a_whole_number_is_no_id(ident: object) -> None:
+    assert Intake("orders").find_reason(event_id=ident) in ("wrong_type", "bad_id")
+
+
+@pytest.mark.parametrize("ts_ms", [1.5, "1.5", "soon", "", True, [1], "\u0663"])
 def test_a_time_that_is_no_whole_number_is_refused(ts_ms: object) -> None:
     assert Intake("orders").find_reason(ts_ms=ts_ms) == "wrong_type"
 
