@@ -41,8 +41,9 @@ DECIMALS: Final = {
 
 @lru_cache(maxsize=4_096)
 def read_country(text: str) -> str | None:
-    """The two letters of a country's code of two or three letters; None for other text."""
-    return ALPHA_2_BY_CODE.get(text.strip().upper())
+    """The two letters of a country's code of two or three; other text, such as a name, as it is; None if blank."""
+    country = text.strip()
+    return ALPHA_2_BY_CODE.get(country.upper(), country) or None
 
 
 @lru_cache(maxsize=4_096)

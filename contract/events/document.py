@@ -151,7 +151,7 @@ class DocumentReader:
         return {str: read_text, int: read_integer, float: read_number, bool: read_flag}.get(base, read_plain(bounds))
 
     def _read_id(self, value: object) -> str:
-        text = read_text(value)
+        text = read_text(value if isinstance(value, str) else read_whole(value))
         if text.strip().lower() in self._placeholders:
             raise Placeholder(f"Expected an id, got the placeholder {text!r}")
         return text
@@ -242,10 +242,17 @@ def fold_placeholders(intake: IntakeSettings) -> frozenset[str]:
     return frozenset(text.strip().lower() for text in intake.placeholders)
 
 
+def read_whole(value: object) -> object:
+    """A number that can be an id; raises `Unreadable` for one with a fraction."""
+    if isinstance(value, float) and not value.is_integer():
+        raise Unreadable("Expected `str`, got `float`")
+    return value
+
+
 def read_country_code(value: object) -> str:
     country = read_country(read_text(value))
     if country is None:
-        raise Unreadable("Expected a country's code of two or three letters")
+        raise Unreadable("Expected a country")
     return country
 
 

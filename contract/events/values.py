@@ -9,7 +9,7 @@ from uuid import UUID
 
 from contract.errors import ShopstreamError
 
-DECIMAL: Final = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d{1,3})?|[+-]?\.\d+")
+DECIMAL: Final = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d{1,3})?|[+-]?\.\d+", re.ASCII)
 DIGITS_MAX: Final = 64  # of a number as text
 INTEGER_MAX: Final = 2**63 - 1
 FLAGS: Final = {
@@ -32,7 +32,7 @@ def read_text(value: object) -> str:
         case int() if abs(value) <= INTEGER_MAX:
             return str(value)
         case float() if math.isfinite(value):
-            return str(int(value)) if value.is_integer() and abs(value) <= INTEGER_MAX else str(value)
+            return str(int(value)) if value.is_integer() else str(value)
         case Decimal() | UUID():
             return str(value)
     raise Unreadable(f"Expected `str`, got `{name_type(value)}`")

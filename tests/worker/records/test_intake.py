@@ -12,7 +12,7 @@ from worker.ops import metrics
 from worker.records.intake import WARN_EVERY_S, IntakeCounts, make_event_readers
 
 
-class ManualClock:
+class SteppedClock:
     """A clock that only advances by hand."""
 
     now_s = 100.0
@@ -33,7 +33,7 @@ def test_a_field_that_is_left_out_is_counted_by_kind_and_name() -> None:
 
 def test_times_in_another_unit_are_counted_and_warned_of_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
     # given
-    clock = ManualClock()
+    clock = SteppedClock()
     counts = IntakeCounts(clock)
     counted = read_metric(metrics.FIELDS_DOUBTFUL, "orders", "ts_ms", "s")
     # when ten of them come at once, one of another kind, and one a minute later
