@@ -216,6 +216,7 @@ def main(argv: Sequence[str]) -> int:
             round_.run(split(arguments.looks, rounds, number), split(arguments.errors, rounds, number))
             look_s += round_.look_s
             redis.flush()
+            kafka.delete_topics(environment.prefix)
     outcome.seconds = round(time.monotonic() - started_s, 1)
     outcome.events_per_s = round(outcome.events / outcome.seconds, 1)
     outcome.look_s = min_median_max(look_s, 2)

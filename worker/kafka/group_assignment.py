@@ -18,13 +18,13 @@ def decode_assignment(data: bytes) -> set[TopicPartition]:
     if not data:
         return set()
     partitions = set[TopicPartition]()
-    (topics,), at = INT.unpack_from(data, SHORT.size), SHORT.size + INT.size
+    (topics,), position = INT.unpack_from(data, SHORT.size), SHORT.size + INT.size
     for _ in range(topics):
-        (length,) = SHORT.unpack_from(data, at)
-        topic = data[at + SHORT.size : at + SHORT.size + length].decode()
-        at += SHORT.size + length
-        (count,) = INT.unpack_from(data, at)
-        numbers = struct.unpack_from(f">{count}i", data, at + INT.size)
-        at += INT.size * (1 + count)
+        (length,) = SHORT.unpack_from(data, position)
+        topic = data[position + SHORT.size : position + SHORT.size + length].decode()
+        position += SHORT.size + length
+        (count,) = INT.unpack_from(data, position)
+        numbers = struct.unpack_from(f">{count}i", data, position + INT.size)
+        position += INT.size * (1 + count)
         partitions.update(TopicPartition(topic, number) for number in numbers)
     return partitions
