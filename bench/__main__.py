@@ -22,6 +22,9 @@ BENCHES: Final = {
     "fold": Bench(
         "performance.fold", "cost of updating the profiles of one event, compared with a plain loop over dictionaries"
     ),
+    "map": Bench(
+        "performance.mapping", "time of a mapped nested order, of Avro and of Protobuf, compared with our own JSON"
+    ),
     "memory": Bench(
         "performance.memory",
         "bytes in Redis per entity, compared with the formula, and inputs that could make profiles grow",

@@ -51,8 +51,8 @@ class Interactions(NamedTuple):
 
 def find_neighbours(interactions: Any) -> dict[str, Array]:
     """The arrays of neighbours.npz from a table (user_id, item_id, ts_ms); see `contract.bundle`."""
-    names, item = np.unique(interactions.column("item_id").to_numpy().astype("S"), return_inverse=True)
-    user = np.unique(interactions.column("user_id").to_numpy().astype("S"), return_inverse=True)[1]
+    names, item = np.unique(encode_ids(interactions, "item_id"), return_inverse=True)
+    user = np.unique(encode_ids(interactions, "user_id"), return_inverse=True)[1]
     ts_ms = interactions.column("ts_ms").to_numpy()
     order = np.lexsort((item, ts_ms, user))
     history = Interactions(user[order], item[order], ts_ms[order], len(names))
@@ -67,6 +67,11 @@ def find_neighbours(interactions: Any) -> dict[str, Array]:
         "fading": np.array(pairs.recency_exponent, np.float32),
         "popular": popular.astype(np.int32),
     }
+
+
+def encode_ids(interactions: Any, column: str) -> npt.NDArray[np.bytes_]:
+    """The ids of a column in UTF-8."""
+    return np.array([ident.encode() for ident in interactions.column(column).to_pylist()], np.bytes_)
 
 
 def pair_by_sequence(history: Interactions) -> WeightedPairs:

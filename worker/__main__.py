@@ -1,4 +1,4 @@
-"""The worker's commands: `score`, `feedback`, `topics`, `doctor`, and for the state `rebuild`, `verify`, `profile`."""
+"""The worker's commands: `score`, `feedback`, `topics`, `doctor`, `map`, and `rebuild`, `verify`, `profile`."""
 
 import argparse
 import faulthandler
@@ -85,6 +85,10 @@ def run(arguments: argparse.Namespace, settings: Settings, features: FeatureSet,
             if arguments.collect or arguments.retire:
                 return collect_garbage(settings, retires=arguments.retire)
             return rebuild(settings, arguments.start, accepts_loss=arguments.accept_loss, stop=stop)
+        case "map":
+            from worker.mapping.trial import try_map
+
+            return try_map(settings, arguments.source, arguments.map, arguments.count, as_json=arguments.json)
         case "profile":
             from worker.maintenance.profile_report import print_profile
 
@@ -115,9 +119,19 @@ def parse() -> argparse.Namespace:
     topics.add_argument("--replication", type=int, default=1, help="copies of each partition")
     doctor = commands.add_parser("doctor", help="check topics and Redis; status 1 if there is an error")
     doctor.add_argument("--json", action="store_true", help="print a list of objects instead of a table")
+    add_map(commands)
     add_rebuild(commands)
     add_state_commands(commands)
     return parser.parse_args()
+
+
+def add_map(commands: Any) -> None:
+    actions = commands.add_parser("map", help="maps of records in a form of your own").add_subparsers(required=True)
+    trial = actions.add_parser("try", help="show what a map reads of records; status 1 if any would be a dead letter")
+    trial.add_argument("source", metavar="FILE|TOPIC", help="a file of JSON, one record a line, or a topic's name")
+    trial.add_argument("--map", help="the map to use, where the settings have several")
+    trial.add_argument("--count", type=int, default=10, help="records to read at most (10)")
+    trial.add_argument("--json", action="store_true", help="print a list of objects instead of a table")
 
 
 def add_rebuild(commands: Any) -> None:

@@ -12,6 +12,7 @@ from contract.features.declaration import FeatureSet
 from contract.features.encoder import Encoder
 from contract.settings.reading import Settings
 from transport.log_reader import TopicTailer
+from transport.record_reader import open_record_reader
 from transport.records import TopicPartition
 from worker.assembly import assemble
 from worker.catalogue.catalogue import Catalogue
@@ -20,13 +21,14 @@ from worker.doctor.examination import start_checks
 from worker.model.bundle_watcher import BundleWatcher
 from worker.model.experiment import ActiveModels
 from worker.ops.health import HealthServer
-from worker.ops.retry import StopRequested
+from worker.ops.retry import Retry, StopRequested
 from worker.ops.steps import PROFILER
 from worker.pipeline.batch_pipeline import BatchPipeline
 from worker.pipeline.membership import BatchRevoked
 from worker.probes.group_remedy import GroupRemedy
 from worker.probes.progress import Progress
 from worker.probes.watchdog import Watchdog
+from worker.records.intake import make_event_readers
 from worker.records.lanes import LANES, Lane
 from worker.scoring.handlers import HANDLERS
 from worker.scoring.scorer import LaneHandlers, LaneScorer, ScoringResources
@@ -58,9 +60,13 @@ class ScoreWorker:
         self._settings, self._lane, self._stop = settings, LANES[lane], stop
         self._bundle_watcher = BundleWatcher(folder=settings.bundles, features=features)
         encoder = Encoder(features)
+        self._event_topics, readers = settings.event_topics(), make_event_readers(settings)
         catalogue = Catalogue(encoder, settings.worker.items_max)
         self._products = ProductConsumer(
-            tailer=TopicTailer(kafka=settings.kafka, topics=[settings.topics.products]), catalogue=catalogue
+            tailer=TopicTailer(kafka=settings.kafka, topics=self._event_topics.names_of(["products"])),
+            catalogue=catalogue,
+            reader=readers["products"],
+            record_reader=open_record_reader(settings, readers, Retry(stop).call),
         )
         handlers = HANDLERS[lane]
         stores = open_stores(settings, handlers.answer_kinds)
@@ -74,9 +80,9 @@ class ScoreWorker:
         self._watchdog = Watchdog(
             settings=settings,
             group=settings.kafka.group(lane),
-            topics=settings.topics.names_of(self._needed_kinds),
-            group_topics=settings.topics.names_of(self._lane.kinds).values(),
-            followed_topics=settings.topics.names_of(FOLLOWED_KINDS),
+            topics=settings.topics.names_of(self._needed_kinds) | self._event_topics.name_added(self._needed_kinds),
+            group_topics=self._event_topics.names_of(self._lane.kinds),
+            followed_topics=settings.topics.names_of(FOLLOWED_KINDS) | self._event_topics.name_added(FOLLOWED_KINDS),
             progress=self._progress,
         )
         self._has_started = False
@@ -136,7 +142,7 @@ class ScoreWorker:
     def _open_pipeline(self) -> BatchPipeline:
         pipeline = self._worker.open_pipeline()
         pipeline.activate(*self._bundle_watcher.active)
-        pipeline.consumer.subscribe([self._settings.topics.topic_name(kind) for kind in self._lane.kinds], pipeline)
+        pipeline.consumer.subscribe(self._event_topics.names_of(self._lane.kinds), pipeline)
         return pipeline
 
     def _run_loop(self, pipeline: BatchPipeline) -> None:

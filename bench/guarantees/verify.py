@@ -21,6 +21,7 @@ import msgspec
 
 from bench.results.report import print_progress, print_result
 from bench.results.statistics import min_median_max
+from contract.mapping.event_topics import EventTopics
 from contract.profiles.record import FAMILIES
 from devservers.apache_kafka import ApacheKafka
 from devservers.redis_server import RedisServer
@@ -28,6 +29,7 @@ from testkit.audits.injected_errors import ERROR_KINDS, ErrorInjector, InjectedE
 from testkit.environment.run_environment import RunEnvironment
 from testkit.kills.score_worker_kills import KillPlan, KillRun
 from transport.log_reader import LogReader
+from transport.record_reader import RecordReader
 from worker.kafka.admin import KafkaAdmin
 from worker.maintenance.comparison import VerificationResult
 from worker.maintenance.verification import EntitySample, Verification, run_repeatedly
@@ -116,7 +118,8 @@ class VerifyRound:
             reader=self.reader,
             admin=self.admin,
             profiles=open_profile_store(self.client, self.environment.redis_prefix),
-            topics={topics.topic_name(kind): kind for kind in FAMILIES},
+            record_reader=RecordReader(EventTopics(topics)),
+            kinds=FAMILIES,
             erasures=topics.erasures,
             sample=EntitySample(1 / PARTS, part),
             differences_max=DIFFERENCES_MAX,

@@ -20,6 +20,7 @@ from contract.profiles.record import AGGREGATE_COLUMNS, RING_SIZE
 from contract.units import DAY_MS, HOUR_MS
 
 ENCODING_VERSION: Final = 1  # increment when a change below gives the same declaration other values
+CODE_LETTERS: Final = 2  # of a country's code, as events have it
 WIDTHS: Final = {"number": 1, "category": 1, "sequence": RING_SIZE, "text": 32}
 WORD: Final = re.compile(r"[^\W_]+")
 QUERY_TEXT: Final = ("query.text", "text")
@@ -46,7 +47,11 @@ def account_age_s(event: Event) -> float:
 
 def is_abroad(event: Event) -> float:
     shipping, billing = getattr(event, "shipping_country", None), getattr(event, "billing_country", None)
-    return np.nan if shipping is None or billing is None else float(shipping != billing)
+    if shipping is None or billing is None:
+        return np.nan
+    if (len(shipping) == CODE_LETTERS) != (len(billing) == CODE_LETTERS):
+        return np.nan  # a code and a name, which may be of one country
+    return float(shipping.casefold() != billing.casefold())
 
 
 # Sources `event.NAME` that are computed from an event's fields.

@@ -10,6 +10,7 @@ from contract.joining.output import JoinOutput, OutcomeCounts
 from contract.joining.pending import PendingStore
 from contract.joining.row_store import RowStore
 from contract.messages import Example
+from contract.redis_keys import escape_id
 from contract.settings.worker import FeedbackSettings
 
 
@@ -27,7 +28,7 @@ class ClickedItem:
 
 def make_order_key(user_id: str, item_id: str) -> str:
     """The user and the item, which a clicked item and the orders that may buy it share."""
-    return f"{user_id}\0{item_id}"
+    return f"{escape_id(user_id)}\0{item_id}"
 
 
 class PurchaseJoin:
@@ -58,6 +59,8 @@ class PurchaseJoin:
                 self._apply_order(key, order.ts_ms)
 
     def add_order(self, order: Order) -> None:
+        if not order.user_id:  # a guest's: no list was shown to this person under that id
+            return
         if self._recent_orders.add(order.user_id, order, owner=order.user_id):
             self._counts["crowded", "purchase"] += 1
         for item_id in dict.fromkeys(line.item_id for line in order.lines):

@@ -13,6 +13,7 @@ from contract.joining.pending import PendingStore
 from contract.joining.row_store import RowStore
 from contract.joining.sampling import NegativeSampler
 from contract.messages import ScoredRow
+from contract.redis_keys import escape_id
 from contract.settings.worker import FeedbackSettings
 from contract.tasks import Task
 
@@ -22,7 +23,7 @@ REPEATED_MAX: Final = 100  # pending searches of one user for one query; no pers
 
 def make_search_key(user_id: str, query: str) -> str:
     """The user and the query, which a search and its clicks share; case and whitespace are ignored."""
-    return f"{user_id}\0{' '.join(query.lower().split())}"
+    return f"{escape_id(user_id)}\0{' '.join(query.lower().split())}"
 
 
 @dataclass(slots=True)
@@ -63,7 +64,7 @@ class SearchJoin:
         self.stores: list[PendingStore[Any]] = [self._searches, self._early_clicks.pending]
 
     def add_row(self, row: ScoredRow) -> None:
-        if not is_well_formed(row):
+        if not row.user_id or not is_well_formed(row):  # which clicks a guest made is not known
             self._counts["unfit", "relevance"] += 1
         elif self._searches.get(row.event_id) or self._searches.was_removed(row.event_id):
             self._counts["duplicate", "row"] += 1
@@ -71,8 +72,8 @@ class SearchJoin:
             self._add(PendingSearch(row))
 
     def add_click(self, click: Click) -> None:
-        """Keep a click until the searches that it may belong to are settled; clicks without a query are ignored."""
-        if not click.query:
+        """Keep a click with a query and a user until the searches that it may belong to are settled."""
+        if not click.query or not click.user_id:
             return
         key = make_search_key(click.user_id, click.query)
         origin = self._find_search(key, click)

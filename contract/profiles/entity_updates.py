@@ -25,7 +25,8 @@ from typing import Final, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from contract.events import Click, Event, Impression, Judgement, Order, Review, Search
+from contract.events import Click, Event, Impression, Judgement, Order, Review, Search, UserEvent
+from contract.events.addresses import to_address_entity
 from contract.hashing import buckets_of, hash_id, hash_texts
 from contract.profiles.erasures import NO_ERASURES, ErasedIds, Erasures
 from contract.profiles.record import ENTITY_KINDS, FAMILIES, JUDGED_TASKS, source_family
@@ -91,9 +92,9 @@ def to_minor_units(money: float) -> int:
     return round(money * 100)
 
 
-def ip_to_id(ip: str) -> str:
-    """An IP address as an id: lower case, with hyphens in place of colons, which separate the parts of keys."""
-    return ip.lower().replace(":", "-")
+def extract_user_update(event: UserEvent, amount: int) -> list[EntityUpdate]:
+    """The user's update; none for a guest, who has no profile: all guests would share it."""
+    return [(f"user:{event.user_id}", amount)] if event.user_id else []
 
 
 def extract_device_updates(event: Order | Click | Review, amount: int) -> list[EntityUpdate]:
@@ -101,20 +102,21 @@ def extract_device_updates(event: Order | Click | Review, amount: int) -> list[E
     if event.device_id:
         updates.append((f"device:{event.device_id}", amount))
     if event.ip:
-        updates.append((f"ip:{ip_to_id(event.ip)}", amount))
+        updates.append((f"ip:{to_address_entity(event.ip)}", amount))
     return updates
 
 
 def extract_order_updates(order: Order) -> list[EntityUpdate]:
     amount = to_minor_units(order.amount)
-    updates = [(f"user:{order.user_id}", amount), *extract_device_updates(order, amount)]
+    updates = [*extract_user_update(order, amount), *extract_device_updates(order, amount)]
     if order.card_id:
         updates.append((f"card:{order.card_id}", amount))
     items: dict[str, int] = {}
     sellers: dict[str, int] = {}
     for line in order.lines:
         total = to_minor_units(line.unit_price * line.quantity)
-        items[line.item_id] = items.get(line.item_id, 0) + total
+        if line.item_id:
+            items[line.item_id] = items.get(line.item_id, 0) + total
         if line.seller_id:
             sellers[line.seller_id] = sellers.get(line.seller_id, 0) + total
     for kind, totals in (("item", items), ("seller", sellers)):
@@ -124,23 +126,23 @@ def extract_order_updates(order: Order) -> list[EntityUpdate]:
 
 
 def extract_click_updates(click: Click) -> list[EntityUpdate]:
-    return [(f"user:{click.user_id}", 0), (f"item:{click.item_id}", 0), *extract_device_updates(click, 0)]
+    return [*extract_user_update(click, 0), (f"item:{click.item_id}", 0), *extract_device_updates(click, 0)]
 
 
 def extract_review_updates(review: Review) -> list[EntityUpdate]:
     stars = to_minor_units(review.rating)
-    updates = [(f"user:{review.user_id}", stars), (f"item:{review.item_id}", stars)]
+    updates = [*extract_user_update(review, stars), (f"item:{review.item_id}", stars)]
     if review.seller_id:
         updates.append((f"seller:{review.seller_id}", stars))
     return updates + extract_device_updates(review, stars)
 
 
 def extract_impression_updates(impression: Impression) -> list[EntityUpdate]:
-    return [(f"user:{impression.user_id}", len(impression.items))]
+    return extract_user_update(impression, len(impression.items))
 
 
 def extract_search_updates(search: Search) -> list[EntityUpdate]:
-    return [(f"user:{search.user_id}", 0)]
+    return extract_user_update(search, 0)
 
 
 def extract_judgement_updates(judgement: Judgement) -> list[EntityUpdate]:
@@ -159,7 +161,7 @@ EXTRACTORS: Final[dict[type[Event], Callable[..., list[EntityUpdate]]]] = {
 
 
 def extract_updates(event: Event) -> list[EntityUpdate]:
-    """Every entity that `event` updates, once each, the user first; none for events that are not folded."""
+    """Every entity that `event` updates, once each, the user first if there is one; none if it is not folded."""
     extract = EXTRACTORS.get(type(event))
     return extract(event) if extract else []
 

@@ -18,6 +18,7 @@ from typing import Final
 import numpy as np
 
 from contract.hashing import SEED, bucket_of, hash_id
+from contract.redis_keys import escape_entity, unescape_entity
 from contract.units import DAY_MS, HOUR_MS, MINUTE_MS
 
 ENTITY_KINDS: Final = ("user", "device", "ip", "card", "item", "seller")
@@ -68,7 +69,7 @@ AGGREGATE_COLUMNS: Final = {name: column for column, name in enumerate(AGGREGATE
 
 def profile_key(entity: str) -> str:
     """The Redis key of an entity's profile, without the shop's prefix; the braces are the cluster's hash tag."""
-    return profile_key_prefix(bucket_of(entity)) + entity
+    return profile_key_prefix(bucket_of(entity)) + escape_entity(entity)
 
 
 def profile_key_prefix(bucket: int) -> str:
@@ -78,7 +79,7 @@ def profile_key_prefix(bucket: int) -> str:
 
 def entity_from_key(key: str) -> str:
     """The entity whose profile is stored under a key."""
-    return key.partition("}:")[2]
+    return unescape_entity(key.partition("}:")[2])
 
 
 def source_family(source: str) -> str:

@@ -29,9 +29,11 @@ from pydantic_settings import (
 
 from contract.errors import BadConfig
 from contract.features.declaration import GROUPS, FeatureSet, read_features
+from contract.mapping.event_topics import EventTopics
+from contract.settings.intake import IntakeSettings
 from contract.settings.model import ModelConfig
 from contract.settings.monitor import MonitorConfig
-from contract.settings.servers import KafkaSettings, RedisSettings, TopicSettings
+from contract.settings.servers import KafkaSettings, RedisSettings, RegistrySettings, TopicSettings
 from contract.settings.tasks import Probability, ThresholdAction, list_task_names, read_tasks
 from contract.settings.training import TrainingConfig
 from contract.settings.worker import FeedbackSettings, ListSettings, LogSettings, Rule, WorkerSettings
@@ -50,6 +52,7 @@ class WrongValues(BadConfig):
 class Settings(BaseSettings):
     """All settings of all processes; raises `WrongValues`.
 
+    `map`: the tables of `[map]`, see `contract.settings.mapping`.
     `tasks` are the `[[tasks]]` tables; see `contract.tasks.Task`. `thresholds`: task -> action -> least probability.
     """
 
@@ -60,6 +63,7 @@ class Settings(BaseSettings):
     kafka: KafkaSettings = KafkaSettings()
     redis: RedisSettings = RedisSettings()
     topics: TopicSettings = TopicSettings()
+    intake: IntakeSettings = IntakeSettings()
     worker: WorkerSettings = WorkerSettings()
     lists: ListSettings = ListSettings()
     feedback: FeedbackSettings = FeedbackSettings()
@@ -70,8 +74,14 @@ class Settings(BaseSettings):
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
     watch: MonitorConfig = MonitorConfig()
+    map: dict[str, Any] = {}
+    registry: RegistrySettings = RegistrySettings()
     bundles: Path = Path("bundles")
     features: Path = Path("features.toml")
+
+    def event_topics(self) -> EventTopics:
+        """The topics that events are read from, and their maps; raises `BadConfig`."""
+        return EventTopics(self.topics, self.map)
 
     @field_validator("tasks", mode="before")
     @classmethod
@@ -195,7 +205,17 @@ def find_mistakes(settings: Settings, task_names: Sequence[str]) -> Iterator[str
         yield "A list should be no longer than its candidates. Found it longer."
     if len(set(task_names)) < len(task_names):
         yield f"Tasks should have names of their own. Found {task_names}."
+    yield from find_map_mistakes(settings)
     declared = ", ".join(dict.fromkeys(task_names))
     for name in settings.thresholds:
         if task_names and name not in task_names:
             yield f"`thresholds.{name}` should be of a declared task: {declared}. Found none of that name."
+
+
+def find_map_mistakes(settings: Settings) -> list[str]:
+    """What is wrong with `[map]`, in itself and with `[topics]`."""
+    try:
+        settings.event_topics()
+    except BadConfig as error:
+        return error.errors
+    return []

@@ -1,4 +1,4 @@
-"""[kafka], [redis], [topics]: the servers, and the names of what is on them."""
+"""[kafka], [redis], [registry], [topics]: the servers, and the names of what is on them."""
 
 from collections.abc import Iterable
 from typing import Annotated
@@ -45,6 +45,16 @@ class RedisSettings(Section):
     cache_cluster: bool = False
     prefix: str = "shop:"
     timeout_s: Annotated[float, Field(gt=0)] = 5.0
+
+
+class RegistrySettings(Section):
+    """A schema registry, whose framing records may begin with; without `url` none is asked.
+
+    `client`: settings of the client, passed through unchanged (`basic.auth.user.info`, `ssl.ca.location`, ...).
+    """
+
+    url: str = ""
+    client: dict[str, str | int | float | bool] = Field(default={})
 
 
 class TopicSettings(Section):

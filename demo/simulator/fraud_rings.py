@@ -42,7 +42,7 @@ class FraudRing:
         self._pattern = pattern = pattern or FraudPattern()
         self._devices = [f"x{name}.{n}" for n in range(rng.choice((1, 2)))]
         self._cards = [f"y{name}.{n}" for n in range(rng.choice((2, 3)))]
-        self._ip = f"172.16.{state.id_counts['ring'] % 250}.{rng.randrange(1, 255)}"
+        self._ip = f"85.16.{state.id_counts['ring'] % 250}.{rng.randrange(1, 255)}"
         self._country = rng.choice(FAR_COUNTRIES)
         price_sign = -1 if pattern.expensive_items else 1
         by_price = sorted(state.catalogue.items, key=lambda item: price_sign * item.product.price)

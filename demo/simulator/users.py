@@ -83,7 +83,7 @@ def make_user(
 
 
 def draw_ip(rng: random.Random, number: int) -> str:
-    """A private IP address, or sometimes that of an office shared by dozens of users."""
+    """The IP address of a home, or sometimes that of an office shared by dozens of users."""
     if rng.random() < OFFICE_SHARE:
         return f"192.0.2.{rng.randrange(1, 4)}"
-    return f"10.{number // 250}.{number % 250}.{rng.randrange(1, 255)}"
+    return f"81.{number // 250}.{number % 250}.{rng.randrange(1, 255)}"

@@ -6,6 +6,7 @@ from itertools import chain
 
 from contract.events import Erasure
 from contract.messages import read_erasure_confirmation, read_recommendations
+from contract.redis_keys import escape_id
 from transport.records import Record
 from worker.redis.client import RedisClient
 
@@ -34,10 +35,11 @@ class ErasureAudit:
         """Covered decisions and lists that are in Redis. `orders`: the covered orders by user."""
         left = []
         covered = list(chain.from_iterable(orders.values()))
-        decisions = client.pipeline([("EXISTS", f"{prefix}decision:{order}") for order in covered]) if covered else []
+        commands = [("EXISTS", f"{prefix}decision:{escape_id(order)}") for order in covered]
+        decisions = client.pipeline(commands) if commands else []
         left += [f"the decision of {order} is back" for order, there in zip(covered, decisions, strict=True) if there]
         for user, erasure in erasures.items():
-            (value,) = client.pipeline([("GET", f"{prefix}rec:{user}")])
+            (value,) = client.pipeline([("GET", f"{prefix}rec:{escape_id(user)}")])
             if value is not None and read_recommendations(value).source_ms <= erasure.ts_ms:
                 left.append(f"the list of {user} is back")
         return left

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from contract.hashing import bucket_of
 from contract.profiles.record import RECORD
+from contract.redis_keys import unescape_entity
 from worker.redis.client import RedisClient
 from worker.state.profile_store import RedisProfileStore
 
@@ -90,7 +91,7 @@ class ErrorInjector:
             if prefix.startswith(f"{self._profiles.prefix}profile:") and not entity.startswith("device:invented"):
                 (fields,) = self._client.pipeline([("HKEYS", key)])
                 if fields:
-                    return entity, self._rng.choice(sorted(fields)).decode()
+                    return unescape_entity(entity), self._rng.choice(sorted(fields)).decode()
 
     def _read(self, name: SliceName) -> np.void:
         (record,) = self._client.pipeline([("HGET", self._profiles.profile_key(name[0]), name[1])])

@@ -9,7 +9,8 @@ import msgspec
 from contract.errors import BadEvent
 from contract.events import AHEAD_MS_MAX, Event, decode
 from contract.hashing import BUCKETS
-from contract.profiles.record import profile_key
+from contract.profiles.record import entity_from_key, profile_key
+from contract.redis_keys import escape_id
 from testkit.environment.kafka_log import KafkaLog, Offsets
 from testkit.environment.run_environment import RunEnvironment
 from testkit.oracle.profiles import ProfileOracle
@@ -77,7 +78,7 @@ class StateAudit:
         for keys in self._redis.scan(f"{prefix}profile:"):
             for full_key, fields in zip(keys, self._redis.pipeline([("HGETALL", key) for key in keys]), strict=True):
                 key = full_key.removeprefix(prefix)
-                entity = key.partition("}:")[2]
+                entity = entity_from_key(key)
                 for source, record in to_pairs(fields):
                     yield (entity if key == profile_key(entity) else f"misplaced {key}", source.decode()), record
 
@@ -104,7 +105,7 @@ class StateAudit:
 
     def read_decisions(self, event_ids: list[str]) -> Iterator[bytes | None]:
         """The stored decision of each of these events."""
-        keys = [f"{self._environment.redis_prefix}decision:{event_id}" for event_id in event_ids]
+        keys = [f"{self._environment.redis_prefix}decision:{escape_id(event_id)}" for event_id in event_ids]
         yield from self._redis.pipeline([("GET", key) for key in keys])
 
     def close(self) -> None:

@@ -7,9 +7,10 @@ contract, and states every rule a second time. It is meant to be simple, not fas
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from ipaddress import IPv6Address
 from typing import Final, TypeAlias
 
-from contract.events import Click, Event, Impression, Judgement, Line, Order, Review, Search
+from contract.events import Click, Event, Impression, Judgement, Line, Order, Review, Search, UserEvent
 from contract.hashing import hash_id
 from contract.units import DAY_MS, HOUR_MS, MINUTE_MS
 
@@ -132,26 +133,39 @@ def entity_updates(event: Event) -> Iterator[tuple[str, int, Links]]:
 
 def network_entities(event: Order | Click | Review) -> list[str]:
     devices = [f"device:{event.device_id}"] if event.device_id else []
-    return devices + ([f"ip:{event.ip.lower().replace(':', '-')}"] if event.ip else [])
+    return devices + ([f"ip:{address_id(event.ip)}"] if event.ip else [])
+
+
+def address_id(address: str) -> str:
+    """An IPv4 address by itself, an IPv6 address by its first 64 bits."""
+    if ":" not in address:
+        return address
+    return f"{IPv6Address(int(IPv6Address(address)) >> 64 << 64)}/64"
+
+
+def user_entities(event: UserEvent) -> list[str]:
+    """The user, unless it is a guest."""
+    return [f"user:{event.user_id}"] if event.user_id else []
 
 
 def order_updates(order: Order) -> Iterator[tuple[str, int, Links]]:
-    user, amount = f"user:{order.user_id}", to_hundredths(order.amount)
+    users, amount = user_entities(order), to_hundredths(order.amount)
     card = [f"card:{order.card_id}"] if order.card_id else []
     device = [f"device:{order.device_id}"] if order.device_id else []
-    items = list(dict.fromkeys(f"item:{line.item_id}" for line in order.lines))
-    yield user, amount, {FIRST: items[-RING:], SECOND: network_entities(order) + card}
+    items = list(dict.fromkeys(f"item:{line.item_id}" for line in order.lines if line.item_id))
+    for user in users:
+        yield user, amount, {FIRST: items[-RING:], SECOND: network_entities(order) + card}
     for entity in network_entities(order):
-        yield entity, amount, {FIRST: [user], SECOND: card}
+        yield entity, amount, {FIRST: users, SECOND: card}
     for card_entity in card:
-        yield card_entity, amount, {FIRST: [user], SECOND: device}
+        yield card_entity, amount, {FIRST: users, SECOND: device}
     for item in items:
-        yield item, line_total([line for line in order.lines if f"item:{line.item_id}" == item]), {FIRST: [user]}
+        yield item, line_total([line for line in order.lines if f"item:{line.item_id}" == item]), {FIRST: users}
     for seller in dict.fromkeys(line.seller_id for line in order.lines if line.seller_id):
         yield (
             f"seller:{seller}",
             line_total([line for line in order.lines if line.seller_id == seller]),
-            {FIRST: [user]},
+            {FIRST: users},
         )
 
 
@@ -161,24 +175,28 @@ def line_total(lines: list[Line]) -> int:
 
 
 def click_updates(click: Click) -> Iterator[tuple[str, int, Links]]:
-    yield f"user:{click.user_id}", 0, {FIRST: [f"item:{click.item_id}"], SECOND: network_entities(click)}
+    for user in user_entities(click):
+        yield user, 0, {FIRST: [f"item:{click.item_id}"], SECOND: network_entities(click)}
     for entity in [f"item:{click.item_id}", *network_entities(click)]:
-        yield entity, 0, {FIRST: [f"user:{click.user_id}"]}
+        yield entity, 0, {FIRST: user_entities(click)}
 
 
 def review_updates(review: Review) -> Iterator[tuple[str, int, Links]]:
     stars, seller = to_hundredths(review.rating), [f"seller:{review.seller_id}"] if review.seller_id else []
-    yield f"user:{review.user_id}", stars, {FIRST: [f"item:{review.item_id}"], SECOND: network_entities(review)}
+    for user in user_entities(review):
+        yield user, stars, {FIRST: [f"item:{review.item_id}"], SECOND: network_entities(review)}
     for entity in [f"item:{review.item_id}", *seller, *network_entities(review)]:
-        yield entity, stars, {FIRST: [f"user:{review.user_id}"]}
+        yield entity, stars, {FIRST: user_entities(review)}
 
 
 def impression_updates(impression: Impression) -> Iterator[tuple[str, int, Links]]:
-    yield f"user:{impression.user_id}", len(impression.items), {}
+    for user in user_entities(impression):
+        yield user, len(impression.items), {}
 
 
 def search_updates(search: Search) -> Iterator[tuple[str, int, Links]]:
-    yield f"user:{search.user_id}", 0, {}
+    for user in user_entities(search):
+        yield user, 0, {}
 
 
 def judgement_updates(judgement: Judgement) -> Iterator[tuple[str, int, Links]]:

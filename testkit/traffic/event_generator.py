@@ -45,7 +45,8 @@ BAD_RECORDS: Final[Mapping[str, tuple[Callable[[Fields], bytes | None], str]]] =
     "a negative time": (corrupt_json(lambda fields: {**fields, "ts_ms": -1}), "out_of_range"),
     "text for a number": (corrupt_json(lambda fields: {**fields, "ts_ms": "now"}), "wrong_type"),
     "no user": (corrupt_json(lambda fields: {k: v for k, v in fields.items() if k != "user_id"}), "missing_field"),
-    "a control character": (corrupt_json(lambda fields: {**fields, "user_id": "u\u0000"}), "bad_id"),
+    "an id of 129 characters": (corrupt_json(lambda fields: {**fields, "user_id": "u" * 129}), "bad_id"),
+    "a placeholder": (corrupt_json(lambda fields: {**fields, "event_id": "undefined"}), "placeholder_id"),
 }
 ORDERS_ONLY: Final[Mapping[str, tuple[Callable[[Fields], bytes | None], str]]] = {
     "a negative amount": (corrupt_json(lambda fields: {**fields, "amount": -1.0}), "out_of_range"),
@@ -101,7 +102,7 @@ class Traffic:
         rng = self.rng
         return {
             "device_id": rng.choice((None, f"d{rng.randrange(60)}")),
-            "ip": rng.choice((None, f"10.0.0.{rng.randrange(60)}", "2001:DB8::1")),
+            "ip": rng.choice((None, f"203.0.113.{rng.randrange(60)}", "2001:DB8::1")),
         }
 
     def draw_item(self) -> str:

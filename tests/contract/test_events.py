@@ -93,24 +93,22 @@ BAD: Final[Mapping[str, tuple[str, bytes | None, str]]] = {
     "not UTF-8 in a field that is skipped": ("orders", encode_event("orders")[:-1] + b',"x":"\xff"}', "not_utf8"),
     "1e400": ("orders", encode_event("orders").replace(b'"amount": 2.5', b'"amount": 1e400'), "out_of_range"),
     "an integer of 400 digits": ("orders", encode_event("orders", amount=10**400), "out_of_range"),
-    "a stock of 400 digits": ("products", encode_event("products", stock=10**400), "out_of_range"),
-    "a stock of 5,000 digits": (
-        "products",
-        encode_event("products", stock=0)[:-2] + b"1" * 5_000 + b"}",
-        "out_of_range",
-    ),
     "a negative amount": ("orders", encode_event("orders", amount=-0.01), "out_of_range"),
     "a negative time": ("orders", encode_event("orders", ts_ms=-1), "out_of_range"),
     "a quantity of nothing": ("orders", encode_event("orders", lines=[{**LINE, "quantity": 0}]), "out_of_range"),
     "a negative price": ("orders", encode_event("orders", lines=[{**LINE, "unit_price": -1}]), "out_of_range"),
     "six stars": ("reviews", encode_event("reviews", rating=6), "out_of_range"),
-    "text for a number": ("orders", encode_event("orders", amount="2.5"), "wrong_type"),
-    "a number for an id": ("orders", encode_event("orders", user_id=5), "wrong_type"),
+    "words for a number": ("orders", encode_event("orders", amount="two"), "wrong_type"),
+    "a list for an id": ("orders", encode_event("orders", user_id=["u"]), "wrong_type"),
     "a fraction of a millisecond": ("orders", encode_event("orders", ts_ms=1.5), "wrong_type"),
     "an array": ("orders", b"[]", "wrong_type"),
     "null": ("orders", b"null", "wrong_type"),
     "null for an id": ("orders", encode_event("orders", user_id=None), "wrong_type"),
-    "an unknown surface": ("clicks", encode_event("clicks", surface="moon"), "wrong_type"),
+    "a quantity of 400 digits": (
+        "orders",
+        encode_event("orders", lines=[{**LINE, "quantity": 10**400}]),
+        "out_of_range",
+    ),
     "no user": ("orders", encode_event("orders", user_id=...), "missing_field"),
     "no event id": ("orders", encode_event("orders", event_id=...), "missing_field"),
     "a line without a price": (
@@ -124,12 +122,13 @@ BAD: Final[Mapping[str, tuple[str, bytes | None, str]]] = {
     "a long currency": ("orders", encode_event("orders", currency="E" * 129), "too_long"),
     "300 KiB": ("searches", encode_event("searches", query="x" * 300 * 1_024), "too_large"),
     "10,000 deep in a field that is skipped": ("orders", make_nested_json("x", 10_000), "too_deep"),
-    "10,000 deep in a field that is is_valid": ("orders", make_nested_json("lines", 10_000), "wrong_type"),
-    "10,000 deep from the start": ("orders", b"[" * 10_000 + b"]" * 10_000, "wrong_type"),
-    "a control character in an id": ("orders", encode_event("orders", user_id="a\u0000b"), "bad_id"),
-    "a line feed after an id": ("orders", encode_event("orders", user_id="a\n"), "bad_id"),
-    "an empty id": ("orders", encode_event("orders", user_id=""), "bad_id"),
-    "not an address": ("orders", encode_event("orders", ip="localhost!"), "bad_id"),
+    "10,000 deep in a field that is is_valid": ("orders", make_nested_json("lines", 10_000), "too_deep"),
+    "10,000 deep from the start": ("orders", b"[" * 10_000 + b"]" * 10_000, "too_deep"),
+    "an id of 129 characters": ("orders", encode_event("orders", event_id="a" * 129), "bad_id"),
+    "a placeholder for an order's id": ("orders", encode_event("orders", event_id="null"), "placeholder_id"),
+    "an empty item": ("clicks", encode_event("clicks", item_id=""), "placeholder_id"),
+    "an erasure without a user": ("erasures", encode_event("erasures", user_id="guest"), "placeholder_id"),
+    "a label of 2 for a task of yes or no": ("labels", encode_event("labels", value=2), "bad_label"),
 }
 
 
@@ -140,7 +139,7 @@ def test_an_invalid_record_has_its_reason(wrong: str) -> None:
 
 
 def test_every_reason_is_tested() -> None:
-    tested_elsewhere = {"bad_time", "cannot_score", "too_large_to_keep"}
+    tested_elsewhere = {"bad_schema", "bad_time", "cannot_score", "too_large_to_keep"}
     assert {reason for _, _, reason in BAD.values()} == set(REASONS) - tested_elsewhere
 
 
@@ -178,13 +177,9 @@ def test_each_required_field_must_be_present(kind: str) -> None:
         ),
         ("orders", {"user_id": "u" * 128}, {"user_id": "u" * 129}, "bad_id"),
         ("orders", {"currency": "E" * 128}, {"currency": "E" * 129}, "too_long"),
-        ("clicks", {"rank": 10**6}, {"rank": 10**6 + 1}, "out_of_range"),
         ("reviews", {"rating": 0}, {"rating": -0.5}, "out_of_range"),
         ("reviews", {"rating": 5}, {"rating": 5.01}, "out_of_range"),
-        ("searches", {"items": ["i"] * 2_000}, {"items": ["i"] * 2_001}, "too_long"),
-        ("products", {"vector": [0.5] * 2_000}, {"vector": [0.5] * 2_001}, "too_long"),
-        ("products", {"stock": 2**53}, {"stock": 2**53 + 1}, "out_of_range"),
-        ("labels", {"value": "shoes"}, {"value": "x" * 129}, "too_long"),
+        ("labels", {"task": "t", "value": "shoes"}, {"task": "t", "value": "x" * 129}, "too_long"),
     ],
 )
 def test_a_bound_holds_from_both_sides(kind: str, inside: dict[str, Any], outside: dict[str, Any], reason: str) -> None:
@@ -219,22 +214,11 @@ def test_long_text_is_truncated(kind: str, field: str, length: int) -> None:
     assert getattr(event, field) == "ü" * min(length, TEXT_CHARS_MAX)
 
 
-ALLOWED: Final = "ABCXYZabcxyz0189._~@+=/#$&*!, -"
-
-
-@pytest.mark.parametrize("character", ALLOWED)
-def test_an_id_may_contain(character: str) -> None:
-    assert decode_outcome("erasures", encode_event("erasures", user_id=character)) == "decoded"
-
-
-@given(character=st.characters().filter(lambda c: not (c.isascii() and (c.isalnum() or c in ALLOWED))))
-def test_an_id_may_contain_no_other_character(character: str) -> None:
-    assert find_reason("erasures", encode_event("erasures", user_id=f"a{character}b")) in ("bad_id", "not_json")
-
-
-@pytest.mark.parametrize("character", "{}:\n\t\x7f\"'%\\|é")
-def test_an_id_may_not_contain_separators_or_control_characters(character: str) -> None:
-    assert find_reason("erasures", encode_event("erasures", user_id=character)) == "bad_id"
+@given(ident=st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=128))
+def test_an_id_may_be_any_text_of_128_characters(ident: str) -> None:
+    event = decode("clicks", encode_event("clicks", user_id=f"u{ident}"[:128]))
+    assert isinstance(event, Click)
+    assert event.user_id == f"u{ident}"[:128]
 
 
 @given(value=st.one_of(st.binary(max_size=200), st.text().map(str.encode)), kind=st.sampled_from(sorted(KINDS)))

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from contract.errors import BadData
+from contract.events import make_readers
 from contract.features.declaration import FeatureSet
 from contract.profiles.erasures import Erasures
 from contract.settings.reading import Settings
@@ -30,8 +31,12 @@ def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
     """Replay historic events into a Parquet file of examples."""
     started_s, rejected = time.monotonic(), Counter[str]()
     erasures = read_erasures(args, settings)
+    ignored = Counter[str]()
+    readers = make_readers(
+        settings.intake, settings.tasks, on_ignored=lambda kind, field: ignored.update([f"{kind}.{field}"])
+    )
     replay = Replay(features=features, tasks=settings.tasks, feedback=settings.feedback)
-    rows = replay.run(drop_erased_events(read_history(args.events, rejected), erasures, rejected))
+    rows = replay.run(drop_erased_events(read_history(args.events, rejected, readers), erasures, rejected))
     examples = from_rows(rows, features, settings.tasks)
     if not len(examples):
         names = [task.name for task in settings.tasks]
@@ -43,6 +48,7 @@ def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
         examples=len(examples),
         labels={task.name: int(examples.has_label(task).sum()) for task in settings.tasks},
         rejected=dict(rejected),
+        ignored=dict(ignored),
         seconds=round(time.monotonic() - started_s, 2),
     )
     return 0

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from contract.errors import BadConfig, BadEvent
-from contract.events import UserEvent, clamp, decode
+from contract.events import EventReader, UserEvent, clamp, make_readers
 from contract.features.declaration import FeatureSet
 from contract.messages import ScoredRow, read_scored_row
 from contract.profiles.entity_updates import Arrival
@@ -112,9 +112,9 @@ def read_rows(settings: Settings, share: float, limit: int, left_out: Counter[st
 def read_erased_users(settings: Settings) -> set[str]:
     """The erased users: their history has changed since their rows were scored."""
     user_ids = set[str]()
-    kafka_times = KafkaTimes()
+    kafka_times, reader = KafkaTimes(), make_readers(settings.intake)["erasures"]
     for record in read_records(settings, "erasures"):
-        event = decode_event("erasures", record, kafka_times)
+        event = decode_event(reader, record, kafka_times)
         if isinstance(event, UserEvent):
             user_ids.add(event.user_id)
     return user_ids
@@ -125,7 +125,7 @@ def read_log(settings: Settings, share: float) -> EventLog:
     timed = list[tuple[int, Arrival]]()
     partitions = dict[str, int]()
     truncated = list[str]()
-    kafka_times = KafkaTimes()
+    kafka_times, readers = KafkaTimes(), make_readers(settings.intake, settings.tasks)
     for kind in FAMILIES:
         latest_ms = dict[int, int]()  # by partition: a running maximum keeps the partition's order
         for record in read_records(settings, kind):
@@ -133,7 +133,7 @@ def read_log(settings: Settings, share: float) -> EventLog:
             if partition not in latest_ms and record.offset > 0:
                 truncated.append(str(record.topic_partition))
             latest_ms[partition] = max(latest_ms.get(partition, 0), record.kafka_ms)
-            event = decode_event(kind, record, kafka_times)
+            event = decode_event(readers[kind], record, kafka_times)
             if isinstance(event, UserEvent) and is_sampled(event.user_id, share):
                 arrival = Arrival(f"{kind}/{partition}", record.offset, event, *record.topic_partition)
                 timed.append((latest_ms[partition], arrival))
@@ -150,11 +150,11 @@ def count_partitions(settings: Settings, kind: str) -> int:
         reader.close()
 
 
-def decode_event(kind: str, record: Record, kafka_times: KafkaTimes) -> object:
+def decode_event(reader: EventReader, record: Record, kafka_times: KafkaTimes) -> object:
     """The event as a worker decodes it; None for a dead letter."""
     try:
         (kafka_ms,) = kafka_times.fill(record.topic_partition, [record.kafka_ms])
-        event, _ = clamp(decode(kind, record.value), kafka_ms)
+        event, _ = clamp(reader.read(record.value), kafka_ms)
     except BadEvent:
         return None
     return event

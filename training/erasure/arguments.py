@@ -4,6 +4,7 @@ from argparse import ArgumentParser, Namespace
 from typing import Final
 
 from contract.errors import Unavailable
+from contract.events import make_readers
 from contract.profiles.erasures import NO_ERASURES, Erasures
 from contract.settings.reading import Settings
 from training.erasure.topic import ErasureTopic
@@ -29,7 +30,11 @@ def read_erasures(args: Namespace, settings: Settings) -> Erasures:
 
 def fetch_erasures(settings: Settings) -> Erasures:
     """The erasures on the topic now; raises `Unavailable`."""
-    topic = ErasureTopic(kafka=settings.kafka, topic=settings.topics.erasures)
+    topic = ErasureTopic(
+        kafka=settings.kafka,
+        topic=settings.topics.erasures,
+        reader=make_readers(settings.intake)["erasures"],
+    )
     try:
         topic.poll()
     finally:

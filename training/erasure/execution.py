@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import TypeAlias
 
+from contract.events import make_readers
 from contract.profiles.erasures import Erasures
 from contract.settings.reading import Settings
 from training.erasure.progress import ErasureProgress
@@ -18,7 +19,11 @@ class ErasureExecution:
 
     def __init__(self, *, settings: Settings, process: str, erase: EraseFunction) -> None:
         """`process`: `learner` or `monitor`, see `ErasureProgress`."""
-        self._topic = ErasureTopic(kafka=settings.kafka, topic=settings.topics.erasures)
+        self._topic = ErasureTopic(
+            kafka=settings.kafka,
+            topic=settings.topics.erasures,
+            reader=make_readers(settings.intake)["erasures"],
+        )
         self._progress = ErasureProgress(kafka=settings.kafka, process=process)
         self._erase = erase
         self._has_new = True

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping
 
 from contract.errors import BadEvent
-from contract.events import Erasure, clamp, decode
+from contract.events import READERS, Erasure, EventReader, clamp
 from contract.profiles.erasures import Erasures
 from contract.settings.servers import KafkaSettings
 from training.feedback.chunked_reader import plan_read, to_positions
@@ -19,7 +19,8 @@ log = logging.getLogger(__name__)
 class ErasureTopic:
     """Keeps `erasures` in step with the topic; `offsets`: how far each partition is read."""
 
-    def __init__(self, *, kafka: KafkaSettings, topic: str) -> None:
+    def __init__(self, *, kafka: KafkaSettings, topic: str, reader: EventReader = READERS["erasures"]) -> None:
+        self._event_reader = reader
         self.erasures = Erasures()
         self.offsets: Mapping[TopicPartition, int] = {}
         self._reader = LogReader(kafka=kafka, skips_gaps=True)
@@ -40,7 +41,7 @@ class ErasureTopic:
             self.erasures.add(erasure)
             for records in self._reader.read(ends, starts)
             for record in records
-            if (erasure := decode_erasure(record))
+            if (erasure := decode_erasure(record, self._event_reader))
         ]
         self.offsets = {partition: offset_range.high for partition, offset_range in offset_ranges.items()}
         return any(added)
@@ -57,12 +58,12 @@ class ErasureTopic:
         self._state = state or self._state
 
 
-def decode_erasure(record: Record) -> Erasure | None:
+def decode_erasure(record: Record, reader: EventReader) -> Erasure | None:
     """The erasure of a record; None for a tombstone, and for an invalid record, whose dead letter a worker writes."""
     if record.value is None:
         return None
     try:
-        event, _ = clamp(decode("erasures", record.value), record.kafka_ms)
+        event, _ = clamp(reader.read(record.value), record.kafka_ms)
     except BadEvent as error:
         log.error(
             "Unreadable erasure %s is not carried out: %s",

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from contract.errors import BadData, BadEvent
-from contract.events import KINDS, Event, decode
+from contract.events import KINDS, READERS, Event, EventReaders
 
 
 class JsonLine(Struct):
@@ -26,7 +26,9 @@ class HistoricEvent(NamedTuple):
     event: Event
 
 
-def read_history(paths: Sequence[Path], rejected: Counter[str]) -> Iterator[HistoricEvent]:
+def read_history(
+    paths: Sequence[Path], rejected: Counter[str], readers: EventReaders = READERS
+) -> Iterator[HistoricEvent]:
     """The events of the files, one file after the other; events that a worker would reject are counted by reason.
 
     Raises `BadData` for a file that cannot be read, or a line of another form.
@@ -37,18 +39,20 @@ def read_history(paths: Sequence[Path], rejected: Counter[str]) -> Iterator[Hist
             with path.open("rb") as file:
                 for number, text in enumerate(file, 1):
                     if text.strip():
-                        yield from decode_line(decoder.decode(text), f"{path.name}:{number}", rejected)
+                        yield from decode_line(decoder.decode(text), f"{path.name}:{number}", rejected, readers)
         except OSError as error:
             raise BadData(f"{path} should be a readable file. Found: {error}") from error
         except msgspec.MsgspecError as error:
             raise BadData(f'{path.name}:{number} should be {{"kind": ..., "event": ...}}. Found: {error}') from error
 
 
-def decode_line(line: JsonLine, location: str, rejected: Counter[str]) -> Iterator[HistoricEvent]:
+def decode_line(
+    line: JsonLine, location: str, rejected: Counter[str], readers: EventReaders
+) -> Iterator[HistoricEvent]:
     """The line's event, if it is valid."""
     if line.kind not in KINDS:
         raise BadData(f"{location} should have a kind among {sorted(KINDS)}. Found {line.kind!r}.")
     try:
-        yield HistoricEvent(line.kind, decode(line.kind, bytes(line.event)))
+        yield HistoricEvent(line.kind, readers[line.kind].read(bytes(line.event)))
     except BadEvent as error:
         rejected[error.reason] += 1

@@ -19,6 +19,8 @@ class ImpressionAttributor:
 
     def attribute(self, event: Event) -> Event:
         """The event, with a `recommendation_id` if it belongs to a list; events of searches are not changed."""
+        if isinstance(event, Impression | Click) and not event.user_id:
+            return event  # a guest's: which events are of one person is not known
         if isinstance(event, Impression) and event.recommendation_id is None and not event.query:
             event = replace(event, recommendation_id=event.event_id)
             self._open_list(event)

@@ -56,7 +56,7 @@ class Replay:
             return
         if isinstance(event, Impression) and event.user_id in self._active_users:
             self.flush()  # the list was made after those clicks, and before those that follow it
-        if isinstance(event, Click | Order):
+        if isinstance(event, Click | Order) and event.user_id:
             self._active_users.add(event.user_id)
             items = [event.item_id] if isinstance(event, Click) else [line.item_id for line in event.lines]
             self.interactions += [(event.user_id, item, event.ts_ms) for item in items]

@@ -78,7 +78,8 @@ class ScoredRowLog:
 
     def _update_latest_groups(self, memory: FoldedBatch, arrivals: Sequence[Arrival]) -> None:
         """Encode each user who clicked or ordered in this batch, as of its end."""
-        last = {event.user_id: event for arrival in arrivals if isinstance(event := arrival.event, Click | Order)}
+        events = [event for arrival in arrivals if isinstance(event := arrival.event, Click | Order)]
+        last = {event.user_id: event for event in events if event.user_id}
         blocks = split_rows(self._encoder.encode_after(memory, list(last.values()), RECOMMEND.event_groups))
         self._latest_groups.update(zip(last, blocks, strict=True))
 

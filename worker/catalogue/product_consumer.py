@@ -5,9 +5,12 @@ import time
 from typing import Final
 
 from contract.errors import BadEvent
-from contract.events import Product, clamp, decode
+from contract.events import READERS, EventReader, Product, clamp
+from contract.events.reading import decode_document
+from contract.events.values import Unreadable, read_text
 from transport.kafka_times import KafkaTimes
 from transport.log_reader import TopicTailer
+from transport.record_reader import RecordReader, Skipped
 from transport.records import Record, TopicPartition
 from worker.catalogue.catalogue import Catalogue
 from worker.ops import metrics
@@ -23,8 +26,17 @@ class ProductConsumer:
     Where the topic is recreated, the items that the new one lacks become unavailable once it is read.
     """
 
-    def __init__(self, *, tailer: TopicTailer, catalogue: Catalogue) -> None:
+    def __init__(
+        self,
+        *,
+        tailer: TopicTailer,
+        catalogue: Catalogue,
+        reader: EventReader = READERS["products"],
+        record_reader: RecordReader | None = None,
+    ) -> None:
+        """`record_reader`: of the topics that maps read."""
         self._tailer = tailer
+        self._reader, self._record_reader = reader, record_reader
         self._catalogue = catalogue
         self._next_log_s = time.monotonic() + PROGRESS_LOG_S
         self._is_reloading = False
@@ -56,9 +68,12 @@ class ProductConsumer:
             self._is_reloading = True
         for record in records:
             if record.value is None and record.key:
-                self._catalogue.delist(record.key.decode(errors="replace"))
-            elif (product := parse_product(record, self._kafka_times)) is not None:
+                if self._record_reader is None or self._record_reader.is_deletion(record):
+                    self._catalogue.delist(record.key.decode(errors="replace"))
+            elif (product := self._parse(record)) is not None:
                 self._catalogue.put(product)
+            elif (item_id := self._find_item_id(record)) is not None:
+                self._catalogue.delist(item_id)  # what is known of it is out of date: it may be sold out
         self._catalogue.encode_pending()
         metrics.CATALOGUE_ITEMS.set(len(self._catalogue))
         if self._is_reloading and not self._tailer.partitions_behind:
@@ -67,6 +82,16 @@ class ProductConsumer:
         if not self.is_ready:
             self._log_progress()
         return len(records)
+
+    def _parse(self, record: Record) -> Product | None:
+        if self._record_reader is None or self._record_reader.is_plain(record.topic_partition.topic):
+            return parse_product(record, self._kafka_times, self._reader)
+        return parse_mapped_product(record, self._kafka_times, self._record_reader)
+
+    def _find_item_id(self, record: Record) -> str | None:
+        if self._record_reader is None or self._record_reader.is_plain(record.topic_partition.topic):
+            return find_item_id(record) or None
+        return find_mapped_item_id(record, self._record_reader) or None
 
     def _log_progress(self) -> None:
         self.is_ready = not self._tailer.partitions_behind
@@ -78,15 +103,46 @@ class ProductConsumer:
         self._tailer.close()
 
 
-def parse_product(record: Record, kafka_times: KafkaTimes) -> Product | None:
+def find_item_id(record: Record) -> str | None:
+    """The item that a record is about which cannot be read: that of its document, else its key."""
+    try:
+        document = decode_document(record.value or b"")
+        return read_text(document["item_id"]) if isinstance(document, dict) else None
+    except (BadEvent, Unreadable, KeyError, UnicodeDecodeError):
+        return record.key.decode(errors="replace") if record.key else None
+
+
+def parse_product(record: Record, kafka_times: KafkaTimes, reader: EventReader) -> Product | None:
     """The product of a record; None for an invalid one, which is only counted because every worker reads the topic.
 
     `kafka_times`: of the records before it.
     """
     try:
         (kafka_ms,) = kafka_times.fill(record.topic_partition, [record.kafka_ms])
-        event, _ = clamp(decode("products", record.value), kafka_ms)
+        event, _ = clamp(reader.read(record.value), kafka_ms)
     except BadEvent as error:
         metrics.BAD_PRODUCTS.labels(error.reason).inc()
         return None
     return event if isinstance(event, Product) else None
+
+
+def parse_mapped_product(record: Record, kafka_times: KafkaTimes, reader: RecordReader) -> Product | None:
+    """The product of a record that is not plain; None also for one of another kind."""
+    try:
+        (kafka_ms,) = kafka_times.fill(record.topic_partition, [record.kafka_ms])
+        event, _ = clamp(reader.read(record)[1], kafka_ms)
+    except Skipped:
+        return None
+    except BadEvent as error:
+        metrics.BAD_PRODUCTS.labels(error.reason).inc()
+        return None
+    return event if isinstance(event, Product) else None
+
+
+def find_mapped_item_id(record: Record, reader: RecordReader) -> str | None:
+    """The item that a record is about which cannot be read, by its map."""
+    try:
+        kind, document = reader.find_kind(record)
+        return read_text(document["item_id"]) if kind == "products" and isinstance(document, dict) else None
+    except (BadEvent, Skipped, Unreadable, KeyError):
+        return None

@@ -64,7 +64,7 @@ def start_checks(settings: Settings, kinds: Iterable[str], *, uses_redis: bool =
 def _examine_kafka(settings: Settings, kinds: Iterable[str]) -> list[Finding]:
     admin, names = KafkaAdmin(kafka=settings.kafka), list(kinds)
     try:
-        states = admin.describe_topics(settings.topics.names_by_kind().values())
+        states = admin.describe_topics([*settings.topics.names_by_kind().values(), *settings.event_topics().added])
         return TopicChecks(settings, states, admin.count_brokers()).run(names)
     except Unavailable as error:
         return [Finding(Severity.ERROR, f"kafka {settings.kafka.bootstrap_servers}", str(error))]

@@ -40,6 +40,7 @@ class TopicChecks:
         self._settings, self._brokers = settings, brokers
         self._servers = settings.kafka.bootstrap_servers
         self._names = settings.topics.names_by_kind()
+        self._event_topics, self._states_by_name = settings.event_topics(), states
         self._states = {kind: states[name] for kind, name in self._names.items() if name in states}
 
     def run(self, kinds: Iterable[str]) -> list[Finding]:
@@ -48,8 +49,10 @@ class TopicChecks:
         present = [kind for kind in wanted if kind in self._states]
         findings = [self._describe_missing(kind) for kind in wanted if kind not in self._states]
         if set(JOINED_KINDS) <= set(wanted):
-            counts = {self._names[kind]: self._states[kind].partitions for kind in JOINED_KINDS if kind in present}
+            joined = self._event_topics.names_of(JOINED_KINDS)
+            counts = {name: self._states_by_name[name].partitions for name in joined if name in self._states_by_name}
             findings += find_different_partitions(counts, self._servers)
+        findings += self._find_added_missing(wanted)
         findings += self._find_unreadable(present)
         for kind in present:
             config = self._states[kind].config
@@ -70,6 +73,15 @@ class TopicChecks:
             f"kafka-topics.sh --bootstrap-server {self._servers} --create --topic {name}"
             f" --partitions {self._settings.topics.partitions} {options}".rstrip(),
         )
+
+    def _find_added_missing(self, kinds: list[str]) -> Iterator[Finding]:
+        for place, name in self._event_topics.name_added(kinds).items():
+            if name not in self._states_by_name:
+                yield Finding(
+                    Severity.ERROR,
+                    name,
+                    f"The topic should exist ({place}). Found none of that name, or no permission to see it.",
+                )
 
     def _find_unreadable(self, kinds: list[str]) -> Iterator[Finding]:
         unreadable = [self._names[kind] for kind in kinds if self._states[kind].config is None]

@@ -8,11 +8,11 @@ see each confirmation once, whatever process crashes and whatever Redis loses.
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
+from contract.mapping.event_topics import EventTopics
 from contract.messages import ErasureConfirmation, to_json
-from contract.settings.servers import TopicSettings
 from transport.records import TopicPartition
 from worker.erasure.owners import ErasureOwners, OwnerOffsets, describe_owners, read_owner_offsets
 from worker.erasure.progress import ErasureProgress
@@ -41,7 +41,7 @@ class ErasureConfirmer:
     def __init__(
         self,
         *,
-        topics: TopicSettings,
+        topics: EventTopics,
         erasure_consumer: ErasureConsumer,
         progress: ErasureProgress,
         profiles: RedisProfileStore,
@@ -51,7 +51,7 @@ class ErasureConfirmer:
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
         """`owners`: all that have to execute an erasure before it is confirmed."""
-        self._topics = topics
+        self._topics, self._event_topics = topics.settings, topics
         self._erasure_consumer = erasure_consumer
         self._progress = progress
         self._profiles = profiles
@@ -221,8 +221,9 @@ class ErasureConfirmer:
             self._profiles.client.pipeline([("HDEL", self._profiles.profile_key(user), *sources)])
 
     def _live_sources(self) -> set[str]:
-        kinds: Mapping[str, str] = {
-            self._topics.topic_name(kind): kind for lane in LANES.values() for kind in lane.folded_kinds
-        }
-        ids = self._admin.fetch_topic_ids(kinds)
-        return set(name_sources(self._admin.list_partitions(kinds), kinds, ids).values())
+        topics, live = self._event_topics, set[str]()
+        for lane in LANES.values():
+            kinds = topics.kinds_folded(lane.folded_kinds)
+            ids = self._admin.fetch_topic_ids(kinds)
+            live.update(name_sources(self._admin.list_partitions(kinds), kinds, ids, topics.added).values())
+        return live

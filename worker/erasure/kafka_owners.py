@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
+from contract.mapping.event_topics import EventTopics
 from contract.settings.servers import TopicSettings
 from worker.erasure.owners import ErasureOwners
 from worker.erasure.progress import ErasureOffsets, ErasureProgress
@@ -54,12 +55,12 @@ class JoinerOwners:
 
     name: Final = "joiner"
 
-    def __init__(self, *, topics: TopicSettings, admin: KafkaAdmin) -> None:
+    def __init__(self, *, topics: EventTopics, admin: KafkaAdmin) -> None:
         self._topics, self._admin = topics, admin
 
     def read_offsets(self) -> dict[str, ErasureOffsets]:
         """See `ErasureOwners`: every partition in which the joiner's group has committed is an owner."""
-        partitions = self._admin.list_partitions([self._topics.topic_name(kind) for kind in JOINED_KINDS])
+        partitions = self._admin.list_partitions(self._topics.names_of(JOINED_KINDS))
         committed = self._admin.fetch_commits(JOINER_GROUP, partitions)
         return {f"{self.name}>{partition}": decode_erased(text) for partition, (_, text) in committed.items()}
 

@@ -7,7 +7,7 @@ answer of all parts; so another holder of data is one more part in `ErasureServi
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple, Protocol
 
-from contract.settings.servers import TopicSettings
+from contract.mapping.event_topics import EventTopics
 from worker.erasure.progress import NO_OFFSETS, ErasureOffsets, ErasureProgress, owner_field
 from worker.kafka.admin import KafkaAdmin
 from worker.records.lanes import Lane
@@ -31,7 +31,7 @@ class ErasureOwners(Protocol):
 class LaneOwners:
     """The partitions of one lane, each of which the score worker that owns it reports on."""
 
-    def __init__(self, *, lane: Lane, topics: TopicSettings, progress: ErasureProgress, admin: KafkaAdmin) -> None:
+    def __init__(self, *, lane: Lane, topics: EventTopics, progress: ErasureProgress, admin: KafkaAdmin) -> None:
         self._lane, self._topics = lane, topics
         self._progress, self._admin = progress, admin
 
@@ -47,9 +47,7 @@ class LaneOwners:
         longer exist does not count.
         """
         progress, lane = self._progress.read(), self._lane
-        partitions = self._admin.list_partitions(
-            [self._topics.topic_name(kind) for kind in lane.folded_kinds + lane.watched_kinds]
-        )
+        partitions = self._admin.list_partitions(self._topics.names_of(lane.folded_kinds + lane.watched_kinds))
         partitions_worked = self._admin.filter_committed(lane.name, partitions)
         fields = {partition: owner_field(lane.name, partition) for partition in partitions}
         return {

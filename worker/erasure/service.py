@@ -3,7 +3,6 @@
 from contract.errors import StaleState
 from contract.profiles.erasures import Erasures
 from contract.settings.reading import Settings
-from contract.settings.servers import TopicSettings
 from transport.log_reader import LogReader, TopicTailer
 from worker.erasure.confirmation import ErasureConfirmer
 from worker.erasure.executor import ErasureExecutor, RefoldNeeded
@@ -17,6 +16,7 @@ from worker.erasure.topic import ErasureConsumer
 from worker.kafka.admin import KafkaAdmin
 from worker.ops.retry import Retry
 from worker.pipeline.batch_pipeline import BatchPipeline
+from worker.records.intake import make_event_readers
 from worker.records.lanes import LANES, Lane
 from worker.state.offsets import OffsetTracker
 from worker.state.resources import Stores
@@ -33,7 +33,11 @@ class ErasureService:
         self._progress = ErasureProgress(
             profiles=stores.profiles, topic_id=lambda: admin.fetch_topic_ids([topic]).get(topic)
         )
-        self.consumer = ErasureConsumer(tailer=TopicTailer(kafka=settings.kafka, topics=[topic]), erasures=Erasures())
+        self.consumer = ErasureConsumer(
+            tailer=TopicTailer(kafka=settings.kafka, topics=[topic]),
+            erasures=Erasures(),
+            reader=make_event_readers(settings)["erasures"],
+        )
         self.executor = ErasureExecutor(
             lane=lane,
             erasure_consumer=self.consumer,
@@ -48,24 +52,25 @@ class ErasureService:
             offsets=offsets,
         )
         self.confirmer = ErasureConfirmer(
-            topics=settings.topics,
+            topics=settings.event_topics(),
             erasure_consumer=self.consumer,
             progress=self._progress,
             profiles=stores.profiles,
             offsets=offsets,
             admin=admin,
-            owners=self._list_owners(settings.topics),
+            owners=self._list_owners(settings),
         )
 
-    def _list_owners(self, topics: TopicSettings) -> list[ErasureOwners]:
+    def _list_owners(self, settings: Settings) -> list[ErasureOwners]:
         """All that have to execute an erasure before it is confirmed."""
         progress, admin = self._progress, self._admin
+        topics, event_topics = settings.topics, settings.event_topics()
         in_kafka: list[ErasureOwners] = [
-            JoinerOwners(topics=topics, admin=admin),
+            JoinerOwners(topics=event_topics, admin=admin),
             *(GroupOwners(process=p, topics=topics, progress=progress, admin=admin) for p in TRAINING_PROCESSES),
         ]
         return [
-            *(LaneOwners(lane=lane, topics=topics, progress=progress, admin=admin) for lane in LANES.values()),
+            *(LaneOwners(lane=lane, topics=event_topics, progress=progress, admin=admin) for lane in LANES.values()),
             *(RarelyAskedOwners(owners) for owners in in_kafka),
         ]
 

@@ -6,7 +6,7 @@ from collections import defaultdict
 from typing import Final, NamedTuple
 
 from contract.errors import BadEvent
-from contract.events import Erasure, clamp, decode
+from contract.events import READERS, Erasure, EventReader, clamp
 from contract.profiles.erasures import Erasures
 from transport.kafka_times import KafkaTimes
 from transport.log_reader import LogReader, TopicTailer
@@ -45,8 +45,8 @@ class ErasureConsumer:
     No record revokes an erasure, and neither does a topic that is recreated: it is read from its beginning again.
     """
 
-    def __init__(self, *, tailer: TopicTailer, erasures: Erasures) -> None:
-        self._tailer = tailer
+    def __init__(self, *, tailer: TopicTailer, erasures: Erasures, reader: EventReader = READERS["erasures"]) -> None:
+        self._tailer, self._reader = tailer, reader
         self.erasures = erasures
         self.is_ready = False
         self.topics_read = 1  # one more for each time that the topic was recreated
@@ -103,7 +103,7 @@ class ErasureConsumer:
 
     def _add(self, record: Record) -> str | None:
         """Add the next record of its partition; returns the user if it erases more than is known."""
-        erasure_record = decode_erasure(record, self._kafka_times)
+        erasure_record = decode_erasure(record, self._kafka_times, self._reader)
         erasure, reject = erasure_record.erasure, erasure_record.reject
         erasure_record = erasure_record._replace(displaced_user=self.surviving.add(record, erasure))
         self._records[record.topic_partition].append(erasure_record)
@@ -122,12 +122,14 @@ class ErasureConsumer:
         return None
 
 
-def decode_erasure(record: Record, kafka_times: KafkaTimes | None = None) -> ErasureRecord:
+def decode_erasure(
+    record: Record, kafka_times: KafkaTimes | None = None, reader: EventReader = READERS["erasures"]
+) -> ErasureRecord:
     """The erasure of a record, or why it holds none; `kafka_times` of the records before it."""
     topic_partition, offset = record.topic_partition, record.offset
     try:
         (kafka_ms,) = (kafka_times or KafkaTimes()).fill(topic_partition, [record.kafka_ms])
-        event, _ = clamp(decode("erasures", record.value), kafka_ms)
+        event, _ = clamp(reader.read(record.value), kafka_ms)
     except BadEvent as error:
         return ErasureRecord(
             topic_partition, offset, reject=Reject(record, error.reason, type(error).__name__, str(error))
@@ -136,7 +138,9 @@ def decode_erasure(record: Record, kafka_times: KafkaTimes | None = None) -> Era
     return ErasureRecord(topic_partition, offset, erasure=erasure, is_copy=is_copy(record.headers))
 
 
-def read_erasures(reader: LogReader, topic: str) -> tuple[Erasures, dict[TopicPartition, int]]:
+def read_erasures(
+    reader: LogReader, topic: str, event_reader: EventReader = READERS["erasures"]
+) -> tuple[Erasures, dict[TopicPartition, int]]:
     """The erasures on the topic now, and the end offset of each partition; raises `Unavailable`."""
     offset_ranges = reader.fetch_offset_ranges([topic])
     ends = {
@@ -145,7 +149,9 @@ def read_erasures(reader: LogReader, topic: str) -> tuple[Erasures, dict[TopicPa
         if offset_range.high > offset_range.low
     }
     kafka_times = KafkaTimes()
-    erasure_records = [decode_erasure(record, kafka_times) for records in reader.read(ends) for record in records]
+    erasure_records = [
+        decode_erasure(record, kafka_times, event_reader) for records in reader.read(ends) for record in records
+    ]
     return Erasures(erasure_record.erasure for erasure_record in erasure_records if erasure_record.erasure), {
         topic_partition: offset_range.high for topic_partition, offset_range in offset_ranges.items()
     }

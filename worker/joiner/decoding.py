@@ -8,14 +8,16 @@ import msgspec
 from msgspec.structs import replace
 
 from contract.errors import BadEvent
-from contract.events import AHEAD_MS_MAX, Event, clamp, decode
+from contract.events import AHEAD_MS_MAX, READERS, Event, EventReaders, clamp
 from contract.messages import ScoredRow, read_scored_row
 from contract.units import DAY_MS, HOUR_MS, MINUTE_MS
 from transport.kafka_times import read_clock_ms
+from transport.record_reader import RecordReader, Skipped
 from transport.records import Record, TopicPartition
 from worker.joiner.watermarks import RecordTime
 from worker.ops import metrics
 
+JOINED_EVENTS: Final = ("impressions", "clicks", "orders", "labels")
 log = logging.getLogger(__name__)
 # By default a broker accepts records up to an hour ahead of its clock, and clocks differ by minutes.
 CLOCK_LEAD_MS: Final = 70 * MINUTE_MS
@@ -31,8 +33,18 @@ class RecordDecoder:
     there is none.
     """
 
-    def __init__(self, *, kinds_by_topic: Mapping[str, str], clock_ms: Callable[[], int] = read_clock_ms) -> None:
+    def __init__(
+        self,
+        *,
+        kinds_by_topic: Mapping[str, str],
+        clock_ms: Callable[[], int] = read_clock_ms,
+        readers: EventReaders = READERS,
+        record_reader: RecordReader | None = None,
+    ) -> None:
+        """`record_reader`: of the topics that maps read; the kind by topic is then the first of them."""
+        self._readers = readers
         self.kinds_by_topic = kinds_by_topic
+        self._record_reader = record_reader
         self._clock_ms = clock_ms
         self._highest_ms: dict[TopicPartition, int] = {}
         self._reported: set[TopicPartition] = set()
@@ -48,6 +60,8 @@ class RecordDecoder:
         reference_ms, is_trusted = self._find_reference(record, now_ms)
         try:
             message, was_clamped = self._decode(kind, record, reference_ms)
+        except Skipped:
+            return None, None
         except (BadEvent, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             log.warning(
                 "Skipping unreadable record %s: %s",
@@ -75,7 +89,7 @@ class RecordDecoder:
 
     def _decode(self, kind: str, record: Record, reference_ms: int) -> tuple[ScoredRow | Event, bool]:
         if kind != "scored":
-            event, was_clamped = clamp(decode(kind, record.value), reference_ms)
+            event, was_clamped = clamp(self._read_event(kind, record), reference_ms)
             metrics.CLAMPED_TIMESTAMPS.inc(was_clamped)
             return event, was_clamped
         row = read_scored_row(record.value or b"")
@@ -85,6 +99,16 @@ class RecordDecoder:
             return row, False
         metrics.CLAMPED_TIMESTAMPS.inc()
         return replace(row, ts_ms=reference_ms), True
+
+    def _read_event(self, kind: str, record: Record) -> Event:
+        if self._record_reader is None or self._record_reader.is_plain(record.topic_partition.topic):
+            return self._readers[kind].read(record.value)
+        if self._record_reader.is_tombstone(record):
+            raise Skipped("The record deletes what its key names.")
+        kind, event = self._record_reader.read(record)
+        if kind not in JOINED_EVENTS:
+            raise Skipped(f"{kind} are not joined.")
+        return event
 
     def _report_misplaced(self, record: Record) -> None:
         metrics.MISPLACED_ROWS.inc()

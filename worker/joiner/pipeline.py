@@ -21,9 +21,10 @@ from contract.messages import to_json, to_msgpack
 from contract.profiles.record import JUDGED_TASKS
 from contract.settings.reading import Settings
 from transport.kafka_times import read_clock_ms
+from transport.record_reader import open_record_reader
 from transport.records import PartitionOffsets, Record, TopicPartition
 from worker.erasure.kafka_owners import NOTHING_ERASED
-from worker.joiner.decoding import RecordDecoder
+from worker.joiner.decoding import JOINED_EVENTS, RecordDecoder
 from worker.joiner.dedup import PublishedOutputs
 from worker.joiner.dedup_loader import DedupLoader, make_shard_header, start_offset
 from worker.joiner.erasures import JoinerErasures
@@ -38,9 +39,10 @@ from worker.kafka.producer import OutcomeUnknown, TransactionalProducer
 from worker.ops import metrics
 from worker.ops.retry import Retry
 from worker.ops.steps import Step, StepMarker
+from worker.records.intake import make_event_readers
 
 log = logging.getLogger(__name__)
-KINDS: Final = ("scored", "impressions", "clicks", "orders", "labels")
+KINDS: Final = ("scored", *JOINED_EVENTS)
 MISMATCH_CHECK_S: Final = 1.0
 UNSAVED_MAX: Final = 50_000  # changed rows and events that are in memory until they are saved
 Positions = dict[TopicPartition, int]
@@ -98,9 +100,16 @@ class JoinerPipeline:
         self._stores = recovery.stores
         self._save_due_s = 0.0
         self._saved_erased = NOTHING_ERASED
-        kinds_by_topic = {settings.topics.topic_name(kind): kind for kind in KINDS}
-        self._topics = list(kinds_by_topic)
-        self._decoder = RecordDecoder(kinds_by_topic=kinds_by_topic, clock_ms=self._clocks.wall_ms)
+        readers = make_event_readers(settings)
+        reader = open_record_reader(settings, readers, retry.call)
+        self._topics = [settings.topics.scored, *reader.topics.names_of(JOINED_EVENTS)]
+        kinds_by_topic = {topic: reader.topics.kinds[topic][0] for topic in self._topics[1:]}
+        self._decoder = RecordDecoder(
+            kinds_by_topic={settings.topics.scored: "scored", **kinds_by_topic},
+            clock_ms=self._clocks.wall_ms,
+            readers=readers,
+            record_reader=reader,
+        )
         self._tasks = {*JUDGED_TASKS, *(task.name for task in settings.tasks)}
         self.consumer = consumer
         self._membership = membership

@@ -12,6 +12,7 @@ from transport.log_reader import TopicTailer
 from worker.doctor.examination import start_checks
 from worker.doctor.topic_checks import find_different_partitions
 from worker.erasure.topic import ErasureConsumer
+from worker.joiner.decoding import JOINED_EVENTS
 from worker.joiner.dedup_loader import DedupLoader
 from worker.joiner.erasures import JoinerErasures
 from worker.joiner.membership import JoinerMembership
@@ -26,6 +27,7 @@ from worker.ops.steps import StepMarker
 from worker.probes.group_remedy import GroupRemedy
 from worker.probes.progress import Progress
 from worker.probes.watchdog import Watchdog
+from worker.records.intake import make_event_readers
 
 log = logging.getLogger(__name__)
 PERIODIC_INTERVAL_S: Final = 1.0
@@ -38,13 +40,15 @@ class JoinerWorker:
     def __init__(self, *, settings: Settings, stop: threading.Event) -> None:
         self._settings = settings
         self._stop = stop
+        event_topics = settings.event_topics()
+        self._joined_topics = [settings.topics.scored, *event_topics.names_of(JOINED_EVENTS)]
         self._step_marker = StepMarker()
         self._progress = Progress(step=lambda: self._step_marker.current)
         self._watchdog = Watchdog(
             settings=settings,
             group=settings.kafka.group("feedback"),
-            topics=settings.topics.names_of(NEEDED_KINDS),
-            group_topics=settings.topics.names_of(KINDS).values(),
+            topics=settings.topics.names_of(NEEDED_KINDS) | event_topics.name_added(JOINED_EVENTS),
+            group_topics=self._joined_topics,
             followed_topics=settings.topics.names_of(["erasures"]),
             progress=self._progress,
             check_topics=self._explain_different_partitions,
@@ -90,7 +94,9 @@ class JoinerWorker:
             stores = StoreFolder(settings=self._settings, fetch_topic_ids=KafkaAdmin(kafka=kafka).fetch_topic_ids)
         loader = DedupLoader(settings=self._settings, on_poll=membership.heartbeat, on_records=self._progress.touch)
         erasures = ErasureConsumer(
-            tailer=TopicTailer(kafka=kafka, topics=[self._settings.topics.erasures]), erasures=Erasures()
+            tailer=TopicTailer(kafka=kafka, topics=[self._settings.topics.erasures]),
+            erasures=Erasures(),
+            reader=make_event_readers(self._settings)["erasures"],
         )
         self._progress.followed = lambda: erasures.positions
         joiner_erasures = JoinerErasures(erasures)
@@ -126,7 +132,7 @@ class JoinerWorker:
         self._not_ready_reason = not_ready_reason
 
     def _explain_different_partitions(self, partition_counts: Mapping[str, int]) -> str | None:
-        counts = {name: partition_counts[name] for name in self._settings.topics.names_of(KINDS).values()}
+        counts = {name: partition_counts[name] for name in self._joined_topics}
         findings = find_different_partitions(counts, self._settings.kafka.bootstrap_servers)
         return "; ".join(f"{finding.subject}: {finding.text} {finding.command}" for finding in findings) or None
 

@@ -8,16 +8,17 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, TypeVar
 
 from contract.errors import BadConfig, LostLog, ShopstreamError, StaleState, Unavailable
+from contract.profiles.erasures import Erasures
 from contract.profiles.record import FAMILIES
 from contract.settings.reading import Settings
-from contract.settings.servers import TopicSettings
 from transport.log_reader import LogReader
+from transport.record_reader import RecordReader, open_record_reader
 from transport.records import OffsetRange, TopicPartition
 from worker.erasure.progress import ErasureProgress
 from worker.erasure.topic import read_erasures
@@ -25,6 +26,8 @@ from worker.kafka.admin import KafkaAdmin
 from worker.maintenance.profile_report import to_epoch_ms
 from worker.maintenance.state_builder import StateBuilder
 from worker.ops.retry import Retry, StopRequested
+from worker.records.intake import make_event_readers
+from worker.records.lanes import LANES
 from worker.redis.client import RedisClient
 from worker.redis.cluster import connect
 from worker.state.generations import LEASE_MS, Generations, LeaseLost, generation_prefix
@@ -65,7 +68,7 @@ class Rebuild:
         admin: KafkaAdmin,
         client: RedisClient,
         prefix: str,
-        topics: TopicSettings,
+        record_reader: RecordReader,
         retry: Retry,
         from_ms: int | None = None,
         accepts_loss: bool = False,
@@ -75,8 +78,10 @@ class Rebuild:
         self._admin = admin
         self._client = client
         self._prefix = prefix
-        self._topics, self._erasures = {topics.topic_name(kind): kind for kind in FAMILIES}, topics.erasures
-        self._retry_policy = retry
+        self._record_reader, self._event_topics = record_reader, record_reader.topics
+        self._erasures = self._event_topics.settings.erasures
+        self._topics = self._event_topics.names_of(FAMILIES)
+        self._retry_policy, self._readers = retry, record_reader.readers
         self._from_ms, self._accepts_loss = from_ms, accepts_loss
         self._generations, self._name = Generations(client=client, prefix=prefix), ""
         self._may_have_switched = False
@@ -92,12 +97,21 @@ class Rebuild:
         self._name, collected = name, 0
         profiles = RedisProfileStore(client=self._client, prefix=generation_prefix(self._prefix, name))
         try:
-            erasures, read_offsets = self._retry(lambda: read_erasures(self._reader, self._erasures))
-            builder = StateBuilder(profiles=profiles, kinds=self._topics, erasures=erasures)
+            erasures, read_offsets = self._retry(lambda: self._read_erasures())
+            builders = [
+                StateBuilder(
+                    profiles=profiles,
+                    kinds=self._event_topics.kinds_folded(lane.folded_kinds),
+                    erasures=erasures,
+                    record_reader=self._record_reader,
+                    readers=self._readers,
+                )
+                for lane in LANES.values()  # a topic that both lanes read is two sources
+            ]
             collected = self._retry(self._collect)
             previous = self._retry(self._generations.read_serving)
             log.info("Building generation %s; %s serves until then.", name, previous or "the first one")
-            behind = self._catch_up(builder)
+            behind = self._catch_up(builders)
             self._retry(lambda: self._inherit_erasure_progress(profiles, previous, read_offsets))
             self._may_have_switched = True
             self._retry(lambda: self._generations.switch(name, previous))
@@ -111,17 +125,20 @@ class Rebuild:
         return RebuildResult(
             name=name,
             previous=previous,
-            records=builder.records,
-            sources=len(builder.offsets.sources),
+            records=sum(builder.records for builder in builders),
+            sources=sum(len(builder.offsets.sources) for builder in builders),
             behind=behind,
             collected=collected,
             seconds=time.monotonic() - started_s,
         )
 
-    def _catch_up(self, builder: StateBuilder) -> int:
+    def _read_erasures(self) -> tuple[Erasures, dict[TopicPartition, int]]:
+        return read_erasures(self._reader, self._erasures, self._readers["erasures"])
+
+    def _catch_up(self, builders: Sequence[StateBuilder]) -> int:
         """Fold until few records are left; returns their number. Raises `RebuildRefused` if it does not fall."""
         least, stalled_passes = sys.maxsize, 0
-        while (behind := self._retry(lambda: self._fold_pass(builder))) > BEHIND_MAX:
+        while (behind := self._retry(lambda: self._fold_pass(builders))) > BEHIND_MAX:
             least, stalled_passes = (behind, 0) if behind < 0.9 * least else (least, stalled_passes + 1)
             if stalled_passes == STALLED_PASSES_MAX:
                 raise RebuildRefused(
@@ -129,10 +146,19 @@ class Rebuild:
                 )
         return behind
 
-    def _fold_pass(self, builder: StateBuilder) -> int:
+    def _fold_pass(self, builders: Sequence[StateBuilder]) -> int:
         """Fold up to the present ends of the logs; returns the number of records that arrived during the pass."""
         offset_ranges = self._fetch_offset_ranges()
-        sources = name_sources(offset_ranges, self._topics, self._admin.fetch_topic_ids(self._topics))
+        for builder in builders:
+            self._fold_lane(builder, {p: ends for p, ends in offset_ranges.items() if p.topic in builder.kinds})
+        self._generations.renew_lease(self._name)
+        ranges_now = self._reader.fetch_offset_ranges(self._topics)
+        ends = {partition: offset_range.high for partition, offset_range in offset_ranges.items()}
+        return sum(offset_range.high - ends.get(partition, 0) for partition, offset_range in ranges_now.items())
+
+    def _fold_lane(self, builder: StateBuilder, offset_ranges: Mapping[TopicPartition, OffsetRange]) -> None:
+        topic_ids = self._admin.fetch_topic_ids(builder.kinds)
+        sources = name_sources(offset_ranges, builder.kinds, topic_ids, self._event_topics.added)
         ends = {partition: offset_range.high for partition, offset_range in offset_ranges.items()}
         try:
             builder.open(sources, self._find_log_starts(offset_ranges))
@@ -143,9 +169,6 @@ class Rebuild:
             builder.finish(ends)
         except StaleState as error:  # Redis lost writes, or a reply: the next pass restarts from what is there
             raise Unavailable(f"Redis should hold the new generation as written. Found: {error}") from error
-        self._generations.renew_lease(self._name)
-        ranges_now = self._reader.fetch_offset_ranges(self._topics)
-        return sum(offset_range.high - ends.get(partition, 0) for partition, offset_range in ranges_now.items())
 
     def _inherit_erasure_progress(
         self, profiles: RedisProfileStore, previous: str, read_offsets: Mapping[TopicPartition, int]
@@ -229,7 +252,7 @@ def rebuild(settings: Settings, start: datetime | None, *, accepts_loss: bool, s
             admin=KafkaAdmin(kafka=settings.kafka),
             client=client,
             prefix=settings.redis.prefix,
-            topics=settings.topics,
+            record_reader=open_record_reader(settings, make_event_readers(settings), Retry(stop).call),
             retry=Retry(stop),
             from_ms=from_ms,
             accepts_loss=accepts_loss,

@@ -3,11 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from contract.events import READERS, EventReaders
 from contract.hashing import BUCKETS
 from contract.profiles.entity_updates import to_updates
 from contract.profiles.erasures import NO_ERASURES, Erasures
 from contract.profiles.store import fold
 from transport.kafka_times import KafkaTimes
+from transport.record_reader import RecordReader
 from transport.records import Record, TopicPartition
 from worker.records.batch import decode_records
 from worker.state.offsets import OffsetTracker
@@ -20,9 +22,17 @@ class StateBuilder:
     """Folds partitions as workers do, without answers; may restart from the merged offsets at any time."""
 
     def __init__(
-        self, *, profiles: RedisProfileStore, kinds: Mapping[str, str], erasures: Erasures = NO_ERASURES
+        self,
+        *,
+        profiles: RedisProfileStore,
+        kinds: Mapping[str, str],
+        erasures: Erasures = NO_ERASURES,
+        readers: EventReaders = READERS,
+        record_reader: RecordReader | None = None,
     ) -> None:
-        self._profiles, self._kinds, self._erasures = profiles, kinds, erasures
+        """`kinds`: what is folded of each topic. `record_reader`: of the topics that maps read."""
+        self.kinds, self._readers, self._record_reader = kinds, readers, record_reader
+        self._profiles, self._erasures = profiles, erasures
         self._log_starts: dict[str, int] = {}
         self._kafka_times = KafkaTimes()
         self.offsets = OffsetTracker()
@@ -68,7 +78,15 @@ class StateBuilder:
 
     def _fold(self, records: Sequence[Record]) -> None:
         tracker = self.offsets
-        batch = decode_records(records, self._kinds, tracker.sources, (), kafka_times=self._kafka_times)
+        batch = decode_records(
+            records,
+            self.kinds,
+            tracker.sources,
+            (),
+            kafka_times=self._kafka_times,
+            readers=self._readers,
+            record_reader=self._record_reader,
+        )
         updates = to_updates(batch.arrivals, erasures=self._erasures)
         writes = fold(self._profiles.read(updates.entities), updates).slice_writes()
         after = tracker.compute_merged(batch.end_offsets, writes.buckets())

@@ -11,15 +11,16 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
 from contract.errors import BadConfig, BadEvent, LostLog, ShopstreamError, StaleState, Unavailable
-from contract.events import clamp, decode
+from contract.events import clamp
 from contract.hashing import hash_id
 from contract.profiles.entity_updates import Arrival
 from contract.profiles.erasures import Erasures
-from contract.profiles.record import FAMILIES
+from contract.profiles.record import FAMILIES, source_family
 from contract.profiles.store import MergedOffsets
 from contract.settings.reading import Settings
 from transport.kafka_times import KafkaTimes
 from transport.log_reader import LogReader
+from transport.record_reader import RecordReader, Skipped, open_record_reader
 from transport.records import OffsetRange, Record, TopicPartition
 from worker.erasure.link_sweeper import mask_slices
 from worker.erasure.progress import NO_OFFSETS, ErasureOffsets, ErasureProgress, owner_field
@@ -28,6 +29,7 @@ from worker.kafka.admin import KafkaAdmin
 from worker.maintenance.comparison import DIFFERENCES_MAX, SliceKey, StateComparison, VerificationResult
 from worker.maintenance.recomputation import Recomputation, TimedArrival
 from worker.maintenance.snapshot import ProfileSnapshot, read_snapshot
+from worker.records.intake import make_event_readers
 from worker.records.lanes import LANES
 from worker.redis.cluster import connect
 from worker.state.profile_repair import is_readable
@@ -81,7 +83,8 @@ class Verification:
         reader: LogReader,
         admin: KafkaAdmin,
         profiles: RedisProfileStore,
-        topics: Mapping[str, str],
+        record_reader: RecordReader,
+        kinds: Iterable[str],
         erasures: str,
         sample: EntitySample,
         differences_max: int = DIFFERENCES_MAX,
@@ -89,10 +92,12 @@ class Verification:
         self._reader = reader
         self._admin = admin
         self._profiles = profiles
-        self._topics = topics
+        self._record_reader, self._kinds = record_reader, tuple(kinds)
+        self._topics = record_reader.topics.names_of(self._kinds)
         self._erasures = erasures
         self._sample = sample
         self._differences_max = differences_max
+        self._readers = record_reader.readers
 
     def run(self, now_ms: int) -> VerificationResult:
         """Read Redis, then the log, then compare; raises `InconsistentSnapshot`, `StaleState`, or `Unavailable`.
@@ -106,9 +111,9 @@ class Verification:
         executed = progress.read()
         sources = list(self._read_topology().partitions)
         merged_before = self._profiles.read_offsets(sources)
-        ignored_families = set(FAMILIES) - set(self._topics.values())
+        ignored_families = set(FAMILIES) - set(self._kinds)
         snapshot = read_snapshot(self._profiles, self._sample.contains, merged_before, ignored_families)
-        erasures, erasure_ends = read_erasures(self._reader, self._erasures)
+        erasures, erasure_ends = read_erasures(self._reader, self._erasures, self._readers["erasures"])
         erasing_sources = self._find_erasing_sources(
             executed, {progress.partition_name(partition): end for partition, end in erasure_ends.items()}
         )
@@ -134,8 +139,14 @@ class Verification:
 
     def _read_topology(self) -> Topology:
         offset_ranges = self._reader.fetch_offset_ranges(self._topics)
-        sources = name_sources(offset_ranges, self._topics, self._admin.fetch_topic_ids(self._topics))
-        return Topology({source: partition for partition, source in sources.items()}, offset_ranges)
+        topics, topic_ids = self._record_reader.topics, self._admin.fetch_topic_ids(self._topics)
+        partitions = dict[str, TopicPartition]()
+        for kind in self._kinds:  # a topic with several kinds is a source of each
+            kinds = topics.kinds_folded([kind])
+            of_kind = [partition for partition in offset_ranges if partition.topic in kinds]
+            names = name_sources(of_kind, kinds, topic_ids, topics.added)
+            partitions |= {source: partition for partition, source in names.items()}
+        return Topology(partitions, offset_ranges)
 
     def _recompute(
         self, snapshot: ProfileSnapshot, topology: Topology, log_starts: Mapping[str, int], erasures: Erasures
@@ -144,13 +155,15 @@ class Verification:
         recomputation = Recomputation(wanted=self._sample.contains, last_offset=snapshot.last_offset, erasures=erasures)
         starts: dict[TopicPartition, int] = {}
         ends: dict[TopicPartition, int] = {}
-        names: dict[TopicPartition, str] = {}
+        names: dict[tuple[TopicPartition, str], str] = {}
         partitions, offset_ranges = topology
         for source, partition in partitions.items():
-            names[partition] = source
-            ends[partition] = min(snapshot.end_offsets.get(source, 0), offset_ranges[partition].high)
-            if log_starts.get(source, 0) > offset_ranges[partition].low:
-                starts[partition] = log_starts[source]
+            names[partition, source_family(source)] = source
+            end = min(snapshot.end_offsets.get(source, 0), offset_ranges[partition].high)
+            ends[partition] = max(end, ends.get(partition, 0))
+            start = max(log_starts.get(source, 0), offset_ranges[partition].low)
+            starts[partition] = min(start, starts.get(partition, start))
+        starts = {partition: start for partition, start in starts.items() if start > offset_ranges[partition].low}
         kafka_times, count, logged_s = KafkaTimes(), 0, time.monotonic()
         for records in self._reader.read(ends, starts):
             recomputation.add([timed for record in records if (timed := self._decode(record, names, kafka_times))])
@@ -161,16 +174,18 @@ class Verification:
         return recomputation
 
     def _decode(
-        self, record: Record, names: Mapping[TopicPartition, str], kafka_times: KafkaTimes
+        self, record: Record, names: Mapping[tuple[TopicPartition, str], str], kafka_times: KafkaTimes
     ) -> TimedArrival | None:
         """The event as workers fold it; None for a record that they do not fold."""
         partition = record.topic_partition
         try:
             (kafka_ms,) = kafka_times.fill(partition, [record.kafka_ms])
-            event, _ = clamp(decode(self._topics[partition.topic], record.value), kafka_ms)
-        except BadEvent:
+            kind, event = self._record_reader.read(record)
+            event, _ = clamp(event, kafka_ms)
+        except (BadEvent, Skipped):
             return None
-        return TimedArrival(Arrival(names[partition], record.offset, event, *partition), record.kafka_ms)
+        source = names.get((partition, kind))
+        return TimedArrival(Arrival(source, record.offset, event, *partition), record.kafka_ms) if source else None
 
     def _open_erasure_progress(self) -> ErasureProgress:
         topic = self._erasures
@@ -185,7 +200,7 @@ class Verification:
         lanes = {kind: lane.name for lane in LANES.values() for kind in lane.folded_kinds}
         erasing = set()
         for source, partition in self._read_topology().partitions.items():
-            holder = owner_field(lanes[self._topics[partition.topic]], partition)
+            holder = owner_field(lanes[source_family(source)], partition)
             done = executed.get(holder, NO_OFFSETS)
             if any(done.get(name, 0) < end for name, end in ends.items()):
                 erasing.add(source)
@@ -228,7 +243,8 @@ def verify(settings: Settings, sample: EntitySample, kinds: Iterable[str]) -> in
         reader=reader,
         admin=KafkaAdmin(kafka=settings.kafka),
         profiles=open_profile_store(client, settings.redis.prefix),
-        topics={settings.topics.topic_name(kind): kind for kind in kinds},
+        record_reader=open_record_reader(settings, make_event_readers(settings)),
+        kinds=kinds,
         erasures=settings.topics.erasures,
         sample=sample,
     )

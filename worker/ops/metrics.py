@@ -42,6 +42,19 @@ UNREADABLE_KEYS: Final = counter(
     "unreadable_keys_total", "Keys in Redis of another type or content than written, replaced or deleted.", "kind"
 )
 DEAD_LETTERS: Final = counter("dead_letters_total", "Records that could not be answered, by reason.", "reason")
+SKIPPED_RECORDS: Final = counter(
+    "skipped_records_total", "Records of a map's topic that are none of those that the map reads.", "topic"
+)
+FIELDS_IGNORED: Final = counter(
+    "fields_ignored_total", "Values of events that could not be read and were taken as absent.", "kind", "field"
+)
+FIELDS_DOUBTFUL: Final = counter(
+    "fields_doubtful_total",
+    "Values that look like another unit than declared (`s`, `ms`, `us`, `ns`), or lack a rate (`no_rate`).",
+    "kind",
+    "field",
+    "found",
+)
 REJOINS: Final = counter(
     "rejoins_total", "Times that this member joined its group again with a new client, fenced or without a broker."
 )

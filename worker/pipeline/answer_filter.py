@@ -4,10 +4,10 @@ An event that was answered before a restart only updates profiles. Events of era
 kinds of answers that are given to them too; their claims are deleted after publishing.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 
-from contract.events import Event, digest_content
+from contract.events import KIND_BY_TYPE, Event, digest_content
 from contract.profiles.entity_updates import Arrival
 from contract.profiles.erasures import Erasures
 from transport.records import TopicPartition
@@ -22,7 +22,7 @@ from worker.state.offsets import OffsetTracker
 class AnswerFilter:
     """Compares a batch with the committed offsets and the erasures.
 
-    `kinds`: the kind of event by topic. `kind_of`: the kind of answer that an event gets.
+    `kind_of`: the kind of answer that an event gets.
     """
 
     def __init__(
@@ -30,12 +30,10 @@ class AnswerFilter:
         *,
         offsets: OffsetTracker,
         erasures: Erasures,
-        kinds: Mapping[str, str],
         kind_of: Callable[[Event], AnswerKind | None],
     ) -> None:
         self._offsets = offsets
         self._erasures = erasures
-        self._kinds = kinds
         self._kind_of = kind_of
 
     def without_answered(self, batch: Batch) -> Batch:
@@ -91,10 +89,10 @@ class AnswerFilter:
 
     def _needs_answer(self, arrival: Arrival) -> bool:
         if self._is_answered(arrival):
-            metrics.EVENTS_RECOVERED.labels(self._kinds[arrival.topic]).inc()
+            metrics.EVENTS_RECOVERED.labels(KIND_BY_TYPE[type(arrival.event)]).inc()
             return False
         if self._erasures.covers_event(arrival.event):
-            metrics.ERASED_EVENTS.labels(self._kinds[arrival.topic]).inc()
+            metrics.ERASED_EVENTS.labels(KIND_BY_TYPE[type(arrival.event)]).inc()
             kind = self._kind_of(arrival.event)
             return kind is not None and kind.answers_erased
         return True

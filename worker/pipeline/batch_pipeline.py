@@ -17,6 +17,7 @@ from contract.profiles.entity_updates import Arrival, UpdateBatch, to_updates
 from contract.profiles.store import FoldedBatch, fold
 from contract.settings.reading import Settings
 from transport.kafka_times import KafkaTimes
+from transport.record_reader import open_record_reader
 from transport.records import Record, TopicPartition
 from worker.kafka.consumer import START_PENDING
 from worker.kafka.outgoing import OutgoingRecord
@@ -31,6 +32,7 @@ from worker.pipeline.membership import BatchRevoked, KafkaClients
 from worker.pipeline.recovery import Recovery
 from worker.probes.progress import Progress
 from worker.records.batch import Batch, decode_records, report_rejects
+from worker.records.intake import make_event_readers
 from worker.records.lanes import Lane
 from worker.scoring.results import BatchResults
 from worker.scoring.scorer import Scorer
@@ -70,11 +72,10 @@ class BatchPipeline:
         self._erasures = recovery.erasures
         self._confirmed_topics = {settings.topics.topic_name(kind) for kind in lane.confirmed_kinds}
         self.retry, self._mark_step = retry, step_marker
-        self._kinds = settings.topics.kinds_by_topic()
+        self._readers = make_event_readers(settings)
+        self._record_reader = open_record_reader(settings, self._readers, retry.call)
         self._kafka_times, self._partition_counts = KafkaTimes(), dict[str, int]()
-        self._answer_filter = AnswerFilter(
-            offsets=self._offsets, erasures=self._erasures, kinds=self._kinds, kind_of=scorer.kind_of
-        )
+        self._answer_filter = AnswerFilter(offsets=self._offsets, erasures=self._erasures, kind_of=scorer.kind_of)
         self._unstarted: set[TopicPartition] = set()  # assigned since the last step
         self._breaker = DeadLetterBreaker(
             share_max=settings.worker.dead_letter_share_max, window=settings.worker.dead_letter_window
@@ -190,11 +191,13 @@ class BatchPipeline:
         lane = self._lane
         return decode_records(
             records,
-            self._kinds,
+            self._record_reader.kinds,
             self._offsets.sources,
             lane.watched_kinds,
             lane.inspected_kinds,
             kafka_times=self._kafka_times,
+            readers=self._readers,
+            record_reader=self._record_reader,
         )
 
     def _forget_unanswered(self, partitions: Iterable[TopicPartition]) -> None:
@@ -220,7 +223,9 @@ class BatchPipeline:
         started = self.consumer.assignment.intersection(partitions)
         if not started:
             return started
-        self._partition_counts = self.consumer.count_partitions([*self._kinds, self._settings.topics.scored])
+        self._partition_counts = self.consumer.count_partitions(
+            [*self._record_reader.topics.kinds, self._settings.topics.scored]
+        )
         self.consumer.seek(self._recovery.recover_offsets(started, self.consumer))
         self._unstarted -= started
         return started

@@ -44,7 +44,8 @@ class Recovery:
         apply_erasures_before_start: ApplyErasures | None = None,
     ) -> None:
         self.erasures, self._apply_erasures_before_start = erasures, apply_erasures_before_start
-        self._kinds, self._lane = settings.topics.kinds_by_topic(), lane
+        self._topics = settings.event_topics()
+        self._folded = self._topics.kinds_folded(lane.folded_kinds)
         self._admin, self._profiles = admin, profiles
         self.offsets = offsets
         self._repair = ProfileRepair(profiles)
@@ -113,14 +114,22 @@ class Recovery:
 
     def _find_missing_logs(self, sources: Container[str], consumer: GroupConsumer) -> list[TopicPartition]:
         """The partitions of these sources whose first records are gone; deleted topics have none."""
-        topics = [
-            topic for topic, kind in self._kinds.items() if any(kind in lane.folded_kinds for lane in LANES.values())
-        ]
-        partitions = self._admin.list_partitions(topics)
-        names = name_sources(partitions, self._kinds, self._admin.fetch_topic_ids(topics))
-        needed = [partition for partition, name in names.items() if name in sources]
-        log_starts, offsets = self._profiles.read_log_starts(), consumer.query_offsets(needed)
-        return [partition for partition in needed if offsets[partition].low > log_starts.get(names[partition], 0)]
+        kinds_by_lane = [self._topics.kinds_folded(lane.folded_kinds) for lane in LANES.values()]
+        topics = dict.fromkeys(topic for kinds in kinds_by_lane for topic in kinds)
+        partitions, topic_ids = self._admin.list_partitions(topics), self._admin.fetch_topic_ids(topics)
+        needed = {
+            name: partition
+            for kinds in kinds_by_lane
+            for partition, name in name_sources(
+                [partition for partition in partitions if partition.topic in kinds],
+                kinds,
+                topic_ids,
+                self._topics.added,
+            ).items()
+            if name in sources
+        }
+        log_starts, offsets = self._profiles.read_log_starts(), consumer.query_offsets(needed.values())
+        return [partition for name, partition in needed.items() if offsets[partition].low > log_starts.get(name, 0)]
 
     def request_topic_check(self, partitions: Iterable[TopicPartition]) -> Callable[[], None]:
         """Ask Kafka whether the topics of these partitions are still those that were assigned.
@@ -144,7 +153,7 @@ class Recovery:
         self, partitions: list[TopicPartition], consumer: GroupConsumer
     ) -> tuple[dict[TopicPartition, PartitionOffsets], dict[TopicPartition, str]]:
         """The offsets of partitions and the sources that they are, both of the same topics."""
-        folded = [partition for partition in partitions if self._kinds[partition.topic] in self._lane.folded_kinds]
+        folded = [partition for partition in partitions if partition.topic in self._folded]
         names, partition_offsets = self._request_sources(folded)(), consumer.query_offsets(partitions)
         if names != self._request_sources(folded)():
             raise Unavailable("Topics should stay while their offsets are queried. Found that one was recreated.")
@@ -154,7 +163,7 @@ class Recovery:
         wait = self._admin.request_topic_ids({partition.topic for partition in partitions})
 
         def wait_for_sources() -> dict[TopicPartition, str]:
-            return name_sources(partitions, self._kinds, wait())
+            return name_sources(partitions, self._folded, wait(), self._topics.added)
 
         return wait_for_sources
 

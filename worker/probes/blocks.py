@@ -66,7 +66,7 @@ def explain_missing_topics(missing: Mapping[str, str], servers: str, partitions:
         + (" --config cleanup.policy=compact" if kind in COMPACTED_KINDS else "")
         for kind, topic in missing.items()
     )
-    settings = ", ".join(f"`{topic}` (topics.{kind})" for kind, topic in missing.items())
+    settings = ", ".join(f"`{topic}` ({kind if '.' in kind else f'topics.{kind}'})" for kind, topic in missing.items())
     return (
         f"Topics should exist, and this process should be allowed to see them. Found none named {settings}. "
         f"Create them: python -m worker topics, or {commands}"

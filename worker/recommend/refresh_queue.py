@@ -34,7 +34,7 @@ class RefreshQueue:
         """Queue the users of these events; returns the number of users that were dropped."""
         for arrival in arrivals:
             event = arrival.event
-            if isinstance(event, UserEvent):
+            if isinstance(event, UserEvent) and event.user_id:  # a guest has no list
                 self._events[event.user_id] = arrival  # a user that waits already keeps the position
                 if isinstance(event, Order):
                     self.record_purchase(event)

@@ -1,14 +1,18 @@
 """A batch: records decoded into arrivals, or into rejects, which become dead letters. Decoding counts both."""
 
 import logging
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from contract.errors import BadEvent
-from contract.events import DELETABLE_KINDS, UserEvent, clamp, decode
+from contract.events import DELETABLE_KINDS, READERS, EventReader, EventReaders, UserEvent, clamp
+from contract.mapping.envelopes import describe_framing, is_framed
 from contract.messages import DeadLetter
 from contract.profiles.entity_updates import Arrival
+from contract.profiles.record import source_family
 from transport.kafka_times import KafkaTimes
+from transport.record_reader import RecordReader, Skipped
 from transport.records import Record, TopicPartition
 from worker.kafka.outgoing import OutgoingRecord
 from worker.ops import metrics
@@ -82,24 +86,37 @@ def decode_records(
     inspected_kinds: Sequence[str] = (),
     *,
     kafka_times: KafkaTimes | None = None,
+    readers: EventReaders = READERS,
+    record_reader: RecordReader | None = None,
 ) -> Batch:
     """Decode each record by itself. `kinds`: the kind of events by topic. Inspected kinds leave only their rejects.
 
-    `kafka_times`: of the records before, for records without one.
+    `kafka_times`: of the records before, for records without one. `record_reader`: of the topics that maps read.
     """
     kafka_times = kafka_times or KafkaTimes()
     batch, records_by_partition = Batch(records), dict[TopicPartition, list[Record]]()
     for record in records:
         records_by_partition.setdefault(record.topic_partition, []).append(record)
     for partition, partition_records in records_by_partition.items():
-        kind = kinds[partition.topic]
-        metrics.EVENTS.labels(kind).inc(len(partition_records))
         batch.first_offsets[partition] = min(record.offset for record in partition_records)
         batch.end_offsets[partition] = partition_records[-1].offset + 1
+        if record_reader and not record_reader.is_plain(partition.topic):
+            times_ms = kafka_times.fill(partition, [record.kafka_ms for record in partition_records])
+            source = sources.get(partition, "")
+            folded_kinds = [source_family(source)] if source else []
+            for kind, (arrivals, rejects) in decode_mapped(partition_records, times_ms, record_reader, source).items():
+                if kind in (*folded_kinds, *watched_kinds, *inspected_kinds):
+                    metrics.EVENTS.labels(kind).inc(len(arrivals) + len(rejects))
+                    batch.arrivals += arrivals if kind in folded_kinds else ()
+                    batch.watched += arrivals if kind in watched_kinds else ()
+                    batch.rejects += rejects if kind not in watched_kinds else ()
+            continue
+        kind = kinds[partition.topic]
+        metrics.EVENTS.labels(kind).inc(len(partition_records))
         if kind in DELETABLE_KINDS:
             partition_records = [record for record in partition_records if record.value is not None or not record.key]
         times_ms = kafka_times.fill(partition, [record.kafka_ms for record in partition_records])
-        arrivals, rejects = decode_partition(partition_records, times_ms, kind, sources.get(partition, kind))
+        arrivals, rejects = decode_partition(partition_records, times_ms, readers[kind], sources.get(partition, kind))
         if kind in watched_kinds:
             batch.watched += arrivals
             continue  # the lane that folds this kind writes its dead letters
@@ -110,22 +127,48 @@ def decode_records(
 
 
 def decode_partition(
-    records: Sequence[Record], times_ms: Sequence[int], kind: str, source: str
+    records: Sequence[Record], times_ms: Sequence[int], reader: EventReader, source: str
 ) -> tuple[list[Arrival], list[Reject]]:
     """The events of one partition's records, clamped by these times, and its bad records."""
     arrivals, rejects, clamped = list[Arrival](), list[Reject](), 0
     for (topic_partition, offset, _, value, _, _), kafka_ms in zip(records, times_ms, strict=True):
         try:
-            event, was_clamped = clamp(decode(kind, value), kafka_ms)
+            event, was_clamped = clamp(reader.read(value), kafka_ms)
         except BadEvent as error:
-            rejects.append(
-                Reject(records[len(arrivals) + len(rejects)], error.reason, type(error).__name__, str(error))
-            )
+            detail = describe_framing(value) if value and is_framed(value) else str(error)
+            rejects.append(Reject(records[len(arrivals) + len(rejects)], error.reason, type(error).__name__, detail))
             continue
         clamped += was_clamped
         arrivals.append(Arrival(source, offset, event, topic_partition.topic, topic_partition.partition))
     metrics.CLAMPED_TIMESTAMPS.inc(clamped)
     return arrivals, rejects
+
+
+def decode_mapped(
+    records: Sequence[Record], times_ms: Sequence[int], reader: RecordReader, source: str
+) -> dict[str, tuple[list[Arrival], list[Reject]]]:
+    """By kind, the events of one partition of a map's topic, and its bad records.
+
+    A record whose kind cannot be read counts as one of the topic's first kind, so that one lane writes its dead letter.
+    """
+    by_kind = defaultdict[str, tuple[list[Arrival], list[Reject]]](lambda: ([], []))
+    for record, kafka_ms in zip(records, times_ms, strict=True):
+        if reader.is_tombstone(record):
+            continue
+        topic, partition = record.topic_partition
+        kind = reader.first_kind(topic)
+        try:
+            kind, document = reader.find_kind(record)
+            event, was_clamped = clamp(reader.readers[kind].read_document(document), kafka_ms)
+        except Skipped:
+            metrics.SKIPPED_RECORDS.labels(topic).inc()
+            continue
+        except BadEvent as error:
+            by_kind[kind][1].append(Reject(record, error.reason, type(error).__name__, str(error)))
+            continue
+        metrics.CLAMPED_TIMESTAMPS.inc(was_clamped)
+        by_kind[kind][0].append(Arrival(source, record.offset, event, topic, partition))
+    return by_kind
 
 
 def report_rejects(rejects: Sequence[Reject]) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from contract.events import Click, Event, Order
+from contract.features.encoder import gather_rows
 from contract.graphs import RECOMMEND
 from contract.profiles.entity_updates import Arrival
 from contract.profiles.store import FoldedBatch, ProfileStore
@@ -96,8 +97,8 @@ class ListRefresher:
             self._popular_lists.write(now_ms)
 
     def entities_to_read(self, batch: Batch, now_ms: int) -> list[str]:
-        buyers = (arrival.event.user_id for arrival in batch.watched if isinstance(arrival.event, Order))
-        return [f"user:{user}" for user in (*self._queue.due(now_ms), *buyers)]
+        buyers = [arrival.event.user_id for arrival in batch.watched if isinstance(arrival.event, Order)]
+        return [f"user:{user}" for user in (*self._queue.due(now_ms), *buyers) if user]
 
     def observe(self, batch: Batch, rows_by_event: RowsByEvent, memory: FoldedBatch, now_ms: int) -> None:
         """Queue the users of these clicks and of watched orders, and count visits and purchases."""
@@ -153,7 +154,7 @@ class ListRefresher:
         self.popularity.mark_active(numbers)
         users = memory.updates.find_first("user")[np.asarray(clicks, np.int64)]
         previous: ItemNumbers = self._catalogue.find_hashes(
-            memory.recent_ids[users][:, :PREVIOUS_ITEMS_MAX]
+            gather_rows(memory.recent_ids, users, 0)[:, :PREVIOUS_ITEMS_MAX]
         )  # (clicks, PREVIOUS_ITEMS_MAX)
         self.item_neighbours.co_visits.record(previous.ravel(), np.repeat(numbers, previous.shape[1]), self._stream_ms)
 

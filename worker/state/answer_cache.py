@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from contract.messages import to_json
+from contract.redis_keys import escape_id
 from contract.settings.worker import ListSettings
 from worker.records.answers import ANSWER_KINDS, Answer, AnswerKind, CachePolicy, kinds_among
 from worker.redis.client import RedisClient
@@ -103,7 +104,7 @@ class AnswerCache:
         return self._key(policy, answer.scored.user_id, policy.entry_id(answer.message) if policy.entry_id else "")
 
     def _key(self, policy: CachePolicy, user_id: str, entry_id: str = "") -> str:
-        return f"{self._prefix}{policy.key}:{user_id}" + (f":{entry_id}" if policy.entry_id else "")
+        return f"{self._prefix}{policy.key}:{escape_id(user_id)}" + (f":{entry_id}" if policy.entry_id else "")
 
     def _index(self, client: RedisClient, policy: CachePolicy) -> UserKeyIndex:
         if (client, policy.index_key) not in self._indexes:

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from contract.events import DIGEST_BYTES
 from contract.messages import ScoredRow, read_scored_row, to_msgpack
+from contract.redis_keys import escape_id
 from worker.ops import metrics
 from worker.records.answers import ANSWER_KINDS, Answer, AnswerKind, ClaimPolicy, kinds_among
 from worker.redis.client import RedisClient, WrongType
@@ -104,7 +105,7 @@ class ClaimStore:
             if is_same_event(stored, answer):
                 metrics.DECISIONS_REPEATED.inc()
                 result[number] = stored
-            elif write.entry != answer.scored.event_id:  # the key of a digest, with a claim that has another one
+            elif write.entry != escape_id(answer.scored.event_id):  # a digest's key, with another digest's claim
                 yield number, write._replace(unreadable=reply)
             else:
                 result[number] = to_conflict(answer)
@@ -137,7 +138,7 @@ class ClaimStore:
             (kind, user, entry)
             for kind, user, event_id, digest in keys
             if kind.claim
-            for entry in (event_id, conflict_entry(event_id, digest, user))
+            for entry in (escape_id(event_id), conflict_entry(event_id, digest, user))
         ]
         values = self._read([self._key(kind, entry) for kind, _, entry in wanted])
         for (kind, user, entry), value in zip(wanted, values, strict=True):
@@ -148,7 +149,7 @@ class ClaimStore:
     def _to_write(self, number: int, answer: Answer) -> tuple[int, GuardedWrite]:
         """The claim of an answer, with the number of the answer."""
         kind, row = answer.kind, answer.scored
-        entry = conflict_entry(row.event_id, answer.digest, row.user_id) if row.is_conflict else row.event_id
+        entry = conflict_entry(row.event_id, answer.digest, row.user_id) if row.is_conflict else escape_id(row.event_id)
         return number, GuardedWrite(
             key=self._key(kind, entry),
             value=to_stored(answer),
@@ -202,7 +203,7 @@ def to_conflict(answer: Answer) -> Answer:
 
 def conflict_entry(event_id: str, digest: str, user: str) -> str:
     """Names the claim of an event whose id another event has; by its user where its content is not known."""
-    return f"{event_id}:{digest or hashlib.blake2b(user.encode(), digest_size=DIGEST_BYTES).hexdigest()}"
+    return f"{escape_id(event_id)}:{digest or hashlib.blake2b(user.encode(), digest_size=DIGEST_BYTES).hexdigest()}"
 
 
 def is_same_event(stored: Answer, answer: Answer) -> bool:

@@ -3,7 +3,7 @@
 import logging
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, Final, NamedTuple
 
@@ -15,6 +15,7 @@ from contract.hashing import BUCKETS, bucket_of, buckets_of, hash_texts
 from contract.profiles.record import HORIZON_MS, LAYOUT, RECORD, entity_from_key, profile_key_prefix
 from contract.profiles.slices import LoadedSlices, Slices, SliceWrites, check_lengths, to_slice_writes
 from contract.profiles.store import MergedOffsets
+from contract.redis_keys import escape_entities, escape_entity
 from contract.units import DAY_MS
 from transport.records import TopicPartition
 from worker.ops import metrics
@@ -268,17 +269,19 @@ class RedisProfileStore:
         """The distinct keys of W slices, and the index of each slice's key (W+1); the last one is their number."""
         is_first = np.diff(written.entity, prepend=-1) != 0
         entities, buckets = written.entity[is_first].tolist(), written.bucket[is_first].tolist()
-        keys = [self._key_prefixes[b] + written.entities[entity] for entity, b in zip(entities, buckets, strict=True)]
+        parts = escape_entities([written.entities[entity] for entity in entities])
+        keys = [self._key_prefixes[bucket] + part for bucket, part in zip(buckets, parts, strict=True)]
         return keys, np.append(np.cumsum(is_first) - 1, len(keys))
 
     def profile_keys(self, entities: Sequence[str]) -> list[str]:
         """The keys of entities' profiles."""
         buckets = buckets_of(hash_texts(entities)).tolist()
-        return [self._key_prefixes[bucket] + entity for bucket, entity in zip(buckets, entities, strict=True)]
+        parts = escape_entities(entities)
+        return [self._key_prefixes[bucket] + part for bucket, part in zip(buckets, parts, strict=True)]
 
     def profile_key(self, entity: str) -> str:
         """The key of an entity's profile."""
-        return self._key_prefixes[bucket_of(entity)] + entity
+        return self._key_prefixes[bucket_of(entity)] + escape_entity(entity)
 
 
 def is_offset(value: bytes) -> bool:
@@ -311,13 +314,22 @@ def open_profile_store(client: RedisClient, prefix: str) -> RedisProfileStore:
 
 
 def name_sources(
-    partitions: Iterable[TopicPartition], kinds: Mapping[str, str], topic_ids: Mapping[str, str]
+    partitions: Iterable[TopicPartition],
+    kinds: Mapping[str, str],
+    topic_ids: Mapping[str, str],
+    added: Container[str] = (),
 ) -> dict[TopicPartition, str]:
-    """The source of each partition; `kinds` and `topic_ids` are by topic."""
-    return {p: source_name(kinds[p.topic], topic_ids.get(p.topic), p.partition) for p in partitions}
+    """The source of each partition; `kinds` and `topic_ids` are by topic. `added`: topics that maps add to a kind's."""
+    return {
+        p: source_name(kinds[p.topic], topic_ids.get(p.topic), p.partition, p.topic if p.topic in added else "")
+        for p in partitions
+    }
 
 
-def source_name(kind: str, topic_id: str | None, partition: int) -> str:
-    """The source of one partition's slices: a recreated topic has another id, hence other sources."""
-    ident = f"~{re.sub('[^A-Za-z0-9_-]', '', topic_id)}" if topic_id else ""
+def source_name(kind: str, topic_id: str | None, partition: int, added_topic: str = "") -> str:
+    """The source of one partition's slices: a recreated topic has another id, hence other sources.
+
+    Without ids, a topic that a map adds to the one of its kind goes by its name.
+    """
+    ident = f"~{re.sub('[^A-Za-z0-9_-]', '', topic_id)}" if topic_id else f"~={added_topic}" if added_topic else ""
     return f"{kind}{ident}/{partition}"

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 from contract.hashing import bucket_of
+from contract.redis_keys import escape_id
 from contract.units import HOUR_MS
 from worker.ops import metrics
 from worker.redis.client import RedisClient, WrongType
@@ -47,7 +48,7 @@ class UserKeyIndex:
 
     @staticmethod
     def member(user: str, ident: str) -> str:
-        return f"{user}:{ident}"
+        return f"{escape_id(user)}:{ident}"
 
     def add(self, entries: Iterable[tuple[str, str]], ttl_s: int, now_s: int) -> None:
         """List pairs of a user and an id, of answers that live for `ttl_s`; only for where no script can do it."""
@@ -80,10 +81,11 @@ class UserKeyIndex:
             )
 
     def _scan(self, command: str, key: str, user: str, step: int) -> Iterator[str]:
-        cursor, pattern = b"0", re.sub(r"([*?\[\]\\^])", r"\\\1", user) + ":*"
+        prefix = f"{escape_id(user)}:"
+        cursor, pattern = b"0", re.sub(r"([*?\[\]\\^])", r"\\\1", prefix) + "*"
         while True:
             ((cursor, page),) = self._query([(command, key, cursor, "MATCH", pattern, "COUNT", PAGE_SIZE)])
-            yield from (member.decode().removeprefix(f"{user}:") for member in page[::step])
+            yield from (member.decode().removeprefix(prefix) for member in page[::step])
             if cursor == b"0":
                 return
 

@@ -61,7 +61,7 @@ class SyntheticShop:
             payment_method="card",
             card_id=f"c{self.draw_own_id(user)}",
             device_id=device or f"d{self.draw_own_id(user)}",
-            ip=f"10.0.{self.draw_own_id(user) // 4 // 250}.{self.draw_own_id(user) // 4 % 250}",
+            ip=f"81.0.{self.draw_own_id(user) // 4 // 250}.{self.draw_own_id(user) // 4 % 250}",
             shipping_country="DE",
             billing_country="DE",
             account_created_ms=START_MS,

@@ -334,3 +334,23 @@ def test_a_table_column_is_unknown_for_events(kind: str) -> None:
     # then
     assert np.isnan(block.numbers).all()
     assert not block.ids.any()
+
+
+@pytest.mark.parametrize(
+    ("shipping", "billing", "is_abroad"),
+    [
+        ("DE", "DE", 0.0),
+        ("DE", "FR", 1.0),
+        ("Germany", "germany", 0.0),
+        ("Germany", "France", 1.0),
+        ("DE", "Germany", None),
+    ],
+)
+def test_whether_an_order_ships_abroad_is_not_known_from_a_code_and_a_name(
+    shipping: str, billing: str, is_abroad: float | None
+) -> None:
+    features = declare_features(a=("order", "number", "event.abroad"))
+    (number,) = features.encode(
+        "order", [make_order(shipping_country=shipping, billing_country=billing)], NOTHING
+    ).numbers[0]
+    assert (None if np.isnan(number) else number) == is_abroad

@@ -127,3 +127,11 @@ def test_the_oldest_clicked_items_are_evicted_beyond_the_limit() -> None:
 
     assert [(ident, revision) for ident, revision, _ in take_labels(joiner)] == [("r~a", 1), ("r~b", 1), ("r~b", 3)]
     assert count_outcomes(joiner) == {("crowded", "purchase"): 1}
+
+
+def test_the_order_of_a_guest_is_no_purchase_of_another_guest_s_click() -> None:
+    # given a list that was shown to no known user, and an order of a guest
+    shown = (make_row("recommendation", "r", 0, ("a", "b"), user=""), make_impression(1, "a", user=""))
+    joiner = make_joiner(*shown, make_click(2, "a", user=""), make_order(30, "a", user=""))
+    # then
+    assert "purchase" not in {task for _, _, labels in take_labels(joiner) for task in labels}

@@ -174,3 +174,13 @@ def test_the_oldest_searches_are_evicted_beyond_the_limit() -> None:
 
     assert [ident for ident, _, _ in take_labels(joiner)] == ["s1~a"]
     assert count_outcomes(joiner) == {("crowded", "relevance"): 1}
+
+
+def test_searches_of_guests_give_no_example() -> None:
+    # given a search and a click that may be of two guests
+    search = make_row("search", "s", 0, ITEMS, query="red shoes", user="")
+    joiner = make_joiner(search, make_click(5, "i3", recommendation_id=None, query="red shoes", user=""))
+    # when
+    joiner.advance(SETTLED)
+    # then
+    assert take_labels(joiner) == []

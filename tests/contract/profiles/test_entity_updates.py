@@ -3,7 +3,7 @@
 import pytest
 
 from contract.events import Click, Erasure, Event, Impression, Judgement, Label, Line, Order, Product, Review, Search
-from contract.profiles.entity_updates import extract_updates, ip_to_id, to_minor_units
+from contract.profiles.entity_updates import extract_updates, to_minor_units
 
 COMMON_FIELDS = {"event_id": "e", "ts_ms": 1, "user_id": "u"}
 
@@ -29,7 +29,7 @@ def test_an_order_updates_user_device_ip_card_items_and_sellers() -> None:
     assert list(extract_updates(order)) == [
         ("user:u", 750),
         ("device:d", 750),
-        ("ip:2001-db8--1", 750),
+        ("ip:2001:db8::/64", 750),
         ("card:c", 750),
         ("item:i1", 350),
         ("item:i2", 400),
@@ -73,5 +73,28 @@ def test_money_becomes_whole_hundredths(money: float, hundredths: int) -> None:
     assert to_minor_units(money) == hundredths
 
 
-def test_an_ip_has_one_spelling_without_colons() -> None:
-    assert ip_to_id("2001:DB8::1") == ip_to_id("2001:db8::1") == "2001-db8--1"
+def test_the_addresses_of_a_network_of_64_bits_are_one_entity() -> None:
+    entities = [
+        extract_updates(Click(**COMMON_FIELDS, item_id="i", ip=ip))[-1][0]  # type: ignore[arg-type]
+        for ip in ("2001:db8::1", "2001:db8::ffff:2", "2001:db8:0:1::1", "203.0.113.9")
+    ]
+    assert entities == ["ip:2001:db8::/64", "ip:2001:db8::/64", "ip:2001:db8:0:1::/64", "ip:203.0.113.9"]
+
+
+def test_the_events_of_a_guest_update_no_user_and_no_link_to_one() -> None:
+    # given an order without a user, and with one line without an item
+    line = {"quantity": 1, "unit_price": 1.0}
+    lines = (Line(item_id="", **line), Line(item_id="i", **line))  # type: ignore[arg-type]
+    order = Order(
+        event_id="o",
+        ts_ms=1,
+        user_id="",
+        lines=lines,
+        amount=2.0,
+        currency="EUR",
+        payment_method="card",
+        device_id="d",
+    )
+    # then only what is known is updated
+    assert extract_updates(order) == [("device:d", 200), ("item:i", 100)]
+    assert extract_updates(Search(event_id="s", ts_ms=1, user_id="", query="q")) == []

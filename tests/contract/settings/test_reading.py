@@ -124,7 +124,7 @@ def test_wrong_values_of_all_sections_are_reported_at_once(write: Write) -> None
         ("watch.pause = 1", "`watch.pause` should be one of the settings http_port, pause_s, portion, "),
         ("rules = [{above = 1}]", "`rules.0.feature` should be given. Found {'above': 1}."),
         ("rules = [{over = 1}]", "`rules.0.over` should be one of the settings feature, above, action, reason. "),
-        ("wacth = 1", "`wacth` should be one of the settings kafka, redis, topics, worker, lists, feedback, "),
+        ("wacth = 1", "`wacth` should be one of the settings kafka, redis, topics, intake, worker, lists, feedback, "),
     ],
 )
 def test_an_error_names_the_setting_and_what_it_accepts(write: Write, text: str, error: str) -> None:
@@ -243,7 +243,10 @@ def test_one_mistake_in_every_section_gives_all_errors_in_order(write: Write, mo
     # when
     actual = read_errors()
     # then
-    sections = "kafka, redis, topics, worker, lists, feedback, log, rules, tasks, thresholds, model, training, watch"
+    sections = (
+        "kafka, redis, topics, intake, worker, lists, feedback, log, rules, tasks, thresholds, model, training, watch, "
+        "map, registry"
+    )
     table = {"kind": "binary", "groups": "user", "graph": "decide"}
     topics = sorted(TopicSettings(clicks="shop.orders").names_by_kind().values())
     assert actual == [

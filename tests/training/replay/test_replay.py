@@ -239,7 +239,7 @@ def test_lines_are_read_in_order_and_invalid_events_are_counted(tmp_path: Path) 
         {"kind": historic.kind, "event": msgspec.to_builtins(historic.event)}
         for historic in (product_event("a"), order_event("o", START_MS, "a"))
     ]
-    invalid = {"kind": "clicks", "event": {"event_id": "k", "ts_ms": START_MS, "user_id": "a{b", "item_id": "i"}}
+    invalid = {"kind": "clicks", "event": {"event_id": "k", "ts_ms": START_MS, "user_id": "a", "item_id": "i" * 129}}
     (tmp_path / "h.jsonl").write_text("\n".join(json.dumps(line) for line in (valid[0], invalid, valid[1])) + "\n\n")
     rejected = Counter[str]()
 

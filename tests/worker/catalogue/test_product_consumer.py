@@ -3,6 +3,7 @@
 import logging
 from typing import Final
 
+import msgspec
 import pytest
 
 from contract.features.encoder import Encoder
@@ -114,3 +115,33 @@ def test_items_that_a_recreated_topic_lacks_become_unavailable(catalogue: Catalo
     consumer.poll()
     # then
     assert [catalogue.is_available(item) for item in ("a", "b", "c")] == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [b'{"item_id": "a", "price": "cheap"}', b'{"item_id": "a"}', b'{"item_id": "a", "title": []}', b"no product"],
+)
+def test_an_item_whose_newest_record_is_refused_is_not_recommended(catalogue: Catalogue, refused: bytes) -> None:
+    # given
+    consumer = make_consumer(
+        catalogue,
+        [make_product_record("a"), make_product_record("b"), make_record("a", refused)],
+        [make_product_record("a")],
+    )
+    # when
+    consumer.poll()
+    # then
+    assert [catalogue.is_available(item) for item in ("a", "b")] == [False, True]
+    # when a record of it can be read again
+    consumer.poll()
+    # then
+    assert catalogue.is_available("a")
+
+
+def test_an_item_with_less_than_no_stock_is_sold_out(catalogue: Catalogue) -> None:
+    product = msgspec.to_builtins(make_product("a"))
+    make_consumer(
+        catalogue, [make_record("a", msgspec.json.encode({**product, "stock": stock})) for stock in (5, -2)]
+    ).poll()
+
+    assert not catalogue.is_available("a")

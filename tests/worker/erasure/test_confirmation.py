@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from contract.events import Erasure
+from contract.mapping.event_topics import EventTopics
 from contract.messages import to_json
 from contract.profiles.erasures import Erasures
 from contract.profiles.record import LAYOUT, RECORD, profile_key
@@ -92,13 +93,15 @@ def make_confirmer(
     consumer.poll()
     progress = ErasureProgress(profiles=profiles)
     return ErasureConfirmer(
-        topics=TOPICS,
+        topics=EventTopics(TOPICS),
         erasure_consumer=consumer,
         progress=progress,
         profiles=profiles,
         offsets=OffsetTracker(committed={TopicPartition(TOPICS.erasures, 0): 0} if is_owner else {}),
         admin=admin,
-        owners=[LaneOwners(lane=LANES[lane], topics=TOPICS, progress=progress, admin=admin) for lane in LANES],
+        owners=[
+            LaneOwners(lane=lane, topics=EventTopics(TOPICS), progress=progress, admin=admin) for lane in LANES.values()
+        ],
         clock_s=clock_s,
     )
 

@@ -7,6 +7,7 @@ import pytest
 from confluent_kafka import Consumer
 from confluent_kafka import TopicPartition as KafkaPartition
 
+from contract.mapping.event_topics import EventTopics
 from contract.messages import to_json
 from contract.settings.servers import KafkaSettings, TopicSettings
 from devservers.apache_kafka import ApacheKafka
@@ -55,7 +56,7 @@ def commit(kafka: KafkaSettings, group: str, partition: TopicPartition, offset: 
 
 def test_every_partition_that_the_joiner_has_committed_is_an_owner(kafka: KafkaSettings, topics: TopicSettings) -> None:
     # given a joiner that committed its progress in one partition, and an earlier version that did not in another
-    owners = JoinerOwners(topics=topics, admin=KafkaAdmin(kafka=kafka))
+    owners = JoinerOwners(topics=EventTopics(topics), admin=KafkaAdmin(kafka=kafka))
     assert owners.read_offsets() == {}
     # when
     commit(kafka, "feedback", TopicPartition(topics.scored, 1), 5, to_json(ErasedMetadata(ERASED)).decode())
@@ -122,7 +123,7 @@ def test_owners_are_asked_less_often_while_their_answer_stays() -> None:
 def test_metadata_of_another_program_counts_as_no_progress(kafka: KafkaSettings, topics: TopicSettings) -> None:
     commit(kafka, "feedback", TopicPartition(topics.scored, 3), 5, "not JSON")
 
-    owners = JoinerOwners(topics=topics, admin=KafkaAdmin(kafka=kafka))
+    owners = JoinerOwners(topics=EventTopics(topics), admin=KafkaAdmin(kafka=kafka))
 
     assert owners.read_offsets() == {f"joiner>{topics.scored}/3": {}}
 

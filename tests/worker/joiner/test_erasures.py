@@ -7,6 +7,7 @@ from typing import Final
 import pytest
 
 from contract.events import Erasure
+from contract.mapping.event_topics import EventTopics
 from contract.messages import to_json, to_msgpack
 from contract.profiles.erasures import Erasures
 from contract.settings.servers import KafkaSettings, TopicSettings
@@ -216,7 +217,7 @@ def test_an_erased_person_becomes_no_example_and_the_group_says_so(
 def read_joiner_owners(kafka: JoinerTopics) -> dict[str, dict[str, int]]:
     topics = TopicSettings(**{kind: f"{kafka.prefix}{kind}" for kind in ("scored", "labels", "clicks", "erasures")})  # type: ignore[arg-type]
     settings = KafkaSettings(bootstrap_servers=kafka.bootstrap, group_prefix=f"{kafka.prefix}group")
-    owners = JoinerOwners(topics=topics, admin=KafkaAdmin(kafka=settings)).read_offsets()
+    owners = JoinerOwners(topics=EventTopics(topics), admin=KafkaAdmin(kafka=settings)).read_offsets()
     return {owner: dict(offsets) for owner, offsets in owners.items()}
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from contract.profiles.record import FAMILIES
 from tests.worker.environment import WorkerEnvironment
 from transport.log_reader import LogReader
+from transport.record_reader import RecordReader
 from worker.kafka.admin import KafkaAdmin
 from worker.maintenance.comparison import VerificationResult
 from worker.maintenance.rebuild import Rebuild, RebuildResult
@@ -38,7 +39,8 @@ def open_verification(stage: WorkerEnvironment, reader: LogReader, sample: Entit
         reader=reader,
         admin=KafkaAdmin(kafka=settings.kafka),
         profiles=stage.open_profiles(),
-        topics={settings.topics.topic_name(kind): kind for kind in FAMILIES},
+        record_reader=RecordReader(settings.event_topics()),
+        kinds=FAMILIES,
         erasures=settings.topics.erasures,
         sample=sample or EntitySample(),
     )
@@ -54,7 +56,7 @@ def run_rebuild(
             admin=KafkaAdmin(kafka=stage.settings.kafka),
             client=client or stage.redis,
             prefix=stage.prefix,
-            topics=stage.topics,
+            record_reader=RecordReader(stage.settings.event_topics()),
             retry=Retry(threading.Event(), wait_max_s=0.1),
             **more,
         ).run()

@@ -1,6 +1,10 @@
 """Records that the client cannot represent or that are too large to keep: none blocks its partition."""
 
+import msgspec
+
 from contract.messages import DEAD_LETTER_HEADER, read_dead_letter, to_json
+from contract.profiles.record import profile_key
+from contract.redis_keys import escape_id
 from testkit.metrics import read_metric
 from tests.raw_records import send_raw
 from tests.worker.environment import WorkerEnvironment
@@ -46,3 +50,19 @@ def test_a_label_without_a_value_is_a_dead_letter_with_its_key(stage: WorkerEnvi
         (b"u2", stage.topics.orders, "empty"),
     }
     assert [letter.value for letter in letters] == [None, None]
+
+
+def test_orders_with_ids_of_other_systems_are_decided_under_escaped_keys(stage: WorkerEnvironment) -> None:
+    # given
+    idents = ["auth0|5f7c", "gid://shopify/Order/1", "{6F96}", "Größe-42", "o'brien@example.com", "50%"]
+    for ident in idents:
+        order = {**msgspec.to_builtins(make_order(ident, "i1")), "user_id": ident, "device_id": "", "ip": "unknown"}
+        send_raw(stage.broker.bootstrap, stage.topics.orders, msgspec.json.encode(order))
+    # when
+    with InProcessWorker(stage) as worker:
+        worker.process_all(stage.end_offsets("orders"))
+    # then
+    assert stage.is_decided_once(set(idents))
+    keys = [f"{stage.prefix}decision:{escape_id(ident)}" for ident in idents]
+    keys += [f"{stage.prefix}{profile_key(f'user:{ident}')}" for ident in idents]
+    assert stage.redis.pipeline([("EXISTS", key) for key in keys]) == [1] * len(keys)

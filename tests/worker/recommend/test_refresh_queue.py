@@ -96,3 +96,12 @@ def test_users_whose_events_will_be_read_again_are_forgotten_and_no_others() -> 
     queue.forget(lambda arrival: arrival.event.event_id == "c1")
     # then
     assert queue.due(NOW_MS) == ["b"]
+
+
+def test_a_guest_waits_for_no_list() -> None:
+    # given a click and an order without a user
+    queue = RefreshQueue(refresh_ms=1_000, batch_max=100, waiting_max=100)
+    # when
+    queue.push(make_arrivals(make_click("c1", user=""), make_order("o1", user=""), make_click("c2", user="a")))
+    # then
+    assert queue.due(NOW_MS) == ["a"]

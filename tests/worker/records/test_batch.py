@@ -7,14 +7,18 @@ import logging
 import pytest
 
 from contract.logs import create_handler
+from contract.mapping.event_topics import EventTopics
 from contract.messages import DEAD_LETTER_HEADER, DeadLetter, read_dead_letter
 from contract.profiles.entity_updates import Arrival
+from contract.settings.servers import TopicSettings
 from contract.settings.worker import LogSettings
 from tests.metrics import assert_increases
 from tests.worker.events import KINDS, NOW_MS, make_click, make_order, make_record
+from transport.record_reader import RecordReader
 from transport.records import Record, TopicPartition
 from worker.ops import metrics
 from worker.records.batch import Batch, Reject, decode_records, report_rejects
+from worker.records.lanes import LANES
 
 ORDERS, CLICKS = TopicPartition("shop.orders", 0), TopicPartition("shop.clicks", 1)
 
@@ -118,7 +122,7 @@ def test_a_dead_letter_carries_the_original_record_and_the_reason() -> None:
     )
     assert name == DEAD_LETTER_HEADER
     assert read_dead_letter(header) == DeadLetter(
-        reason="wrong_type",
+        reason="missing_field",
         error="BadEvent",
         detail=reject.detail,
         topic="shop.orders",
@@ -127,7 +131,7 @@ def test_a_dead_letter_carries_the_original_record_and_the_reason() -> None:
         attempts=1,
         model_version="v7",
     )
-    assert "event_id" in reject.detail
+    assert "ts_ms" in reject.detail
 
 
 @pytest.mark.parametrize("length", [1_000, 1_001])
@@ -169,3 +173,60 @@ def test_the_first_dead_letter_has_its_position_in_the_fields_of_a_log_line() ->
     line = json.loads(stream.getvalue())
     assert (line["topic"], line["partition"], line["offset"]) == ("shop.orders", 0, 8)
     assert "shop.orders[0]@8" in line["message"]
+
+
+ACME = TopicPartition("acme", 0)
+PLACED = b'{"type":"placed","id":1,"ms":1764000000000,"user":"u1","sku":"A","n":1,"price":5,"currency":"EUR"}'
+VIEWED = b'{"type":"viewed","id":2,"ms":1764000000000,"user":"u1","sku":"A"}'
+ACME_FIELDS = {"event_id": "id", "ts_ms": "ms", "user_id": "user"}
+ACME_MAPS = {
+    "orders": {
+        "topics": "acme",
+        "kind": {"path": "type", "table": {"placed": "orders"}},
+        "fields": {
+            **ACME_FIELDS,
+            "lines": {"item_id": "sku", "quantity": "n", "unit_price": "price"},
+            "amount": "price",
+            "currency": "currency",
+            "payment_method": {"constant": "card"},
+        },
+    },
+    "clicks": {
+        "topics": "acme",
+        "kind": {"path": "type", "table": {"viewed": "clicks"}},
+        "fields": {**ACME_FIELDS, "item_id": "sku"},
+    },
+}
+
+
+def decode_mapped_batch(lane: str, source: str, *values: bytes | None) -> Batch:
+    reader = RecordReader(EventTopics(TopicSettings(), ACME_MAPS))
+    records = [Record(ACME, offset, b"k", value, (), NOW_MS) for offset, value in enumerate(values)]
+    kinds = LANES[lane]
+    return decode_records(
+        records, reader.kinds, {ACME: source}, kinds.watched_kinds, kinds.inspected_kinds, record_reader=reader
+    )
+
+
+def test_a_mapped_topic_feeds_both_lanes_and_each_bad_record_is_the_dead_letter_of_one() -> None:
+    # given records of both kinds, one of a type that no map has, and bad ones of each kind and of none
+    values = (PLACED, VIEWED, b'{"type":"shipped"}', b'{"type":"placed"}', b'{"type":"viewed"}', b"{", None)
+    # when
+    orders = decode_mapped_batch("orders", "orders~id/0", *values)
+    browsing = decode_mapped_batch("browsing", "clicks~id/0", *values)
+    # then
+    assert [(a.source, a.offset) for a in orders.arrivals] == [("orders~id/0", 0)]
+    assert [(a.source, a.offset) for a in browsing.arrivals] == [("clicks~id/0", 1)]
+    assert [a.offset for a in browsing.watched] == [0]
+    assert [(r.record.offset, r.reason) for r in orders.rejects] == [
+        (3, "missing_field"),
+        (5, "not_json"),
+        (6, "empty"),
+    ]
+    assert [(r.record.offset, r.reason) for r in browsing.rejects] == [(4, "missing_field")]
+    assert orders.end_offsets == browsing.end_offsets == {ACME: 7}
+
+
+def test_a_record_of_a_schema_registry_that_is_not_set_says_so() -> None:
+    batch = decode_batch(make_record(b"\0\0\0\0\x07\x02"))
+    assert "framing of a schema registry (schema 7): set registry.url" in batch.rejects[0].detail

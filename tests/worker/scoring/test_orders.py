@@ -122,3 +122,24 @@ def test_the_shop_s_thresholds_override_those_of_the_bundle(model: Model) -> Non
     results = decide_orders(scorer, make_order("o", amount=100))
     # then
     assert [decision.action for decision in read_messages(results, Decision)] == ["decline"]
+
+
+def test_the_order_of_a_guest_is_decided_without_a_user_s_profile(scorer: LaneScorer, model: Model) -> None:
+    # given orders of seven guests on one device, whose id the producer gives as `null`, and with a model
+    scorer.activate(model)
+    orders = [make_order(f"o{n}", amount=98, user="null", device="d1") for n in range(7)]
+    # when
+    results = decide_orders(scorer, *orders)
+    # then each is decided, and they are not seven users on one device
+    decisions = read_messages(results, Decision)
+    assert [(d.event_id, d.user_id) for d in decisions] == [(f"o{n}", "") for n in range(7)]
+    assert not any("busy" in d.reasons for d in decisions)
+
+
+def test_orders_with_a_placeholder_for_a_device_share_no_device(scorer: LaneScorer) -> None:
+    zeros = "00000000-0000-0000-0000-000000000000"
+    orders = [make_order(f"o{n}", user=f"u{n}", device=zeros) for n in range(7)]
+
+    decisions = read_messages(decide_orders(scorer, *orders), Decision)
+
+    assert [d.action for d in decisions] == ["approve"] * 7

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from contract.features.declaration import Block
 from contract.features.packing import pack
 from contract.messages import Action, Decision, Ranking, ScoredRow, read_decision
+from contract.redis_keys import escape_id
 from tests.metrics import assert_increases
 from tests.worker.answers import make_answer
 from worker.ops import metrics
@@ -330,3 +331,19 @@ def test_an_index_of_another_type_is_replaced(store: ClaimStore, client: RedisCl
         store.claim([make_decision("o1", user="u1")])
     # then
     assert client.pipeline([("ZRANGE", key, 0, -1)]) == [[b"u1:o1"]]
+
+
+def test_decisions_under_any_ids_are_claimed_apart_and_erased(store: ClaimStore, client: RedisClient) -> None:
+    # given orders whose ids would be each other's keys if they were not escaped
+    idents = ["o", "o:d", "o%3Ad", "{o}", "gid://shop/Order/1", "Größe"]
+    users = ["u", "u:o", "u*", "{u}", "auth0|5f", "ü"]
+    answers = [make_decision(ident, user=user, ts_ms=100) for ident, user in zip(idents, users, strict=True)]
+    # when they are claimed twice
+    store.claim(answers)
+    # then each has its own
+    assert [answer.message.event_id for answer in store.claim(answers)] == idents
+    assert find_remaining(client, *(escape_id(ident) for ident in idents)) == [1] * 6
+    # when every second user is erased
+    store.delete_erased(dict.fromkeys(users[::2], 100), lambda topic, partition, offset: True)
+    # then
+    assert find_remaining(client, *(escape_id(ident) for ident in idents)) == [0, 1] * 3

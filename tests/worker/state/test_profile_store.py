@@ -10,11 +10,12 @@ import pytest
 
 from contract.errors import StaleState
 from contract.hashing import BUCKETS, bucket_of
-from contract.profiles.record import LAYOUT, RECORD, new_slice, profile_key
+from contract.profiles.record import LAYOUT, RECORD, new_slice, profile_key, source_family
 from contract.profiles.slices import Slices
+from transport.records import TopicPartition
 from worker.redis.client import RedisClient, WrongType
 from worker.state.profile_repair import ProfileRepair, UnreadableProfile
-from worker.state.profile_store import PAGE_KEYS, TTL_MS, RedisProfileStore, hash_tag, source_name
+from worker.state.profile_store import PAGE_KEYS, TTL_MS, RedisProfileStore, hash_tag, name_sources, source_name
 
 USER = "user:ü"
 LAYOUT_BYTES = LAYOUT.to_bytes(4, "little")
@@ -108,6 +109,18 @@ def test_entities_are_read_in_the_requested_order(profiles: RedisProfileStore) -
 )
 def test_a_source_is_named_by_its_topic_id_if_known(topic_id: str | None, name: str) -> None:
     assert source_name("orders", topic_id, 3) == name
+
+
+@pytest.mark.parametrize(("topic_id", "name"), [(None, "orders~=acme.orders/3"), ("x1", "orders~x1/3")])
+def test_a_topic_that_a_map_adds_is_never_the_source_of_the_topic_of_its_kind(topic_id: str | None, name: str) -> None:
+    # given both topics, with ids or without
+    partitions = [TopicPartition("acme.orders", 3), TopicPartition("shop.orders", 3)]
+    kinds, ids = dict.fromkeys(["acme.orders", "shop.orders"], "orders"), {"acme.orders": topic_id} if topic_id else {}
+    # when
+    names = name_sources(partitions, kinds, ids, {"acme.orders"})
+    # then
+    assert list(names.values()) == [name, "orders/3"]
+    assert source_family(name) == "orders"
 
 
 def test_a_merge_that_fails_half_way_leaves_its_bucket_unmerged(

@@ -1,0 +1,285 @@
+"""The lenient reading of one kind of record: a plain document becomes an event, field by field.
+
+Required fields have to say what is agreed, in whatever type of JSON: an integer as an id, `1.0` as an integer and text
+as a number are readings, not guesses. An optional field that cannot be read is absent, and counted.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from types import NoneType
+from typing import Annotated, Any, Final, Literal, get_args, get_origin
+
+import msgspec
+from msgspec import Meta, Struct
+from msgspec.structs import replace
+
+from contract.errors import BadEvent
+from contract.events.addresses import make_address_reader
+from contract.events.bounds import Check, make_check
+from contract.events.codes import count_decimals, read_country, read_currency
+from contract.events.labels import LabelReader
+from contract.events.model import KINDS, LIST_ITEMS_MAX, Event, Id, Ids, Ip, Label, Line, Millis, Order, Product, Word
+from contract.events.times import guess_unit, name_unit, read_time
+from contract.events.values import Unreadable, name_type, read_flag, read_integer, read_number, read_text
+from contract.events.violations import classify_violation, place_violation
+from contract.settings.intake import IntakeSettings
+
+Read = Callable[[object], Any]
+OnIgnored = Callable[[str, str], None]  # kind, field
+OnDoubtful = Callable[[str, str, str], None]  # kind, field, what it looks like
+
+MILLIS_MAX: Final = 2**53
+MONEY_MAX: Final = 1e9
+LABEL_VALUES: Final = (bool, int, float, str, Decimal)
+check_id: Final = make_check(Id)
+check_word: Final = make_check(Word)
+ENTRIES: Final = Annotated[list[Any], Meta(max_length=LIST_ITEMS_MAX)]
+LINES: Final = Annotated[list[Any], Meta(min_length=1, max_length=LIST_ITEMS_MAX)]
+
+
+class Placeholder(Unreadable):
+    """A text that stands for no id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """How a field is read: `read` gives a value of its type, `check` its bounds. `label`: its name in metrics.
+
+    `may_be_placeholder`: a required id without which the event is answered all the same; it is then empty.
+    """
+
+    label: str
+    read: Read
+    check: Check
+    is_required: bool
+    may_be_placeholder: bool
+
+
+class DocumentReader:
+    """Reads documents of one kind; see `contract.events.reading.EventReader`."""
+
+    def __init__(
+        self, kind: str, intake: IntakeSettings, labels: LabelReader, on_ignored: OnIgnored, on_doubtful: OnDoubtful
+    ) -> None:
+        self._kind, self._labels = kind, labels
+        self._on_ignored, self._on_doubtful = on_ignored, on_doubtful
+        self._refuses_doubtful = intake.doubtful_times == "refuse"
+        self._placeholders = fold_placeholders(intake)
+        self._read_address = make_address_reader(intake.private_networks).read
+        self._time_unit = intake.time_unit(kind)
+        self._money = MoneyConverter(kind, intake, on_doubtful)
+        self._line_fields = self._make_fields(Line, "lines.")
+        self._fields = self._make_fields(KINDS[kind], "")
+
+    def read(self, document: object) -> Event:
+        """The event that a document holds; raises `BadEvent`."""
+        values = self._read_fields(document, self._fields, "$")
+        struct = KINDS[self._kind]
+        if struct is Label:
+            values["task"], values["value"] = self._labels.read(values["task"], values["value"])
+        return self._money.convert(struct(**values))
+
+    def _read_fields(self, document: object, fields: Mapping[str, Field], path: str) -> dict[str, Any]:
+        if not isinstance(document, dict):
+            raise BadEvent("wrong_type", f"Expected `object`, got `{name_type(document)}` - at `{path}`")
+        values: dict[str, Any] = {}
+        for name, value in document.items():
+            field = fields.get(name)
+            if field is None or (value is None and not field.is_required):
+                continue
+            try:
+                values[name] = self._read_field(field, value, f"{path}.{name}")
+            except BadEvent:
+                if field.is_required:
+                    raise
+                self._on_ignored(self._kind, field.label)
+        for name, field in fields.items():
+            if field.is_required and name not in values:
+                raise BadEvent("missing_field", f"Object missing required field `{name}` - at `{path}`")
+        return values
+
+    def _read_field(self, field: Field, value: object, path: str) -> object:
+        """The value of a field; raises `BadEvent`."""
+        try:
+            return field.check(field.read(value))
+        except Placeholder as error:
+            if not field.may_be_placeholder:
+                raise BadEvent("placeholder_id", f"{error} - at `{path}`") from error
+            self._on_ignored(self._kind, field.label)
+            return ""
+        except (Unreadable, msgspec.ValidationError) as error:
+            message = place_violation(str(error), path)
+            raise BadEvent(classify_violation(message), message) from error
+
+    def _make_fields(self, struct: type[Struct], prefix: str) -> dict[str, Field]:
+        may_be_placeholder = ("user_id", "lines.item_id") if self._kind != "erasures" else ()
+        fields = {}
+        for field in msgspec.structs.fields(struct):
+            label, bounds = prefix + field.name, drop_none(field.type)
+            read = self._find_reader(label, bounds)
+            check = make_check(bounds)
+            fields[field.name] = Field(label, read, check, field.required, label in may_be_placeholder)
+        return fields
+
+    def _find_reader(self, label: str, bounds: Any) -> Read:
+        by_name: dict[str, Read] = {
+            "lines": self._read_lines,
+            "currency": lambda value: read_currency(read_text(value)),
+            "shipping_country": read_country_code,
+            "billing_country": read_country_code,
+            "stock": lambda value: max(0, read_integer(value)),  # less than none is sold out, too
+            "value": read_label_value,
+            "attributes": lambda value: self._read_attributes(value, get_args(bounds)[1]),
+            "ts_ms": lambda value: self._read_time(value, "ts_ms"),
+            "account_created_ms": lambda value: self._read_time(value, "account_created_ms"),
+        }
+        by_type: tuple[tuple[Any, Read], ...] = (
+            (Id, self._read_id),
+            (Ids, lambda value: self._read_ids(value, label)),
+            (Ip, self._read_ip),
+            (Millis, lambda value: self._read_time(value, label)),
+        )
+        base = get_args(bounds)[0] if get_origin(bounds) is Annotated else bounds
+        if label in by_name:
+            return by_name[label]
+        for known, read in by_type:
+            if bounds == known:
+                return read
+        if get_origin(base) is Literal:
+            return lambda value: read_text(value).strip().lower()
+        return {str: read_text, int: read_integer, float: read_number, bool: read_flag}.get(base, read_plain(bounds))
+
+    def _read_id(self, value: object) -> str:
+        text = read_text(value if isinstance(value, str) else read_whole(value))
+        if text.strip().lower() in self._placeholders:
+            raise Placeholder(f"Expected an id, got the placeholder {text!r}")
+        return text
+
+    def _read_ids(self, value: object, label: str) -> tuple[str, ...]:
+        """The ids of a list, without those that are none."""
+        entries, idents = msgspec.convert(value, ENTRIES), list[str]()
+        for entry in entries:
+            try:
+                idents.append(check_id(self._read_id(entry)))
+            except Unreadable:
+                self._on_ignored(self._kind, label)
+        return tuple(idents)
+
+    def _read_ip(self, value: object) -> str:
+        address = self._read_address(read_text(value))
+        if address is None:
+            raise Unreadable("Expected a public address")
+        return address
+
+    def _read_lines(self, value: object) -> tuple[Line, ...]:
+        lines = enumerate(msgspec.convert(value, LINES))
+        read = [self._read_fields(line, self._line_fields, f"$.lines[{number}]") for number, line in lines]
+        return tuple(Line(**values) for values in read)
+
+    def _read_attributes(self, value: object, accepted: Any) -> dict[str, object]:
+        """The attributes that are of an accepted type, or texts; null is none."""
+        attributes = dict[str, object]()
+        for name, attribute in msgspec.convert(value, dict[str, Any]).items():
+            try:
+                attributes[name] = read_attribute(attribute, accepted)
+            except Unreadable:
+                if attribute is not None:
+                    self._on_ignored(self._kind, "attributes")
+        return attributes
+
+    def _read_time(self, value: object, label: str) -> int:
+        ms = read_time(value, self._time_unit)
+        guessed = guess_unit(ms) if ms >= 0 else ""
+        if guessed:
+            unit = name_unit(self._time_unit, guessed)
+            self._on_doubtful(self._kind, label, unit)
+            if ms > MILLIS_MAX:
+                raise Unreadable(f"Expected `int` <= {MILLIS_MAX}, got what looks like {unit} (see `intake.times`)")
+            if self._refuses_doubtful:
+                raise BadEvent(
+                    "bad_time",
+                    f"`{label}` should be in {self._time_unit}, as `intake.times` declares. Found {value!r:.40}, which "
+                    f"looks like {unit}.",
+                )
+        return ms
+
+
+class MoneyConverter:
+    """Converts the amounts of an event to the currency's own unit, and to the shop's currency by its rates."""
+
+    def __init__(self, kind: str, intake: IntakeSettings, on_doubtful: OnDoubtful) -> None:
+        self._kind, self._on_doubtful = kind, on_doubtful
+        self._is_minor = intake.is_minor(kind)
+        self._rates = {read_currency(code): rate for code, rate in intake.rates.items()}
+        self.is_needed = KINDS[kind] in (Order, Product) and bool(self._is_minor or self._rates)
+
+    def convert(self, event: Event) -> Event:
+        """The event with its amounts converted; raises `BadEvent` where one is out of its bounds then.
+
+        Amounts in a currency without a rate stay as they are, and are counted.
+        """
+        if not self.is_needed or not isinstance(event, Order | Product):
+            return event
+        factor = 10.0 ** -count_decimals(event.currency) if self._is_minor else 1.0
+        if self._rates and event.currency not in self._rates:
+            self._on_doubtful(self._kind, "currency", "no_rate")
+        factor *= self._rates.get(event.currency, 1.0)
+        if isinstance(event, Product):
+            return replace(event, price=self._scale(event.price, factor, "price"))
+        lines = tuple(replace(line, unit_price=self._scale(line.unit_price, factor, "lines")) for line in event.lines)
+        return replace(event, lines=lines, amount=self._scale(event.amount, factor, "amount"))
+
+    def _scale(self, amount: float, factor: float, label: str) -> float:
+        scaled = round(amount * factor, 6)  # 1999 cents are 19.99, not 19.990000000000002
+        if scaled > MONEY_MAX:
+            raise BadEvent("out_of_range", f"Expected `float` <= {MONEY_MAX}, by its rate - at `$.{label}`")
+        return scaled
+
+
+def fold_placeholders(intake: IntakeSettings) -> frozenset[str]:
+    """The placeholders as ids are compared with them."""
+    return frozenset(text.strip().lower() for text in intake.placeholders)
+
+
+def read_whole(value: object) -> object:
+    """A number that can be an id; raises `Unreadable` for one with a fraction."""
+    if isinstance(value, float) and not value.is_integer():
+        raise Unreadable("Expected `str`, got `float`")
+    return value
+
+
+def read_country_code(value: object) -> str:
+    country = read_country(read_text(value))
+    if country is None:
+        raise Unreadable("Expected a country")
+    return country
+
+
+def read_label_value(value: object) -> object:
+    if not isinstance(value, LABEL_VALUES):
+        raise Unreadable(f"Expected `float | str`, got `{name_type(value)}`")
+    if isinstance(value, str):
+        return check_word(value)
+    return float(value) if isinstance(value, bool) else read_number(value)
+
+
+def read_attribute(value: object, accepted: Any) -> object:
+    """An attribute, as text if its own type is not accepted; raises `Unreadable`."""
+    try:
+        return msgspec.convert(value, accepted)
+    except msgspec.ValidationError:
+        return str(value).lower() if isinstance(value, bool) else read_text(value)
+
+
+def read_plain(bounds: Any) -> Read:
+    """The reader of a type without a reading of its own, such as a vector: what msgspec takes for it."""
+    return lambda value: msgspec.convert(value, bounds, strict=False)
+
+
+def drop_none(annotation: Any) -> Any:
+    """The type of a field that may be absent."""
+    others = tuple(member for member in get_args(annotation) if member is not NoneType)
+    if NoneType not in get_args(annotation):
+        return annotation
+    return others[0] if len(others) == 1 else msgspec.UNSET

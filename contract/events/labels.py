@@ -1,0 +1,80 @@
+"""Labels: the value of each, read by the kind of its task."""
+
+from collections.abc import Iterable
+from typing import Final
+
+from contract.errors import BadEvent
+from contract.events.values import FLAGS, Unreadable, read_number, read_text
+from contract.profiles.record import JUDGED_TASKS
+from contract.tasks import Task, TaskKind
+
+POSITIVE: Final = frozenset({"positive", "bad", "confirmed", "fraudulent", "chargeback"})
+NEGATIVE: Final = frozenset({"negative", "good", "ok", "legit", "legitimate", "genuine", "none"})
+VERDICTS: Final = {**FLAGS, **dict.fromkeys(POSITIVE, True), **dict.fromkeys(NEGATIVE, False)}
+WORD_MAX: Final = 128
+ALLOWED: Final[dict[TaskKind, str]] = {
+    "binary": "0 or 1, true or false, the task's name, or a word such as legit",
+    "graded": "a number of at least 0",
+    "regression": "a number",
+    "multiclass": f"the name of a class, 1 to {WORD_MAX} characters",
+}
+
+
+class LabelReader:
+    """Reads labels of the declared tasks and of those that profiles count.
+
+    Where no task is declared, those of a bundle are not known: labels of other tasks are then taken as they are.
+    """
+
+    def __init__(self, tasks: Iterable[Task] = ()) -> None:
+        declared = {task.name: task.kind for task in tasks}
+        kinds: dict[str, TaskKind] = {**dict.fromkeys(JUDGED_TASKS, "binary"), **declared}
+        self._kinds = {name.lower(): (name, kind) for name, kind in kinds.items()}
+        self._kinds |= {name: (name, kind) for name, kind in kinds.items()}  # names that differ in case alone
+        self._is_closed = bool(declared)
+
+    def read(self, task: str, value: object) -> tuple[str, float | str]:
+        """The task's declared name, and the value by its kind; raises `BadEvent`."""
+        name, kind = self._kinds.get(task) or self._kinds.get(task.strip().lower()) or (task, None)
+        try:
+            if kind is not None:
+                return name, read_value(name, kind, value)
+            if not self._is_closed:
+                return name, value if isinstance(value, str) else read_number(value)
+        except Unreadable as error:
+            allowed = ALLOWED[kind] if kind else "a number or a word"
+            raise BadEvent("bad_label", f"A label of `{name}` should be {allowed}. Found {value!r:.80}.") from error
+        allowed = ", ".join(sorted({name for name, _ in self._kinds.values()}))
+        raise BadEvent("bad_label", f"A label's task should be one of {allowed}. Found {task!r:.80}.")
+
+
+def read_value(task: str, kind: TaskKind, value: object) -> float | str:
+    """The value of a label of this kind; raises `Unreadable`."""
+    if kind == "binary":
+        return read_verdict(task, value)
+    if kind == "multiclass":
+        name = read_text(value)
+        if not 1 <= len(name) <= WORD_MAX:
+            raise Unreadable("Expected the name of a class")
+        return name
+    number = read_number(value)
+    if kind == "graded" and number < 0:
+        raise Unreadable("Expected a grade of at least 0")
+    return number
+
+
+def read_verdict(task: str, value: object) -> float:
+    """1 for yes, 0 for no; `not TASK` is no as well. Raises `Unreadable`."""
+    if isinstance(value, bool):
+        return float(value)
+    if isinstance(value, str):
+        word = value.strip().lower().replace("_", " ").replace("-", " ")
+        named = task.lower().replace("_", " ")
+        if word in (named, f"not {named}", f"no {named}"):
+            return float(word == named)
+        if word in VERDICTS:
+            return float(VERDICTS[word])
+    number = read_number(value)
+    if number not in (0, 1):
+        raise Unreadable("Expected 0 or 1")
+    return number

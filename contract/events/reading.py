@@ -1,0 +1,206 @@
+"""Reading records: bytes become an event, or `BadEvent` says why not, whatever the bytes.
+
+Most records have the form that docs/events.md names. They are decoded straight into their struct, and what a type
+cannot say (placeholders, addresses, codes, times) is looked up. Any other record is decoded into a plain document that
+`contract.events.document` reads field by field. Both give the same event for a record in that form.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from operator import attrgetter
+from typing import Any, Final, NoReturn, TypeAlias
+
+import msgspec
+
+from contract.errors import BadEvent
+from contract.events.addresses import make_address_reader
+from contract.events.codes import read_country, read_currency
+from contract.events.document import DocumentReader, MoneyConverter, OnDoubtful, OnIgnored, fold_placeholders
+from contract.events.labels import LabelReader
+from contract.events.model import KINDS, RECORD_BYTES_MAX, Event, Id
+from contract.events.times import PLAUSIBLE_MS
+from contract.events.violations import classify_violation
+from contract.settings.intake import IntakeSettings
+from contract.tasks import Task
+
+DECODERS: Final = {kind: msgspec.json.Decoder(struct) for kind, struct in KINDS.items()}
+DEFAULTS: Final = IntakeSettings()
+DIGITS_MAX: Final = 64  # of an integer in a document that msgspec does not decode
+Check = Callable[[Any], bool]
+
+
+def ignore(*_: str) -> None:
+    """Count nothing."""
+
+
+class EventReader:
+    """Reads records of one kind.
+
+    `tasks`: the declared tasks, by which labels are read. `on_ignored(kind, field)` is called for each value that is
+    taken as absent, `on_doubtful(kind, field, found)` for each that is read although it looks like something else.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        intake: IntakeSettings = DEFAULTS,
+        *,
+        tasks: Iterable[Task] = (),
+        on_ignored: OnIgnored = ignore,
+        on_doubtful: OnDoubtful = ignore,
+    ) -> None:
+        labels = LabelReader(tasks)
+        self._decode, self._struct = DECODERS[kind].decode, KINDS[kind]
+        self._document_reader = DocumentReader(kind, intake, labels, on_ignored, on_doubtful)
+        self._is_plain = make_check(kind, intake, labels)
+        is_declared = intake.time_unit(kind) != "ms"
+        self._is_typed = not is_declared and not MoneyConverter(kind, intake, ignore).is_needed
+
+    def read(self, value: bytes | None) -> Event:
+        """The event of a record's value; raises `BadEvent`."""
+        if not value:
+            raise BadEvent("empty", "A record should hold one JSON document. Found no bytes.")
+        if len(value) > RECORD_BYTES_MAX:
+            raise BadEvent("too_large", f"A record should hold at most {RECORD_BYTES_MAX} bytes. Found {len(value)}.")
+        try:
+            if not value.isascii():
+                value.decode()  # msgspec does not validate strings of fields that it skips
+            if self._is_typed:
+                event = self._decode(value)
+                if self._is_plain(event):
+                    return event
+        except msgspec.ValidationError:
+            pass  # of another form
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            refuse(error)
+        return self._document_reader.read(decode_document(value))
+
+    def read_document(self, document: object) -> Event:
+        """The event of a document that is already decoded, with finite numbers; raises `BadEvent`."""
+        if self._is_typed:
+            try:
+                event = msgspec.convert(document, self._struct)
+                if self._is_plain(event):
+                    return event
+            except (msgspec.ValidationError, RecursionError):
+                pass  # of another form
+        try:
+            return self._document_reader.read(document)
+        except RecursionError as error:
+            refuse(error)
+
+
+def make_check(kind: str, intake: IntakeSettings, labels: LabelReader) -> Check:
+    """Whether the document of an event would be read as this very event: nothing in it needs to be read otherwise."""
+    struct = KINDS[kind]
+    fields = struct.__struct_fields__
+    placeholders = fold_placeholders(intake)
+    names = [field.name for field in msgspec.structs.fields(struct) if field.type in (Id, Id | None)]
+    get_ids = attrgetter(*names)
+    read_address = make_address_reader(intake.private_networks).read
+    earliest_ms, end_ms = PLAUSIBLE_MS.start, PLAUSIBLE_MS.stop
+
+    def are_ids(idents: Iterable[str | None]) -> bool:
+        return placeholders.isdisjoint(map(str.strip, map(str.lower, filter(None, idents))))
+
+    def is_plausible(ms: int) -> bool:
+        return earliest_ms <= ms < end_ms
+
+    checks = list[Check]()
+    if "ip" in fields:
+        checks.append(lambda event: event.ip is None or read_address(event.ip) == event.ip)
+    if "items" in fields:
+        checks.append(lambda event: event.items is None or are_ids(event.items))
+    if "currency" in fields:
+        checks.append(lambda event: read_currency(event.currency) == event.currency)
+    if "lines" in fields:
+        checks.append(lambda order: are_ids([line.item_id for line in order.lines]))
+        checks.append(lambda order: are_ids([line.seller_id for line in order.lines]))
+        checks.append(lambda order: is_country(order.shipping_country) and is_country(order.billing_country))
+        checks.append(lambda order: order.account_created_ms is None or is_plausible(order.account_created_ms))
+    if kind == "labels":
+        checks.append(lambda label: is_read_as_given(labels, label.task, label.value))
+
+    def is_plain(event: Any) -> bool:
+        if not earliest_ms <= event.ts_ms < end_ms or not are_ids(get_ids(event)):
+            return False
+        return all(check(event) for check in checks)
+
+    return is_plain
+
+
+def is_country(code: str | None) -> bool:
+    return code is None or read_country(code) == code
+
+
+def is_read_as_given(labels: LabelReader, task: str, value: float | str) -> bool:
+    try:
+        return labels.read(task, value) == (task, value)
+    except BadEvent:
+        return False
+
+
+def decode_document(value: bytes) -> object:
+    """The plain document of a record; raises `BadEvent`."""
+    try:
+        return msgspec.json.decode(value)
+    except msgspec.ValidationError:
+        return decode_out_of_range(value)
+    except (msgspec.DecodeError, RecursionError) as error:
+        refuse(error)
+
+
+def decode_out_of_range(value: bytes) -> object:
+    """A document with numbers that no float can hold, as infinity: whether that matters depends on their fields."""
+    try:
+        document = json.loads(value, parse_constant=refuse_constant, parse_int=parse_integer)
+        msgspec.json.encode(document)  # raises an error for half surrogates
+        return document
+    except (ValueError, RecursionError) as error:
+        refuse(error)
+
+
+def parse_integer(digits: str) -> int | float:
+    return int(digits) if len(digits) <= DIGITS_MAX else float(digits)
+
+
+def refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def refuse(error: Exception) -> NoReturn:
+    """Raise the `BadEvent` for an error of a decoder."""
+    if isinstance(error, RecursionError):
+        detail = "A record should be nested a few levels deep. Found it too deep to read."
+        raise BadEvent("too_deep", detail) from error
+    if isinstance(error, UnicodeDecodeError):
+        detail = f"A record should be UTF-8. Found {error.reason} at byte {error.start}."
+        raise BadEvent("not_utf8", detail) from error
+    if isinstance(error, msgspec.ValidationError):
+        raise BadEvent(classify_violation(str(error)), str(error)) from error
+    raise BadEvent("not_json", str(error)) from error
+
+
+EventReaders: TypeAlias = Mapping[str, EventReader]  # by kind
+
+
+def make_readers(
+    intake: IntakeSettings = DEFAULTS,
+    tasks: Iterable[Task] = (),
+    on_ignored: OnIgnored = ignore,
+    on_doubtful: OnDoubtful = ignore,
+) -> EventReaders:
+    """A reader of each kind."""
+    declared = tuple(tasks)
+    return {
+        kind: EventReader(kind, intake, tasks=declared, on_ignored=on_ignored, on_doubtful=on_doubtful)
+        for kind in KINDS
+    }
+
+
+READERS: Final = make_readers()
+
+
+def decode(kind: str, value: bytes | None) -> Event:
+    """The event that `value` holds by the default settings, `kind` being a key of `KINDS`; raises `BadEvent`."""
+    return READERS[kind].read(value)

@@ -1,0 +1,64 @@
+"""Times: epoch milliseconds, whatever unit a record has, and times that look like another unit than declared."""
+
+from datetime import UTC, date, datetime
+from typing import Final
+
+from contract.events.values import Unreadable, read_integer, read_number
+
+PER_MS: Final = {"ms": 1, "us": 1_000, "ns": 1_000_000}
+# Milliseconds between 1973 and 5138: outside, a time is likelier to be in another unit.
+PLAUSIBLE_MS: Final = range(10**11, 10**14)
+MICROSECONDS: Final = range(10**14, 10**17)
+
+
+def read_time(value: object, unit: str) -> int:
+    """The epoch milliseconds of a time in this unit; raises `Unreadable`.
+
+    ISO 8601 with a zone is read whatever unit is declared, since it can mean nothing else.
+    """
+    if isinstance(value, datetime):
+        return to_epoch_ms(value)
+    if isinstance(value, date):
+        return to_epoch_ms(datetime(value.year, value.month, value.day))
+    if isinstance(value, str) and is_iso(value):
+        return parse_iso(value, needs_zone=unit != "iso")
+    if unit == "s":
+        return round(read_number(value) * 1_000)  # with a fraction, as `time.time()` gives it
+    return read_integer(value) // PER_MS.get(unit, 1)
+
+
+def is_iso(text: str) -> bool:
+    """Whether a text begins like a date: `2026-11-30` or `20261130T`."""
+    return "-" in text[1:8] or "T" in text
+
+
+def parse_iso(text: str, *, needs_zone: bool) -> int:
+    try:
+        moment = datetime.fromisoformat(text.strip())
+    except ValueError as error:
+        raise Unreadable(f"Expected ISO 8601, got {text[:40]!r}") from error
+    if needs_zone and moment.tzinfo is None:
+        raise Unreadable(f"Expected a time with a zone, or `intake.times` to declare `iso`, got {text[:40]!r}")
+    return to_epoch_ms(moment)
+
+
+def to_epoch_ms(moment: datetime) -> int:
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    since = aware - datetime(1970, 1, 1, tzinfo=UTC)
+    return (since.days * 86_400 + since.seconds) * 1_000 + since.microseconds // 1_000
+
+
+def guess_unit(ms: int) -> str:
+    """The unit in which a time that is read as milliseconds probably is; empty where they are plausible."""
+    if ms in PLAUSIBLE_MS:
+        return ""
+    if ms < PLAUSIBLE_MS.start:
+        return "s"
+    return "us" if ms in MICROSECONDS else "ns"
+
+
+def name_unit(declared: str, looks_like: str) -> str:
+    """The unit in which a time was probably given, where it was read as declared and then looked like another one."""
+    units = ("s", "ms", "us", "ns")
+    position = units.index(declared if declared in units else "ms") + units.index(looks_like) - units.index("ms")
+    return units[min(max(position, 0), len(units) - 1)]

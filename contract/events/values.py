@@ -1,0 +1,91 @@
+"""Readings of single values: what a text, a number or a flag says, whichever type of JSON a producer gave it."""
+
+import math
+import re
+from decimal import Decimal
+from types import NoneType
+from typing import Final
+from uuid import UUID
+
+from contract.errors import ShopstreamError
+
+DECIMAL: Final = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d{1,3})?|[+-]?\.\d+", re.ASCII)
+DIGITS_MAX: Final = 64  # of a number as text
+INTEGER_MAX: Final = 2**63 - 1
+FLAGS: Final = {
+    **dict.fromkeys(("true", "1", "yes", "y", "t", "on"), True),
+    **dict.fromkeys(("false", "0", "no", "n", "f", "off"), False),
+}
+
+
+class Unreadable(ShopstreamError):
+    """A value that cannot be read as its field's type; the message says what should be there, in msgspec's words."""
+
+
+def read_text(value: object) -> str:
+    """A text; numbers become theirs. Raises `Unreadable`."""
+    match value:
+        case str():
+            return value
+        case bool():
+            raise Unreadable("Expected `str`, got `bool`")
+        case int() if abs(value) <= INTEGER_MAX:
+            return str(value)
+        case float() if math.isfinite(value):
+            return str(int(value)) if value.is_integer() else str(value)
+        case Decimal() | UUID():
+            return str(value)
+    raise Unreadable(f"Expected `str`, got `{name_type(value)}`")
+
+
+def read_number(value: object) -> float:
+    """A finite number, also as text; raises `Unreadable`."""
+    match value:
+        case bool():
+            raise Unreadable("Expected `float`, got `bool`")
+        case int() | Decimal():
+            number = to_float(value)
+        case float():
+            number = value
+        case str() if len(value) <= DIGITS_MAX and DECIMAL.fullmatch(value.strip()):
+            number = float(value)
+        case _:
+            raise Unreadable(f"Expected `float`, got `{name_type(value)}`")
+    if not math.isfinite(number):
+        raise Unreadable("Number out of range")
+    return number
+
+
+def to_float(value: int | Decimal) -> float:
+    try:
+        return float(value)
+    except (OverflowError, ValueError):
+        return math.inf
+
+
+def read_integer(value: object) -> int:
+    """A whole number, also as `1.0` and as text; raises `Unreadable`."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value if abs(value) <= INTEGER_MAX else INTEGER_MAX
+    if isinstance(value, str) and value.strip().isascii() and value.strip().isdecimal() and len(value) <= DIGITS_MAX:
+        return min(int(value), INTEGER_MAX)
+    number = read_number(value)
+    if not number.is_integer():
+        raise Unreadable("Expected `int`, got `float`")
+    return int(max(min(number, INTEGER_MAX), -INTEGER_MAX))
+
+
+def read_flag(value: object) -> bool:
+    """True or false, also as 1, 0 and the usual words; raises `Unreadable`."""
+    if isinstance(value, bool):
+        return value
+    flag = FLAGS.get(read_text(value).strip().lower())
+    if flag is None:
+        raise Unreadable(f"Expected `bool`, got `{name_type(value)}`")
+    return flag
+
+
+def name_type(value: object) -> str:
+    """The type of a value in the words of JSON, as msgspec has them."""
+    names = {NoneType: "null", list: "array", tuple: "array", dict: "object"}
+    return names.get(type(value), type(value).__name__)

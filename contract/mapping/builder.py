@@ -1,0 +1,212 @@
+"""The function that builds an event's document, generated as Python text from the sources of its fields.
+
+Calls of closures, one or two for each field, took three times as long as the statements that this module writes. Only
+names and constants reach the text, by `repr`; all else is bound by a name.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from contract.mapping.paths import ABSENT_ERRORS, Getter, Step, compile_path, parse_path, split_each
+from contract.mapping.values import Convert, compile_table, compile_time, to_major
+from contract.settings.mapping import MONEY_FIELDS, FieldSource, FieldSources
+
+Document = dict[str, Any]
+Headers = Mapping[str, bytes]
+Build = Callable[[Any, bytes | None, Headers], Document]
+Source = Callable[[Any, bytes | None, Headers], Any]
+DOCUMENT: Final = "document"
+ENTRY: Final = "entry"
+
+
+def compile_fields(fields: FieldSources, nested: Mapping[str, tuple[str, ...]]) -> Build:
+    """The function from a record to the document of its event.
+
+    `nested`: the fields that an event may have, with those of one entry of lines.
+    """
+    writer = _Writer()
+    writer.write(0, "def build(document, key, headers):")
+    writer.write(1, "event = {}")
+    for name, source in fields.items():
+        if name not in nested:
+            continue  # of another kind of this map
+        if not isinstance(source, dict):
+            writer.write_source(1, name, source)
+            writer.write(1, "if value is not None:")
+            writer.write(2, f"event[{name!r}] = value")
+        elif nested[name]:
+            writer.write_lines(name, source)
+        else:
+            writer.write_object(name, source)
+    writer.write_money(fields, nested)
+    writer.write(1, "return event")
+    build: Build = writer.compile("build")
+    return build
+
+
+def compile_source(source: FieldSource) -> Source:
+    """The function from a record to the value at one source."""
+    writer = _Writer()
+    writer.write(0, "def read(document, key, headers):")
+    writer.write_source(1, "", source)
+    writer.write(1, "return value")
+    read: Source = writer.compile("read")
+    return read
+
+
+class _Writer:
+    """Writes the text of a function; `names` are what it refers to."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+        self._names: dict[str, Any] = {"ABSENT": ABSENT_ERRORS}
+
+    def compile(self, name: str) -> Any:
+        exec("\n".join(self._lines), self._names)
+        return self._names[name]
+
+    def write(self, depth: int, line: str) -> None:
+        self._lines.append("    " * depth + line)
+
+    def bind(self, value: object) -> str:
+        """A name for an object that the function uses."""
+        name = f"bound_{len(self._names)}"
+        self._names[name] = value
+        return name
+
+    def write_source(
+        self, depth: int, name: str, source: FieldSource, *, list_steps: Sequence[Step] | None = None
+    ) -> None:
+        """Set `value` to the first value of a source; `list_steps`: of the list whose entries the paths go through."""
+        places = [self._locate(path, list_steps) for path in source.paths]
+        if source.header:
+            places.append((False, f"{self.bind(read_text)}(headers.get({source.header!r}))"))
+        if source.key:
+            places.append((False, f"{self.bind(compile_key(source.key))}(key)"))
+        if not places:
+            self.write(depth, f"value = {self.bind(source.constant)}")
+            return
+        inner = depth
+        for may_fail, expression in places:
+            if may_fail:
+                self.write(inner, "try:")
+                self.write(inner + 1, f"value = {expression}")
+                self.write(inner, "except ABSENT:")
+                self.write(inner + 1, "value = None")
+            else:
+                self.write(inner, f"value = {expression}")
+            if (may_fail, expression) != places[-1]:
+                self.write(inner, "if value is None:")
+                inner += 1
+        self._write_conversion(depth, name, source)
+
+    def _write_conversion(self, depth: int, name: str, source: FieldSource) -> None:
+        convert = compile_convert(name, source)
+        default = source.default if source.default is not None else source.constant
+        if convert:
+            self.write(depth, "if value is not None:")
+            self.write(depth + 1, f"value = {self.bind(convert)}(value)")
+        if default is not None:
+            self.write(depth, "else:" if convert else "if value is None:")
+            self.write(depth + 1, f"value = {self.bind(default)}")
+
+    def _locate(self, path: str, list_steps: Sequence[Step] | None) -> tuple[bool, str]:
+        """Whether the expression of a path may raise, and the expression."""
+        steps, root = parse_path(path), DOCUMENT
+        if list_steps is not None and (parts := split_each(steps)) is not None:
+            steps, root = parts[1], ENTRY
+        if not steps:
+            return False, root
+        if not all(isinstance(step, str) for step in steps):
+            return False, f"{self.bind(compile_path(steps))}({root})"
+        return True, f"{root}{''.join(f'[{step!r}]' for step in steps[:-1])}.get({steps[-1]!r})"
+
+    def write_lines(self, name: str, sources: Mapping[str, FieldSource]) -> None:
+        """One document for each entry of the list that the paths go through; the record itself if none does."""
+        list_steps = find_list(sources)
+        entries = f"{self.bind(compile_path(list_steps))}(document)" if list_steps is not None else "[document]"
+        self.write(1, f"value = {entries}")
+        self.write(1, "if isinstance(value, list):")
+        self.write(2, "lines = []")
+        self.write(2, "for entry in value:")
+        self.write(3, "line = {}")
+        for field, source in sources.items():
+            self.write_source(3, field, source, list_steps=list_steps)
+            self.write(3, "if value is not None:")
+            self.write(4, f"line[{field!r}] = value")
+        self.write(3, "lines.append(line)")
+        self.write(2, f"event[{name!r}] = lines")
+        self.write(1, "elif value is not None:")
+        self.write(2, f"event[{name!r}] = value")
+
+    def write_object(self, name: str, sources: Mapping[str, FieldSource]) -> None:
+        """A table of values, such as attributes; absent if it has none."""
+        self.write(1, "part = {}")
+        for field, source in sources.items():
+            self.write_source(1, "", source)
+            self.write(1, "if value is not None:")
+            self.write(2, f"part[{field!r}] = value")
+        self.write(1, "if part:")
+        self.write(2, f"event[{name!r}] = part")
+
+    def write_money(self, fields: FieldSources, nested: Mapping[str, tuple[str, ...]]) -> None:
+        """Convert amounts in minor units, once the currency is known."""
+        money: list[tuple[str, str]] = []
+        for name, source in fields.items():
+            if isinstance(source, FieldSource):
+                money += [("", name)] if source.unit == "minor" and name in nested else []
+            elif nested.get(name):
+                money += [(name, field) for field, part in source.items() if part.unit == "minor"]
+        for lines, field in money:
+            self.write(1, f"{self.bind(scale_money)}(event, {lines!r}, {field!r})")
+
+
+def scale_money(event: Document, lines: str, field: str) -> None:
+    """Convert an amount of the event, or of each of its lines, from minor units of the event's currency."""
+    parts = event.get(lines) if lines else [event]
+    for part in parts if isinstance(parts, list) else ():
+        if field in part:
+            part[field] = to_major(part[field], event.get("currency"))
+
+
+def find_list(sources: Mapping[str, FieldSource]) -> Sequence[Step] | None:
+    """The steps to the list that the sources' paths go through."""
+    paths = (parse_path(path) for source in sources.values() for path in source.paths)
+    return next((parts[0] for path in paths if (parts := split_each(path)) is not None), None)
+
+
+def read_text(value: Any) -> Any:
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
+
+
+def compile_key(key: str | bool) -> Callable[[bytes | None], Any]:
+    """The function from a record's key to its text, or to the value at a path in a key that is JSON."""
+    if not isinstance(key, str):
+        return read_text
+    get: Getter = compile_path(parse_path(key))
+
+    def read(value: bytes | None) -> Any:
+        try:
+            return get(msgspec.json.decode(value)) if value else None
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return None
+
+    return read
+
+
+def compile_convert(name: str, source: FieldSource) -> Convert | None:
+    """The conversion of a value; that of money waits for the currency."""
+    converts: list[Convert] = [compile_table(source.table)] if source.table else []
+    if source.unit and name not in MONEY_FIELDS:
+        converts.append(compile_time(source.unit))
+    if len(converts) == 2:
+        first, second = converts
+        return lambda value: second(first(value))
+    return converts[0] if converts else None
+
+
+def list_sources(fields: FieldSources) -> Iterable[FieldSource]:
+    for source in fields.values():
+        yield from source.values() if isinstance(source, dict) else (source,)

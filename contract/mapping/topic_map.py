@@ -1,0 +1,103 @@
+"""The maps of a topic: from a record of a shop's own form to the kind and the document of an event.
+
+A topic without a map has no entry, so that its records cost nothing more.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from contract.errors import BadEvent
+from contract.events import DELETABLE_KINDS
+from contract.mapping.builder import Build, Document, Headers, Source, compile_fields, compile_source, list_sources
+from contract.mapping.envelopes import Opener, Skipped, open_change, open_cloudevent, parse
+from contract.mapping.paths import to_text
+from contract.settings.mapping import MapTable, list_fields
+
+Choose = Callable[[Any], "tuple[str, Build] | None"]
+NO_HEADERS: Final[Headers] = {}
+OPENERS: Final[Mapping[str, Opener]] = {"cloudevents": open_cloudevent, "debezium": open_change}
+CHANGES_READ: Final = {"products": frozenset("crud")}  # a row of any other kind is one event, not its later states
+CHANGES_DEFAULT: Final = frozenset("cr")
+
+
+def compile_maps(tables: Iterable[MapTable]) -> dict[str, "TopicMap"]:
+    """The map of each topic."""
+    by_topic: dict[str, list[MapTable]] = {}
+    for table in tables:
+        for topic in table.topics:
+            by_topic.setdefault(topic, []).append(table)
+    return {topic: TopicMap(topic_tables) for topic, topic_tables in by_topic.items()}
+
+
+class TopicMap:
+    """How the records of one topic are read; `kinds`: of the events that they can become."""
+
+    def __init__(self, tables: Sequence[MapTable]) -> None:
+        self.tables = tuple(tables)
+        self.kinds = tuple(dict.fromkeys(kind for table in tables for kind in table.kinds))
+        self.has_deletions = tables[0].envelope == "debezium"
+        self._open = OPENERS.get(tables[0].envelope)
+        self._uses_headers = any(map(uses_headers, tables))
+        self._choices = [compile_choice(table) for table in tables]
+
+    def read(
+        self, value: bytes | object, key: bytes | None = None, headers: Sequence[Any] = ()
+    ) -> tuple[str, Document]:
+        """The kind and the document of a record, whose value is JSON or a decoded document.
+
+        Raises `BadEvent` where it cannot be read, `Skipped` where it is none that the map reads.
+        """
+        if value is None:
+            raise BadEvent("empty", "A record should hold a document. Found no bytes.")
+        named = dict(headers) if headers and self._uses_headers else NO_HEADERS
+        document = parse(value) if isinstance(value, bytes) else value
+        if self._open:
+            document = self._open(document, named)
+        their_type = None
+        for read_type, choose in self._choices:
+            their_type = read_type(document, key, named) if read_type else ""
+            if chosen := choose(their_type):
+                kind, build = chosen
+                return kind, build(document, key, named)
+        if their_type is None:
+            raise BadEvent("missing_field", f"A record should have a type at {self._describe_types()}. Found none.")
+        raise Skipped(f"The type {to_text(their_type)!r} is in no table of {', '.join(t.name for t in self.tables)}.")
+
+    def _describe_types(self) -> str:
+        sources = [table.type_source for table in self.tables if table.type_source]
+        places = [f"`{path}`" for source in sources for path in source.paths]
+        places += [f"the header `{source.header}`" for source in sources if source.header]
+        return ", ".join(dict.fromkeys(places)) or "its key"
+
+
+def compile_choice(table: MapTable) -> tuple[Source | None, Choose]:
+    """Where a record's type is, and the function from a type to the kind and the builder of its document."""
+    builders = {kind: (kind, compile_kind(table, kind)) for kind in table.kinds}
+    if table.type_source is None:
+        return None, lambda their_type: builders[table.kind]
+    choices = {their_type: builders[kind] for their_type, kind in table.kinds_by_type.items()}
+    return compile_source(table.type_source), lambda their_type: choices.get(to_text(their_type))
+
+
+def compile_kind(table: MapTable, kind: str) -> Build:
+    """The builder of events of one kind; in a Debezium envelope only of the operations that are read of it."""
+    build = compile_fields(table.fields, list_fields(kind))
+    if table.envelope != "debezium":
+        return build
+    changes = frozenset(table.changes) or CHANGES_READ.get(kind, CHANGES_DEFAULT)
+
+    def build_changed(document: Any, key: bytes | None, headers: Headers) -> Document:
+        change = document["op"]
+        if change not in changes:
+            raise Skipped(f"The operation {change!r} is not among those that are read of {kind}.")
+        event = build(document, key, headers)
+        if change == "d" and kind in DELETABLE_KINDS:
+            event["available"] = False
+        return event
+
+    return build_changed
+
+
+def uses_headers(table: MapTable) -> bool:
+    sources = [table.type_source] if table.type_source else []
+    return table.envelope == "cloudevents" or any(source.header for source in [*sources, *list_sources(table.fields)])

@@ -1,0 +1,74 @@
+"""Values of a shop's own form, converted to ours: times by their unit, money by its currency, texts by a table.
+
+A value that cannot be converted stays as it is: the event's reader then says what is wrong with the field, or leaves it
+out where it is optional.
+"""
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from contract.mapping.paths import to_text
+
+Convert = Callable[[Any], Any]
+MS_PER_UNIT: Final = {"s": 1_000.0, "ms": 1.0, "us": 1e-3, "ns": 1e-6}
+# ISO 4217: currencies whose minor unit is not a hundredth.
+MINOR_UNITS: Final = {
+    0: "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF",
+    3: "BHD IQD JOD KWD LYD OMR TND",
+    4: "CLF UYW",
+}
+DECIMALS: Final = {currency: decimals for decimals, names in MINOR_UNITS.items() for currency in names.split()}
+DECIMALS_DEFAULT: Final = 2
+
+
+def compile_time(unit: str) -> Convert:
+    """A time in `unit` as epoch milliseconds; `iso` without a zone is UTC."""
+    if unit == "iso":
+        return read_iso
+    ms_per_unit = MS_PER_UNIT[unit]
+    units_per_ms = round(1 / ms_per_unit)
+
+    def convert(value: Any) -> Any:
+        if isinstance(value, bool):
+            return value
+        if isinstance(value, int) and units_per_ms:
+            return value // units_per_ms  # exact: nanoseconds are beyond the precision of a float
+        try:
+            return int(value) // units_per_ms if units_per_ms else round(float(value) * ms_per_unit)
+        except (TypeError, ValueError, OverflowError):
+            return value
+
+    return convert
+
+
+def read_iso(value: Any) -> Any:
+    if isinstance(value, datetime):  # as Avro's logical types are decoded
+        time = value
+    else:
+        try:
+            time = datetime.fromisoformat(value.strip().removesuffix(" UTC"))
+        except (TypeError, ValueError, AttributeError):
+            return value
+    return round((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() * 1_000)
+
+
+def compile_table(table: Mapping[str, object]) -> Convert:
+    def convert(value: Any) -> Any:
+        try:
+            return table.get(value if type(value) is str else to_text(value), value)
+        except TypeError:
+            return value
+
+    return convert
+
+
+def to_major(value: Any, currency: Any) -> Any:
+    """An amount in the minor unit of its currency (cents) as one in the currency's own unit."""
+    if isinstance(value, bool):
+        return value
+    try:
+        decimals = DECIMALS.get(str(currency).strip().upper(), DECIMALS_DEFAULT)
+        return float(value) / 10**decimals
+    except (TypeError, ValueError, OverflowError):
+        return value

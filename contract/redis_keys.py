@@ -1,0 +1,49 @@
+"""Ids as parts of Redis keys: percent-encoded where a character structures keys, reversibly and without collisions.
+
+Colons separate the parts of a key and braces mark the hash tag of a cluster. These, the percent sign, control
+characters and all that is not ASCII are written as `%` and two hexadecimal digits for each byte of their UTF-8. Every
+other character stays, so the key of an id of letters, digits and common marks has the id as it is. Hashes and buckets
+are those of the id itself, never of its escaped form.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Final
+from urllib.parse import unquote
+
+ESCAPED: Final = re.compile(r"[^\x20-\x7e]|[%:{}]")
+
+
+def escape_id(ident: str) -> str:
+    """An id, or another text, as a part of a key."""
+    return ESCAPED.sub(escape_character, ident)
+
+
+def escape_character(match: re.Match[str]) -> str:
+    return "".join(f"%{byte:02X}" for byte in match[0].encode())
+
+
+def unescape_id(part: str) -> str:
+    """The id that `escape_id` made this part of a key of."""
+    return unquote(part) if "%" in part else part
+
+
+def escape_entity(entity: str) -> str:
+    """An entity (`kind:id`) as the last part of a key: `kind:` and the escaped id."""
+    kind, colon, ident = entity.partition(":")
+    return f"{kind}{colon}{escape_id(ident)}"
+
+
+def escape_entities(entities: Sequence[str]) -> Sequence[str]:
+    """`escape_entity` of each; where none needs it, which one look at all of them tells, they are returned as given."""
+    text = "".join(entities)
+    is_plain = text.count(":") == len(entities) and text.isascii() and text.isprintable()
+    if is_plain and not any(mark in text for mark in "%{}"):
+        return entities
+    return [escape_entity(entity) for entity in entities]
+
+
+def unescape_entity(part: str) -> str:
+    """The entity that `escape_entity` made this part of a key of."""
+    kind, colon, ident = part.partition(":")
+    return f"{kind}{colon}{unescape_id(ident)}"

@@ -1,0 +1,88 @@
+"""[intake]: how the values of records are read where they are not in the form that docs/events.md names."""
+
+from ipaddress import ip_network
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from contract.settings.section import Section
+
+KindName = Literal["clicks", "impressions", "orders", "reviews", "searches", "products", "labels", "erasures"]
+TimeUnit = Literal["ms", "s", "us", "ns", "iso"]
+MoneyUnit = Literal["units", "minor"]
+
+
+def check_network(network: str) -> str:
+    try:
+        ip_network(network)
+    except ValueError as error:
+        raise ValueError(f"should be a network such as 10.0.0.0/8: {error}") from error
+    return network
+
+
+Network = Annotated[str, AfterValidator(check_network)]
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class IntakeSettings(Section):
+    """What is taken as absent, and in which units times and money are given.
+
+    `placeholders`: texts that stand for no id, whatever their case and the spaces around them. `private_networks`:
+    addresses in them are those of proxies and machines, not of users. `times`: the unit of times by kind of record;
+    `iso` is ISO 8601, UTC if it names no zone. `doubtful_times`: what to do with a time that looks like another unit
+    than declared. `money`: by kind, whether amounts are in the currency's own unit or its minor one (cents). `rates`:
+    what a unit of each currency is worth in the shop's; without any, amounts stay as they are.
+    """
+
+    placeholders: tuple[str, ...] = (
+        "",
+        "-",
+        "0",
+        "-1",
+        "null",
+        "(null)",
+        "nil",
+        "none",
+        "(none)",
+        "undefined",
+        "nan",
+        "n/a",
+        "na",
+        "not set",
+        "(not set)",
+        "unknown",
+        "guest",
+        "anonymous",
+        "anon",
+        "false",
+        "[object object]",
+        "00000000-0000-0000-0000-000000000000",
+        "00000000000000000000000000000000",
+        "ffffffff-ffff-ffff-ffff-ffffffffffff",
+    )
+    private_networks: tuple[Network, ...] = (
+        "0.0.0.0/8",
+        "10.0.0.0/8",
+        "100.64.0.0/10",
+        "127.0.0.0/8",
+        "169.254.0.0/16",
+        "172.16.0.0/12",
+        "192.168.0.0/16",
+        "224.0.0.0/3",
+        "::/127",
+        "fc00::/7",
+        "fe80::/10",
+        "ff00::/8",
+    )
+    times: dict[KindName, TimeUnit] = Field(default={})
+    doubtful_times: Literal["accept", "refuse"] = "accept"
+    money: dict[KindName, MoneyUnit] = Field(default={})
+    rates: dict[str, Rate] = Field(default={})
+
+    def time_unit(self, kind: str) -> str:
+        """The declared unit of the times of a kind."""
+        return {str(name): unit for name, unit in self.times.items()}.get(kind, "ms")
+
+    def is_minor(self, kind: str) -> bool:
+        """Whether amounts of a kind are in their currency's minor unit."""
+        return {str(name): unit for name, unit in self.money.items()}.get(kind) == "minor"

@@ -1,0 +1,228 @@
+"""A map: from records of a shop's own form to documents in ours, or the reason why there is none."""
+
+import base64
+import json
+from typing import Any
+
+import pytest
+
+from contract.errors import BadConfig, BadEvent
+from contract.events import READERS
+from contract.mapping.envelopes import Skipped
+from contract.mapping.topic_map import TopicMap, compile_maps
+from contract.settings.mapping import read_maps
+
+CLICK_FIELDS = {"event_id": "id", "ts_ms": "ms", "user_id": "user", "item_id": "sku"}
+ORDER_FIELDS: dict[str, Any] = {
+    "event_id": "id",
+    "ts_ms": {"path": "created_at", "unit": "iso"},
+    "user_id": ["customer.id", "email"],
+    "lines": {
+        "item_id": "items[].sku",
+        "quantity": "items[].n",
+        "unit_price": {"path": "items[].price", "unit": "minor"},
+    },
+    "amount": {"path": "total", "unit": "minor"},
+    "currency": "currency",
+    "payment_method": {"path": "gateway", "table": {"cc": "card"}},
+    "platform": {"constant": "web"},
+    "device_id": {"header": "device"},
+    "shipping_country": {"path": "ship.country", "default": "DE"},
+}
+ORDER = {
+    "id": 5001,
+    "created_at": "2026-11-30T04:20:00+01:00",
+    "email": "a@b.c",
+    "items": [{"sku": "A", "n": 2, "price": 1990}, {"sku": 7, "n": 1, "price": 500}],
+    "total": 4480,
+    "currency": "EUR",
+    "gateway": "cc",
+}
+
+
+def open_map(fields: dict[str, Any], kind: object = "orders", **more: object) -> TopicMap:
+    return compile_maps(read_maps({"shop": {"topics": "acme", "kind": kind, "fields": fields, **more}}))["acme"]
+
+
+def read(topic_map: TopicMap, value: object, key: bytes | None = None, headers: Any = ()) -> tuple[str, dict[str, Any]]:
+    return topic_map.read(json.dumps(value).encode(), key, headers)
+
+
+def find_errors(**tables: Any) -> list[str]:
+    with pytest.raises(BadConfig) as caught:
+        read_maps(tables)
+    return caught.value.errors
+
+
+def test_a_nested_order_becomes_an_order_of_ours() -> None:
+    # when
+    kind, document = read(open_map(ORDER_FIELDS), ORDER, headers=[("device", b"d-1")])
+    # then
+    assert kind == "orders"
+    assert document == {
+        "event_id": 5001,
+        "ts_ms": 1_796_008_800_000,
+        "user_id": "a@b.c",
+        "lines": [
+            {"item_id": "A", "quantity": 2, "unit_price": 19.9},
+            {"item_id": 7, "quantity": 1, "unit_price": 5.0},
+        ],
+        "amount": 44.8,
+        "currency": "EUR",
+        "payment_method": "card",
+        "platform": "web",
+        "device_id": "d-1",
+        "shipping_country": "DE",
+    }
+    order: Any = READERS[kind].read_document(document)
+    assert (order.event_id, order.lines[1].item_id, order.amount) == ("5001", "7", 44.8)
+
+
+@pytest.mark.parametrize(
+    ("unit", "value", "ms"),
+    [
+        ("s", 1_764_000_000, 1_764_000_000_000),
+        ("s", 1_764_000_000.25, 1_764_000_000_250),
+        ("s", "1764000000", 1_764_000_000_000),
+        ("ms", 1_764_000_000_000, 1_764_000_000_000),
+        ("us", 1_764_000_000_000_999, 1_764_000_000_000),
+        ("us", "1764000000000999", 1_764_000_000_000),
+        ("ns", 1_764_000_000_000_000_001, 1_764_000_000_000),
+        ("iso", "2025-11-24T16:00:00Z", 1_764_000_000_000),
+        ("iso", "2025-11-24T17:00:00.5+01:00", 1_764_000_000_500),
+        ("iso", "2025-11-24 16:00:00", 1_764_000_000_000),
+        ("iso", "2025-11-24 16:00:00 UTC", 1_764_000_000_000),
+        ("iso", "yesterday", "yesterday"),
+        ("s", "soon", "soon"),
+    ],
+)
+def test_a_time_is_read_by_its_unit(unit: str, value: object, ms: object) -> None:
+    fields = {**CLICK_FIELDS, "ts_ms": {"path": "time", "unit": unit}}
+    assert read(open_map(fields, "clicks"), {"time": value})[1] == {"ts_ms": ms}
+
+
+@pytest.mark.parametrize(("currency", "amount"), [("EUR", 123.45), ("JPY", 12345.0), ("jpy", 12345.0), ("KWD", 12.345)])
+def test_money_in_minor_units_has_the_decimals_of_its_currency(currency: str, amount: float) -> None:
+    document = read(open_map(ORDER_FIELDS), {"total": 12345, "currency": currency})[1]
+    assert document["amount"] == pytest.approx(amount)
+
+
+def test_several_of_their_types_become_one_kind_and_one_topic_holds_several_kinds() -> None:
+    # given
+    orders = {"topics": "acme", "kind": {"path": "type", "table": {"placed": "orders", "paid": "orders"}}}
+    clicks = {"topics": "acme", "kind": {"path": "type", "table": {"viewed": "clicks"}}, "fields": CLICK_FIELDS}
+    topic_map = compile_maps(read_maps({"o": {**orders, "fields": ORDER_FIELDS}, "c": clicks}))["acme"]
+    # then
+    assert topic_map.kinds == ("orders", "clicks")
+    assert [read(topic_map, {"type": t})[0] for t in ("placed", "paid", "viewed")] == ["orders", "orders", "clicks"]
+    with pytest.raises(Skipped, match="'shipped' is in no table of o, c"):
+        read(topic_map, {"type": "shipped"})
+    with pytest.raises(BadEvent, match="`type`"):
+        read(topic_map, {})
+
+
+def test_the_key_is_read_whole_or_by_a_path() -> None:
+    whole, part = ({**CLICK_FIELDS, "user_id": {"key": key}} for key in (True, "payload.id"))
+    assert read(open_map(whole, "clicks"), {}, b"u-1")[1] == {"user_id": "u-1"}
+    assert read(open_map(part, "clicks"), {}, b'{"payload":{"id":7}}')[1] == {"user_id": 7}
+    assert read(open_map(part, "clicks"), {}, b"no json")[1] == {}
+    assert read(open_map(part, "clicks"), {}, None)[1] == {}
+
+
+def test_a_cloudevent_reads_the_same_in_both_modes() -> None:
+    # given
+    fields = {
+        "event_id": "id",
+        "ts_ms": {"path": "time", "unit": "iso"},
+        "user_id": "data.user",
+        "item_id": ["data.sku", "subject"],
+    }
+    kind = {"path": "type", "table": {"com.acme.viewed": "clicks"}}
+    topic_map = open_map(fields, kind, envelope="cloudevents")
+    attributes = {"specversion": "1.0", "id": "e1", "type": "com.acme.viewed", "time": "2025-11-24T16:00:00Z"}
+    data = {"user": "u-1", "sku": "A"}
+    # when
+    structured = read(topic_map, {**attributes, "data": data})
+    encoded = read(topic_map, {**attributes, "data_base64": base64.b64encode(json.dumps(data).encode()).decode()})
+    binary = read(topic_map, data, headers=[(f"ce_{name}", value.encode()) for name, value in attributes.items()])
+    # then
+    document = {"event_id": "e1", "ts_ms": 1_764_000_000_000, "user_id": "u-1", "item_id": "A"}
+    assert structured == encoded == binary == ("clicks", document)
+    with pytest.raises(BadEvent, match="specversion"):
+        read(topic_map, data)
+
+
+@pytest.mark.parametrize("wraps", [True, False])
+def test_a_debezium_change_is_read_once_for_an_order_and_always_for_a_product(wraps: bool) -> None:
+    # given
+    clicks = open_map({name: f"after.{path}" for name, path in CLICK_FIELDS.items()}, "clicks", envelope="debezium")
+    fields = {name: f"after.{name}" for name in ("event_id", "ts_ms", "item_id", "title", "price", "currency")}
+    products = open_map({**fields, "available": {"constant": True}}, "products", envelope="debezium")
+    row = {"id": 1, "ms": 2, "user": "u", "sku": "A", "item_id": "A"}
+
+    def change(operation: str, before: object, after: object) -> dict[str, object]:
+        payload = {"op": operation, "before": before, "after": after, "source": {}, "ts_ms": 9}
+        return {"schema": {}, "payload": payload} if wraps else payload
+
+    # then
+    assert read(clicks, change("c", None, row))[1] == {"event_id": 1, "ts_ms": 2, "user_id": "u", "item_id": "A"}
+    assert read(clicks, change("r", None, row))[0] == "clicks"
+    for operation in ("u", "d"):
+        with pytest.raises(Skipped):
+            read(clicks, change(operation, row, None if operation == "d" else row))
+    assert read(products, change("u", row, row))[1] == {"item_id": "A", "available": True}
+    assert read(products, change("d", row, None))[1] == {"item_id": "A", "available": False}
+
+
+def test_attributes_are_read_by_their_own_names() -> None:
+    fields = {**ORDER_FIELDS, "attributes": {"browser": "client.browser", "age": "client.age"}}
+    with pytest.raises(BadConfig, match="attributes"):
+        open_map(fields)  # until orders have attributes
+    product = {name: name for name in ("event_id", "ts_ms", "item_id", "title", "price", "currency", "available")}
+    topic_map = open_map({**product, "attributes": {"size": "details.size", "colour": "details.c"}}, "products")
+    assert read(topic_map, {"details": {"size": "L"}})[1] == {"attributes": {"size": "L"}}
+
+
+def test_a_record_in_the_framing_of_a_schema_registry_is_named_as_such() -> None:
+    with pytest.raises(BadEvent, match=r"framing of a schema registry \(schema 258\): set registry.url") as caught:
+        open_map(CLICK_FIELDS, "clicks").read(b"\0\0\0\1\2\x0a\xff")
+    assert caught.value.reason == "not_json"
+
+
+@pytest.mark.parametrize("value", [[], "text", 5, True, {"items": 5}, {"items": [1, None]}, {"customer": []}])
+def test_a_document_of_another_shape_lacks_fields_and_raises_nothing(value: object) -> None:
+    kind, document = read(open_map(ORDER_FIELDS), value)
+    with pytest.raises(BadEvent):
+        READERS[kind].read_document(document)
+
+
+def test_every_mistake_is_listed_with_its_place_and_the_nearest_name() -> None:
+    # when
+    errors = find_errors(
+        orders={"topcis": "a", "kind": "order", "fields": {}},
+        clicks={"topics": ["a"], "kind": "clicks", "fields": {**CLICK_FIELDS, "usr_id": "u", "rank": {"pth": "r"}}},
+        views={"topics": "b", "kind": "clicks", "fields": {"ts_ms": {"path": "a", "unit": "sec"}, "item_id": "a..b"}},
+    )
+    # then
+    assert [error.split(" ")[0].strip("`") for error in errors] == [
+        "map.orders.topcis",
+        "map.orders.topics",
+        "map.orders.kind",
+        "map.clicks.fields.usr_id",
+        "map.clicks.fields.rank.pth",
+        "map.clicks.fields.rank",
+        "map.views.fields.ts_ms.unit",
+        "map.views.fields.item_id",
+        "map.views.fields",
+    ]
+    assert "the nearest is `topics`" in errors[0]
+    assert "the nearest is `orders`" in errors[2]
+    assert "the nearest is `user_id`" in errors[3]
+    assert errors[-1].endswith("Found none for event_id, user_id.")
+
+
+def test_maps_of_one_topic_need_a_type_that_tells_them_apart() -> None:
+    first = {"topics": "a", "kind": "clicks", "fields": CLICK_FIELDS}
+    by_type = {"topics": "a", "kind": {"path": "t", "table": {"x": "clicks"}}, "fields": CLICK_FIELDS}
+    assert find_errors(a=first, b=by_type)[0].startswith("Maps of one topic should each have a kind by type.")
+    assert find_errors(a=by_type, b=by_type)[0].startswith("A type should be in one map of a topic. Found `x`")

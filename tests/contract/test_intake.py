@@ -1,0 +1,209 @@
+"""What records of other forms are read as: a detail never costs an answer, and whatever is left out is counted."""
+
+import json
+from typing import Any, get_args
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from contract.errors import BadEvent
+from contract.events import KINDS, READERS, Click, Event, EventReader, Order, Product, make_readers
+from contract.events.document import DocumentReader
+from contract.settings.intake import KindName
+from tests.contract.intake import NOW_MS, TASKS, Intake
+from tests.contract.test_events import LINE, VALID, encode_event
+
+
+@pytest.mark.parametrize(
+    ("kind", "field", "value"),
+    [
+        ("orders", "device_id", ""),
+        ("orders", "card_id", ""),
+        ("orders", "card_id", ["c"]),
+        ("orders", "device_id", "d" * 129),
+        ("orders", "ip", "unknown"),
+        ("orders", "ip", "fe80::1%eth0"),
+        ("orders", "ip", "...."),
+        ("orders", "ip", {}),
+        ("orders", "platform", "ios"),
+        ("orders", "account_created_ms", -62_135_596_800_000),
+        ("orders", "account_created_ms", 10**400),
+        ("orders", "billing_country", ""),
+        ("clicks", "surface", "pdp"),
+        ("clicks", "rank", -1),
+        ("clicks", "rank", "third"),
+        ("clicks", "query", {"q": 1}),
+        ("reviews", "order_id", True),
+        ("searches", "items", "i1"),
+        ("products", "category", ["a", "b"]),
+        ("products", "stock", "many"),
+        ("products", "stock", 10**400),
+        ("products", "vector", [0.5] * 2_001),
+        ("products", "vector", ["x"]),
+        ("products", "attributes", ["x"]),
+    ],
+)
+def test_an_optional_field_that_cannot_be_read_is_absent_and_counted(kind: str, field: str, value: object) -> None:
+    intake = Intake(kind)
+
+    event = intake.read(**{field: value})
+
+    assert event == intake.read(**{field: ...})
+    assert intake.ignored == {field: 1}
+
+
+def test_a_null_is_absent_and_not_counted() -> None:
+    intake = Intake("orders")
+    assert intake.read(card_id=None, ip=None) == intake.read()
+    assert not intake.ignored
+
+
+@pytest.mark.parametrize(
+    "ident",
+    [
+        "auth0|5f7c8ec7c33c6c004bbafe82",
+        "gid://shopify/Product/1",
+        "T-Shirt (L)",
+        "{6F9619FF-8B86}",
+        "Gr\u00f6\u00dfe-42",
+        "o'brien@example.com",
+        "\u5546\u54c1",
+        "a\nb",
+        "%3A",
+    ],
+)
+def test_ids_of_other_systems_are_read_as_they_are(ident: str) -> None:
+    order = Intake("orders").read(user_id=ident, event_id=ident, lines=[{**LINE, "item_id": ident}], card_id=ident)
+    assert (order.user_id, order.event_id, order.lines[0].item_id, order.card_id) == (ident,) * 4
+
+
+def test_numbers_are_read_as_ids() -> None:
+    order = Intake("orders").read(user_id=12345, event_id=12.0, card_id=-7)
+    assert (order.user_id, order.event_id, order.card_id) == ("12345", "12", "-7")
+
+
+@pytest.mark.parametrize("ident", [1.5, True, ["u"], {}, 1e300])
+def test_what_is_neither_text_nor_a_whole_number_is_no_id(ident: object) -> None:
+    assert Intake("orders").find_reason(event_id=ident) in ("wrong_type", "bad_id")
+
+
+@pytest.mark.parametrize(
+    "user_id",
+    ["null", "undefined", "0", "guest", "", " GUEST ", "None", "NaN", "00000000-0000-0000-0000-000000000000", 0],
+)
+def test_an_order_of_a_guest_is_read_without_a_user(user_id: object) -> None:
+    intake = Intake("orders")
+    assert intake.read(user_id=user_id).user_id == ""
+    assert intake.ignored == {"user_id": 1}
+
+
+def test_placeholders_are_no_ids() -> None:
+    intake = Intake("orders")
+    lines = [{**LINE, "item_id": "0", "seller_id": "null"}]
+    order = intake.read(device_id="00000000-0000-0000-0000-000000000000", card_id="Undefined", lines=lines)
+    assert (order.device_id, order.card_id) == (None, None)
+    assert (order.lines[0].item_id, order.lines[0].seller_id) == ("", None)
+    assert set(intake.ignored) == {"device_id", "card_id", "lines.item_id", "lines.seller_id"}
+
+
+def test_the_list_of_placeholders_is_a_setting() -> None:
+    intake = Intake("clicks", placeholders=["tester"])
+    assert intake.read(user_id="guest", session_id="0").user_id == "guest"
+    assert intake.read(user_id="Tester").user_id == ""
+
+
+def test_items_of_a_list_that_are_no_ids_are_left_out() -> None:
+    intake = Intake("impressions")
+    assert intake.read(items=["a", None, "", 5, "x" * 129]).items == ("a", "5")
+    assert intake.ignored == {"items": 3}
+
+
+def test_a_product_is_read_leniently() -> None:
+    product = Intake("products").read(
+        stock=-2, price="19.99", attributes={"size": 42, "new": True, "none": None, "deep": {}}, available=1, title=501
+    )
+    assert (product.stock, product.price, product.available, product.title) == (0, 19.99, True, "501")
+    assert product.attributes == {"size": "42", "new": "true"}
+
+
+def test_the_place_of_a_wrong_value_is_told() -> None:
+    with pytest.raises(BadEvent) as caught:
+        Intake("orders").read(lines=[LINE, {**LINE, "unit_price": -1}], device_id="")
+    assert (caught.value.reason, str(caught.value)) == (
+        "out_of_range",
+        "Expected `float` >= 0 - at `$.lines[1].unit_price`",
+    )
+
+
+def test_numbers_that_no_float_holds_cost_only_their_field() -> None:
+    record = encode_event("orders", ts_ms=NOW_MS, account_created_ms=5)[:-1] + b', "x": 1e400, "card_id": 1e400}'
+    order = Intake("orders").reader.read(record)
+    assert isinstance(order, Order)
+    assert order.card_id is None
+
+
+json_values = st.recursive(
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(),
+        st.floats(allow_nan=False, allow_infinity=False),
+        st.text(max_size=20),
+        st.sampled_from(["null", "0", "203.0.113.9", "::1", "eur", "DE", "1.0", "web", "true", NOW_MS, "u-1"]),
+    ),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=5), inner, max_size=3)),
+    max_leaves=5,
+)
+
+
+def read_outcome(reader: EventReader | DocumentReader, value: Any) -> Event | str:
+    try:
+        return reader.read(value)
+    except BadEvent as error:
+        return error.reason
+
+
+@given(data=st.data(), kind=st.sampled_from(sorted(KINDS)))
+def test_a_record_is_read_the_same_way_straight_and_field_by_field(data: st.DataObject, kind: str) -> None:
+    # given an event of which any fields have any values
+    fields = sorted(KINDS[kind].__struct_fields__)
+    changes = data.draw(st.dictionaries(st.sampled_from(fields), json_values, max_size=3))
+    document = {**VALID[kind], **changes}
+    reader = EventReader(kind, tasks=TASKS)
+    # then both give one event, or one reason
+    value = json.dumps(document).encode()
+    try:
+        plain = msgspec.json.decode(value)
+    except msgspec.MsgspecError:
+        return
+    assert read_outcome(reader, value) == read_outcome(reader._document_reader, plain)
+
+
+@given(data=st.data(), kind=st.sampled_from(sorted(KINDS)))
+def test_what_is_read_is_within_the_bounds_of_its_type_and_read_as_itself(data: st.DataObject, kind: str) -> None:
+    # given
+    field = data.draw(st.sampled_from(sorted(KINDS[kind].__struct_fields__)))
+    event = read_outcome(EventReader(kind), encode_event(kind, **{field: data.draw(json_values)}))
+    if isinstance(event, str) or getattr(event, "user_id", "u") == "":
+        return
+    # then
+    again = EventReader(kind).read(msgspec.json.encode(event))
+    assert again == event
+
+
+def test_a_document_of_another_decoder_is_read() -> None:
+    click = READERS["clicks"].read_document({**VALID["clicks"], "ts_ms": NOW_MS, "ip": "::ffff:203.0.113.9"})
+    assert isinstance(click, Click)
+    assert click.ip == "203.0.113.9"
+
+
+def test_every_kind_that_a_shop_writes_may_declare_its_times() -> None:
+    assert {*get_args(KindName), "judgements"} == set(KINDS)
+    assert set(make_readers()) == set(KINDS)
+
+
+def test_a_product_of_a_refused_price_has_a_reason() -> None:
+    assert Intake("products").find_reason(price="cheap") == "wrong_type"
+    assert isinstance(Intake("products").read(price=0), Product)

@@ -1,0 +1,174 @@
+"""Times, money, addresses, countries and labels: what each spelling is read as."""
+
+import pytest
+
+from contract.errors import BadEvent
+from contract.events import READERS, Label
+from contract.events.addresses import to_address_entity
+from contract.events.codes import ALPHA_2_BY_CODE
+from tests.contract.intake import NOW_MS, Intake
+from tests.contract.test_events import LINE, encode_event
+
+
+def test_whole_floats_are_integers_and_text_may_be_a_number() -> None:
+    order = Intake("orders").read(
+        lines=[{**LINE, "quantity": 1.0}, {**LINE, "quantity": "2", "unit_price": " 19.99"}],
+        amount="19.99",
+        ts_ms=1.764e12,
+    )
+    assert [line.quantity for line in order.lines] == [1, 2]
+    assert type(order.lines[0].quantity) is int
+    assert (order.lines[1].unit_price, order.amount, order.ts_ms) == (19.99, 19.99, NOW_MS)
+
+
+@pytest.mark.parametrize("amount", ["", "19,99", "1_000", "NaN", "inf", "EUR 5", True, [], "9" * 70, -0.01, "1e400"])
+def test_an_amount_that_says_no_number_is_refused(amount: object) -> None:
+    assert Intake("orders").find_reason(amount=amount) in ("wrong_type", "out_of_range")
+
+
+@pytest.mark.parametrize("ts_ms", [1.5, "1.5", "soon", "", True, [1], "\u0663"])
+def test_a_time_that_is_no_whole_number_is_refused(ts_ms: object) -> None:
+    assert Intake("orders").find_reason(ts_ms=ts_ms) == "wrong_type"
+
+
+@pytest.mark.parametrize(
+    ("ts_ms", "unit"), [(NOW_MS // 1_000, "s"), (NOW_MS * 1_000, "us"), (0, "s"), (str(NOW_MS * 1_000), "us")]
+)
+def test_a_time_that_looks_like_another_unit_is_counted_and_refused_by_a_setting(ts_ms: object, unit: str) -> None:
+    # given
+    intake = Intake("orders")
+    # then it is counted each time
+    assert intake.read(ts_ms=ts_ms).ts_ms == int(ts_ms)  # type: ignore[call-overload]
+    assert intake.doubtful == {("ts_ms", unit): 1}
+    # and refused
+    assert Intake("orders", doubtful_times="refuse").find_reason(ts_ms=ts_ms) == "bad_time"
+
+
+def test_a_time_in_nanoseconds_is_refused_with_the_unit_named() -> None:
+    with pytest.raises(BadEvent, match="looks like ns"):
+        Intake("orders").read(ts_ms=NOW_MS * 10**6)
+
+
+@pytest.mark.parametrize(
+    ("unit", "ts_ms"),
+    [
+        ("ms", NOW_MS),
+        ("ms", "2025-11-24T16:00:00Z"),
+        ("s", NOW_MS // 1_000),
+        ("s", NOW_MS / 1_000),
+        ("s", str(NOW_MS // 1_000)),
+        ("us", NOW_MS * 1_000),
+        ("ns", NOW_MS * 10**6),
+        ("iso", "2025-11-24T16:00:00"),
+        ("iso", "2025-11-24T17:00:00.000+01:00"),
+        ("iso", "2025-11-24 16:00:00Z"),
+    ],
+)
+def test_times_are_read_by_the_declared_unit(unit: str, ts_ms: object) -> None:
+    intake = Intake("orders", times={"orders": unit})
+    assert intake.read(ts_ms=ts_ms).ts_ms == NOW_MS
+    assert not intake.doubtful
+
+
+def test_a_time_without_a_zone_needs_a_declaration() -> None:
+    assert Intake("orders").find_reason(ts_ms="2025-11-24T16:00:00") == "wrong_type"
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("203.0.113.9", "203.0.113.9"),
+        ("::ffff:203.0.113.9", "203.0.113.9"),
+        ("203.0.113.9:54321", "203.0.113.9"),
+        ("203.0.113.9, 10.0.0.1", "203.0.113.9"),
+        ("10.0.0.1, 203.0.113.9", "203.0.113.9"),
+        ("unknown, 203.0.113.9", "203.0.113.9"),
+        ('for="[2001:DB8::1]:4711";proto=https', "2001:db8::1"),
+        ("2001:0db8:0:0:0:0:0:1", "2001:db8::1"),
+        ("[2001:db8::1]:443", "2001:db8::1"),
+        ("2001:db8::1%eth0", "2001:db8::1"),
+        ("127.0.0.1", None),
+        ("10.0.0.1", None),
+        ("192.168.1.7", None),
+        ("172.16.0.1", None),
+        ("::1", None),
+        ("::ffff:10.0.0.1", None),
+        ("0.0.0.0", None),
+        ("300.1.1.1", None),
+        ("203.0.113.9.5", None),
+        ("", None),
+    ],
+)
+def test_an_address_has_one_spelling(text: str, address: str | None) -> None:
+    for kind in ("orders", "clicks", "reviews"):
+        assert Intake(kind).read(ip=text).ip == address
+
+
+def test_addresses_of_one_network_are_one_entity() -> None:
+    entities = {to_address_entity(Intake("clicks").read(ip=f"2001:db8::{n:x}").ip) for n in range(1, 21)}
+    assert entities == {"2001:db8::/64"}
+
+
+def test_countries_and_currencies_are_codes_whatever_their_case() -> None:
+    order = Intake("orders").read(currency=" eur", shipping_country="de", billing_country="DEU")
+    assert (order.currency, order.shipping_country, order.billing_country) == ("EUR", "DE", "DE")
+    assert Intake("orders").read(shipping_country=" Germany").shipping_country == "Germany"
+    assert Intake("orders").read(currency="Bonus points").currency == "Bonus points"
+    assert len(set(ALPHA_2_BY_CODE.values())) == 250
+
+
+def test_amounts_are_in_the_shops_currency_by_its_rates() -> None:
+    intake = Intake("orders", rates={"eur": 1.0, "JPY": 0.006})
+    yen = intake.read(amount=1_000, currency="JPY", lines=[{**LINE, "unit_price": 500}])
+    assert (yen.amount, yen.lines[0].unit_price, yen.currency) == (6.0, 3.0, "JPY")
+    assert intake.read(amount=5, currency="EUR").amount == 5.0
+    assert not intake.doubtful
+    assert intake.read(amount=5, currency="USD").amount == 5.0
+    assert intake.doubtful == {("currency", "no_rate"): 1}
+
+
+@pytest.mark.parametrize(("currency", "amount"), [("EUR", 19.99), ("JPY", 1_999), ("KWD", 1.999), ("points", 19.99)])
+def test_amounts_in_minor_units_are_read_by_the_decimals_of_their_currency(currency: str, amount: float) -> None:
+    assert Intake("orders", money={"orders": "minor"}).read(amount=1_999, currency=currency).amount == amount
+
+
+@pytest.mark.parametrize(
+    ("task", "value", "expected"),
+    [
+        ("fraud", "1", 1.0),
+        ("fraud", "true", 1.0),
+        ("fraud", True, 1.0),
+        ("Fraud", "Fraud", 1.0),
+        (" FRAUD", 1.0, 1.0),
+        ("fraud", "legit", 0.0),
+        ("fraud", "not_fraud", 0.0),
+        ("fraud", False, 0.0),
+        ("fraud", "0.0", 0.0),
+        ("cancellation", "yes", 1.0),
+        ("relevance", "3", 3.0),
+        ("category", "shoes", "shoes"),
+        ("category", 7, "7"),
+        ("delay", "-2.5", -2.5),
+    ],
+)
+def test_a_label_is_read_by_the_kind_of_its_task(task: str, value: object, expected: object) -> None:
+    label = Intake("labels").read(task=task, value=value)
+    assert label.task == task.strip().lower()
+    assert (label.value, type(label.value)) == (expected, type(expected))
+
+
+@pytest.mark.parametrize(
+    ("task", "value"),
+    [("fraud", 2), ("fraud", -1), ("fraud", 0.5), ("fraud", "maybe"), ("fraud", ""), ("freud", 1), ("relevance", -1),
+     ("relevance", "high"), ("category", ""), ("delay", "late")],
+)  # fmt: skip
+def test_a_label_of_another_kind_is_refused_with_what_is_allowed(task: str, value: object) -> None:
+    with pytest.raises(BadEvent, match=r"should be .* Found") as caught:
+        Intake("labels").read(task=task, value=value)
+    assert caught.value.reason == "bad_label"
+
+
+def test_labels_of_undeclared_tasks_are_taken_as_they_are_where_no_task_is_declared() -> None:
+    label = READERS["labels"].read(encode_event("labels", task="Size", value="L"))
+    assert isinstance(label, Label)
+    assert (label.task, label.value) == ("Size", "L")

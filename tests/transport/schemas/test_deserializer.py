@@ -1,0 +1,148 @@
+"""Values in the framing of a schema registry, against the client's mock; needs the packages of the group `schemas`."""
+
+import datetime
+import json
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from contract.errors import BadEvent
+from contract.mapping.event_topics import EventTopics
+from contract.settings.servers import RegistrySettings, TopicSettings
+from transport.record_reader import RecordReader
+from transport.records import Record, TopicPartition
+from transport.schemas.deserializer import Deserializer
+
+pytest.importorskip("fastavro", reason="the packages of the group `schemas` are not installed")
+pytest.importorskip("httpx2", reason="the packages of the group `schemas` are not installed")
+
+TOPIC = "acme.clicks"
+AVRO = {
+    "type": "record",
+    "name": "View",
+    "fields": [
+        {"name": "id", "type": "string"},
+        {"name": "at", "type": {"type": "long", "logicalType": "timestamp-millis"}},
+        {"name": "visitor", "type": {"type": "record", "name": "Visitor", "fields": [{"name": "id", "type": "long"}]}},
+        {"name": "sku", "type": ["null", "string"], "default": None},
+        {"name": "price", "type": {"type": "bytes", "logicalType": "decimal", "precision": 9, "scale": 2}},
+    ],
+}
+JSON_SCHEMA = {"title": "View", "type": "object", "properties": {"id": {"type": "string"}}, "required": ["id"]}
+AT = datetime.datetime(2025, 11, 24, 16, tzinfo=datetime.UTC)
+VIEW = {"id": "c1", "at": AT, "visitor": {"id": 7}, "sku": "A", "price": Decimal("19.90")}
+MAP = {
+    "topics": TOPIC,
+    "kind": "clicks",
+    "fields": {"event_id": "id", "ts_ms": "at", "user_id": "visitor.id", "item_id": "sku"},
+}
+
+
+@pytest.fixture
+def deserializer(request: pytest.FixtureRequest) -> Deserializer:
+    return Deserializer(RegistrySettings(url=f"mock://{abs(hash(request.node.name))}"))
+
+
+def serialize_avro(deserializer: Deserializer, value: object) -> bytes:
+    from confluent_kafka.schema_registry.avro import AvroSerializer
+    from confluent_kafka.serialization import MessageField, SerializationContext
+
+    serializer: Any = AvroSerializer(deserializer.client, json.dumps(AVRO))
+    framed: bytes = serializer(value, SerializationContext(TOPIC, MessageField.VALUE))
+    return framed
+
+
+def test_avro_becomes_a_plain_document(deserializer: Deserializer) -> None:
+    document = deserializer.read(TOPIC, serialize_avro(deserializer, VIEW))
+    assert document == {
+        "id": "c1",
+        "at": 1_764_000_000_000,
+        "visitor": {"id": 7},
+        "sku": "A",
+        "price": "19.90",
+    }
+
+
+def test_avro_is_mapped_like_json(deserializer: Deserializer) -> None:
+    reader = RecordReader(EventTopics(TopicSettings(), {"views": MAP}), deserializer=deserializer)
+    value = serialize_avro(deserializer, VIEW)
+    kind, event = reader.read(Record(TopicPartition(TOPIC, 0), 0, None, value, (), -1))
+    click: Any = event
+    assert (kind, click.event_id, click.ts_ms, click.user_id, click.item_id) == (
+        "clicks",
+        "c1",
+        1_764_000_000_000,
+        "7",
+        "A",
+    )
+
+
+def test_json_of_a_registry_is_read_and_plain_json_beside_it(deserializer: Deserializer) -> None:
+    from confluent_kafka.schema_registry.json_schema import JSONSerializer
+    from confluent_kafka.serialization import MessageField, SerializationContext
+
+    serializer: Any = JSONSerializer(json.dumps(JSON_SCHEMA), deserializer.client)
+    framed = serializer({"id": "c1"}, SerializationContext(TOPIC, MessageField.VALUE))
+    assert deserializer.read(TOPIC, framed) == {"id": "c1"}
+    reader = RecordReader(EventTopics(TopicSettings()), deserializer=deserializer)
+    plain = b'{"event_id":"c1","ts_ms":1,"user_id":"u","item_id":"A"}'
+    assert reader.read(Record(TopicPartition("shop.clicks", 0), 0, None, plain, (), -1))[1].event_id == "c1"
+
+
+def test_protobuf_is_read_without_generated_classes(deserializer: Deserializer) -> None:
+    from confluent_kafka.schema_registry.protobuf import ProtobufSerializer
+    from confluent_kafka.serialization import MessageField, SerializationContext
+    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+    # given a file with two types of messages, the second of them nested
+    file = descriptor_pb2.FileDescriptorProto(name="view.proto", package="acme", syntax="proto3")
+    outer = file.message_type.add(name="View")
+    for number, (name, kind) in enumerate((("id", 9), ("at_ms", 3), ("is_new", 8)), 1):
+        outer.field.add(name=name, number=number, type=kind, label=1)
+    inner = outer.nested_type.add(name="Visitor")
+    inner.field.add(name="user_id", number=1, type=9, label=1)
+    outer.field.add(name="visitor", number=4, type=11, label=1, type_name=".acme.View.Visitor")
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    view_class = message_factory.GetMessageClass(pool.FindMessageTypeByName("acme.View"))
+    visitor_class = message_factory.GetMessageClass(pool.FindMessageTypeByName("acme.View.Visitor"))
+
+    def serialize(message: Any) -> bytes:
+        serializer: Any = ProtobufSerializer(type(message), deserializer.client, {"use.deprecated.format": False})
+        framed: bytes = serializer(message, SerializationContext(TOPIC, MessageField.VALUE))
+        return framed
+
+    # when
+    view = deserializer.read(TOPIC, serialize(view_class(id="c1", at_ms=5, visitor=visitor_class(user_id="u"))))
+    visitor = deserializer.read(TOPIC, serialize(visitor_class(user_id="u")))
+    # then
+    assert view == {"id": "c1", "at_ms": 5, "is_new": False, "visitor": {"user_id": "u"}}
+    assert visitor == {"user_id": "u"}
+
+
+@pytest.mark.parametrize("value", [b"\0\0\0\x03\xe7data", b"{}", b"\0\0"])
+def test_a_schema_that_is_unknown_or_a_frame_that_is_none_is_a_dead_letter(
+    deserializer: Deserializer, value: bytes
+) -> None:
+    with pytest.raises(BadEvent, match="should"):
+        deserializer.read(TOPIC, value)
+
+
+def test_data_that_are_cut_are_a_dead_letter(deserializer: Deserializer) -> None:
+    framed = serialize_avro(deserializer, VIEW)
+    for end in range(5, len(framed)):
+        with pytest.raises(BadEvent) as caught:
+            deserializer.read(TOPIC, framed[:end])
+        assert caught.value.reason == "bad_schema"
+
+
+def test_a_number_that_json_does_not_have_is_absent(deserializer: Deserializer) -> None:
+    from confluent_kafka.schema_registry.avro import AvroSerializer
+    from confluent_kafka.serialization import MessageField, SerializationContext
+
+    schema = {"type": "record", "name": "Price", "fields": [{"name": "price", "type": "double"}]}
+    serializer: Any = AvroSerializer(deserializer.client, json.dumps(schema))
+    for price, expected in ((1.5, 1.5), (float("nan"), None), (float("inf"), None)):
+        value = serializer({"price": price}, SerializationContext(TOPIC, MessageField.VALUE))
+        assert deserializer.read(TOPIC, value) == {"price": expected}

@@ -1,0 +1,79 @@
+"""`worker map try`: what it prints of records in a file."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contract.errors import BadConfig
+from contract.settings.reading import Settings
+from tests.contract.mapping.test_topic_map import CLICK_FIELDS, ORDER_FIELDS
+from worker.mapping.trial import try_map
+
+MAPS = {
+    "orders": {"topics": "acme.orders", "kind": "orders", "fields": ORDER_FIELDS},
+    "clicks": {
+        "topics": "acme.track",
+        "kind": {"path": "type", "table": {"view": "clicks"}},
+        "fields": {**CLICK_FIELDS, "device_id": {"header": "device"}},
+    },
+}
+CLICK = {"type": "view", "id": "c1", "ms": 1_764_000_000_000, "user": "u1", "sku": "A"}
+
+
+def run(path: Path, capsys: pytest.CaptureFixture[str], name: str | None = "clicks", **maps: Any) -> tuple[int, Any]:
+    status = try_map(Settings(map=maps or MAPS), str(path), name, 10, as_json=True)
+    return status, json.loads(capsys.readouterr().out)
+
+
+def write_lines(folder: Path, *lines: object) -> Path:
+    path = folder / "records.jsonl"
+    path.write_text("\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines))
+    return path
+
+
+def test_each_record_is_shown_as_an_event_as_skipped_or_as_a_dead_letter(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # given
+    path = write_lines(tmp_path, CLICK, {"type": "login"}, {"type": "view", "id": "c2"}, "{bad")
+    # when
+    status, (event, skipped, missing, bad) = run(path, capsys)
+    # then
+    assert status == 1
+    assert event["kind"] == "clicks"
+    assert event["event"]["item_id"] == "A"
+    assert "device_id" in event["absent"]
+    assert "'login'" in skipped["skipped"]
+    assert missing["reason"] == "missing_field"
+    assert "user_id at `user`" in missing["detail"]
+    assert bad["reason"] == "not_json"
+
+
+def test_keys_and_headers_of_kcat_are_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = {"topic": "t", "headers": ["device", "d-1"], "key": "k", "payload": json.dumps(CLICK)}
+    status, (event,) = run(write_lines(tmp_path, line), capsys)
+    assert (status, event["event"]["device_id"]) == (0, "d-1")
+
+
+def test_a_list_and_a_single_document_are_records_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "records.json"
+    for text, count in ((json.dumps([CLICK, CLICK], indent=2), 2), (json.dumps(CLICK, indent=2), 1)):
+        path.write_text(text)
+        assert len(run(path, capsys)[1]) == count
+
+
+def test_the_table_names_what_is_never_present(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert try_map(Settings(map=MAPS), str(write_lines(tmp_path, CLICK)), "clicks", 10, as_json=False) == 0
+    shown = capsys.readouterr().out
+    assert "1 records: 1 clicks, 0 skipped, 0 dead letters" in shown
+    assert "clicks: never present: session_id, surface" in shown
+
+
+def test_a_map_that_is_not_named_or_does_not_exist_is_asked_for(tmp_path: Path) -> None:
+    path = str(write_lines(tmp_path, CLICK))
+    with pytest.raises(BadConfig, match="Found the maps orders, clicks"):
+        try_map(Settings(map=MAPS), path, None, 10, as_json=True)
+    with pytest.raises(BadConfig, match="the nearest is `clicks`"):
+        try_map(Settings(map=MAPS), path, "click", 10, as_json=True)

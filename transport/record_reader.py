@@ -1,0 +1,95 @@
+"""Records to events, whatever their form: ours, one that a map reads, one of a schema registry.
+
+Every reader of events uses this one, so that all read the same. Topics of our own form in JSON need nothing of it but
+`kinds` and `readers`.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from contract.events import DELETABLE_KINDS, READERS, Event, EventReaders
+from contract.mapping.envelopes import Skipped, is_framed, parse
+from contract.mapping.event_topics import EventTopics
+from contract.settings.reading import Settings
+from transport.records import Record
+
+if TYPE_CHECKING:
+    from transport.schemas.deserializer import Deserializer
+
+
+Call = Callable[[str, Callable[[], Any]], Any]  # with the name of the server
+
+
+class RecordReader:
+    """Reads the records of the topics of events. `kinds`: of events by topic, for topics that hold one kind.
+
+    `readers`: of documents in our form, by kind. `deserializer`: of values with the framing of a schema registry, where
+    one is set; `retry` calls it until the registry answers.
+    """
+
+    def __init__(
+        self,
+        topics: EventTopics,
+        readers: EventReaders = READERS,
+        deserializer: "Deserializer | None" = None,
+        retry: Call = lambda name, call: call(),
+    ) -> None:
+        self.topics, self.readers = topics, readers
+        self._deserializer, self._retry = deserializer, retry
+        self.kinds = {topic: kinds[0] for topic, kinds in self.topics.kinds.items() if len(kinds) == 1}
+
+    def is_plain(self, topic: str) -> bool:
+        """Whether all records of a topic are JSON in our own form."""
+        return topic not in self.topics.maps and self._deserializer is None
+
+    def first_kind(self, topic: str) -> str:
+        """The kind that a record counts as which cannot be read far enough to know its own."""
+        return self.topics.kinds[topic][0]
+
+    def is_tombstone(self, record: Record) -> bool:
+        """Whether a record deletes what its key names, or repeats that a change before it does."""
+        if record.value is not None:
+            return False
+        topic = record.topic_partition.topic
+        if (topic_map := self.topics.maps.get(topic)) and topic_map.has_deletions:
+            return True
+        return bool(record.key) and bool(DELETABLE_KINDS.intersection(self.topics.kinds[topic]))
+
+    def is_deletion(self, record: Record) -> bool:
+        """Whether a tombstone of products deletes the item that its key names."""
+        topic_map = self.topics.maps.get(record.topic_partition.topic)
+        return topic_map is None or not topic_map.has_deletions
+
+    def find_kind(self, record: Record) -> tuple[str, object]:
+        """The kind of a record that is not plain, and its document in our form; raises `BadEvent` or `Skipped`."""
+        topic, value = record.topic_partition.topic, record.value
+        document: object = value
+        if (deserializer := self._deserializer) and value and is_framed(value):
+            document = self._retry("schema registry", lambda: deserializer.read(topic, value))
+        topic_map = self.topics.maps.get(topic)
+        if topic_map is None:
+            return self.kinds[topic], parse(document or b"") if document is value else document
+        return topic_map.read(document, record.key, record.headers)
+
+    def read(self, record: Record) -> tuple[str, Event]:
+        """The kind and the event of a record; raises `BadEvent` or `Skipped`."""
+        topic = record.topic_partition.topic
+        if not self.is_plain(topic):
+            kind, document = self.find_kind(record)
+            return kind, self.readers[kind].read_document(document)
+        return (kind := self.kinds[topic]), self.readers[kind].read(record.value)
+
+
+def open_record_reader(
+    settings: Settings, readers: EventReaders, retry: Call = lambda name, call: call()
+) -> RecordReader:
+    """The reader of these settings; raises `BadConfig` where the packages of a registry are missing."""
+    deserializer = None
+    if settings.registry.url:
+        from transport.schemas.deserializer import Deserializer
+
+        deserializer = Deserializer(settings.registry)
+    return RecordReader(settings.event_topics(), readers, deserializer, retry)
+
+
+__all__ = ["RecordReader", "Skipped", "open_record_reader"]
