@@ -1,4 +1,4 @@
-"""The worker's commands: `score`, `feedback`, `topics`, `doctor`, and for the state `rebuild`, `verify`, `profile`."""
+"""The worker's commands: `score`, `feedback`, `topics`, `doctor`, `features`, `rebuild`, `verify`, `profile`."""
 
 import argparse
 import faulthandler
@@ -12,7 +12,7 @@ from typing import Any, Final
 from contract.errors import BadConfig, ShopstreamError
 from contract.features.declaration import FeatureSet
 from contract.logs import configure_logging
-from contract.profiles.record import ENTITY_KINDS, FAMILIES
+from contract.profiles.record import FAMILIES
 from contract.settings.reading import Settings, read_settings
 from contract.shutdown import Shutdown
 from worker.records.lanes import LANES
@@ -85,6 +85,10 @@ def run(arguments: argparse.Namespace, settings: Settings, features: FeatureSet,
             if arguments.collect or arguments.retire:
                 return collect_garbage(settings, retires=arguments.retire)
             return rebuild(settings, arguments.start, accepts_loss=arguments.accept_loss, stop=stop)
+        case "features":
+            from worker.maintenance.feature_list import print_list
+
+            return print_list(features, settings.entity_kinds(), arguments.word, as_json=arguments.json)
         case "profile":
             from worker.maintenance.profile_report import print_profile
 
@@ -115,6 +119,10 @@ def parse() -> argparse.Namespace:
     topics.add_argument("--replication", type=int, default=1, help="copies of each partition")
     doctor = commands.add_parser("doctor", help="check topics and Redis; status 1 if there is an error")
     doctor.add_argument("--json", action="store_true", help="print a list of objects instead of a table")
+    sources = commands.add_parser("features", help="list every source that a feature can read")
+    sources.add_argument("action", choices=["list"])
+    sources.add_argument("word", nargs="?", default="", help="list only sources with this in their name")
+    sources.add_argument("--json", action="store_true", help="print a list of objects instead of lines")
     add_rebuild(commands)
     add_state_commands(commands)
     return parser.parse_args()
@@ -155,7 +163,7 @@ def add_state_commands(commands: Any) -> None:
     verify.add_argument("--all", action="store_true", help="verify every entity")
     verify.add_argument("--kinds", type=parse_kinds, default=FAMILIES, help="kinds of events, separated by commas")
     profile = commands.add_parser("profile", help="print the profile of one entity")
-    profile.add_argument("kind", choices=ENTITY_KINDS)
+    profile.add_argument("kind", help="user, device, ip, card, item, seller, or one of [entities]")
     profile.add_argument("id")
     profile.add_argument("--at", type=datetime.fromisoformat, help="the time at which windows end (default: now)")
 

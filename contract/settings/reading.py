@@ -14,7 +14,7 @@ import os
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self, get_args
+from typing import Any, Self, get_args, get_origin
 
 from msgspec import Struct
 from pydantic import ModelWrapValidatorHandler, ValidationError, field_validator, model_validator
@@ -28,7 +28,11 @@ from pydantic_settings import (
 )
 
 from contract.errors import BadConfig
-from contract.features.declaration import GROUPS, FeatureSet, read_features
+from contract.features.declaration import GROUPS, FeatureSet
+from contract.features.reading import read_features
+from contract.features.sources import describe_nearest
+from contract.profiles.entity_kinds import EntityKinds
+from contract.settings.entities import EntitySettings, declare_entities, find_entity_mistakes
 from contract.settings.model import ModelConfig
 from contract.settings.monitor import MonitorConfig
 from contract.settings.servers import KafkaSettings, RedisSettings, TopicSettings
@@ -50,7 +54,8 @@ class WrongValues(BadConfig):
 class Settings(BaseSettings):
     """All settings of all processes; raises `WrongValues`.
 
-    `tasks` are the `[[tasks]]` tables; see `contract.tasks.Task`. `thresholds`: task -> action -> least probability.
+    `tasks` are the `[[tasks]]` tables; see `contract.tasks.Task`. `entities`: by kind. `thresholds`: task -> action ->
+    least probability.
     """
 
     model_config = SettingsConfigDict(
@@ -64,6 +69,7 @@ class Settings(BaseSettings):
     lists: ListSettings = ListSettings()
     feedback: FeedbackSettings = FeedbackSettings()
     log: LogSettings = LogSettings()
+    entities: dict[str, EntitySettings] = {}
     rules: tuple[Rule, ...] = ()
     tasks: tuple[Task, ...] = ()
     thresholds: dict[str, dict[ThresholdAction, Probability]] = {}
@@ -72,6 +78,10 @@ class Settings(BaseSettings):
     watch: MonitorConfig = MonitorConfig()
     bundles: Path = Path("bundles")
     features: Path = Path("features.toml")
+
+    def entity_kinds(self) -> EntityKinds:
+        """The built-in kinds of entities and those of `[entities]`."""
+        return EntityKinds(declare_entities(self.entities))
 
     @field_validator("tasks", mode="before")
     @classmethod
@@ -124,7 +134,7 @@ def read_settings() -> tuple[Settings, FeatureSet]:
         raise BadConfig([f"The environment should hold values of the settings' types. Found: {error}."]) from error
     errors += find_mistakes(settings, task_names)
     try:
-        features = read_features(settings.features)
+        features = read_features(settings.features, declare_entities(settings.entities))
         errors += find_unknown_features(settings.rules, features)
     except BadConfig as error:
         errors += error.errors
@@ -134,7 +144,7 @@ def read_settings() -> tuple[Settings, FeatureSet]:
 
 
 def drop_wrong_values(values: Mapping[str, Any], error: ValidationError) -> dict[str, Any]:
-    """The values without wrong sections; of `[[rules]]` and `[thresholds]`, only what is wrong is left out."""
+    """The values without wrong sections; of `[[rules]]`, `[thresholds]` and `[entities]`, only what is wrong."""
     locations = {details["loc"][:2] for details in error.errors()}
     valid: dict[str, Any] = {}
     for name, value in values.items():
@@ -145,6 +155,9 @@ def drop_wrong_values(values: Mapping[str, Any], error: ValidationError) -> dict
             valid[name] = [table for number, table in enumerate(value) if (number,) not in wrong]
         elif name == "thresholds" and isinstance(value, dict):
             valid[name] = {task: {} if (task,) in wrong else by_action for task, by_action in value.items()}
+        elif name == "entities" and isinstance(value, dict):  # a wrong one is declared too, for features that use it
+            assumed = {kind: {"source": f"event.attributes.{kind}"} for kind in value}
+            valid[name] = {kind: assumed[kind] if (kind,) in wrong else table for kind, table in value.items()}
     return valid
 
 
@@ -172,7 +185,10 @@ def describe_error(details: ErrorDetails, root: type, prefix: str, task_names: S
 def list_accepted_names(root: Any, location: tuple[int | str, ...]) -> Iterator[str]:
     """The names that the table at `location` may have."""
     for step in location:
-        root = get_args(root)[0] if isinstance(step, int) else root.model_fields[step].annotation
+        if get_origin(root) is dict:
+            root = get_args(root)[1]
+        else:
+            root = get_args(root)[0] if isinstance(step, int) else root.model_fields[step].annotation
     yield from root.__struct_fields__ if issubclass(root, Struct) else root.model_fields
 
 
@@ -180,7 +196,8 @@ def find_unknown_features(rules: Sequence[Rule], features: FeatureSet) -> Iterat
     declared = {feature.name for group in GROUPS for feature in features.numbers(group)}
     for rule in rules:
         if rule.feature not in declared:
-            yield f"A rule's feature should be declared. Found `{rule.feature}`."
+            nearest = describe_nearest(rule.feature, sorted(declared))
+            yield f"A rule's feature should be declared, as a number. Found `{rule.feature}`{nearest}."
 
 
 def find_mistakes(settings: Settings, task_names: Sequence[str]) -> Iterator[str]:
@@ -199,3 +216,4 @@ def find_mistakes(settings: Settings, task_names: Sequence[str]) -> Iterator[str
     for name in settings.thresholds:
         if task_names and name not in task_names:
             yield f"`thresholds.{name}` should be of a declared task: {declared}. Found none of that name."
+    yield from find_entity_mistakes(settings.entities)

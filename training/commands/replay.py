@@ -30,7 +30,12 @@ def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
     """Replay historic events into a Parquet file of examples."""
     started_s, rejected = time.monotonic(), Counter[str]()
     erasures = read_erasures(args, settings)
-    replay = Replay(features=features, tasks=settings.tasks, feedback=settings.feedback)
+    replay = Replay(
+        features=features,
+        tasks=settings.tasks,
+        feedback=settings.feedback,
+        entity_kinds=settings.entity_kinds(),
+    )
     rows = replay.run(drop_erased_events(read_history(args.events, rejected), erasures, rejected))
     examples = from_rows(rows, features, settings.tasks)
     if not len(examples):

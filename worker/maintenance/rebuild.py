@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Final, TypeVar
 
 from contract.errors import BadConfig, LostLog, ShopstreamError, StaleState, Unavailable
+from contract.profiles.entity_kinds import BUILT_IN_KINDS, EntityKinds
 from contract.profiles.record import FAMILIES
 from contract.settings.reading import Settings
 from contract.settings.servers import TopicSettings
@@ -58,7 +59,7 @@ class RebuildResult:
 class Rebuild:
     """One rebuild of the state from these topics."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - its collaborators, and what an operator chooses
         self,
         *,
         reader: LogReader,
@@ -69,6 +70,7 @@ class Rebuild:
         retry: Retry,
         from_ms: int | None = None,
         accepts_loss: bool = False,
+        entity_kinds: EntityKinds = BUILT_IN_KINDS,
     ) -> None:
         """`from_ms`: fold records with this Kafka timestamp or a later one; None: all records."""
         self._reader = reader
@@ -76,7 +78,7 @@ class Rebuild:
         self._client = client
         self._prefix = prefix
         self._topics, self._erasures = {topics.topic_name(kind): kind for kind in FAMILIES}, topics.erasures
-        self._retry_policy = retry
+        self._retry_policy, self._entity_kinds = retry, entity_kinds
         self._from_ms, self._accepts_loss = from_ms, accepts_loss
         self._generations, self._name = Generations(client=client, prefix=prefix), ""
         self._may_have_switched = False
@@ -93,7 +95,9 @@ class Rebuild:
         profiles = RedisProfileStore(client=self._client, prefix=generation_prefix(self._prefix, name))
         try:
             erasures, read_offsets = self._retry(lambda: read_erasures(self._reader, self._erasures))
-            builder = StateBuilder(profiles=profiles, kinds=self._topics, erasures=erasures)
+            builder = StateBuilder(
+                profiles=profiles, kinds=self._topics, erasures=erasures, entity_kinds=self._entity_kinds
+            )
             collected = self._retry(self._collect)
             previous = self._retry(self._generations.read_serving)
             log.info("Building generation %s; %s serves until then.", name, previous or "the first one")
@@ -233,6 +237,7 @@ def rebuild(settings: Settings, start: datetime | None, *, accepts_loss: bool, s
             retry=Retry(stop),
             from_ms=from_ms,
             accepts_loss=accepts_loss,
+            entity_kinds=settings.entity_kinds(),
         ).run()
     except (RebuildRefused, LeaseLost, LostLog) as error:
         print(f"Nothing has changed: {error}", file=sys.stderr)

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from contract.hashing import BUCKETS
+from contract.profiles.entity_kinds import BUILT_IN_KINDS, EntityKinds
 from contract.profiles.entity_updates import to_updates
 from contract.profiles.erasures import NO_ERASURES, Erasures
 from contract.profiles.store import fold
@@ -20,9 +21,14 @@ class StateBuilder:
     """Folds partitions as workers do, without answers; may restart from the merged offsets at any time."""
 
     def __init__(
-        self, *, profiles: RedisProfileStore, kinds: Mapping[str, str], erasures: Erasures = NO_ERASURES
+        self,
+        *,
+        profiles: RedisProfileStore,
+        kinds: Mapping[str, str],
+        erasures: Erasures = NO_ERASURES,
+        entity_kinds: EntityKinds = BUILT_IN_KINDS,
     ) -> None:
-        self._profiles, self._kinds, self._erasures = profiles, kinds, erasures
+        self._profiles, self._kinds, self._erasures, self._entity_kinds = profiles, kinds, erasures, entity_kinds
         self._log_starts: dict[str, int] = {}
         self._kafka_times = KafkaTimes()
         self.offsets = OffsetTracker()
@@ -69,7 +75,7 @@ class StateBuilder:
     def _fold(self, records: Sequence[Record]) -> None:
         tracker = self.offsets
         batch = decode_records(records, self._kinds, tracker.sources, (), kafka_times=self._kafka_times)
-        updates = to_updates(batch.arrivals, erasures=self._erasures)
+        updates = to_updates(batch.arrivals, erasures=self._erasures, kinds=self._entity_kinds)
         writes = fold(self._profiles.read(updates.entities), updates).slice_writes()
         after = tracker.compute_merged(batch.end_offsets, writes.buckets())
         if after:

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 from contract.errors import BadConfig, BadEvent, LostLog, ShopstreamError, StaleState, Unavailable
 from contract.events import clamp, decode
 from contract.hashing import hash_id
+from contract.profiles.entity_kinds import BUILT_IN_KINDS, EntityKinds
 from contract.profiles.entity_updates import Arrival
 from contract.profiles.erasures import Erasures
 from contract.profiles.record import FAMILIES
@@ -85,6 +86,7 @@ class Verification:
         erasures: str,
         sample: EntitySample,
         differences_max: int = DIFFERENCES_MAX,
+        entity_kinds: EntityKinds = BUILT_IN_KINDS,
     ) -> None:
         self._reader = reader
         self._admin = admin
@@ -93,6 +95,7 @@ class Verification:
         self._erasures = erasures
         self._sample = sample
         self._differences_max = differences_max
+        self._entity_kinds = entity_kinds
 
     def run(self, now_ms: int) -> VerificationResult:
         """Read Redis, then the log, then compare; raises `InconsistentSnapshot`, `StaleState`, or `Unavailable`.
@@ -141,7 +144,12 @@ class Verification:
         self, snapshot: ProfileSnapshot, topology: Topology, log_starts: Mapping[str, int], erasures: Erasures
     ) -> Recomputation:
         """The slices that the log gives, up to the offsets of the snapshot."""
-        recomputation = Recomputation(wanted=self._sample.contains, last_offset=snapshot.last_offset, erasures=erasures)
+        recomputation = Recomputation(
+            wanted=self._sample.contains,
+            last_offset=snapshot.last_offset,
+            erasures=erasures,
+            entity_kinds=self._entity_kinds,
+        )
         starts: dict[TopicPartition, int] = {}
         ends: dict[TopicPartition, int] = {}
         names: dict[TopicPartition, str] = {}
@@ -231,6 +239,7 @@ def verify(settings: Settings, sample: EntitySample, kinds: Iterable[str]) -> in
         topics={settings.topics.topic_name(kind): kind for kind in kinds},
         erasures=settings.topics.erasures,
         sample=sample,
+        entity_kinds=settings.entity_kinds(),
     )
     try:
         result = run_repeatedly(verification)

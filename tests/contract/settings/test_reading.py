@@ -243,7 +243,9 @@ def test_one_mistake_in_every_section_gives_all_errors_in_order(write: Write, mo
     # when
     actual = read_errors()
     # then
-    sections = "kafka, redis, topics, worker, lists, feedback, log, rules, tasks, thresholds, model, training, watch"
+    sections = (
+        "kafka, redis, topics, worker, lists, feedback, log, entities, rules, tasks, thresholds, model, training, watch"
+    )
     table = {"kind": "binary", "groups": "user", "graph": "decide"}
     topics = sorted(TopicSettings(clicks="shop.orders").names_by_kind().values())
     assert actual == [
