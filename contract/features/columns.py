@@ -161,8 +161,13 @@ def encode_ids(
         rows = [encode_text(str(value or "")) for value in values]
         return np.array(rows, np.int64).reshape(len(events), WIDTHS[kind])
     texts = [None if value is None else str(value) for value in values]
-    ids = {text: 0 if text is None else hash_id(f"{field}={text}") for text in set(texts)}  # few distinct, many rows
+    ids = {text: 0 if text is None else category_id(source, text) for text in set(texts)}  # few distinct, many rows
     return np.array([ids[text] for text in texts], np.int64).reshape(-1, 1)
+
+
+def category_id(source: str, text: str) -> int:
+    """The id of a category that a source names by this text."""
+    return hash_id(f"{source.partition('.')[2]}={text}")
 
 
 @lru_cache(maxsize=4_096)  # for frequent searches; titles hardly repeat

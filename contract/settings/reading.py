@@ -28,9 +28,10 @@ from pydantic_settings import (
 )
 
 from contract.errors import BadConfig
-from contract.features.declaration import GROUPS, FeatureSet
+from contract.features.declaration import FeatureSet
 from contract.features.reading import read_features
 from contract.features.sources import describe_nearest
+from contract.graphs import DECIDE
 from contract.profiles.entity_kinds import EntityKinds
 from contract.settings.entities import EntitySettings, declare_entities, find_entity_mistakes
 from contract.settings.model import ModelConfig
@@ -193,11 +194,16 @@ def list_accepted_names(root: Any, location: tuple[int | str, ...]) -> Iterator[
 
 
 def find_unknown_features(rules: Sequence[Rule], features: FeatureSet) -> Iterator[str]:
-    declared = {feature.name for group in GROUPS for feature in features.numbers(group)}
-    for rule in rules:
-        if rule.feature not in declared:
-            nearest = describe_nearest(rule.feature, sorted(declared))
-            yield f"A rule's feature should be declared, as a number. Found `{rule.feature}`{nearest}."
+    """Rules whose feature orders do not have, or have of another kind."""
+    for number, rule in enumerate(rules):
+        kind = rule.feature_kind
+        names = [f.name for f in features.features if f.kind == kind and f.group in DECIDE.event_groups]
+        if rule.feature not in names:
+            nearest, groups = describe_nearest(rule.feature, names), ", ".join(DECIDE.event_groups)
+            yield (
+                f"`rules.{number}.feature` should be a declared {kind} of the groups {groups}. "
+                f"Found `{rule.feature}`{nearest}."
+            )
 
 
 def find_mistakes(settings: Settings, task_names: Sequence[str]) -> Iterator[str]:

@@ -59,6 +59,12 @@ feature = "age"
 above = 99
 action = "review"
 reason = "an age that is not likely"
+
+[[rules]]
+feature = "browser"
+equals = "curl"
+action = "decline"
+reason = "no person orders with it"
 """
 DECLARED: Final = {
     "browser": ("order", "category", "event.attributes.browser"),
@@ -203,8 +209,11 @@ def test_rules_act_on_own_fields_and_own_entities(shop: tuple[Settings, FeatureS
     lane = OrdersLane(*shop)
     emails = ["j@x", "J@x ", " j@X", "j@x", "other@x"]
     decisions = lane.score(*(write_order(n, {"email": email, "age": 30}) for n, email in enumerate(emails)))
-    decisions += lane.score(write_order(9, {"age": 120}), write_order(10, {"age": "120"}))
-    assert [decision.action for decision in decisions] == ["approve"] * 3 + ["decline", "approve", "review", "approve"]
+    decisions += lane.score(
+        write_order(9, {"age": 120}), write_order(10, {"age": "120"}), write_order(11, {"browser": "curl"})
+    )
+    actions = ["approve"] * 3 + ["decline", "approve", "review", "approve", "decline"]
+    assert [decision.action for decision in decisions] == actions
 
 
 def test_a_label_counts_for_the_email_of_its_order(shop: tuple[Settings, FeatureSet]) -> None:

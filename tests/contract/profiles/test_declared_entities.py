@@ -10,13 +10,16 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from contract.events import Click, Event, Judgement, Line, Order, Search, UserEvent
+from contract.events import Click, Erasure, Event, Judgement, Line, Order, Search, UserEvent
 from contract.features.declaration import Feature, FeatureSet
 from contract.features.encoder import Encoder, list_entities
 from contract.features.reading import declare
+from contract.hashing import hash_id
 from contract.profiles.entity_kinds import BUILT_IN_KINDS, DeclaredEntity, EntityKinds
 from contract.profiles.entity_updates import Arrival, extract_updates, to_updates
-from contract.profiles.record import ENTITY_KINDS
+from contract.profiles.erasures import NO_ERASURES, Erasures
+from contract.profiles.link_masks import mask_erased_links
+from contract.profiles.record import ENTITY_KINDS, RECORD
 from contract.profiles.store import FoldedBatch, InMemoryProfileStore, fold
 from testkit.oracle.feeder import read_slices, split_batches
 from testkit.oracle.logs import make_random_log
@@ -184,3 +187,24 @@ def test_a_search_updates_a_declared_entity() -> None:
     search = Search(event_id="s", ts_ms=1, user_id="u", query="q", attributes={"store": "7"})
     assert extract_updates(search, KINDS) == [("user:u", 0), (name_entity("store", "7"), 0)]
     assert extract_updates(search) == [("user:u", 0)]
+
+
+def test_an_erased_user_is_masked_in_the_profile_of_a_declared_entity() -> None:
+    # given an order of a user who is erased later
+    order = make_order(attributes={"email": "j@x"})
+    erasures = Erasures([Erasure(event_id="f", ts_ms=order.ts_ms, user_id=order.user_id)])
+    arrivals, entity = [Arrival("orders/0", 0, order)], name_entity("email", "j@x")
+
+    def fold_order(known: Erasures) -> np.ndarray:
+        updates = to_updates(arrivals, erasures=known, kinds=KINDS)
+        writes = fold([{} for _ in updates.entities], updates).slice_writes()
+        return np.frombuffer(writes[entity]["orders/0"], RECORD).copy()
+
+    # when the links are masked after the fold
+    record = fold_order(NO_ERASURES)
+    assert hash_id("user:u0") in record["links"]["id"]
+    changed = mask_erased_links(record, erasures.to_erased_ids())
+    # then it is as if the erasure had been known
+    assert changed.all()
+    assert record.tobytes() == fold_order(erasures).tobytes()
+    assert hash_id("user:u0") not in record["links"]["id"]

@@ -54,7 +54,24 @@ def test_declared_kinds_follow_the_built_in_ones(config: Path) -> None:
         ),
         (
             '[[rules]]\nfeature = "device_first_link_1d"\nabove = 1\naction = "review"\nreason = "r"',
-            "the nearest is `device_first_links_1d`",
+            "`rules.0.feature` should be a declared number of the groups user, order, context. "
+            "Found `device_first_link_1d`; the nearest is `device_first_links_1d`",
+        ),
+        (
+            '[[rules]]\nfeature = "item_price"\nabove = 1\naction = "review"\nreason = "r"',
+            "Found `item_price`",
+        ),
+        (
+            '[[rules]]\nfeature = "order_amount"\nequals = "1"\naction = "review"\nreason = "r"',
+            "`rules.0.feature` should be a declared category",
+        ),
+        (
+            '[[rules]]\nfeature = "order_amount"\naction = "review"\nreason = "r"',
+            "`rules.0` should have `above`, `below` or both, or `equals` alone",
+        ),
+        (
+            '[[rules]]\nfeature = "order_amount"\nabove = true\naction = "review"\nreason = "r"',
+            "`rules.0.above` should be a number",
         ),
     ],
 )

@@ -123,7 +123,10 @@ def test_wrong_values_of_all_sections_are_reported_at_once(write: Write) -> None
         ("training.device = 'tpu'", "`training.device` should be 'cpu' or 'cuda'. Found 'tpu'."),
         ("watch.pause = 1", "`watch.pause` should be one of the settings http_port, pause_s, portion, "),
         ("rules = [{above = 1}]", "`rules.0.feature` should be given. Found {'above': 1}."),
-        ("rules = [{over = 1}]", "`rules.0.over` should be one of the settings feature, above, action, reason. "),
+        (
+            "rules = [{over = 1}]",
+            "`rules.0.over` should be one of the settings feature, above, below, equals, action, reason. ",
+        ),
         ("wacth = 1", "`wacth` should be one of the settings kafka, redis, topics, worker, lists, feedback, "),
     ],
 )
