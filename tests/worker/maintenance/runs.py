@@ -41,6 +41,7 @@ def open_verification(stage: WorkerEnvironment, reader: LogReader, sample: Entit
         topics={settings.topics.topic_name(kind): kind for kind in FAMILIES},
         erasures=settings.topics.erasures,
         sample=sample or EntitySample(),
+        entity_kinds=settings.entity_kinds(),
     )
 
 
@@ -56,6 +57,7 @@ def run_rebuild(
             prefix=stage.prefix,
             topics=stage.topics,
             retry=Retry(threading.Event(), wait_max_s=0.1),
+            entity_kinds=stage.settings.entity_kinds(),
             **more,
         ).run()
     finally:
