@@ -20,7 +20,7 @@ FOLDED_EVENTS: Final[Mapping[str, type[Event]]] = {
     "reviews": Review,
     "searches": Search,
 }
-NEAREST_SHARE: Final = 0.75  # least likeness of a name that is suggested
+NEAREST_SHARE: Final = 0.6  # least likeness of a name that is suggested
 COLUMN_PREFIX: Final = "column."
 
 

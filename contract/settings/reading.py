@@ -31,7 +31,7 @@ from contract.errors import BadConfig
 from contract.features.declaration import FeatureSet
 from contract.features.reading import read_features
 from contract.features.sources import describe_nearest
-from contract.graphs import DECIDE
+from contract.graphs import DECIDE, GRAPHS
 from contract.profiles.entity_kinds import EntityKinds
 from contract.settings.entities import EntitySettings, declare_entities, find_entity_mistakes
 from contract.settings.model import ModelConfig
@@ -137,6 +137,7 @@ def read_settings() -> tuple[Settings, FeatureSet]:
     try:
         features = read_features(settings.features, declare_entities(settings.entities))
         errors += find_unknown_features(settings.rules, features)
+        errors += find_task_mistakes(settings.tasks, features)
     except BadConfig as error:
         errors += error.errors
     if errors:
@@ -206,6 +207,25 @@ def find_unknown_features(rules: Sequence[Rule], features: FeatureSet) -> Iterat
             )
 
 
+def find_task_mistakes(tasks: Sequence[Task], features: FeatureSet) -> Iterator[str]:
+    """Groups that a task's graph does not read, and hidden features that are not declared."""
+    names = list(features.digests)
+    for number, task in enumerate(tasks):
+        readable = GRAPHS[task.graph].groups
+        if foreign := [group for group in task.groups if group not in readable]:
+            yield (
+                f"`tasks.{number}.groups` of task `{task.name}` should be what graph {task.graph} reads: "
+                f"{', '.join(readable)}. Found {', '.join(foreign)}."
+            )
+        for name in task.hide:
+            if name not in names:
+                nearest = describe_nearest(name, names)
+                yield (
+                    f"`tasks.{number}.hide` of task `{task.name}` should name declared features. "
+                    f"Found `{name}`{nearest}."
+                )
+
+
 def find_mistakes(settings: Settings, task_names: Sequence[str]) -> Iterator[str]:
     """What is wrong between values: names used twice, thresholds of undeclared tasks. `task_names`: of all `[[tasks]]`.
 
@@ -221,5 +241,6 @@ def find_mistakes(settings: Settings, task_names: Sequence[str]) -> Iterator[str
     declared = ", ".join(dict.fromkeys(task_names))
     for name in settings.thresholds:
         if task_names and name not in task_names:
-            yield f"`thresholds.{name}` should be of a declared task: {declared}. Found none of that name."
+            nearest = describe_nearest(name, list(task_names))
+            yield f"`thresholds.{name}` should be of a declared task: {declared}. Found none of that name{nearest}."
     yield from find_entity_mistakes(settings.entities)

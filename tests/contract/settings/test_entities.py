@@ -58,6 +58,14 @@ def test_declared_kinds_follow_the_built_in_ones(config: Path) -> None:
             "Found `device_first_link_1d`; the nearest is `device_first_links_1d`",
         ),
         (
+            '[[tasks]]\nname = "fraud"\nkind = "binary"\ngroups = ["user", "item"]\ngraph = "decide"',
+            "`tasks.0.groups` of task `fraud` should be what graph decide reads: user, order, context. Found item.",
+        ),
+        (
+            '[[tasks]]\nname = "fraud"\nkind = "binary"\ngroups = ["order"]\ngraph = "decide"\nhide = ["curency"]',
+            "`tasks.0.hide` of task `fraud` should name declared features. Found `curency`; the nearest is `currency`.",
+        ),
+        (
             '[[rules]]\nfeature = "item_price"\nabove = 1\naction = "review"\nreason = "r"',
             "Found `item_price`",
         ),

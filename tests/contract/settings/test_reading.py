@@ -276,7 +276,7 @@ def test_one_mistake_in_every_section_gives_all_errors_in_order(write: Write, mo
         f"Each kind should have a topic of its own. Found {topics}.",
         "A list should be no longer than its candidates. Found it longer.",
         "Tasks should have names of their own. Found ['fraud', 'fraud'].",
-        "`thresholds.frod` should be of a declared task: fraud. Found none of that name.",
+        "`thresholds.frod` should be of a declared task: fraud. Found none of that name; the nearest is `fraud`.",
         "nowhere.toml should declare features. Found: [Errno 2] No such file or directory: 'nowhere.toml'",
     ]
 
@@ -288,7 +288,9 @@ def test_thresholds_without_declared_tasks_are_for_the_tasks_of_a_bundle(write: 
 
 def test_thresholds_of_an_undeclared_task_are_refused(write: Write) -> None:
     write(f"[thresholds.frod]\nreview = 0.5\n{FRAUD}")
-    assert read_errors() == ["`thresholds.frod` should be of a declared task: fraud. Found none of that name."]
+    assert read_errors() == [
+        "`thresholds.frod` should be of a declared task: fraud. Found none of that name; the nearest is `fraud`."
+    ]
 
 
 def test_a_task_with_a_wrong_value_still_counts_as_declared(write: Write) -> None:
