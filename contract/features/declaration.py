@@ -35,7 +35,7 @@ Kind: TypeAlias = Literal["number", "category", "sequence", "text", "vector"]
 Group: TypeAlias = Literal["user", "context", "order", "item", "query", "review"]
 
 
-class Feature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Feature(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """One declared feature.
 
     `source` is `event.FIELD` (or one of `DERIVED`), `event.attributes.NAME`, `profile.KIND.AGGREGATE`,

@@ -20,6 +20,9 @@ from contract.profiles.record import ENTITY_KINDS, FAMILIES
 DECLARED_MAX: Final = 8
 KIND_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,31}")
 DIGEST_BYTES: Final = 12
+# What producers write for no value: one profile of all events without it would say nothing.
+PLACEHOLDERS: Final = frozenset({"null", "none", "nil", "undefined", "nan", "n/a", "unknown", "anonymous", "-", "?"})
+ZEROS: Final = re.compile(r"[0-]{8,}")  # such as an all-zero UUID
 FAMILY_CODES: Final = {family: code for code, family in enumerate(FAMILIES)}
 
 KindsBySlot: TypeAlias = tuple[tuple[str, ...], tuple[str, ...]]  # that go to the first and to the second links
@@ -65,7 +68,7 @@ class DeclaredEntity:
         return f"{self.source} ignoring case" if self.ignore_case else self.source
 
     def identify(self, value: object) -> str | None:
-        """The entity (`kind:id`) that a text or a whole number names; None for anything else and for no text.
+        """The entity (`kind:id`) that a text or a whole number names; None for anything else and for placeholders.
 
         Spellings that differ only in spaces around words or in Unicode composition are one entity.
         """
@@ -74,6 +77,8 @@ class DeclaredEntity:
         if not words:
             return None
         name = " ".join(words)
+        if name.casefold() in PLACEHOLDERS or ZEROS.fullmatch(name):
+            return None
         if self.ignore_case:
             name = unicodedata.normalize("NFC", name.casefold())
         digest = hashlib.blake2b(name.encode(errors="surrogatepass"), digest_size=DIGEST_BYTES)

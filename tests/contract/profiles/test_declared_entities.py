@@ -118,7 +118,9 @@ def test_spellings_of_one_entity_meet(left: object, right: object, are_one: bool
     assert (EMAIL.identify(left) == EMAIL.identify(right)) is are_one
 
 
-@pytest.mark.parametrize("value", [None, "", "  ", True, 1.5, [1.0], [], 2.0**60, float("nan")])
+@pytest.mark.parametrize(
+    "value", [None, "", "  ", True, 1.5, [1.0], [], 2.0**60, float("nan"), " NULL", "undefined", "00000000-0000-0000"]
+)
 def test_what_names_nobody_is_no_entity(value: object) -> None:
     assert EMAIL.identify(value) is None
 
