@@ -120,6 +120,18 @@ EXTRACTORS: Final[dict[type[Event], Callable[..., list[EntityUpdate]]]] = {
 }
 
 
+def measure_amount(event: Event) -> int:
+    """The amount by which an event updates its user, and declared entities."""
+    match event:
+        case Order():
+            return to_minor_units(event.amount)
+        case Review():
+            return to_minor_units(event.rating)
+        case Impression():
+            return len(event.items)
+    return 0
+
+
 def extract_updates(event: Event, kinds: EntityKinds = BUILT_IN_KINDS) -> list[EntityUpdate]:
     """Every entity that `event` updates, once each, the user first; none for events that are not folded."""
     if isinstance(event, Judgement):
@@ -129,7 +141,7 @@ def extract_updates(event: Event, kinds: EntityKinds = BUILT_IN_KINDS) -> list[E
         return []
     updates = extract(event)
     if kinds.declared:
-        amount = updates[0][1]
+        amount = measure_amount(event)
         updates += [(entity, amount) for entity in kinds.extract(event)]
     return updates
 
