@@ -35,6 +35,7 @@ check: env
 	$(PY) -m mypy
 	$(VENV)/bin/lint-imports
 	$(PY) -m checks.wording
+	$(PY) -m checks.reference --check
 
 format: env
 	$(PY) -m ruff format .

@@ -16,14 +16,15 @@ TaskKind: TypeAlias = Literal["binary", "graded", "multiclass", "regression"]
 class Task(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """One prediction task, and the inputs that it may use.
 
-    `groups`: the feature groups that it reads; `hide`: features of those groups that it must not see (the category of
+    `name`: what labels, scores and thresholds call it. `kind`: what its labels are. `groups`: the feature groups that
+    it reads. `hide`: features of those groups that it must not see (the category of
     an item when the category is predicted). `through`: the binary task that has to happen first (a purchase goes
     through a click): P(this) = P(through) * P(this given through). `weight`: its priority in training. `graph`: the
     exported graph that answers it. `negative_rate`: the share of negative rows that the examples keep; the others were
     left out at random, for which the graph corrects its probabilities.
 
     Sharing. `alone`: groups that it reads through embeddings and a first layer of its own (shared only with the task it
-    goes through). `experts`: the numbers of the shared experts that it may mix; None: all of them.
+    goes through). `experts`: the numbers of the shared experts that it may mix; by default all of them.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""The worker's commands: `score`, `feedback`, `topics`, `doctor`, `map`, and `rebuild`, `verify`, `profile`."""
+"""The worker's commands: `score`, `feedback`, `topics`, `doctor`, `map`, `features`, and those of kept state."""
 
 import argparse
 import faulthandler
@@ -12,7 +12,7 @@ from typing import Any, Final
 from contract.errors import BadConfig, ShopstreamError
 from contract.features.declaration import FeatureSet
 from contract.logs import configure_logging
-from contract.profiles.record import ENTITY_KINDS, FAMILIES
+from contract.profiles.record import FAMILIES
 from contract.settings.reading import Settings, read_settings
 from contract.shutdown import Shutdown
 from worker.records.lanes import LANES
@@ -74,6 +74,22 @@ def run(arguments: argparse.Namespace, settings: Settings, features: FeatureSet,
             from worker.doctor.examination import run_doctor
 
             return run_doctor(settings, as_json=arguments.json)
+        case "map":
+            from worker.mapping.trial import try_map
+
+            return try_map(settings, arguments.source, arguments.map, arguments.count, as_json=arguments.json)
+        case "features":
+            from worker.maintenance.feature_list import print_list
+
+            return print_list(features, settings.entity_kinds(), arguments.word, as_json=arguments.json)
+        case _:
+            return run_state_command(arguments, settings, stop)
+    return 0
+
+
+def run_state_command(arguments: argparse.Namespace, settings: Settings, stop: threading.Event) -> int:
+    """Run a command on the profiles in Redis."""
+    match arguments.command:
         case "verify":
             from worker.maintenance.verification import EntitySample, verify
 
@@ -85,10 +101,6 @@ def run(arguments: argparse.Namespace, settings: Settings, features: FeatureSet,
             if arguments.collect or arguments.retire:
                 return collect_garbage(settings, retires=arguments.retire)
             return rebuild(settings, arguments.start, accepts_loss=arguments.accept_loss, stop=stop)
-        case "map":
-            from worker.mapping.trial import try_map
-
-            return try_map(settings, arguments.source, arguments.map, arguments.count, as_json=arguments.json)
         case "profile":
             from worker.maintenance.profile_report import print_profile
 
@@ -120,6 +132,10 @@ def parse() -> argparse.Namespace:
     doctor = commands.add_parser("doctor", help="check topics and Redis; status 1 if there is an error")
     doctor.add_argument("--json", action="store_true", help="print a list of objects instead of a table")
     add_map(commands)
+    sources = commands.add_parser("features", help="list every source that a feature can read")
+    sources.add_argument("action", choices=["list"])
+    sources.add_argument("word", nargs="?", default="", help="list only sources with this in their name")
+    sources.add_argument("--json", action="store_true", help="print a list of objects instead of lines")
     add_rebuild(commands)
     add_state_commands(commands)
     return parser.parse_args()
@@ -169,7 +185,7 @@ def add_state_commands(commands: Any) -> None:
     verify.add_argument("--all", action="store_true", help="verify every entity")
     verify.add_argument("--kinds", type=parse_kinds, default=FAMILIES, help="kinds of events, separated by commas")
     profile = commands.add_parser("profile", help="print the profile of one entity")
-    profile.add_argument("kind", choices=ENTITY_KINDS)
+    profile.add_argument("kind", help="user, device, ip, card, item, seller, or one of [entities]")
     profile.add_argument("id")
     profile.add_argument("--at", type=datetime.fromisoformat, help="the time at which windows end (default: now)")
 

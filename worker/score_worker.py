@@ -20,6 +20,7 @@ from worker.catalogue.product_consumer import ProductConsumer
 from worker.doctor.examination import start_checks
 from worker.model.bundle_watcher import BundleWatcher
 from worker.model.experiment import ActiveModels
+from worker.ops import metrics
 from worker.ops.health import HealthServer
 from worker.ops.retry import Retry, StopRequested
 from worker.ops.steps import PROFILER
@@ -53,13 +54,17 @@ def list_written_kinds(lane: Lane, handlers: LaneHandlers) -> list[str]:
     return [*(kind.topic for kind in handlers.answer_kinds if kind.topic), "scored", "dead_letters", *confirmations]
 
 
+def count_absent(attribute: str, reason: str, events: int) -> None:
+    metrics.ATTRIBUTES_ABSENT.labels(attribute, reason).inc(events)
+
+
 class ScoreWorker:
     """Scores one lane's events until `stop` is set."""
 
     def __init__(self, *, settings: Settings, features: FeatureSet, lane: str, stop: threading.Event) -> None:
         self._settings, self._lane, self._stop = settings, LANES[lane], stop
         self._bundle_watcher = BundleWatcher(folder=settings.bundles, features=features)
-        encoder = Encoder(features)
+        encoder = Encoder(features, count_absent)
         self._event_topics, readers = settings.event_topics(), make_event_readers(settings)
         catalogue = Catalogue(encoder, settings.worker.items_max)
         self._products = ProductConsumer(

@@ -120,7 +120,6 @@ class VerifyRound:
             profiles=open_profile_store(self.client, self.environment.redis_prefix),
             record_reader=RecordReader(EventTopics(topics)),
             kinds=FAMILIES,
-            erasures=topics.erasures,
             sample=EntitySample(1 / PARTS, part),
             differences_max=DIFFERENCES_MAX,
         )

@@ -2,6 +2,7 @@
 
 from contract.events.model import (
     AHEAD_MS_MAX,
+    ATTRIBUTES_MAX,
     DELETABLE_KINDS,
     DIGEST_BYTES,
     KIND_BY_TYPE,
@@ -11,6 +12,7 @@ from contract.events.model import (
     RECORD_BYTES_MAX,
     TEXT_CHARS_MAX,
     TS_MS_MAX,
+    WHOLE_MAX,
     Click,
     Erasure,
     Event,
@@ -38,6 +40,7 @@ from contract.events.reading import DECODERS, READERS, EventReader, EventReaders
 
 __all__ = [
     "AHEAD_MS_MAX",
+    "ATTRIBUTES_MAX",
     "DECODERS",
     "DELETABLE_KINDS",
     "DIGEST_BYTES",
@@ -49,6 +52,7 @@ __all__ = [
     "RECORD_BYTES_MAX",
     "TEXT_CHARS_MAX",
     "TS_MS_MAX",
+    "WHOLE_MAX",
     "Click",
     "Erasure",
     "Event",

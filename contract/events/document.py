@@ -7,6 +7,7 @@ as a number are readings, not guesses. An optional field that cannot be read is 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import islice
 from types import NoneType
 from typing import Annotated, Any, Final, Literal, get_args, get_origin
 
@@ -19,7 +20,21 @@ from contract.events.addresses import make_address_reader
 from contract.events.bounds import Check, make_check
 from contract.events.codes import count_decimals, read_country, read_currency
 from contract.events.labels import LabelReader
-from contract.events.model import KINDS, LIST_ITEMS_MAX, Event, Id, Ids, Ip, Label, Line, Millis, Order, Product, Word
+from contract.events.model import (
+    ATTRIBUTES_MAX,
+    KINDS,
+    LIST_ITEMS_MAX,
+    Event,
+    Id,
+    Ids,
+    Ip,
+    Label,
+    Line,
+    Millis,
+    Order,
+    Product,
+    Word,
+)
 from contract.events.times import guess_unit, name_unit, read_time
 from contract.events.values import Unreadable, name_type, read_flag, read_integer, read_number, read_text
 from contract.events.violations import classify_violation, place_violation
@@ -65,7 +80,7 @@ class DocumentReader:
         self._kind, self._labels = kind, labels
         self._on_ignored, self._on_doubtful = on_ignored, on_doubtful
         self._refuses_doubtful = intake.doubtful_times == "refuse"
-        self._placeholders = fold_placeholders(intake)
+        self._placeholders = intake.folded_placeholders
         self._read_address = make_address_reader(intake.private_networks).read
         self._time_unit = intake.time_unit(kind)
         self._money = MoneyConverter(kind, intake, on_doubtful)
@@ -130,7 +145,7 @@ class DocumentReader:
             "billing_country": read_country_code,
             "stock": lambda value: max(0, read_integer(value)),  # less than none is sold out, too
             "value": read_label_value,
-            "attributes": lambda value: self._read_attributes(value, get_args(bounds)[1]),
+            "attributes": self._read_attributes,
             "ts_ms": lambda value: self._read_time(value, "ts_ms"),
             "account_created_ms": lambda value: self._read_time(value, "account_created_ms"),
         }
@@ -177,16 +192,12 @@ class DocumentReader:
         read = [self._read_fields(line, self._line_fields, f"$.lines[{number}]") for number, line in lines]
         return tuple(Line(**values) for values in read)
 
-    def _read_attributes(self, value: object, accepted: Any) -> dict[str, object]:
-        """The attributes that are of an accepted type, or texts; null is none."""
-        attributes = dict[str, object]()
-        for name, attribute in msgspec.convert(value, dict[str, Any]).items():
-            try:
-                attributes[name] = read_attribute(attribute, accepted)
-            except Unreadable:
-                if attribute is not None:
-                    self._on_ignored(self._kind, "attributes")
-        return attributes
+    def _read_attributes(self, value: object) -> dict[str, object]:
+        """The first `ATTRIBUTES_MAX` attributes. Whether a value is of its type is found where a feature reads it."""
+        attributes = msgspec.convert(value, dict[str, Any])
+        if len(attributes) > ATTRIBUTES_MAX:
+            self._on_ignored(self._kind, "attributes")
+        return dict(islice(attributes.items(), ATTRIBUTES_MAX))
 
     def _read_time(self, value: object, label: str) -> int:
         ms = read_time(value, self._time_unit)
@@ -237,11 +248,6 @@ class MoneyConverter:
         return scaled
 
 
-def fold_placeholders(intake: IntakeSettings) -> frozenset[str]:
-    """The placeholders as ids are compared with them."""
-    return frozenset(text.strip().lower() for text in intake.placeholders)
-
-
 def read_whole(value: object) -> object:
     """A number that can be an id; raises `Unreadable` for one with a fraction."""
     if isinstance(value, float) and not value.is_integer():
@@ -262,14 +268,6 @@ def read_label_value(value: object) -> object:
     if isinstance(value, str):
         return check_word(value)
     return float(value) if isinstance(value, bool) else read_number(value)
-
-
-def read_attribute(value: object, accepted: Any) -> object:
-    """An attribute, as text if its own type is not accepted; raises `Unreadable`."""
-    try:
-        return msgspec.convert(value, accepted)
-    except msgspec.ValidationError:
-        return str(value).lower() if isinstance(value, bool) else read_text(value)
 
 
 def read_plain(bounds: Any) -> Read:

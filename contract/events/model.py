@@ -5,7 +5,7 @@ Unknown fields are ignored and missing optional ones have defaults, so that prod
 
 import hashlib
 from collections.abc import Mapping
-from typing import Annotated, Final, Literal, TypeAlias
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
 import msgspec
 from msgspec import Meta, Struct
@@ -17,7 +17,11 @@ from contract.units import MINUTE_MS
 RECORD_BYTES_MAX: Final = 256 * 1024
 TEXT_CHARS_MAX: Final = 512
 LIST_ITEMS_MAX: Final = 2_000
+ATTRIBUTES_MAX: Final = 256
 AHEAD_MS_MAX: Final = 5 * MINUTE_MS
+NUMBER_TYPES: Final = (int, float)
+WHOLE_MAX: Final = 2**53  # a greater whole number is not exact in JSON
+LARGE_MAX: Final = 10**300
 TS_MS_MAX: Final = 4_102_444_800_000  # 2100-01-01: seconds of a later time would not fit the 32 bits of a profile
 
 REASONS: Final = {
@@ -45,6 +49,9 @@ Word: TypeAlias = Annotated[str, Meta(max_length=128)]
 Money: TypeAlias = Annotated[float, Meta(ge=0, le=1e9)]
 Millis: TypeAlias = Annotated[int, Meta(ge=0, le=2**53)]
 Ids: TypeAlias = Annotated[tuple[Id, ...], Meta(max_length=LIST_ITEMS_MAX)]
+# A shop's own fields: numbers, texts, true or false, lists of numbers. Decoded without these types, since a value of
+# another one should be absent and leave the others; see `contract.attributes`.
+Attributes: TypeAlias = Annotated[dict[str, Any], Meta(max_length=ATTRIBUTES_MAX)]
 Surface: TypeAlias = Literal["home", "search", "category", "product", "cart"]
 Platform: TypeAlias = Literal["web", "app", "partner"]
 
@@ -55,6 +62,28 @@ def truncate(struct: Struct, *fields: str) -> None:
         text = getattr(struct, field)
         if text is not None and len(text) > TEXT_CHARS_MAX:
             force_setattr(struct, field, text[:TEXT_CHARS_MAX])
+
+
+def limit_attributes(struct: "UserEvent | Product") -> None:
+    """Shorten long texts and lists, and empty what is no attribute, so that every value can be stored and sent."""
+    if struct.attributes:
+        for name, value in struct.attributes.items():
+            if not isinstance(value, NUMBER_TYPES) or not -WHOLE_MAX <= value <= WHOLE_MAX:
+                struct.attributes[name] = limit_attribute(value)
+
+
+def limit_attribute(value: object) -> object:
+    """The value within its bounds; an empty list, which no feature reads, for one of another type."""
+    match value:
+        case None | float():
+            return value
+        case int():
+            return float(value) if -LARGE_MAX <= value <= LARGE_MAX else []
+        case str():
+            return value[:TEXT_CHARS_MAX]
+        case list() | tuple() if all(isinstance(element, NUMBER_TYPES) for element in value):
+            return [limit_attribute(element) for element in value[:LIST_ITEMS_MAX]]
+    return []
 
 
 class Event(Struct, frozen=True, gc=False, kw_only=True):
@@ -68,6 +97,10 @@ class UserEvent(Event, frozen=True, gc=False, kw_only=True):
     """An event of one user, keyed by the user on its topic; the id is empty if the record's is a placeholder."""
 
     user_id: Id
+    attributes: Attributes | None = None
+
+    def __post_init__(self) -> None:
+        limit_attributes(self)
 
 
 class Click(UserEvent, frozen=True, gc=False, kw_only=True):
@@ -84,6 +117,7 @@ class Click(UserEvent, frozen=True, gc=False, kw_only=True):
     ip: Ip | None = None
 
     def __post_init__(self) -> None:
+        limit_attributes(self)
         truncate(self, "query")
 
 
@@ -96,6 +130,7 @@ class Impression(UserEvent, frozen=True, gc=False, kw_only=True):
     query: str | None = None
 
     def __post_init__(self) -> None:
+        limit_attributes(self)
         truncate(self, "query")
 
 
@@ -136,6 +171,7 @@ class Review(UserEvent, frozen=True, gc=False, kw_only=True):
     ip: Ip | None = None
 
     def __post_init__(self) -> None:
+        limit_attributes(self)
         truncate(self, "text")
 
 
@@ -147,6 +183,7 @@ class Search(UserEvent, frozen=True, gc=False, kw_only=True):
     session_id: Id | None = None
 
     def __post_init__(self) -> None:
+        limit_attributes(self)
         truncate(self, "query")
 
 
@@ -163,10 +200,11 @@ class Product(Event, frozen=True, gc=False, kw_only=True):
     category: Word | None = None
     stock: Annotated[int, Meta(ge=0, le=2**53)] | None = None
     seller_id: Id | None = None
-    attributes: dict[str, str] | None = None
+    attributes: Attributes | None = None
     vector: Annotated[tuple[float, ...], Meta(max_length=LIST_ITEMS_MAX)] | None = None
 
     def __post_init__(self) -> None:
+        limit_attributes(self)
         truncate(self, "title", "description")
 
 
@@ -211,7 +249,7 @@ def digest_content(event: Event) -> str:
     Absent fields do not count, so that a release with a further optional field computes the same.
     """
     content = {
-        name: value
+        name: dict(sorted(value.items())) if name == "attributes" else value
         for name in event.__struct_fields__
         if name not in ("event_id", "ts_ms") and (value := getattr(event, name)) is not None
     }

@@ -15,7 +15,7 @@ import msgspec
 from contract.errors import BadEvent
 from contract.events.addresses import make_address_reader
 from contract.events.codes import read_country, read_currency
-from contract.events.document import DocumentReader, MoneyConverter, OnDoubtful, OnIgnored, fold_placeholders
+from contract.events.document import DocumentReader, MoneyConverter, OnDoubtful, OnIgnored
 from contract.events.labels import LabelReader
 from contract.events.model import KINDS, RECORD_BYTES_MAX, Event, Id
 from contract.events.times import PLAUSIBLE_MS
@@ -94,7 +94,7 @@ def make_check(kind: str, intake: IntakeSettings, labels: LabelReader) -> Check:
     """Whether the document of an event would be read as this very event: nothing in it needs to be read otherwise."""
     struct = KINDS[kind]
     fields = struct.__struct_fields__
-    placeholders = fold_placeholders(intake)
+    placeholders = intake.folded_placeholders
     names = [field.name for field in msgspec.structs.fields(struct) if field.type in (Id, Id | None)]
     get_ids = attrgetter(*names)
     read_address = make_address_reader(intake.private_networks).read

@@ -1,7 +1,8 @@
 """Column encoders: how the source of a declared feature becomes numbers or ids of a block.
 
 Numbers that are not known are NaN, ids that are not known are 0. `contract.features.declaration` calls these for each
-feature of a group; they know sources and kinds, not declarations.
+feature of a group; they know sources and kinds, not declarations. `contract.attributes` says what an attribute of each
+kind is.
 """
 
 import re
@@ -9,23 +10,34 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain, islice
-from typing import Final
+from typing import Any, Final, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from contract import attributes
+from contract.attributes import NUMBERS, PREFIX, Absence, find_absence, is_attribute, read_attribute
 from contract.events import KINDS, Event, Order
 from contract.hashing import hash_id
 from contract.profiles.record import AGGREGATE_COLUMNS, RING_SIZE
 from contract.units import DAY_MS, HOUR_MS
 
+T = TypeVar("T")
 ENCODING_VERSION: Final = 1  # increment when a change below gives the same declaration other values
 CODE_LETTERS: Final = 2  # of a country's code, as events have it
 WIDTHS: Final = {"number": 1, "category": 1, "sequence": RING_SIZE, "text": 32}
 WORD: Final = re.compile(r"[^\W_]+")
 QUERY_TEXT: Final = ("query.text", "text")
 VECTOR_FIELDS: Final = ("vector",)
-EVENT_FIELDS: Final = frozenset(field for struct in KINDS.values() for field in struct.__struct_fields__)
+EVENT_FIELDS: Final = frozenset(
+    field for struct in KINDS.values() for field in struct.__struct_fields__ if field != "attributes"
+)
+# Called with the name of an attribute, why it is absent, and in how many events.
+CountAbsent: TypeAlias = Callable[[str, Absence, int], None]
+
+
+def ignore_absent(name: str, reason: Absence, events: int) -> None:
+    """Counts nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +83,7 @@ def encode_number(
     aggregates: ProfileAggregates,
     numbers: npt.NDArray[np.float32],
     columns: Mapping[str, int],
+    count_absent: CountAbsent = ignore_absent,
 ) -> npt.NDArray[np.floating] | list[float]:
     """One number for each event; `numbers` has the group's columns so far, which ratios find by name in `columns`."""
     if source.startswith("ratio "):
@@ -79,25 +92,49 @@ def encode_number(
     prefix, _, rest = source.partition(".")
     if prefix == "profile":
         kind, _, aggregate = rest.partition(".")
+        if kind not in aggregates.aggregates:  # a list is made after the batch, for a user without the event's others
+            return np.full(len(events), np.nan)
         return aggregates.aggregates[kind][:, AGGREGATE_COLUMNS[aggregate]]
     if prefix == "column":
         return np.full(len(events), np.nan)
+    if is_attribute(rest):
+        values = read_attributes(rest, events, attributes.to_number, count_absent)
+        return [np.nan if value is None else value for value in values]
     if rest in DERIVED:
         return [DERIVED[rest](event) for event in events]
     return [to_number(getattr(event, rest, None)) for event in events]
-
-
-NUMBERS: Final = (bool, int, float)  # a constant, since `bool | int | float` would build a union at each call
 
 
 def to_number(value: object) -> float:
     return float(value) if isinstance(value, NUMBERS) else np.nan
 
 
-def encode_vector(source: str, size: int, events: Sequence[Event]) -> npt.NDArray[np.float32]:
+def read_attributes(
+    field: str, events: Sequence[Event], convert: Callable[[Any], T | None], count_absent: CountAbsent
+) -> list[T | None]:
+    """The attribute of each event, converted; None and counted where it is missing or of another type."""
+    name = field.removeprefix(PREFIX)
+    values = [read_attribute(event, name) for event in events]
+    converted = [None if value is None else convert(value) for value in values]
+    absences = [find_absence(value) for value, read in zip(values, converted, strict=True) if read is None]
+    for reason in dict.fromkeys(absences):
+        count_absent(name, reason, absences.count(reason))
+    return converted
+
+
+def encode_vector(
+    source: str, size: int, events: Sequence[Event], count_absent: CountAbsent = ignore_absent
+) -> npt.NDArray[np.float32]:
     """The numbers (N, size) of a vector; NaN where it is absent or of another length, so from another embedder."""
     vectors = np.full((len(events), size), np.nan, np.float32)
     field = source.partition(".")[2]
+    if is_attribute(field):
+        for row, vector in enumerate(
+            read_attributes(field, events, lambda value: attributes.to_vector(value, size), count_absent)
+        ):
+            if vector is not None:
+                vectors[row] = vector
+        return vectors
     for row, event in enumerate(events):
         value = getattr(event, field, None)
         if isinstance(value, tuple) and len(value) == size:
@@ -105,21 +142,37 @@ def encode_vector(source: str, size: int, events: Sequence[Event]) -> npt.NDArra
     return vectors
 
 
-def encode_ids(kind: str, source: str, events: Sequence[Event], aggregates: ProfileAggregates) -> npt.NDArray[np.int64]:
+def encode_ids(
+    kind: str,
+    source: str,
+    events: Sequence[Event],
+    aggregates: ProfileAggregates,
+    count_absent: CountAbsent = ignore_absent,
+) -> npt.NDArray[np.int64]:
     """The ids (N, width) of a category, sequence or text."""
     prefix, _, rest = source.partition(".")
     if prefix == "column":
         return np.zeros((len(events), WIDTHS[kind]), np.int64)
     if kind == "sequence":
-        return aggregates.recent_ids[rest.partition(".")[0]].astype(np.int64)
+        recent_ids = aggregates.recent_ids.get(rest.partition(".")[0])
+        return np.zeros((len(events), WIDTHS[kind]), np.int64) if recent_ids is None else recent_ids.astype(np.int64)
     field = "query" if source == "query.text" else rest
-    values = [getattr(event, field, None) for event in events]
+    values: Sequence[object] = (
+        read_attributes(field, events, attributes.to_text if kind == "text" else attributes.to_category, count_absent)
+        if is_attribute(field)
+        else [getattr(event, field, None) for event in events]
+    )
     if kind == "text":
         rows = [encode_text(str(value or "")) for value in values]
         return np.array(rows, np.int64).reshape(len(events), WIDTHS[kind])
     texts = [None if value is None else str(value) for value in values]
-    ids = {text: 0 if text is None else hash_id(f"{field}={text}") for text in set(texts)}  # few distinct, many rows
+    ids = {text: 0 if text is None else category_id(source, text) for text in set(texts)}  # few distinct, many rows
     return np.array([ids[text] for text in texts], np.int64).reshape(-1, 1)
+
+
+def category_id(source: str, text: str) -> int:
+    """The id of a category that a source names by this text."""
+    return hash_id(f"{source.partition('.')[2]}={text}")
 
 
 @lru_cache(maxsize=4_096)  # for frequent searches; titles hardly repeat

@@ -6,10 +6,8 @@ is a `Block` of N rows: `numbers` (N, n) float32 and `ids` (N, m) int64, in the 
 one id column, a sequence and a text several. A vector of length k takes k number columns, after those of numbers.
 """
 
-import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
@@ -17,21 +15,19 @@ import numpy as np
 import numpy.typing as npt
 
 from contract.errors import BadConfig
-from contract.events import LIST_ITEMS_MAX, Event, Product
+from contract.events import LIST_ITEMS_MAX, Event
 from contract.features.columns import (
-    DERIVED,
     ENCODING_VERSION,
-    EVENT_FIELDS,
-    QUERY_TEXT,
-    VECTOR_FIELDS,
     WIDTHS,
+    CountAbsent,
     ProfileAggregates,
     encode_ids,
     encode_number,
     encode_vector,
+    ignore_absent,
 )
+from contract.features.sources import describe_nearest_source, is_known_source
 from contract.hashing import SEED, hash_id
-from contract.profiles.record import AGGREGATE_COLUMNS, ENTITY_KINDS
 
 GROUPS: Final = ("user", "context", "order", "item", "query", "review")
 
@@ -39,13 +35,14 @@ Kind: TypeAlias = Literal["number", "category", "sequence", "text", "vector"]
 Group: TypeAlias = Literal["user", "context", "order", "item", "query", "review"]
 
 
-class Feature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Feature(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """One declared feature.
 
-    `source` is `event.FIELD` (or one of `DERIVED`), `profile.KIND.AGGREGATE`, `profile.KIND.recent`, `item.FIELD`,
-    `query.text`, or `ratio A / B` of two number features declared before it in the same group. `column.NAME` is a
-    column of a plain table (`training.data.tabular`): no event has it, so a worker refuses a model that needs it.
-    `size`: the length of a vector.
+    `source` is `event.FIELD` (or one of `DERIVED`), `event.attributes.NAME`, `profile.KIND.AGGREGATE`,
+    `profile.KIND.recent`, `item.FIELD`, `item.attributes.NAME`, `query.text`, or `ratio A / B` of two number features
+    declared before it in the same group. `column.NAME` is a column of a plain table (`training.data.tabular`): no event
+    has it, so a worker refuses a model that needs it. `size`: the length of a vector. `entity`: the declaration of the
+    entity whose profile is the source, if the shop declares it itself; `read_features` fills it in.
     """
 
     name: str
@@ -53,6 +50,13 @@ class Feature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     kind: Kind
     source: str
     size: int = 0
+    entity: str = ""
+
+    @property
+    def entity_kind(self) -> str | None:
+        """The kind of entity whose profile is its source, if one is."""
+        prefix, *rest = self.source.split(".")
+        return rest[0] if prefix == "profile" and rest else None
 
     @property
     def width(self) -> int:
@@ -68,7 +72,7 @@ class Feature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def digest(self) -> str:
         """Changes when the values might change: with the declaration, the width, the hash or the encoding."""
         meaning = f"{self.name} {self.group} {self.kind} {self.source} {self.width} {SEED} {ENCODING_VERSION}"
-        return f"{hash_id(meaning):016x}"
+        return f"{hash_id(f'{meaning} {self.entity}' if self.entity else meaning):016x}"
 
 
 class Span(NamedTuple):
@@ -98,9 +102,9 @@ class FeatureSet:
 
     def __init__(self, features: Iterable[Feature]) -> None:
         self.features = tuple(features)
-        errors = list(find_mistakes(self.features))
-        if errors:
-            raise BadConfig(errors)
+        mistakes = list(find_mistakes(self.features))
+        if mistakes:
+            raise BadConfig([mistake.sentence for mistake in mistakes])
         self.digests = {feature.name: feature.digest for feature in self.features}
 
     @property
@@ -140,20 +144,28 @@ class FeatureSet:
         n, m = self.widths(group)
         return Block(np.full((rows, n), np.nan, np.float32), np.zeros((rows, m), np.int64))
 
-    def encode(self, group: str, events: Sequence[Event], aggregates: ProfileAggregates) -> Block:
+    def encode(
+        self,
+        group: str,
+        events: Sequence[Event],
+        aggregates: ProfileAggregates,
+        count_absent: CountAbsent = ignore_absent,
+    ) -> Block:
         """The block of a group for N events, given what profiles knew before each of them."""
         block = self.empty_block(group, len(events))
         columns: dict[str, int] = {}
         for column, feature in enumerate(self.numbers(group)):
             columns[feature.name] = column
-            block.numbers[:, column] = encode_number(feature.source, events, aggregates, block.numbers, columns)
+            block.numbers[:, column] = encode_number(
+                feature.source, events, aggregates, block.numbers, columns, count_absent
+            )
         for span in self.vectors(group):
             block.numbers[:, span.start : span.start + span.width] = encode_vector(
-                span.feature.source, span.width, events
+                span.feature.source, span.width, events, count_absent
             )
         for span in self.spans(group):
             block.ids[:, span.start : span.start + span.width] = encode_ids(
-                span.feature.kind, span.feature.source, events, aggregates
+                span.feature.kind, span.feature.source, events, aggregates, count_absent
             )
         return block
 
@@ -163,45 +175,35 @@ class FeatureSet:
         return FeatureSet(feature for feature in self.features if feature.name in wanted)
 
 
-def read_features(path: Path) -> FeatureSet:
-    """The features declared in a TOML file as `[[features]]`; raises `BadConfig` with every error."""
-    try:
-        table = tomllib.loads(path.read_text())
-        return FeatureSet(msgspec.convert(table.get("features", []), list[Feature]))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
-        raise BadConfig([f"{path.name} should declare features. Found: {error}"]) from error
+class Mistake(NamedTuple):
+    """What is wrong with a declared feature: its number among all, and a sentence."""
+
+    number: int
+    sentence: str
 
 
-def find_mistakes(features: Sequence[Feature]) -> Iterable[str]:
-    """Every reason why these features cannot be served, as sentences."""
+def find_mistakes(features: Sequence[Feature]) -> Iterable[Mistake]:
+    """Every reason why these features cannot be served."""
     seen: dict[str, Feature] = {}
-    for f in features:
-        if f.name in seen:
-            yield f"Feature names should be unique. Found `{f.name}` twice."
-        if f.source.startswith("ratio "):
-            names = f.source.removeprefix("ratio ").split(" / ")
-            if len(names) != 2 or f.kind != "number":
-                yield f"`{f.name}` should be a number, the ratio of two others. Found `{f.source}` ({f.kind})."
-            for name in names:
-                if name not in seen or seen[name].group != f.group or seen[name].kind != "number":
-                    yield f"`{f.name}` should be a ratio of two numbers of its group. Found `{name}` not before it."
-        elif not is_known_source(f):
-            yield f"`{f.name}` should have a source that exists for its kind. Found `{f.source}` ({f.kind})."
-        if (f.kind == "vector") != (0 < f.size <= LIST_ITEMS_MAX):
-            yield f"A vector, and no other, should have a size up to {LIST_ITEMS_MAX}. Found {f.size} in `{f.name}`."
-        seen[f.name] = f
+    for number, feature in enumerate(features):
+        for sentence in find_feature_mistakes(feature, seen):
+            yield Mistake(number, sentence)
+        seen[feature.name] = feature
 
 
-def is_known_source(feature: Feature) -> bool:
-    prefix, _, rest = feature.source.partition(".")
-    if prefix == "profile":
-        kind, _, aggregate = rest.partition(".")
-        aggregate_is_known = {"sequence": aggregate == "recent", "number": aggregate in AGGREGATE_COLUMNS}
-        return kind in ENTITY_KINDS and aggregate_is_known.get(feature.kind, False)
-    if prefix == "column":
-        return bool(rest)
-    if feature.kind == "sequence" or (feature.kind == "vector" and rest not in VECTOR_FIELDS):
-        return False
-    if prefix == "event":
-        return rest in EVENT_FIELDS or (rest in DERIVED and feature.kind == "number")
-    return (prefix == "item" and rest in Product.__struct_fields__) or (feature.source, feature.kind) == QUERY_TEXT
+def find_feature_mistakes(f: Feature, seen: Mapping[str, Feature]) -> Iterable[str]:
+    """What is wrong with a feature, as sentences; `seen`: those declared before it."""
+    if f.name in seen:
+        yield f"Feature names should be unique. Found `{f.name}` twice."
+    if f.source.startswith("ratio "):
+        names = f.source.removeprefix("ratio ").split(" / ")
+        if len(names) != 2 or f.kind != "number":
+            yield f"`{f.name}` should be a number, the ratio of two others. Found `{f.source}` ({f.kind})."
+        for name in names:
+            if name not in seen or seen[name].group != f.group or seen[name].kind != "number":
+                yield f"`{f.name}` should be a ratio of two numbers of its group. Found `{name}` not before it."
+    elif not is_known_source(f.kind, f.source, is_declared=bool(f.entity)):
+        nearest = describe_nearest_source(f.kind, f.source)
+        yield f"`{f.name}` should have a source that exists for its kind. Found `{f.source}` ({f.kind}){nearest}."
+    if (f.kind == "vector") != (0 < f.size <= LIST_ITEMS_MAX):
+        yield f"A vector, and no other, should have a size up to {LIST_ITEMS_MAX}. Found {f.size} in `{f.name}`."

@@ -10,9 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from contract.events import Product, UserEvent
-from contract.features.columns import ProfileAggregates
+from contract.features.columns import CountAbsent, ProfileAggregates, ignore_absent
 from contract.features.declaration import Block, FeatureSet
-from contract.profiles.record import ENTITY_KINDS
 from contract.profiles.store import FoldedBatch
 
 T = TypeVar("T", np.float64, np.uint64)
@@ -26,18 +25,20 @@ class UnknownItem(NamedTuple):
 
 
 class Encoder:
-    """Turns the aggregates of a `FoldedBatch` into the blocks of a feature set."""
+    """Turns the aggregates of a `FoldedBatch` into the blocks of a feature set.
 
-    def __init__(self, features: FeatureSet) -> None:
-        self.features = features
-        heads = [f.source.split(".") for f in features.features if f.source.startswith("profile.")]
-        self.kinds = tuple(kind for kind in ENTITY_KINDS if any(head[1] == kind for head in heads))
+    `count_absent` is called for attributes of events that are missing or of another type.
+    """
+
+    def __init__(self, features: FeatureSet, count_absent: CountAbsent = ignore_absent) -> None:
+        self.features, self._count_absent = features, count_absent
+        self.kinds = tuple(dict.fromkeys(f.entity_kind for f in features.features if f.entity_kind))
 
     def encode_before(self, folded: FoldedBatch, rows: Sequence[int], groups: Sequence[str]) -> dict[str, Block]:
         """Blocks of N rows for the batch's arrivals `rows`, as known before each of them."""
         events = [folded.updates.arrivals[row].event for row in rows]
         aggregates = self.gather_aggregates(folded, rows)
-        return {group: self.features.encode(group, events, aggregates) for group in groups}
+        return {group: self.features.encode(group, events, aggregates, self._count_absent) for group in groups}
 
     def encode_after(self, folded: FoldedBatch, events: Sequence[UserEvent], groups: Sequence[str]) -> dict[str, Block]:
         """Blocks of N rows for users as they are after the batch, each at the time of its given event."""

@@ -12,9 +12,9 @@ Review       user                                 item              device, ip
 Impression, Search   user                         -                 -
 Judgement    the entities of the judged event     -                 -
 
-An entity is linked only with others of the same event: `LINK_SLOTS` is this table for the fold. An order updates its
-user, device, ip and card by its amount, and an item or a seller by the total of their own lines, at most a billion,
-since sums are 64 bits wide.
+An entity is linked only with others of the same event: `EntityKinds.link_slots` is this table for the fold. An order
+updates its user, device, ip and card by its amount, and an item or a seller by the total of their own lines, at most a
+billion, since sums are 64 bits wide. Declared entities come last, with the amount of the user.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -28,49 +28,12 @@ import numpy.typing as npt
 from contract.events import Click, Event, Impression, Judgement, Order, Review, Search, UserEvent
 from contract.events.addresses import to_address_entity
 from contract.hashing import buckets_of, hash_id, hash_texts
+from contract.profiles.entity_kinds import BUILT_IN_KINDS, FAMILY_CODES, EntityKinds
 from contract.profiles.erasures import NO_ERASURES, ErasedIds, Erasures
-from contract.profiles.record import ENTITY_KINDS, FAMILIES, JUDGED_TASKS, source_family
+from contract.profiles.record import JUDGED_TASKS, source_family
 
-FAMILY_CODES: Final = {family: code for code, family in enumerate(FAMILIES)}
-KIND_CODES: Final = {kind: code for code, kind in enumerate(ENTITY_KINDS)}
 TASK_CODES: Final = {task: code for code, task in enumerate(JUDGED_TASKS)}
 LINES_TOTAL_MAX: Final = 10**11
-
-# The kinds that go to the first and to the second links of each kind of entity.
-DEVICE_AND_IP: Final = ("device", "ip")
-USER_ONLY: Final = (("user",), ())
-LINKED_KINDS: Final = {
-    "orders": {
-        "user": (("item",), ("device", "ip", "card")),
-        "device": (("user",), ("card",)),
-        "ip": (("user",), ("card",)),
-        "card": (("user",), ("device",)),
-        "item": USER_ONLY,
-        "seller": USER_ONLY,
-    },
-    "clicks": {"user": (("item",), DEVICE_AND_IP), "item": USER_ONLY, "device": USER_ONLY, "ip": USER_ONLY},
-    "reviews": {
-        "user": (("item",), DEVICE_AND_IP),
-        "item": USER_ONLY,
-        "seller": USER_ONLY,
-        "device": USER_ONLY,
-        "ip": USER_ONLY,
-    },
-}
-
-
-def build_link_slots() -> npt.NDArray[np.int8]:
-    """`LINKED_KINDS` by codes: (family, kind, linked kind) -> 0: first links, 1: second, -1: not linked."""
-    slots = np.full((len(FAMILIES), len(ENTITY_KINDS), len(ENTITY_KINDS)), -1, np.int8)
-    for family, kinds in LINKED_KINDS.items():
-        for kind, kinds_by_slot in kinds.items():
-            for slot, linked_kinds in enumerate(kinds_by_slot):
-                for linked_kind in linked_kinds:
-                    slots[FAMILY_CODES[family], KIND_CODES[kind], KIND_CODES[linked_kind]] = slot
-    return slots
-
-
-LINK_SLOTS: Final = build_link_slots()
 LINKED_MAX: Final = 5  # a user may link with all entities of an event, others only with its first five
 
 
@@ -145,9 +108,9 @@ def extract_search_updates(search: Search) -> list[EntityUpdate]:
     return extract_user_update(search, 0)
 
 
-def extract_judgement_updates(judgement: Judgement) -> list[EntityUpdate]:
+def extract_judgement_updates(judgement: Judgement, kinds: EntityKinds) -> list[EntityUpdate]:
     entities = dict.fromkeys(judgement.entities)
-    return [(entity, 0) for entity in entities if entity.partition(":")[0] in KIND_CODES]
+    return [(entity, 0) for entity in entities if entity.partition(":")[0] in kinds.codes]
 
 
 EXTRACTORS: Final[dict[type[Event], Callable[..., list[EntityUpdate]]]] = {
@@ -156,14 +119,33 @@ EXTRACTORS: Final[dict[type[Event], Callable[..., list[EntityUpdate]]]] = {
     Review: extract_review_updates,
     Impression: extract_impression_updates,
     Search: extract_search_updates,
-    Judgement: extract_judgement_updates,
 }
 
 
-def extract_updates(event: Event) -> list[EntityUpdate]:
+def measure_amount(event: Event) -> int:
+    """The amount by which an event updates its user, and declared entities."""
+    match event:
+        case Order():
+            return to_minor_units(event.amount)
+        case Review():
+            return to_minor_units(event.rating)
+        case Impression():
+            return len(event.items)
+    return 0
+
+
+def extract_updates(event: Event, kinds: EntityKinds = BUILT_IN_KINDS) -> list[EntityUpdate]:
     """Every entity that `event` updates, once each, the user first if there is one; none if it is not folded."""
+    if isinstance(event, Judgement):
+        return extract_judgement_updates(event, kinds)
     extract = EXTRACTORS.get(type(event))
-    return extract(event) if extract else []
+    if extract is None:
+        return []
+    updates = extract(event)
+    if kinds.declared:
+        amount = measure_amount(event)
+        updates += [(entity, amount) for entity in kinds.extract(event)]
+    return updates
 
 
 @dataclass(slots=True)
@@ -171,6 +153,7 @@ class UpdateBatch:
     """A batch as columns: N arrivals in batch order, T updates arrival by arrival, E entities."""
 
     arrivals: Sequence[Arrival]
+    kinds: EntityKinds
     index: dict[str, int]  # entity -> its number, in order of first update
     entities: list[str]  # the same by number
     kind: npt.NDArray[np.int64]  # (E) code of the entity's kind
@@ -186,21 +169,24 @@ class UpdateBatch:
 
     def find_first(self, kind: str) -> npt.NDArray[np.int64]:
         """(N) The first update of an entity of this kind by each arrival, -1 where there is none."""
-        rows = np.flatnonzero(self.kind[self.entity] == KIND_CODES[kind])[::-1]
+        rows = np.flatnonzero(self.kind[self.entity] == self.kinds.codes[kind])[::-1]
         first = np.full(len(self.arrivals), -1, np.int64)
         first[np.searchsorted(self.start, rows, "right") - 1] = rows  # of several the first, since it is assigned last
         return first
 
 
 def to_updates(
-    arrivals: Sequence[Arrival], extra_entities: Iterable[str] = (), erasures: Erasures = NO_ERASURES
+    arrivals: Sequence[Arrival],
+    extra_entities: Iterable[str] = (),
+    erasures: Erasures = NO_ERASURES,
+    kinds: EntityKinds = BUILT_IN_KINDS,
 ) -> UpdateBatch:
     """The columns of a batch; `arrivals` are folded in their order.
 
     `extra_entities` are read with the batch even if no event updates them. An erased event is skipped only for its
     user's own slices: it still counts for its device, card, items and sellers, which are linked with a masked id.
     """
-    updates = [extract_updates(arrival.event) for arrival in arrivals]
+    updates = [extract_updates(arrival.event, kinds) for arrival in arrivals]
     names = [entity for event_updates in updates for entity, _ in event_updates]
     amounts = [amount for event_updates in updates for _, amount in event_updates]
     index = {entity: number for number, entity in enumerate(dict.fromkeys(chain(names, extra_entities)))}
@@ -215,9 +201,10 @@ def to_updates(
     cutoffs_ms = find_cutoffs_ms(index, erasures)
     return UpdateBatch(
         arrivals=arrivals,
+        kinds=kinds,
         index=index,
         entities=list(index),
-        kind=np.array([KIND_CODES.get(entity[: entity.find(":")], -1) for entity in index], np.int64),
+        kind=np.array([kinds.codes.get(entity[: entity.find(":")], -1) for entity in index], np.int64),
         id_hash=np.maximum(hashes >> 1, 1),
         bucket=buckets_of(hashes),
         start=start,

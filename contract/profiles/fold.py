@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from contract.compilation import jit
-from contract.profiles.entity_updates import LINK_SLOTS, LINKED_MAX
+from contract.profiles.entity_updates import LINKED_MAX
 from contract.profiles.erasures import ErasedIds
 from contract.profiles.link_masks import IDENT_BITS, MASKED, mask_ident
 from contract.profiles.record import (
@@ -311,7 +311,7 @@ def read_entity(state, e, now_ms, scratch, out, recent):  # type: ignore[no-unty
 
 
 @jit
-def fold_batch(state, scratch, start, entity, own_slice, is_folded, amount, event_columns, kind, id_hash):  # type: ignore[no-untyped-def]  # noqa: PLR0913 - the columns of `UpdateBatch`
+def fold_batch(state, scratch, start, entity, own_slice, is_folded, amount, event_columns, kind, id_hash, link_slots):  # type: ignore[no-untyped-def]  # noqa: PLR0913 - the columns of `UpdateBatch`
     """Fold N arrivals in order. Returns each update's aggregates before its arrival: (T, COLUMNS) and (T, RING)."""
     before = np.zeros((len(entity), COLUMNS), np.float64)
     recent = np.zeros((len(entity), RING_SIZE), np.uint64)
@@ -323,9 +323,9 @@ def fold_batch(state, scratch, start, entity, own_slice, is_folded, amount, even
         for t in range(a, b):
             if is_folded[t] and fold_update(state.slices[own_slice[t]], event_columns[i], amount[t]):
                 linked = entity[a:b] if kind[entity[t]] == USER else entity[a : min(b, a + LINKED_MAX)]
-                link_slots = LINK_SLOTS[event_columns[i, FAMILY], kind[entity[t]]]
+                own_slots = link_slots[event_columns[i, FAMILY], kind[entity[t]]]
                 seen_s = event_columns[i, TS] // 1000
-                add_links(state.slices[own_slice[t]], link_slots, linked, kind, id_hash, seen_s, state.until_s)
+                add_links(state.slices[own_slice[t]], own_slots, linked, kind, id_hash, seen_s, state.until_s)
     return before, recent
 
 

@@ -125,6 +125,7 @@ def fold(profiles: Sequence[Slices], updates: UpdateBatch, mask: npt.NDArray[np.
         t.event_columns,
         t.kind,
         t.id_hash,
+        t.kinds.link_slots,
     )
     return FoldedBatch(t, state, sources, entity, source, own_slice, is_folded, aggregates, recent)
 

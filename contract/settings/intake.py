@@ -1,5 +1,6 @@
 """[intake]: how the values of records are read where they are not in the form that docs/events.md names."""
 
+from functools import cached_property
 from ipaddress import ip_network
 from typing import Annotated, Literal
 
@@ -78,6 +79,11 @@ class IntakeSettings(Section):
     doubtful_times: Literal["accept", "refuse"] = "accept"
     money: dict[KindName, MoneyUnit] = Field(default={})
     rates: dict[str, Rate] = Field(default={})
+
+    @cached_property
+    def folded_placeholders(self) -> frozenset[str]:
+        """The placeholders as ids are compared with them."""
+        return frozenset(text.strip().lower() for text in self.placeholders)
 
     def time_unit(self, kind: str) -> str:
         """The declared unit of the times of a kind."""

@@ -14,7 +14,7 @@ import os
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self, get_args
+from typing import Any, Self, get_args, get_origin
 
 from msgspec import Struct
 from pydantic import ModelWrapValidatorHandler, ValidationError, field_validator, model_validator
@@ -28,8 +28,13 @@ from pydantic_settings import (
 )
 
 from contract.errors import BadConfig
-from contract.features.declaration import GROUPS, FeatureSet, read_features
+from contract.features.declaration import FeatureSet
+from contract.features.reading import read_features
+from contract.features.sources import describe_nearest
+from contract.graphs import DECIDE, GRAPHS
 from contract.mapping.event_topics import EventTopics
+from contract.profiles.entity_kinds import EntityKinds
+from contract.settings.entities import EntitySettings, declare_entities, find_entity_mistakes
 from contract.settings.intake import IntakeSettings
 from contract.settings.model import ModelConfig
 from contract.settings.monitor import MonitorConfig
@@ -53,7 +58,8 @@ class Settings(BaseSettings):
     """All settings of all processes; raises `WrongValues`.
 
     `map`: the tables of `[map]`, see `contract.settings.mapping`.
-    `tasks` are the `[[tasks]]` tables; see `contract.tasks.Task`. `thresholds`: task -> action -> least probability.
+    `tasks` are the `[[tasks]]` tables; see `contract.tasks.Task`. `entities`: by kind. `thresholds`: task -> action ->
+    least probability.
     """
 
     model_config = SettingsConfigDict(
@@ -68,6 +74,7 @@ class Settings(BaseSettings):
     lists: ListSettings = ListSettings()
     feedback: FeedbackSettings = FeedbackSettings()
     log: LogSettings = LogSettings()
+    entities: dict[str, EntitySettings] = {}
     rules: tuple[Rule, ...] = ()
     tasks: tuple[Task, ...] = ()
     thresholds: dict[str, dict[ThresholdAction, Probability]] = {}
@@ -82,6 +89,10 @@ class Settings(BaseSettings):
     def event_topics(self) -> EventTopics:
         """The topics that events are read from, and their maps; raises `BadConfig`."""
         return EventTopics(self.topics, self.map)
+
+    def entity_kinds(self) -> EntityKinds:
+        """The built-in kinds of entities and those of `[entities]`."""
+        return EntityKinds(declare_entities(self.entities, self.intake))
 
     @field_validator("tasks", mode="before")
     @classmethod
@@ -134,8 +145,9 @@ def read_settings() -> tuple[Settings, FeatureSet]:
         raise BadConfig([f"The environment should hold values of the settings' types. Found: {error}."]) from error
     errors += find_mistakes(settings, task_names)
     try:
-        features = read_features(settings.features)
+        features = read_features(settings.features, declare_entities(settings.entities, settings.intake))
         errors += find_unknown_features(settings.rules, features)
+        errors += find_task_mistakes(settings.tasks, features)
     except BadConfig as error:
         errors += error.errors
     if errors:
@@ -144,7 +156,7 @@ def read_settings() -> tuple[Settings, FeatureSet]:
 
 
 def drop_wrong_values(values: Mapping[str, Any], error: ValidationError) -> dict[str, Any]:
-    """The values without wrong sections; of `[[rules]]` and `[thresholds]`, only what is wrong is left out."""
+    """The values without wrong sections; of `[[rules]]`, `[thresholds]` and `[entities]`, only what is wrong."""
     locations = {details["loc"][:2] for details in error.errors()}
     valid: dict[str, Any] = {}
     for name, value in values.items():
@@ -155,6 +167,9 @@ def drop_wrong_values(values: Mapping[str, Any], error: ValidationError) -> dict
             valid[name] = [table for number, table in enumerate(value) if (number,) not in wrong]
         elif name == "thresholds" and isinstance(value, dict):
             valid[name] = {task: {} if (task,) in wrong else by_action for task, by_action in value.items()}
+        elif name == "entities" and isinstance(value, dict):  # a wrong one is declared too, for features that use it
+            assumed = {kind: {"source": f"event.attributes.{kind}"} for kind in value}
+            valid[name] = {kind: assumed[kind] if (kind,) in wrong else table for kind, table in value.items()}
     return valid
 
 
@@ -182,15 +197,43 @@ def describe_error(details: ErrorDetails, root: type, prefix: str, task_names: S
 def list_accepted_names(root: Any, location: tuple[int | str, ...]) -> Iterator[str]:
     """The names that the table at `location` may have."""
     for step in location:
-        root = get_args(root)[0] if isinstance(step, int) else root.model_fields[step].annotation
+        if get_origin(root) is dict:
+            root = get_args(root)[1]
+        else:
+            root = get_args(root)[0] if isinstance(step, int) else root.model_fields[step].annotation
     yield from root.__struct_fields__ if issubclass(root, Struct) else root.model_fields
 
 
 def find_unknown_features(rules: Sequence[Rule], features: FeatureSet) -> Iterator[str]:
-    declared = {feature.name for group in GROUPS for feature in features.numbers(group)}
-    for rule in rules:
-        if rule.feature not in declared:
-            yield f"A rule's feature should be declared. Found `{rule.feature}`."
+    """Rules whose feature orders do not have, or have of another kind."""
+    for number, rule in enumerate(rules):
+        kind = rule.feature_kind
+        names = [f.name for f in features.features if f.kind == kind and f.group in DECIDE.event_groups]
+        if rule.feature not in names:
+            nearest, groups = describe_nearest(rule.feature, names), ", ".join(DECIDE.event_groups)
+            yield (
+                f"`rules.{number}.feature` should be a declared {kind} of the groups {groups}. "
+                f"Found `{rule.feature}`{nearest}."
+            )
+
+
+def find_task_mistakes(tasks: Sequence[Task], features: FeatureSet) -> Iterator[str]:
+    """Groups that a task's graph does not read, and hidden features that are not declared."""
+    names = list(features.digests)
+    for number, task in enumerate(tasks):
+        readable = GRAPHS[task.graph].groups
+        if foreign := [group for group in task.groups if group not in readable]:
+            yield (
+                f"`tasks.{number}.groups` of task `{task.name}` should be what graph {task.graph} reads: "
+                f"{', '.join(readable)}. Found {', '.join(foreign)}."
+            )
+        for name in task.hide:
+            if name not in names:
+                nearest = describe_nearest(name, names)
+                yield (
+                    f"`tasks.{number}.hide` of task `{task.name}` should name declared features. "
+                    f"Found `{name}`{nearest}."
+                )
 
 
 def find_mistakes(settings: Settings, task_names: Sequence[str]) -> Iterator[str]:
@@ -209,7 +252,9 @@ def find_mistakes(settings: Settings, task_names: Sequence[str]) -> Iterator[str
     declared = ", ".join(dict.fromkeys(task_names))
     for name in settings.thresholds:
         if task_names and name not in task_names:
-            yield f"`thresholds.{name}` should be of a declared task: {declared}. Found none of that name."
+            nearest = describe_nearest(name, list(task_names))
+            yield f"`thresholds.{name}` should be of a declared task: {declared}. Found none of that name{nearest}."
+    yield from find_entity_mistakes(settings.entities)
 
 
 def find_map_mistakes(settings: Settings) -> list[str]:

@@ -1,10 +1,10 @@
 """[worker], [lists], [[rules]], [feedback]: how score workers and the joiner work."""
 
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, Self
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, model_validator
 
-from contract.settings.section import NonNegative, Port, Positive, Section
+from contract.settings.section import NonNegative, Port, Positive, Section, refuse_bool
 
 
 class WorkerSettings(Section):
@@ -62,13 +62,32 @@ class LogSettings(Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
+Bound = Annotated[float, BeforeValidator(refuse_bool)]
+
+
 class Rule(Section):
-    """A feature above a number gives an action and a reason, whatever the model predicts."""
+    """A feature's value gives an action and a reason, whatever the model predicts; an absent value never does.
+
+    A number `above` or `below` a bound, or between `above` and `below`; or a category that `equals` a text.
+    """
 
     feature: str
-    above: float
+    above: Bound | None = None
+    below: Bound | None = None
+    equals: str | None = None
     action: Literal["review", "decline"]
     reason: str
+
+    @model_validator(mode="after")
+    def _check_condition(self) -> Self:
+        if (self.equals is None) == (self.above is None and self.below is None):
+            raise ValueError("should have `above`, `below` or both, or `equals` alone")
+        return self
+
+    @property
+    def feature_kind(self) -> Literal["number", "category"]:
+        """The kind of feature that it compares."""
+        return "number" if self.equals is None else "category"
 
 
 class LabelDelay(NamedTuple):

@@ -15,7 +15,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from contract.bundle import Manifest, publish
-from contract.features.declaration import read_features
+from contract.features.reading import read_features
 from testkit.checkout import ROOT
 
 FEATURES: Final = read_features(ROOT / "features.toml")

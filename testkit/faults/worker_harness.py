@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from contract.errors import StaleState, Unavailable
-from contract.features.declaration import read_features
 from contract.features.encoder import Encoder
+from contract.features.reading import read_features
 from contract.settings.reading import Settings
 from contract.settings.servers import RedisSettings
 from contract.settings.worker import ListSettings, WorkerSettings

@@ -5,7 +5,7 @@ contract, and states every rule a second time. It is meant to be simple, not fas
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address
 from typing import Final, TypeAlias
@@ -53,19 +53,44 @@ class OracleSlice:
 
 
 class ProfileOracle:
-    """All slices, by entity and source, after the added records, without those of erased users; links are unmasked."""
+    """All slices, by entity and source, after the added records, without those of erased users; links are unmasked.
 
-    def __init__(self, erased_until: dict[str, int] | None = None) -> None:
+    `declared`: by the kind of a declared entity, what names it (`kind:id`) in an event, or None.
+    """
+
+    def __init__(
+        self,
+        erased_until: dict[str, int] | None = None,
+        declared: Mapping[str, Callable[[Event], str | None]] | None = None,
+    ) -> None:
+        self.declared = declared or {}
         self.slices: dict[tuple[str, str], OracleSlice] = {}
         self.erased_until = erased_until or {}  # user entity -> the last erased millisecond
 
     def add(self, source: str, offset: int, event: Event) -> None:
         """Add a record of a source (`orders/3`), in the order of its offsets."""
-        for entity, amount, links in entity_updates(event):
+        for entity, amount, links in [*entity_updates(event), *self._find_declared_updates(event)]:
             if entity in self.erased_until and event.ts_ms <= self.erased_until[entity]:
                 continue  # skipped in the user's own profile, counted in all others
             old = self.slices.get((entity, source), OracleSlice())
             self.slices[entity, source] = fold_event(old, source, offset, event, amount, links)
+
+    def _find_declared_updates(self, event: Event) -> Iterator[tuple[str, int, Links]]:
+        """The updates of declared entities: those of the user by amount, linked with the user, and the order's card."""
+        if isinstance(event, Judgement):
+            for entity in dict.fromkeys(event.entities):
+                if entity.split(":")[0] in self.declared:
+                    yield entity, 0, {}
+            return
+        for _, amount, _ in [update for update in entity_updates(event) if update[0].startswith("user:")]:
+            links: Links = {}
+            if isinstance(event, Order | Click | Review):
+                links = {FIRST: [f"user:{event.user_id}"]}
+            if isinstance(event, Order) and event.card_id:
+                links[SECOND] = [f"card:{event.card_id}"]
+            for name in self.declared.values():
+                if (entity_name := name(event)) is not None:
+                    yield entity_name, amount, links
 
     def slices_of(self, entity: str) -> dict[str, OracleSlice]:
         """The slices of an entity by source."""

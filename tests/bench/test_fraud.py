@@ -24,7 +24,8 @@ from bench.quality.fraud.protocol import (
     split_week,
 )
 from bench.results.cache import ResultCache
-from contract.features.declaration import FeatureSet, read_features
+from contract.features.declaration import FeatureSet
+from contract.features.reading import read_features
 from contract.profiles.entity_updates import extract_updates
 from contract.units import DAY_MS
 from testkit.checkout import ROOT

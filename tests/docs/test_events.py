@@ -9,6 +9,7 @@ from msgspec import inspect
 
 from contract.events import (
     AHEAD_MS_MAX,
+    ATTRIBUTES_MAX,
     KINDS,
     LIST_ITEMS_MAX,
     REASONS,
@@ -54,7 +55,7 @@ def type_in_words(kind: inspect.Type) -> str:
         case inspect.BoolType():
             return "true or false"
         case inspect.DictType():
-            return "object of texts"
+            return "attributes"
         case inspect.VarTupleType(min_length=least, max_length=most, item_type=item):
             return list_in_words(least, most, item)
     return number_in_words(kind)
@@ -152,6 +153,8 @@ def test_documented_bounds_equal_those_of_the_code() -> None:
     assert f"more than {AHEAD_MS_MAX // 60_000} minutes ahead" in EVENTS.section("Types and bounds")
     assert f"over {TEXT_CHARS_MAX} characters" in types["text"]
     assert f"at most {LIST_ITEMS_MAX:,} ids" in types["ids"]
+    assert f"at most {ATTRIBUTES_MAX} [attributes]" in types["attributes"]
+    assert f"after {TEXT_CHARS_MAX} characters, a list after {LIST_ITEMS_MAX:,} numbers" in EVENTS.section("Attributes")
     assert read_fields(Line)["unit_price"] == ("money", "yes")
     assert inspect.type_info(Ids) == inspect.VarTupleType(item_type=inspect.type_info(Id), max_length=LIST_ITEMS_MAX)
     assert inspect.type_info(Money) == inspect.FloatType(ge=0, le=1_000_000_000)

@@ -154,7 +154,7 @@ class WorkerEnvironment:
         partitions = {record.topic_partition for record in records}
         sources = {partition: self.source_of(partition) for partition in partitions}
         batch = decode_records(records, self.topics.kinds_by_topic(), sources, ())
-        updates = to_updates(batch.arrivals, erasures=self.read_erasures())
+        updates = to_updates(batch.arrivals, erasures=self.read_erasures(), kinds=self.settings.entity_kinds())
         writes = fold(profiles.read(updates.entities), updates).slice_writes()
         ends = {sources[partition]: end for partition, end in batch.end_offsets.items()}
         profiles.merge(writes, {}, dict.fromkeys(range(BUCKETS), ends))

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from contract.events import Click, Event, Line, Order, Product, Search
-from contract.features.declaration import FeatureSet, read_features
+from contract.features.declaration import FeatureSet
+from contract.features.reading import read_features
 from contract.messages import to_json
 from contract.profiles.entity_updates import Arrival
 from contract.settings.servers import TopicSettings

@@ -18,6 +18,7 @@ from contract.features.encoder import Encoder
 from contract.graphs import GRAPHS
 from contract.hashing import HASH_RANGE, hash_text
 from contract.messages import ScoredKind, ScoredRow
+from contract.profiles.entity_kinds import BUILT_IN_KINDS, EntityKinds
 from contract.profiles.entity_updates import Arrival, to_updates
 from contract.profiles.store import InMemoryProfileStore, fold
 
@@ -79,9 +80,16 @@ class SkewComparison:
     devices, cards and sellers can be recomputed, too.
     """
 
-    def __init__(self, *, features: FeatureSet, partitions: Mapping[str, int], is_whole: bool) -> None:
+    def __init__(
+        self,
+        *,
+        features: FeatureSet,
+        partitions: Mapping[str, int],
+        is_whole: bool,
+        entity_kinds: EntityKinds = BUILT_IN_KINDS,
+    ) -> None:
         self.report = SkewReport()
-        self._encoder, self._profiles = Encoder(features), InMemoryProfileStore()
+        self._encoder, self._profiles, self._entity_kinds = Encoder(features), InMemoryProfileStore(), entity_kinds
         self._dependence = {
             kind: {
                 feature.name: classify_feature(feature, kind, features, partitions, is_whole)
@@ -114,7 +122,7 @@ class SkewComparison:
 
     def _fold(self, batch: Sequence[Arrival], waiting: dict[RecordPosition, ScoredRow]) -> None:
         """Fold a batch, and compare the features before each event that has a row."""
-        updates = to_updates(batch)
+        updates = to_updates(batch, kinds=self._entity_kinds)
         folded = fold(self._profiles.read(updates.entities), updates)
         positions = [(arrival.source.partition("/")[0], arrival.partition, arrival.offset) for arrival in batch]
         for kind, groups in GROUPS.items():

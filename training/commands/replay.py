@@ -35,7 +35,12 @@ def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
     readers = make_readers(
         settings.intake, settings.tasks, on_ignored=lambda kind, field: ignored.update([f"{kind}.{field}"])
     )
-    replay = Replay(features=features, tasks=settings.tasks, feedback=settings.feedback)
+    replay = Replay(
+        features=features,
+        tasks=settings.tasks,
+        feedback=settings.feedback,
+        entity_kinds=settings.entity_kinds(),
+    )
     rows = replay.run(drop_erased_events(read_history(args.events, rejected, readers), erasures, rejected))
     examples = from_rows(rows, features, settings.tasks)
     if not len(examples):

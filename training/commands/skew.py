@@ -46,7 +46,12 @@ def run(args: Namespace, settings: Settings, features: FeatureSet) -> int:
     rows = read_rows(settings, args.share, args.rows, left_out)
     erased = read_erased_users(settings)
     log = read_log(settings, args.share)
-    comparison = SkewComparison(features=features, partitions=log.partitions, is_whole=args.share == 1)
+    comparison = SkewComparison(
+        features=features,
+        partitions=log.partitions,
+        is_whole=args.share == 1,
+        entity_kinds=settings.entity_kinds(),
+    )
     comparable = [row for row in rows if row.user_id not in erased]
     left_out["of erased people"] += len(rows) - len(comparable)
     report = comparison.run(comparable, log.arrivals, settings.topics.kinds_by_topic())

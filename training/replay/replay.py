@@ -13,6 +13,7 @@ from contract.features.encoder import Encoder
 from contract.features.packing import PackedBlock, pack
 from contract.joining.joiner import Joiner
 from contract.messages import Example
+from contract.profiles.entity_kinds import BUILT_IN_KINDS, EntityKinds
 from contract.profiles.entity_updates import Arrival, to_updates
 from contract.profiles.store import InMemoryProfileStore, fold
 from contract.settings.worker import FeedbackSettings
@@ -28,9 +29,16 @@ Interaction = tuple[str, str, int]  # user_id, item_id, ts_ms
 class Replay:
     """Turns events, added in order of time, into examples; the newest revision of each example counts."""
 
-    def __init__(self, *, features: FeatureSet, tasks: Sequence[Task], feedback: FeedbackSettings) -> None:
+    def __init__(
+        self,
+        *,
+        features: FeatureSet,
+        tasks: Sequence[Task],
+        feedback: FeedbackSettings,
+        entity_kinds: EntityKinds = BUILT_IN_KINDS,
+    ) -> None:
         self.interactions: list[Interaction] = []  # clicks and orders
-        self._features, self._tasks = features, tuple(tasks)
+        self._features, self._tasks, self._entity_kinds = features, tuple(tasks), entity_kinds
         self._catalogue: dict[str, Product] = {}
         self._row_log = ScoredRowLog(features=features, catalogue=self._catalogue)
         self._attributor = ImpressionAttributor(click_wait_ms=feedback.click_wait_s * 1000)
@@ -70,7 +78,7 @@ class Replay:
         self._active_users = set()
         if not batch:
             return
-        updates = to_updates(batch)
+        updates = to_updates(batch, kinds=self._entity_kinds)
         memory = fold(self._profiles.read(updates.entities), updates)
         rows = self._row_log.build_rows(memory)
         self._profiles.merge(memory.slice_writes(), {}, {})

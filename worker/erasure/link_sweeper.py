@@ -18,7 +18,7 @@ import numpy as np
 
 from contract.errors import StaleState
 from contract.hashing import bucket_of
-from contract.profiles.entity_updates import LINKED_KINDS
+from contract.profiles.entity_kinds import LINKED_KINDS
 from contract.profiles.erasures import ErasedIds, Erasures
 from contract.profiles.link_masks import mask_erased_links
 from contract.profiles.record import RECORD, entity_from_key, source_family

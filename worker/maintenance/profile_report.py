@@ -11,7 +11,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from contract.profiles.entity_updates import LINKED_KINDS, to_updates
+from contract.errors import BadConfig
+from contract.profiles.entity_kinds import BUILT_IN_KINDS, EntityKinds
+from contract.profiles.entity_updates import to_updates
 from contract.profiles.record import (
     AGGREGATES,
     FAMILIES,
@@ -34,8 +36,14 @@ NO_VALUE: Final = "-"
 
 
 def print_profile(settings: Settings, kind: str, ident: str, at_time: datetime | None) -> int:
-    """Print the profile of an entity; 0, or 1 if there is none. `at_time` without a zone is UTC."""
-    entity = f"{kind}:{ident}"
+    """Print the profile of an entity; 0, or 1 if there is none. `at_time` without a zone is UTC.
+
+    Raises `BadConfig` for a kind that is neither built in nor declared.
+    """
+    kinds = settings.entity_kinds()
+    if kind not in kinds.names:
+        raise BadConfig([f"A profile should be of a kind among {', '.join(kinds.names)}. Found `{kind}`."])
+    entity = kinds.identify(kind, ident)
     client = connect(settings.redis)
     profiles = open_profile_store(client, settings.redis.prefix)
     try:
@@ -48,7 +56,7 @@ def print_profile(settings: Settings, kind: str, ident: str, at_time: datetime |
         return 1
     now_ms = to_epoch_ms(at_time) if at_time else time.time_ns() // 1_000_000
     print(f"{entity}, stored under {profiles.profile_key(entity)}")
-    print("\n".join(format_profile(entity, slices, now_ms)))
+    print("\n".join(format_profile(entity, slices, now_ms, kinds)))
     return 0
 
 
@@ -56,11 +64,11 @@ def to_epoch_ms(when: datetime) -> int:
     return round((when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() * 1_000)
 
 
-def format_profile(entity: str, slices: Slices, now_ms: int) -> Iterator[str]:
+def format_profile(entity: str, slices: Slices, now_ms: int, kinds: EntityKinds = BUILT_IN_KINDS) -> Iterator[str]:
     """The lines of a profile: each slice in the order of sources, then the aggregates that features see at `now_ms`."""
     for source in sorted(slices):
         yield ""
-        yield from format_slice(entity, source, np.frombuffer(slices[source], RECORD)[0])
+        yield from format_slice(entity, source, np.frombuffer(slices[source], RECORD)[0], kinds)
     yield ""
     yield f"As features see it at {format_time(now_ms)}"
     updates = to_updates([], extra_entities=[entity])
@@ -69,7 +77,7 @@ def format_profile(entity: str, slices: Slices, now_ms: int) -> Iterator[str]:
     yield f"  latest first links {format_ids(recent[0].tolist())}"
 
 
-def format_slice(entity: str, source: str, fields: Any) -> Iterator[str]:
+def format_slice(entity: str, source: str, fields: Any, entity_kinds: EntityKinds) -> Iterator[str]:
     """One slice: its offset in the log, totals, windows with their cells, links, labels and order ids."""
     family = source_family(source)
     total = format_amount(family, fields["sum"])
@@ -83,7 +91,7 @@ def format_slice(entity: str, source: str, fields: Any) -> Iterator[str]:
                 window, format_time(int(cells["index"]) * width_ms), counts[0], sums[0], counts[1], sums[1]
             )
     for kinds, links in zip(
-        LINKED_KINDS.get(family, {}).get(entity.partition(":")[0], ((), ())), fields["links"], strict=True
+        entity_kinds.find_linked_kinds(family, entity.partition(":")[0]), fields["links"], strict=True
     ):
         seen = sorted(zip(links["seen_s"].tolist(), links["id"].tolist(), strict=True), reverse=True)
         for seen_s, ident in seen:

@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Final, TypeVar
 
 from contract.errors import BadConfig, LostLog, ShopstreamError, StaleState, Unavailable
+from contract.profiles.entity_kinds import BUILT_IN_KINDS, EntityKinds
 from contract.profiles.erasures import Erasures
 from contract.profiles.record import FAMILIES
 from contract.settings.reading import Settings
@@ -61,7 +62,7 @@ class RebuildResult:
 class Rebuild:
     """One rebuild of the state from these topics."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - its collaborators, and what an operator chooses
         self,
         *,
         reader: LogReader,
@@ -72,6 +73,7 @@ class Rebuild:
         retry: Retry,
         from_ms: int | None = None,
         accepts_loss: bool = False,
+        entity_kinds: EntityKinds = BUILT_IN_KINDS,
     ) -> None:
         """`from_ms`: fold records with this Kafka timestamp or a later one; None: all records."""
         self._reader = reader
@@ -81,7 +83,7 @@ class Rebuild:
         self._record_reader, self._event_topics = record_reader, record_reader.topics
         self._erasures = self._event_topics.settings.erasures
         self._topics = self._event_topics.names_of(FAMILIES)
-        self._retry_policy, self._readers = retry, record_reader.readers
+        self._retry_policy, self._readers, self._entity_kinds = retry, record_reader.readers, entity_kinds
         self._from_ms, self._accepts_loss = from_ms, accepts_loss
         self._generations, self._name = Generations(client=client, prefix=prefix), ""
         self._may_have_switched = False
@@ -105,6 +107,7 @@ class Rebuild:
                     erasures=erasures,
                     record_reader=self._record_reader,
                     readers=self._readers,
+                    entity_kinds=self._entity_kinds,
                 )
                 for lane in LANES.values()  # a topic that both lanes read is two sources
             ]
@@ -256,6 +259,7 @@ def rebuild(settings: Settings, start: datetime | None, *, accepts_loss: bool, s
             retry=Retry(stop),
             from_ms=from_ms,
             accepts_loss=accepts_loss,
+            entity_kinds=settings.entity_kinds(),
         ).run()
     except (RebuildRefused, LeaseLost, LostLog) as error:
         print(f"Nothing has changed: {error}", file=sys.stderr)

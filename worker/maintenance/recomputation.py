@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from contract.profiles.entity_kinds import BUILT_IN_KINDS, EntityKinds
 from contract.profiles.entity_updates import Arrival, extract_updates, to_updates
 from contract.profiles.erasures import NO_ERASURES, Erasures
 from contract.profiles.store import fold
@@ -30,8 +31,10 @@ class Recomputation:
         wanted: Callable[[str], bool],
         last_offset: Callable[[str, str], int],
         erasures: Erasures = NO_ERASURES,
+        entity_kinds: EntityKinds = BUILT_IN_KINDS,
     ) -> None:
         self.wanted, self.last_offset, self._erasures = wanted, last_offset, erasures
+        self._entity_kinds = entity_kinds
         self.slices: dict[str, dict[str, bytes]] = {}
         self.last_kafka_ms: dict[tuple[str, str], int] = {}  # of the last event in each slice
 
@@ -40,9 +43,11 @@ class Recomputation:
         wanted_arrivals = [
             timed
             for timed in arrivals
-            if any(self.wanted(entity) for entity, _ in extract_updates(timed.arrival.event))
+            if any(self.wanted(entity) for entity, _ in extract_updates(timed.arrival.event, self._entity_kinds))
         ]
-        updates = to_updates([timed.arrival for timed in wanted_arrivals], erasures=self._erasures)
+        updates = to_updates(
+            [timed.arrival for timed in wanted_arrivals], erasures=self._erasures, kinds=self._entity_kinds
+        )
         arrival = np.repeat(np.arange(len(wanted_arrivals)), np.diff(updates.start)).tolist()
         is_folded = [
             self._should_fold(updates.entities[e], wanted_arrivals[n])

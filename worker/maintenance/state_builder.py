@@ -5,6 +5,7 @@ from typing import Final
 
 from contract.events import READERS, EventReaders
 from contract.hashing import BUCKETS
+from contract.profiles.entity_kinds import BUILT_IN_KINDS, EntityKinds
 from contract.profiles.entity_updates import to_updates
 from contract.profiles.erasures import NO_ERASURES, Erasures
 from contract.profiles.store import fold
@@ -29,10 +30,11 @@ class StateBuilder:
         erasures: Erasures = NO_ERASURES,
         readers: EventReaders = READERS,
         record_reader: RecordReader | None = None,
+        entity_kinds: EntityKinds = BUILT_IN_KINDS,
     ) -> None:
         """`kinds`: what is folded of each topic. `record_reader`: of the topics that maps read."""
         self.kinds, self._readers, self._record_reader = kinds, readers, record_reader
-        self._profiles, self._erasures = profiles, erasures
+        self._profiles, self._erasures, self._entity_kinds = profiles, erasures, entity_kinds
         self._log_starts: dict[str, int] = {}
         self._kafka_times = KafkaTimes()
         self.offsets = OffsetTracker()
@@ -87,7 +89,7 @@ class StateBuilder:
             readers=self._readers,
             record_reader=self._record_reader,
         )
-        updates = to_updates(batch.arrivals, erasures=self._erasures)
+        updates = to_updates(batch.arrivals, erasures=self._erasures, kinds=self._entity_kinds)
         writes = fold(self._profiles.read(updates.entities), updates).slice_writes()
         after = tracker.compute_merged(batch.end_offsets, writes.buckets())
         if after:

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 from contract.errors import BadConfig, BadEvent, LostLog, ShopstreamError, StaleState, Unavailable
 from contract.events import clamp
 from contract.hashing import hash_id
+from contract.profiles.entity_kinds import BUILT_IN_KINDS, EntityKinds
 from contract.profiles.entity_updates import Arrival
 from contract.profiles.erasures import Erasures
 from contract.profiles.record import FAMILIES, source_family
@@ -72,10 +73,7 @@ class Topology(NamedTuple):
 
 
 class Verification:
-    """Compares the slices of a sample of entities with the logs of some topics (name -> kind of event).
-
-    `erasures` is the name of the topic of erasures.
-    """
+    """Compares the slices of a sample of entities with the logs of the topics of some kinds of events."""
 
     def __init__(
         self,
@@ -85,19 +83,19 @@ class Verification:
         profiles: RedisProfileStore,
         record_reader: RecordReader,
         kinds: Iterable[str],
-        erasures: str,
         sample: EntitySample,
         differences_max: int = DIFFERENCES_MAX,
+        entity_kinds: EntityKinds = BUILT_IN_KINDS,
     ) -> None:
         self._reader = reader
         self._admin = admin
         self._profiles = profiles
         self._record_reader, self._kinds = record_reader, tuple(kinds)
         self._topics = record_reader.topics.names_of(self._kinds)
-        self._erasures = erasures
+        self._erasures = record_reader.topics.settings.erasures
         self._sample = sample
         self._differences_max = differences_max
-        self._readers = record_reader.readers
+        self._readers, self._entity_kinds = record_reader.readers, entity_kinds
 
     def run(self, now_ms: int) -> VerificationResult:
         """Read Redis, then the log, then compare; raises `InconsistentSnapshot`, `StaleState`, or `Unavailable`.
@@ -152,7 +150,12 @@ class Verification:
         self, snapshot: ProfileSnapshot, topology: Topology, log_starts: Mapping[str, int], erasures: Erasures
     ) -> Recomputation:
         """The slices that the log gives, up to the offsets of the snapshot."""
-        recomputation = Recomputation(wanted=self._sample.contains, last_offset=snapshot.last_offset, erasures=erasures)
+        recomputation = Recomputation(
+            wanted=self._sample.contains,
+            last_offset=snapshot.last_offset,
+            erasures=erasures,
+            entity_kinds=self._entity_kinds,
+        )
         starts: dict[TopicPartition, int] = {}
         ends: dict[TopicPartition, int] = {}
         names: dict[tuple[TopicPartition, str], str] = {}
@@ -245,8 +248,8 @@ def verify(settings: Settings, sample: EntitySample, kinds: Iterable[str]) -> in
         profiles=open_profile_store(client, settings.redis.prefix),
         record_reader=open_record_reader(settings, make_event_readers(settings)),
         kinds=kinds,
-        erasures=settings.topics.erasures,
         sample=sample,
+        entity_kinds=settings.entity_kinds(),
     )
     try:
         result = run_repeatedly(verification)

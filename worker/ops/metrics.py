@@ -67,6 +67,12 @@ REFUSED_RECORDS: Final = counter(
 DROPPED_HEADERS: Final = counter(
     "dropped_headers_total", "Headers that were left out, because their name is not UTF-8."
 )
+ATTRIBUTES_ABSENT: Final = counter(
+    "attributes_absent_total",
+    "Events without a declared attribute, by feature read: missing, or of another type.",
+    "attribute",
+    "reason",
+)
 CLAMPED_TIMESTAMPS: Final = counter(
     "clamped_timestamps_total", "Events with a time too far ahead, set to their record's timestamp."
 )

@@ -72,7 +72,7 @@ class BatchPipeline:
         self._erasures = recovery.erasures
         self._confirmed_topics = {settings.topics.topic_name(kind) for kind in lane.confirmed_kinds}
         self.retry, self._mark_step = retry, step_marker
-        self._readers = make_event_readers(settings)
+        self._readers, self._entity_kinds = make_event_readers(settings), settings.entity_kinds()
         self._record_reader = open_record_reader(settings, self._readers, retry.call)
         self._kafka_times, self._partition_counts = KafkaTimes(), dict[str, int]()
         self._answer_filter = AnswerFilter(offsets=self._offsets, erasures=self._erasures, kind_of=scorer.kind_of)
@@ -255,7 +255,7 @@ class BatchPipeline:
             return
         metrics.BATCH_RECORDS.observe(len(batch))
         with self._mark_step.time(Step.READ):
-            updates = to_updates(batch.arrivals, extra_entities, self._erasures)
+            updates = to_updates(batch.arrivals, extra_entities, self._erasures, self._entity_kinds)
             memory = self.retry.call("redis", lambda: self._fold(updates))
         results, outgoing = self._answer(batch, memory, now_ms, check_topics)
         self._publish(batch, results, outgoing)

@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
+from contract.features.columns import category_id
 from contract.features.declaration import Block, FeatureSet
 from contract.graphs import DECIDE
 from contract.messages import ACTIONS, Action
@@ -28,11 +30,7 @@ class DecisionPolicy:
         self, *, rules: Sequence[Rule], thresholds: Mapping[str, Mapping[str, float]], features: FeatureSet
     ) -> None:
         self._thresholds = thresholds
-        columns = {
-            feature.name: (group, column)
-            for group in DECIDE.event_groups
-            for column, feature in enumerate(features.numbers(group))
-        }
+        columns = find_columns(features)
         self._rules = [(rule, *columns[rule.feature]) for rule in rules if rule.feature in columns]
 
     def evaluate(self, row_count: int, blocks: Mapping[str, Block], scores: Scores) -> list[Outcome]:
@@ -41,8 +39,8 @@ class DecisionPolicy:
         Few orders have any finding, so whole columns are compared.
         """
         findings: dict[int, list[tuple[int, str]]] = {}
-        for rule, group, column in self._rules:
-            for row in np.flatnonzero(blocks[group].numbers[:, column] > rule.above).tolist():
+        for rule, group, column, source in self._rules:
+            for row in np.flatnonzero(apply_rule(rule, blocks[group], column, source)).tolist():
                 findings.setdefault(row, []).append((ACTIONS.index(rule.action), rule.reason))
         for task, task_scores in scores.items():
             values = task_scores.astype(np.float64)  # the precision of thresholds
@@ -58,6 +56,29 @@ class DecisionPolicy:
                 findings.setdefault(row, []).append(finding)
         approved = Outcome(ACTIONS[APPROVE], ())
         return [combine(findings[row]) if row in findings else approved for row in range(row_count)]
+
+
+def find_columns(features: FeatureSet) -> dict[str, tuple[str, int, str]]:
+    """Group, column and source of each number and category that orders have, by name."""
+    columns = dict[str, tuple[str, int, str]]()
+    for group in DECIDE.event_groups:
+        columns |= {f.name: (group, column, f.source) for column, f in enumerate(features.numbers(group))}
+        columns |= {f.name: (group, start, f.source) for f, start, _ in features.spans(group) if f.kind == "category"}
+    return columns
+
+
+def apply_rule(rule: Rule, block: Block, column: int, source: str) -> npt.NDArray[np.bool_]:
+    """Which rows (N,) a rule applies to; not those whose value is absent."""
+    if rule.equals is not None:
+        applies: npt.NDArray[np.bool_] = block.ids[:, column] == category_id(source, rule.equals)
+        return applies
+    values = block.numbers[:, column]
+    applies = ~np.isnan(values)
+    if rule.above is not None:
+        applies &= values > rule.above
+    if rule.below is not None:
+        applies &= values < rule.below
+    return applies
 
 
 def combine(findings: Sequence[tuple[int, str]]) -> Outcome:

@@ -12,6 +12,7 @@ EFFECTS: Final = {
     "lists.ttl_s": "lists that are stored keep their former time to live",
     "redis.cache_url": "a former cache server keeps its answers until they expire, and no erasure reaches them",
     "kafka.topic_ids": "profiles are folded again under other sources",
+    "entities": "a new kind counts from now on, until a rebuild from the beginning of the log",
     "kafka.group_prefix": "the new groups answer every record of the topics again",
 }
 
@@ -24,6 +25,7 @@ def report_changed_settings(client: RedisClient, settings: Settings) -> list[str
         "lists.ttl_s": str(settings.lists.ttl_s),
         "redis.cache_url": (settings.redis.cache_url or "").rpartition("@")[2].partition("?")[0],  # no password
         "kafka.topic_ids": str(settings.kafka.topic_ids),
+        "entities": ", ".join(sorted(f"{e.kind}: {e.meaning}" for e in settings.entity_kinds().declared)),
         "kafka.group_prefix": settings.kafka.group_prefix,
     }
     client.delete_other_type(key, "hash")

@@ -15,7 +15,8 @@ from contract.events import Event
 from contract.features.columns import DERIVED, to_number
 from contract.features.declaration import Block, Feature, FeatureSet
 from contract.hashing import hash_id
-from contract.profiles.entity_updates import LINKED_KINDS, Arrival, extract_updates
+from contract.profiles.entity_kinds import LINKED_KINDS
+from contract.profiles.entity_updates import Arrival, extract_updates
 from contract.profiles.record import HORIZON_MS, JUDGED_TASKS, LAYOUT, RING_SIZE, WIDTHS_MS, WINDOWS, source_family
 
 RECORD: Final = struct.Struct(

@@ -34,7 +34,7 @@ from bench.quality.fraud.protocol import (
 from bench.results.cache import ResultCache
 from bench.results.digest import digest_inputs
 from bench.results.report import print_json, print_missed, print_missing_data, print_progress
-from contract.features.declaration import read_features
+from contract.features.reading import read_features
 from contract.units import DAY_MS
 from testkit.checkout import ROOT
 

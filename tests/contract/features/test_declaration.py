@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from contract.errors import BadConfig
 from contract.events import Click, Line, Order, Product, Search
 from contract.features.columns import WIDTHS, ProfileAggregates, encode_text
-from contract.features.declaration import Feature, FeatureSet, read_features
+from contract.features.declaration import Feature, FeatureSet
 from contract.features.encoder import Encoder
+from contract.features.reading import read_features
 from contract.hashing import hash_id
 from contract.profiles.entity_updates import Arrival, to_updates
 from contract.profiles.record import AGGREGATES, RING_SIZE

@@ -123,7 +123,10 @@ def test_wrong_values_of_all_sections_are_reported_at_once(write: Write) -> None
         ("training.device = 'tpu'", "`training.device` should be 'cpu' or 'cuda'. Found 'tpu'."),
         ("watch.pause = 1", "`watch.pause` should be one of the settings http_port, pause_s, portion, "),
         ("rules = [{above = 1}]", "`rules.0.feature` should be given. Found {'above': 1}."),
-        ("rules = [{over = 1}]", "`rules.0.over` should be one of the settings feature, above, action, reason. "),
+        (
+            "rules = [{over = 1}]",
+            "`rules.0.over` should be one of the settings feature, above, below, equals, action, reason. ",
+        ),
         ("wacth = 1", "`wacth` should be one of the settings kafka, redis, topics, intake, worker, lists, feedback, "),
     ],
 )
@@ -244,8 +247,8 @@ def test_one_mistake_in_every_section_gives_all_errors_in_order(write: Write, mo
     actual = read_errors()
     # then
     sections = (
-        "kafka, redis, topics, intake, worker, lists, feedback, log, rules, tasks, thresholds, model, training, watch, "
-        "map, registry"
+        "kafka, redis, topics, intake, worker, lists, feedback, log, entities, rules, tasks, thresholds, model, "
+        "training, watch, map, registry"
     )
     table = {"kind": "binary", "groups": "user", "graph": "decide"}
     topics = sorted(TopicSettings(clicks="shop.orders").names_by_kind().values())
@@ -274,7 +277,7 @@ def test_one_mistake_in_every_section_gives_all_errors_in_order(write: Write, mo
         f"Each kind should have a topic of its own. Found {topics}.",
         "A list should be no longer than its candidates. Found it longer.",
         "Tasks should have names of their own. Found ['fraud', 'fraud'].",
-        "`thresholds.frod` should be of a declared task: fraud. Found none of that name.",
+        "`thresholds.frod` should be of a declared task: fraud. Found none of that name; the nearest is `fraud`.",
         "nowhere.toml should declare features. Found: [Errno 2] No such file or directory: 'nowhere.toml'",
     ]
 
@@ -286,7 +289,9 @@ def test_thresholds_without_declared_tasks_are_for_the_tasks_of_a_bundle(write: 
 
 def test_thresholds_of_an_undeclared_task_are_refused(write: Write) -> None:
     write(f"[thresholds.frod]\nreview = 0.5\n{FRAUD}")
-    assert read_errors() == ["`thresholds.frod` should be of a declared task: fraud. Found none of that name."]
+    assert read_errors() == [
+        "`thresholds.frod` should be of a declared task: fraud. Found none of that name; the nearest is `fraud`."
+    ]
 
 
 def test_a_task_with_a_wrong_value_still_counts_as_declared(write: Write) -> None:

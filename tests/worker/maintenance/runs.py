@@ -41,8 +41,8 @@ def open_verification(stage: WorkerEnvironment, reader: LogReader, sample: Entit
         profiles=stage.open_profiles(),
         record_reader=RecordReader(settings.event_topics()),
         kinds=FAMILIES,
-        erasures=settings.topics.erasures,
         sample=sample or EntitySample(),
+        entity_kinds=settings.entity_kinds(),
     )
 
 
@@ -58,6 +58,7 @@ def run_rebuild(
             prefix=stage.prefix,
             record_reader=RecordReader(stage.settings.event_topics()),
             retry=Retry(threading.Event(), wait_max_s=0.1),
+            entity_kinds=stage.settings.entity_kinds(),
             **more,
         ).run()
     finally:

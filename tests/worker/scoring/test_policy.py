@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from contract.features.declaration import Block
+from contract.hashing import hash_id
 from contract.settings.worker import Rule
 from tests.worker.events import FEATURES
 from worker.scoring.policy import DecisionPolicy, Outcome
@@ -59,6 +60,25 @@ def test_a_rule_applies_above_its_number_and_not_to_unknown_values(amount: float
     actual, reasons = evaluate_second_row(make_policy(AMOUNT), make_blocks(order_amount=amount))
 
     assert (actual, reasons) == (action, () if action == "approve" else ("a large amount",))
+
+
+@pytest.mark.parametrize(
+    ("amount", "action"), [(5.0, "approve"), (5.1, "review"), (9.9, "review"), (10.0, "approve"), (math.nan, "approve")]
+)
+def test_a_rule_with_both_bounds_applies_between_them(amount: float, action: str) -> None:
+    rule = Rule(feature="order_amount", above=5, below=10, action="review", reason="a test of a stolen card")
+
+    assert evaluate_second_row(make_policy(rule), make_blocks(order_amount=amount)).action == action
+
+
+@pytest.mark.parametrize(("payment", "action"), [("voucher", "review"), ("card", "approve")])
+def test_a_rule_applies_to_a_category_of_this_name(payment: str, action: str) -> None:
+    rule = Rule(feature="payment_method", equals="voucher", action="review", reason="a voucher")
+    blocks = make_blocks()
+    spans = {span.feature.name: span.start for span in FEATURES.spans("order")}
+    blocks["order"].ids[1, spans["payment_method"]] = hash_id(f"payment_method={payment}")
+
+    assert evaluate_second_row(make_policy(rule), blocks).action == action
 
 
 def test_a_rule_reads_only_its_own_row() -> None:
